@@ -1,0 +1,185 @@
+//! IDM over SCSI: command descriptor blocks out, status and sense data in.
+
+use crate::{Limit, MutexOp, RECORD_LEN, Status};
+
+/// Vendor opcode of the present command scheme, in both directions.
+pub const OPCODE: u8 = 0xF0;
+/// The mutex table.
+pub const GROUP_TABLE: u8 = 0x01;
+/// Counters on read, the whole drive on write.
+pub const GROUP_ALL: u8 = 0xFF;
+/// INQUIRY vital product data page that carries the IDM version.
+pub const VERSION_PAGE: u8 = 0xC3;
+/// Allocation length of the version page in bytes.
+pub const VERSION_PAGE_LEN: usize = 0x70;
+/// Where in the version page the major version stands, in bytes.
+const VERSION_MAJOR: usize = 96;
+
+/// A command descriptor block (SPC-4 calls the 16-byte form long enough for all we send).
+pub type Cdb = [u8; 16];
+
+/// A mutex command; the 512-byte payload goes out as data. Bytes 10-13 are a length in bytes.
+pub fn mutex(op: MutexOp) -> Cdb {
+    let mut cdb = [0; 16];
+    cdb[0] = OPCODE;
+    cdb[1] = op.to_wire() << 4;
+    cdb[10..14].copy_from_slice(&(RECORD_LEN as u32).to_be_bytes());
+    cdb[14] = GROUP_TABLE;
+    cdb
+}
+
+/// Reads the first `blocks` records of the table. Bytes 10-13 are a number of records.
+pub fn read_table(blocks: u32) -> Cdb {
+    read(GROUP_TABLE, blocks)
+}
+
+/// Reads the counters of the table; see [`record_count`].
+pub fn inquire_table() -> Cdb {
+    read(GROUP_ALL, 1)
+}
+
+fn read(group: u8, blocks: u32) -> Cdb {
+    let mut cdb = [0; 16];
+    cdb[0] = OPCODE;
+    cdb[1] = 0x01;
+    cdb[10..14].copy_from_slice(&blocks.to_be_bytes());
+    cdb[14] = group;
+    cdb
+}
+
+/// Reads the page that tells the IDM version; see [`version`].
+pub fn inquire_version() -> Cdb {
+    let mut cdb = [0; 16];
+    cdb[0] = 0x12;
+    cdb[1] = 0x01;
+    cdb[2] = VERSION_PAGE;
+    cdb[3..5].copy_from_slice(&(VERSION_PAGE_LEN as u16).to_be_bytes());
+    cdb
+}
+
+/// Empties the whole table: every lock of every host is lost. For test fixtures and for the
+/// administrator who knows that no host uses the drive.
+pub fn clear_all() -> Cdb {
+    let mut cdb = [0; 16];
+    cdb[0] = OPCODE;
+    cdb[10..14].copy_from_slice(&(RECORD_LEN as u32).to_be_bytes());
+    cdb[14] = GROUP_ALL;
+    cdb
+}
+
+/// The number of records in the table, from the answer to [`inquire_table`]: the first big-endian
+/// 16-bit word. It counts (mutex, host) pairs, not mutexes (firmware traces, fact 46).
+pub fn record_count(counters: &[u8]) -> Option<u16> {
+    Some(u16::from_be_bytes(*counters.first_chunk()?))
+}
+
+/// The major IDM version, from the answer to [`inquire_version`].
+pub fn version(page: &[u8]) -> Option<u8> {
+    (*page.get(1)? == VERSION_PAGE).then_some(())?;
+    page.get(VERSION_MAJOR).copied()
+}
+
+/// SCSI status bytes (SAM-5), as delivered in `sg_io_hdr.status`.
+pub mod status {
+    #![allow(missing_docs)]
+    pub const GOOD: u8 = 0x00;
+    pub const CHECK_CONDITION: u8 = 0x02;
+    pub const CONDITION_MET: u8 = 0x04;
+    pub const BUSY: u8 = 0x08;
+    pub const RESERVATION_CONFLICT: u8 = 0x18;
+    pub const COMMAND_TERMINATED: u8 = 0x22;
+    pub const TASK_SET_FULL: u8 = 0x28;
+    pub const ACA_ACTIVE: u8 = 0x30;
+    pub const TASK_ABORTED: u8 = 0x40;
+}
+
+/// Sense data reduced to what has a meaning: key, additional code and qualifier, and the field
+/// replaceable unit code, by which newer firmware tells limits apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Sense {
+    /// Sense key.
+    pub key: u8,
+    /// Additional sense code.
+    pub asc: u8,
+    /// Additional sense code qualifier.
+    pub ascq: u8,
+    /// Field replaceable unit code; 0 where there is none.
+    pub fru: u8,
+}
+
+impl Sense {
+    /// Decodes sense data in descriptor (72h, 73h) or fixed (70h, 71h) form; `None` where it is
+    /// neither or too short to say anything.
+    pub fn decode(sense: &[u8]) -> Option<Sense> {
+        match sense.first()? & 0x7F {
+            0x72 | 0x73 => Some(Sense {
+                key: *sense.get(1)? & 0x0F,
+                asc: *sense.get(2)?,
+                ascq: *sense.get(3)?,
+                fru: descriptor_fru(sense).unwrap_or(0),
+            }),
+            0x70 | 0x71 => Some(Sense {
+                key: *sense.get(2)? & 0x0F,
+                asc: sense.get(12).copied().unwrap_or(0),
+                ascq: sense.get(13).copied().unwrap_or(0),
+                fru: sense.get(14).copied().unwrap_or(0),
+            }),
+            _ => None,
+        }
+    }
+
+    /// What a CHECK CONDITION with this sense data says about a mutex command.
+    pub fn status(self) -> Status {
+        match (self.key, self.asc, self.ascq, self.fru) {
+            // Firmware traces: "LBA out of range" is "no such mutex".
+            (0x05, 0x21, 0x00, _) => Status::NotFound,
+            // Firmware traces, rev 2313.
+            (0x07, 0x40, 0x00, _) => Status::Full(Limit::Mutexes),
+            (0x07, 0x41, 0x00, _) => Status::Full(Limit::Hosts),
+            (0x07, 0x42, 0x00, _) => Status::Full(Limit::HostsOfMutex),
+            // The host code of 22 June 2020 took 07/30 FRU 1 for a full table; FRU 2 is an unknown
+            // mutex operation (firmware traces, facts 27 and 39).
+            (0x07, 0x30, 0x00, 1) => Status::Full(Limit::Mutexes),
+            // Documented for newer firmware.
+            (0x0B, 0x55, 0x03, 0) => Status::Full(Limit::Mutexes),
+            (0x0B, 0x55, 0x03, 1) => Status::Full(Limit::Hosts),
+            (0x0B, 0x55, 0x03, 2) => Status::Full(Limit::HostsOfMutex),
+            (0x04, 0x04, 0x22, 2..=4) => Status::WrongState,
+            // Invalid opcode. With FRU 0Ah newer firmware means an invalid mutex operation, which
+            // we never send, so that too says "not the IDM that we know".
+            (0x05, 0x20, 0x00, _) => Status::Unsupported,
+            // UNIT ATTENTION and NOT READY come instead of the command (SPC-4).
+            (0x06 | 0x02, ..) => Status::TryAgain,
+            // ABORTED COMMAND: it may have begun.
+            (0x0B, ..) => Status::Uncertain,
+            _ => Status::Failed,
+        }
+    }
+}
+
+/// The FRU code in descriptor-format sense data: descriptor type 03h, its fourth byte.
+fn descriptor_fru(sense: &[u8]) -> Option<u8> {
+    let end = 8 + usize::from(*sense.get(7)?);
+    let mut at = 8;
+    while at + 1 < end.min(sense.len()) {
+        if sense[at] == 0x03 {
+            return sense.get(at + 3).copied();
+        }
+        at += 2 + usize::from(sense[at + 1]);
+    }
+    None
+}
+
+/// What a SCSI status and its sense data say about a mutex command that the kernel delivered (host
+/// and driver status are the transport's business and must be looked at first).
+pub fn decode_status(status: u8, sense: &[u8]) -> Status {
+    match status {
+        status::GOOD | status::CONDITION_MET => Status::Good,
+        status::CHECK_CONDITION => Sense::decode(sense).map_or(Status::Failed, Sense::status),
+        status::RESERVATION_CONFLICT => Status::Conflict,
+        status::COMMAND_TERMINATED => Status::Terminated,
+        status::BUSY | status::TASK_SET_FULL | status::ACA_ACTIVE => Status::TryAgain,
+        status::TASK_ABORTED => Status::Uncertain,
+        _ => Status::Failed,
+    }
+}

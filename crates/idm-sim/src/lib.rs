@@ -1,0 +1,1 @@
+//! Deterministic simulation of hosts and drives around the real engine.

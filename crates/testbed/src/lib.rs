@@ -1,0 +1,1 @@
+//! Real lvmlockd "hosts" on one machine, for the demo and the integration tests.

@@ -1,0 +1,1 @@
+//! The boundary to lvmlockd: its structs, its symbols, its log.

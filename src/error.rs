@@ -1,0 +1,95 @@
+//! What can go wrong, and the numbers that lvmlockd's core understands.
+
+use core::fmt;
+use idm_engine::Refusal;
+
+/// Why an operation of the lock manager failed.
+///
+/// The text of [`fmt::Display`] is for lvmlockd's log; the number of [`Error::errno`] is what core
+/// passes on to the lvm command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// Another host holds the lock: try again later.
+    Held(String),
+    /// Drives do not answer, or refuse: no majority.
+    Storage(String),
+    /// A parameter is not what the contract says.
+    Invalid(String),
+    /// The lockspace is not known, or being stopped.
+    NoLockspace,
+    /// The lockspace lost its quorum and waits to be dropped.
+    Killed,
+    /// Locks of the lockspace are still in use.
+    Busy,
+    /// Per-command adoption found no lock to adopt.
+    AdoptNone,
+    /// Per-command adoption found the lock in the other mode.
+    AdoptOtherMode,
+    /// Something inside this library failed; the log says what.
+    Internal(String),
+}
+
+/// Numbers from lvmlockd-internal.h, the same in all releases.
+mod lvmlockd {
+    pub const EARGS: i32 = 212;
+    pub const EVGKILLED: i32 = 217;
+    pub const ELOCKIO: i32 = 218;
+    pub const ENOLS: i32 = 210;
+    pub const EADOPT_NONE: i32 = 223;
+    pub const EADOPT_RETRY: i32 = 224;
+}
+
+impl Error {
+    /// The negative number to return to core.
+    ///
+    /// Failures inside the library are told as storage errors, because with that number readers
+    /// go on (contract, section 3.5): unlisted numbers stop even read-only commands.
+    pub fn errno(&self) -> i32 {
+        -match self {
+            Error::Held(_) => libc::EAGAIN,
+            Error::Storage(_) | Error::Internal(_) => lvmlockd::ELOCKIO,
+            Error::Invalid(_) => libc::EINVAL,
+            Error::NoLockspace => lvmlockd::ENOLS,
+            Error::Killed => lvmlockd::EVGKILLED,
+            Error::Busy => libc::EBUSY,
+            Error::AdoptNone => lvmlockd::EADOPT_NONE,
+            Error::AdoptOtherMode => lvmlockd::EADOPT_RETRY,
+        }
+    }
+
+    /// The number for a failed `lm_prepare_lockspace_idm`, for which lvm has its own texts.
+    pub fn start_errno(&self) -> i32 {
+        match self {
+            Error::Invalid(_) => -lvmlockd::EARGS,
+            other => other.errno(),
+        }
+    }
+}
+
+impl From<&Refusal> for Error {
+    fn from(refusal: &Refusal) -> Error {
+        match refusal {
+            Refusal::Held(_) => Error::Held(refusal.to_string()),
+            Refusal::NoQuorum { .. } | Refusal::Full | Refusal::Unconfirmed => {
+                Error::Storage(refusal.to_string())
+            }
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Held(why) | Error::Storage(why) | Error::Invalid(why) | Error::Internal(why) => {
+                f.write_str(why)
+            }
+            Error::NoLockspace => f.write_str("the lockspace is not started"),
+            Error::Killed => f.write_str("the lockspace lost its quorum and waits to be dropped"),
+            Error::Busy => f.write_str("locks of the lockspace are still in use"),
+            Error::AdoptNone => f.write_str("there is no lock of this host to adopt"),
+            Error::AdoptOtherMode => f.write_str("this host holds the lock in the other mode"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,15 @@
+//! `liblvmlockd_idm`: the IDM lock manager that lvmlockd links in place of its own
+//! `lvmlockd-idm.c`.
+//!
+//! Data goes one way down and one way up: `entry` (C functions) → `manager` (lockspaces and
+//! resources) → `runtime` (one reactor that owns the engines, workers that block in the kernel) →
+//! `transport` (SCSI, emulated drives) → drive.
+
+pub mod abi;
+pub mod config;
+pub mod error;
+mod lockspace;
+pub mod manager;
+pub mod runtime;
+pub mod topology;
+pub mod transport;

@@ -1,0 +1,1 @@
+//! What a lockspace and a resource are to us; LVB cache and timestamps.

@@ -1,0 +1,1 @@
+//! One reactor that owns the engines; workers that block in the kernel.

@@ -1,0 +1,1 @@
+//! From a PV path to drives.
