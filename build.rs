@@ -1,0 +1,3 @@
+//! Linker settings of the shared library.
+
+fn main() {}
