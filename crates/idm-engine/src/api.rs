@@ -68,7 +68,7 @@ pub struct Member {
 pub struct Fingerprint(pub [u8; 16]);
 
 /// Times that an engine works by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Timing {
     /// The lease that drives are asked for. Other hosts may break the lock when it has run out.
     pub lease: Duration,
@@ -102,7 +102,7 @@ impl Timing {
 }
 
 /// What does not change in the life of a [`Lock`](crate::Lock).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LockConfig {
     /// The mutex.
     pub resource: ResourceId,
@@ -116,6 +116,9 @@ pub struct LockConfig {
     pub timing: Timing,
     /// Seed of the engine's random choices (back-off, spread of renewals).
     pub seed: u64,
+    /// The safety rule that this lock breaks, for tests of the tests.
+    #[cfg(feature = "broken-rules")]
+    pub broken: Option<crate::BrokenRule>,
 }
 
 /// What a caller can ask for. One request at a time.
@@ -174,17 +177,18 @@ pub struct Command {
 }
 
 /// The value that came with a lock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ValueRead {
-    /// The last value that was written under the lock; [`Value::ZERO`] where none ever was.
+    /// The last value that was published under the lock; never [`Value::ZERO`].
     Known(Value),
-    /// The lock was broken, or drives lost their state, or too few of them answered: whatever was
-    /// cached under this lock before must be read again.
+    /// Nobody can vouch for a value: none was ever published, the lock was broken or is shared with
+    /// others, drives lost their state, or too few of them answered. Whatever was cached under
+    /// this lock before must be read again.
     Unknown,
 }
 
 /// Another host that stands in the way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Conflict {
     /// Who.
     pub host: HostId,
@@ -197,7 +201,7 @@ pub struct Conflict {
 }
 
 /// Why a lock was not granted or not converted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
     /// Live holders stand in the way. Whoever was seen is named; the list is empty where drives
     /// said "conflict" but could not be read.
@@ -217,7 +221,7 @@ pub enum Refusal {
 }
 
 /// The end of a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// Acquire: the lock is held.
     Granted(ValueRead),
@@ -234,7 +238,7 @@ pub enum Outcome {
 }
 
 /// Why a lock is not ours any more.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Loss {
     /// A keep-quorum of drives said that somebody else took it over or that they lost it.
     Taken,
@@ -243,7 +247,7 @@ pub enum Loss {
 }
 
 /// Facts for the log: nothing that a caller must act on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Notice {
     /// The lock of a timed-out host was taken over on a drive.
     Broke {
@@ -284,7 +288,7 @@ pub enum Notice {
 }
 
 /// What a [`Lock`](crate::Lock) tells its caller.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
     /// The request is finished.
     Done(Outcome),

@@ -25,10 +25,19 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod clean;
 mod lock;
+mod rng;
+mod rules;
+mod seat;
+mod stamp;
+mod take;
+mod view;
 
 pub use api::{
     Command, Conflict, DriveRef, Event, Fingerprint, Instant, LockConfig, Loss, Member, Notice,
     Outcome, Refusal, Request, RequestError, Timing, Token, ValueRead,
 };
 pub use lock::Lock;
+#[cfg(feature = "broken-rules")]
+pub use rules::BrokenRule;

@@ -77,6 +77,10 @@ impl MutexOp {
 }
 
 /// What a lock engine asks of one drive.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all commands carry a record"
+)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DriveCommand {
     /// Change one mutex. The record is the payload.

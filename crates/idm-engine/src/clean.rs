@@ -1,0 +1,135 @@
+//! Giving the mutex back on one drive: UNLOCK, and DESTROY where nothing is to be kept.
+//!
+//! It goes on until the drive has answered, or until every lease that we may have there is over.
+//! A new acquisition replaces it; what is on its way then is waited for, and what may still be on
+//! its way bars the drive (see [`Seat::counts`]).
+
+use crate::api::{Instant, Timing};
+use crate::seat::{Clean, Hold, Seat, Step, Task};
+use core::time::Duration;
+use idm_protocol::{Mode, Status};
+
+/// The first pause before a drive that did not take an UNLOCK is asked again.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Nonsensical replies to UNLOCK after which the lease is left to run out.
+const REFUSALS: u8 = 4;
+/// How often a DESTROY is tried on a drive that does not answer. What is left behind is a mutex that
+/// nobody holds.
+const DESTROYS: u8 = 4;
+
+impl Seat {
+    /// Begins to give the mutex back, if there can be anything to give back.
+    pub(crate) fn start_clean(&mut self, mut clean: Clean, now: Instant, timing: &Timing) {
+        let acquiring = self.flight.as_ref().is_some_and(|flight| {
+            matches!(
+                flight.step,
+                Step::Try(_) | Step::Refresh(_) | Step::Break(_)
+            )
+        });
+        if self.hold == Hold::None && !acquiring && self.stray_until <= now {
+            self.assign(Task::Idle);
+            return;
+        }
+        clean.until = self.over_at(timing);
+        if let Hold::Held { mode, .. } = self.hold {
+            clean.mode = mode;
+        }
+        clean.promote = clean.store.is_some() && clean.mode == Mode::Shared;
+        self.failures = 0;
+        self.assign(Task::Clean(clean));
+        self.plan_clean(now);
+    }
+
+    /// What follows from the reply to `step`.
+    pub(crate) fn advance_clean(
+        &mut self,
+        step: Step,
+        status: Status,
+        now: Instant,
+        timing: &Timing,
+    ) {
+        let Task::Clean(clean) = &mut self.task else {
+            return;
+        };
+        match (step, status) {
+            (Step::Refresh(_), Status::Good) => {
+                clean.promote = false;
+                clean.mode = Mode::Exclusive;
+            }
+            (Step::Refresh(_), _) => clean.promote = false,
+            (Step::Unlock(mode), Status::Good) => {
+                // Only an exclusive UNLOCK stores for certain.
+                clean.destroy = match clean.store {
+                    Some(_) => mode == Mode::Shared,
+                    None => clean.worthless,
+                };
+            }
+            // Some firmware wants the class that it knows.
+            (Step::Unlock(mode), Status::Terminated | Status::WrongState) => {
+                clean.refusals += 1;
+                clean.mode = match mode {
+                    Mode::Shared => Mode::Exclusive,
+                    Mode::Exclusive => Mode::Shared,
+                };
+            }
+            (Step::Unlock(_), Status::Failed | Status::Unsupported | Status::Full(_)) => {
+                clean.refusals += 1;
+            }
+            // Somebody else uses the mutex, or has removed it: both are fine.
+            (Step::Destroy, _) => clean.destroy &= retryable(status),
+            _ => {}
+        }
+        let waits = retryable(status) || clean.refusals > 0;
+        let at = if waits {
+            let at = now + self.pause(PAUSE, timing.renew);
+            self.failures = self.failures.saturating_add(1);
+            at
+        } else {
+            self.failures = 0;
+            now
+        };
+        self.plan_clean(at);
+    }
+
+    /// Plans the next command, or ends the task. Also called when the time has run out.
+    pub(crate) fn plan_clean(&mut self, at: Instant) {
+        let Task::Clean(clean) = &self.task else {
+            return;
+        };
+        let over = at >= clean.until || clean.refusals >= REFUSALS;
+        let mode = match self.hold {
+            Hold::Held { mode, .. } if clean.refusals == 0 => mode,
+            _ => clean.mode,
+        };
+        let step = match self.hold {
+            _ if over => None,
+            // A TRYLOCK is on its way: its reply decides.
+            Hold::None if self.flight.is_some() => return,
+            Hold::None if clean.destroy && self.failures < DESTROYS => Some((Step::Destroy, at)),
+            // A TRYLOCK that was given up may still arrive: unlock after it.
+            Hold::None if self.stray_until > at => Some((Step::Unlock(mode), self.stray_until)),
+            Hold::None => None,
+            Hold::Held {
+                mode: Mode::Shared, ..
+            } if clean.promote => Some((Step::Refresh(Mode::Exclusive), at)),
+            Hold::Held { .. } | Hold::Maybe { .. } => Some((Step::Unlock(mode), at)),
+        };
+        match step {
+            Some((step, at)) => self.plan(step, at),
+            None => {
+                if over {
+                    self.hold = Hold::None;
+                }
+                self.assign(Task::Idle);
+            }
+        }
+    }
+}
+
+/// Whether the command may succeed later.
+fn retryable(status: Status) -> bool {
+    matches!(
+        status,
+        Status::TryAgain | Status::Unreachable | Status::Uncertain
+    )
+}

@@ -1,0 +1,384 @@
+//! One drive's part in a lock: what we know of it, what is on its way, what comes next.
+//!
+//! The two functions at the heart are total: [`Seat::absorb`] says what every reply to every
+//! command teaches about who owns the mutex on this drive, and `take.rs` and `clean.rs` say what
+//! to do next.
+
+use crate::api::{Conflict, DriveRef, Instant, Timing, Token};
+use crate::rules::{Rules, broken};
+use crate::view::View;
+use core::time::Duration;
+use idm_protocol::{HostId, Mode, ResourceId, Status, Value};
+
+/// What a drive is to a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Role {
+    /// It votes.
+    Member,
+    /// It is read for holders that count other drives.
+    Witness,
+    /// It carries the lock, so that others see it there, but does not vote.
+    Extra,
+    /// It belonged to an earlier acquisition and is only cleaned up.
+    Former,
+}
+
+/// Whether the mutex is ours on this drive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Hold {
+    /// It is not.
+    None,
+    /// It may be, for some lease that begins no later than `latest`.
+    Maybe { latest: Instant },
+    /// The drive said so, in reply to a command that was sent at `since`.
+    Held { mode: Mode, since: Instant },
+}
+
+/// Why a table is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Look {
+    /// Who holds the mutex?
+    Holders,
+    /// What is its value?
+    Value,
+    /// Which mutexes could be removed to make room?
+    Room,
+}
+
+/// One command, as a seat thinks of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Step {
+    Try(Mode),
+    Refresh(Mode),
+    Break(Mode),
+    Look(Look),
+    /// UNLOCK, with the class that the drive is believed to have.
+    Unlock(Mode),
+    Destroy,
+    /// Removing an unused mutex: lock it, so that nobody else does; unlock it; destroy it.
+    ClearTry(ResourceId),
+    ClearUnlock(ResourceId),
+    ClearDestroy(ResourceId),
+}
+
+/// A command that was sent and is not answered yet.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Flight {
+    pub(crate) token: Token,
+    pub(crate) step: Step,
+    pub(crate) sent: Instant,
+    /// The seat's task when it was sent; a reply to an older task only teaches facts.
+    pub(crate) epoch: u32,
+}
+
+/// The next command and the moment from which it may be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Plan {
+    pub(crate) step: Step,
+    pub(crate) at: Instant,
+}
+
+/// How the effort to get a drive stands.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Vote {
+    /// No answer yet.
+    Asking,
+    /// It is ours (a member), or nobody is in the way (a witness).
+    Won,
+    /// Live holders are in the way; none are named where they could not be read.
+    Blocked(Vec<Conflict>),
+    /// It does not answer, or not sensibly.
+    Silent,
+    /// It has no room.
+    Full,
+    /// It has no IDM.
+    NotIdm,
+}
+
+/// What a seat is busy with.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Task {
+    /// Nothing.
+    Idle,
+    /// Getting the mutex, or looking at it (a witness).
+    Take(Take),
+    /// Keeping it: one refresh after the other.
+    Keep,
+    /// Giving it back.
+    Clean(Clean),
+}
+
+/// Getting the mutex on one drive.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Take {
+    pub(crate) mode: Mode,
+    pub(crate) vote: Vote,
+    /// Commands sent so far.
+    pub(crate) sent: u8,
+    /// We hold it in the other mode and convert: nothing that is lost may be taken again here.
+    pub(crate) converting: bool,
+    /// A witness: look, and take only to break dead holders.
+    pub(crate) witness: bool,
+    /// The drive said "conflict", and who it is is not known yet.
+    pub(crate) contested: bool,
+    /// A record of our own was found that we knew nothing of.
+    pub(crate) own_found: bool,
+    /// The dead holders that BREAK is meant for.
+    pub(crate) breaking: Vec<HostId>,
+    /// Room was made once.
+    pub(crate) cleared: bool,
+    /// The value was asked for.
+    pub(crate) value_asked: bool,
+}
+
+/// Giving the mutex back on one drive.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Clean {
+    /// The value to leave there.
+    pub(crate) store: Option<Value>,
+    /// Whether the value is to be stored although we are shared: then we become exclusive first,
+    /// where no other sharer prevents it.
+    pub(crate) promote: bool,
+    /// Whether what is there already is of no use to anybody.
+    pub(crate) worthless: bool,
+    /// Whether the mutex is to be destroyed; known once it is unlocked.
+    pub(crate) destroy: bool,
+    /// The class to unlock.
+    pub(crate) mode: Mode,
+    /// From when on any lease of ours is over, so that there is nothing left to give back.
+    pub(crate) until: Instant,
+    /// Replies in a row that made no sense.
+    pub(crate) refusals: u8,
+}
+
+/// What a reply taught beyond what is kept in the seat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// A status.
+    Status(Status),
+    /// What the table says of the mutex, and which mutexes are unused where that was asked.
+    Table(View, Vec<ResourceId>),
+}
+
+/// One drive's part in a lock.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Seat {
+    pub(crate) drive: DriveRef,
+    pub(crate) role: Role,
+    pub(crate) hold: Hold,
+    pub(crate) task: Task,
+    pub(crate) epoch: u32,
+    pub(crate) flight: Option<Flight>,
+    pub(crate) plan: Option<Plan>,
+    /// Failures in a row, for the pause before the next try.
+    pub(crate) failures: u8,
+    /// An UNLOCK or DESTROY of ours may reach the drive until then and undo what we take now.
+    pub(crate) barred_until: Instant,
+    /// A change to shared of ours may reach the drive until then.
+    pub(crate) demote_until: Instant,
+    /// A TRYLOCK or BREAK of ours may reach the drive until then and leave a lock behind.
+    pub(crate) stray_until: Instant,
+    /// The value that was read after this drive was won.
+    pub(crate) value: Option<Value>,
+    /// A live holder with another drive set, and when it was first seen.
+    pub(crate) foreign: Option<(HostId, Instant)>,
+    /// It was said that this drive has no IDM.
+    pub(crate) not_idm: bool,
+}
+
+impl Seat {
+    pub(crate) fn new(drive: DriveRef, role: Role) -> Seat {
+        Seat {
+            drive,
+            role,
+            hold: Hold::None,
+            task: Task::Idle,
+            epoch: 0,
+            flight: None,
+            plan: None,
+            failures: 0,
+            barred_until: Instant::default(),
+            demote_until: Instant::default(),
+            stray_until: Instant::default(),
+            value: None,
+            foreign: None,
+            not_idm: false,
+        }
+    }
+
+    /// Begins another task. A command that is on its way stays there; its reply will only teach.
+    pub(crate) fn assign(&mut self, task: Task) {
+        self.task = task;
+        self.plan = None;
+        self.epoch = self.epoch.wrapping_add(1);
+    }
+
+    pub(crate) fn plan(&mut self, step: Step, at: Instant) {
+        self.plan = Some(Plan { step, at });
+    }
+
+    /// Whether the drive counts as holding our lock in `mode`: it said so after everything that
+    /// could undo it had passed.
+    pub(crate) fn counts(&self, mode: Mode, rules: Rules) -> bool {
+        let Hold::Held { mode: held, since } = self.hold else {
+            return false;
+        };
+        if matches!(self.task, Task::Clean(_)) {
+            return false;
+        }
+        let undone = since < self.barred_until && !broken!(rules, ReleaseOrder);
+        let demoted = since < self.demote_until && !broken!(rules, DemoteOrder);
+        !undone && (mode == Mode::Shared || (held == Mode::Exclusive && !demoted))
+    }
+
+    /// How the vote stands, for seats that are being taken or looked at.
+    pub(crate) fn vote(&self) -> Option<&Vote> {
+        match &self.task {
+            Task::Take(take) => Some(&take.vote),
+            _ => None,
+        }
+    }
+
+    /// Whether the seat is being taken only to add to a lock that is held anyway.
+    pub(crate) fn is_enlarging(&self) -> bool {
+        matches!(&self.task, Task::Take(take) if !take.witness && !take.converting)
+    }
+
+    /// Whether the drive is still being asked for `mode`.
+    pub(crate) fn asks_for(&self, mode: Mode) -> bool {
+        matches!(&self.task, Task::Take(take) if take.vote == Vote::Asking && take.mode == mode)
+    }
+
+    /// What a reply teaches about who owns the mutex on this drive.
+    ///
+    /// | command | GOOD | conflict | terminated | not found | fate unknown | not executed |
+    /// |---|---|---|---|---|---|---|
+    /// | TRYLOCK | ours | – | may be ours | – | may be ours | – |
+    /// | REFRESH | ours | not ours¹ | – | not ours | as before, mode unsure | – |
+    /// | BREAK | ours | – | – | not ours | may be ours | – |
+    /// | UNLOCK | not ours | not ours | – | not ours | may be ours, barred | – |
+    /// | DESTROY | not ours | – | – | not ours | may be ours, barred | – |
+    ///
+    /// ¹ Not for a change from shared to exclusive, which sharers may refuse in the same words.
+    pub(crate) fn absorb(
+        &mut self,
+        flight: &Flight,
+        heard: &Heard,
+        now: Instant,
+        timing: &Timing,
+        rules: Rules,
+    ) {
+        let sent = flight.sent;
+        let linger = sent + timing.linger;
+        let since = if broken!(rules, LeaseFromReply) {
+            now
+        } else {
+            sent
+        };
+        let maybe = match self.hold {
+            Hold::None => Hold::Maybe { latest: linger },
+            Hold::Maybe { latest } => Hold::Maybe {
+                latest: latest.max(linger),
+            },
+            held @ Hold::Held { .. } => held,
+        };
+        let status = match heard {
+            Heard::Status(status) => *status,
+            Heard::Table(view, _) => return self.absorb_view(view, linger),
+        };
+        let unknown = matches!(status, Status::Uncertain | Status::Failed);
+        match flight.step {
+            Step::Try(mode) | Step::Refresh(mode) | Step::Break(mode) if status == Status::Good => {
+                self.hold = Hold::Held { mode, since };
+            }
+            Step::Try(_) | Step::Break(_) if unknown => {
+                self.hold = maybe;
+                self.stray_until = self.stray_until.max(linger);
+                if matches!(flight.step, Step::Break(Mode::Shared)) {
+                    self.demote_until = self.demote_until.max(linger);
+                }
+            }
+            Step::Try(_) if status == Status::Terminated => self.hold = maybe,
+            Step::Break(_) if status == Status::NotFound => self.hold = Hold::None,
+            Step::Refresh(mode) => match status {
+                Status::NotFound => self.hold = Hold::None,
+                Status::Conflict if !self.promotes(mode) => self.hold = Hold::None,
+                Status::Uncertain | Status::Failed if mode == Mode::Shared => {
+                    self.demote_until = self.demote_until.max(linger);
+                }
+                _ => {}
+            },
+            Step::Unlock(_) | Step::Destroy => match status {
+                Status::Good | Status::NotFound => self.hold = Hold::None,
+                Status::Conflict if flight.step != Step::Destroy => self.hold = Hold::None,
+                Status::Uncertain | Status::Failed => {
+                    self.hold = match maybe {
+                        Hold::Held { since, .. } => Hold::Maybe { latest: since },
+                        other => other,
+                    };
+                    self.barred_until = self.barred_until.max(linger);
+                }
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+
+    /// Whether a refresh to `mode` is a promotion of what we hold shared.
+    fn promotes(&self, mode: Mode) -> bool {
+        mode == Mode::Exclusive
+            && matches!(
+                self.hold,
+                Hold::Held {
+                    mode: Mode::Shared,
+                    ..
+                }
+            )
+    }
+
+    fn absorb_view(&mut self, view: &View, linger: Instant) {
+        match (view.own, self.hold) {
+            (None, _) => self.hold = Hold::None,
+            (Some(_), Hold::None) => self.hold = Hold::Maybe { latest: linger },
+            (Some(_), _) => {}
+        }
+    }
+
+    /// When no lease of ours can be alive on this drive any more.
+    pub(crate) fn over_at(&self, timing: &Timing) -> Instant {
+        let latest = match self.hold {
+            Hold::None => Instant::default(),
+            Hold::Maybe { latest } => latest,
+            Hold::Held { since, .. } => since,
+        };
+        let flying = match &self.flight {
+            Some(flight) => flight.sent + timing.linger,
+            None => Instant::default(),
+        };
+        latest.max(flying).max(self.stray_until) + timing.lease + timing.drift
+    }
+
+    /// When the planned command may be sent: not while an old UNLOCK may still undo it.
+    pub(crate) fn ready_at(&self, rules: Rules) -> Option<Instant> {
+        let plan = self.plan.filter(|_| self.flight.is_none())?;
+        let takes = matches!(plan.step, Step::Try(_) | Step::Refresh(_) | Step::Break(_));
+        let waits = takes && !broken!(rules, ReleaseOrder);
+        Some(if waits {
+            plan.at.max(self.barred_until)
+        } else {
+            plan.at
+        })
+    }
+
+    /// When nothing of ours can reach the drive any more.
+    pub(crate) fn settled_at(&self) -> Instant {
+        self.barred_until
+            .max(self.demote_until)
+            .max(self.stray_until)
+    }
+
+    /// The pause after the failures so far: it doubles from `first` up to `limit`.
+    pub(crate) fn pause(&self, first: Duration, limit: Duration) -> Duration {
+        (first * 2u32.pow(u32::from(self.failures.min(10)))).min(limit)
+    }
+}

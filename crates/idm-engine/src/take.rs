@@ -1,0 +1,301 @@
+//! Getting the mutex on one drive: TRYLOCK, and what follows when it is refused.
+//!
+//! ```text
+//! TRYLOCK ─ good ───────────────────────────────▶ won
+//!    ├─ terminated: our own record ─▶ REFRESH ──▶ won
+//!    ├─ conflict ─▶ read the table ─ live holders ▶ blocked
+//!    │                 ├─ our own record ─▶ REFRESH ─▶ won
+//!    │                 ├─ all holders timed out ─▶ BREAK ─▶ won
+//!    │                 └─ nobody any more ─▶ TRYLOCK
+//!    ├─ full ─▶ read the table ─▶ remove an unused mutex ─▶ TRYLOCK
+//!    └─ no answer ─▶ again, a few times ─▶ silent
+//! ```
+
+use crate::api::{Instant, Notice, Timing};
+use crate::rng::Rng;
+use crate::rules::{Rules, broken};
+use crate::seat::{Heard, Hold, Look, Seat, Step, Take, Task, Vote};
+use crate::view::View;
+use core::time::Duration;
+use idm_protocol::{Limit, Mode, ResourceId, Status};
+
+/// Commands that one effort to get one drive may take.
+const COMMANDS: u8 = 8;
+/// Commands after which a drive that does not answer is given up.
+const SILENT_COMMANDS: u8 = 3;
+/// The first pause before a drive that did not answer is asked again.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// What taking a seat needs to know besides the seat.
+pub(crate) struct TakeContext<'a> {
+    pub(crate) now: Instant,
+    pub(crate) timing: &'a Timing,
+    pub(crate) rules: Rules,
+    pub(crate) rng: &'a mut Rng,
+    pub(crate) notices: &'a mut Vec<Notice>,
+    /// Set where the value on the drives is not what its last holder would have left.
+    pub(crate) unclear: &'a mut bool,
+}
+
+impl Take {
+    fn new(mode: Mode) -> Take {
+        Take {
+            mode,
+            vote: Vote::Asking,
+            sent: 0,
+            converting: false,
+            witness: false,
+            contested: false,
+            own_found: false,
+            breaking: Vec::new(),
+            cleared: false,
+            value_asked: false,
+        }
+    }
+}
+
+impl Seat {
+    /// Begins to take the mutex.
+    pub(crate) fn start_take(&mut self, mode: Mode, at: Instant) {
+        // What was ours in an earlier life does not count in this one until the drive says so.
+        if let Hold::Held { since, .. } = self.hold {
+            self.hold = Hold::Maybe { latest: since };
+        }
+        self.assign(Task::Take(Take::new(mode)));
+        self.value = None;
+        self.failures = 0;
+        self.plan(Step::Try(mode), at);
+    }
+
+    /// Begins to change what we hold from shared to exclusive.
+    pub(crate) fn start_promote(&mut self, now: Instant) {
+        self.assign(Task::Take(Take {
+            converting: true,
+            ..Take::new(Mode::Exclusive)
+        }));
+        self.failures = 0;
+        self.plan(Step::Refresh(Mode::Exclusive), now);
+    }
+
+    /// Begins to look for holders that exclude `mode`.
+    pub(crate) fn start_witness(&mut self, mode: Mode, now: Instant) {
+        self.assign(Task::Take(Take {
+            witness: true,
+            ..Take::new(mode)
+        }));
+        self.failures = 0;
+        self.plan(Step::Look(Look::Holders), now);
+    }
+
+    /// What follows from the reply to `step`.
+    pub(crate) fn advance_take(&mut self, step: Step, heard: Heard, cx: &mut TakeContext<'_>) {
+        let Task::Take(take) = &mut self.task else {
+            return;
+        };
+        take.sent = take.sent.saturating_add(1);
+        let mode = take.mode;
+        match (step, heard) {
+            (Step::Look(Look::Value), heard) => self.note_value(heard, cx),
+            (Step::Look(Look::Room), Heard::Table(_, unused)) => self.make_room(&unused, cx),
+            (Step::Look(_), Heard::Table(view, _)) => self.judge(&view, cx),
+            (Step::Look(_), Heard::Status(status)) => self.unreadable(status, step, cx),
+            (Step::ClearTry(id), Heard::Status(Status::Good)) => {
+                self.plan(Step::ClearUnlock(id), cx.now);
+            }
+            (Step::ClearUnlock(id), Heard::Status(Status::Good)) => {
+                self.plan(Step::ClearDestroy(id), cx.now);
+            }
+            (Step::ClearDestroy(id), Heard::Status(Status::Good | Status::NotFound)) => {
+                cx.notices.push(Notice::Collected {
+                    resource: id,
+                    drive: self.drive,
+                });
+                self.plan(Step::Try(mode), cx.now);
+            }
+            (Step::ClearTry(_) | Step::ClearUnlock(_) | Step::ClearDestroy(_), _) => {
+                self.close(Vote::Full);
+            }
+            (_, Heard::Status(status)) => self.advance_by_status(step, status, cx),
+            (_, Heard::Table(..)) => self.retry(step, cx),
+        }
+    }
+
+    fn advance_by_status(&mut self, step: Step, status: Status, cx: &mut TakeContext<'_>) {
+        let Task::Take(take) = &mut self.task else {
+            return;
+        };
+        let mode = take.mode;
+        match (status, step) {
+            (Status::Good, _) => self.win(step, cx),
+            (Status::Conflict | Status::TryAgain | Status::WrongState, Step::Try(_)) => {
+                take.contested = status == Status::Conflict;
+                self.plan(Step::Look(Look::Holders), cx.now);
+            }
+            // TRYLOCK: we hold it already. REFRESH to exclusive: others share it.
+            (Status::Terminated, Step::Try(_)) => {
+                take.own_found = true;
+                self.plan(Step::Refresh(mode), cx.now);
+            }
+            (Status::Terminated | Status::WrongState, Step::Refresh(_)) => {
+                self.plan(Step::Look(Look::Holders), cx.now);
+            }
+            (Status::Conflict, Step::Refresh(_)) if take.converting => {
+                self.plan(Step::Look(Look::Holders), cx.now);
+            }
+            (Status::NotFound, Step::Refresh(_)) if take.converting => self.close(Vote::Silent),
+            (Status::Conflict, Step::Refresh(_)) => {
+                take.contested = true;
+                self.then(Step::Try(mode), cx);
+            }
+            (Status::NotFound, Step::Break(_)) if take.witness => {
+                self.then(Step::Look(Look::Holders), cx);
+            }
+            (Status::NotFound, Step::Refresh(_) | Step::Break(_)) => self.then(Step::Try(mode), cx),
+            // Whoever looked dead has come back, or somebody else was faster.
+            (Status::Conflict | Status::Terminated | Status::WrongState, _) => {
+                take.contested = true;
+                self.then(Step::Look(Look::Holders), cx);
+            }
+            (Status::Full(Limit::HostsOfMutex), _) => self.close(Vote::Full),
+            (Status::Full(_), _) if take.cleared => self.close(Vote::Full),
+            (Status::Full(_), _) => {
+                take.cleared = true;
+                self.plan(Step::Look(Look::Room), cx.now);
+            }
+            (Status::Unsupported, _) => self.close(Vote::NotIdm),
+            (Status::NotFound, _) => self.close(Vote::Silent),
+            (Status::TryAgain | Status::Failed | Status::Unreachable | Status::Uncertain, _) => {
+                self.retry(step, cx)
+            }
+        }
+    }
+
+    /// The drive said that the mutex is ours.
+    fn win(&mut self, step: Step, cx: &mut TakeContext<'_>) {
+        let drive = self.drive;
+        let Task::Take(take) = &mut self.task else {
+            return;
+        };
+        take.contested = false;
+        take.vote = Vote::Won;
+        self.failures = 0;
+        match step {
+            Step::Break(_) => {
+                let hosts = core::mem::take(&mut take.breaking);
+                cx.notices.push(Notice::Broke { hosts, drive });
+                *cx.unclear |= !broken!(cx.rules, ValueAfterBreak);
+            }
+            Step::Refresh(_) if take.own_found => {
+                cx.notices.push(Notice::TookOverOwn { drive });
+                *cx.unclear |= !broken!(cx.rules, ValueAfterBreak);
+            }
+            _ => {}
+        }
+    }
+
+    /// Who stands in the way, now that the table could be read.
+    fn judge(&mut self, view: &View, cx: &mut TakeContext<'_>) {
+        let Task::Take(take) = &mut self.task else {
+            return;
+        };
+        let mode = take.mode;
+        take.contested = false;
+        let live = view.live_against(mode);
+        let all_dead = view.live.is_empty() || broken!(cx.rules, BreakOnlyTimedOut);
+        if !live.is_empty() && !broken!(cx.rules, BreakOnlyTimedOut) {
+            self.close(Vote::Blocked(live));
+        } else if view.dead_against(mode) && !all_dead {
+            // What a drive does with a BREAK against a mixture of the living and the dead is not
+            // known, so there is none.
+            self.close(Vote::Blocked(view.live.clone()));
+        } else if view.dead_against(mode) || !live.is_empty() {
+            take.breaking = view.dead.iter().map(|(host, _)| *host).collect();
+            self.then(Step::Break(mode), cx);
+        } else if take.witness {
+            take.vote = Vote::Won;
+        } else if view.own.is_some() {
+            take.own_found |= !take.converting;
+            self.then(Step::Refresh(mode), cx);
+        } else if take.converting {
+            self.close(Vote::Silent);
+        } else {
+            self.then(Step::Try(mode), cx);
+        }
+    }
+
+    /// The table could not be read.
+    fn unreadable(&mut self, status: Status, step: Step, cx: &mut TakeContext<'_>) {
+        let Task::Take(take) = &mut self.task else {
+            return;
+        };
+        match status {
+            Status::Unsupported => self.close(Vote::NotIdm),
+            _ if take.contested => self.close(Vote::Blocked(Vec::new())),
+            _ => self.retry(step, cx),
+        }
+    }
+
+    /// The value that came with the mutex.
+    fn note_value(&mut self, heard: Heard, cx: &mut TakeContext<'_>) {
+        let Heard::Table(view, _) = heard else { return };
+        if view.own.is_some() {
+            self.value = Some(view.value);
+        }
+        // A sharer may have changed the value while it was exclusive, and nothing that a REFRESH
+        // carries is certain to be stored: only who is alone knows.
+        *cx.unclear |= view.has_others() && !broken!(cx.rules, ValueBesideSharers);
+    }
+
+    /// Removes one unused mutex, or gives up.
+    fn make_room(&mut self, unused: &[ResourceId], cx: &mut TakeContext<'_>) {
+        if unused.is_empty() {
+            return self.close(Vote::Full);
+        }
+        // A random one, so that hosts in the same need do not all choose the same.
+        let victim = unused[(cx.rng.next() % unused.len() as u64) as usize];
+        self.plan(Step::ClearTry(victim), cx.now);
+    }
+
+    /// Plans the next step, unless the effort has taken too many commands already.
+    fn then(&mut self, step: Step, cx: &TakeContext<'_>) {
+        if self.exhausted(COMMANDS) {
+            return;
+        }
+        self.plan(step, cx.now);
+    }
+
+    /// Plans a step that failed once more, after a pause.
+    fn retry(&mut self, step: Step, cx: &TakeContext<'_>) {
+        if self.exhausted(SILENT_COMMANDS) {
+            return;
+        }
+        let pause = self.pause(PAUSE, cx.timing.patience);
+        self.failures = self.failures.saturating_add(1);
+        self.plan(step, cx.now + pause);
+    }
+
+    /// Gives up after `limit` commands.
+    fn exhausted(&mut self, limit: u8) -> bool {
+        let Task::Take(take) = &self.task else {
+            return true;
+        };
+        if take.sent < limit {
+            return false;
+        }
+        let vote = if take.contested {
+            Vote::Blocked(Vec::new())
+        } else {
+            Vote::Silent
+        };
+        self.close(vote);
+        true
+    }
+
+    fn close(&mut self, vote: Vote) {
+        if let Task::Take(take) = &mut self.task {
+            take.vote = vote;
+            take.contested = false;
+        }
+        self.plan = None;
+    }
+}

@@ -1,0 +1,92 @@
+//! What a drive's table says about one mutex, seen by one host.
+
+use crate::api::{Conflict, DriveRef, Fingerprint};
+use idm_protocol::{HostId, Mode, Record, ResourceId, State, Value};
+
+/// One mutex as a table read shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct View {
+    /// Other hosts that hold it and are alive.
+    pub(crate) live: Vec<Conflict>,
+    /// Other hosts that hold it and are timed out.
+    pub(crate) dead: Vec<(HostId, Mode)>,
+    /// How we hold it ourselves, timed out or not.
+    pub(crate) own: Option<Mode>,
+    /// The greatest value in any of its records. A drive may keep one value per mutex or one per
+    /// record; the facts do not tell.
+    pub(crate) value: Value,
+}
+
+impl View {
+    /// Reads `table` for the mutex `resource`, as host `me`, which counts the set `fingerprint`.
+    pub(crate) fn of(
+        table: &[Record],
+        resource: ResourceId,
+        me: HostId,
+        fingerprint: Fingerprint,
+        drive: DriveRef,
+    ) -> View {
+        let mut view = View {
+            live: Vec::new(),
+            dead: Vec::new(),
+            own: None,
+            value: Value::ZERO,
+        };
+        // An end marker has a zero id and looks like the global lock: only records count.
+        for record in table
+            .iter()
+            .filter(|r| r.state.is_record() && r.resource == resource)
+        {
+            view.value = view.value.max(record.value);
+            let mode = record.class.mode();
+            match (record.host == me, record.state) {
+                (_, State::Unlocked) => {}
+                (true, _) => view.own = Some(mode),
+                (false, State::TimedOut) => view.dead.push((record.host, mode)),
+                (false, _) => view.live.push(Conflict {
+                    host: record.host,
+                    mode,
+                    drive,
+                    same_set: Fingerprint::from_metadata(&record.metadata) == Some(fingerprint),
+                }),
+            }
+        }
+        view
+    }
+
+    /// Live holders that exclude `mode`.
+    pub(crate) fn live_against(&self, mode: Mode) -> Vec<Conflict> {
+        self.live
+            .iter()
+            .filter(|c| !c.mode.compatible(mode))
+            .copied()
+            .collect()
+    }
+
+    /// Whether timed-out holders exclude `mode`.
+    pub(crate) fn dead_against(&self, mode: Mode) -> bool {
+        self.dead.iter().any(|(_, m)| !m.compatible(mode))
+    }
+
+    /// Whether any other host holds the mutex, alive or not.
+    pub(crate) fn has_others(&self) -> bool {
+        !self.live.is_empty() || !self.dead.is_empty()
+    }
+}
+
+/// Mutexes in `table` that nobody uses: unlocked LV mutexes other than `resource`. A mutex of a
+/// VG or the global lock carries a value and is left alone; one that is timed out may belong to a
+/// host that comes back.
+pub(crate) fn unused(table: &[Record], resource: ResourceId) -> Vec<ResourceId> {
+    let in_use = |id: ResourceId| {
+        table
+            .iter()
+            .any(|r| r.resource == id && r.state != State::Unlocked)
+    };
+    table
+        .iter()
+        .filter(|r| r.state == State::Unlocked && r.resource.is_lv() && r.resource != resource)
+        .map(|r| r.resource)
+        .filter(|&id| !in_use(id))
+        .collect()
+}
