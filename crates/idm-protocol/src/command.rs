@@ -77,7 +77,7 @@ impl MutexOp {
 }
 
 /// What a lock engine asks of one drive.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum DriveCommand {
     /// Change one mutex. The record is the payload.
     Mutex(MutexOp, Record),
@@ -131,7 +131,7 @@ pub enum Status {
 }
 
 /// What came back from one drive.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Reply {
     /// To [`DriveCommand::Mutex`], or to any command that failed.
     Status(Status),
