@@ -447,3 +447,31 @@ fn conformance_cases() {
         }
     }
 }
+
+#[test]
+fn pc_001_version() {
+    // The case itself can only pass over NVMe, where the minor version has a place.
+    let mut drive = Drive::new(Profile::current());
+    let page = drive.execute(DriveTime::default(), &scsi::inquire_version(), &[]);
+    assert_eq!(page.status, scsi::status::GOOD);
+    assert_eq!(page.data.len(), scsi::VERSION_PAGE_LEN);
+    assert_eq!(scsi::version(&page.data), Some(8));
+}
+
+/// PC-031 and PC-032: two drives know nothing of each other.
+#[test]
+fn pc_031_two_drives() {
+    for (mode, after_unlock) in [(EX, G), (SH, CC21)] {
+        let mut drives = [
+            Bench::new(Profile::current()),
+            Bench::new(Profile::current()),
+        ];
+        for step in [
+            Do(TL, mode, H0, 10_000, G),
+            Do(UL, mode, H0, 0, G),
+            Do(DS, mode, H0, 0, after_unlock),
+        ] {
+            drives.iter_mut().for_each(|bench| bench.run(step));
+        }
+    }
+}
