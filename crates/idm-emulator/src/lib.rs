@@ -1,1 +1,24 @@
 //! An IDM drive in software: a pure drive model, and the server that exposes it.
+//!
+//! * [`Drive`] is the model: a mutex table, typed commands and SCSI bytes in, replies out. No
+//!   clock, no I/O, no threads, so that a simulator or a model checker can use it.
+//! * [`Profile`] says how it behaves where generations of firmware differ, or where nothing is
+//!   known.
+//! * [`server`] serves drives on unix sockets, with faults on demand; [`client`] reaches them;
+//!   [`wire`] is what travels between the two.
+
+#![forbid(unsafe_code)]
+
+mod cdb;
+pub mod client;
+mod drive;
+pub mod profile;
+mod scsi;
+mod sense;
+pub mod server;
+pub mod wire;
+
+pub use cdb::is_mutex_command;
+pub use drive::{Drive, DriveTime};
+pub use profile::Profile;
+pub use scsi::ScsiReply;

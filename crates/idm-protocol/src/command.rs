@@ -77,11 +77,9 @@ impl MutexOp {
 }
 
 /// What a lock engine asks of one drive.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly all commands carry a record"
-)]
-#[derive(Clone, Debug, PartialEq, Eq)]
+// A command lives on its way to a drive only, and nearly all of them have a record.
+#[allow(clippy::large_enum_variant)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum DriveCommand {
     /// Change one mutex. The record is the payload.
     Mutex(MutexOp, Record),
@@ -106,11 +104,12 @@ pub enum Limit {
 pub enum Status {
     /// Done.
     Good,
-    /// RESERVATION CONFLICT. TRYLOCK and BREAK: another host holds the mutex. UNLOCK, REFRESH and
-    /// DESTROY: the sender is not the owner, or the mutex is not locked.
+    /// RESERVATION CONFLICT. TRYLOCK: another host holds the mutex; firmware of May 2020 also says
+    /// so to the holder itself. BREAK: a live host holds it, or nobody does. UNLOCK and REFRESH:
+    /// the sender does not hold it. DESTROY: it is held.
     Conflict,
     /// COMMAND TERMINATED. TRYLOCK: the sender holds it already. REFRESH to exclusive: other hosts
-    /// share it.
+    /// share it. UNLOCK: the documents hint at a class that is not the mutex's.
     Terminated,
     /// The drive has no such mutex.
     NotFound,
@@ -135,7 +134,7 @@ pub enum Status {
 }
 
 /// What came back from one drive.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Reply {
     /// To [`DriveCommand::Mutex`], or to any command that failed.
     Status(Status),

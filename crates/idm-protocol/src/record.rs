@@ -196,7 +196,7 @@ impl ValueUpdate {
 }
 
 /// One record, or the payload of one mutex command.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Record {
     /// What the drive says of the record; ignored by drives in a payload.
     pub state: State,

@@ -13,7 +13,7 @@ pub const VERSION_PAGE: u8 = 0xC3;
 /// Allocation length of the version page in bytes.
 pub const VERSION_PAGE_LEN: usize = 0x70;
 /// Where in the version page the major version stands, in bytes.
-const VERSION_MAJOR: usize = 96;
+pub const VERSION_MAJOR: usize = 96;
 
 /// A command descriptor block (SPC-4 calls the 16-byte form long enough for all we send).
 pub type Cdb = [u8; 16];
@@ -105,24 +105,30 @@ pub struct Sense {
     pub ascq: u8,
     /// Field replaceable unit code; 0 where there is none.
     pub fru: u8,
+    /// It is about an earlier command (71h, 73h). The command that it came with was not executed
+    /// (SPC-4, "Deferred errors").
+    pub deferred: bool,
 }
 
 impl Sense {
     /// Decodes sense data in descriptor (72h, 73h) or fixed (70h, 71h) form; `None` where it is
     /// neither or too short to say anything.
     pub fn decode(sense: &[u8]) -> Option<Sense> {
-        match sense.first()? & 0x7F {
+        let code = sense.first()? & 0x7F;
+        match code {
             0x72 | 0x73 => Some(Sense {
                 key: *sense.get(1)? & 0x0F,
                 asc: *sense.get(2)?,
                 ascq: *sense.get(3)?,
                 fru: descriptor_fru(sense).unwrap_or(0),
+                deferred: code == 0x73,
             }),
             0x70 | 0x71 => Some(Sense {
                 key: *sense.get(2)? & 0x0F,
                 asc: sense.get(12).copied().unwrap_or(0),
                 ascq: sense.get(13).copied().unwrap_or(0),
                 fru: sense.get(14).copied().unwrap_or(0),
+                deferred: code == 0x71,
             }),
             _ => None,
         }
@@ -130,7 +136,12 @@ impl Sense {
 
     /// What a CHECK CONDITION with this sense data says about a mutex command.
     pub fn status(self) -> Status {
+        if self.deferred {
+            return Status::TryAgain;
+        }
         match (self.key, self.asc, self.ascq, self.fru) {
+            // RECOVERED ERROR: done, with some effort (SPC-4).
+            (0x01, ..) => Status::Good,
             // Firmware traces: "LBA out of range" is "no such mutex".
             (0x05, 0x21, 0x00, _) => Status::NotFound,
             // Firmware traces, rev 2313.
@@ -144,7 +155,8 @@ impl Sense {
             (0x0B, 0x55, 0x03, 0) => Status::Full(Limit::Mutexes),
             (0x0B, 0x55, 0x03, 1) => Status::Full(Limit::Hosts),
             (0x0B, 0x55, 0x03, 2) => Status::Full(Limit::HostsOfMutex),
-            (0x04, 0x04, 0x22, 2..=4) => Status::WrongState,
+            // The documents disagree whether the additional code is 04h or 42h.
+            (0x04, 0x04 | 0x42, 0x22, 2..=4) => Status::WrongState,
             // Invalid opcode. With FRU 0Ah newer firmware means an invalid mutex operation, which
             // we never send, so that too says "not the IDM that we know".
             (0x05, 0x20, 0x00, _) => Status::Unsupported,

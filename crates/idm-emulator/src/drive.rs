@@ -1,0 +1,579 @@
+//! The drive model: a mutex table and the rules by which commands change it.
+
+use crate::Profile;
+use crate::profile::{
+    DestroyByHolder, Duplicate, Held, OtherClass, SharedUnlock, SharerState, ValueScope,
+};
+use core::time::Duration;
+use idm_protocol::{
+    Class, DriveCommand, HostId, Limit, Metadata, Mode, MutexOp, Record, Reply, ResourceId, State,
+    Status, Value, ValueUpdate, scsi,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// A moment on a drive's own clock, in us since some moment of the drive's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DriveTime(u64);
+
+impl DriveTime {
+    /// The moment `us` microseconds after the clock's zero.
+    pub const fn from_micros(us: u64) -> DriveTime {
+        DriveTime(us)
+    }
+
+    /// The moment `ms` milliseconds after the clock's zero.
+    pub const fn from_millis(ms: u64) -> DriveTime {
+        DriveTime(ms.saturating_mul(1000))
+    }
+
+    /// Microseconds since the clock's zero.
+    pub const fn as_micros(self) -> u64 {
+        self.0
+    }
+
+    /// When a lease that begins now ends.
+    const fn plus_millis(self, ms: u64) -> DriveTime {
+        DriveTime(self.0.saturating_add(ms.saturating_mul(1000)))
+    }
+}
+
+/// A countdown of all ones: a lease without end (documented; in no trace).
+const ENDLESS: u64 = u64::MAX;
+
+/// An IDM drive: its table, and nothing else. It has no clock; the caller passes the drive's time.
+///
+/// Commands are either typed ([`Drive::perform`]) or SCSI bytes ([`Drive::execute`]). Two drives
+/// are equal when they would answer alike for ever.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Drive {
+    profile: Profile,
+    pub(crate) serial: Arc<str>,
+    /// In the order of their creation, in which they read back (firmware traces, fact 47).
+    mutexes: Vec<Mutex>,
+    /// Values of mutexes without a record; see [`Profile::value_outlives_record`].
+    orphan_values: BTreeMap<ResourceId, Value>,
+}
+
+/// One mutex. It has at least one record.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Mutex {
+    resource: ResourceId,
+    group: u8,
+    entries: Vec<Entry>,
+}
+
+/// One record of a mutex: a host that holds it, or did so last.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Entry {
+    host: HostId,
+    class: Class,
+    countdown_ms: u64,
+    modified_ms: u64,
+    metadata: Metadata,
+    value: Value,
+    lease: Lease,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Lease {
+    Unlocked,
+    /// Held. Expiry does not release: the holder stays until it is broken (fact 54).
+    Until(DriveTime),
+}
+
+impl Entry {
+    fn new(now: DriveTime, payload: &Record, value: Value) -> Entry {
+        Entry {
+            host: payload.host,
+            class: payload.class,
+            countdown_ms: payload.countdown_ms,
+            modified_ms: payload.modified_ms,
+            metadata: payload.metadata,
+            value,
+            lease: Lease::Until(now.plus_millis(payload.countdown_ms)),
+        }
+    }
+
+    fn is_held(&self) -> bool {
+        self.lease != Lease::Unlocked
+    }
+
+    fn is_shared(&self) -> bool {
+        self.class.mode() == Mode::Shared
+    }
+
+    /// Held with a running lease.
+    fn is_live(&self, now: DriveTime) -> bool {
+        match self.lease {
+            Lease::Unlocked => false,
+            Lease::Until(end) => now < end,
+        }
+    }
+
+    /// Whether BREAK may take this holder's place. Not observed: for an endless lease the only
+    /// hint is a remark in the first host implementation that BREAK takes it over (fact 58).
+    fn is_breakable(&self, now: DriveTime) -> bool {
+        self.is_held() && (!self.is_live(now) || self.countdown_ms == ENDLESS)
+    }
+}
+
+impl Mutex {
+    fn own(&self, host: &HostId) -> Option<&Entry> {
+        self.entries.iter().find(|e| e.host == *host)
+    }
+
+    fn own_mut(&mut self, host: &HostId) -> Option<&mut Entry> {
+        self.entries.iter_mut().find(|e| e.host == *host)
+    }
+
+    fn is_held(&self) -> bool {
+        self.entries.iter().any(Entry::is_held)
+    }
+
+    /// Those who hold it besides `host`, live or timed out.
+    fn others(&self, host: &HostId) -> impl Iterator<Item = &Entry> {
+        let host = *host;
+        self.entries
+            .iter()
+            .filter(move |e| e.is_held() && e.host != host)
+    }
+
+    /// The value that a new record of `host` inherits.
+    fn value_for(&self, host: &HostId) -> Value {
+        self.own(host)
+            .or(self.entries.first())
+            .map_or(Value::ZERO, |e| e.value)
+    }
+
+    /// Does with the payload's value what the payload says.
+    fn store_value(&mut self, scope: ValueScope, payload: &Record) {
+        // Not observed: 2 ("update, valid") is taken for a store, 3 ("invalid") for a loss of the
+        // value; further numbers have no meaning and change nothing.
+        let value = match payload.value_update {
+            ValueUpdate::Store | ValueUpdate::Other(2) => payload.value,
+            ValueUpdate::Other(3) => Value::ZERO,
+            ValueUpdate::Keep | ValueUpdate::Other(_) => return,
+        };
+        for entry in &mut self.entries {
+            if scope == ValueScope::Mutex || entry.host == payload.host {
+                entry.value = value;
+            }
+        }
+    }
+}
+
+impl Drive {
+    /// A drive with an empty table.
+    pub fn new(profile: Profile) -> Drive {
+        Drive::with_serial(profile, "0")
+    }
+
+    /// A drive with an empty table and a serial number, from which its identity (NAA) is made.
+    pub fn with_serial(profile: Profile, serial: &str) -> Drive {
+        Drive {
+            profile,
+            serial: serial.into(),
+            mutexes: Vec::new(),
+            orphan_values: BTreeMap::new(),
+        }
+    }
+
+    /// How it behaves.
+    pub fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    /// Loses the whole table, as activation of new firmware does (fact 85) and the clear-all
+    /// command. Whether a power cycle does it too was not observed; hosts must expect it.
+    pub fn reset(&mut self) {
+        self.mutexes.clear();
+        self.orphan_values.clear();
+    }
+
+    /// Executes one command at the drive's time `now`.
+    pub fn perform(&mut self, now: DriveTime, command: &DriveCommand) -> Reply {
+        match command {
+            DriveCommand::Mutex(op, payload) => {
+                Reply::Status(self.change(now, scsi::GROUP_TABLE, *op, payload))
+            }
+            DriveCommand::ReadTable => Reply::Table(self.table(now)),
+        }
+    }
+
+    /// The whole table as it reads at `now`.
+    pub fn table(&self, now: DriveTime) -> Vec<Record> {
+        self.records(now).collect()
+    }
+
+    /// The record of one host for one mutex.
+    pub fn record(&self, now: DriveTime, resource: &ResourceId, host: &HostId) -> Option<Record> {
+        let mutex = self.mutex(resource)?;
+        Some(self.shown(now, mutex, mutex.own(host)?))
+    }
+
+    /// Hosts whose lease on the mutex runs, and how they hold it.
+    pub fn live_holders(
+        &self,
+        now: DriveTime,
+        resource: &ResourceId,
+    ) -> impl Iterator<Item = (HostId, Mode)> {
+        self.mutex(resource)
+            .into_iter()
+            .flat_map(|mutex| &mutex.entries)
+            .filter(move |e| e.is_live(now))
+            .map(|e| (e.host, e.class.mode()))
+    }
+
+    /// What is left of a host's lease on a mutex; zero where it has run out, `None` where the host
+    /// does not hold it.
+    pub fn lease_left(
+        &self,
+        now: DriveTime,
+        resource: &ResourceId,
+        host: &HostId,
+    ) -> Option<Duration> {
+        match self.mutex(resource)?.own(host)?.lease {
+            Lease::Unlocked => None,
+            Lease::Until(end) => Some(Duration::from_micros(end.0.saturating_sub(now.0))),
+        }
+    }
+
+    pub(crate) fn records(&self, now: DriveTime) -> impl Iterator<Item = Record> {
+        self.mutexes.iter().flat_map(move |mutex| {
+            mutex
+                .entries
+                .iter()
+                .map(move |entry| self.shown(now, mutex, entry))
+        })
+    }
+
+    pub(crate) fn record_count(&self) -> usize {
+        self.mutexes.iter().map(|m| m.entries.len()).sum()
+    }
+
+    /// Records of the mutexes that were created in a group.
+    pub(crate) fn record_count_of(&self, group: u8) -> usize {
+        self.mutexes
+            .iter()
+            .filter(|m| m.group == group)
+            .map(|m| m.entries.len())
+            .sum()
+    }
+
+    fn mutex(&self, resource: &ResourceId) -> Option<&Mutex> {
+        self.mutexes.iter().find(|m| m.resource == *resource)
+    }
+
+    /// A record as it reads: state worked out from the clock, countdown as configured, control
+    /// byte of the value 0 (facts 13, 14).
+    fn shown(&self, now: DriveTime, mutex: &Mutex, entry: &Entry) -> Record {
+        let several = || mutex.entries.iter().filter(|e| e.is_live(now)).count() > 1;
+        let state = if !entry.is_held() {
+            State::Unlocked
+        } else if !entry.is_live(now) {
+            State::TimedOut
+        } else if self.profile.sharer_state == SharerState::MultipleLocked && several() {
+            State::MultipleLocked
+        } else {
+            State::Locked
+        };
+        Record {
+            state,
+            modified_ms: entry.modified_ms,
+            countdown_ms: entry.countdown_ms,
+            class: entry.class,
+            value_update: ValueUpdate::Keep,
+            value: entry.value,
+            resource: mutex.resource,
+            metadata: entry.metadata,
+            host: entry.host,
+        }
+    }
+
+    /// A mutex command. A refused command changes nothing (fact 26).
+    pub(crate) fn change(
+        &mut self,
+        now: DriveTime,
+        group: u8,
+        op: MutexOp,
+        payload: &Record,
+    ) -> Status {
+        let found = self
+            .mutexes
+            .iter()
+            .position(|m| m.resource == payload.resource);
+        let done = match (op, found) {
+            (MutexOp::Init | MutexOp::Trylock | MutexOp::Lock, None) => {
+                self.create(now, group, payload)
+            }
+            (_, None) => Err(Status::NotFound),
+            // Facts 22 and 23, and not observed for strangers: INIT never touches what exists.
+            (MutexOp::Init, Some(_)) => Err(Status::Conflict),
+            (MutexOp::Trylock | MutexOp::Lock, Some(at)) => self.lock(now, at, payload),
+            (MutexOp::Unlock, Some(at)) => self.unlock(at, payload),
+            (MutexOp::Refresh, Some(at)) => self.refresh(now, at, payload),
+            (MutexOp::Break, Some(at)) => self.take_from_expired(now, at, payload),
+            (MutexOp::Destroy, Some(at)) => self.destroy(now, at, payload),
+        };
+        done.err().unwrap_or(Status::Good)
+    }
+
+    fn create(&mut self, now: DriveTime, group: u8, payload: &Record) -> Result<(), Status> {
+        let limits = &self.profile.limits;
+        if self.mutexes.len() >= limits.mutexes {
+            return Err(Status::Full(Limit::Mutexes));
+        }
+        self.check_room(&payload.host)?;
+        // The payload's value is stored as written (fact 66). Not observed: whether a control
+        // byte of 0 prevents it; nothing older is there to be kept.
+        let older = self.orphan_values.remove(&payload.resource);
+        let mut mutex = Mutex {
+            resource: payload.resource,
+            group,
+            entries: vec![Entry::new(now, payload, older.unwrap_or(payload.value))],
+        };
+        if older.is_some() && self.profile.lock_stores_value {
+            mutex.store_value(self.profile.value_scope, payload);
+        }
+        self.mutexes.push(mutex);
+        Ok(())
+    }
+
+    /// TRYLOCK and LOCK of a mutex that exists. Not observed: any difference between the two.
+    fn lock(&mut self, now: DriveTime, at: usize, payload: &Record) -> Result<(), Status> {
+        let mutex = &self.mutexes[at];
+        let holder = mutex.own(&payload.host).filter(|e| e.is_held());
+        if holder.is_some_and(|e| e.is_live(now) || !self.profile.expired_holder_may_relock) {
+            return Err(match self.profile.duplicate {
+                Duplicate::Conflict => Status::Conflict,
+                Duplicate::Terminated => Status::Terminated,
+            });
+        }
+        // A timed-out holder stands in the way as a live one does: only BREAK removes it.
+        if mutex.others(&payload.host).next().is_none() {
+            self.take_over(now, at, payload, mutex.value_for(&payload.host))?;
+        } else if self.profile.sharers_admitted
+            && payload.class.mode() == Mode::Shared
+            && mutex.others(&payload.host).all(Entry::is_shared)
+        {
+            self.join(now, at, payload)?;
+        } else {
+            return Err(self.held());
+        }
+        if self.profile.lock_stores_value {
+            self.mutexes[at].store_value(self.profile.value_scope, payload);
+        }
+        Ok(())
+    }
+
+    fn unlock(&mut self, at: usize, payload: &Record) -> Result<(), Status> {
+        let profile = self.profile;
+        let mutex = &mut self.mutexes[at];
+        let Some(own) = mutex.own_mut(&payload.host).filter(|e| e.is_held()) else {
+            let unlocked = mutex.own(&payload.host).is_some() || !mutex.is_held();
+            // GOOD here is a no-op: the payload's value is not stored (fact 30).
+            return if unlocked && profile.repeated_unlock_good {
+                Ok(())
+            } else {
+                Err(Status::Conflict)
+            };
+        };
+        if own.class.mode() != payload.class.mode() {
+            match profile.unlock_of_other_class {
+                OtherClass::Accepted => {}
+                OtherClass::Terminated => return Err(Status::Terminated),
+                OtherClass::CheckCondition => return Err(Status::WrongState),
+            }
+        }
+        // Not observed: whether UNLOCK updates the time (fact 64). It is called the time of the
+        // last update.
+        own.modified_ms = payload.modified_ms;
+        own.lease = Lease::Unlocked;
+        let shared = own.is_shared();
+        mutex.store_value(profile.value_scope, payload);
+        let stays = !shared
+            || match profile.shared_unlock {
+                SharedUnlock::RecordGone => false,
+                SharedUnlock::LastStays => !mutex.is_held(),
+                SharedUnlock::EachStays => true,
+            };
+        if !stays {
+            self.remove_entry(at, &payload.host);
+        }
+        Ok(())
+    }
+
+    fn refresh(&mut self, now: DriveTime, at: usize, payload: &Record) -> Result<(), Status> {
+        let profile = self.profile;
+        let mutex = &mut self.mutexes[at];
+        // A timed-out holder that nobody broke gets its lock back (fact 33).
+        if !mutex.own(&payload.host).is_some_and(Entry::is_held) {
+            return Err(Status::Conflict);
+        }
+        if payload.class.mode() == Mode::Exclusive && mutex.others(&payload.host).next().is_some() {
+            let all_expired = mutex.others(&payload.host).all(|e| !e.is_live(now));
+            if !(all_expired && profile.promotion_removes_expired) {
+                return Err(Status::Terminated);
+            }
+            mutex.entries.retain(|e| e.host == payload.host);
+        }
+        if let Some(own) = mutex.own_mut(&payload.host) {
+            let metadata = own.metadata;
+            *own = Entry::new(now, payload, own.value);
+            if !profile.refresh_stores_metadata {
+                own.metadata = metadata;
+            }
+        }
+        if profile.refresh_stores_value {
+            mutex.store_value(profile.value_scope, payload);
+        }
+        Ok(())
+    }
+
+    /// BREAK.
+    fn take_from_expired(
+        &mut self,
+        now: DriveTime,
+        at: usize,
+        payload: &Record,
+    ) -> Result<(), Status> {
+        let profile = self.profile;
+        let mutex = &mut self.mutexes[at];
+        if !mutex.is_held() {
+            return Err(Status::Conflict);
+        }
+        let some_break = mutex.others(&payload.host).any(|e| e.is_breakable(now));
+        let all_break = mutex.others(&payload.host).all(|e| e.is_breakable(now));
+        let all_share = mutex.others(&payload.host).all(Entry::is_shared);
+        let value = if profile.break_keeps_value {
+            mutex.value_for(&payload.host)
+        } else {
+            Value::ZERO
+        };
+        if all_break {
+            // The holder itself may break, too: it re-arms its lock (fact 35).
+            self.take_over(now, at, payload, value)?;
+        } else if profile.break_beside_live_sharers
+            && some_break
+            && all_share
+            && payload.class.mode() == Mode::Shared
+        {
+            let before = mutex.clone();
+            mutex
+                .entries
+                .retain(|e| e.host == payload.host || !e.is_breakable(now));
+            if let Err(full) = self.join(now, at, payload) {
+                self.mutexes[at] = before;
+                return Err(full);
+            }
+        } else {
+            return Err(self.held());
+        }
+        if profile.lock_stores_value {
+            self.mutexes[at].store_value(profile.value_scope, payload);
+        }
+        Ok(())
+    }
+
+    fn destroy(&mut self, now: DriveTime, at: usize, payload: &Record) -> Result<(), Status> {
+        let mutex = &self.mutexes[at];
+        let own = mutex.own(&payload.host);
+        let allowed = if mutex.others(&payload.host).next().is_some() {
+            // Not observed for timed-out strangers; taking over is BREAK's business.
+            false
+        } else {
+            match own {
+                Some(own) if own.is_held() => match self.profile.destroy_by_holder {
+                    DestroyByHolder::Refused => false,
+                    DestroyByHolder::WhileLive => own.is_live(now),
+                    DestroyByHolder::Allowed => true,
+                },
+                Some(_) => true,
+                None => self.profile.destroy_by_stranger,
+            }
+        };
+        if !allowed {
+            return Err(Status::Conflict);
+        }
+        self.mutexes.remove(at);
+        Ok(())
+    }
+
+    /// Makes the payload's host the only one in the mutex (fact 25).
+    fn take_over(
+        &mut self,
+        now: DriveTime,
+        at: usize,
+        payload: &Record,
+        value: Value,
+    ) -> Result<(), Status> {
+        let leaving = core::mem::take(&mut self.mutexes[at].entries);
+        // The host limit counts as it will be after the change. Not observed.
+        if let Err(full) = self.check_room(&payload.host) {
+            self.mutexes[at].entries = leaving;
+            return Err(full);
+        }
+        self.mutexes[at].entries = vec![Entry::new(now, payload, value)];
+        Ok(())
+    }
+
+    /// Makes the payload's host one more sharer. Expired sharers stay (fact 77).
+    fn join(&mut self, now: DriveTime, at: usize, payload: &Record) -> Result<(), Status> {
+        let scope = self.profile.value_scope;
+        let mutex = &mut self.mutexes[at];
+        if let Some(own) = mutex.own_mut(&payload.host) {
+            *own = Entry::new(now, payload, own.value);
+            return Ok(());
+        }
+        // The mutex's own list is looked at first (fact 89).
+        if mutex.entries.len() >= self.profile.limits.hosts_of_mutex {
+            return Err(Status::Full(Limit::HostsOfMutex));
+        }
+        let value = match scope {
+            ValueScope::Mutex => mutex.value_for(&payload.host),
+            ValueScope::Record => payload.value,
+        };
+        self.check_room(&payload.host)?;
+        self.mutexes[at]
+            .entries
+            .push(Entry::new(now, payload, value));
+        Ok(())
+    }
+
+    /// Whether one more record of this host fits into the table.
+    fn check_room(&self, host: &HostId) -> Result<(), Status> {
+        let records = self.record_count();
+        if records >= self.profile.limits.records {
+            return Err(Status::Full(Limit::Mutexes));
+        }
+        // There are no more hosts than records, so the hosts are rarely counted.
+        if records >= self.profile.limits.hosts {
+            let entries = self.mutexes.iter().flat_map(|m| &m.entries);
+            let hosts: BTreeSet<&HostId> = entries.map(|e| &e.host).collect();
+            if !hosts.contains(host) && hosts.len() >= self.profile.limits.hosts {
+                return Err(Status::Full(Limit::Hosts));
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_entry(&mut self, at: usize, host: &HostId) {
+        let mutex = &mut self.mutexes[at];
+        let value = mutex.value_for(host);
+        mutex.entries.retain(|e| e.host != *host);
+        if mutex.entries.is_empty() {
+            let mutex = self.mutexes.remove(at);
+            if self.profile.value_outlives_record {
+                self.orphan_values.insert(mutex.resource, value);
+            }
+        }
+    }
+
+    fn held(&self) -> Status {
+        match self.profile.held {
+            Held::Conflict => Status::Conflict,
+            Held::Busy => Status::TryAgain,
+        }
+    }
+}

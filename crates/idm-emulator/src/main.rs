@@ -1,0 +1,91 @@
+//! Serves emulated IDM drives on unix sockets, and talks to such a server.
+
+use idm_emulator::server::{DriveSpec, Server};
+use idm_emulator::{Profile, client};
+use lexopt::prelude::*;
+use nix::sys::signal::{SigSet, Signal};
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const HELP: &str = "\
+Emulated drives with In-Drive Mutexes (IDM).
+
+  idm-emulator --dir DIR --drive NAME[=PROFILE] …
+      Serves each drive on DIR/NAME.sock, and DIR/control.sock, until it is told to stop by
+      SIGTERM or SIGINT. Prints \"ready\" when all sockets can be connected to.
+
+  idm-emulator --dir DIR ctl COMMAND …
+      Sends a command to the server in DIR and prints its answer. \"ctl help\" lists the commands.
+
+  idm-emulator profiles
+      Lists the profiles that a drive can have.
+";
+
+enum Task {
+    Serve(Vec<DriveSpec>),
+    Control(String),
+    Profiles,
+    Help,
+}
+
+fn main() -> ExitCode {
+    match arguments().and_then(|(dir, task)| run(dir.as_deref(), task)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("idm-emulator: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn arguments() -> Result<(Option<PathBuf>, Task), Box<dyn Error>> {
+    let mut dir = None;
+    let mut drives = Vec::new();
+    let mut parser = lexopt::Parser::from_env();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Short('h') | Long("help") => return Ok((dir, Task::Help)),
+            Long("dir") => dir = Some(PathBuf::from(parser.value()?)),
+            Long("drive") => drives.push(DriveSpec::parse(&parser.value()?.string()?)?),
+            Value(word) if word == "profiles" => return Ok((dir, Task::Profiles)),
+            Value(word) if word == "ctl" => {
+                let words = parser
+                    .raw_args()?
+                    .map(ValueExt::string)
+                    .collect::<Result<Vec<_>, _>>()?;
+                return Ok((dir, Task::Control(words.join(" "))));
+            }
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    Ok((dir, Task::Serve(drives)))
+}
+
+fn run(dir: Option<&Path>, task: Task) -> Result<(), Box<dyn Error>> {
+    let dir = dir.ok_or("--dir is missing; see --help");
+    match task {
+        Task::Help => print!("{HELP}"),
+        Task::Profiles => {
+            for (name, _) in Profile::named() {
+                println!("{name}");
+            }
+        }
+        Task::Control(line) => print!("{}", client::control(dir?, &line)??),
+        Task::Serve(drives) if drives.is_empty() => {
+            return Err("no --drive is given; see --help".into());
+        }
+        Task::Serve(drives) => {
+            // Blocked before there are threads, so that only the wait below takes them.
+            let mut signals = SigSet::empty();
+            signals.add(Signal::SIGTERM);
+            signals.add(Signal::SIGINT);
+            signals.thread_block()?;
+            let server = Server::start(dir?, &drives)?;
+            println!("ready");
+            signals.wait()?;
+            drop(server);
+        }
+    }
+    Ok(())
+}

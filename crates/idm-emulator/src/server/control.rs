@@ -1,0 +1,219 @@
+//! Control commands: one line of text in, text out.
+
+use super::{Floor, Slot};
+use crate::ScsiReply;
+use crate::sense;
+use idm_protocol::{
+    Class, State,
+    scsi::{Sense, status},
+};
+use std::fmt::Write as _;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+/// The longest line that is read, in bytes.
+const MAX_LINE_LEN: u64 = 1000;
+
+const HELP: &str = "\
+drives                      names of all drives
+table NAME                  the mutex table
+stats NAME                  commands that arrived, by kind
+reset NAME                  lose the whole table
+power NAME off|on           refuse and close connections; the table stays, leases go on
+hang NAME on|off            commands wait until off; those whose client has gone are aborted
+delay NAME MS               commands wait so long and are executed even if their client goes
+fail NAME STATUS COUNT [KEY/ASC/ASCQ[/FRU]]
+                            answer so many commands with this SCSI status (and sense), in hex,
+                            without effect; UNIT ATTENTION is 02 1 6/29/0
+lose-reply NAME COUNT       execute so many commands, but close the connection without an answer
+skip-time NAME MS           let the drive's clock, and its leases, jump ahead
+help                        this text
+";
+
+/// Reads one line from a control connection and answers it: `ok` or `error` on a line of its own,
+/// then the text.
+pub(super) fn serve(floor: &Floor, stream: UnixStream) {
+    let _ = exchange(floor, stream);
+}
+
+fn exchange(floor: &Floor, mut stream: UnixStream) -> io::Result<()> {
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let mut line = String::new();
+    BufReader::new((&stream).take(MAX_LINE_LEN)).read_line(&mut line)?;
+    let answer = match execute(floor, &line) {
+        Ok(text) => format!("ok\n{text}"),
+        Err(message) => format!("error\n{message}\n"),
+    };
+    stream.write_all(answer.as_bytes())
+}
+
+/// Executes one line.
+pub(super) fn execute(floor: &Floor, line: &str) -> Result<String, String> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    match *words {
+        ["help"] => Ok(HELP.to_owned()),
+        ["drives"] => Ok(floor.slots.keys().map(|name| format!("{name}\n")).collect()),
+        ["table", name] => Ok(table(slot(floor, name)?)),
+        ["stats", name] => Ok(stats(slot(floor, name)?)),
+        _ => order(floor, &words).map(|()| String::new()),
+    }
+}
+
+/// Executes a line that changes something and has nothing to say.
+fn order(floor: &Floor, words: &[&str]) -> Result<(), String> {
+    match *words {
+        ["reset", name] => slot(floor, name)?.station.with(|inner| inner.drive.reset()),
+        ["power", name, state] => {
+            slot(floor, name)?;
+            if switch(state)? {
+                floor
+                    .power_on(name)
+                    .map_err(|e| format!("drive {name} cannot be switched on: {e}"))?;
+            } else {
+                floor.power_off(name);
+            }
+        }
+        ["hang", name, state] => {
+            let on = switch(state)?;
+            slot(floor, name)?
+                .station
+                .with(|inner| inner.faults.hang = on);
+        }
+        ["delay", name, ms] => {
+            let delay = Duration::from_millis(decimal(ms)?);
+            slot(floor, name)?
+                .station
+                .with(|inner| inner.faults.delay = delay);
+        }
+        ["fail", name, status, count] => fail(slot(floor, name)?, status, count, None)?,
+        ["fail", name, status, count, sense] => {
+            fail(slot(floor, name)?, status, count, Some(sense))?;
+        }
+        ["lose-reply", name, count] => {
+            let count = decimal(count)?;
+            slot(floor, name)?
+                .station
+                .with(|inner| inner.faults.lose_reply = count);
+        }
+        ["skip-time", name, ms] => {
+            let by = Duration::from_millis(decimal(ms)?);
+            slot(floor, name)?.station.with(|inner| inner.skip_time(by));
+        }
+        [] => return Err("the line is empty; try help".to_owned()),
+        [command, ..] => {
+            return Err(format!(
+                "{command:?} is no command, or has other arguments; try help"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn slot<'a>(floor: &'a Floor, name: &str) -> Result<&'a Slot, String> {
+    floor
+        .slots
+        .get(name)
+        .ok_or_else(|| format!("there is no drive {name:?}"))
+}
+
+fn switch(word: &str) -> Result<bool, String> {
+    match word {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!("{word:?} is neither on nor off")),
+    }
+}
+
+fn decimal(word: &str) -> Result<u64, String> {
+    word.parse()
+        .map_err(|_| format!("{word:?} is not a number"))
+}
+
+fn hex(word: &str) -> Result<u8, String> {
+    u8::from_str_radix(word.trim_start_matches("0x"), 16)
+        .map_err(|_| format!("{word:?} is not a hexadecimal byte"))
+}
+
+fn fail(slot: &Slot, status: &str, count: &str, sense: Option<&str>) -> Result<(), String> {
+    let (status, count) = (hex(status)?, decimal(count)?);
+    let sense = match (sense, status) {
+        (Some(text), _) => Some(parse_sense(text)?),
+        // ABORTED COMMAND: says nothing about the effect.
+        (None, status::CHECK_CONDITION) => Some(parse_sense("b/0/0")?),
+        (None, _) => None,
+    };
+    slot.station.with(|inner| {
+        let reply = ScsiReply {
+            status,
+            sense: sense.map_or(Vec::new(), |s| sense::bytes(inner.drive.profile(), s)),
+            data: Vec::new(),
+        };
+        inner.faults.fail = Some((reply, count));
+    });
+    Ok(())
+}
+
+/// One line per kind of command.
+fn stats(slot: &Slot) -> String {
+    slot.station.with(|inner| {
+        let counts = inner.counts.iter();
+        counts
+            .map(|(kind, count)| format!("{kind} {count}\n"))
+            .collect()
+    })
+}
+
+fn parse_sense(text: &str) -> Result<Sense, String> {
+    let numbers = text.split('/').map(hex).collect::<Result<Vec<u8>, _>>()?;
+    let (key, asc, ascq, fru) = match *numbers {
+        [key, asc, ascq] => (key, asc, ascq, 0),
+        [key, asc, ascq, fru] => (key, asc, ascq, fru),
+        _ => return Err(format!("{text:?} is not KEY/ASC/ASCQ or KEY/ASC/ASCQ/FRU")),
+    };
+    Ok(sense::sense(key, asc, ascq, fru))
+}
+
+/// The table for people: one line per record under a heading.
+fn table(slot: &Slot) -> String {
+    let mut rows =
+        vec![["RESOURCE", "HOST", "STATE", "CLASS", "LEASE LEFT", "VALUE"].map(String::from)];
+    slot.station.with(|inner| {
+        let now = inner.now();
+        for record in inner.drive.table(now) {
+            let left = inner.drive.lease_left(now, &record.resource, &record.host);
+            rows.push([
+                record.resource.to_string(),
+                record.host.to_string(),
+                match record.state {
+                    State::Locked => "locked".to_owned(),
+                    State::MultipleLocked => "multiple-locked".to_owned(),
+                    State::Unlocked => "unlocked".to_owned(),
+                    State::TimedOut => "timed-out".to_owned(),
+                    other => format!("{other:?}"),
+                },
+                match record.class {
+                    Class::Exclusive => "ex".to_owned(),
+                    Class::Shared => "sh".to_owned(),
+                    other => format!("{other:?}"),
+                },
+                left.map_or("-".to_owned(), |left| {
+                    format!("{:.1} s", left.as_secs_f64())
+                }),
+                record.value.get().to_string(),
+            ]);
+        }
+    });
+    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+    let widths: [usize; 6] = core::array::from_fn(width);
+    let mut text = String::new();
+    for row in &rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(widths) {
+            let _ = write!(line, "{cell:width$}  ");
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
