@@ -99,10 +99,8 @@ pub fn is_mutex_command(cdb: &[u8]) -> bool {
 
 /// The command that a CDB stands for.
 pub(crate) fn parse(cdb: &[u8]) -> Result<Command, CdbError> {
-    let opcode = cdb
-        .first()
-        .and_then(|&opcode| Opcode::from_wire(opcode))
-        .ok_or(CdbError::Opcode)?;
+    let opcode =
+        cdb.first().and_then(|&opcode| Opcode::from_wire(opcode)).ok_or(CdbError::Opcode)?;
     let cdb = cdb.get(..opcode.cdb_len()).ok_or(CdbError::Field)?;
     match opcode {
         Opcode::TestUnitReady => Ok(Command::TestUnitReady),
@@ -153,10 +151,9 @@ fn read(group: u8, blocks: u32) -> Result<Command, CdbError> {
 fn write(op: u8, group: u8, one_block: bool) -> Result<Command, CdbError> {
     let command = match (op, group) {
         (0, scsi::GROUP_ALL) => Command::ClearAll,
-        (op, group) => Command::Mutex {
-            op: MutexOp::from_wire(op).ok_or(CdbError::MutexOp)?,
-            group,
-        },
+        (op, group) => {
+            Command::Mutex { op: MutexOp::from_wire(op).ok_or(CdbError::MutexOp)?, group }
+        }
     };
     match command {
         Command::Mutex { group, .. } if !GROUPS.contains(&group) => Err(CdbError::Group),

@@ -134,16 +134,12 @@ impl Mutex {
     /// Those who hold it besides `host`, live or timed out.
     fn others(&self, host: &HostId) -> impl Iterator<Item = &Entry> {
         let host = *host;
-        self.entries
-            .iter()
-            .filter(move |e| e.is_held() && e.host != host)
+        self.entries.iter().filter(move |e| e.is_held() && e.host != host)
     }
 
     /// The value that a new record of `host` inherits.
     fn value_for(&self, host: &HostId) -> Value {
-        self.own(host)
-            .or(self.entries.first())
-            .map_or(Value::ZERO, |e| e.value)
+        self.own(host).or(self.entries.first()).map_or(Value::ZERO, |e| e.value)
     }
 
     /// Does with the payload's value what the payload says.
@@ -241,10 +237,7 @@ impl Drive {
 
     pub(crate) fn records(&self, now: DriveTime) -> impl Iterator<Item = Record> {
         self.mutexes.iter().flat_map(move |mutex| {
-            mutex
-                .entries
-                .iter()
-                .map(move |entry| self.shown(now, mutex, entry))
+            mutex.entries.iter().map(move |entry| self.shown(now, mutex, entry))
         })
     }
 
@@ -254,11 +247,7 @@ impl Drive {
 
     /// Records of the mutexes that were created in a group.
     pub(crate) fn record_count_of(&self, group: u8) -> usize {
-        self.mutexes
-            .iter()
-            .filter(|m| m.group == group)
-            .map(|m| m.entries.len())
-            .sum()
+        self.mutexes.iter().filter(|m| m.group == group).map(|m| m.entries.len()).sum()
     }
 
     fn mutex(&self, resource: &ResourceId) -> Option<&Mutex> {
@@ -299,10 +288,7 @@ impl Drive {
         op: MutexOp,
         payload: &Record,
     ) -> Status {
-        let found = self
-            .mutexes
-            .iter()
-            .position(|m| m.resource == payload.resource);
+        let found = self.mutexes.iter().position(|m| m.resource == payload.resource);
         let done = match (op, found) {
             (MutexOp::Init | MutexOp::Trylock | MutexOp::Lock, None) => {
                 self.create(now, group, payload)
@@ -446,11 +432,8 @@ impl Drive {
         let some_break = mutex.others(&payload.host).any(|e| e.is_breakable(now));
         let all_break = mutex.others(&payload.host).all(|e| e.is_breakable(now));
         let all_share = mutex.others(&payload.host).all(Entry::is_shared);
-        let value = if profile.break_keeps_value {
-            mutex.value_for(&payload.host)
-        } else {
-            Value::ZERO
-        };
+        let value =
+            if profile.break_keeps_value { mutex.value_for(&payload.host) } else { Value::ZERO };
         if all_break {
             // The holder itself may break, too: it re-arms its lock (fact 35).
             self.take_over(now, at, payload, value)?;
@@ -460,9 +443,7 @@ impl Drive {
             && payload.class.mode() == Mode::Shared
         {
             let before = mutex.clone();
-            mutex
-                .entries
-                .retain(|e| e.host == payload.host || !e.is_breakable(now));
+            mutex.entries.retain(|e| e.host == payload.host || !e.is_breakable(now));
             if let Err(full) = self.join(now, at, payload) {
                 self.mutexes[at] = before;
                 return Err(full);
@@ -535,9 +516,7 @@ impl Drive {
             ValueScope::Record => payload.value,
         };
         self.check_room(&payload.host)?;
-        self.mutexes[at]
-            .entries
-            .push(Entry::new(now, payload, value));
+        self.mutexes[at].entries.push(Entry::new(now, payload, value));
         Ok(())
     }
 

@@ -50,10 +50,8 @@ fn arguments() -> Result<(Option<PathBuf>, Task), Box<dyn Error>> {
             Long("drive") => drives.push(DriveSpec::parse(&parser.value()?.string()?)?),
             Value(word) if word == "profiles" => return Ok((dir, Task::Profiles)),
             Value(word) if word == "ctl" => {
-                let words = parser
-                    .raw_args()?
-                    .map(ValueExt::string)
-                    .collect::<Result<Vec<_>, _>>()?;
+                let words =
+                    parser.raw_args()?.map(ValueExt::string).collect::<Result<Vec<_>, _>>()?;
                 return Ok((dir, Task::Control(words.join(" "))));
             }
             other => return Err(other.unexpected().into()),

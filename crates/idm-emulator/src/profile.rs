@@ -169,12 +169,7 @@ impl Profile {
     pub const fn rev2313() -> Profile {
         Profile {
             version: 1,
-            limits: Limits {
-                mutexes: 128,
-                hosts: 32,
-                hosts_of_mutex: 32,
-                records: 128 * 32,
-            },
+            limits: Limits { mutexes: 128, hosts: 32, hosts_of_mutex: 32, records: 128 * 32 },
             limit_sense: LimitSense::DataProtect,
             blocks_per_read: 128,
             shared_unlock: SharedUnlock::LastStays,
@@ -188,12 +183,7 @@ impl Profile {
     pub const fn current() -> Profile {
         Profile {
             version: 8,
-            limits: Limits {
-                mutexes: 4000,
-                hosts: 4000,
-                hosts_of_mutex: 4000,
-                records: 4000,
-            },
+            limits: Limits { mutexes: 4000, hosts: 4000, hosts_of_mutex: 4000, records: 4000 },
             limit_sense: LimitSense::AbortedCommand,
             fixed_sense: false,
             blocks_per_read: 8192,
@@ -283,8 +273,6 @@ impl Profile {
 
     /// The profile of that name, see [`Profile::named`].
     pub fn by_name(name: &str) -> Option<Profile> {
-        Profile::named()
-            .into_iter()
-            .find_map(|(known, profile)| (known == name).then_some(profile))
+        Profile::named().into_iter().find_map(|(known, profile)| (known == name).then_some(profile))
     }
 }

@@ -20,17 +20,11 @@ pub struct ScsiReply {
 
 impl ScsiReply {
     fn good(data: Vec<u8>) -> ScsiReply {
-        ScsiReply {
-            data,
-            ..ScsiReply::default()
-        }
+        ScsiReply { data, ..ScsiReply::default() }
     }
 
     fn bare(status: u8) -> ScsiReply {
-        ScsiReply {
-            status,
-            ..ScsiReply::default()
-        }
+        ScsiReply { status, ..ScsiReply::default() }
     }
 }
 
@@ -58,10 +52,7 @@ impl Drive {
         };
         match command {
             Command::TestUnitReady => ScsiReply::default(),
-            Command::RequestSense {
-                descriptor,
-                allocation,
-            } => {
+            Command::RequestSense { descriptor, allocation } => {
                 // Sense data goes out with the status it belongs to, so none is ever pending.
                 let mut bytes = if descriptor {
                     sense::descriptor_form(sense::NONE)
@@ -174,12 +165,9 @@ impl Drive {
     /// The drive's world wide name: an NAA identifier of the "locally assigned" kind (3h), made
     /// from the serial number with the FNV-1a hash, so that it is the same in every run.
     pub fn naa(&self) -> u64 {
-        let hash = self
-            .serial
-            .bytes()
-            .fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| {
-                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
-            });
+        let hash = self.serial.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
+        });
         0x3 << 60 | hash >> 4
     }
 }

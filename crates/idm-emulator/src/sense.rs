@@ -22,13 +22,7 @@ pub(crate) const WRONG_CLASS: Sense = sense(0x04, 0x04, 0x22, 3);
 pub(crate) const NONE: Sense = sense(0, 0, 0, 0);
 
 pub(crate) const fn sense(key: u8, asc: u8, ascq: u8, fru: u8) -> Sense {
-    Sense {
-        key,
-        asc,
-        ascq,
-        fru,
-        deferred: false,
-    }
+    Sense { key, asc, ascq, fru, deferred: false }
 }
 
 /// An undefined mutex operation.
@@ -54,11 +48,7 @@ pub(crate) fn full(profile: &Profile, limit: Limit) -> Sense {
 
 /// The bytes in the form that the drive uses.
 pub(crate) fn bytes(profile: &Profile, sense: Sense) -> Vec<u8> {
-    if profile.fixed_sense {
-        fixed_form(sense)
-    } else {
-        descriptor_form(sense)
-    }
+    if profile.fixed_sense { fixed_form(sense) } else { descriptor_form(sense) }
 }
 
 /// The bytes in descriptor form as the traces have them: a field replaceable unit descriptor and

@@ -68,23 +68,17 @@ impl Request {
     }
 
     fn parse(body: &[u8]) -> io::Result<Request> {
-        let (header, rest) = body
-            .split_first_chunk::<REQUEST_HEADER_LEN>()
-            .ok_or_else(out_of_bounds)?;
+        let (header, rest) =
+            body.split_first_chunk::<REQUEST_HEADER_LEN>().ok_or_else(out_of_bounds)?;
         let [cdb_len, room @ ..] = *header;
-        let (cdb, data_out) = rest
-            .split_at_checked(usize::from(cdb_len))
-            .ok_or_else(out_of_bounds)?;
+        let (cdb, data_out) =
+            rest.split_at_checked(usize::from(cdb_len)).ok_or_else(out_of_bounds)?;
         let data_in_len = u32::from_be_bytes(room) as usize;
         let cdb_fits = (1..=MAX_CDB_LEN).contains(&cdb.len());
         if !cdb_fits || data_out.len() > MAX_DATA_LEN || data_in_len > MAX_DATA_LEN {
             return Err(out_of_bounds());
         }
-        Ok(Request {
-            cdb: cdb.to_vec(),
-            data_out: data_out.to_vec(),
-            data_in_len,
-        })
+        Ok(Request { cdb: cdb.to_vec(), data_out: data_out.to_vec(), data_in_len })
     }
 }
 
@@ -107,17 +101,10 @@ pub(crate) fn read_answer(stream: &mut impl Read) -> io::Result<ScsiReply> {
     let mut len = [0; 4];
     stream.read_exact(&mut len)?;
     let body = read_body(stream, len)?;
-    let (&[status, sense_len], rest) = body
-        .split_first_chunk::<ANSWER_HEADER_LEN>()
-        .ok_or_else(out_of_bounds)?;
-    let (sense, data) = rest
-        .split_at_checked(usize::from(sense_len))
-        .ok_or_else(out_of_bounds)?;
-    Ok(ScsiReply {
-        status,
-        sense: sense.to_vec(),
-        data: data.to_vec(),
-    })
+    let (&[status, sense_len], rest) =
+        body.split_first_chunk::<ANSWER_HEADER_LEN>().ok_or_else(out_of_bounds)?;
+    let (sense, data) = rest.split_at_checked(usize::from(sense_len)).ok_or_else(out_of_bounds)?;
+    Ok(ScsiReply { status, sense: sense.to_vec(), data: data.to_vec() })
 }
 
 fn frame(body: &[u8]) -> Vec<u8> {

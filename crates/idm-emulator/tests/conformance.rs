@@ -59,10 +59,7 @@ struct Bench {
 
 impl Bench {
     fn new(profile: Profile) -> Bench {
-        Bench {
-            drive: Drive::new(profile),
-            now_ms: 1_000,
-        }
+        Bench { drive: Drive::new(profile), now_ms: 1_000 }
     }
 
     fn now(&self) -> DriveTime {
@@ -93,10 +90,7 @@ impl Bench {
             }
             OnL1(op, mode, by, lease_ms, expected) => {
                 let got = self.send(op, payload(L1, mode, by, lease_ms));
-                assert_eq!(
-                    got, expected,
-                    "{op:?} {mode} by host {by} on the second lock"
-                );
+                assert_eq!(got, expected, "{op:?} {mode} by host {by} on the second lock");
             }
             Publish(by, lvb) => {
                 let mut payload = payload(L0, EX, by, 0);
@@ -201,19 +195,11 @@ fn cases() -> Vec<(&'static str, Vec<Step>)> {
     vec![
         (
             "PC-002, PC-029",
-            vec![
-                Do(TL, EX, H0, 10_000, G),
-                Do(UL, EX, H0, 0, G),
-                Do(DS, EX, H0, 0, G),
-            ],
+            vec![Do(TL, EX, H0, 10_000, G), Do(UL, EX, H0, 0, G), Do(DS, EX, H0, 0, G)],
         ),
         (
             "PC-003, PC-030",
-            vec![
-                Do(TL, SH, H0, 10_000, G),
-                Do(UL, SH, H0, 0, G),
-                Do(DS, SH, H0, 0, CC21),
-            ],
+            vec![Do(TL, SH, H0, 10_000, G), Do(UL, SH, H0, 0, G), Do(DS, SH, H0, 0, CC21)],
         ),
         (
             "PC-004",
@@ -324,24 +310,12 @@ fn cases() -> Vec<(&'static str, Vec<Step>)> {
         ("PC-017", late_renewal(EX, EX)),
         ("PC-018", late_renewal(EX, SH)),
         ("PC-019", late_renewal(SH, EX)),
-        (
-            "PC-020, PC-044",
-            vec![
-                Do(TL, EX, H0, 5_000, G),
-                Lvb(H0, [0; 8]),
-                Do(UL, EX, H0, 0, G),
-            ],
-        ),
+        ("PC-020, PC-044", vec![Do(TL, EX, H0, 5_000, G), Lvb(H0, [0; 8]), Do(UL, EX, H0, 0, G)]),
         ("PC-021, PC-045", value_survives(*b"abcdefg\0")),
         ("PC-022", value_survives([1, 2, 3, 4, 1, 1, 1, 0])),
         (
             "PC-023, PC-046",
-            vec![
-                Do(TL, EX, H0, 10_000, G),
-                Count(H0, 0, 1),
-                Do(UL, EX, H0, 0, G),
-                Count(H0, 0, 0),
-            ],
+            vec![Do(TL, EX, H0, 10_000, G), Count(H0, 0, 1), Do(UL, EX, H0, 0, G), Count(H0, 0, 0)],
         ),
         (
             "PC-024, PC-047",
@@ -372,22 +346,8 @@ fn cases() -> Vec<(&'static str, Vec<Step>)> {
             ],
         ),
         ("PC-026, PC-049", vec![Held(None)]),
-        (
-            "PC-027, PC-050",
-            vec![
-                Do(TL, EX, H0, 10_000, G),
-                Held(Some(EX)),
-                Do(UL, EX, H0, 0, G),
-            ],
-        ),
-        (
-            "PC-028, PC-051",
-            vec![
-                Do(TL, SH, H0, 10_000, G),
-                Held(Some(SH)),
-                Do(UL, SH, H0, 0, G),
-            ],
-        ),
+        ("PC-027, PC-050", vec![Do(TL, EX, H0, 10_000, G), Held(Some(EX)), Do(UL, EX, H0, 0, G)]),
+        ("PC-028, PC-051", vec![Do(TL, SH, H0, 10_000, G), Held(Some(SH)), Do(UL, SH, H0, 0, G)]),
         (
             "PC-033",
             vec![
@@ -462,15 +422,10 @@ fn pc_001_version() {
 #[test]
 fn pc_031_two_drives() {
     for (mode, after_unlock) in [(EX, G), (SH, CC21)] {
-        let mut drives = [
-            Bench::new(Profile::current()),
-            Bench::new(Profile::current()),
-        ];
-        for step in [
-            Do(TL, mode, H0, 10_000, G),
-            Do(UL, mode, H0, 0, G),
-            Do(DS, mode, H0, 0, after_unlock),
-        ] {
+        let mut drives = [Bench::new(Profile::current()), Bench::new(Profile::current())];
+        for step in
+            [Do(TL, mode, H0, 10_000, G), Do(UL, mode, H0, 0, G), Do(DS, mode, H0, 0, after_unlock)]
+        {
             drives.iter_mut().for_each(|bench| bench.run(step));
         }
     }

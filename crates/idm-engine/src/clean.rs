@@ -21,10 +21,7 @@ impl Seat {
     /// Begins to give the mutex back, if there can be anything to give back.
     pub(crate) fn start_clean(&mut self, mut clean: Clean, now: Instant, timing: &Timing) {
         let acquiring = self.flight.as_ref().is_some_and(|flight| {
-            matches!(
-                flight.step,
-                Step::Try(_) | Step::Refresh(_) | Step::Break(_)
-            )
+            matches!(flight.step, Step::Try(_) | Step::Refresh(_) | Step::Break(_))
         });
         if self.hold == Hold::None && !acquiring && self.stray_until <= now {
             self.assign(Task::Idle);
@@ -109,9 +106,9 @@ impl Seat {
             // A TRYLOCK that was given up may still arrive: unlock after it.
             Hold::None if self.stray_until > at => Some((Step::Unlock(mode), self.stray_until)),
             Hold::None => None,
-            Hold::Held {
-                mode: Mode::Shared, ..
-            } if clean.promote => Some((Step::Refresh(Mode::Exclusive), at)),
+            Hold::Held { mode: Mode::Shared, .. } if clean.promote => {
+                Some((Step::Refresh(Mode::Exclusive), at))
+            }
             Hold::Held { .. } | Hold::Maybe { .. } => Some((Step::Unlock(mode), at)),
         };
         match step {
@@ -128,8 +125,5 @@ impl Seat {
 
 /// Whether the command may succeed later.
 fn retryable(status: Status) -> bool {
-    matches!(
-        status,
-        Status::TryAgain | Status::Unreachable | Status::Uncertain
-    )
+    matches!(status, Status::TryAgain | Status::Unreachable | Status::Uncertain)
 }

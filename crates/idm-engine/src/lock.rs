@@ -92,9 +92,7 @@ impl Tally {
     /// Whether somebody stands in the way who may count other drives, so that our majority says
     /// nothing about him. Who could not be read is such a one.
     fn foreign(&self) -> bool {
-        self.blocked
-            .iter()
-            .any(|b| b.is_empty() || b.iter().any(|c| !c.same_set))
+        self.blocked.iter().any(|b| b.is_empty() || b.iter().any(|c| !c.same_set))
     }
 
     /// Whether no other host can have a majority: everybody took some drives.
@@ -103,11 +101,7 @@ impl Tally {
         let holders = self.blocked.iter().flatten().map(|c| c.host);
         !self.blocked.is_empty()
             && holders.into_iter().all(|host| {
-                let has = self
-                    .blocked
-                    .iter()
-                    .filter(|b| b.iter().any(|c| c.host == host))
-                    .count();
+                let has = self.blocked.iter().filter(|b| b.iter().any(|c| c.host == host)).count();
                 has + silent < self.needed
             })
     }
@@ -119,10 +113,7 @@ impl Tally {
         if self.won + self.full >= self.needed {
             return Refusal::Full;
         }
-        Refusal::NoQuorum {
-            granted: self.won,
-            needed: self.needed,
-        }
+        Refusal::NoQuorum { granted: self.won, needed: self.needed }
     }
 }
 
@@ -141,6 +132,9 @@ pub struct Lock {
     /// A value that was published by a change to shared. Nothing that a REFRESH carries is certain
     /// to be stored, so the UNLOCK has to carry it again.
     pending: Option<Value>,
+    /// When a drive was last found to have lost our lock. No drive is taken again before a
+    /// keep-quorum of the others has said afterwards that the lock is still ours.
+    shaken_at: Instant,
     rng: Rng,
     events: VecDeque<Event>,
     last_token: u64,
@@ -162,6 +156,7 @@ impl Lock {
             has_witnesses: false,
             unclear: false,
             pending: None,
+            shaken_at: Instant::default(),
             events: VecDeque::new(),
             last_token: 0,
         }
@@ -184,25 +179,14 @@ impl Lock {
             return Err(RequestError::Busy);
         }
         match (request, &self.phase) {
-            (
-                Request::Acquire {
-                    mode,
-                    members,
-                    witnesses,
-                },
-                Phase::Free,
-            ) => {
+            (Request::Acquire { mode, members, witnesses }, Phase::Free) => {
                 self.seat_drives(&members, &witnesses, now)?;
                 self.unclear = false;
                 self.pending = None;
+                self.shaken_at = Instant::default();
                 let deadline = now + self.config.timing.patience;
                 let stage = Stage::Voting;
-                self.phase = Phase::Acquiring(Acquiring {
-                    mode,
-                    deadline,
-                    attempt: 1,
-                    stage,
-                });
+                self.phase = Phase::Acquiring(Acquiring { mode, deadline, attempt: 1, stage });
                 self.ask_members(mode, now);
             }
             (Request::Convert { mode, value }, Phase::Held(held)) => {
@@ -219,10 +203,7 @@ impl Lock {
     /// counts other drives meets it there. Without effect while it is not held.
     pub fn spread(&mut self, drives: &[Member], now: Instant) {
         self.notice_lapse(now);
-        let Phase::Held(Held {
-            mode, lapsed: None, ..
-        }) = self.phase
-        else {
+        let Phase::Held(Held { mode, lapsed: None, .. }) = self.phase else {
             return;
         };
         for member in drives {
@@ -239,10 +220,8 @@ impl Lock {
     /// The answer to a command. Unknown tokens are ignored.
     pub fn on_reply(&mut self, token: Token, reply: Reply, now: Instant) {
         self.notice_lapse(now);
-        let at = self
-            .seats
-            .iter()
-            .position(|s| s.flight.as_ref().is_some_and(|f| f.token == token));
+        let at =
+            self.seats.iter().position(|s| s.flight.as_ref().is_some_and(|f| f.token == token));
         let Some(at) = at else { return };
         let Some(flight) = self.seats[at].flight.take() else {
             return;
@@ -266,42 +245,29 @@ impl Lock {
 
     /// The next command to send.
     pub fn next_command(&mut self, now: Instant) -> Option<Command> {
-        let rules = self.rules;
-        let at = self
-            .seats
-            .iter()
-            .position(|s| s.ready_at(rules).is_some_and(|at| at <= now))?;
+        let stands = self.stands();
+        let ready = |s: &Seat| self.ready_at(s, stands).is_some_and(|at| at <= now);
+        let at = self.seats.iter().position(ready)?;
         let step = self.seats[at].plan.take()?.step;
         let command = self.encode(step, &self.seats[at]);
         self.last_token += 1;
         let token = Token(self.last_token);
         let seat = &mut self.seats[at];
-        seat.flight = Some(Flight {
-            token,
-            step,
-            sent: now,
-            epoch: seat.epoch,
-        });
-        Some(Command {
-            token,
-            drive: seat.drive,
-            command,
-        })
+        seat.flight = Some(Flight { token, step, sent: now, epoch: seat.epoch });
+        Some(Command { token, drive: seat.drive, command })
     }
 
     /// When [`on_timer`](Lock::on_timer) wants to be called.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let seats = self.seats.iter().filter_map(|s| s.ready_at(self.rules));
+        let stands = self.stands();
+        let seats = self.seats.iter().filter_map(|s| self.ready_at(s, stands));
         let stage_end = |deadline: Instant, stage: Stage| match stage {
             Stage::Voting => deadline,
             Stage::Reading(until) | Stage::BackingOff(until) => deadline.min(until),
         };
         let phase = match &self.phase {
             Phase::Free => {
-                let idle = self
-                    .seats
-                    .iter()
-                    .filter(|s| s.plan.is_none() && s.flight.is_none());
+                let idle = self.seats.iter().filter(|s| s.plan.is_none() && s.flight.is_none());
                 idle.map(Seat::settled_at).min()
             }
             Phase::Acquiring(acquiring) => Some(stage_end(acquiring.deadline, acquiring.stage)),
@@ -310,11 +276,7 @@ impl Lock {
                     Change::Up { deadline, stage } => stage_end(deadline, stage),
                     Change::Down { deadline } => deadline,
                 });
-                let lapse = if held.lapsed.is_none() {
-                    self.bound(held.mode)
-                } else {
-                    None
-                };
+                let lapse = if held.lapsed.is_none() { self.bound(held.mode) } else { None };
                 change.into_iter().chain(lapse).min()
             }
             Phase::Lost => None,
@@ -340,9 +302,7 @@ impl Lock {
     /// drives' answers from now on. `None` where the lock is not held.
     pub fn safe_until(&self) -> Option<Instant> {
         match &self.phase {
-            Phase::Held(Held {
-                lapsed: Some(at), ..
-            }) => Some(*at),
+            Phase::Held(Held { lapsed: Some(at), .. }) => Some(*at),
             Phase::Held(held) => self.bound(held.mode),
             _ => None,
         }
@@ -381,6 +341,7 @@ impl Lock {
         for seat in &mut self.seats {
             seat.role = Role::Former;
             seat.foreign = None;
+            seat.missed = false;
         }
         for (list, role) in [(members, Role::Member), (witnesses, Role::Witness)] {
             for member in list {
@@ -394,21 +355,16 @@ impl Lock {
 
     /// The seat of a drive, made where there is none.
     fn seat(&mut self, drive: crate::DriveRef) -> &mut Seat {
-        let at = self
-            .seats
-            .iter()
-            .position(|s| s.drive == drive)
-            .unwrap_or_else(|| {
-                self.seats.push(Seat::new(drive, Role::Former));
-                self.seats.len() - 1
-            });
+        let at = self.seats.iter().position(|s| s.drive == drive).unwrap_or_else(|| {
+            self.seats.push(Seat::new(drive, Role::Former));
+            self.seats.len() - 1
+        });
         &mut self.seats[at]
     }
 
     /// Drops the seats that have nothing left to do or to remember.
     fn prune(&mut self, now: Instant) {
-        self.seats
-            .retain(|s| s.flight.is_some() || s.task != Task::Idle || s.settled_at() > now);
+        self.seats.retain(|s| s.flight.is_some() || s.task != Task::Idle || s.settled_at() > now);
     }
 
     fn members(&self) -> impl Iterator<Item = &Seat> {
@@ -417,6 +373,25 @@ impl Lock {
 
     fn member_count(&self) -> usize {
         self.members().count()
+    }
+
+    /// When a seat's next command may be sent. While a held lock is shaken, nothing is added to it.
+    fn ready_at(&self, seat: &Seat, stands: bool) -> Option<Instant> {
+        seat.ready_at(self.rules).filter(|_| stands || !seat.is_enlarging())
+    }
+
+    /// Whether a keep-quorum of the drives has said that the lock is ours since one was last found
+    /// to have lost it. Trivially so while the lock is being acquired.
+    fn stands(&self) -> bool {
+        let Phase::Held(held) = &self.phase else { return true };
+        let since = self.shaken_at;
+        let sure = self
+            .members()
+            .filter(|s| s.counts(held.mode, self.rules))
+            .filter(|s| matches!(s.hold, Hold::Held { since: at, .. } if at >= since))
+            .count();
+        sure >= self.rules.keep_quorum(self.member_count())
+            || broken!(self.rules, RetakeOnlyWhileSafe)
     }
 
     // ---- commands and replies ----------------------------------------------------------------
@@ -450,11 +425,7 @@ impl Lock {
             modified_ms: 0,
             countdown_ms,
             class: Class::from(mode),
-            value_update: if store.is_some() {
-                ValueUpdate::Store
-            } else {
-                ValueUpdate::Keep
-            },
+            value_update: if store.is_some() { ValueUpdate::Store } else { ValueUpdate::Keep },
             value: store.unwrap_or(Value::ZERO),
             resource,
             metadata: self.fingerprint.to_metadata(),
@@ -486,8 +457,7 @@ impl Lock {
         let seat = &mut self.seats[at];
         if *heard == Heard::Status(Status::Unsupported) && !seat.not_idm {
             seat.not_idm = true;
-            self.events
-                .push_back(Event::Notice(Notice::NotIdm { drive: seat.drive }));
+            self.events.push_back(Event::Notice(Notice::NotIdm { drive: seat.drive }));
         }
     }
 
@@ -548,7 +518,8 @@ impl Lock {
             (Hold::None, _) => self.lost_drive(at, heard, now),
             (Hold::Held { mode, since }, Heard::Status(Status::Good)) => {
                 seat.failures = 0;
-                let due = if mode == goal { self.due(since) } else { now };
+                let settled = mode == goal && since >= self.shaken_at;
+                let due = if settled { self.due(since) } else { now };
                 self.seats[at].plan(Step::Refresh(goal), due);
             }
             _ => {
@@ -559,19 +530,18 @@ impl Lock {
         }
     }
 
-    /// A drive does not know our lock any more. One that was reset can be had again at once; one
-    /// that was taken cannot.
+    /// A drive does not know our lock any more. One that was reset can be had again at once, one
+    /// that was taken cannot; but first the others are asked whether they still know it.
     fn lost_drive(&mut self, at: usize, heard: &Heard, now: Instant) {
-        let notice = Notice::DriveLost {
-            drive: self.seats[at].drive,
-        };
+        self.shaken_at = now;
+        let goal = self.goal();
+        for seat in self.seats.iter_mut().filter(|s| s.task == Task::Keep) {
+            seat.plan(Step::Refresh(goal), now);
+        }
+        let notice = Notice::DriveLost { drive: self.seats[at].drive };
         self.events.push_back(Event::Notice(notice));
         let reset = *heard == Heard::Status(Status::NotFound);
-        let pause = if reset {
-            Duration::ZERO
-        } else {
-            self.config.timing.renew / 4
-        };
+        let pause = if reset { Duration::ZERO } else { self.config.timing.renew / 4 };
         self.retake(at, now + pause);
     }
 
@@ -589,6 +559,7 @@ impl Lock {
         };
         if lapsed.is_none() || broken!(self.rules, RetakeOnlyWhileSafe) {
             self.seats[at].start_take(mode, when);
+            self.seats[at].missed = true;
         } else {
             self.seats[at].assign(Task::Idle);
         }
@@ -610,13 +581,7 @@ impl Lock {
     /// Gives back what arrived after nobody wanted it any more, and ends the giving back where
     /// every lease is over.
     fn sweep(&mut self, now: Instant) {
-        let lapsed = matches!(
-            self.phase,
-            Phase::Held(Held {
-                lapsed: Some(_),
-                ..
-            })
-        );
+        let lapsed = matches!(self.phase, Phase::Held(Held { lapsed: Some(_), .. }));
         let unwanted = self.clean_up(None);
         let timing = self.config.timing;
         let free = self.phase == Phase::Free;
@@ -666,19 +631,11 @@ impl Lock {
     }
 
     fn conclude_acquire(&mut self, acquiring: &Acquiring, now: Instant) {
-        let Acquiring {
-            mode,
-            deadline,
-            attempt,
-            stage,
-        } = *acquiring;
+        let Acquiring { mode, deadline, attempt, stage } = *acquiring;
         if let Stage::BackingOff(until) = stage {
             if now >= until {
-                let acquiring = Acquiring {
-                    stage: Stage::Voting,
-                    attempt: attempt + 1,
-                    ..*acquiring
-                };
+                let acquiring =
+                    Acquiring { stage: Stage::Voting, attempt: attempt + 1, ..*acquiring };
                 self.phase = Phase::Acquiring(acquiring);
                 self.ask_members(mode, now);
             }
@@ -705,10 +662,7 @@ impl Lock {
         let stage = match stage {
             Stage::Voting => {
                 let stage = Stage::Reading((now + self.config.timing.patience / 4).min(deadline));
-                self.phase = Phase::Acquiring(Acquiring {
-                    stage,
-                    ..*acquiring
-                });
+                self.phase = Phase::Acquiring(Acquiring { stage, ..*acquiring });
                 self.ask_witnesses(mode, now);
                 stage
             }
@@ -772,18 +726,12 @@ impl Lock {
             }
         }
         if !in_the_way.is_empty() {
-            return Some(Err(Refusal::Held(
-                in_the_way.into_iter().flatten().collect(),
-            )));
+            return Some(Err(Refusal::Held(in_the_way.into_iter().flatten().collect())));
         }
         if asking && !late {
             return None;
         }
-        Some(if 2 * seen > total {
-            Ok(())
-        } else {
-            Err(Refusal::Unconfirmed)
-        })
+        Some(if 2 * seen > total { Ok(()) } else { Err(Refusal::Unconfirmed) })
     }
 
     /// Reads the value from every drive that was won.
@@ -815,11 +763,7 @@ impl Lock {
     /// What the values that were read add up to. A drive that shows zero never had a value or has
     /// lost it: it cannot vouch for what the others show.
     fn value_read(&self, mode: Mode, needed: usize) -> ValueRead {
-        let needed = if broken!(self.rules, ValueQuorum) {
-            1
-        } else {
-            needed
-        };
+        let needed = if broken!(self.rules, ValueQuorum) { 1 } else { needed };
         let values: Vec<Value> = self
             .members()
             .filter(|s| s.counts(mode, self.rules))
@@ -834,11 +778,7 @@ impl Lock {
     /// The lock is ours.
     fn grant(&mut self, mode: Mode, needed: usize, now: Instant) {
         let value = self.value_read(mode, needed);
-        self.phase = Phase::Held(Held {
-            mode,
-            lapsed: None,
-            change: None,
-        });
+        self.phase = Phase::Held(Held { mode, lapsed: None, change: None });
         self.settle_seats(now);
         self.finish(Outcome::Granted(value));
     }
@@ -883,15 +823,9 @@ impl Lock {
         self.events.push_back(Event::Notice(Notice::SplitVote));
         let mean = self.config.timing.backoff * 2u32.pow(acquiring.attempt);
         let until = now + self.rng.between(mean / 4, mean);
-        self.phase = Phase::Acquiring(Acquiring {
-            stage: Stage::BackingOff(until),
-            ..*acquiring
-        });
+        self.phase = Phase::Acquiring(Acquiring { stage: Stage::BackingOff(until), ..*acquiring });
         // The mutex is wanted again in a moment: it is not destroyed.
-        let clean = Clean {
-            worthless: self.unclear,
-            ..self.clean_up(None)
-        };
+        let clean = Clean { worthless: self.unclear, ..self.clean_up(None) };
         self.clean_all(&clean, now);
     }
 
@@ -923,11 +857,7 @@ impl Lock {
 
     fn clean_all(&mut self, clean: &Clean, now: Instant) {
         let timing = self.config.timing;
-        for seat in self
-            .seats
-            .iter_mut()
-            .filter(|s| !matches!(s.task, Task::Clean(_)))
-        {
+        for seat in self.seats.iter_mut().filter(|s| !matches!(s.task, Task::Clean(_))) {
             seat.start_clean(clean.clone(), now, &timing);
         }
     }
@@ -959,8 +889,7 @@ impl Lock {
             .filter_map(|s| self.lease_end(s))
             .collect();
         ends.sort_unstable_by(|a, b| b.cmp(a));
-        ends.get(self.rules.keep_quorum(self.member_count()) - 1)
-            .copied()
+        ends.get(self.rules.keep_quorum(self.member_count()) - 1).copied()
     }
 
     /// When the lease ends on one drive, on this host's side.
@@ -975,10 +904,7 @@ impl Lock {
     /// Looks whether the lease has run out. This comes before everything else, so that nothing
     /// that arrives late can count as if it had come in time.
     fn notice_lapse(&mut self, now: Instant) {
-        let Phase::Held(Held {
-            mode, lapsed: None, ..
-        }) = self.phase
-        else {
+        let Phase::Held(Held { mode, lapsed: None, .. }) = self.phase else {
             return;
         };
         let bound = self.bound(mode).unwrap_or_default();
@@ -1010,15 +936,7 @@ impl Lock {
             None => {}
             Some(Change::Up { deadline, stage }) => self.conclude_up(&held, deadline, stage, now),
             Some(Change::Down { deadline }) => {
-                let shared = |s: &&Seat| {
-                    matches!(
-                        s.hold,
-                        Hold::Held {
-                            mode: Mode::Shared,
-                            ..
-                        }
-                    )
-                };
+                let shared = |s: &&Seat| matches!(s.hold, Hold::Held { mode: Mode::Shared, .. });
                 let done = self.members().filter(shared).count();
                 let complete = done >= self.rules.acquire_quorum(self.member_count());
                 if complete || now >= deadline {
@@ -1053,13 +971,11 @@ impl Lock {
                         self.retake(at, now + renew);
                         continue;
                     };
-                    let notice = Notice::DriveGained { drive: seat.drive };
-                    self.events.push_back(Event::Notice(notice));
-                    let due = if mode == held.mode {
-                        self.due(since)
-                    } else {
-                        now
-                    };
+                    if core::mem::take(&mut seat.missed) {
+                        let notice = Notice::DriveGained { drive: seat.drive };
+                        self.events.push_back(Event::Notice(notice));
+                    }
+                    let due = if mode == held.mode { self.due(since) } else { now };
                     let seat = &mut self.seats[at];
                     seat.assign(Task::Keep);
                     seat.plan(Step::Refresh(held.mode), due);
@@ -1132,12 +1048,7 @@ impl Lock {
     /// meantime are not taken again, so each of them has been ours without a gap. Where others
     /// may count other drives that is no proof.
     fn check_regained(&mut self, now: Instant) {
-        let Phase::Held(Held {
-            mode,
-            lapsed: Some(_),
-            ..
-        }) = self.phase
-        else {
+        let Phase::Held(Held { mode, lapsed: Some(_), .. }) = self.phase else {
             return;
         };
         if self.has_witnesses || self.bound(mode).is_none_or(|bound| bound <= now) {
@@ -1163,10 +1074,7 @@ impl Lock {
         let value = value.filter(|_| from == Mode::Exclusive && self.config.keeps_value);
         self.pending = value.or(self.pending);
         let change = match (from, to) {
-            (Mode::Shared, Mode::Exclusive) => Change::Up {
-                deadline,
-                stage: Stage::Voting,
-            },
+            (Mode::Shared, Mode::Exclusive) => Change::Up { deadline, stage: Stage::Voting },
             (Mode::Exclusive, Mode::Shared) => Change::Down { deadline },
             _ => return self.finish(Outcome::Converted { complete: true }),
         };
@@ -1210,10 +1118,7 @@ impl Lock {
             Stage::Voting | Stage::BackingOff(_) => {
                 let until = (now + self.config.timing.patience / 4).min(deadline);
                 if let Phase::Held(held) = &mut self.phase {
-                    held.change = Some(Change::Up {
-                        deadline,
-                        stage: Stage::Reading(until),
-                    });
+                    held.change = Some(Change::Up { deadline, stage: Stage::Reading(until) });
                 }
                 self.ask_witnesses(Mode::Exclusive, now);
                 until
@@ -1225,11 +1130,7 @@ impl Lock {
     }
 
     fn end_up(&mut self, result: Result<(), Refusal>, now: Instant) {
-        let mode = if result.is_ok() {
-            Mode::Exclusive
-        } else {
-            Mode::Shared
-        };
+        let mode = if result.is_ok() { Mode::Exclusive } else { Mode::Shared };
         self.end_change(mode);
         self.settle_seats(now);
         self.finish(match result {

@@ -59,20 +59,12 @@ pub(crate) use broken;
 impl Rules {
     /// Drives that must grant a lock, of `n`: any two such sets share a drive.
     pub(crate) fn acquire_quorum(self, n: usize) -> usize {
-        if broken!(self, AcquireQuorum) {
-            n.div_ceil(2)
-        } else {
-            n / 2 + 1
-        }
+        if broken!(self, AcquireQuorum) { n.div_ceil(2) } else { n / 2 + 1 }
     }
 
     /// Drives that must still hold a lock, of `n`: so many that the others are no acquire quorum.
     pub(crate) fn keep_quorum(self, n: usize) -> usize {
-        if broken!(self, KeepQuorum) {
-            1
-        } else {
-            n - n / 2
-        }
+        if broken!(self, KeepQuorum) { 1 } else { n - n / 2 }
     }
 }
 
@@ -86,10 +78,7 @@ mod tests {
         for n in 1..=512 {
             let (acquire, keep) = (rules.acquire_quorum(n), rules.keep_quorum(n));
             assert!(2 * acquire > n, "two acquire quorums of {n} share a drive");
-            assert!(
-                acquire + keep > n,
-                "an acquire and a keep quorum of {n} share a drive"
-            );
+            assert!(acquire + keep > n, "an acquire and a keep quorum of {n} share a drive");
             assert!(acquire <= n && keep <= acquire);
         }
     }

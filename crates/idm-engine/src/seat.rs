@@ -182,6 +182,8 @@ pub(crate) struct Seat {
     pub(crate) value: Option<Value>,
     /// A live holder with another drive set, and when it was first seen.
     pub(crate) foreign: Option<(HostId, Instant)>,
+    /// The lock is held without this drive, which is worth a word when it is gained.
+    pub(crate) missed: bool,
     /// It was said that this drive has no IDM.
     pub(crate) not_idm: bool,
 }
@@ -202,6 +204,7 @@ impl Seat {
             stray_until: Instant::default(),
             value: None,
             foreign: None,
+            missed: false,
             not_idm: false,
         }
     }
@@ -270,16 +273,10 @@ impl Seat {
     ) {
         let sent = flight.sent;
         let linger = sent + timing.linger;
-        let since = if broken!(rules, LeaseFromReply) {
-            now
-        } else {
-            sent
-        };
+        let since = if broken!(rules, LeaseFromReply) { now } else { sent };
         let maybe = match self.hold {
             Hold::None => Hold::Maybe { latest: linger },
-            Hold::Maybe { latest } => Hold::Maybe {
-                latest: latest.max(linger),
-            },
+            Hold::Maybe { latest } => Hold::Maybe { latest: latest.max(linger) },
             held @ Hold::Held { .. } => held,
         };
         let status = match heard {
@@ -326,14 +323,7 @@ impl Seat {
 
     /// Whether a refresh to `mode` is a promotion of what we hold shared.
     fn promotes(&self, mode: Mode) -> bool {
-        mode == Mode::Exclusive
-            && matches!(
-                self.hold,
-                Hold::Held {
-                    mode: Mode::Shared,
-                    ..
-                }
-            )
+        mode == Mode::Exclusive && matches!(self.hold, Hold::Held { mode: Mode::Shared, .. })
     }
 
     fn absorb_view(&mut self, view: &View, linger: Instant) {
@@ -363,18 +353,12 @@ impl Seat {
         let plan = self.plan.filter(|_| self.flight.is_none())?;
         let takes = matches!(plan.step, Step::Try(_) | Step::Refresh(_) | Step::Break(_));
         let waits = takes && !broken!(rules, ReleaseOrder);
-        Some(if waits {
-            plan.at.max(self.barred_until)
-        } else {
-            plan.at
-        })
+        Some(if waits { plan.at.max(self.barred_until) } else { plan.at })
     }
 
     /// When nothing of ours can reach the drive any more.
     pub(crate) fn settled_at(&self) -> Instant {
-        self.barred_until
-            .max(self.demote_until)
-            .max(self.stray_until)
+        self.barred_until.max(self.demote_until).max(self.stray_until)
     }
 
     /// The pause after the failures so far: it doubles from `first` up to `limit`.

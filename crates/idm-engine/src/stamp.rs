@@ -71,14 +71,7 @@ mod tests {
     #[test]
     fn survives_the_record() {
         let fingerprint = Fingerprint::of(&members(&["naa.1"]));
-        assert_eq!(
-            Fingerprint::from_metadata(&fingerprint.to_metadata()),
-            Some(fingerprint)
-        );
-        assert_eq!(
-            Fingerprint::from_metadata(&[0; 64]),
-            None,
-            "the older stack writes zeros"
-        );
+        assert_eq!(Fingerprint::from_metadata(&fingerprint.to_metadata()), Some(fingerprint));
+        assert_eq!(Fingerprint::from_metadata(&[0; 64]), None, "the older stack writes zeros");
     }
 }

@@ -69,20 +69,14 @@ impl Seat {
 
     /// Begins to change what we hold from shared to exclusive.
     pub(crate) fn start_promote(&mut self, now: Instant) {
-        self.assign(Task::Take(Take {
-            converting: true,
-            ..Take::new(Mode::Exclusive)
-        }));
+        self.assign(Task::Take(Take { converting: true, ..Take::new(Mode::Exclusive) }));
         self.failures = 0;
         self.plan(Step::Refresh(Mode::Exclusive), now);
     }
 
     /// Begins to look for holders that exclude `mode`.
     pub(crate) fn start_witness(&mut self, mode: Mode, now: Instant) {
-        self.assign(Task::Take(Take {
-            witness: true,
-            ..Take::new(mode)
-        }));
+        self.assign(Task::Take(Take { witness: true, ..Take::new(mode) }));
         self.failures = 0;
         self.plan(Step::Look(Look::Holders), now);
     }
@@ -106,10 +100,7 @@ impl Seat {
                 self.plan(Step::ClearDestroy(id), cx.now);
             }
             (Step::ClearDestroy(id), Heard::Status(Status::Good | Status::NotFound)) => {
-                cx.notices.push(Notice::Collected {
-                    resource: id,
-                    drive: self.drive,
-                });
+                cx.notices.push(Notice::Collected { resource: id, drive: self.drive });
                 self.plan(Step::Try(mode), cx.now);
             }
             (Step::ClearTry(_) | Step::ClearUnlock(_) | Step::ClearDestroy(_), _) => {
@@ -282,11 +273,7 @@ impl Seat {
         if take.sent < limit {
             return false;
         }
-        let vote = if take.contested {
-            Vote::Blocked(Vec::new())
-        } else {
-            Vote::Silent
-        };
+        let vote = if take.contested { Vote::Blocked(Vec::new()) } else { Vote::Silent };
         self.close(vote);
         true
     }

@@ -26,17 +26,9 @@ impl View {
         fingerprint: Fingerprint,
         drive: DriveRef,
     ) -> View {
-        let mut view = View {
-            live: Vec::new(),
-            dead: Vec::new(),
-            own: None,
-            value: Value::ZERO,
-        };
+        let mut view = View { live: Vec::new(), dead: Vec::new(), own: None, value: Value::ZERO };
         // An end marker has a zero id and looks like the global lock: only records count.
-        for record in table
-            .iter()
-            .filter(|r| r.state.is_record() && r.resource == resource)
-        {
+        for record in table.iter().filter(|r| r.state.is_record() && r.resource == resource) {
             view.value = view.value.max(record.value);
             let mode = record.class.mode();
             match (record.host == me, record.state) {
@@ -56,11 +48,7 @@ impl View {
 
     /// Live holders that exclude `mode`.
     pub(crate) fn live_against(&self, mode: Mode) -> Vec<Conflict> {
-        self.live
-            .iter()
-            .filter(|c| !c.mode.compatible(mode))
-            .copied()
-            .collect()
+        self.live.iter().filter(|c| !c.mode.compatible(mode)).copied().collect()
     }
 
     /// Whether timed-out holders exclude `mode`.
@@ -78,11 +66,8 @@ impl View {
 /// VG or the global lock carries a value and is left alone; one that is timed out may belong to a
 /// host that comes back.
 pub(crate) fn unused(table: &[Record], resource: ResourceId) -> Vec<ResourceId> {
-    let in_use = |id: ResourceId| {
-        table
-            .iter()
-            .any(|r| r.resource == id && r.state != State::Unlocked)
-    };
+    let in_use =
+        |id: ResourceId| table.iter().any(|r| r.resource == id && r.state != State::Unlocked);
     table
         .iter()
         .filter(|r| r.state == State::Unlocked && r.resource.is_lv() && r.resource != resource)

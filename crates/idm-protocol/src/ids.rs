@@ -50,11 +50,7 @@ fn uuid_characters(uuid: &str) -> Result<[u8; 32], IdError> {
         }
         count += 1;
     }
-    if count == 32 {
-        Ok(characters)
-    } else {
-        Err(IdError::Length(count))
-    }
+    if count == 32 { Ok(characters) } else { Err(IdError::Length(count)) }
 }
 
 impl ResourceId {
@@ -134,10 +130,7 @@ impl HostId {
     /// The host's name as far as it is in the id; empty for hosts that write none there.
     pub fn name(&self) -> String {
         let name = &self.0[16..];
-        let end = name
-            .iter()
-            .rposition(|&b| b != 0)
-            .map_or(0, |last| last + 1);
+        let end = name.iter().rposition(|&b| b != 0).map_or(0, |last| last + 1);
         if name[..end].iter().all(|b| b.is_ascii_graphic()) {
             name[..end].escape_ascii().to_string()
         } else {
@@ -150,11 +143,7 @@ impl HostId {
 impl fmt::Display for HostId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.name();
-        let (shown, named) = if name.is_empty() {
-            (32, false)
-        } else {
-            (16, true)
-        };
+        let (shown, named) = if name.is_empty() { (32, false) } else { (16, true) };
         if named {
             write!(f, "{name} (")?;
         }

@@ -70,10 +70,7 @@ impl State {
     /// Whether the record's host holds the mutex and its lease runs. A state that we do not know
     /// counts as live: it must not be taken for a reason to break a lock.
     pub const fn is_live(self) -> bool {
-        matches!(
-            self,
-            State::Locked | State::MultipleLocked | State::Other(_)
-        )
+        matches!(self, State::Locked | State::MultipleLocked | State::Other(_))
     }
 
     /// Whether the record occupies a slot in the drive's table.
@@ -149,11 +146,7 @@ impl Value {
 
     /// A value; `None` where the number has more than 56 bits.
     pub const fn new(number: u64) -> Option<Value> {
-        if number > Value::MAX.0 {
-            None
-        } else {
-            Some(Value(number))
-        }
+        if number > Value::MAX.0 { None } else { Some(Value(number)) }
     }
 
     /// The number.

@@ -76,15 +76,11 @@ fn order(floor: &Floor, words: &[&str]) -> Result<(), String> {
         }
         ["hang", name, state] => {
             let on = switch(state)?;
-            slot(floor, name)?
-                .station
-                .with(|inner| inner.faults.hang = on);
+            slot(floor, name)?.station.with(|inner| inner.faults.hang = on);
         }
         ["delay", name, ms] => {
             let delay = Duration::from_millis(decimal(ms)?);
-            slot(floor, name)?
-                .station
-                .with(|inner| inner.faults.delay = delay);
+            slot(floor, name)?.station.with(|inner| inner.faults.delay = delay);
         }
         ["fail", name, status, count] => fail(slot(floor, name)?, status, count, None)?,
         ["fail", name, status, count, sense] => {
@@ -92,9 +88,7 @@ fn order(floor: &Floor, words: &[&str]) -> Result<(), String> {
         }
         ["lose-reply", name, count] => {
             let count = decimal(count)?;
-            slot(floor, name)?
-                .station
-                .with(|inner| inner.faults.lose_reply = count);
+            slot(floor, name)?.station.with(|inner| inner.faults.lose_reply = count);
         }
         ["skip-time", name, ms] => {
             let by = Duration::from_millis(decimal(ms)?);
@@ -102,19 +96,14 @@ fn order(floor: &Floor, words: &[&str]) -> Result<(), String> {
         }
         [] => return Err("the line is empty; try help".to_owned()),
         [command, ..] => {
-            return Err(format!(
-                "{command:?} is no command, or has other arguments; try help"
-            ));
+            return Err(format!("{command:?} is no command, or has other arguments; try help"));
         }
     }
     Ok(())
 }
 
 fn slot<'a>(floor: &'a Floor, name: &str) -> Result<&'a Slot, String> {
-    floor
-        .slots
-        .get(name)
-        .ok_or_else(|| format!("there is no drive {name:?}"))
+    floor.slots.get(name).ok_or_else(|| format!("there is no drive {name:?}"))
 }
 
 fn switch(word: &str) -> Result<bool, String> {
@@ -126,8 +115,7 @@ fn switch(word: &str) -> Result<bool, String> {
 }
 
 fn decimal(word: &str) -> Result<u64, String> {
-    word.parse()
-        .map_err(|_| format!("{word:?} is not a number"))
+    word.parse().map_err(|_| format!("{word:?} is not a number"))
 }
 
 fn hex(word: &str) -> Result<u8, String> {
@@ -158,9 +146,7 @@ fn fail(slot: &Slot, status: &str, count: &str, sense: Option<&str>) -> Result<(
 fn stats(slot: &Slot) -> String {
     slot.station.with(|inner| {
         let counts = inner.counts.iter();
-        counts
-            .map(|(kind, count)| format!("{kind} {count}\n"))
-            .collect()
+        counts.map(|(kind, count)| format!("{kind} {count}\n")).collect()
     })
 }
 
@@ -197,9 +183,7 @@ fn table(slot: &Slot) -> String {
                     Class::Shared => "sh".to_owned(),
                     other => format!("{other:?}"),
                 },
-                left.map_or("-".to_owned(), |left| {
-                    format!("{:.1} s", left.as_secs_f64())
-                }),
+                left.map_or("-".to_owned(), |left| format!("{:.1} s", left.as_secs_f64())),
                 record.value.get().to_string(),
             ]);
         }

@@ -83,20 +83,14 @@ impl Server {
         let mut slots = BTreeMap::new();
         for spec in drives {
             let drive = Drive::with_serial(spec.profile, &spec.name);
-            let slot = Slot {
-                station: Arc::new(Station::new(drive)),
-                listener: Mutex::new(None),
-            };
+            let slot = Slot { station: Arc::new(Station::new(drive)), listener: Mutex::new(None) };
             if slots.insert(spec.name.clone(), slot).is_some() {
                 let _ = std::fs::remove_file(control_socket(dir));
                 let twice = format!("drive {} is named twice", spec.name);
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, twice));
             }
         }
-        let floor = Arc::new(Floor {
-            dir: dir.to_owned(),
-            slots,
-        });
+        let floor = Arc::new(Floor { dir: dir.to_owned(), slots });
         let control = {
             let floor = Arc::clone(&floor);
             Listener::start(control, control_socket(dir), move |stream| {
@@ -236,11 +230,7 @@ impl Listener {
                 }
             })?
         };
-        Ok(Listener {
-            socket,
-            path,
-            thread: Some(thread),
-        })
+        Ok(Listener { socket, path, thread: Some(thread) })
     }
 
     /// Refuses connections from now on. A shut-down listening socket lets accept() fail.

@@ -168,15 +168,9 @@ impl Station {
         match until {
             Some(until) => {
                 let left = until.saturating_duration_since(Instant::now());
-                self.changed
-                    .wait_timeout(inner, left)
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .0
+                self.changed.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0
             }
-            None => self
-                .changed
-                .wait(inner)
-                .unwrap_or_else(PoisonError::into_inner),
+            None => self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner),
         }
     }
 }
