@@ -15,6 +15,8 @@ pub enum Error {
     Storage(String),
     /// A parameter is not what the contract says.
     Invalid(String),
+    /// IDM cannot be used on this host.
+    NotRunning(String),
     /// The lockspace is not known, or being stopped.
     NoLockspace,
     /// The lockspace lost its quorum and waits to be dropped.
@@ -32,6 +34,7 @@ pub enum Error {
 /// Numbers from lvmlockd-internal.h, the same in all releases.
 mod lvmlockd {
     pub const EARGS: i32 = 212;
+    pub const EMANAGER: i32 = 214;
     pub const EVGKILLED: i32 = 217;
     pub const ELOCKIO: i32 = 218;
     pub const ENOLS: i32 = 210;
@@ -47,7 +50,7 @@ impl Error {
     pub fn errno(&self) -> i32 {
         -match self {
             Error::Held(_) => libc::EAGAIN,
-            Error::Storage(_) | Error::Internal(_) => lvmlockd::ELOCKIO,
+            Error::Storage(_) | Error::NotRunning(_) | Error::Internal(_) => lvmlockd::ELOCKIO,
             Error::Invalid(_) => libc::EINVAL,
             Error::NoLockspace => lvmlockd::ENOLS,
             Error::Killed => lvmlockd::EVGKILLED,
@@ -61,6 +64,7 @@ impl Error {
     pub fn start_errno(&self) -> i32 {
         match self {
             Error::Invalid(_) => -lvmlockd::EARGS,
+            Error::NotRunning(_) => -lvmlockd::EMANAGER,
             other => other.errno(),
         }
     }
@@ -80,9 +84,11 @@ impl From<&Refusal> for Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::Held(why) | Error::Storage(why) | Error::Invalid(why) | Error::Internal(why) => {
-                f.write_str(why)
-            }
+            Error::Held(why)
+            | Error::Storage(why)
+            | Error::Invalid(why)
+            | Error::NotRunning(why)
+            | Error::Internal(why) => f.write_str(why),
             Error::NoLockspace => f.write_str("the lockspace is not started"),
             Error::Killed => f.write_str("the lockspace lost its quorum and waits to be dropped"),
             Error::Busy => f.write_str("locks of the lockspace are still in use"),

@@ -7,6 +7,7 @@
 
 pub mod abi;
 pub mod config;
+mod entry;
 pub mod error;
 mod lockspace;
 pub mod manager;

@@ -1,1 +1,42 @@
-//! The boundary to lvmlockd: its structs, its symbols, its log.
+//! What is particular to the process that loads us: lvmlockd's structs, symbols, log and test mode.
+//!
+//! Nothing here knows about locks. The entry points use it to turn core's arguments into the plain
+//! values that the manager takes.
+
+mod c;
+mod host;
+mod layout;
+mod logger;
+mod test_mode;
+mod views;
+
+pub use c::{ListHead, Lockspace, Pvs, Resource, ValBlk};
+pub use layout::{Layout, Uncertain, layout};
+pub use test_mode::TestMode;
+pub use views::{LockspaceView, ResourceType, ResourceView, lv_uuid, mode, take_pvs};
+
+use std::path::PathBuf;
+use std::sync::Once;
+
+/// Gets the log and the panic report ready; every entry point calls it first.
+///
+/// It is not done by an ELF constructor, because those run before lvmlockd forks into the
+/// background (contract, section 3.1).
+pub fn start() {
+    static START: Once = Once::new();
+    START.call_once(|| {
+        logger::install();
+        // Where a panic came from is known only here; the entry points turn it into a number.
+        std::panic::set_hook(Box::new(|panic| log::error!("internal error: {panic}")));
+    });
+}
+
+/// The `lvmlockctl` that belongs to the lvmlockd that loaded us.
+///
+/// Built as core's other lock managers do it, by appending to lvm's path (contract, section 6).
+pub fn lvmlockctl() -> PathBuf {
+    let lvm = layout().as_ref().ok().and_then(|layout| layout.lvm_path);
+    let mut path = lvm.unwrap_or("/sbin/lvm").to_owned();
+    path.push_str("lockctl");
+    PathBuf::from(path)
+}

@@ -1,0 +1,175 @@
+/*
+ * The functions of liblvmlockd_idm that lvmlockd calls, as lvm2 declares them from 2.03.25 on.
+ * Earlier releases pass one adopt argument; the library knows.
+ *
+ * Generated from src/entry.rs; see tests/header.rs.
+ *
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ */
+
+#ifndef LVMLOCKD_IDM_H
+#define LVMLOCKD_IDM_H
+
+#include <stdint.h>
+
+/* lvmlockd's own, see lvmlockd-internal.h of lvm2. */
+struct list_head;
+struct lockspace;
+struct pvs;
+struct resource;
+struct val_blk;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * How many bytes of each `struct resource` the lock manager wants for itself: none.
+ *
+ * The first call of all, from lvmlockd's main thread.
+ */
+int lm_data_size_idm(void);
+
+/**
+ * Whether IDM can be used on this host: 1 or 0.
+ */
+int lm_is_running_idm(void);
+
+/**
+ * Takes note of a lockspace and checks that its drives can be used. lvm shows the result to the
+ * user.
+ *
+ * Returns 0; -212 (EARGS) if the VG's parameters cannot be used; -214 (EMANAGER) if IDM cannot be
+ * used on this host; -218 (ELOCKIO) if the drives cannot.
+ *
+ * # Safety
+ *
+ * `ls` is NULL or one of core's, and stays until lm_rem_lockspace_idm or until
+ * lm_add_lockspace_idm fails.
+ */
+int lm_prepare_lockspace_idm(struct lockspace *ls);
+
+/**
+ * Starts a lockspace that was prepared. If it fails nothing is left of the lockspace.
+ *
+ * Returns 0, or a negative error number, which core only logs.
+ *
+ * # Safety
+ *
+ * As lm_prepare_lockspace_idm.
+ */
+int lm_add_lockspace_idm(struct lockspace *ls, int adopt_only, int adopt_ok);
+
+/**
+ * Stops a lockspace. `free_vg`: its VG is being removed.
+ *
+ * Returns 0; -16 (EBUSY) if it stays as it is, because locks of it are in use that core does not
+ * know of.
+ *
+ * # Safety
+ *
+ * As lm_prepare_lockspace_idm.
+ */
+int lm_rem_lockspace_idm(struct lockspace *ls, int free_vg);
+
+/**
+ * Takes note of a resource. Core calls it only before it removes an LV that was never locked.
+ *
+ * Returns 0.
+ *
+ * # Safety
+ *
+ * `ls` and `r` are only used as names.
+ */
+int lm_add_resource_idm(struct lockspace *ls, struct resource *r);
+
+/**
+ * Forgets a resource, known or not; unlocks nothing that another resource holds.
+ *
+ * It may come when the lockspace is gone, so neither struct is looked into.
+ *
+ * Returns 0.
+ *
+ * # Safety
+ *
+ * `r` is only used as a name; `ls` not at all.
+ */
+int lm_rem_resource_idm(struct lockspace *ls, struct resource *r);
+
+/**
+ * Takes a lock. `ld_mode` is 2 (shared) or 3 (exclusive).
+ *
+ * For an LV, `lv_uuid` is its uuid and `pvs` the PVs that it lies on, which are freed; core does
+ * not need them any more (and would free them twice if the client disconnected at the wrong
+ * moment). `vb_out` gets the value block: zeros where there is no value.
+ *
+ * Returns 0; -11 (EAGAIN) if another host holds it; -218 (ELOCKIO) if too few drives answer;
+ * -22 (EINVAL) for parameters that make no sense; -210 (ENOLS), -217 (EVGKILLED), -223
+ * (EADOPT_NONE), -224 (EADOPT_RETRY).
+ *
+ * # Safety
+ *
+ * `ls`, `r` and `lv_uuid` are NULL or core's, for the duration of the call. `vb_out` is NULL or
+ * may be written. `pvs` is NULL or a list of strings; for an LV, strings and array come from
+ * malloc.
+ */
+int lm_lock_idm(struct lockspace *ls,
+                struct resource *r,
+                int ld_mode,
+                struct val_blk *vb_out,
+                char *lv_uuid,
+                struct pvs *pvs,
+                int adopt_only,
+                int adopt_ok);
+
+/**
+ * Changes the mode of a held lock. `r_version` is a version to publish, or 0.
+ *
+ * Returns 0 or, with the lock in its old mode, a negative error number as lm_lock_idm.
+ *
+ * # Safety
+ *
+ * `ls` and `r` are NULL or core's, for the duration of the call.
+ */
+int lm_convert_idm(struct lockspace *ls, struct resource *r, int ld_mode, uint32_t r_version);
+
+/**
+ * Gives a lock up. `r_version` is a version to publish, or 0; `lmu_flags` is 1 when the VG is
+ * being removed.
+ *
+ * Returns 0, always: core's state would be wrong for good if it did not. What drives did not take
+ * is followed up in the background.
+ *
+ * # Safety
+ *
+ * `ls` and `r` are NULL or core's, for the duration of the call.
+ */
+int lm_unlock_idm(struct lockspace *ls, struct resource *r, uint32_t r_version, uint32_t lmu_flags);
+
+/**
+ * How many other hosts have the lockspace started, or a negative error number. `notify` is not
+ * used, as in core's other lock managers.
+ *
+ * # Safety
+ *
+ * As lm_prepare_lockspace_idm.
+ */
+int lm_hosts_idm(struct lockspace *ls, int notify);
+
+/**
+ * Would add the lockspaces that a dead lvmlockd left behind to the list `ls_rejoin`: there are
+ * none. Core never calls it.
+ *
+ * Returns 0.
+ *
+ * # Safety
+ *
+ * The list is not touched.
+ */
+int lm_get_lockspaces_idm(struct list_head *ls_rejoin);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* LVMLOCKD_IDM_H */

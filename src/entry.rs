@@ -1,0 +1,349 @@
+//! The functions that lvmlockd's core calls. They convert arguments, call the manager and convert
+//! its answer; there is no logic here.
+//!
+//! `lm_init_vg_idm` is missing on purpose: core declares it, never defines it and never calls it,
+//! in any release (contract, section 1.1).
+
+use crate::abi::{
+    self, Layout, ListHead, Lockspace, LockspaceView, Pvs, Resource, ResourceType, ResourceView,
+    TestMode, ValBlk,
+};
+use crate::error::Error;
+use crate::manager::{self, Adopt, LockspaceKey, Manager, ResourceKey};
+use core::ffi::{c_char, c_int};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Calls the manager, or what stands in for it in test mode.
+macro_rules! manager {
+    ($function:ident($($argument:expr),*)) => {
+        match TestMode::get() {
+            Some(test) => test.$function($($argument),*),
+            None => Manager::get().$function($($argument),*),
+        }
+    };
+}
+
+/// Runs one call of core's: gives it a line in the log, turns an error into the number that
+/// `number` says, and a panic into that of an internal error.
+///
+/// `body` gets a string to say which lock the call is about.
+fn call(
+    function: &str,
+    number: fn(&Error) -> c_int,
+    body: impl FnOnce(&mut String) -> Result<c_int, Error>,
+) -> c_int {
+    let answer = catch_unwind(AssertUnwindSafe(|| {
+        abi::start();
+        let mut about = String::new();
+        let answer = match body(&mut about) {
+            Ok(answer) => answer,
+            Err(error) => {
+                log::log!(level(&error), "{function}{about}: {error}");
+                number(&error)
+            }
+        };
+        log::debug!("{function}{about} = {answer}");
+        answer
+    }));
+    // The panic hook has logged what happened and where.
+    answer.unwrap_or_else(|_| number(&Error::Internal(String::new())))
+}
+
+/// What is part of daily life is no news for syslog.
+fn level(error: &Error) -> log::Level {
+    match error {
+        Error::Held(_) | Error::Busy | Error::AdoptNone | Error::AdoptOtherMode => log::Level::Info,
+        _ => log::Level::Error,
+    }
+}
+
+/// For functions that core does not expect to fail.
+fn never_fails(_: &Error) -> c_int {
+    0
+}
+
+fn layout() -> Result<&'static Layout, Error> {
+    abi::layout()
+        .as_ref()
+        .map_err(|why| Error::NotRunning(why.to_string()))
+}
+
+/// Up to 2.03.24 core passes one adopt argument, always 0 for idm, and the second is whatever was
+/// in its place (contract, section 1.1).
+fn adopt(layout: &Layout, only: c_int, ok: c_int) -> Adopt {
+    if layout.adopt_args < 2 {
+        return Adopt::default();
+    }
+    Adopt {
+        only: only != 0,
+        ok: ok != 0,
+    }
+}
+
+/// How many bytes of each `struct resource` the lock manager wants for itself: none.
+///
+/// The first call of all, from lvmlockd's main thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn lm_data_size_idm() -> c_int {
+    call("lm_data_size_idm", never_fails, |_| {
+        // What is wrong with the layout is logged now, and told by the calls that need it.
+        let _ = abi::layout();
+        Ok(0)
+    })
+}
+
+/// Whether IDM can be used on this host: 1 or 0.
+#[unsafe(no_mangle)]
+pub extern "C" fn lm_is_running_idm() -> c_int {
+    call("lm_is_running_idm", never_fails, |_| {
+        Ok((abi::layout().is_ok() && manager!(is_running())).into())
+    })
+}
+
+/// Takes note of a lockspace and checks that its drives can be used. lvm shows the result to the
+/// user.
+///
+/// Returns 0; -212 (EARGS) if the VG's parameters cannot be used; -214 (EMANAGER) if IDM cannot be
+/// used on this host; -218 (ELOCKIO) if the drives cannot.
+///
+/// # Safety
+///
+/// `ls` is NULL or one of core's, and stays until lm_rem_lockspace_idm or until
+/// lm_add_lockspace_idm fails.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lm_prepare_lockspace_idm(ls: *mut Lockspace) -> c_int {
+    call("lm_prepare_lockspace_idm", Error::start_errno, |about| {
+        // SAFETY: by the contract of this function.
+        let ls = unsafe { LockspaceView::new(ls) }?;
+        *about = format!(" {ls}");
+        let scope = ls.scope(layout()?)?;
+        manager!(prepare_lockspace(ls.key(), scope))?;
+        Ok(0)
+    })
+}
+
+/// Starts a lockspace that was prepared. If it fails nothing is left of the lockspace.
+///
+/// Returns 0, or a negative error number, which core only logs.
+///
+/// # Safety
+///
+/// As lm_prepare_lockspace_idm.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lm_add_lockspace_idm(
+    ls: *mut Lockspace,
+    adopt_only: c_int,
+    adopt_ok: c_int,
+) -> c_int {
+    call("lm_add_lockspace_idm", Error::errno, |about| {
+        // SAFETY: by the contract of this function.
+        let ls = unsafe { LockspaceView::new(ls) }?;
+        *about = format!(" {ls}");
+        let adopt = adopt(layout()?, adopt_only, adopt_ok);
+        manager!(add_lockspace(ls.key(), adopt))?;
+        Ok(0)
+    })
+}
+
+/// Stops a lockspace. `free_vg`: its VG is being removed.
+///
+/// Returns 0; -16 (EBUSY) if it stays as it is, because locks of it are in use that core does not
+/// know of.
+///
+/// # Safety
+///
+/// As lm_prepare_lockspace_idm.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lm_rem_lockspace_idm(ls: *mut Lockspace, free_vg: c_int) -> c_int {
+    call("lm_rem_lockspace_idm", Error::errno, |about| {
+        // SAFETY: by the contract of this function.
+        let ls = unsafe { LockspaceView::new(ls) }?;
+        *about = format!(" {ls}");
+        manager!(remove_lockspace(ls.key(), free_vg != 0))?;
+        Ok(0)
+    })
+}
+
+/// Takes note of a resource. Core calls it only before it removes an LV that was never locked.
+///
+/// Returns 0.
+///
+/// # Safety
+///
+/// `ls` and `r` are only used as names.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lm_add_resource_idm(ls: *mut Lockspace, r: *mut Resource) -> c_int {
+    call("lm_add_resource_idm", never_fails, |_| {
+        if !ls.is_null() && !r.is_null() {
+            let (ls, r) = (LockspaceKey(ls as usize), ResourceKey(r as usize));
+            manager!(add_resource(ls, r));
+        }
+        Ok(0)
+    })
+}
+
+/// Forgets a resource, known or not; unlocks nothing that another resource holds.
+///
+/// It may come when the lockspace is gone, so neither struct is looked into.
+///
+/// Returns 0.
+///
+/// # Safety
+///
+/// `r` is only used as a name; `ls` not at all.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lm_rem_resource_idm(_ls: *mut Lockspace, r: *mut Resource) -> c_int {
+    call("lm_rem_resource_idm", never_fails, |about| {
+        *about = format!(" {r:p}");
+        manager!(remove_resource(ResourceKey(r as usize)));
+        Ok(0)
+    })
+}
+
+/// Takes a lock. `ld_mode` is 2 (shared) or 3 (exclusive).
+///
+/// For an LV, `lv_uuid` is its uuid and `pvs` the PVs that it lies on, which are freed; core does
+/// not need them any more (and would free them twice if the client disconnected at the wrong
+/// moment). `vb_out` gets the value block: zeros where there is no value.
+///
+/// Returns 0; -11 (EAGAIN) if another host holds it; -218 (ELOCKIO) if too few drives answer;
+/// -22 (EINVAL) for parameters that make no sense; -210 (ENOLS), -217 (EVGKILLED), -223
+/// (EADOPT_NONE), -224 (EADOPT_RETRY).
+///
+/// # Safety
+///
+/// `ls`, `r` and `lv_uuid` are NULL or core's, for the duration of the call. `vb_out` is NULL or
+/// may be written. `pvs` is NULL or a list of strings; for an LV, strings and array come from
+/// malloc.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lm_lock_idm(
+    ls: *mut Lockspace,
+    r: *mut Resource,
+    ld_mode: c_int,
+    vb_out: *mut ValBlk,
+    lv_uuid: *mut c_char,
+    pvs: *mut Pvs,
+    adopt_only: c_int,
+    adopt_ok: c_int,
+) -> c_int {
+    call("lm_lock_idm", Error::errno, |about| {
+        // SAFETY: by the contract of this function, for all of these.
+        let r = unsafe { ResourceView::new(r) }?;
+        let resource_type = r.resource_type()?;
+        let lv_pvs = match resource_type {
+            // First of all, so that it is done whatever comes next.
+            // SAFETY: as above.
+            ResourceType::Lv => unsafe { abi::take_pvs(pvs) },
+            ResourceType::Global | ResourceType::Vg => Ok(Vec::new()),
+        };
+        // SAFETY: as above.
+        let ls = unsafe { LockspaceView::new(ls) }?;
+        *about = format!(" {ls} {r}");
+        let layout = layout()?;
+        let mode = abi::mode(ld_mode)?;
+        *about += &format!(" {mode}");
+        let resource = match resource_type {
+            ResourceType::Global => manager::Resource::Global,
+            ResourceType::Vg => manager::Resource::Vg,
+            ResourceType::Lv => manager::Resource::Lv {
+                // SAFETY: as above.
+                uuid: unsafe { abi::lv_uuid(lv_uuid) }?,
+                pvs: lv_pvs?,
+            },
+        };
+        let vg_pvs = ls.pvs(layout)?;
+        if !vg_pvs.is_empty() {
+            manager!(set_pvs(ls.key(), vg_pvs));
+        }
+        if TestMode::get().is_some() && r.test_remote_excludes(mode) {
+            return Err(Error::Held("held by a remote host of the test".into()));
+        }
+        let adopt = adopt(layout, adopt_only, adopt_ok);
+        let value = manager!(lock(ls.key(), r.key(), resource, mode, adopt))?;
+        if !vb_out.is_null() {
+            // SAFETY: as above.
+            unsafe { vb_out.write_unaligned(value.into()) };
+        }
+        Ok(0)
+    })
+}
+
+/// Changes the mode of a held lock. `r_version` is a version to publish, or 0.
+///
+/// Returns 0 or, with the lock in its old mode, a negative error number as lm_lock_idm.
+///
+/// # Safety
+///
+/// `ls` and `r` are NULL or core's, for the duration of the call.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lm_convert_idm(
+    ls: *mut Lockspace,
+    r: *mut Resource,
+    ld_mode: c_int,
+    r_version: u32,
+) -> c_int {
+    call("lm_convert_idm", Error::errno, |about| {
+        // SAFETY: by the contract of this function, for both.
+        let (ls, r) = unsafe { (LockspaceView::new(ls)?, ResourceView::new(r)?) };
+        *about = format!(" {ls} {r}");
+        let mode = abi::mode(ld_mode)?;
+        *about += &format!(" {mode} version {r_version}");
+        manager!(convert(r.key(), mode, r_version))?;
+        Ok(0)
+    })
+}
+
+/// Gives a lock up. `r_version` is a version to publish, or 0; `lmu_flags` is 1 when the VG is
+/// being removed.
+///
+/// Returns 0, always: core's state would be wrong for good if it did not. What drives did not take
+/// is followed up in the background.
+///
+/// # Safety
+///
+/// `ls` and `r` are NULL or core's, for the duration of the call.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lm_unlock_idm(
+    ls: *mut Lockspace,
+    r: *mut Resource,
+    r_version: u32,
+    lmu_flags: u32,
+) -> c_int {
+    call("lm_unlock_idm", never_fails, |about| {
+        // SAFETY: by the contract of this function, for both.
+        let (ls, r) = unsafe { (LockspaceView::new(ls)?, ResourceView::new(r)?) };
+        *about = format!(" {ls} {r} version {r_version} flags {lmu_flags}");
+        manager!(unlock(r.key(), r_version, lmu_flags));
+        Ok(0)
+    })
+}
+
+/// How many other hosts have the lockspace started, or a negative error number. `notify` is not
+/// used, as in core's other lock managers.
+///
+/// # Safety
+///
+/// As lm_prepare_lockspace_idm.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lm_hosts_idm(ls: *mut Lockspace, _notify: c_int) -> c_int {
+    call("lm_hosts_idm", Error::errno, |about| {
+        // SAFETY: by the contract of this function.
+        let ls = unsafe { LockspaceView::new(ls) }?;
+        *about = format!(" {ls}");
+        let hosts = manager!(hosts(ls.key()))?;
+        Ok(c_int::try_from(hosts).unwrap_or(c_int::MAX))
+    })
+}
+
+/// Would add the lockspaces that a dead lvmlockd left behind to the list `ls_rejoin`: there are
+/// none. Core never calls it.
+///
+/// Returns 0.
+///
+/// # Safety
+///
+/// The list is not touched.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lm_get_lockspaces_idm(_ls_rejoin: *mut ListHead) -> c_int {
+    call("lm_get_lockspaces_idm", never_fails, |_| Ok(0))
+}
