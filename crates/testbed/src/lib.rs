@@ -1,1 +1,29 @@
 //! Real lvmlockd "hosts" on one machine, for the demo and the integration tests.
+//!
+//! A [`Lab`] is a set of emulated IDM drives and of loop devices that stand for the disks' data
+//! areas. A [`Host`] is a machine that shares them: its own mount, UTS, PID and network namespaces,
+//! its own `/run` and `/etc/lvm`, and a real lvmlockd in it. A [`Client`] speaks to that lvmlockd
+//! as lvm commands do, where the raw result of a request matters.
+//!
+//! Nothing is left behind: the kernel ends every process when the one that made it ends, however
+//! that happens, and loop devices are detached with it.
+
+mod artifacts;
+mod client;
+mod drives;
+mod host;
+mod lab;
+mod loopdev;
+mod run;
+mod trace;
+mod wait;
+
+pub use artifacts::{Lvm2, RELEASES, Variant, library};
+pub use client::{Client, Lv, Mode, Reply};
+pub use drives::Drives;
+pub use host::Host;
+pub use lab::Lab;
+pub use loopdev::LoopDevice;
+pub use run::Output;
+pub use trace::Trace;
+pub use wait::wait_until;

@@ -1,0 +1,88 @@
+# make            the library
+# make demo       two lvmlockd hosts share a volume group (as root; installs what it needs)
+# make check      all tests (as root; installs what they need)
+# make install    DESTDIR= PREFIX= LIBDIR=
+
+PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+DATADIR ?= $(PREFIX)/share
+CARGO ?= cargo
+
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+LIBRARY = liblvmlockd_idm.so
+SONAME = $(LIBRARY).0
+LVM2_RELEASES = 2.03.16-2 2.03.31-2
+# The whole workspace, with drives that tests can have.
+WORKSPACE = --locked --workspace --features lvmlockd-idm/emulator
+
+.NOTPARALLEL:
+.PHONY: all demo check install clean deps check-deps testbed lvm2 lint c-tests check-install
+
+all:
+	$(CARGO) build --locked --release -p lvmlockd-idm
+
+deps:
+	@scripts/install-build-deps.sh
+
+check-deps:
+	@scripts/install-build-deps.sh check
+
+# The library and the drives that the demo and the tests use. A copy, because the next build for
+# another purpose replaces the library that Cargo made.
+testbed:
+	$(CARGO) build --locked --release -p lvmlockd-idm -p idm-emulator --features lvmlockd-idm/emulator
+	mkdir -p build/lib build/bin
+	install target/release/$(LIBRARY) build/lib/$(SONAME)
+	ln -sf $(SONAME) build/lib/$(LIBRARY)
+	install target/release/idm-emulator build/bin/
+
+lvm2: testbed
+	@for release in $(LVM2_RELEASES); do \
+		lvm2/build-lvm2.sh $$release build/lib build/lvm2 || exit; \
+	done
+
+demo: deps lvm2
+	$(CARGO) run --quiet --locked -p testbed --bin demo
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy $(WORKSPACE) --all-targets -- -D warnings
+	$(CARGO) clippy --locked -p lvmlockd-idm --all-targets -- -D warnings
+
+c-tests: testbed
+	$(MAKE) -C c-tests check
+
+check: check-deps lint lvm2
+	$(CARGO) test $(WORKSPACE)
+	$(MAKE) c-tests
+	$(MAKE) check-install
+
+install: all
+	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(DATADIR)/lvmlockd-idm
+	install -m 644 target/release/$(LIBRARY) $(DESTDIR)$(LIBDIR)/$(LIBRARY).$(VERSION)
+	ln -sf $(LIBRARY).$(VERSION) $(DESTDIR)$(LIBDIR)/$(SONAME)
+	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/$(LIBRARY)
+	install -m 644 include/lvmlockd_idm.h $(DESTDIR)$(INCLUDEDIR)/
+	install -m 644 lvm2/lvmlockd-idm.c $(DESTDIR)$(DATADIR)/lvmlockd-idm/
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
+		-e 's|@DATADIR@|$(DATADIR)|' -e 's|@VERSION@|$(VERSION)|' lvmlockd_idm.pc.in \
+		>$(DESTDIR)$(LIBDIR)/pkgconfig/lvmlockd_idm.pc
+
+# A C program finds the installed library as pkg-config says, under its soname, and it has no
+# emulated drives in it.
+check-install:
+	rm -rf build/install
+	$(MAKE) install DESTDIR= PREFIX=$(CURDIR)/build/install
+	echo '#include <lvmlockd_idm.h>' >build/install/t.c
+	echo 'int main(void) { return lm_data_size_idm() < 0; }' >>build/install/t.c
+	PKG_CONFIG_PATH=build/install/lib/pkgconfig; export PKG_CONFIG_PATH; \
+	$(CC) -o build/install/t build/install/t.c $$(pkg-config --cflags --libs lvmlockd_idm) && \
+	test -f $$(pkg-config --variable=lvm2_source lvmlockd_idm)
+	LD_LIBRARY_PATH=build/install/lib ldd build/install/t | grep -q '$(SONAME) => build/install/lib'
+	LD_LIBRARY_PATH=build/install/lib build/install/t
+	@echo "check-install: ok"
+
+clean:
+	$(CARGO) clean
+	rm -rf build

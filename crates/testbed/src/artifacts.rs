@@ -1,0 +1,78 @@
+//! Where the programs under test are.
+
+use std::path::{Path, PathBuf};
+
+/// The Debian versions of lvm2 that are built. They have different struct layouts and different
+/// prototypes of the lock manager's functions.
+pub const RELEASES: [&str; 2] = ["2.03.16-2", "2.03.31-2"];
+
+/// How the library got into lvmlockd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variant {
+    /// `lvm2/lvmlockd-idm.c` compiled in the lvm2 tree tells it the struct layout.
+    Shim,
+    /// It finds the layout itself.
+    Plain,
+}
+
+/// A build of lvm2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lvm2 {
+    /// Debian's version.
+    pub release: &'static str,
+    /// How lvmlockd was linked.
+    pub variant: Variant,
+}
+
+fn build_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../build")
+}
+
+/// The library that every lvmlockd here is linked to.
+pub fn library() -> PathBuf {
+    build_dir().join("lib/liblvmlockd_idm.so.0")
+}
+
+/// The program that serves emulated drives.
+pub(crate) fn emulator() -> PathBuf {
+    build_dir().join("bin/idm-emulator")
+}
+
+impl Lvm2 {
+    /// Every build: each release in each variant.
+    pub fn all() -> impl Iterator<Item = Lvm2> {
+        RELEASES.into_iter().flat_map(|release| {
+            [Variant::Shim, Variant::Plain].map(|variant| Lvm2 { release, variant })
+        })
+    }
+
+    /// The newest release, with the layout table.
+    pub fn newest() -> Lvm2 {
+        Lvm2 {
+            release: RELEASES[RELEASES.len() - 1],
+            variant: Variant::Shim,
+        }
+    }
+
+    fn dir(&self) -> PathBuf {
+        build_dir().join("lvm2").join(self.release)
+    }
+
+    /// The daemon.
+    pub fn lvmlockd(&self) -> PathBuf {
+        self.dir().join(match self.variant {
+            Variant::Shim => "shim/lvmlockd",
+            Variant::Plain => "plain/lvmlockd",
+        })
+    }
+
+    /// The daemon's control program.
+    pub fn lvmlockctl(&self) -> PathBuf {
+        self.dir().join("sbin/lvmlockctl")
+    }
+
+    /// The lvm commands.
+    pub fn lvm(&self) -> PathBuf {
+        self.dir().join("sbin/lvm")
+    }
+}

@@ -1,0 +1,267 @@
+//! A machine with a real lvmlockd, made of namespaces.
+
+use crate::artifacts::Lvm2;
+use crate::client::{Client, Lv};
+use crate::run::{Output, bound_to_this_thread, child_of, run};
+use crate::wait::wait_until;
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// The first process of the machine. Its end ends the machine: the kernel kills everything in its
+/// PID namespace.
+const INIT: &str = r#"
+set -e
+echo "$1" >/proc/sys/kernel/hostname
+mount -t tmpfs -o mode=755 tmpfs /run
+mkdir -p /run/lvm /run/lock/lvm /etc/lvm
+mount --bind "$2" /etc/lvm
+echo up
+exec sleep infinity
+"#;
+
+/// Time for lvmlockd to start or stop.
+const START: Duration = Duration::from_secs(20);
+
+/// Seconds after which a command is killed. An lvm command that retries a lock takes up to 23 s.
+const COMMAND_SECONDS: &str = "90";
+
+/// A machine. Dropping it is pulling its plug.
+#[derive(Debug)]
+pub struct Host {
+    name: String,
+    build: Lvm2,
+    dir: PathBuf,
+    unshare: Child,
+    init: Pid,
+    lvmlockd: Option<Lvmlockd>,
+}
+
+#[derive(Debug)]
+struct Lvmlockd {
+    /// Stays outside and waits for the daemon.
+    nsenter: Child,
+    pid: Pid,
+}
+
+impl Host {
+    /// Boots a machine and starts lvmlockd in it. `dir` has to hold a folder `etc` with what is to
+    /// be its `/etc/lvm`; its logs go there too.
+    pub(crate) fn boot(name: &str, build: Lvm2, dir: &Path) -> Result<Host> {
+        let mut unshare = bound_to_this_thread("unshare")
+            .args(["--mount", "--uts", "--net", "--pid", "--fork"])
+            .args(["--kill-child=KILL", "--mount-proc", "--"])
+            .args(["sh", "-c", INIT, "sh", name])
+            .arg(dir.join("etc"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(File::create(dir.join("boot.log"))?)
+            .spawn()
+            .context("run unshare")?;
+        let mut line = String::new();
+        if let Some(stdout) = unshare.stdout.as_mut() {
+            BufReader::new(stdout).read_line(&mut line)?;
+        }
+        if line != "up\n" {
+            let _ = unshare.kill();
+            let _ = unshare.wait();
+            let why = fs::read_to_string(dir.join("boot.log")).unwrap_or_default();
+            bail!("host {name} did not boot: {why}");
+        }
+        let init = child_of(unshare.id())?.context("the host's first process has ended")?;
+        let mut host = Host {
+            name: name.to_owned(),
+            build,
+            dir: dir.to_owned(),
+            unshare,
+            init: Pid::from_raw(init),
+            lvmlockd: None,
+        };
+        host.start_lvmlockd()?;
+        Ok(host)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Starts lvmlockd and waits until it answers.
+    pub fn start_lvmlockd(&mut self) -> Result<()> {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_path())?;
+        let mut nsenter = self
+            .enter(&self.build.lvmlockd())
+            .args(["-D", "-g", "idm"])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("run nsenter")?;
+        let pid = wait_until(START, "lvmlockd's process", || child_of(nsenter.id()));
+        let pid = Pid::from_raw(pid?);
+        wait_until(START, "lvmlockd to answer", || {
+            if let Some(status) = nsenter.try_wait()? {
+                bail!("lvmlockd ended with {status}; it said:\n{}", self.log());
+            }
+            Ok(Client::connect(&self.socket()).ok())
+        })?;
+        self.lvmlockd = Some(Lvmlockd { nsenter, pid });
+        Ok(())
+    }
+
+    /// Kills lvmlockd (SIGKILL); the machine lives on.
+    pub fn kill_lvmlockd(&mut self) -> Result<()> {
+        self.end_lvmlockd(Signal::SIGKILL)
+    }
+
+    /// Asks lvmlockd to stop (SIGTERM) and waits for it. lvmlockd refuses while locks are held.
+    pub fn stop_lvmlockd(&mut self) -> Result<()> {
+        self.end_lvmlockd(Signal::SIGTERM)
+    }
+
+    fn end_lvmlockd(&mut self, signal: Signal) -> Result<()> {
+        let Some(mut daemon) = self.lvmlockd.take() else {
+            bail!("lvmlockd is not running on host {}", self.name);
+        };
+        kill(daemon.pid, signal)?;
+        wait_until(START, "lvmlockd to end", || {
+            Ok(daemon.nsenter.try_wait()?)
+        })?;
+        Ok(())
+    }
+
+    /// Whether lvmlockd is running.
+    pub fn lvmlockd_runs(&mut self) -> Result<bool> {
+        match &mut self.lvmlockd {
+            Some(daemon) => Ok(daemon.nsenter.try_wait()?.is_none()),
+            None => Ok(false),
+        }
+    }
+
+    /// lvmlockd's process id, as seen from outside the machine.
+    pub fn lvmlockd_pid(&self) -> Result<i32> {
+        Ok(self.daemon()?.pid.as_raw())
+    }
+
+    /// Stops lvmlockd's time (SIGSTOP).
+    pub fn freeze_lvmlockd(&self) -> Result<()> {
+        Ok(kill(self.daemon()?.pid, Signal::SIGSTOP)?)
+    }
+
+    /// Ends [`Host::freeze_lvmlockd`].
+    pub fn thaw_lvmlockd(&self) -> Result<()> {
+        let daemon = self.daemon()?;
+        kill(daemon.pid, Signal::SIGCONT)?;
+        // nsenter stops itself when the program that it waits for is stopped.
+        Ok(kill(
+            Pid::from_raw(daemon.nsenter.id().try_into()?),
+            Signal::SIGCONT,
+        )?)
+    }
+
+    fn daemon(&self) -> Result<&Lvmlockd> {
+        self.lvmlockd
+            .as_ref()
+            .with_context(|| format!("lvmlockd is not running on host {}", self.name))
+    }
+
+    /// Runs an lvm command, for example `["vgs", "-o+lock_type"]`. There is no device-mapper
+    /// here, so locks are taken but nothing is activated.
+    pub fn lvm(&self, args: &[&str]) -> Result<Output> {
+        let (subcommand, rest) = args.split_first().context("which lvm command?")?;
+        let mut command = self.timed(&self.build.lvm());
+        command.args([subcommand, "--driverloaded", "n"]).args(rest);
+        let mut output = run(&mut command)?;
+        output.command = format!("lvm {}", args.join(" "));
+        Ok(output)
+    }
+
+    /// Runs lvmlockctl.
+    pub fn lvmlockctl(&self, args: &[&str]) -> Result<Output> {
+        let mut output = run(self.timed(&self.build.lvmlockctl()).args(args))?;
+        output.command = format!("lvmlockctl {}", args.join(" "));
+        Ok(output)
+    }
+
+    /// Connects to lvmlockd.
+    pub fn client(&self) -> Result<Client> {
+        Client::connect(&self.socket())
+    }
+
+    /// Looks an LV up with `lvs`, as a request to lvmlockd names it. `pvs` are the PVs that the
+    /// request will name.
+    pub fn find_lv(&self, vg: &str, name: &str, pvs: &[String]) -> Result<Lv> {
+        let path = format!("{vg}/{name}");
+        let output = self
+            .lvm(&["lvs", "--noheadings", "-o", "lv_uuid", &path])?
+            .success()?;
+        Ok(Lv {
+            vg: vg.to_owned(),
+            name: name.to_owned(),
+            uuid: output.stdout.trim().to_owned(),
+            pvs: pvs.to_vec(),
+        })
+    }
+
+    /// Everything that lvmlockd has said on this host since it booted.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.dir.join("lvmlockd.log")
+    }
+
+    fn socket(&self) -> PathBuf {
+        format!("/proc/{}/root/run/lvm/lvmlockd.socket", self.init).into()
+    }
+
+    fn enter(&self, program: &Path) -> Command {
+        let mut command = bound_to_this_thread("nsenter");
+        command
+            .arg(format!("--target={}", self.init))
+            .args(["--mount", "--uts", "--net", "--pid", "--"])
+            .arg(program)
+            .env("LVM_SUPPRESS_FD_WARNINGS", "1");
+        command
+    }
+
+    fn timed(&self, program: &Path) -> Command {
+        let mut command = self.enter(Path::new("timeout"));
+        command
+            .args(["--signal=KILL", COMMAND_SECONDS])
+            .arg(program)
+            .stdin(Stdio::null());
+        command
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // unshare ends only after everything in the namespace has.
+        let _ = kill(self.init, Signal::SIGKILL);
+        let _ = self.unshare.wait();
+        if let Some(daemon) = &mut self.lvmlockd {
+            let _ = daemon.nsenter.kill();
+            let _ = daemon.nsenter.wait();
+        }
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let tail = &lines[lines.len().saturating_sub(60)..];
+            eprintln!(
+                "--- lvmlockd on {} said last:\n{}",
+                self.name,
+                tail.join("\n")
+            );
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Drives and disks that hosts share.
+
+use crate::artifacts::Lvm2;
+use crate::drives::Drives;
+use crate::host::Host;
+use crate::loopdev::LoopDevice;
+use anyhow::{Context, Result, ensure};
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+use tempfile::TempDir;
+
+const PV_BYTES: u64 = 128 << 20;
+
+/// Three emulated IDM drives, each with a loop device for its data. Hosts must be dropped before it.
+#[derive(Debug)]
+pub struct Lab {
+    drives: Drives,
+    pvs: Vec<LoopDevice>,
+    lease: Duration,
+    // Dropped last: the others use files in it.
+    dir: TempDir,
+}
+
+impl Lab {
+    /// Sets it up; `lease` is the lease that hosts ask the drives for.
+    pub fn new(lease: Duration) -> Result<Lab> {
+        ensure!(
+            nix::unistd::geteuid().is_root(),
+            "hosts are made of namespaces and loop devices: run this as root"
+        );
+        let dir = tempfile::Builder::new().prefix("lvmlockd-idm.").tempdir()?;
+        let drives = Drives::start(dir.path(), 3)?;
+        let pvs = (0..drives.count())
+            .map(|number| LoopDevice::new(&dir.path().join(format!("pv{number}")), PV_BYTES))
+            .collect::<Result<_>>()?;
+        Ok(Lab {
+            drives,
+            pvs,
+            lease,
+            dir,
+        })
+    }
+
+    /// The drives.
+    pub fn drives(&self) -> &Drives {
+        &self.drives
+    }
+
+    /// The drives' data areas, in the drives' order.
+    pub fn pvs(&self) -> Vec<String> {
+        self.pvs.iter().map(|pv| pv.path().to_owned()).collect()
+    }
+
+    /// Where its files are.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Boots a host that shares the drives and the disks, and starts lvmlockd on it. A name that
+    /// was used before is that machine rebooted.
+    pub fn host(&self, name: &str, build: Lvm2) -> Result<Host> {
+        let dir = self.dir.path().join(name);
+        let etc = dir.join("etc");
+        fs::create_dir_all(&etc).with_context(|| format!("create {}", etc.display()))?;
+        fs::write(etc.join("lvm.conf"), self.lvm_conf())?;
+        fs::write(etc.join("lvmlockd-idm.conf"), self.idm_conf()?)?;
+        Host::boot(name, build, &dir)
+    }
+
+    /// No udev, no device-mapper, and no disks but ours.
+    fn lvm_conf(&self) -> String {
+        let accept: Vec<String> = self
+            .pvs
+            .iter()
+            .map(|pv| format!("\"a|^{}$|\"", pv.path()))
+            .collect();
+        format!(
+            r#"devices {{
+	dir = "/dev"
+	scan = [ "/dev" ]
+	use_devicesfile = 0
+	obtain_device_list_from_udev = 0
+	external_device_info_source = "none"
+	multipath_component_detection = 0
+	md_component_detection = 0
+	global_filter = [ {}, "r|.*|" ]
+}}
+activation {{
+	udev_sync = 0
+	udev_rules = 0
+	monitoring = 0
+}}
+backup {{
+	backup = 0
+	archive = 0
+}}
+global {{
+	use_lvmlockd = 1
+	use_lvmpolld = 0
+	event_activation = 0
+}}
+"#,
+            accept.join(", ")
+        )
+    }
+
+    /// Each PV's locks live on the emulated drive of the same number.
+    fn idm_conf(&self) -> Result<String> {
+        let mut text = format!("lease_ms = {}\n\n[global]\n", self.lease.as_millis());
+        writeln!(text, "drives = {:?}\n\n[emulator]", self.pvs())?;
+        for (number, pv) in self.pvs.iter().enumerate() {
+            writeln!(text, "{:?} = {:?}", pv.path(), self.drives.socket(number))?;
+        }
+        Ok(text)
+    }
+}
