@@ -63,9 +63,7 @@ fn never_fails(_: &Error) -> c_int {
 }
 
 fn layout() -> Result<&'static Layout, Error> {
-    abi::layout()
-        .as_ref()
-        .map_err(|why| Error::NotRunning(why.to_string()))
+    abi::layout().as_ref().map_err(|why| Error::NotRunning(why.to_string()))
 }
 
 /// Up to 2.03.24 core passes one adopt argument, always 0 for idm, and the second is whatever was
@@ -74,10 +72,7 @@ fn adopt(layout: &Layout, only: c_int, ok: c_int) -> Adopt {
     if layout.adopt_args < 2 {
         return Adopt::default();
     }
-    Adopt {
-        only: only != 0,
-        ok: ok != 0,
-    }
+    Adopt { only: only != 0, ok: ok != 0 }
 }
 
 /// How many bytes of each `struct resource` the lock manager wants for itself: none.

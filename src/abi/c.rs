@@ -43,10 +43,6 @@ pub struct ValBlk {
 
 impl From<manager::ValBlk> for ValBlk {
     fn from(value: manager::ValBlk) -> ValBlk {
-        ValBlk {
-            version: value.version,
-            flags: value.flags,
-            r_version: value.r_version,
-        }
+        ValBlk { version: value.version, flags: value.flags, r_version: value.r_version }
     }
 }

@@ -79,11 +79,7 @@ impl fmt::Display for Uncertain {
                     write!(f, " 2.03.{release}")?;
                 }
             }
-            Uncertain::Mismatch {
-                release,
-                first,
-                last,
-            } => write!(
+            Uncertain::Mismatch { release, first, last } => write!(
                 f,
                 "it says that it is 2.03.{release}, but its layout is that of 2.03.{first} to \
                  2.03.{last}"
@@ -148,13 +144,8 @@ impl Table {
             return Err(Uncertain::Table { version, size });
         }
         // SAFETY: version and size are ours, so all fields are there.
-        let (lockspace_pvs, adopt_args, lvm_path) = unsafe {
-            (
-                (*table).lockspace_pvs,
-                (*table).adopt_args,
-                (*table).lvm_path,
-            )
-        };
+        let (lockspace_pvs, adopt_args, lvm_path) =
+            unsafe { ((*table).lockspace_pvs, (*table).adopt_args, (*table).lvm_path) };
         let possible = (1..=2).contains(&adopt_args)
             && lockspace_pvs % align_of::<usize>() as u32 == 0
             && (u32::from(u8::MAX)..u32::from(u16::MAX)).contains(&lockspace_pvs);
@@ -164,11 +155,7 @@ impl Table {
         let lvm_path = NonNull::new(lvm_path.cast_mut())
             // SAFETY: a string literal of the lvm2 tree.
             .and_then(|path| unsafe { CStr::from_ptr(path.as_ptr()) }.to_str().ok());
-        Ok(Layout {
-            lockspace_pvs: lockspace_pvs as usize,
-            adopt_args,
-            lvm_path,
-        })
+        Ok(Layout { lockspace_pvs: lockspace_pvs as usize, adopt_args, lvm_path })
     }
 }
 
@@ -184,36 +171,12 @@ struct Generation {
 
 /// Contract, section 2.1.
 const GENERATIONS: [Generation; 6] = [
-    Generation {
-        heads: &[504, 520],
-        pvs: 376,
-        releases: (13, 26),
-    },
-    Generation {
-        heads: &[496, 512],
-        pvs: 368,
-        releases: (27, 27),
-    },
-    Generation {
-        heads: &[432, 448],
-        pvs: 304,
-        releases: (28, 30),
-    },
-    Generation {
-        heads: &[432, 448, 464],
-        pvs: 304,
-        releases: (31, 33),
-    },
-    Generation {
-        heads: &[440, 456, 472],
-        pvs: 312,
-        releases: (34, 36),
-    },
-    Generation {
-        heads: &[440, 456, 472, 488],
-        pvs: 312,
-        releases: (37, 40),
-    },
+    Generation { heads: &[504, 520], pvs: 376, releases: (13, 26) },
+    Generation { heads: &[496, 512], pvs: 368, releases: (27, 27) },
+    Generation { heads: &[432, 448], pvs: 304, releases: (28, 30) },
+    Generation { heads: &[432, 448, 464], pvs: 304, releases: (31, 33) },
+    Generation { heads: &[440, 456, 472], pvs: 312, releases: (34, 36) },
+    Generation { heads: &[440, 456, 472, 488], pvs: 312, releases: (37, 40) },
 ];
 
 /// `actions` comes this many bytes after `pvs` in every release: what is between them never
@@ -240,21 +203,13 @@ fn decide(heads: Vec<usize>, releases: &[u32]) -> Result<Layout, Uncertain> {
     let adopt_args = match *releases {
         [release] if (first..=last).contains(&release) => adopt_args_of(release),
         [release] => {
-            return Err(Uncertain::Mismatch {
-                release,
-                first,
-                last,
-            });
+            return Err(Uncertain::Mismatch { release, first, last });
         }
         [] if adopt_args_of(first) == adopt_args_of(last) => adopt_args_of(first),
         [] => return Err(Uncertain::NoRelease),
         _ => return Err(Uncertain::Releases(releases.to_vec())),
     };
-    Ok(Layout {
-        lockspace_pvs: generation.pvs,
-        adopt_args,
-        lvm_path: None,
-    })
+    Ok(Layout { lockspace_pvs: generation.pvs, adopt_args, lvm_path: None })
 }
 
 /// Offsets of the list heads that point to themselves, as empty ones do, in the words of a struct
@@ -415,25 +370,15 @@ mod tests {
     fn what_does_not_fit_is_refused() {
         assert_eq!(
             decide(vec![504, 520], &[31]),
-            Err(Uncertain::Mismatch {
-                release: 31,
-                first: 13,
-                last: 26
-            })
+            Err(Uncertain::Mismatch { release: 31, first: 13, last: 26 })
         );
         assert!(matches!(
             decide(vec![440, 456, 472, 488], &[41]),
             Err(Uncertain::Mismatch { release: 41, .. })
         ));
-        assert_eq!(
-            decide(vec![504, 520], &[16, 25]),
-            Err(Uncertain::Releases(vec![16, 25]))
-        );
+        assert_eq!(decide(vec![504, 520], &[16, 25]), Err(Uncertain::Releases(vec![16, 25])));
         for heads in [vec![], vec![504], vec![504, 520, 536], vec![448, 464, 480]] {
-            assert_eq!(
-                decide(heads.clone(), &[31]),
-                Err(Uncertain::ListHeads(heads))
-            );
+            assert_eq!(decide(heads.clone(), &[31]), Err(Uncertain::ListHeads(heads)));
         }
     }
 
@@ -489,11 +434,7 @@ mod tests {
     fn table_tells_the_layout() {
         assert_eq!(
             read(&table(376, 1)),
-            Ok(Layout {
-                lockspace_pvs: 376,
-                adopt_args: 1,
-                lvm_path: Some("/sbin/lvm")
-            })
+            Ok(Layout { lockspace_pvs: 376, adopt_args: 1, lvm_path: Some("/sbin/lvm") })
         );
         let mut without_path = table(304, 2);
         without_path.lvm_path = core::ptr::null();
@@ -504,13 +445,7 @@ mod tests {
     fn table_that_is_not_ours_is_refused() {
         let mut newer = table(376, 1);
         newer.version = 2;
-        assert_eq!(
-            read(&newer),
-            Err(Uncertain::Table {
-                version: 2,
-                size: 32
-            })
-        );
+        assert_eq!(read(&newer), Err(Uncertain::Table { version: 2, size: 32 }));
         let mut foreign = table(376, 1);
         foreign.magic = *b"LVMLDIDN";
         assert!(matches!(read(&foreign), Err(Uncertain::Table { .. })));

@@ -39,11 +39,7 @@ fn destination() -> Destination {
         return Destination::Lvmlockd(log_level);
     }
     let wanted = std::env::var_os("LVMLOCKD_IDM_LOG").is_some_and(|to| to == "stderr");
-    if wanted || io::stderr().is_terminal() {
-        Destination::Stderr
-    } else {
-        Destination::Syslog
-    }
+    if wanted || io::stderr().is_terminal() { Destination::Stderr } else { Destination::Syslog }
 }
 
 impl Log for Destination {
@@ -169,10 +165,7 @@ mod tests {
 
     #[test]
     fn control_characters_cannot_forge_lines() {
-        assert_eq!(
-            lines("a\nidm: b\0c\u{1b}[0m"),
-            ["idm: a\\nidm: b\\u{0}c\\u{1b}[0m"]
-        );
+        assert_eq!(lines("a\nidm: b\0c\u{1b}[0m"), ["idm: a\\nidm: b\\u{0}c\\u{1b}[0m"]);
     }
 
     #[test]

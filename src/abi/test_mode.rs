@@ -107,8 +107,7 @@ mod tests {
     const VG: LockspaceKey = LockspaceKey(1);
 
     fn lock(test: &TestMode, key: ResourceKey) -> ValBlk {
-        test.lock(VG, key, Resource::Vg, Mode::Shared, Adopt::default())
-            .unwrap()
+        test.lock(VG, key, Resource::Vg, Mode::Shared, Adopt::default()).unwrap()
     }
 
     #[test]
@@ -117,11 +116,7 @@ mod tests {
         let (a, b) = (ResourceKey(10), ResourceKey(11));
         assert_eq!(lock(&test, a), ValBlk::default());
         test.unlock(a, 7, 0);
-        let written = ValBlk {
-            version: 0x0101,
-            flags: 0,
-            r_version: 7,
-        };
+        let written = ValBlk { version: 0x0101, flags: 0, r_version: 7 };
         assert_eq!(lock(&test, a), written);
         assert_eq!(lock(&test, b), ValBlk::default());
         test.unlock(a, 0, 0);

@@ -222,10 +222,7 @@ pub unsafe fn take_pvs(pvs: *mut Pvs) -> Result<Vec<String>, Error> {
     if pvs.is_null() {
         return Ok(Vec::new());
     }
-    let empty = Pvs {
-        path: ptr::null_mut(),
-        num: 0,
-    };
+    let empty = Pvs { path: ptr::null_mut(), num: 0 };
     // SAFETY: by the contract of this function; the strings are freed after they were copied, and
     // nobody else finds them any more.
     unsafe {
@@ -278,9 +275,6 @@ unsafe fn bounded_string(text: *const c_char, size: usize, what: &str) -> Result
     }
     match core::str::from_utf8(bytes) {
         Ok(text) => Ok(text.to_owned()),
-        Err(_) => Err(Error::Invalid(format!(
-            "the {what} is not UTF-8: {}",
-            bytes.escape_ascii()
-        ))),
+        Err(_) => Err(Error::Invalid(format!("the {what} is not UTF-8: {}", bytes.escape_ascii()))),
     }
 }

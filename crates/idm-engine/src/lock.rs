@@ -11,6 +11,7 @@ use crate::api::{
 use crate::rng::Rng;
 use crate::rules::{Rules, broken};
 use crate::seat::{Clean, Flight, Heard, Hold, Look, Role, Seat, Step, Task, Vote};
+use crate::stamp::Stamp;
 use crate::take::TakeContext;
 use crate::view::{View, unused};
 use core::time::Duration;
@@ -39,6 +40,12 @@ enum Phase {
     Held(Held),
     /// Lost, and not released yet.
     Lost,
+}
+
+impl Phase {
+    fn is_held(&self) -> bool {
+        matches!(self, Phase::Held(_))
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -124,7 +131,8 @@ pub struct Lock {
     rules: Rules,
     phase: Phase,
     seats: Vec<Seat>,
-    fingerprint: Fingerprint,
+    /// What our records say about this acquisition.
+    stamp: Stamp,
     has_witnesses: bool,
     /// The value on the drives may not be what its last holder would have left: it is not
     /// believed, and is removed with the lock unless a new one is written.
@@ -152,7 +160,7 @@ impl Lock {
             config,
             phase: Phase::Free,
             seats: Vec::new(),
-            fingerprint: Fingerprint([0; 16]),
+            stamp: Stamp { fingerprint: Fingerprint([0; 16]), acquisition: 0 },
             has_witnesses: false,
             unclear: false,
             pending: None,
@@ -348,7 +356,7 @@ impl Lock {
                 self.seat(member.drive).role = role;
             }
         }
-        self.fingerprint = Fingerprint::of(members);
+        self.stamp = Stamp { fingerprint: Fingerprint::of(members), acquisition: self.rng.next() };
         self.has_witnesses = !witnesses.is_empty();
         Ok(())
     }
@@ -428,7 +436,7 @@ impl Lock {
             value_update: if store.is_some() { ValueUpdate::Store } else { ValueUpdate::Keep },
             value: store.unwrap_or(Value::ZERO),
             resource,
-            metadata: self.fingerprint.to_metadata(),
+            metadata: self.stamp.to_metadata(),
             host: self.config.host,
         };
         DriveCommand::Mutex(op, record)
@@ -439,7 +447,7 @@ impl Lock {
         match (flight.step, reply) {
             (Step::Look(look), Reply::Table(table)) => {
                 let me = self.config.host;
-                let view = View::of(&table, self.config.resource, me, self.fingerprint, drive);
+                let view = View::of(&table, self.config.resource, me, self.stamp, drive);
                 let unused = match look {
                     Look::Room => unused(&table, self.config.resource),
                     Look::Holders | Look::Value => Vec::new(),
@@ -464,7 +472,10 @@ impl Lock {
     /// What follows from a reply to the seat's present task.
     fn advance(&mut self, at: usize, flight: &Flight, heard: Heard, now: Instant) {
         let mut notices = Vec::new();
+        let mut shared = false;
         let seat = &mut self.seats[at];
+        let takes = matches!(seat.task, Task::Take(_));
+        let adds = seat.is_enlarging() && self.phase.is_held();
         match seat.task {
             Task::Idle => {}
             Task::Keep => self.advance_keep(at, &heard, now),
@@ -482,12 +493,14 @@ impl Lock {
                     rules: self.rules,
                     rng: &mut self.rng,
                     notices: &mut notices,
-                    unclear: &mut self.unclear,
+                    shared: &mut shared,
                 };
                 seat.advance_take(flight.step, heard, &mut cx);
             }
         }
         self.events.extend(notices.into_iter().map(Event::Notice));
+        // What a drive that only adds to a held lock had as value does not matter to the others.
+        self.unclear |= shared || (self.seats[at].stale_value && takes && !adds);
     }
 
     /// What follows from a reply to a command of an earlier task: only the facts have changed.
@@ -656,7 +669,11 @@ impl Lock {
             }
             return;
         }
-        if tally.contested > 0 && !over {
+        if tally.contested > 0 {
+            // Whoever was met there could not be read in time, so he may count other drives.
+            if over {
+                self.refuse(Refusal::Held(Vec::new()), now);
+            }
             return;
         }
         let stage = match stage {
@@ -858,7 +875,8 @@ impl Lock {
     fn clean_all(&mut self, clean: &Clean, now: Instant) {
         let timing = self.config.timing;
         for seat in self.seats.iter_mut().filter(|s| !matches!(s.task, Task::Clean(_))) {
-            seat.start_clean(clean.clone(), now, &timing);
+            let worthless = clean.worthless || seat.stale_value;
+            seat.start_clean(Clean { worthless, ..clean.clone() }, now, &timing);
         }
     }
 
@@ -1110,7 +1128,10 @@ impl Lock {
             }
             return;
         }
-        if tally.contested > 0 && !over {
+        if tally.contested > 0 {
+            if over {
+                self.end_up(Err(Refusal::Held(Vec::new())), now);
+            }
             return;
         }
         let until = match stage {

@@ -6,7 +6,7 @@
 
 use crate::api::{Conflict, DriveRef, Instant, Timing, Token};
 use crate::rules::{Rules, broken};
-use crate::view::View;
+use crate::view::{Own, View};
 use core::time::Duration;
 use idm_protocol::{HostId, Mode, ResourceId, Status, Value};
 
@@ -180,6 +180,9 @@ pub(crate) struct Seat {
     pub(crate) stray_until: Instant,
     /// The value that was read after this drive was won.
     pub(crate) value: Option<Value>,
+    /// What the drive had as value when it was taken is of no use: its last holder died, or was an
+    /// earlier life of this host.
+    pub(crate) stale_value: bool,
     /// A live holder with another drive set, and when it was first seen.
     pub(crate) foreign: Option<(HostId, Instant)>,
     /// The lock is held without this drive, which is worth a word when it is gained.
@@ -203,6 +206,7 @@ impl Seat {
             demote_until: Instant::default(),
             stray_until: Instant::default(),
             value: None,
+            stale_value: false,
             foreign: None,
             missed: false,
             not_idm: false,
@@ -328,9 +332,11 @@ impl Seat {
 
     fn absorb_view(&mut self, view: &View, linger: Instant) {
         match (view.own, self.hold) {
-            (None, _) => self.hold = Hold::None,
-            (Some(_), Hold::None) => self.hold = Hold::Maybe { latest: linger },
-            (Some(_), _) => {}
+            (Own::None, _) => self.hold = Hold::None,
+            (Own::Present | Own::Stale, Hold::None) => {
+                self.hold = Hold::Maybe { latest: linger };
+            }
+            (Own::Present | Own::Stale, _) => {}
         }
     }
 

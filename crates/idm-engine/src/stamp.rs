@@ -6,8 +6,19 @@ use sha2::{Digest, Sha256};
 
 /// Says that the metadata is ours, and in which form.
 const MAGIC: [u8; 8] = *b"lvmidm\x00\x01";
-/// Where the fingerprint stands, in bytes.
+/// Where the fingerprint and the number of the acquisition stand, in bytes.
 const FINGERPRINT: usize = 8;
+const ACQUISITION: usize = 24;
+
+/// What the metadata of one acquisition's records says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Stamp {
+    /// Which drives are counted.
+    pub(crate) fingerprint: Fingerprint,
+    /// A random number, by which a host tells a record of this acquisition from one that an
+    /// earlier life of it left behind.
+    pub(crate) acquisition: u64,
+}
 
 impl Fingerprint {
     /// The fingerprint of a set of drives, whatever the order they are named in.
@@ -24,23 +35,24 @@ impl Fingerprint {
         bytes.copy_from_slice(&digest.finalize()[..16]);
         Fingerprint(bytes)
     }
+}
 
-    /// The metadata that carries this fingerprint.
+impl Stamp {
+    /// The metadata that says so.
     pub(crate) fn to_metadata(self) -> Metadata {
         let mut metadata = [0; 64];
         metadata[..MAGIC.len()].copy_from_slice(&MAGIC);
-        metadata[FINGERPRINT..FINGERPRINT + 16].copy_from_slice(&self.0);
+        metadata[FINGERPRINT..ACQUISITION].copy_from_slice(&self.fingerprint.0);
+        metadata[ACQUISITION..ACQUISITION + 8].copy_from_slice(&self.acquisition.to_be_bytes());
         metadata
     }
 
-    /// The fingerprint in a record's metadata; `None` where another implementation wrote it.
-    pub fn from_metadata(metadata: &Metadata) -> Option<Fingerprint> {
-        if metadata[..MAGIC.len()] != MAGIC {
-            return None;
-        }
-        let mut bytes = [0; 16];
-        bytes.copy_from_slice(&metadata[FINGERPRINT..FINGERPRINT + 16]);
-        Some(Fingerprint(bytes))
+    /// What a record's metadata says; `None` where another implementation wrote it.
+    pub(crate) fn from_metadata(metadata: &Metadata) -> Option<Stamp> {
+        let rest = metadata.strip_prefix(&MAGIC)?;
+        let (fingerprint, rest) = rest.split_first_chunk()?;
+        let acquisition = u64::from_be_bytes(*rest.first_chunk()?);
+        Some(Stamp { fingerprint: Fingerprint(*fingerprint), acquisition })
     }
 }
 
@@ -70,8 +82,8 @@ mod tests {
 
     #[test]
     fn survives_the_record() {
-        let fingerprint = Fingerprint::of(&members(&["naa.1"]));
-        assert_eq!(Fingerprint::from_metadata(&fingerprint.to_metadata()), Some(fingerprint));
-        assert_eq!(Fingerprint::from_metadata(&[0; 64]), None, "the older stack writes zeros");
+        let stamp = Stamp { fingerprint: Fingerprint::of(&members(&["naa.1"])), acquisition: 7 };
+        assert_eq!(Stamp::from_metadata(&stamp.to_metadata()), Some(stamp));
+        assert_eq!(Stamp::from_metadata(&[0; 64]), None, "the older stack writes zeros");
     }
 }

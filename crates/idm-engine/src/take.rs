@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! TRYLOCK ─ good ───────────────────────────────▶ won
-//!    ├─ terminated: our own record ─▶ REFRESH ──▶ won
-//!    ├─ conflict ─▶ read the table ─ live holders ▶ blocked
+//!    ├─ conflict, or held by ourselves
+//!    │     └▶ read the table ─▶ live holders ─▶ blocked
 //!    │                 ├─ our own record ─▶ REFRESH ─▶ won
 //!    │                 ├─ all holders timed out ─▶ BREAK ─▶ won
 //!    │                 └─ nobody any more ─▶ TRYLOCK
@@ -15,7 +15,7 @@ use crate::api::{Instant, Notice, Timing};
 use crate::rng::Rng;
 use crate::rules::{Rules, broken};
 use crate::seat::{Heard, Hold, Look, Seat, Step, Take, Task, Vote};
-use crate::view::View;
+use crate::view::{Own, View};
 use core::time::Duration;
 use idm_protocol::{Limit, Mode, ResourceId, Status};
 
@@ -33,8 +33,8 @@ pub(crate) struct TakeContext<'a> {
     pub(crate) rules: Rules,
     pub(crate) rng: &'a mut Rng,
     pub(crate) notices: &'a mut Vec<Notice>,
-    /// Set where the value on the drives is not what its last holder would have left.
-    pub(crate) unclear: &'a mut bool,
+    /// Set where others share the lock, so that nobody can vouch for its value.
+    pub(crate) shared: &'a mut bool,
 }
 
 impl Take {
@@ -63,6 +63,7 @@ impl Seat {
         }
         self.assign(Task::Take(Take::new(mode)));
         self.value = None;
+        self.stale_value = false;
         self.failures = 0;
         self.plan(Step::Try(mode), at);
     }
@@ -123,10 +124,7 @@ impl Seat {
                 self.plan(Step::Look(Look::Holders), cx.now);
             }
             // TRYLOCK: we hold it already. REFRESH to exclusive: others share it.
-            (Status::Terminated, Step::Try(_)) => {
-                take.own_found = true;
-                self.plan(Step::Refresh(mode), cx.now);
-            }
+            (Status::Terminated, Step::Try(_)) => self.plan(Step::Look(Look::Holders), cx.now),
             (Status::Terminated | Status::WrongState, Step::Refresh(_)) => {
                 self.plan(Step::Look(Look::Holders), cx.now);
             }
@@ -174,11 +172,11 @@ impl Seat {
             Step::Break(_) => {
                 let hosts = core::mem::take(&mut take.breaking);
                 cx.notices.push(Notice::Broke { hosts, drive });
-                *cx.unclear |= !broken!(cx.rules, ValueAfterBreak);
+                self.stale_value = !broken!(cx.rules, ValueAfterBreak);
             }
             Step::Refresh(_) if take.own_found => {
                 cx.notices.push(Notice::TookOverOwn { drive });
-                *cx.unclear |= !broken!(cx.rules, ValueAfterBreak);
+                self.stale_value = !broken!(cx.rules, ValueAfterBreak);
             }
             _ => {}
         }
@@ -204,8 +202,8 @@ impl Seat {
             self.then(Step::Break(mode), cx);
         } else if take.witness {
             take.vote = Vote::Won;
-        } else if view.own.is_some() {
-            take.own_found |= !take.converting;
+        } else if view.own != Own::None {
+            take.own_found |= view.own == Own::Stale && !take.converting;
             self.then(Step::Refresh(mode), cx);
         } else if take.converting {
             self.close(Vote::Silent);
@@ -229,12 +227,12 @@ impl Seat {
     /// The value that came with the mutex.
     fn note_value(&mut self, heard: Heard, cx: &mut TakeContext<'_>) {
         let Heard::Table(view, _) = heard else { return };
-        if view.own.is_some() {
+        if view.own != Own::None {
             self.value = Some(view.value);
         }
         // A sharer may have changed the value while it was exclusive, and nothing that a REFRESH
         // carries is certain to be stored: only who is alone knows.
-        *cx.unclear |= view.has_others() && !broken!(cx.rules, ValueBesideSharers);
+        *cx.shared |= view.has_others() && !broken!(cx.rules, ValueBesideSharers);
     }
 
     /// Removes one unused mutex, or gives up.

@@ -1,6 +1,7 @@
 //! What a drive's table says about one mutex, seen by one host.
 
-use crate::api::{Conflict, DriveRef, Fingerprint};
+use crate::api::{Conflict, DriveRef};
+use crate::stamp::Stamp;
 use idm_protocol::{HostId, Mode, Record, ResourceId, State, Value};
 
 /// One mutex as a table read shows it.
@@ -10,36 +11,50 @@ pub(crate) struct View {
     pub(crate) live: Vec<Conflict>,
     /// Other hosts that hold it and are timed out.
     pub(crate) dead: Vec<(HostId, Mode)>,
-    /// How we hold it ourselves, timed out or not.
-    pub(crate) own: Option<Mode>,
+    /// Whether we hold it ourselves, timed out or not.
+    pub(crate) own: Own,
     /// The greatest value in any of its records. A drive may keep one value per mutex or one per
     /// record; the facts do not tell.
     pub(crate) value: Value,
 }
 
+/// Whether a host's own record stands in a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Own {
+    /// It does not.
+    None,
+    /// It does, from this acquisition.
+    Present,
+    /// It does, from an earlier life of this host.
+    Stale,
+}
+
 impl View {
-    /// Reads `table` for the mutex `resource`, as host `me`, which counts the set `fingerprint`.
+    /// Reads `table` for the mutex `resource`, as host `me`, whose records are stamped `stamp`.
     pub(crate) fn of(
         table: &[Record],
         resource: ResourceId,
         me: HostId,
-        fingerprint: Fingerprint,
+        stamp: Stamp,
         drive: DriveRef,
     ) -> View {
-        let mut view = View { live: Vec::new(), dead: Vec::new(), own: None, value: Value::ZERO };
+        let mut view =
+            View { live: Vec::new(), dead: Vec::new(), own: Own::None, value: Value::ZERO };
         // An end marker has a zero id and looks like the global lock: only records count.
         for record in table.iter().filter(|r| r.state.is_record() && r.resource == resource) {
             view.value = view.value.max(record.value);
             let mode = record.class.mode();
+            let theirs = Stamp::from_metadata(&record.metadata);
             match (record.host == me, record.state) {
                 (_, State::Unlocked) => {}
-                (true, _) => view.own = Some(mode),
+                (true, _) if theirs == Some(stamp) => view.own = Own::Present,
+                (true, _) => view.own = Own::Stale,
                 (false, State::TimedOut) => view.dead.push((record.host, mode)),
                 (false, _) => view.live.push(Conflict {
                     host: record.host,
                     mode,
                     drive,
-                    same_set: Fingerprint::from_metadata(&record.metadata) == Some(fingerprint),
+                    same_set: theirs.is_some_and(|t| t.fingerprint == stamp.fingerprint),
                 }),
             }
         }

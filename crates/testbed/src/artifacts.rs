@@ -48,10 +48,7 @@ impl Lvm2 {
 
     /// The newest release, with the layout table.
     pub fn newest() -> Lvm2 {
-        Lvm2 {
-            release: RELEASES[RELEASES.len() - 1],
-            variant: Variant::Shim,
-        }
+        Lvm2 { release: RELEASES[RELEASES.len() - 1], variant: Variant::Shim }
     }
 
     fn dir(&self) -> PathBuf {

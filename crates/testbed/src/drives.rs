@@ -36,11 +36,7 @@ impl Drives {
         if let Some(stdout) = emulator.stdout.as_mut() {
             BufReader::new(stdout).read_line(&mut line)?;
         }
-        let drives = Drives {
-            emulator,
-            dir: dir.to_owned(),
-            count,
-        };
+        let drives = Drives { emulator, dir: dir.to_owned(), count };
         if line.trim() != "ready" {
             let why = std::fs::read_to_string(dir.join("emulator.log")).unwrap_or_default();
             bail!("the emulated drives did not start: {line}{why}");

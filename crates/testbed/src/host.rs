@@ -93,10 +93,7 @@ impl Host {
 
     /// Starts lvmlockd and waits until it answers.
     pub fn start_lvmlockd(&mut self) -> Result<()> {
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.log_path())?;
+        let log = File::options().create(true).append(true).open(self.log_path())?;
         let mut nsenter = self
             .enter(&self.build.lvmlockd())
             .args(["-D", "-g", "idm"])
@@ -132,9 +129,7 @@ impl Host {
             bail!("lvmlockd is not running on host {}", self.name);
         };
         kill(daemon.pid, signal)?;
-        wait_until(START, "lvmlockd to end", || {
-            Ok(daemon.nsenter.try_wait()?)
-        })?;
+        wait_until(START, "lvmlockd to end", || Ok(daemon.nsenter.try_wait()?))?;
         Ok(())
     }
 
@@ -161,10 +156,7 @@ impl Host {
         let daemon = self.daemon()?;
         kill(daemon.pid, Signal::SIGCONT)?;
         // nsenter stops itself when the program that it waits for is stopped.
-        Ok(kill(
-            Pid::from_raw(daemon.nsenter.id().try_into()?),
-            Signal::SIGCONT,
-        )?)
+        Ok(kill(Pid::from_raw(daemon.nsenter.id().try_into()?), Signal::SIGCONT)?)
     }
 
     fn daemon(&self) -> Result<&Lvmlockd> {
@@ -200,9 +192,7 @@ impl Host {
     /// request will name.
     pub fn find_lv(&self, vg: &str, name: &str, pvs: &[String]) -> Result<Lv> {
         let path = format!("{vg}/{name}");
-        let output = self
-            .lvm(&["lvs", "--noheadings", "-o", "lv_uuid", &path])?
-            .success()?;
+        let output = self.lvm(&["lvs", "--noheadings", "-o", "lv_uuid", &path])?.success()?;
         Ok(Lv {
             vg: vg.to_owned(),
             name: name.to_owned(),
@@ -236,10 +226,7 @@ impl Host {
 
     fn timed(&self, program: &Path) -> Command {
         let mut command = self.enter(Path::new("timeout"));
-        command
-            .args(["--signal=KILL", COMMAND_SECONDS])
-            .arg(program)
-            .stdin(Stdio::null());
+        command.args(["--signal=KILL", COMMAND_SECONDS]).arg(program).stdin(Stdio::null());
         command
     }
 }
@@ -257,11 +244,7 @@ impl Drop for Host {
             let log = self.log();
             let lines: Vec<&str> = log.lines().collect();
             let tail = &lines[lines.len().saturating_sub(60)..];
-            eprintln!(
-                "--- lvmlockd on {} said last:\n{}",
-                self.name,
-                tail.join("\n")
-            );
+            eprintln!("--- lvmlockd on {} said last:\n{}", self.name, tail.join("\n"));
         }
     }
 }
