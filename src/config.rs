@@ -1,1 +1,226 @@
 //! Settings, from a file.
+//!
+//! The file is TOML; `/etc/lvm/lvmlockd-idm.conf`, or what the environment variable
+//! `LVMLOCKD_IDM_CONF` names. Without a file the defaults hold.
+//!
+//! ```toml
+//! # The lease in ms: how long a lock outlives a host that does not refresh it.
+//! lease_ms = 60000
+//! # Where the host's id is kept until the next boot.
+//! state_dir = "/run/lvmlockd-idm"
+//! # Run when a volume group's locks are about to be lost; the VG's name is appended.
+//! kill_command = ["/sbin/lvmlockctl", "--kill"]
+//!
+//! [global]
+//! # The drives of the global lock: the same list on every host.
+//! drives = ["/dev/disk/by-id/wwn-0x5000c500a1b2c3d4"]
+//!
+//! [emulator]   # only in builds with the feature `emulator`
+//! "/dev/loop3" = "/run/idm-emulator/d0.sock"
+//! ```
+
+use core::fmt;
+use core::time::Duration;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::env;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The file that is read where the environment names none.
+pub const DEFAULT_FILE: &str = "/etc/lvm/lvmlockd-idm.conf";
+/// The environment variable that names another file.
+pub const FILE_VARIABLE: &str = "LVMLOCKD_IDM_CONF";
+
+const DEFAULT_LEASE_MS: u64 = 60_000;
+/// Shorter leases are lost to an ordinary scheduling delay, longer ones keep a dead host's locks
+/// for more than an hour.
+const LEASE_MS: core::ops::RangeInclusive<u64> = 500..=3_600_000;
+const DEFAULT_STATE_DIR: &str = "/run/lvmlockd-idm";
+
+/// What can be set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The lease that drives are asked for.
+    pub lease: Duration,
+    /// Paths of the global lock's drives. Every host must name the same drives.
+    pub global_drives: Vec<String>,
+    /// Emulated drives: a path or plain name, and the socket that stands for it.
+    pub emulated: BTreeMap<String, PathBuf>,
+    /// Where state is kept that must not outlive the boot.
+    pub state_dir: PathBuf,
+    /// Program and arguments that are run when a VG's locks are about to be lost; the VG's name
+    /// is appended. `None`: `lvmlockctl --kill`.
+    pub kill_command: Option<Vec<String>>,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            lease: Duration::from_millis(DEFAULT_LEASE_MS),
+            global_drives: Vec::new(),
+            emulated: BTreeMap::new(),
+            state_dir: PathBuf::from(DEFAULT_STATE_DIR),
+            kill_command: None,
+        }
+    }
+}
+
+/// What is wrong with the settings. The text names the file and the key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError(String);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    lease_ms: Option<u64>,
+    state_dir: Option<PathBuf>,
+    kill_command: Option<Vec<String>>,
+    #[serde(default)]
+    global: RawGlobal,
+    emulator: Option<BTreeMap<String, PathBuf>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawGlobal {
+    #[serde(default)]
+    drives: Vec<String>,
+}
+
+impl Config {
+    /// The settings of this host. A file that the environment names must exist.
+    pub fn load() -> Result<Config, ConfigError> {
+        match env::var_os(FILE_VARIABLE) {
+            Some(file) => Config::from_file(Path::new(&file)),
+            None if Path::new(DEFAULT_FILE).exists() => Config::from_file(Path::new(DEFAULT_FILE)),
+            None => Ok(Config::default()),
+        }
+    }
+
+    /// The settings in a file.
+    pub fn from_file(file: &Path) -> Result<Config, ConfigError> {
+        let named = |why: &dyn fmt::Display| ConfigError(format!("{}: {why}", file.display()));
+        let text = fs::read_to_string(file).map_err(|error: io::Error| named(&error))?;
+        Config::parse(&text).map_err(|error| named(&error))
+    }
+
+    /// The settings in a text.
+    pub fn parse(text: &str) -> Result<Config, ConfigError> {
+        let raw: Raw = toml::from_str(text).map_err(|error| ConfigError(error.to_string()))?;
+        let lease_ms = raw.lease_ms.unwrap_or(DEFAULT_LEASE_MS);
+        if !LEASE_MS.contains(&lease_ms) {
+            return Err(ConfigError(format!(
+                "lease_ms = {lease_ms}: must be {} to {}",
+                LEASE_MS.start(),
+                LEASE_MS.end()
+            )));
+        }
+        let state_dir = raw.state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into());
+        if !state_dir.is_absolute() {
+            return Err(ConfigError(format!(
+                "state_dir = {state_dir:?}: must be an absolute path"
+            )));
+        }
+        if let Some(command) = &raw.kill_command {
+            check_command(command)?;
+        }
+        if raw.global.drives.iter().any(String::is_empty) {
+            return Err(ConfigError("[global] drives: has an empty path".into()));
+        }
+        let emulated = raw.emulator.unwrap_or_default();
+        if !emulated.is_empty() && !cfg!(feature = "emulator") {
+            return Err(ConfigError(
+                "[emulator]: this build cannot reach emulated drives (feature `emulator`)".into(),
+            ));
+        }
+        Ok(Config {
+            lease: Duration::from_millis(lease_ms),
+            global_drives: raw.global.drives,
+            emulated,
+            state_dir,
+            kill_command: raw.kill_command,
+        })
+    }
+}
+
+fn check_command(command: &[String]) -> Result<(), ConfigError> {
+    match command.first() {
+        Some(program) if Path::new(program).is_absolute() => Ok(()),
+        Some(program) => Err(ConfigError(format!(
+            "kill_command: the program {program:?} must be an absolute path"
+        ))),
+        None => Err(ConfigError("kill_command: names no program".into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> String {
+        Config::parse(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_empty_file_gives_the_defaults() {
+        let config = Config::parse("").unwrap();
+        assert_eq!(config, Config::default());
+        assert_eq!(config.lease, Duration::from_secs(60));
+        assert_eq!(config.state_dir, Path::new("/run/lvmlockd-idm"));
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let config = Config::parse(
+            "lease_ms = 5000\nstate_dir = \"/tmp/x\"\nkill_command = [\"/bin/k\", \"-9\"]\n\
+             [global]\ndrives = [\"/dev/sda\", \"/dev/sdb\"]\n",
+        )
+        .unwrap();
+        assert_eq!(config.lease, Duration::from_secs(5));
+        assert_eq!(config.state_dir, Path::new("/tmp/x"));
+        assert_eq!(config.kill_command.unwrap(), ["/bin/k", "-9"]);
+        assert_eq!(config.global_drives, ["/dev/sda", "/dev/sdb"]);
+    }
+
+    #[test]
+    fn wrong_keys_and_values_are_named() {
+        assert!(refused("leese_ms = 1").contains("leese_ms"));
+        assert!(refused("[global]\ndrive = []").contains("drive"));
+        assert!(refused("lease_ms = \"long\"").contains("lease_ms"));
+        assert!(refused("lease_ms = 499").contains("lease_ms = 499"));
+        assert!(refused("lease_ms = 3600001").contains("3600000"));
+        assert!(refused("lease_ms = -1").contains("lease_ms"));
+        assert!(refused("state_dir = \"run\"").contains("state_dir"));
+        assert!(refused("kill_command = []").contains("kill_command"));
+        assert!(refused("kill_command = [\"reboot\"]").contains("reboot"));
+        assert!(refused("[global]\ndrives = [\"\"]").contains("[global] drives"));
+    }
+
+    #[test]
+    fn emulated_drives_need_a_build_that_has_them() {
+        let text = "[emulator]\n\"/dev/loop3\" = \"/tmp/d0.sock\"\n";
+        if cfg!(feature = "emulator") {
+            let config = Config::parse(text).unwrap();
+            assert_eq!(config.emulated["/dev/loop3"], Path::new("/tmp/d0.sock"));
+        } else {
+            assert!(refused(text).contains("emulator"));
+        }
+    }
+
+    #[test]
+    fn errors_name_the_file() {
+        let missing = Path::new("/nonexistent/idm.conf");
+        let error = Config::from_file(missing).unwrap_err().to_string();
+        assert!(error.starts_with("/nonexistent/idm.conf: "), "{error}");
+    }
+}

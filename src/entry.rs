@@ -342,3 +342,61 @@ pub unsafe extern "C" fn lm_hosts_idm(ls: *mut Lockspace, _notify: c_int) -> c_i
 pub unsafe extern "C" fn lm_get_lockspaces_idm(_ls_rejoin: *mut ListHead) -> c_int {
     call("lm_get_lockspaces_idm", never_fails, |_| Ok(0))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all_errors() -> Vec<Error> {
+        let why = String::new;
+        vec![
+            Error::Held(why()),
+            Error::Storage(why()),
+            Error::Invalid(why()),
+            Error::NotRunning(why()),
+            Error::NoLockspace,
+            Error::Killed,
+            Error::Busy,
+            Error::AdoptNone,
+            Error::AdoptOtherMode,
+            Error::Internal(why()),
+        ]
+    }
+
+    #[test]
+    fn panic_becomes_an_error() {
+        let answer = call("lm_test", Error::errno, |_| panic!("a bug"));
+        assert_eq!(answer, -218);
+        let answer = call("lm_test", never_fails, |_| panic!("a bug"));
+        assert_eq!(answer, 0);
+    }
+
+    #[test]
+    fn core_gets_no_number_that_it_takes_for_something_else() {
+        for error in all_errors() {
+            for number in [Error::errno, Error::start_errno] {
+                let answer = call("lm_test", number, |_| Err(error.clone()));
+                assert!(answer < 0, "{error:?}");
+                assert!(answer != -libc::EUNATCH && answer != -1000, "{error:?}");
+            }
+            assert_eq!(call("lm_test", never_fails, |_| Err(error.clone())), 0);
+        }
+    }
+
+    #[test]
+    fn second_adopt_argument_is_garbage_in_old_releases() {
+        let layout = |adopt_args| Layout {
+            lockspace_pvs: 376,
+            adopt_args,
+            lvm_path: None,
+        };
+        assert_eq!(adopt(&layout(1), 0, 77), Adopt::default());
+        assert_eq!(adopt(&layout(1), 1, 0), Adopt::default());
+        let both = Adopt {
+            only: true,
+            ok: true,
+        };
+        assert_eq!(adopt(&layout(2), 1, 77), both);
+        assert_eq!(adopt(&layout(2), 0, 0), Adopt::default());
+    }
+}

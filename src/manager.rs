@@ -3,8 +3,18 @@
 //! State is keyed by the addresses of core's structs, never by name or uuid: several resource
 //! structs for one LV coexist, and late calls arrive for old ones (contract, section 0).
 
+use crate::config::{Config, DEFAULT_FILE};
 use crate::error::Error;
-use idm_protocol::Mode;
+use crate::lockspace::{Held, Lockspace};
+use crate::runtime::drives::{Drives, Members};
+use crate::runtime::{Answer, LockSpec, Runtime, Settings, clock, host_id};
+use crate::topology::Topology;
+use crate::transport;
+use core::time::Duration;
+use idm_engine::{Member, Outcome, Request, Timing};
+use idm_protocol::{HostId, IdError, Mode, ResourceId, Status, Value};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Address of core's `struct lockspace`, used as a name and never followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -68,54 +78,279 @@ pub struct ValBlk {
     pub r_version: u32,
 }
 
+/// Drives of one lock. lvmlockd's own limit for a VG is higher, but no host could renew on more.
+const MOST_DRIVES: usize = 512;
+/// What a request may take longer than the engine's patience before it is given up: the engine
+/// always answers in time, so this only guards against errors of our own.
+const GRACE: Duration = Duration::from_secs(3);
+/// How long [`Manager::unlock`] waits for the drives. The lvm command that follows on another host
+/// would otherwise be told "held by another host", and core does not try LV locks again. Healthy
+/// drives answer within milliseconds; more than half of them is enough.
+const SETTLE: Duration = Duration::from_millis(500);
+/// How long [`Manager::remove_lockspace`] waits: core ignores a shutdown where stopping takes more
+/// than 100 ms (contract, section 3.1).
+const STOP_SETTLE: Duration = Duration::from_millis(80);
+/// How long [`Manager::hosts`] waits: all of core is blocked meanwhile (contract, section 0).
+const COUNT_BOUND: Duration = Duration::from_secs(1);
+/// `LMUF_FREE_VG` of lvmlockd: the VG is being removed.
+const FREE_VG: u32 = 1;
+/// lvm2's usual path, which lvmlockctl's is derived from as lvmlockd does.
+const LVM_PATH: &str = "/sbin/lvm";
+
 /// The lock manager: one per process.
-pub struct Manager {}
+pub struct Manager {
+    config: Result<Config, String>,
+    /// Given, in tests; otherwise kept in the state directory.
+    host: Option<HostId>,
+    lvm_path: Arc<OnceLock<String>>,
+    running: Mutex<Option<Running>>,
+    state: Mutex<State>,
+}
+
+/// What exists since the first lockspace was prepared.
+#[derive(Clone)]
+struct Running {
+    runtime: Arc<Runtime>,
+    host: HostId,
+    timing: Timing,
+    global_drives: Vec<String>,
+}
+
+#[derive(Default)]
+struct State {
+    lockspaces: HashMap<LockspaceKey, Arc<Lockspace>>,
+    resources: HashMap<ResourceKey, Held>,
+    /// Which resource struct holds a lock.
+    holders: HashMap<ResourceId, ResourceKey>,
+}
+
+impl State {
+    fn hold(&mut self, key: ResourceKey, held: Held) {
+        self.holders.insert(held.spec.resource, key);
+        self.resources.insert(key, held);
+    }
+
+    fn drop_hold(&mut self, key: ResourceKey) -> Option<Held> {
+        let held = self.resources.remove(&key)?;
+        self.holders.remove(&held.spec.resource);
+        Some(held)
+    }
+}
+
+impl From<IdError> for Error {
+    fn from(error: IdError) -> Error {
+        Error::Invalid(error.to_string())
+    }
+}
 
 impl Manager {
     /// The process's lock manager.
     pub fn get() -> &'static Manager {
-        todo!()
+        static MANAGER: OnceLock<Manager> = OnceLock::new();
+        MANAGER.get_or_init(|| {
+            let config = Config::load().map_err(|error| error.to_string());
+            if let Err(error) = &config {
+                log::error!("{error}");
+            }
+            Manager::make(config, None)
+        })
     }
 
-    /// Takes note of a lockspace and checks that its drives can be used at all.
+    /// A lock manager of its own, as if it were another host's. Dropping it is the sudden death of
+    /// that host: nothing is released.
+    pub fn new(config: Config, host: HostId) -> Manager {
+        Manager::make(Ok(config), Some(host))
+    }
+
+    fn make(config: Result<Config, String>, host: Option<HostId>) -> Manager {
+        Manager {
+            config,
+            host,
+            lvm_path: Arc::default(),
+            running: Mutex::default(),
+            state: Mutex::default(),
+        }
+    }
+
+    /// Tells where lvm2 was installed (its `LVM_PATH`): `lvmlockctl` is beside it. Only the first
+    /// call counts.
+    pub fn set_lvm_path(&self, path: &str) {
+        self.lvm_path.get_or_init(|| path.to_owned());
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn running(&self) -> Result<Running, Error> {
+        let mut slot = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(running) = &*slot {
+            return Ok(running.clone());
+        }
+        let running = self.start()?;
+        *slot = Some(running.clone());
+        Ok(running)
+    }
+
+    fn start(&self) -> Result<Running, Error> {
+        let config = self
+            .config
+            .as_ref()
+            .map_err(|why| Error::Invalid(why.clone()))?;
+        let host = match self.host {
+            Some(host) => host,
+            None => host_id::load(&config.state_dir).map_err(|error| {
+                Error::Internal(format!(
+                    "no host id can be kept in {}: {error}",
+                    config.state_dir.display()
+                ))
+            })?,
+        };
+        let timing = Timing::for_lease(config.lease);
+        let topology = Topology::new(config.emulated.clone());
+        let connect = transport::connector(topology.clone(), command_timeout(&timing));
+        let settings = Settings {
+            host,
+            timing,
+            kill_command: self.kill_command(config),
+        };
+        let drives = Arc::new(Drives::new(topology, connect));
+        let runtime = Runtime::start(drives, settings)
+            .map_err(|error| Error::Internal(format!("no thread can be started: {error}")))?;
+        Ok(Running {
+            runtime: Arc::new(runtime),
+            host,
+            timing,
+            global_drives: config.global_drives.clone(),
+        })
+    }
+
+    fn kill_command(&self, config: &Config) -> Arc<dyn Fn() -> Vec<String> + Send + Sync> {
+        let configured = config.kill_command.clone();
+        let lvm_path = self.lvm_path.clone();
+        Arc::new(move || {
+            configured.clone().unwrap_or_else(|| {
+                let lvm = lvm_path.get().map_or(LVM_PATH, String::as_str);
+                vec![format!("{lvm}lockctl"), "--kill".to_owned()]
+            })
+        })
+    }
+
+    /// Takes note of a lockspace and checks that its drives can be used at all: a majority of a
+    /// VG's drives must answer. The global lockspace is always accepted, because without it core
+    /// fails even commands that only read; its lock then says what is missing.
     pub fn prepare_lockspace(&self, key: LockspaceKey, scope: Scope) -> Result<(), Error> {
-        let _ = (key, scope);
-        todo!()
+        let running = self.running()?;
+        let lockspace = Lockspace::new(scope, &running.global_drives)?;
+        if !lockspace.is_global {
+            running.check_drives(&lockspace)?;
+        } else if running.global_drives.is_empty() {
+            log::warn!("{}", no_global_drives());
+        }
+        self.state().lockspaces.insert(key, Arc::new(lockspace));
+        Ok(())
     }
 
     /// Starts the lockspace. On failure everything from prepare is forgotten (core never calls
     /// remove then).
     pub fn add_lockspace(&self, key: LockspaceKey, adopt: Adopt) -> Result<(), Error> {
-        let _ = (key, adopt);
-        todo!()
+        let added = self.start_lockspace(key, adopt);
+        if added.is_err() {
+            self.state().lockspaces.remove(&key);
+        }
+        added
     }
 
-    /// Stops the lockspace; `free_vg`: the VG is being removed.
+    fn start_lockspace(&self, key: LockspaceKey, adopt: Adopt) -> Result<(), Error> {
+        let lockspace = self.lockspace(key)?;
+        if adopt.only {
+            return Err(Error::AdoptNone);
+        }
+        if !lockspace.is_global {
+            let running = self.running()?;
+            let request = Request::Acquire {
+                mode: Mode::Shared,
+                members: running.drives_of(&lockspace.paths())?.members,
+                witnesses: Vec::new(),
+            };
+            match running.request(lockspace.membership(), request) {
+                Answer::Done(Outcome::Granted(_)) => {}
+                other => return Err(refused(&lockspace.membership(), other)),
+            }
+        }
+        lockspace.set_started();
+        log::info!("{}: started", lockspace.owner.name);
+        Ok(())
+    }
+
+    /// Stops the lockspace; `free_vg`: the VG is being removed. Takes less than 100 ms: what drives
+    /// have not answered by then is followed up in the background.
     pub fn remove_lockspace(&self, key: LockspaceKey, free_vg: bool) -> Result<(), Error> {
-        let _ = (key, free_vg);
-        todo!()
+        let mut state = self.state();
+        let Some(lockspace) = state.lockspaces.remove(&key) else {
+            return Ok(());
+        };
+        let keys: Vec<ResourceKey> = state
+            .resources
+            .iter()
+            .filter(|(_, held)| Arc::ptr_eq(&held.lockspace, &lockspace))
+            .map(|(&key, _)| key)
+            .collect();
+        let held: Vec<Held> = keys
+            .into_iter()
+            .filter_map(|key| state.drop_hold(key))
+            .collect();
+        drop(state);
+        let running = self.running()?;
+        for held in held {
+            log::debug!("{}: released with its lockspace", held.spec.label);
+            running.runtime.release(held.spec);
+        }
+        if lockspace.is_started() && !lockspace.is_global {
+            // Waited for, so that a vgremove on another host does not count this one any more.
+            let bound = patience_for(&lockspace, STOP_SETTLE);
+            let release = Request::Release { value: None };
+            running
+                .runtime
+                .request(lockspace.membership(), release, bound);
+        }
+        let removed = if free_vg { " and removed" } else { "" };
+        log::info!("{}: stopped{removed}", lockspace.owner.name);
+        Ok(())
     }
 
     /// The VG's PVs, read afresh because a repeated start replaces them.
     pub fn set_pvs(&self, key: LockspaceKey, pvs: Vec<String>) {
-        let _ = (key, pvs);
-        todo!()
+        if let Ok(lockspace) = self.lockspace(key) {
+            lockspace.set_paths(pvs);
+        }
     }
 
-    /// Takes note of a resource. Optional before [`Manager::lock`].
+    /// Takes note of a resource. Optional before [`Manager::lock`], and without effect: a resource
+    /// that holds nothing has no state.
     pub fn add_resource(&self, lockspace: LockspaceKey, key: ResourceKey) {
         let _ = (lockspace, key);
-        todo!()
     }
 
     /// Forgets a resource; never unlocks what another resource holds. May come after its
     /// lockspace is gone, and for resources that were never seen.
     pub fn remove_resource(&self, key: ResourceKey) {
-        let _ = key;
-        todo!()
+        let Some(held) = self.state().drop_hold(key) else {
+            return;
+        };
+        log::warn!(
+            "{}: core forgets it without unlock, releasing it",
+            held.spec.label
+        );
+        if let Ok(running) = self.running() {
+            running.runtime.release(held.spec);
+        }
     }
 
     /// Takes a lock. The value block is all zero where there is no value or it cannot be trusted.
+    ///
+    /// A lock that this very resource already holds is a success, or a change of its mode: core
+    /// asks that way after it lost count (contract, section 3.3).
     pub fn lock(
         &self,
         lockspace: LockspaceKey,
@@ -124,30 +359,324 @@ impl Manager {
         mode: Mode,
         adopt: Adopt,
     ) -> Result<ValBlk, Error> {
-        let _ = (lockspace, key, resource, mode, adopt);
-        todo!()
+        let lockspace = self.lockspace(lockspace)?;
+        if !lockspace.is_started() {
+            return Err(Error::NoLockspace);
+        }
+        if lockspace.owner.is_killed() {
+            return Err(Error::Killed);
+        }
+        let spec = lockspace.spec(&resource)?.ok_or_else(|| {
+            Error::Invalid(format!("{} has no such resource", lockspace.owner.name))
+        })?;
+        if adopt.only {
+            return Err(Error::AdoptNone);
+        }
+        let running = self.running()?;
+        if self.holds_already(&running, key, &spec, mode)? {
+            return Ok(ValBlk::default());
+        }
+        if self.state().holders.contains_key(&spec.resource) {
+            return Err(Error::Held(format!("{}: held by this host", spec.label)));
+        }
+        let request = running.acquire(&lockspace, &resource, mode)?;
+        let read = match running.request(spec.clone(), request) {
+            Answer::Done(Outcome::Granted(read)) => read,
+            other => return Err(refused(&spec, other)),
+        };
+        log::debug!("{}: held {mode}", spec.label);
+        let id = spec.resource;
+        let held = Held {
+            lockspace: lockspace.clone(),
+            spec,
+            mode,
+        };
+        self.state().hold(key, held);
+        match resource {
+            Resource::Lv { .. } => Ok(ValBlk::default()),
+            Resource::Global | Resource::Vg => Ok(lockspace.value(id, |value| value.read(read))),
+        }
+    }
+
+    /// Whether a resource holds the lock that it asks for, now in the mode that it asks for.
+    fn holds_already(
+        &self,
+        running: &Running,
+        key: ResourceKey,
+        spec: &LockSpec,
+        mode: Mode,
+    ) -> Result<bool, Error> {
+        let Some(held) = self.state().resources.get(&key).cloned() else {
+            return Ok(false);
+        };
+        if held.spec.resource != spec.resource {
+            log::warn!(
+                "{}: its resource is now another's, releasing it",
+                held.spec.label
+            );
+        } else if running.runtime.mode(spec.resource).is_some() {
+            log::info!("{}: asked for again, now {mode}", spec.label);
+            self.convert(key, mode, 0)?;
+            return Ok(true);
+        }
+        // Another one, or a lock that was lost: it has to be given up first.
+        self.state().drop_hold(key);
+        running.runtime.release(held.spec);
+        Ok(false)
     }
 
     /// Changes the mode of a held lock; `r_version` is 0 where there is nothing to publish.
     pub fn convert(&self, key: ResourceKey, mode: Mode, r_version: u32) -> Result<(), Error> {
-        let _ = (key, mode, r_version);
-        todo!()
+        let held = self.state().resources.get(&key).cloned();
+        let held =
+            held.ok_or_else(|| Error::Invalid("convert of a lock that is not held".into()))?;
+        let promotes = mode > held.mode;
+        if promotes && held.lockspace.owner.is_killed() {
+            return Err(Error::Killed);
+        }
+        let publish = r_version != 0 && held.mode == Mode::Exclusive;
+        let value = publish.then(|| timestamp(&held, r_version));
+        if mode == held.mode && value.is_none() {
+            return Ok(());
+        }
+        let answer = self
+            .running()?
+            .request(held.spec.clone(), Request::Convert { mode, value });
+        match answer {
+            Answer::Done(Outcome::Converted { .. }) => {}
+            // It goes on, and until it is finished other hosts are kept out as before. Core would
+            // otherwise go on with an exclusive lock that becomes a shared one behind its back.
+            Answer::TimedOut if !promotes => {
+                log::warn!(
+                    "{}: conversion to {mode} is not finished yet",
+                    held.spec.label
+                );
+            }
+            other => return Err(refused(&held.spec, other)),
+        }
+        log::debug!("{}: now held {mode}", held.spec.label);
+        if let Some(held) = self.state().resources.get_mut(&key) {
+            held.mode = mode;
+        }
+        Ok(())
     }
 
     /// Gives a lock up. Never fails: what the drives did not take is followed up.
     pub fn unlock(&self, key: ResourceKey, r_version: u32, lmu_flags: u32) {
-        let _ = (key, r_version, lmu_flags);
-        todo!()
+        let Some(held) = self.state().drop_hold(key) else {
+            log::debug!("unlock of a lock that is not held");
+            return;
+        };
+        // A removed VG's value changes too, so that no host takes its cached state for current.
+        let publish = held.mode == Mode::Exclusive
+            && held.spec.role.keeps_value()
+            && (r_version != 0 || lmu_flags & FREE_VG != 0);
+        let value = publish.then(|| timestamp(&held, r_version));
+        let Ok(running) = self.running() else {
+            return;
+        };
+        let bound = patience_for(&held.lockspace, SETTLE);
+        let label = held.spec.label.clone();
+        let release = Request::Release { value };
+        match running.runtime.request(held.spec, release, bound) {
+            Answer::Done(_) => log::debug!("{label}: released"),
+            _ => log::info!("{label}: released, some drives have not answered yet"),
+        }
     }
 
-    /// The number of other hosts that have the lockspace started.
+    /// The number of other hosts that have the lockspace started: hosts with a live record of the
+    /// VG's on a majority of its drives, membership or lock.
     pub fn hosts(&self, key: LockspaceKey) -> Result<u32, Error> {
-        let _ = key;
-        todo!()
+        let lockspace = self.lockspace(key)?;
+        let running = self.running()?;
+        let members = running.drives_of(&lockspace.paths())?.members;
+        let enough = majority(members.len());
+        let answers = running.runtime.read_tables(&members, enough, COUNT_BOUND);
+        let tables: Vec<_> = answers
+            .into_iter()
+            .filter_map(|(_, table)| table.ok())
+            .collect();
+        if tables.len() < enough {
+            return Err(Error::Storage(format!(
+                "{}: {} of {} drives could be read, {enough} are needed to count its hosts",
+                lockspace.owner.name,
+                tables.len(),
+                members.len()
+            )));
+        }
+        let hosts: HashSet<HostId> = tables
+            .iter()
+            .flatten()
+            .filter(|record| record.state.is_live() && lockspace.owns(&record.resource))
+            .map(|record| record.host)
+            .filter(|&host| host != running.host)
+            .collect();
+        for host in &hosts {
+            log::info!("{}: started on host {host}", lockspace.owner.name);
+        }
+        Ok(u32::try_from(hosts.len()).unwrap_or(u32::MAX))
     }
 
-    /// Whether IDM can be used on this host. Quick, and never waits for a drive.
+    /// Whether IDM can be used on this host: the global lock's drives are configured, or a VG is
+    /// started. Quick, and never waits for a drive.
     pub fn is_running(&self) -> bool {
-        todo!()
+        let configured = match &self.config {
+            Ok(config) => !config.global_drives.is_empty(),
+            Err(_) => false,
+        };
+        let started = |lockspace: &Arc<Lockspace>| !lockspace.is_global && lockspace.is_started();
+        configured || self.state().lockspaces.values().any(started)
     }
+
+    fn lockspace(&self, key: LockspaceKey) -> Result<Arc<Lockspace>, Error> {
+        let state = self.state();
+        state
+            .lockspaces
+            .get(&key)
+            .cloned()
+            .ok_or(Error::NoLockspace)
+    }
+}
+
+impl Running {
+    /// Makes a request and waits for its end, longer than the engine ever takes.
+    fn request(&self, spec: LockSpec, request: Request) -> Answer {
+        self.runtime
+            .request(spec, request, self.timing.patience + GRACE)
+    }
+
+    fn drives_of(&self, paths: &[String]) -> Result<Members, Error> {
+        let members = self.runtime.drives().members(paths);
+        if members.members.len() > MOST_DRIVES {
+            return Err(Error::Invalid(format!(
+                "{} drives are more than the {MOST_DRIVES} that one lock can have",
+                members.members.len()
+            )));
+        }
+        Ok(members)
+    }
+
+    /// The request for a resource's lock: the global lock's and a VG's on all of its drives, an
+    /// LV's on those it is on, with the VG's others as witnesses.
+    fn acquire(
+        &self,
+        lockspace: &Lockspace,
+        resource: &Resource,
+        mode: Mode,
+    ) -> Result<Request, Error> {
+        let all = self.drives_of(&lockspace.paths())?.members;
+        let (members, witnesses) = match resource {
+            Resource::Lv { pvs, .. } if !pvs.is_empty() => {
+                let members = self.drives_of(pvs)?.members;
+                let others: Vec<Member> = all
+                    .into_iter()
+                    .filter(|other| !members.contains(other))
+                    .collect();
+                (members, others)
+            }
+            _ => (all, Vec::new()),
+        };
+        if members.is_empty() {
+            return Err(Error::Storage(if lockspace.is_global {
+                no_global_drives()
+            } else {
+                format!("{} has no drives", lockspace.owner.name)
+            }));
+        }
+        Ok(Request::Acquire {
+            mode,
+            members,
+            witnesses,
+        })
+    }
+
+    /// Whether a majority of a VG's drives has IDM and answers.
+    fn check_drives(&self, lockspace: &Lockspace) -> Result<(), Error> {
+        let vg = &lockspace.owner.name;
+        let drives = self.drives_of(&lockspace.paths())?;
+        let total = drives.members.len();
+        if total == 0 {
+            return Err(Error::Invalid(format!("{vg} has no drives")));
+        }
+        let enough = majority(total);
+        let too_few = |why: String| format!("{vg}: {why}; {enough} of {total} drives are needed");
+        if drives.found < enough {
+            return Err(match drives.unusable {
+                Some(unusable) => Error::Invalid(too_few(unusable.to_string())),
+                None => Error::Storage(too_few(format!("{} drives can be found", drives.found))),
+            });
+        }
+        let bound = self.timing.patience;
+        let answers = self.runtime.read_tables(&drives.members, enough, bound);
+        let mut readable = 0;
+        let mut without = Vec::new();
+        for (drive, table) in answers {
+            match table {
+                Ok(_) => readable += 1,
+                Err(Status::Unsupported) => {
+                    without.push(format!("{} has no IDM", self.runtime.drives().name(drive)));
+                }
+                Err(_) => {}
+            }
+        }
+        for why in &without {
+            log::error!("{vg}: {why}; it counts as a drive that does not answer");
+        }
+        if readable >= enough {
+            return Ok(());
+        }
+        without.push(format!("{readable} drives answer"));
+        Err(Error::Storage(too_few(without.join(", "))))
+    }
+}
+
+/// How long to wait for a release: not at all where the lockspace lost its locks, because core
+/// must go on promptly then (contract, section 6).
+fn patience_for(lockspace: &Lockspace, usual: Duration) -> Duration {
+    if lockspace.owner.is_killed() {
+        Duration::ZERO
+    } else {
+        usual
+    }
+}
+
+/// The time for one command, so that several fit into a lease. On block nodes the kernel makes 7 s
+/// of anything shorter.
+fn command_timeout(timing: &Timing) -> Duration {
+    timing.lease / 8
+}
+
+fn majority(drives: usize) -> usize {
+    drives / 2 + 1
+}
+
+/// The timestamp to publish with a held lock, noted with the version that it stands for.
+fn timestamp(held: &Held, r_version: u32) -> Value {
+    held.lockspace.value(held.spec.resource, |value| {
+        let timestamp = value.next(clock::wall_us());
+        value.wrote(timestamp, r_version);
+        timestamp
+    })
+}
+
+/// The error for a request that was not granted.
+fn refused(spec: &LockSpec, answer: Answer) -> Error {
+    let label = &spec.label;
+    match answer {
+        Answer::Done(Outcome::Refused(refusal)) => {
+            log::info!("{label}: {refusal}");
+            Error::from(&refusal)
+        }
+        Answer::Done(outcome) => Error::Internal(format!("{label}: unexpected {outcome:?}")),
+        Answer::Killed => Error::Killed,
+        Answer::Failed(why) => Error::Internal(why),
+        Answer::TimedOut => Error::Storage(format!("{label}: no decision in time")),
+    }
+}
+
+fn no_global_drives() -> String {
+    format!(
+        "no drives for the global lock: name the same drives on every host in {DEFAULT_FILE}, as \
+         [global] drives = [\"/dev/...\"]"
+    )
 }

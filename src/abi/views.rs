@@ -278,3 +278,202 @@ unsafe fn bounded_string(text: *const c_char, size: usize, what: &str) -> Result
         Err(_) => Err(Error::Invalid(format!("the {what} is not UTF-8: {}", bytes.escape_ascii()))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::ffi::CStr;
+    use proptest::prelude::*;
+
+    const LAYOUT: Layout = Layout {
+        lockspace_pvs: 304,
+        adopt_args: 2,
+        lvm_path: None,
+    };
+
+    /// A `struct lockspace` of 2.03.31, as bytes.
+    #[repr(C, align(16))]
+    struct Memory([u8; 480]);
+
+    impl Memory {
+        fn new(name: &[u8], vg_name: &[u8], vg_uuid: &[u8]) -> Memory {
+            let mut memory = Memory([0; 480]);
+            for (offset, text) in [(16, name), (81, vg_name), (146, vg_uuid)] {
+                memory.0[offset..offset + text.len()].copy_from_slice(text);
+            }
+            memory
+        }
+
+        fn set_pvs(&mut self, pvs: Pvs) {
+            // SAFETY: 304 + 16 bytes are inside, and 304 is a multiple of the alignment.
+            unsafe { self.0.as_mut_ptr().add(304).cast::<Pvs>().write(pvs) };
+        }
+
+        fn view(&mut self) -> LockspaceView {
+            // SAFETY: the tests keep the memory as long as the view.
+            unsafe { LockspaceView::new(self.0.as_mut_ptr().cast()) }.unwrap()
+        }
+    }
+
+    /// A list as core makes it, from malloc.
+    fn core_pvs(paths: &[Option<&CStr>]) -> Pvs {
+        // SAFETY: every entry is written before the list is used; the array is big enough.
+        unsafe {
+            let path: *mut *mut c_char = libc::calloc(paths.len().max(1), 8).cast();
+            for (i, text) in paths.iter().enumerate() {
+                *path.add(i) = text.map_or(ptr::null_mut(), |text| libc::strdup(text.as_ptr()));
+            }
+            Pvs {
+                path,
+                num: paths.len() as c_int,
+            }
+        }
+    }
+
+    const UUID: &[u8] = b"Fw4xZP-2NTq-Ysm0-7dHj-b2nS-xBcf-PfAQ9g";
+
+    #[test]
+    fn global_lockspace() {
+        let mut memory = Memory::new(b"lvm_global", b"", b"");
+        memory.set_pvs(Pvs {
+            path: ptr::null_mut(),
+            num: 3,
+        });
+        assert_eq!(memory.view().scope(&LAYOUT), Ok(Scope::Global));
+        assert_eq!(memory.view().pvs(&LAYOUT), Ok(vec![]));
+        // A VG that is called "global" has the same lockspace name.
+        let mut memory = Memory::new(b"lvm_global", b"global", UUID);
+        assert!(matches!(
+            memory.view().scope(&LAYOUT),
+            Ok(Scope::Vg { name, .. }) if name == "global"
+        ));
+        let mut memory = Memory::new(b"lvm_", b"", b"");
+        assert!(memory.view().scope(&LAYOUT).is_err());
+    }
+
+    #[test]
+    fn vg_lockspace_with_its_pvs() {
+        let mut memory = Memory::new(b"lvm_vg0", b"vg0", UUID);
+        let mut pvs = core_pvs(&[Some(c"/dev/sda"), Some(c"/dev/mapper/mpatha")]);
+        memory.set_pvs(Pvs {
+            path: pvs.path,
+            num: pvs.num,
+        });
+        let expected = vec!["/dev/sda".to_owned(), "/dev/mapper/mpatha".to_owned()];
+        assert_eq!(
+            memory.view().scope(&LAYOUT),
+            Ok(Scope::Vg {
+                name: "vg0".into(),
+                uuid: String::from_utf8(UUID.to_vec()).unwrap(),
+                pvs: expected.clone()
+            })
+        );
+        assert_eq!(memory.view().to_string(), "lvm_vg0");
+        // SAFETY: made above; the lockspace is not looked at again.
+        assert_eq!(unsafe { take_pvs(&mut pvs) }, Ok(expected));
+    }
+
+    #[test]
+    fn names_without_end_are_refused() {
+        let mut memory = Memory::new(&[b'x'; 65], &[b'y'; 65], &[b'z'; 64]);
+        let error = memory.view().scope(&LAYOUT).unwrap_err().to_string();
+        assert_eq!(error, "the VG name is too long");
+        assert_eq!(memory.view().to_string(), "?");
+        let mut memory = Memory::new(b"lvm_v", b"v", &[b'z'; 64]);
+        let error = memory.view().scope(&LAYOUT).unwrap_err().to_string();
+        assert_eq!(error, "the VG uuid is too long");
+        let mut memory = Memory::new(b"lvm_v", b"v\xff", UUID);
+        let error = memory.view().scope(&LAYOUT).unwrap_err().to_string();
+        assert_eq!(error, "the VG name is not UTF-8: v\\xff");
+    }
+
+    #[test]
+    fn taken_lists_are_empty_whatever_was_in_them() {
+        let cases: [&[Option<&CStr>]; 4] = [
+            &[],
+            &[Some(c"/dev/sda"), None, Some(c"/dev/sdb")],
+            &[Some(c"/dev/\xff")],
+            &[Some(c"/dev/sda"), Some(c"/dev/sdb")],
+        ];
+        for (paths, good) in cases.into_iter().zip([true, false, false, true]) {
+            let mut pvs = core_pvs(paths);
+            // SAFETY: made above.
+            let taken = unsafe { take_pvs(&mut pvs) };
+            assert_eq!(taken.is_ok(), good, "{paths:?}");
+            assert!(pvs.path.is_null() && pvs.num == 0, "{paths:?}");
+        }
+        let mut stale = Pvs {
+            path: ptr::null_mut(),
+            num: 7,
+        };
+        // SAFETY: NULL or no array.
+        unsafe {
+            assert_eq!(take_pvs(&mut stale), Ok(vec![]));
+            assert_eq!(take_pvs(ptr::null_mut()), Ok(vec![]));
+        }
+        assert_eq!(stale.num, 0);
+    }
+
+    #[test]
+    fn resources_by_type() {
+        let mut memory = [0u8; 224];
+        memory[16..20].copy_from_slice(b"VGLK");
+        let expected = [
+            (1, Some(ResourceType::Global)),
+            (2, Some(ResourceType::Vg)),
+            (3, Some(ResourceType::Lv)),
+            (0, None),
+            (4, None),
+            (255, None),
+        ];
+        for (value, resource_type) in expected {
+            memory[81] = value;
+            // SAFETY: as large as the largest struct resource.
+            let view = unsafe { ResourceView::new(memory.as_mut_ptr().cast()) }.unwrap();
+            assert_eq!(view.resource_type().ok(), resource_type);
+            assert_eq!(view.to_string(), "VGLK");
+        }
+        // SAFETY: NULL is allowed.
+        assert!(unsafe { ResourceView::new(ptr::null_mut()) }.is_err());
+    }
+
+    #[test]
+    fn test_remote_bits() {
+        let mut memory = [0u8; 224];
+        for (flags, excludes) in [
+            (0b0000_1111, (false, false)),
+            (0b0001_0000, (true, true)),
+            (0b0010_0000, (false, true)),
+        ] {
+            memory[100] = flags;
+            // SAFETY: as large as the largest struct resource.
+            let view = unsafe { ResourceView::new(memory.as_mut_ptr().cast()) }.unwrap();
+            let found = (
+                view.test_remote_excludes(Mode::Shared),
+                view.test_remote_excludes(Mode::Exclusive),
+            );
+            assert_eq!(found, excludes, "{flags:08b}");
+        }
+    }
+
+    #[test]
+    fn modes() {
+        assert_eq!(mode(2), Ok(Mode::Shared));
+        assert_eq!(mode(3), Ok(Mode::Exclusive));
+        for other in [-1, 0, 1, 4, c_int::MAX, c_int::MIN] {
+            assert!(mode(other).is_err());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn strings_end_where_c_says(bytes in proptest::collection::vec(any::<u8>(), 1..100)) {
+            // SAFETY: nothing beyond `bytes` may be read.
+            let text = unsafe { bounded_string(bytes.as_ptr().cast(), bytes.len(), "text") };
+            match CStr::from_bytes_until_nul(&bytes).ok().map(CStr::to_str) {
+                Some(Ok(expected)) => prop_assert_eq!(text, Ok(expected.to_owned())),
+                Some(Err(_)) | None => prop_assert!(matches!(text, Err(Error::Invalid(_)))),
+            }
+        }
+    }
+}

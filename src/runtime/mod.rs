@@ -1,1 +1,305 @@
 //! One reactor that owns the engines; workers that block in the kernel.
+//!
+//! lvmlockd's threads hand a request to the reactor and wait for the answer, for a bounded time.
+//! The reactor never blocks on a drive: it hands commands to the workers of the drive that they
+//! are for, and gets the replies back through its one channel. So a drive that hangs holds its own
+//! workers and nobody else, and no lock of ours is held across I/O.
+//!
+//! Threads start with the first request, after lvmlockd has become a daemon.
+
+pub mod clock;
+pub mod drives;
+pub mod host_id;
+pub mod kill;
+mod reactor;
+pub mod thread;
+
+use core::time::Duration;
+use drives::{Completion, Drives};
+use idm_engine::{Command, Event, Instant, Lock, LockConfig, Outcome, Request, RequestError};
+use idm_engine::{DriveRef, Member, Timing, Token};
+use idm_protocol::{DriveCommand, HostId, Mode, Record, Reply, ResourceId};
+use reactor::{Message, Reactor};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread::JoinHandle;
+
+/// What a lock belongs to: a started lockspace, as far as the runtime needs to know it.
+#[derive(Debug)]
+pub struct Owner {
+    /// For messages: `volume group vg0`, `the global lock`.
+    pub name: String,
+    /// The VG that the kill command is run for when its locks are about to be lost. `None`: locks
+    /// that are lost are logged and taken again by the next request.
+    pub kill: Option<String>,
+    killed: AtomicBool,
+}
+
+impl Owner {
+    /// A lockspace that has lost nothing.
+    pub fn new(name: String, kill: Option<String>) -> Owner {
+        Owner {
+            name,
+            kill,
+            killed: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether locks of the lockspace were lost, so that it must be dropped.
+    pub fn is_killed(&self) -> bool {
+        self.killed.load(Ordering::Acquire)
+    }
+}
+
+/// What a lock is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The global lock.
+    Global,
+    /// A VG's lock.
+    Vg,
+    /// An LV's lock.
+    Lv,
+    /// Shows other hosts that this one has the VG started. Taken again when it is lost; nothing
+    /// else depends on it.
+    Membership,
+}
+
+impl Role {
+    /// Whether the mutex carries a value that outlives the lock.
+    pub fn keeps_value(self) -> bool {
+        matches!(self, Role::Global | Role::Vg)
+    }
+}
+
+/// Which lock a request is for.
+#[derive(Clone, Debug)]
+pub struct LockSpec {
+    /// The mutex. There is one lock of each in the process, however many callers name it.
+    pub resource: ResourceId,
+    /// For messages: `LV lock … of volume group vg0`.
+    pub label: String,
+    /// What it is for.
+    pub role: Role,
+    /// Who asks.
+    pub owner: Arc<Owner>,
+}
+
+/// How a request ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// As the engine says.
+    Done(Outcome),
+    /// Refused, because the lockspace lost its locks.
+    Killed,
+    /// Not begun, or given up; nothing of it remains.
+    Failed(String),
+    /// Not answered in time. Whatever comes of it later is undone.
+    TimedOut,
+}
+
+/// What the runtime works by.
+pub struct Settings {
+    /// This host.
+    pub host: HostId,
+    /// Times of the locks.
+    pub timing: Timing,
+    /// Program and arguments that are run when a VG's locks are about to be lost.
+    pub kill_command: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
+}
+
+/// A lock, as the reactor uses it. [`Lock`] is the one that is used; tests use others.
+pub(crate) trait Engine: Send {
+    fn request(&mut self, request: Request, now: Instant) -> Result<(), RequestError>;
+    fn on_reply(&mut self, token: Token, reply: Reply, now: Instant);
+    fn on_timer(&mut self, now: Instant);
+    fn next_command(&mut self, now: Instant) -> Option<Command>;
+    fn next_deadline(&self) -> Option<Instant>;
+    fn next_event(&mut self) -> Option<Event>;
+    fn mode(&self) -> Option<Mode>;
+    fn safe_until(&self) -> Option<Instant>;
+    fn is_idle(&self) -> bool;
+}
+
+impl Engine for Lock {
+    fn request(&mut self, request: Request, now: Instant) -> Result<(), RequestError> {
+        Lock::request(self, request, now)
+    }
+    fn on_reply(&mut self, token: Token, reply: Reply, now: Instant) {
+        Lock::on_reply(self, token, reply, now);
+    }
+    fn on_timer(&mut self, now: Instant) {
+        Lock::on_timer(self, now);
+    }
+    fn next_command(&mut self, now: Instant) -> Option<Command> {
+        Lock::next_command(self, now)
+    }
+    fn next_deadline(&self) -> Option<Instant> {
+        Lock::next_deadline(self)
+    }
+    fn next_event(&mut self) -> Option<Event> {
+        Lock::next_event(self)
+    }
+    fn mode(&self) -> Option<Mode> {
+        Lock::mode(self)
+    }
+    fn safe_until(&self) -> Option<Instant> {
+        Lock::safe_until(self)
+    }
+    fn is_idle(&self) -> bool {
+        Lock::is_idle(self)
+    }
+}
+
+pub(crate) type MakeEngine = dyn Fn(LockConfig) -> Box<dyn Engine> + Send;
+
+/// The running reactor.
+pub struct Runtime {
+    sender: Sender<Message>,
+    drives: Arc<Drives>,
+    requests: AtomicU64,
+    reactor: Option<JoinHandle<()>>,
+}
+
+impl Runtime {
+    /// Starts the reactor. Fails where there is no thread or no random number to be had.
+    pub fn start(drives: Arc<Drives>, settings: Settings) -> io::Result<Runtime> {
+        Runtime::start_with(
+            drives,
+            settings,
+            Box::new(|config| Box::new(Lock::new(config))),
+        )
+    }
+
+    fn start_with(
+        drives: Arc<Drives>,
+        settings: Settings,
+        make: Box<MakeEngine>,
+    ) -> io::Result<Runtime> {
+        let (sender, receiver) = mpsc::channel();
+        let seed = u128::from_ne_bytes(host_id::random()?) as u64;
+        let reactor = Reactor::new(
+            receiver,
+            sender.clone(),
+            drives.clone(),
+            settings,
+            make,
+            seed,
+        );
+        let reactor = thread::spawn("idm-reactor", move || reactor.run())?;
+        Ok(Runtime {
+            sender,
+            drives,
+            requests: AtomicU64::new(0),
+            reactor: Some(reactor),
+        })
+    }
+
+    fn send(&self, message: Message) -> bool {
+        self.sender.send(message).is_ok()
+    }
+
+    /// Makes a request and waits for its end, `bound` at most. For a release this is when most
+    /// drives have answered; it goes on whether anybody waits or not.
+    pub fn request(&self, spec: LockSpec, request: Request, bound: Duration) -> Answer {
+        let id = self.requests.fetch_add(1, Ordering::Relaxed);
+        let resource = spec.resource;
+        let (waiter, answer) = mpsc::channel();
+        let sent = self.send(Message::Request {
+            spec,
+            request,
+            id,
+            waiter: Some(waiter),
+        });
+        if !sent {
+            return Answer::Failed("internal error: the lock manager has stopped".into());
+        }
+        match answer.recv_timeout(bound) {
+            Ok(answer) => answer,
+            Err(RecvTimeoutError::Timeout) => {
+                self.send(Message::Abandon { resource, id });
+                Answer::TimedOut
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                Answer::Failed("internal error: the lock manager dropped a request".into())
+            }
+        }
+    }
+
+    /// Gives a lock up without waiting for any drive.
+    pub fn release(&self, spec: LockSpec) {
+        let id = self.requests.fetch_add(1, Ordering::Relaxed);
+        self.send(Message::Request {
+            spec,
+            request: Request::Release { value: None },
+            id,
+            waiter: None,
+        });
+    }
+
+    /// How a lock is held; `None` where it is not, or lost.
+    pub fn mode(&self, resource: ResourceId) -> Option<Mode> {
+        let (waiter, answer) = mpsc::channel();
+        self.send(Message::Mode { resource, waiter });
+        answer.recv_timeout(Duration::from_secs(1)).ok().flatten()
+    }
+
+    /// Reads the tables of drives, all at once, until `enough` of them have answered or `bound` is
+    /// over. Drives that did not answer are left out.
+    pub fn read_tables(
+        &self,
+        members: &[Member],
+        enough: usize,
+        bound: Duration,
+    ) -> Vec<(DriveRef, Result<Vec<Record>, idm_protocol::Status>)> {
+        let (sender, receiver) = mpsc::channel();
+        for member in members {
+            let (drive, sender) = (member.drive, sender.clone());
+            let done = Completion::new(move |reply| {
+                // Whoever asked may have gone.
+                let _ = sender.send((drive, reply));
+            });
+            self.drives.submit(drive, DriveCommand::ReadTable, done);
+        }
+        drop(sender);
+        let end = std::time::Instant::now() + bound;
+        let mut answers = Vec::new();
+        let mut tables = 0;
+        while tables < enough {
+            let left = end.saturating_duration_since(std::time::Instant::now());
+            let Ok((drive, reply)) = receiver.recv_timeout(left) else {
+                break;
+            };
+            answers.push((
+                drive,
+                match reply {
+                    Reply::Table(records) => {
+                        tables += 1;
+                        Ok(records)
+                    }
+                    Reply::Status(status) => Err(status),
+                },
+            ));
+        }
+        answers
+    }
+
+    /// The drives.
+    pub fn drives(&self) -> &Drives {
+        &self.drives
+    }
+}
+
+/// Stops at once, as if the host had died: nothing is released, and no command is begun any more.
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        self.send(Message::Stop);
+        if let Some(reactor) = self.reactor.take() {
+            // It only fails where the reactor panicked, which was logged then.
+            let _ = reactor.join();
+        }
+        self.drives.close();
+    }
+}

@@ -1,0 +1,23 @@
+//! The clock of leases.
+
+use idm_engine::Instant;
+use nix::time::{ClockId, clock_gettime};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// CLOCK_BOOTTIME: goes on while the host is suspended, as the drives' countdowns do.
+pub fn now() -> Instant {
+    // Cannot fail: the clock exists since Linux 2.6.39. 0 would be a moment long ago, for which
+    // every lease has run out.
+    let time = clock_gettime(ClockId::CLOCK_BOOTTIME)
+        .map_or(core::time::Duration::ZERO, core::time::Duration::from);
+    Instant::from_micros(u64::try_from(time.as_micros()).unwrap_or(u64::MAX))
+}
+
+/// Microseconds since 1970, for timestamps that other hosts see.
+pub fn wall_us() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| {
+            u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+        })
+}

@@ -1,0 +1,403 @@
+//! The drives that this process knows, each with its queue and its workers.
+
+use super::{clock, thread};
+use crate::topology::{Topology, TopologyError};
+use crate::transport::{Connect, DrivePath, NoPath};
+use core::time::Duration;
+use idm_engine::{DriveRef, Instant, Member};
+use idm_protocol::{DriveCommand, MutexOp, Reply, Status};
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+/// Commands of one drive that are in the kernel at the same time.
+const MOST_WORKERS: usize = 4;
+/// How long a worker without work waits before it ends.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// All drives that were ever named. A drive keeps its [`DriveRef`] for the life of the process.
+pub struct Drives {
+    topology: Topology,
+    connect: Box<Connect>,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    all: Vec<Arc<Drive>>,
+    by_identity: HashMap<String, DriveRef>,
+    by_path: HashMap<String, DriveRef>,
+    /// What was last said about a path that leads to no drive.
+    complaints: HashMap<String, String>,
+}
+
+struct Drive {
+    reference: DriveRef,
+    identity: String,
+    /// How it was last named, and the way that was made for that.
+    way: Mutex<Way>,
+    queue: Mutex<Queue>,
+    work: Condvar,
+}
+
+struct Way {
+    name: String,
+    located: Option<crate::topology::Located>,
+    path: Arc<dyn DrivePath>,
+    no_idm: bool,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// What keeps or frees locks.
+    urgent: VecDeque<Job>,
+    other: VecDeque<Job>,
+    workers: usize,
+    idle: usize,
+    closed: bool,
+}
+
+struct Job {
+    command: DriveCommand,
+    queued: Instant,
+    done: Completion,
+}
+
+/// Hands over the reply to a command, exactly once: a command that is dropped without one was
+/// lost, and nothing is known of its effect.
+pub struct Completion(Option<Box<dyn FnOnce(Reply) + Send>>);
+
+impl Completion {
+    /// Calls `done` with the reply, on a thread of the drive's; it must not block.
+    pub fn new(done: impl FnOnce(Reply) + Send + 'static) -> Completion {
+        Completion(Some(Box::new(done)))
+    }
+
+    fn answer(mut self, reply: Reply) {
+        if let Some(done) = self.0.take() {
+            done(reply);
+        }
+    }
+}
+
+impl Drop for Completion {
+    fn drop(&mut self) {
+        if let Some(done) = self.0.take() {
+            done(Reply::Status(Status::Uncertain));
+        }
+    }
+}
+
+/// What the paths of a lock stand for.
+pub struct Members {
+    /// The drives, each once.
+    pub members: Vec<Member>,
+    /// How many of them can be found now. The others never answer.
+    pub found: usize,
+    /// Whether some path can never lead to a drive, and what the first such path is.
+    pub unusable: Option<TopologyError>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drives {
+    /// No drives yet.
+    pub fn new(topology: Topology, connect: Box<Connect>) -> Drives {
+        Drives {
+            topology,
+            connect,
+            known: Mutex::default(),
+        }
+    }
+
+    /// The drives behind paths. A path that leads to no drive counts as one that never answers:
+    /// as the drive that it led to before, where it did, so that three lost partitions of one
+    /// drive are one lost drive.
+    pub fn members(&self, paths: &[String]) -> Members {
+        let mut members: Vec<Member> = Vec::new();
+        let mut found = 0;
+        let mut unusable = None;
+        for path in paths {
+            let (drive, result) = self.drive_of(path);
+            if members.iter().any(|member| member.drive == drive.reference) {
+                continue;
+            }
+            match result {
+                Ok(()) => found += 1,
+                Err(error @ TopologyError::Unusable { .. }) => {
+                    unusable.get_or_insert(error);
+                }
+                Err(TopologyError::Missing { .. }) => {}
+            }
+            members.push(Member {
+                drive: drive.reference,
+                identity: drive.identity.clone().into_bytes(),
+            });
+        }
+        Members {
+            members,
+            found,
+            unusable,
+        }
+    }
+
+    fn drive_of(&self, path: &str) -> (Arc<Drive>, Result<(), TopologyError>) {
+        let located = self.topology.locate(path);
+        let mut known = locked(&self.known);
+        match located {
+            Ok(located) => {
+                if known.complaints.remove(path).is_some() {
+                    log::warn!("{path}: is there again, drive {}", located.identity);
+                }
+                let drive = known.drive(&located.identity);
+                known.by_path.insert(path.to_owned(), drive.reference);
+                let mut way = locked(&drive.way);
+                if way.located.as_ref() != Some(&located) {
+                    way.path = (self.connect)(&located);
+                    way.name = format!("{path} ({})", located.identity);
+                    way.located = Some(located);
+                }
+                drop(way);
+                (drive, Ok(()))
+            }
+            Err(error) => {
+                known.complain(path, &error);
+                let drive = match known.by_path.get(path) {
+                    Some(&before) => known.all[before.0 as usize].clone(),
+                    None => known.drive(&format!("unknown.{path}")),
+                };
+                (drive, Err(error))
+            }
+        }
+    }
+
+    fn get(&self, drive: DriveRef) -> Option<Arc<Drive>> {
+        locked(&self.known).all.get(drive.0 as usize).cloned()
+    }
+
+    /// The drive's name for messages: its path and identity.
+    pub fn name(&self, drive: DriveRef) -> String {
+        self.get(drive)
+            .map_or_else(String::new, |drive| locked(&drive.way).name.clone())
+    }
+
+    /// Takes note that a drive has no IDM. `true` the first time.
+    pub fn note_no_idm(&self, drive: DriveRef) -> bool {
+        self.get(drive)
+            .is_some_and(|drive| !core::mem::replace(&mut locked(&drive.way).no_idm, true))
+    }
+
+    /// Queues a command. Never blocks; `done` is called exactly once, also where there is no such
+    /// drive.
+    pub fn submit(&self, drive: DriveRef, command: DriveCommand, done: Completion) {
+        match self.get(drive) {
+            Some(drive) => drive.submit(command, done),
+            None => done.answer(Reply::Status(Status::Unreachable)),
+        }
+    }
+
+    /// Answers commands that wait in queues since before `before`: they certainly did not reach
+    /// their drive.
+    pub fn expire(&self, before: Instant) {
+        let all = locked(&self.known).all.clone();
+        for drive in all {
+            let expired = locked(&drive.queue).expire(before);
+            for job in expired {
+                job.done.answer(Reply::Status(Status::Unreachable));
+            }
+        }
+    }
+
+    /// Ends all workers after the command that they are at, and drops what waits.
+    pub fn close(&self) {
+        let all = locked(&self.known).all.clone();
+        for drive in all {
+            let mut queue = locked(&drive.queue);
+            queue.closed = true;
+            let dropped = (
+                core::mem::take(&mut queue.urgent),
+                core::mem::take(&mut queue.other),
+            );
+            drop(queue);
+            drop(dropped);
+            drive.work.notify_all();
+        }
+    }
+}
+
+impl Known {
+    fn drive(&mut self, identity: &str) -> Arc<Drive> {
+        match self.by_identity.entry(identity.to_owned()) {
+            Entry::Occupied(known) => self.all[known.get().0 as usize].clone(),
+            Entry::Vacant(slot) => {
+                let reference = DriveRef(self.all.len() as u32);
+                slot.insert(reference);
+                let drive = Arc::new(Drive {
+                    reference,
+                    identity: identity.to_owned(),
+                    way: Mutex::new(Way {
+                        name: identity.to_owned(),
+                        located: None,
+                        path: Arc::new(NoPath),
+                        no_idm: false,
+                    }),
+                    queue: Mutex::default(),
+                    work: Condvar::new(),
+                });
+                self.all.push(drive.clone());
+                drive
+            }
+        }
+    }
+
+    /// Says once what is wrong with a path.
+    fn complain(&mut self, path: &str, error: &TopologyError) {
+        let text = error.to_string();
+        if self.complaints.get(path) != Some(&text) {
+            log::warn!("{text}; it counts as a drive that does not answer");
+            self.complaints.insert(path.to_owned(), text);
+        }
+    }
+}
+
+impl Drive {
+    fn submit(self: Arc<Drive>, command: DriveCommand, done: Completion) {
+        let job = Job {
+            command,
+            queued: clock::now(),
+            done,
+        };
+        let mut queue = locked(&self.queue);
+        if queue.closed {
+            drop(queue);
+            return;
+        }
+        queue.push(job);
+        let wanted = queue.len() > queue.idle && queue.workers < MOST_WORKERS;
+        if wanted {
+            queue.workers += 1;
+        }
+        drop(queue);
+        self.work.notify_one();
+        if wanted {
+            let drive = self.clone();
+            if let Err(error) = thread::spawn("idm-drive", move || drive.serve()) {
+                self.no_worker(&error);
+            }
+        }
+    }
+
+    /// A worker could not be started: others take the work, and where there is none it fails.
+    fn no_worker(&self, error: &std::io::Error) {
+        let mut queue = locked(&self.queue);
+        queue.workers -= 1;
+        if queue.workers > 0 {
+            return;
+        }
+        let jobs: Vec<Job> = queue.take_all();
+        drop(queue);
+        log::error!("no thread for drive {}: {error}", locked(&self.way).name);
+        for job in jobs {
+            job.done.answer(Reply::Status(Status::Unreachable));
+        }
+    }
+
+    /// A worker's life.
+    fn serve(&self) {
+        while let Some(mut jobs) = self.next_jobs() {
+            let path = locked(&self.way).path.clone();
+            let Some(first) = jobs.first() else { continue };
+            let command = first.command.clone();
+            let reply =
+                catch_unwind(AssertUnwindSafe(|| path.execute(&command))).unwrap_or_else(|_| {
+                    log::error!("internal error: a command to {} panicked", self.identity);
+                    Reply::Status(Status::Uncertain)
+                });
+            let last = jobs.pop();
+            for job in jobs {
+                job.done.answer(reply.clone());
+            }
+            if let Some(job) = last {
+                job.done.answer(reply);
+            }
+        }
+    }
+
+    /// Waits for work. Several jobs where one execution serves them all; `None` ends the worker.
+    fn next_jobs(&self) -> Option<Vec<Job>> {
+        let mut queue = locked(&self.queue);
+        loop {
+            if queue.closed {
+                queue.workers -= 1;
+                return None;
+            }
+            let jobs = queue.pop();
+            if !jobs.is_empty() {
+                return Some(jobs);
+            }
+            queue.idle += 1;
+            let (guard, waited) = self
+                .work
+                .wait_timeout(queue, IDLE)
+                .unwrap_or_else(PoisonError::into_inner);
+            queue = guard;
+            queue.idle -= 1;
+            if waited.timed_out() && queue.len() == 0 {
+                queue.workers -= 1;
+                return None;
+            }
+        }
+    }
+}
+
+impl Queue {
+    fn len(&self) -> usize {
+        self.urgent.len() + self.other.len()
+    }
+
+    fn push(&mut self, job: Job) {
+        match job.command {
+            DriveCommand::Mutex(MutexOp::Refresh | MutexOp::Unlock, _) => {
+                self.urgent.push_back(job)
+            }
+            _ => self.other.push_back(job),
+        }
+    }
+
+    /// The next job. All reads of the table that wait are served by one read, because it begins
+    /// after each of them was asked for.
+    fn pop(&mut self) -> Vec<Job> {
+        let first = self.urgent.pop_front().or_else(|| self.other.pop_front());
+        let mut jobs: Vec<Job> = first.into_iter().collect();
+        if jobs
+            .iter()
+            .any(|job| job.command == DriveCommand::ReadTable)
+        {
+            let (reads, rest) = core::mem::take(&mut self.other)
+                .into_iter()
+                .partition::<VecDeque<Job>, _>(|job| job.command == DriveCommand::ReadTable);
+            self.other = rest;
+            jobs.extend(reads);
+        }
+        jobs
+    }
+
+    fn expire(&mut self, before: Instant) -> Vec<Job> {
+        let mut expired = Vec::new();
+        for queue in [&mut self.urgent, &mut self.other] {
+            while queue.front().is_some_and(|job| job.queued < before) {
+                expired.extend(queue.pop_front());
+            }
+        }
+        expired
+    }
+
+    fn take_all(&mut self) -> Vec<Job> {
+        let mut all: Vec<Job> = self.urgent.drain(..).collect();
+        all.extend(self.other.drain(..));
+        all
+    }
+}

@@ -1,0 +1,116 @@
+//! This host's id: drawn once per boot, kept under /run so that a restarted lvmlockd is the same
+//! host and a rebooted one is not.
+
+use core::fmt::Write as _;
+use idm_protocol::HostId;
+use std::fs;
+use std::io::{self, Read};
+use std::path::Path;
+
+const FILE: &str = "host-id";
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// The host's id, from the state directory or drawn and written there. Fails where the directory
+/// cannot be written: an id that is not kept would make a restarted lvmlockd another host.
+pub fn load(state_dir: &Path) -> io::Result<HostId> {
+    let boot = fs::read_to_string(BOOT_ID)?;
+    let name = nix::unistd::gethostname()?;
+    load_for(state_dir, boot.trim(), &name.to_string_lossy())
+}
+
+fn load_for(state_dir: &Path, boot: &str, name: &str) -> io::Result<HostId> {
+    let file = state_dir.join(FILE);
+    match fs::read_to_string(&file) {
+        Ok(text) => {
+            if let Some(host) = parse(&text, boot) {
+                return Ok(host);
+            }
+            log::info!(
+                "{}: of another boot, or damaged; drawing anew",
+                file.display()
+            );
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let host = HostId::new(random()?, name);
+    fs::create_dir_all(state_dir)?;
+    // A reader sees the old file or the whole new one.
+    let temporary = state_dir.join(format!("{FILE}.{}", std::process::id()));
+    fs::write(&temporary, format(boot, host))?;
+    fs::rename(&temporary, &file)?;
+    log::info!("this host is {host}");
+    Ok(host)
+}
+
+/// 16 random bytes.
+pub fn random() -> io::Result<[u8; 16]> {
+    let mut bytes = [0; 16];
+    fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn format(boot: &str, host: HostId) -> String {
+    let mut text = format!("boot_id {boot}\nhost_id ");
+    for byte in host.as_bytes() {
+        // Writing to a String does not fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text.push('\n');
+    text
+}
+
+/// The id in a file's text; `None` where it is damaged or of another boot.
+fn parse(text: &str, boot: &str) -> Option<HostId> {
+    let mut lines = text.lines();
+    if lines.next()?.strip_prefix("boot_id ")? != boot {
+        return None;
+    }
+    let digits = lines.next()?.strip_prefix("host_id ")?.as_bytes();
+    let mut bytes = [0; 32];
+    if digits.len() != 2 * bytes.len() {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        let pair = core::str::from_utf8(pair).ok()?;
+        *byte = u8::from_str_radix(pair, 16).ok()?;
+    }
+    Some(HostId::from_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restart_keeps_the_id_and_a_reboot_does_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = directory.path().join("run/lvmlockd-idm");
+        let first = load_for(&state, "boot-1", "alpha").unwrap();
+        assert_eq!(first.name(), "alpha");
+        assert_eq!(load_for(&state, "boot-1", "renamed").unwrap(), first);
+        let second = load_for(&state, "boot-2", "alpha").unwrap();
+        assert_ne!(second, first);
+        assert_eq!(load_for(&state, "boot-2", "alpha").unwrap(), second);
+        assert_eq!(fs::read_dir(&state).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_damaged_file_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let host = load_for(directory.path(), "b", "n").unwrap();
+        let file = directory.path().join(FILE);
+        let whole = fs::read_to_string(&file).unwrap();
+        for length in 0..whole.len() - 1 {
+            assert_eq!(parse(&whole[..length], "b"), None, "{length}");
+        }
+        fs::write(&file, &whole[..20]).unwrap();
+        assert_ne!(load_for(directory.path(), "b", "n").unwrap(), host);
+    }
+
+    #[test]
+    fn where_the_id_cannot_be_kept_there_is_none() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert!(load_for(&file.path().join("below-a-file"), "b", "n").is_err());
+    }
+}

@@ -1,0 +1,809 @@
+//! The reactor: owns all locks, their timers and what waits for them.
+
+use super::drives::{Completion, Drives};
+use super::{Answer, Engine, LockSpec, MakeEngine, Owner, Role, Settings, clock, kill};
+use core::cmp::Reverse;
+use core::time::Duration;
+use idm_engine::{
+    Command, DriveRef, Event, Instant, LockConfig, Loss, Member, Notice, Outcome, Request, Token,
+};
+use idm_protocol::{DriveCommand, Mode, MutexOp, Reply, ResourceId};
+use std::any::Any;
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+
+/// Longest sleep while there are locks. The channel waits on a clock that stands still while the
+/// host is suspended, so on waking the leases are looked at within this time.
+const NAP: Duration = Duration::from_secs(1);
+/// Longest sleep while there are none.
+const SLEEP: Duration = Duration::from_secs(3600);
+/// Shortest sleep: a deadline that stays in the past must not become a busy loop.
+const TICK: Duration = Duration::from_millis(1);
+/// Messages that are worked through before timers are looked at again.
+const BATCH: usize = 256;
+
+/// What the reactor is told.
+pub enum Message {
+    /// Begin a request.
+    Request {
+        spec: LockSpec,
+        request: Request,
+        id: u64,
+        waiter: Option<Sender<Answer>>,
+    },
+    /// Nobody waits for a request any more: undo what comes of it.
+    Abandon { resource: ResourceId, id: u64 },
+    /// Tell how a lock is held.
+    Mode {
+        resource: ResourceId,
+        waiter: Sender<Option<Mode>>,
+    },
+    /// A drive answered.
+    Reply {
+        lock: u64,
+        token: Token,
+        reply: Reply,
+    },
+    /// End, and leave everything as it is.
+    Stop,
+}
+
+pub struct Reactor {
+    receiver: Receiver<Message>,
+    sender: Sender<Message>,
+    drives: Arc<Drives>,
+    settings: Settings,
+    make: Box<MakeEngine>,
+    seed: u64,
+    margin: Duration,
+    locks: HashMap<u64, Entry>,
+    names: HashMap<ResourceId, u64>,
+    timers: BinaryHeap<Reverse<(Instant, u64)>>,
+    next_lock: u64,
+    next_sweep: Instant,
+    /// Lockspaces that lost a lock in this step.
+    failed: Vec<(Arc<Owner>, String)>,
+}
+
+/// One lock and what waits for it.
+struct Entry {
+    spec: LockSpec,
+    /// `None`: it panicked. What it held is lost, not free.
+    engine: Option<Box<dyn Engine>>,
+    current: Option<Pending>,
+    waiting: VecDeque<(Request, Pending)>,
+    settle: Option<Settle>,
+    outstanding: HashMap<Token, Outstanding>,
+    /// The request that the lock was granted to.
+    granted: Option<u64>,
+    members: Vec<Member>,
+    /// A membership that shall be held.
+    joined: bool,
+    rejoin_at: Option<Instant>,
+    /// Its owner was told that it is about to be lost.
+    alarmed: bool,
+    /// When a panicked lock is forgotten.
+    forget_at: Option<Instant>,
+    timer: Option<Instant>,
+}
+
+/// A request, apart from what the engine is told.
+struct Pending {
+    id: u64,
+    kind: Kind,
+    /// For whom; `None` for the reactor's own, which are for whom the lock was last taken.
+    spec: Option<LockSpec>,
+    waiter: Option<Sender<Answer>>,
+    abandoned: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Acquire,
+    Convert(Mode),
+    Release,
+}
+
+struct Outstanding {
+    drive: DriveRef,
+    unlock: bool,
+}
+
+/// Somebody waits until most drives have taken a release.
+struct Settle {
+    waiter: Sender<Answer>,
+    drives: HashSet<DriveRef>,
+    allowed: usize,
+}
+
+/// What happened to a lock.
+enum Input {
+    Begin,
+    Reply(Token, Reply),
+    Timer,
+}
+
+/// How long before a lock may be lost its lockspace is killed: the kill command has to deactivate
+/// logical volumes within it. Renewal has failed for at least half of the lease by then.
+fn margin(lease: Duration) -> Duration {
+    lease / 6
+}
+
+impl Pending {
+    fn answer(&mut self, answer: Answer) {
+        if let Some(waiter) = self.waiter.take() {
+            // The caller may have given up; then it has sent or will send Abandon.
+            let _ = waiter.send(answer);
+        }
+    }
+
+    fn is_killed(&self) -> bool {
+        self.spec
+            .as_ref()
+            .is_some_and(|spec| spec.owner.is_killed())
+    }
+}
+
+impl Reactor {
+    pub fn new(
+        receiver: Receiver<Message>,
+        sender: Sender<Message>,
+        drives: Arc<Drives>,
+        settings: Settings,
+        make: Box<MakeEngine>,
+        seed: u64,
+    ) -> Reactor {
+        Reactor {
+            receiver,
+            sender,
+            drives,
+            margin: margin(settings.timing.lease),
+            settings,
+            make,
+            seed,
+            locks: HashMap::new(),
+            names: HashMap::new(),
+            timers: BinaryHeap::new(),
+            next_lock: 0,
+            next_sweep: Instant::default(),
+            failed: Vec::new(),
+        }
+    }
+
+    pub fn run(mut self) {
+        loop {
+            match catch_unwind(AssertUnwindSafe(|| self.turn())) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(panic) => log::error!("internal error in the reactor: {}", text_of(&*panic)),
+            }
+        }
+    }
+
+    /// Waits for something to do and does it. `false`: the end.
+    fn turn(&mut self) -> bool {
+        match self.receiver.recv_timeout(self.wait()) {
+            Ok(message) => {
+                if !self.take(message) {
+                    return false;
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return false,
+        }
+        for _ in 1..BATCH {
+            let Ok(message) = self.receiver.try_recv() else {
+                break;
+            };
+            if !self.take(message) {
+                return false;
+            }
+        }
+        self.fire(clock::now());
+        true
+    }
+
+    fn wait(&self) -> Duration {
+        if self.locks.is_empty() {
+            return SLEEP;
+        }
+        match self.timers.peek() {
+            Some(Reverse((at, _))) => at.since(clock::now()).clamp(TICK, NAP),
+            None => NAP,
+        }
+    }
+
+    fn take(&mut self, message: Message) -> bool {
+        match message {
+            Message::Request {
+                spec,
+                request,
+                id,
+                waiter,
+            } => self.request(spec, request, id, waiter),
+            Message::Abandon { resource, id } => self.abandon(resource, id),
+            Message::Mode { resource, waiter } => {
+                let entry = self.names.get(&resource).and_then(|id| self.locks.get(id));
+                let mode = entry.and_then(|entry| entry.engine.as_ref()?.mode());
+                let _ = waiter.send(mode);
+            }
+            Message::Reply { lock, token, reply } => self.step(lock, Input::Reply(token, reply)),
+            Message::Stop => return false,
+        }
+        true
+    }
+
+    /// Does what is due by the clock.
+    fn fire(&mut self, now: Instant) {
+        let mut due = Vec::new();
+        while let Some(Reverse((at, lock))) = self.timers.peek().copied().filter(|t| t.0.0 <= now) {
+            self.timers.pop();
+            // A lock that has since asked for another time has another entry for it.
+            if let Some(entry) = self.locks.get_mut(&lock).filter(|e| e.timer == Some(at)) {
+                entry.timer = None;
+                due.push(lock);
+            }
+        }
+        for lock in due {
+            self.step(lock, Input::Timer);
+        }
+        if now >= self.next_sweep {
+            // Commands that wait this long behind a drive that hangs are of no use any more: the
+            // lock has moved on, and a refresh that is sent so late would be sent anew anyway.
+            self.drives.expire(now - self.margin);
+            self.next_sweep = now + NAP / 2;
+        }
+    }
+
+    fn request(
+        &mut self,
+        spec: LockSpec,
+        request: Request,
+        id: u64,
+        waiter: Option<Sender<Answer>>,
+    ) {
+        let kind = match &request {
+            Request::Acquire { .. } => Kind::Acquire,
+            Request::Convert { mode, .. } => Kind::Convert(*mode),
+            Request::Release { .. } => Kind::Release,
+        };
+        let mut pending = Pending {
+            id,
+            kind,
+            spec: Some(spec.clone()),
+            waiter,
+            abandoned: false,
+        };
+        let lock = match self.names.get(&spec.resource) {
+            Some(&lock) => lock,
+            None if kind == Kind::Release => {
+                return pending.answer(Answer::Done(Outcome::Released));
+            }
+            None => self.create(&spec),
+        };
+        let Some(entry) = self.locks.get_mut(&lock) else {
+            return pending.answer(Answer::Failed("internal error: no such lock".into()));
+        };
+        if kind == Kind::Release {
+            entry.joined = false;
+            entry.rejoin_at = None;
+            // Attempts of ours to take a membership again are void.
+            entry
+                .waiting
+                .retain(|(_, waiting)| waiting.waiter.is_some());
+        }
+        entry.waiting.push_back((request, pending));
+        self.step(lock, Input::Begin);
+    }
+
+    fn create(&mut self, spec: &LockSpec) -> u64 {
+        let lock = self.next_lock;
+        self.next_lock += 1;
+        let config = LockConfig {
+            resource: spec.resource,
+            host: self.settings.host,
+            keeps_value: spec.role.keeps_value(),
+            timing: self.settings.timing,
+            seed: self.seed.wrapping_add(lock),
+        };
+        self.names.insert(spec.resource, lock);
+        self.locks.insert(
+            lock,
+            Entry {
+                spec: spec.clone(),
+                engine: Some((self.make)(config)),
+                current: None,
+                waiting: VecDeque::new(),
+                settle: None,
+                outstanding: HashMap::new(),
+                granted: None,
+                members: Vec::new(),
+                joined: false,
+                rejoin_at: None,
+                alarmed: false,
+                forget_at: None,
+                timer: None,
+            },
+        );
+        lock
+    }
+
+    fn abandon(&mut self, resource: ResourceId, id: u64) {
+        let Some(&lock) = self.names.get(&resource) else {
+            return;
+        };
+        let Some(entry) = self.locks.get_mut(&lock) else {
+            return;
+        };
+        if let Some(current) = entry.current.as_mut().filter(|current| current.id == id) {
+            current.abandoned = true;
+            current.waiter = None;
+        } else if entry.granted == Some(id) {
+            // It was answered just when the caller gave up.
+            log::warn!("{}: granted too late, releasing it", entry.spec.label);
+            entry.waiting.push_front(release());
+        } else {
+            entry
+                .waiting
+                .retain(|(_, waiting)| waiting.id != id || waiting.kind == Kind::Release);
+        }
+        self.step(lock, Input::Begin);
+    }
+
+    /// Lets one lock take an input, and does all that comes out of it.
+    fn step(&mut self, lock: u64, input: Input) {
+        let Some(mut entry) = self.locks.remove(&lock) else {
+            return;
+        };
+        let advanced = catch_unwind(AssertUnwindSafe(|| self.advance(lock, &mut entry, input)));
+        if let Err(panic) = advanced {
+            self.condemn(&mut entry, &*panic);
+        }
+        if entry.engine.is_none() {
+            refuse_all(&mut entry);
+        }
+        if entry.is_finished() {
+            self.names.remove(&entry.spec.resource);
+        } else {
+            self.schedule(lock, &mut entry);
+            self.locks.insert(lock, entry);
+        }
+        for (owner, why) in core::mem::take(&mut self.failed) {
+            self.kill(&owner, &why);
+        }
+    }
+
+    fn advance(&mut self, lock: u64, entry: &mut Entry, input: Input) {
+        let now = clock::now();
+        match input {
+            Input::Begin => {}
+            Input::Reply(token, reply) => entry.on_reply(token, reply, now),
+            Input::Timer => self.on_timer(entry, now),
+        }
+        loop {
+            while let Some(command) = entry.next_command(now) {
+                self.send(lock, entry, command);
+            }
+            while let Some(event) = entry.engine.as_mut().and_then(|engine| engine.next_event()) {
+                self.on_event(entry, event, now);
+            }
+            if entry.engine.is_none() || entry.current.is_some() {
+                return;
+            }
+            let Some((request, pending)) = entry.waiting.pop_front() else {
+                return;
+            };
+            entry.begin(request, pending, now);
+        }
+    }
+
+    fn on_timer(&mut self, entry: &mut Entry, now: Instant) {
+        let Some(engine) = &mut entry.engine else {
+            if entry.forget_at.is_some_and(|at| at <= now) {
+                entry.forget_at = None;
+            }
+            return;
+        };
+        engine.on_timer(now);
+        if entry.rejoin_at.is_some_and(|at| at <= now) {
+            entry.rejoin_at = None;
+            entry.rejoin();
+        }
+        if self.alarm_at(entry).is_some_and(|at| at <= now) {
+            entry.alarmed = true;
+            let left = entry.safe_until().unwrap_or(now).since(now);
+            self.failed.push((
+                entry.spec.owner.clone(),
+                format!(
+                    "{} could not be renewed on enough drives and may be lost in {} ms",
+                    entry.spec.label,
+                    left.as_millis()
+                ),
+            ));
+        }
+    }
+
+    /// When the owner of a lock has to be told that it cannot be kept.
+    fn alarm_at(&self, entry: &Entry) -> Option<Instant> {
+        if entry.alarmed || entry.spec.role == Role::Membership {
+            return None;
+        }
+        entry.engine.as_ref()?.mode()?;
+        Some(entry.safe_until()? - self.margin)
+    }
+
+    fn schedule(&mut self, lock: u64, entry: &mut Entry) {
+        let engine = entry
+            .engine
+            .as_ref()
+            .and_then(|engine| engine.next_deadline());
+        let next = [
+            engine,
+            self.alarm_at(entry),
+            entry.rejoin_at,
+            entry.forget_at,
+        ]
+        .into_iter()
+        .flatten()
+        .min();
+        if entry.timer != next {
+            entry.timer = next;
+            self.timers.extend(next.map(|at| Reverse((at, lock))));
+        }
+    }
+
+    fn send(&mut self, lock: u64, entry: &mut Entry, command: Command) {
+        let Command {
+            token,
+            drive,
+            command,
+        } = command;
+        let unlock = matches!(command, DriveCommand::Mutex(MutexOp::Unlock, _));
+        entry
+            .outstanding
+            .insert(token, Outstanding { drive, unlock });
+        let sender = self.sender.clone();
+        let done = Completion::new(move |reply| {
+            // After the reactor's end nobody is interested.
+            let _ = sender.send(Message::Reply { lock, token, reply });
+        });
+        self.drives.submit(drive, command, done);
+    }
+
+    fn on_event(&mut self, entry: &mut Entry, event: Event, now: Instant) {
+        let label = &entry.spec.label;
+        match event {
+            Event::Done(outcome) => self.on_done(entry, outcome, now),
+            Event::Lapsed => {
+                let why = format!(
+                    "the lease of {label} has run out: too few of its drives answered ({})",
+                    self.names_of(&entry.members)
+                );
+                self.lost(entry, why);
+            }
+            Event::Regained => {
+                log::warn!("{label}: regained, nobody had taken it while its lease had run out");
+                entry.alarmed = false;
+            }
+            Event::Lost(loss) => {
+                let why = match loss {
+                    Loss::Taken => format!("{label} is lost: taken over by another host, or reset"),
+                    Loss::OtherSet(conflict) => format!(
+                        "{label} is lost: host {} holds it on other drives ({})",
+                        conflict.host,
+                        self.drives.name(conflict.drive)
+                    ),
+                };
+                self.lost(entry, why);
+                if entry.joined {
+                    entry.waiting.push_back(release());
+                    entry.rejoin();
+                }
+            }
+            Event::Notice(notice) => self.on_notice(label, notice),
+        }
+    }
+
+    fn lost(&mut self, entry: &mut Entry, why: String) {
+        if entry.spec.role == Role::Membership {
+            log::warn!("{why}; other hosts may not see that this one uses the volume group");
+            return;
+        }
+        entry.alarmed = true;
+        self.failed.push((entry.spec.owner.clone(), why));
+    }
+
+    fn on_done(&mut self, entry: &mut Entry, outcome: Outcome, now: Instant) {
+        let Some(mut pending) = entry.current.take() else {
+            return;
+        };
+        match &outcome {
+            Outcome::Granted(_) => {
+                entry.granted = Some(pending.id);
+                entry.alarmed = false;
+                entry.joined = entry.spec.role == Role::Membership;
+                if pending.abandoned {
+                    log::warn!("{}: granted too late, releasing it", entry.spec.label);
+                    entry.waiting.push_front(release());
+                }
+            }
+            Outcome::Converted { complete } => {
+                if pending.abandoned && pending.kind == Kind::Convert(Mode::Exclusive) {
+                    log::warn!("{}: converted too late, undoing it", entry.spec.label);
+                    entry.waiting.push_front(demote());
+                }
+                if !complete {
+                    log::info!(
+                        "{}: shared for this host, other hosts have to wait for some drives",
+                        entry.spec.label
+                    );
+                }
+            }
+            Outcome::Released => {
+                entry.granted = None;
+                entry.settle(pending);
+                return;
+            }
+            Outcome::Refused(refusal) => {
+                if pending.kind == Kind::Acquire && entry.joined {
+                    log::warn!("{}: {refusal}; trying again", entry.spec.label);
+                    entry.rejoin_at = Some(now + self.settings.timing.renew);
+                }
+            }
+        }
+        pending.answer(Answer::Done(outcome));
+    }
+
+    fn on_notice(&self, label: &str, notice: Notice) {
+        match notice {
+            Notice::Broke { hosts, drive } => {
+                let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
+                log::warn!(
+                    "{label}: took over on {} what host {} did not renew",
+                    self.drives.name(drive),
+                    hosts.join(", ")
+                );
+            }
+            Notice::TookOverOwn { drive } => log::info!(
+                "{label}: took over on {} what this host had left there",
+                self.drives.name(drive)
+            ),
+            Notice::DriveLost { drive } => log::warn!(
+                "{label}: no longer held on {}, which was reset or gave it to another host",
+                self.drives.name(drive)
+            ),
+            Notice::DriveGained { drive } => {
+                log::debug!("{label}: now also held on {}", self.drives.name(drive));
+            }
+            Notice::SplitVote => {
+                log::debug!("{label}: another host got as many drives, trying again");
+            }
+            Notice::Collected { resource, drive } => log::info!(
+                "removed the unused mutex {resource} from the full table of {}",
+                self.drives.name(drive)
+            ),
+            Notice::NotIdm { drive } => {
+                if self.drives.note_no_idm(drive) {
+                    log::error!(
+                        "drive {} has no IDM; it counts as a drive that does not answer",
+                        self.drives.name(drive)
+                    );
+                }
+            }
+        }
+    }
+
+    fn names_of(&self, members: &[Member]) -> String {
+        let names: Vec<String> = members.iter().map(|m| self.drives.name(m.drive)).collect();
+        names.join(", ")
+    }
+
+    /// A lock's engine panicked. Nobody knows what it holds, so it is neither granted nor freed
+    /// until every lease that it may have has run out and every command has reached its drive.
+    fn condemn(&mut self, entry: &mut Entry, panic: &(dyn Any + Send)) {
+        let why = format!("internal error in {}: {}", entry.spec.label, text_of(panic));
+        log::error!("{why}");
+        entry.engine = None;
+        let timing = &self.settings.timing;
+        entry.forget_at = Some(clock::now() + timing.lease + timing.linger);
+        self.lost(entry, why);
+    }
+
+    /// A lockspace has lost a lock, or is about to: its VG must not be used any longer.
+    fn kill(&mut self, owner: &Arc<Owner>, why: &str) {
+        let Some(vg) = &owner.kill else {
+            log::error!("{why}; commands that run under it must be repeated");
+            return;
+        };
+        if owner.killed.swap(true, Ordering::AcqRel) {
+            log::warn!("{why}");
+            return;
+        }
+        log::error!(
+            "{why}; no new locks of volume group {vg}. Deactivate its logical volumes, then run \
+             \"lvmlockctl --drop {vg}\" and start it again when its drives answer"
+        );
+        // Core can process kill and drop only when no lock call keeps it waiting.
+        for entry in self.locks.values_mut() {
+            entry.give_up_acquires();
+        }
+        kill::run(&(self.settings.kill_command)(), vg);
+    }
+}
+
+impl Entry {
+    fn next_command(&mut self, now: Instant) -> Option<Command> {
+        self.engine.as_mut()?.next_command(now)
+    }
+
+    fn safe_until(&self) -> Option<Instant> {
+        self.engine.as_ref()?.safe_until()
+    }
+
+    /// Whether nothing is left of the lock, here or on any drive.
+    fn is_finished(&self) -> bool {
+        let idle = match &self.engine {
+            Some(engine) => engine.is_idle(),
+            None => self.forget_at.is_none(),
+        };
+        idle && self.current.is_none() && self.waiting.is_empty() && !self.joined
+    }
+
+    fn on_reply(&mut self, token: Token, reply: Reply, now: Instant) {
+        let answered = self.outstanding.remove(&token);
+        if let Some(engine) = &mut self.engine {
+            engine.on_reply(token, reply, now);
+        }
+        if let Some(outstanding) = answered.filter(|answered| answered.unlock) {
+            if let Some(settle) = &mut self.settle {
+                settle.drives.remove(&outstanding.drive);
+            }
+            self.end_settle_if_done();
+        }
+    }
+
+    fn begin(&mut self, request: Request, mut pending: Pending, now: Instant) {
+        let Some(engine) = &mut self.engine else {
+            self.waiting.push_front((request, pending));
+            return;
+        };
+        if pending.kind == Kind::Acquire && pending.is_killed() {
+            return pending.answer(Answer::Killed);
+        }
+        let members = match &request {
+            Request::Acquire { members, .. } => Some(members.clone()),
+            _ => None,
+        };
+        match engine.request(request, now) {
+            Ok(()) => {
+                if let Some(members) = members {
+                    self.members = members;
+                    self.spec = pending.spec.take().unwrap_or_else(|| self.spec.clone());
+                }
+                self.current = Some(pending);
+                // The lock moves on: whoever waits for an earlier release has waited enough.
+                self.end_settle();
+            }
+            Err(error) => {
+                let answer = Answer::Failed(format!("{}: {error:?}", self.spec.label));
+                pending.answer(answer);
+            }
+        }
+    }
+
+    /// Takes a membership again.
+    fn rejoin(&mut self) {
+        let request = Request::Acquire {
+            mode: Mode::Shared,
+            members: self.members.clone(),
+            witnesses: Vec::new(),
+        };
+        self.waiting.push_back((request, internal(Kind::Acquire)));
+    }
+
+    /// Answers a release when more than half of the drives that hold something have taken it: the
+    /// next host to ask then gets a majority.
+    fn settle(&mut self, mut pending: Pending) {
+        let drives: HashSet<DriveRef> = self.outstanding.values().map(|out| out.drive).collect();
+        match pending.waiter.take() {
+            Some(waiter) if !drives.is_empty() => {
+                let allowed = (drives.len() - 1) / 2;
+                self.settle = Some(Settle {
+                    waiter,
+                    drives,
+                    allowed,
+                });
+            }
+            Some(waiter) => drop(waiter.send(Answer::Done(Outcome::Released))),
+            None => {}
+        }
+    }
+
+    fn end_settle_if_done(&mut self) {
+        if self
+            .settle
+            .as_ref()
+            .is_some_and(|settle| settle.drives.len() <= settle.allowed)
+        {
+            self.end_settle();
+        }
+    }
+
+    fn end_settle(&mut self) {
+        if let Some(settle) = self.settle.take() {
+            let _ = settle.waiter.send(Answer::Done(Outcome::Released));
+        }
+    }
+
+    /// Answers whoever waits for the lock for a killed lockspace; what is under way is undone when
+    /// it ends.
+    fn give_up_acquires(&mut self) {
+        if let Some(current) = &mut self.current {
+            if current.kind == Kind::Acquire && self.spec.owner.is_killed() {
+                current.answer(Answer::Killed);
+                current.abandoned = true;
+            }
+        }
+        self.waiting.retain_mut(|(_, waiting)| {
+            let refused = waiting.kind == Kind::Acquire && waiting.is_killed();
+            if refused {
+                waiting.answer(Answer::Killed);
+            }
+            !refused
+        });
+    }
+}
+
+/// Answers everybody who waits for a lock whose engine panicked.
+fn refuse_all(entry: &mut Entry) {
+    entry.outstanding.clear();
+    entry.joined = false;
+    entry.end_settle();
+    let waiting = core::mem::take(&mut entry.waiting);
+    let current = entry.current.take();
+    for mut pending in current
+        .into_iter()
+        .chain(waiting.into_iter().map(|(_, p)| p))
+    {
+        let answer = match pending.kind {
+            // Core must never see an unlock fail; the lock is not handed out again.
+            Kind::Release => Answer::Done(Outcome::Released),
+            _ => Answer::Failed(format!("{}: internal error, see the log", entry.spec.label)),
+        };
+        pending.answer(answer);
+    }
+}
+
+/// A request of the reactor's own.
+fn internal(kind: Kind) -> Pending {
+    Pending {
+        id: u64::MAX,
+        kind,
+        spec: None,
+        waiter: None,
+        abandoned: false,
+    }
+}
+
+fn release() -> (Request, Pending) {
+    (Request::Release { value: None }, internal(Kind::Release))
+}
+
+fn demote() -> (Request, Pending) {
+    let request = Request::Convert {
+        mode: Mode::Shared,
+        value: None,
+    };
+    (request, internal(Kind::Convert(Mode::Shared)))
+}
+
+fn text_of(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("panic")
+}

@@ -1,0 +1,301 @@
+//! A SCSI disk through SG_IO on its block node.
+
+use super::scsi::{Answer, Data, Port, Undelivered};
+use super::sg_io::{self, Completion};
+use crate::topology::Topology;
+use core::time::Duration;
+use idm_protocol::scsi::{Cdb, Sense, status};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::{Mode, fstat};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A block node, kept open. It is opened again when the kernel says that the device behind it is
+/// gone, and used only while the drive behind it is the expected one.
+pub struct BlockNode {
+    node: PathBuf,
+    identity: String,
+    topology: Arc<Topology>,
+    open: Mutex<Option<Arc<OwnedFd>>>,
+}
+
+impl BlockNode {
+    /// The node of the drive with that identity. Nothing is opened before the first command.
+    pub fn new(node: PathBuf, identity: String, topology: Arc<Topology>) -> BlockNode {
+        BlockNode {
+            node,
+            identity,
+            topology,
+            open: Mutex::default(),
+        }
+    }
+
+    fn descriptor(&self) -> Result<Arc<OwnedFd>, String> {
+        let mut slot = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(fd) = &*slot {
+            return Ok(fd.clone());
+        }
+        let fd = Arc::new(self.open_node()?);
+        *slot = Some(fd.clone());
+        Ok(fd)
+    }
+
+    /// Opens the node and makes sure whose it is: /dev/sdX goes to another drive when drives come
+    /// and go. Read-only, because closing a node that was open for writing makes udev probe the
+    /// whole disk again, and CAP_SYS_RAWIO allows every command on it.
+    fn open_node(&self) -> Result<OwnedFd, String> {
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let fd = open(&self.node, flags, Mode::empty()).map_err(|errno| errno.to_string())?;
+        let device = fstat(&fd).map_err(|errno| errno.to_string())?.st_rdev;
+        let identity = self
+            .topology
+            .identity_of_device(&self.node, device)
+            .map_err(|error| error.to_string())?;
+        if identity != self.identity {
+            return Err(format!("it is now drive {identity}, not {}", self.identity));
+        }
+        Ok(fd)
+    }
+
+    /// Lets go of a descriptor that leads nowhere, unless another thread has already replaced it.
+    fn forget(&self, stale: &Arc<OwnedFd>) {
+        let mut slot = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if slot.as_ref().is_some_and(|fd| Arc::ptr_eq(fd, stale)) {
+            *slot = None;
+        }
+    }
+
+    fn named(&self, undelivered: Undelivered) -> Undelivered {
+        let name = |why| format!("{}: {why}", self.node.display());
+        match undelivered {
+            Undelivered::NotSent(why) => Undelivered::NotSent(name(why)),
+            Undelivered::Unknown(why) => Undelivered::Unknown(name(why)),
+        }
+    }
+}
+
+impl Port for BlockNode {
+    fn execute(&self, cdb: &Cdb, data: Data<'_>, timeout: Duration) -> Result<Answer, Undelivered> {
+        let fd = self
+            .descriptor()
+            .map_err(|why| self.named(Undelivered::NotSent(why)))?;
+        let result = sg_io::run(fd.as_fd(), cdb, data, timeout);
+        if leads_nowhere(&result) {
+            // The next command opens the node again. Not this one: for a host status it is not
+            // certain that the drive did not get it.
+            self.forget(&fd);
+        }
+        match result {
+            Ok(completion) => judge(&completion),
+            Err(errno) => Err(judge_errno(errno)),
+        }
+        .map_err(|undelivered| self.named(undelivered))
+    }
+}
+
+fn leads_nowhere(result: &Result<Completion, Errno>) -> bool {
+    match result {
+        Ok(completion) => completion.host_status == host::NO_CONNECT,
+        Err(errno) => matches!(errno, Errno::ENODEV | Errno::ENXIO),
+    }
+}
+
+/// Host bytes of Linux' `scsi/scsi_status.h`.
+mod host {
+    pub const OK: u16 = 0x00;
+    pub const NO_CONNECT: u16 = 0x01;
+}
+
+/// `DRIVER_SENSE` of kernels before 5.14, and what sg still sets: "there is sense data", no error.
+const DRIVER_SENSE: u16 = 0x08;
+
+/// What a finished SG_IO call says.
+///
+/// Host and driver status come first: where they tell of a transport failure, the SCSI status is
+/// whatever the kernel left there. No host status is taken for proof that the drive did not get
+/// the command. DID_NO_CONNECT nearly is, but adapter drivers also end commands with it that they
+/// had already sent when their device disappeared; the next command opens the node again, and a
+/// failing open is the proof.
+///
+/// One thing cannot be told: the kernel turns a nexus failure (host byte 11h) into status 18h with
+/// host status 0 before it reaches us, byte for byte as a RESERVATION CONFLICT of the drive would
+/// look. So a conflict without any record that explains it in the drive's table is no proof that
+/// another host holds the lock.
+fn judge(completion: &Completion) -> Result<Answer, Undelivered> {
+    if completion.host_status != host::OK {
+        return Err(Undelivered::Unknown(format!(
+            "transport failure, host status {:#04x}",
+            completion.host_status
+        )));
+    }
+    if completion.driver_status & 0x0F & !DRIVER_SENSE != 0 {
+        return Err(Undelivered::Unknown(format!(
+            "transport failure, driver status {:#04x}",
+            completion.driver_status
+        )));
+    }
+    // sg marks COMMAND TERMINATED with DRIVER_SENSE and hands out zeroed sense data; only the
+    // status speaks there.
+    let sense = match Sense::decode(&completion.sense) {
+        Some(_) if completion.status == status::CHECK_CONDITION => completion.sense.clone(),
+        _ => Vec::new(),
+    };
+    let missing = usize::try_from(completion.resid)
+        .ok()
+        .filter(|&resid| resid <= completion.asked)
+        .ok_or_else(|| {
+            Undelivered::Unknown(format!("impossible residual count {}", completion.resid))
+        })?;
+    Ok(Answer {
+        status: completion.status,
+        sense,
+        transferred: completion.asked - missing,
+    })
+}
+
+/// What a failed SG_IO call says. The kernel checks all of these before it queues the command;
+/// once that is queued the call succeeds and the header tells how it went. Whatever else comes is
+/// not known well enough to say so.
+fn judge_errno(errno: Errno) -> Undelivered {
+    let why = match errno {
+        Errno::EPERM | Errno::EACCES => format!("{errno} (needs CAP_SYS_RAWIO)"),
+        Errno::ENOTTY => "not a SCSI device".to_owned(),
+        _ => errno.to_string(),
+    };
+    match errno {
+        Errno::ENODEV
+        | Errno::ENXIO
+        | Errno::ENOTTY
+        | Errno::EINVAL
+        | Errno::EPERM
+        | Errno::EACCES
+        | Errno::ENOMEM
+        | Errno::EBADF => Undelivered::NotSent(why),
+        _ => Undelivered::Unknown(why),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn completion(status: u8) -> Completion {
+        Completion {
+            status,
+            asked: 512,
+            ..Completion::default()
+        }
+    }
+
+    const NOT_FOUND: [u8; 14] = [0x70, 0, 5, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0x21, 0];
+
+    #[test]
+    fn the_drives_own_answers_pass() {
+        for status in [0x00, 0x18, 0x22, 0x08, 0x28, 0x40] {
+            let answer = judge(&completion(status)).unwrap();
+            assert_eq!((answer.status, answer.transferred), (status, 512));
+        }
+        let checked = Completion {
+            sense: NOT_FOUND.to_vec(),
+            driver_status: DRIVER_SENSE,
+            resid: 512,
+            ..completion(2)
+        };
+        let answer = judge(&checked).unwrap();
+        assert_eq!(
+            (answer.sense.as_slice(), answer.transferred),
+            (&NOT_FOUND[..], 0)
+        );
+    }
+
+    #[test]
+    fn terminated_with_zero_sense_is_terminated() {
+        let answer = judge(&Completion {
+            driver_status: DRIVER_SENSE,
+            sense: vec![0; 8],
+            ..completion(0x22)
+        });
+        assert_eq!(answer.unwrap().status, 0x22);
+    }
+
+    #[test]
+    fn a_transport_failure_is_never_the_drives_answer() {
+        for host_status in 1..=0x14 {
+            for status in [0x00, 0x18, 0x22, 0x02] {
+                let failed = Completion {
+                    host_status,
+                    ..completion(status)
+                };
+                assert!(matches!(judge(&failed), Err(Undelivered::Unknown(_))));
+            }
+        }
+        for driver_status in [0x01, 0x05, 0x06, 0x07] {
+            let failed = Completion {
+                driver_status,
+                ..completion(0x18)
+            };
+            assert!(matches!(judge(&failed), Err(Undelivered::Unknown(_))));
+        }
+    }
+
+    #[test]
+    fn the_residual_count_is_respected() {
+        let short = |resid| {
+            judge(&Completion {
+                resid,
+                ..completion(0)
+            })
+        };
+        assert_eq!(short(500).unwrap().transferred, 12);
+        assert_eq!(short(512).unwrap().transferred, 0);
+        assert!(short(513).is_err());
+        assert!(short(-1).is_err());
+    }
+
+    #[test]
+    fn errors_before_sending_are_told_from_those_after() {
+        for errno in [Errno::ENODEV, Errno::ENXIO, Errno::EPERM, Errno::ENOTTY] {
+            assert!(matches!(judge_errno(errno), Undelivered::NotSent(_)));
+        }
+        for errno in [Errno::EINTR, Errno::EIO, Errno::EFAULT, Errno::ETIMEDOUT] {
+            assert!(matches!(judge_errno(errno), Undelivered::Unknown(_)));
+        }
+        assert!(
+            judge_errno(Errno::EPERM)
+                .to_string()
+                .contains("CAP_SYS_RAWIO")
+        );
+    }
+
+    #[test]
+    fn gone_devices_are_opened_again() {
+        let gone = Completion {
+            host_status: host::NO_CONNECT,
+            ..completion(0)
+        };
+        assert!(leads_nowhere(&Ok(gone)));
+        assert!(leads_nowhere(&Err(Errno::ENODEV)));
+        assert!(!leads_nowhere(&Ok(completion(0x18))));
+        assert!(!leads_nowhere(&Err(Errno::EINTR)));
+    }
+
+    fn node(path: &str) -> BlockNode {
+        let topology = Topology::new(BTreeMap::new());
+        BlockNode::new(path.into(), "naa.5000".into(), Arc::new(topology))
+    }
+
+    #[test]
+    fn a_missing_node_means_not_sent_and_is_named() {
+        let cdb = idm_protocol::scsi::read_table(1);
+        for path in ["/dev/nonexistent-sd", "/dev/null"] {
+            let result = node(path).execute(&cdb, Data::In(&mut [0; 512]), Duration::from_secs(1));
+            let Err(Undelivered::NotSent(why)) = result else {
+                panic!("{path}: {result:?}");
+            };
+            assert!(why.starts_with(path), "{why}");
+        }
+    }
+}

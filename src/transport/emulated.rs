@@ -1,0 +1,68 @@
+//! An emulated drive through its socket.
+
+use super::scsi::{Answer, Data, Port, Undelivered};
+use core::time::Duration;
+use idm_emulator::client::{Client, Error};
+use idm_protocol::scsi::Cdb;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+/// The socket of one drive. A connection carries one command at a time, so there are as many as
+/// commands at the same time.
+pub struct Socket {
+    path: PathBuf,
+    idle: Mutex<Vec<Client>>,
+}
+
+impl Socket {
+    /// Nothing is connected before the first command.
+    pub fn new(path: PathBuf) -> Socket {
+        Socket {
+            path,
+            idle: Mutex::default(),
+        }
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Client>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Port for Socket {
+    fn execute(&self, cdb: &Cdb, data: Data<'_>, timeout: Duration) -> Result<Answer, Undelivered> {
+        let named = |why: &dyn core::fmt::Display| format!("{}: {why}", self.path.display());
+        let pooled = self.idle().pop();
+        let mut client = match pooled {
+            Some(client) => client,
+            None => {
+                Client::connect(&self.path).map_err(|error| Undelivered::NotSent(named(&error)))?
+            }
+        };
+        let (data_out, room) = match data {
+            Data::Out(bytes) => (bytes, &mut [][..]),
+            Data::In(bytes) => (&[][..], bytes),
+        };
+        let reply =
+            client
+                .execute(cdb, data_out, room.len(), timeout)
+                .map_err(|error| match error {
+                    Error::NotSent(_) => Undelivered::NotSent(named(&error)),
+                    Error::FateUnknown(_) => Undelivered::Unknown(named(&error)),
+                })?;
+        self.idle().push(client);
+        let transferred = reply.data.len();
+        match room.get_mut(..transferred) {
+            Some(room) => room.copy_from_slice(&reply.data),
+            None => {
+                return Err(Undelivered::Unknown(named(&format_args!(
+                    "{transferred} bytes are more than were asked for"
+                ))));
+            }
+        }
+        Ok(Answer {
+            status: reply.status,
+            sense: reply.sense,
+            transferred,
+        })
+    }
+}

@@ -1,0 +1,143 @@
+//! The SG_IO ioctl: the only place that hands memory to the kernel.
+
+use super::scsi::Data;
+use core::time::Duration;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// `struct sg_io_hdr` of Linux' `scsi/sg.h`.
+#[repr(C)]
+struct Header {
+    interface_id: libc::c_int,
+    dxfer_direction: libc::c_int,
+    cmd_len: u8,
+    mx_sb_len: u8,
+    iovec_count: u16,
+    dxfer_len: u32,
+    dxferp: *mut libc::c_void,
+    cmdp: *const u8,
+    sbp: *mut u8,
+    timeout: u32,
+    flags: u32,
+    pack_id: libc::c_int,
+    usr_ptr: *mut libc::c_void,
+    status: u8,
+    masked_status: u8,
+    msg_status: u8,
+    sb_len_wr: u8,
+    host_status: u16,
+    driver_status: u16,
+    resid: libc::c_int,
+    duration: u32,
+    info: u32,
+}
+
+const SG_IO: libc::c_ulong = 0x2285;
+const INTERFACE_ID: libc::c_int = 'S' as libc::c_int;
+const DXFER_TO_DEV: libc::c_int = -2;
+const DXFER_FROM_DEV: libc::c_int = -3;
+/// What the kernel keeps at most (SCSI_SENSE_BUFFERSIZE).
+const SENSE_LEN: usize = 96;
+
+nix::ioctl_readwrite_bad!(sg_io, SG_IO, Header);
+
+/// What the kernel says of a command, as it says it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Completion {
+    /// SCSI status; meaningful only where `host_status` and `driver_status` allow.
+    pub status: u8,
+    /// DID_* of the host adapter's driver.
+    pub host_status: u16,
+    /// DRIVER_* of the SCSI layer.
+    pub driver_status: u16,
+    /// Sense data as far as it was written.
+    pub sense: Vec<u8>,
+    /// Bytes that were asked for and not transferred, as the driver tells.
+    pub resid: i32,
+    /// Bytes that were asked for.
+    pub asked: usize,
+}
+
+/// Runs one SCSI command. Blocks until it is finished or the kernel gave up on it: on a block node
+/// not before 7 s, whatever `timeout` says (BLK_MIN_SG_TIMEOUT).
+pub fn run(
+    fd: BorrowedFd<'_>,
+    cdb: &[u8; 16],
+    data: Data<'_>,
+    timeout: Duration,
+) -> Result<Completion, nix::Error> {
+    let (direction, pointer, asked) = match data {
+        // The kernel only reads from it, by the direction.
+        Data::Out(bytes) => (DXFER_TO_DEV, bytes.as_ptr().cast_mut(), bytes.len()),
+        Data::In(bytes) => (DXFER_FROM_DEV, bytes.as_mut_ptr(), bytes.len()),
+    };
+    let mut sense = [0u8; SENSE_LEN];
+    let mut header = Header {
+        interface_id: INTERFACE_ID,
+        dxfer_direction: direction,
+        cmd_len: cdb.len() as u8,
+        mx_sb_len: SENSE_LEN as u8,
+        iovec_count: 0,
+        dxfer_len: u32::try_from(asked).map_err(|_| nix::Error::EINVAL)?,
+        dxferp: pointer.cast(),
+        cmdp: cdb.as_ptr(),
+        sbp: sense.as_mut_ptr(),
+        timeout: u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX),
+        flags: 0,
+        pack_id: 0,
+        usr_ptr: core::ptr::null_mut(),
+        status: 0,
+        masked_status: 0,
+        msg_status: 0,
+        sb_len_wr: 0,
+        host_status: 0,
+        driver_status: 0,
+        resid: 0,
+        duration: 0,
+        info: 0,
+    };
+    // SAFETY: `header` has the kernel's layout. Its pointers lead to `cdb`, `sense` and the data
+    // buffer, which live until the call returns, with the lengths that stand beside them; the
+    // kernel writes to the data buffer only for DXFER_FROM_DEV, where it came from a `&mut`. The
+    // call is synchronous: the kernel does not touch the memory after it returned.
+    unsafe { sg_io(fd.as_raw_fd(), &mut header) }?;
+    Ok(Completion {
+        status: header.status,
+        host_status: header.host_status,
+        driver_status: header.driver_status,
+        sense: sense[..usize::from(header.sb_len_wr).min(SENSE_LEN)].to_vec(),
+        resid: header.resid,
+        asked,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn the_header_is_laid_out_as_the_kernels() {
+        // scsi/sg.h on a 64-bit machine.
+        assert_eq!(size_of::<Header>(), 88);
+        assert_eq!(core::mem::offset_of!(Header, dxferp), 16);
+        assert_eq!(core::mem::offset_of!(Header, timeout), 40);
+        assert_eq!(core::mem::offset_of!(Header, usr_ptr), 56);
+        assert_eq!(core::mem::offset_of!(Header, status), 64);
+        assert_eq!(core::mem::offset_of!(Header, resid), 72);
+    }
+
+    #[test]
+    fn what_is_no_scsi_device_is_refused_before_anything_is_sent() {
+        let file = File::open("/dev/null").unwrap();
+        let mut data = [0; 512];
+        let cdb = idm_protocol::scsi::read_table(1);
+        let result = run(
+            file.as_fd(),
+            &cdb,
+            Data::In(&mut data),
+            Duration::from_secs(1),
+        );
+        assert_eq!(result.unwrap_err(), nix::Error::ENOTTY);
+    }
+}
