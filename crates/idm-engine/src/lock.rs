@@ -517,9 +517,12 @@ impl Lock {
         }
     }
 
-    /// The mode that drives shall have.
+    /// The mode that drives shall have: during a change to exclusive, that.
     fn goal(&self) -> Mode {
-        self.mode().unwrap_or(Mode::Shared)
+        match &self.phase {
+            Phase::Held(Held { change: Some(Change::Up { .. }), .. }) => Mode::Exclusive,
+            _ => self.mode().unwrap_or(Mode::Shared),
+        }
     }
 
     /// What follows from a reply to a refresh of a held lock.
@@ -567,9 +570,8 @@ impl Lock {
 
     /// Goes on to get a drive that a held lock does not have.
     fn retake(&mut self, at: usize, when: Instant) {
-        let Phase::Held(Held { mode, lapsed, .. }) = self.phase else {
-            return;
-        };
+        let Phase::Held(Held { lapsed, .. }) = self.phase else { return };
+        let mode = self.goal();
         if lapsed.is_none() || broken!(self.rules, RetakeOnlyWhileSafe) {
             self.seats[at].start_take(mode, when);
             self.seats[at].missed = true;
@@ -967,6 +969,7 @@ impl Lock {
 
     /// Ends the efforts to get further drives that have come to an end.
     fn collect_takes(&mut self, held: &Held, now: Instant) {
+        let goal = self.goal();
         let renew = self.config.timing.renew;
         for at in 0..self.seats.len() {
             let seat = &mut self.seats[at];
@@ -993,10 +996,10 @@ impl Lock {
                         let notice = Notice::DriveGained { drive: seat.drive };
                         self.events.push_back(Event::Notice(notice));
                     }
-                    let due = if mode == held.mode { self.due(since) } else { now };
+                    let due = if mode == goal { self.due(since) } else { now };
                     let seat = &mut self.seats[at];
                     seat.assign(Task::Keep);
-                    seat.plan(Step::Refresh(held.mode), due);
+                    seat.plan(Step::Refresh(goal), due);
                 }
                 Vote::Blocked(conflicts) => {
                     self.note_foreign(at, &conflicts, now);

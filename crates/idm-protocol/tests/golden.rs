@@ -42,15 +42,9 @@ fn other_commands() {
         scsi::read_table(0x0102_0304)[..],
         hex("F0 01 00 00 00 00 00 00 00 00 01 02 03 04 01 00")
     );
-    assert_eq!(
-        scsi::inquire_table()[..],
-        hex("F0 01 00 00 00 00 00 00 00 00 00 00 00 01 FF 00")
-    );
+    assert_eq!(scsi::inquire_table()[..], hex("F0 01 00 00 00 00 00 00 00 00 00 00 00 01 FF 00"));
     // Fact 84.
-    assert_eq!(
-        scsi::clear_all()[..],
-        hex("F0 00 00 00 00 00 00 00 00 00 00 00 02 00 FF 00")
-    );
+    assert_eq!(scsi::clear_all()[..], hex("F0 00 00 00 00 00 00 00 00 00 00 00 02 00 FF 00"));
     assert_eq!(scsi::inquire_version()[..6], hex("12 01 C3 00 70 00"));
 }
 
@@ -117,13 +111,7 @@ fn sense_of_the_traces() {
         ),
     ];
     for (bytes, (key, asc, ascq, fru), status) in cases {
-        let sense = Sense {
-            key,
-            asc,
-            ascq,
-            fru,
-            deferred: false,
-        };
+        let sense = Sense { key, asc, ascq, fru, deferred: false };
         assert_eq!(Sense::decode(&bytes), Some(sense));
         assert_eq!(decode_status(0x02, &bytes), status);
         // The same in fixed format.
@@ -148,10 +136,7 @@ fn sense_of_newer_firmware_and_of_other_conditions() {
     // Fact 39.
     assert_eq!(status(0x0B, 0x55, 0x03, 0), Status::Full(Limit::Mutexes));
     assert_eq!(status(0x0B, 0x55, 0x03, 1), Status::Full(Limit::Hosts));
-    assert_eq!(
-        status(0x0B, 0x55, 0x03, 2),
-        Status::Full(Limit::HostsOfMutex)
-    );
+    assert_eq!(status(0x0B, 0x55, 0x03, 2), Status::Full(Limit::HostsOfMutex));
     assert_eq!(status(0x05, 0x20, 0x00, 0x0A), Status::Unsupported);
     for fru in 2..=4 {
         assert_eq!(status(0x04, 0x04, 0x22, fru), Status::WrongState);
@@ -274,11 +259,7 @@ fn values_of_the_traces() {
     }
     // Conformance case PC-021: "abcdefg" comes back in the order in which it was given.
     let abc = Value::new(u64::from_le_bytes(*b"abcdefg\0")).unwrap();
-    let block = Record {
-        value: abc,
-        ..record()
-    }
-    .encode();
+    let block = Record { value: abc, ..record() }.encode();
     assert_eq!(block[0x21..0x28], *b"gfedcba");
     assert_eq!(Value::new(1 << 56), None);
     assert_eq!(Value::new((1 << 56) - 1), Some(Value::MAX));
@@ -319,10 +300,7 @@ fn tables() {
     assert_eq!(end[..8], hex("00 00 00 00 00 00 DE AD"));
     assert!(end[8..].iter().all(|&b| b == 0));
     let one = record();
-    let two = Record {
-        host: HostId::from_bytes([7; 32]),
-        ..record()
-    };
+    let two = Record { host: HostId::from_bytes([7; 32]), ..record() };
     // As drives return it, and as it was written: the control byte aside they are the same.
     let (one_block, two_block) = (one.encode(), two.encode());
     // Longer than the table (fact 41), equal to it (44), unfilled (50), empty (42), cut short.
@@ -373,10 +351,7 @@ fn host_ids() {
     assert_eq!(host.name(), "node-1");
     assert_eq!(host.to_string(), format!("node-1 ({})", "ab".repeat(16)));
     // A long name is cut; two boots of one host are two hosts.
-    assert_eq!(
-        HostId::new([0; 16], "a-very-long-host-name").name(),
-        "a-very-long-host"
-    );
+    assert_eq!(HostId::new([0; 16], "a-very-long-host-name").name(), "a-very-long-host");
     assert_ne!(HostId::new([1; 16], "n"), HostId::new([2; 16], "n"));
     // Other hosts' ids are shown as they are.
     assert_eq!(HostId::from_bytes([0x11; 32]).to_string(), "11".repeat(32));
@@ -392,8 +367,5 @@ fn modes() {
     assert!(!Exclusive.compatible(Exclusive));
     assert_eq!(Class::from(Shared).mode(), Shared);
     assert_eq!(Class::from(Exclusive).mode(), Exclusive);
-    assert_eq!(
-        (Shared.to_string(), Exclusive.to_string()),
-        ("sh".into(), "ex".into())
-    );
+    assert_eq!((Shared.to_string(), Exclusive.to_string()), ("sh".into(), "ex".into()));
 }
