@@ -89,7 +89,7 @@ impl Timing {
             drift: lease / 500,
             renew: lease / 3,
             patience: Duration::from_secs(5).min(lease / 4),
-            linger: lease / 2,
+            linger: lease / 4,
             backoff: Duration::from_millis(30),
         }
     }
