@@ -57,6 +57,16 @@ struct Acquiring {
     stage: Stage,
 }
 
+/// Why the value on the drives may not be what it should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Distrust {
+    None,
+    /// Others share the lock; one of them may have changed it.
+    Shared,
+    /// Its last exclusive holder died.
+    Died,
+}
+
 /// How far a request is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Stage {
@@ -134,9 +144,9 @@ pub struct Lock {
     /// What our records say about this acquisition.
     stamp: Stamp,
     has_witnesses: bool,
-    /// The value on the drives may not be what its last holder would have left: it is not
-    /// believed, and is removed with the lock unless a new one is written.
-    unclear: bool,
+    /// Whether the value on the drives is what its last holder would have left. If not, it is
+    /// removed with the lock, unless a new one is written.
+    distrust: Distrust,
     /// A value that was published by a change to shared. Nothing that a REFRESH carries is certain
     /// to be stored, so the UNLOCK has to carry it again.
     pending: Option<Value>,
@@ -162,7 +172,7 @@ impl Lock {
             seats: Vec::new(),
             stamp: Stamp { fingerprint: Fingerprint([0; 16]), acquisition: 0 },
             has_witnesses: false,
-            unclear: false,
+            distrust: Distrust::None,
             pending: None,
             shaken_at: Instant::default(),
             events: VecDeque::new(),
@@ -189,7 +199,7 @@ impl Lock {
         match (request, &self.phase) {
             (Request::Acquire { mode, members, witnesses }, Phase::Free) => {
                 self.seat_drives(&members, &witnesses, now)?;
-                self.unclear = false;
+                self.distrust = Distrust::None;
                 self.pending = None;
                 self.shaken_at = Instant::default();
                 let deadline = now + self.config.timing.patience;
@@ -271,7 +281,8 @@ impl Lock {
         let seats = self.seats.iter().filter_map(|s| self.ready_at(s, stands));
         let stage_end = |deadline: Instant, stage: Stage| match stage {
             Stage::Voting => deadline,
-            Stage::Reading(until) | Stage::BackingOff(until) => deadline.min(until),
+            Stage::Reading(until) => deadline.min(until),
+            Stage::BackingOff(until) => until,
         };
         let phase = match &self.phase {
             Phase::Free => {
@@ -499,8 +510,13 @@ impl Lock {
             }
         }
         self.events.extend(notices.into_iter().map(Event::Notice));
+        if shared {
+            self.distrust = self.distrust.max(Distrust::Shared);
+        }
         // What a drive that only adds to a held lock had as value does not matter to the others.
-        self.unclear |= shared || (self.seats[at].stale_value && takes && !adds);
+        if self.seats[at].stale_value && takes && !adds {
+            self.distrust = Distrust::Died;
+        }
     }
 
     /// What follows from a reply to a command of an earlier task: only the facts have changed.
@@ -665,7 +681,7 @@ impl Lock {
         if !majority {
             if over || tally.won + tally.asking < tally.needed {
                 if !over && attempt < ATTEMPTS && tally.split() {
-                    return self.back_off(acquiring, now);
+                    return self.back_off(acquiring, tally.refusal(), now);
                 }
                 self.refuse(tally.refusal(), now);
             }
@@ -789,7 +805,9 @@ impl Lock {
             .filter_map(|s| s.value.filter(|&v| v != Value::ZERO))
             .collect();
         match values.iter().max() {
-            Some(&value) if values.len() >= needed && !self.unclear => ValueRead::Known(value),
+            Some(&value) if values.len() >= needed && self.distrust == Distrust::None => {
+                ValueRead::Known(value)
+            }
             _ => ValueRead::Unknown,
         }
     }
@@ -837,14 +855,18 @@ impl Lock {
         self.finish(Outcome::Refused(refusal));
     }
 
-    /// Gives way to another host, and tries again a little later.
-    fn back_off(&mut self, acquiring: &Acquiring, now: Instant) {
-        self.events.push_back(Event::Notice(Notice::SplitVote));
+    /// Gives way to another host, and tries again a little later if there is time.
+    fn back_off(&mut self, acquiring: &Acquiring, refusal: Refusal, now: Instant) {
         let mean = self.config.timing.backoff * 2u32.pow(acquiring.attempt);
         let until = now + self.rng.between(mean / 4, mean);
+        if until >= acquiring.deadline {
+            return self.refuse(refusal, now);
+        }
+        self.events.push_back(Event::Notice(Notice::SplitVote));
         self.phase = Phase::Acquiring(Acquiring { stage: Stage::BackingOff(until), ..*acquiring });
         // The mutex is wanted again in a moment: it is not destroyed.
-        let clean = Clean { worthless: self.unclear, ..self.clean_up(None) };
+        let worthless = self.distrust != Distrust::None;
+        let clean = Clean { worthless, ..self.clean_up(None) };
         self.clean_all(&clean, now);
     }
 
@@ -857,10 +879,13 @@ impl Lock {
     /// How the lock is given back, with a value to store.
     fn clean_up(&self, store: Option<Value>) -> Clean {
         let store = store.filter(|_| self.config.keeps_value);
+        // What a holder that died left there must not be believed by the next one. A mutex that is
+        // destroyed should lose its value, but only a value that is overwritten is gone for sure.
+        let erase = store.is_none() && self.config.keeps_value && self.distrust == Distrust::Died;
         Clean {
-            store,
-            promote: false,
-            worthless: !self.config.keeps_value || self.unclear,
+            store: if erase { Some(Value::ZERO) } else { store },
+            promote: store.is_some() || erase,
+            worthless: !self.config.keeps_value || self.distrust != Distrust::None,
             destroy: false,
             mode: Mode::Exclusive,
             until: Instant::default(),
@@ -877,8 +902,7 @@ impl Lock {
     fn clean_all(&mut self, clean: &Clean, now: Instant) {
         let timing = self.config.timing;
         for seat in self.seats.iter_mut().filter(|s| !matches!(s.task, Task::Clean(_))) {
-            let worthless = clean.worthless || seat.stale_value;
-            seat.start_clean(Clean { worthless, ..clean.clone() }, now, &timing);
+            seat.start_clean(clean.clone(), now, &timing);
         }
     }
 
@@ -969,6 +993,10 @@ impl Lock {
 
     /// Ends the efforts to get further drives that have come to an end.
     fn collect_takes(&mut self, held: &Held, now: Instant) {
+        if matches!(held.change, Some(Change::Up { .. })) {
+            // Their votes count for the change until it ends.
+            return;
+        }
         let goal = self.goal();
         let renew = self.config.timing.renew;
         for at in 0..self.seats.len() {
