@@ -199,7 +199,11 @@ impl Lock {
         match (request, &self.phase) {
             (Request::Acquire { mode, members, witnesses }, Phase::Free) => {
                 self.seat_drives(&members, &witnesses, now)?;
-                self.distrust = Distrust::None;
+                // A value that is still on its way to a drive would be lost by the new acquisition:
+                // the old one there must not be believed then.
+                let owed = |s: &Seat| matches!(&s.task, Task::Clean(c) if c.store.is_some());
+                let owing = self.seats.iter().any(owed);
+                self.distrust = if owing { Distrust::Died } else { Distrust::None };
                 self.pending = None;
                 self.shaken_at = Instant::default();
                 let deadline = now + self.config.timing.patience;
@@ -907,12 +911,21 @@ impl Lock {
     }
 
     fn release(&mut self, value: Option<Value>, now: Instant) {
-        let store = match &self.phase {
-            // After a lapse somebody else may have published a newer value already.
-            Phase::Held(held) if held.lapsed.is_some() => None,
-            Phase::Held(held) if held.mode == Mode::Exclusive => value.or(self.pending),
-            Phase::Held(_) => self.pending,
-            _ => None,
+        let lapsed = match &self.phase {
+            Phase::Held(held) => held.lapsed.is_some(),
+            Phase::Lost => true,
+            Phase::Free | Phase::Acquiring(_) => false,
+        };
+        if lapsed {
+            // Somebody else may have published a newer value already, so ours must not be stored;
+            // and what was changed under the lock was never published, so the old value is wrong.
+            self.distrust = Distrust::Died;
+        }
+        let store = match self.mode() {
+            _ if lapsed => None,
+            Some(Mode::Exclusive) => value.or(self.pending),
+            Some(Mode::Shared) => self.pending,
+            None => None,
         };
         if self.phase != Phase::Free {
             self.phase = Phase::Free;
