@@ -5,11 +5,11 @@ mod common;
 use common::{EX, L0, L1, SH, host, payload, storing};
 use core::time::Duration;
 use idm_emulator::profile::{
-    DestroyByHolder, Held, OtherClass, SharedUnlock, SharerState, ValueScope,
+    DestroyByHolder, Held, Limits, OtherClass, SharedUnlock, SharerState, ValueScope,
 };
 use idm_emulator::{Drive, DriveTime, Profile};
 use idm_protocol::{
-    Class, DriveCommand, Mode, MutexOp, Record, Reply, ResourceId, State, Status, Value,
+    Class, DriveCommand, Limit, Mode, MutexOp, Record, Reply, ResourceId, State, Status, Value,
     ValueUpdate, parse_table, scsi,
 };
 use proptest::prelude::*;
@@ -65,6 +65,12 @@ fn check_table(drive: &Drive, now: DriveTime) -> Result<(), TestCaseError> {
     let table = drive.table(now);
     let pairs: BTreeSet<_> = table.iter().map(|r| (r.resource, r.host)).collect();
     prop_assert_eq!(pairs.len(), table.len(), "a record stands twice");
+    let limits = &drive.profile().limits;
+    let hosts: BTreeSet<_> = table.iter().map(|r| r.host).collect();
+    let mutexes: BTreeSet<_> = table.iter().map(|r| r.resource).collect();
+    prop_assert!(table.len() <= limits.records);
+    prop_assert!(hosts.len() <= limits.hosts);
+    prop_assert!(mutexes.len() <= limits.mutexes);
     for resource in [L0, L1] {
         let live: Vec<&Record> = table
             .iter()
@@ -82,8 +88,9 @@ fn check_table(drive: &Drive, now: DriveTime) -> Result<(), TestCaseError> {
         // Timed-out holders stand in the way of others just so.
         let held: Vec<&Record> = table
             .iter()
-            .filter(|r| r.resource == resource && r.state.is_record() && r.state != State::Unlocked)
+            .filter(|r| r.resource == resource && r.state != State::Unlocked)
             .collect();
+        prop_assert!(held.len() <= limits.hosts_of_mutex);
         prop_assert!(held.iter().all(|r| r.class.mode() == SH) || held.len() == 1);
         for record in held {
             let left = drive.lease_left(now, &resource, &record.host);
@@ -156,12 +163,27 @@ fn check_step(
     Ok(())
 }
 
+/// Every profile, and every profile with so little room that each limit is met.
+fn with_and_without_room() -> Vec<(&'static str, Profile)> {
+    let mut profiles = Profile::named();
+    for (name, mut profile) in Profile::named() {
+        profile.limits = Limits {
+            mutexes: 2,
+            hosts: 2,
+            hosts_of_mutex: 2,
+            records: 3,
+        };
+        profiles.push((name, profile));
+    }
+    profiles
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
     #[test]
     fn the_model_keeps_its_promises(steps in prop::collection::vec(step(), 1..60)) {
-        for (name, profile) in Profile::named() {
+        for (name, profile) in with_and_without_room() {
             let mut drive = Drive::new(profile);
             let mut bytes = Drive::new(profile);
             let mut ms = 0;
@@ -309,6 +331,14 @@ fn a_value_outlives_its_record() {
         assert_eq!(drive.table(DriveTime::default()), []);
         lock(&mut drive, 0, EX, 2);
         assert_eq!(value_of(&drive, 2), Some(expected));
+        // Gone again, and then lost with the table.
+        send(
+            &mut drive,
+            0,
+            MutexOp::Refresh,
+            payload(L0, SH, host(2), 5_000),
+        );
+        assert_eq!(unlock(&mut drive, SH, 2), Status::Good);
         drive.reset();
         lock(&mut drive, 0, EX, 2);
         assert_eq!(value_of(&drive, 2), Some(0));
@@ -372,6 +402,7 @@ fn who_stores_metadata() {
         let mut drive = drive_with(change);
         let with = |byte| Record {
             metadata: [byte; 64],
+            modified_ms: byte.into(),
             ..payload(L0, EX, host(1), 5_000)
         };
         send(&mut drive, 0, MutexOp::Trylock, with(1));
@@ -379,6 +410,7 @@ fn who_stores_metadata() {
         send(&mut drive, 0, MutexOp::Unlock, with(3));
         let record = drive.record(DriveTime::default(), &L0, &host(1)).unwrap();
         assert_eq!(record.metadata, expected);
+        assert_eq!(record.modified_ms, 3);
     }
 }
 
@@ -489,6 +521,29 @@ fn break_beside_live_sharers() {
         .live_holders(DriveTime::from_millis(5_000), &L0)
         .collect();
     assert_eq!(holders, [(host(2), SH), (host(3), SH)]);
+}
+
+/// A break that finds no room for its host puts nobody out.
+#[test]
+fn a_break_without_room() {
+    let mut profile = Profile::current();
+    profile.break_beside_live_sharers = true;
+    profile.limits.hosts = 2;
+    let mut drive = Drive::new(profile);
+    lock(&mut drive, 0, SH, 1);
+    lock(&mut drive, 1_000, SH, 2);
+    // The first host has another mutex, so that it stays known to the drive.
+    let other = payload(L1, EX, host(1), 5_000);
+    assert_eq!(send(&mut drive, 0, MutexOp::Trylock, other), Status::Good);
+    let before = drive.clone();
+    let newcomer = |mode| payload(L0, mode, host(3), 5_000);
+    // Only the first has timed out.
+    let refused = send(&mut drive, 5_000, MutexOp::Break, newcomer(SH));
+    assert_eq!(refused, Status::Full(Limit::Hosts));
+    assert_eq!(drive, before);
+    // Both have timed out, and the second will be forgotten.
+    let granted = send(&mut drive, 6_000, MutexOp::Break, newcomer(EX));
+    assert_eq!(granted, Status::Good);
 }
 
 #[test]
