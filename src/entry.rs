@@ -385,17 +385,10 @@ mod tests {
 
     #[test]
     fn second_adopt_argument_is_garbage_in_old_releases() {
-        let layout = |adopt_args| Layout {
-            lockspace_pvs: 376,
-            adopt_args,
-            lvm_path: None,
-        };
+        let layout = |adopt_args| Layout { lockspace_pvs: 376, adopt_args, lvm_path: None };
         assert_eq!(adopt(&layout(1), 0, 77), Adopt::default());
         assert_eq!(adopt(&layout(1), 1, 0), Adopt::default());
-        let both = Adopt {
-            only: true,
-            ok: true,
-        };
+        let both = Adopt { only: true, ok: true };
         assert_eq!(adopt(&layout(2), 1, 77), both);
         assert_eq!(adopt(&layout(2), 0, 0), Adopt::default());
     }
