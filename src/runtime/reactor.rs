@@ -277,13 +277,13 @@ impl Reactor {
     fn create(&mut self, spec: &LockSpec) -> u64 {
         let lock = self.next_lock;
         self.next_lock += 1;
-        let config = LockConfig {
-            resource: spec.resource,
-            host: self.settings.host,
-            keeps_value: spec.role.keeps_value(),
-            timing: self.settings.timing,
-            seed: self.seed.wrapping_add(lock),
-        };
+        let config = LockConfig::new(
+            spec.resource,
+            self.settings.host,
+            spec.role.keeps_value(),
+            self.settings.timing,
+            self.seed.wrapping_add(lock),
+        );
         self.names.insert(spec.resource, lock);
         self.locks.insert(
             lock,

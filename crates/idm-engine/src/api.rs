@@ -115,6 +115,27 @@ pub struct LockConfig {
     pub broken: Option<crate::BrokenRule>,
 }
 
+impl LockConfig {
+    /// A lock that keeps all rules, however the crate was built.
+    pub fn new(
+        resource: ResourceId,
+        host: HostId,
+        keeps_value: bool,
+        timing: Timing,
+        seed: u64,
+    ) -> LockConfig {
+        LockConfig {
+            resource,
+            host,
+            keeps_value,
+            timing,
+            seed,
+            #[cfg(feature = "broken-rules")]
+            broken: None,
+        }
+    }
+}
+
 /// What a caller can ask for. One request at a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
