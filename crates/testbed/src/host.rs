@@ -211,6 +211,18 @@ impl Host {
         })
     }
 
+    /// The version of a VG's metadata as lvmlockd knows it, from the value of the VG's lock.
+    pub fn vg_version(&self, vg: &str) -> Result<u32> {
+        let output = self.lvmlockctl(&["--info"])?.success()?;
+        let version = output
+            .stdout
+            .lines()
+            .skip_while(|line| line.trim() != format!("LS  lvm_{vg}"))
+            .find_map(|line| line.strip_prefix("LK VG ")?.split(" ver ").nth(1))
+            .with_context(|| format!("no lock of VG {vg} in {output}"))?;
+        Ok(version.trim().parse()?)
+    }
+
     /// Everything that lvmlockd has said on this host since it booted.
     pub fn log(&self) -> String {
         fs::read_to_string(self.log_path()).unwrap_or_default()
