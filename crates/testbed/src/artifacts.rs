@@ -25,11 +25,7 @@ pub struct Lvm2 {
 }
 
 fn build_dir() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .ancestors()
-        .nth(2)
-        .unwrap_or(Path::new("/"))
-        .join("build")
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new("/")).join("build")
 }
 
 /// The library that every lvmlockd here is linked to.
@@ -52,10 +48,7 @@ impl Lvm2 {
 
     /// The newest release, with the layout table.
     pub fn newest() -> Lvm2 {
-        Lvm2 {
-            release: RELEASES[RELEASES.len() - 1],
-            variant: Variant::Shim,
-        }
+        Lvm2 { release: RELEASES[RELEASES.len() - 1], variant: Variant::Shim }
     }
 
     fn dir(&self) -> PathBuf {

@@ -97,14 +97,7 @@ impl Client {
 
     /// Asks for a VG's lock.
     pub fn lock_vg(&mut self, vg: &str, mode: Mode) -> Result<i32> {
-        self.send(
-            "lock_vg",
-            &[
-                ("mode", mode.name()),
-                ("vg_name", vg),
-                ("vg_lock_type", "idm"),
-            ],
-        )?;
+        self.send("lock_vg", &[("mode", mode.name()), ("vg_name", vg), ("vg_lock_type", "idm")])?;
         self.receive()?.result()
     }
 

@@ -50,11 +50,7 @@ impl Drives {
             .spawn()
             .with_context(|| format!("run {}", program.display()))?;
         let stdout = emulator.stdout.take();
-        let drives = Drives {
-            emulator,
-            dir: dir.to_owned(),
-            count,
-        };
+        let drives = Drives { emulator, dir: dir.to_owned(), count };
         let mut line = String::new();
         if let Some(stdout) = stdout {
             BufReader::new(stdout).read_line(&mut line)?;
@@ -136,11 +132,8 @@ fn switch(on: bool) -> &'static str {
 
 /// Cells stand at least two spaces apart; single spaces occur in them.
 fn parse_record(line: &str) -> Result<Record> {
-    let cells: Vec<&str> = line
-        .split("  ")
-        .map(str::trim)
-        .filter(|cell| !cell.is_empty())
-        .collect();
+    let cells: Vec<&str> =
+        line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
     let [resource, host, state, class, lease_left, _value] = cells[..] else {
         bail!("a line of a drive's table: {line:?}");
     };

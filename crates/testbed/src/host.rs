@@ -93,10 +93,7 @@ impl Host {
 
     /// Starts lvmlockd and waits until it answers.
     pub fn start_lvmlockd(&mut self) -> Result<()> {
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.log_path())?;
+        let log = File::options().create(true).append(true).open(self.log_path())?;
         let mut nsenter = self
             .enter(&self.build.lvmlockd())
             .args(["-D", "-g", "idm"])
@@ -132,9 +129,7 @@ impl Host {
             bail!("lvmlockd is not running on host {}", self.name);
         };
         kill(daemon.pid, signal)?;
-        wait_until(START, "lvmlockd to end", || {
-            Ok(daemon.nsenter.try_wait()?)
-        })?;
+        wait_until(START, "lvmlockd to end", || Ok(daemon.nsenter.try_wait()?))?;
         Ok(())
     }
 
@@ -161,10 +156,7 @@ impl Host {
         let daemon = self.daemon()?;
         kill(daemon.pid, Signal::SIGCONT)?;
         // nsenter stops itself when the program that it waits for is stopped.
-        Ok(kill(
-            Pid::from_raw(daemon.nsenter.id().try_into()?),
-            Signal::SIGCONT,
-        )?)
+        Ok(kill(Pid::from_raw(daemon.nsenter.id().try_into()?), Signal::SIGCONT)?)
     }
 
     fn daemon(&self) -> Result<&Lvmlockd> {
@@ -200,9 +192,7 @@ impl Host {
     /// request will name.
     pub fn find_lv(&self, vg: &str, name: &str, pvs: &[String]) -> Result<Lv> {
         let path = format!("{vg}/{name}");
-        let output = self
-            .lvm(&["lvs", "--noheadings", "-o", "lv_uuid", &path])?
-            .success()?;
+        let output = self.lvm(&["lvs", "--noheadings", "-o", "lv_uuid", &path])?.success()?;
         Ok(Lv {
             vg: vg.to_owned(),
             name: name.to_owned(),
@@ -211,16 +201,15 @@ impl Host {
         })
     }
 
-    /// The version of a VG's metadata as lvmlockd knows it, from the value of the VG's lock.
-    pub fn vg_version(&self, vg: &str) -> Result<u32> {
-        let output = self.lvmlockctl(&["--info"])?.success()?;
-        let version = output
-            .stdout
+    /// How often lvmlockd found that another host has changed a VG's metadata, or may have, since
+    /// it last held the VG's lock.
+    pub fn invalidations(&self, vg: &str) -> usize {
+        // 2.03.16 writes "S lvm_vg R VGLK res_lock …", 2.03.31 "lvm_vg:VGLK res_lock …".
+        self.log()
             .lines()
-            .skip_while(|line| line.trim() != format!("LS  lvm_{vg}"))
-            .find_map(|line| line.strip_prefix("LK VG ")?.split(" ver ").nth(1))
-            .with_context(|| format!("no lock of VG {vg} in {output}"))?;
-        Ok(version.trim().parse()?)
+            .filter(|line| line.contains(&format!("lvm_{vg}")))
+            .filter(|line| line.contains("res_lock invalidate vg state"))
+            .count()
     }
 
     /// Everything that lvmlockd has said on this host since it booted.
@@ -248,10 +237,7 @@ impl Host {
 
     fn timed(&self, program: &Path) -> Command {
         let mut command = self.enter(Path::new("timeout"));
-        command
-            .args(["--signal=KILL", COMMAND_SECONDS])
-            .arg(program)
-            .stdin(Stdio::null());
+        command.args(["--signal=KILL", COMMAND_SECONDS]).arg(program).stdin(Stdio::null());
         command
     }
 }
@@ -269,11 +255,7 @@ impl Drop for Host {
             let log = self.log();
             let lines: Vec<&str> = log.lines().collect();
             let tail = &lines[lines.len().saturating_sub(60)..];
-            eprintln!(
-                "--- lvmlockd on {} said last:\n{}",
-                self.name,
-                tail.join("\n")
-            );
+            eprintln!("--- lvmlockd on {} said last:\n{}", self.name, tail.join("\n"));
         }
     }
 }

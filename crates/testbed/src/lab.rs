@@ -35,12 +35,7 @@ impl Lab {
         let pvs = (0..drives.count())
             .map(|number| LoopDevice::new(&dir.path().join(format!("pv{number}")), PV_BYTES))
             .collect::<Result<_>>()?;
-        Ok(Lab {
-            drives,
-            pvs,
-            lease,
-            dir,
-        })
+        Ok(Lab { drives, pvs, lease, dir })
     }
 
     /// The drives.
@@ -71,11 +66,8 @@ impl Lab {
 
     /// No udev, no device-mapper, and no disks but ours.
     fn lvm_conf(&self) -> String {
-        let accept: Vec<String> = self
-            .pvs
-            .iter()
-            .map(|pv| format!("\"a|^{}$|\"", pv.path()))
-            .collect();
+        let accept: Vec<String> =
+            self.pvs.iter().map(|pv| format!("\"a|^{}$|\"", pv.path())).collect();
         format!(
             r#"devices {{
 	dir = "/dev"

@@ -22,10 +22,9 @@ impl LoopDevice {
         let file =
             File::create_new(backing).with_context(|| format!("create {}", backing.display()))?;
         file.set_len(bytes)?;
-        let attached = run(Command::new("losetup")
-            .args(["--find", "--show", "--nooverlap"])
-            .arg(backing))?
-        .success()?;
+        let attached =
+            run(Command::new("losetup").args(["--find", "--show", "--nooverlap"]).arg(backing))?
+                .success()?;
         let path = attached.stdout.trim().to_owned();
         let open = File::open(&path).with_context(|| format!("open {path}"))?;
         run(Command::new("losetup").args(["--detach", &path]))?.success()?;

@@ -24,13 +24,7 @@ impl Trace {
         let file = dir.join("trace");
         let messages = dir.join("strace.log");
         let strace = bound_to_this_thread("strace")
-            .args([
-                "-f",
-                "-e",
-                &format!("trace={calls}"),
-                "-p",
-                &pid.to_string(),
-            ])
+            .args(["-f", "-e", &format!("trace={calls}"), "-p", &pid.to_string()])
             .arg("-o")
             .arg(&file)
             .stdin(Stdio::null())

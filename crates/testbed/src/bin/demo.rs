@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode, exit};
 use std::thread;
 use std::time::{Duration, Instant};
-use testbed::{EAGAIN, Host, Lab, Lvm2, Mode, Output, Record, library};
+use testbed::{EAGAIN, Host, Lab, Lvm2, Mode, Output, library};
 
 /// Short, so that nobody has to wait a minute for the end; the default is 60 s.
 const LEASE: Duration = Duration::from_secs(10);
@@ -18,6 +18,9 @@ const LEASE: Duration = Duration::from_secs(10);
 /// What lvm says in every command here and what has nothing to do with locks: that there is no
 /// device-mapper, that nothing is zeroed or backed up.
 const NOISE: [&str; 3] = ["Activation disabled", "NOT backed up", "not zeroed"];
+
+/// Columns of text.
+const WIDTH: usize = 90;
 
 fn main() -> ExitCode {
     match demo() {
@@ -64,14 +67,8 @@ fn demo() -> Result<usize> {
     create.extend(pvs.iter().map(String::as_str));
     story.works(&alice, &create)?;
     story.works(&bob, &["vgchange", "--lockstart", "vg"])?;
-    story.works(
-        &alice,
-        &["lvcreate", "-an", "-Zn", "-L8m", "-n", "data", "vg"],
-    )?;
-    story.works(
-        &bob,
-        &["lvs", "-o", "vg_name,lv_name,lv_size,vg_lock_type", "vg"],
-    )?;
+    story.works(&alice, &["lvcreate", "-an", "-Zn", "-L8m", "-n", "data", "vg"])?;
+    story.works(&bob, &["lvs", "-o", "vg_name,lv_name,lv_size,vg_lock_type", "vg"])?;
     story.tell("bob sees what alice made.");
 
     global_lock(&mut story, &alice, &bob)?;
@@ -87,14 +84,11 @@ fn global_lock(story: &mut Story, alice: &Host, bob: &Host) -> Result<()> {
     story.chapter("The global lock: one host at a time changes the list of volume groups");
     let mut holder = alice.client()?;
     let mut other = bob.client()?;
-    story.request("alice asks for the global lock, exclusive", 0, || {
-        holder.lock_global(Mode::Ex)
+    story
+        .request("alice asks for the global lock, exclusive", 0, || holder.lock_global(Mode::Ex))?;
+    story.request("bob asks for it, too (lvmlockd tries for 5 s)", EAGAIN, || {
+        other.lock_global(Mode::Ex)
     })?;
-    story.request(
-        "bob asks for it, too (lvmlockd tries for 5 s)",
-        EAGAIN,
-        || other.lock_global(Mode::Ex),
-    )?;
     story.request("alice releases it", 0, || holder.lock_global(Mode::Un))?;
     story.request("bob asks again", 0, || other.lock_global(Mode::Ex))?;
     story.request("bob releases it", 0, || other.lock_global(Mode::Un))
@@ -103,9 +97,7 @@ fn global_lock(story: &mut Story, alice: &Host, bob: &Host) -> Result<()> {
 fn vg_lock(story: &mut Story, alice: &Host, bob: &Host) -> Result<()> {
     story.chapter("The volume group's lock: one host at a time changes its metadata");
     let mut holder = alice.client()?;
-    story.request("alice takes the lock of vg, exclusive", 0, || {
-        holder.lock_vg("vg", Mode::Ex)
-    })?;
+    story.request("alice takes the lock of vg, exclusive", 0, || holder.lock_vg("vg", Mode::Ex))?;
     // Without its own retries, lvm passes on what lvmlockd says after 5 s.
     let once = "--config=global/lvmlockd_lock_retries=0";
     let create = ["lvcreate", once, "-an", "-Zn", "-L8m", "-n", "more", "vg"];
@@ -119,11 +111,7 @@ fn lv_lock(story: &mut Story, lab: &Lab, alice: &Host, bob: &Host) -> Result<()>
     story.works(alice, &["lvchange", "-aey", "vg/data"])?;
     story.tell("alice holds it exclusively. This is what a drive's table says:");
     story.table(lab)?;
-    story.refused(
-        bob,
-        &["lvchange", "-aey", "vg/data"],
-        "LV locked by other host",
-    )?;
+    story.refused(bob, &["lvchange", "-aey", "vg/data"], "LV locked by other host")?;
     story.works(alice, &["lvchange", "-an", "vg/data"])?;
     story.works(bob, &["lvchange", "-aey", "vg/data"])?;
     story.works(bob, &["lvchange", "-an", "vg/data"])?;
@@ -136,11 +124,7 @@ fn conversion(story: &mut Story, alice: &Host, bob: &Host) -> Result<()> {
     story.works(alice, &["lvchange", "-asy", "vg/data"])?;
     story.works(bob, &["lvchange", "-asy", "vg/data"])?;
     story.tell("Both share it now. Neither can have it alone:");
-    story.refused(
-        alice,
-        &["lvchange", "-aey", "vg/data"],
-        "LV locked by other host",
-    )?;
+    story.refused(alice, &["lvchange", "-aey", "vg/data"], "LV locked by other host")?;
     story.works(bob, &["lvchange", "-an", "vg/data"])?;
     story.works(alice, &["lvchange", "-aey", "vg/data"])?;
     story.works(alice, &["lvchange", "-an", "vg/data"])
@@ -148,23 +132,28 @@ fn conversion(story: &mut Story, alice: &Host, bob: &Host) -> Result<()> {
 
 fn value(story: &mut Story, alice: &Host, bob: &Host) -> Result<()> {
     story.chapter("The lock's value: a change on one host is seen by the other");
-    story.tell("The volume group's lock carries the version of its metadata, on the drives.");
-    story.works(bob, &["vgs", "vg"])?;
-    let before = bob.vg_version("vg")?;
-    story.tell(&format!("bob's lvmlockd knows version {before}."));
-    story.works(
-        alice,
-        &["lvcreate", "-an", "-Zn", "-L8m", "-n", "new", "vg"],
-    )?;
-    story.works(bob, &["vgs", "vg"])?;
-    let (after, written) = (bob.vg_version("vg")?, alice.vg_version("vg")?);
-    ensure!(
-        after == written && after > before,
-        "alice wrote version {written}, bob's lvmlockd went from {before} to {after}"
+    story.tell(
+        "With the volume group's lock, the drives keep a time stamp of its last change. As long as \
+         it is the one that a host wrote itself, what that host knows of the group is up to date.",
     );
-    story.tell(&format!(
-        "bob's lvmlockd read version {after} with the lock."
-    ));
+    story.works(bob, &["lvcreate", "-an", "-Zn", "-L8m", "-n", "b", "vg"])?;
+    let before = bob.invalidations("vg");
+    story.works(bob, &["vgs", "vg"])?;
+    ensure!(
+        bob.invalidations("vg") == before,
+        "bob's lvmlockd does not recognise what it wrote itself"
+    );
+    story.tell("bob's lvmlockd recognised its own time stamp.");
+    story.works(alice, &["lvcreate", "-an", "-Zn", "-L8m", "-n", "a", "vg"])?;
+    story.works(bob, &["vgs", "vg"])?;
+    ensure!(
+        bob.invalidations("vg") == before + 1,
+        "bob's lvmlockd did not see that alice has changed the group"
+    );
+    story.tell("bob's lvmlockd saw that another host has written since:");
+    let log = bob.log();
+    let seen = log.lines().rfind(|line| line.contains("invalidate vg state"));
+    story.quote(seen.unwrap_or_default());
     Ok(())
 }
 
@@ -194,18 +183,12 @@ fn death(story: &mut Story, lab: &Lab, alice: Host, bob: &Host) -> Result<()> {
         story.quote(&format!(
             "{:4.1} s after its death: bob asks and is refused; alice's lease runs for {} more",
             died.elapsed().as_secs_f64(),
-            left.map_or("no time".to_owned(), |left| format!(
-                "{:.1} s",
-                left.as_secs_f64()
-            ))
+            left.map_or("no time".to_owned(), |left| format!("{:.1} s", left.as_secs_f64()))
         ));
         thread::sleep(Duration::from_secs(1));
     }
     story.commands += 1;
-    story.quote(&format!(
-        "{:4.1} s after its death: bob has it",
-        died.elapsed().as_secs_f64()
-    ));
+    story.quote(&format!("{:4.1} s after its death: bob has it", died.elapsed().as_secs_f64()));
     story.table(lab)?;
     story.works(bob, &["lvchange", "-an", "vg/data"])
 }
@@ -224,7 +207,16 @@ impl Story {
     }
 
     fn tell(&self, text: &str) {
-        println!("   {text}");
+        let mut line = String::new();
+        for word in text.split_whitespace() {
+            if line.len() + word.len() > WIDTH {
+                println!("  {line}");
+                line.clear();
+            }
+            line.push(' ');
+            line.push_str(word);
+        }
+        println!("  {line}");
     }
 
     fn quote(&self, text: &str) {
@@ -233,20 +225,23 @@ impl Story {
         }
     }
 
-    /// Drive d0's table.
+    /// Who holds what, as drive d0 has it in its table.
     fn table(&self, lab: &Lab) -> Result<()> {
-        for Record {
-            resource,
-            host,
-            state,
-            class,
-            lease_left,
-        } in lab.drives().table(0)?
-        {
-            let left = lease_left.map_or(String::new(), |left| {
-                format!(", {:.1} s left", left.as_secs_f64())
-            });
-            self.quote(&format!("{resource}: {state} {class} by {host}{left}"));
+        for record in lab.drives().table(0)? {
+            let Some(left) = record.lease_left else {
+                continue; // unlocked, kept for its value
+            };
+            let what = match record.resource.split_once("/*") {
+                Some((vg, _)) => format!("{vg} (has it started)").replacen("lv", "vg", 1),
+                None => record.resource,
+            };
+            let host = record.host.split(' ').next().unwrap_or_default();
+            self.quote(&format!(
+                "{host:6} {:2}  {:9}  {:4.1} s left  {what}",
+                record.class,
+                record.state,
+                left.as_secs_f64()
+            ));
         }
         Ok(())
     }
@@ -263,10 +258,7 @@ impl Story {
         if output.code == 0 || !output.says(why) {
             bail!("expected to be refused with {why:?}: {output}");
         }
-        self.tell(&format!(
-            "   (refused, as it should be: exit status {})",
-            output.code
-        ));
+        self.tell(&format!("   (refused, as it should be: exit status {})", output.code));
         Ok(())
     }
 
