@@ -60,7 +60,7 @@ impl Lab {
         let etc = dir.join("etc");
         fs::create_dir_all(&etc).with_context(|| format!("create {}", etc.display()))?;
         fs::write(etc.join("lvm.conf"), self.lvm_conf())?;
-        fs::write(etc.join("lvmlockd-idm.conf"), self.idm_conf()?)?;
+        fs::write(etc.join("lvmlockd-idm.conf"), self.idm_conf(build)?)?;
         Host::boot(name, build, &dir)
     }
 
@@ -99,9 +99,12 @@ global {{
     }
 
     /// Each PV's locks live on the emulated drive of the same number.
-    fn idm_conf(&self) -> Result<String> {
-        let mut text = format!("lease_ms = {}\n\n[global]\n", self.lease.as_millis());
-        writeln!(text, "drives = {:?}\n\n[emulator]", self.pvs())?;
+    fn idm_conf(&self, build: Lvm2) -> Result<String> {
+        let mut text = format!("lease_ms = {}\n", self.lease.as_millis());
+        let kill = [build.lvmlockctl(), "--kill".into()];
+        writeln!(text, "kill_command = {kill:?}\n")?;
+        writeln!(text, "[global]\ndrives = {:?}\n", self.pvs())?;
+        writeln!(text, "[emulator]")?;
         for (number, pv) in self.pvs.iter().enumerate() {
             writeln!(text, "{:?} = {:?}", pv.path(), self.drives.socket(number))?;
         }
