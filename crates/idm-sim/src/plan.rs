@@ -383,7 +383,10 @@ impl Plan {
                 2 => Trouble::DriveSlow(drive),
                 3 => Trouble::DriveBusy(drive),
                 4 if rng.u8(0..4) == 0 => Trouble::DriveFull(drive),
-                4..=6 => Trouble::DriveReset(drive),
+                // Sets that differ survive no reset: what one host still keeps may be no majority
+                // of what the other counts.
+                4..=6 if !self.lists_differ => Trouble::DriveReset(drive),
+                4..=6 => Trouble::DriveGone(drive),
                 7 => Trouble::PathFlaps(host, drive),
                 8..=9 => Trouble::Frozen(host),
                 10..=11 => Trouble::Restart(host),

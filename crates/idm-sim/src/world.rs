@@ -1083,6 +1083,7 @@ impl World {
 
     fn refused(&mut self, s: usize) {
         let l = self.lock_of(s);
+        self.touch(s);
         self.slots[s].caller = if self.stopped {
             Caller::Finished
         } else {
@@ -1380,6 +1381,7 @@ impl World {
             self.poison(s);
         }
         let value = self.new_value(s);
+        self.touch(s);
         let now = self.local(h);
         let slot = &mut self.slots[s];
         slot.caller = Caller::Converting(mode, value);

@@ -95,10 +95,11 @@ impl World {
         self.slots[a].knows & (1 << self.host_of(b)) != 0
     }
 
-    /// Whether two sets of drives have majorities without a common drive.
+    /// Whether a keep-quorum of one set and a majority of the other can be without a common drive.
     fn can_miss(&self, a: usize, b: usize) -> bool {
         let (x, y) = (self.slots[a].members, self.slots[b].members);
-        x != y && majority(count(x)) + majority(count(y)) <= count(x | y)
+        let kept = |x: u16, y: u16| keep_quorum(count(x)) + majority(count(y));
+        x != y && kept(x, y).min(kept(y, x)) <= count(x | y)
     }
 
     /// Whether a host that holds the lock beside another, which counts other drives, could not
