@@ -150,6 +150,8 @@ pub struct Lock {
     /// A value that was published by a change to shared. Nothing that a REFRESH carries is certain
     /// to be stored, so the UNLOCK has to carry it again.
     pending: Option<Value>,
+    /// Drives that have yet to store the value of the last release, to make a majority.
+    owed: usize,
     /// When a drive was last found to have lost our lock. No drive is taken again before a
     /// keep-quorum of the others has said afterwards that the lock is still ours.
     shaken_at: Instant,
@@ -174,6 +176,7 @@ impl Lock {
             has_witnesses: false,
             distrust: Distrust::None,
             pending: None,
+            owed: 0,
             shaken_at: Instant::default(),
             events: VecDeque::new(),
             last_token: 0,
@@ -199,10 +202,10 @@ impl Lock {
         match (request, &self.phase) {
             (Request::Acquire { mode, members, witnesses }, Phase::Free) => {
                 self.seat_drives(&members, &witnesses, now)?;
-                // A value that is still on its way to a drive would be lost by the new acquisition:
-                // the old one there must not be believed then.
-                let owed = |s: &Seat| matches!(&s.task, Task::Clean(c) if c.store.is_some());
-                let owing = self.seats.iter().any(owed);
+                // A value that is still on its way to a majority would be lost by the new
+                // acquisition: the old one there must not be believed then.
+                let storing = |s: &Seat| matches!(&s.task, Task::Clean(c) if c.store.is_some());
+                let owing = self.owed > 0 && self.seats.iter().any(storing);
                 self.distrust = if owing { Distrust::Died } else { Distrust::None };
                 self.pending = None;
                 self.shaken_at = Instant::default();
@@ -494,11 +497,15 @@ impl Lock {
         match seat.task {
             Task::Idle => {}
             Task::Keep => self.advance_keep(at, &heard, now),
-            Task::Clean(_) => {
+            Task::Clean(ref clean) => {
                 let status = match heard {
                     Heard::Status(status) => status,
                     Heard::Table(..) => Status::Failed,
                 };
+                let stores = flight.step == Step::Unlock(Mode::Exclusive) && clean.store.is_some();
+                if stores && seat.role == Role::Member && status == Status::Good {
+                    self.owed = self.owed.saturating_sub(1);
+                }
                 seat.advance_clean(flight.step, status, now, &self.config.timing);
             }
             Task::Take(_) => {
@@ -899,6 +906,7 @@ impl Lock {
 
     fn give_back(&mut self, store: Option<Value>, now: Instant) {
         let clean = self.clean_up(store);
+        self.owed = self.rules.acquire_quorum(self.member_count());
         self.clean_all(&clean, now);
         self.prune(now);
     }
