@@ -99,8 +99,6 @@ struct Tally {
     needed: usize,
     won: usize,
     asking: usize,
-    /// Drives that said "conflict", and who it is is being read.
-    contested: usize,
     full: usize,
     blocked: Vec<Vec<Conflict>>,
 }
@@ -646,7 +644,6 @@ impl Lock {
             needed: self.rules.acquire_quorum(members),
             won: 0,
             asking: 0,
-            contested: 0,
             full: 0,
             blocked: Vec::new(),
         };
@@ -662,7 +659,6 @@ impl Lock {
                     // A drive that is barred beyond the deadline cannot answer in time.
                     let late = seat.ready_at(self.rules).is_some_and(|at| at > deadline);
                     tally.asking += usize::from(!late);
-                    tally.contested += usize::from(take.contested);
                 }
                 Vote::Blocked(conflicts) => tally.blocked.push(conflicts.clone()),
                 Vote::Full => tally.full += 1,
@@ -695,13 +691,6 @@ impl Lock {
                     return self.back_off(acquiring, tally.refusal(), now);
                 }
                 self.refuse(tally.refusal(), now);
-            }
-            return;
-        }
-        if tally.contested > 0 {
-            // Whoever was met there could not be read in time, so he may count other drives.
-            if over {
-                self.refuse(Refusal::Held(Vec::new()), now);
             }
             return;
         }
@@ -745,8 +734,15 @@ impl Lock {
         }
     }
 
-    /// What the witnesses say; `None` while they are still asked and it is not `late`.
+    /// What is known of holders on other drives than those of the majority: the VG's other drives,
+    /// and those that said "conflict". `None` while some are still asked and it is not `late`.
     fn confirmed(&self, mode: Mode, late: bool) -> Option<Result<(), Refusal>> {
+        let contested =
+            self.seats.iter().any(|s| matches!(&s.task, Task::Take(take) if take.contested));
+        if contested {
+            // Whoever was met there could not be read yet, so he may count other drives.
+            return late.then(|| Err(Refusal::Held(Vec::new())));
+        }
         if broken!(self.rules, ConfirmByReading) {
             return Some(Ok(()));
         }
@@ -1177,12 +1173,6 @@ impl Lock {
         if tally.won < tally.needed || held.lapsed.is_some() {
             if over || tally.won + tally.asking < tally.needed || held.lapsed.is_some() {
                 self.end_up(Err(tally.refusal()), now);
-            }
-            return;
-        }
-        if tally.contested > 0 {
-            if over {
-                self.end_up(Err(Refusal::Held(Vec::new())), now);
             }
             return;
         }

@@ -177,10 +177,7 @@ impl Seat {
                 cx.notices.push(Notice::Broke { hosts, drive });
                 self.stale_value = !broken!(cx.rules, ValueAfterBreak);
             }
-            Step::Refresh(_) if take.own_found => {
-                cx.notices.push(Notice::TookOverOwn { drive });
-                self.stale_value = !broken!(cx.rules, ValueAfterBreak);
-            }
+            Step::Refresh(_) if take.own_found => cx.notices.push(Notice::TookOverOwn { drive }),
             _ => {}
         }
     }
@@ -192,6 +189,10 @@ impl Seat {
         };
         let mode = take.mode;
         take.contested = false;
+        if view.own == Own::Stale && !take.converting && !take.witness {
+            take.own_found = true;
+            self.stale_value = !broken!(cx.rules, ValueAfterBreak);
+        }
         let live = view.live_against(mode);
         let all_dead = view.live.is_empty() || broken!(cx.rules, BreakOnlyTimedOut);
         if !live.is_empty() && !broken!(cx.rules, BreakOnlyTimedOut) {
@@ -206,7 +207,6 @@ impl Seat {
         } else if take.witness {
             take.vote = Vote::Won;
         } else if view.own != Own::None {
-            take.own_found |= view.own == Own::Stale && !take.converting;
             self.then(Step::Refresh(mode), cx);
         } else if take.converting {
             self.close(Vote::Silent);
