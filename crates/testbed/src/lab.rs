@@ -14,6 +14,9 @@ use tempfile::TempDir;
 const PV_BYTES: u64 = 128 << 20;
 
 /// Three emulated IDM drives, each with a loop device for its data. Hosts must be dropped before it.
+///
+/// Its files are kept where the environment variable `TESTBED_KEEP` is set: the hosts' logs, for
+/// example.
 #[derive(Debug)]
 pub struct Lab {
     drives: Drives,
@@ -30,7 +33,10 @@ impl Lab {
             nix::unistd::geteuid().is_root(),
             "hosts are made of namespaces and loop devices: run this as root"
         );
-        let dir = tempfile::Builder::new().prefix("lvmlockd-idm.").tempdir()?;
+        let dir = tempfile::Builder::new()
+            .prefix("lvmlockd-idm.")
+            .disable_cleanup(std::env::var_os("TESTBED_KEEP").is_some())
+            .tempdir()?;
         let drives = Drives::start(dir.path(), 3)?;
         let pvs = (0..drives.count())
             .map(|number| LoopDevice::new(&dir.path().join(format!("pv{number}")), PV_BYTES))

@@ -67,7 +67,7 @@ fn demo() -> Result<usize> {
     create.extend(pvs.iter().map(String::as_str));
     story.works(&alice, &create)?;
     story.works(&bob, &["vgchange", "--lockstart", "vg"])?;
-    story.works(&alice, &["lvcreate", "-an", "-Zn", "-L8m", "-n", "data", "vg"])?;
+    story.works(&alice, &["lvcreate", "-an", "-Zn", "-i3", "-L12m", "-n", "data", "vg"])?;
     story.works(&bob, &["lvs", "-o", "vg_name,lv_name,lv_size,vg_lock_type", "vg"])?;
     story.tell("bob sees what alice made.");
 
