@@ -1,7 +1,6 @@
 //! What can go wrong, and the numbers that lvmlockd's core understands.
 
 use core::fmt;
-use idm_engine::Refusal;
 
 /// Why an operation of the lock manager failed.
 ///
@@ -66,17 +65,6 @@ impl Error {
             Error::Invalid(_) => -lvmlockd::EARGS,
             Error::NotRunning(_) => -lvmlockd::EMANAGER,
             other => other.errno(),
-        }
-    }
-}
-
-impl From<&Refusal> for Error {
-    fn from(refusal: &Refusal) -> Error {
-        match refusal {
-            Refusal::Held(_) => Error::Held(refusal.to_string()),
-            Refusal::NoQuorum { .. } | Refusal::Full | Refusal::Unconfirmed => {
-                Error::Storage(refusal.to_string())
-            }
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::runtime::{Answer, LockSpec, Runtime, Settings, clock, host_id};
 use crate::topology::Topology;
 use crate::transport;
 use core::time::Duration;
-use idm_engine::{Member, Outcome, Request, Timing};
+use idm_engine::{Member, Outcome, Refusal, Request, Timing};
 use idm_protocol::{HostId, IdError, Mode, ResourceId, Status, Value};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -193,14 +193,11 @@ impl Manager {
     }
 
     fn start(&self) -> Result<Running, Error> {
-        let config = self
-            .config
-            .as_ref()
-            .map_err(|why| Error::Invalid(why.clone()))?;
+        let config = self.config.as_ref().map_err(|why| Error::Invalid(why.clone()))?;
         let host = match self.host {
             Some(host) => host,
             None => host_id::load(&config.state_dir).map_err(|error| {
-                Error::Internal(format!(
+                Error::NotRunning(format!(
                     "no host id can be kept in {}: {error}",
                     config.state_dir.display()
                 ))
@@ -209,14 +206,10 @@ impl Manager {
         let timing = Timing::for_lease(config.lease);
         let topology = Topology::new(config.emulated.clone());
         let connect = transport::connector(topology.clone(), command_timeout(&timing));
-        let settings = Settings {
-            host,
-            timing,
-            kill_command: self.kill_command(config),
-        };
+        let settings = Settings { host, timing, kill_command: self.kill_command(config) };
         let drives = Arc::new(Drives::new(topology, connect));
         let runtime = Runtime::start(drives, settings)
-            .map_err(|error| Error::Internal(format!("no thread can be started: {error}")))?;
+            .map_err(|error| Error::NotRunning(format!("no thread can be started: {error}")))?;
         Ok(Running {
             runtime: Arc::new(runtime),
             host,
@@ -273,9 +266,10 @@ impl Manager {
                 members: running.drives_of(&lockspace.paths())?.members,
                 witnesses: Vec::new(),
             };
-            match running.request(lockspace.membership(), request) {
+            let membership = lockspace.membership();
+            match running.request(&membership, request) {
                 Answer::Done(Outcome::Granted(_)) => {}
-                other => return Err(refused(&lockspace.membership(), other)),
+                other => return Err(running.refused(&membership, other)),
             }
         }
         lockspace.set_started();
@@ -296,10 +290,7 @@ impl Manager {
             .filter(|(_, held)| Arc::ptr_eq(&held.lockspace, &lockspace))
             .map(|(&key, _)| key)
             .collect();
-        let held: Vec<Held> = keys
-            .into_iter()
-            .filter_map(|key| state.drop_hold(key))
-            .collect();
+        let held: Vec<Held> = keys.into_iter().filter_map(|key| state.drop_hold(key)).collect();
         drop(state);
         let running = self.running()?;
         for held in held {
@@ -310,9 +301,7 @@ impl Manager {
             // Waited for, so that a vgremove on another host does not count this one any more.
             let bound = patience_for(&lockspace, STOP_SETTLE);
             let release = Request::Release { value: None };
-            running
-                .runtime
-                .request(lockspace.membership(), release, bound);
+            running.runtime.request(lockspace.membership(), release, bound);
         }
         let removed = if free_vg { " and removed" } else { "" };
         log::info!("{}: stopped{removed}", lockspace.owner.name);
@@ -321,8 +310,9 @@ impl Manager {
 
     /// The VG's PVs, read afresh because a repeated start replaces them.
     pub fn set_pvs(&self, key: LockspaceKey, pvs: Vec<String>) {
-        if let Ok(lockspace) = self.lockspace(key) {
-            lockspace.set_paths(pvs);
+        match self.lockspace(key) {
+            Ok(lockspace) if !lockspace.is_global => lockspace.set_paths(pvs),
+            _ => {}
         }
     }
 
@@ -338,10 +328,7 @@ impl Manager {
         let Some(held) = self.state().drop_hold(key) else {
             return;
         };
-        log::warn!(
-            "{}: core forgets it without unlock, releasing it",
-            held.spec.label
-        );
+        log::warn!("{}: core forgets it without unlock, releasing it", held.spec.label);
         if let Ok(running) = self.running() {
             running.runtime.release(held.spec);
         }
@@ -380,17 +367,13 @@ impl Manager {
             return Err(Error::Held(format!("{}: held by this host", spec.label)));
         }
         let request = running.acquire(&lockspace, &resource, mode)?;
-        let read = match running.request(spec.clone(), request) {
+        let read = match running.request(&spec, request) {
             Answer::Done(Outcome::Granted(read)) => read,
-            other => return Err(refused(&spec, other)),
+            other => return Err(running.refused(&spec, other)),
         };
         log::debug!("{}: held {mode}", spec.label);
         let id = spec.resource;
-        let held = Held {
-            lockspace: lockspace.clone(),
-            spec,
-            mode,
-        };
+        let held = Held { lockspace: lockspace.clone(), spec, mode };
         self.state().hold(key, held);
         match resource {
             Resource::Lv { .. } => Ok(ValBlk::default()),
@@ -410,10 +393,7 @@ impl Manager {
             return Ok(false);
         };
         if held.spec.resource != spec.resource {
-            log::warn!(
-                "{}: its resource is now another's, releasing it",
-                held.spec.label
-            );
+            log::warn!("{}: its resource is now another's, releasing it", held.spec.label);
         } else if running.runtime.mode(spec.resource).is_some() {
             log::info!("{}: asked for again, now {mode}", spec.label);
             self.convert(key, mode, 0)?;
@@ -439,20 +419,16 @@ impl Manager {
         if mode == held.mode && value.is_none() {
             return Ok(());
         }
-        let answer = self
-            .running()?
-            .request(held.spec.clone(), Request::Convert { mode, value });
+        let running = self.running()?;
+        let answer = running.request(&held.spec, Request::Convert { mode, value });
         match answer {
             Answer::Done(Outcome::Converted { .. }) => {}
             // It goes on, and until it is finished other hosts are kept out as before. Core would
             // otherwise go on with an exclusive lock that becomes a shared one behind its back.
             Answer::TimedOut if !promotes => {
-                log::warn!(
-                    "{}: conversion to {mode} is not finished yet",
-                    held.spec.label
-                );
+                log::warn!("{}: conversion to {mode} is not finished yet", held.spec.label);
             }
-            other => return Err(refused(&held.spec, other)),
+            other => return Err(running.refused(&held.spec, other)),
         }
         log::debug!("{}: now held {mode}", held.spec.label);
         if let Some(held) = self.state().resources.get_mut(&key) {
@@ -492,10 +468,7 @@ impl Manager {
         let members = running.drives_of(&lockspace.paths())?.members;
         let enough = majority(members.len());
         let answers = running.runtime.read_tables(&members, enough, COUNT_BOUND);
-        let tables: Vec<_> = answers
-            .into_iter()
-            .filter_map(|(_, table)| table.ok())
-            .collect();
+        let tables: Vec<_> = answers.into_iter().filter_map(|(_, table)| table.ok()).collect();
         if tables.len() < enough {
             return Err(Error::Storage(format!(
                 "{}: {} of {} drives could be read, {enough} are needed to count its hosts",
@@ -530,19 +503,35 @@ impl Manager {
 
     fn lockspace(&self, key: LockspaceKey) -> Result<Arc<Lockspace>, Error> {
         let state = self.state();
-        state
-            .lockspaces
-            .get(&key)
-            .cloned()
-            .ok_or(Error::NoLockspace)
+        state.lockspaces.get(&key).cloned().ok_or(Error::NoLockspace)
     }
 }
 
 impl Running {
     /// Makes a request and waits for its end, longer than the engine ever takes.
-    fn request(&self, spec: LockSpec, request: Request) -> Answer {
-        self.runtime
-            .request(spec, request, self.timing.patience + GRACE)
+    fn request(&self, spec: &LockSpec, request: Request) -> Answer {
+        let bound = self.timing.patience + GRACE;
+        self.runtime.request(spec.clone(), request, bound)
+    }
+
+    /// The error for a request that was not granted.
+    fn refused(&self, spec: &LockSpec, answer: Answer) -> Error {
+        let label = &spec.label;
+        match answer {
+            Answer::Done(Outcome::Refused(Refusal::Held(conflicts))) => {
+                let place = conflicts.first().map_or_else(String::new, |conflict| {
+                    format!(", seen on {}", self.runtime.drives().name(conflict.drive))
+                });
+                Error::Held(format!("{label}: {}{place}", Refusal::Held(conflicts)))
+            }
+            Answer::Done(Outcome::Refused(refusal)) => {
+                Error::Storage(format!("{label}: {refusal}"))
+            }
+            Answer::Done(outcome) => Error::Internal(format!("{label}: unexpected {outcome:?}")),
+            Answer::Killed => Error::Killed,
+            Answer::Failed(why) => Error::Internal(why),
+            Answer::TimedOut => Error::Storage(format!("{label}: no decision in time")),
+        }
     }
 
     fn drives_of(&self, paths: &[String]) -> Result<Members, Error> {
@@ -568,10 +557,8 @@ impl Running {
         let (members, witnesses) = match resource {
             Resource::Lv { pvs, .. } if !pvs.is_empty() => {
                 let members = self.drives_of(pvs)?.members;
-                let others: Vec<Member> = all
-                    .into_iter()
-                    .filter(|other| !members.contains(other))
-                    .collect();
+                let others: Vec<Member> =
+                    all.into_iter().filter(|other| !members.contains(other)).collect();
                 (members, others)
             }
             _ => (all, Vec::new()),
@@ -583,11 +570,7 @@ impl Running {
                 format!("{} has no drives", lockspace.owner.name)
             }));
         }
-        Ok(Request::Acquire {
-            mode,
-            members,
-            witnesses,
-        })
+        Ok(Request::Acquire { mode, members, witnesses })
     }
 
     /// Whether a majority of a VG's drives has IDM and answers.
@@ -633,11 +616,7 @@ impl Running {
 /// How long to wait for a release: not at all where the lockspace lost its locks, because core
 /// must go on promptly then (contract, section 6).
 fn patience_for(lockspace: &Lockspace, usual: Duration) -> Duration {
-    if lockspace.owner.is_killed() {
-        Duration::ZERO
-    } else {
-        usual
-    }
+    if lockspace.owner.is_killed() { Duration::ZERO } else { usual }
 }
 
 /// The time for one command, so that several fit into a lease. On block nodes the kernel makes 7 s
@@ -657,21 +636,6 @@ fn timestamp(held: &Held, r_version: u32) -> Value {
         value.wrote(timestamp, r_version);
         timestamp
     })
-}
-
-/// The error for a request that was not granted.
-fn refused(spec: &LockSpec, answer: Answer) -> Error {
-    let label = &spec.label;
-    match answer {
-        Answer::Done(Outcome::Refused(refusal)) => {
-            log::info!("{label}: {refusal}");
-            Error::from(&refusal)
-        }
-        Answer::Done(outcome) => Error::Internal(format!("{label}: unexpected {outcome:?}")),
-        Answer::Killed => Error::Killed,
-        Answer::Failed(why) => Error::Internal(why),
-        Answer::TimedOut => Error::Storage(format!("{label}: no decision in time")),
-    }
 }
 
 fn no_global_drives() -> String {

@@ -431,7 +431,6 @@ impl Drive {
         }
         let some_break = mutex.others(&payload.host).any(|e| e.is_breakable(now));
         let all_break = mutex.others(&payload.host).all(|e| e.is_breakable(now));
-        let all_share = mutex.others(&payload.host).all(Entry::is_shared);
         let value =
             if profile.break_keeps_value { mutex.value_for(&payload.host) } else { Value::ZERO };
         if all_break {
@@ -439,9 +438,9 @@ impl Drive {
             self.take_over(now, at, payload, value)?;
         } else if profile.break_beside_live_sharers
             && some_break
-            && all_share
             && payload.class.mode() == Mode::Shared
         {
+            // Some may be broken and some not: they are several, and thus share.
             let before = mutex.clone();
             mutex.entries.retain(|e| e.host == payload.host || !e.is_breakable(now));
             if let Err(full) = self.join(now, at, payload) {

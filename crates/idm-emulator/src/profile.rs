@@ -8,7 +8,7 @@ pub struct Profile {
     pub version: u8,
     /// Room in the table.
     pub limits: Limits,
-    /// How a full table is reported.
+    /// How a full table is reported, and with it an undefined mutex operation.
     pub limit_sense: LimitSense,
     /// Sense data in fixed (70h) instead of descriptor (72h) form. No trace has the fixed form,
     /// but a host must understand both.

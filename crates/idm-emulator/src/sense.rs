@@ -53,7 +53,7 @@ pub(crate) fn bytes(profile: &Profile, sense: Sense) -> Vec<u8> {
 
 /// The bytes in descriptor form as the traces have them: a field replaceable unit descriptor and
 /// a vendor descriptor of 14 zero bytes, 28 bytes in all. An invalid opcode has a sense-key
-/// specific descriptor in front, that points at the opcode (32 bytes).
+/// specific descriptor in front, that points at the opcode (36 bytes; the traces cut it at 32).
 pub(crate) fn descriptor_form(sense: Sense) -> Vec<u8> {
     let mut descriptors = Vec::new();
     if sense == INVALID_OPCODE {

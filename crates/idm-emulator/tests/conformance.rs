@@ -2,35 +2,20 @@
 //! The asynchronous cases PC-029 to PC-051 send the same commands; where their steps differ they
 //! are here, too.
 
+mod common;
+
+use common::{EX, L0, L1, SH, host, payload, storing};
 use idm_emulator::{Drive, DriveTime, Profile};
 use idm_protocol::{
-    Class, DriveCommand, HostId, Mode, MutexOp, Record, Reply, ResourceId, State, Status, Value,
-    ValueUpdate, scsi,
+    DriveCommand, Mode, MutexOp, Record, Reply, State, Status, Value, ValueUpdate, scsi,
 };
 
-const L0: ResourceId = ResourceId::from_bytes([b'0'; 64]);
-/// A second lock: 63 times '0', then '1'.
-const L1: ResourceId = {
-    let mut bytes = [b'0'; 64];
-    bytes[63] = b'1';
-    ResourceId::from_bytes(bytes)
-};
-
-const H0: u8 = b'0';
-const H1: u8 = b'1';
-const H2: u8 = b'2';
-
-const EX: Mode = Mode::Exclusive;
-const SH: Mode = Mode::Shared;
+const H0: u8 = 0;
+const H1: u8 = 1;
+const H2: u8 = 2;
 
 use MutexOp::{Break as BR, Destroy as DS, Refresh as RF, Trylock as TL, Unlock as UL};
 use Status::{Conflict as RC, Good as G, NotFound as CC21, Terminated as CT};
-
-fn host(digit: u8) -> HostId {
-    let mut bytes = [b'0'; 32];
-    bytes[31] = digit;
-    HostId::from_bytes(bytes)
-}
 
 /// One line of a case.
 #[derive(Clone, Copy)]
@@ -85,17 +70,15 @@ impl Bench {
     fn run(&mut self, step: Step) {
         match step {
             Do(op, mode, by, lease_ms, expected) => {
-                let got = self.send(op, payload(L0, mode, by, lease_ms));
+                let got = self.send(op, payload(L0, mode, host(by), lease_ms));
                 assert_eq!(got, expected, "{op:?} {mode} by host {by}");
             }
             OnL1(op, mode, by, lease_ms, expected) => {
-                let got = self.send(op, payload(L1, mode, by, lease_ms));
+                let got = self.send(op, payload(L1, mode, host(by), lease_ms));
                 assert_eq!(got, expected, "{op:?} {mode} by host {by} on the second lock");
             }
             Publish(by, lvb) => {
-                let mut payload = payload(L0, EX, by, 0);
-                payload.value_update = ValueUpdate::Store;
-                payload.value = value(lvb);
+                let payload = storing(value(lvb).get(), payload(L0, EX, host(by), 0));
                 assert_eq!(self.send(UL, payload), G);
             }
             Sleep(seconds) => self.now_ms += seconds * 1000,
@@ -138,20 +121,6 @@ fn counts(state: State) -> bool {
 /// The 8 bytes that a host calls an LVB as the number that a drive keeps: the eighth is lost.
 fn value(lvb: [u8; 8]) -> Value {
     Value::new(u64::from_le_bytes(lvb) & Value::MAX.get()).unwrap()
-}
-
-fn payload(resource: ResourceId, mode: Mode, by: u8, lease_ms: u64) -> Record {
-    Record {
-        state: State::Uninitialized,
-        modified_ms: 0,
-        countdown_ms: lease_ms,
-        class: Class::from(mode),
-        value_update: ValueUpdate::Keep,
-        value: Value::ZERO,
-        resource,
-        metadata: [0; 64],
-        host: host(by),
-    }
 }
 
 /// Cases as (number, steps).

@@ -89,7 +89,7 @@ impl Timing {
             drift: lease / 500,
             renew: lease / 3,
             patience: Duration::from_secs(5).min(lease / 4),
-            linger: lease / 2,
+            linger: lease / 4,
             backoff: Duration::from_millis(30),
         }
     }
@@ -113,6 +113,27 @@ pub struct LockConfig {
     /// The safety rule that this lock breaks, for tests of the tests.
     #[cfg(feature = "broken-rules")]
     pub broken: Option<crate::BrokenRule>,
+}
+
+impl LockConfig {
+    /// A lock that keeps all rules, however the crate was built.
+    pub fn new(
+        resource: ResourceId,
+        host: HostId,
+        keeps_value: bool,
+        timing: Timing,
+        seed: u64,
+    ) -> LockConfig {
+        LockConfig {
+            resource,
+            host,
+            keeps_value,
+            timing,
+            seed,
+            #[cfg(feature = "broken-rules")]
+            broken: None,
+        }
+    }
 }
 
 /// What a caller can ask for. One request at a time.

@@ -7,7 +7,7 @@
 use crate::api::{Instant, Timing};
 use crate::seat::{Clean, Hold, Seat, Step, Task};
 use core::time::Duration;
-use idm_protocol::{Mode, Status};
+use idm_protocol::{Mode, Status, Value};
 
 /// The first pause before a drive that did not take an UNLOCK is asked again.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -31,7 +31,8 @@ impl Seat {
         if let Hold::Held { mode, .. } = self.hold {
             clean.mode = mode;
         }
-        clean.promote = clean.store.is_some() && clean.mode == Mode::Shared;
+        clean.promote &= clean.mode == Mode::Shared;
+        clean.worthless |= self.stale_value;
         self.failures = 0;
         self.assign(Task::Clean(clean));
         self.plan_clean(now);
@@ -56,10 +57,9 @@ impl Seat {
             (Step::Refresh(_), _) => clean.promote = false,
             (Step::Unlock(mode), Status::Good) => {
                 // Only an exclusive UNLOCK stores for certain.
-                clean.destroy = match clean.store {
-                    Some(_) => mode == Mode::Shared,
-                    None => clean.worthless,
-                };
+                let lasting = clean.store.is_some_and(|value| value != Value::ZERO);
+                let stored = lasting && mode == Mode::Exclusive;
+                clean.destroy = !stored && (clean.worthless || clean.store.is_some());
             }
             // Some firmware wants the class that it knows.
             (Step::Unlock(mode), Status::Terminated | Status::WrongState) => {

@@ -57,6 +57,16 @@ struct Acquiring {
     stage: Stage,
 }
 
+/// Why the value on the drives may not be what it should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Distrust {
+    None,
+    /// Others share the lock; one of them may have changed it.
+    Shared,
+    /// Its last exclusive holder died.
+    Died,
+}
+
 /// How far a request is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Stage {
@@ -89,8 +99,6 @@ struct Tally {
     needed: usize,
     won: usize,
     asking: usize,
-    /// Drives that said "conflict", and who it is is being read.
-    contested: usize,
     full: usize,
     blocked: Vec<Vec<Conflict>>,
 }
@@ -134,12 +142,14 @@ pub struct Lock {
     /// What our records say about this acquisition.
     stamp: Stamp,
     has_witnesses: bool,
-    /// The value on the drives may not be what its last holder would have left: it is not
-    /// believed, and is removed with the lock unless a new one is written.
-    unclear: bool,
+    /// Whether the value on the drives is what its last holder would have left. If not, it is
+    /// removed with the lock, unless a new one is written.
+    distrust: Distrust,
     /// A value that was published by a change to shared. Nothing that a REFRESH carries is certain
     /// to be stored, so the UNLOCK has to carry it again.
     pending: Option<Value>,
+    /// Drives that have yet to store the value of the last release, to make a majority.
+    owed: usize,
     /// When a drive was last found to have lost our lock. No drive is taken again before a
     /// keep-quorum of the others has said afterwards that the lock is still ours.
     shaken_at: Instant,
@@ -162,8 +172,9 @@ impl Lock {
             seats: Vec::new(),
             stamp: Stamp { fingerprint: Fingerprint([0; 16]), acquisition: 0 },
             has_witnesses: false,
-            unclear: false,
+            distrust: Distrust::None,
             pending: None,
+            owed: 0,
             shaken_at: Instant::default(),
             events: VecDeque::new(),
             last_token: 0,
@@ -189,7 +200,11 @@ impl Lock {
         match (request, &self.phase) {
             (Request::Acquire { mode, members, witnesses }, Phase::Free) => {
                 self.seat_drives(&members, &witnesses, now)?;
-                self.unclear = false;
+                // A value that is still on its way to a majority would be lost by the new
+                // acquisition: the old one there must not be believed then.
+                let storing = |s: &Seat| matches!(&s.task, Task::Clean(c) if c.store.is_some());
+                let owing = self.owed > 0 && self.seats.iter().any(storing);
+                self.distrust = if owing { Distrust::Died } else { Distrust::None };
                 self.pending = None;
                 self.shaken_at = Instant::default();
                 let deadline = now + self.config.timing.patience;
@@ -271,7 +286,8 @@ impl Lock {
         let seats = self.seats.iter().filter_map(|s| self.ready_at(s, stands));
         let stage_end = |deadline: Instant, stage: Stage| match stage {
             Stage::Voting => deadline,
-            Stage::Reading(until) | Stage::BackingOff(until) => deadline.min(until),
+            Stage::Reading(until) => deadline.min(until),
+            Stage::BackingOff(until) => until,
         };
         let phase = match &self.phase {
             Phase::Free => {
@@ -479,11 +495,15 @@ impl Lock {
         match seat.task {
             Task::Idle => {}
             Task::Keep => self.advance_keep(at, &heard, now),
-            Task::Clean(_) => {
+            Task::Clean(ref clean) => {
                 let status = match heard {
                     Heard::Status(status) => status,
                     Heard::Table(..) => Status::Failed,
                 };
+                let stores = flight.step == Step::Unlock(Mode::Exclusive) && clean.store.is_some();
+                if stores && seat.role == Role::Member && status == Status::Good {
+                    self.owed = self.owed.saturating_sub(1);
+                }
                 seat.advance_clean(flight.step, status, now, &self.config.timing);
             }
             Task::Take(_) => {
@@ -499,8 +519,13 @@ impl Lock {
             }
         }
         self.events.extend(notices.into_iter().map(Event::Notice));
+        if shared {
+            self.distrust = self.distrust.max(Distrust::Shared);
+        }
         // What a drive that only adds to a held lock had as value does not matter to the others.
-        self.unclear |= shared || (self.seats[at].stale_value && takes && !adds);
+        if self.seats[at].stale_value && takes && !adds {
+            self.distrust = Distrust::Died;
+        }
     }
 
     /// What follows from a reply to a command of an earlier task: only the facts have changed.
@@ -517,9 +542,12 @@ impl Lock {
         }
     }
 
-    /// The mode that drives shall have.
+    /// The mode that drives shall have: during a change to exclusive, that.
     fn goal(&self) -> Mode {
-        self.mode().unwrap_or(Mode::Shared)
+        match &self.phase {
+            Phase::Held(Held { change: Some(Change::Up { .. }), .. }) => Mode::Exclusive,
+            _ => self.mode().unwrap_or(Mode::Shared),
+        }
     }
 
     /// What follows from a reply to a refresh of a held lock.
@@ -567,9 +595,8 @@ impl Lock {
 
     /// Goes on to get a drive that a held lock does not have.
     fn retake(&mut self, at: usize, when: Instant) {
-        let Phase::Held(Held { mode, lapsed, .. }) = self.phase else {
-            return;
-        };
+        let Phase::Held(Held { lapsed, .. }) = self.phase else { return };
+        let mode = self.goal();
         if lapsed.is_none() || broken!(self.rules, RetakeOnlyWhileSafe) {
             self.seats[at].start_take(mode, when);
             self.seats[at].missed = true;
@@ -617,7 +644,6 @@ impl Lock {
             needed: self.rules.acquire_quorum(members),
             won: 0,
             asking: 0,
-            contested: 0,
             full: 0,
             blocked: Vec::new(),
         };
@@ -633,7 +659,6 @@ impl Lock {
                     // A drive that is barred beyond the deadline cannot answer in time.
                     let late = seat.ready_at(self.rules).is_some_and(|at| at > deadline);
                     tally.asking += usize::from(!late);
-                    tally.contested += usize::from(take.contested);
                 }
                 Vote::Blocked(conflicts) => tally.blocked.push(conflicts.clone()),
                 Vote::Full => tally.full += 1,
@@ -663,16 +688,9 @@ impl Lock {
         if !majority {
             if over || tally.won + tally.asking < tally.needed {
                 if !over && attempt < ATTEMPTS && tally.split() {
-                    return self.back_off(acquiring, now);
+                    return self.back_off(acquiring, tally.refusal(), now);
                 }
                 self.refuse(tally.refusal(), now);
-            }
-            return;
-        }
-        if tally.contested > 0 {
-            // Whoever was met there could not be read in time, so he may count other drives.
-            if over {
-                self.refuse(Refusal::Held(Vec::new()), now);
             }
             return;
         }
@@ -716,8 +734,15 @@ impl Lock {
         }
     }
 
-    /// What the witnesses say; `None` while they are still asked and it is not `late`.
+    /// What is known of holders on other drives than those of the majority: the VG's other drives,
+    /// and those that said "conflict". `None` while some are still asked and it is not `late`.
     fn confirmed(&self, mode: Mode, late: bool) -> Option<Result<(), Refusal>> {
+        let contested =
+            self.seats.iter().any(|s| matches!(&s.task, Task::Take(take) if take.contested));
+        if contested {
+            // Whoever was met there could not be read yet, so he may count other drives.
+            return late.then(|| Err(Refusal::Held(Vec::new())));
+        }
         if broken!(self.rules, ConfirmByReading) {
             return Some(Ok(()));
         }
@@ -787,7 +812,9 @@ impl Lock {
             .filter_map(|s| s.value.filter(|&v| v != Value::ZERO))
             .collect();
         match values.iter().max() {
-            Some(&value) if values.len() >= needed && !self.unclear => ValueRead::Known(value),
+            Some(&value) if values.len() >= needed && self.distrust == Distrust::None => {
+                ValueRead::Known(value)
+            }
             _ => ValueRead::Unknown,
         }
     }
@@ -835,14 +862,18 @@ impl Lock {
         self.finish(Outcome::Refused(refusal));
     }
 
-    /// Gives way to another host, and tries again a little later.
-    fn back_off(&mut self, acquiring: &Acquiring, now: Instant) {
-        self.events.push_back(Event::Notice(Notice::SplitVote));
+    /// Gives way to another host, and tries again a little later if there is time.
+    fn back_off(&mut self, acquiring: &Acquiring, refusal: Refusal, now: Instant) {
         let mean = self.config.timing.backoff * 2u32.pow(acquiring.attempt);
         let until = now + self.rng.between(mean / 4, mean);
+        if until >= acquiring.deadline {
+            return self.refuse(refusal, now);
+        }
+        self.events.push_back(Event::Notice(Notice::SplitVote));
         self.phase = Phase::Acquiring(Acquiring { stage: Stage::BackingOff(until), ..*acquiring });
         // The mutex is wanted again in a moment: it is not destroyed.
-        let clean = Clean { worthless: self.unclear, ..self.clean_up(None) };
+        let worthless = self.distrust != Distrust::None;
+        let clean = Clean { worthless, ..self.clean_up(None) };
         self.clean_all(&clean, now);
     }
 
@@ -855,10 +886,13 @@ impl Lock {
     /// How the lock is given back, with a value to store.
     fn clean_up(&self, store: Option<Value>) -> Clean {
         let store = store.filter(|_| self.config.keeps_value);
+        // What a holder that died left there must not be believed by the next one. A mutex that is
+        // destroyed should lose its value, but only a value that is overwritten is gone for sure.
+        let erase = store.is_none() && self.config.keeps_value && self.distrust == Distrust::Died;
         Clean {
-            store,
-            promote: false,
-            worthless: !self.config.keeps_value || self.unclear,
+            store: if erase { Some(Value::ZERO) } else { store },
+            promote: store.is_some() || erase,
+            worthless: !self.config.keeps_value || self.distrust != Distrust::None,
             destroy: false,
             mode: Mode::Exclusive,
             until: Instant::default(),
@@ -868,6 +902,7 @@ impl Lock {
 
     fn give_back(&mut self, store: Option<Value>, now: Instant) {
         let clean = self.clean_up(store);
+        self.owed = self.rules.acquire_quorum(self.member_count());
         self.clean_all(&clean, now);
         self.prune(now);
     }
@@ -875,18 +910,26 @@ impl Lock {
     fn clean_all(&mut self, clean: &Clean, now: Instant) {
         let timing = self.config.timing;
         for seat in self.seats.iter_mut().filter(|s| !matches!(s.task, Task::Clean(_))) {
-            let worthless = clean.worthless || seat.stale_value;
-            seat.start_clean(Clean { worthless, ..clean.clone() }, now, &timing);
+            seat.start_clean(clean.clone(), now, &timing);
         }
     }
 
     fn release(&mut self, value: Option<Value>, now: Instant) {
-        let store = match &self.phase {
-            // After a lapse somebody else may have published a newer value already.
-            Phase::Held(held) if held.lapsed.is_some() => None,
-            Phase::Held(held) if held.mode == Mode::Exclusive => value.or(self.pending),
-            Phase::Held(_) => self.pending,
-            _ => None,
+        let lapsed = match &self.phase {
+            Phase::Held(held) => held.lapsed.is_some(),
+            Phase::Lost => true,
+            Phase::Free | Phase::Acquiring(_) => false,
+        };
+        if lapsed {
+            // Somebody else may have published a newer value already, so ours must not be stored;
+            // and what was changed under the lock was never published, so the old value is wrong.
+            self.distrust = Distrust::Died;
+        }
+        let store = match self.mode() {
+            _ if lapsed => None,
+            Some(Mode::Exclusive) => value.or(self.pending),
+            Some(Mode::Shared) => self.pending,
+            None => None,
         };
         if self.phase != Phase::Free {
             self.phase = Phase::Free;
@@ -967,6 +1010,11 @@ impl Lock {
 
     /// Ends the efforts to get further drives that have come to an end.
     fn collect_takes(&mut self, held: &Held, now: Instant) {
+        if matches!(held.change, Some(Change::Up { .. })) {
+            // Their votes count for the change until it ends.
+            return;
+        }
+        let goal = self.goal();
         let renew = self.config.timing.renew;
         for at in 0..self.seats.len() {
             let seat = &mut self.seats[at];
@@ -993,10 +1041,10 @@ impl Lock {
                         let notice = Notice::DriveGained { drive: seat.drive };
                         self.events.push_back(Event::Notice(notice));
                     }
-                    let due = if mode == held.mode { self.due(since) } else { now };
+                    let due = if mode == goal { self.due(since) } else { now };
                     let seat = &mut self.seats[at];
                     seat.assign(Task::Keep);
-                    seat.plan(Step::Refresh(held.mode), due);
+                    seat.plan(Step::Refresh(goal), due);
                 }
                 Vote::Blocked(conflicts) => {
                     self.note_foreign(at, &conflicts, now);
@@ -1125,12 +1173,6 @@ impl Lock {
         if tally.won < tally.needed || held.lapsed.is_some() {
             if over || tally.won + tally.asking < tally.needed || held.lapsed.is_some() {
                 self.end_up(Err(tally.refusal()), now);
-            }
-            return;
-        }
-        if tally.contested > 0 {
-            if over {
-                self.end_up(Err(Refusal::Held(Vec::new())), now);
             }
             return;
         }

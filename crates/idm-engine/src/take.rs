@@ -21,6 +21,8 @@ use idm_protocol::{Limit, Mode, ResourceId, Status};
 
 /// Commands that one effort to get one drive may take.
 const COMMANDS: u8 = 8;
+/// How often TRYLOCK is repeated after a conflict with nobody.
+const RETRIES: u8 = 2;
 /// Commands after which a drive that does not answer is given up.
 const SILENT_COMMANDS: u8 = 3;
 /// The first pause before a drive that did not answer is asked again.
@@ -47,6 +49,7 @@ impl Take {
             witness: false,
             contested: false,
             own_found: false,
+            retries: 0,
             breaking: Vec::new(),
             cleared: false,
             value_asked: false,
@@ -174,10 +177,7 @@ impl Seat {
                 cx.notices.push(Notice::Broke { hosts, drive });
                 self.stale_value = !broken!(cx.rules, ValueAfterBreak);
             }
-            Step::Refresh(_) if take.own_found => {
-                cx.notices.push(Notice::TookOverOwn { drive });
-                self.stale_value = !broken!(cx.rules, ValueAfterBreak);
-            }
+            Step::Refresh(_) if take.own_found => cx.notices.push(Notice::TookOverOwn { drive }),
             _ => {}
         }
     }
@@ -189,6 +189,10 @@ impl Seat {
         };
         let mode = take.mode;
         take.contested = false;
+        if view.own == Own::Stale && !take.converting && !take.witness {
+            take.own_found = true;
+            self.stale_value = !broken!(cx.rules, ValueAfterBreak);
+        }
         let live = view.live_against(mode);
         let all_dead = view.live.is_empty() || broken!(cx.rules, BreakOnlyTimedOut);
         if !live.is_empty() && !broken!(cx.rules, BreakOnlyTimedOut) {
@@ -203,12 +207,17 @@ impl Seat {
         } else if take.witness {
             take.vote = Vote::Won;
         } else if view.own != Own::None {
-            take.own_found |= view.own == Own::Stale && !take.converting;
             self.then(Step::Refresh(mode), cx);
         } else if take.converting {
             self.close(Vote::Silent);
-        } else {
+        } else if take.retries == 0 || (view.live.is_empty() && take.retries < RETRIES) {
+            take.retries += 1;
             self.then(Step::Try(mode), cx);
+        } else if view.live.is_empty() {
+            self.close(Vote::Silent);
+        } else {
+            // Some firmware admits one sharer only.
+            self.close(Vote::Blocked(view.live.clone()));
         }
     }
 

@@ -25,7 +25,7 @@ pub struct Lvm2 {
 }
 
 fn build_dir() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../build")
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new("/")).join("build")
 }
 
 /// The library that every lvmlockd here is linked to.

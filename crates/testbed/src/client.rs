@@ -11,6 +11,11 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+/// Result of a request: another host holds the lock.
+pub const EAGAIN: i32 = -11;
+/// Result of a request: too few drives answer.
+pub const ELOCKIO: i32 = -218;
+
 /// How a lock is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {

@@ -2,12 +2,13 @@
 
 use crate::artifacts;
 use crate::run::bound_to_this_thread;
-use anyhow::{Context, Result, bail};
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixStream;
+use anyhow::{Context, Result, anyhow, bail};
+use idm_emulator::client;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::time::Duration;
 
 /// Drives `d0`, `d1`, …, whose state is shared by all hosts and survives them.
 #[derive(Debug)]
@@ -17,10 +18,26 @@ pub struct Drives {
     count: usize,
 }
 
+/// One line of a drive's mutex table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// Which lock: `global`, `vg UUID` or `lv UUID/UUID`, without dashes in the uuids.
+    pub resource: String,
+    /// The host's name and its boot's number.
+    pub host: String,
+    /// `locked`, `multiple-locked`, `unlocked` or `timed-out`.
+    pub state: String,
+    /// `ex` or `sh`.
+    pub class: String,
+    /// Time until other hosts may take it.
+    pub lease_left: Option<Duration>,
+}
+
 impl Drives {
     /// Starts `count` drives, with their sockets in `dir`.
     pub fn start(dir: &Path, count: usize) -> Result<Drives> {
         let program = artifacts::emulator();
+        let messages = dir.join("emulator.log");
         let mut command = bound_to_this_thread(&program);
         command.arg("--dir").arg(dir);
         for number in 0..count {
@@ -29,17 +46,18 @@ impl Drives {
         let mut emulator = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(File::create(dir.join("emulator.log"))?)
+            .stderr(File::create(&messages)?)
             .spawn()
             .with_context(|| format!("run {}", program.display()))?;
+        let stdout = emulator.stdout.take();
+        let drives = Drives { emulator, dir: dir.to_owned(), count };
         let mut line = String::new();
-        if let Some(stdout) = emulator.stdout.as_mut() {
+        if let Some(stdout) = stdout {
             BufReader::new(stdout).read_line(&mut line)?;
         }
-        let drives = Drives { emulator, dir: dir.to_owned(), count };
-        if line.trim() != "ready" {
-            let why = std::fs::read_to_string(dir.join("emulator.log")).unwrap_or_default();
-            bail!("the emulated drives did not start: {line}{why}");
+        if line != "ready\n" {
+            let why = fs::read_to_string(&messages).unwrap_or_default();
+            bail!("{} did not start: {line}{why}", program.display());
         }
         Ok(drives)
     }
@@ -54,15 +72,46 @@ impl Drives {
         self.dir.join(format!("{}.sock", name(number)))
     }
 
-    /// Sends one line to the control socket and returns what it answers.
-    pub fn control(&self, request: &str) -> Result<String> {
-        let mut stream = UnixStream::connect(self.dir.join("control.sock"))
-            .context("connect to the drives' control socket")?;
-        writeln!(stream, "{request}")?;
-        stream.shutdown(std::net::Shutdown::Write)?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
+    /// Cuts a drive's power, or gives it back. Its table survives.
+    pub fn power(&self, number: usize, on: bool) -> Result<()> {
+        self.order(&format!("power {} {}", name(number), switch(on)))
+    }
+
+    /// Makes a drive not answer, or answer again.
+    pub fn hang(&self, number: usize, on: bool) -> Result<()> {
+        self.order(&format!("hang {} {}", name(number), switch(on)))
+    }
+
+    /// Makes a drive take its time for each command.
+    pub fn delay(&self, number: usize, by: Duration) -> Result<()> {
+        self.order(&format!("delay {} {}", name(number), by.as_millis()))
+    }
+
+    /// A drive's mutex table.
+    pub fn table(&self, number: usize) -> Result<Vec<Record>> {
+        let text = self.control(&format!("table {}", name(number)))?;
+        text.lines().skip(1).map(parse_record).collect()
+    }
+
+    /// Commands that have arrived at a drive.
+    pub fn commands(&self, number: usize) -> Result<u64> {
+        let text = self.control(&format!("stats {}", name(number)))?;
+        text.lines()
+            .map(|line| {
+                let count = line.rsplit(' ').next().unwrap_or_default();
+                count.parse::<u64>().with_context(|| line.to_owned())
+            })
+            .sum()
+    }
+
+    fn order(&self, line: &str) -> Result<()> {
+        self.control(line).map(drop)
+    }
+
+    fn control(&self, line: &str) -> Result<String> {
+        client::control(&self.dir, line)
+            .context("the drives' control socket")?
+            .map_err(|why| anyhow!("drives refuse `{line}`: {why}"))
     }
 }
 
@@ -75,4 +124,28 @@ impl Drop for Drives {
 
 fn name(number: usize) -> String {
     format!("d{number}")
+}
+
+fn switch(on: bool) -> &'static str {
+    if on { "on" } else { "off" }
+}
+
+/// Cells stand at least two spaces apart; single spaces occur in them.
+fn parse_record(line: &str) -> Result<Record> {
+    let cells: Vec<&str> =
+        line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
+    let [resource, host, state, class, lease_left, _value] = cells[..] else {
+        bail!("a line of a drive's table: {line:?}");
+    };
+    let lease_left = match lease_left.strip_suffix(" s") {
+        Some(seconds) => Some(Duration::from_secs_f64(seconds.parse()?)),
+        None => None,
+    };
+    Ok(Record {
+        resource: resource.to_owned(),
+        host: host.to_owned(),
+        state: state.to_owned(),
+        class: class.to_owned(),
+        lease_left,
+    })
 }

@@ -201,6 +201,17 @@ impl Host {
         })
     }
 
+    /// How often lvmlockd found that another host has changed a VG's metadata, or may have, since
+    /// it last held the VG's lock.
+    pub fn invalidations(&self, vg: &str) -> usize {
+        // 2.03.16 writes "S lvm_vg R VGLK res_lock …", 2.03.31 "lvm_vg:VGLK res_lock …".
+        self.log()
+            .lines()
+            .filter(|line| line.contains(&format!("lvm_{vg}")))
+            .filter(|line| line.contains("res_lock invalidate vg state"))
+            .count()
+    }
+
     /// Everything that lvmlockd has said on this host since it booted.
     pub fn log(&self) -> String {
         fs::read_to_string(self.log_path()).unwrap_or_default()

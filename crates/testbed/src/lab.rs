@@ -14,6 +14,9 @@ use tempfile::TempDir;
 const PV_BYTES: u64 = 128 << 20;
 
 /// Three emulated IDM drives, each with a loop device for its data. Hosts must be dropped before it.
+///
+/// Its files are kept where the environment variable `TESTBED_KEEP` is set: the hosts' logs, for
+/// example.
 #[derive(Debug)]
 pub struct Lab {
     drives: Drives,
@@ -30,7 +33,10 @@ impl Lab {
             nix::unistd::geteuid().is_root(),
             "hosts are made of namespaces and loop devices: run this as root"
         );
-        let dir = tempfile::Builder::new().prefix("lvmlockd-idm.").tempdir()?;
+        let dir = tempfile::Builder::new()
+            .prefix("lvmlockd-idm.")
+            .disable_cleanup(std::env::var_os("TESTBED_KEEP").is_some())
+            .tempdir()?;
         let drives = Drives::start(dir.path(), 3)?;
         let pvs = (0..drives.count())
             .map(|number| LoopDevice::new(&dir.path().join(format!("pv{number}")), PV_BYTES))
@@ -60,7 +66,7 @@ impl Lab {
         let etc = dir.join("etc");
         fs::create_dir_all(&etc).with_context(|| format!("create {}", etc.display()))?;
         fs::write(etc.join("lvm.conf"), self.lvm_conf())?;
-        fs::write(etc.join("lvmlockd-idm.conf"), self.idm_conf()?)?;
+        fs::write(etc.join("lvmlockd-idm.conf"), self.idm_conf(build)?)?;
         Host::boot(name, build, &dir)
     }
 
@@ -99,9 +105,12 @@ global {{
     }
 
     /// Each PV's locks live on the emulated drive of the same number.
-    fn idm_conf(&self) -> Result<String> {
-        let mut text = format!("lease_ms = {}\n\n[global]\n", self.lease.as_millis());
-        writeln!(text, "drives = {:?}\n\n[emulator]", self.pvs())?;
+    fn idm_conf(&self, build: Lvm2) -> Result<String> {
+        let mut text = format!("lease_ms = {}\n", self.lease.as_millis());
+        let kill = [build.lvmlockctl(), "--kill".into()];
+        writeln!(text, "kill_command = {kill:?}\n")?;
+        writeln!(text, "[global]\ndrives = {:?}\n", self.pvs())?;
+        writeln!(text, "[emulator]")?;
         for (number, pv) in self.pvs.iter().enumerate() {
             writeln!(text, "{:?} = {:?}", pv.path(), self.drives.socket(number))?;
         }

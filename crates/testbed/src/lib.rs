@@ -19,8 +19,8 @@ mod trace;
 mod wait;
 
 pub use artifacts::{Lvm2, RELEASES, Variant, library};
-pub use client::{Client, Lv, Mode, Reply};
-pub use drives::Drives;
+pub use client::{Client, EAGAIN, ELOCKIO, Lv, Mode, Reply};
+pub use drives::{Drives, Record};
 pub use host::Host;
 pub use lab::Lab;
 pub use loopdev::LoopDevice;

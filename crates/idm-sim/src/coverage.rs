@@ -1,0 +1,137 @@
+//! Counts of what happened, so that a simulator that no longer does anything is noticed.
+
+use core::fmt;
+
+macro_rules! counted {
+    ($($name:ident => $text:literal,)*) => {
+        /// Something that is counted.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Count {
+            $(#[doc = $text] $name,)*
+        }
+
+        impl Count {
+            /// All of them.
+            pub const ALL: &'static [Count] = &[$(Count::$name,)*];
+
+            /// What it is.
+            pub const fn text(self) -> &'static str {
+                match self { $(Count::$name => $text,)* }
+            }
+        }
+    };
+}
+
+counted! {
+    Seeds => "seeds",
+    Commands => "commands sent",
+    Requests => "requests",
+    Contended => "seeds in which two hosts wanted the same lock at once",
+    GrantedEx => "acquire granted, exclusive",
+    GrantedSh => "acquire granted, shared",
+    GrantedKnown => "granted with a known value",
+    GrantedKnownLater => "granted with a known value that another host published",
+    GrantedUnknown => "granted with an unknown value",
+    GrantedFew => "granted by fewer than all drives",
+    Converted => "converted",
+    ConvertedLater => "converted, to be completed in the background",
+    ConvertRefused => "convert refused",
+    Released => "released",
+    Published => "released or converted with a new value",
+    RefusedHeld => "refused: held",
+    RefusedOtherSet => "refused: held by a host with another set of drives",
+    RefusedNoQuorum => "refused: no quorum",
+    RefusedFull => "refused: tables full",
+    RefusedUnconfirmed => "refused: not confirmed",
+    RefusalChecked => "refused by steady holders in a healthy cluster: commands counted",
+    Lapsed => "lapsed",
+    Regained => "regained",
+    LostTaken => "lost: taken over",
+    LostOtherSet => "lost: holder with another set",
+    Broke => "lock of a timed-out host taken over on a drive",
+    TookOverOwn => "own stale record taken over",
+    DriveLost => "drive lost our lock",
+    DriveGained => "drive gained after the grant",
+    SplitVote => "split vote",
+    Collected => "unused mutex collected",
+    NotIdm => "drive taken for one without IDM",
+    Unreachable => "command: unreachable",
+    Lost => "command: lost",
+    ReplyLost => "command: executed, reply lost",
+    Ghost => "command: executed after it was given up",
+    GhostHit => "command: executed after it was given up, with effect",
+    Twice => "command: executed twice",
+    TryAgain => "command: try again",
+    Failed => "command: failed",
+    Slow => "command: slow",
+    TimedOut => "command: timed out",
+    HeldBack => "command: held back by a frozen host",
+    DriveDown => "drive gone or dead",
+    DriveSlow => "drive slow or busy",
+    DriveFull => "drive full",
+    ResetInBudget => "drive reset, within the budget",
+    ResetHeld => "drive reset under a holder, within the budget",
+    ResetPutOff => "drive reset not done: beyond the budget",
+    ResetBeyond => "drive reset beyond the budget",
+    Noticed => "loss beyond the budget noticed",
+    PathFlaps => "path flaps",
+    Frozen => "host frozen",
+    FrozenHolding => "host frozen while it held a lock, longer than its lease",
+    Crashed => "host crashed",
+    CrashedHolding => "host crashed while it held a lock",
+    Restarted => "host restarted under its old name",
+    Rebooted => "host rebooted",
+    Dropped => "idle lock dropped and made anew",
+    Spread => "lock spread to new drives",
+    Moved => "layout changed while held",
+    ListsDiffer => "seeds in which hosts know different drives",
+    OldGranted => "older stack: granted",
+    OldRefused => "older stack: refused",
+    OldLost => "older stack: lost",
+    WaivedReset => "two holders, excused: votes lost in resets and a freeze or a dead path",
+    WaivedLists => "two holders, excused: lists whose difference could not be seen yet",
+    LoneAcquire => "lone acquire in a healthy cluster",
+    Nonsense => "nonsense answered",
+}
+
+/// How often each thing happened.
+#[derive(Clone, Debug)]
+pub struct Coverage {
+    counts: Vec<u64>,
+}
+
+impl Default for Coverage {
+    fn default() -> Coverage {
+        Coverage {
+            counts: vec![0; Count::ALL.len()],
+        }
+    }
+}
+
+impl Coverage {
+    /// Counts one.
+    pub fn add(&mut self, what: Count) {
+        self.counts[what as usize] += 1;
+    }
+
+    /// How often it happened.
+    pub fn get(&self, what: Count) -> u64 {
+        self.counts[what as usize]
+    }
+
+    /// Adds another's counts.
+    pub fn merge(&mut self, other: &Coverage) {
+        for (mine, theirs) in self.counts.iter_mut().zip(&other.counts) {
+            *mine += theirs;
+        }
+    }
+}
+
+impl fmt::Display for Coverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for &what in Count::ALL {
+            writeln!(f, "{:>12}  {}", self.get(what), what.text())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,143 @@
+//! `idm-sim`: runs seeds of the simulation, or replays one.
+
+use idm_sim::campaign::{self, Campaign, Report};
+use idm_sim::plan::{Firmware, Kind};
+use idm_sim::world::World;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+const USAGE: &str = "\
+Usage: idm-sim run [--seeds N] [--from S] [--jobs J] [world]   run many seeds
+       idm-sim replay SEED [world]                             print what happens in one seed
+       idm-sim coverage [--seeds N] [--from S] [world]         count what happens
+
+World: --beyond            drives lose their state beyond the fault budget
+       --nonsense          drives answer nonsense
+       --profile NAME      any (default), r00d, rev2313 or current
+";
+
+struct Options {
+    command: String,
+    seed: Option<u64>,
+    campaign: Campaign,
+}
+
+fn parse() -> Result<Options, lexopt::Error> {
+    use lexopt::prelude::*;
+    let mut options = Options {
+        command: String::new(),
+        seed: None,
+        campaign: Campaign {
+            from: 0,
+            seeds: 1000,
+            jobs: 2,
+            kind: Kind::Budget,
+            firmware: Firmware::Any,
+            most_failures: 10,
+        },
+    };
+    let mut parser = lexopt::Parser::from_env();
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Long("seeds") => options.campaign.seeds = parser.value()?.parse()?,
+            Long("from") => options.campaign.from = parser.value()?.parse()?,
+            Long("jobs") => options.campaign.jobs = parser.value()?.parse()?,
+            Long("failures") => options.campaign.most_failures = parser.value()?.parse()?,
+            Long("beyond") => options.campaign.kind = Kind::Beyond,
+            Long("nonsense") => options.campaign.kind = Kind::Nonsense,
+            Long("profile") => {
+                options.campaign.firmware = match parser.value()?.string()?.as_str() {
+                    "any" => Firmware::Any,
+                    "r00d" => Firmware::R00d,
+                    "rev2313" => Firmware::Rev2313,
+                    "current" => Firmware::Current,
+                    other => return Err(format!("no such profile: {other}").into()),
+                };
+            }
+            Value(word) if options.command.is_empty() => options.command = word.string()?,
+            Value(word) if options.command == "replay" && options.seed.is_none() => {
+                options.seed = Some(word.parse()?);
+            }
+            Long("help") | Short('h') => options.command = "help".into(),
+            other => return Err(other.unexpected()),
+        }
+    }
+    Ok(options)
+}
+
+fn main() -> ExitCode {
+    let options = match parse() {
+        Ok(options) => options,
+        Err(error) => {
+            eprintln!("idm-sim: {error}\n\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match (options.command.as_str(), options.seed) {
+        ("run", _) => run(&options.campaign),
+        ("coverage", _) => coverage(&options.campaign),
+        ("replay", Some(seed)) => replay(seed, &options.campaign),
+        ("help", _) => {
+            print!("{USAGE}");
+            ExitCode::SUCCESS
+        }
+        _ => {
+            eprint!("{USAGE}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(campaign: &Campaign) -> ExitCode {
+    let start = Instant::now();
+    let told = Mutex::new(start);
+    let report = campaign::run(campaign, |done| {
+        let Ok(mut told) = told.lock() else { return };
+        if told.elapsed() >= Duration::from_secs(5) {
+            *told = Instant::now();
+            let rate = done as f64 / start.elapsed().as_secs_f64();
+            eprintln!("{done} of {} seeds, {rate:.0} seeds/s", campaign.seeds);
+        }
+    });
+    let rate = report.seeds as f64 / start.elapsed().as_secs_f64();
+    println!(
+        "{} seeds from {}, {rate:.0} seeds/s, {} failed",
+        report.seeds,
+        campaign.from,
+        report.failures.len()
+    );
+    end(&report)
+}
+
+fn coverage(campaign: &Campaign) -> ExitCode {
+    let report = campaign::run(campaign, |_| ());
+    print!("{}", report.coverage);
+    end(&report)
+}
+
+fn end(report: &Report) -> ExitCode {
+    for (seed, failure) in &report.failures {
+        println!("seed {seed}: {failure}");
+    }
+    if report.failures.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn replay(seed: u64, campaign: &Campaign) -> ExitCode {
+    let mut world = World::new();
+    world.trace(true);
+    match world.run(seed, campaign.kind, campaign.firmware) {
+        Ok(ending) => {
+            println!("seed {seed}: {ending:?}");
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            println!("seed {seed}: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}

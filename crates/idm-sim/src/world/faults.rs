@@ -1,0 +1,271 @@
+//! Faults that last: drives, paths and hosts that fail and come back.
+
+use super::*;
+
+impl World {
+    pub(super) fn trouble(&mut self, e: usize, begins: bool) {
+        let what = self.plan.episodes[e].what;
+        let until = self.plan.episodes[e].to;
+        trace!(self, "{} {what:?}", if begins { "begins" } else { "ends" });
+        let step = |level: &mut u8| {
+            if begins {
+                *level += 1;
+            } else {
+                *level -= 1;
+            }
+        };
+        match what {
+            Trouble::DriveGone(d) => {
+                self.count_beginning(begins, Count::DriveDown);
+                step(&mut self.drives[usize::from(d)].gone);
+            }
+            Trouble::DriveDead(d) => {
+                self.count_beginning(begins, Count::DriveDown);
+                step(&mut self.drives[usize::from(d)].dead);
+            }
+            Trouble::DriveSlow(d) => {
+                self.count_beginning(begins, Count::DriveSlow);
+                step(&mut self.drives[usize::from(d)].slow);
+            }
+            Trouble::DriveBusy(d) => {
+                self.count_beginning(begins, Count::DriveSlow);
+                step(&mut self.drives[usize::from(d)].busy);
+            }
+            Trouble::DriveFull(d) => {
+                self.count_beginning(begins, Count::DriveFull);
+                if begins {
+                    self.fill(usize::from(d));
+                } else {
+                    self.empty(usize::from(d));
+                }
+            }
+            Trouble::DriveReset(d) => {
+                if begins {
+                    self.reset(usize::from(d));
+                }
+            }
+            Trouble::PathFlaps(h, d) => {
+                self.count_beginning(begins, Count::PathFlaps);
+                self.flaps[usize::from(h)] ^= 1 << d;
+                if !begins {
+                    self.flaps[usize::from(h)] &= !(1 << d);
+                }
+            }
+            Trouble::Frozen(h) if begins => self.freeze(usize::from(h), until),
+            Trouble::Restart(h) if begins => self.crash(usize::from(h), until, false),
+            Trouble::Reboot(h) if begins => self.crash(usize::from(h), until, true),
+            Trouble::Frozen(_) | Trouble::Restart(_) | Trouble::Reboot(_) => (),
+        }
+    }
+
+    fn count_beginning(&mut self, begins: bool, what: Count) {
+        if begins {
+            self.coverage.add(what);
+        }
+    }
+
+    /// Loses a drive's table, if the budget allows it.
+    fn reset(&mut self, d: usize) {
+        let beyond = self.plan.kind == Kind::Beyond;
+        if !beyond && (0..self.slots.len()).any(|s| self.reset_would_break(s, d)) {
+            self.coverage.add(Count::ResetPutOff);
+            return;
+        }
+        let mut held = false;
+        for s in 0..self.slots.len() {
+            if self.slots[s].members & (1 << d) != 0 && self.has_record(s, d) {
+                held |= self.believes(s);
+                self.slots[s].lost |= 1 << d;
+                self.slots[s].lost_at[d] = self.now;
+            }
+        }
+        self.drives[d].drive.reset();
+        self.drives[d].reset_at = self.now;
+        self.drives[d].strangers.clear();
+        trace!(self, "d{d} loses its table");
+        self.coverage.add(match (beyond, held) {
+            (true, _) => Count::ResetBeyond,
+            (false, true) => Count::ResetHeld,
+            (false, false) => Count::ResetInBudget,
+        });
+        if beyond {
+            for s in 0..self.slots.len() {
+                if self.believes(s) && self.slots[s].caller == Caller::Holding {
+                    self.expect_notice(s);
+                }
+            }
+        }
+    }
+
+    /// Whether a host that has the drive's vote would be left without a keep-quorum of votes
+    /// that are real: what no majority protocol survives.
+    fn reset_would_break(&self, s: usize, d: usize) -> bool {
+        let slot = &self.slots[s];
+        let busy = slot.mode.is_some() || slot.caller == Caller::Acquiring;
+        if !busy || slot.members & (1 << d) == 0 || !self.has_record(s, d) {
+            return false;
+        }
+        let others = bits(slot.members)
+            .filter(|&o| o != d && self.has_record(s, o))
+            .count();
+        others < keep_quorum(count(slot.members))
+    }
+
+    fn has_record(&self, s: usize, d: usize) -> bool {
+        let resource = &self.locks[self.lock_of(s)].resource;
+        let id = self.hosts[self.host_of(s)].id;
+        self.drives[d]
+            .drive
+            .live_holders(self.drive_now(d), resource)
+            .any(|(host, _)| host == id)
+    }
+
+    /// Fills a drive's table with mutexes of strangers: unlocked, live and timed out ones.
+    fn fill(&mut self, d: usize) {
+        for n in 0..64u8 {
+            let host = HostId::from_bytes([0xE0 + n % 8; 32]);
+            let resource = ResourceId::from_bytes([0x80 + n; 64]);
+            let lease_ms = [1, 3_600_000][usize::from(n % 2)];
+            let record = stranger(host, resource, lease_ms);
+            let now = self.drive_now(d);
+            let drive = &mut self.drives[d].drive;
+            let reply = drive.perform(now, &DriveCommand::Mutex(MutexOp::Trylock, record.clone()));
+            if reply != Reply::Status(Status::Good) {
+                break;
+            }
+            self.drives[d].strangers.push((host, resource));
+            if n % 3 == 0 {
+                let drive = &mut self.drives[d].drive;
+                drive.perform(now, &DriveCommand::Mutex(MutexOp::Unlock, record));
+            }
+        }
+    }
+
+    fn empty(&mut self, d: usize) {
+        let now = self.drive_now(d);
+        let strangers = core::mem::take(&mut self.drives[d].strangers);
+        for (host, resource) in strangers {
+            let record = stranger(host, resource, 1);
+            let drive = &mut self.drives[d].drive;
+            drive.perform(now, &DriveCommand::Mutex(MutexOp::Unlock, record.clone()));
+            drive.perform(now, &DriveCommand::Mutex(MutexOp::Destroy, record));
+        }
+    }
+
+    fn freeze(&mut self, h: usize, until: u64) {
+        if !self.hosts[h].alive || self.now < self.hosts[h].frozen_until {
+            return;
+        }
+        self.coverage.add(Count::Frozen);
+        for l in 0..self.locks.len() {
+            let s = h * self.locks.len() + l;
+            if self.believes(s) && self.slots[s].until < until {
+                self.coverage.add(Count::FrozenHolding);
+            }
+        }
+        self.hosts[h].frozen_until = until;
+        self.push(until, What::Thaw(h as u8));
+    }
+
+    pub(super) fn thaw(&mut self, h: usize) {
+        trace!(self, "host {h} thaws");
+        let mut deferred = core::mem::take(&mut self.hosts[h].deferred);
+        self.rng.shuffle(&mut deferred);
+        let timers_first = self.rng.bool();
+        if timers_first {
+            self.timers(h);
+        }
+        for f in deferred.drain(..) {
+            if self.failure.is_none() {
+                self.deliver(f as usize);
+            }
+        }
+        self.hosts[h].deferred = deferred;
+        if !timers_first && self.failure.is_none() {
+            self.timers(h);
+        }
+    }
+
+    fn timers(&mut self, h: usize) {
+        for l in 0..self.locks.len() {
+            self.run_timer(h * self.locks.len() + l);
+        }
+    }
+
+    /// A host's engine is gone; its records stay.
+    fn crash(&mut self, h: usize, until: u64, renamed: bool) {
+        if !self.hosts[h].alive || self.now < self.hosts[h].frozen_until {
+            return;
+        }
+        self.coverage.add(Count::Crashed);
+        self.hosts[h].alive = false;
+        for l in 0..self.locks.len() {
+            let s = h * self.locks.len() + l;
+            if self.slots[s].mode.is_some() {
+                self.coverage.add(Count::CrashedHolding);
+                self.tenure_ends(s);
+            }
+            self.poison(s);
+            let side = self.new_side(h, l);
+            let slot = &mut self.slots[s];
+            let (stamp, life) = (slot.stamp + 1, slot.life + 1);
+            let probing = slot.probing;
+            *slot = Slot::new(side);
+            slot.stamp = stamp;
+            slot.life = life;
+            slot.probing = probing;
+        }
+        self.push(until, What::Return(h as u8, renamed));
+    }
+
+    pub(super) fn come_back(&mut self, h: usize, renamed: bool) {
+        // A process does not end before its commands do, and the budget says that a host does not
+        // come back under its old name while one of unknown fate may still reach a drive.
+        let outstanding = self.flights.iter().enumerate().any(|(f, flight)| {
+            flight.pending > 0
+                && usize::from(flight.slot) / self.locks.len() == h
+                && !self.free.contains(&(f as u32))
+        });
+        if outstanding && !renamed {
+            let after = self.plan.timing.linger.as_micros() as u64 / 8;
+            self.push(self.now + after, What::Return(h as u8, renamed));
+            return;
+        }
+        trace!(
+            self,
+            "host {h} is back{}",
+            if renamed { " under a new name" } else { "" }
+        );
+        self.coverage.add(if renamed {
+            Count::Rebooted
+        } else {
+            Count::Restarted
+        });
+        self.hosts[h].alive = true;
+        if renamed {
+            self.hosts[h].lives += 1;
+            self.hosts[h].id = host_id(h, self.hosts[h].lives);
+        }
+        for l in 0..self.locks.len() {
+            let s = h * self.locks.len() + l;
+            let side = self.new_side(h, l);
+            self.slots[s].side = side;
+            let after = log_uniform(&mut self.rng, self.plan.pause);
+            self.call_caller(s, after);
+        }
+    }
+}
+
+fn stranger(host: HostId, resource: ResourceId, lease_ms: u64) -> Record {
+    Record {
+        state: State::Uninitialized,
+        modified_ms: 0,
+        countdown_ms: lease_ms,
+        class: Class::Exclusive,
+        value_update: ValueUpdate::Keep,
+        value: Value::ZERO,
+        resource,
+        metadata: [0; 64],
+        host,
+    }
+}

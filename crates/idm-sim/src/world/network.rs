@@ -1,0 +1,441 @@
+//! Commands on their way to drives, and replies on their way back.
+
+use super::*;
+
+/// What becomes of one command.
+enum Fate {
+    Normal,
+    Unreachable,
+    Lost,
+    ReplyLost,
+    Ghost,
+    Twice,
+    TryAgain,
+    Failed,
+    Slow,
+}
+
+impl World {
+    fn fate(&mut self) -> Fate {
+        if self.calm() {
+            return Fate::Normal;
+        }
+        let c = self.plan.chances;
+        let mut draw = u32::from(self.rng.u16(..));
+        for (chance, fate) in [
+            (c.unreachable, Fate::Unreachable),
+            (c.lost, Fate::Lost),
+            (c.reply_lost, Fate::ReplyLost),
+            (c.ghost, Fate::Ghost),
+            (c.twice, Fate::Twice),
+            (c.try_again, Fate::TryAgain),
+            (c.failed, Fate::Failed),
+            (c.slow, Fate::Slow),
+        ] {
+            if draw < u32::from(chance) {
+                return fate;
+            }
+            draw -= u32::from(chance);
+        }
+        Fate::Normal
+    }
+
+    /// One way, one time.
+    fn delay(&mut self, h: usize, d: usize) -> u64 {
+        let base = u64::from(self.plan.delay[h][d]);
+        let mut delay = base + self.rng.u64(0..=base);
+        if self.drives[d].slow > 0 {
+            delay += self.rng.u64(0..self.plan.timeout * 2);
+        }
+        delay
+    }
+
+    pub(super) fn send(&mut self, s: usize, ticket: Ticket, d: usize, command: DriveCommand) {
+        let h = self.host_of(s);
+        self.commands += 1;
+        self.coverage.add(Count::Commands);
+        if self.commands > STORM {
+            fail!(
+                self,
+                "command storm",
+                format_args!("{} commands, the last by {}", self.commands, self.name(s)),
+            );
+            return;
+        }
+        let sent = &mut self.slots[s].sent[d];
+        *sent = sent.saturating_add(1);
+        // No command of unknown fate reaches its drive later than this (fault budget).
+        let horizon = {
+            let clock = self.hosts[h].clock;
+            let linger = self.plan.timing.linger.as_micros() as u64;
+            clock.when(clock.at(self.now) + linger) - 1
+        };
+        let there = self.delay(h, d);
+        let back = self.delay(h, d);
+        let timeout_at = self.now + self.plan.timeout;
+        let flight = Flight {
+            slot: s as u16,
+            drive: d as u8,
+            life: self.slots[s].life,
+            ticket,
+            command,
+            reply: None,
+            sent: self.now,
+            timeout_at,
+            executed: 0,
+            pending: 0,
+            answered: false,
+            hold_back: self.rng.u8(0..4) == 0,
+            ghost: false,
+            seen: 0,
+        };
+        trace!(
+            self,
+            "{} -> d{d} {}",
+            self.name(s),
+            CommandText(&flight.command)
+        );
+        let f = self.insert(flight);
+
+        if self.drives[d].gone > 0 {
+            return self.answer(f, Status::Unreachable, there);
+        }
+        if self.flaps[h] & (1 << d) != 0 && self.rng.u8(0..3) != 0 {
+            let status = if self.rng.bool() {
+                Status::Unreachable
+            } else {
+                Status::Uncertain
+            };
+            return self.answer(f, status, there);
+        }
+        let mut fate = self.fate();
+        if self.drives[d].busy > 0 && self.rng.bool() {
+            fate = Fate::TryAgain;
+        }
+        match fate {
+            Fate::Normal => self.exchange(f, there, back, horizon),
+            Fate::Unreachable => {
+                self.coverage.add(Count::Unreachable);
+                self.answer(f, Status::Unreachable, there);
+            }
+            Fate::TryAgain => {
+                self.coverage.add(Count::TryAgain);
+                self.answer(f, Status::TryAgain, there + back);
+            }
+            Fate::Lost => {
+                self.coverage.add(Count::Lost);
+                let after = self.give_up_after();
+                self.answer(f, Status::Uncertain, after);
+            }
+            Fate::ReplyLost => {
+                self.coverage.add(Count::ReplyLost);
+                let after = self.give_up_after().max(there + 1);
+                self.later(f, there, None);
+                self.answer(f, Status::Uncertain, after);
+            }
+            Fate::Ghost => {
+                self.coverage.add(Count::Ghost);
+                let after = self.give_up_after();
+                self.answer(f, Status::Uncertain, after);
+                let earliest = (self.now + after).min(horizon - 1);
+                let at = self.rng.u64(earliest..horizon);
+                self.flights[f].ghost = true;
+                self.later(f, at - self.now, None);
+            }
+            Fate::Twice => {
+                self.coverage.add(Count::Twice);
+                let again = there + self.delay(h, d) + 1;
+                if again + back < self.plan.timeout {
+                    self.later(f, there, None);
+                }
+                self.exchange(f, again, back, horizon);
+            }
+            Fate::Failed => {
+                self.coverage.add(Count::Failed);
+                if self.rng.bool() {
+                    self.later(f, there, None);
+                }
+                self.answer(f, Status::Failed, there + back);
+            }
+            Fate::Slow => {
+                self.coverage.add(Count::Slow);
+                let more = self.rng.u64(0..self.plan.timeout * 2);
+                self.exchange(f, there + more, back, horizon);
+            }
+        }
+    }
+
+    /// When a command whose answer does not come is given up: mostly when the transport's time is
+    /// over, sometimes early, as an abort does.
+    fn give_up_after(&mut self) -> u64 {
+        if self.rng.bool() {
+            self.plan.timeout
+        } else {
+            self.rng.u64(1..self.plan.timeout)
+        }
+    }
+
+    /// The ordinary course: there and back again, if it is quick enough.
+    fn exchange(&mut self, f: usize, there: u64, back: u64, horizon: u64) {
+        if there + back < self.plan.timeout {
+            self.later(f, there, Some(back as u32));
+            return;
+        }
+        self.coverage.add(Count::TimedOut);
+        self.answer(f, Status::Uncertain, self.plan.timeout);
+        if self.now + there < horizon {
+            self.flights[f].ghost = there > self.plan.timeout;
+            self.later(f, there, None);
+        }
+    }
+
+    fn insert(&mut self, flight: Flight) -> usize {
+        match self.free.pop() {
+            Some(f) => {
+                self.flights[f as usize] = flight;
+                f as usize
+            }
+            None => {
+                self.flights.push(flight);
+                self.flights.len() - 1
+            }
+        }
+    }
+
+    fn later(&mut self, f: usize, after: u64, reply_after: Option<u32>) {
+        self.flights[f].pending += 1;
+        self.push(self.now + after, What::Exec(f as u32, reply_after));
+    }
+
+    /// Answers without the drive.
+    fn answer(&mut self, f: usize, status: Status, after: u64) {
+        let flight = &mut self.flights[f];
+        flight.pending += 1;
+        flight.reply = Some(Reply::Status(status));
+        self.push(self.now + after, What::Reply(f as u32));
+    }
+
+    fn drop_entry(&mut self, f: usize) {
+        self.flights[f].pending -= 1;
+        if self.flights[f].pending == 0 {
+            self.free.push(f as u32);
+        }
+    }
+
+    pub(super) fn execute(&mut self, f: usize, reply_after: Option<u32>) {
+        let flight = &self.flights[f];
+        let (s, d) = (usize::from(flight.slot), usize::from(flight.drive));
+        let h = self.host_of(s);
+        if self.now < self.hosts[h].frozen_until && flight.hold_back && reply_after.is_some() {
+            // The host froze before it had handed the command on.
+            self.coverage.add(Count::HeldBack);
+            let at = self.hosts[h].frozen_until + 1;
+            self.push(at, What::Exec(f as u32, reply_after));
+            return;
+        }
+        let cut_off = self.drives[d].gone > 0
+            || self.drives[d].dead > 0
+            || (self.flaps[h] & (1 << d) != 0 && self.rng.bool());
+        if cut_off {
+            if reply_after.is_some() {
+                let after = self.flights[f].timeout_at.saturating_sub(self.now);
+                self.answer(f, Status::Uncertain, after);
+            }
+            self.drop_entry(f);
+            return;
+        }
+        self.perform(f);
+        if let Some(after) = reply_after {
+            self.flights[f].pending += 1;
+            self.push(self.now + u64::from(after), What::Reply(f as u32));
+        }
+        self.drop_entry(f);
+    }
+
+    /// The drive executes a command.
+    fn perform(&mut self, f: usize) {
+        let (s, d) = (
+            usize::from(self.flights[f].slot),
+            usize::from(self.flights[f].drive),
+        );
+        let now = self.drive_now(d);
+        let mut reply = self.drives[d].drive.perform(now, &self.flights[f].command);
+        self.flights[f].executed = self.now;
+        let good = reply == Reply::Status(Status::Good);
+        if good && self.flights[f].ghost {
+            self.coverage.add(Count::GhostHit);
+        }
+        trace!(
+            self,
+            "{} at d{d} {}: {}{}",
+            self.name(s),
+            CommandText(&self.flights[f].command),
+            ReplyText(&reply),
+            if self.flights[f].ghost || self.flights[f].reply.is_some() {
+                " (nobody will hear)"
+            } else {
+                ""
+            }
+        );
+        self.flights[f].seen = self.conflicting_at(s, d);
+        if self.plan.kind == Kind::Nonsense && !self.calm() && self.rng.u8(0..3) == 0 {
+            self.coverage.add(Count::Nonsense);
+            reply = self.nonsense(s);
+        }
+        // A command whose fate is already told keeps it.
+        if self.flights[f].reply.is_none() {
+            self.flights[f].reply = Some(reply);
+        }
+        if good {
+            for other in self.slots_of_lock(self.lock_of(s)) {
+                if other != s && self.believes(other) {
+                    self.check_votes(other);
+                }
+            }
+        }
+    }
+
+    /// Other hosts that hold this slot's lock on the drive in a mode that conflicts with the one
+    /// that it wants or has.
+    fn conflicting_at(&self, s: usize, d: usize) -> u8 {
+        let resource = &self.locks[self.lock_of(s)].resource;
+        let now = self.drive_now(d);
+        let mut seen = 0;
+        for (id, mode) in self.drives[d].drive.live_holders(now, resource) {
+            if mode.compatible(self.slots[s].target) {
+                continue;
+            }
+            for (h, host) in self.hosts.iter().enumerate() {
+                if host.id == id && h != self.host_of(s) {
+                    seen |= 1 << h;
+                }
+            }
+        }
+        seen
+    }
+
+    pub(super) fn reply(&mut self, f: usize) {
+        let flight = &self.flights[f];
+        let s = usize::from(flight.slot);
+        let h = self.host_of(s);
+        if !self.hosts[h].alive || flight.life != self.slots[s].life {
+            self.drop_entry(f);
+            return;
+        }
+        if self.now < self.hosts[h].frozen_until {
+            self.hosts[h].deferred.push(f as u32);
+            return;
+        }
+        self.deliver(f);
+    }
+
+    pub(super) fn deliver(&mut self, f: usize) {
+        let flight = &mut self.flights[f];
+        let s = usize::from(flight.slot);
+        let d = usize::from(flight.drive);
+        if flight.answered || flight.life != self.slots[s].life {
+            self.drop_entry(f);
+            return;
+        }
+        flight.answered = true;
+        // A copy that is still to be executed needs the command, never the reply.
+        let Some(reply) = flight.reply.take() else {
+            self.drop_entry(f);
+            return;
+        };
+        flight.reply = Some(Reply::Status(Status::Uncertain));
+        let (ticket, seen, executed, sent) =
+            (flight.ticket, flight.seen, flight.executed, flight.sent);
+        let is_mutex = matches!(flight.command, DriveCommand::Mutex(..));
+        let definite = !matches!(
+            reply,
+            Reply::Status(
+                Status::Uncertain | Status::Failed | Status::Unreachable | Status::TryAgain
+            )
+        );
+        trace!(self, "{} <- d{d} {}", self.name(s), ReplyText(&reply));
+        let h = self.host_of(s);
+        let now = self.local(h);
+        let slot = &mut self.slots[s];
+        if definite {
+            if executed > slot.lost_at[d] {
+                slot.lost &= !(1 << d);
+            }
+            if sent >= slot.started {
+                slot.met |= 1 << d;
+                if is_mutex && reply == Reply::Status(Status::Conflict) {
+                    slot.conflicted |= seen;
+                } else if matches!(reply, Reply::Table(_)) {
+                    slot.knows |= seen;
+                }
+            }
+        }
+        match (&mut slot.side, ticket) {
+            (Side::Engine(lock), Ticket::Engine(token)) => lock.on_reply(token, reply, now),
+            (Side::Old(lock), _) => lock.on_reply(DriveRef(d as u32), &reply, now),
+            (Side::Engine(_), Ticket::Old) => (),
+        }
+        self.drop_entry(f);
+        self.settle(s);
+    }
+
+    /// Anything that fits into a reply.
+    fn nonsense(&mut self, s: usize) -> Reply {
+        const STATUSES: [Status; 13] = [
+            Status::Good,
+            Status::Conflict,
+            Status::Terminated,
+            Status::NotFound,
+            Status::Full(Limit::Mutexes),
+            Status::Full(Limit::Hosts),
+            Status::Full(Limit::HostsOfMutex),
+            Status::WrongState,
+            Status::TryAgain,
+            Status::Unsupported,
+            Status::Failed,
+            Status::Unreachable,
+            Status::Uncertain,
+        ];
+        if self.rng.u8(0..3) > 0 {
+            return Reply::Status(STATUSES[self.rng.usize(0..STATUSES.len())]);
+        }
+        let records = self.rng.usize(0..6);
+        let table = (0..records).map(|_| self.nonsense_record(s)).collect();
+        Reply::Table(table)
+    }
+
+    fn nonsense_record(&mut self, s: usize) -> Record {
+        let rng = &mut self.rng;
+        let l = s % self.locks.len();
+        let mut metadata = [0; 64];
+        if rng.bool() {
+            rng.fill(&mut metadata);
+        }
+        let host = match rng.u8(0..4) {
+            0 => self.hosts[s / self.locks.len()].id,
+            1 => self.hosts[rng.usize(0..self.hosts.len())].id,
+            2 => HostId::from_bytes([0; 32]),
+            _ => host_id(rng.usize(0..8), rng.u8(0..16)),
+        };
+        const STATES: [u64; 8] = [0, 0x101, 0x102, 0x103, 0x104, 0xDEAD, 0x105, u64::MAX];
+        Record {
+            state: State::from_wire(STATES[rng.usize(0..STATES.len())]),
+            modified_ms: rng.u64(..),
+            countdown_ms: if rng.bool() { rng.u64(..) } else { 0 },
+            class: Class::from_wire(rng.u64(0..4)),
+            value_update: ValueUpdate::from_wire(rng.u8(..)),
+            value: Value::new(rng.u64(..) >> 8).unwrap_or(Value::ZERO),
+            resource: if rng.u8(0..4) > 0 {
+                self.locks[l].resource
+            } else {
+                ResourceId::from_bytes([rng.u8(..); 64])
+            },
+            metadata,
+            host,
+        }
+    }
+
+    pub(super) fn drive_now(&self, d: usize) -> DriveTime {
+        DriveTime::from_micros(self.drives[d].clock.at(self.now))
+    }
+}

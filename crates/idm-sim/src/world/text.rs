@@ -1,0 +1,92 @@
+//! How a trace names things.
+
+use super::*;
+
+/// A lock of a host.
+pub(super) struct Name {
+    pub(super) host: usize,
+    pub(super) lock: usize,
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "h{}/l{}", self.host, self.lock)
+    }
+}
+
+/// A command without what all commands of a lock have in common.
+pub(super) struct CommandText<'a>(pub(super) &'a DriveCommand);
+
+impl fmt::Display for CommandText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            DriveCommand::ReadTable => f.write_str("read table"),
+            DriveCommand::Mutex(op, record) => {
+                write!(f, "{op:?} {}", record.class.mode())?;
+                if record.value_update != ValueUpdate::Keep {
+                    write!(f, " {:?} {}", record.value_update, record.value.get())?;
+                }
+                f.write_str(" meta ")?;
+                hex(f, &record.metadata)
+            }
+        }
+    }
+}
+
+pub(super) struct ReplyText<'a>(pub(super) &'a Reply);
+
+impl fmt::Display for ReplyText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Reply::Status(status) => write!(f, "{status:?}"),
+            Reply::Table(records) => {
+                f.write_str("table [")?;
+                for (i, r) in records.iter().enumerate() {
+                    let between = if i == 0 { "" } else { ", " };
+                    write!(
+                        f,
+                        "{between}l{} {} {} {:?} value {} meta ",
+                        r.resource.as_bytes()[0].wrapping_sub(b'0'),
+                        r.host.name(),
+                        r.class.mode(),
+                        r.state,
+                        r.value.get()
+                    )?;
+                    hex(f, &r.metadata)?;
+                }
+                f.write_str("]")
+            }
+        }
+    }
+}
+
+/// Bytes up to the last that is not zero.
+fn hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
+    let end = bytes.iter().rposition(|&b| b != 0).map_or(0, |i| i + 1);
+    if end == 0 {
+        return f.write_str("0");
+    }
+    for byte in &bytes[..end.min(24)] {
+        write!(f, "{byte:02x}")?;
+    }
+    Ok(())
+}
+
+/// An event; hosts by their names.
+pub(super) struct Brief<'a>(pub(super) &'a Event);
+
+impl fmt::Debug for Brief<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Event::Done(Outcome::Refused(refusal)) => write!(f, "refused: {refusal} ({refusal:?})"),
+            Event::Notice(Notice::Broke { hosts, drive }) => {
+                write!(f, "broke on d{}:", drive.0)?;
+                for host in hosts {
+                    write!(f, " {}", host.name())?;
+                }
+                Ok(())
+            }
+            event => write!(f, "{event:?}"),
+        }
+    }
+}

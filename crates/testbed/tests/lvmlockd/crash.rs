@@ -1,0 +1,121 @@
+//! Clients, daemons and hosts that die.
+
+use super::{LEASE, Pair, for_every_build};
+use anyhow::{Result, ensure};
+use std::time::{Duration, Instant};
+use testbed::{EAGAIN, Lab, Lvm2, Mode, wait_until};
+
+/// For what takes a moment.
+const SOON: Duration = Duration::from_secs(10);
+
+for_every_build!(a_client_that_leaves_in_the_middle_of_a_request_does_no_harm);
+
+/// With lvm2's own lvmlockd-idm.c this crashes lvmlockd.
+fn a_client_that_leaves_in_the_middle_of_a_request_does_no_harm(lvm2: Lvm2) -> Result<()> {
+    let Pair { lab, mut alice, bob, lv } = Pair::new(lvm2, LEASE)?;
+    let drives = lab.drives();
+    for mode in [Mode::Ex, Mode::Sh] {
+        for number in 0..drives.count() {
+            drives.delay(number, Duration::from_millis(500))?;
+        }
+        let before = drives.commands(0)?;
+        let mut client = alice.client()?;
+        client.send_lock_lv(&lv, mode)?;
+        wait_until(SOON, "the request to reach the drives", || {
+            Ok((drives.commands(0)? > before).then_some(()))
+        })?;
+        drop(client);
+        for number in 0..drives.count() {
+            drives.delay(number, Duration::ZERO)?;
+        }
+        // lvmlockd is alive, and the lock that it was granted for nobody has been given up.
+        let mut other = bob.client()?;
+        wait_until(SOON, "the abandoned lock to be released", || {
+            ensure!(alice.lvmlockd_runs()?, "lvmlockd has died");
+            Ok((other.lock_lv(&lv, Mode::Ex)? == 0).then_some(()))
+        })?;
+        assert_eq!(other.lock_lv(&lv, Mode::Un)?, 0);
+        assert_eq!(alice.client()?.lock_lv(&lv, Mode::Ex)?, 0);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_restarted_lvmlockd_gets_its_own_locks_back() -> Result<()> {
+    let Pair { lab: _lab, mut alice, bob, lv } = Pair::new(Lvm2::newest(), LEASE)?;
+    alice.lvm(&["lvchange", "-aey", "vg/data"])?.success()?;
+    alice.kill_lvmlockd()?;
+    assert_eq!(bob.client()?.lock_lv(&lv, Mode::Sh)?, EAGAIN);
+
+    alice.start_lvmlockd()?;
+    alice.lvm(&["vgchange", "--lockstart", "vg"])?.success()?;
+    alice.lvm(&["lvchange", "-aey", "vg/data"])?.success()?;
+    assert_eq!(bob.client()?.lock_lv(&lv, Mode::Sh)?, EAGAIN);
+    alice.lvm(&["lvchange", "-an", "vg/data"])?.success()?;
+    assert_eq!(bob.client()?.lock_lv(&lv, Mode::Ex)?, 0);
+    Ok(())
+}
+
+/// The longest lease that `host` has left on `lv`, on any drive.
+fn lease_left(lab: &Lab, lv_uuid: &str, host: &str) -> Result<Duration> {
+    let lv = lv_uuid.replace('-', "");
+    let mut longest = Duration::ZERO;
+    for number in 0..lab.drives().count() {
+        for record in lab.drives().table(number)? {
+            if record.resource.ends_with(&lv) && record.host.starts_with(host) {
+                longest = longest.max(record.lease_left.unwrap_or_default());
+            }
+        }
+    }
+    Ok(longest)
+}
+
+#[test]
+fn a_dead_hosts_lock_is_taken_over_after_its_lease_and_not_before() -> Result<()> {
+    let lease = Duration::from_secs(4);
+    let Pair { lab, alice, bob, lv } = Pair::new(Lvm2::newest(), lease)?;
+    alice.lvm(&["lvchange", "-aey", "vg/data"])?.success()?;
+    drop(alice);
+    let left = lease_left(&lab, &lv.uuid, "alice")?;
+    let died = Instant::now();
+    ensure!(left > Duration::from_secs(1), "alice held nothing: {left:?}");
+    let mut client = bob.client()?;
+    wait_until(3 * lease, "the dead host's lock", || {
+        Ok((client.lock_lv(&lv, Mode::Ex)? == 0).then_some(()))
+    })?;
+    let taken = died.elapsed();
+    // A majority is two of the three drives, whose leases began within the same moment; the table
+    // shows tenths of a second.
+    assert!(taken + Duration::from_millis(200) >= left, "{taken:?} of {left:?}");
+    assert!(taken < left + Duration::from_secs(2), "{taken:?} of {left:?}");
+
+    // The same machine after a reboot is another host: it has no claim to what it held.
+    let alice = lab.host("alice", Lvm2::newest())?;
+    alice.lvm(&["vgchange", "--lockstart", "vg"])?.success()?;
+    assert_eq!(alice.client()?.lock_lv(&lv, Mode::Sh)?, EAGAIN);
+    Ok(())
+}
+
+#[test]
+fn a_frozen_host_does_not_believe_in_its_lapsed_lock() -> Result<()> {
+    let lease = Duration::from_secs(3);
+    let Pair { lab: _lab, alice, bob, lv } = Pair::new(Lvm2::newest(), lease)?;
+    alice.lvm(&["lvchange", "-aey", "vg/data"])?.success()?;
+    alice.freeze_lvmlockd()?;
+    bob.lvm(&["vgs", "vg"])?.success()?;
+    let take = ["lvchange", "-aey", "vg/data"];
+    wait_until(4 * lease, "the frozen host's lock", || {
+        Ok((bob.lvm(&take)?.code == 0).then_some(()))
+    })?;
+    alice.thaw_lvmlockd()?;
+    // Its lvmlockd tells core to give the volume group up, by the kill command.
+    wait_until(SOON, "the frozen host to notice", || {
+        Ok((alice.client()?.lock_lv(&lv, Mode::Sh)? == EVGKILLED).then_some(()))
+    })?;
+    // It has not taken the lock back, nor disturbed the new holder.
+    assert!(bob.lvm(&take)?.code == 0);
+    Ok(())
+}
+
+/// lvmlockd's number for a lockspace that was told to stop.
+const EVGKILLED: i32 = -217;

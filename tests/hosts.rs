@@ -1,0 +1,565 @@
+//! Several hosts in one process, on emulated drives: what lvmlockd would see of the lock manager.
+#![cfg(feature = "emulator")]
+
+use idm_emulator::server::{DriveSpec, Server};
+use idm_protocol::{HostId, Mode};
+use lvmlockd_idm::config::Config;
+use lvmlockd_idm::error::Error;
+use lvmlockd_idm::manager::{
+    Adopt, LockspaceKey, Manager, Resource, ResourceKey, Scope, ValBlk,
+};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+const VG_UUID: &str = "123456-abcd-efgh-ijkl-mnop-qrst-uvwxyz";
+const LONG: Duration = Duration::from_secs(60);
+const SHORT: Duration = Duration::from_millis(1200);
+
+use Mode::{Exclusive, Shared};
+
+/// Emulated drives that hosts share.
+struct Bench {
+    server: Server,
+    directory: tempfile::TempDir,
+    drives: Vec<String>,
+}
+
+impl Bench {
+    fn new(drives: usize) -> Bench {
+        let directory = tempfile::tempdir().unwrap();
+        let drives: Vec<String> = (0..drives).map(|n| format!("d{n}")).collect();
+        let specs: Vec<DriveSpec> =
+            drives.iter().map(|name| DriveSpec::parse(name).unwrap()).collect();
+        let server = Server::start(&directory.path().join("drives"), &specs).unwrap();
+        Bench { server, directory, drives }
+    }
+
+    fn control(&self, line: &str) -> String {
+        self.server.control(line).unwrap()
+    }
+
+    fn kills(&self) -> PathBuf {
+        self.directory.path().join("kills")
+    }
+
+    /// What the kill command was run for so far.
+    fn killed(&self) -> String {
+        std::fs::read_to_string(self.kills()).unwrap_or_default()
+    }
+
+    fn host(&self, number: u8, lease: Duration) -> Host {
+        let emulated = self
+            .drives
+            .iter()
+            .map(|name| (format!("/dev/{name}"), self.server.socket(name)))
+            .collect();
+        let script = format!("echo \"$0\" >> {}", self.kills().display());
+        let config = Config {
+            lease,
+            global_drives: self.paths(),
+            emulated,
+            state_dir: self.directory.path().to_path_buf(),
+            kill_command: Some(["/bin/sh", "-c", &script].map(str::to_owned).to_vec()),
+        };
+        let manager = Manager::new(config, HostId::new([number; 16], &format!("host{number}")));
+        Host { manager }
+    }
+
+    /// A host with the VG started.
+    fn started(&self, number: u8, lease: Duration) -> Host {
+        let host = self.host(number, lease);
+        host.start(VG, self.scope()).unwrap();
+        host
+    }
+
+    fn paths(&self) -> Vec<String> {
+        self.drives.iter().map(|name| format!("/dev/{name}")).collect()
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Vg { name: "vg0".into(), uuid: VG_UUID.into(), pvs: self.paths() }
+    }
+}
+
+const VG: LockspaceKey = LockspaceKey(0x1000);
+const GLOBAL: LockspaceKey = LockspaceKey(0x2000);
+
+struct Host {
+    manager: Manager,
+}
+
+impl Host {
+    fn start(&self, key: LockspaceKey, scope: Scope) -> Result<(), Error> {
+        self.manager.prepare_lockspace(key, scope)?;
+        self.manager.add_lockspace(key, Adopt::default())
+    }
+
+    fn lock(&self, key: usize, resource: Resource, mode: Mode) -> Result<ValBlk, Error> {
+        let lockspace = if resource == Resource::Global { GLOBAL } else { VG };
+        self.manager.lock(lockspace, ResourceKey(key), resource, mode, Adopt::default())
+    }
+
+    fn unlock(&self, key: usize) {
+        self.manager.unlock(ResourceKey(key), 0, 0);
+    }
+}
+
+fn lv(number: usize) -> Resource {
+    Resource::Lv { uuid: format!("LVLVLV-0000-0000-0000-0000-0000-{number:06}"), pvs: Vec::new() }
+}
+
+fn is_held<T: std::fmt::Debug>(result: Result<T, Error>) {
+    assert!(matches!(result, Err(Error::Held(_))), "{result:?}");
+}
+
+fn is_storage<T: std::fmt::Debug>(result: Result<T, Error>) {
+    assert!(matches!(result, Err(Error::Storage(_))), "{result:?}");
+}
+
+fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    let start = Instant::now();
+    let result = work();
+    (result, start.elapsed())
+}
+
+/// Waits until something is so; fails after `bound`.
+fn eventually(bound: Duration, what: &str, mut so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !so() {
+        assert!(start.elapsed() < bound, "not within {bound:?}: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn an_exclusive_lock_keeps_the_other_host_out_until_it_is_released() {
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, LONG), bench.started(2, LONG));
+    for resource in [lv(1), Resource::Vg] {
+        a.lock(1, resource.clone(), Exclusive).unwrap();
+        let refused = b.lock(1, resource.clone(), Exclusive);
+        let text = refused.as_ref().unwrap_err().to_string();
+        assert!(text.contains("host1") && text.contains("vg0"), "{text}");
+        is_held(refused);
+        is_held(b.lock(1, resource.clone(), Shared));
+        a.unlock(1);
+        b.lock(1, resource.clone(), Exclusive).unwrap();
+        is_held(a.lock(1, resource.clone(), Exclusive));
+        b.unlock(1);
+    }
+}
+
+#[test]
+fn sharers_get_along() {
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, LONG), bench.started(2, LONG));
+    a.lock(1, lv(1), Shared).unwrap();
+    b.lock(1, lv(1), Shared).unwrap();
+    is_held(a.manager.convert(ResourceKey(1), Exclusive, 0));
+    b.unlock(1);
+    a.manager.convert(ResourceKey(1), Exclusive, 0).unwrap();
+    is_held(b.lock(1, lv(1), Shared));
+    a.manager.convert(ResourceKey(1), Shared, 0).unwrap();
+    b.lock(1, lv(1), Shared).unwrap();
+}
+
+#[test]
+fn one_drive_of_three_may_be_off_and_two_may_not() {
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, SHORT), bench.started(2, SHORT));
+    bench.control("power d0 off");
+    a.lock(1, lv(1), Exclusive).unwrap();
+    is_held(b.lock(1, lv(1), Exclusive));
+    a.unlock(1);
+    bench.control("power d1 off");
+    is_storage(a.lock(2, lv(2), Exclusive));
+    bench.control("power d0 on");
+    // What the refused request had got on the third drive is free again.
+    eventually(Duration::from_secs(4), "lock after power on", || {
+        b.lock(2, lv(2), Exclusive).is_ok()
+    });
+}
+
+#[test]
+fn a_refused_lock_leaves_nothing_behind() {
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, LONG), bench.started(2, LONG));
+    a.lock(1, lv(1), Exclusive).unwrap();
+    is_held(b.lock(1, lv(1), Exclusive));
+    a.unlock(1);
+    a.lock(1, lv(1), Exclusive).unwrap();
+    for drive in &bench.drives {
+        assert!(!bench.control(&format!("table {drive}")).contains("host2 ex"));
+    }
+}
+
+#[test]
+fn renewal_keeps_a_lock_beyond_its_lease() {
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, SHORT), bench.started(2, SHORT));
+    a.lock(1, lv(1), Exclusive).unwrap();
+    let end = Instant::now() + 3 * SHORT;
+    while Instant::now() < end {
+        is_held(b.lock(1, lv(1), Exclusive));
+        thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(bench.killed(), "");
+}
+
+#[test]
+fn a_dead_hosts_lock_is_taken_over_after_its_lease_and_not_before() {
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, SHORT), bench.started(2, SHORT));
+    a.lock(1, lv(1), Exclusive).unwrap();
+    assert_eq!(b.manager.hosts(VG), Ok(1));
+    drop(a);
+    is_held(b.lock(1, lv(1), Exclusive));
+    let (_, waited) = timed(|| {
+        eventually(3 * SHORT, "take-over", || b.lock(1, lv(1), Exclusive).is_ok());
+    });
+    assert!(waited > SHORT / 2, "{waited:?}");
+    eventually(SHORT, "the dead host is not counted", || b.manager.hosts(VG) == Ok(0));
+}
+
+#[test]
+fn a_change_of_the_value_is_seen_by_the_other_host() {
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, LONG), bench.started(2, LONG));
+    for host in [&a, &b] {
+        host.start(GLOBAL, Scope::Global).unwrap();
+    }
+    for resource in [Resource::Vg, Resource::Global] {
+        let block = |version| ValBlk { version: 0x0101, flags: 0, r_version: version };
+        let lock = |host: &Host| host.lock(9, resource.clone(), Exclusive).unwrap();
+        let unlock = |host: &Host, version| host.manager.unlock(ResourceKey(9), version, 0);
+        assert_eq!(lock(&a), ValBlk::default());
+        unlock(&a, 7);
+        // Nobody has written since: what this host cached is good.
+        assert_eq!(lock(&a), block(7));
+        unlock(&a, 0);
+        assert_eq!(lock(&b), ValBlk::default());
+        unlock(&b, 8);
+        assert_eq!(lock(&a), ValBlk::default());
+        unlock(&a, 0);
+        assert_eq!(lock(&b), block(8));
+        unlock(&b, 0);
+    }
+}
+
+#[test]
+fn the_value_is_published_with_a_conversion() {
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, LONG), bench.started(2, LONG));
+    b.lock(1, Resource::Vg, Exclusive).unwrap();
+    b.manager.unlock(ResourceKey(1), 3, 0);
+    a.lock(1, Resource::Vg, Exclusive).unwrap();
+    a.manager.convert(ResourceKey(1), Shared, 4).unwrap();
+    assert_eq!(b.lock(1, Resource::Vg, Shared).unwrap(), ValBlk::default());
+    a.unlock(1);
+    b.unlock(1);
+    assert_eq!(b.lock(1, Resource::Vg, Exclusive).unwrap(), ValBlk::default());
+}
+
+#[test]
+fn hosts_counts_the_others_that_have_the_vg_started() {
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, LONG), bench.started(2, LONG));
+    let c = bench.host(3, LONG);
+    assert_eq!(a.manager.hosts(VG), Ok(1));
+    c.start(VG, bench.scope()).unwrap();
+    assert_eq!(a.manager.hosts(VG), Ok(2));
+    bench.control("power d2 off");
+    assert_eq!(a.manager.hosts(VG), Ok(2));
+    for host in [&b, &c] {
+        let (removed, took) = timed(|| host.manager.remove_lockspace(VG, false));
+        removed.unwrap();
+        assert!(took < Duration::from_millis(100), "{took:?}");
+    }
+    assert_eq!(a.manager.hosts(VG), Ok(0));
+    bench.control("power d1 off");
+    let (counted, took) = timed(|| a.manager.hosts(VG));
+    is_storage(counted);
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+#[test]
+fn a_late_remove_of_an_old_resource_leaves_the_new_one_alone() {
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, LONG), bench.started(2, LONG));
+    a.lock(1, lv(1), Exclusive).unwrap();
+    a.unlock(1);
+    a.lock(2, lv(1), Exclusive).unwrap();
+    a.manager.remove_resource(ResourceKey(1));
+    a.manager.remove_resource(ResourceKey(77));
+    a.unlock(1);
+    is_held(b.lock(1, lv(1), Exclusive));
+    // A resource that is removed while it holds frees what it holds.
+    a.manager.remove_resource(ResourceKey(2));
+    eventually(Duration::from_secs(2), "released", || b.lock(1, lv(1), Exclusive).is_ok());
+}
+
+#[test]
+fn a_second_lock_by_the_same_resource_is_a_success_and_by_another_is_not() {
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, LONG), bench.started(2, LONG));
+    a.lock(1, lv(1), Shared).unwrap();
+    a.lock(1, lv(1), Shared).unwrap();
+    b.lock(1, lv(1), Shared).unwrap();
+    b.unlock(1);
+    a.lock(1, lv(1), Exclusive).unwrap();
+    is_held(b.lock(1, lv(1), Shared));
+    is_held(a.lock(2, lv(1), Shared));
+    a.unlock(1);
+    b.lock(1, lv(1), Exclusive).unwrap();
+}
+
+#[test]
+fn unlock_returns_at_once_when_drives_are_down() {
+    let bench = Bench::new(3);
+    let a = bench.started(1, LONG);
+    a.lock(1, lv(1), Exclusive).unwrap();
+    for drive in &bench.drives {
+        bench.control(&format!("power {drive} off"));
+    }
+    let ((), took) = timed(|| a.unlock(1));
+    assert!(took < Duration::from_millis(300), "{took:?}");
+    let (removed, took) = timed(|| a.manager.remove_lockspace(VG, false));
+    removed.unwrap();
+    assert!(took < Duration::from_millis(100), "{took:?}");
+}
+
+#[test]
+fn unlock_is_finished_in_the_background_when_the_drives_come_back() {
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, LONG), bench.started(2, LONG));
+    a.lock(1, lv(1), Exclusive).unwrap();
+    for drive in &bench.drives {
+        bench.control(&format!("power {drive} off"));
+    }
+    a.unlock(1);
+    a.manager.remove_lockspace(VG, false).unwrap();
+    for drive in &bench.drives {
+        bench.control(&format!("power {drive} on"));
+    }
+    // Long before the lease of a minute is over.
+    eventually(Duration::from_secs(20), "released", || b.lock(1, lv(1), Exclusive).is_ok());
+}
+
+#[test]
+fn a_hung_drive_does_not_slow_the_others() {
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, LONG), bench.started(2, LONG));
+    bench.control("hang d1 on");
+    let ((), took) = timed(|| {
+        for number in 0..20 {
+            a.lock(number, lv(number), Exclusive).unwrap();
+            is_held(b.lock(number, lv(number), Exclusive));
+        }
+        for number in 0..20 {
+            a.unlock(number);
+        }
+    });
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert_eq!(a.manager.hosts(VG), Ok(1));
+    bench.control("hang d1 off");
+}
+
+#[test]
+fn a_lockspace_can_be_stopped_and_started_again() {
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, LONG), bench.started(2, LONG));
+    for _ in 0..3 {
+        a.lock(1, lv(1), Exclusive).unwrap();
+        a.lock(2, Resource::Vg, Exclusive).unwrap();
+        a.manager.remove_lockspace(VG, false).unwrap();
+        assert_eq!(a.lock(1, lv(1), Exclusive), Err(Error::NoLockspace));
+        eventually(Duration::from_secs(2), "all is released", || {
+            b.lock(1, lv(1), Exclusive).is_ok() && b.lock(2, Resource::Vg, Exclusive).is_ok()
+        });
+        b.unlock(1);
+        b.unlock(2);
+        a.manager.remove_resource(ResourceKey(1));
+        a.start(VG, bench.scope()).unwrap();
+    }
+}
+
+#[test]
+fn losing_the_quorum_kills_once_in_time_and_a_new_start_recovers() {
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, SHORT), bench.started(2, SHORT));
+    a.lock(1, lv(1), Exclusive).unwrap();
+    a.lock(2, lv(2), Exclusive).unwrap();
+    bench.control("power d0 off");
+    thread::sleep(SHORT);
+    assert_eq!(bench.killed(), "", "one drive of three may be lost");
+    bench.control("power d1 off");
+    let start = Instant::now();
+    let ((), waited) = timed(|| {
+        eventually(SHORT, "kill command before the lease is over", || !bench.killed().is_empty());
+    });
+    assert!(waited < SHORT, "{waited:?}");
+    assert_eq!(a.lock(3, lv(3), Exclusive), Err(Error::Killed));
+    assert_eq!(a.manager.convert(ResourceKey(1), Shared, 0).err(), None);
+    let ((), took) = timed(|| {
+        a.unlock(1);
+        a.unlock(2);
+        a.manager.remove_lockspace(VG, false).unwrap();
+    });
+    assert!(took < Duration::from_millis(100), "{took:?}");
+    bench.control("power d0 on");
+    bench.control("power d1 on");
+    a.start(VG, bench.scope()).unwrap();
+    a.lock(1, lv(1), Exclusive).unwrap();
+    is_held(b.lock(1, lv(1), Exclusive));
+    thread::sleep((3 * SHORT).saturating_sub(start.elapsed()));
+    is_held(b.lock(1, lv(1), Exclusive));
+    assert_eq!(bench.killed(), "vg0\n");
+}
+
+#[test]
+fn two_hundred_locks_at_once() {
+    let bench = Bench::new(3);
+    for drive in &bench.drives {
+        assert!(bench.control(&format!("stats {drive}")).len() < 10_000);
+    }
+    let hosts = [1, 2].map(|number| Arc::new(bench.started(number, LONG)));
+    let threads: Vec<_> = (0..200)
+        .map(|n| {
+            let host = hosts[n % 2].clone();
+            thread::spawn(move || {
+                // 50 LVs, each wanted twice by each host: core would let one of a host's two in.
+                let (key, wanted) = (n + 1, lv(n / 2 % 50));
+                let got = host.lock(key, wanted, Exclusive);
+                if got.is_ok() {
+                    thread::sleep(Duration::from_millis(20));
+                    host.unlock(key);
+                }
+                got
+            })
+        })
+        .collect();
+    let mut granted = 0;
+    for thread in threads {
+        match thread.join().unwrap() {
+            Ok(_) => granted += 1,
+            // Two threads of one host at one lock: refused as well.
+            Err(Error::Held(_) | Error::Internal(_)) => {}
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    assert!(granted >= 50, "{granted}");
+    for (number, host) in hosts.iter().enumerate() {
+        for lv_number in 0..50 {
+            eventually(Duration::from_secs(5), "free again", || {
+                host.lock(lv_number + 1, lv(lv_number), Exclusive).is_ok()
+            });
+            host.unlock(lv_number + 1);
+        }
+        assert_eq!(host.manager.hosts(VG), Ok(1), "host {number}");
+    }
+}
+
+#[test]
+fn a_vg_without_usable_drives_does_not_start() {
+    let bench = Bench::new(3);
+    let a = bench.host(1, SHORT);
+    let scope = |pvs: &[&str]| Scope::Vg {
+        name: "vg0".into(),
+        uuid: VG_UUID.into(),
+        pvs: pvs.iter().map(|&pv| pv.to_owned()).collect(),
+    };
+    let refusal = |scope| a.manager.prepare_lockspace(VG, scope).unwrap_err();
+    assert!(matches!(refusal(scope(&[])), Error::Invalid(_)));
+    let missing = refusal(scope(&["/dev/d0", "/dev/nonexistent-1", "/dev/nonexistent-2"]));
+    assert!(matches!(missing, Error::Storage(_)), "{missing}");
+    let unusable = refusal(scope(&["/dev/null"]));
+    assert!(matches!(&unusable, Error::Invalid(why) if why.contains("/dev/null")), "{unusable}");
+    let broken = Scope::Vg { name: "vg0".into(), uuid: "no".into(), pvs: bench.paths() };
+    assert!(matches!(refusal(broken), Error::Invalid(_)));
+    bench.control("power d0 off");
+    bench.control("power d1 off");
+    let down = refusal(bench.scope());
+    assert!(matches!(&down, Error::Storage(why) if why.contains("2 of 3")), "{down}");
+    bench.control("power d1 on");
+    a.start(VG, bench.scope()).unwrap();
+}
+
+#[test]
+fn a_drive_that_speaks_no_idm_is_named() {
+    let bench = Bench::new(1);
+    let a = bench.host(1, SHORT);
+    bench.control("fail d0 02 100 5/20/0/1");
+    let refusal = a.manager.prepare_lockspace(VG, bench.scope()).unwrap_err();
+    assert!(refusal.to_string().contains("has no IDM"), "{refusal}");
+    assert!(refusal.to_string().contains("/dev/d0"), "{refusal}");
+}
+
+#[test]
+fn the_global_lockspace_always_starts_and_its_lock_says_what_is_missing() {
+    let bench = Bench::new(1);
+    let mut config = Config { lease: SHORT, ..Config::default() };
+    config.emulated = [("/dev/d0".to_owned(), bench.server.socket("d0"))].into();
+    let host = Host { manager: Manager::new(config, HostId::new([1; 16], "h")) };
+    assert!(!host.manager.is_running());
+    host.start(GLOBAL, Scope::Global).unwrap();
+    let refused = host.lock(1, Resource::Global, Shared);
+    assert!(refused.as_ref().unwrap_err().to_string().contains("[global]"), "{refused:?}");
+    is_storage(refused);
+    assert!(!host.manager.is_running());
+    host.start(VG, bench.scope()).unwrap();
+    assert!(host.manager.is_running());
+    host.manager.remove_lockspace(GLOBAL, false).unwrap();
+    host.start(GLOBAL, Scope::Global).unwrap();
+}
+
+#[test]
+fn an_lv_lock_is_seen_from_all_of_the_vgs_drives() {
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, LONG), bench.started(2, LONG));
+    let on = |pvs: &[&str]| match lv(1) {
+        Resource::Lv { uuid, .. } => {
+            Resource::Lv { uuid, pvs: pvs.iter().map(|&pv| pv.to_owned()).collect() }
+        }
+        other => other,
+    };
+    a.lock(1, on(&["/dev/d0"]), Exclusive).unwrap();
+    // The LV was moved meanwhile, so the other host counts another drive.
+    is_held(b.lock(1, on(&["/dev/d2"]), Exclusive));
+    a.unlock(1);
+    b.lock(1, on(&["/dev/d2"]), Exclusive).unwrap();
+}
+
+#[test]
+fn what_only_adopts_finds_nothing() {
+    let bench = Bench::new(1);
+    let host = bench.host(1, LONG);
+    let only = Adopt { only: true, ok: false };
+    host.manager.prepare_lockspace(VG, bench.scope()).unwrap();
+    assert_eq!(host.manager.add_lockspace(VG, only), Err(Error::AdoptNone));
+    assert_eq!(host.manager.add_lockspace(VG, Adopt::default()), Err(Error::NoLockspace));
+    host.start(VG, bench.scope()).unwrap();
+    let lock = host.manager.lock(VG, ResourceKey(1), lv(1), Exclusive, only);
+    assert_eq!(lock, Err(Error::AdoptNone));
+}
+
+#[test]
+fn odd_calls_are_harmless() {
+    let bench = Bench::new(1);
+    let host = bench.host(1, LONG);
+    host.unlock(5);
+    host.manager.remove_resource(ResourceKey(5));
+    host.manager.set_pvs(VG, bench.paths());
+    assert_eq!(host.manager.remove_lockspace(VG, true), Ok(()));
+    assert_eq!(host.manager.hosts(VG), Err(Error::NoLockspace));
+    assert_eq!(host.lock(1, lv(1), Exclusive), Err(Error::NoLockspace));
+    host.manager.prepare_lockspace(VG, bench.scope()).unwrap();
+    assert_eq!(host.lock(1, lv(1), Exclusive), Err(Error::NoLockspace));
+    host.manager.add_lockspace(VG, Adopt::default()).unwrap();
+    assert!(matches!(host.lock(1, Resource::Global, Shared), Err(Error::NoLockspace)));
+    let converted = host.manager.convert(ResourceKey(1), Shared, 0);
+    assert!(matches!(converted, Err(Error::Invalid(_))));
+    let broken = Resource::Lv { uuid: "x".into(), pvs: Vec::new() };
+    assert!(matches!(host.lock(1, broken, Shared), Err(Error::Invalid(_))));
+}
