@@ -9,10 +9,22 @@
 #include "errors.h"
 #include "lvmlockd.h"
 
-#include <fcntl.h>
+#include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+static int threads(void)
+{
+	int count = 0;
+	DIR *tasks = opendir("/proc/self/task");
+	struct dirent *entry;
+
+	while ((entry = readdir(tasks)))
+		count += entry->d_name[0] != '.';
+	closedir(tasks);
+	return count;
+}
 
 int main(void)
 {
@@ -29,9 +41,12 @@ int main(void)
 	FILE *log = tmpfile();
 	int stderr_was = dup(2);
 
+	/* lvmlockd forks after constructors have run, and no thread would survive that. */
+	CHECK_IS(threads(), 1);
 	setenv("LVMLOCKD_IDM_LOG", "stderr", 1);
 	dup2(fileno(log), 2);
 	CHECK_IS(lm_data_size_idm(), 0);
+	CHECK_IS(threads(), 1);
 #ifdef TABLE
 	CHECK_IS(lm_is_running_idm(), 1);
 	CHECK_IS(lm_prepare_lockspace_idm(&ls), 0);
