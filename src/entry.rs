@@ -111,7 +111,11 @@ pub unsafe extern "C" fn lm_prepare_lockspace_idm(ls: *mut Lockspace) -> c_int {
         // SAFETY: by the contract of this function.
         let ls = unsafe { LockspaceView::new(ls) }?;
         *about = format!(" {ls}");
-        let scope = ls.scope(layout()?)?;
+        let layout = layout()?;
+        if let Some(path) = layout.lvm_path {
+            manager!(set_lvm_path(path));
+        }
+        let scope = ls.scope(layout)?;
         manager!(prepare_lockspace(ls.key(), scope))?;
         Ok(0)
     })
@@ -385,17 +389,10 @@ mod tests {
 
     #[test]
     fn second_adopt_argument_is_garbage_in_old_releases() {
-        let layout = |adopt_args| Layout {
-            lockspace_pvs: 376,
-            adopt_args,
-            lvm_path: None,
-        };
+        let layout = |adopt_args| Layout { lockspace_pvs: 376, adopt_args, lvm_path: None };
         assert_eq!(adopt(&layout(1), 0, 77), Adopt::default());
         assert_eq!(adopt(&layout(1), 1, 0), Adopt::default());
-        let both = Adopt {
-            only: true,
-            ok: true,
-        };
+        let both = Adopt { only: true, ok: true };
         assert_eq!(adopt(&layout(2), 1, 77), both);
         assert_eq!(adopt(&layout(2), 0, 0), Adopt::default());
     }

@@ -58,10 +58,7 @@ impl Lockspace {
     }
 
     pub fn paths(&self) -> Vec<String> {
-        self.paths
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.paths.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub fn set_paths(&self, paths: Vec<String>) {
@@ -72,11 +69,9 @@ impl Lockspace {
     pub fn spec(&self, resource: &Resource) -> Result<Option<LockSpec>, IdError> {
         let (role, id, label) = match (resource, self.is_global) {
             (Resource::Global, true) => (Role::Global, self.id, "the global lock".to_owned()),
-            (Resource::Vg, false) => (
-                Role::Vg,
-                self.id,
-                format!("the lock of {}", self.owner.name),
-            ),
+            (Resource::Vg, false) => {
+                (Role::Vg, self.id, format!("the lock of {}", self.owner.name))
+            }
             (Resource::Lv { uuid, .. }, false) => (
                 Role::Lv,
                 self.lv_id(uuid)?,
@@ -109,12 +104,7 @@ impl Lockspace {
     }
 
     fn spec_of(&self, role: Role, resource: ResourceId, label: String) -> LockSpec {
-        LockSpec {
-            resource,
-            label,
-            role,
-            owner: self.owner.clone(),
-        }
+        LockSpec { resource, label, role, owner: self.owner.clone() }
     }
 
     /// Works on the cached value of a mutex.
@@ -162,19 +152,13 @@ impl ValueCache {
         let after = self.greatest.get().saturating_add(1);
         // A drive with the greatest possible value would stop the count; a smaller one is still
         // another one, which is all that readers look at.
-        Value::new(now_us.max(after))
-            .or_else(|| Value::new(now_us))
-            .unwrap_or(Value::ZERO)
+        Value::new(now_us.max(after)).or_else(|| Value::new(now_us)).unwrap_or(Value::ZERO)
     }
 
     /// Takes note of what was written.
     pub fn wrote(&mut self, timestamp: Value, r_version: u32) {
         self.greatest = self.greatest.max(timestamp);
-        let block = ValBlk {
-            version: VERSION,
-            flags: 0,
-            r_version,
-        };
+        let block = ValBlk { version: VERSION, flags: 0, r_version };
         self.written = Some((timestamp, block));
     }
 }
@@ -195,11 +179,7 @@ mod tests {
     const LV: &str = "abcdef-0123-4567-89AB-CDEF-GHIJ-KLMNOP";
 
     fn vg() -> Lockspace {
-        let scope = Scope::Vg {
-            name: "vg0".into(),
-            uuid: VG.into(),
-            pvs: vec!["/dev/sda".into()],
-        };
+        let scope = Scope::Vg { name: "vg0".into(), uuid: VG.into(), pvs: vec!["/dev/sda".into()] };
         Lockspace::new(scope, &[]).unwrap()
     }
 
@@ -210,10 +190,7 @@ mod tests {
     #[test]
     fn ids_are_those_of_the_protocol() {
         let vg = vg();
-        let lv = Resource::Lv {
-            uuid: LV.into(),
-            pvs: Vec::new(),
-        };
+        let lv = Resource::Lv { uuid: LV.into(), pvs: Vec::new() };
         let id = |resource: &Resource| vg.spec(resource).unwrap().unwrap().resource;
         assert_eq!(id(&Resource::Vg), ResourceId::vg(VG).unwrap());
         assert_eq!(id(&lv), ResourceId::lv(VG, LV).unwrap());
@@ -235,17 +212,10 @@ mod tests {
 
     #[test]
     fn broken_uuids_are_refused() {
-        let scope = |uuid: &str| Scope::Vg {
-            name: "v".into(),
-            uuid: uuid.into(),
-            pvs: Vec::new(),
-        };
+        let scope = |uuid: &str| Scope::Vg { name: "v".into(), uuid: uuid.into(), pvs: Vec::new() };
         assert!(Lockspace::new(scope("short"), &[]).is_err());
         assert!(Lockspace::new(scope(""), &[]).is_err());
-        let lv = Resource::Lv {
-            uuid: "no".into(),
-            pvs: Vec::new(),
-        };
+        let lv = Resource::Lv { uuid: "no".into(), pvs: Vec::new() };
         assert!(vg().spec(&lv).is_err());
     }
 
@@ -256,10 +226,7 @@ mod tests {
         let timestamp = cache.next(1000);
         cache.wrote(timestamp, 7);
         let block = cache.read(known(1000));
-        assert_eq!(
-            (block.version, block.r_version, block.flags),
-            (VERSION, 7, 0)
-        );
+        assert_eq!((block.version, block.r_version, block.flags), (VERSION, 7, 0));
         assert_eq!(cache.read(known(1001)), ValBlk::default());
         assert_eq!(cache.read(known(1000)), ValBlk::default());
     }

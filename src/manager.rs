@@ -193,10 +193,7 @@ impl Manager {
     }
 
     fn start(&self) -> Result<Running, Error> {
-        let config = self
-            .config
-            .as_ref()
-            .map_err(|why| Error::Invalid(why.clone()))?;
+        let config = self.config.as_ref().map_err(|why| Error::Invalid(why.clone()))?;
         let host = match self.host {
             Some(host) => host,
             None => host_id::load(&config.state_dir).map_err(|error| {
@@ -209,11 +206,7 @@ impl Manager {
         let timing = Timing::for_lease(config.lease);
         let topology = Topology::new(config.emulated.clone());
         let connect = transport::connector(topology.clone(), command_timeout(&timing));
-        let settings = Settings {
-            host,
-            timing,
-            kill_command: self.kill_command(config),
-        };
+        let settings = Settings { host, timing, kill_command: self.kill_command(config) };
         let drives = Arc::new(Drives::new(topology, connect));
         let runtime = Runtime::start(drives, settings)
             .map_err(|error| Error::Internal(format!("no thread can be started: {error}")))?;
@@ -296,10 +289,7 @@ impl Manager {
             .filter(|(_, held)| Arc::ptr_eq(&held.lockspace, &lockspace))
             .map(|(&key, _)| key)
             .collect();
-        let held: Vec<Held> = keys
-            .into_iter()
-            .filter_map(|key| state.drop_hold(key))
-            .collect();
+        let held: Vec<Held> = keys.into_iter().filter_map(|key| state.drop_hold(key)).collect();
         drop(state);
         let running = self.running()?;
         for held in held {
@@ -310,9 +300,7 @@ impl Manager {
             // Waited for, so that a vgremove on another host does not count this one any more.
             let bound = patience_for(&lockspace, STOP_SETTLE);
             let release = Request::Release { value: None };
-            running
-                .runtime
-                .request(lockspace.membership(), release, bound);
+            running.runtime.request(lockspace.membership(), release, bound);
         }
         let removed = if free_vg { " and removed" } else { "" };
         log::info!("{}: stopped{removed}", lockspace.owner.name);
@@ -338,10 +326,7 @@ impl Manager {
         let Some(held) = self.state().drop_hold(key) else {
             return;
         };
-        log::warn!(
-            "{}: core forgets it without unlock, releasing it",
-            held.spec.label
-        );
+        log::warn!("{}: core forgets it without unlock, releasing it", held.spec.label);
         if let Ok(running) = self.running() {
             running.runtime.release(held.spec);
         }
@@ -386,11 +371,7 @@ impl Manager {
         };
         log::debug!("{}: held {mode}", spec.label);
         let id = spec.resource;
-        let held = Held {
-            lockspace: lockspace.clone(),
-            spec,
-            mode,
-        };
+        let held = Held { lockspace: lockspace.clone(), spec, mode };
         self.state().hold(key, held);
         match resource {
             Resource::Lv { .. } => Ok(ValBlk::default()),
@@ -410,10 +391,7 @@ impl Manager {
             return Ok(false);
         };
         if held.spec.resource != spec.resource {
-            log::warn!(
-                "{}: its resource is now another's, releasing it",
-                held.spec.label
-            );
+            log::warn!("{}: its resource is now another's, releasing it", held.spec.label);
         } else if running.runtime.mode(spec.resource).is_some() {
             log::info!("{}: asked for again, now {mode}", spec.label);
             self.convert(key, mode, 0)?;
@@ -439,18 +417,13 @@ impl Manager {
         if mode == held.mode && value.is_none() {
             return Ok(());
         }
-        let answer = self
-            .running()?
-            .request(held.spec.clone(), Request::Convert { mode, value });
+        let answer = self.running()?.request(held.spec.clone(), Request::Convert { mode, value });
         match answer {
             Answer::Done(Outcome::Converted { .. }) => {}
             // It goes on, and until it is finished other hosts are kept out as before. Core would
             // otherwise go on with an exclusive lock that becomes a shared one behind its back.
             Answer::TimedOut if !promotes => {
-                log::warn!(
-                    "{}: conversion to {mode} is not finished yet",
-                    held.spec.label
-                );
+                log::warn!("{}: conversion to {mode} is not finished yet", held.spec.label);
             }
             other => return Err(refused(&held.spec, other)),
         }
@@ -492,10 +465,7 @@ impl Manager {
         let members = running.drives_of(&lockspace.paths())?.members;
         let enough = majority(members.len());
         let answers = running.runtime.read_tables(&members, enough, COUNT_BOUND);
-        let tables: Vec<_> = answers
-            .into_iter()
-            .filter_map(|(_, table)| table.ok())
-            .collect();
+        let tables: Vec<_> = answers.into_iter().filter_map(|(_, table)| table.ok()).collect();
         if tables.len() < enough {
             return Err(Error::Storage(format!(
                 "{}: {} of {} drives could be read, {enough} are needed to count its hosts",
@@ -530,19 +500,14 @@ impl Manager {
 
     fn lockspace(&self, key: LockspaceKey) -> Result<Arc<Lockspace>, Error> {
         let state = self.state();
-        state
-            .lockspaces
-            .get(&key)
-            .cloned()
-            .ok_or(Error::NoLockspace)
+        state.lockspaces.get(&key).cloned().ok_or(Error::NoLockspace)
     }
 }
 
 impl Running {
     /// Makes a request and waits for its end, longer than the engine ever takes.
     fn request(&self, spec: LockSpec, request: Request) -> Answer {
-        self.runtime
-            .request(spec, request, self.timing.patience + GRACE)
+        self.runtime.request(spec, request, self.timing.patience + GRACE)
     }
 
     fn drives_of(&self, paths: &[String]) -> Result<Members, Error> {
@@ -568,10 +533,8 @@ impl Running {
         let (members, witnesses) = match resource {
             Resource::Lv { pvs, .. } if !pvs.is_empty() => {
                 let members = self.drives_of(pvs)?.members;
-                let others: Vec<Member> = all
-                    .into_iter()
-                    .filter(|other| !members.contains(other))
-                    .collect();
+                let others: Vec<Member> =
+                    all.into_iter().filter(|other| !members.contains(other)).collect();
                 (members, others)
             }
             _ => (all, Vec::new()),
@@ -583,11 +546,7 @@ impl Running {
                 format!("{} has no drives", lockspace.owner.name)
             }));
         }
-        Ok(Request::Acquire {
-            mode,
-            members,
-            witnesses,
-        })
+        Ok(Request::Acquire { mode, members, witnesses })
     }
 
     /// Whether a majority of a VG's drives has IDM and answers.
@@ -633,11 +592,7 @@ impl Running {
 /// How long to wait for a release: not at all where the lockspace lost its locks, because core
 /// must go on promptly then (contract, section 6).
 fn patience_for(lockspace: &Lockspace, usual: Duration) -> Duration {
-    if lockspace.owner.is_killed() {
-        Duration::ZERO
-    } else {
-        usual
-    }
+    if lockspace.owner.is_killed() { Duration::ZERO } else { usual }
 }
 
 /// The time for one command, so that several fit into a lease. On block nodes the kernel makes 7 s

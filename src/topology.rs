@@ -103,10 +103,7 @@ impl Topology {
         // The kernel names a disk's node as it names its directory, with '!' for '/'.
         let name = disk.file_name().unwrap_or_default().to_string_lossy();
         let node = Path::new("/dev").join(name.replace('!', "/"));
-        Ok(Located {
-            identity,
-            target: Target::Block(node),
-        })
+        Ok(Located { identity, target: Target::Block(node) })
     }
 
     /// The identity of the drive that an open block device belongs to, to be compared with what
@@ -154,35 +151,24 @@ fn kind_of(disk: &Path) -> Option<&'static str> {
 }
 
 fn missing(path: &str, what: &str, error: io::Error) -> TopologyError {
-    TopologyError::Missing {
-        path: path.to_owned(),
-        why: format!("{what}: {error}"),
-    }
+    TopologyError::Missing { path: path.to_owned(), why: format!("{what}: {error}") }
 }
 
 fn unusable(path: &str, found: &str) -> TopologyError {
-    TopologyError::Unusable {
-        path: path.to_owned(),
-        found: found.to_owned(),
-    }
+    TopologyError::Unusable { path: path.to_owned(), found: found.to_owned() }
 }
 
 /// The identity of a SCSI disk: the best designator of its VPD page 83, chosen by us because
 /// kernels have changed their choice; where the page is not there, the kernel's choice.
 fn scsi_identity(path: &str, disk: &Path) -> Result<String, TopologyError> {
     let device = disk.join("device");
-    let designator = fs::read(device.join("vpd_pg83"))
-        .ok()
-        .and_then(|page| designator(&page));
+    let designator = fs::read(device.join("vpd_pg83")).ok().and_then(|page| designator(&page));
     if let Some(identity) = designator {
         return Ok(identity);
     }
     match fs::read_to_string(device.join("wwid")) {
         Ok(text) if !text.trim().is_empty() => Ok(text.trim().to_owned()),
-        _ => Err(unusable(
-            path,
-            "a disk without a SCSI identity (VPD page 83)",
-        )),
+        _ => Err(unusable(path, "a disk without a SCSI identity (VPD page 83)")),
     }
 }
 
@@ -311,15 +297,8 @@ mod tests {
     fn the_kernels_wwid_serves_where_the_page_is_missing() {
         let sysfs = Sysfs::new();
         let disk = sysfs.scsi_disk(0, "sda", &[]);
-        fs::write(
-            disk.join("device/wwid"),
-            "naa.6000c29f00112233445566778899aabb\n",
-        )
-        .unwrap();
-        assert_eq!(
-            sysfs.locate(8, 0).unwrap().identity,
-            "naa.6000c29f00112233445566778899aabb"
-        );
+        fs::write(disk.join("device/wwid"), "naa.6000c29f00112233445566778899aabb\n").unwrap();
+        assert_eq!(sysfs.locate(8, 0).unwrap().identity, "naa.6000c29f00112233445566778899aabb");
     }
 
     #[test]
@@ -327,10 +306,7 @@ mod tests {
         let sysfs = Sysfs::new();
         sysfs.scsi_disk(0, "sda", &[]);
         let error = sysfs.locate(8, 0).unwrap_err().to_string();
-        assert!(
-            error.contains("/dev/pv") && error.contains("identity"),
-            "{error}"
-        );
+        assert!(error.contains("/dev/pv") && error.contains("identity"), "{error}");
     }
 
     #[test]
@@ -357,9 +333,7 @@ mod tests {
         let sysfs = Sysfs::new();
         let error = sysfs.locate(8, 99).unwrap_err();
         assert!(matches!(error, TopologyError::Missing { .. }), "{error}");
-        let error = Topology::new(BTreeMap::new())
-            .locate("/dev/nonexistent-pv")
-            .unwrap_err();
+        let error = Topology::new(BTreeMap::new()).locate("/dev/nonexistent-pv").unwrap_err();
         assert!(error.to_string().contains("/dev/nonexistent-pv"), "{error}");
         assert!(matches!(error, TopologyError::Missing { .. }));
     }
@@ -367,19 +341,14 @@ mod tests {
     #[test]
     fn a_file_is_no_drive() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let error = Topology::new(BTreeMap::new())
-            .locate(file.path().to_str().unwrap())
-            .unwrap_err();
+        let error =
+            Topology::new(BTreeMap::new()).locate(file.path().to_str().unwrap()).unwrap_err();
         assert!(error.to_string().contains("not a block device"), "{error}");
     }
 
     #[test]
     fn an_emulated_drive_has_a_path_or_a_plain_name() {
-        let sockets = [
-            ("/dev/loop3", "/tmp/d0"),
-            ("disk1", "/tmp/d1"),
-            ("again", "/tmp/d1"),
-        ];
+        let sockets = [("/dev/loop3", "/tmp/d0"), ("disk1", "/tmp/d1"), ("again", "/tmp/d1")];
         let emulated = sockets.map(|(path, socket)| (path.to_owned(), PathBuf::from(socket)));
         let topology = Topology::new(emulated.into());
         assert_eq!(

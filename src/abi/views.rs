@@ -285,11 +285,7 @@ mod tests {
     use core::ffi::CStr;
     use proptest::prelude::*;
 
-    const LAYOUT: Layout = Layout {
-        lockspace_pvs: 304,
-        adopt_args: 2,
-        lvm_path: None,
-    };
+    const LAYOUT: Layout = Layout { lockspace_pvs: 304, adopt_args: 2, lvm_path: None };
 
     /// A `struct lockspace` of 2.03.31, as bytes.
     #[repr(C, align(16))]
@@ -323,10 +319,7 @@ mod tests {
             for (i, text) in paths.iter().enumerate() {
                 *path.add(i) = text.map_or(ptr::null_mut(), |text| libc::strdup(text.as_ptr()));
             }
-            Pvs {
-                path,
-                num: paths.len() as c_int,
-            }
+            Pvs { path, num: paths.len() as c_int }
         }
     }
 
@@ -335,10 +328,7 @@ mod tests {
     #[test]
     fn global_lockspace() {
         let mut memory = Memory::new(b"lvm_global", b"", b"");
-        memory.set_pvs(Pvs {
-            path: ptr::null_mut(),
-            num: 3,
-        });
+        memory.set_pvs(Pvs { path: ptr::null_mut(), num: 3 });
         assert_eq!(memory.view().scope(&LAYOUT), Ok(Scope::Global));
         assert_eq!(memory.view().pvs(&LAYOUT), Ok(vec![]));
         // A VG that is called "global" has the same lockspace name.
@@ -355,10 +345,7 @@ mod tests {
     fn vg_lockspace_with_its_pvs() {
         let mut memory = Memory::new(b"lvm_vg0", b"vg0", UUID);
         let mut pvs = core_pvs(&[Some(c"/dev/sda"), Some(c"/dev/mapper/mpatha")]);
-        memory.set_pvs(Pvs {
-            path: pvs.path,
-            num: pvs.num,
-        });
+        memory.set_pvs(Pvs { path: pvs.path, num: pvs.num });
         let expected = vec!["/dev/sda".to_owned(), "/dev/mapper/mpatha".to_owned()];
         assert_eq!(
             memory.view().scope(&LAYOUT),
@@ -402,10 +389,7 @@ mod tests {
             assert_eq!(taken.is_ok(), good, "{paths:?}");
             assert!(pvs.path.is_null() && pvs.num == 0, "{paths:?}");
         }
-        let mut stale = Pvs {
-            path: ptr::null_mut(),
-            num: 7,
-        };
+        let mut stale = Pvs { path: ptr::null_mut(), num: 7 };
         // SAFETY: NULL or no array.
         unsafe {
             assert_eq!(take_pvs(&mut stale), Ok(vec![]));

@@ -106,11 +106,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Drives {
     /// No drives yet.
     pub fn new(topology: Topology, connect: Box<Connect>) -> Drives {
-        Drives {
-            topology,
-            connect,
-            known: Mutex::default(),
-        }
+        Drives { topology, connect, known: Mutex::default() }
     }
 
     /// The drives behind paths. A path that leads to no drive counts as one that never answers:
@@ -137,11 +133,7 @@ impl Drives {
                 identity: drive.identity.clone().into_bytes(),
             });
         }
-        Members {
-            members,
-            found,
-            unusable,
-        }
+        Members { members, found, unusable }
     }
 
     fn drive_of(&self, path: &str) -> (Arc<Drive>, Result<(), TopologyError>) {
@@ -180,8 +172,7 @@ impl Drives {
 
     /// The drive's name for messages: its path and identity.
     pub fn name(&self, drive: DriveRef) -> String {
-        self.get(drive)
-            .map_or_else(String::new, |drive| locked(&drive.way).name.clone())
+        self.get(drive).map_or_else(String::new, |drive| locked(&drive.way).name.clone())
     }
 
     /// Takes note that a drive has no IDM. `true` the first time.
@@ -217,10 +208,7 @@ impl Drives {
         for drive in all {
             let mut queue = locked(&drive.queue);
             queue.closed = true;
-            let dropped = (
-                core::mem::take(&mut queue.urgent),
-                core::mem::take(&mut queue.other),
-            );
+            let dropped = (core::mem::take(&mut queue.urgent), core::mem::take(&mut queue.other));
             drop(queue);
             drop(dropped);
             drive.work.notify_all();
@@ -265,11 +253,7 @@ impl Known {
 
 impl Drive {
     fn submit(self: Arc<Drive>, command: DriveCommand, done: Completion) {
-        let job = Job {
-            command,
-            queued: clock::now(),
-            done,
-        };
+        let job = Job { command, queued: clock::now(), done };
         let mut queue = locked(&self.queue);
         if queue.closed {
             drop(queue);
@@ -339,10 +323,8 @@ impl Drive {
                 return Some(jobs);
             }
             queue.idle += 1;
-            let (guard, waited) = self
-                .work
-                .wait_timeout(queue, IDLE)
-                .unwrap_or_else(PoisonError::into_inner);
+            let (guard, waited) =
+                self.work.wait_timeout(queue, IDLE).unwrap_or_else(PoisonError::into_inner);
             queue = guard;
             queue.idle -= 1;
             if waited.timed_out() && queue.len() == 0 {
@@ -372,10 +354,7 @@ impl Queue {
     fn pop(&mut self) -> Vec<Job> {
         let first = self.urgent.pop_front().or_else(|| self.other.pop_front());
         let mut jobs: Vec<Job> = first.into_iter().collect();
-        if jobs
-            .iter()
-            .any(|job| job.command == DriveCommand::ReadTable)
-        {
+        if jobs.iter().any(|job| job.command == DriveCommand::ReadTable) {
             let (reads, rest) = core::mem::take(&mut self.other)
                 .into_iter()
                 .partition::<VecDeque<Job>, _>(|job| job.command == DriveCommand::ReadTable);

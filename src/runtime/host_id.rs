@@ -25,10 +25,7 @@ fn load_for(state_dir: &Path, boot: &str, name: &str) -> io::Result<HostId> {
             if let Some(host) = parse(&text, boot) {
                 return Ok(host);
             }
-            log::info!(
-                "{}: of another boot, or damaged; drawing anew",
-                file.display()
-            );
+            log::info!("{}: of another boot, or damaged; drawing anew", file.display());
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),

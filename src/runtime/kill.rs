@@ -40,11 +40,7 @@ pub fn run(command: &[String], vg: &str) {
 fn execute(words: &[String]) -> io::Result<std::process::ExitStatus> {
     let (program, arguments) = words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     // SAFETY: between fork and exec the closure only sets the signal mask, which is
     // async-signal-safe; it allocates nothing and takes no lock. Our threads block all signals,
     // and the child would inherit that.
@@ -75,9 +71,7 @@ mod tests {
         let (sender, receiver) = std::sync::mpsc::channel();
         let thread = thread::spawn("idm-test", move || {
             let test = "grep -q '^SigBlk:[[:space:]]*0*$' /proc/self/status";
-            sender
-                .send(execute(&words(&["/bin/sh", "-c", test])))
-                .unwrap();
+            sender.send(execute(&words(&["/bin/sh", "-c", test]))).unwrap();
         });
         assert!(receiver.recv().unwrap().unwrap().success());
         thread.unwrap().join().unwrap();

@@ -40,11 +40,7 @@ pub struct Owner {
 impl Owner {
     /// A lockspace that has lost nothing.
     pub fn new(name: String, kill: Option<String>) -> Owner {
-        Owner {
-            name,
-            kill,
-            killed: AtomicBool::new(false),
-        }
+        Owner { name, kill, killed: AtomicBool::new(false) }
     }
 
     /// Whether locks of the lockspace were lost, so that it must be dropped.
@@ -166,11 +162,7 @@ pub struct Runtime {
 impl Runtime {
     /// Starts the reactor. Fails where there is no thread or no random number to be had.
     pub fn start(drives: Arc<Drives>, settings: Settings) -> io::Result<Runtime> {
-        Runtime::start_with(
-            drives,
-            settings,
-            Box::new(|config| Box::new(Lock::new(config))),
-        )
+        Runtime::start_with(drives, settings, Box::new(|config| Box::new(Lock::new(config))))
     }
 
     fn start_with(
@@ -180,21 +172,9 @@ impl Runtime {
     ) -> io::Result<Runtime> {
         let (sender, receiver) = mpsc::channel();
         let seed = u128::from_ne_bytes(host_id::random()?) as u64;
-        let reactor = Reactor::new(
-            receiver,
-            sender.clone(),
-            drives.clone(),
-            settings,
-            make,
-            seed,
-        );
+        let reactor = Reactor::new(receiver, sender.clone(), drives.clone(), settings, make, seed);
         let reactor = thread::spawn("idm-reactor", move || reactor.run())?;
-        Ok(Runtime {
-            sender,
-            drives,
-            requests: AtomicU64::new(0),
-            reactor: Some(reactor),
-        })
+        Ok(Runtime { sender, drives, requests: AtomicU64::new(0), reactor: Some(reactor) })
     }
 
     fn send(&self, message: Message) -> bool {
@@ -207,12 +187,7 @@ impl Runtime {
         let id = self.requests.fetch_add(1, Ordering::Relaxed);
         let resource = spec.resource;
         let (waiter, answer) = mpsc::channel();
-        let sent = self.send(Message::Request {
-            spec,
-            request,
-            id,
-            waiter: Some(waiter),
-        });
+        let sent = self.send(Message::Request { spec, request, id, waiter: Some(waiter) });
         if !sent {
             return Answer::Failed("internal error: the lock manager has stopped".into());
         }

@@ -28,25 +28,13 @@ const BATCH: usize = 256;
 /// What the reactor is told.
 pub enum Message {
     /// Begin a request.
-    Request {
-        spec: LockSpec,
-        request: Request,
-        id: u64,
-        waiter: Option<Sender<Answer>>,
-    },
+    Request { spec: LockSpec, request: Request, id: u64, waiter: Option<Sender<Answer>> },
     /// Nobody waits for a request any more: undo what comes of it.
     Abandon { resource: ResourceId, id: u64 },
     /// Tell how a lock is held.
-    Mode {
-        resource: ResourceId,
-        waiter: Sender<Option<Mode>>,
-    },
+    Mode { resource: ResourceId, waiter: Sender<Option<Mode>> },
     /// A drive answered.
-    Reply {
-        lock: u64,
-        token: Token,
-        reply: Reply,
-    },
+    Reply { lock: u64, token: Token, reply: Reply },
     /// End, and leave everything as it is.
     Stop,
 }
@@ -141,9 +129,7 @@ impl Pending {
     }
 
     fn is_killed(&self) -> bool {
-        self.spec
-            .as_ref()
-            .is_some_and(|spec| spec.owner.is_killed())
+        self.spec.as_ref().is_some_and(|spec| spec.owner.is_killed())
     }
 }
 
@@ -218,12 +204,9 @@ impl Reactor {
 
     fn take(&mut self, message: Message) -> bool {
         match message {
-            Message::Request {
-                spec,
-                request,
-                id,
-                waiter,
-            } => self.request(spec, request, id, waiter),
+            Message::Request { spec, request, id, waiter } => {
+                self.request(spec, request, id, waiter)
+            }
             Message::Abandon { resource, id } => self.abandon(resource, id),
             Message::Mode { resource, waiter } => {
                 let entry = self.names.get(&resource).and_then(|id| self.locks.get(id));
@@ -270,13 +253,7 @@ impl Reactor {
             Request::Convert { mode, .. } => Kind::Convert(*mode),
             Request::Release { .. } => Kind::Release,
         };
-        let mut pending = Pending {
-            id,
-            kind,
-            spec: Some(spec.clone()),
-            waiter,
-            abandoned: false,
-        };
+        let mut pending = Pending { id, kind, spec: Some(spec.clone()), waiter, abandoned: false };
         let lock = match self.names.get(&spec.resource) {
             Some(&lock) => lock,
             None if kind == Kind::Release => {
@@ -291,9 +268,7 @@ impl Reactor {
             entry.joined = false;
             entry.rejoin_at = None;
             // Attempts of ours to take a membership again are void.
-            entry
-                .waiting
-                .retain(|(_, waiting)| waiting.waiter.is_some());
+            entry.waiting.retain(|(_, waiting)| waiting.waiter.is_some());
         }
         entry.waiting.push_back((request, pending));
         self.step(lock, Input::Begin);
@@ -346,9 +321,7 @@ impl Reactor {
             log::warn!("{}: granted too late, releasing it", entry.spec.label);
             entry.waiting.push_front(release());
         } else {
-            entry
-                .waiting
-                .retain(|(_, waiting)| waiting.id != id || waiting.kind == Kind::Release);
+            entry.waiting.retain(|(_, waiting)| waiting.id != id || waiting.kind == Kind::Release);
         }
         self.step(lock, Input::Begin);
     }
@@ -436,19 +409,11 @@ impl Reactor {
     }
 
     fn schedule(&mut self, lock: u64, entry: &mut Entry) {
-        let engine = entry
-            .engine
-            .as_ref()
-            .and_then(|engine| engine.next_deadline());
-        let next = [
-            engine,
-            self.alarm_at(entry),
-            entry.rejoin_at,
-            entry.forget_at,
-        ]
-        .into_iter()
-        .flatten()
-        .min();
+        let engine = entry.engine.as_ref().and_then(|engine| engine.next_deadline());
+        let next = [engine, self.alarm_at(entry), entry.rejoin_at, entry.forget_at]
+            .into_iter()
+            .flatten()
+            .min();
         if entry.timer != next {
             entry.timer = next;
             self.timers.extend(next.map(|at| Reverse((at, lock))));
@@ -456,15 +421,9 @@ impl Reactor {
     }
 
     fn send(&mut self, lock: u64, entry: &mut Entry, command: Command) {
-        let Command {
-            token,
-            drive,
-            command,
-        } = command;
+        let Command { token, drive, command } = command;
         let unlock = matches!(command, DriveCommand::Mutex(MutexOp::Unlock, _));
-        entry
-            .outstanding
-            .insert(token, Outstanding { drive, unlock });
+        entry.outstanding.insert(token, Outstanding { drive, unlock });
         let sender = self.sender.clone();
         let done = Completion::new(move |reply| {
             // After the reactor's end nobody is interested.
@@ -711,11 +670,7 @@ impl Entry {
         match pending.waiter.take() {
             Some(waiter) if !drives.is_empty() => {
                 let allowed = (drives.len() - 1) / 2;
-                self.settle = Some(Settle {
-                    waiter,
-                    drives,
-                    allowed,
-                });
+                self.settle = Some(Settle { waiter, drives, allowed });
             }
             Some(waiter) => drop(waiter.send(Answer::Done(Outcome::Released))),
             None => {}
@@ -723,11 +678,7 @@ impl Entry {
     }
 
     fn end_settle_if_done(&mut self) {
-        if self
-            .settle
-            .as_ref()
-            .is_some_and(|settle| settle.drives.len() <= settle.allowed)
-        {
+        if self.settle.as_ref().is_some_and(|settle| settle.drives.len() <= settle.allowed) {
             self.end_settle();
         }
     }
@@ -764,10 +715,7 @@ fn refuse_all(entry: &mut Entry) {
     entry.end_settle();
     let waiting = core::mem::take(&mut entry.waiting);
     let current = entry.current.take();
-    for mut pending in current
-        .into_iter()
-        .chain(waiting.into_iter().map(|(_, p)| p))
-    {
+    for mut pending in current.into_iter().chain(waiting.into_iter().map(|(_, p)| p)) {
         let answer = match pending.kind {
             // Core must never see an unlock fail; the lock is not handed out again.
             Kind::Release => Answer::Done(Outcome::Released),
@@ -779,13 +727,7 @@ fn refuse_all(entry: &mut Entry) {
 
 /// A request of the reactor's own.
 fn internal(kind: Kind) -> Pending {
-    Pending {
-        id: u64::MAX,
-        kind,
-        spec: None,
-        waiter: None,
-        abandoned: false,
-    }
+    Pending { id: u64::MAX, kind, spec: None, waiter: None, abandoned: false }
 }
 
 fn release() -> (Request, Pending) {
@@ -793,10 +735,7 @@ fn release() -> (Request, Pending) {
 }
 
 fn demote() -> (Request, Pending) {
-    let request = Request::Convert {
-        mode: Mode::Shared,
-        value: None,
-    };
+    let request = Request::Convert { mode: Mode::Shared, value: None };
     (request, internal(Kind::Convert(Mode::Shared)))
 }
 

@@ -30,12 +30,7 @@ mod tests {
             sender.send(mask).unwrap();
         });
         let mask = receiver.recv().unwrap();
-        for signal in [
-            Signal::SIGTERM,
-            Signal::SIGHUP,
-            Signal::SIGALRM,
-            Signal::SIGCHLD,
-        ] {
+        for signal in [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGALRM, Signal::SIGCHLD] {
             assert!(mask.contains(signal), "{signal}");
         }
         assert!(!SigSet::thread_get_mask().unwrap().contains(Signal::SIGTERM));

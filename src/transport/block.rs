@@ -24,12 +24,7 @@ pub struct BlockNode {
 impl BlockNode {
     /// The node of the drive with that identity. Nothing is opened before the first command.
     pub fn new(node: PathBuf, identity: String, topology: Arc<Topology>) -> BlockNode {
-        BlockNode {
-            node,
-            identity,
-            topology,
-            open: Mutex::default(),
-        }
+        BlockNode { node, identity, topology, open: Mutex::default() }
     }
 
     fn descriptor(&self) -> Result<Arc<OwnedFd>, String> {
@@ -78,9 +73,7 @@ impl BlockNode {
 
 impl Port for BlockNode {
     fn execute(&self, cdb: &Cdb, data: Data<'_>, timeout: Duration) -> Result<Answer, Undelivered> {
-        let fd = self
-            .descriptor()
-            .map_err(|why| self.named(Undelivered::NotSent(why)))?;
+        let fd = self.descriptor().map_err(|why| self.named(Undelivered::NotSent(why)))?;
         let result = sg_io::run(fd.as_fd(), cdb, data, timeout);
         if leads_nowhere(&result) {
             // The next command opens the node again. Not this one: for a host status it is not
@@ -148,11 +141,7 @@ fn judge(completion: &Completion) -> Result<Answer, Undelivered> {
         .ok_or_else(|| {
             Undelivered::Unknown(format!("impossible residual count {}", completion.resid))
         })?;
-    Ok(Answer {
-        status: completion.status,
-        sense,
-        transferred: completion.asked - missing,
-    })
+    Ok(Answer { status: completion.status, sense, transferred: completion.asked - missing })
 }
 
 /// What a failed SG_IO call says. The kernel checks all of these before it queues the command;
@@ -183,11 +172,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn completion(status: u8) -> Completion {
-        Completion {
-            status,
-            asked: 512,
-            ..Completion::default()
-        }
+        Completion { status, asked: 512, ..Completion::default() }
     }
 
     const NOT_FOUND: [u8; 14] = [0x70, 0, 5, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0x21, 0];
@@ -205,10 +190,7 @@ mod tests {
             ..completion(2)
         };
         let answer = judge(&checked).unwrap();
-        assert_eq!(
-            (answer.sense.as_slice(), answer.transferred),
-            (&NOT_FOUND[..], 0)
-        );
+        assert_eq!((answer.sense.as_slice(), answer.transferred), (&NOT_FOUND[..], 0));
     }
 
     #[test]
@@ -225,30 +207,19 @@ mod tests {
     fn a_transport_failure_is_never_the_drives_answer() {
         for host_status in 1..=0x14 {
             for status in [0x00, 0x18, 0x22, 0x02] {
-                let failed = Completion {
-                    host_status,
-                    ..completion(status)
-                };
+                let failed = Completion { host_status, ..completion(status) };
                 assert!(matches!(judge(&failed), Err(Undelivered::Unknown(_))));
             }
         }
         for driver_status in [0x01, 0x05, 0x06, 0x07] {
-            let failed = Completion {
-                driver_status,
-                ..completion(0x18)
-            };
+            let failed = Completion { driver_status, ..completion(0x18) };
             assert!(matches!(judge(&failed), Err(Undelivered::Unknown(_))));
         }
     }
 
     #[test]
     fn the_residual_count_is_respected() {
-        let short = |resid| {
-            judge(&Completion {
-                resid,
-                ..completion(0)
-            })
-        };
+        let short = |resid| judge(&Completion { resid, ..completion(0) });
         assert_eq!(short(500).unwrap().transferred, 12);
         assert_eq!(short(512).unwrap().transferred, 0);
         assert!(short(513).is_err());
@@ -263,19 +234,12 @@ mod tests {
         for errno in [Errno::EINTR, Errno::EIO, Errno::EFAULT, Errno::ETIMEDOUT] {
             assert!(matches!(judge_errno(errno), Undelivered::Unknown(_)));
         }
-        assert!(
-            judge_errno(Errno::EPERM)
-                .to_string()
-                .contains("CAP_SYS_RAWIO")
-        );
+        assert!(judge_errno(Errno::EPERM).to_string().contains("CAP_SYS_RAWIO"));
     }
 
     #[test]
     fn gone_devices_are_opened_again() {
-        let gone = Completion {
-            host_status: host::NO_CONNECT,
-            ..completion(0)
-        };
+        let gone = Completion { host_status: host::NO_CONNECT, ..completion(0) };
         assert!(leads_nowhere(&Ok(gone)));
         assert!(leads_nowhere(&Err(Errno::ENODEV)));
         assert!(!leads_nowhere(&Ok(completion(0x18))));

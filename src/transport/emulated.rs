@@ -17,10 +17,7 @@ pub struct Socket {
 impl Socket {
     /// Nothing is connected before the first command.
     pub fn new(path: PathBuf) -> Socket {
-        Socket {
-            path,
-            idle: Mutex::default(),
-        }
+        Socket { path, idle: Mutex::default() }
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Client>> {
@@ -43,12 +40,10 @@ impl Port for Socket {
             Data::In(bytes) => (&[][..], bytes),
         };
         let reply =
-            client
-                .execute(cdb, data_out, room.len(), timeout)
-                .map_err(|error| match error {
-                    Error::NotSent(_) => Undelivered::NotSent(named(&error)),
-                    Error::FateUnknown(_) => Undelivered::Unknown(named(&error)),
-                })?;
+            client.execute(cdb, data_out, room.len(), timeout).map_err(|error| match error {
+                Error::NotSent(_) => Undelivered::NotSent(named(&error)),
+                Error::FateUnknown(_) => Undelivered::Unknown(named(&error)),
+            })?;
         self.idle().push(client);
         let transferred = reply.data.len();
         match room.get_mut(..transferred) {
@@ -59,10 +54,6 @@ impl Port for Socket {
                 ))));
             }
         }
-        Ok(Answer {
-            status: reply.status,
-            sense: reply.sense,
-            transferred,
-        })
+        Ok(Answer { status: reply.status, sense: reply.sense, transferred })
     }
 }

@@ -35,10 +35,9 @@ pub fn connector(topology: Topology, timeout: Duration) -> Box<Connect> {
             timeout,
         )),
         #[cfg(feature = "emulator")]
-        Target::Emulated(socket) => Arc::new(scsi::Drive::new(
-            emulated::Socket::new(socket.clone()),
-            timeout,
-        )),
+        Target::Emulated(socket) => {
+            Arc::new(scsi::Drive::new(emulated::Socket::new(socket.clone()), timeout))
+        }
         #[cfg(not(feature = "emulator"))]
         Target::Emulated(_) => Arc::new(NoPath),
     })

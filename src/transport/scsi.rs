@@ -81,11 +81,7 @@ pub struct Drive<P> {
 impl<P: Port> Drive<P> {
     /// A drive behind a port; `timeout` is for one command.
     pub fn new(port: P, timeout: Duration) -> Drive<P> {
-        Drive {
-            port,
-            timeout,
-            blocks: AtomicU32::new(FIRST_BLOCKS),
-        }
+        Drive { port, timeout, blocks: AtomicU32::new(FIRST_BLOCKS) }
     }
 
     /// Sends a command, again where the drive puts it off, as long as the command's time lasts.
@@ -191,8 +187,7 @@ impl<P: Port> DrivePath for Drive<P> {
 }
 
 fn is_end_marker(data: &[u8]) -> bool {
-    data.first_chunk()
-        .is_some_and(|block| Record::decode(block).state == State::EndOfTable)
+    data.first_chunk().is_some_and(|block| Record::decode(block).state == State::EndOfTable)
 }
 
 /// Whether a record cannot have come from a mutex table. An unknown state may be a newer drive's
@@ -221,10 +216,7 @@ mod tests {
         fn drive(
             script: impl FnMut(&scsi::Cdb, Data<'_>) -> Result<Answer, Undelivered> + Send + 'static,
         ) -> Drive<Fake> {
-            let fake = Fake {
-                script: Mutex::new(Box::new(script)),
-                sent: Mutex::default(),
-            };
+            let fake = Fake { script: Mutex::new(Box::new(script)), sent: Mutex::default() };
             Drive::new(fake, Duration::from_secs(2))
         }
     }
@@ -242,11 +234,7 @@ mod tests {
     }
 
     fn answer(status: u8, sense: &[u8], transferred: usize) -> Result<Answer, Undelivered> {
-        Ok(Answer {
-            status,
-            sense: sense.to_vec(),
-            transferred,
-        })
+        Ok(Answer { status, sense: sense.to_vec(), transferred })
     }
 
     fn record(number: u32) -> Record {
@@ -276,19 +264,13 @@ mod tests {
         filled: usize,
     ) -> impl FnMut(&scsi::Cdb, Data<'_>) -> Result<Answer, Undelivered> + Send {
         move |cdb, data| {
-            let Data::In(buffer) = data else {
-                panic!("a read has data from the drive")
-            };
+            let Data::In(buffer) = data else { panic!("a read has data from the drive") };
             if cdb[14] == scsi::GROUP_ALL {
                 buffer[..2].copy_from_slice(&(count as u16).to_be_bytes());
                 return answer(0, &[], RECORD_LEN);
             }
             for (block, number) in buffer.chunks_exact_mut(RECORD_LEN).take(filled).zip(0..) {
-                let shown = if number < count {
-                    record(number)
-                } else {
-                    Record::end_of_table()
-                };
+                let shown = if number < count { record(number) } else { Record::end_of_table() };
                 block.copy_from_slice(&shown.encode());
             }
             answer(0, &[], buffer.len())
@@ -318,24 +300,15 @@ mod tests {
         let cases: [Case; 5] = [
             (answer(0x18, &[], 0), Status::Conflict),
             (answer(0x22, &[], 0), Status::Terminated),
-            (
-                answer(2, &[0x70, 0, 5, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0x20], 0),
-                Status::Unsupported,
-            ),
-            (
-                Err(Undelivered::NotSent("gone".into())),
-                Status::Unreachable,
-            ),
+            (answer(2, &[0x70, 0, 5, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0x20], 0), Status::Unsupported),
+            (Err(Undelivered::NotSent("gone".into())), Status::Unreachable),
             (Err(Undelivered::Unknown("lost".into())), Status::Uncertain),
         ];
         for (result, status) in cases {
             let drive = Fake::drive(move |_, _| result.clone());
             assert_eq!(drive.execute(&refresh()), Reply::Status(status));
             assert_eq!(drive.port.sent.lock().unwrap().len(), 1);
-            assert_eq!(
-                drive.execute(&DriveCommand::ReadTable),
-                Reply::Status(status)
-            );
+            assert_eq!(drive.execute(&DriveCommand::ReadTable), Reply::Status(status));
         }
     }
 
@@ -357,10 +330,7 @@ mod tests {
     #[test]
     fn a_table_ends_at_its_marker() {
         for count in [0, 1, 127] {
-            assert_eq!(
-                records(&Fake::drive(table(count, usize::MAX))),
-                count as usize
-            );
+            assert_eq!(records(&Fake::drive(table(count, usize::MAX))), count as usize);
         }
     }
 
@@ -378,10 +348,7 @@ mod tests {
     #[test]
     fn a_table_without_end_is_refused() {
         let drive = Fake::drive(table(u32::MAX, usize::MAX));
-        assert_eq!(
-            drive.execute(&DriveCommand::ReadTable),
-            Reply::Status(Status::Failed)
-        );
+        assert_eq!(drive.execute(&DriveCommand::ReadTable), Reply::Status(Status::Failed));
     }
 
     #[test]
@@ -390,10 +357,7 @@ mod tests {
         assert_eq!(records(&Fake::drive(table(128, 128))), 128);
         // 128 of 200 records: the others may be anybody's.
         let drive = Fake::drive(table(200, 128));
-        assert_eq!(
-            drive.execute(&DriveCommand::ReadTable),
-            Reply::Status(Status::Failed)
-        );
+        assert_eq!(drive.execute(&DriveCommand::ReadTable), Reply::Status(Status::Failed));
     }
 
     #[test]
@@ -413,9 +377,6 @@ mod tests {
             }
             answer(0, &[], 0)
         });
-        assert_eq!(
-            drive.execute(&DriveCommand::ReadTable),
-            Reply::Status(Status::Failed)
-        );
+        assert_eq!(drive.execute(&DriveCommand::ReadTable), Reply::Status(Status::Failed));
     }
 }

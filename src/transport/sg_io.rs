@@ -132,12 +132,7 @@ mod tests {
         let file = File::open("/dev/null").unwrap();
         let mut data = [0; 512];
         let cdb = idm_protocol::scsi::read_table(1);
-        let result = run(
-            file.as_fd(),
-            &cdb,
-            Data::In(&mut data),
-            Duration::from_secs(1),
-        );
+        let result = run(file.as_fd(), &cdb, Data::In(&mut data), Duration::from_secs(1));
         assert_eq!(result.unwrap_err(), nix::Error::ENOTTY);
     }
 }
