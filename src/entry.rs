@@ -111,7 +111,11 @@ pub unsafe extern "C" fn lm_prepare_lockspace_idm(ls: *mut Lockspace) -> c_int {
         // SAFETY: by the contract of this function.
         let ls = unsafe { LockspaceView::new(ls) }?;
         *about = format!(" {ls}");
-        let scope = ls.scope(layout()?)?;
+        let layout = layout()?;
+        if let Some(path) = layout.lvm_path {
+            manager!(set_lvm_path(path));
+        }
+        let scope = ls.scope(layout)?;
         manager!(prepare_lockspace(ls.key(), scope))?;
         Ok(0)
     })

@@ -11,7 +11,7 @@ use crate::runtime::{Answer, LockSpec, Runtime, Settings, clock, host_id};
 use crate::topology::Topology;
 use crate::transport;
 use core::time::Duration;
-use idm_engine::{Member, Outcome, Refusal, Request, Timing};
+use idm_engine::{Member, Outcome, Request, Timing};
 use idm_protocol::{HostId, IdError, Mode, ResourceId, Status, Value};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -197,7 +197,7 @@ impl Manager {
         let host = match self.host {
             Some(host) => host,
             None => host_id::load(&config.state_dir).map_err(|error| {
-                Error::NotRunning(format!(
+                Error::Internal(format!(
                     "no host id can be kept in {}: {error}",
                     config.state_dir.display()
                 ))
@@ -209,7 +209,7 @@ impl Manager {
         let settings = Settings { host, timing, kill_command: self.kill_command(config) };
         let drives = Arc::new(Drives::new(topology, connect));
         let runtime = Runtime::start(drives, settings)
-            .map_err(|error| Error::NotRunning(format!("no thread can be started: {error}")))?;
+            .map_err(|error| Error::Internal(format!("no thread can be started: {error}")))?;
         Ok(Running {
             runtime: Arc::new(runtime),
             host,
@@ -266,10 +266,9 @@ impl Manager {
                 members: running.drives_of(&lockspace.paths())?.members,
                 witnesses: Vec::new(),
             };
-            let membership = lockspace.membership();
-            match running.request(&membership, request) {
+            match running.request(lockspace.membership(), request) {
                 Answer::Done(Outcome::Granted(_)) => {}
-                other => return Err(running.refused(&membership, other)),
+                other => return Err(refused(&lockspace.membership(), other)),
             }
         }
         lockspace.set_started();
@@ -310,9 +309,8 @@ impl Manager {
 
     /// The VG's PVs, read afresh because a repeated start replaces them.
     pub fn set_pvs(&self, key: LockspaceKey, pvs: Vec<String>) {
-        match self.lockspace(key) {
-            Ok(lockspace) if !lockspace.is_global => lockspace.set_paths(pvs),
-            _ => {}
+        if let Ok(lockspace) = self.lockspace(key) {
+            lockspace.set_paths(pvs);
         }
     }
 
@@ -367,9 +365,9 @@ impl Manager {
             return Err(Error::Held(format!("{}: held by this host", spec.label)));
         }
         let request = running.acquire(&lockspace, &resource, mode)?;
-        let read = match running.request(&spec, request) {
+        let read = match running.request(spec.clone(), request) {
             Answer::Done(Outcome::Granted(read)) => read,
-            other => return Err(running.refused(&spec, other)),
+            other => return Err(refused(&spec, other)),
         };
         log::debug!("{}: held {mode}", spec.label);
         let id = spec.resource;
@@ -419,8 +417,7 @@ impl Manager {
         if mode == held.mode && value.is_none() {
             return Ok(());
         }
-        let running = self.running()?;
-        let answer = running.request(&held.spec, Request::Convert { mode, value });
+        let answer = self.running()?.request(held.spec.clone(), Request::Convert { mode, value });
         match answer {
             Answer::Done(Outcome::Converted { .. }) => {}
             // It goes on, and until it is finished other hosts are kept out as before. Core would
@@ -428,7 +425,7 @@ impl Manager {
             Answer::TimedOut if !promotes => {
                 log::warn!("{}: conversion to {mode} is not finished yet", held.spec.label);
             }
-            other => return Err(running.refused(&held.spec, other)),
+            other => return Err(refused(&held.spec, other)),
         }
         log::debug!("{}: now held {mode}", held.spec.label);
         if let Some(held) = self.state().resources.get_mut(&key) {
@@ -509,29 +506,8 @@ impl Manager {
 
 impl Running {
     /// Makes a request and waits for its end, longer than the engine ever takes.
-    fn request(&self, spec: &LockSpec, request: Request) -> Answer {
-        let bound = self.timing.patience + GRACE;
-        self.runtime.request(spec.clone(), request, bound)
-    }
-
-    /// The error for a request that was not granted.
-    fn refused(&self, spec: &LockSpec, answer: Answer) -> Error {
-        let label = &spec.label;
-        match answer {
-            Answer::Done(Outcome::Refused(Refusal::Held(conflicts))) => {
-                let place = conflicts.first().map_or_else(String::new, |conflict| {
-                    format!(", seen on {}", self.runtime.drives().name(conflict.drive))
-                });
-                Error::Held(format!("{label}: {}{place}", Refusal::Held(conflicts)))
-            }
-            Answer::Done(Outcome::Refused(refusal)) => {
-                Error::Storage(format!("{label}: {refusal}"))
-            }
-            Answer::Done(outcome) => Error::Internal(format!("{label}: unexpected {outcome:?}")),
-            Answer::Killed => Error::Killed,
-            Answer::Failed(why) => Error::Internal(why),
-            Answer::TimedOut => Error::Storage(format!("{label}: no decision in time")),
-        }
+    fn request(&self, spec: LockSpec, request: Request) -> Answer {
+        self.runtime.request(spec, request, self.timing.patience + GRACE)
     }
 
     fn drives_of(&self, paths: &[String]) -> Result<Members, Error> {
@@ -636,6 +612,21 @@ fn timestamp(held: &Held, r_version: u32) -> Value {
         value.wrote(timestamp, r_version);
         timestamp
     })
+}
+
+/// The error for a request that was not granted.
+fn refused(spec: &LockSpec, answer: Answer) -> Error {
+    let label = &spec.label;
+    match answer {
+        Answer::Done(Outcome::Refused(refusal)) => {
+            log::info!("{label}: {refusal}");
+            Error::from(&refusal)
+        }
+        Answer::Done(outcome) => Error::Internal(format!("{label}: unexpected {outcome:?}")),
+        Answer::Killed => Error::Killed,
+        Answer::Failed(why) => Error::Internal(why),
+        Answer::TimedOut => Error::Storage(format!("{label}: no decision in time")),
+    }
 }
 
 fn no_global_drives() -> String {

@@ -63,7 +63,7 @@ impl fmt::Display for Uncertain {
             Uncertain::Table { version, size } => write!(
                 f,
                 "its layout table has version {version} and {size} bytes, which this library does \
-                 not know; use lvmlockd-idm.c and liblvmlockd_idm of the same release"
+                 not know"
             )?,
             Uncertain::TableValue => f.write_str("its layout table has impossible values")?,
             Uncertain::NoLockspace => {
@@ -85,7 +85,7 @@ impl fmt::Display for Uncertain {
                  2.03.{last}"
             )?,
         }
-        f.write_str("; build lvmlockd with the lvmlockd-idm.c that comes with liblvmlockd_idm")
+        f.write_str("; build lvmlockd with the lvmlockd-idm.c of this liblvmlockd_idm")
     }
 }
 

@@ -15,7 +15,6 @@ pub use layout::{Layout, Uncertain, layout};
 pub use test_mode::TestMode;
 pub use views::{LockspaceView, ResourceType, ResourceView, lv_uuid, mode, take_pvs};
 
-use std::path::PathBuf;
 use std::sync::Once;
 
 /// Gets the log and the panic report ready; every entry point calls it first.
@@ -29,14 +28,4 @@ pub fn start() {
         // Where a panic came from is known only here; the entry points turn it into a number.
         std::panic::set_hook(Box::new(|panic| log::error!("internal error: {panic}")));
     });
-}
-
-/// The `lvmlockctl` that belongs to the lvmlockd that loaded us.
-///
-/// Built as core's other lock managers do it, by appending to lvm's path (contract, section 6).
-pub fn lvmlockctl() -> PathBuf {
-    let lvm = layout().as_ref().ok().and_then(|layout| layout.lvm_path);
-    let mut path = lvm.unwrap_or("/sbin/lvm").to_owned();
-    path.push_str("lockctl");
-    PathBuf::from(path)
 }

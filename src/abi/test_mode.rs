@@ -24,6 +24,9 @@ impl TestMode {
         host::daemon_test().then(|| &*TEST_MODE)
     }
 
+    /// No kill command is run.
+    pub fn set_lvm_path(&self, _: &str) {}
+
     /// Nothing to check.
     pub fn prepare_lockspace(&self, _: LockspaceKey, _: Scope) -> Result<(), Error> {
         Ok(())
