@@ -11,8 +11,8 @@ use crate::runtime::{Answer, LockSpec, Runtime, Settings, clock, host_id};
 use crate::topology::Topology;
 use crate::transport;
 use core::time::Duration;
-use idm_engine::{Member, Outcome, Request, Timing};
-use idm_protocol::{HostId, IdError, Mode, ResourceId, Status, Value};
+use idm_engine::{Member, Outcome, Refusal, Request, Timing};
+use idm_protocol::{HostId, IdError, Mode, Status, Value};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -119,21 +119,21 @@ struct Running {
 #[derive(Default)]
 struct State {
     lockspaces: HashMap<LockspaceKey, Arc<Lockspace>>,
+    /// The resource structs that hold a lock.
     resources: HashMap<ResourceKey, Held>,
-    /// Which resource struct holds a lock.
-    holders: HashMap<ResourceId, ResourceKey>,
 }
 
 impl State {
-    fn hold(&mut self, key: ResourceKey, held: Held) {
-        self.holders.insert(held.spec.resource, key);
-        self.resources.insert(key, held);
-    }
-
-    fn drop_hold(&mut self, key: ResourceKey) -> Option<Held> {
-        let held = self.resources.remove(&key)?;
-        self.holders.remove(&held.spec.resource);
-        Some(held)
+    /// Takes note of a lock that was granted; gives it back where its lockspace was stopped
+    /// meanwhile.
+    fn hold(&mut self, space: LockspaceKey, key: ResourceKey, held: Held) -> Result<(), Held> {
+        match self.lockspaces.get(&space) {
+            Some(there) if Arc::ptr_eq(there, &held.lockspace) => {
+                self.resources.insert(key, held);
+                Ok(())
+            }
+            _ => Err(held),
+        }
     }
 }
 
@@ -197,7 +197,7 @@ impl Manager {
         let host = match self.host {
             Some(host) => host,
             None => host_id::load(&config.state_dir).map_err(|error| {
-                Error::Internal(format!(
+                Error::NotRunning(format!(
                     "no host id can be kept in {}: {error}",
                     config.state_dir.display()
                 ))
@@ -209,7 +209,7 @@ impl Manager {
         let settings = Settings { host, timing, kill_command: self.kill_command(config) };
         let drives = Arc::new(Drives::new(topology, connect));
         let runtime = Runtime::start(drives, settings)
-            .map_err(|error| Error::Internal(format!("no thread can be started: {error}")))?;
+            .map_err(|error| Error::NotRunning(format!("no thread can be started: {error}")))?;
         Ok(Running {
             runtime: Arc::new(runtime),
             host,
@@ -240,6 +240,8 @@ impl Manager {
         } else if running.global_drives.is_empty() {
             log::warn!("{}", no_global_drives());
         }
+        // An address that is used again without a remove in between: what was there is gone.
+        self.remove_lockspace(key, false)?;
         self.state().lockspaces.insert(key, Arc::new(lockspace));
         Ok(())
     }
@@ -266,9 +268,10 @@ impl Manager {
                 members: running.drives_of(&lockspace.paths())?.members,
                 witnesses: Vec::new(),
             };
-            match running.request(lockspace.membership(), request) {
+            let membership = lockspace.membership();
+            match running.request(&membership, request) {
                 Answer::Done(Outcome::Granted(_)) => {}
-                other => return Err(refused(&lockspace.membership(), other)),
+                other => return Err(running.refused(&membership, other)),
             }
         }
         lockspace.set_started();
@@ -289,7 +292,8 @@ impl Manager {
             .filter(|(_, held)| Arc::ptr_eq(&held.lockspace, &lockspace))
             .map(|(&key, _)| key)
             .collect();
-        let held: Vec<Held> = keys.into_iter().filter_map(|key| state.drop_hold(key)).collect();
+        let held: Vec<Held> =
+            keys.into_iter().filter_map(|key| state.resources.remove(&key)).collect();
         drop(state);
         let running = self.running()?;
         for held in held {
@@ -309,8 +313,9 @@ impl Manager {
 
     /// The VG's PVs, read afresh because a repeated start replaces them.
     pub fn set_pvs(&self, key: LockspaceKey, pvs: Vec<String>) {
-        if let Ok(lockspace) = self.lockspace(key) {
-            lockspace.set_paths(pvs);
+        match self.lockspace(key) {
+            Ok(lockspace) if !lockspace.is_global => lockspace.set_paths(pvs),
+            _ => {}
         }
     }
 
@@ -323,7 +328,7 @@ impl Manager {
     /// Forgets a resource; never unlocks what another resource holds. May come after its
     /// lockspace is gone, and for resources that were never seen.
     pub fn remove_resource(&self, key: ResourceKey) {
-        let Some(held) = self.state().drop_hold(key) else {
+        let Some(held) = self.state().resources.remove(&key) else {
             return;
         };
         log::warn!("{}: core forgets it without unlock, releasing it", held.spec.label);
@@ -338,13 +343,13 @@ impl Manager {
     /// asks that way after it lost count (contract, section 3.3).
     pub fn lock(
         &self,
-        lockspace: LockspaceKey,
+        space_key: LockspaceKey,
         key: ResourceKey,
         resource: Resource,
         mode: Mode,
         adopt: Adopt,
     ) -> Result<ValBlk, Error> {
-        let lockspace = self.lockspace(lockspace)?;
+        let lockspace = self.lockspace(space_key)?;
         if !lockspace.is_started() {
             return Err(Error::NoLockspace);
         }
@@ -361,18 +366,18 @@ impl Manager {
         if self.holds_already(&running, key, &spec, mode)? {
             return Ok(ValBlk::default());
         }
-        if self.state().holders.contains_key(&spec.resource) {
-            return Err(Error::Held(format!("{}: held by this host", spec.label)));
-        }
         let request = running.acquire(&lockspace, &resource, mode)?;
-        let read = match running.request(spec.clone(), request) {
+        let read = match running.request(&spec, request) {
             Answer::Done(Outcome::Granted(read)) => read,
-            other => return Err(refused(&spec, other)),
+            other => return Err(running.refused(&spec, other)),
         };
         log::debug!("{}: held {mode}", spec.label);
         let id = spec.resource;
         let held = Held { lockspace: lockspace.clone(), spec, mode };
-        self.state().hold(key, held);
+        if let Err(held) = self.state().hold(space_key, key, held) {
+            running.runtime.release(held.spec);
+            return Err(Error::NoLockspace);
+        }
         match resource {
             Resource::Lv { .. } => Ok(ValBlk::default()),
             Resource::Global | Resource::Vg => Ok(lockspace.value(id, |value| value.read(read))),
@@ -398,7 +403,7 @@ impl Manager {
             return Ok(true);
         }
         // Another one, or a lock that was lost: it has to be given up first.
-        self.state().drop_hold(key);
+        self.state().resources.remove(&key);
         running.runtime.release(held.spec);
         Ok(false)
     }
@@ -417,7 +422,8 @@ impl Manager {
         if mode == held.mode && value.is_none() {
             return Ok(());
         }
-        let answer = self.running()?.request(held.spec.clone(), Request::Convert { mode, value });
+        let running = self.running()?;
+        let answer = running.request(&held.spec, Request::Convert { mode, value });
         match answer {
             Answer::Done(Outcome::Converted { .. }) => {}
             // It goes on, and until it is finished other hosts are kept out as before. Core would
@@ -425,7 +431,7 @@ impl Manager {
             Answer::TimedOut if !promotes => {
                 log::warn!("{}: conversion to {mode} is not finished yet", held.spec.label);
             }
-            other => return Err(refused(&held.spec, other)),
+            other => return Err(running.refused(&held.spec, other)),
         }
         log::debug!("{}: now held {mode}", held.spec.label);
         if let Some(held) = self.state().resources.get_mut(&key) {
@@ -436,7 +442,7 @@ impl Manager {
 
     /// Gives a lock up. Never fails: what the drives did not take is followed up.
     pub fn unlock(&self, key: ResourceKey, r_version: u32, lmu_flags: u32) {
-        let Some(held) = self.state().drop_hold(key) else {
+        let Some(held) = self.state().resources.remove(&key) else {
             log::debug!("unlock of a lock that is not held");
             return;
         };
@@ -506,8 +512,30 @@ impl Manager {
 
 impl Running {
     /// Makes a request and waits for its end, longer than the engine ever takes.
-    fn request(&self, spec: LockSpec, request: Request) -> Answer {
-        self.runtime.request(spec, request, self.timing.patience + GRACE)
+    fn request(&self, spec: &LockSpec, request: Request) -> Answer {
+        let bound = self.timing.patience + GRACE;
+        self.runtime.request(spec.clone(), request, bound)
+    }
+
+    /// The error for a request that was not granted.
+    fn refused(&self, spec: &LockSpec, answer: Answer) -> Error {
+        let label = &spec.label;
+        match answer {
+            Answer::Done(Outcome::Refused(Refusal::Held(conflicts))) => {
+                let place = conflicts.first().map_or_else(String::new, |conflict| {
+                    format!(", seen on {}", self.runtime.drives().name(conflict.drive))
+                });
+                Error::Held(format!("{label}: {}{place}", Refusal::Held(conflicts)))
+            }
+            Answer::Done(Outcome::Refused(refusal)) => {
+                Error::Storage(format!("{label}: {refusal}"))
+            }
+            Answer::Done(outcome) => Error::Internal(format!("{label}: unexpected {outcome:?}")),
+            Answer::InUse => Error::Held(format!("{label}: held by this host")),
+            Answer::Killed => Error::Killed,
+            Answer::Failed(why) => Error::Internal(why),
+            Answer::TimedOut => Error::Storage(format!("{label}: no decision in time")),
+        }
     }
 
     fn drives_of(&self, paths: &[String]) -> Result<Members, Error> {
@@ -612,21 +640,6 @@ fn timestamp(held: &Held, r_version: u32) -> Value {
         value.wrote(timestamp, r_version);
         timestamp
     })
-}
-
-/// The error for a request that was not granted.
-fn refused(spec: &LockSpec, answer: Answer) -> Error {
-    let label = &spec.label;
-    match answer {
-        Answer::Done(Outcome::Refused(refusal)) => {
-            log::info!("{label}: {refusal}");
-            Error::from(&refusal)
-        }
-        Answer::Done(outcome) => Error::Internal(format!("{label}: unexpected {outcome:?}")),
-        Answer::Killed => Error::Killed,
-        Answer::Failed(why) => Error::Internal(why),
-        Answer::TimedOut => Error::Storage(format!("{label}: no decision in time")),
-    }
 }
 
 fn no_global_drives() -> String {
