@@ -85,4 +85,4 @@ check-install:
 
 clean:
 	$(CARGO) clean
-	rm -rf build
+	rm -rf build c-tests/out
