@@ -188,12 +188,14 @@ fn a_refused_lock_leaves_nothing_behind() {
     is_held(b.lock(1, lv(1), Exclusive));
     a.unlock(1);
     a.lock(1, lv(1), Exclusive).unwrap();
-    for drive in &bench.drives {
-        let table = bench.control(&format!("table {drive}"));
-        let rows = table.lines().filter(|row| row.contains("LVLVLV") && row.contains("locked"));
-        let holders: Vec<bool> = rows.map(|row| row.contains("host1")).collect();
-        assert_eq!(holders, [true], "{table}");
-    }
+    // A drive more than the majority may still be at it when the lock is granted.
+    eventually(Duration::from_secs(2), "held by one host on each drive", || {
+        bench.drives.iter().all(|drive| {
+            let table = bench.control(&format!("table {drive}"));
+            let rows = table.lines().filter(|row| row.contains("LVLVLV") && row.contains("locked"));
+            rows.map(|row| row.contains("host1")).collect::<Vec<_>>() == [true]
+        })
+    });
 }
 
 #[test]
