@@ -51,7 +51,7 @@ lint:
 	$(CARGO) clippy --locked -p lvmlockd-idm --all-targets -- -D warnings
 
 c-tests: testbed
-	$(MAKE) -C c-tests check
+	$(MAKE) -C c-tests check header-check
 
 check: check-deps lint lvm2
 	$(CARGO) test $(WORKSPACE)
@@ -85,4 +85,4 @@ check-install:
 
 clean:
 	$(CARGO) clean
-	rm -rf build
+	rm -rf build c-tests/out

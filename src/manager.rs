@@ -12,7 +12,7 @@ use crate::topology::Topology;
 use crate::transport;
 use core::time::Duration;
 use idm_engine::{Member, Outcome, Refusal, Request, Timing};
-use idm_protocol::{HostId, IdError, Mode, ResourceId, Status, Value};
+use idm_protocol::{HostId, IdError, Mode, Status, Value};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -119,21 +119,21 @@ struct Running {
 #[derive(Default)]
 struct State {
     lockspaces: HashMap<LockspaceKey, Arc<Lockspace>>,
+    /// The resource structs that hold a lock.
     resources: HashMap<ResourceKey, Held>,
-    /// Which resource struct holds a lock.
-    holders: HashMap<ResourceId, ResourceKey>,
 }
 
 impl State {
-    fn hold(&mut self, key: ResourceKey, held: Held) {
-        self.holders.insert(held.spec.resource, key);
-        self.resources.insert(key, held);
-    }
-
-    fn drop_hold(&mut self, key: ResourceKey) -> Option<Held> {
-        let held = self.resources.remove(&key)?;
-        self.holders.remove(&held.spec.resource);
-        Some(held)
+    /// Takes note of a lock that was granted; gives it back where its lockspace was stopped
+    /// meanwhile.
+    fn hold(&mut self, space: LockspaceKey, key: ResourceKey, held: Held) -> Result<(), Held> {
+        match self.lockspaces.get(&space) {
+            Some(there) if Arc::ptr_eq(there, &held.lockspace) => {
+                self.resources.insert(key, held);
+                Ok(())
+            }
+            _ => Err(held),
+        }
     }
 }
 
@@ -240,6 +240,8 @@ impl Manager {
         } else if running.global_drives.is_empty() {
             log::warn!("{}", no_global_drives());
         }
+        // An address that is used again without a remove in between: what was there is gone.
+        self.remove_lockspace(key, false)?;
         self.state().lockspaces.insert(key, Arc::new(lockspace));
         Ok(())
     }
@@ -290,7 +292,8 @@ impl Manager {
             .filter(|(_, held)| Arc::ptr_eq(&held.lockspace, &lockspace))
             .map(|(&key, _)| key)
             .collect();
-        let held: Vec<Held> = keys.into_iter().filter_map(|key| state.drop_hold(key)).collect();
+        let held: Vec<Held> =
+            keys.into_iter().filter_map(|key| state.resources.remove(&key)).collect();
         drop(state);
         let running = self.running()?;
         for held in held {
@@ -325,7 +328,7 @@ impl Manager {
     /// Forgets a resource; never unlocks what another resource holds. May come after its
     /// lockspace is gone, and for resources that were never seen.
     pub fn remove_resource(&self, key: ResourceKey) {
-        let Some(held) = self.state().drop_hold(key) else {
+        let Some(held) = self.state().resources.remove(&key) else {
             return;
         };
         log::warn!("{}: core forgets it without unlock, releasing it", held.spec.label);
@@ -340,13 +343,13 @@ impl Manager {
     /// asks that way after it lost count (contract, section 3.3).
     pub fn lock(
         &self,
-        lockspace: LockspaceKey,
+        space_key: LockspaceKey,
         key: ResourceKey,
         resource: Resource,
         mode: Mode,
         adopt: Adopt,
     ) -> Result<ValBlk, Error> {
-        let lockspace = self.lockspace(lockspace)?;
+        let lockspace = self.lockspace(space_key)?;
         if !lockspace.is_started() {
             return Err(Error::NoLockspace);
         }
@@ -363,9 +366,6 @@ impl Manager {
         if self.holds_already(&running, key, &spec, mode)? {
             return Ok(ValBlk::default());
         }
-        if self.state().holders.contains_key(&spec.resource) {
-            return Err(Error::Held(format!("{}: held by this host", spec.label)));
-        }
         let request = running.acquire(&lockspace, &resource, mode)?;
         let read = match running.request(&spec, request) {
             Answer::Done(Outcome::Granted(read)) => read,
@@ -374,7 +374,10 @@ impl Manager {
         log::debug!("{}: held {mode}", spec.label);
         let id = spec.resource;
         let held = Held { lockspace: lockspace.clone(), spec, mode };
-        self.state().hold(key, held);
+        if let Err(held) = self.state().hold(space_key, key, held) {
+            running.runtime.release(held.spec);
+            return Err(Error::NoLockspace);
+        }
         match resource {
             Resource::Lv { .. } => Ok(ValBlk::default()),
             Resource::Global | Resource::Vg => Ok(lockspace.value(id, |value| value.read(read))),
@@ -400,7 +403,7 @@ impl Manager {
             return Ok(true);
         }
         // Another one, or a lock that was lost: it has to be given up first.
-        self.state().drop_hold(key);
+        self.state().resources.remove(&key);
         running.runtime.release(held.spec);
         Ok(false)
     }
@@ -439,7 +442,7 @@ impl Manager {
 
     /// Gives a lock up. Never fails: what the drives did not take is followed up.
     pub fn unlock(&self, key: ResourceKey, r_version: u32, lmu_flags: u32) {
-        let Some(held) = self.state().drop_hold(key) else {
+        let Some(held) = self.state().resources.remove(&key) else {
             log::debug!("unlock of a lock that is not held");
             return;
         };
@@ -528,6 +531,7 @@ impl Running {
                 Error::Storage(format!("{label}: {refusal}"))
             }
             Answer::Done(outcome) => Error::Internal(format!("{label}: unexpected {outcome:?}")),
+            Answer::InUse => Error::Held(format!("{label}: held by this host")),
             Answer::Killed => Error::Killed,
             Answer::Failed(why) => Error::Internal(why),
             Answer::TimedOut => Error::Storage(format!("{label}: no decision in time")),

@@ -5,9 +5,7 @@ use idm_emulator::server::{DriveSpec, Server};
 use idm_protocol::{HostId, Mode};
 use lvmlockd_idm::config::Config;
 use lvmlockd_idm::error::Error;
-use lvmlockd_idm::manager::{
-    Adopt, LockspaceKey, Manager, Resource, ResourceKey, Scope, ValBlk,
-};
+use lvmlockd_idm::manager::{Adopt, LockspaceKey, Manager, Resource, ResourceKey, Scope, ValBlk};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
@@ -190,9 +188,14 @@ fn a_refused_lock_leaves_nothing_behind() {
     is_held(b.lock(1, lv(1), Exclusive));
     a.unlock(1);
     a.lock(1, lv(1), Exclusive).unwrap();
-    for drive in &bench.drives {
-        assert!(!bench.control(&format!("table {drive}")).contains("host2 ex"));
-    }
+    // A drive more than the majority may still be at it when the lock is granted.
+    eventually(Duration::from_secs(2), "held by one host on each drive", || {
+        bench.drives.iter().all(|drive| {
+            let table = bench.control(&format!("table {drive}"));
+            let rows = table.lines().filter(|row| row.contains("LVLVLV") && row.contains("locked"));
+            rows.map(|row| row.contains("host1")).collect::<Vec<_>>() == [true]
+        })
+    });
 }
 
 #[test]
@@ -421,9 +424,6 @@ fn losing_the_quorum_kills_once_in_time_and_a_new_start_recovers() {
 #[test]
 fn two_hundred_locks_at_once() {
     let bench = Bench::new(3);
-    for drive in &bench.drives {
-        assert!(bench.control(&format!("stats {drive}")).len() < 10_000);
-    }
     let hosts = [1, 2].map(|number| Arc::new(bench.started(number, LONG)));
     let threads: Vec<_> = (0..200)
         .map(|n| {
@@ -444,8 +444,7 @@ fn two_hundred_locks_at_once() {
     for thread in threads {
         match thread.join().unwrap() {
             Ok(_) => granted += 1,
-            // Two threads of one host at one lock: refused as well.
-            Err(Error::Held(_) | Error::Internal(_)) => {}
+            Err(Error::Held(_)) => {}
             Err(other) => panic!("{other:?}"),
         }
     }

@@ -90,6 +90,8 @@ pub enum Answer {
     Done(Outcome),
     /// Refused, because the lockspace lost its locks.
     Killed,
+    /// Another resource of this host holds the lock.
+    InUse,
     /// Not begun, or given up; nothing of it remains.
     Failed(String),
     /// Not answered in time. Whatever comes of it later is undone.
@@ -150,6 +152,9 @@ impl Engine for Lock {
 }
 
 pub(crate) type MakeEngine = dyn Fn(LockConfig) -> Box<dyn Engine> + Send;
+
+#[cfg(test)]
+mod tests;
 
 /// The running reactor.
 pub struct Runtime {

@@ -5,7 +5,8 @@ use super::{Answer, Engine, LockSpec, MakeEngine, Owner, Role, Settings, clock, 
 use core::cmp::Reverse;
 use core::time::Duration;
 use idm_engine::{
-    Command, DriveRef, Event, Instant, LockConfig, Loss, Member, Notice, Outcome, Request, Token,
+    Command, DriveRef, Event, Instant, LockConfig, Loss, Member, Notice, Outcome, Request,
+    RequestError, Token,
 };
 use idm_protocol::{DriveCommand, Mode, MutexOp, Reply, ResourceId};
 use std::any::Any;
@@ -103,7 +104,9 @@ struct Outstanding {
 /// Somebody waits until most drives have taken a release.
 struct Settle {
     waiter: Sender<Answer>,
+    /// Those that have not.
     drives: HashSet<DriveRef>,
+    /// How many of them need not be waited for.
     allowed: usize,
 }
 
@@ -268,7 +271,7 @@ impl Reactor {
             entry.joined = false;
             entry.rejoin_at = None;
             // Attempts of ours to take a membership again are void.
-            entry.waiting.retain(|(_, waiting)| waiting.waiter.is_some());
+            entry.waiting.retain(|(_, it)| it.kind != Kind::Acquire || it.waiter.is_some());
         }
         entry.waiting.push_back((request, pending));
         self.step(lock, Input::Begin);
@@ -335,6 +338,11 @@ impl Reactor {
         if let Err(panic) = advanced {
             self.condemn(&mut entry, &*panic);
         }
+        // Before anybody is answered, so that no caller goes on as if nothing had been lost.
+        for (owner, why) in core::mem::take(&mut self.failed) {
+            self.kill(&owner, &why);
+            entry.give_up_acquires();
+        }
         if entry.engine.is_none() {
             refuse_all(&mut entry);
         }
@@ -343,9 +351,6 @@ impl Reactor {
         } else {
             self.schedule(lock, &mut entry);
             self.locks.insert(lock, entry);
-        }
-        for (owner, why) in core::mem::take(&mut self.failed) {
-            self.kill(&owner, &why);
         }
     }
 
@@ -483,7 +488,8 @@ impl Reactor {
             Outcome::Granted(_) => {
                 entry.granted = Some(pending.id);
                 entry.alarmed = false;
-                entry.joined = entry.spec.role == Role::Membership;
+                let unwanted = entry.waiting.iter().any(|(_, it)| it.kind == Kind::Release);
+                entry.joined = entry.spec.role == Role::Membership && !unwanted;
                 if pending.abandoned {
                     log::warn!("{}: granted too late, releasing it", entry.spec.label);
                     entry.waiting.push_front(release());
@@ -646,6 +652,9 @@ impl Entry {
                 // The lock moves on: whoever waits for an earlier release has waited enough.
                 self.end_settle();
             }
+            Err(RequestError::WrongState) if pending.kind == Kind::Acquire => {
+                pending.answer(Answer::InUse);
+            }
             Err(error) => {
                 let answer = Answer::Failed(format!("{}: {error:?}", self.spec.label));
                 pending.answer(answer);
@@ -678,7 +687,8 @@ impl Entry {
     }
 
     fn end_settle_if_done(&mut self) {
-        if self.settle.as_ref().is_some_and(|settle| settle.drives.len() <= settle.allowed) {
+        let done = |settle: &Settle| settle.drives.len() <= settle.allowed;
+        if self.settle.as_ref().is_some_and(done) {
             self.end_settle();
         }
     }

@@ -11,7 +11,7 @@ use crate::api::{
 use crate::rng::Rng;
 use crate::rules::{Rules, broken};
 use crate::seat::{Clean, Flight, Heard, Hold, Look, Role, Seat, Step, Task, Vote};
-use crate::stamp::Stamp;
+use crate::stamp::{CLEARING, Stamp};
 use crate::take::TakeContext;
 use crate::view::{View, unused};
 use core::time::Duration;
@@ -429,6 +429,7 @@ impl Lock {
             Step::Unlock(mode) => (MutexOp::Unlock, mode, self.config.resource),
             Step::Destroy => (MutexOp::Destroy, Mode::Exclusive, self.config.resource),
             Step::ClearTry(id) => (MutexOp::Trylock, Mode::Exclusive, id),
+            Step::ClearBreak(id) => (MutexOp::Break, Mode::Exclusive, id),
             Step::ClearUnlock(id) => (MutexOp::Unlock, Mode::Exclusive, id),
             Step::ClearDestroy(id) => (MutexOp::Destroy, Mode::Exclusive, id),
         };
@@ -436,7 +437,7 @@ impl Lock {
             Step::Try(_) | Step::Refresh(_) | Step::Break(_) => {
                 self.config.timing.lease.as_millis() as u64
             }
-            Step::ClearTry(_) => CLEARING_LEASE_MS,
+            Step::ClearTry(_) | Step::ClearBreak(_) => CLEARING_LEASE_MS,
             _ => 0,
         };
         let store = match (step, &seat.task) {
@@ -452,7 +453,11 @@ impl Lock {
             value_update: if store.is_some() { ValueUpdate::Store } else { ValueUpdate::Keep },
             value: store.unwrap_or(Value::ZERO),
             resource,
-            metadata: self.stamp.to_metadata(),
+            metadata: if resource == self.config.resource {
+                self.stamp.to_metadata()
+            } else {
+                CLEARING
+            },
             host: self.config.host,
         };
         DriveCommand::Mutex(op, record)

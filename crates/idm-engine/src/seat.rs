@@ -6,7 +6,7 @@
 
 use crate::api::{Conflict, DriveRef, Instant, Timing, Token};
 use crate::rules::{Rules, broken};
-use crate::view::{Own, View};
+use crate::view::{Own, Unused, View};
 use core::time::Duration;
 use idm_protocol::{HostId, Mode, ResourceId, Status, Value};
 
@@ -57,6 +57,8 @@ pub(crate) enum Step {
     Destroy,
     /// Removing an unused mutex: lock it, so that nobody else does; unlock it; destroy it.
     ClearTry(ResourceId),
+    /// The same where a host died while it did this.
+    ClearBreak(ResourceId),
     ClearUnlock(ResourceId),
     ClearDestroy(ResourceId),
 }
@@ -159,7 +161,7 @@ pub(crate) enum Heard {
     /// A status.
     Status(Status),
     /// What the table says of the mutex, and which mutexes are unused where that was asked.
-    Table(View, Vec<ResourceId>),
+    Table(View, Vec<Unused>),
 }
 
 /// One drive's part in a lock.

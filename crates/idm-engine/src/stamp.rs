@@ -6,6 +6,17 @@ use sha2::{Digest, Sha256};
 
 /// Says that the metadata is ours, and in which form.
 const MAGIC: [u8; 8] = *b"lvmidm\x00\x01";
+/// Says that a mutex was only locked to be removed: if its holder dies, it is still unused.
+pub(crate) const CLEARING: Metadata = {
+    let mut metadata = [0; 64];
+    let mark = b"lvmidm\x00clearing";
+    let mut at = 0;
+    while at < mark.len() {
+        metadata[at] = mark[at];
+        at += 1;
+    }
+    metadata
+};
 /// Where the fingerprint and the number of the acquisition stand, in bytes.
 const FINGERPRINT: usize = 8;
 const ACQUISITION: usize = 24;

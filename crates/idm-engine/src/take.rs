@@ -15,9 +15,9 @@ use crate::api::{Instant, Notice, Timing};
 use crate::rng::Rng;
 use crate::rules::{Rules, broken};
 use crate::seat::{Heard, Hold, Look, Seat, Step, Take, Task, Vote};
-use crate::view::{Own, View};
+use crate::view::{Own, Unused, View};
 use core::time::Duration;
-use idm_protocol::{Limit, Mode, ResourceId, Status};
+use idm_protocol::{Limit, Mode, Status};
 
 /// Commands that one effort to get one drive may take.
 const COMMANDS: u8 = 8;
@@ -97,7 +97,7 @@ impl Seat {
             (Step::Look(Look::Room), Heard::Table(_, unused)) => self.make_room(&unused, cx),
             (Step::Look(_), Heard::Table(view, _)) => self.judge(&view, cx),
             (Step::Look(_), Heard::Status(status)) => self.unreadable(status, step, cx),
-            (Step::ClearTry(id), Heard::Status(Status::Good)) => {
+            (Step::ClearTry(id) | Step::ClearBreak(id), Heard::Status(Status::Good)) => {
                 self.plan(Step::ClearUnlock(id), cx.now);
             }
             (Step::ClearUnlock(id), Heard::Status(Status::Good)) => {
@@ -107,7 +107,13 @@ impl Seat {
                 cx.notices.push(Notice::Collected { resource: id, drive: self.drive });
                 self.plan(Step::Try(mode), cx.now);
             }
-            (Step::ClearTry(_) | Step::ClearUnlock(_) | Step::ClearDestroy(_), _) => {
+            (
+                Step::ClearTry(_)
+                | Step::ClearBreak(_)
+                | Step::ClearUnlock(_)
+                | Step::ClearDestroy(_),
+                _,
+            ) => {
                 self.close(Vote::Full);
             }
             (_, Heard::Status(status)) => self.advance_by_status(step, status, cx),
@@ -129,9 +135,11 @@ impl Seat {
             // TRYLOCK: we hold it already. REFRESH to exclusive: others share it.
             (Status::Terminated, Step::Try(_)) => self.plan(Step::Look(Look::Holders), cx.now),
             (Status::Terminated | Status::WrongState, Step::Refresh(_)) => {
+                take.contested = take.converting;
                 self.plan(Step::Look(Look::Holders), cx.now);
             }
             (Status::Conflict, Step::Refresh(_)) if take.converting => {
+                take.contested = true;
                 self.plan(Step::Look(Look::Holders), cx.now);
             }
             (Status::NotFound, Step::Refresh(_)) if take.converting => self.close(Vote::Silent),
@@ -245,13 +253,17 @@ impl Seat {
     }
 
     /// Removes one unused mutex, or gives up.
-    fn make_room(&mut self, unused: &[ResourceId], cx: &mut TakeContext<'_>) {
+    fn make_room(&mut self, unused: &[Unused], cx: &mut TakeContext<'_>) {
         if unused.is_empty() {
             return self.close(Vote::Full);
         }
         // A random one, so that hosts in the same need do not all choose the same.
         let victim = unused[(cx.rng.next() % unused.len() as u64) as usize];
-        self.plan(Step::ClearTry(victim), cx.now);
+        let step = match victim {
+            Unused { resource, half_cleared: false } => Step::ClearTry(resource),
+            Unused { resource, half_cleared: true } => Step::ClearBreak(resource),
+        };
+        self.plan(step, cx.now);
     }
 
     /// Plans the next step, unless the effort has taken too many commands already.

@@ -1,7 +1,7 @@
 //! What a drive's table says about one mutex, seen by one host.
 
 use crate::api::{Conflict, DriveRef};
-use crate::stamp::Stamp;
+use crate::stamp::{CLEARING, Stamp};
 use idm_protocol::{HostId, Mode, Record, ResourceId, State, Value};
 
 /// One mutex as a table read shows it.
@@ -77,16 +77,25 @@ impl View {
     }
 }
 
+/// A mutex that nobody uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Unused {
+    pub(crate) resource: ResourceId,
+    /// It is held by a dead host that meant to remove it, so it must be broken first.
+    pub(crate) half_cleared: bool,
+}
+
 /// Mutexes in `table` that nobody uses: unlocked LV mutexes other than `resource`. A mutex of a
 /// VG or the global lock carries a value and is left alone; one that is timed out may belong to a
-/// host that comes back.
-pub(crate) fn unused(table: &[Record], resource: ResourceId) -> Vec<ResourceId> {
-    let in_use =
-        |id: ResourceId| table.iter().any(|r| r.resource == id && r.state != State::Unlocked);
+/// host that comes back, unless that only held it to remove it.
+pub(crate) fn unused(table: &[Record], resource: ResourceId) -> Vec<Unused> {
+    let half_cleared = |r: &Record| r.state == State::TimedOut && r.metadata == CLEARING;
+    let idle = |r: &Record| r.state == State::Unlocked || half_cleared(r);
+    let in_use = |id: ResourceId| table.iter().any(|r| r.resource == id && !idle(r));
     table
         .iter()
-        .filter(|r| r.state == State::Unlocked && r.resource.is_lv() && r.resource != resource)
-        .map(|r| r.resource)
-        .filter(|&id| !in_use(id))
+        .filter(|r| idle(r) && r.resource.is_lv() && r.resource != resource)
+        .map(|r| Unused { resource: r.resource, half_cleared: half_cleared(r) })
+        .filter(|unused| !in_use(unused.resource))
         .collect()
 }

@@ -1,0 +1,527 @@
+//! The runtime with drives that do as a test says, and with engines that do.
+
+use super::*;
+use crate::topology::Topology;
+use crate::transport::DrivePath;
+use idm_engine::{Loss, RequestError, ValueRead};
+use idm_protocol::Status;
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Condvar, Mutex};
+
+const LONG: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(5);
+
+/// A drive that says "good" to everything, once it is not hung.
+#[derive(Default)]
+struct FakeDrive {
+    hung: Mutex<bool>,
+    released: Condvar,
+    inside: AtomicUsize,
+    most_inside: AtomicUsize,
+    reads: AtomicUsize,
+    unlocks: AtomicUsize,
+    panics: AtomicBool,
+}
+
+impl FakeDrive {
+    fn hang(&self, hung: bool) {
+        *self.hung.lock().unwrap() = hung;
+        self.released.notify_all();
+    }
+
+    fn run(&self, command: &DriveCommand) -> Reply {
+        let inside = self.inside.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most_inside.fetch_max(inside, Ordering::SeqCst);
+        let mut hung = self.hung.lock().unwrap();
+        while *hung {
+            hung = self.released.wait(hung).unwrap();
+        }
+        drop(hung);
+        self.inside.fetch_sub(1, Ordering::SeqCst);
+        assert!(!self.panics.load(Ordering::SeqCst), "a bug in the transport");
+        match command {
+            DriveCommand::ReadTable => {
+                self.reads.fetch_add(1, Ordering::SeqCst);
+                Reply::Table(Vec::new())
+            }
+            DriveCommand::Mutex(op, _) => {
+                let unlock = *op == idm_protocol::MutexOp::Unlock;
+                self.unlocks.fetch_add(usize::from(unlock), Ordering::SeqCst);
+                Reply::Status(Status::Good)
+            }
+        }
+    }
+}
+
+struct FakePath(Arc<FakeDrive>);
+
+impl DrivePath for FakePath {
+    fn execute(&self, command: &DriveCommand) -> Reply {
+        self.0.run(command)
+    }
+}
+
+/// What an engine that does as a test says is told and tells.
+#[derive(Default)]
+struct Script {
+    requests: Vec<Request>,
+    events: VecDeque<Event>,
+    mode: Option<Mode>,
+    /// A request is under way; without one none can end.
+    busy: bool,
+    panics: bool,
+}
+
+/// The engines of a test, by lock.
+type Scripts = Arc<Mutex<HashMap<ResourceId, Script>>>;
+
+struct FakeEngine {
+    id: ResourceId,
+    scripts: Scripts,
+}
+
+impl FakeEngine {
+    fn script<T>(&self, work: impl FnOnce(&mut Script) -> T) -> T {
+        let mut scripts = self.scripts.lock().unwrap_or_else(|e| e.into_inner());
+        work(scripts.entry(self.id).or_default())
+    }
+}
+
+impl Engine for FakeEngine {
+    fn request(&mut self, request: Request, _: Instant) -> Result<(), RequestError> {
+        let panics = self.script(|script| {
+            if let Request::Release { .. } = request {
+                script.mode = None;
+                script.events.push_back(Event::Done(Outcome::Released));
+            }
+            script.requests.push(request);
+            script.busy = true;
+            script.panics
+        });
+        assert!(!panics, "a bug in the engine");
+        Ok(())
+    }
+    fn on_reply(&mut self, _: Token, _: Reply, _: Instant) {}
+    fn on_timer(&mut self, _: Instant) {}
+    fn next_command(&mut self, _: Instant) -> Option<Command> {
+        None
+    }
+    fn next_deadline(&self) -> Option<Instant> {
+        Some(clock::now() + Duration::from_millis(5))
+    }
+    fn next_event(&mut self) -> Option<Event> {
+        self.script(|script| {
+            let ends = matches!(script.events.front(), Some(Event::Done(_)));
+            if ends && !core::mem::take(&mut script.busy) {
+                return None;
+            }
+            script.events.pop_front()
+        })
+    }
+    fn mode(&self) -> Option<Mode> {
+        self.script(|script| script.mode)
+    }
+    fn safe_until(&self) -> Option<Instant> {
+        self.mode().map(|_| clock::now() + LONG)
+    }
+    fn is_idle(&self) -> bool {
+        false
+    }
+}
+
+struct Bench {
+    runtime: Arc<Runtime>,
+    drives: Vec<Arc<FakeDrive>>,
+    members: Vec<Member>,
+    scripts: Scripts,
+    killed: Arc<Mutex<Vec<String>>>,
+}
+
+impl Bench {
+    fn new(drives: usize) -> Bench {
+        Bench::make(drives, LONG, None)
+    }
+
+    /// With engines that do as the test says.
+    fn scripted() -> Bench {
+        Bench::make(1, LONG, Some(Scripts::default()))
+    }
+
+    fn make(count: usize, lease: Duration, scripts: Option<Scripts>) -> Bench {
+        let fakes: Vec<Arc<FakeDrive>> = (0..count).map(|_| Arc::default()).collect();
+        let names: Vec<String> = (0..count).map(|n| format!("d{n}")).collect();
+        let sockets = names.iter().map(|name| (name.clone(), PathBuf::from(name)));
+        let topology = Topology::new(sockets.collect());
+        let reached = fakes.clone();
+        let drives = Arc::new(Drives::new(
+            topology,
+            Box::new(move |located| {
+                let number: usize = located.identity["emulated.d".len()..].parse().unwrap();
+                Arc::new(FakePath(reached[number].clone()))
+            }),
+        ));
+        let members = drives.members(&names).members;
+        let killed: Arc<Mutex<Vec<String>>> = Arc::default();
+        let asked = killed.clone();
+        let settings = Settings {
+            host: HostId::new([1; 16], "test"),
+            timing: Timing::for_lease(lease),
+            kill_command: Arc::new(move || {
+                asked.lock().unwrap().push("kill".into());
+                vec!["/bin/true".into()]
+            }),
+        };
+        let used = scripts.clone().unwrap_or_default();
+        let make: Box<MakeEngine> = match scripts {
+            None => Box::new(|config| Box::new(Lock::new(config))),
+            Some(scripts) => Box::new(move |config| {
+                Box::new(FakeEngine { id: config.resource, scripts: scripts.clone() })
+            }),
+        };
+        let runtime = Arc::new(Runtime::start_with(drives, settings, make).unwrap());
+        Bench { runtime, drives: fakes, members, scripts: used, killed }
+    }
+
+    fn acquire(&self, mode: Mode) -> Request {
+        Request::Acquire { mode, members: self.members.clone(), witnesses: Vec::new() }
+    }
+
+    fn script<T>(&self, spec: &LockSpec, work: impl FnOnce(&mut Script) -> T) -> T {
+        work(self.scripts.lock().unwrap().entry(spec.resource).or_default())
+    }
+
+    /// Lets the next acquire of a lock be granted.
+    fn grant(&self, spec: &LockSpec, mode: Mode) {
+        self.script(spec, |script| {
+            script.mode = Some(mode);
+            script.events.push_back(Event::Done(Outcome::Granted(ValueRead::Unknown)));
+        });
+    }
+
+    fn requests(&self, spec: &LockSpec) -> Vec<Request> {
+        self.script(spec, |script| script.requests.clone())
+    }
+
+    fn kills(&self) -> usize {
+        self.killed.lock().unwrap().len()
+    }
+
+    /// Makes a request on another thread.
+    fn in_background(&self, spec: &LockSpec, request: Request) -> std::thread::JoinHandle<Answer> {
+        let (runtime, spec) = (self.runtime.clone(), spec.clone());
+        std::thread::spawn(move || runtime.request(spec, request, LONG))
+    }
+}
+
+fn owner() -> Arc<Owner> {
+    Arc::new(Owner::new("volume group vg0".into(), Some("vg0".into())))
+}
+
+fn spec(number: u8, role: Role, owner: &Arc<Owner>) -> LockSpec {
+    LockSpec {
+        resource: ResourceId::from_bytes([number; 64]),
+        label: format!("lock {number}"),
+        role,
+        owner: owner.clone(),
+    }
+}
+
+fn release() -> Request {
+    Request::Release { value: None }
+}
+
+fn granted(answer: &Answer) -> bool {
+    matches!(answer, Answer::Done(Outcome::Granted(_)))
+}
+
+fn eventually(what: &str, mut so: impl FnMut() -> bool) {
+    let start = std::time::Instant::now();
+    while !so() {
+        assert!(start.elapsed() < SOON, "not in time: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Counts the replies to commands.
+#[derive(Clone, Default)]
+struct Replies(Arc<Mutex<Vec<Reply>>>);
+
+impl Replies {
+    fn completion(&self) -> Completion {
+        let replies = self.clone();
+        Completion::new(move |reply| replies.0.lock().unwrap().push(reply))
+    }
+
+    fn count(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+
+    fn count_of(&self, status: Status) -> usize {
+        let replies = self.0.lock().unwrap();
+        replies.iter().filter(|reply| **reply == Reply::Status(status)).count()
+    }
+}
+
+fn refresh() -> DriveCommand {
+    DriveCommand::Mutex(idm_protocol::MutexOp::Refresh, Record::end_of_table())
+}
+
+#[test]
+fn a_hung_drive_holds_four_workers_and_every_command_is_answered_once() {
+    let bench = Bench::new(2);
+    let (hung, well) = (Replies::default(), Replies::default());
+    bench.drives[0].hang(true);
+    for _ in 0..50 {
+        bench.runtime.drives().submit(bench.members[0].drive, refresh(), hung.completion());
+        bench.runtime.drives().submit(bench.members[1].drive, refresh(), well.completion());
+    }
+    eventually("the other drive's", || well.count() == 50);
+    eventually("all workers", || bench.drives[0].inside.load(Ordering::SeqCst) == 4);
+    assert_eq!(hung.count(), 0);
+    bench.drives[0].hang(false);
+    eventually("the hung drive's", || hung.count() == 50);
+    assert_eq!(bench.drives[0].most_inside.load(Ordering::SeqCst), 4);
+    assert_eq!(hung.count_of(Status::Good), 50);
+}
+
+#[test]
+fn what_waits_too_long_was_certainly_not_sent() {
+    let bench = Bench::new(1);
+    let replies = Replies::default();
+    bench.drives[0].hang(true);
+    for _ in 0..10 {
+        bench.runtime.drives().submit(bench.members[0].drive, refresh(), replies.completion());
+    }
+    eventually("all workers", || bench.drives[0].inside.load(Ordering::SeqCst) == 4);
+    bench.runtime.drives().expire(clock::now() + SOON);
+    assert_eq!(replies.count_of(Status::Unreachable), 6);
+    bench.drives[0].hang(false);
+    eventually("those that were sent", || replies.count() == 10);
+    assert_eq!(replies.count_of(Status::Good), 4);
+}
+
+#[test]
+fn reads_that_wait_are_served_by_one() {
+    let bench = Bench::new(1);
+    let replies = Replies::default();
+    let submit = |command| {
+        bench.runtime.drives().submit(bench.members[0].drive, command, replies.completion());
+    };
+    bench.drives[0].hang(true);
+    (0..4).for_each(|_| submit(refresh()));
+    eventually("all workers", || bench.drives[0].inside.load(Ordering::SeqCst) == 4);
+    (0..30).for_each(|_| submit(DriveCommand::ReadTable));
+    bench.drives[0].hang(false);
+    eventually("all", || replies.count() == 34);
+    assert_eq!(bench.drives[0].reads.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_command_that_is_dropped_is_uncertain() {
+    let replies = Replies::default();
+    drop(replies.completion());
+    assert_eq!(replies.count_of(Status::Uncertain), 1);
+    let bench = Bench::new(1);
+    bench.runtime.drives().submit(DriveRef(99), refresh(), replies.completion());
+    assert_eq!(replies.count_of(Status::Unreachable), 1);
+    bench.runtime.drives().close();
+    bench.runtime.drives().submit(bench.members[0].drive, refresh(), replies.completion());
+    assert_eq!(replies.count_of(Status::Uncertain), 2);
+}
+
+#[test]
+fn a_drive_by_several_names_is_one_member_and_a_lost_one_stays_itself() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("d0");
+    let names = ["a", "b"].map(|name| (name.to_owned(), socket.clone()));
+    let topology = Topology::new(names.into());
+    let drives = Drives::new(topology, Box::new(|_| Arc::new(crate::transport::NoPath)));
+    let paths = |paths: &[&str]| paths.iter().map(|&path| path.to_owned()).collect::<Vec<_>>();
+    let members = drives.members(&paths(&["a", "b", "a"]));
+    assert_eq!((members.members.len(), members.found), (1, 1));
+    let lost = drives.members(&paths(&["a", "/dev/nonexistent-1", "/dev/nonexistent-2"]));
+    assert_eq!((lost.members.len(), lost.found), (3, 1));
+    assert_eq!(lost.members[0], members.members[0]);
+    assert!(lost.unusable.is_none());
+    let again = drives.members(&paths(&["/dev/nonexistent-2"]));
+    assert_eq!(again.members[0], lost.members[2]);
+    let unusable = drives.members(&paths(&["/dev/null", "a"]));
+    assert!(unusable.unusable.is_some());
+    assert_eq!((unusable.members.len(), unusable.found), (2, 1));
+}
+
+#[test]
+fn a_worker_that_panics_fails_its_command_only() {
+    let bench = Bench::new(1);
+    let replies = Replies::default();
+    bench.drives[0].panics.store(true, Ordering::SeqCst);
+    bench.runtime.drives().submit(bench.members[0].drive, refresh(), replies.completion());
+    eventually("an answer", || replies.count_of(Status::Uncertain) == 1);
+    bench.drives[0].panics.store(false, Ordering::SeqCst);
+    bench.runtime.drives().submit(bench.members[0].drive, refresh(), replies.completion());
+    eventually("the next one's", || replies.count_of(Status::Good) == 1);
+}
+
+#[test]
+fn a_request_that_is_given_up_is_undone_when_it_is_granted() {
+    let bench = Bench::new(3);
+    let spec = spec(1, Role::Lv, &owner());
+    for drive in &bench.drives {
+        drive.hang(true);
+    }
+    let bound = Duration::from_millis(100);
+    let answer = bench.runtime.request(spec.clone(), bench.acquire(Mode::Exclusive), bound);
+    assert_eq!(answer, Answer::TimedOut);
+    for drive in &bench.drives {
+        drive.hang(false);
+    }
+    eventually("released", || {
+        bench.drives.iter().all(|drive| drive.unlocks.load(Ordering::SeqCst) > 0)
+    });
+    assert_eq!(bench.runtime.mode(spec.resource), None);
+    let again = bench.runtime.request(spec.clone(), bench.acquire(Mode::Exclusive), SOON);
+    assert!(granted(&again), "{again:?}");
+    assert_eq!(bench.runtime.mode(spec.resource), Some(Mode::Exclusive));
+}
+
+#[test]
+fn requests_that_nobody_waits_for_are_taken_back_in_the_queue_too() {
+    let bench = Bench::scripted();
+    let spec = spec(1, Role::Lv, &owner());
+    let first = bench.in_background(&spec, bench.acquire(Mode::Shared));
+    eventually("the first is under way", || bench.requests(&spec).len() == 1);
+    let bound = Duration::from_millis(20);
+    let second = bench.runtime.request(spec.clone(), bench.acquire(Mode::Shared), bound);
+    assert_eq!(second, Answer::TimedOut);
+    bench.grant(&spec, Mode::Shared);
+    assert!(granted(&first.join().unwrap()));
+    assert_eq!(
+        bench.runtime.request(spec.clone(), release(), SOON),
+        Answer::Done(Outcome::Released)
+    );
+    assert_eq!(bench.requests(&spec), [bench.acquire(Mode::Shared), release()]);
+}
+
+#[test]
+fn a_promotion_that_is_given_up_is_undone() {
+    let bench = Bench::scripted();
+    let spec = spec(1, Role::Lv, &owner());
+    bench.grant(&spec, Mode::Shared);
+    assert!(granted(&bench.runtime.request(spec.clone(), bench.acquire(Mode::Shared), SOON)));
+    let convert = |mode| Request::Convert { mode, value: None };
+    let bound = Duration::from_millis(20);
+    let answer = bench.runtime.request(spec.clone(), convert(Mode::Exclusive), bound);
+    assert_eq!(answer, Answer::TimedOut);
+    bench.script(&spec, |script| {
+        script.events.push_back(Event::Done(Outcome::Converted { complete: true }));
+    });
+    eventually("undone", || bench.requests(&spec).last() == Some(&convert(Mode::Shared)));
+}
+
+#[test]
+fn a_lock_whose_engine_panics_is_lost_and_not_free() {
+    let bench = Bench::scripted();
+    let owner = owner();
+    let (bad, good) = (spec(1, Role::Lv, &owner), spec(2, Role::Lv, &self::owner()));
+    bench.script(&bad, |script| script.panics = true);
+    let failed = |answer: Answer| assert!(matches!(answer, Answer::Failed(_)), "{answer:?}");
+    failed(bench.runtime.request(bad.clone(), bench.acquire(Mode::Shared), SOON));
+    assert!(owner.is_killed());
+    eventually("kill command", || bench.kills() == 1);
+    // Not even for another lockspace, as long as drives may still hold it.
+    let other = spec(1, Role::Lv, &self::owner());
+    bench.script(&bad, |script| script.panics = false);
+    failed(bench.runtime.request(other, bench.acquire(Mode::Shared), SOON));
+    assert_eq!(bench.runtime.mode(bad.resource), None);
+    assert_eq!(bench.runtime.request(bad, release(), SOON), Answer::Done(Outcome::Released));
+    bench.grant(&good, Mode::Shared);
+    assert!(granted(&bench.runtime.request(good, bench.acquire(Mode::Shared), SOON)));
+}
+
+#[test]
+fn losing_one_lock_refuses_new_ones_of_its_lockspace_and_kills_once() {
+    let bench = Bench::scripted();
+    let (mine, others) = (owner(), owner());
+    let (lost, second) = (spec(1, Role::Lv, &mine), spec(2, Role::Lv, &mine));
+    for spec in [&lost, &second] {
+        bench.grant(spec, Mode::Exclusive);
+        assert!(granted(&bench.runtime.request(
+            (*spec).clone(),
+            bench.acquire(Mode::Exclusive),
+            SOON
+        )));
+    }
+    let (waiting, foreign) = (spec(3, Role::Vg, &mine), spec(4, Role::Vg, &others));
+    let pending = bench.in_background(&waiting, bench.acquire(Mode::Shared));
+    let unconcerned = bench.in_background(&foreign, bench.acquire(Mode::Shared));
+    eventually("both wait", || {
+        bench.requests(&waiting).len() == 1 && bench.requests(&foreign).len() == 1
+    });
+    for spec in [&lost, &second] {
+        bench.script(spec, |script| {
+            script.mode = None;
+            script.events.push_back(Event::Lost(Loss::Taken));
+        });
+    }
+    assert_eq!(pending.join().unwrap(), Answer::Killed);
+    let refused =
+        bench.runtime.request(spec(5, Role::Lv, &mine), bench.acquire(Mode::Shared), SOON);
+    assert_eq!(refused, Answer::Killed);
+    // What was under way when the lockspace was lost is given back.
+    bench.grant(&waiting, Mode::Shared);
+    eventually("given back", || bench.requests(&waiting).last() == Some(&release()));
+    bench.grant(&foreign, Mode::Shared);
+    assert!(granted(&unconcerned.join().unwrap()));
+    assert!(mine.is_killed() && !others.is_killed());
+    assert_eq!(bench.kills(), 1);
+}
+
+#[test]
+fn a_lost_membership_is_taken_again_and_kills_nothing() {
+    let bench = Bench::scripted();
+    let owner = owner();
+    let spec = spec(1, Role::Membership, &owner);
+    bench.grant(&spec, Mode::Shared);
+    assert!(granted(&bench.runtime.request(spec.clone(), bench.acquire(Mode::Shared), SOON)));
+    bench.script(&spec, |script| script.events.push_back(Event::Lost(Loss::Taken)));
+    let acquire = || bench.acquire(Mode::Shared);
+    eventually("taken again", || bench.requests(&spec) == [acquire(), release(), acquire()]);
+    bench.grant(&spec, Mode::Shared);
+    assert!(!owner.is_killed());
+    // A membership that was given up stays given up.
+    assert_eq!(
+        bench.runtime.request(spec.clone(), release(), SOON),
+        Answer::Done(Outcome::Released)
+    );
+    bench.script(&spec, |script| script.events.push_back(Event::Lost(Loss::Taken)));
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(bench.requests(&spec).len(), 4);
+}
+
+#[test]
+fn the_kill_command_runs_while_the_lease_still_holds() {
+    let lease = Duration::from_millis(600);
+    let bench = Bench::make(1, lease, None);
+    let owner = owner();
+    let spec = spec(1, Role::Lv, &owner);
+    let start = std::time::Instant::now();
+    assert!(granted(&bench.runtime.request(spec, bench.acquire(Mode::Exclusive), SOON)));
+    bench.drives[0].hang(true);
+    eventually("kill command", || bench.kills() == 1);
+    let after = start.elapsed();
+    assert!(after > lease / 2 && after < lease, "{after:?}");
+    bench.drives[0].hang(false);
+}
+
+#[test]
+fn a_stopped_runtime_sends_nothing_more() {
+    let bench = Bench::new(1);
+    let spec = spec(1, Role::Lv, &owner());
+    assert!(granted(&bench.runtime.request(spec, bench.acquire(Mode::Exclusive), SOON)));
+    let drive = bench.drives[0].clone();
+    drop(bench);
+    std::thread::sleep(Duration::from_millis(20));
+    assert_eq!(drive.unlocks.load(Ordering::SeqCst), 0);
+}
