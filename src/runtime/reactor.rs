@@ -32,6 +32,8 @@ pub enum Message {
     Request { spec: LockSpec, request: Request, id: u64, waiter: Option<Sender<Answer>> },
     /// Nobody waits for a request any more: undo what comes of it.
     Abandon { resource: ResourceId, id: u64 },
+    /// Put a held lock on further drives.
+    Spread { resource: ResourceId, drives: Vec<Member> },
     /// Tell how a lock is held.
     Mode { resource: ResourceId, waiter: Sender<Option<Mode>> },
     /// A drive answered.
@@ -113,6 +115,7 @@ struct Settle {
 /// What happened to a lock.
 enum Input {
     Begin,
+    Spread(Vec<Member>),
     Reply(Token, Reply),
     Timer,
 }
@@ -211,6 +214,11 @@ impl Reactor {
                 self.request(spec, request, id, waiter)
             }
             Message::Abandon { resource, id } => self.abandon(resource, id),
+            Message::Spread { resource, drives } => {
+                if let Some(&lock) = self.names.get(&resource) {
+                    self.step(lock, Input::Spread(drives));
+                }
+            }
             Message::Mode { resource, waiter } => {
                 let entry = self.names.get(&resource).and_then(|id| self.locks.get(id));
                 let mode = entry.and_then(|entry| entry.engine.as_ref()?.mode());
@@ -358,6 +366,11 @@ impl Reactor {
         let now = clock::now();
         match input {
             Input::Begin => {}
+            Input::Spread(drives) => {
+                if let Some(engine) = &mut entry.engine {
+                    engine.spread(&drives, now);
+                }
+            }
             Input::Reply(token, reply) => entry.on_reply(token, reply, now),
             Input::Timer => self.on_timer(entry, now),
         }

@@ -90,6 +90,7 @@ impl FakeEngine {
 }
 
 impl Engine for FakeEngine {
+    fn spread(&mut self, _: &[Member], _: Instant) {}
     fn request(&mut self, request: Request, _: Instant) -> Result<(), RequestError> {
         let panics = self.script(|script| {
             if let Request::Release { .. } = request {
