@@ -22,7 +22,11 @@
 //! * `now` never goes backwards. It is read *before* `next_command` is called, so a lease is dated
 //!   from before its command was sent.
 
+// Without std there is no clock, no thread and no I/O to be had: the compiler holds us to it.
+#![no_std]
 #![forbid(unsafe_code)]
+
+extern crate alloc;
 
 mod api;
 mod clean;

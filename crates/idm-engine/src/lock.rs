@@ -14,11 +14,12 @@ use crate::seat::{Clean, Flight, Heard, Hold, Look, Role, Seat, Step, Task, Vote
 use crate::stamp::{CLEARING, Stamp};
 use crate::take::TakeContext;
 use crate::view::{View, unused};
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 use core::time::Duration;
 use idm_protocol::{
     Class, DriveCommand, Mode, MutexOp, Record, Reply, State, Status, Value, ValueUpdate,
 };
-use std::collections::VecDeque;
 
 /// Drives that a lock may have.
 const MAX_DRIVES: usize = 512;
