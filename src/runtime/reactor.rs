@@ -349,10 +349,11 @@ impl Reactor {
         // Before anybody is answered, so that no caller goes on as if nothing had been lost.
         for (owner, why) in core::mem::take(&mut self.failed) {
             self.kill(&owner, &why);
-            entry.give_up_acquires();
         }
         if entry.engine.is_none() {
             refuse_all(&mut entry);
+        } else {
+            entry.give_up_acquires();
         }
         if entry.is_finished() {
             self.names.remove(&entry.spec.resource);
@@ -655,24 +656,27 @@ impl Entry {
             Request::Acquire { members, .. } => Some(members.clone()),
             _ => None,
         };
-        match engine.request(request, now) {
-            Ok(()) => {
-                if let Some(members) = members {
-                    self.members = members;
-                    self.spec = pending.spec.take().unwrap_or_else(|| self.spec.clone());
-                }
-                self.current = Some(pending);
-                // The lock moves on: whoever waits for an earlier release has waited enough.
-                self.end_settle();
-            }
-            Err(RequestError::WrongState) if pending.kind == Kind::Acquire => {
-                pending.answer(Answer::InUse);
-            }
-            Err(error) => {
-                let answer = Answer::Failed(format!("{}: {error:?}", self.spec.label));
+        let acquires = pending.kind == Kind::Acquire;
+        let before = self.spec.clone();
+        if let Some(spec) = pending.spec.take().filter(|_| acquires) {
+            self.spec = spec;
+        }
+        // Before the engine is called: if it panics, it must be known who waits, and for whom.
+        self.current = Some(pending);
+        if let Err(error) = engine.request(request, now) {
+            let answer = match error {
+                RequestError::WrongState if acquires => Answer::InUse,
+                _ => Answer::Failed(format!("{}: {error:?}", self.spec.label)),
+            };
+            self.spec = before;
+            if let Some(mut pending) = self.current.take() {
                 pending.answer(answer);
             }
+            return;
         }
+        self.members = members.unwrap_or_else(|| core::mem::take(&mut self.members));
+        // The lock moves on: whoever waits for an earlier release has waited enough.
+        self.end_settle();
     }
 
     /// Takes a membership again.
