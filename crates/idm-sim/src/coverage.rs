@@ -102,9 +102,7 @@ pub struct Coverage {
 
 impl Default for Coverage {
     fn default() -> Coverage {
-        Coverage {
-            counts: vec![0; Count::ALL.len()],
-        }
+        Coverage { counts: vec![0; Count::ALL.len()] }
     }
 }
 

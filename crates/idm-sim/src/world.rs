@@ -3,7 +3,7 @@
 use crate::clock::Clock;
 use crate::coverage::{Count, Coverage};
 use crate::old_stack::{OldEvent, OldLock};
-use crate::plan::{Firmware, Kind, MAX_DRIVES, Plan, Trouble, log_uniform};
+use crate::plan::{Firmware, Kind, MAX_DRIVES, Plan, Trouble, log_uniform, some_time};
 use core::cmp::{Ordering, Reverse};
 use core::fmt;
 use fastrand::Rng;
@@ -17,6 +17,7 @@ use idm_protocol::{
     Value, ValueUpdate,
 };
 use std::collections::BinaryHeap;
+use std::io::Write;
 
 /// Reports a violation; the detail is formatted before the world is borrowed.
 macro_rules! fail {
@@ -26,10 +27,17 @@ macro_rules! fail {
     }};
 }
 
+/// Prints a line of a trace; whoever reads it may stop reading.
+macro_rules! say {
+    ($($arg:tt)*) => {{
+        let _ = writeln!(std::io::stdout().lock(), $($arg)*);
+    }};
+}
+
 macro_rules! trace {
     ($world:expr, $($arg:tt)*) => {
         if $world.tracing {
-            println!("{:>12.6}  {}", $world.now as f64 / 1e6, format_args!($($arg)*));
+            say!("{:>12.6}  {}", $world.now as f64 / 1e6, format_args!($($arg)*));
         }
     };
 }
@@ -68,13 +76,7 @@ pub struct Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} at {:.6} s: {}",
-            self.invariant,
-            self.at as f64 / 1e6,
-            self.detail
-        )
+        write!(f, "{} at {:.6} s: {}", self.invariant, self.at as f64 / 1e6, self.detail)
     }
 }
 
@@ -324,12 +326,7 @@ impl fmt::Display for Set {
 }
 
 fn members_of(set: u16) -> Vec<Member> {
-    bits(set)
-        .map(|d| Member {
-            drive: DriveRef(d as u32),
-            identity: vec![b'd', d as u8],
-        })
-        .collect()
+    bits(set).map(|d| Member { drive: DriveRef(d as u32), identity: vec![b'd', d as u8] }).collect()
 }
 
 impl World {
@@ -463,7 +460,7 @@ impl World {
             self.trace_plan(seed);
         }
         for s in 0..self.slots.len() {
-            let at = log_uniform(&mut self.rng, self.plan.pause);
+            let at = some_time(&mut self.rng, self.plan.pause);
             self.call_caller(s, at);
         }
         for i in 0..self.plan.episodes.len() {
@@ -479,14 +476,14 @@ impl World {
 
     fn trace_plan(&self, seed: u64) {
         let p = &self.plan;
-        println!(
+        say!(
             "seed {seed}: {:?}, {} hosts ({} of the older stack), {} drives",
             p.kind,
             self.hosts.len(),
             p.old_hosts,
             self.drives.len()
         );
-        println!(
+        say!(
             "  lease {:?} renew {:?} patience {:?} linger {:?}, transport gives up after {:.3} s",
             p.timing.lease,
             p.timing.renew,
@@ -496,26 +493,21 @@ impl World {
         );
         for (i, l) in self.locks.iter().enumerate() {
             let kind = if l.keeps_value { "VG lock" } else { "LV lock" };
-            println!("  lock {i}: {kind} on {}", Set(l.layout));
+            say!("  lock {i}: {kind} on {}", Set(l.layout));
         }
         if p.lists_differ {
             for h in 0..self.hosts.len() {
-                println!("  host {h} knows {}", Set(p.lists[h]));
+                say!("  host {h} knows {}", Set(p.lists[h]));
             }
         }
         for (i, d) in self.drives.iter().enumerate() {
-            println!("  d{i}: {:?}", d.drive.profile());
+            say!("  d{i}: {:?}", d.drive.profile());
         }
-        println!("  {:?}", p.chances);
+        say!("  {:?}", p.chances);
         for e in &p.episodes {
-            println!(
-                "  {:.6} - {:.6} s {:?}",
-                e.from as f64 / 1e6,
-                e.to as f64 / 1e6,
-                e.what
-            );
+            say!("  {:.6} - {:.6} s {:?}", e.from as f64 / 1e6, e.to as f64 / 1e6, e.what);
         }
-        println!(
+        say!(
             "  calm at {:.3} s, settled at {:.3} s, stop at {:.3} s",
             p.calm_at as f64 / 1e6,
             p.settled_at as f64 / 1e6,
@@ -527,28 +519,17 @@ impl World {
 
     fn push(&mut self, time: u64, what: What) {
         self.seq += 1;
-        self.queue.push(Reverse(Queued {
-            time: time.max(self.now),
-            seq: self.seq,
-            what,
-        }));
+        self.queue.push(Reverse(Queued { time: time.max(self.now), seq: self.seq, what }));
     }
 
     fn fail(&mut self, invariant: &'static str, detail: String) {
         if self.plan.kind == Kind::Nonsense
-            && !matches!(
-                invariant,
-                "command storm" | "request answered" | "release completes"
-            )
+            && !matches!(invariant, "command storm" | "request answered" | "release completes")
         {
             return;
         }
         if self.failure.is_none() {
-            let failure = Failure {
-                invariant,
-                at: self.now,
-                detail,
-            };
+            let failure = Failure { invariant, at: self.now, detail };
             trace!(self, "VIOLATION {failure}");
             self.failure = Some(failure);
         }
@@ -675,12 +656,12 @@ impl World {
         let now = self.local(h);
         loop {
             let next = match &mut self.slots[s].side {
-                Side::Engine(lock) => lock
-                    .next_command(now)
-                    .map(|c| (Ticket::Engine(c.token), c.drive, c.command)),
-                Side::Old(lock) => lock
-                    .next_command(now)
-                    .map(|(drive, command)| (Ticket::Old, drive, command)),
+                Side::Engine(lock) => {
+                    lock.next_command(now).map(|c| (Ticket::Engine(c.token), c.drive, c.command))
+                }
+                Side::Old(lock) => {
+                    lock.next_command(now).map(|(drive, command)| (Ticket::Old, drive, command))
+                }
             };
             let Some((ticket, drive, command)) = next else {
                 break;
@@ -793,10 +774,7 @@ impl World {
     }
 
     fn name(&self, s: usize) -> Name {
-        Name {
-            host: self.host_of(s),
-            lock: self.lock_of(s),
-        }
+        Name { host: self.host_of(s), lock: self.lock_of(s) }
     }
 
     // Hosts: events of an engine.
@@ -878,7 +856,7 @@ impl World {
                 self.coverage.add(Count::OldLost);
                 self.poison(s);
                 self.slots[s].caller = Caller::Idle;
-                let after = log_uniform(&mut self.rng, self.plan.pause);
+                let after = some_time(&mut self.rng, self.plan.pause);
                 self.call_caller(s, after);
             }
         }
@@ -895,11 +873,7 @@ impl World {
                 self.refused(s);
             }
             (Caller::Converting(mode, value), Outcome::Converted { complete }) => {
-                self.coverage.add(if complete {
-                    Count::Converted
-                } else {
-                    Count::ConvertedLater
-                });
+                self.coverage.add(if complete { Count::Converted } else { Count::ConvertedLater });
                 if let Some(value) = value {
                     self.publish(s, value);
                 }
@@ -914,8 +888,10 @@ impl World {
                         );
                     }
                 }
-                self.usurp(s);
-                self.check_grant_sets(s);
+                if mode == Mode::Exclusive {
+                    self.usurp(s);
+                    self.check_grant_sets(s);
+                }
                 self.hold_on(s);
             }
             (Caller::Converting(..), Outcome::Refused(_)) => {
@@ -943,13 +919,9 @@ impl World {
             Side::Engine(lock) => lock.mode().is_none(),
             Side::Old(lock) => lock.mode().is_none(),
         };
-        self.slots[s].caller = if lost {
-            Caller::Dropping
-        } else {
-            Caller::Holding
-        };
+        self.slots[s].caller = if lost { Caller::Dropping } else { Caller::Holding };
         let most = if self.stopped { 1000 } else { self.plan.hold };
-        let after = log_uniform(&mut self.rng, most);
+        let after = some_time(&mut self.rng, most);
         self.call_caller(s, after);
     }
 
@@ -974,10 +946,7 @@ impl World {
             fail!(
                 self,
                 "a grant is good when it is told",
-                format_args!(
-                    "{}: mode {mode:?}, safe until {end:?}, now {now:?}",
-                    self.name(s)
-                ),
+                format_args!("{}: mode {mode:?}, safe until {end:?}, now {now:?}", self.name(s)),
             );
         }
         if self.votes(s) < count(self.slots[s].members) {
@@ -985,22 +954,13 @@ impl World {
         }
         self.usurp(s);
         self.check_grant_sets(s);
-        match value {
-            Some(value) => self.check_value(s, value),
-            None => {
-                // An older host changes what the lock protects and destroys the value.
-                if self.slots[s].target == Mode::Exclusive {
-                    self.locks[l].issued += 1;
-                    self.locks[l].poison = self.locks[l].issued;
-                }
-            }
+        if let Some(value) = value {
+            self.check_value(s, value);
         }
-        self.slots[s].dirty = self.slots[s].target == Mode::Exclusive
-            && self.locks[l].keeps_value
-            && value.is_some()
-            && self.rng.bool();
+        self.slots[s].dirty =
+            self.slots[s].target == Mode::Exclusive && self.locks[l].keeps_value && self.rng.bool();
         self.hold_on(s);
-        if self.slots[s].lone {
+        if core::mem::take(&mut self.slots[s].lone) {
             self.coverage.add(Count::LoneAcquire);
         }
     }
@@ -1012,9 +972,7 @@ impl World {
         for other in self.slots_of_lock(self.lock_of(s)) {
             if other != s
                 && !self.believes(other)
-                && self.slots[other]
-                    .mode
-                    .is_some_and(|m| !m.compatible(target))
+                && self.slots[other].mode.is_some_and(|m| !m.compatible(target))
             {
                 self.slots[other].usurped = true;
                 self.poison(other);
@@ -1062,11 +1020,7 @@ impl World {
                 format_args!("{} read {}", self.name(s), value.get()),
             );
         } else if value == Value::ZERO {
-            fail!(
-                self,
-                "\"never written\" is not a known value",
-                format_args!("{}", self.name(s))
-            );
+            fail!(self, "\"never written\" is not a known value", format_args!("{}", self.name(s)));
         } else if value.get() < floor {
             fail!(
                 self,
@@ -1084,11 +1038,7 @@ impl World {
     fn refused(&mut self, s: usize) {
         let l = self.lock_of(s);
         self.touch(s);
-        self.slots[s].caller = if self.stopped {
-            Caller::Finished
-        } else {
-            Caller::Idle
-        };
+        self.slots[s].caller = if self.stopped { Caller::Finished } else { Caller::Idle };
         if self.slots[s].lone {
             fail!(
                 self,
@@ -1100,11 +1050,7 @@ impl World {
         let nobody = self.slots_of_lock(l).all(|o| self.slots[o].mode.is_none());
         let settled = self.settled() && self.slots[s].started >= self.plan.settled_at;
         let lock = &mut self.locks[l];
-        lock.refusals = if nobody && settled {
-            lock.refusals + 1
-        } else {
-            0
-        };
+        lock.refusals = if nobody && settled { lock.refusals + 1 } else { 0 };
         if lock.refusals > 25 {
             fail!(
                 self,
@@ -1112,7 +1058,7 @@ impl World {
                 format_args!("lock {l} is free, and 25 requests in a row were refused"),
             );
         }
-        let after = log_uniform(&mut self.rng, self.plan.pause.min(1_000_000));
+        let after = some_time(&mut self.rng, self.plan.retry);
         self.call_caller(s, after);
     }
 
@@ -1124,9 +1070,7 @@ impl World {
         let slot = &self.slots[s];
         // By hosts that had held it for a while and went on to hold it.
         let still = self.locks[l].touched_at + longest < slot.started
-            && self
-                .slots_of_lock(l)
-                .all(|o| o == s || self.slots[o].caller != Caller::Acquiring);
+            && self.slots_of_lock(l).all(|o| o == s || self.slots[o].caller != Caller::Acquiring);
         if !quiet || !still || !matches!(refusal, Refusal::Held(_)) || !slot.fresh {
             return;
         }
@@ -1142,11 +1086,7 @@ impl World {
             fail!(
                 self,
                 "refused within three round trips",
-                format_args!(
-                    "{} took {} us",
-                    self.name(s),
-                    self.now - self.slots[s].started
-                ),
+                format_args!("{} took {} us", self.name(s), self.now - self.slots[s].started),
             );
         }
         self.check_count(s);
@@ -1214,11 +1154,7 @@ impl World {
         if core::mem::take(&mut self.slots[s].count_checked) {
             self.check_count(s);
         }
-        let mode = if self.rng.u8(0..8) < 5 {
-            Mode::Exclusive
-        } else {
-            Mode::Shared
-        };
+        let mode = if self.rng.u8(0..8) < 5 { Mode::Exclusive } else { Mode::Shared };
         let others = self
             .slots_of_lock(l)
             .any(|o| o != s && matches!(self.slots[o].caller, Caller::Acquiring | Caller::Holding));
@@ -1303,11 +1239,7 @@ impl World {
         fail!(
             self,
             "request answered",
-            format_args!(
-                "{}: {:?} for longer than its patience",
-                self.name(s),
-                slot.caller
-            ),
+            format_args!("{}: {:?} for longer than its patience", self.name(s), slot.caller),
         );
     }
 
@@ -1431,7 +1363,7 @@ impl World {
                 }
             }
             Side::Old(lock) => {
-                lock.release();
+                lock.release(value);
                 self.slots[s].caller = Caller::Idle;
             }
         }
@@ -1447,12 +1379,8 @@ impl World {
         if let Some(value) = value {
             self.publish(s, value);
         }
-        let pause = if self.settled() {
-            self.plan.pause / 4
-        } else {
-            self.plan.pause
-        };
-        let after = log_uniform(&mut self.rng, pause);
+        let pause = if self.settled() { self.plan.pause / 4 } else { self.plan.pause };
+        let after = some_time(&mut self.rng, pause);
         self.call_caller(s, after);
     }
 }
@@ -1508,9 +1436,7 @@ impl Slot {
 fn host_id(host: usize, life: u8) -> HostId {
     HostId::new(
         [host as u8 * 16 + life + 1; 16],
-        [
-            "alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel",
-        ][host % 8],
+        ["alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel"][host % 8],
     )
 }
 

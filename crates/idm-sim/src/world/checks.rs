@@ -16,9 +16,7 @@ impl World {
     }
 
     pub(super) fn votes(&self, s: usize) -> usize {
-        bits(self.slots[s].members)
-            .filter(|&d| self.has_vote(s, d))
-            .count()
+        bits(self.slots[s].members).filter(|&d| self.has_vote(s, d)).count()
     }
 
     /// Votes that a reset has taken, where the host still counts them and cannot know better.
@@ -153,9 +151,8 @@ impl World {
     /// excused only where it could not see the other.
     pub(super) fn check_grant_sets(&mut self, s: usize) {
         for other in self.slots_of_lock(self.lock_of(s)) {
-            let conflicting = self.slots[other]
-                .mode
-                .is_some_and(|m| !m.compatible(self.slots[s].target));
+            let conflicting =
+                self.slots[other].mode.is_some_and(|m| !m.compatible(self.slots[s].target));
             if other == s || !conflicting || !self.believes(other) || !self.can_miss(s, other) {
                 continue;
             }

@@ -105,19 +105,14 @@ impl World {
         if !busy || slot.members & (1 << d) == 0 || !self.has_record(s, d) {
             return false;
         }
-        let others = bits(slot.members)
-            .filter(|&o| o != d && self.has_record(s, o))
-            .count();
+        let others = bits(slot.members).filter(|&o| o != d && self.has_record(s, o)).count();
         others < keep_quorum(count(slot.members))
     }
 
     fn has_record(&self, s: usize, d: usize) -> bool {
         let resource = &self.locks[self.lock_of(s)].resource;
         let id = self.hosts[self.host_of(s)].id;
-        self.drives[d]
-            .drive
-            .live_holders(self.drive_now(d), resource)
-            .any(|(host, _)| host == id)
+        self.drives[d].drive.live_holders(self.drive_now(d), resource).any(|(host, _)| host == id)
     }
 
     /// Fills a drive's table with mutexes of strangers: unlocked, live and timed out ones.
@@ -231,16 +226,8 @@ impl World {
             self.push(self.now + after, What::Return(h as u8, renamed));
             return;
         }
-        trace!(
-            self,
-            "host {h} is back{}",
-            if renamed { " under a new name" } else { "" }
-        );
-        self.coverage.add(if renamed {
-            Count::Rebooted
-        } else {
-            Count::Restarted
-        });
+        trace!(self, "host {h} is back{}", if renamed { " under a new name" } else { "" });
+        self.coverage.add(if renamed { Count::Rebooted } else { Count::Restarted });
         self.hosts[h].alive = true;
         if renamed {
             self.hosts[h].lives += 1;
@@ -250,7 +237,7 @@ impl World {
             let s = h * self.locks.len() + l;
             let side = self.new_side(h, l);
             self.slots[s].side = side;
-            let after = log_uniform(&mut self.rng, self.plan.pause);
+            let after = some_time(&mut self.rng, self.plan.pause);
             self.call_caller(s, after);
         }
     }

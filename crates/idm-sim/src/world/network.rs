@@ -89,23 +89,17 @@ impl World {
             ghost: false,
             seen: 0,
         };
-        trace!(
-            self,
-            "{} -> d{d} {}",
-            self.name(s),
-            CommandText(&flight.command)
-        );
+        trace!(self, "{} -> d{d} {}", self.name(s), CommandText(&flight.command));
         let f = self.insert(flight);
 
+        if self.plan.not_idm == Some(d as u8) {
+            return self.answer(f, Status::Unsupported, there + back);
+        }
         if self.drives[d].gone > 0 {
             return self.answer(f, Status::Unreachable, there);
         }
         if self.flaps[h] & (1 << d) != 0 && self.rng.u8(0..3) != 0 {
-            let status = if self.rng.bool() {
-                Status::Unreachable
-            } else {
-                Status::Uncertain
-            };
+            let status = if self.rng.bool() { Status::Unreachable } else { Status::Uncertain };
             return self.answer(f, status, there);
         }
         let mut fate = self.fate();
@@ -168,11 +162,7 @@ impl World {
     /// When a command whose answer does not come is given up: mostly when the transport's time is
     /// over, sometimes early, as an abort does.
     fn give_up_after(&mut self) -> u64 {
-        if self.rng.bool() {
-            self.plan.timeout
-        } else {
-            self.rng.u64(1..self.plan.timeout)
-        }
+        if self.rng.bool() { self.plan.timeout } else { self.rng.u64(1..self.plan.timeout) }
     }
 
     /// The ordinary course: there and back again, if it is quick enough.
@@ -254,10 +244,7 @@ impl World {
 
     /// The drive executes a command.
     fn perform(&mut self, f: usize) {
-        let (s, d) = (
-            usize::from(self.flights[f].slot),
-            usize::from(self.flights[f].drive),
-        );
+        let (s, d) = (usize::from(self.flights[f].slot), usize::from(self.flights[f].drive));
         let now = self.drive_now(d);
         let mut reply = self.drives[d].drive.perform(now, &self.flights[f].command);
         self.flights[f].executed = self.now;
