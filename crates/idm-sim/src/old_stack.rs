@@ -167,9 +167,16 @@ impl OldLock {
             },
             Phase::Idle => match (op, status) {
                 (MutexOp::Unlock, Status::Good) => vote.want = Want::Send(MutexOp::Destroy),
-                (MutexOp::Unlock, Status::Conflict | Status::NotFound) | (MutexOp::Destroy, _) => {
-                    vote.want = Want::Nothing
-                }
+                // What the drive does not accept is left to run out.
+                (
+                    MutexOp::Unlock,
+                    Status::Conflict
+                    | Status::NotFound
+                    | Status::WrongState
+                    | Status::Terminated
+                    | Status::Unsupported,
+                )
+                | (MutexOp::Destroy, _) => vote.want = Want::Nothing,
                 // The answer to something older than the release, or one that says nothing.
                 _ => {
                     vote.want = Want::Send(MutexOp::Unlock);

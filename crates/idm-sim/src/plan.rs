@@ -230,7 +230,6 @@ impl Plan {
         let timing = Timing::for_lease(Duration::from_secs(lease_s));
         let lease = lease_s * 1_000_000;
         let linger = timing.linger.as_micros() as u64;
-        let timeout = rng.u64(lease / 50..linger * 9 / 10);
 
         let clock = |rng: &mut Rng| Clock::new(rng.u64(0..1 << 40), rng.i64(-500..=500));
         let host_clocks = (0..hosts).map(|_| clock(rng)).collect();
@@ -285,6 +284,8 @@ impl Plan {
             *path = (base + log_uniform(rng, base)) as u32;
         }
 
+        // A healthy path is always quick enough for the transport.
+        let timeout = rng.u64((lease / 50).max(10 * base)..linger * 9 / 10);
         let active = rng.u64(lease..4 * lease);
         let mut plan = Plan {
             kind,

@@ -972,6 +972,7 @@ impl World {
         for other in self.slots_of_lock(self.lock_of(s)) {
             if other != s
                 && !self.believes(other)
+                && !self.can_miss(s, other)
                 && self.slots[other].mode.is_some_and(|m| !m.compatible(target))
             {
                 self.slots[other].usurped = true;
@@ -1080,8 +1081,11 @@ impl World {
             .map(|d| u64::from(self.plan.delay[h][d]))
             .max()
             .unwrap_or(0);
-        // A round trip is at most twice a path's base delay each way.
-        let trips = 3 * 4 * slowest + 2 * self.plan.lateness;
+        // A round trip is at most twice a path's base delay each way. Where sharers are not
+        // admitted, that takes one more to be told from a holder that has just become one.
+        let solitary = self.drives.iter().any(|d| !d.drive.profile().sharers_admitted);
+        let trips = if solitary { 4 } else { 3 };
+        let trips = trips * 4 * slowest + 2 * self.plan.lateness;
         if self.now - self.slots[s].started > trips && self.slots[s].splits == 0 {
             fail!(
                 self,

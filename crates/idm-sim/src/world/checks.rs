@@ -94,7 +94,7 @@ impl World {
     }
 
     /// Whether a keep-quorum of one set and a majority of the other can be without a common drive.
-    fn can_miss(&self, a: usize, b: usize) -> bool {
+    pub(super) fn can_miss(&self, a: usize, b: usize) -> bool {
         let (x, y) = (self.slots[a].members, self.slots[b].members);
         let kept = |x: u16, y: u16| keep_quorum(count(x)) + majority(count(y));
         x != y && kept(x, y).min(kept(y, x)) <= count(x | y)

@@ -334,6 +334,8 @@ impl World {
         let (ticket, seen, executed, sent) =
             (flight.ticket, flight.seen, flight.executed, flight.sent);
         let is_mutex = matches!(flight.command, DriveCommand::Mutex(..));
+        let refreshes_to_exclusive = matches!(&flight.command,
+            DriveCommand::Mutex(MutexOp::Refresh, r) if r.class.mode() == Mode::Exclusive);
         let definite = !matches!(
             reply,
             Reply::Status(
@@ -345,7 +347,10 @@ impl World {
         let now = self.local(h);
         let slot = &mut self.slots[s];
         if definite {
-            if executed > slot.lost_at[d] {
+            // A refused promotion may be due to others who share the lock as well as to a loss.
+            let promotion = refreshes_to_exclusive && slot.mode == Some(Mode::Shared);
+            let conflict = reply == Reply::Status(Status::Conflict);
+            if executed > slot.lost_at[d] && !(promotion && conflict) {
                 slot.lost &= !(1 << d);
             }
             if sent >= slot.started {
