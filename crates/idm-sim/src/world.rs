@@ -9,8 +9,8 @@ use core::fmt;
 use fastrand::Rng;
 use idm_emulator::{Drive, DriveTime};
 use idm_engine::{
-    DriveRef, Event, Instant, Lock, LockConfig, Loss, Member, Notice, Outcome, Refusal, Request,
-    Token, ValueRead,
+    DriveRef, Event, Fingerprint, Instant, Lock, LockConfig, Loss, Member, Notice, Outcome,
+    Refusal, Request, Token, ValueRead,
 };
 use idm_protocol::{
     Class, DriveCommand, HostId, Limit, Mode, MutexOp, Record, Reply, ResourceId, State, Status,
@@ -156,8 +156,10 @@ struct Flight {
     hold_back: bool,
     /// Reported as uncertain before it was executed.
     ghost: bool,
-    /// Other hosts that were seen to hold the lock in a conflicting mode.
+    /// Other hosts that were seen to hold the lock in a conflicting mode, and those of them whose
+    /// record tells of another set of drives.
     seen: u8,
+    foreign: u8,
 }
 
 /// The lock of one host: by the real engine, or by the older stack.
@@ -207,14 +209,16 @@ struct Slot {
     /// Drives whose vote was lost in a reset, where the host cannot know it yet; and when.
     lost: u16,
     lost_at: [u64; MAX_DRIVES],
-    /// Of the present request: hosts whose conflicting record was read; hosts that a conflict came
-    /// from; drives that gave a definite answer.
+    /// Of the present request: hosts whose conflicting record was read; by drive, hosts that a
+    /// conflict came from, until the drive says something else; drives that answered.
     knows: u8,
-    conflicted: u8,
+    conflicts: [u8; MAX_DRIVES],
     met: u16,
     /// Commands of the present request, by drive.
     sent: [u16; MAX_DRIVES],
     splits: u16,
+    /// The set of drives that this host writes into its records.
+    fingerprint: Option<Fingerprint>,
     /// Since when it is known that a host with other drives holds the lock too.
     foreign_since: Option<u64>,
     lapsed: bool,
@@ -769,7 +773,9 @@ impl World {
         let mask = !(1 << self.host_of(s));
         for other in self.slots_of_lock(self.lock_of(s)) {
             self.slots[other].knows &= mask;
-            self.slots[other].conflicted &= mask;
+            for conflict in &mut self.slots[other].conflicts {
+                *conflict &= mask;
+            }
         }
     }
 
@@ -1414,10 +1420,11 @@ impl Slot {
             lost: 0,
             lost_at: [0; MAX_DRIVES],
             knows: 0,
-            conflicted: 0,
+            conflicts: [0; MAX_DRIVES],
             met: 0,
             sent: [0; MAX_DRIVES],
             splits: 0,
+            fingerprint: None,
             foreign_since: None,
             lapsed: false,
             usurped: false,
@@ -1430,7 +1437,7 @@ impl Slot {
 
     fn begin_request(&mut self) {
         self.knows = 0;
-        self.conflicted = 0;
+        self.conflicts = [0; MAX_DRIVES];
         self.met = 0;
         self.sent = [0; MAX_DRIVES];
         self.splits = 0;

@@ -147,17 +147,19 @@ impl World {
         );
     }
 
-    /// A host got the lock while another one, which counts other drives, has it. That can be
-    /// excused only where it could not see the other.
+    /// A host got the lock. It must have heeded every conflict with a host that counts other
+    /// drives, and where such a host has the lock now, that can be excused only where it could
+    /// not be seen.
     pub(super) fn check_grant_sets(&mut self, s: usize) {
+        if self.plan.kind != Kind::Budget {
+            return;
+        }
+        let conflicts = self.slots[s].conflicts.iter().fold(0, |all, c| all | c);
         for other in self.slots_of_lock(self.lock_of(s)) {
-            let conflicting =
-                self.slots[other].mode.is_some_and(|m| !m.compatible(self.slots[s].target));
-            if other == s || !conflicting || !self.believes(other) || !self.can_miss(s, other) {
+            if other == s {
                 continue;
             }
-            let slot = &self.slots[s];
-            if slot.conflicted & (1 << self.host_of(other)) != 0 {
+            if conflicts & (1 << self.host_of(other)) != 0 {
                 fail!(
                     self,
                     "a conflict with another set is heeded",
@@ -165,6 +167,12 @@ impl World {
                 );
                 return;
             }
+            let conflicting =
+                self.slots[other].mode.is_some_and(|m| !m.compatible(self.slots[s].target));
+            if !conflicting || !self.believes(other) || !self.can_miss(s, other) {
+                continue;
+            }
+            let slot = &self.slots[s];
             let group = count(slot.members | slot.witnesses);
             if slot.witnesses != 0 && count(slot.met) < majority(group) {
                 fail!(

@@ -62,6 +62,11 @@ impl World {
             );
             return;
         }
+        if let DriveCommand::Mutex(_, record) = &command {
+            if record.resource == self.locks[self.lock_of(s)].resource {
+                self.slots[s].fingerprint = Fingerprint::from_metadata(&record.metadata);
+            }
+        }
         let sent = &mut self.slots[s].sent[d];
         *sent = sent.saturating_add(1);
         // No command of unknown fate reaches its drive later than this (fault budget).
@@ -88,6 +93,7 @@ impl World {
             hold_back: self.rng.u8(0..4) == 0,
             ghost: false,
             seen: 0,
+            foreign: 0,
         };
         trace!(self, "{} -> d{d} {}", self.name(s), CommandText(&flight.command));
         let f = self.insert(flight);
@@ -264,7 +270,7 @@ impl World {
                 ""
             }
         );
-        self.flights[f].seen = self.conflicting_at(s, d);
+        (self.flights[f].seen, self.flights[f].foreign) = self.conflicting_at(s, d);
         if self.plan.kind == Kind::Nonsense && !self.calm() && self.rng.u8(0..3) == 0 {
             self.coverage.add(Count::Nonsense);
             reply = self.nonsense(s);
@@ -284,10 +290,10 @@ impl World {
 
     /// Other hosts that hold this slot's lock on the drive in a mode that conflicts with the one
     /// that it wants or has.
-    fn conflicting_at(&self, s: usize, d: usize) -> u8 {
+    fn conflicting_at(&self, s: usize, d: usize) -> (u8, u8) {
         let resource = &self.locks[self.lock_of(s)].resource;
         let now = self.drive_now(d);
-        let mut seen = 0;
+        let (mut seen, mut foreign) = (0, 0);
         for (id, mode) in self.drives[d].drive.live_holders(now, resource) {
             if mode.compatible(self.slots[s].target) {
                 continue;
@@ -295,10 +301,15 @@ impl World {
             for (h, host) in self.hosts.iter().enumerate() {
                 if host.id == id && h != self.host_of(s) {
                     seen |= 1 << h;
+                    let record = self.drives[d].drive.record(now, resource, &id);
+                    let theirs = record.and_then(|r| Fingerprint::from_metadata(&r.metadata));
+                    if theirs.is_none() || theirs != self.slots[s].fingerprint {
+                        foreign |= 1 << h;
+                    }
                 }
             }
         }
-        seen
+        (seen, foreign)
     }
 
     pub(super) fn reply(&mut self, f: usize) {
@@ -331,9 +342,12 @@ impl World {
             return;
         };
         flight.reply = Some(Reply::Status(Status::Uncertain));
-        let (ticket, seen, executed, sent) =
-            (flight.ticket, flight.seen, flight.executed, flight.sent);
-        let is_mutex = matches!(flight.command, DriveCommand::Mutex(..));
+        let (ticket, executed, sent) = (flight.ticket, flight.executed, flight.sent);
+        let (seen, foreign) = (flight.seen, flight.foreign);
+        let takes = matches!(
+            flight.command,
+            DriveCommand::Mutex(MutexOp::Trylock | MutexOp::Break | MutexOp::Refresh, _)
+        );
         let refreshes_to_exclusive = matches!(&flight.command,
             DriveCommand::Mutex(MutexOp::Refresh, r) if r.class.mode() == Mode::Exclusive);
         let definite = !matches!(
@@ -355,10 +369,15 @@ impl World {
             }
             if sent >= slot.started {
                 slot.met |= 1 << d;
-                if is_mutex && reply == Reply::Status(Status::Conflict) {
-                    slot.conflicted |= seen;
-                } else if matches!(reply, Reply::Table(_)) {
-                    slot.knows |= seen;
+                match reply {
+                    Reply::Status(Status::Conflict) if takes => slot.conflicts[d] = foreign,
+                    Reply::Status(Status::Terminated) if promotion => slot.conflicts[d] = foreign,
+                    Reply::Table(_) => {
+                        slot.conflicts[d] = foreign;
+                        slot.knows |= seen;
+                    }
+                    Reply::Status(Status::Good) => slot.conflicts[d] = 0,
+                    Reply::Status(_) => (),
                 }
             }
         }
