@@ -9,8 +9,8 @@ use core::fmt;
 use fastrand::Rng;
 use idm_emulator::{Drive, DriveTime};
 use idm_engine::{
-    DriveRef, Event, Fingerprint, Instant, Lock, LockConfig, Loss, Member, Notice, Outcome,
-    Refusal, Request, Token, ValueRead,
+    DriveRef, Event, Instant, Lock, LockConfig, Loss, Member, Notice, Outcome, Refusal, Request,
+    Token, ValueRead,
 };
 use idm_protocol::{
     Class, DriveCommand, HostId, Limit, Mode, MutexOp, Record, Reply, ResourceId, State, Status,
@@ -131,6 +131,15 @@ impl Ord for Queued {
     }
 }
 
+/// The part of a record's metadata that says whose it is and which drives are counted.
+type SetMark = [u8; 24];
+
+fn set_mark(record: &Record) -> SetMark {
+    let mut mark = [0; 24];
+    mark.copy_from_slice(&record.metadata[..24]);
+    mark
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Ticket {
     Engine(Token),
@@ -218,7 +227,7 @@ struct Slot {
     sent: [u16; MAX_DRIVES],
     splits: u16,
     /// The set of drives that this host writes into its records.
-    fingerprint: Option<Fingerprint>,
+    set_mark: SetMark,
     /// Since when it is known that a host with other drives holds the lock too.
     foreign_since: Option<u64>,
     lapsed: bool,
@@ -1424,7 +1433,7 @@ impl Slot {
             met: 0,
             sent: [0; MAX_DRIVES],
             splits: 0,
-            fingerprint: None,
+            set_mark: [0; 24],
             foreign_since: None,
             lapsed: false,
             usurped: false,

@@ -151,7 +151,7 @@ impl World {
     /// drives, and where such a host has the lock now, that can be excused only where it could
     /// not be seen.
     pub(super) fn check_grant_sets(&mut self, s: usize) {
-        if self.plan.kind != Kind::Budget {
+        if self.plan.kind != Kind::Budget || self.is_old(self.host_of(s)) {
             return;
         }
         let conflicts = self.slots[s].conflicts.iter().fold(0, |all, c| all | c);

@@ -64,7 +64,7 @@ impl World {
         }
         if let DriveCommand::Mutex(_, record) = &command {
             if record.resource == self.locks[self.lock_of(s)].resource {
-                self.slots[s].fingerprint = Fingerprint::from_metadata(&record.metadata);
+                self.slots[s].set_mark = set_mark(record);
             }
         }
         let sent = &mut self.slots[s].sent[d];
@@ -302,8 +302,8 @@ impl World {
                 if host.id == id && h != self.host_of(s) {
                     seen |= 1 << h;
                     let record = self.drives[d].drive.record(now, resource, &id);
-                    let theirs = record.and_then(|r| Fingerprint::from_metadata(&r.metadata));
-                    if theirs.is_none() || theirs != self.slots[s].fingerprint {
+                    let ours = Some(self.slots[s].set_mark);
+                    if record.map(|r| set_mark(&r)) != ours {
                         foreign |= 1 << h;
                     }
                 }
