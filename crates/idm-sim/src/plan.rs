@@ -64,6 +64,8 @@ pub enum Trouble {
     DriveReset(u8),
     /// One path comes and goes.
     PathFlaps(u8, u8),
+    /// A host reaches no drive.
+    Cut(u8),
     /// A host stands still while its clock goes on.
     Frozen(u8),
     /// A host dies, and comes back at the end under its old name (lvmlockd was restarted).
@@ -359,12 +361,12 @@ impl Plan {
         let episodes = if self.kind == Kind::Nonsense { 0 } else { rng.usize(0..8) };
         for _ in 0..episodes {
             let from = rng.u64(0..self.calm_at);
-            let to = (from + some_time(rng, lease * 3 / 2)).min(self.calm_at);
+            let to = (from + some_time(rng, 2 * lease)).min(self.calm_at);
             let drive = rng.u8(0..drives as u8);
             // The older stack's hosts are neither frozen nor killed: it would not survive it
             // by its own rules.
             let host = rng.u8(0..(hosts - old_hosts) as u8);
-            let what = match rng.u8(0..14) {
+            let what = match rng.u8(0..16) {
                 0 => Trouble::DriveGone(drive),
                 1 => Trouble::DriveDead(drive),
                 2 => Trouble::DriveSlow(drive),
@@ -375,8 +377,9 @@ impl Plan {
                 4..=6 if !self.lists_differ => Trouble::DriveReset(drive),
                 4..=6 => Trouble::DriveGone(drive),
                 7 => Trouble::PathFlaps(host, drive),
-                8..=9 => Trouble::Frozen(host),
-                10..=11 => Trouble::Restart(host),
+                8..=9 => Trouble::Cut(host),
+                10..=12 => Trouble::Frozen(host),
+                13 => Trouble::Restart(host),
                 _ => Trouble::Reboot(host),
             };
             if let Trouble::DriveFull(d) = what {

@@ -3,7 +3,7 @@
 use crate::clock::Clock;
 use crate::coverage::{Count, Coverage};
 use crate::old_stack::{OldEvent, OldLock};
-use crate::plan::{Firmware, Kind, MAX_DRIVES, Plan, Trouble, log_uniform, some_time};
+use crate::plan::{Firmware, Kind, MAX_DRIVES, MAX_HOSTS, Plan, Trouble, log_uniform, some_time};
 use core::cmp::{Ordering, Reverse};
 use core::fmt;
 use fastrand::Rng;
@@ -231,6 +231,8 @@ struct Slot {
     /// Since when it is known that a host with other drives holds the lock too.
     foreign_since: Option<u64>,
     lapsed: bool,
+    /// Drives whose table, when it was last read, showed nobody alive in the way.
+    cleared: u16,
     /// Another host was granted the lock in a conflicting mode while this one still has a mode.
     usurped: bool,
     /// Changes what the lock protects and means to publish that.
@@ -296,7 +298,8 @@ pub struct World {
     slots: Vec<Slot>,
     drives: Vec<SimDrive>,
     locks: Vec<LockInfo>,
-    flaps: [u16; 8],
+    flaps: [u16; MAX_HOSTS],
+    cut: [u8; MAX_HOSTS],
     flights: Vec<Flight>,
     free: Vec<u32>,
     commands: u64,
@@ -306,6 +309,8 @@ pub struct World {
     failure: Option<Failure>,
     tracing: bool,
     contended: bool,
+    #[cfg(feature = "broken-rules")]
+    broken: Option<idm_engine::BrokenRule>,
     /// What happened in all seeds so far.
     pub coverage: Coverage,
 }
@@ -355,7 +360,8 @@ impl World {
             slots: Vec::new(),
             drives: Vec::new(),
             locks: Vec::new(),
-            flaps: [0; 8],
+            flaps: [0; MAX_HOSTS],
+            cut: [0; MAX_HOSTS],
             flights: Vec::new(),
             free: Vec::new(),
             commands: 0,
@@ -365,6 +371,8 @@ impl World {
             failure: None,
             tracing: false,
             contended: false,
+            #[cfg(feature = "broken-rules")]
+            broken: None,
             coverage: Coverage::default(),
         }
     }
@@ -372,6 +380,12 @@ impl World {
     /// The simulation's time, in us.
     pub fn now(&self) -> u64 {
         self.now
+    }
+
+    /// Lets all engines break a rule from now on.
+    #[cfg(feature = "broken-rules")]
+    pub fn break_rule(&mut self, rule: Option<idm_engine::BrokenRule>) {
+        self.broken = rule;
     }
 
     /// Prints what happens from now on.
@@ -407,7 +421,8 @@ impl World {
         self.queue.clear();
         self.flights.clear();
         self.free.clear();
-        self.flaps = [0; 8];
+        self.flaps = [0; MAX_HOSTS];
+        self.cut = [0; MAX_HOSTS];
         self.healthy = self.plan.calm_at == 0;
         self.stopped = false;
         self.contended = false;
@@ -597,6 +612,8 @@ impl World {
             keeps_value,
             timing: self.plan.timing,
             seed: self.rng.u64(..),
+            #[cfg(feature = "broken-rules")]
+            broken: self.broken,
         }))
     }
 
@@ -1436,6 +1453,7 @@ impl Slot {
             set_mark: [0; 24],
             foreign_since: None,
             lapsed: false,
+            cleared: 0,
             usurped: false,
             dirty: false,
             fresh: false,

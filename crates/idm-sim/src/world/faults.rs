@@ -4,6 +4,9 @@ use super::*;
 
 impl World {
     pub(super) fn trouble(&mut self, e: usize, begins: bool) {
+        if begins {
+            self.aim(e);
+        }
         let what = self.plan.episodes[e].what;
         let until = self.plan.episodes[e].to;
         trace!(self, "{} {what:?}", if begins { "begins" } else { "ends" });
@@ -46,15 +49,38 @@ impl World {
             }
             Trouble::PathFlaps(h, d) => {
                 self.count_beginning(begins, Count::PathFlaps);
-                self.flaps[usize::from(h)] ^= 1 << d;
+                self.flaps[usize::from(h)] |= 1 << d;
                 if !begins {
                     self.flaps[usize::from(h)] &= !(1 << d);
                 }
+            }
+            Trouble::Cut(h) => {
+                self.count_beginning(begins, Count::Cut);
+                step(&mut self.cut[usize::from(h)]);
             }
             Trouble::Frozen(h) if begins => self.freeze(usize::from(h), until),
             Trouble::Restart(h) if begins => self.crash(usize::from(h), until, false),
             Trouble::Reboot(h) if begins => self.crash(usize::from(h), until, true),
             Trouble::Frozen(_) | Trouble::Restart(_) | Trouble::Reboot(_) => (),
+        }
+    }
+
+    /// A host that holds a lock is the one to be hit, mostly.
+    fn aim(&mut self, e: usize) {
+        let hosts = self.hosts.len() - self.plan.old_hosts;
+        let first = self.rng.usize(0..hosts);
+        let locks = self.locks.len();
+        let holder = (0..hosts)
+            .map(|i| (first + i) % hosts)
+            .find(|&h| (h * locks..(h + 1) * locks).any(|s| self.believes(s)));
+        let Some(holder) = holder.filter(|_| self.rng.u8(0..4) != 0) else {
+            return;
+        };
+        match &mut self.plan.episodes[e].what {
+            Trouble::Cut(h) | Trouble::Frozen(h) | Trouble::Restart(h) | Trouble::Reboot(h) => {
+                *h = holder as u8;
+            }
+            _ => (),
         }
     }
 

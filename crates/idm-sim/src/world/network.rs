@@ -67,6 +67,16 @@ impl World {
                 self.slots[s].set_mark = set_mark(record);
             }
         }
+        if let (DriveCommand::Mutex(MutexOp::Break, _), Ticket::Engine(_)) = (&command, ticket) {
+            if self.slots[s].cleared & (1 << d) == 0 {
+                fail!(
+                    self,
+                    "only timed-out holders are broken",
+                    format_args!("{} breaks on d{d}, where it saw a live holder", self.name(s))
+                );
+                return;
+            }
+        }
         let sent = &mut self.slots[s].sent[d];
         *sent = sent.saturating_add(1);
         // No command of unknown fate reaches its drive later than this (fault budget).
@@ -104,7 +114,8 @@ impl World {
         if self.drives[d].gone > 0 {
             return self.answer(f, Status::Unreachable, there);
         }
-        if self.flaps[h] & (1 << d) != 0 && self.rng.u8(0..3) != 0 {
+        let flaps = self.flaps[h] & (1 << d) != 0 && self.rng.u8(0..3) != 0;
+        if flaps || self.cut[h] > 0 {
             let status = if self.rng.bool() { Status::Unreachable } else { Status::Uncertain };
             return self.answer(f, status, there);
         }
@@ -231,6 +242,7 @@ impl World {
         }
         let cut_off = self.drives[d].gone > 0
             || self.drives[d].dead > 0
+            || self.cut[h] > 0
             || (self.flaps[h] & (1 << d) != 0 && self.rng.bool());
         if cut_off {
             if reply_after.is_some() {
@@ -359,7 +371,14 @@ impl World {
         trace!(self, "{} <- d{d} {}", self.name(s), ReplyText(&reply));
         let h = self.host_of(s);
         let now = self.local(h);
+        let resource = self.locks[self.lock_of(s)].resource;
         let slot = &mut self.slots[s];
+        if let Reply::Table(records) = &reply {
+            let me = self.hosts[h].id;
+            let alive =
+                records.iter().any(|r| r.resource == resource && r.host != me && r.state.is_live());
+            slot.cleared = slot.cleared & !(1 << d) | u16::from(!alive) << d;
+        }
         if definite {
             // A refused promotion may be due to others who share the lock as well as to a loss.
             let promotion = refreshes_to_exclusive && slot.mode == Some(Mode::Shared);
