@@ -234,7 +234,7 @@ struct Slot {
     /// Drives whose table, when it was last read, showed nobody alive in the way.
     cleared: u16,
     /// Another host was granted the lock in a conflicting mode while this one still has a mode.
-    usurped: bool,
+    usurped: Option<Mode>,
     /// Changes what the lock protects and means to publish that.
     dirty: bool,
     /// Had nothing to do when the request began.
@@ -771,7 +771,8 @@ impl World {
         if !self.believes(s) {
             return;
         }
-        if self.slots[s].usurped {
+        let usurper = self.slots[s].usurped;
+        if usurper.is_some_and(|u| mode.is_some_and(|m| !m.compatible(u))) {
             fail!(
                 self,
                 "never silently regained",
@@ -967,7 +968,7 @@ impl World {
         self.locks[l].refusals = 0;
         let slot = &mut self.slots[s];
         slot.lapsed = false;
-        slot.usurped = false;
+        slot.usurped = None;
         let now = self.local(self.host_of(s));
         let (mode, end) = match &self.slots[s].side {
             Side::Engine(lock) => (lock.mode(), lock.safe_until()),
@@ -1007,7 +1008,8 @@ impl World {
                 && !self.can_miss(s, other)
                 && self.slots[other].mode.is_some_and(|m| !m.compatible(target))
             {
-                self.slots[other].usurped = true;
+                let usurped = &mut self.slots[other].usurped;
+                *usurped = (*usurped).max(Some(target));
                 self.poison(other);
             }
         }
@@ -1454,7 +1456,7 @@ impl Slot {
             foreign_since: None,
             lapsed: false,
             cleared: 0,
-            usurped: false,
+            usurped: None,
             dirty: false,
             fresh: false,
             count_checked: false,

@@ -67,8 +67,10 @@ impl World {
                 self.slots[s].set_mark = set_mark(record);
             }
         }
-        if let (DriveCommand::Mutex(MutexOp::Break, _), Ticket::Engine(_)) = (&command, ticket) {
-            if self.slots[s].cleared & (1 << d) == 0 {
+        if let (DriveCommand::Mutex(MutexOp::Break, record), Ticket::Engine(_)) = (&command, ticket)
+        {
+            let ours = record.resource == self.locks[self.lock_of(s)].resource;
+            if ours && self.slots[s].cleared & (1 << d) == 0 {
                 fail!(
                     self,
                     "only timed-out holders are broken",
