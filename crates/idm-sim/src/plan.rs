@@ -150,9 +150,9 @@ pub fn log_uniform(rng: &mut Rng, most: u64) -> u64 {
     rng.u64(below / 2..below).clamp(1, most.max(1))
 }
 
-/// A time up to `most`: half of them spread evenly, half of them of any order of magnitude.
+/// A time up to `most`: mostly spread evenly, sometimes of any order of magnitude.
 pub fn some_time(rng: &mut Rng, most: u64) -> u64 {
-    if rng.bool() { rng.u64(1..=most.max(1)) } else { log_uniform(rng, most) }
+    if rng.u8(0..4) > 0 { rng.u64(1..=most.max(1)) } else { log_uniform(rng, most) }
 }
 
 fn profile(rng: &mut Rng, firmware: Firmware) -> Profile {
@@ -324,7 +324,7 @@ impl Plan {
         plan.stop_at = plan.settled_at.max(active) + rng.u64(lease / 4..lease);
         // Big worlds do less each, so that all seeds cost about the same.
         let size = (hosts * n_drives * plan.locks.len()) as u64;
-        plan.pause = (lease * size / 40).clamp(lease / 16, lease);
+        plan.pause = (lease * size / 12).clamp(lease / 4, 2 * lease);
         plan.retry = plan.pause / 2;
         plan.hold = rng.u64(lease / 100..lease + lease / 2);
         plan
