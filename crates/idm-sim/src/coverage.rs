@@ -75,6 +75,7 @@ counted! {
     ResetBeyond => "drive reset beyond the budget",
     Noticed => "loss beyond the budget noticed",
     PathFlaps => "path flaps",
+    Cut => "host cut off from all drives",
     Frozen => "host frozen",
     FrozenHolding => "host frozen while it held a lock, longer than its lease",
     Crashed => "host crashed",
@@ -102,9 +103,7 @@ pub struct Coverage {
 
 impl Default for Coverage {
     fn default() -> Coverage {
-        Coverage {
-            counts: vec![0; Count::ALL.len()],
-        }
+        Coverage { counts: vec![0; Count::ALL.len()] }
     }
 }
 

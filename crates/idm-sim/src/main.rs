@@ -120,11 +120,7 @@ fn end(report: &Report) -> ExitCode {
     for (seed, failure) in &report.failures {
         println!("seed {seed}: {failure}");
     }
-    if report.failures.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    if report.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn replay(seed: u64, campaign: &Campaign) -> ExitCode {

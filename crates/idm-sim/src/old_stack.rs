@@ -62,6 +62,7 @@ pub struct OldLock {
     timing: Timing,
     phase: Phase,
     class: Class,
+    value: Option<Value>,
     votes: Vec<Vote>,
     events: Vec<OldEvent>,
 }
@@ -81,6 +82,7 @@ impl OldLock {
             timing,
             phase: Phase::Idle,
             class: Class::Exclusive,
+            value: None,
             votes: drives
                 .map(|drive| Vote {
                     drive,
@@ -115,8 +117,9 @@ impl OldLock {
         }
     }
 
-    /// Gives the lock up.
-    pub fn release(&mut self) {
+    /// Gives the lock up, and leaves a value with its UNLOCK.
+    pub fn release(&mut self, value: Option<Value>) {
+        self.value = value;
         self.phase = Phase::Idle;
         for vote in &mut self.votes {
             vote.want = if vote.dated.is_some() || vote.sent.is_some() {
@@ -164,9 +167,16 @@ impl OldLock {
             },
             Phase::Idle => match (op, status) {
                 (MutexOp::Unlock, Status::Good) => vote.want = Want::Send(MutexOp::Destroy),
-                (MutexOp::Unlock, Status::Conflict | Status::NotFound) | (MutexOp::Destroy, _) => {
-                    vote.want = Want::Nothing
-                }
+                // What the drive does not accept is left to run out.
+                (
+                    MutexOp::Unlock,
+                    Status::Conflict
+                    | Status::NotFound
+                    | Status::WrongState
+                    | Status::Terminated
+                    | Status::Unsupported,
+                )
+                | (MutexOp::Destroy, _) => vote.want = Want::Nothing,
                 // The answer to something older than the release, or one that says nothing.
                 _ => {
                     vote.want = Want::Send(MutexOp::Unlock);
@@ -193,7 +203,7 @@ impl OldLock {
                 vote.want = Want::Nothing;
             }
         } else {
-            self.release();
+            self.release(None);
             self.events.push(OldEvent::Refused);
         }
     }
@@ -205,7 +215,7 @@ impl OldLock {
             return;
         };
         if self.safe_until().is_none_or(|end| now >= end) {
-            self.release();
+            self.release(None);
             self.events.push(OldEvent::Lost);
             return;
         }
@@ -229,13 +239,17 @@ impl OldLock {
         };
         vote.want = Want::Nothing;
         vote.sent = Some((op, now));
+        let stored = self.value.filter(|_| op == MutexOp::Unlock);
         let record = Record {
             state: State::Uninitialized,
             modified_ms: now.as_micros() / 1000,
             countdown_ms: self.timing.lease.as_millis() as u64,
             class: self.class,
-            value_update: ValueUpdate::Keep,
-            value: Value::ZERO,
+            value_update: match stored {
+                Some(_) => ValueUpdate::Store,
+                None => ValueUpdate::Keep,
+            },
+            value: stored.unwrap_or(Value::ZERO),
             resource: self.resource,
             metadata: [0; 64],
             host: self.host,
@@ -267,11 +281,7 @@ impl OldLock {
 
     /// What happened, oldest first.
     pub fn next_event(&mut self) -> Option<OldEvent> {
-        if self.events.is_empty() {
-            None
-        } else {
-            Some(self.events.remove(0))
-        }
+        if self.events.is_empty() { None } else { Some(self.events.remove(0)) }
     }
 
     /// How the lock is held.
@@ -301,9 +311,6 @@ impl OldLock {
     /// Whether nothing is left to be done.
     pub fn is_idle(&self) -> bool {
         self.phase == Phase::Idle
-            && self
-                .votes
-                .iter()
-                .all(|v| v.want == Want::Nothing && v.sent.is_none())
+            && self.votes.iter().all(|v| v.want == Want::Nothing && v.sent.is_none())
     }
 }

@@ -64,6 +64,8 @@ pub enum Trouble {
     DriveReset(u8),
     /// One path comes and goes.
     PathFlaps(u8, u8),
+    /// A host reaches no drive.
+    Cut(u8),
     /// A host stands still while its clock goes on.
     Frozen(u8),
     /// A host dies, and comes back at the end under its old name (lvmlockd was restarted).
@@ -115,6 +117,8 @@ pub struct Plan {
     pub lists: [u16; MAX_HOSTS],
     /// Whether hosts disagree about the drive list.
     pub lists_differ: bool,
+    /// A drive that has no IDM, if any.
+    pub not_idm: Option<u8>,
     /// Whether LVs are moved to other drives.
     pub moves: bool,
     /// Base delay of each path in us, by host and drive.
@@ -131,6 +135,8 @@ pub struct Plan {
     pub stop_at: u64,
     /// The most time between two requests of a caller, in us.
     pub pause: u64,
+    /// The most time between a refusal and the next request, in us.
+    pub retry: u64,
     /// The most time that a caller holds a lock before it does something else, in us.
     pub hold: u64,
     /// The most time by which a timer is late, in us.
@@ -142,6 +148,11 @@ pub fn log_uniform(rng: &mut Rng, most: u64) -> u64 {
     let bits = 64 - most.max(1).leading_zeros();
     let below = 1u64 << rng.u32(1..=bits);
     rng.u64(below / 2..below).clamp(1, most.max(1))
+}
+
+/// A time up to `most`: mostly spread evenly, sometimes of any order of magnitude.
+pub fn some_time(rng: &mut Rng, most: u64) -> u64 {
+    if rng.u8(0..4) > 0 { rng.u64(1..=most.max(1)) } else { log_uniform(rng, most) }
 }
 
 fn profile(rng: &mut Rng, firmware: Firmware) -> Profile {
@@ -165,45 +176,33 @@ fn profile(rng: &mut Rng, firmware: Firmware) -> Profile {
 fn vary(rng: &mut Rng, p: &mut Profile) {
     use profile::ValueScope;
     use profile::{DestroyByHolder, Duplicate, Held, OtherClass, SharedUnlock, SharerState};
-    p.duplicate = *rng
-        .choice(&[Duplicate::Conflict, Duplicate::Terminated])
-        .unwrap_or(&p.duplicate);
+    p.duplicate =
+        *rng.choice(&[Duplicate::Conflict, Duplicate::Terminated]).unwrap_or(&p.duplicate);
     p.expired_holder_may_relock = rng.bool();
-    p.held = *rng
-        .choice(&[Held::Conflict, Held::Conflict, Held::Busy])
-        .unwrap_or(&p.held);
-    p.sharer_state = *rng
-        .choice(&[SharerState::Locked, SharerState::MultipleLocked])
-        .unwrap_or(&p.sharer_state);
+    p.held = *rng.choice(&[Held::Conflict, Held::Conflict, Held::Busy]).unwrap_or(&p.held);
+    p.sharer_state =
+        *rng.choice(&[SharerState::Locked, SharerState::MultipleLocked]).unwrap_or(&p.sharer_state);
     p.shared_unlock = *rng
-        .choice(&[
-            SharedUnlock::RecordGone,
-            SharedUnlock::LastStays,
-            SharedUnlock::EachStays,
-        ])
+        .choice(&[SharedUnlock::RecordGone, SharedUnlock::LastStays, SharedUnlock::EachStays])
         .unwrap_or(&p.shared_unlock);
     p.value_outlives_record = rng.bool();
-    p.value_scope = *rng
-        .choice(&[ValueScope::Mutex, ValueScope::Record])
-        .unwrap_or(&p.value_scope);
+    // A drive that kept several records of an unlocked mutex, each with a value of its own, and
+    // then showed the next owner its own old one, could not carry a value at all.
+    p.value_scope = if p.shared_unlock != SharedUnlock::EachStays && rng.bool() {
+        ValueScope::Record
+    } else {
+        ValueScope::Mutex
+    };
     p.lock_stores_value = rng.bool();
     p.refresh_stores_value = rng.bool();
     p.refresh_stores_metadata = rng.bool();
     p.break_keeps_value = rng.bool();
     p.repeated_unlock_good = rng.bool();
     p.unlock_of_other_class = *rng
-        .choice(&[
-            OtherClass::Accepted,
-            OtherClass::Terminated,
-            OtherClass::CheckCondition,
-        ])
+        .choice(&[OtherClass::Accepted, OtherClass::Terminated, OtherClass::CheckCondition])
         .unwrap_or(&p.unlock_of_other_class);
     p.destroy_by_holder = *rng
-        .choice(&[
-            DestroyByHolder::Refused,
-            DestroyByHolder::WhileLive,
-            DestroyByHolder::Allowed,
-        ])
+        .choice(&[DestroyByHolder::Refused, DestroyByHolder::WhileLive, DestroyByHolder::Allowed])
         .unwrap_or(&p.destroy_by_holder);
     p.destroy_by_stranger = rng.bool();
     p.promotion_removes_expired = rng.bool();
@@ -227,20 +226,12 @@ impl Plan {
             11..=13 => 5,
             _ => rng.usize(6..=MAX_DRIVES),
         };
-        let old_hosts = if kind == Kind::Budget && rng.u8(0..8) == 0 {
-            rng.usize(1..hosts)
-        } else {
-            0
-        };
-        let lease_s = if old_hosts > 0 {
-            8
-        } else {
-            [4, 10, 20, 60][rng.usize(0..4)]
-        };
+        let old_hosts =
+            if kind == Kind::Budget && rng.u8(0..8) == 0 { rng.usize(1..hosts) } else { 0 };
+        let lease_s = if old_hosts > 0 { 8 } else { [4, 10, 20, 60][rng.usize(0..4)] };
         let timing = Timing::for_lease(Duration::from_secs(lease_s));
         let lease = lease_s * 1_000_000;
         let linger = timing.linger.as_micros() as u64;
-        let timeout = rng.u64(lease / 50..linger * 9 / 10);
 
         let clock = |rng: &mut Rng| Clock::new(rng.u64(0..1 << 40), rng.i64(-500..=500));
         let host_clocks = (0..hosts).map(|_| clock(rng)).collect();
@@ -276,12 +267,8 @@ impl Plan {
             && !lists_differ
             && n_drives > 1
             && rng.u8(0..4) == 0;
-        let n_locks = if hosts > 4 {
-            1
-        } else {
-            [1, 1, 1, 2, 3][rng.usize(0..5)]
-        };
-        let locks = (0..n_locks)
+        let n_locks = if hosts > 4 { 1 } else { [1, 1, 1, 2, 3][rng.usize(0..5)] };
+        let locks: Vec<(bool, u16)> = (0..n_locks)
             .map(|_| {
                 let keeps_value = rng.u8(0..3) != 0 && !moves;
                 let some = if keeps_value || old_hosts > 0 || lists_differ || rng.bool() {
@@ -299,6 +286,8 @@ impl Plan {
             *path = (base + log_uniform(rng, base)) as u32;
         }
 
+        // A healthy path is always quick enough for the transport.
+        let timeout = rng.u64((lease / 50).max(10 * base)..linger * 9 / 10);
         let active = rng.u64(lease..4 * lease);
         let mut plan = Plan {
             kind,
@@ -310,6 +299,7 @@ impl Plan {
             locks,
             lists,
             lists_differ,
+            not_idm: None,
             moves,
             delay,
             chances: Chances::default(),
@@ -318,22 +308,25 @@ impl Plan {
             settled_at: 0,
             stop_at: 0,
             pause: 0,
+            retry: 0,
             hold: 0,
             lateness: log_uniform(rng, lease / 200),
         };
+        // A drive without IDM counts as a member that never votes; two members would be lost to it.
+        let whole = !moves && !lists_differ && plan.locks.iter().all(|&(_, set)| set == all);
+        if !calm && whole && n_drives > 2 && rng.u8(0..15) == 0 {
+            plan.not_idm = Some(rng.u8(0..n_drives as u8));
+        }
         if !calm {
             plan.draw_faults(rng, lease, n_drives, hosts, old_hosts);
         }
-        plan.settled_at = if calm {
-            0
-        } else {
-            plan.calm_at + lease + lease / 8 + linger
-        };
+        plan.settled_at = if calm { 0 } else { plan.calm_at + lease + lease / 8 + linger };
         plan.stop_at = plan.settled_at.max(active) + rng.u64(lease / 4..lease);
         // Big worlds do less each, so that all seeds cost about the same.
         let size = (hosts * n_drives * plan.locks.len()) as u64;
-        plan.pause = (lease * size / 40).clamp(lease / 16, lease);
-        plan.hold = rng.u64(lease / 100..lease + lease / 4);
+        plan.pause = (lease * size / 12).clamp(lease / 4, 2 * lease);
+        plan.retry = plan.pause / 2;
+        plan.hold = rng.u64(lease / 100..lease + lease / 2);
         plan
     }
 
@@ -365,33 +358,36 @@ impl Plan {
                 slow: chance(rng),
             };
         }
-        let episodes = if self.kind == Kind::Nonsense {
-            0
-        } else {
-            rng.usize(0..8)
-        };
+        let episodes = if self.kind == Kind::Nonsense { 0 } else { rng.usize(0..8) };
         for _ in 0..episodes {
             let from = rng.u64(0..self.calm_at);
-            let to = (from + log_uniform(rng, lease * 3 / 2)).min(self.calm_at);
+            let to = (from + some_time(rng, 2 * lease)).min(self.calm_at);
             let drive = rng.u8(0..drives as u8);
             // The older stack's hosts are neither frozen nor killed: it would not survive it
             // by its own rules.
             let host = rng.u8(0..(hosts - old_hosts) as u8);
-            let what = match rng.u8(0..14) {
+            let what = match rng.u8(0..16) {
                 0 => Trouble::DriveGone(drive),
                 1 => Trouble::DriveDead(drive),
                 2 => Trouble::DriveSlow(drive),
                 3 => Trouble::DriveBusy(drive),
-                4 if rng.u8(0..4) == 0 => Trouble::DriveFull(drive),
+                4 if rng.bool() => Trouble::DriveFull(drive),
                 // Sets that differ survive no reset: what one host still keeps may be no majority
                 // of what the other counts.
                 4..=6 if !self.lists_differ => Trouble::DriveReset(drive),
                 4..=6 => Trouble::DriveGone(drive),
                 7 => Trouble::PathFlaps(host, drive),
-                8..=9 => Trouble::Frozen(host),
-                10..=11 => Trouble::Restart(host),
+                8..=9 => Trouble::Cut(host),
+                10..=12 => Trouble::Frozen(host),
+                13 => Trouble::Restart(host),
                 _ => Trouble::Reboot(host),
             };
+            if let Trouble::DriveFull(d) = what {
+                let limits = &mut self.drives[usize::from(d)].1.limits;
+                // Room for this world's locks, and for every host under several names.
+                limits.mutexes = self.locks.len() + rng.usize(0..10);
+                limits.hosts = rng.usize(2 * hosts..2 * hosts + 12);
+            }
             self.episodes.push(Episode { from, to, what });
         }
     }

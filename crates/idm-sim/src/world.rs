@@ -3,7 +3,7 @@
 use crate::clock::Clock;
 use crate::coverage::{Count, Coverage};
 use crate::old_stack::{OldEvent, OldLock};
-use crate::plan::{Firmware, Kind, MAX_DRIVES, Plan, Trouble, log_uniform};
+use crate::plan::{Firmware, Kind, MAX_DRIVES, MAX_HOSTS, Plan, Trouble, log_uniform, some_time};
 use core::cmp::{Ordering, Reverse};
 use core::fmt;
 use fastrand::Rng;
@@ -17,6 +17,7 @@ use idm_protocol::{
     Value, ValueUpdate,
 };
 use std::collections::BinaryHeap;
+use std::io::Write;
 
 /// Reports a violation; the detail is formatted before the world is borrowed.
 macro_rules! fail {
@@ -26,10 +27,17 @@ macro_rules! fail {
     }};
 }
 
+/// Prints a line of a trace; whoever reads it may stop reading.
+macro_rules! say {
+    ($($arg:tt)*) => {{
+        let _ = writeln!(std::io::stdout().lock(), $($arg)*);
+    }};
+}
+
 macro_rules! trace {
     ($world:expr, $($arg:tt)*) => {
         if $world.tracing {
-            println!("{:>12.6}  {}", $world.now as f64 / 1e6, format_args!($($arg)*));
+            say!("{:>12.6}  {}", $world.now as f64 / 1e6, format_args!($($arg)*));
         }
     };
 }
@@ -68,13 +76,7 @@ pub struct Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} at {:.6} s: {}",
-            self.invariant,
-            self.at as f64 / 1e6,
-            self.detail
-        )
+        write!(f, "{} at {:.6} s: {}", self.invariant, self.at as f64 / 1e6, self.detail)
     }
 }
 
@@ -129,6 +131,15 @@ impl Ord for Queued {
     }
 }
 
+/// The part of a record's metadata that says whose it is and which drives are counted.
+type SetMark = [u8; 24];
+
+fn set_mark(record: &Record) -> SetMark {
+    let mut mark = [0; 24];
+    mark.copy_from_slice(&record.metadata[..24]);
+    mark
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Ticket {
     Engine(Token),
@@ -154,8 +165,10 @@ struct Flight {
     hold_back: bool,
     /// Reported as uncertain before it was executed.
     ghost: bool,
-    /// Other hosts that were seen to hold the lock in a conflicting mode.
+    /// Other hosts that were seen to hold the lock in a conflicting mode, and those of them whose
+    /// record tells of another set of drives.
     seen: u8,
+    foreign: u8,
 }
 
 /// The lock of one host: by the real engine, or by the older stack.
@@ -205,19 +218,23 @@ struct Slot {
     /// Drives whose vote was lost in a reset, where the host cannot know it yet; and when.
     lost: u16,
     lost_at: [u64; MAX_DRIVES],
-    /// Of the present request: hosts whose conflicting record was read; hosts that a conflict came
-    /// from; drives that gave a definite answer.
+    /// Of the present request: hosts whose conflicting record was read; by drive, hosts that a
+    /// conflict came from, until the drive says something else; drives that answered.
     knows: u8,
-    conflicted: u8,
+    conflicts: [u8; MAX_DRIVES],
     met: u16,
     /// Commands of the present request, by drive.
     sent: [u16; MAX_DRIVES],
     splits: u16,
+    /// The set of drives that this host writes into its records.
+    set_mark: SetMark,
     /// Since when it is known that a host with other drives holds the lock too.
     foreign_since: Option<u64>,
     lapsed: bool,
+    /// Drives whose table, when it was last read, showed nobody alive in the way.
+    cleared: u16,
     /// Another host was granted the lock in a conflicting mode while this one still has a mode.
-    usurped: bool,
+    usurped: Option<Mode>,
     /// Changes what the lock protects and means to publish that.
     dirty: bool,
     /// Had nothing to do when the request began.
@@ -281,7 +298,8 @@ pub struct World {
     slots: Vec<Slot>,
     drives: Vec<SimDrive>,
     locks: Vec<LockInfo>,
-    flaps: [u16; 8],
+    flaps: [u16; MAX_HOSTS],
+    cut: [u8; MAX_HOSTS],
     flights: Vec<Flight>,
     free: Vec<u32>,
     commands: u64,
@@ -291,6 +309,8 @@ pub struct World {
     failure: Option<Failure>,
     tracing: bool,
     contended: bool,
+    #[cfg(feature = "broken-rules")]
+    broken: Option<idm_engine::BrokenRule>,
     /// What happened in all seeds so far.
     pub coverage: Coverage,
 }
@@ -324,12 +344,7 @@ impl fmt::Display for Set {
 }
 
 fn members_of(set: u16) -> Vec<Member> {
-    bits(set)
-        .map(|d| Member {
-            drive: DriveRef(d as u32),
-            identity: vec![b'd', d as u8],
-        })
-        .collect()
+    bits(set).map(|d| Member { drive: DriveRef(d as u32), identity: vec![b'd', d as u8] }).collect()
 }
 
 impl World {
@@ -345,7 +360,8 @@ impl World {
             slots: Vec::new(),
             drives: Vec::new(),
             locks: Vec::new(),
-            flaps: [0; 8],
+            flaps: [0; MAX_HOSTS],
+            cut: [0; MAX_HOSTS],
             flights: Vec::new(),
             free: Vec::new(),
             commands: 0,
@@ -355,6 +371,8 @@ impl World {
             failure: None,
             tracing: false,
             contended: false,
+            #[cfg(feature = "broken-rules")]
+            broken: None,
             coverage: Coverage::default(),
         }
     }
@@ -362,6 +380,12 @@ impl World {
     /// The simulation's time, in us.
     pub fn now(&self) -> u64 {
         self.now
+    }
+
+    /// Lets all engines break a rule from now on.
+    #[cfg(feature = "broken-rules")]
+    pub fn break_rule(&mut self, rule: Option<idm_engine::BrokenRule>) {
+        self.broken = rule;
     }
 
     /// Prints what happens from now on.
@@ -397,7 +421,8 @@ impl World {
         self.queue.clear();
         self.flights.clear();
         self.free.clear();
-        self.flaps = [0; 8];
+        self.flaps = [0; MAX_HOSTS];
+        self.cut = [0; MAX_HOSTS];
         self.healthy = self.plan.calm_at == 0;
         self.stopped = false;
         self.contended = false;
@@ -463,7 +488,7 @@ impl World {
             self.trace_plan(seed);
         }
         for s in 0..self.slots.len() {
-            let at = log_uniform(&mut self.rng, self.plan.pause);
+            let at = some_time(&mut self.rng, self.plan.pause);
             self.call_caller(s, at);
         }
         for i in 0..self.plan.episodes.len() {
@@ -479,14 +504,14 @@ impl World {
 
     fn trace_plan(&self, seed: u64) {
         let p = &self.plan;
-        println!(
+        say!(
             "seed {seed}: {:?}, {} hosts ({} of the older stack), {} drives",
             p.kind,
             self.hosts.len(),
             p.old_hosts,
             self.drives.len()
         );
-        println!(
+        say!(
             "  lease {:?} renew {:?} patience {:?} linger {:?}, transport gives up after {:.3} s",
             p.timing.lease,
             p.timing.renew,
@@ -496,26 +521,21 @@ impl World {
         );
         for (i, l) in self.locks.iter().enumerate() {
             let kind = if l.keeps_value { "VG lock" } else { "LV lock" };
-            println!("  lock {i}: {kind} on {}", Set(l.layout));
+            say!("  lock {i}: {kind} on {}", Set(l.layout));
         }
         if p.lists_differ {
             for h in 0..self.hosts.len() {
-                println!("  host {h} knows {}", Set(p.lists[h]));
+                say!("  host {h} knows {}", Set(p.lists[h]));
             }
         }
         for (i, d) in self.drives.iter().enumerate() {
-            println!("  d{i}: {:?}", d.drive.profile());
+            say!("  d{i}: {:?}", d.drive.profile());
         }
-        println!("  {:?}", p.chances);
+        say!("  {:?}", p.chances);
         for e in &p.episodes {
-            println!(
-                "  {:.6} - {:.6} s {:?}",
-                e.from as f64 / 1e6,
-                e.to as f64 / 1e6,
-                e.what
-            );
+            say!("  {:.6} - {:.6} s {:?}", e.from as f64 / 1e6, e.to as f64 / 1e6, e.what);
         }
-        println!(
+        say!(
             "  calm at {:.3} s, settled at {:.3} s, stop at {:.3} s",
             p.calm_at as f64 / 1e6,
             p.settled_at as f64 / 1e6,
@@ -527,28 +547,17 @@ impl World {
 
     fn push(&mut self, time: u64, what: What) {
         self.seq += 1;
-        self.queue.push(Reverse(Queued {
-            time: time.max(self.now),
-            seq: self.seq,
-            what,
-        }));
+        self.queue.push(Reverse(Queued { time: time.max(self.now), seq: self.seq, what }));
     }
 
     fn fail(&mut self, invariant: &'static str, detail: String) {
         if self.plan.kind == Kind::Nonsense
-            && !matches!(
-                invariant,
-                "command storm" | "request answered" | "release completes"
-            )
+            && !matches!(invariant, "command storm" | "request answered" | "release completes")
         {
             return;
         }
         if self.failure.is_none() {
-            let failure = Failure {
-                invariant,
-                at: self.now,
-                detail,
-            };
+            let failure = Failure { invariant, at: self.now, detail };
             trace!(self, "VIOLATION {failure}");
             self.failure = Some(failure);
         }
@@ -603,6 +612,8 @@ impl World {
             keeps_value,
             timing: self.plan.timing,
             seed: self.rng.u64(..),
+            #[cfg(feature = "broken-rules")]
+            broken: self.broken,
         }))
     }
 
@@ -675,12 +686,12 @@ impl World {
         let now = self.local(h);
         loop {
             let next = match &mut self.slots[s].side {
-                Side::Engine(lock) => lock
-                    .next_command(now)
-                    .map(|c| (Ticket::Engine(c.token), c.drive, c.command)),
-                Side::Old(lock) => lock
-                    .next_command(now)
-                    .map(|(drive, command)| (Ticket::Old, drive, command)),
+                Side::Engine(lock) => {
+                    lock.next_command(now).map(|c| (Ticket::Engine(c.token), c.drive, c.command))
+                }
+                Side::Old(lock) => {
+                    lock.next_command(now).map(|(drive, command)| (Ticket::Old, drive, command))
+                }
             };
             let Some((ticket, drive, command)) = next else {
                 break;
@@ -760,7 +771,8 @@ impl World {
         if !self.believes(s) {
             return;
         }
-        if self.slots[s].usurped {
+        let usurper = self.slots[s].usurped;
+        if usurper.is_some_and(|u| mode.is_some_and(|m| !m.compatible(u))) {
             fail!(
                 self,
                 "never silently regained",
@@ -788,15 +800,14 @@ impl World {
         let mask = !(1 << self.host_of(s));
         for other in self.slots_of_lock(self.lock_of(s)) {
             self.slots[other].knows &= mask;
-            self.slots[other].conflicted &= mask;
+            for conflict in &mut self.slots[other].conflicts {
+                *conflict &= mask;
+            }
         }
     }
 
     fn name(&self, s: usize) -> Name {
-        Name {
-            host: self.host_of(s),
-            lock: self.lock_of(s),
-        }
+        Name { host: self.host_of(s), lock: self.lock_of(s) }
     }
 
     // Hosts: events of an engine.
@@ -878,7 +889,7 @@ impl World {
                 self.coverage.add(Count::OldLost);
                 self.poison(s);
                 self.slots[s].caller = Caller::Idle;
-                let after = log_uniform(&mut self.rng, self.plan.pause);
+                let after = some_time(&mut self.rng, self.plan.pause);
                 self.call_caller(s, after);
             }
         }
@@ -895,11 +906,7 @@ impl World {
                 self.refused(s);
             }
             (Caller::Converting(mode, value), Outcome::Converted { complete }) => {
-                self.coverage.add(if complete {
-                    Count::Converted
-                } else {
-                    Count::ConvertedLater
-                });
+                self.coverage.add(if complete { Count::Converted } else { Count::ConvertedLater });
                 if let Some(value) = value {
                     self.publish(s, value);
                 }
@@ -914,8 +921,10 @@ impl World {
                         );
                     }
                 }
-                self.usurp(s);
-                self.check_grant_sets(s);
+                if mode == Mode::Exclusive {
+                    self.usurp(s);
+                    self.check_grant_sets(s);
+                }
                 self.hold_on(s);
             }
             (Caller::Converting(..), Outcome::Refused(_)) => {
@@ -943,13 +952,9 @@ impl World {
             Side::Engine(lock) => lock.mode().is_none(),
             Side::Old(lock) => lock.mode().is_none(),
         };
-        self.slots[s].caller = if lost {
-            Caller::Dropping
-        } else {
-            Caller::Holding
-        };
+        self.slots[s].caller = if lost { Caller::Dropping } else { Caller::Holding };
         let most = if self.stopped { 1000 } else { self.plan.hold };
-        let after = log_uniform(&mut self.rng, most);
+        let after = some_time(&mut self.rng, most);
         self.call_caller(s, after);
     }
 
@@ -963,7 +968,7 @@ impl World {
         self.locks[l].refusals = 0;
         let slot = &mut self.slots[s];
         slot.lapsed = false;
-        slot.usurped = false;
+        slot.usurped = None;
         let now = self.local(self.host_of(s));
         let (mode, end) = match &self.slots[s].side {
             Side::Engine(lock) => (lock.mode(), lock.safe_until()),
@@ -974,10 +979,7 @@ impl World {
             fail!(
                 self,
                 "a grant is good when it is told",
-                format_args!(
-                    "{}: mode {mode:?}, safe until {end:?}, now {now:?}",
-                    self.name(s)
-                ),
+                format_args!("{}: mode {mode:?}, safe until {end:?}, now {now:?}", self.name(s)),
             );
         }
         if self.votes(s) < count(self.slots[s].members) {
@@ -985,22 +987,13 @@ impl World {
         }
         self.usurp(s);
         self.check_grant_sets(s);
-        match value {
-            Some(value) => self.check_value(s, value),
-            None => {
-                // An older host changes what the lock protects and destroys the value.
-                if self.slots[s].target == Mode::Exclusive {
-                    self.locks[l].issued += 1;
-                    self.locks[l].poison = self.locks[l].issued;
-                }
-            }
+        if let Some(value) = value {
+            self.check_value(s, value);
         }
-        self.slots[s].dirty = self.slots[s].target == Mode::Exclusive
-            && self.locks[l].keeps_value
-            && value.is_some()
-            && self.rng.bool();
+        self.slots[s].dirty =
+            self.slots[s].target == Mode::Exclusive && self.locks[l].keeps_value && self.rng.bool();
         self.hold_on(s);
-        if self.slots[s].lone {
+        if core::mem::take(&mut self.slots[s].lone) {
             self.coverage.add(Count::LoneAcquire);
         }
     }
@@ -1012,11 +1005,11 @@ impl World {
         for other in self.slots_of_lock(self.lock_of(s)) {
             if other != s
                 && !self.believes(other)
-                && self.slots[other]
-                    .mode
-                    .is_some_and(|m| !m.compatible(target))
+                && !self.can_miss(s, other)
+                && self.slots[other].mode.is_some_and(|m| !m.compatible(target))
             {
-                self.slots[other].usurped = true;
+                let usurped = &mut self.slots[other].usurped;
+                *usurped = (*usurped).max(Some(target));
                 self.poison(other);
             }
         }
@@ -1062,11 +1055,7 @@ impl World {
                 format_args!("{} read {}", self.name(s), value.get()),
             );
         } else if value == Value::ZERO {
-            fail!(
-                self,
-                "\"never written\" is not a known value",
-                format_args!("{}", self.name(s))
-            );
+            fail!(self, "\"never written\" is not a known value", format_args!("{}", self.name(s)));
         } else if value.get() < floor {
             fail!(
                 self,
@@ -1084,11 +1073,7 @@ impl World {
     fn refused(&mut self, s: usize) {
         let l = self.lock_of(s);
         self.touch(s);
-        self.slots[s].caller = if self.stopped {
-            Caller::Finished
-        } else {
-            Caller::Idle
-        };
+        self.slots[s].caller = if self.stopped { Caller::Finished } else { Caller::Idle };
         if self.slots[s].lone {
             fail!(
                 self,
@@ -1100,11 +1085,7 @@ impl World {
         let nobody = self.slots_of_lock(l).all(|o| self.slots[o].mode.is_none());
         let settled = self.settled() && self.slots[s].started >= self.plan.settled_at;
         let lock = &mut self.locks[l];
-        lock.refusals = if nobody && settled {
-            lock.refusals + 1
-        } else {
-            0
-        };
+        lock.refusals = if nobody && settled { lock.refusals + 1 } else { 0 };
         if lock.refusals > 25 {
             fail!(
                 self,
@@ -1112,7 +1093,7 @@ impl World {
                 format_args!("lock {l} is free, and 25 requests in a row were refused"),
             );
         }
-        let after = log_uniform(&mut self.rng, self.plan.pause.min(1_000_000));
+        let after = some_time(&mut self.rng, self.plan.retry);
         self.call_caller(s, after);
     }
 
@@ -1124,9 +1105,7 @@ impl World {
         let slot = &self.slots[s];
         // By hosts that had held it for a while and went on to hold it.
         let still = self.locks[l].touched_at + longest < slot.started
-            && self
-                .slots_of_lock(l)
-                .all(|o| o == s || self.slots[o].caller != Caller::Acquiring);
+            && self.slots_of_lock(l).all(|o| o == s || self.slots[o].caller != Caller::Acquiring);
         if !quiet || !still || !matches!(refusal, Refusal::Held(_)) || !slot.fresh {
             return;
         }
@@ -1136,17 +1115,16 @@ impl World {
             .map(|d| u64::from(self.plan.delay[h][d]))
             .max()
             .unwrap_or(0);
-        // A round trip is at most twice a path's base delay each way.
-        let trips = 3 * 4 * slowest + 2 * self.plan.lateness;
+        // A round trip is at most twice a path's base delay each way. Where sharers are not
+        // admitted, that takes one more to be told from a holder that has just become one.
+        let solitary = self.drives.iter().any(|d| !d.drive.profile().sharers_admitted);
+        let trips = if solitary { 4 } else { 3 };
+        let trips = trips * 4 * slowest + 2 * self.plan.lateness;
         if self.now - self.slots[s].started > trips && self.slots[s].splits == 0 {
             fail!(
                 self,
                 "refused within three round trips",
-                format_args!(
-                    "{} took {} us",
-                    self.name(s),
-                    self.now - self.slots[s].started
-                ),
+                format_args!("{} took {} us", self.name(s), self.now - self.slots[s].started),
             );
         }
         self.check_count(s);
@@ -1214,11 +1192,7 @@ impl World {
         if core::mem::take(&mut self.slots[s].count_checked) {
             self.check_count(s);
         }
-        let mode = if self.rng.u8(0..8) < 5 {
-            Mode::Exclusive
-        } else {
-            Mode::Shared
-        };
+        let mode = if self.rng.u8(0..8) < 5 { Mode::Exclusive } else { Mode::Shared };
         let others = self
             .slots_of_lock(l)
             .any(|o| o != s && matches!(self.slots[o].caller, Caller::Acquiring | Caller::Holding));
@@ -1303,11 +1277,7 @@ impl World {
         fail!(
             self,
             "request answered",
-            format_args!(
-                "{}: {:?} for longer than its patience",
-                self.name(s),
-                slot.caller
-            ),
+            format_args!("{}: {:?} for longer than its patience", self.name(s), slot.caller),
         );
     }
 
@@ -1431,7 +1401,7 @@ impl World {
                 }
             }
             Side::Old(lock) => {
-                lock.release();
+                lock.release(value);
                 self.slots[s].caller = Caller::Idle;
             }
         }
@@ -1447,12 +1417,8 @@ impl World {
         if let Some(value) = value {
             self.publish(s, value);
         }
-        let pause = if self.settled() {
-            self.plan.pause / 4
-        } else {
-            self.plan.pause
-        };
-        let after = log_uniform(&mut self.rng, pause);
+        let pause = if self.settled() { self.plan.pause / 4 } else { self.plan.pause };
+        let after = some_time(&mut self.rng, pause);
         self.call_caller(s, after);
     }
 }
@@ -1482,13 +1448,15 @@ impl Slot {
             lost: 0,
             lost_at: [0; MAX_DRIVES],
             knows: 0,
-            conflicted: 0,
+            conflicts: [0; MAX_DRIVES],
             met: 0,
             sent: [0; MAX_DRIVES],
             splits: 0,
+            set_mark: [0; 24],
             foreign_since: None,
             lapsed: false,
-            usurped: false,
+            cleared: 0,
+            usurped: None,
             dirty: false,
             fresh: false,
             count_checked: false,
@@ -1498,7 +1466,7 @@ impl Slot {
 
     fn begin_request(&mut self) {
         self.knows = 0;
-        self.conflicted = 0;
+        self.conflicts = [0; MAX_DRIVES];
         self.met = 0;
         self.sent = [0; MAX_DRIVES];
         self.splits = 0;
@@ -1508,9 +1476,7 @@ impl Slot {
 fn host_id(host: usize, life: u8) -> HostId {
     HostId::new(
         [host as u8 * 16 + life + 1; 16],
-        [
-            "alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel",
-        ][host % 8],
+        ["alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel"][host % 8],
     )
 }
 

@@ -16,9 +16,7 @@ impl World {
     }
 
     pub(super) fn votes(&self, s: usize) -> usize {
-        bits(self.slots[s].members)
-            .filter(|&d| self.has_vote(s, d))
-            .count()
+        bits(self.slots[s].members).filter(|&d| self.has_vote(s, d)).count()
     }
 
     /// Votes that a reset has taken, where the host still counts them and cannot know better.
@@ -96,7 +94,7 @@ impl World {
     }
 
     /// Whether a keep-quorum of one set and a majority of the other can be without a common drive.
-    fn can_miss(&self, a: usize, b: usize) -> bool {
+    pub(super) fn can_miss(&self, a: usize, b: usize) -> bool {
         let (x, y) = (self.slots[a].members, self.slots[b].members);
         let kept = |x: u16, y: u16| keep_quorum(count(x)) + majority(count(y));
         x != y && kept(x, y).min(kept(y, x)) <= count(x | y)
@@ -149,18 +147,19 @@ impl World {
         );
     }
 
-    /// A host got the lock while another one, which counts other drives, has it. That can be
-    /// excused only where it could not see the other.
+    /// A host got the lock. It must have heeded every conflict with a host that counts other
+    /// drives, and where such a host has the lock now, that can be excused only where it could
+    /// not be seen.
     pub(super) fn check_grant_sets(&mut self, s: usize) {
+        if self.plan.kind != Kind::Budget || self.is_old(self.host_of(s)) {
+            return;
+        }
+        let conflicts = self.slots[s].conflicts.iter().fold(0, |all, c| all | c);
         for other in self.slots_of_lock(self.lock_of(s)) {
-            let conflicting = self.slots[other]
-                .mode
-                .is_some_and(|m| !m.compatible(self.slots[s].target));
-            if other == s || !conflicting || !self.believes(other) || !self.can_miss(s, other) {
+            if other == s {
                 continue;
             }
-            let slot = &self.slots[s];
-            if slot.conflicted & (1 << self.host_of(other)) != 0 {
+            if conflicts & (1 << self.host_of(other)) != 0 {
                 fail!(
                     self,
                     "a conflict with another set is heeded",
@@ -168,6 +167,12 @@ impl World {
                 );
                 return;
             }
+            let conflicting =
+                self.slots[other].mode.is_some_and(|m| !m.compatible(self.slots[s].target));
+            if !conflicting || !self.believes(other) || !self.can_miss(s, other) {
+                continue;
+            }
+            let slot = &self.slots[s];
             let group = count(slot.members | slot.witnesses);
             if slot.witnesses != 0 && count(slot.met) < majority(group) {
                 fail!(

@@ -4,6 +4,9 @@ use super::*;
 
 impl World {
     pub(super) fn trouble(&mut self, e: usize, begins: bool) {
+        if begins {
+            self.aim(e);
+        }
         let what = self.plan.episodes[e].what;
         let until = self.plan.episodes[e].to;
         trace!(self, "{} {what:?}", if begins { "begins" } else { "ends" });
@@ -46,15 +49,38 @@ impl World {
             }
             Trouble::PathFlaps(h, d) => {
                 self.count_beginning(begins, Count::PathFlaps);
-                self.flaps[usize::from(h)] ^= 1 << d;
+                self.flaps[usize::from(h)] |= 1 << d;
                 if !begins {
                     self.flaps[usize::from(h)] &= !(1 << d);
                 }
+            }
+            Trouble::Cut(h) => {
+                self.count_beginning(begins, Count::Cut);
+                step(&mut self.cut[usize::from(h)]);
             }
             Trouble::Frozen(h) if begins => self.freeze(usize::from(h), until),
             Trouble::Restart(h) if begins => self.crash(usize::from(h), until, false),
             Trouble::Reboot(h) if begins => self.crash(usize::from(h), until, true),
             Trouble::Frozen(_) | Trouble::Restart(_) | Trouble::Reboot(_) => (),
+        }
+    }
+
+    /// A host that holds a lock is the one to be hit, mostly.
+    fn aim(&mut self, e: usize) {
+        let hosts = self.hosts.len() - self.plan.old_hosts;
+        let first = self.rng.usize(0..hosts);
+        let locks = self.locks.len();
+        let holder = (0..hosts)
+            .map(|i| (first + i) % hosts)
+            .find(|&h| (h * locks..(h + 1) * locks).any(|s| self.believes(s)));
+        let Some(holder) = holder.filter(|_| self.rng.u8(0..4) != 0) else {
+            return;
+        };
+        match &mut self.plan.episodes[e].what {
+            Trouble::Cut(h) | Trouble::Frozen(h) | Trouble::Restart(h) | Trouble::Reboot(h) => {
+                *h = holder as u8;
+            }
+            _ => (),
         }
     }
 
@@ -105,19 +131,14 @@ impl World {
         if !busy || slot.members & (1 << d) == 0 || !self.has_record(s, d) {
             return false;
         }
-        let others = bits(slot.members)
-            .filter(|&o| o != d && self.has_record(s, o))
-            .count();
+        let others = bits(slot.members).filter(|&o| o != d && self.has_record(s, o)).count();
         others < keep_quorum(count(slot.members))
     }
 
     fn has_record(&self, s: usize, d: usize) -> bool {
         let resource = &self.locks[self.lock_of(s)].resource;
         let id = self.hosts[self.host_of(s)].id;
-        self.drives[d]
-            .drive
-            .live_holders(self.drive_now(d), resource)
-            .any(|(host, _)| host == id)
+        self.drives[d].drive.live_holders(self.drive_now(d), resource).any(|(host, _)| host == id)
     }
 
     /// Fills a drive's table with mutexes of strangers: unlocked, live and timed out ones.
@@ -231,16 +252,8 @@ impl World {
             self.push(self.now + after, What::Return(h as u8, renamed));
             return;
         }
-        trace!(
-            self,
-            "host {h} is back{}",
-            if renamed { " under a new name" } else { "" }
-        );
-        self.coverage.add(if renamed {
-            Count::Rebooted
-        } else {
-            Count::Restarted
-        });
+        trace!(self, "host {h} is back{}", if renamed { " under a new name" } else { "" });
+        self.coverage.add(if renamed { Count::Rebooted } else { Count::Restarted });
         self.hosts[h].alive = true;
         if renamed {
             self.hosts[h].lives += 1;
@@ -250,7 +263,7 @@ impl World {
             let s = h * self.locks.len() + l;
             let side = self.new_side(h, l);
             self.slots[s].side = side;
-            let after = log_uniform(&mut self.rng, self.plan.pause);
+            let after = some_time(&mut self.rng, self.plan.pause);
             self.call_caller(s, after);
         }
     }

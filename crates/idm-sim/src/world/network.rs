@@ -62,6 +62,23 @@ impl World {
             );
             return;
         }
+        if let DriveCommand::Mutex(_, record) = &command {
+            if record.resource == self.locks[self.lock_of(s)].resource {
+                self.slots[s].set_mark = set_mark(record);
+            }
+        }
+        if let (DriveCommand::Mutex(MutexOp::Break, record), Ticket::Engine(_)) = (&command, ticket)
+        {
+            let ours = record.resource == self.locks[self.lock_of(s)].resource;
+            if ours && self.slots[s].cleared & (1 << d) == 0 {
+                fail!(
+                    self,
+                    "only timed-out holders are broken",
+                    format_args!("{} breaks on d{d}, where it saw a live holder", self.name(s))
+                );
+                return;
+            }
+        }
         let sent = &mut self.slots[s].sent[d];
         *sent = sent.saturating_add(1);
         // No command of unknown fate reaches its drive later than this (fault budget).
@@ -88,24 +105,20 @@ impl World {
             hold_back: self.rng.u8(0..4) == 0,
             ghost: false,
             seen: 0,
+            foreign: 0,
         };
-        trace!(
-            self,
-            "{} -> d{d} {}",
-            self.name(s),
-            CommandText(&flight.command)
-        );
+        trace!(self, "{} -> d{d} {}", self.name(s), CommandText(&flight.command));
         let f = self.insert(flight);
 
+        if self.plan.not_idm == Some(d as u8) {
+            return self.answer(f, Status::Unsupported, there + back);
+        }
         if self.drives[d].gone > 0 {
             return self.answer(f, Status::Unreachable, there);
         }
-        if self.flaps[h] & (1 << d) != 0 && self.rng.u8(0..3) != 0 {
-            let status = if self.rng.bool() {
-                Status::Unreachable
-            } else {
-                Status::Uncertain
-            };
+        let flaps = self.flaps[h] & (1 << d) != 0 && self.rng.u8(0..3) != 0;
+        if flaps || self.cut[h] > 0 {
+            let status = if self.rng.bool() { Status::Unreachable } else { Status::Uncertain };
             return self.answer(f, status, there);
         }
         let mut fate = self.fate();
@@ -168,11 +181,7 @@ impl World {
     /// When a command whose answer does not come is given up: mostly when the transport's time is
     /// over, sometimes early, as an abort does.
     fn give_up_after(&mut self) -> u64 {
-        if self.rng.bool() {
-            self.plan.timeout
-        } else {
-            self.rng.u64(1..self.plan.timeout)
-        }
+        if self.rng.bool() { self.plan.timeout } else { self.rng.u64(1..self.plan.timeout) }
     }
 
     /// The ordinary course: there and back again, if it is quick enough.
@@ -235,6 +244,7 @@ impl World {
         }
         let cut_off = self.drives[d].gone > 0
             || self.drives[d].dead > 0
+            || self.cut[h] > 0
             || (self.flaps[h] & (1 << d) != 0 && self.rng.bool());
         if cut_off {
             if reply_after.is_some() {
@@ -254,10 +264,7 @@ impl World {
 
     /// The drive executes a command.
     fn perform(&mut self, f: usize) {
-        let (s, d) = (
-            usize::from(self.flights[f].slot),
-            usize::from(self.flights[f].drive),
-        );
+        let (s, d) = (usize::from(self.flights[f].slot), usize::from(self.flights[f].drive));
         let now = self.drive_now(d);
         let mut reply = self.drives[d].drive.perform(now, &self.flights[f].command);
         self.flights[f].executed = self.now;
@@ -277,7 +284,7 @@ impl World {
                 ""
             }
         );
-        self.flights[f].seen = self.conflicting_at(s, d);
+        (self.flights[f].seen, self.flights[f].foreign) = self.conflicting_at(s, d);
         if self.plan.kind == Kind::Nonsense && !self.calm() && self.rng.u8(0..3) == 0 {
             self.coverage.add(Count::Nonsense);
             reply = self.nonsense(s);
@@ -297,10 +304,10 @@ impl World {
 
     /// Other hosts that hold this slot's lock on the drive in a mode that conflicts with the one
     /// that it wants or has.
-    fn conflicting_at(&self, s: usize, d: usize) -> u8 {
+    fn conflicting_at(&self, s: usize, d: usize) -> (u8, u8) {
         let resource = &self.locks[self.lock_of(s)].resource;
         let now = self.drive_now(d);
-        let mut seen = 0;
+        let (mut seen, mut foreign) = (0, 0);
         for (id, mode) in self.drives[d].drive.live_holders(now, resource) {
             if mode.compatible(self.slots[s].target) {
                 continue;
@@ -308,10 +315,15 @@ impl World {
             for (h, host) in self.hosts.iter().enumerate() {
                 if host.id == id && h != self.host_of(s) {
                     seen |= 1 << h;
+                    let record = self.drives[d].drive.record(now, resource, &id);
+                    let ours = Some(self.slots[s].set_mark);
+                    if record.map(|r| set_mark(&r)) != ours {
+                        foreign |= 1 << h;
+                    }
                 }
             }
         }
-        seen
+        (seen, foreign)
     }
 
     pub(super) fn reply(&mut self, f: usize) {
@@ -344,9 +356,14 @@ impl World {
             return;
         };
         flight.reply = Some(Reply::Status(Status::Uncertain));
-        let (ticket, seen, executed, sent) =
-            (flight.ticket, flight.seen, flight.executed, flight.sent);
-        let is_mutex = matches!(flight.command, DriveCommand::Mutex(..));
+        let (ticket, executed, sent) = (flight.ticket, flight.executed, flight.sent);
+        let (seen, foreign) = (flight.seen, flight.foreign);
+        let takes = matches!(
+            flight.command,
+            DriveCommand::Mutex(MutexOp::Trylock | MutexOp::Break | MutexOp::Refresh, _)
+        );
+        let refreshes_to_exclusive = matches!(&flight.command,
+            DriveCommand::Mutex(MutexOp::Refresh, r) if r.class.mode() == Mode::Exclusive);
         let definite = !matches!(
             reply,
             Reply::Status(
@@ -356,17 +373,32 @@ impl World {
         trace!(self, "{} <- d{d} {}", self.name(s), ReplyText(&reply));
         let h = self.host_of(s);
         let now = self.local(h);
+        let resource = self.locks[self.lock_of(s)].resource;
         let slot = &mut self.slots[s];
+        if let Reply::Table(records) = &reply {
+            let me = self.hosts[h].id;
+            let alive =
+                records.iter().any(|r| r.resource == resource && r.host != me && r.state.is_live());
+            slot.cleared = slot.cleared & !(1 << d) | u16::from(!alive) << d;
+        }
         if definite {
-            if executed > slot.lost_at[d] {
+            // A refused promotion may be due to others who share the lock as well as to a loss.
+            let promotion = refreshes_to_exclusive && slot.mode == Some(Mode::Shared);
+            let conflict = reply == Reply::Status(Status::Conflict);
+            if executed > slot.lost_at[d] && !(promotion && conflict) {
                 slot.lost &= !(1 << d);
             }
             if sent >= slot.started {
                 slot.met |= 1 << d;
-                if is_mutex && reply == Reply::Status(Status::Conflict) {
-                    slot.conflicted |= seen;
-                } else if matches!(reply, Reply::Table(_)) {
-                    slot.knows |= seen;
+                match reply {
+                    Reply::Status(Status::Conflict) if takes => slot.conflicts[d] = foreign,
+                    Reply::Status(Status::Terminated) if promotion => slot.conflicts[d] = foreign,
+                    Reply::Table(_) => {
+                        slot.conflicts[d] = foreign;
+                        slot.knows |= seen;
+                    }
+                    Reply::Status(Status::Good) => slot.conflicts[d] = 0,
+                    Reply::Status(_) => (),
                 }
             }
         }

@@ -1,0 +1,73 @@
+//! Every safety rule of the engine, broken, is caught by the simulator. A rule whose removal nobody
+//! notices is a hole in the simulator.
+#![cfg(feature = "broken-rules")]
+
+use idm_engine::BrokenRule;
+use idm_sim::campaign::run_seed;
+use idm_sim::plan::{Firmware, Kind};
+use idm_sim::world::World;
+
+/// Seeds within which a broken rule must be caught.
+const SEEDS: u64 = 10_000;
+
+/// Two hosts hold the lock, or one holds it on too few drives to keep others out.
+const EXCLUSION: &[&str] = &["mutual exclusion", "a belief stands on a keep-quorum"];
+/// A host overlooks one that counts other drives.
+const OTHER_SETS: &[&str] = &[
+    "mutual exclusion",
+    "a conflict with another set is heeded",
+    "a grant of an LV lock is confirmed",
+];
+/// A live holder is broken. The drive model refuses that, as firmware may or may not do.
+const BREAKING: &[&str] = &["only timed-out holders are broken"];
+/// A lost lock comes back as if nothing had happened.
+const CONTINUITY: &[&str] = &["mutual exclusion", "never silently regained"];
+/// An old value passes for the present one.
+const VALUES: &[&str] = &["a known value is current"];
+
+/// Runs seeds until one fails by one of the invariants that the rule is there for.
+fn is_caught(rule: BrokenRule, by: &[&str]) {
+    let mut world = World::new();
+    world.break_rule(Some(rule));
+    let caught = (0..SEEDS).find_map(|seed| {
+        let failure = run_seed(&mut world, seed, Kind::Budget, Firmware::Any).err()?;
+        by.contains(&failure.invariant).then_some((seed, failure))
+    });
+    match caught {
+        Some((seed, failure)) => println!("{rule:?} is caught by seed {seed}: {failure}"),
+        None => panic!("nobody notices in {SEEDS} seeds that {rule:?} is broken"),
+    }
+}
+
+#[test]
+fn the_rules_unbroken_hold() {
+    let mut world = World::new();
+    for seed in 0..1000 {
+        assert_eq!(
+            run_seed(&mut world, seed, Kind::Budget, Firmware::Any).err(),
+            None,
+            "seed {seed}"
+        );
+    }
+}
+
+macro_rules! caught {
+    ($($name:ident: $rule:ident by $by:ident,)*) => {
+        $(#[test] fn $name() { is_caught(BrokenRule::$rule, $by); })*
+    };
+}
+
+caught! {
+    acquire_quorum: AcquireQuorum by EXCLUSION,
+    keep_quorum: KeepQuorum by EXCLUSION,
+    lease_from_reply: LeaseFromReply by EXCLUSION,
+    fingerprint: Fingerprint by OTHER_SETS,
+    confirm_by_reading: ConfirmByReading by OTHER_SETS,
+    break_only_timed_out: BreakOnlyTimedOut by BREAKING,
+    release_order: ReleaseOrder by EXCLUSION,
+    demote_order: DemoteOrder by EXCLUSION,
+    retake_only_while_safe: RetakeOnlyWhileSafe by CONTINUITY,
+    value_quorum: ValueQuorum by VALUES,
+    value_after_break: ValueAfterBreak by VALUES,
+    value_beside_sharers: ValueBesideSharers by VALUES,
+}
