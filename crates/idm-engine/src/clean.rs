@@ -90,9 +90,13 @@ impl Seat {
 
     /// Plans the next command, or ends the task. Also called when the time has run out.
     pub(crate) fn plan_clean(&mut self, at: Instant) {
-        let Task::Clean(clean) = &self.task else {
-            return;
-        };
+        let Task::Clean(clean) = &mut self.task else { return };
+        if self.stray_until > at {
+            // A TRYLOCK of ours may still arrive, after others have had the lock: what we stored
+            // behind it could overwrite something newer. Zero is safe. And what was unlocked
+            // before has its value already.
+            clean.store = clean.store.filter(|_| self.hold != Hold::None).map(|_| Value::ZERO);
+        }
         let over = at >= clean.until || clean.refusals >= REFUSALS;
         let mode = match self.hold {
             Hold::Held { mode, .. } if clean.refusals == 0 => mode,
