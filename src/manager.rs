@@ -7,7 +7,7 @@ use crate::config::{Config, DEFAULT_FILE};
 use crate::error::Error;
 use crate::lockspace::{Held, Lockspace};
 use crate::runtime::drives::{Drives, Members};
-use crate::runtime::{Answer, LockSpec, Runtime, Settings, clock, host_id};
+use crate::runtime::{Answer, LockSpec, Role, Runtime, Settings, clock, host_id};
 use crate::topology::Topology;
 use crate::transport;
 use core::time::Duration;
@@ -378,10 +378,25 @@ impl Manager {
             running.runtime.release(held.spec);
             return Err(Error::NoLockspace);
         }
+        if matches!(resource, Resource::Vg) && mode == Mode::Exclusive {
+            self.spread_lv_locks(&running, &lockspace)?;
+        }
         match resource {
             Resource::Lv { .. } => Ok(ValBlk::default()),
             Resource::Global | Resource::Vg => Ok(lockspace.value(id, |value| value.read(read))),
         }
+    }
+
+    /// Puts the LV locks that this host holds on all of the VG's drives. Whoever has the VG's lock
+    /// may move its LVs to other drives, where a host that locks them next must meet us.
+    fn spread_lv_locks(&self, running: &Running, lockspace: &Arc<Lockspace>) -> Result<(), Error> {
+        let members = running.drives_of(&lockspace.paths())?.members;
+        for held in self.state().resources.values() {
+            if held.spec.role == Role::Lv && Arc::ptr_eq(&held.lockspace, lockspace) {
+                running.runtime.spread(held.spec.resource, members.clone());
+            }
+        }
+        Ok(())
     }
 
     /// Whether a resource holds the lock that it asks for, now in the mode that it asks for.
@@ -434,6 +449,9 @@ impl Manager {
             other => return Err(running.refused(&held.spec, other)),
         }
         log::debug!("{}: now held {mode}", held.spec.label);
+        if promotes && held.spec.role == Role::Vg {
+            self.spread_lv_locks(&running, &held.lockspace)?;
+        }
         if let Some(held) = self.state().resources.get_mut(&key) {
             held.mode = mode;
         }

@@ -531,6 +531,25 @@ fn an_lv_lock_is_seen_from_all_of_the_vgs_drives() {
 }
 
 #[test]
+fn an_lv_that_is_moved_is_met_on_its_new_drive_even_if_the_old_one_is_gone() {
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, LONG), bench.started(2, LONG));
+    let on = |pv: &str| match lv(1) {
+        Resource::Lv { uuid, .. } => Resource::Lv { uuid, pvs: vec![pv.to_owned()] },
+        other => other,
+    };
+    a.lock(1, on("/dev/d0"), Exclusive).unwrap();
+    // Moving the LV takes the VG's lock first.
+    a.lock(2, Resource::Vg, Exclusive).unwrap();
+    let is_lv_lock = |line: &str| line.contains("lv ") && line.contains(" ex ");
+    let spread = || bench.control("table d2").lines().any(is_lv_lock);
+    eventually(LONG, "the LV's lock on the other drives", spread);
+    a.manager.unlock(ResourceKey(2), 0, 0);
+    bench.control("power d0 off");
+    is_held(b.lock(1, on("/dev/d2"), Exclusive));
+}
+
+#[test]
 fn what_only_adopts_finds_nothing() {
     let bench = Bench::new(1);
     let host = bench.host(1, LONG);

@@ -1,8 +1,8 @@
 //! The drives that this process knows, each with its queue and its workers.
 
 use super::{clock, thread};
-use crate::topology::{Topology, TopologyError};
-use crate::transport::{Connect, DrivePath, NoPath};
+use crate::topology::{Located, Target, Topology, TopologyError};
+use crate::transport::{Connect, DrivePath};
 use core::time::Duration;
 use idm_engine::{DriveRef, Instant, Member};
 use idm_protocol::{DriveCommand, MutexOp, Reply, Status};
@@ -13,6 +13,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Commands of one drive that are in the kernel at the same time.
 const MOST_WORKERS: usize = 4;
+/// Ways to one drive that are kept.
+const MOST_WAYS: usize = 32;
 /// How long a worker without work waits before it ends.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -32,20 +34,29 @@ struct Known {
     complaints: HashMap<String, String>,
 }
 
-struct Drive {
+/// One drive.
+pub(super) struct Drive {
     reference: DriveRef,
     identity: String,
-    /// How it was last named, and the way that was made for that.
-    way: Mutex<Way>,
+    access: Mutex<Access>,
     queue: Mutex<Queue>,
     work: Condvar,
 }
 
-struct Way {
+/// How a drive is reached, and what was last said of it.
+struct Access {
     name: String,
-    located: Option<crate::topology::Located>,
-    path: Arc<dyn DrivePath>,
+    /// All that were named, and the one that is used: it worked last.
+    ways: Vec<Way>,
+    used: usize,
+    answers: bool,
     no_idm: bool,
+}
+
+#[derive(Clone)]
+struct Way {
+    target: Target,
+    path: Arc<dyn DrivePath>,
 }
 
 #[derive(Default)]
@@ -146,13 +157,7 @@ impl Drives {
                 }
                 let drive = known.drive(&located.identity);
                 known.by_path.insert(path.to_owned(), drive.reference);
-                let mut way = locked(&drive.way);
-                if way.located.as_ref() != Some(&located) {
-                    way.path = (self.connect)(&located);
-                    way.name = format!("{path} ({})", located.identity);
-                    way.located = Some(located);
-                }
-                drop(way);
+                drive.add_way(path, &located, &self.connect);
                 (drive, Ok(()))
             }
             Err(error) => {
@@ -172,13 +177,13 @@ impl Drives {
 
     /// The drive's name for messages: its path and identity.
     pub fn name(&self, drive: DriveRef) -> String {
-        self.get(drive).map_or_else(String::new, |drive| locked(&drive.way).name.clone())
+        self.get(drive).map_or_else(String::new, |drive| locked(&drive.access).name.clone())
     }
 
     /// Takes note that a drive has no IDM. `true` the first time.
     pub fn note_no_idm(&self, drive: DriveRef) -> bool {
         self.get(drive)
-            .is_some_and(|drive| !core::mem::replace(&mut locked(&drive.way).no_idm, true))
+            .is_some_and(|drive| !core::mem::replace(&mut locked(&drive.access).no_idm, true))
     }
 
     /// Queues a command. Never blocks; `done` is called exactly once, also where there is no such
@@ -223,18 +228,7 @@ impl Known {
             Entry::Vacant(slot) => {
                 let reference = DriveRef(self.all.len() as u32);
                 slot.insert(reference);
-                let drive = Arc::new(Drive {
-                    reference,
-                    identity: identity.to_owned(),
-                    way: Mutex::new(Way {
-                        name: identity.to_owned(),
-                        located: None,
-                        path: Arc::new(NoPath),
-                        no_idm: false,
-                    }),
-                    queue: Mutex::default(),
-                    work: Condvar::new(),
-                });
+                let drive = Arc::new(Drive::new(reference, identity.to_owned()));
                 self.all.push(drive.clone());
                 drive
             }
@@ -251,7 +245,82 @@ impl Known {
     }
 }
 
+impl Access {
+    /// Takes note of a way. Old ways stay: what they lead to is checked when they are used.
+    fn add(&mut self, name: &str, located: &Located, connect: &Connect) {
+        if self.ways.iter().any(|way| way.target == located.target) {
+            return;
+        }
+        if self.ways.len() == MOST_WAYS {
+            self.ways.remove(0);
+        }
+        let path = connect(located);
+        self.ways.push(Way { target: located.target.clone(), path });
+        // The newest is the likeliest to be there.
+        self.used = self.ways.len() - 1;
+        self.name = format!("{name} ({})", located.identity);
+    }
+
+    /// Says once that a drive does not answer, and once that it does again.
+    fn note(&mut self, reply: &Reply) {
+        let silent = matches!(reply, Reply::Status(Status::Unreachable | Status::Uncertain));
+        if self.answers == silent && !self.ways.is_empty() {
+            self.answers = !silent;
+            if silent {
+                log::warn!("drive {} does not answer", self.name);
+            } else {
+                log::warn!("drive {} answers again", self.name);
+            }
+        }
+    }
+}
+
 impl Drive {
+    /// A drive that no way leads to yet: it counts, and never answers.
+    pub(super) fn new(reference: DriveRef, identity: String) -> Drive {
+        let access = Access {
+            name: identity.clone(),
+            ways: Vec::new(),
+            used: 0,
+            answers: true,
+            no_idm: false,
+        };
+        Drive {
+            reference,
+            identity,
+            access: Mutex::new(access),
+            queue: Mutex::default(),
+            work: Condvar::new(),
+        }
+    }
+
+    /// Takes note of a way that `name` leads to.
+    pub(super) fn add_way(&self, name: &str, located: &Located, connect: &Connect) {
+        locked(&self.access).add(name, located, connect);
+    }
+
+    /// Runs a command on the way that worked last, and on the others in turn as long as it
+    /// certainly did not reach the drive.
+    pub(super) fn execute(&self, command: &DriveCommand) -> Reply {
+        let (ways, used) = {
+            let access = locked(&self.access);
+            (access.ways.clone(), access.used)
+        };
+        let mut reply = Reply::Status(Status::Unreachable);
+        let (before, after) = ways.split_at(used.min(ways.len()));
+        for way in after.iter().chain(before) {
+            reply = way.path.execute(command);
+            if reply != Reply::Status(Status::Unreachable) {
+                let mut access = locked(&self.access);
+                let at = access.ways.iter().position(|known| known.target == way.target);
+                access.used = at.unwrap_or(access.used);
+                break;
+            }
+        }
+        locked(&self.access).note(&reply);
+        reply
+    }
+
     fn submit(self: Arc<Drive>, command: DriveCommand, done: Completion) {
         let job = Job { command, queued: clock::now(), done };
         let mut queue = locked(&self.queue);
@@ -283,7 +352,7 @@ impl Drive {
         }
         let jobs: Vec<Job> = queue.take_all();
         drop(queue);
-        log::error!("no thread for drive {}: {error}", locked(&self.way).name);
+        log::error!("no thread for drive {}: {error}", locked(&self.access).name);
         for job in jobs {
             job.done.answer(Reply::Status(Status::Unreachable));
         }
@@ -292,11 +361,10 @@ impl Drive {
     /// A worker's life.
     fn serve(&self) {
         while let Some(mut jobs) = self.next_jobs() {
-            let path = locked(&self.way).path.clone();
             let Some(first) = jobs.first() else { continue };
             let command = first.command.clone();
             let reply =
-                catch_unwind(AssertUnwindSafe(|| path.execute(&command))).unwrap_or_else(|_| {
+                catch_unwind(AssertUnwindSafe(|| self.execute(&command))).unwrap_or_else(|_| {
                     log::error!("internal error: a command to {} panicked", self.identity);
                     Reply::Status(Status::Uncertain)
                 });

@@ -111,6 +111,7 @@ pub struct Settings {
 /// A lock, as the reactor uses it. [`Lock`] is the one that is used; tests use others.
 pub(crate) trait Engine: Send {
     fn request(&mut self, request: Request, now: Instant) -> Result<(), RequestError>;
+    fn spread(&mut self, drives: &[Member], now: Instant);
     fn on_reply(&mut self, token: Token, reply: Reply, now: Instant);
     fn on_timer(&mut self, now: Instant);
     fn next_command(&mut self, now: Instant) -> Option<Command>;
@@ -124,6 +125,9 @@ pub(crate) trait Engine: Send {
 impl Engine for Lock {
     fn request(&mut self, request: Request, now: Instant) -> Result<(), RequestError> {
         Lock::request(self, request, now)
+    }
+    fn spread(&mut self, drives: &[Member], now: Instant) {
+        Lock::spread(self, drives, now);
     }
     fn on_reply(&mut self, token: Token, reply: Reply, now: Instant) {
         Lock::on_reply(self, token, reply, now);
@@ -217,6 +221,11 @@ impl Runtime {
             id,
             waiter: None,
         });
+    }
+
+    /// Puts a held lock on further drives, where it does not vote but is met.
+    pub fn spread(&self, resource: ResourceId, drives: Vec<Member>) {
+        self.send(Message::Spread { resource, drives });
     }
 
     /// How a lock is held; `None` where it is not, or lost.

@@ -32,6 +32,8 @@ pub enum Message {
     Request { spec: LockSpec, request: Request, id: u64, waiter: Option<Sender<Answer>> },
     /// Nobody waits for a request any more: undo what comes of it.
     Abandon { resource: ResourceId, id: u64 },
+    /// Put a held lock on further drives.
+    Spread { resource: ResourceId, drives: Vec<Member> },
     /// Tell how a lock is held.
     Mode { resource: ResourceId, waiter: Sender<Option<Mode>> },
     /// A drive answered.
@@ -113,6 +115,7 @@ struct Settle {
 /// What happened to a lock.
 enum Input {
     Begin,
+    Spread(Vec<Member>),
     Reply(Token, Reply),
     Timer,
 }
@@ -211,6 +214,11 @@ impl Reactor {
                 self.request(spec, request, id, waiter)
             }
             Message::Abandon { resource, id } => self.abandon(resource, id),
+            Message::Spread { resource, drives } => {
+                if let Some(&lock) = self.names.get(&resource) {
+                    self.step(lock, Input::Spread(drives));
+                }
+            }
             Message::Mode { resource, waiter } => {
                 let entry = self.names.get(&resource).and_then(|id| self.locks.get(id));
                 let mode = entry.and_then(|entry| entry.engine.as_ref()?.mode());
@@ -341,10 +349,11 @@ impl Reactor {
         // Before anybody is answered, so that no caller goes on as if nothing had been lost.
         for (owner, why) in core::mem::take(&mut self.failed) {
             self.kill(&owner, &why);
-            entry.give_up_acquires();
         }
         if entry.engine.is_none() {
             refuse_all(&mut entry);
+        } else {
+            entry.give_up_acquires();
         }
         if entry.is_finished() {
             self.names.remove(&entry.spec.resource);
@@ -358,6 +367,11 @@ impl Reactor {
         let now = clock::now();
         match input {
             Input::Begin => {}
+            Input::Spread(drives) => {
+                if let Some(engine) = &mut entry.engine {
+                    engine.spread(&drives, now);
+                }
+            }
             Input::Reply(token, reply) => entry.on_reply(token, reply, now),
             Input::Timer => self.on_timer(entry, now),
         }
@@ -642,24 +656,27 @@ impl Entry {
             Request::Acquire { members, .. } => Some(members.clone()),
             _ => None,
         };
-        match engine.request(request, now) {
-            Ok(()) => {
-                if let Some(members) = members {
-                    self.members = members;
-                    self.spec = pending.spec.take().unwrap_or_else(|| self.spec.clone());
-                }
-                self.current = Some(pending);
-                // The lock moves on: whoever waits for an earlier release has waited enough.
-                self.end_settle();
-            }
-            Err(RequestError::WrongState) if pending.kind == Kind::Acquire => {
-                pending.answer(Answer::InUse);
-            }
-            Err(error) => {
-                let answer = Answer::Failed(format!("{}: {error:?}", self.spec.label));
+        let acquires = pending.kind == Kind::Acquire;
+        let before = self.spec.clone();
+        if let Some(spec) = pending.spec.take().filter(|_| acquires) {
+            self.spec = spec;
+        }
+        // Before the engine is called: if it panics, it must be known who waits, and for whom.
+        self.current = Some(pending);
+        if let Err(error) = engine.request(request, now) {
+            let answer = match error {
+                RequestError::WrongState if acquires => Answer::InUse,
+                _ => Answer::Failed(format!("{}: {error:?}", self.spec.label)),
+            };
+            self.spec = before;
+            if let Some(mut pending) = self.current.take() {
                 pending.answer(answer);
             }
+            return;
         }
+        self.members = members.unwrap_or_else(|| core::mem::take(&mut self.members));
+        // The lock moves on: whoever waits for an earlier release has waited enough.
+        self.end_settle();
     }
 
     /// Takes a membership again.

@@ -1,8 +1,9 @@
 //! The runtime with drives that do as a test says, and with engines that do.
 
 use super::*;
-use crate::topology::Topology;
-use crate::transport::DrivePath;
+use crate::topology::{Located, Target, Topology};
+use crate::transport::{Connect, DrivePath};
+use drives::Drive;
 use idm_engine::{Loss, RequestError, ValueRead};
 use idm_protocol::Status;
 use std::collections::{HashMap, VecDeque};
@@ -90,6 +91,7 @@ impl FakeEngine {
 }
 
 impl Engine for FakeEngine {
+    fn spread(&mut self, _: &[Member], _: Instant) {}
     fn request(&mut self, request: Request, _: Instant) -> Result<(), RequestError> {
         let panics = self.script(|script| {
             if let Request::Release { .. } = request {
@@ -337,7 +339,8 @@ fn a_drive_by_several_names_is_one_member_and_a_lost_one_stays_itself() {
     let socket = directory.path().join("d0");
     let names = ["a", "b"].map(|name| (name.to_owned(), socket.clone()));
     let topology = Topology::new(names.into());
-    let drives = Drives::new(topology, Box::new(|_| Arc::new(crate::transport::NoPath)));
+    let drives =
+        Drives::new(topology, Box::new(|_| Arc::new(Constant(Status::Good, Arc::default()))));
     let paths = |paths: &[&str]| paths.iter().map(|&path| path.to_owned()).collect::<Vec<_>>();
     let members = drives.members(&paths(&["a", "b", "a"]));
     assert_eq!((members.members.len(), members.found), (1, 1));
@@ -350,6 +353,49 @@ fn a_drive_by_several_names_is_one_member_and_a_lost_one_stays_itself() {
     let unusable = drives.members(&paths(&["/dev/null", "a"]));
     assert!(unusable.unusable.is_some());
     assert_eq!((unusable.members.len(), unusable.found), (2, 1));
+}
+
+/// A way that answers the same to everything.
+struct Constant(Status, Arc<AtomicUsize>);
+
+impl DrivePath for Constant {
+    fn execute(&self, _: &DriveCommand) -> Reply {
+        self.1.fetch_add(1, Ordering::SeqCst);
+        Reply::Status(self.0)
+    }
+}
+
+#[test]
+fn another_way_is_tried_only_where_a_command_was_certainly_not_sent() {
+    let status_of = |socket: &str| match socket {
+        "gone" => Status::Unreachable,
+        "lost" => Status::Uncertain,
+        _ => Status::Good,
+    };
+    for (first, second, expected, used) in [
+        ("gone", "well", Status::Good, [1, 3]),
+        ("lost", "well", Status::Uncertain, [3, 0]),
+        ("gone", "lost", Status::Uncertain, [1, 3]),
+    ] {
+        let counts = [first, second].map(|name| (name, Arc::new(AtomicUsize::new(0))));
+        let reached = counts.clone();
+        let connect: Box<Connect> = Box::new(move |located| {
+            let Target::Emulated(socket) = &located.target else { panic!("not emulated") };
+            let socket = socket.to_str().unwrap();
+            let count = reached.iter().find(|(name, _)| *name == socket).unwrap().1.clone();
+            Arc::new(Constant(status_of(socket), count))
+        });
+        let drive = Drive::new(DriveRef(0), "naa.5".into());
+        // The newest is used first.
+        for name in [second, first] {
+            let target = Target::Emulated(name.into());
+            drive.add_way(name, &Located { identity: "naa.5".into(), target }, &connect);
+        }
+        for _ in 0..3 {
+            assert_eq!(drive.execute(&refresh()), Reply::Status(expected), "{first} {second}");
+        }
+        assert_eq!(counts.map(|(_, count)| count.load(Ordering::SeqCst)), used);
+    }
 }
 
 #[test]

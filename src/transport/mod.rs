@@ -11,15 +11,15 @@ mod sg_io;
 
 use crate::topology::{Located, Target, Topology};
 use core::time::Duration;
-use idm_protocol::{DriveCommand, Reply, Status};
+use idm_protocol::{DriveCommand, Reply};
 use std::sync::Arc;
 
 /// One way to one drive. Several threads may use it at the same time.
 pub trait DrivePath: Send + Sync {
     /// Runs one command and waits for its end.
     ///
-    /// Every failure is a reply: [`Status::Unreachable`] only where the command certainly did not
-    /// reach the drive, [`Status::Uncertain`] where that is not known.
+    /// Every failure is a reply: [`Unreachable`](idm_protocol::Status::Unreachable) only where the command certainly did not
+    /// reach the drive, [`Uncertain`](idm_protocol::Status::Uncertain) where that is not known.
     fn execute(&self, command: &DriveCommand) -> Reply;
 }
 
@@ -43,11 +43,13 @@ pub fn connector(topology: Topology, timeout: Duration) -> Box<Connect> {
     })
 }
 
-/// A drive that was named but cannot be found: it counts among the drives and never answers.
-pub struct NoPath;
+/// An emulated drive, for a build that cannot reach one: it never answers.
+#[cfg(not(feature = "emulator"))]
+struct NoPath;
 
+#[cfg(not(feature = "emulator"))]
 impl DrivePath for NoPath {
     fn execute(&self, _: &DriveCommand) -> Reply {
-        Reply::Status(Status::Unreachable)
+        Reply::Status(idm_protocol::Status::Unreachable)
     }
 }

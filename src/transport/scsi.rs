@@ -8,7 +8,7 @@ use idm_protocol::{
 };
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 /// Carries SCSI commands to one drive.
 pub trait Port: Send + Sync {
@@ -113,7 +113,9 @@ impl<P: Port> Drive<P> {
     }
 
     fn mutex(&self, op: idm_protocol::MutexOp, record: &Record) -> Status {
-        let payload = record.encode();
+        // Drives make nothing of the time, but hosts with the older stack choose by it which unused
+        // mutex to remove.
+        let payload = Record { modified_ms: wall_clock_ms(), ..record.clone() }.encode();
         match self.send(&scsi::mutex(op), &mut Data::Out(&payload)) {
             Ok(_) => Status::Good,
             Err(status) => status,
@@ -196,6 +198,12 @@ fn is_end_marker(data: &[u8]) -> bool {
 fn is_nonsense(record: &Record) -> bool {
     matches!(record.state, State::Other(number) if number > 0xFFFF)
         || matches!(record.class, Class::Other(number) if number > 0xFF)
+}
+
+/// Now, in ms since 1970; 0 on a host whose clock says that it is earlier.
+fn wall_clock_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -288,7 +296,10 @@ mod tests {
     fn a_mutex_command_carries_its_record() {
         let drive = Fake::drive(|cdb, data| {
             assert_eq!(*cdb, scsi::mutex(MutexOp::Refresh));
-            assert!(matches!(data, Data::Out(bytes) if bytes == record(0).encode()));
+            let Data::Out(bytes) = data else { panic!("a mutex command has a payload") };
+            let sent = Record::decode(bytes.first_chunk().unwrap());
+            assert!(sent.modified_ms > 1_700_000_000_000, "now, in ms since 1970");
+            assert_eq!(Record { modified_ms: 1, ..sent }, record(0));
             answer(0, &[], RECORD_LEN)
         });
         assert_eq!(drive.execute(&refresh()), Reply::Status(Status::Good));

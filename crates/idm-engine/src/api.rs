@@ -1,5 +1,6 @@
 //! What goes into a [`Lock`](crate::Lock) and what comes out of it.
 
+use alloc::vec::Vec;
 use core::fmt;
 use core::ops::{Add, Sub};
 use core::time::Duration;

@@ -21,8 +21,20 @@
 //!   at most one command of one lock on its way to one drive.
 //! * `now` never goes backwards. It is read *before* `next_command` is called, so a lease is dated
 //!   from before its command was sent.
+//!
+//! # Where to read
+//!
+//! * `api` – what goes in and comes out.
+//! * `lock` – the state machine: its phases, and what the drives' answers add up to.
+//! * `seat`, `take`, `clean` – one drive's part: what a reply teaches, how the mutex is got, how it
+//!   is given back.
+//! * `rules` – the safety rules, each in one place. The argument for them is in `docs/locking.md`.
 
+// Without std there is no clock, no thread and no I/O to be had: the compiler holds us to it.
+#![no_std]
 #![forbid(unsafe_code)]
+
+extern crate alloc;
 
 mod api;
 mod clean;

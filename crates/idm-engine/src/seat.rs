@@ -7,6 +7,7 @@
 use crate::api::{Conflict, DriveRef, Instant, Timing, Token};
 use crate::rules::{Rules, broken};
 use crate::view::{Own, Unused, View};
+use alloc::vec::Vec;
 use core::time::Duration;
 use idm_protocol::{HostId, Mode, ResourceId, Status, Value};
 

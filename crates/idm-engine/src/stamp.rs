@@ -1,6 +1,7 @@
 //! What this implementation writes into the 64 bytes of metadata that every record carries.
 
 use crate::api::{Fingerprint, Member};
+use alloc::vec::Vec;
 use idm_protocol::Metadata;
 use sha2::{Digest, Sha256};
 

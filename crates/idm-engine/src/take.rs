@@ -16,6 +16,7 @@ use crate::rng::Rng;
 use crate::rules::{Rules, broken};
 use crate::seat::{Heard, Hold, Look, Seat, Step, Take, Task, Vote};
 use crate::view::{Own, Unused, View};
+use alloc::vec::Vec;
 use core::time::Duration;
 use idm_protocol::{Limit, Mode, Status};
 

@@ -2,6 +2,7 @@
 
 use crate::api::{Conflict, DriveRef};
 use crate::stamp::{CLEARING, Stamp};
+use alloc::vec::Vec;
 use idm_protocol::{HostId, Mode, Record, ResourceId, State, Value};
 
 /// One mutex as a table read shows it.

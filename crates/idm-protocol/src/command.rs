@@ -1,6 +1,7 @@
 //! Commands and replies, free of any transport.
 
 use crate::Record;
+use alloc::vec::Vec;
 use core::fmt;
 
 /// How a host holds a lock.

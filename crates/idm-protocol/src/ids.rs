@@ -1,5 +1,6 @@
 //! Names of mutexes and of hosts.
 
+use alloc::string::{String, ToString};
 use core::fmt;
 
 /// Names one mutex: 64 bytes, of which the first 32 are the VG's uuid and the last 32 the LV's.
@@ -35,7 +36,7 @@ impl fmt::Display for IdError {
     }
 }
 
-impl std::error::Error for IdError {}
+impl core::error::Error for IdError {}
 
 /// The 32 characters of an LVM uuid; dashes may stand anywhere.
 fn uuid_characters(uuid: &str) -> Result<[u8; 32], IdError> {

@@ -14,7 +14,10 @@
 //! made in 2020, *conformance cases* are the drive-level tests of the first host implementation
 //! (2022-23), which describe newer firmware.
 
+#![no_std]
 #![forbid(unsafe_code)]
+
+extern crate alloc;
 
 mod command;
 mod ids;

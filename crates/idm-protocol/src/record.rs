@@ -2,6 +2,7 @@
 //! time the payload of every mutex command.
 
 use crate::{HostId, Mode, ResourceId};
+use alloc::vec::Vec;
 use core::fmt;
 
 /// Length of a record in bytes (firmware traces; the same for SCSI and NVMe).

@@ -1,0 +1,162 @@
+//! Getting the lock.
+
+use super::{Acquiring, Distrust, Held, Lock, Phase, Stage};
+use crate::api::{Event, Instant, Notice, Outcome, Refusal, ValueRead};
+use crate::rules::broken;
+use crate::seat::{Clean, Hold, Look, Role, Step, Task, Vote};
+use alloc::vec::Vec;
+use idm_protocol::{Mode, Value};
+
+/// How often a request that split the drives with another host's is begun.
+const ATTEMPTS: u32 = 6;
+
+impl Lock {
+    pub(super) fn conclude_acquire(&mut self, acquiring: &Acquiring, now: Instant) {
+        let Acquiring { mode, deadline, attempt, stage } = *acquiring;
+        if let Stage::BackingOff(until) = stage {
+            if now >= until {
+                let acquiring =
+                    Acquiring { stage: Stage::Voting, attempt: attempt + 1, ..*acquiring };
+                self.phase = Phase::Acquiring(acquiring);
+                self.ask_members(mode, now);
+            }
+            return;
+        }
+        let tally = self.tally(mode, deadline, now);
+        let majority = tally.won >= tally.needed;
+        let over = now >= deadline;
+        if tally.foreign() && !(majority && broken!(self.rules, Fingerprint)) {
+            return self.refuse(tally.refusal(), now);
+        }
+        if !majority {
+            if over || tally.won + tally.asking < tally.needed {
+                if !over && attempt < ATTEMPTS && tally.split() {
+                    return self.back_off(acquiring, tally.refusal(), now);
+                }
+                self.refuse(tally.refusal(), now);
+            }
+            return;
+        }
+        let stage = match stage {
+            Stage::Voting => {
+                let stage = Stage::Reading((now + self.config.timing.patience / 4).min(deadline));
+                self.phase = Phase::Acquiring(Acquiring { stage, ..*acquiring });
+                self.ask_witnesses(mode, now);
+                stage
+            }
+            other => other,
+        };
+        self.ask_values(now);
+        let Stage::Reading(until) = stage else { return };
+        let late = over || now >= until;
+        match self.confirmed(mode, late) {
+            None => {}
+            Some(Err(refusal)) => self.refuse(refusal, now),
+            Some(Ok(())) if late || self.values_read(tally.needed) => {
+                self.grant(mode, tally.needed, now);
+            }
+            Some(Ok(())) => {}
+        }
+    }
+
+    /// Reads the value from every drive that was won.
+    pub(super) fn ask_values(&mut self, now: Instant) {
+        if !self.config.keeps_value {
+            return;
+        }
+        for seat in self.seats.iter_mut().filter(|s| s.role == Role::Member) {
+            let Task::Take(take) = &mut seat.task else {
+                continue;
+            };
+            if take.vote == Vote::Won && !take.value_asked {
+                take.value_asked = true;
+                seat.plan(Step::Look(Look::Value), now);
+            }
+        }
+    }
+
+    /// Whether no more values are needed or to be had.
+    pub(super) fn values_read(&self, needed: usize) -> bool {
+        let read = self.members().filter(|s| s.value.is_some()).count();
+        let waiting = self.members().any(|s| {
+            let asked = matches!(&s.task, Task::Take(take) if take.value_asked);
+            asked && s.value.is_none() && (s.plan.is_some() || s.flight.is_some())
+        });
+        !self.config.keeps_value || read >= needed || !waiting
+    }
+
+    /// What the values that were read add up to. A drive that shows zero never had a value or has
+    /// lost it: it cannot vouch for what the others show.
+    pub(super) fn value_read(&self, mode: Mode, needed: usize) -> ValueRead {
+        let needed = if broken!(self.rules, ValueQuorum) { 1 } else { needed };
+        let values: Vec<Value> = self
+            .members()
+            .filter(|s| s.counts(mode, self.rules))
+            .filter_map(|s| s.value.filter(|&v| v != Value::ZERO))
+            .collect();
+        match values.iter().max() {
+            Some(&value) if values.len() >= needed && self.distrust == Distrust::None => {
+                ValueRead::Known(value)
+            }
+            _ => ValueRead::Unknown,
+        }
+    }
+
+    /// The lock is ours.
+    pub(super) fn grant(&mut self, mode: Mode, needed: usize, now: Instant) {
+        let value = self.value_read(mode, needed);
+        self.phase = Phase::Held(Held { mode, lapsed: None, change: None });
+        self.settle_seats(now);
+        self.finish(Outcome::Granted(value));
+    }
+
+    /// After a request: what is won is kept, what is not is tried again later.
+    pub(super) fn settle_seats(&mut self, now: Instant) {
+        let goal = self.goal();
+        for at in 0..self.seats.len() {
+            let seat = &self.seats[at];
+            match (seat.role, seat.hold) {
+                (Role::Former, _) => {}
+                // A straggler: its answer is still welcome.
+                _ if seat.is_enlarging() && seat.asks_for(goal) => {}
+                (role, Hold::Held { mode, since }) => {
+                    if role == Role::Witness {
+                        self.seats[at].role = Role::Extra;
+                    }
+                    let due = if mode == goal { self.due(since) } else { now };
+                    let seat = &mut self.seats[at];
+                    seat.failures = 0;
+                    seat.assign(Task::Keep);
+                    seat.plan(Step::Refresh(goal), due);
+                }
+                (Role::Witness, _) => self.seats[at].assign(Task::Idle),
+                (Role::Member | Role::Extra, _) => {
+                    let pause = self.config.timing.renew;
+                    self.retake(at, now + pause);
+                }
+            }
+        }
+    }
+
+    /// The lock is not to be had: everything that was got is given back.
+    pub(super) fn refuse(&mut self, refusal: Refusal, now: Instant) {
+        self.phase = Phase::Free;
+        self.give_back(None, now);
+        self.finish(Outcome::Refused(refusal));
+    }
+
+    /// Gives way to another host, and tries again a little later if there is time.
+    pub(super) fn back_off(&mut self, acquiring: &Acquiring, refusal: Refusal, now: Instant) {
+        let mean = self.config.timing.backoff * 2u32.pow(acquiring.attempt);
+        let until = now + self.rng.between(mean / 4, mean);
+        if until >= acquiring.deadline {
+            return self.refuse(refusal, now);
+        }
+        self.events.push_back(Event::Notice(Notice::SplitVote));
+        self.phase = Phase::Acquiring(Acquiring { stage: Stage::BackingOff(until), ..*acquiring });
+        // The mutex is wanted again in a moment: it is not destroyed.
+        let worthless = self.distrust != Distrust::None;
+        let clean = Clean { worthless, ..self.clean_up(None) };
+        self.clean_all(&clean, now);
+    }
+}

@@ -1,0 +1,89 @@
+//! Changing the mode of a lock that is held.
+
+use super::{Change, Held, Lock, Phase, Stage};
+use crate::api::{Instant, Outcome, Refusal};
+use crate::rules::broken;
+use crate::seat::{Hold, Step, Task};
+use idm_protocol::{Mode, Value};
+
+impl Lock {
+    pub(super) fn convert(&mut self, from: Mode, to: Mode, value: Option<Value>, now: Instant) {
+        let deadline = now + self.config.timing.patience;
+        let value = value.filter(|_| from == Mode::Exclusive && self.config.keeps_value);
+        self.pending = value.or(self.pending);
+        let change = match (from, to) {
+            (Mode::Shared, Mode::Exclusive) => Change::Up { deadline, stage: Stage::Voting },
+            (Mode::Exclusive, Mode::Shared) => Change::Down { deadline },
+            _ => return self.finish(Outcome::Converted { complete: true }),
+        };
+        let Phase::Held(held) = &mut self.phase else {
+            return;
+        };
+        held.change = Some(change);
+        if to == Mode::Shared {
+            // From now on we share; drives that do not know it yet only keep others out.
+            held.mode = Mode::Shared;
+        }
+        for seat in &mut self.seats {
+            match (&seat.task, seat.hold) {
+                (Task::Keep, Hold::Held { .. }) if to == Mode::Exclusive => {
+                    seat.start_promote(now);
+                }
+                (Task::Keep, _) => seat.plan(Step::Refresh(Mode::Shared), now),
+                (Task::Take(_), _) => seat.start_take(to, now),
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) fn conclude_up(
+        &mut self,
+        held: &Held,
+        deadline: Instant,
+        stage: Stage,
+        now: Instant,
+    ) {
+        let tally = self.tally(Mode::Exclusive, deadline, now);
+        let over = now >= deadline;
+        if tally.foreign() && !broken!(self.rules, Fingerprint) {
+            return self.end_up(Err(tally.refusal()), now);
+        }
+        if tally.won < tally.needed || held.lapsed.is_some() {
+            if over || tally.won + tally.asking < tally.needed || held.lapsed.is_some() {
+                self.end_up(Err(tally.refusal()), now);
+            }
+            return;
+        }
+        let until = match stage {
+            Stage::Reading(until) => until,
+            Stage::Voting | Stage::BackingOff(_) => {
+                let until = (now + self.config.timing.patience / 4).min(deadline);
+                if let Phase::Held(held) = &mut self.phase {
+                    held.change = Some(Change::Up { deadline, stage: Stage::Reading(until) });
+                }
+                self.ask_witnesses(Mode::Exclusive, now);
+                until
+            }
+        };
+        if let Some(result) = self.confirmed(Mode::Exclusive, over || now >= until) {
+            self.end_up(result, now);
+        }
+    }
+
+    pub(super) fn end_up(&mut self, result: Result<(), Refusal>, now: Instant) {
+        let mode = if result.is_ok() { Mode::Exclusive } else { Mode::Shared };
+        self.end_change(mode);
+        self.settle_seats(now);
+        self.finish(match result {
+            Ok(()) => Outcome::Converted { complete: true },
+            Err(refusal) => Outcome::Refused(refusal),
+        });
+    }
+
+    pub(super) fn end_change(&mut self, mode: Mode) {
+        if let Phase::Held(held) = &mut self.phase {
+            held.mode = mode;
+            held.change = None;
+        }
+    }
+}

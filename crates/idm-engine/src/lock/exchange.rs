@@ -1,0 +1,144 @@
+//! Commands out, replies in.
+
+use super::{Distrust, Lock};
+use crate::api::{DriveRef, Event, Instant, Notice};
+use crate::seat::{Flight, Heard, Hold, Look, Role, Seat, Step, Task};
+use crate::stamp::CLEARING;
+use crate::take::TakeContext;
+use crate::view::{View, unused};
+use alloc::vec::Vec;
+use idm_protocol::{
+    Class, DriveCommand, Mode, MutexOp, Record, Reply, State, Status, Value, ValueUpdate,
+};
+
+/// The lease that is asked for a mutex that is only taken to be removed.
+const CLEARING_LEASE_MS: u64 = 1000;
+
+impl Lock {
+    pub(super) fn encode(&self, step: Step, seat: &Seat) -> DriveCommand {
+        let (op, mode, resource) = match step {
+            Step::Look(_) => return DriveCommand::ReadTable,
+            Step::Try(mode) => (MutexOp::Trylock, mode, self.config.resource),
+            Step::Refresh(mode) => (MutexOp::Refresh, mode, self.config.resource),
+            Step::Break(mode) => (MutexOp::Break, mode, self.config.resource),
+            Step::Unlock(mode) => (MutexOp::Unlock, mode, self.config.resource),
+            Step::Destroy => (MutexOp::Destroy, Mode::Exclusive, self.config.resource),
+            Step::ClearTry(id) => (MutexOp::Trylock, Mode::Exclusive, id),
+            Step::ClearBreak(id) => (MutexOp::Break, Mode::Exclusive, id),
+            Step::ClearUnlock(id) => (MutexOp::Unlock, Mode::Exclusive, id),
+            Step::ClearDestroy(id) => (MutexOp::Destroy, Mode::Exclusive, id),
+        };
+        let countdown_ms = match step {
+            Step::Try(_) | Step::Refresh(_) | Step::Break(_) => {
+                self.config.timing.lease.as_millis() as u64
+            }
+            Step::ClearTry(_) | Step::ClearBreak(_) => CLEARING_LEASE_MS,
+            _ => 0,
+        };
+        let store = match (step, &seat.task) {
+            (Step::Unlock(_), Task::Clean(clean)) => clean.store,
+            (Step::Refresh(Mode::Shared), Task::Keep) => self.pending,
+            _ => None,
+        };
+        let record = Record {
+            state: State::Uninitialized,
+            modified_ms: 0,
+            countdown_ms,
+            class: Class::from(mode),
+            value_update: if store.is_some() { ValueUpdate::Store } else { ValueUpdate::Keep },
+            value: store.unwrap_or(Value::ZERO),
+            resource,
+            metadata: if resource == self.config.resource {
+                self.stamp.to_metadata()
+            } else {
+                CLEARING
+            },
+            host: self.config.host,
+        };
+        DriveCommand::Mutex(op, record)
+    }
+
+    /// A reply in the engine's own terms. An answer of the wrong kind is nonsense.
+    pub(super) fn hear(&self, flight: &Flight, reply: Reply, drive: DriveRef) -> Heard {
+        match (flight.step, reply) {
+            (Step::Look(look), Reply::Table(table)) => {
+                let me = self.config.host;
+                let view = View::of(&table, self.config.resource, me, self.stamp, drive);
+                let unused = match look {
+                    Look::Room => unused(&table, self.config.resource),
+                    Look::Holders | Look::Value => Vec::new(),
+                };
+                Heard::Table(view, unused)
+            }
+            (Step::Look(_), Reply::Status(Status::Good)) | (_, Reply::Table(_)) => {
+                Heard::Status(Status::Failed)
+            }
+            (_, Reply::Status(status)) => Heard::Status(status),
+        }
+    }
+
+    pub(super) fn note_not_idm(&mut self, at: usize, heard: &Heard) {
+        let seat = &mut self.seats[at];
+        if *heard == Heard::Status(Status::Unsupported) && !seat.not_idm {
+            seat.not_idm = true;
+            self.events.push_back(Event::Notice(Notice::NotIdm { drive: seat.drive }));
+        }
+    }
+
+    /// What follows from a reply to the seat's present task.
+    pub(super) fn advance(&mut self, at: usize, flight: &Flight, heard: Heard, now: Instant) {
+        let mut notices = Vec::new();
+        let mut shared = false;
+        let seat = &mut self.seats[at];
+        let takes = matches!(seat.task, Task::Take(_));
+        let adds = seat.is_enlarging() && self.phase.is_held();
+        match seat.task {
+            Task::Idle => {}
+            Task::Keep => self.advance_keep(at, &heard, now),
+            Task::Clean(ref clean) => {
+                let status = match heard {
+                    Heard::Status(status) => status,
+                    Heard::Table(..) => Status::Failed,
+                };
+                let stores = flight.step == Step::Unlock(Mode::Exclusive) && clean.store.is_some();
+                if stores && seat.role == Role::Member && status == Status::Good {
+                    self.owed = self.owed.saturating_sub(1);
+                }
+                seat.advance_clean(flight.step, status, now, &self.config.timing);
+            }
+            Task::Take(_) => {
+                let mut cx = TakeContext {
+                    now,
+                    timing: &self.config.timing,
+                    rules: self.rules,
+                    rng: &mut self.rng,
+                    notices: &mut notices,
+                    shared: &mut shared,
+                };
+                seat.advance_take(flight.step, heard, &mut cx);
+            }
+        }
+        self.events.extend(notices.into_iter().map(Event::Notice));
+        if shared {
+            self.distrust = self.distrust.max(Distrust::Shared);
+        }
+        // What a drive that only adds to a held lock had as value does not matter to the others.
+        if self.seats[at].stale_value && takes && !adds {
+            self.distrust = Distrust::Died;
+        }
+    }
+
+    /// What follows from a reply to a command of an earlier task: only the facts have changed.
+    pub(super) fn review(&mut self, at: usize, heard: &Heard, now: Instant) {
+        let goal = self.goal();
+        let seat = &mut self.seats[at];
+        match (&seat.task, seat.hold) {
+            (Task::Clean(_), _) => seat.plan_clean(now),
+            (Task::Keep, Hold::None) => self.lost_drive(at, heard, now),
+            (Task::Keep, Hold::Held { mode, .. }) if mode != goal => {
+                seat.plan(Step::Refresh(goal), now);
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! Keeping the lock, and noticing when it cannot be kept.
+
+use super::{Change, Held, Lock, Phase};
+use crate::api::{Conflict, Event, Instant, Loss, Notice, Outcome, Refusal};
+use crate::rules::broken;
+use crate::seat::{Heard, Hold, Role, Seat, Step, Task, Vote};
+use alloc::vec::Vec;
+use core::time::Duration;
+use idm_protocol::{Mode, Status};
+
+/// The first pause before a refresh that failed is sent again.
+const REFRESH_PAUSE: Duration = Duration::from_millis(250);
+
+impl Lock {
+    /// The mode that drives shall have: during a change to exclusive, that.
+    pub(super) fn goal(&self) -> Mode {
+        match &self.phase {
+            Phase::Held(Held { change: Some(Change::Up { .. }), .. }) => Mode::Exclusive,
+            _ => self.mode().unwrap_or(Mode::Shared),
+        }
+    }
+
+    /// When a drive that was refreshed at `since` is refreshed next: a little early, each at
+    /// another time, so that many locks do not all come at once.
+    pub(super) fn due(&mut self, since: Instant) -> Instant {
+        let renew = self.config.timing.renew;
+        since + self.rng.between(renew * 3 / 4, renew)
+    }
+
+    /// What follows from a reply to a refresh of a held lock.
+    pub(super) fn advance_keep(&mut self, at: usize, heard: &Heard, now: Instant) {
+        let goal = self.goal();
+        let renew = self.config.timing.renew;
+        let seat = &mut self.seats[at];
+        match (seat.hold, heard) {
+            (Hold::None, _) => self.lost_drive(at, heard, now),
+            (Hold::Held { mode, since }, Heard::Status(Status::Good)) => {
+                seat.failures = 0;
+                let settled = mode == goal && since >= self.shaken_at;
+                let due = if settled { self.due(since) } else { now };
+                self.seats[at].plan(Step::Refresh(goal), due);
+            }
+            _ => {
+                let pause = seat.pause(REFRESH_PAUSE, renew / 2);
+                seat.failures = seat.failures.saturating_add(1);
+                seat.plan(Step::Refresh(goal), now + pause);
+            }
+        }
+    }
+
+    /// A drive does not know our lock any more. One that was reset can be had again at once, one
+    /// that was taken cannot; but first the others are asked whether they still know it.
+    pub(super) fn lost_drive(&mut self, at: usize, heard: &Heard, now: Instant) {
+        self.shaken_at = now;
+        let goal = self.goal();
+        for seat in self.seats.iter_mut().filter(|s| s.task == Task::Keep) {
+            seat.plan(Step::Refresh(goal), now);
+        }
+        let notice = Notice::DriveLost { drive: self.seats[at].drive };
+        self.events.push_back(Event::Notice(notice));
+        let reset = *heard == Heard::Status(Status::NotFound);
+        let pause = if reset { Duration::ZERO } else { self.config.timing.renew / 4 };
+        self.retake(at, now + pause);
+    }
+
+    /// Goes on to get a drive that a held lock does not have.
+    pub(super) fn retake(&mut self, at: usize, when: Instant) {
+        let Phase::Held(Held { lapsed, .. }) = self.phase else { return };
+        let mode = self.goal();
+        if lapsed.is_none() || broken!(self.rules, RetakeOnlyWhileSafe) {
+            self.seats[at].start_take(mode, when);
+            self.seats[at].missed = true;
+        } else {
+            self.seats[at].assign(Task::Idle);
+        }
+    }
+
+    /// Whether a keep-quorum of the drives has said that the lock is ours since one was last found
+    /// to have lost it. Trivially so while the lock is being acquired.
+    pub(super) fn stands(&self) -> bool {
+        let Phase::Held(held) = &self.phase else { return true };
+        let since = self.shaken_at;
+        let sure = self
+            .members()
+            .filter(|s| s.counts(held.mode, self.rules))
+            .filter(|s| matches!(s.hold, Hold::Held { since: at, .. } if at >= since))
+            .count();
+        sure >= self.rules.keep_quorum(self.member_count())
+            || broken!(self.rules, RetakeOnlyWhileSafe)
+    }
+
+    /// Until when enough drives keep the lock for us: the moment at which the keep-quorum's first
+    /// lease ends.
+    pub(super) fn bound(&self, mode: Mode) -> Option<Instant> {
+        let mut ends: Vec<Instant> = self
+            .members()
+            .filter(|s| s.counts(mode, self.rules))
+            .filter_map(|s| self.lease_end(s))
+            .collect();
+        ends.sort_unstable_by(|a, b| b.cmp(a));
+        ends.get(self.rules.keep_quorum(self.member_count()) - 1).copied()
+    }
+
+    /// When the lease ends on one drive, on this host's side.
+    pub(super) fn lease_end(&self, seat: &Seat) -> Option<Instant> {
+        let timing = &self.config.timing;
+        match seat.hold {
+            Hold::Held { since, .. } => Some(since + timing.lease - timing.drift),
+            _ => None,
+        }
+    }
+
+    /// Looks whether the lease has run out. This comes before everything else, so that nothing
+    /// that arrives late can count as if it had come in time.
+    pub(super) fn notice_lapse(&mut self, now: Instant) {
+        let Phase::Held(Held { mode, lapsed: None, .. }) = self.phase else {
+            return;
+        };
+        let bound = self.bound(mode).unwrap_or_default();
+        if now < bound {
+            return;
+        }
+        if let Phase::Held(held) = &mut self.phase {
+            held.lapsed = Some(bound);
+        }
+        self.events.push_back(Event::Lapsed);
+        if broken!(self.rules, RetakeOnlyWhileSafe) {
+            return;
+        }
+        for seat in &mut self.seats {
+            if matches!(&seat.task, Task::Take(take) if !take.converting) {
+                seat.assign(Task::Idle);
+            }
+        }
+    }
+
+    pub(super) fn conclude_held(&mut self, held: &Held, now: Instant) {
+        self.collect_takes(held, now);
+        self.check_ownership();
+        self.check_regained(now);
+        let Phase::Held(held) = self.phase.clone() else {
+            return;
+        };
+        match held.change {
+            None => {}
+            Some(Change::Up { deadline, stage }) => self.conclude_up(&held, deadline, stage, now),
+            Some(Change::Down { deadline }) => {
+                let shared = |s: &&Seat| matches!(s.hold, Hold::Held { mode: Mode::Shared, .. });
+                let done = self.members().filter(shared).count();
+                let complete = done >= self.rules.acquire_quorum(self.member_count());
+                if complete || now >= deadline {
+                    self.end_change(held.mode);
+                    self.finish(Outcome::Converted { complete });
+                }
+            }
+        }
+    }
+
+    /// Ends the efforts to get further drives that have come to an end.
+    pub(super) fn collect_takes(&mut self, held: &Held, now: Instant) {
+        if matches!(held.change, Some(Change::Up { .. })) {
+            // Their votes count for the change until it ends.
+            return;
+        }
+        let goal = self.goal();
+        let renew = self.config.timing.renew;
+        for at in 0..self.seats.len() {
+            let seat = &mut self.seats[at];
+            let given_back = seat.task == Task::Idle && held.lapsed.is_none();
+            if given_back && matches!(seat.role, Role::Member | Role::Extra) {
+                self.retake(at, now + renew);
+                continue;
+            }
+            let Task::Take(take) = &seat.task else {
+                continue;
+            };
+            if take.converting || take.witness {
+                continue;
+            }
+            match take.vote.clone() {
+                Vote::Asking => {}
+                Vote::Won => {
+                    seat.foreign = None;
+                    let Hold::Held { mode, since } = seat.hold else {
+                        self.retake(at, now + renew);
+                        continue;
+                    };
+                    if core::mem::take(&mut seat.missed) {
+                        let notice = Notice::DriveGained { drive: seat.drive };
+                        self.events.push_back(Event::Notice(notice));
+                    }
+                    let due = if mode == goal { self.due(since) } else { now };
+                    let seat = &mut self.seats[at];
+                    seat.assign(Task::Keep);
+                    seat.plan(Step::Refresh(goal), due);
+                }
+                Vote::Blocked(conflicts) => {
+                    self.note_foreign(at, &conflicts, now);
+                    self.retake(at, now + renew);
+                }
+                Vote::Silent | Vote::Full | Vote::NotIdm => self.retake(at, now + renew),
+            }
+        }
+    }
+
+    /// A live holder that counts other drives stands on a drive of ours. If it stays for longer
+    /// than the lease that it had when we first saw it, it refreshes the lock, so it believes to
+    /// hold it as we do.
+    pub(super) fn note_foreign(&mut self, at: usize, conflicts: &[Conflict], now: Instant) {
+        let timing = self.config.timing;
+        let seat = &mut self.seats[at];
+        let Some(conflict) = conflicts.iter().find(|c| !c.same_set) else {
+            seat.foreign = None;
+            return;
+        };
+        match seat.foreign {
+            Some((host, first)) if host == conflict.host => {
+                if now.since(first) > timing.lease + timing.renew {
+                    self.lose(Loss::OtherSet(*conflict));
+                }
+            }
+            _ => seat.foreign = Some((conflict.host, now)),
+        }
+    }
+
+    /// Whether enough drives can still say that the lock is ours.
+    pub(super) fn check_ownership(&mut self) {
+        if !matches!(self.phase, Phase::Held(_)) {
+            return;
+        }
+        let ours = self
+            .members()
+            .filter(|s| matches!(s.hold, Hold::Held { .. }) && !matches!(s.task, Task::Clean(_)))
+            .count();
+        if ours < self.rules.keep_quorum(self.member_count()) {
+            self.lose(Loss::Taken);
+        }
+    }
+
+    pub(super) fn lose(&mut self, loss: Loss) {
+        let Phase::Held(held) = &self.phase else {
+            return;
+        };
+        let changing = held.change;
+        self.phase = Phase::Lost;
+        for seat in &mut self.seats {
+            seat.assign(Task::Idle);
+        }
+        self.events.push_back(Event::Lost(loss));
+        // The request that was under way ends too.
+        match changing {
+            Some(Change::Up { .. }) => {
+                let needed = self.rules.acquire_quorum(self.member_count());
+                self.finish(Outcome::Refused(Refusal::NoQuorum { granted: 0, needed }));
+            }
+            Some(Change::Down { .. }) => self.finish(Outcome::Converted { complete: false }),
+            None => {}
+        }
+    }
+
+    /// After a lapse: whether a keep-quorum has given the lock back. Drives that were lost in the
+    /// meantime are not taken again, so each of them has been ours without a gap. Where others
+    /// may count other drives that is no proof.
+    pub(super) fn check_regained(&mut self, now: Instant) {
+        let Phase::Held(Held { mode, lapsed: Some(_), .. }) = self.phase else {
+            return;
+        };
+        if self.has_witnesses || self.bound(mode).is_none_or(|bound| bound <= now) {
+            return;
+        }
+        if let Phase::Held(held) = &mut self.phase {
+            held.lapsed = None;
+        }
+        self.events.push_back(Event::Regained);
+        for at in 0..self.seats.len() {
+            let seat = &self.seats[at];
+            let idle = seat.task == Task::Idle && matches!(seat.role, Role::Member | Role::Extra);
+            if idle {
+                self.retake(at, now);
+            }
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Giving the lock back.
+
+use super::{Distrust, Held, Lock, Phase};
+use crate::api::{Instant, Outcome};
+use crate::seat::{Clean, Role, Task};
+use idm_protocol::{Mode, Value};
+
+impl Lock {
+    pub(super) fn release(&mut self, value: Option<Value>, now: Instant) {
+        let lapsed = match &self.phase {
+            Phase::Held(held) => held.lapsed.is_some(),
+            Phase::Lost => true,
+            Phase::Free | Phase::Acquiring(_) => false,
+        };
+        if lapsed {
+            // Somebody else may have published a newer value already, so ours must not be stored;
+            // and what was changed under the lock was never published, so the old value is wrong.
+            self.distrust = Distrust::Died;
+        }
+        let store = match self.mode() {
+            _ if lapsed => None,
+            Some(Mode::Exclusive) => value.or(self.pending),
+            Some(Mode::Shared) => self.pending,
+            None => None,
+        };
+        if self.phase != Phase::Free {
+            self.phase = Phase::Free;
+            self.give_back(store, now);
+            self.pending = None;
+        }
+        self.finish(Outcome::Released);
+    }
+
+    /// How the lock is given back, with a value to store.
+    pub(super) fn clean_up(&self, store: Option<Value>) -> Clean {
+        let store = store.filter(|_| self.config.keeps_value);
+        // What a holder that died left there must not be believed by the next one. A mutex that is
+        // destroyed should lose its value, but only a value that is overwritten is gone for sure.
+        let erase = store.is_none() && self.config.keeps_value && self.distrust == Distrust::Died;
+        Clean {
+            store: if erase { Some(Value::ZERO) } else { store },
+            promote: store.is_some() || erase,
+            worthless: !self.config.keeps_value || self.distrust != Distrust::None,
+            destroy: false,
+            mode: Mode::Exclusive,
+            until: Instant::default(),
+            refusals: 0,
+        }
+    }
+
+    pub(super) fn give_back(&mut self, store: Option<Value>, now: Instant) {
+        let clean = self.clean_up(store);
+        self.owed = self.rules.acquire_quorum(self.member_count());
+        self.clean_all(&clean, now);
+        self.prune(now);
+    }
+
+    pub(super) fn clean_all(&mut self, clean: &Clean, now: Instant) {
+        let timing = self.config.timing;
+        for seat in self.seats.iter_mut().filter(|s| !matches!(s.task, Task::Clean(_))) {
+            seat.start_clean(clean.clone(), now, &timing);
+        }
+    }
+
+    /// Gives back what arrived after nobody wanted it any more, and ends the giving back where
+    /// every lease is over.
+    pub(super) fn sweep(&mut self, now: Instant) {
+        let lapsed = matches!(self.phase, Phase::Held(Held { lapsed: Some(_), .. }));
+        let unwanted = self.clean_up(None);
+        let timing = self.config.timing;
+        let free = self.phase == Phase::Free;
+        for seat in self.seats.iter_mut().filter(|s| s.flight.is_none()) {
+            match &seat.task {
+                Task::Clean(clean) if now >= clean.until => seat.plan_clean(now),
+                Task::Idle if free || lapsed || seat.role == Role::Former => {
+                    seat.start_clean(unwanted.clone(), now, &timing);
+                }
+                _ => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What the drives' votes add up to.
+
+use super::Lock;
+use crate::api::{Conflict, Instant, Refusal};
+use crate::rules::broken;
+use crate::seat::{Role, Task, Vote};
+use alloc::vec::Vec;
+use idm_protocol::Mode;
+
+/// What the members' votes add up to.
+pub(super) struct Tally {
+    pub(super) members: usize,
+    pub(super) needed: usize,
+    pub(super) won: usize,
+    pub(super) asking: usize,
+    pub(super) full: usize,
+    pub(super) blocked: Vec<Vec<Conflict>>,
+}
+
+impl Tally {
+    /// Whether somebody stands in the way who may count other drives, so that our majority says
+    /// nothing about him. Who could not be read is such a one.
+    pub(super) fn foreign(&self) -> bool {
+        self.blocked.iter().any(|b| b.is_empty() || b.iter().any(|c| !c.same_set))
+    }
+
+    /// Whether no other host can have a majority: everybody took some drives.
+    pub(super) fn split(&self) -> bool {
+        let silent = self.members - self.won - self.blocked.len();
+        let holders = self.blocked.iter().flatten().map(|c| c.host);
+        !self.blocked.is_empty()
+            && holders.into_iter().all(|host| {
+                let has = self.blocked.iter().filter(|b| b.iter().any(|c| c.host == host)).count();
+                has + silent < self.needed
+            })
+    }
+
+    pub(super) fn refusal(&self) -> Refusal {
+        if !self.blocked.is_empty() {
+            return Refusal::Held(self.blocked.iter().flatten().copied().collect());
+        }
+        if self.won + self.full >= self.needed {
+            return Refusal::Full;
+        }
+        Refusal::NoQuorum { granted: self.won, needed: self.needed }
+    }
+}
+
+impl Lock {
+    /// Asks every member for the lock.
+    pub(super) fn ask_members(&mut self, mode: Mode, now: Instant) {
+        for seat in self.seats.iter_mut().filter(|s| s.role == Role::Member) {
+            seat.start_take(mode, now);
+        }
+    }
+
+    /// Has every witness read. This must come after the members were written: of two hosts that
+    /// write and then read, at least one sees the other.
+    pub(super) fn ask_witnesses(&mut self, mode: Mode, now: Instant) {
+        if broken!(self.rules, ConfirmByReading) {
+            return;
+        }
+        for seat in self.seats.iter_mut().filter(|s| s.role == Role::Witness) {
+            seat.start_witness(mode, now);
+        }
+    }
+
+    /// Counts the votes of the members, for `mode`.
+    pub(super) fn tally(&self, mode: Mode, deadline: Instant, now: Instant) -> Tally {
+        let members = self.member_count();
+        let mut tally = Tally {
+            members,
+            needed: self.rules.acquire_quorum(members),
+            won: 0,
+            asking: 0,
+            full: 0,
+            blocked: Vec::new(),
+        };
+        for seat in self.members() {
+            let ours = seat.counts(mode, self.rules) && self.lease_end(seat) > Some(now);
+            let Task::Take(take) = &seat.task else {
+                tally.won += usize::from(ours);
+                continue;
+            };
+            match &take.vote {
+                Vote::Won => tally.won += usize::from(ours),
+                Vote::Asking => {
+                    // A drive that is barred beyond the deadline cannot answer in time.
+                    let late = seat.ready_at(self.rules).is_some_and(|at| at > deadline);
+                    tally.asking += usize::from(!late);
+                }
+                Vote::Blocked(conflicts) => tally.blocked.push(conflicts.clone()),
+                Vote::Full => tally.full += 1,
+                Vote::Silent | Vote::NotIdm => {}
+            }
+        }
+        tally
+    }
+
+    /// What is known of holders on other drives than those of the majority: the VG's other drives,
+    /// and those that said "conflict". `None` while some are still asked and it is not `late`.
+    pub(super) fn confirmed(&self, mode: Mode, late: bool) -> Option<Result<(), Refusal>> {
+        let contested =
+            self.seats.iter().any(|s| matches!(&s.task, Task::Take(take) if take.contested));
+        if contested {
+            // Whoever was met there could not be read yet, so he may count other drives.
+            return late.then(|| Err(Refusal::Held(Vec::new())));
+        }
+        if broken!(self.rules, ConfirmByReading) {
+            return Some(Ok(()));
+        }
+        let (mut total, mut seen, mut asking) = (0, 0, false);
+        let mut in_the_way = Vec::new();
+        for seat in &self.seats {
+            match (seat.role, seat.vote()) {
+                (Role::Member, _) => {
+                    total += 1;
+                    seen += usize::from(seat.counts(mode, self.rules));
+                }
+                (Role::Witness | Role::Extra, vote) => {
+                    total += 1;
+                    match vote {
+                        _ if seat.counts(mode, self.rules) => seen += 1,
+                        Some(Vote::Won | Vote::NotIdm) => seen += 1,
+                        Some(Vote::Blocked(conflicts)) => in_the_way.push(conflicts.clone()),
+                        Some(Vote::Asking) => asking |= !seat.is_enlarging(),
+                        Some(Vote::Silent | Vote::Full) | None => {}
+                    }
+                }
+                (Role::Former, _) => {}
+            }
+        }
+        if !in_the_way.is_empty() {
+            return Some(Err(Refusal::Held(in_the_way.into_iter().flatten().collect())));
+        }
+        if asking && !late {
+            return None;
+        }
+        Some(if 2 * seen > total { Ok(()) } else { Err(Refusal::Unconfirmed) })
+    }
+}
