@@ -3,6 +3,7 @@
 use idm_sim::campaign::{self, Campaign, Report};
 use idm_sim::plan::{Firmware, Kind};
 use idm_sim::world::World;
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -126,14 +127,12 @@ fn end(report: &Report) -> ExitCode {
 fn replay(seed: u64, campaign: &Campaign) -> ExitCode {
     let mut world = World::new();
     world.trace(true);
-    match world.run(seed, campaign.kind, campaign.firmware) {
-        Ok(ending) => {
-            println!("seed {seed}: {ending:?}");
-            ExitCode::SUCCESS
-        }
-        Err(failure) => {
-            println!("seed {seed}: {failure}");
-            ExitCode::FAILURE
-        }
-    }
+    let result = world.run(seed, campaign.kind, campaign.firmware);
+    let text = match &result {
+        Ok(ending) => format!("{ending:?}"),
+        Err(failure) => failure.to_string(),
+    };
+    // Whoever reads a trace may stop reading.
+    let _ = writeln!(std::io::stdout(), "seed {seed}: {text}");
+    if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

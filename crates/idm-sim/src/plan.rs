@@ -346,7 +346,7 @@ impl Plan {
             2 => rng.u16(0..3000),
             _ => rng.u16(0..8000),
         };
-        if worst > 0 {
+        if worst > 0 && self.kind != Kind::Beyond {
             self.chances = Chances {
                 unreachable: chance(rng),
                 lost: chance(rng),
@@ -358,7 +358,7 @@ impl Plan {
                 slow: chance(rng),
             };
         }
-        let episodes = if self.kind == Kind::Nonsense { 0 } else { rng.usize(0..8) };
+        let episodes = if self.kind == Kind::Budget { rng.usize(0..8) } else { 0 };
         for _ in 0..episodes {
             let from = rng.u64(0..self.calm_at);
             let to = (from + some_time(rng, 2 * lease)).min(self.calm_at);

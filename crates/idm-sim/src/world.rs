@@ -161,6 +161,8 @@ struct Flight {
     /// Queue entries that name it.
     pending: u8,
     answered: bool,
+    /// What its reply will be is decided, whatever the drive does.
+    told: bool,
     /// A frozen host has not yet handed it on.
     hold_back: bool,
     /// Reported as uncertain before it was executed.
@@ -231,6 +233,8 @@ struct Slot {
     /// Since when it is known that a host with other drives holds the lock too.
     foreign_since: Option<u64>,
     lapsed: bool,
+    /// Counts grants.
+    tenure: u32,
     /// Drives whose table, when it was last read, showed nobody alive in the way.
     cleared: u16,
     /// Another host was granted the lock in a conflicting mode while this one still has a mode.
@@ -907,11 +911,14 @@ impl World {
             }
             (Caller::Converting(mode, value), Outcome::Converted { complete }) => {
                 self.coverage.add(if complete { Count::Converted } else { Count::ConvertedLater });
-                if let Some(value) = value {
+                // A published value counts if the lock was safe to the end.
+                if let Some(value) = value.filter(|_| self.slots[s].dirty) {
                     self.publish(s, value);
                 }
                 self.touch(s);
-                self.slots[s].dirty = self.slots[s].target == Mode::Exclusive && self.rng.bool();
+                self.slots[s].dirty = self.slots[s].target == Mode::Exclusive
+                    && self.locks[self.lock_of(s)].keeps_value
+                    && self.rng.bool();
                 if let Side::Engine(lock) = &self.slots[s].side {
                     if lock.mode().is_some() && lock.mode() != Some(mode) {
                         fail!(
@@ -968,6 +975,7 @@ impl World {
         self.locks[l].refusals = 0;
         let slot = &mut self.slots[s];
         slot.lapsed = false;
+        slot.tenure += 1;
         slot.usurped = None;
         let now = self.local(self.host_of(s));
         let (mode, end) = match &self.slots[s].side {
@@ -1041,7 +1049,8 @@ impl World {
         };
         self.coverage.add(Count::GrantedKnown);
         let lock = &self.locks[l];
-        if !lock.keeps_value || lock.muddled || self.plan.lists_differ {
+        let budget = self.plan.kind == Kind::Budget;
+        if !budget || !lock.keeps_value || lock.muddled || self.plan.lists_differ {
             return;
         }
         if value.get() > 0 && usize::from(lock.publisher) != self.host_of(s) {
@@ -1099,7 +1108,8 @@ impl World {
 
     /// What the engine promises of a refusal by live holders, where nothing else goes wrong.
     fn check_refusal(&mut self, s: usize, refusal: &Refusal) {
-        let quiet = self.plan.calm_at == 0 && self.plan.old_hosts == 0;
+        let quiet =
+            self.plan.kind == Kind::Budget && self.plan.calm_at == 0 && self.plan.old_hosts == 0;
         let (h, l) = (self.host_of(s), self.lock_of(s));
         let longest = 20 * u64::from(self.plan.delay.iter().flatten().copied().max().unwrap_or(0));
         let slot = &self.slots[s];
@@ -1327,15 +1337,18 @@ impl World {
         }
     }
 
+    /// The value to publish, where the lock was held to change something. Where the lock is not
+    /// safe any more, nobody knows whether it gets anywhere, but what was changed before is changed.
     fn new_value(&mut self, s: usize) -> Option<Value> {
         let l = self.lock_of(s);
-        let publishes = self.slots[s].mode == Some(Mode::Exclusive)
-            && self.locks[l].keeps_value
-            && self.slots[s].dirty;
-        publishes.then(|| {
-            self.locks[l].issued += 1;
-            Value::new(self.locks[l].issued).unwrap_or(Value::MAX)
-        })
+        if !self.slots[s].dirty {
+            return None;
+        }
+        if !self.believes(s) {
+            self.poison(s);
+        }
+        self.locks[l].issued += 1;
+        Some(Value::new(self.locks[l].issued).unwrap_or(Value::MAX))
     }
 
     fn convert(&mut self, s: usize) {
@@ -1345,11 +1358,6 @@ impl World {
             Some(Mode::Exclusive) => Mode::Shared,
             _ => Mode::Exclusive,
         };
-        // What was changed while the lock was safe must be told; what was changed later is not
-        // this lock's business.
-        if !self.believes(s) {
-            self.poison(s);
-        }
         let value = self.new_value(s);
         self.touch(s);
         let now = self.local(h);
@@ -1379,10 +1387,7 @@ impl World {
         let h = self.host_of(s);
         self.coverage.add(Count::Released);
         let believed = self.believes(s);
-        if !believed {
-            self.poison(s);
-        }
-        let value = if believed { self.new_value(s) } else { None };
+        let value = self.new_value(s);
         // Nothing changed, or everything is published by this.
         self.slots[s].dirty = false;
         let now = self.local(h);
@@ -1414,7 +1419,7 @@ impl World {
             );
             return;
         }
-        if let Some(value) = value {
+        if let Some(value) = value.filter(|_| believed) {
             self.publish(s, value);
         }
         let pause = if self.settled() { self.plan.pause / 4 } else { self.plan.pause };
@@ -1455,6 +1460,7 @@ impl Slot {
             set_mark: [0; 24],
             foreign_since: None,
             lapsed: false,
+            tenure: 0,
             cleared: 0,
             usurped: None,
             dirty: false,

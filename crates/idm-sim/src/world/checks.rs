@@ -225,9 +225,10 @@ impl World {
                     self,
                     "release completes",
                     format_args!(
-                        "{} is not idle long after the end ({:?})",
+                        "{} is not idle long after the end ({:?}, {:?})",
                         self.name(s),
-                        self.slots[s].caller
+                        self.slots[s].caller,
+                        self.slots[s].side
                     ),
                 );
                 return;
@@ -279,21 +280,31 @@ impl World {
     /// After a reset beyond the budget: every drive is refreshed once within the renewal time, so
     /// by then a host must have heard of it.
     pub(super) fn expect_notice(&mut self, s: usize) {
-        let slowest = u64::from(self.plan.delay.iter().flatten().copied().max().unwrap_or(0));
-        let renew = self.plan.timing.renew.as_micros() as u64;
-        let by = self.now + renew + renew / 100 + 8 * slowest + 2 * self.plan.lateness + 1000;
-        let stamp = self.slots[s].stamp;
-        self.push(by, What::Notice(s as u16, stamp));
+        let tenure = self.slots[s].tenure;
+        self.push(self.now + self.notice_time(), What::Notice(s as u16, tenure));
     }
 
-    pub(super) fn check_noticed(&mut self, s: usize, stamp: u32) {
+    fn notice_time(&self) -> u64 {
+        let slowest = u64::from(self.plan.delay.iter().flatten().copied().max().unwrap_or(0));
+        let renew = self.plan.timing.renew.as_micros() as u64;
+        renew + renew / 100 + 8 * slowest + 2 * self.plan.lateness + 1000
+    }
+
+    pub(super) fn check_noticed(&mut self, s: usize, tenure: u32) {
         let slot = &self.slots[s];
-        if slot.stamp != stamp || slot.caller != Caller::Holding {
+        if slot.tenure != tenure {
             return;
         }
         let needed = keep_quorum(count(slot.members));
+        // Another reset since then has its own time.
+        let fresh = bits(slot.members).any(|d| slot.lost_at[d] + self.notice_time() > self.now);
+        if fresh {
+            return;
+        }
         if !self.believes(s) {
             self.coverage.add(Count::Noticed);
+        } else if self.votes(s) >= needed {
+            self.coverage.add(Count::Healed);
         } else if self.votes(s) < needed {
             fail!(
                 self,

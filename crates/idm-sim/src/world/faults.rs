@@ -116,7 +116,9 @@ impl World {
         });
         if beyond {
             for s in 0..self.slots.len() {
-                if self.believes(s) && self.slots[s].caller == Caller::Holding {
+                let needed = keep_quorum(count(self.slots[s].members));
+                if self.believes(s) && self.votes(s) < needed {
+                    self.coverage.add(Count::LossBeyond);
                     self.expect_notice(s);
                 }
             }

@@ -76,7 +76,6 @@ impl World {
                     "only timed-out holders are broken",
                     format_args!("{} breaks on d{d}, where it saw a live holder", self.name(s))
                 );
-                return;
             }
         }
         let sent = &mut self.slots[s].sent[d];
@@ -102,6 +101,7 @@ impl World {
             executed: 0,
             pending: 0,
             answered: false,
+            told: false,
             hold_back: self.rng.u8(0..4) == 0,
             ghost: false,
             seen: 0,
@@ -221,6 +221,7 @@ impl World {
         let flight = &mut self.flights[f];
         flight.pending += 1;
         flight.reply = Some(Reply::Status(status));
+        flight.told = true;
         self.push(self.now + after, What::Reply(f as u32));
     }
 
@@ -278,19 +279,15 @@ impl World {
             self.name(s),
             CommandText(&self.flights[f].command),
             ReplyText(&reply),
-            if self.flights[f].ghost || self.flights[f].reply.is_some() {
-                " (nobody will hear)"
-            } else {
-                ""
-            }
+            if self.flights[f].told { " (nobody will hear)" } else { "" }
         );
         (self.flights[f].seen, self.flights[f].foreign) = self.conflicting_at(s, d);
         if self.plan.kind == Kind::Nonsense && !self.calm() && self.rng.u8(0..3) == 0 {
             self.coverage.add(Count::Nonsense);
             reply = self.nonsense(s);
         }
-        // A command whose fate is already told keeps it.
-        if self.flights[f].reply.is_none() {
+        // A command whose fate is told without the drive keeps it.
+        if !self.flights[f].told {
             self.flights[f].reply = Some(reply);
         }
         if good {

@@ -1,0 +1,111 @@
+//! Seeds that every change has to survive. More of them: `idm-sim run`.
+
+use idm_sim::campaign::{self, Campaign, Report};
+use idm_sim::coverage::Count;
+use idm_sim::plan::{Firmware, Kind};
+
+fn run(kind: Kind, firmware: Firmware, from: u64, seeds: u64) -> Report {
+    let campaign = Campaign { from, seeds, jobs: 2, kind, firmware, most_failures: 5 };
+    let report = campaign::run(&campaign, |_| ());
+    let failures: Vec<String> =
+        report.failures.iter().map(|(seed, failure)| format!("seed {seed}: {failure}")).collect();
+    assert!(
+        failures.is_empty(),
+        "replay with `idm-sim replay SEED`, {kind:?}, {firmware:?}:\n{}",
+        failures.join("\n")
+    );
+    report
+}
+
+/// Things that happen in a simulation that deserves its name, at least so often in 20 000 seeds.
+const COMMON: &[(Count, u64)] = &[
+    (Count::Contended, 15_000),
+    (Count::GrantedEx, 100_000),
+    (Count::GrantedSh, 100_000),
+    (Count::GrantedKnownLater, 10_000),
+    (Count::GrantedFew, 10_000),
+    (Count::Converted, 10_000),
+    (Count::ConvertedLater, 100),
+    (Count::ConvertRefused, 5_000),
+    (Count::Published, 10_000),
+    (Count::RefusedHeld, 100_000),
+    (Count::RefusedOtherSet, 10_000),
+    (Count::RefusedNoQuorum, 5_000),
+    (Count::RefusedFull, 10),
+    (Count::RefusedUnconfirmed, 100),
+    (Count::RefusalChecked, 10_000),
+    (Count::Lapsed, 500),
+    (Count::Regained, 50),
+    (Count::LostTaken, 100),
+    (Count::Broke, 5_000),
+    (Count::TookOverOwn, 2_000),
+    (Count::DriveLost, 1_000),
+    (Count::DriveGained, 2_000),
+    (Count::SplitVote, 3_000),
+    (Count::Collected, 50),
+    (Count::NotIdm, 1_000),
+    (Count::GhostHit, 2_000),
+    (Count::Twice, 5_000),
+    (Count::TimedOut, 5_000),
+    (Count::HeldBack, 5),
+    (Count::ResetHeld, 1_000),
+    (Count::FrozenHolding, 500),
+    (Count::CrashedHolding, 1_000),
+    (Count::Restarted, 1_000),
+    (Count::Rebooted, 1_000),
+    (Count::Dropped, 5_000),
+    (Count::Moved, 2_000),
+    (Count::ListsDiffer, 500),
+    (Count::OldGranted, 5_000),
+    (Count::LoneAcquire, 20_000),
+];
+
+#[test]
+fn every_invariant_holds_within_the_fault_budget() {
+    let report = run(Kind::Budget, Firmware::Any, 0, 20_000);
+    let rare: Vec<String> = COMMON
+        .iter()
+        .filter(|(count, least)| report.coverage.get(*count) < *least)
+        .map(|(count, least)| {
+            format!("{}: {} of {least}", count.text(), report.coverage.get(*count))
+        })
+        .collect();
+    assert!(rare.is_empty(), "hardly ever happens:\n{}", rare.join("\n"));
+    // What is excused must stay the exception.
+    let excused = report.coverage.get(Count::WaivedReset);
+    assert!(excused < 40, "{excused} of 20 000 seeds end excused");
+}
+
+#[test]
+fn every_generation_of_firmware_is_survived() {
+    for firmware in [Firmware::R00d, Firmware::Rev2313, Firmware::Current] {
+        run(Kind::Budget, firmware, 1_000_000, 1_500);
+    }
+}
+
+#[test]
+fn a_loss_beyond_the_budget_is_noticed() {
+    let report = run(Kind::Beyond, Firmware::Any, 0, 4_000);
+    let noticed = report.coverage.get(Count::Noticed);
+    assert!(noticed > 500, "only {noticed} losses");
+}
+
+#[test]
+fn nonsense_from_drives_is_survived() {
+    run(Kind::Nonsense, Firmware::Any, 0, 1_500);
+}
+
+#[test]
+fn a_seed_decides_everything() {
+    let campaign = |jobs| Campaign {
+        from: 77,
+        seeds: 200,
+        jobs,
+        kind: Kind::Budget,
+        firmware: Firmware::Any,
+        most_failures: 1,
+    };
+    let one = campaign::run(&campaign(1), |_| ()).coverage.to_string();
+    let two = campaign::run(&campaign(2), |_| ()).coverage.to_string();
+    assert_eq!(one, two);
+}
