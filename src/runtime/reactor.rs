@@ -624,6 +624,10 @@ impl Entry {
 
     /// Whether nothing is left of the lock, here or on any drive.
     fn is_finished(&self) -> bool {
+        // A lock with a value knows its drives; a new one would have to read them all again.
+        if self.engine.is_some() && self.spec.role.keeps_value() {
+            return false;
+        }
         let idle = match &self.engine {
             Some(engine) => engine.is_idle(),
             None => self.forget_at.is_none(),

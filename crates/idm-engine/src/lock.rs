@@ -109,6 +109,9 @@ pub struct Lock {
     /// A value that was published by a change to shared. Nothing that a REFRESH carries is certain
     /// to be stored, so the UNLOCK has to carry it again.
     pending: Option<Value>,
+    /// Drives that were looked at before they were taken, so that no record of an earlier life of
+    /// this host can pass for one of this. Only kept for locks with a value.
+    known: Vec<DriveRef>,
     /// Drives that have yet to store the value of the last release, to make a majority.
     owed: usize,
     /// When a drive was last found to have lost our lock. No drive is taken again before a
@@ -135,6 +138,7 @@ impl Lock {
             has_witnesses: false,
             distrust: Distrust::None,
             pending: None,
+            known: Vec::new(),
             owed: 0,
             shaken_at: Instant::default(),
             events: VecDeque::new(),
@@ -163,9 +167,11 @@ impl Lock {
                 self.seat_drives(&members, &witnesses, now)?;
                 // A value that is still on its way to a majority would be lost by the new
                 // acquisition: the old one there must not be believed then.
-                let storing = |s: &Seat| matches!(&s.task, Task::Clean(c) if c.store.is_some());
-                let owing = self.owed > 0 && self.seats.iter().any(storing);
+                let owing = self.owed > 0;
                 self.distrust = if owing { Distrust::Died } else { Distrust::None };
+                if owing {
+                    self.known.clear();
+                }
                 self.pending = None;
                 self.shaken_at = Instant::default();
                 let deadline = now + self.config.timing.patience;

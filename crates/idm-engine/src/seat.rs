@@ -126,8 +126,6 @@ pub(crate) struct Take {
     pub(crate) contested: bool,
     /// A record of our own was found that we knew nothing of.
     pub(crate) own_found: bool,
-    /// How often TRYLOCK was repeated because nobody was found in the way.
-    pub(crate) retries: u8,
     /// The dead holders that BREAK is meant for.
     pub(crate) breaking: Vec<HostId>,
     /// Room was made once.

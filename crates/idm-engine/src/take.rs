@@ -22,8 +22,9 @@ use idm_protocol::{Limit, Mode, Status};
 
 /// Commands that one effort to get one drive may take.
 const COMMANDS: u8 = 8;
-/// How often TRYLOCK is repeated after a conflict with nobody.
-const RETRIES: u8 = 2;
+/// Commands after which TRYLOCK is not repeated, although nobody is found in the way. So who is
+/// refused by live holders has sent four commands at the most.
+const REFUSED_COMMANDS: u8 = 3;
 /// Commands after which a drive that does not answer is given up.
 const SILENT_COMMANDS: u8 = 3;
 /// The first pause before a drive that did not answer is asked again.
@@ -50,7 +51,6 @@ impl Take {
             witness: false,
             contested: false,
             own_found: false,
-            retries: 0,
             breaking: Vec::new(),
             cleared: false,
             value_asked: false,
@@ -61,6 +61,17 @@ impl Take {
 impl Seat {
     /// Begins to take the mutex.
     pub(crate) fn start_take(&mut self, mode: Mode, at: Instant) {
+        self.begin_take(mode, Step::Try(mode), at);
+    }
+
+    /// Begins to take the mutex, but looks first. Whether a drive gives a host back what an earlier
+    /// life of it held, in reply to a mere TRYLOCK, is not known; if it does, only a look before
+    /// can tell.
+    pub(crate) fn start_look_and_take(&mut self, mode: Mode, at: Instant) {
+        self.begin_take(mode, Step::Look(Look::Holders), at);
+    }
+
+    fn begin_take(&mut self, mode: Mode, first: Step, at: Instant) {
         // What was ours in an earlier life does not count in this one until the drive says so.
         if let Hold::Held { since, .. } = self.hold {
             self.hold = Hold::Maybe { latest: since };
@@ -69,7 +80,7 @@ impl Seat {
         self.value = None;
         self.stale_value = false;
         self.failures = 0;
-        self.plan(Step::Try(mode), at);
+        self.plan(first, at);
     }
 
     /// Begins to change what we hold from shared to exclusive.
@@ -197,7 +208,7 @@ impl Seat {
             return;
         };
         let mode = take.mode;
-        take.contested = false;
+        let contested = core::mem::take(&mut take.contested);
         if view.own == Own::Stale && !take.converting && !take.witness {
             take.own_found = true;
             self.stale_value = !broken!(cx.rules, ValueAfterBreak);
@@ -219,13 +230,12 @@ impl Seat {
             self.then(Step::Refresh(mode), cx);
         } else if take.converting {
             self.close(Vote::Silent);
-        } else if take.retries == 0 || (view.live.is_empty() && take.retries < RETRIES) {
-            take.retries += 1;
+        } else if take.sent < REFUSED_COMMANDS {
             self.then(Step::Try(mode), cx);
-        } else if view.live.is_empty() {
+        } else if view.live.is_empty() && !contested {
             self.close(Vote::Silent);
         } else {
-            // Some firmware admits one sharer only.
+            // Who was met has gone and another came; or this firmware admits one sharer only.
             self.close(Vote::Blocked(view.live.clone()));
         }
     }

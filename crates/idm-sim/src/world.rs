@@ -9,8 +9,8 @@ use core::fmt;
 use fastrand::Rng;
 use idm_emulator::{Drive, DriveTime};
 use idm_engine::{
-    DriveRef, Event, Instant, Lock, LockConfig, Loss, Member, Notice, Outcome, Refusal, Request,
-    Token, ValueRead,
+    DriveRef, Event, Fingerprint, Instant, Lock, LockConfig, Loss, Member, Notice, Outcome,
+    Refusal, Request, Token, ValueRead,
 };
 use idm_protocol::{
     Class, DriveCommand, HostId, Limit, Mode, MutexOp, Record, Reply, ResourceId, State, Status,
@@ -131,12 +131,12 @@ impl Ord for Queued {
     }
 }
 
-/// The part of a record's metadata that says whose it is and which drives are counted.
-type SetMark = [u8; 24];
+/// The part of a record's metadata that says which drives are counted: the fingerprint.
+type SetMark = [u8; 16];
 
 fn set_mark(record: &Record) -> SetMark {
-    let mut mark = [0; 24];
-    mark.copy_from_slice(&record.metadata[..24]);
+    let mut mark = [0; 16];
+    mark.copy_from_slice(&record.metadata[8..24]);
     mark
 }
 
@@ -1241,6 +1241,9 @@ impl World {
             Set(members),
             Set(witnesses)
         );
+        if matches!(self.slots[s].side, Side::Engine(_)) {
+            self.slots[s].set_mark = Fingerprint::of(&members_of(members)).0;
+        }
         match &mut self.slots[s].side {
             Side::Engine(lock) => {
                 let request = Request::Acquire {
@@ -1457,7 +1460,7 @@ impl Slot {
             met: 0,
             sent: [0; MAX_DRIVES],
             splits: 0,
-            set_mark: [0; 24],
+            set_mark: [0; 16],
             foreign_since: None,
             lapsed: false,
             tenure: 0,

@@ -107,6 +107,11 @@ impl Lock {
                 seat.advance_clean(flight.step, status, now, &self.config.timing);
             }
             Task::Take(_) => {
+                let looked = flight.step == Step::Look(Look::Holders);
+                let read = looked && matches!(heard, Heard::Table(..)) && self.config.keeps_value;
+                if read && !self.known.contains(&seat.drive) {
+                    self.known.push(seat.drive);
+                }
                 let mut cx = TakeContext {
                     now,
                     timing: &self.config.timing,

@@ -50,7 +50,8 @@ impl Lock {
 
     pub(super) fn give_back(&mut self, store: Option<Value>, now: Instant) {
         let clean = self.clean_up(store);
-        self.owed = self.rules.acquire_quorum(self.member_count());
+        let owes = clean.store.is_some();
+        self.owed = if owes { self.rules.acquire_quorum(self.member_count()) } else { 0 };
         self.clean_all(&clean, now);
         self.prune(now);
     }

@@ -50,7 +50,11 @@ impl Lock {
     /// Asks every member for the lock.
     pub(super) fn ask_members(&mut self, mode: Mode, now: Instant) {
         for seat in self.seats.iter_mut().filter(|s| s.role == Role::Member) {
-            seat.start_take(mode, now);
+            if self.config.keeps_value && !self.known.contains(&seat.drive) {
+                seat.start_look_and_take(mode, now);
+            } else {
+                seat.start_take(mode, now);
+            }
         }
     }
 
