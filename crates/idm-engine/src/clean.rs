@@ -17,6 +17,18 @@ const REFUSALS: u8 = 4;
 /// nobody holds.
 const DESTROYS: u8 = 4;
 
+impl Clean {
+    /// What a holder that died left there must not be believed by the next one. A mutex that is
+    /// destroyed should lose its value, but only a value that is overwritten is gone for sure.
+    pub(crate) fn erase(&mut self) {
+        self.worthless = true;
+        if self.keeps_value && self.store.is_none() {
+            self.store = Some(Value::ZERO);
+            self.promote = true;
+        }
+    }
+}
+
 impl Seat {
     /// Begins to give the mutex back, if there can be anything to give back.
     pub(crate) fn start_clean(&mut self, mut clean: Clean, now: Instant, timing: &Timing) {
@@ -31,8 +43,10 @@ impl Seat {
         if let Hold::Held { mode, .. } = self.hold {
             clean.mode = mode;
         }
+        if self.stale_value {
+            clean.erase();
+        }
         clean.promote &= clean.mode == Mode::Shared;
-        clean.worthless |= self.stale_value;
         self.failures = 0;
         self.assign(Task::Clean(clean));
         self.plan_clean(now);

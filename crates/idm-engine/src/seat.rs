@@ -142,6 +142,8 @@ pub(crate) struct Clean {
     /// Whether the value is to be stored although we are shared: then we become exclusive first,
     /// where no other sharer prevents it.
     pub(crate) promote: bool,
+    /// Whether the mutex carries a value that outlives the lock.
+    pub(crate) keeps_value: bool,
     /// Whether what is there already is of no use to anybody.
     pub(crate) worthless: bool,
     /// Whether the mutex is to be destroyed; known once it is unlocked.
@@ -288,7 +290,7 @@ impl Seat {
         };
         let status = match heard {
             Heard::Status(status) => *status,
-            Heard::Table(view, _) => return self.absorb_view(view, linger),
+            Heard::Table(view, _) => return self.absorb_view(view, linger, rules),
         };
         let unknown = matches!(status, Status::Uncertain | Status::Failed);
         match flight.step {
@@ -333,7 +335,8 @@ impl Seat {
         mode == Mode::Exclusive && matches!(self.hold, Hold::Held { mode: Mode::Shared, .. })
     }
 
-    fn absorb_view(&mut self, view: &View, linger: Instant) {
+    fn absorb_view(&mut self, view: &View, linger: Instant, rules: Rules) {
+        self.stale_value |= view.own == Own::Stale && !broken!(rules, ValueAfterBreak);
         match (view.own, self.hold) {
             (Own::None, _) => self.hold = Hold::None,
             (Own::Present | Own::Stale, Hold::None) => {

@@ -211,19 +211,20 @@ impl Seat {
         let contested = core::mem::take(&mut take.contested);
         if view.own == Own::Stale && !take.converting && !take.witness {
             take.own_found = true;
-            self.stale_value = !broken!(cx.rules, ValueAfterBreak);
         }
+        let reckless = broken!(cx.rules, BreakOnlyTimedOut);
         let live = view.live_against(mode);
-        let all_dead = view.live.is_empty() || broken!(cx.rules, BreakOnlyTimedOut);
-        if !live.is_empty() && !broken!(cx.rules, BreakOnlyTimedOut) {
+        // Some firmware admits one sharer only, even where that one is dead.
+        let dead = view.dead_against(mode) || (contested && !view.dead.is_empty());
+        if !live.is_empty() && !reckless {
             self.close(Vote::Blocked(live));
-        } else if view.dead_against(mode) && !all_dead {
+        } else if (dead && view.live.is_empty()) || (reckless && view.has_others()) {
+            take.breaking = view.dead.iter().map(|(host, _)| *host).collect();
+            self.then(Step::Break(mode), cx);
+        } else if view.dead_against(mode) {
             // What a drive does with a BREAK against a mixture of the living and the dead is not
             // known, so there is none.
             self.close(Vote::Blocked(view.live.clone()));
-        } else if view.dead_against(mode) || !live.is_empty() {
-            take.breaking = view.dead.iter().map(|(host, _)| *host).collect();
-            self.then(Step::Break(mode), cx);
         } else if take.witness {
             take.vote = Vote::Won;
         } else if view.own != Own::None {

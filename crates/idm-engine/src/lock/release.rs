@@ -34,18 +34,20 @@ impl Lock {
     /// How the lock is given back, with a value to store.
     pub(super) fn clean_up(&self, store: Option<Value>) -> Clean {
         let store = store.filter(|_| self.config.keeps_value);
-        // What a holder that died left there must not be believed by the next one. A mutex that is
-        // destroyed should lose its value, but only a value that is overwritten is gone for sure.
-        let erase = store.is_none() && self.config.keeps_value && self.distrust == Distrust::Died;
-        Clean {
-            store: if erase { Some(Value::ZERO) } else { store },
-            promote: store.is_some() || erase,
+        let mut clean = Clean {
+            store,
+            promote: store.is_some(),
+            keeps_value: self.config.keeps_value,
             worthless: !self.config.keeps_value || self.distrust != Distrust::None,
             destroy: false,
             mode: Mode::Exclusive,
             until: Instant::default(),
             refusals: 0,
+        };
+        if self.distrust == Distrust::Died {
+            clean.erase();
         }
+        clean
     }
 
     pub(super) fn give_back(&mut self, store: Option<Value>, now: Instant) {

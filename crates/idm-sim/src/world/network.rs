@@ -78,8 +78,11 @@ impl World {
                 );
             }
         }
-        let sent = &mut self.slots[s].sent[d];
-        *sent = sent.saturating_add(1);
+        // A DESTROY only tidies up, when all is over.
+        if !matches!(command, DriveCommand::Mutex(MutexOp::Destroy, _)) {
+            let sent = &mut self.slots[s].sent[d];
+            *sent = sent.saturating_add(1);
+        }
         // No command of unknown fate reaches its drive later than this (fault budget).
         let horizon = {
             let clock = self.hosts[h].clock;
