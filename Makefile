@@ -87,4 +87,4 @@ check-install:
 
 clean:
 	$(CARGO) clean
-	rm -rf build c-tests/out
+	rm -rf build
