@@ -31,7 +31,8 @@ check-deps:
 # The library and the drives that the demo and the tests use. A copy, because the next build for
 # another purpose replaces the library that Cargo made.
 testbed:
-	$(CARGO) build --locked --release -p lvmlockd-idm -p idm-emulator --features lvmlockd-idm/emulator
+	$(CARGO) build --locked --release -p lvmlockd-idm -p idm-emulator -p testbed \
+		--features lvmlockd-idm/emulator
 	mkdir -p build/lib build/bin
 	install target/release/$(LIBRARY) build/lib/$(SONAME)
 	ln -sf $(SONAME) build/lib/$(LIBRARY)
@@ -42,8 +43,9 @@ lvm2: testbed
 		lvm2/build-lvm2.sh $$release build/lib build/lvm2 || exit; \
 	done
 
-demo: deps lvm2
-	$(CARGO) run --quiet --locked -p testbed --bin demo
+demo: deps testbed
+	@lvm2/build-lvm2.sh $(lastword $(LVM2_RELEASES)) build/lib build/lvm2
+	@target/release/demo
 
 lint:
 	$(CARGO) fmt --all --check
@@ -85,4 +87,4 @@ check-install:
 
 clean:
 	$(CARGO) clean
-	rm -rf build c-tests/out
+	rm -rf build

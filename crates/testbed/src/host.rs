@@ -102,14 +102,18 @@ impl Host {
             .stderr(log)
             .spawn()
             .context("run nsenter")?;
-        let pid = wait_until(START, "lvmlockd's process", || child_of(nsenter.id()));
-        let pid = Pid::from_raw(pid?);
-        wait_until(START, "lvmlockd to answer", || {
+        let mut check = || {
             if let Some(status) = nsenter.try_wait()? {
                 bail!("lvmlockd ended with {status}; it said:\n{}", self.log());
             }
+            Ok(nsenter.id())
+        };
+        let pid = wait_until(START, "lvmlockd's process", || child_of(check()?))?;
+        wait_until(START, "lvmlockd to answer", || {
+            check()?;
             Ok(Client::connect(&self.socket()).ok())
         })?;
+        let pid = Pid::from_raw(pid);
         self.lvmlockd = Some(Lvmlockd { nsenter, pid });
         Ok(())
     }
@@ -229,7 +233,8 @@ impl Host {
         let mut command = bound_to_this_thread("nsenter");
         command
             .arg(format!("--target={}", self.init))
-            .args(["--mount", "--uts", "--net", "--pid", "--"])
+            // A mount namespace's root is not ours where we are in a chroot.
+            .args(["--mount", "--root", "--uts", "--net", "--pid", "--"])
             .arg(program)
             .env("LVM_SUPPRESS_FD_WARNINGS", "1");
         command

@@ -258,7 +258,7 @@ impl Story {
         if output.code == 0 || !output.says(why) {
             bail!("expected to be refused with {why:?}: {output}");
         }
-        self.tell(&format!("   (refused, as it should be: exit status {})", output.code));
+        self.quote(&format!("(refused, as it should be: exit status {})", output.code));
         Ok(())
     }
 
