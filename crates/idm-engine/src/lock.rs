@@ -247,6 +247,22 @@ impl Lock {
         Some(Command { token, drive: seat.drive, command })
     }
 
+    /// Numbers the commands that are under way anew, so that two locks are equal that differ only
+    /// in the order of what has happened. Tells the new tokens, of which there is at most one a
+    /// drive. For model checkers, which have to recognise a state when they meet it again.
+    pub fn renumber(&mut self) -> impl Iterator<Item = (crate::DriveRef, Token)> + '_ {
+        self.seats.sort_by_key(|seat| seat.drive);
+        self.last_token = 1 << 32;
+        for seat in &mut self.seats {
+            if let Some(flight) = &mut seat.flight {
+                flight.token = Token(seat.drive.0.into());
+                flight.epoch = u32::from(flight.epoch == seat.epoch);
+            }
+            seat.epoch = 1;
+        }
+        self.seats.iter().filter_map(|s| Some((s.drive, s.flight.as_ref()?.token)))
+    }
+
     /// When [`on_timer`](Lock::on_timer) wants to be called.
     pub fn next_deadline(&self) -> Option<Instant> {
         let stands = self.stands();
