@@ -481,8 +481,8 @@ impl Manager {
         }
     }
 
-    /// The number of other hosts that have the lockspace started: hosts with a live record of the
-    /// VG's on a majority of its drives, membership or lock.
+    /// The number of other hosts that have the lockspace started: a majority of the VG's drives is
+    /// read, and every host counts that has a live record of the VG's there, membership or lock.
     pub fn hosts(&self, key: LockspaceKey) -> Result<u32, Error> {
         let lockspace = self.lockspace(key)?;
         let running = self.running()?;

@@ -699,7 +699,10 @@ impl Entry {
         let drives: HashSet<DriveRef> = self.outstanding.values().map(|out| out.drive).collect();
         match pending.waiter.take() {
             Some(waiter) if !drives.is_empty() => {
-                let allowed = (drives.len() - 1) / 2;
+                // A membership is given up on the way out: who counts hosts reads any majority, and
+                // nobody is left to follow up if the process ends.
+                let all = self.spec.role == Role::Membership;
+                let allowed = if all { 0 } else { (drives.len() - 1) / 2 };
                 self.settle = Some(Settle { waiter, drives, allowed });
             }
             Some(waiter) => drop(waiter.send(Answer::Done(Outcome::Released))),
