@@ -77,7 +77,7 @@ impl Lock {
 
     /// Whether no more values are needed or to be had.
     pub(super) fn values_read(&self, needed: usize) -> bool {
-        let read = self.members().filter(|s| s.value.is_some()).count();
+        let read = self.members().filter(|s| s.value.is_some_and(|v| v != Value::ZERO)).count();
         let waiting = self.members().any(|s| {
             let asked = matches!(&s.task, Task::Take(take) if take.value_asked);
             asked && s.value.is_none() && (s.plan.is_some() || s.flight.is_some())
