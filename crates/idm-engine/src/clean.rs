@@ -43,9 +43,6 @@ impl Seat {
         if let Hold::Held { mode, .. } = self.hold {
             clean.mode = mode;
         }
-        if self.stale_value {
-            clean.erase();
-        }
         clean.promote &= clean.mode == Mode::Shared;
         self.failures = 0;
         self.assign(Task::Clean(clean));
@@ -105,6 +102,9 @@ impl Seat {
     /// Plans the next command, or ends the task. Also called when the time has run out.
     pub(crate) fn plan_clean(&mut self, at: Instant) {
         let Task::Clean(clean) = &mut self.task else { return };
+        if self.stale_value && self.hold != Hold::None {
+            clean.erase();
+        }
         if self.stray_until > at {
             // A TRYLOCK of ours may still arrive, after others have had the lock: what we stored
             // behind it could overwrite something newer. Zero is safe. And what was unlocked

@@ -293,6 +293,9 @@ impl Seat {
             Heard::Table(view, _) => return self.absorb_view(view, linger, rules),
         };
         let unknown = matches!(status, Status::Uncertain | Status::Failed);
+        if matches!(flight.step, Step::Break(_)) && (unknown || status == Status::Good) {
+            self.stale_value = !broken!(rules, ValueAfterBreak);
+        }
         match flight.step {
             Step::Try(mode) | Step::Refresh(mode) | Step::Break(mode) if status == Status::Good => {
                 self.hold = Hold::Held { mode, since };

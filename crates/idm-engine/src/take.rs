@@ -195,7 +195,6 @@ impl Seat {
             Step::Break(_) => {
                 let hosts = core::mem::take(&mut take.breaking);
                 cx.notices.push(Notice::Broke { hosts, drive });
-                self.stale_value = !broken!(cx.rules, ValueAfterBreak);
             }
             Step::Refresh(_) if take.own_found => cx.notices.push(Notice::TookOverOwn { drive }),
             _ => {}
