@@ -776,7 +776,8 @@ impl World {
             return;
         }
         let usurper = self.slots[s].usurped;
-        if usurper.is_some_and(|u| mode.is_some_and(|m| !m.compatible(u))) {
+        let usurped = usurper.is_some_and(|u| mode.is_some_and(|m| !m.compatible(u)));
+        if usurped && !self.is_hollow_by_reset(s) {
             fail!(
                 self,
                 "never silently regained",
@@ -804,6 +805,7 @@ impl World {
         let mask = !(1 << self.host_of(s));
         for other in self.slots_of_lock(self.lock_of(s)) {
             self.slots[other].knows &= mask;
+            self.slots[other].foreign_since = None;
             for conflict in &mut self.slots[other].conflicts {
                 *conflict &= mask;
             }

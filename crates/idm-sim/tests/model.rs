@@ -36,9 +36,7 @@ fn host_id(host: usize) -> HostId {
 }
 
 fn members() -> Vec<Member> {
-    (0..DRIVES as u32)
-        .map(|d| Member { drive: DriveRef(d), identity: vec![d as u8] })
-        .collect()
+    (0..DRIVES as u32).map(|d| Member { drive: DriveRef(d), identity: vec![d as u8] }).collect()
 }
 
 /// What may happen in a world, and how often.
@@ -189,11 +187,15 @@ impl State {
             }
         }
         self.network.sort_by_key(|m| {
-            (m.host, m.drive, match m.content {
-                Content::Ghost(_) => 0,
-                Content::Command(_) => 1,
-                Content::Reply(..) => 2,
-            })
+            (
+                m.host,
+                m.drive,
+                match m.content {
+                    Content::Ghost(_) => 0,
+                    Content::Command(_) => 1,
+                    Content::Reply(..) => 2,
+                },
+            )
         });
     }
 
@@ -427,8 +429,7 @@ impl Model for World {
             }),
             Property::always("a belief stands on a majority", |_: &World, s: &State| {
                 (0..HOSTS).all(|h| {
-                    s.believes(h).is_none_or(|mode| s.votes(h, mode) >= MAJORITY)
-                        || s.is_hollow(h)
+                    s.believes(h).is_none_or(|mode| s.votes(h, mode) >= MAJORITY) || s.is_hollow(h)
                 })
             }),
             Property::sometimes("both share", |_: &World, s: &State| {

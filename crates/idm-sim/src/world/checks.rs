@@ -30,7 +30,7 @@ impl World {
 
     /// Whether the host's belief is hollow because of resets: the drives that still stand for it
     /// are too few, and those that were reset would make them enough.
-    fn is_hollow_by_reset(&self, s: usize) -> bool {
+    pub(super) fn is_hollow_by_reset(&self, s: usize) -> bool {
         let needed = keep_quorum(count(self.slots[s].members));
         let votes = self.votes(s);
         votes < needed && votes + self.lost_votes(s) >= needed
@@ -174,7 +174,10 @@ impl World {
             }
             let slot = &self.slots[s];
             let group = count(slot.members | slot.witnesses);
-            if slot.witnesses != 0 && count(slot.met) < majority(group) {
+            let held = bits(slot.members | slot.witnesses)
+                .filter(|&d| self.has_record(s, d))
+                .fold(0, |set, d| set | 1 << d);
+            if slot.witnesses != 0 && count(slot.met | held) < majority(group) {
                 fail!(
                     self,
                     "a grant of an LV lock is confirmed",

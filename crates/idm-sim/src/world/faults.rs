@@ -133,11 +133,15 @@ impl World {
         if !busy || slot.members & (1 << d) == 0 || !self.has_record(s, d) {
             return false;
         }
-        let others = bits(slot.members).filter(|&o| o != d && self.has_record(s, o)).count();
+        let stands = |o| match slot.mode {
+            Some(_) => self.has_vote(s, o),
+            None => self.has_record(s, o),
+        };
+        let others = bits(slot.members).filter(|&o| o != d && stands(o)).count();
         others < keep_quorum(count(slot.members))
     }
 
-    fn has_record(&self, s: usize, d: usize) -> bool {
+    pub(super) fn has_record(&self, s: usize, d: usize) -> bool {
         let resource = &self.locks[self.lock_of(s)].resource;
         let id = self.hosts[self.host_of(s)].id;
         self.drives[d].drive.live_holders(self.drive_now(d), resource).any(|(host, _)| host == id)
