@@ -347,6 +347,7 @@ impl Lock {
             seat.role = Role::Former;
             seat.foreign = None;
             seat.missed = false;
+            seat.gap = false;
         }
         for (list, role) in [(members, Role::Member), (witnesses, Role::Witness)] {
             for member in list {

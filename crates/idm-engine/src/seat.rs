@@ -188,6 +188,9 @@ pub(crate) struct Seat {
     /// What the drive had as value when it was taken is of no use: its last holder died, or was an
     /// earlier life of this host.
     pub(crate) stale_value: bool,
+    /// It did not have the lock in the lock's mode when the lease ran out: what it says afterwards
+    /// is no proof that nobody had it in the meantime.
+    pub(crate) gap: bool,
     /// A live holder with another drive set, and when it was first seen.
     pub(crate) foreign: Option<(HostId, Instant)>,
     /// The lock is held without this drive, which is worth a word when it is gained.
@@ -212,6 +215,7 @@ impl Seat {
             stray_until: Instant::default(),
             value: None,
             stale_value: false,
+            gap: false,
             foreign: None,
             missed: false,
             not_idm: false,
@@ -235,7 +239,7 @@ impl Seat {
         let Hold::Held { mode: held, since } = self.hold else {
             return false;
         };
-        if matches!(self.task, Task::Clean(_)) {
+        if matches!(self.task, Task::Clean(_)) || self.gap {
             return false;
         }
         let undone = since < self.barred_until && !broken!(rules, ReleaseOrder);

@@ -127,7 +127,9 @@ impl Lock {
         if broken!(self.rules, RetakeOnlyWhileSafe) {
             return;
         }
+        let rules = self.rules;
         for seat in &mut self.seats {
+            seat.gap = !seat.counts(mode, rules);
             if matches!(&seat.task, Task::Take(take) if !take.converting) {
                 seat.assign(Task::Idle);
             }
@@ -272,6 +274,9 @@ impl Lock {
             held.lapsed = None;
         }
         self.events.push_back(Event::Regained);
+        for seat in &mut self.seats {
+            seat.gap = false;
+        }
         for at in 0..self.seats.len() {
             let seat = &self.seats[at];
             let idle = seat.task == Task::Idle && matches!(seat.role, Role::Member | Role::Extra);

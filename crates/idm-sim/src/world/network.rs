@@ -78,8 +78,10 @@ impl World {
                 );
             }
         }
-        // A DESTROY only tidies up, when all is over.
-        if !matches!(command, DriveCommand::Mutex(MutexOp::Destroy, _)) {
+        // What follows the answer only tidies up, but for the UNLOCK that gives back what was got.
+        let unlocks = matches!(command, DriveCommand::Mutex(MutexOp::Unlock, _));
+        let asks = matches!(self.slots[s].caller, Caller::Acquiring | Caller::Converting(..));
+        if unlocks || asks {
             let sent = &mut self.slots[s].sent[d];
             *sent = sent.saturating_add(1);
         }
