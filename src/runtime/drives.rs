@@ -15,6 +15,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 const MOST_WORKERS: usize = 4;
 /// Ways to one drive that are kept.
 const MOST_WAYS: usize = 32;
+/// A drive that has been at a command for so long is slow, and majorities do not wait for it.
+const SLOW: Duration = Duration::from_millis(100);
 /// How long a worker without work waits before it ends.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -64,6 +66,8 @@ struct Queue {
     /// What keeps or frees locks.
     urgent: VecDeque<Job>,
     other: VecDeque<Job>,
+    /// When the commands were begun that are in the kernel.
+    running: Vec<Instant>,
     workers: usize,
     idle: usize,
     closed: bool,
@@ -184,6 +188,12 @@ impl Drives {
     pub fn note_no_idm(&self, drive: DriveRef) -> bool {
         self.get(drive)
             .is_some_and(|drive| !core::mem::replace(&mut locked(&drive.access).no_idm, true))
+    }
+
+    /// The drives that are known not to answer promptly.
+    pub fn slow(&self, now: Instant) -> Vec<DriveRef> {
+        let all = locked(&self.known).all.clone();
+        all.iter().filter(|drive| drive.is_slow(now)).map(|drive| drive.reference).collect()
     }
 
     /// Queues a command. Never blocks; `done` is called exactly once, also where there is no such
@@ -321,6 +331,12 @@ impl Drive {
         reply
     }
 
+    /// Whether it did not answer when it was last asked, or has not for a while now.
+    fn is_slow(&self, now: Instant) -> bool {
+        let stuck = locked(&self.queue).running.iter().any(|&begun| now.since(begun) > SLOW);
+        stuck || !locked(&self.access).answers
+    }
+
     fn submit(self: Arc<Drive>, command: DriveCommand, done: Completion) {
         let job = Job { command, queued: clock::now(), done };
         let mut queue = locked(&self.queue);
@@ -363,11 +379,19 @@ impl Drive {
         while let Some(mut jobs) = self.next_jobs() {
             let Some(first) = jobs.first() else { continue };
             let command = first.command.clone();
+            let begun = clock::now();
+            locked(&self.queue).running.push(begun);
             let reply =
                 catch_unwind(AssertUnwindSafe(|| self.execute(&command))).unwrap_or_else(|_| {
                     log::error!("internal error: a command to {} panicked", self.identity);
                     Reply::Status(Status::Uncertain)
                 });
+            {
+                let mut queue = locked(&self.queue);
+                if let Some(at) = queue.running.iter().position(|&other| other == begun) {
+                    queue.running.swap_remove(at);
+                }
+            }
             let last = jobs.pop();
             for job in jobs {
                 job.done.answer(reply.clone());

@@ -111,6 +111,7 @@ pub struct Settings {
 /// A lock, as the reactor uses it. [`Lock`] is the one that is used; tests use others.
 pub(crate) trait Engine: Send {
     fn request(&mut self, request: Request, now: Instant) -> Result<(), RequestError>;
+    fn expect_silence(&mut self, drives: &[DriveRef]);
     fn spread(&mut self, drives: &[Member], now: Instant);
     fn on_reply(&mut self, token: Token, reply: Reply, now: Instant);
     fn on_timer(&mut self, now: Instant);
@@ -125,6 +126,9 @@ pub(crate) trait Engine: Send {
 impl Engine for Lock {
     fn request(&mut self, request: Request, now: Instant) -> Result<(), RequestError> {
         Lock::request(self, request, now)
+    }
+    fn expect_silence(&mut self, drives: &[DriveRef]) {
+        Lock::expect_silence(self, drives);
     }
     fn spread(&mut self, drives: &[Member], now: Instant) {
         Lock::spread(self, drives, now);

@@ -388,6 +388,9 @@ impl Reactor {
             let Some((request, pending)) = entry.waiting.pop_front() else {
                 return;
             };
+            if let Some(engine) = &mut entry.engine {
+                engine.expect_silence(&self.drives.slow(now));
+            }
             entry.begin(request, pending, now);
         }
     }

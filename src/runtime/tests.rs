@@ -91,6 +91,7 @@ impl FakeEngine {
 }
 
 impl Engine for FakeEngine {
+    fn expect_silence(&mut self, _: &[DriveRef]) {}
     fn spread(&mut self, _: &[Member], _: Instant) {}
     fn request(&mut self, request: Request, _: Instant) -> Result<(), RequestError> {
         let panics = self.script(|script| {

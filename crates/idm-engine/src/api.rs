@@ -73,6 +73,9 @@ pub struct Timing {
     pub renew: Duration,
     /// How long a request waits for drives that do not answer before it is refused.
     pub patience: Duration,
+    /// How long a majority waits for the answers of drives that have been asked at the same time.
+    /// One of them may be about to tell of a holder that counts other drives.
+    pub grace: Duration,
     /// How long after it was sent a command with an unknown fate may still reach the drive. Until
     /// then a new grant of that drive is not counted where the old command could undo it.
     pub linger: Duration,
@@ -90,6 +93,7 @@ impl Timing {
             drift: lease / 500,
             renew: lease / 3,
             patience: Duration::from_secs(5).min(lease / 4),
+            grace: Duration::from_millis(100).min(lease / 100),
             linger: lease / 4,
             backoff: Duration::from_millis(30),
         }

@@ -42,6 +42,16 @@ enum Phase {
     Lost,
 }
 
+impl Stage {
+    /// The same, without waiting for other members any more.
+    fn without_grace(self) -> Stage {
+        match self {
+            Stage::Reading { until, .. } => Stage::Reading { grace: None, until },
+            other => other,
+        }
+    }
+}
+
 impl Phase {
     fn is_held(&self) -> bool {
         matches!(self, Phase::Held(_))
@@ -72,8 +82,9 @@ enum Distrust {
 enum Stage {
     /// The members are asked.
     Voting,
-    /// There is a majority; values and witnesses are read, until then at most.
-    Reading(Instant),
+    /// There is a majority. Other members are waited for until `grace`, if at all; values and
+    /// witnesses are read, until `until` at most.
+    Reading { grace: Option<Instant>, until: Instant },
     /// The drives were split with another host: the next attempt begins then.
     BackingOff(Instant),
 }
@@ -117,6 +128,8 @@ pub struct Lock {
     /// When a drive was last found to have lost our lock. No drive is taken again before a
     /// keep-quorum of the others has said afterwards that the lock is still ours.
     shaken_at: Instant,
+    /// Drives that are not waited for, because they are known to be slow.
+    slow: Vec<DriveRef>,
     rng: Rng,
     events: VecDeque<Event>,
     last_token: u64,
@@ -139,6 +152,7 @@ impl Lock {
             distrust: Distrust::None,
             pending: None,
             known: Vec::new(),
+            slow: Vec::new(),
             owed: 0,
             shaken_at: Instant::default(),
             events: VecDeque::new(),
@@ -187,6 +201,12 @@ impl Lock {
         }
         self.conclude(now);
         Ok(())
+    }
+
+    /// Tells which drives are known to be slow, for the requests that follow: a majority does not
+    /// wait for their answers.
+    pub fn expect_silence(&mut self, drives: &[DriveRef]) {
+        self.slow = drives.to_vec();
     }
 
     /// Puts the lock, while it is held, on more drives than those that vote, so that a host that
@@ -269,7 +289,7 @@ impl Lock {
         let seats = self.seats.iter().filter_map(|s| self.ready_at(s, stands));
         let stage_end = |deadline: Instant, stage: Stage| match stage {
             Stage::Voting => deadline,
-            Stage::Reading(until) => deadline.min(until),
+            Stage::Reading { grace, until } => deadline.min(until).min(grace.unwrap_or(until)),
             Stage::BackingOff(until) => until,
         };
         let phase = match &self.phase {

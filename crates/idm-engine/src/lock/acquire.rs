@@ -39,7 +39,7 @@ impl Lock {
         }
         let stage = match stage {
             Stage::Voting => {
-                let stage = Stage::Reading((now + self.config.timing.patience / 4).min(deadline));
+                let stage = self.reading(deadline, now);
                 self.phase = Phase::Acquiring(Acquiring { stage, ..*acquiring });
                 self.ask_witnesses(mode, now);
                 stage
@@ -47,7 +47,11 @@ impl Lock {
             other => other,
         };
         self.ask_values(now);
-        let Stage::Reading(until) = stage else { return };
+        let Stage::Reading { until, .. } = stage else { return };
+        if self.in_grace(stage, now) {
+            return;
+        }
+        self.phase = Phase::Acquiring(Acquiring { stage: stage.without_grace(), ..*acquiring });
         let late = over || now >= until;
         match self.confirmed(mode, late) {
             None => {}

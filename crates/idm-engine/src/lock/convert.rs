@@ -54,17 +54,24 @@ impl Lock {
             }
             return;
         }
-        let until = match stage {
-            Stage::Reading(until) => until,
-            Stage::Voting | Stage::BackingOff(_) => {
-                let until = (now + self.config.timing.patience / 4).min(deadline);
+        let stage = match stage {
+            Stage::Voting => {
+                let stage = self.reading(deadline, now);
                 if let Phase::Held(held) = &mut self.phase {
-                    held.change = Some(Change::Up { deadline, stage: Stage::Reading(until) });
+                    held.change = Some(Change::Up { deadline, stage });
                 }
                 self.ask_witnesses(Mode::Exclusive, now);
-                until
+                stage
             }
+            other => other,
         };
+        let Stage::Reading { until, .. } = stage else { return };
+        if self.in_grace(stage, now) {
+            return;
+        }
+        if let Phase::Held(held) = &mut self.phase {
+            held.change = Some(Change::Up { deadline, stage: stage.without_grace() });
+        }
         if let Some(result) = self.confirmed(Mode::Exclusive, over || now >= until) {
             self.end_up(result, now);
         }

@@ -1,6 +1,6 @@
 //! What the drives' votes add up to.
 
-use super::Lock;
+use super::{Lock, Stage};
 use crate::api::{Conflict, Instant, Refusal};
 use crate::rules::broken;
 use crate::seat::{Role, Task, Vote};
@@ -99,6 +99,29 @@ impl Lock {
             }
         }
         tally
+    }
+
+    /// The stage that begins with a majority.
+    pub(super) fn reading(&self, deadline: Instant, now: Instant) -> Stage {
+        let timing = &self.config.timing;
+        let until = (now + timing.patience / 4).min(deadline);
+        Stage::Reading { grace: Some((now + timing.grace).min(until)), until }
+    }
+
+    /// Whether the other members are still waited for at this stage.
+    pub(super) fn in_grace(&self, stage: Stage, now: Instant) -> bool {
+        let Stage::Reading { grace: Some(grace), .. } = stage else { return false };
+        now < grace && self.awaits_members()
+    }
+
+    /// Whether a member that is not known to be slow has yet to say its first word.
+    fn awaits_members(&self) -> bool {
+        self.members().any(|seat| {
+            // A drive that owes an answer from before is slow.
+            let prompt = seat.flight.as_ref().is_none_or(|flight| flight.epoch == seat.epoch);
+            let first = seat.vote() == Some(&Vote::Asking) && seat.failures == 0;
+            prompt && first && !self.slow.contains(&seat.drive)
+        }) && !broken!(self.rules, Fingerprint)
     }
 
     /// What is known of holders on other drives than those of the majority: the VG's other drives,

@@ -151,7 +151,6 @@ fn of_two_hosts_at_once_never_both_get_an_lv() -> Result<()> {
 
 /// While an LV is extended or moved, hosts name different drives for its lock.
 #[test]
-#[ignore = "not yet: a majority is taken for a grant before the other drives have been asked for a holder"]
 fn a_holder_that_counts_other_drives_is_seen() -> Result<()> {
     let Pair { lab: _lab, alice, bob, lv } = Pair::new(Lvm2::newest(), LEASE)?;
     let on = |drives: &[usize]| Lv {
