@@ -57,7 +57,8 @@
 //! * A drive that keeps several records of an unlocked mutex, each with a value of its own, and shows
 //!   the next owner its own old one. It could not carry a value for any protocol.
 //! * Hosts of the older stack that stand still or die, and drives that let them break live sharers or
-//!   destroy what is held: the older stack does not survive that by its own rules.
+//!   destroy what is held: the older stack does not survive that by its own rules. A value after a
+//!   host of the older stack broke a lock: it leaves no trace of that.
 //!
 //! [`plan::Kind::Beyond`] goes beyond the budget on purpose: drives lose their state in bursts. Then
 //! nothing can be promised but that the loss is noticed: when every drive was refreshed once, a holder

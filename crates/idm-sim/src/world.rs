@@ -284,7 +284,7 @@ struct LockInfo {
     published: u64,
     poison: u64,
     publisher: u8,
-    /// Two hosts held it, excused: nothing is known of its value any more.
+    /// Two hosts held it, excused, or the older stack broke it: its value proves nothing any more.
     muddled: bool,
     refusals: u32,
     /// When a host last did anything with it, besides keeping it and being refused.

@@ -524,22 +524,32 @@ fn convert_or_unlock_against_lock() {
     check("convert or unlock against lock", held());
 }
 
-#[test]
-fn convert_or_unlock_against_lock_and_a_lost_reply() {
-    check("convert or unlock against lock, a lost reply", World { losses: 1, ..held() });
-}
+// The larger ones: `cargo test --release -p idm-sim --test model -- --ignored --nocapture`.
 
 #[test]
+#[ignore = "minutes"]
 fn convert_or_unlock_against_lock_and_a_reset() {
     check("convert or unlock against lock, a reset", World { resets: 1, ..held() });
 }
 
 #[test]
+#[ignore = "minutes"]
+fn unlock_against_lock_and_a_crash() {
+    let crash = World { converts: false, crashes: 1, passes: 2, ..held() };
+    check("unlock against lock, a crash", World { start: &[Some(Mode::Exclusive)], ..crash });
+}
+
+#[test]
+#[ignore = "minutes"]
+fn convert_or_unlock_against_lock_and_a_lost_reply() {
+    check("convert or unlock against lock, a lost reply", World { losses: 1, ..held() });
+}
+
+#[test]
+#[ignore = "minutes"]
 fn convert_or_unlock_against_lock_and_a_crash() {
     check("convert or unlock against lock, a crash", World { crashes: 1, passes: 2, ..held() });
 }
-
-// The larger ones: `cargo test --release -p idm-sim --test model -- --ignored --nocapture`.
 
 #[test]
 #[ignore = "minutes"]

@@ -295,6 +295,13 @@ impl World {
         if !self.flights[f].told {
             self.flights[f].reply = Some(reply);
         }
+        let broke = matches!(&self.flights[f].command, DriveCommand::Mutex(MutexOp::Break, _));
+        if good && broke && matches!(self.slots[s].side, Side::Old(_)) {
+            // The older stack leaves no trace of a break: nobody can know any more that the value
+            // is that of before the dead holder's changes.
+            let l = self.lock_of(s);
+            self.locks[l].muddled = true;
+        }
         if good {
             for other in self.slots_of_lock(self.lock_of(s)) {
                 if other != s && self.believes(other) {
