@@ -181,7 +181,10 @@ impl Lock {
                 self.seat_drives(&members, &witnesses, now)?;
                 // A value that is still on its way to a majority would be lost by the new
                 // acquisition: the old one there must not be believed then.
-                let owing = self.owed > 0;
+                // Likewise one that is still to be removed.
+                let doomed =
+                    |s: &Seat| matches!(&s.task, Task::Clean(c) if c.keeps_value && c.worthless);
+                let owing = self.owed > 0 || self.seats.iter().any(doomed);
                 self.distrust = if owing { Distrust::Died } else { Distrust::None };
                 if owing {
                     self.known.clear();

@@ -1,6 +1,6 @@
 //! Changing the mode of a lock that is held.
 
-use super::{Change, Held, Lock, Phase, Stage};
+use super::{Change, Distrust, Held, Lock, Phase, Stage};
 use crate::api::{Instant, Outcome, Refusal};
 use crate::rules::broken;
 use crate::seat::{Hold, Step, Task};
@@ -79,6 +79,10 @@ impl Lock {
 
     pub(super) fn end_up(&mut self, result: Result<(), Refusal>, now: Instant) {
         let mode = if result.is_ok() { Mode::Exclusive } else { Mode::Shared };
+        if result.is_ok() && self.distrust == Distrust::Shared {
+            // Who shared it has gone, and with them who could have put the value right.
+            self.distrust = Distrust::Died;
+        }
         self.end_change(mode);
         self.settle_seats(now);
         self.finish(match result {
