@@ -689,6 +689,18 @@ impl World {
         let h = self.host_of(s);
         let now = self.local(h);
         loop {
+            match &mut self.slots[s].side {
+                Side::Engine(lock) => match lock.next_event() {
+                    Some(event) => self.engine_event(s, event),
+                    None => break,
+                },
+                Side::Old(lock) => match lock.next_event() {
+                    Some(event) => self.old_event(s, event),
+                    None => break,
+                },
+            }
+        }
+        loop {
             let next = match &mut self.slots[s].side {
                 Side::Engine(lock) => {
                     lock.next_command(now).map(|c| (Ticket::Engine(c.token), c.drive, c.command))
@@ -703,18 +715,6 @@ impl World {
             self.send(s, ticket, drive.0 as usize, command);
             if self.failure.is_some() {
                 return;
-            }
-        }
-        loop {
-            match &mut self.slots[s].side {
-                Side::Engine(lock) => match lock.next_event() {
-                    Some(event) => self.engine_event(s, event),
-                    None => break,
-                },
-                Side::Old(lock) => match lock.next_event() {
-                    Some(event) => self.old_event(s, event),
-                    None => break,
-                },
             }
         }
         self.schedule_timer(s);
