@@ -40,8 +40,9 @@ pub struct Report {
 /// Seeds that a thread takes at a time.
 const BATCH: u64 = 64;
 
-/// Runs the campaign; `progress` is told now and then how many seeds are done.
-pub fn run(campaign: &Campaign, progress: impl Fn(u64) + Sync) -> Report {
+/// Runs the campaign; `progress` is told now and then how many seeds are done, and which of the
+/// last ones failed.
+pub fn run(campaign: &Campaign, progress: impl Fn(u64, &[(u64, Failure)]) + Sync) -> Report {
     quiet_panics();
     let next = AtomicU64::new(0);
     let report = Mutex::new(Report::default());
@@ -59,7 +60,7 @@ fn work(
     campaign: &Campaign,
     next: &AtomicU64,
     report: &Mutex<Report>,
-    progress: &(impl Fn(u64) + Sync),
+    progress: &(impl Fn(u64, &[(u64, Failure)]) + Sync),
 ) {
     let mut world = World::new();
     loop {
@@ -76,8 +77,8 @@ fn work(
         }
         let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
         report.seeds += last - first;
+        progress(report.seeds, &failures);
         report.failures.append(&mut failures);
-        progress(report.seeds);
         if report.failures.len() >= campaign.most_failures {
             next.store(campaign.seeds, Ordering::Relaxed);
         }

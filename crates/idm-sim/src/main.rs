@@ -93,7 +93,10 @@ fn main() -> ExitCode {
 fn run(campaign: &Campaign) -> ExitCode {
     let start = Instant::now();
     let told = Mutex::new(start);
-    let report = campaign::run(campaign, |done| {
+    let report = campaign::run(campaign, |done, failures| {
+        for (seed, failure) in failures {
+            eprintln!("seed {seed}: {failure}");
+        }
         let Ok(mut told) = told.lock() else { return };
         if told.elapsed() >= Duration::from_secs(5) {
             *told = Instant::now();
@@ -112,7 +115,7 @@ fn run(campaign: &Campaign) -> ExitCode {
 }
 
 fn coverage(campaign: &Campaign) -> ExitCode {
-    let report = campaign::run(campaign, |_| ());
+    let report = campaign::run(campaign, |_, _| ());
     print!("{}", report.coverage);
     end(&report)
 }

@@ -6,7 +6,7 @@ use idm_sim::plan::{Firmware, Kind};
 
 fn run(kind: Kind, firmware: Firmware, from: u64, seeds: u64) -> Report {
     let campaign = Campaign { from, seeds, jobs: 2, kind, firmware, most_failures: 5 };
-    let report = campaign::run(&campaign, |_| ());
+    let report = campaign::run(&campaign, |_, _| ());
     let failures: Vec<String> =
         report.failures.iter().map(|(seed, failure)| format!("seed {seed}: {failure}")).collect();
     assert!(
@@ -105,7 +105,7 @@ fn a_seed_decides_everything() {
         firmware: Firmware::Any,
         most_failures: 1,
     };
-    let one = campaign::run(&campaign(1), |_| ()).coverage.to_string();
-    let two = campaign::run(&campaign(2), |_| ()).coverage.to_string();
+    let one = campaign::run(&campaign(1), |_, _| ()).coverage.to_string();
+    let two = campaign::run(&campaign(2), |_, _| ()).coverage.to_string();
     assert_eq!(one, two);
 }
