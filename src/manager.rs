@@ -15,6 +15,8 @@ use idm_engine::{Member, Outcome, Refusal, Request, Timing};
 use idm_protocol::{HostId, IdError, Mode, Status, Value};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
+use std::time::Instant;
 
 /// Address of core's `struct lockspace`, used as a name and never followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -92,6 +94,8 @@ const SETTLE: Duration = Duration::from_millis(500);
 const STOP_SETTLE: Duration = Duration::from_millis(80);
 /// How long [`Manager::hosts`] waits: all of core is blocked meanwhile (contract, section 0).
 const COUNT_BOUND: Duration = Duration::from_secs(1);
+/// The pause before a lockspace that could not be started is tried again.
+const JOIN_PAUSE: Duration = Duration::from_millis(200);
 /// `LMUF_FREE_VG` of lvmlockd: the VG is being removed.
 const FREE_VG: u32 = 1;
 /// lvm2's usual path, which lvmlockctl's is derived from as lvmlockd does.
@@ -262,17 +266,7 @@ impl Manager {
             return Err(Error::AdoptNone);
         }
         if !lockspace.is_global {
-            let running = self.running()?;
-            let request = Request::Acquire {
-                mode: Mode::Shared,
-                members: running.drives_of(&lockspace.paths())?.members,
-                witnesses: Vec::new(),
-            };
-            let membership = lockspace.membership();
-            match running.request(&membership, request) {
-                Answer::Done(Outcome::Granted(_)) => {}
-                other => return Err(running.refused(&membership, other)),
-            }
+            self.running()?.join(&lockspace)?;
         }
         lockspace.set_started();
         log::info!("{}: started", lockspace.owner.name);
@@ -533,6 +527,30 @@ impl Running {
     fn request(&self, spec: &LockSpec, request: Request) -> Answer {
         let bound = self.timing.patience + GRACE;
         self.runtime.request(spec.clone(), request, bound)
+    }
+
+    /// Takes the membership of a VG. After an outage drives are not used for a while, because the
+    /// release of what was held before may still be on its way to them; that is waited out here,
+    /// because core tells nobody if a lockspace fails to start.
+    fn join(&self, lockspace: &Lockspace) -> Result<(), Error> {
+        let membership = lockspace.membership();
+        let begin = Instant::now();
+        loop {
+            let request = Request::Acquire {
+                mode: Mode::Shared,
+                members: self.drives_of(&lockspace.paths())?.members,
+                witnesses: Vec::new(),
+            };
+            let error = match self.request(&membership, request) {
+                Answer::Done(Outcome::Granted(_)) => return Ok(()),
+                other => self.refused(&membership, other),
+            };
+            if !matches!(error, Error::Storage(_)) || begin.elapsed() > self.timing.linger {
+                return Err(error);
+            }
+            log::info!("{error}; trying again");
+            thread::sleep(JOIN_PAUSE);
+        }
     }
 
     /// The error for a request that was not granted.

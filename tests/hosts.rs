@@ -531,6 +531,18 @@ fn an_lv_lock_is_seen_from_all_of_the_vgs_drives() {
 }
 
 #[test]
+fn a_vg_can_be_started_again_right_after_an_outage() {
+    let bench = Bench::new(3);
+    let a = bench.started(1, SHORT);
+    for drive in ["d0", "d1", "d2"] {
+        bench.control(&format!("lose-reply {drive} 1"));
+    }
+    // What the drives are told on the way out may still be on its way to them.
+    a.manager.remove_lockspace(VG, false).unwrap();
+    a.start(VG, bench.scope()).unwrap();
+}
+
+#[test]
 fn an_lv_that_is_moved_is_met_on_its_new_drive_even_if_the_old_one_is_gone() {
     let bench = Bench::new(3);
     let (a, b) = (bench.started(1, LONG), bench.started(2, LONG));
