@@ -533,7 +533,8 @@ fn an_lv_lock_is_seen_from_all_of_the_vgs_drives() {
 #[test]
 fn a_vg_can_be_started_again_right_after_an_outage() {
     let bench = Bench::new(3);
-    let a = bench.started(1, SHORT);
+    // A quarter of it is a little more than a request waits for its drives.
+    let a = bench.started(1, Duration::from_secs(21));
     for drive in ["d0", "d1", "d2"] {
         bench.control(&format!("lose-reply {drive} 1"));
     }
