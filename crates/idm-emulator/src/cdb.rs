@@ -164,7 +164,7 @@ fn write(op: u8, group: u8, one_block: bool) -> Result<Command, CdbError> {
 }
 
 /// What a CDB asks for, in a word for statistics.
-pub(crate) fn kind(cdb: &[u8]) -> &'static str {
+pub fn kind(cdb: &[u8]) -> &'static str {
     match parse(cdb) {
         Ok(Command::TestUnitReady) => "test-unit-ready",
         Ok(Command::RequestSense { .. }) => "request-sense",

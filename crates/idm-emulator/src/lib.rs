@@ -5,7 +5,7 @@
 //! * [`Profile`] says how it behaves where generations of firmware differ, or where nothing is
 //!   known.
 //! * [`server`] serves drives on unix sockets, with faults on demand; [`client`] reaches them;
-//!   [`wire`] is what travels between the two.
+//!   [`wire`] is what travels between the two; [`text`] is the words of control commands.
 
 #![forbid(unsafe_code)]
 
@@ -16,9 +16,10 @@ pub mod profile;
 mod scsi;
 mod sense;
 pub mod server;
+pub mod text;
 pub mod wire;
 
-pub use cdb::is_mutex_command;
+pub use cdb::{is_mutex_command, kind};
 pub use drive::{Drive, DriveTime};
 pub use profile::Profile;
 pub use scsi::ScsiReply;

@@ -1,13 +1,8 @@
 //! Control commands: one line of text in, text out.
 
+use super::station::Inner;
 use super::{Floor, Slot};
-use crate::ScsiReply;
-use crate::sense;
-use idm_protocol::{
-    Class, State,
-    scsi::{Sense, status},
-};
-use std::fmt::Write as _;
+use crate::text::{self, decimal};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -54,7 +49,10 @@ pub(super) fn execute(floor: &Floor, line: &str) -> Result<String, String> {
     match *words {
         ["help"] => Ok(HELP.to_owned()),
         ["drives"] => Ok(floor.slots.keys().map(|name| format!("{name}\n")).collect()),
-        ["table", name] => Ok(table(slot(floor, name)?)),
+        ["table", name] => {
+            let table = |inner: &mut Inner| text::table(&inner.drive, inner.now());
+            Ok(slot(floor, name)?.station.with(table))
+        }
         ["stats", name] => Ok(stats(slot(floor, name)?)),
         _ => order(floor, &words).map(|()| String::new()),
     }
@@ -114,32 +112,13 @@ fn switch(word: &str) -> Result<bool, String> {
     }
 }
 
-fn decimal(word: &str) -> Result<u64, String> {
-    word.parse().map_err(|_| format!("{word:?} is not a number"))
-}
-
-fn hex(word: &str) -> Result<u8, String> {
-    u8::from_str_radix(word.trim_start_matches("0x"), 16)
-        .map_err(|_| format!("{word:?} is not a hexadecimal byte"))
-}
-
 fn fail(slot: &Slot, status: &str, count: &str, sense: Option<&str>) -> Result<(), String> {
-    let (status, count) = (hex(status)?, decimal(count)?);
-    let sense = match (sense, status) {
-        (Some(text), _) => Some(parse_sense(text)?),
-        // ABORTED COMMAND: says nothing about the effect.
-        (None, status::CHECK_CONDITION) => Some(parse_sense("b/0/0")?),
-        (None, _) => None,
-    };
+    let count = decimal(count)?;
     slot.station.with(|inner| {
-        let reply = ScsiReply {
-            status,
-            sense: sense.map_or(Vec::new(), |s| sense::bytes(inner.drive.profile(), s)),
-            data: Vec::new(),
-        };
+        let reply = text::failure(inner.drive.profile(), status, sense)?;
         inner.faults.fail = Some((reply, count));
-    });
-    Ok(())
+        Ok(())
+    })
 }
 
 /// One line per kind of command.
@@ -148,56 +127,4 @@ fn stats(slot: &Slot) -> String {
         let counts = inner.counts.iter();
         counts.map(|(kind, count)| format!("{kind} {count}\n")).collect()
     })
-}
-
-fn parse_sense(text: &str) -> Result<Sense, String> {
-    let numbers = text.split('/').map(hex).collect::<Result<Vec<u8>, _>>()?;
-    let (key, asc, ascq, fru) = match *numbers {
-        [key, asc, ascq] => (key, asc, ascq, 0),
-        [key, asc, ascq, fru] => (key, asc, ascq, fru),
-        _ => return Err(format!("{text:?} is not KEY/ASC/ASCQ or KEY/ASC/ASCQ/FRU")),
-    };
-    Ok(sense::sense(key, asc, ascq, fru))
-}
-
-/// The table for people: one line per record under a heading.
-fn table(slot: &Slot) -> String {
-    let mut rows =
-        vec![["RESOURCE", "HOST", "STATE", "CLASS", "LEASE LEFT", "VALUE"].map(String::from)];
-    slot.station.with(|inner| {
-        let now = inner.now();
-        for record in inner.drive.table(now) {
-            let left = inner.drive.lease_left(now, &record.resource, &record.host);
-            rows.push([
-                record.resource.to_string(),
-                record.host.to_string(),
-                match record.state {
-                    State::Locked => "locked".to_owned(),
-                    State::MultipleLocked => "multiple-locked".to_owned(),
-                    State::Unlocked => "unlocked".to_owned(),
-                    State::TimedOut => "timed-out".to_owned(),
-                    other => format!("{other:?}"),
-                },
-                match record.class {
-                    Class::Exclusive => "ex".to_owned(),
-                    Class::Shared => "sh".to_owned(),
-                    other => format!("{other:?}"),
-                },
-                left.map_or("-".to_owned(), |left| format!("{:.1} s", left.as_secs_f64())),
-                record.value.get().to_string(),
-            ]);
-        }
-    });
-    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
-    let widths: [usize; 6] = core::array::from_fn(width);
-    let mut text = String::new();
-    for row in &rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(widths) {
-            let _ = write!(line, "{cell:width$}  ");
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
 }

@@ -1,0 +1,170 @@
+//! Control commands: one line of text in, `ok` or `error` on a line of its own and text out, as
+//! `idm_emulator::client::control` sends and reads them.
+
+use crate::disk::Disk;
+use crate::faults::{Effect, Scope};
+use crate::port::Floor;
+use idm_emulator::text::{self, decimal};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+/// The longest line that is read, in bytes.
+const MAX_LINE_LEN: u64 = 1000;
+
+const HELP: &str = "\
+drives                   names of all drives
+ports                    ports that a machine is connected to
+table DRIVE              the mutex table
+events DRIVE             mutex commands so far: drive's time in s, port, kind, lock, host, status
+reset DRIVE              lose the mutex table
+fill DRIVE               fill the mutex table with records of hosts that do not exist
+skip-time DRIVE MS       let the drive's clock, and its leases, jump ahead
+clock DRIVE freeze|run   stop the drive's clock, or let it run on
+fault DRIVE PORT KIND EFFECT …
+    DRIVE and PORT may be *; PORT may be a host, which is the part of a port's name before the dot;
+    KIND is *, mutex, disk, or one of trylock, refresh, break, unlock, destroy, read-table, …
+    EFFECT is
+      delay MS                 wait so long, then execute
+      hang                     wait until the rule is lifted, or the command aborted
+      cut                      no effect, transport failure
+      absent                   no effect, no such target
+      lose-reply [COUNT]       execute, but do not answer
+      fail STATUS [COUNT [KEY/ASC/ASCQ[/FRU]]]
+                               this SCSI status (and sense), in hex, without effect
+      none                     lift the rules that have exactly this DRIVE, PORT and KIND
+lift                     lift all rules
+rules                    the rules in force
+help                     this text
+";
+
+/// Answers control connections for ever, one after the other.
+pub fn serve(floor: &Arc<Floor>, listener: UnixListener) -> io::Result<()> {
+    let floor = Arc::clone(floor);
+    thread::Builder::new().name("control".into()).spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let _ = exchange(&floor, stream);
+        }
+    })?;
+    Ok(())
+}
+
+fn exchange(floor: &Floor, mut stream: UnixStream) -> io::Result<()> {
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let mut line = String::new();
+    BufReader::new((&stream).take(MAX_LINE_LEN)).read_line(&mut line)?;
+    let answer = match execute(floor, &line) {
+        Ok(text) => format!("ok\n{text}"),
+        Err(message) => format!("error\n{message}\n"),
+    };
+    stream.write_all(answer.as_bytes())
+}
+
+/// Executes one line.
+pub fn execute(floor: &Floor, line: &str) -> Result<String, String> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    match *words {
+        ["help"] => Ok(HELP.to_owned()),
+        ["drives"] => Ok(floor.disks.iter().map(|disk| format!("{}\n", disk.name())).collect()),
+        ["ports"] => Ok(floor.connected().iter().map(|name| format!("{name}\n")).collect()),
+        ["table", name] => Ok(disk(floor, name)?.table()),
+        ["events", name] => Ok(disk(floor, name)?.events()),
+        ["fill", name] => Ok(format!("{}\n", disk(floor, name)?.fill())),
+        ["rules"] => Ok(floor.with_rules(|rules| rules.text())),
+        _ => order(floor, &words).map(|()| String::new()),
+    }
+}
+
+/// Executes a line that changes something and has nothing to say.
+fn order(floor: &Floor, words: &[&str]) -> Result<(), String> {
+    match *words {
+        ["reset", name] => disk(floor, name)?.reset(),
+        ["skip-time", name, ms] => {
+            disk(floor, name)?.skip_time(Duration::from_millis(decimal(ms)?));
+        }
+        ["clock", name, "freeze"] => disk(floor, name)?.freeze_clock(true),
+        ["clock", name, "run"] => disk(floor, name)?.freeze_clock(false),
+        ["lift"] => floor.with_rules(|rules| rules.lift_all()),
+        ["fault", drive, port, kind, ref effect @ ..] if !effect.is_empty() => {
+            let scope = Scope { drive: drive.into(), port: port.into(), kind: kind.into() };
+            fault(floor, scope, effect)?;
+        }
+        [] => return Err("the line is empty; try help".to_owned()),
+        [command, ..] => {
+            return Err(format!("{command:?} is no command, or has other arguments; try help"));
+        }
+    }
+    Ok(())
+}
+
+fn fault(floor: &Floor, scope: Scope, words: &[&str]) -> Result<(), String> {
+    let profile = match scope.drive.as_str() {
+        "*" => floor.disks.first().ok_or("there is no drive")?.profile(),
+        name => disk(floor, name)?.profile(),
+    };
+    let failure = |status: &str, sense: Option<&str>| {
+        text::failure(&profile, status, sense).map(Effect::Fail)
+    };
+    let (effect, count) = match *words {
+        ["none"] => {
+            return match floor.with_rules(|rules| rules.lift(&scope)) {
+                0 => Err("there is no such rule".to_owned()),
+                _ => Ok(()),
+            };
+        }
+        ["delay", ms] => (Effect::Delay(Duration::from_millis(decimal(ms)?)), None),
+        ["hang"] => (Effect::Hang, None),
+        ["cut"] => (Effect::Cut, None),
+        ["absent"] => (Effect::Absent, None),
+        ["lose-reply"] => (Effect::LoseReply, None),
+        ["lose-reply", count] => (Effect::LoseReply, Some(decimal(count)?)),
+        ["fail", status] => (failure(status, None)?, None),
+        ["fail", status, count] => (failure(status, None)?, Some(decimal(count)?)),
+        ["fail", status, count, sense] => (failure(status, Some(sense))?, Some(decimal(count)?)),
+        _ => return Err(format!("{:?} is no effect; try help", words.join(" "))),
+    };
+    floor.with_rules(|rules| rules.add(scope, effect, count));
+    Ok(())
+}
+
+fn disk<'a>(floor: &'a Floor, name: &str) -> Result<&'a Disk, String> {
+    floor.disk(name).map(AsRef::as_ref).ok_or_else(|| format!("there is no drive {name:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use idm_emulator::Profile;
+
+    #[test]
+    fn lines_are_obeyed_or_refused_with_a_reason() {
+        let dir = tempfile::tempdir().unwrap();
+        let profile = Profile::by_name("current").unwrap();
+        let disk = Disk::create("d0", profile, &dir.path().join("d0"), 1 << 20).unwrap();
+        let floor = Floor::new(vec![Arc::new(disk)]);
+        let run = |line: &str| execute(&floor, line);
+        assert_eq!(run("drives").unwrap(), "d0\n");
+        for line in [
+            "fault d0 a * hang",
+            "fault * * mutex fail 2 1 6/29/0",
+            "fault d0 b.1 disk delay 5",
+            "fault d0 a trylock lose-reply 2",
+            "skip-time d0 100",
+            "clock d0 freeze",
+            "clock d0 run",
+            "reset d0",
+        ] {
+            assert_eq!(run(line), Ok(String::new()), "{line}");
+        }
+        assert_eq!(run("rules").unwrap().lines().count(), 4);
+        assert_eq!(run("fault d0 a * none"), Ok(String::new()));
+        assert!(run("fault d0 a * none").unwrap_err().contains("no such rule"));
+        assert_eq!(run("lift"), Ok(String::new()));
+        assert_eq!(run("rules").unwrap(), "");
+        for line in ["", "fault d9 a * hang", "fault d0 a *", "fault d0 a * explode", "table x"] {
+            assert!(run(line).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! What goes wrong on purpose: rules by drive, host and kind of command.
+
+use idm_emulator::ScsiReply;
+use std::fmt;
+use std::time::Duration;
+
+/// What a rule does to a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// It waits so long, then it is executed.
+    Delay(Duration),
+    /// It waits until the rule is lifted or it is aborted.
+    Hang,
+    /// This answer, without effect.
+    Fail(ScsiReply),
+    /// It is executed, and never answered; until the rule is lifted, when it is told as failed.
+    LoseReply,
+    /// No effect; the adapter says that the transport failed.
+    Cut,
+    /// The adapter says that there is no such target.
+    Absent,
+}
+
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Effect::Delay(by) => write!(f, "delay {} ms", by.as_millis()),
+            Effect::Hang => f.write_str("hang"),
+            Effect::Fail(reply) => write!(f, "fail with status {:02x}", reply.status),
+            Effect::LoseReply => f.write_str("lose the reply"),
+            Effect::Cut => f.write_str("cut"),
+            Effect::Absent => f.write_str("absent"),
+        }
+    }
+}
+
+/// Which commands a rule is for. `*` stands for all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scope {
+    /// A drive's name.
+    pub drive: String,
+    /// A port's name, or a host's: the part of its ports' names before the dot.
+    pub port: String,
+    /// A kind of mutex command; `mutex` for all of these, `disk` for the others.
+    pub kind: String,
+}
+
+impl Scope {
+    fn fits(&self, drive: &str, port: &str, kind: &str, is_mutex: bool) -> bool {
+        let host = port.split_once('.').map_or(port, |(host, _)| host);
+        let is = |pattern: &str, name: &str| pattern == "*" || pattern == name;
+        let class = if is_mutex { "mutex" } else { "disk" };
+        is(&self.drive, drive)
+            && (is(&self.port, port) || self.port == host)
+            && (is(&self.kind, class) || (is_mutex && self.kind == kind))
+    }
+}
+
+/// Names a rule, and is never used again.
+pub type RuleId = u64;
+
+/// A rule.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Its name.
+    pub id: RuleId,
+    /// What it is for.
+    pub scope: Scope,
+    /// What it does.
+    pub effect: Effect,
+    /// For how many commands; `None` is until it is lifted.
+    pub left: Option<u64>,
+}
+
+/// The rules in force. The one that was made last counts.
+#[derive(Debug, Default)]
+pub struct Rules {
+    rules: Vec<Rule>,
+    last: RuleId,
+}
+
+impl Rules {
+    /// Adds a rule.
+    pub fn add(&mut self, scope: Scope, effect: Effect, left: Option<u64>) -> RuleId {
+        self.last += 1;
+        self.rules.push(Rule { id: self.last, scope, effect, left });
+        self.last
+    }
+
+    /// Lifts the rules with exactly this scope. Returns how many there were.
+    pub fn lift(&mut self, scope: &Scope) -> usize {
+        let before = self.rules.len();
+        self.rules.retain(|rule| rule.scope != *scope);
+        before - self.rules.len()
+    }
+
+    /// Lifts all rules.
+    pub fn lift_all(&mut self) {
+        self.rules.clear();
+    }
+
+    /// Whether a rule is in force or was used up, rather than lifted.
+    pub fn stands(&self, id: RuleId) -> bool {
+        self.rules.iter().any(|rule| rule.id == id)
+    }
+
+    /// What happens to a command; takes one from the rule's count. A rule whose count is used up
+    /// stays, so that what it holds back is not let go before it is lifted.
+    pub fn take(
+        &mut self,
+        drive: &str,
+        port: &str,
+        kind: &str,
+        is_mutex: bool,
+    ) -> Option<(RuleId, Effect)> {
+        let rule =
+            self.rules.iter_mut().rev().find(|rule| {
+                rule.left != Some(0) && rule.scope.fits(drive, port, kind, is_mutex)
+            })?;
+        if let Some(left) = &mut rule.left {
+            *left -= 1;
+        }
+        Some((rule.id, rule.effect.clone()))
+    }
+
+    /// One line per rule.
+    pub fn text(&self) -> String {
+        let line = |rule: &Rule| {
+            let Scope { drive, port, kind } = &rule.scope;
+            let left = rule.left.map_or(String::new(), |left| format!(", {left} left"));
+            format!("{drive} {port} {kind}: {}{left}\n", rule.effect)
+        };
+        self.rules.iter().map(line).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scope(drive: &str, port: &str, kind: &str) -> Scope {
+        Scope { drive: drive.into(), port: port.into(), kind: kind.into() }
+    }
+
+    #[test]
+    fn a_rule_is_for_its_drive_host_and_kind_only() {
+        let mut rules = Rules::default();
+        rules.add(scope("d1", "a", "trylock"), Effect::Hang, None);
+        assert!(rules.take("d1", "a", "trylock", true).is_some());
+        assert!(rules.take("d1", "a.1", "trylock", true).is_some());
+        assert!(rules.take("d2", "a", "trylock", true).is_none());
+        assert!(rules.take("d1", "ab", "trylock", true).is_none());
+        assert!(rules.take("d1", "a", "refresh", true).is_none());
+        assert!(rules.take("d1", "a", "trylock", false).is_none());
+    }
+
+    #[test]
+    fn classes_of_commands() {
+        let mut rules = Rules::default();
+        rules.add(scope("*", "*", "mutex"), Effect::Cut, None);
+        assert!(rules.take("d", "a", "break", true).is_some());
+        assert!(rules.take("d", "a", "invalid", false).is_none());
+        rules.lift_all();
+        rules.add(scope("*", "a.1", "*"), Effect::Cut, None);
+        assert!(rules.take("d", "a.1", "invalid", false).is_some());
+        assert!(rules.take("d", "a.0", "invalid", false).is_none());
+    }
+
+    #[test]
+    fn a_count_ends_and_the_last_rule_counts() {
+        let mut rules = Rules::default();
+        rules.add(scope("*", "*", "*"), Effect::Cut, None);
+        let id = rules.add(scope("d", "*", "*"), Effect::Hang, Some(1));
+        assert_eq!(rules.take("d", "a", "read-table", true), Some((id, Effect::Hang)));
+        assert_eq!(rules.take("d", "a", "read-table", true).unwrap().1, Effect::Cut);
+        assert!(rules.stands(id));
+        assert_eq!(rules.lift(&scope("d", "*", "*")), 1);
+        assert!(!rules.stands(id));
+    }
+}

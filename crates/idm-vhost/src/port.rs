@@ -1,0 +1,501 @@
+//! One path of one host to all disks: a virtio SCSI adapter on a vhost-user socket.
+//!
+//! Disk *i* is target *i*, logical unit 0. Layouts and numbers are those of the virtio
+//! specification, section "SCSI host device".
+
+use crate::disk::Disk;
+use crate::faults::{Effect, RuleId, Rules};
+use crate::lock;
+use anyhow::{Context, Result, anyhow};
+use idm_emulator::{ScsiReply, is_mutex_command, kind};
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+use vhost::vhost_user::{Listener, VhostUserProtocolFeatures, VhostUserVirtioFeatures};
+use vhost_user_backend::{VhostUserBackend, VhostUserDaemon, VringRwLock, VringT};
+use virtio_queue::{DescriptorChain, QueueOwnedT};
+use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryLoadGuard, GuestMemoryMmap};
+use vmm_sys_util::epoll::EventSet;
+use vmm_sys_util::event::{
+    EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
+};
+
+const CONTROL_QUEUE: u16 = 0;
+const EVENT_QUEUE: u16 = 1;
+const QUEUES: usize = 3;
+const CDB_LEN: usize = 32;
+const SENSE_LEN: usize = 96;
+/// lun, tag, task attribute, priority, crn, cdb.
+const REQUEST_LEN: usize = 8 + 8 + 3 + CDB_LEN;
+/// sense length, residual, status qualifier, status, response, sense.
+const RESPONSE_LEN: usize = 4 + 4 + 2 + 1 + 1 + SENSE_LEN;
+/// type, subtype, lun, tag.
+const TASK_MANAGEMENT_LEN: usize = 4 + 4 + 8 + 8;
+
+const VIRTIO_F_VERSION_1: u64 = 1 << 32;
+const VIRTIO_RING_F_INDIRECT_DESC: u64 = 1 << 28;
+const VIRTIO_RING_F_EVENT_IDX: u64 = 1 << 29;
+
+/// What the adapter says of a command (VIRTIO_SCSI_S_*).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Response {
+    Ok = 0,
+    Overrun = 1,
+    Aborted = 2,
+    BadTarget = 3,
+    TransportFailure = 6,
+}
+
+/// Task management: abort that one command (VIRTIO_SCSI_T_TMF_ABORT_TASK).
+const ABORT_TASK: u32 = 0;
+
+/// What all ports share.
+pub struct Floor {
+    /// The disks, in the order of their targets.
+    pub disks: Vec<Arc<Disk>>,
+    rules: Mutex<Rules>,
+    ports: Mutex<BTreeMap<String, Arc<Port>>>,
+}
+
+impl Floor {
+    /// These disks, and no port yet.
+    pub fn new(disks: Vec<Arc<Disk>>) -> Arc<Floor> {
+        Arc::new(Floor { disks, rules: Mutex::default(), ports: Mutex::default() })
+    }
+
+    /// Looks at or changes the rules; commands that a lifted rule held back go on.
+    pub fn with_rules<T>(&self, act: impl FnOnce(&mut Rules) -> T) -> T {
+        let result = act(&mut lock(&self.rules));
+        for port in lock(&self.ports).values() {
+            port.held_changed.notify_all();
+        }
+        result
+    }
+
+    /// The disk of that name.
+    pub fn disk(&self, name: &str) -> Option<&Arc<Disk>> {
+        self.disks.iter().find(|disk| disk.name() == name)
+    }
+
+    /// Names of the ports that a machine is connected to.
+    pub fn connected(&self) -> Vec<String> {
+        lock(&self.ports).keys().cloned().collect()
+    }
+}
+
+/// Serves a port on `socket` for ever, one connection after the other: a machine may be started
+/// again on the same path.
+pub fn serve(floor: &Arc<Floor>, name: &str, socket: PathBuf) -> Result<()> {
+    let path = socket.display().to_string();
+    let mut listener = Listener::new(&socket, true)
+        .with_context(|| format!("the socket {path} of port {name} cannot be made"))?;
+    let (floor, name) = (Arc::clone(floor), name.to_owned());
+    thread::Builder::new().name(name.clone()).spawn(move || {
+        loop {
+            if let Err(error) = serve_one(&floor, &name, &mut listener) {
+                eprintln!("port {name}: {error:#}");
+                // Nothing that comes again at once may become a busy loop.
+                thread::sleep(Duration::from_millis(100));
+            }
+        }
+    })?;
+    Ok(())
+}
+
+fn serve_one(floor: &Arc<Floor>, name: &str, listener: &mut Listener) -> Result<()> {
+    let port = Arc::new(Port {
+        name: name.to_owned(),
+        floor: Arc::clone(floor),
+        memory: Mutex::new(None),
+        event_idx: Mutex::new(false),
+        held: Mutex::default(),
+        held_changed: Condvar::new(),
+        exit: new_event_consumer_and_notifier(EventFlag::NONBLOCK)?,
+    });
+    let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
+    let mut daemon = VhostUserDaemon::new(name.to_owned(), Arc::clone(&port), memory)
+        .map_err(|error| anyhow!("{error}"))?;
+    // Waits for a connection.
+    daemon.start(listener).map_err(|error| anyhow!("{error}"))?;
+    lock(&floor.ports).insert(name.to_owned(), Arc::clone(&port));
+    let waker = {
+        let port = Arc::clone(&port);
+        thread::Builder::new().name(format!("{name} held")).spawn(move || port.release_held())?
+    };
+    let ended = daemon.wait();
+    eprintln!("port {name}: the machine has gone ({ended:?})");
+    lock(&floor.ports).remove(name);
+    lock(&port.held).closed = true;
+    port.held_changed.notify_all();
+    port.exit.1.notify()?;
+    let _ = waker.join();
+    Ok(())
+}
+
+type Memory = GuestMemoryLoadGuard<GuestMemoryMmap>;
+
+/// A command of the machine, and where its answer goes.
+struct Command {
+    chain: DescriptorChain<Memory>,
+    memory: Memory,
+    vring: VringRwLock,
+    disk: Arc<Disk>,
+    target: u8,
+    tag: u64,
+    cdb: [u8; CDB_LEN],
+    data_out: Vec<u8>,
+}
+
+/// A command that a rule keeps from its answer.
+struct Held {
+    command: Command,
+    rule: RuleId,
+    fate: Fate,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It is executed then, or when the rule is lifted.
+    ExecuteAt(Instant),
+    /// It is executed when the rule is lifted.
+    ExecuteLater,
+    /// It has been executed, and is told as failed when the rule is lifted.
+    Executed,
+}
+
+#[derive(Default)]
+struct HeldCommands {
+    commands: Vec<Held>,
+    closed: bool,
+}
+
+/// A connection of one machine on one path.
+pub struct Port {
+    name: String,
+    floor: Arc<Floor>,
+    memory: Mutex<Option<GuestMemoryAtomic<GuestMemoryMmap>>>,
+    event_idx: Mutex<bool>,
+    held: Mutex<HeldCommands>,
+    held_changed: Condvar,
+    exit: (EventConsumer, EventNotifier),
+}
+
+fn address(lun: &[u8]) -> Option<u8> {
+    // Flat addressing: 1, target, then the unit's number with 40h in its upper byte.
+    match *lun {
+        [1, target, high, 0, ..] if high & 0x3F == 0 => Some(target),
+        _ => None,
+    }
+}
+
+impl Port {
+    fn drain(&self, vring: &VringRwLock, queue: u16) -> io::Result<()> {
+        let Some(space) = lock(&self.memory).clone() else {
+            return Ok(());
+        };
+        let chains: Vec<_> = vring
+            .get_mut()
+            .get_queue_mut()
+            .iter(space.memory())
+            .map_err(io::Error::other)?
+            .collect();
+        if chains.is_empty() {
+            return Ok(());
+        }
+        for chain in chains {
+            match queue {
+                CONTROL_QUEUE => self.control(vring, &space.memory(), chain)?,
+                _ => self.request(vring, space.memory(), chain)?,
+            }
+        }
+        vring.signal_used_queue()
+    }
+
+    /// A command for a disk.
+    fn request(
+        &self,
+        vring: &VringRwLock,
+        memory: Memory,
+        chain: DescriptorChain<Memory>,
+    ) -> io::Result<()> {
+        let mut reader = chain.clone().reader(&memory).map_err(io::Error::other)?;
+        let mut head = [0; REQUEST_LEN];
+        reader.read_exact(&mut head)?;
+        let mut data_out = Vec::new();
+        reader.read_to_end(&mut data_out)?;
+        let mut cdb = [0; CDB_LEN];
+        cdb.copy_from_slice(&head[19..]);
+        let mut tag = [0; 8];
+        tag.copy_from_slice(&head[8..16]);
+        let target = address(&head[..8]);
+        let disk = target.and_then(|target| self.floor.disks.get(usize::from(target)));
+        let (Some(target), Some(disk)) = (target, disk) else {
+            let nothing = ScsiReply::default();
+            return answer(vring, &memory, chain, Response::BadTarget, &nothing);
+        };
+        let command = Command {
+            chain,
+            memory,
+            vring: vring.clone(),
+            disk: Arc::clone(disk),
+            target,
+            tag: u64::from_le_bytes(tag),
+            cdb,
+            data_out,
+        };
+        self.treat(command)
+    }
+
+    /// Does with a command what the rules say.
+    fn treat(&self, command: Command) -> io::Result<()> {
+        let (word, is_mutex) = (kind(&command.cdb), is_mutex_command(&command.cdb));
+        let fault = self
+            .floor
+            .with_rules_quietly(|r| r.take(command.disk.name(), &self.name, word, is_mutex));
+        let Some((rule, effect)) = fault else {
+            return self.execute(command);
+        };
+        match effect {
+            Effect::Delay(by) => {
+                self.hold(command, rule, Fate::ExecuteAt(Instant::now() + by));
+                Ok(())
+            }
+            Effect::Hang => {
+                self.hold(command, rule, Fate::ExecuteLater);
+                Ok(())
+            }
+            Effect::LoseReply => {
+                command.disk.execute(&self.name, &command.cdb, &command.data_out);
+                self.hold(command, rule, Fate::Executed);
+                Ok(())
+            }
+            Effect::Fail(reply) => command.finish(Response::Ok, &reply),
+            Effect::Cut => command.finish(Response::TransportFailure, &ScsiReply::default()),
+            Effect::Absent => command.finish(Response::BadTarget, &ScsiReply::default()),
+        }
+    }
+
+    fn execute(&self, command: Command) -> io::Result<()> {
+        let reply = command.disk.execute(&self.name, &command.cdb, &command.data_out);
+        command.finish(Response::Ok, &reply)
+    }
+
+    fn hold(&self, command: Command, rule: RuleId, fate: Fate) {
+        lock(&self.held).commands.push(Held { command, rule, fate });
+        self.held_changed.notify_all();
+    }
+
+    /// A thread's work: lets held commands go when it is time, until the connection ends.
+    fn release_held(&self) {
+        let mut held = lock(&self.held);
+        while !held.closed {
+            let now = Instant::now();
+            let all = std::mem::take(&mut held.commands);
+            let (due, waiting) = self.floor.with_rules_quietly(|rules| {
+                all.into_iter().partition(|one: &Held| {
+                    let in_time = matches!(one.fate, Fate::ExecuteAt(at) if at <= now);
+                    in_time || !rules.stands(one.rule)
+                })
+            });
+            held.commands = waiting;
+            let next = held.commands.iter().filter_map(|one| match one.fate {
+                Fate::ExecuteAt(at) => Some(at),
+                Fate::ExecuteLater | Fate::Executed => None,
+            });
+            // A lifted rule may also be missed between the look above and the wait below.
+            let pause = next
+                .min()
+                .map_or(Duration::from_millis(200), |at| at.saturating_duration_since(now))
+                .min(Duration::from_millis(200));
+            if due.is_empty() {
+                held = self
+                    .held_changed
+                    .wait_timeout(held, pause)
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0;
+                continue;
+            }
+            drop(held);
+            for one in due {
+                self.let_go(one);
+            }
+            held = lock(&self.held);
+        }
+        held.commands.clear();
+    }
+
+    fn let_go(&self, held: Held) {
+        let vring = held.command.vring.clone();
+        let done = match held.fate {
+            Fate::ExecuteAt(_) | Fate::ExecuteLater => self.execute(held.command),
+            Fate::Executed => {
+                held.command.finish(Response::TransportFailure, &ScsiReply::default())
+            }
+        };
+        if let Err(error) = done.and_then(|()| vring.signal_used_queue()) {
+            eprintln!("port {}: {error}", self.name);
+        }
+    }
+
+    /// Task management: Linux aborts a command that it has waited for long enough, and waits until
+    /// it is told that this was done.
+    fn control(
+        &self,
+        vring: &VringRwLock,
+        memory: &Memory,
+        chain: DescriptorChain<Memory>,
+    ) -> io::Result<()> {
+        let mut request = Vec::new();
+        let mut reader = chain.clone().reader(memory).map_err(io::Error::other)?;
+        reader.read_to_end(&mut request)?;
+        let head = chain.head_index();
+        let mut writer = chain.writer(memory).map_err(io::Error::other)?;
+        // Not task management: asynchronous notification, of which there is none.
+        let Some(request) = request.first_chunk::<TASK_MANAGEMENT_LEN>() else {
+            writer.write_all(&[0; 5])?;
+            return vring.add_used(head, 5).map_err(io::Error::other);
+        };
+        let word = |at: usize| {
+            let mut bytes = [0; 4];
+            bytes.copy_from_slice(&request[at..at + 4]);
+            u32::from_le_bytes(bytes)
+        };
+        let (subtype, target) = (word(4), address(&request[8..16]));
+        let tag = u64::from(word(16)) | u64::from(word(20)) << 32;
+        eprintln!("port {}: task management {subtype} for target {target:?}", self.name);
+        let aborted: Vec<Held> = {
+            let mut held = lock(&self.held);
+            let all = std::mem::take(&mut held.commands);
+            let (aborted, kept) = all.into_iter().partition(|one| {
+                let command = &one.command;
+                Some(command.target) == target && (subtype != ABORT_TASK || command.tag == tag)
+            });
+            held.commands = kept;
+            aborted
+        };
+        for one in aborted {
+            let queue = one.command.vring.clone();
+            one.command.finish(Response::Aborted, &ScsiReply::default())?;
+            queue.signal_used_queue()?;
+        }
+        writer.write_all(&[Response::Ok as u8])?;
+        vring.add_used(head, 1).map_err(io::Error::other)
+    }
+}
+
+impl Floor {
+    /// Without waking anybody: nothing is lifted by it.
+    fn with_rules_quietly<T>(&self, act: impl FnOnce(&mut Rules) -> T) -> T {
+        act(&mut lock(&self.rules))
+    }
+}
+
+impl Command {
+    fn finish(self, response: Response, reply: &ScsiReply) -> io::Result<()> {
+        answer(&self.vring, &self.memory, self.chain, response, reply)
+    }
+}
+
+/// Puts an answer into the machine's memory.
+fn answer(
+    vring: &VringRwLock,
+    memory: &Memory,
+    chain: DescriptorChain<Memory>,
+    response: Response,
+    reply: &ScsiReply,
+) -> io::Result<()> {
+    let head = chain.head_index();
+    let mut writer = chain.writer(memory).map_err(io::Error::other)?;
+    let Some(room) = writer.available_bytes().checked_sub(RESPONSE_LEN) else {
+        return vring.add_used(head, 0).map_err(io::Error::other);
+    };
+    let data = &reply.data[..reply.data.len().min(room)];
+    // Data for which there was no room is an overrun only if the CDB asked for it, and then
+    // the reply was cut to what the CDB asked for.
+    let response = if response == Response::Ok && reply.data.len() > room {
+        Response::Overrun
+    } else {
+        response
+    };
+    let sense = &reply.sense[..reply.sense.len().min(SENSE_LEN)];
+    let mut bytes = Vec::with_capacity(RESPONSE_LEN);
+    bytes.extend((sense.len() as u32).to_le_bytes());
+    bytes.extend(((room - data.len()) as u32).to_le_bytes());
+    bytes.extend([0, 0, reply.status, response as u8]);
+    bytes.extend(sense);
+    bytes.resize(RESPONSE_LEN, 0);
+    writer.write_all(&bytes)?;
+    writer.write_all(data)?;
+    let written = (RESPONSE_LEN + data.len()) as u32;
+    vring.add_used(head, written).map_err(io::Error::other)
+}
+
+impl VhostUserBackend for Port {
+    type Bitmap = ();
+    type Vring = VringRwLock;
+
+    fn num_queues(&self) -> usize {
+        QUEUES
+    }
+
+    fn max_queue_size(&self) -> usize {
+        256
+    }
+
+    fn features(&self) -> u64 {
+        VIRTIO_F_VERSION_1
+            | VIRTIO_RING_F_INDIRECT_DESC
+            | VIRTIO_RING_F_EVENT_IDX
+            | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits()
+    }
+
+    fn protocol_features(&self) -> VhostUserProtocolFeatures {
+        VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::REPLY_ACK
+    }
+
+    fn set_event_idx(&self, enabled: bool) {
+        *lock(&self.event_idx) = enabled;
+    }
+
+    fn update_memory(&self, memory: GuestMemoryAtomic<GuestMemoryMmap>) -> io::Result<()> {
+        *lock(&self.memory) = Some(memory);
+        Ok(())
+    }
+
+    fn exit_event(&self, _thread: usize) -> Option<(EventConsumer, EventNotifier)> {
+        Some((self.exit.0.try_clone().ok()?, self.exit.1.try_clone().ok()?))
+    }
+
+    /// The machine takes its memory back: nothing may be answered any more.
+    fn stop_vring(&self, _queue: u32) -> io::Result<()> {
+        lock(&self.held).commands.clear();
+        Ok(())
+    }
+
+    fn handle_event(
+        &self,
+        event: u16,
+        _events: EventSet,
+        vrings: &[VringRwLock],
+        _thread: usize,
+    ) -> io::Result<()> {
+        let Some(vring) = vrings.get(usize::from(event)).filter(|_| event != EVENT_QUEUE) else {
+            return Ok(());
+        };
+        if !*lock(&self.event_idx) {
+            return self.drain(vring, event);
+        }
+        // With EVENT_IDX the machine tells of new commands only while it is asked to.
+        loop {
+            vring.disable_notification().map_err(io::Error::other)?;
+            self.drain(vring, event)?;
+            if !vring.enable_notification().map_err(io::Error::other)? {
+                return Ok(());
+            }
+        }
+    }
+}
