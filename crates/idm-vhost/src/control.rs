@@ -18,6 +18,7 @@ const HELP: &str = "\
 drives                   names of all drives
 ports                    ports that a machine is connected to
 table DRIVE              the mutex table
+time DRIVE               the drive's clock in s, from which leases are counted
 events DRIVE             mutex commands so far: drive's time in s, port, kind, lock, host, status
 reset DRIVE              lose the mutex table
 fill DRIVE               fill the mutex table with records of hosts that do not exist
@@ -70,6 +71,7 @@ pub fn execute(floor: &Floor, line: &str) -> Result<String, String> {
         ["drives"] => Ok(floor.disks.iter().map(|disk| format!("{}\n", disk.name())).collect()),
         ["ports"] => Ok(floor.connected().iter().map(|name| format!("{name}\n")).collect()),
         ["table", name] => Ok(disk(floor, name)?.table()),
+        ["time", name] => Ok(format!("{:.6}\n", disk(floor, name)?.time().as_secs_f64())),
         ["events", name] => Ok(disk(floor, name)?.events()),
         ["fill", name] => Ok(format!("{}\n", disk(floor, name)?.fill())),
         ["rules"] => Ok(floor.with_rules(|rules| rules.text())),

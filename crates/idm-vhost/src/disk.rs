@@ -144,6 +144,11 @@ impl Disk {
         state.clock = Clock { shown: state.clock.elapsed(), since: (!frozen).then(Instant::now) };
     }
 
+    /// The drive's clock.
+    pub fn time(&self) -> Duration {
+        lock(&self.state).clock.elapsed()
+    }
+
     /// Fills the mutex table with records of hosts that do not exist, until no more fit. Returns how
     /// many there were.
     pub fn fill(&self) -> usize {

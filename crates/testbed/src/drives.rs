@@ -89,8 +89,7 @@ impl Drives {
 
     /// A drive's mutex table.
     pub fn table(&self, number: usize) -> Result<Vec<Record>> {
-        let text = self.control(&format!("table {}", name(number)))?;
-        text.lines().skip(1).map(parse_record).collect()
+        Record::parse_table(&self.control(&format!("table {}", name(number)))?)
     }
 
     /// Commands that have arrived at a drive.
@@ -130,22 +129,29 @@ fn switch(on: bool) -> &'static str {
     if on { "on" } else { "off" }
 }
 
-/// Cells stand at least two spaces apart; single spaces occur in them.
-fn parse_record(line: &str) -> Result<Record> {
-    let cells: Vec<&str> =
-        line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
-    let [resource, host, state, class, lease_left, _value] = cells[..] else {
-        bail!("a line of a drive's table: {line:?}");
-    };
-    let lease_left = match lease_left.strip_suffix(" s") {
-        Some(seconds) => Some(Duration::from_secs_f64(seconds.parse()?)),
-        None => None,
-    };
-    Ok(Record {
-        resource: resource.to_owned(),
-        host: host.to_owned(),
-        state: state.to_owned(),
-        class: class.to_owned(),
-        lease_left,
-    })
+impl Record {
+    /// The records of a table as the drives' control socket shows it, a heading before them.
+    pub fn parse_table(text: &str) -> Result<Vec<Record>> {
+        text.lines().skip(1).map(Record::parse).collect()
+    }
+
+    /// Cells stand at least two spaces apart; single spaces occur in them.
+    fn parse(line: &str) -> Result<Record> {
+        let cells: Vec<&str> =
+            line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
+        let [resource, host, state, class, lease_left, _value] = cells[..] else {
+            bail!("a line of a drive's table: {line:?}");
+        };
+        let lease_left = match lease_left.strip_suffix(" s") {
+            Some(seconds) => Some(Duration::from_secs_f64(seconds.parse()?)),
+            None => None,
+        };
+        Ok(Record {
+            resource: resource.to_owned(),
+            host: host.to_owned(),
+            state: state.to_owned(),
+            class: class.to_owned(),
+            lease_left,
+        })
+    }
 }

@@ -24,6 +24,6 @@ pub use drives::{Drives, Record};
 pub use host::Host;
 pub use lab::Lab;
 pub use loopdev::LoopDevice;
-pub use run::Output;
+pub use run::{Output, bound_to_this_thread};
 pub use trace::Trace;
 pub use wait::wait_until;

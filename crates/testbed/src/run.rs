@@ -56,7 +56,7 @@ pub(crate) fn run(command: &mut Command) -> Result<Output> {
 
 /// A command that the kernel kills when the thread that started it ends. A test or the demo may
 /// itself be killed, and must not leave its machines behind.
-pub(crate) fn bound_to_this_thread(program: impl AsRef<OsStr>) -> Command {
+pub fn bound_to_this_thread(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).arg(program);
     // Cargo points it at its own directories.

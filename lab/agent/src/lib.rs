@@ -1,0 +1,144 @@
+//! What the lab and its machines say to each other, over a virtio serial port.
+//!
+//! A frame is its kind (1 byte), the number of the job that it belongs to and the length of its
+//! payload (4 bytes each, little-endian), and the payload.
+
+#![forbid(unsafe_code)]
+
+use std::io::{self, Read, Write};
+
+/// The name of the virtio serial port.
+pub const PORT_NAME: &str = "lab.agent";
+/// The longest payload in bytes.
+pub const MAX_PAYLOAD: usize = 1 << 20;
+
+const HEADER_LEN: usize = 9;
+
+/// What a frame is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// To the machine: are you there? And its answer.
+    Ping = b'P',
+    /// To the machine: mount the root file system; see [`Setup`]. Answered with [`Kind::Exit`].
+    Setup = b'S',
+    /// To the machine: run a shell command.
+    Run = b'R',
+    /// To the machine: kill a command and all that belongs to its process group.
+    Kill = b'K',
+    /// From the machine: standard output of a command.
+    Stdout = b'o',
+    /// From the machine: standard error of a command.
+    Stderr = b'e',
+    /// From the machine: a command has ended. Payload: its exit status, 4 bytes little-endian; 128
+    /// and the signal's number where a signal ended it.
+    Exit = b'x',
+}
+
+impl Kind {
+    fn from_wire(byte: u8) -> Option<Kind> {
+        [Kind::Ping, Kind::Setup, Kind::Run, Kind::Kill, Kind::Stdout, Kind::Stderr, Kind::Exit]
+            .into_iter()
+            .find(|&kind| kind as u8 == byte)
+    }
+}
+
+/// One message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// What it is about.
+    pub kind: Kind,
+    /// Which job.
+    pub job: u32,
+    /// The rest.
+    pub payload: Vec<u8>,
+}
+
+impl Frame {
+    /// Sends it.
+    pub fn write(&self, to: &mut impl Write) -> io::Result<()> {
+        let mut bytes = Vec::with_capacity(HEADER_LEN + self.payload.len());
+        bytes.push(self.kind as u8);
+        bytes.extend(self.job.to_le_bytes());
+        bytes.extend((self.payload.len() as u32).to_le_bytes());
+        bytes.extend(&self.payload);
+        to.write_all(&bytes)
+    }
+
+    /// Waits for one.
+    pub fn read(from: &mut impl Read) -> io::Result<Frame> {
+        let mut header = [0; HEADER_LEN];
+        from.read_exact(&mut header)?;
+        let number = |at: usize| {
+            let mut bytes = [0; 4];
+            bytes.copy_from_slice(&header[at..at + 4]);
+            u32::from_le_bytes(bytes)
+        };
+        let kind = Kind::from_wire(header[0]);
+        let len = number(5) as usize;
+        let (Some(kind), true) = (kind, len <= MAX_PAYLOAD) else {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "not a frame"));
+        };
+        let mut payload = vec![0; len];
+        from.read_exact(&mut payload)?;
+        Ok(Frame { kind, job: number(1), payload })
+    }
+}
+
+/// What a machine needs to know to become a host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Setup {
+    /// Its name.
+    pub hostname: String,
+    /// The time in ms since 1970: a machine that was resumed from a snapshot is late.
+    pub now_ms: u64,
+    /// Directories of the lab's machine, and where they are to be seen, read-only.
+    pub binds: Vec<(String, String)>,
+}
+
+impl Setup {
+    /// As a payload: lines of text.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut text = format!("{}\n{}\n", self.hostname, self.now_ms);
+        for (from, to) in &self.binds {
+            text.push_str(&format!("{from}\t{to}\n"));
+        }
+        text.into_bytes()
+    }
+
+    /// From a payload.
+    pub fn decode(payload: &[u8]) -> Option<Setup> {
+        let text = core::str::from_utf8(payload).ok()?;
+        let mut lines = text.lines();
+        let hostname = lines.next()?.to_owned();
+        let now_ms = lines.next()?.parse().ok()?;
+        let bind =
+            |line: &str| line.split_once('\t').map(|(from, to)| (from.to_owned(), to.to_owned()));
+        let binds = lines.map(bind).collect::<Option<Vec<_>>>()?;
+        Some(Setup { hostname, now_ms, binds })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_arrive_as_they_were_sent() {
+        let frame = Frame { kind: Kind::Exit, job: 0xDEAD_BEEF, payload: vec![1, 2, 3] };
+        let mut bytes = Vec::new();
+        frame.write(&mut bytes).unwrap();
+        assert_eq!(Frame::read(&mut &bytes[..]).unwrap(), frame);
+        assert!(Frame::read(&mut &bytes[..bytes.len() - 1]).is_err());
+        bytes[0] = b'?';
+        assert!(Frame::read(&mut &bytes[..]).is_err());
+    }
+
+    #[test]
+    fn setup_arrives_as_it_was_sent() {
+        let binds = vec![("/a b".to_owned(), "/c".to_owned())];
+        let setup = Setup { hostname: "a".into(), now_ms: 5, binds };
+        assert_eq!(Setup::decode(&setup.encode()), Some(setup));
+        assert_eq!(Setup::decode(b"a\nx\n"), None);
+    }
+}

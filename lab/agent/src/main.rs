@@ -1,0 +1,322 @@
+//! The first process of a machine of the lab. It loads the kernel modules of its initramfs, mounts
+//! the lab's own root file system under an overlay, and runs commands.
+
+#![forbid(unsafe_code)]
+
+use lab_agent::{Frame, Kind, PORT_NAME, Setup};
+use nix::errno::Errno;
+use nix::kmod::{ModuleInitFlags, finit_module};
+use nix::mount::{MsFlags, mount};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::reboot::{RebootMode, reboot};
+use nix::sys::signal::{Signal, killpg};
+use nix::sys::time::TimeSpec;
+use nix::sys::wait::{WaitStatus, wait};
+use nix::time::{ClockId, clock_settime};
+use nix::unistd::{Pid, chroot, sethostname};
+use std::collections::BTreeMap;
+use std::ffi::c_int;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+type Error = Box<dyn std::error::Error>;
+
+fn main() {
+    if let Err(error) = run() {
+        eprintln!("lab-agent: {error}");
+    }
+    // The first process must not end.
+    let _ = reboot(RebootMode::RB_POWER_OFF);
+}
+
+fn run() -> Result<(), Error> {
+    for (kind, at) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev")] {
+        mount(Some(kind), at, Some(kind), MsFlags::empty(), None::<&str>)?;
+    }
+    load_modules()?;
+    let port = open_port()?;
+    let machine = Arc::new(Machine { port: Mutex::new(port.try_clone()?), jobs: Mutex::default() });
+    {
+        let machine = Arc::clone(&machine);
+        thread::spawn(move || machine.reap());
+    }
+    let mut port = port;
+    loop {
+        match Frame::read(&mut port) {
+            Ok(frame) => machine.obey(frame),
+            // Nobody is at the other end (yet).
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                thread::sleep(Duration::from_millis(20));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// In the order of their names, which is the order of their dependencies.
+fn load_modules() -> Result<(), Error> {
+    let mut paths: Vec<_> =
+        fs::read_dir("/modules")?.map(|entry| entry.map(|e| e.path())).collect::<Result<_, _>>()?;
+    paths.sort();
+    for path in paths {
+        if let Err(errno) = finit_module(File::open(&path)?, c"", ModuleInitFlags::empty()) {
+            eprintln!("lab-agent: {}: {errno}", path.display());
+        }
+    }
+    Ok(())
+}
+
+fn open_port() -> Result<File, Error> {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while Instant::now() < deadline {
+        for entry in fs::read_dir("/sys/class/virtio-ports").into_iter().flatten() {
+            let entry = entry?;
+            let name = fs::read_to_string(entry.path().join("name")).unwrap_or_default();
+            if name.trim() == PORT_NAME {
+                let node = std::path::Path::new("/dev").join(entry.file_name());
+                return Ok(File::options().read(true).write(true).open(node)?);
+            }
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    Err("there is no serial port to the lab".into())
+}
+
+struct Machine {
+    port: Mutex<File>,
+    jobs: Mutex<BTreeMap<u32, Job>>,
+}
+
+struct Job {
+    pid: Pid,
+    /// Told the exit status.
+    ended: UnixStream,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Machine {
+    fn send(&self, kind: Kind, job: u32, payload: Vec<u8>) {
+        // There is nobody to be told that the lab cannot be told.
+        let _ = Frame { kind, job, payload }.write(&mut *lock(&self.port));
+    }
+
+    fn exit(&self, job: u32, status: i32) {
+        self.send(Kind::Exit, job, status.to_le_bytes().to_vec());
+    }
+
+    fn obey(self: &Arc<Machine>, frame: Frame) {
+        let Frame { kind, job, payload } = frame;
+        match kind {
+            Kind::Ping => self.send(Kind::Ping, job, Vec::new()),
+            Kind::Setup => {
+                let outcome = match Setup::decode(&payload) {
+                    Some(setup) => become_host(&setup),
+                    None => Err("the setup cannot be understood".into()),
+                };
+                if let Err(error) = &outcome {
+                    self.send(Kind::Stderr, job, format!("{error}\n").into_bytes());
+                }
+                self.exit(job, i32::from(outcome.is_err()));
+            }
+            Kind::Run => {
+                if let Err(error) = self.start(job, &payload) {
+                    self.send(Kind::Stderr, job, format!("{error}\n").into_bytes());
+                    self.exit(job, 127);
+                }
+            }
+            Kind::Kill => {
+                if let Some(job) = lock(&self.jobs).get(&job) {
+                    let _ = killpg(job.pid, Signal::SIGKILL);
+                }
+            }
+            Kind::Stdout | Kind::Stderr | Kind::Exit => {}
+        }
+    }
+
+    fn start(self: &Arc<Machine>, number: u32, command: &[u8]) -> Result<(), Error> {
+        let (told, ended) = UnixStream::pair()?;
+        // Held until the job is known: it may end at once.
+        let mut jobs = lock(&self.jobs);
+        let mut child = Command::new("/bin/sh")
+            .arg("-c")
+            .arg(core::str::from_utf8(command)?)
+            .env_clear()
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("HOME", "/root")
+            .env("LC_ALL", "C")
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let (Some(stdout), Some(stderr)) = (stdout, stderr) else {
+            return Err("a command without output".into());
+        };
+        jobs.insert(number, Job { pid: Pid::from_raw(child.id().try_into()?), ended });
+        drop(jobs);
+        let machine = Arc::clone(self);
+        thread::spawn(move || {
+            let status = machine.follow(number, stdout, stderr, told);
+            lock(&machine.jobs).remove(&number);
+            machine.exit(number, status);
+        });
+        Ok(())
+    }
+
+    /// Passes on what a command says until it has ended. A daemon that it leaves behind may keep its
+    /// output open; that is not waited for.
+    fn follow(
+        &self,
+        job: u32,
+        mut stdout: impl Read + AsFd,
+        mut stderr: impl Read + AsFd,
+        mut told: UnixStream,
+    ) -> i32 {
+        let (mut stdout_open, mut stderr_open) = (true, true);
+        let mut status = None;
+        loop {
+            let timeout = if status.is_some() { PollTimeout::ZERO } else { PollTimeout::NONE };
+            let ready = |fd: &PollFd<'_>| fd.any().unwrap_or(false);
+            let (out, err, end) = {
+                let watched =
+                    |open: bool| if open { PollFlags::POLLIN } else { PollFlags::empty() };
+                let mut fds = [
+                    PollFd::new(stdout.as_fd(), watched(stdout_open)),
+                    PollFd::new(stderr.as_fd(), watched(stderr_open)),
+                    PollFd::new(told.as_fd(), watched(status.is_none())),
+                ];
+                match poll(&mut fds, timeout) {
+                    Ok(_) | Err(Errno::EINTR) => {}
+                    Err(errno) => return errno as i32,
+                }
+                (
+                    stdout_open && ready(&fds[0]),
+                    stderr_open && ready(&fds[1]),
+                    status.is_none() && ready(&fds[2]),
+                )
+            };
+            if out {
+                stdout_open = self.pass_on(Kind::Stdout, job, &mut stdout);
+            }
+            if err {
+                stderr_open = self.pass_on(Kind::Stderr, job, &mut stderr);
+            }
+            match status {
+                Some(status) if !out && !err => return status,
+                None if end => {
+                    let mut bytes = [0; 4];
+                    let read = told.read_exact(&mut bytes);
+                    status = Some(read.map_or(-1, |()| i32::from_le_bytes(bytes)));
+                    continue;
+                }
+                _ => {}
+            }
+            if status.is_none() && !stdout_open && !stderr_open {
+                // Both are closed: only the end is left to wait for.
+                let mut bytes = [0; 4];
+                let read = told.read_exact(&mut bytes);
+                return read.map_or(-1, |()| i32::from_le_bytes(bytes));
+            }
+        }
+    }
+
+    /// False at the end.
+    fn pass_on(&self, kind: Kind, job: u32, from: &mut impl Read) -> bool {
+        let mut buffer = vec![0; 32 << 10];
+        match from.read(&mut buffer) {
+            Ok(read) if read > 0 => {
+                buffer.truncate(read);
+                self.send(kind, job, buffer);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// A thread's work: the first process inherits all orphans.
+    fn reap(&self) {
+        loop {
+            let (pid, status) = match wait() {
+                Ok(WaitStatus::Exited(pid, status)) => (pid, status),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, 128 + signal as c_int),
+                Ok(_) => continue,
+                Err(_) => {
+                    // No children now.
+                    thread::sleep(Duration::from_millis(5));
+                    continue;
+                }
+            };
+            for job in lock(&self.jobs).values_mut().filter(|job| job.pid == pid) {
+                let _ = job.ended.write_all(&status.to_le_bytes());
+            }
+        }
+    }
+}
+
+fn bind(from: &str, to: &str, flags: MsFlags) -> Result<(), Error> {
+    fs::create_dir_all(to).map_err(|error| format!("{to}: {error}"))?;
+    mount(Some(from), to, None::<&str>, MsFlags::MS_BIND | flags, None::<&str>)
+        .map_err(|errno| format!("{from} on {to}: {errno}"))?;
+    Ok(())
+}
+
+fn mount_new(kind: &str, at: &str, flags: MsFlags, options: &str) -> Result<(), Error> {
+    fs::create_dir_all(at).map_err(|error| format!("{at}: {error}"))?;
+    mount(Some(kind), at, Some(kind), flags, Some(options))
+        .map_err(|errno| format!("{kind} on {at}: {errno}"))?;
+    Ok(())
+}
+
+/// The root file system of the lab's machine, read-only over 9p, under an overlay in memory.
+fn become_host(setup: &Setup) -> Result<(), Error> {
+    let now = TimeSpec::from_duration(Duration::from_millis(setup.now_ms));
+    clock_settime(ClockId::CLOCK_REALTIME, now)?;
+    sethostname(&setup.hostname)?;
+    fs::create_dir_all("/host")?;
+    // The device has just been plugged in.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let options = "trans=virtio,version=9p2000.L,msize=512000,cache=loose";
+    while let Err(errno) =
+        mount(Some("host"), "/host", Some("9p"), MsFlags::MS_RDONLY, Some(options))
+    {
+        if Instant::now() > deadline {
+            return Err(format!("the lab's file system cannot be mounted: {errno}").into());
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    let none = MsFlags::empty();
+    mount_new("tmpfs", "/overlay", none, "size=256m")?;
+    fs::create_dir("/overlay/upper")?;
+    fs::create_dir("/overlay/work")?;
+    let layers = "lowerdir=/host,upperdir=/overlay/upper,workdir=/overlay/work,xino=off";
+    mount_new("overlay", "/root", none, layers)?;
+    for at in ["/root/run", "/root/tmp"] {
+        mount_new("tmpfs", at, none, "mode=755")?;
+    }
+    mount_new("tmpfs", "/dev/shm", none, "mode=1777")?;
+    mount_new("devpts", "/dev/pts", none, "mode=620")?;
+    for at in ["/proc", "/sys", "/dev"] {
+        bind(at, &format!("/root{at}"), MsFlags::MS_REC)?;
+    }
+    for (from, to) in &setup.binds {
+        bind(&format!("/host{from}"), &format!("/root{to}"), none)?;
+    }
+    chroot("/root")?;
+    std::env::set_current_dir("/")?;
+    for at in ["/run/lvm", "/run/lock/lvm"] {
+        fs::create_dir_all(at)?;
+    }
+    fs::write("/proc/sys/kernel/printk", "1")?;
+    Ok(())
+}

@@ -1,0 +1,81 @@
+//! Machines and drives of one scenario.
+
+use crate::drives::Drives;
+use crate::files::Files;
+use crate::machine::{Daemon, Machine};
+use crate::story::Story;
+use anyhow::{Context, Result};
+use std::path::{Path, PathBuf};
+
+/// What a scenario plays with. Everything ends when it is dropped.
+pub struct Cluster {
+    // Machines before drives: they are dropped in this order.
+    machines: Vec<Machine>,
+    /// The drives.
+    pub drives: Drives,
+    /// Tells what is done.
+    pub story: Story,
+    files: Files,
+    dir: PathBuf,
+}
+
+impl Cluster {
+    /// Drives, and no machine yet. `dir` gets all files.
+    pub fn new(files: &Files, dir: &Path) -> Result<Cluster> {
+        let story = Story::begin();
+        let drives = Drives::start(&files.server, dir, story)?;
+        Ok(Cluster {
+            machines: Vec::new(),
+            drives,
+            story,
+            files: files.clone(),
+            dir: dir.to_owned(),
+        })
+    }
+
+    /// Boots a machine without lvmlockd.
+    pub fn boot(&mut self, name: &str) -> Result<()> {
+        let machine = Machine::boot(name, &self.files, &self.drives, &self.dir, self.story)
+            .with_context(|| format!("machine {name}"))?;
+        self.machines.push(machine);
+        Ok(())
+    }
+
+    /// Boots machines and starts lvmlockd on them.
+    pub fn start(&mut self, names: &[&str]) -> Result<()> {
+        for name in names {
+            self.boot(name)?;
+            self.host_mut(name)?.start_lvmlockd(&Daemon::default())?;
+        }
+        Ok(())
+    }
+
+    /// A running machine.
+    pub fn host(&self, name: &str) -> Result<&Machine> {
+        let found = self.machines.iter().find(|machine| machine.name() == name);
+        found.with_context(|| format!("host {name} does not run"))
+    }
+
+    /// A running machine, to be changed.
+    pub fn host_mut(&mut self, name: &str) -> Result<&mut Machine> {
+        let found = self.machines.iter_mut().find(|machine| machine.name() == name);
+        found.with_context(|| format!("host {name} does not run"))
+    }
+
+    /// Pulls a machine's plug.
+    pub fn kill(&mut self, name: &str) -> Result<()> {
+        let at = self.machines.iter().position(|machine| machine.name() == name);
+        let at = at.with_context(|| format!("host {name} does not run"))?;
+        self.machines.remove(at).kill();
+        Ok(())
+    }
+
+    /// Puts everything there is to know beside the logs, after a failure.
+    pub fn keep(&self) {
+        self.drives.keep(&self.dir);
+        for machine in &self.machines {
+            let _ = machine.thaw();
+            machine.keep(&self.dir);
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The drives that all machines share: the process that serves them, and its control socket.
+
+use crate::story::Story;
+use anyhow::{Context, Result, anyhow, bail};
+use idm_emulator::client;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use testbed::{Record, bound_to_this_thread};
+
+/// The drives' names.
+pub const DRIVES: [&str; 5] = ["d0", "d1", "d2", "d3", "d4"];
+/// Those with a partition table: a partition `propeller` for the global lock, and one for data. The
+/// others are plain disks.
+pub const PARTITIONED: [&str; 3] = ["d0", "d1", "d2"];
+/// The machines' names.
+pub const HOSTS: [&str; 3] = ["a", "b", "c"];
+/// Paths that each machine can have to the drives.
+pub const PATHS: usize = 2;
+
+const SIZE_MIB: u64 = 1024;
+
+/// A running server of drives. Dropping it ends it.
+pub struct Drives {
+    server: Child,
+    dir: PathBuf,
+    story: Story,
+}
+
+/// A mutex command that a drive carried out.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// When, on the drive's clock.
+    pub at: Duration,
+    /// The host that sent it.
+    pub host: String,
+    /// What: `trylock`, `refresh`, `break`, …
+    pub kind: String,
+    /// Which lock, as in [`Record::resource`].
+    pub resource: String,
+    /// SCSI status.
+    pub status: String,
+}
+
+impl Event {
+    fn parse(line: &str) -> Result<Event> {
+        let cells: Vec<&str> = line.split("  ").collect();
+        let [at, port, kind, resource, _host_id, status] = cells[..] else {
+            bail!("a line of a drive's events: {line:?}");
+        };
+        Ok(Event {
+            at: Duration::from_secs_f64(at.parse()?),
+            host: port.split('.').next().unwrap_or(port).to_owned(),
+            kind: kind.to_owned(),
+            resource: resource.to_owned(),
+            status: status.to_owned(),
+        })
+    }
+
+    /// Whether the drive said GOOD.
+    pub fn is_good(&self) -> bool {
+        self.status == "00"
+    }
+}
+
+impl Drives {
+    /// Starts the drives, empty, with all their files in `dir`.
+    pub fn start(program: &Path, dir: &Path, story: Story) -> Result<Drives> {
+        for name in DRIVES {
+            let path = dir.join(format!("{name}.disk"));
+            File::create(&path)?.set_len(SIZE_MIB << 20)?;
+            if PARTITIONED.contains(&name) {
+                partition(&path)?;
+            }
+        }
+        let mut command = bound_to_this_thread(program);
+        command.arg("--dir").arg(dir).args(["--size", &SIZE_MIB.to_string()]);
+        for name in DRIVES {
+            command.args(["--drive", name]);
+        }
+        for host in HOSTS {
+            for path in 0..PATHS {
+                command.args(["--port", &port(host, path)]);
+            }
+        }
+        let messages = dir.join("drives.log");
+        let mut server = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(File::create(&messages)?)
+            .spawn()
+            .with_context(|| format!("run {}", program.display()))?;
+        let stdout = server.stdout.take();
+        let drives = Drives { server, dir: dir.to_owned(), story };
+        let mut line = String::new();
+        if let Some(stdout) = stdout {
+            BufReader::new(stdout).read_line(&mut line)?;
+        }
+        if line != "ready\n" {
+            let why = fs::read_to_string(&messages).unwrap_or_default();
+            bail!("{} did not start: {why}", program.display());
+        }
+        Ok(drives)
+    }
+
+    /// The socket of a port.
+    pub fn port_socket(&self, host: &str, path: usize) -> PathBuf {
+        self.dir.join(format!("{}.port", port(host, path)))
+    }
+
+    /// Sends a line to the control socket and returns the answer.
+    pub fn ask(&self, line: &str) -> Result<String> {
+        client::control(&self.dir, line)
+            .context("the drives' control socket")?
+            .map_err(|why| anyhow!("drives refuse `{line}`: {why}"))
+    }
+
+    /// Sends a line that changes something.
+    pub fn order(&self, line: &str) -> Result<()> {
+        self.story.tell("drives", line);
+        self.ask(line).map(drop)
+    }
+
+    /// A drive's mutex table.
+    pub fn table(&self, drive: &str) -> Result<Vec<Record>> {
+        Record::parse_table(&self.ask(&format!("table {drive}"))?)
+    }
+
+    /// What a drive has carried out, oldest first.
+    pub fn events(&self, drive: &str) -> Result<Vec<Event>> {
+        self.ask(&format!("events {drive}"))?.lines().map(Event::parse).collect()
+    }
+
+    /// A drive's clock.
+    pub fn time(&self, drive: &str) -> Result<Duration> {
+        Ok(Duration::from_secs_f64(self.ask(&format!("time {drive}"))?.trim().parse()?))
+    }
+
+    /// Puts what the drives think into `dir`.
+    pub fn keep(&self, dir: &Path) {
+        let mut text = self.ask("rules").unwrap_or_default();
+        for name in DRIVES {
+            for what in ["time", "table", "events"] {
+                let said = self.ask(&format!("{what} {name}")).unwrap_or_default();
+                text.push_str(&format!("--- {what} {name}\n{said}"));
+            }
+        }
+        let _ = fs::write(dir.join("drives.txt"), text);
+    }
+}
+
+impl Drop for Drives {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+fn port(host: &str, path: usize) -> String {
+    format!("{host}.{path}")
+}
+
+/// As the installation manual has it: a small partition whose name makes the disk one of the global
+/// lock's drives, and the rest for data.
+fn partition(disk: &Path) -> Result<()> {
+    let output = Command::new("sgdisk")
+        .args(["--new=1:2048:+8M", "--change-name=1:propeller", "--new=2:0:0"])
+        .args(["--change-name=2:data", "--typecode=2:8e00"])
+        .arg(disk)
+        .output()
+        .context("run sgdisk")?;
+    if !output.status.success() {
+        bail!("sgdisk {}: {}", disk.display(), String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
+}

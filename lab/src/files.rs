@@ -1,0 +1,119 @@
+//! Where the lab finds what it runs.
+
+use crate::machine::KILL_SCRIPT;
+use crate::qemu::Boot;
+use crate::template;
+use anyhow::{Context, Result, ensure};
+use std::fs;
+use std::path::{Path, PathBuf};
+use testbed::{Lvm2, Variant};
+
+/// The release of lvm2 in the machines: that of the Debian release whose kernel they run.
+const RELEASE: &str = testbed::RELEASES[0];
+
+/// Programs and files, all below the project's directory.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// The project's directory.
+    pub project: PathBuf,
+    /// What machines boot from.
+    pub boot: Boot,
+    /// What machines are resumed from.
+    pub snapshot: PathBuf,
+    /// The directory of lvm and lvmlockctl.
+    pub sbin: PathBuf,
+    /// The daemon.
+    pub lvmlockd: PathBuf,
+    /// The program that serves drives.
+    pub server: PathBuf,
+    /// The kernel module that gives virtio_scsi time-outs.
+    pub vsto: PathBuf,
+    /// The directory of kernel modules.
+    modules: PathBuf,
+}
+
+impl Files {
+    /// Finds everything; makes the snapshot where there is none.
+    pub fn find() -> Result<Files> {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let project = here.parent().context("the project's directory")?.to_owned();
+        let lab = project.join("build/lab");
+        let lvm2 = Lvm2 { release: RELEASE, variant: Variant::Shim };
+        let boot =
+            Boot { kernel: lab.join("kernel/vmlinux"), initramfs: lab.join("initramfs.cpio") };
+        let sbin = lvm2.lvm();
+        let files = Files {
+            snapshot: lab.join("template/snapshot"),
+            sbin: sbin.parent().unwrap_or(&sbin).to_owned(),
+            lvmlockd: lvm2.lvmlockd(),
+            server: lab.join("bin/idm-vhost"),
+            vsto: lab.join("vsto/vsto.ko"),
+            modules: lab.join("kernel/root/lib/modules"),
+            boot,
+            project,
+        };
+        for file in [&files.boot.kernel, &files.boot.initramfs, &files.server, &files.lvmlockd] {
+            ensure!(file.exists(), "{} is missing; run `make lab`", file.display());
+        }
+        template::ensure(&files.boot, &lab.join("template"))?;
+        Ok(files)
+    }
+
+    /// Where a scenario's files are; empty.
+    pub fn scenario_dir(&self, name: &str) -> Result<PathBuf> {
+        let dir = self.project.join("build/lab/run").join(name);
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
+        Ok(dir)
+    }
+
+    /// What machines see of this machine besides its root file system. The library that they run
+    /// is the one that is shipped, where lvmlockd looks for the one of the tests.
+    pub fn binds(&self) -> Vec<(String, String)> {
+        let text = |path: &Path| path.display().to_string();
+        let library = self.project.join("build/lab/lib");
+        vec![
+            (text(&self.project), text(&self.project)),
+            (text(&library), text(&self.project.join("build/lib"))),
+            (text(&self.modules), "/lib/modules".to_owned()),
+        ]
+    }
+
+    /// No udev, and no disks but the drives.
+    pub fn lvm_conf(&self) -> String {
+        format!(
+            r#"devices {{
+	dir = "/dev"
+	scan = [ "/dev" ]
+	use_devicesfile = 0
+	obtain_device_list_from_udev = 0
+	external_device_info_source = "none"
+	multipath_component_detection = 0
+	md_component_detection = 0
+	global_filter = [ "a|^/dev/sd[a-z]+[0-9]*$|", "r|.*|" ]
+}}
+activation {{
+	udev_sync = 0
+	udev_rules = 0
+	monitoring = 0
+}}
+backup {{
+	backup = 0
+	archive = 0
+}}
+global {{
+	use_lvmlockd = 1
+	use_lvmpolld = 0
+	event_activation = 0
+	thin_check_executable = "/usr/sbin/thin_check"
+	lvmlockctl_kill_command = "{KILL_SCRIPT}"
+}}
+"#
+        )
+    }
+
+    /// Only what differs from the defaults: where lvmlockctl is.
+    pub fn idm_conf(&self) -> String {
+        format!("kill_command = [{:?}, \"--kill\"]\n", self.sbin.join("lvmlockctl"))
+    }
+}

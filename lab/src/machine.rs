@@ -1,0 +1,286 @@
+//! A host of the cluster: a machine with lvm2 and lvmlockd.
+
+use crate::agent::{Agent, Ended, JobId};
+use crate::drives::{DRIVES, Drives};
+use crate::files::Files;
+use crate::qemu::Qemu;
+use crate::story::Story;
+use anyhow::{Context, Result, bail, ensure};
+use lab_agent::Setup;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// A command that takes longer is killed. An lvm command that retries a lock takes up to 23 s, and
+/// emulation makes everything slower.
+const COMMAND: Duration = Duration::from_secs(120);
+/// Time for a resumed machine to have its root file system.
+const SET_UP: Duration = Duration::from_secs(120);
+
+/// How lvmlockd is started.
+#[derive(Clone, Debug, Default)]
+pub struct Daemon {
+    /// Put before its command line: `setpriv …`, for example.
+    pub wrapper: String,
+}
+
+/// A running host. Dropping it is pulling its plug.
+pub struct Machine {
+    name: String,
+    qemu: Qemu,
+    agent: Agent,
+    story: Story,
+    dir: PathBuf,
+    files: Files,
+    lvmlockd: Option<JobId>,
+}
+
+impl Machine {
+    /// Resumes a machine from the snapshot, gives it its root file system and one path to the
+    /// drives.
+    pub fn boot(
+        name: &str,
+        files: &Files,
+        drives: &Drives,
+        dir: &Path,
+        story: Story,
+    ) -> Result<Machine> {
+        let begin = Instant::now();
+        let (mut qemu, stream) = Qemu::start(name, &files.boot, Some(&files.snapshot), dir)?;
+        let agent = Agent::new(name, stream)?;
+        qemu.wait_running()?;
+        qemu.plug_file_system()?;
+        qemu.plug_adapter(0, &drives.port_socket(name, 0))?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+        let setup = Setup {
+            hostname: name.to_owned(),
+            now_ms: u64::try_from(now.as_millis())?,
+            binds: files.binds(),
+        };
+        agent.set_up(&setup, SET_UP)?;
+        let machine = Machine {
+            name: name.to_owned(),
+            qemu,
+            agent,
+            story,
+            dir: dir.to_owned(),
+            files: files.clone(),
+            lvmlockd: None,
+        };
+        machine.wait_disks(DRIVES.len())?;
+        machine.write("/etc/lvm/lvm.conf", &files.lvm_conf())?;
+        machine.write("/etc/lvm/lvmlockd-idm.conf", &files.idm_conf())?;
+        machine.write(KILL_SCRIPT, KILL)?;
+        machine.quiet(&format!("chmod 755 {KILL_SCRIPT}"))?;
+        story.tell(name, &format!("is up after {:.1} s", begin.elapsed().as_secs_f64()));
+        Ok(machine)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn wait_disks(&self, count: usize) -> Result<()> {
+        let script = format!(
+            "n=0; until [ $(ls -d /sys/block/sd*/device/vpd_pg83 2>/dev/null | wc -l) -ge {count} ]; \
+             do n=$((n+1)); [ $n -lt 400 ] || exit 1; sleep 0.05; done"
+        );
+        self.quiet(&script).map(drop).context("the drives do not appear")
+    }
+
+    /// The block nodes of the drives, by the drives' names: the kernel gives them in any order. A
+    /// drive that this machine has not, is not there; of several paths, one is.
+    pub fn disks(&self) -> Result<BTreeMap<String, String>> {
+        let script = "for d in /sys/block/sd*; do \
+                      echo $(tail -c +5 $d/device/vpd_pg80) /dev/${d##*/}; done";
+        let text = self.quiet(script)?;
+        let pair = |line: &str| {
+            line.split_once(' ').map(|(name, node)| (name.to_owned(), node.to_owned()))
+        };
+        Ok(text.lines().filter_map(pair).collect())
+    }
+
+    /// The block node of a drive.
+    pub fn disk(&self, drive: &str) -> Result<String> {
+        self.disks()?
+            .remove(drive)
+            .with_context(|| format!("host {} does not see drive {drive}", self.name))
+    }
+
+    /// Data partitions of the first three drives, as arguments of an lvm command.
+    pub fn data_partitions(&self) -> Result<String> {
+        let disks = self.disks()?;
+        let data: Vec<String> = crate::drives::PARTITIONED
+            .iter()
+            .filter_map(|name| disks.get(*name))
+            .map(|node| format!("{node}2"))
+            .collect();
+        Ok(data.join(" "))
+    }
+
+    fn shell(&self, command: &str) -> String {
+        format!(
+            "export PATH={}:$PATH LVM_SUPPRESS_FD_WARNINGS=1; {command}",
+            self.files.sbin.display()
+        )
+    }
+
+    /// Runs a shell command without telling.
+    pub fn quiet(&self, command: &str) -> Result<String> {
+        let job = self.agent.start(&self.shell(command), None)?;
+        let ended = self.agent.wait(job, COMMAND, command)?;
+        if ended.code != 0 {
+            bail!(
+                "{}# {command}: status {}\n{}{}",
+                self.name,
+                ended.code,
+                ended.stdout,
+                ended.stderr
+            );
+        }
+        Ok(ended.stdout)
+    }
+
+    /// Runs a shell command.
+    pub fn run(&self, command: &str) -> Result<Ended> {
+        let begin = Instant::now();
+        let job = self.agent.start(&self.shell(command), None)?;
+        let ended = self.agent.wait(job, COMMAND, command)?;
+        let seconds = begin.elapsed().as_secs_f64();
+        let status = if ended.code == 0 { String::new() } else { format!(" -> {}", ended.code) };
+        self.story.tell(&format!("{}#", self.name), &format!("{command}{status} ({seconds:.1} s)"));
+        Ok(ended)
+    }
+
+    /// Runs a shell command that must succeed.
+    pub fn ok(&self, command: &str) -> Result<String> {
+        let ended = self.run(command)?;
+        ensure!(
+            ended.code == 0,
+            "{}# {command}: status {}\n{}{}",
+            self.name,
+            ended.code,
+            ended.stdout,
+            ended.stderr
+        );
+        Ok(ended.stdout)
+    }
+
+    /// Runs a shell command that must be refused with this exit status and this message.
+    pub fn refused(&self, command: &str, code: i32, message: &str) -> Result<()> {
+        let ended = self.run(command)?;
+        let said = format!("{}{}", ended.stdout, ended.stderr);
+        ensure!(
+            ended.code == code && said.contains(message),
+            "{}# {command}: expected status {code} and {message:?}, got status {}\n{said}",
+            self.name,
+            ended.code
+        );
+        Ok(())
+    }
+
+    /// Starts a shell command and does not wait for it.
+    pub fn start(&self, command: &str) -> Result<JobId> {
+        self.story.tell(&format!("{}#", self.name), &format!("{command} &"));
+        self.agent.start(&self.shell(command), None)
+    }
+
+    /// Waits for a command that was started.
+    pub fn wait(&self, job: JobId, patience: Duration) -> Result<Ended> {
+        self.agent.wait(job, patience, "a command that was started")
+    }
+
+    /// Writes a file.
+    pub fn write(&self, path: &str, text: &str) -> Result<()> {
+        let dir = Path::new(path).parent().unwrap_or(Path::new("/")).display();
+        self.quiet(&format!("mkdir -p {dir} && cat >{path} <<'END-OF-FILE'\n{text}END-OF-FILE"))
+            .map(drop)
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.dir.join(format!("{}.lvmlockd", self.name))
+    }
+
+    /// What lvmlockd has said so far, over all its lives in this scenario.
+    pub fn lvmlockd_log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// Starts lvmlockd and waits until it answers.
+    pub fn start_lvmlockd(&mut self, daemon: &Daemon) -> Result<()> {
+        let log = File::options().create(true).append(true).open(self.log_path())?;
+        let program = self.files.lvmlockd.display();
+        let command = format!("exec {} {program} -D -g idm", daemon.wrapper);
+        let job = self.agent.start(&self.shell(&command), Some(log))?;
+        self.story.tell(&self.name, &format!("{} lvmlockd -g idm", daemon.wrapper));
+        let wait = "n=0; until lvmlockctl --info >/dev/null 2>&1; do n=$((n+1)); \
+                    [ $n -lt 200 ] || exit 1; sleep 0.05; done";
+        self.quiet(wait).with_context(|| {
+            format!("lvmlockd does not answer; it said:\n{}", self.lvmlockd_log())
+        })?;
+        self.lvmlockd = Some(job);
+        Ok(())
+    }
+
+    /// Kills lvmlockd (SIGKILL) and waits for its end.
+    pub fn kill_lvmlockd(&mut self) -> Result<()> {
+        let Some(job) = self.lvmlockd.take() else {
+            bail!("lvmlockd does not run on host {}", self.name);
+        };
+        self.story.tell(&self.name, "kill -9 lvmlockd");
+        self.quiet("kill -9 $(pidof lvmlockd)")?;
+        self.agent.wait(job, COMMAND, "lvmlockd's end").map(drop)
+    }
+
+    /// Whether lvmlockd runs.
+    pub fn lvmlockd_runs(&self) -> bool {
+        self.lvmlockd.is_some_and(|job| self.agent.runs(job))
+    }
+
+    /// Stops the machine's processor; its clock jumps when it is thawed.
+    pub fn freeze(&self) -> Result<()> {
+        self.story.tell(&self.name, "is frozen");
+        self.qemu.freeze()
+    }
+
+    /// Ends [`Machine::freeze`].
+    pub fn thaw(&self) -> Result<()> {
+        self.story.tell(&self.name, "is thawed");
+        self.qemu.thaw()
+    }
+
+    /// Pulls the plug.
+    pub fn kill(self) {
+        self.story.tell(&self.name, "is killed");
+    }
+
+    /// Gives virtio_scsi the time-outs that other adapters have.
+    pub fn enable_timeouts(&self) -> Result<()> {
+        self.ok(&format!("insmod {}", self.files.vsto.display())).map(drop)
+    }
+
+    /// Puts what there is to know into `dir`.
+    pub fn keep(&self, dir: &Path) {
+        let script = "lvmlockctl --info; lvmlockctl --dump; dmsetup table; dmesg; ls -l /dev/sd*; \
+                      cat /run/killed";
+        if let Ok(job) = self.agent.start(&self.shell(script), None) {
+            let patience = Duration::from_secs(20);
+            if let Ok(ended) = self.agent.wait(job, patience, "the machine's logs") {
+                let _ = fs::write(dir.join(format!("{}.state", self.name)), ended.stdout);
+            }
+        }
+    }
+}
+
+/// What lvmlockctl runs to stop the use of a VG whose locks are about to be lost.
+pub const KILL_SCRIPT: &str = "/etc/lvm/kill-vg";
+
+/// Every LV of the VG gets a table that fails all I/O. That works without its drives.
+const KILL: &str = r#"#!/bin/sh
+for lv in $(dmsetup ls | sed -n "s/^\($1-[^ \t]*\).*/\1/p"); do
+	dmsetup wipe_table --noflush --nolockfs "$lv"
+done
+echo "$1" >>/run/killed
+"#;

@@ -1,0 +1,229 @@
+//! A virtual machine: the QEMU process and its monitor.
+
+use anyhow::{Context, Result, bail};
+use command_fds::{CommandFdExt, FdMapping};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+use testbed::{bound_to_this_thread, wait_until};
+
+/// Memory of a machine in MiB.
+const MEMORY_MIB: u32 = 320;
+/// PCI Express slots for what is plugged in later: the root file system, and adapters.
+const SLOTS: usize = 5;
+/// Numbers that the machine's ends of the sockets have in QEMU.
+const AGENT_FD: i32 = 10;
+const MONITOR_FD: i32 = 11;
+/// Long enough for a machine that shares its processor with others.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What machines boot from, as `prepare.sh` makes it.
+#[derive(Clone, Debug)]
+pub struct Boot {
+    /// The uncompressed kernel.
+    pub kernel: PathBuf,
+    /// The initramfs with the agent.
+    pub initramfs: PathBuf,
+}
+
+/// A running QEMU. Dropping it is pulling the machine's plug.
+pub struct Qemu {
+    process: Child,
+    monitor: BufReader<UnixStream>,
+    name: String,
+}
+
+/// A machine's serial line to its agent.
+pub type AgentStream = UnixStream;
+
+/// Command line of every machine. A snapshot can be resumed only with the command line with which
+/// it was made.
+fn arguments(boot: &Boot) -> Vec<String> {
+    let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let mut all = words("-nodefaults -no-user-config -vga none -display none -no-reboot");
+    // Under emulation one thread per virtual processor is the fastest there is.
+    all.extend(words("-accel tcg -smp 1 -M q35,memory-backend=memory"));
+    all.extend(words(&format!("-m {MEMORY_MIB}")));
+    // Shared, so that the drives' process can put data into it.
+    all.extend(words(&format!(
+        "-object memory-backend-memfd,id=memory,size={MEMORY_MIB}M,share=on"
+    )));
+    all.extend(["-kernel".into(), boot.kernel.display().to_string()]);
+    all.extend(["-initrd".into(), boot.initramfs.display().to_string()]);
+    all.extend(["-append".into(), "console=ttyS0 quiet panic=-1".into()]);
+    all.extend(words(&format!(
+        "-chardev socket,id=agent,fd={AGENT_FD} -device virtio-serial-pci \
+         -device virtserialport,chardev=agent,name={}",
+        lab_agent::PORT_NAME
+    )));
+    all.extend(words(&format!(
+        "-chardev socket,id=monitor,fd={MONITOR_FD} -mon chardev=monitor,mode=control"
+    )));
+    all.extend(words(
+        "-fsdev local,id=host,path=/,security_model=none,readonly=on,multidevs=remap",
+    ));
+    // Tells a resumed machine to make its random numbers its own.
+    all.extend(words("-device vmgenid,guid=auto"));
+    for slot in 0..SLOTS {
+        let chassis = slot + 1;
+        all.extend(words(&format!(
+            "-device pcie-root-port,id=slot{slot},chassis={chassis},slot={chassis}"
+        )));
+    }
+    all
+}
+
+/// What a snapshot depends on, in words.
+pub fn fingerprint(boot: &Boot) -> Result<String> {
+    let mut text = arguments(boot).join("\n");
+    for file in [&boot.kernel, &boot.initramfs] {
+        let metadata = file.metadata().with_context(|| file.display().to_string())?;
+        let changed = metadata.modified()?.duration_since(std::time::UNIX_EPOCH)?;
+        text.push_str(&format!("\n{} {}", metadata.len(), changed.as_nanos()));
+    }
+    Ok(text)
+}
+
+impl Qemu {
+    /// Starts a machine, from a snapshot or from nothing. `dir` gets its console and what QEMU says.
+    pub fn start(
+        name: &str,
+        boot: &Boot,
+        snapshot: Option<&Path>,
+        dir: &Path,
+    ) -> Result<(Qemu, AgentStream)> {
+        let (agent, agent_end) = UnixStream::pair()?;
+        let (monitor, monitor_end) = UnixStream::pair()?;
+        let console = dir.join(format!("{name}.console"));
+        let log = File::create(dir.join(format!("{name}.qemu")))?;
+        let mut command = bound_to_this_thread("qemu-system-x86_64");
+        command.args(["-name", name]).args(arguments(boot));
+        command.arg("-serial").arg(format!("file:{}", console.display()));
+        if let Some(snapshot) = snapshot {
+            command.arg("-incoming").arg(format!("exec:cat {}", snapshot.display()));
+        }
+        command.fd_mappings(vec![
+            FdMapping { parent_fd: OwnedFd::from(agent_end), child_fd: AGENT_FD },
+            FdMapping { parent_fd: OwnedFd::from(monitor_end), child_fd: MONITOR_FD },
+        ])?;
+        let process = command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("run qemu-system-x86_64")?;
+        // Its end of the sockets must be QEMU's alone, so that they are closed when it ends.
+        drop(command);
+        monitor.set_read_timeout(Some(PATIENCE))?;
+        let mut qemu = Qemu { process, monitor: BufReader::new(monitor), name: name.to_owned() };
+        let mut greeting = String::new();
+        qemu.monitor.read_line(&mut greeting)?;
+        qemu.order("qmp_capabilities", json!({}))?;
+        Ok((qemu, agent))
+    }
+
+    /// Sends a command to the monitor and waits for its answer.
+    pub fn order(&mut self, command: &str, arguments: Value) -> Result<Value> {
+        let line = json!({ "execute": command, "arguments": arguments });
+        self.monitor.get_mut().write_all(format!("{line}\n").as_bytes())?;
+        loop {
+            let mut text = String::new();
+            if self.monitor.read_line(&mut text)? == 0 {
+                bail!("machine {} has ended", self.name);
+            }
+            let mut answer: Value = serde_json::from_str(&text)?;
+            if let Some(error) = answer.get("error") {
+                bail!("machine {}: {command}: {}", self.name, error["desc"]);
+            }
+            if let Some(result) = answer.get_mut("return") {
+                return Ok(result.take());
+            }
+        }
+    }
+
+    /// Waits until a resumed machine runs.
+    pub fn wait_running(&mut self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = self.order("query-status", json!({}))?;
+            match status["status"].as_str() {
+                Some("running") => return Ok(()),
+                Some("paused" | "postmigrate") => {
+                    self.order("cont", json!({}))?;
+                }
+                _ if Instant::now() > deadline => bail!("machine {} does not start", self.name),
+                _ => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    }
+
+    /// Writes the stopped machine to a file.
+    pub fn save(&mut self, file: &Path) -> Result<()> {
+        self.order("stop", json!({}))?;
+        self.order("migrate", json!({ "uri": format!("exec:cat > {}", file.display()) }))?;
+        wait_until(PATIENCE, "the machine to be saved", || {
+            let answer = self.order("query-migrate", json!({}))?;
+            match answer["status"].as_str() {
+                Some("completed") => Ok(Some(())),
+                Some("failed") => bail!("the machine cannot be saved: {answer}"),
+                _ => Ok(None),
+            }
+        })
+    }
+
+    /// Plugs the lab's file system in.
+    pub fn plug_file_system(&mut self) -> Result<()> {
+        let device = json!({
+            "driver": "virtio-9p-pci", "id": "files", "fsdev": "host", "mount_tag": "host",
+            "bus": "slot0",
+        });
+        self.order("device_add", device).map(drop)
+    }
+
+    /// Plugs a SCSI adapter in, which is a port of the drives. `number` names its slot, from 0.
+    pub fn plug_adapter(&mut self, number: usize, socket: &Path) -> Result<()> {
+        let backend = json!({
+            "type": "socket",
+            "data": {
+                "addr": { "type": "unix", "data": { "path": socket.display().to_string() } },
+                "server": false,
+            },
+        });
+        let character_device = format!("port{number}");
+        self.order("chardev-add", json!({ "id": character_device, "backend": backend }))?;
+        let device = json!({
+            "driver": "vhost-user-scsi-pci", "id": format!("adapter{number}"),
+            "chardev": character_device, "num_queues": "1", "param_change": "off",
+            "hotplug": "off", "bus": format!("slot{}", number + 1),
+        });
+        self.order("device_add", device).map(drop)
+    }
+
+    /// Stops the machine's processor; its clock goes on and jumps when it is thawed.
+    pub fn freeze(&self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// Ends [`Qemu::freeze`].
+    pub fn thaw(&self) -> Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill(Pid::from_raw(self.process.id().try_into()?), signal)?)
+    }
+}
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
