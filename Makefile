@@ -1,6 +1,8 @@
 # make            the library
 # make demo       two lvmlockd hosts share a volume group (as root; installs what it needs)
 # make check      all tests (as root; installs what they need)
+# make lab        all scenarios on virtual machines (as root; installs what it needs)
+# make lab SCENARIO=name   one of them; make lab-short: two; make lab-shell: to try things by hand
 # make install    DESTDIR= PREFIX= LIBDIR=
 
 PREFIX ?= /usr/local
@@ -13,11 +15,15 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 LIBRARY = liblvmlockd_idm.so
 SONAME = $(LIBRARY).0
 LVM2_RELEASES = 2.03.16-2 2.03.31-2
+# The release in the lab's machines.
+LAB_LVM2 = 2.03.16-2
+AGENT_TARGET = $(shell uname -m)-unknown-linux-gnu
 # The whole workspace, with drives that tests can have.
 WORKSPACE = --locked --workspace --features lvmlockd-idm/emulator
 
 .NOTPARALLEL:
-.PHONY: all demo check install clean deps check-deps testbed lvm2 lint c-tests check-install
+.PHONY: all demo check install clean deps check-deps testbed lvm2 lint c-tests check-install \
+	lab lab-short lab-shell lab-files
 
 all:
 	$(CARGO) build --locked --release -p lvmlockd-idm
@@ -59,6 +65,27 @@ check: check-deps lint lvm2
 	$(CARGO) test $(WORKSPACE)
 	$(MAKE) c-tests
 	$(MAKE) check-install
+
+# Machines run the library as it is shipped; the one of the tests is only linked to. The agent is
+# static, because it runs before there is a root file system.
+lab-files: deps testbed
+	lvm2/build-lvm2.sh $(LAB_LVM2) build/lib build/lvm2
+	$(CARGO) build --locked --release -p lvmlockd-idm -p idm-vhost -p lab
+	mkdir -p build/lab/lib build/lab/bin
+	install target/release/$(LIBRARY) build/lab/lib/$(SONAME)
+	install target/release/idm-vhost target/release/lab build/lab/bin/
+	RUSTFLAGS="-C target-feature=+crt-static" \
+		$(CARGO) build --locked --release -p lab-agent --target $(AGENT_TARGET)
+	lab/prepare.sh build/lab target/$(AGENT_TARGET)/release/lab-agent
+
+lab: lab-files
+	build/lab/bin/lab $(SCENARIO)
+
+lab-short: lab-files
+	build/lab/bin/lab --short
+
+lab-shell: lab-files
+	build/lab/bin/lab --shell
 
 install: all
 	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(DATADIR)/lvmlockd-idm

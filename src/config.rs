@@ -12,7 +12,8 @@
 //! kill_command = ["/sbin/lvmlockctl", "--kill"]
 //!
 //! [global]
-//! # The drives of the global lock: the same list on every host.
+//! # The drives of the global lock: the same list on every host. Without it, those that have a GPT
+//! # partition named `propeller`.
 //! drives = ["/dev/disk/by-id/wwn-0x5000c500a1b2c3d4"]
 //!
 //! [emulator]   # only in builds with the feature `emulator`
@@ -44,7 +45,8 @@ const DEFAULT_STATE_DIR: &str = "/run/lvmlockd-idm";
 pub struct Config {
     /// The lease that drives are asked for.
     pub lease: Duration,
-    /// Paths of the global lock's drives. Every host must name the same drives.
+    /// Paths of the global lock's drives. Every host must name the same drives. Empty: those that
+    /// have a GPT partition named `propeller`.
     pub global_drives: Vec<String>,
     /// Emulated drives: a path or plain name, and the socket that stands for it.
     pub emulated: BTreeMap<String, PathBuf>,

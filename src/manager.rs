@@ -117,7 +117,6 @@ struct Running {
     runtime: Arc<Runtime>,
     host: HostId,
     timing: Timing,
-    global_drives: Vec<String>,
 }
 
 #[derive(Default)]
@@ -214,12 +213,7 @@ impl Manager {
         let drives = Arc::new(Drives::new(topology, connect));
         let runtime = Runtime::start(drives, settings)
             .map_err(|error| Error::NotRunning(format!("no thread can be started: {error}")))?;
-        Ok(Running {
-            runtime: Arc::new(runtime),
-            host,
-            timing,
-            global_drives: config.global_drives.clone(),
-        })
+        Ok(Running { runtime: Arc::new(runtime), host, timing })
     }
 
     fn kill_command(&self, config: &Config) -> Arc<dyn Fn() -> Vec<String> + Send + Sync> {
@@ -238,11 +232,17 @@ impl Manager {
     /// fails even commands that only read; its lock then says what is missing.
     pub fn prepare_lockspace(&self, key: LockspaceKey, scope: Scope) -> Result<(), Error> {
         let running = self.running()?;
-        let lockspace = Lockspace::new(scope, &running.global_drives)?;
+        let global_drives = match scope {
+            Scope::Global => self.global_drives(),
+            Scope::Vg { .. } => Vec::new(),
+        };
+        let lockspace = Lockspace::new(scope, &global_drives)?;
         if !lockspace.is_global {
             running.check_drives(&lockspace)?;
-        } else if running.global_drives.is_empty() {
+        } else if global_drives.is_empty() {
             log::warn!("{}", no_global_drives());
+        } else {
+            log::info!("the global lock is on {}", global_drives.join(", "));
         }
         // An address that is used again without a remove in between: what was there is gone.
         self.remove_lockspace(key, false)?;
@@ -505,13 +505,20 @@ impl Manager {
         Ok(u32::try_from(hosts.len()).unwrap_or(u32::MAX))
     }
 
-    /// Whether IDM can be used on this host: the global lock's drives are configured, or a VG is
-    /// started. Quick, and never waits for a drive.
+    /// Paths of the global lock's drives: those of the configuration, else the partitions that are
+    /// named for it.
+    fn global_drives(&self) -> Vec<String> {
+        match &self.config {
+            Ok(config) if !config.global_drives.is_empty() => config.global_drives.clone(),
+            Ok(config) => Topology::new(config.emulated.clone()).global_partitions(),
+            Err(_) => Vec::new(),
+        }
+    }
+
+    /// Whether IDM can be used on this host: the global lock has drives, or a VG is started. Quick,
+    /// and never waits for a drive.
     pub fn is_running(&self) -> bool {
-        let configured = match &self.config {
-            Ok(config) => !config.global_drives.is_empty(),
-            Err(_) => false,
-        };
+        let configured = !self.global_drives().is_empty();
         let started = |lockspace: &Arc<Lockspace>| !lockspace.is_global && lockspace.is_started();
         configured || self.state().lockspaces.values().any(started)
     }
@@ -680,7 +687,8 @@ fn timestamp(held: &Held, r_version: u32) -> Value {
 
 fn no_global_drives() -> String {
     format!(
-        "no drives for the global lock: name the same drives on every host in {DEFAULT_FILE}, as \
-         [global] drives = [\"/dev/...\"]"
+        "no drives for the global lock: give a GPT partition on each of them the name \"propeller\", \
+         or name the same drives on every host in {DEFAULT_FILE}, as [global] drives = \
+         [\"/dev/...\"]"
     )
 }

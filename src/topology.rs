@@ -1,7 +1,7 @@
 //! From a PV path to the drive behind it.
 //!
-//! Everything comes from sysfs and the configuration: no udev database, no subprocess, no
-//! directory scan. A drive is what its identity says: two paths with one identity are one drive,
+//! Everything comes from sysfs and the configuration: no udev database, no subprocess. Only the
+//! global lock's partitions are looked for; else no directory is scanned. A drive is what its identity says: two paths with one identity are one drive,
 //! and identities are compared at full length, so two drives never become one.
 
 use core::fmt;
@@ -106,6 +106,21 @@ impl Topology {
         Ok(Located { identity, target: Target::Block(node) })
     }
 
+    /// Block nodes of the partitions whose name, in their GPT, is `propeller`: their drives are the
+    /// global lock's where the configuration names none. In alphabetical order.
+    pub fn global_partitions(&self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.sysfs.join("class/block")) else {
+            return Vec::new();
+        };
+        let mut nodes: Vec<String> = entries
+            .flatten()
+            .filter(|entry| has_global_name(&entry.path()))
+            .map(|entry| format!("/dev/{}", entry.file_name().to_string_lossy().replace('!', "/")))
+            .collect();
+        nodes.sort();
+        nodes
+    }
+
     /// The identity of the drive that an open block device belongs to, to be compared with what
     /// was expected: nodes are given to other drives when drives come and go.
     pub fn identity_of_device(&self, node: &Path, device: u64) -> Result<String, TopologyError> {
@@ -130,6 +145,17 @@ impl Topology {
             None => Ok(disk),
         }
     }
+}
+
+/// The name that makes a partition's drive one of the global lock's, exactly.
+const GLOBAL_PARTITION: &str = "propeller";
+
+/// Whether a block device is a partition with that name. The kernel tells the name in `uevent`.
+fn has_global_name(device: &Path) -> bool {
+    device.join("partition").exists()
+        && fs::read_to_string(device.join("uevent")).is_ok_and(|text| {
+            text.lines().any(|line| line.strip_prefix("PARTNAME=") == Some(GLOBAL_PARTITION))
+        })
 }
 
 /// What a disk is, where it is none that we can use.
@@ -291,6 +317,32 @@ mod tests {
         assert_eq!(disk.identity, "naa.5000c500a1b2c3d4");
         assert_eq!(disk.target, Target::Block("/dev/sdb".into()));
         assert_eq!(sysfs.locate(8, 17).unwrap(), disk);
+    }
+
+    #[test]
+    fn the_global_locks_partitions_have_exactly_that_name() {
+        let sysfs = Sysfs::new();
+        let root = sysfs.root.path();
+        let topology = Topology::with_sysfs(root.to_path_buf(), BTreeMap::new());
+        assert_eq!(topology.global_partitions(), Vec::<String>::new());
+        fs::create_dir_all(root.join("class/block")).unwrap();
+        for (name, partition, uevent) in [
+            ("sdb1", true, "MAJOR=8\nDEVNAME=sdb1\nPARTN=1\nPARTNAME=propeller\n"),
+            ("nvme0n1p1", true, "PARTNAME=propeller\n"),
+            ("sda1", true, "PARTNAME=propeller2\n"),
+            ("sda2", true, "PARTNAME=Propeller\n"),
+            ("sda3", true, "PARTN=3\n"),
+            ("sdc", false, "PARTNAME=propeller\n"),
+        ] {
+            let device = root.join("devices").join(name);
+            fs::create_dir_all(&device).unwrap();
+            fs::write(device.join("uevent"), uevent).unwrap();
+            if partition {
+                fs::write(device.join("partition"), "1\n").unwrap();
+            }
+            symlink(&device, root.join("class/block").join(name)).unwrap();
+        }
+        assert_eq!(topology.global_partitions(), ["/dev/nvme0n1p1", "/dev/sdb1"]);
     }
 
     #[test]
