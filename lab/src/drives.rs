@@ -128,6 +128,13 @@ impl Drives {
         Record::parse_table(&self.ask(&format!("table {drive}"))?)
     }
 
+    /// A drive's records of one lock.
+    pub fn records(&self, drive: &str, resource: &str) -> Result<Vec<Record>> {
+        let mut table = self.table(drive)?;
+        table.retain(|record| record.resource == resource);
+        Ok(table)
+    }
+
     /// What a drive has carried out, oldest first.
     pub fn events(&self, drive: &str) -> Result<Vec<Event>> {
         self.ask(&format!("events {drive}"))?.lines().map(Event::parse).collect()

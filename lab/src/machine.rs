@@ -187,6 +187,11 @@ impl Machine {
         self.agent.start(&self.shell(command), None)
     }
 
+    /// Whether a command that was started has not ended yet.
+    pub fn job_runs(&self, job: JobId) -> bool {
+        self.agent.runs(job)
+    }
+
     /// Waits for a command that was started.
     pub fn wait(&self, job: JobId, patience: Duration) -> Result<Ended> {
         self.agent.wait(job, patience, "a command that was started")

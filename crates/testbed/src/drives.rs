@@ -130,6 +130,16 @@ fn switch(on: bool) -> &'static str {
 }
 
 impl Record {
+    /// Whether a host has it, be it that its lease has run out.
+    pub fn is_held(&self) -> bool {
+        self.lease_left.is_some()
+    }
+
+    /// Whether it is of a machine's boot: a record names the machine, then its boot.
+    pub fn is_of(&self, machine: &str) -> bool {
+        self.host.split(' ').next() == Some(machine)
+    }
+
     /// The records of a table as the drives' control socket shows it, a heading before them.
     pub fn parse_table(text: &str) -> Result<Vec<Record>> {
         text.lines().skip(1).map(Record::parse).collect()

@@ -1,10 +1,134 @@
 //! What is tried. Each scenario begins with new drives and no machine.
 
 mod bytes;
+mod crash;
+mod daemon;
+mod fabric;
+mod frozen;
+mod no_sg;
+mod one_drive;
 mod one_host;
+mod storm;
+mod two_hosts;
 
 use crate::cluster::Cluster;
-use anyhow::Result;
+use crate::drives::Drives;
+use crate::machine::Machine;
+use anyhow::{Context, Result, ensure};
+use std::time::{Duration, Instant};
+
+/// The lease that the library asks for where nothing else is configured.
+const LEASE: Duration = Duration::from_secs(60);
+
+/// How drives name the lock of an LV, given as `VG/LV`.
+fn lock_of(host: &Machine, lv: &str) -> Result<String> {
+    let text = host.quiet(&format!("lvm lvs --noheadings -o vg_uuid,lv_uuid {lv}"))?;
+    let plain = text.replace('-', "");
+    let mut words = plain.split_whitespace();
+    match (words.next(), words.next()) {
+        (Some(vg), Some(lv)) => Ok(format!("lv {vg}/{lv}")),
+        _ => anyhow::bail!("lvs says {text:?}"),
+    }
+}
+
+/// How drives name the lock of a VG.
+fn lock_of_vg(host: &Machine, vg: &str) -> Result<String> {
+    let text = host.quiet(&format!("lvm vgs --noheadings -o vg_uuid {vg}"))?;
+    Ok(format!("vg {}", text.trim().replace('-', "")))
+}
+
+/// Two hosts that share the VG `vg` on the first three drives, with the LV `lv`, striped over them
+/// all and active exclusively on the first host.
+fn shared_vg(cluster: &mut Cluster, options: &str) -> Result<()> {
+    cluster.start(&["a", "b"])?;
+    let (a, b) = (cluster.host("a")?, cluster.host("b")?);
+    let partitions = a.data_partitions()?;
+    a.ok(&format!("lvm vgcreate --shared --lock-type idm vg {partitions}"))?;
+    b.ok("lvm vgchange --lock-start vg")?;
+    a.ok(&format!("lvm lvcreate -y -aey {options} -n lv vg"))?;
+    b.refused("lvm lvchange -aey vg/lv", 5, "LV locked by other host: vg/lv").map(drop)
+}
+
+/// Repeats a command that is refused, until it succeeds.
+fn until_granted(host: &Machine, command: &str, patience: Duration) -> Result<()> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let ended = host.run(command)?;
+        if ended.code == 0 {
+            return Ok(());
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "{} is still refused after {patience:?}: {command}\n{}",
+            host.name(),
+            ended.stderr
+        );
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
+/// When, on a drive's clock, a host's lease on a lock began last: at the last command that the drive
+/// granted it.
+fn lease_began(drives: &Drives, drive: &str, host: &str, lock: &str) -> Result<Duration> {
+    let renews = ["trylock", "lock", "refresh", "break"];
+    drives
+        .events(drive)?
+        .iter()
+        .rev()
+        .find(|event| {
+            event.host == host
+                && event.resource == lock
+                && event.is_good()
+                && renews.contains(&event.kind.as_str())
+        })
+        .map(|event| event.at)
+        .with_context(|| format!("{host} never had {lock} on {drive}"))
+}
+
+/// When, on a drive's clock, a host first got a lock after the moment `after`.
+fn first_grant(
+    drives: &Drives,
+    drive: &str,
+    host: &str,
+    lock: &str,
+    after: Duration,
+) -> Result<Option<Duration>> {
+    let grants = ["trylock", "lock", "break"];
+    let granted = drives.events(drive)?.into_iter().find(|event| {
+        event.at > after
+            && event.host == host
+            && event.resource == lock
+            && event.is_good()
+            && grants.contains(&event.kind.as_str())
+    });
+    Ok(granted.map(|event| event.at))
+}
+
+/// Fails unless, on every one of these drives that gave `lock` to `second`, that was at least a lease
+/// after `first`'s last one began, and on a majority it was not much later.
+fn check_takeover(
+    drives: &Drives,
+    lock: &str,
+    (first, second): (&str, &str),
+    most: Duration,
+) -> Result<()> {
+    let mut taken = 0;
+    for drive in crate::drives::PARTITIONED {
+        let began = lease_began(drives, drive, first, lock)?;
+        let Some(granted) = first_grant(drives, drive, second, lock, began)? else {
+            continue;
+        };
+        let after = granted - began;
+        println!(
+            "           {drive}: {second} got it {:.3} s after {first}'s lease began",
+            after.as_secs_f64()
+        );
+        ensure!(after >= LEASE, "{drive} gave {lock} to {second} after {after:?} already");
+        taken += usize::from(after <= most);
+    }
+    ensure!(taken >= 2, "only {taken} of 3 drives gave {lock} to {second} within {most:?}");
+    Ok(())
+}
 
 /// What is expected of a scenario.
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +163,7 @@ pub struct Scenario {
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "bytes",
-        about: "sg3-utils, which know nothing of us, see the drive that the facts describe",
+        about: "sg3-utils, which know nothing of us, see the drive that firmware traces show",
         short: false,
         expect: Expect::Pass,
         run: bytes::run,
@@ -50,5 +174,61 @@ pub const SCENARIOS: &[Scenario] = &[
         short: true,
         expect: Expect::Pass,
         run: one_host::run,
+    },
+    Scenario {
+        name: "two-hosts",
+        about: "two hosts share a VG; its PVs and LVs change and move under their locks",
+        short: true,
+        expect: Expect::Pass,
+        run: two_hosts::run,
+    },
+    Scenario {
+        name: "crash",
+        about: "a host dies with its locks: the other waits for the lease, and trusts no value",
+        short: false,
+        expect: Expect::Pass,
+        run: crash::run,
+    },
+    Scenario {
+        name: "no-sg",
+        about: "no sg module, and lvmlockd with no more capabilities than it needs",
+        short: false,
+        expect: Expect::Pass,
+        run: no_sg::run,
+    },
+    Scenario {
+        name: "one-drive",
+        about: "one of three drives fails, hangs, disappears and comes back; then two fail",
+        short: false,
+        expect: Expect::Pass,
+        run: one_drive::run,
+    },
+    Scenario {
+        name: "fabric",
+        about: "the drives are gone for 10 s, then for longer than the lease",
+        short: false,
+        expect: Expect::Pass,
+        run: fabric::run,
+    },
+    Scenario {
+        name: "frozen",
+        about: "a host is frozen for 90 s and thawed",
+        short: false,
+        expect: Expect::Pass,
+        run: frozen::run,
+    },
+    Scenario {
+        name: "daemon",
+        about: "lvmlockd is killed and restarted while an LV is written to",
+        short: false,
+        expect: Expect::Pass,
+        run: daemon::run,
+    },
+    Scenario {
+        name: "storm",
+        about: "two hosts activate and deactivate 200 LVs at once",
+        short: false,
+        expect: Expect::Pass,
+        run: storm::run,
     },
 ];

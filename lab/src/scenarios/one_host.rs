@@ -1,6 +1,7 @@
 //! One host: every kind of LV and every mode of activation, with data written and read back.
 
 use crate::cluster::Cluster;
+use crate::scenarios::lock_of;
 use anyhow::{Result, ensure};
 
 pub fn run(cluster: &mut Cluster) -> Result<()> {
@@ -20,17 +21,9 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     a.ok("lvm lvcreate -y -aey -L 32M -n lv vg")?;
     a.ok("dd if=/dev/urandom of=/tmp/data bs=1M count=24 2>/dev/null && \
           dd if=/tmp/data of=/dev/vg/lv bs=1M oflag=direct 2>/dev/null")?;
-    for drive in crate::drives::PARTITIONED {
-        let held: Vec<_> = cluster
-            .drives
-            .table(drive)?
-            .into_iter()
-            .filter(|record| record.resource.starts_with("lv ") && record.state == "locked")
-            .collect();
-        // Linear, on the first drive: its lock is there and nowhere else.
-        let expected = usize::from(drive == "d0");
-        ensure!(held.len() == expected, "{drive} has {held:?}");
-    }
+    let lock = lock_of(a, "vg/lv")?;
+    let held = cluster.drives.records("d0", &lock)?;
+    ensure!(held.iter().any(|record| record.is_held() && record.class == "ex"), "d0: {held:?}");
     a.ok("lvm lvextend -L 48M vg/lv")?;
     read_back(cluster)?;
     a.ok("lvm lvchange -asy vg/lv")?;
@@ -66,7 +59,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
             .drives
             .table(drive)?
             .into_iter()
-            .filter(|record| record.resource.starts_with("lv ") || record.state == "locked")
+            .filter(|record| record.resource.starts_with("lv ") && record.is_held())
             .collect();
         ensure!(left.is_empty(), "{drive} still has {left:?}");
     }

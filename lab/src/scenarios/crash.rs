@@ -1,0 +1,41 @@
+//! A host dies while it holds an LV, and the VG in the middle of a change.
+
+use crate::cluster::Cluster;
+use crate::scenarios::{LEASE, check_takeover, lock_of, lock_of_vg, shared_vg, until_granted};
+use anyhow::{Result, ensure};
+use std::time::Duration;
+use testbed::wait_until;
+
+pub fn run(cluster: &mut Cluster) -> Result<()> {
+    shared_vg(cluster, "-i 3 -L 48M")?;
+    let (a, b) = (cluster.host("a")?, cluster.host("b")?);
+    let (lv, vg) = (lock_of(b, "vg/lv")?, lock_of_vg(b, "vg")?);
+
+    // a gets the VG's lock, and no further.
+    cluster.drives.order("fault * a disk hang")?;
+    a.start("lvm vgchange --addtag half-done vg")?;
+    wait_until(Duration::from_secs(30), "a to have the VG's lock", || {
+        let records = cluster.drives.records("d0", &vg)?;
+        Ok(records.iter().any(|r| r.is_of("a") && r.is_held() && r.class == "ex").then_some(()))
+    })?;
+    let invalidations = |log: String| log.matches("res_lock invalidate vg state").count();
+    let before = invalidations(b.lvmlockd_log());
+    cluster.kill("a")?;
+
+    let b = cluster.host("b")?;
+    until_granted(b, "lvm lvchange -aey vg/lv", LEASE + Duration::from_secs(40))?;
+    check_takeover(&cluster.drives, &lv, ("a", "b"), LEASE + Duration::from_secs(15))?;
+    until_granted(b, "lvm vgchange --addtag whole vg", LEASE)?;
+    check_takeover(&cluster.drives, &vg, ("a", "b"), LEASE + Duration::from_secs(30))?;
+    let after = invalidations(b.lvmlockd_log());
+    ensure!(after > before, "b believed the dead host's value: {before} invalidations, as before");
+    let tags = b.ok("lvm vgs --noheadings -o tags vg")?;
+    ensure!(tags.trim() == "whole", "tags are {tags:?}");
+
+    // The machine comes back as another host, and finds the lock taken.
+    cluster.drives.order("lift")?;
+    cluster.start(&["a"])?;
+    let a = cluster.host("a")?;
+    a.ok("lvm vgchange --lock-start vg")?;
+    a.refused("lvm lvchange -aey vg/lv", 5, "LV locked by other host: vg/lv")
+}

@@ -1,0 +1,56 @@
+//! A host loses all its drives: for a short while, then for good.
+
+use crate::cluster::Cluster;
+use crate::scenarios::{LEASE, check_takeover, lease_began, lock_of, shared_vg, until_granted};
+use anyhow::{Result, ensure};
+use std::time::Duration;
+use testbed::wait_until;
+
+pub fn run(cluster: &mut Cluster) -> Result<()> {
+    shared_vg(cluster, "-i 3 -L 48M")?;
+    let (a, b) = (cluster.host("a")?, cluster.host("b")?);
+    let lock = lock_of(a, "vg/lv")?;
+    let writer = a.start(
+        "while dd if=/dev/zero of=/dev/vg/lv bs=64k count=8 oflag=direct; do \
+                          sleep 0.2; done 2>/dev/null",
+    )?;
+
+    // As multipath and Fibre Channel do it for a short while: commands wait.
+    cluster.drives.order("fault * a * hang")?;
+    std::thread::sleep(Duration::from_secs(10));
+    cluster.drives.order("lift")?;
+    a.ok("lvm lvs vg")?;
+    b.refused("lvm lvchange -aey vg/lv", 5, "LV locked by other host: vg/lv")?;
+    ensure!(a.run("test -e /run/killed")?.code != 0, "the VG was killed after 10 s");
+    ensure!(a.job_runs(writer), "the writer was disturbed");
+
+    cluster.drives.order("fault * a * cut")?;
+    let taker = b.start("while ! lvm lvchange -aey vg/lv; do sleep 0.5; done 2>/dev/null")?;
+    let killed = wait_until(LEASE + Duration::from_secs(20), "the kill command", || {
+        Ok(match a.quiet("test -e /run/killed") {
+            Ok(_) => Some(cluster.drives.time("d0")?),
+            Err(_) => None,
+        })
+    })?;
+    let began = lease_began(&cluster.drives, "d0", "a", &lock)?;
+    let after = killed - began;
+    cluster.story.tell(
+        "a",
+        &format!("has killed the VG {:.1} s after its last lease began on d0", after.as_secs_f64()),
+    );
+    ensure!(after < LEASE, "the kill command came too late");
+    ensure!(after > LEASE * 3 / 4, "the kill command came long before it was needed");
+    let tables = a.ok("dmsetup table")?;
+    ensure!(!tables.contains("striped"), "the LV can still be used: {tables}");
+    b.wait(taker, LEASE + Duration::from_secs(30))?;
+    check_takeover(&cluster.drives, &lock, ("a", "b"), LEASE + Duration::from_secs(15))?;
+    ensure!(a.quiet("cat /run/killed")?.lines().count() == 1, "the kill command ran twice");
+
+    // The way back: the VG was dropped, so it can be started again.
+    cluster.drives.order("lift")?;
+    a.ok("dmsetup remove vg-lv")?;
+    until_granted(a, "lvm vgchange --lock-start vg", Duration::from_secs(30))?;
+    a.refused("lvm lvchange -aey vg/lv", 5, "LV locked by other host: vg/lv")?;
+    b.ok("lvm lvchange -an vg/lv")?;
+    until_granted(a, "lvm lvchange -aey vg/lv", Duration::from_secs(10))
+}

@@ -1,0 +1,37 @@
+//! A host does nothing for 90 s, and then thinks that it may go on.
+
+use crate::cluster::Cluster;
+use crate::scenarios::{LEASE, check_takeover, lock_of, shared_vg, until_granted};
+use anyhow::{Result, ensure};
+use std::time::{Duration, Instant};
+use testbed::wait_until;
+
+pub fn run(cluster: &mut Cluster) -> Result<()> {
+    shared_vg(cluster, "-i 3 -L 48M")?;
+    let (a, b) = (cluster.host("a")?, cluster.host("b")?);
+    let lock = lock_of(a, "vg/lv")?;
+    a.freeze()?;
+    let frozen = Instant::now();
+    until_granted(b, "lvm lvchange -aey vg/lv", LEASE + Duration::from_secs(30))?;
+    check_takeover(&cluster.drives, &lock, ("a", "b"), LEASE + Duration::from_secs(15))?;
+    std::thread::sleep(Duration::from_secs(90).saturating_sub(frozen.elapsed()));
+    a.thaw()?;
+    let thawed = Instant::now();
+    wait_until(Duration::from_secs(20), "the kill command", || {
+        Ok(a.quiet("test -e /run/killed").ok())
+    })?;
+    cluster.story.tell(
+        "a",
+        &format!("has killed the VG {:.1} s after it was thawed", thawed.elapsed().as_secs_f64()),
+    );
+    let tables = a.ok("dmsetup table")?;
+    ensure!(!tables.contains("striped"), "the LV can still be used: {tables}");
+    for drive in crate::drives::PARTITIONED {
+        let records = cluster.drives.records(drive, &lock)?;
+        ensure!(
+            records.iter().all(|record| !record.is_held() || record.is_of("b")),
+            "{drive}: {records:?}"
+        );
+    }
+    b.ok("dd if=/dev/zero of=/dev/vg/lv bs=1M count=4 oflag=direct 2>/dev/null").map(drop)
+}

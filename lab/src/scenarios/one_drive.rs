@@ -1,0 +1,80 @@
+//! One of three drives may do what it likes; two may not.
+
+use crate::cluster::Cluster;
+use crate::machine::Machine;
+use crate::scenarios::{lock_of, shared_vg};
+use anyhow::{Context, Result, ensure};
+use std::time::{Duration, Instant};
+use testbed::wait_until;
+
+const TAKEN: &str = "LV locked by other host: vg/lv";
+
+pub fn run(cluster: &mut Cluster) -> Result<()> {
+    shared_vg(cluster, "-i 3 -L 48M")?;
+    let (a, b) = (cluster.host("a")?, cluster.host("b")?);
+    a.enable_timeouts()?;
+    b.enable_timeouts()?;
+    let lock = lock_of(a, "vg/lv")?;
+
+    cluster.story.tell("", "d1 fails every mutex command");
+    cluster.drives.order("fault d1 * mutex fail 2")?;
+    exercise(a, b, "failing", Duration::from_secs(20))?;
+    cluster.drives.order("fault d1 * mutex none")?;
+
+    cluster.story.tell("", "d1 hangs on every mutex command");
+    cluster.drives.order("fault d1 * mutex hang")?;
+    exercise(a, b, "hanging", Duration::from_secs(40))?;
+    cluster.drives.order("fault d1 * mutex none")?;
+
+    cluster.story.tell("", "d1 disappears from a");
+    let node = a.disk("d1")?;
+    let name = node.trim_start_matches("/dev/").to_owned();
+    // Somebody has it open, so its name is not free when it comes back.
+    a.ok(&format!("sleep 1000 <{node} >/dev/null 2>&1 &"))?;
+    cluster.drives.order("fault d1 a * absent")?;
+    a.ok(&format!("echo 1 >/sys/block/{name}/device/delete"))?;
+    ensure!(a.disk("d1").is_err(), "the drive is still there");
+    b.refused("lvm lvchange -aey vg/lv", 5, TAKEN)?;
+    cluster.drives.order("fault d1 a * none")?;
+    a.ok("for h in /sys/class/scsi_host/host*; do echo '- - -' >$h/scan; done")?;
+    let back =
+        wait_until(Duration::from_secs(10), "the drive to come back", || Ok(a.disk("d1").ok()))?;
+    ensure!(back != node, "the drive came back with its old name");
+    let now = cluster.drives.time("d1")?;
+    cluster.story.tell("a", &format!("the drive is back as {back}"));
+    wait_until(Duration::from_secs(60), "a to use the drive again for its lock", || {
+        let events = cluster.drives.events("d1")?;
+        let good = |e: &&crate::drives::Event| {
+            e.at > now && e.host == "a" && e.resource == lock && e.is_good()
+        };
+        Ok(events.iter().find(good).map(|_| ()))
+    })?;
+    cluster.story.tell("a", "holds its lock on the drive again");
+
+    cluster.story.tell("", "d1 and d2 fail every mutex command");
+    cluster.drives.order("fault d1 * mutex fail 2")?;
+    cluster.drives.order("fault d2 * mutex fail 2")?;
+    a.refused("lvm lvcreate -y -an -L 4M -n no vg", 5, "storage errors")?;
+    a.ok("dd if=/dev/zero of=/dev/vg/lv bs=1M count=4 oflag=direct 2>/dev/null")?;
+    b.refused("lvm lvchange -aey vg/lv", 5, "vg/lv")?;
+    cluster.drives.order("lift")?;
+    a.ok("lvm lvcreate -y -an -L 4M -n yes vg")?;
+    b.refused("lvm lvchange -aey vg/lv", 5, TAKEN)?;
+    ensure!(a.run("test -e /run/killed")?.code != 0, "the VG was killed");
+    a.ok("lvm lvchange -an vg/lv")?;
+    b.ok("lvm lvchange -aey vg/lv").map(drop)
+}
+
+/// Locks are to be had and refused as ever, and not late.
+fn exercise(a: &Machine, b: &Machine, name: &str, most: Duration) -> Result<()> {
+    let begin = Instant::now();
+    a.ok(&format!("lvm lvcreate -y -aey -i 3 -L 12M -n {name} vg"))?;
+    b.refused(&format!("lvm lvchange -aey vg/{name}"), 5, "locked by other host")?;
+    a.ok(&format!("lvm lvchange -an vg/{name}"))?;
+    b.ok(&format!("lvm lvchange -aey vg/{name}"))?;
+    b.ok(&format!("lvm lvchange -an vg/{name}"))?;
+    b.refused("lvm lvchange -aey vg/lv", 5, TAKEN)?;
+    let took = begin.elapsed();
+    ensure!(took <= most, "it took {took:?}");
+    a.quiet("test ! -e /run/killed").map(drop).context("the VG was killed")
+}

@@ -1,0 +1,73 @@
+//! Two hosts activate and deactivate the same 200 LVs, as fast as they can.
+
+use crate::cluster::Cluster;
+use crate::scenarios::shared_vg;
+use anyhow::{Context, Result, ensure};
+use std::time::Duration;
+
+const LVS: u32 = 200;
+const SECONDS: u32 = 120;
+
+/// Activates LVs in an order of its own. An activation may be refused because the other host has the
+/// LV; nothing else may go wrong. Prints how many were granted and how many refused.
+const SCRIPT: &str = r#"
+seed=SEED granted=0 refused=0 end=$(($(date +%s) + SECONDS))
+while [ $(date +%s) -lt $end ]; do
+	seed=$(((seed * 1103515245 + 12345) % 2147483648))
+	lv=vg/l$((seed / 65536 % LVS))
+	if said=$(lvm lvchange -aey $lv 2>&1); then
+		granted=$((granted + 1))
+		said=$(lvm lvchange -an $lv 2>&1) || { echo "-an $lv: $said"; exit 1; }
+	else
+		case $said in
+		*"LV locked by other host: $lv"*) refused=$((refused + 1)) ;;
+		*) echo "-aey $lv: $said"; exit 1 ;;
+		esac
+	fi
+done
+echo $granted $refused
+"#;
+
+pub fn run(cluster: &mut Cluster) -> Result<()> {
+    shared_vg(cluster, "-L 8M")?;
+    let (a, b) = (cluster.host("a")?, cluster.host("b")?);
+    let half = |from: u32, to: u32| {
+        format!(
+            "for i in $(seq {from} {to}); do lvm lvcreate -qq -y -an -Zn -Wn -l 1 -n l$i vg || exit 1; done"
+        )
+    };
+    let (job_a, job_b) = (a.start(&half(0, LVS / 2 - 1))?, b.start(&half(LVS / 2, LVS - 1))?);
+    for (host, job) in [(a, job_a), (b, job_b)] {
+        let ended = host.wait(job, Duration::from_secs(400))?;
+        ensure!(ended.code == 0, "{}: {}{}", host.name(), ended.stdout, ended.stderr);
+    }
+    cluster.story.tell("", &format!("there are {LVS} LVs"));
+    let script = |seed: u32| {
+        let values = [("SEED", seed), ("SECONDS", SECONDS), ("LVS", LVS)];
+        values
+            .iter()
+            .fold(SCRIPT.to_owned(), |text, (name, value)| text.replace(name, &value.to_string()))
+    };
+    for (host, seed) in [(a, 1), (b, 4242)] {
+        host.write("/tmp/storm", &script(seed))?;
+    }
+    let (job_a, job_b) = (a.start("sh /tmp/storm")?, b.start("sh /tmp/storm")?);
+    for (host, job) in [(a, job_a), (b, job_b)] {
+        let ended = host.wait(job, Duration::from_secs(u64::from(SECONDS) + 60))?;
+        ensure!(ended.code == 0, "{}: {}{}", host.name(), ended.stdout, ended.stderr);
+        let (granted, refused) = ended.stdout.trim().split_once(' ').context("two numbers")?;
+        cluster.story.tell(host.name(), &format!("granted {granted}, refused {refused}"));
+        ensure!(granted.parse::<u32>()? > 20, "hardly anything was granted");
+    }
+    for drive in crate::drives::PARTITIONED {
+        let held: Vec<_> = cluster
+            .drives
+            .table(drive)?
+            .into_iter()
+            .filter(|r| r.resource.starts_with("lv ") && r.is_held() && r.class == "ex")
+            .collect();
+        // That of the LV `lv`, which is active on a.
+        ensure!(held.len() <= 1, "{drive} has {held:?}");
+    }
+    Ok(())
+}

@@ -1,0 +1,85 @@
+//! Two hosts: who gets what, and locks that stand while the VG and the LV change under them.
+
+use crate::cluster::Cluster;
+use crate::scenarios::until_granted;
+use anyhow::{Result, ensure};
+use std::time::Duration;
+
+const TAKEN: &str = "LV locked by other host: vg/lv";
+
+pub fn run(cluster: &mut Cluster) -> Result<()> {
+    cluster.start(&["a", "b"])?;
+    let (a, b) = (cluster.host("a")?, cluster.host("b")?);
+    let partitions = a.data_partitions()?;
+    a.ok(&format!("lvm vgcreate --shared --lock-type idm vg {partitions}"))?;
+    b.ok("lvm vgchange --lock-start vg")?;
+    ensure!(b.ok("lvm vgs --noheadings -o name")?.trim() == "vg", "b does not see the VG");
+
+    // Exclusive is for one host.
+    a.ok("lvm lvcreate -y -aey -L 32M -n lv vg")?;
+    a.ok("dd if=/dev/urandom of=/dev/vg/lv bs=1M count=24 oflag=direct 2>/dev/null")?;
+    let sum = "dd if=/dev/vg/lv bs=1M count=24 iflag=direct 2>/dev/null | sha256sum";
+    let written = a.ok(sum)?;
+    b.refused("lvm lvchange -aey vg/lv", 5, TAKEN)?;
+    b.refused("lvm lvchange -asy vg/lv", 5, TAKEN)?;
+    ensure!(!b.ok("dmsetup ls")?.contains("vg-lv"), "b has the LV active");
+
+    // Shared is for both; an upgrade is for the last one.
+    a.ok("lvm lvchange -an vg/lv")?;
+    a.ok("lvm lvchange -asy vg/lv")?;
+    b.ok("lvm lvchange -asy vg/lv")?;
+    ensure!(b.ok(sum)? == written, "b reads other data than a wrote");
+    a.refused("lvm lvchange -aey vg/lv", 5, TAKEN)?;
+    b.ok("lvm lvchange -an vg/lv")?;
+    a.ok("lvm lvchange -aey vg/lv")?;
+    b.refused("lvm lvchange -asy vg/lv", 5, TAKEN)?;
+
+    // Every host sees every change; both change at once.
+    let (new_a, new_b) = (a.disk("d3")?, b.disk("d4")?);
+    a.ok(&format!("lvm vgextend vg {new_a}"))?;
+    b.ok(&format!("lvm vgextend vg {new_b}"))?;
+    ensure!(a.ok("lvm vgs --noheadings -o pv_count vg")?.trim() == "5", "a does not see 5 PVs");
+    a.ok(&format!("lvm vgreduce vg {}", a.disk("d4")?))?;
+    ensure!(b.ok("lvm vgs --noheadings -o pv_count vg")?.trim() == "4", "b does not see 4 PVs");
+    let make = |name: &str| {
+        format!("for i in 1 2 3 4; do lvm lvcreate -y -an -L 4M -n {name}$i vg || exit 1; done")
+    };
+    let (job_a, job_b) = (a.start(&make("a"))?, b.start(&make("b"))?);
+    for (host, job) in [(a, job_a), (b, job_b)] {
+        let ended = host.wait(job, Duration::from_secs(100))?;
+        ensure!(ended.code == 0, "{}: {}{}", host.name(), ended.stdout, ended.stderr);
+    }
+    ensure!(a.ok("lvm lvs --noheadings vg")?.lines().count() == 9, "there are not 9 LVs");
+
+    // The lock was taken on the first drive. The LV grows onto a drive that b had not when it
+    // started the VG, and leaves the first one; b must still be refused.
+    a.ok(&format!("lvm lvextend -L 48M vg/lv {new_a}"))?;
+    b.refused("lvm lvchange -aey vg/lv", 5, TAKEN)?;
+    let first = format!("{}2", a.disk("d0")?);
+    let moving = a.start(&format!("lvm pvmove -n lv {first} {new_a}"))?;
+    b.refused("lvm lvchange -aey vg/lv", 5, TAKEN)?;
+    let ended = a.wait(moving, Duration::from_secs(100))?;
+    ensure!(ended.code == 0, "pvmove: {}{}", ended.stdout, ended.stderr);
+    let devices = a.ok("lvm lvs --noheadings -o devices vg/lv")?;
+    ensure!(!devices.contains(&first), "the LV is still on {first}: {devices}");
+    b.refused("lvm lvchange -aey vg/lv", 5, TAKEN)?;
+    b.refused("lvm lvchange -asy vg/lv", 5, TAKEN)?;
+    ensure!(a.ok(sum)? == written, "the move changed the data");
+    a.ok("lvm lvchange -an vg/lv")?;
+    until_granted(b, "lvm lvchange -aey vg/lv", Duration::from_secs(5))?;
+    ensure!(b.ok(sum)? == written, "b reads other data than a wrote");
+    a.refused("lvm lvchange -aey vg/lv", 5, TAKEN)?;
+    b.ok("lvm lvchange -an vg/lv")?;
+
+    // A VG is renamed and removed only when the others have stopped it.
+    a.refused("lvm vgrename vg other", 5, "not stopped on other hosts")?;
+    a.refused("lvm vgremove -y vg", 5, "not stopped on other hosts")?;
+    b.ok("lvm vgchange --lock-stop vg")?;
+    a.ok("lvm vgrename vg other")?;
+    b.ok("lvm vgchange --lock-start other")?;
+    b.ok("lvm lvchange -aey other/lv && lvm lvchange -an other/lv")?;
+    b.ok("lvm vgchange --lock-stop other")?;
+    a.ok("lvm vgremove -y other")?;
+    ensure!(b.ok("lvm vgs --noheadings")?.trim().is_empty(), "b still sees the VG");
+    Ok(())
+}
