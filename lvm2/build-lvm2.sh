@@ -1,12 +1,12 @@
 #!/bin/sh
-# Builds lvmlockd, lvmlockctl and lvm from Debian's lvm2 source, with liblvmlockd_idm in place of
+# Builds lvmlockd, lvmlockctl, lvmpolld and lvm from Debian's lvm2 source, with liblvmlockd_idm in place of
 # lvm2's own lvmlockd-idm.c.
 #
 #   build-lvm2.sh VERSION LIBDIR OUTDIR
 #
 # VERSION is a Debian version of lvm2 (2.03.16-2 or 2.03.31-2), LIBDIR holds liblvmlockd_idm.so.
 # The results are
-#   OUTDIR/VERSION/sbin/lvm, lvmlockctl   the same for both variants
+#   OUTDIR/VERSION/sbin/lvm, lvmlockctl, lvmpolld   the same for both variants
 #   OUTDIR/VERSION/shim/lvmlockd          lvm2/lvmlockd-idm.c compiled in the lvm2 tree
 #   OUTDIR/VERSION/plain/lvmlockd         no file of ours in the tree; the library finds the layout itself
 # Both find the library in LIBDIR at run time. Nothing is done where nothing has changed.
@@ -101,8 +101,9 @@ if [ "$(cat "$out/tree-done" 2>/dev/null)" != "$tree_key" ]; then
 	set -- LIBSYSTEMD_CFLAGS= LIBSYSTEMD_LIBS=-lsystemd
 	step make -j"$jobs" tools "$@"
 	step make -C daemons/lvmlockd lvmlockctl "$@"
+	step make -C daemons/lvmpolld "$@"
 	mkdir -p "$out/sbin"
-	cp tools/lvm daemons/lvmlockd/lvmlockctl "$out/sbin/"
+	cp tools/lvm daemons/lvmlockd/lvmlockctl daemons/lvmpolld/lvmpolld "$out/sbin/"
 	cp daemons/lvmlockd/lvmlockd-idm.c "$out/lvmlockd-idm.c.lvm2"
 	echo "$tree_key" >"$out/tree-done"
 fi

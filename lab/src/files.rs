@@ -103,7 +103,7 @@ backup {{
 }}
 global {{
 	use_lvmlockd = 1
-	use_lvmpolld = 0
+	use_lvmpolld = 1
 	event_activation = 0
 	thin_check_executable = "/usr/sbin/thin_check"
 	lvmlockctl_kill_command = "{KILL_SCRIPT}"

@@ -72,7 +72,8 @@ impl Machine {
         machine.write("/etc/lvm/lvm.conf", &files.lvm_conf())?;
         machine.write("/etc/lvm/lvmlockd-idm.conf", &files.idm_conf())?;
         machine.write(KILL_SCRIPT, KILL)?;
-        machine.quiet(&format!("chmod 755 {KILL_SCRIPT}"))?;
+        // Without it pvmove is refused in a shared VG.
+        machine.quiet(&format!("chmod 755 {KILL_SCRIPT} && lvmpolld"))?;
         story.tell(name, &format!("is up after {:.1} s", begin.elapsed().as_secs_f64()));
         Ok(machine)
     }

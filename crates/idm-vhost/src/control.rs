@@ -26,7 +26,8 @@ skip-time DRIVE MS       let the drive's clock, and its leases, jump ahead
 clock DRIVE freeze|run   stop the drive's clock, or let it run on
 fault DRIVE PORT KIND EFFECT …
     DRIVE and PORT may be *; PORT may be a host, which is the part of a port's name before the dot;
-    KIND is *, mutex, disk, or one of trylock, refresh, break, unlock, destroy, read-table, …
+    KIND is *, mutex or one of trylock, refresh, break, unlock, destroy, read-table, …, disk or one
+    of read, write, other
     EFFECT is
       delay MS                 wait so long, then execute
       hang                     wait until the rule is lifted, or the command aborted

@@ -1,6 +1,6 @@
 //! What goes wrong on purpose: rules by drive, host and kind of command.
 
-use idm_emulator::ScsiReply;
+use idm_emulator::{ScsiReply, is_mutex_command, kind};
 use std::fmt;
 use std::time::Duration;
 
@@ -34,6 +34,31 @@ impl fmt::Display for Effect {
     }
 }
 
+/// What a command is, in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A mutex command.
+    Mutex(&'static str),
+    /// Any other.
+    Disk(&'static str),
+}
+
+impl Kind {
+    /// The kind of the command with this CDB.
+    pub fn of(cdb: &[u8]) -> Kind {
+        if is_mutex_command(cdb) {
+            return Kind::Mutex(kind(cdb));
+        }
+        Kind::Disk(match cdb.first() {
+            // READ (6, 10, 16).
+            Some(0x08 | 0x28 | 0x88) => "read",
+            // WRITE (6, 10, 16), WRITE AND VERIFY (10, 16), UNMAP.
+            Some(0x0A | 0x2A | 0x8A | 0x2E | 0x8E | 0x42) => "write",
+            _ => "other",
+        })
+    }
+}
+
 /// Which commands a rule is for. `*` stands for all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope {
@@ -41,18 +66,22 @@ pub struct Scope {
     pub drive: String,
     /// A port's name, or a host's: the part of its ports' names before the dot.
     pub port: String,
-    /// A kind of mutex command; `mutex` for all of these, `disk` for the others.
+    /// A kind of mutex command, or `mutex` for all of these; `read`, `write` or `other`, or `disk`
+    /// for all of these.
     pub kind: String,
 }
 
 impl Scope {
-    fn fits(&self, drive: &str, port: &str, kind: &str, is_mutex: bool) -> bool {
+    fn fits(&self, drive: &str, port: &str, command: Kind) -> bool {
         let host = port.split_once('.').map_or(port, |(host, _)| host);
         let is = |pattern: &str, name: &str| pattern == "*" || pattern == name;
-        let class = if is_mutex { "mutex" } else { "disk" };
+        let (class, word) = match command {
+            Kind::Mutex(word) => ("mutex", word),
+            Kind::Disk(word) => ("disk", word),
+        };
         is(&self.drive, drive)
             && (is(&self.port, port) || self.port == host)
-            && (is(&self.kind, class) || (is_mutex && self.kind == kind))
+            && (is(&self.kind, class) || self.kind == word)
     }
 }
 
@@ -106,17 +135,12 @@ impl Rules {
 
     /// What happens to a command; takes one from the rule's count. A rule whose count is used up
     /// stays, so that what it holds back is not let go before it is lifted.
-    pub fn take(
-        &mut self,
-        drive: &str,
-        port: &str,
-        kind: &str,
-        is_mutex: bool,
-    ) -> Option<(RuleId, Effect)> {
-        let rule =
-            self.rules.iter_mut().rev().find(|rule| {
-                rule.left != Some(0) && rule.scope.fits(drive, port, kind, is_mutex)
-            })?;
+    pub fn take(&mut self, drive: &str, port: &str, command: Kind) -> Option<(RuleId, Effect)> {
+        let rule = self
+            .rules
+            .iter_mut()
+            .rev()
+            .find(|rule| rule.left != Some(0) && rule.scope.fits(drive, port, command))?;
         if let Some(left) = &mut rule.left {
             *left -= 1;
         }
@@ -146,24 +170,32 @@ mod tests {
     fn a_rule_is_for_its_drive_host_and_kind_only() {
         let mut rules = Rules::default();
         rules.add(scope("d1", "a", "trylock"), Effect::Hang, None);
-        assert!(rules.take("d1", "a", "trylock", true).is_some());
-        assert!(rules.take("d1", "a.1", "trylock", true).is_some());
-        assert!(rules.take("d2", "a", "trylock", true).is_none());
-        assert!(rules.take("d1", "ab", "trylock", true).is_none());
-        assert!(rules.take("d1", "a", "refresh", true).is_none());
-        assert!(rules.take("d1", "a", "trylock", false).is_none());
+        assert!(rules.take("d1", "a", Kind::Mutex("trylock")).is_some());
+        assert!(rules.take("d1", "a.1", Kind::Mutex("trylock")).is_some());
+        assert!(rules.take("d2", "a", Kind::Mutex("trylock")).is_none());
+        assert!(rules.take("d1", "ab", Kind::Mutex("trylock")).is_none());
+        assert!(rules.take("d1", "a", Kind::Mutex("refresh")).is_none());
+        assert!(rules.take("d1", "a", Kind::Disk("read")).is_none());
     }
 
     #[test]
     fn classes_of_commands() {
         let mut rules = Rules::default();
         rules.add(scope("*", "*", "mutex"), Effect::Cut, None);
-        assert!(rules.take("d", "a", "break", true).is_some());
-        assert!(rules.take("d", "a", "invalid", false).is_none());
+        assert!(rules.take("d", "a", Kind::Mutex("break")).is_some());
+        assert!(rules.take("d", "a", Kind::Disk("write")).is_none());
         rules.lift_all();
         rules.add(scope("*", "a.1", "*"), Effect::Cut, None);
-        assert!(rules.take("d", "a.1", "invalid", false).is_some());
-        assert!(rules.take("d", "a.0", "invalid", false).is_none());
+        assert!(rules.take("d", "a.1", Kind::Disk("write")).is_some());
+        assert!(rules.take("d", "a.0", Kind::Disk("write")).is_none());
+    }
+
+    #[test]
+    fn commands_have_kinds() {
+        assert_eq!(Kind::of(&[0x2A; 16]), Kind::Disk("write"));
+        assert_eq!(Kind::of(&[0x12; 16]), Kind::Disk("other"));
+        let trylock = idm_protocol::scsi::mutex(idm_protocol::MutexOp::Trylock);
+        assert_eq!(Kind::of(&trylock), Kind::Mutex("trylock"));
     }
 
     #[test]
@@ -171,8 +203,8 @@ mod tests {
         let mut rules = Rules::default();
         rules.add(scope("*", "*", "*"), Effect::Cut, None);
         let id = rules.add(scope("d", "*", "*"), Effect::Hang, Some(1));
-        assert_eq!(rules.take("d", "a", "read-table", true), Some((id, Effect::Hang)));
-        assert_eq!(rules.take("d", "a", "read-table", true).unwrap().1, Effect::Cut);
+        assert_eq!(rules.take("d", "a", Kind::Mutex("read-table")), Some((id, Effect::Hang)));
+        assert_eq!(rules.take("d", "a", Kind::Mutex("read-table")).unwrap().1, Effect::Cut);
         assert!(rules.stands(id));
         assert_eq!(rules.lift(&scope("d", "*", "*")), 1);
         assert!(!rules.stands(id));

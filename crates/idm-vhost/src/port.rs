@@ -4,10 +4,10 @@
 //! specification, section "SCSI host device".
 
 use crate::disk::Disk;
-use crate::faults::{Effect, RuleId, Rules};
+use crate::faults::{Effect, Kind, RuleId, Rules};
 use crate::lock;
 use anyhow::{Context, Result, anyhow};
-use idm_emulator::{ScsiReply, is_mutex_command, kind};
+use idm_emulator::ScsiReply;
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
@@ -252,10 +252,9 @@ impl Port {
 
     /// Does with a command what the rules say.
     fn treat(&self, command: Command) -> io::Result<()> {
-        let (word, is_mutex) = (kind(&command.cdb), is_mutex_command(&command.cdb));
-        let fault = self
-            .floor
-            .with_rules_quietly(|r| r.take(command.disk.name(), &self.name, word, is_mutex));
+        let kind = Kind::of(&command.cdb);
+        let fault =
+            self.floor.with_rules_quietly(|r| r.take(command.disk.name(), &self.name, kind));
         let Some((rule, effect)) = fault else {
             return self.execute(command);
         };

@@ -12,7 +12,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     let (lv, vg) = (lock_of(b, "vg/lv")?, lock_of_vg(b, "vg")?);
 
     // a gets the VG's lock, and no further.
-    cluster.drives.order("fault * a disk hang")?;
+    cluster.drives.order("fault * a write hang")?;
     a.start("lvm vgchange --addtag half-done vg")?;
     wait_until(Duration::from_secs(30), "a to have the VG's lock", || {
         let records = cluster.drives.records("d0", &vg)?;
