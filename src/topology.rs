@@ -100,10 +100,7 @@ impl Topology {
     fn locate_device(&self, path: &str, device: u64) -> Result<Located, TopologyError> {
         let disk = self.disk_directory(path, device)?;
         let identity = scsi_identity(path, &disk)?;
-        // The kernel names a disk's node as it names its directory, with '!' for '/'.
-        let name = disk.file_name().unwrap_or_default().to_string_lossy();
-        let node = Path::new("/dev").join(name.replace('!', "/"));
-        Ok(Located { identity, target: Target::Block(node) })
+        Ok(Located { identity, target: Target::Block(node_of_directory(&disk)) })
     }
 
     /// Block nodes of the partitions whose name, in their GPT, is `propeller`: their drives are the
@@ -119,6 +116,20 @@ impl Topology {
             .collect();
         nodes.sort();
         nodes
+    }
+
+    /// The block node that the drive with that identity has now: the kernel gives another one where
+    /// the old one is still in use when a drive comes back.
+    pub fn node_of(&self, identity: &str) -> Option<PathBuf> {
+        let entries = fs::read_dir(self.sysfs.join("class/block")).ok()?;
+        entries.flatten().find_map(|entry| {
+            let disk = entry.path().canonicalize().ok()?;
+            if disk.join("partition").exists() || kind_of(&disk).is_some() {
+                return None;
+            }
+            let found = scsi_identity(&entry.path().to_string_lossy(), &disk).ok()?;
+            (found == identity).then(|| node_of_directory(&disk))
+        })
     }
 
     /// The identity of the drive that an open block device belongs to, to be compared with what
@@ -156,6 +167,12 @@ fn has_global_name(device: &Path) -> bool {
         && fs::read_to_string(device.join("uevent")).is_ok_and(|text| {
             text.lines().any(|line| line.strip_prefix("PARTNAME=") == Some(GLOBAL_PARTITION))
         })
+}
+
+/// The kernel names a disk's node as it names its directory, with '!' for '/'.
+fn node_of_directory(disk: &Path) -> PathBuf {
+    let name = disk.file_name().unwrap_or_default().to_string_lossy();
+    Path::new("/dev").join(name.replace('!', "/"))
 }
 
 /// What a disk is, where it is none that we can use.
@@ -343,6 +360,23 @@ mod tests {
             symlink(&device, root.join("class/block").join(name)).unwrap();
         }
         assert_eq!(topology.global_partitions(), ["/dev/nvme0n1p1", "/dev/sdb1"]);
+    }
+
+    #[test]
+    fn a_drive_is_found_by_its_identity() {
+        let sysfs = Sysfs::new();
+        fs::create_dir_all(sysfs.root.path().join("class/block")).unwrap();
+        let other = page(&[(0, TYPE_NAA, &[0x50; 8])]);
+        for (minor, name, page) in [(0, "sda", &other), (16, "sdf", &page(&[(0, TYPE_NAA, &NAA5)]))]
+        {
+            let disk = sysfs.device(8, minor, &format!("pci/host0/{name}/block/{name}"));
+            fs::create_dir(disk.join("device")).unwrap();
+            fs::write(disk.join("device/vpd_pg83"), page).unwrap();
+            symlink(&disk, sysfs.root.path().join("class/block").join(name)).unwrap();
+        }
+        let topology = Topology::with_sysfs(sysfs.root.path().to_path_buf(), BTreeMap::new());
+        assert_eq!(topology.node_of("naa.5000c500a1b2c3d4"), Some("/dev/sdf".into()));
+        assert_eq!(topology.node_of("naa.5000c500a1b2c3d5"), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, fstat};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A block node, kept open. It is opened again when the kernel says that the device behind it is
@@ -32,22 +32,43 @@ impl BlockNode {
         if let Some(fd) = &*slot {
             return Ok(fd.clone());
         }
-        let fd = Arc::new(self.open_node()?);
+        let fd = Arc::new(self.open_somewhere()?);
         *slot = Some(fd.clone());
         Ok(fd)
     }
 
-    /// Opens the node and makes sure whose it is: /dev/sdX goes to another drive when drives come
+    /// Opens the drive's node, or the one that the drive has got since.
+    fn open_somewhere(&self) -> Result<OwnedFd, String> {
+        let why = match self.open_node(&self.node) {
+            Ok(fd) => return Ok(fd),
+            Err(why) => why,
+        };
+        match self.topology.node_of(&self.identity) {
+            Some(node) if node != self.node => {
+                let fd = self.open_node(&node).map_err(|other| {
+                    format!("{why}; the drive is {} now: {other}", node.display())
+                })?;
+                log::info!(
+                    "drive {} was {} and is {} now",
+                    self.identity,
+                    self.node.display(),
+                    node.display()
+                );
+                Ok(fd)
+            }
+            _ => Err(why),
+        }
+    }
+
+    /// Opens a node and makes sure whose it is: /dev/sdX goes to another drive when drives come
     /// and go. Read-only, because closing a node that was open for writing makes udev probe the
     /// whole disk again, and CAP_SYS_RAWIO allows every command on it.
-    fn open_node(&self) -> Result<OwnedFd, String> {
+    fn open_node(&self, node: &Path) -> Result<OwnedFd, String> {
         let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let fd = open(&self.node, flags, Mode::empty()).map_err(|errno| errno.to_string())?;
+        let fd = open(node, flags, Mode::empty()).map_err(|errno| errno.to_string())?;
         let device = fstat(&fd).map_err(|errno| errno.to_string())?.st_rdev;
-        let identity = self
-            .topology
-            .identity_of_device(&self.node, device)
-            .map_err(|error| error.to_string())?;
+        let identity =
+            self.topology.identity_of_device(node, device).map_err(|error| error.to_string())?;
         if identity != self.identity {
             return Err(format!("it is now drive {identity}, not {}", self.identity));
         }
