@@ -129,44 +129,43 @@ impl Machine {
     }
 
     /// Runs a shell command without telling.
-    pub fn quiet(&self, command: &str) -> Result<String> {
+    pub fn attempt(&self, command: &str) -> Result<Ended> {
         let job = self.agent.start(&self.shell(command), None)?;
-        let ended = self.agent.wait(job, COMMAND, command)?;
-        if ended.code != 0 {
-            bail!(
-                "{}# {command}: status {}\n{}{}",
-                self.name,
-                ended.code,
-                ended.stdout,
-                ended.stderr
-            );
-        }
-        Ok(ended.stdout)
+        self.agent.wait(job, COMMAND, command)
+    }
+
+    /// Tells what this host did.
+    pub fn tell(&self, what: &str) {
+        self.story.tell(&format!("{}#", self.name), what);
+    }
+
+    /// Fails unless a command ended well; returns what it said.
+    fn good(&self, command: &str, ended: Ended) -> Result<String> {
+        let Ended { code, stdout, stderr } = ended;
+        ensure!(code == 0, "{}# {command}: status {code}\n{stdout}{stderr}", self.name);
+        Ok(stdout)
+    }
+
+    /// Runs a shell command that must succeed, without telling.
+    pub fn quiet(&self, command: &str) -> Result<String> {
+        let ended = self.attempt(command)?;
+        self.good(command, ended)
     }
 
     /// Runs a shell command.
     pub fn run(&self, command: &str) -> Result<Ended> {
         let begin = Instant::now();
-        let job = self.agent.start(&self.shell(command), None)?;
-        let ended = self.agent.wait(job, COMMAND, command)?;
+        let ended = self.attempt(command)?;
         let seconds = begin.elapsed().as_secs_f64();
         let status = if ended.code == 0 { String::new() } else { format!(" -> {}", ended.code) };
-        self.story.tell(&format!("{}#", self.name), &format!("{command}{status} ({seconds:.1} s)"));
+        self.tell(&format!("{command}{status} ({seconds:.1} s)"));
         Ok(ended)
     }
 
     /// Runs a shell command that must succeed.
     pub fn ok(&self, command: &str) -> Result<String> {
         let ended = self.run(command)?;
-        ensure!(
-            ended.code == 0,
-            "{}# {command}: status {}\n{}{}",
-            self.name,
-            ended.code,
-            ended.stdout,
-            ended.stderr
-        );
-        Ok(ended.stdout)
+        self.good(command, ended)
     }
 
     /// Runs a shell command that must be refused with this exit status and this message.

@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 
 /// Exit status of sg_raw for RESERVATION CONFLICT.
 const RESERVATION_CONFLICT: i32 = 24;
-/// Exit status of sg_raw for ILLEGAL REQUEST, other than an unknown opcode.
-const ILLEGAL_REQUEST: i32 = 5;
+/// Exit status of sg_raw for "logical block address out of range": no such mutex.
+const OUT_OF_RANGE: i32 = 22;
 
 /// Operations of a mutex command, in the upper half of its second byte.
 const TRYLOCK: u8 = 0x20;
@@ -125,7 +125,7 @@ fn one_mutex(client: &Client<'_>) -> Result<()> {
     client.mutex(DESTROY, &first, 0, "Good")?;
     let shown = client.read(1, 1)?;
     ensure!(shown[6..8] == [0xDE, 0xAD], "the record is not gone: {:02x?}", &shown[..8]);
-    client.mutex(UNLOCK, &first, ILLEGAL_REQUEST, "Illegal Request")
+    client.mutex(UNLOCK, &first, OUT_OF_RANGE, "Logical block address out of range")
 }
 
 /// What lvm2's own tests send before they use a drive: read the table, then clear it, with opcodes

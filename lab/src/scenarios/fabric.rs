@@ -49,7 +49,9 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     // The way back: the VG was dropped, so it can be started again.
     cluster.drives.order("lift")?;
     a.ok("dmsetup remove vg-lv")?;
-    until_granted(a, "lvm vgchange --lock-start vg", Duration::from_secs(30))?;
+    // The old life's releases had no answer: the drives are given some time to carry them out late.
+    let start = "lvm vgchange --lock-start vg; lvmlockctl --info | grep -q 'LS *lvm_vg'";
+    until_granted(a, start, Duration::from_secs(40))?;
     a.refused("lvm lvchange -aey vg/lv", 5, "LV locked by other host: vg/lv")?;
     b.ok("lvm lvchange -an vg/lv")?;
     until_granted(a, "lvm lvchange -aey vg/lv", Duration::from_secs(10))

@@ -51,14 +51,20 @@ fn shared_vg(cluster: &mut Cluster, options: &str) -> Result<()> {
 
 /// Repeats a command that is refused, until it succeeds.
 fn until_granted(host: &Machine, command: &str, patience: Duration) -> Result<()> {
-    let deadline = Instant::now() + patience;
+    let begin = Instant::now();
+    let mut refused = 0;
     loop {
-        let ended = host.run(command)?;
+        let ended = host.attempt(command)?;
+        let seconds = begin.elapsed().as_secs_f64();
         if ended.code == 0 {
+            host.tell(&format!(
+                "{command} (refused {refused} times, granted after {seconds:.1} s)"
+            ));
             return Ok(());
         }
+        refused += 1;
         ensure!(
-            Instant::now() < deadline,
+            begin.elapsed() < patience,
             "{} is still refused after {patience:?}: {command}\n{}",
             host.name(),
             ended.stderr

@@ -55,7 +55,6 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     cluster.drives.order("fault d1 * mutex fail 2")?;
     cluster.drives.order("fault d2 * mutex fail 2")?;
     a.refused("lvm lvcreate -y -an -L 4M -n no vg", 5, "storage errors")?;
-    a.ok("dd if=/dev/zero of=/dev/vg/lv bs=1M count=4 oflag=direct 2>/dev/null")?;
     b.refused("lvm lvchange -aey vg/lv", 5, "vg/lv")?;
     cluster.drives.order("lift")?;
     a.ok("lvm lvcreate -y -an -L 4M -n yes vg")?;

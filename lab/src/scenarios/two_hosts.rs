@@ -72,16 +72,21 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     b.ok("lvm lvchange -an vg/lv")?;
 
     // A VG is renamed and removed only when the others have stopped it.
-    // lvm2's vgrename forgets to fail with the reason that it prints.
-    for command in ["lvm vgrename vg other", "lvm vgremove -y vg"] {
+    // lvm2's vgrename forgets to fail with the reason that it prints, and its vgremove removes LVs
+    // before it looks.
+    let busy = |command: &str| -> Result<()> {
         let said = a.run(command)?.stderr;
         ensure!(said.contains("not stopped on other hosts"), "{command}: {said}");
-    }
-    ensure!(a.ok("lvm vgs --noheadings -o name")?.trim() == "vg", "the VG was renamed or removed");
+        Ok(())
+    };
+    busy("lvm vgrename vg other")?;
+    ensure!(a.ok("lvm vgs --noheadings -o name")?.trim() == "vg", "the VG was renamed");
     b.ok("lvm vgchange --lock-stop vg")?;
     a.ok("lvm vgrename vg other")?;
     b.ok("lvm vgchange --lock-start other")?;
     b.ok("lvm lvchange -aey other/lv && lvm lvchange -an other/lv")?;
+    busy("lvm vgremove -y other")?;
+    ensure!(a.ok("lvm vgs --noheadings -o name")?.trim() == "other", "the VG was removed");
     b.ok("lvm vgchange --lock-stop other")?;
     a.ok("lvm vgremove -y other")?;
     ensure!(b.ok("lvm vgs --noheadings")?.trim().is_empty(), "b still sees the VG");
