@@ -50,6 +50,12 @@ impl Cluster {
         Ok(())
     }
 
+    /// Gives a machine its second path to all drives. lvm goes on with the nodes of the first.
+    pub fn plug_second_path(&mut self, name: &str) -> Result<()> {
+        let socket = self.drives.port_socket(name, 1);
+        self.host_mut(name)?.plug_second_path(&socket)
+    }
+
     /// A running machine.
     pub fn host(&self, name: &str) -> Result<&Machine> {
         let found = self.machines.iter().find(|machine| machine.name() == name);

@@ -83,6 +83,19 @@ impl Machine {
         &self.name
     }
 
+    /// Plugs the second path to all drives in. lvm goes on with the nodes of the first.
+    pub fn plug_second_path(&mut self, socket: &Path) -> Result<()> {
+        let first: Vec<String> = self.disks()?.into_values().collect();
+        let accept: Vec<String> =
+            first.iter().map(|node| format!("\"a|^{node}[0-9]*$|\"")).collect();
+        let all = "\"a|^/dev/sd[a-z]+[0-9]*$|\"";
+        self.write("/etc/lvm/lvm.conf", &self.files.lvm_conf().replace(all, &accept.join(", ")))?;
+        self.qemu.plug_adapter(1, socket)?;
+        self.wait_disks(2 * DRIVES.len())?;
+        self.story.tell(&self.name, "has two paths to every drive");
+        Ok(())
+    }
+
     fn wait_disks(&self, count: usize) -> Result<()> {
         let script = format!(
             "n=0; until [ $(ls -d /sys/block/sd*/device/vpd_pg83 2>/dev/null | wc -l) -ge {count} ]; \

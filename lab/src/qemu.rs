@@ -43,13 +43,31 @@ pub struct Qemu {
 /// A machine's serial line to its agent.
 pub type AgentStream = UnixStream;
 
+/// In the order in which they are tried. A /dev/kvm is not enough: some hosts have one that only
+/// runs kernels made for it, and a processor without virtualization.
+fn accelerators() -> &'static [&'static str] {
+    let processor = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let virtualizes = processor
+        .lines()
+        .find(|line| line.starts_with("flags"))
+        .is_some_and(|line| line.split_whitespace().any(|flag| flag == "vmx" || flag == "svm"));
+    if virtualizes && File::options().read(true).write(true).open("/dev/kvm").is_ok() {
+        &["kvm", "tcg"]
+    } else {
+        &["tcg"]
+    }
+}
+
 /// Command line of every machine. A snapshot can be resumed only with the command line with which
 /// it was made.
 fn arguments(boot: &Boot) -> Vec<String> {
     let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
     let mut all = words("-nodefaults -no-user-config -vga none -display none -no-reboot");
-    // Under emulation one thread per virtual processor is the fastest there is.
-    all.extend(words("-accel tcg -smp 1 -M q35,memory-backend=memory"));
+    for accelerator in accelerators() {
+        all.extend(["-accel".into(), accelerator.to_string()]);
+    }
+    // One thread per virtual processor is the fastest that emulation has.
+    all.extend(words("-smp 1 -M q35,memory-backend=memory"));
     all.extend(words(&format!("-m {MEMORY_MIB}")));
     // Shared, so that the drives' process can put data into it.
     all.extend(words(&format!(

@@ -10,6 +10,8 @@ mod one_drive;
 mod one_host;
 mod storm;
 mod two_hosts;
+mod two_paths;
+mod value;
 
 use crate::cluster::Cluster;
 use crate::drives::Drives;
@@ -142,7 +144,6 @@ pub enum Expect {
     /// It passes.
     Pass,
     /// It fails, because something is not done yet. Failing otherwise, or passing, is an error.
-    #[allow(dead_code)]
     Failure {
         /// A part of the error that is expected.
         at: &'static str,
@@ -236,5 +237,25 @@ pub const SCENARIOS: &[Scenario] = &[
         short: false,
         expect: Expect::Pass,
         run: storm::run,
+    },
+    Scenario {
+        name: "value",
+        about: "the value of a VG's lock reaches the next host",
+        short: false,
+        expect: Expect::Failure {
+            at: "b was not told the VG's value",
+            because: "on these drives a sharer's release loses the value, and sharers are not told it",
+        },
+        run: value::run,
+    },
+    Scenario {
+        name: "two-paths",
+        about: "one of two paths to all drives is cut",
+        short: false,
+        expect: Expect::Failure {
+            at: "lvm lvcreate -y -an -L 4M -n more vg: status 5",
+            because: "a drive's other paths are not looked for while its node is there",
+        },
+        run: two_paths::run,
     },
 ];

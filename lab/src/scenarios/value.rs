@@ -1,0 +1,25 @@
+//! A host that takes a lock is told what the last one left in it.
+
+use crate::cluster::Cluster;
+use anyhow::{Result, ensure};
+
+pub fn run(cluster: &mut Cluster) -> Result<()> {
+    cluster.start(&["a", "b"])?;
+    let (a, b) = (cluster.host("a")?, cluster.host("b")?);
+    let partitions = a.data_partitions()?;
+    a.ok(&format!("lvm vgcreate --shared --lock-type idm vg {partitions}"))?;
+    b.ok("lvm vgchange --lock-start vg")?;
+    for number in 1..=3 {
+        a.ok(&format!("lvm vgchange --addtag t{number} vg"))?;
+        b.ok("lvm vgs vg")?;
+        // Two readers in a row: the first one must not lose the value for the second.
+        a.ok("lvm vgs vg")?;
+    }
+    // lvmlockd prints the value's version; 0 stands for "not known", and makes it read all again.
+    let log = b.lvmlockd_log();
+    let given: Vec<&str> =
+        log.lines().filter(|line| line.contains("VGLK res_lock rv 0 read vb")).collect();
+    let known = given.iter().filter(|line| !line.ends_with("read vb 0 0 0")).count();
+    ensure!(known > 0, "b was not told the VG's value, {} times", given.len());
+    Ok(())
+}
