@@ -36,6 +36,8 @@ pub struct Event {
     pub at: Duration,
     /// The host that sent it.
     pub host: String,
+    /// Which of its paths it came by.
+    pub path: String,
     /// What: `trylock`, `refresh`, `break`, …
     pub kind: String,
     /// Which lock, as in [`Record::resource`].
@@ -50,9 +52,11 @@ impl Event {
         let [at, port, kind, resource, _host_id, status] = cells[..] else {
             bail!("a line of a drive's events: {line:?}");
         };
+        let (host, path) = port.split_once('.').unwrap_or((port, ""));
         Ok(Event {
             at: Duration::from_secs_f64(at.parse()?),
-            host: port.split('.').next().unwrap_or(port).to_owned(),
+            host: host.to_owned(),
+            path: path.to_owned(),
             kind: kind.to_owned(),
             resource: resource.to_owned(),
             status: status.to_owned(),

@@ -1,29 +1,50 @@
 //! A host with two paths to every drive loses one.
 
 use crate::cluster::Cluster;
+use crate::drives::PARTITIONED;
 use crate::scenarios::lock_of;
 use anyhow::{Result, ensure};
 use std::time::Duration;
+use testbed::wait_until;
 
-pub fn run(cluster: &mut Cluster) -> Result<()> {
+/// On drives that are also the global lock's, both paths of which have a partition `propeller`.
+pub fn partitioned(cluster: &mut Cluster) -> Result<()> {
+    lose_one(cluster, &PARTITIONED, "2")
+}
+
+/// On drives of which lvm names one node only.
+pub fn plain(cluster: &mut Cluster) -> Result<()> {
+    lose_one(cluster, &["d3", "d4"], "")
+}
+
+fn lose_one(cluster: &mut Cluster, drives: &[&str], partition: &str) -> Result<()> {
     cluster.start(&["a", "b"])?;
     // lvm sees the first path only, as it would see a multipath device only.
     cluster.plug_second_path("a")?;
     let (a, b) = (cluster.host("a")?, cluster.host("b")?);
-    let partitions = b.data_partitions()?;
-    b.ok(&format!("lvm vgcreate --shared --lock-type idm vg {partitions}"))?;
+    let mut nodes = String::new();
+    for drive in drives {
+        nodes.push_str(&format!(" {}{partition}", b.disk(drive)?));
+    }
+    b.ok(&format!("lvm vgcreate --shared --lock-type idm vg{nodes}"))?;
     a.ok("lvm vgchange --lock-start vg")?;
-    a.ok("lvm lvcreate -y -aey -i 3 -L 48M -n lv vg")?;
+    a.ok(&format!("lvm lvcreate -y -aey -i {} -L 48M -n lv vg", drives.len()))?;
     let lock = lock_of(a, "vg/lv")?;
 
     cluster.drives.order("fault * a.0 mutex cut")?;
+    let cut = cluster.drives.time("d0")?;
     a.ok("lvm lvcreate -y -an -L 4M -n more vg")?;
-    let now = cluster.drives.time("d0")?;
-    testbed::wait_until(Duration::from_secs(30), "a refresh by the second path", || {
-        let events = cluster.drives.events("d0")?;
-        let refreshed = |e: &&crate::drives::Event| e.at > now && e.resource == lock && e.is_good();
-        Ok(events.iter().find(refreshed).map(|_| ()))
-    })?;
+    // All drives' clocks began together.
+    for drive in drives {
+        wait_until(Duration::from_secs(30), "a refresh by the second path", || {
+            let refreshed = cluster
+                .drives
+                .events(drive)?
+                .into_iter()
+                .any(|event| event.path == "1" && event.resource == lock && event.is_good());
+            Ok(refreshed.then_some(()))
+        })?;
+    }
     ensure!(a.attempt("test -e /run/killed")?.code != 0, "the VG was killed");
     b.refused("lvm lvchange -aey vg/lv", 5, "LV locked by other host: vg/lv")
 }
