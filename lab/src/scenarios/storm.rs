@@ -14,8 +14,8 @@ const SCRIPT: &str = r#"
 seed=SEED granted=0 refused=0 end=$(($(date +%s) + SECONDS))
 while [ $(date +%s) -lt $end ]; do
 	seed=$(((seed * 1103515245 + 12345) % 2147483648))
-	# Half of them are among the first eight, so that hosts meet.
-	count=LVS; [ $((seed / 1024 % 2)) = 0 ] || count=8
+	# Half of them are of the first two, so that hosts meet.
+	count=LVS; [ $((seed / 1024 % 2)) = 0 ] || count=2
 	lv=vg/l$((seed / 65536 % count))
 	if said=$(lvm lvchange -aey $lv 2>&1); then
 		granted=$((granted + 1))

@@ -37,11 +37,9 @@ fn lose_one(cluster: &mut Cluster, drives: &[&str], partition: &str) -> Result<(
     // All drives' clocks began together.
     for drive in drives {
         wait_until(Duration::from_secs(30), "a refresh by the second path", || {
-            let refreshed = cluster
-                .drives
-                .events(drive)?
-                .into_iter()
-                .any(|event| event.path == "1" && event.resource == lock && event.is_good());
+            let refreshed = cluster.drives.events(drive)?.into_iter().any(|event| {
+                event.at > cut && event.path == "1" && event.resource == lock && event.is_good()
+            });
             Ok(refreshed.then_some(()))
         })?;
     }
