@@ -57,12 +57,14 @@ lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(WORKSPACE) --all-targets -- -D warnings
 	$(CARGO) clippy --locked -p lvmlockd-idm --all-targets -- -D warnings
+	$(CARGO) clippy --locked -p idm-sim --features broken-rules --all-targets -- -D warnings
 
 c-tests: testbed
 	$(MAKE) -C c-tests check header-check
 
 check: check-deps lint lvm2
-	$(CARGO) test $(WORKSPACE)
+	$(CARGO) test $(WORKSPACE) --exclude idm-sim
+	$(CARGO) test --locked -p idm-sim --features broken-rules
 	$(MAKE) c-tests
 	$(MAKE) check-install
 

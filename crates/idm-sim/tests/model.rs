@@ -257,6 +257,8 @@ impl Model for World {
             drift: Duration::from_millis(2),
             renew: Duration::from_micros(3),
             patience: Duration::from_millis(LEASE_MS / 4),
+            // A majority waits for nobody: every order is tried anyway.
+            grace: Duration::ZERO,
             linger: Duration::from_millis(LEASE_MS / 4),
             backoff: Duration::from_nanos(1),
         };
