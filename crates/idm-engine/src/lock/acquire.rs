@@ -127,11 +127,7 @@ impl Lock {
                     if role == Role::Witness {
                         self.seats[at].role = Role::Extra;
                     }
-                    let due = if mode == goal { self.due(since) } else { now };
-                    let seat = &mut self.seats[at];
-                    seat.failures = 0;
-                    seat.assign(Task::Keep);
-                    seat.plan(Step::Refresh(goal), due);
+                    self.keep(at, mode, since, now);
                 }
                 (Role::Witness, _) => self.seats[at].assign(Task::Idle),
                 (Role::Member | Role::Extra, _) => {

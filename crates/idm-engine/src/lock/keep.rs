@@ -27,6 +27,16 @@ impl Lock {
         since + self.rng.between(renew * 3 / 4, renew)
     }
 
+    /// Keeps a drive that was won from now on; one that has another mode is told at once.
+    pub(super) fn keep(&mut self, at: usize, mode: Mode, since: Instant, now: Instant) {
+        let goal = self.goal();
+        let due = if mode == goal { self.due(since) } else { now };
+        let seat = &mut self.seats[at];
+        seat.failures = 0;
+        seat.assign(Task::Keep);
+        seat.plan(Step::Refresh(goal), due);
+    }
+
     /// What follows from a reply to a refresh of a held lock.
     pub(super) fn advance_keep(&mut self, at: usize, heard: &Heard, now: Instant) {
         let goal = self.goal();
@@ -164,7 +174,6 @@ impl Lock {
             // Their votes count for the change until it ends.
             return;
         }
-        let goal = self.goal();
         let renew = self.config.timing.renew;
         for at in 0..self.seats.len() {
             let seat = &mut self.seats[at];
@@ -191,10 +200,7 @@ impl Lock {
                         let notice = Notice::DriveGained { drive: seat.drive };
                         self.events.push_back(Event::Notice(notice));
                     }
-                    let due = if mode == goal { self.due(since) } else { now };
-                    let seat = &mut self.seats[at];
-                    seat.assign(Task::Keep);
-                    seat.plan(Step::Refresh(goal), due);
+                    self.keep(at, mode, since, now);
                 }
                 Vote::Blocked(conflicts) => {
                     self.note_foreign(at, &conflicts, now);
