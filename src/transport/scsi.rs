@@ -156,7 +156,7 @@ impl<P: Port> Drive<P> {
         let transferred = self.send(&scsi::inquire_table(), &mut Data::In(&mut counters))?;
         counters
             .get(..transferred)
-            .and_then(scsi::record_count)
+            .and_then(idm_protocol::record_count)
             .map(usize::from)
             .ok_or(Status::Failed)
     }
@@ -273,7 +273,7 @@ mod tests {
     ) -> impl FnMut(&scsi::Cdb, Data<'_>) -> Result<Answer, Undelivered> + Send {
         move |cdb, data| {
             let Data::In(buffer) = data else { panic!("a read has data from the drive") };
-            if cdb[14] == scsi::GROUP_ALL {
+            if cdb[14] == idm_protocol::GROUP_ALL {
                 buffer[..2].copy_from_slice(&(count as u16).to_be_bytes());
                 return answer(0, &[], RECORD_LEN);
             }

@@ -3,7 +3,7 @@
 //! In two steps: first the opcode alone, because an unknown opcode is refused whatever follows it;
 //! then the parameters of that opcode.
 
-use idm_protocol::{MutexOp, RECORD_LEN, scsi};
+use idm_protocol::{GROUP_ALL, MutexOp, RECORD_LEN, scsi};
 
 /// The opcodes that are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,7 +141,7 @@ fn inquiry(cdb: &[u8]) -> Result<Command, CdbError> {
 
 fn read(group: u8, blocks: u32) -> Result<Command, CdbError> {
     match group {
-        scsi::GROUP_ALL => Ok(Command::ReadCounters { blocks }),
+        GROUP_ALL => Ok(Command::ReadCounters { blocks }),
         // Groups do not separate reads from writes (fact 5); not observed on newer firmware.
         group if GROUPS.contains(&group) => Ok(Command::ReadTable { blocks }),
         _ => Err(CdbError::Group),
@@ -150,7 +150,7 @@ fn read(group: u8, blocks: u32) -> Result<Command, CdbError> {
 
 fn write(op: u8, group: u8, one_block: bool) -> Result<Command, CdbError> {
     let command = match (op, group) {
-        (0, scsi::GROUP_ALL) => Command::ClearAll,
+        (0, GROUP_ALL) => Command::ClearAll,
         (op, group) => {
             Command::Mutex { op: MutexOp::from_wire(op).ok_or(CdbError::MutexOp)?, group }
         }

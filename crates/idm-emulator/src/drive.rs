@@ -6,8 +6,8 @@ use crate::profile::{
 };
 use core::time::Duration;
 use idm_protocol::{
-    Class, DriveCommand, HostId, Limit, Metadata, Mode, MutexOp, Record, Reply, ResourceId, State,
-    Status, Value, ValueUpdate, scsi,
+    Class, DriveCommand, GROUP_TABLE, HostId, Limit, Metadata, Mode, MutexOp, Record, Reply,
+    ResourceId, State, Status, Value, ValueUpdate,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -191,7 +191,7 @@ impl Drive {
     pub fn perform(&mut self, now: DriveTime, command: &DriveCommand) -> Reply {
         match command {
             DriveCommand::Mutex(op, payload) => {
-                Reply::Status(self.change(now, scsi::GROUP_TABLE, *op, payload))
+                Reply::Status(self.change(now, GROUP_TABLE, *op, payload))
             }
             DriveCommand::ReadTable => Reply::Table(self.table(now)),
         }

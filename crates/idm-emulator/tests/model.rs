@@ -179,7 +179,7 @@ proptest! {
                 let reply = bytes.execute(now, &scsi::read_table(20), &[]);
                 prop_assert_eq!(parse_table(&reply.data), drive.table(now));
                 let counters = bytes.execute(now, &scsi::inquire_table(), &[]).data;
-                let count = scsi::record_count(&counters).map(usize::from);
+                let count = idm_protocol::record_count(&counters).map(usize::from);
                 prop_assert_eq!(count, Some(drive.table(now).len()));
             }
         }

@@ -29,6 +29,11 @@ impl fmt::Display for Mode {
     }
 }
 
+/// The group of the mutex table.
+pub const GROUP_TABLE: u8 = 0x01;
+/// In place of a group: the counters on read, the whole drive on write.
+pub const GROUP_ALL: u8 = 0xFF;
+
 /// The operation of a mutex command (firmware traces and the present command scheme).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MutexOp {
@@ -117,7 +122,7 @@ pub enum Status {
     /// A table of the drive is full.
     Full(Limit),
     /// The mutex is in a state, class or ownership that does not go with the command (sense
-    /// 04/04/22 of newer firmware).
+    /// 04/04/22 of newer firmware; NVMe status C1h to C4h).
     WrongState,
     /// Not executed for now; it may be sent again (BUSY, TASK SET FULL, UNIT ATTENTION, not
     /// ready). BUSY was once documented as "held by another host", so it is no proof that the

@@ -8,7 +8,8 @@
 //! * [`ResourceId`] and [`HostId`] name a mutex and an owner.
 //! * [`Record`] is the 512-byte block that travels in both directions.
 //! * [`DriveCommand`] and [`Reply`] are what a lock engine says and hears, free of any transport.
-//! * [`scsi`] turns a [`DriveCommand`] into CDBs and SCSI status plus sense data into a [`Status`].
+//! * [`scsi`] turns a [`DriveCommand`] into CDBs and SCSI status plus sense data into a [`Status`];
+//!   [`nvme`] does the same with NVMe admin commands.
 //!
 //! Where a number comes from is said beside it: *firmware traces* are recordings of real drives
 //! made in 2020, *conformance cases* are the drive-level tests of the first host implementation
@@ -21,9 +22,12 @@ extern crate alloc;
 
 mod command;
 mod ids;
+pub mod nvme;
 mod record;
 pub mod scsi;
 
-pub use command::{DriveCommand, Limit, Mode, MutexOp, Reply, Status};
+pub use command::{DriveCommand, GROUP_ALL, GROUP_TABLE, Limit, Mode, MutexOp, Reply, Status};
 pub use ids::{HostId, IdError, ResourceId};
-pub use record::{Class, Metadata, RECORD_LEN, Record, State, Value, ValueUpdate, parse_table};
+pub use record::{
+    Class, Metadata, RECORD_LEN, Record, State, Value, ValueUpdate, parse_table, record_count,
+};

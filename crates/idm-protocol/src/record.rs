@@ -292,6 +292,12 @@ pub fn parse_table(bytes: &[u8]) -> Vec<Record> {
         .collect()
 }
 
+/// The number of records in the table, from a drive's counters: the first big-endian 16-bit word.
+/// It counts (mutex, host) pairs, not mutexes (firmware traces, fact 46).
+pub fn record_count(counters: &[u8]) -> Option<u16> {
+    Some(u16::from_be_bytes(*counters.first_chunk()?))
+}
+
 /// The `N` bytes at `at`. The offsets are constants of this file, all within a record.
 fn array<const N: usize>(block: &[u8; RECORD_LEN], at: usize) -> [u8; N] {
     let mut bytes = [0; N];

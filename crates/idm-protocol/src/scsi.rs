@@ -1,13 +1,9 @@
 //! IDM over SCSI: command descriptor blocks out, status and sense data in.
 
-use crate::{Limit, MutexOp, RECORD_LEN, Status};
+use crate::{GROUP_ALL, GROUP_TABLE, Limit, MutexOp, RECORD_LEN, Status};
 
 /// Vendor opcode of the present command scheme, in both directions.
 pub const OPCODE: u8 = 0xF0;
-/// The mutex table.
-pub const GROUP_TABLE: u8 = 0x01;
-/// Counters on read, the whole drive on write.
-pub const GROUP_ALL: u8 = 0xFF;
 /// INQUIRY vital product data page that carries the IDM version.
 pub const VERSION_PAGE: u8 = 0xC3;
 /// Allocation length of the version page in bytes.
@@ -33,7 +29,7 @@ pub fn read_table(blocks: u32) -> Cdb {
     read(GROUP_TABLE, blocks)
 }
 
-/// Reads the counters of the table; see [`record_count`].
+/// Reads the counters of the table; see [`record_count`](crate::record_count).
 pub fn inquire_table() -> Cdb {
     read(GROUP_ALL, 1)
 }
@@ -65,12 +61,6 @@ pub fn clear_all() -> Cdb {
     cdb[10..14].copy_from_slice(&(RECORD_LEN as u32).to_be_bytes());
     cdb[14] = GROUP_ALL;
     cdb
-}
-
-/// The number of records in the table, from the answer to [`inquire_table`]: the first big-endian
-/// 16-bit word. It counts (mutex, host) pairs, not mutexes (firmware traces, fact 46).
-pub fn record_count(counters: &[u8]) -> Option<u16> {
-    Some(u16::from_be_bytes(*counters.first_chunk()?))
 }
 
 /// The major IDM version, from the answer to [`inquire_version`].

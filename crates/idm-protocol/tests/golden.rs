@@ -52,10 +52,10 @@ fn other_commands() {
 fn counters() {
     // Fact 45: a run in group 3, and one in group 2.
     for bytes in ["00 20 00 00 00 00 00 20", "00 20 00 00 00 20 00 00"] {
-        assert_eq!(scsi::record_count(&hex(bytes)), Some(32));
+        assert_eq!(idm_protocol::record_count(&hex(bytes)), Some(32));
     }
-    assert_eq!(scsi::record_count(&[0x0F]), None);
-    assert_eq!(scsi::record_count(&[]), None);
+    assert_eq!(idm_protocol::record_count(&[0x0F]), None);
+    assert_eq!(idm_protocol::record_count(&[]), None);
 }
 
 #[test]

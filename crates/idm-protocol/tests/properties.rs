@@ -61,7 +61,7 @@ proptest! {
         let _ = scsi::decode_status(status, &bytes);
         let _ = scsi::decode_status(scsi::status::CHECK_CONDITION, &bytes);
         let _ = scsi::version(&bytes);
-        let _ = scsi::record_count(&bytes);
+        let _ = idm_protocol::record_count(&bytes);
     }
 
     #[test]

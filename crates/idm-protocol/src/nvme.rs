@@ -1,0 +1,195 @@
+//! IDM over NVMe: vendor-specific admin commands out, completion status in.
+//!
+//! The records are the same as over SCSI, byte for byte. The mutex table belongs to the controller,
+//! not to a namespace: the namespace identifier of all commands here is 0. Numbers are those that
+//! the first host implementation sends and expects; there is no recording of NVMe firmware.
+
+use crate::{GROUP_ALL, GROUP_TABLE, Limit, MutexOp, RECORD_LEN, Status};
+
+/// Vendor-specific admin opcode that carries a record to the drive. Bit 0 says the direction.
+pub const OPCODE_WRITE: u8 = 0xC1;
+/// Vendor-specific admin opcode that reads from the drive.
+pub const OPCODE_READ: u8 = 0xC2;
+/// Identify (NVM Express base specification).
+pub const OPCODE_IDENTIFY: u8 = 0x06;
+/// What Identify is to return (CNS): the controller's data structure.
+const CNS_CONTROLLER: u32 = 1;
+/// Bytes of an Identify data structure.
+pub const IDENTIFY_LEN: usize = 4096;
+/// Where in the Identify Controller data the IDM version stands: the last byte of the vendor's.
+pub const VERSION_BYTE: usize = 4095;
+
+/// What distinguishes an admin command from others. Everything else in it is 0, but for the data's
+/// address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct AdminCommand {
+    /// Opcode.
+    pub opcode: u8,
+    /// Command dword 10: for mutex commands the length of the data in dwords (a count, not
+    /// zero-based).
+    pub cdw10: u32,
+    /// Command dword 12: mutex operation in bits 7:4, group in bits 15:8.
+    pub cdw12: u32,
+    /// Bytes of data.
+    pub data_len: usize,
+}
+
+/// A mutex command; the 512-byte record goes out as data.
+pub fn mutex(op: MutexOp) -> AdminCommand {
+    transfer(OPCODE_WRITE, op.to_wire(), GROUP_TABLE, 1)
+}
+
+/// Reads the first `blocks` records of the table. There is no way to begin with a later one.
+pub fn read_table(blocks: u32) -> AdminCommand {
+    transfer(OPCODE_READ, MutexOp::Init.to_wire(), GROUP_TABLE, blocks)
+}
+
+/// Reads the counters of the table; see [`record_count`](crate::record_count).
+pub fn inquire_table() -> AdminCommand {
+    transfer(OPCODE_READ, MutexOp::Init.to_wire(), GROUP_ALL, 1)
+}
+
+/// Empties the whole table: every lock of every host is lost. For test fixtures and for the
+/// administrator who knows that no host uses the drive. The data is a record of zeros.
+pub fn clear_all() -> AdminCommand {
+    transfer(OPCODE_WRITE, 0, GROUP_ALL, 1)
+}
+
+/// Reads the controller's Identify data; see [`version`].
+pub fn identify_controller() -> AdminCommand {
+    AdminCommand {
+        opcode: OPCODE_IDENTIFY,
+        cdw10: CNS_CONTROLLER,
+        cdw12: 0,
+        data_len: IDENTIFY_LEN,
+    }
+}
+
+fn transfer(opcode: u8, op: u8, group: u8, blocks: u32) -> AdminCommand {
+    let dwords_of_record = RECORD_LEN as u32 / 4;
+    AdminCommand {
+        opcode,
+        cdw10: blocks.saturating_mul(dwords_of_record),
+        cdw12: u32::from(op) << 4 | u32::from(group) << 8,
+        data_len: blocks as usize * RECORD_LEN,
+    }
+}
+
+/// An IDM version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version {
+    /// Major.
+    pub major: u8,
+    /// Minor.
+    pub minor: u8,
+}
+
+/// The IDM version, from the answer to [`identify_controller`]. `None` where the data is too short
+/// or says version 0, as drives without IDM do.
+pub fn version(identify: &[u8]) -> Option<Version> {
+    let byte = *identify.get(VERSION_BYTE)?;
+    let version = Version { major: byte >> 4, minor: byte & 0x0F };
+    (version.major > 0).then_some(version)
+}
+
+/// Status code types (NVM Express base specification, completion queue entry).
+mod kind {
+    pub const GENERIC: u8 = 0;
+    pub const COMMAND_SPECIFIC: u8 = 1;
+    pub const PATH: u8 = 3;
+}
+
+/// Status codes of the generic type that have a meaning here.
+mod generic {
+    pub const SUCCESS: u8 = 0x00;
+    pub const INVALID_OPCODE: u8 = 0x01;
+    pub const DATA_TRANSFER_ERROR: u8 = 0x04;
+    pub const ABORTED_POWER_LOSS: u8 = 0x05;
+    pub const INTERNAL_ERROR: u8 = 0x06;
+    pub const ABORT_REQUESTED: u8 = 0x07;
+    pub const ABORTED_QUEUE_DELETED: u8 = 0x08;
+    pub const COMMAND_INTERRUPTED: u8 = 0x21;
+    pub const TRANSIENT_TRANSPORT_ERROR: u8 = 0x22;
+    pub const NAMESPACE_NOT_READY: u8 = 0x82;
+}
+
+/// Status codes of IDM: command specific, C0h to CCh.
+pub mod idm {
+    #![allow(missing_docs)]
+    pub const OPERATION_FAILED: u8 = 0xC0;
+    pub const REVERSE_OWNER_CHECK_FAILED: u8 = 0xC1;
+    pub const WRONG_STATE: u8 = 0xC2;
+    pub const WRONG_CLASS: u8 = 0xC3;
+    pub const WRONG_OWNER: u8 = 0xC4;
+    pub const INVALID_MUTEX_OP: u8 = 0xC5;
+    pub const TABLE_FULL: u8 = 0xC6;
+    pub const HOSTS_FULL: u8 = 0xC7;
+    pub const HOSTS_OF_MUTEX_FULL: u8 = 0xC8;
+    pub const NOT_FOUND: u8 = 0xC9;
+    pub const CONFLICT: u8 = 0xCA;
+    pub const TERMINATED: u8 = 0xCB;
+    pub const BUSY: u8 = 0xCC;
+
+    /// One of them as a status field: status code type 1.
+    pub const fn status(code: u8) -> u16 {
+        0x100 | code as u16
+    }
+}
+
+/// What a status field says about a command: `op` for a mutex command, `None` for a read. `status`
+/// is the field without the phase tag, as Linux' ioctl returns it: the status code in bits 7:0, its
+/// type in bits 10:8, and hints about retries above, which say nothing of the effect.
+///
+/// Total: what is not known is a failure whose effect is not known.
+pub fn decode_status(op: Option<MutexOp>, status: u16) -> Status {
+    let (code, kind) = (status as u8, (status >> 8) as u8 & 0x07);
+    match kind {
+        kind::GENERIC => match code {
+            generic::SUCCESS => Status::Good,
+            generic::INVALID_OPCODE => Status::Unsupported,
+            generic::NAMESPACE_NOT_READY => Status::TryAgain,
+            // It may have begun.
+            generic::DATA_TRANSFER_ERROR
+            | generic::ABORTED_POWER_LOSS
+            | generic::INTERNAL_ERROR
+            | generic::ABORT_REQUESTED
+            | generic::ABORTED_QUEUE_DELETED
+            | generic::COMMAND_INTERRUPTED
+            | generic::TRANSIENT_TRANSPORT_ERROR => Status::Uncertain,
+            _ => Status::Failed,
+        },
+        kind::COMMAND_SPECIFIC => decode_idm(op, code),
+        // The kernel's own word where a controller is being reset, or cannot be reached: the drive
+        // may have had the command before that. So this is never an answer of the drive.
+        kind::PATH => Status::Uncertain,
+        _ => Status::Failed,
+    }
+}
+
+fn decode_idm(op: Option<MutexOp>, code: u8) -> Status {
+    match code {
+        idm::REVERSE_OWNER_CHECK_FAILED
+        | idm::WRONG_STATE
+        | idm::WRONG_CLASS
+        | idm::WRONG_OWNER => Status::WrongState,
+        // We send none but those that are defined, so this is not the IDM that we know.
+        idm::INVALID_MUTEX_OP => Status::Unsupported,
+        idm::TABLE_FULL => Status::Full(Limit::Mutexes),
+        idm::HOSTS_FULL => Status::Full(Limit::Hosts),
+        idm::HOSTS_OF_MUTEX_FULL => Status::Full(Limit::HostsOfMutex),
+        idm::NOT_FOUND => Status::NotFound,
+        idm::CONFLICT => Status::Conflict,
+        idm::TERMINATED => Status::Terminated,
+        // Documented as "held by another". Of a mutex that is to be taken that is a conflict, and
+        // the drive's table then says whose. Otherwise it would deny that the sender holds it,
+        // which a word for "busy" is no proof of.
+        idm::BUSY => match op {
+            Some(MutexOp::Init | MutexOp::Trylock | MutexOp::Lock | MutexOp::Break) => {
+                Status::Conflict
+            }
+            Some(MutexOp::Unlock | MutexOp::Refresh | MutexOp::Destroy) | None => Status::TryAgain,
+        },
+        // OPERATION_FAILED, and what has no meaning for these commands.
+        _ => Status::Failed,
+    }
+}
