@@ -1,13 +1,13 @@
 //! The drives that this process knows, each with its queue and its workers.
 
 use super::{clock, thread};
-use crate::topology::{Located, Target, Topology, TopologyError};
-use crate::transport::{Connect, DrivePath};
+use crate::topology::{Found, Located, Target, Topology, TopologyError};
+use crate::transport::{Connect, DrivePath, Undelivered};
 use core::time::Duration;
 use idm_engine::{DriveRef, Instant, Member};
 use idm_protocol::{DriveCommand, MutexOp, Reply, Status};
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -31,7 +31,8 @@ pub struct Drives {
 struct Known {
     all: Vec<Arc<Drive>>,
     by_identity: HashMap<String, DriveRef>,
-    by_path: HashMap<String, DriveRef>,
+    /// What a path led to when it was last looked at.
+    by_path: HashMap<String, Vec<DriveRef>>,
     /// What was last said about a path that leads to no drive.
     complaints: HashMap<String, String>,
 }
@@ -124,55 +125,44 @@ impl Drives {
         Drives { topology, connect, known: Mutex::default() }
     }
 
-    /// The drives behind paths. A path that leads to no drive counts as one that never answers:
-    /// as the drive that it led to before, where it did, so that three lost partitions of one
-    /// drive are one lost drive.
+    /// The drives behind paths, all of those that a path stands on. What is missing counts as
+    /// drives that never answer: as those that the path led to before, where it did, so that
+    /// three lost partitions of one drive are one lost drive.
     pub fn members(&self, paths: &[String]) -> Members {
         let mut members: Vec<Member> = Vec::new();
-        let mut found = 0;
+        let mut there = HashSet::new();
         let mut unusable = None;
         for path in paths {
-            let (drive, result) = self.drive_of(path);
-            if members.iter().any(|member| member.drive == drive.reference) {
-                continue;
+            let located = self.topology.locate(path);
+            let mut known = locked(&self.known);
+            if let Err(error @ TopologyError::Unusable { .. }) = &located {
+                unusable.get_or_insert(error.clone());
             }
-            match result {
-                Ok(()) => found += 1,
-                Err(error @ TopologyError::Unusable { .. }) => {
-                    unusable.get_or_insert(error);
+            let mut counted = Vec::new();
+            let whole = match &located {
+                Ok(found) => {
+                    counted = known.found(path, found, &self.connect);
+                    there.extend(counted.iter().copied());
+                    found.missing.is_empty()
                 }
-                Err(TopologyError::Missing { .. }) => {}
+                Err(error) => {
+                    known.complain(path, &error.to_string());
+                    false
+                }
+            };
+            if !whole {
+                known.add_lost(path, &mut counted);
             }
-            members.push(Member {
-                drive: drive.reference,
-                identity: drive.identity.clone().into_bytes(),
-            });
+            for drive in &counted {
+                if !members.iter().any(|member| member.drive == *drive) {
+                    let identity = known.all[drive.0 as usize].identity.clone().into_bytes();
+                    members.push(Member { drive: *drive, identity });
+                }
+            }
+            known.by_path.insert(path.clone(), counted);
         }
+        let found = members.iter().filter(|member| there.contains(&member.drive)).count();
         Members { members, found, unusable }
-    }
-
-    fn drive_of(&self, path: &str) -> (Arc<Drive>, Result<(), TopologyError>) {
-        let located = self.topology.locate(path);
-        let mut known = locked(&self.known);
-        match located {
-            Ok(located) => {
-                if known.complaints.remove(path).is_some() {
-                    log::warn!("{path}: is there again, drive {}", located.identity);
-                }
-                let drive = known.drive(&located.identity);
-                known.by_path.insert(path.to_owned(), drive.reference);
-                drive.add_way(path, &located, &self.connect);
-                (drive, Ok(()))
-            }
-            Err(error) => {
-                known.complain(path, &error);
-                let drive = match known.by_path.get(path) {
-                    Some(&before) => known.all[before.0 as usize].clone(),
-                    None => known.drive(&format!("unknown.{path}")),
-                };
-                (drive, Err(error))
-            }
-        }
     }
 
     fn get(&self, drive: DriveRef) -> Option<Arc<Drive>> {
@@ -245,30 +235,63 @@ impl Known {
         }
     }
 
+    /// The drives that were found behind a path.
+    fn found(&mut self, path: &str, found: &Found, connect: &Connect) -> Vec<DriveRef> {
+        if !found.missing.is_empty() {
+            self.complain(path, &format!("{path}: {} is gone", found.missing.join(", ")));
+        } else if self.complaints.remove(path).is_some() {
+            let names: Vec<&str> = found.drives.iter().map(|drive| &*drive.identity).collect();
+            log::warn!("{path}: is there again, drive {}", names.join(", "));
+        }
+        let mut drives = Vec::new();
+        for located in &found.drives {
+            let drive = self.drive(&located.identity);
+            drive.add_ways(path, located, connect);
+            drives.push(drive.reference);
+        }
+        drives
+    }
+
+    /// Adds what a path led to before. A path that never led to a drive counts as one: nobody
+    /// knows how many there would be, but a majority without it must be a majority with it.
+    fn add_lost(&mut self, path: &str, drives: &mut Vec<DriveRef>) {
+        let before = match self.by_path.get(path) {
+            Some(before) => before.clone(),
+            None => vec![self.drive(&format!("unknown.{path}")).reference],
+        };
+        for drive in before {
+            if !drives.contains(&drive) {
+                drives.push(drive);
+            }
+        }
+    }
+
     /// Says once what is wrong with a path.
-    fn complain(&mut self, path: &str, error: &TopologyError) {
-        let text = error.to_string();
-        if self.complaints.get(path) != Some(&text) {
-            log::warn!("{text}; it counts as a drive that does not answer");
-            self.complaints.insert(path.to_owned(), text);
+    fn complain(&mut self, path: &str, why: &str) {
+        if self.complaints.get(path).is_none_or(|said| said != why) {
+            log::warn!("{why}; it counts as a drive that does not answer");
+            self.complaints.insert(path.to_owned(), why.to_owned());
         }
     }
 }
 
 impl Access {
-    /// Takes note of a way. Old ways stay: what they lead to is checked when they are used.
+    /// Takes note of ways. Old ones stay: what they lead to is checked when they are used.
     fn add(&mut self, name: &str, located: &Located, connect: &Connect) {
-        if self.ways.iter().any(|way| way.target == located.target) {
-            return;
+        // The last that is added is used first.
+        for target in located.paths.iter().rev() {
+            if self.ways.iter().any(|way| way.target == *target) {
+                continue;
+            }
+            if self.ways.len() == MOST_WAYS {
+                self.ways.remove(0);
+            }
+            let path = connect(&located.identity, target);
+            self.ways.push(Way { target: target.clone(), path });
+            // The newest is the likeliest to be there.
+            self.used = self.ways.len() - 1;
+            self.name = format!("{name} ({})", located.identity);
         }
-        if self.ways.len() == MOST_WAYS {
-            self.ways.remove(0);
-        }
-        let path = connect(located);
-        self.ways.push(Way { target: located.target.clone(), path });
-        // The newest is the likeliest to be there.
-        self.used = self.ways.len() - 1;
-        self.name = format!("{name} ({})", located.identity);
     }
 
     /// Says once that a drive does not answer, and once that it does again.
@@ -304,8 +327,8 @@ impl Drive {
         }
     }
 
-    /// Takes note of a way that `name` leads to.
-    pub(super) fn add_way(&self, name: &str, located: &Located, connect: &Connect) {
+    /// Takes note of the ways that `name` leads to.
+    pub(super) fn add_ways(&self, name: &str, located: &Located, connect: &Connect) {
         locked(&self.access).add(name, located, connect);
     }
 
@@ -319,7 +342,13 @@ impl Drive {
         let mut reply = Reply::Status(Status::Unreachable);
         let (before, after) = ways.split_at(used.min(ways.len()));
         for way in after.iter().chain(before) {
-            reply = way.path.execute(command);
+            reply = way.path.execute(command).unwrap_or_else(|undelivered| {
+                log::debug!("{undelivered}");
+                Reply::Status(match undelivered {
+                    Undelivered::NotSent(_) => Status::Unreachable,
+                    Undelivered::Unknown(_) => Status::Uncertain,
+                })
+            });
             if reply != Reply::Status(Status::Unreachable) {
                 let mut access = locked(&self.access);
                 let at = access.ways.iter().position(|known| known.target == way.target);

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::topology::{Located, Target, Topology};
-use crate::transport::{Connect, DrivePath};
+use crate::transport::{Connect, DrivePath, Undelivered};
 use drives::Drive;
 use idm_engine::{Loss, RequestError, ValueRead};
 use idm_protocol::Status;
@@ -59,8 +59,8 @@ impl FakeDrive {
 struct FakePath(Arc<FakeDrive>);
 
 impl DrivePath for FakePath {
-    fn execute(&self, command: &DriveCommand) -> Reply {
-        self.0.run(command)
+    fn execute(&self, command: &DriveCommand) -> Result<Reply, Undelivered> {
+        Ok(self.0.run(command))
     }
 }
 
@@ -160,8 +160,8 @@ impl Bench {
         let reached = fakes.clone();
         let drives = Arc::new(Drives::new(
             topology,
-            Box::new(move |located| {
-                let number: usize = located.identity["emulated.d".len()..].parse().unwrap();
+            Box::new(move |identity, _| {
+                let number: usize = identity["emulated.d".len()..].parse().unwrap();
                 Arc::new(FakePath(reached[number].clone()))
             }),
         ));
@@ -340,8 +340,7 @@ fn a_drive_by_several_names_is_one_member_and_a_lost_one_stays_itself() {
     let socket = directory.path().join("d0");
     let names = ["a", "b"].map(|name| (name.to_owned(), socket.clone()));
     let topology = Topology::new(names.into());
-    let drives =
-        Drives::new(topology, Box::new(|_| Arc::new(Constant(Status::Good, Arc::default()))));
+    let drives = Drives::new(topology, Box::new(|_, _| Arc::new(Constant(Ok(()), Arc::default()))));
     let paths = |paths: &[&str]| paths.iter().map(|&path| path.to_owned()).collect::<Vec<_>>();
     let members = drives.members(&paths(&["a", "b", "a"]));
     assert_eq!((members.members.len(), members.found), (1, 1));
@@ -357,21 +356,21 @@ fn a_drive_by_several_names_is_one_member_and_a_lost_one_stays_itself() {
 }
 
 /// A way that answers the same to everything.
-struct Constant(Status, Arc<AtomicUsize>);
+struct Constant(Result<(), Undelivered>, Arc<AtomicUsize>);
 
 impl DrivePath for Constant {
-    fn execute(&self, _: &DriveCommand) -> Reply {
+    fn execute(&self, _: &DriveCommand) -> Result<Reply, Undelivered> {
         self.1.fetch_add(1, Ordering::SeqCst);
-        Reply::Status(self.0)
+        self.0.clone().map(|()| Reply::Status(Status::Good))
     }
 }
 
 #[test]
 fn another_way_is_tried_only_where_a_command_was_certainly_not_sent() {
-    let status_of = |socket: &str| match socket {
-        "gone" => Status::Unreachable,
-        "lost" => Status::Uncertain,
-        _ => Status::Good,
+    let result_of = |socket: &str| match socket {
+        "gone" => Err(Undelivered::NotSent("gone".into())),
+        "lost" => Err(Undelivered::Unknown("lost".into())),
+        _ => Ok(()),
     };
     for (first, second, expected, used) in [
         ("gone", "well", Status::Good, [1, 3]),
@@ -380,18 +379,15 @@ fn another_way_is_tried_only_where_a_command_was_certainly_not_sent() {
     ] {
         let counts = [first, second].map(|name| (name, Arc::new(AtomicUsize::new(0))));
         let reached = counts.clone();
-        let connect: Box<Connect> = Box::new(move |located| {
-            let Target::Emulated(socket) = &located.target else { panic!("not emulated") };
+        let connect: Box<Connect> = Box::new(move |_, target| {
+            let Target::Emulated(socket) = target else { panic!("not emulated") };
             let socket = socket.to_str().unwrap();
             let count = reached.iter().find(|(name, _)| *name == socket).unwrap().1.clone();
-            Arc::new(Constant(status_of(socket), count))
+            Arc::new(Constant(result_of(socket), count))
         });
         let drive = Drive::new(DriveRef(0), "naa.5".into());
-        // The newest is used first.
-        for name in [second, first] {
-            let target = Target::Emulated(name.into());
-            drive.add_way(name, &Located { identity: "naa.5".into(), target }, &connect);
-        }
+        let paths = [first, second].map(|name| Target::Emulated(name.into())).into();
+        drive.add_ways("pv", &Located { identity: "naa.5".into(), paths }, &connect);
         for _ in 0..3 {
             assert_eq!(drive.execute(&refresh()), Reply::Status(expected), "{first} {second}");
         }

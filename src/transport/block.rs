@@ -1,8 +1,9 @@
 //! A SCSI disk through SG_IO on its block node.
 
-use super::scsi::{Answer, Data, Port, Undelivered};
+use super::Undelivered;
+use super::scsi::{Answer, Data, Port};
 use super::sg_io::{self, Completion};
-use crate::topology::Topology;
+use crate::topology::{Target, Topology};
 use core::time::Duration;
 use idm_protocol::scsi::{Cdb, Sense, status};
 use nix::errno::Errno;
@@ -43,21 +44,19 @@ impl BlockNode {
             Ok(fd) => return Ok(fd),
             Err(why) => why,
         };
-        match self.topology.node_of(&self.identity) {
-            Some(node) if node != self.node => {
-                let fd = self.open_node(&node).map_err(|other| {
-                    format!("{why}; the drive is {} now: {other}", node.display())
-                })?;
+        for target in self.topology.paths_of(&self.identity) {
+            let Target::Scsi(node) = target else { continue };
+            if let Ok(fd) = self.open_node(&node) {
                 log::info!(
                     "drive {} was {} and is {} now",
                     self.identity,
                     self.node.display(),
                     node.display()
                 );
-                Ok(fd)
+                return Ok(fd);
             }
-            _ => Err(why),
         }
+        Err(why)
     }
 
     /// Opens a node and makes sure whose it is: /dev/sdX goes to another drive when drives come

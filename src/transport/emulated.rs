@@ -1,6 +1,7 @@
 //! An emulated drive through its socket.
 
-use super::scsi::{Answer, Data, Port, Undelivered};
+use super::Undelivered;
+use super::scsi::{Answer, Data, Port};
 use core::time::Duration;
 use idm_emulator::client::{Client, Error};
 use idm_protocol::scsi::Cdb;

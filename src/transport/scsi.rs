@@ -1,7 +1,6 @@
 //! IDM commands as SCSI commands, whatever carries them.
 
-use super::DrivePath;
-use core::fmt;
+use super::{DrivePath, Undelivered};
 use core::time::Duration;
 use idm_protocol::{
     Class, DriveCommand, RECORD_LEN, Record, Reply, State, Status, parse_table, scsi,
@@ -41,22 +40,6 @@ pub struct Answer {
     pub transferred: usize,
 }
 
-/// No answer of the drive came back.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Undelivered {
-    /// The command certainly did not reach the drive.
-    NotSent(String),
-    /// The drive may or may not have executed the command.
-    Unknown(String),
-}
-
-impl fmt::Display for Undelivered {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Undelivered::NotSent(why) | Undelivered::Unknown(why)) = self;
-        f.write_str(why)
-    }
-}
-
 /// Records that the first read of a table asks for: what the recorded firmware has mutexes.
 const FIRST_BLOCKS: u32 = 128;
 /// Records that are read at most (4 MiB). Larger tables than 4000 records are not known.
@@ -69,6 +52,17 @@ const PAUSES: [Duration; 4] = [
     Duration::from_millis(20),
     Duration::from_millis(80),
 ];
+
+/// Why a command has no good answer.
+enum Failure {
+    /// The drive says so.
+    Drive(Status),
+    /// The drive said nothing.
+    Path(Undelivered),
+}
+
+/// What a drive sent makes no sense.
+const NONSENSE: Failure = Failure::Drive(Status::Failed);
 
 /// A drive that speaks SCSI.
 pub struct Drive<P> {
@@ -85,7 +79,8 @@ impl<P: Port> Drive<P> {
     }
 
     /// Sends a command, again where the drive puts it off, as long as the command's time lasts.
-    fn send(&self, cdb: &scsi::Cdb, data: &mut Data<'_>) -> Result<usize, Status> {
+    /// The number of bytes that were transferred.
+    fn send(&self, cdb: &scsi::Cdb, data: &mut Data<'_>) -> Result<usize, Failure> {
         let start = Instant::now();
         let mut pauses = PAUSES.iter();
         loop {
@@ -94,45 +89,36 @@ impl<P: Port> Drive<P> {
                 Data::Out(bytes) => Data::Out(bytes),
                 Data::In(bytes) => Data::In(bytes),
             };
-            let answer = self.port.execute(cdb, data, left).map_err(|undelivered| {
-                log::debug!("{undelivered}");
-                match undelivered {
-                    Undelivered::NotSent(_) => Status::Unreachable,
-                    Undelivered::Unknown(_) => Status::Uncertain,
-                }
-            })?;
+            let answer = self.port.execute(cdb, data, left).map_err(Failure::Path)?;
             match scsi::decode_status(answer.status, &answer.sense) {
                 Status::Good => return Ok(answer.transferred),
                 Status::TryAgain => match pauses.next() {
                     Some(pause) if start.elapsed() + *pause < self.timeout => thread::sleep(*pause),
-                    _ => return Err(Status::TryAgain),
+                    _ => return Err(Failure::Drive(Status::TryAgain)),
                 },
-                other => return Err(other),
+                other => return Err(Failure::Drive(other)),
             }
         }
     }
 
-    fn mutex(&self, op: idm_protocol::MutexOp, record: &Record) -> Status {
+    fn mutex(&self, op: idm_protocol::MutexOp, record: &Record) -> Result<(), Failure> {
         // Drives make nothing of the time, but hosts with the older stack choose by it which unused
         // mutex to remove.
         let payload = Record { modified_ms: wall_clock_ms(), ..record.clone() }.encode();
-        match self.send(&scsi::mutex(op), &mut Data::Out(&payload)) {
-            Ok(_) => Status::Good,
-            Err(status) => status,
-        }
+        self.send(&scsi::mutex(op), &mut Data::Out(&payload)).map(drop)
     }
 
     /// Reads `blocks` records. `Ok(None)`: there may be more.
-    fn read_blocks(&self, blocks: u32) -> Result<Option<Vec<Record>>, Status> {
+    fn read_blocks(&self, blocks: u32) -> Result<Option<Vec<Record>>, Failure> {
         let mut buffer = vec![0; blocks as usize * RECORD_LEN];
         let transferred = self.send(&scsi::read_table(blocks), &mut Data::In(&mut buffer))?;
-        let data = buffer.get(..transferred).ok_or(Status::Failed)?;
+        let data = buffer.get(..transferred).ok_or(NONSENSE)?;
         if data.is_empty() || data.len() % RECORD_LEN != 0 {
-            return Err(Status::Failed);
+            return Err(NONSENSE);
         }
         let records = parse_table(data);
         if records.iter().any(is_nonsense) {
-            return Err(Status::Failed);
+            return Err(NONSENSE);
         }
         // An end marker is the proof that nothing is missing. Without one the table may go on:
         // an exact read has none (firmware traces, fact 44), and there was firmware that left
@@ -147,21 +133,21 @@ impl<P: Port> Drive<P> {
         if self.record_count()? <= records.len() {
             return Ok(Some(records));
         }
-        Err(Status::Failed)
+        Err(NONSENSE)
     }
 
     /// The number of records that the drive says it has.
-    fn record_count(&self) -> Result<usize, Status> {
+    fn record_count(&self) -> Result<usize, Failure> {
         let mut counters = [0; RECORD_LEN];
         let transferred = self.send(&scsi::inquire_table(), &mut Data::In(&mut counters))?;
         counters
             .get(..transferred)
             .and_then(idm_protocol::record_count)
             .map(usize::from)
-            .ok_or(Status::Failed)
+            .ok_or(NONSENSE)
     }
 
-    fn read_table(&self) -> Result<Vec<Record>, Status> {
+    fn read_table(&self) -> Result<Vec<Record>, Failure> {
         let mut blocks = self.blocks.load(Ordering::Relaxed);
         loop {
             if let Some(records) = self.read_blocks(blocks)? {
@@ -169,7 +155,7 @@ impl<P: Port> Drive<P> {
                 return Ok(records);
             }
             if blocks >= MOST_BLOCKS {
-                return Err(Status::Failed);
+                return Err(NONSENSE);
             }
             blocks *= 2;
         }
@@ -177,13 +163,17 @@ impl<P: Port> Drive<P> {
 }
 
 impl<P: Port> DrivePath for Drive<P> {
-    fn execute(&self, command: &DriveCommand) -> Reply {
-        match command {
-            DriveCommand::Mutex(op, record) => Reply::Status(self.mutex(*op, record)),
-            DriveCommand::ReadTable => match self.read_table() {
-                Ok(records) => Reply::Table(records),
-                Err(status) => Reply::Status(status),
-            },
+    fn execute(&self, command: &DriveCommand) -> Result<Reply, Undelivered> {
+        let result = match command {
+            DriveCommand::Mutex(op, record) => {
+                self.mutex(*op, record).map(|()| Reply::Status(Status::Good))
+            }
+            DriveCommand::ReadTable => self.read_table().map(Reply::Table),
+        };
+        match result {
+            Ok(reply) => Ok(reply),
+            Err(Failure::Drive(status)) => Ok(Reply::Status(status)),
+            Err(Failure::Path(undelivered)) => Err(undelivered),
         }
     }
 }
@@ -287,8 +277,8 @@ mod tests {
 
     fn records(drive: &Drive<Fake>) -> usize {
         match drive.execute(&DriveCommand::ReadTable) {
-            Reply::Table(records) => records.len(),
-            Reply::Status(status) => panic!("{status:?}"),
+            Ok(Reply::Table(records)) => records.len(),
+            other => panic!("{other:?}"),
         }
     }
 
@@ -302,24 +292,30 @@ mod tests {
             assert_eq!(Record { modified_ms: 1, ..sent }, record(0));
             answer(0, &[], RECORD_LEN)
         });
-        assert_eq!(drive.execute(&refresh()), Reply::Status(Status::Good));
+        assert_eq!(drive.execute(&refresh()), Ok(Reply::Status(Status::Good)));
     }
 
     #[test]
     fn failures_are_told_apart() {
-        type Case = (Result<Answer, Undelivered>, Status);
+        type Case = (Result<Answer, Undelivered>, Result<Reply, Undelivered>);
+        let gone = Undelivered::NotSent("gone".into());
+        let lost = Undelivered::Unknown("lost".into());
+        let said = |status| Ok(Reply::Status(status));
         let cases: [Case; 5] = [
-            (answer(0x18, &[], 0), Status::Conflict),
-            (answer(0x22, &[], 0), Status::Terminated),
-            (answer(2, &[0x70, 0, 5, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0x20], 0), Status::Unsupported),
-            (Err(Undelivered::NotSent("gone".into())), Status::Unreachable),
-            (Err(Undelivered::Unknown("lost".into())), Status::Uncertain),
+            (answer(0x18, &[], 0), said(Status::Conflict)),
+            (answer(0x22, &[], 0), said(Status::Terminated)),
+            (
+                answer(2, &[0x70, 0, 5, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0x20], 0),
+                said(Status::Unsupported),
+            ),
+            (Err(gone.clone()), Err(gone)),
+            (Err(lost.clone()), Err(lost)),
         ];
-        for (result, status) in cases {
+        for (result, reply) in cases {
             let drive = Fake::drive(move |_, _| result.clone());
-            assert_eq!(drive.execute(&refresh()), Reply::Status(status));
+            assert_eq!(drive.execute(&refresh()), reply);
             assert_eq!(drive.port.sent.lock().unwrap().len(), 1);
-            assert_eq!(drive.execute(&DriveCommand::ReadTable), Reply::Status(status));
+            assert_eq!(drive.execute(&DriveCommand::ReadTable), reply);
         }
     }
 
@@ -330,11 +326,11 @@ mod tests {
             left -= 1;
             answer(if left >= 0 { 0x08 } else { 0 }, &[], 0)
         });
-        assert_eq!(drive.execute(&refresh()), Reply::Status(Status::Good));
+        assert_eq!(drive.execute(&refresh()), Ok(Reply::Status(Status::Good)));
         assert_eq!(drive.port.sent.lock().unwrap().len(), 3);
 
         let drive = Fake::drive(|_, _| answer(0x28, &[], 0));
-        assert_eq!(drive.execute(&refresh()), Reply::Status(Status::TryAgain));
+        assert_eq!(drive.execute(&refresh()), Ok(Reply::Status(Status::TryAgain)));
         assert_eq!(drive.port.sent.lock().unwrap().len(), PAUSES.len() + 1);
     }
 
@@ -359,7 +355,7 @@ mod tests {
     #[test]
     fn a_table_without_end_is_refused() {
         let drive = Fake::drive(table(u32::MAX, usize::MAX));
-        assert_eq!(drive.execute(&DriveCommand::ReadTable), Reply::Status(Status::Failed));
+        assert_eq!(drive.execute(&DriveCommand::ReadTable), Ok(Reply::Status(Status::Failed)));
     }
 
     #[test]
@@ -368,7 +364,7 @@ mod tests {
         assert_eq!(records(&Fake::drive(table(128, 128))), 128);
         // 128 of 200 records: the others may be anybody's.
         let drive = Fake::drive(table(200, 128));
-        assert_eq!(drive.execute(&DriveCommand::ReadTable), Reply::Status(Status::Failed));
+        assert_eq!(drive.execute(&DriveCommand::ReadTable), Ok(Reply::Status(Status::Failed)));
     }
 
     #[test]
@@ -377,7 +373,7 @@ mod tests {
             let drive = Fake::drive(move |_, _| answer(0, &[], transferred));
             assert_eq!(
                 drive.execute(&DriveCommand::ReadTable),
-                Reply::Status(Status::Failed),
+                Ok(Reply::Status(Status::Failed)),
                 "{transferred} bytes"
             );
         }
@@ -388,6 +384,6 @@ mod tests {
             }
             answer(0, &[], 0)
         });
-        assert_eq!(drive.execute(&DriveCommand::ReadTable), Reply::Status(Status::Failed));
+        assert_eq!(drive.execute(&DriveCommand::ReadTable), Ok(Reply::Status(Status::Failed)));
     }
 }

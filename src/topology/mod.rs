@@ -1,0 +1,217 @@
+//! From a PV path to the drives behind it.
+//!
+//! Everything comes from sysfs and the configuration: no udev database, no subprocess. A drive is
+//! what its identity says: two paths with one identity are one drive, and identities are compared
+//! at full length, so two drives never become one.
+//!
+//! [`stack`] goes from a block device down to disks, [`identity`] says which drive a disk is.
+
+mod identity;
+mod stack;
+mod sysfs;
+#[cfg(test)]
+mod tests;
+
+use core::fmt;
+use identity::{Kind, identity, kind};
+use stack::Stack;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use sysfs::{Sysfs, attribute, node_of};
+
+/// Finds drives.
+#[derive(Clone, Debug)]
+pub struct Topology {
+    sysfs: Sysfs,
+    emulated: BTreeMap<String, PathBuf>,
+}
+
+/// What was found behind a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The drives, each once. There is at least one, here or in `missing`.
+    pub drives: Vec<Located>,
+    /// What else the stack behind the path is made of and is gone now, by the kernel's names.
+    pub missing: Vec<String>,
+}
+
+/// A drive, found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Located {
+    /// Its full identity, the same on every host.
+    pub identity: String,
+    /// The ways to reach it, the best first. Never empty.
+    pub paths: Vec<Target>,
+}
+
+/// One way to reach a drive.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// A SCSI disk, by its block node.
+    Scsi(PathBuf),
+    /// An NVMe drive, by the block node of a namespace; with native multipath that is the head,
+    /// behind which the kernel chooses a controller.
+    Nvme(PathBuf),
+    /// An emulated drive, by its socket.
+    Emulated(PathBuf),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Target::Scsi(path) | Target::Nvme(path) | Target::Emulated(path)) = self;
+        write!(f, "{}", path.display())
+    }
+}
+
+/// Why no drive was found behind a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TopologyError {
+    /// There is nothing now; it may come back.
+    Missing {
+        /// The path.
+        path: String,
+        /// What was tried, and what came of it.
+        why: String,
+    },
+    /// What is there is not a drive that can have IDM.
+    Unusable {
+        /// The path.
+        path: String,
+        /// What was found.
+        found: String,
+    },
+}
+
+impl fmt::Display for TopologyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TopologyError::Missing { path, why } => write!(f, "{path}: {why}"),
+            TopologyError::Unusable { path, found } => {
+                write!(f, "{path} is {found}, which cannot hold IDM locks")
+            }
+        }
+    }
+}
+
+impl std::error::Error for TopologyError {}
+
+impl Topology {
+    /// The drives of this host, and emulated ones by path or plain name.
+    pub fn new(emulated: BTreeMap<String, PathBuf>) -> Topology {
+        Topology::with_sysfs(PathBuf::from("/sys"), emulated)
+    }
+
+    /// As [`Topology::new`], with another root of sysfs.
+    pub fn with_sysfs(sysfs: PathBuf, emulated: BTreeMap<String, PathBuf>) -> Topology {
+        Topology { sysfs: Sysfs::new(sysfs), emulated }
+    }
+
+    /// The drives behind a PV's path. Costs some system calls on sysfs; no drive is asked.
+    pub fn locate(&self, path: &str) -> Result<Found, TopologyError> {
+        if let Some(socket) = self.emulated.get(path) {
+            let identity = format!("emulated.{}", socket.display());
+            let paths = vec![Target::Emulated(socket.clone())];
+            return Ok(Found { drives: vec![Located { identity, paths }], missing: Vec::new() });
+        }
+        // Follows symlinks: by-id links and the like.
+        let metadata =
+            fs::metadata(path).map_err(|error| missing(path, "cannot be read", &error))?;
+        if !metadata.file_type().is_block_device() {
+            return Err(unusable(path, "not a block device"));
+        }
+        self.locate_device(path, metadata.rdev())
+    }
+
+    /// The drives behind a block device number; `path` is for messages.
+    fn locate_device(&self, path: &str, number: u64) -> Result<Found, TopologyError> {
+        let device = self.device(path, number)?;
+        let stack = Stack::below(&device).map_err(|found| unusable(path, &found))?;
+        let mut drives: Vec<Located> = Vec::new();
+        for disk in &stack.disks {
+            let (identity, target) = drive_of(disk).map_err(|found| unusable(path, &found))?;
+            match drives.iter_mut().find(|drive| drive.identity == identity) {
+                Some(drive) => drive.paths.push(target),
+                None => drives.push(Located { identity, paths: vec![target] }),
+            }
+        }
+        Ok(Found { drives, missing: stack.missing })
+    }
+
+    /// The sysfs directory of a block device, by its number.
+    fn device(&self, path: &str, number: u64) -> Result<PathBuf, TopologyError> {
+        self.sysfs
+            .block_device(number)
+            .map_err(|error| missing(path, "its block device is not in sysfs", &error))
+    }
+
+    /// Block nodes of the partitions whose name, in their GPT, is `propeller`: their drives are the
+    /// global lock's where the configuration names none. In alphabetical order.
+    pub fn global_partitions(&self) -> Vec<String> {
+        self.sysfs
+            .block_devices()
+            .iter()
+            .filter(|device| has_global_name(device))
+            .map(|device| node_of(device).to_string_lossy().into_owned())
+            .collect()
+    }
+
+    /// The ways that lead to the drive with that identity now: the kernel gives another node where
+    /// the old one is still in use when a drive comes back. Looks at all disks.
+    pub fn paths_of(&self, identity: &str) -> Vec<Target> {
+        let disks = self.sysfs.block_devices().into_iter().filter(|device| is_disk(device));
+        disks
+            .filter_map(|disk| drive_of(&disk).ok())
+            .filter_map(|(found, target)| (found == identity).then_some(target))
+            .collect()
+    }
+
+    /// The identity of the drive that an open block device belongs to, to be compared with what
+    /// was expected: nodes are given to other drives when drives come and go.
+    pub fn identity_of_device(&self, node: &Path, number: u64) -> Result<String, TopologyError> {
+        let path = node.to_string_lossy();
+        let mut found = self.locate_device(&path, number)?;
+        match (found.drives.pop(), found.drives.is_empty()) {
+            (Some(drive), true) => Ok(drive.identity),
+            _ => Err(unusable(&path, "not one drive")),
+        }
+    }
+}
+
+/// Whether a block device is a whole disk with a node of its own: no partition, nothing stacked,
+/// and none of the paths that native multipath of NVMe hides behind a head.
+fn is_disk(device: &Path) -> bool {
+    let has = |name: &str| device.join(name).exists();
+    has("dev") && has("device") && !has("partition")
+}
+
+/// The drive that a disk is, and the way to it. An error says what was found.
+fn drive_of(disk: &Path) -> Result<(String, Target), String> {
+    let kind = kind(disk)?;
+    let target = match kind {
+        Kind::Scsi => Target::Scsi(node_of(disk)),
+        Kind::Nvme => Target::Nvme(node_of(disk)),
+    };
+    Ok((identity(disk, kind)?, target))
+}
+
+/// The name that makes a partition's drive one of the global lock's, exactly.
+const GLOBAL_PARTITION: &str = "propeller";
+
+/// Whether a block device is a partition with that name. The kernel tells the name in `uevent`.
+fn has_global_name(device: &Path) -> bool {
+    device.join("partition").exists()
+        && attribute(device, "uevent").is_some_and(|text| {
+            text.lines().any(|line| line.strip_prefix("PARTNAME=") == Some(GLOBAL_PARTITION))
+        })
+}
+
+fn missing(path: &str, what: &str, error: &io::Error) -> TopologyError {
+    TopologyError::Missing { path: path.to_owned(), why: format!("{what}: {error}") }
+}
+
+fn unusable(path: &str, found: &str) -> TopologyError {
+    TopologyError::Unusable { path: path.to_owned(), found: found.to_owned() }
+}

@@ -1,0 +1,66 @@
+//! Reading sysfs, by absolute paths below one root.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Where sysfs is mounted; a directory that a test made, in tests.
+#[derive(Clone, Debug)]
+pub(super) struct Sysfs {
+    root: PathBuf,
+}
+
+impl Sysfs {
+    pub(super) fn new(root: PathBuf) -> Sysfs {
+        Sysfs { root }
+    }
+
+    /// The directory of a block device, disk or partition, by its number.
+    pub(super) fn block_device(&self, number: u64) -> io::Result<PathBuf> {
+        let (major, minor) = (libc::major(number), libc::minor(number));
+        self.root.join(format!("dev/block/{major}:{minor}")).canonicalize()
+    }
+
+    /// The directories of all block devices, in the order of their names. Devices that go while
+    /// this is read are left out.
+    pub(super) fn block_devices(&self) -> Vec<PathBuf> {
+        entries(&self.root.join("class/block"))
+            .into_iter()
+            .filter_map(|link| link.canonicalize().ok())
+            .collect()
+    }
+}
+
+/// What is in a directory, in the order of the names; nothing where it cannot be read.
+pub(super) fn entries(directory: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(directory) else {
+        return Vec::new();
+    };
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    paths
+}
+
+/// An attribute's text. `None` where it is not there, cannot be read or is blank.
+pub(super) fn attribute(directory: &Path, name: &str) -> Option<String> {
+    let text = fs::read(directory.join(name)).ok()?;
+    let text = String::from_utf8_lossy(&text);
+    let text = text.trim_matches(|c: char| c.is_whitespace() || c == '\0');
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// The last part of what a link leads to, such as the name of a device's subsystem.
+pub(super) fn link_name(directory: &Path, name: &str) -> Option<String> {
+    let target = fs::read_link(directory.join(name)).ok()?;
+    Some(name_of(&target))
+}
+
+/// The kernel's name of a device: its directory's.
+pub(super) fn name_of(device: &Path) -> String {
+    device.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// A block device's node. The kernel names it as it names the directory, with '!' for '/'.
+pub(super) fn node_of(device: &Path) -> PathBuf {
+    Path::new("/dev").join(name_of(device).replace('!', "/"))
+}
