@@ -10,6 +10,8 @@
 //! state_dir = "/run/lvmlockd-idm"
 //! # Run when a volume group's locks are about to be lost; the VG's name is appended.
 //! kill_command = ["/sbin/lvmlockctl", "--kill"]
+//! # How long it may take to deactivate the VG's LVs, in ms.
+//! kill_time_ms = 10000
 //!
 //! [global]
 //! # The drives of the global lock: the same list on every host. Without it, those that have a GPT
@@ -20,8 +22,10 @@
 //! "/dev/loop3" = "/run/idm-emulator/d0.sock"
 //! ```
 
+use crate::runtime::fencing::{Fencing, Wanted};
 use core::fmt;
 use core::time::Duration;
+use idm_engine::Timing;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::env;
@@ -55,6 +59,8 @@ pub struct Config {
     /// Program and arguments that are run when a VG's locks are about to be lost; the VG's name
     /// is appended. `None`: `lvmlockctl --kill`.
     pub kill_command: Option<Vec<String>>,
+    /// What is configured of the times before a lock may be lost.
+    pub fencing: Wanted,
 }
 
 impl Default for Config {
@@ -65,6 +71,7 @@ impl Default for Config {
             emulated: BTreeMap::new(),
             state_dir: PathBuf::from(DEFAULT_STATE_DIR),
             kill_command: None,
+            fencing: Wanted::default(),
         }
     }
 }
@@ -87,6 +94,7 @@ struct Raw {
     lease_ms: Option<u64>,
     state_dir: Option<PathBuf>,
     kill_command: Option<Vec<String>>,
+    kill_time_ms: Option<u64>,
     #[serde(default)]
     global: RawGlobal,
     emulator: Option<BTreeMap<String, PathBuf>>,
@@ -136,6 +144,10 @@ impl Config {
         if let Some(command) = &raw.kill_command {
             check_command(command)?;
         }
+        let lease = Duration::from_millis(lease_ms);
+        let fencing =
+            Wanted { kill_time: raw.kill_time_ms.map(Duration::from_millis), watchdog: None };
+        Fencing::new(&Timing::for_lease(lease), fencing).map_err(ConfigError)?;
         if raw.global.drives.iter().any(String::is_empty) {
             return Err(ConfigError("[global] drives: has an empty path".into()));
         }
@@ -146,11 +158,12 @@ impl Config {
             ));
         }
         Ok(Config {
-            lease: Duration::from_millis(lease_ms),
+            lease,
             global_drives: raw.global.drives,
             emulated,
             state_dir,
             kill_command: raw.kill_command,
+            fencing,
         })
     }
 }
@@ -185,9 +198,10 @@ mod tests {
     fn every_key_is_read() {
         let config = Config::parse(
             "lease_ms = 5000\nstate_dir = \"/tmp/x\"\nkill_command = [\"/bin/k\", \"-9\"]\n\
-             [global]\ndrives = [\"/dev/sda\", \"/dev/sdb\"]\n",
+             kill_time_ms = 700\n[global]\ndrives = [\"/dev/sda\", \"/dev/sdb\"]\n",
         )
         .unwrap();
+        assert_eq!(config.fencing.kill_time, Some(Duration::from_millis(700)));
         assert_eq!(config.lease, Duration::from_secs(5));
         assert_eq!(config.state_dir, Path::new("/tmp/x"));
         assert_eq!(config.kill_command.unwrap(), ["/bin/k", "-9"]);
@@ -203,6 +217,8 @@ mod tests {
         assert!(refused("lease_ms = 3600001").contains("3600000"));
         assert!(refused("lease_ms = -1").contains("lease_ms"));
         assert!(refused("state_dir = \"run\"").contains("state_dir"));
+        assert!(refused("kill_time_ms = 30000").contains("kill_time_ms = 30000"));
+        assert!(refused("lease_ms = 1000\nkill_time_ms = 600").contains("lease_ms = 1000"));
         assert!(refused("kill_command = []").contains("kill_command"));
         assert!(refused("kill_command = [\"reboot\"]").contains("reboot"));
         assert!(refused("[global]\ndrives = [\"\"]").contains("[global] drives"));

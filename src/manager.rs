@@ -7,6 +7,7 @@ use crate::config::{Config, DEFAULT_FILE};
 use crate::error::Error;
 use crate::lockspace::{Held, Lockspace};
 use crate::runtime::drives::{Drives, Members};
+use crate::runtime::fencing::{Fencing, command_timeout};
 use crate::runtime::{Answer, LockSpec, Role, Runtime, Settings, clock, host_id};
 use crate::topology::Topology;
 use crate::transport;
@@ -207,9 +208,10 @@ impl Manager {
             })?,
         };
         let timing = Timing::for_lease(config.lease);
+        let fencing = Fencing::new(&timing, config.fencing).map_err(Error::Invalid)?;
         let topology = Topology::new(config.emulated.clone());
         let connect = transport::connector(topology.clone(), command_timeout(&timing));
-        let settings = Settings { host, timing, kill_command: self.kill_command(config) };
+        let settings = Settings { host, timing, fencing, kill_command: self.kill_command(config) };
         let drives = Arc::new(Drives::new(topology, connect));
         let runtime = Runtime::start(drives, settings)
             .map_err(|error| Error::NotRunning(format!("no thread can be started: {error}")))?;
@@ -664,12 +666,6 @@ impl Running {
 /// must go on promptly then (contract, section 6).
 fn patience_for(lockspace: &Lockspace, usual: Duration) -> Duration {
     if lockspace.owner.is_killed() { Duration::ZERO } else { usual }
-}
-
-/// The time for one command, so that several fit into a lease. On block nodes the kernel makes 7 s
-/// of anything shorter.
-fn command_timeout(timing: &Timing) -> Duration {
-    timing.lease / 8
 }
 
 fn majority(drives: usize) -> usize {

@@ -60,6 +60,7 @@ impl Bench {
             emulated,
             state_dir: self.directory.path().to_path_buf(),
             kill_command: Some(["/bin/sh", "-c", &script].map(str::to_owned).to_vec()),
+            ..Config::default()
         };
         let manager = Manager::new(config, HostId::new([number; 16], &format!("host{number}")));
         Host { manager }

@@ -1,43 +1,24 @@
 //! The kill command: what stops the use of a volume group whose locks are about to be lost.
 
+use super::fencing::Fencing;
 use super::thread;
+use idm_engine::Instant;
 use nix::sys::signal::SigSet;
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::process::{Command, ExitStatus, Stdio};
 
-/// Runs the kill command for a VG in a thread of its own, and reaps it there.
+/// How a kill command ended.
+pub type Ended = io::Result<ExitStatus>;
+
+/// Runs the kill command in a thread of its own, reaps it there and tells how it ended.
 ///
-/// `command` is program and arguments; the VG's name is appended. There is no shell.
-pub fn run(command: &[String], vg: &str) {
-    let words: Vec<String> = command.iter().cloned().chain([vg.to_owned()]).collect();
-    let shown = words.join(" ");
-    let name = vg.to_owned();
-    let started = thread::spawn("idm-kill", move || {
-        let begin = Instant::now();
-        match execute(&words) {
-            Ok(status) => log::warn!(
-                "kill command \"{}\" for volume group {name}: {status} after {} ms",
-                words.join(" "),
-                begin.elapsed().as_millis()
-            ),
-            Err(error) => log::error!(
-                "kill command \"{}\" for volume group {name} cannot be run: {error}; deactivate \
-                 its logical volumes at once",
-                words.join(" ")
-            ),
-        }
-    });
-    if let Err(error) = started {
-        log::error!(
-            "kill command \"{shown}\" cannot be run: {error}; deactivate the logical volumes of \
-             volume group {vg} at once"
-        );
-    }
+/// `words` are program and arguments. There is no shell.
+pub fn run(words: Vec<String>, ended: impl FnOnce(Ended) + Send + 'static) -> io::Result<()> {
+    thread::spawn("idm-kill", move || ended(execute(&words))).map(drop)
 }
 
-fn execute(words: &[String]) -> io::Result<std::process::ExitStatus> {
+fn execute(words: &[String]) -> Ended {
     let (program, arguments) = words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -50,9 +31,172 @@ fn execute(words: &[String]) -> io::Result<std::process::ExitStatus> {
     command.status()
 }
 
+/// A volume group that is being killed: what the administrator has to be told until its locks are
+/// released, and when.
+pub struct Killing {
+    vg: String,
+    /// The command line, for messages.
+    command: String,
+    begun: Instant,
+    /// When other hosts may take the first of its locks; it may be past.
+    until: Instant,
+    /// What is told next, and when.
+    next: Option<(Reminder, Instant)>,
+    notice_before: Instant,
+    state: State,
+    watchdog: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reminder {
+    /// Half of the kill command's time is over.
+    Half,
+    /// There is hardly any time left.
+    Last,
+}
+
+enum State {
+    Runs,
+    Ended,
+    Failed(String),
+}
+
+/// Something for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// An error, or a warning.
+    pub level: log::Level,
+    /// What to say.
+    pub text: String,
+}
+
+impl Note {
+    /// Says it.
+    pub fn log(&self) {
+        log::log!(self.level, "{}", self.text);
+    }
+}
+
+impl Killing {
+    /// `until`: when the first lock may be lost; `None` where one is lost already.
+    pub fn new(
+        vg: &str,
+        command: &[String],
+        fencing: &Fencing,
+        until: Option<Instant>,
+        now: Instant,
+    ) -> Killing {
+        let until = until.unwrap_or(now);
+        let half = now + fencing.kill_time / 2;
+        Killing {
+            vg: vg.to_owned(),
+            command: command.join(" "),
+            begun: now,
+            until,
+            next: Some((Reminder::Half, half)),
+            notice_before: until - fencing.notice,
+            state: State::Runs,
+            watchdog: fencing.watchdog.is_some(),
+        }
+    }
+
+    /// When [`Killing::remind`] has something to say.
+    pub fn next(&self) -> Option<Instant> {
+        self.next.map(|(_, at)| at)
+    }
+
+    /// What is to be said now, with so many of its locks still in use.
+    pub fn remind(&mut self, held: usize, now: Instant) -> Option<Note> {
+        let (reminder, _) = self.next.filter(|&(_, at)| at <= now)?;
+        self.next = match reminder {
+            Reminder::Half => Some((Reminder::Last, self.notice_before.max(now))),
+            Reminder::Last => None,
+        };
+        let (vg, command) = (&self.vg, &self.command);
+        let state = match &self.state {
+            State::Runs => format!("\"{command}\" still runs"),
+            State::Ended => format!("\"{command}\" has ended"),
+            State::Failed(why) => format!("\"{command}\" failed ({why})"),
+        };
+        let text = format!(
+            "volume group {vg}: {held} locks are still in use after {} ms: {state}. {}",
+            now.since(self.begun).as_millis(),
+            self.advice(now)
+        );
+        Some(Note { level: log::Level::Error, text })
+    }
+
+    /// The command has ended.
+    pub fn ended(&mut self, ended: &Ended, now: Instant) -> Note {
+        let took = now.since(self.begun).as_millis();
+        let (vg, command) = (&self.vg, &self.command);
+        match ended {
+            Ok(status) if status.success() => {
+                self.state = State::Ended;
+                let text = format!(
+                    "volume group {vg}: \"{command}\" ended well after {took} ms; its locks are \
+                     released when it is dropped"
+                );
+                Note { level: log::Level::Warn, text }
+            }
+            Ok(status) => self.failed(status.to_string(), now),
+            Err(error) => self.failed(error.to_string(), now),
+        }
+    }
+
+    /// The command failed, or could not be run.
+    pub fn failed(&mut self, why: String, now: Instant) -> Note {
+        let text = format!(
+            "volume group {}: \"{}\" failed: {why}. {}",
+            self.vg,
+            self.command,
+            self.advice(now)
+        );
+        self.state = State::Failed(why);
+        Note { level: log::Level::Error, text }
+    }
+
+    /// All locks of the volume group were released.
+    pub fn released(&self, now: Instant) -> Note {
+        let text = if now < self.until {
+            format!(
+                "volume group {}: all locks were released, {} ms before other hosts could take them",
+                self.vg,
+                self.until.since(now).as_millis()
+            )
+        } else {
+            format!(
+                "volume group {}: all locks were released, {} ms after other hosts could take \
+                 them; check the data that was written since",
+                self.vg,
+                now.since(self.until).as_millis()
+            )
+        };
+        Note { level: log::Level::Warn, text }
+    }
+
+    fn advice(&self, now: Instant) -> String {
+        let vg = &self.vg;
+        let left = self.until.since(now).as_millis();
+        let when = match left {
+            0 => "Other hosts may have taken its locks already".to_owned(),
+            left => format!("In {left} ms other hosts may take its locks"),
+        };
+        let otherwise = match self.watchdog {
+            true => "the watchdog will reset this host",
+            false => "or reset this host",
+        };
+        format!(
+            "{when}: deactivate its logical volumes and run \"lvmlockctl --drop {vg}\", {otherwise}"
+        )
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::time::Duration;
+    use idm_engine::Timing;
 
     fn words(words: &[&str]) -> Vec<String> {
         words.iter().map(|&word| word.to_owned()).collect()
@@ -75,5 +219,68 @@ mod tests {
         });
         assert!(receiver.recv().unwrap().unwrap().success());
         thread.unwrap().join().unwrap();
+    }
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_micros(ms * 1000)
+    }
+
+    /// A VG with 5 s to be deactivated in, at 100 s, before its first lock may be lost at 106 s.
+    fn killing(until: Option<Instant>) -> Killing {
+        let timing = Timing::for_lease(Duration::from_secs(60));
+        let wanted = super::super::fencing::Wanted {
+            kill_time: Some(Duration::from_secs(5)),
+            watchdog: None,
+        };
+        let fencing = Fencing::new(&timing, wanted).unwrap();
+        assert_eq!(fencing.margin, Duration::from_secs(6));
+        Killing::new("vg0", &words(&["/sbin/k", "vg0"]), &fencing, until, at(100_000))
+    }
+
+    #[test]
+    fn a_command_that_hangs_is_told_of_twice_while_there_is_time() {
+        let mut killing = killing(Some(at(106_000)));
+        assert_eq!(killing.next(), Some(at(102_500)));
+        assert_eq!(killing.remind(3, at(102_499)), None);
+        let half = killing.remind(3, at(102_500)).unwrap();
+        assert_eq!(half.level, log::Level::Error);
+        for part in ["vg0", "3 locks", "\"/sbin/k vg0\" still runs", "In 3500 ms", "--drop vg0"] {
+            assert!(half.text.contains(part), "{part}: {}", half.text);
+        }
+        assert_eq!(killing.next(), Some(at(105_000)));
+        let last = killing.remind(1, at(105_000)).unwrap();
+        assert!(last.text.contains("1 locks") && last.text.contains("In 1000 ms"), "{}", last.text);
+        assert_eq!((killing.next(), killing.remind(1, at(200_000))), (None, None));
+        let released = killing.released(at(105_500));
+        assert!(released.text.contains("500 ms before"), "{}", released.text);
+        assert!(killing.released(at(107_000)).text.contains("1000 ms after"));
+    }
+
+    #[test]
+    fn a_command_that_fails_is_told_of_at_once_and_again() {
+        let mut killing = killing(Some(at(106_000)));
+        let failed = killing.ended(&execute(&words(&["/bin/false"])), at(101_000));
+        assert_eq!(failed.level, log::Level::Error);
+        assert!(failed.text.contains("failed: exit status: 1"), "{}", failed.text);
+        assert!(failed.text.contains("In 5000 ms"), "{}", failed.text);
+        let half = killing.remind(2, at(103_000)).unwrap();
+        assert!(half.text.contains("failed (exit status: 1)"), "{}", half.text);
+    }
+
+    #[test]
+    fn a_command_that_ended_well_may_have_done_nothing() {
+        let mut killing = killing(Some(at(106_000)));
+        let ended = killing.ended(&execute(&words(&["/bin/true"])), at(100_100));
+        assert_eq!(ended.level, log::Level::Warn);
+        assert!(killing.remind(2, at(103_000)).unwrap().text.contains("has ended"));
+    }
+
+    #[test]
+    fn a_lock_that_is_lost_already_leaves_no_time() {
+        let mut killing = killing(None);
+        let half = killing.remind(1, at(102_500)).unwrap();
+        assert!(half.text.contains("may have taken its locks already"), "{}", half.text);
+        assert!(killing.remind(1, at(102_500)).is_some());
+        assert_eq!(killing.next(), None);
     }
 }

@@ -9,6 +9,7 @@
 
 pub mod clock;
 pub mod drives;
+pub mod fencing;
 pub mod host_id;
 pub mod kill;
 mod reactor;
@@ -16,13 +17,14 @@ pub mod thread;
 
 use core::time::Duration;
 use drives::{Completion, Drives};
+use fencing::Fencing;
 use idm_engine::{Command, Event, Instant, Lock, LockConfig, Outcome, Request, RequestError};
 use idm_engine::{DriveRef, Member, Timing, Token};
 use idm_protocol::{DriveCommand, HostId, Mode, Record, Reply, ResourceId};
 use reactor::{Message, Reactor};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 
@@ -35,17 +37,31 @@ pub struct Owner {
     /// that are lost are logged and taken again by the next request.
     pub kill: Option<String>,
     killed: AtomicBool,
+    /// How many of its locks were granted and not given up.
+    in_use: AtomicUsize,
 }
 
 impl Owner {
     /// A lockspace that has lost nothing.
     pub fn new(name: String, kill: Option<String>) -> Owner {
-        Owner { name, kill, killed: AtomicBool::new(false) }
+        Owner { name, kill, killed: AtomicBool::new(false), in_use: AtomicUsize::new(0) }
     }
 
     /// Whether locks of the lockspace were lost, so that it must be dropped.
     pub fn is_killed(&self) -> bool {
         self.killed.load(Ordering::Acquire)
+    }
+
+    /// How many of its locks somebody relies on, whatever has become of them.
+    fn in_use(&self) -> usize {
+        self.in_use.load(Ordering::Relaxed)
+    }
+
+    fn count_in_use(&self, more: bool) {
+        match more {
+            true => self.in_use.fetch_add(1, Ordering::Relaxed),
+            false => self.in_use.fetch_sub(1, Ordering::Relaxed),
+        };
     }
 }
 
@@ -104,6 +120,8 @@ pub struct Settings {
     pub host: HostId,
     /// Times of the locks.
     pub timing: Timing,
+    /// When what is done before a lock may be lost.
+    pub fencing: Fencing,
     /// Program and arguments that are run when a VG's locks are about to be lost.
     pub kill_command: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
 }

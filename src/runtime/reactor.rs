@@ -1,7 +1,8 @@
 //! The reactor: owns all locks, their timers and what waits for them.
 
 use super::drives::{Completion, Drives};
-use super::{Answer, Engine, LockSpec, MakeEngine, Owner, Role, Settings, clock, kill};
+use super::kill::{self, Killing};
+use super::{Answer, Engine, LockSpec, MakeEngine, Owner, Role, Settings, clock};
 use core::cmp::Reverse;
 use core::time::Duration;
 use idm_engine::{
@@ -16,10 +17,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 
-/// Longest sleep while there are locks. The channel waits on a clock that stands still while the
-/// host is suspended, so on waking the leases are looked at within this time.
-const NAP: Duration = Duration::from_secs(1);
-/// Longest sleep while there are none.
+/// Longest sleep while there are no locks. With locks it is [`Fencing::notice`]: the channel waits
+/// on a clock that stands still while the host is suspended, so on waking the leases are looked at
+/// within this time.
+///
+/// [`Fencing::notice`]: super::fencing::Fencing::notice
 const SLEEP: Duration = Duration::from_secs(3600);
 /// Shortest sleep: a deadline that stays in the past must not become a busy loop.
 const TICK: Duration = Duration::from_millis(1);
@@ -38,6 +40,8 @@ pub enum Message {
     Mode { resource: ResourceId, waiter: Sender<Option<Mode>> },
     /// A drive answered.
     Reply { lock: u64, token: Token, reply: Reply },
+    /// The kill command for a lockspace has ended.
+    KillEnded { owner: Arc<Owner>, ended: kill::Ended },
     /// End, and leave everything as it is.
     Stop,
 }
@@ -49,14 +53,23 @@ pub struct Reactor {
     settings: Settings,
     make: Box<MakeEngine>,
     seed: u64,
-    margin: Duration,
     locks: HashMap<u64, Entry>,
     names: HashMap<ResourceId, u64>,
     timers: BinaryHeap<Reverse<(Instant, u64)>>,
     next_lock: u64,
     next_sweep: Instant,
-    /// Lockspaces that lost a lock in this step.
-    failed: Vec<(Arc<Owner>, String)>,
+    /// Locks that were lost in this step, or are about to be.
+    failures: Vec<Failure>,
+    /// Lockspaces that lost their locks and still have some in use.
+    killings: Vec<(Arc<Owner>, Killing)>,
+}
+
+/// A lock is lost or about to be.
+struct Failure {
+    owner: Arc<Owner>,
+    why: String,
+    /// When other hosts may have it; `None` where one may already.
+    until: Option<Instant>,
 }
 
 /// One lock and what waits for it.
@@ -74,6 +87,8 @@ struct Entry {
     /// A membership that shall be held.
     joined: bool,
     rejoin_at: Option<Instant>,
+    /// Whoever it was granted to has not given it up, whatever has become of it.
+    in_use: bool,
     /// Its owner was told that it is about to be lost.
     alarmed: bool,
     /// When a panicked lock is forgotten.
@@ -120,12 +135,6 @@ enum Input {
     Timer,
 }
 
-/// How long before a lock may be lost its lockspace is killed: the kill command has to deactivate
-/// logical volumes within it. Renewal has failed for at least half of the lease by then.
-fn margin(lease: Duration) -> Duration {
-    lease / 6
-}
-
 impl Pending {
     fn answer(&mut self, answer: Answer) {
         if let Some(waiter) = self.waiter.take() {
@@ -152,7 +161,6 @@ impl Reactor {
             receiver,
             sender,
             drives,
-            margin: margin(settings.timing.lease),
             settings,
             make,
             seed,
@@ -161,7 +169,8 @@ impl Reactor {
             timers: BinaryHeap::new(),
             next_lock: 0,
             next_sweep: Instant::default(),
-            failed: Vec::new(),
+            failures: Vec::new(),
+            killings: Vec::new(),
         }
     }
 
@@ -199,12 +208,15 @@ impl Reactor {
     }
 
     fn wait(&self) -> Duration {
-        if self.locks.is_empty() {
+        if self.locks.is_empty() && self.killings.is_empty() {
             return SLEEP;
         }
-        match self.timers.peek() {
-            Some(Reverse((at, _))) => at.since(clock::now()).clamp(TICK, NAP),
-            None => NAP,
+        let timer = self.timers.peek().map(|Reverse((at, _))| *at);
+        let reminders = self.killings.iter().filter_map(|(_, killing)| killing.next());
+        let nap = self.settings.fencing.notice.max(TICK);
+        match timer.into_iter().chain(reminders).min() {
+            Some(at) => at.since(clock::now()).clamp(TICK, nap),
+            None => nap,
         }
     }
 
@@ -225,6 +237,12 @@ impl Reactor {
                 let _ = waiter.send(mode);
             }
             Message::Reply { lock, token, reply } => self.step(lock, Input::Reply(token, reply)),
+            Message::KillEnded { owner, ended } => {
+                let killing = self.killings.iter_mut().find(|(it, _)| Arc::ptr_eq(it, &owner));
+                if let Some((_, killing)) = killing {
+                    killing.ended(&ended, clock::now()).log();
+                }
+            }
             Message::Stop => return false,
         }
         true
@@ -247,9 +265,20 @@ impl Reactor {
         if now >= self.next_sweep {
             // Commands that wait this long behind a drive that hangs are of no use any more: the
             // lock has moved on, and a refresh that is sent so late would be sent anew anyway.
-            self.drives.expire(now - self.margin);
-            self.next_sweep = now + NAP / 2;
+            self.drives.expire(now - self.settings.fencing.margin);
+            self.next_sweep = now + self.settings.fencing.notice / 2;
         }
+        self.killings.retain_mut(|(owner, killing)| {
+            let held = owner.in_use();
+            if held == 0 {
+                killing.released(now).log();
+                return false;
+            }
+            if let Some(note) = killing.remind(held, now) {
+                note.log();
+            }
+            true
+        });
     }
 
     fn request(
@@ -276,6 +305,7 @@ impl Reactor {
             return pending.answer(Answer::Failed("internal error: no such lock".into()));
         };
         if kind == Kind::Release {
+            entry.set_in_use(false);
             entry.joined = false;
             entry.rejoin_at = None;
             // Attempts of ours to take a membership again are void.
@@ -309,6 +339,7 @@ impl Reactor {
                 members: Vec::new(),
                 joined: false,
                 rejoin_at: None,
+                in_use: false,
                 alarmed: false,
                 forget_at: None,
                 timer: None,
@@ -330,6 +361,7 @@ impl Reactor {
         } else if entry.granted == Some(id) {
             // It was answered just when the caller gave up.
             log::warn!("{}: granted too late, releasing it", entry.spec.label);
+            entry.set_in_use(false);
             entry.waiting.push_front(release());
         } else {
             entry.waiting.retain(|(_, waiting)| waiting.id != id || waiting.kind == Kind::Release);
@@ -347,8 +379,8 @@ impl Reactor {
             self.condemn(&mut entry, &*panic);
         }
         // Before anybody is answered, so that no caller goes on as if nothing had been lost.
-        for (owner, why) in core::mem::take(&mut self.failed) {
-            self.kill(&owner, &why);
+        for failure in core::mem::take(&mut self.failures) {
+            self.fail(failure);
         }
         if entry.engine.is_none() {
             refuse_all(&mut entry);
@@ -409,15 +441,20 @@ impl Reactor {
         }
         if self.alarm_at(entry).is_some_and(|at| at <= now) {
             entry.alarmed = true;
-            let left = entry.safe_until().unwrap_or(now).since(now);
-            self.failed.push((
-                entry.spec.owner.clone(),
-                format!(
-                    "{} could not be renewed on enough drives and may be lost in {} ms",
-                    entry.spec.label,
-                    left.as_millis()
-                ),
-            ));
+            let until = entry.safe_until().unwrap_or(now);
+            let silent = self.drives.slow(now);
+            let silent: Vec<Member> =
+                entry.members.iter().filter(|m| silent.contains(&m.drive)).cloned().collect();
+            let why = format!(
+                "{} could not be renewed on enough drives and may be lost in {} ms; of its {} \
+                 drives these do not answer: {}",
+                entry.spec.label,
+                until.since(now).as_millis(),
+                entry.members.len(),
+                self.names_of(&silent)
+            );
+            let owner = entry.spec.owner.clone();
+            self.failures.push(Failure { owner, why, until: Some(until) });
         }
     }
 
@@ -427,7 +464,7 @@ impl Reactor {
             return None;
         }
         entry.engine.as_ref()?.mode()?;
-        Some(entry.safe_until()? - self.margin)
+        Some(entry.safe_until()? - self.settings.fencing.margin)
     }
 
     fn schedule(&mut self, lock: u64, entry: &mut Entry) {
@@ -494,7 +531,7 @@ impl Reactor {
             return;
         }
         entry.alarmed = true;
-        self.failed.push((entry.spec.owner.clone(), why));
+        self.failures.push(Failure { owner: entry.spec.owner.clone(), why, until: None });
     }
 
     fn on_done(&mut self, entry: &mut Entry, outcome: Outcome, now: Instant) {
@@ -507,6 +544,7 @@ impl Reactor {
                 entry.alarmed = false;
                 let unwanted = entry.waiting.iter().any(|(_, it)| it.kind == Kind::Release);
                 entry.joined = entry.spec.role == Role::Membership && !unwanted;
+                entry.set_in_use(!pending.abandoned);
                 if pending.abandoned {
                     log::warn!("{}: granted too late, releasing it", entry.spec.label);
                     entry.waiting.push_front(release());
@@ -595,28 +633,51 @@ impl Reactor {
     }
 
     /// A lockspace has lost a lock, or is about to: its VG must not be used any longer.
-    fn kill(&mut self, owner: &Arc<Owner>, why: &str) {
-        let Some(vg) = &owner.kill else {
+    fn fail(&mut self, failure: Failure) {
+        let Failure { owner, why, until } = failure;
+        let Some(vg) = owner.kill.clone() else {
             log::error!("{why}; commands that run under it must be repeated");
             return;
         };
         if owner.killed.swap(true, Ordering::AcqRel) {
-            log::warn!("{why}");
+            // The volume group was told of, and has as many of these lines as locks.
+            log::debug!("{why}");
             return;
         }
+        let mut words = (self.settings.kill_command)();
+        words.push(vg.clone());
         log::error!(
-            "{why}; no new locks of volume group {vg}. Deactivate its logical volumes, then run \
-             \"lvmlockctl --drop {vg}\" and start it again when its drives answer"
+            "{why}. Volume group {vg} gets no new locks; running \"{}\". Start it again with \
+             \"vgchange --lock-start {vg}\" after \"lvmlockctl --drop {vg}\", when its drives answer",
+            words.join(" ")
         );
         // Core can process kill and drop only when no lock call keeps it waiting.
         for entry in self.locks.values_mut() {
             entry.give_up_acquires();
         }
-        kill::run(&(self.settings.kill_command)(), vg);
+        let now = clock::now();
+        let mut killing = Killing::new(&vg, &words, &self.settings.fencing, until, now);
+        let (sender, killed) = (self.sender.clone(), owner.clone());
+        let run = kill::run(words, move |ended| {
+            // After the reactor's end nobody is interested.
+            let _ = sender.send(Message::KillEnded { owner: killed, ended });
+        });
+        if let Err(error) = run {
+            killing.failed(error.to_string(), now).log();
+        }
+        self.killings.push((owner, killing));
     }
 }
 
 impl Entry {
+    /// Takes note of whether somebody relies on the lock. Memberships are nobody's.
+    fn set_in_use(&mut self, in_use: bool) {
+        let in_use = in_use && self.spec.role != Role::Membership;
+        if core::mem::replace(&mut self.in_use, in_use) != in_use {
+            self.spec.owner.count_in_use(in_use);
+        }
+    }
+
     fn next_command(&mut self, now: Instant) -> Option<Command> {
         self.engine.as_mut()?.next_command(now)
     }
@@ -628,7 +689,7 @@ impl Entry {
     /// Whether nothing is left of the lock, here or on any drive.
     fn is_finished(&self) -> bool {
         // A lock with a value knows its drives; a new one would have to read them all again.
-        if self.engine.is_some() && self.spec.role.keeps_value() {
+        if self.in_use || self.engine.is_some() && self.spec.role.keeps_value() {
             return false;
         }
         let idle = match &self.engine {

@@ -171,6 +171,7 @@ impl Bench {
         let settings = Settings {
             host: HostId::new([1; 16], "test"),
             timing: Timing::for_lease(lease),
+            fencing: Fencing::new(&Timing::for_lease(lease), Default::default()).unwrap(),
             kill_command: Arc::new(move || {
                 asked.lock().unwrap().push("kill".into());
                 vec!["/bin/true".into()]
@@ -519,6 +520,27 @@ fn losing_one_lock_refuses_new_ones_of_its_lockspace_and_kills_once() {
     assert!(granted(&unconcerned.join().unwrap()));
     assert!(mine.is_killed() && !others.is_killed());
     assert_eq!(bench.kills(), 1);
+}
+
+#[test]
+fn a_lock_is_in_use_from_its_grant_to_its_release_whatever_becomes_of_it() {
+    let bench = Bench::scripted();
+    let owner = owner();
+    let (lv, member) = (spec(1, Role::Lv, &owner), spec(2, Role::Membership, &owner));
+    for spec in [&lv, &member] {
+        bench.grant(spec, Mode::Shared);
+        let acquire = bench.acquire(Mode::Shared);
+        assert!(granted(&bench.runtime.request(spec.clone(), acquire, SOON)));
+    }
+    assert_eq!(owner.in_use(), 1, "a membership is nobody's");
+    bench.script(&lv, |script| {
+        script.mode = None;
+        script.events.push_back(Event::Lost(Loss::Taken));
+    });
+    eventually("lost", || owner.is_killed());
+    assert_eq!(owner.in_use(), 1);
+    assert_eq!(bench.runtime.request(lv, release(), SOON), Answer::Done(Outcome::Released));
+    assert_eq!(owner.in_use(), 0);
 }
 
 #[test]
