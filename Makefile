@@ -2,7 +2,8 @@
 # make demo       two lvmlockd hosts share a volume group (as root; installs what it needs)
 # make check      all tests (as root; installs what they need)
 # make lab        all scenarios on virtual machines (as root; installs what it needs)
-# make lab SCENARIO=name   one of them; make lab-short: two; make lab-shell: to try things by hand
+# make lab SCENARIO=name   one of them; make lab-short: two, as make check does; make lab-shell: to
+#                 try things by hand
 # make install    DESTDIR= PREFIX= LIBDIR=
 
 PREFIX ?= /usr/local
@@ -67,6 +68,7 @@ check: check-deps lint lvm2
 	$(CARGO) test --locked -p idm-sim --features broken-rules
 	$(MAKE) c-tests
 	$(MAKE) check-install
+	$(MAKE) lab-short
 
 # Machines run the library as it is shipped; the one of the tests is only linked to. The agent is
 # static, because it runs before there is a root file system.

@@ -21,8 +21,7 @@ pub struct Cluster {
 
 impl Cluster {
     /// Drives, and no machine yet. `dir` gets all files.
-    pub fn new(files: &Files, dir: &Path) -> Result<Cluster> {
-        let story = Story::begin();
+    pub fn new(files: &Files, dir: &Path, story: Story) -> Result<Cluster> {
         let drives = Drives::start(&files.server, dir, story)?;
         Ok(Cluster {
             machines: Vec::new(),

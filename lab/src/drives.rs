@@ -26,7 +26,8 @@ const SIZE_MIB: u64 = 1024;
 pub struct Drives {
     server: Child,
     dir: PathBuf,
-    story: Story,
+    /// Tells what is ordered.
+    pub story: Story,
 }
 
 /// A mutex command that a drive carried out.

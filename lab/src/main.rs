@@ -14,23 +14,29 @@ mod shell;
 mod story;
 mod template;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use cluster::Cluster;
 use files::Files;
 use lexopt::prelude::*;
 use scenarios::{Expect, SCENARIOS, Scenario};
+use std::collections::BTreeSet;
+use std::num::NonZero;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
+use story::Story;
 
 const HELP: &str = "\
-lab [SCENARIO …]   runs these scenarios, or all
+lab [--jobs N] [SCENARIO …]
+                   runs these scenarios, or all, as many at once as there are processors, or N
 lab --short        runs the scenarios that stand for all where time is short
 lab --list         lists them
 lab --shell        two machines with lvmlockd, and a prompt for each
 ";
 
 enum Task {
-    Run(Vec<&'static Scenario>),
+    Run { scenarios: Vec<&'static Scenario>, jobs: usize },
     List,
     Shell,
     Help,
@@ -38,7 +44,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let done = arguments().and_then(|task| match task {
-        Task::Run(scenarios) => run(&scenarios),
+        Task::Run { scenarios, jobs } => run(&scenarios, jobs),
         Task::List => {
             for scenario in SCENARIOS {
                 println!("{:14} {}", scenario.name, scenario.about);
@@ -62,82 +68,127 @@ fn main() -> ExitCode {
 }
 
 fn arguments() -> Result<Task> {
-    let mut chosen = Vec::new();
+    let mut scenarios = Vec::new();
+    let mut jobs = thread::available_parallelism().map_or(1, NonZero::get);
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
             Long("list") => return Ok(Task::List),
             Long("shell") => return Ok(Task::Shell),
-            Long("short") => chosen.extend(SCENARIOS.iter().filter(|scenario| scenario.short)),
+            Long("short") => scenarios.extend(SCENARIOS.iter().filter(|scenario| scenario.short)),
+            Long("jobs") => jobs = parser.value()?.parse()?,
             Short('h') | Long("help") => return Ok(Task::Help),
             Value(name) => match SCENARIOS.iter().find(|scenario| name == scenario.name) {
-                Some(scenario) => chosen.push(scenario),
+                Some(scenario) => scenarios.push(scenario),
                 None => bail!("there is no scenario {name:?}; --list names them"),
             },
             other => return Err(other.unexpected().into()),
         }
     }
-    if chosen.is_empty() {
-        chosen.extend(SCENARIOS);
+    if scenarios.is_empty() {
+        scenarios.extend(SCENARIOS);
     }
-    Ok(Task::Run(chosen))
+    // Each has one directory.
+    let mut seen = BTreeSet::new();
+    scenarios.retain(|scenario| seen.insert(scenario.name));
+    Ok(Task::Run { scenarios, jobs })
 }
 
 /// How a scenario went.
 struct Verdict {
-    name: &'static str,
-    good: bool,
+    scenario: &'static Scenario,
+    outcome: Outcome,
     text: String,
     took: Duration,
 }
 
-/// True if all went as expected.
-fn run(scenarios: &[&'static Scenario]) -> Result<bool> {
-    let files = Files::find()?;
-    let verdicts =
-        scenarios.iter().map(|scenario| play(&files, scenario)).collect::<Result<Vec<_>>>()?;
-    println!();
-    for verdict in &verdicts {
-        println!("{:14} {:6.1} s  {}", verdict.name, verdict.took.as_secs_f64(), verdict.text);
-    }
-    let bad = verdicts.iter().filter(|verdict| !verdict.good).count();
-    let all: Duration = verdicts.iter().map(|verdict| verdict.took).sum();
-    println!("{} scenarios, {bad} not as expected, {:.0} s", verdicts.len(), all.as_secs_f64());
-    Ok(bad == 0)
+/// How it went, compared with what was expected.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Passed,
+    /// As was expected.
+    FailedAsExpected,
+    /// Or passed, although that was not expected.
+    Failed,
 }
 
-fn play(files: &Files, scenario: &Scenario) -> Result<Verdict> {
-    println!("\n{}: {}", scenario.name, scenario.about);
-    let dir = files.scenario_dir(scenario.name)?;
+/// Runs scenarios, `jobs` at once: machines spend most of their time waiting for leases to run out.
+/// True if all went as expected.
+fn run(scenarios: &[&'static Scenario], jobs: usize) -> Result<bool> {
+    let files = Files::find()?;
     let begin = Instant::now();
-    let mut cluster = Cluster::new(files, &dir)?;
-    let outcome = (scenario.run)(&mut cluster);
-    if let Err(error) = &outcome {
-        println!("  FAILED: {error:#}");
+    let jobs = jobs.clamp(1, scenarios.len());
+    let next = AtomicUsize::new(0);
+    let work = || -> Vec<Verdict> {
+        let mut verdicts = Vec::new();
+        while let Some(scenario) = scenarios.get(next.fetch_add(1, Ordering::Relaxed)) {
+            verdicts.push(play(&files, scenario, jobs > 1));
+        }
+        verdicts
+    };
+    let mut verdicts: Vec<Verdict> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap_or_default()).collect()
+    });
+    ensure!(verdicts.len() == scenarios.len(), "a scenario has panicked");
+    verdicts.sort_by_key(|verdict| scenarios.iter().position(|s| s.name == verdict.scenario.name));
+    println!();
+    for Verdict { scenario, text, took, .. } in &verdicts {
+        println!("{:14} {:6.1} s  {text}", scenario.name, took.as_secs_f64());
+    }
+    let count = |outcome| verdicts.iter().filter(|verdict| verdict.outcome == outcome).count();
+    let failed = count(Outcome::Failed);
+    println!(
+        "scenarios: {} passed, {failed} failed, {} failed as expected, in {:.0} s",
+        count(Outcome::Passed),
+        count(Outcome::FailedAsExpected),
+        begin.elapsed().as_secs_f64()
+    );
+    Ok(failed == 0)
+}
+
+/// Runs one scenario. `labelled` says that it is told between others.
+fn play(files: &Files, scenario: &'static Scenario, labelled: bool) -> Verdict {
+    println!("\n{}: {}", scenario.name, scenario.about);
+    let story = Story::begin(labelled.then_some(scenario.name));
+    let result = attempt(files, scenario, story);
+    let took = Duration::from_secs_f64(story.seconds());
+    let (outcome, text) = match (&result, scenario.expect) {
+        (Ok(()), Expect::Pass) => (Outcome::Passed, "passed".to_owned()),
+        (Err(error), Expect::Pass) => (Outcome::Failed, format!("FAILED: {}", first_line(error))),
+        (Err(error), Expect::Failure { at, because }) => {
+            let (outcome, text) = if format!("{error:#}").contains(at) {
+                (Outcome::FailedAsExpected, "fails as expected")
+            } else {
+                (Outcome::Failed, "FAILED in another way than known")
+            };
+            (outcome, format!("{text} ({because}): {}", first_line(error)))
+        }
+        (Ok(()), Expect::Failure { because, .. }) => {
+            let text = "PASSED, although expected to fail";
+            (Outcome::Failed, format!("{text} ({because}): say that it passes"))
+        }
+    };
+    Verdict { scenario, outcome, text, took }
+}
+
+fn attempt(files: &Files, scenario: &Scenario, story: Story) -> Result<()> {
+    let dir = files.scenario_dir(scenario.name)?;
+    let mut cluster = Cluster::new(files, &dir, story)?;
+    let result = (scenario.run)(&mut cluster);
+    if let Err(error) = &result {
+        story.print(&format!("FAILED: {error:#}"));
         cluster.keep();
-        println!("  logs are in {}", dir.display());
+        story.print(&format!("logs are in {}", dir.display()));
     }
     drop(cluster);
-    let took = begin.elapsed();
-    if outcome.is_ok() {
+    if result.is_ok() {
         // Sparse, but not small.
         for drive in drives::DRIVES {
             let _ = std::fs::remove_file(dir.join(format!("{drive}.disk")));
         }
     }
-    let (good, text) = match (&outcome, scenario.expect) {
-        (Ok(()), Expect::Pass) => (true, "passed".to_owned()),
-        (Err(error), Expect::Pass) => (false, format!("FAILED: {}", first_line(error))),
-        (Err(error), Expect::Failure { at, because }) => {
-            let known = format!("{error:#}").contains(at);
-            let text = if known { "fails as expected" } else { "FAILED in another way than known" };
-            (known, format!("{text} ({because}): {}", first_line(error)))
-        }
-        (Ok(()), Expect::Failure { because, .. }) => {
-            (false, format!("PASSED, although expected to fail ({because}): say that it passes"))
-        }
-    };
-    Ok(Verdict { name: scenario.name, good, text, took })
+    result
 }
 
 fn first_line(error: &anyhow::Error) -> String {

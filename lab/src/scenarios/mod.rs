@@ -127,10 +127,10 @@ fn check_takeover(
             continue;
         };
         let after = granted - began;
-        println!(
-            "           {drive}: {second} got it {:.3} s after {first}'s lease began",
-            after.as_secs_f64()
-        );
+        let seconds = after.as_secs_f64();
+        drives
+            .story
+            .add(&format!("{drive}: {second} got it {seconds:.3} s after {first}'s lease began"));
         ensure!(after >= LEASE, "{drive} gave {lock} to {second} after {after:?} already");
         taken += usize::from(after <= most);
     }
