@@ -74,10 +74,10 @@ check: check-deps lint lvm2
 # static, because it runs before there is a root file system.
 lab-files: deps testbed
 	lvm2/build-lvm2.sh $(LAB_LVM2) build/lib build/lvm2
-	$(CARGO) build --locked --release -p lvmlockd-idm -p idm-vhost -p lab
+	$(CARGO) build --locked --release -p lvmlockd-idm -p idm-disks -p lab
 	mkdir -p build/lab/lib build/lab/bin
 	install target/release/$(LIBRARY) build/lab/lib/$(SONAME)
-	install target/release/idm-vhost target/release/lab build/lab/bin/
+	install target/release/idm-disks target/release/lab build/lab/bin/
 	RUSTFLAGS="-C target-feature=+crt-static" \
 		$(CARGO) build --locked --release -p lab-agent --target $(AGENT_TARGET)
 	lab/prepare.sh build/lab target/$(AGENT_TARGET)/release/lab-agent

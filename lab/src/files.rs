@@ -46,7 +46,7 @@ impl Files {
             snapshot: lab.join("template/snapshot"),
             sbin: sbin.parent().unwrap_or(&sbin).to_owned(),
             lvmlockd: lvm2.lvmlockd(),
-            server: lab.join("bin/idm-vhost"),
+            server: lab.join("bin/idm-disks"),
             vsto: lab.join("vsto/vsto.ko"),
             modules: lab.join("kernel/root/lib/modules"),
             boot,

@@ -139,7 +139,8 @@ fn inquiry(cdb: &[u8]) -> Result<Command, CdbError> {
     })
 }
 
-fn read(group: u8, blocks: u32) -> Result<Command, CdbError> {
+/// A read of that many blocks.
+pub(crate) fn read(group: u8, blocks: u32) -> Result<Command, CdbError> {
     match group {
         GROUP_ALL => Ok(Command::ReadCounters { blocks }),
         // Groups do not separate reads from writes (fact 5); not observed on newer firmware.
@@ -148,7 +149,8 @@ fn read(group: u8, blocks: u32) -> Result<Command, CdbError> {
     }
 }
 
-fn write(op: u8, group: u8, one_block: bool) -> Result<Command, CdbError> {
+/// A write, which must be of one block.
+pub(crate) fn write(op: u8, group: u8, one_block: bool) -> Result<Command, CdbError> {
     let command = match (op, group) {
         (0, GROUP_ALL) => Command::ClearAll,
         (op, group) => {
@@ -165,22 +167,31 @@ fn write(op: u8, group: u8, one_block: bool) -> Result<Command, CdbError> {
 
 /// What a CDB asks for, in a word for statistics.
 pub fn kind(cdb: &[u8]) -> &'static str {
-    match parse(cdb) {
-        Ok(Command::TestUnitReady) => "test-unit-ready",
-        Ok(Command::RequestSense { .. }) => "request-sense",
-        Ok(Command::Inquiry { .. }) => "inquiry",
-        Ok(Command::ReadTable { .. }) => "read-table",
-        Ok(Command::ReadCounters { .. }) => "read-counters",
-        Ok(Command::ClearAll) => "clear-all",
-        Ok(Command::Mutex { op, .. }) => match op {
-            MutexOp::Init => "init",
-            MutexOp::Trylock => "trylock",
-            MutexOp::Lock => "lock",
-            MutexOp::Unlock => "unlock",
-            MutexOp::Refresh => "refresh",
-            MutexOp::Break => "break",
-            MutexOp::Destroy => "destroy",
-        },
-        Err(_) => "invalid",
+    parse(cdb).map_or(INVALID, Command::word)
+}
+
+/// The word for what is no command.
+pub(crate) const INVALID: &str = "invalid";
+
+impl Command {
+    /// What it asks for, in a word.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Command::TestUnitReady => "test-unit-ready",
+            Command::RequestSense { .. } => "request-sense",
+            Command::Inquiry { .. } => "inquiry",
+            Command::ReadTable { .. } => "read-table",
+            Command::ReadCounters { .. } => "read-counters",
+            Command::ClearAll => "clear-all",
+            Command::Mutex { op, .. } => match op {
+                MutexOp::Init => "init",
+                MutexOp::Trylock => "trylock",
+                MutexOp::Lock => "lock",
+                MutexOp::Unlock => "unlock",
+                MutexOp::Refresh => "refresh",
+                MutexOp::Break => "break",
+                MutexOp::Destroy => "destroy",
+            },
+        }
     }
 }

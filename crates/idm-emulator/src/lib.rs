@@ -1,17 +1,20 @@
 //! An IDM drive in software: a pure drive model, and the server that exposes it.
 //!
-//! * [`Drive`] is the model: a mutex table, typed commands and SCSI bytes in, replies out. No
+//! * [`Drive`] is the model: a mutex table, typed commands, SCSI or NVMe bytes in, replies out. No
 //!   clock, no I/O, no threads, so that a simulator or a model checker can use it.
 //! * [`Profile`] says how it behaves where generations of firmware differ, or where nothing is
 //!   known.
 //! * [`server`] serves drives on unix sockets, with faults on demand; [`client`] reaches them;
 //!   [`wire`] is what travels between the two; [`text`] is the words of control commands.
+//! * [`disks`] are drives with disk data, for front ends that give them to virtual machines.
 
 #![forbid(unsafe_code)]
 
 mod cdb;
 pub mod client;
+pub mod disks;
 mod drive;
+pub mod nvme;
 pub mod profile;
 mod scsi;
 mod sense;

@@ -87,7 +87,7 @@ impl Drive {
 
     /// The first records of the table. Blocks past its end carry end markers; a read that ends
     /// before or with the table has none (facts 41 to 44).
-    fn table_blocks(&self, now: DriveTime, blocks: u32) -> Vec<u8> {
+    pub(crate) fn table_blocks(&self, now: DriveTime, blocks: u32) -> Vec<u8> {
         let blocks = self.block_limit(blocks);
         let end = core::iter::repeat_with(Record::end_of_table);
         let mut bytes = Vec::with_capacity(blocks * RECORD_LEN);
@@ -98,7 +98,7 @@ impl Drive {
     }
 
     /// Big-endian 16-bit words: all records, then the records of each group (facts 45 and 46).
-    fn counter_blocks(&self, blocks: u32) -> Vec<u8> {
+    pub(crate) fn counter_blocks(&self, blocks: u32) -> Vec<u8> {
         let mut bytes = vec![0; self.block_limit(blocks) * RECORD_LEN];
         let counts =
             core::iter::once(self.record_count()).chain(GROUPS.map(|g| self.record_count_of(g)));

@@ -34,6 +34,14 @@ pub fn failure(profile: &Profile, status: &str, sense: Option<&str>) -> Result<S
     })
 }
 
+/// The status field of an NVMe completion, without the phase tag, in hex.
+pub fn status_field(word: &str) -> Result<u16, String> {
+    u16::from_str_radix(word.trim_start_matches("0x"), 16)
+        .ok()
+        .filter(|field| field >> 15 == 0)
+        .ok_or_else(|| format!("{word:?} is not a hexadecimal number of 15 bits"))
+}
+
 fn parse_sense(text: &str) -> Result<Sense, String> {
     let numbers = text.split('/').map(hex).collect::<Result<Vec<u8>, _>>()?;
     let (key, asc, ascq, fru) = match *numbers {

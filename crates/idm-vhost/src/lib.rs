@@ -1,16 +1,12 @@
-//! Emulated IDM disks for virtual machines: drives of `idm-emulator` with disk data, on
-//! vhost-user-scsi ports.
+//! Emulated IDM disks for virtual machines: disks of `idm-emulator` on vhost-user-scsi ports.
 //!
-//! A [`disk::Disk`] is a mutex table and a sparse file. A [`port::Port`] is one path of one host to
-//! all disks: each has a socket of its own, so that paths can be cut one by one. [`faults`] says
-//! what goes wrong on purpose, and [`control`] lets a test say so.
+//! A [`port::Port`] is one path of one host to all SCSI disks: each has a socket of its own, so that
+//! paths can be cut one by one. [`target`] is what a disk does with a SCSI command.
 
 #![forbid(unsafe_code)]
 
-pub mod control;
-pub mod disk;
-pub mod faults;
 pub mod port;
+pub mod target;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -3,17 +3,16 @@
 //! Disk *i* is target *i*, logical unit 0. Layouts and numbers are those of the virtio
 //! specification, section "SCSI host device".
 
-use crate::disk::Disk;
-use crate::faults::{Effect, Kind, RuleId, Rules};
-use crate::lock;
+use crate::{lock, target};
 use anyhow::{Context, Result, anyhow};
 use idm_emulator::ScsiReply;
-use std::collections::BTreeMap;
+use idm_emulator::disks::faults::{Failure, Kind};
+use idm_emulator::disks::{self, Answer, Connection, Disk, Floor, Gate, Interface};
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use vhost::vhost_user::{Listener, VhostUserProtocolFeatures, VhostUserVirtioFeatures};
 use vhost_user_backend::{VhostUserBackend, VhostUserDaemon, VringRwLock, VringT};
 use virtio_queue::{DescriptorChain, QueueOwnedT};
@@ -53,40 +52,6 @@ enum Response {
 /// Task management: abort that one command (VIRTIO_SCSI_T_TMF_ABORT_TASK).
 const ABORT_TASK: u32 = 0;
 
-/// What all ports share.
-pub struct Floor {
-    /// The disks, in the order of their targets.
-    pub disks: Vec<Arc<Disk>>,
-    rules: Mutex<Rules>,
-    ports: Mutex<BTreeMap<String, Arc<Port>>>,
-}
-
-impl Floor {
-    /// These disks, and no port yet.
-    pub fn new(disks: Vec<Arc<Disk>>) -> Arc<Floor> {
-        Arc::new(Floor { disks, rules: Mutex::default(), ports: Mutex::default() })
-    }
-
-    /// Looks at or changes the rules; commands that a lifted rule held back go on.
-    pub fn with_rules<T>(&self, act: impl FnOnce(&mut Rules) -> T) -> T {
-        let result = act(&mut lock(&self.rules));
-        for port in lock(&self.ports).values() {
-            port.held_changed.notify_all();
-        }
-        result
-    }
-
-    /// The disk of that name.
-    pub fn disk(&self, name: &str) -> Option<&Arc<Disk>> {
-        self.disks.iter().find(|disk| disk.name() == name)
-    }
-
-    /// Names of the ports that a machine is connected to.
-    pub fn connected(&self) -> Vec<String> {
-        lock(&self.ports).keys().cloned().collect()
-    }
-}
-
 /// Serves a port on `socket` for ever, one connection after the other: a machine may be started
 /// again on the same path.
 pub fn serve(floor: &Arc<Floor>, name: &str, socket: PathBuf) -> Result<()> {
@@ -108,12 +73,9 @@ pub fn serve(floor: &Arc<Floor>, name: &str, socket: PathBuf) -> Result<()> {
 
 fn serve_one(floor: &Arc<Floor>, name: &str, listener: &mut Listener) -> Result<()> {
     let port = Arc::new(Port {
-        name: name.to_owned(),
-        floor: Arc::clone(floor),
+        gate: Gate::new(Arc::clone(floor), name),
         memory: Mutex::new(None),
         event_idx: Mutex::new(false),
-        held: Mutex::default(),
-        held_changed: Condvar::new(),
         exit: new_event_consumer_and_notifier(EventFlag::NONBLOCK)?,
     });
     let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
@@ -121,16 +83,15 @@ fn serve_one(floor: &Arc<Floor>, name: &str, listener: &mut Listener) -> Result<
         .map_err(|error| anyhow!("{error}"))?;
     // Waits for a connection.
     daemon.start(listener).map_err(|error| anyhow!("{error}"))?;
-    lock(&floor.ports).insert(name.to_owned(), Arc::clone(&port));
+    let connection = floor.connect(name, Arc::clone(&port) as Arc<dyn Connection>);
     let waker = {
         let port = Arc::clone(&port);
-        thread::Builder::new().name(format!("{name} held")).spawn(move || port.release_held())?
+        thread::Builder::new().name(format!("{name} held")).spawn(move || port.gate.release())?
     };
     let ended = daemon.wait();
     eprintln!("port {name}: the machine has gone ({ended:?})");
-    lock(&floor.ports).remove(name);
-    lock(&port.held).closed = true;
-    port.held_changed.notify_all();
+    floor.disconnect(connection);
+    port.gate.close();
     port.exit.1.notify()?;
     let _ = waker.join();
     Ok(())
@@ -143,6 +104,7 @@ struct Command {
     chain: DescriptorChain<Memory>,
     memory: Memory,
     vring: VringRwLock,
+    port: String,
     disk: Arc<Disk>,
     target: u8,
     tag: u64,
@@ -150,37 +112,11 @@ struct Command {
     data_out: Vec<u8>,
 }
 
-/// A command that a rule keeps from its answer.
-struct Held {
-    command: Command,
-    rule: RuleId,
-    fate: Fate,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    /// It is executed then, or when the rule is lifted.
-    ExecuteAt(Instant),
-    /// It is executed when the rule is lifted.
-    ExecuteLater,
-    /// It has been executed, and is told as failed when the rule is lifted.
-    Executed,
-}
-
-#[derive(Default)]
-struct HeldCommands {
-    commands: Vec<Held>,
-    closed: bool,
-}
-
 /// A connection of one machine on one path.
 pub struct Port {
-    name: String,
-    floor: Arc<Floor>,
+    gate: Gate<Command>,
     memory: Mutex<Option<GuestMemoryAtomic<GuestMemoryMmap>>>,
     event_idx: Mutex<bool>,
-    held: Mutex<HeldCommands>,
-    held_changed: Condvar,
     exit: (EventConsumer, EventNotifier),
 }
 
@@ -203,16 +139,13 @@ impl Port {
             .iter(space.memory())
             .map_err(io::Error::other)?
             .collect();
-        if chains.is_empty() {
-            return Ok(());
-        }
         for chain in chains {
             match queue {
                 CONTROL_QUEUE => self.control(vring, &space.memory(), chain)?,
                 _ => self.request(vring, space.memory(), chain)?,
             }
         }
-        vring.signal_used_queue()
+        Ok(())
     }
 
     /// A command for a disk.
@@ -232,7 +165,8 @@ impl Port {
         let mut tag = [0; 8];
         tag.copy_from_slice(&head[8..16]);
         let target = address(&head[..8]);
-        let disk = target.and_then(|target| self.floor.disks.get(usize::from(target)));
+        let disk = target.and_then(|target| self.gate.floor().disks.get(usize::from(target)));
+        let disk = disk.filter(|disk| disk.interface() == Interface::Scsi);
         let (Some(target), Some(disk)) = (target, disk) else {
             let nothing = ScsiReply::default();
             return answer(vring, &memory, chain, Response::BadTarget, &nothing);
@@ -241,103 +175,14 @@ impl Port {
             chain,
             memory,
             vring: vring.clone(),
+            port: self.gate.port().to_owned(),
             disk: Arc::clone(disk),
             target,
             tag: u64::from_le_bytes(tag),
             cdb,
             data_out,
         };
-        self.treat(command)
-    }
-
-    /// Does with a command what the rules say.
-    fn treat(&self, command: Command) -> io::Result<()> {
-        let kind = Kind::of(&command.cdb);
-        let fault =
-            self.floor.with_rules_quietly(|r| r.take(command.disk.name(), &self.name, kind));
-        let Some((rule, effect)) = fault else {
-            return self.execute(command);
-        };
-        match effect {
-            Effect::Delay(by) => {
-                self.hold(command, rule, Fate::ExecuteAt(Instant::now() + by));
-                Ok(())
-            }
-            Effect::Hang => {
-                self.hold(command, rule, Fate::ExecuteLater);
-                Ok(())
-            }
-            Effect::LoseReply => {
-                command.disk.execute(&self.name, &command.cdb, &command.data_out);
-                self.hold(command, rule, Fate::Executed);
-                Ok(())
-            }
-            Effect::Fail(reply) => command.finish(Response::Ok, &reply),
-            Effect::Cut => command.finish(Response::TransportFailure, &ScsiReply::default()),
-            Effect::Absent => command.finish(Response::BadTarget, &ScsiReply::default()),
-        }
-    }
-
-    fn execute(&self, command: Command) -> io::Result<()> {
-        let reply = command.disk.execute(&self.name, &command.cdb, &command.data_out);
-        command.finish(Response::Ok, &reply)
-    }
-
-    fn hold(&self, command: Command, rule: RuleId, fate: Fate) {
-        lock(&self.held).commands.push(Held { command, rule, fate });
-        self.held_changed.notify_all();
-    }
-
-    /// A thread's work: lets held commands go when it is time, until the connection ends.
-    fn release_held(&self) {
-        let mut held = lock(&self.held);
-        while !held.closed {
-            let now = Instant::now();
-            let all = std::mem::take(&mut held.commands);
-            let (due, waiting) = self.floor.with_rules_quietly(|rules| {
-                all.into_iter().partition(|one: &Held| {
-                    let in_time = matches!(one.fate, Fate::ExecuteAt(at) if at <= now);
-                    in_time || !rules.stands(one.rule)
-                })
-            });
-            held.commands = waiting;
-            let next = held.commands.iter().filter_map(|one| match one.fate {
-                Fate::ExecuteAt(at) => Some(at),
-                Fate::ExecuteLater | Fate::Executed => None,
-            });
-            // A lifted rule may also be missed between the look above and the wait below.
-            let pause = next
-                .min()
-                .map_or(Duration::from_millis(200), |at| at.saturating_duration_since(now))
-                .min(Duration::from_millis(200));
-            if due.is_empty() {
-                held = self
-                    .held_changed
-                    .wait_timeout(held, pause)
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .0;
-                continue;
-            }
-            drop(held);
-            for one in due {
-                self.let_go(one);
-            }
-            held = lock(&self.held);
-        }
-        held.commands.clear();
-    }
-
-    fn let_go(&self, held: Held) {
-        let vring = held.command.vring.clone();
-        let done = match held.fate {
-            Fate::ExecuteAt(_) | Fate::ExecuteLater => self.execute(held.command),
-            Fate::Executed => {
-                held.command.finish(Response::TransportFailure, &ScsiReply::default())
-            }
-        };
-        if let Err(error) = done.and_then(|()| vring.signal_used_queue()) {
-            eprintln!("port {}: {error}", self.name);
-        }
+        self.gate.treat(command)
     }
 
     /// Task management: Linux aborts a command that it has waited for long enough, and waits until
@@ -356,7 +201,7 @@ impl Port {
         // Not task management: asynchronous notification, of which there is none.
         let Some(request) = request.first_chunk::<TASK_MANAGEMENT_LEN>() else {
             writer.write_all(&[0; 5])?;
-            return vring.add_used(head, 5).map_err(io::Error::other);
+            return used(vring, head, 5);
         };
         let word = |at: usize| {
             let mut bytes = [0; 4];
@@ -365,38 +210,58 @@ impl Port {
         };
         let (subtype, target) = (word(4), address(&request[8..16]));
         let tag = u64::from(word(16)) | u64::from(word(20)) << 32;
-        eprintln!("port {}: task management {subtype} for target {target:?}", self.name);
-        let aborted: Vec<Held> = {
-            let mut held = lock(&self.held);
-            let all = std::mem::take(&mut held.commands);
-            let (aborted, kept) = all.into_iter().partition(|one| {
-                let command = &one.command;
-                Some(command.target) == target && (subtype != ABORT_TASK || command.tag == tag)
-            });
-            held.commands = kept;
-            aborted
-        };
-        for one in aborted {
-            let queue = one.command.vring.clone();
-            one.command.finish(Response::Aborted, &ScsiReply::default())?;
-            queue.signal_used_queue()?;
+        let name = self.gate.port();
+        eprintln!("port {name}: task management {subtype} for target {target:?}");
+        let aborted = self.gate.abort(|command| {
+            Some(command.target) == target && (subtype != ABORT_TASK || command.tag == tag)
+        });
+        for command in aborted {
+            disks::Command::answer(command, Answer::Aborted)?;
         }
         writer.write_all(&[Response::Ok as u8])?;
-        vring.add_used(head, 1).map_err(io::Error::other)
+        used(vring, head, 1)
     }
 }
 
-impl Floor {
-    /// Without waking anybody: nothing is lifted by it.
-    fn with_rules_quietly<T>(&self, act: impl FnOnce(&mut Rules) -> T) -> T {
-        act(&mut lock(&self.rules))
+impl Connection for Port {
+    fn rules_changed(&self) {
+        self.gate.rules_changed();
     }
 }
 
-impl Command {
-    fn finish(self, response: Response, reply: &ScsiReply) -> io::Result<()> {
-        answer(&self.vring, &self.memory, self.chain, response, reply)
+impl disks::Command for Command {
+    type Reply = ScsiReply;
+
+    fn disk(&self) -> &Disk {
+        &self.disk
     }
+
+    fn kind(&self) -> Kind {
+        target::kind_of(&self.cdb)
+    }
+
+    fn execute(&self) -> ScsiReply {
+        target::execute(&self.disk, &self.port, &self.cdb, &self.data_out)
+    }
+
+    fn answer(self, how: Answer<ScsiReply>) -> io::Result<()> {
+        let (response, reply) = match how {
+            Answer::Reply(reply) | Answer::Failure(Failure::Scsi(reply)) => (Response::Ok, reply),
+            Answer::Cut => (Response::TransportFailure, ScsiReply::default()),
+            // A rule with an NVMe status is only made for NVMe drives.
+            Answer::Absent | Answer::Failure(Failure::Nvme(_)) => {
+                (Response::BadTarget, ScsiReply::default())
+            }
+            Answer::Aborted => (Response::Aborted, ScsiReply::default()),
+        };
+        answer(&self.vring, &self.memory, self.chain, response, &reply)
+    }
+}
+
+/// Tells the machine that a chain of descriptors has been used.
+fn used(vring: &VringRwLock, head: u16, written: u32) -> io::Result<()> {
+    vring.add_used(head, written).map_err(io::Error::other)?;
+    vring.signal_used_queue()
 }
 
 /// Puts an answer into the machine's memory.
@@ -410,7 +275,7 @@ fn answer(
     let head = chain.head_index();
     let mut writer = chain.writer(memory).map_err(io::Error::other)?;
     let Some(room) = writer.available_bytes().checked_sub(RESPONSE_LEN) else {
-        return vring.add_used(head, 0).map_err(io::Error::other);
+        return used(vring, head, 0);
     };
     let data = &reply.data[..reply.data.len().min(room)];
     // Data for which there was no room is an overrun only if the CDB asked for it, and then
@@ -429,8 +294,7 @@ fn answer(
     bytes.resize(RESPONSE_LEN, 0);
     writer.write_all(&bytes)?;
     writer.write_all(data)?;
-    let written = (RESPONSE_LEN + data.len()) as u32;
-    vring.add_used(head, written).map_err(io::Error::other)
+    used(vring, head, (RESPONSE_LEN + data.len()) as u32)
 }
 
 impl VhostUserBackend for Port {
@@ -471,7 +335,7 @@ impl VhostUserBackend for Port {
 
     /// The machine takes its memory back: nothing may be answered any more.
     fn stop_vring(&self, _queue: u32) -> io::Result<()> {
-        lock(&self.held).commands.clear();
+        drop(self.gate.abort(|_| true));
         Ok(())
     }
 

@@ -1,6 +1,8 @@
 //! What goes wrong on purpose: rules by drive, host and kind of command.
 
-use idm_emulator::{ScsiReply, is_mutex_command, kind};
+use super::Interface;
+use crate::text;
+use crate::{Profile, ScsiReply};
 use std::fmt;
 use std::time::Duration;
 
@@ -12,13 +14,47 @@ pub enum Effect {
     /// It waits until the rule is lifted or it is aborted.
     Hang,
     /// This answer, without effect.
-    Fail(ScsiReply),
+    Fail(Failure),
     /// It is executed, and never answered; until the rule is lifted, when it is told as failed.
     LoseReply,
-    /// No effect; the adapter says that the transport failed.
+    /// No effect; the transport failed.
     Cut,
-    /// The adapter says that there is no such target.
+    /// No effect; there is no such drive on this path.
     Absent,
+}
+
+/// An answer that a drive is made to give.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Of a SCSI disk.
+    Scsi(ScsiReply),
+    /// Of an NVMe namespace: a status field without the phase tag.
+    Nvme(u16),
+}
+
+impl Failure {
+    /// From a status in hex and, for SCSI, sense data as KEY/ASC/ASCQ or KEY/ASC/ASCQ/FRU.
+    pub fn parse(
+        interface: Interface,
+        profile: &Profile,
+        status: &str,
+        sense: Option<&str>,
+    ) -> Result<Failure, String> {
+        match (interface, sense) {
+            (Interface::Scsi, sense) => text::failure(profile, status, sense).map(Failure::Scsi),
+            (Interface::Nvme, None) => text::status_field(status).map(Failure::Nvme),
+            (Interface::Nvme, Some(_)) => Err("NVMe drives have no sense data".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Scsi(reply) => write!(f, "SCSI status {:02x}", reply.status),
+            Failure::Nvme(status) => write!(f, "NVMe status {status:x}"),
+        }
+    }
 }
 
 impl fmt::Display for Effect {
@@ -26,7 +62,7 @@ impl fmt::Display for Effect {
         match self {
             Effect::Delay(by) => write!(f, "delay {} ms", by.as_millis()),
             Effect::Hang => f.write_str("hang"),
-            Effect::Fail(reply) => write!(f, "fail with status {:02x}", reply.status),
+            Effect::Fail(failure) => write!(f, "fail with {failure}"),
             Effect::LoseReply => f.write_str("lose the reply"),
             Effect::Cut => f.write_str("cut"),
             Effect::Absent => f.write_str("absent"),
@@ -41,22 +77,6 @@ pub enum Kind {
     Mutex(&'static str),
     /// Any other.
     Disk(&'static str),
-}
-
-impl Kind {
-    /// The kind of the command with this CDB.
-    pub fn of(cdb: &[u8]) -> Kind {
-        if is_mutex_command(cdb) {
-            return Kind::Mutex(kind(cdb));
-        }
-        Kind::Disk(match cdb.first() {
-            // READ (6, 10, 16).
-            Some(0x08 | 0x28 | 0x88) => "read",
-            // WRITE (6, 10, 16), WRITE AND VERIFY (10, 16), UNMAP.
-            Some(0x0A | 0x2A | 0x8A | 0x2E | 0x8E | 0x42) => "write",
-            _ => "other",
-        })
-    }
 }
 
 /// Which commands a rule is for. `*` stands for all.
@@ -147,6 +167,16 @@ impl Rules {
         Some((rule.id, rule.effect.clone()))
     }
 
+    /// Whether a rule takes the whole drive away from a port: one for all kinds of command.
+    pub fn is_absent(&self, drive: &str, port: &str) -> bool {
+        let rule = self.rules.iter().rev().find(|rule| {
+            rule.left != Some(0)
+                && rule.scope.kind == "*"
+                && rule.scope.fits(drive, port, Kind::Disk("other"))
+        });
+        rule.is_some_and(|rule| rule.effect == Effect::Absent)
+    }
+
     /// One line per rule.
     pub fn text(&self) -> String {
         let line = |rule: &Rule| {
@@ -188,14 +218,6 @@ mod tests {
         rules.add(scope("*", "a.1", "*"), Effect::Cut, None);
         assert!(rules.take("d", "a.1", Kind::Disk("write")).is_some());
         assert!(rules.take("d", "a.0", Kind::Disk("write")).is_none());
-    }
-
-    #[test]
-    fn commands_have_kinds() {
-        assert_eq!(Kind::of(&[0x2A; 16]), Kind::Disk("write"));
-        assert_eq!(Kind::of(&[0x12; 16]), Kind::Disk("other"));
-        let trylock = idm_protocol::scsi::mutex(idm_protocol::MutexOp::Trylock);
-        assert_eq!(Kind::of(&trylock), Kind::Mutex("trylock"));
     }
 
     #[test]

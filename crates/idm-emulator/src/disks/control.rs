@@ -1,10 +1,9 @@
 //! Control commands: one line of text in, `ok` or `error` on a line of its own and text out, as
-//! `idm_emulator::client::control` sends and reads them.
+//! `client::control` sends and reads them.
 
-use crate::disk::Disk;
-use crate::faults::{Effect, Scope};
-use crate::port::Floor;
-use idm_emulator::text::{self, decimal};
+use super::faults::{Effect, Failure, Scope};
+use super::{Disk, Floor};
+use crate::text::decimal;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
@@ -32,10 +31,12 @@ fault DRIVE PORT KIND EFFECT …
       delay MS                 wait so long, then execute
       hang                     wait until the rule is lifted, or the command aborted
       cut                      no effect, transport failure
-      absent                   no effect, no such target
+      absent                   no effect, no such drive; for NVMe with KIND *: connections are closed,
+                               and refused until the rule is lifted
       lose-reply [COUNT]       execute, but do not answer
       fail STATUS [COUNT [KEY/ASC/ASCQ[/FRU]]]
-                               this SCSI status (and sense), in hex, without effect
+                               this SCSI status (and sense), or for NVMe drives this status field
+                               (1ca), in hex, without effect
       none                     lift the rules that have exactly this DRIVE, PORT and KIND
 lift                     lift all rules
 rules                    the rules in force
@@ -103,12 +104,12 @@ fn order(floor: &Floor, words: &[&str]) -> Result<(), String> {
 }
 
 fn fault(floor: &Floor, scope: Scope, words: &[&str]) -> Result<(), String> {
-    let profile = match scope.drive.as_str() {
-        "*" => floor.disks.first().ok_or("there is no drive")?.profile(),
-        name => disk(floor, name)?.profile(),
-    };
     let failure = |status: &str, sense: Option<&str>| {
-        text::failure(&profile, status, sense).map(Effect::Fail)
+        let like = match scope.drive.as_str() {
+            "*" => any_disk(floor)?,
+            name => disk(floor, name)?,
+        };
+        Failure::parse(like.interface(), &like.profile(), status, sense).map(Effect::Fail)
     };
     let (effect, count) = match *words {
         ["none"] => {
@@ -128,8 +129,20 @@ fn fault(floor: &Floor, scope: Scope, words: &[&str]) -> Result<(), String> {
         ["fail", status, count, sense] => (failure(status, Some(sense))?, Some(decimal(count)?)),
         _ => return Err(format!("{:?} is no effect; try help", words.join(" "))),
     };
+    if scope.drive != "*" {
+        disk(floor, &scope.drive)?;
+    }
     floor.with_rules(|rules| rules.add(scope, effect, count));
     Ok(())
+}
+
+/// One that stands for all, where they speak the same language.
+fn any_disk(floor: &Floor) -> Result<&Disk, String> {
+    let first = floor.disks.first().ok_or("there is no drive")?;
+    if floor.disks.iter().any(|disk| disk.interface() != first.interface()) {
+        return Err("SCSI and NVMe drives have different statuses: name a drive".to_owned());
+    }
+    Ok(first)
 }
 
 fn disk<'a>(floor: &'a Floor, name: &str) -> Result<&'a Disk, String> {
@@ -139,14 +152,17 @@ fn disk<'a>(floor: &'a Floor, name: &str) -> Result<&'a Disk, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use idm_emulator::Profile;
+    use crate::Profile;
+    use crate::disks::Interface;
 
     #[test]
     fn lines_are_obeyed_or_refused_with_a_reason() {
         let dir = tempfile::tempdir().unwrap();
-        let profile = Profile::by_name("current").unwrap();
-        let disk = Disk::create("d0", profile, &dir.path().join("d0"), 1 << 20).unwrap();
-        let floor = Floor::new(vec![Arc::new(disk)]);
+        let disk = |name: &str, interface| {
+            let path = dir.path().join(name);
+            Arc::new(Disk::create(name, interface, Profile::current(), &path, 1 << 20).unwrap())
+        };
+        let floor = Floor::new(vec![disk("d0", Interface::Scsi)]);
         let run = |line: &str| execute(&floor, line);
         assert_eq!(run("drives").unwrap(), "d0\n");
         for line in [
@@ -167,6 +183,19 @@ mod tests {
         assert_eq!(run("lift"), Ok(String::new()));
         assert_eq!(run("rules").unwrap(), "");
         for line in ["", "fault d9 a * hang", "fault d0 a *", "fault d0 a * explode", "table x"] {
+            assert!(run(line).is_err(), "{line}");
+        }
+
+        let both = Floor::new(vec![disk("d0", Interface::Scsi), disk("d1", Interface::Nvme)]);
+        let run = |line: &str| execute(&both, line);
+        assert_eq!(run("fault d1 a trylock fail 1ca"), Ok(String::new()));
+        assert!(run("rules").unwrap().contains("NVMe status 1ca"));
+        for line in [
+            "fault * a trylock fail 18",
+            "fault d0 a * fail 1ca",
+            "fault d1 a * fail 1ca 1 6/29/0",
+            "fault d1 a * fail 8000",
+        ] {
             assert!(run(line).is_err(), "{line}");
         }
     }

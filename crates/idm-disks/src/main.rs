@@ -1,10 +1,11 @@
-//! Serves emulated IDM disks on vhost-user-scsi ports.
+//! Serves emulated IDM disks to virtual machines, on vhost-user-scsi ports.
+
+#![forbid(unsafe_code)]
 
 use anyhow::{Context, Result, anyhow, bail};
+use idm_emulator::disks::{Disk, Floor, Interface, control};
 use idm_emulator::server::{DriveSpec, control_socket};
-use idm_vhost::disk::Disk;
-use idm_vhost::port::Floor;
-use idm_vhost::{control, port};
+use idm_vhost::port;
 use lexopt::prelude::*;
 use nix::sys::signal::{SigSet, Signal};
 use std::os::unix::net::UnixListener;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 const HELP: &str = "\
 Emulated disks with In-Drive Mutexes (IDM) for virtual machines.
 
-  idm-vhost --dir DIR [--size MIB] --port NAME … --drive NAME[=PROFILE] …
+  idm-disks --dir DIR [--size MIB] --port NAME … --drive NAME[=PROFILE] …
       Serves each port on DIR/NAME.port (vhost-user-scsi) and all drives on each of them, drive i as
       target i. Disk data is in DIR/NAME.disk. DIR/control.sock takes control commands, of which
       \"help\" lists all. Prints \"ready\" when all sockets can be connected to, and ends by SIGTERM
@@ -33,7 +34,7 @@ fn main() -> ExitCode {
     match arguments().and_then(|arguments| arguments.map_or(Ok(()), |a| run(&a))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("idm-vhost: {e:#}");
+            eprintln!("idm-disks: {e:#}");
             ExitCode::FAILURE
         }
     }
@@ -73,7 +74,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     signals.thread_block()?;
     let disk = |spec: &DriveSpec| {
         let path = arguments.dir.join(format!("{}.disk", spec.name));
-        Disk::create(&spec.name, spec.profile, &path, arguments.mebibytes << 20)
+        Disk::create(&spec.name, Interface::Scsi, spec.profile, &path, arguments.mebibytes << 20)
             .map(Arc::new)
             .with_context(|| format!("the disk {}", path.display()))
     };

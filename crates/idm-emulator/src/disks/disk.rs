@@ -1,0 +1,334 @@
+//! A disk with In-Drive Mutexes: what the drive model does not know, which is its clock, disk data
+//! and what it has carried out.
+
+use super::lock;
+use crate::{Drive, DriveTime, Profile, text};
+use idm_protocol::{MutexOp, Record, Status};
+use nix::fcntl::{FallocateFlags, fallocate};
+use std::collections::VecDeque;
+use std::fmt::{self, Write as _};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// Bytes of a logical block.
+pub const BLOCK: u64 = 512;
+/// The most blocks that one command may move: 4 MiB, more than Linux asks for.
+pub const MOST_BLOCKS: u64 = 8192;
+/// Events of mutex commands that are kept.
+const MOST_EVENTS: usize = 100_000;
+
+/// What machines speak to a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interface {
+    /// SCSI commands.
+    Scsi,
+    /// NVMe commands.
+    Nvme,
+}
+
+/// Why data was not moved.
+#[derive(Debug)]
+pub enum DataError {
+    /// There are no such blocks, or too many.
+    OutOfRange,
+    /// Less data came than the command said.
+    Short,
+    /// The file that has the data failed.
+    Medium(io::Error),
+}
+
+impl From<io::Error> for DataError {
+    fn from(error: io::Error) -> DataError {
+        DataError::Medium(error)
+    }
+}
+
+/// A drive with its clock, and its data in a sparse file.
+pub struct Disk {
+    name: String,
+    interface: Interface,
+    file: File,
+    blocks: u64,
+    state: Mutex<State>,
+}
+
+struct State {
+    drive: Drive,
+    clock: Clock,
+    events: VecDeque<Event>,
+}
+
+/// The drive's clock, from which its leases are counted.
+struct Clock {
+    /// What it showed at `since`.
+    shown: Duration,
+    /// `None` while it is frozen.
+    since: Option<Instant>,
+}
+
+impl Clock {
+    fn elapsed(&self) -> Duration {
+        self.shown + self.since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    fn now(&self) -> DriveTime {
+        DriveTime::from_micros(u64::try_from(self.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+}
+
+/// A mutex command that was carried out.
+struct Event {
+    at: Duration,
+    port: String,
+    kind: &'static str,
+    resource: String,
+    host: String,
+    status: u16,
+}
+
+impl Disk {
+    /// A disk whose data is in the file at `path`, which is made where it does not exist and is
+    /// `bytes` long.
+    pub fn create(
+        name: &str,
+        interface: Interface,
+        profile: Profile,
+        path: &Path,
+        bytes: u64,
+    ) -> io::Result<Disk> {
+        let file =
+            File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+        file.set_len(bytes)?;
+        Ok(Disk {
+            name: name.to_owned(),
+            interface,
+            file,
+            blocks: bytes / BLOCK,
+            state: Mutex::new(State {
+                drive: Drive::with_serial(profile, name),
+                clock: Clock { shown: Duration::ZERO, since: Some(Instant::now()) },
+                events: VecDeque::new(),
+            }),
+        })
+    }
+
+    /// Its name, which is its serial number.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What machines speak to it.
+    pub fn interface(&self) -> Interface {
+        self.interface
+    }
+
+    /// How many blocks it has.
+    pub fn blocks(&self) -> u64 {
+        self.blocks
+    }
+
+    /// How its firmware behaves.
+    pub fn profile(&self) -> Profile {
+        *lock(&self.state).drive.profile()
+    }
+
+    /// Loses the mutex table.
+    pub fn reset(&self) {
+        lock(&self.state).drive.reset();
+    }
+
+    /// Lets the drive's clock, and its leases, jump ahead.
+    pub fn skip_time(&self, by: Duration) {
+        lock(&self.state).clock.shown += by;
+    }
+
+    /// Stops the drive's clock, or lets it run on from where it stands.
+    pub fn freeze_clock(&self, frozen: bool) {
+        let mut state = lock(&self.state);
+        state.clock = Clock { shown: state.clock.elapsed(), since: (!frozen).then(Instant::now) };
+    }
+
+    /// The drive's clock.
+    pub fn time(&self) -> Duration {
+        lock(&self.state).clock.elapsed()
+    }
+
+    /// Fills the mutex table with records of hosts that do not exist, until no more fit. Returns how
+    /// many there were.
+    pub fn fill(&self) -> usize {
+        let mut state = lock(&self.state);
+        let now = state.clock.now();
+        let mut count: usize = 0;
+        loop {
+            let mut payload = Record::end_of_table();
+            payload.countdown_ms = 3_600_000;
+            let mut resource = [0xEE; 64];
+            resource[56..].copy_from_slice(&(count as u64).to_be_bytes());
+            let mut host = [0xEE; 32];
+            host[24..].copy_from_slice(&(count as u64).to_be_bytes());
+            payload.resource = idm_protocol::ResourceId::from_bytes(resource);
+            payload.host = idm_protocol::HostId::from_bytes(host);
+            payload.class = idm_protocol::Class::Exclusive;
+            let command = idm_protocol::DriveCommand::Mutex(MutexOp::Trylock, payload);
+            match state.drive.perform(now, &command) {
+                idm_protocol::Reply::Status(Status::Good) => count += 1,
+                _ => return count,
+            }
+        }
+    }
+
+    /// The mutex table, for people and tests.
+    pub fn table(&self) -> String {
+        let state = lock(&self.state);
+        text::table(&state.drive, state.clock.now())
+    }
+
+    /// Mutex commands that were carried out, oldest first, with the drive's time in seconds.
+    pub fn events(&self) -> String {
+        let mut text = String::new();
+        for event in &lock(&self.state).events {
+            let Event { at, port, kind, resource, host, status } = event;
+            let at = at.as_secs_f64();
+            let _ = writeln!(text, "{at:.6}  {port}  {kind}  {resource}  {host}  {status:02x}");
+        }
+        text
+    }
+
+    /// Has the drive do something at its present time.
+    pub fn with_drive<R>(&self, act: impl FnOnce(&mut Drive, DriveTime) -> R) -> R {
+        let mut state = lock(&self.state);
+        let now = state.clock.now();
+        act(&mut state.drive, now)
+    }
+
+    /// Has the drive carry out a mutex command that came by `port`, and takes note of it. `data_out`
+    /// is what came with it, and `act` gives the answer and its status.
+    pub fn mutex<R>(
+        &self,
+        port: &str,
+        kind: &'static str,
+        data_out: &[u8],
+        act: impl FnOnce(&mut Drive, DriveTime) -> (R, u16),
+    ) -> R {
+        let mut state = lock(&self.state);
+        let now = state.clock.now();
+        let (reply, status) = act(&mut state.drive, now);
+        let payload = data_out.first_chunk().map(Record::decode);
+        let name =
+            |name: Option<&dyn fmt::Display>| name.map_or("-".to_owned(), |name| name.to_string());
+        let event = Event {
+            at: Duration::from_micros(now.as_micros()),
+            port: port.to_owned(),
+            kind,
+            resource: name(payload.as_ref().map(|record| &record.resource as &dyn fmt::Display)),
+            host: name(payload.as_ref().map(|record| &record.host as &dyn fmt::Display)),
+            status,
+        };
+        if state.events.len() == MOST_EVENTS {
+            state.events.pop_front();
+        }
+        state.events.push_back(event);
+        reply
+    }
+
+    /// The bytes that a range of blocks has in the file.
+    fn range(&self, first: u64, count: u64) -> Result<(u64, u64), DataError> {
+        match first.checked_add(count) {
+            Some(end) if end <= self.blocks => Ok((first * BLOCK, count * BLOCK)),
+            _ => Err(DataError::OutOfRange),
+        }
+    }
+
+    fn transfer(&self, first: u64, count: u64) -> Result<(u64, usize), DataError> {
+        let (offset, len) = self.range(first, count)?;
+        match usize::try_from(len) {
+            Ok(len) if count <= MOST_BLOCKS => Ok((offset, len)),
+            _ => Err(DataError::OutOfRange),
+        }
+    }
+
+    /// Reads blocks.
+    pub fn read(&self, first: u64, count: u64) -> Result<Vec<u8>, DataError> {
+        let (offset, len) = self.transfer(first, count)?;
+        let mut data = vec![0; len];
+        self.file.read_exact_at(&mut data, offset)?;
+        Ok(data)
+    }
+
+    /// Writes blocks.
+    pub fn write(&self, first: u64, count: u64, data: &[u8]) -> Result<(), DataError> {
+        let (offset, len) = self.transfer(first, count)?;
+        let data = data.get(..len).ok_or(DataError::Short)?;
+        Ok(self.file.write_all_at(data, offset)?)
+    }
+
+    /// Gives blocks back, which read as zeros then.
+    pub fn unmap(&self, first: u64, count: u64) -> Result<(), DataError> {
+        let (offset, len) = self.range(first, count)?;
+        if len == 0 {
+            return Ok(());
+        }
+        let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        let number = |bytes| i64::try_from(bytes).map_err(|_| DataError::OutOfRange);
+        fallocate(&self.file, hole, number(offset)?, number(len)?)
+            .map_err(|errno| DataError::Medium(errno.into()))
+    }
+
+    /// Makes written data durable.
+    pub fn flush(&self) -> Result<(), DataError> {
+        Ok(self.file.sync_data()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disk() -> (tempfile::TempDir, Disk) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("d0");
+        let disk = Disk::create("d0", Interface::Nvme, Profile::current(), &path, 1 << 20).unwrap();
+        (dir, disk)
+    }
+
+    #[test]
+    fn data_is_read_back_until_it_is_unmapped() {
+        let (_dir, disk) = disk();
+        let data: Vec<u8> = (0..1024).map(|i| i as u8).collect();
+        disk.write(7, 2, &data).unwrap();
+        assert_eq!(disk.read(7, 2).unwrap(), data);
+        disk.unmap(7, 1).unwrap();
+        let back = disk.read(7, 2).unwrap();
+        assert!(back[..512].iter().all(|&b| b == 0));
+        assert_eq!(back[512..], data[512..]);
+        disk.unmap(0, 0).unwrap();
+        disk.flush().unwrap();
+    }
+
+    #[test]
+    fn blocks_past_the_end_are_refused() {
+        let (_dir, disk) = disk();
+        let last = disk.blocks();
+        for (first, count) in [(last, 1), (last - 1, 2), (u64::MAX, 1), (0, MOST_BLOCKS + 1)] {
+            assert!(matches!(disk.read(first, count), Err(DataError::OutOfRange)));
+            assert!(matches!(disk.write(first, count, &[]), Err(DataError::OutOfRange)));
+            assert!(matches!(disk.unmap(first, count), Err(DataError::OutOfRange)));
+        }
+        assert!(matches!(disk.write(0, 2, &[0; 512]), Err(DataError::Short)));
+    }
+
+    #[test]
+    fn a_frozen_clock_stands_and_runs_on() {
+        let (_dir, disk) = disk();
+        disk.freeze_clock(true);
+        let shown = disk.time();
+        disk.skip_time(Duration::from_secs(5));
+        assert_eq!(disk.time(), shown + Duration::from_secs(5));
+        disk.freeze_clock(false);
+        assert!(disk.time() >= shown + Duration::from_secs(5));
+    }
+}

@@ -1,0 +1,194 @@
+//! Commands on their way from a port to a disk, and what rules do with them.
+
+use super::faults::{Effect, Failure, Kind, RuleId};
+use super::{Disk, Floor, lock};
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A command of a machine, and where its answer goes.
+pub trait Command: Send {
+    /// What the drive answers.
+    type Reply;
+
+    /// Which disk it is for.
+    fn disk(&self) -> &Disk;
+
+    /// What it is.
+    fn kind(&self) -> Kind;
+
+    /// Has the disk carry it out.
+    fn execute(&self) -> Self::Reply;
+
+    /// Tells the machine how it ended.
+    fn answer(self, answer: Answer<Self::Reply>) -> io::Result<()>;
+}
+
+/// How a command ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer<R> {
+    /// The drive has carried it out.
+    Reply(R),
+    /// A rule wants this answer; it had no effect.
+    Failure(Failure),
+    /// The transport failed.
+    Cut,
+    /// There is no such drive on this path.
+    Absent,
+    /// It was aborted, as the machine asked.
+    Aborted,
+}
+
+/// A command that a rule keeps from its answer.
+struct Held<C> {
+    command: C,
+    rule: RuleId,
+    fate: Fate,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It is executed then, or when the rule is lifted.
+    ExecuteAt(Instant),
+    /// It is executed when the rule is lifted.
+    ExecuteLater,
+    /// It has been executed, and is told as failed when the rule is lifted.
+    Executed,
+}
+
+struct HeldCommands<C> {
+    commands: Vec<Held<C>>,
+    closed: bool,
+}
+
+/// Lets the commands of one connection pass as the rules say.
+pub struct Gate<C> {
+    floor: Arc<Floor>,
+    port: String,
+    held: Mutex<HeldCommands<C>>,
+    changed: Condvar,
+}
+
+impl<C: Command> Gate<C> {
+    /// Of a connection by the port of that name.
+    pub fn new(floor: Arc<Floor>, port: &str) -> Gate<C> {
+        let held = HeldCommands { commands: Vec::new(), closed: false };
+        Gate { floor, port: port.to_owned(), held: Mutex::new(held), changed: Condvar::new() }
+    }
+
+    /// The port's name.
+    pub fn port(&self) -> &str {
+        &self.port
+    }
+
+    /// What all ports share.
+    pub fn floor(&self) -> &Arc<Floor> {
+        &self.floor
+    }
+
+    /// Does with a command what the rules say.
+    pub fn treat(&self, command: C) -> io::Result<()> {
+        let take = |disk: &str, kind| {
+            self.floor.with_rules_quietly(|rules| rules.take(disk, &self.port, kind))
+        };
+        let Some((rule, effect)) = take(command.disk().name(), command.kind()) else {
+            return execute(command);
+        };
+        match effect {
+            Effect::Delay(by) => self.hold(command, rule, Fate::ExecuteAt(Instant::now() + by)),
+            Effect::Hang => self.hold(command, rule, Fate::ExecuteLater),
+            Effect::LoseReply => {
+                command.execute();
+                self.hold(command, rule, Fate::Executed);
+            }
+            Effect::Fail(failure) => return command.answer(Answer::Failure(failure)),
+            Effect::Cut => return command.answer(Answer::Cut),
+            Effect::Absent => return command.answer(Answer::Absent),
+        }
+        Ok(())
+    }
+
+    fn hold(&self, command: C, rule: RuleId, fate: Fate) {
+        let mut held = lock(&self.held);
+        // After the end nobody would let it go.
+        if !held.closed {
+            held.commands.push(Held { command, rule, fate });
+        }
+        drop(held);
+        self.changed.notify_all();
+    }
+
+    /// Rules may have been lifted.
+    pub fn rules_changed(&self) {
+        self.changed.notify_all();
+    }
+
+    /// Takes out the held commands that `which` chooses, to be answered as aborted.
+    pub fn abort(&self, mut which: impl FnMut(&C) -> bool) -> Vec<C> {
+        let mut held = lock(&self.held);
+        let all = std::mem::take(&mut held.commands);
+        let (aborted, kept) = all.into_iter().partition(|one: &Held<C>| which(&one.command));
+        held.commands = kept;
+        aborted.into_iter().map(|one: Held<C>| one.command).collect()
+    }
+
+    /// Ends [`Gate::release`]; what is held is never executed.
+    pub fn close(&self) {
+        lock(&self.held).closed = true;
+        self.changed.notify_all();
+    }
+
+    /// A thread's work: lets held commands go when it is time, until the connection ends.
+    pub fn release(&self) {
+        let mut held = lock(&self.held);
+        while !held.closed {
+            let now = Instant::now();
+            let all = std::mem::take(&mut held.commands);
+            let (due, waiting) = self.floor.with_rules_quietly(|rules| {
+                all.into_iter().partition(|one: &Held<C>| {
+                    let in_time = matches!(one.fate, Fate::ExecuteAt(at) if at <= now);
+                    in_time || !rules.stands(one.rule)
+                })
+            });
+            held.commands = waiting;
+            let next = held.commands.iter().filter_map(|one| match one.fate {
+                Fate::ExecuteAt(at) => Some(at),
+                Fate::ExecuteLater | Fate::Executed => None,
+            });
+            // A lifted rule may also be missed between the look above and the wait below.
+            let pause = next
+                .min()
+                .map_or(Duration::from_millis(200), |at| at.saturating_duration_since(now))
+                .min(Duration::from_millis(200));
+            if due.is_empty() {
+                held = self
+                    .changed
+                    .wait_timeout(held, pause)
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0;
+                continue;
+            }
+            drop(held);
+            for one in due {
+                self.let_go(one);
+            }
+            held = lock(&self.held);
+        }
+        held.commands.clear();
+    }
+
+    fn let_go(&self, held: Held<C>) {
+        let done = match held.fate {
+            Fate::ExecuteAt(_) | Fate::ExecuteLater => execute(held.command),
+            Fate::Executed => held.command.answer(Answer::Cut),
+        };
+        if let Err(error) = done {
+            eprintln!("port {}: {error}", self.port);
+        }
+    }
+}
+
+fn execute<C: Command>(command: C) -> io::Result<()> {
+    let reply = command.execute();
+    command.answer(Answer::Reply(reply))
+}
