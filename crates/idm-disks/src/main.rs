@@ -1,13 +1,17 @@
-//! Serves emulated IDM disks to virtual machines, on vhost-user-scsi ports.
+//! Serves emulated IDM disks to virtual machines: SCSI disks on vhost-user-scsi ports, NVMe drives
+//! over NVMe/TCP.
 
 #![forbid(unsafe_code)]
 
 use anyhow::{Context, Result, anyhow, bail};
 use idm_emulator::disks::{Disk, Floor, Interface, control};
 use idm_emulator::server::{DriveSpec, control_socket};
+use idm_nvmet::{Identifier, Subsystem, Target};
 use idm_vhost::port;
 use lexopt::prelude::*;
 use nix::sys::signal::{SigSet, Signal};
+use std::fs;
+use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,18 +20,57 @@ use std::sync::Arc;
 const HELP: &str = "\
 Emulated disks with In-Drive Mutexes (IDM) for virtual machines.
 
-  idm-disks --dir DIR [--size MIB] --port NAME … --drive NAME[=PROFILE] …
-      Serves each port on DIR/NAME.port (vhost-user-scsi) and all drives on each of them, drive i as
-      target i. Disk data is in DIR/NAME.disk. DIR/control.sock takes control commands, of which
-      \"help\" lists all. Prints \"ready\" when all sockets can be connected to, and ends by SIGTERM
-      or SIGINT. A port's name is a host's name, or HOST.PATH.
+  idm-disks --dir DIR [--size MIB] --port NAME … [--drive NAME[=PROFILE] …] [--nvme NAME[=PROFILE][,OPTION …] …]
+      A port's name is a host's name, or HOST.PATH. Each one is served twice: on DIR/NAME.port
+      (vhost-user-scsi) with the drives of --drive, the one named i-th of all as target i; and with
+      the drives of --nvme on a TCP port of 127.0.0.1, whose number is in DIR/NAME.tcp, drive NAME as
+      the subsystem nqn.2024-01.lvmlockd-idm:NAME.
+      Disk data is in DIR/NAME.disk. DIR/control.sock takes control commands, of which \"help\" lists
+      all. Prints \"ready\" when all sockets can be connected to, and ends by SIGTERM or SIGINT.
+
+      OPTION is id=nguid|eui64|uuid|none, how the namespace says who it is; shared, for subsystems in
+      which a host may have several controllers; mdts=N, no transfer longer than 2^N pages;
+      without-idm, for a drive that has none.
 ";
 
 struct Arguments {
     dir: PathBuf,
     mebibytes: u64,
     ports: Vec<String>,
-    drives: Vec<DriveSpec>,
+    drives: Vec<Drive>,
+}
+
+/// A drive to be served.
+struct Drive {
+    spec: DriveSpec,
+    /// How an NVMe drive looks.
+    nvme: Option<Looks>,
+}
+
+struct Looks {
+    identifier: Identifier,
+    shared: bool,
+    mdts: u8,
+    idm: bool,
+}
+
+impl Looks {
+    fn parse(options: &[&str]) -> Result<Looks> {
+        let mut looks = Looks { identifier: Identifier::Nguid, shared: false, mdts: 0, idm: true };
+        for &option in options {
+            match option.split_once('=').unwrap_or((option, "")) {
+                ("shared", "") => looks.shared = true,
+                ("without-idm", "") => looks.idm = false,
+                ("mdts", number) => looks.mdts = number.parse().context("mdts")?,
+                ("id", "nguid") => looks.identifier = Identifier::Nguid,
+                ("id", "eui64") => looks.identifier = Identifier::Eui64,
+                ("id", "uuid") => looks.identifier = Identifier::Uuid,
+                ("id", "none") => looks.identifier = Identifier::None,
+                _ => bail!("{option:?} is no option of an NVMe drive"),
+            }
+        }
+        Ok(looks)
+    }
 }
 
 fn main() -> ExitCode {
@@ -53,17 +96,27 @@ fn arguments() -> Result<Option<Arguments>> {
             Long("size") => mebibytes = parser.value()?.parse()?,
             Long("port") => ports.push(parser.value()?.string()?),
             Long("drive") => {
-                let spec = DriveSpec::parse(&parser.value()?.string()?);
-                drives.push(spec.map_err(|why| anyhow!(why))?);
+                drives.push(Drive { spec: spec(&parser.value()?.string()?)?, nvme: None })
+            }
+            Long("nvme") => {
+                let text = parser.value()?.string()?;
+                let mut words = text.split(',');
+                let spec = spec(words.next().unwrap_or_default())?;
+                let looks = Looks::parse(&words.collect::<Vec<_>>())?;
+                drives.push(Drive { spec, nvme: Some(looks) });
             }
             other => return Err(other.unexpected().into()),
         }
     }
     if mebibytes == 0 || ports.is_empty() || drives.is_empty() {
-        bail!("a size, a --port and a --drive are needed; see --help");
+        bail!("a size, a --port and a --drive or --nvme are needed; see --help");
     }
     let dir = dir.context("--dir is missing; see --help")?;
     Ok(Some(Arguments { dir, mebibytes, ports, drives }))
+}
+
+fn spec(text: &str) -> Result<DriveSpec> {
+    DriveSpec::parse(text).map_err(|why| anyhow!(why))
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
@@ -72,20 +125,33 @@ fn run(arguments: &Arguments) -> Result<()> {
     signals.add(Signal::SIGTERM);
     signals.add(Signal::SIGINT);
     signals.thread_block()?;
-    let disk = |spec: &DriveSpec| {
+    let disk = |drive: &Drive| {
+        let (spec, bytes) = (&drive.spec, arguments.mebibytes << 20);
+        let interface = if drive.nvme.is_some() { Interface::Nvme } else { Interface::Scsi };
         let path = arguments.dir.join(format!("{}.disk", spec.name));
-        Disk::create(&spec.name, Interface::Scsi, spec.profile, &path, arguments.mebibytes << 20)
+        Disk::create(&spec.name, interface, spec.profile, &path, bytes)
             .map(Arc::new)
             .with_context(|| format!("the disk {}", path.display()))
     };
     let disks = arguments.drives.iter().map(disk).collect::<Result<Vec<_>>>()?;
+    let looks = arguments.drives.iter().map(|drive| drive.nvme.as_ref());
+    let subsystem = |(disk, looks): (&Arc<Disk>, Option<&Looks>)| {
+        let Looks { identifier, shared, mdts, idm } = *looks?;
+        Some(Arc::new(Subsystem { disk: Arc::clone(disk), identifier, shared, mdts, idm }))
+    };
+    let subsystems = disks.iter().zip(looks).filter_map(subsystem).collect();
     let floor = Floor::new(disks);
+    let target = Target::new(Arc::clone(&floor), subsystems);
     let control_path = control_socket(&arguments.dir);
     let listener = UnixListener::bind(&control_path)
         .with_context(|| format!("the socket {}", control_path.display()))?;
     control::serve(&floor, listener)?;
     for name in &arguments.ports {
         port::serve(&floor, name, arguments.dir.join(format!("{name}.port")))?;
+        let listener = TcpListener::bind("127.0.0.1:0").context("a TCP port")?;
+        let number = listener.local_addr()?.port();
+        fs::write(arguments.dir.join(format!("{name}.tcp")), format!("{number}\n"))?;
+        idm_nvmet::serve(&target, name, listener)?;
     }
     println!("ready");
     signals.wait()?;
