@@ -512,7 +512,13 @@ impl Manager {
     fn global_drives(&self) -> Vec<String> {
         match &self.config {
             Ok(config) if !config.global_drives.is_empty() => config.global_drives.clone(),
-            Ok(config) => Topology::new(config.emulated.clone()).global_partitions(),
+            Ok(config) => Topology::new(config.emulated.clone())
+                .inventory()
+                .unwrap_or_default()
+                .global()
+                .iter()
+                .map(|(node, _)| node.to_string_lossy().into_owned())
+                .collect(),
             Err(_) => Vec::new(),
         }
     }

@@ -1,22 +1,21 @@
 //! The drives that this process knows, each with its queue and its workers.
 
+use super::ways::Ways;
 use super::{clock, thread};
-use crate::topology::{Found, Located, Target, Topology, TopologyError};
-use crate::transport::{Connect, DrivePath, Undelivered};
+use crate::topology::{Found, Inventory, Topology, TopologyError, UNKNOWN};
+use crate::transport::Connect;
 use core::time::Duration;
 use idm_engine::{DriveRef, Instant, Member};
 use idm_protocol::{DriveCommand, MutexOp, Reply, Status};
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Commands of one drive that are in the kernel at the same time.
-const MOST_WORKERS: usize = 4;
-/// Ways to one drive that are kept.
-const MOST_WAYS: usize = 32;
-/// A drive that has been at a command for so long is slow, and majorities do not wait for it.
-const SLOW: Duration = Duration::from_millis(100);
+/// Commands of one drive that are in the kernel at the same time, and as many again for every
+/// further way: one that hangs must not keep the others from being used.
+const WORKERS: usize = 4;
 /// How long a worker without work waits before it ends.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -25,6 +24,8 @@ pub struct Drives {
     topology: Topology,
     connect: Box<Connect>,
     known: Mutex<Known>,
+    /// The disks that the host has, as they were last looked at.
+    inventory: Mutex<Arc<Inventory>>,
 }
 
 #[derive(Default)]
@@ -38,28 +39,13 @@ struct Known {
 }
 
 /// One drive.
-pub(super) struct Drive {
+struct Drive {
     reference: DriveRef,
     identity: String,
-    access: Mutex<Access>,
+    ways: Ways,
+    no_idm: AtomicBool,
     queue: Mutex<Queue>,
     work: Condvar,
-}
-
-/// How a drive is reached, and what was last said of it.
-struct Access {
-    name: String,
-    /// All that were named, and the one that is used: it worked last.
-    ways: Vec<Way>,
-    used: usize,
-    answers: bool,
-    no_idm: bool,
-}
-
-#[derive(Clone)]
-struct Way {
-    target: Target,
-    path: Arc<dyn DrivePath>,
 }
 
 #[derive(Default)]
@@ -67,8 +53,6 @@ struct Queue {
     /// What keeps or frees locks.
     urgent: VecDeque<Job>,
     other: VecDeque<Job>,
-    /// When the commands were begun that are in the kernel.
-    running: Vec<Instant>,
     workers: usize,
     idle: usize,
     closed: bool,
@@ -122,7 +106,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Drives {
     /// No drives yet.
     pub fn new(topology: Topology, connect: Box<Connect>) -> Drives {
-        Drives { topology, connect, known: Mutex::default() }
+        Drives { topology, connect, known: Mutex::default(), inventory: Mutex::default() }
     }
 
     /// The drives behind paths, all of those that a path stands on. What is missing counts as
@@ -132,6 +116,7 @@ impl Drives {
         let mut members: Vec<Member> = Vec::new();
         let mut there = HashSet::new();
         let mut unusable = None;
+        let inventory = self.inventory();
         for path in paths {
             let located = self.topology.locate(path);
             let mut known = locked(&self.known);
@@ -141,7 +126,7 @@ impl Drives {
             let mut counted = Vec::new();
             let whole = match &located {
                 Ok(found) => {
-                    counted = known.found(path, found, &self.connect);
+                    counted = known.found(path, found, &inventory, &self.connect);
                     there.extend(counted.iter().copied());
                     found.missing.is_empty()
                 }
@@ -171,19 +156,18 @@ impl Drives {
 
     /// The drive's name for messages: its path and identity.
     pub fn name(&self, drive: DriveRef) -> String {
-        self.get(drive).map_or_else(String::new, |drive| locked(&drive.access).name.clone())
+        self.get(drive).map_or_else(String::new, |drive| drive.ways.name())
     }
 
     /// Takes note that a drive has no IDM. `true` the first time.
     pub fn note_no_idm(&self, drive: DriveRef) -> bool {
-        self.get(drive)
-            .is_some_and(|drive| !core::mem::replace(&mut locked(&drive.access).no_idm, true))
+        self.get(drive).is_some_and(|drive| !drive.no_idm.swap(true, Ordering::Relaxed))
     }
 
     /// The drives that are known not to answer promptly.
     pub fn slow(&self, now: Instant) -> Vec<DriveRef> {
         let all = locked(&self.known).all.clone();
-        all.iter().filter(|drive| drive.is_slow(now)).map(|drive| drive.reference).collect()
+        all.iter().filter(|drive| drive.ways.are_slow(now)).map(|drive| drive.reference).collect()
     }
 
     /// Queues a command. Never blocks; `done` is called exactly once, also where there is no such
@@ -204,6 +188,31 @@ impl Drives {
             for job in expired {
                 job.done.answer(Reply::Status(Status::Unreachable));
             }
+        }
+    }
+
+    /// The disks that the host has, as they were last looked at.
+    pub fn inventory(&self) -> Arc<Inventory> {
+        locked(&self.inventory).clone()
+    }
+
+    /// As [`Topology::event_count`].
+    pub fn event_count(&self) -> Option<u64> {
+        self.topology.event_count()
+    }
+
+    /// Looks at the disks that the host has, and takes note of ways to known drives that came or
+    /// went. Nothing changes where sysfs cannot be read.
+    pub fn take_inventory(&self) {
+        let inventory = match self.topology.inventory() {
+            Ok(inventory) => Arc::new(inventory),
+            Err(error) => return log::debug!("the disks cannot be listed: {error}"),
+        };
+        *locked(&self.inventory) = inventory.clone();
+        let all = locked(&self.known).all.clone();
+        for drive in all.iter().filter(|drive| Inventory::would_list(&drive.identity)) {
+            let paths = inventory.paths_of(&drive.identity);
+            drive.ways.set(&drive.identity, paths, &self.connect);
         }
     }
 
@@ -236,7 +245,13 @@ impl Known {
     }
 
     /// The drives that were found behind a path.
-    fn found(&mut self, path: &str, found: &Found, connect: &Connect) -> Vec<DriveRef> {
+    fn found(
+        &mut self,
+        path: &str,
+        found: &Found,
+        inventory: &Inventory,
+        connect: &Connect,
+    ) -> Vec<DriveRef> {
         if !found.missing.is_empty() {
             self.complain(path, &format!("{path}: {} is gone", found.missing.join(", ")));
         } else if self.complaints.remove(path).is_some() {
@@ -246,7 +261,9 @@ impl Known {
         let mut drives = Vec::new();
         for located in &found.drives {
             let drive = self.drive(&located.identity);
-            drive.add_ways(path, located, connect);
+            let identity = &located.identity;
+            drive.ways.add(path, identity, &located.paths, connect);
+            drive.ways.add(path, identity, inventory.paths_of(identity), connect);
             drives.push(drive.reference);
         }
         drives
@@ -257,7 +274,7 @@ impl Known {
     fn add_lost(&mut self, path: &str, drives: &mut Vec<DriveRef>) {
         let before = match self.by_path.get(path) {
             Some(before) => before.clone(),
-            None => vec![self.drive(&format!("unknown.{path}")).reference],
+            None => vec![self.drive(&format!("{UNKNOWN}{path}")).reference],
         };
         for drive in before {
             if !drives.contains(&drive) {
@@ -275,95 +292,17 @@ impl Known {
     }
 }
 
-impl Access {
-    /// Takes note of ways. Old ones stay: what they lead to is checked when they are used.
-    fn add(&mut self, name: &str, located: &Located, connect: &Connect) {
-        // The last that is added is used first.
-        for target in located.paths.iter().rev() {
-            if self.ways.iter().any(|way| way.target == *target) {
-                continue;
-            }
-            if self.ways.len() == MOST_WAYS {
-                self.ways.remove(0);
-            }
-            let path = connect(&located.identity, target);
-            self.ways.push(Way { target: target.clone(), path });
-            // The newest is the likeliest to be there.
-            self.used = self.ways.len() - 1;
-            self.name = format!("{name} ({})", located.identity);
-        }
-    }
-
-    /// Says once that a drive does not answer, and once that it does again.
-    fn note(&mut self, reply: &Reply) {
-        let silent = matches!(reply, Reply::Status(Status::Unreachable | Status::Uncertain));
-        if self.answers == silent && !self.ways.is_empty() {
-            self.answers = !silent;
-            if silent {
-                log::warn!("drive {} does not answer", self.name);
-            } else {
-                log::warn!("drive {} answers again", self.name);
-            }
-        }
-    }
-}
-
 impl Drive {
     /// A drive that no way leads to yet: it counts, and never answers.
-    pub(super) fn new(reference: DriveRef, identity: String) -> Drive {
-        let access = Access {
-            name: identity.clone(),
-            ways: Vec::new(),
-            used: 0,
-            answers: true,
-            no_idm: false,
-        };
+    fn new(reference: DriveRef, identity: String) -> Drive {
         Drive {
             reference,
+            ways: Ways::new(identity.clone()),
             identity,
-            access: Mutex::new(access),
+            no_idm: AtomicBool::new(false),
             queue: Mutex::default(),
             work: Condvar::new(),
         }
-    }
-
-    /// Takes note of the ways that `name` leads to.
-    pub(super) fn add_ways(&self, name: &str, located: &Located, connect: &Connect) {
-        locked(&self.access).add(name, located, connect);
-    }
-
-    /// Runs a command on the way that worked last, and on the others in turn as long as it
-    /// certainly did not reach the drive.
-    pub(super) fn execute(&self, command: &DriveCommand) -> Reply {
-        let (ways, used) = {
-            let access = locked(&self.access);
-            (access.ways.clone(), access.used)
-        };
-        let mut reply = Reply::Status(Status::Unreachable);
-        let (before, after) = ways.split_at(used.min(ways.len()));
-        for way in after.iter().chain(before) {
-            reply = way.path.execute(command).unwrap_or_else(|undelivered| {
-                log::debug!("{undelivered}");
-                Reply::Status(match undelivered {
-                    Undelivered::NotSent(_) => Status::Unreachable,
-                    Undelivered::Unknown(_) => Status::Uncertain,
-                })
-            });
-            if reply != Reply::Status(Status::Unreachable) {
-                let mut access = locked(&self.access);
-                let at = access.ways.iter().position(|known| known.target == way.target);
-                access.used = at.unwrap_or(access.used);
-                break;
-            }
-        }
-        locked(&self.access).note(&reply);
-        reply
-    }
-
-    /// Whether it did not answer when it was last asked, or has not for a while now.
-    fn is_slow(&self, now: Instant) -> bool {
-        let stuck = locked(&self.queue).running.iter().any(|&begun| now.since(begun) > SLOW);
-        stuck || !locked(&self.access).answers
     }
 
     fn submit(self: Arc<Drive>, command: DriveCommand, done: Completion) {
@@ -374,7 +313,8 @@ impl Drive {
             return;
         }
         queue.push(job);
-        let wanted = queue.len() > queue.idle && queue.workers < MOST_WORKERS;
+        let most = WORKERS * self.ways.count().max(1);
+        let wanted = queue.len() > queue.idle && queue.workers < most;
         if wanted {
             queue.workers += 1;
         }
@@ -397,7 +337,7 @@ impl Drive {
         }
         let jobs: Vec<Job> = queue.take_all();
         drop(queue);
-        log::error!("no thread for drive {}: {error}", locked(&self.access).name);
+        log::error!("no thread for drive {}: {error}", self.ways.name());
         for job in jobs {
             job.done.answer(Reply::Status(Status::Unreachable));
         }
@@ -408,25 +348,20 @@ impl Drive {
         while let Some(mut jobs) = self.next_jobs() {
             let Some(first) = jobs.first() else { continue };
             let command = first.command.clone();
-            let begun = clock::now();
-            locked(&self.queue).running.push(begun);
-            let reply =
-                catch_unwind(AssertUnwindSafe(|| self.execute(&command))).unwrap_or_else(|_| {
+            let reply = catch_unwind(AssertUnwindSafe(|| self.ways.execute(&command)))
+                .unwrap_or_else(|_| {
                     log::error!("internal error: a command to {} panicked", self.identity);
                     Reply::Status(Status::Uncertain)
                 });
-            {
-                let mut queue = locked(&self.queue);
-                if let Some(at) = queue.running.iter().position(|&other| other == begun) {
-                    queue.running.swap_remove(at);
-                }
-            }
             let last = jobs.pop();
             for job in jobs {
                 job.done.answer(reply.clone());
             }
             if let Some(job) = last {
                 job.done.answer(reply);
+            }
+            if catch_unwind(AssertUnwindSafe(|| self.ways.probe())).is_err() {
+                log::error!("internal error: trying a path to {} panicked", self.identity);
             }
         }
     }

@@ -14,6 +14,8 @@ pub mod host_id;
 pub mod kill;
 mod reactor;
 pub mod thread;
+mod watch;
+mod ways;
 
 use core::time::Duration;
 use drives::{Completion, Drives};
@@ -27,6 +29,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
+use watch::Watch;
 
 /// What a lock belongs to: a started lockspace, as far as the runtime needs to know it.
 #[derive(Debug)]
@@ -188,10 +191,11 @@ pub struct Runtime {
     drives: Arc<Drives>,
     requests: AtomicU64,
     reactor: Option<JoinHandle<()>>,
+    _watch: Watch,
 }
 
 impl Runtime {
-    /// Starts the reactor. Fails where there is no thread or no random number to be had.
+    /// Starts the reactor and the watch over the host's disks. Fails where there is no thread or no random number to be had.
     pub fn start(drives: Arc<Drives>, settings: Settings) -> io::Result<Runtime> {
         Runtime::start_with(drives, settings, Box::new(|config| Box::new(Lock::new(config))))
     }
@@ -202,10 +206,17 @@ impl Runtime {
         make: Box<MakeEngine>,
     ) -> io::Result<Runtime> {
         let (sender, receiver) = mpsc::channel();
+        let watch = Watch::start(drives.clone())?;
         let seed = u128::from_ne_bytes(host_id::random()?) as u64;
         let reactor = Reactor::new(receiver, sender.clone(), drives.clone(), settings, make, seed);
         let reactor = thread::spawn("idm-reactor", move || reactor.run())?;
-        Ok(Runtime { sender, drives, requests: AtomicU64::new(0), reactor: Some(reactor) })
+        Ok(Runtime {
+            sender,
+            drives,
+            requests: AtomicU64::new(0),
+            reactor: Some(reactor),
+            _watch: watch,
+        })
     }
 
     fn send(&self, message: Message) -> bool {

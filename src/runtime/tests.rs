@@ -1,9 +1,8 @@
 //! The runtime with drives that do as a test says, and with engines that do.
 
 use super::*;
-use crate::topology::{Located, Target, Topology};
-use crate::transport::{Connect, DrivePath, Undelivered};
-use drives::Drive;
+use crate::topology::Topology;
+use crate::transport::{DrivePath, Undelivered};
 use idm_engine::{Loss, RequestError, ValueRead};
 use idm_protocol::Status;
 use std::collections::{HashMap, VecDeque};
@@ -341,7 +340,7 @@ fn a_drive_by_several_names_is_one_member_and_a_lost_one_stays_itself() {
     let socket = directory.path().join("d0");
     let names = ["a", "b"].map(|name| (name.to_owned(), socket.clone()));
     let topology = Topology::new(names.into());
-    let drives = Drives::new(topology, Box::new(|_, _| Arc::new(Constant(Ok(()), Arc::default()))));
+    let drives = Drives::new(topology, Box::new(|_, _| Arc::new(FakePath(Arc::default()))));
     let paths = |paths: &[&str]| paths.iter().map(|&path| path.to_owned()).collect::<Vec<_>>();
     let members = drives.members(&paths(&["a", "b", "a"]));
     assert_eq!((members.members.len(), members.found), (1, 1));
@@ -354,46 +353,6 @@ fn a_drive_by_several_names_is_one_member_and_a_lost_one_stays_itself() {
     let unusable = drives.members(&paths(&["/dev/null", "a"]));
     assert!(unusable.unusable.is_some());
     assert_eq!((unusable.members.len(), unusable.found), (2, 1));
-}
-
-/// A way that answers the same to everything.
-struct Constant(Result<(), Undelivered>, Arc<AtomicUsize>);
-
-impl DrivePath for Constant {
-    fn execute(&self, _: &DriveCommand) -> Result<Reply, Undelivered> {
-        self.1.fetch_add(1, Ordering::SeqCst);
-        self.0.clone().map(|()| Reply::Status(Status::Good))
-    }
-}
-
-#[test]
-fn another_way_is_tried_only_where_a_command_was_certainly_not_sent() {
-    let result_of = |socket: &str| match socket {
-        "gone" => Err(Undelivered::NotSent("gone".into())),
-        "lost" => Err(Undelivered::Unknown("lost".into())),
-        _ => Ok(()),
-    };
-    for (first, second, expected, used) in [
-        ("gone", "well", Status::Good, [1, 3]),
-        ("lost", "well", Status::Uncertain, [3, 0]),
-        ("gone", "lost", Status::Uncertain, [1, 3]),
-    ] {
-        let counts = [first, second].map(|name| (name, Arc::new(AtomicUsize::new(0))));
-        let reached = counts.clone();
-        let connect: Box<Connect> = Box::new(move |_, target| {
-            let Target::Emulated(socket) = target else { panic!("not emulated") };
-            let socket = socket.to_str().unwrap();
-            let count = reached.iter().find(|(name, _)| *name == socket).unwrap().1.clone();
-            Arc::new(Constant(result_of(socket), count))
-        });
-        let drive = Drive::new(DriveRef(0), "naa.5".into());
-        let paths = [first, second].map(|name| Target::Emulated(name.into())).into();
-        drive.add_ways("pv", &Located { identity: "naa.5".into(), paths }, &connect);
-        for _ in 0..3 {
-            assert_eq!(drive.execute(&refresh()), Reply::Status(expected), "{first} {second}");
-        }
-        assert_eq!(counts.map(|(_, count)| count.load(Ordering::SeqCst)), used);
-    }
 }
 
 #[test]

@@ -4,23 +4,28 @@
 //! what its identity says: two paths with one identity are one drive, and identities are compared
 //! at full length, so two drives never become one.
 //!
-//! [`stack`] goes from a block device down to disks, [`identity`] says which drive a disk is.
+//! [`stack`] goes from a block device down to disks, [`identity`] says which drive a disk is,
+//! [`inventory`] lists all disks, [`uevents`] tells when they may have changed.
 
 mod identity;
+mod inventory;
 mod stack;
 mod sysfs;
 #[cfg(test)]
 mod tests;
+mod uevents;
 
 use core::fmt;
 use identity::{Kind, identity, kind};
+pub use inventory::Inventory;
 use stack::Stack;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use sysfs::{Sysfs, attribute, node_of};
+use sysfs::{Sysfs, attribute, entries, name_of, node_of};
+pub use uevents::{Uevents, concerns_disks};
 
 /// Finds drives.
 #[derive(Clone, Debug)]
@@ -112,7 +117,7 @@ impl Topology {
     /// The drives behind a PV's path. Costs some system calls on sysfs; no drive is asked.
     pub fn locate(&self, path: &str) -> Result<Found, TopologyError> {
         if let Some(socket) = self.emulated.get(path) {
-            let identity = format!("emulated.{}", socket.display());
+            let identity = format!("{EMULATED}{}", socket.display());
             let paths = vec![Target::Emulated(socket.clone())];
             return Ok(Found { drives: vec![Located { identity, paths }], missing: Vec::new() });
         }
@@ -147,38 +152,46 @@ impl Topology {
             .map_err(|error| missing(path, "its block device is not in sysfs", &error))
     }
 
-    /// Block nodes of the partitions whose name, in their GPT, is `propeller`: their drives are the
-    /// global lock's where the configuration names none. In alphabetical order.
-    pub fn global_partitions(&self) -> Vec<String> {
-        self.sysfs
-            .block_devices()
-            .iter()
-            .filter(|device| has_global_name(device))
-            .map(|device| node_of(device).to_string_lossy().into_owned())
-            .collect()
+    /// All disks that the host has, and what they are to us. Reads all of them in sysfs.
+    pub fn inventory(&self) -> io::Result<Inventory> {
+        Inventory::take(&self.sysfs)
     }
 
-    /// The ways that lead to the drive with that identity now: the kernel gives another node where
-    /// the old one is still in use when a drive comes back. Looks at all disks.
-    pub fn paths_of(&self, identity: &str) -> Vec<Target> {
-        let disks = self.sysfs.block_devices().into_iter().filter(|device| is_disk(device));
-        disks
-            .filter_map(|disk| drive_of(&disk).ok())
-            .filter_map(|(found, target)| (found == identity).then_some(target))
-            .collect()
+    /// How many kernel events there were since the host was started. `None` where the kernel does
+    /// not count them.
+    pub fn event_count(&self) -> Option<u64> {
+        self.sysfs.event_count()
+    }
+
+    /// The sg node of the SCSI disk that a block device is; `None` where there is none, for example
+    /// without the sg module.
+    pub fn sg_node(&self, block_device: u64) -> Option<PathBuf> {
+        let disk = self.sysfs.block_device(block_device).ok()?;
+        let sg = entries(&disk.join("device/scsi_generic")).pop()?;
+        Some(Path::new("/dev").join(name_of(&sg)))
     }
 
     /// The identity of the drive that an open block device belongs to, to be compared with what
-    /// was expected: nodes are given to other drives when drives come and go.
-    pub fn identity_of_device(&self, node: &Path, number: u64) -> Result<String, TopologyError> {
-        let path = node.to_string_lossy();
-        let mut found = self.locate_device(&path, number)?;
-        match (found.drives.pop(), found.drives.is_empty()) {
-            (Some(drive), true) => Ok(drive.identity),
-            _ => Err(unusable(&path, "not one drive")),
-        }
+    /// was expected: nodes are given to other drives when drives come and go. An error says what
+    /// was found.
+    pub fn identity_of_block(&self, number: u64) -> Result<String, String> {
+        let disk = self.sysfs.block_device(number).map_err(|_| GONE.to_owned())?;
+        drive_of(&disk).map(|(identity, _)| identity)
+    }
+
+    /// The same for an open sg device.
+    pub fn identity_of_sg(&self, number: u64) -> Result<String, String> {
+        let device = self.sysfs.character_device(number).map_err(|_| GONE.to_owned())?;
+        identity(&device, Kind::Scsi)
     }
 }
+
+const GONE: &str = "its device is not in sysfs";
+
+/// How the identity of an emulated drive begins.
+const EMULATED: &str = "emulated.";
+/// How the identity begins that stands for a path that leads to no drive.
+pub const UNKNOWN: &str = "unknown.";
 
 /// Whether a block device is a whole disk with a node of its own: no partition, nothing stacked,
 /// and none of the paths that native multipath of NVMe hides behind a head.

@@ -23,19 +23,29 @@ impl Sysfs {
 
     /// The directories of all block devices, in the order of their names. Devices that go while
     /// this is read are left out.
-    pub(super) fn block_devices(&self) -> Vec<PathBuf> {
-        entries(&self.root.join("class/block"))
-            .into_iter()
-            .filter_map(|link| link.canonicalize().ok())
-            .collect()
+    pub(super) fn block_devices(&self) -> io::Result<Vec<PathBuf>> {
+        let links = sorted(fs::read_dir(self.root.join("class/block"))?);
+        Ok(links.into_iter().filter_map(|link| link.canonicalize().ok()).collect())
+    }
+
+    /// The directory of a character device, by its number.
+    pub(super) fn character_device(&self, number: u64) -> io::Result<PathBuf> {
+        let (major, minor) = (libc::major(number), libc::minor(number));
+        self.root.join(format!("dev/char/{major}:{minor}")).canonicalize()
+    }
+
+    /// How many kernel events there were since the host was started.
+    pub(super) fn event_count(&self) -> Option<u64> {
+        attribute(&self.root.join("kernel"), "uevent_seqnum")?.parse().ok()
     }
 }
 
 /// What is in a directory, in the order of the names; nothing where it cannot be read.
 pub(super) fn entries(directory: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(directory) else {
-        return Vec::new();
-    };
+    fs::read_dir(directory).map(sorted).unwrap_or_default()
+}
+
+fn sorted(entries: fs::ReadDir) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     paths.sort();
     paths

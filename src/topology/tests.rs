@@ -303,13 +303,14 @@ fn native_multipath_is_used_by_its_head() {
     }
     let identity = "nvme.nqn.2014-08.org.example:drive7.S7";
     assert_eq!(tree.found(&head), format!("{identity} by /dev/nvme0n1"));
-    assert_eq!(tree.topology().paths_of(identity), [Target::Nvme("/dev/nvme0n1".into())]);
+    let inventory = tree.topology().inventory().unwrap();
+    assert_eq!(inventory.paths_of(identity), [Target::Nvme("/dev/nvme0n1".into())]);
 }
 
 #[test]
 fn the_global_locks_partitions_have_exactly_that_name() {
     let tree = Tree::new();
-    assert_eq!(tree.topology().global_partitions(), Vec::<String>::new());
+    assert_eq!(tree.topology().inventory().unwrap().global(), []);
     let scsi = tree.drive("sdb", 1);
     let nvme = tree.namespace(&tree.controller("nvme0", &SUBSYSTEM), "nvme0n1", "eui.1");
     for (disk, name, partname) in [
@@ -323,7 +324,13 @@ fn the_global_locks_partitions_have_exactly_that_name() {
         fs::write(tree.partition(disk, name).join("uevent"), uevent).unwrap();
     }
     fs::write(scsi.join("uevent"), "DEVNAME=sdb\nPARTNAME=propeller\n").unwrap();
-    assert_eq!(tree.topology().global_partitions(), ["/dev/nvme0n1p1", "/dev/sdb1"]);
+    let inventory = tree.topology().inventory().unwrap();
+    let global: Vec<String> = inventory
+        .global()
+        .iter()
+        .map(|(node, drive)| format!("{} on {}", node.display(), drive.paths[0]))
+        .collect();
+    assert_eq!(global, ["/dev/nvme0n1p1 on /dev/nvme0n1", "/dev/sdb1 on /dev/sdb"]);
 }
 
 #[test]
@@ -335,8 +342,9 @@ fn a_drive_is_found_by_its_identity() {
     tree.drive("sdg", 2);
     tree.stacked("dm-0", "dm", &[&disk]);
     let paths = ["/dev/sdf", "/dev/sdg"].map(|node| Target::Scsi(node.into()));
-    assert_eq!(tree.topology().paths_of("naa.5000c50000000002"), paths);
-    assert_eq!(tree.topology().paths_of("naa.5000c50000000003"), []);
+    let inventory = tree.topology().inventory().unwrap();
+    assert_eq!(inventory.paths_of("naa.5000c50000000002"), paths);
+    assert_eq!(inventory.paths_of("naa.5000c50000000003"), []);
 }
 
 #[test]

@@ -3,10 +3,10 @@
 //! [`DrivePath`] is one way to one drive. [`scsi`] turns a command into CDBs and what came back
 //! into a reply, a [`scsi::Port`] carries them.
 
-mod block;
 #[cfg(feature = "emulator")]
 mod emulated;
 pub mod scsi;
+mod scsi_node;
 mod sg_io;
 
 use crate::topology::{Target, Topology};
@@ -46,7 +46,7 @@ pub fn connector(topology: Topology, timeout: Duration) -> Box<Connect> {
     let topology = Arc::new(topology);
     Box::new(move |identity, target| match target {
         Target::Scsi(node) => Arc::new(scsi::Drive::new(
-            block::BlockNode::new(node.clone(), identity.to_owned(), topology.clone()),
+            scsi_node::ScsiNode::new(node.clone(), identity.to_owned(), topology.clone()),
             timeout,
         )),
         Target::Nvme(_) => Arc::new(NoPath("this build cannot reach NVMe drives")),

@@ -1,83 +1,92 @@
-//! A SCSI disk through SG_IO on its block node.
+//! A SCSI disk through SG_IO, on its sg node or on its block node.
+//!
+//! The sg node is preferred: it keeps to the time-outs that it is given, where a block node makes
+//! 7 s of shorter ones, and whoever waits there can be killed. It is there only with the kernel's sg
+//! module, which locking must not depend on.
 
 use super::Undelivered;
 use super::scsi::{Answer, Data, Port};
 use super::sg_io::{self, Completion};
-use crate::topology::{Target, Topology};
+use crate::topology::Topology;
 use core::time::Duration;
 use idm_protocol::scsi::{Cdb, Sense, status};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::sys::stat::{Mode, fstat};
+use nix::sys::stat::{Mode, fstat, stat};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A block node, kept open. It is opened again when the kernel says that the device behind it is
-/// gone, and used only while the drive behind it is the expected one.
-pub struct BlockNode {
+/// One way to a SCSI disk, kept open. It is opened again when the kernel says that the device behind
+/// it is gone, and used only while the drive behind it is the expected one.
+pub struct ScsiNode {
+    /// The block node.
     node: PathBuf,
     identity: String,
     topology: Arc<Topology>,
-    open: Mutex<Option<Arc<OwnedFd>>>,
+    open: Mutex<Option<Arc<Opened>>>,
 }
 
-impl BlockNode {
-    /// The node of the drive with that identity. Nothing is opened before the first command.
-    pub fn new(node: PathBuf, identity: String, topology: Arc<Topology>) -> BlockNode {
-        BlockNode { node, identity, topology, open: Mutex::default() }
+/// An open device.
+struct Opened {
+    fd: OwnedFd,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Sg,
+    Block,
+}
+
+impl ScsiNode {
+    /// The disk with that block node and identity. Nothing is opened before the first command.
+    pub fn new(node: PathBuf, identity: String, topology: Arc<Topology>) -> ScsiNode {
+        ScsiNode { node, identity, topology, open: Mutex::default() }
     }
 
-    fn descriptor(&self) -> Result<Arc<OwnedFd>, String> {
+    fn opened(&self) -> Result<Arc<Opened>, String> {
         let mut slot = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(fd) = &*slot {
-            return Ok(fd.clone());
+        if let Some(opened) = &*slot {
+            return Ok(opened.clone());
         }
-        let fd = Arc::new(self.open_somewhere()?);
-        *slot = Some(fd.clone());
-        Ok(fd)
+        let opened = Arc::new(self.open()?);
+        *slot = Some(opened.clone());
+        Ok(opened)
     }
 
-    /// Opens the drive's node, or the one that the drive has got since.
-    fn open_somewhere(&self) -> Result<OwnedFd, String> {
-        let why = match self.open_node(&self.node) {
-            Ok(fd) => return Ok(fd),
-            Err(why) => why,
-        };
-        for target in self.topology.paths_of(&self.identity) {
-            let Target::Scsi(node) = target else { continue };
-            if let Ok(fd) = self.open_node(&node) {
-                log::info!(
-                    "drive {} was {} and is {} now",
-                    self.identity,
-                    self.node.display(),
-                    node.display()
-                );
-                return Ok(fd);
+    fn open(&self) -> Result<Opened, String> {
+        let number = stat(&self.node).map_err(|errno| errno.to_string())?.st_rdev;
+        if let Some(sg) = self.topology.sg_node(number) {
+            match self.open_as(Kind::Sg, &sg) {
+                Ok(opened) => return Ok(opened),
+                Err(why) => log::debug!("{}: {why}; using {}", sg.display(), self.node.display()),
             }
         }
-        Err(why)
+        self.open_as(Kind::Block, &self.node)
     }
 
     /// Opens a node and makes sure whose it is: /dev/sdX goes to another drive when drives come
-    /// and go. Read-only, because closing a node that was open for writing makes udev probe the
-    /// whole disk again, and CAP_SYS_RAWIO allows every command on it.
-    fn open_node(&self, node: &Path) -> Result<OwnedFd, String> {
+    /// and go. Read-only, because closing a block node that was open for writing makes udev probe
+    /// the whole disk again, and CAP_SYS_RAWIO allows every command on it.
+    fn open_as(&self, kind: Kind, node: &Path) -> Result<Opened, String> {
         let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let fd = open(node, flags, Mode::empty()).map_err(|errno| errno.to_string())?;
-        let device = fstat(&fd).map_err(|errno| errno.to_string())?.st_rdev;
-        let identity =
-            self.topology.identity_of_device(node, device).map_err(|error| error.to_string())?;
+        let number = fstat(&fd).map_err(|errno| errno.to_string())?.st_rdev;
+        let identity = match kind {
+            Kind::Sg => self.topology.identity_of_sg(number),
+            Kind::Block => self.topology.identity_of_block(number),
+        }?;
         if identity != self.identity {
             return Err(format!("it is now drive {identity}, not {}", self.identity));
         }
-        Ok(fd)
+        Ok(Opened { fd, kind })
     }
 
     /// Lets go of a descriptor that leads nowhere, unless another thread has already replaced it.
-    fn forget(&self, stale: &Arc<OwnedFd>) {
+    fn forget(&self, stale: &Arc<Opened>) {
         let mut slot = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if slot.as_ref().is_some_and(|fd| Arc::ptr_eq(fd, stale)) {
+        if slot.as_ref().is_some_and(|opened| Arc::ptr_eq(opened, stale)) {
             *slot = None;
         }
     }
@@ -91,18 +100,18 @@ impl BlockNode {
     }
 }
 
-impl Port for BlockNode {
+impl Port for ScsiNode {
     fn execute(&self, cdb: &Cdb, data: Data<'_>, timeout: Duration) -> Result<Answer, Undelivered> {
-        let fd = self.descriptor().map_err(|why| self.named(Undelivered::NotSent(why)))?;
-        let result = sg_io::run(fd.as_fd(), cdb, data, timeout);
+        let opened = self.opened().map_err(|why| self.named(Undelivered::NotSent(why)))?;
+        let result = sg_io::run(opened.fd.as_fd(), cdb, data, timeout);
         if leads_nowhere(&result) {
             // The next command opens the node again. Not this one: for a host status it is not
             // certain that the drive did not get it.
-            self.forget(&fd);
+            self.forget(&opened);
         }
         match result {
             Ok(completion) => judge(&completion),
-            Err(errno) => Err(judge_errno(errno)),
+            Err(errno) => Err(judge_errno(errno, opened.kind)),
         }
         .map_err(|undelivered| self.named(undelivered))
     }
@@ -166,14 +175,16 @@ fn judge(completion: &Completion) -> Result<Answer, Undelivered> {
 
 /// What a failed SG_IO call says. The kernel checks all of these before it queues the command;
 /// once that is queued the call succeeds and the header tells how it went. Whatever else comes is
-/// not known well enough to say so.
-fn judge_errno(errno: Errno) -> Undelivered {
+/// not known well enough to say so. ENODEV of an sg node is such a case: it also ends the waiting
+/// for a command that was under way when the device was removed.
+fn judge_errno(errno: Errno, kind: Kind) -> Undelivered {
     let why = match errno {
         Errno::EPERM | Errno::EACCES => format!("{errno} (needs CAP_SYS_RAWIO)"),
         Errno::ENOTTY => "not a SCSI device".to_owned(),
         _ => errno.to_string(),
     };
     match errno {
+        Errno::ENODEV if kind == Kind::Sg => Undelivered::Unknown(why),
         Errno::ENODEV
         | Errno::ENXIO
         | Errno::ENOTTY
@@ -249,12 +260,14 @@ mod tests {
     #[test]
     fn errors_before_sending_are_told_from_those_after() {
         for errno in [Errno::ENODEV, Errno::ENXIO, Errno::EPERM, Errno::ENOTTY] {
-            assert!(matches!(judge_errno(errno), Undelivered::NotSent(_)));
+            assert!(matches!(judge_errno(errno, Kind::Block), Undelivered::NotSent(_)));
         }
         for errno in [Errno::EINTR, Errno::EIO, Errno::EFAULT, Errno::ETIMEDOUT] {
-            assert!(matches!(judge_errno(errno), Undelivered::Unknown(_)));
+            assert!(matches!(judge_errno(errno, Kind::Block), Undelivered::Unknown(_)));
+            assert!(matches!(judge_errno(errno, Kind::Sg), Undelivered::Unknown(_)));
         }
-        assert!(judge_errno(Errno::EPERM).to_string().contains("CAP_SYS_RAWIO"));
+        assert!(matches!(judge_errno(Errno::ENODEV, Kind::Sg), Undelivered::Unknown(_)));
+        assert!(judge_errno(Errno::EPERM, Kind::Sg).to_string().contains("CAP_SYS_RAWIO"));
     }
 
     #[test]
@@ -266,9 +279,9 @@ mod tests {
         assert!(!leads_nowhere(&Err(Errno::EINTR)));
     }
 
-    fn node(path: &str) -> BlockNode {
+    fn node(path: &str) -> ScsiNode {
         let topology = Topology::new(BTreeMap::new());
-        BlockNode::new(path.into(), "naa.5000".into(), Arc::new(topology))
+        ScsiNode::new(path.into(), "naa.5000".into(), Arc::new(topology))
     }
 
     #[test]

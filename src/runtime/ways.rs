@@ -1,0 +1,529 @@
+//! The ways to one drive: which of them is used, and what is known of the others.
+//!
+//! A command goes by the best way. What certainly did not reach the drive goes by the next one at
+//! once, and so does a read, which may be carried out twice. Any other command that may have
+//! reached the drive is told as that: it is for the engine to say what may be sent after it. By then the
+//! way counts as failed, and the engine's next command goes by another one.
+//!
+//! A way that failed is tried with reads, by a worker that has just finished its command, until
+//! one comes back; the pauses between double. Where all have failed, commands try them all: how
+//! often is up to the engine's own pauses.
+
+use super::clock;
+use crate::topology::Target;
+use crate::transport::{Connect, DrivePath, Undelivered};
+use core::time::Duration;
+use idm_engine::Instant;
+use idm_protocol::{DriveCommand, Reply, Status};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A way that has been at a command for so long is slow. Majorities do not wait for a drive with
+/// slow ways only, and commands go by others.
+const SLOW: Duration = Duration::from_millis(100);
+/// A read that has taken longer is not repeated on another way: whoever asked asks again.
+const REPEAT: Duration = Duration::from_secs(1);
+/// The pause before a way that failed is tried again: the first, and the longest.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+
+/// The ways to one drive.
+pub(super) struct Ways(Mutex<State>);
+
+struct State {
+    /// The drive's name for messages: a path that was named, and its identity.
+    name: String,
+    ways: Vec<Way>,
+    /// The way that worked last.
+    used: Option<Target>,
+    /// Whether the drive answered last.
+    answers: bool,
+    /// A way is being tried with a read.
+    probing: bool,
+}
+
+struct Way {
+    target: Target,
+    path: Arc<dyn DrivePath>,
+    /// Failures in a row, and when the last one was.
+    failures: u32,
+    failed: Instant,
+    /// When the commands were begun that are on it.
+    running: Vec<Instant>,
+}
+
+impl Way {
+    fn is_slow(&self, now: Instant) -> bool {
+        self.running.iter().any(|&begun| now.since(begun) > SLOW)
+    }
+
+    /// Whether it failed and may be tried again.
+    fn is_due(&self, now: Instant) -> bool {
+        let (first, longest) = PAUSE;
+        let pause = first * 2u32.pow(self.failures.saturating_sub(1).min(10));
+        self.failures > 0 && now.since(self.failed) >= pause.min(longest)
+    }
+}
+
+/// A command on a way. Dropped, it is no longer there.
+struct Running<'a> {
+    ways: &'a Ways,
+    target: Target,
+    path: Arc<dyn DrivePath>,
+    begun: Instant,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if let Some(way) = self.ways.state().way(&self.target) {
+            if let Some(at) = way.running.iter().position(|&begun| begun == self.begun) {
+                way.running.swap_remove(at);
+            }
+        }
+    }
+}
+
+impl State {
+    fn way(&mut self, target: &Target) -> Option<&mut Way> {
+        self.ways.iter_mut().find(|way| way.target == *target)
+    }
+
+    fn add(&mut self, identity: &str, target: &Target, connect: &Connect) {
+        if self.way(target).is_none() {
+            self.ways.push(Way {
+                target: target.clone(),
+                path: connect(identity, target),
+                failures: 0,
+                failed: Instant::default(),
+                running: Vec::new(),
+            });
+        }
+    }
+
+    /// The best of the ways that were not tried yet: one that has not failed, is not slow, has
+    /// least to do, and worked last.
+    fn best(&mut self, tried: &[Target], now: Instant) -> Option<&mut Way> {
+        let used = self.used.clone();
+        self.ways.iter_mut().filter(|way| !tried.contains(&way.target)).min_by_key(|way| {
+            let fails = (way.failures > 0).then_some(way.failed);
+            (fails, way.is_slow(now), way.running.len(), Some(&way.target) != used.as_ref())
+        })
+    }
+
+    /// Takes note of how a command went on a way, and says once that a way fails and once that it
+    /// works again; where there is one way only, that is said of the drive.
+    fn note_way(&mut self, target: &Target, failure: Option<&Undelivered>) {
+        let several = self.ways.len() > 1;
+        let Some(way) = self.way(target) else { return };
+        let failed_before = way.failures > 0;
+        match failure {
+            Some(why) => {
+                way.failures = way.failures.saturating_add(1);
+                way.failed = clock::now();
+                if several && !failed_before {
+                    let left = self.ways.iter().filter(|way| way.failures == 0).count();
+                    log::warn!("drive {}: path {target} fails, {left} are left: {why}", self.name);
+                }
+            }
+            None => {
+                way.failures = 0;
+                if several && failed_before {
+                    log::warn!("drive {}: path {target} works again", self.name);
+                }
+                self.used = Some(target.clone());
+            }
+        }
+    }
+
+    /// Says once that the drive does not answer, and once that it does again.
+    fn note_drive(&mut self, reply: &Reply, why: Option<&Undelivered>) {
+        let silent = matches!(reply, Reply::Status(Status::Unreachable | Status::Uncertain));
+        if self.answers != silent {
+            return;
+        }
+        self.answers = !silent;
+        let name = &self.name;
+        match (silent, why) {
+            (true, Some(why)) => log::warn!("drive {name} does not answer: {why}"),
+            (true, None) if self.ways.is_empty() => {
+                log::warn!("drive {name} does not answer: no path leads to it");
+            }
+            (true, None) => log::warn!("drive {name} does not answer"),
+            (false, _) => log::warn!("drive {name} answers again"),
+        }
+    }
+}
+
+impl Ways {
+    /// No way yet.
+    pub(super) fn new(name: String) -> Ways {
+        Ways(Mutex::new(State {
+            name,
+            ways: Vec::new(),
+            used: None,
+            answers: true,
+            probing: false,
+        }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The drive's name for messages.
+    pub(super) fn name(&self) -> String {
+        self.state().name.clone()
+    }
+
+    /// Takes note of ways that `name` leads to.
+    pub(super) fn add(&self, name: &str, identity: &str, targets: &[Target], connect: &Connect) {
+        let mut state = self.state();
+        let before = state.ways.len();
+        for target in targets {
+            state.add(identity, target, connect);
+        }
+        // Not with every call: several partitions may be named in turn.
+        if state.ways.len() > before {
+            state.name = format!("{name} ({identity})");
+        }
+    }
+
+    /// Takes note that these are the ways now. Others are gone, and what they had open is closed,
+    /// so that the kernel can give their names away. Those that failed may work again.
+    pub(super) fn set(&self, identity: &str, targets: &[Target], connect: &Connect) {
+        let mut state = self.state();
+        let (left, gone): (Vec<Way>, Vec<Way>) =
+            state.ways.drain(..).partition(|way| targets.contains(&way.target));
+        state.ways = left;
+        for way in &mut state.ways {
+            way.failed = Instant::default();
+        }
+        for target in targets {
+            state.add(identity, target, connect);
+        }
+        for way in &gone {
+            log::info!("drive {}: path {} is gone", state.name, way.target);
+        }
+        // Closing may take its time.
+        drop(state);
+        drop(gone);
+    }
+
+    /// Whether the drive did not answer when it was last asked, or no way to it is quick now.
+    pub(super) fn are_slow(&self, now: Instant) -> bool {
+        let state = self.state();
+        !state.answers || state.ways.iter().all(|way| way.failures > 0 || way.is_slow(now))
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.state().ways.len()
+    }
+
+    /// Runs a command.
+    pub(super) fn execute(&self, command: &DriveCommand) -> Reply {
+        let begun = clock::now();
+        let mut tried = Vec::new();
+        let mut reply = Reply::Status(Status::Unreachable);
+        let mut why = None;
+        while let Some(running) = self.begin(&tried) {
+            let target = running.target.clone();
+            let result = running.path.execute(command);
+            drop(running);
+            self.state().note_way(&target, result.as_ref().err());
+            let undelivered = match result {
+                Ok(answer) => {
+                    reply = answer;
+                    break;
+                }
+                Err(undelivered) => undelivered,
+            };
+            let sent = matches!(undelivered, Undelivered::Unknown(_));
+            why = Some(undelivered);
+            if sent {
+                reply = Reply::Status(Status::Uncertain);
+                let repeat = *command == DriveCommand::ReadTable;
+                if !repeat || clock::now().since(begun) > REPEAT {
+                    break;
+                }
+            }
+            tried.push(target);
+        }
+        self.state().note_drive(&reply, why.as_ref());
+        reply
+    }
+
+    fn begin(&self, tried: &[Target]) -> Option<Running<'_>> {
+        let begun = clock::now();
+        let mut state = self.state();
+        let way = state.best(tried, begun)?;
+        way.running.push(begun);
+        let (target, path) = (way.target.clone(), way.path.clone());
+        Some(Running { ways: self, target, path, begun })
+    }
+
+    /// Tries a way that failed again, if it is time for that and commands can go by another one.
+    pub(super) fn probe(&self) {
+        let begun = clock::now();
+        let (target, path) = {
+            let mut state = self.state();
+            if state.probing || state.ways.iter().all(|way| way.failures > 0) {
+                return;
+            }
+            let Some(way) = state.ways.iter().find(|way| way.is_due(begun)) else {
+                return;
+            };
+            let found = (way.target.clone(), way.path.clone());
+            state.probing = true;
+            found
+        };
+        let _probe = Probe(self);
+        let used = self.state().used.clone();
+        let result = path.execute(&DriveCommand::ReadTable);
+        let mut state = self.state();
+        state.note_way(&target, result.as_ref().err());
+        state.used = used;
+    }
+}
+
+/// While it lives, a way is being tried.
+struct Probe<'a>(&'a Ways);
+
+impl Drop for Probe<'_> {
+    fn drop(&mut self) {
+        self.0.state().probing = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use idm_protocol::{Class, HostId, MutexOp, Record, ResourceId, State, Value, ValueUpdate};
+    use std::collections::HashMap;
+    use std::sync::Condvar;
+    use std::thread;
+
+    /// A path that does as a test says, and counts.
+    #[derive(Default)]
+    struct Fake {
+        state: Mutex<FakeState>,
+        changed: Condvar,
+    }
+
+    #[derive(Default)]
+    struct FakeState {
+        failure: Option<Undelivered>,
+        hangs: bool,
+        writes: u32,
+        reads: u32,
+    }
+
+    impl Fake {
+        fn set(&self, work: impl FnOnce(&mut FakeState)) {
+            work(&mut self.state.lock().unwrap());
+            self.changed.notify_all();
+        }
+
+        fn counts(&self) -> (u32, u32) {
+            let state = self.state.lock().unwrap();
+            (state.writes, state.reads)
+        }
+    }
+
+    impl DrivePath for Fake {
+        fn execute(&self, command: &DriveCommand) -> Result<Reply, Undelivered> {
+            let mut state = self.state.lock().unwrap();
+            let read = *command == DriveCommand::ReadTable;
+            *(if read { &mut state.reads } else { &mut state.writes }) += 1;
+            while state.hangs {
+                state = self.changed.wait(state).unwrap();
+            }
+            match &state.failure {
+                Some(failure) => Err(failure.clone()),
+                None if read => Ok(Reply::Table(Vec::new())),
+                None => Ok(Reply::Status(Status::Good)),
+            }
+        }
+    }
+
+    struct Bench {
+        ways: Ways,
+        fakes: HashMap<Target, Arc<Fake>>,
+    }
+
+    const A: &str = "/dev/sda";
+    const B: &str = "/dev/sdb";
+
+    fn target(node: &str) -> Target {
+        Target::Scsi(node.into())
+    }
+
+    impl Bench {
+        fn new(nodes: &[&str]) -> Bench {
+            let targets: Vec<Target> = [A, B].map(target).into();
+            let fakes = targets.into_iter().map(|target| (target, Arc::default())).collect();
+            let bench = Bench { ways: Ways::new("naa.5".into()), fakes };
+            let named: Vec<Target> = nodes.iter().map(|node| target(node)).collect();
+            bench.ways.add("/dev/pv", "naa.5", &named, &bench.connect());
+            bench
+        }
+
+        fn connect(&self) -> Box<Connect> {
+            let fakes = self.fakes.clone();
+            Box::new(move |_, target| fakes[target].clone())
+        }
+
+        fn set(&self, nodes: &[&str]) {
+            let targets: Vec<Target> = nodes.iter().map(|node| target(node)).collect();
+            self.ways.set("naa.5", &targets, &self.connect());
+        }
+
+        fn at(&self, node: &str) -> &Fake {
+            &self.fakes[&target(node)]
+        }
+
+        fn fails(&self, node: &str, failure: Option<Undelivered>) {
+            self.at(node).set(|state| state.failure = failure);
+        }
+
+        fn write(&self) -> Status {
+            let record = Record {
+                state: State::Locked,
+                modified_ms: 0,
+                countdown_ms: 1,
+                class: Class::Exclusive,
+                value_update: ValueUpdate::Keep,
+                value: Value::ZERO,
+                resource: ResourceId::GLOBAL,
+                metadata: [0; 64],
+                host: HostId::from_bytes([7; 32]),
+            };
+            match self.ways.execute(&DriveCommand::Mutex(MutexOp::Refresh, record)) {
+                Reply::Status(status) => status,
+                Reply::Table(_) => panic!("a table"),
+            }
+        }
+
+        fn read(&self) -> Reply {
+            self.ways.execute(&DriveCommand::ReadTable)
+        }
+    }
+
+    fn gone() -> Option<Undelivered> {
+        Some(Undelivered::NotSent("gone".into()))
+    }
+
+    fn lost() -> Option<Undelivered> {
+        Some(Undelivered::Unknown("lost".into()))
+    }
+
+    #[test]
+    fn a_command_that_was_not_sent_goes_by_the_next_way_at_once() {
+        let bench = Bench::new(&[A, B]);
+        bench.fails(A, gone());
+        for _ in 0..3 {
+            assert_eq!(bench.write(), Status::Good);
+        }
+        assert_eq!((bench.at(A).counts(), bench.at(B).counts()), ((1, 0), (3, 0)));
+    }
+
+    #[test]
+    fn a_command_that_may_have_been_carried_out_is_told_and_the_next_goes_by_another_way() {
+        let bench = Bench::new(&[A, B]);
+        bench.fails(A, lost());
+        assert_eq!(bench.write(), Status::Uncertain);
+        assert_eq!(bench.at(B).counts(), (0, 0));
+        assert_eq!(bench.write(), Status::Good);
+        assert_eq!((bench.at(A).counts(), bench.at(B).counts()), ((1, 0), (1, 0)));
+        // Also where it came second.
+        let bench = Bench::new(&[A, B]);
+        bench.fails(A, gone());
+        bench.fails(B, lost());
+        assert_eq!(bench.write(), Status::Uncertain);
+    }
+
+    #[test]
+    fn a_read_may_be_repeated() {
+        let bench = Bench::new(&[A, B]);
+        bench.fails(A, lost());
+        assert_eq!(bench.read(), Reply::Table(Vec::new()));
+        assert_eq!((bench.at(A).counts(), bench.at(B).counts()), ((0, 1), (0, 1)));
+    }
+
+    #[test]
+    fn a_drive_without_a_working_way_says_what_is_certain() {
+        let bench = Bench::new(&[A, B]);
+        bench.fails(A, gone());
+        bench.fails(B, gone());
+        assert_eq!(bench.write(), Status::Unreachable);
+        assert!(bench.ways.are_slow(clock::now()));
+        // Both are tried with every command, and whichever works first is used.
+        bench.fails(B, None);
+        assert_eq!(bench.write(), Status::Good);
+        assert!(!bench.ways.are_slow(clock::now()));
+        let none = Bench::new(&[]);
+        assert_eq!(none.write(), Status::Unreachable);
+        assert!(none.ways.are_slow(clock::now()));
+    }
+
+    #[test]
+    fn a_way_that_hangs_holds_one_command_and_the_others_go_on() {
+        let bench = Bench::new(&[A, B]);
+        bench.at(A).set(|state| state.hangs = true);
+        thread::scope(|scope| {
+            let stuck = scope.spawn(|| bench.write());
+            while bench.at(A).counts() == (0, 0) {
+                thread::yield_now();
+            }
+            for _ in 0..5 {
+                assert_eq!(bench.write(), Status::Good);
+            }
+            assert_eq!(bench.at(A).counts(), (1, 0));
+            assert!(!bench.ways.are_slow(clock::now() + 2 * SLOW));
+            bench.at(A).set(|state| state.hangs = false);
+            assert_eq!(stuck.join().unwrap(), Status::Good);
+        });
+    }
+
+    #[test]
+    fn a_way_that_failed_is_tried_with_reads_and_pauses() {
+        let bench = Bench::new(&[A, B]);
+        bench.fails(A, gone());
+        assert_eq!(bench.write(), Status::Good);
+        bench.ways.probe();
+        assert_eq!(bench.at(A).counts(), (1, 0), "it is too early");
+        let tries_after = |pause: Duration, expected: (u32, u32)| {
+            bench.ways.state().way(&target(A)).unwrap().failed = clock::now() - pause;
+            bench.ways.probe();
+            assert_eq!(bench.at(A).counts(), expected, "after {pause:?}");
+        };
+        tries_after(PAUSE.0, (1, 1));
+        tries_after(PAUSE.0, (1, 1));
+        tries_after(2 * PAUSE.0, (1, 2));
+        bench.ways.state().way(&target(A)).unwrap().failures = u32::MAX;
+        tries_after(PAUSE.1, (1, 3));
+        // What the kernel tells of the drive's paths ends the pause.
+        bench.fails(A, None);
+        bench.set(&[A, B]);
+        bench.ways.probe();
+        assert_eq!(bench.at(A).counts(), (1, 4));
+        // It works again, and there is nothing left to try.
+        bench.ways.probe();
+        assert_eq!(bench.at(A).counts(), (1, 4));
+        bench.fails(B, gone());
+        assert_eq!(bench.write(), Status::Good);
+    }
+
+    #[test]
+    fn ways_come_and_go() {
+        let bench = Bench::new(&[A]);
+        assert_eq!(bench.write(), Status::Good);
+        assert_eq!(Arc::strong_count(&bench.fakes[&target(A)]), 2);
+        bench.set(&[B]);
+        assert_eq!(Arc::strong_count(&bench.fakes[&target(A)]), 1, "it is let go of");
+        assert_eq!(bench.write(), Status::Good);
+        assert_eq!(bench.at(B).counts(), (1, 0));
+        bench.set(&[]);
+        assert_eq!(bench.write(), Status::Unreachable);
+        bench.set(&[A]);
+        assert_eq!(bench.write(), Status::Good);
+    }
+}

@@ -1,0 +1,53 @@
+//! Which disks the host has: the ways to every drive, and the partitions of the global lock.
+
+use super::sysfs::{Sysfs, node_of};
+use super::{Located, Target, drive_of, has_global_name, is_disk};
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+
+/// The disks of a host at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inventory {
+    drives: HashMap<String, Vec<Target>>,
+    /// The drives with a partition for the global lock, and the first such partition's node.
+    global: Vec<(PathBuf, Located)>,
+}
+
+impl Inventory {
+    /// One scan of all block devices. Disks that are no drives of ours are left out.
+    pub(super) fn take(sysfs: &Sysfs) -> io::Result<Inventory> {
+        let mut inventory = Inventory::default();
+        let devices = sysfs.block_devices()?;
+        for disk in devices.iter().filter(|device| is_disk(device)) {
+            if let Ok((identity, target)) = drive_of(disk) {
+                inventory.drives.entry(identity).or_default().push(target);
+            }
+        }
+        for partition in devices.iter().filter(|device| has_global_name(device)) {
+            let Some(Ok((identity, _))) = partition.parent().map(drive_of) else { continue };
+            if !inventory.global.iter().any(|(_, drive)| drive.identity == identity) {
+                let paths = inventory.paths_of(&identity).to_vec();
+                inventory.global.push((node_of(partition), Located { identity, paths }));
+            }
+        }
+        Ok(inventory)
+    }
+
+    /// The ways that lead to a drive: the kernel gives another node where the old one is still in
+    /// use when a drive comes back.
+    pub fn paths_of(&self, identity: &str) -> &[Target] {
+        self.drives.get(identity).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether a drive with that identity would be listed if it were there: emulated ones and those
+    /// that are only known by a path that leads nowhere are not.
+    pub fn would_list(identity: &str) -> bool {
+        !identity.starts_with(super::EMULATED) && !identity.starts_with(super::UNKNOWN)
+    }
+
+    /// The drives that have a partition for the global lock, each with the node of the first one.
+    pub fn global(&self) -> &[(PathBuf, Located)] {
+        &self.global
+    }
+}
