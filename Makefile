@@ -98,6 +98,7 @@ install: all
 	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/$(LIBRARY)
 	install -m 644 include/lvmlockd_idm.h $(DESTDIR)$(INCLUDEDIR)/
 	install -m 644 lvm2/lvmlockd-idm.c $(DESTDIR)$(DATADIR)/lvmlockd-idm/
+	install -m 644 etc/lvmlockd-idm.conf $(DESTDIR)$(DATADIR)/lvmlockd-idm/
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
 		-e 's|@DATADIR@|$(DATADIR)|' -e 's|@VERSION@|$(VERSION)|' lvmlockd_idm.pc.in \
 		>$(DESTDIR)$(LIBDIR)/pkgconfig/lvmlockd_idm.pc

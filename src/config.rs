@@ -3,22 +3,10 @@
 //! The file is TOML; `/etc/lvm/lvmlockd-idm.conf`, or what the environment variable
 //! `LVMLOCKD_IDM_CONF` names. Without a file the defaults hold.
 //!
+//! `etc/lvmlockd-idm.conf` shows all keys; builds with the feature `emulator` also know
+//!
 //! ```toml
-//! # The lease in ms: how long a lock outlives a host that does not refresh it.
-//! lease_ms = 60000
-//! # Where the host's id is kept until the next boot.
-//! state_dir = "/run/lvmlockd-idm"
-//! # Run when a volume group's locks are about to be lost; the VG's name is appended.
-//! kill_command = ["/sbin/lvmlockctl", "--kill"]
-//! # How long it may take to deactivate the VG's LVs, in ms.
-//! kill_time_ms = 10000
-//!
-//! [global]
-//! # The drives of the global lock: the same list on every host. Without it, those that have a GPT
-//! # partition named `propeller`.
-//! drives = ["/dev/disk/by-id/wwn-0x5000c500a1b2c3d4"]
-//!
-//! [emulator]   # only in builds with the feature `emulator`
+//! [emulator]
 //! "/dev/loop3" = "/run/idm-emulator/d0.sock"
 //! ```
 
@@ -206,6 +194,23 @@ mod tests {
         assert_eq!(config.state_dir, Path::new("/tmp/x"));
         assert_eq!(config.kill_command.unwrap(), ["/bin/k", "-9"]);
         assert_eq!(config.global_drives, ["/dev/sda", "/dev/sdb"]);
+    }
+
+    #[test]
+    fn the_example_shows_every_key_and_the_defaults() {
+        let example = include_str!("../etc/lvmlockd-idm.conf");
+        assert_eq!(Config::parse(example).unwrap(), Config::default());
+        let key = |line: &str| line.starts_with('#') && line[1..].starts_with(char::is_lowercase);
+        let uncommented: Vec<&str> =
+            example.lines().map(|line| if key(line) { &line[1..] } else { line }).collect();
+        let all = Config::parse(&uncommented.join("\n")).unwrap();
+        assert_eq!(all.global_drives.len(), 2);
+        assert_eq!(all.kill_command.unwrap(), ["/sbin/lvmlockctl", "--kill"]);
+        let default = Config::default();
+        assert_eq!((all.lease, all.state_dir), (default.lease, default.state_dir));
+        for key in ["lease_ms", "state_dir", "kill_command", "kill_time_ms", "drives"] {
+            assert!(uncommented.iter().any(|line| line.starts_with(&format!("{key} = "))), "{key}");
+        }
     }
 
     #[test]

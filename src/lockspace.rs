@@ -1,12 +1,13 @@
 //! What a lockspace and a resource are to us; LVB cache and timestamps.
 
 use crate::manager::{Resource, Scope, ValBlk};
+use crate::runtime::drives::{Drives, Members};
 use crate::runtime::{LockSpec, Owner, Role};
-use idm_engine::ValueRead;
+use idm_engine::{Member, ValueRead};
 use idm_protocol::{IdError, Mode, ResourceId, Value};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The LV half of the membership mutex's id; the other half is the VG's uuid. `*` and `-` stand in
 /// no LVM uuid, so it can be no LV's.
@@ -21,22 +22,35 @@ pub struct Lockspace {
     pub id: ResourceId,
     pub is_global: bool,
     started: AtomicBool,
-    /// The VG's PVs, or the global lock's drives.
-    paths: Mutex<Vec<String>>,
+    drives: Mutex<DriveList>,
     values: Mutex<HashMap<ResourceId, ValueCache>>,
 }
 
+/// Where a lockspace's drives come from.
+enum DriveList {
+    /// The VG's PVs, or the global lock's drives as configured.
+    Paths(Vec<String>),
+    /// The drives that have a partition for the global lock, or had one since the lockspace was
+    /// prepared: a drive that is lost goes on counting.
+    Partitions(Vec<Member>),
+}
+
 impl Lockspace {
-    /// The lockspace of a scope; `global` are the paths of the global lock's drives.
+    /// The lockspace of a scope; `global` are the paths of the global lock's drives. Without any,
+    /// they are those that have a partition for it.
     pub fn new(scope: Scope, global: &[String]) -> Result<Lockspace, IdError> {
-        let (name, kill, id, paths) = match scope {
+        let (name, kill, id, drives) = match scope {
             Scope::Global => {
                 let name = "the global lockspace".to_owned();
-                (name, None, ResourceId::GLOBAL, global.to_vec())
+                let drives = match global {
+                    [] => DriveList::Partitions(Vec::new()),
+                    paths => DriveList::Paths(paths.to_vec()),
+                };
+                (name, None, ResourceId::GLOBAL, drives)
             }
             Scope::Vg { name, uuid, pvs } => {
                 let id = ResourceId::vg(&uuid)?;
-                (format!("volume group {name}"), Some(name), id, pvs)
+                (format!("volume group {name}"), Some(name), id, DriveList::Paths(pvs))
             }
         };
         Ok(Lockspace {
@@ -44,7 +58,7 @@ impl Lockspace {
             owner: Arc::new(Owner::new(name, kill)),
             id,
             started: AtomicBool::new(false),
-            paths: Mutex::new(paths),
+            drives: Mutex::new(drives),
             values: Mutex::default(),
         })
     }
@@ -57,12 +71,21 @@ impl Lockspace {
         self.started.store(true, Ordering::Release);
     }
 
-    pub fn paths(&self) -> Vec<String> {
-        self.paths.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn drives(&self) -> MutexGuard<'_, DriveList> {
+        self.drives.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its drives now.
+    pub fn members(&self, drives: &Drives) -> Members {
+        let paths = match &mut *self.drives() {
+            DriveList::Paths(paths) => paths.clone(),
+            DriveList::Partitions(members) => return drives.add_global(members),
+        };
+        drives.members(&paths)
     }
 
     pub fn set_paths(&self, paths: Vec<String>) {
-        *self.paths.lock().unwrap_or_else(PoisonError::into_inner) = paths;
+        *self.drives() = DriveList::Paths(paths);
     }
 
     /// The lock of a resource. `None` where there is no such resource in this lockspace.

@@ -95,6 +95,10 @@ const SETTLE: Duration = Duration::from_millis(500);
 const STOP_SETTLE: Duration = Duration::from_millis(80);
 /// How long [`Manager::hosts`] waits: all of core is blocked meanwhile (contract, section 0).
 const COUNT_BOUND: Duration = Duration::from_secs(1);
+/// How long [`Manager::is_running`] waits for drives that it asks, and the pause before it asks
+/// again: it is called under a mutex of core's, on hosts with other lock managers too.
+const ASK_BOUND: Duration = Duration::from_millis(250);
+const ASK_AGAIN: Duration = Duration::from_secs(10);
 /// The pause before a lockspace that could not be started is tried again.
 const JOIN_PAUSE: Duration = Duration::from_millis(200);
 /// `LMUF_FREE_VG` of lvmlockd: the VG is being removed.
@@ -110,6 +114,11 @@ pub struct Manager {
     lvm_path: Arc<OnceLock<String>>,
     running: Mutex<Option<Running>>,
     state: Mutex<State>,
+    /// How many kernel events there had been when the disks were last looked at before anything was
+    /// started, and whether there were partitions for the global lock.
+    glance: Mutex<Option<(Option<u64>, bool)>>,
+    /// When drives with such partitions were last asked whether they have IDM.
+    asked: Mutex<Option<Instant>>,
 }
 
 /// What exists since the first lockspace was prepared.
@@ -173,6 +182,8 @@ impl Manager {
             lvm_path: Arc::default(),
             running: Mutex::default(),
             state: Mutex::default(),
+            glance: Mutex::default(),
+            asked: Mutex::default(),
         }
     }
 
@@ -234,17 +245,17 @@ impl Manager {
     /// fails even commands that only read; its lock then says what is missing.
     pub fn prepare_lockspace(&self, key: LockspaceKey, scope: Scope) -> Result<(), Error> {
         let running = self.running()?;
-        let global_drives = match scope {
-            Scope::Global => self.global_drives(),
-            Scope::Vg { .. } => Vec::new(),
-        };
-        let lockspace = Lockspace::new(scope, &global_drives)?;
-        if !lockspace.is_global {
-            running.check_drives(&lockspace)?;
-        } else if global_drives.is_empty() {
-            log::warn!("{}", no_global_drives());
+        let configured = self.config.as_ref().map_or(&[][..], |config| &config.global_drives);
+        let lockspace = Lockspace::new(scope, configured)?;
+        if lockspace.is_global {
+            let drives = running.members_of(&lockspace)?.members;
+            if drives.is_empty() {
+                log::warn!("{}", no_global_drives());
+            } else {
+                log::info!("the global lock is on {}", running.names_of(&drives));
+            }
         } else {
-            log::info!("the global lock is on {}", global_drives.join(", "));
+            running.check_drives(&lockspace)?;
         }
         // An address that is used again without a remove in between: what was there is gone.
         self.remove_lockspace(key, false)?;
@@ -386,7 +397,7 @@ impl Manager {
     /// Puts the LV locks that this host holds on all of the VG's drives. Whoever has the VG's lock
     /// may move its LVs to other drives, where a host that locks them next must meet us.
     fn spread_lv_locks(&self, running: &Running, lockspace: &Arc<Lockspace>) -> Result<(), Error> {
-        let members = running.drives_of(&lockspace.paths())?.members;
+        let members = running.members_of(lockspace)?.members;
         for held in self.state().resources.values() {
             if held.spec.role == Role::Lv && Arc::ptr_eq(&held.lockspace, lockspace) {
                 running.runtime.spread(held.spec.resource, members.clone());
@@ -482,7 +493,7 @@ impl Manager {
     pub fn hosts(&self, key: LockspaceKey) -> Result<u32, Error> {
         let lockspace = self.lockspace(key)?;
         let running = self.running()?;
-        let members = running.drives_of(&lockspace.paths())?.members;
+        let members = running.members_of(&lockspace)?.members;
         let enough = majority(members.len());
         let answers = running.runtime.read_tables(&members, enough, COUNT_BOUND);
         let tables: Vec<_> = answers.into_iter().filter_map(|(_, table)| table.ok()).collect();
@@ -507,28 +518,58 @@ impl Manager {
         Ok(u32::try_from(hosts.len()).unwrap_or(u32::MAX))
     }
 
-    /// Paths of the global lock's drives: those of the configuration, else the partitions that are
-    /// named for it.
-    fn global_drives(&self) -> Vec<String> {
-        match &self.config {
-            Ok(config) if !config.global_drives.is_empty() => config.global_drives.clone(),
-            Ok(config) => Topology::new(config.emulated.clone())
-                .inventory()
-                .unwrap_or_default()
-                .global()
-                .iter()
-                .map(|(node, _)| node.to_string_lossy().into_owned())
-                .collect(),
-            Err(_) => Vec::new(),
+    /// Whether IDM can be used on this host: it is configured, a VG is started, or a drive with a
+    /// partition for the global lock has shown that it has IDM. A forgotten partition alone is not
+    /// enough, because core uses no lock manager at all where two of them say yes.
+    ///
+    /// Quick and quiet: without such a partition no thread is started, and drives that have not been
+    /// heard yet are asked now and then, for [`ASK_BOUND`] at most.
+    pub fn is_running(&self) -> bool {
+        let Ok(config) = &self.config else {
+            return false;
+        };
+        let started = |lockspace: &Arc<Lockspace>| !lockspace.is_global && lockspace.is_started();
+        if !config.global_drives.is_empty() || self.state().lockspaces.values().any(started) {
+            return true;
+        }
+        self.sees_global_partitions(config)
+            && self.running().is_ok_and(|running| self.global_drives_have_idm(&running))
+    }
+
+    /// Whether there are partitions for the global lock. Disks are looked at again only if the
+    /// kernel has told of something since.
+    fn sees_global_partitions(&self, config: &Config) -> bool {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(running) = running {
+            return !running.runtime.drives().inventory().global().is_empty();
+        }
+        let topology = Topology::new(config.emulated.clone());
+        let events = topology.event_count();
+        let mut glance = self.glance.lock().unwrap_or_else(PoisonError::into_inner);
+        match *glance {
+            Some((before, found)) if events.is_some() && before == events => found,
+            _ => {
+                let found = topology.inventory().is_ok_and(|disks| !disks.global().is_empty());
+                *glance = Some((events, found));
+                found
+            }
         }
     }
 
-    /// Whether IDM can be used on this host: the global lock has drives, or a VG is started. Quick,
-    /// and never waits for a drive.
-    pub fn is_running(&self) -> bool {
-        let configured = !self.global_drives().is_empty();
-        let started = |lockspace: &Arc<Lockspace>| !lockspace.is_global && lockspace.is_started();
-        configured || self.state().lockspaces.values().any(started)
+    fn global_drives_have_idm(&self, running: &Running) -> bool {
+        let drives = running.runtime.drives();
+        let members = drives.add_global(&mut Vec::new()).members;
+        let known = || members.iter().any(|member| drives.has_idm(member.drive));
+        // Whoever comes meanwhile waits for the same answers.
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if known() {
+            return true;
+        }
+        if asked.is_none_or(|at| at.elapsed() > ASK_AGAIN) {
+            *asked = Some(Instant::now());
+            running.runtime.read_tables(&members, 1, ASK_BOUND);
+        }
+        known()
     }
 
     fn lockspace(&self, key: LockspaceKey) -> Result<Arc<Lockspace>, Error> {
@@ -553,7 +594,7 @@ impl Running {
         loop {
             let request = Request::Acquire {
                 mode: Mode::Shared,
-                members: self.drives_of(&lockspace.paths())?.members,
+                members: self.members_of(lockspace)?.members,
                 witnesses: Vec::new(),
             };
             let error = match self.request(&membership, request) {
@@ -589,15 +630,19 @@ impl Running {
         }
     }
 
+    /// The drives of a lockspace.
+    fn members_of(&self, lockspace: &Lockspace) -> Result<Members, Error> {
+        bounded(lockspace.members(self.runtime.drives()))
+    }
+
+    /// The drives behind paths.
     fn drives_of(&self, paths: &[String]) -> Result<Members, Error> {
-        let members = self.runtime.drives().members(paths);
-        if members.members.len() > MOST_DRIVES {
-            return Err(Error::Invalid(format!(
-                "{} drives are more than the {MOST_DRIVES} that one lock can have",
-                members.members.len()
-            )));
-        }
-        Ok(members)
+        bounded(self.runtime.drives().members(paths))
+    }
+
+    fn names_of(&self, members: &[Member]) -> String {
+        let name = |member: &Member| self.runtime.drives().name(member.drive);
+        members.iter().map(name).collect::<Vec<_>>().join(", ")
     }
 
     /// The request for a resource's lock: the global lock's and a VG's on all of its drives, an
@@ -608,7 +653,7 @@ impl Running {
         resource: &Resource,
         mode: Mode,
     ) -> Result<Request, Error> {
-        let all = self.drives_of(&lockspace.paths())?.members;
+        let all = self.members_of(lockspace)?.members;
         let (members, witnesses) = match resource {
             Resource::Lv { pvs, .. } if !pvs.is_empty() => {
                 let members = self.drives_of(pvs)?.members;
@@ -631,7 +676,7 @@ impl Running {
     /// Whether a majority of a VG's drives has IDM and answers.
     fn check_drives(&self, lockspace: &Lockspace) -> Result<(), Error> {
         let vg = &lockspace.owner.name;
-        let drives = self.drives_of(&lockspace.paths())?;
+        let drives = self.members_of(lockspace)?;
         let total = drives.members.len();
         if total == 0 {
             return Err(Error::Invalid(format!("{vg} has no drives")));
@@ -652,13 +697,11 @@ impl Running {
             match table {
                 Ok(_) => readable += 1,
                 Err(Status::Unsupported) => {
+                    self.runtime.drives().say_no_idm(drive);
                     without.push(format!("{} has no IDM", self.runtime.drives().name(drive)));
                 }
                 Err(_) => {}
             }
-        }
-        for why in &without {
-            log::error!("{vg}: {why}; it counts as a drive that does not answer");
         }
         if readable >= enough {
             return Ok(());
@@ -672,6 +715,17 @@ impl Running {
 /// must go on promptly then (contract, section 6).
 fn patience_for(lockspace: &Lockspace, usual: Duration) -> Duration {
     if lockspace.owner.is_killed() { Duration::ZERO } else { usual }
+}
+
+/// Refuses more drives than a lock can have.
+fn bounded(members: Members) -> Result<Members, Error> {
+    if members.members.len() > MOST_DRIVES {
+        return Err(Error::Invalid(format!(
+            "{} drives are more than the {MOST_DRIVES} that one lock can have",
+            members.members.len()
+        )));
+    }
+    Ok(members)
 }
 
 fn majority(drives: usize) -> usize {

@@ -43,6 +43,9 @@ struct Drive {
     reference: DriveRef,
     identity: String,
     ways: Ways,
+    /// It has answered a command of IDM.
+    has_idm: AtomicBool,
+    /// It was said that it has none.
     no_idm: AtomicBool,
     queue: Mutex<Queue>,
     work: Condvar,
@@ -150,6 +153,31 @@ impl Drives {
         Members { members, found, unusable }
     }
 
+    /// Adds to `members` the drives that have a partition for the global lock now; those that had
+    /// one before stay.
+    pub fn add_global(&self, members: &mut Vec<Member>) -> Members {
+        let inventory = self.inventory();
+        let first = members.is_empty();
+        for (node, located) in inventory.global() {
+            let drive = locked(&self.known).drive(&located.identity);
+            drive.ways.add(&node.to_string_lossy(), &drive.identity, &located.paths, &self.connect);
+            if members.iter().all(|member| member.drive != drive.reference) {
+                if !first {
+                    log::warn!("the global lock is now on drive {}, too", drive.ways.name());
+                }
+                let identity = drive.identity.clone().into_bytes();
+                members.push(Member { drive: drive.reference, identity });
+            }
+        }
+        let there =
+            |member: &&Member| self.get(member.drive).is_some_and(|drive| drive.ways.count() > 0);
+        Members {
+            members: members.clone(),
+            found: members.iter().filter(there).count(),
+            unusable: None,
+        }
+    }
+
     fn get(&self, drive: DriveRef) -> Option<Arc<Drive>> {
         locked(&self.known).all.get(drive.0 as usize).cloned()
     }
@@ -159,9 +187,20 @@ impl Drives {
         self.get(drive).map_or_else(String::new, |drive| drive.ways.name())
     }
 
-    /// Takes note that a drive has no IDM. `true` the first time.
-    pub fn note_no_idm(&self, drive: DriveRef) -> bool {
-        self.get(drive).is_some_and(|drive| !drive.no_idm.swap(true, Ordering::Relaxed))
+    /// Whether a drive has shown that it has IDM.
+    pub fn has_idm(&self, drive: DriveRef) -> bool {
+        self.get(drive).is_some_and(|drive| drive.has_idm.load(Ordering::Relaxed))
+    }
+
+    /// Says once that a drive has no IDM.
+    pub fn say_no_idm(&self, drive: DriveRef) {
+        let Some(drive) = self.get(drive) else { return };
+        if !drive.no_idm.swap(true, Ordering::Relaxed) {
+            log::error!(
+                "drive {} has no IDM; it counts as a drive that does not answer",
+                drive.ways.name()
+            );
+        }
     }
 
     /// The drives that are known not to answer promptly.
@@ -299,6 +338,7 @@ impl Drive {
             reference,
             ways: Ways::new(identity.clone()),
             identity,
+            has_idm: AtomicBool::new(false),
             no_idm: AtomicBool::new(false),
             queue: Mutex::default(),
             work: Condvar::new(),
@@ -353,6 +393,10 @@ impl Drive {
                     log::error!("internal error: a command to {} panicked", self.identity);
                     Reply::Status(Status::Uncertain)
                 });
+            if matches!(reply, Reply::Table(_) | Reply::Status(Status::Good)) {
+                self.has_idm.store(true, Ordering::Relaxed);
+                self.no_idm.store(false, Ordering::Relaxed);
+            }
             let last = jobs.pop();
             for job in jobs {
                 job.done.answer(reply.clone());

@@ -605,14 +605,7 @@ impl Reactor {
                 "removed the unused mutex {resource} from the full table of {}",
                 self.drives.name(drive)
             ),
-            Notice::NotIdm { drive } => {
-                if self.drives.note_no_idm(drive) {
-                    log::error!(
-                        "drive {} has no IDM; it counts as a drive that does not answer",
-                        self.drives.name(drive)
-                    );
-                }
-            }
+            Notice::NotIdm { drive } => self.drives.say_no_idm(drive),
         }
     }
 
