@@ -50,6 +50,11 @@ impl Stage {
             other => other,
         }
     }
+
+    /// Whether nothing more is waited for.
+    fn is_late(self, now: Instant) -> bool {
+        matches!(self, Stage::Reading { until, .. } if now >= until)
+    }
 }
 
 impl Phase {

@@ -37,26 +37,13 @@ impl Lock {
             }
             return;
         }
-        let stage = match stage {
-            Stage::Voting => {
-                let stage = self.reading(deadline, now);
-                self.phase = Phase::Acquiring(Acquiring { stage, ..*acquiring });
-                self.ask_witnesses(mode, now);
-                stage
-            }
-            other => other,
-        };
         self.ask_values(now);
-        let Stage::Reading { until, .. } = stage else { return };
-        if self.in_grace(stage, now) {
-            return;
-        }
-        self.phase = Phase::Acquiring(Acquiring { stage: stage.without_grace(), ..*acquiring });
-        let late = over || now >= until;
-        match self.confirmed(mode, late) {
+        let (stage, confirmed) = self.confirm(stage, mode, deadline, now);
+        self.phase = Phase::Acquiring(Acquiring { stage, ..*acquiring });
+        match confirmed {
             None => {}
             Some(Err(refusal)) => self.refuse(refusal, now),
-            Some(Ok(())) if late || self.values_read(tally.needed) => {
+            Some(Ok(())) if stage.is_late(now) || self.values_read(tally.needed) => {
                 self.grant(mode, tally.needed, now);
             }
             Some(Ok(())) => {}

@@ -54,25 +54,11 @@ impl Lock {
             }
             return;
         }
-        let stage = match stage {
-            Stage::Voting => {
-                let stage = self.reading(deadline, now);
-                if let Phase::Held(held) = &mut self.phase {
-                    held.change = Some(Change::Up { deadline, stage });
-                }
-                self.ask_witnesses(Mode::Exclusive, now);
-                stage
-            }
-            other => other,
-        };
-        let Stage::Reading { until, .. } = stage else { return };
-        if self.in_grace(stage, now) {
-            return;
-        }
+        let (stage, confirmed) = self.confirm(stage, Mode::Exclusive, deadline, now);
         if let Phase::Held(held) = &mut self.phase {
-            held.change = Some(Change::Up { deadline, stage: stage.without_grace() });
+            held.change = Some(Change::Up { deadline, stage });
         }
-        if let Some(result) = self.confirmed(Mode::Exclusive, over || now >= until) {
+        if let Some(result) = confirmed {
             self.end_up(result, now);
         }
     }

@@ -60,7 +60,7 @@ impl Lock {
 
     /// Has every witness read. This must come after the members were written: of two hosts that
     /// write and then read, at least one sees the other.
-    pub(super) fn ask_witnesses(&mut self, mode: Mode, now: Instant) {
+    fn ask_witnesses(&mut self, mode: Mode, now: Instant) {
         if broken!(self.rules, ConfirmByReading) {
             return;
         }
@@ -101,15 +101,34 @@ impl Lock {
         tally
     }
 
-    /// The stage that begins with a majority.
-    pub(super) fn reading(&self, deadline: Instant, now: Instant) -> Stage {
-        let timing = &self.config.timing;
-        let until = (now + timing.patience / 4).min(deadline);
-        Stage::Reading { grace: Some((now + timing.grace).min(until)), until }
+    /// What comes after a majority: the witnesses are read, and the other members have their grace.
+    /// Tells the stage to go on with, and what is known of holders elsewhere; `None` while that is
+    /// still awaited.
+    pub(super) fn confirm(
+        &mut self,
+        stage: Stage,
+        mode: Mode,
+        deadline: Instant,
+        now: Instant,
+    ) -> (Stage, Option<Result<(), Refusal>>) {
+        let stage = match stage {
+            Stage::Voting => {
+                self.ask_witnesses(mode, now);
+                let timing = &self.config.timing;
+                let until = (now + timing.patience / 4).min(deadline);
+                Stage::Reading { grace: Some((now + timing.grace).min(until)), until }
+            }
+            other => other,
+        };
+        if self.in_grace(stage, now) {
+            return (stage, None);
+        }
+        let confirmed = self.confirmed(mode, stage.is_late(now));
+        (stage.without_grace(), confirmed)
     }
 
     /// Whether the other members are still waited for at this stage.
-    pub(super) fn in_grace(&self, stage: Stage, now: Instant) -> bool {
+    fn in_grace(&self, stage: Stage, now: Instant) -> bool {
         let Stage::Reading { grace: Some(grace), .. } = stage else { return false };
         now < grace && self.awaits_members()
     }
@@ -126,7 +145,7 @@ impl Lock {
 
     /// What is known of holders on other drives than those of the majority: the VG's other drives,
     /// and those that said "conflict". `None` while some are still asked and it is not `late`.
-    pub(super) fn confirmed(&self, mode: Mode, late: bool) -> Option<Result<(), Refusal>> {
+    fn confirmed(&self, mode: Mode, late: bool) -> Option<Result<(), Refusal>> {
         let contested =
             self.seats.iter().any(|s| matches!(&s.task, Task::Take(take) if take.contested));
         if contested {
