@@ -289,7 +289,7 @@ impl Reactor {
         waiter: Option<Sender<Answer>>,
     ) {
         let kind = match &request {
-            Request::Acquire { .. } => Kind::Acquire,
+            Request::Acquire { .. } | Request::Adopt { .. } => Kind::Acquire,
             Request::Convert { mode, .. } => Kind::Convert(*mode),
             Request::Release { .. } => Kind::Release,
         };
@@ -539,7 +539,7 @@ impl Reactor {
             return;
         };
         match &outcome {
-            Outcome::Granted(_) => {
+            Outcome::Granted(_) | Outcome::Adopted(_) => {
                 entry.granted = Some(pending.id);
                 entry.alarmed = false;
                 let unwanted = entry.waiting.iter().any(|(_, it)| it.kind == Kind::Release);
@@ -714,7 +714,9 @@ impl Entry {
             return pending.answer(Answer::Killed);
         }
         let members = match &request {
-            Request::Acquire { members, .. } => Some(members.clone()),
+            Request::Acquire { members, .. } | Request::Adopt { members, .. } => {
+                Some(members.clone())
+            }
             _ => None,
         };
         let acquires = pending.kind == Kind::Acquire;

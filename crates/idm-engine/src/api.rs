@@ -154,6 +154,22 @@ pub enum Request {
         /// written to `members`. Empty for global and VG locks.
         witnesses: Vec<Member>,
     },
+    /// Take over what an earlier life of this very host holds, and only that: until it is decided
+    /// whether there is a lock to adopt, drives are read, and records that they show as this
+    /// host's are refreshed in the mode that they have. Allowed while the lock is not held, and
+    /// when no command of the earlier life is on its way any more.
+    ///
+    /// Ends in [`Outcome::Adopted`], or in [`Refusal::NothingToAdopt`] where that is certain, or in
+    /// [`Refusal::OtherMode`]. After any other refusal it may be repeated: nothing is given back,
+    /// and what is there has begun a new lease.
+    Adopt {
+        /// Only if it is held like this; `None`: however it is held.
+        mode: Option<Mode>,
+        /// As in [`Request::Acquire`].
+        members: Vec<Member>,
+        /// As in [`Request::Acquire`].
+        witnesses: Vec<Member>,
+    },
     /// Change the mode. Allowed while the lock is held.
     Convert {
         /// The new mode.
@@ -174,7 +190,7 @@ pub enum Request {
 pub enum RequestError {
     /// Another request is under way.
     Busy,
-    /// Acquire of a lock that is held, convert of one that is not.
+    /// Acquire or adoption of a lock that is held, convert of one that is not.
     WrongState,
     /// No drives, more than 512 of them, or one twice.
     BadDrives,
@@ -238,6 +254,12 @@ pub enum Refusal {
     /// A majority granted it, but too few of the VG's other drives could be read to be sure that
     /// no host holds the lock there.
     Unconfirmed,
+    /// Adopt: this host does not hold the lock, and what was left on too few drives is given back.
+    NothingToAdopt,
+    /// Adopt: too few of this host's records are left to tell whether, or how, it held the lock.
+    Unclear,
+    /// Adopt: this host left the lock in this mode, which was not asked for. It stays there.
+    OtherMode(Mode),
 }
 
 /// The end of a request.
@@ -245,6 +267,8 @@ pub enum Refusal {
 pub enum Outcome {
     /// Acquire: the lock is held.
     Granted(ValueRead),
+    /// Adopt: the lock is held, as an earlier life of this host left it. Its value is unknown.
+    Adopted(Mode),
     /// Convert: the lock is held in the new mode.
     Converted {
         /// Whether a majority of the drives has the new mode. `false` is possible only from
@@ -253,7 +277,7 @@ pub enum Outcome {
     },
     /// Release: the lock is not held.
     Released,
-    /// Acquire: not held. Convert: held as before.
+    /// Acquire, adopt: not held. Convert: held as before.
     Refused(Refusal),
 }
 
@@ -344,6 +368,11 @@ impl fmt::Display for Refusal {
             Refusal::Unconfirmed => {
                 f.write_str("too many drives of the volume group could not be read")
             }
+            Refusal::NothingToAdopt => f.write_str("this host left nothing on the drives"),
+            Refusal::Unclear => {
+                f.write_str("what this host left does not tell whether, or how, it held the lock")
+            }
+            Refusal::OtherMode(mode) => write!(f, "this host left it {mode}"),
         }
     }
 }

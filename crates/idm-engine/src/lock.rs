@@ -4,10 +4,11 @@
 //! is new, and draw the conclusions of the phase that the lock is in. What happens on a single
 //! drive is in `seat.rs`, `take.rs` and `clean.rs`.
 //!
-//! `acquire`, `keep`, `convert` and `release` are the phases of a lock; `votes` counts, and
+//! `acquire`, `adopt`, `keep`, `convert` and `release` are the phases of a lock; `votes` counts, and
 //! `exchange` turns steps into commands and replies into facts.
 
 mod acquire;
+mod adopt;
 mod convert;
 mod exchange;
 mod keep;
@@ -36,6 +37,8 @@ enum Phase {
     Free,
     /// A request to acquire is under way.
     Acquiring(Acquiring),
+    /// A request to adopt is under way.
+    Adopting(Adopting),
     /// Held.
     Held(Held),
     /// Lost, and not released yet.
@@ -69,6 +72,15 @@ struct Acquiring {
     /// When the request is refused for want of answers.
     deadline: Instant,
     attempt: u32,
+    stage: Stage,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Adopting {
+    /// The only mode that will do, if any.
+    wanted: Option<Mode>,
+    /// When the request is refused for want of answers.
+    deadline: Instant,
     stage: Stage,
 }
 
@@ -174,7 +186,7 @@ impl Lock {
     pub fn request(&mut self, request: Request, now: Instant) -> Result<(), RequestError> {
         self.notice_lapse(now);
         let busy = match &self.phase {
-            Phase::Acquiring(_) => true,
+            Phase::Acquiring(_) | Phase::Adopting(_) => true,
             Phase::Held(held) => held.change.is_some(),
             Phase::Free | Phase::Lost => false,
         };
@@ -184,22 +196,14 @@ impl Lock {
         match (request, &self.phase) {
             (Request::Acquire { mode, members, witnesses }, Phase::Free) => {
                 self.seat_drives(&members, &witnesses, now)?;
-                // A value that is still on its way to a majority would be lost by the new
-                // acquisition: the old one there must not be believed then.
-                // Likewise one that is still to be removed.
-                let doomed =
-                    |s: &Seat| matches!(&s.task, Task::Clean(c) if c.keeps_value && c.worthless);
-                let owing = self.owed > 0 || self.seats.iter().any(doomed);
-                self.distrust = if owing { Distrust::Died } else { Distrust::None };
-                if owing {
-                    self.known.clear();
-                }
-                self.pending = None;
-                self.shaken_at = Instant::default();
                 let deadline = now + self.config.timing.patience;
                 let stage = Stage::Voting;
                 self.phase = Phase::Acquiring(Acquiring { mode, deadline, attempt: 1, stage });
                 self.ask_members(mode, now);
+            }
+            (Request::Adopt { mode, members, witnesses }, Phase::Free) => {
+                self.seat_drives(&members, &witnesses, now)?;
+                self.adopt(mode, now);
             }
             (Request::Convert { mode, value }, Phase::Held(held)) => {
                 self.convert(held.mode, mode, value, now);
@@ -306,6 +310,7 @@ impl Lock {
                 idle.map(Seat::settled_at).min()
             }
             Phase::Acquiring(acquiring) => Some(stage_end(acquiring.deadline, acquiring.stage)),
+            Phase::Adopting(adopting) => Some(stage_end(adopting.deadline, adopting.stage)),
             Phase::Held(held) => {
                 let change = held.change.map(|change| match change {
                     Change::Up { deadline, stage } => stage_end(deadline, stage),
@@ -357,7 +362,7 @@ impl Lock {
         })
     }
 
-    /// Gives every drive of a new acquisition its role.
+    /// Gives every drive of a new acquisition its role, and forgets what the last one knew.
     fn seat_drives(
         &mut self,
         members: &[Member],
@@ -384,6 +389,16 @@ impl Lock {
         }
         self.stamp = Stamp { fingerprint: Fingerprint::of(members), acquisition: self.rng.next() };
         self.has_witnesses = !witnesses.is_empty();
+        // A value that is still on its way to a majority would be lost by the new acquisition: the
+        // old one there must not be believed then. Likewise one that is still to be removed.
+        let doomed = |s: &Seat| matches!(&s.task, Task::Clean(c) if c.keeps_value && c.worthless);
+        let owing = self.owed > 0 || self.seats.iter().any(doomed);
+        self.distrust = if owing { Distrust::Died } else { Distrust::None };
+        if owing {
+            self.known.clear();
+        }
+        self.pending = None;
+        self.shaken_at = Instant::default();
         Ok(())
     }
 
@@ -398,7 +413,10 @@ impl Lock {
 
     /// Drops the seats that have nothing left to do or to remember.
     fn prune(&mut self, now: Instant) {
-        self.seats.retain(|s| s.flight.is_some() || s.task != Task::Idle || s.settled_at() > now);
+        self.seats.retain(|s| {
+            let busy = !matches!(s.task, Task::Idle | Task::Leave);
+            s.flight.is_some() || busy || s.settled_at() > now
+        });
     }
 
     fn members(&self) -> impl Iterator<Item = &Seat> {
@@ -420,6 +438,7 @@ impl Lock {
         match self.phase.clone() {
             Phase::Free => self.prune(now),
             Phase::Acquiring(acquiring) => self.conclude_acquire(&acquiring, now),
+            Phase::Adopting(adopting) => self.conclude_adopt(&adopting, now),
             Phase::Held(held) => self.conclude_held(&held, now),
             Phase::Lost => {}
         }

@@ -26,6 +26,10 @@ pub enum BrokenRule {
     DemoteOrder,
     /// Drives that lost the lock are taken again after the lease has run out.
     RetakeOnlyWhileSafe,
+    /// A lock is adopted with a keep-quorum, although another host may have as many.
+    AdoptQuorum,
+    /// A drive that has no record of this host is taken, too, when a lock is adopted.
+    AdoptOnlyOwn,
     /// A value is believed although fewer than a majority of the drives have one.
     ValueQuorum,
     /// A value is believed although the last holder was broken.

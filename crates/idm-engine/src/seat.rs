@@ -92,6 +92,11 @@ pub(crate) enum Vote {
     Blocked(Vec<Conflict>),
     /// It does not answer, or not sensibly.
     Silent,
+    /// An adoption found no record of ours that a REFRESH would keep in the lock's mode.
+    NotOurs {
+        /// Others that hold it there, alive or not.
+        others: Vec<Conflict>,
+    },
     /// It has no room.
     Full,
     /// It has no IDM.
@@ -109,6 +114,8 @@ pub(crate) enum Task {
     Keep,
     /// Giving it back.
     Clean(Clean),
+    /// Leaving what is there as it is: an earlier life's, which could not be adopted yet.
+    Leave,
 }
 
 /// Getting the mutex on one drive.
@@ -122,6 +129,10 @@ pub(crate) struct Take {
     pub(crate) converting: bool,
     /// A witness: look, and take only to break dead holders.
     pub(crate) witness: bool,
+    /// An adoption: look, and refresh what is ours in the mode that it has.
+    pub(crate) adopting: bool,
+    /// An adoption: the drive was read, and shows no other host.
+    pub(crate) alone: bool,
     /// The drive said "conflict", and who it is is not known yet.
     pub(crate) contested: bool,
     /// A record of our own was found that we knew nothing of.

@@ -10,6 +10,8 @@
 //!    ├─ full ─▶ read the table ─▶ remove an unused mutex ─▶ TRYLOCK
 //!    └─ no answer ─▶ again, a few times ─▶ silent
 //! ```
+//!
+//! An adoption only looks, and refreshes what it finds of its own.
 
 use crate::api::{Instant, Notice, Timing};
 use crate::rng::Rng;
@@ -49,6 +51,8 @@ impl Take {
             sent: 0,
             converting: false,
             witness: false,
+            adopting: false,
+            alone: false,
             contested: false,
             own_found: false,
             breaking: Vec::new(),
@@ -90,11 +94,19 @@ impl Seat {
         self.plan(Step::Refresh(Mode::Exclusive), now);
     }
 
-    /// Begins to look for holders that exclude `mode`.
-    pub(crate) fn start_witness(&mut self, mode: Mode, now: Instant) {
-        self.assign(Task::Take(Take { witness: true, ..Take::new(mode) }));
+    /// Begins to look for holders that exclude `mode`; an adoption keeps what it finds of its own.
+    pub(crate) fn start_witness(&mut self, mode: Mode, adopting: bool, now: Instant) {
+        self.assign(Task::Take(Take { witness: true, adopting, ..Take::new(mode) }));
         self.failures = 0;
         self.plan(Step::Look(Look::Holders), now);
+    }
+
+    /// Begins to look for a record of an earlier life of this host, to adopt it.
+    pub(crate) fn start_adopt(&mut self, now: Instant) {
+        self.begin_take(Mode::Shared, Step::Look(Look::Holders), now);
+        if let Task::Take(take) = &mut self.task {
+            take.adopting = true;
+        }
     }
 
     /// What follows from the reply to `step`.
@@ -140,6 +152,15 @@ impl Seat {
         let mode = take.mode;
         match (status, step) {
             (Status::Good, _) => self.win(step, cx),
+            // Nothing else may follow a REFRESH that is refused but another look.
+            (
+                Status::Conflict
+                | Status::Terminated
+                | Status::WrongState
+                | Status::NotFound
+                | Status::Full(_),
+                Step::Refresh(_),
+            ) if take.adopting => self.then(Step::Look(Look::Holders), cx),
             (Status::Conflict | Status::TryAgain | Status::WrongState, Step::Try(_)) => {
                 take.contested = status == Status::Conflict;
                 self.plan(Step::Look(Look::Holders), cx.now);
@@ -206,6 +227,9 @@ impl Seat {
         let Task::Take(take) = &mut self.task else {
             return;
         };
+        if take.adopting && !take.witness {
+            return self.judge_orphan(view, cx);
+        }
         let mode = take.mode;
         let contested = core::mem::take(&mut take.contested);
         if view.own == Own::Stale && !take.converting && !take.witness {
@@ -218,13 +242,13 @@ impl Seat {
         if !live.is_empty() && !reckless {
             self.close(Vote::Blocked(live));
         } else if (dead && view.live.is_empty()) || (reckless && view.has_others()) {
-            take.breaking = view.dead.iter().map(|(host, _)| *host).collect();
+            take.breaking = view.dead.iter().map(|c| c.host).collect();
             self.then(Step::Break(mode), cx);
         } else if view.dead_against(mode) {
             // What a drive does with a BREAK against a mixture of the living and the dead is not
             // known, so there is none.
             self.close(Vote::Blocked(view.live.clone()));
-        } else if take.witness {
+        } else if take.witness && !(take.adopting && view.own != Own::None) {
             take.vote = Vote::Won;
         } else if view.own != Own::None {
             self.then(Step::Refresh(mode), cx);
@@ -237,6 +261,27 @@ impl Seat {
         } else {
             // Who was met has gone and another came; or this firmware admits one sharer only.
             self.close(Vote::Blocked(view.live.clone()));
+        }
+    }
+
+    /// Whether there is anything to adopt on this drive.
+    fn judge_orphan(&mut self, view: &View, cx: &mut TakeContext<'_>) {
+        let Task::Take(take) = &mut self.task else {
+            return;
+        };
+        take.alone = !view.has_others();
+        match view.own_mode {
+            Some(mode) => {
+                take.own_found = true;
+                self.then(Step::Refresh(mode), cx);
+            }
+            None if broken!(cx.rules, AdoptOnlyOwn) && take.alone => {
+                self.then(Step::Try(Mode::Exclusive), cx);
+            }
+            None => {
+                let others = view.live.iter().chain(&view.dead).copied().collect();
+                self.close(Vote::NotOurs { others });
+            }
         }
     }
 

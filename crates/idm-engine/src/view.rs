@@ -11,9 +11,11 @@ pub(crate) struct View {
     /// Other hosts that hold it and are alive.
     pub(crate) live: Vec<Conflict>,
     /// Other hosts that hold it and are timed out.
-    pub(crate) dead: Vec<(HostId, Mode)>,
+    pub(crate) dead: Vec<Conflict>,
     /// Whether we hold it ourselves, timed out or not.
     pub(crate) own: Own,
+    /// How we hold it, if we do.
+    pub(crate) own_mode: Option<Mode>,
     /// The greatest value in any of its records. A drive may keep one value per mutex or one per
     /// record; the facts do not tell.
     pub(crate) value: Value,
@@ -39,24 +41,29 @@ impl View {
         stamp: Stamp,
         drive: DriveRef,
     ) -> View {
-        let mut view =
-            View { live: Vec::new(), dead: Vec::new(), own: Own::None, value: Value::ZERO };
+        let mut view = View {
+            live: Vec::new(),
+            dead: Vec::new(),
+            own: Own::None,
+            own_mode: None,
+            value: Value::ZERO,
+        };
         // An end marker has a zero id and looks like the global lock: only records count.
         for record in table.iter().filter(|r| r.state.is_record() && r.resource == resource) {
             view.value = view.value.max(record.value);
             let mode = record.class.mode();
             let theirs = Stamp::from_metadata(&record.metadata);
+            let same_set = theirs.is_some_and(|t| t.fingerprint == stamp.fingerprint);
+            let holder = Conflict { host: record.host, mode, drive, same_set };
             match (record.host == me, record.state) {
                 (_, State::Unlocked) => {}
-                (true, _) if theirs == Some(stamp) => view.own = Own::Present,
-                (true, _) => view.own = Own::Stale,
-                (false, State::TimedOut) => view.dead.push((record.host, mode)),
-                (false, _) => view.live.push(Conflict {
-                    host: record.host,
-                    mode,
-                    drive,
-                    same_set: theirs.is_some_and(|t| t.fingerprint == stamp.fingerprint),
-                }),
+                (true, _) => {
+                    let this_one = theirs == Some(stamp);
+                    view.own = if this_one { Own::Present } else { Own::Stale };
+                    view.own_mode = Some(mode);
+                }
+                (false, State::TimedOut) => view.dead.push(holder),
+                (false, _) => view.live.push(holder),
             }
         }
         view
@@ -69,7 +76,7 @@ impl View {
 
     /// Whether timed-out holders exclude `mode`.
     pub(crate) fn dead_against(&self, mode: Mode) -> bool {
-        self.dead.iter().any(|(_, m)| !m.compatible(mode))
+        self.dead.iter().any(|c| !c.mode.compatible(mode))
     }
 
     /// Whether any other host holds the mutex, alive or not.

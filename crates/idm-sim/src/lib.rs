@@ -80,6 +80,9 @@
 //! * **Values:** a value that is told as known is at least the last whose publication was complete when
 //!   the request began. A holder that died, or lost the lock, in the middle of a change spoils all older
 //!   values.
+//! * **Adoption:** a restarted host adopts nothing that another was granted in between (unless a late
+//!   TRYLOCK of its earlier life got it a drive after that), nothing exclusive as shared, and is not
+//!   told "nothing" while a majority of the drives has its records.
 //! * **Only timed-out holders are broken**, and conflicts with other sets are heeded.
 //! * A lapse is told when it happens, and has a deadline before it happens. A grant is good when it is
 //!   told. A release is finished at once, and everything is cleaned up in the end.

@@ -186,6 +186,8 @@ enum Caller {
     Idle,
     /// Waits for the end of an acquire.
     Acquiring,
+    /// Waits for the end of an adoption, which is tried so many times more.
+    Adopting(u8),
     /// Holds it, and will do something at the next call.
     Holding,
     /// Waits for the end of a convert to a mode; it may carry a value.
@@ -237,8 +239,14 @@ struct Slot {
     tenure: u32,
     /// Drives whose table, when it was last read, showed nobody alive in the way.
     cleared: u16,
-    /// Another host was granted the lock in a conflicting mode while this one still has a mode.
+    /// Another host was granted the lock in a conflicting mode while this one still has a mode, or
+    /// has left one to be adopted.
     usurped: Option<Mode>,
+    /// The mode in which an earlier life of this host held the lock when it died, and whether it
+    /// was about to change it.
+    orphan: Option<(Mode, bool)>,
+    /// A late command of an earlier life has got a drive after another host was granted the lock.
+    strayed: bool,
     /// Changes what the lock protects and means to publish that.
     dirty: bool,
     /// Had nothing to do when the request began.
@@ -255,6 +263,8 @@ struct Host {
     lives: u8,
     alive: bool,
     frozen_until: u64,
+    /// It dies when a drive next gives it what it asks for, and comes back then.
+    doomed_until: Option<u64>,
     deferred: Vec<u32>,
 }
 
@@ -479,6 +489,7 @@ impl World {
                 lives: 0,
                 alive: true,
                 frozen_until: 0,
+                doomed_until: None,
                 deferred: Vec::new(),
             });
         }
@@ -906,6 +917,10 @@ impl World {
             (Caller::Acquiring, Outcome::Granted(value)) => {
                 self.granted(s, Some(value));
             }
+            (Caller::Adopting(_), Outcome::Adopted(mode)) => self.adopted(s, mode),
+            (Caller::Adopting(tries), Outcome::Refused(refusal)) => {
+                self.not_adopted(s, tries, &refusal);
+            }
             (Caller::Acquiring, Outcome::Refused(refusal)) => {
                 self.coverage.add(refusal_count(&refusal));
                 self.check_refusal(s, &refusal);
@@ -967,6 +982,61 @@ impl World {
         self.call_caller(s, after);
     }
 
+    /// What an earlier life held is held again.
+    fn adopted(&mut self, s: usize, mode: Mode) {
+        self.coverage.add(Count::Adopted);
+        if 2 * self.votes(s) == count(self.slots[s].members) {
+            self.coverage.add(Count::AdoptedFew);
+        }
+        let slot = &mut self.slots[s];
+        if slot.target != mode {
+            // It was not asked for a mode; conflicts with the one that was expected say nothing.
+            slot.target = mode;
+            slot.conflicts = [0; MAX_DRIVES];
+        }
+        let usurped = slot.usurped.take().is_some_and(|m| !m.compatible(mode));
+        let strayed = core::mem::take(&mut slot.strayed);
+        let orphan = slot.orphan.take();
+        if usurped && !strayed {
+            fail!(
+                self,
+                "what is adopted was nobody else's in between",
+                format_args!("{} adopted {mode}", self.name(s)),
+            );
+        }
+        if orphan == Some((Mode::Exclusive, false)) && mode == Mode::Shared {
+            fail!(
+                self,
+                "what was exclusive is not adopted as shared",
+                format_args!("{}", self.name(s)),
+            );
+        }
+        self.granted(s, None);
+    }
+
+    fn not_adopted(&mut self, s: usize, tries: u8, refusal: &Refusal) {
+        self.coverage.add(match refusal {
+            Refusal::NothingToAdopt => Count::AdoptNothing,
+            Refusal::OtherMode(_) => Count::AdoptOtherMode,
+            _ => Count::AdoptLeft,
+        });
+        let there = bits(self.slots[s].members).filter(|&d| self.has_record(s, d)).count();
+        if *refusal == Refusal::NothingToAdopt && there >= majority(count(self.slots[s].members)) {
+            fail!(
+                self,
+                "what is there is adopted",
+                format_args!("{} has {there} drives and is told that it has none", self.name(s)),
+            );
+        }
+        if let Refusal::OtherMode(mode) = refusal {
+            self.slots[s].target = *mode;
+        }
+        let again = *refusal != Refusal::NothingToAdopt && tries > 0;
+        self.slots[s].caller = if again { Caller::Adopting(tries - 1) } else { Caller::Idle };
+        let after = some_time(&mut self.rng, self.plan.retry);
+        self.call_caller(s, after);
+    }
+
     fn granted(&mut self, s: usize, value: Option<ValueRead>) {
         let l = self.lock_of(s);
         self.touch(s);
@@ -1013,10 +1083,11 @@ impl World {
     fn usurp(&mut self, s: usize) {
         let target = self.slots[s].target;
         for other in self.slots_of_lock(self.lock_of(s)) {
+            let left = self.slots[other].orphan.map(|(mode, _)| mode);
             if other != s
                 && !self.believes(other)
                 && !self.can_miss(s, other)
-                && self.slots[other].mode.is_some_and(|m| !m.compatible(target))
+                && self.slots[other].mode.or(left).is_some_and(|m| !m.compatible(target))
             {
                 let usurped = &mut self.slots[other].usurped;
                 *usurped = (*usurped).max(Some(target));
@@ -1174,6 +1245,7 @@ impl World {
             Caller::Idle => self.want(s),
             Caller::Holding => self.act(s),
             Caller::Dropping => self.release(s),
+            Caller::Adopting(tries) => self.adopt(s, tries),
             Caller::Acquiring | Caller::Converting(..) | Caller::Finished => (),
         }
     }
@@ -1213,6 +1285,33 @@ impl World {
     }
 
     fn acquire(&mut self, s: usize, mode: Mode) {
+        // What an earlier life left is none of its business any more.
+        let slot = &mut self.slots[s];
+        (slot.orphan, slot.usurped, slot.strayed) = (None, None, false);
+        let (members, witnesses) = self.begin_acquire(s, mode, Caller::Acquiring);
+        let request = Request::Acquire {
+            mode,
+            members: members_of(members),
+            witnesses: members_of(witnesses),
+        };
+        self.ask(s, request);
+    }
+
+    /// A restarted host asks for what its earlier life held.
+    fn adopt(&mut self, s: usize, tries: u8) {
+        let mode = self.slots[s].target;
+        let (members, witnesses) = self.begin_acquire(s, mode, Caller::Adopting(tries));
+        let request = Request::Adopt {
+            mode: (self.rng.u8(0..4) > 0).then_some(mode),
+            members: members_of(members),
+            witnesses: members_of(witnesses),
+        };
+        self.ask(s, request);
+    }
+
+    /// Notes what a request to acquire or adopt begins with; tells the drives that vote, and those
+    /// to be read.
+    fn begin_acquire(&mut self, s: usize, mode: Mode, caller: Caller) -> (u16, u16) {
         let (h, l) = (self.host_of(s), self.lock_of(s));
         self.coverage.add(Count::Requests);
         let all = (1u16 << self.drives.len()) - 1;
@@ -1224,9 +1323,8 @@ impl World {
             (lock.layout, all & !lock.layout)
         };
         let floor = lock.published.max(lock.poison);
-        let now = self.local(h);
         let slot = &mut self.slots[s];
-        slot.caller = Caller::Acquiring;
+        slot.caller = caller;
         slot.stamp += 1;
         slot.target = mode;
         slot.members = members;
@@ -1235,24 +1333,25 @@ impl World {
         slot.floor = floor;
         slot.lost = 0;
         slot.begin_request();
-        let stamp = slot.stamp;
         trace!(
             self,
-            "{} acquire {mode} on {} reading {}",
+            "{} {} {mode} on {} reading {}",
             self.name(s),
+            if caller == Caller::Acquiring { "acquire" } else { "adopt" },
             Set(members),
             Set(witnesses)
         );
         if matches!(self.slots[s].side, Side::Engine(_)) {
             self.slots[s].set_mark = Fingerprint::of(&members_of(members)).0;
         }
+        (members, witnesses)
+    }
+
+    fn ask(&mut self, s: usize, request: Request) {
+        let now = self.local(self.host_of(s));
+        let (stamp, mode) = (self.slots[s].stamp, self.slots[s].target);
         match &mut self.slots[s].side {
             Side::Engine(lock) => {
-                let request = Request::Acquire {
-                    mode,
-                    members: members_of(members),
-                    witnesses: members_of(witnesses),
-                };
                 if let Err(error) = lock.request(request, now) {
                     fail!(
                         self,
@@ -1280,7 +1379,10 @@ impl World {
         if slot.stamp != stamp
             || !self.hosts[h].alive
             || self.is_old(h)
-            || !matches!(slot.caller, Caller::Acquiring | Caller::Converting(..))
+            || !matches!(
+                slot.caller,
+                Caller::Acquiring | Caller::Adopting(_) | Caller::Converting(..)
+            )
         {
             return;
         }
@@ -1468,6 +1570,8 @@ impl Slot {
             tenure: 0,
             cleared: 0,
             usurped: None,
+            orphan: None,
+            strayed: false,
             dirty: false,
             fresh: false,
             count_checked: false,
@@ -1498,5 +1602,8 @@ fn refusal_count(refusal: &Refusal) -> Count {
         Refusal::NoQuorum { .. } => Count::RefusedNoQuorum,
         Refusal::Full => Count::RefusedFull,
         Refusal::Unconfirmed => Count::RefusedUnconfirmed,
+        Refusal::Unclear => Count::AdoptLeft,
+        Refusal::NothingToAdopt => Count::AdoptNothing,
+        Refusal::OtherMode(_) => Count::AdoptOtherMode,
     }
 }

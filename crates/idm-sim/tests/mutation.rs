@@ -22,6 +22,12 @@ const OTHER_SETS: &[&str] = &[
 const BREAKING: &[&str] = &["only timed-out holders are broken"];
 /// A lost lock comes back as if nothing had happened.
 const CONTINUITY: &[&str] = &["mutual exclusion", "never silently regained"];
+/// A restarted host adopts what is not its own any more, or never was.
+const ADOPTION: &[&str] = &[
+    "mutual exclusion",
+    "what is adopted was nobody else's in between",
+    "a belief stands on a keep-quorum",
+];
 /// An old value passes for the present one.
 const VALUES: &[&str] = &["a known value is current"];
 
@@ -67,6 +73,8 @@ caught! {
     release_order: ReleaseOrder by EXCLUSION,
     demote_order: DemoteOrder by EXCLUSION,
     retake_only_while_safe: RetakeOnlyWhileSafe by CONTINUITY,
+    adopt_quorum: AdoptQuorum by EXCLUSION,
+    adopt_only_own: AdoptOnlyOwn by ADOPTION,
     value_quorum: ValueQuorum by VALUES,
     value_after_break: ValueAfterBreak by VALUES,
     value_beside_sharers: ValueBesideSharers by VALUES,

@@ -93,7 +93,7 @@ impl Lock {
         let takes = matches!(seat.task, Task::Take(_));
         let adds = seat.is_enlarging() && self.phase.is_held();
         match seat.task {
-            Task::Idle => {}
+            Task::Idle | Task::Leave => {}
             Task::Keep => self.advance_keep(at, &heard, now),
             Task::Clean(ref clean) => {
                 let status = match heard {

@@ -206,7 +206,9 @@ impl Lock {
                     self.note_foreign(at, &conflicts, now);
                     self.retake(at, now + renew);
                 }
-                Vote::Silent | Vote::Full | Vote::NotIdm => self.retake(at, now + renew),
+                Vote::Silent | Vote::Full | Vote::NotIdm | Vote::NotOurs { .. } => {
+                    self.retake(at, now + renew);
+                }
             }
         }
     }

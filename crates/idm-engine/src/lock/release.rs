@@ -10,7 +10,7 @@ impl Lock {
         let lapsed = match &self.phase {
             Phase::Held(held) => held.lapsed.is_some(),
             Phase::Lost => true,
-            Phase::Free | Phase::Acquiring(_) => false,
+            Phase::Free | Phase::Acquiring(_) | Phase::Adopting(_) => false,
         };
         if lapsed {
             // Somebody else may have published a newer value already, so ours must not be stored;

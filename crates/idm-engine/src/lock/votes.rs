@@ -1,6 +1,6 @@
 //! What the drives' votes add up to.
 
-use super::{Lock, Stage};
+use super::{Lock, Phase, Stage};
 use crate::api::{Conflict, Instant, Refusal};
 use crate::rules::broken;
 use crate::seat::{Role, Task, Vote};
@@ -64,8 +64,9 @@ impl Lock {
         if broken!(self.rules, ConfirmByReading) {
             return;
         }
+        let adopting = matches!(self.phase, Phase::Adopting(_));
         for seat in self.seats.iter_mut().filter(|s| s.role == Role::Witness) {
-            seat.start_witness(mode, now);
+            seat.start_witness(mode, adopting, now);
         }
     }
 
@@ -95,7 +96,7 @@ impl Lock {
                 }
                 Vote::Blocked(conflicts) => tally.blocked.push(conflicts.clone()),
                 Vote::Full => tally.full += 1,
-                Vote::Silent | Vote::NotIdm => {}
+                Vote::Silent | Vote::NotIdm | Vote::NotOurs { .. } => {}
             }
         }
         tally
@@ -159,9 +160,10 @@ impl Lock {
         let mut in_the_way = Vec::new();
         for seat in &self.seats {
             match (seat.role, seat.vote()) {
-                (Role::Member, _) => {
+                (Role::Member, vote) => {
                     total += 1;
-                    seen += usize::from(seat.counts(mode, self.rules));
+                    let read = matches!(vote, Some(Vote::NotOurs { .. }));
+                    seen += usize::from(read || seat.counts(mode, self.rules));
                 }
                 (Role::Witness | Role::Extra, vote) => {
                     total += 1;
@@ -170,7 +172,7 @@ impl Lock {
                         Some(Vote::Won | Vote::NotIdm) => seen += 1,
                         Some(Vote::Blocked(conflicts)) => in_the_way.push(conflicts.clone()),
                         Some(Vote::Asking) => asking |= !seat.is_enlarging(),
-                        Some(Vote::Silent | Vote::Full) | None => {}
+                        Some(Vote::Silent | Vote::Full | Vote::NotOurs { .. }) | None => {}
                     }
                 }
                 (Role::Former, _) => {}

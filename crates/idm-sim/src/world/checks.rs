@@ -8,7 +8,8 @@ impl World {
     pub(super) fn has_vote(&self, s: usize, d: usize) -> bool {
         let resource = &self.locks[self.lock_of(s)].resource;
         let id = self.hosts[self.host_of(s)].id;
-        let enough = |mode| mode == Mode::Exclusive || self.slots[s].mode == Some(Mode::Shared);
+        let held = self.slots[s].mode.or(self.slots[s].orphan.map(|(mode, _)| mode));
+        let enough = |mode| mode == Mode::Exclusive || held == Some(Mode::Shared);
         self.drives[d]
             .drive
             .live_holders(self.drive_now(d), resource)

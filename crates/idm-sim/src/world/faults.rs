@@ -59,9 +59,16 @@ impl World {
                 step(&mut self.cut[usize::from(h)]);
             }
             Trouble::Frozen(h) if begins => self.freeze(usize::from(h), until),
+            Trouble::Restart(h) if begins && self.rng.u8(0..3) == 0 => {
+                self.hosts[usize::from(h)].doomed_until = Some(until);
+                if self.rng.bool() {
+                    self.halve(usize::from(h));
+                }
+            }
             Trouble::Restart(h) if begins => self.crash(usize::from(h), until, false),
+            Trouble::Restart(h) => self.hosts[usize::from(h)].doomed_until = None,
             Trouble::Reboot(h) if begins => self.crash(usize::from(h), until, true),
-            Trouble::Frozen(_) | Trouble::Restart(_) | Trouble::Reboot(_) => (),
+            Trouble::Frozen(_) | Trouble::Reboot(_) => (),
         }
     }
 
@@ -129,11 +136,12 @@ impl World {
     /// that are real: what no majority protocol survives.
     fn reset_would_break(&self, s: usize, d: usize) -> bool {
         let slot = &self.slots[s];
-        let busy = slot.mode.is_some() || slot.caller == Caller::Acquiring;
+        let asks = matches!(slot.caller, Caller::Acquiring | Caller::Adopting(_));
+        let busy = slot.mode.is_some() || slot.orphan.is_some() || asks;
         if !busy || slot.members & (1 << d) == 0 || !self.has_record(s, d) {
             return false;
         }
-        let stands = |o| match slot.mode {
+        let stands = |o| match slot.mode.or(slot.orphan.map(|(mode, _)| mode)) {
             Some(_) => self.has_vote(s, o),
             None => self.has_record(s, o),
         };
@@ -219,6 +227,40 @@ impl World {
         }
     }
 
+    /// Half of a holder's drives lose their tables, where that leaves it enough to keep the lock.
+    /// A host that is to die takes them first, and comes back soon: it must not pass for another
+    /// keeper of the same lock.
+    fn halve(&mut self, h: usize) {
+        let free = |s: &usize| self.slots[*s].caller == Caller::Idle;
+        let slots = h * self.locks.len()..(h + 1) * self.locks.len();
+        let Some(s) = slots.filter(|_| self.hosts[h].alive).find(free) else { return };
+        let mut others = self.slots_of_lock(self.lock_of(s));
+        let Some(holder) = others.find(|&o| self.believes(o)) else { return };
+        let members = self.slots[holder].members;
+        for d in bits(members).take(count(members) / 2) {
+            self.reset(d);
+        }
+        let soon = log_uniform(&mut self.rng, self.plan.timing.renew.as_micros() as u64);
+        self.hosts[h].doomed_until = Some(self.now + soon);
+        self.call_caller(s, 0);
+    }
+
+    /// A host dies in the middle of an acquire, where it has got some drives: half of them, if
+    /// their number is even.
+    pub(super) fn crash_asking(&mut self, s: usize) {
+        let h = self.host_of(s);
+        let asks = self.slots[s].caller == Caller::Acquiring;
+        let Some(until) = self.hosts[h].doomed_until.filter(|_| asks) else { return };
+        let members = self.slots[s].members;
+        let got = bits(members).filter(|&d| self.has_record(s, d)).count();
+        let even = count(members) % 2 == 0;
+        if (even && 2 * got == count(members)) || (!even && self.rng.bool()) {
+            self.hosts[h].doomed_until = None;
+            self.coverage.add(Count::CrashedAsking);
+            self.crash(h, until, false);
+        }
+    }
+
     /// A host's engine is gone; its records stay.
     fn crash(&mut self, h: usize, until: u64, renamed: bool) {
         if !self.hosts[h].alive || self.now < self.hosts[h].frozen_until {
@@ -237,7 +279,13 @@ impl World {
             let slot = &mut self.slots[s];
             let (stamp, life) = (slot.stamp + 1, slot.life + 1);
             let probing = slot.probing;
+            let changing = matches!(slot.caller, Caller::Converting(..));
+            let orphan = slot.mode.map(|mode| (mode, changing)).or(slot.orphan);
+            let left = (orphan, slot.usurped, slot.strayed, slot.members);
             *slot = Slot::new(side);
+            if orphan.is_some() && !renamed {
+                (slot.orphan, slot.usurped, slot.strayed, slot.members) = left;
+            }
             slot.stamp = stamp;
             slot.life = life;
             slot.probing = probing;
@@ -269,7 +317,15 @@ impl World {
             let s = h * self.locks.len() + l;
             let side = self.new_side(h, l);
             self.slots[s].side = side;
-            let after = some_time(&mut self.rng, self.plan.pause);
+            let mut after = some_time(&mut self.rng, self.plan.pause);
+            if !renamed && self.rng.u8(0..4) > 0 {
+                let (was, _) = self.slots[s].orphan.unwrap_or((Mode::Exclusive, false));
+                let other = self.rng.u8(0..8) == 0;
+                let shared = (was == Mode::Shared) != other;
+                self.slots[s].target = if shared { Mode::Shared } else { Mode::Exclusive };
+                self.slots[s].caller = Caller::Adopting(self.rng.u8(0..8));
+                after = log_uniform(&mut self.rng, self.plan.pause);
+            }
             self.call_caller(s, after);
         }
     }

@@ -80,7 +80,10 @@ impl World {
         }
         // What follows the answer only tidies up, but for the UNLOCK that gives back what was got.
         let unlocks = matches!(command, DriveCommand::Mutex(MutexOp::Unlock, _));
-        let asks = matches!(self.slots[s].caller, Caller::Acquiring | Caller::Converting(..));
+        let asks = matches!(
+            self.slots[s].caller,
+            Caller::Acquiring | Caller::Adopting(_) | Caller::Converting(..)
+        );
         if unlocks || asks {
             let sent = &mut self.slots[s].sent[d];
             *sent = sent.saturating_add(1);
@@ -260,16 +263,19 @@ impl World {
             self.drop_entry(f);
             return;
         }
-        self.perform(f);
+        let got = self.perform(f);
         if let Some(after) = reply_after {
             self.flights[f].pending += 1;
             self.push(self.now + u64::from(after), What::Reply(f as u32));
         }
         self.drop_entry(f);
+        if got {
+            self.crash_asking(s);
+        }
     }
 
-    /// The drive executes a command.
-    fn perform(&mut self, f: usize) {
+    /// The drive executes a command. Tells whether the host got the drive by it.
+    fn perform(&mut self, f: usize) -> bool {
         let (s, d) = (usize::from(self.flights[f].slot), usize::from(self.flights[f].drive));
         let now = self.drive_now(d);
         let mut reply = self.drives[d].drive.perform(now, &self.flights[f].command);
@@ -295,6 +301,14 @@ impl World {
         if !self.flights[f].told {
             self.flights[f].reply = Some(reply);
         }
+        let takes = matches!(
+            &self.flights[f].command,
+            DriveCommand::Mutex(MutexOp::Trylock | MutexOp::Break, _)
+        );
+        let slot = &mut self.slots[s];
+        if good && takes && slot.usurped.is_some() && !matches!(slot.caller, Caller::Adopting(_)) {
+            slot.strayed = true;
+        }
         let broke = matches!(&self.flights[f].command, DriveCommand::Mutex(MutexOp::Break, _));
         if good && broke && matches!(self.slots[s].side, Side::Old(_)) {
             // The older stack leaves no trace of a break: nobody can know any more that the value
@@ -309,6 +323,7 @@ impl World {
                 }
             }
         }
+        good && takes
     }
 
     /// Other hosts that hold this slot's lock on the drive in a mode that conflicts with the one

@@ -1,0 +1,161 @@
+//! Adopting the lock: taking over what an earlier life of this host left on the drives.
+//!
+//! With the answers of an acquire quorum this is an acquisition that finds its own record on every
+//! drive that it wins. Half of an even number of drives is enough to *keep* a lock, but not by
+//! itself to adopt it: this host may have got its half in an attempt that failed, while another
+//! keeps the lock with the other half. Half is enough where one of the other drives was read and
+//! shows no other host:
+//!
+//! * Who keeps the lock without our half has all of the other half, and would be seen there.
+//! * Who acquires it needs more than that half.
+//! * Who adopts it may have got that drive after we read it. Then it began to adopt after that, and
+//!   so it reads our records on all drives but its own: it is not alone on any.
+//!
+//! Records in both modes are left by a change that was under way, or by drives that missed one. The
+//! lock is exclusive if a quorum is. It is shared only if a keep-quorum is: otherwise there may have
+//! been an acquire quorum of exclusive ones, some of which are gone, and what is left of that must
+//! not be taken for a shared lock.
+
+use super::{Adopting, Distrust, Held, Lock, Phase, Stage};
+use crate::api::{Conflict, Instant, Outcome, Refusal};
+use crate::rules::broken;
+use crate::seat::{Hold, Role, Seat, Task, Vote};
+use alloc::vec::Vec;
+use idm_protocol::Mode;
+
+/// What the members say of a lock that is to be adopted.
+enum Orphan {
+    /// It is ours, like this.
+    Found(Mode),
+    /// It is not ours.
+    Gone,
+    /// Drives that have not answered decide.
+    Open,
+    /// We have as many drives as another host can have, or too few to tell how we held it.
+    Unclear,
+}
+
+impl Lock {
+    pub(super) fn adopt(&mut self, wanted: Option<Mode>, now: Instant) {
+        let deadline = now + self.config.timing.patience;
+        self.phase = Phase::Adopting(Adopting { wanted, deadline, stage: Stage::Voting });
+        for seat in &mut self.seats {
+            if seat.role == Role::Member {
+                seat.start_adopt(now);
+            }
+        }
+    }
+
+    pub(super) fn conclude_adopt(&mut self, adopting: &Adopting, now: Instant) {
+        let Adopting { wanted, deadline, stage } = *adopting;
+        let over = now >= deadline;
+        let mode = match self.orphan(now) {
+            Orphan::Found(mode) => mode,
+            Orphan::Gone => return self.refuse(Refusal::NothingToAdopt, now),
+            Orphan::Open if !over && self.is_asking() => return,
+            Orphan::Open => {
+                let granted = self.ours(Mode::Shared, now);
+                let needed = self.rules.acquire_quorum(self.member_count());
+                return self.leave(Refusal::NoQuorum { granted, needed });
+            }
+            Orphan::Unclear => {
+                let others: Vec<Conflict> = self.in_the_way().collect();
+                let alone = others.is_empty();
+                return self.leave(if alone { Refusal::Unclear } else { Refusal::Held(others) });
+            }
+        };
+        if wanted.is_some_and(|wanted| wanted != mode) {
+            return self.leave(Refusal::OtherMode(mode));
+        }
+        let foreign = |c: &Conflict| !c.same_set && !c.mode.compatible(mode);
+        if self.in_the_way().any(|c| foreign(&c)) {
+            return self.leave(Refusal::Held(self.in_the_way().collect()));
+        }
+        let (stage, confirmed) = self.confirm(stage, mode, deadline, now);
+        self.phase = Phase::Adopting(Adopting { stage, ..*adopting });
+        match confirmed {
+            None => {}
+            Some(Err(refusal)) => self.leave(refusal),
+            Some(Ok(())) => {
+                // What the earlier life changed under the lock, it may not have published.
+                self.distrust = Distrust::Died;
+                self.phase = Phase::Held(Held { mode, lapsed: None, change: None });
+                self.settle_seats(now);
+                self.finish(Outcome::Adopted(mode));
+            }
+        }
+    }
+
+    /// Whether there is anything to adopt, and how it was held.
+    fn orphan(&self, now: Instant) -> Orphan {
+        let keep = self.rules.keep_quorum(self.member_count());
+        let undecided = |s: &&Seat| matches!(s.vote(), Some(Vote::Asking | Vote::Silent));
+        let open = self.members().filter(undecided).count();
+        for mode in [Mode::Exclusive, Mode::Shared] {
+            let ours = self.ours(mode, now);
+            if ours >= self.adopt_quorum(mode, now) && self.exactly(mode, now) >= keep {
+                return Orphan::Found(mode);
+            }
+            if ours + open >= keep {
+                return if open > 0 { Orphan::Open } else { Orphan::Unclear };
+            }
+        }
+        Orphan::Gone
+    }
+
+    /// Members that are ours in a mode, and in no stronger one.
+    fn exactly(&self, mode: Mode, now: Instant) -> usize {
+        let held = |s: &&Seat| matches!(s.hold, Hold::Held { mode: held, .. } if held == mode);
+        self.members().filter(|s| self.is_ours(s, mode, now)).filter(held).count()
+    }
+
+    /// Members that are ours in a mode.
+    fn ours(&self, mode: Mode, now: Instant) -> usize {
+        self.members().filter(|s| self.is_ours(s, mode, now)).count()
+    }
+
+    fn is_ours(&self, seat: &Seat, mode: Mode, now: Instant) -> bool {
+        let won = seat.vote() == Some(&Vote::Won);
+        won && seat.counts(mode, self.rules) && self.lease_end(seat) > Some(now)
+    }
+
+    /// Members that must be ours; see above.
+    fn adopt_quorum(&self, mode: Mode, now: Instant) -> usize {
+        let members = self.member_count();
+        let alone = |s: &Seat| matches!(&s.task, Task::Take(take) if take.alone);
+        let nobody_else = self.members().any(|s| !self.is_ours(s, mode, now) && alone(s));
+        if nobody_else || broken!(self.rules, AdoptQuorum) {
+            self.rules.keep_quorum(members)
+        } else {
+            self.rules.acquire_quorum(members)
+        }
+    }
+
+    fn is_asking(&self) -> bool {
+        self.members().any(|s| s.vote() == Some(&Vote::Asking))
+    }
+
+    /// Other hosts that hold the lock on members that are not ours.
+    fn in_the_way(&self) -> impl Iterator<Item = Conflict> + '_ {
+        self.members()
+            .filter_map(|s| match s.vote() {
+                Some(Vote::NotOurs { others }) => Some(others),
+                _ => None,
+            })
+            .flatten()
+            .copied()
+    }
+
+    /// The lock is not to be had now. What is ours stays on the drives for another try.
+    fn leave(&mut self, refusal: Refusal) {
+        self.phase = Phase::Free;
+        // A TRYLOCK without a look could take what is left here for its own.
+        self.known.clear();
+        for seat in &mut self.seats {
+            if !matches!(seat.task, Task::Clean(_)) {
+                seat.assign(Task::Leave);
+            }
+        }
+        self.finish(Outcome::Refused(refusal));
+    }
+}

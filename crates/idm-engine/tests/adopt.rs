@@ -1,0 +1,324 @@
+//! A restarted lvmlockd takes over what its earlier life left on the drives, and only that.
+
+mod bench;
+
+use bench::*;
+use core::time::Duration;
+use idm_engine::{DriveRef, Lock, Outcome, Refusal, Request, ValueRead};
+use idm_protocol::{Mode, State};
+
+fn adopt(bench: &Bench, mode: Option<Mode>) -> Request {
+    Request::Adopt { mode, members: bench.all(), witnesses: Vec::new() }
+}
+
+/// Host 1 takes the lock on some drives only, whoever has the others, and dies.
+fn take_and_die(bench: &mut Bench, mode: Mode, on: &[usize]) {
+    take_and_die_as(bench, lv_lock(1), mode, on);
+}
+
+fn take_and_die_as(bench: &mut Bench, mut lock: Lock, mode: Mode, on: &[usize]) {
+    lock.request(bench.acquire(mode), bench.now).expect("the request is in order");
+    while let Some(command) = lock.next_command(bench.now) {
+        if on.contains(&(command.drive.0 as usize)) {
+            bench.perform(&command);
+        }
+    }
+}
+
+fn is_refused(outcome: &Outcome, refusal: &Refusal) -> bool {
+    *outcome == Outcome::Refused(refusal.clone())
+}
+
+fn is_left(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Refused(Refusal::Held(_) | Refusal::NoQuorum { .. }))
+}
+
+#[test]
+fn what_was_held_is_adopted_in_its_mode_by_a_look_and_a_refresh() {
+    for mode in [Mode::Exclusive, Mode::Shared] {
+        for wanted in [None, Some(mode)] {
+            let mut bench = Bench::new(3);
+            take_and_die(&mut bench, mode, &[0, 1, 2]);
+            let mut again = lv_lock(1);
+            let request = adopt(&bench, wanted);
+            assert_eq!(bench.run(&mut again, request), Outcome::Adopted(mode));
+            assert_eq!(again.mode(), Some(mode));
+            for drive in 0..3 {
+                let said: Vec<_> = bench.log.iter().filter(|l| l.0 == drive).map(|l| l.1).collect();
+                assert_eq!(said, ["read", "refresh"]);
+            }
+            assert!(again.safe_until() > Some(bench.now + LEASE * 9 / 10));
+            bench.pass(&mut again, LEASE * 3);
+            assert_eq!(again.held_on().count(), 3, "it is kept like any other");
+        }
+    }
+}
+
+#[test]
+fn a_mode_that_was_not_left_is_told_and_nothing_changes() {
+    let mut bench = Bench::new(3);
+    take_and_die(&mut bench, Mode::Shared, &[0, 1, 2]);
+    let mut again = lv_lock(1);
+    let request = adopt(&bench, Some(Mode::Exclusive));
+    let outcome = bench.run(&mut again, request);
+    assert!(is_refused(&outcome, &Refusal::OtherMode(Mode::Shared)), "{outcome:?}");
+    bench.pass(&mut again, Duration::from_secs(1));
+    assert!(again.is_idle(), "nothing is done about it");
+    assert!((0..3).all(|d| bench.states(d) == [State::Locked]));
+    let request = adopt(&bench, Some(Mode::Shared));
+    assert_eq!(bench.run(&mut again, request), Outcome::Adopted(Mode::Shared));
+}
+
+#[test]
+fn it_is_adopted_after_its_lease_if_nobody_broke_it_and_not_otherwise() {
+    let mut bench = Bench::new(3);
+    take_and_die(&mut bench, Mode::Exclusive, &[0, 1, 2]);
+    bench.now = bench.now + LEASE * 2;
+    let mut again = lv_lock(1);
+    let request = adopt(&bench, None);
+    assert_eq!(bench.run(&mut again, request.clone()), Outcome::Adopted(Mode::Exclusive));
+
+    drop(again);
+    bench.now = bench.now + LEASE * 2;
+    let mut other = lv_lock(2);
+    let acquire = bench.acquire(Mode::Exclusive);
+    assert_eq!(bench.run(&mut other, acquire), GRANTED);
+    let mut again = lv_lock(1);
+    let outcome = bench.run(&mut again, request);
+    assert!(is_refused(&outcome, &Refusal::NothingToAdopt), "{outcome:?}");
+}
+
+#[test]
+fn drives_that_do_not_answer_are_told_from_drives_that_have_nothing() {
+    for path in [Path::Cut, Path::Hung] {
+        let mut bench = Bench::new(3);
+        take_and_die(&mut bench, Mode::Exclusive, &[0, 1, 2]);
+        bench.paths = vec![Path::Up, path, path];
+        let mut again = lv_lock(1);
+        let request = adopt(&bench, None);
+        let outcome = bench.run(&mut again, request.clone());
+        let refusal = Refusal::NoQuorum { granted: 1, needed: 2 };
+        assert!(is_refused(&outcome, &refusal), "{outcome:?}");
+        bench.pass(&mut again, Duration::from_secs(1));
+        assert_eq!(bench.states(0), [State::Locked], "what is there stays");
+        if path == Path::Cut {
+            bench.paths = vec![Path::Up; 3];
+            assert_eq!(bench.run(&mut again, request), Outcome::Adopted(Mode::Exclusive));
+        }
+    }
+    let mut bench = Bench::new(3);
+    bench.paths[2] = Path::Cut;
+    let mut again = lv_lock(1);
+    let request = adopt(&bench, None);
+    let outcome = bench.run(&mut again, request);
+    assert!(is_refused(&outcome, &Refusal::NothingToAdopt), "{outcome:?}");
+}
+
+#[test]
+fn a_minority_is_not_adopted_but_given_back() {
+    let mut bench = Bench::new(3);
+    take_and_die(&mut bench, Mode::Exclusive, &[1]);
+    let mut again = lv_lock(1);
+    let request = adopt(&bench, None);
+    let outcome = bench.run(&mut again, request);
+    assert!(is_refused(&outcome, &Refusal::NothingToAdopt), "{outcome:?}");
+    bench.pass(&mut again, Duration::from_secs(1));
+    assert!(bench.states(1).is_empty());
+    assert!(again.is_idle());
+}
+
+#[test]
+fn a_release_that_was_half_done_is_adopted_only_if_a_majority_is_left() {
+    for (unlocked, adopted) in [(1, true), (2, false)] {
+        let mut bench = Bench::new(3);
+        let mut a = lv_lock(1);
+        let acquire = bench.acquire(Mode::Exclusive);
+        bench.run(&mut a, acquire);
+        a.request(Request::Release { value: None }, bench.now).expect("in order");
+        for _ in 0..unlocked {
+            let command = a.next_command(bench.now).expect("three drives are unlocked");
+            bench.perform(&command);
+        }
+        let mut again = lv_lock(1);
+        let request = adopt(&bench, None);
+        let outcome = bench.run(&mut again, request);
+        assert_eq!(outcome == Outcome::Adopted(Mode::Exclusive), adopted, "{outcome:?}");
+    }
+}
+
+#[test]
+fn half_of_the_drives_is_enough_where_nobody_has_the_other_half() {
+    for n in [2, 4] {
+        let mut bench = Bench::new(n);
+        take_and_die(&mut bench, Mode::Exclusive, &(0..n / 2).collect::<Vec<_>>());
+        let mut again = lv_lock(1);
+        let request = adopt(&bench, None);
+        assert_eq!(bench.run(&mut again, request), Outcome::Adopted(Mode::Exclusive));
+    }
+}
+
+#[test]
+fn two_hosts_with_half_of_the_drives_each_do_not_both_adopt() {
+    for n in [2, 4] {
+        let mut bench = Bench::new(n);
+        let (low, high): (Vec<_>, Vec<_>) = (0..n).partition(|d| *d < n / 2);
+        take_and_die_as(&mut bench, lv_lock(1), Mode::Exclusive, &low);
+        take_and_die_as(&mut bench, lv_lock(2), Mode::Exclusive, &high);
+        let (mut a, mut b) = (lv_lock(1), lv_lock(2));
+        let request = adopt(&bench, None);
+        for lock in [&mut a, &mut b] {
+            let outcome = bench.run(lock, request.clone());
+            assert!(is_left(&outcome), "{outcome:?}");
+        }
+    }
+}
+
+#[test]
+fn half_of_the_drives_is_not_enough_where_the_others_do_not_answer() {
+    let mut bench = Bench::new(2);
+    take_and_die(&mut bench, Mode::Exclusive, &[0, 1]);
+    bench.paths[1] = Path::Cut;
+    let mut again = lv_lock(1);
+    let request = adopt(&bench, None);
+    let outcome = bench.run(&mut again, request);
+    assert!(is_refused(&outcome, &Refusal::NoQuorum { granted: 1, needed: 2 }), "{outcome:?}");
+}
+
+#[test]
+fn a_change_that_was_half_done_leaves_the_mode_that_drives_vouch_for() {
+    for (promoted, left) in [(1, Mode::Shared), (2, Mode::Exclusive)] {
+        let mut bench = Bench::new(3);
+        let mut a = lv_lock(1);
+        let acquire = bench.acquire(Mode::Shared);
+        bench.run(&mut a, acquire);
+        let convert = Request::Convert { mode: Mode::Exclusive, value: None };
+        a.request(convert, bench.now).expect("in order");
+        for _ in 0..promoted {
+            let command = a.next_command(bench.now).expect("three drives are promoted");
+            bench.perform(&command);
+        }
+        let mut again = lv_lock(1);
+        let request = adopt(&bench, None);
+        assert_eq!(bench.run(&mut again, request), Outcome::Adopted(left));
+        bench.pass(&mut again, Duration::from_secs(1));
+        assert!(again.held_on().all(|(_, mode)| mode == left));
+    }
+}
+
+#[test]
+fn what_is_left_of_an_exclusive_lock_is_not_adopted_as_shared() {
+    let mut bench = Bench::new(3);
+    let mut a = lv_lock(1);
+    let acquire = bench.acquire(Mode::Shared);
+    bench.run(&mut a, acquire);
+    bench.paths[0] = Path::Cut;
+    let convert = Request::Convert { mode: Mode::Exclusive, value: None };
+    assert_eq!(bench.run(&mut a, convert), Outcome::Converted { complete: true });
+    bench.paths[0] = Path::Up;
+    bench.drives[1].reset();
+    let mut again = lv_lock(1);
+    let request = adopt(&bench, None);
+    let outcome = bench.run(&mut again, request);
+    assert!(is_refused(&outcome, &Refusal::Unclear), "{outcome:?}");
+}
+
+#[test]
+fn a_mode_that_silent_drives_decide_is_not_guessed() {
+    let mut bench = Bench::new(3);
+    let mut a = lv_lock(1);
+    let acquire = bench.acquire(Mode::Shared);
+    bench.run(&mut a, acquire);
+    let convert = Request::Convert { mode: Mode::Exclusive, value: None };
+    a.request(convert, bench.now).expect("in order");
+    let command = a.next_command(bench.now).expect("three drives are promoted");
+    bench.perform(&command);
+    bench.paths[2] = Path::Cut;
+    let mut again = lv_lock(1);
+    let request = adopt(&bench, None);
+    let outcome = bench.run(&mut again, request);
+    assert!(is_left(&outcome), "drive 2 may be exclusive, too: {outcome:?}");
+}
+
+#[test]
+fn the_value_is_unknown_afterwards_and_not_left_as_it_was() {
+    let mut bench = Bench::new(3);
+    let mut a = vg_lock(1);
+    let acquire = bench.acquire(Mode::Exclusive);
+    bench.run(&mut a, acquire.clone());
+    bench.run(&mut a, Request::Release { value: Some(value(7)) });
+    assert_eq!(bench.run(&mut a, acquire.clone()), Outcome::Granted(ValueRead::Known(value(7))));
+    drop(a);
+    let mut again = vg_lock(1);
+    let request = adopt(&bench, None);
+    assert_eq!(bench.run(&mut again, request), Outcome::Adopted(Mode::Exclusive));
+    bench.run(&mut again, Request::Release { value: None });
+    let mut b = vg_lock(2);
+    assert_eq!(bench.run(&mut b, acquire), GRANTED, "7 may be older than what was changed");
+}
+
+#[test]
+fn nothing_to_adopt_does_not_make_a_value_unknown() {
+    let mut bench = Bench::new(3);
+    let mut a = vg_lock(1);
+    let acquire = bench.acquire(Mode::Exclusive);
+    bench.run(&mut a, acquire.clone());
+    bench.run(&mut a, Request::Release { value: Some(value(7)) });
+    let mut again = vg_lock(1);
+    let request = adopt(&bench, None);
+    let outcome = bench.run(&mut again, request);
+    assert!(is_refused(&outcome, &Refusal::NothingToAdopt), "{outcome:?}");
+    assert_eq!(bench.run(&mut again, acquire), Outcome::Granted(ValueRead::Known(value(7))));
+}
+
+#[test]
+fn a_lock_that_was_spread_stays_where_it_was_spread_to() {
+    let mut bench = Bench::new(4);
+    let (members, witnesses) = (bench.members(&[0]), bench.members(&[1, 2, 3]));
+    let mut a = lv_lock(1);
+    let mode = Mode::Exclusive;
+    let (m, w) = (members.clone(), witnesses.clone());
+    bench.run(&mut a, Request::Acquire { mode, members: m, witnesses: w });
+    a.spread(&bench.members(&[1]), bench.now);
+    bench.pass(&mut a, Duration::from_millis(1));
+    drop(a);
+    let mut again = lv_lock(1);
+    let spread = Request::Adopt { mode: None, members, witnesses };
+    assert_eq!(bench.run(&mut again, spread), Outcome::Adopted(Mode::Exclusive));
+    let mut on: Vec<_> = again.held_on().map(|(drive, _)| drive).collect();
+    on.sort_unstable();
+    assert_eq!(on, [DriveRef(0), DriveRef(1)]);
+}
+
+#[test]
+fn a_live_holder_that_counts_other_drives_is_not_overlooked() {
+    let mut bench = Bench::new(3);
+    take_and_die(&mut bench, Mode::Exclusive, &[0, 1]);
+    let mut b = lv_lock(2);
+    let request =
+        |members| Request::Acquire { mode: Mode::Exclusive, members, witnesses: Vec::new() };
+    let on_two = request(bench.members(&[2]));
+    assert_eq!(bench.run(&mut b, on_two), GRANTED);
+    let mut again = lv_lock(1);
+    // As a member with another fingerprint, and as a witness.
+    let request = adopt(&bench, None);
+    let outcome = bench.run(&mut again, request);
+    assert!(matches!(outcome, Outcome::Refused(Refusal::Held(_))), "{outcome:?}");
+    let (members, witnesses) = (bench.members(&[0, 1]), bench.members(&[2]));
+    let outcome = bench.run(&mut again, Request::Adopt { mode: None, members, witnesses });
+    assert!(matches!(outcome, Outcome::Refused(Refusal::Held(_))), "{outcome:?}");
+    assert!((0..2).all(|d| bench.states(d) == [State::Locked]), "and nothing is given back");
+}
+
+#[test]
+fn what_could_not_be_adopted_can_be_acquired() {
+    let mut bench = Bench::new(2);
+    take_and_die(&mut bench, Mode::Exclusive, &[0]);
+    take_and_die_as(&mut bench, lv_lock(2), Mode::Exclusive, &[1]);
+    bench.now = bench.now + LEASE + LEASE / 10;
+    let mut again = lv_lock(1);
+    let request = adopt(&bench, None);
+    let outcome = bench.run(&mut again, request);
+    assert!(is_left(&outcome), "{outcome:?}");
+    let acquire = bench.acquire(Mode::Exclusive);
+    assert_eq!(bench.run(&mut again, acquire), GRANTED, "the dead host is broken");
+}
