@@ -3,8 +3,9 @@
 use crate::ScsiReply;
 use crate::wire::{self, Request};
 use core::fmt;
+use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, send};
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -42,19 +43,27 @@ impl std::error::Error for Error {
 pub struct Client {
     path: PathBuf,
     /// `None` after an error: the next command connects anew.
-    stream: Option<UnixStream>,
+    connection: Option<Connection>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    stream: UnixStream,
+    /// The socket's own bound for one read. To set it anew costs as much as a read.
+    read_timeout: Option<Duration>,
 }
 
 impl Client {
     /// Connects to the drive whose socket is at `path`.
     pub fn connect(path: impl Into<PathBuf>) -> io::Result<Client> {
         let path = path.into();
-        let stream = Some(UnixStream::connect(&path)?);
-        Ok(Client { path, stream })
+        let connection = Some(Connection::to(&path)?);
+        Ok(Client { path, connection })
     }
 
-    /// Has the drive execute one command and waits for its answer, for at most `timeout`.
-    /// `data_in_len` is the room for its data in bytes. A connection that broke is made anew.
+    /// Has the drive execute one command and waits for its answer, for at most `timeout` and an
+    /// eighth. `data_in_len` is the room for its data in bytes. A connection that broke is made
+    /// anew.
     pub fn execute(
         &mut self,
         cdb: &[u8],
@@ -66,37 +75,52 @@ impl Client {
         let frame = Request::frame(cdb, data_out, data_in_len).map_err(Error::NotSent)?;
         // Taken out, and put back only when all went well: what a broken or late exchange leaves
         // in the stream must not be taken for the next answer.
-        let mut timed = match self.stream.take() {
-            Some(stream) => Timed { stream, deadline },
-            None => self.reconnect(deadline)?,
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => Connection::to(&self.path).map_err(Error::NotSent)?,
         };
+        let mut timed = Timed { connection, deadline };
         // The drive executes whole requests only, so one that could not be written is not sent,
         // and may be sent over a new connection.
         if timed.write_all(&frame).is_err() {
-            timed = self.reconnect(deadline)?;
+            timed.connection = Connection::to(&self.path).map_err(Error::NotSent)?;
             timed.write_all(&frame).map_err(Error::NotSent)?;
         }
-        let reply = wire::read_answer(&mut timed).map_err(Error::FateUnknown)?;
-        self.stream = Some(timed.stream);
+        // An answer without data is read at once. Nothing follows it that could be lost here.
+        let mut buffered = BufReader::with_capacity(512, &mut timed);
+        let reply = wire::read_answer(&mut buffered).map_err(Error::FateUnknown)?;
+        self.connection = Some(timed.connection);
         Ok(reply)
-    }
-
-    fn reconnect(&self, deadline: Instant) -> Result<Timed, Error> {
-        let stream = UnixStream::connect(&self.path).map_err(Error::NotSent)?;
-        Ok(Timed { stream, deadline })
     }
 }
 
-/// A stream with one deadline for all that is read and written.
+impl Connection {
+    fn to(path: &Path) -> io::Result<Connection> {
+        Ok(Connection { stream: UnixStream::connect(path)?, read_timeout: None })
+    }
+
+    /// Bounds the next read by `left` and an eighth of it.
+    fn bound_read(&mut self, left: Duration) -> io::Result<()> {
+        let fits = |set: Duration| set >= left && set <= left + left / 8;
+        if !self.read_timeout.is_some_and(fits) {
+            let bound = left + left / 16;
+            self.stream.set_read_timeout(Some(bound))?;
+            self.read_timeout = Some(bound);
+        }
+        Ok(())
+    }
+}
+
+/// A connection with one deadline for all that is read and written.
 struct Timed {
-    stream: UnixStream,
+    connection: Connection,
     deadline: Instant,
 }
 
 impl Timed {
-    fn left(&self) -> io::Result<Option<Duration>> {
+    fn left(&self) -> io::Result<Duration> {
         let left = self.deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(Some(left)) }
+        if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
     }
 }
 
@@ -110,21 +134,30 @@ fn as_timeout(e: io::Error) -> io::Error {
 
 impl Read for Timed {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.stream.set_read_timeout(self.left()?)?;
-        self.stream.read(buffer).map_err(as_timeout)
+        let left = self.left()?;
+        self.connection.bound_read(left)?;
+        self.connection.stream.read(buffer).map_err(as_timeout)
     }
 }
 
 impl Write for Timed {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.stream.set_write_timeout(self.left()?)?;
+        let left = self.left()?;
+        let stream = &self.connection.stream;
         // Not write(): a server that has gone must not raise SIGPIPE in a host program.
-        send(self.stream.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL)
-            .map_err(|e| as_timeout(e.into()))
+        let flags = MsgFlags::MSG_NOSIGNAL;
+        // There is room, mostly, so that nothing has to be waited for.
+        match send(stream.as_raw_fd(), bytes, flags | MsgFlags::MSG_DONTWAIT) {
+            Err(Errno::EAGAIN) => {
+                stream.set_write_timeout(Some(left))?;
+                send(stream.as_raw_fd(), bytes, flags).map_err(|e| as_timeout(e.into()))
+            }
+            sent => sent.map_err(io::Error::from),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.stream.flush()
+        Ok(())
     }
 }
 
