@@ -326,7 +326,12 @@ impl Lock {
 
     /// What happened, oldest first.
     pub fn next_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        let event = self.events.pop_front();
+        if event.is_none() {
+            // A lock that is held has nothing to tell for most of its life.
+            self.events.shrink_to_fit();
+        }
+        event
     }
 
     /// How the lock is held; `None` where it is not held, or lost. A lapsed lock still has its
@@ -382,6 +387,8 @@ impl Lock {
             seat.missed = false;
             seat.gap = false;
         }
+        // Seats are most of a lock's memory, and there may be thousands of locks.
+        self.seats.reserve_exact(drives.len().saturating_sub(self.seats.len()));
         for (list, role) in [(members, Role::Member), (witnesses, Role::Witness)] {
             for member in list {
                 self.seat(member.drive).role = role;
