@@ -398,10 +398,14 @@ impl Manager {
     /// may move its LVs to other drives, where a host that locks them next must meet us.
     fn spread_lv_locks(&self, running: &Running, lockspace: &Arc<Lockspace>) -> Result<(), Error> {
         let members = running.members_of(lockspace)?.members;
-        for held in self.state().resources.values() {
-            if held.spec.role == Role::Lv && Arc::ptr_eq(&held.lockspace, lockspace) {
-                running.runtime.spread(held.spec.resource, members.clone());
-            }
+        let of_vg =
+            |held: &&Held| held.spec.role == Role::Lv && Arc::ptr_eq(&held.lockspace, lockspace);
+        let state = self.state();
+        let locks: Vec<_> =
+            state.resources.values().filter(of_vg).map(|held| held.spec.resource).collect();
+        drop(state);
+        if !locks.is_empty() {
+            running.runtime.spread(locks, members);
         }
         Ok(())
     }

@@ -1,14 +1,15 @@
 //! The drives that this process knows, each with its queue and its workers.
 
+use super::queue::{Completion, Help, Job, Queue, Urgency};
 use super::ways::Ways;
 use super::{clock, thread};
 use crate::topology::{Found, Inventory, Topology, TopologyError, UNKNOWN};
 use crate::transport::Connect;
 use core::time::Duration;
 use idm_engine::{DriveRef, Instant, Member};
-use idm_protocol::{DriveCommand, MutexOp, Reply, Status};
+use idm_protocol::{DriveCommand, Reply, Status};
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -49,47 +50,6 @@ struct Drive {
     no_idm: AtomicBool,
     queue: Mutex<Queue>,
     work: Condvar,
-}
-
-#[derive(Default)]
-struct Queue {
-    /// What keeps or frees locks.
-    urgent: VecDeque<Job>,
-    other: VecDeque<Job>,
-    workers: usize,
-    idle: usize,
-    closed: bool,
-}
-
-struct Job {
-    command: DriveCommand,
-    queued: Instant,
-    done: Completion,
-}
-
-/// Hands over the reply to a command, exactly once: a command that is dropped without one was
-/// lost, and nothing is known of its effect.
-pub struct Completion(Option<Box<dyn FnOnce(Reply) + Send>>);
-
-impl Completion {
-    /// Calls `done` with the reply, on a thread of the drive's; it must not block.
-    pub fn new(done: impl FnOnce(Reply) + Send + 'static) -> Completion {
-        Completion(Some(Box::new(done)))
-    }
-
-    fn answer(mut self, reply: Reply) {
-        if let Some(done) = self.0.take() {
-            done(reply);
-        }
-    }
-}
-
-impl Drop for Completion {
-    fn drop(&mut self) {
-        if let Some(done) = self.0.take() {
-            done(Reply::Status(Status::Uncertain));
-        }
-    }
 }
 
 /// What the paths of a lock stand for.
@@ -210,23 +170,37 @@ impl Drives {
     }
 
     /// Queues a command. Never blocks; `done` is called exactly once, also where there is no such
-    /// drive.
-    pub fn submit(&self, drive: DriveRef, command: DriveCommand, done: Completion) {
+    /// drive. What is not awaited is begun with the next [`start`](Drives::start), if no worker
+    /// comes upon it before.
+    pub fn submit(
+        &self,
+        drive: DriveRef,
+        command: DriveCommand,
+        urgency: Urgency,
+        done: Completion,
+    ) {
         match self.get(drive) {
-            Some(drive) => drive.submit(command, done),
-            None => done.answer(Reply::Status(Status::Unreachable)),
+            Some(drive) => drive.submit(Job { command, urgency, queued: clock::now(), done }),
+            None => done.answer(Reply::Status(Status::Unreachable), false),
         }
     }
 
+    /// Gets workers to what waits.
+    pub fn start(&self) {
+        let all = locked(&self.known).all.clone();
+        all.into_iter().for_each(Drive::start);
+    }
+
     /// Answers commands that wait in queues since before `before`: they certainly did not reach
-    /// their drive.
+    /// their drive. For the others there may be work for more workers by now.
     pub fn expire(&self, before: Instant) {
         let all = locked(&self.known).all.clone();
         for drive in all {
             let expired = locked(&drive.queue).expire(before);
             for job in expired {
-                job.done.answer(Reply::Status(Status::Unreachable));
+                job.done.answer(Reply::Status(Status::Unreachable), false);
             }
+            drive.start();
         }
     }
 
@@ -261,7 +235,7 @@ impl Drives {
         for drive in all {
             let mut queue = locked(&drive.queue);
             queue.closed = true;
-            let dropped = (core::mem::take(&mut queue.urgent), core::mem::take(&mut queue.other));
+            let dropped = queue.take_all();
             drop(queue);
             drop(dropped);
             drive.work.notify_all();
@@ -345,22 +319,28 @@ impl Drive {
         }
     }
 
-    fn submit(self: Arc<Drive>, command: DriveCommand, done: Completion) {
-        let job = Job { command, queued: clock::now(), done };
+    fn submit(self: Arc<Drive>, job: Job) {
+        let awaited = job.urgency == Urgency::Awaited;
         let mut queue = locked(&self.queue);
         if queue.closed {
             drop(queue);
             return;
         }
         queue.push(job);
-        let most = WORKERS * self.ways.count().max(1);
-        let wanted = queue.len() > queue.idle && queue.workers < most;
-        if wanted {
-            queue.workers += 1;
-        }
         drop(queue);
-        self.work.notify_one();
-        if wanted {
+        if awaited {
+            self.start();
+        }
+    }
+
+    /// Gets workers to what waits.
+    fn start(self: Arc<Drive>) {
+        let most = WORKERS * self.ways.count().max(1);
+        let Help { wake, start } = locked(&self.queue).help(most, clock::now());
+        for _ in 0..wake {
+            self.work.notify_one();
+        }
+        for _ in 0..start {
             let drive = self.clone();
             if let Err(error) = thread::spawn("idm-drive", move || drive.serve()) {
                 self.no_worker(&error);
@@ -379,16 +359,15 @@ impl Drive {
         drop(queue);
         log::error!("no thread for drive {}: {error}", self.ways.name());
         for job in jobs {
-            job.done.answer(Reply::Status(Status::Unreachable));
+            job.done.answer(Reply::Status(Status::Unreachable), false);
         }
     }
 
     /// A worker's life.
     fn serve(&self) {
-        while let Some(mut jobs) = self.next_jobs() {
-            let Some(first) = jobs.first() else { continue };
-            let command = first.command.clone();
-            let reply = catch_unwind(AssertUnwindSafe(|| self.ways.execute(&command)))
+        while let Some((mut jobs, begun)) = self.next_jobs() {
+            let Some(last) = jobs.pop() else { continue };
+            let reply = catch_unwind(AssertUnwindSafe(|| self.ways.execute(&last.command)))
                 .unwrap_or_else(|_| {
                     log::error!("internal error: a command to {} panicked", self.identity);
                     Reply::Status(Status::Uncertain)
@@ -397,29 +376,26 @@ impl Drive {
                 self.has_idm.store(true, Ordering::Relaxed);
                 self.no_idm.store(false, Ordering::Relaxed);
             }
-            let last = jobs.pop();
+            let more = locked(&self.queue).end(begun);
             for job in jobs {
-                job.done.answer(reply.clone());
+                job.done.answer(reply.clone(), more);
             }
-            if let Some(job) = last {
-                job.done.answer(reply);
-            }
+            last.done.answer(reply, more);
             if catch_unwind(AssertUnwindSafe(|| self.ways.probe())).is_err() {
                 log::error!("internal error: trying a path to {} panicked", self.identity);
             }
         }
     }
 
-    /// Waits for work. Several jobs where one execution serves them all; `None` ends the worker.
-    fn next_jobs(&self) -> Option<Vec<Job>> {
+    /// Waits for work; `None` ends the worker.
+    fn next_jobs(&self) -> Option<(Vec<Job>, Instant)> {
         let mut queue = locked(&self.queue);
         loop {
             if queue.closed {
                 queue.workers -= 1;
                 return None;
             }
-            let jobs = queue.pop();
-            if !jobs.is_empty() {
+            if let Some(jobs) = queue.begin() {
                 return Some(jobs);
             }
             queue.idle += 1;
@@ -427,56 +403,10 @@ impl Drive {
                 self.work.wait_timeout(queue, IDLE).unwrap_or_else(PoisonError::into_inner);
             queue = guard;
             queue.idle -= 1;
-            if waited.timed_out() && queue.len() == 0 {
+            if waited.timed_out() && queue.is_empty() {
                 queue.workers -= 1;
                 return None;
             }
         }
-    }
-}
-
-impl Queue {
-    fn len(&self) -> usize {
-        self.urgent.len() + self.other.len()
-    }
-
-    fn push(&mut self, job: Job) {
-        match job.command {
-            DriveCommand::Mutex(MutexOp::Refresh | MutexOp::Unlock, _) => {
-                self.urgent.push_back(job)
-            }
-            _ => self.other.push_back(job),
-        }
-    }
-
-    /// The next job. All reads of the table that wait are served by one read, because it begins
-    /// after each of them was asked for.
-    fn pop(&mut self) -> Vec<Job> {
-        let first = self.urgent.pop_front().or_else(|| self.other.pop_front());
-        let mut jobs: Vec<Job> = first.into_iter().collect();
-        if jobs.iter().any(|job| job.command == DriveCommand::ReadTable) {
-            let (reads, rest) = core::mem::take(&mut self.other)
-                .into_iter()
-                .partition::<VecDeque<Job>, _>(|job| job.command == DriveCommand::ReadTable);
-            self.other = rest;
-            jobs.extend(reads);
-        }
-        jobs
-    }
-
-    fn expire(&mut self, before: Instant) -> Vec<Job> {
-        let mut expired = Vec::new();
-        for queue in [&mut self.urgent, &mut self.other] {
-            while queue.front().is_some_and(|job| job.queued < before) {
-                expired.extend(queue.pop_front());
-            }
-        }
-        expired
-    }
-
-    fn take_all(&mut self) -> Vec<Job> {
-        let mut all: Vec<Job> = self.urgent.drain(..).collect();
-        all.extend(self.other.drain(..));
-        all
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! lvmlockd's threads hand a request to the reactor and wait for the answer, for a bounded time.
 //! The reactor never blocks on a drive: it hands commands to the workers of the drive that they
-//! are for, and gets the replies back through its one channel. So a drive that hangs holds its own
+//! are for, and gets the replies back through its one mailbox. So a drive that hangs holds its own
 //! workers and nobody else, and no lock of ours is held across I/O.
 //!
 //! Threads start with the first request, after lvmlockd has become a daemon.
@@ -12,22 +12,26 @@ pub mod drives;
 pub mod fencing;
 pub mod host_id;
 pub mod kill;
+mod mailbox;
+mod queue;
 mod reactor;
 pub mod thread;
 mod watch;
 mod ways;
 
 use core::time::Duration;
-use drives::{Completion, Drives};
+use drives::Drives;
 use fencing::Fencing;
 use idm_engine::{Command, Event, Instant, Lock, LockConfig, Outcome, Request, RequestError};
 use idm_engine::{DriveRef, Member, Timing, Token};
 use idm_protocol::{DriveCommand, HostId, Mode, Record, Reply, ResourceId};
+use mailbox::Mailbox;
+use queue::{Completion, Urgency};
 use reactor::{Message, Reactor};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
 use watch::Watch;
 
@@ -187,7 +191,7 @@ mod tests;
 
 /// The running reactor.
 pub struct Runtime {
-    sender: Sender<Message>,
+    mailbox: Arc<Mailbox<Message>>,
     drives: Arc<Drives>,
     requests: AtomicU64,
     reactor: Option<JoinHandle<()>>,
@@ -205,13 +209,13 @@ impl Runtime {
         settings: Settings,
         make: Box<MakeEngine>,
     ) -> io::Result<Runtime> {
-        let (sender, receiver) = mpsc::channel();
+        let mailbox = Arc::new(Mailbox::default());
         let watch = Watch::start(drives.clone())?;
         let seed = u128::from_ne_bytes(host_id::random()?) as u64;
-        let reactor = Reactor::new(receiver, sender.clone(), drives.clone(), settings, make, seed);
+        let reactor = Reactor::new(mailbox.clone(), drives.clone(), settings, make, seed);
         let reactor = thread::spawn("idm-reactor", move || reactor.run())?;
         Ok(Runtime {
-            sender,
+            mailbox,
             drives,
             requests: AtomicU64::new(0),
             reactor: Some(reactor),
@@ -220,7 +224,7 @@ impl Runtime {
     }
 
     fn send(&self, message: Message) -> bool {
-        self.sender.send(message).is_ok()
+        self.mailbox.send(message)
     }
 
     /// Makes a request and waits for its end, `bound` at most. For a release this is when most
@@ -256,9 +260,9 @@ impl Runtime {
         });
     }
 
-    /// Puts a held lock on further drives, where it does not vote but is met.
-    pub fn spread(&self, resource: ResourceId, drives: Vec<Member>) {
-        self.send(Message::Spread { resource, drives });
+    /// Puts held locks on further drives, where they do not vote but are met.
+    pub fn spread(&self, resources: Vec<ResourceId>, drives: Vec<Member>) {
+        self.send(Message::Spread { resources, drives });
     }
 
     /// How a lock is held; `None` where it is not, or lost.
@@ -283,7 +287,7 @@ impl Runtime {
                 // Whoever asked may have gone.
                 let _ = sender.send((drive, reply));
             });
-            self.drives.submit(drive, DriveCommand::ReadTable, done);
+            self.drives.submit(drive, DriveCommand::ReadTable, Urgency::Awaited, done);
         }
         drop(sender);
         let end = std::time::Instant::now() + bound;

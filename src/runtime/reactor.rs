@@ -1,7 +1,9 @@
 //! The reactor: owns all locks, their timers and what waits for them.
 
-use super::drives::{Completion, Drives};
+use super::drives::Drives;
 use super::kill::{self, Killing};
+use super::mailbox::Mailbox;
+use super::queue::{Completion, Urgency};
 use super::{Answer, Engine, LockSpec, MakeEngine, Owner, Role, Settings, clock};
 use core::cmp::Reverse;
 use core::time::Duration;
@@ -15,9 +17,9 @@ use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::Sender;
 
-/// Longest sleep while there are no locks. With locks it is [`Fencing::notice`]: the channel waits
+/// Longest sleep while there are no locks. With locks it is [`Fencing::notice`]: the mailbox waits
 /// on a clock that stands still while the host is suspended, so on waking the leases are looked at
 /// within this time.
 ///
@@ -27,6 +29,11 @@ const SLEEP: Duration = Duration::from_secs(3600);
 const TICK: Duration = Duration::from_millis(1);
 /// Messages that are worked through before timers are looked at again.
 const BATCH: usize = 256;
+/// Timers of locks that nobody waits for are put together: a lease has so many moments at which
+/// they run (every 100 ms for a lease of 60 s). So the reactor and the workers wake once for many
+/// refreshes. A refresh that is late by that much is of no account, and no lease is any longer for
+/// it: it counts from when its command was sent.
+const MOMENTS: u32 = 600;
 
 /// What the reactor is told.
 pub enum Message {
@@ -34,8 +41,8 @@ pub enum Message {
     Request { spec: LockSpec, request: Request, id: u64, waiter: Option<Sender<Answer>> },
     /// Nobody waits for a request any more: undo what comes of it.
     Abandon { resource: ResourceId, id: u64 },
-    /// Put a held lock on further drives.
-    Spread { resource: ResourceId, drives: Vec<Member> },
+    /// Put held locks on further drives.
+    Spread { resources: Vec<ResourceId>, drives: Vec<Member> },
     /// Tell how a lock is held.
     Mode { resource: ResourceId, waiter: Sender<Option<Mode>> },
     /// A drive answered.
@@ -47,13 +54,16 @@ pub enum Message {
 }
 
 pub struct Reactor {
-    receiver: Receiver<Message>,
-    sender: Sender<Message>,
+    mailbox: Arc<Mailbox<Message>>,
+    /// Taken from the mailbox, and not yet done.
+    messages: VecDeque<Message>,
+    /// Commands were submitted in this turn that are still to be started.
+    begun: bool,
     drives: Arc<Drives>,
     settings: Settings,
     make: Box<MakeEngine>,
     seed: u64,
-    locks: HashMap<u64, Entry>,
+    locks: HashMap<u64, Box<Entry>>,
     names: HashMap<ResourceId, u64>,
     timers: BinaryHeap<Reverse<(Instant, u64)>>,
     next_lock: u64,
@@ -80,7 +90,8 @@ struct Entry {
     current: Option<Pending>,
     waiting: VecDeque<(Request, Pending)>,
     settle: Option<Settle>,
-    outstanding: HashMap<Token, Outstanding>,
+    /// Commands without an answer; one of each drive at most.
+    outstanding: Vec<Outstanding>,
     /// The request that the lock was granted to.
     granted: Option<u64>,
     members: Vec<Member>,
@@ -114,6 +125,7 @@ enum Kind {
 }
 
 struct Outstanding {
+    token: Token,
     drive: DriveRef,
     unlock: bool,
 }
@@ -150,16 +162,16 @@ impl Pending {
 
 impl Reactor {
     pub fn new(
-        receiver: Receiver<Message>,
-        sender: Sender<Message>,
+        mailbox: Arc<Mailbox<Message>>,
         drives: Arc<Drives>,
         settings: Settings,
         make: Box<MakeEngine>,
         seed: u64,
     ) -> Reactor {
         Reactor {
-            receiver,
-            sender,
+            mailbox,
+            messages: VecDeque::new(),
+            begun: false,
             drives,
             settings,
             make,
@@ -178,25 +190,21 @@ impl Reactor {
         loop {
             match catch_unwind(AssertUnwindSafe(|| self.turn())) {
                 Ok(true) => {}
-                Ok(false) => return,
+                Ok(false) => break,
                 Err(panic) => log::error!("internal error in the reactor: {}", text_of(&*panic)),
             }
         }
+        self.mailbox.close();
     }
 
     /// Waits for something to do and does it. `false`: the end.
     fn turn(&mut self) -> bool {
-        match self.receiver.recv_timeout(self.wait()) {
-            Ok(message) => {
-                if !self.take(message) {
-                    return false;
-                }
-            }
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return false,
+        if self.messages.is_empty() {
+            let wait = self.wait();
+            self.mailbox.take(&mut self.messages, wait);
         }
-        for _ in 1..BATCH {
-            let Ok(message) = self.receiver.try_recv() else {
+        for _ in 0..BATCH {
+            let Some(message) = self.messages.pop_front() else {
                 break;
             };
             if !self.take(message) {
@@ -204,6 +212,9 @@ impl Reactor {
             }
         }
         self.fire(clock::now());
+        if core::mem::take(&mut self.begun) {
+            self.drives.start();
+        }
         true
     }
 
@@ -226,11 +237,7 @@ impl Reactor {
                 self.request(spec, request, id, waiter)
             }
             Message::Abandon { resource, id } => self.abandon(resource, id),
-            Message::Spread { resource, drives } => {
-                if let Some(&lock) = self.names.get(&resource) {
-                    self.step(lock, Input::Spread(drives));
-                }
-            }
+            Message::Spread { resources, drives } => self.spread(&resources, &drives),
             Message::Mode { resource, waiter } => {
                 let entry = self.names.get(&resource).and_then(|id| self.locks.get(id));
                 let mode = entry.and_then(|entry| entry.engine.as_ref()?.mode());
@@ -246,6 +253,17 @@ impl Reactor {
             Message::Stop => return false,
         }
         true
+    }
+
+    fn spread(&mut self, resources: &[ResourceId], drives: &[Member]) {
+        for resource in resources {
+            let Some(&lock) = self.names.get(resource) else { continue };
+            // Most locks are on all of their VG's drives, and there may be thousands.
+            let everywhere = |entry: &Entry| drives.iter().all(|d| entry.members.contains(d));
+            if !self.locks.get(&lock).is_some_and(|entry| everywhere(entry)) {
+                self.step(lock, Input::Spread(drives.to_vec()));
+            }
+        }
     }
 
     /// Does what is due by the clock.
@@ -328,13 +346,13 @@ impl Reactor {
         self.names.insert(spec.resource, lock);
         self.locks.insert(
             lock,
-            Entry {
+            Box::new(Entry {
                 spec: spec.clone(),
                 engine: Some((self.make)(config)),
                 current: None,
                 waiting: VecDeque::new(),
                 settle: None,
-                outstanding: HashMap::new(),
+                outstanding: Vec::new(),
                 granted: None,
                 members: Vec::new(),
                 joined: false,
@@ -343,7 +361,7 @@ impl Reactor {
                 alarmed: false,
                 forget_at: None,
                 timer: None,
-            },
+            }),
         );
         lock
     }
@@ -390,6 +408,10 @@ impl Reactor {
         if entry.is_finished() {
             self.names.remove(&entry.spec.resource);
         } else {
+            // A held lock has no need of what its requests needed.
+            if entry.waiting.is_empty() {
+                entry.waiting.shrink_to_fit();
+            }
             self.schedule(lock, &mut entry);
             self.locks.insert(lock, entry);
         }
@@ -468,7 +490,9 @@ impl Reactor {
     }
 
     fn schedule(&mut self, lock: u64, entry: &mut Entry) {
-        let engine = entry.engine.as_ref().and_then(|engine| engine.next_deadline());
+        let deadline = entry.engine.as_ref().and_then(|engine| engine.next_deadline());
+        let awaited = entry.is_awaited();
+        let engine = deadline.map(|at| if awaited { at } else { self.moment(at) });
         let next = [engine, self.alarm_at(entry), entry.rejoin_at, entry.forget_at]
             .into_iter()
             .flatten()
@@ -479,16 +503,26 @@ impl Reactor {
         }
     }
 
+    /// The first moment that is not before `at`.
+    fn moment(&self, at: Instant) -> Instant {
+        let grid = (self.settings.timing.lease / MOMENTS).as_micros() as u64;
+        let moment = at.as_micros().checked_next_multiple_of(grid.max(1));
+        moment.map_or(at, Instant::from_micros)
+    }
+
     fn send(&mut self, lock: u64, entry: &mut Entry, command: Command) {
         let Command { token, drive, command } = command;
         let unlock = matches!(command, DriveCommand::Mutex(MutexOp::Unlock, _));
-        entry.outstanding.insert(token, Outstanding { drive, unlock });
-        let sender = self.sender.clone();
-        let done = Completion::new(move |reply| {
+        entry.outstanding.push(Outstanding { token, drive, unlock });
+        let mailbox = self.mailbox.clone();
+        let done = Completion::in_a_row(move |reply, more| {
+            let message = Message::Reply { lock, token, reply };
             // After the reactor's end nobody is interested.
-            let _ = sender.send(Message::Reply { lock, token, reply });
+            let _ = if more { mailbox.leave(message) } else { mailbox.send(message) };
         });
-        self.drives.submit(drive, command, done);
+        let urgency = if entry.is_awaited() { Urgency::Awaited } else { Urgency::Background };
+        self.begun |= urgency == Urgency::Background;
+        self.drives.submit(drive, command, urgency, done);
     }
 
     fn on_event(&mut self, entry: &mut Entry, event: Event, now: Instant) {
@@ -650,10 +684,10 @@ impl Reactor {
         }
         let now = clock::now();
         let mut killing = Killing::new(&vg, &words, &self.settings.fencing, until, now);
-        let (sender, killed) = (self.sender.clone(), owner.clone());
+        let (mailbox, killed) = (self.mailbox.clone(), owner.clone());
         let run = kill::run(words, move |ended| {
             // After the reactor's end nobody is interested.
-            let _ = sender.send(Message::KillEnded { owner: killed, ended });
+            let _ = mailbox.send(Message::KillEnded { owner: killed, ended });
         });
         if let Err(error) = run {
             killing.failed(error.to_string(), now).log();
@@ -679,6 +713,11 @@ impl Entry {
         self.engine.as_ref()?.safe_until()
     }
 
+    /// Whether somebody waits for what becomes of the lock.
+    fn is_awaited(&self) -> bool {
+        self.current.is_some() || self.settle.is_some()
+    }
+
     /// Whether nothing is left of the lock, here or on any drive.
     fn is_finished(&self) -> bool {
         // A lock with a value knows its drives; a new one would have to read them all again.
@@ -693,7 +732,8 @@ impl Entry {
     }
 
     fn on_reply(&mut self, token: Token, reply: Reply, now: Instant) {
-        let answered = self.outstanding.remove(&token);
+        let at = self.outstanding.iter().position(|outstanding| outstanding.token == token);
+        let answered = at.map(|at| self.outstanding.swap_remove(at));
         if let Some(engine) = &mut self.engine {
             engine.on_reply(token, reply, now);
         }
@@ -755,7 +795,7 @@ impl Entry {
     /// Answers a release when more than half of the drives that hold something have taken it: the
     /// next host to ask then gets a majority.
     fn settle(&mut self, mut pending: Pending) {
-        let drives: HashSet<DriveRef> = self.outstanding.values().map(|out| out.drive).collect();
+        let drives: HashSet<DriveRef> = self.outstanding.iter().map(|out| out.drive).collect();
         match pending.waiter.take() {
             Some(waiter) if !drives.is_empty() => {
                 // A membership is given up on the way out: who counts hosts reads any majority, and

@@ -5,6 +5,7 @@ use crate::topology::Topology;
 use crate::transport::{DrivePath, Undelivered};
 use idm_engine::{Loss, RequestError, ValueRead};
 use idm_protocol::Status;
+use queue::Urgency;
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
@@ -191,6 +192,11 @@ impl Bench {
         Request::Acquire { mode, members: self.members.clone(), witnesses: Vec::new() }
     }
 
+    fn submit(&self, drive: usize, command: DriveCommand, replies: &Replies) {
+        let drive = self.members[drive].drive;
+        self.runtime.drives().submit(drive, command, Urgency::Awaited, replies.completion());
+    }
+
     fn script<T>(&self, spec: &LockSpec, work: impl FnOnce(&mut Script) -> T) -> T {
         work(self.scripts.lock().unwrap().entry(spec.resource).or_default())
     }
@@ -277,8 +283,8 @@ fn a_hung_drive_holds_four_workers_and_every_command_is_answered_once() {
     let (hung, well) = (Replies::default(), Replies::default());
     bench.drives[0].hang(true);
     for _ in 0..50 {
-        bench.runtime.drives().submit(bench.members[0].drive, refresh(), hung.completion());
-        bench.runtime.drives().submit(bench.members[1].drive, refresh(), well.completion());
+        bench.submit(0, refresh(), &hung);
+        bench.submit(1, refresh(), &well);
     }
     eventually("the other drive's", || well.count() == 50);
     eventually("all workers", || bench.drives[0].inside.load(Ordering::SeqCst) == 4);
@@ -295,7 +301,7 @@ fn what_waits_too_long_was_certainly_not_sent() {
     let replies = Replies::default();
     bench.drives[0].hang(true);
     for _ in 0..10 {
-        bench.runtime.drives().submit(bench.members[0].drive, refresh(), replies.completion());
+        bench.submit(0, refresh(), &replies);
     }
     eventually("all workers", || bench.drives[0].inside.load(Ordering::SeqCst) == 4);
     bench.runtime.drives().expire(clock::now() + SOON);
@@ -310,7 +316,7 @@ fn reads_that_wait_are_served_by_one() {
     let bench = Bench::new(1);
     let replies = Replies::default();
     let submit = |command| {
-        bench.runtime.drives().submit(bench.members[0].drive, command, replies.completion());
+        bench.submit(0, command, &replies);
     };
     bench.drives[0].hang(true);
     (0..4).for_each(|_| submit(refresh()));
@@ -327,10 +333,11 @@ fn a_command_that_is_dropped_is_uncertain() {
     drop(replies.completion());
     assert_eq!(replies.count_of(Status::Uncertain), 1);
     let bench = Bench::new(1);
-    bench.runtime.drives().submit(DriveRef(99), refresh(), replies.completion());
+    let drives = bench.runtime.drives();
+    drives.submit(DriveRef(99), refresh(), Urgency::Awaited, replies.completion());
     assert_eq!(replies.count_of(Status::Unreachable), 1);
     bench.runtime.drives().close();
-    bench.runtime.drives().submit(bench.members[0].drive, refresh(), replies.completion());
+    bench.submit(0, refresh(), &replies);
     assert_eq!(replies.count_of(Status::Uncertain), 2);
 }
 
@@ -360,10 +367,10 @@ fn a_worker_that_panics_fails_its_command_only() {
     let bench = Bench::new(1);
     let replies = Replies::default();
     bench.drives[0].panics.store(true, Ordering::SeqCst);
-    bench.runtime.drives().submit(bench.members[0].drive, refresh(), replies.completion());
+    bench.submit(0, refresh(), &replies);
     eventually("an answer", || replies.count_of(Status::Uncertain) == 1);
     bench.drives[0].panics.store(false, Ordering::SeqCst);
-    bench.runtime.drives().submit(bench.members[0].drive, refresh(), replies.completion());
+    bench.submit(0, refresh(), &replies);
     eventually("the next one's", || replies.count_of(Status::Good) == 1);
 }
 

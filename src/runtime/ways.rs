@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A way that has been at a command for so long is slow. Majorities do not wait for a drive with
 /// slow ways only, and commands go by others.
-const SLOW: Duration = Duration::from_millis(100);
+pub(super) const SLOW: Duration = Duration::from_millis(100);
 /// A read that has taken longer is not repeated on another way: whoever asked asks again.
 const REPEAT: Duration = Duration::from_secs(1);
 /// The pause before a way that failed is tried again: the first, and the longest.
