@@ -1,0 +1,563 @@
+//! What many held locks cost: `cargo bench --features emulator --bench held_locks [-- LOCKS]`.
+//!
+//! 10 000 LV locks, if no other number is given, on three emulated drives, with the default lease
+//! of 60 s. The drives are in a process of their own, so what is counted is the library alone, from
+//! the manager down to the drives' sockets. They have room for all the locks, which drives of today
+//! have not (about 4000 records); so the VG's lock, which reads whole tables, is measured while
+//! there are [`TABLE`] locks. A second part has drives inside this process that take no time, to
+//! tell what the sockets cost.
+//!
+//! Figures of one run are to be compared with each other; the ratios are what counts.
+
+use idm_emulator::Profile;
+use idm_emulator::profile::Limits;
+use idm_emulator::server::{DriveSpec, Server};
+use idm_engine::{Member, Outcome, Request, Timing};
+use idm_protocol::{DriveCommand, HostId, Mode, MutexOp, Reply, ResourceId, Status};
+use lvmlockd_idm::config::Config;
+use lvmlockd_idm::manager::{Adopt, LockspaceKey, Manager, Resource, ResourceKey, Scope};
+use lvmlockd_idm::runtime::drives::Drives;
+use lvmlockd_idm::runtime::fencing::{Fencing, Wanted};
+use lvmlockd_idm::runtime::{Answer, LockSpec, Owner, Role, Runtime, Settings};
+use lvmlockd_idm::topology::Topology;
+use lvmlockd_idm::transport::{DrivePath, Undelivered};
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+const DRIVES: [&str; 3] = ["d0", "d1", "d2"];
+const LOCKS: usize = 10_000;
+/// Locks beside which the VG's lock is measured: a table of today's drives.
+const TABLE: usize = 3_900;
+/// Lock/unlock pairs whose median is told, and those before them that warm up.
+const PAIRS: usize = 400;
+const WARM_UP: usize = 100;
+/// From one refresh of a drive to the next, on average: 15 to 20 s.
+const RENEWAL: Duration = Duration::from_millis(17_500);
+/// How long renewal is watched: each lock is refreshed twice, more or less.
+const WATCHED: Duration = Duration::from_secs(35);
+/// A piece of that time, for bursts.
+const PIECE: Duration = Duration::from_millis(100);
+const VG_UUID: &str = "123456-abcd-efgh-ijkl-mnop-qrst-uvwxyz";
+const VG: LockspaceKey = LockspaceKey(1);
+/// How the process of the drives is told from the benchmark.
+const DRIVES_PROCESS: &str = "HELD_LOCKS_DRIVES";
+
+fn main() -> Result<()> {
+    if let Some(directory) = std::env::var_os(DRIVES_PROCESS) {
+        return serve_drives(Path::new(&directory));
+    }
+    // Cargo adds --bench.
+    let number = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    let locks = number.map_or(Ok(LOCKS), |number| number.parse())?;
+    println!("{locks} locks on 3 drives, lease 60 s; the drives are emulated, in another process");
+    through_sockets(locks)?;
+    println!("\nThe same with drives in this process that answer at once");
+    in_process(locks)
+}
+
+/// One line of the table; `beside` is what the value is to be compared with.
+fn row(what: &str, value: f64, unit: &str, beside: Option<f64>) {
+    let ratio = beside.map_or(String::new(), |beside| format!("{:8.2}", value / beside));
+    println!("  {what:<52} {value:>10.1} {unit:<10} {ratio}");
+}
+
+fn through_sockets(locks: usize) -> Result<()> {
+    let mut drives = DriveProcess::start()?;
+    let host = Host::start(drives.directory.path())?;
+    println!("  {:<52} {:>10} {:<10} {:>8}", "", "", "", "ratio");
+
+    let free = median(PAIRS, |n| host.pair(n))?;
+    row("LV lock and unlock, none held", free, "us", None);
+    let vg = median(PAIRS, |_| host.vg_pair())?;
+    row("VG lock and unlock, none held", vg, "us", None);
+
+    let before = Memory::now()?;
+    let begin = Instant::now();
+    for number in 0..locks.min(TABLE) {
+        host.lock(number)?;
+    }
+    let mut took = begin.elapsed();
+    let some = format!("VG lock and unlock, {} held", locks.min(TABLE));
+    row(&some, median(PAIRS, |_| host.vg_pair())?, "us", Some(vg));
+    let begin = Instant::now();
+    for number in TABLE..locks {
+        host.lock(number)?;
+    }
+    took += begin.elapsed();
+    row("to lock one after the other", took.as_micros() as f64 / locks as f64, "us/lock", None);
+    let after = Memory::now()?;
+    let per_lock = |bytes: usize| bytes as f64 / locks as f64;
+    row("memory, allocated", per_lock(after.allocated - before.allocated), "bytes/lock", None);
+    row("memory, resident", per_lock(after.resident - before.resident), "bytes/lock", None);
+
+    // By then every lock has been refreshed in its own time, however fast they were taken.
+    thread::sleep(RENEWAL);
+    drives.ask("watch")?;
+    let cpu = Cpu::now()?;
+    thread::sleep(WATCHED);
+    let cpu = Cpu::now()?.since(&cpu);
+    let seen = drives.ask("seen")?;
+    let expected = (3 * locks) as f64 / RENEWAL.as_secs_f64();
+    let each = cpu.tell(seen.per_second);
+    row("  for a bare exchange, 50 in a row", bare_exchange()?, "us", Some(each));
+    row("refreshes, beside those that are due", seen.per_second, "1/s", Some(expected));
+    row("refreshes in 100 ms, most beside mean", seen.most, "", Some(seen.mean));
+    let left = drives.ask("leases none")?;
+    row("shortest lease left on a drive", left.per_second, "s", None);
+    expect(left.most as usize == 3 * locks, "every lock is live on every drive")?;
+
+    let held = median(PAIRS, |n| host.pair(locks + n))?;
+    row("LV lock and unlock, all held", held, "us", Some(free));
+
+    drives.ask("hang d1")?;
+    let hung = median(PAIRS, |n| host.pair(locks + n))?;
+    row("LV lock and unlock, all held, one drive just hung", hung, "us", Some(held));
+    // Longer than the margin: by now nothing is as it was before the drive hung.
+    thread::sleep(RENEWAL);
+    let hung = median(PAIRS, |n| host.pair(locks + n))?;
+    row("the same, 18 s later", hung, "us", Some(held));
+    drives.ask("watch")?;
+    let cpu = Cpu::now()?;
+    thread::sleep(WATCHED);
+    let cpu = Cpu::now()?.since(&cpu);
+    let seen = drives.ask("seen")?;
+    cpu.tell(seen.per_second);
+    row("refreshes, beside those that are due", seen.per_second, "1/s", Some(expected * 2.0 / 3.0));
+    let left = drives.ask("leases d1")?;
+    row("shortest lease left on the other drives", left.per_second, "s", None);
+    drives.ask("wake d1")?;
+    thread::sleep(RENEWAL);
+    let left = drives.ask("leases none")?;
+    expect(left.most as usize >= 2 * locks, "every lock is live on a majority of the drives")?;
+    expect(!host.killed(), "no lock was lost")?;
+    let again = median(PAIRS, |n| host.pair(locks + n))?;
+    row("LV lock and unlock, all held, the drive is back", again, "us", Some(held));
+    Ok(())
+}
+
+/// The processor time, in us, that one side of a socket spends on as many bytes as a refresh has
+/// when nothing is done with them: what no library that uses sockets gets below.
+fn bare_exchange() -> Result<f64> {
+    let (mut here, mut there) = UnixStream::pair()?;
+    let echo = thread::spawn(move || -> io::Result<()> {
+        let mut request = [0; 537];
+        while there.read_exact(&mut request).is_ok() {
+            there.write_all(&request[..6])?;
+        }
+        Ok(())
+    });
+    let spent = || -> Result<u64> {
+        let text = fs::read_to_string("/proc/thread-self/schedstat")?;
+        Ok(text.split_whitespace().next().ok_or("an empty schedstat")?.parse()?)
+    };
+    let (rounds, row) = (30, 50);
+    let before = spent()?;
+    for _ in 0..rounds {
+        for _ in 0..row {
+            here.write_all(&[0; 537])?;
+            here.read_exact(&mut [0; 6])?;
+        }
+        thread::sleep(PIECE);
+    }
+    let spent = spent()? - before;
+    drop(here);
+    echo.join().map_err(|_| "the echo panicked")??;
+    Ok(spent as f64 / f64::from(rounds * row) / 1000.0)
+}
+
+fn expect(so: bool, what: &str) -> Result<()> {
+    if so { Ok(()) } else { Err(format!("not so: {what}").into()) }
+}
+
+/// The median of the times that `work` takes, in us.
+fn median(times: usize, mut work: impl FnMut(usize) -> Result<()>) -> Result<f64> {
+    let mut took = Vec::new();
+    for number in 0..times + WARM_UP {
+        let begin = Instant::now();
+        work(number)?;
+        took.push(begin.elapsed());
+    }
+    took.drain(..WARM_UP);
+    took.sort_unstable();
+    Ok(took[took.len() / 2].as_nanos() as f64 / 1000.0)
+}
+
+/// What lvmlockd would ask for.
+struct Host {
+    manager: Manager,
+    kills: PathBuf,
+    paths: Vec<String>,
+}
+
+impl Host {
+    fn start(directory: &Path) -> Result<Host> {
+        let path = |name: &str| format!("/dev/{name}");
+        let socket = |name: &str| directory.join("drives").join(format!("{name}.sock"));
+        let kills = directory.join("kills");
+        let config = Config {
+            emulated: DRIVES.iter().map(|name| (path(name), socket(name))).collect(),
+            state_dir: directory.to_owned(),
+            kill_command: Some(vec!["/bin/touch".into(), kills.display().to_string()]),
+            ..Config::default()
+        };
+        let manager = Manager::new(config, HostId::new([1; 16], "bench"));
+        let paths: Vec<String> = DRIVES.map(path).to_vec();
+        let scope = Scope::Vg { name: "vg0".into(), uuid: VG_UUID.into(), pvs: paths.clone() };
+        manager.prepare_lockspace(VG, scope)?;
+        manager.add_lockspace(VG, Adopt::default())?;
+        Ok(Host { manager, kills, paths })
+    }
+
+    fn lock(&self, number: usize) -> Result<()> {
+        let uuid = format!("LVLVLV-0000-0000-0000-0000-0000-{number:06}");
+        let lv = Resource::Lv { uuid, pvs: self.paths.clone() };
+        let key = ResourceKey(number);
+        self.manager.lock(VG, key, lv, Mode::Exclusive, Adopt::default())?;
+        Ok(())
+    }
+
+    fn pair(&self, number: usize) -> Result<()> {
+        self.lock(number)?;
+        self.manager.unlock(ResourceKey(number), 0, 0);
+        Ok(())
+    }
+
+    fn vg_pair(&self) -> Result<()> {
+        let key = ResourceKey(usize::MAX);
+        self.manager.lock(VG, key, Resource::Vg, Mode::Exclusive, Adopt::default())?;
+        self.manager.unlock(key, 1, 0);
+        Ok(())
+    }
+
+    fn killed(&self) -> bool {
+        self.kills.exists()
+    }
+}
+
+/// Memory of this process, in bytes.
+struct Memory {
+    allocated: usize,
+    resident: usize,
+}
+
+impl Memory {
+    fn now() -> Result<Memory> {
+        // SAFETY: it only reads the allocator's counters.
+        let info = unsafe { libc::mallinfo2() };
+        let statm = fs::read_to_string("/proc/self/statm")?;
+        let pages = statm.split_whitespace().nth(1).ok_or("no resident pages")?;
+        // Pages have 4 KiB wherever this runs.
+        let resident = pages.parse::<usize>()? * 4096;
+        Ok(Memory { allocated: info.uordblks + info.hblkhd, resident })
+    }
+}
+
+/// Processor time of this process, by the name of the thread; threads that have ended are not in it.
+struct Cpu {
+    at: Instant,
+    threads: BTreeMap<String, Duration>,
+}
+
+impl Cpu {
+    fn now() -> Result<Cpu> {
+        let mut threads = BTreeMap::new();
+        for task in fs::read_dir("/proc/self/task")? {
+            let task = task?.path();
+            let name = fs::read_to_string(task.join("comm"))?.trim_end().to_owned();
+            let spent = fs::read_to_string(task.join("schedstat"))?;
+            let spent = spent.split_whitespace().next().ok_or("an empty schedstat")?.parse()?;
+            *threads.entry(name).or_default() += Duration::from_nanos(spent);
+        }
+        Ok(Cpu { at: Instant::now(), threads })
+    }
+
+    fn since(mut self, before: &Cpu) -> Spent {
+        for (name, spent) in &mut self.threads {
+            *spent = spent.saturating_sub(before.threads.get(name).copied().unwrap_or_default());
+        }
+        Spent { time: self.at - before.at, threads: self.threads }
+    }
+}
+
+/// Processor time within some time.
+struct Spent {
+    time: Duration,
+    threads: BTreeMap<String, Duration>,
+}
+
+impl Spent {
+    /// Tells it, and returns what one refresh cost, in us.
+    fn tell(&self, refreshes_per_second: f64) -> f64 {
+        let share = |spent: Duration| 100.0 * spent.as_secs_f64() / self.time.as_secs_f64();
+        let ours = |name: &str| name.starts_with("idm-");
+        let all: Duration = self.threads.iter().filter(|(n, _)| ours(n)).map(|(_, t)| *t).sum();
+        row("renewal, processor time of one core", share(all), "%", None);
+        for (name, spent) in self.threads.iter().filter(|(name, _)| ours(name)) {
+            row(&format!("  of threads {name}"), share(*spent), "%", None);
+        }
+        let each = all.as_secs_f64() / self.time.as_secs_f64() / refreshes_per_second;
+        row("  for one refresh", each * 1e6, "us", None);
+        each * 1e6
+    }
+}
+
+/// The drives' process, and its ear and mouth.
+struct DriveProcess {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+    directory: tempfile::TempDir,
+}
+
+/// Numbers that the drives' process answers with.
+struct Seen {
+    per_second: f64,
+    most: f64,
+    mean: f64,
+}
+
+impl DriveProcess {
+    fn start() -> Result<DriveProcess> {
+        let directory = tempfile::tempdir()?;
+        let mut child = Command::new(std::env::current_exe()?)
+            .env(DRIVES_PROCESS, directory.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+        let stdin = stdin.ok_or("no standard input")?;
+        let stdout = BufReader::new(stdout.ok_or("no standard output")?);
+        let mut drives = DriveProcess { child, stdin, stdout, directory };
+        drives.read()?;
+        Ok(drives)
+    }
+
+    fn ask(&mut self, line: &str) -> Result<Seen> {
+        writeln!(self.stdin, "{line}")?;
+        self.read()
+    }
+
+    fn read(&mut self) -> Result<Seen> {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line)?;
+        let numbers: std::result::Result<Vec<f64>, _> =
+            line.split_whitespace().map(str::parse).collect();
+        match numbers?[..] {
+            [per_second, most, mean] => Ok(Seen { per_second, most, mean }),
+            _ => Err("the drives' process has ended".into()),
+        }
+    }
+}
+
+impl Drop for DriveProcess {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Serves the drives and answers questions until standard input ends.
+fn serve_drives(directory: &Path) -> Result<()> {
+    let room = 2 * LOCKS;
+    let limits = Limits { mutexes: room, hosts: room, hosts_of_mutex: room, records: room };
+    let specs = DRIVES.map(|name| DriveSpec {
+        name: name.to_owned(),
+        profile: Profile { limits, ..Profile::current() },
+    });
+    let server = Arc::new(Server::start(&directory.join("drives"), &specs)?);
+    println!("0 0 0");
+    let mut watch = None;
+    for line in io::stdin().lines() {
+        let line = line?;
+        let (per_second, most, mean) = match line.split_once(' ') {
+            None if line == "watch" => {
+                watch = Some(Watch::start(server.clone()));
+                (0.0, 0.0, 0.0)
+            }
+            None if line == "seen" => watch.take().ok_or("nothing was watched")?.end(),
+            Some(("leases", but)) => leases(&server, but)?,
+            Some((what @ ("hang" | "wake"), drive)) => {
+                let state = if what == "hang" { "on" } else { "off" };
+                server.control(&format!("hang {drive} {state}"))?;
+                (0.0, 0.0, 0.0)
+            }
+            _ => return Err(format!("{line:?} is not known").into()),
+        };
+        println!("{per_second} {most} {mean}");
+    }
+    Ok(())
+}
+
+fn refreshes(server: &Server) -> u64 {
+    let of = |drive: &&str| {
+        let stats = server.control(&format!("stats {drive}")).unwrap_or_default();
+        let line = stats.lines().find_map(|line| line.strip_prefix("refresh ")?.parse().ok());
+        line.unwrap_or(0_u64)
+    };
+    DRIVES.iter().map(of).sum()
+}
+
+/// The shortest lease, in seconds, on all drives but one, and the number of live records of LV locks.
+fn leases(server: &Server, but: &str) -> Result<(f64, f64, f64)> {
+    let (mut shortest, mut live) = (f64::INFINITY, 0);
+    for drive in DRIVES.into_iter().filter(|&drive| drive != but) {
+        let table = server.control(&format!("table {drive}"))?;
+        for line in
+            table.lines().filter(|line| line.contains("LVLVLV") && line.contains(" locked "))
+        {
+            let left = line.split_once(" ex ").and_then(|(_, rest)| rest.split_whitespace().next());
+            shortest = shortest.min(left.ok_or("no lease")?.parse()?);
+            live += 1;
+        }
+    }
+    Ok((shortest, f64::from(live), 0.0))
+}
+
+/// Counts refreshes as they arrive.
+struct Watch {
+    ended: Arc<AtomicBool>,
+    thread: thread::JoinHandle<Vec<u64>>,
+    begin: Instant,
+}
+
+impl Watch {
+    fn start(server: Arc<Server>) -> Watch {
+        let ended = Arc::new(AtomicBool::new(false));
+        let end = ended.clone();
+        let thread = thread::spawn(move || {
+            let mut counts = vec![refreshes(&server)];
+            while !end.load(Ordering::Relaxed) {
+                thread::sleep(PIECE);
+                counts.push(refreshes(&server));
+            }
+            counts
+        });
+        Watch { ended, thread, begin: Instant::now() }
+    }
+
+    fn end(self) -> (f64, f64, f64) {
+        self.ended.store(true, Ordering::Relaxed);
+        let counts = self.thread.join().unwrap_or_default();
+        let time = self.begin.elapsed().as_secs_f64();
+        let pieces: Vec<u64> = counts.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        let all: u64 = pieces.iter().sum();
+        let most = pieces.iter().max().copied().unwrap_or(0);
+        (all as f64 / time, most as f64, all as f64 / pieces.len() as f64)
+    }
+}
+
+/// A drive that says GOOD to everything, at once; it has no table.
+#[derive(Default)]
+struct Instantly {
+    refreshes: AtomicU64,
+    hung: Mutex<bool>,
+    woken: Condvar,
+}
+
+impl Instantly {
+    fn hang(&self, hung: bool) {
+        *self.hung.lock().unwrap_or_else(|e| e.into_inner()) = hung;
+        self.woken.notify_all();
+    }
+}
+
+struct InProcess(Arc<Instantly>);
+
+impl DrivePath for InProcess {
+    fn execute(&self, command: &DriveCommand) -> std::result::Result<Reply, Undelivered> {
+        let mut hung = self.0.hung.lock().unwrap_or_else(|e| e.into_inner());
+        while *hung {
+            hung = self.0.woken.wait(hung).unwrap_or_else(|e| e.into_inner());
+        }
+        Ok(match command {
+            DriveCommand::ReadTable => Reply::Table(Vec::new()),
+            DriveCommand::Mutex(op, _) => {
+                let refresh = u64::from(*op == MutexOp::Refresh);
+                self.0.refreshes.fetch_add(refresh, Ordering::Relaxed);
+                Reply::Status(Status::Good)
+            }
+        })
+    }
+}
+
+fn in_process(locks: usize) -> Result<()> {
+    let all: Vec<Arc<Instantly>> = DRIVES.iter().map(|_| Arc::default()).collect();
+    let reached = all.clone();
+    let names = DRIVES.map(str::to_owned);
+    let topology = Topology::new(names.iter().map(|n| (n.clone(), PathBuf::from(n))).collect());
+    let drives = Arc::new(Drives::new(
+        topology,
+        Box::new(move |identity, _| {
+            let at = DRIVES.iter().position(|name| identity.ends_with(name)).unwrap_or(0);
+            Arc::new(InProcess(reached[at].clone()))
+        }),
+    ));
+    let members = drives.members(&names).members;
+    let timing = Timing::for_lease(Duration::from_secs(60));
+    let settings = Settings {
+        host: HostId::new([1; 16], "bench"),
+        timing,
+        fencing: Fencing::new(&timing, Wanted::default())?,
+        kill_command: Arc::new(|| vec!["/bin/true".into()]),
+    };
+    let runtime = Runtime::start(drives, settings)?;
+    let owner = Arc::new(Owner::new("volume group vg0".into(), None));
+    let pair = |number: usize| {
+        acquire(&runtime, &owner, &members, number)?;
+        runtime.request(spec(&owner, number), Request::Release { value: None }, WATCHED);
+        Ok(())
+    };
+    let free = median(PAIRS, pair)?;
+    row("LV lock and unlock, none held", free, "us", None);
+    for number in 0..locks {
+        acquire(&runtime, &owner, &members, number)?;
+    }
+    thread::sleep(RENEWAL);
+    let count = || all.iter().map(|d| d.refreshes.load(Ordering::Relaxed)).sum::<u64>();
+    let (before, cpu) = (count(), Cpu::now()?);
+    thread::sleep(WATCHED);
+    let (after, cpu) = (count(), Cpu::now()?.since(&cpu));
+    cpu.tell((after - before) as f64 / cpu.time.as_secs_f64());
+    let held = median(PAIRS, |n| pair(locks + n))?;
+    row("LV lock and unlock, all held", held, "us", Some(free));
+    all[1].hang(true);
+    let hung = median(PAIRS, |n| pair(locks + n))?;
+    row("LV lock and unlock, all held, one drive just hung", hung, "us", Some(held));
+    all[1].hang(false);
+    Ok(())
+}
+
+fn spec(owner: &Arc<Owner>, number: usize) -> LockSpec {
+    let mut id = [1; 64];
+    id[..8].copy_from_slice(&number.to_be_bytes());
+    LockSpec {
+        resource: ResourceId::from_bytes(id),
+        label: format!("the lock of LV LVLVLV-0000-0000-0000-0000-0000-{number:06} in vg0"),
+        role: Role::Lv,
+        owner: owner.clone(),
+    }
+}
+
+fn acquire(runtime: &Runtime, owner: &Arc<Owner>, members: &[Member], number: usize) -> Result<()> {
+    let request = Request::Acquire {
+        mode: Mode::Exclusive,
+        members: members.to_vec(),
+        witnesses: Vec::new(),
+    };
+    match runtime.request(spec(owner, number), request, WATCHED) {
+        Answer::Done(Outcome::Granted(_)) => Ok(()),
+        other => Err(format!("{other:?}").into()),
+    }
+}
