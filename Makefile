@@ -18,7 +18,7 @@ SONAME = $(LIBRARY).0
 LVM2_RELEASES = 2.03.16-2 2.03.31-2
 # The release in the lab's machines.
 LAB_LVM2 = 2.03.16-2
-AGENT_TARGET = $(shell uname -m)-unknown-linux-gnu
+GUEST_TARGET = $(shell uname -m)-unknown-linux-gnu
 # The whole workspace, with drives that tests can have.
 WORKSPACE = --locked --workspace --features lvmlockd-idm/emulator
 
@@ -70,8 +70,8 @@ check: check-deps lint lvm2
 	$(MAKE) check-install
 	$(MAKE) lab-short
 
-# Machines run the library as it is shipped; the one of the tests is only linked to. The agent is
-# static, because it runs before there is a root file system.
+# Machines run the library as it is shipped; the one of the tests is only linked to. What runs in the
+# machines is static, because the agent is there before there is a root file system.
 lab-files: deps testbed
 	lvm2/build-lvm2.sh $(LAB_LVM2) build/lib build/lvm2
 	$(CARGO) build --locked --release -p lvmlockd-idm -p idm-disks -p lab
@@ -79,8 +79,9 @@ lab-files: deps testbed
 	install target/release/$(LIBRARY) build/lab/lib/$(SONAME)
 	install target/release/idm-disks target/release/lab build/lab/bin/
 	RUSTFLAGS="-C target-feature=+crt-static" \
-		$(CARGO) build --locked --release -p lab-agent --target $(AGENT_TARGET)
-	lab/prepare.sh build/lab target/$(AGENT_TARGET)/release/lab-agent
+		$(CARGO) build --locked --release -p lab-agent -p lab-writer --target $(GUEST_TARGET)
+	install target/$(GUEST_TARGET)/release/lab-writer build/lab/bin/
+	lab/prepare.sh build/lab target/$(GUEST_TARGET)/release/lab-agent
 
 lab: lab-files
 	build/lab/bin/lab $(SCENARIO)
@@ -99,6 +100,7 @@ install: all
 	install -m 644 include/lvmlockd_idm.h $(DESTDIR)$(INCLUDEDIR)/
 	install -m 644 lvm2/lvmlockd-idm.c $(DESTDIR)$(DATADIR)/lvmlockd-idm/
 	install -m 644 etc/lvmlockd-idm.conf $(DESTDIR)$(DATADIR)/lvmlockd-idm/
+	install lvm2/kill-vg $(DESTDIR)$(DATADIR)/lvmlockd-idm/
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
 		-e 's|@DATADIR@|$(DATADIR)|' -e 's|@VERSION@|$(VERSION)|' lvmlockd_idm.pc.in \
 		>$(DESTDIR)$(LIBDIR)/pkgconfig/lvmlockd_idm.pc
@@ -113,6 +115,7 @@ check-install:
 	PKG_CONFIG_PATH=build/install/lib/pkgconfig; export PKG_CONFIG_PATH; \
 	$(CC) -o build/install/t build/install/t.c $$(pkg-config --cflags --libs lvmlockd_idm) && \
 	test -f $$(pkg-config --variable=lvm2_source lvmlockd_idm)
+	test -x build/install/share/lvmlockd-idm/kill-vg
 	LD_LIBRARY_PATH=build/install/lib ldd build/install/t | grep -q '$(SONAME) => build/install/lib'
 	LD_LIBRARY_PATH=build/install/lib build/install/t
 	@echo "check-install: ok"

@@ -70,6 +70,35 @@ impl Event {
     }
 }
 
+/// Blocks of a drive that were written or unmapped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// When all of it was done, on the drive's clock.
+    pub at: Duration,
+    /// The host that did it.
+    pub host: String,
+    /// The first block.
+    pub first: u64,
+    /// How many.
+    pub count: u64,
+}
+
+impl Change {
+    fn parse(line: &str) -> Result<Change> {
+        let cells: Vec<&str> = line.split("  ").collect();
+        let [at, port, first, count] = cells[..] else {
+            bail!("a line of a drive's changes: {line:?}");
+        };
+        let host = port.split_once('.').map_or(port, |(host, _)| host);
+        Ok(Change {
+            at: Duration::from_secs_f64(at.parse()?),
+            host: host.to_owned(),
+            first: first.parse()?,
+            count: count.parse()?,
+        })
+    }
+}
+
 impl Drives {
     /// Starts the drives, empty, with all their files in `dir`.
     pub fn start(program: &Path, dir: &Path, story: Story) -> Result<Drives> {
@@ -143,6 +172,11 @@ impl Drives {
     /// What a drive has carried out, oldest first.
     pub fn events(&self, drive: &str) -> Result<Vec<Event>> {
         self.ask(&format!("events {drive}"))?.lines().map(Event::parse).collect()
+    }
+
+    /// What has changed a drive's data, oldest first.
+    pub fn changes(&self, drive: &str) -> Result<Vec<Change>> {
+        self.ask(&format!("changes {drive}"))?.lines().map(Change::parse).collect()
     }
 
     /// A drive's clock.

@@ -26,6 +26,8 @@ pub struct Files {
     pub lvmlockd: PathBuf,
     /// The program that serves drives.
     pub server: PathBuf,
+    /// The program that stands for an application in the machines.
+    pub writer: PathBuf,
     /// The kernel module that gives virtio_scsi time-outs.
     pub vsto: PathBuf,
     /// The directory of kernel modules.
@@ -47,6 +49,7 @@ impl Files {
             sbin: sbin.parent().unwrap_or(&sbin).to_owned(),
             lvmlockd: lvm2.lvmlockd(),
             server: lab.join("bin/idm-disks"),
+            writer: lab.join("bin/lab-writer"),
             vsto: lab.join("vsto/vsto.ko"),
             modules: lab.join("kernel/root/lib/modules"),
             boot,

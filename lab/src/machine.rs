@@ -1,12 +1,13 @@
 //! A host of the cluster: a machine with lvm2 and lvmlockd.
 
 use crate::agent::{Agent, Ended, JobId};
-use crate::drives::{DRIVES, Drives};
+use crate::drives::{DRIVES, Drives, HOSTS};
 use crate::files::Files;
 use crate::qemu::Qemu;
 use crate::story::Story;
 use anyhow::{Context, Result, bail, ensure};
 use lab_agent::Setup;
+use lab_writer::REGION;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -71,7 +72,7 @@ impl Machine {
         machine.wait_disks(DRIVES.len())?;
         machine.write("/etc/lvm/lvm.conf", &files.lvm_conf())?;
         machine.write("/etc/lvm/lvmlockd-idm.conf", &files.idm_conf())?;
-        machine.write(KILL_SCRIPT, KILL)?;
+        machine.write(KILL_SCRIPT, &kill_script(&files.project))?;
         // Without it pvmove is refused in a shared VG.
         machine.quiet(&format!("chmod 755 {KILL_SCRIPT} && lvmpolld"))?;
         story.tell(name, &format!("is up after {:.1} s", begin.elapsed().as_secs_f64()));
@@ -205,6 +206,42 @@ impl Machine {
         self.agent.runs(job)
     }
 
+    /// Starts an application that writes to an LV, whatever happens, until it is stopped.
+    pub fn start_writer(&self, lv: &str) -> Result<JobId> {
+        let number = HOSTS.iter().position(|host| *host == self.name).unwrap_or_default();
+        let program = self.files.writer.display();
+        self.start(&format!("exec {program} /dev/{lv} {} {number} >>/run/writer 2>&1", self.name))
+    }
+
+    /// What the applications on this host had to say of errors, so far.
+    pub fn writer_errors(&self) -> Result<String> {
+        self.quiet("cat /run/writer")
+    }
+
+    /// Stops the application.
+    pub fn stop_writer(&self, writer: JobId) -> Result<()> {
+        self.tell("the writer is stopped");
+        self.quiet("kill $(pidof lab-writer)")?;
+        self.wait(writer, COMMAND).map(drop)
+    }
+
+    /// Fails unless an LV's blocks that all hosts write are what this one wrote last.
+    pub fn check_shared_blocks(&self, lv: &str) -> Result<()> {
+        let text = self.ok(&format!("{} --read /dev/{lv}", self.files.writer.display()))?;
+        let mut mine = 0;
+        for line in text.lines() {
+            let mut words = line.split(' ');
+            let (block, host) = (words.next().unwrap_or_default(), words.next());
+            if block.parse::<u64>()? >= REGION && host != Some("torn") {
+                continue;
+            }
+            ensure!(host == Some(&self.name), "a block of {lv} that {} wrote: {line}", self.name);
+            mine += 1;
+        }
+        ensure!(mine == REGION, "{} has written {mine} of {REGION} blocks", self.name);
+        Ok(())
+    }
+
     /// Waits for a command that was started.
     pub fn wait(&self, job: JobId, patience: Duration) -> Result<Ended> {
         self.agent.wait(job, patience, "a command that was started")
@@ -282,7 +319,7 @@ impl Machine {
     /// Puts what there is to know into `dir`.
     pub fn keep(&self, dir: &Path) {
         let script = "lvmlockctl --info; lvmlockctl --dump; dmsetup table; dmesg; ls -l /dev/sd*; \
-                      cat /run/killed";
+                      cat /run/killed /run/writer";
         if let Ok(job) = self.agent.start(&self.shell(script), None) {
             let patience = Duration::from_secs(20);
             if let Ok(ended) = self.agent.wait(job, patience, "the machine's logs") {
@@ -295,10 +332,8 @@ impl Machine {
 /// What lvmlockctl runs to stop the use of a VG whose locks are about to be lost.
 pub const KILL_SCRIPT: &str = "/etc/lvm/kill-vg";
 
-/// Every LV of the VG gets a table that fails all I/O. That works without its drives.
-const KILL: &str = r#"#!/bin/sh
-for lv in $(dmsetup ls | sed -n "s/^\($1-[^ \t]*\).*/\1/p"); do
-	dmsetup wipe_table --noflush --nolockfs "$lv"
-done
-echo "$1" >>/run/killed
-"#;
+/// What is recommended to administrators, and a note that it was done.
+fn kill_script(project: &Path) -> String {
+    let script = project.join("lvm2/kill-vg");
+    format!("#!/bin/sh\n{} \"$1\" && echo \"$1\" >>/run/killed\n", script.display())
+}

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod audit;
 mod cluster;
 mod drives;
 mod files;

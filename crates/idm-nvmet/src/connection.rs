@@ -115,7 +115,7 @@ impl Command for Request {
         if self.admin {
             self.controller.admin(&self.port, &self.command, &self.data)
         } else {
-            self.controller.io(&self.command, &self.data)
+            self.controller.io(&self.port, &self.command, &self.data)
         }
     }
 

@@ -231,8 +231,8 @@ impl Controller {
         }
     }
 
-    /// An I/O command.
-    pub(crate) fn io(&self, command: &Sqe, data: &[u8]) -> Done {
+    /// An I/O command that came by `port`.
+    pub(crate) fn io(&self, port: &str, command: &Sqe, data: &[u8]) -> Done {
         if command.namespace() != NAMESPACE
             && !(command.opcode() == io::FLUSH && command.namespace() == ALL_NAMESPACES)
         {
@@ -243,13 +243,13 @@ impl Controller {
         let count = u64::from(command.dword(12) & 0xFFFF) + 1;
         let done = match command.opcode() {
             io::FLUSH => disk.flush(),
-            io::WRITE => disk.write(first, count, data),
+            io::WRITE => disk.write(port, first, count, data),
             io::READ => match disk.read(first, count) {
                 Ok(data) => return Done::data(data),
                 Err(error) => Err(error),
             },
-            io::WRITE_ZEROES => disk.unmap(first, count),
-            io::DATASET_MANAGEMENT => self.deallocate(command, data),
+            io::WRITE_ZEROES => disk.unmap(port, first, count),
+            io::DATASET_MANAGEMENT => self.deallocate(port, command, data),
             _ => return Done::refused(status::INVALID_OPCODE),
         };
         match done {
@@ -264,7 +264,7 @@ impl Controller {
     }
 
     /// Dataset Management: ranges of 16 bytes.
-    fn deallocate(&self, command: &Sqe, data: &[u8]) -> Result<(), DataError> {
+    fn deallocate(&self, port: &str, command: &Sqe, data: &[u8]) -> Result<(), DataError> {
         const DEALLOCATE: u32 = 0x04;
         let ranges = (command.dword(10) as usize & 0xFF) + 1;
         let ranges = data.get(..ranges * 16).ok_or(DataError::Short)?;
@@ -275,7 +275,7 @@ impl Controller {
             let number = |from: usize, len: usize| {
                 range[from..from + len].iter().rev().fold(0, |sum, &b| sum << 8 | u64::from(b))
             };
-            self.subsystem.disk.unmap(number(8, 8), number(4, 4))?;
+            self.subsystem.disk.unmap(port, number(8, 8), number(4, 4))?;
         }
         Ok(())
     }

@@ -96,18 +96,21 @@ pub fn execute(disk: &Disk, port: &str, cdb: &[u8], data_out: &[u8]) -> ScsiRepl
         0xA0 => report_luns(cdb),
         // READ(6, 10, 16) and WRITE(6, 10, 16); a count of zero means 256 in the short ones.
         0x08 => read(disk, big_endian(&cdb[1..4]) & 0x1F_FFFF, short_count(cdb[4])),
-        0x0A => {
-            written(disk.write(big_endian(&cdb[1..4]) & 0x1F_FFFF, short_count(cdb[4]), data_out))
-        }
+        0x0A => written(disk.write(
+            port,
+            big_endian(&cdb[1..4]) & 0x1F_FFFF,
+            short_count(cdb[4]),
+            data_out,
+        )),
         0x28 => read(disk, big_endian(&cdb[2..6]), big_endian(&cdb[7..9])),
         0x2A | 0x2E => {
-            written(disk.write(big_endian(&cdb[2..6]), big_endian(&cdb[7..9]), data_out))
+            written(disk.write(port, big_endian(&cdb[2..6]), big_endian(&cdb[7..9]), data_out))
         }
         0x88 => read(disk, big_endian(&cdb[2..10]), big_endian(&cdb[10..14])),
         0x8A | 0x8E => {
-            written(disk.write(big_endian(&cdb[2..10]), big_endian(&cdb[10..14]), data_out))
+            written(disk.write(port, big_endian(&cdb[2..10]), big_endian(&cdb[10..14]), data_out))
         }
-        0x42 => unmap(disk, data_out),
+        0x42 => unmap(disk, port, data_out),
         // SYNCHRONIZE CACHE (10, 16).
         0x35 | 0x91 => written(disk.flush()),
         // START STOP UNIT, PREVENT ALLOW MEDIUM REMOVAL, VERIFY (10, 16) without data.
@@ -171,7 +174,7 @@ fn read(disk: &Disk, first: u64, count: u64) -> ScsiReply {
 }
 
 /// UNMAP (SBC-3): descriptors of 16 bytes after a header of 8.
-fn unmap(disk: &Disk, data: &[u8]) -> ScsiReply {
+fn unmap(disk: &Disk, port: &str, data: &[u8]) -> ScsiReply {
     if data.is_empty() {
         return ScsiReply::default();
     }
@@ -183,7 +186,7 @@ fn unmap(disk: &Disk, data: &[u8]) -> ScsiReply {
         return short_data();
     };
     for descriptor in descriptors.chunks_exact(16) {
-        let done = disk.unmap(big_endian(&descriptor[..8]), big_endian(&descriptor[8..12]));
+        let done = disk.unmap(port, big_endian(&descriptor[..8]), big_endian(&descriptor[8..12]));
         if done.is_err() {
             return written(done);
         }

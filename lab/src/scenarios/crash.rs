@@ -1,7 +1,10 @@
 //! A host dies while it holds an LV, and the VG in the middle of a change.
 
+use crate::audit::Audit;
 use crate::cluster::Cluster;
-use crate::scenarios::{LEASE, check_takeover, lock_of, lock_of_vg, shared_vg, until_granted};
+use crate::scenarios::{
+    LEASE, audit, check_takeover, lock_of, lock_of_vg, shared_vg, until_granted,
+};
 use anyhow::{Context, Result, ensure};
 use std::time::Duration;
 use testbed::wait_until;
@@ -10,6 +13,11 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     shared_vg(cluster, "-i 3 -L 48M")?;
     let (a, b) = (cluster.host("a")?, cluster.host("b")?);
     let (lv, vg) = (lock_of(b, "vg/lv")?, lock_of_vg(b, "vg")?);
+    let audit = audit(a)?;
+    let metadata = Audit::of_metadata(a, "vg", vg.clone(), &cluster.drives, LEASE)?;
+    a.start_writer("vg/lv")?;
+    audit.wait_for_writes(&cluster.drives, "a")?;
+    a.ok("lvm vgchange --addtag before vg")?;
 
     // a gets the VG's lock, and no further.
     cluster.drives.order("fault * a write hang")?;
@@ -35,12 +43,19 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
         "b was given the dead host's value: {given:?}"
     );
     let tags = b.ok("lvm vgs --noheadings -o tags vg")?;
-    ensure!(tags.trim() == "whole", "tags are {tags:?}");
+    ensure!(tags.trim() == "before,whole", "tags are {tags:?}");
+    let writer = b.start_writer("vg/lv")?;
+    audit.wait_for_writes(&cluster.drives, "b")?;
 
     // The machine comes back as another host, and finds the lock taken.
     cluster.drives.order("lift")?;
     cluster.start(&["a"])?;
     let a = cluster.host("a")?;
     a.ok("lvm vgchange --lock-start vg")?;
-    a.refused("lvm lvchange -aey vg/lv", 5, "LV locked by other host: vg/lv")
+    a.refused("lvm lvchange -aey vg/lv", 5, "LV locked by other host: vg/lv")?;
+    let b = cluster.host("b")?;
+    b.stop_writer(writer)?;
+    b.check_shared_blocks("vg/lv")?;
+    audit.check(&cluster.drives, &["a", "b"])?;
+    metadata.check(&cluster.drives, &["a", "b"])
 }

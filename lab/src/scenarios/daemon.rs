@@ -2,7 +2,7 @@
 
 use crate::cluster::Cluster;
 use crate::machine::Daemon;
-use crate::scenarios::{LEASE, lock_of, shared_vg};
+use crate::scenarios::{LEASE, audit, lock_of, shared_vg};
 use anyhow::{Result, ensure};
 use std::time::Duration;
 use testbed::wait_until;
@@ -13,10 +13,9 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     shared_vg(cluster, "-i 3 -L 48M")?;
     let a = cluster.host("a")?;
     let lock = lock_of(a, "vg/lv")?;
-    let writer = a.start(
-        "while dd if=/dev/zero of=/dev/vg/lv bs=64k count=8 oflag=direct; do \
-                          sleep 0.2; done 2>/dev/null",
-    )?;
+    let audit = audit(a)?;
+    let writer = a.start_writer("vg/lv")?;
+    audit.wait_for_writes(&cluster.drives, "a")?;
     cluster.host_mut("a")?.kill_lvmlockd()?;
     let b = cluster.host("b")?;
     b.refused("lvm lvchange -aey vg/lv", 5, TAKEN)?;
@@ -37,8 +36,16 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
         records.iter().any(|r| r.is_of("a") && r.lease_left.is_some_and(|left| !left.is_zero())),
         "a's lock is not refreshed: {records:?}"
     );
-    ensure!(a.job_runs(writer), "the writer was disturbed");
+    let errors = a.writer_errors()?;
+    ensure!(errors.is_empty(), "the writer was disturbed: {errors}");
+    audit.wait_for_writes(&cluster.drives, "a")?;
     ensure!(a.lvmlockd_runs(), "lvmlockd has ended");
-    a.ok("pkill dd; sleep 1; lvm lvchange -an vg/lv")?;
-    b.ok("lvm lvchange -aey vg/lv").map(drop)
+    a.stop_writer(writer)?;
+    a.ok("lvm lvchange -an vg/lv")?;
+    b.ok("lvm lvchange -aey vg/lv")?;
+    let writer = b.start_writer("vg/lv")?;
+    audit.wait_for_writes(&cluster.drives, "b")?;
+    b.stop_writer(writer)?;
+    b.check_shared_blocks("vg/lv")?;
+    audit.check(&cluster.drives, &["a", "b"])
 }

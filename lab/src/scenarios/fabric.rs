@@ -1,7 +1,9 @@
 //! A host loses all its drives: for a short while, then for good.
 
 use crate::cluster::Cluster;
-use crate::scenarios::{LEASE, check_takeover, lease_began, lock_of, shared_vg, until_granted};
+use crate::scenarios::{
+    LEASE, audit, check_takeover, lease_began, lock_of, shared_vg, until_granted,
+};
 use anyhow::{Result, ensure};
 use std::time::Duration;
 use testbed::wait_until;
@@ -10,10 +12,9 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     shared_vg(cluster, "-i 3 -L 48M")?;
     let (a, b) = (cluster.host("a")?, cluster.host("b")?);
     let lock = lock_of(a, "vg/lv")?;
-    let writer = a.start(
-        "while dd if=/dev/zero of=/dev/vg/lv bs=64k count=8 oflag=direct; do \
-                          sleep 0.2; done 2>/dev/null",
-    )?;
+    let audit = audit(a)?;
+    let writer = a.start_writer("vg/lv")?;
+    audit.wait_for_writes(&cluster.drives, "a")?;
 
     // As multipath and Fibre Channel do it for a short while: commands wait.
     cluster.drives.order("fault * a * hang")?;
@@ -22,7 +23,9 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     a.ok("lvm lvs vg")?;
     b.refused("lvm lvchange -aey vg/lv", 5, "LV locked by other host: vg/lv")?;
     ensure!(a.run("test -e /run/killed")?.code != 0, "the VG was killed after 10 s");
-    ensure!(a.job_runs(writer), "the writer was disturbed");
+    let errors = a.writer_errors()?;
+    ensure!(errors.is_empty(), "the writer was disturbed: {errors}");
+    audit.wait_for_writes(&cluster.drives, "a")?;
 
     cluster.drives.order("fault * a * cut")?;
     let taker = b.start("while ! lvm lvchange -aey vg/lv; do sleep 0.5; done 2>/dev/null")?;
@@ -46,13 +49,23 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     check_takeover(&cluster.drives, &lock, ("a", "b"), LEASE + Duration::from_secs(15))?;
     ensure!(a.quiet("cat /run/killed")?.lines().count() == 1, "the kill command ran twice");
 
+    let other_writer = b.start_writer("vg/lv")?;
+    audit.wait_for_writes(&cluster.drives, "b")?;
+
     // The way back: the VG was dropped, so it can be started again.
     cluster.drives.order("lift")?;
+    // a's application has not given up, and reaches no drive.
+    audit.wait_for_writes(&cluster.drives, "b")?;
+    ensure!(a.job_runs(writer), "the writer has ended");
+    a.stop_writer(writer)?;
     a.ok("dmsetup remove vg-lv")?;
     // The old life's releases had no answer: the drives are given some time to carry them out late.
     let start = "lvm vgchange --lock-start vg; lvmlockctl --info | grep -q 'LS *lvm_vg'";
     until_granted(a, start, Duration::from_secs(40))?;
     a.refused("lvm lvchange -aey vg/lv", 5, "LV locked by other host: vg/lv")?;
+    b.stop_writer(other_writer)?;
+    b.check_shared_blocks("vg/lv")?;
+    audit.check(&cluster.drives, &["a", "b"])?;
     b.ok("lvm lvchange -an vg/lv")?;
     until_granted(a, "lvm lvchange -aey vg/lv", Duration::from_secs(10))
 }

@@ -1,13 +1,37 @@
 //! A host does nothing for 90 s, and then thinks that it may go on.
 
 use crate::cluster::Cluster;
-use crate::scenarios::{LEASE, check_takeover, lock_of, shared_vg, until_granted};
+use crate::drives::PARTITIONED;
+use crate::scenarios::{LEASE, audit, check_takeover, lock_of, shared_vg, until_granted};
 use anyhow::{Result, ensure};
 use std::time::{Duration, Instant};
 use testbed::wait_until;
 
-pub fn run(cluster: &mut Cluster) -> Result<()> {
+/// With an LV that is not written to.
+pub fn idle(cluster: &mut Cluster) -> Result<()> {
     shared_vg(cluster, "-i 3 -L 48M")?;
+    freeze(cluster)?;
+    let b = cluster.host("b")?;
+    b.ok("dd if=/dev/zero of=/dev/vg/lv bs=1M count=4 oflag=direct 2>/dev/null").map(drop)
+}
+
+/// With an application that writes to the LV.
+pub fn writing(cluster: &mut Cluster) -> Result<()> {
+    shared_vg(cluster, "-i 3 -L 48M")?;
+    let (a, b) = (cluster.host("a")?, cluster.host("b")?);
+    let audit = audit(a)?;
+    a.start_writer("vg/lv")?;
+    audit.wait_for_writes(&cluster.drives, "a")?;
+    freeze(cluster)?;
+    let count = |host: &str| Ok::<_, anyhow::Error>(audit.counts(&cluster.drives)?.remove(host));
+    let before = count("a")?;
+    b.start_writer("vg/lv")?;
+    audit.wait_for_writes(&cluster.drives, "b")?;
+    ensure!(count("a")? == before, "a goes on writing after the kill command has run");
+    audit.check(&cluster.drives, &["a", "b"])
+}
+
+fn freeze(cluster: &Cluster) -> Result<()> {
     let (a, b) = (cluster.host("a")?, cluster.host("b")?);
     let lock = lock_of(a, "vg/lv")?;
     a.freeze()?;
@@ -17,7 +41,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     std::thread::sleep(Duration::from_secs(90).saturating_sub(frozen.elapsed()));
     a.thaw()?;
     let thawed = Instant::now();
-    wait_until(Duration::from_secs(20), "the kill command", || {
+    wait_until(Duration::from_secs(60), "the kill command", || {
         Ok(a.quiet("test -e /run/killed").ok())
     })?;
     cluster.story.tell(
@@ -26,12 +50,12 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     );
     let tables = a.ok("dmsetup table")?;
     ensure!(!tables.contains("striped"), "the LV can still be used: {tables}");
-    for drive in crate::drives::PARTITIONED {
+    for drive in PARTITIONED {
         let records = cluster.drives.records(drive, &lock)?;
         ensure!(
             records.iter().all(|record| !record.is_held() || record.is_of("b")),
             "{drive}: {records:?}"
         );
     }
-    b.ok("dd if=/dev/zero of=/dev/vg/lv bs=1M count=4 oflag=direct 2>/dev/null").map(drop)
+    Ok(())
 }

@@ -4,6 +4,7 @@ mod bytes;
 mod crash;
 mod daemon;
 mod fabric;
+mod fenced;
 mod frozen;
 mod no_sg;
 mod one_drive;
@@ -13,8 +14,9 @@ mod two_hosts;
 mod two_paths;
 mod value;
 
+use crate::audit::Audit;
 use crate::cluster::Cluster;
-use crate::drives::Drives;
+use crate::drives::{Drives, PARTITIONED};
 use crate::machine::Machine;
 use anyhow::{Context, Result, ensure};
 use std::time::{Duration, Instant};
@@ -43,12 +45,22 @@ fn lock_of_vg(host: &Machine, vg: &str) -> Result<String> {
 /// all and active exclusively on the first host.
 fn shared_vg(cluster: &mut Cluster, options: &str) -> Result<()> {
     cluster.start(&["a", "b"])?;
+    make_vg(cluster, options)
+}
+
+/// The same on hosts that run already.
+fn make_vg(cluster: &Cluster, options: &str) -> Result<()> {
     let (a, b) = (cluster.host("a")?, cluster.host("b")?);
     let partitions = a.data_partitions()?;
     a.ok(&format!("lvm vgcreate --shared --lock-type idm vg {partitions}"))?;
     b.ok("lvm vgchange --lock-start vg")?;
     a.ok(&format!("lvm lvcreate -y -aey {options} -n lv vg"))?;
     b.refused("lvm lvchange -aey vg/lv", 5, "LV locked by other host: vg/lv").map(drop)
+}
+
+/// Watches over the blocks of `vg/lv`, which is active on this host.
+fn audit(host: &Machine) -> Result<Audit> {
+    Audit::of_lv(host, "vg/lv", lock_of(host, "vg/lv")?, &PARTITIONED, LEASE)
 }
 
 /// Repeats a command that is refused, until it succeeds.
@@ -121,7 +133,7 @@ fn check_takeover(
     most: Duration,
 ) -> Result<()> {
     let mut taken = 0;
-    for drive in crate::drives::PARTITIONED {
+    for drive in PARTITIONED {
         let began = lease_began(drives, drive, first, lock)?;
         let Some(granted) = first_grant(drives, drive, second, lock, began)? else {
             continue;
@@ -218,11 +230,38 @@ pub const SCENARIOS: &[Scenario] = &[
         run: fabric::run,
     },
     Scenario {
+        name: "fenced",
+        about: "the drives take a host's data, but not its mutex commands: it must stop itself",
+        short: false,
+        expect: Expect::Pass,
+        run: fenced::fenced,
+    },
+    Scenario {
+        name: "unfenced",
+        about: "the same where the kill command does nothing: the audit must see it",
+        short: false,
+        expect: Expect::Failure {
+            at: "a wrote to vg/lv when another host could hold the lock",
+            because: "nothing ends the use of the VG",
+        },
+        run: fenced::unfenced,
+    },
+    Scenario {
         name: "frozen",
         about: "a host is frozen for 90 s and thawed",
         short: false,
         expect: Expect::Pass,
-        run: frozen::run,
+        run: frozen::idle,
+    },
+    Scenario {
+        name: "frozen-writer",
+        about: "the same while an application writes",
+        short: false,
+        expect: Expect::Failure {
+            at: "a wrote to vg/lv when another host could hold the lock",
+            because: "a thawed host goes on writing until its kill command has run",
+        },
+        run: frozen::writing,
     },
     Scenario {
         name: "daemon",

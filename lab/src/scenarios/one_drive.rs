@@ -2,7 +2,7 @@
 
 use crate::cluster::Cluster;
 use crate::machine::Machine;
-use crate::scenarios::{lock_of, shared_vg};
+use crate::scenarios::{audit, lock_of, shared_vg};
 use anyhow::{Context, Result, ensure};
 use std::time::{Duration, Instant};
 use testbed::wait_until;
@@ -15,6 +15,9 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     a.enable_timeouts()?;
     b.enable_timeouts()?;
     let lock = lock_of(a, "vg/lv")?;
+    let audit = audit(a)?;
+    let writer = a.start_writer("vg/lv")?;
+    audit.wait_for_writes(&cluster.drives, "a")?;
 
     cluster.story.tell("", "d1 fails every mutex command");
     cluster.drives.order("fault d1 * mutex fail 2")?;
@@ -62,8 +65,14 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     a.ok("lvm lvcreate -y -an -L 4M -n yes vg")?;
     b.refused("lvm lvchange -aey vg/lv", 5, TAKEN)?;
     ensure!(a.run("test -e /run/killed")?.code != 0, "the VG was killed");
+    a.stop_writer(writer)?;
     a.ok("lvm lvchange -an vg/lv")?;
-    b.ok("lvm lvchange -aey vg/lv").map(drop)
+    b.ok("lvm lvchange -aey vg/lv")?;
+    let writer = b.start_writer("vg/lv")?;
+    audit.wait_for_writes(&cluster.drives, "b")?;
+    b.stop_writer(writer)?;
+    b.check_shared_blocks("vg/lv")?;
+    audit.check(&cluster.drives, &["a", "b"])
 }
 
 /// Locks are to be had and refused as ever, and not late.

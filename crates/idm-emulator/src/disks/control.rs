@@ -19,6 +19,7 @@ ports                    ports that a machine is connected to
 table DRIVE              the mutex table
 time DRIVE               the drive's clock in s, from which leases are counted
 events DRIVE             mutex commands so far: drive's time in s, port, kind, lock, host, status
+changes DRIVE            blocks written or unmapped so far: drive's time in s, port, first, count
 reset DRIVE              lose the mutex table
 fill DRIVE               fill the mutex table with records of hosts that do not exist
 skip-time DRIVE MS       let the drive's clock, and its leases, jump ahead
@@ -75,6 +76,7 @@ pub fn execute(floor: &Floor, line: &str) -> Result<String, String> {
         ["table", name] => Ok(disk(floor, name)?.table()),
         ["time", name] => Ok(format!("{:.6}\n", disk(floor, name)?.time().as_secs_f64())),
         ["events", name] => Ok(disk(floor, name)?.events()),
+        ["changes", name] => disk(floor, name)?.changes(),
         ["fill", name] => Ok(format!("{}\n", disk(floor, name)?.fill())),
         ["rules"] => Ok(floor.with_rules(|rules| rules.text())),
         _ => order(floor, &words).map(|()| String::new()),

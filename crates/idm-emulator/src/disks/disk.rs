@@ -20,6 +20,8 @@ pub const BLOCK: u64 = 512;
 pub const MOST_BLOCKS: u64 = 8192;
 /// Events of mutex commands that are kept.
 const MOST_EVENTS: usize = 100_000;
+/// Changes of data that are kept. With more, there is no telling any more who wrote what.
+const MOST_CHANGES: usize = 1_000_000;
 
 /// What machines speak to a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +62,7 @@ struct State {
     drive: Drive,
     clock: Clock,
     events: VecDeque<Event>,
+    changes: Vec<Change>,
 }
 
 /// The drive's clock, from which its leases are counted.
@@ -90,6 +93,15 @@ struct Event {
     status: u16,
 }
 
+/// A range of blocks that was written or unmapped.
+struct Change {
+    /// When all of it was done.
+    at: Duration,
+    port: String,
+    first: u64,
+    count: u64,
+}
+
 impl Disk {
     /// A disk whose data is in the file at `path`, which is made where it does not exist and is
     /// `bytes` long.
@@ -112,6 +124,7 @@ impl Disk {
                 drive: Drive::with_serial(profile, name),
                 clock: Clock { shown: Duration::ZERO, since: Some(Instant::now()) },
                 events: VecDeque::new(),
+                changes: Vec::new(),
             }),
         })
     }
@@ -198,6 +211,20 @@ impl Disk {
         text
     }
 
+    /// Ranges of blocks that were written or unmapped, oldest first, with the drive's time in
+    /// seconds, the port, the first block and their count. An error if not all of them are known.
+    pub fn changes(&self) -> Result<String, String> {
+        let state = lock(&self.state);
+        if state.changes.len() == MOST_CHANGES {
+            return Err(format!("there were more than the {MOST_CHANGES} that are kept"));
+        }
+        let mut text = String::new();
+        for Change { at, port, first, count } in &state.changes {
+            let _ = writeln!(text, "{:.6}  {port}  {first}  {count}", at.as_secs_f64());
+        }
+        Ok(text)
+    }
+
     /// Has the drive do something at its present time.
     pub fn with_drive<R>(&self, act: impl FnOnce(&mut Drive, DriveTime) -> R) -> R {
         let mut state = lock(&self.state);
@@ -259,23 +286,37 @@ impl Disk {
         Ok(data)
     }
 
-    /// Writes blocks.
-    pub fn write(&self, first: u64, count: u64, data: &[u8]) -> Result<(), DataError> {
-        let (offset, len) = self.transfer(first, count)?;
-        let data = data.get(..len).ok_or(DataError::Short)?;
-        Ok(self.file.write_all_at(data, offset)?)
+    /// Takes note of a change that was made. Its time is that at which all of it was done, so that a
+    /// write that overlaps with another host's getting a lock counts as later.
+    fn changed(&self, port: &str, first: u64, count: u64) {
+        let mut state = lock(&self.state);
+        if state.changes.len() < MOST_CHANGES {
+            let at = Duration::from_micros(state.clock.now().as_micros());
+            state.changes.push(Change { at, port: port.to_owned(), first, count });
+        }
     }
 
-    /// Gives blocks back, which read as zeros then.
-    pub fn unmap(&self, first: u64, count: u64) -> Result<(), DataError> {
+    /// Writes blocks that came by `port`.
+    pub fn write(&self, port: &str, first: u64, count: u64, data: &[u8]) -> Result<(), DataError> {
+        let (offset, len) = self.transfer(first, count)?;
+        let data = data.get(..len).ok_or(DataError::Short)?;
+        let written = self.file.write_all_at(data, offset);
+        // It may have changed some of them if it failed, too.
+        self.changed(port, first, count);
+        Ok(written?)
+    }
+
+    /// Gives blocks back, which read as zeros then; `port` asked for it.
+    pub fn unmap(&self, port: &str, first: u64, count: u64) -> Result<(), DataError> {
         let (offset, len) = self.range(first, count)?;
         if len == 0 {
             return Ok(());
         }
         let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
         let number = |bytes| i64::try_from(bytes).map_err(|_| DataError::OutOfRange);
-        fallocate(&self.file, hole, number(offset)?, number(len)?)
-            .map_err(|errno| DataError::Medium(errno.into()))
+        let done = fallocate(&self.file, hole, number(offset)?, number(len)?);
+        self.changed(port, first, count);
+        done.map_err(|errno| DataError::Medium(errno.into()))
     }
 
     /// Makes written data durable.
@@ -299,14 +340,17 @@ mod tests {
     fn data_is_read_back_until_it_is_unmapped() {
         let (_dir, disk) = disk();
         let data: Vec<u8> = (0..1024).map(|i| i as u8).collect();
-        disk.write(7, 2, &data).unwrap();
+        disk.write("a.0", 7, 2, &data).unwrap();
         assert_eq!(disk.read(7, 2).unwrap(), data);
-        disk.unmap(7, 1).unwrap();
+        disk.unmap("a.1", 7, 1).unwrap();
         let back = disk.read(7, 2).unwrap();
         assert!(back[..512].iter().all(|&b| b == 0));
         assert_eq!(back[512..], data[512..]);
-        disk.unmap(0, 0).unwrap();
+        disk.unmap("a.1", 0, 0).unwrap();
         disk.flush().unwrap();
+        let changes = disk.changes().unwrap();
+        let ranges: Vec<_> = changes.lines().map(|line| line.split_once("  ").unwrap().1).collect();
+        assert_eq!(ranges, ["a.0  7  2", "a.1  7  1"]);
     }
 
     #[test]
@@ -315,10 +359,10 @@ mod tests {
         let last = disk.blocks();
         for (first, count) in [(last, 1), (last - 1, 2), (u64::MAX, 1), (0, MOST_BLOCKS + 1)] {
             assert!(matches!(disk.read(first, count), Err(DataError::OutOfRange)));
-            assert!(matches!(disk.write(first, count, &[]), Err(DataError::OutOfRange)));
-            assert!(matches!(disk.unmap(first, count), Err(DataError::OutOfRange)));
+            assert!(matches!(disk.write("a.0", first, count, &[]), Err(DataError::OutOfRange)));
+            assert!(matches!(disk.unmap("a.1", first, count), Err(DataError::OutOfRange)));
         }
-        assert!(matches!(disk.write(0, 2, &[0; 512]), Err(DataError::Short)));
+        assert!(matches!(disk.write("a.0", 0, 2, &[0; 512]), Err(DataError::Short)));
     }
 
     #[test]

@@ -1,0 +1,339 @@
+//! Whether anybody wrote when another host could hold the lock: what drives were written, against
+//! what they granted, all by the drives' own clocks. No host is asked.
+
+use crate::drives::{Change, Drives, Event};
+use crate::machine::Machine;
+use anyhow::{Context, Result, bail, ensure};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+use testbed::wait_until;
+
+/// Blocks of a drive, of 512 bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// The drive's name.
+    pub drive: String,
+    /// The first one.
+    pub first: u64,
+    /// How many.
+    pub count: u64,
+}
+
+impl Extent {
+    fn meets(&self, drive: &str, change: &Change) -> bool {
+        self.drive == drive
+            && change.first < self.first + self.count
+            && self.first < change.first + change.count
+    }
+}
+
+/// Blocks that may be written only by a host that has a lock exclusively.
+pub struct Audit {
+    what: String,
+    lock: String,
+    /// The drives that the lock is on.
+    drives: Vec<String>,
+    lease: Duration,
+    extents: Vec<Extent>,
+    since: Duration,
+}
+
+/// A change that should not have been.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Violation {
+    at: Duration,
+    drive: String,
+    host: String,
+    first: u64,
+    /// For how long the host had already not had enough leases to keep the lock; `None` if it
+    /// never had.
+    late: Option<Duration>,
+    /// Another host that more than half of the drives had given the lock to.
+    holder: Option<String>,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Violation { at, drive, host, first, .. } = self;
+        write!(f, "{host} changed block {first} of {drive} at {:.3} s, ", at.as_secs_f64())?;
+        match &self.late {
+            Some(late) => write!(f, "{:.3} s after its leases had ended", late.as_secs_f64())?,
+            None => write!(f, "without the lock")?,
+        }
+        match &self.holder {
+            Some(holder) => write!(f, ", when {holder} had the lock"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// How often each host has changed the blocks.
+pub type Counts = BTreeMap<String, usize>;
+
+impl Audit {
+    /// Of an LV that is active on `host`, and whose lock is on these drives.
+    pub fn of_lv(
+        host: &Machine,
+        lv: &str,
+        lock: String,
+        drives: &[&str],
+        lease: Duration,
+    ) -> Result<Audit> {
+        let name = lv.replace('/', "-");
+        let extents = extents(host, &host.quiet(&format!("dmsetup table {name}"))?)?;
+        let drives = drives.iter().map(|&drive| drive.to_owned()).collect();
+        Ok(Audit { what: lv.to_owned(), lock, drives, lease, extents, since: Duration::ZERO })
+    }
+
+    /// Of the first MiB of these partitions, where a VG's metadata is, from now on.
+    pub fn of_metadata(
+        host: &Machine,
+        vg: &str,
+        lock: String,
+        drives: &Drives,
+        lease: Duration,
+    ) -> Result<Audit> {
+        let (mut extents, mut names) = (Vec::new(), Vec::new());
+        for node in host.data_partitions()?.split(' ') {
+            let device = host.quiet(&format!("cat /sys/class/block/{}/dev", &node[5..]))?;
+            let (drive, first) = place(host, device.trim())?;
+            names.push(drive.clone());
+            extents.push(Extent { drive, first, count: 2048 });
+        }
+        let what = format!("the metadata of {vg}");
+        let since = drives.time(&names[0])?;
+        Ok(Audit { what, lock, drives: names, lease, extents, since })
+    }
+
+    /// How often each host has changed the blocks up to now.
+    pub fn counts(&self, drives: &Drives) -> Result<Counts> {
+        let mut counts = Counts::new();
+        for (_, change) in self.changes(drives)? {
+            *counts.entry(change.host).or_default() += 1;
+        }
+        Ok(counts)
+    }
+
+    /// Waits until a host has changed all blocks that it writes to once more.
+    pub fn wait_for_writes(&self, drives: &Drives, host: &str) -> Result<()> {
+        let count = || Ok::<_, anyhow::Error>(self.counts(drives)?.remove(host).unwrap_or(0));
+        // Two regions; and one is not always as fast as the other.
+        let enough = count()? + 3 * usize::try_from(lab_writer::REGION)?;
+        wait_until(Duration::from_secs(90), &format!("{host} to write to {}", self.what), || {
+            Ok((count()? >= enough).then_some(()))
+        })
+    }
+
+    /// Fails if a host has changed the blocks when another could hold the lock, or if one of these
+    /// hosts never changed any, so that there was nothing to be found.
+    pub fn check(&self, drives: &Drives, hosts: &[&str]) -> Result<()> {
+        let mut events = Vec::new();
+        for drive in &self.drives {
+            let of_lock = drives.events(drive)?.into_iter().filter(|e| e.resource == self.lock);
+            events.extend(of_lock.map(|event| (drive.clone(), event)));
+        }
+        let changes = self.changes(drives)?;
+        let violations = violations(self.drives.len(), self.lease, events, changes);
+        if let Some(first) = violations.first() {
+            let last = violations.last().unwrap_or(first);
+            bail!(
+                "{} wrote to {} when another host could hold the lock, {} times; the first: \
+                 {first}; the last: {last}",
+                first.host,
+                self.what,
+                violations.len()
+            );
+        }
+        let counts = self.counts(drives)?;
+        for &host in hosts {
+            ensure!(counts.contains_key(host), "{host} has not written to {}", self.what);
+        }
+        let said: Vec<String> = counts.iter().map(|(host, n)| format!("{host} {n}")).collect();
+        drives.story.tell(
+            "audit",
+            &format!("no change of {} without its lock ({})", self.what, said.join(", ")),
+        );
+        Ok(())
+    }
+
+    fn changes(&self, drives: &Drives) -> Result<Vec<(String, Change)>> {
+        let mut found = Vec::new();
+        for drive in crate::drives::DRIVES {
+            let inside = |change: &Change| {
+                change.at >= self.since && self.extents.iter().any(|e| e.meets(drive, change))
+            };
+            let changes = drives.changes(drive)?.into_iter().filter(inside);
+            found.extend(changes.map(|change| (drive.to_owned(), change)));
+        }
+        Ok(found)
+    }
+}
+
+/// Changes by a host that had not enough leases left to keep others from the lock.
+fn violations(
+    drives: usize,
+    lease: Duration,
+    mut events: Vec<(String, Event)>,
+    mut changes: Vec<(String, Change)>,
+) -> Vec<Violation> {
+    let (acquire, keep) = (drives / 2 + 1, drives - drives / 2);
+    events.sort_by_key(|(_, event)| event.at);
+    changes.sort_by_key(|(_, change)| change.at);
+    let mut events = events.into_iter().peekable();
+    // When each host's lease began, by drive.
+    let mut leases: BTreeMap<String, BTreeMap<String, Duration>> = BTreeMap::new();
+    let mut found = Vec::new();
+    for (drive, change) in changes {
+        while let Some((drive, event)) = events.next_if(|(_, event)| event.at <= change.at) {
+            follow(leases.entry(drive).or_default(), &event);
+        }
+        let mut ends: Vec<Duration> = leases
+            .values()
+            .filter_map(|hosts| hosts.get(&change.host))
+            .map(|b| *b + lease)
+            .collect();
+        ends.sort_unstable_by(|one, other| other.cmp(one));
+        // With fewer than `keep` leases the others are a majority.
+        let end = ends.get(keep - 1).copied();
+        if end.is_some_and(|end| change.at < end) {
+            continue;
+        }
+        let holds = |host: &str| leases.values().filter(|h| h.contains_key(host)).count();
+        let holder = leases
+            .values()
+            .flat_map(BTreeMap::keys)
+            .find(|host| **host != change.host && holds(host) >= acquire);
+        found.push(Violation {
+            at: change.at,
+            drive,
+            first: change.first,
+            late: end.map(|end| change.at - end),
+            holder: holder.cloned(),
+            host: change.host,
+        });
+    }
+    found
+}
+
+/// What a command does to the leases that hosts have on a drive.
+fn follow(hosts: &mut BTreeMap<String, Duration>, event: &Event) {
+    if !event.is_good() {
+        return;
+    }
+    match event.kind.as_str() {
+        "trylock" | "lock" | "refresh" => {
+            hosts.insert(event.host.clone(), event.at);
+        }
+        "break" => {
+            hosts.clear();
+            hosts.insert(event.host.clone(), event.at);
+        }
+        "unlock" | "destroy" => {
+            hosts.remove(&event.host);
+        }
+        _ => {}
+    }
+}
+
+/// Where a device-mapper table of striped and linear targets puts its blocks on drives.
+fn extents(host: &Machine, table: &str) -> Result<Vec<Extent>> {
+    let mut found = Vec::new();
+    for line in table.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let (count, devices) = match words[..] {
+            [_, count, "linear", ref devices @ ..] => (count.parse::<u64>()?, devices),
+            [_, count, "striped", stripes, _, ref devices @ ..] => {
+                (count.parse::<u64>()? / stripes.parse::<u64>()?, devices)
+            }
+            _ => bail!("a table that the lab does not understand: {line}"),
+        };
+        for pair in devices.chunks_exact(2) {
+            let (drive, begin) = place(host, pair[0])?;
+            found.push(Extent { drive, first: begin + pair[1].parse::<u64>()?, count });
+        }
+    }
+    ensure!(!found.is_empty(), "an empty table");
+    Ok(found)
+}
+
+/// The drive of a block device, given by its numbers, and where on the drive it begins.
+fn place(host: &Machine, device: &str) -> Result<(String, u64)> {
+    let script = format!(
+        "cd -P /sys/dev/block/{device} && cat start 2>/dev/null || echo 0; \
+         [ -e partition ] && cd ..; tail -c +5 device/vpd_pg80"
+    );
+    let text = host.quiet(&script)?;
+    let (begin, drive) = text.split_once('\n').context("a block device's place")?;
+    Ok((drive.trim().to_owned(), begin.parse()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEASE: Duration = Duration::from_secs(60);
+
+    fn event(drive: &str, at: u64, host: &str, kind: &str, status: &str) -> (String, Event) {
+        let event = Event {
+            at: Duration::from_secs(at),
+            host: host.into(),
+            path: "0".into(),
+            kind: kind.into(),
+            resource: "lv x".into(),
+            status: status.into(),
+        };
+        (drive.to_owned(), event)
+    }
+
+    fn change(at: u64, host: &str) -> (String, Change) {
+        let at = Duration::from_secs(at);
+        ("d0".into(), Change { at, host: host.into(), first: 0, count: 8 })
+    }
+
+    /// Host a takes the lock at 0 s and refreshes it on two of three drives at 20 s.
+    fn taken() -> Vec<(String, Event)> {
+        let mut events: Vec<_> =
+            ["d0", "d1", "d2"].map(|drive| event(drive, 0, "a", "trylock", "00")).into();
+        events.extend(["d0", "d1"].map(|drive| event(drive, 20, "a", "refresh", "00")));
+        events
+    }
+
+    fn found(events: Vec<(String, Event)>, changes: Vec<(String, Change)>) -> Vec<Violation> {
+        violations(3, LEASE, events, changes)
+    }
+
+    #[test]
+    fn a_holder_may_write_until_its_leases_end() {
+        let quiet = found(taken(), vec![change(1, "a"), change(79, "a")]);
+        assert_eq!(quiet, []);
+        let late = found(taken(), vec![change(81, "a")]);
+        assert_eq!(late.len(), 1);
+        assert_eq!(late[0].late, Some(Duration::from_secs(1)));
+        assert_eq!(late[0].holder, None);
+    }
+
+    #[test]
+    fn nobody_else_may_write() {
+        let mut events = taken();
+        events.push(event("d2", 30, "b", "trylock", "18"));
+        let other = found(events, vec![change(31, "b")]);
+        assert_eq!((other[0].late, other[0].holder.as_deref()), (None, Some("a")));
+        assert_eq!(found(Vec::new(), vec![change(0, "a")]).len(), 1);
+    }
+
+    #[test]
+    fn a_lock_that_was_broken_or_released_is_another_hosts() {
+        let mut events = taken();
+        events.extend(["d0", "d1"].map(|drive| event(drive, 85, "b", "break", "00")));
+        let both = found(events.clone(), vec![change(86, "a"), change(86, "b")]);
+        assert_eq!(both.len(), 1);
+        assert_eq!(both[0].holder.as_deref(), Some("b"));
+        // A refresh that was refused is none.
+        events.push(event("d0", 87, "a", "refresh", "18"));
+        assert_eq!(found(events, vec![change(88, "a")]).len(), 1);
+        let mut events = taken();
+        events.extend(["d0", "d1"].map(|drive| event(drive, 30, "a", "unlock", "00")));
+        assert_eq!(found(events, vec![change(31, "a")]).len(), 1);
+    }
+}

@@ -1,0 +1,43 @@
+//! The drives go on taking a host's data, but none of its mutex commands. So nothing but the host
+//! itself can keep it from writing when its locks have become another's.
+
+use crate::cluster::Cluster;
+use crate::machine::Daemon;
+use crate::scenarios::{LEASE, audit, check_takeover, lock_of, make_vg};
+use anyhow::{Result, ensure};
+use std::time::Duration;
+
+pub fn fenced(cluster: &mut Cluster) -> Result<()> {
+    cluster.start(&["a", "b"])?;
+    take_over(cluster)?;
+    let a = cluster.host("a")?;
+    ensure!(a.writer_errors()?.contains("error"), "a's writer has not noticed");
+    a.ok("grep -qx vg /run/killed").map(drop)
+}
+
+pub fn unfenced(cluster: &mut Cluster) -> Result<()> {
+    for name in ["a", "b"] {
+        cluster.boot(name)?;
+        let host = cluster.host_mut(name)?;
+        host.write("/etc/lvm/lvmlockd-idm.conf", "kill_command = [\"/bin/true\"]\n")?;
+        host.start_lvmlockd(&Daemon::default())?;
+    }
+    take_over(cluster)
+}
+
+fn take_over(cluster: &Cluster) -> Result<()> {
+    make_vg(cluster, "-i 3 -L 48M")?;
+    let (a, b) = (cluster.host("a")?, cluster.host("b")?);
+    let (lock, audit) = (lock_of(a, "vg/lv")?, audit(a)?);
+    a.start_writer("vg/lv")?;
+    audit.wait_for_writes(&cluster.drives, "a")?;
+    cluster.drives.order("fault * a mutex cut")?;
+    let taker = b.start("while ! lvm lvchange -aey vg/lv; do sleep 0.5; done 2>/dev/null")?;
+    b.wait(taker, LEASE + Duration::from_secs(40))?;
+    let writer = b.start_writer("vg/lv")?;
+    audit.wait_for_writes(&cluster.drives, "b")?;
+    check_takeover(&cluster.drives, &lock, ("a", "b"), LEASE + Duration::from_secs(15))?;
+    b.stop_writer(writer)?;
+    audit.check(&cluster.drives, &["a", "b"])?;
+    b.check_shared_blocks("vg/lv")
+}
