@@ -134,7 +134,7 @@ impl Audit {
             events.extend(of_lock.map(|event| (drive.clone(), event)));
         }
         let changes = self.changes(drives)?;
-        let violations = violations(self.drives.len(), self.lease, events, changes);
+        let (violations, left) = judge(self.drives.len(), self.lease, events, changes);
         if let Some(first) = violations.first() {
             let last = violations.last().unwrap_or(first);
             bail!(
@@ -149,11 +149,11 @@ impl Audit {
         for &host in hosts {
             ensure!(counts.contains_key(host), "{host} has not written to {}", self.what);
         }
-        let said: Vec<String> = counts.iter().map(|(host, n)| format!("{host} {n}")).collect();
-        drives.story.tell(
-            "audit",
-            &format!("no change of {} without its lock ({})", self.what, said.join(", ")),
-        );
+        drives.story.tell("audit", &format!("no change of {} without its lock", self.what));
+        for (host, count) in counts {
+            let left = left.get(&host).copied().unwrap_or_default().as_secs_f64();
+            drives.story.add(&format!("{host}: {count} changes, with at least {left:.1} s left"));
+        }
         Ok(())
     }
 
@@ -170,20 +170,21 @@ impl Audit {
     }
 }
 
-/// Changes by a host that had not enough leases left to keep others from the lock.
-fn violations(
+/// Finds changes by a host that had not enough leases to keep others from the lock; and how long each
+/// host would at least have had them on from any of its other changes.
+fn judge(
     drives: usize,
     lease: Duration,
     mut events: Vec<(String, Event)>,
     mut changes: Vec<(String, Change)>,
-) -> Vec<Violation> {
+) -> (Vec<Violation>, BTreeMap<String, Duration>) {
     let (acquire, keep) = (drives / 2 + 1, drives - drives / 2);
     events.sort_by_key(|(_, event)| event.at);
     changes.sort_by_key(|(_, change)| change.at);
     let mut events = events.into_iter().peekable();
     // When each host's lease began, by drive.
     let mut leases: BTreeMap<String, BTreeMap<String, Duration>> = BTreeMap::new();
-    let mut found = Vec::new();
+    let (mut found, mut least) = (Vec::new(), BTreeMap::new());
     for (drive, change) in changes {
         while let Some((drive, event)) = events.next_if(|(_, event)| event.at <= change.at) {
             follow(leases.entry(drive).or_default(), &event);
@@ -196,7 +197,10 @@ fn violations(
         ends.sort_unstable_by(|one, other| other.cmp(one));
         // With fewer than `keep` leases the others are a majority.
         let end = ends.get(keep - 1).copied();
-        if end.is_some_and(|end| change.at < end) {
+        if let Some(left) = end.and_then(|end| end.checked_sub(change.at)).filter(|l| !l.is_zero())
+        {
+            let least = least.entry(change.host).or_insert(left);
+            *least = left.min(*least);
             continue;
         }
         let holds = |host: &str| leases.values().filter(|h| h.contains_key(host)).count();
@@ -213,7 +217,7 @@ fn violations(
             host: change.host,
         });
     }
-    found
+    (found, least)
 }
 
 /// What a command does to the leases that hosts have on a drive.
@@ -300,13 +304,15 @@ mod tests {
     }
 
     fn found(events: Vec<(String, Event)>, changes: Vec<(String, Change)>) -> Vec<Violation> {
-        violations(3, LEASE, events, changes)
+        judge(3, LEASE, events, changes).0
     }
 
     #[test]
     fn a_holder_may_write_until_its_leases_end() {
         let quiet = found(taken(), vec![change(1, "a"), change(79, "a")]);
         assert_eq!(quiet, []);
+        let (_, left) = judge(3, LEASE, taken(), vec![change(1, "a"), change(21, "a")]);
+        assert_eq!(left["a"], Duration::from_secs(59));
         let late = found(taken(), vec![change(81, "a")]);
         assert_eq!(late.len(), 1);
         assert_eq!(late[0].late, Some(Duration::from_secs(1)));
