@@ -510,10 +510,11 @@ fn in_process(locks: usize) -> Result<()> {
         host: HostId::new([1; 16], "bench"),
         timing,
         fencing: Fencing::new(&timing, Wanted::default())?,
+        watchdog: None,
         kill_command: Arc::new(|| vec!["/bin/true".into()]),
     };
     let runtime = Runtime::start(drives, settings)?;
-    let owner = Arc::new(Owner::new("volume group vg0".into(), None));
+    let owner = Arc::new(Owner::new("volume group vg0".into(), Some("vg0".into())));
     let pair = |number: usize| {
         acquire(&runtime, &owner, &members, number)?;
         runtime.request(spec(&owner, number), Request::Release { value: None }, WATCHED);

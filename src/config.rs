@@ -47,6 +47,8 @@ pub struct Config {
     /// Program and arguments that are run when a VG's locks are about to be lost; the VG's name
     /// is appended. `None`: `lvmlockctl --kill`.
     pub kill_command: Option<Vec<String>>,
+    /// The watchdog device, where one is used.
+    pub watchdog: Option<PathBuf>,
     /// What is configured of the times before a lock may be lost.
     pub fencing: Wanted,
 }
@@ -59,6 +61,7 @@ impl Default for Config {
             emulated: BTreeMap::new(),
             state_dir: PathBuf::from(DEFAULT_STATE_DIR),
             kill_command: None,
+            watchdog: None,
             fencing: Wanted::default(),
         }
     }
@@ -83,6 +86,8 @@ struct Raw {
     state_dir: Option<PathBuf>,
     kill_command: Option<Vec<String>>,
     kill_time_ms: Option<u64>,
+    watchdog: Option<PathBuf>,
+    watchdog_timeout_s: Option<u64>,
     #[serde(default)]
     global: RawGlobal,
     emulator: Option<BTreeMap<String, PathBuf>>,
@@ -133,8 +138,17 @@ impl Config {
             check_command(command)?;
         }
         let lease = Duration::from_millis(lease_ms);
-        let fencing =
-            Wanted { kill_time: raw.kill_time_ms.map(Duration::from_millis), watchdog: None };
+        if let Some(watchdog) = &raw.watchdog {
+            check_watchdog(watchdog)?;
+        }
+        if raw.watchdog.is_none() && raw.watchdog_timeout_s.is_some() {
+            return Err(ConfigError("watchdog_timeout_s: there is no watchdog".into()));
+        }
+        let timeout = raw.watchdog_timeout_s.map(Duration::from_secs);
+        let fencing = Wanted {
+            kill_time: raw.kill_time_ms.map(Duration::from_millis),
+            watchdog: raw.watchdog.is_some().then_some(timeout),
+        };
         Fencing::new(&Timing::for_lease(lease), fencing).map_err(ConfigError)?;
         if raw.global.drives.iter().any(String::is_empty) {
             return Err(ConfigError("[global] drives: has an empty path".into()));
@@ -151,9 +165,24 @@ impl Config {
             emulated,
             state_dir,
             kill_command: raw.kill_command,
+            watchdog: raw.watchdog,
             fencing,
         })
     }
+}
+
+fn check_watchdog(device: &Path) -> Result<(), ConfigError> {
+    if device == Path::new("wdmd") {
+        return Err(ConfigError(
+            "watchdog = \"wdmd\": its timeout of 60 s is longer than what renewal leaves of a lease; \
+             name a device, such as /dev/watchdog1"
+                .into(),
+        ));
+    }
+    if !device.is_absolute() {
+        return Err(ConfigError(format!("watchdog = {device:?}: must be an absolute path")));
+    }
+    Ok(())
 }
 
 fn check_command(command: &[String]) -> Result<(), ConfigError> {
@@ -208,7 +237,9 @@ mod tests {
         assert_eq!(all.kill_command.unwrap(), ["/sbin/lvmlockctl", "--kill"]);
         let default = Config::default();
         assert_eq!((all.lease, all.state_dir), (default.lease, default.state_dir));
-        for key in ["lease_ms", "state_dir", "kill_command", "kill_time_ms", "drives"] {
+        assert_eq!(all.watchdog.unwrap(), Path::new("/dev/watchdog"));
+        let keys = ["lease_ms", "state_dir", "kill_command", "kill_time_ms", "watchdog"];
+        for key in keys.into_iter().chain(["watchdog_timeout_s", "drives"]) {
             assert!(uncommented.iter().any(|line| line.starts_with(&format!("{key} = "))), "{key}");
         }
     }
@@ -224,6 +255,14 @@ mod tests {
         assert!(refused("state_dir = \"run\"").contains("state_dir"));
         assert!(refused("kill_time_ms = 30000").contains("kill_time_ms = 30000"));
         assert!(refused("lease_ms = 1000\nkill_time_ms = 600").contains("lease_ms = 1000"));
+        assert!(refused("watchdog = \"softdog\"").contains("watchdog = \"softdog\""));
+        assert!(refused("watchdog = \"wdmd\"").contains("60 s"));
+        assert!(refused("watchdog_timeout_s = 5").contains("no watchdog"));
+        let watchdog = "watchdog = \"/dev/watchdog\"\n";
+        assert!(Config::parse(watchdog).unwrap().fencing.watchdog.is_some());
+        let refused_with = |keys: &str| refused(&format!("{watchdog}{keys}"));
+        assert!(refused_with("watchdog_timeout_s = 30").contains("watchdog_timeout_s = 30"));
+        assert!(refused_with("lease_ms = 5000").contains("lease_ms = 5000"));
         assert!(refused("kill_command = []").contains("kill_command"));
         assert!(refused("kill_command = [\"reboot\"]").contains("reboot"));
         assert!(refused("[global]\ndrives = [\"\"]").contains("[global] drives"));

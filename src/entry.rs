@@ -62,6 +62,14 @@ fn never_fails(_: &Error) -> c_int {
     0
 }
 
+/// lvmlockd calls exit: main returned, all threads still run.
+fn end() {
+    call("exit", never_fails, |_| {
+        manager!(end());
+        Ok(0)
+    });
+}
+
 fn layout() -> Result<&'static Layout, Error> {
     abi::layout().as_ref().map_err(|why| Error::NotRunning(why.to_string()))
 }
@@ -77,12 +85,15 @@ fn adopt(layout: &Layout, only: c_int, ok: c_int) -> Adopt {
 
 /// How many bytes of each `struct resource` the lock manager wants for itself: none.
 ///
-/// The first call of all, from lvmlockd's main thread.
+/// The first call of all, from lvmlockd's main thread, after it has become a daemon. What an earlier
+/// lvmlockd left behind is taken care of from now on.
 #[unsafe(no_mangle)]
 pub extern "C" fn lm_data_size_idm() -> c_int {
     call("lm_data_size_idm", never_fails, |_| {
         // What is wrong with the layout is logged now, and told by the calls that need it.
         let _ = abi::layout();
+        abi::at_exit(end);
+        manager!(recover());
         Ok(0)
     })
 }

@@ -8,6 +8,8 @@ use crate::error::Error;
 use crate::lockspace::{Held, Lockspace};
 use crate::runtime::drives::{Drives, Members};
 use crate::runtime::fencing::{Fencing, command_timeout};
+use crate::runtime::metrics::export::Exporter;
+use crate::runtime::watchdog::{self, Watchdog, device::Device};
 use crate::runtime::{Answer, LockSpec, Role, Runtime, Settings, clock, host_id};
 use crate::topology::Topology;
 use crate::transport;
@@ -93,6 +95,12 @@ const SETTLE: Duration = Duration::from_millis(500);
 /// How long [`Manager::remove_lockspace`] waits: core ignores a shutdown where stopping takes more
 /// than 100 ms (contract, section 3.1).
 const STOP_SETTLE: Duration = Duration::from_millis(80);
+/// How long the end of the process waits for drives, and for the watchdog.
+const END: Duration = Duration::from_millis(500);
+/// How much longer it waits until the watchdog is stopped.
+const STOP_REST: Duration = Duration::from_millis(15);
+/// How long a request waits until the watchdog is armed. Devices on a slow bus take a moment.
+const ARM: Duration = Duration::from_secs(2);
 /// How long [`Manager::hosts`] waits: all of core is blocked meanwhile (contract, section 0).
 const COUNT_BOUND: Duration = Duration::from_secs(1);
 /// How long [`Manager::is_running`] waits for drives that it asks, and the pause before it asks
@@ -127,6 +135,8 @@ struct Running {
     runtime: Arc<Runtime>,
     host: HostId,
     timing: Timing,
+    watchdog: Option<Arc<Watchdog>>,
+    exporter: Arc<Exporter>,
 }
 
 #[derive(Default)]
@@ -222,11 +232,38 @@ impl Manager {
         let fencing = Fencing::new(&timing, config.fencing).map_err(Error::Invalid)?;
         let topology = Topology::new(config.emulated.clone());
         let connect = transport::connector(topology.clone(), command_timeout(&timing));
-        let settings = Settings { host, timing, fencing, kill_command: self.kill_command(config) };
+        let watchdog = start_watchdog(config, &fencing)?;
+        let settings = Settings {
+            host,
+            timing,
+            fencing,
+            watchdog: watchdog.clone(),
+            kill_command: self.kill_command(config),
+        };
         let drives = Arc::new(Drives::new(topology, connect));
-        let runtime = Runtime::start(drives, settings)
-            .map_err(|error| Error::NotRunning(format!("no thread can be started: {error}")))?;
-        Ok(Running { runtime: Arc::new(runtime), host, timing })
+        let no_thread = |error| Error::NotRunning(format!("no thread can be started: {error}"));
+        let runtime = Runtime::start(drives.clone(), settings).map_err(no_thread)?;
+        let metrics = runtime.metrics().clone();
+        let exporter = Exporter::start(&config.state_dir, move || drives.render(&metrics));
+        Ok(Running {
+            runtime: Arc::new(runtime),
+            host,
+            timing,
+            watchdog,
+            exporter: Arc::new(exporter.map_err(no_thread)?),
+        })
+    }
+
+    /// Begins to take care of what an earlier lvmlockd left behind, where there is something. Does
+    /// not wait for drives. The first call, when lvmlockd starts.
+    pub fn recover(&self) {
+        let Ok(config) = &self.config else { return };
+        if config.watchdog.is_none() || !Watchdog::was_left(&config.state_dir) {
+            return;
+        }
+        if let Err(error) = self.running() {
+            log::error!("what an earlier lvmlockd left behind cannot be kept: {error}");
+        }
     }
 
     fn kill_command(&self, config: &Config) -> Arc<dyn Fn() -> Vec<String> + Send + Sync> {
@@ -256,6 +293,7 @@ impl Manager {
             }
         } else {
             running.check_drives(&lockspace)?;
+            running.arm(&lockspace).map_err(|error| Error::NotRunning(error.to_string()))?;
         }
         // An address that is used again without a remove in between: what was there is gone.
         self.remove_lockspace(key, false)?;
@@ -282,6 +320,7 @@ impl Manager {
             self.running()?.join(&lockspace)?;
         }
         lockspace.set_started();
+        self.running()?.show(&self.state());
         log::info!("{}: started", lockspace.owner.name);
         Ok(())
     }
@@ -313,9 +352,28 @@ impl Manager {
             let release = Request::Release { value: None };
             running.runtime.request(lockspace.membership(), release, bound);
         }
+        running.show(&self.state());
+        if let Some(watchdog) = &running.watchdog {
+            if self.state().lockspaces.is_empty() {
+                watchdog.rest(STOP_REST);
+            }
+        }
         let removed = if free_vg { " and removed" } else { "" };
         log::info!("{}: stopped{removed}", lockspace.owner.name);
         Ok(())
+    }
+
+    /// The process is about to end. What was released gets a moment to reach the drives; what is
+    /// still held stays held. The watchdog is stopped where nothing is.
+    pub fn end(&self) {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(running) = running else { return };
+        if !running.runtime.drain(END) {
+            log::info!("ending; some drives have not answered yet");
+        }
+        if let Some(watchdog) = &running.watchdog {
+            watchdog.rest(END);
+        }
     }
 
     /// The VG's PVs, read afresh because a repeated start replaces them.
@@ -373,6 +431,8 @@ impl Manager {
         if self.holds_already(&running, key, &spec, mode)? {
             return Ok(ValBlk::default());
         }
+        // Before there is anything to protect, so that there is no moment without.
+        let _armed = running.arm(&lockspace)?;
         let request = running.acquire(&lockspace, &resource, mode)?;
         let read = match running.request(&spec, request) {
             Answer::Done(Outcome::Granted(read)) => read,
@@ -613,6 +673,24 @@ impl Running {
         }
     }
 
+    /// Shows the counters while a lockspace is started.
+    fn show(&self, state: &State) {
+        let started = state.lockspaces.values().filter(|space| space.is_started()).count();
+        self.runtime.metrics().lockspaces(started);
+        self.exporter.set_active(started > 0);
+    }
+
+    /// Has the watchdog armed, where one is used, for a lock of a lockspace.
+    fn arm(&self, lockspace: &Lockspace) -> Result<Option<watchdog::Claim>, Error> {
+        match &self.watchdog {
+            Some(watchdog) if !lockspace.is_global => watchdog
+                .claim(clock::now() + (self.timing.lease - self.timing.drift), ARM)
+                .map(Some)
+                .map_err(|why| Error::Storage(format!("the watchdog cannot be used: {why}"))),
+            _ => Ok(None),
+        }
+    }
+
     /// The error for a request that was not granted.
     fn refused(&self, spec: &LockSpec, answer: Answer) -> Error {
         let label = &spec.label;
@@ -730,6 +808,16 @@ fn bounded(members: Members) -> Result<Members, Error> {
         )));
     }
     Ok(members)
+}
+
+fn start_watchdog(config: &Config, fencing: &Fencing) -> Result<Option<Arc<Watchdog>>, Error> {
+    let (Some(device), Some(feeding)) = (&config.watchdog, fencing.watchdog) else {
+        return Ok(None);
+    };
+    let dog = Box::new(Device::new(device, feeding.timeout));
+    let watchdog = Watchdog::start(dog, feeding, &config.state_dir)
+        .map_err(|error| Error::NotRunning(format!("the watchdog cannot be used: {error}")))?;
+    Ok(Some(Arc::new(watchdog)))
 }
 
 fn majority(drives: usize) -> usize {

@@ -423,6 +423,20 @@ fn losing_the_quorum_kills_once_in_time_and_a_new_start_recovers() {
 }
 
 #[test]
+fn counters_are_shown_while_a_lockspace_is_started() {
+    let bench = Bench::new(3);
+    let a = bench.started(1, LONG);
+    let file = bench.directory.path().join("metrics.prom");
+    let text = || std::fs::read_to_string(&file).unwrap_or_default();
+    let membership = "lvmlockd_idm_locks_held{role=\"membership\",mode=\"shared\"} 1\n";
+    eventually(Duration::from_secs(5), "metrics", || text().contains(membership));
+    assert!(text().contains("lvmlockd_idm_lockspaces 1\n"), "{}", text());
+    assert_eq!(text().matches("lvmlockd_idm_drive_answers{").count(), 3);
+    a.manager.remove_lockspace(VG, false).unwrap();
+    eventually(Duration::from_secs(5), "no metrics", || !file.exists());
+}
+
+#[test]
 fn two_hundred_locks_at_once() {
     let bench = Bench::new(3);
     let hosts = [1, 2].map(|number| Arc::new(bench.started(number, LONG)));

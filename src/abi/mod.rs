@@ -15,7 +15,7 @@ pub use layout::{Layout, Uncertain, layout};
 pub use test_mode::TestMode;
 pub use views::{LockspaceView, ResourceType, ResourceView, lv_uuid, mode, take_pvs};
 
-use std::sync::Once;
+use std::sync::{Once, OnceLock};
 
 /// Gets the log and the panic report ready; every entry point calls it first.
 ///
@@ -27,5 +27,28 @@ pub fn start() {
         logger::install();
         // Where a panic came from is known only here; the entry points turn it into a number.
         std::panic::set_hook(Box::new(|panic| log::error!("internal error: {panic}")));
+    });
+}
+
+/// Has `end` called when this process calls exit; only the first call does something. A child that
+/// lvmlockd forks has none of our threads, and nothing is called when it exits.
+pub fn at_exit(end: fn()) {
+    static END: OnceLock<(u32, fn())> = OnceLock::new();
+
+    extern "C" fn run() {
+        if let Some((process, end)) = END.get() {
+            if *process == std::process::id() {
+                end();
+            }
+        }
+    }
+
+    static REGISTERED: Once = Once::new();
+    REGISTERED.call_once(|| {
+        END.get_or_init(|| (std::process::id(), end));
+        // SAFETY: the function stays where it is, because lvmlockd never unloads the library.
+        if unsafe { libc::atexit(run) } != 0 {
+            log::warn!("what is on its way to drives is not waited for at exit");
+        }
     });
 }

@@ -1,5 +1,6 @@
 //! The drives that this process knows, each with its queue and its workers.
 
+use super::metrics::{DriveMetrics, DriveSample, Metrics};
 use super::queue::{Completion, Help, Job, Queue, Urgency};
 use super::ways::Ways;
 use super::{clock, thread};
@@ -50,6 +51,7 @@ struct Drive {
     no_idm: AtomicBool,
     queue: Mutex<Queue>,
     work: Condvar,
+    metrics: DriveMetrics,
 }
 
 /// What the paths of a lock stand for.
@@ -167,6 +169,15 @@ impl Drives {
     pub fn slow(&self, now: Instant) -> Vec<DriveRef> {
         let all = locked(&self.known).all.clone();
         all.iter().filter(|drive| drive.ways.are_slow(now)).map(|drive| drive.reference).collect()
+    }
+
+    /// What was counted, of the whole process and of each drive, as text for Prometheus.
+    pub fn render(&self, metrics: &Metrics) -> String {
+        let all = locked(&self.known).all.clone();
+        let names: Vec<String> = all.iter().map(|drive| drive.ways.name()).collect();
+        let samples: Vec<DriveSample<'_>> =
+            all.iter().zip(&names).map(|(drive, name)| drive.sample(name)).collect();
+        metrics.render(&samples)
     }
 
     /// Queues a command. Never blocks; `done` is called exactly once, also where there is no such
@@ -316,6 +327,23 @@ impl Drive {
             no_idm: AtomicBool::new(false),
             queue: Mutex::default(),
             work: Condvar::new(),
+            metrics: DriveMetrics::default(),
+        }
+    }
+
+    fn sample<'a>(&'a self, name: &'a str) -> DriveSample<'a> {
+        let (queued, workers) = {
+            let queue = locked(&self.queue);
+            (queue.len(), queue.workers)
+        };
+        DriveSample {
+            identity: &self.identity,
+            name,
+            answers: self.ways.answer(),
+            paths: self.ways.count(),
+            queued,
+            workers,
+            metrics: &self.metrics,
         }
     }
 
@@ -372,6 +400,7 @@ impl Drive {
                     log::error!("internal error: a command to {} panicked", self.identity);
                     Reply::Status(Status::Uncertain)
                 });
+            self.metrics.executed(&last.command, &reply, clock::now().since(begun));
             if matches!(reply, Reply::Table(_) | Reply::Status(Status::Good)) {
                 self.has_idm.store(true, Ordering::Relaxed);
                 self.no_idm.store(false, Ordering::Relaxed);

@@ -3,14 +3,14 @@
 //! Everything is counted back from a lock's `safe_until`, from which on other hosts may have it:
 //!
 //! ```text
-//!            margin
-//!   |<--------------------------------------------->|
-//!   |    kill time     | interval | late  |  notice |
-//!   kill command                            safe_until
-//!                      |<--reset-->|
+//!                          margin
+//!   |<--------------------------------------------------->|
+//!   | notice |    kill time    | notice | interval | late |
+//!            kill command      |<-----reset-------------->|
+//!                                                         safe_until
 //! ```
 //!
-//! Without a watchdog, `interval` and `late` are nothing.
+//! Without a watchdog, nothing follows the kill time.
 
 use core::time::Duration;
 use idm_engine::{Instant, Timing};
@@ -46,6 +46,8 @@ pub struct Feeding {
     pub timeout: Duration,
     /// From one feed to the next.
     pub interval: Duration,
+    /// How much later than planned a feed may be decided.
+    pub notice: Duration,
     /// How much later than `timeout` after a feed was decided the host may be reset.
     pub late: Duration,
 }
@@ -55,6 +57,11 @@ impl Feeding {
     /// running for `timeout`.
     pub fn last_feed(&self, safe_until: Instant) -> Instant {
         safe_until - (self.timeout + self.late)
+    }
+
+    /// From a feed to the latest moment at which the next one is decided.
+    pub fn next(&self) -> Duration {
+        self.interval + self.notice
     }
 }
 
@@ -77,7 +84,7 @@ impl Fencing {
             return Err("kill_time_ms = 0: the kill command needs some time".into());
         }
         let watchdog = wanted.watchdog.map(|timeout| feeding(timing, notice, timeout));
-        let reset = watchdog.map_or(Duration::ZERO, |feeding| feeding.interval + feeding.late);
+        let reset = watchdog.map_or(Duration::ZERO, |feeding| feeding.next() + feeding.late);
         let fencing = Fencing {
             margin: kill_time + notice + reset,
             kill_time,
@@ -103,7 +110,7 @@ impl Fencing {
             ));
         }
         if let Some(feeding) = fencing.watchdog {
-            let ahead = feeding.timeout + feeding.late + feeding.interval;
+            let ahead = feeding.timeout + feeding.late + feeding.next();
             if ahead > room {
                 return Err(format!(
                     "watchdog_timeout_s = {}: the last feed has to be {} ms before a lock may be \
@@ -122,7 +129,7 @@ impl Fencing {
 fn feeding(timing: &Timing, notice: Duration, timeout: Option<Duration>) -> Feeding {
     let whole = |time: Duration| Duration::from_secs(time.as_secs());
     let timeout = timeout.unwrap_or(whole(WATCHDOG.min(timing.lease / 6)));
-    Feeding { timeout, interval: timeout / 4, late: LATE + notice }
+    Feeding { timeout, interval: timeout / 4, notice, late: LATE + notice }
 }
 
 /// What renewal leaves of a lease: a refresh that fails and the next one must both have had their
@@ -158,7 +165,7 @@ mod tests {
         assert_eq!(fencing.kill_time, Duration::from_secs(10));
         let watched = Wanted { watchdog: Some(None), ..Wanted::default() };
         let watched = self::fencing(60_000, watched).unwrap();
-        assert_eq!(watched.margin, Duration::from_millis(15_500));
+        assert_eq!(watched.margin, Duration::from_millis(16_500));
         let feeding = watched.watchdog.unwrap();
         assert_eq!(feeding.timeout, Duration::from_secs(10));
         let safe_until = Instant::from_micros(100_000_000);
@@ -205,8 +212,8 @@ mod tests {
             let feeding = fencing.watchdog.unwrap();
             let safe_until = Instant::from_micros(1_000_000_000_000);
             let kill_done = safe_until - fencing.margin + fencing.notice + fencing.kill_time;
-            // The last feed is at most an interval before the last moment for it.
-            let fed = feeding.last_feed(safe_until) - feeding.interval.mul_f64(delay);
+            // The last feed is at most one late interval before the last moment for it.
+            let fed = feeding.last_feed(safe_until) - feeding.next().mul_f64(delay);
             prop_assert!(kill_done <= fed + feeding.timeout);
             prop_assert!(fed + feeding.timeout + feeding.late <= safe_until);
             // One refresh may fail without any of this.
@@ -214,7 +221,7 @@ mod tests {
             let healthy = Instant::default() + lease - lease / 500;
             let again = Instant::default() + lease / 3 + 2 * (lease / 8);
             prop_assert!(again <= healthy - fencing.margin);
-            prop_assert!(again + feeding.interval <= feeding.last_feed(healthy));
+            prop_assert!(again + feeding.next() <= feeding.last_feed(healthy));
         }
     }
 }

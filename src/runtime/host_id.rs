@@ -1,6 +1,7 @@
 //! This host's id: drawn once per boot, kept under /run so that a restarted lvmlockd is the same
 //! host and a rebooted one is not.
 
+use super::state_file;
 use core::fmt::Write as _;
 use idm_protocol::HostId;
 use std::fs;
@@ -13,9 +14,13 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// The host's id, from the state directory or drawn and written there. Fails where the directory
 /// cannot be written: an id that is not kept would make a restarted lvmlockd another host.
 pub fn load(state_dir: &Path) -> io::Result<HostId> {
-    let boot = fs::read_to_string(BOOT_ID)?;
     let name = nix::unistd::gethostname()?;
-    load_for(state_dir, boot.trim(), &name.to_string_lossy())
+    load_for(state_dir, &boot_id()?, &name.to_string_lossy())
+}
+
+/// Tells boots apart.
+pub fn boot_id() -> io::Result<String> {
+    Ok(fs::read_to_string(BOOT_ID)?.trim().to_owned())
 }
 
 fn load_for(state_dir: &Path, boot: &str, name: &str) -> io::Result<HostId> {
@@ -31,11 +36,7 @@ fn load_for(state_dir: &Path, boot: &str, name: &str) -> io::Result<HostId> {
         Err(error) => return Err(error),
     }
     let host = HostId::new(random()?, name);
-    fs::create_dir_all(state_dir)?;
-    // A reader sees the old file or the whole new one.
-    let temporary = state_dir.join(format!("{FILE}.{}", std::process::id()));
-    fs::write(&temporary, format(boot, host))?;
-    fs::rename(&temporary, &file)?;
+    state_file::replace(&file, &format(boot, host))?;
     log::info!("this host is {host}");
     Ok(host)
 }

@@ -13,10 +13,13 @@ pub mod fencing;
 pub mod host_id;
 pub mod kill;
 mod mailbox;
+pub mod metrics;
 mod queue;
 mod reactor;
+mod state_file;
 pub mod thread;
 mod watch;
+pub mod watchdog;
 mod ways;
 
 use core::time::Duration;
@@ -26,6 +29,7 @@ use idm_engine::{Command, Event, Instant, Lock, LockConfig, Outcome, Request, Re
 use idm_engine::{DriveRef, Member, Timing, Token};
 use idm_protocol::{DriveCommand, HostId, Mode, Record, Reply, ResourceId};
 use mailbox::Mailbox;
+use metrics::{Asked, Metrics};
 use queue::{Completion, Urgency};
 use reactor::{Message, Reactor};
 use std::io;
@@ -34,6 +38,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
 use watch::Watch;
+use watchdog::Watchdog;
 
 /// What a lock belongs to: a started lockspace, as far as the runtime needs to know it.
 #[derive(Debug)]
@@ -129,6 +134,8 @@ pub struct Settings {
     pub timing: Timing,
     /// When what is done before a lock may be lost.
     pub fencing: Fencing,
+    /// Resets the host, where one is used.
+    pub watchdog: Option<Arc<Watchdog>>,
     /// Program and arguments that are run when a VG's locks are about to be lost.
     pub kill_command: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
 }
@@ -193,6 +200,7 @@ mod tests;
 pub struct Runtime {
     mailbox: Arc<Mailbox<Message>>,
     drives: Arc<Drives>,
+    metrics: Arc<Metrics>,
     requests: AtomicU64,
     reactor: Option<JoinHandle<()>>,
     _watch: Watch,
@@ -212,11 +220,14 @@ impl Runtime {
         let mailbox = Arc::new(Mailbox::default());
         let watch = Watch::start(drives.clone())?;
         let seed = u128::from_ne_bytes(host_id::random()?) as u64;
-        let reactor = Reactor::new(mailbox.clone(), drives.clone(), settings, make, seed);
+        let metrics = Arc::new(Metrics::default());
+        let reactor =
+            Reactor::new(mailbox.clone(), drives.clone(), metrics.clone(), settings, make, seed);
         let reactor = thread::spawn("idm-reactor", move || reactor.run())?;
         Ok(Runtime {
             mailbox,
             drives,
+            metrics,
             requests: AtomicU64::new(0),
             reactor: Some(reactor),
             _watch: watch,
@@ -230,6 +241,18 @@ impl Runtime {
     /// Makes a request and waits for its end, `bound` at most. For a release this is when most
     /// drives have answered; it goes on whether anybody waits or not.
     pub fn request(&self, spec: LockSpec, request: Request, bound: Duration) -> Answer {
+        let asked = match request {
+            Request::Acquire { .. } => Asked::Acquire,
+            Request::Adopt { .. } => Asked::Adopt,
+            Request::Convert { .. } => Asked::Convert,
+            Request::Release { .. } => Asked::Release,
+        };
+        let answer = self.ask(spec, request, bound);
+        self.metrics.answered(asked, &answer);
+        answer
+    }
+
+    fn ask(&self, spec: LockSpec, request: Request, bound: Duration) -> Answer {
         let id = self.requests.fetch_add(1, Ordering::Relaxed);
         let resource = spec.resource;
         let (waiter, answer) = mpsc::channel();
@@ -252,12 +275,21 @@ impl Runtime {
     /// Gives a lock up without waiting for any drive.
     pub fn release(&self, spec: LockSpec) {
         let id = self.requests.fetch_add(1, Ordering::Relaxed);
+        self.metrics.answered(Asked::Release, &Answer::Done(Outcome::Released));
         self.send(Message::Request {
             spec,
             request: Request::Release { value: None },
             id,
             waiter: None,
         });
+    }
+
+    /// Waits until all commands that are on their way to drives have been answered, `bound` at most.
+    /// Returns whether they have.
+    pub fn drain(&self, bound: Duration) -> bool {
+        let (sender, end) = mpsc::channel();
+        self.send(Message::Drain(sender));
+        end.recv_timeout(bound) == Err(RecvTimeoutError::Disconnected)
     }
 
     /// Puts held locks on further drives, where they do not vote but are met.
@@ -310,6 +342,11 @@ impl Runtime {
             ));
         }
         answers
+    }
+
+    /// The counters.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     /// The drives.

@@ -86,8 +86,12 @@ pub struct Help {
 }
 
 impl Queue {
+    pub fn len(&self) -> usize {
+        self.urgent.len() + self.background.len() + self.other.len()
+    }
+
     pub fn is_empty(&self) -> bool {
-        self.urgent.is_empty() && self.background.is_empty() && self.other.is_empty()
+        self.len() == 0
     }
 
     pub fn push(&mut self, job: Job) {

@@ -3,7 +3,9 @@
 use super::drives::Drives;
 use super::kill::{self, Killing};
 use super::mailbox::Mailbox;
+use super::metrics::{LossKind, Metrics};
 use super::queue::{Completion, Urgency};
+use super::watchdog::guards::Guards;
 use super::{Answer, Engine, LockSpec, MakeEngine, Owner, Role, Settings, clock};
 use core::cmp::Reverse;
 use core::time::Duration;
@@ -47,6 +49,8 @@ pub enum Message {
     Mode { resource: ResourceId, waiter: Sender<Option<Mode>> },
     /// A drive answered.
     Reply { lock: u64, token: Token, reply: Reply },
+    /// Drop the sender when all commands that are on their way have been answered.
+    Drain(Sender<()>),
     /// The kill command for a lockspace has ended.
     KillEnded { owner: Arc<Owner>, ended: kill::Ended },
     /// End, and leave everything as it is.
@@ -60,6 +64,7 @@ pub struct Reactor {
     /// Commands were submitted in this turn that are still to be started.
     begun: bool,
     drives: Arc<Drives>,
+    metrics: Arc<Metrics>,
     settings: Settings,
     make: Box<MakeEngine>,
     seed: u64,
@@ -72,6 +77,12 @@ pub struct Reactor {
     failures: Vec<Failure>,
     /// Lockspaces that lost their locks and still have some in use.
     killings: Vec<(Arc<Owner>, Killing)>,
+    /// Who waits until all drives have answered.
+    draining: Vec<Sender<()>>,
+    /// Until when the locks are safe that are in use.
+    guards: Guards,
+    /// What was told of it.
+    guarded: Option<Instant>,
 }
 
 /// A lock is lost or about to be.
@@ -98,6 +109,8 @@ struct Entry {
     /// A membership that shall be held.
     joined: bool,
     rejoin_at: Option<Instant>,
+    /// How it is counted as held.
+    counted: Option<Mode>,
     /// Whoever it was granted to has not given it up, whatever has become of it.
     in_use: bool,
     /// Its owner was told that it is about to be lost.
@@ -164,6 +177,7 @@ impl Reactor {
     pub fn new(
         mailbox: Arc<Mailbox<Message>>,
         drives: Arc<Drives>,
+        metrics: Arc<Metrics>,
         settings: Settings,
         make: Box<MakeEngine>,
         seed: u64,
@@ -173,6 +187,7 @@ impl Reactor {
             messages: VecDeque::new(),
             begun: false,
             drives,
+            metrics,
             settings,
             make,
             seed,
@@ -183,6 +198,9 @@ impl Reactor {
             next_sweep: Instant::default(),
             failures: Vec::new(),
             killings: Vec::new(),
+            draining: Vec::new(),
+            guards: Guards::default(),
+            guarded: None,
         }
     }
 
@@ -215,7 +233,23 @@ impl Reactor {
         if core::mem::take(&mut self.begun) {
             self.drives.start();
         }
+        self.guard();
+        if !self.draining.is_empty() && self.locks.values().all(|it| it.outstanding.is_empty()) {
+            self.draining.clear();
+        }
         true
+    }
+
+    /// Tells until when the locks in use are safe.
+    fn guard(&mut self) {
+        let first = self.guards.first();
+        if first != self.guarded {
+            self.guarded = first;
+            self.metrics.safe_until(first);
+            if let Some(watchdog) = &self.settings.watchdog {
+                watchdog.protect(first);
+            }
+        }
     }
 
     fn wait(&self) -> Duration {
@@ -244,6 +278,7 @@ impl Reactor {
                 let _ = waiter.send(mode);
             }
             Message::Reply { lock, token, reply } => self.step(lock, Input::Reply(token, reply)),
+            Message::Drain(waiter) => self.draining.push(waiter),
             Message::KillEnded { owner, ended } => {
                 let killing = self.killings.iter_mut().find(|(it, _)| Arc::ptr_eq(it, &owner));
                 if let Some((_, killing)) = killing {
@@ -357,6 +392,7 @@ impl Reactor {
                 members: Vec::new(),
                 joined: false,
                 rejoin_at: None,
+                counted: None,
                 in_use: false,
                 alarmed: false,
                 forget_at: None,
@@ -405,6 +441,10 @@ impl Reactor {
         } else {
             entry.give_up_acquires();
         }
+        self.guards.set(lock, entry.guard());
+        let mode = entry.engine.as_ref().and_then(|engine| engine.mode());
+        self.metrics.held(entry.spec.role, entry.counted, mode);
+        entry.counted = mode;
         if entry.is_finished() {
             self.names.remove(&entry.spec.resource);
         } else {
@@ -534,14 +574,15 @@ impl Reactor {
                     "the lease of {label} has run out: too few of its drives answered ({})",
                     self.names_of(&entry.members)
                 );
-                self.lost(entry, why);
+                self.lost(entry, why, LossKind::Lapsed);
             }
             Event::Regained => {
+                self.metrics.regained();
                 log::warn!("{label}: regained, nobody had taken it while its lease had run out");
                 entry.alarmed = false;
             }
             Event::Lost(loss) => {
-                let why = match loss {
+                let why = match &loss {
                     Loss::Taken => format!("{label} is lost: taken over by another host, or reset"),
                     Loss::OtherSet(conflict) => format!(
                         "{label} is lost: host {} holds it on other drives ({})",
@@ -549,7 +590,7 @@ impl Reactor {
                         self.drives.name(conflict.drive)
                     ),
                 };
-                self.lost(entry, why);
+                self.lost(entry, why, (&loss).into());
                 if entry.joined {
                     entry.waiting.push_back(release());
                     entry.rejoin();
@@ -559,7 +600,8 @@ impl Reactor {
         }
     }
 
-    fn lost(&mut self, entry: &mut Entry, why: String) {
+    fn lost(&mut self, entry: &mut Entry, why: String, kind: LossKind) {
+        self.metrics.lost(kind);
         if entry.spec.role == Role::Membership {
             log::warn!("{why}; other hosts may not see that this one uses the volume group");
             return;
@@ -612,6 +654,7 @@ impl Reactor {
     }
 
     fn on_notice(&self, label: &str, notice: Notice) {
+        self.metrics.noticed(&notice);
         match notice {
             Notice::Broke { hosts, drive } => {
                 let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
@@ -656,7 +699,7 @@ impl Reactor {
         entry.engine = None;
         let timing = &self.settings.timing;
         entry.forget_at = Some(clock::now() + timing.lease + timing.linger);
-        self.lost(entry, why);
+        self.lost(entry, why, LossKind::Internal);
     }
 
     /// A lockspace has lost a lock, or is about to: its VG must not be used any longer.
@@ -682,6 +725,7 @@ impl Reactor {
         for entry in self.locks.values_mut() {
             entry.give_up_acquires();
         }
+        self.metrics.killed();
         let now = clock::now();
         let mut killing = Killing::new(&vg, &words, &self.settings.fencing, until, now);
         let (mailbox, killed) = (self.mailbox.clone(), owner.clone());
@@ -703,6 +747,13 @@ impl Entry {
         if core::mem::replace(&mut self.in_use, in_use) != in_use {
             self.spec.owner.count_in_use(in_use);
         }
+    }
+
+    /// Until when the lock is safe, if it protects a volume group that is in use. What is lost is
+    /// not safe at all.
+    fn guard(&self) -> Option<Instant> {
+        let guarded = self.in_use && self.spec.owner.kill.is_some();
+        guarded.then(|| self.safe_until().unwrap_or_default())
     }
 
     fn next_command(&mut self, now: Instant) -> Option<Command> {

@@ -172,6 +172,7 @@ impl Bench {
             host: HostId::new([1; 16], "test"),
             timing: Timing::for_lease(lease),
             fencing: Fencing::new(&Timing::for_lease(lease), Default::default()).unwrap(),
+            watchdog: None,
             kill_command: Arc::new(move || {
                 asked.lock().unwrap().push("kill".into());
                 vec!["/bin/true".into()]
@@ -533,7 +534,7 @@ fn a_lost_membership_is_taken_again_and_kills_nothing() {
 
 #[test]
 fn the_kill_command_runs_while_the_lease_still_holds() {
-    let lease = Duration::from_millis(600);
+    let lease = Duration::from_millis(1500);
     let bench = Bench::make(1, lease, None);
     let owner = owner();
     let spec = spec(1, Role::Lv, &owner);
@@ -544,6 +545,20 @@ fn the_kill_command_runs_while_the_lease_still_holds() {
     let after = start.elapsed();
     assert!(after > lease / 2 && after < lease, "{after:?}");
     bench.drives[0].hang(false);
+}
+
+#[test]
+fn releases_that_are_on_their_way_can_be_waited_for() {
+    let bench = Bench::new(3);
+    let spec = spec(1, Role::Lv, &owner());
+    assert!(granted(&bench.runtime.request(spec.clone(), bench.acquire(Mode::Exclusive), SOON)));
+    assert!(bench.runtime.drain(SOON));
+    bench.drives[2].hang(true);
+    bench.runtime.release(spec);
+    assert!(!bench.runtime.drain(Duration::from_millis(30)));
+    bench.drives[2].hang(false);
+    assert!(bench.runtime.drain(SOON));
+    assert!(bench.drives.iter().all(|drive| drive.unlocks.load(Ordering::SeqCst) == 1));
 }
 
 #[test]

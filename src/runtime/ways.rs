@@ -213,6 +213,11 @@ impl Ways {
         !state.answers || state.ways.iter().all(|way| way.failures > 0 || way.is_slow(now))
     }
 
+    /// Whether the drive answered when it was last asked.
+    pub(super) fn answer(&self) -> bool {
+        self.state().answers
+    }
+
     /// How many there are.
     pub(super) fn count(&self) -> usize {
         self.state().ways.len()
