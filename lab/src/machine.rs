@@ -300,6 +300,11 @@ impl Machine {
         self.qemu.freeze()
     }
 
+    /// Whether the machine was reset.
+    pub fn was_reset(&mut self) -> Result<bool> {
+        self.qemu.has_ended()
+    }
+
     /// Ends [`Machine::freeze`].
     pub fn thaw(&self) -> Result<()> {
         self.story.tell(&self.name, "is thawed");

@@ -229,6 +229,11 @@ impl Qemu {
         self.signal(Signal::SIGSTOP)
     }
 
+    /// Whether the machine has ended: it was reset, because a reset machine is not booted again.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.process.try_wait()?.is_some())
+    }
+
     /// Ends [`Qemu::freeze`].
     pub fn thaw(&self) -> Result<()> {
         self.signal(Signal::SIGCONT)

@@ -13,6 +13,7 @@ mod storm;
 mod two_hosts;
 mod two_paths;
 mod value;
+mod watchdog;
 
 use crate::audit::Audit;
 use crate::cluster::Cluster;
@@ -300,5 +301,29 @@ pub const SCENARIOS: &[Scenario] = &[
         short: false,
         expect: Expect::Pass,
         run: two_paths::plain,
+    },
+    Scenario {
+        name: "watchdog",
+        about: "a host loses its drives and does not deactivate its LV: the watchdog resets it in time",
+        short: false,
+        expect: Expect::Pass,
+        run: watchdog::cut,
+    },
+    Scenario {
+        name: "watchdog-kill",
+        about: "lvmlockd dies and is not restarted: the watchdog resets the host in time",
+        short: false,
+        expect: Expect::Pass,
+        run: watchdog::killed,
+    },
+    Scenario {
+        name: "watchdog-restart",
+        about: "lvmlockd dies and is restarted: the watchdog goes on being fed",
+        short: false,
+        expect: Expect::Failure {
+            at: "the watchdog has reset a",
+            because: "a restarted lvmlockd does not know when it has all of the dead one's locks",
+        },
+        run: watchdog::restarted,
     },
 ];
