@@ -1,7 +1,8 @@
 //! An emulated drive through its socket.
 
 use super::Undelivered;
-use super::scsi::{Answer, Data, Port};
+use super::drive::Data;
+use super::scsi::{Answer, Port};
 use core::time::Duration;
 use idm_emulator::client::{Client, Error};
 use idm_protocol::scsi::Cdb;

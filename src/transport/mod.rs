@@ -1,10 +1,15 @@
 //! How commands reach a drive.
 //!
-//! [`DrivePath`] is one way to one drive. [`scsi`] turns a command into CDBs and what came back
-//! into a reply, a [`scsi::Port`] carries them.
+//! [`DrivePath`] is one way to one drive. [`drive`] knows what a command and a mutex table are; a
+//! [`drive::Protocol`] speaks to the drive: [`scsi`] in CDBs, which a [`scsi::Port`] carries, and
+//! [`nvme`] in admin commands. [`node`] keeps device nodes open.
 
+pub mod drive;
 #[cfg(feature = "emulator")]
 mod emulated;
+mod node;
+pub mod nvme;
+mod nvme_ioctl;
 pub mod scsi;
 mod scsi_node;
 mod sg_io;
@@ -12,7 +17,11 @@ mod sg_io;
 use crate::topology::{Target, Topology};
 use core::fmt;
 use core::time::Duration;
+use drive::Drive;
 use idm_protocol::{DriveCommand, Reply};
+use nvme::Nvme;
+use scsi::Scsi;
+use scsi_node::ScsiNode;
 use std::sync::Arc;
 
 /// One way to one drive. Several threads may use it at the same time.
@@ -45,25 +54,30 @@ pub type Connect = dyn Fn(&str, &Target) -> Arc<dyn DrivePath> + Send + Sync;
 pub fn connector(topology: Topology, timeout: Duration) -> Box<Connect> {
     let topology = Arc::new(topology);
     Box::new(move |identity, target| match target {
-        Target::Scsi(node) => Arc::new(scsi::Drive::new(
-            scsi_node::ScsiNode::new(node.clone(), identity.to_owned(), topology.clone()),
-            timeout,
-        )),
-        Target::Nvme(_) => Arc::new(NoPath("this build cannot reach NVMe drives")),
+        Target::Scsi(node) => {
+            let node = ScsiNode::new(node.clone(), identity.to_owned(), topology.clone());
+            Arc::new(Drive::new(Scsi(node), timeout))
+        }
+        Target::Nvme(node) => {
+            let nvme = Nvme::new(node.clone(), identity.to_owned(), topology.clone());
+            Arc::new(Drive::new(nvme, timeout))
+        }
         #[cfg(feature = "emulator")]
         Target::Emulated(socket) => {
-            Arc::new(scsi::Drive::new(emulated::Socket::new(socket.clone()), timeout))
+            Arc::new(Drive::new(Scsi(emulated::Socket::new(socket.clone())), timeout))
         }
         #[cfg(not(feature = "emulator"))]
-        Target::Emulated(_) => Arc::new(NoPath("this build cannot reach emulated drives")),
+        Target::Emulated(_) => Arc::new(NoPath),
     })
 }
 
-/// A drive of a kind that this build cannot reach, and why: it never answers.
-struct NoPath(&'static str);
+/// An emulated drive, for a build that cannot reach one: it never answers.
+#[cfg(not(feature = "emulator"))]
+struct NoPath;
 
+#[cfg(not(feature = "emulator"))]
 impl DrivePath for NoPath {
     fn execute(&self, _: &DriveCommand) -> Result<Reply, Undelivered> {
-        Err(Undelivered::NotSent(self.0.to_owned()))
+        Err(Undelivered::NotSent("this build cannot reach emulated drives".to_owned()))
     }
 }

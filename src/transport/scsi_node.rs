@@ -5,26 +5,23 @@
 //! module, which locking must not depend on.
 
 use super::Undelivered;
-use super::scsi::{Answer, Data, Port};
+use super::drive::Data;
+use super::node::Node;
+use super::scsi::{Answer, Port};
 use super::sg_io::{self, Completion};
 use crate::topology::Topology;
 use core::time::Duration;
 use idm_protocol::scsi::{Cdb, Sense, status};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
-use nix::sys::stat::{Mode, fstat, stat};
+use nix::sys::stat::stat;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-/// One way to a SCSI disk, kept open. It is opened again when the kernel says that the device behind
-/// it is gone, and used only while the drive behind it is the expected one.
+/// One way to a SCSI disk.
 pub struct ScsiNode {
-    /// The block node.
-    node: PathBuf,
-    identity: String,
+    node: Node<Opened>,
     topology: Arc<Topology>,
-    open: Mutex<Option<Arc<Opened>>>,
 }
 
 /// An open device.
@@ -42,78 +39,44 @@ enum Kind {
 impl ScsiNode {
     /// The disk with that block node and identity. Nothing is opened before the first command.
     pub fn new(node: PathBuf, identity: String, topology: Arc<Topology>) -> ScsiNode {
-        ScsiNode { node, identity, topology, open: Mutex::default() }
-    }
-
-    fn opened(&self) -> Result<Arc<Opened>, String> {
-        let mut slot = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(opened) = &*slot {
-            return Ok(opened.clone());
-        }
-        let opened = Arc::new(self.open()?);
-        *slot = Some(opened.clone());
-        Ok(opened)
+        ScsiNode { node: Node::new(node, identity), topology }
     }
 
     fn open(&self) -> Result<Opened, String> {
-        let number = stat(&self.node).map_err(|errno| errno.to_string())?.st_rdev;
+        let block = &self.node.path;
+        let number = stat(block).map_err(|errno| errno.to_string())?.st_rdev;
         if let Some(sg) = self.topology.sg_node(number) {
             match self.open_as(Kind::Sg, &sg) {
                 Ok(opened) => return Ok(opened),
-                Err(why) => log::debug!("{}: {why}; using {}", sg.display(), self.node.display()),
+                Err(why) => log::debug!("{}: {why}; using {}", sg.display(), block.display()),
             }
         }
-        self.open_as(Kind::Block, &self.node)
+        self.open_as(Kind::Block, block)
     }
 
-    /// Opens a node and makes sure whose it is: /dev/sdX goes to another drive when drives come
-    /// and go. Read-only, because closing a block node that was open for writing makes udev probe
-    /// the whole disk again, and CAP_SYS_RAWIO allows every command on it.
     fn open_as(&self, kind: Kind, node: &Path) -> Result<Opened, String> {
-        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let fd = open(node, flags, Mode::empty()).map_err(|errno| errno.to_string())?;
-        let number = fstat(&fd).map_err(|errno| errno.to_string())?.st_rdev;
-        let identity = match kind {
+        let fd = self.node.open_checked(node, |number| match kind {
             Kind::Sg => self.topology.identity_of_sg(number),
             Kind::Block => self.topology.identity_of_block(number),
-        }?;
-        if identity != self.identity {
-            return Err(format!("it is now drive {identity}, not {}", self.identity));
-        }
+        })?;
         Ok(Opened { fd, kind })
-    }
-
-    /// Lets go of a descriptor that leads nowhere, unless another thread has already replaced it.
-    fn forget(&self, stale: &Arc<Opened>) {
-        let mut slot = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if slot.as_ref().is_some_and(|opened| Arc::ptr_eq(opened, stale)) {
-            *slot = None;
-        }
-    }
-
-    fn named(&self, undelivered: Undelivered) -> Undelivered {
-        let name = |why| format!("{}: {why}", self.node.display());
-        match undelivered {
-            Undelivered::NotSent(why) => Undelivered::NotSent(name(why)),
-            Undelivered::Unknown(why) => Undelivered::Unknown(name(why)),
-        }
     }
 }
 
 impl Port for ScsiNode {
     fn execute(&self, cdb: &Cdb, data: Data<'_>, timeout: Duration) -> Result<Answer, Undelivered> {
-        let opened = self.opened().map_err(|why| self.named(Undelivered::NotSent(why)))?;
+        let opened = self.node.opened(|| self.open())?;
         let result = sg_io::run(opened.fd.as_fd(), cdb, data, timeout);
         if leads_nowhere(&result) {
             // The next command opens the node again. Not this one: for a host status it is not
             // certain that the drive did not get it.
-            self.forget(&opened);
+            self.node.forget(&opened);
         }
         match result {
             Ok(completion) => judge(&completion),
             Err(errno) => Err(judge_errno(errno, opened.kind)),
         }
-        .map_err(|undelivered| self.named(undelivered))
+        .map_err(|undelivered| self.node.named(undelivered))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The SG_IO ioctl: the only place that hands memory to the kernel.
 
-use super::scsi::Data;
+use super::drive::Data;
 use core::time::Duration;
 use std::os::fd::{AsRawFd, BorrowedFd};
 

@@ -136,14 +136,24 @@ pub mod idm {
     }
 }
 
+/// Whether a status field is not the drive's word but that of the path to it (its type is "path
+/// related"), which Linux itself uses where a controller cannot be reached or is being reset.
+pub fn is_path_error(status: u16) -> bool {
+    kind_of(status) == kind::PATH
+}
+
+fn kind_of(status: u16) -> u8 {
+    (status >> 8) as u8 & 0x07
+}
+
 /// What a status field says about a command: `op` for a mutex command, `None` for a read. `status`
 /// is the field without the phase tag, as Linux' ioctl returns it: the status code in bits 7:0, its
 /// type in bits 10:8, and hints about retries above, which say nothing of the effect.
 ///
 /// Total: what is not known is a failure whose effect is not known.
 pub fn decode_status(op: Option<MutexOp>, status: u16) -> Status {
-    let (code, kind) = (status as u8, (status >> 8) as u8 & 0x07);
-    match kind {
+    let code = status as u8;
+    match kind_of(status) {
         kind::GENERIC => match code {
             generic::SUCCESS => Status::Good,
             generic::INVALID_OPCODE => Status::Unsupported,
@@ -159,8 +169,7 @@ pub fn decode_status(op: Option<MutexOp>, status: u16) -> Status {
             _ => Status::Failed,
         },
         kind::COMMAND_SPECIFIC => decode_idm(op, code),
-        // The kernel's own word where a controller is being reset, or cannot be reached: the drive
-        // may have had the command before that. So this is never an answer of the drive.
+        // The drive may have had the command before that.
         kind::PATH => Status::Uncertain,
         _ => Status::Failed,
     }

@@ -141,6 +141,7 @@ proptest! {
             if kind != 1 {
                 prop_assert!(!about_mutexes(meaning), "{status:#x}: {meaning:?}");
             }
+            prop_assert_eq!(nvme::is_path_error(status), kind == 3);
             if kind == 3 {
                 prop_assert_eq!(meaning, Status::Uncertain);
             }

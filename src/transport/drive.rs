@@ -1,0 +1,535 @@
+//! IDM commands and tables, whatever language a drive speaks.
+
+use super::{DrivePath, Undelivered};
+use core::time::Duration;
+use idm_protocol::{
+    Class, DriveCommand, MutexOp, RECORD_LEN, Record, Reply, State, Status, parse_table,
+    record_count,
+};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Instant, SystemTime};
+
+/// Speaks the language of one kind of drive.
+pub trait Protocol: Send + Sync {
+    /// Runs one command. Data from the drive goes to the front of an `In` buffer, whose rest is
+    /// left as it was. `timeout` is what the command may take; where the kernel does more than to
+    /// give the command up when it has passed, it may take longer.
+    fn execute(
+        &self,
+        request: Request,
+        data: Data<'_>,
+        timeout: Duration,
+    ) -> Result<Answer, Trouble>;
+}
+
+/// What is asked of a drive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// To change a mutex. The data is a record.
+    Mutex(MutexOp),
+    /// The first records of the table, as many as there is room for.
+    Table,
+    /// The counters of the table.
+    Counters,
+}
+
+/// The data of a command.
+pub enum Data<'a> {
+    /// To the drive.
+    Out(&'a [u8]),
+    /// From the drive.
+    In(&'a mut [u8]),
+}
+
+/// What a drive answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// What it means.
+    pub status: Status,
+    /// Bytes of data that were transferred.
+    pub transferred: usize,
+}
+
+/// No answer of the drive came back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// The kernel does not move so much data in one command, and sent nothing.
+    TooLong,
+    /// The command was not delivered.
+    Undelivered(Undelivered),
+}
+
+/// Records that the first read of a table asks for: what the recorded firmware has mutexes.
+const FIRST_BLOCKS: u32 = 128;
+/// Records that are read at most (4 MiB). Larger tables than 4000 records are not known.
+const MOST_BLOCKS: u32 = 8192;
+/// Reads are made longer and shorter by whole pages: 8 records.
+const STEP: u32 = (PAGE / RECORD_LEN) as u32;
+/// Bytes of a page of memory, where buffers begin: kernels move more data to and from those.
+const PAGE: usize = 4096;
+/// Pauses before a command is sent again that the drive put off.
+const PAUSES: [Duration; 4] = [
+    // UNIT ATTENTION is gone with the first command.
+    Duration::ZERO,
+    Duration::from_millis(5),
+    Duration::from_millis(20),
+    Duration::from_millis(80),
+];
+
+/// Why a command has no good answer.
+enum Failure {
+    /// The drive says so.
+    Drive(Status),
+    /// The drive said nothing.
+    Path(Trouble),
+}
+
+/// What a drive sent makes no sense.
+const NONSENSE: Failure = Failure::Drive(Status::Failed);
+
+/// How many records one read may ask for.
+#[derive(Clone, Copy)]
+struct Reach {
+    /// So many were read at once.
+    possible: u32,
+    /// So many cannot be read at once.
+    impossible: u32,
+}
+
+impl Reach {
+    /// The next size to be tried after `blocks`, which the table may go beyond; `None` where
+    /// nothing longer can be read.
+    fn longer(self, blocks: u32) -> Option<u32> {
+        let doubled = blocks * 2;
+        let next = if doubled < self.impossible {
+            doubled
+        } else {
+            (self.possible.max(blocks) + self.impossible) / 2 / STEP * STEP
+        };
+        (next > blocks && next <= MOST_BLOCKS).then_some(next)
+    }
+
+    /// The next size after `blocks` turned out to be impossible.
+    fn shorter(&mut self, blocks: u32) -> Option<u32> {
+        self.impossible = self.impossible.min(blocks);
+        // What was possible once need not be for ever: a drive may have come back elsewhere.
+        if self.possible >= self.impossible {
+            self.possible = 0;
+        }
+        let next = (self.possible + self.impossible) / 2 / STEP * STEP;
+        (next > 0).then_some(next.max(self.possible))
+    }
+}
+
+/// What one read of the table brought.
+enum Read {
+    /// All records.
+    Whole(Vec<Record>),
+    /// So many records, and perhaps there are more.
+    Part(Vec<Record>),
+}
+
+/// A drive that speaks `P`.
+pub struct Drive<P> {
+    protocol: P,
+    timeout: Duration,
+    /// Records to ask for: what the last table needed.
+    blocks: AtomicU32,
+}
+
+impl<P: Protocol> Drive<P> {
+    /// A drive; `timeout` is for one command.
+    pub fn new(protocol: P, timeout: Duration) -> Drive<P> {
+        Drive { protocol, timeout, blocks: AtomicU32::new(FIRST_BLOCKS) }
+    }
+
+    /// Sends a command, again where the drive puts it off, as long as the command's time lasts.
+    /// The number of bytes that were transferred.
+    fn send(&self, request: Request, data: &mut Data<'_>) -> Result<usize, Failure> {
+        let start = Instant::now();
+        let mut pauses = PAUSES.iter();
+        loop {
+            let left = self.timeout.saturating_sub(start.elapsed());
+            let data = match data {
+                Data::Out(bytes) => Data::Out(bytes),
+                Data::In(bytes) => Data::In(bytes),
+            };
+            let answer = self.protocol.execute(request, data, left).map_err(Failure::Path)?;
+            match answer.status {
+                Status::Good => return Ok(answer.transferred),
+                Status::TryAgain => match pauses.next() {
+                    Some(pause) if start.elapsed() + *pause < self.timeout => thread::sleep(*pause),
+                    _ => return Err(Failure::Drive(Status::TryAgain)),
+                },
+                other => return Err(Failure::Drive(other)),
+            }
+        }
+    }
+
+    fn mutex(&self, op: MutexOp, record: &Record) -> Result<(), Failure> {
+        // Drives make nothing of the time, but hosts with the older stack choose by it which unused
+        // mutex to remove.
+        let payload = Record { modified_ms: wall_clock_ms(), ..record.clone() }.encode();
+        let mut buffer = Buffer::new(RECORD_LEN);
+        buffer.bytes().copy_from_slice(&payload);
+        self.send(Request::Mutex(op), &mut Data::Out(buffer.bytes())).map(drop)
+    }
+
+    /// Reads `blocks` records.
+    fn read_blocks(&self, blocks: u32) -> Result<Read, Failure> {
+        let mut buffer = Buffer::new(blocks as usize * RECORD_LEN);
+        let transferred = self.send(Request::Table, &mut Data::In(buffer.bytes()))?;
+        let data = buffer.bytes().get(..transferred).ok_or(NONSENSE)?;
+        if data.is_empty() || data.len() % RECORD_LEN != 0 {
+            return Err(NONSENSE);
+        }
+        let records = parse_table(data);
+        if records.iter().any(is_nonsense) {
+            return Err(NONSENSE);
+        }
+        // An end marker is the proof that nothing is missing. Without one the table may go on:
+        // an exact read has none (firmware traces, fact 44), and there was firmware that left
+        // blocks after the 128th unfilled (fact 50).
+        let end = &data[records.len() * RECORD_LEN..];
+        if !end.is_empty() && is_end_marker(end) {
+            return Ok(Read::Whole(records));
+        }
+        if records.len() == blocks as usize {
+            return Ok(Read::Part(records));
+        }
+        self.counted(records)
+    }
+
+    /// Records that are all only if the drive has counted no more.
+    fn counted(&self, records: Vec<Record>) -> Result<Read, Failure> {
+        let mut buffer = Buffer::new(RECORD_LEN);
+        let transferred = self.send(Request::Counters, &mut Data::In(buffer.bytes()))?;
+        let count = buffer.bytes().get(..transferred).and_then(record_count).ok_or(NONSENSE)?;
+        if usize::from(count) <= records.len() { Ok(Read::Whole(records)) } else { Err(NONSENSE) }
+    }
+
+    /// Reads the whole table. There is no way to begin with a later record, so one command must
+    /// reach the end.
+    fn read_table(&self) -> Result<Vec<Record>, Failure> {
+        let mut blocks = self.blocks.load(Ordering::Relaxed);
+        let mut reach = Reach { possible: 0, impossible: MOST_BLOCKS + STEP };
+        loop {
+            let read = match self.read_blocks(blocks) {
+                Ok(Read::Part(records)) => {
+                    reach.possible = blocks;
+                    match reach.longer(blocks) {
+                        Some(longer) => {
+                            blocks = longer;
+                            continue;
+                        }
+                        // All that can be had at once may still be all that there is.
+                        None => self.counted(records).inspect_err(|_| {
+                            log::warn!(
+                                "a drive has more than {blocks} records in its mutex table, and no \
+                                 more can be read at once"
+                            );
+                        })?,
+                    }
+                }
+                Err(Failure::Path(Trouble::TooLong)) => match reach.shorter(blocks) {
+                    Some(shorter) => {
+                        blocks = shorter;
+                        continue;
+                    }
+                    None => return Err(Failure::Path(Trouble::TooLong)),
+                },
+                other => other?,
+            };
+            return match read {
+                Read::Whole(records) => {
+                    self.blocks.store(blocks, Ordering::Relaxed);
+                    Ok(records)
+                }
+                Read::Part(_) => Err(NONSENSE),
+            };
+        }
+    }
+}
+
+impl<P: Protocol> DrivePath for Drive<P> {
+    fn execute(&self, command: &DriveCommand) -> Result<Reply, Undelivered> {
+        let result = match command {
+            DriveCommand::Mutex(op, record) => {
+                self.mutex(*op, record).map(|()| Reply::Status(Status::Good))
+            }
+            DriveCommand::ReadTable => self.read_table().map(Reply::Table),
+        };
+        match result {
+            Ok(reply) => Ok(reply),
+            Err(Failure::Drive(status)) => Ok(Reply::Status(status)),
+            Err(Failure::Path(Trouble::Undelivered(undelivered))) => Err(undelivered),
+            Err(Failure::Path(Trouble::TooLong)) => {
+                Err(Undelivered::NotSent("the kernel moves not even one page of data".to_owned()))
+            }
+        }
+    }
+}
+
+/// Memory that begins with a page.
+pub(super) struct Buffer {
+    memory: Vec<u8>,
+    len: usize,
+}
+
+impl Buffer {
+    pub(super) fn new(len: usize) -> Buffer {
+        Buffer { memory: vec![0; len + PAGE], len }
+    }
+
+    pub(super) fn bytes(&mut self) -> &mut [u8] {
+        let start = self.memory.as_ptr().align_offset(PAGE).min(PAGE);
+        &mut self.memory[start..start + self.len]
+    }
+}
+
+fn is_end_marker(data: &[u8]) -> bool {
+    data.first_chunk().is_some_and(|block| Record::decode(block).state == State::EndOfTable)
+}
+
+/// Whether a record cannot have come from a mutex table. An unknown state may be a newer drive's
+/// and counts as held; but all known states and classes are small numbers, and rubbish in place
+/// of the table must not hide who holds a lock.
+fn is_nonsense(record: &Record) -> bool {
+    matches!(record.state, State::Other(number) if number > 0xFFFF)
+        || matches!(record.class, Class::Other(number) if number > 0xFF)
+}
+
+/// Now, in ms since 1970; 0 on a host whose clock says that it is earlier.
+fn wall_clock_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use idm_protocol::{HostId, ResourceId, Value, ValueUpdate};
+    use std::sync::Mutex;
+
+    type Script = Box<dyn FnMut(Request, Data<'_>) -> Result<Answer, Trouble> + Send>;
+
+    /// A drive that does as a test says.
+    struct Fake {
+        script: Mutex<Script>,
+        sent: Mutex<Vec<Request>>,
+    }
+
+    impl Fake {
+        fn drive(
+            script: impl FnMut(Request, Data<'_>) -> Result<Answer, Trouble> + Send + 'static,
+        ) -> Drive<Fake> {
+            let fake = Fake { script: Mutex::new(Box::new(script)), sent: Mutex::default() };
+            Drive::new(fake, Duration::from_secs(2))
+        }
+    }
+
+    impl Protocol for Fake {
+        fn execute(
+            &self,
+            request: Request,
+            data: Data<'_>,
+            _: Duration,
+        ) -> Result<Answer, Trouble> {
+            if let Data::In(bytes) = &data {
+                assert_eq!(bytes.as_ptr() as usize % PAGE, 0);
+            }
+            self.sent.lock().unwrap().push(request);
+            (self.script.lock().unwrap())(request, data)
+        }
+    }
+
+    fn answer(status: Status, transferred: usize) -> Result<Answer, Trouble> {
+        Ok(Answer { status, transferred })
+    }
+
+    fn record(number: u32) -> Record {
+        let mut id = [1; 64];
+        id[..4].copy_from_slice(&number.to_be_bytes());
+        Record {
+            state: State::Locked,
+            modified_ms: 1,
+            countdown_ms: 60_000,
+            class: Class::Exclusive,
+            value_update: ValueUpdate::Keep,
+            value: Value::ZERO,
+            resource: ResourceId::from_bytes(id),
+            metadata: [0; 64],
+            host: HostId::from_bytes([7; 32]),
+        }
+    }
+
+    fn refresh() -> DriveCommand {
+        DriveCommand::Mutex(MutexOp::Refresh, record(0))
+    }
+
+    /// What a drive with `count` records answers to a read or an inquiry; `filled` blocks get
+    /// data, the others are left as they are.
+    fn table(
+        count: u32,
+        filled: usize,
+    ) -> impl FnMut(Request, Data<'_>) -> Result<Answer, Trouble> + Send {
+        limited(count, filled, usize::MAX)
+    }
+
+    /// The same, where the kernel moves no more than `most` blocks at once.
+    fn limited(
+        count: u32,
+        filled: usize,
+        most: usize,
+    ) -> impl FnMut(Request, Data<'_>) -> Result<Answer, Trouble> + Send {
+        move |request, data| {
+            let Data::In(buffer) = data else { panic!("a read has data from the drive") };
+            if request == Request::Counters {
+                buffer[..2].copy_from_slice(&(count as u16).to_be_bytes());
+                return answer(Status::Good, RECORD_LEN);
+            }
+            if buffer.len() / RECORD_LEN > most {
+                return Err(Trouble::TooLong);
+            }
+            for (block, number) in buffer.chunks_exact_mut(RECORD_LEN).take(filled).zip(0..) {
+                let shown = if number < count { record(number) } else { Record::end_of_table() };
+                block.copy_from_slice(&shown.encode());
+            }
+            answer(Status::Good, buffer.len())
+        }
+    }
+
+    fn records(drive: &Drive<Fake>) -> usize {
+        match drive.execute(&DriveCommand::ReadTable) {
+            Ok(Reply::Table(records)) => records.len(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_mutex_command_carries_its_record() {
+        let drive = Fake::drive(|request, data| {
+            assert_eq!(request, Request::Mutex(MutexOp::Refresh));
+            let Data::Out(bytes) = data else { panic!("a mutex command has a payload") };
+            assert_eq!((bytes.len(), bytes.as_ptr() as usize % PAGE), (RECORD_LEN, 0));
+            let sent = Record::decode(bytes.first_chunk().unwrap());
+            assert!(sent.modified_ms > 1_700_000_000_000, "now, in ms since 1970");
+            assert_eq!(Record { modified_ms: 1, ..sent }, record(0));
+            answer(Status::Good, RECORD_LEN)
+        });
+        assert_eq!(drive.execute(&refresh()), Ok(Reply::Status(Status::Good)));
+    }
+
+    #[test]
+    fn failures_are_told_apart() {
+        type Case = (Result<Answer, Trouble>, Result<Reply, Undelivered>);
+        let gone = Undelivered::NotSent("gone".into());
+        let lost = Undelivered::Unknown("lost".into());
+        let cases: [Case; 4] = [
+            (answer(Status::Conflict, 0), Ok(Reply::Status(Status::Conflict))),
+            (answer(Status::Unsupported, 0), Ok(Reply::Status(Status::Unsupported))),
+            (Err(Trouble::Undelivered(gone.clone())), Err(gone)),
+            (Err(Trouble::Undelivered(lost.clone())), Err(lost)),
+        ];
+        for (result, reply) in cases {
+            let drive = Fake::drive(move |_, _| result.clone());
+            assert_eq!(drive.execute(&refresh()), reply);
+            assert_eq!(drive.protocol.sent.lock().unwrap().len(), 1);
+            assert_eq!(drive.execute(&DriveCommand::ReadTable), reply);
+        }
+    }
+
+    #[test]
+    fn what_was_put_off_is_sent_again_but_not_for_ever() {
+        let mut left = 2;
+        let drive = Fake::drive(move |_, _| {
+            left -= 1;
+            answer(if left >= 0 { Status::TryAgain } else { Status::Good }, 0)
+        });
+        assert_eq!(drive.execute(&refresh()), Ok(Reply::Status(Status::Good)));
+        assert_eq!(drive.protocol.sent.lock().unwrap().len(), 3);
+
+        let drive = Fake::drive(|_, _| answer(Status::TryAgain, 0));
+        assert_eq!(drive.execute(&refresh()), Ok(Reply::Status(Status::TryAgain)));
+        assert_eq!(drive.protocol.sent.lock().unwrap().len(), PAUSES.len() + 1);
+    }
+
+    #[test]
+    fn a_table_ends_at_its_marker() {
+        for count in [0, 1, 127] {
+            assert_eq!(records(&Fake::drive(table(count, usize::MAX))), count as usize);
+        }
+    }
+
+    #[test]
+    fn a_longer_table_is_read_again_and_the_size_remembered() {
+        let drive = Fake::drive(table(300, usize::MAX));
+        assert_eq!(records(&drive), 300);
+        assert_eq!(drive.protocol.sent.lock().unwrap().len(), 3);
+        assert_eq!(records(&drive), 300);
+        assert_eq!(drive.protocol.sent.lock().unwrap().len(), 4);
+        // Exactly full: no marker fits, so one more block has to be looked at.
+        assert_eq!(records(&Fake::drive(table(128, usize::MAX))), 128);
+    }
+
+    #[test]
+    fn a_table_without_end_is_refused() {
+        let drive = Fake::drive(table(u32::MAX, usize::MAX));
+        assert_eq!(drive.execute(&DriveCommand::ReadTable), Ok(Reply::Status(Status::Failed)));
+    }
+
+    /// Some limits are no multiples of what is asked for, nor of each other.
+    #[test]
+    fn a_table_is_read_as_long_as_the_kernel_allows() {
+        for most in [8, 64, 127, 128, 200, 256, 1008, 1016, 4096] {
+            for count in [0, 1, 7, most - 1, most] {
+                // What fits into whole pages can be read; what fits exactly has no end marker.
+                if count > most / 8 * 8 {
+                    continue;
+                }
+                let drive = Fake::drive(limited(count as u32, usize::MAX, most));
+                assert_eq!(records(&drive), count, "{count} of {most}");
+                assert_eq!(records(&drive), count);
+            }
+            // Never a part of a table in place of the whole.
+            for count in [most + 1, most + 100, 8000] {
+                let drive = Fake::drive(limited(count as u32, usize::MAX, most));
+                let reply = drive.execute(&DriveCommand::ReadTable);
+                assert_eq!(reply, Ok(Reply::Status(Status::Failed)), "{count} of {most}");
+            }
+        }
+        let drive = Fake::drive(limited(0, usize::MAX, 0));
+        let reply = drive.execute(&DriveCommand::ReadTable);
+        assert!(matches!(reply, Err(Undelivered::NotSent(_))), "{reply:?}");
+    }
+
+    #[test]
+    fn an_unfilled_rest_is_checked_against_the_count() {
+        // 128 of 128 records, then nothing: complete.
+        assert_eq!(records(&Fake::drive(table(128, 128))), 128);
+        // 128 of 200 records: the others may be anybody's.
+        let drive = Fake::drive(table(200, 128));
+        assert_eq!(drive.execute(&DriveCommand::ReadTable), Ok(Reply::Status(Status::Failed)));
+    }
+
+    #[test]
+    fn short_and_nonsense_data_is_refused() {
+        for transferred in [0, 1, 511, 513, usize::MAX] {
+            let drive = Fake::drive(move |_, _| answer(Status::Good, transferred));
+            assert_eq!(
+                drive.execute(&DriveCommand::ReadTable),
+                Ok(Reply::Status(Status::Failed)),
+                "{transferred} bytes"
+            );
+        }
+        let drive = Fake::drive(|_, data| {
+            if let Data::In(buffer) = data {
+                buffer.fill(0xA5);
+                return answer(Status::Good, buffer.len());
+            }
+            answer(Status::Good, 0)
+        });
+        assert_eq!(drive.execute(&DriveCommand::ReadTable), Ok(Reply::Status(Status::Failed)));
+    }
+}

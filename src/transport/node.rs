@@ -1,0 +1,72 @@
+//! Device nodes that are kept open.
+
+use super::Undelivered;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::{Mode, fstat};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A way to a drive by a block node, kept open as a `T`. It is opened again when the kernel says that
+/// the device behind it is gone, and used only while the drive behind it is the expected one.
+pub struct Node<T> {
+    /// The block node.
+    pub path: PathBuf,
+    identity: String,
+    open: Mutex<Option<Arc<T>>>,
+}
+
+impl<T> Node<T> {
+    /// Nothing is opened before the first command.
+    pub fn new(path: PathBuf, identity: String) -> Node<T> {
+        Node { path, identity, open: Mutex::default() }
+    }
+
+    /// What is open, opened with `open` if need be. An error means that nothing was sent.
+    pub fn opened(&self, open: impl FnOnce() -> Result<T, String>) -> Result<Arc<T>, Undelivered> {
+        let mut slot = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(opened) = &*slot {
+            return Ok(opened.clone());
+        }
+        let opened = Arc::new(open().map_err(|why| self.named(Undelivered::NotSent(why)))?);
+        *slot = Some(opened.clone());
+        Ok(opened)
+    }
+
+    /// Opens a node and makes sure whose it is: /dev/sdX goes to another drive when drives come and
+    /// go. `identify` tells the identity of the drive with an open device's number.
+    ///
+    /// Read-only, because closing a block node that was open for writing makes udev probe the whole
+    /// disk again, and the capabilities that commands of a vendor need allow them all.
+    pub fn open_checked(
+        &self,
+        path: &Path,
+        identify: impl FnOnce(u64) -> Result<String, String>,
+    ) -> Result<OwnedFd, String> {
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let fd = open(path, flags, Mode::empty()).map_err(|errno| errno.to_string())?;
+        let number = fstat(&fd).map_err(|errno| errno.to_string())?.st_rdev;
+        let identity = identify(number)?;
+        if identity != self.identity {
+            return Err(format!("it is now drive {identity}, not {}", self.identity));
+        }
+        Ok(fd)
+    }
+
+    /// Lets go of what leads nowhere, unless another thread has already replaced it.
+    pub fn forget(&self, stale: &Arc<T>) {
+        let mut slot = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if slot.as_ref().is_some_and(|opened| Arc::ptr_eq(opened, stale)) {
+            *slot = None;
+        }
+    }
+
+    /// The same, with the node's name.
+    pub fn named(&self, undelivered: Undelivered) -> Undelivered {
+        let name = |why| format!("{}: {why}", self.path.display());
+        match undelivered {
+            Undelivered::NotSent(why) => Undelivered::NotSent(name(why)),
+            Undelivered::Unknown(why) => Undelivered::Unknown(name(why)),
+        }
+    }
+}

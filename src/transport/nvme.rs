@@ -1,0 +1,219 @@
+//! An NVMe drive through admin commands on the block node of a namespace.
+//!
+//! With native multipath the node is that of the subsystem, and the kernel chooses a controller for
+//! every command.
+
+use super::Undelivered;
+use super::drive::{Answer, Buffer, Data, Protocol, Request, Trouble};
+use super::node::Node;
+use super::nvme_ioctl;
+use crate::topology::Topology;
+use core::time::Duration;
+use idm_protocol::nvme::{self, AdminCommand};
+use idm_protocol::{RECORD_LEN, Status};
+use nix::errno::Errno;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A command is not given up sooner: Linux resets a PCI Express controller that has not answered an
+/// admin command in time, and gives up the connection to a fabrics controller. That ends all I/O to
+/// the drive for some seconds, which no late answer of a mutex is worth.
+const SHORTEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// One way to an NVMe drive.
+pub struct Nvme {
+    node: Node<Opened>,
+    topology: Arc<Topology>,
+}
+
+/// An open namespace.
+struct Opened {
+    fd: OwnedFd,
+    /// The controller has said that it has IDM.
+    has_idm: AtomicBool,
+}
+
+impl Nvme {
+    /// The drive with that identity, by a namespace's block node. Nothing is opened before the first
+    /// command.
+    pub fn new(node: PathBuf, identity: String, topology: Arc<Topology>) -> Nvme {
+        Nvme { node: Node::new(node, identity), topology }
+    }
+
+    fn open(&self) -> Result<Opened, String> {
+        let identify = |number| self.topology.identity_of_block(number);
+        let fd = self.node.open_checked(&self.node.path, identify)?;
+        Ok(Opened { fd, has_idm: AtomicBool::new(false) })
+    }
+
+    fn run(
+        &self,
+        opened: &Arc<Opened>,
+        command: &AdminCommand,
+        data: Data<'_>,
+        timeout: Duration,
+    ) -> Result<u16, Trouble> {
+        let long = command.data_len > RECORD_LEN;
+        let result =
+            nvme_ioctl::run(opened.fd.as_fd(), command, data, timeout.max(SHORTEST_TIMEOUT));
+        if matches!(result, Err(Errno::ENODEV | Errno::ENXIO)) {
+            self.node.forget(opened);
+        }
+        judge(result, long).map_err(|trouble| match trouble {
+            Trouble::Undelivered(why) => Trouble::Undelivered(self.node.named(why)),
+            other => other,
+        })
+    }
+
+    /// Whether the controller has IDM, by its Identify data. It is asked before it gets the first
+    /// mutex command by this descriptor: to a drive without IDM the same opcodes may mean anything.
+    fn has_idm(&self, opened: &Arc<Opened>, timeout: Duration) -> Result<bool, Undelivered> {
+        if opened.has_idm.load(Ordering::Relaxed) {
+            return Ok(true);
+        }
+        // The mutex command has not been sent, whatever becomes of this one.
+        let not_sent = |why: &dyn core::fmt::Display| {
+            let why = format!("the drive does not say whether it has IDM: {why}");
+            self.node.named(Undelivered::NotSent(why))
+        };
+        let mut identify = Buffer::new(nvme::IDENTIFY_LEN);
+        let command = nvme::identify_controller();
+        match self.run(opened, &command, Data::In(identify.bytes()), timeout) {
+            Ok(0) => {}
+            Ok(status) => return Err(not_sent(&format_args!("status {status:#x}"))),
+            Err(Trouble::TooLong) => return Err(not_sent(&"no 4096 bytes can be read")),
+            Err(Trouble::Undelivered(why)) => return Err(not_sent(&why)),
+        }
+        let has_idm = nvme::version(identify.bytes()).is_some();
+        opened.has_idm.store(has_idm, Ordering::Relaxed);
+        Ok(has_idm)
+    }
+}
+
+impl Protocol for Nvme {
+    fn execute(
+        &self,
+        request: Request,
+        data: Data<'_>,
+        timeout: Duration,
+    ) -> Result<Answer, Trouble> {
+        let opened = self.node.opened(|| self.open()).map_err(Trouble::Undelivered)?;
+        if !self.has_idm(&opened, timeout).map_err(Trouble::Undelivered)? {
+            return Ok(Answer { status: Status::Unsupported, transferred: 0 });
+        }
+        let len = match &data {
+            Data::Out(bytes) => bytes.len(),
+            Data::In(bytes) => bytes.len(),
+        };
+        let (op, command) = match request {
+            Request::Mutex(op) => (Some(op), nvme::mutex(op)),
+            Request::Table => {
+                let blocks = u32::try_from(len / RECORD_LEN).unwrap_or(u32::MAX);
+                (None, nvme::read_table(blocks))
+            }
+            Request::Counters => (None, nvme::inquire_table()),
+        };
+        let status = self.run(&opened, &command, data, timeout)?;
+        let status = nvme::decode_status(op, status);
+        // The kernel does not say how much came; what did not come is zeros.
+        let transferred = if status == Status::Good { len } else { 0 };
+        Ok(Answer { status, transferred })
+    }
+}
+
+/// What the ioctl says: a status field of the drive, or that none came. `long` tells that the command
+/// moves more data than every kernel can.
+///
+/// The kernel checks all of the errors below before it queues the command. EINTR is not one of them:
+/// so it tells that it gave the command up after its time, or because the controller was reset. And
+/// where a status says that a path failed, it is the kernel's own word, and the drive may have had
+/// the command.
+fn judge(result: Result<libc::c_int, Errno>, long: bool) -> Result<u16, Trouble> {
+    let unknown = |why| Err(Trouble::Undelivered(Undelivered::Unknown(why)));
+    let not_sent = |why| Err(Trouble::Undelivered(Undelivered::NotSent(why)));
+    match result {
+        Ok(status) => match u16::try_from(status) {
+            Ok(status) if nvme::is_path_error(status) => {
+                unknown(format!("the path failed, status {status:#x}"))
+            }
+            Ok(status) if status >> 15 == 0 => Ok(status),
+            _ => unknown(format!("impossible status {status:#x}")),
+        },
+        Err(Errno::EINVAL) if long => Err(Trouble::TooLong),
+        Err(errno @ (Errno::EPERM | Errno::EACCES)) => {
+            not_sent(format!("{errno} (needs CAP_SYS_ADMIN)"))
+        }
+        Err(Errno::ENOTTY) => not_sent("not an NVMe device".to_owned()),
+        // Of the head of native multipath.
+        Err(Errno::EWOULDBLOCK) => not_sent("no path to the drive is left".to_owned()),
+        Err(
+            errno @ (Errno::ENODEV | Errno::ENXIO | Errno::EINVAL | Errno::ENOMEM | Errno::EBADF),
+        ) => not_sent(errno.to_string()),
+        Err(Errno::EINTR) => unknown("no answer in time, or the controller was reset".to_owned()),
+        Err(errno) => unknown(errno.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn the_drives_own_statuses_pass() {
+        for status in [0, 0x1CA, 0x1CB, 0x4001, 0x0006] {
+            assert_eq!(judge(Ok(i32::from(status)), false), Ok(status));
+        }
+    }
+
+    #[test]
+    fn a_failed_path_is_never_the_drives_answer() {
+        for status in [0x370, 0x371, 0x4370, 0x300, 0x7FFF_FFFF, 0x8000, -1] {
+            let judged = judge(Ok(status), false);
+            let lost = matches!(judged, Err(Trouble::Undelivered(Undelivered::Unknown(_))));
+            assert!(lost, "{status:#x}: {judged:?}");
+        }
+    }
+
+    #[test]
+    fn errors_before_sending_are_told_from_those_after() {
+        for errno in [
+            Errno::ENODEV,
+            Errno::ENXIO,
+            Errno::EACCES,
+            Errno::EPERM,
+            Errno::EWOULDBLOCK,
+            Errno::ENOTTY,
+            Errno::ENOMEM,
+            Errno::EINVAL,
+        ] {
+            let judged = judge(Err(errno), false);
+            let not_sent = matches!(judged, Err(Trouble::Undelivered(Undelivered::NotSent(_))));
+            assert!(not_sent, "{errno}: {judged:?}");
+        }
+        for errno in [Errno::EINTR, Errno::EIO, Errno::EFAULT, Errno::ETIMEDOUT] {
+            let judged = judge(Err(errno), true);
+            let unknown = matches!(judged, Err(Trouble::Undelivered(Undelivered::Unknown(_))));
+            assert!(unknown, "{errno}: {judged:?}");
+        }
+        assert_eq!(judge(Err(Errno::EINVAL), true), Err(Trouble::TooLong));
+        let denied = format!("{:?}", judge(Err(Errno::EACCES), false));
+        assert!(denied.contains("CAP_SYS_ADMIN"), "{denied}");
+    }
+
+    #[test]
+    fn a_missing_node_means_not_sent_and_is_named() {
+        for path in ["/dev/nonexistent-nvme", "/dev/null"] {
+            let topology = Arc::new(Topology::new(BTreeMap::new()));
+            let drive = Nvme::new(path.into(), "nvme.nqn.x".into(), topology);
+            let result =
+                drive.execute(Request::Table, Data::In(&mut [0; 512]), Duration::from_secs(1));
+            let Err(Trouble::Undelivered(Undelivered::NotSent(why))) = result else {
+                panic!("{path}: {result:?}");
+            };
+            assert!(why.starts_with(path), "{why}");
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! The ioctl for NVMe admin commands: hands memory to the kernel.
+
+use super::drive::Data;
+use core::time::Duration;
+use idm_protocol::nvme::AdminCommand;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// `struct nvme_passthru_cmd` of Linux' `linux/nvme_ioctl.h`.
+#[derive(Default)]
+#[repr(C)]
+pub struct Command {
+    opcode: u8,
+    flags: u8,
+    rsvd1: u16,
+    nsid: u32,
+    cdw2: u32,
+    cdw3: u32,
+    metadata: u64,
+    addr: u64,
+    metadata_len: u32,
+    data_len: u32,
+    cdw10: u32,
+    cdw11: u32,
+    cdw12: u32,
+    cdw13: u32,
+    cdw14: u32,
+    cdw15: u32,
+    timeout_ms: u32,
+    result: u32,
+}
+
+nix::ioctl_readwrite!(nvme_admin_cmd, b'N', 0x41, Command);
+
+/// Runs one admin command on an NVMe block node. Blocks until it is finished or the kernel gave up
+/// on it. The status field of the completion; nothing tells how much data was moved.
+pub fn run(
+    fd: BorrowedFd<'_>,
+    command: &AdminCommand,
+    data: Data<'_>,
+    timeout: Duration,
+) -> Result<libc::c_int, nix::Error> {
+    // Bit 0 of the opcode says the direction, to the kernel too.
+    let to_drive = command.opcode & 1 != 0;
+    let (pointer, len) = match data {
+        // The kernel only reads from it, by the direction.
+        Data::Out(bytes) if to_drive => (bytes.as_ptr().expose_provenance(), bytes.len()),
+        Data::In(bytes) if !to_drive => (bytes.as_mut_ptr().expose_provenance(), bytes.len()),
+        Data::Out(_) | Data::In(_) => return Err(nix::Error::EINVAL),
+    };
+    let mut passed = Command {
+        opcode: command.opcode,
+        addr: pointer as u64,
+        data_len: u32::try_from(len).map_err(|_| nix::Error::EINVAL)?,
+        cdw10: command.cdw10,
+        cdw12: command.cdw12,
+        timeout_ms: u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX),
+        ..Command::default()
+    };
+    // SAFETY: `passed` has the kernel's layout. Its address leads to the data buffer, which lives
+    // until the call returns, with the length that stands beside it; the kernel writes to it only for
+    // opcodes from the drive, where it came from a `&mut`. The call is synchronous: the kernel does
+    // not touch the memory after it returned.
+    unsafe { nvme_admin_cmd(fd.as_raw_fd(), &mut passed) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::mem::offset_of;
+    use idm_protocol::{MutexOp, nvme};
+    use std::fs::File;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn the_command_is_laid_out_as_the_kernels() {
+        assert_eq!(size_of::<Command>(), 72);
+        for (offset, expected) in [
+            (offset_of!(Command, nsid), 4),
+            (offset_of!(Command, metadata), 16),
+            (offset_of!(Command, addr), 24),
+            (offset_of!(Command, data_len), 36),
+            (offset_of!(Command, cdw10), 40),
+            (offset_of!(Command, cdw12), 48),
+            (offset_of!(Command, timeout_ms), 64),
+            (offset_of!(Command, result), 68),
+        ] {
+            assert_eq!(offset, expected);
+        }
+        assert_eq!(nix::request_code_readwrite!(b'N', 0x41, size_of::<Command>()), 0xC048_4E41);
+    }
+
+    #[test]
+    fn what_is_no_nvme_device_is_refused_before_anything_is_sent() {
+        let file = File::open("/dev/null").unwrap();
+        let time = Duration::from_secs(1);
+        let mut room = [0; 512];
+        let read = run(file.as_fd(), &nvme::read_table(1), Data::In(&mut room), time);
+        assert_eq!(read, Err(nix::Error::ENOTTY));
+        let write = run(file.as_fd(), &nvme::mutex(MutexOp::Trylock), Data::In(&mut room), time);
+        assert_eq!(write, Err(nix::Error::EINVAL), "the direction");
+    }
+}
