@@ -4,6 +4,7 @@
 # make lab        all scenarios on virtual machines (as root; installs what it needs)
 # make lab SCENARIO=name   one of them; make lab-short: two, as make check does; make lab-shell: to
 #                 try things by hand
+#                 DRIVES=nvme: with NVMe drives
 # make install    DESTDIR= PREFIX= LIBDIR=
 
 PREFIX ?= /usr/local
@@ -83,14 +84,17 @@ lab-files: deps testbed
 	install target/$(GUEST_TARGET)/release/lab-writer build/lab/bin/
 	lab/prepare.sh build/lab target/$(GUEST_TARGET)/release/lab-agent
 
+# DRIVES=nvme: with NVMe drives in place of SCSI disks.
+LAB = build/lab/bin/lab $(if $(filter nvme,$(DRIVES)),--nvme)
+
 lab: lab-files
-	build/lab/bin/lab $(SCENARIO)
+	$(LAB) $(SCENARIO)
 
 lab-short: lab-files
-	build/lab/bin/lab --short
+	$(LAB) --short
 
 lab-shell: lab-files
-	build/lab/bin/lab --shell
+	$(LAB) --shell
 
 install: all
 	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(DATADIR)/lvmlockd-idm

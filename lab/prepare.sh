@@ -13,8 +13,8 @@ out=$(cd "$1" && pwd)
 agent=$(readlink -f "$2")
 here=$(cd "$(dirname "$0")" && pwd)
 
-packages="qemu-system-x86 kmod cpio xz-utils make gcc gdisk sg3-utils thin-provisioning-tools
-	dmsetup e2fsprogs util-linux"
+packages="qemu-system-x86 kmod cpio xz-utils make gcc gdisk sg3-utils nvme-cli iproute2
+	thin-provisioning-tools dmsetup e2fsprogs util-linux"
 missing=
 for package in $packages; do
 	[ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null)" = installed ] ||
@@ -33,7 +33,7 @@ fi
 
 # What the machines need before they have a root file system, and what lvm2 would have loaded on
 # demand. No sg: locking does not need it.
-modules="virtio_pci 9pnet_virtio 9p overlay virtio_console virtio_scsi sd_mod
+modules="virtio_pci 9pnet_virtio 9p overlay virtio_console virtio_scsi sd_mod virtio_net nvme-tcp
 	dm-mod dm-thin-pool dm-snapshot dm-mirror dm-raid dm-zero dm-flakey dm-delay raid1"
 
 # In a subshell, because it changes directories.

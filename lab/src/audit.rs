@@ -265,7 +265,7 @@ fn extents(host: &Machine, table: &str) -> Result<Vec<Extent>> {
 fn place(host: &Machine, device: &str) -> Result<(String, u64)> {
     let script = format!(
         "cd -P /sys/dev/block/{device} && cat start 2>/dev/null || echo 0; \
-         [ -e partition ] && cd ..; tail -c +5 device/vpd_pg80"
+         [ -e partition ] && cd ..; tail -c +5 device/vpd_pg80 2>/dev/null || cat device/serial"
     );
     let text = host.quiet(&script)?;
     let (begin, drive) = text.split_once('\n').context("a block device's place")?;

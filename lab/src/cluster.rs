@@ -2,6 +2,7 @@
 
 use crate::drives::Drives;
 use crate::files::Files;
+use crate::fleet::Fleet;
 use crate::machine::{Daemon, Machine};
 use crate::story::Story;
 use anyhow::{Context, Result};
@@ -21,8 +22,8 @@ pub struct Cluster {
 
 impl Cluster {
     /// Drives, and no machine yet. `dir` gets all files.
-    pub fn new(files: &Files, dir: &Path, story: Story) -> Result<Cluster> {
-        let drives = Drives::start(&files.server, dir, story)?;
+    pub fn new(files: &Files, fleet: Fleet, dir: &Path, story: Story) -> Result<Cluster> {
+        let drives = Drives::start(&files.server, fleet, dir, story)?;
         Ok(Cluster {
             machines: Vec::new(),
             drives,
@@ -53,6 +54,16 @@ impl Cluster {
     pub fn plug_second_path(&mut self, name: &str) -> Result<()> {
         let socket = self.drives.port_socket(name, 1);
         self.host_mut(name)?.plug_second_path(&socket)
+    }
+
+    /// Connects a machine to NVMe drives a second time. The kernel makes one node of both paths.
+    pub fn connect_second_path(&self, name: &str, drives: &[&str]) -> Result<()> {
+        let port = self.drives.tcp_port(name, 1)?;
+        let host = self.host(name)?;
+        for drive in drives {
+            host.connect_nvme(drive, port)?;
+        }
+        Ok(())
     }
 
     /// A running machine.

@@ -1,5 +1,6 @@
 //! The drives that all machines share: the process that serves them, and its control socket.
 
+use crate::fleet::{Fleet, Kind};
 use crate::story::Story;
 use anyhow::{Context, Result, anyhow, bail};
 use idm_emulator::client;
@@ -26,6 +27,8 @@ const SIZE_MIB: u64 = 1024;
 pub struct Drives {
     server: Child,
     dir: PathBuf,
+    /// What they are.
+    pub fleet: Fleet,
     /// Tells what is ordered.
     pub story: Story,
 }
@@ -43,7 +46,7 @@ pub struct Event {
     pub kind: String,
     /// Which lock, as in [`Record::resource`].
     pub resource: String,
-    /// SCSI status.
+    /// SCSI status, or NVMe's status field.
     pub status: String,
 }
 
@@ -64,7 +67,7 @@ impl Event {
         })
     }
 
-    /// Whether the drive said GOOD.
+    /// Whether the drive said GOOD, or successful completion.
     pub fn is_good(&self) -> bool {
         self.status == "00"
     }
@@ -101,7 +104,7 @@ impl Change {
 
 impl Drives {
     /// Starts the drives, empty, with all their files in `dir`.
-    pub fn start(program: &Path, dir: &Path, story: Story) -> Result<Drives> {
+    pub fn start(program: &Path, fleet: Fleet, dir: &Path, story: Story) -> Result<Drives> {
         for name in DRIVES {
             let path = dir.join(format!("{name}.disk"));
             File::create(&path)?.set_len(SIZE_MIB << 20)?;
@@ -111,9 +114,7 @@ impl Drives {
         }
         let mut command = bound_to_this_thread(program);
         command.arg("--dir").arg(dir).args(["--size", &SIZE_MIB.to_string()]);
-        for name in DRIVES {
-            command.args(["--drive", name]);
-        }
+        command.args(fleet.arguments());
         for host in HOSTS {
             for path in 0..PATHS {
                 command.args(["--port", &port(host, path)]);
@@ -127,7 +128,7 @@ impl Drives {
             .spawn()
             .with_context(|| format!("run {}", program.display()))?;
         let stdout = server.stdout.take();
-        let drives = Drives { server, dir: dir.to_owned(), story };
+        let drives = Drives { server, dir: dir.to_owned(), fleet, story };
         let mut line = String::new();
         if let Some(stdout) = stdout {
             BufReader::new(stdout).read_line(&mut line)?;
@@ -139,9 +140,27 @@ impl Drives {
         Ok(drives)
     }
 
-    /// The socket of a port.
+    /// The socket of a port, for SCSI disks.
     pub fn port_socket(&self, host: &str, path: usize) -> PathBuf {
         self.dir.join(format!("{}.port", port(host, path)))
+    }
+
+    /// The TCP port, on this machine's 127.0.0.1, of a port for NVMe drives.
+    pub fn tcp_port(&self, host: &str, path: usize) -> Result<u16> {
+        let file = self.dir.join(format!("{}.tcp", port(host, path)));
+        let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+        text.trim().parse().with_context(|| file.display().to_string())
+    }
+
+    /// The effect of a fault that lets a command of this drive fail so that nothing is known of its
+    /// effect.
+    pub fn vague_failure(&self, drive: &str) -> &'static str {
+        match self.fleet.kind(drive) {
+            // ABORTED COMMAND, as sense data.
+            Kind::Scsi => "fail 2",
+            // Internal Error.
+            Kind::Nvme => "fail 6",
+        }
     }
 
     /// Sends a line to the control socket and returns the answer.

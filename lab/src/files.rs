@@ -93,7 +93,7 @@ impl Files {
 	external_device_info_source = "none"
 	multipath_component_detection = 0
 	md_component_detection = 0
-	global_filter = [ "a|^/dev/sd[a-z]+[0-9]*$|", "r|.*|" ]
+	global_filter = [ "a|^/dev/sd[a-z]+[0-9]*$|", "a|^/dev/nvme[0-9]+n[0-9]+(p[0-9]+)?$|", "r|.*|" ]
 }}
 activation {{
 	udev_sync = 0

@@ -3,7 +3,8 @@
 use crate::agent::{Agent, Ended, JobId};
 use crate::drives::{DRIVES, Drives, HOSTS};
 use crate::files::Files;
-use crate::qemu::Qemu;
+use crate::fleet::{Fleet, Kind, partition};
+use crate::qemu::{ADDRESS, GATEWAY, Qemu};
 use crate::story::Story;
 use anyhow::{Context, Result, bail, ensure};
 use lab_agent::Setup;
@@ -35,6 +36,9 @@ pub struct Machine {
     dir: PathBuf,
     files: Files,
     lvmlockd: Option<JobId>,
+    fleet: Fleet,
+    /// Where this machine's first path to NVMe drives is.
+    tcp_port: u16,
 }
 
 impl Machine {
@@ -52,7 +56,12 @@ impl Machine {
         let agent = Agent::new(name, stream)?;
         qemu.wait_running()?;
         qemu.plug_file_system()?;
-        qemu.plug_adapter(0, &drives.port_socket(name, 0))?;
+        if drives.fleet.has(Kind::Scsi) {
+            qemu.plug_adapter(0, &drives.port_socket(name, 0))?;
+        }
+        if drives.fleet.has(Kind::Nvme) {
+            qemu.plug_network()?;
+        }
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
         let setup = Setup {
             hostname: name.to_owned(),
@@ -68,7 +77,10 @@ impl Machine {
             dir: dir.to_owned(),
             files: files.clone(),
             lvmlockd: None,
+            fleet: drives.fleet,
+            tcp_port: drives.tcp_port(name, 0)?,
         };
+        machine.connect_all_nvme()?;
         machine.wait_disks(DRIVES.len())?;
         machine.write("/etc/lvm/lvm.conf", &files.lvm_conf())?;
         machine.write("/etc/lvm/lvmlockd-idm.conf", &files.idm_conf())?;
@@ -97,9 +109,67 @@ impl Machine {
         Ok(())
     }
 
+    fn connect_all_nvme(&self) -> Result<()> {
+        let mut drives = self.fleet.drives(Kind::Nvme).peekable();
+        if drives.peek().is_none() {
+            return Ok(());
+        }
+        let script = format!(
+            "n=0; until [ -e /sys/class/net/eth0 ]; \
+             do n=$((n+1)); [ $n -lt 400 ] || exit 1; sleep 0.05; done; \
+             ip link set eth0 up && ip address add {ADDRESS} dev eth0"
+        );
+        self.quiet(&script).context("the network does not appear")?;
+        for drive in drives {
+            self.connect_nvme(drive, self.tcp_port)?;
+        }
+        Ok(())
+    }
+
+    /// Connects to an NVMe drive by one path. I/O waits 5 s for a path that is lost to come back,
+    /// and is told as failed then; the kernel goes on trying.
+    pub fn connect_nvme(&self, drive: &str, tcp_port: u16) -> Result<()> {
+        // Host names are letters here, and thus hexadecimal digits.
+        let host = format!("00000000-0000-4000-8000-{:0>12}", self.name);
+        let options = format!(
+            "transport=tcp,traddr={GATEWAY},trsvcid={tcp_port},nqn=nqn.2024-01.lvmlockd-idm:{drive},\
+             hostnqn=nqn.2014-08.org.nvmexpress:uuid:{host},hostid={host},nr_io_queues=1,\
+             reconnect_delay=1,fast_io_fail_tmo=5,ctrl_loss_tmo=-1"
+        );
+        self.quiet(&format!("echo '{options}' >/dev/nvme-fabrics"))
+            .map(drop)
+            .with_context(|| format!("host {} cannot connect to {drive}", self.name))
+    }
+
+    /// Lets the kernel forget a drive, as when it is pulled out.
+    pub fn detach(&self, drive: &str) -> Result<()> {
+        let node = self.disk(drive)?;
+        let name = node.trim_start_matches("/dev/");
+        let script = match self.fleet.kind(drive) {
+            Kind::Scsi => format!("echo 1 >/sys/block/{name}/device/delete"),
+            Kind::Nvme => format!(
+                "for c in /sys/class/nvme/nvme*; do \
+                 [ $(cat $c/serial) != {drive} ] || echo 1 >$c/delete_controller; done"
+            ),
+        };
+        self.ok(&script).map(drop)
+    }
+
+    /// Lets the kernel find a drive that was detached.
+    pub fn attach(&self, drive: &str) -> Result<()> {
+        match self.fleet.kind(drive) {
+            Kind::Scsi => self
+                .ok("for h in /sys/class/scsi_host/host*; do echo '- - -' >$h/scan; done")
+                .map(drop),
+            Kind::Nvme => self.connect_nvme(drive, self.tcp_port),
+        }
+    }
+
+    /// Waits until so many paths lead to drives: each SCSI path is a disk, and each NVMe drive is
+    /// one.
     fn wait_disks(&self, count: usize) -> Result<()> {
         let script = format!(
-            "n=0; until [ $(ls -d /sys/block/sd*/device/vpd_pg83 2>/dev/null | wc -l) -ge {count} ]; \
+            "n=0; until [ $( ({LIST_DISKS}) 2>/dev/null | wc -l) -ge {count} ]; \
              do n=$((n+1)); [ $n -lt 400 ] || exit 1; sleep 0.05; done"
         );
         self.quiet(&script).map(drop).context("the drives do not appear")
@@ -108,9 +178,7 @@ impl Machine {
     /// The block nodes of the drives, by the drives' names: the kernel gives them in any order. A
     /// drive that this machine has not, is not there; of several paths, one is.
     pub fn disks(&self) -> Result<BTreeMap<String, String>> {
-        let script = "for d in /sys/block/sd*; do \
-                      echo $(tail -c +5 $d/device/vpd_pg80) /dev/${d##*/}; done";
-        let text = self.quiet(script)?;
+        let text = self.quiet(LIST_DISKS)?;
         let pair = |line: &str| {
             line.split_once(' ').map(|(name, node)| (name.to_owned(), node.to_owned()))
         };
@@ -130,7 +198,7 @@ impl Machine {
         let data: Vec<String> = crate::drives::PARTITIONED
             .iter()
             .filter_map(|name| disks.get(*name))
-            .map(|node| format!("{node}2"))
+            .map(|node| partition(node, 2))
             .collect();
         Ok(data.join(" "))
     }
@@ -316,15 +384,18 @@ impl Machine {
         self.story.tell(&self.name, "is killed");
     }
 
-    /// Gives virtio_scsi the time-outs that other adapters have.
+    /// Gives virtio_scsi the time-outs that other adapters have. NVMe has them.
     pub fn enable_timeouts(&self) -> Result<()> {
+        if !self.fleet.has(Kind::Scsi) {
+            return Ok(());
+        }
         self.ok(&format!("insmod {}", self.files.vsto.display())).map(drop)
     }
 
     /// Puts what there is to know into `dir`.
     pub fn keep(&self, dir: &Path) {
-        let script = "lvmlockctl --info; lvmlockctl --dump; dmsetup table; dmesg; ls -l /dev/sd*; \
-                      cat /run/killed /run/writer";
+        let script = "lvmlockctl --info; lvmlockctl --dump; dmsetup table; dmesg; \
+                      ls -l /dev/sd* /dev/nvme*; cat /run/killed /run/writer";
         if let Ok(job) = self.agent.start(&self.shell(script), None) {
             let patience = Duration::from_secs(20);
             if let Ok(ended) = self.agent.wait(job, patience, "the machine's logs") {
@@ -333,6 +404,13 @@ impl Machine {
         }
     }
 }
+
+/// Prints name and node of each disk. Native multipath hides an NVMe drive's paths behind one node;
+/// they are listed in /sys/block, too.
+const LIST_DISKS: &str = "for d in /sys/block/sd*; do [ ! -e $d/device/vpd_pg83 ] || \
+    echo $(tail -c +5 $d/device/vpd_pg80) /dev/${d##*/}; done; \
+    for d in /sys/block/nvme*; do [ ! -e $d/dev ] || \
+    echo $(cat $d/device/serial) /dev/${d##*/}; done";
 
 /// What lvmlockctl runs to stop the use of a VG whose locks are about to be lost.
 pub const KILL_SCRIPT: &str = "/etc/lvm/kill-vg";

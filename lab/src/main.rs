@@ -8,6 +8,7 @@ mod audit;
 mod cluster;
 mod drives;
 mod files;
+mod fleet;
 mod machine;
 mod qemu;
 mod scenarios;
@@ -18,8 +19,9 @@ mod template;
 use anyhow::{Result, bail, ensure};
 use cluster::Cluster;
 use files::Files;
+use fleet::Fleet;
 use lexopt::prelude::*;
-use scenarios::{Expect, SCENARIOS, Scenario};
+use scenarios::{Expect, Needs, SCENARIOS, Scenario};
 use std::collections::BTreeSet;
 use std::num::NonZero;
 use std::process::ExitCode;
@@ -29,30 +31,32 @@ use std::time::{Duration, Instant};
 use story::Story;
 
 const HELP: &str = "\
-lab [--jobs N] [SCENARIO …]
-                   runs these scenarios, or all, as many at once as there are processors, or N
+lab [--nvme] [--jobs N] [SCENARIO …]
+                   runs these scenarios, or all, as many at once as there are processors, or N;
+                   with NVMe drives in place of SCSI disks
 lab --short        runs the scenarios that stand for all where time is short
 lab --list         lists them
-lab --shell        two machines with lvmlockd, and a prompt for each
+lab [--nvme] --shell
+                   two machines with lvmlockd, and a prompt for each
 ";
 
 enum Task {
-    Run { scenarios: Vec<&'static Scenario>, jobs: usize },
+    Run { scenarios: Vec<&'static Scenario>, fleet: Fleet, jobs: usize },
     List,
-    Shell,
+    Shell(Fleet),
     Help,
 }
 
 fn main() -> ExitCode {
     let done = arguments().and_then(|task| match task {
-        Task::Run { scenarios, jobs } => run(&scenarios, jobs),
+        Task::Run { scenarios, fleet, jobs } => run(&scenarios, fleet, jobs),
         Task::List => {
             for scenario in SCENARIOS {
                 println!("{:14} {}", scenario.name, scenario.about);
             }
             Ok(true)
         }
-        Task::Shell => shell::run(&Files::find()?).map(|()| true),
+        Task::Shell(fleet) => shell::run(&Files::find()?, fleet).map(|()| true),
         Task::Help => {
             print!("{HELP}");
             Ok(true)
@@ -70,12 +74,14 @@ fn main() -> ExitCode {
 
 fn arguments() -> Result<Task> {
     let mut scenarios = Vec::new();
+    let (mut fleet, mut shell) = (Fleet::Scsi, false);
     let mut jobs = thread::available_parallelism().map_or(1, NonZero::get);
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
             Long("list") => return Ok(Task::List),
-            Long("shell") => return Ok(Task::Shell),
+            Long("nvme") => fleet = Fleet::Nvme,
+            Long("shell") => shell = true,
             Long("short") => scenarios.extend(SCENARIOS.iter().filter(|scenario| scenario.short)),
             Long("jobs") => jobs = parser.value()?.parse()?,
             Short('h') | Long("help") => return Ok(Task::Help),
@@ -86,13 +92,16 @@ fn arguments() -> Result<Task> {
             other => return Err(other.unexpected().into()),
         }
     }
+    if shell {
+        return Ok(Task::Shell(fleet));
+    }
     if scenarios.is_empty() {
         scenarios.extend(SCENARIOS);
     }
     // Each has one directory.
     let mut seen = BTreeSet::new();
     scenarios.retain(|scenario| seen.insert(scenario.name));
-    Ok(Task::Run { scenarios, jobs })
+    Ok(Task::Run { scenarios, fleet, jobs })
 }
 
 /// How a scenario went.
@@ -111,11 +120,13 @@ enum Outcome {
     FailedAsExpected,
     /// Or passed, although that was not expected.
     Failed,
+    /// It is not for these drives.
+    Skipped,
 }
 
 /// Runs scenarios, `jobs` at once: machines spend most of their time waiting for leases to run out.
 /// True if all went as expected.
-fn run(scenarios: &[&'static Scenario], jobs: usize) -> Result<bool> {
+fn run(scenarios: &[&'static Scenario], fleet: Fleet, jobs: usize) -> Result<bool> {
     let files = Files::find()?;
     let begin = Instant::now();
     let jobs = jobs.clamp(1, scenarios.len());
@@ -123,7 +134,7 @@ fn run(scenarios: &[&'static Scenario], jobs: usize) -> Result<bool> {
     let work = || -> Vec<Verdict> {
         let mut verdicts = Vec::new();
         while let Some(scenario) = scenarios.get(next.fetch_add(1, Ordering::Relaxed)) {
-            verdicts.push(play(&files, scenario, jobs > 1));
+            verdicts.push(play(&files, scenario, fleet, jobs > 1));
         }
         verdicts
     };
@@ -140,19 +151,29 @@ fn run(scenarios: &[&'static Scenario], jobs: usize) -> Result<bool> {
     let count = |outcome| verdicts.iter().filter(|verdict| verdict.outcome == outcome).count();
     let failed = count(Outcome::Failed);
     println!(
-        "scenarios: {} passed, {failed} failed, {} failed as expected, in {:.0} s",
+        "scenarios: {} passed, {failed} failed, {} failed as expected, {} skipped, in {:.0} s",
         count(Outcome::Passed),
         count(Outcome::FailedAsExpected),
+        count(Outcome::Skipped),
         begin.elapsed().as_secs_f64()
     );
     Ok(failed == 0)
 }
 
 /// Runs one scenario. `labelled` says that it is told between others.
-fn play(files: &Files, scenario: &'static Scenario, labelled: bool) -> Verdict {
+fn play(files: &Files, scenario: &'static Scenario, fleet: Fleet, labelled: bool) -> Verdict {
+    let fleet = match scenario.needs {
+        Needs::Any => fleet,
+        Needs::Drives(needed) => needed,
+        Needs::ScsiFor(_) if fleet == Fleet::Scsi => fleet,
+        Needs::ScsiFor(reason) => {
+            let text = format!("skipped, needs SCSI disks: {reason}");
+            return Verdict { scenario, outcome: Outcome::Skipped, text, took: Duration::ZERO };
+        }
+    };
     println!("\n{}: {}", scenario.name, scenario.about);
     let story = Story::begin(labelled.then_some(scenario.name));
-    let result = attempt(files, scenario, story);
+    let result = attempt(files, scenario, fleet, story);
     let took = Duration::from_secs_f64(story.seconds());
     let (outcome, text) = match (&result, scenario.expect) {
         (Ok(()), Expect::Pass) => (Outcome::Passed, "passed".to_owned()),
@@ -173,9 +194,9 @@ fn play(files: &Files, scenario: &'static Scenario, labelled: bool) -> Verdict {
     Verdict { scenario, outcome, text, took }
 }
 
-fn attempt(files: &Files, scenario: &Scenario, story: Story) -> Result<()> {
+fn attempt(files: &Files, scenario: &Scenario, fleet: Fleet, story: Story) -> Result<()> {
     let dir = files.scenario_dir(scenario.name)?;
-    let mut cluster = Cluster::new(files, &dir, story)?;
+    let mut cluster = Cluster::new(files, fleet, &dir, story)?;
     let result = (scenario.run)(&mut cluster);
     if let Err(error) = &result {
         story.print(&format!("FAILED: {error:#}"));

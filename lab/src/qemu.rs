@@ -16,13 +16,20 @@ use testbed::{bound_to_this_thread, wait_until};
 
 /// Memory of a machine in MiB.
 const MEMORY_MIB: u32 = 320;
-/// PCI Express slots for what is plugged in later: the root file system, and adapters.
+/// PCI Express slots for what is plugged in later: the root file system, adapters, and the network.
 const SLOTS: usize = 5;
+/// The network's slot: behind those of the root file system and of two adapters.
+const NETWORK_SLOT: usize = 3;
 /// Numbers that the machine's ends of the sockets have in QEMU.
 const AGENT_FD: i32 = 10;
 const MONITOR_FD: i32 = 11;
 /// Long enough for a machine that shares its processor with others.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The machine's own address in the network that QEMU makes, and that of QEMU itself.
+pub const ADDRESS: &str = "10.0.2.15/24";
+/// See [`ADDRESS`].
+pub const GATEWAY: &str = "10.0.2.2";
 
 /// What machines boot from, as `prepare.sh` makes it.
 #[derive(Clone, Debug)]
@@ -220,6 +227,17 @@ impl Qemu {
             "driver": "vhost-user-scsi-pci", "id": format!("adapter{number}"),
             "chardev": character_device, "num_queues": "1", "param_change": "off",
             "hotplug": "off", "bus": format!("slot{}", number + 1),
+        });
+        self.order("device_add", device).map(drop)
+    }
+
+    /// Plugs a network adapter in. What the machine connects to at [`GATEWAY`] is this machine's
+    /// 127.0.0.1; nothing else can be reached.
+    pub fn plug_network(&mut self) -> Result<()> {
+        self.order("netdev_add", json!({ "type": "user", "id": "network", "ipv6": false }))?;
+        let device = json!({
+            "driver": "virtio-net-pci", "id": "nic", "netdev": "network", "romfile": "",
+            "bus": format!("slot{NETWORK_SLOT}"),
         });
         self.order("device_add", device).map(drop)
     }

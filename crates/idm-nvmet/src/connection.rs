@@ -17,6 +17,9 @@ use std::time::Duration;
 
 /// Connect Invalid Parameters: command specific, with "do not retry".
 const CONNECT_INVALID: u16 = 0x4182;
+/// Connect Controller Busy: command specific, may be tried again. A closed connection would not do:
+/// Linux waits 60 s for the answer to Connect.
+const CONNECT_BUSY: u16 = 0x0181;
 /// What Linux itself says of a command whose path is gone (Host Pathing Error), with "do not retry",
 /// so that it is told at once.
 const PATH_LOST: u16 = 0x4370;
@@ -184,12 +187,13 @@ fn serve_one(target: &Arc<Target>, port: &str, stream: TcpStream) -> io::Result<
     let Some(queue) = connect(target, port, &wire, &command, &data)? else {
         return Ok(());
     };
-    let result = queue.run(&mut reader);
+    let result = queue.run(&mut reader, &command);
     wire.shut_down();
     result
 }
 
-/// Carries out Connect, the first command of every connection. `None` where it is refused.
+/// Looks at Connect, the first command of every connection. `None` where it was refused; what it
+/// makes is to be answered.
 fn connect(
     target: &Arc<Target>,
     port: &str,
@@ -217,13 +221,11 @@ fn connect(
     let Some(subsystem) = target.subsystem(&subsystem) else {
         return refuse(CONNECT_INVALID);
     };
-    // As where there is no drive: no answer.
     let absent = |rules: &mut idm_emulator::disks::faults::Rules| {
         rules.is_absent(subsystem.disk.name(), port)
     };
     if target.floor.with_rules_quietly(absent) {
-        wire.shut_down();
-        return Ok(None);
+        return refuse(CONNECT_BUSY);
     }
     if size == 0 || size >= QUEUE_DEPTH {
         return refuse(CONNECT_INVALID);
@@ -248,16 +250,13 @@ fn connect(
         wire.control.set_read_timeout(Some(silence))?;
     }
     controller.add_queue(wire);
-    let queue = Arc::new(Queue {
+    Ok(Some(Arc::new(Queue {
         target: Arc::clone(target),
         wire: Arc::clone(wire),
         controller,
         admin,
         gate: Gate::new(Arc::clone(&target.floor), port),
-    });
-    let result = u64::from(queue.controller.id);
-    wire.complete(command, &Done { result, ..Done::default() })?;
-    Ok(Some(queue))
+    })))
 }
 
 impl Queue {
@@ -266,8 +265,8 @@ impl Queue {
         self.target.floor.with_rules_quietly(|rules| rules.is_absent(disk, port))
     }
 
-    /// Serves the host until the connection ends.
-    fn run(self: &Arc<Queue>, reader: &mut BufReader<TcpStream>) -> io::Result<()> {
+    /// Answers Connect, and serves the host until the connection ends.
+    fn run(self: &Arc<Queue>, reader: &mut BufReader<TcpStream>, connect: &Sqe) -> io::Result<()> {
         let floor = &self.target.floor;
         let connection = floor.connect(self.gate.port(), Arc::clone(self) as Arc<dyn Connection>);
         let releaser = {
@@ -276,8 +275,12 @@ impl Queue {
         };
         // A rule may have been made between Connect and the floor's knowing of us.
         self.rules_changed();
+        let result = u64::from(self.controller.id);
         let served = match &releaser {
-            Ok(_) => self.listen(reader),
+            Ok(_) => self
+                .wire
+                .complete(connect, &Done { result, ..Done::default() })
+                .and_then(|()| self.listen(reader)),
             Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
         };
         floor.disconnect(connection);

@@ -6,7 +6,10 @@ mod daemon;
 mod fabric;
 mod fenced;
 mod frozen;
+mod mixed;
 mod no_sg;
+mod nvme_bytes;
+mod nvme_paths;
 mod one_drive;
 mod one_host;
 mod storm;
@@ -18,6 +21,7 @@ mod watchdog;
 use crate::audit::Audit;
 use crate::cluster::Cluster;
 use crate::drives::{Drives, PARTITIONED};
+use crate::fleet::Fleet;
 use crate::machine::Machine;
 use anyhow::{Context, Result, ensure};
 use std::time::{Duration, Instant};
@@ -165,6 +169,17 @@ pub enum Expect {
     },
 }
 
+/// What drives a scenario needs.
+#[derive(Clone, Copy, Debug)]
+pub enum Needs {
+    /// It runs with all kinds.
+    Any,
+    /// It is about these.
+    Drives(Fleet),
+    /// It is for SCSI disks, for this reason, and skipped where others are asked for.
+    ScsiFor(&'static str),
+}
+
 /// Something to be tried.
 pub struct Scenario {
     /// Its name.
@@ -175,6 +190,8 @@ pub struct Scenario {
     pub short: bool,
     /// What is expected.
     pub expect: Expect,
+    /// What drives it needs.
+    pub needs: Needs,
     /// What it does.
     pub run: fn(&mut Cluster) -> Result<()>,
 }
@@ -186,6 +203,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "sg3-utils, which know nothing of us, see the drive that firmware traces show",
         short: false,
         expect: Expect::Pass,
+        needs: Needs::ScsiFor("sg3-utils speak SCSI; nvme-bytes does the same with nvme-cli"),
         run: bytes::run,
     },
     Scenario {
@@ -193,6 +211,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "everything that LVM does with a shared VG, on one host",
         short: true,
         expect: Expect::Pass,
+        needs: Needs::Any,
         run: one_host::run,
     },
     Scenario {
@@ -200,6 +219,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "two hosts share a VG; its PVs and LVs change and move under their locks",
         short: true,
         expect: Expect::Pass,
+        needs: Needs::Any,
         run: two_hosts::run,
     },
     Scenario {
@@ -207,6 +227,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "a host dies with its locks: the other waits for the lease, and trusts no value",
         short: false,
         expect: Expect::Pass,
+        needs: Needs::Any,
         run: crash::run,
     },
     Scenario {
@@ -214,6 +235,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "no sg module, and lvmlockd with no more capabilities than it needs",
         short: false,
         expect: Expect::Pass,
+        needs: Needs::Any,
         run: no_sg::run,
     },
     Scenario {
@@ -221,6 +243,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "one of three drives fails, hangs, disappears and comes back; then two fail",
         short: false,
         expect: Expect::Pass,
+        needs: Needs::Any,
         run: one_drive::run,
     },
     Scenario {
@@ -228,6 +251,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "the drives are gone for 10 s, then for longer than the lease",
         short: false,
         expect: Expect::Pass,
+        needs: Needs::Any,
         run: fabric::run,
     },
     Scenario {
@@ -235,6 +259,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "the drives take a host's data, but not its mutex commands: it must stop itself",
         short: false,
         expect: Expect::Pass,
+        needs: Needs::Any,
         run: fenced::fenced,
     },
     Scenario {
@@ -245,6 +270,7 @@ pub const SCENARIOS: &[Scenario] = &[
             at: "a wrote to vg/lv when another host could hold the lock",
             because: "nothing ends the use of the VG",
         },
+        needs: Needs::Any,
         run: fenced::unfenced,
     },
     Scenario {
@@ -252,6 +278,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "a host is frozen for 90 s and thawed",
         short: false,
         expect: Expect::Pass,
+        needs: Needs::Any,
         run: frozen::idle,
     },
     Scenario {
@@ -262,6 +289,7 @@ pub const SCENARIOS: &[Scenario] = &[
             at: "a wrote to vg/lv when another host could hold the lock",
             because: "a thawed host goes on writing until its kill command has run",
         },
+        needs: Needs::Any,
         run: frozen::writing,
     },
     Scenario {
@@ -269,6 +297,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "lvmlockd is killed and restarted while an LV is written to",
         short: false,
         expect: Expect::Pass,
+        needs: Needs::Any,
         run: daemon::run,
     },
     Scenario {
@@ -276,6 +305,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "two hosts activate and deactivate 200 LVs at once",
         short: false,
         expect: Expect::Pass,
+        needs: Needs::Any,
         run: storm::run,
     },
     Scenario {
@@ -286,6 +316,7 @@ pub const SCENARIOS: &[Scenario] = &[
             at: "b was not told the VG's value",
             because: "on these drives a sharer's release loses the value, and sharers are not told it",
         },
+        needs: Needs::Any,
         run: value::run,
     },
     Scenario {
@@ -293,6 +324,9 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "one of two paths is cut, to drives that the global lock is on, too",
         short: false,
         expect: Expect::Pass,
+        needs: Needs::ScsiFor(
+            "the kernel makes one node of all paths to an NVMe drive; see nvme-paths",
+        ),
         run: two_paths::partitioned,
     },
     Scenario {
@@ -300,6 +334,9 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "one of two paths is cut, to drives that only a VG is on",
         short: false,
         expect: Expect::Pass,
+        needs: Needs::ScsiFor(
+            "the kernel makes one node of all paths to an NVMe drive; see nvme-paths",
+        ),
         run: two_paths::plain,
     },
     Scenario {
@@ -307,6 +344,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "a host loses its drives and does not deactivate its LV: the watchdog resets it in time",
         short: false,
         expect: Expect::Pass,
+        needs: Needs::Any,
         run: watchdog::cut,
     },
     Scenario {
@@ -314,6 +352,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "lvmlockd dies and is not restarted: the watchdog resets the host in time",
         short: false,
         expect: Expect::Pass,
+        needs: Needs::Any,
         run: watchdog::killed,
     },
     Scenario {
@@ -324,6 +363,39 @@ pub const SCENARIOS: &[Scenario] = &[
             at: "the watchdog has reset a",
             because: "a restarted lvmlockd does not know when it has all of the dead one's locks",
         },
+        needs: Needs::Any,
         run: watchdog::restarted,
+    },
+    Scenario {
+        name: "nvme-bytes",
+        about: "nvme-cli, which knows nothing of us, sees the commands and records of the protocol",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Drives(Fleet::Nvme),
+        run: nvme_bytes::run,
+    },
+    Scenario {
+        name: "nvme",
+        about: "two hosts and NVMe drives only; PVs and LVs change and move under their locks",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Drives(Fleet::Nvme),
+        run: two_hosts::run,
+    },
+    Scenario {
+        name: "nvme-paths",
+        about: "two paths to NVMe drives behind one node: either is lost, then both for a while",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Drives(Fleet::Nvme),
+        run: nvme_paths::run,
+    },
+    Scenario {
+        name: "mixed",
+        about: "SCSI disks and NVMe drives in one VG",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Drives(Fleet::Mixed),
+        run: mixed::run,
     },
 ];

@@ -1,18 +1,28 @@
 //! What lvmlockd is said to need is enough.
 
 use crate::cluster::Cluster;
+use crate::fleet::Kind;
 use crate::machine::Daemon;
 use anyhow::Result;
 
 pub fn run(cluster: &mut Cluster) -> Result<()> {
-    let wrapper = "setpriv --bounding-set=-all,+sys_rawio --inh-caps=-all --".to_owned();
+    // CAP_SYS_RAWIO is number 17 and for SCSI, CAP_SYS_ADMIN number 21 and for NVMe.
+    let needed = [(Kind::Scsi, "sys_rawio", 17), (Kind::Nvme, "sys_admin", 21)];
+    let needed = needed.into_iter().filter(|(kind, ..)| cluster.drives.fleet.has(*kind));
+    let (mut names, mut bits) = (String::new(), 0_u64);
+    for (_, name, number) in needed {
+        names.push_str(&format!(",+{name}"));
+        bits |= 1 << number;
+    }
+    let wrapper = format!("setpriv --bounding-set=-all{names} --inh-caps=-all --");
     for name in ["a", "b"] {
         cluster.boot(name)?;
         let host = cluster.host_mut(name)?;
         host.ok("test ! -e /sys/module/sg && ! ls /dev/sg* 2>/dev/null")?;
         host.start_lvmlockd(&Daemon { wrapper: wrapper.clone() })?;
-        // CAP_SYS_RAWIO is number 17.
-        host.ok("grep -q '^CapEff:[[:space:]]*0*20000$' /proc/$(pidof lvmlockd)/status")?;
+        host.ok(&format!(
+            "grep -q '^CapEff:[[:space:]]*0*{bits:x}$' /proc/$(pidof lvmlockd)/status"
+        ))?;
     }
     let (a, b) = (cluster.host("a")?, cluster.host("b")?);
     let partitions = a.data_partitions()?;

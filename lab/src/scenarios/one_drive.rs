@@ -20,7 +20,8 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     audit.wait_for_writes(&cluster.drives, "a")?;
 
     cluster.story.tell("", "d1 fails every mutex command");
-    cluster.drives.order("fault d1 * mutex fail 2")?;
+    let fail = |drive| format!("fault {drive} * mutex {}", cluster.drives.vague_failure(drive));
+    cluster.drives.order(&fail("d1"))?;
     exercise(a, b, "failing", Duration::from_secs(20))?;
     cluster.drives.order("fault d1 * mutex none")?;
 
@@ -31,15 +32,14 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
 
     cluster.story.tell("", "d1 disappears from a");
     let node = a.disk("d1")?;
-    let name = node.trim_start_matches("/dev/").to_owned();
     // Somebody has it open, so its name is not free when it comes back.
     a.ok(&format!("sleep 1000 <{node} >/dev/null 2>&1 &"))?;
     cluster.drives.order("fault d1 a * absent")?;
-    a.ok(&format!("echo 1 >/sys/block/{name}/device/delete"))?;
+    a.detach("d1")?;
     ensure!(a.disk("d1").is_err(), "the drive is still there");
     b.refused("lvm lvchange -aey vg/lv", 5, TAKEN)?;
     cluster.drives.order("fault d1 a * none")?;
-    a.ok("for h in /sys/class/scsi_host/host*; do echo '- - -' >$h/scan; done")?;
+    a.attach("d1")?;
     let back =
         wait_until(Duration::from_secs(10), "the drive to come back", || Ok(a.disk("d1").ok()))?;
     ensure!(back != node, "the drive came back with its old name");
@@ -55,8 +55,8 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     cluster.story.tell("a", "holds its lock on the drive again");
 
     cluster.story.tell("", "d1 and d2 fail every mutex command");
-    cluster.drives.order("fault d1 * mutex fail 2")?;
-    cluster.drives.order("fault d2 * mutex fail 2")?;
+    cluster.drives.order(&fail("d1"))?;
+    cluster.drives.order(&fail("d2"))?;
     a.refused("lvm lvcreate -y -an -L 4M -n no vg", 5, "storage errors")?;
     b.refused("lvm lvchange -aey vg/lv", 5, "storage errors")?;
     // Every lock is due to be refreshed in this time, and is not on these two.

@@ -1,6 +1,7 @@
 //! Two hosts: who gets what, and locks that stand while the VG and the LV change under them.
 
 use crate::cluster::Cluster;
+use crate::fleet::partition;
 use crate::scenarios::until_granted;
 use anyhow::{Result, ensure};
 use std::time::Duration;
@@ -55,7 +56,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     // started the VG, and leaves the first one; b must still be refused.
     a.ok(&format!("lvm lvextend -L 48M vg/lv {new_a}"))?;
     b.refused("lvm lvchange -aey vg/lv", 5, TAKEN)?;
-    let first = format!("{}2", a.disk("d0")?);
+    let first = partition(&a.disk("d0")?, 2);
     let moving = a.start(&format!("lvm pvmove -n lv {first} {new_a}"))?;
     b.refused("lvm lvchange -aey vg/lv", 5, TAKEN)?;
     let ended = a.wait(moving, Duration::from_secs(100))?;

@@ -2,6 +2,7 @@
 
 use crate::cluster::Cluster;
 use crate::drives::PARTITIONED;
+use crate::fleet::partition;
 use crate::scenarios::lock_of;
 use anyhow::{Result, ensure};
 use std::time::Duration;
@@ -9,22 +10,24 @@ use testbed::wait_until;
 
 /// On drives that are also the global lock's, both paths of which have a partition `propeller`.
 pub fn partitioned(cluster: &mut Cluster) -> Result<()> {
-    lose_one(cluster, &PARTITIONED, "2")
+    lose_one(cluster, &PARTITIONED, true)
 }
 
 /// On drives of which lvm names one node only.
 pub fn plain(cluster: &mut Cluster) -> Result<()> {
-    lose_one(cluster, &["d3", "d4"], "")
+    lose_one(cluster, &["d3", "d4"], false)
 }
 
-fn lose_one(cluster: &mut Cluster, drives: &[&str], partition: &str) -> Result<()> {
+fn lose_one(cluster: &mut Cluster, drives: &[&str], partitioned: bool) -> Result<()> {
     cluster.start(&["a", "b"])?;
     // lvm sees the first path only, as it would see a multipath device only.
     cluster.plug_second_path("a")?;
     let (a, b) = (cluster.host("a")?, cluster.host("b")?);
     let mut nodes = String::new();
     for drive in drives {
-        nodes.push_str(&format!(" {}{partition}", b.disk(drive)?));
+        let disk = b.disk(drive)?;
+        let node = if partitioned { partition(&disk, 2) } else { disk };
+        nodes.push_str(&format!(" {node}"));
     }
     b.ok(&format!("lvm vgcreate --shared --lock-type idm vg{nodes}"))?;
     a.ok("lvm vgchange --lock-start vg")?;
