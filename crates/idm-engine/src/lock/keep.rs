@@ -27,10 +27,13 @@ impl Lock {
         since + self.rng.between(renew * 3 / 4, renew)
     }
 
-    /// Keeps a drive that was won from now on; one that has another mode is told at once.
+    /// Keeps a drive that was won from now on; one that has another mode is told at once. The first
+    /// refresh may come early: a host takes all locks of a VG at once, and they must not be
+    /// refreshed at once ever after.
     pub(super) fn keep(&mut self, at: usize, mode: Mode, since: Instant, now: Instant) {
         let goal = self.goal();
-        let due = if mode == goal { self.due(since) } else { now };
+        let renew = self.config.timing.renew;
+        let due = if mode == goal { since + self.rng.between(renew / 4, renew) } else { now };
         let seat = &mut self.seats[at];
         seat.failures = 0;
         seat.assign(Task::Keep);
