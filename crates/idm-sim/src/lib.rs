@@ -63,7 +63,8 @@
 //! [`plan::Kind::Beyond`] goes beyond the budget on purpose: drives lose their state in bursts. Then
 //! nothing can be promised but that the loss is noticed: when every drive was refreshed once, a holder
 //! that has lost its keep-quorum must know. In [`plan::Kind::Nonsense`] drives answer anything at all,
-//! and the engine must not panic, storm or hang.
+//! and the engine must not panic, storm or hang. In [`plan::Kind::SomeNonsense`] a minority of the
+//! drives does whatever it wants and answers anything but GOOD; that is within the budget.
 //!
 //! # What is checked
 //!

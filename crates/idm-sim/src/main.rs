@@ -15,6 +15,7 @@ Usage: idm-sim run [--seeds N] [--from S] [--jobs J] [world]   run many seeds
 
 World: --beyond            drives lose their state beyond the fault budget
        --nonsense          drives answer nonsense
+       --some-nonsense     a minority of them does
        --profile NAME      any (default), r00d, rev2313 or current
 ";
 
@@ -47,6 +48,7 @@ fn parse() -> Result<Options, lexopt::Error> {
             Long("failures") => options.campaign.most_failures = parser.value()?.parse()?,
             Long("beyond") => options.campaign.kind = Kind::Beyond,
             Long("nonsense") => options.campaign.kind = Kind::Nonsense,
+            Long("some-nonsense") => options.campaign.kind = Kind::SomeNonsense,
             Long("profile") => {
                 options.campaign.firmware = match parser.value()?.string()?.as_str() {
                     "any" => Firmware::Any,

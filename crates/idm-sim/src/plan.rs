@@ -21,6 +21,16 @@ pub enum Kind {
     Beyond,
     /// Drives answer nonsense: nothing may panic, loop or hang.
     Nonsense,
+    /// Within the fault budget, and a minority of the drives answers nonsense, but never says GOOD
+    /// or shows a table where that is not so: every invariant holds.
+    SomeNonsense,
+}
+
+impl Kind {
+    /// Whether every invariant must hold.
+    pub fn is_safe(self) -> bool {
+        matches!(self, Kind::Budget | Kind::SomeNonsense)
+    }
 }
 
 /// Which firmware the drives have.
@@ -119,6 +129,8 @@ pub struct Plan {
     pub lists_differ: bool,
     /// A drive that has no IDM, if any.
     pub not_idm: Option<u8>,
+    /// Drives that answer nonsense some of the time, as bits.
+    pub nonsense: u16,
     /// Whether LVs are moved to other drives.
     pub moves: bool,
     /// Base delay of each path in us, by host and drive.
@@ -300,6 +312,7 @@ impl Plan {
             lists,
             lists_differ,
             not_idm: None,
+            nonsense: 0,
             moves,
             delay,
             chances: Chances::default(),
@@ -314,7 +327,11 @@ impl Plan {
         };
         // A drive without IDM counts as a member that never votes; two members would be lost to it.
         let whole = !moves && !lists_differ && plan.locks.iter().all(|&(_, set)| set == all);
-        if !calm && whole && n_drives > 2 && rng.u8(0..15) == 0 {
+        if kind == Kind::SomeNonsense && whole && n_drives > 2 {
+            for _ in 0..rng.usize(1..=(n_drives - 1) / 2) {
+                plan.nonsense |= 1 << rng.usize(0..n_drives);
+            }
+        } else if !calm && whole && n_drives > 2 && rng.u8(0..15) == 0 {
             plan.not_idm = Some(rng.u8(0..n_drives as u8));
         }
         if !calm {
@@ -358,7 +375,7 @@ impl Plan {
                 slow: chance(rng),
             };
         }
-        let episodes = if self.kind == Kind::Budget { rng.usize(0..8) } else { 0 };
+        let episodes = if self.kind.is_safe() { rng.usize(0..8) } else { 0 };
         for _ in 0..episodes {
             let from = rng.u64(0..self.calm_at);
             let to = (from + some_time(rng, 2 * lease)).min(self.calm_at);

@@ -171,6 +171,8 @@ struct Flight {
     /// record tells of another set of drives.
     seen: u8,
     foreign: u8,
+    /// Its reply is not what the drive did.
+    nonsense: bool,
 }
 
 /// The lock of one host: by the real engine, or by the older stack.
@@ -1020,7 +1022,8 @@ impl World {
             Refusal::OtherMode(_) => Count::AdoptOtherMode,
             _ => Count::AdoptLeft,
         });
-        let there = bits(self.slots[s].members).filter(|&d| self.has_record(s, d)).count();
+        let sane = self.slots[s].members & !self.plan.nonsense;
+        let there = bits(sane).filter(|&d| self.has_record(s, d)).count();
         if *refusal == Refusal::NothingToAdopt && there >= majority(count(self.slots[s].members)) {
             fail!(
                 self,
@@ -1122,7 +1125,7 @@ impl World {
         };
         self.coverage.add(Count::GrantedKnown);
         let lock = &self.locks[l];
-        let budget = self.plan.kind == Kind::Budget;
+        let budget = self.plan.kind.is_safe();
         if !budget || !lock.keeps_value || lock.muddled || self.plan.lists_differ {
             return;
         }
@@ -1182,7 +1185,7 @@ impl World {
     /// What the engine promises of a refusal by live holders, where nothing else goes wrong.
     fn check_refusal(&mut self, s: usize, refusal: &Refusal) {
         let quiet =
-            self.plan.kind == Kind::Budget && self.plan.calm_at == 0 && self.plan.old_hosts == 0;
+            self.plan.kind.is_safe() && self.plan.calm_at == 0 && self.plan.old_hosts == 0;
         let (h, l) = (self.host_of(s), self.lock_of(s));
         let longest = 20 * u64::from(self.plan.delay.iter().flatten().copied().max().unwrap_or(0));
         let slot = &self.slots[s];

@@ -96,6 +96,13 @@ fn nonsense_from_drives_is_survived() {
 }
 
 #[test]
+fn every_invariant_holds_while_a_minority_answers_nonsense() {
+    let report = run(Kind::SomeNonsense, Firmware::Any, 0, 4_000);
+    let nonsense = report.coverage.get(Count::Nonsense);
+    assert!(nonsense > 10_000, "only {nonsense} answers were nonsense");
+}
+
+#[test]
 fn a_seed_decides_everything() {
     let campaign = |jobs| Campaign {
         from: 77,

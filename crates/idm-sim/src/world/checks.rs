@@ -39,7 +39,7 @@ impl World {
 
     /// Who believes to hold the lock has a keep-quorum of drives that stand for it.
     pub(super) fn check_votes(&mut self, s: usize) {
-        if self.plan.kind != Kind::Budget {
+        if !self.plan.kind.is_safe() {
             return;
         }
         let needed = keep_quorum(count(self.slots[s].members));
@@ -115,7 +115,7 @@ impl World {
     }
 
     fn two_holders(&mut self, a: usize, b: usize) {
-        if self.plan.kind != Kind::Budget {
+        if !self.plan.kind.is_safe() {
             return;
         }
         if self.is_hollow_by_reset(a) || self.is_hollow_by_reset(b) {
@@ -152,7 +152,7 @@ impl World {
     /// drives, and where such a host has the lock now, that can be excused only where it could
     /// not be seen.
     pub(super) fn check_grant_sets(&mut self, s: usize) {
-        if self.plan.kind != Kind::Budget || self.is_old(self.host_of(s)) {
+        if !self.plan.kind.is_safe() || self.is_old(self.host_of(s)) {
             return;
         }
         let conflicts = self.slots[s].conflicts.iter().fold(0, |all, c| all | c);

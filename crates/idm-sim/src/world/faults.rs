@@ -141,11 +141,13 @@ impl World {
         if !busy || slot.members & (1 << d) == 0 || !self.has_record(s, d) {
             return false;
         }
+        // What a drive that answers nonsense has is of no use to the host.
+        let sane = |o: usize| self.plan.nonsense & (1 << o) == 0;
         let stands = |o| match slot.mode.or(slot.orphan.map(|(mode, _)| mode)) {
             Some(_) => self.has_vote(s, o),
             None => self.has_record(s, o),
         };
-        let others = bits(slot.members).filter(|&o| o != d && stands(o)).count();
+        let others = bits(slot.members).filter(|&o| o != d && sane(o) && stands(o)).count();
         others < keep_quorum(count(slot.members))
     }
 

@@ -2,6 +2,22 @@
 
 use super::*;
 
+/// Every status but GOOD.
+const BAD: [Status; 12] = [
+    Status::Conflict,
+    Status::Terminated,
+    Status::NotFound,
+    Status::Full(Limit::Mutexes),
+    Status::Full(Limit::Hosts),
+    Status::Full(Limit::HostsOfMutex),
+    Status::WrongState,
+    Status::TryAgain,
+    Status::Unsupported,
+    Status::Failed,
+    Status::Unreachable,
+    Status::Uncertain,
+];
+
 /// What becomes of one command.
 enum Fate {
     Normal,
@@ -114,6 +130,7 @@ impl World {
             ghost: false,
             seen: 0,
             foreign: 0,
+            nonsense: false,
         };
         trace!(self, "{} -> d{d} {}", self.name(s), CommandText(&flight.command));
         let f = self.insert(flight);
@@ -297,6 +314,11 @@ impl World {
             self.coverage.add(Count::Nonsense);
             reply = self.nonsense(s);
         }
+        if self.plan.nonsense & (1 << d) != 0 && !self.calm() && self.rng.u8(0..3) == 0 {
+            self.coverage.add(Count::Nonsense);
+            self.flights[f].nonsense = true;
+            reply = self.harmless_nonsense(&reply);
+        }
         // A command whose fate is told without the drive keeps it.
         if !self.flights[f].told {
             self.flights[f].reply = Some(reply);
@@ -388,12 +410,13 @@ impl World {
         );
         let refreshes_to_exclusive = matches!(&flight.command,
             DriveCommand::Mutex(MutexOp::Refresh, r) if r.class.mode() == Mode::Exclusive);
-        let definite = !matches!(
-            reply,
-            Reply::Status(
-                Status::Uncertain | Status::Failed | Status::Unreachable | Status::TryAgain
-            )
-        );
+        let definite = !flight.nonsense
+            && !matches!(
+                reply,
+                Reply::Status(
+                    Status::Uncertain | Status::Failed | Status::Unreachable | Status::TryAgain
+                )
+            );
         trace!(self, "{} <- d{d} {}", self.name(s), ReplyText(&reply));
         let h = self.host_of(s);
         let now = self.local(h);
@@ -435,25 +458,21 @@ impl World {
         self.settle(s);
     }
 
+    /// Anything that a reply may say but GOOD. A table that is none has been told from one by the
+    /// transport. No protocol survives a drive that says GOOD, or shows another table, where that
+    /// is not so: one drive would make a minority of the others a majority.
+    fn harmless_nonsense(&mut self, reply: &Reply) -> Reply {
+        match reply {
+            Reply::Table(_) => Reply::Status(Status::Failed),
+            Reply::Status(_) => Reply::Status(BAD[self.rng.usize(0..BAD.len())]),
+        }
+    }
+
     /// Anything that fits into a reply.
     fn nonsense(&mut self, s: usize) -> Reply {
-        const STATUSES: [Status; 13] = [
-            Status::Good,
-            Status::Conflict,
-            Status::Terminated,
-            Status::NotFound,
-            Status::Full(Limit::Mutexes),
-            Status::Full(Limit::Hosts),
-            Status::Full(Limit::HostsOfMutex),
-            Status::WrongState,
-            Status::TryAgain,
-            Status::Unsupported,
-            Status::Failed,
-            Status::Unreachable,
-            Status::Uncertain,
-        ];
         if self.rng.u8(0..3) > 0 {
-            return Reply::Status(STATUSES[self.rng.usize(0..STATUSES.len())]);
+            let status = BAD.get(self.rng.usize(0..=BAD.len())).unwrap_or(&Status::Good);
+            return Reply::Status(*status);
         }
         let records = self.rng.usize(0..6);
         let table = (0..records).map(|_| self.nonsense_record(s)).collect();
