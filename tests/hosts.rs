@@ -609,3 +609,43 @@ fn odd_calls_are_harmless() {
     let broken = Resource::Lv { uuid: "x".into(), pvs: Vec::new() };
     assert!(matches!(host.lock(1, broken, Shared), Err(Error::Invalid(_))));
 }
+
+/// A drive that says "conflict" and cannot be read then may know of a holder that counts other
+/// drives: such a request is refused, and can be repeated.
+#[test]
+fn a_drive_that_answers_nonsense_disturbs_nothing_that_is_held() {
+    let bench = Bench::new(3);
+    let a = bench.started(1, SHORT);
+    let b = bench.started(2, SHORT);
+    a.lock(1, lv(1), Exclusive).unwrap();
+    bench.control("nonsense d1 on");
+    let (mut granted, mut refused) = (0, 0);
+    let mut lock = |host: &Host, key, resource: Resource, mode| loop {
+        match host.lock(key, resource.clone(), mode) {
+            Ok(_) => return granted += 1,
+            Err(Error::Held(_)) => refused += 1,
+            Err(error) => panic!("{error:?}"),
+        }
+        assert!(refused < 10 + granted, "{refused} of {granted} were refused");
+    };
+    // Beyond the lease: what is held is kept by the other two.
+    let end = Instant::now() + 2 * SHORT;
+    let mut number = 2;
+    while Instant::now() < end || number < 10 {
+        lock(&a, number, lv(number), Exclusive);
+        is_held(b.lock(number, lv(number), Shared));
+        a.unlock(number);
+        lock(&b, number, lv(number), Shared);
+        lock(&a, number, lv(number), Shared);
+        a.unlock(number);
+        b.unlock(number);
+        lock(&a, 9999, Resource::Vg, Exclusive);
+        a.manager.unlock(ResourceKey(9999), number as u32, 0);
+        is_held(b.lock(1, lv(1), Exclusive));
+        number += 1;
+    }
+    bench.control("nonsense d1 off");
+    a.unlock(1);
+    b.lock(1, lv(1), Exclusive).unwrap();
+    assert_eq!(bench.killed(), "");
+}

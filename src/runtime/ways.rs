@@ -22,6 +22,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(super) const SLOW: Duration = Duration::from_millis(100);
 /// A read that has taken longer is not repeated on another way: whoever asked asks again.
 const REPEAT: Duration = Duration::from_secs(1);
+/// From one word about a drive's nonsense to the next.
+const REMIND: Duration = Duration::from_secs(60);
 /// The pause before a way that failed is tried again: the first, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 
@@ -36,6 +38,8 @@ struct State {
     used: Option<Target>,
     /// Whether the drive answered last.
     answers: bool,
+    /// When it was last said that the drive's answers make no sense.
+    nonsense_said: Option<Instant>,
     /// A way is being tried with a read.
     probing: bool,
 }
@@ -133,8 +137,26 @@ impl State {
         }
     }
 
+    /// Says that the drive's answers make no sense, but not every time: it may go on for long, with
+    /// sensible answers in between.
+    fn note_nonsense(&mut self) {
+        let now = clock::now();
+        if self.nonsense_said.is_none_or(|said| now.since(said) >= REMIND) {
+            self.nonsense_said = Some(now);
+            log::warn!(
+                "drive {}: an answer makes no sense, or says that a command failed inside the drive; \
+                 it counts as a drive that does not have the lock. If this is said again, look at \
+                 the kernel's log for the drive, and at its firmware",
+                self.name
+            );
+        }
+    }
+
     /// Says once that the drive does not answer, and once that it does again.
     fn note_drive(&mut self, reply: &Reply, why: Option<&Undelivered>) {
+        if *reply == Reply::Status(Status::Failed) {
+            self.note_nonsense();
+        }
         let silent = matches!(reply, Reply::Status(Status::Unreachable | Status::Uncertain));
         if self.answers != silent {
             return;
@@ -160,6 +182,7 @@ impl Ways {
             ways: Vec::new(),
             used: None,
             answers: true,
+            nonsense_said: None,
             probing: false,
         }))
     }

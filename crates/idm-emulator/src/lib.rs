@@ -14,6 +14,7 @@ mod cdb;
 pub mod client;
 pub mod disks;
 mod drive;
+mod nonsense;
 pub mod nvme;
 pub mod profile;
 mod scsi;
@@ -24,5 +25,6 @@ pub mod wire;
 
 pub use cdb::{is_mutex_command, kind};
 pub use drive::{Drive, DriveTime};
+pub use nonsense::Nonsense;
 pub use profile::Profile;
 pub use scsi::ScsiReply;

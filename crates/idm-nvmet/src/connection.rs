@@ -4,6 +4,7 @@ use crate::controller::{Controller, Done, admin, fabrics, kind_of};
 use crate::pdu::{self, FromHost, Sqe};
 use crate::subsystem::QUEUE_DEPTH;
 use crate::{Target, lock};
+use idm_emulator::Nonsense;
 use idm_emulator::disks::faults::{Failure, Kind};
 use idm_emulator::disks::{Answer, BLOCK, Command, Connection, Disk, Gate, MOST_BLOCKS};
 use idm_emulator::nvme::status;
@@ -120,6 +121,10 @@ impl Command for Request {
         } else {
             self.controller.io(&self.port, &self.command, &self.data)
         }
+    }
+
+    fn spoil(done: &mut Done, nonsense: &mut Nonsense) {
+        nonsense.spoil_nvme(&mut done.status, &mut done.data);
     }
 
     fn answer(self, answer: Answer<Done>) -> io::Result<()> {

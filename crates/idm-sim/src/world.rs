@@ -1184,8 +1184,7 @@ impl World {
 
     /// What the engine promises of a refusal by live holders, where nothing else goes wrong.
     fn check_refusal(&mut self, s: usize, refusal: &Refusal) {
-        let quiet =
-            self.plan.kind.is_safe() && self.plan.calm_at == 0 && self.plan.old_hosts == 0;
+        let quiet = self.plan.kind.is_safe() && self.plan.calm_at == 0 && self.plan.old_hosts == 0;
         let (h, l) = (self.host_of(s), self.lock_of(s));
         let longest = 20 * u64::from(self.plan.delay.iter().flatten().copied().max().unwrap_or(0));
         let slot = &self.slots[s];

@@ -5,9 +5,9 @@
 
 use crate::{lock, target};
 use anyhow::{Context, Result, anyhow};
-use idm_emulator::ScsiReply;
 use idm_emulator::disks::faults::{Failure, Kind};
 use idm_emulator::disks::{self, Answer, Connection, Disk, Floor, Gate, Interface};
+use idm_emulator::{Nonsense, ScsiReply};
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -242,6 +242,10 @@ impl disks::Command for Command {
 
     fn execute(&self) -> ScsiReply {
         target::execute(&self.disk, &self.port, &self.cdb, &self.data_out)
+    }
+
+    fn spoil(reply: &mut ScsiReply, nonsense: &mut Nonsense) {
+        nonsense.spoil_scsi(reply);
     }
 
     fn answer(self, how: Answer<ScsiReply>) -> io::Result<()> {

@@ -35,6 +35,8 @@ fault DRIVE PORT KIND EFFECT …
       absent                   no effect, no such drive; for NVMe with KIND *: connections are closed,
                                and refused until the rule is lifted
       lose-reply [COUNT]       execute, but do not answer
+      nonsense                 execute, but answer about half with random bytes, lengths and statuses;
+                               for mutex commands only
       fail STATUS [COUNT [KEY/ASC/ASCQ[/FRU]]]
                                this SCSI status (and sense), or for NVMe drives this status field
                                (1ca), in hex, without effect
@@ -124,6 +126,8 @@ fn fault(floor: &Floor, scope: Scope, words: &[&str]) -> Result<(), String> {
         ["hang"] => (Effect::Hang, None),
         ["cut"] => (Effect::Cut, None),
         ["absent"] => (Effect::Absent, None),
+        ["nonsense"] if !scope.may_be_disk() => (Effect::Nonsense, None),
+        ["nonsense"] => return Err("only mutex commands are answered with nonsense".to_owned()),
         ["lose-reply"] => (Effect::LoseReply, None),
         ["lose-reply", count] => (Effect::LoseReply, Some(decimal(count)?)),
         ["fail", status] => (failure(status, None)?, None),

@@ -15,6 +15,8 @@ pub enum Effect {
     Hang,
     /// This answer, without effect.
     Fail(Failure),
+    /// It is executed, and in about half of all cases answered with nonsense.
+    Nonsense,
     /// It is executed, and never answered; until the rule is lifted, when it is told as failed.
     LoseReply,
     /// No effect; the transport failed.
@@ -63,6 +65,7 @@ impl fmt::Display for Effect {
             Effect::Delay(by) => write!(f, "delay {} ms", by.as_millis()),
             Effect::Hang => f.write_str("hang"),
             Effect::Fail(failure) => write!(f, "fail with {failure}"),
+            Effect::Nonsense => f.write_str("answer nonsense"),
             Effect::LoseReply => f.write_str("lose the reply"),
             Effect::Cut => f.write_str("cut"),
             Effect::Absent => f.write_str("absent"),
@@ -92,6 +95,11 @@ pub struct Scope {
 }
 
 impl Scope {
+    /// Whether commands for disk data are in it.
+    pub fn may_be_disk(&self) -> bool {
+        ["*", "disk", "read", "write", "other"].contains(&self.kind.as_str())
+    }
+
     fn fits(&self, drive: &str, port: &str, command: Kind) -> bool {
         let host = port.split_once('.').map_or(port, |(host, _)| host);
         let is = |pattern: &str, name: &str| pattern == "*" || pattern == name;

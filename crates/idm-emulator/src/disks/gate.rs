@@ -2,6 +2,7 @@
 
 use super::faults::{Effect, Failure, Kind, RuleId};
 use super::{Disk, Floor, lock};
+use crate::Nonsense;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,6 +20,9 @@ pub trait Command: Send {
 
     /// Has the disk carry it out.
     fn execute(&self) -> Self::Reply;
+
+    /// Makes nonsense of what the drive answers.
+    fn spoil(reply: &mut Self::Reply, nonsense: &mut Nonsense);
 
     /// Tells the machine how it ended.
     fn answer(self, answer: Answer<Self::Reply>) -> io::Result<()>;
@@ -100,6 +104,11 @@ impl<C: Command> Gate<C> {
             Effect::LoseReply => {
                 command.execute();
                 self.hold(command, rule, Fate::Executed);
+            }
+            Effect::Nonsense => {
+                let mut reply = command.execute();
+                self.floor.with_nonsense(|nonsense| C::spoil(&mut reply, nonsense));
+                return command.answer(Answer::Reply(reply));
             }
             Effect::Fail(failure) => return command.answer(Answer::Failure(failure)),
             Effect::Cut => return command.answer(Answer::Cut),

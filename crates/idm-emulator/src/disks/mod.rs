@@ -13,6 +13,7 @@ mod gate;
 pub use disk::{BLOCK, DataError, Disk, Interface, MOST_BLOCKS};
 pub use gate::{Answer, Command, Gate};
 
+use crate::Nonsense;
 use faults::Rules;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,6 +35,7 @@ pub struct Floor {
     /// The disks.
     pub disks: Vec<Arc<Disk>>,
     rules: Mutex<Rules>,
+    nonsense: Mutex<Nonsense>,
     connections: Mutex<Connections>,
 }
 
@@ -51,6 +53,10 @@ impl Floor {
     /// These disks, and no connection yet.
     pub fn new(disks: Vec<Arc<Disk>>) -> Arc<Floor> {
         Arc::new(Floor { disks, ..Floor::default() })
+    }
+
+    fn with_nonsense(&self, act: impl FnOnce(&mut Nonsense)) {
+        act(&mut lock(&self.nonsense));
     }
 
     /// Looks at or changes the rules, and tells all connections.

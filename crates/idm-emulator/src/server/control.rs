@@ -2,6 +2,7 @@
 
 use super::station::Inner;
 use super::{Floor, Slot};
+use crate::Nonsense;
 use crate::text::{self, decimal};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -22,6 +23,7 @@ fail NAME STATUS COUNT [KEY/ASC/ASCQ[/FRU]]
                             answer so many commands with this SCSI status (and sense), in hex,
                             without effect; UNIT ATTENTION is 02 1 6/29/0
 lose-reply NAME COUNT       execute so many commands, but close the connection without an answer
+nonsense NAME on|off        execute mutex commands, but answer half of them with nonsense
 skip-time NAME MS           let the drive's clock, and its leases, jump ahead
 help                        this text
 ";
@@ -87,6 +89,10 @@ fn order(floor: &Floor, words: &[&str]) -> Result<(), String> {
         ["lose-reply", name, count] => {
             let count = decimal(count)?;
             slot(floor, name)?.station.with(|inner| inner.faults.lose_reply = count);
+        }
+        ["nonsense", name, state] => {
+            let nonsense = switch(state)?.then(|| Nonsense::new(0));
+            slot(floor, name)?.station.with(|inner| inner.faults.nonsense = nonsense);
         }
         ["skip-time", name, ms] => {
             let by = Duration::from_millis(decimal(ms)?);

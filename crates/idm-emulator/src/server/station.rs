@@ -2,7 +2,7 @@
 
 use super::lock;
 use crate::wire::Request;
-use crate::{Drive, DriveTime, ScsiReply, cdb};
+use crate::{Drive, DriveTime, Nonsense, ScsiReply, cdb};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
 use std::collections::BTreeMap;
@@ -35,7 +35,7 @@ pub(super) struct Inner {
 }
 
 /// What goes wrong on purpose.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Faults {
     /// Commands wait until this is off. Those whose client has gone by then are aborted.
     pub hang: bool,
@@ -45,6 +45,8 @@ pub(super) struct Faults {
     pub fail: Option<(ScsiReply, u64)>,
     /// So many commands are executed, but not answered.
     pub lose_reply: u64,
+    /// Mutex commands are executed, and about half of them answered with nonsense.
+    pub nonsense: Option<Nonsense>,
 }
 
 impl Inner {
@@ -153,7 +155,14 @@ impl Station {
             }
         }
         let now = inner.now();
-        let reply = inner.drive.execute(now, &request.cdb, &request.data_out);
+        let mut reply = inner.drive.execute(now, &request.cdb, &request.data_out);
+        // What does not fit is not sent, so it cannot be nonsense either.
+        reply.data.truncate(request.data_in_len);
+        if let Some(nonsense) = &mut inner.faults.nonsense {
+            if cdb::is_mutex_command(&request.cdb) {
+                nonsense.spoil_scsi(&mut reply);
+            }
+        }
         if count_down(&mut inner.faults.lose_reply) {
             return None;
         }
