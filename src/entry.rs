@@ -23,7 +23,7 @@ macro_rules! manager {
     };
 }
 
-/// Runs one call of core's: gives it a line in the log, turns an error into the number that
+/// Runs one call of core's: gives it one line in the log, turns an error into the number that
 /// `number` says, and a panic into that of an internal error.
 ///
 /// `body` gets a string to say which lock the call is about.
@@ -32,18 +32,30 @@ fn call(
     number: fn(&Error) -> c_int,
     body: impl FnOnce(&mut String) -> Result<c_int, Error>,
 ) -> c_int {
+    call_at(log::Level::Debug, function, number, body)
+}
+
+/// Like [`call`]; a success is told at `level`.
+fn call_at(
+    success: log::Level,
+    function: &str,
+    number: fn(&Error) -> c_int,
+    body: impl FnOnce(&mut String) -> Result<c_int, Error>,
+) -> c_int {
     let answer = catch_unwind(AssertUnwindSafe(|| {
         abi::start();
         let mut about = String::new();
-        let answer = match body(&mut about) {
-            Ok(answer) => answer,
-            Err(error) => {
-                log::log!(level(&error), "{function}{about}: {error}");
-                number(&error)
+        match body(&mut about) {
+            Ok(answer) => {
+                log::log!(success, "{function}{about} = {answer}");
+                answer
             }
-        };
-        log::debug!("{function}{about} = {answer}");
-        answer
+            Err(error) => {
+                let answer = number(&error);
+                log::log!(level(&error), "{function}{about} = {answer}: {error}");
+                answer
+            }
+        }
     }));
     // The panic hook has logged what happened and where.
     answer.unwrap_or_else(|_| number(&Error::Internal(String::new())))
@@ -183,7 +195,8 @@ pub unsafe extern "C" fn lm_rem_lockspace_idm(ls: *mut Lockspace, free_vg: c_int
 /// `ls` and `r` are only used as names.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lm_add_resource_idm(ls: *mut Lockspace, r: *mut Resource) -> c_int {
-    call("lm_add_resource_idm", never_fails, |_| {
+    // Each lock has such calls, and they do nothing that is not told of elsewhere.
+    call_at(log::Level::Trace, "lm_add_resource_idm", never_fails, |_| {
         if !ls.is_null() && !r.is_null() {
             let (ls, r) = (LockspaceKey(ls as usize), ResourceKey(r as usize));
             manager!(add_resource(ls, r));
@@ -203,7 +216,8 @@ pub unsafe extern "C" fn lm_add_resource_idm(ls: *mut Lockspace, r: *mut Resourc
 /// `r` is only used as a name; `ls` not at all.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lm_rem_resource_idm(_ls: *mut Lockspace, r: *mut Resource) -> c_int {
-    call("lm_rem_resource_idm", never_fails, |about| {
+    // Each lock has such calls, and they do nothing that is not told of elsewhere.
+    call_at(log::Level::Trace, "lm_rem_resource_idm", never_fails, |about| {
         *about = format!(" {r:p}");
         manager!(remove_resource(ResourceKey(r as usize)));
         Ok(0)

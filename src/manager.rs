@@ -438,7 +438,6 @@ impl Manager {
             Answer::Done(Outcome::Granted(read)) => read,
             other => return Err(running.refused(&spec, other)),
         };
-        log::debug!("{}: held {mode}", spec.label);
         let id = spec.resource;
         let held = Held { lockspace: lockspace.clone(), spec, mode };
         if let Err(held) = self.state().hold(space_key, key, held) {
@@ -519,7 +518,6 @@ impl Manager {
             }
             other => return Err(running.refused(&held.spec, other)),
         }
-        log::debug!("{}: now held {mode}", held.spec.label);
         if promotes && held.spec.role == Role::Vg {
             self.spread_lv_locks(&running, &held.lockspace)?;
         }
@@ -547,7 +545,7 @@ impl Manager {
         let label = held.spec.label.clone();
         let release = Request::Release { value };
         match running.runtime.request(held.spec, release, bound) {
-            Answer::Done(_) => log::debug!("{label}: released"),
+            Answer::Done(_) => {}
             _ => log::info!("{label}: released, some drives have not answered yet"),
         }
     }

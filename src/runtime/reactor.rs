@@ -77,6 +77,8 @@ pub struct Reactor {
     failures: Vec<Failure>,
     /// Lockspaces that lost their locks and still have some in use.
     killings: Vec<(Arc<Owner>, Killing)>,
+    /// When a drive last lost a lock.
+    told: HashMap<DriveRef, Instant>,
     /// Who waits until all drives have answered.
     draining: Vec<Sender<()>>,
     /// Until when the locks are safe that are in use.
@@ -106,6 +108,8 @@ struct Entry {
     /// The request that the lock was granted to.
     granted: Option<u64>,
     members: Vec<Member>,
+    /// Those that lost it.
+    lost_on: Vec<DriveRef>,
     /// A membership that shall be held.
     joined: bool,
     rejoin_at: Option<Instant>,
@@ -198,6 +202,7 @@ impl Reactor {
             next_sweep: Instant::default(),
             failures: Vec::new(),
             killings: Vec::new(),
+            told: HashMap::new(),
             draining: Vec::new(),
             guards: Guards::default(),
             guarded: None,
@@ -390,6 +395,7 @@ impl Reactor {
                 outstanding: Vec::new(),
                 granted: None,
                 members: Vec::new(),
+                lost_on: Vec::new(),
                 joined: false,
                 rejoin_at: None,
                 counted: None,
@@ -566,7 +572,7 @@ impl Reactor {
     }
 
     fn on_event(&mut self, entry: &mut Entry, event: Event, now: Instant) {
-        let label = &entry.spec.label;
+        let label = entry.spec.label.clone();
         match event {
             Event::Done(outcome) => self.on_done(entry, outcome, now),
             Event::Lapsed => {
@@ -596,7 +602,7 @@ impl Reactor {
                     entry.rejoin();
                 }
             }
-            Event::Notice(notice) => self.on_notice(label, notice),
+            Event::Notice(notice) => self.on_notice(entry, notice, now),
         }
     }
 
@@ -653,8 +659,9 @@ impl Reactor {
         pending.answer(Answer::Done(outcome));
     }
 
-    fn on_notice(&self, label: &str, notice: Notice) {
+    fn on_notice(&mut self, entry: &mut Entry, notice: Notice, now: Instant) {
         self.metrics.noticed(&notice);
+        let label = &entry.spec.label;
         match notice {
             Notice::Broke { hosts, drive } => {
                 let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
@@ -668,12 +675,30 @@ impl Reactor {
                 "{label}: took over on {} what this host had left there",
                 self.drives.name(drive)
             ),
-            Notice::DriveLost { drive } => log::warn!(
-                "{label}: no longer held on {}, which was reset or gave it to another host",
-                self.drives.name(drive)
-            ),
+            Notice::DriveLost { drive } => {
+                if !entry.lost_on.contains(&drive) {
+                    entry.lost_on.push(drive);
+                }
+                // A drive that was reset has lost them all: one is news, thousands are noise.
+                let told = self.told.insert(drive, now);
+                let news = told.is_none_or(|told| now.since(told) > self.settings.timing.lease);
+                let (level, others) = match news {
+                    true => (log::Level::Warn, "; other locks may be, too"),
+                    false => (log::Level::Debug, ""),
+                };
+                log::log!(
+                    level,
+                    "{label}: no longer held on {}, which was reset or gave it to another \
+                     host{others}",
+                    self.drives.name(drive)
+                );
+            }
             Notice::DriveGained { drive } => {
-                log::debug!("{label}: now also held on {}", self.drives.name(drive));
+                // Of a lock that has just been taken, the last drives often come later.
+                if let Some(at) = entry.lost_on.iter().position(|&lost| lost == drive) {
+                    entry.lost_on.swap_remove(at);
+                    log::debug!("{label}: held on {} again", self.drives.name(drive));
+                }
             }
             Notice::SplitVote => {
                 log::debug!("{label}: another host got as many drives, trying again");
@@ -827,6 +852,9 @@ impl Entry {
                 pending.answer(answer);
             }
             return;
+        }
+        if members.is_some() {
+            self.lost_on.clear();
         }
         self.members = members.unwrap_or_else(|| core::mem::take(&mut self.members));
         // The lock moves on: whoever waits for an earlier release has waited enough.

@@ -221,6 +221,12 @@ impl Host {
         fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
+    /// The library's counters, as it shows them to others; empty where it shows none.
+    pub fn metrics(&self) -> String {
+        let path = format!("/proc/{}/root/run/lvmlockd-idm/metrics.prom", self.init);
+        fs::read_to_string(path).unwrap_or_default()
+    }
+
     fn log_path(&self) -> PathBuf {
         self.dir.join("lvmlockd.log")
     }

@@ -4,6 +4,7 @@ mod contention;
 mod crash;
 mod lifecycle;
 mod linking;
+mod observe;
 mod storage;
 
 use anyhow::Result;
