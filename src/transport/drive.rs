@@ -198,6 +198,11 @@ impl<P: Protocol> Drive<P> {
         if records.len() == blocks as usize {
             return Ok(Read::Part(records));
         }
+        // An empty table has its marker, too. Zeros alone are what is left in a buffer that nobody
+        // wrote to, and must not mean that nobody holds anything.
+        if records.is_empty() {
+            return Err(NONSENSE);
+        }
         self.counted(records)
     }
 
@@ -510,6 +515,12 @@ mod tests {
         assert_eq!(records(&Fake::drive(table(128, 128))), 128);
         // 128 of 200 records: the others may be anybody's.
         let drive = Fake::drive(table(200, 128));
+        assert_eq!(drive.execute(&DriveCommand::ReadTable), Ok(Reply::Status(Status::Failed)));
+    }
+
+    #[test]
+    fn zeros_are_no_empty_table() {
+        let drive = Fake::drive(table(0, 0));
         assert_eq!(drive.execute(&DriveCommand::ReadTable), Ok(Reply::Status(Status::Failed)));
     }
 

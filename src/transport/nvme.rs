@@ -61,22 +61,19 @@ impl Nvme {
         if matches!(result, Err(Errno::ENODEV | Errno::ENXIO)) {
             self.node.forget(opened);
         }
-        judge(result, long).map_err(|trouble| match trouble {
-            Trouble::Undelivered(why) => Trouble::Undelivered(self.node.named(why)),
-            other => other,
-        })
+        judge(result, long)
     }
 
     /// Whether the controller has IDM, by its Identify data. It is asked before it gets the first
     /// mutex command by this descriptor: to a drive without IDM the same opcodes may mean anything.
-    fn has_idm(&self, opened: &Arc<Opened>, timeout: Duration) -> Result<bool, Undelivered> {
+    fn has_idm(&self, opened: &Arc<Opened>, timeout: Duration) -> Result<bool, Trouble> {
         if opened.has_idm.load(Ordering::Relaxed) {
             return Ok(true);
         }
         // The mutex command has not been sent, whatever becomes of this one.
         let not_sent = |why: &dyn core::fmt::Display| {
             let why = format!("the drive does not say whether it has IDM: {why}");
-            self.node.named(Undelivered::NotSent(why))
+            Trouble::Undelivered(Undelivered::NotSent(why))
         };
         let mut identify = Buffer::new(nvme::IDENTIFY_LEN);
         let command = nvme::identify_controller();
@@ -90,17 +87,15 @@ impl Nvme {
         opened.has_idm.store(has_idm, Ordering::Relaxed);
         Ok(has_idm)
     }
-}
 
-impl Protocol for Nvme {
-    fn execute(
+    fn ask(
         &self,
+        opened: &Arc<Opened>,
         request: Request,
         data: Data<'_>,
         timeout: Duration,
     ) -> Result<Answer, Trouble> {
-        let opened = self.node.opened(|| self.open()).map_err(Trouble::Undelivered)?;
-        if !self.has_idm(&opened, timeout).map_err(Trouble::Undelivered)? {
+        if !self.has_idm(opened, timeout)? {
             return Ok(Answer { status: Status::Unsupported, transferred: 0 });
         }
         let len = match &data {
@@ -115,11 +110,26 @@ impl Protocol for Nvme {
             }
             Request::Counters => (None, nvme::inquire_table()),
         };
-        let status = self.run(&opened, &command, data, timeout)?;
+        let status = self.run(opened, &command, data, timeout)?;
         let status = nvme::decode_status(op, status);
         // The kernel does not say how much came; what did not come is zeros.
         let transferred = if status == Status::Good { len } else { 0 };
         Ok(Answer { status, transferred })
+    }
+}
+
+impl Protocol for Nvme {
+    fn execute(
+        &self,
+        request: Request,
+        data: Data<'_>,
+        timeout: Duration,
+    ) -> Result<Answer, Trouble> {
+        let opened = self.node.opened(|| self.open()).map_err(Trouble::Undelivered)?;
+        self.ask(&opened, request, data, timeout).map_err(|trouble| match trouble {
+            Trouble::Undelivered(why) => Trouble::Undelivered(self.node.named(why)),
+            Trouble::TooLong => Trouble::TooLong,
+        })
     }
 }
 

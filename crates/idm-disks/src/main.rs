@@ -157,3 +157,20 @@ fn run(arguments: &Arguments) -> Result<()> {
     signals.wait()?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_are_what_options_say() {
+        let looks = Looks::parse(&["id=uuid", "shared", "mdts=5", "without-idm"]).unwrap();
+        assert_eq!(looks.identifier, Identifier::Uuid);
+        assert_eq!((looks.shared, looks.mdts, looks.idm), (true, 5, false));
+        let looks = Looks::parse(&[]).unwrap();
+        assert_eq!((looks.shared, looks.mdts, looks.idm), (false, 0, true));
+        for wrong in ["id=wwn", "id", "mdts=", "mdts=x", "shared=yes", ""] {
+            assert!(Looks::parse(&[wrong]).is_err(), "{wrong:?}");
+        }
+    }
+}
