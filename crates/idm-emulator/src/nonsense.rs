@@ -7,8 +7,8 @@
 
 use crate::ScsiReply;
 use fastrand::Rng;
-use idm_protocol::RECORD_LEN;
-use idm_protocol::scsi::status;
+use idm_protocol::scsi::{self, status};
+use idm_protocol::{RECORD_LEN, Status};
 
 /// Where nonsense comes from.
 #[derive(Debug)]
@@ -79,6 +79,10 @@ impl Nonsense {
             reply.sense.resize(18, 0);
             reply.sense[0] = *self.0.choice(&[0x70, 0x72]).unwrap_or(&0x70);
         }
+        if scsi::decode_status(reply.status, &reply.sense) == Status::Good {
+            // CONDITION MET, or RECOVERED ERROR, which says that it was done.
+            reply.status = status::TASK_ABORTED;
+        }
     }
 
     /// Spoils the answer of an NVMe drive to a mutex command. A transfer over NVMe has the length
@@ -90,8 +94,8 @@ impl Nonsense {
         if *status == 0 && !data.is_empty() && self.0.bool() {
             return self.0.fill(data);
         }
-        // The status field without the phase tag has 15 bits.
-        *status = self.0.u16(1..1 << 15);
+        // Code and type, and above them hints about retries. Zero would be success.
+        *status = self.0.u16(1..1 << 11) | self.0.u16(0..1 << 4) << 11;
         data.fill(0);
     }
 }
@@ -99,7 +103,7 @@ impl Nonsense {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use idm_protocol::Record;
+    use idm_protocol::{Record, nvme};
 
     #[test]
     fn nonsense_never_says_good_where_it_is_not_so_nor_shows_a_table() {
@@ -110,7 +114,7 @@ mod tests {
             let mut refused =
                 ScsiReply { status: status::RESERVATION_CONFLICT, ..Default::default() };
             nonsense.spoil_scsi(&mut refused);
-            assert_ne!(refused.status, status::GOOD);
+            assert_ne!(scsi::decode_status(refused.status, &refused.sense), Status::Good);
             let mut read = ScsiReply { data: table.clone(), ..Default::default() };
             nonsense.spoil_scsi(&mut read);
             if read.status != status::GOOD {
@@ -136,7 +140,7 @@ mod tests {
         for _ in 0..1000 {
             let (mut status, mut data) = (0x1C5, [7; 64]);
             nonsense.spoil_nvme(&mut status, &mut data);
-            assert_ne!(status, 0);
+            assert_ne!(nvme::decode_status(None, status), Status::Good);
             statuses.insert(status);
         }
         assert!(statuses.len() > 100);
