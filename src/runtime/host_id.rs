@@ -48,7 +48,8 @@ pub fn random() -> io::Result<[u8; 16]> {
     Ok(bytes)
 }
 
-fn format(boot: &str, host: HostId) -> String {
+/// The file's text.
+pub fn format(boot: &str, host: HostId) -> String {
     let mut text = format!("boot_id {boot}\nhost_id ");
     for byte in host.as_bytes() {
         // Writing to a String does not fail.
@@ -59,7 +60,7 @@ fn format(boot: &str, host: HostId) -> String {
 }
 
 /// The id in a file's text; `None` where it is damaged or of another boot.
-fn parse(text: &str, boot: &str) -> Option<HostId> {
+pub fn parse(text: &str, boot: &str) -> Option<HostId> {
     let mut lines = text.lines();
     if lines.next()?.strip_prefix("boot_id ")? != boot {
         return None;

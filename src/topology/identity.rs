@@ -73,7 +73,7 @@ const NAA_LOCAL: u8 = 3;
 /// The identity in a device identification page: NAA, else EUI-64, else T10 vendor id; of several
 /// the longest, then the greatest, so that the order in the page does not matter. `None` where
 /// the page names no such designator of the logical unit.
-fn designator(page: &[u8]) -> Option<String> {
+pub fn designator(page: &[u8]) -> Option<String> {
     if *page.get(1)? != PAGE_CODE {
         return None;
     }

@@ -15,6 +15,8 @@ mod sysfs;
 mod tests;
 mod uevents;
 
+pub use identity::designator;
+
 use core::fmt;
 use identity::{Kind, identity, kind};
 pub use inventory::Inventory;

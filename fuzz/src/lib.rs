@@ -1,0 +1,250 @@
+//! Fuzz targets: what is read from a drive, from the kernel or from a file may be anything, and
+//! must never cause a panic, nor pass for something that it is not.
+//!
+//! `tests/corpus.rs` runs them on kept inputs and on many made from those; `scripts/fuzz.sh`
+//! searches for new ones with libFuzzer.
+
+use idm_protocol::{
+    DriveCommand, HostId, MutexOp, RECORD_LEN, Record, Reply, ResourceId, State, Status, nvme,
+    parse_table, record_count, scsi,
+};
+use lvmlockd_idm::config::Config;
+use lvmlockd_idm::runtime::host_id;
+use lvmlockd_idm::topology::{Topology, concerns_disks, designator};
+use lvmlockd_idm::transport::DrivePath;
+use lvmlockd_idm::transport::drive::{Answer, Data, Drive, Protocol, Request, Trouble};
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::Duration;
+
+/// A fuzz target.
+#[derive(Clone, Copy)]
+pub struct Target {
+    /// Its name, which names its corpus.
+    pub name: &'static str,
+    /// Panics where something is wrong.
+    pub check: fn(&[u8]),
+    /// Inputs that can be tried in a test's time.
+    pub made: usize,
+}
+
+/// All targets.
+pub const TARGETS: [Target; 10] = [
+    Target { name: "scsi_status", check: scsi_status, made: 5_000 },
+    Target { name: "nvme_answers", check: nvme_answers, made: 5_000 },
+    Target { name: "table", check: table, made: 5_000 },
+    Target { name: "read_table", check: read_table, made: 200 },
+    Target { name: "vpd83", check: vpd83, made: 5_000 },
+    Target { name: "sysfs", check: sysfs, made: 200 },
+    Target { name: "uevent", check: uevent, made: 5_000 },
+    Target { name: "host_id_file", check: host_id_file, made: 5_000 },
+    Target { name: "config", check: config, made: 200 },
+    Target { name: "uuids", check: uuids, made: 5_000 },
+];
+
+/// The target of that name.
+pub fn by_name(name: &str) -> Option<Target> {
+    TARGETS.into_iter().find(|target| target.name == name)
+}
+
+/// A SCSI status and sense data, and the version page. Nothing but GOOD, CONDITION MET and a
+/// recovered error is success.
+fn scsi_status(data: &[u8]) {
+    let _ = scsi::version(data);
+    let Some((&status, sense)) = data.split_first() else { return };
+    let decoded = scsi::decode_status(status, sense);
+    if decoded == Status::Good {
+        let recovered = scsi::Sense::decode(sense).is_some_and(|it| it.key == 1 && !it.deferred);
+        let good = [scsi::status::GOOD, scsi::status::CONDITION_MET].contains(&status);
+        assert!(good || (status == scsi::status::CHECK_CONDITION && recovered), "{data:02x?}");
+    }
+}
+
+/// An NVMe status field and the Identify Controller data. Only code and type 0 is success.
+fn nvme_answers(data: &[u8]) {
+    if let Some(version) = nvme::version(data) {
+        assert!(version.major > 0);
+    }
+    let Some((&[op, high, low], _)) = data.split_first_chunk() else { return };
+    let status = u16::from_be_bytes([high, low]) & 0x7FFF;
+    let ops = [MutexOp::Trylock, MutexOp::Refresh, MutexOp::Break, MutexOp::Unlock];
+    let op = ops.get(usize::from(op)).copied();
+    let decoded = nvme::decode_status(op, status);
+    assert_eq!(decoded == Status::Good, status & 0x7FF == 0, "{status:#x}");
+    if nvme::is_path_error(status) {
+        assert_eq!(decoded, Status::Uncertain, "what the path says is not the drive's word");
+    }
+}
+
+/// A mutex table: what is told as a record is one, and reads back as it was.
+fn table(data: &[u8]) {
+    let _ = record_count(data);
+    let records = parse_table(data);
+    assert!(records.len() <= data.len() / RECORD_LEN);
+    for record in records {
+        assert!(record.state.is_record());
+        assert_eq!(Record::decode(&record.encode()), record);
+        let _ = (record.resource.to_string(), record.host.to_string(), record.host.name());
+    }
+}
+
+/// Answers as a test says: for each a status, a length and bytes.
+struct Script(Mutex<Vec<u8>>);
+
+impl Script {
+    /// Takes some bytes; none where they have run out.
+    fn next<const N: usize>(&self) -> Option<[u8; N]> {
+        let mut rest = self.0.lock().ok()?;
+        let next = *rest.first_chunk()?;
+        rest.drain(..N);
+        Some(next)
+    }
+}
+
+impl Protocol for Script {
+    fn execute(&self, _: Request, data: Data<'_>, _: Duration) -> Result<Answer, Trouble> {
+        let [kind, high, low] = self.next().unwrap_or_default();
+        let transferred = usize::from(u16::from_be_bytes([high, low])) * 64;
+        if kind == 0xFF {
+            return Err(Trouble::TooLong);
+        }
+        if let Data::In(room) = data {
+            // Blocks are written in short: what they begin with, and a byte for the rest.
+            for block in room.chunks_mut(RECORD_LEN) {
+                let Some([state_high, state_low, rest]) = self.next() else { break };
+                block.fill(rest);
+                if rest % 2 == 0 {
+                    block[..6].fill(0);
+                    block[6..8].copy_from_slice(&[state_high, state_low]);
+                }
+            }
+        }
+        let status = match kind {
+            0..=0xDF => Status::Good,
+            _ => scsi::decode_status(kind & 0x1F, &[]),
+        };
+        Ok(Answer { status, transferred })
+    }
+}
+
+/// The whole way from what a drive transfers to a table: only records, and none that cannot be.
+fn read_table(data: &[u8]) {
+    let drive = Drive::new(Script(Mutex::new(data.to_vec())), Duration::ZERO);
+    let reply = drive.execute(&DriveCommand::ReadTable);
+    if let Ok(Reply::Table(records)) = reply {
+        for record in records {
+            assert!(record.state.is_record());
+            assert!(!matches!(record.state, State::Other(number) if number > 0xFFFF));
+        }
+    } else {
+        assert_ne!(reply, Ok(Reply::Status(Status::Good)), "a read without a table");
+    }
+    let command = DriveCommand::Mutex(MutexOp::Refresh, Record::end_of_table());
+    assert!(!matches!(drive.execute(&command), Ok(Reply::Table(_))));
+}
+
+/// A device identification page: an identity is one word of bounded length, and what stands
+/// behind the page does not matter.
+fn vpd83(data: &[u8]) {
+    let Some(identity) = designator(data) else { return };
+    let (kind, value) = identity.split_once('.').expect("a kind and a value");
+    assert!(["naa", "eui", "t10"].contains(&kind) && !value.contains('\n'), "{identity}");
+    assert!(identity.len() <= 4 + 4 * 255, "{identity}");
+    let length = 4 + usize::from(u16::from_be_bytes([data[2], data[3]]));
+    if let Some(page) = data.get(..length) {
+        assert_eq!(designator(page), Some(identity));
+    }
+}
+
+/// The input that makes a tree with two drives that have a partition for the global lock.
+const SYSFS_WITH_TWO: &[u8] = include_bytes!("../corpus/sysfs/both");
+
+/// Attributes in sysfs: one SCSI disk and one NVMe namespace with a partition, whose attributes
+/// are what the data says, separated by 0xFF.
+fn sysfs(data: &[u8]) {
+    let root = tempfile::tempdir().expect("a directory");
+    let mut texts = data.split(|&byte| byte == 0xFF);
+    let mut write = |directory: &Path, names: &[&str]| {
+        for name in names {
+            // An attribute that is not there differs from an empty one.
+            if let Some(text) = texts.next().filter(|text| *text != b"-") {
+                fs::write(directory.join(name), text).expect("an attribute");
+            }
+        }
+    };
+    let in_root = |path: &str| {
+        let path = root.path().join(path);
+        fs::create_dir_all(&path).expect("a directory");
+        path
+    };
+    let class = in_root("class/block");
+    for (device, disk, subsystem) in [
+        ("devices/host0/0:0:0:0", "block/sda", "bus/scsi"),
+        ("devices/nvme0", "nvme0n1", "class/nvme"),
+    ] {
+        let device = in_root(device);
+        let disk = device.join(disk);
+        let partition = disk.join("p1");
+        fs::create_dir_all(&partition).expect("a directory");
+        symlink(in_root(subsystem), device.join("subsystem")).expect("a link");
+        symlink(&device, disk.join("device")).expect("a link");
+        for device in [&disk, &partition] {
+            let name = device.strip_prefix(root.path()).expect("below").to_string_lossy();
+            symlink(device, class.join(name.replace('/', "!"))).expect("a link");
+        }
+        write(&device, &["vpd_pg83", "wwid", "subsysnqn", "serial", "model"]);
+        write(&disk, &["wwid", "dev"]);
+        write(&partition, &["partition", "uevent", "dev"]);
+    }
+    write(&in_root("kernel"), &["uevent_seqnum"]);
+    let topology = Topology::with_sysfs(root.path().to_owned(), BTreeMap::new());
+    let _ = topology.event_count();
+    let inventory = topology.inventory().expect("a directory that can be read");
+    if data == SYSFS_WITH_TWO {
+        assert_eq!(inventory.global().len(), 2, "the tree is not as the kernel's");
+    }
+    for (_, located) in inventory.global() {
+        assert!(!located.identity.is_empty());
+        assert!(located.identity.trim() == located.identity, "{:?}", located.identity);
+    }
+}
+
+/// A kernel event.
+fn uevent(data: &[u8]) {
+    if concerns_disks(data) {
+        assert!(data.contains(&b'@'));
+    }
+}
+
+/// The file with this host's id: what is read from it is what would be written.
+fn host_id_file(data: &[u8]) {
+    let Ok(text) = core::str::from_utf8(data) else { return };
+    let boot = text.lines().next().and_then(|line| line.strip_prefix("boot_id ")).unwrap_or("x");
+    if let Some(host) = host_id::parse(text, boot) {
+        assert_eq!(host_id::parse(&host_id::format(boot, host), boot), Some(host));
+        assert_eq!(host_id::parse(text, "another boot"), None);
+    }
+}
+
+/// The settings: a mistake has a text.
+fn config(data: &[u8]) {
+    let Ok(text) = core::str::from_utf8(data) else { return };
+    match Config::parse(text) {
+        Ok(config) => assert!(!config.lease.is_zero()),
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// Uuids and names as lvmlockd hands them over.
+fn uuids(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let (vg, lv) = text.split_once('\n').unwrap_or((&text, &text));
+    let _ = ResourceId::vg(vg).map(|id| id.to_string());
+    if let Ok(id) = ResourceId::lv(vg, lv) {
+        assert!(id.is_lv(), "{id}");
+    }
+    let _ = HostId::new([1; 16], &text).name();
+}
