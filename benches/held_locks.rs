@@ -16,6 +16,7 @@ use idm_engine::{Member, Outcome, Request, Timing};
 use idm_protocol::{DriveCommand, HostId, Mode, MutexOp, Reply, ResourceId, Status};
 use lvmlockd_idm::config::Config;
 use lvmlockd_idm::manager::{Adopt, LockspaceKey, Manager, Resource, ResourceKey, Scope};
+use lvmlockd_idm::recovery::active::Devices;
 use lvmlockd_idm::runtime::drives::Drives;
 use lvmlockd_idm::runtime::fencing::{Fencing, Wanted};
 use lvmlockd_idm::runtime::{Answer, LockSpec, Owner, Role, Runtime, Settings};
@@ -212,7 +213,7 @@ impl Host {
             kill_command: Some(vec!["/bin/touch".into(), kills.display().to_string()]),
             ..Config::default()
         };
-        let manager = Manager::new(config, HostId::new([1; 16], "bench"));
+        let manager = Manager::new(config, HostId::new([1; 16], "bench"), Devices::default());
         let paths: Vec<String> = DRIVES.map(path).to_vec();
         let scope = Scope::Vg { name: "vg0".into(), uuid: VG_UUID.into(), pvs: paths.clone() };
         manager.prepare_lockspace(VG, scope)?;

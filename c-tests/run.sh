@@ -44,8 +44,8 @@ for program; do
 	LVMLOCKD_IDM_CONF=$DRIVES/host.conf
 	case $name in
 	test_entry*)
-		# Nothing is configured.
-		: >"$LVMLOCKD_IDM_CONF"
+		# No drive is configured.
+		echo "state_dir = \"$DRIVES/host.state\"" >"$LVMLOCKD_IDM_CONF"
 		;;
 	*)
 		"$EMULATOR" --dir "$DRIVES" --drive d0 --drive d1 --drive d2 >"$DRIVES/ready" &

@@ -158,14 +158,15 @@ int lm_unlock_idm(struct lockspace *ls, struct resource *r, uint32_t r_version, 
 int lm_hosts_idm(struct lockspace *ls, int notify);
 
 /**
- * Would add the lockspaces that a dead lvmlockd left behind to the list `ls_rejoin`: there are
- * none. Core never calls it.
+ * Adds the lockspaces that a dead lvmlockd left behind to the list `ls_rejoin`, each as core's
+ * `alloc_lockspace` makes it, with name, VG name, uuid, type and PVs. Only a core with
+ * `lvm2/adopt-idm.patch` calls it.
  *
- * Returns 0.
+ * Returns 0, or -218 (ELOCKIO) where core's structures are not known.
  *
  * # Safety
  *
- * The list is not touched.
+ * `ls_rejoin` is NULL or a list of core's that nobody else uses meanwhile.
  */
 int lm_get_lockspaces_idm(struct list_head *ls_rejoin);
 

@@ -181,7 +181,9 @@ pub unsafe extern "C" fn lm_rem_lockspace_idm(ls: *mut Lockspace, free_vg: c_int
         // SAFETY: by the contract of this function.
         let ls = unsafe { LockspaceView::new(ls) }?;
         *about = format!(" {ls}");
-        manager!(remove_lockspace(ls.key(), free_vg != 0))?;
+        // Up to 2.03.24 core ignores a refusal.
+        let may_refuse = layout().is_ok_and(|layout| layout.adopt_args >= 2);
+        manager!(remove_lockspace(ls.key(), free_vg != 0, may_refuse))?;
         Ok(0)
     })
 }
@@ -359,17 +361,27 @@ pub unsafe extern "C" fn lm_hosts_idm(ls: *mut Lockspace, _notify: c_int) -> c_i
     })
 }
 
-/// Would add the lockspaces that a dead lvmlockd left behind to the list `ls_rejoin`: there are
-/// none. Core never calls it.
+/// Adds the lockspaces that a dead lvmlockd left behind to the list `ls_rejoin`, each as core's
+/// `alloc_lockspace` makes it, with name, VG name, uuid, type and PVs. Only a core with
+/// `lvm2/adopt-idm.patch` calls it.
 ///
-/// Returns 0.
+/// Returns 0, or -218 (ELOCKIO) where core's structures are not known.
 ///
 /// # Safety
 ///
-/// The list is not touched.
+/// `ls_rejoin` is NULL or a list of core's that nobody else uses meanwhile.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lm_get_lockspaces_idm(_ls_rejoin: *mut ListHead) -> c_int {
-    call("lm_get_lockspaces_idm", never_fails, |_| Ok(0))
+pub unsafe extern "C" fn lm_get_lockspaces_idm(ls_rejoin: *mut ListHead) -> c_int {
+    call("lm_get_lockspaces_idm", Error::errno, |_| {
+        if ls_rejoin.is_null() {
+            return Ok(0);
+        }
+        for found in manager!(left_lockspaces()) {
+            // SAFETY: by the contract of this function.
+            unsafe { abi::add_found(ls_rejoin, layout()?, &found) }?;
+        }
+        Ok(0)
+    })
 }
 
 #[cfg(test)]

@@ -6,6 +6,9 @@
 use crate::config::{Config, DEFAULT_FILE};
 use crate::error::Error;
 use crate::lockspace::{Held, Lockspace};
+use crate::recovery::active::Devices;
+use crate::recovery::store::{SavedLock, SavedLockspace, Store};
+use crate::recovery::{Claim, Orphans};
 use crate::runtime::drives::{Drives, Members};
 use crate::runtime::fencing::{Fencing, command_timeout};
 use crate::runtime::metrics::export::Exporter;
@@ -14,9 +17,10 @@ use crate::runtime::{Answer, LockSpec, Role, Runtime, Settings, clock, host_id};
 use crate::topology::Topology;
 use crate::transport;
 use core::time::Duration;
-use idm_engine::{Member, Outcome, Refusal, Request, Timing};
-use idm_protocol::{HostId, IdError, Mode, Status, Value};
+use idm_engine::{Member, Outcome, Refusal, Request, Timing, ValueRead};
+use idm_protocol::{HostId, IdError, Mode, ResourceId, Status, Value};
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Instant;
@@ -119,6 +123,7 @@ pub struct Manager {
     config: Result<Config, String>,
     /// Given, in tests; otherwise kept in the state directory.
     host: Option<HostId>,
+    devices: Devices,
     lvm_path: Arc<OnceLock<String>>,
     running: Mutex<Option<Running>>,
     state: Mutex<State>,
@@ -137,6 +142,8 @@ struct Running {
     timing: Timing,
     watchdog: Option<Arc<Watchdog>>,
     exporter: Arc<Exporter>,
+    store: Arc<Store>,
+    orphans: Arc<Orphans>,
 }
 
 #[derive(Default)]
@@ -144,18 +151,21 @@ struct State {
     lockspaces: HashMap<LockspaceKey, Arc<Lockspace>>,
     /// The resource structs that hold a lock.
     resources: HashMap<ResourceKey, Held>,
+    /// The mutexes that a resource struct holds, is about to take or is about to give up: there is
+    /// one note for each.
+    taken: HashSet<ResourceId>,
 }
 
 impl State {
     /// Takes note of a lock that was granted; gives it back where its lockspace was stopped
     /// meanwhile.
-    fn hold(&mut self, space: LockspaceKey, key: ResourceKey, held: Held) -> Result<(), Held> {
+    fn hold(&mut self, space: LockspaceKey, key: ResourceKey, held: Held) -> Result<(), LockSpec> {
         match self.lockspaces.get(&space) {
             Some(there) if Arc::ptr_eq(there, &held.lockspace) => {
                 self.resources.insert(key, held);
                 Ok(())
             }
-            _ => Err(held),
+            _ => Err(held.spec),
         }
     }
 }
@@ -175,20 +185,21 @@ impl Manager {
             if let Err(error) = &config {
                 log::error!("{error}");
             }
-            Manager::make(config, None)
+            Manager::make(config, None, Devices::default())
         })
     }
 
-    /// A lock manager of its own, as if it were another host's. Dropping it is the sudden death of
-    /// that host: nothing is released.
-    pub fn new(config: Config, host: HostId) -> Manager {
-        Manager::make(Ok(config), Some(host))
+    /// A lock manager of its own, as if it were another host's, with the devices that it has.
+    /// Dropping it is the sudden death of lvmlockd on that host: nothing is released.
+    pub fn new(config: Config, host: HostId, devices: Devices) -> Manager {
+        Manager::make(Ok(config), Some(host), devices)
     }
 
-    fn make(config: Result<Config, String>, host: Option<HostId>) -> Manager {
+    fn make(config: Result<Config, String>, host: Option<HostId>, devices: Devices) -> Manager {
         Manager {
             config,
             host,
+            devices,
             lvm_path: Arc::default(),
             running: Mutex::default(),
             state: Mutex::default(),
@@ -242,28 +253,38 @@ impl Manager {
         };
         let drives = Arc::new(Drives::new(topology, connect));
         let no_thread = |error| Error::NotRunning(format!("no thread can be started: {error}"));
-        let runtime = Runtime::start(drives.clone(), settings).map_err(no_thread)?;
+        let runtime = Arc::new(Runtime::start(drives.clone(), settings).map_err(no_thread)?);
         let metrics = runtime.metrics().clone();
         let exporter = Exporter::start(&config.state_dir, move || drives.render(&metrics));
-        Ok(Running {
-            runtime: Arc::new(runtime),
-            host,
-            timing,
-            watchdog,
-            exporter: Arc::new(exporter.map_err(no_thread)?),
-        })
+        let exporter = Arc::new(exporter.map_err(no_thread)?);
+        let store = Arc::new(Store::open(&config.state_dir).map_err(|error| {
+            let directory = config.state_dir.display();
+            Error::NotRunning(format!("locks cannot be noted in {directory}: {error}"))
+        })?);
+        let devices = self.devices.clone();
+        let orphans =
+            Orphans::find(runtime.clone(), store.clone(), devices, timing, watchdog.clone())
+                .map_err(|error| Error::NotRunning(format!("notes cannot be read: {error}")))?;
+        Ok(Running { runtime, host, timing, watchdog, exporter, store, orphans })
     }
 
     /// Begins to take care of what an earlier lvmlockd left behind, where there is something. Does
     /// not wait for drives. The first call, when lvmlockd starts.
     pub fn recover(&self) {
         let Ok(config) = &self.config else { return };
-        if config.watchdog.is_none() || !Watchdog::was_left(&config.state_dir) {
+        let fed = config.watchdog.is_some() && Watchdog::was_left(&config.state_dir);
+        if !fed && !Store::has_any(&config.state_dir) {
             return;
         }
         if let Err(error) = self.running() {
             log::error!("what an earlier lvmlockd left behind cannot be kept: {error}");
         }
+    }
+
+    /// The lockspaces that were started when an earlier lvmlockd died, and not since.
+    pub fn left_lockspaces(&self) -> Vec<SavedLockspace> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        running.map_or_else(Vec::new, |running| running.orphans.lockspaces())
     }
 
     fn kill_command(&self, config: &Config) -> Arc<dyn Fn() -> Vec<String> + Send + Sync> {
@@ -296,7 +317,7 @@ impl Manager {
             running.arm(&lockspace).map_err(|error| Error::NotRunning(error.to_string()))?;
         }
         // An address that is used again without a remove in between: what was there is gone.
-        self.remove_lockspace(key, false)?;
+        self.remove_lockspace(key, false, false)?;
         self.state().lockspaces.insert(key, Arc::new(lockspace));
         Ok(())
     }
@@ -313,25 +334,51 @@ impl Manager {
 
     fn start_lockspace(&self, key: LockspaceKey, adopt: Adopt) -> Result<(), Error> {
         let lockspace = self.lockspace(key)?;
-        if adopt.only {
+        let running = self.running()?;
+        if adopt.only && !running.orphans.had_started(&lockspace) {
             return Err(Error::AdoptNone);
         }
+        // First, so that there is no lock that nobody knows the lockspace of.
+        let saved = lockspace.saved();
+        running.store.save_lockspace(&lockspace.id, &saved).map_err(not_noted)?;
         if !lockspace.is_global {
-            self.running()?.join(&lockspace)?;
+            let joined = running.join(&lockspace);
+            if joined.is_err() && !running.orphans.any_of(&lockspace) {
+                running.store.forget_lockspace(&lockspace.id);
+            }
+            joined?;
         }
+        running.orphans.adopt_lockspace(&lockspace);
         lockspace.set_started();
-        self.running()?.show(&self.state());
+        running.show(&self.state());
         log::info!("{}: started", lockspace.owner.name);
         Ok(())
     }
 
     /// Stops the lockspace; `free_vg`: the VG is being removed. Takes less than 100 ms: what drives
     /// have not answered by then is followed up in the background.
-    pub fn remove_lockspace(&self, key: LockspaceKey, free_vg: bool) -> Result<(), Error> {
-        let mut state = self.state();
-        let Some(lockspace) = state.lockspaces.remove(&key) else {
+    ///
+    /// Fails, where it `may_refuse`, if a dead lvmlockd left locks that are still in use; nothing
+    /// has changed then. Otherwise such locks are kept as they were before the start.
+    pub fn remove_lockspace(
+        &self,
+        key: LockspaceKey,
+        free_vg: bool,
+        may_refuse: bool,
+    ) -> Result<(), Error> {
+        let Ok(lockspace) = self.lockspace(key) else {
             return Ok(());
         };
+        let running = self.running()?;
+        let in_use = running.orphans.settle(&lockspace);
+        for label in &in_use {
+            log::warn!("{label}: left by an earlier lvmlockd, and its LV is still active");
+        }
+        if !in_use.is_empty() && may_refuse && !free_vg && !lockspace.owner.is_killed() {
+            return Err(Error::Busy);
+        }
+        let mut state = self.state();
+        state.lockspaces.remove(&key);
         let keys: Vec<ResourceKey> = state
             .resources
             .iter()
@@ -341,16 +388,20 @@ impl Manager {
         let held: Vec<Held> =
             keys.into_iter().filter_map(|key| state.resources.remove(&key)).collect();
         drop(state);
-        let running = self.running()?;
         for held in held {
             log::debug!("{}: released with its lockspace", held.spec.label);
-            running.runtime.release(held.spec);
+            self.give_up(&running, held.spec);
         }
         if lockspace.is_started() && !lockspace.is_global {
             // Waited for, so that a vgremove on another host does not count this one any more.
             let bound = patience_for(&lockspace, STOP_SETTLE);
             let release = Request::Release { value: None };
-            running.runtime.request(lockspace.membership(), release, bound);
+            let membership = lockspace.membership();
+            running.runtime.request(membership.clone(), release, bound);
+            running.store.forget_lock(&membership.resource);
+        }
+        if !running.orphans.any_of(&lockspace) {
+            running.store.forget_lockspace(&lockspace.id);
         }
         running.show(&self.state());
         if let Some(watchdog) = &running.watchdog {
@@ -398,7 +449,7 @@ impl Manager {
         };
         log::warn!("{}: core forgets it without unlock, releasing it", held.spec.label);
         if let Ok(running) = self.running() {
-            running.runtime.release(held.spec);
+            self.give_up(&running, held.spec);
         }
     }
 
@@ -424,26 +475,21 @@ impl Manager {
         let spec = lockspace.spec(&resource)?.ok_or_else(|| {
             Error::Invalid(format!("{} has no such resource", lockspace.owner.name))
         })?;
-        if adopt.only {
-            return Err(Error::AdoptNone);
-        }
         let running = self.running()?;
         if self.holds_already(&running, key, &spec, mode)? {
             return Ok(ValBlk::default());
         }
         // Before there is anything to protect, so that there is no moment without.
         let _armed = running.arm(&lockspace)?;
-        let request = running.acquire(&lockspace, &resource, mode)?;
-        let read = match running.request(&spec, request) {
-            Answer::Done(Outcome::Granted(read)) => read,
-            other => return Err(running.refused(&spec, other)),
-        };
         let id = spec.resource;
-        let held = Held { lockspace: lockspace.clone(), spec, mode };
-        if let Err(held) = self.state().hold(space_key, key, held) {
-            running.runtime.release(held.spec);
-            return Err(Error::NoLockspace);
+        if !self.state().taken.insert(id) {
+            return Err(Error::Held(format!("{}: held by this host", spec.label)));
         }
+        let taken = self.take(&running, (space_key, key), spec, &resource, mode, adopt);
+        if taken.is_err() {
+            self.state().taken.remove(&id);
+        }
+        let read = taken?;
         if matches!(resource, Resource::Vg) && mode == Mode::Exclusive {
             self.spread_lv_locks(&running, &lockspace)?;
         }
@@ -451,6 +497,110 @@ impl Manager {
             Resource::Lv { .. } => Ok(ValBlk::default()),
             Resource::Global | Resource::Vg => Ok(lockspace.value(id, |value| value.read(read))),
         }
+    }
+
+    /// Takes a lock that no resource has: one that a dead lvmlockd left behind, or from the drives.
+    fn take(
+        &self,
+        running: &Running,
+        keys: (LockspaceKey, ResourceKey),
+        spec: LockSpec,
+        resource: &Resource,
+        mode: Mode,
+        adopt: Adopt,
+    ) -> Result<ValueRead, Error> {
+        let claim = running.orphans.claim(&spec.resource, running.bound());
+        match claim {
+            Some(claim) if claim.kept => {
+                let left = claim.saved.mode();
+                if mode != left && (adopt.only || adopt.ok) {
+                    return Err(Error::AdoptOtherMode);
+                }
+                let saved = claim.saved.asked_now(left);
+                running.store.save_lock(&spec.resource, &saved).map_err(not_noted)?;
+                let lockspace = self.lockspace(keys.0)?;
+                self.take_over(keys, Held { lockspace, spec, mode: left, saved }, mode, claim)?;
+                // What was changed under it may not have been published.
+                Ok(ValueRead::Unknown)
+            }
+            None if adopt.only => Err(Error::AdoptNone),
+            Some(_) if adopt.only => {
+                let why = "left by an earlier lvmlockd, and too few drives have confirmed it";
+                Err(Error::Storage(format!("{}: {why}", spec.label)))
+            }
+            claim => self.acquire(running, keys, spec, resource, mode, claim),
+        }
+    }
+
+    /// Takes a lock that this process does not have. `claim`: what a dead lvmlockd left of it, and
+    /// was not confirmed yet; the drives give it to this host.
+    fn acquire(
+        &self,
+        running: &Running,
+        (space_key, key): (LockspaceKey, ResourceKey),
+        spec: LockSpec,
+        resource: &Resource,
+        mode: Mode,
+        claim: Option<Claim>,
+    ) -> Result<ValueRead, Error> {
+        let lockspace = self.lockspace(space_key)?;
+        let plan = running.plan(&lockspace, resource)?;
+        let saved = plan.saved(mode);
+        running.store.save_lock(&spec.resource, &saved).map_err(not_noted)?;
+        let read = match running.request(&spec, plan.acquire(mode)) {
+            Answer::Done(Outcome::Granted(read)) => read,
+            other => {
+                match &claim {
+                    // Its LV may still be active.
+                    Some(claim) => {
+                        let noted = running.store.save_lock(&spec.resource, &claim.saved);
+                        noted.map_err(not_noted)?;
+                    }
+                    None => running.store.forget_lock(&spec.resource),
+                }
+                return Err(running.refused(&spec, other));
+            }
+        };
+        if let Some(claim) = claim {
+            claim.take();
+        }
+        let held = Held { lockspace, spec, mode, saved };
+        let held = self.state().hold(space_key, key, held);
+        if let Err(spec) = held {
+            self.give_up(running, spec);
+            return Err(Error::NoLockspace);
+        }
+        Ok(read)
+    }
+
+    /// Gives a lock up without waiting for drives.
+    fn give_up(&self, running: &Running, spec: LockSpec) {
+        let id = spec.resource;
+        running.store.forget_lock(&id);
+        running.runtime.release(spec);
+        self.state().taken.remove(&id);
+    }
+
+    /// Gives a resource the lock that a dead lvmlockd left behind and that was renewed since.
+    fn take_over(
+        &self,
+        (space_key, key): (LockspaceKey, ResourceKey),
+        held: Held,
+        mode: Mode,
+        claim: Claim,
+    ) -> Result<(), Error> {
+        let label = held.spec.label.clone();
+        if self.state().hold(space_key, key, held).is_err() {
+            return Err(Error::NoLockspace);
+        }
+        if let Err(error) = self.convert(key, mode, 0) {
+            // It stays as it was left.
+            self.state().resources.remove(&key);
+            return Err(error);
+        }
+        claim.take();
+        log::info!("{label}: held {mode}, taken over from an earlier lvmlockd");
+        Ok(())
     }
 
     /// Puts the LV locks that this host holds on all of the VG's drives. Whoever has the VG's lock
@@ -464,8 +614,9 @@ impl Manager {
             state.resources.values().filter(of_vg).map(|held| held.spec.resource).collect();
         drop(state);
         if !locks.is_empty() {
-            running.runtime.spread(locks, members);
+            running.runtime.spread(locks, members.clone());
         }
+        running.orphans.spread(lockspace, members);
         Ok(())
     }
 
@@ -489,7 +640,7 @@ impl Manager {
         }
         // Another one, or a lock that was lost: it has to be given up first.
         self.state().resources.remove(&key);
-        running.runtime.release(held.spec);
+        self.give_up(running, held.spec);
         Ok(false)
     }
 
@@ -503,11 +654,16 @@ impl Manager {
             return Err(Error::Killed);
         }
         let publish = r_version != 0 && held.mode == Mode::Exclusive;
-        let value = publish.then(|| timestamp(&held, r_version));
+        let value = publish.then(|| timestamp(&held, r_version, false));
         if mode == held.mode && value.is_none() {
             return Ok(());
         }
         let running = self.running()?;
+        let saved = held.saved.asked_now(mode);
+        // What is noted is at most what core was told, whenever lvmlockd is killed.
+        if mode < held.mode {
+            running.store.save_lock(&held.spec.resource, &saved).map_err(not_noted)?;
+        }
         let answer = running.request(&held.spec, Request::Convert { mode, value });
         match answer {
             Answer::Done(Outcome::Converted { .. }) => {}
@@ -518,11 +674,19 @@ impl Manager {
             }
             other => return Err(running.refused(&held.spec, other)),
         }
+        if promotes {
+            if let Err(error) = running.store.save_lock(&held.spec.resource, &saved) {
+                let demote = Request::Convert { mode: held.mode, value: None };
+                running.request(&held.spec, demote);
+                return Err(not_noted(error));
+            }
+        }
         if promotes && held.spec.role == Role::Vg {
             self.spread_lv_locks(&running, &held.lockspace)?;
         }
         if let Some(held) = self.state().resources.get_mut(&key) {
             held.mode = mode;
+            held.saved = saved;
         }
         Ok(())
     }
@@ -533,21 +697,24 @@ impl Manager {
             log::debug!("unlock of a lock that is not held");
             return;
         };
-        // A removed VG's value changes too, so that no host takes its cached state for current.
+        // Hosts that still have a removed VG started are told so.
+        let removes = lmu_flags & FREE_VG != 0 && held.spec.role == Role::Vg;
         let publish = held.mode == Mode::Exclusive
             && held.spec.role.keeps_value()
-            && (r_version != 0 || lmu_flags & FREE_VG != 0);
-        let value = publish.then(|| timestamp(&held, r_version));
+            && (r_version != 0 || removes);
+        let value = publish.then(|| timestamp(&held, r_version, removes));
         let Ok(running) = self.running() else {
             return;
         };
         let bound = patience_for(&held.lockspace, SETTLE);
-        let label = held.spec.label.clone();
+        let (label, id) = (held.spec.label.clone(), held.spec.resource);
         let release = Request::Release { value };
         match running.runtime.request(held.spec, release, bound) {
             Answer::Done(_) => {}
             _ => log::info!("{label}: released, some drives have not answered yet"),
         }
+        running.store.forget_lock(&id);
+        self.state().taken.remove(&id);
     }
 
     /// The number of other hosts that have the lockspace started: a majority of the VG's drives is
@@ -641,10 +808,14 @@ impl Manager {
 }
 
 impl Running {
-    /// Makes a request and waits for its end, longer than the engine ever takes.
+    /// Longer than the engine ever takes.
+    fn bound(&self) -> Duration {
+        self.timing.patience + GRACE
+    }
+
+    /// Makes a request and waits for its end.
     fn request(&self, spec: &LockSpec, request: Request) -> Answer {
-        let bound = self.timing.patience + GRACE;
-        self.runtime.request(spec.clone(), request, bound)
+        self.runtime.request(spec.clone(), request, self.bound())
     }
 
     /// Takes the membership of a VG. After an outage drives are not used for a while, because the
@@ -652,18 +823,31 @@ impl Running {
     /// because core tells nobody if a lockspace fails to start.
     fn join(&self, lockspace: &Lockspace) -> Result<(), Error> {
         let membership = lockspace.membership();
+        let id = membership.resource;
+        let claim = self.orphans.claim(&id, self.bound());
+        if let Some(claim) = claim {
+            let left = claim.kept.then(|| claim.saved.drives.clone());
+            claim.take();
+            let plan = Plan::of_lockspace(self, lockspace)?;
+            if left.as_ref() == Some(&plan.saved(Mode::Shared).drives) {
+                self.runtime.own(membership);
+                return Ok(());
+            }
+            if left.is_some() {
+                // On other drives than those that others will look at.
+                self.runtime.release(membership.clone());
+            }
+        }
         let begin = Instant::now();
         loop {
-            let request = Request::Acquire {
-                mode: Mode::Shared,
-                members: self.members_of(lockspace)?.members,
-                witnesses: Vec::new(),
-            };
-            let error = match self.request(&membership, request) {
+            let plan = Plan::of_lockspace(self, lockspace)?;
+            self.store.save_lock(&id, &plan.saved(Mode::Shared)).map_err(not_noted)?;
+            let error = match self.request(&membership, plan.acquire(Mode::Shared)) {
                 Answer::Done(Outcome::Granted(_)) => return Ok(()),
                 other => self.refused(&membership, other),
             };
             if !matches!(error, Error::Storage(_)) || begin.elapsed() > self.timing.linger {
+                self.store.forget_lock(&id);
                 return Err(error);
             }
             log::info!("{error}; trying again");
@@ -725,32 +909,27 @@ impl Running {
         members.iter().map(name).collect::<Vec<_>>().join(", ")
     }
 
-    /// The request for a resource's lock: the global lock's and a VG's on all of its drives, an
+    /// What a resource's lock is taken on: the global lock's and a VG's on all of its drives, an
     /// LV's on those it is on, with the VG's others as witnesses.
-    fn acquire(
-        &self,
-        lockspace: &Lockspace,
-        resource: &Resource,
-        mode: Mode,
-    ) -> Result<Request, Error> {
-        let all = self.members_of(lockspace)?.members;
-        let (members, witnesses) = match resource {
+    fn plan(&self, lockspace: &Lockspace, resource: &Resource) -> Result<Plan, Error> {
+        let all = Plan::of_lockspace(self, lockspace)?;
+        let plan = match resource {
             Resource::Lv { pvs, .. } if !pvs.is_empty() => {
-                let members = self.drives_of(pvs)?.members;
-                let others: Vec<Member> =
-                    all.into_iter().filter(|other| !members.contains(other)).collect();
-                (members, others)
+                let mut plan = Plan::of(self, pvs.clone())?;
+                plan.witnesses = all.members;
+                plan.witnesses.retain(|other| !plan.members.contains(other));
+                plan
             }
-            _ => (all, Vec::new()),
+            _ => all,
         };
-        if members.is_empty() {
+        if plan.members.is_empty() {
             return Err(Error::Storage(if lockspace.is_global {
                 no_global_drives()
             } else {
                 format!("{} has no drives", lockspace.owner.name)
             }));
         }
-        Ok(Request::Acquire { mode, members, witnesses })
+        Ok(plan)
     }
 
     /// Whether a majority of a VG's drives has IDM and answers.
@@ -791,6 +970,45 @@ impl Running {
     }
 }
 
+/// What a lock is taken on.
+struct Plan {
+    paths: Vec<String>,
+    members: Vec<Member>,
+    witnesses: Vec<Member>,
+}
+
+impl Plan {
+    fn of_lockspace(running: &Running, lockspace: &Lockspace) -> Result<Plan, Error> {
+        let members = running.members_of(lockspace)?.members;
+        Ok(Plan { paths: lockspace.paths(), members, witnesses: Vec::new() })
+    }
+
+    fn of(running: &Running, paths: Vec<String>) -> Result<Plan, Error> {
+        let members = running.drives_of(&paths)?.members;
+        Ok(Plan { paths, members, witnesses: Vec::new() })
+    }
+
+    /// As it is noted before it is asked for.
+    fn saved(&self, mode: Mode) -> SavedLock {
+        let identity = |member: &Member| String::from_utf8_lossy(&member.identity).into_owned();
+        SavedLock {
+            exclusive: mode == Mode::Exclusive,
+            asked_us: clock::now().as_micros(),
+            paths: self.paths.clone(),
+            drives: self.members.iter().map(identity).collect(),
+        }
+    }
+
+    fn acquire(self, mode: Mode) -> Request {
+        Request::Acquire { mode, members: self.members, witnesses: self.witnesses }
+    }
+}
+
+/// A lock that is not noted would not be found again if lvmlockd died.
+fn not_noted(error: io::Error) -> Error {
+    Error::NotRunning(format!("a lock cannot be noted, and is not taken: {error}"))
+}
+
 /// How long to wait for a release: not at all where the lockspace lost its locks, because core
 /// must go on promptly then (contract, section 6).
 fn patience_for(lockspace: &Lockspace, usual: Duration) -> Duration {
@@ -823,9 +1041,9 @@ fn majority(drives: usize) -> usize {
 }
 
 /// The timestamp to publish with a held lock, noted with the version that it stands for.
-fn timestamp(held: &Held, r_version: u32) -> Value {
+fn timestamp(held: &Held, r_version: u32, removes: bool) -> Value {
     held.lockspace.value(held.spec.resource, |value| {
-        let timestamp = value.next(clock::wall_us());
+        let timestamp = value.next(clock::wall_us(), removes);
         value.wrote(timestamp, r_version);
         timestamp
     })

@@ -15,10 +15,13 @@ pub struct Resource {
     opaque: [u8; 0],
 }
 
-/// `struct list_head`, which only adoption would look into.
+/// `struct list_head`: a list, or a member of one.
 #[repr(C)]
 pub struct ListHead {
-    opaque: [u8; 0],
+    /// The first member, or the list itself.
+    pub next: *mut ListHead,
+    /// The last member, or the list itself.
+    pub prev: *mut ListHead,
 }
 
 /// `struct pvs`: the PVs of a request or of a lockspace.

@@ -4,6 +4,7 @@
 //! values that the manager takes.
 
 mod c;
+mod found;
 mod host;
 mod layout;
 mod logger;
@@ -11,6 +12,7 @@ mod test_mode;
 mod views;
 
 pub use c::{ListHead, Lockspace, Pvs, Resource, ValBlk};
+pub use found::add_found;
 pub use layout::{Layout, Uncertain, layout};
 pub use test_mode::TestMode;
 pub use views::{LockspaceView, ResourceType, ResourceView, lv_uuid, mode, take_pvs};

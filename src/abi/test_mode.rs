@@ -3,6 +3,7 @@
 use super::host;
 use crate::error::Error;
 use crate::manager::{Adopt, LockspaceKey, Resource, ResourceKey, Scope, ValBlk};
+use crate::recovery::store::SavedLockspace;
 use idm_protocol::Mode;
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
@@ -43,8 +44,18 @@ impl TestMode {
     /// Nothing to find.
     pub fn recover(&self) {}
 
+    /// None.
+    pub fn left_lockspaces(&self) -> Vec<SavedLockspace> {
+        Vec::new()
+    }
+
     /// Nothing to stop.
-    pub fn remove_lockspace(&self, _: LockspaceKey, _free_vg: bool) -> Result<(), Error> {
+    pub fn remove_lockspace(
+        &self,
+        _: LockspaceKey,
+        _free_vg: bool,
+        _may_refuse: bool,
+    ) -> Result<(), Error> {
         Ok(())
     }
 

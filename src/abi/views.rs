@@ -13,10 +13,10 @@ use core::ptr::{self, NonNull};
 use idm_protocol::Mode;
 
 /// `char name[MAX_NAME + 1]` and its like.
-const NAME_SIZE: usize = 65;
+pub const NAME_SIZE: usize = 65;
 
 /// Offsets in `struct lockspace`.
-mod lockspace {
+pub mod lockspace {
     pub const NAME: usize = 16;
     pub const VG_NAME: usize = 81;
     pub const VG_UUID: usize = 146;
@@ -36,7 +36,7 @@ mod resource {
 }
 
 /// `S_NAME_GL_IDM`: the lockspace of the global lock.
-const GLOBAL_LOCKSPACE: &str = "lvm_global";
+pub const GLOBAL_LOCKSPACE: &str = "lvm_global";
 
 /// A `struct lockspace` during one call.
 #[derive(Clone, Copy)]

@@ -140,6 +140,14 @@ impl Drives {
         }
     }
 
+    /// The drive with an identity. It does not answer until a path leads to it.
+    pub fn member(&self, identity: &str) -> Member {
+        let inventory = self.inventory();
+        let drive = locked(&self.known).drive(identity);
+        drive.ways.add(identity, identity, inventory.paths_of(identity), &self.connect);
+        Member { drive: drive.reference, identity: identity.as_bytes().to_vec() }
+    }
+
     fn get(&self, drive: DriveRef) -> Option<Arc<Drive>> {
         locked(&self.known).all.get(drive.0 as usize).cloned()
     }

@@ -35,7 +35,7 @@ use reactor::{Message, Reactor};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
 use watch::Watch;
 use watchdog::Watchdog;
@@ -69,7 +69,7 @@ impl Owner {
         self.in_use.load(Ordering::Relaxed)
     }
 
-    fn count_in_use(&self, more: bool) {
+    pub(crate) fn count_in_use(&self, more: bool) {
         match more {
             true => self.in_use.fetch_add(1, Ordering::Relaxed),
             false => self.in_use.fetch_sub(1, Ordering::Relaxed),
@@ -270,6 +270,25 @@ impl Runtime {
                 Answer::Failed("internal error: the lock manager dropped a request".into())
             }
         }
+    }
+
+    /// Makes a request and does not wait: its end comes through the channel, however late.
+    pub fn begin(&self, spec: LockSpec, request: Request) -> Receiver<Answer> {
+        let id = self.requests.fetch_add(1, Ordering::Relaxed);
+        let (waiter, answer) = mpsc::channel();
+        // If the reactor has ended the channel says so.
+        self.send(Message::Request { spec, request, id, waiter: Some(waiter) });
+        answer
+    }
+
+    /// Gives a held lock to another owner, whose lockspace is killed if the lock is lost.
+    pub fn own(&self, spec: LockSpec) {
+        self.send(Message::Own { spec });
+    }
+
+    /// Kills a lockspace: locks of it are lost that the runtime does not know of.
+    pub fn fail(&self, owner: Arc<Owner>, why: String) {
+        self.send(Message::Fail { owner, why });
     }
 
     /// Gives a lock up without waiting for any drive.

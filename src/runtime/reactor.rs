@@ -45,6 +45,10 @@ pub enum Message {
     Abandon { resource: ResourceId, id: u64 },
     /// Put held locks on further drives.
     Spread { resources: Vec<ResourceId>, drives: Vec<Member> },
+    /// A held lock belongs to another lockspace from now on.
+    Own { spec: LockSpec },
+    /// A lockspace has lost what it needs.
+    Fail { owner: Arc<Owner>, why: String },
     /// Tell how a lock is held.
     Mode { resource: ResourceId, waiter: Sender<Option<Mode>> },
     /// A drive answered.
@@ -137,6 +141,9 @@ struct Pending {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Acquire,
+    /// Of what this host held before lvmlockd was started: not refused for a killed lockspace,
+    /// because what it holds still keeps others out.
+    Adopt,
     Convert(Mode),
     Release,
 }
@@ -277,6 +284,16 @@ impl Reactor {
             }
             Message::Abandon { resource, id } => self.abandon(resource, id),
             Message::Spread { resources, drives } => self.spread(&resources, &drives),
+            Message::Own { spec } => {
+                let lock = self.names.get(&spec.resource).and_then(|id| self.locks.get_mut(id));
+                if let Some(entry) = lock {
+                    let in_use = entry.in_use;
+                    entry.set_in_use(false);
+                    entry.spec = spec;
+                    entry.set_in_use(in_use);
+                }
+            }
+            Message::Fail { owner, why } => self.fail(Failure { owner, why, until: None }),
             Message::Mode { resource, waiter } => {
                 let entry = self.names.get(&resource).and_then(|id| self.locks.get(id));
                 let mode = entry.and_then(|entry| entry.engine.as_ref()?.mode());
@@ -347,7 +364,8 @@ impl Reactor {
         waiter: Option<Sender<Answer>>,
     ) {
         let kind = match &request {
-            Request::Acquire { .. } | Request::Adopt { .. } => Kind::Acquire,
+            Request::Acquire { .. } => Kind::Acquire,
+            Request::Adopt { .. } => Kind::Adopt,
             Request::Convert { mode, .. } => Kind::Convert(*mode),
             Request::Release { .. } => Kind::Release,
         };
@@ -835,7 +853,7 @@ impl Entry {
             }
             _ => None,
         };
-        let acquires = pending.kind == Kind::Acquire;
+        let acquires = matches!(pending.kind, Kind::Acquire | Kind::Adopt);
         let before = self.spec.clone();
         if let Some(spec) = pending.spec.take().filter(|_| acquires) {
             self.spec = spec;

@@ -1,11 +1,14 @@
 //! Several hosts in one process, on emulated drives: what lvmlockd would see of the lock manager.
 #![cfg(feature = "emulator")]
 
+mod recovery;
+
 use idm_emulator::server::{DriveSpec, Server};
 use idm_protocol::{HostId, Mode};
 use lvmlockd_idm::config::Config;
 use lvmlockd_idm::error::Error;
 use lvmlockd_idm::manager::{Adopt, LockspaceKey, Manager, Resource, ResourceKey, Scope, ValBlk};
+use lvmlockd_idm::recovery::active::Devices;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
@@ -58,12 +61,22 @@ impl Bench {
             lease,
             global_drives: self.paths(),
             emulated,
-            state_dir: self.directory.path().to_path_buf(),
+            state_dir: self.state_dir(number),
             kill_command: Some(["/bin/sh", "-c", &script].map(str::to_owned).to_vec()),
             ..Config::default()
         };
-        let manager = Manager::new(config, HostId::new([number; 16], &format!("host{number}")));
-        Host { manager }
+        let id = HostId::new([number; 16], &format!("host{number}"));
+        std::fs::create_dir_all(self.sysfs(number).join("block")).unwrap();
+        let devices = Devices::with_sysfs(&self.sysfs(number));
+        Host { manager: Manager::new(config, id, devices) }
+    }
+
+    fn state_dir(&self, number: u8) -> PathBuf {
+        self.directory.path().join(format!("host{number}"))
+    }
+
+    fn sysfs(&self, number: u8) -> PathBuf {
+        self.directory.path().join(format!("host{number}.sys"))
     }
 
     /// A host with the VG started.
@@ -277,7 +290,7 @@ fn hosts_counts_the_others_that_have_the_vg_started() {
     bench.control("power d2 off");
     assert_eq!(a.manager.hosts(VG), Ok(2));
     for host in [&b, &c] {
-        let (removed, took) = timed(|| host.manager.remove_lockspace(VG, false));
+        let (removed, took) = timed(|| host.manager.remove_lockspace(VG, false, true));
         removed.unwrap();
         assert!(took < Duration::from_millis(100), "{took:?}");
     }
@@ -329,7 +342,7 @@ fn unlock_returns_at_once_when_drives_are_down() {
     }
     let ((), took) = timed(|| a.unlock(1));
     assert!(took < Duration::from_millis(300), "{took:?}");
-    let (removed, took) = timed(|| a.manager.remove_lockspace(VG, false));
+    let (removed, took) = timed(|| a.manager.remove_lockspace(VG, false, true));
     removed.unwrap();
     assert!(took < Duration::from_millis(100), "{took:?}");
 }
@@ -343,7 +356,7 @@ fn unlock_is_finished_in_the_background_when_the_drives_come_back() {
         bench.control(&format!("power {drive} off"));
     }
     a.unlock(1);
-    a.manager.remove_lockspace(VG, false).unwrap();
+    a.manager.remove_lockspace(VG, false, true).unwrap();
     for drive in &bench.drives {
         bench.control(&format!("power {drive} on"));
     }
@@ -377,7 +390,7 @@ fn a_lockspace_can_be_stopped_and_started_again() {
     for _ in 0..3 {
         a.lock(1, lv(1), Exclusive).unwrap();
         a.lock(2, Resource::Vg, Exclusive).unwrap();
-        a.manager.remove_lockspace(VG, false).unwrap();
+        a.manager.remove_lockspace(VG, false, true).unwrap();
         assert_eq!(a.lock(1, lv(1), Exclusive), Err(Error::NoLockspace));
         eventually(Duration::from_secs(2), "all is released", || {
             b.lock(1, lv(1), Exclusive).is_ok() && b.lock(2, Resource::Vg, Exclusive).is_ok()
@@ -409,7 +422,7 @@ fn losing_the_quorum_kills_once_in_time_and_a_new_start_recovers() {
     let ((), took) = timed(|| {
         a.unlock(1);
         a.unlock(2);
-        a.manager.remove_lockspace(VG, false).unwrap();
+        a.manager.remove_lockspace(VG, false, true).unwrap();
     });
     assert!(took < Duration::from_millis(100), "{took:?}");
     bench.control("power d0 on");
@@ -426,13 +439,13 @@ fn losing_the_quorum_kills_once_in_time_and_a_new_start_recovers() {
 fn counters_are_shown_while_a_lockspace_is_started() {
     let bench = Bench::new(3);
     let a = bench.started(1, LONG);
-    let file = bench.directory.path().join("metrics.prom");
+    let file = bench.state_dir(1).join("metrics.prom");
     let text = || std::fs::read_to_string(&file).unwrap_or_default();
     let membership = "lvmlockd_idm_locks_held{role=\"membership\",mode=\"shared\"} 1\n";
     eventually(Duration::from_secs(5), "metrics", || text().contains(membership));
     assert!(text().contains("lvmlockd_idm_lockspaces 1\n"), "{}", text());
     assert_eq!(text().matches("lvmlockd_idm_drive_answers{").count(), 3);
-    a.manager.remove_lockspace(VG, false).unwrap();
+    a.manager.remove_lockspace(VG, false, true).unwrap();
     eventually(Duration::from_secs(5), "no metrics", || !file.exists());
 }
 
@@ -515,7 +528,8 @@ fn the_global_lockspace_always_starts_and_its_lock_says_what_is_missing() {
     let bench = Bench::new(1);
     let mut config = Config { lease: SHORT, ..Config::default() };
     config.emulated = [("/dev/d0".to_owned(), bench.server.socket("d0"))].into();
-    let host = Host { manager: Manager::new(config, HostId::new([1; 16], "h")) };
+    let host =
+        Host { manager: Manager::new(config, HostId::new([1; 16], "h"), Devices::default()) };
     assert!(!host.manager.is_running());
     host.start(GLOBAL, Scope::Global).unwrap();
     let refused = host.lock(1, Resource::Global, Shared);
@@ -524,7 +538,7 @@ fn the_global_lockspace_always_starts_and_its_lock_says_what_is_missing() {
     assert!(!host.manager.is_running());
     host.start(VG, bench.scope()).unwrap();
     assert!(host.manager.is_running());
-    host.manager.remove_lockspace(GLOBAL, false).unwrap();
+    host.manager.remove_lockspace(GLOBAL, false, true).unwrap();
     host.start(GLOBAL, Scope::Global).unwrap();
 }
 
@@ -554,7 +568,7 @@ fn a_vg_can_be_started_again_right_after_an_outage() {
         bench.control(&format!("lose-reply {drive} 1"));
     }
     // What the drives are told on the way out may still be on its way to them.
-    a.manager.remove_lockspace(VG, false).unwrap();
+    a.manager.remove_lockspace(VG, false, true).unwrap();
     a.start(VG, bench.scope()).unwrap();
 }
 
@@ -597,7 +611,7 @@ fn odd_calls_are_harmless() {
     host.unlock(5);
     host.manager.remove_resource(ResourceKey(5));
     host.manager.set_pvs(VG, bench.paths());
-    assert_eq!(host.manager.remove_lockspace(VG, true), Ok(()));
+    assert_eq!(host.manager.remove_lockspace(VG, true, true), Ok(()));
     assert_eq!(host.manager.hosts(VG), Err(Error::NoLockspace));
     assert_eq!(host.lock(1, lv(1), Exclusive), Err(Error::NoLockspace));
     host.manager.prepare_lockspace(VG, bench.scope()).unwrap();

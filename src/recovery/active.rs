@@ -1,0 +1,104 @@
+//! Which LVs are active on this host, as the kernel knows it.
+
+use idm_protocol::ResourceId;
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Where the kernel lists block devices.
+const SYSFS: &str = "/sys";
+
+/// The host's device-mapper devices.
+#[derive(Clone, Debug)]
+pub struct Devices {
+    block: PathBuf,
+}
+
+impl Default for Devices {
+    fn default() -> Devices {
+        Devices::with_sysfs(Path::new(SYSFS))
+    }
+}
+
+impl Devices {
+    /// Those that are listed below another root of sysfs.
+    pub fn with_sysfs(sysfs: &Path) -> Devices {
+        Devices { block: sysfs.join("block") }
+    }
+
+    /// The mutexes of all LVs that some device exists for. An LV with layers (a thin pool, a
+    /// snapshot's origin) is active as long as any layer of it is. Costs one small read for each
+    /// device; no device is opened.
+    pub fn active(&self) -> io::Result<HashSet<ResourceId>> {
+        let mut active = HashSet::new();
+        for entry in fs::read_dir(&self.block)? {
+            let entry = entry?;
+            if !entry.file_name().as_encoded_bytes().starts_with(b"dm-") {
+                continue;
+            }
+            match fs::read_to_string(entry.path().join("dm/uuid")) {
+                Ok(uuid) => active.extend(lv_of(uuid.trim_end())),
+                // Removed since it was listed.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(active)
+    }
+}
+
+/// The LV that a device belongs to: its uuid is `LVM-`, the VG's and the LV's uuid without dashes,
+/// and for a layer a dash and the layer's name.
+fn lv_of(device_uuid: &str) -> Option<ResourceId> {
+    let both = device_uuid.strip_prefix("LVM-")?;
+    let (vg, rest) = both.split_at_checked(32)?;
+    let (lv, layer) = rest.split_at_checked(32)?;
+    if !(layer.is_empty() || layer.starts_with('-')) {
+        return None;
+    }
+    ResourceId::lv(vg, lv).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VG: &str = "0123456789abcdefghijklmnopqrstuv";
+    const LV: &str = "wxyzABCDEFGHIJKLMNOPQRSTUVWXYZ!#";
+
+    #[test]
+    fn devices_of_lvs_and_of_their_layers_are_found() {
+        let sysfs = tempfile::tempdir().unwrap();
+        let devices = Devices::with_sysfs(sysfs.path());
+        assert!(devices.active().is_err(), "no sysfs is not the same as no device");
+        let add = |name: &str, uuid: Option<&str>| {
+            let directory = sysfs.path().join("block").join(name).join("dm");
+            fs::create_dir_all(&directory).unwrap();
+            if let Some(uuid) = uuid {
+                fs::write(directory.join("uuid"), uuid).unwrap();
+            }
+        };
+        add("sda", Some(&format!("LVM-{VG}{VG}")));
+        add("dm-0", Some("mpath-3600508b400105e210000900000490000\n"));
+        add("dm-1", Some("\n"));
+        add("dm-2", None);
+        add("dm-3", Some("LVM-short"));
+        add("dm-4", Some(&format!("CRYPT-LUKS2-LVM-{VG}{LV}")));
+        assert_eq!(devices.active().unwrap(), HashSet::new());
+        let lv = ResourceId::lv(VG, LV).unwrap();
+        for uuid in [format!("LVM-{VG}{LV}\n"), format!("LVM-{VG}{LV}-tpool\n")] {
+            add("dm-5", Some(&uuid));
+            assert_eq!(devices.active().unwrap(), HashSet::from([lv]));
+        }
+        add("dm-6", Some(&format!("LVM-{VG}{VG}-real\n")));
+        assert_eq!(devices.active().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn no_uuid_panics() {
+        for text in ["", "LVM-", "LVM-ü", &format!("LVM-{VG}{LV}x"), &"ü".repeat(80)] {
+            assert_eq!(lv_of(text), None);
+        }
+    }
+}

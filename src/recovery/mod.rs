@@ -1,0 +1,561 @@
+//! What lvmlockd's death must not undo: locks that are noted while they are held, and that the next
+//! lvmlockd finds, keeps and hands back.
+//!
+//! A lock that a dead lvmlockd held is an *orphan*: its LV may still be active, but no resource of
+//! core's stands for it, and core cannot adopt IDM locks when it starts (contract, section 5).
+//! So the library renews orphans itself, from its first call in the new process on, until
+//!
+//! - an ordinary request of this host asks for the lock, which is then given without a gap; or
+//! - its LV is not active any more, as the kernel knows: lvm's deactivation sends an unlock that
+//!   core answers itself, because it knows of no lock.
+//!
+//! An orphan is first *proven*: enough drives must say that it has been this host's all along. One
+//! that is not ours any more, while its LV is active, is what the kill command is for.
+
+pub mod active;
+pub mod store;
+
+use crate::lockspace::{Lockspace, role_of, vg_of};
+use crate::runtime::watchdog::Watchdog;
+use crate::runtime::{Answer, LockSpec, Role, Runtime, clock, thread};
+use active::Devices;
+use core::time::Duration;
+use idm_engine::{Instant, Member, Outcome, Refusal, Request, Timing};
+use idm_protocol::{Mode, ResourceId};
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use store::{Saved, SavedLock, SavedLockspace, Store};
+
+/// Core makes its log ready only after our first call; before that nothing may be logged from
+/// another thread.
+const CORE_STARTS: Duration = Duration::from_millis(100);
+/// Orphans that are asked for at the same time. Each asks all of its drives, and what waits too
+/// long in a drive's queue is dropped.
+const BATCH: usize = 128;
+/// How often the kernel's devices are looked at, at first. The pause grows while nothing changes.
+const LOOK: Duration = Duration::from_secs(2);
+/// Looks that must find an LV inactive, one after the other.
+const LOOKS: u32 = 2;
+
+/// The locks that an earlier life of this lvmlockd left behind.
+pub struct Orphans {
+    runtime: Arc<Runtime>,
+    store: Arc<Store>,
+    devices: Devices,
+    timing: Timing,
+    /// Is told when it is known of all of them whether they are safe.
+    watchdog: Option<Arc<Watchdog>>,
+    /// When they were found.
+    found_at: Instant,
+    left: Mutex<Left>,
+    /// A proof has ended.
+    changed: Condvar,
+    /// Goes with the last owner, which ends the thread.
+    _thread: Option<Sender<()>>,
+}
+
+#[derive(Default)]
+struct Left {
+    locks: HashMap<ResourceId, Orphan>,
+    /// The lockspaces that were started, by their VG's mutex, and not yet since.
+    lockspaces: HashMap<ResourceId, SavedLockspace>,
+}
+
+struct Orphan {
+    lockspace: Arc<Lockspace>,
+    spec: LockSpec,
+    saved: SavedLock,
+    phase: Phase,
+    /// Looks that found its LV inactive.
+    idle: u32,
+    /// Its VG was killed because it is lost, or could not be proven in time.
+    in_danger: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The drives are about to be asked.
+    Found,
+    /// Too few drives have answered so far.
+    Unproven,
+    /// The drives are being asked.
+    Proving,
+    /// Ours, and renewed.
+    Kept,
+    /// A request of core's is about to take it over.
+    Claimed,
+    /// Not ours any more, and its LV is active.
+    Lost,
+}
+
+impl Orphan {
+    /// Whether its LV is in danger, which those count who look for the end of a kill command.
+    fn set_in_danger(&mut self, in_danger: bool) {
+        if core::mem::replace(&mut self.in_danger, in_danger) != in_danger {
+            self.spec.owner.count_in_use(in_danger);
+        }
+    }
+}
+
+/// An orphan that a request takes over. It is put back when this is dropped.
+pub struct Claim {
+    orphans: Arc<Orphans>,
+    id: ResourceId,
+    /// As it is noted.
+    pub saved: SavedLock,
+    /// Whether it is proven and renewed. Otherwise it has to be acquired as if it were new, and
+    /// takes over what the drives have of it.
+    pub kept: bool,
+}
+
+impl Claim {
+    /// It is the request's now.
+    pub fn take(self) {
+        if let Some(mut orphan) = self.orphans.left().locks.remove(&self.id) {
+            orphan.set_in_danger(false);
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if let Some(orphan) = self.orphans.left().locks.get_mut(&self.id) {
+            orphan.phase = if self.kept { Phase::Kept } else { Phase::Unproven };
+            orphan.saved = self.saved.clone();
+        }
+        self.orphans.changed.notify_all();
+    }
+}
+
+impl Orphans {
+    /// Finds what was left behind, and starts to take care of it. No drive is asked before this
+    /// returns.
+    pub fn find(
+        runtime: Arc<Runtime>,
+        store: Arc<Store>,
+        devices: Devices,
+        timing: Timing,
+        watchdog: Option<Arc<Watchdog>>,
+    ) -> io::Result<Arc<Orphans>> {
+        let left = Left::of(store.load()?);
+        let (sender, receiver) = mpsc::channel();
+        let any = !left.locks.is_empty();
+        if any {
+            log::warn!(
+                "an earlier lvmlockd left {} locks in {} lockspaces behind; they are kept until \
+                 they are asked for, or until their logical volumes are not active any more",
+                left.locks.len(),
+                left.lockspaces.len()
+            );
+        }
+        let orphans = Arc::new(Orphans {
+            runtime,
+            store,
+            devices,
+            timing,
+            watchdog,
+            found_at: clock::now(),
+            left: Mutex::new(left),
+            changed: Condvar::new(),
+            _thread: any.then_some(sender),
+        });
+        if any {
+            let weak = Arc::downgrade(&orphans);
+            thread::spawn("idm-orphans", move || care(&weak, &receiver))?;
+        }
+        orphans.tell_watchdog();
+        Ok(orphans)
+    }
+
+    fn left(&self) -> MutexGuard<'_, Left> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lockspaces that were started when lvmlockd died, and have not been started since.
+    pub fn lockspaces(&self) -> Vec<SavedLockspace> {
+        self.left().lockspaces.values().cloned().collect()
+    }
+
+    /// Whether a lockspace was started when lvmlockd died, and has not been started since.
+    pub fn had_started(&self, lockspace: &Lockspace) -> bool {
+        self.left().lockspaces.contains_key(&lockspace.id)
+    }
+
+    /// Takes an orphan out of this care, for a request; waits up to `bound` while the drives are
+    /// being asked for it. `None` where there is no such orphan, or it is lost.
+    pub fn claim(self: &Arc<Self>, id: &ResourceId, bound: Duration) -> Option<Claim> {
+        let busy = |left: &mut Left| {
+            let phase = left.locks.get(id).map(|orphan| orphan.phase);
+            matches!(phase, Some(Phase::Found | Phase::Proving | Phase::Claimed))
+        };
+        let (mut left, _) = self
+            .changed
+            .wait_timeout_while(self.left(), bound, busy)
+            .unwrap_or_else(PoisonError::into_inner);
+        let orphan = left.locks.get_mut(id)?;
+        if orphan.phase == Phase::Lost {
+            // What is granted now is another lock.
+            return None;
+        }
+        let kept = orphan.phase == Phase::Kept;
+        orphan.phase = Phase::Claimed;
+        let saved = orphan.saved.clone();
+        Some(Claim { orphans: self.clone(), id: *id, saved, kept })
+    }
+
+    /// A lockspace is started: what is left of its locks is lost or kept with it from now on.
+    pub fn adopt_lockspace(&self, lockspace: &Arc<Lockspace>) {
+        let mut left = self.left();
+        left.lockspaces.remove(&lockspace.id);
+        for (id, orphan) in &mut left.locks {
+            if lockspace.owns(id) && orphan.spec.role != Role::Membership {
+                // A start is a new beginning.
+                orphan.set_in_danger(false);
+                orphan.lockspace = lockspace.clone();
+                orphan.spec = lockspace.spec_of(id);
+                self.runtime.own(orphan.spec.clone());
+            }
+        }
+    }
+
+    /// Gives up what is left of a lockspace's locks where it is not in use any more. Returns the
+    /// LVs' locks that are.
+    pub fn settle(&self, lockspace: &Lockspace) -> Vec<String> {
+        let mut left = self.left();
+        let ids: Vec<ResourceId> =
+            left.locks.keys().copied().filter(|id| lockspace.owns(id)).collect();
+        if ids.is_empty() {
+            return Vec::new();
+        }
+        let active = self.devices.active().ok();
+        let mut in_use = Vec::new();
+        for id in ids {
+            let idle = active.as_ref().is_some_and(|active| !active.contains(&id));
+            match left.locks.get(&id) {
+                Some(orphan) if orphan.spec.role == Role::Lv && !idle => {
+                    in_use.push(orphan.spec.label.clone());
+                }
+                _ => self.release(&mut left, &id, "its lockspace is stopped"),
+            }
+        }
+        in_use
+    }
+
+    /// Puts what is left of a VG's LV locks on further drives; see [`Runtime::spread`].
+    pub fn spread(&self, lockspace: &Lockspace, drives: Vec<Member>) {
+        let left = self.left();
+        let is_lv = |orphan: &Orphan| orphan.spec.role == Role::Lv;
+        let of_vg = left.locks.iter().filter(|(id, orphan)| lockspace.owns(id) && is_lv(orphan));
+        let locks: Vec<ResourceId> = of_vg.map(|(&id, _)| id).collect();
+        if !locks.is_empty() {
+            self.runtime.spread(locks, drives);
+        }
+    }
+
+    /// Whether a note of a lockspace is still needed when it is stopped.
+    pub fn any_of(&self, lockspace: &Lockspace) -> bool {
+        self.left().locks.keys().any(|id| lockspace.owns(id))
+    }
+
+    /// Gives an orphan up. Its note goes before anybody can ask for the lock anew.
+    fn release(&self, left: &mut Left, id: &ResourceId, why: &str) {
+        let Some(mut orphan) = left.locks.remove(id) else {
+            return;
+        };
+        orphan.set_in_danger(false);
+        log::info!("{}: left by an earlier lvmlockd, given up: {why}", orphan.spec.label);
+        self.store.forget_lock(id);
+        if orphan.phase != Phase::Lost {
+            self.runtime.release(orphan.spec);
+        }
+    }
+
+    /// One round of care, after a pause. Returns the next pause; `None` where nothing is left to
+    /// care for.
+    fn round(&self, pause: Duration) -> Option<Duration> {
+        let proven = self.prove();
+        let released = self.look();
+        self.tell_watchdog();
+        let left = self.left();
+        if left.locks.is_empty() {
+            return None;
+        }
+        let first = LOOK.min(self.timing.lease / 8);
+        let busy = |orphan: &Orphan| orphan.phase == Phase::Unproven || orphan.idle > 0;
+        if proven || released || left.locks.values().any(busy) {
+            return Some(first);
+        }
+        // What was asked for a moment ago is looked at as soon as it may be given up.
+        let now = clock::now();
+        let soonest = left.locks.values().map(|orphan| self.unused_from(orphan));
+        let soonest = soonest.filter(|&at| at > now).map(|at| at.since(now)).min();
+        let longest = soonest.unwrap_or(self.timing.lease);
+        Some((2 * pause).min(self.timing.lease).min(longest).max(first))
+    }
+
+    /// The watchdog looks after what is kept as after any other lock. What is not, and still in
+    /// use, it must not forget.
+    fn tell_watchdog(&self) {
+        let safe = |orphan: &Orphan| matches!(orphan.phase, Phase::Kept | Phase::Claimed);
+        if let Some(watchdog) = &self.watchdog {
+            if self.left().locks.values().all(safe) {
+                watchdog.settle_left();
+            }
+        }
+    }
+
+    /// Asks the drives for what is not proven, VG by VG, because each has its own drives. Returns
+    /// whether some of it is now.
+    fn prove(&self) -> bool {
+        let mut groups: HashMap<ResourceId, Vec<ResourceId>> = HashMap::new();
+        for (id, orphan) in &self.left().locks {
+            if matches!(orphan.phase, Phase::Found | Phase::Unproven) {
+                groups.entry(vg_of(id)).or_default().push(*id);
+            }
+        }
+        let mut any = false;
+        for ids in groups.values() {
+            for batch in ids.chunks(BATCH) {
+                let answered = self.prove_batch(batch);
+                any |= answered;
+                if !answered {
+                    // The others would be waited for as long, and there is more to be done.
+                    break;
+                }
+            }
+        }
+        for orphan in self.left().locks.values_mut().filter(|o| o.phase == Phase::Found) {
+            orphan.phase = Phase::Unproven;
+        }
+        self.changed.notify_all();
+        any
+    }
+
+    fn prove_batch(&self, ids: &[ResourceId]) -> bool {
+        let mut asked = Vec::new();
+        for id in ids {
+            let mut left = self.left();
+            let Some(orphan) = left.locks.get_mut(id) else { continue };
+            if !matches!(orphan.phase, Phase::Found | Phase::Unproven) {
+                continue;
+            }
+            orphan.phase = Phase::Proving;
+            let (saved, lockspace) = (orphan.saved.clone(), orphan.lockspace.clone());
+            let is_lv = orphan.spec.role == Role::Lv;
+            drop(left);
+            let members = self.members_of(&saved);
+            let witnesses = if is_lv { self.others(&lockspace, &members) } else { Vec::new() };
+            // What is noted as shared may be exclusive on the drives: the request that asked for
+            // that was not told so.
+            let mode = saved.exclusive.then_some(Mode::Exclusive);
+            let request = Request::Adopt { mode, members, witnesses };
+            // With the mutex, so that it is asked for in the name of its present lockspace.
+            let left = self.left();
+            if let Some(orphan) = left.locks.get(id) {
+                asked.push((*id, self.runtime.begin(orphan.spec.clone(), request)));
+            }
+        }
+        let mut any = false;
+        for (id, answer) in asked {
+            // The engine always answers.
+            let answer = answer.recv().unwrap_or(Answer::TimedOut);
+            any |= self.proven(&id, &answer);
+        }
+        any
+    }
+
+    /// What follows from the drives' answer. Returns whether it was a clear one.
+    fn proven(&self, id: &ResourceId, answer: &Answer) -> bool {
+        let mut left = self.left();
+        let Some(orphan) = left.locks.get_mut(id) else {
+            return true;
+        };
+        let label = orphan.spec.label.clone();
+        let clear = match answer {
+            Answer::Done(Outcome::Adopted(mode)) => {
+                log::info!("{label}: left {mode} by an earlier lvmlockd, kept");
+                orphan.phase = Phase::Kept;
+                orphan.set_in_danger(false);
+                if *mode != orphan.saved.mode() {
+                    let convert = Request::Convert { mode: orphan.saved.mode(), value: None };
+                    // It ends in the background where drives do not answer.
+                    drop(self.runtime.begin(orphan.spec.clone(), convert));
+                }
+                true
+            }
+            Answer::Done(Outcome::Refused(Refusal::NothingToAdopt | Refusal::OtherMode(_))) => {
+                if self.is_in_use(orphan) {
+                    orphan.phase = Phase::Lost;
+                    self.alarm(orphan, "its drives say that it is not this host's any more");
+                } else {
+                    log::info!("{label}: an earlier lvmlockd asked for it; nothing uses it");
+                    orphan.set_in_danger(false);
+                    left.locks.remove(id);
+                    self.store.forget_lock(id);
+                }
+                true
+            }
+            other => {
+                log::debug!("{label}: left by an earlier lvmlockd, not proven yet: {other:?}");
+                orphan.phase = Phase::Unproven;
+                false
+            }
+        };
+        drop(left);
+        self.changed.notify_all();
+        clear
+    }
+
+    fn is_in_use(&self, orphan: &Orphan) -> bool {
+        let active = || match self.devices.active() {
+            Ok(active) => active.contains(&orphan.spec.resource),
+            Err(_) => true,
+        };
+        orphan.spec.role == Role::Lv && active()
+    }
+
+    /// A lock may be another host's while its LV is active: its VG must not be used any longer.
+    fn alarm(&self, orphan: &mut Orphan, why: &str) {
+        orphan.set_in_danger(true);
+        let label = &orphan.spec.label;
+        let why = format!(
+            "{label} was held by an earlier lvmlockd, its logical volume is active, and {why}"
+        );
+        self.runtime.fail(orphan.spec.owner.clone(), why);
+    }
+
+    /// The drives of a noted lock. A path that leads to another drive now is not one of them.
+    fn members_of(&self, saved: &SavedLock) -> Vec<Member> {
+        let drives = self.runtime.drives();
+        let now = drives.members(&saved.paths).members;
+        let known = |identity: &String| {
+            let is = |member: &&Member| member.identity == identity.as_bytes();
+            now.iter().find(is).cloned().unwrap_or_else(|| drives.member(identity))
+        };
+        saved.drives.iter().map(known).collect()
+    }
+
+    /// The drives of a VG that are not a lock's own.
+    fn others(&self, lockspace: &Lockspace, members: &[Member]) -> Vec<Member> {
+        let all = lockspace.members(self.runtime.drives()).members;
+        all.into_iter().filter(|drive| !members.contains(drive)).collect()
+    }
+
+    /// Gives up what is not in use, and raises the alarm for what could not be proven in time.
+    /// Returns whether it gave something up.
+    fn look(&self) -> bool {
+        let now = clock::now();
+        let late = now >= self.found_at + self.timing.lease / 2;
+        let mut left = self.left();
+        let due = |orphan: &Orphan| match orphan.phase {
+            Phase::Kept => self.may_be_unused(orphan, now),
+            Phase::Unproven => self.may_be_unused(orphan, now) || late && !orphan.in_danger,
+            Phase::Lost => true,
+            Phase::Found | Phase::Proving | Phase::Claimed => false,
+        };
+        if !left.locks.values().any(due) {
+            return false;
+        }
+        let active = match self.devices.active() {
+            Ok(active) => active,
+            Err(error) => {
+                log::warn!("what is active cannot be told: {error}; left locks are kept");
+                return false;
+            }
+        };
+        let mut unused = Vec::new();
+        let vgs_in_use: HashSet<ResourceId> = left
+            .locks
+            .values()
+            .filter(|orphan| orphan.spec.role == Role::Lv)
+            .map(|orphan| vg_of(&orphan.spec.resource))
+            .collect();
+        for (id, orphan) in &mut left.locks {
+            if !due(orphan) {
+                continue;
+            }
+            let in_use = match orphan.spec.role {
+                Role::Lv => active.contains(id),
+                Role::Membership => vgs_in_use.contains(&vg_of(id)),
+                Role::Global | Role::Vg => false,
+            };
+            orphan.idle = if in_use { 0 } else { orphan.idle + 1 };
+            let may_go = orphan.phase == Phase::Lost || self.may_be_unused(orphan, now);
+            if orphan.idle >= LOOKS && may_go {
+                unused.push(*id);
+            }
+            let is_active = in_use && orphan.spec.role == Role::Lv;
+            if is_active && late && orphan.phase == Phase::Unproven && !orphan.in_danger {
+                self.alarm(orphan, "too few of its drives answer");
+            }
+        }
+        for id in &unused {
+            self.release(&mut left, id, "nothing uses it");
+            if role_of(id) == Role::Membership {
+                left.lockspaces.remove(&vg_of(id));
+                self.store.forget_lockspace(&vg_of(id));
+            }
+        }
+        !unused.is_empty()
+    }
+
+    /// From when on an orphan may be given up when nothing seems to use it. A command that was
+    /// granted the lock just before lvmlockd died may still be about to activate the LV, or to write
+    /// metadata: it has one lease's time, in which other hosts would not have got the lock either.
+    fn unused_from(&self, orphan: &Orphan) -> Instant {
+        let since = match orphan.spec.role {
+            Role::Membership => self.found_at,
+            _ => Instant::from_micros(orphan.saved.asked_us) + self.timing.patience,
+        };
+        since + self.timing.lease
+    }
+
+    fn may_be_unused(&self, orphan: &Orphan, now: Instant) -> bool {
+        now >= self.unused_from(orphan)
+    }
+}
+
+impl Left {
+    fn of(saved: Saved) -> Left {
+        let lockspaces: HashMap<ResourceId, SavedLockspace> =
+            saved.lockspaces.into_iter().collect();
+        let mut known: HashMap<ResourceId, Arc<Lockspace>> = HashMap::new();
+        let mut locks = HashMap::new();
+        for (id, saved) in saved.locks {
+            let vg = vg_of(&id);
+            let lockspace = known
+                .entry(vg)
+                .or_insert_with(|| Arc::new(lockspace_of(vg, lockspaces.get(&vg))))
+                .clone();
+            let spec = lockspace.spec_of(&id);
+            let (phase, idle, in_danger) = (Phase::Found, 0, false);
+            locks.insert(id, Orphan { lockspace, spec, saved, phase, idle, in_danger });
+        }
+        Left { locks, lockspaces }
+    }
+}
+
+/// The lockspace that a lock was in, as it is noted.
+fn lockspace_of(vg: ResourceId, saved: Option<&SavedLockspace>) -> Lockspace {
+    // A lockspace is noted before the first of its locks; but a note may be damaged.
+    let uuid = || String::from_utf8_lossy(&vg.as_bytes()[..32]).into_owned();
+    let name = saved.map_or_else(uuid, |saved| saved.name.clone());
+    let paths = saved.map_or_else(Vec::new, |saved| saved.paths.clone());
+    let kill = (vg != ResourceId::GLOBAL).then_some(name);
+    Lockspace::with_id(vg, kill, paths)
+}
+
+/// Looks after orphans until none is left.
+fn care(orphans: &Weak<Orphans>, ended: &Receiver<()>) {
+    let mut pause = CORE_STARTS;
+    // Nothing is ever sent; the sender goes with the last owner.
+    while ended.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+        let next = orphans.upgrade().and_then(|orphans| orphans.round(pause));
+        let Some(next) = next else {
+            return;
+        };
+        pause = next;
+    }
+}

@@ -1,0 +1,322 @@
+//! What outlives lvmlockd's death: a small file for each lock and lockspace, below the state
+//! directory.
+//!
+//! A lock's file is there from before any drive is asked for it until after it was given up, so
+//! the files name at least what may be in use, whenever lvmlockd is killed. What is truly held,
+//! the drives tell. Files are replaced by renaming; nothing is forced to disk, because they only
+//! have to outlive the process and not the machine: those of another boot do not count.
+
+use crate::lockspace::{MEMBERSHIP, role_of};
+use crate::runtime::{Role, clock};
+use idm_protocol::{Mode, ResourceId};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// The global lock's and the global lockspace's file name.
+const GLOBAL: &str = "global";
+/// What stands in a membership's file name in place of an LV's uuid.
+const MEMBERS: &str = "members";
+/// What a file is called before it is complete.
+const INCOMPLETE: &str = "new";
+
+/// A lock as it is noted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedLock {
+    /// Held exclusively; otherwise shared.
+    pub exclusive: bool,
+    /// When it was asked for, on CLOCK_BOOTTIME, in us.
+    pub asked_us: u64,
+    /// The PVs that were named for it.
+    pub paths: Vec<String>,
+    /// Identities of the drives that vote: those that the paths led to.
+    pub drives: Vec<String>,
+}
+
+impl SavedLock {
+    /// The same lock, asked for just now in a mode.
+    pub fn asked_now(&self, mode: Mode) -> SavedLock {
+        let exclusive = mode == Mode::Exclusive;
+        SavedLock { exclusive, asked_us: clock::now().as_micros(), ..self.clone() }
+    }
+
+    /// How it is held.
+    pub fn mode(&self) -> Mode {
+        if self.exclusive { Mode::Exclusive } else { Mode::Shared }
+    }
+}
+
+/// A started lockspace as it is noted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedLockspace {
+    /// The VG's name; empty for the global lockspace.
+    pub name: String,
+    /// The VG's uuid as LVM prints it; empty for the global lockspace.
+    pub uuid: String,
+    /// The VG's PVs, or the paths of the global lock's drives.
+    pub paths: Vec<String>,
+}
+
+/// Everything that was noted.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Saved {
+    /// Locks by their mutex.
+    pub locks: Vec<(ResourceId, SavedLock)>,
+    /// Lockspaces by their VG's mutex.
+    pub lockspaces: Vec<(ResourceId, SavedLockspace)>,
+}
+
+/// The files.
+#[derive(Debug)]
+pub struct Store {
+    locks: PathBuf,
+    lockspaces: PathBuf,
+    boot: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct OfBoot<T> {
+    boot_id: String,
+    #[serde(flatten)]
+    content: T,
+}
+
+impl Store {
+    /// The files below a state directory; makes the folders that they are in.
+    pub fn open(state_dir: &Path) -> io::Result<Store> {
+        let boot = fs::read_to_string(BOOT_ID)?;
+        Store::open_for(state_dir, boot.trim())
+    }
+
+    /// Whether anything at all is noted below a state directory, of whatever boot. Makes nothing.
+    pub fn has_any(state_dir: &Path) -> bool {
+        ["locks", "lockspaces"].iter().any(|folder| {
+            let entries = fs::read_dir(state_dir.join(folder));
+            entries.is_ok_and(|mut entries| entries.next().is_some())
+        })
+    }
+
+    fn open_for(state_dir: &Path, boot: &str) -> io::Result<Store> {
+        let (locks, lockspaces) = (state_dir.join("locks"), state_dir.join("lockspaces"));
+        fs::create_dir_all(&locks)?;
+        fs::create_dir_all(&lockspaces)?;
+        Ok(Store { locks, lockspaces, boot: boot.to_owned() })
+    }
+
+    /// Notes a lock, in place of what was noted of it before.
+    pub fn save_lock(&self, id: &ResourceId, lock: &SavedLock) -> io::Result<()> {
+        self.save(&self.locks.join(name_of(id)), lock)
+    }
+
+    /// Takes a lock's note away.
+    pub fn forget_lock(&self, id: &ResourceId) {
+        remove(&self.locks.join(name_of(id)));
+    }
+
+    /// Notes a lockspace, in place of what was noted of it before.
+    pub fn save_lockspace(&self, vg: &ResourceId, lockspace: &SavedLockspace) -> io::Result<()> {
+        self.save(&self.lockspaces.join(name_of(vg)), lockspace)
+    }
+
+    /// Takes a lockspace's note away.
+    pub fn forget_lockspace(&self, vg: &ResourceId) {
+        remove(&self.lockspaces.join(name_of(vg)));
+    }
+
+    /// All that was noted since the machine booted. What is older or incomplete is removed.
+    pub fn load(&self) -> io::Result<Saved> {
+        Ok(Saved {
+            locks: self.read_all(&self.locks)?,
+            lockspaces: self.read_all(&self.lockspaces)?,
+        })
+    }
+
+    fn save(&self, file: &Path, content: &impl Serialize) -> io::Result<()> {
+        let text = toml::to_string(&OfBoot { boot_id: self.boot.clone(), content })
+            .map_err(io::Error::other)?;
+        let incomplete = file.with_extension_added(INCOMPLETE);
+        let saved = fs::write(&incomplete, text).and_then(|()| fs::rename(&incomplete, file));
+        if saved.is_err() {
+            remove(&incomplete);
+        }
+        saved.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", file.display())))
+    }
+
+    fn read_all<T: DeserializeOwned>(&self, directory: &Path) -> io::Result<Vec<(ResourceId, T)>> {
+        let mut all = Vec::new();
+        for entry in fs::read_dir(directory)? {
+            let path = entry?.path();
+            let id = path.file_name().and_then(|name| id_of(name.to_str()?));
+            match id.and_then(|id| Some((id, self.read(&path)?))) {
+                Some(saved) => all.push(saved),
+                None => remove(&path),
+            }
+        }
+        Ok(all)
+    }
+
+    fn read<T: DeserializeOwned>(&self, file: &Path) -> Option<T> {
+        let text = fs::read_to_string(file).ok()?;
+        match toml::from_str::<OfBoot<T>>(&text) {
+            Ok(read) => (read.boot_id == self.boot).then_some(read.content),
+            Err(error) => {
+                log::warn!("{}: damaged, and ignored: {error}", file.display());
+                None
+            }
+        }
+    }
+}
+
+trait WithExtensionAdded {
+    fn with_extension_added(&self, extension: &str) -> PathBuf;
+}
+
+impl WithExtensionAdded for Path {
+    /// Uuids have no dots, so this is the last of at most two.
+    fn with_extension_added(&self, extension: &str) -> PathBuf {
+        let mut name = self.as_os_str().to_owned();
+        name.push(".");
+        name.push(extension);
+        name.into()
+    }
+}
+
+fn remove(file: &Path) {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            log::warn!("{}: cannot be removed: {error}", file.display());
+        }
+        _ => {}
+    }
+}
+
+/// `global`, or the VG's uuid without dashes, for an LV with a dot and its uuid.
+fn name_of(id: &ResourceId) -> String {
+    let (vg, lv) = id.as_bytes().split_at(32);
+    match role_of(id) {
+        Role::Global => GLOBAL.to_owned(),
+        Role::Vg => String::from_utf8_lossy(vg).into_owned(),
+        Role::Membership => format!("{}.{MEMBERS}", String::from_utf8_lossy(vg)),
+        Role::Lv => format!("{}.{}", String::from_utf8_lossy(vg), String::from_utf8_lossy(lv)),
+    }
+}
+
+/// The mutex that a file is about; `None` where no such file is ours.
+fn id_of(name: &str) -> Option<ResourceId> {
+    if name == GLOBAL {
+        return Some(ResourceId::GLOBAL);
+    }
+    match name.split_once('.') {
+        None => ResourceId::vg(name).ok(),
+        Some((vg, MEMBERS)) => {
+            let mut id = *ResourceId::vg(vg).ok()?.as_bytes();
+            id[32..].copy_from_slice(&MEMBERSHIP);
+            Some(ResourceId::from_bytes(id))
+        }
+        Some((vg, lv)) => ResourceId::lv(vg, lv).ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const VG: &str = "123456abcdefghijklmnopqrstuvwxyz";
+
+    fn lock(exclusive: bool) -> SavedLock {
+        SavedLock {
+            exclusive,
+            asked_us: 77,
+            paths: vec!["/dev/sda1".into(), "/dev/mapper/a \"b\"\n".into()],
+            drives: vec!["naa.1".into()],
+        }
+    }
+
+    fn ids() -> [ResourceId; 4] {
+        let mut members = *ResourceId::vg(VG).unwrap().as_bytes();
+        members[32..].copy_from_slice(&MEMBERSHIP);
+        [
+            ResourceId::GLOBAL,
+            ResourceId::vg(VG).unwrap(),
+            ResourceId::lv(VG, VG).unwrap(),
+            ResourceId::from_bytes(members),
+        ]
+    }
+
+    #[test]
+    fn what_was_noted_is_found_in_the_same_boot_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open_for(directory.path(), "boot-1").unwrap();
+        assert_eq!(store.load().unwrap(), Saved::default());
+        for id in &ids() {
+            store.save_lock(id, &lock(false)).unwrap();
+            store.save_lock(id, &lock(true)).unwrap();
+        }
+        let space =
+            SavedLockspace { name: "vg0".into(), uuid: VG.into(), paths: vec!["/dev/sda".into()] };
+        store.save_lockspace(&ids()[1], &space).unwrap();
+
+        // Read twice: reading takes nothing away.
+        for _ in 0..2 {
+            let again = Store::open_for(directory.path(), "boot-1").unwrap();
+            let mut saved = again.load().unwrap();
+            saved.locks.sort_by_key(|(id, _)| *id);
+            let mut expected = ids().map(|id| (id, lock(true)));
+            expected.sort_by_key(|(id, _)| *id);
+            assert_eq!(saved.locks, expected);
+            assert_eq!(saved.lockspaces, [(ids()[1], space.clone())]);
+        }
+        store.forget_lock(&ids()[0]);
+        store.forget_lock(&ids()[0]);
+        assert_eq!(store.load().unwrap().locks.len(), 3);
+
+        let rebooted = Store::open_for(directory.path(), "boot-2").unwrap();
+        assert_eq!(rebooted.load().unwrap(), Saved::default());
+        assert_eq!(store.load().unwrap(), Saved::default(), "they are gone for good");
+    }
+
+    #[test]
+    fn what_is_incomplete_is_ignored_and_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open_for(directory.path(), "b").unwrap();
+        store.save_lock(&ids()[1], &lock(true)).unwrap();
+        let file = directory.path().join("locks").join(VG);
+        let whole = fs::read_to_string(&file).unwrap();
+        fs::write(directory.path().join(format!("locks/{VG}.{VG}.new")), &whole).unwrap();
+        fs::write(directory.path().join("locks/what-is-this"), &whole).unwrap();
+        assert_eq!(store.load().unwrap().locks.len(), 1);
+        assert_eq!(fs::read_dir(directory.path().join("locks")).unwrap().count(), 1);
+        fs::write(&file, &whole[..whole.len() / 2]).unwrap();
+        assert_eq!(store.load().unwrap().locks, []);
+        assert!(!file.exists());
+    }
+
+    #[test]
+    fn where_nothing_can_be_noted_it_is_said() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open_for(directory.path(), "b").unwrap();
+        fs::remove_dir(directory.path().join("locks")).unwrap();
+        let error = store.save_lock(&ids()[1], &lock(true)).unwrap_err();
+        assert!(error.to_string().contains(VG), "{error}");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert!(Store::open_for(file.path(), "b").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn names_are_read_as_they_are_written(vg in "[0-9a-zA-Z!#]{32}", lv in "[0-9a-zA-Z!#]{32}") {
+            for id in [ResourceId::vg(&vg).unwrap(), ResourceId::lv(&vg, &lv).unwrap()] {
+                prop_assert_eq!(id_of(&name_of(&id)), Some(id));
+            }
+        }
+
+        #[test]
+        fn no_name_panics(name in ".*") {
+            let _ = id_of(&name);
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! What becomes of locks when lvmlockd dies and is started again.
+
+use super::*;
+
+/// Long enough to be kept by a machine that is busy.
+const SHORT: Duration = Duration::from_millis(2400);
+/// The orphans of a restarted lvmlockd are looked at within this.
+const SOON: Duration = Duration::from_secs(10);
+const ONLY: Adopt = Adopt { only: true, ok: false };
+const IF_ANY: Adopt = Adopt { only: false, ok: true };
+
+impl Bench {
+    /// Makes an LV look active on a host, or not any more.
+    fn activate(&self, number: u8, lv: usize, active: bool) {
+        let device = self.sysfs(number).join(format!("block/dm-{lv}"));
+        if !active {
+            std::fs::remove_dir_all(&device).unwrap();
+            return;
+        }
+        std::fs::create_dir_all(device.join("dm")).unwrap();
+        let uuid = format!("LVM-{VG_UUID}LVLVLV-0000-0000-0000-0000-0000-{lv:06}\n");
+        std::fs::write(device.join("dm/uuid"), uuid.replace('-', "").replace("LVM", "LVM-"))
+            .unwrap();
+    }
+
+    /// lvmlockd is killed on a host and started again.
+    fn restart(&self, host: Host, number: u8, lease: Duration) -> Host {
+        drop(host);
+        let host = self.host(number, lease);
+        host.manager.recover();
+        host
+    }
+
+    /// The states of an LV's mutex on the drives.
+    fn states(&self, lv: usize) -> String {
+        let name = format!("{lv:06}");
+        let mut states = String::new();
+        for drive in &self.drives {
+            let table = self.control(&format!("table {drive}"));
+            for line in table.lines().filter(|line| line.contains(&name)) {
+                states += line;
+                states += "\n";
+            }
+        }
+        states
+    }
+
+    fn noted(&self, number: u8) -> usize {
+        std::fs::read_dir(self.state_dir(number).join("locks")).map_or(0, Iterator::count)
+    }
+}
+
+impl Host {
+    fn adopt(&self, key: usize, resource: Resource, mode: Mode, how: Adopt) -> Result<(), Error> {
+        self.manager.lock(VG, ResourceKey(key), resource, mode, how).map(drop)
+    }
+}
+
+#[test]
+fn an_active_lvs_lock_outlives_lvmlockd_and_is_given_back() {
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, SHORT), bench.started(2, SHORT));
+    a.lock(1, lv(1), Exclusive).unwrap();
+    a.lock(2, lv(2), Shared).unwrap();
+    bench.activate(1, 1, true);
+    bench.activate(1, 2, true);
+    let a = bench.restart(a, 1, SHORT);
+    let begin = Instant::now();
+    while begin.elapsed() < 3 * SHORT {
+        is_held(b.lock(1, lv(1), Shared));
+        is_held(b.lock(2, lv(2), Exclusive));
+        // Other hosts see that this one uses the VG, although it is not started.
+        assert_eq!(b.manager.hosts(VG), Ok(1));
+        thread::sleep(SHORT / 8);
+    }
+    a.start(VG, bench.scope()).unwrap();
+    a.lock(11, lv(1), Exclusive).unwrap();
+    a.lock(12, lv(2), Shared).unwrap();
+    is_held(b.lock(1, lv(1), Shared));
+    b.lock(2, lv(2), Shared).unwrap();
+    a.unlock(11);
+    a.unlock(12);
+    b.lock(1, lv(1), Exclusive).unwrap();
+    b.manager.convert(ResourceKey(2), Exclusive, 0).unwrap();
+    assert_eq!(bench.killed(), "");
+    assert_eq!(bench.noted(1), 1, "its membership");
+}
+
+#[test]
+fn what_is_not_active_is_given_up_but_not_at_once() {
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, SHORT), bench.started(2, SHORT));
+    for number in 1..=3 {
+        a.lock(number, lv(number), Exclusive).unwrap();
+    }
+    a.lock(4, Resource::Vg, Exclusive).unwrap();
+    let granted = Instant::now();
+    bench.activate(1, 3, true);
+    let a = bench.restart(a, 1, SHORT);
+    // A command that was granted a lock just before may be about to use it.
+    while granted.elapsed() < SHORT {
+        is_held(b.lock(1, lv(1), Exclusive));
+        is_held(b.lock(4, Resource::Vg, Shared));
+        thread::sleep(SHORT / 8);
+    }
+    eventually(SOON, "what nothing uses is released", || b.lock(1, lv(1), Exclusive).is_ok());
+    eventually(SOON, "the others, too", || b.lock(2, lv(2), Exclusive).is_ok());
+    eventually(SOON, "the VG's lock, too", || b.lock(4, Resource::Vg, Exclusive).is_ok());
+    is_held(b.lock(3, lv(3), Shared));
+    assert_eq!(b.manager.hosts(VG), Ok(1));
+    // The LV is deactivated, of which core tells nobody.
+    bench.activate(1, 3, false);
+    eventually(SOON, "the last one is released", || b.lock(3, lv(3), Exclusive).is_ok());
+    eventually(SOON, "and the membership", || b.manager.hosts(VG) == Ok(0));
+    assert_eq!(bench.noted(1), 0);
+    assert_eq!(a.manager.left_lockspaces(), []);
+    assert_eq!(bench.killed(), "");
+}
+
+#[test]
+fn an_orphan_is_converted_to_what_is_asked_for() {
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, LONG), bench.started(2, LONG));
+    a.lock(1, lv(1), Exclusive).unwrap();
+    a.lock(2, lv(2), Shared).unwrap();
+    b.lock(2, lv(2), Shared).unwrap();
+    a.lock(3, lv(3), Shared).unwrap();
+    let a = bench.restart(a, 1, LONG);
+    a.start(VG, bench.scope()).unwrap();
+    // All at once: deactivate (of which we hear nothing), activate shared.
+    a.lock(11, lv(1), Shared).unwrap();
+    b.lock(1, lv(1), Shared).unwrap();
+    // Not against another sharer, and what was left stands.
+    is_held(a.lock(12, lv(2), Exclusive));
+    is_held(b.lock(3, lv(3), Exclusive));
+    a.lock(12, lv(2), Shared).unwrap();
+    a.lock(13, lv(3), Exclusive).unwrap();
+    is_held(b.lock(3, lv(3), Shared));
+    for key in 11..=13 {
+        a.unlock(key);
+    }
+    for (key, number) in [(1, 1), (2, 2)] {
+        b.manager.convert(ResourceKey(key), Exclusive, 0).unwrap();
+        is_held(a.lock(20 + key, lv(number), Shared));
+    }
+    b.lock(3, lv(3), Exclusive).unwrap();
+}
+
+#[test]
+fn a_promotion_or_demotion_survives_a_second_death() {
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, LONG), bench.started(2, LONG));
+    a.lock(1, lv(1), Exclusive).unwrap();
+    a.lock(2, lv(2), Shared).unwrap();
+    let a = bench.restart(a, 1, LONG);
+    a.start(VG, bench.scope()).unwrap();
+    a.lock(1, lv(1), Shared).unwrap();
+    a.lock(2, lv(2), Exclusive).unwrap();
+    let a = bench.restart(a, 1, LONG);
+    a.start(VG, bench.scope()).unwrap();
+    assert_eq!(a.adopt(1, lv(1), Exclusive, ONLY), Err(Error::AdoptOtherMode));
+    assert_eq!(a.adopt(2, lv(2), Shared, ONLY), Err(Error::AdoptOtherMode));
+    a.adopt(1, lv(1), Shared, ONLY).unwrap();
+    a.adopt(2, lv(2), Exclusive, ONLY).unwrap();
+    b.lock(1, lv(1), Shared).unwrap();
+    is_held(b.lock(2, lv(2), Shared));
+}
+
+#[test]
+fn adoption_by_command_answers_as_core_expects() {
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, LONG), bench.started(2, LONG));
+    for (number, mode) in [(1, Exclusive), (2, Shared), (3, Shared)] {
+        a.lock(number, lv(number), mode).unwrap();
+    }
+    a.lock(4, Resource::Vg, Shared).unwrap();
+    let a = bench.restart(a, 1, LONG);
+    a.manager.prepare_lockspace(VG, bench.scope()).unwrap();
+    a.manager.add_lockspace(VG, ONLY).unwrap();
+    assert_eq!(a.adopt(11, lv(1), Shared, ONLY), Err(Error::AdoptOtherMode));
+    assert_eq!(a.adopt(11, lv(1), Shared, IF_ANY), Err(Error::AdoptOtherMode));
+    assert_eq!(a.adopt(12, lv(2), Exclusive, ONLY), Err(Error::AdoptOtherMode));
+    assert_eq!(a.adopt(15, lv(5), Exclusive, ONLY), Err(Error::AdoptNone));
+    a.adopt(11, lv(1), Exclusive, ONLY).unwrap();
+    a.adopt(12, lv(2), Shared, ONLY).unwrap();
+    a.adopt(13, lv(3), Shared, IF_ANY).unwrap();
+    a.adopt(14, Resource::Vg, Shared, ONLY).unwrap();
+    a.adopt(15, lv(5), Exclusive, IF_ANY).unwrap();
+    // An orphan that was adopted is none any more.
+    a.unlock(11);
+    assert_eq!(a.adopt(11, lv(1), Exclusive, ONLY), Err(Error::AdoptNone));
+    b.lock(1, lv(1), Exclusive).unwrap();
+    is_held(b.lock(5, lv(5), Shared));
+
+    // The lockspace was stopped properly: nothing to join again.
+    a.manager.remove_lockspace(VG, false, true).unwrap();
+    let a = bench.restart(a, 1, LONG);
+    a.manager.prepare_lockspace(VG, bench.scope()).unwrap();
+    assert_eq!(a.manager.add_lockspace(VG, ONLY), Err(Error::AdoptNone));
+    a.manager.prepare_lockspace(VG, bench.scope()).unwrap();
+    a.manager.add_lockspace(VG, IF_ANY).unwrap();
+}
+
+#[test]
+fn a_lockspace_with_orphans_in_use_is_not_stopped() {
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, LONG), bench.started(2, LONG));
+    a.lock(1, lv(1), Exclusive).unwrap();
+    a.lock(2, lv(2), Exclusive).unwrap();
+    bench.activate(1, 1, true);
+    let a = bench.restart(a, 1, LONG);
+    a.start(VG, bench.scope()).unwrap();
+    let ours = a.lock(3, lv(3), Exclusive);
+    assert!(ours.is_ok(), "{ours:?}");
+    assert_eq!(a.manager.remove_lockspace(VG, false, true), Err(Error::Busy));
+    // It is as it was, and can be used.
+    is_held(b.lock(1, lv(1), Exclusive));
+    is_held(b.lock(3, lv(3), Exclusive));
+    a.lock(4, lv(4), Exclusive).unwrap();
+    assert_eq!(b.manager.hosts(VG), Ok(1));
+    // A release of lvm2 that does not understand: what is in use stays kept.
+    a.manager.remove_lockspace(VG, false, false).unwrap();
+    b.lock(3, lv(3), Exclusive).unwrap();
+    is_held(b.lock(1, lv(1), Exclusive));
+    a.start(VG, bench.scope()).unwrap();
+    bench.activate(1, 1, false);
+    a.manager.remove_lockspace(VG, false, true).unwrap();
+    b.lock(1, lv(1), Exclusive).unwrap();
+    assert_eq!(b.manager.hosts(VG), Ok(0));
+    assert_eq!(bench.noted(1), 0);
+}
+
+#[test]
+fn a_lost_orphan_kills_its_vg_once_if_it_is_in_use() {
+    for active in [true, false] {
+        let bench = Bench::new(3);
+        let (a, b) = (bench.started(1, SHORT), bench.started(2, SHORT));
+        a.lock(1, lv(1), Exclusive).unwrap();
+        a.lock(2, lv(2), Exclusive).unwrap();
+        if active {
+            bench.activate(1, 1, true);
+            bench.activate(1, 2, true);
+        }
+        drop(a);
+        for number in [1, 2] {
+            let taken = || b.lock(number, lv(number), Exclusive).is_ok();
+            eventually(SOON, "the dead host's lock is taken over", taken);
+        }
+        let a = bench.host(1, SHORT);
+        a.manager.recover();
+        if active {
+            eventually(SOON, "the kill command", || bench.killed() == "vg0\n");
+        }
+        if active {
+            thread::sleep(SHORT / 4);
+            bench.activate(1, 1, false);
+            bench.activate(1, 2, false);
+        }
+        eventually(SOON, "both to be given up", || bench.noted(1) <= 1);
+        assert_eq!(bench.killed(), if active { "vg0\n" } else { "" });
+        // It does not disturb the new holder, and the VG can be started again.
+        a.start(VG, bench.scope()).unwrap();
+        is_held(a.lock(1, lv(1), Shared));
+        a.lock(3, lv(3), Exclusive).unwrap();
+    }
+}
+
+#[test]
+fn drives_that_do_not_answer_at_the_start_delay_the_proof_and_raise_the_alarm() {
+    let bench = Bench::new(3);
+    let a = bench.started(1, SHORT);
+    a.lock(1, lv(1), Exclusive).unwrap();
+    bench.activate(1, 1, true);
+    for drive in ["d0", "d1"] {
+        bench.control(&format!("hang {drive} on"));
+    }
+    let begin = Instant::now();
+    let a = bench.restart(a, 1, SHORT);
+    eventually(SOON, "the kill command", || bench.killed() == "vg0\n");
+    assert!(begin.elapsed() >= SHORT / 2, "{:?}", begin.elapsed());
+    for drive in ["d0", "d1"] {
+        bench.control(&format!("hang {drive} off"));
+    }
+    // A late proof still keeps others out.
+    let b = bench.started(2, SHORT);
+    let begin = Instant::now();
+    while begin.elapsed() < 2 * SHORT {
+        is_held(b.lock(1, lv(1), Exclusive));
+        thread::sleep(SHORT / 8);
+    }
+    assert_eq!(bench.killed(), "vg0\n");
+    drop(a);
+}
+
+#[test]
+fn a_value_that_a_dead_lvmlockd_may_have_changed_is_not_believed() {
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, LONG), bench.started(2, LONG));
+    b.lock(1, Resource::Vg, Exclusive).unwrap();
+    b.manager.unlock(ResourceKey(1), 7, 0);
+    a.lock(1, Resource::Vg, Exclusive).unwrap();
+    let a = bench.restart(a, 1, LONG);
+    a.start(VG, bench.scope()).unwrap();
+    assert_eq!(a.lock(1, Resource::Vg, Exclusive), Ok(ValBlk::default()));
+    a.unlock(1);
+    assert_eq!(b.lock(1, Resource::Vg, Shared), Ok(ValBlk::default()));
+    b.unlock(1);
+    // A value that nobody could have changed survives the death of every lvmlockd.
+    b.lock(1, Resource::Vg, Exclusive).unwrap();
+    b.manager.unlock(ResourceKey(1), 8, 0);
+    let a = bench.restart(a, 1, LONG);
+    a.start(VG, bench.scope()).unwrap();
+    let known = b.lock(1, Resource::Vg, Exclusive).unwrap();
+    assert_eq!(known.r_version, 8);
+}
+
+#[test]
+fn what_cannot_be_noted_is_not_taken() {
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, LONG), bench.started(2, LONG));
+    a.lock(2, lv(2), Shared).unwrap();
+    let locks = bench.state_dir(1).join("locks");
+    std::fs::remove_dir_all(&locks).unwrap();
+    let refused = a.lock(1, lv(1), Exclusive);
+    assert!(matches!(refused, Err(Error::NotRunning(_))), "{refused:?}");
+    b.lock(1, lv(1), Exclusive).unwrap();
+    // Nor is a promotion.
+    assert!(a.manager.convert(ResourceKey(2), Exclusive, 0).is_err());
+    b.lock(2, lv(2), Shared).unwrap();
+    std::fs::create_dir(&locks).unwrap();
+    a.lock(3, lv(3), Exclusive).unwrap();
+    a.unlock(2);
+}
+
+#[test]
+fn a_note_of_what_was_never_granted_does_no_harm() {
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, LONG), bench.started(2, LONG));
+    a.lock(1, lv(1), Exclusive).unwrap();
+    b.lock(2, lv(2), Exclusive).unwrap();
+    // lvmlockd was killed in the middle of requests for two more locks.
+    let locks = bench.state_dir(1).join("locks");
+    let note = |number: usize| {
+        let Resource::Lv { uuid, .. } = lv(number) else { unreachable!() };
+        locks.join(format!("{VG_UUID}.{uuid}").replace('-', ""))
+    };
+    std::fs::copy(note(1), note(2)).unwrap();
+    std::fs::copy(note(1), note(3)).unwrap();
+    let a = bench.restart(a, 1, LONG);
+    eventually(SOON, "both notes to be gone", || !note(2).exists() && !note(3).exists());
+    assert!(note(1).exists());
+    a.start(VG, bench.scope()).unwrap();
+    is_held(a.lock(2, lv(2), Shared));
+    b.lock(3, lv(3), Exclusive).unwrap();
+    a.lock(1, lv(1), Exclusive).unwrap();
+    assert!(!bench.states(1).is_empty());
+    assert_eq!(bench.killed(), "");
+}
