@@ -9,7 +9,8 @@
 #   OUTDIR/VERSION/sbin/lvm, lvmlockctl, lvmpolld   the same for both variants
 #   OUTDIR/VERSION/shim/lvmlockd          lvm2/lvmlockd-idm.c compiled in the lvm2 tree
 #   OUTDIR/VERSION/plain/lvmlockd         no file of ours in the tree; the library finds the layout itself
-# Both find the library in LIBDIR at run time. Nothing is done where nothing has changed.
+#   OUTDIR/VERSION/adopt/lvmlockd         2.03.31 only: as shim, with lvm2/patches
+# All find the library in LIBDIR at run time. Nothing is done where nothing has changed.
 set -eu
 
 version=$1
@@ -79,7 +80,7 @@ fetch() {
 }
 
 # What the outcome depends on. The library itself is found at run time.
-key=$(cat "$0" "$here/lvmlockd-idm.c" | sha256sum | cut -d' ' -f1)-$libdir
+key=$(cat "$0" "$here/lvmlockd-idm.c" "$here"/patches/*.patch | sha256sum | cut -d' ' -f1)-$libdir
 if [ "$(cat "$out/done" 2>/dev/null)" = "$key" ]; then
 	exit 0
 fi
@@ -114,7 +115,7 @@ link() {
 	variant=$1
 	shift
 	step rm -f lvmlockd lvmlockd-idm.o
-	step make lvmlockd SOURCES="lvmlockd-core.c $*" \
+	step make lvmlockd SOURCES="$*" \
 		LOCK_LIBS="-L$libdir -llvmlockd_idm -Wl,-rpath,$libdir" \
 		LIBSYSTEMD_CFLAGS= LIBSYSTEMD_LIBS=-lsystemd
 	mkdir -p "$out/$variant"
@@ -124,7 +125,17 @@ link() {
 echo "Linking lvmlockd $version with liblvmlockd_idm"
 cd "$tree/daemons/lvmlockd"
 cp "$here/lvmlockd-idm.c" lvmlockd-idm.c
-link shim lvmlockd-idm.c
+link shim lvmlockd-core.c lvmlockd-idm.c
+if [ "$version" = 2.03.31-2 ]; then
+	rm -rf ../lvmlockd-adopt
+	mkdir -p ../lvmlockd-adopt/daemons/lvmlockd
+	cp lvmlockd-core.c ../lvmlockd-adopt/daemons/lvmlockd/
+	for patch in "$here"/patches/*.patch; do
+		step patch -d ../lvmlockd-adopt -p1 -i "$patch"
+	done
+	cp ../lvmlockd-adopt/daemons/lvmlockd/lvmlockd-core.c lvmlockd-core-adopt.c
+	link adopt lvmlockd-core-adopt.c lvmlockd-idm.c
+fi
 cp "$out/lvmlockd-idm.c.lvm2" lvmlockd-idm.c
-link plain
+link plain lvmlockd-core.c
 echo "$key" >"$out/done"

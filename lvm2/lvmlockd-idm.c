@@ -76,6 +76,7 @@ IS_AT(struct lockspace, name, 16);
 IS_AT(struct lockspace, vg_name, 81);
 IS_AT(struct lockspace, vg_uuid, 146);
 IS_AT(struct lockspace, vg_args, 210);
+IS_AT(struct lockspace, lm_type, offsetof(struct lockspace, pvs) < 368 ? 275 : 340);
 IS_AT(struct resource, name, 16);
 IS_AT(struct resource, type, 81);
 IS_AT(struct resource, mode, 82);
@@ -90,6 +91,8 @@ IS_AT(struct val_blk, r_version, 4);
 _Static_assert(MAX_NAME == 64, "names have another size");
 _Static_assert(sizeof(((struct lockspace *) 0)->vg_uuid) == 64, "VG uuids have another size");
 _Static_assert(sizeof(struct pvs) == 16 && sizeof(struct val_blk) == 8, "sizes differ");
+_Static_assert(offsetof(struct lockspace, list) == 0 && LD_LM_IDM == 4,
+	       "lockspaces are listed in another way");
 _Static_assert(LD_LK_SH == 2 && LD_LK_EX == 3, "lock modes have other numbers");
 _Static_assert(LD_RT_GL == 1 && LD_RT_VG == 2 && LD_RT_LV == 3, "resources have other numbers");
 _Static_assert(LMUF_FREE_VG == 1 && VBF_REMOVED == 1 && VAL_BLK_VERSION == 0x0101,
