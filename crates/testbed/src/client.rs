@@ -46,6 +46,8 @@ pub struct Lv {
     pub name: String,
     /// Its uuid as LVM prints it.
     pub uuid: String,
+    /// Its VG's.
+    pub vg_uuid: String,
     /// Paths of the PVs that it is on.
     pub pvs: Vec<String>,
 }
@@ -107,12 +109,31 @@ impl Client {
         self.receive()?.result()
     }
 
+    /// Asks for an LV's lock as a command does that activates or deactivates it: it outlives the
+    /// client.
+    pub fn lock_lv_for_good(&mut self, lv: &Lv, mode: Mode) -> Result<i32> {
+        self.send_lv(lv, mode, "persistent")?;
+        self.receive()?.result()
+    }
+
+    /// Tells of a change to a VG whose lock this client holds exclusively; it is published with
+    /// the lock. `version` is the VG's new seqno.
+    pub fn update_vg(&mut self, vg: &str, version: u32) -> Result<i32> {
+        self.send("vg_update", &[("vg_name", vg), ("version", &version.to_string())])?;
+        self.receive()?.result()
+    }
+
     /// Sends the request of [`Client::lock_lv`] and does not wait for the reply.
     pub fn send_lock_lv(&mut self, lv: &Lv, mode: Mode) -> Result<()> {
+        self.send_lv(lv, mode, "none")
+    }
+
+    fn send_lv(&mut self, lv: &Lv, mode: Mode, opts: &str) -> Result<()> {
         let number = lv.pvs.len().to_string();
         let names: Vec<String> = (0..lv.pvs.len()).map(|i| format!("path[{i}]")).collect();
         let mut fields = vec![
             ("mode", mode.name()),
+            ("opts", opts),
             ("vg_name", &lv.vg),
             ("lv_name", &lv.name),
             ("lv_uuid", &lv.uuid),

@@ -5,6 +5,7 @@ use crate::client::{Client, Lv};
 use crate::run::{Output, bound_to_this_thread, child_of, run};
 use crate::wait::wait_until;
 use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::{self, File};
@@ -21,6 +22,7 @@ echo "$1" >/proc/sys/kernel/hostname
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/lvm /run/lock/lvm /etc/lvm
 mount --bind "$2" /etc/lvm
+mount --bind "$3" /sys/block
 echo up
 exec sleep infinity
 "#;
@@ -51,13 +53,14 @@ struct Lvmlockd {
 
 impl Host {
     /// Boots a machine and starts lvmlockd in it. `dir` has to hold a folder `etc` with what is to
-    /// be its `/etc/lvm`; its logs go there too.
+    /// be its `/etc/lvm`, and one `block` for its `/sys/block`; its logs go there too.
     pub(crate) fn boot(name: &str, build: Lvm2, dir: &Path) -> Result<Host> {
         let mut unshare = bound_to_this_thread("unshare")
             .args(["--mount", "--uts", "--net", "--pid", "--fork"])
             .args(["--kill-child=KILL", "--mount-proc", "--"])
             .args(["sh", "-c", INIT, "sh", name])
             .arg(dir.join("etc"))
+            .arg(dir.join("block"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(dir.join("boot.log"))?)
@@ -118,6 +121,11 @@ impl Host {
         Ok(())
     }
 
+    /// Kills lvmlockd (SIGKILL) while others still use it; [`Host::kill_lvmlockd`] has to follow.
+    pub fn signal_lvmlockd_to_die(&self) -> Result<()> {
+        Ok(kill(self.daemon()?.pid, Signal::SIGKILL)?)
+    }
+
     /// Kills lvmlockd (SIGKILL); the machine lives on.
     pub fn kill_lvmlockd(&mut self) -> Result<()> {
         self.end_lvmlockd(Signal::SIGKILL)
@@ -132,7 +140,11 @@ impl Host {
         let Some(mut daemon) = self.lvmlockd.take() else {
             bail!("lvmlockd is not running on host {}", self.name);
         };
-        kill(daemon.pid, signal)?;
+        match kill(daemon.pid, signal) {
+            // It has ended already.
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(error) => return Err(error.into()),
+        }
         wait_until(START, "lvmlockd to end", || Ok(daemon.nsenter.try_wait()?))?;
         Ok(())
     }
@@ -187,6 +199,18 @@ impl Host {
         Ok(output)
     }
 
+    /// Makes the kernel seem to have a device for an LV, or none: there is no device-mapper here.
+    pub fn set_active(&self, lv: &Lv, active: bool) -> Result<()> {
+        let device = self.dir.join("block").join(format!("dm-{}", lv.name));
+        if !active {
+            return Ok(fs::remove_dir_all(device)?);
+        }
+        fs::create_dir_all(device.join("dm"))?;
+        let uuid = format!("{}{}", lv.vg_uuid, lv.uuid).replace('-', "");
+        fs::write(device.join("dm/uuid"), format!("LVM-{uuid}\n"))?;
+        Ok(fs::write(device.join("dm/name"), format!("{}-{}\n", lv.vg, lv.name))?)
+    }
+
     /// Connects to lvmlockd.
     pub fn client(&self) -> Result<Client> {
         Client::connect(&self.socket())
@@ -196,11 +220,14 @@ impl Host {
     /// request will name.
     pub fn find_lv(&self, vg: &str, name: &str, pvs: &[String]) -> Result<Lv> {
         let path = format!("{vg}/{name}");
-        let output = self.lvm(&["lvs", "--noheadings", "-o", "lv_uuid", &path])?.success()?;
+        let output =
+            self.lvm(&["lvs", "--noheadings", "-o", "lv_uuid,vg_uuid", &path])?.success()?;
+        let mut words = output.stdout.split_whitespace().map(str::to_owned);
         Ok(Lv {
             vg: vg.to_owned(),
             name: name.to_owned(),
-            uuid: output.stdout.trim().to_owned(),
+            uuid: words.next().context("no LV uuid")?,
+            vg_uuid: words.next().context("no VG uuid")?,
             pvs: pvs.to_vec(),
         })
     }

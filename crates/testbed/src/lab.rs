@@ -65,6 +65,12 @@ impl Lab {
         let dir = self.dir.path().join(name);
         let etc = dir.join("etc");
         fs::create_dir_all(&etc).with_context(|| format!("create {}", etc.display()))?;
+        // Of an earlier boot: nothing is active on a machine that was just booted.
+        let block = dir.join("block");
+        if block.exists() {
+            fs::remove_dir_all(&block)?;
+        }
+        fs::create_dir(&block)?;
         fs::write(etc.join("lvm.conf"), self.lvm_conf())?;
         fs::write(etc.join("lvmlockd-idm.conf"), self.idm_conf(build)?)?;
         Host::boot(name, build, &dir)

@@ -2,6 +2,7 @@
 
 mod contention;
 mod crash;
+mod kill;
 mod lifecycle;
 mod linking;
 mod observe;
@@ -74,3 +75,23 @@ macro_rules! for_every_build {
     )+};
 }
 pub(crate) use for_every_build;
+
+/// Makes a test of a function that takes a build of lvm2, for each release.
+macro_rules! for_every_release {
+    ($($function:ident),+) => {$(
+        mod $function {
+            use testbed::{Lvm2, RELEASES, Variant};
+
+            #[test]
+            fn older() -> anyhow::Result<()> {
+                super::$function(Lvm2 { release: RELEASES[0], variant: Variant::Shim })
+            }
+
+            #[test]
+            fn newer() -> anyhow::Result<()> {
+                super::$function(Lvm2 { release: RELEASES[1], variant: Variant::Shim })
+            }
+        }
+    )+};
+}
+pub(crate) use for_every_release;
