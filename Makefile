@@ -5,12 +5,13 @@
 # make lab SCENARIO=name   one of them; make lab-short: two, as make check does; make lab-shell: to
 #                 try things by hand
 #                 DRIVES=nvme: with NVMe drives
-# make install    DESTDIR= PREFIX= LIBDIR=
+# make install    DESTDIR= PREFIX= LIBDIR= UNITDIR=
 
 PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 DATADIR ?= $(PREFIX)/share
+UNITDIR ?= $(PREFIX)/lib/systemd/system
 CARGO ?= cargo
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
@@ -105,6 +106,8 @@ install: all
 	install -m 644 lvm2/lvmlockd-idm.c $(DESTDIR)$(DATADIR)/lvmlockd-idm/
 	install -m 644 etc/lvmlockd-idm.conf $(DESTDIR)$(DATADIR)/lvmlockd-idm/
 	install lvm2/kill-vg $(DESTDIR)$(DATADIR)/lvmlockd-idm/
+	install -d $(DESTDIR)$(UNITDIR)/lvmlockd.service.d
+	install -m 644 systemd/lvmlockd-idm.conf $(DESTDIR)$(UNITDIR)/lvmlockd.service.d/
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
 		-e 's|@DATADIR@|$(DATADIR)|' -e 's|@VERSION@|$(VERSION)|' lvmlockd_idm.pc.in \
 		>$(DESTDIR)$(LIBDIR)/pkgconfig/lvmlockd_idm.pc
