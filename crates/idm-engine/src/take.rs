@@ -231,6 +231,10 @@ impl Seat {
             return self.judge_orphan(view, cx);
         }
         let mode = take.mode;
+        if take.adopting && view.own_mode > Some(mode) {
+            // Where the lock was before it was moved we were exclusive.
+            return self.close(Vote::Blocked(Vec::new()));
+        }
         let contested = core::mem::take(&mut take.contested);
         if view.own == Own::Stale && !take.converting && !take.witness {
             take.own_found = true;

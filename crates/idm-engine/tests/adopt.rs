@@ -290,6 +290,24 @@ fn a_lock_that_was_spread_stays_where_it_was_spread_to() {
 }
 
 #[test]
+fn a_lock_that_is_exclusive_elsewhere_is_not_adopted_as_shared() {
+    let mut bench = Bench::new(3);
+    let mut a = lv_lock(1);
+    let acquire = bench.acquire(Mode::Shared);
+    bench.run(&mut a, acquire);
+    bench.paths[2] = Path::Cut;
+    let convert = Request::Convert { mode: Mode::Exclusive, value: None };
+    assert_eq!(bench.run(&mut a, convert), Outcome::Converted { complete: true });
+    bench.paths[2] = Path::Up;
+    // The LV lies on drive 2 now, which has not heard of the change.
+    let mut again = lv_lock(1);
+    let (members, witnesses) = (bench.members(&[2]), bench.members(&[0, 1]));
+    let request = Request::Adopt { mode: None, members, witnesses };
+    let outcome = bench.run(&mut again, request);
+    assert!(is_refused(&outcome, &Refusal::Unclear), "{outcome:?}");
+}
+
+#[test]
 fn a_live_holder_that_counts_other_drives_is_not_overlooked() {
     let mut bench = Bench::new(3);
     take_and_die(&mut bench, Mode::Exclusive, &[0, 1]);

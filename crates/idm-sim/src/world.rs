@@ -1247,6 +1247,8 @@ impl World {
             Caller::Idle => self.want(s),
             Caller::Holding => self.act(s),
             Caller::Dropping => self.release(s),
+            // An adoption that is refused begins new leases, which must be over at the end.
+            Caller::Adopting(_) if self.stopped => self.slots[s].caller = Caller::Finished,
             Caller::Adopting(tries) => self.adopt(s, tries),
             Caller::Acquiring | Caller::Converting(..) | Caller::Finished => (),
         }

@@ -20,7 +20,6 @@ use super::{Adopting, Distrust, Held, Lock, Phase, Stage};
 use crate::api::{Conflict, Instant, Outcome, Refusal};
 use crate::rules::broken;
 use crate::seat::{Hold, Role, Seat, Task, Vote};
-use alloc::vec::Vec;
 use idm_protocol::Mode;
 
 /// What the members say of a lock that is to be adopted.
@@ -58,11 +57,7 @@ impl Lock {
                 let needed = self.rules.acquire_quorum(self.member_count());
                 return self.leave(Refusal::NoQuorum { granted, needed });
             }
-            Orphan::Unclear => {
-                let others: Vec<Conflict> = self.in_the_way().collect();
-                let alone = others.is_empty();
-                return self.leave(if alone { Refusal::Unclear } else { Refusal::Held(others) });
-            }
+            Orphan::Unclear => return self.leave(Refusal::Held(self.in_the_way().collect())),
         };
         if wanted.is_some_and(|wanted| wanted != mode) {
             return self.leave(Refusal::OtherMode(mode));
@@ -149,6 +144,8 @@ impl Lock {
     /// The lock is not to be had now. What is ours stays on the drives for another try.
     fn leave(&mut self, refusal: Refusal) {
         self.phase = Phase::Free;
+        let nobody = matches!(&refusal, Refusal::Held(others) if others.is_empty());
+        let refusal = if nobody { Refusal::Unclear } else { refusal };
         // A TRYLOCK without a look could take what is left here for its own.
         self.known.clear();
         for seat in &mut self.seats {
