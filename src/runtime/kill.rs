@@ -44,6 +44,8 @@ pub struct Killing {
     next: Option<(Reminder, Instant)>,
     notice_before: Instant,
     state: State,
+    /// Locks were in use when it began, and it was not told yet that they are released.
+    in_use: bool,
     watchdog: bool,
 }
 
@@ -78,12 +80,14 @@ impl Note {
 }
 
 impl Killing {
-    /// `until`: when the first lock may be lost; `None` where one is lost already.
+    /// `until`: when the first lock may be lost; `None` where one is lost already. `held`: how many
+    /// are in use.
     pub fn new(
         vg: &str,
         command: &[String],
         fencing: &Fencing,
         until: Option<Instant>,
+        held: usize,
         now: Instant,
     ) -> Killing {
         let until = until.unwrap_or(now);
@@ -96,6 +100,7 @@ impl Killing {
             next: Some((Reminder::Half, half)),
             notice_before: until - fencing.notice,
             state: State::Runs,
+            in_use: held > 0,
             watchdog: fencing.watchdog.is_some(),
         }
     }
@@ -105,8 +110,17 @@ impl Killing {
         self.next.map(|(_, at)| at)
     }
 
+    /// Whether nothing is left to be told.
+    pub fn is_over(&self) -> bool {
+        !self.in_use && !matches!(self.state, State::Runs)
+    }
+
     /// What is to be said now, with so many of its locks still in use.
     pub fn remind(&mut self, held: usize, now: Instant) -> Option<Note> {
+        if held == 0 {
+            self.next = None;
+            return core::mem::take(&mut self.in_use).then(|| self.released(now));
+        }
         let (reminder, _) = self.next.filter(|&(_, at)| at <= now)?;
         self.next = match reminder {
             Reminder::Half => Some((Reminder::Last, self.notice_before.max(now))),
@@ -157,7 +171,7 @@ impl Killing {
     }
 
     /// All locks of the volume group were released.
-    pub fn released(&self, now: Instant) -> Note {
+    fn released(&self, now: Instant) -> Note {
         let text = if now < self.until {
             format!(
                 "volume group {}: all locks were released, {} ms before other hosts could take them",
@@ -234,7 +248,7 @@ mod tests {
         };
         let fencing = Fencing::new(&timing, wanted).unwrap();
         assert_eq!(fencing.margin, Duration::from_secs(6));
-        Killing::new("vg0", &words(&["/sbin/k", "vg0"]), &fencing, until, at(100_000))
+        Killing::new("vg0", &words(&["/sbin/k", "vg0"]), &fencing, until, 3, at(100_000))
     }
 
     #[test]
@@ -251,9 +265,12 @@ mod tests {
         let last = killing.remind(1, at(105_000)).unwrap();
         assert!(last.text.contains("1 locks") && last.text.contains("In 1000 ms"), "{}", last.text);
         assert_eq!((killing.next(), killing.remind(1, at(200_000))), (None, None));
-        let released = killing.released(at(105_500));
+        let released = killing.remind(0, at(105_500)).unwrap();
         assert!(released.text.contains("500 ms before"), "{}", released.text);
-        assert!(killing.released(at(107_000)).text.contains("1000 ms after"));
+        assert_eq!(killing.remind(0, at(105_501)), None, "told once");
+        assert!(!killing.is_over(), "the command still runs");
+        killing.ended(&execute(&words(&["/bin/true"])), at(105_600));
+        assert!(killing.is_over());
     }
 
     #[test]
@@ -273,6 +290,10 @@ mod tests {
         let ended = killing.ended(&execute(&words(&["/bin/true"])), at(100_100));
         assert_eq!(ended.level, log::Level::Warn);
         assert!(killing.remind(2, at(103_000)).unwrap().text.contains("has ended"));
+        assert!(!killing.is_over());
+        let late = killing.remind(0, at(107_000)).unwrap();
+        assert!(late.text.contains("1000 ms after"), "{}", late.text);
+        assert!(killing.is_over());
     }
 
     #[test]

@@ -344,15 +344,10 @@ impl Reactor {
             self.next_sweep = now + self.settings.fencing.notice / 2;
         }
         self.killings.retain_mut(|(owner, killing)| {
-            let held = owner.in_use();
-            if held == 0 {
-                killing.released(now).log();
-                return false;
-            }
-            if let Some(note) = killing.remind(held, now) {
+            if let Some(note) = killing.remind(owner.in_use(), now) {
                 note.log();
             }
-            true
+            !killing.is_over()
         });
     }
 
@@ -770,7 +765,8 @@ impl Reactor {
         }
         self.metrics.killed();
         let now = clock::now();
-        let mut killing = Killing::new(&vg, &words, &self.settings.fencing, until, now);
+        let mut killing =
+            Killing::new(&vg, &words, &self.settings.fencing, until, owner.in_use(), now);
         let (mailbox, killed) = (self.mailbox.clone(), owner.clone());
         let run = kill::run(words, move |ended| {
             // After the reactor's end nobody is interested.

@@ -2,6 +2,7 @@
 
 use super::{LEASE, Pair, for_every_build, new_lv};
 use anyhow::Result;
+use std::fs;
 use testbed::{Lvm2, Mode};
 
 for_every_build!(
@@ -33,6 +34,34 @@ fn a_vg_is_stopped_and_started_again(lvm2: Lvm2) -> Result<()> {
                 "drive {number}: {record:?}"
             );
         }
+    }
+    Ok(())
+}
+
+/// lvmlockd's handlers run on its own threads, and what it is told by signals reaches it.
+#[test]
+fn threads_of_the_library_block_all_signals() -> Result<()> {
+    let Pair { lab: _lab, alice, bob: _bob, lv } = Pair::new(Lvm2::newest(), LEASE)?;
+    assert_eq!(alice.client()?.lock_lv(&lv, Mode::Ex)?, 0);
+    let mut ours = Vec::new();
+    for task in fs::read_dir(format!("/proc/{}/task", alice.lvmlockd_pid()?))? {
+        let status = fs::read_to_string(task?.path().join("status")).unwrap_or_default();
+        let field = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name));
+            line.and_then(|line| line.split_whitespace().nth(1)).unwrap_or_default().to_owned()
+        };
+        let name = field("Name:");
+        if !name.starts_with("idm-") {
+            continue;
+        }
+        let blocked = u64::from_str_radix(&field("SigBlk:"), 16)?;
+        // Signals 1 to 31; nobody can block SIGKILL and SIGSTOP.
+        let all = 0x7fff_ffff & !(1 << 8) & !(1 << 18);
+        assert_eq!(blocked & all, all, "{name}: {blocked:x}");
+        ours.push(name);
+    }
+    for name in ["idm-reactor", "idm-drive", "idm-metrics"] {
+        assert!(ours.iter().any(|it| it == name), "no thread {name}: {ours:?}");
     }
     Ok(())
 }
