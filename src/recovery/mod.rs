@@ -85,7 +85,10 @@ enum Phase {
     /// Ours, and renewed.
     Kept,
     /// A request of core's is about to take it over.
-    Claimed,
+    Claimed {
+        /// It is renewed meanwhile.
+        kept: bool,
+    },
     /// Not ours any more, and its LV is active.
     Lost,
 }
@@ -116,6 +119,7 @@ impl Claim {
         if let Some(mut orphan) = self.orphans.left().locks.remove(&self.id) {
             orphan.set_in_danger(false);
         }
+        self.orphans.tell_watchdog();
     }
 }
 
@@ -188,7 +192,7 @@ impl Orphans {
     pub fn claim(self: &Arc<Self>, id: &ResourceId, bound: Duration) -> Option<Claim> {
         let busy = |left: &mut Left| {
             let phase = left.locks.get(id).map(|orphan| orphan.phase);
-            matches!(phase, Some(Phase::Found | Phase::Proving | Phase::Claimed))
+            matches!(phase, Some(Phase::Found | Phase::Proving | Phase::Claimed { .. }))
         };
         let (mut left, _) = self
             .changed
@@ -200,7 +204,7 @@ impl Orphans {
             return None;
         }
         let kept = orphan.phase == Phase::Kept;
-        orphan.phase = Phase::Claimed;
+        orphan.phase = Phase::Claimed { kept };
         let saved = orphan.saved.clone();
         Some(Claim { orphans: self.clone(), id: *id, saved, kept })
     }
@@ -298,7 +302,8 @@ impl Orphans {
     /// The watchdog looks after what is kept as after any other lock. What is not, and still in
     /// use, it must not forget.
     fn tell_watchdog(&self) {
-        let safe = |orphan: &Orphan| matches!(orphan.phase, Phase::Kept | Phase::Claimed);
+        let safe =
+            |orphan: &Orphan| matches!(orphan.phase, Phase::Kept | Phase::Claimed { kept: true });
         if let Some(watchdog) = &self.watchdog {
             if self.left().locks.values().all(safe) {
                 watchdog.settle_left();
@@ -453,7 +458,7 @@ impl Orphans {
             Phase::Kept => self.may_be_unused(orphan, now),
             Phase::Unproven => self.may_be_unused(orphan, now) || late && !orphan.in_danger,
             Phase::Lost => true,
-            Phase::Found | Phase::Proving | Phase::Claimed => false,
+            Phase::Found | Phase::Proving | Phase::Claimed { .. } => false,
         };
         if !left.locks.values().any(due) {
             return false;
