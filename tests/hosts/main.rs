@@ -280,6 +280,31 @@ fn the_value_is_published_with_a_conversion() {
 }
 
 #[test]
+fn a_host_that_died_stops_counting_when_its_lease_is_over() {
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, LONG), bench.started(2, SHORT));
+    b.lock(1, lv(1), Shared).unwrap();
+    assert_eq!(a.manager.hosts(VG), Ok(1));
+    let begin = Instant::now();
+    drop(b);
+    assert_eq!(a.manager.hosts(VG), Ok(1));
+    eventually(5 * SHORT, "the dead host is not counted", || a.manager.hosts(VG) == Ok(0));
+    // Its last refresh is at most half a lease old.
+    assert!(begin.elapsed() > SHORT / 2, "{:?}", begin.elapsed());
+}
+
+#[test]
+fn a_host_that_has_a_removed_vg_started_is_told_so() {
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, LONG), bench.started(2, LONG));
+    a.lock(1, Resource::Vg, Exclusive).unwrap();
+    a.manager.unlock(ResourceKey(1), 0, 1);
+    a.manager.remove_lockspace(VG, true, true).unwrap();
+    let told = b.lock(1, Resource::Vg, Shared).unwrap();
+    assert!(told.version != 0 && told.r_version != 0 && told.flags == 1, "{told:?}");
+}
+
+#[test]
 fn hosts_counts_the_others_that_have_the_vg_started() {
     let bench = Bench::new(3);
     let (a, b) = (bench.started(1, LONG), bench.started(2, LONG));

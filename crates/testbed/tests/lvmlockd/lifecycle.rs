@@ -3,11 +3,12 @@
 use super::{LEASE, Pair, for_every_build, new_lv};
 use anyhow::Result;
 use std::fs;
-use testbed::{Lvm2, Mode};
+use testbed::{EAGAIN, Lvm2, Mode};
 
 for_every_build!(
     a_vg_is_stopped_and_started_again,
-    a_vg_is_removed_only_when_others_have_stopped_it
+    a_vg_is_removed_only_when_others_have_stopped_it,
+    a_vg_is_renamed_or_made_local_only_when_others_have_stopped_it
 );
 
 fn a_vg_is_stopped_and_started_again(lvm2: Lvm2) -> Result<()> {
@@ -82,5 +83,32 @@ fn a_vg_is_removed_only_when_others_have_stopped_it(lvm2: Lvm2) -> Result<()> {
         .success()?;
     alice.lvm(&["vgchange", "--lockstart", "vg"])?.success()?;
     alice.lvm(&new_lv("again"))?.success()?;
+    Ok(())
+}
+
+fn a_vg_is_renamed_or_made_local_only_when_others_have_stopped_it(lvm2: Lvm2) -> Result<()> {
+    let Pair { lab: _lab, alice, bob, lv } = Pair::new(lvm2, LEASE)?;
+    let rename = ["vgrename", "vg", "other"];
+    let local = ["vgchange", "--yes", "--locktype", "none", "vg"];
+    for command in [&rename[..], &local[..]] {
+        // vgrename's exit status is 0 all the same.
+        let refused = alice.lvm(command)?;
+        assert!(refused.says("not stopped on other hosts"), "{refused}");
+    }
+    // Nothing has changed.
+    assert_eq!(alice.client()?.lock_lv(&lv, Mode::Ex)?, 0);
+
+    bob.lvm(&["vgchange", "--lockstop", "vg"])?.success()?;
+    alice.lvm(&rename)?.success()?;
+    alice.lvm(&["vgchange", "--lockstart", "other"])?.success()?;
+    bob.lvm(&["vgchange", "--lockstart", "other"])?.success()?;
+    // By its uuid it is the same: the hosts exclude each other.
+    let lv = alice.find_lv("other", "data", &lv.pvs)?;
+    alice.lvm(&["lvchange", "-aey", "other/data"])?.success()?;
+    assert_eq!(bob.client()?.lock_lv(&lv, Mode::Ex)?, EAGAIN);
+    alice.lvm(&["lvchange", "-an", "other/data"])?.success()?;
+
+    bob.lvm(&["vgchange", "--lockstop", "other"])?.success()?;
+    alice.lvm(&["vgchange", "--yes", "--locktype", "none", "other"])?.success()?;
     Ok(())
 }
