@@ -84,6 +84,8 @@ lab-files: deps testbed
 		$(CARGO) build --locked --release -p lab-agent -p lab-writer --target $(GUEST_TARGET)
 	install target/$(GUEST_TARGET)/release/lab-writer build/lab/bin/
 	lab/prepare.sh build/lab target/$(GUEST_TARGET)/release/lab-agent
+	lab/lvm2-tests/prepare.sh build/lvm2/$(LAB_LVM2)/lvm2-$(word 1,$(subst -, ,$(LAB_LVM2))) \
+		build/lab/lvm2-testsuite
 
 # DRIVES=nvme: with NVMe drives in place of SCSI disks.
 LAB = build/lab/bin/lab $(if $(filter nvme,$(DRIVES)),--nvme)

@@ -28,6 +28,8 @@ pub struct Files {
     pub server: PathBuf,
     /// The program that stands for an application in the machines.
     pub writer: PathBuf,
+    /// lvm2's own tests, ready to run.
+    pub lvm2_tests: PathBuf,
     /// The kernel module that gives virtio_scsi time-outs.
     pub vsto: PathBuf,
     /// The directory of kernel modules.
@@ -50,6 +52,7 @@ impl Files {
             lvmlockd: lvm2.lvmlockd(),
             server: lab.join("bin/idm-disks"),
             writer: lab.join("bin/lab-writer"),
+            lvm2_tests: lab.join("lvm2-testsuite"),
             vsto: lab.join("vsto/vsto.ko"),
             modules: lab.join("kernel/root/lib/modules"),
             boot,

@@ -269,6 +269,23 @@ impl Machine {
         self.agent.start(&self.shell(command), None)
     }
 
+    /// Starts a shell command whose output goes to a file among the scenario's logs.
+    pub fn start_logged(&self, command: &str, name: &str) -> Result<JobId> {
+        let log = File::create(self.dir.join(name))?;
+        self.agent.start(&self.shell(command), Some(log))
+    }
+
+    /// A file among the scenario's logs.
+    pub fn read_log(&self, name: &str) -> String {
+        fs::read(self.dir.join(name))
+            .map_or_else(|_| String::new(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Where the lab finds what it runs.
+    pub fn files(&self) -> &Files {
+        &self.files
+    }
+
     /// Whether a command that was started has not ended yet.
     pub fn job_runs(&self, job: JobId) -> bool {
         self.agent.runs(job)

@@ -33,7 +33,7 @@ use story::Story;
 const HELP: &str = "\
 lab [--nvme] [--jobs N] [SCENARIO …]
                    runs these scenarios, or all, as many at once as there are processors, or N;
-                   with NVMe drives in place of SCSI disks
+                   with NVMe drives in place of SCSI disks; 'lvm2-*' stands for all whose names begin so
 lab --short        runs the scenarios that stand for all where time is short
 lab --list         lists them
 lab [--nvme] --shell
@@ -85,10 +85,18 @@ fn arguments() -> Result<Task> {
             Long("short") => scenarios.extend(SCENARIOS.iter().filter(|scenario| scenario.short)),
             Long("jobs") => jobs = parser.value()?.parse()?,
             Short('h') | Long("help") => return Ok(Task::Help),
-            Value(name) => match SCENARIOS.iter().find(|scenario| name == scenario.name) {
-                Some(scenario) => scenarios.push(scenario),
-                None => bail!("there is no scenario {name:?}; --list names them"),
-            },
+            Value(name) => {
+                let name = name.string()?;
+                let fits = |scenario: &&Scenario| match name.strip_suffix('*') {
+                    Some(begin) => scenario.name.starts_with(begin),
+                    None => scenario.name == name,
+                };
+                let before = scenarios.len();
+                scenarios.extend(SCENARIOS.iter().filter(fits));
+                if scenarios.len() == before {
+                    bail!("there is no scenario {name:?}; --list names them");
+                }
+            }
             other => return Err(other.unexpected().into()),
         }
     }

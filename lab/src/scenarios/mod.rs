@@ -6,6 +6,7 @@ mod daemon;
 mod fabric;
 mod fenced;
 mod frozen;
+mod lvm2_tests;
 mod mixed;
 mod no_sg;
 mod nvme_bytes;
@@ -395,4 +396,57 @@ pub const SCENARIOS: &[Scenario] = &[
         needs: Needs::Drives(Fleet::Mixed),
         run: mixed::run,
     },
+    lvm2("lvm2-fabric", "idm_fabric_failure: all drives are gone for 10 s", |cluster| {
+        lvm2_tests::one(cluster, "idm_fabric_failure")
+    }),
+    lvm2(
+        "lvm2-timeout",
+        "idm_fabric_failure_timeout: the only drive is gone for 70 s",
+        |cluster| lvm2_tests::one(cluster, "idm_fabric_failure_timeout"),
+    ),
+    lvm2("lvm2-half", "idm_fabric_failure_half_brain: one of two drives is gone", |cluster| {
+        lvm2_tests::one(cluster, "idm_fabric_failure_half_brain")
+    }),
+    lvm2("lvm2-ilm", "idm_ilm_failure: mutex commands fail", |cluster| {
+        lvm2_tests::one(cluster, "idm_ilm_failure")
+    }),
+    lvm2("lvm2-daemon", "lvmlockd_failure: lvmlockd is killed", |cluster| {
+        lvm2_tests::one(cluster, "lvmlockd_failure")
+    }),
+    lvm2("lvm2-single", "stress_single_thread", |cluster| {
+        lvm2_tests::one(cluster, "stress_single_thread")
+    }),
+    lvm2("lvm2-threads-1", "stress_multi_threads_1", |cluster| {
+        lvm2_tests::one(cluster, "stress_multi_threads_1")
+    }),
+    lvm2("lvm2-threads-2", "stress_multi_threads_2", |cluster| {
+        lvm2_tests::one(cluster, "stress_multi_threads_2")
+    }),
+    lvm2(
+        "lvm2-hosts-vg",
+        "multi_hosts_vg: one host makes VGs, the other removes them",
+        |cluster| lvm2_tests::one_after_the_other(cluster, "multi_hosts_vg"),
+    ),
+    lvm2("lvm2-hosts-lv", "multi_hosts_lv: the same with LVs", |cluster| {
+        lvm2_tests::one_after_the_other(cluster, "multi_hosts_lv")
+    }),
+    lvm2(
+        "lvm2-hosts-ex",
+        "multi_hosts_lv_ex_timeout: a host with EX loses its drives",
+        |cluster| lvm2_tests::at_once(cluster, "multi_hosts_lv_ex_timeout"),
+    ),
+    lvm2(
+        "lvm2-hosts-sh",
+        "multi_hosts_lv_sh_timeout: a host with SH loses its drives",
+        |cluster| lvm2_tests::at_once(cluster, "multi_hosts_lv_sh_timeout"),
+    ),
 ];
+
+/// One of lvm2's own tests.
+const fn lvm2(
+    name: &'static str,
+    about: &'static str,
+    run: fn(&mut Cluster) -> Result<()>,
+) -> Scenario {
+    Scenario { name, about, short: false, expect: Expect::Pass, needs: Needs::Drives(Fleet::Scsi), run }
+}

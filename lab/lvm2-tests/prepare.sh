@@ -1,0 +1,68 @@
+#!/bin/sh
+# Makes lvm2's own tests that concern In-Drive Mutexes ready to run in the lab's machines. They are
+# taken from lvm2's source as Debian has it, and stay below build/.
+#
+#   prepare.sh TREE OUTDIR
+#
+# TREE is the source of lvm2, OUTDIR gets what lvm2's "make install" would make of its tests; it has to
+# be named lvm2-testsuite:
+#   OUTDIR/shell   the tests
+#   OUTDIR/lib     what they use
+#   OUTDIR/shims   commands that are not in the lab's machines
+# Nothing is changed in the tests but the number of rounds of those that repeat something a thousand
+# times: LAB_ROUNDS says how many.
+set -eu
+export LC_ALL=C
+
+tree=$(cd "$1/test" && pwd)
+mkdir -p "$2"
+out=$(cd "$2" && pwd)
+here=$(cd "$(dirname "$0")" && pwd)
+
+key=$(cat "$0" "$here"/shims/* "$tree/../VERSION" | sha256sum | cut -d' ' -f1)
+if [ "$(cat "$out/done" 2>/dev/null)" = "$key" ]; then
+	exit 0
+fi
+rm -rf "$out"
+lib=$out/lib
+mkdir -p "$out/shell" "$lib" "$out/shims"
+
+for test in idm_ lvmlockd_failure multi_hosts_ stress_; do
+	cp "$tree/shell/$test"* "$out/shell/"
+done
+sed -i 's/{1\.\.1000}/$(seq "${LAB_ROUNDS:-1000}")/' "$out"/shell/stress_*
+
+for script in aux check get inittest lvm-wrapper utils; do
+	cp "$tree/lib/$script.sh" "$lib/$script"
+	chmod 755 "$lib/$script"
+done
+cp "$tree/lib/flavour-udev-lvmlockd-idm.sh" "$lib/flavour-udev-lvmlockd-idm"
+gcc -o "$lib/not" "$tree/lib/not.c"
+for name in invalid fail should; do
+	ln -s not "$lib/$name"
+done
+for command in lvm $(cat "$tree/../tools/.commands"); do
+	ln -s lvm-wrapper "$lib/$command"
+done
+# What lvm2's Makefile writes for installed tests. No udev: lvm makes the nodes itself.
+cat >"$lib/paths" <<EOF
+installed_testsuite=1
+DM_UDEV_SYNCHRONISATION=
+LVM_TEST_THIN_CHECK_CMD=
+LVM_TEST_THIN_DUMP_CMD=
+LVM_TEST_THIN_REPAIR_CMD=
+LVM_TEST_THIN_RESTORE_CMD=
+LVM_TEST_CACHE_CHECK_CMD=
+LVM_TEST_CACHE_DUMP_CMD=
+LVM_TEST_CACHE_REPAIR_CMD=
+LVM_TEST_CACHE_RESTORE_CMD=
+export DM_UDEV_SYNCHRONISATION LVM_TEST_THIN_CHECK_CMD LVM_TEST_THIN_DUMP_CMD LVM_TEST_THIN_REPAIR_CMD
+export LVM_TEST_THIN_RESTORE_CMD LVM_TEST_CACHE_CHECK_CMD LVM_TEST_CACHE_DUMP_CMD
+export LVM_TEST_CACHE_REPAIR_CMD LVM_TEST_CACHE_RESTORE_CMD
+export PATH=$out/shims:$lib:\$PATH
+EOF
+cut -f 1 -d ' ' <"$tree/../VERSION" >"$lib/version-expected"
+cut -f 1 -d ' ' <"$tree/../VERSION_DM" >"$lib/dm-version-expected"
+cp "$here"/shims/* "$out/shims/"
+chmod 755 "$out"/shims/*
+echo "$key" >"$out/done"

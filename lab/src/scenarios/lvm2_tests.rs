@@ -1,0 +1,135 @@
+//! lvm2's own tests that concern In-Drive Mutexes, as they are in Debian's source. `lvm2-tests/`
+//! makes them ready and has the commands that the machines lack.
+
+use crate::agent::JobId;
+use crate::cluster::Cluster;
+use crate::drives::PARTITIONED;
+use crate::machine::{Daemon, Machine};
+use anyhow::{Result, bail, ensure};
+use std::time::{Duration, Instant};
+use testbed::wait_until;
+
+/// Long enough for the slowest on a machine that has other things to do.
+const PATIENCE: Duration = Duration::from_secs(900);
+/// Rounds of a test that has a thousand of them, which would take hours under emulation.
+const ROUNDS: u32 = 10;
+/// The exit status of a test that was skipped.
+const SKIPPED: i32 = 200;
+
+/// Runs a test that needs one host.
+pub fn one(cluster: &mut Cluster, test: &str) -> Result<()> {
+    prepare(cluster, &["a"])?;
+    let a = cluster.host("a")?;
+    let job = Test::start(a, test)?;
+    while job.runs() {
+        inject(cluster, a)?;
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    job.end()
+}
+
+/// Runs a test's two halves, one after the other.
+pub fn one_after_the_other(cluster: &mut Cluster, test: &str) -> Result<()> {
+    prepare(cluster, &["a", "b"])?;
+    for host in ["a", "b"] {
+        Test::start(cluster.host(host)?, &format!("{test}_host{host}"))?.end()?;
+    }
+    Ok(())
+}
+
+/// Runs a test's two halves: the second when the first has lost its drives.
+pub fn at_once(cluster: &mut Cluster, test: &str) -> Result<()> {
+    prepare(cluster, &["a", "b"])?;
+    let (a, b) = (cluster.host("a")?, cluster.host("b")?);
+    let first = Test::start(a, &format!("{test}_hosta"))?;
+    wait_until(PATIENCE, "host a to have lost its drives", || {
+        ensure!(first.runs(), "the first half has ended: {:?}", first.end());
+        Ok(a.quiet("pgrep -fx 'sleep 100'").ok())
+    })?;
+    let second = Test::start(b, &format!("{test}_hostb"))?;
+    second.end().and(first.end())
+}
+
+/// Machines as the tests expect them. Partitions are small, because the tests write them full.
+fn prepare(cluster: &mut Cluster, hosts: &[&str]) -> Result<()> {
+    for &name in hosts {
+        cluster.boot(name)?;
+        let host = cluster.host_mut(name)?;
+        if name == hosts[0] {
+            for disk in PARTITIONED {
+                let disk = host.disk(disk)?;
+                host.ok(&format!(
+                    "sgdisk -d 2 -n 2:0:+300M -c 2:data {disk} >/dev/null && \
+                     blockdev --rereadpt {disk}"
+                ))?;
+            }
+        }
+        // The tests kill and drop VGs themselves.
+        host.quiet("sed -i /lvmlockctl_kill_command/d /etc/lvm/lvm.conf && modprobe sg")?;
+        let daemon = host.files().lvmlockd.display().to_string();
+        host.write("/run/lvmlockd.command", &format!("{daemon} -D -g idm\n"))?;
+        host.start_lvmlockd(&Daemon::default())?;
+    }
+    Ok(())
+}
+
+/// Lets as many mutex commands of a host fail as its test asks for. "40 %" is one drive of three.
+fn inject(cluster: &Cluster, host: &Machine) -> Result<()> {
+    let wish = host.attempt("cat /run/inject")?;
+    if wish.code != 0 {
+        return Ok(());
+    }
+    cluster.drives.order("lift")?;
+    match wish.stdout.trim() {
+        "0" => {}
+        "40" => cluster.drives.order("fault d2 * mutex fail 2")?,
+        "100" => cluster.drives.order("fault * * mutex fail 2")?,
+        other => bail!("the test asks for failures of {other:?} percent"),
+    }
+    host.quiet("rm /run/inject").map(drop)
+}
+
+/// A running test.
+struct Test<'a> {
+    host: &'a Machine,
+    job: JobId,
+    name: String,
+    begin: Instant,
+}
+
+impl Test<'_> {
+    fn start<'a>(host: &'a Machine, name: &str) -> Result<Test<'a>> {
+        let dir = host.files().lvm2_tests.display().to_string();
+        let devices = host.data_partitions()?.replace(' ', ",");
+        let command = format!(
+            "cd {dir} && PATH={dir}/shims:{dir}/lib:$PATH LVM_TEST_FLAVOUR=udev-lvmlockd-idm \
+             LVM_TEST_DIR=/tmp LVM_TEST_BACKING_DEVICE={devices} LVM_TEST_FAILURE=1 \
+             LVM_TEST_MULTI_HOST=1 LVM_VERIFY_UDEV=1 LAB_ROUNDS={ROUNDS} \
+             exec bash shell/{name}.sh"
+        );
+        host.tell(&format!("shell/{name}.sh &"));
+        let job = host.start_logged(&command, &format!("{name}.log"))?;
+        Ok(Test { host, job, name: name.to_owned(), begin: Instant::now() })
+    }
+
+    fn runs(&self) -> bool {
+        self.host.job_runs(self.job)
+    }
+
+    /// Waits for its end.
+    fn end(&self) -> Result<()> {
+        let Test { host, name, .. } = self;
+        let code = host.wait(self.job, PATIENCE)?.code;
+        let seconds = self.begin.elapsed().as_secs_f64();
+        host.tell(&format!("shell/{name}.sh -> {code} ({seconds:.0} s)"));
+        ensure!(code != SKIPPED, "{name} was skipped");
+        if code != 0 {
+            let log = host.read_log(&format!("{name}.log"));
+            // The test's own trap says where it was.
+            let tail: Vec<&str> = log.lines().filter(|line| line.contains(".sh:")).collect();
+            let last = tail.get(tail.len().saturating_sub(3)..).unwrap_or_default();
+            bail!("{name}: status {code}; {}", last.join("; "));
+        }
+        Ok(())
+    }
+}
