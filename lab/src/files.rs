@@ -6,7 +6,7 @@ use crate::template;
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
-use testbed::{Lvm2, Variant};
+use testbed::{Lvm2, Variant, lvm_conf};
 
 /// The release of lvm2 in the machines: that of the Debian release whose kernel they run.
 const RELEASE: &str = testbed::RELEASES[0];
@@ -85,37 +85,16 @@ impl Files {
         ]
     }
 
-    /// No udev, and no disks but the drives.
-    pub fn lvm_conf(&self) -> String {
-        format!(
-            r#"devices {{
-	dir = "/dev"
-	scan = [ "/dev" ]
-	use_devicesfile = 0
-	obtain_device_list_from_udev = 0
-	external_device_info_source = "none"
-	multipath_component_detection = 0
-	md_component_detection = 0
-	global_filter = [ "a|^/dev/sd[a-z]+[0-9]*$|", "a|^/dev/nvme[0-9]+n[0-9]+(p[0-9]+)?$|", "r|.*|" ]
-}}
-activation {{
-	udev_sync = 0
-	udev_rules = 0
-	monitoring = 0
-}}
-backup {{
-	backup = 0
-	archive = 0
-}}
-global {{
-	use_lvmlockd = 1
-	use_lvmpolld = 1
-	event_activation = 0
-	thin_check_executable = "/usr/sbin/thin_check"
-	lvmlockctl_kill_command = "{KILL_SCRIPT}"
-}}
-"#
-        )
+    /// For a host whose disks are these nodes (regular expressions) and their partitions.
+    pub fn lvm_conf<'a>(&self, disks: impl IntoIterator<Item = &'a str>) -> String {
+        let accept: Vec<String> =
+            disks.into_iter().map(|disk| format!("^{disk}(p?[0-9]+)?$")).collect();
+        let global = format!(
+            "use_lvmpolld = 1\n\
+             thin_check_executable = \"/usr/sbin/thin_check\"\n\
+             lvmlockctl_kill_command = \"{KILL_SCRIPT}\""
+        );
+        lvm_conf(&accept, &global)
     }
 
     /// Only what differs from the defaults: where lvmlockctl is.

@@ -82,7 +82,10 @@ impl Machine {
         };
         machine.connect_all_nvme()?;
         machine.wait_disks(DRIVES.len())?;
-        machine.write("/etc/lvm/lvm.conf", &files.lvm_conf())?;
+        machine.write(
+            "/etc/lvm/lvm.conf",
+            &files.lvm_conf(["/dev/sd[a-z]+", "/dev/nvme[0-9]+n[0-9]+"]),
+        )?;
         machine.write("/etc/lvm/lvmlockd-idm.conf", &files.idm_conf())?;
         machine.write(KILL_SCRIPT, &kill_script(&files.project))?;
         // Without it pvmove is refused in a shared VG.
@@ -98,11 +101,9 @@ impl Machine {
 
     /// Plugs the second path to all drives in. lvm goes on with the nodes of the first.
     pub fn plug_second_path(&mut self, socket: &Path) -> Result<()> {
-        let first: Vec<String> = self.disks()?.into_values().collect();
-        let accept: Vec<String> =
-            first.iter().map(|node| format!("\"a|^{node}[0-9]*$|\"")).collect();
-        let all = "\"a|^/dev/sd[a-z]+[0-9]*$|\"";
-        self.write("/etc/lvm/lvm.conf", &self.files.lvm_conf().replace(all, &accept.join(", ")))?;
+        let first = self.disks()?;
+        let conf = self.files.lvm_conf(first.values().map(String::as_str));
+        self.write("/etc/lvm/lvm.conf", &conf)?;
         self.qemu.plug_adapter(1, socket)?;
         self.wait_disks(2 * DRIVES.len())?;
         self.story.tell(&self.name, "has two paths to every drive");

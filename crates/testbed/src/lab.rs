@@ -4,6 +4,7 @@ use crate::artifacts::Lvm2;
 use crate::drives::Drives;
 use crate::host::Host;
 use crate::loopdev::LoopDevice;
+use crate::lvm_conf::lvm_conf;
 use anyhow::{Context, Result, ensure};
 use std::fmt::Write as _;
 use std::fs;
@@ -76,38 +77,10 @@ impl Lab {
         Host::boot(name, build, &dir)
     }
 
-    /// No udev, no device-mapper, and no disks but ours.
+    /// No device-mapper, and no disks but ours.
     fn lvm_conf(&self) -> String {
-        let accept: Vec<String> =
-            self.pvs.iter().map(|pv| format!("\"a|^{}$|\"", pv.path())).collect();
-        format!(
-            r#"devices {{
-	dir = "/dev"
-	scan = [ "/dev" ]
-	use_devicesfile = 0
-	obtain_device_list_from_udev = 0
-	external_device_info_source = "none"
-	multipath_component_detection = 0
-	md_component_detection = 0
-	global_filter = [ {}, "r|.*|" ]
-}}
-activation {{
-	udev_sync = 0
-	udev_rules = 0
-	monitoring = 0
-}}
-backup {{
-	backup = 0
-	archive = 0
-}}
-global {{
-	use_lvmlockd = 1
-	use_lvmpolld = 0
-	event_activation = 0
-}}
-"#,
-            accept.join(", ")
-        )
+        let accept: Vec<String> = self.pvs.iter().map(|pv| format!("^{}$", pv.path())).collect();
+        lvm_conf(&accept, "use_lvmpolld = 0")
     }
 
     /// Each PV's locks live on the emulated drive of the same number.

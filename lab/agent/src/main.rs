@@ -19,6 +19,7 @@ use std::ffi::c_int;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -312,6 +313,8 @@ fn become_host(setup: &Setup) -> Result<(), Error> {
     for (from, to) in &setup.binds {
         bind(&format!("/host{from}"), &format!("/root{to}"), none)?;
     }
+    // As udev would; shells need it for some redirections.
+    symlink("/proc/self/fd", "/root/dev/fd")?;
     chroot("/root")?;
     std::env::set_current_dir("/")?;
     for at in ["/run/lvm", "/run/lock/lvm"] {

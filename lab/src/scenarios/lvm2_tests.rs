@@ -56,13 +56,14 @@ fn prepare(cluster: &mut Cluster, hosts: &[&str]) -> Result<()> {
         cluster.boot(name)?;
         let host = cluster.host_mut(name)?;
         if name == hosts[0] {
-            for disk in PARTITIONED {
-                let disk = host.disk(disk)?;
-                host.ok(&format!(
-                    "sgdisk -d 2 -n 2:0:+300M -c 2:data {disk} >/dev/null && \
-                     blockdev --rereadpt {disk}"
-                ))?;
-            }
+            let disks =
+                PARTITIONED.map(|disk| host.disk(disk)).into_iter().collect::<Result<Vec<_>>>()?;
+            host.ok(&format!(
+                "for disk in {}; do sgdisk -d 2 -n 2:0:+300M -c 2:data $disk && \
+                 blockdev --rereadpt $disk & done >/dev/null; wait",
+                disks.join(" ")
+            ))?;
+            host.quiet("test $(cat /sys/block/sd*/sd*2/size | sort -u) = 614400")?;
         }
         // The tests kill and drop VGs themselves.
         host.quiet("sed -i /lvmlockctl_kill_command/d /etc/lvm/lvm.conf && modprobe sg")?;

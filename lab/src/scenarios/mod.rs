@@ -448,5 +448,12 @@ const fn lvm2(
     about: &'static str,
     run: fn(&mut Cluster) -> Result<()>,
 ) -> Scenario {
-    Scenario { name, about, short: false, expect: Expect::Pass, needs: Needs::Drives(Fleet::Scsi), run }
+    Scenario {
+        name,
+        about,
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::ScsiFor("they take SCSI disks away"),
+        run,
+    }
 }
