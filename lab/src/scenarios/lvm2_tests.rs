@@ -13,12 +13,14 @@ use testbed::wait_until;
 const PATIENCE: Duration = Duration::from_secs(900);
 /// Rounds of a test that has a thousand of them, which would take hours under emulation.
 const ROUNDS: u32 = 10;
+/// Size of a drive's data partition, for a test that makes one device on it.
+const SIZE_MIB: u64 = 120;
 /// The exit status of a test that was skipped.
 const SKIPPED: i32 = 200;
 
 /// Runs a test that needs one host.
 pub fn one(cluster: &mut Cluster, test: &str) -> Result<()> {
-    prepare(cluster, &["a"])?;
+    prepare(cluster, &["a"], if test.contains("multi_threads") { 300 } else { SIZE_MIB })?;
     let a = cluster.host("a")?;
     let job = Test::start(a, test)?;
     while job.runs() {
@@ -30,7 +32,7 @@ pub fn one(cluster: &mut Cluster, test: &str) -> Result<()> {
 
 /// Runs a test's two halves, one after the other.
 pub fn one_after_the_other(cluster: &mut Cluster, test: &str) -> Result<()> {
-    prepare(cluster, &["a", "b"])?;
+    prepare(cluster, &["a", "b"], SIZE_MIB)?;
     for host in ["a", "b"] {
         Test::start(cluster.host(host)?, &format!("{test}_host{host}"))?.end()?;
     }
@@ -39,7 +41,7 @@ pub fn one_after_the_other(cluster: &mut Cluster, test: &str) -> Result<()> {
 
 /// Runs a test's two halves: the second when the first has lost its drives.
 pub fn at_once(cluster: &mut Cluster, test: &str) -> Result<()> {
-    prepare(cluster, &["a", "b"])?;
+    prepare(cluster, &["a", "b"], SIZE_MIB)?;
     let (a, b) = (cluster.host("a")?, cluster.host("b")?);
     let first = Test::start(a, &format!("{test}_hosta"))?;
     wait_until(PATIENCE, "host a to have lost its drives", || {
@@ -51,7 +53,7 @@ pub fn at_once(cluster: &mut Cluster, test: &str) -> Result<()> {
 }
 
 /// Machines as the tests expect them. Partitions are small, because the tests write them full.
-fn prepare(cluster: &mut Cluster, hosts: &[&str]) -> Result<()> {
+fn prepare(cluster: &mut Cluster, hosts: &[&str], mebibytes: u64) -> Result<()> {
     for &name in hosts {
         cluster.boot(name)?;
         let host = cluster.host_mut(name)?;
@@ -59,11 +61,12 @@ fn prepare(cluster: &mut Cluster, hosts: &[&str]) -> Result<()> {
             let disks =
                 PARTITIONED.map(|disk| host.disk(disk)).into_iter().collect::<Result<Vec<_>>>()?;
             host.ok(&format!(
-                "for disk in {}; do sgdisk -d 2 -n 2:0:+300M -c 2:data $disk && \
+                "for disk in {}; do sgdisk -d 2 -n 2:0:+{mebibytes}M -c 2:data $disk && \
                  blockdev --rereadpt $disk & done >/dev/null; wait",
                 disks.join(" ")
             ))?;
-            host.quiet("test $(cat /sys/block/sd*/sd*2/size | sort -u) = 614400")?;
+            let sectors = mebibytes * 2048;
+            host.quiet(&format!("test $(cat /sys/block/sd*/sd*2/size | sort -u) = {sectors}"))?;
         }
         // The tests kill and drop VGs themselves.
         host.quiet("sed -i /lvmlockctl_kill_command/d /etc/lvm/lvm.conf && modprobe sg")?;
