@@ -9,8 +9,13 @@ use std::time::Duration;
 
 pub fn fenced(cluster: &mut Cluster) -> Result<()> {
     cluster.start(&["a", "b"])?;
+    // Another VG, whose name begins as that of the first, and which has no locks to lose.
+    let a = cluster.host("a")?;
+    let node = a.disk("d3")?;
+    a.ok(&format!("lvm vgcreate vg-2 {node} && lvm lvcreate -y -Zn -Wn -L 8M -n lv vg-2"))?;
     take_over(cluster)?;
     let a = cluster.host("a")?;
+    a.ok("dmsetup table vg-lv | grep -q error && dmsetup table vg--2-lv | grep -q linear")?;
     ensure!(a.writer_errors()?.contains("error"), "a's writer has not noticed");
     a.ok("grep -qx vg /run/killed").map(drop)
 }
