@@ -30,11 +30,17 @@ pub fn one(cluster: &mut Cluster, test: &str) -> Result<()> {
     job.end()
 }
 
-/// Runs a test's two halves, one after the other.
+/// Runs a test's two halves, one after the other. When lvm2 runs a half, it stops the host's
+/// lockspaces after it.
 pub fn one_after_the_other(cluster: &mut Cluster, test: &str) -> Result<()> {
     prepare(cluster, &["a", "b"], SIZE_MIB)?;
     for host in ["a", "b"] {
-        Test::start(cluster.host(host)?, &format!("{test}_host{host}"))?.end()?;
+        let host = cluster.host(host)?;
+        Test::start(host, &format!("{test}_host{}", host.name()))?.end()?;
+        host.ok("lvmlockctl --stop-lockspaces")?;
+        wait_until(Duration::from_secs(60), "the lockspaces to stop", || {
+            Ok((!host.quiet("lvmlockctl --info")?.contains("LS ")).then_some(()))
+        })?;
     }
     Ok(())
 }
