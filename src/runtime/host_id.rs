@@ -74,7 +74,9 @@ pub fn parse(text: &str, boot: &str) -> Option<HostId> {
         let pair = core::str::from_utf8(pair).ok()?;
         *byte = u8::from_str_radix(pair, 16).ok()?;
     }
-    Some(HostId::from_bytes(bytes))
+    let host = HostId::from_bytes(bytes);
+    // Whatever else reads as the same id was not written by us: such as +1 for 01.
+    (format(boot, host) == text).then_some(host)
 }
 
 #[cfg(test)]

@@ -552,10 +552,12 @@ impl Reactor {
         let deadline = entry.engine.as_ref().and_then(|engine| engine.next_deadline());
         let awaited = entry.is_awaited();
         let engine = deadline.map(|at| if awaited { at } else { self.moment(at) });
-        let next = [engine, self.alarm_at(entry), entry.rejoin_at, entry.forget_at]
-            .into_iter()
-            .flatten()
-            .min();
+        let never = Instant::from_micros(u64::MAX);
+        // Not by flatten and min: compilers make code of that which compares before it looks
+        // whether there is anything, and valgrind cannot tell that from a mistake.
+        let all = [engine, self.alarm_at(entry), entry.rejoin_at, entry.forget_at];
+        let next = all.into_iter().fold(never, |next, at| next.min(at.unwrap_or(never)));
+        let next = (next < never).then_some(next);
         if entry.timer != next {
             entry.timer = next;
             self.timers.extend(next.map(|at| Reverse((at, lock))));
