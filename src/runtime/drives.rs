@@ -82,9 +82,9 @@ impl Drives {
         let mut there = HashSet::new();
         let mut unusable = None;
         let inventory = self.inventory();
-        for path in paths {
-            let located = self.topology.locate(path);
-            let mut known = locked(&self.known);
+        let located = self.topology.locate(paths);
+        let mut known = locked(&self.known);
+        for (path, located) in paths.iter().zip(located) {
             if let Err(error @ TopologyError::Unusable { .. }) = &located {
                 unusable.get_or_insert(error.clone());
             }

@@ -1,7 +1,8 @@
 //! The runtime with drives that do as a test says, and with engines that do.
 
 use super::*;
-use crate::topology::Topology;
+use crate::topology::tests::Tree;
+use crate::topology::{Target, Topology};
 use crate::transport::{DrivePath, Undelivered};
 use idm_engine::{Loss, RequestError, ValueRead};
 use idm_protocol::Status;
@@ -361,6 +362,75 @@ fn a_drive_by_several_names_is_one_member_and_a_lost_one_stays_itself() {
     let unusable = drives.members(&paths(&["/dev/null", "a"]));
     assert!(unusable.unusable.is_some());
     assert_eq!((unusable.members.len(), unusable.found), (2, 1));
+}
+
+/// The drives of a host with that sysfs. Paths of a drive are found by their nodes.
+fn drives_of(tree: &Tree, paths: &[(&str, Arc<FakeDrive>)]) -> Arc<Drives> {
+    let paths: HashMap<String, Arc<FakeDrive>> =
+        paths.iter().map(|(node, fake)| ((*node).to_owned(), fake.clone())).collect();
+    let connect = Box::new(move |_: &str, target: &Target| -> Arc<dyn DrivePath> {
+        Arc::new(FakePath(paths.get(&target.to_string()).cloned().unwrap_or_default()))
+    });
+    Arc::new(Drives::new(tree.topology(), connect))
+}
+
+#[test]
+fn the_global_set_grows_and_a_lost_drive_goes_on_counting() {
+    let tree = Tree::new();
+    let drives = drives_of(&tree, &[]);
+    let set = |members: &mut Vec<Member>| {
+        drives.take_inventory();
+        let now = drives.add_global(members);
+        assert_eq!(now.members, *members);
+        let identities = now.members.iter().map(|m| m.identity[m.identity.len() - 1] - b'0');
+        (identities.collect::<Vec<_>>(), now.found)
+    };
+    let mut members = Vec::new();
+    assert_eq!(set(&mut members), (vec![], 0));
+    let (sda, sdb) = (tree.drive("sda", 1), tree.drive("sdb", 2));
+    tree.propeller(&sda, "sda1");
+    let partition = tree.propeller(&sdb, "sdb1");
+    assert_eq!(set(&mut members), (vec![1, 2], 2));
+    tree.remove(&partition);
+    tree.remove(&sdb);
+    assert_eq!(set(&mut members), (vec![1, 2], 1));
+    // It comes back under another name and is the same; and another one comes.
+    tree.propeller(&tree.drive("sdc", 2), "sdc1");
+    tree.propeller(&tree.drive("sdd", 3), "sdd1");
+    assert_eq!(set(&mut members), (vec![1, 2, 3], 3));
+    assert_eq!(members.iter().map(|m| m.drive).collect::<Vec<_>>(), [0, 1, 2].map(DriveRef));
+    // A lockspace that is started anew takes what is there.
+    tree.remove(&sda.join("sda1"));
+    assert_eq!(set(&mut Vec::new()), (vec![2, 3], 2));
+    assert_eq!(set(&mut members), (vec![1, 2, 3], 3));
+}
+
+#[test]
+fn a_path_that_appears_is_used_and_one_that_disappears_is_let_go_of() {
+    let tree = Tree::new();
+    let fakes: [Arc<FakeDrive>; 2] = Default::default();
+    let paths = [("/dev/sda", fakes[0].clone()), ("/dev/sdb", fakes[1].clone())];
+    let drives = drives_of(&tree, &paths);
+    let sda = tree.drive("sda", 1);
+    let partition = tree.propeller(&sda, "sda1");
+    drives.take_inventory();
+    let drive = drives.add_global(&mut Vec::new()).members[0].drive;
+    let replies = Replies::default();
+    let ask = |expected: usize| {
+        drives.submit(drive, refresh(), Urgency::Awaited, replies.completion());
+        eventually("an answer", || replies.count_of(Status::Good) == expected);
+    };
+    ask(1);
+    let open = Arc::strong_count(&fakes[0]);
+    tree.drive("sdb", 1);
+    drives.take_inventory();
+    tree.remove(&partition);
+    tree.remove(&sda);
+    drives.take_inventory();
+    eventually("the old path to be closed", || Arc::strong_count(&fakes[0]) == open - 1);
+    fakes[0].hang(true);
+    ask(2);
+    drives.close();
 }
 
 #[test]

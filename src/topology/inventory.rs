@@ -1,6 +1,6 @@
 //! Which disks the host has: the ways to every drive, and the partitions of the global lock.
 
-use super::sysfs::{Sysfs, node_of};
+use super::sysfs::{Sysfs, disk_of, node_of};
 use super::{Located, Target, drive_of, has_global_name, is_disk};
 use std::collections::HashMap;
 use std::io;
@@ -25,7 +25,9 @@ impl Inventory {
             }
         }
         for partition in devices.iter().filter(|device| has_global_name(device)) {
-            let Some(Ok((identity, _))) = partition.parent().map(drive_of) else { continue };
+            let Some(Ok((identity, _))) = disk_of(partition).as_deref().map(drive_of) else {
+                continue;
+            };
             if !inventory.global.iter().any(|(_, drive)| drive.identity == identity) {
                 let paths = inventory.paths_of(&identity).to_vec();
                 inventory.global.push((node_of(partition), Located { identity, paths }));

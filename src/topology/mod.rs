@@ -12,7 +12,7 @@ mod inventory;
 mod stack;
 mod sysfs;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod uevents;
 
 pub use identity::designator;
@@ -21,11 +21,12 @@ use core::fmt;
 use identity::{Kind, identity, kind};
 pub use inventory::Inventory;
 use stack::Stack;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use sysfs::{Sysfs, attribute, entries, name_of, node_of};
 pub use uevents::{Uevents, concerns_disks};
 
@@ -34,6 +35,15 @@ pub use uevents::{Uevents, concerns_disks};
 pub struct Topology {
     sysfs: Sysfs,
     emulated: BTreeMap<String, PathBuf>,
+    remembered: Arc<Mutex<Remembered>>,
+}
+
+/// What was found behind block devices, by their numbers. It holds until the next kernel event:
+/// every disk that comes or goes and every table that is loaded is one.
+#[derive(Debug, Default)]
+struct Remembered {
+    events: Option<u64>,
+    found: HashMap<u64, Found>,
 }
 
 /// What was found behind a path.
@@ -113,11 +123,27 @@ impl Topology {
 
     /// As [`Topology::new`], with another root of sysfs.
     pub fn with_sysfs(sysfs: PathBuf, emulated: BTreeMap<String, PathBuf>) -> Topology {
-        Topology { sysfs: Sysfs::new(sysfs), emulated }
+        Topology { sysfs: Sysfs::new(sysfs), emulated, remembered: Arc::default() }
     }
 
-    /// The drives behind a PV's path. Costs some system calls on sysfs; no drive is asked.
-    pub fn locate(&self, path: &str) -> Result<Found, TopologyError> {
+    /// The drives behind PVs' paths, in that order. Costs one system call for each where nothing has
+    /// happened to the host's devices since they were last looked at, and else some on sysfs; no
+    /// drive is asked.
+    pub fn locate(&self, paths: &[String]) -> Vec<Result<Found, TopologyError>> {
+        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        // Before anything is looked at, so that nothing is remembered for longer than it is true.
+        let events = self.sysfs.event_count();
+        if events.is_none() || remembered.events != events {
+            *remembered = Remembered { events, found: HashMap::new() };
+        }
+        paths.iter().map(|path| self.locate_path(path, &mut remembered.found)).collect()
+    }
+
+    fn locate_path(
+        &self,
+        path: &str,
+        remembered: &mut HashMap<u64, Found>,
+    ) -> Result<Found, TopologyError> {
         if let Some(socket) = self.emulated.get(path) {
             let identity = format!("{EMULATED}{}", socket.display());
             let paths = vec![Target::Emulated(socket.clone())];
@@ -129,12 +155,21 @@ impl Topology {
         if !metadata.file_type().is_block_device() {
             return Err(unusable(path, "not a block device"));
         }
-        self.locate_device(path, metadata.rdev())
+        let number = metadata.rdev();
+        if let Some(found) = remembered.get(&number) {
+            return Ok(found.clone());
+        }
+        let found = self.locate_device(path, number)?;
+        remembered.insert(number, found.clone());
+        Ok(found)
     }
 
     /// The drives behind a block device number; `path` is for messages.
     fn locate_device(&self, path: &str, number: u64) -> Result<Found, TopologyError> {
-        let device = self.device(path, number)?;
+        let device = self
+            .sysfs
+            .block_device(number)
+            .map_err(|error| missing(path, "its block device is not in sysfs", &error))?;
         let stack = Stack::below(&device).map_err(|found| unusable(path, &found))?;
         let mut drives: Vec<Located> = Vec::new();
         for disk in &stack.disks {
@@ -145,13 +180,6 @@ impl Topology {
             }
         }
         Ok(Found { drives, missing: stack.missing })
-    }
-
-    /// The sysfs directory of a block device, by its number.
-    fn device(&self, path: &str, number: u64) -> Result<PathBuf, TopologyError> {
-        self.sysfs
-            .block_device(number)
-            .map_err(|error| missing(path, "its block device is not in sysfs", &error))
     }
 
     /// All disks that the host has, and what they are to us. Reads all of them in sysfs.

@@ -1,12 +1,12 @@
 //! From a block device down to the disks that it is made of: partitions, device-mapper, md.
 
-use super::sysfs::{attribute, entries, name_of};
+use super::sysfs::{attribute, disk_of, entries, name_of};
 use std::path::{Path, PathBuf};
 
 /// What a block device is made of.
 #[derive(Debug, Default)]
 pub(super) struct Stack {
-    /// Directories of the disks, each once.
+    /// The disks, each once.
     pub disks: Vec<PathBuf>,
     /// Names of block devices that are named in the stack and gone.
     pub missing: Vec<String>,
@@ -18,7 +18,7 @@ const MOST_LEVELS: usize = 32;
 const MULTIPATH: &str = "mpath-";
 
 impl Stack {
-    /// All disks below a block device, given by its directory. An error says what was found that
+    /// All disks below a block device. An error says what was found that
     /// is no disk.
     pub(super) fn below(device: &Path) -> Result<Stack, String> {
         let mut stack = Stack::default();
@@ -35,35 +35,35 @@ impl Stack {
             return Err(found("a stack without end"));
         }
         if device.join("partition").exists() {
-            let disk = device.parent().ok_or_else(|| found("a partition without a disk"))?;
-            return self.add(top, disk, level + 1);
+            let disk = disk_of(device).ok_or_else(|| found("a partition without a disk"))?;
+            return self.add(top, &disk, level + 1);
+        }
+        // What is stacked on others has no device of its own.
+        if device.join("device").exists() {
+            if !self.disks.iter().any(|disk| disk == device) {
+                self.disks.push(device.to_path_buf());
+            }
+            return Ok(());
         }
         let is_multipath =
             attribute(&device.join("dm"), "uuid").is_some_and(|uuid| uuid.starts_with(MULTIPATH));
         let slaves = entries(&device.join("slaves"));
+        if slaves.is_empty() && is_multipath {
+            self.missing.push(format!("{}, a multipath map without paths", name_of(device)));
+            return Ok(());
+        }
         if slaves.is_empty() {
-            return match what_is(device) {
-                None => {
-                    if !self.disks.iter().any(|disk| disk == device) {
-                        self.disks.push(device.to_path_buf());
-                    }
-                    Ok(())
-                }
-                Some(_) if is_multipath => {
-                    self.missing
-                        .push(format!("{}, a multipath map without paths", name_of(device)));
-                    Ok(())
-                }
-                Some(what) => Err(found(what)),
-            };
+            return Err(found(what_is(device)));
         }
         let before = self.missing.len();
         let disks = self.disks.len();
         for slave in slaves {
             // The kernel leaves the link of a disk that is gone until the table is loaded again.
-            match slave.canonicalize() {
-                Ok(directory) => self.add(top, &directory, level + 1)?,
-                Err(_) => self.missing.push(name_of(&slave)),
+            let name = name_of(&slave);
+            if slave.exists() {
+                self.add(top, &device.with_file_name(name), level + 1)?;
+            } else {
+                self.missing.push(name);
             }
         }
         // The paths of a map are those of one drive; any of them stands for it.
@@ -74,16 +74,15 @@ impl Stack {
     }
 }
 
-/// What a block device without others below it is, where it is no disk.
-fn what_is(device: &Path) -> Option<&'static str> {
+/// What a block device is that is no disk and has none below it.
+fn what_is(device: &Path) -> &'static str {
     if device.join("dm").exists() {
-        return Some("a device-mapper device without a disk below it");
+        "a device-mapper device without a disk below it"
+    } else if device.join("md").exists() {
+        "an md array without a disk below it"
+    } else if device.join("loop").exists() || name_of(device).starts_with("loop") {
+        "a loop device"
+    } else {
+        "a virtual block device"
     }
-    if device.join("md").exists() {
-        return Some("an md array without a disk below it");
-    }
-    if device.join("loop").exists() || name_of(device).starts_with("loop") {
-        return Some("a loop device");
-    }
-    (!device.join("device").exists()).then_some("a virtual block device")
 }

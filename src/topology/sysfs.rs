@@ -1,4 +1,7 @@
 //! Reading sysfs, by absolute paths below one root.
+//!
+//! A block device, disk or partition, stands for itself as `class/block/NAME`: a link that the kernel
+//! follows in every call, so that no path has to be resolved here first.
 
 use std::fs;
 use std::io;
@@ -15,23 +18,24 @@ impl Sysfs {
         Sysfs { root }
     }
 
-    /// The directory of a block device, disk or partition, by its number.
+    /// A block device by its number.
     pub(super) fn block_device(&self, number: u64) -> io::Result<PathBuf> {
         let (major, minor) = (libc::major(number), libc::minor(number));
-        self.root.join(format!("dev/block/{major}:{minor}")).canonicalize()
+        let device = fs::read_link(self.root.join(format!("dev/block/{major}:{minor}")))?;
+        Ok(self.root.join("class/block").join(name_of(&device)))
     }
 
-    /// The directories of all block devices, in the order of their names. Devices that go while
-    /// this is read are left out.
+    /// All block devices, in the order of their names.
     pub(super) fn block_devices(&self) -> io::Result<Vec<PathBuf>> {
-        let links = sorted(fs::read_dir(self.root.join("class/block"))?);
-        Ok(links.into_iter().filter_map(|link| link.canonicalize().ok()).collect())
+        fs::read_dir(self.root.join("class/block")).map(sorted)
     }
 
     /// The directory of a character device, by its number.
     pub(super) fn character_device(&self, number: u64) -> io::Result<PathBuf> {
         let (major, minor) = (libc::major(number), libc::minor(number));
-        self.root.join(format!("dev/char/{major}:{minor}")).canonicalize()
+        let device = self.root.join(format!("dev/char/{major}:{minor}"));
+        fs::metadata(&device)?;
+        Ok(device)
     }
 
     /// How many kernel events there were since the host was started.
@@ -63,6 +67,13 @@ pub(super) fn attribute(directory: &Path, name: &str) -> Option<String> {
 pub(super) fn link_name(directory: &Path, name: &str) -> Option<String> {
     let target = fs::read_link(directory.join(name)).ok()?;
     Some(name_of(&target))
+}
+
+/// The disk that a partition is on: the directory above its own.
+pub(super) fn disk_of(partition: &Path) -> Option<PathBuf> {
+    let directory = fs::read_link(partition).ok()?;
+    let disk = directory.parent()?.file_name()?;
+    Some(partition.with_file_name(disk))
 }
 
 /// The kernel's name of a device: its directory's.

@@ -7,13 +7,14 @@ use std::os::unix::fs::symlink;
 
 const NAA: u8 = 3;
 
-struct Tree {
+/// A host's sysfs.
+pub(crate) struct Tree {
     root: tempfile::TempDir,
     devices: Cell<u32>,
 }
 
 impl Tree {
-    fn new() -> Tree {
+    pub(crate) fn new() -> Tree {
         let root = tempfile::tempdir().unwrap();
         for directory in ["dev/block", "class/block", "bus/scsi", "class/nvme", "bus/virtio"] {
             fs::create_dir_all(root.path().join(directory)).unwrap();
@@ -22,7 +23,7 @@ impl Tree {
         Tree { root, devices: Cell::new(0) }
     }
 
-    fn topology(&self) -> Topology {
+    pub(crate) fn topology(&self) -> Topology {
         Topology::with_sysfs(self.root.path().to_path_buf(), BTreeMap::new())
     }
 
@@ -31,6 +32,11 @@ impl Tree {
         let (major, minor) = text.trim().split_once(':').unwrap();
         let number = libc::makedev(major.parse().unwrap(), minor.parse().unwrap());
         self.topology().locate_device("/dev/pv", number)
+    }
+
+    /// Finds by a path of the host's.
+    fn locate_path(topology: &Topology, path: &str) -> Result<Found, TopologyError> {
+        topology.locate(&[path.to_owned()]).remove(0)
     }
 
     /// What is found, as text: identities and ways.
@@ -74,7 +80,7 @@ impl Tree {
     }
 
     /// A SCSI disk with that page 83; each is a LUN of an adapter of its own.
-    fn scsi(&self, node: &str, page83: &[u8]) -> PathBuf {
+    pub(crate) fn scsi(&self, node: &str, page83: &[u8]) -> PathBuf {
         let lun = format!("pci0000:00/{node}/host0/target0:0:0/0:0:0:0");
         let disk = self.block(&format!("{lun}/block/{node}"));
         let lun = self.root.path().join("devices").join(lun);
@@ -87,15 +93,29 @@ impl Tree {
     }
 
     /// A SCSI disk with a NAA designator that ends with that number.
-    fn drive(&self, node: &str, number: u8) -> PathBuf {
+    pub(crate) fn drive(&self, node: &str, number: u8) -> PathBuf {
         self.scsi(node, &page(&[(0, NAA, &[0x50, 0, 0xC5, 0, 0, 0, 0, number])]))
     }
 
-    fn partition(&self, disk: &Path, name: &str) -> PathBuf {
+    pub(crate) fn partition(&self, disk: &Path, name: &str) -> PathBuf {
         let disk = disk.strip_prefix(self.root.path().join("devices")).unwrap();
         let partition = self.block(disk.join(name).to_str().unwrap());
         fs::write(partition.join("partition"), "1\n").unwrap();
         partition
+    }
+
+    /// A partition for the global lock.
+    pub(crate) fn propeller(&self, disk: &Path, name: &str) -> PathBuf {
+        let partition = self.partition(disk, name);
+        let uevent = format!("MAJOR=8\nDEVNAME={name}\nPARTN=1\nPARTNAME=propeller\n");
+        fs::write(partition.join("uevent"), uevent).unwrap();
+        partition
+    }
+
+    /// A device is no longer there; links to it may still be.
+    pub(crate) fn remove(&self, device: &Path) {
+        fs::remove_dir_all(device).unwrap();
+        fs::remove_file(self.root.path().join("class/block").join(name(device))).unwrap();
     }
 
     fn stacked(&self, node: &str, kind: &str, below: &[&PathBuf]) -> PathBuf {
@@ -394,16 +414,44 @@ fn what_is_gone_may_come_back() {
     let error = tree.topology().locate_device("/dev/pv", libc::makedev(8, 99)).unwrap_err();
     assert!(matches!(error, TopologyError::Missing { .. }), "{error}");
     for path in ["/dev/nonexistent-pv", "[unknown]"] {
-        let error = tree.topology().locate(path).unwrap_err();
+        let error = Tree::locate_path(&tree.topology(), path).unwrap_err();
         assert!(error.to_string().contains(path), "{error}");
         assert!(matches!(error, TopologyError::Missing { .. }));
     }
 }
 
 #[test]
+fn what_was_found_is_remembered_until_the_next_kernel_event() {
+    let tree = Tree::new();
+    let topology = tree.topology();
+    let count = |events: Option<u64>| {
+        let file = tree.root.path().join("kernel/uevent_seqnum");
+        match events {
+            Some(events) => fs::write(file, format!("{events}\n")).unwrap(),
+            None => fs::remove_file(file).unwrap(),
+        }
+    };
+    fs::create_dir(tree.root.path().join("kernel")).unwrap();
+    let remember = || {
+        topology.locate(&[]);
+        let mut remembered = topology.remembered.lock().unwrap();
+        let found = Found { drives: Vec::new(), missing: vec!["sdb".into()] };
+        remembered.found.insert(7, found).is_some()
+    };
+    count(Some(7));
+    assert_eq!([remember(), remember()], [false, true]);
+    count(Some(8));
+    assert_eq!([remember(), remember()], [false, true]);
+    // Where events are not counted, nothing is remembered.
+    count(None);
+    assert_eq!([remember(), remember()], [false, false]);
+}
+
+#[test]
 fn a_file_is_no_drive() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let error = Tree::new().topology().locate(file.path().to_str().unwrap()).unwrap_err();
+    let error =
+        Tree::locate_path(&Tree::new().topology(), file.path().to_str().unwrap()).unwrap_err();
     assert!(error.to_string().contains("not a block device"), "{error}");
 }
 
@@ -412,8 +460,8 @@ fn an_emulated_drive_has_a_path_or_a_plain_name() {
     let sockets = [("/dev/loop3", "/tmp/d0"), ("disk1", "/tmp/d1"), ("again", "/tmp/d1")];
     let emulated = sockets.map(|(path, socket)| (path.to_owned(), PathBuf::from(socket)));
     let topology = Topology::new(emulated.into());
-    let found = topology.locate("/dev/loop3").unwrap();
+    let found = Tree::locate_path(&topology, "/dev/loop3").unwrap();
     assert_eq!(found.drives[0].paths, [Target::Emulated("/tmp/d0".into())]);
-    assert_eq!(topology.locate("disk1"), topology.locate("again"));
-    assert_ne!(topology.locate("disk1"), topology.locate("/dev/loop3"));
+    assert_eq!(Tree::locate_path(&topology, "disk1"), Tree::locate_path(&topology, "again"));
+    assert_ne!(Tree::locate_path(&topology, "disk1"), Tree::locate_path(&topology, "/dev/loop3"));
 }
