@@ -44,6 +44,11 @@ impl Seat {
             clean.mode = mode;
         }
         clean.promote &= clean.mode == Mode::Shared;
+        if acquiring && !matches!(self.hold, Hold::Held { .. }) {
+            // What is on its way may arrive after others have had the lock and published something
+            // newer; the value of this release must not overwrite that. Zero is safe.
+            clean.store = clean.store.map(|_| Value::ZERO);
+        }
         self.failures = 0;
         self.assign(Task::Clean(clean));
         self.plan_clean(now);

@@ -6,6 +6,7 @@
 
 use crate::api::{Conflict, DriveRef, Instant, Timing, Token};
 use crate::rules::{Rules, broken};
+use crate::stamp::Stamp;
 use crate::view::{Own, Unused, View};
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -133,6 +134,9 @@ pub(crate) struct Take {
     pub(crate) adopting: bool,
     /// An adoption: the drive was read, and shows no other host.
     pub(crate) alone: bool,
+    /// An adoption: what our record there says of the acquisition that wrote it. Until that is
+    /// adopted, a REFRESH leaves it so.
+    pub(crate) own_stamp: Option<Stamp>,
     /// The drive said "conflict", and who it is is not known yet.
     pub(crate) contested: bool,
     /// A record of our own was found that we knew nothing of.
@@ -204,6 +208,9 @@ pub(crate) struct Seat {
     pub(crate) gap: bool,
     /// A live holder with another drive set, and when it was first seen.
     pub(crate) foreign: Option<(HostId, Instant)>,
+    /// The drive refused a change to exclusive because of others, who could not be read: they may
+    /// count other drives. It is not taken for a silent one before it has said something else.
+    pub(crate) unread: bool,
     /// The lock is held without this drive, which is worth a word when it is gained.
     pub(crate) missed: bool,
     /// It was said that this drive has no IDM.
@@ -228,6 +235,7 @@ impl Seat {
             stale_value: false,
             gap: false,
             foreign: None,
+            unread: false,
             missed: false,
             not_idm: false,
         }

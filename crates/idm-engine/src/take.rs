@@ -53,6 +53,7 @@ impl Take {
             witness: false,
             adopting: false,
             alone: false,
+            own_stamp: None,
             contested: false,
             own_found: false,
             breaking: Vec::new(),
@@ -83,13 +84,16 @@ impl Seat {
         self.assign(Task::Take(Take::new(mode)));
         self.value = None;
         self.stale_value = false;
+        self.unread = false;
         self.failures = 0;
         self.plan(first, at);
     }
 
     /// Begins to change what we hold from shared to exclusive.
     pub(crate) fn start_promote(&mut self, now: Instant) {
-        self.assign(Task::Take(Take { converting: true, ..Take::new(Mode::Exclusive) }));
+        let contested = self.unread;
+        let take = Take { converting: true, contested, ..Take::new(Mode::Exclusive) };
+        self.assign(Task::Take(take));
         self.failures = 0;
         self.plan(Step::Refresh(Mode::Exclusive), now);
     }
@@ -160,7 +164,10 @@ impl Seat {
                 | Status::NotFound
                 | Status::Full(_),
                 Step::Refresh(_),
-            ) if take.adopting => self.then(Step::Look(Look::Holders), cx),
+            ) if take.adopting => {
+                take.contested = status != Status::NotFound;
+                self.then(Step::Look(Look::Holders), cx);
+            }
             (Status::Conflict | Status::TryAgain | Status::WrongState, Step::Try(_)) => {
                 take.contested = status == Status::Conflict;
                 self.plan(Step::Look(Look::Holders), cx.now);
@@ -168,7 +175,7 @@ impl Seat {
             // TRYLOCK: we hold it already. REFRESH to exclusive: others share it.
             (Status::Terminated, Step::Try(_)) => self.plan(Step::Look(Look::Holders), cx.now),
             (Status::Terminated | Status::WrongState, Step::Refresh(_)) => {
-                take.contested = take.converting;
+                take.contested = mode == Mode::Exclusive;
                 self.plan(Step::Look(Look::Holders), cx.now);
             }
             (Status::Conflict, Step::Refresh(_)) if take.converting => {
@@ -210,6 +217,7 @@ impl Seat {
             return;
         };
         take.contested = false;
+        self.unread = false;
         take.vote = Vote::Won;
         self.failures = 0;
         match step {
@@ -236,6 +244,7 @@ impl Seat {
             return self.close(Vote::Blocked(Vec::new()));
         }
         let contested = core::mem::take(&mut take.contested);
+        self.unread = false;
         if view.own == Own::Stale && !take.converting && !take.witness {
             take.own_found = true;
         }
@@ -273,7 +282,9 @@ impl Seat {
         let Task::Take(take) = &mut self.task else {
             return;
         };
+        take.contested = false;
         take.alone = !view.has_others();
+        take.own_stamp = view.own_stamp;
         match view.own_mode {
             Some(mode) => {
                 take.own_found = true;

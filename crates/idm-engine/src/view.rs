@@ -16,6 +16,8 @@ pub(crate) struct View {
     pub(crate) own: Own,
     /// How we hold it, if we do.
     pub(crate) own_mode: Option<Mode>,
+    /// What our record says of the acquisition that wrote it.
+    pub(crate) own_stamp: Option<Stamp>,
     /// The greatest value in any of its records. A drive may keep one value per mutex or one per
     /// record; the facts do not tell.
     pub(crate) value: Value,
@@ -46,6 +48,7 @@ impl View {
             dead: Vec::new(),
             own: Own::None,
             own_mode: None,
+            own_stamp: None,
             value: Value::ZERO,
         };
         // An end marker has a zero id and looks like the global lock: only records count.
@@ -61,6 +64,7 @@ impl View {
                     let this_one = theirs == Some(stamp);
                     view.own = if this_one { Own::Present } else { Own::Stale };
                     view.own_mode = Some(mode);
+                    view.own_stamp = theirs;
                 }
                 (false, State::TimedOut) => view.dead.push(holder),
                 (false, _) => view.live.push(holder),

@@ -308,6 +308,27 @@ fn a_lock_that_is_exclusive_elsewhere_is_not_adopted_as_shared() {
 }
 
 #[test]
+fn a_lock_that_was_moved_and_broken_in_between_is_not_adopted() {
+    let mut bench = Bench::new(3);
+    take_and_die(&mut bench, Mode::Exclusive, &[0, 1, 2]);
+    bench.now = bench.now + LEASE * 2;
+    // Another host breaks it on two drives, and moves the LV to drives 0 and 2.
+    bench.paths[0] = Path::Cut;
+    let mut b = lv_lock(2);
+    let acquire = bench.acquire(Mode::Exclusive);
+    assert_eq!(bench.run(&mut b, acquire), GRANTED);
+    bench.run(&mut b, Request::Release { value: None });
+    bench.paths[0] = Path::Up;
+    let mut again = lv_lock(1);
+    for _ in 0..2 {
+        let (members, witnesses) = (bench.members(&[0, 2]), bench.members(&[1]));
+        let request = Request::Adopt { mode: None, members, witnesses };
+        let outcome = bench.run(&mut again, request);
+        assert!(is_refused(&outcome, &Refusal::Unclear), "{outcome:?}");
+    }
+}
+
+#[test]
 fn a_live_holder_that_counts_other_drives_is_not_overlooked() {
     let mut bench = Bench::new(3);
     take_and_die(&mut bench, Mode::Exclusive, &[0, 1]);

@@ -6,7 +6,7 @@ use bench::*;
 use core::time::Duration;
 use idm_emulator::{DriveTime, Profile};
 use idm_engine::{DriveRef, Event, Loss, Notice, Outcome, Refusal, Request, Timing, ValueRead};
-use idm_protocol::{Mode, ResourceId};
+use idm_protocol::{DriveCommand, Mode, Reply, ResourceId, Status, ValueUpdate};
 
 #[test]
 fn a_lock_takes_one_round_trip() {
@@ -122,6 +122,38 @@ fn a_dead_host_is_broken_after_its_lease_and_not_before() {
     assert!(matches!(bench.run(&mut b, acquire.clone()), Outcome::Refused(Refusal::Held(_))));
     bench.now = bench.now + Duration::from_millis(2);
     assert_eq!(bench.run(&mut b, acquire), GRANTED, "and the value is not believed");
+}
+
+#[test]
+fn a_refusal_that_could_not_be_read_is_remembered_by_the_next_conversion() {
+    let mut bench = Bench::new(3);
+    let (mut a, mut b) = (lv_lock(1), lv_lock(2));
+    let shared = bench.acquire(Mode::Shared);
+    bench.run(&mut a, shared);
+    // b counts drive 2 only: a majority of 0 and 1 says nothing of it.
+    let members = bench.members(&[2]);
+    let small = Request::Acquire { mode: Mode::Shared, members, witnesses: Vec::new() };
+    assert_eq!(bench.run(&mut b, small), GRANTED);
+    let convert = Request::Convert { mode: Mode::Exclusive, value: None };
+    a.request(convert.clone(), bench.now).expect("in order");
+    let mut told = Vec::new();
+    while let Some(command) = a.next_command(bench.now) {
+        let reply = match (command.drive, &command.command) {
+            (DriveRef(2), DriveCommand::ReadTable) => Reply::Status(Status::Unreachable),
+            _ => bench.perform(&command),
+        };
+        a.on_reply(command.token, reply, bench.now);
+        told.extend(events(&mut a));
+    }
+    let refused = |e: &Event| matches!(e, Event::Done(Outcome::Refused(Refusal::Held(_))));
+    assert!(told.iter().any(refused), "{told:?}");
+    // Now drive 2 says nothing at all. What it said still counts.
+    bench.paths[2] = Path::Cut;
+    let outcome = bench.run(&mut a, convert.clone());
+    assert!(matches!(outcome, Outcome::Refused(Refusal::Held(_))), "{outcome:?}");
+    bench.paths[2] = Path::Up;
+    bench.run(&mut b, Request::Release { value: None });
+    assert_eq!(bench.run(&mut a, convert), Outcome::Converted { complete: true });
 }
 
 #[test]
@@ -449,4 +481,72 @@ fn a_full_drive_is_relieved_of_mutexes_that_nobody_uses() {
     assert_eq!(bench.drives[0].table(time).len(), 128);
     let mut a = lv_lock(1);
     assert_eq!(bench.run(&mut a, acquire), GRANTED);
+}
+
+#[test]
+fn a_drive_that_is_won_after_the_release_does_not_get_the_value() {
+    let mut bench = Bench::new(3);
+    let (mut a, mut b) = (vg_lock(1), vg_lock(2));
+    let acquire = bench.acquire(Mode::Exclusive);
+    bench.run(&mut b, acquire.clone());
+    bench.run(&mut b, Request::Release { value: Some(value(1)) });
+    // a's TRYLOCK to drive 2 is long on its way.
+    a.request(acquire.clone(), bench.now).expect("in order");
+    let mut late = None;
+    while let Some(command) = a.next_command(bench.now) {
+        let trylock = name_of(&command.command) == "trylock";
+        if command.drive == DriveRef(2) && trylock {
+            late = Some(command);
+            bench.now = bench.now + Timing::for_lease(LEASE).grace;
+            a.on_timer(bench.now);
+            continue;
+        }
+        let reply = bench.perform(&command);
+        a.on_reply(command.token, reply, bench.now);
+    }
+    bench.now = bench.now + Timing::for_lease(LEASE).grace;
+    a.on_timer(bench.now);
+    bench.exchange(&mut a);
+    assert_eq!(a.mode(), Some(Mode::Exclusive));
+    bench.run(&mut a, Request::Release { value: Some(value(2)) });
+    bench.run(&mut b, acquire);
+    bench.run(&mut b, Request::Release { value: Some(value(3)) });
+    let late = late.expect("drive 2 was asked");
+    let reply = bench.perform(&late);
+    a.on_reply(late.token, reply, bench.now);
+    bench.exchange(&mut a);
+    let time = DriveTime::from_micros(bench.now.as_micros());
+    let values: Vec<_> = bench.drives[2].table(time).iter().map(|r| r.value).collect();
+    assert!(!values.contains(&value(2)), "3 is newer: {values:?}");
+}
+
+#[test]
+fn a_change_to_shared_sends_no_value_that_could_arrive_late() {
+    let mut bench = Bench::new(3);
+    let mut a = vg_lock(1);
+    let acquire = bench.acquire(Mode::Exclusive);
+    bench.run(&mut a, acquire);
+    let convert = Request::Convert { mode: Mode::Shared, value: Some(value(5)) };
+    a.request(convert, bench.now).expect("in order");
+    while let Some(command) = a.next_command(bench.now) {
+        let DriveCommand::Mutex(_, record) = &command.command else { panic!("{command:?}") };
+        assert_eq!(record.value_update, ValueUpdate::Keep);
+    }
+}
+
+#[test]
+fn a_value_that_too_few_drives_have_is_not_left_for_later() {
+    let mut bench = Bench::new(3);
+    let mut a = vg_lock(1);
+    let acquire = bench.acquire(Mode::Exclusive);
+    bench.run(&mut a, acquire.clone());
+    bench.run(&mut a, Request::Release { value: Some(value(7)) });
+    bench.drives[0].reset();
+    bench.drives[1].reset();
+    let mut b = vg_lock(2);
+    assert_eq!(bench.run(&mut b, acquire.clone()), GRANTED);
+    bench.run(&mut b, Request::Release { value: None });
+    let time = DriveTime::from_micros(bench.now.as_micros());
+    let left = bench.drives.iter().flat_map(|d| d.table(time)).any(|r| r.value == value(7));
+    assert!(!left, "a copy from elsewhere would make it look whole");
 }

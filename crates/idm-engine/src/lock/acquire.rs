@@ -20,7 +20,10 @@ impl Lock {
                 self.phase = Phase::Acquiring(acquiring);
                 self.ask_members(mode, now);
             }
-            return;
+            // A host that stood still meanwhile may have no time left for another attempt.
+            if now < deadline {
+                return;
+            }
         }
         let tally = self.tally(mode, deadline, now);
         let majority = tally.won >= tally.needed;
@@ -96,6 +99,12 @@ impl Lock {
     /// The lock is ours.
     pub(super) fn grant(&mut self, mode: Mode, needed: usize, now: Instant) {
         let value = self.value_read(mode, needed);
+        let copies = self.members().any(|s| s.value.is_some_and(|v| v != Value::ZERO));
+        if value == ValueRead::Unknown && copies {
+            // Too few drives vouch for it. Nobody will publish for who made it so, and with
+            // another drive's copy it could look whole again later: it must not stay.
+            self.distrust = self.distrust.max(Distrust::Died);
+        }
         self.phase = Phase::Held(Held { mode, lapsed: None, change: None });
         self.settle_seats(now);
         self.finish(Outcome::Granted(value));

@@ -63,7 +63,8 @@ impl Lock {
             return self.leave(Refusal::OtherMode(mode));
         }
         let foreign = |c: &Conflict| !c.same_set && !c.mode.compatible(mode);
-        if self.in_the_way().any(|c| foreign(&c)) {
+        let unread = |s: &Seat| matches!(s.vote(), Some(Vote::Blocked(_)));
+        if self.in_the_way().any(|c| foreign(&c)) || self.members().any(unread) {
             return self.leave(Refusal::Held(self.in_the_way().collect()));
         }
         let (stage, confirmed) = self.confirm(stage, mode, deadline, now);
@@ -71,6 +72,7 @@ impl Lock {
         match confirmed {
             None => {}
             Some(Err(refusal)) => self.leave(refusal),
+            Some(Ok(())) if !self.is_unbroken(mode, now) => self.leave(Refusal::Unclear),
             Some(Ok(())) => {
                 // What the earlier life changed under the lock, it may not have published.
                 self.distrust = Distrust::Died;
@@ -124,6 +126,22 @@ impl Lock {
         } else {
             self.rules.acquire_quorum(members)
         }
+    }
+
+    /// Whether nobody else can have had the lock since ours was written. Where we counted the same
+    /// drives then, he would have broken one of our quorum. Otherwise an LV was moved, and he may
+    /// have had a majority of what it lay on before; but he has read more than half of the VG's drives,
+    /// and broken what he found there.
+    fn is_unbroken(&self, mode: Mode, now: Instant) -> bool {
+        let written = |s: &Seat| match &s.task {
+            Task::Take(take) => take.own_stamp.map(|stamp| stamp.fingerprint),
+            _ => None,
+        };
+        let same_set = |s: &&Seat| written(s) == Some(self.stamp.fingerprint);
+        let same = self.members().filter(|s| self.is_ours(s, mode, now)).filter(same_set).count();
+        let all = self.seats.iter().filter(|s| s.role != Role::Former);
+        let held = all.clone().filter(|s| s.counts(Mode::Shared, self.rules)).count();
+        same >= self.adopt_quorum(mode, now) || 2 * held > all.count()
     }
 
     fn is_asking(&self) -> bool {

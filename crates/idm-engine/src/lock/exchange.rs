@@ -37,8 +37,11 @@ impl Lock {
         };
         let store = match (step, &seat.task) {
             (Step::Unlock(_), Task::Clean(clean)) => clean.store,
-            (Step::Refresh(Mode::Shared), Task::Keep) => self.pending,
             _ => None,
+        };
+        let stamp = match (step, &seat.task) {
+            (Step::Refresh(_), Task::Take(take)) => take.own_stamp.unwrap_or(self.stamp),
+            _ => self.stamp,
         };
         let record = Record {
             state: State::Uninitialized,
@@ -48,11 +51,7 @@ impl Lock {
             value_update: if store.is_some() { ValueUpdate::Store } else { ValueUpdate::Keep },
             value: store.unwrap_or(Value::ZERO),
             resource,
-            metadata: if resource == self.config.resource {
-                self.stamp.to_metadata()
-            } else {
-                CLEARING
-            },
+            metadata: if resource == self.config.resource { stamp.to_metadata() } else { CLEARING },
             host: self.config.host,
         };
         DriveCommand::Mutex(op, record)

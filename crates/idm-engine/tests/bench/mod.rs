@@ -81,10 +81,10 @@ impl Bench {
         }
     }
 
-    /// The drive carries out a command, whose reply nobody hears.
-    pub fn perform(&mut self, command: &Command) {
+    /// The drive carries out a command.
+    pub fn perform(&mut self, command: &Command) -> Reply {
         let time = DriveTime::from_micros(self.now.as_micros());
-        self.drives[command.drive.0 as usize].perform(time, &command.command);
+        self.drives[command.drive.0 as usize].perform(time, &command.command)
     }
 
     /// Lets `time` pass for one lock.
