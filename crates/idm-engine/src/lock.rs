@@ -5,11 +5,12 @@
 //! drive is in `seat.rs`, `take.rs` and `clean.rs`.
 //!
 //! `acquire`, `adopt`, `keep`, `convert` and `release` are the phases of a lock; `votes` counts, and
-//! `exchange` turns steps into commands and replies into facts.
+//! `exchange` turns steps into commands and replies into facts. `digest` serves model checkers.
 
 mod acquire;
 mod adopt;
 mod convert;
+mod digest;
 mod exchange;
 mod keep;
 mod release;
@@ -277,22 +278,6 @@ impl Lock {
         let seat = &mut self.seats[at];
         seat.flight = Some(Flight { token, step, sent: now, epoch: seat.epoch });
         Some(Command { token, drive: seat.drive, command })
-    }
-
-    /// Numbers the commands that are under way anew, so that two locks are equal that differ only
-    /// in the order of what has happened. Tells the new tokens, of which there is at most one a
-    /// drive. For model checkers, which have to recognise a state when they meet it again.
-    pub fn renumber(&mut self) -> impl Iterator<Item = (crate::DriveRef, Token)> + '_ {
-        self.seats.sort_by_key(|seat| seat.drive);
-        self.last_token = 1 << 32;
-        for seat in &mut self.seats {
-            if let Some(flight) = &mut seat.flight {
-                flight.token = Token(seat.drive.0.into());
-                flight.epoch = u32::from(flight.epoch == seat.epoch);
-            }
-            seat.epoch = 1;
-        }
-        self.seats.iter().filter_map(|s| Some((s.drive, s.flight.as_ref()?.token)))
     }
 
     /// When [`on_timer`](Lock::on_timer) wants to be called.

@@ -1,0 +1,126 @@
+//! What a model checker recognises a lock's state by.
+
+use super::Lock;
+use crate::api::{Conflict, DriveRef, Instant};
+use crate::rng::Rng;
+use crate::seat::{Flight, Plan, Seat, Take, Task, Vote};
+use core::hash::{Hash, Hasher};
+
+impl Lock {
+    /// Hashes what a lock has to do with one drive. Two locks for which this and
+    /// [`hash_rest`](Lock::hash_rest) are equal behave alike, but for notices, for the numbers of
+    /// commands, and for random choices. Names of drives do not matter, so that locks can be compared
+    /// that differ only in which drive is called what. Of moments at which something is planned
+    /// those count as equal that are the same `when`.
+    pub fn hash_drive<H: Hasher>(
+        &self,
+        drive: DriveRef,
+        when: impl Fn(Instant) -> u64,
+        state: &mut H,
+    ) {
+        let seat = self.seats.iter().find(|s| s.drive == drive);
+        seat.map(|seat| seat.hash_for(when, self.config.keeps_value, state)).hash(state);
+        self.known.contains(&drive).hash(state);
+        self.slow.contains(&drive).hash(state);
+    }
+
+    /// Hashes what a lock is besides what it has to do with its drives.
+    pub fn hash_rest<H: Hasher>(&self, state: &mut H) {
+        let Lock {
+            config,
+            rules: _,
+            phase,
+            seats: _,
+            stamp,
+            has_witnesses,
+            distrust,
+            pending,
+            known: _,
+            owed,
+            shaken_at,
+            slow: _,
+            rng: _,
+            events,
+            last_token: _,
+        } = self;
+        (phase, stamp, has_witnesses, pending, owed, shaken_at, events).hash(state);
+        // Where there is no value, it cannot be doubtful.
+        config.keeps_value.then_some(distrust).hash(state);
+    }
+
+    /// Makes the random choices that follow independent of those before.
+    pub fn reseed(&mut self, seed: u64) {
+        self.rng = Rng::new(seed);
+    }
+}
+
+impl Seat {
+    fn hash_for<H: Hasher>(&self, when: impl Fn(Instant) -> u64, keeps_value: bool, state: &mut H) {
+        let Seat {
+            drive: _,
+            role,
+            hold,
+            task,
+            epoch,
+            flight,
+            plan,
+            failures,
+            barred_until,
+            demote_until,
+            stray_until,
+            value,
+            stale_value,
+            gap,
+            foreign,
+            unread,
+            missed: _,
+            not_idm: _,
+        } = self;
+        (role, hold, gap, foreign, unread, value, keeps_value && *stale_value).hash(state);
+        hash_task(task, state);
+        // Every new task of an idle seat begins with no failures.
+        let idle = matches!(task, Task::Idle | Task::Leave);
+        (*failures * u8::from(!idle)).hash(state);
+        let flight = flight
+            .as_ref()
+            .map(|Flight { token: _, step, sent, epoch: begun }| (step, sent, begun == epoch));
+        flight.hash(state);
+        plan.map(|Plan { step, at }| (step, when(at))).hash(state);
+        (barred_until, demote_until, stray_until).hash(state);
+    }
+}
+
+/// Leaves out what only notices tell, and the name of the drive.
+fn hash_task<H: Hasher>(task: &Task, state: &mut H) {
+    core::mem::discriminant(task).hash(state);
+    match task {
+        Task::Idle | Task::Keep | Task::Leave => {}
+        Task::Clean(clean) => clean.hash(state),
+        Task::Take(take) => {
+            let Take {
+                mode,
+                vote,
+                sent,
+                converting,
+                witness,
+                adopting,
+                alone,
+                own_stamp,
+                contested,
+                own_found: _,
+                breaking: _,
+                cleared,
+                value_asked,
+            } = take;
+            (mode, sent, converting, witness, adopting, alone).hash(state);
+            (own_stamp, contested, cleared, value_asked).hash(state);
+            core::mem::discriminant(vote).hash(state);
+            if let Vote::Blocked(others) | Vote::NotOurs { others } = vote {
+                for Conflict { host, mode, drive: _, same_set } in others {
+                    (host, mode, same_set).hash(state);
+                }
+                others.len().hash(state);
+            }
+        }
+    }
+}
