@@ -94,10 +94,7 @@ pub(crate) enum Vote {
     /// It does not answer, or not sensibly.
     Silent,
     /// An adoption found no record of ours that a REFRESH would keep in the lock's mode.
-    NotOurs {
-        /// Others that hold it there, alive or not.
-        others: Vec<Conflict>,
-    },
+    NotOurs,
     /// It has no room.
     Full,
     /// It has no IDM.
@@ -132,8 +129,8 @@ pub(crate) struct Take {
     pub(crate) witness: bool,
     /// An adoption: look, and refresh what is ours in the mode that it has.
     pub(crate) adopting: bool,
-    /// An adoption: the drive was read, and shows no other host.
-    pub(crate) alone: bool,
+    /// An adoption: others that hold it there, alive or not, once the drive was read.
+    pub(crate) others: Option<Vec<Conflict>>,
     /// An adoption: what our record there says of the acquisition that wrote it. Until that is
     /// adopted, a REFRESH leaves it so.
     pub(crate) own_stamp: Option<Stamp>,

@@ -52,7 +52,7 @@ impl Take {
             converting: false,
             witness: false,
             adopting: false,
-            alone: false,
+            others: None,
             own_stamp: None,
             contested: false,
             own_found: false,
@@ -283,20 +283,17 @@ impl Seat {
             return;
         };
         take.contested = false;
-        take.alone = !view.has_others();
+        take.others = Some(view.live.iter().chain(&view.dead).copied().collect());
         take.own_stamp = view.own_stamp;
         match view.own_mode {
             Some(mode) => {
                 take.own_found = true;
                 self.then(Step::Refresh(mode), cx);
             }
-            None if broken!(cx.rules, AdoptOnlyOwn) && take.alone => {
+            None if broken!(cx.rules, AdoptOnlyOwn) && !view.has_others() => {
                 self.then(Step::Try(Mode::Exclusive), cx);
             }
-            None => {
-                let others = view.live.iter().chain(&view.dead).copied().collect();
-                self.close(Vote::NotOurs { others });
-            }
+            None => self.close(Vote::NotOurs),
         }
     }
 

@@ -4,7 +4,7 @@ mod bench;
 
 use bench::*;
 use core::time::Duration;
-use idm_engine::{DriveRef, Lock, Outcome, Refusal, Request, ValueRead};
+use idm_engine::{DriveRef, Event, Lock, Outcome, Refusal, Request, ValueRead};
 use idm_protocol::{Mode, State};
 
 fn adopt(bench: &Bench, mode: Option<Mode>) -> Request {
@@ -305,6 +305,38 @@ fn a_lock_that_is_exclusive_elsewhere_is_not_adopted_as_shared() {
     let request = Request::Adopt { mode: None, members, witnesses };
     let outcome = bench.run(&mut again, request);
     assert!(is_refused(&outcome, &Refusal::Unclear), "{outcome:?}");
+}
+
+#[test]
+fn a_sharer_that_counts_other_drives_is_not_overlooked_beside_a_record_of_ours() {
+    let mut bench = Bench::new(3);
+    let (mut a, mut b) = (lv_lock(1), lv_lock(2));
+    let shared = bench.acquire(Mode::Shared);
+    bench.run(&mut a, shared);
+    bench.paths[2] = Path::Cut;
+    let convert = Request::Convert { mode: Mode::Exclusive, value: None };
+    assert_eq!(bench.run(&mut a, convert), Outcome::Converted { complete: true });
+    bench.paths[2] = Path::Up;
+    drop(a);
+    let members = bench.members(&[2]);
+    let small = Request::Acquire { mode: Mode::Shared, members, witnesses: Vec::new() };
+    assert_eq!(bench.run(&mut b, small), GRANTED);
+    let mut again = lv_lock(1);
+    again.request(adopt(&bench, None), bench.now).expect("in order");
+    // Drive 2 is read first.
+    let mut first = Vec::new();
+    while let Some(command) = again.next_command(bench.now) {
+        first.push(command);
+    }
+    first.reverse();
+    for command in first {
+        let reply = bench.perform(&command);
+        again.on_reply(command.token, reply, bench.now);
+    }
+    bench.exchange(&mut again);
+    let told = events(&mut again);
+    let refused = |e: &Event| matches!(e, Event::Done(Outcome::Refused(Refusal::Held(_))));
+    assert!(told.iter().any(refused), "{told:?}");
 }
 
 #[test]

@@ -662,10 +662,10 @@ impl Model for World {
             actions.push(Action::Deliver(i));
             match &message.content {
                 Content::Command(_) if state.losses > 0 => actions.push(Action::GiveUp(i)),
-                Content::Reply(reply, _) if state.losses > 0 => {
-                    if **reply == Reply::Status(Status::Good) {
-                        actions.push(Action::LoseReply(i));
-                    }
+                Content::Reply(reply, _)
+                    if state.losses > 0 && **reply == Reply::Status(Status::Good) =>
+                {
+                    actions.push(Action::LoseReply(i));
                 }
                 _ => {}
             }

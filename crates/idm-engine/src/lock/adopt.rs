@@ -20,6 +20,7 @@ use super::{Adopting, Distrust, Held, Lock, Phase, Stage};
 use crate::api::{Conflict, Instant, Outcome, Refusal};
 use crate::rules::broken;
 use crate::seat::{Hold, Role, Seat, Task, Vote};
+use alloc::vec::Vec;
 use idm_protocol::Mode;
 
 /// What the members say of a lock that is to be adopted.
@@ -32,6 +33,14 @@ enum Orphan {
     Open,
     /// We have as many drives as another host can have, or too few to tell how we held it.
     Unclear,
+}
+
+/// Others that hold the lock on a drive, where it was read.
+fn others_on(seat: &Seat) -> Option<&Vec<Conflict>> {
+    match &seat.task {
+        Task::Take(take) => take.others.as_ref(),
+        _ => None,
+    }
 }
 
 impl Lock {
@@ -63,8 +72,9 @@ impl Lock {
             return self.leave(Refusal::OtherMode(mode));
         }
         let foreign = |c: &Conflict| !c.same_set && !c.mode.compatible(mode);
+        let seen = |s: &Seat| others_on(s).into_iter().flatten().any(foreign);
         let unread = |s: &Seat| matches!(s.vote(), Some(Vote::Blocked(_)));
-        if self.in_the_way().any(|c| foreign(&c)) || self.members().any(unread) {
+        if self.members().any(|s| seen(s) || unread(s)) {
             return self.leave(Refusal::Held(self.in_the_way().collect()));
         }
         let (stage, confirmed) = self.confirm(stage, mode, deadline, now);
@@ -119,7 +129,7 @@ impl Lock {
     /// Members that must be ours; see above.
     fn adopt_quorum(&self, mode: Mode, now: Instant) -> usize {
         let members = self.member_count();
-        let alone = |s: &Seat| matches!(&s.task, Task::Take(take) if take.alone);
+        let alone = |s: &Seat| others_on(s).is_some_and(|others| others.is_empty());
         let nobody_else = self.members().any(|s| !self.is_ours(s, mode, now) && alone(s));
         if nobody_else || broken!(self.rules, AdoptQuorum) {
             self.rules.keep_quorum(members)
@@ -148,15 +158,9 @@ impl Lock {
         self.members().any(|s| s.vote() == Some(&Vote::Asking))
     }
 
-    /// Other hosts that hold the lock on members that are not ours.
+    /// Other hosts that hold the lock on members.
     fn in_the_way(&self) -> impl Iterator<Item = Conflict> + '_ {
-        self.members()
-            .filter_map(|s| match s.vote() {
-                Some(Vote::NotOurs { others }) => Some(others),
-                _ => None,
-            })
-            .flatten()
-            .copied()
+        self.members().filter_map(others_on).flatten().copied()
     }
 
     /// The lock is not to be had now. What is ours stays on the drives for another try.

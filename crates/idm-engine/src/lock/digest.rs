@@ -4,6 +4,7 @@ use super::Lock;
 use crate::api::{Conflict, DriveRef, Instant};
 use crate::rng::Rng;
 use crate::seat::{Flight, Plan, Seat, Take, Task, Vote};
+use alloc::vec::Vec;
 use core::hash::{Hash, Hasher};
 
 impl Lock {
@@ -104,7 +105,7 @@ fn hash_task<H: Hasher>(task: &Task, state: &mut H) {
                 converting,
                 witness,
                 adopting,
-                alone,
+                others,
                 own_stamp,
                 contested,
                 own_found: _,
@@ -112,14 +113,18 @@ fn hash_task<H: Hasher>(task: &Task, state: &mut H) {
                 cleared,
                 value_asked,
             } = take;
-            (mode, sent, converting, witness, adopting, alone).hash(state);
+            (mode, sent, converting, witness, adopting).hash(state);
             (own_stamp, contested, cleared, value_asked).hash(state);
             core::mem::discriminant(vote).hash(state);
-            if let Vote::Blocked(others) | Vote::NotOurs { others } = vote {
-                for Conflict { host, mode, drive: _, same_set } in others {
+            let blocked = match vote {
+                Vote::Blocked(conflicts) => Some(conflicts),
+                _ => None,
+            };
+            for conflicts in [blocked, others.as_ref()] {
+                conflicts.map(Vec::len).hash(state);
+                for Conflict { host, mode, drive: _, same_set } in conflicts.into_iter().flatten() {
                     (host, mode, same_set).hash(state);
                 }
-                others.len().hash(state);
             }
         }
     }

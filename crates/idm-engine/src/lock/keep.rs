@@ -209,7 +209,7 @@ impl Lock {
                     self.note_foreign(at, &conflicts, now);
                     self.retake(at, now + renew);
                 }
-                Vote::Silent | Vote::Full | Vote::NotIdm | Vote::NotOurs { .. } => {
+                Vote::Silent | Vote::Full | Vote::NotIdm | Vote::NotOurs => {
                     self.retake(at, now + renew);
                 }
             }

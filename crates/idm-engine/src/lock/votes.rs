@@ -96,7 +96,7 @@ impl Lock {
                 }
                 Vote::Blocked(conflicts) => tally.blocked.push(conflicts.clone()),
                 Vote::Full => tally.full += 1,
-                Vote::Silent | Vote::NotIdm | Vote::NotOurs { .. } => {}
+                Vote::Silent | Vote::NotIdm | Vote::NotOurs => {}
             }
         }
         tally
@@ -162,7 +162,7 @@ impl Lock {
             match (seat.role, seat.vote()) {
                 (Role::Member, vote) => {
                     total += 1;
-                    let read = matches!(vote, Some(Vote::NotOurs { .. }));
+                    let read = matches!(vote, Some(Vote::NotOurs));
                     seen += usize::from(read || seat.counts(mode, self.rules));
                 }
                 (Role::Witness | Role::Extra, vote) => {
@@ -172,7 +172,7 @@ impl Lock {
                         Some(Vote::Won | Vote::NotIdm) => seen += 1,
                         Some(Vote::Blocked(conflicts)) => in_the_way.push(conflicts.clone()),
                         Some(Vote::Asking) => asking |= !seat.is_enlarging(),
-                        Some(Vote::Silent | Vote::Full | Vote::NotOurs { .. }) | None => {}
+                        Some(Vote::Silent | Vote::Full | Vote::NotOurs) | None => {}
                     }
                 }
                 (Role::Former, _) => {}
