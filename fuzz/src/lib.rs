@@ -187,13 +187,13 @@ fn sysfs(data: &[u8]) {
     ] {
         let device = in_root(device);
         let disk = device.join(disk);
-        let partition = disk.join("p1");
+        let name = disk.file_name().expect("a disk's name").to_string_lossy();
+        let partition = disk.join(format!("{name}p1"));
         fs::create_dir_all(&partition).expect("a directory");
         symlink(in_root(subsystem), device.join("subsystem")).expect("a link");
         symlink(&device, disk.join("device")).expect("a link");
         for device in [&disk, &partition] {
-            let name = device.strip_prefix(root.path()).expect("below").to_string_lossy();
-            symlink(device, class.join(name.replace('/', "!"))).expect("a link");
+            symlink(device, class.join(device.file_name().expect("a name"))).expect("a link");
         }
         write(&device, &["vpd_pg83", "wwid", "subsysnqn", "serial", "model"]);
         write(&disk, &["wwid", "dev"]);
