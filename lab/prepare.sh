@@ -14,7 +14,7 @@ agent=$(readlink -f "$2")
 here=$(cd "$(dirname "$0")" && pwd)
 
 packages="qemu-system-x86 kmod cpio xz-utils make gcc gdisk sg3-utils nvme-cli iproute2
-	thin-provisioning-tools dmsetup e2fsprogs util-linux procps psmisc"
+	thin-provisioning-tools dmsetup e2fsprogs util-linux procps psmisc mdadm strace"
 missing=
 for package in $packages; do
 	[ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null)" = installed ] ||

@@ -85,10 +85,10 @@ impl Files {
         ]
     }
 
-    /// For a host whose disks are these nodes (regular expressions) and their partitions.
-    pub fn lvm_conf<'a>(&self, disks: impl IntoIterator<Item = &'a str>) -> String {
+    /// For a host whose block devices are those that match one of the patterns.
+    pub fn lvm_conf(&self, patterns: &[impl AsRef<str>]) -> String {
         let accept: Vec<String> =
-            disks.into_iter().map(|disk| format!("^{disk}(p?[0-9]+)?$")).collect();
+            patterns.iter().map(|pattern| format!("^{}$", pattern.as_ref())).collect();
         let global = format!(
             "use_lvmpolld = 1\n\
              thin_check_executable = \"/usr/sbin/thin_check\"\n\

@@ -20,6 +20,9 @@ const COMMAND: Duration = Duration::from_secs(120);
 /// Time for a resumed machine to have its root file system.
 const SET_UP: Duration = Duration::from_secs(120);
 
+/// Patterns of the drives' nodes and their partitions'.
+pub const ALL_DISKS: [&str; 2] = ["/dev/sd[a-z]+[0-9]*", "/dev/nvme[0-9]+n[0-9]+(p[0-9]+)?"];
+
 /// How lvmlockd is started.
 #[derive(Clone, Debug, Default)]
 pub struct Daemon {
@@ -82,10 +85,7 @@ impl Machine {
         };
         machine.connect_all_nvme()?;
         machine.wait_disks(DRIVES.len())?;
-        machine.write(
-            "/etc/lvm/lvm.conf",
-            &files.lvm_conf(["/dev/sd[a-z]+", "/dev/nvme[0-9]+n[0-9]+"]),
-        )?;
+        machine.accept(&ALL_DISKS)?;
         machine.write("/etc/lvm/lvmlockd-idm.conf", &files.idm_conf())?;
         machine.write(KILL_SCRIPT, &kill_script(&files.project))?;
         // Without it pvmove is refused in a shared VG.
@@ -101,13 +101,18 @@ impl Machine {
 
     /// Plugs the second path to all drives in. lvm goes on with the nodes of the first.
     pub fn plug_second_path(&mut self, socket: &Path) -> Result<()> {
-        let first = self.disks()?;
-        let conf = self.files.lvm_conf(first.values().map(String::as_str));
-        self.write("/etc/lvm/lvm.conf", &conf)?;
+        let first: Vec<String> =
+            self.disks()?.into_values().map(|node| format!("{node}[0-9]*")).collect();
+        self.accept(&first)?;
         self.qemu.plug_adapter(1, socket)?;
         self.wait_disks(2 * DRIVES.len())?;
         self.story.tell(&self.name, "has two paths to every drive");
         Ok(())
+    }
+
+    /// Has lvm see the block devices only whose paths match one of these.
+    pub fn accept(&self, patterns: &[impl AsRef<str>]) -> Result<()> {
+        self.write("/etc/lvm/lvm.conf", &self.files.lvm_conf(patterns))
     }
 
     fn connect_all_nvme(&self) -> Result<()> {
@@ -184,6 +189,15 @@ impl Machine {
             line.split_once(' ').map(|(name, node)| (name.to_owned(), node.to_owned()))
         };
         Ok(text.lines().filter_map(pair).collect())
+    }
+
+    /// All block nodes of a drive, one for every path.
+    pub fn nodes(&self, drive: &str) -> Result<Vec<String>> {
+        let script = format!(
+            "for d in /sys/block/sd*; do \
+             [ $(tail -c +5 $d/device/vpd_pg80) != {drive} ] || echo /dev/${{d##*/}}; done"
+        );
+        Ok(self.quiet(&script)?.lines().map(str::to_owned).collect())
     }
 
     /// The block node of a drive.

@@ -15,6 +15,7 @@ pub fn lvm_conf(accept: &[String], global: &str) -> String {
 	external_device_info_source = "none"
 	multipath_component_detection = 0
 	md_component_detection = 0
+	scan_lvs = 1
 	global_filter = [ {accept}"r|.*|" ]
 }}
 activation {{

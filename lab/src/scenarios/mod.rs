@@ -3,16 +3,20 @@
 mod bytes;
 mod crash;
 mod daemon;
+mod descriptors;
 mod fabric;
 mod fenced;
 mod frozen;
 mod lvm2_tests;
 mod mixed;
+mod multipath;
 mod no_sg;
+mod nonsense;
 mod nvme_bytes;
 mod nvme_paths;
 mod one_drive;
 mod one_host;
+mod stacks;
 mod storm;
 mod two_hosts;
 mod two_paths;
@@ -248,6 +252,14 @@ pub const SCENARIOS: &[Scenario] = &[
         run: one_drive::run,
     },
     Scenario {
+        name: "nonsense",
+        about: "one of three drives answers random bytes, lengths and statuses",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Any,
+        run: nonsense::run,
+    },
+    Scenario {
         name: "fabric",
         about: "the drives are gone for 10 s, then for longer than the lease",
         short: false,
@@ -395,6 +407,30 @@ pub const SCENARIOS: &[Scenario] = &[
         expect: Expect::Pass,
         needs: Needs::Drives(Fleet::Mixed),
         run: mixed::run,
+    },
+    Scenario {
+        name: "multipath",
+        about: "PVs on multipath maps; each path is cut and restored while the VG is in use",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::ScsiFor("NVMe has native multipath, which nvme-paths is about"),
+        run: multipath::run,
+    },
+    Scenario {
+        name: "stacks",
+        about: "PVs on partitions, stripes, encryption, md and logical volumes: all drives below",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Any,
+        run: stacks::run,
+    },
+    Scenario {
+        name: "descriptors",
+        about: "lvmlockd opens every path once and starts no program, with and without sg",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::ScsiFor("sg nodes"),
+        run: descriptors::run,
     },
     lvm2("lvm2-fabric", "idm_fabric_failure: all drives are gone for 10 s", |cluster| {
         lvm2_tests::one(cluster, "idm_fabric_failure")

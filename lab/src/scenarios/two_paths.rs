@@ -34,18 +34,32 @@ fn lose_one(cluster: &mut Cluster, drives: &[&str], partitioned: bool) -> Result
     a.ok(&format!("lvm lvcreate -y -aey -i {} -L 48M -n lv vg", drives.len()))?;
     let lock = lock_of(a, "vg/lv")?;
 
-    cluster.drives.order("fault * a.0 mutex cut")?;
-    let cut = cluster.drives.time("d0")?;
-    a.ok("lvm lvcreate -y -an -L 4M -n more vg")?;
+    cut(cluster, drives, &lock, "0", "1")?;
+    // The path is tried again, and found to work, before it is needed.
+    cluster.drives.order("lift")?;
+    wait_until(Duration::from_secs(40), "the path to work again", || {
+        let said = a.lvmlockd_log().matches("works again").count();
+        Ok((said >= drives.len()).then_some(()))
+    })?;
+    cut(cluster, drives, &lock, "1", "0")?;
+    ensure!(a.attempt("test -e /run/killed")?.code != 0, "the VG was killed");
+    b.refused("lvm lvchange -aey vg/lv", 5, "LV locked by other host: vg/lv")
+}
+
+/// Cuts one path of a's: commands go by the other, and locks are refreshed by it.
+fn cut(cluster: &Cluster, drives: &[&str], lock: &str, cut: &str, left: &str) -> Result<()> {
+    let a = cluster.host("a")?;
+    cluster.drives.order(&format!("fault * a.{cut} mutex cut"))?;
+    let begun = cluster.drives.time("d0")?;
+    a.ok(&format!("lvm lvcreate -y -an -L 4M -n without{cut} vg"))?;
     // All drives' clocks began together.
     for drive in drives {
-        wait_until(Duration::from_secs(30), "a refresh by the second path", || {
+        wait_until(Duration::from_secs(30), "a refresh by the other path", || {
             let refreshed = cluster.drives.events(drive)?.into_iter().any(|event| {
-                event.at > cut && event.path == "1" && event.resource == lock && event.is_good()
+                event.at > begun && event.path == left && event.resource == lock && event.is_good()
             });
             Ok(refreshed.then_some(()))
         })?;
     }
-    ensure!(a.attempt("test -e /run/killed")?.code != 0, "the VG was killed");
-    b.refused("lvm lvchange -aey vg/lv", 5, "LV locked by other host: vg/lv")
+    Ok(())
 }
