@@ -25,7 +25,7 @@ GUEST_TARGET = $(shell uname -m)-unknown-linux-gnu
 WORKSPACE = --locked --workspace --features lvmlockd-idm/emulator
 
 .NOTPARALLEL:
-.PHONY: all demo check install clean deps check-deps testbed lvm2 lint c-tests check-install \
+.PHONY: all demo check install clean deps check-deps testbed lvm2 lint c-tests races check-install \
 	lab lab-short lab-shell lab-files
 
 all:
@@ -61,6 +61,10 @@ lint:
 	$(CARGO) clippy $(WORKSPACE) --all-targets -- -D warnings
 	$(CARGO) clippy --locked -p lvmlockd-idm --all-targets -- -D warnings
 	$(CARGO) clippy --locked -p idm-sim --features broken-rules --all-targets -- -D warnings
+
+# With ThreadSanitizer, by an unstable flag of the compiler: not a part of check.
+races: testbed
+	$(MAKE) -C c-tests races
 
 c-tests: testbed
 	$(MAKE) -C c-tests check header-check

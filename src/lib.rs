@@ -14,5 +14,6 @@ mod lockspace;
 pub mod manager;
 pub mod recovery;
 pub mod runtime;
+mod sync;
 pub mod topology;
 pub mod transport;

@@ -4,11 +4,12 @@ use crate::manager::{Resource, Scope, ValBlk};
 use crate::recovery::store::{SavedLock, SavedLockspace};
 use crate::runtime::drives::{Drives, Members};
 use crate::runtime::{LockSpec, Owner, Role, clock};
+use crate::sync::{Mutex, MutexGuard};
 use idm_engine::{Member, ValueRead};
 use idm_protocol::{IdError, Mode, ResourceId, Value};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 /// The LV half of the membership mutex's id; the other half is the VG's uuid. `*` and `-` stand in
 /// no LVM uuid, so it can be no LV's.

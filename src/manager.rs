@@ -14,6 +14,7 @@ use crate::runtime::fencing::{Fencing, command_timeout};
 use crate::runtime::metrics::export::Exporter;
 use crate::runtime::watchdog::{self, Watchdog, device::Device};
 use crate::runtime::{Answer, LockSpec, Role, Runtime, Settings, clock, host_id};
+use crate::sync::{Mutex, MutexGuard};
 use crate::topology::Topology;
 use crate::transport;
 use core::time::Duration;
@@ -21,7 +22,7 @@ use idm_engine::{Member, Outcome, Refusal, Request, Timing, ValueRead};
 use idm_protocol::{HostId, IdError, Mode, ResourceId, Status, Value};
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::thread;
 use std::time::Instant;
 

@@ -4,9 +4,10 @@ use super::host;
 use crate::error::Error;
 use crate::manager::{Adopt, LockspaceKey, Resource, ResourceKey, Scope, ValBlk};
 use crate::recovery::store::SavedLockspace;
+use crate::sync::{Mutex, MutexGuard};
 use idm_protocol::Mode;
 use std::collections::HashMap;
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{LazyLock, PoisonError};
 
 /// `VAL_BLK_VERSION`.
 const VAL_BLK_VERSION: u16 = 0x0101;

@@ -18,6 +18,7 @@ pub mod store;
 use crate::lockspace::{Lockspace, role_of, vg_of};
 use crate::runtime::watchdog::Watchdog;
 use crate::runtime::{Answer, LockSpec, Role, Runtime, clock, thread};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use active::Devices;
 use core::time::Duration;
 use idm_engine::{Instant, Member, Outcome, Refusal, Request, Timing};
@@ -25,7 +26,7 @@ use idm_protocol::{Mode, ResourceId};
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use store::{Saved, SavedLock, SavedLockspace, Store};
 
 /// Core makes its log ready only after our first call; before that nothing may be logged from

@@ -4,6 +4,7 @@ use super::metrics::{DriveMetrics, DriveSample, Metrics};
 use super::queue::{Completion, Help, Job, Queue, Urgency};
 use super::ways::Ways;
 use super::{clock, thread};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::topology::{Found, Inventory, Topology, TopologyError, UNKNOWN};
 use crate::transport::Connect;
 use core::time::Duration;
@@ -13,7 +14,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 /// Commands of one drive that are in the kernel at the same time, and as many again for every
 /// further way: one that hangs must not keep the others from being used.

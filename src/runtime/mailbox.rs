@@ -3,9 +3,10 @@
 //! Unlike a channel, a message can be left without waking the receiver: where many come in a row,
 //! waking it once for all of them costs a fraction of the processor time.
 
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use core::time::Duration;
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 /// A mailbox with any number of senders and one receiver.
 pub struct Mailbox<T> {

@@ -10,12 +10,13 @@
 //! often is up to the engine's own pauses.
 
 use super::clock;
+use crate::sync::{Mutex, MutexGuard};
 use crate::topology::Target;
 use crate::transport::{Connect, DrivePath, Undelivered};
 use core::time::Duration;
 use idm_engine::Instant;
 use idm_protocol::{DriveCommand, Reply, Status};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 /// A way that has been at a command for so long is slow. Majorities do not wait for a drive with
 /// slow ways only, and commands go by others.

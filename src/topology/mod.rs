@@ -17,6 +17,7 @@ mod uevents;
 
 pub use identity::designator;
 
+use crate::sync::Mutex;
 use core::fmt;
 use identity::{Kind, identity, kind};
 pub use inventory::Inventory;
@@ -26,7 +27,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use sysfs::{Sysfs, attribute, entries, name_of, node_of};
 pub use uevents::{Uevents, concerns_disks};
 

@@ -3,11 +3,12 @@
 use super::Undelivered;
 use super::drive::Data;
 use super::scsi::{Answer, Port};
+use crate::sync::{Mutex, MutexGuard};
 use core::time::Duration;
 use idm_emulator::client::{Client, Error};
 use idm_protocol::scsi::Cdb;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 
 /// The socket of one drive. A connection carries one command at a time, so there are as many as
 /// commands at the same time.
@@ -22,7 +23,7 @@ impl Socket {
         Socket { path, idle: Mutex::default() }
     }
 
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Client>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<Client>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,11 +1,12 @@
 //! Device nodes that are kept open.
 
 use super::Undelivered;
+use crate::sync::Mutex;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, fstat};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 /// A way to a drive by a block node, kept open as a `T`. It is opened again when the kernel says that
 /// the device behind it is gone, and used only while the drive behind it is the expected one.

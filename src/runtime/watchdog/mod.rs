@@ -14,6 +14,7 @@ pub mod policy;
 
 use super::fencing::Feeding;
 use super::{clock, host_id, state_file, thread};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use core::time::Duration;
 use device::Dog;
 use idm_engine::Instant;
@@ -21,7 +22,7 @@ use policy::{Need, Policy, Step};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 
 /// A watchdog in the hands of its thread. Dropping it is lvmlockd's sudden death.

@@ -1,0 +1,82 @@
+#!/bin/sh
+# Runs test_threads with ThreadSanitizer in the library and in the test: `make races` in the folder
+# above.
+#
+# Not with helgrind or drd: they know pthread's mutexes only, and the library's are atomics and
+# futexes, so that they report each access to what a mutex guards. ThreadSanitizer knows atomics;
+# what it does not see are the parts of Rust's standard library that were compiled without it, and
+# of these src/sync.rs tells it. The compiler's flag is unstable, and is asked for with
+# RUSTC_BOOTSTRAP; this build is for this test only. gcc's runtime is used.
+#
+# EMULATOR=… tsan.sh
+set -eu
+: "${EMULATOR:?}"
+cd "$(dirname "$0")"
+out=$PWD/../build/tsan
+triple=$(rustc -vV | sed -n 's/^host: //p')
+work=$(mktemp -d)
+emulator_pid=
+finish() {
+	[ -z "$emulator_pid" ] || kill "$emulator_pid" 2>/dev/null
+	rm -rf "$work"
+}
+trap finish EXIT
+trap 'exit 1' INT TERM
+
+RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer --cfg idm_tsan" \
+	cargo build --quiet --locked --release -p lvmlockd-idm --features emulator \
+	--target "$triple" --target-dir ../target/tsan
+mkdir -p "$out"
+cp "../target/tsan/$triple/release/liblvmlockd_idm.so" "$out/liblvmlockd_idm.so.0"
+ln -sf liblvmlockd_idm.so.0 "$out/liblvmlockd_idm.so"
+compile() {
+	name=$1
+	shift
+	gcc -std=gnu11 -g -O1 -Wall -Wextra -Werror -fsanitize=thread -I. -I../include -rdynamic \
+		-DRELEASE=31 "$@" -o "$out/$name" test_threads.c core.c tsan.c \
+		-L"$out" -llvmlockd_idm -pthread
+}
+compile test_threads
+# The same with a thread that writes what the library reads: it must be reported.
+compile test_threads-race -DRACE
+
+run() {
+	DRIVES=$work/$1
+	export EMULATOR DRIVES LVMLOCKD_IDM_CONF="$work/$1.conf" LD_LIBRARY_PATH="$out"
+	mkdir "$DRIVES" "$work/$1.state"
+	cat >"$LVMLOCKD_IDM_CONF" <<-END
+		lease_ms = 8000
+		state_dir = "$work/$1.state"
+		[global]
+		drives = ["/dev/idm0", "/dev/idm1", "/dev/idm2"]
+		[emulator]
+		"/dev/idm0" = "$DRIVES/d0.sock"
+		"/dev/idm1" = "$DRIVES/d1.sock"
+		"/dev/idm2" = "$DRIVES/d2.sock"
+	END
+	mkfifo "$work/$1.ready"
+	"$EMULATOR" --dir "$DRIVES" --drive d0 --drive d1 --drive d2 >"$work/$1.ready" &
+	emulator_pid=$!
+	read -r _ <"$work/$1.ready"
+	status=0
+	# Without address randomisation, which gcc's runtime does not bear on newer kernels.
+	TSAN_OPTIONS="exitcode=66 suppressions=$PWD/tsan.supp" timeout 120 \
+		setarch -R "$out/$1" >"$work/$1.out" 2>&1 || status=$?
+	kill "$emulator_pid"
+	wait "$emulator_pid" 2>/dev/null || :
+	emulator_pid=
+}
+
+run test_threads-race
+if [ "$status" != 66 ] || ! grep -q "data race.*" "$work/test_threads-race.out"; then
+	cat "$work/test_threads-race.out"
+	echo "ThreadSanitizer does not see a race that is there (status $status)"
+	exit 1
+fi
+run test_threads
+if [ "$status" != 0 ]; then
+	cat "$work/test_threads.out"
+	echo "test_threads with ThreadSanitizer: exit status $status"
+	exit 1
+fi
+echo "no races; $(grep 'passed' "$work/test_threads.out")"

@@ -1,0 +1,138 @@
+//! Mutex and Condvar: those of the standard library.
+//!
+//! In a build for ThreadSanitizer (`c-tests/tsan.sh`, `--cfg idm_tsan`) they are wrapped, and tell it
+//! what it cannot see: the standard library that comes with the compiler is not instrumented, so
+//! that a thread that had to wait for a mutex would seem not to have taken it at all.
+
+#[cfg(not(idm_tsan))]
+pub use std::sync::{Condvar, Mutex, MutexGuard};
+#[cfg(idm_tsan)]
+pub use told::{Condvar, Mutex, MutexGuard};
+
+#[cfg(idm_tsan)]
+mod told {
+    use core::ops::{Deref, DerefMut};
+    use core::sync::atomic::{AtomicUsize, Ordering};
+    use core::time::Duration;
+    use std::sync::{self, LockResult, PoisonError, WaitTimeoutResult};
+
+    /// As [`std::sync::Mutex`].
+    #[derive(Debug, Default)]
+    pub struct Mutex<T> {
+        inner: sync::Mutex<T>,
+        /// What one holder did comes before what the next one does. The mutex sees to it; this
+        /// says it once more, where it is seen.
+        order: AtomicUsize,
+    }
+
+    /// As [`std::sync::MutexGuard`].
+    pub struct MutexGuard<'a, T> {
+        /// `None` only while it is given to [`Condvar`].
+        inner: Option<sync::MutexGuard<'a, T>>,
+        order: &'a AtomicUsize,
+    }
+
+    impl<T> Mutex<T> {
+        pub fn new(value: T) -> Mutex<T> {
+            Mutex { inner: sync::Mutex::new(value), order: AtomicUsize::new(0) }
+        }
+
+        pub fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
+            map(self.inner.lock(), |inner| MutexGuard::taken(inner, &self.order))
+        }
+    }
+
+    impl<'a, T> MutexGuard<'a, T> {
+        fn taken(inner: sync::MutexGuard<'a, T>, order: &'a AtomicUsize) -> MutexGuard<'a, T> {
+            order.fetch_add(1, Ordering::Acquire);
+            MutexGuard { inner: Some(inner), order }
+        }
+
+        /// The mutex's own guard, which is about to be given up.
+        fn give(mut self) -> (sync::MutexGuard<'a, T>, &'a AtomicUsize) {
+            self.order.fetch_add(1, Ordering::Release);
+            let inner = self.inner.take();
+            (inner.expect("a guard is given up once"), self.order)
+        }
+    }
+
+    impl<T> Drop for MutexGuard<'_, T> {
+        fn drop(&mut self) {
+            if self.inner.is_some() {
+                self.order.fetch_add(1, Ordering::Release);
+            }
+        }
+    }
+
+    impl<T> Deref for MutexGuard<'_, T> {
+        type Target = T;
+        fn deref(&self) -> &T {
+            self.inner.as_ref().expect("a guard is given up once")
+        }
+    }
+
+    impl<T> DerefMut for MutexGuard<'_, T> {
+        fn deref_mut(&mut self) -> &mut T {
+            self.inner.as_mut().expect("a guard is given up once")
+        }
+    }
+
+    /// As [`std::sync::Condvar`].
+    #[derive(Default)]
+    pub struct Condvar(sync::Condvar);
+
+    impl Condvar {
+        pub const fn new() -> Condvar {
+            Condvar(sync::Condvar::new())
+        }
+
+        pub fn notify_one(&self) {
+            self.0.notify_one();
+        }
+
+        pub fn notify_all(&self) {
+            self.0.notify_all();
+        }
+
+        pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> LockResult<MutexGuard<'a, T>> {
+            let (inner, order) = guard.give();
+            map(self.0.wait(inner), |inner| MutexGuard::taken(inner, order))
+        }
+
+        pub fn wait_timeout<'a, T>(
+            &self,
+            guard: MutexGuard<'a, T>,
+            bound: Duration,
+        ) -> LockResult<(MutexGuard<'a, T>, WaitTimeoutResult)> {
+            let (inner, order) = guard.give();
+            map(self.0.wait_timeout(inner, bound), |(inner, timed_out)| {
+                (MutexGuard::taken(inner, order), timed_out)
+            })
+        }
+
+        pub fn wait_timeout_while<'a, T>(
+            &self,
+            guard: MutexGuard<'a, T>,
+            bound: Duration,
+            mut condition: impl FnMut(&mut T) -> bool,
+        ) -> LockResult<(MutexGuard<'a, T>, WaitTimeoutResult)> {
+            let (inner, order) = guard.give();
+            let condition = |value: &mut T| {
+                order.fetch_add(1, Ordering::Acquire);
+                let goes_on = condition(value);
+                order.fetch_add(1, Ordering::Release);
+                goes_on
+            };
+            map(self.0.wait_timeout_while(inner, bound, condition), |(inner, timed_out)| {
+                (MutexGuard::taken(inner, order), timed_out)
+            })
+        }
+    }
+
+    fn map<A, B>(result: LockResult<A>, wrap: impl FnOnce(A) -> B) -> LockResult<B> {
+        match result {
+            Ok(inner) => Ok(wrap(inner)),
+            Err(poisoned) => Err(PoisonError::new(wrap(poisoned.into_inner()))),
+        }
+    }
+}
