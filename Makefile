@@ -18,8 +18,9 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 LIBRARY = liblvmlockd_idm.so
 SONAME = $(LIBRARY).0
 LVM2_RELEASES = 2.03.16-2 2.03.31-2
-# The release in the lab's machines.
+# The release in the lab's machines, and that of the lvmlockd that adopts locks.
 LAB_LVM2 = 2.03.16-2
+LAB_ADOPT = 2.03.31-2
 GUEST_TARGET = $(shell uname -m)-unknown-linux-gnu
 # The whole workspace, with drives that tests can have.
 WORKSPACE = --locked --workspace --features lvmlockd-idm/emulator
@@ -79,7 +80,9 @@ check: check-deps lint lvm2
 # Machines run the library as it is shipped; the one of the tests is only linked to. What runs in the
 # machines is static, because the agent is there before there is a root file system.
 lab-files: deps testbed
-	lvm2/build-lvm2.sh $(LAB_LVM2) build/lib build/lvm2
+	@for release in $(LAB_LVM2) $(LAB_ADOPT); do \
+		lvm2/build-lvm2.sh $$release build/lib build/lvm2 || exit; \
+	done
 	$(CARGO) build --locked --release -p lvmlockd-idm -p idm-disks -p lab
 	mkdir -p build/lab/lib build/lab/bin
 	install target/release/$(LIBRARY) build/lab/lib/$(SONAME)

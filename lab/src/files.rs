@@ -24,6 +24,8 @@ pub struct Files {
     pub sbin: PathBuf,
     /// The daemon.
     pub lvmlockd: PathBuf,
+    /// A newer one with our patches, which adopts locks.
+    pub adopting_lvmlockd: PathBuf,
     /// The program that serves drives.
     pub server: PathBuf,
     /// The program that stands for an application in the machines.
@@ -43,6 +45,7 @@ impl Files {
         let project = here.parent().context("the project's directory")?.to_owned();
         let lab = project.join("build/lab");
         let lvm2 = Lvm2 { release: RELEASE, variant: Variant::Shim };
+        let patched = Lvm2 { variant: Variant::Adopt, ..Lvm2::newest() };
         let boot =
             Boot { kernel: lab.join("kernel/vmlinux"), initramfs: lab.join("initramfs.cpio") };
         let sbin = lvm2.lvm();
@@ -50,6 +53,7 @@ impl Files {
             snapshot: lab.join("template/snapshot"),
             sbin: sbin.parent().unwrap_or(&sbin).to_owned(),
             lvmlockd: lvm2.lvmlockd(),
+            adopting_lvmlockd: patched.lvmlockd(),
             server: lab.join("bin/idm-disks"),
             writer: lab.join("bin/lab-writer"),
             lvm2_tests: lab.join("lvm2-testsuite"),

@@ -28,6 +28,8 @@ pub const ALL_DISKS: [&str; 2] = ["/dev/sd[a-z]+[0-9]*", "/dev/nvme[0-9]+n[0-9]+
 pub struct Daemon {
     /// Put before its command line: `setpriv …`, for example.
     pub wrapper: String,
+    /// The one whose core was patched to adopt locks, and is told to.
+    pub adopts: bool,
 }
 
 /// A running host. Dropping it is pulling its plug.
@@ -366,10 +368,13 @@ impl Machine {
     /// Starts lvmlockd and waits until it answers.
     pub fn start_lvmlockd(&mut self, daemon: &Daemon) -> Result<()> {
         let log = File::options().create(true).append(true).open(self.log_path())?;
-        let program = self.files.lvmlockd.display();
-        let command = format!("exec {} {program} -D -g idm", daemon.wrapper);
+        let (program, adopt) = match daemon.adopts {
+            true => (&self.files.adopting_lvmlockd, " --adopt 1"),
+            false => (&self.files.lvmlockd, ""),
+        };
+        let command = format!("exec {} {} -D -g idm{adopt}", daemon.wrapper, program.display());
         let job = self.agent.start(&self.shell(&command), Some(log))?;
-        self.story.tell(&self.name, &format!("{} lvmlockd -g idm", daemon.wrapper));
+        self.story.tell(&self.name, &format!("{} lvmlockd -g idm{adopt}", daemon.wrapper));
         let wait = "n=0; until lvmlockctl --info >/dev/null 2>&1; do n=$((n+1)); \
                     [ $n -lt 200 ] || exit 1; sleep 0.05; done";
         self.quiet(wait).with_context(|| {

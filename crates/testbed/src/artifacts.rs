@@ -13,6 +13,8 @@ pub enum Variant {
     Shim,
     /// It finds the layout itself.
     Plain,
+    /// As `Shim`, and core was patched to adopt locks. Of the newest release only.
+    Adopt,
 }
 
 /// A build of lvm2.
@@ -60,6 +62,7 @@ impl Lvm2 {
         self.dir().join(match self.variant {
             Variant::Shim => "shim/lvmlockd",
             Variant::Plain => "plain/lvmlockd",
+            Variant::Adopt => "adopt/lvmlockd",
         })
     }
 

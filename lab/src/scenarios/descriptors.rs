@@ -18,7 +18,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
         if name == "a" {
             host.ok("modprobe sg")?;
         }
-        host.start_lvmlockd(&Daemon { wrapper: wrapper.clone() })?;
+        host.start_lvmlockd(&Daemon { wrapper: wrapper.clone(), ..Daemon::default() })?;
     }
     let (a, b) = (cluster.host("a")?, cluster.host("b")?);
     let partitions = a.data_partitions()?;

@@ -1,5 +1,6 @@
 //! What is tried. Each scenario begins with new drives and no machine.
 
+mod adopt;
 mod bytes;
 mod crash;
 mod daemon;
@@ -312,6 +313,14 @@ pub const SCENARIOS: &[Scenario] = &[
         expect: Expect::Pass,
         needs: Needs::Any,
         run: daemon::run,
+    },
+    Scenario {
+        name: "adopt",
+        about: "lvmlockd with our patches is killed, and adopts its locks",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Any,
+        run: adopt::run,
     },
     Scenario {
         name: "storm",

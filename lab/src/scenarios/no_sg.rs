@@ -19,7 +19,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
         cluster.boot(name)?;
         let host = cluster.host_mut(name)?;
         host.ok("test ! -e /sys/module/sg && ! ls /dev/sg* 2>/dev/null")?;
-        host.start_lvmlockd(&Daemon { wrapper: wrapper.clone() })?;
+        host.start_lvmlockd(&Daemon { wrapper: wrapper.clone(), ..Daemon::default() })?;
         host.ok(&format!(
             "grep -q '^CapEff:[[:space:]]*0*{bits:x}$' /proc/$(pidof lvmlockd)/status"
         ))?;
