@@ -3,7 +3,7 @@
 use crate::cluster::Cluster;
 use crate::fleet::{Kind, partition};
 use crate::machine::Machine;
-use crate::scenarios::{lock_of, until_granted};
+use crate::scenarios::{BARRED, lock_of, until_granted, until_refused};
 use anyhow::{Result, ensure};
 use std::time::Duration;
 use testbed::wait_until;
@@ -31,10 +31,12 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
         cluster.story.tell("", &format!("{drive} fails every mutex command"));
         let failing = cluster.drives.vague_failure(drive);
         cluster.drives.order(&format!("fault {drive} * mutex {failing}"))?;
-        a.ok("lvm lvcreate -y -aey -L 12M -n more three")?;
-        b.refused("lvm lvchange -aey three/more", 5, "LV locked by other host: three/more")?;
-        a.ok("lvm lvremove -y three/more")?;
-        b.refused("lvm lvchange -aey three/lv", 5, taken)?;
+        // The other one may be barred still, from its own turn.
+        until_granted(a, "lvm lvcreate -y -aey -L 12M -n more three", BARRED)?;
+        let more = "LV locked by other host: three/more";
+        until_refused(b, "lvm lvchange -aey three/more", more)?;
+        until_granted(a, "lvm lvremove -y three/more", BARRED)?;
+        until_refused(b, "lvm lvchange -aey three/lv", taken)?;
         cluster.drives.order(&format!("fault {drive} * mutex none"))?;
         let now = cluster.drives.time(drive)?;
         wait_until(Duration::from_secs(60), "a to use the drive again for its lock", || {

@@ -31,6 +31,7 @@ use crate::fleet::Fleet;
 use crate::machine::Machine;
 use anyhow::{Context, Result, ensure};
 use std::time::{Duration, Instant};
+use testbed::wait_until;
 
 /// The lease that the library asks for where nothing else is configured.
 const LEASE: Duration = Duration::from_secs(60);
@@ -96,6 +97,23 @@ fn until_granted(host: &Machine, command: &str, patience: Duration) -> Result<()
         );
         std::thread::sleep(Duration::from_millis(500));
     }
+}
+
+/// How long a drive may be barred for a host: an UNLOCK whose fate is not known bars it for a quarter
+/// of a lease, and the pause before the next one, which may be answered, has grown to 13 s at most
+/// where a drive was away for half a minute.
+const BARRED: Duration = Duration::from_secs(LEASE.as_secs() / 4 + 15);
+
+/// Repeats a command that must be refused, until that is for the reason `message`: drives that were
+/// away are barred for a while, and without them it is not known who has the lock.
+fn until_refused(host: &Machine, command: &str, message: &str) -> Result<()> {
+    wait_until(BARRED, &format!("{:?} to be refused with {message:?}", command), || {
+        let ended = host.attempt(command)?;
+        ensure!(ended.code == 5, "{} was not refused: {command}", host.name());
+        Ok(ended.stderr.contains(message).then_some(()))
+    })?;
+    host.tell(&format!("{command} is refused: {message}"));
+    Ok(())
 }
 
 /// When, on a drive's clock, a host's lease on a lock began last: at the last command that the drive

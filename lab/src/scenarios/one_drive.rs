@@ -2,7 +2,7 @@
 
 use crate::cluster::Cluster;
 use crate::machine::Machine;
-use crate::scenarios::{LEASE, audit, lock_of, shared_vg, until_granted};
+use crate::scenarios::{BARRED, audit, lock_of, shared_vg, until_granted, until_refused};
 use anyhow::{Context, Result, ensure};
 use std::time::{Duration, Instant};
 use testbed::wait_until;
@@ -62,15 +62,9 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     // Every lock is due to be refreshed in this time, and is not on these two.
     std::thread::sleep(Duration::from_secs(22));
     cluster.drives.order("lift")?;
-    // What was asked for in vain is given back, and an UNLOCK whose answer did not come bars its drive
-    // for a quarter of a lease. The pause between two of them has grown to 13 s by now.
-    let settled = LEASE / 4 + Duration::from_secs(10);
-    until_granted(a, "lvm lvcreate -y -an -L 4M -n yes vg", settled)?;
-    wait_until(settled, "b to be told that a has the LV", || {
-        let ended = b.attempt("lvm lvchange -aey vg/lv")?;
-        ensure!(ended.code == 5, "b was not refused");
-        Ok(ended.stderr.contains(TAKEN).then_some(()))
-    })?;
+    // What was asked for in vain has to be given back first.
+    until_granted(a, "lvm lvcreate -y -an -L 4M -n yes vg", BARRED)?;
+    until_refused(b, "lvm lvchange -aey vg/lv", TAKEN)?;
     ensure!(a.run("test -e /run/killed")?.code != 0, "the VG was killed");
     a.stop_writer(writer)?;
     a.ok("lvm lvchange -an vg/lv")?;
