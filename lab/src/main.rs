@@ -32,7 +32,7 @@ use story::Story;
 
 const HELP: &str = "\
 lab [--nvme] [--jobs N] [SCENARIO …]
-                   runs these scenarios, or all, as many at once as there are processors, or N;
+                   runs these scenarios, or all, N at once (one more than there are processors);
                    with NVMe drives in place of SCSI disks; 'lvm2-*' stands for all whose names begin so
 lab --short        runs the scenarios that stand for all where time is short
 lab --list         lists them
@@ -75,7 +75,8 @@ fn main() -> ExitCode {
 fn arguments() -> Result<Task> {
     let mut scenarios = Vec::new();
     let (mut fleet, mut shell) = (Fleet::Scsi, false);
-    let mut jobs = thread::available_parallelism().map_or(1, NonZero::get);
+    // One more than there are processors: machines wait for leases to run out most of the time.
+    let mut jobs = thread::available_parallelism().map_or(1, NonZero::get) + 1;
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
@@ -132,7 +133,7 @@ enum Outcome {
     Skipped,
 }
 
-/// Runs scenarios, `jobs` at once: machines spend most of their time waiting for leases to run out.
+/// Runs scenarios, `jobs` at once.
 /// True if all went as expected.
 fn run(scenarios: &[&'static Scenario], fleet: Fleet, jobs: usize) -> Result<bool> {
     let files = Files::find()?;
