@@ -2,7 +2,7 @@
 
 use crate::cluster::Cluster;
 use crate::scenarios::{
-    LEASE, audit, check_takeover, lease_began, lock_of, shared_vg, until_granted,
+    LEASE, audit, check_takeover, deciding_lease, lock_of, shared_vg, until_granted,
 };
 use anyhow::{Result, ensure};
 use std::time::Duration;
@@ -29,20 +29,14 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
 
     cluster.drives.order("fault * a * cut")?;
     let taker = b.start("while ! lvm lvchange -aey vg/lv; do sleep 0.5; done 2>/dev/null")?;
-    let killed = wait_until(LEASE + Duration::from_secs(20), "the kill command", || {
-        Ok(match a.quiet("test -e /run/killed") {
-            Ok(_) => Some(cluster.drives.time("d0")?),
-            Err(_) => None,
-        })
+    wait_until(LEASE + Duration::from_secs(20), "the kill command", || {
+        Ok(a.quiet("test -e /run/killed").ok())
     })?;
-    let began = lease_began(&cluster.drives, "d0", "a", &lock)?;
-    let after = killed - began;
-    cluster.story.tell(
-        "a",
-        &format!("has killed the VG {:.1} s after its last lease began on d0", after.as_secs_f64()),
-    );
-    ensure!(after < LEASE, "the kill command came too late");
-    ensure!(after > LEASE * 3 / 4, "the kill command came long before it was needed");
+    let age = deciding_lease(&cluster.drives, "a", &lock)?;
+    let seconds = age.as_secs_f64();
+    cluster.story.tell("a", &format!("has killed the VG {seconds:.1} s into its deciding lease"));
+    ensure!(age < LEASE, "the kill command came too late");
+    ensure!(age > LEASE * 3 / 4, "the kill command came long before it was needed");
     let tables = a.ok("dmsetup table")?;
     ensure!(!tables.contains("striped"), "the LV can still be used: {tables}");
     b.wait(taker, LEASE + Duration::from_secs(30))?;

@@ -134,6 +134,17 @@ fn lease_began(drives: &Drives, drive: &str, host: &str, lock: &str) -> Result<D
         .with_context(|| format!("{host} never had {lock} on {drive}"))
 }
 
+/// How old the lease is, on its drive's own clock, that decides how long a host has a lock on three
+/// drives: each is refreshed on its own, and two are needed, so it is the one in the middle.
+fn deciding_lease(drives: &Drives, host: &str, lock: &str) -> Result<Duration> {
+    let mut ages = Vec::new();
+    for drive in crate::drives::PARTITIONED {
+        ages.push(drives.time(drive)? - lease_began(drives, drive, host, lock)?);
+    }
+    ages.sort();
+    Ok(ages[1])
+}
+
 /// When, on a drive's clock, a host first got a lock after the moment `after`.
 fn first_grant(
     drives: &Drives,
