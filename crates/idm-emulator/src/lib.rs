@@ -14,6 +14,7 @@ mod cdb;
 pub mod client;
 pub mod disks;
 mod drive;
+mod exchange;
 mod nonsense;
 pub mod nvme;
 pub mod profile;

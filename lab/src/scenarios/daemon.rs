@@ -2,12 +2,8 @@
 
 use crate::cluster::Cluster;
 use crate::machine::Daemon;
-use crate::scenarios::{LEASE, audit, lock_of, shared_vg};
+use crate::scenarios::{TAKEN, audit, kept_beyond_lease, lock_of, shared_vg};
 use anyhow::{Result, ensure};
-use std::time::Duration;
-use testbed::wait_until;
-
-const TAKEN: &str = "LV locked by other host: vg/lv";
 
 pub fn run(cluster: &mut Cluster) -> Result<()> {
     shared_vg(cluster, "-i 3 -L 48M")?;
@@ -25,17 +21,8 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     a.ok("lvm lvchange -aey vg/lv")?;
     b.refused("lvm lvchange -aey vg/lv", 5, TAKEN)?;
 
-    // The new daemon keeps the lock beyond the old one's lease.
-    let until = cluster.drives.time("d0")? + LEASE + Duration::from_secs(5);
-    wait_until(LEASE * 2, "the old daemon's lease to end", || {
-        Ok((cluster.drives.time("d0")? > until).then_some(()))
-    })?;
-    b.refused("lvm lvchange -aey vg/lv", 5, TAKEN)?;
-    let records = cluster.drives.records("d0", &lock)?;
-    ensure!(
-        records.iter().any(|r| r.is_of("a") && r.lease_left.is_some_and(|left| !left.is_zero())),
-        "a's lock is not refreshed: {records:?}"
-    );
+    // The new daemon keeps the lock.
+    kept_beyond_lease(cluster, &lock)?;
     let errors = a.writer_errors()?;
     ensure!(errors.is_empty(), "the writer was disturbed: {errors}");
     audit.wait_for_writes(&cluster.drives, "a")?;

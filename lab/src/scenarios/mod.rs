@@ -36,6 +36,9 @@ use testbed::wait_until;
 /// The lease that the library asks for where nothing else is configured.
 const LEASE: Duration = Duration::from_secs(60);
 
+/// Why lvm refuses an LV that another host has, of [`shared_vg`].
+const TAKEN: &str = "LV locked by other host: vg/lv";
+
 /// How drives name the lock of an LV, given as `VG/LV`.
 fn lock_of(host: &Machine, lv: &str) -> Result<String> {
     let text = host.quiet(&format!("lvm lvs --noheadings -o vg_uuid,lv_uuid {lv}"))?;
@@ -162,6 +165,22 @@ fn first_grant(
             && grants.contains(&event.kind.as_str())
     });
     Ok(granted.map(|event| event.at))
+}
+
+/// Fails unless a new lvmlockd on a keeps the lock on vg/lv beyond the lease of the one before.
+fn kept_beyond_lease(cluster: &Cluster, lock: &str) -> Result<()> {
+    let until = cluster.drives.time("d0")? + LEASE + Duration::from_secs(5);
+    wait_until(LEASE * 2, "the last daemon's lease to end", || {
+        Ok((cluster.drives.time("d0")? > until).then_some(()))
+    })?;
+    cluster.host("b")?.refused("lvm lvchange -aey vg/lv", 5, TAKEN)?;
+    let records = cluster.drives.records("d0", lock)?;
+    let refreshed = |left: Duration| !left.is_zero();
+    ensure!(
+        records.iter().any(|record| record.is_of("a") && record.lease_left.is_some_and(refreshed)),
+        "a's lock is not refreshed: {records:?}"
+    );
+    Ok(())
 }
 
 /// Fails unless, on every one of these drives that gave `lock` to `second`, that was at least a lease

@@ -3,14 +3,13 @@
 
 use crate::cluster::Cluster;
 use crate::fleet::partition;
-use crate::scenarios::lock_of;
+use crate::scenarios::{TAKEN, lock_of};
 use anyhow::{Result, ensure};
 use std::time::Duration;
 use testbed::wait_until;
 
 /// Those whose subsystems may have several controllers.
 const DRIVES: [&str; 3] = ["d1", "d2", "d3"];
-const TAKEN: &str = "LV locked by other host: vg/lv";
 
 pub fn run(cluster: &mut Cluster) -> Result<()> {
     cluster.start(&["a", "b"])?;

@@ -2,12 +2,10 @@
 
 use crate::cluster::Cluster;
 use crate::machine::Machine;
-use crate::scenarios::{BARRED, audit, lock_of, shared_vg, until_granted, until_refused};
+use crate::scenarios::{BARRED, TAKEN, audit, lock_of, shared_vg, until_granted, until_refused};
 use anyhow::{Context, Result, ensure};
 use std::time::{Duration, Instant};
 use testbed::wait_until;
-
-const TAKEN: &str = "LV locked by other host: vg/lv";
 
 pub fn run(cluster: &mut Cluster) -> Result<()> {
     shared_vg(cluster, "-i 3 -L 48M")?;

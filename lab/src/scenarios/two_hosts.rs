@@ -2,11 +2,9 @@
 
 use crate::cluster::Cluster;
 use crate::fleet::partition;
-use crate::scenarios::until_granted;
+use crate::scenarios::{TAKEN, until_granted};
 use anyhow::{Result, ensure};
 use std::time::Duration;
-
-const TAKEN: &str = "LV locked by other host: vg/lv";
 
 pub fn run(cluster: &mut Cluster) -> Result<()> {
     cluster.start(&["a", "b"])?;

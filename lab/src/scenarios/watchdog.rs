@@ -4,12 +4,11 @@ use crate::agent::JobId;
 use crate::audit::Audit;
 use crate::cluster::Cluster;
 use crate::machine::Daemon;
-use crate::scenarios::{LEASE, audit, check_takeover, deciding_lease, lock_of, make_vg};
+use crate::scenarios::{LEASE, TAKEN, audit, check_takeover, deciding_lease, lock_of, make_vg};
 use anyhow::{Result, ensure};
 use std::time::Duration;
 use testbed::wait_until;
 
-const TAKEN: &str = "LV locked by other host: vg/lv";
 /// The kill command does nothing.
 const CONFIGURATION: &str = "watchdog = \"/dev/watchdog\"\nkill_command = [\"/bin/true\"]\n";
 /// The watchdog's default timeout for the default lease.

@@ -1,17 +1,14 @@
-//! Control commands: one line of text in, `ok` or `error` on a line of its own and text out, as
-//! `client::control` sends and reads them.
+//! Control commands.
 
 use super::faults::{Effect, Failure, Scope};
 use super::{Disk, Floor};
+use crate::exchange::exchange;
 use crate::text::decimal;
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::io;
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
-
-/// The longest line that is read, in bytes.
-const MAX_LINE_LEN: u64 = 1000;
 
 const HELP: &str = "\
 drives                   names of all drives
@@ -51,21 +48,10 @@ pub fn serve(floor: &Arc<Floor>, listener: UnixListener) -> io::Result<()> {
     let floor = Arc::clone(floor);
     thread::Builder::new().name("control".into()).spawn(move || {
         for stream in listener.incoming().flatten() {
-            let _ = exchange(&floor, stream);
+            let _ = exchange(stream, |line| execute(&floor, line));
         }
     })?;
     Ok(())
-}
-
-fn exchange(floor: &Floor, mut stream: UnixStream) -> io::Result<()> {
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    let mut line = String::new();
-    BufReader::new((&stream).take(MAX_LINE_LEN)).read_line(&mut line)?;
-    let answer = match execute(floor, &line) {
-        Ok(text) => format!("ok\n{text}"),
-        Err(message) => format!("error\n{message}\n"),
-    };
-    stream.write_all(answer.as_bytes())
 }
 
 /// Executes one line.

@@ -1,15 +1,12 @@
-//! Control commands: one line of text in, text out.
+//! Control commands.
 
 use super::station::Inner;
 use super::{Floor, Slot};
 use crate::Nonsense;
+use crate::exchange::exchange;
 use crate::text::{self, decimal};
-use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
-
-/// The longest line that is read, in bytes.
-const MAX_LINE_LEN: u64 = 1000;
 
 const HELP: &str = "\
 drives                      names of all drives
@@ -28,21 +25,9 @@ skip-time NAME MS           let the drive's clock, and its leases, jump ahead
 help                        this text
 ";
 
-/// Reads one line from a control connection and answers it: `ok` or `error` on a line of its own,
-/// then the text.
+/// Answers a control connection.
 pub(super) fn serve(floor: &Floor, stream: UnixStream) {
-    let _ = exchange(floor, stream);
-}
-
-fn exchange(floor: &Floor, mut stream: UnixStream) -> io::Result<()> {
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    let mut line = String::new();
-    BufReader::new((&stream).take(MAX_LINE_LEN)).read_line(&mut line)?;
-    let answer = match execute(floor, &line) {
-        Ok(text) => format!("ok\n{text}"),
-        Err(message) => format!("error\n{message}\n"),
-    };
-    stream.write_all(answer.as_bytes())
+    let _ = exchange(stream, |line| execute(floor, line));
 }
 
 /// Executes one line.
