@@ -1,6 +1,7 @@
 //! What can go wrong, and the numbers that lvmlockd's core understands.
 
 use core::fmt;
+use idm_protocol::IdError;
 
 /// Why an operation of the lock manager failed.
 ///
@@ -28,6 +29,12 @@ pub enum Error {
     AdoptOtherMode,
     /// Something inside this library failed; the log says what.
     Internal(String),
+}
+
+impl From<IdError> for Error {
+    fn from(error: IdError) -> Error {
+        Error::Invalid(error.to_string())
+    }
 }
 
 /// Numbers from lvmlockd-internal.h, the same in all releases.

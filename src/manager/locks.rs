@@ -1,0 +1,309 @@
+//! Locks: taken, converted and given up, each with its value.
+
+use super::running::{Running, patience_for};
+use super::{Adopt, LockspaceKey, Manager, Resource, ResourceKey, ValBlk};
+use crate::error::Error;
+use crate::lockspace::{Held, Lockspace};
+use crate::recovery::Claim;
+use crate::runtime::{Answer, LockSpec, Role, clock};
+use core::time::Duration;
+use idm_engine::{Outcome, Request, ValueRead};
+use idm_protocol::{Mode, Value};
+use std::sync::Arc;
+
+/// How long [`Manager::unlock`] waits for the drives. The lvm command that follows on another host
+/// would otherwise be told "held by another host", and core does not try LV locks again. Healthy
+/// drives answer within milliseconds; more than half of them is enough.
+const SETTLE: Duration = Duration::from_millis(500);
+/// `LMUF_FREE_VG` of lvmlockd: the VG is being removed.
+const FREE_VG: u32 = 1;
+
+impl Manager {
+    /// Takes note of a resource. Optional before [`Manager::lock`], and without effect: a resource
+    /// that holds nothing has no state.
+    pub fn add_resource(&self, lockspace: LockspaceKey, key: ResourceKey) {
+        let _ = (lockspace, key);
+    }
+
+    /// Forgets a resource; never unlocks what another resource holds. May come after its
+    /// lockspace is gone, and for resources that were never seen.
+    pub fn remove_resource(&self, key: ResourceKey) {
+        let Some(held) = self.state().resources.remove(&key) else {
+            return;
+        };
+        log::warn!("{}: core forgets it without unlock, releasing it", held.spec.label);
+        if let Ok(running) = self.running() {
+            self.give_up(&running, held.spec);
+        }
+    }
+
+    /// Takes a lock. The value block is all zero where there is no value or it cannot be trusted.
+    ///
+    /// A lock that this very resource already holds is a success, or a change of its mode: core
+    /// asks that way after it lost count (contract, section 3.3).
+    pub fn lock(
+        &self,
+        space_key: LockspaceKey,
+        key: ResourceKey,
+        resource: Resource,
+        mode: Mode,
+        adopt: Adopt,
+    ) -> Result<ValBlk, Error> {
+        let lockspace = self.lockspace(space_key)?;
+        if !lockspace.is_started() {
+            return Err(Error::NoLockspace);
+        }
+        if lockspace.owner.is_killed() {
+            return Err(Error::Killed);
+        }
+        let spec = lockspace.spec(&resource)?.ok_or_else(|| {
+            Error::Invalid(format!("{} has no such resource", lockspace.owner.name))
+        })?;
+        let running = self.running()?;
+        if self.holds_already(&running, key, &spec, mode)? {
+            return Ok(ValBlk::default());
+        }
+        // Before there is anything to protect, so that there is no moment without.
+        let _armed = running.arm(&lockspace)?;
+        let id = spec.resource;
+        if !self.state().taken.insert(id) {
+            return Err(Error::Held(format!("{}: held by this host", spec.label)));
+        }
+        let taken = self.take(&running, (space_key, key), spec, &resource, mode, adopt);
+        if taken.is_err() {
+            self.state().taken.remove(&id);
+        }
+        let read = taken?;
+        if matches!(resource, Resource::Vg) && mode == Mode::Exclusive {
+            self.spread_lv_locks(&running, &lockspace)?;
+        }
+        match resource {
+            Resource::Lv { .. } => Ok(ValBlk::default()),
+            Resource::Global | Resource::Vg => Ok(lockspace.value(id, |value| value.read(read))),
+        }
+    }
+
+    /// Takes a lock that no resource has: one that a dead lvmlockd left behind, or from the drives.
+    fn take(
+        &self,
+        running: &Running,
+        keys: (LockspaceKey, ResourceKey),
+        spec: LockSpec,
+        resource: &Resource,
+        mode: Mode,
+        adopt: Adopt,
+    ) -> Result<ValueRead, Error> {
+        let claim = running.orphans.claim(&spec.resource, running.bound());
+        match claim {
+            Some(claim) if claim.kept => {
+                let left = claim.saved.mode();
+                if mode != left && (adopt.only || adopt.ok) {
+                    return Err(Error::AdoptOtherMode);
+                }
+                let saved = claim.saved.asked_now(left);
+                running.note(&spec.resource, &saved)?;
+                let lockspace = self.lockspace(keys.0)?;
+                self.take_over(keys, Held { lockspace, spec, mode: left, saved }, mode, claim)?;
+                // What was changed under it may not have been published.
+                Ok(ValueRead::Unknown)
+            }
+            None if adopt.only => Err(Error::AdoptNone),
+            Some(_) if adopt.only => {
+                let why = "left by an earlier lvmlockd, and too few drives have confirmed it";
+                Err(Error::Storage(format!("{}: {why}", spec.label)))
+            }
+            claim => self.acquire(running, keys, spec, resource, mode, claim),
+        }
+    }
+
+    /// Takes a lock that this process does not have. `claim`: what a dead lvmlockd left of it, and
+    /// was not confirmed yet; the drives give it to this host.
+    fn acquire(
+        &self,
+        running: &Running,
+        (space_key, key): (LockspaceKey, ResourceKey),
+        spec: LockSpec,
+        resource: &Resource,
+        mode: Mode,
+        claim: Option<Claim>,
+    ) -> Result<ValueRead, Error> {
+        let lockspace = self.lockspace(space_key)?;
+        let plan = running.plan(&lockspace, resource)?;
+        let saved = plan.saved(mode);
+        running.note(&spec.resource, &saved)?;
+        let read = match running.request(&spec, plan.acquire(mode)) {
+            Answer::Done(Outcome::Granted(read)) => read,
+            other => {
+                match &claim {
+                    // Its LV may still be active.
+                    Some(claim) => running.note(&spec.resource, &claim.saved)?,
+                    None => running.store.forget_lock(&spec.resource),
+                }
+                return Err(running.refused(&spec, other));
+            }
+        };
+        if let Some(claim) = claim {
+            claim.take();
+        }
+        let held = Held { lockspace, spec, mode, saved };
+        let held = self.state().hold(space_key, key, held);
+        if let Err(spec) = held {
+            self.give_up(running, spec);
+            return Err(Error::NoLockspace);
+        }
+        Ok(read)
+    }
+
+    /// Gives a lock up without waiting for drives.
+    pub(super) fn give_up(&self, running: &Running, spec: LockSpec) {
+        let id = spec.resource;
+        running.store.forget_lock(&id);
+        running.runtime.release(spec);
+        self.state().taken.remove(&id);
+    }
+
+    /// Gives a resource the lock that a dead lvmlockd left behind and that was renewed since.
+    fn take_over(
+        &self,
+        (space_key, key): (LockspaceKey, ResourceKey),
+        held: Held,
+        mode: Mode,
+        claim: Claim,
+    ) -> Result<(), Error> {
+        let label = held.spec.label.clone();
+        if self.state().hold(space_key, key, held).is_err() {
+            return Err(Error::NoLockspace);
+        }
+        if let Err(error) = self.convert(key, mode, 0) {
+            // It stays as it was left.
+            self.state().resources.remove(&key);
+            return Err(error);
+        }
+        claim.take();
+        log::info!("{label}: held {mode}, taken over from an earlier lvmlockd");
+        Ok(())
+    }
+
+    /// Puts the LV locks that this host holds on all of the VG's drives. Whoever has the VG's lock
+    /// may move its LVs to other drives, where a host that locks them next must meet us.
+    fn spread_lv_locks(&self, running: &Running, lockspace: &Arc<Lockspace>) -> Result<(), Error> {
+        let members = running.members_of(lockspace)?.members;
+        let of_vg =
+            |held: &&Held| held.spec.role == Role::Lv && Arc::ptr_eq(&held.lockspace, lockspace);
+        let state = self.state();
+        let locks: Vec<_> =
+            state.resources.values().filter(of_vg).map(|held| held.spec.resource).collect();
+        drop(state);
+        if !locks.is_empty() {
+            running.runtime.spread(locks, members.clone());
+        }
+        running.orphans.spread(lockspace, members);
+        Ok(())
+    }
+
+    /// Whether a resource holds the lock that it asks for, now in the mode that it asks for.
+    fn holds_already(
+        &self,
+        running: &Running,
+        key: ResourceKey,
+        spec: &LockSpec,
+        mode: Mode,
+    ) -> Result<bool, Error> {
+        let Some(held) = self.state().resources.get(&key).cloned() else {
+            return Ok(false);
+        };
+        if held.spec.resource != spec.resource {
+            log::warn!("{}: its resource is now another's, releasing it", held.spec.label);
+        } else if running.runtime.mode(spec.resource).is_some() {
+            log::info!("{}: asked for again, now {mode}", spec.label);
+            self.convert(key, mode, 0)?;
+            return Ok(true);
+        }
+        // Another one, or a lock that was lost: it has to be given up first.
+        self.state().resources.remove(&key);
+        self.give_up(running, held.spec);
+        Ok(false)
+    }
+
+    /// Changes the mode of a held lock; `r_version` is 0 where there is nothing to publish.
+    pub fn convert(&self, key: ResourceKey, mode: Mode, r_version: u32) -> Result<(), Error> {
+        let held = self.state().resources.get(&key).cloned();
+        let held =
+            held.ok_or_else(|| Error::Invalid("convert of a lock that is not held".into()))?;
+        let promotes = mode > held.mode;
+        if promotes && held.lockspace.owner.is_killed() {
+            return Err(Error::Killed);
+        }
+        let publish = r_version != 0 && held.mode == Mode::Exclusive;
+        let value = publish.then(|| timestamp(&held, r_version, false));
+        if mode == held.mode && value.is_none() {
+            return Ok(());
+        }
+        let running = self.running()?;
+        let saved = held.saved.asked_now(mode);
+        // What is noted is at most what core was told, whenever lvmlockd is killed.
+        if mode < held.mode {
+            running.note(&held.spec.resource, &saved)?;
+        }
+        let answer = running.request(&held.spec, Request::Convert { mode, value });
+        match answer {
+            Answer::Done(Outcome::Converted { .. }) => {}
+            // It goes on, and until it is finished other hosts are kept out as before. Core would
+            // otherwise go on with an exclusive lock that becomes a shared one behind its back.
+            Answer::TimedOut if !promotes => {
+                log::warn!("{}: conversion to {mode} is not finished yet", held.spec.label);
+            }
+            other => return Err(running.refused(&held.spec, other)),
+        }
+        if promotes {
+            if let Err(error) = running.note(&held.spec.resource, &saved) {
+                let demote = Request::Convert { mode: held.mode, value: None };
+                running.request(&held.spec, demote);
+                return Err(error);
+            }
+        }
+        if promotes && held.spec.role == Role::Vg {
+            self.spread_lv_locks(&running, &held.lockspace)?;
+        }
+        if let Some(held) = self.state().resources.get_mut(&key) {
+            held.mode = mode;
+            held.saved = saved;
+        }
+        Ok(())
+    }
+
+    /// Gives a lock up. Never fails: what the drives did not take is followed up.
+    pub fn unlock(&self, key: ResourceKey, r_version: u32, lmu_flags: u32) {
+        let Some(held) = self.state().resources.remove(&key) else {
+            log::debug!("unlock of a lock that is not held");
+            return;
+        };
+        // Hosts that still have a removed VG started are told so.
+        let removes = lmu_flags & FREE_VG != 0 && held.spec.role == Role::Vg;
+        let publish = held.mode == Mode::Exclusive
+            && held.spec.role.keeps_value()
+            && (r_version != 0 || removes);
+        let value = publish.then(|| timestamp(&held, r_version, removes));
+        let Ok(running) = self.running() else {
+            return;
+        };
+        let bound = patience_for(&held.lockspace, SETTLE);
+        let (label, id) = (held.spec.label.clone(), held.spec.resource);
+        let release = Request::Release { value };
+        match running.runtime.request(held.spec, release, bound) {
+            Answer::Done(_) => {}
+            _ => log::info!("{label}: released, some drives have not answered yet"),
+        }
+        running.store.forget_lock(&id);
+        self.state().taken.remove(&id);
+    }
+}
+
+/// The timestamp to publish with a held lock, noted with the version that it stands for.
+fn timestamp(held: &Held, r_version: u32, removes: bool) -> Value {
+    held.lockspace.value(held.spec.resource, |value| {
+        let timestamp = value.next(clock::wall_us(), removes);
+        value.wrote(timestamp, r_version);
+        timestamp
+    })
+}

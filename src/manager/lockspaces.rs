@@ -1,0 +1,263 @@
+//! The life of a lockspace, from prepare to remove, and who else has it started.
+
+use super::plan::{Plan, majority, no_global_drives};
+use super::running::{Running, not_noted, patience_for};
+use super::{Adopt, LockspaceKey, Manager, ResourceKey, Scope};
+use crate::error::Error;
+use crate::lockspace::{Held, Lockspace};
+use crate::recovery::store::SavedLockspace;
+use crate::runtime::Answer;
+use core::time::Duration;
+use idm_engine::{Outcome, Request};
+use idm_protocol::{HostId, Mode, Status};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
+
+/// How long [`Manager::remove_lockspace`] waits: core ignores a shutdown where stopping takes more
+/// than 100 ms (contract, section 3.1).
+const STOP_SETTLE: Duration = Duration::from_millis(80);
+/// How much longer it waits until the watchdog is stopped.
+const STOP_REST: Duration = Duration::from_millis(15);
+/// How long [`Manager::hosts`] waits: all of core is blocked meanwhile (contract, section 0).
+const COUNT_BOUND: Duration = Duration::from_secs(1);
+/// The pause before a lockspace that could not be started is tried again.
+const JOIN_PAUSE: Duration = Duration::from_millis(200);
+
+impl Manager {
+    /// The lockspaces that were started when an earlier lvmlockd died, and not since.
+    pub fn left_lockspaces(&self) -> Vec<SavedLockspace> {
+        self.if_running().map_or_else(Vec::new, |running| running.orphans.lockspaces())
+    }
+
+    /// Takes note of a lockspace and checks that its drives can be used at all: a majority of a
+    /// VG's drives must answer. The global lockspace is always accepted, because without it core
+    /// fails even commands that only read; its lock then says what is missing.
+    pub fn prepare_lockspace(&self, key: LockspaceKey, scope: Scope) -> Result<(), Error> {
+        let running = self.running()?;
+        let configured = self.config.as_ref().map_or(&[][..], |config| &config.global_drives);
+        let lockspace = Lockspace::new(scope, configured)?;
+        if lockspace.is_global {
+            let drives = running.members_of(&lockspace)?.members;
+            if drives.is_empty() {
+                log::warn!("{}", no_global_drives());
+            } else {
+                log::info!("the global lock is on {}", running.names_of(&drives));
+            }
+        } else {
+            running.check_drives(&lockspace)?;
+            running.arm(&lockspace).map_err(|error| Error::NotRunning(error.to_string()))?;
+        }
+        // An address that is used again without a remove in between: what was there is gone.
+        self.remove_lockspace(key, false, false)?;
+        self.state().lockspaces.insert(key, Arc::new(lockspace));
+        Ok(())
+    }
+
+    /// Starts the lockspace. On failure everything from prepare is forgotten (core never calls
+    /// remove then).
+    pub fn add_lockspace(&self, key: LockspaceKey, adopt: Adopt) -> Result<(), Error> {
+        let added = self.start_lockspace(key, adopt);
+        if added.is_err() {
+            self.state().lockspaces.remove(&key);
+        }
+        added
+    }
+
+    fn start_lockspace(&self, key: LockspaceKey, adopt: Adopt) -> Result<(), Error> {
+        let lockspace = self.lockspace(key)?;
+        let running = self.running()?;
+        if adopt.only && !running.orphans.had_started(&lockspace) {
+            return Err(Error::AdoptNone);
+        }
+        // First, so that there is no lock that nobody knows the lockspace of.
+        let saved = lockspace.saved();
+        running.store.save_lockspace(&lockspace.id, &saved).map_err(not_noted)?;
+        if !lockspace.is_global {
+            let joined = running.join(&lockspace);
+            if joined.is_err() && !running.orphans.any_of(&lockspace) {
+                running.store.forget_lockspace(&lockspace.id);
+            }
+            joined?;
+        }
+        running.orphans.adopt_lockspace(&lockspace);
+        lockspace.set_started();
+        running.show(&self.state());
+        log::info!("{}: started", lockspace.owner.name);
+        Ok(())
+    }
+
+    /// Stops the lockspace; `free_vg`: the VG is being removed. Takes less than 100 ms: what drives
+    /// have not answered by then is followed up in the background.
+    ///
+    /// Fails, where it `may_refuse`, if a dead lvmlockd left locks that are still in use; nothing
+    /// has changed then. Otherwise such locks are kept as they were before the start.
+    pub fn remove_lockspace(
+        &self,
+        key: LockspaceKey,
+        free_vg: bool,
+        may_refuse: bool,
+    ) -> Result<(), Error> {
+        let Ok(lockspace) = self.lockspace(key) else {
+            return Ok(());
+        };
+        let running = self.running()?;
+        let in_use = running.orphans.settle(&lockspace);
+        for label in &in_use {
+            log::warn!("{label}: left by an earlier lvmlockd, and its LV is still active");
+        }
+        if !in_use.is_empty() && may_refuse && !free_vg && !lockspace.owner.is_killed() {
+            return Err(Error::Busy);
+        }
+        let mut state = self.state();
+        state.lockspaces.remove(&key);
+        let keys: Vec<ResourceKey> = state
+            .resources
+            .iter()
+            .filter(|(_, held)| Arc::ptr_eq(&held.lockspace, &lockspace))
+            .map(|(&key, _)| key)
+            .collect();
+        let held: Vec<Held> =
+            keys.into_iter().filter_map(|key| state.resources.remove(&key)).collect();
+        drop(state);
+        for held in held {
+            log::debug!("{}: released with its lockspace", held.spec.label);
+            self.give_up(&running, held.spec);
+        }
+        if lockspace.is_started() && !lockspace.is_global {
+            // Waited for, so that a vgremove on another host does not count this one any more.
+            let bound = patience_for(&lockspace, STOP_SETTLE);
+            let release = Request::Release { value: None };
+            let membership = lockspace.membership();
+            running.runtime.request(membership.clone(), release, bound);
+            running.store.forget_lock(&membership.resource);
+        }
+        if !running.orphans.any_of(&lockspace) {
+            running.store.forget_lockspace(&lockspace.id);
+        }
+        running.show(&self.state());
+        if let Some(watchdog) = &running.watchdog {
+            if self.state().lockspaces.is_empty() {
+                watchdog.rest(STOP_REST);
+            }
+        }
+        let removed = if free_vg { " and removed" } else { "" };
+        log::info!("{}: stopped{removed}", lockspace.owner.name);
+        Ok(())
+    }
+
+    /// The VG's PVs, read afresh because a repeated start replaces them.
+    pub fn set_pvs(&self, key: LockspaceKey, pvs: Vec<String>) {
+        match self.lockspace(key) {
+            Ok(lockspace) if !lockspace.is_global => lockspace.set_paths(pvs),
+            _ => {}
+        }
+    }
+
+    /// The number of other hosts that have the lockspace started: a majority of the VG's drives is
+    /// read, and every host counts that has a live record of the VG's there, membership or lock.
+    pub fn hosts(&self, key: LockspaceKey) -> Result<u32, Error> {
+        let lockspace = self.lockspace(key)?;
+        let running = self.running()?;
+        let members = running.members_of(&lockspace)?.members;
+        let enough = majority(members.len());
+        let answers = running.runtime.read_tables(&members, enough, COUNT_BOUND);
+        let tables: Vec<_> = answers.into_iter().filter_map(|(_, table)| table.ok()).collect();
+        if tables.len() < enough {
+            return Err(Error::Storage(format!(
+                "{}: {} of {} drives could be read, {enough} are needed to count its hosts",
+                lockspace.owner.name,
+                tables.len(),
+                members.len()
+            )));
+        }
+        let hosts: HashSet<HostId> = tables
+            .iter()
+            .flatten()
+            .filter(|record| record.state.is_live() && lockspace.owns(&record.resource))
+            .map(|record| record.host)
+            .filter(|&host| host != running.host)
+            .collect();
+        for host in &hosts {
+            log::info!("{}: started on host {host}", lockspace.owner.name);
+        }
+        Ok(u32::try_from(hosts.len()).unwrap_or(u32::MAX))
+    }
+}
+
+impl Running {
+    /// Takes the membership of a VG. After an outage drives are not used for a while, because the
+    /// release of what was held before may still be on its way to them; that is waited out here,
+    /// because core tells nobody if a lockspace fails to start.
+    fn join(&self, lockspace: &Lockspace) -> Result<(), Error> {
+        let membership = lockspace.membership();
+        let id = membership.resource;
+        let claim = self.orphans.claim(&id, self.bound());
+        if let Some(claim) = claim {
+            let left = claim.kept.then(|| claim.saved.drives.clone());
+            claim.take();
+            let plan = Plan::of_lockspace(self, lockspace)?;
+            if left.as_ref() == Some(&plan.saved(Mode::Shared).drives) {
+                self.runtime.own(membership);
+                return Ok(());
+            }
+            if left.is_some() {
+                // On other drives than those that others will look at.
+                self.runtime.release(membership.clone());
+            }
+        }
+        let begin = Instant::now();
+        loop {
+            let plan = Plan::of_lockspace(self, lockspace)?;
+            self.note(&id, &plan.saved(Mode::Shared))?;
+            let error = match self.request(&membership, plan.acquire(Mode::Shared)) {
+                Answer::Done(Outcome::Granted(_)) => return Ok(()),
+                other => self.refused(&membership, other),
+            };
+            if !matches!(error, Error::Storage(_)) || begin.elapsed() > self.timing.linger {
+                self.store.forget_lock(&id);
+                return Err(error);
+            }
+            log::info!("{error}; trying again");
+            thread::sleep(JOIN_PAUSE);
+        }
+    }
+
+    /// Whether a majority of a VG's drives has IDM and answers.
+    fn check_drives(&self, lockspace: &Lockspace) -> Result<(), Error> {
+        let vg = &lockspace.owner.name;
+        let drives = self.members_of(lockspace)?;
+        let total = drives.members.len();
+        if total == 0 {
+            return Err(Error::Invalid(format!("{vg} has no drives")));
+        }
+        let enough = majority(total);
+        let too_few = |why: String| format!("{vg}: {why}; {enough} of {total} drives are needed");
+        if drives.found < enough {
+            return Err(match drives.unusable {
+                Some(unusable) => Error::Invalid(too_few(unusable.to_string())),
+                None => Error::Storage(too_few(format!("{} drives can be found", drives.found))),
+            });
+        }
+        let bound = self.timing.patience;
+        let answers = self.runtime.read_tables(&drives.members, enough, bound);
+        let mut readable = 0;
+        let mut without = Vec::new();
+        for (drive, table) in answers {
+            match table {
+                Ok(_) => readable += 1,
+                Err(Status::Unsupported) => {
+                    self.runtime.drives().say_no_idm(drive);
+                    without.push(format!("{} has no IDM", self.runtime.drives().name(drive)));
+                }
+                Err(_) => {}
+            }
+        }
+        if readable >= enough {
+            return Ok(());
+        }
+        without.push(format!("{readable} drives answer"));
+        Err(Error::Storage(too_few(without.join(", "))))
+    }
+}

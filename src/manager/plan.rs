@@ -1,0 +1,112 @@
+//! The drives that a lock is taken on.
+
+use super::Resource;
+use super::running::Running;
+use crate::config::DEFAULT_FILE;
+use crate::error::Error;
+use crate::lockspace::Lockspace;
+use crate::recovery::store::SavedLock;
+use crate::runtime::clock;
+use crate::runtime::drives::Members;
+use idm_engine::{Member, Request};
+use idm_protocol::Mode;
+
+/// Drives of one lock. lvmlockd's own limit for a VG is higher, but no host could renew on more.
+const MOST_DRIVES: usize = 512;
+
+impl Running {
+    /// The drives of a lockspace.
+    pub(super) fn members_of(&self, lockspace: &Lockspace) -> Result<Members, Error> {
+        bounded(lockspace.members(self.runtime.drives()))
+    }
+
+    /// The drives behind paths.
+    fn drives_of(&self, paths: &[String]) -> Result<Members, Error> {
+        bounded(self.runtime.drives().members(paths))
+    }
+
+    pub(super) fn names_of(&self, members: &[Member]) -> String {
+        let name = |member: &Member| self.runtime.drives().name(member.drive);
+        members.iter().map(name).collect::<Vec<_>>().join(", ")
+    }
+
+    /// What a resource's lock is taken on: the global lock's and a VG's on all of its drives, an
+    /// LV's on those it is on, with the VG's others as witnesses.
+    pub(super) fn plan(&self, lockspace: &Lockspace, resource: &Resource) -> Result<Plan, Error> {
+        let all = Plan::of_lockspace(self, lockspace)?;
+        let plan = match resource {
+            Resource::Lv { pvs, .. } if !pvs.is_empty() => {
+                let mut plan = Plan::of(self, pvs.clone())?;
+                plan.witnesses = all.members;
+                plan.witnesses.retain(|other| !plan.members.contains(other));
+                plan
+            }
+            _ => all,
+        };
+        if plan.members.is_empty() {
+            return Err(Error::Storage(if lockspace.is_global {
+                no_global_drives()
+            } else {
+                format!("{} has no drives", lockspace.owner.name)
+            }));
+        }
+        Ok(plan)
+    }
+}
+
+/// What a lock is taken on.
+pub(super) struct Plan {
+    paths: Vec<String>,
+    members: Vec<Member>,
+    witnesses: Vec<Member>,
+}
+
+impl Plan {
+    pub(super) fn of_lockspace(running: &Running, lockspace: &Lockspace) -> Result<Plan, Error> {
+        let members = running.members_of(lockspace)?.members;
+        Ok(Plan { paths: lockspace.paths(), members, witnesses: Vec::new() })
+    }
+
+    fn of(running: &Running, paths: Vec<String>) -> Result<Plan, Error> {
+        let members = running.drives_of(&paths)?.members;
+        Ok(Plan { paths, members, witnesses: Vec::new() })
+    }
+
+    /// As it is noted before it is asked for.
+    pub(super) fn saved(&self, mode: Mode) -> SavedLock {
+        let identity = |member: &Member| String::from_utf8_lossy(&member.identity).into_owned();
+        SavedLock {
+            exclusive: mode == Mode::Exclusive,
+            asked_us: clock::now().as_micros(),
+            paths: self.paths.clone(),
+            drives: self.members.iter().map(identity).collect(),
+        }
+    }
+
+    pub(super) fn acquire(self, mode: Mode) -> Request {
+        Request::Acquire { mode, members: self.members, witnesses: self.witnesses }
+    }
+}
+
+/// Refuses more drives than a lock can have.
+fn bounded(members: Members) -> Result<Members, Error> {
+    if members.members.len() > MOST_DRIVES {
+        return Err(Error::Invalid(format!(
+            "{} drives are more than the {MOST_DRIVES} that one lock can have",
+            members.members.len()
+        )));
+    }
+    Ok(members)
+}
+
+pub(super) fn majority(drives: usize) -> usize {
+    drives / 2 + 1
+}
+
+pub(super) fn no_global_drives() -> String {
+    format!(
+        "no drives for the global lock: give a GPT partition on each of them the name \"propeller\", \
+         or name the same drives on every host in {DEFAULT_FILE}, as [global] drives = \
+         [\"/dev/...\"]"
+    )
+}

@@ -1,0 +1,177 @@
+//! What the manager has since the first lockspace was prepared: the runtime, notes, orphans, the
+//! watchdog; and the requests that it makes of them.
+
+use super::State;
+use crate::config::Config;
+use crate::error::Error;
+use crate::lockspace::Lockspace;
+use crate::recovery::Orphans;
+use crate::recovery::active::Devices;
+use crate::recovery::store::{SavedLock, Store};
+use crate::runtime::drives::Drives;
+use crate::runtime::fencing::{Fencing, command_timeout};
+use crate::runtime::metrics::export::Exporter;
+use crate::runtime::watchdog::{self, Watchdog, device::Device};
+use crate::runtime::{Answer, LockSpec, Runtime, Settings, clock, host_id};
+use crate::topology::Topology;
+use crate::transport;
+use core::time::Duration;
+use idm_engine::{Outcome, Refusal, Request, Timing};
+use idm_protocol::{HostId, ResourceId};
+use std::io;
+use std::sync::{Arc, OnceLock};
+
+/// What a request may take longer than the engine's patience before it is given up: the engine
+/// always answers in time, so this only guards against errors of our own.
+const GRACE: Duration = Duration::from_secs(3);
+/// How long a request waits until the watchdog is armed. Devices on a slow bus take a moment.
+const ARM: Duration = Duration::from_secs(2);
+/// lvm2's usual path, which lvmlockctl's is derived from as lvmlockd does.
+const LVM_PATH: &str = "/sbin/lvm";
+
+/// What exists since the first lockspace was prepared.
+#[derive(Clone)]
+pub(super) struct Running {
+    pub(super) runtime: Arc<Runtime>,
+    pub(super) host: HostId,
+    pub(super) timing: Timing,
+    pub(super) watchdog: Option<Arc<Watchdog>>,
+    exporter: Arc<Exporter>,
+    pub(super) store: Arc<Store>,
+    pub(super) orphans: Arc<Orphans>,
+}
+
+impl Running {
+    /// Starts everything. `host`: the id to be used in place of the one that is kept.
+    pub(super) fn start(
+        config: &Config,
+        host: Option<HostId>,
+        devices: Devices,
+        lvm_path: Arc<OnceLock<String>>,
+    ) -> Result<Running, Error> {
+        let host = match host {
+            Some(host) => host,
+            None => host_id::load(&config.state_dir).map_err(|error| {
+                Error::NotRunning(format!(
+                    "no host id can be kept in {}: {error}",
+                    config.state_dir.display()
+                ))
+            })?,
+        };
+        let timing = Timing::for_lease(config.lease);
+        let fencing = Fencing::new(&timing, config.fencing).map_err(Error::Invalid)?;
+        let topology = Topology::new(config.emulated.clone());
+        let connect = transport::connector(topology.clone(), command_timeout(&timing));
+        let watchdog = start_watchdog(config, &fencing)?;
+        let settings = Settings {
+            host,
+            timing,
+            fencing,
+            watchdog: watchdog.clone(),
+            kill_command: kill_command(config, lvm_path),
+        };
+        let drives = Arc::new(Drives::new(topology, connect));
+        let no_thread = |error| Error::NotRunning(format!("no thread can be started: {error}"));
+        let runtime = Arc::new(Runtime::start(drives.clone(), settings).map_err(no_thread)?);
+        let metrics = runtime.metrics().clone();
+        let exporter = Exporter::start(&config.state_dir, move || drives.render(&metrics));
+        let exporter = Arc::new(exporter.map_err(no_thread)?);
+        let store = Arc::new(Store::open(&config.state_dir).map_err(|error| {
+            let directory = config.state_dir.display();
+            Error::NotRunning(format!("locks cannot be noted in {directory}: {error}"))
+        })?);
+        let orphans =
+            Orphans::find(runtime.clone(), store.clone(), devices, timing, watchdog.clone())
+                .map_err(|error| Error::NotRunning(format!("notes cannot be read: {error}")))?;
+        Ok(Running { runtime, host, timing, watchdog, exporter, store, orphans })
+    }
+
+    /// Longer than the engine ever takes.
+    pub(super) fn bound(&self) -> Duration {
+        self.timing.patience + GRACE
+    }
+
+    /// Makes a request and waits for its end.
+    pub(super) fn request(&self, spec: &LockSpec, request: Request) -> Answer {
+        self.runtime.request(spec.clone(), request, self.bound())
+    }
+
+    /// Notes a lock, which has to be done before it is asked for.
+    pub(super) fn note(&self, id: &ResourceId, lock: &SavedLock) -> Result<(), Error> {
+        self.store.save_lock(id, lock).map_err(not_noted)
+    }
+
+    /// Shows the counters while a lockspace is started.
+    pub(super) fn show(&self, state: &State) {
+        let started = state.lockspaces.values().filter(|space| space.is_started()).count();
+        self.runtime.metrics().lockspaces(started);
+        self.exporter.set_active(started > 0);
+    }
+
+    /// Has the watchdog armed, where one is used, for a lock of a lockspace.
+    pub(super) fn arm(&self, lockspace: &Lockspace) -> Result<Option<watchdog::Claim>, Error> {
+        match &self.watchdog {
+            Some(watchdog) if !lockspace.is_global => watchdog
+                .claim(clock::now() + (self.timing.lease - self.timing.drift), ARM)
+                .map(Some)
+                .map_err(|why| Error::Storage(format!("the watchdog cannot be used: {why}"))),
+            _ => Ok(None),
+        }
+    }
+
+    /// The error for a request that was not granted.
+    pub(super) fn refused(&self, spec: &LockSpec, answer: Answer) -> Error {
+        let label = &spec.label;
+        match answer {
+            Answer::Done(Outcome::Refused(Refusal::Held(conflicts))) => {
+                let place = conflicts.first().map_or_else(String::new, |conflict| {
+                    format!(", seen on {}", self.runtime.drives().name(conflict.drive))
+                });
+                Error::Held(format!("{label}: {}{place}", Refusal::Held(conflicts)))
+            }
+            Answer::Done(Outcome::Refused(refusal)) => {
+                Error::Storage(format!("{label}: {refusal}"))
+            }
+            Answer::Done(outcome) => Error::Internal(format!("{label}: unexpected {outcome:?}")),
+            Answer::InUse => Error::Held(format!("{label}: held by this host")),
+            Answer::Killed => Error::Killed,
+            Answer::Failed(why) => Error::Internal(why),
+            Answer::TimedOut => Error::Storage(format!("{label}: no decision in time")),
+        }
+    }
+}
+
+/// A lock that is not noted would not be found again if lvmlockd died.
+pub(super) fn not_noted(error: io::Error) -> Error {
+    Error::NotRunning(format!("a lock cannot be noted, and is not taken: {error}"))
+}
+
+/// How long to wait for a release: not at all where the lockspace lost its locks, because core
+/// must go on promptly then (contract, section 6).
+pub(super) fn patience_for(lockspace: &Lockspace, usual: Duration) -> Duration {
+    if lockspace.owner.is_killed() { Duration::ZERO } else { usual }
+}
+
+/// What is run when a VG is about to lose its locks. lvm2's path may be told later.
+fn kill_command(
+    config: &Config,
+    lvm_path: Arc<OnceLock<String>>,
+) -> Arc<dyn Fn() -> Vec<String> + Send + Sync> {
+    let configured = config.kill_command.clone();
+    Arc::new(move || {
+        configured.clone().unwrap_or_else(|| {
+            let lvm = lvm_path.get().map_or(LVM_PATH, String::as_str);
+            vec![format!("{lvm}lockctl"), "--kill".to_owned()]
+        })
+    })
+}
+
+fn start_watchdog(config: &Config, fencing: &Fencing) -> Result<Option<Arc<Watchdog>>, Error> {
+    let (Some(device), Some(feeding)) = (&config.watchdog, fencing.watchdog) else {
+        return Ok(None);
+    };
+    let dog = Box::new(Device::new(device, feeding.timeout));
+    let watchdog = Watchdog::start(dog, feeding, &config.state_dir)
+        .map_err(|error| Error::NotRunning(format!("the watchdog cannot be used: {error}")))?;
+    Ok(Some(Arc::new(watchdog)))
+}
