@@ -31,15 +31,22 @@ pub fn writing(cluster: &mut Cluster) -> Result<()> {
     audit.check(&cluster.drives, &["a", "b"])
 }
 
-fn freeze(cluster: &Cluster) -> Result<()> {
+/// Freezes a for 90 s, while b takes the lock on vg/lv, and thaws it.
+pub(super) fn freeze_and_thaw(cluster: &Cluster, lock: &str) -> Result<()> {
     let (a, b) = (cluster.host("a")?, cluster.host("b")?);
-    let lock = lock_of(a, "vg/lv")?;
     a.freeze()?;
     let frozen = Instant::now();
     until_granted(b, "lvm lvchange -aey vg/lv", LEASE + Duration::from_secs(30))?;
-    check_takeover(&cluster.drives, &lock, ("a", "b"), LEASE + Duration::from_secs(15))?;
+    check_takeover(&cluster.drives, lock, ("a", "b"), LEASE + Duration::from_secs(15))?;
     std::thread::sleep(Duration::from_secs(90).saturating_sub(frozen.elapsed()));
-    a.thaw()?;
+    a.thaw()
+}
+
+/// The same, and fails unless a's kill command then ends all use of the LV.
+fn freeze(cluster: &Cluster) -> Result<()> {
+    let a = cluster.host("a")?;
+    let lock = lock_of(a, "vg/lv")?;
+    freeze_and_thaw(cluster, &lock)?;
     let thawed = Instant::now();
     wait_until(Duration::from_secs(60), "the kill command", || {
         Ok(a.quiet("test -e /run/killed").ok())

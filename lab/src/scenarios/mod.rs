@@ -345,7 +345,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "frozen-writer",
-        about: "the same while an application writes",
+        about: "the same while an application writes, without a watchdog",
         short: false,
         expect: Expect::Failure {
             at: "a wrote to vg/lv when another host could hold the lock",
@@ -424,6 +424,14 @@ pub const SCENARIOS: &[Scenario] = &[
         expect: Expect::Pass,
         needs: Needs::Any,
         run: watchdog::killed,
+    },
+    Scenario {
+        name: "watchdog-frozen",
+        about: "a host is frozen while an application writes: the watchdog resets it when it is thawed",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Any,
+        run: watchdog::frozen,
     },
     Scenario {
         name: "watchdog-restart",

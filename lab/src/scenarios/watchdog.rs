@@ -4,6 +4,7 @@ use crate::agent::JobId;
 use crate::audit::Audit;
 use crate::cluster::Cluster;
 use crate::machine::Daemon;
+use crate::scenarios::frozen::freeze_and_thaw;
 use crate::scenarios::{LEASE, TAKEN, audit, check_takeover, deciding_lease, lock_of, make_vg};
 use anyhow::{Result, ensure};
 use std::time::Duration;
@@ -48,6 +49,18 @@ fn reset_before_takeover(cluster: &mut Cluster, lock: &str, audit: &Audit) -> Re
     b.wait(taker, LEASE + Duration::from_secs(30))?;
     check_takeover(&cluster.drives, lock, ("a", "b"), LEASE + Duration::from_secs(15))?;
     written_by_b(cluster, audit)
+}
+
+/// a is frozen for longer than its lease. The watchdog is the first that acts when it is thawed.
+pub fn frozen(cluster: &mut Cluster) -> Result<()> {
+    let (audit, _) = watched(cluster)?;
+    let lock = lock_of(cluster.host("a")?, "vg/lv")?;
+    freeze_and_thaw(cluster, &lock)?;
+    wait_until(TIMEOUT, "the watchdog to reset a", || {
+        Ok(cluster.host_mut("a")?.was_reset()?.then_some(()))
+    })?;
+    cluster.story.tell("a", "was reset");
+    written_by_b(cluster, &audit)
 }
 
 /// Has b write to vg/lv, and audits both hosts' writing.
