@@ -1,9 +1,11 @@
-//! Two hosts activate and deactivate the same 200 LVs, as fast as they can.
+//! Two hosts activate and deactivate the same 200 LVs, as fast as they can. Then the use of all of them
+//! is ended at once.
 
 use crate::cluster::Cluster;
+use crate::machine::{KILL_SCRIPT, Machine};
 use crate::scenarios::shared_vg;
 use anyhow::{Context, Result, ensure};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const LVS: u32 = 200;
 const SECONDS: u32 = 120;
@@ -74,5 +76,24 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
         // That of the LV `lv`, which is active on a.
         ensure!(held.len() <= 1, "{drive} has {held:?}");
     }
+    end_all_use(a)
+}
+
+/// Activates all LVs and runs the kill script, while udev hangs.
+fn end_all_use(host: &Machine) -> Result<()> {
+    host.ok("lvm vgchange -qq -aey vg")?;
+    ensure!(active(host)? > LVS, "not all LVs are active");
+    // Without a daemon behind it: whoever waits for udev now waits for ever.
+    host.ok("mkdir -p /run/udev && touch /run/udev/control")?;
+    let begin = Instant::now();
+    host.ok(&format!("timeout 60 {KILL_SCRIPT} vg"))?;
+    let seconds = begin.elapsed().as_secs_f64();
+    host.tell(&format!("the use of {} LVs was ended in {seconds:.1} s", LVS + 1));
+    ensure!(active(host)? == 0, "there are LVs that can still be used");
     Ok(())
+}
+
+/// How many LVs can do I/O.
+fn active(host: &Machine) -> Result<u32> {
+    Ok(host.quiet("dmsetup table | grep -c ' linear ' || true")?.trim().parse()?)
 }
