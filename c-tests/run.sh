@@ -17,20 +17,7 @@ finish() {
 trap finish EXIT
 trap 'exit 1' INT TERM
 
-# The settings of one host.
-settings() {
-	mkdir -p "$1.state"
-	cat >"$1.conf" <<END
-lease_ms = 8000
-state_dir = "$1.state"
-[global]
-drives = ["/dev/idm0", "/dev/idm1", "/dev/idm2"]
-[emulator]
-"/dev/idm0" = "$DRIVES/d0.sock"
-"/dev/idm1" = "$DRIVES/d1.sock"
-"/dev/idm2" = "$DRIVES/d2.sock"
-END
-}
+. "$(dirname "$0")/settings.sh"
 
 passed=0 failed=0
 for program; do

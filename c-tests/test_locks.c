@@ -9,6 +9,7 @@
 
 #include "check.h"
 #include "core.h"
+#include "drives.h"
 #include "errors.h"
 
 #include <stdlib.h>
@@ -21,20 +22,6 @@
 #define LEASE 8
 
 #define OTHER_VG_UUID "aaaaaa-2NTq-Ysm0-7dHj-b2nS-xBcf-PfAQ9g"
-
-static struct pvs three_drives(void)
-{
-	return core_pvs("/dev/idm0", "/dev/idm1", "/dev/idm2", NULL);
-}
-
-/* Tells the emulator what to do with its drives. */
-static void emulator(const char *command)
-{
-	char line[512];
-
-	snprintf(line, sizeof(line), "\"$EMULATOR\" --dir \"$DRIVES\" ctl %s >/dev/null", command);
-	CHECK_IS(system(line), 0);
-}
 
 static double now(void)
 {
@@ -54,7 +41,7 @@ static struct host start_host(void)
 {
 	struct host host = {
 		core_global_lockspace(),
-		core_vg_lockspace("vg0", VG_UUID, three_drives()),
+		core_vg_lockspace("vg0", VG_UUID, core_many_pvs(3)),
 		core_resource(LD_RT_GL, "GLLK"),
 		core_resource(LD_RT_VG, "VGLK"),
 		core_resource(LD_RT_LV, LV_UUID),
@@ -92,7 +79,7 @@ static int lock(struct host *host, char which, int mode, struct val_blk *vb)
 
 	memset(vb, 0, sizeof(*vb));
 	if (which == 'l')
-		return core_lock_lv(ls, host->lv, mode, three_drives());
+		return core_lock_lv(ls, host->lv, mode, core_many_pvs(3));
 	return core_lock(ls, resource_of(host, which), mode, vb, "", &(struct pvs) { NULL, 0 });
 }
 
@@ -280,10 +267,10 @@ static void several_structs_for_one_lv(struct host *host)
 	struct resource *old = host->lv;
 	struct resource *new = core_resource(LD_RT_LV, LV_UUID);
 
-	CHECK_IS(core_lock_lv(host->vg, old, LD_LK_EX, three_drives()), 0);
-	CHECK(core_lock_lv(host->vg, new, LD_LK_EX, three_drives()) < 0);
+	CHECK_IS(core_lock_lv(host->vg, old, LD_LK_EX, core_many_pvs(3)), 0);
+	CHECK(core_lock_lv(host->vg, new, LD_LK_EX, core_many_pvs(3)) < 0);
 	CHECK_IS(core_unlock(host->vg, old, 0, 0), 0);
-	CHECK_IS(core_lock_lv(host->vg, new, LD_LK_EX, three_drives()), 0);
+	CHECK_IS(core_lock_lv(host->vg, new, LD_LK_EX, core_many_pvs(3)), 0);
 	CHECK_IS(lm_rem_resource_idm(host->vg, old), 0);
 	CHECK_IS(other_lock('l', LD_LK_EX), -EAGAIN);
 	/* Nor does a late unlock of the old one touch it. */
@@ -322,7 +309,7 @@ static void list_of_the_vg_is_read_afresh(struct host *host)
 	CHECK_IS(lock(host, 'v', LD_LK_EX, &vb), -ELOCKIO);
 	CHECK_IS(core_lock_lv(host->vg, host->lv, LD_LK_EX, (struct pvs) { NULL, 0 }), -ELOCKIO);
 	core_free_pvs(&host->vg->pvs);
-	host->vg->pvs = three_drives();
+	host->vg->pvs = core_many_pvs(3);
 	CHECK_IS(lock(host, 'v', LD_LK_EX, &vb), 0);
 	CHECK_IS(core_unlock(host->vg, host->vglk, 0, 0), 0);
 	/* Lost in core, which keeps the number: the list from before is good enough. */
@@ -330,7 +317,7 @@ static void list_of_the_vg_is_read_afresh(struct host *host)
 	host->vg->pvs.num = 3;
 	CHECK_IS(lock(host, 'v', LD_LK_EX, &vb), 0);
 	CHECK_IS(core_unlock(host->vg, host->vglk, 0, 0), 0);
-	host->vg->pvs = three_drives();
+	host->vg->pvs = core_many_pvs(3);
 	/* An LV request that names no PV is for those of the VG. */
 	CHECK_IS(core_lock_lv(host->vg, host->lv, LD_LK_EX, (struct pvs) { NULL, 0 }), 0);
 	CHECK_IS(other_lock('l', LD_LK_EX), -EAGAIN);
@@ -339,14 +326,14 @@ static void list_of_the_vg_is_read_afresh(struct host *host)
 
 static void adopt_arguments(struct host *host)
 {
-	struct pvs pvs = three_drives();
+	struct pvs pvs = core_many_pvs(3);
 #if RELEASE < 25
 	/* Never set for idm in these releases; whatever is there is garbage. */
 	CHECK_IS(lm_lock_idm(host->vg, host->lv, LD_LK_EX, NULL, host->lv->name, &pvs, 1), 0);
 #else
 	CHECK_IS(lm_lock_idm(host->vg, host->lv, LD_LK_EX, NULL, host->lv->name, &pvs, 1, 0),
 		 -EADOPT_NONE);
-	pvs = three_drives();
+	pvs = core_many_pvs(3);
 	CHECK_IS(lm_lock_idm(host->vg, host->lv, LD_LK_EX, NULL, host->lv->name, &pvs, 0, 1), 0);
 #endif
 	CHECK(!pvs.path);
@@ -379,7 +366,7 @@ static void drives_that_are_down(struct host *host)
 	CHECK_IS(core_unlock(host->vg, host->lv, 0, 0), 0);
 	CHECK(lm_hosts_idm(host->vg, 0) < 0);
 
-	late = core_vg_lockspace("late", OTHER_VG_UUID, three_drives());
+	late = core_vg_lockspace("late", OTHER_VG_UUID, core_many_pvs(3));
 	CHECK_IS(lm_prepare_lockspace_idm(late), -ELOCKIO);
 	emulator("power d0 on");
 	emulator("power d1 on");
@@ -415,14 +402,14 @@ static void *use_vg(void *number)
 
 	sprintf(name, "vg%d", *(int *) number);
 	uuid[0] = 'b' + *(int *) number;
-	ls = core_vg_lockspace(name, uuid, three_drives());
+	ls = core_vg_lockspace(name, uuid, core_many_pvs(3));
 	vg = core_resource(LD_RT_VG, "VGLK");
 	lv = core_resource(LD_RT_LV, LV_UUID);
 	CHECK_IS(lm_prepare_lockspace_idm(ls), 0);
 	CHECK_IS(core_add_lockspace(ls), 0);
 	for (int i = 0; i < 5; i++) {
 		CHECK_IS(core_lock(ls, vg, LD_LK_EX, &vb, "", &(struct pvs) { NULL, 0 }), 0);
-		CHECK_IS(core_lock_lv(ls, lv, LD_LK_SH, three_drives()), 0);
+		CHECK_IS(core_lock_lv(ls, lv, LD_LK_SH, core_many_pvs(3)), 0);
 		CHECK_IS(lm_is_running_idm(), 1);
 		CHECK_IS(core_unlock(ls, vg, i + 1, 0), 0);
 		CHECK_IS(core_convert(ls, lv, LD_LK_EX, 0), 0);

@@ -11,6 +11,7 @@
 
 #include "check.h"
 #include "core.h"
+#include "drives.h"
 #include "errors.h"
 
 #include <stdlib.h>
@@ -21,20 +22,6 @@
 #define VGS 4
 #define LVS 4
 #define ROUNDS 3
-
-static struct pvs three_drives(void)
-{
-	return core_pvs("/dev/idm0", "/dev/idm1", "/dev/idm2", NULL);
-}
-
-/* Tells the emulator what to do with its drives. */
-static void emulator(const char *command)
-{
-	char line[512];
-
-	snprintf(line, sizeof(line), "\"$EMULATOR\" --dir \"$DRIVES\" ctl %s >/dev/null", command);
-	CHECK_IS(system(line), 0);
-}
 
 /* One lockspace, and the thread that works for it. */
 struct worker {
@@ -53,7 +40,7 @@ static atomic_int stopping;
 
 static struct lockspace *start(struct worker *w)
 {
-	struct lockspace *ls = core_vg_lockspace(w->vg_name, w->vg_uuid, three_drives());
+	struct lockspace *ls = core_vg_lockspace(w->vg_name, w->vg_uuid, core_many_pvs(3));
 
 #ifdef RACE
 	atomic_store(&racy, ls);
@@ -74,7 +61,7 @@ static void round_of(struct worker *w, int round)
 
 	for (int i = 0; i < LVS; i++) {
 		lv[i] = core_resource(LD_RT_LV, w->lv_uuid[i]);
-		CHECK_IS(core_lock_lv(ls, lv[i], LD_LK_SH, three_drives()), 0);
+		CHECK_IS(core_lock_lv(ls, lv[i], LD_LK_SH, core_many_pvs(3)), 0);
 	}
 	for (int i = 0; i < LVS; i++) {
 		CHECK_IS(core_lock(ls, vglk, LD_LK_EX, &vb, "", &none), 0);

@@ -22,6 +22,7 @@ finish() {
 }
 trap finish EXIT
 trap 'exit 1' INT TERM
+. ./settings.sh
 
 RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer --cfg idm_tsan" \
 	cargo build --quiet --locked --release -p lvmlockd-idm --features emulator \
@@ -43,17 +44,8 @@ compile test_threads-race -DRACE
 run() {
 	DRIVES=$work/$1
 	export EMULATOR DRIVES LVMLOCKD_IDM_CONF="$work/$1.conf" LD_LIBRARY_PATH="$out"
-	mkdir "$DRIVES" "$work/$1.state"
-	cat >"$LVMLOCKD_IDM_CONF" <<-END
-		lease_ms = 8000
-		state_dir = "$work/$1.state"
-		[global]
-		drives = ["/dev/idm0", "/dev/idm1", "/dev/idm2"]
-		[emulator]
-		"/dev/idm0" = "$DRIVES/d0.sock"
-		"/dev/idm1" = "$DRIVES/d1.sock"
-		"/dev/idm2" = "$DRIVES/d2.sock"
-	END
+	mkdir "$DRIVES"
+	settings "$work/$1"
 	mkfifo "$work/$1.ready"
 	"$EMULATOR" --dir "$DRIVES" --drive d0 --drive d1 --drive d2 >"$work/$1.ready" &
 	emulator_pid=$!

@@ -2,7 +2,7 @@
 
 use crate::cluster::Cluster;
 use crate::machine::{Daemon, Machine};
-use crate::scenarios::{TAKEN, audit, kept_beyond_lease, lock_of};
+use crate::scenarios::{TAKEN, audit, kept_beyond_lease, lock_of, make_empty_vg};
 use anyhow::{Result, ensure};
 use std::time::Duration;
 use testbed::wait_until;
@@ -12,9 +12,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     cluster.host_mut("a")?.start_lvmlockd(&adopting())?;
     cluster.start(&["b"])?;
     let (a, b) = (cluster.host("a")?, cluster.host("b")?);
-    let partitions = a.data_partitions()?;
-    a.ok(&format!("lvm vgcreate --shared --lock-type idm vg {partitions}"))?;
-    b.ok("lvm vgchange --lock-start vg")?;
+    make_empty_vg(cluster)?;
     for (lv, mode) in [("lv", "-aey"), ("sh", "-asy"), ("idle", "-an")] {
         // Shared activation is for LVs that exist.
         a.ok(&format!("lvm lvcreate -y -an -Zn -i 3 -L 48M -n {lv} vg"))?;

@@ -60,7 +60,8 @@ impl Client<'_> {
     }
 }
 
-fn hex(text: &str) -> Result<Vec<u8>> {
+/// Bytes that a program prints in hexadecimal.
+pub(super) fn hex(text: &str) -> Result<Vec<u8>> {
     Ok(text
         .split_whitespace()
         .map(|word| u8::from_str_radix(word, 16))

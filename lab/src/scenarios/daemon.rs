@@ -2,7 +2,7 @@
 
 use crate::cluster::Cluster;
 use crate::machine::Daemon;
-use crate::scenarios::{TAKEN, audit, kept_beyond_lease, lock_of, shared_vg};
+use crate::scenarios::{TAKEN, audit, kept_beyond_lease, lock_of, shared_vg, written_by_b};
 use anyhow::{Result, ensure};
 
 pub fn run(cluster: &mut Cluster) -> Result<()> {
@@ -30,9 +30,5 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     a.stop_writer(writer)?;
     a.ok("lvm lvchange -an vg/lv")?;
     b.ok("lvm lvchange -aey vg/lv")?;
-    let writer = b.start_writer("vg/lv")?;
-    audit.wait_for_writes(&cluster.drives, "b")?;
-    b.stop_writer(writer)?;
-    b.check_shared_blocks("vg/lv")?;
-    audit.check(&cluster.drives, &["a", "b"])
+    written_by_b(cluster, &audit)
 }

@@ -2,7 +2,7 @@
 
 use crate::cluster::Cluster;
 use crate::machine::{Daemon, Machine};
-use crate::scenarios::LEASE;
+use crate::scenarios::{LEASE, make_empty_vg};
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,9 +21,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
         host.start_lvmlockd(&Daemon { wrapper: wrapper.clone(), ..Daemon::default() })?;
     }
     let (a, b) = (cluster.host("a")?, cluster.host("b")?);
-    let partitions = a.data_partitions()?;
-    a.ok(&format!("lvm vgcreate --shared --lock-type idm vg {partitions}"))?;
-    b.ok("lvm vgchange --lock-start vg")?;
+    make_empty_vg(cluster)?;
     a.ok("lvm lvcreate -y -aey -i 3 -L 48M -n lv vg")?;
     for _ in 0..5 {
         a.ok("lvm lvcreate -y -an -L 4M -n more vg")?;

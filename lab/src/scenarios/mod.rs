@@ -65,12 +65,18 @@ fn shared_vg(cluster: &mut Cluster, options: &str) -> Result<()> {
 
 /// The same on hosts that run already.
 fn make_vg(cluster: &Cluster, options: &str) -> Result<()> {
+    make_empty_vg(cluster)?;
+    let (a, b) = (cluster.host("a")?, cluster.host("b")?);
+    a.ok(&format!("lvm lvcreate -y -aey {options} -n lv vg"))?;
+    b.refused("lvm lvchange -aey vg/lv", 5, "LV locked by other host: vg/lv").map(drop)
+}
+
+/// The VG without an LV.
+fn make_empty_vg(cluster: &Cluster) -> Result<()> {
     let (a, b) = (cluster.host("a")?, cluster.host("b")?);
     let partitions = a.data_partitions()?;
     a.ok(&format!("lvm vgcreate --shared --lock-type idm vg {partitions}"))?;
-    b.ok("lvm vgchange --lock-start vg")?;
-    a.ok(&format!("lvm lvcreate -y -aey {options} -n lv vg"))?;
-    b.refused("lvm lvchange -aey vg/lv", 5, "LV locked by other host: vg/lv").map(drop)
+    b.ok("lvm vgchange --lock-start vg").map(drop)
 }
 
 /// Watches over the blocks of `vg/lv`, which is active on this host.
@@ -181,6 +187,41 @@ fn kept_beyond_lease(cluster: &Cluster, lock: &str) -> Result<()> {
         "a's lock is not refreshed: {records:?}"
     );
     Ok(())
+}
+
+/// Waits until a has refreshed a lock on all of these drives by this path, after the moment `since` on
+/// the drives' clocks, which began together.
+fn wait_for_refresh_by(
+    cluster: &Cluster,
+    path: &str,
+    lock: &str,
+    drives: &[&str],
+    since: Duration,
+) -> Result<()> {
+    for drive in drives {
+        let what = format!("a refresh by path {path} of {drive}");
+        wait_until(Duration::from_secs(40), &what, || {
+            let refreshed = cluster.drives.events(drive)?.into_iter().any(|event| {
+                event.at > since
+                    && event.host == "a"
+                    && event.path == path
+                    && event.resource == lock
+                    && event.is_good()
+            });
+            Ok(refreshed.then_some(()))
+        })?;
+    }
+    Ok(())
+}
+
+/// Has b, which has the lock now, write to vg/lv, and audits both hosts' writing.
+fn written_by_b(cluster: &Cluster, audit: &Audit) -> Result<()> {
+    let b = cluster.host("b")?;
+    let writer = b.start_writer("vg/lv")?;
+    audit.wait_for_writes(&cluster.drives, "b")?;
+    b.stop_writer(writer)?;
+    b.check_shared_blocks("vg/lv")?;
+    audit.check(&cluster.drives, &["a", "b"])
 }
 
 /// Fails unless, on every one of these drives that gave `lock` to `second`, that was at least a lease

@@ -2,7 +2,7 @@
 
 use crate::cluster::Cluster;
 use crate::machine::Machine;
-use crate::scenarios::lock_of;
+use crate::scenarios::{lock_of, wait_for_refresh_by};
 use anyhow::{Context, Result, ensure};
 use std::time::Duration;
 use testbed::wait_until;
@@ -69,19 +69,7 @@ fn cut_and_restore(cluster: &Cluster, lock: &str, cut: &str, left: &str) -> Resu
     let a = cluster.host("a")?;
     cluster.drives.order(&format!("fault * a.{cut} * cut"))?;
     let since = cluster.drives.time(DRIVES[0])?;
-    for drive in DRIVES {
-        let what = format!("a refresh by path {left} of {drive}");
-        wait_until(Duration::from_secs(40), &what, || {
-            let refreshed = cluster.drives.events(drive)?.into_iter().any(|event| {
-                event.at > since
-                    && event.host == "a"
-                    && event.path == left
-                    && event.resource == lock
-                    && event.is_good()
-            });
-            Ok(refreshed.then_some(()))
-        })?;
-    }
+    wait_for_refresh_by(cluster, left, lock, &DRIVES, since)?;
     let works = a.lvmlockd_log().matches("works again").count();
     cluster.drives.order(&format!("fault * a.{cut} * none"))?;
     // multipathd would do that.

@@ -3,6 +3,7 @@
 use crate::cluster::Cluster;
 use crate::fleet::Kind;
 use crate::machine::Daemon;
+use crate::scenarios::make_empty_vg;
 use anyhow::Result;
 
 pub fn run(cluster: &mut Cluster) -> Result<()> {
@@ -25,9 +26,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
         ))?;
     }
     let (a, b) = (cluster.host("a")?, cluster.host("b")?);
-    let partitions = a.data_partitions()?;
-    a.ok(&format!("lvm vgcreate --shared --lock-type idm vg {partitions}"))?;
-    b.ok("lvm vgchange --lock-start vg")?;
+    make_empty_vg(cluster)?;
     a.ok("lvm lvcreate -y -aey -L 32M -n lv vg")?;
     b.refused("lvm lvchange -aey vg/lv", 5, "LV locked by other host: vg/lv")?;
     a.ok("lvm lvchange -an vg/lv")?;

@@ -1,7 +1,7 @@
 //! One of three drives answers nonsense.
 
 use crate::cluster::Cluster;
-use crate::scenarios::{LEASE, audit, shared_vg, until_granted};
+use crate::scenarios::{LEASE, audit, shared_vg, until_granted, written_by_b};
 use anyhow::{Result, ensure};
 use std::time::{Duration, Instant};
 use testbed::wait_until;
@@ -55,9 +55,5 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
         let table = cluster.drives.table("d1")?;
         Ok(table.iter().any(|record| record.is_held()).then_some(()))
     })?;
-    let writer = b.start_writer("vg/lv")?;
-    audit.wait_for_writes(&cluster.drives, "b")?;
-    b.stop_writer(writer)?;
-    b.check_shared_blocks("vg/lv")?;
-    audit.check(&cluster.drives, &["a", "b"])
+    written_by_b(cluster, &audit)
 }

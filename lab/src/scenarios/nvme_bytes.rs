@@ -3,6 +3,7 @@
 
 use crate::cluster::Cluster;
 use crate::machine::Machine;
+use crate::scenarios::bytes::hex;
 use anyhow::{Result, ensure};
 use std::fmt::Write as _;
 
@@ -66,13 +67,6 @@ impl Client<'_> {
             self.disk
         ))?)
     }
-}
-
-fn hex(text: &str) -> Result<Vec<u8>> {
-    Ok(text
-        .split_whitespace()
-        .map(|word| u8::from_str_radix(word, 16))
-        .collect::<Result<Vec<_>, _>>()?)
 }
 
 pub fn run(cluster: &mut Cluster) -> Result<()> {

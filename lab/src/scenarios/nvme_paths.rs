@@ -3,7 +3,7 @@
 
 use crate::cluster::Cluster;
 use crate::fleet::partition;
-use crate::scenarios::{TAKEN, lock_of};
+use crate::scenarios::{TAKEN, lock_of, wait_for_refresh_by};
 use anyhow::{Result, ensure};
 use std::time::Duration;
 use testbed::wait_until;
@@ -41,19 +41,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
         let since = cluster.drives.time("d0")?;
         a.ok("lvm lvcreate -y -an -L 4M -n more vg && lvm lvremove -y vg/more")?;
         b.refused("lvm lvchange -aey vg/lv", 5, TAKEN)?;
-        // All drives' clocks began together.
-        for drive in DRIVES {
-            wait_until(Duration::from_secs(30), "a refresh by the path that is left", || {
-                let refreshed = cluster.drives.events(drive)?.into_iter().any(|event| {
-                    event.at > since
-                        && event.host == "a"
-                        && event.path == left
-                        && event.resource == lock
-                        && event.is_good()
-                });
-                Ok(refreshed.then_some(()))
-            })?;
-        }
+        wait_for_refresh_by(cluster, left, &lock, &DRIVES, since)?;
         order("none")?;
         wait_until(Duration::from_secs(30), "the path to come back", || {
             let states = a.quiet("cat /sys/class/nvme/nvme*/state")?;

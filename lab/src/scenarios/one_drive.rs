@@ -2,7 +2,9 @@
 
 use crate::cluster::Cluster;
 use crate::machine::Machine;
-use crate::scenarios::{BARRED, TAKEN, audit, lock_of, shared_vg, until_granted, until_refused};
+use crate::scenarios::{
+    BARRED, TAKEN, audit, lock_of, shared_vg, until_granted, until_refused, written_by_b,
+};
 use anyhow::{Context, Result, ensure};
 use std::time::{Duration, Instant};
 use testbed::wait_until;
@@ -67,11 +69,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     a.stop_writer(writer)?;
     a.ok("lvm lvchange -an vg/lv")?;
     b.ok("lvm lvchange -aey vg/lv")?;
-    let writer = b.start_writer("vg/lv")?;
-    audit.wait_for_writes(&cluster.drives, "b")?;
-    b.stop_writer(writer)?;
-    b.check_shared_blocks("vg/lv")?;
-    audit.check(&cluster.drives, &["a", "b"])
+    written_by_b(cluster, &audit)
 }
 
 /// Locks are to be had and refused as ever, and not late.

@@ -2,16 +2,14 @@
 
 use crate::cluster::Cluster;
 use crate::fleet::partition;
-use crate::scenarios::{TAKEN, until_granted};
+use crate::scenarios::{TAKEN, make_empty_vg, until_granted};
 use anyhow::{Result, ensure};
 use std::time::Duration;
 
 pub fn run(cluster: &mut Cluster) -> Result<()> {
     cluster.start(&["a", "b"])?;
     let (a, b) = (cluster.host("a")?, cluster.host("b")?);
-    let partitions = a.data_partitions()?;
-    a.ok(&format!("lvm vgcreate --shared --lock-type idm vg {partitions}"))?;
-    b.ok("lvm vgchange --lock-start vg")?;
+    make_empty_vg(cluster)?;
     ensure!(b.ok("lvm vgs --noheadings -o name")?.trim() == "vg", "b does not see the VG");
 
     // Exclusive is for one host.

@@ -1,14 +1,13 @@
 //! A host that takes a lock is told what the last one left in it.
 
 use crate::cluster::Cluster;
+use crate::scenarios::make_empty_vg;
 use anyhow::{Result, ensure};
 
 pub fn run(cluster: &mut Cluster) -> Result<()> {
     cluster.start(&["a", "b"])?;
     let (a, b) = (cluster.host("a")?, cluster.host("b")?);
-    let partitions = a.data_partitions()?;
-    a.ok(&format!("lvm vgcreate --shared --lock-type idm vg {partitions}"))?;
-    b.ok("lvm vgchange --lock-start vg")?;
+    make_empty_vg(cluster)?;
     for number in 1..=3 {
         a.ok(&format!("lvm vgchange --addtag t{number} vg"))?;
         b.ok("lvm vgs vg")?;

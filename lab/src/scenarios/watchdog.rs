@@ -5,7 +5,9 @@ use crate::audit::Audit;
 use crate::cluster::Cluster;
 use crate::machine::Daemon;
 use crate::scenarios::frozen::freeze_and_thaw;
-use crate::scenarios::{LEASE, TAKEN, audit, check_takeover, deciding_lease, lock_of, make_vg};
+use crate::scenarios::{
+    LEASE, TAKEN, audit, check_takeover, deciding_lease, lock_of, make_vg, written_by_b,
+};
 use anyhow::{Result, ensure};
 use std::time::Duration;
 use testbed::wait_until;
@@ -61,16 +63,6 @@ pub fn frozen(cluster: &mut Cluster) -> Result<()> {
     })?;
     cluster.story.tell("a", "was reset");
     written_by_b(cluster, &audit)
-}
-
-/// Has b write to vg/lv, and audits both hosts' writing.
-fn written_by_b(cluster: &Cluster, audit: &Audit) -> Result<()> {
-    let b = cluster.host("b")?;
-    let writer = b.start_writer("vg/lv")?;
-    audit.wait_for_writes(&cluster.drives, "b")?;
-    b.stop_writer(writer)?;
-    b.check_shared_blocks("vg/lv")?;
-    audit.check(&cluster.drives, &["a", "b"])
 }
 
 /// The drives go on taking a's data, but none of its mutex commands.

@@ -1,0 +1,16 @@
+# To be sourced: what a test's host is told.
+#
+#   settings HOST     writes HOST.conf, for the drives d0, d1 and d2 in the folder $DRIVES
+settings() {
+	mkdir -p "$1.state"
+	cat >"$1.conf" <<END
+lease_ms = 8000
+state_dir = "$1.state"
+[global]
+drives = ["/dev/idm0", "/dev/idm1", "/dev/idm2"]
+[emulator]
+"/dev/idm0" = "$DRIVES/d0.sock"
+"/dev/idm1" = "$DRIVES/d1.sock"
+"/dev/idm2" = "$DRIVES/d2.sock"
+END
+}
