@@ -95,6 +95,10 @@ impl Manager {
     ) -> Result<ValueRead, Error> {
         let claim = running.orphans.claim(&spec.resource, running.bound());
         match claim {
+            Some(claim) if claim.lost => {
+                let why = "left by an earlier lvmlockd and lost since, and its LV is still active";
+                Err(Error::Storage(format!("{}: {why}", spec.label)))
+            }
             Some(claim) if claim.kept => {
                 let left = claim.saved.mode();
                 if mode != left && (adopt.only || adopt.ok) {

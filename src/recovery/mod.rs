@@ -112,6 +112,9 @@ pub struct Claim {
     /// Whether it is proven and renewed. Otherwise it has to be acquired as if it were new, and
     /// takes over what the drives have of it.
     pub kept: bool,
+    /// It was kept, but other hosts may have it by now, while its LV is still active: it must not
+    /// be given to anybody.
+    pub lost: bool,
 }
 
 impl Claim {
@@ -189,7 +192,7 @@ impl Orphans {
     }
 
     /// Takes an orphan out of this care, for a request; waits up to `bound` while the drives are
-    /// being asked for it. `None` where there is no such orphan, or it is lost.
+    /// being asked for it. `None` where there is no such orphan, or it is lost and not in use.
     pub fn claim(self: &Arc<Self>, id: &ResourceId, bound: Duration) -> Option<Claim> {
         let busy = |left: &mut Left| {
             let phase = left.locks.get(id).map(|orphan| orphan.phase);
@@ -207,7 +210,18 @@ impl Orphans {
         let kept = orphan.phase == Phase::Kept;
         orphan.phase = Phase::Claimed { kept };
         let saved = orphan.saved.clone();
-        Some(Claim { orphans: self.clone(), id: *id, saved, kept })
+        drop(left);
+        let mut claim = Claim { orphans: self.clone(), id: *id, saved, kept, lost: false };
+        // What was proven once may have been lost since. The alarm was raised then.
+        if kept && self.runtime.mode(*id).is_none() {
+            let mut left = self.left();
+            claim.lost = left.locks.get(id).is_some_and(|orphan| self.is_in_use(orphan));
+            if !claim.lost {
+                self.release(&mut left, id, "it is lost, and nothing uses it");
+                return None;
+            }
+        }
+        Some(claim)
     }
 
     /// A lockspace is started: what is left of its locks is lost or kept with it from now on.

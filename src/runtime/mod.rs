@@ -316,7 +316,7 @@ impl Runtime {
         self.send(Message::Spread { resources, drives });
     }
 
-    /// How a lock is held; `None` where it is not, or lost.
+    /// How a lock is held; `None` where it is not, or lost, or its lease has run out.
     pub fn mode(&self, resource: ResourceId) -> Option<Mode> {
         let (waiter, answer) = mpsc::channel();
         self.send(Message::Mode { resource, waiter });

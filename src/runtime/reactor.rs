@@ -296,8 +296,7 @@ impl Reactor {
             Message::Fail { owner, why } => self.fail(Failure { owner, why, until: None }),
             Message::Mode { resource, waiter } => {
                 let entry = self.names.get(&resource).and_then(|id| self.locks.get(id));
-                let mode = entry.and_then(|entry| entry.engine.as_ref()?.mode());
-                let _ = waiter.send(mode);
+                let _ = waiter.send(entry.and_then(|entry| entry.safe_mode(clock::now())));
             }
             Message::Reply { lock, token, reply } => self.step(lock, Input::Reply(token, reply)),
             Message::Drain(waiter) => self.draining.push(waiter),
@@ -795,6 +794,12 @@ impl Entry {
     fn guard(&self) -> Option<Instant> {
         let guarded = self.in_use && self.spec.owner.kill.is_some();
         guarded.then(|| self.safe_until().unwrap_or_default())
+    }
+
+    /// How the lock is held; `None` where other hosts may have it by now.
+    fn safe_mode(&self, now: Instant) -> Option<Mode> {
+        self.safe_until().filter(|&until| now < until)?;
+        self.engine.as_ref()?.mode()
     }
 
     fn next_command(&mut self, now: Instant) -> Option<Command> {

@@ -266,6 +266,35 @@ fn a_lost_orphan_kills_its_vg_once_if_it_is_in_use() {
 }
 
 #[test]
+fn an_orphan_that_is_lost_after_it_was_proven_is_not_given_back() {
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, SHORT), bench.started(2, SHORT));
+    a.lock(1, lv(1), Exclusive).unwrap();
+    bench.activate(1, 1, true);
+    let a = bench.restart(a, 1, SHORT);
+    thread::sleep(SHORT);
+    is_held(b.lock(1, lv(1), Exclusive));
+    // As if the host had stood still for longer than a lease.
+    eventually(SOON, "the other host takes it", || {
+        bench
+            .drives
+            .iter()
+            .for_each(|drive| drop(bench.control(&format!("skip-time {drive} 3000"))));
+        b.lock(1, lv(1), Exclusive).is_ok()
+    });
+    eventually(SOON, "the kill command", || bench.killed() == "vg0\n");
+    a.start(VG, bench.scope()).unwrap();
+    is_storage(a.lock(11, lv(1), Exclusive));
+    is_storage(a.adopt(11, lv(1), Exclusive, ONLY));
+    // Deactivated, it is a lock like any other.
+    bench.activate(1, 1, false);
+    is_held(a.lock(11, lv(1), Exclusive));
+    b.unlock(1);
+    a.lock(11, lv(1), Exclusive).unwrap();
+    is_held(b.lock(1, lv(1), Shared));
+}
+
+#[test]
 fn drives_that_do_not_answer_at_the_start_delay_the_proof_and_raise_the_alarm() {
     let bench = Bench::new(3);
     let a = bench.started(1, SHORT);
