@@ -17,7 +17,7 @@ pub struct Nonsense(Rng);
 /// SCSI statuses that are not GOOD: those that exist, and two that do not.
 const STATUSES: [u8; 10] = [
     status::CHECK_CONDITION,
-    0x04,
+    status::CONDITION_MET,
     status::BUSY,
     0x10,
     status::RESERVATION_CONFLICT,
@@ -80,7 +80,7 @@ impl Nonsense {
             reply.sense[0] = *self.0.choice(&[0x70, 0x72]).unwrap_or(&0x70);
         }
         if scsi::decode_status(reply.status, &reply.sense) == Status::Good {
-            // CONDITION MET, or RECOVERED ERROR, which says that it was done.
+            // RECOVERED ERROR, which says that it was done.
             reply.status = status::TASK_ABORTED;
         }
     }

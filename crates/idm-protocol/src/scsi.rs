@@ -176,12 +176,14 @@ fn descriptor_fru(sense: &[u8]) -> Option<u8> {
 /// and driver status are the transport's business and must be looked at first).
 pub fn decode_status(status: u8, sense: &[u8]) -> Status {
     match status {
-        status::GOOD | status::CONDITION_MET => Status::Good,
+        status::GOOD => Status::Good,
         status::CHECK_CONDITION => Sense::decode(sense).map_or(Status::Failed, Sense::status),
         status::RESERVATION_CONFLICT => Status::Conflict,
         status::COMMAND_TERMINATED => Status::Terminated,
         status::BUSY | status::TASK_SET_FULL | status::ACA_ACTIVE => Status::TryAgain,
         status::TASK_ABORTED => Status::Uncertain,
+        // CONDITION MET too: it answers commands that look for something or fetch ahead (SAM-5),
+        // and no trace has it. Taken for GOOD it would be a lock that the drive has not given.
         _ => Status::Failed,
     }
 }

@@ -192,7 +192,7 @@ fn short_and_strange_sense_data() {
 fn statuses() {
     for (status, meaning) in [
         (0x00, Status::Good),
-        (0x04, Status::Good),
+        (0x04, Status::Failed),
         (0x08, Status::TryAgain),
         (0x18, Status::Conflict),
         (0x22, Status::Terminated),
@@ -203,6 +203,10 @@ fn statuses() {
         (0xFF, Status::Failed),
     ] {
         assert_eq!(decode_status(status, &[]), meaning, "{status:#04x}");
+    }
+    // A lock is had by one status only.
+    for status in 1..=0xFF {
+        assert_ne!(decode_status(status, &[]), Status::Good, "{status:#04x}");
     }
 }
 
