@@ -109,7 +109,7 @@ impl Protocol for Script {
         let [kind, high, low] = self.next().unwrap_or_default();
         let transferred = usize::from(u16::from_be_bytes([high, low])) * 64;
         if kind == 0xFF {
-            return Err(Trouble::TooLong);
+            return Err(Trouble::TooLong(String::new()));
         }
         if let Data::In(room) = data {
             // Blocks are written in short: what they begin with, and a byte for the rest.

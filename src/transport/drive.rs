@@ -42,6 +42,22 @@ pub enum Data<'a> {
     In(&'a mut [u8]),
 }
 
+impl Data<'_> {
+    /// How many bytes there are, or is room for.
+    pub fn size(&self) -> usize {
+        match self {
+            Data::Out(bytes) => bytes.len(),
+            Data::In(bytes) => bytes.len(),
+        }
+    }
+
+    /// Whether it is more than every kernel moves in one command. Only reads of the table are: they
+    /// may be sent again, and shorter.
+    pub(super) fn is_long(&self) -> bool {
+        self.size() > PAGE
+    }
+}
+
 /// What a drive answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {
@@ -54,10 +70,16 @@ pub struct Answer {
 /// No answer of the drive came back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trouble {
-    /// The kernel does not move so much data in one command, and sent nothing.
-    TooLong,
+    /// The kernel does not move so much data in one command, and sent nothing. What it says.
+    TooLong(String),
     /// The command was not delivered.
     Undelivered(Undelivered),
+}
+
+impl From<Undelivered> for Trouble {
+    fn from(undelivered: Undelivered) -> Trouble {
+        Trouble::Undelivered(undelivered)
+    }
 }
 
 /// Records that the first read of a table asks for: what the recorded firmware has mutexes.
@@ -203,15 +225,18 @@ impl<P: Protocol> Drive<P> {
         if records.is_empty() {
             return Err(NONSENSE);
         }
-        self.counted(records)
+        if self.count()? > records.len() {
+            return Err(NONSENSE);
+        }
+        Ok(Read::Whole(records))
     }
 
-    /// Records that are all only if the drive has counted no more.
-    fn counted(&self, records: Vec<Record>) -> Result<Read, Failure> {
+    /// How many records the drive has counted.
+    fn count(&self) -> Result<usize, Failure> {
         let mut buffer = Buffer::new(RECORD_LEN);
         let transferred = self.send(Request::Counters, &mut Data::In(buffer.bytes()))?;
         let count = buffer.bytes().get(..transferred).and_then(record_count).ok_or(NONSENSE)?;
-        if usize::from(count) <= records.len() { Ok(Read::Whole(records)) } else { Err(NONSENSE) }
+        Ok(count.into())
     }
 
     /// Reads the whole table. There is no way to begin with a later record, so one command must
@@ -219,40 +244,35 @@ impl<P: Protocol> Drive<P> {
     fn read_table(&self) -> Result<Vec<Record>, Failure> {
         let mut blocks = self.blocks.load(Ordering::Relaxed);
         let mut reach = Reach { possible: 0, impossible: MOST_BLOCKS + STEP };
+        // What the kernel said of a read that was too long for it.
+        let mut refused = None;
         loop {
-            let read = match self.read_blocks(blocks) {
+            let records = match self.read_blocks(blocks) {
+                Ok(Read::Whole(records)) => records,
                 Ok(Read::Part(records)) => {
                     reach.possible = blocks;
-                    match reach.longer(blocks) {
-                        Some(longer) => {
-                            blocks = longer;
-                            continue;
-                        }
-                        // All that can be had at once may still be all that there is.
-                        None => self.counted(records).inspect_err(|_| {
-                            log::warn!(
-                                "a drive has more than {blocks} records in its mutex table, and no \
-                                 more can be read at once"
-                            );
-                        })?,
-                    }
-                }
-                Err(Failure::Path(Trouble::TooLong)) => match reach.shorter(blocks) {
-                    Some(shorter) => {
-                        blocks = shorter;
+                    if let Some(longer) = reach.longer(blocks) {
+                        blocks = longer;
                         continue;
                     }
-                    None => return Err(Failure::Path(Trouble::TooLong)),
-                },
-                other => other?,
-            };
-            return match read {
-                Read::Whole(records) => {
-                    self.blocks.store(blocks, Ordering::Relaxed);
-                    Ok(records)
+                    // All that can be had at once may still be all that there is.
+                    if self.count()? > records.len() {
+                        return Err(refused.map_or(NONSENSE, |why| too_many(blocks, why)));
+                    }
+                    records
                 }
-                Read::Part(_) => Err(NONSENSE),
+                Err(Failure::Path(Trouble::TooLong(why))) => match reach.shorter(blocks) {
+                    Some(shorter) => {
+                        blocks = shorter;
+                        refused = Some(why);
+                        continue;
+                    }
+                    None => return Err(Failure::Path(Trouble::TooLong(why))),
+                },
+                Err(other) => return Err(other),
             };
+            self.blocks.store(blocks, Ordering::Relaxed);
+            return Ok(records);
         }
     }
 }
@@ -269,11 +289,18 @@ impl<P: Protocol> DrivePath for Drive<P> {
             Ok(reply) => Ok(reply),
             Err(Failure::Drive(status)) => Ok(Reply::Status(status)),
             Err(Failure::Path(Trouble::Undelivered(undelivered))) => Err(undelivered),
-            Err(Failure::Path(Trouble::TooLong)) => {
-                Err(Undelivered::NotSent("the kernel moves not even one page of data".to_owned()))
-            }
+            Err(Failure::Path(Trouble::TooLong(why))) => Err(Undelivered::NotSent(why)),
         }
     }
+}
+
+/// A table that the kernel does not read to its end. Another way to the drive may do it, so this is
+/// the trouble of this one.
+fn too_many(blocks: u32, why: String) -> Failure {
+    Failure::Path(Trouble::Undelivered(Undelivered::NotSent(format!(
+        "{why}; no more than {blocks} records are read at once, and the drive's mutex table has \
+         more: reach it by an adapter that takes longer commands, or keep fewer locks on it"
+    ))))
 }
 
 /// Memory that begins with a page.
@@ -395,7 +422,7 @@ mod tests {
                 return answer(Status::Good, RECORD_LEN);
             }
             if buffer.len() / RECORD_LEN > most {
-                return Err(Trouble::TooLong);
+                return Err(Trouble::TooLong("sdx: EINVAL".into()));
             }
             for (block, number) in buffer.chunks_exact_mut(RECORD_LEN).take(filled).zip(0..) {
                 let shown = if number < count { record(number) } else { Record::end_of_table() };
@@ -500,13 +527,17 @@ mod tests {
             // Never a part of a table in place of the whole.
             for count in [most + 1, most + 100, 8000] {
                 let drive = Fake::drive(limited(count as u32, usize::MAX, most));
-                let reply = drive.execute(&DriveCommand::ReadTable);
-                assert_eq!(reply, Ok(Reply::Status(Status::Failed)), "{count} of {most}");
+                let Err(Undelivered::NotSent(why)) = drive.execute(&DriveCommand::ReadTable) else {
+                    panic!("{count} of {most}");
+                };
+                assert!(why.starts_with("sdx: EINVAL; no more than "), "{why}");
             }
         }
         let drive = Fake::drive(limited(0, usize::MAX, 0));
-        let reply = drive.execute(&DriveCommand::ReadTable);
-        assert!(matches!(reply, Err(Undelivered::NotSent(_))), "{reply:?}");
+        let Err(Undelivered::NotSent(why)) = drive.execute(&DriveCommand::ReadTable) else {
+            panic!("nothing can be read");
+        };
+        assert_eq!(why, "sdx: EINVAL");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! An emulated drive through its socket.
 
 use super::Undelivered;
-use super::drive::Data;
+use super::drive::{Data, Trouble};
 use super::scsi::{Answer, Port};
 use crate::sync::{Mutex, MutexGuard};
 use core::time::Duration;
@@ -29,7 +29,7 @@ impl Socket {
 }
 
 impl Port for Socket {
-    fn execute(&self, cdb: &Cdb, data: Data<'_>, timeout: Duration) -> Result<Answer, Undelivered> {
+    fn execute(&self, cdb: &Cdb, data: Data<'_>, timeout: Duration) -> Result<Answer, Trouble> {
         let named = |why: &dyn core::fmt::Display| format!("{}: {why}", self.path.display());
         let pooled = self.idle().pop();
         let mut client = match pooled {
@@ -52,9 +52,8 @@ impl Port for Socket {
         match room.get_mut(..transferred) {
             Some(room) => room.copy_from_slice(&reply.data),
             None => {
-                return Err(Undelivered::Unknown(named(&format_args!(
-                    "{transferred} bytes are more than were asked for"
-                ))));
+                let why = format_args!("{transferred} bytes are more than were asked for");
+                return Err(Undelivered::Unknown(named(&why)).into());
             }
         }
         Ok(Answer { status: reply.status, sense: reply.sense, transferred })

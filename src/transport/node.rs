@@ -1,6 +1,7 @@
 //! Device nodes that are kept open.
 
 use super::Undelivered;
+use super::drive::Trouble;
 use crate::sync::Mutex;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, fstat};
@@ -29,7 +30,8 @@ impl<T> Node<T> {
         if let Some(opened) = &*slot {
             return Ok(opened.clone());
         }
-        let opened = Arc::new(open().map_err(|why| self.named(Undelivered::NotSent(why)))?);
+        let opened = open().map_err(|why| Undelivered::NotSent(self.prefixed(why)))?;
+        let opened = Arc::new(opened);
         *slot = Some(opened.clone());
         Ok(opened)
     }
@@ -63,11 +65,19 @@ impl<T> Node<T> {
     }
 
     /// The same, with the node's name.
-    pub fn named(&self, undelivered: Undelivered) -> Undelivered {
-        let name = |why| format!("{}: {why}", self.path.display());
-        match undelivered {
-            Undelivered::NotSent(why) => Undelivered::NotSent(name(why)),
-            Undelivered::Unknown(why) => Undelivered::Unknown(name(why)),
+    pub fn named(&self, trouble: Trouble) -> Trouble {
+        match trouble {
+            Trouble::TooLong(why) => Trouble::TooLong(self.prefixed(why)),
+            Trouble::Undelivered(Undelivered::NotSent(why)) => {
+                Undelivered::NotSent(self.prefixed(why)).into()
+            }
+            Trouble::Undelivered(Undelivered::Unknown(why)) => {
+                Undelivered::Unknown(self.prefixed(why)).into()
+            }
         }
+    }
+
+    fn prefixed(&self, why: String) -> String {
+        format!("{}: {why}", self.path.display())
     }
 }

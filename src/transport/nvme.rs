@@ -55,7 +55,7 @@ impl Nvme {
         data: Data<'_>,
         timeout: Duration,
     ) -> Result<u16, Trouble> {
-        let long = command.data_len > RECORD_LEN;
+        let long = data.is_long();
         let result =
             nvme_ioctl::run(opened.fd.as_fd(), command, data, timeout.max(SHORTEST_TIMEOUT));
         if matches!(result, Err(Errno::ENODEV | Errno::ENXIO)) {
@@ -80,7 +80,7 @@ impl Nvme {
         match self.run(opened, &command, Data::In(identify.bytes()), timeout) {
             Ok(0) => {}
             Ok(status) => return Err(not_sent(&format_args!("status {status:#x}"))),
-            Err(Trouble::TooLong) => return Err(not_sent(&"no 4096 bytes can be read")),
+            Err(Trouble::TooLong(why)) => return Err(not_sent(&why)),
             Err(Trouble::Undelivered(why)) => return Err(not_sent(&why)),
         }
         let has_idm = nvme::version(identify.bytes()).is_some();
@@ -98,10 +98,7 @@ impl Nvme {
         if !self.has_idm(opened, timeout)? {
             return Ok(Answer { status: Status::Unsupported, transferred: 0 });
         }
-        let len = match &data {
-            Data::Out(bytes) => bytes.len(),
-            Data::In(bytes) => bytes.len(),
-        };
+        let len = data.size();
         let (op, command) = match request {
             Request::Mutex(op) => (Some(op), nvme::mutex(op)),
             Request::Table => {
@@ -125,11 +122,8 @@ impl Protocol for Nvme {
         data: Data<'_>,
         timeout: Duration,
     ) -> Result<Answer, Trouble> {
-        let opened = self.node.opened(|| self.open()).map_err(Trouble::Undelivered)?;
-        self.ask(&opened, request, data, timeout).map_err(|trouble| match trouble {
-            Trouble::Undelivered(why) => Trouble::Undelivered(self.node.named(why)),
-            Trouble::TooLong => Trouble::TooLong,
-        })
+        let opened = self.node.opened(|| self.open())?;
+        self.ask(&opened, request, data, timeout).map_err(|trouble| self.node.named(trouble))
     }
 }
 
@@ -151,7 +145,7 @@ fn judge(result: Result<libc::c_int, Errno>, long: bool) -> Result<u16, Trouble>
             Ok(status) if status >> 15 == 0 => Ok(status),
             _ => unknown(format!("impossible status {status:#x}")),
         },
-        Err(Errno::EINVAL) if long => Err(Trouble::TooLong),
+        Err(errno @ Errno::EINVAL) if long => Err(Trouble::TooLong(errno.to_string())),
         Err(errno @ (Errno::EPERM | Errno::EACCES)) => {
             not_sent(format!("{errno} (needs CAP_SYS_ADMIN)"))
         }
@@ -208,7 +202,7 @@ mod tests {
             let unknown = matches!(judged, Err(Trouble::Undelivered(Undelivered::Unknown(_))));
             assert!(unknown, "{errno}: {judged:?}");
         }
-        assert_eq!(judge(Err(Errno::EINVAL), true), Err(Trouble::TooLong));
+        assert!(matches!(judge(Err(Errno::EINVAL), true), Err(Trouble::TooLong(_))));
         let denied = format!("{:?}", judge(Err(Errno::EACCES), false));
         assert!(denied.contains("CAP_SYS_ADMIN"), "{denied}");
     }

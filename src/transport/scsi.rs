@@ -1,6 +1,5 @@
 //! IDM commands as SCSI commands, whatever carries them.
 
-use super::Undelivered;
 use super::drive::{self, Data, Protocol, Request, Trouble};
 use core::time::Duration;
 use idm_protocol::{RECORD_LEN, scsi};
@@ -14,7 +13,7 @@ pub trait Port: Send + Sync {
         cdb: &scsi::Cdb,
         data: Data<'_>,
         timeout: Duration,
-    ) -> Result<Answer, Undelivered>;
+    ) -> Result<Answer, Trouble>;
 }
 
 /// What a drive answered.
@@ -46,7 +45,7 @@ impl<P: Port> Protocol for Scsi<P> {
             (Request::Table, Data::Out(_)) => scsi::read_table(0),
             (Request::Counters, _) => scsi::inquire_table(),
         };
-        let answer = self.0.execute(&cdb, data, timeout).map_err(Trouble::Undelivered)?;
+        let answer = self.0.execute(&cdb, data, timeout)?;
         let status = scsi::decode_status(answer.status, &answer.sense);
         Ok(drive::Answer { status, transferred: answer.transferred })
     }
@@ -55,27 +54,23 @@ impl<P: Port> Protocol for Scsi<P> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transport::Undelivered;
     use idm_protocol::{MutexOp, Status};
     use std::sync::Mutex;
 
     struct Fake {
-        answer: Result<Answer, Undelivered>,
+        answer: Result<Answer, Trouble>,
         sent: Mutex<Vec<scsi::Cdb>>,
     }
 
     impl Port for Fake {
-        fn execute(
-            &self,
-            cdb: &scsi::Cdb,
-            _: Data<'_>,
-            _: Duration,
-        ) -> Result<Answer, Undelivered> {
+        fn execute(&self, cdb: &scsi::Cdb, _: Data<'_>, _: Duration) -> Result<Answer, Trouble> {
             self.sent.lock().unwrap().push(*cdb);
             self.answer.clone()
         }
     }
 
-    fn fake(answer: Result<Answer, Undelivered>) -> Scsi<Fake> {
+    fn fake(answer: Result<Answer, Trouble>) -> Scsi<Fake> {
         Scsi(Fake { answer, sent: Mutex::default() })
     }
 
@@ -108,7 +103,9 @@ mod tests {
             let answer = run(Ok(Answer { status, sense, transferred: 0 }));
             assert_eq!(answer, Ok(drive::Answer { status: meaning, transferred: 0 }));
         }
-        let gone = Undelivered::NotSent("gone".into());
-        assert_eq!(run(Err(gone.clone())), Err(Trouble::Undelivered(gone)));
+        let gone = Trouble::Undelivered(Undelivered::NotSent("gone".into()));
+        for trouble in [gone, Trouble::TooLong("EINVAL".into())] {
+            assert_eq!(run(Err(trouble.clone())), Err(trouble));
+        }
     }
 }

@@ -5,7 +5,7 @@
 //! module, which locking must not depend on.
 
 use super::Undelivered;
-use super::drive::Data;
+use super::drive::{Data, Trouble};
 use super::node::Node;
 use super::scsi::{Answer, Port};
 use super::sg_io::{self, Completion};
@@ -64,8 +64,9 @@ impl ScsiNode {
 }
 
 impl Port for ScsiNode {
-    fn execute(&self, cdb: &Cdb, data: Data<'_>, timeout: Duration) -> Result<Answer, Undelivered> {
+    fn execute(&self, cdb: &Cdb, data: Data<'_>, timeout: Duration) -> Result<Answer, Trouble> {
         let opened = self.node.opened(|| self.open())?;
+        let long = data.is_long();
         let result = sg_io::run(opened.fd.as_fd(), cdb, data, timeout);
         if leads_nowhere(&result) {
             // The next command opens the node again. Not this one: for a host status it is not
@@ -73,10 +74,10 @@ impl Port for ScsiNode {
             self.node.forget(&opened);
         }
         match result {
-            Ok(completion) => judge(&completion),
-            Err(errno) => Err(judge_errno(errno, opened.kind)),
+            Ok(completion) => judge(&completion).map_err(Trouble::Undelivered),
+            Err(errno) => Err(judge_errno(errno, opened.kind, long)),
         }
-        .map_err(|undelivered| self.node.named(undelivered))
+        .map_err(|trouble| self.node.named(trouble))
     }
 }
 
@@ -140,13 +141,23 @@ fn judge(completion: &Completion) -> Result<Answer, Undelivered> {
 /// once that is queued the call succeeds and the header tells how it went. Whatever else comes is
 /// not known well enough to say so. ENODEV of an sg node is such a case: it also ends the waiting
 /// for a command that was under way when the device was removed.
-fn judge_errno(errno: Errno, kind: Kind) -> Undelivered {
+///
+/// `long` tells that the command moves more data than every kernel can. A block node then says EIO
+/// for more than `max_hw_sectors`; either node says EINVAL for more pieces of memory than the
+/// adapter takes, and an sg node ENOMEM where its own buffer would have too many. Each of these may
+/// have another reason; a shorter read, which does no harm, shows it.
+fn judge_errno(errno: Errno, kind: Kind, long: bool) -> Trouble {
+    match errno {
+        Errno::EINVAL | Errno::ENOMEM if long => return Trouble::TooLong(errno.to_string()),
+        Errno::EIO if long && kind == Kind::Block => return Trouble::TooLong(errno.to_string()),
+        _ => {}
+    }
     let why = match errno {
         Errno::EPERM | Errno::EACCES => format!("{errno} (needs CAP_SYS_RAWIO)"),
         Errno::ENOTTY => "not a SCSI device".to_owned(),
         _ => errno.to_string(),
     };
-    match errno {
+    Trouble::Undelivered(match errno {
         Errno::ENODEV if kind == Kind::Sg => Undelivered::Unknown(why),
         Errno::ENODEV
         | Errno::ENXIO
@@ -157,7 +168,7 @@ fn judge_errno(errno: Errno, kind: Kind) -> Undelivered {
         | Errno::ENOMEM
         | Errno::EBADF => Undelivered::NotSent(why),
         _ => Undelivered::Unknown(why),
-    }
+    })
 }
 
 #[cfg(test)]
@@ -222,15 +233,35 @@ mod tests {
 
     #[test]
     fn errors_before_sending_are_told_from_those_after() {
-        for errno in [Errno::ENODEV, Errno::ENXIO, Errno::EPERM, Errno::ENOTTY] {
-            assert!(matches!(judge_errno(errno, Kind::Block), Undelivered::NotSent(_)));
+        let judged = |errno, kind| match judge_errno(errno, kind, false) {
+            Trouble::Undelivered(undelivered) => undelivered,
+            too_long => panic!("{errno}: {too_long:?}"),
+        };
+        for errno in [Errno::ENODEV, Errno::ENXIO, Errno::EPERM, Errno::ENOTTY, Errno::EINVAL] {
+            assert!(matches!(judged(errno, Kind::Block), Undelivered::NotSent(_)));
         }
         for errno in [Errno::EINTR, Errno::EIO, Errno::EFAULT, Errno::ETIMEDOUT] {
-            assert!(matches!(judge_errno(errno, Kind::Block), Undelivered::Unknown(_)));
-            assert!(matches!(judge_errno(errno, Kind::Sg), Undelivered::Unknown(_)));
+            assert!(matches!(judged(errno, Kind::Block), Undelivered::Unknown(_)));
+            assert!(matches!(judged(errno, Kind::Sg), Undelivered::Unknown(_)));
         }
-        assert!(matches!(judge_errno(Errno::ENODEV, Kind::Sg), Undelivered::Unknown(_)));
-        assert!(judge_errno(Errno::EPERM, Kind::Sg).to_string().contains("CAP_SYS_RAWIO"));
+        assert!(matches!(judged(Errno::ENODEV, Kind::Sg), Undelivered::Unknown(_)));
+        assert!(judged(Errno::EPERM, Kind::Sg).to_string().contains("CAP_SYS_RAWIO"));
+    }
+
+    #[test]
+    fn a_read_that_is_too_long_for_the_kernel_is_told_from_other_trouble() {
+        for (errno, kind, too_long) in [
+            (Errno::EINVAL, Kind::Sg, true),
+            (Errno::EINVAL, Kind::Block, true),
+            (Errno::ENOMEM, Kind::Sg, true),
+            (Errno::EIO, Kind::Block, true),
+            (Errno::EIO, Kind::Sg, false),
+            (Errno::ENODEV, Kind::Block, false),
+            (Errno::EPERM, Kind::Block, false),
+        ] {
+            let judged = judge_errno(errno, kind, true);
+            assert_eq!(matches!(judged, Trouble::TooLong(_)), too_long, "{errno} {kind:?}");
+        }
     }
 
     #[test]
@@ -252,7 +283,7 @@ mod tests {
         let cdb = idm_protocol::scsi::read_table(1);
         for path in ["/dev/nonexistent-sd", "/dev/null"] {
             let result = node(path).execute(&cdb, Data::In(&mut [0; 512]), Duration::from_secs(1));
-            let Err(Undelivered::NotSent(why)) = result else {
+            let Err(Trouble::Undelivered(Undelivered::NotSent(why))) = result else {
                 panic!("{path}: {result:?}");
             };
             assert!(why.starts_with(path), "{why}");
