@@ -9,11 +9,13 @@ use idm_protocol::{
     parse_table, record_count, scsi,
 };
 use lvmlockd_idm::config::Config;
+use lvmlockd_idm::recovery::store::{self, Note, SavedLock, SavedLockspace, Store};
 use lvmlockd_idm::runtime::host_id;
 use lvmlockd_idm::topology::{Topology, concerns_disks, designator};
 use lvmlockd_idm::transport::DrivePath;
 use lvmlockd_idm::transport::drive::{Answer, Data, Drive, Protocol, Request, Trouble};
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -32,7 +34,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     Target { name: "scsi_status", check: scsi_status, made: 5_000 },
     Target { name: "nvme_answers", check: nvme_answers, made: 5_000 },
     Target { name: "table", check: table, made: 5_000 },
@@ -41,6 +43,7 @@ pub const TARGETS: [Target; 10] = [
     Target { name: "sysfs", check: sysfs, made: 200 },
     Target { name: "uevent", check: uevent, made: 5_000 },
     Target { name: "host_id_file", check: host_id_file, made: 5_000 },
+    Target { name: "recovery_store", check: recovery_store, made: 500 },
     Target { name: "config", check: config, made: 200 },
     Target { name: "uuids", check: uuids, made: 5_000 },
 ];
@@ -227,6 +230,60 @@ fn host_id_file(data: &[u8]) {
         assert_eq!(host_id::format(boot, host), text);
         assert_eq!(host_id::parse(text, &format!("{boot}.")), None);
     }
+}
+
+/// The boot that the notes of the corpus are of.
+const BOOT: &str = "5e1b7f0c-6d2a-4c8e-9f31-0a7d42c6b8e9";
+
+/// A file that a dead lvmlockd left, as its name, a line feed and its text: what is read from it is
+/// what would be written, and whatever it is, the notes beside it are read.
+fn recovery_store(data: &[u8]) {
+    let at = data.iter().position(|&byte| byte == b'\n').unwrap_or(data.len());
+    let text = data.get(at + 1..).unwrap_or_default();
+    let Ok(name) = core::str::from_utf8(&data[..at]) else { return };
+    let lock = note::<SavedLock>(name, text);
+    let lockspace = note::<SavedLockspace>(name, text);
+
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = Store::open_for(directory.path(), BOOT).expect("folders");
+    let id = ResourceId::vg(&"beside-it".repeat(4)).expect("a uuid");
+    let beside = (
+        SavedLock { exclusive: true, asked_us: 1, paths: Vec::new(), drives: vec!["naa.1".into()] },
+        SavedLockspace { name: "vg".into(), uuid: "beside-it".repeat(4), paths: Vec::new() },
+    );
+    store.save_lock(&id, &beside.0).expect("a note");
+    store.save_lockspace(&id, &beside.1).expect("a note");
+    if name == store::name_of(&id) || name.contains('/') {
+        return;
+    }
+    for folder in ["locks", "lockspaces"] {
+        // Not every name can be a file's.
+        let _ = fs::write(directory.path().join(folder).join(name), text);
+    }
+    let saved = store.load().expect("folders that can be read");
+    assert_eq!(saved.locks.len(), 1 + usize::from(lock.is_some()));
+    assert_eq!(saved.lockspaces.len(), 1 + usize::from(lockspace.is_some()));
+    assert!(saved.locks.contains(&(id, beside.0)));
+    assert!(saved.lockspaces.contains(&(id, beside.1)));
+    assert!(lock.is_none_or(|lock| saved.locks.contains(&lock)));
+    assert!(lockspace.is_none_or(|lockspace| saved.lockspaces.contains(&lockspace)));
+}
+
+/// What is noted in a file, if anything is: it reads back as it was, in its own boot only.
+fn note<T: Note + PartialEq + Debug>(name: &str, text: &[u8]) -> Option<(ResourceId, T)> {
+    let read = match store::parse::<T>(name, text, BOOT) {
+        Ok(read) => read?,
+        Err(why) => {
+            assert!(!why.to_string().is_empty());
+            return None;
+        }
+    };
+    assert_eq!(store::name_of(&read.0), name);
+    let again = store::format(BOOT, &read.1).expect("a text");
+    assert_eq!(store::parse::<T>(name, again.as_bytes(), "another"), Ok(None));
+    let again = store::parse(name, again.as_bytes(), BOOT);
+    assert_eq!(again.as_ref(), Ok(&Some(read)));
+    again.ok().flatten()
 }
 
 /// The settings: a mistake has a text.

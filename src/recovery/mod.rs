@@ -147,7 +147,8 @@ impl Orphans {
         timing: Timing,
         watchdog: Option<Arc<Watchdog>>,
     ) -> io::Result<Arc<Orphans>> {
-        let left = Left::of(store.load()?);
+        let found_at = clock::now();
+        let left = Left::of(store.load()?, found_at);
         let (sender, receiver) = mpsc::channel();
         let any = !left.locks.is_empty();
         if any {
@@ -164,7 +165,7 @@ impl Orphans {
             devices,
             timing,
             watchdog,
-            found_at: clock::now(),
+            found_at,
             left: Mutex::new(left),
             changed: Condvar::new(),
             _thread: any.then_some(sender),
@@ -538,12 +539,14 @@ impl Orphans {
 }
 
 impl Left {
-    fn of(saved: Saved) -> Left {
+    fn of(saved: Saved, found_at: Instant) -> Left {
         let lockspaces: HashMap<ResourceId, SavedLockspace> =
             saved.lockspaces.into_iter().collect();
         let mut known: HashMap<ResourceId, Arc<Lockspace>> = HashMap::new();
         let mut locks = HashMap::new();
-        for (id, saved) in saved.locks {
+        for (id, mut saved) in saved.locks {
+            // Of a lock that is asked for in the future nobody would ever see the end.
+            saved.asked_us = saved.asked_us.min(found_at.as_micros());
             let vg = vg_of(&id);
             let lockspace = known
                 .entry(vg)
@@ -577,5 +580,22 @@ fn care(orphans: &Weak<Orphans>, ended: &Receiver<()>) {
             return;
         };
         pause = next;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_left_was_asked_for_before_it_was_found() {
+        let id = ResourceId::GLOBAL;
+        for (asked_us, expected) in [(7, 7), (100, 100), (u64::MAX, 100)] {
+            let (paths, drives) = (Vec::new(), vec!["naa.1".to_owned()]);
+            let lock = SavedLock { exclusive: true, asked_us, paths, drives };
+            let saved = Saved { locks: vec![(id, lock)], lockspaces: Vec::new() };
+            let left = Left::of(saved, Instant::from_micros(100));
+            assert_eq!(left.locks[&id].saved.asked_us, expected);
+        }
     }
 }

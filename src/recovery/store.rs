@@ -5,12 +5,17 @@
 //! the files name at least what may be in use, whenever lvmlockd is killed. What is truly held,
 //! the drives tell. Files are replaced by renaming; nothing is forced to disk, because they only
 //! have to outlive the process and not the machine: those of another boot do not count.
+//!
+//! What was found may be anything. A file that makes no sense costs what it is about, and nothing
+//! else.
 
 use crate::lockspace::{MEMBERSHIP, role_of};
 use crate::runtime::{Role, clock};
 use idm_protocol::{Mode, ResourceId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::ffi::OsStr;
+use std::fmt;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -60,6 +65,64 @@ pub struct SavedLockspace {
     pub paths: Vec<String>,
 }
 
+/// What can be noted.
+pub trait Note: Serialize + DeserializeOwned {
+    /// What of it nobody would have noted of that mutex.
+    fn check(&self, id: &ResourceId) -> Result<(), &'static str>;
+}
+
+impl Note for SavedLock {
+    fn check(&self, _: &ResourceId) -> Result<(), &'static str> {
+        if self.drives.is_empty() || self.drives.iter().any(String::is_empty) {
+            return Err("a drive is missing");
+        }
+        // It would have two votes.
+        let mut drives: Vec<&String> = self.drives.iter().collect();
+        drives.sort_unstable();
+        if drives.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err("a drive is named twice");
+        }
+        Ok(())
+    }
+}
+
+impl Note for SavedLockspace {
+    fn check(&self, id: &ResourceId) -> Result<(), &'static str> {
+        let is_global = *id == ResourceId::GLOBAL;
+        if is_global != self.name.is_empty() {
+            return Err("the name is not its volume group's");
+        }
+        let same = match ResourceId::vg(&self.uuid) {
+            Ok(vg) => vg == *id,
+            Err(_) => is_global && self.uuid.is_empty(),
+        };
+        if same { Ok(()) } else { Err("the uuid is not its volume group's") }
+    }
+}
+
+/// Why a file is no note.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Damaged {
+    /// No file of ours has that name.
+    Name,
+    /// It is not the text of such a note.
+    Text(String),
+    /// It says what nobody would have noted.
+    Content(&'static str),
+}
+
+impl fmt::Display for Damaged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Damaged::Name => f.write_str("not the name of a note"),
+            Damaged::Text(why) => f.write_str(why),
+            Damaged::Content(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for Damaged {}
+
 /// Everything that was noted.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Saved {
@@ -99,7 +162,8 @@ impl Store {
         })
     }
 
-    fn open_for(state_dir: &Path, boot: &str) -> io::Result<Store> {
+    /// As [`Store::open`], for the boot of that id.
+    pub fn open_for(state_dir: &Path, boot: &str) -> io::Result<Store> {
         let (locks, lockspaces) = (state_dir.join("locks"), state_dir.join("lockspaces"));
         fs::create_dir_all(&locks)?;
         fs::create_dir_all(&lockspaces)?;
@@ -135,8 +199,7 @@ impl Store {
     }
 
     fn save(&self, file: &Path, content: &impl Serialize) -> io::Result<()> {
-        let text = toml::to_string(&OfBoot { boot_id: self.boot.clone(), content })
-            .map_err(io::Error::other)?;
+        let text = format(&self.boot, content).map_err(io::Error::other)?;
         let incomplete = file.with_extension_added(INCOMPLETE);
         let saved = fs::write(&incomplete, text).and_then(|()| fs::rename(&incomplete, file));
         if saved.is_err() {
@@ -145,29 +208,55 @@ impl Store {
         saved.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", file.display())))
     }
 
-    fn read_all<T: DeserializeOwned>(&self, directory: &Path) -> io::Result<Vec<(ResourceId, T)>> {
+    fn read_all<T: Note>(&self, directory: &Path) -> io::Result<Vec<(ResourceId, T)>> {
         let mut all = Vec::new();
         for entry in fs::read_dir(directory)? {
             let path = entry?.path();
-            let id = path.file_name().and_then(|name| id_of(name.to_str()?));
-            match id.and_then(|id| Some((id, self.read(&path)?))) {
-                Some(saved) => all.push(saved),
-                None => remove(&path),
+            if path.extension() == Some(OsStr::new(INCOMPLETE)) {
+                remove(&path);
+                continue;
+            }
+            let text = match fs::read(&path) {
+                Ok(text) => text,
+                // It may be a note of a lock in use, and readable for the next lvmlockd.
+                Err(error) => {
+                    log::warn!("{}: cannot be read, and is left alone: {error}", path.display());
+                    continue;
+                }
+            };
+            let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+            match parse(name, &text, &self.boot) {
+                Ok(Some(note)) => all.push(note),
+                Ok(None) => remove(&path),
+                Err(why) => {
+                    log::warn!("{}: damaged, and ignored: {why}", path.display());
+                    remove(&path);
+                }
             }
         }
         Ok(all)
     }
+}
 
-    fn read<T: DeserializeOwned>(&self, file: &Path) -> Option<T> {
-        let text = fs::read_to_string(file).ok()?;
-        match toml::from_str::<OfBoot<T>>(&text) {
-            Ok(read) => (read.boot_id == self.boot).then_some(read.content),
-            Err(error) => {
-                log::warn!("{}: damaged, and ignored: {error}", file.display());
-                None
-            }
-        }
+/// A note's text.
+pub fn format(boot: &str, content: &impl Serialize) -> Result<String, toml::ser::Error> {
+    toml::to_string(&OfBoot { boot_id: boot.to_owned(), content })
+}
+
+/// What is noted in a file, and the mutex that it is about; `None` where it is of another boot.
+pub fn parse<T: Note>(
+    name: &str,
+    text: &[u8],
+    boot: &str,
+) -> Result<Option<(ResourceId, T)>, Damaged> {
+    let id = id_of(name).ok_or(Damaged::Name)?;
+    let read: OfBoot<T> =
+        toml::from_slice(text).map_err(|error| Damaged::Text(error.to_string()))?;
+    if read.boot_id != boot {
+        return Ok(None);
     }
+    read.content.check(&id).map_err(Damaged::Content)?;
+    Ok(Some((id, read.content)))
 }
 
 trait WithExtensionAdded {
@@ -193,8 +282,9 @@ fn remove(file: &Path) {
     }
 }
 
-/// `global`, or the VG's uuid without dashes, for an LV with a dot and its uuid.
-fn name_of(id: &ResourceId) -> String {
+/// The name of a mutex's file: `global`, or the VG's uuid without dashes, for an LV with a dot and
+/// its uuid.
+pub fn name_of(id: &ResourceId) -> String {
     let (vg, lv) = id.as_bytes().split_at(32);
     match role_of(id) {
         Role::Global => GLOBAL.to_owned(),
@@ -206,18 +296,18 @@ fn name_of(id: &ResourceId) -> String {
 
 /// The mutex that a file is about; `None` where no such file is ours.
 fn id_of(name: &str) -> Option<ResourceId> {
-    if name == GLOBAL {
-        return Some(ResourceId::GLOBAL);
-    }
-    match name.split_once('.') {
-        None => ResourceId::vg(name).ok(),
+    let id = match name.split_once('.') {
+        None if name == GLOBAL => ResourceId::GLOBAL,
+        None => ResourceId::vg(name).ok()?,
         Some((vg, MEMBERS)) => {
             let mut id = *ResourceId::vg(vg).ok()?.as_bytes();
             id[32..].copy_from_slice(&MEMBERSHIP);
-            Some(ResourceId::from_bytes(id))
+            ResourceId::from_bytes(id)
         }
-        Some((vg, lv)) => ResourceId::lv(vg, lv).ok(),
-    }
+        Some((vg, lv)) => ResourceId::lv(vg, lv).ok()?,
+    };
+    // With dashes it would be the same mutex a second time.
+    (name_of(&id) == name).then_some(id)
 }
 
 #[cfg(test)]
@@ -296,6 +386,68 @@ mod tests {
     }
 
     #[test]
+    fn what_makes_no_sense_costs_itself_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open_for(directory.path(), "b").unwrap();
+        let (vg, lv) = (ids()[1], ids()[2]);
+        let space = SavedLockspace { name: "v".into(), uuid: VG.into(), paths: Vec::new() };
+        store.save_lock(&lv, &lock(true)).unwrap();
+        store.save_lockspace(&vg, &space).unwrap();
+        let other = VG.replace('1', "0");
+        let lock_text = |change: fn(&mut SavedLock)| {
+            let mut changed = lock(true);
+            change(&mut changed);
+            format("b", &changed).unwrap()
+        };
+        let space_text = |name: &str, uuid: &str| {
+            let paths = Vec::new();
+            format("b", &SavedLockspace { name: name.into(), uuid: uuid.into(), paths }).unwrap()
+        };
+        let whole = lock_text(|_| ());
+        let put = |folder: &str, name: &str, text: &[u8]| {
+            fs::write(directory.path().join(folder).join(name), text).unwrap();
+            let saved = store.load().unwrap();
+            assert_eq!(saved.locks, [(lv, lock(true))], "{name}");
+            assert_eq!(saved.lockspaces, [(vg, space.clone())], "{name}");
+            assert!(!directory.path().join(folder).join(name).exists(), "{name}");
+        };
+        for text in [
+            &b""[..],
+            b"\0\0\0\0",
+            &whole.as_bytes()[..whole.len() - 3],
+            &[whole.as_bytes(), b"\xff"].concat(),
+            lock_text(|lock| lock.drives.clear()).as_bytes(),
+            lock_text(|lock| lock.drives.push(String::new())).as_bytes(),
+            lock_text(|lock| lock.drives = vec!["naa.1".into(), "x".into(), "naa.1".into()])
+                .as_bytes(),
+            whole.replace("77", "-1").as_bytes(),
+            whole.replace("77", "99999999999999999999").as_bytes(),
+            space_text("v", &other).as_bytes(),
+        ] {
+            put("locks", &other, text);
+        }
+        // The same mutexes by other names.
+        let dashed = format!("{}-{}", &VG[..6], &VG[6..]);
+        put("locks", &format!("{dashed}.{VG}"), whole.as_bytes());
+        put("lockspaces", &dashed, space_text("v", VG).as_bytes());
+        for (name, text) in [
+            (other.as_str(), space_text("v", VG)),
+            (other.as_str(), space_text("", &other)),
+            (GLOBAL, space_text("v", "")),
+            (GLOBAL, space_text("", VG)),
+            (&format!("{VG}.{VG}"), space_text("v", VG)),
+            (&format!("{VG}.{MEMBERS}"), space_text("v", VG)),
+            (other.as_str(), whole.clone()),
+        ] {
+            put("lockspaces", name, text.as_bytes());
+        }
+        // What cannot be read is not known to be worth nothing.
+        fs::create_dir(directory.path().join("locks").join(&other)).unwrap();
+        assert_eq!(store.load().unwrap().locks.len(), 1);
+        assert!(directory.path().join("locks").join(&other).exists());
+    }
+
+    #[test]
     fn where_nothing_can_be_noted_it_is_said() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open_for(directory.path(), "b").unwrap();
@@ -315,8 +467,8 @@ mod tests {
         }
 
         #[test]
-        fn no_name_panics(name in ".*") {
-            let _ = id_of(&name);
+        fn a_name_stands_for_one_mutex_or_none(name in ".*") {
+            prop_assert!(id_of(&name).is_none_or(|id| name_of(&id) == name));
         }
     }
 }
