@@ -29,7 +29,7 @@ pub const FILE_VARIABLE: &str = "LVMLOCKD_IDM_CONF";
 const DEFAULT_LEASE_MS: u64 = 60_000;
 /// Shorter leases are lost to an ordinary scheduling delay, longer ones keep a dead host's locks
 /// for more than an hour.
-const LEASE_MS: core::ops::RangeInclusive<u64> = 500..=3_600_000;
+pub(crate) const LEASE_MS: core::ops::RangeInclusive<u64> = 500..=3_600_000;
 const DEFAULT_STATE_DIR: &str = "/run/lvmlockd-idm";
 
 /// What can be set.

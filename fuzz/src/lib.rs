@@ -4,17 +4,22 @@
 //! `tests/corpus.rs` runs them on kept inputs and on many made from those; `scripts/fuzz.sh`
 //! searches for new ones with libFuzzer.
 
+use idm_engine::{
+    DriveRef, Event, Instant, Lock, LockConfig, Member, Outcome, Request as Wish, Timing,
+};
 use idm_protocol::{
-    DriveCommand, HostId, MutexOp, RECORD_LEN, Record, Reply, ResourceId, State, Status, nvme,
-    parse_table, record_count, scsi,
+    Class, DriveCommand, HostId, Limit, Metadata, Mode, MutexOp, RECORD_LEN, Record, Reply,
+    ResourceId, State, Status, Value, ValueUpdate, nvme, parse_table, record_count, scsi,
 };
 use lvmlockd_idm::config::Config;
+use lvmlockd_idm::recovery::active::lv_of;
 use lvmlockd_idm::recovery::store::{self, Note, SavedLock, SavedLockspace, Store};
 use lvmlockd_idm::runtime::host_id;
+use lvmlockd_idm::runtime::watchdog::note;
 use lvmlockd_idm::topology::{Topology, concerns_disks, designator};
 use lvmlockd_idm::transport::DrivePath;
 use lvmlockd_idm::transport::drive::{Answer, Data, Drive, Protocol, Request, Trouble};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -34,16 +39,18 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 13] = [
     Target { name: "scsi_status", check: scsi_status, made: 5_000 },
     Target { name: "nvme_answers", check: nvme_answers, made: 5_000 },
     Target { name: "table", check: table, made: 5_000 },
     Target { name: "read_table", check: read_table, made: 200 },
+    Target { name: "engine_replies", check: engine_replies, made: 2_000 },
     Target { name: "vpd83", check: vpd83, made: 5_000 },
     Target { name: "sysfs", check: sysfs, made: 200 },
     Target { name: "uevent", check: uevent, made: 5_000 },
     Target { name: "host_id_file", check: host_id_file, made: 5_000 },
-    Target { name: "recovery_store", check: recovery_store, made: 500 },
+    Target { name: "watchdog_note", check: watchdog_note, made: 5_000 },
+    Target { name: "recovery_store", check: recovery_store, made: 200 },
     Target { name: "config", check: config, made: 200 },
     Target { name: "uuids", check: uuids, made: 5_000 },
 ];
@@ -149,6 +156,141 @@ fn read_table(data: &[u8]) {
     assert!(!matches!(drive.execute(&command), Ok(Reply::Table(_))));
 }
 
+/// Answers of three drives that vote and of one that is read, whatever they are: a lock is had only
+/// where a majority has given it.
+fn engine_replies(data: &[u8]) {
+    const VOTES: u32 = 3;
+    let me = HostId::new([1; 16], "me");
+    let uuid = "0123456789abcdefghijklmnopqrstuv";
+    let resource = ResourceId::lv(uuid, uuid).expect("uuids");
+    let timing = Timing::for_lease(Duration::from_secs(60));
+    let Some((&first, rest)) = data.split_first() else { return };
+    let mut script = Replies { rest, me, resource, metadata: [0; 64] };
+    let mut lock = Lock::new(LockConfig::new(resource, me, first & 1 == 0, timing, 1));
+    let member = |drive| Member { drive: DriveRef(drive), identity: vec![drive as u8] };
+    let drives = || ((0..VOTES).map(member).collect(), vec![member(VOTES)]);
+    let mut now = Instant::from_micros(1_000_000);
+    let mut given = BTreeSet::new();
+    while let Some(wish) = script.byte() {
+        let mode = if wish & 1 == 0 { Mode::Exclusive } else { Mode::Shared };
+        let value = Value::new(wish.into());
+        let (members, witnesses) = drives();
+        let request = match wish >> 1 & 7 {
+            0 => Some(Wish::Acquire { mode, members, witnesses }),
+            1 => Some(Wish::Adopt { mode: (wish & 16 != 0).then_some(mode), members, witnesses }),
+            2 => Some(Wish::Convert { mode, value }),
+            3 => Some(Wish::Release { value }),
+            _ => None,
+        };
+        // What is asked for at the wrong time is refused.
+        let _ = request.map(|request| lock.request(request, now));
+        while let Some(command) = lock.next_command(now) {
+            let Some(reply) = script.reply(&command.command) else { return };
+            if let DriveCommand::Mutex(op, _) = command.command {
+                let gives = matches!(op, MutexOp::Trylock | MutexOp::Refresh | MutexOp::Break);
+                match reply {
+                    Reply::Status(Status::Good) if gives => given.insert(command.drive),
+                    _ if gives => false,
+                    _ => given.remove(&command.drive),
+                };
+            }
+            lock.on_reply(command.token, reply, now);
+        }
+        while let Some(event) = lock.next_event() {
+            if let Event::Done(Outcome::Granted(_) | Outcome::Adopted(_)) = event {
+                let votes = given.iter().filter(|drive| drive.0 < VOTES).count();
+                assert!(votes > VOTES as usize / 2, "{votes} votes");
+                assert!(lock.mode().is_some());
+            }
+        }
+        assert!(lock.safe_until().is_none_or(|until| until <= now + timing.lease));
+        now = lock.next_deadline().map_or(now, |next| now.max(next));
+        lock.on_timer(now);
+    }
+}
+
+/// Replies as a fuzzer wants them.
+struct Replies<'a> {
+    rest: &'a [u8],
+    me: HostId,
+    resource: ResourceId,
+    /// What this host last wrote beside a mutex.
+    metadata: Metadata,
+}
+
+impl Replies<'_> {
+    fn byte(&mut self) -> Option<u8> {
+        let (&byte, rest) = self.rest.split_first()?;
+        self.rest = rest;
+        Some(byte)
+    }
+
+    /// Reads are answered by tables and everything else by statuses, as a rule.
+    fn reply(&mut self, command: &DriveCommand) -> Option<Reply> {
+        let kind = self.byte()?;
+        let table = match command {
+            DriveCommand::Mutex(_, record) => {
+                self.metadata = record.metadata;
+                kind >= 0xF0
+            }
+            DriveCommand::ReadTable => kind < 0xC0,
+        };
+        if table {
+            return (0..kind & 7).map(|_| self.record()).collect::<Option<_>>().map(Reply::Table);
+        }
+        Some(Reply::Status(match kind & 15 {
+            0..=4 => Status::Good,
+            5 => Status::Conflict,
+            6 => Status::Terminated,
+            7 => Status::NotFound,
+            8 => Status::Full(Limit::Mutexes),
+            9 => Status::Full(Limit::HostsOfMutex),
+            10 => Status::WrongState,
+            11 => Status::TryAgain,
+            12 => Status::Unsupported,
+            13 => Status::Failed,
+            14 => Status::Unreachable,
+            _ => Status::Uncertain,
+        }))
+    }
+
+    fn record(&mut self) -> Option<Record> {
+        let [who, what, value] = [self.byte()?, self.byte()?, self.byte()?];
+        let mut metadata = [0; 64];
+        match who >> 6 {
+            0 => metadata = self.metadata,
+            1 => metadata[..15].copy_from_slice(b"lvmidm\x00clearing"),
+            2 => metadata[..8].copy_from_slice(b"lvmidm\x00\x01"),
+            _ => metadata.fill(value),
+        }
+        Some(Record {
+            state: match what & 7 {
+                0 | 1 => State::Locked,
+                2 => State::Unlocked,
+                3 => State::MultipleLocked,
+                4 | 5 => State::TimedOut,
+                6 => State::EndOfTable,
+                _ => State::Other(value.into()),
+            },
+            modified_ms: value.into(),
+            countdown_ms: value.into(),
+            class: Class::from_wire((what >> 3 & 3).into()),
+            value_update: ValueUpdate::Keep,
+            value: Value::new(value.into()).unwrap_or(Value::MAX),
+            resource: match what >> 5 & 3 {
+                0 | 1 => self.resource,
+                2 => ResourceId::GLOBAL,
+                _ => ResourceId::from_bytes([value; 64]),
+            },
+            metadata,
+            host: match who & 3 {
+                0 | 1 => self.me,
+                other => HostId::from_bytes([other; 32]),
+            },
+        })
+    }
+}
+
 /// A device identification page: an identity is one word of bounded length, and what stands
 /// behind the page does not matter.
 fn vpd83(data: &[u8]) {
@@ -232,6 +374,18 @@ fn host_id_file(data: &[u8]) {
     }
 }
 
+/// What the next lvmlockd is told of the watchdog: what is read is what would be written, and no date
+/// that no lease reaches.
+fn watchdog_note(data: &[u8]) {
+    let (boot, now) = (BOOT, Instant::from_micros(81_234_567_890));
+    if let Some(left) = note::parse(data, boot, now) {
+        assert_eq!(note::format(boot, left).as_bytes(), data);
+        assert_eq!(note::parse(data, "another", now), None);
+        let most = Duration::from_secs(3600);
+        assert!(left.is_none_or(|left| left.since(now) <= most), "{left:?}");
+    }
+}
+
 /// The boot that the notes of the corpus are of.
 const BOOT: &str = "5e1b7f0c-6d2a-4c8e-9f31-0a7d42c6b8e9";
 
@@ -241,8 +395,8 @@ fn recovery_store(data: &[u8]) {
     let at = data.iter().position(|&byte| byte == b'\n').unwrap_or(data.len());
     let text = data.get(at + 1..).unwrap_or_default();
     let Ok(name) = core::str::from_utf8(&data[..at]) else { return };
-    let lock = note::<SavedLock>(name, text);
-    let lockspace = note::<SavedLockspace>(name, text);
+    let lock = recovered::<SavedLock>(name, text);
+    let lockspace = recovered::<SavedLockspace>(name, text);
 
     let directory = tempfile::tempdir().expect("a directory");
     let store = Store::open_for(directory.path(), BOOT).expect("folders");
@@ -270,7 +424,7 @@ fn recovery_store(data: &[u8]) {
 }
 
 /// What is noted in a file, if anything is: it reads back as it was, in its own boot only.
-fn note<T: Note + PartialEq + Debug>(name: &str, text: &[u8]) -> Option<(ResourceId, T)> {
+fn recovered<T: Note + PartialEq + Debug>(name: &str, text: &[u8]) -> Option<(ResourceId, T)> {
     let read = match store::parse::<T>(name, text, BOOT) {
         Ok(read) => read?,
         Err(why) => {
@@ -295,7 +449,7 @@ fn config(data: &[u8]) {
     }
 }
 
-/// Uuids and names as lvmlockd hands them over.
+/// Uuids and names as lvmlockd hands them over, and the uuid of a device as the kernel tells it.
 fn uuids(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let (vg, lv) = text.split_once('\n').unwrap_or((&text, &text));
@@ -304,4 +458,8 @@ fn uuids(data: &[u8]) {
         assert!(id.is_lv(), "{id}");
     }
     let _ = HostId::new([1; 16], &text).name();
+    if let Some(id) = lv_of(&text) {
+        let halves = id.as_bytes().iter().map(|&byte| char::from(byte)).collect::<String>();
+        assert!(id.is_lv() && text.strip_prefix("LVM-").is_some_and(|it| it.starts_with(&halves)));
+    }
 }

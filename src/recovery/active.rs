@@ -48,9 +48,9 @@ impl Devices {
     }
 }
 
-/// The LV that a device belongs to: its uuid is `LVM-`, the VG's and the LV's uuid without dashes,
+/// The mutex of the LV that a device belongs to: its uuid is `LVM-`, the VG's and the LV's uuid without dashes,
 /// and for a layer a dash and the layer's name.
-fn lv_of(device_uuid: &str) -> Option<ResourceId> {
+pub fn lv_of(device_uuid: &str) -> Option<ResourceId> {
     let both = device_uuid.strip_prefix("LVM-")?;
     let (vg, rest) = both.split_at_checked(32)?;
     let (lv, layer) = rest.split_at_checked(32)?;

@@ -10,18 +10,19 @@
 
 pub mod device;
 pub mod guards;
+pub mod note;
 pub mod policy;
 
 use super::fencing::Feeding;
-use super::{clock, host_id, state_file, thread};
+use super::{clock, thread};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use core::time::Duration;
 use device::Dog;
 use idm_engine::Instant;
+use note::Note;
 use policy::{Need, Policy, Step};
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 
@@ -301,47 +302,6 @@ impl Worker {
     }
 }
 
-/// What the next lvmlockd has to know, in a file: that the watchdog runs, and until when the locks
-/// are safe that it is fed for.
-struct Note {
-    file: PathBuf,
-    boot: String,
-}
-
-/// Instead of a date: no lock is in use.
-const UNUSED: &str = "unused";
-
-impl Note {
-    fn new(state_dir: &Path) -> io::Result<Note> {
-        Ok(Note { file: state_dir.join("watchdog"), boot: host_id::boot_id()? })
-    }
-
-    /// What is in the file: the date, or that no lock was in use. `None` where there is no file of
-    /// this boot.
-    fn read(&self) -> Option<Option<Instant>> {
-        let text = fs::read_to_string(&self.file).ok()?;
-        let mut lines = text.lines();
-        if lines.next()?.strip_prefix("boot_id ")? != self.boot {
-            return None;
-        }
-        match lines.next()?.strip_prefix("safe_until_us ")? {
-            UNUSED => Some(None),
-            until => Some(Some(Instant::from_micros(until.parse().ok()?))),
-        }
-    }
-
-    fn write(&self, first: Option<Instant>) -> io::Result<()> {
-        let until = first.map_or(UNUSED.to_owned(), |first| first.as_micros().to_string());
-        let text = format!("boot_id {}\nsafe_until_us {until}\n", self.boot);
-        state_file::replace(&self.file, &text)
-    }
-
-    fn remove(&self) {
-        // It need not be there.
-        let _ = fs::remove_file(&self.file);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -467,22 +427,5 @@ mod tests {
         second.settle_left();
         second.rest(SOON);
         assert_eq!(dog.last(), Some("disarm"));
-    }
-
-    #[test]
-    fn a_note_of_another_boot_is_none() {
-        let directory = tempfile::tempdir().unwrap();
-        let note = Note::new(directory.path()).unwrap();
-        assert_eq!(note.read(), None);
-        note.write(None).unwrap();
-        assert_eq!(note.read(), Some(None));
-        note.write(Some(Instant::from_micros(7))).unwrap();
-        assert_eq!(note.read(), Some(Some(Instant::from_micros(7))));
-        let other = Note { file: note.file.clone(), boot: "another".into() };
-        assert_eq!(other.read(), None);
-        fs::write(&note.file, "safe_until_us 7").unwrap();
-        assert_eq!(note.read(), None);
-        note.remove();
-        assert_eq!(note.read(), None);
     }
 }
