@@ -2,14 +2,24 @@
 
 use super::fencing::Fencing;
 use super::thread;
+use core::time::Duration;
 use idm_engine::Instant;
 use nix::sys::signal::SigSet;
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
-/// How a kill command ended.
-pub type Ended = io::Result<ExitStatus>;
+/// What became of a kill command.
+#[derive(Debug)]
+pub enum Ended {
+    /// It ran.
+    Exited(ExitStatus),
+    /// It was not even begun: there was no memory, no process or no such program. It is tried
+    /// again.
+    NotBegun(io::Error),
+    /// It was begun, and nobody can say how it ended.
+    Unknown(io::Error),
+}
 
 /// Runs the kill command in a thread of its own, reaps it there and tells how it ended.
 ///
@@ -19,6 +29,13 @@ pub fn run(words: Vec<String>, ended: impl FnOnce(Ended) + Send + 'static) -> io
 }
 
 fn execute(words: &[String]) -> Ended {
+    match begin(words) {
+        Ok(mut child) => child.wait().map_or_else(Ended::Unknown, Ended::Exited),
+        Err(error) => Ended::NotBegun(error),
+    }
+}
+
+fn begin(words: &[String]) -> io::Result<Child> {
     let (program, arguments) = words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -28,21 +45,25 @@ fn execute(words: &[String]) -> Ended {
     unsafe {
         command.pre_exec(|| SigSet::empty().thread_set_mask().map_err(io::Error::from));
     }
-    command.status()
+    command.spawn()
 }
 
 /// A volume group that is being killed: what the administrator has to be told until its locks are
 /// released, and when.
 pub struct Killing {
     vg: String,
-    /// The command line, for messages.
-    command: String,
+    /// Program and arguments.
+    words: Vec<String>,
     begun: Instant,
     /// When other hosts may take the first of its locks; it may be past.
     until: Instant,
     /// What is told next, and when.
     next: Option<(Reminder, Instant)>,
     notice_before: Instant,
+    /// When it is tried again, because it could not be begun.
+    again: Option<Instant>,
+    /// The pause before that.
+    pause: Duration,
     state: State,
     /// Locks were in use when it began, and it was not told yet that they are released.
     in_use: bool,
@@ -94,20 +115,33 @@ impl Killing {
         let half = now + fencing.kill_time / 2;
         Killing {
             vg: vg.to_owned(),
-            command: command.join(" "),
+            words: command.to_vec(),
             begun: now,
             until,
             next: Some((Reminder::Half, half)),
             notice_before: until - fencing.notice,
+            again: None,
+            pause: fencing.notice,
             state: State::Runs,
             in_use: held > 0,
             watchdog: fencing.watchdog.is_some(),
         }
     }
 
-    /// When [`Killing::remind`] has something to say.
+    /// When [`Killing::remind`] has something to say, or [`Killing::begin_again`] to be done.
     pub fn next(&self) -> Option<Instant> {
-        self.next.map(|(_, at)| at)
+        self.next.map(|(_, at)| at).into_iter().chain(self.again).min()
+    }
+
+    /// The command, where it could not be begun and it is time to try again.
+    pub fn begin_again(&mut self, now: Instant) -> Option<Vec<String>> {
+        self.again.take_if(|at| *at <= now)?;
+        Some(self.words.clone())
+    }
+
+    /// The command line, for messages.
+    fn command(&self) -> String {
+        self.words.join(" ")
     }
 
     /// Whether nothing is left to be told.
@@ -126,7 +160,7 @@ impl Killing {
             Reminder::Half => Some((Reminder::Last, self.notice_before.max(now))),
             Reminder::Last => None,
         };
-        let (vg, command) = (&self.vg, &self.command);
+        let (vg, command) = (&self.vg, self.command());
         let state = match &self.state {
             State::Runs => format!("\"{command}\" still runs"),
             State::Ended => format!("\"{command}\" has ended"),
@@ -140,34 +174,38 @@ impl Killing {
         Some(Note { level: log::Level::Error, text })
     }
 
-    /// The command has ended.
-    pub fn ended(&mut self, ended: &Ended, now: Instant) -> Note {
+    /// The command has ended, or could not be begun, of which is told once.
+    pub fn ended(&mut self, ended: &Ended, now: Instant) -> Option<Note> {
         let took = now.since(self.begun).as_millis();
-        let (vg, command) = (&self.vg, &self.command);
+        let (vg, command) = (&self.vg, self.command());
         match ended {
-            Ok(status) if status.success() => {
+            Ended::Exited(status) if status.success() => {
                 self.state = State::Ended;
                 let text = format!(
                     "volume group {vg}: \"{command}\" ended well after {took} ms; its locks are \
                      released when it is dropped"
                 );
-                Note { level: log::Level::Warn, text }
+                Some(Note { level: log::Level::Warn, text })
             }
-            Ok(status) => self.failed(status.to_string(), now),
-            Err(error) => self.failed(error.to_string(), now),
+            Ended::Exited(status) => self.failed(status.to_string(), now),
+            Ended::Unknown(error) => self.failed(error.to_string(), now),
+            Ended::NotBegun(error) => {
+                self.again = Some(now + self.pause);
+                self.failed(format!("{error}; it is tried again"), now)
+            }
         }
     }
 
-    /// The command failed, or could not be run.
-    pub fn failed(&mut self, why: String, now: Instant) -> Note {
+    fn failed(&mut self, why: String, now: Instant) -> Option<Note> {
         let text = format!(
             "volume group {}: \"{}\" failed: {why}. {}",
             self.vg,
-            self.command,
+            self.command(),
             self.advice(now)
         );
+        let told = matches!(&self.state, State::Failed(before) if *before == why);
         self.state = State::Failed(why);
-        Note { level: log::Level::Error, text }
+        (!told).then_some(Note { level: log::Level::Error, text })
     }
 
     /// All locks of the volume group were released.
@@ -209,7 +247,6 @@ impl Killing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use core::time::Duration;
     use idm_engine::Timing;
 
     fn words(words: &[&str]) -> Vec<String> {
@@ -218,10 +255,10 @@ mod tests {
 
     #[test]
     fn the_commands_end_is_seen() {
-        assert!(execute(&words(&["/bin/true"])).unwrap().success());
-        assert!(!execute(&words(&["/bin/false"])).unwrap().success());
-        assert!(execute(&words(&["/nonexistent/kill"])).is_err());
-        assert!(execute(&[]).is_err());
+        assert!(matches!(execute(&words(&["/bin/true"])), Ended::Exited(s) if s.success()));
+        assert!(matches!(execute(&words(&["/bin/false"])), Ended::Exited(s) if !s.success()));
+        assert!(matches!(execute(&words(&["/nonexistent/kill"])), Ended::NotBegun(_)));
+        assert!(matches!(execute(&[]), Ended::NotBegun(_)));
     }
 
     #[test]
@@ -231,7 +268,7 @@ mod tests {
             let test = "grep -q '^SigBlk:[[:space:]]*0*$' /proc/self/status";
             sender.send(execute(&words(&["/bin/sh", "-c", test]))).unwrap();
         });
-        assert!(receiver.recv().unwrap().unwrap().success());
+        assert!(matches!(receiver.recv().unwrap(), Ended::Exited(s) if s.success()));
         thread.unwrap().join().unwrap();
     }
 
@@ -276,7 +313,7 @@ mod tests {
     #[test]
     fn a_command_that_fails_is_told_of_at_once_and_again() {
         let mut killing = killing(Some(at(106_000)));
-        let failed = killing.ended(&execute(&words(&["/bin/false"])), at(101_000));
+        let failed = killing.ended(&execute(&words(&["/bin/false"])), at(101_000)).unwrap();
         assert_eq!(failed.level, log::Level::Error);
         assert!(failed.text.contains("failed: exit status: 1"), "{}", failed.text);
         assert!(failed.text.contains("In 5000 ms"), "{}", failed.text);
@@ -285,9 +322,24 @@ mod tests {
     }
 
     #[test]
+    fn a_command_that_cannot_be_begun_is_tried_again_and_told_of_once() {
+        let mut killing = killing(Some(at(106_000)));
+        let no_memory = || Ended::NotBegun(io::ErrorKind::OutOfMemory.into());
+        assert!(killing.ended(&no_memory(), at(100_000)).unwrap().text.contains("tried again"));
+        assert_eq!(killing.next(), Some(at(101_000)));
+        assert_eq!(killing.begin_again(at(100_999)), None);
+        assert_eq!(killing.begin_again(at(101_000)), Some(words(&["/sbin/k", "vg0"])));
+        assert_eq!(killing.begin_again(at(101_001)), None, "one at a time");
+        assert_eq!(killing.ended(&no_memory(), at(101_001)), None);
+        assert!(killing.begin_again(at(102_001)).is_some());
+        killing.ended(&execute(&words(&["/bin/true"])), at(102_100));
+        assert_eq!(killing.begin_again(at(200_000)), None);
+    }
+
+    #[test]
     fn a_command_that_ended_well_may_have_done_nothing() {
         let mut killing = killing(Some(at(106_000)));
-        let ended = killing.ended(&execute(&words(&["/bin/true"])), at(100_100));
+        let ended = killing.ended(&execute(&words(&["/bin/true"])), at(100_100)).unwrap();
         assert_eq!(ended.level, log::Level::Warn);
         assert!(killing.remind(2, at(103_000)).unwrap().text.contains("has ended"));
         assert!(!killing.is_over());

@@ -302,9 +302,8 @@ impl Reactor {
             Message::Drain(waiter) => self.draining.push(waiter),
             Message::KillEnded { owner, ended } => {
                 let killing = self.killings.iter_mut().find(|(it, _)| Arc::ptr_eq(it, &owner));
-                if let Some((_, killing)) = killing {
-                    killing.ended(&ended, clock::now()).log();
-                }
+                let note = killing.and_then(|(_, killing)| killing.ended(&ended, clock::now()));
+                note.into_iter().for_each(|note| note.log());
             }
             Message::Stop => return false,
         }
@@ -342,12 +341,18 @@ impl Reactor {
             self.drives.expire(now - self.settings.fencing.margin);
             self.next_sweep = now + self.settings.fencing.notice / 2;
         }
+        let mut again = Vec::new();
         self.killings.retain_mut(|(owner, killing)| {
             if let Some(note) = killing.remind(owner.in_use(), now) {
                 note.log();
             }
-            !killing.is_over()
+            if killing.is_over() {
+                return false;
+            }
+            again.extend(killing.begin_again(now).map(|words| (owner.clone(), words)));
+            true
         });
+        again.into_iter().for_each(|(owner, words)| self.kill(owner, words));
     }
 
     fn request(
@@ -755,6 +760,8 @@ impl Reactor {
         }
         let mut words = (self.settings.kill_command)();
         words.push(vg.clone());
+        // Before anything is said of it: the log may be slow.
+        self.kill(owner.clone(), words.clone());
         log::error!(
             "{why}. Volume group {vg} gets no new locks; running \"{}\". Start it again with \
              \"vgchange --lock-start {vg}\" after \"lvmlockctl --drop {vg}\", when its drives answer",
@@ -765,18 +772,22 @@ impl Reactor {
             entry.give_up_acquires();
         }
         self.metrics.killed();
-        let now = clock::now();
-        let mut killing =
-            Killing::new(&vg, &words, &self.settings.fencing, until, owner.in_use(), now);
+        let (fencing, in_use) = (&self.settings.fencing, owner.in_use());
+        let killing = Killing::new(&vg, &words, fencing, until, in_use, clock::now());
+        self.killings.push((owner, killing));
+    }
+
+    /// Runs the kill command.
+    fn kill(&self, owner: Arc<Owner>, words: Vec<String>) {
         let (mailbox, killed) = (self.mailbox.clone(), owner.clone());
         let run = kill::run(words, move |ended| {
             // After the reactor's end nobody is interested.
             let _ = mailbox.send(Message::KillEnded { owner: killed, ended });
         });
         if let Err(error) = run {
-            killing.failed(error.to_string(), now).log();
+            let ended = kill::Ended::NotBegun(error);
+            self.mailbox.send(Message::KillEnded { owner, ended });
         }
-        self.killings.push((owner, killing));
     }
 }
 

@@ -141,6 +141,8 @@ struct Bench {
     members: Vec<Member>,
     scripts: Scripts,
     killed: Arc<Mutex<Vec<String>>>,
+    /// The kill command.
+    kill: Arc<Mutex<String>>,
 }
 
 impl Bench {
@@ -168,7 +170,8 @@ impl Bench {
         ));
         let members = drives.members(&names).members;
         let killed: Arc<Mutex<Vec<String>>> = Arc::default();
-        let asked = killed.clone();
+        let kill = Arc::new(Mutex::new("/bin/true".to_owned()));
+        let (asked, program) = (killed.clone(), kill.clone());
         let settings = Settings {
             host: HostId::new([1; 16], "test"),
             timing: Timing::for_lease(lease),
@@ -176,7 +179,7 @@ impl Bench {
             watchdog: None,
             kill_command: Arc::new(move || {
                 asked.lock().unwrap().push("kill".into());
-                vec!["/bin/true".into()]
+                vec![program.lock().unwrap().clone()]
             }),
         };
         let used = scripts.clone().unwrap_or_default();
@@ -187,7 +190,7 @@ impl Bench {
             }),
         };
         let runtime = Arc::new(Runtime::start_with(drives, settings, make).unwrap());
-        Bench { runtime, drives: fakes, members, scripts: used, killed }
+        Bench { runtime, drives: fakes, members, scripts: used, killed, kill }
     }
 
     fn acquire(&self, mode: Mode) -> Request {
@@ -557,6 +560,32 @@ fn losing_one_lock_refuses_new_ones_of_its_lockspace_and_kills_once() {
     assert!(granted(&unconcerned.join().unwrap()));
     assert!(mine.is_killed() && !others.is_killed());
     assert_eq!(bench.kills(), 1);
+}
+
+#[test]
+fn a_kill_command_that_cannot_be_begun_is_tried_again_until_it_is() {
+    let bench = Bench::scripted();
+    let directory = tempfile::tempdir().unwrap();
+    let (program, ran) = (directory.path().join("kill"), directory.path().join("ran"));
+    *bench.kill.lock().unwrap() = program.display().to_string();
+    let (owner, begun) = (owner(), std::time::Instant::now());
+    let spec = spec(1, Role::Lv, &owner);
+    bench.grant(&spec, Mode::Exclusive);
+    assert!(granted(&bench.runtime.request(spec.clone(), bench.acquire(Mode::Exclusive), SOON)));
+    bench.script(&spec, |script| script.events.push_back(Event::Lapsed));
+    eventually("the VG is killed", || owner.is_killed());
+    // There is no such program. Now there is.
+    std::thread::sleep(Duration::from_millis(100));
+    let script = format!("#!/bin/sh\necho \"$1\" >> {}\n", ran.display());
+    std::fs::write(&program, script).unwrap();
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&program, executable).unwrap();
+    let read = || std::fs::read_to_string(&ran).unwrap_or_default();
+    eventually("it is run", || read() == "vg0\n");
+    assert!(begun.elapsed() < SOON);
+    // Once.
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!((read().as_str(), bench.kills()), ("vg0\n", 1));
 }
 
 #[test]
