@@ -121,7 +121,7 @@ struct Entry {
     counted: Option<Mode>,
     /// Whoever it was granted to has not given it up, whatever has become of it.
     in_use: bool,
-    /// Its owner was told that it is about to be lost.
+    /// Its owner was told that it is about to be lost, and it was not renewed in time since.
     alarmed: bool,
     /// When a panicked lock is forgotten.
     forget_at: Option<Instant>,
@@ -464,6 +464,9 @@ impl Reactor {
         } else {
             entry.give_up_acquires();
         }
+        // Renewed in time again, it may be in danger once more, and be another owner's by then.
+        let safe = clock::now() + self.settings.fencing.margin;
+        entry.alarmed &= entry.safe_until().is_none_or(|until| until <= safe);
         self.guards.set(lock, entry.guard());
         let mode = entry.engine.as_ref().and_then(|engine| engine.mode());
         self.metrics.held(entry.spec.role, entry.counted, mode);

@@ -71,6 +71,8 @@ struct Script {
     requests: Vec<Request>,
     events: VecDeque<Event>,
     mode: Option<Mode>,
+    /// How long it is safe, where that is not for long.
+    safe_until: Option<Instant>,
     /// A request is under way; without one none can end.
     busy: bool,
     panics: bool,
@@ -128,7 +130,8 @@ impl Engine for FakeEngine {
         self.script(|script| script.mode)
     }
     fn safe_until(&self) -> Option<Instant> {
-        self.mode().map(|_| clock::now() + LONG)
+        let (mode, until) = self.script(|script| (script.mode, script.safe_until));
+        mode.map(|_| until.unwrap_or(clock::now() + LONG))
     }
     fn is_idle(&self) -> bool {
         false
@@ -586,6 +589,29 @@ fn a_kill_command_that_cannot_be_begun_is_tried_again_until_it_is() {
     // Once.
     std::thread::sleep(Duration::from_millis(1500));
     assert_eq!((read().as_str(), bench.kills()), ("vg0\n", 1));
+}
+
+#[test]
+fn a_lock_that_was_renewed_after_an_alarm_is_told_of_again_in_time() {
+    let bench = Bench::scripted();
+    let (first, second) = (owner(), owner());
+    let lock = spec(1, Role::Lv, &first);
+    bench.grant(&lock, Mode::Exclusive);
+    assert!(granted(&bench.runtime.request(lock.clone(), bench.acquire(Mode::Exclusive), SOON)));
+    let safe_for = |time| {
+        bench.script(&lock, |script| script.safe_until = Some(clock::now() + time));
+    };
+    // Less than the kill command has to be begun ahead of.
+    safe_for(LONG / 10);
+    eventually("the first kill", || bench.kills() == 1 && first.is_killed());
+    safe_for(LONG);
+    std::thread::sleep(Duration::from_millis(50));
+    // As an orphan is when its VG is started.
+    bench.runtime.own(spec(1, Role::Lv, &second));
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(!second.is_killed());
+    safe_for(LONG / 10);
+    eventually("the second kill", || bench.kills() == 2 && second.is_killed());
 }
 
 #[test]
