@@ -504,6 +504,7 @@ fn in_process(locks: usize) -> Result<()> {
             let at = DRIVES.iter().position(|name| identity.ends_with(name)).unwrap_or(0);
             Arc::new(InProcess(reached[at].clone()))
         }),
+        Duration::from_secs(5),
     ));
     let members = drives.members(&names).members;
     let timing = Timing::for_lease(Duration::from_secs(60));

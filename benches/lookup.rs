@@ -96,7 +96,7 @@ impl Host {
         let inventory = topology.inventory()?;
         let scan = begun.elapsed();
         drop(inventory);
-        let known = Drives::new(topology, Box::new(|_, _| Arc::new(NoPath)));
+        let known = Drives::new(topology, Box::new(|_, _| Arc::new(NoPath)), Duration::ZERO);
         known.take_inventory();
         // As an administrator or udev names them.
         let links = self.dir.path().join("by-id");

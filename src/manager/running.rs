@@ -9,7 +9,7 @@ use crate::recovery::Orphans;
 use crate::recovery::active::Devices;
 use crate::recovery::store::{SavedLock, Store};
 use crate::runtime::drives::Drives;
-use crate::runtime::fencing::{Fencing, command_timeout};
+use crate::runtime::fencing::{Fencing, command_timeout, longest_wait};
 use crate::runtime::metrics::export::Exporter;
 use crate::runtime::watchdog::{self, Watchdog, device::Device};
 use crate::runtime::{Answer, LockSpec, Runtime, Settings, clock, host_id};
@@ -70,7 +70,7 @@ impl Running {
             watchdog: watchdog.clone(),
             kill_command: kill_command(config, lvm_path),
         };
-        let drives = Arc::new(Drives::new(topology, connect));
+        let drives = Arc::new(Drives::new(topology, connect, longest_wait(&timing)));
         let no_thread = |error| Error::NotRunning(format!("no thread can be started: {error}"));
         let runtime = Arc::new(Runtime::start(drives.clone(), settings).map_err(no_thread)?);
         let metrics = runtime.metrics().clone();

@@ -26,6 +26,8 @@ const IDLE: Duration = Duration::from_secs(30);
 pub struct Drives {
     topology: Topology,
     connect: Box<Connect>,
+    /// How long commands may wait for their turn. Whatever waits for longer is not begun any more.
+    longest_wait: Duration,
     known: Mutex<Known>,
     /// The disks that the host has, as they were last looked at.
     inventory: Mutex<Arc<Inventory>>,
@@ -70,9 +72,10 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Drives {
-    /// No drives yet.
-    pub fn new(topology: Topology, connect: Box<Connect>) -> Drives {
-        Drives { topology, connect, known: Mutex::default(), inventory: Mutex::default() }
+    /// No drives yet. Commands that have waited for `longest_wait` are not begun.
+    pub fn new(topology: Topology, connect: Box<Connect>, longest_wait: Duration) -> Drives {
+        let (known, inventory) = (Mutex::default(), Mutex::default());
+        Drives { topology, connect, longest_wait, known, inventory }
     }
 
     /// The drives behind paths, all of those that a path stands on. What is missing counts as
@@ -200,7 +203,11 @@ impl Drives {
         done: Completion,
     ) {
         match self.get(drive) {
-            Some(drive) => drive.submit(Job { command, urgency, queued: clock::now(), done }),
+            Some(drive) => {
+                let queued = clock::now();
+                let until = queued + self.longest_wait;
+                drive.submit(Job { command, urgency, queued, until, done });
+            }
             None => done.answer(Reply::Status(Status::Unreachable), false),
         }
     }
@@ -211,9 +218,10 @@ impl Drives {
         all.into_iter().for_each(Drive::start);
     }
 
-    /// Answers commands that wait in queues since before `before`: they certainly did not reach
-    /// their drive. For the others there may be work for more workers by now.
-    pub fn expire(&self, before: Instant) {
+    /// Answers commands that wait in queues since before `before`, or for too long: they certainly
+    /// did not reach their drive. For the others there may be work for more workers by now.
+    pub fn expire(&self, before: Instant, now: Instant) {
+        let before = before.max(now - self.longest_wait);
         let all = locked(&self.known).all.clone();
         for drive in all {
             let expired = locked(&drive.queue).expire(before);
@@ -404,11 +412,12 @@ impl Drive {
     fn serve(&self) {
         while let Some((mut jobs, begun)) = self.next_jobs() {
             let Some(last) = jobs.pop() else { continue };
-            let reply = catch_unwind(AssertUnwindSafe(|| self.ways.execute(&last.command)))
-                .unwrap_or_else(|_| {
-                    log::error!("internal error: a command to {} panicked", self.identity);
-                    Reply::Status(Status::Uncertain)
-                });
+            let reply =
+                catch_unwind(AssertUnwindSafe(|| self.ways.execute(&last.command, last.until)))
+                    .unwrap_or_else(|_| {
+                        log::error!("internal error: a command to {} panicked", self.identity);
+                        Reply::Status(Status::Uncertain)
+                    });
             self.metrics.executed(&last.command, &reply, clock::now().since(begun));
             if matches!(reply, Reply::Table(_) | Reply::Status(Status::Good)) {
                 self.has_idm.store(true, Ordering::Relaxed);

@@ -25,6 +25,8 @@ pub struct Job {
     pub command: DriveCommand,
     pub urgency: Urgency,
     pub queued: Instant,
+    /// It must not be begun later.
+    pub until: Instant,
     pub done: Completion,
 }
 
@@ -179,7 +181,8 @@ mod tests {
 
     fn job(command: DriveCommand, urgency: Urgency) -> Job {
         let done = Completion::new(|_| {});
-        Job { command, urgency, queued: clock::now(), done }
+        let queued = clock::now();
+        Job { command, urgency, queued, until: queued + SLOW, done }
     }
 
     fn mutex(op: MutexOp) -> DriveCommand {

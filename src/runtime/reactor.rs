@@ -338,7 +338,7 @@ impl Reactor {
         if now >= self.next_sweep {
             // Commands that wait this long behind a drive that hangs are of no use any more: the
             // lock has moved on, and a refresh that is sent so late would be sent anew anyway.
-            self.drives.expire(now - self.settings.fencing.margin);
+            self.drives.expire(now - self.settings.fencing.margin, now);
             self.next_sweep = now + self.settings.fencing.notice / 2;
         }
         let mut again = Vec::new();

@@ -170,6 +170,7 @@ impl Bench {
                 let number: usize = identity["emulated.d".len()..].parse().unwrap();
                 Arc::new(FakePath(reached[number].clone()))
             }),
+            fencing::longest_wait(&Timing::for_lease(lease)),
         ));
         let members = drives.members(&names).members;
         let killed: Arc<Mutex<Vec<String>>> = Arc::default();
@@ -312,11 +313,28 @@ fn what_waits_too_long_was_certainly_not_sent() {
         bench.submit(0, refresh(), &replies);
     }
     eventually("all workers", || bench.drives[0].inside.load(Ordering::SeqCst) == 4);
-    bench.runtime.drives().expire(clock::now() + SOON);
+    bench.runtime.drives().expire(clock::now() + SOON, clock::now());
     assert_eq!(replies.count_of(Status::Unreachable), 6);
     bench.drives[0].hang(false);
     eventually("those that were sent", || replies.count() == 10);
     assert_eq!(replies.count_of(Status::Good), 4);
+}
+
+#[test]
+fn what_could_surprise_its_lock_is_not_begun_any_more() {
+    let lease = Duration::from_secs(2);
+    let bench = Bench::make(1, lease, None);
+    let replies = Replies::default();
+    bench.drives[0].hang(true);
+    for _ in 0..6 {
+        bench.submit(0, refresh(), &replies);
+    }
+    eventually("all workers", || bench.drives[0].inside.load(Ordering::SeqCst) == 4);
+    // Nobody looks at what waits, as on a host that stands still.
+    std::thread::sleep(Timing::for_lease(lease).linger);
+    bench.drives[0].hang(false);
+    eventually("all", || replies.count() == 6);
+    assert_eq!((replies.count_of(Status::Good), replies.count_of(Status::Unreachable)), (4, 2));
 }
 
 #[test]
@@ -355,7 +373,7 @@ fn a_drive_by_several_names_is_one_member_and_a_lost_one_stays_itself() {
     let socket = directory.path().join("d0");
     let names = ["a", "b"].map(|name| (name.to_owned(), socket.clone()));
     let topology = Topology::new(names.into());
-    let drives = Drives::new(topology, Box::new(|_, _| Arc::new(FakePath(Arc::default()))));
+    let drives = Drives::new(topology, Box::new(|_, _| Arc::new(FakePath(Arc::default()))), SOON);
     let paths = |paths: &[&str]| paths.iter().map(|&path| path.to_owned()).collect::<Vec<_>>();
     let members = drives.members(&paths(&["a", "b", "a"]));
     assert_eq!((members.members.len(), members.found), (1, 1));
@@ -377,7 +395,7 @@ fn drives_of(tree: &Tree, paths: &[(&str, Arc<FakeDrive>)]) -> Arc<Drives> {
     let connect = Box::new(move |_: &str, target: &Target| -> Arc<dyn DrivePath> {
         Arc::new(FakePath(paths.get(&target.to_string()).cloned().unwrap_or_default()))
     });
-    Arc::new(Drives::new(tree.topology(), connect))
+    Arc::new(Drives::new(tree.topology(), connect, SOON))
 }
 
 #[test]

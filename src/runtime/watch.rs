@@ -137,7 +137,8 @@ mod tests {
     #[test]
     fn it_ends_at_once() {
         let topology = Topology::new(BTreeMap::new());
-        let drives = Drives::new(topology, Box::new(|_, _| unreachable!("no drive is named")));
+        let connect = Box::new(|_: &_, _: &_| unreachable!("no drive is named"));
+        let drives = Drives::new(topology, connect, LOOK);
         let watch = Watch::start(Arc::new(drives)).unwrap();
         let begun = Instant::now();
         drop(watch);

@@ -247,13 +247,17 @@ impl Ways {
         self.state().ways.len()
     }
 
-    /// Runs a command.
-    pub(super) fn execute(&self, command: &DriveCommand) -> Reply {
+    /// Runs a command, if it can be begun before `until`: whoever sent it takes it for lost some
+    /// time later, and must not be surprised by it. This host may have stood still meanwhile.
+    pub(super) fn execute(&self, command: &DriveCommand, until: Instant) -> Reply {
         let begun = clock::now();
+        if begun >= until {
+            return Reply::Status(Status::Unreachable);
+        }
         let mut tried = Vec::new();
         let mut reply = Reply::Status(Status::Unreachable);
         let mut why = None;
-        while let Some(running) = self.begin(&tried) {
+        while let Some(running) = self.begin(&tried, until) {
             let target = running.target.clone();
             let result = running.path.execute(command);
             drop(running);
@@ -280,8 +284,11 @@ impl Ways {
         reply
     }
 
-    fn begin(&self, tried: &[Target]) -> Option<Running<'_>> {
+    fn begin(&self, tried: &[Target], until: Instant) -> Option<Running<'_>> {
         let begun = clock::now();
+        if begun >= until {
+            return None;
+        }
         let mut state = self.state();
         let way = state.best(tried, begun)?;
         way.running.push(begun);
@@ -381,6 +388,10 @@ mod tests {
     const A: &str = "/dev/sda";
     const B: &str = "/dev/sdb";
 
+    fn soon() -> Instant {
+        clock::now() + Duration::from_secs(60)
+    }
+
     fn target(node: &str) -> Target {
         Target::Scsi(node.into())
     }
@@ -425,14 +436,14 @@ mod tests {
                 metadata: [0; 64],
                 host: HostId::from_bytes([7; 32]),
             };
-            match self.ways.execute(&DriveCommand::Mutex(MutexOp::Refresh, record)) {
+            match self.ways.execute(&DriveCommand::Mutex(MutexOp::Refresh, record), soon()) {
                 Reply::Status(status) => status,
                 Reply::Table(_) => panic!("a table"),
             }
         }
 
         fn read(&self) -> Reply {
-            self.ways.execute(&DriveCommand::ReadTable)
+            self.ways.execute(&DriveCommand::ReadTable, soon())
         }
     }
 

@@ -47,6 +47,9 @@ impl fmt::Display for Undelivered {
     }
 }
 
+/// Opening a device may take this part of a command's time.
+pub const OPENING: u32 = 8;
+
 /// Makes a way to the drive with that identity.
 pub type Connect = dyn Fn(&str, &Target) -> Arc<dyn DrivePath> + Send + Sync;
 

@@ -122,7 +122,7 @@ impl Protocol for Nvme {
         data: Data<'_>,
         timeout: Duration,
     ) -> Result<Answer, Trouble> {
-        let opened = self.node.opened(|| self.open())?;
+        let opened = self.node.opened(timeout, || self.open())?;
         self.ask(&opened, request, data, timeout).map_err(|trouble| self.node.named(trouble))
     }
 }

@@ -65,7 +65,7 @@ impl ScsiNode {
 
 impl Port for ScsiNode {
     fn execute(&self, cdb: &Cdb, data: Data<'_>, timeout: Duration) -> Result<Answer, Trouble> {
-        let opened = self.node.opened(|| self.open())?;
+        let opened = self.node.opened(timeout, || self.open())?;
         let long = data.is_long();
         let result = sg_io::run(opened.fd.as_fd(), cdb, data, timeout);
         if leads_nowhere(&result) {

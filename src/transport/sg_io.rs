@@ -81,7 +81,8 @@ pub fn run(
         dxferp: pointer.cast(),
         cmdp: cdb.as_ptr(),
         sbp: sense.as_mut_ptr(),
-        timeout: u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX),
+        // 0 would be 30 or 60 s of the kernel's.
+        timeout: u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX).max(1),
         flags: 0,
         pack_id: 0,
         usr_ptr: core::ptr::null_mut(),
