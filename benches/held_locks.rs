@@ -513,6 +513,7 @@ fn in_process(locks: usize) -> Result<()> {
         timing,
         fencing: Fencing::new(&timing, Wanted::default())?,
         watchdog: None,
+        note: None,
         kill_command: Arc::new(|| vec!["/bin/true".into()]),
     };
     let runtime = Runtime::start(drives, settings)?;

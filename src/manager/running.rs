@@ -5,12 +5,13 @@ use super::State;
 use crate::config::Config;
 use crate::error::Error;
 use crate::lockspace::Lockspace;
-use crate::recovery::Orphans;
 use crate::recovery::active::Devices;
 use crate::recovery::store::{SavedLock, Store};
+use crate::recovery::{Dates, Orphans};
 use crate::runtime::drives::Drives;
 use crate::runtime::fencing::{Fencing, command_timeout, longest_wait};
 use crate::runtime::metrics::export::Exporter;
+use crate::runtime::safe_note::SafeNote;
 use crate::runtime::watchdog::{self, Watchdog, device::Device};
 use crate::runtime::{Answer, LockSpec, Runtime, Settings, clock, host_id};
 use crate::topology::Topology;
@@ -63,15 +64,18 @@ impl Running {
         let topology = Topology::new(config.emulated.clone());
         let connect = transport::connector(topology.clone(), command_timeout(&timing));
         let watchdog = start_watchdog(config, &fencing)?;
+        let no_thread = |error| Error::NotRunning(format!("no thread can be started: {error}"));
+        let note = SafeNote::start(&config.state_dir, fencing.notice).map_err(no_thread)?;
+        let note = Arc::new(note);
         let settings = Settings {
             host,
             timing,
             fencing,
             watchdog: watchdog.clone(),
+            note: Some(note.clone()),
             kill_command: kill_command(config, lvm_path),
         };
         let drives = Arc::new(Drives::new(topology, connect, longest_wait(&timing)));
-        let no_thread = |error| Error::NotRunning(format!("no thread can be started: {error}"));
         let runtime = Arc::new(Runtime::start(drives.clone(), settings).map_err(no_thread)?);
         let metrics = runtime.metrics().clone();
         let exporter = Exporter::start(&config.state_dir, move || drives.render(&metrics));
@@ -80,9 +84,9 @@ impl Running {
             let directory = config.state_dir.display();
             Error::NotRunning(format!("locks cannot be noted in {directory}: {error}"))
         })?);
-        let orphans =
-            Orphans::find(runtime.clone(), store.clone(), devices, timing, watchdog.clone())
-                .map_err(|error| Error::NotRunning(format!("notes cannot be read: {error}")))?;
+        let dates = Dates { timing, fencing, note, watchdog: watchdog.clone() };
+        let orphans = Orphans::find(runtime.clone(), store.clone(), devices, dates)
+            .map_err(|error| Error::NotRunning(format!("notes cannot be read: {error}")))?;
         Ok(Running { runtime, host, timing, watchdog, exporter, store, orphans })
     }
 

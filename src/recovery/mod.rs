@@ -16,6 +16,8 @@ pub mod active;
 pub mod store;
 
 use crate::lockspace::{Lockspace, role_of, vg_of};
+use crate::runtime::fencing::Fencing;
+use crate::runtime::safe_note::SafeNote;
 use crate::runtime::watchdog::Watchdog;
 use crate::runtime::{Answer, LockSpec, Role, Runtime, clock, thread};
 use crate::sync::{Condvar, Mutex, MutexGuard};
@@ -45,9 +47,7 @@ pub struct Orphans {
     runtime: Arc<Runtime>,
     store: Arc<Store>,
     devices: Devices,
-    timing: Timing,
-    /// Is told when it is known of all of them whether they are safe.
-    watchdog: Option<Arc<Watchdog>>,
+    dates: Dates,
     /// When they were found.
     found_at: Instant,
     left: Mutex<Left>,
@@ -55,6 +55,18 @@ pub struct Orphans {
     changed: Condvar,
     /// Goes with the last owner, which ends the thread.
     _thread: Option<Sender<()>>,
+}
+
+/// What is to happen when, and who has to know of it.
+pub struct Dates {
+    /// Times of the locks.
+    pub timing: Timing,
+    /// When the kill command is begun.
+    pub fencing: Fencing,
+    /// Says until when the locks are safe that were left, and is told when that is known of each.
+    pub note: Arc<SafeNote>,
+    /// The same, where one is used.
+    pub watchdog: Option<Arc<Watchdog>>,
 }
 
 #[derive(Default)]
@@ -117,6 +129,9 @@ pub struct Claim {
     pub lost: bool,
 }
 
+/// An orphan that the drives were asked for.
+type Asked = (ResourceId, Receiver<Answer>);
+
 impl Claim {
     /// It is the request's now.
     pub fn take(self) {
@@ -144,8 +159,7 @@ impl Orphans {
         runtime: Arc<Runtime>,
         store: Arc<Store>,
         devices: Devices,
-        timing: Timing,
-        watchdog: Option<Arc<Watchdog>>,
+        dates: Dates,
     ) -> io::Result<Arc<Orphans>> {
         let found_at = clock::now();
         let left = Left::of(store.load()?, found_at);
@@ -163,8 +177,7 @@ impl Orphans {
             runtime,
             store,
             devices,
-            timing,
-            watchdog,
+            dates,
             found_at,
             left: Mutex::new(left),
             changed: Condvar::new(),
@@ -302,7 +315,7 @@ impl Orphans {
         if left.locks.is_empty() {
             return None;
         }
-        let first = LOOK.min(self.timing.lease / 8);
+        let first = self.first_pause();
         let busy = |orphan: &Orphan| orphan.phase == Phase::Unproven || orphan.idle > 0;
         if proven || released || left.locks.values().any(busy) {
             return Some(first);
@@ -311,24 +324,33 @@ impl Orphans {
         let now = clock::now();
         let soonest = left.locks.values().map(|orphan| self.unused_from(orphan));
         let soonest = soonest.filter(|&at| at > now).map(|at| at.since(now)).min();
-        let longest = soonest.unwrap_or(self.timing.lease);
-        Some((2 * pause).min(self.timing.lease).min(longest).max(first))
+        let lease = self.dates.timing.lease;
+        let longest = soonest.unwrap_or(lease);
+        Some((2 * pause).min(lease).min(longest).max(first))
+    }
+
+    /// From one look to the next while something changes.
+    fn first_pause(&self) -> Duration {
+        LOOK.min(self.dates.timing.lease / 8)
     }
 
     /// The watchdog looks after what is kept as after any other lock. What is not, and still in
-    /// use, it must not forget.
+    /// use, it must not forget; nor must the note for the next lvmlockd.
     fn tell_watchdog(&self) {
         let safe =
             |orphan: &Orphan| matches!(orphan.phase, Phase::Kept | Phase::Claimed { kept: true });
-        if let Some(watchdog) = &self.watchdog {
-            if self.left().locks.values().all(safe) {
+        if self.left().locks.values().all(safe) {
+            self.dates.note.settle_left();
+            if let Some(watchdog) = &self.dates.watchdog {
                 watchdog.settle_left();
             }
         }
     }
 
-    /// Asks the drives for what is not proven, VG by VG, because each has its own drives. Returns
-    /// whether some of it is now.
+    /// Asks the drives for what is not proven: of all VGs at once, because each has its own drives,
+    /// and one whose drives do not answer must not hold up the others, nor their alarm. Returns
+    /// whether some of it is proven now. What is not asked for in time has to wait for the next
+    /// round.
     fn prove(&self) -> bool {
         let mut groups: HashMap<ResourceId, Vec<ResourceId>> = HashMap::new();
         for (id, orphan) in &self.left().locks {
@@ -337,13 +359,21 @@ impl Orphans {
             }
         }
         let mut any = false;
-        for ids in groups.values() {
-            for batch in ids.chunks(BATCH) {
-                let answered = self.prove_batch(batch);
+        let end = clock::now() + self.dates.timing.patience / 2;
+        while !groups.is_empty() && clock::now() < end {
+            let asked: Vec<(ResourceId, Vec<Asked>)> = groups
+                .iter_mut()
+                .map(|(vg, ids)| {
+                    let batch = ids.split_off(ids.len().saturating_sub(BATCH));
+                    (*vg, self.ask(&batch))
+                })
+                .collect();
+            for (vg, asked) in asked {
+                let answered = self.hear(asked);
                 any |= answered;
-                if !answered {
-                    // The others would be waited for as long, and there is more to be done.
-                    break;
+                // Otherwise what is left of the VG would be waited for as long.
+                if !answered || groups.get(&vg).is_some_and(Vec::is_empty) {
+                    groups.remove(&vg);
                 }
             }
         }
@@ -354,7 +384,7 @@ impl Orphans {
         any
     }
 
-    fn prove_batch(&self, ids: &[ResourceId]) -> bool {
+    fn ask(&self, ids: &[ResourceId]) -> Vec<Asked> {
         let mut asked = Vec::new();
         for id in ids {
             let mut left = self.left();
@@ -378,6 +408,10 @@ impl Orphans {
                 asked.push((*id, self.runtime.begin(orphan.spec.clone(), request)));
             }
         }
+        asked
+    }
+
+    fn hear(&self, asked: Vec<Asked>) -> bool {
         let mut any = false;
         for (id, answer) in asked {
             // The engine always answers.
@@ -468,11 +502,12 @@ impl Orphans {
     /// Returns whether it gave something up.
     fn look(&self) -> bool {
         let now = clock::now();
-        let late = now >= self.found_at + self.timing.lease / 2;
         let mut left = self.left();
         let due = |orphan: &Orphan| match orphan.phase {
             Phase::Kept => self.may_be_unused(orphan, now),
-            Phase::Unproven => self.may_be_unused(orphan, now) || late && !orphan.in_danger,
+            Phase::Unproven => {
+                self.may_be_unused(orphan, now) || !orphan.in_danger && self.is_late(orphan, now)
+            }
             Phase::Lost => true,
             Phase::Found | Phase::Proving | Phase::Claimed { .. } => false,
         };
@@ -508,7 +543,8 @@ impl Orphans {
                 unused.push(*id);
             }
             let is_active = in_use && orphan.spec.role == Role::Lv;
-            if is_active && late && orphan.phase == Phase::Unproven && !orphan.in_danger {
+            let unproven = orphan.phase == Phase::Unproven && !orphan.in_danger;
+            if is_active && unproven && self.is_late(orphan, now) {
                 self.alarm(orphan, "too few of its drives answer");
             }
         }
@@ -522,15 +558,32 @@ impl Orphans {
         !unused.is_empty()
     }
 
+    /// Whether the next look would be too late for the alarm, if it is not proven before: the kill
+    /// command needs its time while other hosts are still kept out.
+    fn is_late(&self, orphan: &Orphan, now: Instant) -> bool {
+        let Dates { timing, fencing, note, .. } = &self.dates;
+        let alarm = match note.left() {
+            Some(Some(safe_until)) => safe_until - fencing.margin,
+            // It was granted just before lvmlockd died, if at all.
+            Some(None) => {
+                let asked = Instant::from_micros(orphan.saved.asked_us);
+                asked + (timing.lease - timing.drift) - fencing.margin
+            }
+            None => self.found_at + timing.lease / 2,
+        };
+        let next_look = now + self.first_pause() + timing.patience * 3 / 2 + fencing.notice;
+        next_look >= alarm
+    }
+
     /// From when on an orphan may be given up when nothing seems to use it. A command that was
     /// granted the lock just before lvmlockd died may still be about to activate the LV, or to write
     /// metadata: it has one lease's time, in which other hosts would not have got the lock either.
     fn unused_from(&self, orphan: &Orphan) -> Instant {
         let since = match orphan.spec.role {
             Role::Membership => self.found_at,
-            _ => Instant::from_micros(orphan.saved.asked_us) + self.timing.patience,
+            _ => Instant::from_micros(orphan.saved.asked_us) + self.dates.timing.patience,
         };
-        since + self.timing.lease
+        since + self.dates.timing.lease
     }
 
     fn may_be_unused(&self, orphan: &Orphan, now: Instant) -> bool {

@@ -16,6 +16,7 @@ mod mailbox;
 pub mod metrics;
 mod queue;
 mod reactor;
+pub mod safe_note;
 mod state_file;
 pub mod thread;
 mod watch;
@@ -32,6 +33,7 @@ use mailbox::Mailbox;
 use metrics::{Asked, Metrics};
 use queue::{Completion, Urgency};
 use reactor::{Message, Reactor};
+use safe_note::SafeNote;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -136,6 +138,8 @@ pub struct Settings {
     pub fencing: Fencing,
     /// Resets the host, where one is used.
     pub watchdog: Option<Arc<Watchdog>>,
+    /// Tells the next lvmlockd until when locks were safe.
+    pub note: Option<Arc<SafeNote>>,
     /// Program and arguments that are run when a VG's locks are about to be lost.
     pub kill_command: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
 }

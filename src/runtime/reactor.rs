@@ -261,6 +261,9 @@ impl Reactor {
             if let Some(watchdog) = &self.settings.watchdog {
                 watchdog.protect(first);
             }
+            if let Some(note) = &self.settings.note {
+                note.protect(first);
+            }
         }
     }
 

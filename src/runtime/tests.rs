@@ -181,6 +181,7 @@ impl Bench {
             timing: Timing::for_lease(lease),
             fencing: Fencing::new(&Timing::for_lease(lease), Default::default()).unwrap(),
             watchdog: None,
+            note: None,
             kill_command: Arc::new(move || {
                 asked.lock().unwrap().push("kill".into());
                 vec![program.lock().unwrap().clone()]

@@ -26,6 +26,9 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 
+/// The name of the file that says that the watchdog runs.
+const FILE: &str = "watchdog";
+
 /// A watchdog in the hands of its thread. Dropping it is lvmlockd's sudden death.
 pub struct Watchdog {
     shared: Arc<Shared>,
@@ -97,7 +100,7 @@ impl Watchdog {
     /// Begins. Feeds at once where an earlier lvmlockd left the watchdog running and its locks are
     /// still safe, as `state_dir` has it.
     pub fn start(dog: Box<dyn Dog>, feeding: Feeding, state_dir: &Path) -> io::Result<Watchdog> {
-        let note = Note::new(state_dir)?;
+        let note = Note::new(state_dir, FILE)?;
         let shared = Arc::new(Shared::default());
         let mut policy = Policy::new(feeding);
         if let Some(left) = note.read() {
@@ -119,7 +122,7 @@ impl Watchdog {
 
     /// Whether an earlier lvmlockd left the watchdog running.
     pub fn was_left(state_dir: &Path) -> bool {
-        Note::new(state_dir).is_ok_and(|note| note.read().is_some())
+        Note::new(state_dir, FILE).is_ok_and(|note| note.read().is_some())
     }
 
     /// Has the watchdog armed before a lock is taken, and the next lvmlockd told of it. `until`: the

@@ -1,5 +1,4 @@
-//! What the next lvmlockd has to know, in a file: that the watchdog runs, and until when the locks
-//! are safe that it is fed for.
+//! What the next lvmlockd has to know, in a file: until when the locks in use are safe.
 
 use crate::config;
 use crate::runtime::{clock, host_id, state_file};
@@ -9,26 +8,25 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-const FILE: &str = "watchdog";
 /// Instead of a date: no lock is in use.
 const UNUSED: &str = "unused";
 /// No lock is safe for longer than the longest lease.
 const LONGEST: Duration = Duration::from_millis(*config::LEASE_MS.end());
 
 /// The file.
-pub(super) struct Note {
+pub(in crate::runtime) struct Note {
     file: PathBuf,
     boot: String,
 }
 
 impl Note {
-    pub(super) fn new(state_dir: &Path) -> io::Result<Note> {
-        Ok(Note { file: state_dir.join(FILE), boot: host_id::boot_id()? })
+    pub(in crate::runtime) fn new(state_dir: &Path, file: &str) -> io::Result<Note> {
+        Ok(Note { file: state_dir.join(file), boot: host_id::boot_id()? })
     }
 
     /// What is in the file: the date, or that no lock was in use. `None` where there is no file of
     /// this boot.
-    pub(super) fn read(&self) -> Option<Option<Instant>> {
+    pub(in crate::runtime) fn read(&self) -> Option<Option<Instant>> {
         let text = fs::read(&self.file).ok()?;
         let read = parse(&text, &self.boot, clock::now());
         if read.is_none() {
@@ -37,7 +35,7 @@ impl Note {
         read
     }
 
-    pub(super) fn write(&self, first: Option<Instant>) -> io::Result<()> {
+    pub(in crate::runtime) fn write(&self, first: Option<Instant>) -> io::Result<()> {
         state_file::replace(&self.file, &format(&self.boot, first))
     }
 
@@ -77,7 +75,7 @@ mod tests {
     #[test]
     fn what_is_noted_is_read_in_its_boot() {
         let directory = tempfile::tempdir().unwrap();
-        let note = Note::new(directory.path()).unwrap();
+        let note = Note::new(directory.path(), "note").unwrap();
         assert_eq!(note.read(), None);
         for first in [None, Some(Instant::from_micros(7))] {
             note.write(first).unwrap();
