@@ -4,7 +4,7 @@ use super::running::{Running, patience_for};
 use super::{Adopt, LockspaceKey, Manager, Resource, ResourceKey, ValBlk};
 use crate::error::Error;
 use crate::lockspace::{Held, Lockspace};
-use crate::recovery::Claim;
+use crate::recovery::{Claim, StillActive};
 use crate::runtime::{Answer, LockSpec, Role, clock};
 use core::time::Duration;
 use idm_engine::{Outcome, Request, ValueRead};
@@ -94,11 +94,11 @@ impl Manager {
         adopt: Adopt,
     ) -> Result<ValueRead, Error> {
         let claim = running.orphans.claim(&spec.resource, running.bound());
+        let claim = claim.map_err(|StillActive| {
+            let why = "left by an earlier lvmlockd and lost since, and its LV is still active";
+            Error::Storage(format!("{}: {why}", spec.label))
+        })?;
         match claim {
-            Some(claim) if claim.lost => {
-                let why = "left by an earlier lvmlockd and lost since, and its LV is still active";
-                Err(Error::Storage(format!("{}: {why}", spec.label)))
-            }
             Some(claim) if claim.kept => {
                 let left = claim.saved.mode();
                 if mode != left && (adopt.only || adopt.ok) {

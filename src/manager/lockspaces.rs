@@ -193,8 +193,8 @@ impl Running {
     fn join(&self, lockspace: &Lockspace) -> Result<(), Error> {
         let membership = lockspace.membership();
         let id = membership.resource;
-        let claim = self.orphans.claim(&id, self.bound());
-        if let Some(claim) = claim {
+        // A membership is no LV's.
+        if let Ok(Some(claim)) = self.orphans.claim(&id, self.bound()) {
             let left = claim.kept.then(|| claim.saved.drives.clone());
             claim.take();
             let plan = Plan::of_lockspace(self, lockspace)?;

@@ -124,10 +124,11 @@ pub struct Claim {
     /// Whether it is proven and renewed. Otherwise it has to be acquired as if it were new, and
     /// takes over what the drives have of it.
     pub kept: bool,
-    /// It was kept, but other hosts may have it by now, while its LV is still active: it must not
-    /// be given to anybody.
-    pub lost: bool,
 }
+
+/// An orphan was lost, so that other hosts may have it or have had it, and its LV is still active.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StillActive;
 
 /// An orphan that the drives were asked for.
 type Asked = (ResourceId, Receiver<Answer>);
@@ -206,8 +207,13 @@ impl Orphans {
     }
 
     /// Takes an orphan out of this care, for a request; waits up to `bound` while the drives are
-    /// being asked for it. `None` where there is no such orphan, or it is lost and not in use.
-    pub fn claim(self: &Arc<Self>, id: &ResourceId, bound: Duration) -> Option<Claim> {
+    /// being asked for it. `None` where there is no such orphan. One that is lost is given up, so
+    /// that what is granted then is another lock; but not while its LV is active.
+    pub fn claim(
+        self: &Arc<Self>,
+        id: &ResourceId,
+        bound: Duration,
+    ) -> Result<Option<Claim>, StillActive> {
         let busy = |left: &mut Left| {
             let phase = left.locks.get(id).map(|orphan| orphan.phase);
             matches!(phase, Some(Phase::Found | Phase::Proving | Phase::Claimed { .. }))
@@ -216,26 +222,32 @@ impl Orphans {
             .changed
             .wait_timeout_while(self.left(), bound, busy)
             .unwrap_or_else(PoisonError::into_inner);
-        let orphan = left.locks.get_mut(id)?;
+        let Some(orphan) = left.locks.get_mut(id) else { return Ok(None) };
         if orphan.phase == Phase::Lost {
-            // What is granted now is another lock.
-            return None;
+            return self.give_up_lost(left, id).map(|()| None);
         }
         let kept = orphan.phase == Phase::Kept;
         orphan.phase = Phase::Claimed { kept };
         let saved = orphan.saved.clone();
         drop(left);
-        let mut claim = Claim { orphans: self.clone(), id: *id, saved, kept, lost: false };
+        let claim = Claim { orphans: self.clone(), id: *id, saved, kept };
         // What was proven once may have been lost since. The alarm was raised then.
         if kept && self.runtime.mode(*id).is_none() {
-            let mut left = self.left();
-            claim.lost = left.locks.get(id).is_some_and(|orphan| self.is_in_use(orphan));
-            if !claim.lost {
-                self.release(&mut left, id, "it is lost, and nothing uses it");
-                return None;
-            }
+            return self.give_up_lost(self.left(), id).map(|()| None);
         }
-        Some(claim)
+        Ok(Some(claim))
+    }
+
+    fn give_up_lost(
+        &self,
+        mut left: MutexGuard<'_, Left>,
+        id: &ResourceId,
+    ) -> Result<(), StillActive> {
+        if left.locks.get(id).is_some_and(|orphan| self.is_in_use(orphan)) {
+            return Err(StillActive);
+        }
+        self.release(&mut left, id, "it is lost, and nothing uses it");
+        Ok(())
     }
 
     /// A lockspace is started: what is left of its locks is lost or kept with it from now on.

@@ -295,6 +295,28 @@ fn an_orphan_that_is_lost_after_it_was_proven_is_not_given_back() {
 }
 
 #[test]
+fn a_lock_that_was_lost_before_the_restart_is_another_one_once_its_lv_is_inactive() {
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, SHORT), bench.started(2, SHORT));
+    a.lock(1, lv(1), Exclusive).unwrap();
+    bench.activate(1, 1, true);
+    drop(a);
+    eventually(SOON, "the dead host's lock is taken over", || b.lock(1, lv(1), Exclusive).is_ok());
+    let a = bench.host(1, SHORT);
+    a.manager.recover();
+    eventually(SOON, "the kill command", || bench.killed() == "vg0\n");
+    b.unlock(1);
+    a.start(VG, bench.scope()).unwrap();
+    // What is active here is not what the other host has left there.
+    is_storage(a.lock(11, lv(1), Exclusive));
+    bench.activate(1, 1, false);
+    a.lock(11, lv(1), Exclusive).unwrap();
+    // The command is about to activate it. Nobody may forget it meanwhile.
+    thread::sleep(SHORT);
+    assert_eq!(bench.noted(1), 2, "it, and the membership");
+}
+
+#[test]
 fn drives_that_do_not_answer_at_the_start_delay_the_proof_and_raise_the_alarm() {
     let bench = Bench::new(3);
     let a = bench.started(1, SHORT);
