@@ -148,6 +148,13 @@ enum Kind {
     Release,
 }
 
+impl Kind {
+    /// Whether a killed lockspace is refused it.
+    fn wants_more(self) -> bool {
+        matches!(self, Kind::Acquire | Kind::Convert(Mode::Exclusive))
+    }
+}
+
 struct Outstanding {
     token: Token,
     drive: DriveRef,
@@ -465,7 +472,7 @@ impl Reactor {
         if entry.engine.is_none() {
             refuse_all(&mut entry);
         } else {
-            entry.give_up_acquires();
+            entry.refuse_more();
         }
         // Renewed in time again, it may be in danger once more, and be another owner's by then.
         let safe = clock::now() + self.settings.fencing.margin;
@@ -775,7 +782,7 @@ impl Reactor {
         );
         // Core can process kill and drop only when no lock call keeps it waiting.
         for entry in self.locks.values_mut() {
-            entry.give_up_acquires();
+            entry.refuse_more();
         }
         self.metrics.killed();
         let (fencing, in_use) = (&self.settings.fencing, owner.in_use());
@@ -864,7 +871,7 @@ impl Entry {
             self.waiting.push_front((request, pending));
             return;
         };
-        if pending.kind == Kind::Acquire && pending.is_killed() {
+        if pending.kind.wants_more() && pending.is_killed() {
             return pending.answer(Answer::Killed);
         }
         let members = match &request {
@@ -941,15 +948,15 @@ impl Entry {
 
     /// Answers whoever waits for the lock for a killed lockspace; what is under way is undone when
     /// it ends.
-    fn give_up_acquires(&mut self) {
+    fn refuse_more(&mut self) {
         if let Some(current) = &mut self.current {
-            if current.kind == Kind::Acquire && self.spec.owner.is_killed() {
+            if current.kind.wants_more() && self.spec.owner.is_killed() {
                 current.answer(Answer::Killed);
                 current.abandoned = true;
             }
         }
         self.waiting.retain_mut(|(_, waiting)| {
-            let refused = waiting.kind == Kind::Acquire && waiting.is_killed();
+            let refused = waiting.kind.wants_more() && waiting.is_killed();
             if refused {
                 waiting.answer(Answer::Killed);
             }

@@ -585,6 +585,29 @@ fn losing_one_lock_refuses_new_ones_of_its_lockspace_and_kills_once() {
 }
 
 #[test]
+fn a_promotion_keeps_nobody_waiting_when_its_lockspace_is_killed() {
+    let bench = Bench::scripted();
+    let owner = owner();
+    let (lost, shared) = (spec(1, Role::Lv, &owner), spec(2, Role::Lv, &owner));
+    for spec in [&lost, &shared] {
+        bench.grant(spec, Mode::Shared);
+        let acquire = bench.acquire(Mode::Shared);
+        assert!(granted(&bench.runtime.request(spec.clone(), acquire, SOON)));
+    }
+    let convert = |mode| Request::Convert { mode, value: None };
+    let pending = bench.in_background(&shared, convert(Mode::Exclusive));
+    eventually("it is under way", || bench.requests(&shared).len() == 2);
+    bench.script(&lost, |script| script.events.push_back(Event::Lapsed));
+    eventually("an answer", || pending.is_finished());
+    assert_eq!(pending.join().unwrap(), Answer::Killed);
+    // What comes of it all the same is undone.
+    bench.script(&shared, |script| {
+        script.events.push_back(Event::Done(Outcome::Converted { complete: true }));
+    });
+    eventually("undone", || bench.requests(&shared).last() == Some(&convert(Mode::Shared)));
+}
+
+#[test]
 fn a_kill_command_that_cannot_be_begun_is_tried_again_until_it_is() {
     let bench = Bench::scripted();
     let directory = tempfile::tempdir().unwrap();
