@@ -22,10 +22,11 @@ use files::Files;
 use fleet::Fleet;
 use lexopt::prelude::*;
 use scenarios::{Expect, Needs, SCENARIOS, Scenario};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
+use std::iter;
 use std::num::NonZero;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 use story::Story;
@@ -135,20 +136,25 @@ enum Outcome {
 
 /// Runs scenarios, `jobs` at once.
 /// True if all went as expected.
+///
+/// One worker begins with the last of them and the others with the first: those that come last keep a
+/// processor busy for minutes, and in most of the others the machines wait for time to pass.
 fn run(scenarios: &[&'static Scenario], fleet: Fleet, jobs: usize) -> Result<bool> {
     let files = Files::find()?;
     let begin = Instant::now();
     let jobs = jobs.clamp(1, scenarios.len());
-    let next = AtomicUsize::new(0);
-    let work = || -> Vec<Verdict> {
-        let mut verdicts = Vec::new();
-        while let Some(scenario) = scenarios.get(next.fetch_add(1, Ordering::Relaxed)) {
-            verdicts.push(play(&files, scenario, fleet, jobs > 1));
-        }
-        verdicts
+    let left: Mutex<VecDeque<&Scenario>> = Mutex::new(scenarios.iter().copied().collect());
+    let work = &|from_the_end: bool| -> Vec<Verdict> {
+        let next = || {
+            let mut left = left.lock().unwrap_or_else(PoisonError::into_inner);
+            if from_the_end { left.pop_back() } else { left.pop_front() }
+        };
+        iter::from_fn(next).map(|scenario| play(&files, scenario, fleet, jobs > 1)).collect()
     };
     let mut verdicts: Vec<Verdict> = thread::scope(|scope| {
-        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
+        let workers: Vec<_> = (1..=jobs)
+            .map(|number| scope.spawn(move || work(number > 1 && number == jobs)))
+            .collect();
         workers.into_iter().flat_map(|worker| worker.join().unwrap_or_default()).collect()
     });
     ensure!(verdicts.len() == scenarios.len(), "a scenario has panicked");

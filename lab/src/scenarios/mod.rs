@@ -555,15 +555,6 @@ pub const SCENARIOS: &[Scenario] = &[
     lvm2("lvm2-daemon", "lvmlockd_failure: lvmlockd is killed", |cluster| {
         lvm2_tests::one(cluster, "lvmlockd_failure")
     }),
-    lvm2("lvm2-single", "stress_single_thread", |cluster| {
-        lvm2_tests::one(cluster, "stress_single_thread")
-    }),
-    lvm2("lvm2-threads-1", "stress_multi_threads_1", |cluster| {
-        lvm2_tests::one(cluster, "stress_multi_threads_1")
-    }),
-    lvm2("lvm2-threads-2", "stress_multi_threads_2", |cluster| {
-        lvm2_tests::one(cluster, "stress_multi_threads_2")
-    }),
     lvm2(
         "lvm2-hosts-vg",
         "multi_hosts_vg: one host makes VGs, the other removes them",
@@ -582,6 +573,15 @@ pub const SCENARIOS: &[Scenario] = &[
         "multi_hosts_lv_sh_timeout: a host with SH loses its drives",
         |cluster| lvm2_tests::at_once(cluster, "multi_hosts_lv_sh_timeout"),
     ),
+    lvm2("lvm2-single", "stress_single_thread", |cluster| {
+        lvm2_tests::one(cluster, "stress_single_thread")
+    }),
+    lvm2("lvm2-threads-1", "stress_multi_threads_1", |cluster| {
+        lvm2_tests::one(cluster, "stress_multi_threads_1")
+    }),
+    lvm2("lvm2-threads-2", "stress_multi_threads_2", |cluster| {
+        lvm2_tests::one(cluster, "stress_multi_threads_2")
+    }),
 ];
 
 /// One of lvm2's own tests.
