@@ -1,0 +1,359 @@
+//! One lock: its engine, the requests that wait for it, and who is answered when.
+
+use crate::runtime::{Answer, Engine, LockSpec, Role};
+use idm_engine::{Command, DriveRef, Instant, Member, Outcome, Request, RequestError, Token};
+use idm_protocol::{Mode, Reply};
+use std::collections::{HashSet, VecDeque};
+use std::sync::mpsc::Sender;
+
+/// One lock and what waits for it.
+pub(super) struct Entry {
+    pub(super) spec: LockSpec,
+    /// `None`: it panicked. What it held is lost, not free.
+    pub(super) engine: Option<Box<dyn Engine>>,
+    pub(super) current: Option<Pending>,
+    pub(super) waiting: VecDeque<(Request, Pending)>,
+    settle: Option<Settle>,
+    /// Commands without an answer; one of each drive at most.
+    outstanding: Vec<Outstanding>,
+    /// The request that the lock was granted to.
+    pub(super) granted: Option<u64>,
+    pub(super) members: Vec<Member>,
+    /// Those that lost it.
+    pub(super) lost_on: Vec<DriveRef>,
+    /// A membership that shall be held.
+    pub(super) joined: bool,
+    pub(super) rejoin_at: Option<Instant>,
+    /// How it is counted as held.
+    pub(super) counted: Option<Mode>,
+    /// Whoever it was granted to has not given it up, whatever has become of it.
+    in_use: bool,
+    /// Its owner was told that it is about to be lost, and it was not renewed in time since.
+    pub(super) alarmed: bool,
+    /// When a panicked lock is forgotten.
+    pub(super) forget_at: Option<Instant>,
+    pub(super) timer: Option<Instant>,
+}
+
+/// A request, apart from what the engine is told.
+pub(super) struct Pending {
+    pub(super) id: u64,
+    pub(super) kind: Kind,
+    /// For whom; `None` for the reactor's own, which are for whom the lock was last taken.
+    pub(super) spec: Option<LockSpec>,
+    pub(super) waiter: Option<Sender<Answer>>,
+    pub(super) abandoned: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Acquire,
+    /// Of what this host held before lvmlockd was started: not refused for a killed lockspace,
+    /// because what it holds still keeps others out.
+    Adopt,
+    Convert(Mode),
+    Release,
+}
+
+impl Kind {
+    /// Whether a killed lockspace is refused it.
+    fn wants_more(self) -> bool {
+        matches!(self, Kind::Acquire | Kind::Convert(Mode::Exclusive))
+    }
+
+    pub(super) fn of(request: &Request) -> Kind {
+        match request {
+            Request::Acquire { .. } => Kind::Acquire,
+            Request::Adopt { .. } => Kind::Adopt,
+            Request::Convert { mode, .. } => Kind::Convert(*mode),
+            Request::Release { .. } => Kind::Release,
+        }
+    }
+}
+
+struct Outstanding {
+    token: Token,
+    drive: DriveRef,
+    unlock: bool,
+}
+
+/// Somebody waits until most drives have taken a release.
+struct Settle {
+    waiter: Sender<Answer>,
+    /// Those that have not.
+    drives: HashSet<DriveRef>,
+    /// How many of them need not be waited for.
+    allowed: usize,
+}
+
+impl Pending {
+    pub(super) fn answer(&mut self, answer: Answer) {
+        if let Some(waiter) = self.waiter.take() {
+            // The caller may have given up; then it has sent or will send Abandon.
+            let _ = waiter.send(answer);
+        }
+    }
+
+    fn is_killed(&self) -> bool {
+        self.spec.as_ref().is_some_and(|spec| spec.owner.is_killed())
+    }
+}
+
+impl Entry {
+    /// A lock that nobody has asked for yet.
+    pub(super) fn new(spec: LockSpec, engine: Box<dyn Engine>) -> Entry {
+        Entry {
+            spec,
+            engine: Some(engine),
+            current: None,
+            waiting: VecDeque::new(),
+            settle: None,
+            outstanding: Vec::new(),
+            granted: None,
+            members: Vec::new(),
+            lost_on: Vec::new(),
+            joined: false,
+            rejoin_at: None,
+            counted: None,
+            in_use: false,
+            alarmed: false,
+            forget_at: None,
+            timer: None,
+        }
+    }
+
+    /// Adds a request to those that wait.
+    pub(super) fn add(&mut self, request: Request, pending: Pending) {
+        if pending.kind == Kind::Release {
+            self.set_in_use(false);
+            self.joined = false;
+            self.rejoin_at = None;
+            // Attempts of ours to take a membership again are void.
+            self.waiting.retain(|(_, it)| it.kind != Kind::Acquire || it.waiter.is_some());
+        }
+        self.waiting.push_back((request, pending));
+    }
+
+    /// Nobody waits for a request any more: undoes what comes of it.
+    pub(super) fn abandon(&mut self, id: u64) {
+        if let Some(current) = self.current.as_mut().filter(|current| current.id == id) {
+            current.abandoned = true;
+            current.waiter = None;
+        } else if self.granted == Some(id) {
+            // It was answered just when the caller gave up.
+            log::warn!("{}: granted too late, releasing it", self.spec.label);
+            self.set_in_use(false);
+            self.waiting.push_front(release());
+        } else {
+            self.waiting.retain(|(_, waiting)| waiting.id != id || waiting.kind == Kind::Release);
+        }
+    }
+
+    /// Takes note of a command that goes to a drive.
+    pub(super) fn sent(&mut self, token: Token, drive: DriveRef, unlock: bool) {
+        self.outstanding.push(Outstanding { token, drive, unlock });
+    }
+
+    /// Whether no command is on its way to a drive.
+    pub(super) fn is_answered(&self) -> bool {
+        self.outstanding.is_empty()
+    }
+
+    /// It belongs to another lockspace from now on.
+    pub(super) fn own(&mut self, spec: LockSpec) {
+        let in_use = self.in_use;
+        self.set_in_use(false);
+        self.spec = spec;
+        self.set_in_use(in_use);
+    }
+
+    /// Takes note of whether somebody relies on the lock. Memberships are nobody's.
+    pub(super) fn set_in_use(&mut self, in_use: bool) {
+        let in_use = in_use && self.spec.role != Role::Membership;
+        if core::mem::replace(&mut self.in_use, in_use) != in_use {
+            self.spec.owner.count_in_use(in_use);
+        }
+    }
+
+    /// Until when the lock is safe, if it protects a volume group that is in use. What is lost is
+    /// not safe at all.
+    pub(super) fn guard(&self) -> Option<Instant> {
+        let guarded = self.in_use && self.spec.owner.kill.is_some();
+        guarded.then(|| self.safe_until().unwrap_or_default())
+    }
+
+    /// How the lock is held; `None` where other hosts may have it by now.
+    pub(super) fn safe_mode(&self, now: Instant) -> Option<Mode> {
+        self.safe_until().filter(|&until| now < until)?;
+        self.engine.as_ref()?.mode()
+    }
+
+    pub(super) fn next_command(&mut self, now: Instant) -> Option<Command> {
+        self.engine.as_mut()?.next_command(now)
+    }
+
+    pub(super) fn safe_until(&self) -> Option<Instant> {
+        self.engine.as_ref()?.safe_until()
+    }
+
+    /// Whether somebody waits for what becomes of the lock.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.current.is_some() || self.settle.is_some()
+    }
+
+    /// Whether nothing is left of the lock, here or on any drive.
+    pub(super) fn is_finished(&self) -> bool {
+        // A lock with a value knows its drives; a new one would have to read them all again.
+        if self.in_use || self.engine.is_some() && self.spec.role.keeps_value() {
+            return false;
+        }
+        let idle = match &self.engine {
+            Some(engine) => engine.is_idle(),
+            None => self.forget_at.is_none(),
+        };
+        idle && self.current.is_none() && self.waiting.is_empty() && !self.joined
+    }
+
+    pub(super) fn on_reply(&mut self, token: Token, reply: Reply, now: Instant) {
+        let at = self.outstanding.iter().position(|outstanding| outstanding.token == token);
+        let answered = at.map(|at| self.outstanding.swap_remove(at));
+        if let Some(engine) = &mut self.engine {
+            engine.on_reply(token, reply, now);
+        }
+        if let Some(outstanding) = answered.filter(|answered| answered.unlock) {
+            if let Some(settle) = &mut self.settle {
+                settle.drives.remove(&outstanding.drive);
+            }
+            self.end_settle_if_done();
+        }
+    }
+
+    pub(super) fn begin(&mut self, request: Request, mut pending: Pending, now: Instant) {
+        let Some(engine) = &mut self.engine else {
+            self.waiting.push_front((request, pending));
+            return;
+        };
+        if pending.kind.wants_more() && pending.is_killed() {
+            return pending.answer(Answer::Killed);
+        }
+        let members = match &request {
+            Request::Acquire { members, .. } | Request::Adopt { members, .. } => {
+                Some(members.clone())
+            }
+            _ => None,
+        };
+        let acquires = matches!(pending.kind, Kind::Acquire | Kind::Adopt);
+        let before = self.spec.clone();
+        if let Some(spec) = pending.spec.take().filter(|_| acquires) {
+            self.spec = spec;
+        }
+        // Before the engine is called: if it panics, it must be known who waits, and for whom.
+        self.current = Some(pending);
+        if let Err(error) = engine.request(request, now) {
+            let answer = match error {
+                RequestError::WrongState if acquires => Answer::InUse,
+                _ => Answer::Failed(format!("{}: {error:?}", self.spec.label)),
+            };
+            self.spec = before;
+            if let Some(mut pending) = self.current.take() {
+                pending.answer(answer);
+            }
+            return;
+        }
+        if members.is_some() {
+            self.lost_on.clear();
+        }
+        self.members = members.unwrap_or_else(|| core::mem::take(&mut self.members));
+        // The lock moves on: whoever waits for an earlier release has waited enough.
+        self.end_settle();
+    }
+
+    /// Takes a membership again.
+    pub(super) fn rejoin(&mut self) {
+        let request = Request::Acquire {
+            mode: Mode::Shared,
+            members: self.members.clone(),
+            witnesses: Vec::new(),
+        };
+        self.waiting.push_back((request, internal(Kind::Acquire)));
+    }
+
+    /// Answers a release when more than half of the drives that hold something have taken it: the
+    /// next host to ask then gets a majority.
+    pub(super) fn settle(&mut self, mut pending: Pending) {
+        let drives: HashSet<DriveRef> = self.outstanding.iter().map(|out| out.drive).collect();
+        match pending.waiter.take() {
+            Some(waiter) if !drives.is_empty() => {
+                // A membership is given up on the way out: who counts hosts reads any majority, and
+                // nobody is left to follow up if the process ends.
+                let all = self.spec.role == Role::Membership;
+                let allowed = if all { 0 } else { (drives.len() - 1) / 2 };
+                self.settle = Some(Settle { waiter, drives, allowed });
+            }
+            Some(waiter) => drop(waiter.send(Answer::Done(Outcome::Released))),
+            None => {}
+        }
+    }
+
+    fn end_settle_if_done(&mut self) {
+        let done = |settle: &Settle| settle.drives.len() <= settle.allowed;
+        if self.settle.as_ref().is_some_and(done) {
+            self.end_settle();
+        }
+    }
+
+    fn end_settle(&mut self) {
+        if let Some(settle) = self.settle.take() {
+            let _ = settle.waiter.send(Answer::Done(Outcome::Released));
+        }
+    }
+
+    /// Answers whoever waits for the lock for a killed lockspace; what is under way is undone when
+    /// it ends.
+    pub(super) fn refuse_more(&mut self) {
+        if let Some(current) = &mut self.current {
+            if current.kind.wants_more() && self.spec.owner.is_killed() {
+                current.answer(Answer::Killed);
+                current.abandoned = true;
+            }
+        }
+        self.waiting.retain_mut(|(_, waiting)| {
+            let refused = waiting.kind.wants_more() && waiting.is_killed();
+            if refused {
+                waiting.answer(Answer::Killed);
+            }
+            !refused
+        });
+    }
+
+    /// Answers everybody who waits for the lock, whose engine panicked.
+    pub(super) fn refuse_all(&mut self) {
+        self.outstanding.clear();
+        self.joined = false;
+        self.end_settle();
+        let waiting = core::mem::take(&mut self.waiting);
+        let current = self.current.take();
+        for mut pending in current.into_iter().chain(waiting.into_iter().map(|(_, p)| p)) {
+            let answer = match pending.kind {
+                // Core must never see an unlock fail; the lock is not handed out again.
+                Kind::Release => Answer::Done(Outcome::Released),
+                _ => Answer::Failed(format!("{}: internal error, see the log", self.spec.label)),
+            };
+            pending.answer(answer);
+        }
+    }
+}
+
+/// A request of the reactor's own.
+fn internal(kind: Kind) -> Pending {
+    Pending { id: u64::MAX, kind, spec: None, waiter: None, abandoned: false }
+}
+
+pub(super) fn release() -> (Request, Pending) {
+    (Request::Release { value: None }, internal(Kind::Release))
+}
+
+pub(super) fn demote() -> (Request, Pending) {
+    let request = Request::Convert { mode: Mode::Shared, value: None };
+    (request, internal(Kind::Convert(Mode::Shared)))
+}

@@ -1,0 +1,145 @@
+//! What a lock's engine tells: the end of a request, the loss of a lock, and what is only news.
+
+use super::Reactor;
+use super::entry::{Entry, Kind, demote, release};
+use crate::runtime::metrics::LossKind;
+use crate::runtime::{Answer, Role};
+use idm_engine::{Event, Instant, Loss, Member, Notice, Outcome};
+use idm_protocol::Mode;
+
+impl Reactor {
+    pub(super) fn on_event(&mut self, entry: &mut Entry, event: Event, now: Instant) {
+        let label = entry.spec.label.clone();
+        match event {
+            Event::Done(outcome) => self.on_done(entry, outcome, now),
+            Event::Lapsed => {
+                let why = format!(
+                    "the lease of {label} has run out: too few of its drives answered ({})",
+                    self.names_of(&entry.members)
+                );
+                self.lost(entry, why, LossKind::Lapsed);
+            }
+            Event::Regained => {
+                self.metrics.regained();
+                log::warn!("{label}: regained, nobody had taken it while its lease had run out");
+                entry.alarmed = false;
+            }
+            Event::Lost(loss) => {
+                let why = match &loss {
+                    Loss::Taken => format!("{label} is lost: taken over by another host, or reset"),
+                    Loss::OtherSet(conflict) => format!(
+                        "{label} is lost: host {} holds it on other drives ({})",
+                        conflict.host,
+                        self.drives.name(conflict.drive)
+                    ),
+                };
+                self.lost(entry, why, (&loss).into());
+                if entry.joined {
+                    entry.waiting.push_back(release());
+                    entry.rejoin();
+                }
+            }
+            Event::Notice(notice) => self.on_notice(entry, notice, now),
+        }
+    }
+
+    fn on_done(&mut self, entry: &mut Entry, outcome: Outcome, now: Instant) {
+        let Some(mut pending) = entry.current.take() else {
+            return;
+        };
+        match &outcome {
+            Outcome::Granted(_) | Outcome::Adopted(_) => {
+                entry.granted = Some(pending.id);
+                entry.alarmed = false;
+                let unwanted = entry.waiting.iter().any(|(_, it)| it.kind == Kind::Release);
+                entry.joined = entry.spec.role == Role::Membership && !unwanted;
+                entry.set_in_use(!pending.abandoned);
+                if pending.abandoned {
+                    log::warn!("{}: granted too late, releasing it", entry.spec.label);
+                    entry.waiting.push_front(release());
+                }
+            }
+            Outcome::Converted { complete } => {
+                if pending.abandoned && pending.kind == Kind::Convert(Mode::Exclusive) {
+                    log::warn!("{}: converted too late, undoing it", entry.spec.label);
+                    entry.waiting.push_front(demote());
+                }
+                if !complete {
+                    log::info!(
+                        "{}: shared for this host, other hosts have to wait for some drives",
+                        entry.spec.label
+                    );
+                }
+            }
+            Outcome::Released => {
+                entry.granted = None;
+                entry.settle(pending);
+                return;
+            }
+            Outcome::Refused(refusal) => {
+                if pending.kind == Kind::Acquire && entry.joined {
+                    log::warn!("{}: {refusal}; trying again", entry.spec.label);
+                    entry.rejoin_at = Some(now + self.settings.timing.renew);
+                }
+            }
+        }
+        pending.answer(Answer::Done(outcome));
+    }
+
+    fn on_notice(&mut self, entry: &mut Entry, notice: Notice, now: Instant) {
+        self.metrics.noticed(&notice);
+        let label = &entry.spec.label;
+        match notice {
+            Notice::Broke { hosts, drive } => {
+                let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
+                log::warn!(
+                    "{label}: took over on {} what host {} did not renew",
+                    self.drives.name(drive),
+                    hosts.join(", ")
+                );
+            }
+            Notice::TookOverOwn { drive } => log::info!(
+                "{label}: took over on {} what this host had left there",
+                self.drives.name(drive)
+            ),
+            Notice::DriveLost { drive } => {
+                if !entry.lost_on.contains(&drive) {
+                    entry.lost_on.push(drive);
+                }
+                // A drive that was reset has lost them all: one is news, thousands are noise.
+                let told = self.told.insert(drive, now);
+                let news = told.is_none_or(|told| now.since(told) > self.settings.timing.lease);
+                let (level, others) = match news {
+                    true => (log::Level::Warn, "; other locks may be, too"),
+                    false => (log::Level::Debug, ""),
+                };
+                log::log!(
+                    level,
+                    "{label}: no longer held on {}, which was reset or gave it to another \
+                     host{others}",
+                    self.drives.name(drive)
+                );
+            }
+            Notice::DriveGained { drive } => {
+                // Of a lock that has just been taken, the last drives often come later.
+                if let Some(at) = entry.lost_on.iter().position(|&lost| lost == drive) {
+                    entry.lost_on.swap_remove(at);
+                    log::debug!("{label}: held on {} again", self.drives.name(drive));
+                }
+            }
+            Notice::SplitVote => {
+                log::debug!("{label}: another host got as many drives, trying again");
+            }
+            Notice::Collected { resource, drive } => log::info!(
+                "removed the unused mutex {resource} from the full table of {}",
+                self.drives.name(drive)
+            ),
+            Notice::NotIdm { drive } => self.drives.say_no_idm(drive),
+        }
+    }
+
+    pub(super) fn names_of(&self, members: &[Member]) -> String {
+        let names: Vec<String> = members.iter().map(|m| self.drives.name(m.drive)).collect();
+        names.join(", ")
+    }
+}

@@ -1,0 +1,141 @@
+//! Locks that are lost or about to be: whom that is told, and the kill command.
+
+use super::entry::Entry;
+use super::{Message, Reactor, text_of};
+use crate::runtime::kill::{self, Killing};
+use crate::runtime::metrics::LossKind;
+use crate::runtime::{Owner, Role, clock};
+use idm_engine::{Instant, Member};
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// A lock is lost or about to be.
+pub(super) struct Failure {
+    pub(super) owner: Arc<Owner>,
+    pub(super) why: String,
+    /// When other hosts may have it; `None` where one may already.
+    pub(super) until: Option<Instant>,
+}
+
+impl Reactor {
+    /// Tells a lock's owner that it cannot be kept, when that is due.
+    pub(super) fn alarm(&mut self, entry: &mut Entry, now: Instant) {
+        if self.alarm_at(entry).is_none_or(|at| at > now) {
+            return;
+        }
+        entry.alarmed = true;
+        let until = entry.safe_until().unwrap_or(now);
+        let silent = self.drives.slow(now);
+        let silent: Vec<Member> =
+            entry.members.iter().filter(|m| silent.contains(&m.drive)).cloned().collect();
+        let why = format!(
+            "{} could not be renewed on enough drives and may be lost in {} ms; of its {} \
+             drives these do not answer: {}",
+            entry.spec.label,
+            until.since(now).as_millis(),
+            entry.members.len(),
+            self.names_of(&silent)
+        );
+        let owner = entry.spec.owner.clone();
+        self.failures.push(Failure { owner, why, until: Some(until) });
+    }
+
+    /// When the owner of a lock has to be told that it cannot be kept.
+    pub(super) fn alarm_at(&self, entry: &Entry) -> Option<Instant> {
+        if entry.alarmed || entry.spec.role == Role::Membership {
+            return None;
+        }
+        entry.engine.as_ref()?.mode()?;
+        Some(entry.safe_until()? - self.settings.fencing.margin)
+    }
+
+    pub(super) fn lost(&mut self, entry: &mut Entry, why: String, kind: LossKind) {
+        self.metrics.lost(kind);
+        if entry.spec.role == Role::Membership {
+            log::warn!("{why}; other hosts may not see that this one uses the volume group");
+            return;
+        }
+        entry.alarmed = true;
+        self.failures.push(Failure { owner: entry.spec.owner.clone(), why, until: None });
+    }
+
+    /// A lock's engine panicked. Nobody knows what it holds, so it is neither granted nor freed
+    /// until every lease that it may have has run out and every command has reached its drive.
+    pub(super) fn condemn(&mut self, entry: &mut Entry, panic: &(dyn Any + Send)) {
+        let why = format!("internal error in {}: {}", entry.spec.label, text_of(panic));
+        log::error!("{why}");
+        entry.engine = None;
+        let timing = &self.settings.timing;
+        entry.forget_at = Some(clock::now() + timing.lease + timing.linger);
+        self.lost(entry, why, LossKind::Internal);
+    }
+
+    /// A lockspace has lost a lock, or is about to: its VG must not be used any longer.
+    pub(super) fn fail(&mut self, failure: Failure) {
+        let Failure { owner, why, until } = failure;
+        let Some(vg) = owner.kill.clone() else {
+            log::error!("{why}; commands that run under it must be repeated");
+            return;
+        };
+        if owner.killed.swap(true, Ordering::AcqRel) {
+            // The volume group was told of, and has as many of these lines as locks.
+            log::debug!("{why}");
+            return;
+        }
+        let mut words = (self.settings.kill_command)();
+        words.push(vg.clone());
+        // Before anything is said of it: the log may be slow.
+        self.kill(owner.clone(), words.clone());
+        log::error!(
+            "{why}. Volume group {vg} gets no new locks; running \"{}\". Start it again with \
+             \"vgchange --lock-start {vg}\" after \"lvmlockctl --drop {vg}\", when its drives answer",
+            words.join(" ")
+        );
+        // Core can process kill and drop only when no lock call keeps it waiting.
+        for entry in self.locks.values_mut() {
+            entry.refuse_more();
+        }
+        self.metrics.killed();
+        let (fencing, in_use) = (&self.settings.fencing, owner.in_use());
+        let killing = Killing::new(&vg, &words, fencing, until, in_use, clock::now());
+        self.killings.push((owner, killing));
+    }
+
+    /// Runs the kill command.
+    fn kill(&self, owner: Arc<Owner>, words: Vec<String>) {
+        let (mailbox, killed) = (self.mailbox.clone(), owner.clone());
+        let run = kill::run(words, move |ended| {
+            // After the reactor's end nobody is interested.
+            let _ = mailbox.send(Message::KillEnded { owner: killed, ended });
+        });
+        if let Err(error) = run {
+            let ended = kill::Ended::NotBegun(error);
+            self.mailbox.send(Message::KillEnded { owner, ended });
+        }
+    }
+
+    /// The kill command for a lockspace has ended.
+    pub(super) fn kill_ended(&mut self, owner: &Arc<Owner>, ended: &kill::Ended) {
+        let killing = self.killings.iter_mut().find(|(it, _)| Arc::ptr_eq(it, owner));
+        let note = killing.and_then(|(_, killing)| killing.ended(ended, clock::now()));
+        note.into_iter().for_each(|note| note.log());
+    }
+
+    /// Reminds of lockspaces that lost their locks and still have some in use, and runs kill
+    /// commands again that are to be.
+    pub(super) fn remind(&mut self, now: Instant) {
+        let mut again = Vec::new();
+        self.killings.retain_mut(|(owner, killing)| {
+            if let Some(note) = killing.remind(owner.in_use(), now) {
+                note.log();
+            }
+            if killing.is_over() {
+                return false;
+            }
+            again.extend(killing.begin_again(now).map(|words| (owner.clone(), words)));
+            true
+        });
+        again.into_iter().for_each(|(owner, words)| self.kill(owner, words));
+    }
+}
