@@ -49,10 +49,21 @@ impl Manager {
             running.check_drives(&lockspace)?;
             running.arm(&lockspace).map_err(|error| Error::NotRunning(error.to_string()))?;
         }
-        // An address that is used again without a remove in between: what was there is gone.
-        self.remove_lockspace(key, false, false)?;
+        for stale in self.given_up(key, &lockspace) {
+            self.remove_lockspace(stale, false, false)?;
+        }
         self.state().lockspaces.insert(key, Arc::new(lockspace));
         Ok(())
+    }
+
+    /// The lockspaces that core has given up when it prepares one: what is at the same address, and
+    /// the same VG's at another. Only `vgchange --lockstop` heeds it where a stop is refused; at
+    /// SIGTERM, and before it renames a VG, core goes on.
+    fn given_up(&self, key: LockspaceKey, prepared: &Lockspace) -> Vec<LockspaceKey> {
+        let state = self.state();
+        let all = state.lockspaces.iter();
+        let stale = all.filter(|&(&other, there)| other == key || there.id == prepared.id);
+        stale.map(|(&other, _)| other).collect()
     }
 
     /// Starts the lockspace. On failure everything from prepare is forgotten (core never calls

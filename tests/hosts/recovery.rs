@@ -225,6 +225,65 @@ fn a_lockspace_with_orphans_in_use_is_not_stopped() {
     a.start(VG, bench.scope()).unwrap();
     bench.activate(1, 1, false);
     a.manager.remove_lockspace(VG, false, true).unwrap();
+    eventually(SOON, "the orphan is released", || b.lock(1, lv(1), Exclusive).is_ok());
+    assert_eq!(b.manager.hosts(VG), Ok(0));
+    assert_eq!(bench.noted(1), 0);
+}
+
+#[test]
+fn an_orderly_end_keeps_what_a_dead_lvmlockd_left() {
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, SHORT), bench.started(2, SHORT));
+    for (number, mode) in [(1, Exclusive), (2, Shared)] {
+        a.lock(number, lv(number), mode).unwrap();
+        bench.activate(1, number, true);
+    }
+    let mut a = bench.restart(a, 1, SHORT);
+    // The next ones do not start the VG, or stop it at their end, which may be refused or not; core
+    // goes on in either case.
+    for stops in [None, Some(true), Some(false)] {
+        if let Some(may_refuse) = stops {
+            a.start(VG, bench.scope()).unwrap();
+            let stopped = a.manager.remove_lockspace(VG, false, may_refuse);
+            assert_eq!(stopped, if may_refuse { Err(Error::Busy) } else { Ok(()) });
+        }
+        a.manager.end();
+        a = bench.restart(a, 1, SHORT);
+        let begin = Instant::now();
+        while begin.elapsed() < SHORT * 3 / 2 {
+            is_held(b.lock(1, lv(1), Shared));
+            is_held(b.lock(2, lv(2), Exclusive));
+            assert_eq!(b.manager.hosts(VG), Ok(1));
+            thread::sleep(SHORT / 8);
+        }
+    }
+    a.start(VG, bench.scope()).unwrap();
+    a.lock(11, lv(1), Exclusive).unwrap();
+    a.lock(12, lv(2), Shared).unwrap();
+    is_held(b.lock(1, lv(1), Shared));
+    a.unlock(11);
+    b.lock(1, lv(1), Exclusive).unwrap();
+    assert_eq!(bench.killed(), "");
+}
+
+#[test]
+fn a_lockspace_that_core_gave_up_does_not_stand_in_the_way_of_the_next() {
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, LONG), bench.started(2, LONG));
+    a.lock(1, lv(1), Exclusive).unwrap();
+    bench.activate(1, 1, true);
+    let a = bench.restart(a, 1, LONG);
+    a.start(VG, bench.scope()).unwrap();
+    // As when the VG is renamed: core goes on with another struct.
+    assert_eq!(a.manager.remove_lockspace(VG, false, true), Err(Error::Busy));
+    let renamed = LockspaceKey(0x3000);
+    a.start(renamed, bench.scope()).unwrap();
+    let how = Adopt::default();
+    a.manager.lock(renamed, ResourceKey(11), lv(1), Exclusive, how).unwrap();
+    is_held(b.lock(1, lv(1), Shared));
+    a.unlock(11);
+    bench.activate(1, 1, false);
+    a.manager.remove_lockspace(renamed, false, true).unwrap();
     b.lock(1, lv(1), Exclusive).unwrap();
     assert_eq!(b.manager.hosts(VG), Ok(0));
     assert_eq!(bench.noted(1), 0);

@@ -131,7 +131,8 @@ impl Host {
         self.end_lvmlockd(Signal::SIGKILL)
     }
 
-    /// Asks lvmlockd to stop (SIGTERM) and waits for it. lvmlockd refuses while locks are held.
+    /// Asks lvmlockd to stop (SIGTERM) and waits for it. lvmlockd refuses while locks are held that it
+    /// knows of. It is asked again and again: while it stops a lockspace it forgets that it was asked.
     pub fn stop_lvmlockd(&mut self) -> Result<()> {
         self.end_lvmlockd(Signal::SIGTERM)
     }
@@ -140,12 +141,14 @@ impl Host {
         let Some(mut daemon) = self.lvmlockd.take() else {
             bail!("lvmlockd is not running on host {}", self.name);
         };
-        match kill(daemon.pid, signal) {
-            // It has ended already.
-            Ok(()) | Err(Errno::ESRCH) => {}
-            Err(error) => return Err(error.into()),
-        }
-        wait_until(START, "lvmlockd to end", || Ok(daemon.nsenter.try_wait()?))?;
+        wait_until(START, "lvmlockd to end", || {
+            match kill(daemon.pid, signal) {
+                // It has ended already.
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(error) => return Err(error.into()),
+            }
+            Ok(daemon.nsenter.try_wait()?)
+        })?;
         Ok(())
     }
 

@@ -1,7 +1,8 @@
 //! Clients, daemons and hosts that die.
 
-use super::{LEASE, Pair, for_every_build};
+use super::{LEASE, Pair, for_every_build, for_every_release};
 use anyhow::{Result, ensure};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 use testbed::{EAGAIN, Lab, Lvm2, Mode, wait_until};
 
@@ -9,6 +10,7 @@ use testbed::{EAGAIN, Lab, Lvm2, Mode, wait_until};
 const SOON: Duration = Duration::from_secs(10);
 
 for_every_build!(a_client_that_leaves_in_the_middle_of_a_request_does_no_harm);
+for_every_release!(an_orderly_stop_keeps_what_a_killed_lvmlockd_left);
 
 /// With lvm2's own lvmlockd-idm.c this crashes lvmlockd.
 fn a_client_that_leaves_in_the_middle_of_a_request_does_no_harm(lvm2: Lvm2) -> Result<()> {
@@ -48,6 +50,36 @@ fn a_restarted_lvmlockd_gets_its_own_locks_back() -> Result<()> {
     assert_eq!(bob.client()?.lock_lv(&lv, Mode::Sh)?, EAGAIN);
 
     alice.start_lvmlockd()?;
+    alice.lvm(&["vgchange", "--lockstart", "vg"])?.success()?;
+    alice.lvm(&["lvchange", "-aey", "vg/data"])?.success()?;
+    assert_eq!(bob.client()?.lock_lv(&lv, Mode::Sh)?, EAGAIN);
+    alice.lvm(&["lvchange", "-an", "vg/data"])?.success()?;
+    assert_eq!(bob.client()?.lock_lv(&lv, Mode::Ex)?, 0);
+    Ok(())
+}
+
+/// Core knows nothing of what it was not asked for since it was started, so nothing holds it up when it is
+/// told to stop, and nobody asks it what to do with that.
+fn an_orderly_stop_keeps_what_a_killed_lvmlockd_left(lvm2: Lvm2) -> Result<()> {
+    let lease = Duration::from_secs(12);
+    let Pair { lab: _lab, mut alice, bob, lv } = Pair::new(lvm2, lease)?;
+    alice.lvm(&["lvchange", "-aey", "vg/data"])?.success()?;
+    alice.set_active(&lv, true)?;
+    alice.kill_lvmlockd()?;
+    alice.start_lvmlockd()?;
+    // Without the VG, and with it started.
+    for started in [false, true] {
+        if started {
+            alice.lvm(&["vgchange", "--lockstart", "vg"])?.success()?;
+        }
+        alice.stop_lvmlockd()?;
+        alice.start_lvmlockd()?;
+        let again = Instant::now();
+        while again.elapsed() < lease * 3 / 2 {
+            assert_eq!(bob.client()?.lock_lv(&lv, Mode::Sh)?, EAGAIN);
+            sleep(lease / 8);
+        }
+    }
     alice.lvm(&["vgchange", "--lockstart", "vg"])?.success()?;
     alice.lvm(&["lvchange", "-aey", "vg/data"])?.success()?;
     assert_eq!(bob.client()?.lock_lv(&lv, Mode::Sh)?, EAGAIN);
