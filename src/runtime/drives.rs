@@ -41,6 +41,9 @@ struct Known {
     by_path: HashMap<String, Vec<DriveRef>>,
     /// What was last said about a path that leads to no drive.
     complaints: HashMap<String, String>,
+    /// Warnings that are still to be given, without the mutex: the reactor needs it, and the log may
+    /// take nothing.
+    unsaid: Vec<String>,
 }
 
 /// One drive.
@@ -115,6 +118,9 @@ impl Drives {
             }
             known.by_path.insert(path.clone(), counted);
         }
+        let unsaid = core::mem::take(&mut known.unsaid);
+        drop(known);
+        unsaid.into_iter().for_each(|text| log::warn!("{text}"));
         let found = members.iter().filter(|member| there.contains(&member.drive)).count();
         Members { members, found, unusable }
     }
@@ -297,7 +303,7 @@ impl Known {
             self.complain(path, &format!("{path}: {} is gone", found.missing.join(", ")));
         } else if self.complaints.remove(path).is_some() {
             let names: Vec<&str> = found.drives.iter().map(|drive| &*drive.identity).collect();
-            log::warn!("{path}: is there again, drive {}", names.join(", "));
+            self.unsaid.push(format!("{path}: is there again, drive {}", names.join(", ")));
         }
         let mut drives = Vec::new();
         for located in &found.drives {
@@ -327,7 +333,7 @@ impl Known {
     /// Says once what is wrong with a path.
     fn complain(&mut self, path: &str, why: &str) {
         if self.complaints.get(path).is_none_or(|said| said != why) {
-            log::warn!("{why}; it counts as a drive that does not answer");
+            self.unsaid.push(format!("{why}; it counts as a drive that does not answer"));
             self.complaints.insert(path.to_owned(), why.to_owned());
         }
     }

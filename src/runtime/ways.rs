@@ -113,65 +113,67 @@ impl State {
         })
     }
 
-    /// Takes note of how a command went on a way, and says once that a way fails and once that it
-    /// works again; where there is one way only, that is said of the drive.
-    fn note_way(&mut self, target: &Target, failure: Option<&Undelivered>) {
+    /// Takes note of how a command went on a way. Returns what is to be said: once that a way fails
+    /// and once that it works again; where there is one way only, that is said of the drive.
+    fn note_way(&mut self, target: &Target, failure: Option<&Undelivered>) -> Option<String> {
         let several = self.ways.len() > 1;
-        let Some(way) = self.way(target) else { return };
+        let way = self.way(target)?;
         let failed_before = way.failures > 0;
         match failure {
             Some(why) => {
                 way.failures = way.failures.saturating_add(1);
                 way.failed = clock::now();
-                if several && !failed_before {
-                    let left = self.ways.iter().filter(|way| way.failures == 0).count();
-                    log::warn!("drive {}: path {target} fails, {left} are left: {why}", self.name);
-                }
+                let left = self.ways.iter().filter(|way| way.failures == 0).count();
+                (several && !failed_before).then(|| {
+                    format!("drive {}: path {target} fails, {left} are left: {why}", self.name)
+                })
             }
             None => {
                 way.failures = 0;
-                if several && failed_before {
-                    log::warn!("drive {}: path {target} works again", self.name);
-                }
                 self.used = Some(target.clone());
+                (several && failed_before)
+                    .then(|| format!("drive {}: path {target} works again", self.name))
             }
         }
     }
 
-    /// Says that the drive's answers make no sense, but not every time: it may go on for long, with
-    /// sensible answers in between.
-    fn note_nonsense(&mut self) {
+    /// What is to be said of answers that make no sense, but not every time: it may go on for long,
+    /// with sensible answers in between.
+    fn note_nonsense(&mut self) -> Option<String> {
         let now = clock::now();
-        if self.nonsense_said.is_none_or(|said| now.since(said) >= REMIND) {
+        let news = self.nonsense_said.is_none_or(|said| now.since(said) >= REMIND);
+        news.then(|| {
             self.nonsense_said = Some(now);
-            log::warn!(
+            format!(
                 "drive {}: an answer makes no sense, or says that a command failed inside the drive; \
                  it counts as a drive that does not have the lock. If this is said again, look at \
                  the kernel's log for the drive, and at its firmware",
                 self.name
-            );
-        }
+            )
+        })
     }
 
-    /// Says once that the drive does not answer, and once that it does again.
-    fn note_drive(&mut self, reply: &Reply, why: Option<&Undelivered>) {
+    /// What is to be said once when the drive does not answer, and once when it does again.
+    fn note_drive(&mut self, reply: &Reply, why: Option<&Undelivered>) -> Vec<String> {
+        let mut said = Vec::new();
         if *reply == Reply::Status(Status::Failed) {
-            self.note_nonsense();
+            said.extend(self.note_nonsense());
         }
         let silent = matches!(reply, Reply::Status(Status::Unreachable | Status::Uncertain));
         if self.answers != silent {
-            return;
+            return said;
         }
         self.answers = !silent;
         let name = &self.name;
-        match (silent, why) {
-            (true, Some(why)) => log::warn!("drive {name} does not answer: {why}"),
+        said.push(match (silent, why) {
+            (true, Some(why)) => format!("drive {name} does not answer: {why}"),
             (true, None) if self.ways.is_empty() => {
-                log::warn!("drive {name} does not answer: no path leads to it");
+                format!("drive {name} does not answer: no path leads to it")
             }
-            (true, None) => log::warn!("drive {name} does not answer"),
-            (false, _) => log::warn!("drive {name} answers again"),
-        }
+            (true, None) => format!("drive {name} does not answer"),
+            (false, _) => format!("drive {name} answers again"),
+        });
+        said
     }
 }
 
@@ -261,7 +263,8 @@ impl Ways {
             let target = running.target.clone();
             let result = running.path.execute(command);
             drop(running);
-            self.state().note_way(&target, result.as_ref().err());
+            let said = self.state().note_way(&target, result.as_ref().err());
+            say(said);
             let undelivered = match result {
                 Ok(answer) => {
                     reply = answer;
@@ -280,7 +283,8 @@ impl Ways {
             }
             tried.push(target);
         }
-        self.state().note_drive(&reply, why.as_ref());
+        let said = self.state().note_drive(&reply, why.as_ref());
+        say(said);
         reply
     }
 
@@ -315,9 +319,17 @@ impl Ways {
         let used = self.state().used.clone();
         let result = path.execute(&DriveCommand::ReadTable);
         let mut state = self.state();
-        state.note_way(&target, result.as_ref().err());
+        let said = state.note_way(&target, result.as_ref().err());
         state.used = used;
+        drop(state);
+        say(said);
     }
+}
+
+/// Warns, which is not to be done with the mutex: the reactor needs it, and a log that takes
+/// nothing, such as that of a host whose disks are gone, must not keep it from its locks.
+fn say(what: impl IntoIterator<Item = String>) {
+    what.into_iter().for_each(|text| log::warn!("{text}"));
 }
 
 /// While it lives, a way is being tried.
