@@ -1,13 +1,24 @@
 //! From the [`log`] crate to lvmlockd's log; without lvmlockd to syslog or stderr.
 
 use super::host::{self, LogLevel};
+use super::log_queue::Queue;
+use crate::runtime::thread;
 use core::ffi::c_int;
+use core::time::Duration;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use std::ffi::CString;
 use std::io::{self, IsTerminal, Write};
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
+
+/// The log of this process.
+struct Logger {
+    destination: Destination,
+    /// What the library's own threads say waits here; without a thread for it, they wait themselves.
+    queue: OnceLock<Option<Queue>>,
+}
 
 /// Where the lines go.
+#[derive(Clone, Copy)]
 enum Destination {
     /// lvmlockd's `log_level`: its ring buffer (`lvmlockctl --dump`), syslog, stderr with `-D`.
     Lvmlockd(LogLevel),
@@ -19,13 +30,17 @@ enum Destination {
 /// (contract, section 1.2).
 const LINE: usize = 240;
 
+/// How long the end of the process waits for the queue.
+const FLUSH: Duration = Duration::from_millis(100);
+
 /// Tells our lines from core's.
 const PREFIX: &str = "idm: ";
 
 /// Sends the process's log messages (of this library only) to where they belong. Only the first
 /// call does something.
 pub fn install() {
-    static LOGGER: LazyLock<Destination> = LazyLock::new(destination);
+    static LOGGER: LazyLock<Logger> =
+        LazyLock::new(|| Logger { destination: destination(), queue: OnceLock::new() });
     if log::set_logger(&*LOGGER).is_ok() {
         // Debug goes into lvmlockd's ring buffer and nowhere else, unless it runs with -D.
         log::set_max_level(LevelFilter::Debug);
@@ -42,7 +57,7 @@ fn destination() -> Destination {
     if wanted || io::stderr().is_terminal() { Destination::Stderr } else { Destination::Syslog }
 }
 
-impl Log for Destination {
+impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.level() <= log::max_level()
     }
@@ -51,17 +66,37 @@ impl Log for Destination {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let priority = priority(record.level());
-        for line in lines(&record.args().to_string()) {
-            self.write(priority, line);
+        let (priority, message) = (priority(record.level()), record.args().to_string());
+        match thread::is_ours().then(|| self.queue()).flatten() {
+            Some(queue) => queue.push(priority, message),
+            None => self.destination.write(priority, &message),
         }
     }
 
-    fn flush(&self) {}
+    /// Waits for what is in the queue, but not long: the process ends.
+    fn flush(&self) {
+        if let Some(Some(queue)) = self.queue.get() {
+            queue.flush(FLUSH);
+        }
+    }
+}
+
+impl Logger {
+    fn queue(&self) -> Option<&Queue> {
+        let destination = self.destination;
+        let start = || Queue::start(move |priority, text| destination.write(priority, text)).ok();
+        self.queue.get_or_init(start).as_ref()
+    }
 }
 
 impl Destination {
-    fn write(&self, priority: c_int, line: String) {
+    fn write(self, priority: c_int, message: &str) {
+        for line in lines(message) {
+            self.write_line(priority, line);
+        }
+    }
+
+    fn write_line(self, priority: c_int, line: String) {
         match self {
             Destination::Stderr => {
                 // There is nobody to tell that stderr is closed.

@@ -7,6 +7,7 @@ mod c;
 mod found;
 mod host;
 mod layout;
+mod log_queue;
 mod logger;
 mod test_mode;
 mod views;
@@ -41,6 +42,7 @@ pub fn at_exit(end: fn()) {
         if let Some((process, end)) = END.get() {
             if *process == std::process::id() {
                 end();
+                log::logger().flush();
             }
         }
     }

@@ -1,8 +1,18 @@
 //! Threads that leave lvmlockd's signals alone.
 
+use core::cell::Cell;
 use nix::sys::signal::{SigSet, SigmaskHow};
 use std::io;
 use std::thread::{Builder, JoinHandle};
+
+thread_local! {
+    static OURS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the calling thread is one of the library's.
+pub fn is_ours() -> bool {
+    OURS.get()
+}
 
 /// Starts a thread with all signals blocked, so that lvmlockd's handlers run on its own threads.
 /// They are blocked before the thread exists: it inherits the mask and has no moment without.
@@ -11,7 +21,10 @@ where
     F: FnOnce() + Send + 'static,
 {
     let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
-    let spawned = Builder::new().name(name.to_owned()).spawn(body);
+    let spawned = Builder::new().name(name.to_owned()).spawn(|| {
+        OURS.set(true);
+        body();
+    });
     before.thread_set_mask()?;
     spawned
 }
@@ -25,7 +38,9 @@ mod tests {
     #[test]
     fn threads_have_all_signals_blocked_and_ours_has_not() {
         let (sender, receiver) = mpsc::channel();
+        assert!(!is_ours());
         let thread = spawn("idm-test", move || {
+            assert!(is_ours());
             let mask = SigSet::thread_get_mask().unwrap();
             sender.send(mask).unwrap();
         });
