@@ -16,7 +16,7 @@ mod types;
 
 pub use types::{Adopt, LockspaceKey, Resource, ResourceKey, Scope, ValBlk};
 
-use crate::config::Config;
+use crate::config::{Config, DEFAULT_FILE};
 use crate::error::Error;
 use crate::lockspace::{Held, Lockspace};
 use crate::recovery::active::Devices;
@@ -140,7 +140,15 @@ impl Manager {
     /// Begins to take care of what an earlier lvmlockd left behind, where there is something. Does
     /// not wait for drives. The first call, when lvmlockd starts.
     pub fn recover(&self) {
-        let Ok(config) = &self.config else { return };
+        let Ok(config) = &self.config else {
+            if Store::has_any(&Config::default().state_dir) {
+                log::error!(
+                    "an earlier lvmlockd left locks behind, which nobody keeps before {DEFAULT_FILE} \
+                     is mended and lvmlockd started again"
+                );
+            }
+            return;
+        };
         let fed = config.watchdog.is_some() && Watchdog::was_left(&config.state_dir);
         if !fed && !Store::has_any(&config.state_dir) {
             return;

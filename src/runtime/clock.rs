@@ -6,10 +6,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// CLOCK_BOOTTIME: goes on while the host is suspended, as the drives' countdowns do.
 pub fn now() -> Instant {
-    // Cannot fail: the clock exists since Linux 2.6.39. 0 would be a moment long ago, for which
-    // every lease has run out.
+    // Cannot fail: the clock exists since Linux 2.6.39. In the far future every lease has run out.
     let time = clock_gettime(ClockId::CLOCK_BOOTTIME)
-        .map_or(core::time::Duration::ZERO, core::time::Duration::from);
+        .map_or(core::time::Duration::MAX, core::time::Duration::from);
     Instant::from_micros(u64::try_from(time.as_micros()).unwrap_or(u64::MAX))
 }
 

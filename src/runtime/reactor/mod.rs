@@ -422,12 +422,13 @@ impl Reactor {
         let unlock = matches!(command, DriveCommand::Mutex(MutexOp::Unlock, _));
         entry.sent(token, drive, unlock);
         let mailbox = self.mailbox.clone();
+        let urgency = if entry.is_awaited() { Urgency::Awaited } else { Urgency::Background };
         let done = Completion::in_a_row(move |reply, more| {
             let message = Message::Reply { lock, token, reply };
+            let leave = more && urgency == Urgency::Background;
             // After the reactor's end nobody is interested.
-            let _ = if more { mailbox.leave(message) } else { mailbox.send(message) };
+            let _ = if leave { mailbox.leave(message) } else { mailbox.send(message) };
         });
-        let urgency = if entry.is_awaited() { Urgency::Awaited } else { Urgency::Background };
         self.begun |= urgency == Urgency::Background;
         self.drives.submit(drive, command, urgency, done);
     }
