@@ -171,6 +171,15 @@ fn engine_replies(data: &[u8]) {
     let drives = || ((0..VOTES).map(member).collect(), vec![member(VOTES)]);
     let mut now = Instant::from_micros(1_000_000);
     let mut given = BTreeSet::new();
+    let check = |lock: &mut Lock, given: &BTreeSet<DriveRef>| {
+        while let Some(event) = lock.next_event() {
+            if let Event::Done(Outcome::Granted(_) | Outcome::Adopted(_)) = event {
+                let votes = given.iter().filter(|drive| drive.0 < VOTES).count();
+                assert!(votes > VOTES as usize / 2, "{votes} votes");
+                assert!(lock.mode().is_some());
+            }
+        }
+    };
     while let Some(wish) = script.byte() {
         let mode = if wish & 1 == 0 { Mode::Exclusive } else { Mode::Shared };
         let value = Value::new(wish.into());
@@ -184,6 +193,7 @@ fn engine_replies(data: &[u8]) {
         };
         // What is asked for at the wrong time is refused.
         let _ = request.map(|request| lock.request(request, now));
+        check(&mut lock, &given);
         while let Some(command) = lock.next_command(now) {
             let Some(reply) = script.reply(&command.command) else { return };
             if let DriveCommand::Mutex(op, _) = command.command {
@@ -195,17 +205,13 @@ fn engine_replies(data: &[u8]) {
                 };
             }
             lock.on_reply(command.token, reply, now);
-        }
-        while let Some(event) = lock.next_event() {
-            if let Event::Done(Outcome::Granted(_) | Outcome::Adopted(_)) = event {
-                let votes = given.iter().filter(|drive| drive.0 < VOTES).count();
-                assert!(votes > VOTES as usize / 2, "{votes} votes");
-                assert!(lock.mode().is_some());
-            }
+            // Before the next command, which may give the lock up.
+            check(&mut lock, &given);
         }
         assert!(lock.safe_until().is_none_or(|until| until <= now + timing.lease));
         now = lock.next_deadline().map_or(now, |next| now.max(next));
         lock.on_timer(now);
+        check(&mut lock, &given);
     }
 }
 
