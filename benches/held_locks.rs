@@ -1,11 +1,12 @@
-//! What many held locks cost: `cargo bench --features emulator --bench held_locks [-- LOCKS]`.
+//! What many held locks cost: `cargo bench --features emulator --bench held_locks [-- LOCKS [PART]]`.
 //!
 //! 10 000 LV locks, if no other number is given, on three emulated drives, with the default lease
 //! of 60 s. The drives are in a process of their own, so what is counted is the library alone, from
 //! the manager down to the drives' sockets. They have room for all the locks, which drives of today
 //! have not (about 4000 records); so the VG's lock, which reads whole tables, is measured while
-//! there are [`TABLE`] locks. A second part has drives inside this process that take no time, to
-//! tell what the sockets cost.
+//! there are [`TABLE`] locks. The part `in-process` has drives inside this process that take no time, to
+//! tell what the sockets cost. In the part `restart` lvmlockd dies and is started again, with as
+//! many locks as tables have room for: to adopt them, tables are read.
 //!
 //! Figures of one run are to be compared with each other; the ratios are what counts.
 
@@ -60,12 +61,24 @@ fn main() -> Result<()> {
         return serve_drives(Path::new(&directory));
     }
     // Cargo adds --bench.
-    let number = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
-    let locks = number.map_or(Ok(LOCKS), |number| number.parse())?;
+    let mut words = std::env::args().skip(1).filter(|argument| !argument.starts_with('-'));
+    let locks = words.next().map_or(Ok(LOCKS), |number| number.parse())?;
+    let only = words.next();
+    let wanted = |part: &str| only.as_ref().is_none_or(|only| only == part);
     println!("{locks} locks on 3 drives, lease 60 s; the drives are emulated, in another process");
-    through_sockets(locks)?;
-    println!("\nThe same with drives in this process that answer at once");
-    in_process(locks)
+    if wanted("sockets") {
+        through_sockets(locks)?;
+    }
+    if wanted("restart") {
+        let locks = locks.min(TABLE);
+        println!("\nlvmlockd is killed with {locks} locks and started again");
+        restart(locks)?;
+    }
+    if wanted("in-process") {
+        println!("\nThe same with drives in this process that answer at once");
+        in_process(locks)?;
+    }
+    Ok(())
 }
 
 /// One line of the table; `beside` is what the value is to be compared with.
@@ -76,7 +89,8 @@ fn row(what: &str, value: f64, unit: &str, beside: Option<f64>) {
 
 fn through_sockets(locks: usize) -> Result<()> {
     let mut drives = DriveProcess::start()?;
-    let host = Host::start(drives.directory.path())?;
+    let host = Host::new(drives.directory.path());
+    host.start_vg()?;
     println!("  {:<52} {:>10} {:<10} {:>8}", "", "", "", "ratio");
 
     let free = median(PAIRS, |n| host.pair(n))?;
@@ -148,6 +162,94 @@ fn through_sockets(locks: usize) -> Result<()> {
     Ok(())
 }
 
+/// How long it takes until everything that a dead lvmlockd held is renewed again, and how long the
+/// calls of its successor's core take meanwhile.
+fn restart(locks: usize) -> Result<()> {
+    let mut drives = DriveProcess::start()?;
+    let directory = drives.directory.path().to_owned();
+    let host = Host::new(&directory);
+    host.start_vg()?;
+    let begin = Instant::now();
+    for number in 0..locks {
+        host.lock(number)?;
+        host.activate(number)?;
+    }
+    let one = begin.elapsed().as_micros() as f64 / locks as f64;
+    row("to lock one after the other", one, "us/lock", None);
+    let renewed = drives.ask("refreshes")?.most;
+    drop(host);
+
+    let memory = Memory::now()?;
+    Memory::forget_peak()?;
+    let cpu = Cpu::now()?;
+    let begin = Instant::now();
+    let host = Host::new(&directory);
+    let mut longest = Longest::default();
+    longest.time("the first of all", || {
+        host.manager.recover();
+        Ok(())
+    })?;
+    longest.time("start of the VG", || host.start_vg())?;
+    let mut asked = 0;
+    // Each is refreshed at least once on each drive when it is adopted, some again before the last.
+    let renewed_since = |drives: &mut DriveProcess| -> Result<bool> {
+        if drives.ask("refreshes")?.most - renewed < (3 * locks) as f64 {
+            return Ok(false);
+        }
+        let since = begin.elapsed().as_secs_f64();
+        let left = drives.ask("leases none")?;
+        Ok(left.most as usize >= 3 * locks && left.per_second + since >= 60.0)
+    };
+    while !renewed_since(&mut drives)? {
+        longest.time("lock and unlock of another LV", || host.pair(locks + asked))?;
+        longest.time("lock of an LV that was left", || host.lock(asked * 37 % locks))?;
+        longest.time("VG lock and unlock", || host.vg_pair())?;
+        longest.time("count of hosts", || Ok(host.manager.hosts(VG).map(drop)?))?;
+        asked += 1;
+        expect(begin.elapsed() < Duration::from_secs(120), "all are adopted in time")?;
+        thread::sleep(PIECE);
+    }
+    let took = begin.elapsed();
+    let each = took.as_micros() as f64 / locks as f64;
+    let ratio = format!("to renew all {locks} again, {:.1} s", took.as_secs_f64());
+    row(&ratio, each, "us/lock", Some(one));
+    let cpu = Cpu::now()?.since(&cpu);
+    for (name, spent) in cpu.threads.iter().filter(|(name, _)| name.starts_with("idm-")) {
+        row(&format!("  processor time of threads {name}"), spent.as_secs_f64(), "s", None);
+    }
+    let peak = Memory::peak()?.saturating_sub(memory.resident);
+    row("most memory meanwhile, beside that of the locks", peak as f64 / 1e6, "MB", None);
+    for (what, took) in &longest.calls {
+        row(&format!("longest call, {what}"), took.as_secs_f64() * 1000.0, "ms", None);
+    }
+    row("orphans asked for meanwhile", asked as f64, "", None);
+    let left = drives.ask("leases none")?;
+    row("shortest lease left on a drive", left.per_second, "s", None);
+    let begin = Instant::now();
+    for number in 0..locks {
+        host.lock(number)?;
+    }
+    let again = begin.elapsed().as_micros() as f64 / locks as f64;
+    row("to lock them again, one after the other", again, "us/lock", Some(one));
+    expect(!host.killed(), "no lock was lost")
+}
+
+/// The longest of many calls, by what they were for.
+#[derive(Default)]
+struct Longest {
+    calls: BTreeMap<&'static str, Duration>,
+}
+
+impl Longest {
+    fn time(&mut self, what: &'static str, call: impl FnOnce() -> Result<()>) -> Result<()> {
+        let begin = Instant::now();
+        call()?;
+        let longest = self.calls.entry(what).or_default();
+        *longest = begin.elapsed().max(*longest);
+        Ok(())
+    }
+}
+
 /// The processor time, in us, that one side of a socket spends on as many bytes as a refresh has
 /// when nothing is done with them: what no library that uses sockets gets below.
 fn bare_exchange() -> Result<f64> {
@@ -199,11 +301,12 @@ fn median(times: usize, mut work: impl FnMut(usize) -> Result<()>) -> Result<f64
 struct Host {
     manager: Manager,
     kills: PathBuf,
+    sysfs: PathBuf,
     paths: Vec<String>,
 }
 
 impl Host {
-    fn start(directory: &Path) -> Result<Host> {
+    fn new(directory: &Path) -> Host {
         let path = |name: &str| format!("/dev/{name}");
         let socket = |name: &str| directory.join("drives").join(format!("{name}.sock"));
         let kills = directory.join("kills");
@@ -213,17 +316,29 @@ impl Host {
             kill_command: Some(vec!["/bin/touch".into(), kills.display().to_string()]),
             ..Config::default()
         };
-        let manager = Manager::new(config, HostId::new([1; 16], "bench"), Devices::default());
-        let paths: Vec<String> = DRIVES.map(path).to_vec();
-        let scope = Scope::Vg { name: "vg0".into(), uuid: VG_UUID.into(), pvs: paths.clone() };
-        manager.prepare_lockspace(VG, scope)?;
-        manager.add_lockspace(VG, Adopt::default())?;
-        Ok(Host { manager, kills, paths })
+        let sysfs = directory.join("sys");
+        let devices = Devices::with_sysfs(&sysfs);
+        let manager = Manager::new(config, HostId::new([1; 16], "bench"), devices);
+        Host { manager, kills, sysfs, paths: DRIVES.map(path).to_vec() }
+    }
+
+    fn start_vg(&self) -> Result<()> {
+        let pvs = self.paths.clone();
+        let scope = Scope::Vg { name: "vg0".into(), uuid: VG_UUID.into(), pvs };
+        self.manager.prepare_lockspace(VG, scope)?;
+        Ok(self.manager.add_lockspace(VG, Adopt::default())?)
+    }
+
+    /// Makes the kernel seem to have a device for an LV.
+    fn activate(&self, number: usize) -> Result<()> {
+        let device = self.sysfs.join(format!("block/dm-{number}/dm"));
+        fs::create_dir_all(&device)?;
+        let both = format!("{VG_UUID}{}", lv_uuid(number)).replace('-', "");
+        Ok(fs::write(device.join("uuid"), format!("LVM-{both}\n"))?)
     }
 
     fn lock(&self, number: usize) -> Result<()> {
-        let uuid = format!("LVLVLV-0000-0000-0000-0000-0000-{number:06}");
-        let lv = Resource::Lv { uuid, pvs: self.paths.clone() };
+        let lv = Resource::Lv { uuid: lv_uuid(number), pvs: self.paths.clone() };
         let key = ResourceKey(number);
         self.manager.lock(VG, key, lv, Mode::Exclusive, Adopt::default())?;
         Ok(())
@@ -247,6 +362,10 @@ impl Host {
     }
 }
 
+fn lv_uuid(number: usize) -> String {
+    format!("LVLVLV-0000-0000-0000-0000-0000-{number:06}")
+}
+
 /// Memory of this process, in bytes.
 struct Memory {
     allocated: usize,
@@ -262,6 +381,18 @@ impl Memory {
         // Pages have 4 KiB wherever this runs.
         let resident = pages.parse::<usize>()? * 4096;
         Ok(Memory { allocated: info.uordblks + info.hblkhd, resident })
+    }
+
+    /// The most that was resident since [`Memory::forget_peak`].
+    fn peak() -> Result<usize> {
+        let status = fs::read_to_string("/proc/self/status")?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()).ok_or("no VmHWM")?;
+        Ok(kib.parse::<usize>()? * 1024)
+    }
+
+    fn forget_peak() -> Result<()> {
+        Ok(fs::write("/proc/self/clear_refs", "5")?)
     }
 }
 
@@ -388,6 +519,7 @@ fn serve_drives(directory: &Path) -> Result<()> {
                 (0.0, 0.0, 0.0)
             }
             None if line == "seen" => watch.take().ok_or("nothing was watched")?.end(),
+            None if line == "refreshes" => (0.0, refreshes(&server) as f64, 0.0),
             Some(("leases", but)) => leases(&server, but)?,
             Some((what @ ("hang" | "wake"), drive)) => {
                 let state = if what == "hang" { "on" } else { "off" };
@@ -483,7 +615,7 @@ impl DrivePath for InProcess {
             hung = self.0.woken.wait(hung).unwrap_or_else(|e| e.into_inner());
         }
         Ok(match command {
-            DriveCommand::ReadTable => Reply::Table(Vec::new()),
+            DriveCommand::ReadTable => Reply::Table(Arc::new([])),
             DriveCommand::Mutex(op, _) => {
                 let refresh = u64::from(*op == MutexOp::Refresh);
                 self.0.refreshes.fetch_add(refresh, Ordering::Relaxed);
@@ -548,7 +680,7 @@ fn spec(owner: &Arc<Owner>, number: usize) -> LockSpec {
     id[..8].copy_from_slice(&number.to_be_bytes());
     LockSpec {
         resource: ResourceId::from_bytes(id),
-        label: format!("the lock of LV LVLVLV-0000-0000-0000-0000-0000-{number:06} in vg0"),
+        label: format!("the lock of LV {} in vg0", lv_uuid(number)),
         role: Role::Lv,
         owner: owner.clone(),
     }

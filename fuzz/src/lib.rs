@@ -145,7 +145,7 @@ fn read_table(data: &[u8]) {
     let drive = Drive::new(Script(Mutex::new(data.to_vec())), Duration::ZERO);
     let reply = drive.execute(&DriveCommand::ReadTable);
     if let Ok(Reply::Table(records)) = reply {
-        for record in records {
+        for record in records.iter() {
             assert!(record.state.is_record());
             assert!(!matches!(record.state, State::Other(number) if number > 0xFFFF));
         }

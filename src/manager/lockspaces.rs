@@ -185,7 +185,7 @@ impl Manager {
         }
         let hosts: HashSet<HostId> = tables
             .iter()
-            .flatten()
+            .flat_map(|table| table.iter())
             .filter(|record| record.state.is_live() && lockspace.owns(&record.resource))
             .map(|record| record.host)
             .filter(|&host| host != running.host)

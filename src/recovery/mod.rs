@@ -130,6 +130,9 @@ pub struct Claim {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StillActive;
 
+/// The mutexes of the LVs that are active; see [`Devices::active`].
+type Active = io::Result<HashSet<ResourceId>>;
+
 /// An orphan that the drives were asked for.
 type Asked = (ResourceId, Receiver<Answer>);
 
@@ -243,7 +246,7 @@ impl Orphans {
         mut left: MutexGuard<'_, Left>,
         id: &ResourceId,
     ) -> Result<(), StillActive> {
-        if left.locks.get(id).is_some_and(|orphan| self.is_in_use(orphan)) {
+        if left.locks.get(id).is_some_and(|orphan| self.is_in_use(orphan, &mut None)) {
             return Err(StillActive);
         }
         self.release(&mut left, id, "it is lost, and nothing uses it");
@@ -370,6 +373,8 @@ impl Orphans {
                 groups.entry(vg_of(id)).or_default().push(*id);
             }
         }
+        // Memberships and VGs' locks first, which are taken from the end: to start a VG needs them.
+        groups.values_mut().for_each(|ids| ids.sort_by_key(|id| role_of(id) != Role::Lv));
         let mut any = false;
         let end = clock::now() + self.dates.timing.patience / 2;
         while !groups.is_empty() && clock::now() < end {
@@ -425,16 +430,18 @@ impl Orphans {
 
     fn hear(&self, asked: Vec<Asked>) -> bool {
         let mut any = false;
+        let mut active = None;
         for (id, answer) in asked {
             // The engine always answers.
             let answer = answer.recv().unwrap_or(Answer::TimedOut);
-            any |= self.proven(&id, &answer);
+            any |= self.proven(&id, &answer, &mut active);
         }
         any
     }
 
-    /// What follows from the drives' answer. Returns whether it was a clear one.
-    fn proven(&self, id: &ResourceId, answer: &Answer) -> bool {
+    /// What follows from the drives' answer. Returns whether it was a clear one. `active`: what is
+    /// active, once it was looked up.
+    fn proven(&self, id: &ResourceId, answer: &Answer, active: &mut Option<Active>) -> bool {
         let mut left = self.left();
         let Some(orphan) = left.locks.get_mut(id) else {
             return true;
@@ -453,7 +460,7 @@ impl Orphans {
                 true
             }
             Answer::Done(Outcome::Refused(Refusal::NothingToAdopt | Refusal::OtherMode(_))) => {
-                if self.is_in_use(orphan) {
+                if self.is_in_use(orphan, active) {
                     orphan.phase = Phase::Lost;
                     self.alarm(orphan, "its drives say that it is not this host's any more");
                 } else {
@@ -475,12 +482,16 @@ impl Orphans {
         clear
     }
 
-    fn is_in_use(&self, orphan: &Orphan) -> bool {
-        let active = || match self.devices.active() {
+    /// Whether an orphan's LV is active. There may be as many devices as orphans, so they are not
+    /// listed anew for each of those that the drives were asked for together.
+    fn is_in_use(&self, orphan: &Orphan, active: &mut Option<Active>) -> bool {
+        if orphan.spec.role != Role::Lv {
+            return false;
+        }
+        match active.get_or_insert_with(|| self.devices.active()) {
             Ok(active) => active.contains(&orphan.spec.resource),
             Err(_) => true,
-        };
-        orphan.spec.role == Role::Lv && active()
+        }
     }
 
     /// A lock may be another host's while its LV is active: its VG must not be used any longer.

@@ -128,6 +128,9 @@ pub enum Answer {
     TimedOut,
 }
 
+/// What came of reading a drive's table.
+pub type TableRead = Result<Arc<[Record]>, idm_protocol::Status>;
+
 /// What the runtime works by.
 pub struct Settings {
     /// This host.
@@ -334,7 +337,7 @@ impl Runtime {
         members: &[Member],
         enough: usize,
         bound: Duration,
-    ) -> Vec<(DriveRef, Result<Vec<Record>, idm_protocol::Status>)> {
+    ) -> Vec<(DriveRef, TableRead)> {
         let (sender, receiver) = mpsc::channel();
         for member in members {
             let (drive, sender) = (member.drive, sender.clone());

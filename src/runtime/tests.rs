@@ -46,7 +46,7 @@ impl FakeDrive {
         match command {
             DriveCommand::ReadTable => {
                 self.reads.fetch_add(1, Ordering::SeqCst);
-                Reply::Table(Vec::new())
+                Reply::Table(Arc::new([]))
             }
             DriveCommand::Mutex(op, _) => {
                 let unlock = *op == idm_protocol::MutexOp::Unlock;

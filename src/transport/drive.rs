@@ -283,7 +283,9 @@ impl<P: Protocol> DrivePath for Drive<P> {
             DriveCommand::Mutex(op, record) => {
                 self.mutex(*op, record).map(|()| Reply::Status(Status::Good))
             }
-            DriveCommand::ReadTable => self.read_table().map(Reply::Table),
+            DriveCommand::ReadTable => {
+                self.read_table().map(|records| Reply::Table(records.into()))
+            }
         };
         match result {
             Ok(reply) => Ok(reply),

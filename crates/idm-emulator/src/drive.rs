@@ -193,7 +193,7 @@ impl Drive {
             DriveCommand::Mutex(op, payload) => {
                 Reply::Status(self.change(now, GROUP_TABLE, *op, payload))
             }
-            DriveCommand::ReadTable => Reply::Table(self.table(now)),
+            DriveCommand::ReadTable => Reply::Table(self.table(now).into()),
         }
     }
 

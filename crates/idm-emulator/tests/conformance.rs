@@ -62,7 +62,7 @@ impl Bench {
     fn table(&mut self) -> Vec<Record> {
         let now = self.now();
         match self.drive.perform(now, &DriveCommand::ReadTable) {
-            Reply::Table(table) => table,
+            Reply::Table(table) => table.to_vec(),
             Reply::Status(status) => panic!("{status:?} in answer to a read"),
         }
     }

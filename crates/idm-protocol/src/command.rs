@@ -1,7 +1,7 @@
 //! Commands and replies, free of any transport.
 
 use crate::Record;
-use alloc::vec::Vec;
+use alloc::sync::Arc;
 use core::fmt;
 
 /// How a host holds a lock.
@@ -144,6 +144,7 @@ pub enum Status {
 pub enum Reply {
     /// To [`DriveCommand::Mutex`], or to any command that failed.
     Status(Status),
-    /// To [`DriveCommand::ReadTable`]: all records of the table.
-    Table(Vec<Record>),
+    /// To [`DriveCommand::ReadTable`]: all records of the table. They are shared, because one read
+    /// may answer hundreds of locks.
+    Table(Arc<[Record]>),
 }

@@ -702,7 +702,7 @@ impl Model for World {
                         let reply = if changes(command) {
                             state.change_drive(d, |drive| drive.perform(time, command))
                         } else {
-                            Reply::Table(state.drives[d].0.table(time))
+                            Reply::Table(state.drives[d].0.table(time).into())
                         };
                         let fresh = state.reset & (1 << d) != 0;
                         let mut message = message.clone();
