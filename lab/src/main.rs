@@ -33,7 +33,7 @@ use story::Story;
 
 const HELP: &str = "\
 lab [--nvme] [--jobs N] [SCENARIO …]
-                   runs these scenarios, or all, N at once (one more than there are processors);
+                   runs these scenarios, or all, N at once (two more than there are processors);
                    with NVMe drives in place of SCSI disks; 'lvm2-*' stands for all whose names begin so
 lab --short        runs the scenarios that stand for all where time is short
 lab --list         lists them
@@ -76,8 +76,8 @@ fn main() -> ExitCode {
 fn arguments() -> Result<Task> {
     let mut scenarios = Vec::new();
     let (mut fleet, mut shell) = (Fleet::Scsi, false);
-    // One more than there are processors: machines wait for leases to run out most of the time.
-    let mut jobs = thread::available_parallelism().map_or(1, NonZero::get) + 1;
+    // Two more than there are processors: machines wait for leases to run out most of the time.
+    let mut jobs = thread::available_parallelism().map_or(1, NonZero::get) + 2;
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {

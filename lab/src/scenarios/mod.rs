@@ -104,7 +104,7 @@ fn until_granted(host: &Machine, command: &str, patience: Duration) -> Result<()
             host.name(),
             ended.stderr
         );
-        std::thread::sleep(Duration::from_millis(500));
+        std::thread::sleep(Duration::from_secs(2));
     }
 }
 

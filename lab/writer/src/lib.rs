@@ -5,7 +5,7 @@
 /// Bytes of a block, which is written as a whole.
 pub const BLOCK: usize = 4096;
 /// Blocks of a region. The first region of a device is everybody's; after it each host has its own.
-pub const REGION: u64 = 256;
+pub const REGION: u64 = 64;
 
 /// Bytes of a sector. Each says the same, so that a block of two writers shows.
 const SECTOR: usize = 512;

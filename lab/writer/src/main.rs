@@ -21,7 +21,7 @@ lab-writer --read DEVICE        lists what was written: block, host, sequence, t
 ";
 
 /// Between two writes of a thread.
-const PAUSE: Duration = Duration::from_millis(10);
+const PAUSE: Duration = Duration::from_millis(40);
 /// After an error.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(100);
 
