@@ -12,7 +12,7 @@ use testbed::wait_until;
 /// Long enough for the slowest on a machine that has other things to do.
 const PATIENCE: Duration = Duration::from_secs(900);
 /// Rounds of a test that has a thousand of them, which would take hours under emulation.
-const ROUNDS: u32 = 10;
+const ROUNDS: u32 = 4;
 /// Size of a drive's data partition, for a test that makes one device on it.
 const SIZE_MIB: u64 = 120;
 /// The exit status of a test that was skipped.

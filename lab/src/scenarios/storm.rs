@@ -86,7 +86,7 @@ fn end_all_use(host: &Machine) -> Result<()> {
     // Without a daemon behind it: whoever waits for udev now waits for ever.
     host.ok("mkdir -p /run/udev && touch /run/udev/control")?;
     let begin = Instant::now();
-    host.ok(&format!("timeout 60 {KILL_SCRIPT} vg"))?;
+    host.ok(&format!("timeout 180 {KILL_SCRIPT} vg"))?;
     let seconds = begin.elapsed().as_secs_f64();
     host.tell(&format!("the use of {} LVs was ended in {seconds:.1} s", LVS + 1));
     ensure!(active(host)? == 0, "there are LVs that can still be used");
