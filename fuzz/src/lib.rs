@@ -15,7 +15,7 @@ use lvmlockd_idm::config::Config;
 use lvmlockd_idm::recovery::active::lv_of;
 use lvmlockd_idm::recovery::store::{self, Note, SavedLock, SavedLockspace, Store};
 use lvmlockd_idm::runtime::host_id;
-use lvmlockd_idm::runtime::watchdog::note;
+use lvmlockd_idm::runtime::note;
 use lvmlockd_idm::topology::{Topology, concerns_disks, designator};
 use lvmlockd_idm::transport::DrivePath;
 use lvmlockd_idm::transport::drive::{Answer, Data, Drive, Protocol, Request, Trouble};

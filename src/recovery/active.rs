@@ -48,8 +48,8 @@ impl Devices {
     }
 }
 
-/// The mutex of the LV that a device belongs to: its uuid is `LVM-`, the VG's and the LV's uuid without dashes,
-/// and for a layer a dash and the layer's name.
+/// The mutex of the LV that a device belongs to: its uuid is `LVM-`, the VG's and the LV's uuid
+/// without dashes, and for a layer a dash and the layer's name.
 pub fn lv_of(device_uuid: &str) -> Option<ResourceId> {
     let both = device_uuid.strip_prefix("LVM-")?;
     let (vg, rest) = both.split_at_checked(32)?;

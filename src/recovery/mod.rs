@@ -142,7 +142,7 @@ impl Claim {
         if let Some(mut orphan) = self.orphans.left().locks.remove(&self.id) {
             orphan.set_in_danger(false);
         }
-        self.orphans.tell_watchdog();
+        self.orphans.settle_left();
     }
 }
 
@@ -191,7 +191,7 @@ impl Orphans {
             let weak = Arc::downgrade(&orphans);
             thread::spawn("idm-orphans", move || care(&weak, &receiver))?;
         }
-        orphans.tell_watchdog();
+        orphans.settle_left();
         Ok(orphans)
     }
 
@@ -274,15 +274,11 @@ impl Orphans {
         let mut left = self.left();
         let ids: Vec<ResourceId> =
             left.locks.keys().copied().filter(|id| lockspace.owns(id)).collect();
-        if ids.is_empty() {
-            return Vec::new();
-        }
-        let active = self.devices.active().ok();
+        let mut active = None;
         let mut in_use = Vec::new();
         for id in ids {
-            let idle = active.as_ref().is_some_and(|active| !active.contains(&id));
             match left.locks.get(&id) {
-                Some(orphan) if orphan.spec.role == Role::Lv && !idle => {
+                Some(orphan) if self.is_in_use(orphan, &mut active) => {
                     in_use.push(orphan.spec.label.clone());
                 }
                 _ => self.release(&mut left, &id, "its lockspace is stopped"),
@@ -325,7 +321,7 @@ impl Orphans {
     fn round(&self, pause: Duration) -> Option<Duration> {
         let proven = self.prove();
         let released = self.look();
-        self.tell_watchdog();
+        self.settle_left();
         let left = self.left();
         if left.locks.is_empty() {
             return None;
@@ -349,9 +345,9 @@ impl Orphans {
         LOOK.min(self.dates.timing.lease / 8)
     }
 
-    /// The watchdog looks after what is kept as after any other lock. What is not, and still in
-    /// use, it must not forget; nor must the note for the next lvmlockd.
-    fn tell_watchdog(&self) {
+    /// What is kept is looked after as any other lock. What is not, and still in use, must not be
+    /// forgotten, neither by the note for the next lvmlockd nor by the watchdog.
+    fn settle_left(&self) {
         let safe =
             |orphan: &Orphan| matches!(orphan.phase, Phase::Kept | Phase::Claimed { kept: true });
         if self.left().locks.values().all(safe) {

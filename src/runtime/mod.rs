@@ -14,6 +14,7 @@ pub mod host_id;
 pub mod kill;
 mod mailbox;
 pub mod metrics;
+pub mod note;
 mod queue;
 mod reactor;
 pub mod safe_note;

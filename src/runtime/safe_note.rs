@@ -3,8 +3,8 @@
 //! It cannot ask drives that do not answer. But then it must know by when the use of what the locks
 //! protect has to be stopped. A thread of its own writes, because the reactor waits for no file.
 
+use super::note::Note;
 use super::thread;
-use super::watchdog::note::Note;
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use core::time::Duration;
 use idm_engine::Instant;

@@ -56,6 +56,18 @@ impl Host {
     }
 }
 
+/// Fails unless for so long another host has the first LV exclusively and the second one shared.
+fn keep_out(b: &Host, time: Duration) {
+    let begin = Instant::now();
+    while begin.elapsed() < time {
+        is_held(b.lock(1, lv(1), Shared));
+        is_held(b.lock(2, lv(2), Exclusive));
+        // Other hosts see that it uses the VG, although it is not started there.
+        assert_eq!(b.manager.hosts(VG), Ok(1));
+        thread::sleep(SHORT / 8);
+    }
+}
+
 #[test]
 fn an_active_lvs_lock_outlives_lvmlockd_and_is_given_back() {
     let bench = Bench::new(3);
@@ -65,14 +77,7 @@ fn an_active_lvs_lock_outlives_lvmlockd_and_is_given_back() {
     bench.activate(1, 1, true);
     bench.activate(1, 2, true);
     let a = bench.restart(a, 1, SHORT);
-    let begin = Instant::now();
-    while begin.elapsed() < 3 * SHORT {
-        is_held(b.lock(1, lv(1), Shared));
-        is_held(b.lock(2, lv(2), Exclusive));
-        // Other hosts see that this one uses the VG, although it is not started.
-        assert_eq!(b.manager.hosts(VG), Ok(1));
-        thread::sleep(SHORT / 8);
-    }
+    keep_out(&b, 3 * SHORT);
     a.start(VG, bench.scope()).unwrap();
     a.lock(11, lv(1), Exclusive).unwrap();
     a.lock(12, lv(2), Shared).unwrap();
@@ -249,13 +254,7 @@ fn an_orderly_end_keeps_what_a_dead_lvmlockd_left() {
         }
         a.manager.end();
         a = bench.restart(a, 1, SHORT);
-        let begin = Instant::now();
-        while begin.elapsed() < SHORT * 3 / 2 {
-            is_held(b.lock(1, lv(1), Shared));
-            is_held(b.lock(2, lv(2), Exclusive));
-            assert_eq!(b.manager.hosts(VG), Ok(1));
-            thread::sleep(SHORT / 8);
-        }
+        keep_out(&b, SHORT * 3 / 2);
     }
     a.start(VG, bench.scope()).unwrap();
     a.lock(11, lv(1), Exclusive).unwrap();

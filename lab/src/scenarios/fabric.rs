@@ -2,7 +2,7 @@
 
 use crate::cluster::Cluster;
 use crate::scenarios::{
-    LEASE, audit, check_takeover, deciding_lease, lock_of, shared_vg, until_granted,
+    LEASE, UNTIL_GRANTED, audit, check_takeover, deciding_lease, lock_of, shared_vg, until_granted,
 };
 use anyhow::{Result, ensure};
 use std::time::Duration;
@@ -28,7 +28,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     audit.wait_for_writes(&cluster.drives, "a")?;
 
     cluster.drives.order("fault * a * cut")?;
-    let taker = b.start("while ! lvm lvchange -aey vg/lv; do sleep 2; done 2>/dev/null")?;
+    let taker = b.start(UNTIL_GRANTED)?;
     wait_until(LEASE + Duration::from_secs(20), "the kill command", || {
         Ok(a.quiet("test -e /run/killed").ok())
     })?;

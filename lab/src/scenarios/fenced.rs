@@ -3,7 +3,7 @@
 
 use crate::cluster::Cluster;
 use crate::machine::Daemon;
-use crate::scenarios::{LEASE, audit, check_takeover, lock_of, make_vg};
+use crate::scenarios::{LEASE, UNTIL_GRANTED, audit, check_takeover, lock_of, make_vg};
 use anyhow::{Result, ensure};
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ fn take_over(cluster: &Cluster) -> Result<()> {
     a.start_writer("vg/lv")?;
     audit.wait_for_writes(&cluster.drives, "a")?;
     cluster.drives.order("fault * a mutex cut")?;
-    let taker = b.start("while ! lvm lvchange -aey vg/lv; do sleep 2; done 2>/dev/null")?;
+    let taker = b.start(UNTIL_GRANTED)?;
     b.wait(taker, LEASE + Duration::from_secs(40))?;
     let writer = b.start_writer("vg/lv")?;
     audit.wait_for_writes(&cluster.drives, "b")?;

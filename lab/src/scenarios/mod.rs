@@ -39,6 +39,9 @@ const LEASE: Duration = Duration::from_secs(60);
 /// Why lvm refuses an LV that another host has, of [`shared_vg`].
 const TAKEN: &str = "LV locked by other host: vg/lv";
 
+/// Tries until the host has [`shared_vg`]'s LV.
+const UNTIL_GRANTED: &str = "while ! lvm lvchange -aey vg/lv; do sleep 2; done 2>/dev/null";
+
 /// How drives name the lock of an LV, given as `VG/LV`.
 fn lock_of(host: &Machine, lv: &str) -> Result<String> {
     let text = host.quiet(&format!("lvm lvs --noheadings -o vg_uuid,lv_uuid {lv}"))?;

@@ -6,7 +6,8 @@ use crate::cluster::Cluster;
 use crate::machine::Daemon;
 use crate::scenarios::frozen::freeze_and_thaw;
 use crate::scenarios::{
-    LEASE, TAKEN, audit, check_takeover, deciding_lease, lock_of, make_vg, written_by_b,
+    LEASE, TAKEN, UNTIL_GRANTED, audit, check_takeover, deciding_lease, lock_of, make_vg,
+    written_by_b,
 };
 use anyhow::{Result, ensure};
 use std::time::Duration;
@@ -39,7 +40,7 @@ fn watched(cluster: &mut Cluster) -> Result<(Audit, JobId)> {
 /// deciding lease, on the drives' clocks, b got the LV only after that, and a wrote nothing then.
 fn reset_before_takeover(cluster: &mut Cluster, lock: &str, audit: &Audit) -> Result<()> {
     let b = cluster.host("b")?;
-    let taker = b.start("while ! lvm lvchange -aey vg/lv; do sleep 2; done 2>/dev/null")?;
+    let taker = b.start(UNTIL_GRANTED)?;
     wait_until(LEASE + Duration::from_secs(30), "the watchdog to reset a", || {
         Ok(cluster.host_mut("a")?.was_reset()?.then_some(()))
     })?;

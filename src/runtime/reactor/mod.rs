@@ -329,8 +329,10 @@ impl Reactor {
             entry.refuse_more();
         }
         // Renewed in time again, it may be in danger once more, and be another owner's by then.
-        let safe = clock::now() + self.settings.fencing.margin;
-        entry.alarmed &= entry.safe_until().is_none_or(|until| until <= safe);
+        if entry.alarmed {
+            let safe = clock::now() + self.settings.fencing.margin;
+            entry.alarmed = entry.safe_until().is_none_or(|until| until <= safe);
+        }
         self.guards.set(lock, entry.guard());
         let mode = entry.engine.as_ref().and_then(|engine| engine.mode());
         self.metrics.held(entry.spec.role, entry.counted, mode);

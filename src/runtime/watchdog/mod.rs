@@ -10,16 +10,15 @@
 
 pub mod device;
 pub mod guards;
-pub mod note;
 pub mod policy;
 
 use super::fencing::Feeding;
+use super::note::Note;
 use super::{clock, thread};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use core::time::Duration;
 use device::Dog;
 use idm_engine::Instant;
-use note::Note;
 use policy::{Need, Policy, Step};
 use std::io;
 use std::path::Path;

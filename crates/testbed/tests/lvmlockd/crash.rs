@@ -4,7 +4,7 @@ use super::{LEASE, Pair, for_every_build, for_every_release};
 use anyhow::{Result, ensure};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use testbed::{EAGAIN, Lab, Lvm2, Mode, wait_until};
+use testbed::{EAGAIN, Host, Lab, Lv, Lvm2, Mode, wait_until};
 
 /// For what takes a moment.
 const SOON: Duration = Duration::from_secs(10);
@@ -50,16 +50,11 @@ fn a_restarted_lvmlockd_gets_its_own_locks_back() -> Result<()> {
     assert_eq!(bob.client()?.lock_lv(&lv, Mode::Sh)?, EAGAIN);
 
     alice.start_lvmlockd()?;
-    alice.lvm(&["vgchange", "--lockstart", "vg"])?.success()?;
-    alice.lvm(&["lvchange", "-aey", "vg/data"])?.success()?;
-    assert_eq!(bob.client()?.lock_lv(&lv, Mode::Sh)?, EAGAIN);
-    alice.lvm(&["lvchange", "-an", "vg/data"])?.success()?;
-    assert_eq!(bob.client()?.lock_lv(&lv, Mode::Ex)?, 0);
-    Ok(())
+    is_given_back(&alice, &bob, &lv)
 }
 
-/// Core knows nothing of what it was not asked for since it was started, so nothing holds it up when it is
-/// told to stop, and nobody asks it what to do with that.
+/// Core knows nothing of what it was not asked for since it was started, so nothing holds it up when
+/// it is told to stop, and nobody asks it what to do with that.
 fn an_orderly_stop_keeps_what_a_killed_lvmlockd_left(lvm2: Lvm2) -> Result<()> {
     let lease = Duration::from_secs(12);
     let Pair { lab: _lab, mut alice, bob, lv } = Pair::new(lvm2, lease)?;
@@ -80,11 +75,16 @@ fn an_orderly_stop_keeps_what_a_killed_lvmlockd_left(lvm2: Lvm2) -> Result<()> {
             sleep(lease / 8);
         }
     }
+    is_given_back(&alice, &bob, &lv)
+}
+
+/// Fails unless alice, whose lvmlockd is new, gets its LV again and gives it up for bob.
+fn is_given_back(alice: &Host, bob: &Host, lv: &Lv) -> Result<()> {
     alice.lvm(&["vgchange", "--lockstart", "vg"])?.success()?;
     alice.lvm(&["lvchange", "-aey", "vg/data"])?.success()?;
-    assert_eq!(bob.client()?.lock_lv(&lv, Mode::Sh)?, EAGAIN);
+    assert_eq!(bob.client()?.lock_lv(lv, Mode::Sh)?, EAGAIN);
     alice.lvm(&["lvchange", "-an", "vg/data"])?.success()?;
-    assert_eq!(bob.client()?.lock_lv(&lv, Mode::Ex)?, 0);
+    assert_eq!(bob.client()?.lock_lv(lv, Mode::Ex)?, 0);
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! What the next lvmlockd has to know, in a file: until when the locks in use are safe.
 
+use super::{clock, host_id, state_file};
 use crate::config;
-use crate::runtime::{clock, host_id, state_file};
 use core::time::Duration;
 use idm_engine::Instant;
 use std::fs;
@@ -14,19 +14,19 @@ const UNUSED: &str = "unused";
 const LONGEST: Duration = Duration::from_millis(*config::LEASE_MS.end());
 
 /// The file.
-pub(in crate::runtime) struct Note {
+pub(super) struct Note {
     file: PathBuf,
     boot: String,
 }
 
 impl Note {
-    pub(in crate::runtime) fn new(state_dir: &Path, file: &str) -> io::Result<Note> {
+    pub(super) fn new(state_dir: &Path, file: &str) -> io::Result<Note> {
         Ok(Note { file: state_dir.join(file), boot: host_id::boot_id()? })
     }
 
     /// What is in the file: the date, or that no lock was in use. `None` where there is no file of
     /// this boot.
-    pub(in crate::runtime) fn read(&self) -> Option<Option<Instant>> {
+    pub(super) fn read(&self) -> Option<Option<Instant>> {
         let text = fs::read(&self.file).ok()?;
         let read = parse(&text, &self.boot, clock::now());
         if read.is_none() {
@@ -35,7 +35,7 @@ impl Note {
         read
     }
 
-    pub(in crate::runtime) fn write(&self, first: Option<Instant>) -> io::Result<()> {
+    pub(super) fn write(&self, first: Option<Instant>) -> io::Result<()> {
         state_file::replace(&self.file, &format(&self.boot, first))
     }
 
