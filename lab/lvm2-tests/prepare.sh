@@ -9,7 +9,8 @@
 #   OUTDIR/shell   the tests
 #   OUTDIR/lib     what they use
 #   OUTDIR/shims   commands that are not in the lab's machines
-# Two things are changed in them. What is repeated a thousand times is repeated LAB_ROUNDS times. And
+# Two things are changed in them. What is repeated a thousand times is repeated LAB_ROUNDS times, and
+# twenty LVs are LAB_LVS. And
 # the devices that the tests make begin where their drives begin, not 1 MiB later, because the tests
 # of a fabric's failure expect lvm to find the VG on the drives themselves afterwards.
 set -eu
@@ -32,6 +33,7 @@ for test in idm_ lvmlockd_failure multi_hosts_ stress_; do
 	cp "$tree/shell/$test"* "$out/shell/"
 done
 sed -i 's/{1\.\.1000}/$(seq "${LAB_ROUNDS:-1000}")/' "$out"/shell/stress_*
+sed -i 's/{1\.\.20}/$(seq "${LAB_LVS:-20}")/' "$out"/shell/multi_hosts_lv_host*
 
 for script in aux check get inittest lvm-wrapper utils; do
 	cp "$tree/lib/$script.sh" "$lib/$script"

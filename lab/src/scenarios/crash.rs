@@ -2,6 +2,7 @@
 
 use crate::audit::Audit;
 use crate::cluster::Cluster;
+use crate::drives::PARTITIONED;
 use crate::scenarios::{
     LEASE, audit, check_takeover, lock_of, lock_of_vg, shared_vg, until_granted,
 };
@@ -23,8 +24,13 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     cluster.drives.order("fault * a write hang")?;
     a.start("lvm vgchange --addtag half-done vg")?;
     wait_until(Duration::from_secs(30), "a to have the VG's lock", || {
-        let records = cluster.drives.records("d0", &vg)?;
-        Ok(records.iter().any(|r| r.is_of("a") && r.is_held() && r.class == "ex").then_some(()))
+        for drive in PARTITIONED {
+            let records = cluster.drives.records(drive, &vg)?;
+            if !records.iter().any(|r| r.is_of("a") && r.is_held() && r.class == "ex") {
+                return Ok(None);
+            }
+        }
+        Ok(Some(()))
     })?;
     cluster.kill("a")?;
 

@@ -12,7 +12,9 @@ use testbed::wait_until;
 /// Long enough for the slowest on a machine that has other things to do.
 const PATIENCE: Duration = Duration::from_secs(900);
 /// Rounds of a test that has a thousand of them, which would take hours under emulation.
-const ROUNDS: u32 = 4;
+const ROUNDS: u32 = 2;
+/// LVs a drive of a test that has twenty of them.
+const LVS: u32 = 8;
 /// Size of a drive's data partition, for a test that makes one device on it.
 const SIZE_MIB: u64 = 120;
 /// The exit status of a test that was skipped.
@@ -114,7 +116,7 @@ impl Test<'_> {
         let command = format!(
             "cd {dir} && PATH={dir}/shims:{dir}/lib:$PATH LVM_TEST_FLAVOUR=udev-lvmlockd-idm \
              LVM_TEST_DIR=/tmp LVM_TEST_BACKING_DEVICE={devices} LVM_TEST_FAILURE=1 \
-             LVM_TEST_MULTI_HOST=1 LVM_VERIFY_UDEV=1 LAB_ROUNDS={ROUNDS} \
+             LVM_TEST_MULTI_HOST=1 LVM_VERIFY_UDEV=1 LAB_ROUNDS={ROUNDS} LAB_LVS={LVS} \
              exec bash shell/{name}.sh"
         );
         host.tell(&format!("shell/{name}.sh &"));
