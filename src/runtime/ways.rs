@@ -36,7 +36,8 @@ struct State {
     name: String,
     ways: Vec<Way>,
     /// The way that worked last.
-    used: Option<Target>,
+    used: Option<WayId>,
+    next_id: u64,
     /// Whether the drive answered last.
     answers: bool,
     /// When it was last said that the drive's answers make no sense.
@@ -45,7 +46,12 @@ struct State {
     probing: bool,
 }
 
+/// Tells a way from all others that the drive has or had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct WayId(u64);
+
 struct Way {
+    id: WayId,
     target: Target,
     path: Arc<dyn DrivePath>,
     /// Failures in a row, and when the last one was.
@@ -71,14 +77,14 @@ impl Way {
 /// A command on a way. Dropped, it is no longer there.
 struct Running<'a> {
     ways: &'a Ways,
-    target: Target,
+    id: WayId,
     path: Arc<dyn DrivePath>,
     begun: Instant,
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        if let Some(way) = self.ways.state().way(&self.target) {
+        if let Some(way) = self.ways.state().way(self.id) {
             if let Some(at) = way.running.iter().position(|&begun| begun == self.begun) {
                 way.running.swap_remove(at);
             }
@@ -87,13 +93,15 @@ impl Drop for Running<'_> {
 }
 
 impl State {
-    fn way(&mut self, target: &Target) -> Option<&mut Way> {
-        self.ways.iter_mut().find(|way| way.target == *target)
+    fn way(&mut self, id: WayId) -> Option<&mut Way> {
+        self.ways.iter_mut().find(|way| way.id == id)
     }
 
     fn add(&mut self, identity: &str, target: &Target, connect: &Connect) {
-        if self.way(target).is_none() {
+        if self.ways.iter().all(|way| way.target != *target) {
+            self.next_id += 1;
             self.ways.push(Way {
+                id: WayId(self.next_id),
                 target: target.clone(),
                 path: connect(identity, target),
                 failures: 0,
@@ -105,19 +113,20 @@ impl State {
 
     /// The best of the ways that were not tried yet: one that has not failed, is not slow, has
     /// least to do, and worked last.
-    fn best(&mut self, tried: &[Target], now: Instant) -> Option<&mut Way> {
-        let used = self.used.clone();
-        self.ways.iter_mut().filter(|way| !tried.contains(&way.target)).min_by_key(|way| {
+    fn best(&mut self, tried: &[WayId], now: Instant) -> Option<&mut Way> {
+        let used = self.used;
+        self.ways.iter_mut().filter(|way| !tried.contains(&way.id)).min_by_key(|way| {
             let fails = (way.failures > 0).then_some(way.failed);
-            (fails, way.is_slow(now), way.running.len(), Some(&way.target) != used.as_ref())
+            (fails, way.is_slow(now), way.running.len(), Some(way.id) != used)
         })
     }
 
     /// Takes note of how a command went on a way. Returns what is to be said: once that a way fails
     /// and once that it works again; where there is one way only, that is said of the drive.
-    fn note_way(&mut self, target: &Target, failure: Option<&Undelivered>) -> Option<String> {
+    fn note_way(&mut self, id: WayId, failure: Option<&Undelivered>) -> Option<String> {
         let several = self.ways.len() > 1;
-        let way = self.way(target)?;
+        let at = self.ways.iter().position(|way| way.id == id)?;
+        let way = &mut self.ways[at];
         let failed_before = way.failures > 0;
         match failure {
             Some(why) => {
@@ -125,14 +134,15 @@ impl State {
                 way.failed = clock::now();
                 let left = self.ways.iter().filter(|way| way.failures == 0).count();
                 (several && !failed_before).then(|| {
+                    let target = &self.ways[at].target;
                     format!("drive {}: path {target} fails, {left} are left: {why}", self.name)
                 })
             }
             None => {
                 way.failures = 0;
-                self.used = Some(target.clone());
+                self.used = Some(id);
                 (several && failed_before)
-                    .then(|| format!("drive {}: path {target} works again", self.name))
+                    .then(|| format!("drive {}: path {} works again", self.name, way.target))
             }
         }
     }
@@ -184,6 +194,7 @@ impl Ways {
             name,
             ways: Vec::new(),
             used: None,
+            next_id: 0,
             answers: true,
             nonsense_said: None,
             probing: false,
@@ -260,10 +271,10 @@ impl Ways {
         let mut reply = Reply::Status(Status::Unreachable);
         let mut why = None;
         while let Some(running) = self.begin(&tried, until) {
-            let target = running.target.clone();
+            let id = running.id;
             let result = running.path.execute(command);
             drop(running);
-            let said = self.state().note_way(&target, result.as_ref().err());
+            let said = self.state().note_way(id, result.as_ref().err());
             say(said);
             let undelivered = match result {
                 Ok(answer) => {
@@ -281,14 +292,14 @@ impl Ways {
                     break;
                 }
             }
-            tried.push(target);
+            tried.push(id);
         }
         let said = self.state().note_drive(&reply, why.as_ref());
         say(said);
         reply
     }
 
-    fn begin(&self, tried: &[Target], until: Instant) -> Option<Running<'_>> {
+    fn begin(&self, tried: &[WayId], until: Instant) -> Option<Running<'_>> {
         let begun = clock::now();
         if begun >= until {
             return None;
@@ -296,14 +307,14 @@ impl Ways {
         let mut state = self.state();
         let way = state.best(tried, begun)?;
         way.running.push(begun);
-        let (target, path) = (way.target.clone(), way.path.clone());
-        Some(Running { ways: self, target, path, begun })
+        let (id, path) = (way.id, way.path.clone());
+        Some(Running { ways: self, id, path, begun })
     }
 
     /// Tries a way that failed again, if it is time for that and commands can go by another one.
     pub(super) fn probe(&self) {
         let begun = clock::now();
-        let (target, path) = {
+        let (id, path) = {
             let mut state = self.state();
             if state.probing || state.ways.iter().all(|way| way.failures > 0) {
                 return;
@@ -311,15 +322,15 @@ impl Ways {
             let Some(way) = state.ways.iter().find(|way| way.is_due(begun)) else {
                 return;
             };
-            let found = (way.target.clone(), way.path.clone());
+            let found = (way.id, way.path.clone());
             state.probing = true;
             found
         };
         let _probe = Probe(self);
-        let used = self.state().used.clone();
+        let used = self.state().used;
         let result = path.execute(&DriveCommand::ReadTable);
         let mut state = self.state();
-        let said = state.note_way(&target, result.as_ref().err());
+        let said = state.note_way(id, result.as_ref().err());
         state.used = used;
         drop(state);
         say(said);
@@ -543,14 +554,14 @@ mod tests {
         bench.ways.probe();
         assert_eq!(bench.at(A).counts(), (1, 0), "it is too early");
         let tries_after = |pause: Duration, expected: (u32, u32)| {
-            bench.ways.state().way(&target(A)).unwrap().failed = clock::now() - pause;
+            bench.ways.state().ways[0].failed = clock::now() - pause;
             bench.ways.probe();
             assert_eq!(bench.at(A).counts(), expected, "after {pause:?}");
         };
         tries_after(PAUSE.0, (1, 1));
         tries_after(PAUSE.0, (1, 1));
         tries_after(2 * PAUSE.0, (1, 2));
-        bench.ways.state().way(&target(A)).unwrap().failures = u32::MAX;
+        bench.ways.state().ways[0].failures = u32::MAX;
         tries_after(PAUSE.1, (1, 3));
         // What the kernel tells of the drive's paths ends the pause.
         bench.fails(A, None);

@@ -192,10 +192,9 @@ impl<P: Protocol> Drive<P> {
     fn mutex(&self, op: MutexOp, record: &Record) -> Result<(), Failure> {
         // Drives make nothing of the time, but hosts with the older stack choose by it which unused
         // mutex to remove.
-        let payload = Record { modified_ms: wall_clock_ms(), ..record.clone() }.encode();
-        let mut buffer = Buffer::new(RECORD_LEN);
-        buffer.bytes().copy_from_slice(&payload);
-        self.send(Request::Mutex(op), &mut Data::Out(buffer.bytes())).map(drop)
+        let record = Record { modified_ms: wall_clock_ms(), ..record.clone() };
+        let payload = Payload(record.encode());
+        self.send(Request::Mutex(op), &mut Data::Out(&payload.0)).map(drop)
     }
 
     /// Reads `blocks` records.
@@ -304,6 +303,10 @@ fn too_many(blocks: u32, why: String) -> Failure {
          more: reach it by an adapter that takes longer commands, or keep fewer locks on it"
     ))))
 }
+
+/// A record that begins with a page, as what a [`Buffer`] has does.
+#[repr(align(4096))]
+struct Payload([u8; RECORD_LEN]);
 
 /// Memory that begins with a page.
 pub(super) struct Buffer {

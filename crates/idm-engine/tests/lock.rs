@@ -112,6 +112,38 @@ fn a_lock_is_kept_for_as_long_as_it_is_refreshed() {
 }
 
 #[test]
+fn the_drives_of_a_lock_are_refreshed_together_and_locks_apart() {
+    let times = |n: u8| {
+        let mut bench = Bench::new(3);
+        let mut lock = lv_lock(n);
+        let acquire = bench.acquire(Mode::Exclusive);
+        bench.run(&mut lock, acquire);
+        bench.pass(&mut lock, LEASE);
+        // One drive is away for a while; then its times are others.
+        bench.paths[2] = Path::Cut;
+        bench.pass(&mut lock, LEASE / 2);
+        bench.paths[2] = Path::Up;
+        bench.pass(&mut lock, LEASE * 2);
+        let mut times = Vec::new();
+        while times.len() < 10 {
+            bench.log.clear();
+            bench.now = bench.now.max(lock.next_deadline().expect("the next refresh"));
+            lock.on_timer(bench.now);
+            bench.exchange(&mut lock);
+            let mut drives: Vec<usize> = bench.log.iter().map(|(drive, _)| *drive).collect();
+            drives.sort_unstable();
+            assert_eq!(drives, [0, 1, 2]);
+            times.push(bench.now);
+        }
+        let pauses = times.windows(2).map(|pair| pair[1].since(pair[0]));
+        assert!(pauses.clone().all(|pause| (LEASE / 4..=LEASE / 3).contains(&pause)));
+        times
+    };
+    let (a, b) = (times(1), times(2));
+    assert!(a.iter().all(|time| !b.contains(time)), "{a:?} {b:?}");
+}
+
+#[test]
 fn a_dead_host_is_broken_after_its_lease_and_not_before() {
     let mut bench = Bench::new(3);
     let (mut a, mut b) = (vg_lock(1), vg_lock(2));

@@ -20,11 +20,16 @@ impl Lock {
         }
     }
 
-    /// When a drive that was refreshed at `since` is refreshed next: a little early, each at
-    /// another time, so that many locks do not all come at once.
-    pub(super) fn due(&mut self, since: Instant) -> Instant {
+    /// When a drive that was refreshed at `since` is refreshed next: a little early, each lock at
+    /// another time, so that many locks do not all come at once. The drives of one lock come
+    /// together, for a lock that is looked at once for all of them costs a third; one that is out
+    /// of step comes earlier, once.
+    fn due(&mut self, since: Instant, soonest: Duration) -> Instant {
         let renew = self.config.timing.renew;
-        since + self.rng.between(renew * 3 / 4, renew)
+        let joins = since + renew / 4..=since + renew;
+        let planned = self.seats.iter().filter(|s| s.task == Task::Keep).filter_map(|s| s.plan);
+        let together = planned.map(|plan| plan.at).find(|at| joins.contains(at));
+        together.unwrap_or_else(|| since + self.rng.between(soonest, renew))
     }
 
     /// Keeps a drive that was won from now on; one that has another mode is told at once. The first
@@ -33,7 +38,7 @@ impl Lock {
     pub(super) fn keep(&mut self, at: usize, mode: Mode, since: Instant, now: Instant) {
         let goal = self.goal();
         let renew = self.config.timing.renew;
-        let due = if mode == goal { since + self.rng.between(renew / 4, renew) } else { now };
+        let due = if mode == goal { self.due(since, renew / 4) } else { now };
         let seat = &mut self.seats[at];
         seat.failures = 0;
         seat.assign(Task::Keep);
@@ -50,7 +55,7 @@ impl Lock {
             (Hold::Held { mode, since }, Heard::Status(Status::Good)) => {
                 seat.failures = 0;
                 let settled = mode == goal && since >= self.shaken_at;
-                let due = if settled { self.due(since) } else { now };
+                let due = if settled { self.due(since, renew * 3 / 4) } else { now };
                 self.seats[at].plan(Step::Refresh(goal), due);
             }
             _ => {
