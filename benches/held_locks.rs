@@ -4,17 +4,17 @@
 //! of 60 s. The drives are in a process of their own, so what is counted is the library alone, from
 //! the manager down to the drives' sockets. They have room for all the locks, which drives of today
 //! have not (about 4000 records); so the VG's lock, which reads whole tables, is measured while
-//! there are [`TABLE`] locks. The part `in-process` has drives inside this process that take no time, to
-//! tell what the sockets cost. In the part `restart` lvmlockd dies and is started again, with as
+//! there are [`TABLE`] locks. The part `in-process` has the drives inside this process, to tell what the
+//! sockets cost: commands come to them as SCSI bytes, and what they do with them is counted, too. In the part `restart` lvmlockd dies and is started again, with as
 //! many locks as tables have room for: to adopt them, tables are read.
 //!
 //! Figures of one run are to be compared with each other; the ratios are what counts.
 
-use idm_emulator::Profile;
 use idm_emulator::profile::Limits;
 use idm_emulator::server::{DriveSpec, Server};
+use idm_emulator::{Drive, DriveTime, Profile};
 use idm_engine::{Member, Outcome, Request, Timing};
-use idm_protocol::{DriveCommand, HostId, Mode, MutexOp, Reply, ResourceId, Status};
+use idm_protocol::{HostId, Mode, MutexOp, ResourceId, scsi};
 use lvmlockd_idm::config::Config;
 use lvmlockd_idm::manager::{Adopt, LockspaceKey, Manager, Resource, ResourceKey, Scope};
 use lvmlockd_idm::recovery::active::Devices;
@@ -22,7 +22,9 @@ use lvmlockd_idm::runtime::drives::Drives;
 use lvmlockd_idm::runtime::fencing::{Fencing, Wanted};
 use lvmlockd_idm::runtime::{Answer, LockSpec, Owner, Role, Runtime, Settings};
 use lvmlockd_idm::topology::Topology;
-use lvmlockd_idm::transport::{DrivePath, Undelivered};
+use lvmlockd_idm::transport;
+use lvmlockd_idm::transport::drive::{Data, Trouble};
+use lvmlockd_idm::transport::scsi::{Answer as ScsiAnswer, Port, Scsi};
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
@@ -75,7 +77,7 @@ fn main() -> Result<()> {
         restart(locks)?;
     }
     if wanted("in-process") {
-        println!("\nThe same with drives in this process that answer at once");
+        println!("\nThe same with drives in this process");
         in_process(locks)?;
     }
     Ok(())
@@ -500,14 +502,16 @@ impl Drop for DriveProcess {
     }
 }
 
-/// Serves the drives and answers questions until standard input ends.
-fn serve_drives(directory: &Path) -> Result<()> {
+/// A drive with room for all the locks.
+fn roomy() -> Profile {
     let room = 2 * LOCKS;
     let limits = Limits { mutexes: room, hosts: room, hosts_of_mutex: room, records: room };
-    let specs = DRIVES.map(|name| DriveSpec {
-        name: name.to_owned(),
-        profile: Profile { limits, ..Profile::current() },
-    });
+    Profile { limits, ..Profile::current() }
+}
+
+/// Serves the drives and answers questions until standard input ends.
+fn serve_drives(directory: &Path) -> Result<()> {
+    let specs = DRIVES.map(|name| DriveSpec { name: name.to_owned(), profile: roomy() });
     let server = Arc::new(Server::start(&directory.join("drives"), &specs)?);
     println!("0 0 0");
     let mut watch = None;
@@ -591,42 +595,62 @@ impl Watch {
     }
 }
 
-/// A drive that says GOOD to everything, at once; it has no table.
-#[derive(Default)]
-struct Instantly {
+/// An emulated drive in this process: commands come to it as SCSI bytes, and it takes no more time
+/// than its model needs.
+struct InProcess {
+    drive: Mutex<Drive>,
+    begin: Instant,
     refreshes: AtomicU64,
     hung: Mutex<bool>,
     woken: Condvar,
 }
 
-impl Instantly {
+impl InProcess {
+    fn new() -> InProcess {
+        InProcess {
+            drive: Mutex::new(Drive::new(roomy())),
+            begin: Instant::now(),
+            refreshes: AtomicU64::new(0),
+            hung: Mutex::new(false),
+            woken: Condvar::new(),
+        }
+    }
+
     fn hang(&self, hung: bool) {
         *self.hung.lock().unwrap_or_else(|e| e.into_inner()) = hung;
         self.woken.notify_all();
     }
 }
 
-struct InProcess(Arc<Instantly>);
+/// How a drive in this process is reached.
+struct Wire(Arc<InProcess>);
 
-impl DrivePath for InProcess {
-    fn execute(&self, command: &DriveCommand) -> std::result::Result<Reply, Undelivered> {
-        let mut hung = self.0.hung.lock().unwrap_or_else(|e| e.into_inner());
-        while *hung {
-            hung = self.0.woken.wait(hung).unwrap_or_else(|e| e.into_inner());
-        }
-        Ok(match command {
-            DriveCommand::ReadTable => Reply::Table(Arc::new([])),
-            DriveCommand::Mutex(op, _) => {
-                let refresh = u64::from(*op == MutexOp::Refresh);
-                self.0.refreshes.fetch_add(refresh, Ordering::Relaxed);
-                Reply::Status(Status::Good)
-            }
-        })
+impl Port for Wire {
+    fn execute(
+        &self,
+        cdb: &scsi::Cdb,
+        data: Data<'_>,
+        _: Duration,
+    ) -> std::result::Result<ScsiAnswer, Trouble> {
+        let hung = self.0.hung.lock().unwrap_or_else(|e| e.into_inner());
+        drop(self.0.woken.wait_while(hung, |hung| *hung).unwrap_or_else(|e| e.into_inner()));
+        let refresh = *cdb == scsi::mutex(MutexOp::Refresh);
+        self.0.refreshes.fetch_add(u64::from(refresh), Ordering::Relaxed);
+        let now = DriveTime::from_millis(self.0.begin.elapsed().as_millis() as u64);
+        let mut drive = self.0.drive.lock().unwrap_or_else(|e| e.into_inner());
+        let (out, room) = match data {
+            Data::Out(bytes) => (bytes, &mut [][..]),
+            Data::In(bytes) => (&[][..], bytes),
+        };
+        let reply = drive.execute(now, cdb, out);
+        let transferred = reply.data.len().min(room.len());
+        room[..transferred].copy_from_slice(&reply.data[..transferred]);
+        Ok(ScsiAnswer { status: reply.status, sense: reply.sense, transferred })
     }
 }
 
 fn in_process(locks: usize) -> Result<()> {
-    let all: Vec<Arc<Instantly>> = DRIVES.iter().map(|_| Arc::default()).collect();
+    let all = DRIVES.map(|_| Arc::new(InProcess::new()));
     let reached = all.clone();
     let names = DRIVES.map(str::to_owned);
     let topology = Topology::new(names.iter().map(|n| (n.clone(), PathBuf::from(n))).collect());
@@ -634,7 +658,8 @@ fn in_process(locks: usize) -> Result<()> {
         topology,
         Box::new(move |identity, _| {
             let at = DRIVES.iter().position(|name| identity.ends_with(name)).unwrap_or(0);
-            Arc::new(InProcess(reached[at].clone()))
+            let timeout = Duration::from_secs(2);
+            Arc::new(transport::drive::Drive::new(Scsi(Wire(reached[at].clone())), timeout))
         }),
         Duration::from_secs(5),
     ));

@@ -44,17 +44,10 @@ pub(crate) struct Request {
 impl Request {
     /// The request as a frame; an error where a length is out of bounds.
     pub fn frame(cdb: &[u8], data_out: &[u8], data_in_len: usize) -> io::Result<Vec<u8>> {
-        let cdb_len = u8::try_from(cdb.len()).ok();
-        let room = u32::try_from(data_in_len).ok();
-        let (Some(cdb_len), Some(room)) = (cdb_len, room) else {
-            return Err(out_of_bounds());
-        };
-        let mut body = vec![cdb_len];
-        body.extend(room.to_be_bytes());
-        body.extend(cdb);
-        body.extend(data_out);
-        Request::parse(&body)?;
-        Ok(frame(&body))
+        check(cdb, data_out, data_in_len)?;
+        // None of these can be cut: the bounds are far below.
+        let (cdb_len, room) = ([cdb.len() as u8], (data_in_len as u32).to_be_bytes());
+        Ok(frame(&[&cdb_len, &room, cdb, data_out]))
     }
 
     /// Waits for a request; `None` where the other side closed the connection instead.
@@ -74,12 +67,17 @@ impl Request {
         let (cdb, data_out) =
             rest.split_at_checked(usize::from(cdb_len)).ok_or_else(out_of_bounds)?;
         let data_in_len = u32::from_be_bytes(room) as usize;
-        let cdb_fits = (1..=MAX_CDB_LEN).contains(&cdb.len());
-        if !cdb_fits || data_out.len() > MAX_DATA_LEN || data_in_len > MAX_DATA_LEN {
-            return Err(out_of_bounds());
-        }
+        check(cdb, data_out, data_in_len)?;
         Ok(Request { cdb: cdb.to_vec(), data_out: data_out.to_vec(), data_in_len })
     }
+}
+
+fn check(cdb: &[u8], data_out: &[u8], data_in_len: usize) -> io::Result<()> {
+    let cdb_fits = (1..=MAX_CDB_LEN).contains(&cdb.len());
+    if !cdb_fits || data_out.len() > MAX_DATA_LEN || data_in_len > MAX_DATA_LEN {
+        return Err(out_of_bounds());
+    }
+    Ok(())
 }
 
 /// Sends an answer; its data is cut to the room that the request gave.
@@ -90,10 +88,7 @@ pub(crate) fn write_answer(
 ) -> io::Result<()> {
     let sense_len = u8::try_from(reply.sense.len()).map_err(|_| out_of_bounds())?;
     let data = &reply.data[..reply.data.len().min(data_in_len)];
-    let mut body = vec![reply.status, sense_len];
-    body.extend(&reply.sense);
-    body.extend(data);
-    stream.write_all(&frame(&body))
+    stream.write_all(&frame(&[&[reply.status, sense_len], &reply.sense, data]))
 }
 
 /// Waits for an answer.
@@ -107,10 +102,13 @@ pub(crate) fn read_answer(stream: &mut impl Read) -> io::Result<ScsiReply> {
     Ok(ScsiReply { status, sense: sense.to_vec(), data: data.to_vec() })
 }
 
-fn frame(body: &[u8]) -> Vec<u8> {
+/// The parts, and how long they are.
+fn frame(parts: &[&[u8]]) -> Vec<u8> {
+    let len: usize = parts.iter().map(|part| part.len()).sum();
+    let mut frame = Vec::with_capacity(4 + len);
     // Bodies are bounded far below 4 GiB.
-    let mut frame = (body.len() as u32).to_be_bytes().to_vec();
-    frame.extend(body);
+    frame.extend((len as u32).to_be_bytes());
+    parts.iter().for_each(|part| frame.extend(*part));
     frame
 }
 
