@@ -4,10 +4,11 @@ use crate::Profile;
 use crate::profile::{
     DestroyByHolder, Duplicate, Held, OtherClass, SharedUnlock, SharerState, ValueScope,
 };
+use crate::table::{Entry, Lease, Mutex, Table};
 use core::time::Duration;
 use idm_protocol::{
-    Class, DriveCommand, GROUP_TABLE, HostId, Limit, Metadata, Mode, MutexOp, Record, Reply,
-    ResourceId, State, Status, Value, ValueUpdate,
+    DriveCommand, GROUP_TABLE, HostId, Limit, Mode, MutexOp, Record, Reply, ResourceId, State,
+    Status, Value, ValueUpdate,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -33,13 +34,10 @@ impl DriveTime {
     }
 
     /// When a lease that begins now ends.
-    const fn plus_millis(self, ms: u64) -> DriveTime {
+    pub(crate) const fn plus_millis(self, ms: u64) -> DriveTime {
         DriveTime(self.0.saturating_add(ms.saturating_mul(1000)))
     }
 }
-
-/// A countdown of all ones: a lease without end (documented; in no trace).
-const ENDLESS: u64 = u64::MAX;
 
 /// An IDM drive: its table, and nothing else. It has no clock; the caller passes the drive's time.
 ///
@@ -49,114 +47,9 @@ const ENDLESS: u64 = u64::MAX;
 pub struct Drive {
     profile: Profile,
     pub(crate) serial: Arc<str>,
-    /// In the order of their creation, in which they read back (firmware traces, fact 47).
-    mutexes: Vec<Mutex>,
+    mutexes: Table,
     /// Values of mutexes without a record; see [`Profile::value_outlives_record`].
     orphan_values: BTreeMap<ResourceId, Value>,
-}
-
-/// One mutex. It has at least one record.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Mutex {
-    resource: ResourceId,
-    group: u8,
-    entries: Vec<Entry>,
-}
-
-/// One record of a mutex: a host that holds it, or did so last.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Entry {
-    host: HostId,
-    class: Class,
-    countdown_ms: u64,
-    modified_ms: u64,
-    metadata: Metadata,
-    value: Value,
-    lease: Lease,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Lease {
-    Unlocked,
-    /// Held. Expiry does not release: the holder stays until it is broken (fact 54).
-    Until(DriveTime),
-}
-
-impl Entry {
-    fn new(now: DriveTime, payload: &Record, value: Value) -> Entry {
-        Entry {
-            host: payload.host,
-            class: payload.class,
-            countdown_ms: payload.countdown_ms,
-            modified_ms: payload.modified_ms,
-            metadata: payload.metadata,
-            value,
-            lease: Lease::Until(now.plus_millis(payload.countdown_ms)),
-        }
-    }
-
-    fn is_held(&self) -> bool {
-        self.lease != Lease::Unlocked
-    }
-
-    fn is_shared(&self) -> bool {
-        self.class.mode() == Mode::Shared
-    }
-
-    /// Held with a running lease.
-    fn is_live(&self, now: DriveTime) -> bool {
-        match self.lease {
-            Lease::Unlocked => false,
-            Lease::Until(end) => now < end,
-        }
-    }
-
-    /// Whether BREAK may take this holder's place. Not observed: for an endless lease the only
-    /// hint is a remark in the first host implementation that BREAK takes it over (fact 58).
-    fn is_breakable(&self, now: DriveTime) -> bool {
-        self.is_held() && (!self.is_live(now) || self.countdown_ms == ENDLESS)
-    }
-}
-
-impl Mutex {
-    fn own(&self, host: &HostId) -> Option<&Entry> {
-        self.entries.iter().find(|e| e.host == *host)
-    }
-
-    fn own_mut(&mut self, host: &HostId) -> Option<&mut Entry> {
-        self.entries.iter_mut().find(|e| e.host == *host)
-    }
-
-    fn is_held(&self) -> bool {
-        self.entries.iter().any(Entry::is_held)
-    }
-
-    /// Those who hold it besides `host`, live or timed out.
-    fn others(&self, host: &HostId) -> impl Iterator<Item = &Entry> {
-        let host = *host;
-        self.entries.iter().filter(move |e| e.is_held() && e.host != host)
-    }
-
-    /// The value that a new record of `host` inherits.
-    fn value_for(&self, host: &HostId) -> Value {
-        self.own(host).or(self.entries.first()).map_or(Value::ZERO, |e| e.value)
-    }
-
-    /// Does with the payload's value what the payload says.
-    fn store_value(&mut self, scope: ValueScope, payload: &Record) {
-        // Not observed: 2 ("update, valid") is taken for a store, 3 ("invalid") for a loss of the
-        // value; further numbers have no meaning and change nothing.
-        let value = match payload.value_update {
-            ValueUpdate::Store | ValueUpdate::Other(2) => payload.value,
-            ValueUpdate::Other(3) => Value::ZERO,
-            ValueUpdate::Keep | ValueUpdate::Other(_) => return,
-        };
-        for entry in &mut self.entries {
-            if scope == ValueScope::Mutex || entry.host == payload.host {
-                entry.value = value;
-            }
-        }
-    }
 }
 
 impl Drive {
@@ -170,7 +63,7 @@ impl Drive {
         Drive {
             profile,
             serial: serial.into(),
-            mutexes: Vec::new(),
+            mutexes: Table::default(),
             orphan_values: BTreeMap::new(),
         }
     }
@@ -251,7 +144,7 @@ impl Drive {
     }
 
     fn mutex(&self, resource: &ResourceId) -> Option<&Mutex> {
-        self.mutexes.iter().find(|m| m.resource == *resource)
+        self.mutexes.find(resource).map(|at| &self.mutexes[at])
     }
 
     /// A record as it reads: state worked out from the clock, countdown as configured, control
@@ -288,7 +181,7 @@ impl Drive {
         op: MutexOp,
         payload: &Record,
     ) -> Status {
-        let found = self.mutexes.iter().position(|m| m.resource == payload.resource);
+        let found = self.mutexes.find(&payload.resource);
         let done = match (op, found) {
             (MutexOp::Init | MutexOp::Trylock | MutexOp::Lock, None) => {
                 self.create(now, group, payload)
