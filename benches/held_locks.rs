@@ -601,6 +601,8 @@ struct InProcess {
     drive: Mutex<Drive>,
     begin: Instant,
     refreshes: AtomicU64,
+    /// What the model itself has spent, in ns.
+    spent: AtomicU64,
     hung: Mutex<bool>,
     woken: Condvar,
 }
@@ -611,6 +613,7 @@ impl InProcess {
             drive: Mutex::new(Drive::new(roomy())),
             begin: Instant::now(),
             refreshes: AtomicU64::new(0),
+            spent: AtomicU64::new(0),
             hung: Mutex::new(false),
             woken: Condvar::new(),
         }
@@ -642,7 +645,9 @@ impl Port for Wire {
             Data::Out(bytes) => (bytes, &mut [][..]),
             Data::In(bytes) => (&[][..], bytes),
         };
+        let begin = Instant::now();
         let reply = drive.execute(now, cdb, out);
+        self.0.spent.fetch_add(begin.elapsed().as_nanos() as u64, Ordering::Relaxed);
         let transferred = reply.data.len().min(room.len());
         room[..transferred].copy_from_slice(&reply.data[..transferred]);
         Ok(ScsiAnswer { status: reply.status, sense: reply.sense, transferred })
@@ -687,10 +692,18 @@ fn in_process(locks: usize) -> Result<()> {
     }
     thread::sleep(RENEWAL);
     let count = || all.iter().map(|d| d.refreshes.load(Ordering::Relaxed)).sum::<u64>();
-    let (before, cpu) = (count(), Cpu::now()?);
+    let spent = || all.iter().map(|d| d.spent.load(Ordering::Relaxed)).sum::<u64>();
+    let (before, own, cpu) = (count(), spent(), Cpu::now()?);
     thread::sleep(WATCHED);
-    let (after, cpu) = (count(), Cpu::now()?.since(&cpu));
-    cpu.tell((after - before) as f64 / cpu.time.as_secs_f64());
+    let (after, own, cpu) = (count(), spent() - own, Cpu::now()?.since(&cpu));
+    let each = cpu.tell((after - before) as f64 / cpu.time.as_secs_f64());
+    let model = own as f64 / 1000.0 / (after - before) as f64;
+    row("  of which the drives themselves", model, "us", Some(each));
+    let expected = (3 * locks) as f64 / RENEWAL.as_secs_f64();
+    let per_second = (after - before) as f64 / cpu.time.as_secs_f64();
+    row("refreshes, beside those that are due", per_second, "1/s", Some(expected));
+    let library = (each - model) * per_second / 10_000.0;
+    row("renewal without the drives, of one core", library, "%", None);
     let held = median(PAIRS, |n| pair(locks + n))?;
     row("LV lock and unlock, all held", held, "us", Some(free));
     all[1].hang(true);
