@@ -97,7 +97,7 @@ fn drives_that_do_not_answer_are_told_from_drives_that_have_nothing() {
         let mut again = lv_lock(1);
         let request = adopt(&bench, None);
         let outcome = bench.run(&mut again, request.clone());
-        let refusal = Refusal::NoQuorum { granted: 1, needed: 2 };
+        let refusal = Refusal::NoQuorum { granted: 1, needed: 2, barred: Vec::new() };
         assert!(is_refused(&outcome, &refusal), "{outcome:?}");
         bench.pass(&mut again, Duration::from_secs(1));
         assert_eq!(bench.states(0), [State::Locked], "what is there stays");
@@ -181,7 +181,10 @@ fn half_of_the_drives_is_not_enough_where_the_others_do_not_answer() {
     let mut again = lv_lock(1);
     let request = adopt(&bench, None);
     let outcome = bench.run(&mut again, request);
-    assert!(is_refused(&outcome, &Refusal::NoQuorum { granted: 1, needed: 2 }), "{outcome:?}");
+    assert!(
+        is_refused(&outcome, &Refusal::NoQuorum { granted: 1, needed: 2, barred: Vec::new() }),
+        "{outcome:?}"
+    );
 }
 
 #[test]

@@ -9,7 +9,8 @@ impl Lock {
     pub(super) fn release(&mut self, value: Option<Value>, now: Instant) {
         let lapsed = match &self.phase {
             Phase::Held(held) => held.lapsed.is_some(),
-            Phase::Lost => true,
+            // What an earlier life changed was never published either.
+            Phase::Lost | Phase::Left => true,
             Phase::Free | Phase::Acquiring(_) | Phase::Adopting(_) => false,
         };
         if lapsed {
