@@ -35,7 +35,7 @@ impl World {
             Caller::Holding => self.act(s),
             Caller::Dropping => self.release(s),
             // An adoption that is refused begins new leases, which must be over at the end.
-            Caller::Adopting(_) if self.stopped => self.slots[s].call.caller = Caller::Finished,
+            Caller::Adopting(_) if self.stopped => self.release(s),
             Caller::Adopting(tries) => self.adopt(s, tries),
             Caller::Acquiring | Caller::Converting(..) | Caller::Finished => (),
         }

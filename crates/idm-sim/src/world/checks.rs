@@ -55,7 +55,10 @@ impl World {
         // What a drive that answers nonsense has is of no use to the host.
         let sane = |o: DriveIx| !self.plan.nonsense.contains(o);
         let stands = |o| match slot.held() {
-            Some(_) => self.has_vote(s, o),
+            Some(_) => {
+                let left = slot.engine.mode.is_some() || slot.legacy.left_on.contains(o);
+                left && self.has_vote(s, o)
+            }
             None => self.has_record(s, o),
         };
         let others = members.iter().filter(|&o| o != d && sane(o) && stands(o)).count();
@@ -213,7 +216,7 @@ impl World {
     /// Who is told that it has nothing to adopt has no majority of the drives.
     pub(super) fn check_nothing_to_adopt(&self, s: SlotIx) -> Verdict {
         let members = self.slots[s].call.members;
-        let sane = members - self.plan.nonsense;
+        let sane = (members & self.slots[s].legacy.left_on) - self.plan.nonsense;
         let there = sane.iter().filter(|&d| self.has_record(s, d)).count();
         ensure!(
             there < members.majority(),

@@ -7,10 +7,10 @@ use super::slots::{Caller, NEVER, Side};
 use super::text::{Brief, trace};
 use crate::clock::Clock;
 use crate::coverage::Count;
-use crate::ids::{DriveIx, HostIx, HostSet, Ix, LockIx, SlotIx};
+use crate::ids::{DriveIx, DriveSet, HostIx, HostSet, Ix, LockIx, SlotIx};
 use crate::old_stack::{OldEvent, OldLock};
 use crate::plan::{log_uniform, some_time};
-use idm_engine::{Event, Instant, Lock, LockConfig, Loss, Notice};
+use idm_engine::{DriveRef, Event, Fingerprint, Instant, Lock, LockConfig, Loss, Notice};
 use idm_protocol::HostId;
 
 /// A host.
@@ -26,6 +26,13 @@ pub(super) struct Host {
     pub(super) doomed_until: Option<u64>,
     /// Replies that came while it stood still.
     pub(super) deferred: Vec<FlightIx>,
+    /// Counts deaths. Commands of an earlier life end some time after it.
+    pub(super) generation: u32,
+    pub(super) died_at: u64,
+    /// What the host has noted of until when its commands may undo what a drive has, and what it
+    /// found noted when it came back, on its clock.
+    pub(super) undone_until: Instant,
+    pub(super) earlier_until: Instant,
 }
 
 impl Host {
@@ -38,6 +45,10 @@ impl Host {
             frozen_until: 0,
             doomed_until: None,
             deferred: Vec::new(),
+            generation: 0,
+            died_at: 0,
+            undone_until: Instant::default(),
+            earlier_until: Instant::default(),
         }
     }
 }
@@ -68,15 +79,14 @@ impl World {
             let drives = lock.layout.iter().map(DriveIx::drive_ref);
             return Side::Old(OldLock::new(resource, host, timing, drives));
         }
-        Side::Engine(Lock::new(LockConfig {
-            resource,
-            host,
-            keeps_value: lock.keeps_value,
-            timing,
-            seed: self.rng.u64(..),
-            #[cfg(feature = "broken-rules")]
-            broken: self.broken,
-        }))
+        let seed = self.rng.u64(..);
+        let mut config = LockConfig::new(resource, host, lock.keeps_value, timing, seed);
+        config.earlier_until = self.hosts[h].earlier_until;
+        #[cfg(feature = "broken-rules")]
+        {
+            config.broken = self.broken;
+        }
+        Side::Engine(Box::new(Lock::new(config)))
     }
 
     /// A lock's deadline has come.
@@ -223,7 +233,23 @@ impl World {
                 self.slots[s].engine.lapsed = false;
             }
             Event::Lost(loss) => self.lost(s, loss),
+            Event::VotesReady { members } => self.move_votes(s, &members),
             Event::Notice(notice) => self.notice(s, &notice),
+        }
+    }
+
+    /// The host notes which drives are to vote, and lets them.
+    fn move_votes(&mut self, s: SlotIx, members: &[DriveRef]) {
+        let set: DriveSet = members.iter().copied().map(DriveIx::of).collect();
+        let now = self.local(self.slots.host(s));
+        let Side::Engine(lock) = &mut self.slots[s].engine.side else { return };
+        if lock.move_votes(now) {
+            self.touch(s);
+            self.coverage.add(Count::VotesMoved);
+            let slot = &mut self.slots[s];
+            slot.call.members = set;
+            slot.call.witnesses = DriveSet::EMPTY;
+            slot.seen.set_mark = Fingerprint::of(&set.members()).0;
         }
     }
 

@@ -6,8 +6,9 @@ use super::hosts::host_id;
 use super::slots::{Caller, Legacy, Slot};
 use super::text::trace;
 use crate::coverage::Count;
-use crate::ids::{HostIx, SlotIx};
+use crate::ids::{DriveSet, HostIx, SlotIx};
 use crate::plan::{log_uniform, some_time};
+use idm_engine::Instant;
 use idm_protocol::Mode;
 
 impl World {
@@ -74,7 +75,11 @@ impl World {
             return;
         }
         self.coverage.add(Count::Crashed);
-        self.hosts[h].alive = false;
+        let now = self.now();
+        let host = &mut self.hosts[h];
+        host.alive = false;
+        host.generation += 1;
+        host.died_at = now;
         for s in self.slots.of_host(h) {
             if self.slots[s].engine.mode.is_some() {
                 self.coverage.add(Count::CrashedHolding);
@@ -92,10 +97,15 @@ impl World {
         let old = core::mem::replace(&mut self.slots[s], Slot::new(side));
         let changing = matches!(old.call.caller, Caller::Converting(..));
         let orphan = old.engine.mode.map(|mode| (mode, changing)).or(old.legacy.orphan);
+        let members = old.call.members;
+        let mut left_on: DriveSet = members.iter().filter(|&d| self.has_record(s, d)).collect();
+        if old.legacy.orphan.is_some() {
+            left_on = left_on & old.legacy.left_on;
+        }
         let slot = &mut self.slots[s];
         if orphan.is_some() && !renamed {
-            slot.legacy = Legacy { orphan, ..old.legacy };
-            slot.call.members = old.call.members;
+            slot.legacy = Legacy { orphan, left_on, ..old.legacy };
+            slot.call.members = members;
         }
         slot.call.stamp = old.call.stamp + 1;
         slot.engine.life = old.engine.life + 1;
@@ -104,17 +114,15 @@ impl World {
 
     /// A dead host comes back.
     pub(super) fn come_back(&mut self, h: HostIx, renamed: bool) {
-        // A process does not end before its commands do, and the budget says that a host does not
-        // come back under its old name while one of unknown fate may still reach a drive.
-        if !renamed && self.network.has_command_of(|s| self.slots.host(s) == h) {
-            self.push(self.now() + self.plan.linger() / 8, What::Return(h, renamed));
-            return;
-        }
         trace!(self, "host {h:?} is back{}", if renamed { " under a new name" } else { "" });
         self.coverage.add(if renamed { Count::Rebooted } else { Count::Restarted });
+        let surely = self.local(h) + self.plan.timing.linger;
+        let lost = self.rng.u8(0..8) == 0;
         let host = &mut self.hosts[h];
         host.alive = true;
+        host.earlier_until = if lost { surely } else { surely.min(host.undone_until) };
         if renamed {
+            host.earlier_until = Instant::default();
             host.lives += 1;
             host.id = host_id(h, host.lives);
         }

@@ -35,6 +35,7 @@ struct Flight {
     slot: SlotIx,
     drive: DriveIx,
     life: u32,
+    generation: u32,
     ticket: Ticket,
     command: DriveCommand,
     reply: Option<Reply>,
@@ -101,11 +102,6 @@ impl Network {
         self.commands = 0;
     }
 
-    /// Whether a command of one of these slots is on its way.
-    pub(super) fn has_command_of(&self, mut of: impl FnMut(SlotIx) -> bool) -> bool {
-        self.flights.iter().any(|(_, flight)| flight.pending > 0 && of(flight.slot))
-    }
-
     fn insert(&mut self, flight: Flight) -> FlightIx {
         match self.free.pop() {
             Some(f) => {
@@ -128,11 +124,9 @@ impl Network {
     }
 }
 
-/// How long a command takes there and its reply back, in us, and when at the latest a command of
-/// unknown fate reaches its drive.
+/// How long a command takes there and its reply back, in us.
 #[derive(Clone, Copy)]
 struct Trip {
     there: u64,
     back: u64,
-    horizon: u64,
 }

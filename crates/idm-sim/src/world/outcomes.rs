@@ -109,7 +109,8 @@ impl World {
             call.target = *mode;
         }
         let again = !nothing && tries > 0;
-        call.caller = if again { Caller::Adopting(tries - 1) } else { Caller::Idle };
+        // Nothing uses it, so it is given up.
+        call.caller = if again { Caller::Adopting(tries - 1) } else { Caller::Dropping };
         let after = some_time(&mut self.rng, self.plan.retry);
         self.call_caller(s, after);
     }

@@ -23,7 +23,8 @@ impl World {
             return;
         }
         let paths = self.network.paths[h];
-        let cut_off = self.drives[d].gone > 0
+        let cut_off = self.has_died(f)
+            || self.drives[d].gone > 0
             || self.drives[d].dead > 0
             || paths.cut > 0
             || (paths.flaps.contains(d) && self.rng.bool());
@@ -46,6 +47,14 @@ impl World {
         }
     }
 
+    /// Whether a command has ended with the life of its host: the kernel gives it up in time.
+    fn has_died(&self, f: FlightIx) -> bool {
+        let flight = &self.network.flights[f];
+        let h = self.slots.host(flight.slot);
+        let host = &self.hosts[h];
+        flight.generation != host.generation && self.now() >= self.horizon(h, host.died_at)
+    }
+
     /// The drive executes a command. Tells whether the host got the drive by it.
     fn perform(&mut self, f: FlightIx) -> bool {
         let (s, d) = (self.network.flights[f].slot, self.network.flights[f].drive);
@@ -54,6 +63,9 @@ impl World {
         let reply = self.drives[d].drive.perform(at, &flight.command);
         flight.executed = self.agenda.now();
         let good = reply == Reply::Status(Status::Good);
+        if good && flight.generation != self.hosts[self.slots.host(s)].generation {
+            self.coverage.add(Count::EarlierHit);
+        }
         if good && flight.ghost {
             self.coverage.add(Count::GhostHit);
         }

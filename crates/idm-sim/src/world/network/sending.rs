@@ -7,7 +7,7 @@ use crate::ids::{DriveIx, HostIx, HostSet, SlotIx};
 use crate::world::World;
 use crate::world::slots::set_mark;
 use crate::world::text::{CommandText, trace};
-use idm_protocol::{DriveCommand, MutexOp, Record, Status};
+use idm_protocol::{DriveCommand, Mode, MutexOp, Record, Status};
 
 impl World {
     /// Hands a command of an engine to the network.
@@ -28,19 +28,13 @@ impl World {
             self.require(self.check_break(s, d, &command));
         }
         let h = self.slots.host(s);
-        let trip = Trip {
-            there: self.delay(h, d),
-            back: self.delay(h, d),
-            // Fault budget.
-            horizon: {
-                let clock = self.hosts[h].clock;
-                clock.when(clock.at(self.now()) + self.plan.linger()) - 1
-            },
-        };
+        self.note_undoing(h, &command);
+        let trip = Trip { there: self.delay(h, d), back: self.delay(h, d) };
         let flight = Flight {
             slot: s,
             drive: d,
             life: self.slots[s].engine.life,
+            generation: self.hosts[h].generation,
             ticket,
             command,
             reply: None,
@@ -64,7 +58,7 @@ impl World {
     /// Notes what a command tells of the engine that sends it.
     fn note_command(&mut self, s: SlotIx, d: DriveIx, command: &DriveCommand) {
         if let DriveCommand::Mutex(_, record) = command {
-            if self.is_ours(s, record) {
+            if self.is_ours(s, record) && self.is_old(self.slots.host(s)) {
                 self.slots[s].seen.set_mark = set_mark(record);
             }
         }
@@ -74,6 +68,21 @@ impl World {
         if unlocks || slot.call.caller.waits() {
             let sent = &mut slot.seen.request.sent[d];
             *sent = sent.saturating_add(1);
+        }
+    }
+
+    /// Before a command leaves that can undo what a drive has, its host notes until when.
+    fn note_undoing(&mut self, h: HostIx, command: &DriveCommand) {
+        let DriveCommand::Mutex(op, record) = command else { return };
+        let undoes = match op {
+            MutexOp::Unlock | MutexOp::Destroy | MutexOp::Break => true,
+            MutexOp::Refresh => record.class.mode() == Mode::Shared,
+            MutexOp::Trylock | MutexOp::Lock | MutexOp::Init => false,
+        };
+        let until = self.local(h) + 2 * self.plan.timing.linger;
+        if undoes && self.hosts[h].undone_until < until {
+            // Not for every command anew.
+            self.hosts[h].undone_until = until + self.plan.timing.lease / 60;
         }
     }
 
