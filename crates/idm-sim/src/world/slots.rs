@@ -23,7 +23,7 @@ pub(super) fn set_mark(record: &Record) -> SetMark {
 #[derive(Debug)]
 pub(super) enum Side {
     Engine(Box<Lock>),
-    Old(OldLock),
+    Old(Box<OldLock>),
 }
 
 impl Side {
