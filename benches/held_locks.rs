@@ -22,9 +22,9 @@ use lvmlockd_idm::runtime::drives::Drives;
 use lvmlockd_idm::runtime::fencing::{Fencing, Wanted};
 use lvmlockd_idm::runtime::{Answer, LockSpec, Owner, Role, Runtime, Settings};
 use lvmlockd_idm::topology::Topology;
-use lvmlockd_idm::transport;
-use lvmlockd_idm::transport::drive::{Data, Trouble};
+use lvmlockd_idm::transport::drive::{self, Data, Trouble};
 use lvmlockd_idm::transport::scsi::{Answer as ScsiAnswer, Port, Scsi};
+use lvmlockd_idm::transport::{self, Deadline};
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
@@ -633,7 +633,7 @@ impl Port for Wire {
         &self,
         cdb: &scsi::Cdb,
         data: Data<'_>,
-        _: Duration,
+        _: Deadline,
     ) -> std::result::Result<ScsiAnswer, Trouble> {
         let hung = self.0.hung.lock().unwrap_or_else(|e| e.into_inner());
         drop(self.0.woken.wait_while(hung, |hung| *hung).unwrap_or_else(|e| e.into_inner()));
@@ -659,17 +659,16 @@ fn in_process(locks: usize) -> Result<()> {
     let reached = all.clone();
     let names = DRIVES.map(str::to_owned);
     let topology = Topology::new(names.iter().map(|n| (n.clone(), PathBuf::from(n))).collect());
+    let timing = Timing::for_lease(Duration::from_secs(60));
     let drives = Arc::new(Drives::new(
         topology,
         Box::new(move |identity, _| {
             let at = DRIVES.iter().position(|name| identity.ends_with(name)).unwrap_or(0);
-            let timeout = Duration::from_secs(2);
-            Arc::new(transport::drive::Drive::new(Scsi(Wire(reached[at].clone())), timeout))
+            Arc::new(drive::Drive::new(Scsi(Wire(reached[at].clone()))))
         }),
-        Duration::from_secs(5),
+        transport::Limits::new(&timing),
     ));
     let members = drives.members(&names).members;
-    let timing = Timing::for_lease(Duration::from_secs(60));
     let settings = Settings {
         host: HostId::new([1; 16], "bench"),
         timing,

@@ -9,13 +9,13 @@ use crate::recovery::active::Devices;
 use crate::recovery::store::{SavedLock, Store};
 use crate::recovery::{Dates, Orphans};
 use crate::runtime::drives::Drives;
-use crate::runtime::fencing::{Fencing, command_timeout, longest_wait};
+use crate::runtime::fencing::Fencing;
 use crate::runtime::metrics::export::Exporter;
 use crate::runtime::safe_note::SafeNote;
 use crate::runtime::watchdog::{self, Watchdog, device::Device};
 use crate::runtime::{Answer, LockSpec, Runtime, Settings, clock, host_id};
 use crate::topology::Topology;
-use crate::transport;
+use crate::transport::{self, Limits};
 use core::time::Duration;
 use idm_engine::{Outcome, Refusal, Request, Timing};
 use idm_protocol::{HostId, ResourceId};
@@ -62,7 +62,7 @@ impl Running {
         let timing = Timing::for_lease(config.lease);
         let fencing = Fencing::new(&timing, config.fencing).map_err(Error::Invalid)?;
         let topology = Topology::new(config.emulated.clone());
-        let connect = transport::connector(topology.clone(), command_timeout(&timing));
+        let connect = transport::connector(topology.clone());
         let watchdog = start_watchdog(config, &fencing)?;
         let no_thread = |error| Error::NotRunning(format!("no thread can be started: {error}"));
         let note = SafeNote::start(&config.state_dir, fencing.notice).map_err(no_thread)?;
@@ -75,7 +75,7 @@ impl Running {
             note: Some(note.clone()),
             kill_command: kill_command(config, lvm_path),
         };
-        let drives = Arc::new(Drives::new(topology, connect, longest_wait(&timing)));
+        let drives = Arc::new(Drives::new(topology, connect, Limits::new(&timing)));
         let runtime = Arc::new(Runtime::start(drives.clone(), settings).map_err(no_thread)?);
         let metrics = runtime.metrics().clone();
         let exporter = Exporter::start(&config.state_dir, move || drives.render(&metrics));

@@ -1,12 +1,12 @@
 //! The drives that this process knows, each with its queue and its workers.
 
 use super::metrics::{DriveMetrics, DriveSample, Metrics};
-use super::queue::{Completion, Help, Job, Queue, Urgency};
+use super::queue::{Begun, Completion, Expired, Help, Job, Queue, Urgency};
 use super::ways::Ways;
 use super::{clock, thread};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::topology::{Found, Inventory, Topology, TopologyError, UNKNOWN};
-use crate::transport::Connect;
+use crate::transport::{Connect, Limits};
 use core::time::Duration;
 use idm_engine::{DriveRef, Instant, Member};
 use idm_protocol::{DriveCommand, Reply, Status};
@@ -26,8 +26,8 @@ const IDLE: Duration = Duration::from_secs(30);
 pub struct Drives {
     topology: Topology,
     connect: Box<Connect>,
-    /// How long commands may wait for their turn. Whatever waits for longer is not begun any more.
-    longest_wait: Duration,
+    /// What commands may take.
+    limits: Limits,
     known: Mutex<Known>,
     /// The disks that the host has, as they were last looked at.
     inventory: Mutex<Arc<Inventory>>,
@@ -75,10 +75,10 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Drives {
-    /// No drives yet. Commands that have waited for `longest_wait` are not begun.
-    pub fn new(topology: Topology, connect: Box<Connect>, longest_wait: Duration) -> Drives {
+    /// No drives yet.
+    pub fn new(topology: Topology, connect: Box<Connect>, limits: Limits) -> Drives {
         let (known, inventory) = (Mutex::default(), Mutex::default());
-        Drives { topology, connect, longest_wait, known, inventory }
+        Drives { topology, connect, limits, known, inventory }
     }
 
     /// The drives behind paths, all of those that a path stands on. What is missing counts as
@@ -211,8 +211,8 @@ impl Drives {
         match self.get(drive) {
             Some(drive) => {
                 let queued = clock::now();
-                let until = queued + self.longest_wait;
-                drive.submit(Job { command, urgency, queued, until, done });
+                let (deadline, lost) = (self.limits.deadline(queued), queued + self.limits.lost);
+                drive.submit(Job { command, urgency, queued, deadline, lost, done }, self.limits);
             }
             None => done.answer(Reply::Status(Status::Unreachable), false),
         }
@@ -221,20 +221,27 @@ impl Drives {
     /// Gets workers to what waits.
     pub fn start(&self) {
         let all = locked(&self.known).all.clone();
-        all.into_iter().for_each(Drive::start);
+        all.into_iter().for_each(|drive| drive.start(self.limits));
     }
 
     /// Answers commands that wait in queues since before `before`, or for too long: they certainly
-    /// did not reach their drive. For the others there may be work for more workers by now.
+    /// did not reach their drive. Those that the kernel keeps for too long are lost. For the others
+    /// there may be work for more workers by now.
     pub fn expire(&self, before: Instant, now: Instant) {
-        let before = before.max(now - self.longest_wait);
+        self.sweep(before, now);
+        self.start();
+    }
+
+    fn sweep(&self, before: Instant, now: Instant) {
         let all = locked(&self.known).all.clone();
         for drive in all {
-            let expired = locked(&drive.queue).expire(before);
-            for job in expired {
-                job.done.answer(Reply::Status(Status::Unreachable), false);
+            let Expired { unsent, lost } = locked(&drive.queue).expire(before, now);
+            for done in unsent {
+                done.answer(Reply::Status(Status::Unreachable), false);
             }
-            drive.start();
+            for done in lost {
+                done.answer(Reply::Status(Status::Uncertain), false);
+            }
         }
     }
 
@@ -370,22 +377,26 @@ impl Drive {
         }
     }
 
-    fn submit(self: Arc<Drive>, job: Job) {
+    fn submit(self: Arc<Drive>, job: Job, limits: Limits) {
         let awaited = job.urgency == Urgency::Awaited;
         let mut queue = locked(&self.queue);
         if queue.closed {
             drop(queue);
             return;
         }
+        if queue.bars(&job.command) {
+            drop(queue);
+            return job.done.answer(Reply::Status(Status::Unreachable), false);
+        }
         queue.push(job);
         drop(queue);
         if awaited {
-            self.start();
+            self.start(limits);
         }
     }
 
     /// Gets workers to what waits.
-    fn start(self: Arc<Drive>) {
+    fn start(self: Arc<Drive>, limits: Limits) {
         let most = WORKERS * self.ways.count().max(1);
         let Help { wake, start } = locked(&self.queue).help(most, clock::now());
         for _ in 0..wake {
@@ -393,7 +404,7 @@ impl Drive {
         }
         for _ in 0..start {
             let drive = self.clone();
-            if let Err(error) = thread::spawn("idm-drive", move || drive.serve()) {
+            if let Err(error) = thread::spawn("idm-drive", move || drive.serve(limits)) {
                 self.no_worker(&error);
             }
         }
@@ -415,41 +426,44 @@ impl Drive {
     }
 
     /// A worker's life.
-    fn serve(&self) {
-        while let Some((mut jobs, begun)) = self.next_jobs() {
-            let Some(last) = jobs.pop() else { continue };
-            let reply =
-                catch_unwind(AssertUnwindSafe(|| self.ways.execute(&last.command, last.until)))
-                    .unwrap_or_else(|_| {
-                        log::error!("internal error: a command to {} panicked", self.identity);
-                        Reply::Status(Status::Uncertain)
-                    });
-            self.metrics.executed(&last.command, &reply, clock::now().since(begun));
-            if matches!(reply, Reply::Table(_) | Reply::Status(Status::Good)) {
-                self.has_idm.store(true, Ordering::Relaxed);
-                self.no_idm.store(false, Ordering::Relaxed);
-            }
-            let more = locked(&self.queue).end(begun);
-            for job in jobs {
-                job.done.answer(reply.clone(), more);
-            }
-            last.done.answer(reply, more);
-            if catch_unwind(AssertUnwindSafe(|| self.ways.probe())).is_err() {
+    fn serve(&self, limits: Limits) {
+        while let Some(begun) = self.next() {
+            self.work(&begun);
+            if catch_unwind(AssertUnwindSafe(|| self.ways.probe(limits))).is_err() {
                 log::error!("internal error: trying a path to {} panicked", self.identity);
             }
         }
     }
 
+    /// Runs a command and tells those who still wait for it.
+    fn work(&self, begun: &Begun) {
+        let Begun { command, deadline, .. } = begun;
+        let reply = catch_unwind(AssertUnwindSafe(|| self.ways.execute(command, *deadline)))
+            .unwrap_or_else(|_| {
+                log::error!("internal error: a command to {} panicked", self.identity);
+                Reply::Status(Status::Uncertain)
+            });
+        self.metrics.executed(command, &reply, clock::now().since(begun.at));
+        if matches!(reply, Reply::Table(_) | Reply::Status(Status::Good)) {
+            self.has_idm.store(true, Ordering::Relaxed);
+            self.no_idm.store(false, Ordering::Relaxed);
+        }
+        let (waiting, more) = locked(&self.queue).end(begun);
+        for done in waiting {
+            done.answer(reply.clone(), more);
+        }
+    }
+
     /// Waits for work; `None` ends the worker.
-    fn next_jobs(&self) -> Option<(Vec<Job>, Instant)> {
+    fn next(&self) -> Option<Begun> {
         let mut queue = locked(&self.queue);
         loop {
             if queue.closed {
                 queue.workers -= 1;
                 return None;
             }
-            if let Some(jobs) = queue.begin() {
-                return Some(jobs);
+            if let Some(begun) = queue.begin() {
+                return Some(begun);
             }
             queue.idle += 1;
             let (guard, waited) =
@@ -459,6 +473,198 @@ impl Drive {
             if waited.timed_out() && queue.is_empty() {
                 queue.workers -= 1;
                 return None;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::clock::{self, virtual_time};
+    use crate::topology::Target;
+    use crate::transport::drive::{self, Answer, Data, Protocol, Request, Trouble};
+    use crate::transport::{Deadline, Undelivered};
+    use idm_engine::Timing;
+    use idm_protocol::{MutexOp, RECORD_LEN, Record};
+    use proptest::prelude::*;
+    use std::collections::{BTreeMap, VecDeque};
+    use std::sync::Weak;
+
+    fn timing() -> Timing {
+        Timing::for_lease(Duration::from_secs(60))
+    }
+
+    /// The longest from one look at what is lost to the next: 1.5 times what the process may need to
+    /// notice something.
+    const SWEEP: Duration = Duration::from_millis(1500);
+    /// How much later than its time-out the kernel returns a command, where it keeps to it.
+    const ABORT: Duration = Duration::from_secs(1);
+
+    /// What one step of a command costs, and what comes of it.
+    #[derive(Clone, Copy, Debug)]
+    struct Hop {
+        /// Opening the device, and whatever else comes first.
+        before: Duration,
+        /// The shortest time-out that the kernel keeps to.
+        shortest: Duration,
+        /// What the drive needs to answer.
+        answer: Duration,
+        /// By how much more than [`ABORT`] the kernel is late where it does not answer in time.
+        recovery: Duration,
+        put_off: bool,
+    }
+
+    /// The steps of a command by all paths, in a time that only they make pass. Meanwhile somebody looks
+    /// at what is lost, as late as it may be.
+    struct Course {
+        hops: Mutex<VecDeque<Hop>>,
+        drives: Mutex<Weak<Drives>>,
+        swept: Mutex<Instant>,
+        /// When the last time-out was over, and when the last step was.
+        over: Mutex<(Instant, Instant)>,
+    }
+
+    impl Course {
+        fn pass(&self, time: Duration) {
+            let end = clock::now() + time;
+            while clock::now() < end {
+                let next = *locked(&self.swept) + SWEEP;
+                clock::sleep(next.min(end).since(clock::now()));
+                if clock::now() >= next {
+                    *locked(&self.swept) = clock::now();
+                    if let Some(drives) = locked(&self.drives).upgrade() {
+                        drives.sweep(Instant::default(), clock::now());
+                    }
+                }
+            }
+        }
+    }
+
+    impl Protocol for Arc<Course> {
+        fn execute(
+            &self,
+            _: Request,
+            data: Data<'_>,
+            deadline: Deadline,
+        ) -> Result<Answer, Trouble> {
+            let lost = || Undelivered::Unknown("lost".into()).into();
+            let Some(hop) = locked(&self.hops).pop_front() else { return Err(lost()) };
+            self.pass(hop.before);
+            let Some(timeout) = deadline.timeout(hop.shortest) else {
+                return Err(Trouble::too_late(""));
+            };
+            locked(&self.over).0 = clock::now() + timeout;
+            let answered = hop.answer <= timeout;
+            self.pass(if answered { hop.answer } else { timeout + ABORT + hop.recovery });
+            locked(&self.over).1 = clock::now();
+            if !answered {
+                return Err(lost());
+            }
+            let status = if hop.put_off { Status::TryAgain } else { Status::Good };
+            if let Data::In(bytes) = data {
+                bytes[..RECORD_LEN].copy_from_slice(&Record::end_of_table().encode());
+            }
+            Ok(Answer { status, transferred: RECORD_LEN })
+        }
+    }
+
+    /// The reports of one command, each with how long after it was submitted, and for how long time-outs
+    /// and steps went on.
+    struct Run {
+        reports: Vec<(Reply, Duration)>,
+        timeouts_over: Duration,
+        steps_over: Duration,
+    }
+
+    fn run(command: DriveCommand, waits: Duration, paths: u8, hops: &[Hop]) -> Run {
+        let _time = virtual_time();
+        let begin = clock::now();
+        let course = Arc::new(Course {
+            hops: Mutex::new(hops.iter().copied().collect()),
+            drives: Mutex::default(),
+            swept: Mutex::new(begin),
+            over: Mutex::new((begin, begin)),
+        });
+        let way = course.clone();
+        let connect =
+            Box::new(move |_: &str, _: &Target| -> Arc<dyn crate::transport::DrivePath> {
+                Arc::new(drive::Drive::new(way.clone()))
+            });
+        let topology = Topology::new(BTreeMap::new());
+        let drives = Arc::new(Drives::new(topology, connect, Limits::new(&timing())));
+        *locked(&course.drives) = Arc::downgrade(&drives);
+        let drive = locked(&drives.known).drive("naa.5");
+        let targets: Vec<Target> =
+            (0..paths).map(|path| Target::Scsi(format!("/dev/sd{path}").into())).collect();
+        drive.ways.add("/dev/pv", "naa.5", &targets, &drives.connect);
+
+        let reports: Arc<Mutex<Vec<(Reply, Duration)>>> = Arc::default();
+        let told = reports.clone();
+        let done = Completion::new(move |reply| {
+            locked(&told).push((reply, clock::now().since(begin)));
+        });
+        drives.submit(drive.reference, command, Urgency::Background, done);
+        course.pass(waits);
+        let begun = locked(&drive.queue).begin();
+        if let Some(begun) = begun {
+            drive.work(&begun);
+        }
+        let (timeouts, steps) = *locked(&course.over);
+        let reports = core::mem::take(&mut *locked(&reports));
+        Run { reports, timeouts_over: timeouts.since(begin), steps_over: steps.since(begin) }
+    }
+
+    fn seconds(most: u64) -> impl Strategy<Value = Duration> {
+        prop_oneof![
+            2 => (0..=10u64).prop_map(Duration::from_millis),
+            3 => (0..=most * 1000).prop_map(Duration::from_millis),
+        ]
+    }
+
+    fn hop() -> impl Strategy<Value = Hop> {
+        let shortest = prop_oneof![Just(1), Just(5000), Just(7000)].prop_map(Duration::from_millis);
+        let recovery = prop_oneof![3 => Just(Duration::ZERO), 1 => seconds(120)];
+        (seconds(20), shortest, seconds(20), recovery, any::<bool>()).prop_map(
+            |(before, shortest, answer, recovery, put_off)| Hop {
+                before,
+                shortest,
+                answer,
+                recovery,
+                put_off,
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+
+        /// Whatever waiting, opening, earlier tries, other paths and the kernel's recovery cost, a command
+        /// is reported once and within a quarter of a lease, and no time-out is longer. Where the kernel
+        /// returns what it gave up within a second, nothing is left of the command by then.
+        #[test]
+        fn every_command_is_reported_within_a_quarter_of_a_lease(
+            waits in seconds(20),
+            paths in 1u8..=3,
+            reads in any::<bool>(),
+            hops in proptest::collection::vec(hop(), 0..8),
+        ) {
+            let refresh = DriveCommand::Mutex(MutexOp::Refresh, Record::end_of_table());
+            let command = if reads { DriveCommand::ReadTable } else { refresh };
+            let run = run(command, waits, paths, &hops);
+            prop_assert_eq!(run.reports.len(), 1);
+            let (reply, after) = &run.reports[0];
+            prop_assert!(*after <= timing().linger, "{:?} after {:?}", reply, after);
+            prop_assert!(run.timeouts_over <= Limits::new(&timing()).over);
+            if hops.iter().all(|hop| hop.recovery.is_zero()) {
+                prop_assert!(run.steps_over <= timing().linger, "{:?}", run.steps_over);
+            }
+            let sent = !run.timeouts_over.is_zero();
+            if !sent && hops.iter().all(|hop| hop.before <= SWEEP) && !hops.is_empty() {
+                prop_assert_eq!(reply, &Reply::Status(Status::Unreachable));
+            }
+            if matches!(reply, Reply::Status(Status::Good) | Reply::Table(_)) {
+                prop_assert!(sent);
             }
         }
     }

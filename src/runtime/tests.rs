@@ -3,7 +3,7 @@
 use super::*;
 use crate::topology::tests::Tree;
 use crate::topology::{Target, Topology};
-use crate::transport::{DrivePath, Undelivered};
+use crate::transport::{Deadline, DrivePath, Limits, Undelivered};
 use idm_engine::{Loss, RequestError, ValueRead};
 use idm_protocol::Status;
 use queue::Urgency;
@@ -60,7 +60,7 @@ impl FakeDrive {
 struct FakePath(Arc<FakeDrive>);
 
 impl DrivePath for FakePath {
-    fn execute(&self, command: &DriveCommand) -> Result<Reply, Undelivered> {
+    fn execute(&self, command: &DriveCommand, _: Deadline) -> Result<Reply, Undelivered> {
         Ok(self.0.run(command))
     }
 }
@@ -170,7 +170,7 @@ impl Bench {
                 let number: usize = identity["emulated.d".len()..].parse().unwrap();
                 Arc::new(FakePath(reached[number].clone()))
             }),
-            fencing::longest_wait(&Timing::for_lease(lease)),
+            Limits::new(&Timing::for_lease(lease)),
         ));
         let members = drives.members(&names).members;
         let killed: Arc<Mutex<Vec<String>>> = Arc::default();
@@ -232,6 +232,10 @@ impl Bench {
         let (runtime, spec) = (self.runtime.clone(), spec.clone());
         std::thread::spawn(move || runtime.request(spec, request, LONG))
     }
+}
+
+fn limits() -> Limits {
+    Limits::new(&Timing::for_lease(LONG))
 }
 
 fn owner() -> Arc<Owner> {
@@ -374,7 +378,8 @@ fn a_drive_by_several_names_is_one_member_and_a_lost_one_stays_itself() {
     let socket = directory.path().join("d0");
     let names = ["a", "b"].map(|name| (name.to_owned(), socket.clone()));
     let topology = Topology::new(names.into());
-    let drives = Drives::new(topology, Box::new(|_, _| Arc::new(FakePath(Arc::default()))), SOON);
+    let drives =
+        Drives::new(topology, Box::new(|_, _| Arc::new(FakePath(Arc::default()))), limits());
     let paths = |paths: &[&str]| paths.iter().map(|&path| path.to_owned()).collect::<Vec<_>>();
     let members = drives.members(&paths(&["a", "b", "a"]));
     assert_eq!((members.members.len(), members.found), (1, 1));
@@ -396,7 +401,7 @@ fn drives_of(tree: &Tree, paths: &[(&str, Arc<FakeDrive>)]) -> Arc<Drives> {
     let connect = Box::new(move |_: &str, target: &Target| -> Arc<dyn DrivePath> {
         Arc::new(FakePath(paths.get(&target.to_string()).cloned().unwrap_or_default()))
     });
-    Arc::new(Drives::new(tree.topology(), connect, SOON))
+    Arc::new(Drives::new(tree.topology(), connect, limits()))
 }
 
 #[test]

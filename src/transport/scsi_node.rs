@@ -4,11 +4,11 @@
 //! 7 s of shorter ones, and whoever waits there can be killed. It is there only with the kernel's sg
 //! module, which locking must not depend on.
 
-use super::Undelivered;
 use super::drive::{Data, Trouble};
 use super::node::Node;
 use super::scsi::{Answer, Port};
 use super::sg_io::{self, Completion};
+use super::{Deadline, Undelivered};
 use crate::topology::Topology;
 use core::time::Duration;
 use idm_protocol::scsi::{Cdb, Sense, status};
@@ -34,6 +34,27 @@ struct Opened {
 enum Kind {
     Sg,
     Block,
+}
+
+impl Kind {
+    /// The shortest time-out that the kernel keeps to (BLK_MIN_SG_TIMEOUT of block nodes).
+    fn shortest_timeout(self) -> Duration {
+        match self {
+            Kind::Sg => Duration::from_millis(1),
+            Kind::Block => Duration::from_secs(7),
+        }
+    }
+
+    /// The time-out of a command that is sent now.
+    fn timeout(self, deadline: Deadline) -> Result<Duration, Trouble> {
+        let hint = match self {
+            Kind::Sg => "",
+            Kind::Block => {
+                ": a block node's time-outs are 7 s or more, an sg node's are not (modprobe sg)"
+            }
+        };
+        deadline.timeout(self.shortest_timeout()).ok_or_else(|| Trouble::too_late(hint))
+    }
 }
 
 impl ScsiNode {
@@ -64,8 +85,9 @@ impl ScsiNode {
 }
 
 impl Port for ScsiNode {
-    fn execute(&self, cdb: &Cdb, data: Data<'_>, timeout: Duration) -> Result<Answer, Trouble> {
-        let opened = self.node.opened(timeout, || self.open())?;
+    fn execute(&self, cdb: &Cdb, data: Data<'_>, deadline: Deadline) -> Result<Answer, Trouble> {
+        let opened = self.node.opened(|| self.open())?;
+        let timeout = opened.kind.timeout(deadline).map_err(|late| self.node.named(late))?;
         let long = data.is_long();
         let result = sg_io::run(opened.fd.as_fd(), cdb, data, timeout);
         if leads_nowhere(&result) {
@@ -174,6 +196,8 @@ fn judge_errno(errno: Errno, kind: Kind, long: bool) -> Trouble {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::clock::virtual_time;
+    use crate::transport::soon;
     use std::collections::BTreeMap;
 
     fn completion(status: u8) -> Completion {
@@ -265,6 +289,31 @@ mod tests {
     }
 
     #[test]
+    fn a_command_gets_what_is_left_and_a_block_node_none_that_is_less_than_it_takes() {
+        let time = virtual_time();
+        let deadline = soon();
+        for (at, sg, block) in [
+            (0, Some(7500), Some(7500)),
+            (4900, Some(7100), Some(7100)),
+            (5001, Some(6999), None),
+            (11_999, Some(1), None),
+            (12_000, None, None),
+        ] {
+            time.set(Duration::from_millis(at));
+            for (kind, expected) in [(Kind::Sg, sg), (Kind::Block, block)] {
+                let timeout = kind.timeout(deadline);
+                let not_sent = Trouble::Undelivered(Undelivered::NotSent(String::new()));
+                let same = core::mem::discriminant(&not_sent);
+                match (&timeout, expected) {
+                    (Ok(timeout), Some(ms)) => assert_eq!(*timeout, Duration::from_millis(ms)),
+                    (Err(late), None) => assert_eq!(core::mem::discriminant(late), same),
+                    _ => panic!("{at} {kind:?}: {timeout:?}"),
+                }
+            }
+        }
+    }
+
+    #[test]
     fn gone_devices_are_opened_again() {
         let gone = Completion { host_status: host::NO_CONNECT, ..completion(0) };
         assert!(leads_nowhere(&Ok(gone)));
@@ -282,7 +331,7 @@ mod tests {
     fn a_missing_node_means_not_sent_and_is_named() {
         let cdb = idm_protocol::scsi::read_table(1);
         for path in ["/dev/nonexistent-sd", "/dev/null"] {
-            let result = node(path).execute(&cdb, Data::In(&mut [0; 512]), Duration::from_secs(1));
+            let result = node(path).execute(&cdb, Data::In(&mut [0; 512]), soon());
             let Err(Trouble::Undelivered(Undelivered::NotSent(why))) = result else {
                 panic!("{path}: {result:?}");
             };
