@@ -577,13 +577,20 @@ mod tests {
         steps_over: Duration,
     }
 
-    fn run(command: DriveCommand, waits: Duration, paths: u8, hops: &[Hop]) -> Run {
+    /// `phase`: how long ago it was last looked for what is lost.
+    fn run(
+        command: DriveCommand,
+        waits: Duration,
+        paths: u8,
+        hops: &[Hop],
+        phase: Duration,
+    ) -> Run {
         let _time = virtual_time();
         let begin = clock::now();
         let course = Arc::new(Course {
             hops: Mutex::new(hops.iter().copied().collect()),
             drives: Mutex::default(),
-            swept: Mutex::new(begin),
+            swept: Mutex::new(begin - phase),
             over: Mutex::new((begin, begin)),
         });
         let way = course.clone();
@@ -648,10 +655,11 @@ mod tests {
             paths in 1u8..=3,
             reads in any::<bool>(),
             hops in proptest::collection::vec(hop(), 0..8),
+            phase_ms in 0..SWEEP.as_millis() as u64,
         ) {
             let refresh = DriveCommand::Mutex(MutexOp::Refresh, Record::end_of_table());
             let command = if reads { DriveCommand::ReadTable } else { refresh };
-            let run = run(command, waits, paths, &hops);
+            let run = run(command, waits, paths, &hops, Duration::from_millis(phase_ms));
             prop_assert_eq!(run.reports.len(), 1);
             let (reply, after) = &run.reports[0];
             prop_assert!(*after <= timing().linger, "{:?} after {:?}", reply, after);

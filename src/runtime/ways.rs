@@ -166,10 +166,13 @@ impl State {
     /// What is to be said once when the drive does not answer, and once when it does again.
     fn note_drive(&mut self, reply: &Reply, why: Option<&Undelivered>) -> Vec<String> {
         let mut said = Vec::new();
-        if *reply == Reply::Status(Status::Failed) {
+        // Uncertain without a failure of the way: the answer does not say whose word it is.
+        let unclear = *reply == Reply::Status(Status::Uncertain) && why.is_none();
+        if unclear || *reply == Reply::Status(Status::Failed) {
             said.extend(self.note_nonsense());
         }
         let silent = matches!(reply, Reply::Status(Status::Unreachable | Status::Uncertain));
+        let silent = silent && !unclear;
         if self.answers != silent {
             return said;
         }

@@ -151,7 +151,7 @@ impl Protocol for Nvme {
 /// The kernel checks all of the errors below before it queues the command. EINTR is not one of them:
 /// so it tells that it gave the command up after its time, or because the controller was reset. And
 /// where a status says that a path failed, it is the kernel's own word, and the drive may have had
-/// the command.
+/// the command. It never sends an ioctl's command again.
 fn judge(result: Result<libc::c_int, Errno>, long: bool) -> Result<u16, Trouble> {
     let unknown = |why| Err(Trouble::Undelivered(Undelivered::Unknown(why)));
     let not_sent = |why| Err(Trouble::Undelivered(Undelivered::NotSent(why)));
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_path_is_never_the_drives_answer() {
+    fn answered_error_is_none_of_the_kernels_own() {
         for status in [0x370, 0x371, 0x4370, 0x300, 0x7FFF_FFFF, 0x8000, -1] {
             let judged = judge(Ok(status), false);
             let lost = matches!(judged, Err(Trouble::Undelivered(Undelivered::Unknown(_))));

@@ -121,6 +121,10 @@ const DRIVER_SENSE: u16 = 0x08;
 
 /// What a finished SG_IO call says.
 ///
+/// The kernel sends a command of SG_IO that was answered with CHECK CONDITION once, UNIT ATTENTION
+/// included. What was answered with BUSY or TASK SET FULL, and so not carried out, it sends again
+/// until the time-out; what we see is the last answer.
+///
 /// Host and driver status come first: where they tell of a transport failure, the SCSI status is
 /// whatever the kernel left there. No host status is taken for proof that the drive did not get
 /// the command. DID_NO_CONNECT nearly is, but adapter drivers also end commands with it that they
@@ -232,17 +236,50 @@ mod tests {
         assert_eq!(answer.unwrap().status, 0x22);
     }
 
+    /// What the kernel and adapters say is no answer, whatever status and sense data stand beside it.
+    /// None of it proves that nothing was sent.
     #[test]
-    fn a_transport_failure_is_never_the_drives_answer() {
-        for host_status in 1..=0x14 {
+    fn answered_error_is_none_of_the_kernels_own() {
+        for (host_status, why) in [
+            (0x01, "NO_CONNECT: also ends what was sent to a device that disappeared"),
+            (0x02, "BUS_BUSY: the bus was not had, or was lost"),
+            (0x03, "TIME_OUT: aborted after its time, perhaps carried out before"),
+            (0x04, "BAD_TARGET: also ends what was sent to a target that went"),
+            (0x05, "ABORT: aborted for another reason"),
+            (0x06, "PARITY: data was damaged on the way, either way"),
+            (0x07, "ERROR: internal to the adapter"),
+            (0x08, "RESET: the adapter or the bus was reset under it"),
+            (0x09, "BAD_INTR: an interrupt that nobody expected"),
+            (0x0A, "PASSTHROUGH: the driver forced it past the SCSI layer"),
+            (0x0B, "SOFT_ERROR: the driver wants it sent again"),
+            (0x0C, "IMM_RETRY: the same, at once"),
+            (0x0D, "REQUEUE: the same, without counting it"),
+            (0x0E, "TRANSPORT_DISRUPTED: the transport was lost under it"),
+            (0x0F, "TRANSPORT_FAILFAST: the transport did not come back"),
+            (0x10, "TARGET_FAILURE: of older kernels"),
+            (0x11, "NEXUS_FAILURE: of older kernels"),
+            (0x12, "ALLOC_FAILURE: of older kernels"),
+            (0x13, "MEDIUM_ERROR: of older kernels"),
+            (0x14, "TRANSPORT_MARGINAL: the path is not good enough"),
+            (0xFF, "not known"),
+        ] {
             for status in [0x00, 0x18, 0x22, 0x02] {
-                let failed = Completion { host_status, ..completion(status) };
-                assert!(matches!(judge(&failed), Err(Undelivered::Unknown(_))));
+                let sense = NOT_FOUND.to_vec();
+                let failed = Completion { host_status, sense, ..completion(status) };
+                assert!(matches!(judge(&failed), Err(Undelivered::Unknown(_))), "{why}");
             }
         }
-        for driver_status in [0x01, 0x05, 0x06, 0x07] {
+        for (driver_status, why) in [
+            (0x01, "BUSY"),
+            (0x02, "SOFT"),
+            (0x03, "MEDIA"),
+            (0x04, "ERROR"),
+            (0x05, "INVALID"),
+            (0x06, "TIMEOUT"),
+            (0x07, "HARD"),
+        ] {
             let failed = Completion { driver_status, ..completion(0x18) };
-            assert!(matches!(judge(&failed), Err(Undelivered::Unknown(_))));
+            assert!(matches!(judge(&failed), Err(Undelivered::Unknown(_))), "{why}");
         }
     }
 
