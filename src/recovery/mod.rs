@@ -311,9 +311,7 @@ impl Orphans {
         orphan.set_in_danger(false);
         log::info!("{}: left by an earlier lvmlockd, given up: {why}", orphan.spec.label);
         self.store.forget_lock(id);
-        if orphan.phase != Phase::Lost {
-            self.runtime.release(orphan.spec);
-        }
+        self.runtime.release(orphan.spec);
     }
 
     /// One round of care, after a pause. Returns the next pause; `None` where nothing is left to
@@ -462,8 +460,11 @@ impl Orphans {
                 } else {
                     log::info!("{label}: an earlier lvmlockd asked for it; nothing uses it");
                     orphan.set_in_danger(false);
-                    left.locks.remove(id);
                     self.store.forget_lock(id);
+                    // The engine leaves a minority's records until it is told so.
+                    if let Some(orphan) = left.locks.remove(id) {
+                        self.runtime.release(orphan.spec);
+                    }
                 }
                 true
             }
