@@ -16,7 +16,7 @@ use lvmlockd_idm::recovery::active::lv_of;
 use lvmlockd_idm::recovery::store::{self, Note, SavedLock, SavedLockspace, Store};
 use lvmlockd_idm::runtime::host_id;
 use lvmlockd_idm::runtime::note;
-use lvmlockd_idm::topology::{Topology, concerns_disks, designator};
+use lvmlockd_idm::topology::{Topology, concerns_disks, designator, device_designator};
 use lvmlockd_idm::transport::drive::{Answer, Data, Drive, Protocol, Request, Trouble};
 use lvmlockd_idm::transport::{Deadline, DrivePath, Limits};
 use std::collections::{BTreeMap, BTreeSet};
@@ -300,15 +300,22 @@ impl Replies<'_> {
 }
 
 /// A device identification page: an identity is one word of bounded length, and what stands
-/// behind the page does not matter.
+/// behind the page does not matter. The logical unit's and the device's are read in the same way.
 fn vpd83(data: &[u8]) {
-    let Some(identity) = designator(data) else { return };
+    for read in [designator, device_designator] {
+        if let Some(identity) = read(data) {
+            is_an_identity(data, identity, read);
+        }
+    }
+}
+
+fn is_an_identity(data: &[u8], identity: String, read: fn(&[u8]) -> Option<String>) {
     let (kind, value) = identity.split_once('.').expect("a kind and a value");
     assert!(["naa", "eui", "t10"].contains(&kind) && !value.contains('\n'), "{identity}");
     assert!(identity.len() <= 4 + 4 * 255, "{identity}");
     let length = 4 + usize::from(u16::from_be_bytes([data[2], data[3]]));
     if let Some(page) = data.get(..length) {
-        assert_eq!(designator(page), Some(identity));
+        assert_eq!(read(page), Some(identity));
     }
 }
 

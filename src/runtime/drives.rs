@@ -14,7 +14,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 
 /// Commands of one drive that are in the kernel at the same time, and as many again for every
 /// further way: one that hangs must not keep the others from being used.
@@ -50,6 +50,8 @@ struct Known {
 struct Drive {
     reference: DriveRef,
     identity: String,
+    /// The device that it is a part of, once it was found.
+    device: OnceLock<String>,
     ways: Ways,
     /// It has answered a command of IDM.
     has_idm: AtomicBool,
@@ -62,7 +64,8 @@ struct Drive {
 
 /// What the paths of a lock stand for.
 pub struct Members {
-    /// The drives, each once.
+    /// The drives, each once, and of those that are parts of one device one: a device that fails as a
+    /// whole has one vote.
     pub members: Vec<Member>,
     /// How many of them can be found now. The others never answer.
     pub found: usize,
@@ -118,6 +121,7 @@ impl Drives {
             }
             known.by_path.insert(path.clone(), counted);
         }
+        known.keep_one_of_a_device(&mut members);
         let unsaid = core::mem::take(&mut known.unsaid);
         drop(known);
         unsaid.into_iter().for_each(|text| log::warn!("{text}"));
@@ -126,12 +130,13 @@ impl Drives {
     }
 
     /// Adds to `members` the drives that have a partition for the global lock now; those that had
-    /// one before stay.
+    /// one before stay. Tells which of them are the lock's.
     pub fn add_global(&self, members: &mut Vec<Member>) -> Members {
         let inventory = self.inventory();
         let first = members.is_empty();
         for (node, located) in inventory.global() {
             let drive = locked(&self.known).drive(&located.identity);
+            drive.device.get_or_init(|| located.device.clone());
             drive.ways.add(&node.to_string_lossy(), &drive.identity, &located.paths, &self.connect);
             if members.iter().all(|member| member.drive != drive.reference) {
                 if !first {
@@ -141,13 +146,12 @@ impl Drives {
                 members.push(Member { drive: drive.reference, identity });
             }
         }
+        let mut counted = members.clone();
+        locked(&self.known).keep_one_of_a_device(&mut counted);
         let there =
             |member: &&Member| self.get(member.drive).is_some_and(|drive| drive.ways.count() > 0);
-        Members {
-            members: members.clone(),
-            found: members.iter().filter(there).count(),
-            unusable: None,
-        }
+        let found = counted.iter().filter(there).count();
+        Members { members: counted, found, unusable: None }
     }
 
     /// The drive with an identity. It does not answer until a path leads to it.
@@ -316,6 +320,7 @@ impl Known {
         for located in &found.drives {
             let drive = self.drive(&located.identity);
             let identity = &located.identity;
+            drive.device.get_or_init(|| located.device.clone());
             drive.ways.add(path, identity, &located.paths, connect);
             drive.ways.add(path, identity, inventory.paths_of(identity), connect);
             drives.push(drive.reference);
@@ -337,6 +342,27 @@ impl Known {
         }
     }
 
+    /// Leaves one of several drives that are parts of one device: the one with the smallest identity,
+    /// which all hosts that are given the same list choose, whether it can be reached or not. Each may
+    /// have a mutex table of its own, so two hosts that chose differently would not meet.
+    fn keep_one_of_a_device(&self, members: &mut Vec<Member>) {
+        let device_of = |member: &Member| {
+            let drive = &self.all[member.drive.0 as usize];
+            drive.device.get().unwrap_or(&drive.identity).clone()
+        };
+        let mut first: HashMap<String, Member> = HashMap::new();
+        for member in members.iter() {
+            let chosen = first.entry(device_of(member)).or_insert_with(|| member.clone());
+            if member.identity < chosen.identity {
+                *chosen = member.clone();
+            }
+        }
+        if first.len() == members.len() {
+            return;
+        }
+        members.retain(|member| first.get(&device_of(member)) == Some(member));
+    }
+
     /// Says once what is wrong with a path.
     fn complain(&mut self, path: &str, why: &str) {
         if self.complaints.get(path).is_none_or(|said| said != why) {
@@ -353,6 +379,7 @@ impl Drive {
             reference,
             ways: Ways::new(identity.clone()),
             identity,
+            device: OnceLock::new(),
             has_idm: AtomicBool::new(false),
             no_idm: AtomicBool::new(false),
             queue: Mutex::default(),

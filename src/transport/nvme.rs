@@ -270,9 +270,9 @@ mod tests {
         assert_eq!(timeouts(0, 6), (vec![7, 6], good.clone()));
         assert_eq!(timeouts(1, 6), (vec![6, 5], good.clone()));
         assert_eq!(timeouts(2, 60), (vec![5, 5], good));
-        for (opened_after_s, given) in [(3, vec![]), (12, vec![]), (60, vec![])] {
+        for opened_after_s in [3, 12, 60] {
             let (timeouts, answer) = timeouts(opened_after_s, 60);
-            assert_eq!(timeouts, given);
+            assert!(timeouts.is_empty(), "{timeouts:?}");
             let not_sent = matches!(answer, Err(Trouble::Undelivered(Undelivered::NotSent(_))));
             assert!(not_sent, "{answer:?}");
         }
