@@ -1,12 +1,14 @@
-//! What many held locks cost: `cargo bench --features emulator --bench held_locks [-- LOCKS [PART]]`.
+//! What many held locks cost: `cargo bench --features emulator --bench held_locks [-- LOCKS
+//! [PART]]`.
 //!
 //! 10 000 LV locks, if no other number is given, on three emulated drives, with the default lease
 //! of 60 s. The drives are in a process of their own, so what is counted is the library alone, from
 //! the manager down to the drives' sockets. They have room for all the locks, which drives of today
 //! have not (about 4000 records); so the VG's lock, which reads whole tables, is measured while
-//! there are [`TABLE`] locks. The part `in-process` has the drives inside this process, to tell what the
-//! sockets cost: commands come to them as SCSI bytes, and what they do with them is counted, too. In the part `restart` lvmlockd dies and is started again, with as
-//! many locks as tables have room for: to adopt them, tables are read.
+//! there are [`TABLE`] locks. The part `in-process` has the drives inside this process, to tell
+//! what the sockets cost: commands come to them as SCSI bytes, and what they do with them is
+//! counted, too. In the part `restart` lvmlockd dies and is started again, with as many locks as
+//! tables have room for: to adopt them, tables are read.
 //!
 //! Figures of one run are to be compared with each other; the ratios are what counts.
 
@@ -398,7 +400,8 @@ impl Memory {
     }
 }
 
-/// Processor time of this process, by the name of the thread; threads that have ended are not in it.
+/// Processor time of this process, by the name of the thread; threads that have ended are not in
+/// it.
 struct Cpu {
     at: Instant,
     threads: BTreeMap<String, Duration>,
@@ -546,7 +549,8 @@ fn refreshes(server: &Server) -> u64 {
     DRIVES.iter().map(of).sum()
 }
 
-/// The shortest lease, in seconds, on all drives but one, and the number of live records of LV locks.
+/// The shortest lease, in seconds, on all drives but one, and the number of live records of LV
+/// locks.
 fn leases(server: &Server, but: &str) -> Result<(f64, f64, f64)> {
     let (mut shortest, mut live) = (f64::INFINITY, 0);
     for drive in DRIVES.into_iter().filter(|&drive| drive != but) {

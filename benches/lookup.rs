@@ -1,8 +1,8 @@
-//! How long it takes to find the drives of a VG with 512 PVs, as every lock does. It is meant to take
-//! less than 50 ms.
+//! How long it takes to find the drives of a VG with 512 PVs, as every lock does. It is meant to
+//! take less than 50 ms.
 //!
-//! On a sysfs tree that is made here, with nodes for it (as root, because it makes block nodes; they
-//! are never opened). `cargo bench -p lvmlockd-idm --bench lookup`
+//! On a sysfs tree that is made here, with nodes for it (as root, because it makes block nodes;
+//! they are never opened). `cargo bench -p lvmlockd-idm --bench lookup`
 
 use idm_engine::Timing;
 use lvmlockd_idm::runtime::drives::Drives;

@@ -1,6 +1,6 @@
 //! After drives have answered with an error, a lock is to be had again at once: an answered command
-//! cannot reach its drive later. After answers that were lost it is not, and the refusal says for what
-//! it is waited, and for how long.
+//! cannot reach its drive later. After answers that were lost it is not, and the refusal says for
+//! what it is waited, and for how long.
 #![cfg(feature = "emulator")]
 
 use idm_emulator::server::{DriveSpec, Server};
@@ -16,8 +16,8 @@ const VG: LockspaceKey = LockspaceKey(0x1000);
 const DRIVES: [&str; 2] = ["d0", "d1"];
 /// A lease that no test waits for. What is barred is so for a quarter of it.
 const LEASE: Duration = Duration::from_secs(60);
-/// What a lock may take after the last error that was answered: the pauses between commands have grown
-/// a little by then.
+/// What a lock may take after the last error that was answered: the pauses between commands have
+/// grown a little by then.
 const AGAIN: Duration = Duration::from_secs(3);
 /// More commands than a test sends.
 const ALL: u32 = 1_000_000;

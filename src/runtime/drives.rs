@@ -41,8 +41,8 @@ struct Known {
     by_path: HashMap<String, Vec<DriveRef>>,
     /// What was last said about a path that leads to no drive.
     complaints: HashMap<String, String>,
-    /// Warnings that are still to be given, without the mutex: the reactor needs it, and the log may
-    /// take nothing.
+    /// Warnings that are still to be given, without the mutex: the reactor needs it, and the log
+    /// may take nothing.
     unsaid: Vec<String>,
 }
 
@@ -64,8 +64,8 @@ struct Drive {
 
 /// What the paths of a lock stand for.
 pub struct Members {
-    /// The drives, each once, and of those that are parts of one device one: a device that fails as a
-    /// whole has one vote.
+    /// The drives, each once, and of those that are parts of one device one: a device that fails as
+    /// a whole has one vote.
     pub members: Vec<Member>,
     /// How many of them can be found now. The others never answer.
     pub found: usize,
@@ -342,9 +342,10 @@ impl Known {
         }
     }
 
-    /// Leaves one of several drives that are parts of one device: the one with the smallest identity,
-    /// which all hosts that are given the same list choose, whether it can be reached or not. Each may
-    /// have a mutex table of its own, so two hosts that chose differently would not meet.
+    /// Leaves one of several drives that are parts of one device: the one with the smallest
+    /// identity, which all hosts that are given the same list choose, whether it can be reached or
+    /// not. Each may have a mutex table of its own, so two hosts that chose differently would not
+    /// meet.
     fn keep_one_of_a_device(&self, members: &mut Vec<Member>) {
         let device_of = |member: &Member| {
             let drive = &self.all[member.drive.0 as usize];
@@ -522,8 +523,8 @@ mod tests {
         Timing::for_lease(Duration::from_secs(60))
     }
 
-    /// The longest from one look at what is lost to the next: 1.5 times what the process may need to
-    /// notice something.
+    /// The longest from one look at what is lost to the next: 1.5 times what the process may need
+    /// to notice something.
     const SWEEP: Duration = Duration::from_millis(1500);
     /// How much later than its time-out the kernel returns a command, where it keeps to it.
     const ABORT: Duration = Duration::from_secs(1);
@@ -542,8 +543,8 @@ mod tests {
         put_off: bool,
     }
 
-    /// The steps of a command by all paths, in a time that only they make pass. Meanwhile somebody looks
-    /// at what is lost, as late as it may be.
+    /// The steps of a command by all paths, in a time that only they make pass. Meanwhile somebody
+    /// looks at what is lost, as late as it may be.
     struct Course {
         hops: Mutex<VecDeque<Hop>>,
         drives: Mutex<Weak<Drives>>,
@@ -596,8 +597,8 @@ mod tests {
         }
     }
 
-    /// The reports of one command, each with how long after it was submitted, and for how long time-outs
-    /// and steps went on.
+    /// The reports of one command, each with how long after it was submitted, and for how long
+    /// time-outs and steps went on.
     struct Run {
         reports: Vec<(Reply, Duration)>,
         timeouts_over: Duration,
@@ -673,9 +674,10 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(4000))]
 
-        /// Whatever waiting, opening, earlier tries, other paths and the kernel's recovery cost, a command
-        /// is reported once and within a quarter of a lease, and no time-out is longer. Where the kernel
-        /// returns what it gave up within a second, nothing is left of the command by then.
+        /// Whatever waiting, opening, earlier tries, other paths and the kernel's recovery cost, a
+        /// command is reported once and within a quarter of a lease, and no time-out is longer.
+        /// Where the kernel returns what it gave up within a second, nothing is left of the command
+        /// by then.
         #[test]
         fn every_command_is_reported_within_a_quarter_of_a_lease(
             waits in seconds(20),

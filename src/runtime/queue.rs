@@ -74,8 +74,8 @@ impl Change {
         }
     }
 
-    /// Whether this may be sent while `lost` may still reach the drive after it: what gives a mutex up
-    /// always, and a REFRESH where both say the same. What was lost would undo anything else.
+    /// Whether this may be sent while `lost` may still reach the drive after it: what gives a mutex
+    /// up always, and a REFRESH where both say the same. What was lost would undo anything else.
     fn may_overtake(&self, lost: &Change) -> bool {
         if (self.resource, self.host) != (lost.resource, lost.host) {
             return true;

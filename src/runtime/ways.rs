@@ -2,8 +2,8 @@
 //!
 //! A command goes by the best way. What certainly did not reach the drive goes by the next one at
 //! once, and so does a read, which may be carried out twice. Any other command that may have
-//! reached the drive is told as that: it is for the engine to say what may be sent after it. By then the
-//! way counts as failed, and the engine's next command goes by another one.
+//! reached the drive is told as that: it is for the engine to say what may be sent after it. By
+//! then the way counts as failed, and the engine's next command goes by another one.
 //!
 //! A way that failed is tried with reads, by a worker that has just finished its command, until
 //! one comes back; the pauses between double. Where all have failed, commands try them all: how
@@ -263,8 +263,8 @@ impl Ways {
         self.state().ways.len()
     }
 
-    /// Runs a command, if it may still be begun: whoever sent it takes it for lost some time later, and
-    /// must not be surprised by it. This host may have stood still meanwhile.
+    /// Runs a command, if it may still be begun: whoever sent it takes it for lost some time later,
+    /// and must not be surprised by it. This host may have stood still meanwhile.
     pub(super) fn execute(&self, command: &DriveCommand, deadline: Deadline) -> Reply {
         let begun = clock::now();
         if !deadline.may_begin(begun) {

@@ -1,7 +1,8 @@
 //! Who a drive is: the same text on every host and by every path, at full length.
 //!
-//! Who is asked and what fails are two things. A drive with two actuators is two logical units, each
-//! with an identity and perhaps a mutex table of its own; it is one device, which fails as a whole.
+//! Who is asked and what fails are two things. A drive with two actuators is two logical units,
+//! each with an identity and perhaps a mutex table of its own; it is one device, which fails as a
+//! whole.
 
 use super::sysfs::{attribute, link_name};
 use std::fs;
@@ -95,8 +96,8 @@ pub fn designator(page: &[u8]) -> Option<String> {
     best(page, |association, _| association == ASSOCIATION_LUN)
 }
 
-/// The identity of the device that the logical unit is a part of (target device), chosen in the same
-/// way. Zeros name no device: firmware that has no name for it writes them.
+/// The identity of the device that the logical unit is a part of (target device), chosen in the
+/// same way. Zeros name no device: firmware that has no name for it writes them.
 pub fn device_designator(page: &[u8]) -> Option<String> {
     best(page, |association, value| {
         association == ASSOCIATION_DEVICE && value.iter().any(|&byte| byte != 0)

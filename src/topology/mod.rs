@@ -129,9 +129,9 @@ impl Topology {
         Topology { sysfs: Sysfs::new(sysfs), emulated, remembered: Arc::default() }
     }
 
-    /// The drives behind PVs' paths, in that order. Costs one system call for each where nothing has
-    /// happened to the host's devices since they were last looked at, and else some on sysfs; no
-    /// drive is asked.
+    /// The drives behind PVs' paths, in that order. Costs one system call for each where nothing
+    /// has happened to the host's devices since they were last looked at, and else some on sysfs;
+    /// no drive is asked.
     pub fn locate(&self, paths: &[String]) -> Vec<Result<Found, TopologyError>> {
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         // Before anything is looked at, so that nothing is remembered for longer than it is true.

@@ -1,9 +1,9 @@
 //! Until when a command may take its steps.
 //!
 //! A lock engine relies on two moments. A quarter of a lease after it handed a command out
-//! ([`Timing::linger`]) it has been told what became of it; a quarter of a lease after it was told that
-//! the command's fate is unknown, nothing of the command reaches the drive any more. [`Limits`] divides
-//! the first quarter:
+//! ([`Timing::linger`]) it has been told what became of it; a quarter of a lease after it was told
+//! that the command's fate is unknown, nothing of the command reaches the drive any more.
+//! [`Limits`] divides the first quarter:
 //!
 //! ```text
 //!  submitted                                                            lease / 4
@@ -13,8 +13,8 @@
 //! ```
 //!
 //! The [`Deadline`] of a command is made when it is submitted and goes with it to the system call.
-//! Whatever comes before (its turn, opening the device, asking whether the drive has IDM, another path,
-//! an earlier try) leaves less for it; a step for which too little is left is not begun.
+//! Whatever comes before (its turn, opening the device, asking whether the drive has IDM, another
+//! path, an earlier try) leaves less for it; a step for which too little is left is not begun.
 //!
 //! The kernel ends a command some time after its time-out: it looks at them once a second, and then
 //! has to abort the command. Who reports a command does not wait for that.
@@ -133,7 +133,8 @@ mod tests {
         time.set(ms(6000));
         assert_eq!(deadline.keeping(ms(5000)).timeout(ms(1)), Some(ms(1000)));
         assert_eq!(deadline.keeping(ms(5000)).timeout(ms(1001)), None);
-        // More than a step has by right, where the kernel makes no shorter time-outs and it is left.
+        // More than a step has by right, where the kernel makes no shorter time-outs and it is
+        // left.
         time.set(ms(0));
         assert_eq!(deadline.timeout(ms(9000)), Some(ms(9000)));
     }

@@ -13,8 +13,8 @@ use std::time::SystemTime;
 /// Speaks the language of one kind of drive.
 pub trait Protocol: Send + Sync {
     /// Runs one command. Data from the drive goes to the front of an `In` buffer, whose rest is
-    /// left as it was. Time-outs are over by the deadline; where the kernel does more than to give the
-    /// command up when it has passed, the call may take longer.
+    /// left as it was. Time-outs are over by the deadline; where the kernel does more than to give
+    /// the command up when it has passed, the call may take longer.
     fn execute(
         &self,
         request: Request,
@@ -172,8 +172,8 @@ impl<P: Protocol> Drive<P> {
         Drive { protocol, blocks: AtomicU32::new(FIRST_BLOCKS) }
     }
 
-    /// Sends a command, again where the drive puts it off, as long as its deadline allows. The number
-    /// of bytes that were transferred.
+    /// Sends a command, again where the drive puts it off, as long as its deadline allows. The
+    /// number of bytes that were transferred.
     ///
     /// Where there is no time to send it again, the drive's word stands: it has not carried it out.
     fn send(

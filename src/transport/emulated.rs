@@ -1,4 +1,7 @@
 //! An emulated drive through its socket.
+//!
+//! What ends a command that is not answered: the end of its connection, where the drive hangs. One
+//! that is told to be slow carries it out all the same.
 
 use super::drive::{Data, Trouble};
 use super::scsi::{Answer, Port};

@@ -2,7 +2,8 @@
 //!
 //! [`DrivePath`] is one way to one drive. [`drive`] knows what a command and a mutex table are; a
 //! [`drive::Protocol`] speaks to the drive: [`scsi`] in CDBs, which a [`scsi::Port`] carries, and
-//! [`nvme`] in admin commands. [`node`] keeps device nodes open.
+//! [`nvme`] in admin commands. [`node`] keeps device nodes open, and a [`Deadline`] goes with every
+//! command. Each transport says what ends a command that is not answered.
 
 mod deadline;
 pub mod drive;
@@ -28,8 +29,8 @@ use std::sync::Arc;
 /// One way to one drive. Several threads may use it at the same time.
 pub trait DrivePath: Send + Sync {
     /// Runs one command and waits for its end. A reply is the drive's own; where none came back,
-    /// the error says what is known of the command. No step of it is begun that could not be over by
-    /// the deadline.
+    /// the error says what is known of the command. No step of it is begun that could not be over
+    /// by the deadline.
     fn execute(&self, command: &DriveCommand, deadline: Deadline) -> Result<Reply, Undelivered>;
 }
 

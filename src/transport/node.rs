@@ -9,8 +9,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
-/// A way to a drive by a block node, kept open as a `T`. It is opened again when the kernel says that
-/// the device behind it is gone, and used only while the drive behind it is the expected one.
+/// A way to a drive by a block node, kept open as a `T`. It is opened again when the kernel says
+/// that the device behind it is gone, and used only while the drive behind it is the expected one.
 pub struct Node<T> {
     /// The block node.
     pub path: PathBuf,
@@ -26,8 +26,9 @@ impl<T> Node<T> {
 
     /// What is open, opened with `open` if need be. An error means that nothing was sent.
     ///
-    /// The kernel opens no device while it recovers it from errors, so this may take long. The command's
-    /// time-out is made afterwards, and where too little is left the next command finds it open.
+    /// The kernel opens no device while it recovers it from errors, so this may take long. The
+    /// command's time-out is made afterwards, and where too little is left the next command finds
+    /// it open.
     pub fn opened(&self, open: impl FnOnce() -> Result<T, String>) -> Result<Arc<T>, Undelivered> {
         let mut slot = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(opened) = &*slot {

@@ -2,6 +2,11 @@
 //!
 //! With native multipath the node is that of the subsystem, and the kernel chooses a controller for
 //! every command.
+//!
+//! What ends a command that is not answered: of a PCI Express controller the kernel, which aborts
+//! it or resets the controller before it returns it. Of a fabrics controller nothing does: the
+//! kernel gives up the connection, returns the command, and the target may still carry it out. Who
+//! sent it has to leave it time for that.
 
 use super::drive::{Answer, Buffer, Data, Protocol, Request, Trouble};
 use super::node::Node;
@@ -46,8 +51,8 @@ struct Opened {
 }
 
 impl Nvme {
-    /// The drive with that identity, by a namespace's block node. Nothing is opened before the first
-    /// command.
+    /// The drive with that identity, by a namespace's block node. Nothing is opened before the
+    /// first command.
     pub fn new(node: PathBuf, identity: String, topology: Arc<Topology>) -> Nvme {
         Nvme { node: Node::new(node, identity), topology }
     }
@@ -145,13 +150,13 @@ impl Protocol for Nvme {
     }
 }
 
-/// What the ioctl says: a status field of the drive, or that none came. `long` tells that the command
-/// moves more data than every kernel can.
+/// What the ioctl says: a status field of the drive, or that none came. `long` tells that the
+/// command moves more data than every kernel can.
 ///
-/// The kernel checks all of the errors below before it queues the command. EINTR is not one of them:
-/// so it tells that it gave the command up after its time, or because the controller was reset. And
-/// where a status says that a path failed, it is the kernel's own word, and the drive may have had
-/// the command. It never sends an ioctl's command again.
+/// The kernel checks all of the errors below before it queues the command. EINTR is not one of
+/// them: so it tells that it gave the command up after its time, or because the controller was
+/// reset. And where a status says that a path failed, it is the kernel's own word, and the drive
+/// may have had the command. It never sends an ioctl's command again.
 fn judge(result: Result<libc::c_int, Errno>, long: bool) -> Result<u16, Trouble> {
     let unknown = |why| Err(Trouble::Undelivered(Undelivered::Unknown(why)));
     let not_sent = |why| Err(Trouble::Undelivered(Undelivered::NotSent(why)));
@@ -242,8 +247,8 @@ mod tests {
         }
     }
 
-    /// The time-outs that Identify and the command get, which take as long as they are told, and what
-    /// comes of it. A lease of 60 s.
+    /// The time-outs that Identify and the command get, which take as long as they are told, and
+    /// what comes of it. A lease of 60 s.
     fn timeouts(opened_after_s: u64, takes_s: u64) -> (Vec<u64>, Result<Answer, Trouble>) {
         let time = virtual_time();
         let deadline = soon();

@@ -1,8 +1,13 @@
 //! A SCSI disk through SG_IO, on its sg node or on its block node.
 //!
 //! The sg node is preferred: it keeps to the time-outs that it is given, where a block node makes
-//! 7 s of shorter ones, and whoever waits there can be killed. It is there only with the kernel's sg
-//! module, which locking must not depend on.
+//! 7 s of shorter ones, and whoever waits there can be killed. It is there only with the kernel's
+//! sg module, which locking must not depend on.
+//!
+//! What ends a command that is not answered: the kernel, which aborts it after its time-out, or
+//! resets ever more around it, before it returns it. That may take long beyond the time-out. On a
+//! block node it is waited for, also by a process that is killed; on an sg node such a process ends
+//! at once, and its command goes on until the kernel has ended it.
 
 use super::drive::{Data, Trouble};
 use super::node::Node;
@@ -236,8 +241,8 @@ mod tests {
         assert_eq!(answer.unwrap().status, 0x22);
     }
 
-    /// What the kernel and adapters say is no answer, whatever status and sense data stand beside it.
-    /// None of it proves that nothing was sent.
+    /// What the kernel and adapters say is no answer, whatever status and sense data stand beside
+    /// it. None of it proves that nothing was sent.
     #[test]
     fn answered_error_is_none_of_the_kernels_own() {
         for (host_status, why) in [

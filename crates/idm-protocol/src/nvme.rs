@@ -154,8 +154,8 @@ pub fn decode_status(op: Option<MutexOp>, status: u16) -> Status {
             generic::SUCCESS => Status::Good,
             generic::INVALID_OPCODE => Status::Unsupported,
             generic::NAMESPACE_NOT_READY => Status::TryAgain,
-            // Hosts say these by themselves, too: of a command that they gave up, and of data with a
-            // bad digest.
+            // Hosts say these by themselves, too: of a command that they gave up, and of data with
+            // a bad digest.
             generic::DATA_TRANSFER_ERROR
             | generic::ABORT_REQUESTED
             | generic::ABORTED_QUEUE_DELETED => Status::Uncertain,

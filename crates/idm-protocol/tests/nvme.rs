@@ -111,8 +111,8 @@ fn what_the_kernel_and_other_drives_say() {
     }
 }
 
-/// A completion is the controller's own word, and the command is over. What a host says by itself of a
-/// command that it gave up tells nothing of what is still with the controller.
+/// A completion is the controller's own word, and the command is over. What a host says by itself
+/// of a command that it gave up tells nothing of what is still with the controller.
 #[test]
 fn answered_errors_are_told_from_those_of_the_way() {
     for (why, status, meaning) in [
