@@ -39,7 +39,7 @@ struct Known {
     by_identity: HashMap<String, DriveRef>,
     /// What a path led to when it was last looked at.
     by_path: HashMap<String, Vec<DriveRef>>,
-    /// What was last said about a path that leads to no drive.
+    /// What was last said about a path that leads to no drive, or a drive without a vote.
     complaints: HashMap<String, String>,
     /// Warnings that are still to be given, without the mutex: the reactor needs it, and the log
     /// may take nothing.
@@ -75,6 +75,13 @@ pub struct Members {
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Gives the warnings that are still to be given.
+fn say_unsaid(mut known: MutexGuard<'_, Known>) {
+    let unsaid = core::mem::take(&mut known.unsaid);
+    drop(known);
+    unsaid.into_iter().for_each(|text| log::warn!("{text}"));
 }
 
 impl Drives {
@@ -122,9 +129,7 @@ impl Drives {
             known.by_path.insert(path.clone(), counted);
         }
         known.keep_one_of_a_device(&mut members);
-        let unsaid = core::mem::take(&mut known.unsaid);
-        drop(known);
-        unsaid.into_iter().for_each(|text| log::warn!("{text}"));
+        say_unsaid(known);
         let found = members.iter().filter(|member| there.contains(&member.drive)).count();
         Members { members, found, unusable }
     }
@@ -147,7 +152,9 @@ impl Drives {
             }
         }
         let mut counted = members.clone();
-        locked(&self.known).keep_one_of_a_device(&mut counted);
+        let mut known = locked(&self.known);
+        known.keep_one_of_a_device(&mut counted);
+        say_unsaid(known);
         let there =
             |member: &&Member| self.get(member.drive).is_some_and(|drive| drive.ways.count() > 0);
         let found = counted.iter().filter(there).count();
@@ -346,7 +353,7 @@ impl Known {
     /// identity, which all hosts that are given the same list choose, whether it can be reached or
     /// not. Each may have a mutex table of its own, so two hosts that chose differently would not
     /// meet.
-    fn keep_one_of_a_device(&self, members: &mut Vec<Member>) {
+    fn keep_one_of_a_device(&mut self, members: &mut Vec<Member>) {
         let device_of = |member: &Member| {
             let drive = &self.all[member.drive.0 as usize];
             drive.device.get().unwrap_or(&drive.identity).clone()
@@ -361,7 +368,23 @@ impl Known {
         if first.len() == members.len() {
             return;
         }
-        members.retain(|member| first.get(&device_of(member)) == Some(member));
+        let chosen = |member: &Member| first[&device_of(member)].drive;
+        let left_out = members.iter().filter(|member| chosen(member) != member.drive);
+        let all: Vec<(DriveRef, DriveRef)> =
+            left_out.map(|member| (member.drive, chosen(member))).collect();
+        members.retain(|member| all.iter().all(|(left_out, _)| *left_out != member.drive));
+        for (left_out, chosen) in all {
+            let [left_out, chosen] = [left_out, chosen].map(|drive| &self.all[drive.0 as usize]);
+            let why = format!(
+                "drive {} is a part of the same device as drive {}, which has their vote",
+                left_out.ways.name(),
+                chosen.ways.name()
+            );
+            if self.complaints.get(&left_out.identity) != Some(&why) {
+                self.complaints.insert(left_out.identity.clone(), why.clone());
+                self.unsaid.push(why);
+            }
+        }
     }
 
     /// Says once what is wrong with a path.

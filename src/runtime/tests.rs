@@ -5,7 +5,7 @@ use crate::topology::tests::Tree;
 use crate::topology::{Target, Topology};
 use crate::transport::{Deadline, DrivePath, Limits, Undelivered};
 use idm_engine::{Loss, RequestError, ValueRead};
-use idm_protocol::Status;
+use idm_protocol::{MutexOp, Status};
 use queue::Urgency;
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
@@ -49,7 +49,7 @@ impl FakeDrive {
                 Reply::Table(Arc::new([]))
             }
             DriveCommand::Mutex(op, _) => {
-                let unlock = *op == idm_protocol::MutexOp::Unlock;
+                let unlock = *op == MutexOp::Unlock;
                 self.unlocks.fetch_add(usize::from(unlock), Ordering::SeqCst);
                 Reply::Status(Status::Good)
             }
@@ -288,7 +288,7 @@ impl Replies {
 }
 
 fn refresh() -> DriveCommand {
-    DriveCommand::Mutex(idm_protocol::MutexOp::Refresh, Record::end_of_table())
+    DriveCommand::Mutex(MutexOp::Refresh, Record::end_of_table())
 }
 
 #[test]
@@ -340,6 +340,32 @@ fn what_could_surprise_its_lock_is_not_begun_any_more() {
     bench.drives[0].hang(false);
     eventually("all", || replies.count() == 6);
     assert_eq!((replies.count_of(Status::Good), replies.count_of(Status::Unreachable)), (4, 2));
+}
+
+#[test]
+fn what_the_kernel_keeps_is_lost_in_time_and_is_not_overtaken() {
+    let lease = Duration::from_secs(2);
+    let bench = Bench::make(1, lease, None);
+    let (kept, next) = (Replies::default(), Replies::default());
+    let command = |op| DriveCommand::Mutex(op, Record::end_of_table());
+    let limits = Limits::new(&Timing::for_lease(lease));
+    bench.drives[0].hang(true);
+    bench.submit(0, command(MutexOp::Unlock), &kept);
+    eventually("a worker", || bench.drives[0].inside.load(Ordering::SeqCst) == 1);
+    bench.runtime.drives().expire(Instant::default(), clock::now());
+    assert_eq!(kept.count(), 0);
+    bench.runtime.drives().expire(Instant::default(), clock::now() + limits.lost);
+    assert_eq!(kept.count_of(Status::Uncertain), 1);
+
+    bench.submit(0, command(MutexOp::Trylock), &next);
+    assert_eq!(next.count_of(Status::Unreachable), 1, "at once");
+    bench.drives[0].hang(false);
+    eventually("the worker's end", || bench.drives[0].unlocks.load(Ordering::SeqCst) == 1);
+    eventually("a lock", || {
+        bench.submit(0, command(MutexOp::Trylock), &next);
+        next.count_of(Status::Good) > 0
+    });
+    assert_eq!(kept.count(), 1, "told once");
 }
 
 #[test]
