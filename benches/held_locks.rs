@@ -637,7 +637,7 @@ impl Port for Wire {
         &self,
         cdb: &scsi::Cdb,
         data: Data<'_>,
-        _: Deadline,
+        _: &Deadline,
     ) -> std::result::Result<ScsiAnswer, Trouble> {
         let hung = self.0.hung.lock().unwrap_or_else(|e| e.into_inner());
         drop(self.0.woken.wait_while(hung, |hung| *hung).unwrap_or_else(|e| e.into_inner()));

@@ -29,7 +29,7 @@ impl DrivePath for NoPath {
     fn execute(
         &self,
         _: &idm_protocol::DriveCommand,
-        _: Deadline,
+        _: &Deadline,
     ) -> std::result::Result<idm_protocol::Reply, Undelivered> {
         Err(Undelivered::NotSent("a benchmark's".into()))
     }

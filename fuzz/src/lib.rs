@@ -115,7 +115,7 @@ impl Script {
 }
 
 impl Protocol for Script {
-    fn execute(&self, _: Request, data: Data<'_>, _: Deadline) -> Result<Answer, Trouble> {
+    fn execute(&self, _: Request, data: Data<'_>, _: &Deadline) -> Result<Answer, Trouble> {
         let [kind, high, low] = self.next().unwrap_or_default();
         let transferred = usize::from(u16::from_be_bytes([high, low])) * 64;
         if kind == 0xFF {
@@ -145,7 +145,7 @@ fn read_table(data: &[u8]) {
     // Without time, so that nothing is sent again after a pause.
     let deadline = Limits::new(&Timing::for_lease(Duration::ZERO)).deadline(Instant::default());
     let drive = Drive::new(Script(Mutex::new(data.to_vec())));
-    let reply = drive.execute(&DriveCommand::ReadTable, deadline);
+    let reply = drive.execute(&DriveCommand::ReadTable, &deadline);
     if let Ok(Reply::Table(records)) = reply {
         for record in records.iter() {
             assert!(record.state.is_record());
@@ -155,7 +155,7 @@ fn read_table(data: &[u8]) {
         assert_ne!(reply, Ok(Reply::Status(Status::Good)), "a read without a table");
     }
     let command = DriveCommand::Mutex(MutexOp::Refresh, Record::end_of_table());
-    assert!(!matches!(drive.execute(&command, deadline), Ok(Reply::Table(_))));
+    assert!(!matches!(drive.execute(&command, &deadline), Ok(Reply::Table(_))));
 }
 
 /// Answers of three drives that vote and of one that is read, whatever they are: a lock is had only

@@ -46,6 +46,7 @@ struct Running {
     id: u64,
     begun: Instant,
     change: Option<Change>,
+    deadline: Deadline,
     /// Who waits for it, and until when. Nobody any more where all were told that it is lost.
     waiting: Vec<(Instant, Completion)>,
     /// It was told that this command is lost.
@@ -142,9 +143,9 @@ pub struct Queue {
 /// Who is to be told that a command had no answer in time.
 #[derive(Default)]
 pub struct Expired {
-    /// Of those that were not begun.
+    /// Of those that were not sent, and are not any more.
     pub unsent: Vec<Completion>,
-    /// Of those that a worker is at.
+    /// Of those that a worker is at, and that may have been sent.
     pub lost: Vec<Completion>,
 }
 
@@ -222,7 +223,8 @@ impl Queue {
         }
         let (begun, id, change) = (clock::now(), self.next_id, Change::of(&command));
         self.next_id += 1;
-        self.running.push(Running { id, begun, change, waiting, overdue: false });
+        let (given, overdue) = (deadline.clone(), false);
+        self.running.push(Running { id, begun, change, deadline: given, waiting, overdue });
         Some(Begun { command, deadline, at: begun, id })
     }
 
@@ -250,9 +252,12 @@ impl Queue {
             }
             let (late, waiting) = running.waiting.drain(..).partition(|(lost, _)| *lost <= now);
             running.waiting = waiting;
-            running.overdue = true;
+            // Others may still wait for the same read.
+            let sent = !running.waiting.is_empty() || running.deadline.give_up();
+            running.overdue |= sent;
+            let told = if sent { &mut expired.lost } else { &mut expired.unsent };
             let late: Vec<(Instant, Completion)> = late;
-            expired.lost.extend(late.into_iter().map(|(_, done)| done));
+            told.extend(late.into_iter().map(|(_, done)| done));
         }
         expired
     }
@@ -372,6 +377,7 @@ mod tests {
             time.advance(Duration::from_secs(1));
         }
         let begun = queue.begin().unwrap();
+        assert!(begun.deadline.timeout(Duration::ZERO).is_some());
         let mut lost = |at: Duration| {
             time.set(at);
             queue.expire(Instant::default(), clock::now()).lost.len()
@@ -384,6 +390,19 @@ mod tests {
         assert!(queue.end(&begun).0.is_empty(), "nobody is told twice");
         let uncertain = Reply::Status(Status::Uncertain);
         assert_eq!(*replies.lock().unwrap(), [uncertain.clone(), uncertain], "dropped is lost");
+    }
+
+    #[test]
+    fn what_was_begun_and_not_sent_in_time_is_not_sent_and_bars_nothing() {
+        let time = virtual_time();
+        let mut queue = queue(1, 0);
+        let begun = queue.begin().unwrap();
+        time.set(LOST);
+        let expired = queue.expire(Instant::default(), clock::now());
+        assert_eq!((expired.unsent.len(), expired.lost.len()), (1, 0));
+        assert!(!queue.bars(&mutex(MutexOp::Break)));
+        time.set(Duration::ZERO);
+        assert_eq!(begun.deadline.timeout(Duration::ZERO), None, "though there is time");
     }
 
     #[test]
@@ -421,6 +440,7 @@ mod tests {
             let mut queue = Queue::default();
             queue.push(job(command(lost.0, lost.1), Urgency::Awaited));
             let begun = queue.begin().unwrap();
+            assert!(begun.deadline.timeout(Duration::ZERO).is_some());
             let next = command(next.0, next.1);
             assert!(!queue.bars(&next), "it is not lost yet");
             queue.expire(Instant::default(), clock::now() + LOST);

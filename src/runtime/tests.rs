@@ -60,7 +60,10 @@ impl FakeDrive {
 struct FakePath(Arc<FakeDrive>);
 
 impl DrivePath for FakePath {
-    fn execute(&self, command: &DriveCommand, _: Deadline) -> Result<Reply, Undelivered> {
+    fn execute(&self, command: &DriveCommand, deadline: &Deadline) -> Result<Reply, Undelivered> {
+        if deadline.timeout(Duration::ZERO).is_none() {
+            return Err(Undelivered::NotSent("too late".into()));
+        }
         Ok(self.0.run(command))
     }
 }

@@ -16,12 +16,17 @@
 //! Whatever comes before (its turn, opening the device, asking whether the drive has IDM, another
 //! path, an earlier try) leaves less for it; a step for which too little is left is not begun.
 //!
+//! A step asks for its time-out at the last moment, and by that the command counts as sent. Whoever
+//! gives it up learns whether it was, and nothing of it is begun afterwards.
+//!
 //! The kernel ends a command some time after its time-out: it looks at them once a second, and then
 //! has to abort the command. Who reports a command does not wait for that.
 
 use crate::runtime::clock;
+use core::sync::atomic::{AtomicU8, Ordering};
 use core::time::Duration;
 use idm_engine::{Instant, Timing};
+use std::sync::Arc;
 
 /// What commands may take, from when they are submitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,16 +51,30 @@ impl Limits {
 
     /// The deadline of a command that is submitted now.
     pub fn deadline(&self, now: Instant) -> Deadline {
-        Deadline { begin: now + self.wait, over: now + self.over, step: self.step }
+        Deadline {
+            begin: now + self.wait,
+            over: now + self.over,
+            step: self.step,
+            fate: Arc::new(AtomicU8::new(WAITS)),
+            sends: true,
+        }
     }
 }
 
-/// Until when one command may take its steps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Fates of a command: nothing of it was sent; something may have been; nothing is any more.
+const WAITS: u8 = 0;
+const SENT: u8 = 1;
+const GIVEN_UP: u8 = 2;
+
+/// Until when one command may take its steps. Copies are about the same command.
+#[derive(Clone, Debug)]
 pub struct Deadline {
     begin: Instant,
     over: Instant,
     step: Duration,
+    fate: Arc<AtomicU8>,
+    /// Whether a step sends the command itself.
+    sends: bool,
 }
 
 impl Deadline {
@@ -70,15 +89,28 @@ impl Deadline {
     }
 
     /// The time-out of a step that is begun now and needs `shortest`. `None` where it must not be
-    /// begun any more.
+    /// begun any more. From then on the command may have been sent.
     pub fn timeout(&self, shortest: Duration) -> Option<Duration> {
         let left = self.over.since(clock::now());
-        (left >= shortest && !left.is_zero()).then(|| left.min(self.step).max(shortest))
+        if left < shortest || left.is_zero() {
+            return None;
+        }
+        let next = if self.sends { SENT } else { WAITS };
+        match self.fate.compare_exchange(WAITS, next, Ordering::AcqRel, Ordering::Acquire) {
+            Err(GIVEN_UP) => None,
+            _ => Some(left.min(self.step).max(shortest)),
+        }
     }
 
-    /// The deadline of an earlier step, after which `kept` is left for the command itself.
+    /// Lets no further step begin. Whether the command may have been sent.
+    pub fn give_up(&self) -> bool {
+        self.fate.swap(GIVEN_UP, Ordering::AcqRel) != WAITS
+    }
+
+    /// The deadline of an earlier step, which does not send the command, and after which `kept` is
+    /// left for it.
     pub fn keeping(&self, kept: Duration) -> Deadline {
-        Deadline { over: self.over - kept, ..*self }
+        Deadline { over: self.over - kept, sends: false, ..self.clone() }
     }
 }
 
@@ -137,5 +169,22 @@ mod tests {
         // left.
         time.set(ms(0));
         assert_eq!(deadline.timeout(ms(9000)), Some(ms(9000)));
+    }
+
+    #[test]
+    fn what_was_given_up_is_not_sent_and_what_was_sent_is_known() {
+        let _time = virtual_time();
+        let limits = Limits::new(&Timing::for_lease(Duration::from_secs(60)));
+        let deadline = limits.deadline(clock::now());
+        assert!(deadline.keeping(ms(1)).timeout(ms(1)).is_some());
+        assert!(!deadline.give_up(), "an earlier step is not the command");
+        assert_eq!(deadline.timeout(ms(1)), None);
+        assert_eq!(deadline.keeping(ms(1)).timeout(ms(1)), None);
+
+        let deadline = limits.deadline(clock::now());
+        assert!(deadline.clone().timeout(ms(1)).is_some());
+        assert!(deadline.timeout(ms(1)).is_some(), "it may be sent again");
+        assert!(deadline.give_up());
+        assert_eq!(deadline.timeout(ms(1)), None);
     }
 }

@@ -19,7 +19,7 @@ pub trait Protocol: Send + Sync {
         &self,
         request: Request,
         data: Data<'_>,
-        deadline: Deadline,
+        deadline: &Deadline,
     ) -> Result<Answer, Trouble>;
 }
 
@@ -180,7 +180,7 @@ impl<P: Protocol> Drive<P> {
         &self,
         request: Request,
         data: &mut Data<'_>,
-        deadline: Deadline,
+        deadline: &Deadline,
     ) -> Result<usize, Failure> {
         let start = clock::now();
         let mut pauses = PAUSES.iter();
@@ -210,7 +210,7 @@ impl<P: Protocol> Drive<P> {
         }
     }
 
-    fn mutex(&self, op: MutexOp, record: &Record, deadline: Deadline) -> Result<(), Failure> {
+    fn mutex(&self, op: MutexOp, record: &Record, deadline: &Deadline) -> Result<(), Failure> {
         // Drives make nothing of the time, but hosts with the older stack choose by it which unused
         // mutex to remove.
         let record = Record { modified_ms: wall_clock_ms(), ..record.clone() };
@@ -219,7 +219,7 @@ impl<P: Protocol> Drive<P> {
     }
 
     /// Reads `blocks` records.
-    fn read_blocks(&self, blocks: u32, deadline: Deadline) -> Result<Read, Failure> {
+    fn read_blocks(&self, blocks: u32, deadline: &Deadline) -> Result<Read, Failure> {
         let mut buffer = Buffer::new(blocks as usize * RECORD_LEN);
         let transferred = self.send(Request::Table, &mut Data::In(buffer.bytes()), deadline)?;
         let data = buffer.bytes().get(..transferred).ok_or(NONSENSE)?;
@@ -252,7 +252,7 @@ impl<P: Protocol> Drive<P> {
     }
 
     /// How many records the drive has counted.
-    fn count(&self, deadline: Deadline) -> Result<usize, Failure> {
+    fn count(&self, deadline: &Deadline) -> Result<usize, Failure> {
         let mut buffer = Buffer::new(RECORD_LEN);
         let transferred = self.send(Request::Counters, &mut Data::In(buffer.bytes()), deadline)?;
         let count = buffer.bytes().get(..transferred).and_then(record_count).ok_or(NONSENSE)?;
@@ -261,7 +261,7 @@ impl<P: Protocol> Drive<P> {
 
     /// Reads the whole table. There is no way to begin with a later record, so one command must
     /// reach the end.
-    fn read_table(&self, deadline: Deadline) -> Result<Vec<Record>, Failure> {
+    fn read_table(&self, deadline: &Deadline) -> Result<Vec<Record>, Failure> {
         let mut blocks = self.blocks.load(Ordering::Relaxed);
         let mut reach = Reach { possible: 0, impossible: MOST_BLOCKS + STEP };
         // What the kernel said of a read that was too long for it.
@@ -298,7 +298,7 @@ impl<P: Protocol> Drive<P> {
 }
 
 impl<P: Protocol> DrivePath for Drive<P> {
-    fn execute(&self, command: &DriveCommand, deadline: Deadline) -> Result<Reply, Undelivered> {
+    fn execute(&self, command: &DriveCommand, deadline: &Deadline) -> Result<Reply, Undelivered> {
         let result = match command {
             DriveCommand::Mutex(op, record) => {
                 self.mutex(*op, record, deadline).map(|()| Reply::Status(Status::Good))
@@ -394,7 +394,7 @@ mod tests {
             &self,
             request: Request,
             data: Data<'_>,
-            _: Deadline,
+            _: &Deadline,
         ) -> Result<Answer, Trouble> {
             if let Data::In(bytes) = &data {
                 assert_eq!(bytes.as_ptr() as usize % PAGE, 0);
@@ -461,7 +461,7 @@ mod tests {
     }
 
     fn records(drive: &Drive<Fake>) -> usize {
-        match drive.execute(&DriveCommand::ReadTable, soon()) {
+        match drive.execute(&DriveCommand::ReadTable, &soon()) {
             Ok(Reply::Table(records)) => records.len(),
             other => panic!("{other:?}"),
         }
@@ -478,7 +478,7 @@ mod tests {
             assert_eq!(Record { modified_ms: 1, ..sent }, record(0));
             answer(Status::Good, RECORD_LEN)
         });
-        assert_eq!(drive.execute(&refresh(), soon()), Ok(Reply::Status(Status::Good)));
+        assert_eq!(drive.execute(&refresh(), &soon()), Ok(Reply::Status(Status::Good)));
     }
 
     #[test]
@@ -494,9 +494,9 @@ mod tests {
         ];
         for (result, reply) in cases {
             let drive = Fake::drive(move |_, _| result.clone());
-            assert_eq!(drive.execute(&refresh(), soon()), reply);
+            assert_eq!(drive.execute(&refresh(), &soon()), reply);
             assert_eq!(drive.protocol.sent.lock().unwrap().len(), 1);
-            assert_eq!(drive.execute(&DriveCommand::ReadTable, soon()), reply);
+            assert_eq!(drive.execute(&DriveCommand::ReadTable, &soon()), reply);
         }
     }
 
@@ -507,17 +507,17 @@ mod tests {
             left -= 1;
             answer(if left >= 0 { Status::TryAgain } else { Status::Good }, 0)
         });
-        assert_eq!(drive.execute(&refresh(), soon()), Ok(Reply::Status(Status::Good)));
+        assert_eq!(drive.execute(&refresh(), &soon()), Ok(Reply::Status(Status::Good)));
         assert_eq!(drive.protocol.sent.lock().unwrap().len(), 3);
 
         let drive = Fake::drive(|_, _| answer(Status::TryAgain, 0));
-        assert_eq!(drive.execute(&refresh(), soon()), Ok(Reply::Status(Status::TryAgain)));
+        assert_eq!(drive.execute(&refresh(), &soon()), Ok(Reply::Status(Status::TryAgain)));
         assert_eq!(drive.protocol.sent.lock().unwrap().len(), PAUSES.len() + 1);
     }
 
     /// A drive whose every step takes `takes`, as long as its time-out allows.
     fn slow(takes: Duration, mut answers: impl FnMut(Data<'_>) -> Answer + Send + 'static) -> Slow {
-        let script = move |deadline: Deadline, data: Data<'_>| {
+        let script = move |deadline: &Deadline, data: Data<'_>| {
             let timeout = deadline.timeout(Duration::from_secs(5)).ok_or(Trouble::too_late(""))?;
             clock::sleep(takes.min(timeout));
             if takes <= timeout { Ok(answers(data)) } else { Err(lost()) }
@@ -525,7 +525,7 @@ mod tests {
         Slow(Mutex::new(Box::new(script)))
     }
 
-    type SlowScript = Box<dyn FnMut(Deadline, Data<'_>) -> Result<Answer, Trouble> + Send>;
+    type SlowScript = Box<dyn FnMut(&Deadline, Data<'_>) -> Result<Answer, Trouble> + Send>;
 
     struct Slow(Mutex<SlowScript>);
 
@@ -534,7 +534,7 @@ mod tests {
             &self,
             _: Request,
             data: Data<'_>,
-            deadline: Deadline,
+            deadline: &Deadline,
         ) -> Result<Answer, Trouble> {
             (self.0.lock().unwrap())(deadline, data)
         }
@@ -550,13 +550,13 @@ mod tests {
         let put_off = |_: Data<'_>| Answer { status: Status::TryAgain, transferred: 0 };
         let drive = Drive::new(slow(Duration::from_secs(6), put_off));
         // 12 s in all: 6 s and 5.99 s, and not a third time.
-        assert_eq!(drive.execute(&refresh(), soon()), Ok(Reply::Status(Status::TryAgain)));
+        assert_eq!(drive.execute(&refresh(), &soon()), Ok(Reply::Status(Status::TryAgain)));
         assert_eq!(clock::now().since(time.begin()), Duration::from_secs(12));
         // Begun late: the drive's own word stands where the second try has no time.
         time.set(Duration::ZERO);
         let deadline = soon();
         time.set(Duration::from_secs(4));
-        assert_eq!(drive.execute(&refresh(), deadline), Ok(Reply::Status(Status::TryAgain)));
+        assert_eq!(drive.execute(&refresh(), &deadline), Ok(Reply::Status(Status::TryAgain)));
         assert_eq!(clock::now().since(time.begin()), Duration::from_secs(10));
     }
 
@@ -570,7 +570,7 @@ mod tests {
             Answer { status: Status::Good, transferred: room.len() }
         };
         let drive = Drive::new(slow(Duration::from_secs(3), endless));
-        let read = drive.execute(&DriveCommand::ReadTable, soon());
+        let read = drive.execute(&DriveCommand::ReadTable, &soon());
         assert!(matches!(read, Err(Undelivered::NotSent(_))), "{read:?}");
         assert_eq!(clock::now().since(time.begin()), Duration::from_secs(9));
     }
@@ -597,7 +597,7 @@ mod tests {
     fn a_table_without_end_is_refused() {
         let drive = Fake::drive(table(u32::MAX, usize::MAX));
         assert_eq!(
-            drive.execute(&DriveCommand::ReadTable, soon()),
+            drive.execute(&DriveCommand::ReadTable, &soon()),
             Ok(Reply::Status(Status::Failed))
         );
     }
@@ -619,7 +619,7 @@ mod tests {
             for count in [most + 1, most + 100, 8000] {
                 let drive = Fake::drive(limited(count as u32, usize::MAX, most));
                 let Err(Undelivered::NotSent(why)) =
-                    drive.execute(&DriveCommand::ReadTable, soon())
+                    drive.execute(&DriveCommand::ReadTable, &soon())
                 else {
                     panic!("{count} of {most}");
                 };
@@ -627,7 +627,8 @@ mod tests {
             }
         }
         let drive = Fake::drive(limited(0, usize::MAX, 0));
-        let Err(Undelivered::NotSent(why)) = drive.execute(&DriveCommand::ReadTable, soon()) else {
+        let Err(Undelivered::NotSent(why)) = drive.execute(&DriveCommand::ReadTable, &soon())
+        else {
             panic!("nothing can be read");
         };
         assert_eq!(why, "sdx: EINVAL");
@@ -640,7 +641,7 @@ mod tests {
         // 128 of 200 records: the others may be anybody's.
         let drive = Fake::drive(table(200, 128));
         assert_eq!(
-            drive.execute(&DriveCommand::ReadTable, soon()),
+            drive.execute(&DriveCommand::ReadTable, &soon()),
             Ok(Reply::Status(Status::Failed))
         );
     }
@@ -649,7 +650,7 @@ mod tests {
     fn zeros_are_no_empty_table() {
         let drive = Fake::drive(table(0, 0));
         assert_eq!(
-            drive.execute(&DriveCommand::ReadTable, soon()),
+            drive.execute(&DriveCommand::ReadTable, &soon()),
             Ok(Reply::Status(Status::Failed))
         );
     }
@@ -659,7 +660,7 @@ mod tests {
         for transferred in [0, 1, 511, 513, usize::MAX] {
             let drive = Fake::drive(move |_, _| answer(Status::Good, transferred));
             assert_eq!(
-                drive.execute(&DriveCommand::ReadTable, soon()),
+                drive.execute(&DriveCommand::ReadTable, &soon()),
                 Ok(Reply::Status(Status::Failed)),
                 "{transferred} bytes"
             );
@@ -672,7 +673,7 @@ mod tests {
             answer(Status::Good, 0)
         });
         assert_eq!(
-            drive.execute(&DriveCommand::ReadTable, soon()),
+            drive.execute(&DriveCommand::ReadTable, &soon()),
             Ok(Reply::Status(Status::Failed))
         );
     }

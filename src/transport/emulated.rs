@@ -32,7 +32,7 @@ impl Socket {
 }
 
 impl Port for Socket {
-    fn execute(&self, cdb: &Cdb, data: Data<'_>, deadline: Deadline) -> Result<Answer, Trouble> {
+    fn execute(&self, cdb: &Cdb, data: Data<'_>, deadline: &Deadline) -> Result<Answer, Trouble> {
         let named = |why: &dyn core::fmt::Display| format!("{}: {why}", self.path.display());
         let pooled = self.idle().pop();
         let mut client = match pooled {

@@ -31,7 +31,7 @@ pub trait DrivePath: Send + Sync {
     /// Runs one command and waits for its end. A reply is the drive's own; where none came back,
     /// the error says what is known of the command. No step of it is begun that could not be over
     /// by the deadline.
-    fn execute(&self, command: &DriveCommand, deadline: Deadline) -> Result<Reply, Undelivered>;
+    fn execute(&self, command: &DriveCommand, deadline: &Deadline) -> Result<Reply, Undelivered>;
 }
 
 /// No answer of the drive came back.
@@ -80,7 +80,7 @@ struct NoPath;
 
 #[cfg(not(feature = "emulator"))]
 impl DrivePath for NoPath {
-    fn execute(&self, _: &DriveCommand, _: Deadline) -> Result<Reply, Undelivered> {
+    fn execute(&self, _: &DriveCommand, _: &Deadline) -> Result<Reply, Undelivered> {
         Err(Undelivered::NotSent("this build cannot reach emulated drives".to_owned()))
     }
 }

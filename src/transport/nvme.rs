@@ -28,12 +28,12 @@ const SHORTEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The shortest time-out of a command with that deadline. With short leases, which have no room for
 /// 5 s twice, it is two thirds of what a step has.
-fn shortest_timeout(deadline: Deadline) -> Duration {
+fn shortest_timeout(deadline: &Deadline) -> Duration {
     SHORTEST_TIMEOUT.min(deadline.step() * 2 / 3)
 }
 
 /// The time-out of a step that is begun now.
-fn timeout(deadline: Deadline) -> Result<Duration, Trouble> {
+fn timeout(deadline: &Deadline) -> Result<Duration, Trouble> {
     deadline.timeout(shortest_timeout(deadline)).ok_or_else(|| Trouble::too_late(""))
 }
 
@@ -85,7 +85,7 @@ type Run<'a> = dyn Fn(&AdminCommand, Data<'_>, Duration) -> Result<u16, Trouble>
 /// Whether the controller has IDM, by its Identify data. It is asked before it gets the first
 /// mutex command by this descriptor: to a drive without IDM the same opcodes may mean anything. The
 /// mutex command has its shortest time afterwards.
-fn has_idm(known: &AtomicBool, deadline: Deadline, run: &Run<'_>) -> Result<bool, Trouble> {
+fn has_idm(known: &AtomicBool, deadline: &Deadline, run: &Run<'_>) -> Result<bool, Trouble> {
     if known.load(Ordering::Relaxed) {
         return Ok(true);
     }
@@ -94,7 +94,7 @@ fn has_idm(known: &AtomicBool, deadline: Deadline, run: &Run<'_>) -> Result<bool
         let why = format!("the drive does not say whether it has IDM: {why}");
         Trouble::Undelivered(Undelivered::NotSent(why))
     };
-    let timeout = timeout(deadline.keeping(shortest_timeout(deadline)))?;
+    let timeout = timeout(&deadline.keeping(shortest_timeout(deadline)))?;
     let mut identify = Buffer::new(nvme::IDENTIFY_LEN);
     match run(&nvme::identify_controller(), Data::In(identify.bytes()), timeout) {
         Ok(0) => {}
@@ -112,7 +112,7 @@ fn ask(
     known: &AtomicBool,
     request: Request,
     data: Data<'_>,
-    deadline: Deadline,
+    deadline: &Deadline,
     run: &Run<'_>,
 ) -> Result<Answer, Trouble> {
     if !has_idm(known, deadline, run)? {
@@ -139,7 +139,7 @@ impl Protocol for Nvme {
         &self,
         request: Request,
         data: Data<'_>,
-        deadline: Deadline,
+        deadline: &Deadline,
     ) -> Result<Answer, Trouble> {
         let opened = self.node.opened(|| self.open())?;
         let run = |command: &AdminCommand, data: Data<'_>, timeout| {
@@ -239,7 +239,7 @@ mod tests {
         for path in ["/dev/nonexistent-nvme", "/dev/null"] {
             let topology = Arc::new(Topology::new(BTreeMap::new()));
             let drive = Nvme::new(path.into(), "nvme.nqn.x".into(), topology);
-            let result = drive.execute(Request::Table, Data::In(&mut [0; 512]), soon());
+            let result = drive.execute(Request::Table, Data::In(&mut [0; 512]), &soon());
             let Err(Trouble::Undelivered(Undelivered::NotSent(why))) = result else {
                 panic!("{path}: {result:?}");
             };
@@ -264,7 +264,7 @@ mod tests {
         };
         let mut room = [0; 512];
         let known = AtomicBool::new(false);
-        let answer = ask(&known, Request::Table, Data::In(&mut room), deadline, &run);
+        let answer = ask(&known, Request::Table, Data::In(&mut room), &deadline, &run);
         (given.take(), answer)
     }
 
@@ -289,8 +289,8 @@ mod tests {
         for lease_ms in [500, 5000, 20_000, 60_000, 3_600_000] {
             let timing = Timing::for_lease(Duration::from_millis(lease_ms));
             let deadline = Limits::new(&timing).deadline(crate::runtime::clock::now());
-            let shortest = shortest_timeout(deadline);
-            assert!(timeout(deadline.keeping(shortest)).is_ok(), "{lease_ms}");
+            let shortest = shortest_timeout(&deadline);
+            assert!(timeout(&deadline.keeping(shortest)).is_ok(), "{lease_ms}");
             assert!(shortest <= SHORTEST_TIMEOUT && 2 * shortest <= Limits::new(&timing).over);
         }
     }

@@ -12,7 +12,7 @@ pub trait Port: Send + Sync {
         &self,
         cdb: &scsi::Cdb,
         data: Data<'_>,
-        deadline: Deadline,
+        deadline: &Deadline,
     ) -> Result<Answer, Trouble>;
 }
 
@@ -35,7 +35,7 @@ impl<P: Port> Protocol for Scsi<P> {
         &self,
         request: Request,
         data: Data<'_>,
-        deadline: Deadline,
+        deadline: &Deadline,
     ) -> Result<drive::Answer, Trouble> {
         let cdb = match (request, &data) {
             (Request::Mutex(op), _) => scsi::mutex(op),
@@ -64,7 +64,7 @@ mod tests {
     }
 
     impl Port for Fake {
-        fn execute(&self, cdb: &scsi::Cdb, _: Data<'_>, _: Deadline) -> Result<Answer, Trouble> {
+        fn execute(&self, cdb: &scsi::Cdb, _: Data<'_>, _: &Deadline) -> Result<Answer, Trouble> {
             self.sent.lock().unwrap().push(*cdb);
             self.answer.clone()
         }
@@ -79,10 +79,10 @@ mod tests {
         let drive = fake(Ok(Answer { status: 0, sense: Vec::new(), transferred: 7 }));
         let mut room = [0; 3 * RECORD_LEN];
         let answer =
-            drive.execute(Request::Mutex(MutexOp::Break), Data::Out(&room), soon()).unwrap();
+            drive.execute(Request::Mutex(MutexOp::Break), Data::Out(&room), &soon()).unwrap();
         assert_eq!(answer, drive::Answer { status: Status::Good, transferred: 7 });
-        drive.execute(Request::Table, Data::In(&mut room), soon()).unwrap();
-        drive.execute(Request::Counters, Data::In(&mut room), soon()).unwrap();
+        drive.execute(Request::Table, Data::In(&mut room), &soon()).unwrap();
+        drive.execute(Request::Counters, Data::In(&mut room), &soon()).unwrap();
         assert_eq!(
             *drive.0.sent.lock().unwrap(),
             [scsi::mutex(MutexOp::Break), scsi::read_table(3), scsi::inquire_table()]
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn statuses_are_decoded() {
-        let run = |answer| fake(answer).execute(Request::Counters, Data::In(&mut []), soon());
+        let run = |answer| fake(answer).execute(Request::Counters, Data::In(&mut []), &soon());
         let sense = vec![0x70, 0, 5, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0x20];
         for (status, sense, meaning) in [
             (0x18, Vec::new(), Status::Conflict),

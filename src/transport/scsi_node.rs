@@ -51,7 +51,7 @@ impl Kind {
     }
 
     /// The time-out of a command that is sent now.
-    fn timeout(self, deadline: Deadline) -> Result<Duration, Trouble> {
+    fn timeout(self, deadline: &Deadline) -> Result<Duration, Trouble> {
         let hint = match self {
             Kind::Sg => "",
             Kind::Block => {
@@ -90,7 +90,7 @@ impl ScsiNode {
 }
 
 impl Port for ScsiNode {
-    fn execute(&self, cdb: &Cdb, data: Data<'_>, deadline: Deadline) -> Result<Answer, Trouble> {
+    fn execute(&self, cdb: &Cdb, data: Data<'_>, deadline: &Deadline) -> Result<Answer, Trouble> {
         let opened = self.node.opened(|| self.open())?;
         let timeout = opened.kind.timeout(deadline).map_err(|late| self.node.named(late))?;
         let long = data.is_long();
@@ -343,7 +343,7 @@ mod tests {
         ] {
             time.set(Duration::from_millis(at));
             for (kind, expected) in [(Kind::Sg, sg), (Kind::Block, block)] {
-                let timeout = kind.timeout(deadline);
+                let timeout = kind.timeout(&deadline);
                 let not_sent = Trouble::Undelivered(Undelivered::NotSent(String::new()));
                 let same = core::mem::discriminant(&not_sent);
                 match (&timeout, expected) {
@@ -373,7 +373,7 @@ mod tests {
     fn a_missing_node_means_not_sent_and_is_named() {
         let cdb = idm_protocol::scsi::read_table(1);
         for path in ["/dev/nonexistent-sd", "/dev/null"] {
-            let result = node(path).execute(&cdb, Data::In(&mut [0; 512]), soon());
+            let result = node(path).execute(&cdb, Data::In(&mut [0; 512]), &soon());
             let Err(Trouble::Undelivered(Undelivered::NotSent(why))) = result else {
                 panic!("{path}: {result:?}");
             };
