@@ -126,6 +126,7 @@ impl World {
         let (members, witnesses) = self.begin_acquire(s, mode, Caller::Adopting(tries), asked);
         let request = Request::Adopt {
             mode: (self.rng.u8(0..4) > 0).then_some(mode),
+            granted: self.slots[s].legacy.granted,
             members: members.members(),
             witnesses: witnesses.members(),
         };
@@ -183,6 +184,7 @@ impl World {
         call.caller = caller;
         call.stamp += 1;
         call.target = mode;
+        call.target_set = DriveSet::EMPTY;
         call.members = members;
         call.witnesses = witnesses;
         call.started = now;
@@ -271,6 +273,7 @@ impl World {
         let now = self.local(h);
         trace!(self, "{} spread to {list}", self.name(s));
         self.coverage.add(Count::Spread);
+        self.slots[s].call.target_set = list;
         if let Side::Engine(lock) = &mut self.slots[s].engine.side {
             lock.spread(&list.members(), now);
         }

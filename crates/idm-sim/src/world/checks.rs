@@ -49,6 +49,15 @@ impl World {
         let members = slot.call.members;
         let asks = slot.call.caller.asks();
         let busy = slot.engine.mode.is_some() || slot.legacy.orphan.is_some() || asks;
+        // Drives that are about to vote count as those that do.
+        let target = slot.call.target_set;
+        if slot.engine.mode.is_some() && target.contains(d) && self.has_record(s, d) {
+            let others = target.iter().filter(|&o| o != d && self.has_vote(s, o)).count();
+            let marked = others.saturating_sub((target & members).len());
+            if marked < target.keep_quorum() {
+                return true;
+            }
+        }
         if !busy || !members.contains(d) || !self.has_record(s, d) {
             return false;
         }

@@ -123,6 +123,21 @@ impl World {
         (seen, foreign)
     }
 
+    /// When the leases end that are left of an orphan's votes.
+    pub(super) fn orphan_ends(&self, s: SlotIx) -> u64 {
+        let resource = &self.locks[self.slots.lock(s)].resource;
+        let id = &self.hosts[self.slots.host(s)].id;
+        let left = |d: DriveIx| self.drives[d].drive.lease_left(self.drive_now(d), resource, id);
+        let there = self.slots[s].call.members & self.slots[s].legacy.left_on;
+        let mut leases: Vec<u64> =
+            there.iter().map(|d| left(d).unwrap_or_default().as_micros() as u64).collect();
+        leases.sort_unstable_by(|a, b| b.cmp(a));
+        let needed = self.slots[s].call.members.keep_quorum();
+        let lease = leases.get(needed.saturating_sub(1)).copied().unwrap_or(0);
+        // The drive's clock may be the faster one.
+        self.now() + lease - lease / 500
+    }
+
     /// Loses a drive's table, if the budget allows it.
     pub(super) fn reset(&mut self, d: DriveIx) {
         let beyond = self.plan.kind == Kind::Beyond;
@@ -139,6 +154,11 @@ impl World {
             }
         }
         self.drives[d].drive.reset();
+        for s in self.slots.ids() {
+            let ends = self.orphan_ends(s);
+            let legacy = &mut self.slots[s].legacy;
+            legacy.safe_until = legacy.safe_until.min(ends);
+        }
         self.drives[d].strangers.clear();
         trace!(self, "{d} loses its table");
         self.coverage.add(match (beyond, held) {

@@ -33,6 +33,8 @@ pub(super) struct Host {
     pub(super) undoes_until: Instant,
     /// The same of its earlier life, as it found it noted.
     pub(super) earlier_until: Instant,
+    /// Until when other commands of its earlier life may still reach a drive.
+    pub(super) earlier_writes_until: Instant,
     /// The drives of the VG that it knows of.
     pub(super) list: DriveSet,
 }
@@ -51,6 +53,7 @@ impl Host {
             died_at: 0,
             undoes_until: Instant::default(),
             earlier_until: Instant::default(),
+            earlier_writes_until: Instant::default(),
             list,
         }
     }
@@ -85,6 +88,7 @@ impl World {
         let mut config =
             LockConfig::new(resource, host, lock.keeps_value, timing, self.rng.u64(..));
         config.earlier_until = self.hosts[h].earlier_until;
+        config.earlier_writes_until = self.hosts[h].earlier_writes_until;
         #[cfg(feature = "broken-rules")]
         {
             config.broken = self.broken;

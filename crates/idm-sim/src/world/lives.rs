@@ -107,6 +107,10 @@ impl World {
             let slot = &mut self.slots[s];
             slot.legacy = Legacy { orphan, left_on, safe_until, ..old.legacy };
             slot.call.members = old.call.members;
+            // A reset may have taken votes that it still counted.
+            let ends = self.orphan_ends(s);
+            let legacy = &mut self.slots[s].legacy;
+            legacy.safe_until = legacy.safe_until.min(ends);
         }
         let slot = &mut self.slots[s];
         slot.call.stamp = old.call.stamp + 1;
@@ -119,6 +123,9 @@ impl World {
         trace!(self, "host {h:?} is back{}", if renamed { " under a new name" } else { "" });
         self.coverage.add(if renamed { Count::Rebooted } else { Count::Restarted });
         self.hosts[h].earlier_until = self.earlier_until(h, renamed);
+        let linger = self.plan.timing.linger;
+        self.hosts[h].earlier_writes_until =
+            if renamed { Instant::default() } else { self.local(h) + linger };
         let vg = self.vg;
         let host = &mut self.hosts[h];
         host.alive = true;

@@ -130,6 +130,7 @@ impl World {
         slot.engine.lapsed = false;
         slot.seen.tenure += 1;
         slot.legacy.usurped = None;
+        slot.legacy.granted = self.rng.u8(0..4) != 0;
         self.require(self.check_grant(s));
         if self.votes(s) < self.slots[s].call.members.len() {
             self.coverage.add(Count::GrantedFew);

@@ -117,6 +117,8 @@ pub(super) struct Call {
     pub(super) stamp: u32,
     /// The mode asked for, or held.
     pub(super) target: Mode,
+    /// Drives that are to vote in place of those that do; empty where there are none.
+    pub(super) target_set: DriveSet,
     /// Drives that vote, and drives to be read.
     pub(super) members: DriveSet,
     pub(super) witnesses: DriveSet,
@@ -147,6 +149,8 @@ pub(super) struct Legacy {
     pub(super) left_on: DriveSet,
     /// A late command of an earlier life has got a drive after another host was granted the lock.
     pub(super) strayed: bool,
+    /// Whether it is noted that the host was granted the lock, which may be late.
+    pub(super) granted: bool,
     /// The drives that vote, as they are noted for a restart.
     pub(super) noted: DriveSet,
     /// Until when the orphan is safe. Until then its LV may be active.
@@ -210,6 +214,7 @@ impl Slot {
                 caller: Caller::Idle,
                 stamp: 0,
                 target: Mode::Exclusive,
+                target_set: DriveSet::EMPTY,
                 members: DriveSet::EMPTY,
                 witnesses: DriveSet::EMPTY,
                 started: 0,
