@@ -57,6 +57,10 @@ demo: deps testbed
 	@lvm2/build-lvm2.sh $(lastword $(LVM2_RELEASES)) build/lib build/lvm2
 	@target/release/demo
 
+# The pictures in docs/locking.md. A test of idm-sim checks that they are current.
+stories:
+	$(CARGO) run --locked --release -p idm-sim -- stories docs/stories
+
 lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(WORKSPACE) --all-targets -- -D warnings

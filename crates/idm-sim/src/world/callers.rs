@@ -2,10 +2,12 @@
 
 use super::World;
 use super::agenda::What;
+use super::observing::long;
 use super::slots::{Caller, Legacy, NEVER, Side};
 use super::text::trace;
 use crate::coverage::Count;
 use crate::ids::{DriveSet, HostIx, Ix, LockIx, SlotIx};
+use crate::observe::Tone;
 use crate::plan::{log_uniform, some_time};
 use idm_engine::{Fingerprint, Request};
 use idm_protocol::{Mode, Value};
@@ -16,7 +18,9 @@ impl World {
         let call = &mut self.slots[s].call;
         call.stamp += 1;
         let stamp = call.stamp;
-        self.push(self.now() + after, What::Caller(s, stamp));
+        if self.script.is_none() {
+            self.push(self.now() + after, What::Caller(s, stamp));
+        }
     }
 
     /// A caller does something.
@@ -72,7 +76,8 @@ impl World {
         self.acquire(s, mode);
     }
 
-    fn acquire(&mut self, s: SlotIx, mode: Mode) {
+    /// Asks for a lock.
+    pub(super) fn acquire(&mut self, s: SlotIx, mode: Mode) {
         // What an earlier life left is none of its business any more.
         self.slots[s].legacy = Legacy::default();
         let (members, witnesses) = self.begin_acquire(s, mode, Caller::Acquiring);
@@ -83,7 +88,7 @@ impl World {
     }
 
     /// A restarted host asks for what its earlier life held.
-    fn adopt(&mut self, s: SlotIx, tries: u8) {
+    pub(super) fn adopt(&mut self, s: SlotIx, tries: u8) {
         let mode = self.slots[s].call.target;
         let (members, witnesses) = self.begin_acquire(s, mode, Caller::Adopting(tries));
         let request = Request::Adopt {
@@ -129,6 +134,8 @@ impl World {
             self.name(s),
             if caller == Caller::Acquiring { "acquire" } else { "adopt" },
         );
+        let what = if caller == Caller::Acquiring { "asks for" } else { "adopts" };
+        self.observe_request(s, format_args!("{what} {}", long(mode)));
         if matches!(self.slots[s].engine.side, Side::Engine(_)) {
             self.slots[s].seen.set_mark = Fingerprint::of(&members.members()).0;
         }
@@ -189,18 +196,19 @@ impl World {
                     && !self.locks[self.slots.lock(s)].keeps_value
                     && self.believes(s) =>
             {
-                self.spread(s);
+                let all = self.plan.all_drives();
+                let set = DriveSet::from_bits(self.rng.u16(1..=all.bits()));
+                self.spread(s, set);
             }
             _ => self.release(s),
         }
     }
 
     /// A holder prepares to move its LV to other drives.
-    fn spread(&mut self, s: SlotIx) {
+    pub(super) fn spread(&mut self, s: SlotIx, set: DriveSet) {
         let h = self.slots.host(s);
-        let all = self.plan.all_drives();
-        let set = DriveSet::from_bits(self.rng.u16(1..=all.bits()));
         let now = self.local(h);
+        self.observe_note(s, Tone::Plain, format_args!("spreads to {set}"));
         trace!(self, "{} spread to {set}", self.name(s));
         self.coverage.add(Count::Spread);
         if let Side::Engine(lock) = &mut self.slots[s].engine.side {
@@ -227,7 +235,8 @@ impl World {
     }
 
     /// The value to publish, where the lock was held to change something. Where the lock is not
-    /// safe any more, nobody knows whether it gets anywhere, but what was changed before is changed.
+    /// safe any more, nobody knows whether it gets anywhere, but what was changed before is
+    /// changed.
     fn new_value(&mut self, s: SlotIx) -> Option<Value> {
         if !self.slots[s].call.dirty {
             return None;
@@ -254,6 +263,7 @@ impl World {
         slot.call.target = mode;
         slot.call.started = started;
         slot.begin_request();
+        self.observe_request(s, format_args!("converts to {}", long(mode)));
         trace!(self, "{} convert to {mode} value {value:?}", self.name(s));
         let now = self.local(self.slots.host(s));
         let taken = match &mut self.slots[s].engine.side {
@@ -266,7 +276,8 @@ impl World {
         }
     }
 
-    fn release(&mut self, s: SlotIx) {
+    /// Gives a lock back, whatever has become of it.
+    pub(super) fn release(&mut self, s: SlotIx) {
         self.coverage.add(Count::Released);
         let believed = self.believes(s);
         let value = self.new_value(s);
@@ -275,6 +286,7 @@ impl World {
         slot.call.dirty = false;
         slot.call.caller = Caller::Dropping;
         slot.begin_request();
+        self.observe_answer(s, Tone::Plain, format_args!("releases"));
         trace!(self, "{} release value {value:?}", self.name(s));
         let now = self.local(self.slots.host(s));
         let slot = &mut self.slots[s];

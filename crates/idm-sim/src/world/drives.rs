@@ -141,6 +141,7 @@ impl World {
         self.drives[d].drive.reset();
         self.drives[d].strangers.clear();
         trace!(self, "{d} loses its table");
+        self.observe_reset(d);
         self.coverage.add(match (beyond, held) {
             (true, _) => Count::ResetBeyond,
             (false, true) => Count::ResetHeld,

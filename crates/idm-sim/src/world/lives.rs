@@ -3,10 +3,12 @@
 use super::World;
 use super::agenda::What;
 use super::hosts::host_id;
+use super::observing::{FROZEN, death};
 use super::slots::{Caller, Legacy, Slot};
 use super::text::trace;
 use crate::coverage::Count;
 use crate::ids::{DriveSet, HostIx, SlotIx};
+use crate::observe::Place;
 use crate::plan::{log_uniform, some_time};
 use idm_engine::Instant;
 use idm_protocol::Mode;
@@ -24,12 +26,14 @@ impl World {
             }
         }
         self.hosts[h].frozen_until = until;
+        self.observe_fault(Place::Host(h), FROZEN, true);
         self.push(until, What::Thaw(h));
     }
 
     /// A host goes on: replies have piled up, and timers are due.
     pub(super) fn thaw(&mut self, h: HostIx) {
         trace!(self, "host {h:?} thaws");
+        self.observe_fault(Place::Host(h), FROZEN, false);
         let mut deferred = core::mem::take(&mut self.hosts[h].deferred);
         self.rng.shuffle(&mut deferred);
         let timers_first = self.rng.bool();
@@ -88,6 +92,7 @@ impl World {
             self.poison(s);
             self.end_life(s, renamed);
         }
+        self.observe_death(h, renamed);
         self.push(until, What::Return(h, renamed));
     }
 
@@ -115,6 +120,7 @@ impl World {
     /// A dead host comes back.
     pub(super) fn come_back(&mut self, h: HostIx, renamed: bool) {
         trace!(self, "host {h:?} is back{}", if renamed { " under a new name" } else { "" });
+        self.observe_fault(Place::Host(h), death(renamed), false);
         self.coverage.add(if renamed { Count::Rebooted } else { Count::Restarted });
         let surely = self.local(h) + self.plan.timing.linger;
         let lost = self.rng.u8(0..8) == 0;
@@ -130,7 +136,7 @@ impl World {
             let side = self.new_side(h, self.slots.lock(s));
             self.slots[s].engine.side = side;
             let mut after = some_time(&mut self.rng, self.plan.pause);
-            if !renamed && self.rng.u8(0..4) > 0 {
+            if !renamed && self.script.is_none() && self.rng.u8(0..4) > 0 {
                 self.plan_adoption(s);
                 after = log_uniform(&mut self.rng, self.plan.pause);
             }
