@@ -9,15 +9,15 @@ use crate::recovery::active::Devices;
 use crate::recovery::store::{SavedLock, Store};
 use crate::recovery::{Dates, Orphans};
 use crate::runtime::drives::Drives;
-use crate::runtime::fencing::{Fencing, command_timeout, longest_wait};
+use crate::runtime::fencing::Fencing;
 use crate::runtime::metrics::export::Exporter;
 use crate::runtime::safe_note::SafeNote;
 use crate::runtime::watchdog::{self, Watchdog, device::Device};
 use crate::runtime::{Answer, LockSpec, Runtime, Settings, clock, host_id};
 use crate::topology::Topology;
-use crate::transport;
+use crate::transport::{self, Limits};
 use core::time::Duration;
-use idm_engine::{Outcome, Refusal, Request, Timing};
+use idm_engine::{DriveRef, Instant, Outcome, Refusal, Request, Timing};
 use idm_protocol::{HostId, ResourceId};
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -62,7 +62,7 @@ impl Running {
         let timing = Timing::for_lease(config.lease);
         let fencing = Fencing::new(&timing, config.fencing).map_err(Error::Invalid)?;
         let topology = Topology::new(config.emulated.clone());
-        let connect = transport::connector(topology.clone(), command_timeout(&timing));
+        let connect = transport::connector(topology.clone());
         let watchdog = start_watchdog(config, &fencing)?;
         let no_thread = |error| Error::NotRunning(format!("no thread can be started: {error}"));
         let note = SafeNote::start(&config.state_dir, fencing.notice).map_err(no_thread)?;
@@ -75,7 +75,7 @@ impl Running {
             note: Some(note.clone()),
             kill_command: kill_command(config, lvm_path),
         };
-        let drives = Arc::new(Drives::new(topology, connect, longest_wait(&timing)));
+        let drives = Arc::new(Drives::new(topology, connect, Limits::new(&timing)));
         let runtime = Arc::new(Runtime::start(drives.clone(), settings).map_err(no_thread)?);
         let metrics = runtime.metrics().clone();
         let exporter = Exporter::start(&config.state_dir, move || drives.render(&metrics));
@@ -123,6 +123,17 @@ impl Running {
         }
     }
 
+    /// What a refusal has to say of drives that may not be used yet.
+    fn waited_for(&self, barred: &[(DriveRef, Instant)]) -> String {
+        if barred.is_empty() {
+            return String::new();
+        }
+        let drives = in_turn(barred, clock::now(), |drive| self.runtime.drives().name(drive));
+        format!(
+            "; not asked yet, because a command whose answer was lost may still reach them: {drives}"
+        )
+    }
+
     /// The error for a request that was not granted.
     pub(super) fn refused(&self, spec: &LockSpec, answer: Answer) -> Error {
         let label = &spec.label;
@@ -134,7 +145,11 @@ impl Running {
                 Error::Held(format!("{label}: {}{place}", Refusal::Held(conflicts)))
             }
             Answer::Done(Outcome::Refused(refusal)) => {
-                Error::Storage(format!("{label}: {refusal}"))
+                let waits = match &refusal {
+                    Refusal::NoQuorum { barred, .. } => self.waited_for(barred),
+                    _ => String::new(),
+                };
+                Error::Storage(format!("{label}: {refusal}{waits}"))
             }
             Answer::Done(outcome) => Error::Internal(format!("{label}: unexpected {outcome:?}")),
             Answer::InUse => Error::Held(format!("{label}: held by this host")),
@@ -143,6 +158,21 @@ impl Running {
             Answer::TimedOut => Error::Storage(format!("{label}: no decision in time")),
         }
     }
+}
+
+/// For how long drives may not be used yet: in whole seconds, the longest last.
+fn in_turn(
+    barred: &[(DriveRef, Instant)],
+    now: Instant,
+    name: impl Fn(DriveRef) -> String,
+) -> String {
+    let mut barred = barred.to_vec();
+    barred.sort_by_key(|(_, until)| *until);
+    let waits = barred.iter().map(|(drive, until)| {
+        let left = until.since(now) + Duration::from_millis(999);
+        format!("{} for {} s", name(*drive), left.as_secs())
+    });
+    waits.collect::<Vec<_>>().join(", ")
 }
 
 /// A lock that is not noted would not be found again if lvmlockd died.
@@ -178,4 +208,18 @@ fn start_watchdog(config: &Config, fencing: &Fencing) -> Result<Option<Arc<Watch
     let watchdog = Watchdog::start(dog, feeding, &config.state_dir)
         .map_err(|error| Error::NotRunning(format!("the watchdog cannot be used: {error}")))?;
     Ok(Some(Arc::new(watchdog)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drives_that_are_waited_for_are_named_with_their_seconds() {
+        let now = Instant::from_micros(1_000_000);
+        let at = |ms| now + Duration::from_millis(ms);
+        let barred = [(DriveRef(1), at(12_001)), (DriveRef(0), at(3000)), (DriveRef(2), now)];
+        let name = |drive: DriveRef| format!("d{}", drive.0);
+        assert_eq!(in_turn(&barred, now, name), "d2 for 0 s, d0 for 3 s, d1 for 13 s");
+    }
 }

@@ -3,9 +3,9 @@
 use super::*;
 use crate::topology::tests::Tree;
 use crate::topology::{Target, Topology};
-use crate::transport::{DrivePath, Undelivered};
+use crate::transport::{Deadline, DrivePath, Limits, Undelivered};
 use idm_engine::{Loss, RequestError, ValueRead};
-use idm_protocol::Status;
+use idm_protocol::{MutexOp, Status};
 use queue::Urgency;
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
@@ -49,7 +49,7 @@ impl FakeDrive {
                 Reply::Table(Arc::new([]))
             }
             DriveCommand::Mutex(op, _) => {
-                let unlock = *op == idm_protocol::MutexOp::Unlock;
+                let unlock = *op == MutexOp::Unlock;
                 self.unlocks.fetch_add(usize::from(unlock), Ordering::SeqCst);
                 Reply::Status(Status::Good)
             }
@@ -60,7 +60,10 @@ impl FakeDrive {
 struct FakePath(Arc<FakeDrive>);
 
 impl DrivePath for FakePath {
-    fn execute(&self, command: &DriveCommand) -> Result<Reply, Undelivered> {
+    fn execute(&self, command: &DriveCommand, deadline: &Deadline) -> Result<Reply, Undelivered> {
+        if deadline.timeout(Duration::ZERO).is_none() {
+            return Err(Undelivered::NotSent("too late".into()));
+        }
         Ok(self.0.run(command))
     }
 }
@@ -170,7 +173,7 @@ impl Bench {
                 let number: usize = identity["emulated.d".len()..].parse().unwrap();
                 Arc::new(FakePath(reached[number].clone()))
             }),
-            fencing::longest_wait(&Timing::for_lease(lease)),
+            Limits::new(&Timing::for_lease(lease)),
         ));
         let members = drives.members(&names).members;
         let killed: Arc<Mutex<Vec<String>>> = Arc::default();
@@ -234,6 +237,10 @@ impl Bench {
     }
 }
 
+fn limits() -> Limits {
+    Limits::new(&Timing::for_lease(LONG))
+}
+
 fn owner() -> Arc<Owner> {
     Arc::new(Owner::new("volume group vg0".into(), Some("vg0".into())))
 }
@@ -284,7 +291,7 @@ impl Replies {
 }
 
 fn refresh() -> DriveCommand {
-    DriveCommand::Mutex(idm_protocol::MutexOp::Refresh, Record::end_of_table())
+    DriveCommand::Mutex(MutexOp::Refresh, Record::end_of_table())
 }
 
 #[test]
@@ -339,6 +346,32 @@ fn what_could_surprise_its_lock_is_not_begun_any_more() {
 }
 
 #[test]
+fn what_the_kernel_keeps_is_lost_in_time_and_is_not_overtaken() {
+    let lease = Duration::from_secs(2);
+    let bench = Bench::make(1, lease, None);
+    let (kept, next) = (Replies::default(), Replies::default());
+    let command = |op| DriveCommand::Mutex(op, Record::end_of_table());
+    let limits = Limits::new(&Timing::for_lease(lease));
+    bench.drives[0].hang(true);
+    bench.submit(0, command(MutexOp::Unlock), &kept);
+    eventually("a worker", || bench.drives[0].inside.load(Ordering::SeqCst) == 1);
+    bench.runtime.drives().expire(Instant::default(), clock::now());
+    assert_eq!(kept.count(), 0);
+    bench.runtime.drives().expire(Instant::default(), clock::now() + limits.lost);
+    assert_eq!(kept.count_of(Status::Uncertain), 1);
+
+    bench.submit(0, command(MutexOp::Trylock), &next);
+    assert_eq!(next.count_of(Status::Unreachable), 1, "at once");
+    bench.drives[0].hang(false);
+    eventually("the worker's end", || bench.drives[0].unlocks.load(Ordering::SeqCst) == 1);
+    eventually("a lock", || {
+        bench.submit(0, command(MutexOp::Trylock), &next);
+        next.count_of(Status::Good) > 0
+    });
+    assert_eq!(kept.count(), 1, "told once");
+}
+
+#[test]
 fn reads_that_wait_are_served_by_one() {
     let bench = Bench::new(1);
     let replies = Replies::default();
@@ -374,7 +407,8 @@ fn a_drive_by_several_names_is_one_member_and_a_lost_one_stays_itself() {
     let socket = directory.path().join("d0");
     let names = ["a", "b"].map(|name| (name.to_owned(), socket.clone()));
     let topology = Topology::new(names.into());
-    let drives = Drives::new(topology, Box::new(|_, _| Arc::new(FakePath(Arc::default()))), SOON);
+    let drives =
+        Drives::new(topology, Box::new(|_, _| Arc::new(FakePath(Arc::default()))), limits());
     let paths = |paths: &[&str]| paths.iter().map(|&path| path.to_owned()).collect::<Vec<_>>();
     let members = drives.members(&paths(&["a", "b", "a"]));
     assert_eq!((members.members.len(), members.found), (1, 1));
@@ -396,7 +430,59 @@ fn drives_of(tree: &Tree, paths: &[(&str, Arc<FakeDrive>)]) -> Arc<Drives> {
     let connect = Box::new(move |_: &str, target: &Target| -> Arc<dyn DrivePath> {
         Arc::new(FakePath(paths.get(&target.to_string()).cloned().unwrap_or_default()))
     });
-    Arc::new(Drives::new(tree.topology(), connect, SOON))
+    Arc::new(Drives::new(tree.topology(), connect, limits()))
+}
+
+/// The nodes of the drives that a lock is on, by their identities' last digits.
+fn chosen(members: &drives::Members) -> Vec<u8> {
+    members.members.iter().map(|m| m.identity[m.identity.len() - 1] - b'0').collect()
+}
+
+#[test]
+fn the_units_of_one_device_have_one_vote() {
+    let tree = Tree::new();
+    // Partitions named for the global lock are found without nodes in /dev.
+    tree.propeller(&tree.unit("sda", 2, 9), "sda1");
+    let first = tree.unit("sdb", 1, 9);
+    let partition = tree.propeller(&first, "sdb1");
+    tree.propeller(&tree.drive("sdc", 3), "sdc1");
+    let drives = drives_of(&tree, &[]);
+    let mut set = Vec::new();
+    let mut now = |tree_changed: bool| {
+        if tree_changed {
+            drives.take_inventory();
+        }
+        let members = drives.add_global(&mut set);
+        (chosen(&members), members.found)
+    };
+    assert_eq!(now(true), (vec![1, 3], 2));
+    // The chosen one goes: it counts and does not answer. The other one never stands in for it.
+    tree.remove(&partition);
+    tree.remove(&first);
+    assert_eq!(now(true), (vec![1, 3], 1));
+    assert_eq!(now(false), (vec![1, 3], 1));
+    // Who was never told of it takes the one that there is.
+    let late = drives_of(&tree, &[]);
+    late.take_inventory();
+    assert_eq!(chosen(&late.add_global(&mut Vec::new())), [2, 3]);
+}
+
+#[test]
+fn the_choice_does_not_depend_on_the_order() {
+    let names = ["sda", "sdb", "sdc", "sdd"];
+    for order in [[0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]] {
+        let tree = Tree::new();
+        for (name, at) in names.iter().zip(order) {
+            // Two devices of two units each: 0 and 1, 2 and 3.
+            let disk = tree.unit(name, at, 8 + at / 2);
+            tree.propeller(&disk, &format!("{name}1"));
+        }
+        let drives = drives_of(&tree, &[]);
+        drives.take_inventory();
+        let mut counted = chosen(&drives.add_global(&mut Vec::new()));
+        counted.sort_unstable();
+        assert_eq!(counted, [0, 2]);
+    }
 }
 
 #[test]

@@ -551,7 +551,7 @@ fn a_drive_that_speaks_no_idm_is_named() {
 #[test]
 fn the_global_lockspace_always_starts_and_its_lock_says_what_is_missing() {
     let bench = Bench::new(1);
-    let mut config = Config { lease: SHORT, ..Config::default() };
+    let mut config = Config { lease: SHORT, state_dir: bench.state_dir(1), ..Config::default() };
     config.emulated = [("/dev/d0".to_owned(), bench.server.socket("d0"))].into();
     let host =
         Host { manager: Manager::new(config, HostId::new([1; 16], "h"), Devices::default()) };

@@ -25,7 +25,7 @@ mod verdict;
 pub use verdict::{Ending, Failure};
 
 use crate::coverage::{Count, Coverage};
-use crate::ids::{DriveIx, HostIx, LockIx, SlotIx, Table};
+use crate::ids::{DriveIx, DriveSet, HostIx, LockIx, SlotIx, Table};
 use crate::observe::Recording;
 use crate::plan::{Firmware, Kind, Plan, some_time};
 use crate::scenario::Step;
@@ -48,6 +48,8 @@ pub struct World {
     slots: Slots,
     drives: Table<DriveIx, SimDrive>,
     locks: Table<LockIx, LockInfo>,
+    /// The drives of the VG.
+    vg: DriveSet,
     network: Network,
     /// Callers ask for nothing more.
     stopped: bool,
@@ -76,6 +78,7 @@ impl World {
             slots: Slots::default(),
             drives: Table::new(),
             locks: Table::new(),
+            vg: DriveSet::EMPTY,
             network: Network::new(),
             stopped: false,
             contended: false,
@@ -172,7 +175,10 @@ impl World {
         self.failure = None;
         self.drives = self.plan.drives.iter().map(|(_, plan)| SimDrive::new(plan)).collect();
         self.locks = self.plan.locks.iter().map(|(l, plan)| LockInfo::new(l, plan)).collect();
-        self.hosts = self.plan.host_clocks.iter().map(|(h, &clock)| Host::new(h, clock)).collect();
+        let plan = &self.plan;
+        let host = |(h, &clock)| Host::new(h, clock, plan.lists[h]);
+        self.hosts = plan.host_clocks.iter().map(host).collect();
+        self.vg = plan.all_drives();
         self.slots.clear(self.locks.len());
         for h in self.hosts.ids() {
             for l in self.locks.ids() {
@@ -233,6 +239,7 @@ impl World {
             What::Probe(s) => self.probe(s),
             What::Notice(s, tenure) => self.look_back(s, tenure),
             What::Move(l, s, set) => self.commit_move(l, s, set),
+            What::Noted(s, life, set) => self.noted(s, life, set),
             What::Begin(e) => self.trouble(e, true),
             What::End(e) => self.trouble(e, false),
             What::Thaw(h) => self.thaw(h),

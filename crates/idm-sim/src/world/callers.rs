@@ -6,7 +6,7 @@ use super::observing::long;
 use super::slots::{Caller, Legacy, NEVER, Side};
 use super::text::trace;
 use crate::coverage::Count;
-use crate::ids::{DriveSet, HostIx, Ix, LockIx, SlotIx};
+use crate::ids::{DriveIx, DriveSet, HostIx, Ix, LockIx, SlotIx};
 use crate::observe::Tone;
 use crate::plan::{log_uniform, some_time};
 use idm_engine::{Fingerprint, Request};
@@ -39,7 +39,8 @@ impl World {
             Caller::Holding => self.act(s),
             Caller::Dropping => self.release(s),
             // An adoption that is refused begins new leases, which must be over at the end.
-            Caller::Adopting(_) if self.stopped => self.release(s),
+            Caller::Adopting(_) if self.stopped => self.give_up_orphan(s),
+            Caller::Adopting(tries) if self.may_give_up(s, tries) => self.give_up_orphan(s),
             Caller::Adopting(tries) => self.adopt(s, tries),
             Caller::Acquiring | Caller::Converting(..) | Caller::Finished => (),
         }
@@ -76,21 +77,58 @@ impl World {
         self.acquire(s, mode);
     }
 
+    /// Whether nothing uses an orphan any more: its LV was deactivated, or stopped because its
+    /// lease is over.
+    fn may_give_up(&self, s: SlotIx, tries: u8) -> bool {
+        let tried = self.slots[s].call.started > self.hosts[self.slots.host(s)].died_at;
+        tried && (tries == 0 || self.now() >= self.slots[s].legacy.safe_until)
+    }
+
+    /// An orphan is given up, and its lock is one like any other.
+    fn give_up_orphan(&mut self, s: SlotIx) {
+        self.slots[s].legacy = Legacy::default();
+        self.release(s);
+    }
+
     /// Asks for a lock.
     pub(super) fn acquire(&mut self, s: SlotIx, mode: Mode) {
         // What an earlier life left is none of its business any more.
         self.slots[s].legacy = Legacy::default();
-        let (members, witnesses) = self.begin_acquire(s, mode, Caller::Acquiring);
+        let asked = self.drives_to_ask(s);
+        self.slots[s].legacy.noted = asked.0;
+        let (members, witnesses) = self.begin_acquire(s, mode, Caller::Acquiring, asked);
+        self.expect_silence(s);
         self.ask(
             s,
             Request::Acquire { mode, members: members.members(), witnesses: witnesses.members() },
         );
     }
 
-    /// A restarted host asks for what its earlier life held.
+    /// Tells an engine, rightly or wrongly, which drives are slow.
+    fn expect_silence(&mut self, s: SlotIx) {
+        if self.script.is_some() || self.rng.u8(0..8) != 0 {
+            return;
+        }
+        let slow = DriveSet::from_bits(self.rng.u16(0..=self.plan.all_drives().bits()));
+        let slow: Vec<_> = slow.iter().map(DriveIx::drive_ref).collect();
+        if let Side::Engine(lock) = &mut self.slots[s].engine.side {
+            lock.expect_silence(&slow);
+        }
+    }
+
+    /// A restarted host asks for what its earlier life held, on the drives that are noted.
     pub(super) fn adopt(&mut self, s: SlotIx, tries: u8) {
+        if self.script.is_none() && self.rng.u8(0..4) == 0 && !self.asks_for_orphan(s) {
+            return;
+        }
         let mode = self.slots[s].call.target;
-        let (members, witnesses) = self.begin_acquire(s, mode, Caller::Adopting(tries));
+        let (layout, others) = self.drives_to_ask(s);
+        let noted = self.slots[s].legacy.noted;
+        let members = if noted.is_empty() { layout } else { noted };
+        let witnesses = (layout | others) - members;
+        let witnesses = if others.is_empty() { DriveSet::EMPTY } else { witnesses };
+        let asked = (members, witnesses);
+        let (members, witnesses) = self.begin_acquire(s, mode, Caller::Adopting(tries), asked);
         let request = Request::Adopt {
             mode: (self.rng.u8(0..4) > 0).then_some(mode),
             members: members.members(),
@@ -99,21 +137,49 @@ impl World {
         self.ask(s, request);
     }
 
+    /// Somebody asks for an orphan that could not be adopted as if it were any lock. An engine does
+    /// not take that: the LV may be active. Tells whether the orphan is still there.
+    fn asks_for_orphan(&mut self, s: SlotIx) -> bool {
+        let tried = self.slots[s].call.started > self.hosts[self.slots.host(s)].died_at;
+        if !tried || self.slots[s].legacy.orphan.is_none() {
+            return true;
+        }
+        let now = self.local(self.slots.host(s));
+        let (members, witnesses) = self.drives_to_ask(s);
+        let (members, witnesses) = (members.members(), witnesses.members());
+        let request = Request::Acquire { mode: Mode::Exclusive, members, witnesses };
+        let Side::Engine(lock) = &mut self.slots[s].engine.side else { return true };
+        if lock.request(request, now).is_err() {
+            return true;
+        }
+        self.slots[s].call.caller = Caller::Acquiring;
+        self.slots[s].call.target = Mode::Exclusive;
+        self.watch_request(s);
+        self.settle(s);
+        false
+    }
+
     /// The drives that vote on a host's lock, and those to be read.
     fn drives_to_ask(&self, s: SlotIx) -> (DriveSet, DriveSet) {
         let lock = &self.locks[self.slots.lock(s)];
+        let list = self.hosts[self.slots.host(s)].list;
         if lock.keeps_value || self.plan.lists_differ {
-            (lock.layout & self.plan.lists[self.slots.host(s)], DriveSet::EMPTY)
+            (lock.layout & list, DriveSet::EMPTY)
         } else {
-            (lock.layout, self.plan.all_drives() - lock.layout)
+            (lock.layout, list - lock.layout)
         }
     }
 
     /// Notes what a request to acquire or adopt begins with; tells the drives that vote, and those
     /// to be read.
-    fn begin_acquire(&mut self, s: SlotIx, mode: Mode, caller: Caller) -> (DriveSet, DriveSet) {
+    fn begin_acquire(
+        &mut self,
+        s: SlotIx,
+        mode: Mode,
+        caller: Caller,
+        (members, witnesses): (DriveSet, DriveSet),
+    ) -> (DriveSet, DriveSet) {
         self.coverage.add(Count::Requests);
-        let (members, witnesses) = self.drives_to_ask(s);
         let lock = &self.locks[self.slots.lock(s)];
         let floor = lock.published.max(lock.poison);
         let now = self.now();
@@ -196,29 +262,58 @@ impl World {
                     && !self.locks[self.slots.lock(s)].keeps_value
                     && self.believes(s) =>
             {
-                let all = self.plan.all_drives();
-                let set = DriveSet::from_bits(self.rng.u16(1..=all.bits()));
-                self.spread(s, set);
+                self.spread(s);
             }
             _ => self.release(s),
         }
     }
 
     /// A holder prepares to move its LV to other drives.
-    pub(super) fn spread(&mut self, s: SlotIx, set: DriveSet) {
+    fn spread(&mut self, s: SlotIx) {
         let h = self.slots.host(s);
-        let now = self.local(h);
-        self.observe_note(s, Tone::Plain, format_args!("spreads to {set}"));
-        trace!(self, "{} spread to {set}", self.name(s));
+        if self.rng.u8(0..3) == 0 {
+            self.change_vg(h);
+        }
+        let list = self.hosts[h].list;
+        self.spread_to(s, list);
+        let set: DriveSet = list.iter().filter(|_| self.rng.bool()).collect();
+        let set = if set.is_empty() { list } else { set };
+        self.follow_spread(s, set);
+    }
+
+    /// A holder puts its lock on these drives.
+    pub(super) fn spread_to(&mut self, s: SlotIx, list: DriveSet) {
+        let now = self.local(self.slots.host(s));
+        self.observe_note(s, Tone::Plain, format_args!("spreads to {list}"));
+        trace!(self, "{} spread to {list}", self.name(s));
         self.coverage.add(Count::Spread);
         if let Side::Engine(lock) = &mut self.slots[s].engine.side {
-            lock.spread(&set.members(), now);
+            lock.spread(&list.members(), now);
         }
+    }
+
+    /// After its lock was put on other drives, a holder moves its LV to some of them.
+    pub(super) fn follow_spread(&mut self, s: SlotIx, set: DriveSet) {
+        let h = self.slots.host(s);
         self.settle(s);
         self.hold_on(s);
         let slowest = self.plan.delay[h].iter().copied().max().unwrap_or(0);
         let at = self.now() + 4 * u64::from(slowest);
         self.push(at, What::Move(self.slots.lock(s), s, set));
+    }
+
+    /// Drives leave the VG or are added to it. The host knows; others are told, or not yet.
+    fn change_vg(&mut self, h: HostIx) {
+        let used = self.locks.iter().fold(DriveSet::EMPTY, |used, (_, lock)| used | lock.layout);
+        let some = DriveSet::from_bits(self.rng.u16(0..=self.plan.all_drives().bits()));
+        self.vg = used | some;
+        trace!(self, "the VG has {} now", self.vg);
+        self.coverage.add(Count::VgChanged);
+        for other in self.hosts.ids() {
+            if other == h || self.rng.bool() {
+                self.hosts[other].list = self.vg;
+            }
+        }
     }
 
     /// The LV lies somewhere else from now on, if the holder's lock is there too.
@@ -227,7 +322,7 @@ impl World {
             return;
         }
         let there = set.iter().filter(|&d| self.has_vote(s, d)).count();
-        if there >= set.keep_quorum() {
+        if there >= set.keep_quorum() && (set - self.vg).is_empty() {
             self.coverage.add(Count::Moved);
             self.locks[l].layout = set;
             trace!(self, "lock {l:?} lies on {set} now");

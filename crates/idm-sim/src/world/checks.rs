@@ -55,10 +55,8 @@ impl World {
         // What a drive that answers nonsense has is of no use to the host.
         let sane = |o: DriveIx| !self.plan.nonsense.contains(o);
         let stands = |o| match slot.held() {
-            Some(_) => {
-                let left = slot.engine.mode.is_some() || slot.legacy.left_on.contains(o);
-                left && self.has_vote(s, o)
-            }
+            Some(_) if slot.engine.mode.is_none() && !slot.legacy.left_on.contains(o) => false,
+            Some(_) => self.has_vote(s, o),
             None => self.has_record(s, o),
         };
         let others = members.iter().filter(|&o| o != d && sane(o) && stands(o)).count();
@@ -91,10 +89,40 @@ impl World {
     }
 
     /// Whether a keep-quorum of one set and a majority of the other can be without a common drive.
+    /// Of an LV's lock a majority of the VG's drives is held or read, too.
     pub(super) fn can_miss(&self, a: SlotIx, b: SlotIx) -> bool {
-        let (x, y) = (self.slots[a].call.members, self.slots[b].call.members);
-        let kept = |x: DriveSet, y: DriveSet| x.keep_quorum() + y.majority();
-        x != y && kept(x, y).min(kept(y, x)) <= (x | y).len()
+        let members = |s: SlotIx| self.slots[s].call.members;
+        let group = |s: SlotIx| self.slots[s].call.members | self.slots[s].call.witnesses;
+        let apart = |x: DriveSet, y: DriveSet| x.keep_quorum() + y.majority() <= (x | y).len();
+        let one_misses =
+            |x: SlotIx, y: SlotIx| apart(members(x), members(y)) && apart(members(x), group(y));
+        members(a) != members(b) && (one_misses(a, b) || one_misses(b, a))
+    }
+
+    /// A host got the lock. What a dead host has left, and what may be in use there until its lease
+    /// is over, keeps others out.
+    pub(super) fn check_orphans(&self, s: SlotIx) -> Verdict {
+        if !self.plan.kind.is_safe() {
+            return Ok(());
+        }
+        let target = self.slots[s].call.target;
+        for other in self.slots.rivals(s).filter(|&other| other != s) {
+            let legacy = &self.slots[other].legacy;
+            let Some((left, _)) = legacy.orphan else { continue };
+            let active = self.now() < legacy.safe_until && self.slots[other].engine.mode.is_none();
+            ensure!(
+                !active
+                    || left.compatible(target)
+                    || self.can_miss(s, other)
+                    || self.is_hollow_by_reset(other),
+                "what may be in use is nobody else's within its lease",
+                "{} was granted; {} has left it {left}, safe for another {} us",
+                self.name(s),
+                self.name(other),
+                legacy.safe_until - self.now()
+            );
+        }
+        Ok(())
     }
 
     /// Whether the host has met the other.

@@ -11,7 +11,7 @@ use crate::ids::{DriveIx, DriveSet, HostIx, HostSet, Ix, LockIx, SlotIx};
 use crate::observe::Tone;
 use crate::old_stack::{OldEvent, OldLock};
 use crate::plan::{log_uniform, some_time};
-use idm_engine::{DriveRef, Event, Fingerprint, Instant, Lock, LockConfig, Loss, Notice};
+use idm_engine::{Event, Fingerprint, Instant, Lock, LockConfig, Loss, Notice};
 use idm_protocol::HostId;
 
 /// A host.
@@ -27,17 +27,19 @@ pub(super) struct Host {
     pub(super) doomed_until: Option<u64>,
     /// Replies that came while it stood still.
     pub(super) deferred: Vec<FlightIx>,
-    /// Counts deaths. Commands of an earlier life end some time after it.
+    /// Counts deaths. What is under way then goes on for some time.
     pub(super) generation: u32,
     pub(super) died_at: u64,
-    /// What the host has noted of until when its commands may undo what a drive has, and what it
-    /// found noted when it came back, on its clock.
-    pub(super) undone_until: Instant,
+    /// Until when commands of this life may undo what a drive has, as the host has noted it.
+    pub(super) undoes_until: Instant,
+    /// The same of its earlier life, as it found it noted.
     pub(super) earlier_until: Instant,
+    /// The drives of the VG that it knows of.
+    pub(super) list: DriveSet,
 }
 
 impl Host {
-    pub(super) fn new(h: HostIx, clock: Clock) -> Host {
+    pub(super) fn new(h: HostIx, clock: Clock, list: DriveSet) -> Host {
         Host {
             clock,
             id: host_id(h, 0),
@@ -48,8 +50,9 @@ impl Host {
             deferred: Vec::new(),
             generation: 0,
             died_at: 0,
-            undone_until: Instant::default(),
+            undoes_until: Instant::default(),
             earlier_until: Instant::default(),
+            list,
         }
     }
 }
@@ -80,8 +83,8 @@ impl World {
             let drives = lock.layout.iter().map(DriveIx::drive_ref);
             return Side::Old(Box::new(OldLock::new(resource, host, timing, drives)));
         }
-        let seed = self.rng.u64(..);
-        let mut config = LockConfig::new(resource, host, lock.keeps_value, timing, seed);
+        let mut config =
+            LockConfig::new(resource, host, lock.keeps_value, timing, self.rng.u64(..));
         config.earlier_until = self.hosts[h].earlier_until;
         #[cfg(feature = "broken-rules")]
         {
@@ -236,17 +239,32 @@ impl World {
                 self.slots[s].engine.lapsed = false;
             }
             Event::Lost(loss) => self.lost(s, loss),
-            Event::VotesReady { members } => self.move_votes(s, &members),
+            Event::VotesReady { members } => {
+                // The host notes them, which takes a moment.
+                let after = log_uniform(&mut self.rng, 100_000);
+                let stamp = self.slots[s].engine.life;
+                let set = members.into_iter().map(DriveIx::of).collect();
+                self.push(self.now() + after, What::Noted(s, stamp, set));
+            }
             Event::Notice(notice) => self.notice(s, &notice),
         }
     }
 
-    /// The host notes which drives are to vote, and lets them.
-    fn move_votes(&mut self, s: SlotIx, members: &[DriveRef]) {
-        let set: DriveSet = members.iter().copied().map(DriveIx::of).collect();
-        let now = self.local(self.slots.host(s));
+    /// The drives that are ready to vote are noted, and do so.
+    pub(super) fn noted(&mut self, s: SlotIx, life: u32, set: DriveSet) {
+        let h = self.slots.host(s);
+        if self.slots[s].engine.life != life || !self.hosts[h].alive {
+            return;
+        }
+        if self.now() < self.hosts[h].frozen_until {
+            let at = self.hosts[h].frozen_until + 1;
+            return self.push(at, What::Noted(s, life, set));
+        }
+        let before = core::mem::replace(&mut self.slots[s].legacy.noted, set);
+        let now = self.local(h);
+        let drives: Vec<_> = set.iter().map(DriveIx::drive_ref).collect();
         let Side::Engine(lock) = &mut self.slots[s].engine.side else { return };
-        if lock.move_votes(now) {
+        if lock.move_votes(&drives, now) {
             self.touch(s);
             self.observe_note(s, Tone::Good, format_args!("{set} vote now"));
             self.coverage.add(Count::VotesMoved);
@@ -254,7 +272,10 @@ impl World {
             slot.call.members = set;
             slot.call.witnesses = DriveSet::EMPTY;
             slot.seen.set_mark = Fingerprint::of(&set.members()).0;
+        } else {
+            self.slots[s].legacy.noted = before;
         }
+        self.settle(s);
     }
 
     fn lapsed(&mut self, s: SlotIx) {

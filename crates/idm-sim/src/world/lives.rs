@@ -101,17 +101,19 @@ impl World {
         let side = self.new_side(self.slots.host(s), self.slots.lock(s));
         let old = core::mem::replace(&mut self.slots[s], Slot::new(side));
         let changing = matches!(old.call.caller, Caller::Converting(..));
-        let orphan = old.engine.mode.map(|mode| (mode, changing)).or(old.legacy.orphan);
-        let members = old.call.members;
-        let mut left_on: DriveSet = members.iter().filter(|&d| self.has_record(s, d)).collect();
-        if old.legacy.orphan.is_some() {
-            left_on = left_on & old.legacy.left_on;
+        let held = old.engine.mode.map(|mode| (mode, changing));
+        let orphan = held.or(old.legacy.orphan);
+        if orphan.is_some() && !renamed {
+            let there = old.call.members.iter().filter(|&d| self.has_record(s, d)).collect();
+            let (left_on, safe_until) = match held {
+                Some(_) => (there, old.engine.until),
+                None => (there & old.legacy.left_on, old.legacy.safe_until),
+            };
+            let slot = &mut self.slots[s];
+            slot.legacy = Legacy { orphan, left_on, safe_until, ..old.legacy };
+            slot.call.members = old.call.members;
         }
         let slot = &mut self.slots[s];
-        if orphan.is_some() && !renamed {
-            slot.legacy = Legacy { orphan, left_on, ..old.legacy };
-            slot.call.members = members;
-        }
         slot.call.stamp = old.call.stamp + 1;
         slot.engine.life = old.engine.life + 1;
         slot.engine.probing = old.engine.probing;
@@ -122,13 +124,18 @@ impl World {
         trace!(self, "host {h:?} is back{}", if renamed { " under a new name" } else { "" });
         self.observe_fault(Place::Host(h), death(renamed), false);
         self.coverage.add(if renamed { Count::Rebooted } else { Count::Restarted });
-        let surely = self.local(h) + self.plan.timing.linger;
-        let lost = self.rng.u8(0..8) == 0;
+        self.hosts[h].earlier_until = self.earlier_until(h, renamed);
+        let vg = self.vg;
         let host = &mut self.hosts[h];
         host.alive = true;
-        host.earlier_until = if lost { surely } else { surely.min(host.undone_until) };
+        host.list = vg;
+        if self.plan.lists_differ {
+            // PVs that are missing, or there again.
+            let some = DriveSet::from_bits(self.rng.u16(1..=self.vg.bits()));
+            self.hosts[h].list = if self.rng.bool() { some } else { self.plan.lists[h] };
+        }
+        let host = &mut self.hosts[h];
         if renamed {
-            host.earlier_until = Instant::default();
             host.lives += 1;
             host.id = host_id(h, host.lives);
         }
@@ -136,11 +143,35 @@ impl World {
             let side = self.new_side(h, self.slots.lock(s));
             self.slots[s].engine.side = side;
             let mut after = some_time(&mut self.rng, self.plan.pause);
-            if !renamed && self.script.is_none() && self.rng.u8(0..4) > 0 {
-                self.plan_adoption(s);
-                after = log_uniform(&mut self.rng, self.plan.pause);
+            if self.script.is_none() {
+                after = self.draw_adoption(s, renamed).unwrap_or(after);
             }
             self.call_caller(s, after);
+        }
+    }
+
+    /// What a restarted host does with what was noted, and when.
+    fn draw_adoption(&mut self, s: SlotIx, renamed: bool) -> Option<u64> {
+        // What is noted is adopted; where a note is lost, nothing uses the lock.
+        if !renamed && self.rng.u8(0..16) == 0 {
+            self.slots[s].legacy = Legacy::default();
+        }
+        if renamed || (self.slots[s].legacy.orphan.is_none() && !self.rng.bool()) {
+            return None;
+        }
+        self.plan_adoption(s);
+        Some(log_uniform(&mut self.rng, self.plan.pause))
+    }
+
+    /// Until when commands of a host's earlier life may still reach a drive, as it finds it noted;
+    /// where nothing is noted, for as long as a dead host's commands go on at all.
+    fn earlier_until(&mut self, h: HostIx, renamed: bool) -> Instant {
+        let surely = self.local(h) + self.plan.timing.linger;
+        let lost = self.rng.u8(0..8) == 0;
+        match self.hosts[h].undoes_until {
+            _ if renamed => Instant::default(),
+            _ if lost => surely,
+            noted => surely.min(noted),
         }
     }
 

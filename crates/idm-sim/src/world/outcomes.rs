@@ -57,6 +57,7 @@ impl World {
         if mode == Mode::Exclusive {
             self.usurp(s);
             self.require(self.check_grant_sets(s));
+            self.require(self.check_orphans(s));
         }
         self.hold_on(s);
     }
@@ -90,6 +91,7 @@ impl World {
             slot.seen.request.conflicts = PerDrive::default();
         }
         let left = core::mem::take(&mut slot.legacy);
+        slot.legacy.noted = left.noted;
         self.require(self.check_adopted(s, mode, left));
         self.granted(s, None);
     }
@@ -108,9 +110,9 @@ impl World {
         if let Refusal::OtherMode(mode) = refusal {
             call.target = *mode;
         }
-        let again = !nothing && tries > 0;
-        // Nothing uses it, so it is given up.
-        call.caller = if again { Caller::Adopting(tries - 1) } else { Caller::Dropping };
+        // What is not there any more is given up at the next call, and so is what nothing uses.
+        let tries = if nothing { 0 } else { tries.saturating_sub(1) };
+        call.caller = Caller::Adopting(tries);
         let after = some_time(&mut self.rng, self.plan.retry);
         self.call_caller(s, after);
     }
@@ -134,6 +136,7 @@ impl World {
         }
         self.usurp(s);
         self.require(self.check_grant_sets(s));
+        self.require(self.check_orphans(s));
         if let Some(value) = value {
             self.heed_value(s, value);
         }

@@ -38,7 +38,11 @@ impl World {
                 self.adopt(s, 0);
             }
             Step::Release(h) => self.release(slot(h)),
-            Step::Spread(h, set) => self.spread(slot(h), set),
+            Step::Spread(h, set) => {
+                let s = slot(h);
+                self.spread_to(s, set);
+                self.follow_spread(s, set);
+            }
         }
     }
 }

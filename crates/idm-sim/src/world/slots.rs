@@ -147,6 +147,10 @@ pub(super) struct Legacy {
     pub(super) left_on: DriveSet,
     /// A late command of an earlier life has got a drive after another host was granted the lock.
     pub(super) strayed: bool,
+    /// The drives that vote, as they are noted for a restart.
+    pub(super) noted: DriveSet,
+    /// Until when the orphan is safe. Until then its LV may be active.
+    pub(super) safe_until: u64,
 }
 
 /// What the world has seen of a host's dealings with the drives, and its host may know.

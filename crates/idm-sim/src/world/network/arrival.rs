@@ -23,7 +23,7 @@ impl World {
             return;
         }
         let paths = self.network.paths[h];
-        let cut_off = self.has_died(f)
+        let cut_off = self.has_ended(f)
             || self.drives[d].gone > 0
             || self.drives[d].dead > 0
             || paths.cut > 0
@@ -47,12 +47,12 @@ impl World {
         }
     }
 
-    /// Whether a command has ended with the life of its host: the kernel gives it up in time.
-    fn has_died(&self, f: FlightIx) -> bool {
+    /// Whether a command has ended because its host's life has: the kernel gives it up in time.
+    fn has_ended(&self, f: FlightIx) -> bool {
         let flight = &self.network.flights[f];
         let h = self.slots.host(flight.slot);
         let host = &self.hosts[h];
-        flight.generation != host.generation && self.now() >= self.horizon(h, host.died_at)
+        flight.generation != host.generation && self.now() >= self.linger_from(h, host.died_at)
     }
 
     /// The drive executes a command. Tells whether the host got the drive by it.
@@ -63,13 +63,13 @@ impl World {
         let reply = self.drives[d].drive.perform(at, &flight.command);
         flight.executed = self.agenda.now();
         let good = reply == Reply::Status(Status::Good);
-        if good && flight.generation != self.hosts[self.slots.host(s)].generation {
-            self.coverage.add(Count::EarlierHit);
-        }
         if good && flight.ghost {
             self.coverage.add(Count::GhostHit);
         }
         let flight = &self.network.flights[f];
+        if good && flight.generation != self.hosts[self.slots.host(s)].generation {
+            self.coverage.add(Count::EarlierHit);
+        }
         trace!(
             self,
             "{} at {d} {}: {}{}",

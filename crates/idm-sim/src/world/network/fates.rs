@@ -98,30 +98,30 @@ impl World {
         self.coverage.add(Count::Ghost);
         let after = self.give_up_after();
         self.answer(f, Status::Uncertain, after);
-        let latest = self.latest(f, after);
+        let latest = self.horizon(f, self.now() + after);
         let earliest = (self.now() + after).min(latest - 1);
         let at = self.rng.u64(earliest..latest);
         self.network.flights[f].ghost = true;
         self.later(f, at - self.now(), None);
     }
 
+    /// When a command that is reported as uncertain can reach its drive no longer (fault budget).
+    /// The older stack waits for its commands in the kernel, which ends them before it reports.
+    fn horizon(&self, f: FlightIx, reported: u64) -> u64 {
+        let flight = &self.network.flights[f];
+        let h = self.slots.host(flight.slot);
+        self.linger_from(h, if self.is_old(h) { flight.sent } else { reported })
+    }
+
+    /// The last moment at which what a host gave up at `from` may still reach a drive.
+    pub(super) fn linger_from(&self, h: HostIx, from: u64) -> u64 {
+        let clock = self.hosts[h].clock;
+        clock.when(clock.at(from) + self.plan.linger()) - 1
+    }
+
     fn path_of(&self, f: FlightIx) -> (HostIx, DriveIx) {
         let flight = &self.network.flights[f];
         (self.slots.host(flight.slot), flight.drive)
-    }
-
-    /// Until when a command that is reported as uncertain after `after` can reach its drive.
-    fn latest(&self, f: FlightIx, after: u64) -> u64 {
-        let (h, _) = self.path_of(f);
-        // The older stack waits for its commands in the kernel, which ends them before it reports.
-        let reported = if self.is_old(h) { self.now() } else { self.now() + after };
-        self.horizon(h, reported)
-    }
-
-    /// When a command that is reported as uncertain can reach its drive no longer (fault budget).
-    pub(super) fn horizon(&self, h: HostIx, reported: u64) -> u64 {
-        let clock = self.hosts[h].clock;
-        clock.when(clock.at(reported) + self.plan.linger()) - 1
     }
 
     /// When a command whose answer does not come is given up: mostly when the transport's time is
@@ -138,7 +138,7 @@ impl World {
         }
         self.coverage.add(Count::TimedOut);
         self.answer(f, Status::Uncertain, self.plan.timeout);
-        if self.now() + trip.there < self.latest(f, self.plan.timeout) {
+        if self.now() + trip.there < self.horizon(f, self.now() + self.plan.timeout) {
             self.network.flights[f].ghost = trip.there > self.plan.timeout;
             self.later(f, trip.there, None);
         }

@@ -72,7 +72,7 @@ impl World {
         }
     }
 
-    /// Before a command leaves that can undo what a drive has, its host notes until when.
+    /// Before a command leaves that can undo what a drive has, its host notes until when it can.
     fn note_undoing(&mut self, h: HostIx, command: &DriveCommand) {
         let DriveCommand::Mutex(op, record) = command else { return };
         let undoes = match op {
@@ -81,9 +81,9 @@ impl World {
             MutexOp::Trylock | MutexOp::Lock | MutexOp::Init => false,
         };
         let until = self.local(h) + 2 * self.plan.timing.linger;
-        if undoes && self.hosts[h].undone_until < until {
+        if undoes && self.hosts[h].undoes_until < until {
             // Not for every command anew.
-            self.hosts[h].undone_until = until + self.plan.timing.lease / 60;
+            self.hosts[h].undoes_until = until + self.plan.timing.lease / 60;
         }
     }
 
