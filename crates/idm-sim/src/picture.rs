@@ -87,7 +87,9 @@ impl<'a> Picture<'a> {
         }
         self.draw_violation(top, bottom);
         let height = lanes::draw_legend(&mut self.svg, bottom + 48.0);
-        let width = (self.axis.right() + 4.0 * PAD).max(lanes::LEGEND_WIDTH);
+        let text = self.recording.violation.as_ref().map_or(0.0, |(_, text)| svg::width(text));
+        // The violation is in bold, after a word of its own.
+        let width = (self.axis.right() + 6.0 * PAD).max(lanes::LEGEND_WIDTH).max(1.1 * text + 90.0);
         self.svg.finish((width, height + PAD), &self.view.title)
     }
 

@@ -1,9 +1,9 @@
 //! The simulated world: hosts, drives, what is between them, and what callers want.
 //!
-//! Each room of it is a module: [`agenda`] (what happens when), [`network`] (commands, replies and
-//! their fates), [`drives`], [`hosts`] (engines and what they say), [`lives`] (hosts that stand
-//! still, die and come back), [`callers`] and [`outcomes`] (what lvmlockd would ask for, and what
-//! comes of it), [`faults`] (those that last) and [`checks`], which only read.
+//! Each room of it is a module: `agenda` (what happens when), `network` (commands, replies and
+//! their fates), `drives`, `hosts` (engines and what they say), `lives` (hosts that stand
+//! still, die and come back), `callers` and `outcomes` (what lvmlockd would ask for, and what
+//! comes of it), `faults` (those that last) and `checks`, which only read.
 
 mod agenda;
 mod callers;

@@ -76,6 +76,12 @@ impl Axis {
         first && self.anchors.last().is_some_and(|&(t, _)| time <= t)
     }
 
+    /// Whether a part of a time is shown; without an end it goes on.
+    pub(super) fn overlaps(&self, from: u64, to: Option<u64>) -> bool {
+        let ends = self.anchors.first().zip(self.anchors.last());
+        ends.is_some_and(|(first, last)| from <= last.0 && to.is_none_or(|to| to >= first.0))
+    }
+
     /// Times of more than a second in which nothing happens: from and to where, and how long.
     pub(super) fn gaps(&self) -> impl Iterator<Item = (f64, f64, u64)> {
         let pairs = self.anchors.windows(2);

@@ -81,17 +81,16 @@ fn bar(
 }
 
 fn band(svg: &mut Svg, axis: &Axis, fault: &Fault, (top, height): (f64, f64)) {
-    let x0 = axis.x(fault.from);
-    let x1 = fault.to.map_or(axis.right(), |to| axis.x(to));
-    if x1 <= axis.left() || x0 >= axis.right() {
-        return;
+    if axis.overlaps(fault.from, fault.to) {
+        let x0 = axis.x(fault.from);
+        let x1 = fault.to.map_or(axis.right(), |to| axis.x(to));
+        svg.rect("fault", (x0, top), ((x1 - x0).max(2.0), height));
     }
-    svg.rect("fault", (x0, top), ((x1 - x0).max(2.0), height));
 }
 
 /// What a band says, at its beginning.
 fn band_text(svg: &mut Svg, axis: &Axis, fault: &Fault, y: f64) {
-    if axis.shows(fault.from) {
+    if axis.overlaps(fault.from, fault.to) {
         svg.text("halo bad", (axis.x(fault.from) + 3.0, y), &fault.text);
     }
 }
@@ -261,6 +260,7 @@ impl<'a> DriveLane<'a> {
             .iter()
             .filter(|((d, l, _), _)| *d == drive && *l == lock)
             .flat_map(|((.., host), track)| track.tenures.iter().map(|&t| (*host, t)))
+            .filter(|(_, t)| axis.overlaps(t.from, Some(t.to)))
             .collect();
         tenures.sort_by_key(|(host, t)| (t.from, *host));
         let mut ends: Vec<u64> = Vec::new();
@@ -274,8 +274,9 @@ impl<'a> DriveLane<'a> {
         let notes = recording.notes.iter().filter(|n| n.place == Place::Drive(drive));
         let faults = recording.faults.iter().filter(|f| f.place == Place::Drive(drive));
         let mut texts = Rows::default();
-        let said = notes.map(|n| (n.at, &n.text)).chain(faults.clone().map(|f| (f.from, &f.text)));
-        for (at, text) in said.filter(|&(at, _)| axis.shows(at)) {
+        let said = notes.map(|n| (n.at, Some(n.at), &n.text));
+        let said = said.chain(faults.clone().map(|f| (f.from, f.to, &f.text)));
+        for (at, _, text) in said.filter(|&(from, to, _)| axis.overlaps(from, to)) {
             texts.add(axis.x(at) + 3.0, axis.right(), "bad".to_owned(), text.clone());
         }
         let faults = faults.collect();

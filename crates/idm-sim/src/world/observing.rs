@@ -1,13 +1,14 @@
 //! What happens is told to an observer, if there is one.
 
 use super::World;
+use super::hosts::{Host, host_id};
 use super::network::FlightIx;
 use crate::ids::{DriveIx, HostIx, Ix, LockIx, SlotIx};
 use crate::observe::{Command, Heard, Place, Recording, Tone, verb};
 use crate::plan::Trouble;
 use core::fmt;
-use idm_engine::{Event, Notice, Outcome};
-use idm_protocol::{Mode, Reply};
+use idm_engine::{DriveRef, Event, Notice, Outcome, Refusal};
+use idm_protocol::{HostId, Mode, Reply};
 
 impl World {
     /// Records what happens from now on, in the next seed or scenario.
@@ -139,10 +140,9 @@ impl World {
     }
 
     /// The host that has, or had, a name.
-    fn host_called(&self, id: &idm_protocol::HostId) -> Option<HostIx> {
-        let is = |&(h, host): &(HostIx, &super::Host)| {
-            (0..=host.lives).any(|life| super::hosts::host_id(h, life) == *id)
-        };
+    fn host_called(&self, id: &HostId) -> Option<HostIx> {
+        let is =
+            |&(h, host): &(HostIx, &Host)| (0..=host.lives).any(|life| host_id(h, life) == *id);
         self.hosts.iter().find(is).map(|(h, _)| h)
     }
 
@@ -215,7 +215,7 @@ fn outcome_text(outcome: &Outcome) -> (Tone, String) {
         Outcome::Adopted(mode) => (Tone::Good, format!("adopted, {}", long(*mode))),
         Outcome::Converted { .. } => (Tone::Good, "converted".to_owned()),
         Outcome::Released => (Tone::Plain, "released".to_owned()),
-        Outcome::Refused(idm_engine::Refusal::Held(by)) => {
+        Outcome::Refused(Refusal::Held(by)) => {
             let by = by.first().map_or("another host".to_owned(), |c| c.host.name());
             (Tone::Bad, format!("refused: {by} holds it"))
         }
@@ -224,7 +224,7 @@ fn outcome_text(outcome: &Outcome) -> (Tone, String) {
 }
 
 fn notice_text(notice: &Notice) -> Option<(Tone, String)> {
-    let d = |drive: &idm_engine::DriveRef| DriveIx::of(*drive);
+    let d = |drive: &DriveRef| DriveIx::of(*drive);
     Some(match notice {
         Notice::Broke { hosts, drive } => {
             let hosts: Vec<String> = hosts.iter().map(|host| host.name()).collect();
