@@ -64,8 +64,7 @@ struct Drive {
 
 /// What the paths of a lock stand for.
 pub struct Members {
-    /// The drives, each once, and of those that are parts of one device one: a device that fails as
-    /// a whole has one vote.
+    /// The drives, each once.
     pub members: Vec<Member>,
     /// How many of them can be found now. The others never answer.
     pub found: usize,
@@ -128,14 +127,14 @@ impl Drives {
             }
             known.by_path.insert(path.clone(), counted);
         }
-        known.keep_one_of_a_device(&mut members);
+        known.say_shared_devices(&members);
         say_unsaid(known);
         let found = members.iter().filter(|member| there.contains(&member.drive)).count();
         Members { members, found, unusable }
     }
 
     /// Adds to `members` the drives that have a partition for the global lock now; those that had
-    /// one before stay. Tells which of them are the lock's.
+    /// one before stay.
     pub fn add_global(&self, members: &mut Vec<Member>) -> Members {
         let inventory = self.inventory();
         let first = members.is_empty();
@@ -151,14 +150,13 @@ impl Drives {
                 members.push(Member { drive: drive.reference, identity });
             }
         }
-        let mut counted = members.clone();
         let mut known = locked(&self.known);
-        known.keep_one_of_a_device(&mut counted);
+        known.say_shared_devices(members);
         say_unsaid(known);
         let there =
             |member: &&Member| self.get(member.drive).is_some_and(|drive| drive.ways.count() > 0);
-        let found = counted.iter().filter(there).count();
-        Members { members: counted, found, unusable: None }
+        let found = members.iter().filter(there).count();
+        Members { members: members.clone(), found, unusable: None }
     }
 
     /// The drive with an identity. It does not answer until a path leads to it.
@@ -167,6 +165,12 @@ impl Drives {
         let drive = locked(&self.known).drive(identity);
         drive.ways.add(identity, identity, inventory.paths_of(identity), &self.connect);
         Member { drive: drive.reference, identity: identity.as_bytes().to_vec() }
+    }
+
+    /// What was last said of paths and drives.
+    #[cfg(test)]
+    pub fn complaints(&self) -> Vec<String> {
+        locked(&self.known).complaints.values().cloned().collect()
     }
 
     fn get(&self, drive: DriveRef) -> Option<Arc<Drive>> {
@@ -349,39 +353,24 @@ impl Known {
         }
     }
 
-    /// Leaves one of several drives that are parts of one device: the one with the smallest
-    /// identity, which all hosts that are given the same list choose, whether it can be reached or
-    /// not. Each may have a mutex table of its own, so two hosts that chose differently would not
-    /// meet.
-    fn keep_one_of_a_device(&mut self, members: &mut Vec<Member>) {
-        let device_of = |member: &Member| {
+    /// Says once which drives are parts of one device, whose failure takes several votes away.
+    fn say_shared_devices(&mut self, members: &[Member]) {
+        let mut first: HashMap<&str, &Arc<Drive>> = HashMap::new();
+        for member in members {
             let drive = &self.all[member.drive.0 as usize];
-            drive.device.get().unwrap_or(&drive.identity).clone()
-        };
-        let mut first: HashMap<String, Member> = HashMap::new();
-        for member in members.iter() {
-            let chosen = first.entry(device_of(member)).or_insert_with(|| member.clone());
-            if member.identity < chosen.identity {
-                *chosen = member.clone();
+            let Some(device) = drive.device.get() else { continue };
+            let other = first.entry(device).or_insert(drive);
+            if other.reference == drive.reference {
+                continue;
             }
-        }
-        if first.len() == members.len() {
-            return;
-        }
-        let chosen = |member: &Member| first[&device_of(member)].drive;
-        let left_out = members.iter().filter(|member| chosen(member) != member.drive);
-        let all: Vec<(DriveRef, DriveRef)> =
-            left_out.map(|member| (member.drive, chosen(member))).collect();
-        members.retain(|member| all.iter().all(|(left_out, _)| *left_out != member.drive));
-        for (left_out, chosen) in all {
-            let [left_out, chosen] = [left_out, chosen].map(|drive| &self.all[drive.0 as usize]);
             let why = format!(
-                "drive {} is a part of the same device as drive {}, which has their vote",
-                left_out.ways.name(),
-                chosen.ways.name()
+                "drives {} and {} are parts of one device, whose failure takes two votes away; use \
+                 as many other drives as it has parts",
+                other.ways.name(),
+                drive.ways.name()
             );
-            if self.complaints.get(&left_out.identity) != Some(&why) {
-                self.complaints.insert(left_out.identity.clone(), why.clone());
+            if self.complaints.get(&drive.identity) != Some(&why) {
+                self.complaints.insert(drive.identity.clone(), why.clone());
                 self.unsaid.push(why);
             }
         }

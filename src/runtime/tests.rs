@@ -433,56 +433,23 @@ fn drives_of(tree: &Tree, paths: &[(&str, Arc<FakeDrive>)]) -> Arc<Drives> {
     Arc::new(Drives::new(tree.topology(), connect, limits()))
 }
 
-/// The nodes of the drives that a lock is on, by their identities' last digits.
-fn chosen(members: &drives::Members) -> Vec<u8> {
-    members.members.iter().map(|m| m.identity[m.identity.len() - 1] - b'0').collect()
-}
-
 #[test]
-fn the_units_of_one_device_have_one_vote() {
+fn the_units_of_one_device_all_vote() {
     let tree = Tree::new();
     // Partitions named for the global lock are found without nodes in /dev.
-    tree.propeller(&tree.unit("sda", 2, 9), "sda1");
-    let first = tree.unit("sdb", 1, 9);
-    let partition = tree.propeller(&first, "sdb1");
-    tree.propeller(&tree.drive("sdc", 3), "sdc1");
-    let drives = drives_of(&tree, &[]);
-    let mut set = Vec::new();
-    let mut now = |tree_changed: bool| {
-        if tree_changed {
-            drives.take_inventory();
-        }
-        let members = drives.add_global(&mut set);
-        (chosen(&members), members.found)
-    };
-    assert_eq!(now(true), (vec![1, 3], 2));
-    // The chosen one goes: it counts and does not answer. The other one never stands in for it.
-    tree.remove(&partition);
-    tree.remove(&first);
-    assert_eq!(now(true), (vec![1, 3], 1));
-    assert_eq!(now(false), (vec![1, 3], 1));
-    // Who was never told of it takes the one that there is.
-    let late = drives_of(&tree, &[]);
-    late.take_inventory();
-    assert_eq!(chosen(&late.add_global(&mut Vec::new())), [2, 3]);
-}
-
-#[test]
-fn the_choice_does_not_depend_on_the_order() {
-    let names = ["sda", "sdb", "sdc", "sdd"];
-    for order in [[0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]] {
-        let tree = Tree::new();
-        for (name, at) in names.iter().zip(order) {
-            // Two devices of two units each: 0 and 1, 2 and 3.
-            let disk = tree.unit(name, at, 8 + at / 2);
-            tree.propeller(&disk, &format!("{name}1"));
-        }
-        let drives = drives_of(&tree, &[]);
-        drives.take_inventory();
-        let mut counted = chosen(&drives.add_global(&mut Vec::new()));
-        counted.sort_unstable();
-        assert_eq!(counted, [0, 2]);
+    for (node, number, device) in [("sda", 2, 9), ("sdb", 1, 9), ("sdc", 3, 8)] {
+        tree.propeller(&tree.unit(node, number, device), &format!("{node}1"));
     }
+    let drives = drives_of(&tree, &[]);
+    drives.take_inventory();
+    let members = drives.add_global(&mut Vec::new());
+    let mut units: Vec<u8> =
+        members.members.iter().map(|m| m.identity[m.identity.len() - 1] - b'0').collect();
+    units.sort_unstable();
+    assert_eq!((units, members.found), (vec![1, 2, 3], 3));
+    let said = drives.complaints();
+    assert_eq!(said.len(), 1);
+    assert!(said[0].contains("one device"), "{said:?}");
 }
 
 #[test]
