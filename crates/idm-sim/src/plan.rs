@@ -323,6 +323,23 @@ impl Plan {
         }
     }
 
+    /// A plan in which nothing fails: hosts and drives with exact clocks, and one LV lock.
+    pub fn quiet(hosts: usize, drives: usize, layout: DriveSet, lease: Duration) -> Plan {
+        let mut plan = Plan::empty(Kind::Budget, Timing::for_lease(lease));
+        plan.host_clocks = (0..hosts).map(|_| Clock::default()).collect();
+        let drive = DrivePlan { clock: Clock::default(), profile: Profile::current() };
+        plan.drives = (0..drives).map(|_| drive).collect();
+        plan.locks.push(LockPlan { keeps_value: false, layout });
+        plan.lists = PerHost::all(plan.all_drives());
+        plan.delay = PerHost::all(PerDrive::all(1000));
+        plan.timeout = plan.linger() / 3;
+        plan.lateness = 1;
+        // Faults may be added, and refusals then take as long as they take.
+        plan.calm_at = u64::MAX;
+        plan.settled_at = u64::MAX;
+        plan
+    }
+
     /// All drives.
     pub fn all_drives(&self) -> DriveSet {
         DriveSet::first(self.drives.len())

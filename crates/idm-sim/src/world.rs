@@ -1,9 +1,9 @@
 //! The simulated world: hosts, drives, what is between them, and what callers want.
 //!
-//! Each room of it is a module: [`agenda`] (what happens when), [`network`] (commands, replies and
-//! their fates), [`drives`], [`hosts`] (engines and what they say), [`lives`] (hosts that stand
-//! still, die and come back), [`callers`] and [`outcomes`] (what lvmlockd would ask for, and what
-//! comes of it), [`faults`] (those that last) and [`checks`], which only read.
+//! Each room of it is a module: `agenda` (what happens when), `network` (commands, replies and
+//! their fates), `drives`, `hosts` (engines and what they say), `lives` (hosts that stand
+//! still, die and come back), `callers` and `outcomes` (what lvmlockd would ask for, and what
+//! comes of it), `faults` (those that last) and `checks`, which only read.
 
 mod agenda;
 mod callers;
@@ -15,7 +15,9 @@ mod lives;
 mod locks;
 mod network;
 mod nonsense;
+mod observing;
 mod outcomes;
+mod script;
 mod slots;
 mod text;
 mod verdict;
@@ -24,7 +26,9 @@ pub use verdict::{Ending, Failure};
 
 use crate::coverage::{Count, Coverage};
 use crate::ids::{DriveIx, DriveSet, HostIx, LockIx, SlotIx, Table};
+use crate::observe::Recording;
 use crate::plan::{Firmware, Kind, Plan, some_time};
+use crate::scenario::Step;
 use agenda::{Agenda, What};
 use drives::SimDrive;
 use fastrand::Rng;
@@ -54,6 +58,9 @@ pub struct World {
     ending: Option<Ending>,
     failure: Option<Failure>,
     tracing: bool,
+    recording: Option<Box<Recording>>,
+    /// What callers do, where they do not draw it.
+    script: Option<Vec<Step>>,
     #[cfg(feature = "broken-rules")]
     broken: Option<idm_engine::BrokenRule>,
     /// What happened in all seeds so far.
@@ -78,6 +85,8 @@ impl World {
             ending: None,
             failure: None,
             tracing: false,
+            recording: None,
+            script: None,
             #[cfg(feature = "broken-rules")]
             broken: None,
             coverage: Coverage::default(),
@@ -103,6 +112,12 @@ impl World {
     /// Runs one seed to its end.
     pub fn run(&mut self, seed: u64, kind: Kind, firmware: Firmware) -> Result<Ending, Failure> {
         self.begin(seed, kind, firmware);
+        self.go_on()
+    }
+
+    /// Goes on to the end.
+    fn go_on(&mut self) -> Result<Ending, Failure> {
+        self.observe_beginning();
         while self.failure.is_none() && self.ending.is_none() {
             let Some(what) = self.agenda.next() else {
                 break;
@@ -112,6 +127,7 @@ impl World {
         if self.contended {
             self.coverage.add(Count::Contended);
         }
+        self.observe_end();
         match self.failure.take() {
             Some(failure) => Err(failure),
             None => Ok(self.ending.take().unwrap_or(Ending::Finished)),
@@ -120,6 +136,7 @@ impl World {
 
     fn begin(&mut self, seed: u64, kind: Kind, firmware: Firmware) {
         self.rng = Rng::with_seed(seed);
+        self.script = None;
         self.plan = Plan::draw(&mut self.rng, kind, firmware);
         self.coverage.add(Count::Seeds);
         if self.plan.lists_differ {
@@ -133,15 +150,19 @@ impl World {
             let at = some_time(&mut self.rng, self.plan.pause);
             self.call_caller(s, at);
         }
+        self.push_episodes();
+        if kind == Kind::Beyond {
+            self.plan_beyond();
+        }
+        self.push(self.plan.stop_at, What::Stop);
+    }
+
+    fn push_episodes(&mut self) {
         for i in 0..self.plan.episodes.len() {
             let episode = self.plan.episodes[i];
             self.push(episode.from, What::Begin(i as u8));
             self.push(episode.to, What::End(i as u8));
         }
-        if kind == Kind::Beyond {
-            self.plan_beyond();
-        }
-        self.push(self.plan.stop_at, What::Stop);
     }
 
     /// Puts everything into the world that the plan says.
@@ -223,6 +244,7 @@ impl World {
             What::End(e) => self.trouble(e, false),
             What::Thaw(h) => self.thaw(h),
             What::Return(h, renamed) => self.come_back(h, renamed),
+            What::Script(i) => self.follow_script(i),
             What::Stop => self.stop(),
             What::Idle => self.ask_alone(),
             What::Finish => self.ending = Some(Ending::Finished),

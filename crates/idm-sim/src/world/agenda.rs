@@ -34,6 +34,8 @@ pub(super) enum What {
     Thaw(HostIx),
     /// A dead host comes back, under a new name or not.
     Return(HostIx, bool),
+    /// A caller does what its script says next.
+    Script(u8),
     /// Callers ask for nothing more, and give back what they hold.
     Stop,
     /// Nothing is left to be done.

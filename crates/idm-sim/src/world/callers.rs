@@ -2,10 +2,12 @@
 
 use super::World;
 use super::agenda::What;
+use super::observing::long;
 use super::slots::{Caller, Legacy, NEVER, Side};
 use super::text::trace;
 use crate::coverage::Count;
 use crate::ids::{DriveIx, DriveSet, HostIx, Ix, LockIx, SlotIx};
+use crate::observe::Tone;
 use crate::plan::{log_uniform, some_time};
 use idm_engine::{Fingerprint, Request};
 use idm_protocol::{Mode, Value};
@@ -16,7 +18,9 @@ impl World {
         let call = &mut self.slots[s].call;
         call.stamp += 1;
         let stamp = call.stamp;
-        self.push(self.now() + after, What::Caller(s, stamp));
+        if self.script.is_none() {
+            self.push(self.now() + after, What::Caller(s, stamp));
+        }
     }
 
     /// A caller does something.
@@ -86,7 +90,8 @@ impl World {
         self.release(s);
     }
 
-    fn acquire(&mut self, s: SlotIx, mode: Mode) {
+    /// Asks for a lock.
+    pub(super) fn acquire(&mut self, s: SlotIx, mode: Mode) {
         // What an earlier life left is none of its business any more.
         self.slots[s].legacy = Legacy::default();
         let asked = self.drives_to_ask(s);
@@ -101,7 +106,7 @@ impl World {
 
     /// Tells an engine, rightly or wrongly, which drives are slow.
     fn expect_silence(&mut self, s: SlotIx) {
-        if self.rng.u8(0..8) != 0 {
+        if self.script.is_some() || self.rng.u8(0..8) != 0 {
             return;
         }
         let slow = DriveSet::from_bits(self.rng.u16(0..=self.plan.all_drives().bits()));
@@ -112,8 +117,8 @@ impl World {
     }
 
     /// A restarted host asks for what its earlier life held, on the drives that are noted.
-    fn adopt(&mut self, s: SlotIx, tries: u8) {
-        if self.rng.u8(0..4) == 0 && !self.asks_for_orphan(s) {
+    pub(super) fn adopt(&mut self, s: SlotIx, tries: u8) {
+        if self.script.is_none() && self.rng.u8(0..4) == 0 && !self.asks_for_orphan(s) {
             return;
         }
         let mode = self.slots[s].call.target;
@@ -197,6 +202,8 @@ impl World {
             self.name(s),
             if caller == Caller::Acquiring { "acquire" } else { "adopt" },
         );
+        let what = if caller == Caller::Acquiring { "asks for" } else { "adopts" };
+        self.observe_request(s, format_args!("{what} {}", long(mode)));
         if matches!(self.slots[s].engine.side, Side::Engine(_)) {
             self.slots[s].seen.set_mark = Fingerprint::of(&members.members()).0;
         }
@@ -270,15 +277,27 @@ impl World {
             self.change_vg(h);
         }
         let list = self.hosts[h].list;
-        let now = self.local(h);
+        self.spread_to(s, list);
+        let set: DriveSet = list.iter().filter(|_| self.rng.bool()).collect();
+        let set = if set.is_empty() { list } else { set };
+        self.follow_spread(s, set);
+    }
+
+    /// A holder puts its lock on these drives.
+    pub(super) fn spread_to(&mut self, s: SlotIx, list: DriveSet) {
+        let now = self.local(self.slots.host(s));
+        self.observe_note(s, Tone::Plain, format_args!("spreads to {list}"));
         trace!(self, "{} spread to {list}", self.name(s));
         self.coverage.add(Count::Spread);
         self.slots[s].call.target_set = list;
         if let Side::Engine(lock) = &mut self.slots[s].engine.side {
             lock.spread(&list.members(), now);
         }
-        let set: DriveSet = list.iter().filter(|_| self.rng.bool()).collect();
-        let set = if set.is_empty() { list } else { set };
+    }
+
+    /// After its lock was put on other drives, a holder moves its LV to some of them.
+    pub(super) fn follow_spread(&mut self, s: SlotIx, set: DriveSet) {
+        let h = self.slots.host(s);
         self.settle(s);
         self.hold_on(s);
         let slowest = self.plan.delay[h].iter().copied().max().unwrap_or(0);
@@ -314,7 +333,8 @@ impl World {
     }
 
     /// The value to publish, where the lock was held to change something. Where the lock is not
-    /// safe any more, nobody knows whether it gets anywhere, but what was changed before is changed.
+    /// safe any more, nobody knows whether it gets anywhere, but what was changed before is
+    /// changed.
     fn new_value(&mut self, s: SlotIx) -> Option<Value> {
         if !self.slots[s].call.dirty {
             return None;
@@ -341,6 +361,7 @@ impl World {
         slot.call.target = mode;
         slot.call.started = started;
         slot.begin_request();
+        self.observe_request(s, format_args!("converts to {}", long(mode)));
         trace!(self, "{} convert to {mode} value {value:?}", self.name(s));
         let now = self.local(self.slots.host(s));
         let taken = match &mut self.slots[s].engine.side {
@@ -353,7 +374,8 @@ impl World {
         }
     }
 
-    fn release(&mut self, s: SlotIx) {
+    /// Gives a lock back, whatever has become of it.
+    pub(super) fn release(&mut self, s: SlotIx) {
         self.coverage.add(Count::Released);
         let believed = self.believes(s);
         let value = self.new_value(s);
@@ -362,6 +384,7 @@ impl World {
         slot.call.dirty = false;
         slot.call.caller = Caller::Dropping;
         slot.begin_request();
+        self.observe_answer(s, Tone::Plain, format_args!("releases"));
         trace!(self, "{} release value {value:?}", self.name(s));
         let now = self.local(self.slots.host(s));
         let slot = &mut self.slots[s];

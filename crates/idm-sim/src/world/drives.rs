@@ -161,6 +161,7 @@ impl World {
         }
         self.drives[d].strangers.clear();
         trace!(self, "{d} loses its table");
+        self.observe_reset(d);
         self.coverage.add(match (beyond, held) {
             (true, _) => Count::ResetBeyond,
             (false, true) => Count::ResetHeld,

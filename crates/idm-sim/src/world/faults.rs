@@ -35,7 +35,7 @@ impl World {
     /// A fault begins or ends.
     pub(super) fn trouble(&mut self, e: u8, begins: bool) {
         let e = usize::from(e);
-        if begins {
+        if begins && self.script.is_none() {
             self.aim(e);
         }
         let Episode { to: until, what, .. } = self.plan.episodes[e];
@@ -43,6 +43,7 @@ impl World {
         if let Some(count) = beginning(what).filter(|_| begins) {
             self.coverage.add(count);
         }
+        self.observe_trouble(what, begins);
         match what {
             Trouble::DriveGone(d) => step(&mut self.drives[d].gone, begins),
             Trouble::DriveDead(d) => step(&mut self.drives[d].dead, begins),
@@ -88,7 +89,7 @@ impl World {
 
     /// A host dies at once, or when it next gets drives.
     fn restart(&mut self, h: HostIx, until: u64) {
-        if self.rng.u8(0..3) != 0 {
+        if self.script.is_some() || self.rng.u8(0..3) != 0 {
             return self.crash(h, until, false);
         }
         self.hosts[h].doomed_until = Some(until);

@@ -8,6 +8,7 @@ use super::text::{Brief, trace};
 use crate::clock::Clock;
 use crate::coverage::Count;
 use crate::ids::{DriveIx, DriveSet, HostIx, HostSet, Ix, LockIx, SlotIx};
+use crate::observe::Tone;
 use crate::old_stack::{OldEvent, OldLock};
 use crate::plan::{log_uniform, some_time};
 use idm_engine::{Event, Fingerprint, Instant, Lock, LockConfig, Loss, Notice};
@@ -185,6 +186,7 @@ impl World {
         let engine = &mut self.slots[s].engine;
         engine.mode = mode;
         engine.until = until;
+        self.observe_belief(s);
         if !self.believes(s) {
             return;
         }
@@ -232,6 +234,7 @@ impl World {
 impl World {
     fn engine_event(&mut self, s: SlotIx, event: Event) {
         trace!(self, "{} event {:?}", self.name(s), Brief(&event));
+        self.observe_event(s, &event);
         match event {
             Event::Done(outcome) => self.done(s, outcome),
             Event::Lapsed => self.lapsed(s),
@@ -267,6 +270,7 @@ impl World {
         let Side::Engine(lock) = &mut self.slots[s].engine.side else { return };
         if lock.move_votes(&drives, now) {
             self.touch(s);
+            self.observe_note(s, Tone::Good, format_args!("{set} vote now"));
             self.coverage.add(Count::VotesMoved);
             let slot = &mut self.slots[s];
             slot.call.members = set;
@@ -324,14 +328,17 @@ impl World {
         match event {
             OldEvent::Granted => {
                 self.coverage.add(Count::OldGranted);
+                self.observe_answer(s, Tone::Good, format_args!("granted"));
                 self.granted(s, None);
             }
             OldEvent::Refused => {
                 self.coverage.add(Count::OldRefused);
+                self.observe_answer(s, Tone::Bad, format_args!("refused"));
                 self.refused(s);
             }
             OldEvent::Lost => {
                 self.coverage.add(Count::OldLost);
+                self.observe_note(s, Tone::Bad, format_args!("lost"));
                 self.poison(s);
                 self.slots[s].call.caller = Caller::Idle;
                 let after = some_time(&mut self.rng, self.plan.pause);

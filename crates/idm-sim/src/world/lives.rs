@@ -3,10 +3,12 @@
 use super::World;
 use super::agenda::What;
 use super::hosts::host_id;
+use super::observing::{FROZEN, death};
 use super::slots::{Caller, Legacy, Slot};
 use super::text::trace;
 use crate::coverage::Count;
 use crate::ids::{DriveSet, HostIx, SlotIx};
+use crate::observe::Place;
 use crate::plan::{log_uniform, some_time};
 use idm_engine::Instant;
 use idm_protocol::Mode;
@@ -24,12 +26,14 @@ impl World {
             }
         }
         self.hosts[h].frozen_until = until;
+        self.observe_fault(Place::Host(h), FROZEN, true);
         self.push(until, What::Thaw(h));
     }
 
     /// A host goes on: replies have piled up, and timers are due.
     pub(super) fn thaw(&mut self, h: HostIx) {
         trace!(self, "host {h:?} thaws");
+        self.observe_fault(Place::Host(h), FROZEN, false);
         let mut deferred = core::mem::take(&mut self.hosts[h].deferred);
         self.rng.shuffle(&mut deferred);
         let timers_first = self.rng.bool();
@@ -88,6 +92,7 @@ impl World {
             self.poison(s);
             self.end_life(s, renamed);
         }
+        self.observe_death(h, renamed);
         self.push(until, What::Return(h, renamed));
     }
 
@@ -121,6 +126,7 @@ impl World {
     /// A dead host comes back.
     pub(super) fn come_back(&mut self, h: HostIx, renamed: bool) {
         trace!(self, "host {h:?} is back{}", if renamed { " under a new name" } else { "" });
+        self.observe_fault(Place::Host(h), death(renamed), false);
         self.coverage.add(if renamed { Count::Rebooted } else { Count::Restarted });
         self.hosts[h].earlier_until = self.earlier_until(h, renamed);
         let linger = self.plan.timing.linger;
@@ -144,16 +150,24 @@ impl World {
             let side = self.new_side(h, self.slots.lock(s));
             self.slots[s].engine.side = side;
             let mut after = some_time(&mut self.rng, self.plan.pause);
-            // What is noted is adopted; where a note is lost, nothing uses the lock.
-            if !renamed && self.rng.u8(0..16) == 0 {
-                self.slots[s].legacy = Legacy::default();
-            }
-            if !renamed && (self.slots[s].legacy.orphan.is_some() || self.rng.bool()) {
-                self.plan_adoption(s);
-                after = log_uniform(&mut self.rng, self.plan.pause);
+            if self.script.is_none() {
+                after = self.draw_adoption(s, renamed).unwrap_or(after);
             }
             self.call_caller(s, after);
         }
+    }
+
+    /// What a restarted host does with what was noted, and when.
+    fn draw_adoption(&mut self, s: SlotIx, renamed: bool) -> Option<u64> {
+        // What is noted is adopted; where a note is lost, nothing uses the lock.
+        if !renamed && self.rng.u8(0..16) == 0 {
+            self.slots[s].legacy = Legacy::default();
+        }
+        if renamed || (self.slots[s].legacy.orphan.is_none() && !self.rng.bool()) {
+            return None;
+        }
+        self.plan_adoption(s);
+        Some(log_uniform(&mut self.rng, self.plan.pause))
     }
 
     /// Until when commands of a host's earlier life may still reach a drive, as it finds it noted;

@@ -102,6 +102,12 @@ impl Network {
         self.commands = 0;
     }
 
+    /// Whose command it is, where it goes, and what it says.
+    pub(super) fn errand(&self, f: FlightIx) -> (SlotIx, DriveIx, &DriveCommand) {
+        let flight = &self.flights[f];
+        (flight.slot, flight.drive, &flight.command)
+    }
+
     fn insert(&mut self, flight: Flight) -> FlightIx {
         match self.free.pop() {
             Some(f) => {

@@ -289,6 +289,10 @@ impl Slots {
         LockIx::new(s.get() % self.locks)
     }
 
+    pub(super) fn place(&self, s: SlotIx) -> (HostIx, LockIx) {
+        (self.host(s), self.lock(s))
+    }
+
     pub(super) fn at(&self, h: HostIx, l: LockIx) -> SlotIx {
         SlotIx::new(h.get() * self.locks + l.get())
     }

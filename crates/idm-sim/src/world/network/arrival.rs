@@ -78,6 +78,7 @@ impl World {
             ReplyText(&reply),
             if flight.told { " (nobody will hear)" } else { "" }
         );
+        self.observe_execution(f, s, d);
         let met = self.conflicting_at(s, d);
         let flight = &mut self.network.flights[f];
         (flight.seen, flight.foreign) = met;

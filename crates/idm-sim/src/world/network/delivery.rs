@@ -40,6 +40,7 @@ impl World {
         };
         flight.reply = Some(Reply::Status(Status::Uncertain));
         trace!(self, "{} <- {d} {}", self.name(s), ReplyText(&reply));
+        self.observe_reply(f, &reply);
         self.note_reply(f, &reply);
         let now = self.local(self.slots.host(s));
         match (&mut self.slots[s].engine.side, ticket) {

@@ -52,6 +52,7 @@ impl World {
         };
         trace!(self, "{} -> {d} {}", self.name(s), CommandText(&flight.command));
         let f = self.network.insert(flight);
+        self.observe_command(f);
         self.dispatch(f, h, d, trip);
     }
 
