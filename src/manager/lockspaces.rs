@@ -204,19 +204,20 @@ impl Running {
     fn join(&self, lockspace: &Lockspace) -> Result<(), Error> {
         let membership = lockspace.membership();
         let id = membership.resource;
-        // A membership is no LV's.
-        if let Ok(Some(claim)) = self.orphans.claim(&id, self.bound()) {
-            let left = claim.kept.then(|| claim.saved.drives.clone());
-            claim.take();
-            let plan = Plan::of_lockspace(self, lockspace)?;
-            if left.as_ref() == Some(&plan.saved(Mode::Shared).drives) {
-                self.runtime.own(membership);
-                return Ok(());
-            }
-            if left.is_some() {
+        match self.orphans.claim(&id, self.bound()) {
+            Ok(Some(claim)) => {
+                let left = claim.saved.drives.clone();
+                claim.take();
+                let plan = Plan::of_lockspace(self, lockspace)?;
+                if left == plan.saved(Mode::Shared).drives {
+                    self.runtime.own(membership);
+                    return Ok(());
+                }
                 // On other drives than those that others will look at.
                 self.runtime.release(membership.clone());
             }
+            Ok(None) => {}
+            Err(_) => self.orphans.disown(&membership),
         }
         let begin = Instant::now();
         loop {

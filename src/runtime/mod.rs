@@ -324,11 +324,12 @@ impl Runtime {
         self.send(Message::Spread { resources, drives });
     }
 
-    /// How a lock is held; `None` where it is not, or lost, or its lease has run out.
-    pub fn mode(&self, resource: ResourceId) -> Option<Mode> {
+    /// How a lock is held; `None` where it is not, or lost, or its lease has run out. The error is
+    /// that of a reactor that does not answer, which says nothing of the lock.
+    pub fn mode(&self, resource: ResourceId) -> Result<Option<Mode>, Answer> {
         let (waiter, answer) = mpsc::channel();
         self.send(Message::Mode { resource, waiter });
-        answer.recv_timeout(Duration::from_secs(1)).ok().flatten()
+        answer.recv_timeout(Duration::from_secs(1)).map_err(|_| Answer::TimedOut)
     }
 
     /// Reads the tables of drives, all at once, until `enough` of them have answered or `bound` is

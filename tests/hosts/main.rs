@@ -1,6 +1,7 @@
 //! Several hosts in one process, on emulated drives: what lvmlockd would see of the lock manager.
 #![cfg(feature = "emulator")]
 
+mod orphans;
 mod recovery;
 
 use idm_emulator::server::{DriveSpec, Server};
