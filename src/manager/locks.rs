@@ -105,6 +105,7 @@ impl Manager {
         mode: Mode,
         adopt: Adopt,
     ) -> Result<ValueRead, Error> {
+        running.heed_earlier(&spec)?;
         let claim = running.orphans.claim(&spec.resource, running.bound());
         let claim =
             claim.map_err(|withheld| Error::Storage(format!("{}: {withheld}", spec.label)))?;

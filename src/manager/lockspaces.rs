@@ -200,10 +200,12 @@ impl Manager {
 impl Running {
     /// Takes the membership of a VG. After an outage drives are not used for a while, because the
     /// release of what was held before may still be on its way to them; that is waited out here,
-    /// because core tells nobody if a lockspace fails to start.
+    /// because core tells nobody if a lockspace fails to start. So is what an earlier lvmlockd has
+    /// left under way.
     fn join(&self, lockspace: &Lockspace) -> Result<(), Error> {
         let membership = lockspace.membership();
         let id = membership.resource;
+        self.outwait_earlier();
         match self.orphans.claim(&id, self.bound()) {
             Ok(Some(claim)) => {
                 let left = claim.saved.drives.clone();

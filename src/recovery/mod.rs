@@ -66,6 +66,8 @@ pub struct Dates {
     pub note: Arc<SafeNote>,
     /// The same, where one is used.
     pub watchdog: Option<Arc<Watchdog>>,
+    /// Until when commands of an earlier lvmlockd may reach drives. Nothing is proven before.
+    pub earlier_until: Instant,
 }
 
 #[derive(Default)]
@@ -310,6 +312,7 @@ impl Orphans {
     pub fn disown(&self, membership: &LockSpec) {
         if membership.role == Role::Membership {
             self.left().locks.remove(&membership.resource);
+            self.runtime.release(membership.clone());
             self.settle_left();
         }
     }
@@ -384,15 +387,11 @@ impl Orphans {
         orphan.set_in_danger(false);
         log::info!("{}: left by an earlier lvmlockd, given up: {why}", orphan.spec.label);
         self.store.forget_lock(id);
-        match orphan.phase {
-            Phase::Lost => return,
-            // Only what was adopted can be given back. The release comes after that.
-            Phase::Found | Phase::Unproven => {
-                let role = orphan.spec.role;
-                let request = self.adoption(&orphan.saved, &orphan.lockspace, role);
-                drop(self.runtime.begin(orphan.spec.clone(), request));
-            }
-            Phase::Proving | Phase::Kept | Phase::Claimed => {}
+        if orphan.phase == Phase::Found {
+            // The engine gives back what it has found, and knows of nothing yet.
+            let role = orphan.spec.role;
+            let request = self.adoption(&orphan.saved, &orphan.lockspace, role);
+            drop(self.runtime.begin(orphan.spec.clone(), request));
         }
         self.runtime.release(orphan.spec);
     }
@@ -408,13 +407,17 @@ impl Orphans {
             left.cared_for = false;
             return None;
         }
-        let first = self.first_pause();
+        let now = clock::now();
+        let first = match self.dates.earlier_until.since(now) {
+            Duration::ZERO => self.first_pause(),
+            // Proven as soon as it can be, because the alarm is soon after.
+            left => self.first_pause().min(left),
+        };
         let busy = |orphan: &Orphan| orphan.phase == Phase::Unproven || orphan.idle > 0;
         if proven || released || left.locks.values().any(busy) {
             return Some(first);
         }
         // What was asked for a moment ago is looked at as soon as it may be given up.
-        let now = clock::now();
         let soonest = left.locks.values().map(|orphan| self.unused_from(orphan));
         let soonest = soonest.filter(|&at| at > now).map(|at| at.since(now)).min();
         let lease = self.dates.timing.lease;

@@ -133,8 +133,11 @@ impl Orphans {
                 } else {
                     log::info!("{label}: an earlier lvmlockd asked for it; nothing uses it");
                     orphan.set_in_danger(false);
-                    left.locks.remove(id);
                     self.store.forget_lock(id);
+                    // The engine leaves a minority's records until it is told so.
+                    if let Some(orphan) = left.locks.remove(id) {
+                        self.runtime.release(orphan.spec);
+                    }
                 }
                 true
             }

@@ -20,6 +20,7 @@ mod reactor;
 pub mod safe_note;
 mod state_file;
 pub mod thread;
+pub mod undo_note;
 mod watch;
 pub mod watchdog;
 mod ways;
@@ -40,6 +41,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
+use undo_note::UndoNote;
 use watch::Watch;
 use watchdog::Watchdog;
 
@@ -144,6 +146,10 @@ pub struct Settings {
     pub watchdog: Option<Arc<Watchdog>>,
     /// Tells the next lvmlockd until when locks were safe.
     pub note: Option<Arc<SafeNote>>,
+    /// Tells the next lvmlockd until when commands of this one may undo what it holds.
+    pub undo_note: Option<UndoNote>,
+    /// Until when commands of an earlier lvmlockd may reach drives.
+    pub earlier_until: Instant,
     /// Program and arguments that are run when a VG's locks are about to be lost.
     pub kill_command: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
 }

@@ -182,6 +182,8 @@ impl Bench {
             fencing: Fencing::new(&Timing::for_lease(lease), Default::default()).unwrap(),
             watchdog: None,
             note: None,
+            undo_note: None,
+            earlier_until: Instant::default(),
             kill_command: Arc::new(move || {
                 asked.lock().unwrap().push("kill".into());
                 vec![program.lock().unwrap().clone()]

@@ -1,6 +1,7 @@
 //! Several hosts in one process, on emulated drives: what lvmlockd would see of the lock manager.
 #![cfg(feature = "emulator")]
 
+mod earlier_life;
 mod orphans;
 mod recovery;
 

@@ -76,8 +76,9 @@ pub struct Timing {
     /// How long a majority waits for the answers of drives that have been asked at the same time.
     /// One of them may be about to tell of a holder that counts other drives.
     pub grace: Duration,
-    /// How long after it was sent a command with an unknown fate may still reach the drive. Until
-    /// then a new grant of that drive is not counted where the old command could undo it.
+    /// How long after it was reported a command with an unknown fate may still reach the drive.
+    /// Until then a new grant of that drive is not counted where the old command could undo it.
+    /// Every command is reported at the latest this long after it was handed out.
     pub linger: Duration,
     /// The mean pause before a request that split the drives with another host's is tried again.
     pub backoff: Duration,
@@ -115,6 +116,9 @@ pub struct LockConfig {
     pub timing: Timing,
     /// Seed of the engine's random choices (back-off, spread of renewals).
     pub seed: u64,
+    /// Until when a command of an earlier life of this host may still reach a drive. No drive
+    /// counts for an answer to a command that was sent before.
+    pub earlier_until: Instant,
     /// The safety rule that this lock breaks, for tests of the tests.
     #[cfg(feature = "broken-rules")]
     pub broken: Option<crate::BrokenRule>,
@@ -135,6 +139,7 @@ impl LockConfig {
             keeps_value,
             timing,
             seed,
+            earlier_until: Instant::default(),
             #[cfg(feature = "broken-rules")]
             broken: None,
         }
@@ -156,12 +161,14 @@ pub enum Request {
     },
     /// Take over what an earlier life of this very host holds, and only that: until it is decided
     /// whether there is a lock to adopt, drives are read, and records that they show as this
-    /// host's are refreshed in the mode that they have. Allowed while the lock is not held, and
-    /// when no command of the earlier life is on its way any more.
+    /// host's are refreshed in the mode that they have. Allowed while the lock is not held. What is
+    /// found is refreshed at once, and counts when it was refreshed again after
+    /// [`LockConfig::earlier_until`].
     ///
     /// Ends in [`Outcome::Adopted`], or in [`Refusal::NothingToAdopt`] where that is certain, or in
-    /// [`Refusal::OtherMode`]. After any other refusal it may be repeated: nothing is given back,
-    /// and what is there has begun a new lease.
+    /// [`Refusal::OtherMode`]. After a refusal nothing is given back, because what an earlier life
+    /// held may be in use, and what is there has begun a new lease. Then the lock takes another
+    /// adoption or a release, and nothing else.
     Adopt {
         /// Only if it is held like this; `None`: however it is held.
         mode: Option<Mode>,
@@ -190,7 +197,8 @@ pub enum Request {
 pub enum RequestError {
     /// Another request is under way.
     Busy,
-    /// Acquire or adoption of a lock that is held, convert of one that is not.
+    /// Acquire or adoption of a lock that is held, convert of one that is not, acquire of one that
+    /// could not be adopted and was not released since.
     WrongState,
     /// No drives, more than 512 of them, or one twice.
     BadDrives,
@@ -248,13 +256,16 @@ pub enum Refusal {
         granted: usize,
         /// Drives that are needed.
         needed: usize,
+        /// Drives that may not be used yet, and until when: a command of ours whose fate is unknown
+        /// could still reach them, and undo what they grant.
+        barred: Vec<(DriveRef, Instant)>,
     },
     /// Too many drives have no room for another mutex or host.
     Full,
     /// A majority granted it, but too few of the VG's other drives could be read to be sure that
     /// no host holds the lock there.
     Unconfirmed,
-    /// Adopt: this host does not hold the lock, and what was left on too few drives is given back.
+    /// Adopt: this host does not hold the lock. What was left on too few drives is left there.
     NothingToAdopt,
     /// Adopt: too few of this host's records are left to tell whether, or how, it held the lock.
     Unclear,
@@ -344,6 +355,13 @@ pub enum Event {
     Regained,
     /// The lock is lost and is not refreshed any more. The caller still has to release it.
     Lost(Loss),
+    /// These drives, named by [`Lock::spread`](crate::Lock::spread), have the lock and are ready to
+    /// vote in place of those that vote now. The caller notes them, so that an adoption would ask
+    /// them, and calls [`Lock::move_votes`](crate::Lock::move_votes).
+    VotesReady {
+        /// The drives.
+        members: Vec<DriveRef>,
+    },
     /// For the log.
     Notice(Notice),
 }
@@ -361,7 +379,7 @@ impl fmt::Display for Refusal {
                 }
                 None => f.write_str("held by another host"),
             },
-            Refusal::NoQuorum { granted, needed } => {
+            Refusal::NoQuorum { granted, needed, .. } => {
                 write!(f, "{granted} drives granted it, {needed} are needed")
             }
             Refusal::Full => f.write_str("the drives' mutex tables are full"),

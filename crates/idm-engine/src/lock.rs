@@ -4,8 +4,8 @@
 //! is new, and draw the conclusions of the phase that the lock is in. What happens on a single
 //! drive is in `seat.rs`, `take.rs` and `clean.rs`.
 //!
-//! `acquire`, `adopt`, `keep`, `convert` and `release` are the phases of a lock; `votes` counts, and
-//! `exchange` turns steps into commands and replies into facts. `digest` serves model checkers.
+//! `acquire`, `adopt`, `keep`, `convert` and `release` are the phases of a lock; `travel` lets other
+//! drives vote for one that is held; `votes` counts, and `exchange` turns steps into commands and replies into facts. `digest` serves model checkers.
 
 mod acquire;
 mod adopt;
@@ -14,6 +14,7 @@ mod digest;
 mod exchange;
 mod keep;
 mod release;
+mod travel;
 mod votes;
 
 use crate::api::{
@@ -31,6 +32,9 @@ use idm_protocol::{Mode, Reply, Value};
 /// Drives that a lock may have.
 const MAX_DRIVES: usize = 512;
 
+/// The fingerprint of no drives.
+const NO_SET: Fingerprint = Fingerprint([0; 16]);
+
 /// What a lock is doing.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Phase {
@@ -44,6 +48,9 @@ enum Phase {
     Held(Held),
     /// Lost, and not released yet.
     Lost,
+    /// Not held; but an earlier life of this host may have held it, and what it left on the drives
+    /// may be in use. Only an adoption or a release ends that.
+    Left,
 }
 
 impl Stage {
@@ -113,6 +120,25 @@ struct Held {
     /// Since when other hosts may break the lock, where that has been so.
     lapsed: Option<Instant>,
     change: Option<Change>,
+    moving: Moving,
+}
+
+/// How far other drives are on the way to vote in place of the present ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Moving {
+    /// Nothing is moved.
+    No,
+    /// Records are being marked as nobody else's set.
+    Marking,
+    /// The caller was told that the drives are ready.
+    Told,
+}
+
+impl Held {
+    /// A lock that was just got.
+    fn new(mode: Mode) -> Held {
+        Held { mode, lapsed: None, change: None, moving: Moving::No }
+    }
 }
 
 /// A conversion that is under way.
@@ -131,6 +157,10 @@ pub struct Lock {
     seats: Vec<Seat>,
     /// What our records say about this acquisition.
     stamp: Stamp,
+    /// The drives that vote.
+    set: Fingerprint,
+    /// The drives that shall vote instead, if the present ones fail or leave the VG.
+    target: Option<Fingerprint>,
     has_witnesses: bool,
     /// Whether the value on the drives is what its last holder would have left. If not, it is
     /// removed with the lock, unless a new one is written.
@@ -165,7 +195,9 @@ impl Lock {
             config,
             phase: Phase::Free,
             seats: Vec::new(),
-            stamp: Stamp { fingerprint: Fingerprint([0; 16]), acquisition: 0 },
+            stamp: Stamp { fingerprint: NO_SET, acquisition: 0, alone: false },
+            set: NO_SET,
+            target: None,
             has_witnesses: false,
             distrust: Distrust::None,
             pending: None,
@@ -189,7 +221,7 @@ impl Lock {
         let busy = match &self.phase {
             Phase::Acquiring(_) | Phase::Adopting(_) => true,
             Phase::Held(held) => held.change.is_some(),
-            Phase::Free | Phase::Lost => false,
+            Phase::Free | Phase::Lost | Phase::Left => false,
         };
         if busy {
             return Err(RequestError::Busy);
@@ -202,7 +234,7 @@ impl Lock {
                 self.phase = Phase::Acquiring(Acquiring { mode, deadline, attempt: 1, stage });
                 self.ask_members(mode, now);
             }
-            (Request::Adopt { mode, members, witnesses }, Phase::Free) => {
+            (Request::Adopt { mode, members, witnesses }, Phase::Free | Phase::Left) => {
                 self.seat_drives(&members, &witnesses, now)?;
                 self.adopt(mode, now);
             }
@@ -220,24 +252,6 @@ impl Lock {
     /// wait for their answers.
     pub fn expect_silence(&mut self, drives: &[DriveRef]) {
         self.slow = drives.to_vec();
-    }
-
-    /// Puts the lock, while it is held, on more drives than those that vote, so that a host that
-    /// counts other drives meets it there. Without effect while it is not held.
-    pub fn spread(&mut self, drives: &[Member], now: Instant) {
-        self.notice_lapse(now);
-        let Phase::Held(Held { mode, lapsed: None, .. }) = self.phase else {
-            return;
-        };
-        for member in drives {
-            let seat = self.seat(member.drive);
-            if matches!(seat.role, Role::Witness | Role::Former) {
-                seat.role = Role::Extra;
-                if matches!(seat.task, Task::Idle | Task::Clean(_)) {
-                    seat.start_take(mode, now);
-                }
-            }
-        }
     }
 
     /// The answer to a command. Unknown tokens are ignored.
@@ -273,10 +287,11 @@ impl Lock {
         let at = self.seats.iter().position(ready)?;
         let step = self.seats[at].plan.take()?.step;
         let command = self.encode(step, &self.seats[at]);
+        let mark = self.stamp_for(step, &self.seats[at]).mark();
         self.last_token += 1;
         let token = Token(self.last_token);
         let seat = &mut self.seats[at];
-        seat.flight = Some(Flight { token, step, sent: now, epoch: seat.epoch });
+        seat.flight = Some(Flight { token, step, sent: now, mark, epoch: seat.epoch });
         Some(Command { token, drive: seat.drive, command })
     }
 
@@ -304,7 +319,7 @@ impl Lock {
                 let lapse = if held.lapsed.is_none() { self.bound(held.mode) } else { None };
                 change.into_iter().chain(lapse).min()
             }
-            Phase::Lost => None,
+            Phase::Lost | Phase::Left => None,
         };
         seats.chain(phase).min()
     }
@@ -371,6 +386,8 @@ impl Lock {
             seat.foreign = None;
             seat.missed = false;
             seat.gap = false;
+            seat.contested = false;
+            seat.target = false;
         }
         // Seats are most of a lock's memory, and there may be thousands of locks.
         self.seats.reserve_exact(drives.len().saturating_sub(self.seats.len()));
@@ -379,7 +396,16 @@ impl Lock {
                 self.seat(member.drive).role = role;
             }
         }
-        self.stamp = Stamp { fingerprint: Fingerprint::of(members), acquisition: self.rng.next() };
+        let set = Fingerprint::of(members);
+        if set != self.set {
+            // A BREAK that is late would mark our record as one of the set that was counted then.
+            for seat in &mut self.seats {
+                seat.barred_until = seat.barred_until.max(seat.stray_until);
+            }
+        }
+        self.set = set;
+        self.target = None;
+        self.stamp = Stamp { fingerprint: self.set, acquisition: self.rng.next(), alone: false };
         self.has_witnesses = !witnesses.is_empty();
         // A value that is still on its way to a majority would be lost by the new acquisition: the
         // old one there must not be believed then. Likewise one that is still to be removed.
@@ -397,7 +423,7 @@ impl Lock {
     /// The seat of a drive, made where there is none.
     fn seat(&mut self, drive: DriveRef) -> &mut Seat {
         let at = self.seats.iter().position(|s| s.drive == drive).unwrap_or_else(|| {
-            self.seats.push(Seat::new(drive, Role::Former));
+            self.seats.push(Seat::new(drive, Role::Former, self.config.earlier_until));
             self.seats.len() - 1
         });
         &mut self.seats[at]
@@ -419,6 +445,11 @@ impl Lock {
         self.members().count()
     }
 
+    /// Whether a drive counts as holding the lock in `mode`.
+    fn counts(&self, seat: &Seat, mode: Mode) -> bool {
+        seat.counts(mode, self.set, self.rules)
+    }
+
     /// When a seat's next command may be sent. While a held lock is shaken, nothing is added to it.
     fn ready_at(&self, seat: &Seat, stands: bool) -> Option<Instant> {
         seat.ready_at(self.rules).filter(|_| stands || !seat.is_enlarging())
@@ -432,7 +463,7 @@ impl Lock {
             Phase::Acquiring(acquiring) => self.conclude_acquire(&acquiring, now),
             Phase::Adopting(adopting) => self.conclude_adopt(&adopting, now),
             Phase::Held(held) => self.conclude_held(&held, now),
-            Phase::Lost => {}
+            Phase::Lost | Phase::Left => {}
         }
     }
 

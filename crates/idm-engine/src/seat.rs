@@ -4,9 +4,9 @@
 //! command teaches about who owns the mutex on this drive, and `take.rs` and `clean.rs` say what
 //! to do next.
 
-use crate::api::{Conflict, DriveRef, Instant, Timing, Token};
+use crate::api::{Conflict, DriveRef, Fingerprint, Instant, Timing, Token};
 use crate::rules::{Rules, broken};
-use crate::stamp::Stamp;
+use crate::stamp::{Mark, Stamp};
 use crate::view::{Own, Unused, View};
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -71,6 +71,8 @@ pub(crate) struct Flight {
     pub(crate) token: Token,
     pub(crate) step: Step,
     pub(crate) sent: Instant,
+    /// What it writes into a record of the drives that are counted.
+    pub(crate) mark: Mark,
     /// The seat's task when it was sent; a reply to an older task only teaches facts.
     pub(crate) epoch: u32,
 }
@@ -134,10 +136,12 @@ pub(crate) struct Take {
     /// An adoption: what our record there says of the acquisition that wrote it. Until that is
     /// adopted, a REFRESH leaves it so.
     pub(crate) own_stamp: Option<Stamp>,
-    /// The drive said "conflict", and who it is is not known yet.
-    pub(crate) contested: bool,
+    /// The drive refused because of others, before its table was read.
+    pub(crate) refused: bool,
     /// A record of our own was found that we knew nothing of.
     pub(crate) own_found: bool,
+    /// A record of our own that misleads others was refreshed, so that it can be right now.
+    pub(crate) rewritten: bool,
     /// The dead holders that BREAK is meant for.
     pub(crate) breaking: Vec<HostId>,
     /// Room was made once.
@@ -189,7 +193,10 @@ pub(crate) struct Seat {
     pub(crate) plan: Option<Plan>,
     /// Failures in a row, for the pause before the next try.
     pub(crate) failures: u8,
-    /// An UNLOCK or DESTROY of ours may reach the drive until then and undo what we take now.
+    /// What our record on the drive says of the drives that we count, as far as that is certain.
+    pub(crate) mark: Option<Mark>,
+    /// A command of ours, or of an earlier life of this host, may reach the drive until then and
+    /// undo what we take now.
     pub(crate) barred_until: Instant,
     /// A change to shared of ours may reach the drive until then.
     pub(crate) demote_until: Instant,
@@ -205,9 +212,12 @@ pub(crate) struct Seat {
     pub(crate) gap: bool,
     /// A live holder with another drive set, and when it was first seen.
     pub(crate) foreign: Option<(HostId, Instant)>,
-    /// The drive refused a change to exclusive because of others, who could not be read: they may
-    /// count other drives. It is not taken for a silent one before it has said something else.
-    pub(crate) unread: bool,
+    /// The drive told of a conflict, and since then it neither said that the mutex is ours nor
+    /// showed who it was. So it stands for a holder that may count other drives, and no weaker
+    /// answer makes it a drive that is merely silent.
+    pub(crate) contested: bool,
+    /// It is one of the drives that are to vote in place of those that vote now.
+    pub(crate) target: bool,
     /// The lock is held without this drive, which is worth a word when it is gained.
     pub(crate) missed: bool,
     /// It was said that this drive has no IDM.
@@ -215,7 +225,9 @@ pub(crate) struct Seat {
 }
 
 impl Seat {
-    pub(crate) fn new(drive: DriveRef, role: Role) -> Seat {
+    /// A drive that a lock has nothing to do with yet; commands of an earlier life of this host may
+    /// reach it until `earlier_until`.
+    pub(crate) fn new(drive: DriveRef, role: Role, earlier_until: Instant) -> Seat {
         Seat {
             drive,
             role,
@@ -225,14 +237,16 @@ impl Seat {
             flight: None,
             plan: None,
             failures: 0,
-            barred_until: Instant::default(),
+            mark: None,
+            barred_until: earlier_until,
             demote_until: Instant::default(),
             stray_until: Instant::default(),
             value: None,
             stale_value: false,
             gap: false,
             foreign: None,
-            unread: false,
+            contested: false,
+            target: false,
             missed: false,
             not_idm: false,
         }
@@ -249,18 +263,29 @@ impl Seat {
         self.plan = Some(Plan { step, at });
     }
 
-    /// Whether the drive counts as holding our lock in `mode`: it said so after everything that
-    /// could undo it had passed.
-    pub(crate) fn counts(&self, mode: Mode, rules: Rules) -> bool {
+    /// Whether the drive counts as holding our lock in `mode`, where the drives of `set` are
+    /// counted: it said so after everything that could undo it had passed, and our record there
+    /// does not tell others that we count the same drives as they do.
+    pub(crate) fn counts(&self, mode: Mode, set: Fingerprint, rules: Rules) -> bool {
         let Hold::Held { mode: held, since } = self.hold else {
             return false;
         };
-        if matches!(self.task, Task::Clean(_)) || self.gap {
+        if matches!(self.task, Task::Clean(_)) || self.gap || !self.is_marked(set) {
             return false;
         }
         let undone = since < self.barred_until && !broken!(rules, ReleaseOrder);
         let demoted = since < self.demote_until && !broken!(rules, DemoteOrder);
         !undone && (mode == Mode::Shared || (held == Mode::Exclusive && !demoted))
+    }
+
+    /// Whether our record here is known not to mislead hosts that count other drives than `set`.
+    pub(crate) fn is_marked(&self, set: Fingerprint) -> bool {
+        self.mark.is_some_and(|mark| mark.fits(set))
+    }
+
+    /// Whether what the drive said last could still be undone by a command that is older.
+    pub(crate) fn may_be_undone(&self) -> bool {
+        matches!(self.hold, Hold::Held { since, .. } if since < self.barred_until)
     }
 
     /// How the vote stands, for seats that are being taken or looked at.
@@ -292,6 +317,9 @@ impl Seat {
     /// | DESTROY | not ours | – | – | not ours | may be ours, barred | – |
     ///
     /// ¹ Not for a change from shared to exclusive, which sharers may refuse in the same words.
+    ///
+    /// A fate is unknown where no answer came: then the command may still arrive. Where the drive
+    /// answered with an error it has carried the command out or not, but will not do so later.
     pub(crate) fn absorb(
         &mut self,
         flight: &Flight,
@@ -300,31 +328,35 @@ impl Seat {
         timing: &Timing,
         rules: Rules,
     ) {
-        let sent = flight.sent;
-        let linger = sent + timing.linger;
-        let since = if broken!(rules, LeaseFromReply) { now } else { sent };
-        let maybe = match self.hold {
-            Hold::None => Hold::Maybe { latest: linger },
-            Hold::Maybe { latest } => Hold::Maybe { latest: latest.max(linger) },
-            held @ Hold::Held { .. } => held,
-        };
+        let since = if broken!(rules, LeaseFromReply) { now } else { flight.sent };
         let status = match heard {
             Heard::Status(status) => *status,
-            Heard::Table(view, _) => return self.absorb_view(view, linger, rules),
+            Heard::Table(view, _) => return self.absorb_view(view, now, rules),
         };
+        self.absorb_conflict(flight.step, status);
         let unknown = matches!(status, Status::Uncertain | Status::Failed);
+        // Until when the command may still reach the drive.
+        let late = if status == Status::Uncertain { now + timing.linger } else { now };
+        let maybe = match self.hold {
+            Hold::None => Hold::Maybe { latest: late },
+            Hold::Maybe { latest } => Hold::Maybe { latest: latest.max(late) },
+            held @ Hold::Held { .. } => held,
+        };
         if matches!(flight.step, Step::Break(_)) && (unknown || status == Status::Good) {
             self.stale_value = !broken!(rules, ValueAfterBreak);
         }
         match flight.step {
             Step::Try(mode) | Step::Refresh(mode) | Step::Break(mode) if status == Status::Good => {
                 self.hold = Hold::Held { mode, since };
+                if !matches!(flight.step, Step::Refresh(_)) {
+                    self.mark = Some(flight.mark);
+                }
             }
             Step::Try(_) | Step::Break(_) if unknown => {
                 self.hold = maybe;
-                self.stray_until = self.stray_until.max(linger);
+                self.stray_until = self.stray_until.max(late);
                 if matches!(flight.step, Step::Break(Mode::Shared)) {
-                    self.demote_until = self.demote_until.max(linger);
+                    self.demote_until = self.demote_until.max(late);
                 }
             }
             Step::Try(_) if status == Status::Terminated => self.hold = maybe,
@@ -333,7 +365,7 @@ impl Seat {
                 Status::NotFound => self.hold = Hold::None,
                 Status::Conflict if !self.promotes(mode) => self.hold = Hold::None,
                 Status::Uncertain | Status::Failed if mode == Mode::Shared => {
-                    self.demote_until = self.demote_until.max(linger);
+                    self.demote_until = self.demote_until.max(late);
                 }
                 _ => {}
             },
@@ -345,7 +377,7 @@ impl Seat {
                         Hold::Held { since, .. } => Hold::Maybe { latest: since },
                         other => other,
                     };
-                    self.barred_until = self.barred_until.max(linger);
+                    self.barred_until = self.barred_until.max(late);
                 }
                 _ => {}
             },
@@ -353,17 +385,37 @@ impl Seat {
         }
     }
 
+    /// Takes note of a conflict, which stands until the drive says that the mutex is ours or shows
+    /// its table.
+    fn absorb_conflict(&mut self, step: Step, status: Status) {
+        let tells = match (step, status) {
+            (Step::Try(_) | Step::Refresh(_) | Step::Break(_), Status::Good) => {
+                self.contested = false;
+                return;
+            }
+            (Step::Try(_) | Step::Refresh(_) | Step::Break(_), Status::Conflict) => true,
+            (
+                Step::Refresh(Mode::Exclusive) | Step::Break(_),
+                Status::Terminated | Status::WrongState,
+            ) => true,
+            _ => false,
+        };
+        self.contested |= tells;
+    }
+
     /// Whether a refresh to `mode` is a promotion of what we hold shared.
     fn promotes(&self, mode: Mode) -> bool {
         mode == Mode::Exclusive && matches!(self.hold, Hold::Held { mode: Mode::Shared, .. })
     }
 
-    fn absorb_view(&mut self, view: &View, linger: Instant, rules: Rules) {
+    fn absorb_view(&mut self, view: &View, now: Instant, rules: Rules) {
+        self.contested = false;
+        self.mark = view.own_mark();
         self.stale_value |= view.own == Own::Stale && !broken!(rules, ValueAfterBreak);
         match (view.own, self.hold) {
             (Own::None, _) => self.hold = Hold::None,
             (Own::Present | Own::Stale, Hold::None) => {
-                self.hold = Hold::Maybe { latest: linger };
+                self.hold = Hold::Maybe { latest: now };
             }
             (Own::Present | Own::Stale, _) => {}
         }
@@ -377,16 +429,22 @@ impl Seat {
             Hold::Held { since, .. } => since,
         };
         let flying = match &self.flight {
-            Some(flight) => flight.sent + timing.linger,
+            Some(flight) => flight.sent + 2 * timing.linger,
             None => Instant::default(),
         };
         latest.max(flying).max(self.stray_until) + timing.lease + timing.drift
     }
 
-    /// When the planned command may be sent: not while an old UNLOCK may still undo it.
+    /// When the planned command may be sent: not while an old UNLOCK may still undo it. What an
+    /// adoption finds is refreshed all the same, because its lease may be about to end.
     pub(crate) fn ready_at(&self, rules: Rules) -> Option<Instant> {
         let plan = self.plan.filter(|_| self.flight.is_none())?;
-        let takes = matches!(plan.step, Step::Try(_) | Step::Refresh(_) | Step::Break(_));
+        let adopts = matches!(&self.task, Task::Take(take) if take.adopting);
+        let takes = match plan.step {
+            Step::Try(_) | Step::Break(_) => true,
+            Step::Refresh(_) => !adopts,
+            _ => false,
+        };
         let waits = takes && !broken!(rules, ReleaseOrder);
         Some(if waits { plan.at.max(self.barred_until) } else { plan.at })
     }

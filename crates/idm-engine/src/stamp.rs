@@ -18,9 +18,12 @@ pub(crate) const CLEARING: Metadata = {
     }
     metadata
 };
-/// Where the fingerprint and the number of the acquisition stand, in bytes.
+/// Where the fingerprint, the number of the acquisition and the flags stand, in bytes.
 const FINGERPRINT: usize = 8;
 const ACQUISITION: usize = 24;
+const FLAGS: usize = 32;
+/// The flag of a fingerprint that is no set's.
+const ALONE: u8 = 1;
 
 /// What the metadata of one acquisition's records says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,6 +33,25 @@ pub(crate) struct Stamp {
     /// A random number, by which a host tells a record of this acquisition from one that an
     /// earlier life of it left behind.
     pub(crate) acquisition: u64,
+    /// The fingerprint is this acquisition's alone: whoever meets the record takes its writer for
+    /// one that counts other drives, whatever it counts.
+    pub(crate) alone: bool,
+}
+
+/// What a record says of the drives that its writer counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Mark {
+    /// These.
+    Set(Fingerprint),
+    /// None that anybody else could count.
+    Alone,
+}
+
+impl Mark {
+    /// Whether nobody can mistake the record of a host that counts the drives of `set`.
+    pub(crate) fn fits(self, set: Fingerprint) -> bool {
+        self == Mark::Alone || self == Mark::Set(set)
+    }
 }
 
 impl Fingerprint {
@@ -55,7 +77,8 @@ impl Stamp {
         let mut metadata = [0; 64];
         metadata[..MAGIC.len()].copy_from_slice(&MAGIC);
         metadata[FINGERPRINT..ACQUISITION].copy_from_slice(&self.fingerprint.0);
-        metadata[ACQUISITION..ACQUISITION + 8].copy_from_slice(&self.acquisition.to_be_bytes());
+        metadata[ACQUISITION..FLAGS].copy_from_slice(&self.acquisition.to_be_bytes());
+        metadata[FLAGS] = if self.alone { ALONE } else { 0 };
         metadata
     }
 
@@ -63,8 +86,17 @@ impl Stamp {
     pub(crate) fn from_metadata(metadata: &Metadata) -> Option<Stamp> {
         let rest = metadata.strip_prefix(&MAGIC)?;
         let (fingerprint, rest) = rest.split_first_chunk()?;
-        let acquisition = u64::from_be_bytes(*rest.first_chunk()?);
-        Some(Stamp { fingerprint: Fingerprint(*fingerprint), acquisition })
+        let (acquisition, rest) = rest.split_first_chunk()?;
+        Some(Stamp {
+            fingerprint: Fingerprint(*fingerprint),
+            acquisition: u64::from_be_bytes(*acquisition),
+            alone: *rest.first()? & ALONE != 0,
+        })
+    }
+
+    /// What it says of the drives that are counted.
+    pub(crate) fn mark(self) -> Mark {
+        if self.alone { Mark::Alone } else { Mark::Set(self.fingerprint) }
     }
 }
 
@@ -94,8 +126,11 @@ mod tests {
 
     #[test]
     fn survives_the_record() {
-        let stamp = Stamp { fingerprint: Fingerprint::of(&members(&["naa.1"])), acquisition: 7 };
-        assert_eq!(Stamp::from_metadata(&stamp.to_metadata()), Some(stamp));
+        let fingerprint = Fingerprint::of(&members(&["naa.1"]));
+        for alone in [false, true] {
+            let stamp = Stamp { fingerprint, acquisition: 7, alone };
+            assert_eq!(Stamp::from_metadata(&stamp.to_metadata()), Some(stamp));
+        }
         assert_eq!(Stamp::from_metadata(&[0; 64]), None, "the older stack writes zeros");
     }
 }

@@ -5,15 +5,19 @@
 //!    ├─ conflict, or held by ourselves
 //!    │     └▶ read the table ─▶ live holders ─▶ blocked
 //!    │                 ├─ our own record ─▶ REFRESH ─▶ won
+//!    │                 ├─ the same, from when we counted other drives
+//!    │                 │     └▶ REFRESH ─▶ read whether it says so now ─▶ won
+//!    │                 │                           └─ still not ─▶ UNLOCK ─▶ TRYLOCK
 //!    │                 ├─ all holders timed out ─▶ BREAK ─▶ won
 //!    │                 └─ nobody any more ─▶ TRYLOCK
-//!    ├─ full ─▶ read the table ─▶ remove an unused mutex ─▶ TRYLOCK
+//!    ├─ full ─▶ read the table ─▶ the same, and where nobody is in the way
+//!    │                            remove an unused mutex ─▶ TRYLOCK
 //!    └─ no answer ─▶ again, a few times ─▶ silent
 //! ```
 //!
 //! An adoption only looks, and refreshes what it finds of its own.
 
-use crate::api::{Instant, Notice, Timing};
+use crate::api::{Conflict, Fingerprint, Instant, Notice, Timing};
 use crate::rng::Rng;
 use crate::rules::{Rules, broken};
 use crate::seat::{Heard, Hold, Look, Seat, Step, Take, Task, Vote};
@@ -37,6 +41,8 @@ pub(crate) struct TakeContext<'a> {
     pub(crate) now: Instant,
     pub(crate) timing: &'a Timing,
     pub(crate) rules: Rules,
+    /// The drives that are counted.
+    pub(crate) set: Fingerprint,
     pub(crate) rng: &'a mut Rng,
     pub(crate) notices: &'a mut Vec<Notice>,
     /// Set where others share the lock, so that nobody can vouch for its value.
@@ -54,8 +60,9 @@ impl Take {
             adopting: false,
             others: None,
             own_stamp: None,
-            contested: false,
+            refused: false,
             own_found: false,
+            rewritten: false,
             breaking: Vec::new(),
             cleared: false,
             value_asked: false,
@@ -84,16 +91,13 @@ impl Seat {
         self.assign(Task::Take(Take::new(mode)));
         self.value = None;
         self.stale_value = false;
-        self.unread = false;
         self.failures = 0;
         self.plan(first, at);
     }
 
     /// Begins to change what we hold from shared to exclusive.
     pub(crate) fn start_promote(&mut self, now: Instant) {
-        let contested = self.unread;
-        let take = Take { converting: true, contested, ..Take::new(Mode::Exclusive) };
-        self.assign(Task::Take(take));
+        self.assign(Task::Take(Take { converting: true, ..Take::new(Mode::Exclusive) }));
         self.failures = 0;
         self.plan(Step::Refresh(Mode::Exclusive), now);
     }
@@ -122,7 +126,9 @@ impl Seat {
         let mode = take.mode;
         match (step, heard) {
             (Step::Look(Look::Value), heard) => self.note_value(heard, cx),
-            (Step::Look(Look::Room), Heard::Table(_, unused)) => self.make_room(&unused, cx),
+            (Step::Look(Look::Room), Heard::Table(view, unused)) if !view.matters_to(mode) => {
+                self.make_room(&unused, cx);
+            }
             (Step::Look(_), Heard::Table(view, _)) => self.judge(&view, cx),
             (Step::Look(_), Heard::Status(status)) => self.unreadable(status, step, cx),
             (Step::ClearTry(id) | Step::ClearBreak(id), Heard::Status(Status::Good)) => {
@@ -144,15 +150,25 @@ impl Seat {
             ) => {
                 self.close(Vote::Full);
             }
+            // Ours is out of the way, or was already: it is taken anew.
+            (
+                Step::Unlock(_),
+                Heard::Status(Status::Good | Status::NotFound | Status::Conflict),
+            ) => {
+                self.then(Step::Try(mode), cx);
+            }
+            (Step::Unlock(_), _) => self.retry(Step::Look(Look::Holders), cx),
             (_, Heard::Status(status)) => self.advance_by_status(step, status, cx),
             (_, Heard::Table(..)) => self.retry(step, cx),
         }
     }
 
     fn advance_by_status(&mut self, step: Step, status: Status, cx: &mut TakeContext<'_>) {
+        let contested = self.contested;
         let Task::Take(take) = &mut self.task else {
             return;
         };
+        take.refused |= contested;
         let mode = take.mode;
         match (status, step) {
             (Status::Good, _) => self.win(step, cx),
@@ -165,42 +181,37 @@ impl Seat {
                 | Status::Full(_),
                 Step::Refresh(_),
             ) if take.adopting => {
-                take.contested = status != Status::NotFound;
+                self.contested |= status != Status::NotFound;
                 self.then(Step::Look(Look::Holders), cx);
             }
             (Status::Conflict | Status::TryAgain | Status::WrongState, Step::Try(_)) => {
-                take.contested = status == Status::Conflict;
                 self.plan(Step::Look(Look::Holders), cx.now);
             }
             // TRYLOCK: we hold it already. REFRESH to exclusive: others share it.
             (Status::Terminated, Step::Try(_)) => self.plan(Step::Look(Look::Holders), cx.now),
             (Status::Terminated | Status::WrongState, Step::Refresh(_)) => {
-                take.contested = mode == Mode::Exclusive;
                 self.plan(Step::Look(Look::Holders), cx.now);
             }
             (Status::Conflict, Step::Refresh(_)) if take.converting => {
-                take.contested = true;
                 self.plan(Step::Look(Look::Holders), cx.now);
             }
             (Status::NotFound, Step::Refresh(_)) if take.converting => self.close(Vote::Silent),
-            (Status::Conflict, Step::Refresh(_)) => {
-                take.contested = true;
-                self.then(Step::Try(mode), cx);
-            }
+            (Status::Conflict, Step::Refresh(_)) => self.then(Step::Try(mode), cx),
             (Status::NotFound, Step::Break(_)) if take.witness => {
                 self.then(Step::Look(Look::Holders), cx);
             }
             (Status::NotFound, Step::Refresh(_) | Step::Break(_)) => self.then(Step::Try(mode), cx),
             // Whoever looked dead has come back, or somebody else was faster.
             (Status::Conflict | Status::Terminated | Status::WrongState, _) => {
-                take.contested = true;
                 self.then(Step::Look(Look::Holders), cx);
             }
-            (Status::Full(Limit::HostsOfMutex), _) => self.close(Vote::Full),
             (Status::Full(_), _) if take.cleared => self.close(Vote::Full),
-            (Status::Full(_), _) => {
+            (Status::Full(limit), _) => {
                 take.cleared = true;
-                self.plan(Step::Look(Look::Room), cx.now);
+                // No room is made in a mutex by removing others; but who holds it may tell.
+                let in_mutex = limit == Limit::HostsOfMutex;
+                let look = if in_mutex { Look::Holders } else { Look::Room };
+                self.plan(Step::Look(look), cx.now);
             }
             (Status::Unsupported, _) => self.close(Vote::NotIdm),
             (Status::NotFound, _) => self.close(Vote::Silent),
@@ -213,11 +224,20 @@ impl Seat {
     /// The drive said that the mutex is ours.
     fn win(&mut self, step: Step, cx: &mut TakeContext<'_>) {
         let drive = self.drive;
+        let (undone, marked) = (self.may_be_undone(), self.is_marked(cx.set));
+        let barred = self.barred_until;
         let Task::Take(take) = &mut self.task else {
             return;
         };
-        take.contested = false;
-        self.unread = false;
+        if take.adopting && undone {
+            // It counts when it has said so once more.
+            self.failures = 0;
+            return self.plan(step, barred);
+        }
+        if matches!(step, Step::Refresh(_)) && !take.adopting && !marked {
+            take.rewritten = true;
+            return self.then(Step::Look(Look::Holders), cx);
+        }
         take.vote = Vote::Won;
         self.failures = 0;
         match step {
@@ -235,6 +255,7 @@ impl Seat {
         let Task::Take(take) = &mut self.task else {
             return;
         };
+        let refused = core::mem::take(&mut take.refused);
         if take.adopting && !take.witness {
             return self.judge_orphan(view, cx);
         }
@@ -243,17 +264,17 @@ impl Seat {
             // Where the lock was before it was moved we were exclusive.
             return self.close(Vote::Blocked(Vec::new()));
         }
-        let contested = core::mem::take(&mut take.contested);
-        self.unread = false;
         if view.own == Own::Stale && !take.converting && !take.witness {
             take.own_found = true;
         }
         let reckless = broken!(cx.rules, BreakOnlyTimedOut);
         let live = view.live_against(mode);
         // Some firmware admits one sharer only, even where that one is dead.
-        let dead = view.dead_against(mode) || (contested && !view.dead.is_empty());
+        let dead = view.dead_against(mode) || (refused && !view.dead.is_empty());
         if !live.is_empty() && !reckless {
             self.close(Vote::Blocked(live));
+        } else if !view.clearing.is_empty() {
+            self.outwait(&view.clearing, cx);
         } else if (dead && view.live.is_empty()) || (reckless && view.has_others()) {
             take.breaking = view.dead.iter().map(|c| c.host).collect();
             self.then(Step::Break(mode), cx);
@@ -264,12 +285,12 @@ impl Seat {
         } else if take.witness && !(take.adopting && view.own != Own::None) {
             take.vote = Vote::Won;
         } else if view.own != Own::None {
-            self.then(Step::Refresh(mode), cx);
+            self.judge_own(view, cx);
         } else if take.converting {
             self.close(Vote::Silent);
         } else if take.sent < REFUSED_COMMANDS {
             self.then(Step::Try(mode), cx);
-        } else if view.live.is_empty() && !contested {
+        } else if view.live.is_empty() && !refused {
             self.close(Vote::Silent);
         } else {
             // Who was met has gone and another came; or this firmware admits one sharer only.
@@ -277,13 +298,40 @@ impl Seat {
         }
     }
 
+    /// What to do with our own record, where nobody is in the way.
+    fn judge_own(&mut self, view: &View, cx: &mut TakeContext<'_>) {
+        let marked = self.is_marked(cx.set);
+        let Task::Take(take) = &mut self.task else {
+            return;
+        };
+        let mode = take.mode;
+        match view.own_mode {
+            // The table shows what the last REFRESH made of it.
+            Some(held) if take.rewritten && marked && held == mode => {
+                self.win(Step::Refresh(mode), cx);
+            }
+            Some(held) if take.rewritten && !marked => self.then(Step::Unlock(held), cx),
+            _ => self.then(Step::Refresh(mode), cx),
+        }
+    }
+
+    /// Somebody holds the mutex only to remove it, which takes a moment.
+    fn outwait(&mut self, clearing: &[Conflict], cx: &TakeContext<'_>) {
+        let Task::Take(take) = &self.task else {
+            return;
+        };
+        if take.sent >= COMMANDS {
+            return self.close(Vote::Blocked(clearing.to_vec()));
+        }
+        self.pause_and_plan(Step::Look(Look::Holders), cx);
+    }
+
     /// Whether there is anything to adopt on this drive.
     fn judge_orphan(&mut self, view: &View, cx: &mut TakeContext<'_>) {
         let Task::Take(take) = &mut self.task else {
             return;
         };
-        take.contested = false;
-        take.others = Some(view.live.iter().chain(&view.dead).copied().collect());
+        take.others = Some(view.others().copied().collect());
         take.own_stamp = view.own_stamp;
         match view.own_mode {
             Some(mode) => {
@@ -298,13 +346,10 @@ impl Seat {
     }
 
     /// The table could not be read.
-    fn unreadable(&mut self, status: Status, step: Step, cx: &mut TakeContext<'_>) {
-        let Task::Take(take) = &mut self.task else {
-            return;
-        };
+    fn unreadable(&mut self, status: Status, step: Step, cx: &TakeContext<'_>) {
         match status {
             Status::Unsupported => self.close(Vote::NotIdm),
-            _ if take.contested => self.close(Vote::Blocked(Vec::new())),
+            _ if self.contested => self.close(Vote::Blocked(Vec::new())),
             _ => self.retry(step, cx),
         }
     }
@@ -347,6 +392,10 @@ impl Seat {
         if self.exhausted(SILENT_COMMANDS) {
             return;
         }
+        self.pause_and_plan(step, cx);
+    }
+
+    fn pause_and_plan(&mut self, step: Step, cx: &TakeContext<'_>) {
         let pause = self.pause(PAUSE, cx.timing.patience);
         self.failures = self.failures.saturating_add(1);
         self.plan(step, cx.now + pause);
@@ -360,15 +409,15 @@ impl Seat {
         if take.sent < limit {
             return false;
         }
-        let vote = if take.contested { Vote::Blocked(Vec::new()) } else { Vote::Silent };
-        self.close(vote);
+        self.close(Vote::Silent);
         true
     }
 
+    /// Ends the effort. What told of a conflict and could not be read is in the way.
     fn close(&mut self, vote: Vote) {
         if let Task::Take(take) = &mut self.task {
-            take.vote = vote;
-            take.contested = false;
+            let unread = self.contested && !matches!(vote, Vote::Blocked(_));
+            take.vote = if unread { Vote::Blocked(Vec::new()) } else { vote };
         }
         self.plan = None;
     }

@@ -1,7 +1,7 @@
 //! What a drive's table says about one mutex, seen by one host.
 
-use crate::api::{Conflict, DriveRef};
-use crate::stamp::{CLEARING, Stamp};
+use crate::api::{Conflict, DriveRef, Fingerprint};
+use crate::stamp::{CLEARING, Mark, Stamp};
 use alloc::vec::Vec;
 use idm_protocol::{HostId, Mode, Record, ResourceId, State, Value};
 
@@ -10,6 +10,8 @@ use idm_protocol::{HostId, Mode, Record, ResourceId, State, Value};
 pub(crate) struct View {
     /// Other hosts that hold it and are alive.
     pub(crate) live: Vec<Conflict>,
+    /// Those that hold it only for the moment that it takes to remove it.
+    pub(crate) clearing: Vec<Conflict>,
     /// Other hosts that hold it and are timed out.
     pub(crate) dead: Vec<Conflict>,
     /// Whether we hold it ourselves, timed out or not.
@@ -35,16 +37,18 @@ pub(crate) enum Own {
 }
 
 impl View {
-    /// Reads `table` for the mutex `resource`, as host `me`, whose records are stamped `stamp`.
+    /// Reads `table` for the mutex `resource`, as host `me`, whose records are stamped `stamp` and
+    /// who counts the drives of `set`.
     pub(crate) fn of(
         table: &[Record],
         resource: ResourceId,
         me: HostId,
-        stamp: Stamp,
+        (stamp, set): (Stamp, Fingerprint),
         drive: DriveRef,
     ) -> View {
         let mut view = View {
             live: Vec::new(),
+            clearing: Vec::new(),
             dead: Vec::new(),
             own: Own::None,
             own_mode: None,
@@ -56,7 +60,7 @@ impl View {
             view.value = view.value.max(record.value);
             let mode = record.class.mode();
             let theirs = Stamp::from_metadata(&record.metadata);
-            let same_set = theirs.is_some_and(|t| t.fingerprint == stamp.fingerprint);
+            let same_set = theirs.is_some_and(|t| t.fingerprint == set);
             let holder = Conflict { host: record.host, mode, drive, same_set };
             match (record.host == me, record.state) {
                 (_, State::Unlocked) => {}
@@ -67,6 +71,7 @@ impl View {
                     view.own_stamp = theirs;
                 }
                 (false, State::TimedOut) => view.dead.push(holder),
+                (false, _) if record.metadata == CLEARING => view.clearing.push(holder),
                 (false, _) => view.live.push(holder),
             }
         }
@@ -83,9 +88,26 @@ impl View {
         self.dead.iter().any(|c| !c.mode.compatible(mode))
     }
 
+    /// Other hosts that hold the mutex, alive or not.
+    pub(crate) fn others(&self) -> impl Iterator<Item = &Conflict> {
+        self.live.iter().chain(&self.dead).chain(&self.clearing)
+    }
+
     /// Whether any other host holds the mutex, alive or not.
     pub(crate) fn has_others(&self) -> bool {
-        !self.live.is_empty() || !self.dead.is_empty()
+        self.others().next().is_some()
+    }
+
+    /// Whether anybody holds the mutex in a way that matters to who wants it in `mode`.
+    pub(crate) fn matters_to(&self, mode: Mode) -> bool {
+        self.own != Own::None || self.others().any(|c| !c.mode.compatible(mode))
+    }
+
+    /// What our record says of the drives that its writer counts; a record without a stamp is
+    /// taken for another set's by everybody.
+    pub(crate) fn own_mark(&self) -> Option<Mark> {
+        let stamp = self.own_stamp.map_or(Mark::Alone, Stamp::mark);
+        (self.own != Own::None).then_some(stamp)
     }
 }
 

@@ -89,7 +89,8 @@ fn two_silent_drives_of_three_are_no_quorum_and_nothing_is_kept() {
         bench.paths[2] = path;
         let mut a = lv_lock(1);
         let (acquire, begin) = (bench.acquire(Mode::Exclusive), bench.now);
-        let refused = Outcome::Refused(Refusal::NoQuorum { granted: 1, needed: 2 });
+        let refused =
+            Outcome::Refused(Refusal::NoQuorum { granted: 1, needed: 2, barred: Vec::new() });
         assert_eq!(bench.run(&mut a, acquire), refused);
         assert!(bench.now.since(begin) <= Timing::for_lease(LEASE).patience);
         bench.pass(&mut a, Duration::from_secs(1));

@@ -93,6 +93,8 @@ counted! {
     Dropped => "idle lock dropped and made anew",
     Spread => "lock spread to new drives",
     Moved => "layout changed while held",
+    VotesMoved => "other drives vote for a held lock",
+    EarlierHit => "command of a host's earlier life executed, with effect",
     ListsDiffer => "seeds in which hosts know different drives",
     OldGranted => "older stack: granted",
     OldRefused => "older stack: refused",

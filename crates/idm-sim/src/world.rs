@@ -152,6 +152,7 @@ struct Flight {
     slot: u16,
     drive: u8,
     life: u32,
+    generation: u32,
     ticket: Ticket,
     command: DriveCommand,
     reply: Option<Reply>,
@@ -247,6 +248,9 @@ struct Slot {
     /// The mode in which an earlier life of this host held the lock when it died, and whether it
     /// was about to change it.
     orphan: Option<(Mode, bool)>,
+    /// The drives that had the orphan's record when its host died. A late command of the earlier
+    /// life may have left one on others since.
+    left_on: u16,
     /// A late command of an earlier life has got a drive after another host was granted the lock.
     strayed: bool,
     /// Changes what the lock protects and means to publish that.
@@ -268,6 +272,13 @@ struct Host {
     /// It dies when a drive next gives it what it asks for, and comes back then.
     doomed_until: Option<u64>,
     deferred: Vec<u32>,
+    /// Counts deaths. Commands of an earlier life end some time after it.
+    generation: u32,
+    died_at: u64,
+    /// What the host has noted of until when its commands may undo what a drive has, and what it
+    /// found noted when it came back, on its clock.
+    undone_until: Instant,
+    earlier_until: Instant,
 }
 
 #[derive(Debug)]
@@ -493,6 +504,10 @@ impl World {
                 frozen_until: 0,
                 doomed_until: None,
                 deferred: Vec::new(),
+                generation: 0,
+                died_at: 0,
+                undone_until: Instant::default(),
+                earlier_until: Instant::default(),
             });
         }
         for h in 0..self.hosts.len() {
@@ -623,15 +638,14 @@ impl World {
             let drives = bits(self.locks[l].layout).map(|d| DriveRef(d as u32));
             return Side::Old(OldLock::new(resource, host, self.plan.timing, drives));
         }
-        Side::Engine(Lock::new(LockConfig {
-            resource,
-            host,
-            keeps_value,
-            timing: self.plan.timing,
-            seed: self.rng.u64(..),
-            #[cfg(feature = "broken-rules")]
-            broken: self.broken,
-        }))
+        let seed = self.rng.u64(..);
+        let mut config = LockConfig::new(resource, host, keeps_value, self.plan.timing, seed);
+        config.earlier_until = self.hosts[h].earlier_until;
+        #[cfg(feature = "broken-rules")]
+        {
+            config.broken = self.broken;
+        }
+        Side::Engine(Lock::new(config))
     }
 
     fn call_caller(&mut self, s: usize, after: u64) {
@@ -874,7 +888,22 @@ impl World {
                     self.call_caller(s, after);
                 }
             }
+            Event::VotesReady { members } => self.move_votes(s, &members),
             Event::Notice(notice) => self.notice(s, &notice),
+        }
+    }
+
+    /// The host notes which drives are to vote, and lets them.
+    fn move_votes(&mut self, s: usize, members: &[DriveRef]) {
+        let set = members.iter().fold(0, |set, drive| set | 1 << drive.0);
+        let now = self.local(self.host_of(s));
+        let Side::Engine(lock) = &mut self.slots[s].side else { return };
+        if lock.move_votes(now) {
+            self.touch(s);
+            self.coverage.add(Count::VotesMoved);
+            self.slots[s].members = set;
+            self.slots[s].witnesses = 0;
+            self.slots[s].set_mark = Fingerprint::of(&members_of(set)).0;
         }
     }
 
@@ -1023,7 +1052,7 @@ impl World {
             _ => Count::AdoptLeft,
         });
         let sane = self.slots[s].members & !self.plan.nonsense;
-        let there = bits(sane).filter(|&d| self.has_record(s, d)).count();
+        let there = bits(sane & self.slots[s].left_on).filter(|&d| self.has_record(s, d)).count();
         if *refusal == Refusal::NothingToAdopt && there >= majority(count(self.slots[s].members)) {
             fail!(
                 self,
@@ -1035,7 +1064,8 @@ impl World {
             self.slots[s].target = *mode;
         }
         let again = *refusal != Refusal::NothingToAdopt && tries > 0;
-        self.slots[s].caller = if again { Caller::Adopting(tries - 1) } else { Caller::Idle };
+        // Nothing uses it, so it is given up.
+        self.slots[s].caller = if again { Caller::Adopting(tries - 1) } else { Caller::Dropping };
         let after = some_time(&mut self.rng, self.plan.retry);
         self.call_caller(s, after);
     }
@@ -1248,7 +1278,7 @@ impl World {
             Caller::Holding => self.act(s),
             Caller::Dropping => self.release(s),
             // An adoption that is refused begins new leases, which must be over at the end.
-            Caller::Adopting(_) if self.stopped => self.slots[s].caller = Caller::Finished,
+            Caller::Adopting(_) if self.stopped => self.release(s),
             Caller::Adopting(tries) => self.adopt(s, tries),
             Caller::Acquiring | Caller::Converting(..) | Caller::Finished => (),
         }
@@ -1575,6 +1605,7 @@ impl Slot {
             cleared: 0,
             usurped: None,
             orphan: None,
+            left_on: 0,
             strayed: false,
             dirty: false,
             fresh: false,

@@ -39,6 +39,8 @@ impl Reactor {
                     entry.rejoin();
                 }
             }
+            // Nobody notes the drives yet, so the old ones go on voting.
+            Event::VotesReady { .. } => {}
             Event::Notice(notice) => self.on_notice(entry, notice, now),
         }
     }

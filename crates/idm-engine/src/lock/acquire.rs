@@ -85,7 +85,7 @@ impl Lock {
         let needed = if broken!(self.rules, ValueQuorum) { 1 } else { needed };
         let values: Vec<Value> = self
             .members()
-            .filter(|s| s.counts(mode, self.rules))
+            .filter(|s| self.counts(s, mode))
             .filter_map(|s| s.value.filter(|&v| v != Value::ZERO))
             .collect();
         match values.iter().max() {
@@ -105,7 +105,7 @@ impl Lock {
             // another drive's copy it could look whole again later: it must not stay.
             self.distrust = self.distrust.max(Distrust::Died);
         }
-        self.phase = Phase::Held(Held { mode, lapsed: None, change: None });
+        self.phase = Phase::Held(Held::new(mode));
         self.settle_seats(now);
         self.finish(Outcome::Granted(value));
     }

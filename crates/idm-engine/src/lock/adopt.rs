@@ -17,9 +17,10 @@
 //! not be taken for a shared lock.
 
 use super::{Adopting, Distrust, Held, Lock, Phase, Stage};
-use crate::api::{Conflict, Instant, Outcome, Refusal};
+use crate::api::{Conflict, DriveRef, Instant, Outcome, Refusal};
 use crate::rules::broken;
 use crate::seat::{Hold, Role, Seat, Task, Vote};
+use crate::stamp::{Mark, Stamp};
 use alloc::vec::Vec;
 use idm_protocol::Mode;
 
@@ -59,12 +60,13 @@ impl Lock {
         let over = now >= deadline;
         let mode = match self.orphan(now) {
             Orphan::Found(mode) => mode,
-            Orphan::Gone => return self.refuse(Refusal::NothingToAdopt, now),
-            Orphan::Open if !over && self.is_asking() => return,
+            Orphan::Gone => return self.leave(Refusal::NothingToAdopt),
+            Orphan::Open if !over && self.is_asking(deadline) => return,
             Orphan::Open => {
                 let granted = self.ours(Mode::Shared, now);
                 let needed = self.rules.acquire_quorum(self.member_count());
-                return self.leave(Refusal::NoQuorum { granted, needed });
+                let barred = self.barred(deadline).collect();
+                return self.leave(Refusal::NoQuorum { granted, needed, barred });
             }
             Orphan::Unclear => return self.leave(Refusal::Held(self.in_the_way().collect())),
         };
@@ -86,7 +88,7 @@ impl Lock {
             Some(Ok(())) => {
                 // What the earlier life changed under the lock, it may not have published.
                 self.distrust = Distrust::Died;
-                self.phase = Phase::Held(Held { mode, lapsed: None, change: None });
+                self.phase = Phase::Held(Held::new(mode));
                 self.settle_seats(now);
                 self.finish(Outcome::Adopted(mode));
             }
@@ -98,12 +100,15 @@ impl Lock {
         let keep = self.rules.keep_quorum(self.member_count());
         let undecided = |s: &&Seat| matches!(s.vote(), Some(Vote::Asking | Vote::Silent));
         let open = self.members().filter(undecided).count();
+        // Ours, but from when other drives were counted.
+        let odd = |s: &&Seat| s.vote() == Some(&Vote::Won) && !s.is_marked(self.set);
+        let odd = self.members().filter(odd).count();
         for mode in [Mode::Exclusive, Mode::Shared] {
             let ours = self.ours(mode, now);
             if ours >= self.adopt_quorum(mode, now) && self.exactly(mode, now) >= keep {
                 return Orphan::Found(mode);
             }
-            if ours + open >= keep {
+            if ours + open + odd >= keep {
                 return if open > 0 { Orphan::Open } else { Orphan::Unclear };
             }
         }
@@ -123,7 +128,7 @@ impl Lock {
 
     fn is_ours(&self, seat: &Seat, mode: Mode, now: Instant) -> bool {
         let won = seat.vote() == Some(&Vote::Won);
-        won && seat.counts(mode, self.rules) && self.lease_end(seat) > Some(now)
+        won && self.counts(seat, mode) && self.lease_end(seat) > Some(now)
     }
 
     /// Members that must be ours; see above.
@@ -139,23 +144,32 @@ impl Lock {
     }
 
     /// Whether nobody else can have had the lock since ours was written. Where we counted the same
-    /// drives then, he would have broken one of our quorum. Otherwise an LV was moved, and he may
-    /// have had a majority of what it lay on before; but he has read more than half of the VG's drives,
-    /// and broken what he found there.
+    /// drives then, he would have broken one of our quorum. Otherwise it was put on all of the
+    /// VG's drives, because the LV might be moved, and he may have had a majority of what it lies on
+    /// now; but he has read more than half of the VG's drives, and broken what he found there.
     fn is_unbroken(&self, mode: Mode, now: Instant) -> bool {
         let written = |s: &Seat| match &s.task {
-            Task::Take(take) => take.own_stamp.map(|stamp| stamp.fingerprint),
+            Task::Take(take) => take.own_stamp.map(Stamp::mark),
             _ => None,
         };
-        let same_set = |s: &&Seat| written(s) == Some(self.stamp.fingerprint);
+        let same_set = |s: &&Seat| written(s) == Some(Mark::Set(self.set));
         let same = self.members().filter(|s| self.is_ours(s, mode, now)).filter(same_set).count();
         let all = self.seats.iter().filter(|s| s.role != Role::Former);
-        let held = all.clone().filter(|s| s.counts(Mode::Shared, self.rules)).count();
-        same >= self.adopt_quorum(mode, now) || 2 * held > all.count()
+        let held = all.clone().filter(|s| self.counts(s, Mode::Shared)).count();
+        !self.has_witnesses || same >= self.adopt_quorum(mode, now) || 2 * held > all.count()
     }
 
-    fn is_asking(&self) -> bool {
-        self.members().any(|s| s.vote() == Some(&Vote::Asking))
+    /// Whether a member may still say something before the deadline.
+    fn is_asking(&self, deadline: Instant) -> bool {
+        let late = |s: &Seat| s.ready_at(self.rules).is_some_and(|at| at > deadline);
+        self.members().any(|s| s.vote() == Some(&Vote::Asking) && !late(s))
+    }
+
+    /// Members that will be asked again, but not before the deadline.
+    fn barred(&self, deadline: Instant) -> impl Iterator<Item = (DriveRef, Instant)> + '_ {
+        let asking = self.members().filter(|s| s.vote() == Some(&Vote::Asking));
+        let next = asking.filter_map(|s| Some((s.drive, s.ready_at(self.rules)?)));
+        next.filter(move |&(_, at)| at > deadline)
     }
 
     /// Other hosts that hold the lock on members.
@@ -163,9 +177,9 @@ impl Lock {
         self.members().filter_map(others_on).flatten().copied()
     }
 
-    /// The lock is not to be had now. What is ours stays on the drives for another try.
+    /// The lock is not to be had now. What is ours stays on the drives: it may be in use.
     fn leave(&mut self, refusal: Refusal) {
-        self.phase = Phase::Free;
+        self.phase = Phase::Left;
         let nobody = matches!(&refusal, Refusal::Held(others) if others.is_empty());
         let refusal = if nobody { Refusal::Unclear } else { refusal };
         // A TRYLOCK without a look could take what is left here for its own.

@@ -3,8 +3,7 @@
 use super::{Change, Distrust, Held, Lock, Phase, Stage};
 use crate::api::{Instant, Outcome, Refusal};
 use crate::rules::broken;
-use crate::seat::{Hold, Step, Task, Vote};
-use alloc::vec::Vec;
+use crate::seat::{Hold, Step, Task};
 use idm_protocol::{Mode, Value};
 
 impl Lock {
@@ -69,12 +68,6 @@ impl Lock {
         if result.is_ok() && self.distrust == Distrust::Shared {
             // Who shared it has gone, and with them who could have put the value right.
             self.distrust = Distrust::Died;
-        }
-        for seat in &mut self.seats {
-            if let Task::Take(take) = &seat.task {
-                let nobody = take.vote == Vote::Blocked(Vec::new());
-                seat.unread |= take.converting && (take.contested || nobody);
-            }
         }
         self.end_change(mode);
         self.settle_seats(now);

@@ -33,6 +33,8 @@ impl Lock {
             phase,
             seats: _,
             stamp,
+            set,
+            target,
             has_witnesses,
             distrust,
             pending,
@@ -44,7 +46,8 @@ impl Lock {
             events,
             last_token: _,
         } = self;
-        (phase, stamp, has_witnesses, pending, owed, shaken_at, events).hash(state);
+        (phase, stamp, set, target, has_witnesses).hash(state);
+        (pending, owed, shaken_at, events).hash(state);
         // Where there is no value, it cannot be doubtful.
         config.keeps_value.then_some(distrust).hash(state);
     }
@@ -62,10 +65,11 @@ impl Seat {
             role,
             hold,
             task,
-            epoch,
+            epoch: _,
             flight,
             plan,
             failures,
+            mark,
             barred_until,
             demote_until,
             stray_until,
@@ -73,18 +77,20 @@ impl Seat {
             stale_value,
             gap,
             foreign,
-            unread,
+            contested,
+            target,
             missed: _,
             not_idm: _,
         } = self;
-        (role, hold, gap, foreign, unread, value, keeps_value && *stale_value).hash(state);
+        (role, hold, mark, gap, foreign, contested, target).hash(state);
+        (value, keeps_value && *stale_value).hash(state);
         hash_task(task, state);
         // Every new task of an idle seat begins with no failures.
         let idle = matches!(task, Task::Idle | Task::Leave);
         (*failures * u8::from(!idle)).hash(state);
-        let flight = flight
-            .as_ref()
-            .map(|Flight { token: _, step, sent, epoch: begun }| (step, sent, begun == epoch));
+        let flight = flight.as_ref().map(|Flight { token: _, step, sent, mark, epoch }| {
+            (step, sent, mark, *epoch == self.epoch)
+        });
         flight.hash(state);
         plan.map(|Plan { step, at }| (step, when(at))).hash(state);
         (barred_until, demote_until, stray_until).hash(state);
@@ -107,14 +113,15 @@ fn hash_task<H: Hasher>(task: &Task, state: &mut H) {
                 adopting,
                 others,
                 own_stamp,
-                contested,
+                refused,
                 own_found: _,
+                rewritten,
                 breaking: _,
                 cleared,
                 value_asked,
             } = take;
             (mode, sent, converting, witness, adopting).hash(state);
-            (own_stamp, contested, cleared, value_asked).hash(state);
+            (own_stamp, refused, rewritten, cleared, value_asked).hash(state);
             core::mem::discriminant(vote).hash(state);
             let blocked = match vote {
                 Vote::Blocked(conflicts) => Some(conflicts),

@@ -3,16 +3,27 @@
 use super::{Distrust, Lock};
 use crate::api::{DriveRef, Event, Instant, Notice};
 use crate::seat::{Flight, Heard, Hold, Look, Role, Seat, Step, Task};
-use crate::stamp::CLEARING;
+use crate::stamp::{CLEARING, Stamp};
 use crate::take::TakeContext;
 use crate::view::{View, unused};
 use alloc::vec::Vec;
 use idm_protocol::{
-    Class, DriveCommand, Mode, MutexOp, Record, Reply, State, Status, Value, ValueUpdate,
+    Class, DriveCommand, HostId, Mode, MutexOp, Record, Reply, State, Status, Value, ValueUpdate,
 };
 
 /// The lease that is asked for a mutex that is only taken to be removed.
 const CLEARING_LEASE_MS: u64 = 1000;
+/// Length of a host id's random half, in bytes.
+const RANDOM_HALF: usize = 16;
+
+/// The name in which a host takes a mutex only to remove it. It is no holder's name, so no lock of
+/// this host, which knows nothing of the removal, takes the record for its own. The half with the
+/// host's name is left as it is, for who reads the table.
+fn clearing_name(host: HostId) -> HostId {
+    let mut bytes = *host.as_bytes();
+    bytes[..RANDOM_HALF].iter_mut().for_each(|byte| *byte = !*byte);
+    HostId::from_bytes(bytes)
+}
 
 impl Lock {
     pub(super) fn encode(&self, step: Step, seat: &Seat) -> DriveCommand {
@@ -39,10 +50,8 @@ impl Lock {
             (Step::Unlock(_), Task::Clean(clean)) => clean.store,
             _ => None,
         };
-        let stamp = match (step, &seat.task) {
-            (Step::Refresh(_), Task::Take(take)) => take.own_stamp.unwrap_or(self.stamp),
-            _ => self.stamp,
-        };
+        let stamp = self.stamp_for(step, seat);
+        let ours = resource == self.config.resource;
         let record = Record {
             state: State::Uninitialized,
             modified_ms: 0,
@@ -51,10 +60,18 @@ impl Lock {
             value_update: if store.is_some() { ValueUpdate::Store } else { ValueUpdate::Keep },
             value: store.unwrap_or(Value::ZERO),
             resource,
-            metadata: if resource == self.config.resource { stamp.to_metadata() } else { CLEARING },
-            host: self.config.host,
+            metadata: if ours { stamp.to_metadata() } else { CLEARING },
+            host: if ours { self.config.host } else { clearing_name(self.config.host) },
         };
         DriveCommand::Mutex(op, record)
+    }
+
+    /// What a command writes into our record.
+    pub(super) fn stamp_for(&self, step: Step, seat: &Seat) -> Stamp {
+        match (step, &seat.task) {
+            (Step::Refresh(_), Task::Take(take)) => take.own_stamp.unwrap_or(self.stamp),
+            _ => self.stamp,
+        }
     }
 
     /// A reply in the engine's own terms. An answer of the wrong kind is nonsense.
@@ -62,7 +79,8 @@ impl Lock {
         match (flight.step, reply) {
             (Step::Look(look), Reply::Table(table)) => {
                 let me = self.config.host;
-                let view = View::of(&table, self.config.resource, me, self.stamp, drive);
+                let stamps = (self.stamp, self.set);
+                let view = View::of(&table, self.config.resource, me, stamps, drive);
                 let unused = match look {
                     Look::Room => unused(&table, self.config.resource),
                     Look::Holders | Look::Value => Vec::new(),
@@ -115,6 +133,7 @@ impl Lock {
                     now,
                     timing: &self.config.timing,
                     rules: self.rules,
+                    set: self.set,
                     rng: &mut self.rng,
                     notices: &mut notices,
                     shared: &mut shared,

@@ -3,7 +3,7 @@
 use super::{Change, Held, Lock, Phase};
 use crate::api::{Conflict, Event, Instant, Loss, Notice, Outcome, Refusal};
 use crate::rules::broken;
-use crate::seat::{Heard, Hold, Role, Seat, Step, Task, Vote};
+use crate::seat::{Heard, Hold, Look, Role, Seat, Step, Task, Vote};
 use alloc::vec::Vec;
 use core::time::Duration;
 use idm_protocol::{Mode, Status};
@@ -52,8 +52,11 @@ impl Lock {
         let seat = &mut self.seats[at];
         match (seat.hold, heard) {
             (Hold::None, _) => self.lost_drive(at, heard, now),
-            (Hold::Held { mode, since }, Heard::Status(Status::Good)) => {
+            (Hold::Held { mode, since }, Heard::Status(Status::Good) | Heard::Table(..)) => {
                 seat.failures = 0;
+                if matches!(heard, Heard::Status(_)) && self.marks(&self.seats[at]) {
+                    return self.seats[at].plan(Step::Look(Look::Holders), now);
+                }
                 let settled = mode == goal && since >= self.shaken_at;
                 let due = if settled { self.due(since, renew * 3 / 4) } else { now };
                 self.seats[at].plan(Step::Refresh(goal), due);
@@ -100,7 +103,7 @@ impl Lock {
         let since = self.shaken_at;
         let sure = self
             .members()
-            .filter(|s| s.counts(held.mode, self.rules))
+            .filter(|s| self.counts(s, held.mode))
             .filter(|s| matches!(s.hold, Hold::Held { since: at, .. } if at >= since))
             .count();
         sure >= self.rules.keep_quorum(self.member_count())
@@ -112,7 +115,7 @@ impl Lock {
     pub(super) fn bound(&self, mode: Mode) -> Option<Instant> {
         let mut ends: Vec<Instant> = self
             .members()
-            .filter(|s| s.counts(mode, self.rules))
+            .filter(|s| self.counts(s, mode))
             .filter_map(|s| self.lease_end(s))
             .collect();
         ends.sort_unstable_by(|a, b| b.cmp(a));
@@ -145,9 +148,9 @@ impl Lock {
         if broken!(self.rules, RetakeOnlyWhileSafe) {
             return;
         }
-        let rules = self.rules;
+        let (set, rules) = (self.set, self.rules);
         for seat in &mut self.seats {
-            seat.gap = !seat.counts(mode, rules);
+            seat.gap = !seat.counts(mode, set, rules);
             if matches!(&seat.task, Task::Take(take) if !take.converting) {
                 seat.assign(Task::Idle);
             }
@@ -162,7 +165,7 @@ impl Lock {
             return;
         };
         match held.change {
-            None => {}
+            None => self.conclude_move(&held, now),
             Some(Change::Up { deadline, stage }) => self.conclude_up(&held, deadline, stage, now),
             Some(Change::Down { deadline }) => {
                 let shared = |s: &&Seat| matches!(s.hold, Hold::Held { mode: Mode::Shared, .. });
@@ -228,7 +231,8 @@ impl Lock {
         let timing = self.config.timing;
         let seat = &mut self.seats[at];
         let Some(conflict) = conflicts.iter().find(|c| !c.same_set) else {
-            seat.foreign = None;
+            // Who could not be read may be who was seen before.
+            seat.foreign = seat.foreign.filter(|_| conflicts.is_empty());
             return;
         };
         match seat.foreign {
@@ -269,7 +273,8 @@ impl Lock {
         match changing {
             Some(Change::Up { .. }) => {
                 let needed = self.rules.acquire_quorum(self.member_count());
-                self.finish(Outcome::Refused(Refusal::NoQuorum { granted: 0, needed }));
+                let barred = Vec::new();
+                self.finish(Outcome::Refused(Refusal::NoQuorum { granted: 0, needed, barred }));
             }
             Some(Change::Down { .. }) => self.finish(Outcome::Converted { complete: false }),
             None => {}

@@ -1,7 +1,7 @@
 //! What the drives' votes add up to.
 
 use super::{Lock, Phase, Stage};
-use crate::api::{Conflict, Instant, Refusal};
+use crate::api::{Conflict, DriveRef, Instant, Refusal};
 use crate::rules::broken;
 use crate::seat::{Role, Task, Vote};
 use alloc::vec::Vec;
@@ -15,6 +15,8 @@ pub(super) struct Tally {
     pub(super) asking: usize,
     pub(super) full: usize,
     pub(super) blocked: Vec<Vec<Conflict>>,
+    /// Drives that cannot be used in time, and from when on they can.
+    pub(super) barred: Vec<(DriveRef, Instant)>,
 }
 
 impl Tally {
@@ -42,7 +44,8 @@ impl Tally {
         if self.won + self.full >= self.needed {
             return Refusal::Full;
         }
-        Refusal::NoQuorum { granted: self.won, needed: self.needed }
+        let barred = self.barred.clone();
+        Refusal::NoQuorum { granted: self.won, needed: self.needed, barred }
     }
 }
 
@@ -80,9 +83,10 @@ impl Lock {
             asking: 0,
             full: 0,
             blocked: Vec::new(),
+            barred: Vec::new(),
         };
         for seat in self.members() {
-            let ours = seat.counts(mode, self.rules) && self.lease_end(seat) > Some(now);
+            let ours = self.counts(seat, mode) && self.lease_end(seat) > Some(now);
             let Task::Take(take) = &seat.task else {
                 tally.won += usize::from(ours);
                 continue;
@@ -91,8 +95,10 @@ impl Lock {
                 Vote::Won => tally.won += usize::from(ours),
                 Vote::Asking => {
                     // A drive that is barred beyond the deadline cannot answer in time.
-                    let late = seat.ready_at(self.rules).is_some_and(|at| at > deadline);
-                    tally.asking += usize::from(!late);
+                    match seat.ready_at(self.rules).filter(|&at| at > deadline) {
+                        Some(at) => tally.barred.push((seat.drive, at)),
+                        None => tally.asking += 1,
+                    }
                 }
                 Vote::Blocked(conflicts) => tally.blocked.push(conflicts.clone()),
                 Vote::Full => tally.full += 1,
@@ -147,9 +153,7 @@ impl Lock {
     /// What is known of holders on other drives than those of the majority: the VG's other drives,
     /// and those that said "conflict". `None` while some are still asked and it is not `late`.
     fn confirmed(&self, mode: Mode, late: bool) -> Option<Result<(), Refusal>> {
-        let contested =
-            self.seats.iter().any(|s| matches!(&s.task, Task::Take(take) if take.contested));
-        if contested {
+        if self.seats.iter().any(|s| s.role != Role::Former && s.contested) {
             // Whoever was met there could not be read yet, so he may count other drives.
             return late.then(|| Err(Refusal::Held(Vec::new())));
         }
@@ -163,12 +167,12 @@ impl Lock {
                 (Role::Member, vote) => {
                     total += 1;
                     let read = matches!(vote, Some(Vote::NotOurs));
-                    seen += usize::from(read || seat.counts(mode, self.rules));
+                    seen += usize::from(read || self.counts(seat, mode));
                 }
                 (Role::Witness | Role::Extra, vote) => {
                     total += 1;
                     match vote {
-                        _ if seat.counts(mode, self.rules) => seen += 1,
+                        _ if self.counts(seat, mode) => seen += 1,
                         Some(Vote::Won | Vote::NotIdm) => seen += 1,
                         Some(Vote::Blocked(conflicts)) => in_the_way.push(conflicts.clone()),
                         Some(Vote::Asking) => asking |= !seat.is_enlarging(),

@@ -147,15 +147,8 @@ pub fn host(n: u8) -> HostId {
 }
 
 pub fn lock(n: u8, resource: ResourceId, keeps_value: bool) -> Lock {
-    Lock::new(LockConfig {
-        resource,
-        host: host(n),
-        keeps_value,
-        timing: Timing::for_lease(LEASE),
-        seed: u64::from(n),
-        #[cfg(feature = "broken-rules")]
-        broken: None,
-    })
+    let timing = Timing::for_lease(LEASE);
+    Lock::new(LockConfig::new(resource, host(n), keeps_value, timing, u64::from(n)))
 }
 
 pub fn lv_lock(n: u8) -> Lock {

@@ -144,7 +144,10 @@ impl World {
         // What a drive that answers nonsense has is of no use to the host.
         let sane = |o: usize| self.plan.nonsense & (1 << o) == 0;
         let stands = |o| match slot.mode.or(slot.orphan.map(|(mode, _)| mode)) {
-            Some(_) => self.has_vote(s, o),
+            Some(_) => {
+                let left = slot.mode.is_some() || slot.left_on & (1u16 << o) != 0;
+                left && self.has_vote(s, o)
+            }
             None => self.has_record(s, o),
         };
         let others = bits(slot.members).filter(|&o| o != d && sane(o) && stands(o)).count();
@@ -270,6 +273,8 @@ impl World {
         }
         self.coverage.add(Count::Crashed);
         self.hosts[h].alive = false;
+        self.hosts[h].generation += 1;
+        self.hosts[h].died_at = self.now;
         for l in 0..self.locks.len() {
             let s = h * self.locks.len() + l;
             if self.slots[s].mode.is_some() {
@@ -284,10 +289,16 @@ impl World {
             let changing = matches!(slot.caller, Caller::Converting(..));
             let orphan = slot.mode.map(|mode| (mode, changing)).or(slot.orphan);
             let left = (orphan, slot.usurped, slot.strayed, slot.members);
+            let again = slot.orphan.is_some();
+            let still_on = slot.left_on;
             *slot = Slot::new(side);
             if orphan.is_some() && !renamed {
                 (slot.orphan, slot.usurped, slot.strayed, slot.members) = left;
+                let there = bits(left.3).filter(|&d| self.has_record(s, d));
+                let left_on = there.fold(0, |set, d| set | 1 << d);
+                self.slots[s].left_on = if again { left_on & still_on } else { left_on };
             }
+            let slot = &mut self.slots[s];
             slot.stamp = stamp;
             slot.life = life;
             slot.probing = probing;
@@ -296,24 +307,17 @@ impl World {
     }
 
     pub(super) fn come_back(&mut self, h: usize, renamed: bool) {
-        // A process does not end before its commands do, and the budget says that a host does not
-        // come back under its old name while one of unknown fate may still reach a drive.
-        let outstanding = self.flights.iter().enumerate().any(|(f, flight)| {
-            flight.pending > 0
-                && usize::from(flight.slot) / self.locks.len() == h
-                && !self.free.contains(&(f as u32))
-        });
-        if outstanding && !renamed {
-            let after = self.plan.timing.linger.as_micros() as u64 / 8;
-            self.push(self.now + after, What::Return(h as u8, renamed));
-            return;
-        }
         trace!(self, "host {h} is back{}", if renamed { " under a new name" } else { "" });
         self.coverage.add(if renamed { Count::Rebooted } else { Count::Restarted });
         self.hosts[h].alive = true;
+        let surely = self.local(h) + self.plan.timing.linger;
+        let noted = self.hosts[h].undone_until;
+        let lost = self.rng.u8(0..8) == 0;
+        self.hosts[h].earlier_until = if lost { surely } else { surely.min(noted) };
         if renamed {
             self.hosts[h].lives += 1;
             self.hosts[h].id = host_id(h, self.hosts[h].lives);
+            self.hosts[h].earlier_until = Instant::default();
         }
         for l in 0..self.locks.len() {
             let s = h * self.locks.len() + l;

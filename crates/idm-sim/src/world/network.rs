@@ -79,7 +79,8 @@ impl World {
             return;
         }
         if let DriveCommand::Mutex(_, record) = &command {
-            if record.resource == self.locks[self.lock_of(s)].resource {
+            let ours = record.resource == self.locks[self.lock_of(s)].resource;
+            if ours && matches!(self.slots[s].side, Side::Old(_)) {
                 self.slots[s].set_mark = set_mark(record);
             }
         }
@@ -104,12 +105,7 @@ impl World {
             let sent = &mut self.slots[s].sent[d];
             *sent = sent.saturating_add(1);
         }
-        // No command of unknown fate reaches its drive later than this (fault budget).
-        let horizon = {
-            let clock = self.hosts[h].clock;
-            let linger = self.plan.timing.linger.as_micros() as u64;
-            clock.when(clock.at(self.now) + linger) - 1
-        };
+        self.note_undoing(h, &command);
         let there = self.delay(h, d);
         let back = self.delay(h, d);
         let timeout_at = self.now + self.plan.timeout;
@@ -117,6 +113,7 @@ impl World {
             slot: s as u16,
             drive: d as u8,
             life: self.slots[s].life,
+            generation: self.hosts[h].generation,
             ticket,
             command,
             reply: None,
@@ -151,7 +148,7 @@ impl World {
             fate = Fate::TryAgain;
         }
         match fate {
-            Fate::Normal => self.exchange(f, there, back, horizon),
+            Fate::Normal => self.exchange(f, there, back),
             Fate::Unreachable => {
                 self.coverage.add(Count::Unreachable);
                 self.answer(f, Status::Unreachable, there);
@@ -175,8 +172,10 @@ impl World {
                 self.coverage.add(Count::Ghost);
                 let after = self.give_up_after();
                 self.answer(f, Status::Uncertain, after);
-                let earliest = (self.now + after).min(horizon - 1);
-                let at = self.rng.u64(earliest..horizon);
+                let reported = if self.is_old(h) { self.now } else { self.now + after };
+                let latest = self.horizon(h, reported);
+                let earliest = (self.now + after).min(latest - 1);
+                let at = self.rng.u64(earliest..latest);
                 self.flights[f].ghost = true;
                 self.later(f, at - self.now, None);
             }
@@ -186,7 +185,7 @@ impl World {
                 if again + back < self.plan.timeout {
                     self.later(f, there, None);
                 }
-                self.exchange(f, again, back, horizon);
+                self.exchange(f, again, back);
             }
             Fate::Failed => {
                 self.coverage.add(Count::Failed);
@@ -198,9 +197,39 @@ impl World {
             Fate::Slow => {
                 self.coverage.add(Count::Slow);
                 let more = self.rng.u64(0..self.plan.timeout * 2);
-                self.exchange(f, there + more, back, horizon);
+                self.exchange(f, there + more, back);
             }
         }
+    }
+
+    /// Before a command leaves that can undo what a drive has, its host notes until when.
+    fn note_undoing(&mut self, h: usize, command: &DriveCommand) {
+        let DriveCommand::Mutex(op, record) = command else { return };
+        let undoes = match op {
+            MutexOp::Unlock | MutexOp::Destroy | MutexOp::Break => true,
+            MutexOp::Refresh => record.class.mode() == Mode::Shared,
+            MutexOp::Trylock | MutexOp::Lock | MutexOp::Init => false,
+        };
+        let until = self.local(h) + 2 * self.plan.timing.linger;
+        if undoes && self.hosts[h].undone_until < until {
+            // Not for every command anew.
+            self.hosts[h].undone_until = until + self.plan.timing.lease / 60;
+        }
+    }
+
+    /// Whether a command has ended with the life of its host: the kernel gives it up in time.
+    fn has_died(&self, f: usize) -> bool {
+        let flight = &self.flights[f];
+        let h = self.host_of(usize::from(flight.slot));
+        let host = &self.hosts[h];
+        flight.generation != host.generation && self.now >= self.horizon(h, host.died_at)
+    }
+
+    /// When a command that is reported as uncertain can reach its drive no longer (fault budget).
+    fn horizon(&self, h: usize, reported: u64) -> u64 {
+        let clock = self.hosts[h].clock;
+        let linger = self.plan.timing.linger.as_micros() as u64;
+        clock.when(clock.at(reported) + linger) - 1
     }
 
     /// When a command whose answer does not come is given up: mostly when the transport's time is
@@ -210,14 +239,17 @@ impl World {
     }
 
     /// The ordinary course: there and back again, if it is quick enough.
-    fn exchange(&mut self, f: usize, there: u64, back: u64, horizon: u64) {
+    fn exchange(&mut self, f: usize, there: u64, back: u64) {
         if there + back < self.plan.timeout {
             self.later(f, there, Some(back as u32));
             return;
         }
         self.coverage.add(Count::TimedOut);
         self.answer(f, Status::Uncertain, self.plan.timeout);
-        if self.now + there < horizon {
+        let h = self.host_of(usize::from(self.flights[f].slot));
+        // The older stack waits for its commands in the kernel, which ends them before it reports.
+        let reported = if self.is_old(h) { self.now } else { self.now + self.plan.timeout };
+        if self.now + there < self.horizon(h, reported) {
             self.flights[f].ghost = there > self.plan.timeout;
             self.later(f, there, None);
         }
@@ -268,7 +300,8 @@ impl World {
             self.push(at, What::Exec(f as u32, reply_after));
             return;
         }
-        let cut_off = self.drives[d].gone > 0
+        let cut_off = self.has_died(f)
+            || self.drives[d].gone > 0
             || self.drives[d].dead > 0
             || self.cut[h] > 0
             || (self.flaps[h] & (1 << d) != 0 && self.rng.bool());
@@ -298,6 +331,9 @@ impl World {
         let mut reply = self.drives[d].drive.perform(now, &self.flights[f].command);
         self.flights[f].executed = self.now;
         let good = reply == Reply::Status(Status::Good);
+        if good && self.flights[f].generation != self.hosts[self.host_of(s)].generation {
+            self.coverage.add(Count::EarlierHit);
+        }
         if good && self.flights[f].ghost {
             self.coverage.add(Count::GhostHit);
         }

@@ -1,0 +1,161 @@
+//! Letting other drives vote for a lock that is held.
+//!
+//! An LV's lock is taken on the LV's drives. Whoever gets the VG's lock may move the LV, and drives
+//! leave the VG while the LV is in use. So the caller names the VG's drives ([`Lock::spread`]), and
+//! the lock goes over to them without a moment in which it is not held:
+//!
+//! 1. It is taken on those drives that it is not on. They do not vote yet.
+//! 2. Every record is given a fingerprint that is this acquisition's alone. Hosts that count the old
+//!    drives, and hosts that count the new ones, both take its writer for one that counts others,
+//!    and give way to it wherever they meet it. A fingerprint of the new drives would not do:
+//!    before they are a majority, who counts the same drives may pass them over.
+//!    Whether a REFRESH stores metadata is not known, so each record is read back.
+//! 3. When more than half of the new drives have it, marked and without anybody in the way, the caller
+//!    is told and notes the new drives. Whenever it dies, the old drives or the new ones are noted,
+//!    and both are enough for an adoption.
+//! 4. From [`Lock::move_votes`] on the new drives vote; what is on others is given back. A drive whose
+//!    record could not be marked does not count, and is taken anew.
+//!
+//! Until the last step the old drives vote as before, and only they.
+
+use super::{Held, Lock, MAX_DRIVES, Moving, Phase};
+use crate::api::{Event, Fingerprint, Instant, Member};
+use crate::seat::{Role, Seat, Step, Task};
+use crate::stamp::{Mark, Stamp};
+use alloc::vec::Vec;
+use idm_protocol::Mode;
+
+impl Lock {
+    /// Puts the lock, while it is held, on all of these drives, and on no others, so that they
+    /// vote for it instead of those that it was taken on. Without effect while it is not held,
+    /// and where no drive is named or more than 512 are.
+    pub fn spread(&mut self, drives: &[Member], now: Instant) {
+        self.notice_lapse(now);
+        let Phase::Held(Held { mode, lapsed: None, .. }) = self.phase else {
+            return;
+        };
+        if drives.is_empty() || drives.len() > MAX_DRIVES {
+            return;
+        }
+        let set = Fingerprint::of(drives);
+        if self.target != Some(set) {
+            self.set_moving(Moving::No);
+        }
+        self.target = (set != self.set).then_some(set);
+        // Others may count other drives by now.
+        self.has_witnesses |= self.target.is_some();
+        self.seats.iter_mut().for_each(|seat| seat.target = false);
+        for member in drives {
+            let seat = self.seat(member.drive);
+            seat.target = true;
+            if matches!(seat.role, Role::Witness | Role::Former) {
+                seat.role = Role::Extra;
+                if matches!(seat.task, Task::Idle | Task::Clean(_)) {
+                    seat.start_take(mode, now);
+                }
+            }
+        }
+        self.dismiss(|seat| seat.role == Role::Extra);
+        self.conclude(now);
+    }
+
+    /// Lets the drives vote that [`Event::VotesReady`] named. `false`: they are not ready any more,
+    /// and those that voted before go on.
+    pub fn move_votes(&mut self, now: Instant) -> bool {
+        self.notice_lapse(now);
+        let Phase::Held(held) = &self.phase else { return false };
+        let (mode, moving) = (held.mode, held.moving);
+        self.set_moving(Moving::No);
+        let target = self.target.filter(|_| moving == Moving::Told && self.can_move(mode, now));
+        let Some(target) = target else {
+            self.conclude(now);
+            return false;
+        };
+        self.set = target;
+        self.target = None;
+        for seat in self.seats.iter_mut().filter(|s| s.target) {
+            seat.role = Role::Member;
+        }
+        self.dismiss(|seat| matches!(seat.role, Role::Member | Role::Extra));
+        for at in 0..self.seats.len() {
+            let seat = &self.seats[at];
+            if seat.task == Task::Keep && !seat.is_marked(self.set) {
+                self.retake(at, now);
+            }
+        }
+        self.conclude(now);
+        true
+    }
+
+    /// Gives the lock back on those drives of a kind that are not named any more.
+    fn dismiss(&mut self, kind: impl Fn(&Seat) -> bool) {
+        for seat in self.seats.iter_mut().filter(|s| !s.target && kind(s)) {
+            seat.role = Role::Former;
+            if !matches!(seat.task, Task::Clean(_)) {
+                seat.assign(Task::Idle);
+            }
+        }
+    }
+
+    fn set_moving(&mut self, to: Moving) {
+        if let Phase::Held(held) = &mut self.phase {
+            held.moving = to;
+        }
+    }
+
+    /// Takes the next step towards the drives that shall vote.
+    pub(super) fn conclude_move(&mut self, held: &Held, now: Instant) {
+        if self.target.is_none() || held.lapsed.is_some() || held.change.is_some() {
+            return;
+        }
+        match held.moving {
+            Moving::No => self.start_marking(now),
+            Moving::Marking if self.can_move(held.mode, now) => {
+                self.set_moving(Moving::Told);
+                let named = self.seats.iter().filter(|s| s.target).map(|s| s.drive);
+                let members: Vec<_> = named.collect();
+                self.events.push_back(Event::VotesReady { members });
+            }
+            Moving::Marking | Moving::Told => {}
+        }
+    }
+
+    fn start_marking(&mut self, now: Instant) {
+        if !self.stamp.alone {
+            let mut bytes = [0; 16];
+            bytes[..8].copy_from_slice(&self.rng.next().to_be_bytes());
+            bytes[8..].copy_from_slice(&self.rng.next().to_be_bytes());
+            let fingerprint = Fingerprint(bytes);
+            self.stamp = Stamp { fingerprint, alone: true, ..self.stamp };
+        }
+        self.set_moving(Moving::Marking);
+        let goal = self.goal();
+        for seat in self.seats.iter_mut().filter(|s| s.target && s.task == Task::Keep) {
+            if seat.mark != Some(Mark::Alone) {
+                seat.plan(Step::Refresh(goal), now);
+            }
+        }
+    }
+
+    /// Whether a drive's record is to be read, to see whether the REFRESH has marked it.
+    pub(super) fn marks(&self, seat: &Seat) -> bool {
+        let marking = matches!(self.phase, Phase::Held(Held { moving: Moving::Marking, .. }));
+        marking && seat.target && seat.mark != Some(Mark::Alone)
+    }
+
+    /// Whether the drives that shall vote would be enough to get the lock, with nobody in the way.
+    fn can_move(&self, mode: Mode, now: Instant) -> bool {
+        let Phase::Held(Held { lapsed: None, change: None, .. }) = self.phase else {
+            return false;
+        };
+        let targets = || self.seats.iter().filter(|s| s.target);
+        let disputed = targets().any(|s| s.contested || s.foreign.is_some());
+        let ready = targets()
+            .filter(|s| s.mark == Some(Mark::Alone) && self.counts(s, mode))
+            // A BREAK from before, if it is late, takes the mark away.
+            .filter(|s| s.stray_until <= now)
+            .filter(|s| self.lease_end(s) > Some(now))
+            .count();
+        !disputed && ready >= self.rules.acquire_quorum(targets().count()) && self.stands()
+    }
+}
