@@ -677,7 +677,7 @@ fn in_process(locks: usize) -> Result<()> {
         watchdog: None,
         note: None,
         undo_note: None,
-        earlier_until: Instant::default(),
+        earlier_until: idm_engine::Instant::default(),
         kill_command: Arc::new(|| vec!["/bin/true".into()]),
     };
     let runtime = Runtime::start(drives, settings)?;

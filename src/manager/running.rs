@@ -71,7 +71,13 @@ impl Running {
             .map_err(|error| not_kept("until when commands may stay", &error))?;
         let watchdog = start_watchdog(config, &fencing)?;
         let no_thread = |error| Error::NotRunning(format!("no thread can be started: {error}"));
-        let note = SafeNote::start(&config.state_dir, fencing.notice).map_err(no_thread)?;
+        let store = Arc::new(Store::open(state_dir, host).map_err(|error| {
+            let directory = state_dir.display();
+            Error::NotRunning(format!("locks cannot be noted in {directory}: {error}"))
+        })?);
+        let looked_after = store.clone();
+        let look = Box::new(move || looked_after.restore());
+        let note = SafeNote::start(state_dir, fencing.notice, look).map_err(no_thread)?;
         let note = Arc::new(note);
         let settings = Settings {
             host,
@@ -88,10 +94,6 @@ impl Running {
         let metrics = runtime.metrics().clone();
         let exporter = Exporter::start(&config.state_dir, move || drives.render(&metrics));
         let exporter = Arc::new(exporter.map_err(no_thread)?);
-        let store = Arc::new(Store::open(&config.state_dir).map_err(|error| {
-            let directory = config.state_dir.display();
-            Error::NotRunning(format!("locks cannot be noted in {directory}: {error}"))
-        })?);
         let dates = Dates { timing, fencing, note, watchdog: watchdog.clone(), earlier_until };
         let orphans = Orphans::find(runtime.clone(), store.clone(), devices, dates)
             .map_err(|error| Error::NotRunning(format!("notes cannot be read: {error}")))?;

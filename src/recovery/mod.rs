@@ -374,6 +374,20 @@ impl Orphans {
         }
     }
 
+    /// The LVs of a VG that are active where nothing at all is noted of the VG: if this host had
+    /// their locks, it does not know of it any more. With notes, what is not noted are devices of
+    /// LVs that have no lock of their own, such as snapshots.
+    pub fn unprotected(&self, lockspace: &Lockspace) -> io::Result<Vec<ResourceId>> {
+        if self.store.has_any_of(&lockspace.id) {
+            return Ok(Vec::new());
+        }
+        let active = self.devices.active()?;
+        let mut unprotected: Vec<ResourceId> =
+            active.into_iter().filter(|id| lockspace.owns(id)).collect();
+        unprotected.sort_unstable();
+        Ok(unprotected)
+    }
+
     /// Whether a note of a lockspace is still needed when it is stopped.
     pub fn any_of(&self, lockspace: &Lockspace) -> bool {
         self.left().locks.keys().any(|id| lockspace.owns(id))

@@ -18,7 +18,7 @@ pub mod note;
 mod queue;
 mod reactor;
 pub mod safe_note;
-mod state_file;
+pub mod state_file;
 pub mod thread;
 pub mod undo_note;
 mod watch;

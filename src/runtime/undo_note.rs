@@ -83,14 +83,15 @@ impl UndoNote {
     /// because the note promises too much and can be neither changed nor removed.
     pub fn cover(&mut self, now: Instant) -> bool {
         let until = now + self.stay;
-        if until <= self.noted || now < self.again {
+        let is_noted = until <= self.noted && self.file.as_ref().is_some_and(is_linked);
+        if is_noted || now < self.again {
             return true;
         }
         let Err(error) = self.write(until + AHEAD) else { return true };
         self.file = None;
         self.noted = Instant::default();
         match fs::remove_file(&self.path) {
-            Err(error) if !is_absent(&error) => {
+            Err(error) if !state_file::is_absent(&error) => {
                 log::error!("{}: neither written nor removed: {error}", self.path.display());
                 return false;
             }
@@ -113,11 +114,6 @@ impl UndoNote {
         self.noted = until;
         Ok(())
     }
-}
-
-/// Whether a file is certainly not there.
-fn is_absent(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// Whether a file has a name yet: what is written into one without is lost.
