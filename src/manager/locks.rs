@@ -3,13 +3,12 @@
 use super::running::{Running, patience_for};
 use super::{Adopt, LockspaceKey, Manager, Resource, ResourceKey, ValBlk};
 use crate::error::Error;
-use crate::lockspace::{Held, Lockspace};
+use crate::lockspace::Held;
 use crate::recovery::Claim;
 use crate::runtime::{Answer, LockSpec, Role, clock};
 use core::time::Duration;
 use idm_engine::{Outcome, Request, ValueRead};
 use idm_protocol::{Mode, Value};
-use std::sync::Arc;
 
 /// How long [`Manager::unlock`] waits for the drives. The lvm command that follows on another host
 /// would otherwise be told "held by another host", and core does not try LV locks again. Healthy
@@ -86,8 +85,10 @@ impl Manager {
             self.state().taken.remove(&id);
         }
         let read = taken?;
-        if matches!(resource, Resource::Vg) && mode == Mode::Exclusive {
-            self.spread_lv_locks(&running, &lockspace)?;
+        match (&resource, mode) {
+            (Resource::Vg, Mode::Exclusive) => self.spread_locks(&running, &lockspace)?,
+            (Resource::Vg, Mode::Shared) => self.spread_where_changed(&running, &lockspace)?,
+            _ => {}
         }
         match resource {
             Resource::Lv { .. } => Ok(ValBlk::default()),
@@ -116,7 +117,7 @@ impl Manager {
                     return Err(Error::AdoptOtherMode);
                 }
                 let saved = claim.saved.asked_now(left);
-                running.note(&spec.resource, &saved)?;
+                running.note_again(&spec.resource, &saved)?;
                 let lockspace = self.lockspace(keys.0)?;
                 self.take_over(keys, Held { lockspace, spec, mode: left, saved }, mode, claim)?;
                 // What was changed under it may not have been published.
@@ -186,23 +187,6 @@ impl Manager {
         Ok(())
     }
 
-    /// Puts the LV locks that this host holds on all of the VG's drives. Whoever has the VG's lock
-    /// may move its LVs to other drives, where a host that locks them next must meet us.
-    fn spread_lv_locks(&self, running: &Running, lockspace: &Arc<Lockspace>) -> Result<(), Error> {
-        let members = running.members_of(lockspace)?.members;
-        let of_vg =
-            |held: &&Held| held.spec.role == Role::Lv && Arc::ptr_eq(&held.lockspace, lockspace);
-        let state = self.state();
-        let locks: Vec<_> =
-            state.resources.values().filter(of_vg).map(|held| held.spec.resource).collect();
-        drop(state);
-        if !locks.is_empty() {
-            running.runtime.spread(locks, members.clone());
-        }
-        running.orphans.spread(lockspace, members);
-        Ok(())
-    }
-
     /// Whether a resource holds the lock that it asks for, now in the mode that it asks for.
     fn holds_already(
         &self,
@@ -254,7 +238,7 @@ impl Manager {
         let saved = held.saved.asked_now(mode);
         // What is noted is at most what core was told, whenever lvmlockd is killed.
         if mode < held.mode {
-            running.note(&held.spec.resource, &saved)?;
+            running.note_again(&held.spec.resource, &saved)?;
         }
         let answer = running.request(&held.spec, Request::Convert { mode, value });
         match answer {
@@ -267,14 +251,14 @@ impl Manager {
             other => return Err(running.refused(&held.spec, other)),
         }
         if promotes {
-            if let Err(error) = running.note(&held.spec.resource, &saved) {
+            if let Err(error) = running.note_again(&held.spec.resource, &saved) {
                 let demote = Request::Convert { mode: held.mode, value: None };
                 running.request(&held.spec, demote);
                 return Err(error);
             }
         }
         if promotes && held.spec.role == Role::Vg {
-            self.spread_lv_locks(&running, &held.lockspace)?;
+            self.spread_locks(&running, &held.lockspace)?;
         }
         if let Some(held) = self.state().resources.get_mut(&key) {
             held.mode = mode;

@@ -94,6 +94,7 @@ impl Manager {
             joined?;
         }
         running.orphans.adopt_lockspace(&lockspace);
+        lockspace.set_spread(&running.members_of(&lockspace)?.members);
         lockspace.set_started();
         running.show(&self.state());
         log::info!("{}: started", lockspace.owner.name);

@@ -258,6 +258,32 @@ impl Store {
         self.save(&self.locks.join(name_of(id)), lock)
     }
 
+    /// Changes what is noted of a lock; tells what was noted before. `None`: nothing is.
+    pub fn change_lock(
+        &self,
+        id: &ResourceId,
+        change: impl FnOnce(&mut SavedLock),
+    ) -> io::Result<Option<SavedLock>> {
+        let file = self.locks.join(name_of(id));
+        let mut there = self.there();
+        let Some(before) = self.noted(&there, &file) else { return Ok(None) };
+        let mut lock = before.clone();
+        change(&mut lock);
+        self.save_as(&mut there, &file, &lock)?;
+        Ok(Some(before))
+    }
+
+    /// What is noted of a lock.
+    pub fn lock(&self, id: &ResourceId) -> Option<SavedLock> {
+        self.noted(&self.there(), &self.locks.join(name_of(id)))
+    }
+
+    fn noted(&self, there: &There, file: &Path) -> Option<SavedLock> {
+        let name = file.file_name()?.to_str()?;
+        let (_, lock) = parse(name, there.notes.get(file)?.as_bytes(), &self.boot).ok()??;
+        Some(lock)
+    }
+
     /// Takes a lock's note away.
     pub fn forget_lock(&self, id: &ResourceId) {
         self.forget(&self.locks.join(name_of(id)));
@@ -282,9 +308,12 @@ impl Store {
     }
 
     fn save(&self, file: &Path, content: &impl Serialize) -> io::Result<()> {
+        self.save_as(&mut self.there(), file, content)
+    }
+
+    fn save_as(&self, there: &mut There, file: &Path, content: &impl Serialize) -> io::Result<()> {
         let text = format(&self.boot, content).map_err(io::Error::other)?;
-        let mut there = self.there();
-        self.restore_if_lost(&mut there)?;
+        self.restore_if_lost(there)?;
         put(file, &text)?;
         there.notes.insert(file.to_owned(), text);
         Ok(())

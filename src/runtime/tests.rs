@@ -109,6 +109,9 @@ impl Engine for FakeEngine {
         assert!(!panics, "a bug in the engine");
         Ok(())
     }
+    fn move_votes(&mut self, _: Instant) -> bool {
+        false
+    }
     fn on_reply(&mut self, _: Token, _: Reply, _: Instant) {}
     fn on_timer(&mut self, _: Instant) {}
     fn next_command(&mut self, _: Instant) -> Option<Command> {
@@ -183,6 +186,7 @@ impl Bench {
             watchdog: None,
             note: None,
             undo_note: None,
+            votes: None,
             earlier_until: Instant::default(),
             kill_command: Arc::new(move || {
                 asked.lock().unwrap().push("kill".into());
