@@ -32,20 +32,29 @@ impl Manager {
         };
         log::warn!("{}: core forgets it without unlock", held.spec.label);
         if let Ok(running) = self.running() {
-            self.let_go(&running, held);
+            self.let_go(&running, vec![held]);
         }
     }
 
-    /// Ends what a resource has of a lock that core did not unlock. It is given up, unless its LV
-    /// is active.
-    fn let_go(&self, running: &Running, held: Held) {
-        if !running.orphans.is_active(&held.spec.resource) {
-            return self.give_up(running, held.spec);
+    /// Ends what resources have of locks that core did not unlock. They are given up, except for
+    /// those whose LV is active. Where the VG was killed, core is told when its LVs are not in use
+    /// any more, whatever devices there are yet.
+    pub(super) fn let_go(&self, running: &Running, all: Vec<Held>) {
+        if all.is_empty() {
+            return;
         }
-        log::warn!("{}: its LV is active, so it is kept", held.spec.label);
-        let id = held.spec.resource;
-        running.orphans.keep(held);
-        self.state().taken.remove(&id);
+        let active = running.orphans.active();
+        for held in all {
+            if held.lockspace.owner.is_killed() || !active.contains(&held.spec.resource) {
+                log::debug!("{}: released, core has no use for it any more", held.spec.label);
+                self.give_up(running, held.spec);
+                continue;
+            }
+            log::warn!("{}: its LV is active, so it is kept", held.spec.label);
+            let id = held.spec.resource;
+            running.orphans.keep(held);
+            self.state().taken.remove(&id);
+        }
     }
 
     /// Takes a lock. The value block is all zero where there is no value or it cannot be trusted.
@@ -201,7 +210,7 @@ impl Manager {
         if held.spec.resource != spec.resource {
             log::warn!("{}: its resource is now another's", held.spec.label);
             self.state().resources.remove(&key);
-            self.let_go(running, held);
+            self.let_go(running, vec![held]);
             return Ok(false);
         }
         let now = running.runtime.mode(spec.resource);
@@ -210,7 +219,7 @@ impl Manager {
             self.convert(key, mode, 0)?;
             return Ok(true);
         }
-        if running.orphans.is_active(&spec.resource) {
+        if running.orphans.active().contains(&spec.resource) {
             let why = "lost, and its LV is still active";
             return Err(Error::Storage(format!("{}: {why}", spec.label)));
         }

@@ -152,6 +152,17 @@ impl fmt::Display for Withheld {
 /// The mutexes of the LVs that are active; see [`Devices::active`].
 type Active = io::Result<HashSet<ResourceId>>;
 
+/// Which LVs are active.
+pub struct ActiveNow(Active);
+
+impl ActiveNow {
+    /// Whether an LV is. It counts as such where that cannot be told.
+    pub fn contains(&self, id: &ResourceId) -> bool {
+        let is_active = |active: &HashSet<ResourceId>| active.contains(id);
+        role_of(id) == Role::Lv && self.0.as_ref().map_or(true, is_active)
+    }
+}
+
 impl Claim {
     /// It is the request's now.
     pub fn take(self) {
@@ -245,9 +256,9 @@ impl Orphans {
         is_kept.then_some(left)
     }
 
-    /// Whether an LV is active. It counts as such where that cannot be told.
-    pub fn is_active(&self, id: &ResourceId) -> bool {
-        role_of(id) == Role::Lv && self.devices.active().map_or(true, |active| active.contains(id))
+    /// What is active now.
+    pub fn active(&self) -> ActiveNow {
+        ActiveNow(self.devices.active())
     }
 
     fn left(&self) -> MutexGuard<'_, Left> {

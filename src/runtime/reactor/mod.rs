@@ -490,7 +490,7 @@ impl Reactor {
 
 /// Whether a command, if it reached its drive in the next life of this host, could undo what that
 /// believes to hold. Another mutex than the lock's own is only named to be removed.
-fn is_undoing(command: &DriveCommand, lock: &ResourceId) -> bool {
+pub(super) fn is_undoing(command: &DriveCommand, lock: &ResourceId) -> bool {
     let DriveCommand::Mutex(op, record) = command else { return false };
     match op {
         MutexOp::Unlock | MutexOp::Destroy => true,
