@@ -80,7 +80,7 @@ impl World {
         let (resource, host, timing) = (lock.resource, self.hosts[h].id, self.plan.timing);
         if self.is_old(h) {
             let drives = lock.layout.iter().map(DriveIx::drive_ref);
-            return Side::Old(OldLock::new(resource, host, timing, drives));
+            return Side::Old(Box::new(OldLock::new(resource, host, timing, drives)));
         }
         let mut config =
             LockConfig::new(resource, host, lock.keeps_value, timing, self.rng.u64(..));

@@ -130,6 +130,7 @@ impl World {
         }
         let host = &mut self.hosts[h];
         if renamed {
+            host.earlier_until = Instant::default();
             host.lives += 1;
             host.id = host_id(h, host.lives);
         }

@@ -22,8 +22,8 @@ pub(super) fn set_mark(record: &Record) -> SetMark {
 /// The lock of one host: by the real engine, or by the older stack.
 #[derive(Debug)]
 pub(super) enum Side {
-    Engine(Lock),
-    Old(OldLock),
+    Engine(Box<Lock>),
+    Old(Box<OldLock>),
 }
 
 impl Side {
@@ -142,6 +142,9 @@ pub(super) struct Legacy {
     /// The mode in which an earlier life of this host held the lock when it died, and whether it
     /// was about to change it.
     pub(super) orphan: Option<(Mode, bool)>,
+    /// The drives that had the orphan's record when its host died. A late command of the earlier
+    /// life may have left one on others since.
+    pub(super) left_on: DriveSet,
     /// A late command of an earlier life has got a drive after another host was granted the lock.
     pub(super) strayed: bool,
     /// The drives that had the orphan's record when its host died. A late command of the earlier

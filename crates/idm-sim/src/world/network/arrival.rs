@@ -63,6 +63,9 @@ impl World {
         let reply = self.drives[d].drive.perform(at, &flight.command);
         flight.executed = self.agenda.now();
         let good = reply == Reply::Status(Status::Good);
+        if good && flight.generation != self.hosts[self.slots.host(s)].generation {
+            self.coverage.add(Count::EarlierHit);
+        }
         if good && flight.ghost {
             self.coverage.add(Count::GhostHit);
         }

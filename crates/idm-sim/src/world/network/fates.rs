@@ -124,6 +124,20 @@ impl World {
         (self.slots.host(flight.slot), flight.drive)
     }
 
+    /// Until when a command that is reported as uncertain after `after` can reach its drive.
+    fn latest(&self, f: FlightIx, after: u64) -> u64 {
+        let (h, _) = self.path_of(f);
+        // The older stack waits for its commands in the kernel, which ends them before it reports.
+        let reported = if self.is_old(h) { self.now() } else { self.now() + after };
+        self.horizon(h, reported)
+    }
+
+    /// When a command that is reported as uncertain can reach its drive no longer (fault budget).
+    pub(super) fn horizon(&self, h: HostIx, reported: u64) -> u64 {
+        let clock = self.hosts[h].clock;
+        clock.when(clock.at(reported) + self.plan.linger()) - 1
+    }
+
     /// When a command whose answer does not come is given up: mostly when the transport's time is
     /// over, sometimes early, as an abort does.
     fn give_up_after(&mut self) -> u64 {
