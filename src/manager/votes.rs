@@ -77,7 +77,7 @@ impl Votes {
             drives.iter().map(|&drive| runtime.drives().identity(drive)).collect();
         let old = self.store.change_lock(resource, |lock| lock.drives = identities)?;
         let Some(old) = old else { return Ok(true) };
-        if !runtime.move_votes(*resource) {
+        if !runtime.move_votes(*resource, drives) {
             self.store.change_lock(resource, |lock| *lock = old)?;
         }
         Ok(true)
