@@ -679,6 +679,9 @@ fn in_process(locks: usize) -> Result<()> {
         fencing: Fencing::new(&timing, Wanted::default())?,
         watchdog: None,
         note: None,
+        undo_note: None,
+        votes: None,
+        earlier: Default::default(),
         kill_command: Arc::new(|| vec!["/bin/true".into()]),
     };
     let runtime = Runtime::start(drives, settings)?;

@@ -417,7 +417,13 @@ fn recovery_store(data: &[u8]) {
     let store = Store::open_for(directory.path(), BOOT).expect("folders");
     let id = ResourceId::vg(&"beside-it".repeat(4)).expect("a uuid");
     let beside = (
-        SavedLock { exclusive: true, asked_us: 1, paths: Vec::new(), drives: vec!["naa.1".into()] },
+        SavedLock {
+            exclusive: true,
+            granted: false,
+            asked_us: 1,
+            paths: Vec::new(),
+            drives: vec!["naa.1".into()],
+        },
         SavedLockspace { name: "vg".into(), uuid: "beside-it".repeat(4), paths: Vec::new() },
     );
     store.save_lock(&id, &beside.0).expect("a note");
