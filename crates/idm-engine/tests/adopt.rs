@@ -4,7 +4,7 @@ mod bench;
 
 use bench::*;
 use core::time::Duration;
-use idm_engine::{DriveRef, Event, Lock, Outcome, Refusal, Request, ValueRead};
+use idm_engine::{DriveRef, Event, Lock, Outcome, Refusal, Request, RequestError, ValueRead};
 use idm_protocol::{Mode, State};
 
 fn adopt(bench: &Bench, mode: Option<Mode>) -> Request {
@@ -62,8 +62,9 @@ fn a_mode_that_was_not_left_is_told_and_nothing_changes() {
     let request = adopt(&bench, Some(Mode::Exclusive));
     let outcome = bench.run(&mut again, request);
     assert!(is_refused(&outcome, &Refusal::OtherMode(Mode::Shared)), "{outcome:?}");
+    let said = bench.log.len();
     bench.pass(&mut again, Duration::from_secs(1));
-    assert!(again.is_idle(), "nothing is done about it");
+    assert_eq!(bench.log.len(), said, "nothing is done about it");
     assert!((0..3).all(|d| bench.states(d) == [State::Locked]));
     let request = adopt(&bench, Some(Mode::Shared));
     assert_eq!(bench.run(&mut again, request), Outcome::Adopted(Mode::Shared));
@@ -115,13 +116,16 @@ fn drives_that_do_not_answer_are_told_from_drives_that_have_nothing() {
 }
 
 #[test]
-fn a_minority_is_not_adopted_but_given_back() {
+fn a_minority_is_not_adopted_and_given_back_when_it_is_released() {
     let mut bench = Bench::new(3);
     take_and_die(&mut bench, Mode::Exclusive, &[1]);
     let mut again = lv_lock(1);
     let request = adopt(&bench, None);
     let outcome = bench.run(&mut again, request);
     assert!(is_refused(&outcome, &Refusal::NothingToAdopt), "{outcome:?}");
+    bench.pass(&mut again, Duration::from_secs(1));
+    assert_eq!(bench.states(1), [State::Locked], "its LV may be active");
+    assert_eq!(bench.run(&mut again, Request::Release { value: None }), Outcome::Released);
     bench.pass(&mut again, Duration::from_secs(1));
     assert!(bench.states(1).is_empty());
     assert!(again.is_idle());
@@ -270,6 +274,7 @@ fn nothing_to_adopt_does_not_make_a_value_unknown() {
     let request = adopt(&bench, None);
     let outcome = bench.run(&mut again, request);
     assert!(is_refused(&outcome, &Refusal::NothingToAdopt), "{outcome:?}");
+    bench.run(&mut again, Request::Release { value: None });
     assert_eq!(bench.run(&mut again, acquire), Outcome::Granted(ValueRead::Known(value(7))));
 }
 
@@ -373,18 +378,32 @@ fn a_live_holder_that_counts_other_drives_is_not_overlooked() {
     let on_two = request(bench.members(&[2]));
     assert_eq!(bench.run(&mut b, on_two), GRANTED);
     let mut again = lv_lock(1);
-    // As a member with another fingerprint, and as a witness.
     let request = adopt(&bench, None);
     let outcome = bench.run(&mut again, request);
     assert!(matches!(outcome, Outcome::Refused(Refusal::Held(_))), "{outcome:?}");
+    assert!((0..2).all(|d| bench.states(d) == [State::Locked]), "and nothing is given back");
+}
+
+#[test]
+fn a_live_holder_on_a_witness_is_not_overlooked() {
+    let mut bench = Bench::new(3);
     let (members, witnesses) = (bench.members(&[0, 1]), bench.members(&[2]));
+    let mut a = lv_lock(1);
+    let acquire =
+        |members| Request::Acquire { mode: Mode::Exclusive, members, witnesses: Vec::new() };
+    assert_eq!(bench.run(&mut a, acquire(members.clone())), GRANTED);
+    drop(a);
+    let mut b = lv_lock(2);
+    let on_two = acquire(bench.members(&[2]));
+    assert_eq!(bench.run(&mut b, on_two), GRANTED);
+    let mut again = lv_lock(1);
     let outcome = bench.run(&mut again, Request::Adopt { mode: None, members, witnesses });
     assert!(matches!(outcome, Outcome::Refused(Refusal::Held(_))), "{outcome:?}");
     assert!((0..2).all(|d| bench.states(d) == [State::Locked]), "and nothing is given back");
 }
 
 #[test]
-fn what_could_not_be_adopted_can_be_acquired() {
+fn what_could_not_be_adopted_can_be_acquired_once_it_is_released() {
     let mut bench = Bench::new(2);
     take_and_die(&mut bench, Mode::Exclusive, &[0]);
     take_and_die_as(&mut bench, lv_lock(2), Mode::Exclusive, &[1]);
@@ -394,5 +413,9 @@ fn what_could_not_be_adopted_can_be_acquired() {
     let outcome = bench.run(&mut again, request);
     assert!(is_left(&outcome), "{outcome:?}");
     let acquire = bench.acquire(Mode::Exclusive);
+    let refused = again.request(acquire.clone(), bench.now);
+    assert_eq!(refused, Err(RequestError::WrongState), "what is left may be in use");
+    bench.run(&mut again, Request::Release { value: None });
+    bench.pass(&mut again, Duration::from_secs(1));
     assert_eq!(bench.run(&mut again, acquire), GRANTED, "the dead host is broken");
 }

@@ -2,15 +2,16 @@
 
 use super::{Distrust, Held, Lock, Phase};
 use crate::api::{Instant, Outcome};
-use crate::seat::{Clean, Role, Task};
+use crate::seat::{Clean, Hold, Role, Task};
 use idm_protocol::{Mode, Value};
 
 impl Lock {
     pub(super) fn release(&mut self, value: Option<Value>, now: Instant) {
         let lapsed = match &self.phase {
             Phase::Held(held) => held.lapsed.is_some(),
+            Phase::Lost => true,
             // What an earlier life changed was never published either.
-            Phase::Lost | Phase::Left => true,
+            Phase::Left => self.seats.iter().any(|s| s.hold != Hold::None),
             Phase::Free | Phase::Acquiring(_) | Phase::Adopting(_) => false,
         };
         if lapsed {

@@ -42,6 +42,8 @@ impl Lock {
             self.set_moving(Moving::No);
         }
         self.target = (set != self.set).then_some(set);
+        // Others may count other drives by now.
+        self.has_witnesses |= self.target.is_some();
         self.seats.iter_mut().for_each(|seat| seat.target = false);
         for member in drives {
             let seat = self.seat(member.drive);

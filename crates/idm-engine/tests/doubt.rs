@@ -1,0 +1,359 @@
+//! Answers that are weak, late or old: none of them makes a lock that another host could have, too.
+
+mod bench;
+
+use bench::*;
+use core::time::Duration;
+use idm_emulator::{Profile, profile::Limits};
+use idm_engine::{
+    Command, Event, Instant, Lock, LockConfig, Outcome, Refusal, Request, RequestError, Timing,
+};
+use idm_protocol::{DriveCommand, Limit, Mode, MutexOp, Reply, ResourceId, State, Status};
+
+const OTHER_LV: &str = "cccccc-aaaa-aaaa-aaaa-aaaa-aaaa-aaaaaa";
+
+fn other_lv_lock(n: u8) -> Lock {
+    lock(n, ResourceId::lv(VG, OTHER_LV).expect("a good id"), false)
+}
+
+/// A lock of a host whose earlier life may have commands under way until then.
+fn lock_of_a_new_life(n: u8, earlier_until: Instant) -> Lock {
+    let resource = ResourceId::lv(VG, LV).expect("a good id");
+    let timing = Timing::for_lease(LEASE);
+    let config = LockConfig::new(resource, host(n), false, timing, u64::from(n));
+    Lock::new(LockConfig { earlier_until, ..config })
+}
+
+fn done(lock: &mut Lock) -> Option<Outcome> {
+    events(lock).into_iter().find_map(|event| match event {
+        Event::Done(outcome) => Some(outcome),
+        _ => None,
+    })
+}
+
+fn commands(bench: &Bench, lock: &mut Lock) -> Vec<Command> {
+    core::iter::from_fn(|| lock.next_command(bench.now)).collect()
+}
+
+fn is_held(outcome: &Option<Outcome>) -> bool {
+    matches!(outcome, Some(Outcome::Refused(Refusal::Held(_))))
+}
+
+/// Drive 2 tells of a conflict, and answers what follows with these statuses.
+fn after_a_conflict(statuses: &[Status]) -> Option<Outcome> {
+    let mut bench = Bench::new(3);
+    let mut a = lv_lock(1);
+    a.request(bench.acquire(Mode::Shared), bench.now).expect("in order");
+    let mut statuses = [&[Status::Conflict], statuses].concat().into_iter();
+    for _ in 0..50 {
+        for command in commands(&bench, &mut a) {
+            let reply = match command.drive.0 {
+                2 => Reply::Status(statuses.next().unwrap_or(Status::Unreachable)),
+                _ => bench.perform(&command),
+            };
+            a.on_reply(command.token, reply, bench.now);
+        }
+        if let Some(outcome) = done(&mut a) {
+            return Some(outcome);
+        }
+        bench.now = a.next_deadline().unwrap_or(bench.now).max(bench.now);
+        a.on_timer(bench.now);
+    }
+    None
+}
+
+#[test]
+fn a_conflict_stands_whatever_weaker_answers_follow() {
+    let weaker = [
+        Status::TryAgain,
+        Status::Failed,
+        Status::Uncertain,
+        Status::Unreachable,
+        Status::WrongState,
+        Status::Unsupported,
+        Status::Full(Limit::Mutexes),
+        Status::Full(Limit::HostsOfMutex),
+        Status::NotFound,
+    ];
+    for first in weaker {
+        for second in weaker {
+            let outcome = after_a_conflict(&[first, second]);
+            assert!(is_held(&outcome), "{first:?}, {second:?}: {outcome:?}");
+        }
+    }
+}
+
+#[test]
+fn a_table_that_is_read_for_room_shows_holders_too() {
+    for limit in [Limit::Mutexes, Limit::Hosts, Limit::HostsOfMutex] {
+        let mut bench = Bench::new(3);
+        // Host 2 counts drive 2 alone.
+        let mut b = lv_lock(2);
+        let members = bench.members(&[2]);
+        let small = Request::Acquire { mode: Mode::Exclusive, members, witnesses: Vec::new() };
+        assert_eq!(bench.run(&mut b, small), GRANTED);
+        let mut a = lv_lock(1);
+        a.request(bench.acquire(Mode::Exclusive), bench.now).expect("in order");
+        for _ in 0..10 {
+            for command in commands(&bench, &mut a) {
+                let takes = matches!(command.command, DriveCommand::Mutex(MutexOp::Trylock, _));
+                let reply = match command.drive.0 {
+                    2 if takes => Reply::Status(Status::Full(limit)),
+                    _ => bench.perform(&command),
+                };
+                a.on_reply(command.token, reply, bench.now);
+            }
+        }
+        let outcome = done(&mut a);
+        assert!(is_held(&outcome), "{limit:?}: {outcome:?}");
+    }
+}
+
+#[test]
+fn a_holder_with_other_drives_stays_known_while_it_cannot_be_read() {
+    let mut bench = Bench::new(3);
+    let mut b = lv_lock(2);
+    let members = bench.members(&[2]);
+    let small = Request::Acquire { mode: Mode::Exclusive, members, witnesses: Vec::new() };
+    bench.run(&mut b, small);
+    let mut a = lv_lock(1);
+    bench.paths[2] = Path::Cut;
+    let acquire = bench.acquire(Mode::Exclusive);
+    assert_eq!(bench.run(&mut a, acquire), GRANTED, "drive 2 did not answer in time");
+    bench.paths[2] = Path::Up;
+    // It is met at the first retry, then drive 2 says "conflict" and cannot be read any more.
+    let end = bench.now + LEASE * 3;
+    let mut met = false;
+    while bench.now < end {
+        for command in commands(&bench, &mut a) {
+            let read = command.command == DriveCommand::ReadTable;
+            let reply = match command.drive.0 {
+                2 if read && core::mem::replace(&mut met, true) && bench.now < end - LEASE => {
+                    Reply::Status(Status::Unreachable)
+                }
+                _ => bench.perform(&command),
+            };
+            a.on_reply(command.token, reply, bench.now);
+        }
+        bench.exchange(&mut b);
+        b.on_timer(bench.now);
+        bench.now = bench.now + Duration::from_secs(1);
+        a.on_timer(bench.now);
+    }
+    let lost = events(&mut a).iter().any(|event| matches!(event, Event::Lost(_)));
+    assert!(lost, "a holder that refreshes for longer than a lease is given way to");
+}
+
+/// One drive with room for one mutex, on which another LV's stands, unlocked.
+fn full_drive() -> Bench {
+    let mut profile = Profile::current();
+    profile.limits = Limits { mutexes: 1, ..profile.limits };
+    let mut bench = Bench::with(1, profile);
+    let mut old = other_lv_lock(9);
+    let acquire = bench.acquire(Mode::Exclusive);
+    assert_eq!(bench.run(&mut old, acquire), GRANTED);
+    old.request(Request::Release { value: None }, bench.now).expect("always in order");
+    let unlock = old.next_command(bench.now).expect("an UNLOCK");
+    bench.perform(&unlock);
+    assert_eq!(bench.states(0), [State::Unlocked]);
+    bench
+}
+
+#[test]
+fn a_mutex_that_is_removed_for_room_is_never_a_lock_of_the_same_host() {
+    // At each step of the removal the same host, or another, asks for the mutex.
+    for steps in 0..7 {
+        for asks in [1, 2] {
+            let mut bench = full_drive();
+            let acquire = bench.acquire(Mode::Exclusive);
+            let (mut x, mut y) = (other_lv_lock(asks), lv_lock(1));
+            y.request(acquire.clone(), bench.now).expect("in order");
+            for _ in 0..steps {
+                let Some(command) = y.next_command(bench.now) else { break };
+                let reply = bench.perform(&command);
+                y.on_reply(command.token, reply, bench.now);
+            }
+            x.request(acquire.clone(), bench.now).expect("in order");
+            bench.exchange(&mut x);
+            bench.exchange(&mut y);
+            bench.pass(&mut x, Duration::from_secs(4));
+            bench.pass(&mut y, Duration::from_secs(4));
+            let mut third = other_lv_lock(3);
+            let told = bench.run(&mut third, acquire.clone());
+            assert!(
+                told != GRANTED || x.mode().is_none(),
+                "after {steps} steps host {asks} and host 3 hold it"
+            );
+        }
+    }
+}
+
+#[test]
+fn who_asks_for_a_mutex_that_is_being_removed_gets_it_a_moment_later() {
+    let mut bench = full_drive();
+    let acquire = bench.acquire(Mode::Exclusive);
+    let (mut x, mut y) = (other_lv_lock(2), lv_lock(1));
+    y.request(acquire.clone(), bench.now).expect("in order");
+    for _ in 0..3 {
+        let command = y.next_command(bench.now).expect("TRYLOCK, read, TRYLOCK to remove");
+        let reply = bench.perform(&command);
+        y.on_reply(command.token, reply, bench.now);
+    }
+    x.request(acquire, bench.now).expect("in order");
+    bench.exchange(&mut x);
+    assert_eq!(done(&mut x), None, "it waits");
+    // The host that removes it dies; its lease is short.
+    drop(y);
+    bench.pass(&mut x, Duration::from_secs(4));
+    assert_eq!(done(&mut x), Some(GRANTED));
+}
+
+/// Host 1 counts three drives, and after a restart one of them; host 2 counts three. Whether both
+/// hold the lock.
+fn fewer_drives_after_a_restart(refresh_stores_metadata: bool) -> bool {
+    let mut profile = Profile::current();
+    profile.refresh_stores_metadata = refresh_stores_metadata;
+    let mut bench = Bench::with(3, profile);
+    let all = bench.acquire(Mode::Exclusive);
+    let mut first = lv_lock(1);
+    assert_eq!(bench.run(&mut first, all.clone()), GRANTED);
+    drop(first);
+    let mut second = lv_lock(1);
+    let members = bench.members(&[0]);
+    let few = Request::Acquire { mode: Mode::Exclusive, members, witnesses: Vec::new() };
+    assert_eq!(bench.run(&mut second, few), GRANTED);
+    bench.pass(&mut second, Duration::from_secs(65));
+    assert!(second.safe_until() > Some(bench.now));
+    let mut other = lv_lock(2);
+    bench.run(&mut other, all);
+    bench.exchange(&mut second);
+    second.safe_until() > Some(bench.now) && other.mode().is_some()
+}
+
+#[test]
+fn a_record_that_was_taken_over_tells_which_drives_are_counted_now() {
+    assert!(!fewer_drives_after_a_restart(true), "REFRESH stores metadata");
+    assert!(!fewer_drives_after_a_restart(false), "REFRESH keeps metadata");
+}
+
+#[test]
+fn an_orphan_of_other_drives_is_not_adopted_with_these() {
+    for stores in [true, false] {
+        let mut profile = Profile::current();
+        profile.refresh_stores_metadata = stores;
+        let mut bench = Bench::with(3, profile);
+        let all = bench.acquire(Mode::Exclusive);
+        let mut first = lv_lock(1);
+        assert_eq!(bench.run(&mut first, all), GRANTED);
+        drop(first);
+        let mut second = lv_lock(1);
+        let members = bench.members(&[0]);
+        let few = Request::Adopt { mode: None, members, witnesses: Vec::new() };
+        let outcome = bench.run(&mut second, few);
+        assert_eq!(outcome, Outcome::Refused(Refusal::Unclear));
+        assert_eq!(bench.states(0), [State::Locked], "and nothing is given back");
+    }
+}
+
+#[test]
+fn what_may_be_an_orphan_is_not_acquired_and_not_given_back() {
+    let mut bench = Bench::new(1);
+    let acquire = bench.acquire(Mode::Exclusive);
+    let mut first = lv_lock(1);
+    assert_eq!(bench.run(&mut first, acquire.clone()), GRANTED);
+    let granted = bench.now;
+    drop(first);
+    bench.paths[0] = Path::Hung;
+    let mut second = lv_lock(1);
+    let adopt = Request::Adopt { mode: None, members: bench.all(), witnesses: Vec::new() };
+    let outcome = bench.run(&mut second, adopt.clone());
+    assert!(matches!(outcome, Outcome::Refused(Refusal::NoQuorum { .. })), "{outcome:?}");
+    assert_eq!(second.request(acquire.clone(), bench.now), Err(RequestError::WrongState));
+    bench.paths[0] = Path::Up;
+    bench.pass(&mut second, Duration::from_secs(8));
+    let mut other = lv_lock(2);
+    let outcome = bench.run(&mut other, acquire);
+    assert!(is_held(&Some(outcome)), "its lease has not run out");
+    assert!(bench.now.since(granted) < LEASE);
+}
+
+#[test]
+fn a_new_life_counts_no_drive_before_the_old_ones_commands_have_ended() {
+    let mut bench = Bench::new(3);
+    let acquire = bench.acquire(Mode::Exclusive);
+    let mut first = lv_lock(1);
+    assert_eq!(bench.run(&mut first, acquire.clone()), GRANTED);
+    // The first life is killed while it releases; its UNLOCKs stay with the adapter.
+    first.request(Request::Release { value: None }, bench.now).expect("always in order");
+    let under_way = commands(&bench, &mut first);
+    drop(first);
+    let over = bench.now + Duration::from_secs(15);
+    let adopt = Request::Adopt { mode: None, members: bench.all(), witnesses: Vec::new() };
+    let mut second = lock_of_a_new_life(1, over);
+    for _ in 0..2 {
+        let outcome = bench.run(&mut second, adopt.clone());
+        let Outcome::Refused(Refusal::NoQuorum { barred, .. }) = outcome else {
+            panic!("{outcome:?}")
+        };
+        assert!(barred.iter().all(|&(_, until)| until == over) && barred.len() == 3);
+    }
+    for command in &under_way {
+        bench.perform(command);
+    }
+    bench.now = bench.now.max(over);
+    let outcome = bench.run(&mut second, adopt);
+    assert_eq!(outcome, Outcome::Refused(Refusal::NothingToAdopt));
+}
+
+#[test]
+fn what_a_new_life_finds_is_refreshed_at_once_and_adopted_later() {
+    let mut bench = Bench::new(3);
+    let acquire = bench.acquire(Mode::Exclusive);
+    let mut first = lv_lock(1);
+    assert_eq!(bench.run(&mut first, acquire.clone()), GRANTED);
+    drop(first);
+    bench.now = bench.now + (LEASE - Duration::from_secs(1));
+    let over = bench.now + Duration::from_secs(15);
+    let adopt = Request::Adopt { mode: None, members: bench.all(), witnesses: Vec::new() };
+    let mut second = lock_of_a_new_life(1, over);
+    let outcome = bench.run(&mut second, adopt.clone());
+    assert!(matches!(outcome, Outcome::Refused(Refusal::NoQuorum { .. })), "{outcome:?}");
+    bench.now = over;
+    let mut other = lv_lock(2);
+    let outcome = bench.run(&mut other, acquire);
+    assert!(is_held(&Some(outcome)), "its lease began anew");
+    assert_eq!(bench.run(&mut second, adopt), Outcome::Adopted(Mode::Exclusive));
+}
+
+#[test]
+fn a_new_life_takes_nothing_before_the_old_ones_commands_have_ended() {
+    let mut bench = Bench::new(1);
+    let acquire = bench.acquire(Mode::Exclusive);
+    let soon = bench.now + Duration::from_secs(3);
+    let mut a = lock_of_a_new_life(1, soon);
+    assert_eq!(bench.run(&mut a, acquire.clone()), GRANTED);
+    assert!(bench.now >= soon);
+    let late = bench.now + Duration::from_secs(15);
+    let mut b = lock_of_a_new_life(2, late);
+    let outcome = bench.run(&mut b, acquire);
+    let Outcome::Refused(Refusal::NoQuorum { barred, .. }) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(barred.len(), 1);
+}
+
+#[test]
+fn an_unlock_that_was_answered_bars_nothing_and_a_lost_one_does_from_its_report_on() {
+    for (status, barred) in [(Status::Failed, false), (Status::Uncertain, true)] {
+        let mut bench = Bench::new(1);
+        let acquire = bench.acquire(Mode::Exclusive);
+        let mut a = lv_lock(1);
+        assert_eq!(bench.run(&mut a, acquire.clone()), GRANTED);
+        a.request(Request::Release { value: None }, bench.now).expect("always in order");
+        events(&mut a);
+        let unlock = a.next_command(bench.now).expect("an UNLOCK");
+        bench.now = bench.now + Duration::from_secs(14);
+        a.on_reply(unlock.token, Reply::Status(status), bench.now);
+        bench.now = bench.now + Duration::from_secs(5);
+        let outcome = bench.run(&mut a, acquire);
+        assert_eq!(outcome == GRANTED, !barred, "{status:?}: {outcome:?}");
+    }
+}

@@ -1,0 +1,181 @@
+//! Other drives vote for a lock that is held: its LV was moved, or drives leave the VG.
+
+mod bench;
+
+use bench::*;
+use core::time::Duration;
+use idm_emulator::Profile;
+use idm_engine::{DriveRef, Event, Lock, Outcome, Refusal, Request};
+use idm_protocol::Mode;
+
+/// A lock that is held on drive 0 of three, and a drive set that REFRESH marks, or not.
+fn held_on_the_first(stores_metadata: bool, mode: Mode) -> (Bench, Lock) {
+    let mut profile = Profile::current();
+    profile.refresh_stores_metadata = stores_metadata;
+    let mut bench = Bench::with(3, profile);
+    let mut a = lv_lock(1);
+    let (members, witnesses) = (bench.members(&[0]), bench.members(&[1, 2]));
+    assert_eq!(bench.run(&mut a, Request::Acquire { mode, members, witnesses }), GRANTED);
+    (bench, a)
+}
+
+fn is_ready(lock: &mut Lock) -> Option<Vec<DriveRef>> {
+    events(lock).into_iter().find_map(|event| match event {
+        Event::VotesReady { members } => Some(members),
+        _ => None,
+    })
+}
+
+/// Names the VG's drives, and lets them vote as soon as they are ready.
+fn travel(bench: &mut Bench, lock: &mut Lock, drives: &[u32]) -> bool {
+    let members = bench.members(drives);
+    lock.spread(&members, bench.now);
+    bench.pass(lock, Duration::from_secs(1));
+    let named = is_ready(lock).is_some_and(|named| named.len() == drives.len());
+    named && lock.move_votes(bench.now)
+}
+
+fn on(lock: &Lock) -> Vec<u32> {
+    let mut drives: Vec<u32> = lock.held_on().map(|(drive, _)| drive.0).collect();
+    drives.sort_unstable();
+    drives
+}
+
+#[test]
+fn the_vgs_drives_vote_for_a_lock_that_is_spread() {
+    for stores in [true, false] {
+        for mode in [Mode::Exclusive, Mode::Shared] {
+            let (mut bench, mut a) = held_on_the_first(stores, mode);
+            assert!(travel(&mut bench, &mut a, &[0, 1, 2]), "stored: {stores}, {mode}");
+            bench.paths[0] = Path::Cut;
+            bench.pass(&mut a, LEASE * 3);
+            assert_eq!(a.mode(), Some(mode));
+            assert!(a.safe_until() > Some(bench.now), "two of three drives are enough");
+            assert!(!events(&mut a).contains(&Event::Lapsed));
+        }
+    }
+}
+
+#[test]
+fn a_drive_that_left_the_vg_neither_votes_nor_keeps_a_record() {
+    let (mut bench, mut a) = held_on_the_first(true, Mode::Exclusive);
+    assert!(travel(&mut bench, &mut a, &[1, 2]));
+    bench.pass(&mut a, Duration::from_secs(1));
+    assert_eq!(on(&a), [1, 2]);
+    assert!(bench.states(0).is_empty());
+}
+
+#[test]
+fn the_old_drives_vote_until_the_new_ones_are_noted() {
+    let (mut bench, mut a) = held_on_the_first(true, Mode::Exclusive);
+    let members = bench.members(&[1, 2]);
+    a.spread(&members, bench.now);
+    bench.pass(&mut a, Duration::from_secs(1));
+    assert_eq!(is_ready(&mut a), Some(vec![DriveRef(1), DriveRef(2)]));
+    // Nobody has noted them.
+    bench.paths[0] = Path::Cut;
+    bench.pass(&mut a, LEASE);
+    assert!(events(&mut a).contains(&Event::Lapsed));
+    assert!(!a.move_votes(bench.now), "too late");
+}
+
+#[test]
+fn drives_that_went_in_between_do_not_vote() {
+    let (mut bench, mut a) = held_on_the_first(true, Mode::Exclusive);
+    let members = bench.members(&[1, 2]);
+    a.spread(&members, bench.now);
+    bench.pass(&mut a, Duration::from_secs(1));
+    assert!(is_ready(&mut a).is_some());
+    bench.drives[1].reset();
+    bench.pass(&mut a, LEASE / 2);
+    assert!(events(&mut a).iter().any(|e| matches!(e, Event::Notice(_))), "it has noticed");
+    bench.paths[1] = Path::Cut;
+    assert!(a.move_votes(bench.now) || a.safe_until() > Some(bench.now));
+    bench.pass(&mut a, LEASE);
+    assert!(a.safe_until() > Some(bench.now), "the drives that vote still answer");
+}
+
+#[test]
+fn too_few_new_drives_change_nothing() {
+    let (mut bench, mut a) = held_on_the_first(true, Mode::Exclusive);
+    bench.paths[1] = Path::Cut;
+    assert!(!travel(&mut bench, &mut a, &[1, 2]));
+    bench.pass(&mut a, LEASE * 2);
+    assert!(a.safe_until() > Some(bench.now));
+    // It is made up for when the drive answers.
+    bench.paths[1] = Path::Up;
+    bench.pass(&mut a, LEASE);
+    assert!(is_ready(&mut a).is_some() && a.move_votes(bench.now));
+}
+
+/// Whoever counts the old drives, the new ones or others gives way to the lock, at each step.
+#[test]
+fn nobody_gets_a_lock_that_is_on_its_way() {
+    for stores in [true, false] {
+        for lists in [[0u32, 1, 2].as_slice(), &[0], &[1, 2], &[1], &[0, 1]] {
+            for steps in 0..24 {
+                let (mut bench, mut a) = held_on_the_first(stores, Mode::Exclusive);
+                let drives = bench.members(&[0, 1, 2]);
+                a.spread(&drives, bench.now);
+                for _ in 0..steps {
+                    let Some(command) = a.next_command(bench.now) else { break };
+                    let reply = bench.perform(&command);
+                    a.on_reply(command.token, reply, bench.now);
+                    if is_ready(&mut a).is_some() {
+                        assert!(a.move_votes(bench.now));
+                    }
+                }
+                let mut b = lv_lock(2);
+                let members = bench.members(lists);
+                let rest: Vec<u32> = (0..3).filter(|d| !lists.contains(d)).collect();
+                let witnesses = bench.members(&rest);
+                let request = Request::Acquire { mode: Mode::Shared, members, witnesses };
+                let outcome = bench.run(&mut b, request);
+                assert_ne!(outcome, GRANTED, "{lists:?} after {steps} commands");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_dead_host_leaves_a_lock_that_one_of_both_sets_adopts() {
+    for stores in [true, false] {
+        for noted in [false, true] {
+            let (mut bench, mut a) = held_on_the_first(stores, Mode::Exclusive);
+            let (old, new) = (bench.members(&[0]), bench.members(&[0, 1, 2]));
+            a.spread(&new, bench.now);
+            bench.pass(&mut a, Duration::from_secs(1));
+            assert!(is_ready(&mut a).is_some());
+            drop(a);
+            let (members, witnesses) = match noted {
+                true => (new, Vec::new()),
+                false => (old, bench.members(&[1, 2])),
+            };
+            let mut again = lv_lock(1);
+            let outcome = bench.run(&mut again, Request::Adopt { mode: None, members, witnesses });
+            assert_eq!(outcome, Outcome::Adopted(Mode::Exclusive), "{stores} {noted}");
+        }
+    }
+}
+
+#[test]
+fn a_lock_that_was_moved_and_broken_elsewhere_is_not_adopted_by_its_old_drives() {
+    let (mut bench, mut a) = held_on_the_first(true, Mode::Exclusive);
+    let new = bench.members(&[0, 1, 2]);
+    a.spread(&new, bench.now);
+    bench.pass(&mut a, Duration::from_secs(1));
+    drop(a);
+    bench.now = bench.now + LEASE * 2;
+    // The LV lies on drive 1 now; drive 0 does not answer the next holder.
+    bench.paths[0] = Path::Cut;
+    let (members, witnesses) = (bench.members(&[1]), bench.members(&[0, 2]));
+    let mut b = lv_lock(2);
+    let mode = Mode::Exclusive;
+    assert_eq!(bench.run(&mut b, Request::Acquire { mode, members, witnesses }), GRANTED);
+    bench.run(&mut b, Request::Release { value: None });
+    bench.paths[0] = Path::Up;
+    let (members, witnesses) = (bench.members(&[0]), bench.members(&[1, 2]));
+    let mut again = lv_lock(1);
+    let outcome = bench.run(&mut again, Request::Adopt { mode: None, members, witnesses });
+    assert_eq!(outcome, Outcome::Refused(Refusal::Unclear));
+}
