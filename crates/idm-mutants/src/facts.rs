@@ -50,8 +50,10 @@ const UNIT: &[&str] = &[
 #[derive(Default)]
 pub(crate) struct Facts {
     boolean_functions: BTreeSet<String>,
-    boolean_fields: BTreeSet<String>,
     unit_functions: BTreeSet<String>,
+    boolean_fields: BTreeSet<String>,
+    /// Fields of other types: what has a namesake of another type is not known.
+    other_fields: BTreeSet<String>,
 }
 
 impl Facts {
@@ -73,7 +75,8 @@ impl Facts {
 
     /// Whether a field of this name is a truth value.
     pub(crate) fn is_boolean_field(&self, name: &Ident) -> bool {
-        self.boolean_fields.contains(&name.to_string())
+        let name = name.to_string();
+        self.boolean_fields.contains(&name) && !self.other_fields.contains(&name)
     }
 
     /// Whether a function of this name returns nothing.
@@ -113,9 +116,13 @@ impl<'ast> Visit<'ast> for Facts {
 
     fn visit_item_struct(&mut self, item: &'ast ItemStruct) {
         if let Fields::Named(fields) = &item.fields {
-            let boolean = fields.named.iter().filter(|field| is_named(&field.ty, "bool"));
-            self.boolean_fields
-                .extend(boolean.filter_map(|field| field.ident.as_ref()).map(Ident::to_string));
+            for field in &fields.named {
+                let name = field.ident.as_ref().map(Ident::to_string);
+                let is_boolean = is_named(&field.ty, "bool");
+                let known =
+                    if is_boolean { &mut self.boolean_fields } else { &mut self.other_fields };
+                known.extend(name);
+            }
         }
     }
 }

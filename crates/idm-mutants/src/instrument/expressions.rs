@@ -296,7 +296,7 @@ impl Instrumenter<'_> {
         }
     }
 
-    /// `&&` and `||`. The second operand is evaluated where the first one is not what decides.
+    /// `&&` and `||`. Names must be such that the source has no others. The second operand is evaluated where the first one is not what decides.
     fn logic(&mut self, binary: &mut ExprBinary, text: &str) -> Expr {
         let (other, wanted) = match binary.op {
             BinOp::And(_) => ("||", Wanted::ALWAYS),
@@ -309,12 +309,12 @@ impl Instrumenter<'_> {
         let Some(id) = id else { return Expr::Binary(binary.clone()) };
         let (left, right) = (&binary.left, &binary.right);
         let goes_on = match binary.op {
-            BinOp::And(_) => quote!(first != crate::mutants::on(#id)),
-            _ => quote!(first == crate::mutants::on(#id)),
+            BinOp::And(_) => quote!(first_operand != crate::mutants::on(#id)),
+            _ => quote!(first_operand == crate::mutants::on(#id)),
         };
         let code = parse_quote!({
-            let first: bool = #left;
-            if #goes_on { #right } else { first }
+            let first_operand: bool = #left;
+            if #goes_on { #right } else { first_operand }
         });
         wrapped(&[Some(id)], code)
     }
@@ -356,11 +356,13 @@ impl Instrumenter<'_> {
         let choices = ids.iter().zip(others).filter_map(|(id, other)| {
             let (id, other) = (id.as_ref()?, operator(other));
             // Each of them may be what does not compile.
-            let changed = quote!(crate::mutants::w!(#id, #deref left #other #deref right));
+            let changed = quote!(crate::mutants::w!(#id, #deref left_operand #other #deref right_operand));
             Some(quote!(if crate::mutants::on(#id) { #changed } else))
         });
         let code = parse_quote!(match #operands {
-            (left, right) => #(#choices)* { #deref left #op #deref right }
+            (left_operand, right_operand) => #(#choices)* {
+                #deref left_operand #op #deref right_operand
+            }
         });
         Some(wrapped(&ids, code))
     }
@@ -373,11 +375,11 @@ impl Instrumenter<'_> {
         let (target, value, op, other) =
             (&binary.left, &binary.right, &binary.op, operator(other));
         let changed = ids[1].is_some().then(|| {
-            quote!(else if crate::mutants::on(#on) { #target #other value; })
+            quote!(else if crate::mutants::on(#on) { #target #other new_operand; })
         });
         let code = parse_quote!({
-            let value = #value;
-            if crate::mutants::on(#nothing) {} #changed else { #target #op value; }
+            let new_operand = #value;
+            if crate::mutants::on(#nothing) {} #changed else { #target #op new_operand; }
         });
         Some(wrapped(&ids, code))
     }
