@@ -29,12 +29,14 @@ pub(crate) struct Programs {
     pub(crate) simulator: PathBuf,
 }
 
-/// Writes the workspace until the engine compiles. Tells all points, and what was left out, with
-/// what the compiler said.
+/// Names of points that do not compile, with what the compiler said.
+pub(crate) type Disabled = BTreeMap<String, String>;
+
+/// Writes the workspace until the engine compiles. Tells all points, and what was left out.
 pub(crate) fn instrument(
     tree: &Tree,
-    mut disabled: BTreeMap<String, String>,
-) -> Result<(Vec<Point>, BTreeMap<String, String>), Box<dyn Error>> {
+    mut disabled: Disabled,
+) -> Result<(Vec<Point>, Disabled), Box<dyn Error>> {
     for _ in 0..ROUNDS {
         let points = tree.write(&disabled.keys().cloned().collect())?;
         let messages = cargo_messages(tree, &["check", "-p", ENGINE])?;
@@ -96,8 +98,7 @@ fn cargo_messages(tree: &Tree, arguments: &[&str]) -> Result<Vec<Value>, Box<dyn
         .stderr(Stdio::piped())
         .output()?;
     let text = String::from_utf8(output.stdout)?;
-    let messages: Vec<Value> =
-        text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let messages: Vec<Value> = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     if !output.status.success() && !messages.iter().any(is_error) {
         return Err(String::from_utf8_lossy(&output.stderr).into());
     }
@@ -143,9 +144,8 @@ fn blamed(error: &Value, regions: &BTreeMap<String, Vec<Region>>) -> Vec<u32> {
             span = &span["expansion"]["span"];
         }
     }
-    let known = || {
-        places.iter().filter_map(|(name, at)| regions.get(name).map(|regions| (regions, at)))
-    };
+    let known =
+        || places.iter().filter_map(|(name, at)| regions.get(name).map(|regions| (regions, at)));
     let around = known().find_map(|(regions, at)| {
         let around = regions.iter().filter(|r| r.at.start <= at.start && at.end <= r.at.end);
         around.min_by_key(|region| region.at.len())

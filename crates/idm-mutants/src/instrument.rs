@@ -13,8 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use syn::spanned::Spanned;
 use syn::visit_mut::{self, VisitMut};
 use syn::{
-    Attribute, Block, Expr, FieldValue, File, GenericArgument, ImplItemFn, Item, ItemFn, ItemImpl, Pat,
-    PathArguments, ReturnType, Signature, Stmt, Type, parse_quote,
+    Attribute, Block, Expr, FieldValue, File, GenericArgument, ImplItemFn, Item, ItemFn, ItemImpl,
+    Pat, PathArguments, ReturnType, Signature, Stmt, Type, parse_quote,
 };
 
 /// Characters of an expression that are a part of a mutant's name.
@@ -191,7 +191,9 @@ impl<'a> Instrumenter<'a> {
                 _ => self.statement(&mut statement, &mut statements),
             }
             // What ended with its brace is a macro's call now.
-            if let (Stmt::Expr(Expr::Macro(_), semicolon @ None), true) = (&mut statement, at < last) {
+            if let (Stmt::Expr(Expr::Macro(_), semicolon @ None), true) =
+                (&mut statement, at < last)
+            {
                 *semicolon = Some(Default::default());
             }
             statements.push(statement);

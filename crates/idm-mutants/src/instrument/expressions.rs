@@ -168,7 +168,8 @@ impl Instrumenter<'_> {
             }
             Expr::Call(call) => {
                 visit_mut::visit_expr_call_mut(self, call);
-                let is_some = matches!(call.func.as_ref(), Expr::Path(p) if p.path.is_ident("Some"));
+                let is_some =
+                    matches!(call.func.as_ref(), Expr::Path(p) if p.path.is_ident("Some"));
                 if let Some(id) = is_some.then(|| self.point(&text, "None")).flatten() {
                     let code = parse_quote!(if crate::mutants::on(#id) { None } else { #expr });
                     *expr = wrapped(&[Some(id)], code);
@@ -356,7 +357,8 @@ impl Instrumenter<'_> {
         let choices = ids.iter().zip(others).filter_map(|(id, other)| {
             let (id, other) = (id.as_ref()?, operator(other));
             // Each of them may be what does not compile.
-            let changed = quote!(crate::mutants::w!(#id, #deref left_operand #other #deref right_operand));
+            let changed =
+                quote!(crate::mutants::w!(#id, #deref left_operand #other #deref right_operand));
             Some(quote!(if crate::mutants::on(#id) { #changed } else))
         });
         let code = parse_quote!(match #operands {
@@ -372,11 +374,10 @@ impl Instrumenter<'_> {
         let (nothing, id) = (self.point(text, "nothing"), self.point(text, other));
         let ids = [nothing, id];
         let [nothing, on] = ids.each_ref().map(|id| switch(id.as_ref()));
-        let (target, value, op, other) =
-            (&binary.left, &binary.right, &binary.op, operator(other));
-        let changed = ids[1].is_some().then(|| {
-            quote!(else if crate::mutants::on(#on) { #target #other new_operand; })
-        });
+        let (target, value, op, other) = (&binary.left, &binary.right, &binary.op, operator(other));
+        let changed = ids[1]
+            .is_some()
+            .then(|| quote!(else if crate::mutants::on(#on) { #target #other new_operand; }));
         let code = parse_quote!({
             let new_operand = #value;
             if crate::mutants::on(#nothing) {} #changed else { #target #op new_operand; }

@@ -22,8 +22,11 @@ impl Parse for Matches {
         let scrutinee = input.parse()?;
         input.parse::<Token![,]>()?;
         let pattern = Pat::parse_multi_with_leading_vert(input)?;
-        let guard =
-            if input.parse::<Option<Token![if]>>()?.is_some() { Some(input.parse()?) } else { None };
+        let guard = if input.parse::<Option<Token![if]>>()?.is_some() {
+            Some(input.parse()?)
+        } else {
+            None
+        };
         input.parse::<Option<Token![,]>>()?;
         Ok(Matches { scrutinee, pattern, guard })
     }
@@ -77,7 +80,7 @@ impl VisitMut for Nameless {
     fn visit_field_pat_mut(&mut self, field: &mut FieldPat) {
         if field.colon_token.is_none() {
             field.colon_token = Some(Default::default());
-            field.pat = Box::new(parse_quote!(_));
+            *field.pat = parse_quote!(_);
         }
         visit_mut::visit_field_pat_mut(self, field);
     }
@@ -161,9 +164,8 @@ impl Instrumenter<'_> {
             if has_rest && at < last {
                 if arm.guard.is_none() {
                     if let Some(id) = self.point(&text_of(&arm.pat), "no arm") {
-                        guards.push(parse_quote!(
-                            crate::mutants::w!(#id, !crate::mutants::on(#id))
-                        ));
+                        guards
+                            .push(parse_quote!(crate::mutants::w!(#id, !crate::mutants::on(#id))));
                     }
                 }
                 let left_out = if stable { self.alternatives(&arm.pat) } else { Vec::new() };
