@@ -72,22 +72,32 @@ pub(crate) fn instrument(
 pub(crate) fn build(tree: &Tree) -> Result<Programs, Box<dyn Error>> {
     let tests = executables(tree, &["test", "--no-run", "-p", ENGINE])?;
     let simulator = executables(tree, &["build", "-p", SIMULATOR, "--bin", SIMULATOR])?;
-    let simulator = simulator.into_iter().next().ok_or("the simulator was not built")?;
-    Ok(Programs { tests, simulator })
+    let tests = tests.into_iter().map(|(_, path)| path).collect();
+    Ok(Programs { tests, simulator: named(simulator, SIMULATOR)? })
 }
 
 /// Builds one of the simulator's tests.
 pub(crate) fn build_test(tree: &Tree, name: &str) -> Result<PathBuf, Box<dyn Error>> {
-    let built = executables(tree, &["test", "--no-run", "-p", SIMULATOR, "--test", name])?;
-    Ok(built.into_iter().next().ok_or_else(|| format!("{name} was not built"))?)
+    // The simulator itself is built for its tests, too.
+    named(executables(tree, &["test", "--no-run", "-p", SIMULATOR, "--test", name])?, name)
 }
 
-fn executables(tree: &Tree, arguments: &[&str]) -> Result<Vec<PathBuf>, Box<dyn Error>> {
+fn named(programs: Vec<(String, PathBuf)>, name: &str) -> Result<PathBuf, Box<dyn Error>> {
+    let found = programs.into_iter().find(|(of, _)| of == name);
+    Ok(found.ok_or_else(|| format!("{name} was not built"))?.1)
+}
+
+/// Builds something. Tells the programs that are there then, with the names of their sources.
+fn executables(tree: &Tree, arguments: &[&str]) -> Result<Vec<(String, PathBuf)>, Box<dyn Error>> {
     let messages = cargo_messages(tree, arguments)?;
     if let Some(error) = messages.iter().find(|message| is_error(message)) {
         return Err(error["message"]["rendered"].as_str().unwrap_or_default().into());
     }
-    Ok(messages.iter().filter_map(|m| m["executable"].as_str()).map(PathBuf::from).collect())
+    let program = |message: &Value| {
+        let path = message["executable"].as_str()?;
+        Some((message["target"]["name"].as_str()?.to_owned(), PathBuf::from(path)))
+    };
+    Ok(messages.iter().filter_map(program).collect())
 }
 
 fn cargo_messages(tree: &Tree, arguments: &[&str]) -> Result<Vec<Value>, Box<dyn Error>> {

@@ -190,7 +190,7 @@ fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
     Ok(report(&prepared, &points, &results, &explained, options))
 }
 
-/// Tries all points that have no result yet, on some threads, until `end`.
+/// Tries all points that have no result yet, until `end`: the cheap tests for all of them first.
 fn try_all(
     points: &[&Point],
     trials: &Trials<'_>,
@@ -198,32 +198,46 @@ fn try_all(
     jobs: usize,
     end: Option<Instant>,
 ) -> Result<(), Box<dyn Error>> {
+    let known = || results.lock().map_err(|error| error.to_string());
+    let is_over = || end.is_some_and(|end| Instant::now() > end);
+    for_all(points, jobs, |point, worker| {
+        if is_over() || known()?.get(&point.name).is_some() {
+            return Ok(());
+        }
+        match trials.quick(point.id, worker)? {
+            Some(verdict) => known()?.add(&point.name, verdict),
+            None => Ok(()),
+        }
+    })?;
+    for_all(points, jobs, |point, worker| {
+        if is_over() || known()?.get(&point.name).is_some() {
+            return Ok(());
+        }
+        let hint = known()?.hint(&point.name);
+        let hint = hint.as_ref().map(|(by, how)| (by.as_str(), how.as_str()));
+        let verdict = trials.thorough(point.id, hint, worker)?;
+        if verdict == Verdict::Survived {
+            println!("survived: {}", point.name);
+        }
+        known()?.add(&point.name, verdict)
+    })
+}
+
+/// Does something with every point, on `jobs` threads. Nothing more is begun after an error.
+fn for_all(
+    points: &[&Point],
+    jobs: usize,
+    work: impl Fn(&Point, &str) -> Result<(), Box<dyn Error>> + Sync,
+) -> Result<(), Box<dyn Error>> {
     let next = AtomicUsize::new(0);
     let failed = Mutex::new(None);
-    let work = |worker: usize| -> Result<(), Box<dyn Error>> {
-        let known = || results.lock().map_err(|error| error.to_string());
-        while let Some(point) = points.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if end.is_some_and(|end| Instant::now() > end) {
-                return Ok(());
-            }
-            if known()?.get(&point.name).is_some() {
-                continue;
-            }
-            let hint = known()?.hint(&point.name);
-            let hint = hint.as_ref().map(|(by, how)| (by.as_str(), how.as_str()));
-            let verdict = trials.of(point.id, hint, &format!("worker-{worker}"))?;
-            if verdict == Verdict::Survived {
-                println!("survived: {}", point.name);
-            }
-            known()?.add(&point.name, verdict)?;
-        }
-        Ok(())
-    };
     thread::scope(|scope| {
         for worker in 0..jobs.max(1) {
             let (work, failed, next) = (&work, &failed, &next);
             scope.spawn(move || {
-                if let Err(error) = work(worker) {
+                let name = format!("worker-{worker}");
+                while let Some(point) = points.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let Err(error) = work(point, &name) else { continue };
                     next.store(points.len(), Ordering::Relaxed);
                     if let Ok(mut failed) = failed.lock() {
                         *failed = Some(error.to_string());

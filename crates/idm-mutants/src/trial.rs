@@ -53,6 +53,16 @@ enum Stage {
     Model,
 }
 
+impl Stage {
+    fn is_quick(self) -> bool {
+        matches!(self, Stage::Test(_))
+    }
+}
+
+fn killed(by: Stage, how: String) -> Verdict {
+    Verdict::Killed { by: by.to_string(), how }
+}
+
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -114,20 +124,30 @@ impl<'a> Trials<'a> {
         Ok(trials)
     }
 
-    /// Puts one mutant to the tests. `last` is where it was killed last time, to look there first.
-    pub(crate) fn of(
+    /// Puts one mutant to the engine's tests, which take no time. Tells nothing where it survives.
+    pub(crate) fn quick(&self, id: u32, worker: &str) -> Result<Option<Verdict>, Box<dyn Error>> {
+        for (stage, takes) in self.takes.iter().filter(|(stage, _)| stage.is_quick()) {
+            if let Some(how) = self.run(*stage, id, Some(*takes), worker)? {
+                return Ok(Some(killed(*stage, how)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Puts one mutant to all that takes time. `last` is where it was killed last time, to look
+    /// there first.
+    pub(crate) fn thorough(
         &self,
         id: u32,
         last: Option<(&str, &str)>,
         worker: &str,
     ) -> Result<Verdict, Box<dyn Error>> {
-        let killed = |stage: Stage, how| Verdict::Killed { by: stage.to_string(), how };
         if let Some((stage, takes)) = last.and_then(|(by, how)| self.shortcut(by, how)) {
             if let Some(how) = self.run(stage, id, Some(takes), worker)? {
                 return Ok(killed(stage, how));
             }
         }
-        for (stage, takes) in &self.takes {
+        for (stage, takes) in self.takes.iter().filter(|(stage, _)| !stage.is_quick()) {
             if let Some(how) = self.run(*stage, id, Some(*takes), worker)? {
                 return Ok(killed(*stage, how));
             }
