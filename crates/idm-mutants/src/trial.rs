@@ -185,7 +185,7 @@ impl<'a> Trials<'a> {
         let limit = takes.map(|takes| (takes * CPU_FACTOR).as_secs() + CPU_MORE);
         let limit_text = limit.map_or("unlimited".to_owned(), |limit| limit.to_string());
         let mut child = Command::new("sh")
-            .args(["-c", "ulimit -t \"$1\" -v \"$2\"; shift 2; exec \"$@\"", "sh"])
+            .args(["-c", "ulimit -t \"$1\" && ulimit -v \"$2\" && shift 2 && exec \"$@\"", "sh"])
             .args([&limit_text, MEMORY])
             .arg(program)
             .args(arguments)
