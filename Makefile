@@ -4,6 +4,7 @@
 # make lab        all scenarios on virtual machines (as root; installs what it needs)
 # make lab SCENARIO=name   one of them; make lab-short: two, as make check does; make lab-shell: to
 #                 try things by hand
+# make mutants    ONLY=text: mutation testing of the lock engine; mutants-sample: some, as check does
 #                 DRIVES=nvme: with NVMe drives
 # make install    DESTDIR= PREFIX= LIBDIR= UNITDIR=
 
@@ -27,7 +28,7 @@ WORKSPACE = --locked --workspace --features lvmlockd-idm/emulator
 
 .NOTPARALLEL:
 .PHONY: all demo check install clean deps check-deps testbed lvm2 lint c-tests races check-install \
-	stories lab lab-short lab-shell lab-files
+	stories mutants mutants-sample lab lab-short lab-shell lab-files
 
 all:
 	$(CARGO) build --locked --release -p lvmlockd-idm
@@ -74,9 +75,19 @@ races: testbed
 c-tests: testbed
 	$(MAKE) -C c-tests check header-check
 
+# Breaks the engine in every small way there is, and looks whether the tests notice: hours, unless
+# ONLY=text chooses mutants by their name. What was interrupted goes on.
+mutants:
+	$(CARGO) run --locked --release -p idm-mutants -- run $(if $(ONLY),--only '$(ONLY)')
+
+# Some of them, which change with the commit.
+mutants-sample:
+	$(CARGO) run --locked --release -p idm-mutants -- run --sample 40 --seconds 100
+
 check: check-deps lint lvm2
 	$(CARGO) test $(WORKSPACE) --exclude idm-sim
 	$(CARGO) test --locked -p idm-sim --features broken-rules
+	$(MAKE) mutants-sample
 	$(MAKE) c-tests
 	$(MAKE) check-install
 	$(MAKE) lab-short

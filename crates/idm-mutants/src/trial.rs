@@ -1,0 +1,248 @@
+//! One mutant's way through the tests: the cheapest ones first, until one fails.
+
+use crate::compile::{self, Programs};
+use crate::tree::Tree;
+use std::error::Error;
+use std::fmt;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The simulator's worlds, with the seeds that each mutant gets in them.
+const WORLDS: &[(&str, &[&str], u64)] = &[
+    ("default", &[], 20_000),
+    ("some-nonsense", &["--some-nonsense"], 4_000),
+    ("beyond", &["--beyond"], 2_000),
+];
+/// The simulator's test that checks small worlds exhaustively.
+const MODEL: &str = "model";
+/// How much more of the processor's time than the original a mutant may take.
+const CPU_FACTOR: u32 = 10;
+/// What is added to that, in seconds.
+const CPU_MORE: u64 = 2;
+/// How long a mutant may take if it sleeps. Other work on the machine must not look like that.
+const WALL: Duration = Duration::from_secs(1800);
+/// Address space of a mutant, in KiB.
+const MEMORY: &str = "2000000";
+/// How often a child is looked at.
+const POLL: Duration = Duration::from_millis(5);
+
+/// What came of a mutant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Something failed.
+    Killed {
+        /// Tests, the simulator's world or the model check.
+        by: String,
+        /// Which test or seed, or what else became of it.
+        how: String,
+    },
+    /// Nothing did.
+    Survived,
+}
+
+/// A set of tests that is run at once.
+#[derive(Clone, Copy, Debug)]
+enum Stage {
+    Test(usize),
+    World { index: usize, from: u64, seeds: u64 },
+    Model,
+}
+
+impl Stage {
+    fn is_quick(self) -> bool {
+        matches!(self, Stage::Test(_))
+    }
+}
+
+fn killed(by: Stage, how: String) -> Verdict {
+    Verdict::Killed { by: by.to_string(), how }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Stage::Test(_) => f.write_str("tests"),
+            Stage::World { index, .. } => f.write_str(WORLDS[*index].0),
+            Stage::Model => f.write_str(MODEL),
+        }
+    }
+}
+
+/// Tests that mutants are put to.
+pub(crate) struct Trials<'a> {
+    tree: &'a Tree,
+    programs: Programs,
+    model: OnceLock<Result<PathBuf, String>>,
+    /// What each set of tests takes with the original.
+    takes: Vec<(Stage, Duration)>,
+    model_takes: OnceLock<Result<Duration, String>>,
+    outputs: PathBuf,
+}
+
+impl<'a> Trials<'a> {
+    /// Runs the tests with the original. They must pass. With `brief` only a part of the seeds is
+    /// tried.
+    pub(crate) fn new(
+        tree: &'a Tree,
+        programs: Programs,
+        outputs: PathBuf,
+        brief: bool,
+    ) -> Result<Trials<'a>, Box<dyn Error>> {
+        fs::create_dir_all(&outputs)?;
+        let mut trials = Trials {
+            tree,
+            programs,
+            model: OnceLock::new(),
+            takes: Vec::new(),
+            model_takes: OnceLock::new(),
+            outputs,
+        };
+        let tests = (0..trials.programs.tests.len()).map(Stage::Test);
+        let worlds = WORLDS.iter().enumerate().map(|(index, (_, _, seeds))| Stage::World {
+            index,
+            from: 0,
+            seeds: *seeds,
+        });
+        for stage in tests.chain(worlds).collect::<Vec<_>>() {
+            let (part, factor) = match stage {
+                Stage::World { index, from, seeds } if brief => {
+                    (Stage::World { index, from, seeds: seeds / 20 }, 20)
+                }
+                other => (other, 1),
+            };
+            let begin = Instant::now();
+            if let Some(how) = trials.run(part, 0, None, "original")? {
+                return Err(format!("without any mutant, {stage} fails: {how}").into());
+            }
+            trials.takes.push((stage, begin.elapsed() * factor));
+        }
+        Ok(trials)
+    }
+
+    /// Puts one mutant to the engine's tests, which take no time. Tells nothing where it survives.
+    pub(crate) fn quick(&self, id: u32, worker: &str) -> Result<Option<Verdict>, Box<dyn Error>> {
+        for (stage, takes) in self.takes.iter().filter(|(stage, _)| stage.is_quick()) {
+            if let Some(how) = self.run(*stage, id, Some(*takes), worker)? {
+                return Ok(Some(killed(*stage, how)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Puts one mutant to all that takes time. `last` is where it was killed last time, to look
+    /// there first.
+    pub(crate) fn thorough(
+        &self,
+        id: u32,
+        last: Option<(&str, &str)>,
+        worker: &str,
+    ) -> Result<Verdict, Box<dyn Error>> {
+        if let Some((stage, takes)) = last.and_then(|(by, how)| self.shortcut(by, how)) {
+            if let Some(how) = self.run(stage, id, Some(takes), worker)? {
+                return Ok(killed(stage, how));
+            }
+        }
+        for (stage, takes) in self.takes.iter().filter(|(stage, _)| !stage.is_quick()) {
+            if let Some(how) = self.run(*stage, id, Some(*takes), worker)? {
+                return Ok(killed(*stage, how));
+            }
+        }
+        let takes = self.model_takes.get_or_init(|| {
+            let begin = Instant::now();
+            match self.run(Stage::Model, 0, None, "original-model") {
+                Ok(None) => Ok(begin.elapsed()),
+                Ok(Some(how)) => Err(format!("without any mutant, the model check fails: {how}")),
+                Err(error) => Err(error.to_string()),
+            }
+        });
+        let how = self.run(Stage::Model, id, Some(takes.clone()?), worker)?;
+        Ok(how.map_or(Verdict::Survived, |how| killed(Stage::Model, how)))
+    }
+
+    /// The single seed that killed a mutant last time.
+    fn shortcut(&self, by: &str, how: &str) -> Option<(Stage, Duration)> {
+        let index = WORLDS.iter().position(|(name, ..)| *name == by)?;
+        let from = how.strip_prefix("seed ")?.split(':').next()?.parse().ok()?;
+        let stage = Stage::World { index, from, seeds: 1 };
+        Some((stage, Duration::from_secs(1)))
+    }
+
+    /// Runs a set of tests with a mutant. Tells how it failed; `takes` bounds its time.
+    fn run(
+        &self,
+        stage: Stage,
+        id: u32,
+        takes: Option<Duration>,
+        worker: &str,
+    ) -> Result<Option<String>, Box<dyn Error>> {
+        let (program, arguments) = self.command(stage)?;
+        let path = self.outputs.join(worker);
+        let limit = takes.map(|takes| (takes * CPU_FACTOR).as_secs() + CPU_MORE);
+        let limit_text = limit.map_or("unlimited".to_owned(), |limit| limit.to_string());
+        let mut child = Command::new("sh")
+            .args(["-c", "ulimit -t \"$1\" && ulimit -v \"$2\" && shift 2 && exec \"$@\"", "sh"])
+            .args([&limit_text, MEMORY])
+            .arg(program)
+            .args(arguments)
+            .env("IDM_MUTANT", id.to_string())
+            .env("RUST_BACKTRACE", "0")
+            .current_dir(&self.tree.root)
+            .stdin(Stdio::null())
+            .stdout(File::create(&path)?)
+            .stderr(Stdio::null())
+            .spawn()?;
+        let Some(status) = wait(&mut child, WALL)? else {
+            return Ok(Some("does not end".into()));
+        };
+        if status.success() { Ok(None) } else { Ok(Some(failure(&path, status)?)) }
+    }
+
+    fn command(&self, stage: Stage) -> Result<(&Path, Vec<String>), Box<dyn Error>> {
+        let one_thread = || vec!["--test-threads".to_owned(), "1".to_owned()];
+        Ok(match stage {
+            Stage::Test(at) => (&self.programs.tests[at], one_thread()),
+            Stage::World { index, from, seeds } => {
+                let numbers = format!("run --jobs 1 --failures 1 --from {from} --seeds {seeds}");
+                let world = WORLDS[index].1.iter().map(|option| option.to_string());
+                let arguments = numbers.split(' ').map(str::to_owned).chain(world).collect();
+                (&self.programs.simulator, arguments)
+            }
+            Stage::Model => {
+                let build = || compile::build_test(self.tree, MODEL).map_err(|e| e.to_string());
+                let model = self.model.get_or_init(build).as_ref().map_err(Clone::clone)?;
+                (model, one_thread())
+            }
+        })
+    }
+}
+
+/// Waits for the end of a child; `None` where it had to be ended.
+fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
+    let begin = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if begin.elapsed() > limit {
+            child.kill()?;
+            child.wait()?;
+            return Ok(None);
+        }
+        thread::sleep(POLL);
+    }
+}
+
+/// What a test program says of its failure: the first seed or test that failed.
+fn failure(output: &Path, status: ExitStatus) -> Result<String, Box<dyn Error>> {
+    let output = String::from_utf8_lossy(&fs::read(output)?).into_owned();
+    let failed = output.lines().find_map(|line| {
+        let test = line.strip_prefix("test ").and_then(|l| l.strip_suffix(" ... FAILED"));
+        test.or_else(|| line.starts_with("seed ").then_some(line))
+    });
+    Ok(failed.map_or_else(|| status.to_string(), |line| line.chars().take(160).collect()))
+}
