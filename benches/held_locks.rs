@@ -676,6 +676,8 @@ fn in_process(locks: usize) -> Result<()> {
         fencing: Fencing::new(&timing, Wanted::default())?,
         watchdog: None,
         note: None,
+        undo_note: None,
+        earlier_until: idm_engine::Instant::default(),
         kill_command: Arc::new(|| vec!["/bin/true".into()]),
     };
     let runtime = Runtime::start(drives, settings)?;

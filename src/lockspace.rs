@@ -32,6 +32,11 @@ pub fn vg_of(id: &ResourceId) -> ResourceId {
     ResourceId::from_bytes(vg)
 }
 
+/// The uuid of an LV's mutex as LVM prints it.
+pub fn lv_uuid(id: &ResourceId) -> String {
+    dashed(&id.as_bytes()[32..])
+}
+
 /// A uuid as LVM prints it.
 fn dashed(uuid: &[u8]) -> String {
     let mut text = String::from_utf8_lossy(uuid).into_owned();
@@ -167,7 +172,7 @@ impl Lockspace {
             Role::Global => "the global lock".to_owned(),
             Role::Vg => format!("the lock of {name}"),
             Role::Membership => format!("the membership of {name}"),
-            Role::Lv => format!("the lock of LV {} in {name}", dashed(&id.as_bytes()[32..])),
+            Role::Lv => format!("the lock of LV {} in {name}", lv_uuid(id)),
         };
         LockSpec { resource: *id, label, role, owner: self.owner.clone() }
     }

@@ -4,7 +4,7 @@ use super::running::{Running, patience_for};
 use super::{Adopt, LockspaceKey, Manager, Resource, ResourceKey, ValBlk};
 use crate::error::Error;
 use crate::lockspace::{Held, Lockspace};
-use crate::recovery::{Claim, StillActive};
+use crate::recovery::Claim;
 use crate::runtime::{Answer, LockSpec, Role, clock};
 use core::time::Duration;
 use idm_engine::{Outcome, Request, ValueRead};
@@ -31,10 +31,22 @@ impl Manager {
         let Some(held) = self.state().resources.remove(&key) else {
             return;
         };
-        log::warn!("{}: core forgets it without unlock, releasing it", held.spec.label);
+        log::warn!("{}: core forgets it without unlock", held.spec.label);
         if let Ok(running) = self.running() {
-            self.give_up(&running, held.spec);
+            self.let_go(&running, held);
         }
+    }
+
+    /// Ends what a resource has of a lock that core did not unlock. It is given up, unless its LV
+    /// is active.
+    fn let_go(&self, running: &Running, held: Held) {
+        if !running.orphans.is_active(&held.spec.resource) {
+            return self.give_up(running, held.spec);
+        }
+        log::warn!("{}: its LV is active, so it is kept", held.spec.label);
+        let id = held.spec.resource;
+        running.orphans.keep(held);
+        self.state().taken.remove(&id);
     }
 
     /// Takes a lock. The value block is all zero where there is no value or it cannot be trusted.
@@ -93,13 +105,12 @@ impl Manager {
         mode: Mode,
         adopt: Adopt,
     ) -> Result<ValueRead, Error> {
+        running.heed_earlier(&spec)?;
         let claim = running.orphans.claim(&spec.resource, running.bound());
-        let claim = claim.map_err(|StillActive| {
-            let why = "left by an earlier lvmlockd and lost since, and its LV is still active";
-            Error::Storage(format!("{}: {why}", spec.label))
-        })?;
+        let claim =
+            claim.map_err(|withheld| Error::Storage(format!("{}: {withheld}", spec.label)))?;
         match claim {
-            Some(claim) if claim.kept => {
+            Some(claim) => {
                 let left = claim.saved.mode();
                 if mode != left && (adopt.only || adopt.ok) {
                     return Err(Error::AdoptOtherMode);
@@ -112,16 +123,11 @@ impl Manager {
                 Ok(ValueRead::Unknown)
             }
             None if adopt.only => Err(Error::AdoptNone),
-            Some(_) if adopt.only => {
-                let why = "left by an earlier lvmlockd, and too few drives have confirmed it";
-                Err(Error::Storage(format!("{}: {why}", spec.label)))
-            }
-            claim => self.acquire(running, keys, spec, resource, mode, claim),
+            None => self.acquire(running, keys, spec, resource, mode),
         }
     }
 
-    /// Takes a lock that this process does not have. `claim`: what a dead lvmlockd left of it, and
-    /// was not confirmed yet; the drives give it to this host.
+    /// Takes a lock that this host does not have.
     fn acquire(
         &self,
         running: &Running,
@@ -129,7 +135,6 @@ impl Manager {
         spec: LockSpec,
         resource: &Resource,
         mode: Mode,
-        claim: Option<Claim>,
     ) -> Result<ValueRead, Error> {
         let lockspace = self.lockspace(space_key)?;
         let plan = running.plan(&lockspace, resource)?;
@@ -138,17 +143,10 @@ impl Manager {
         let read = match running.request(&spec, plan.acquire(mode)) {
             Answer::Done(Outcome::Granted(read)) => read,
             other => {
-                match &claim {
-                    // Its LV may still be active.
-                    Some(claim) => running.note(&spec.resource, &claim.saved)?,
-                    None => running.store.forget_lock(&spec.resource),
-                }
+                running.store.forget_lock(&spec.resource);
                 return Err(running.refused(&spec, other));
             }
         };
-        if let Some(claim) = claim {
-            claim.take();
-        }
         let held = Held { lockspace, spec, mode, saved };
         let held = self.state().hold(space_key, key, held);
         if let Err(spec) = held {
@@ -217,13 +215,22 @@ impl Manager {
             return Ok(false);
         };
         if held.spec.resource != spec.resource {
-            log::warn!("{}: its resource is now another's, releasing it", held.spec.label);
-        } else if running.runtime.mode(spec.resource).is_some() {
+            log::warn!("{}: its resource is now another's", held.spec.label);
+            self.state().resources.remove(&key);
+            self.let_go(running, held);
+            return Ok(false);
+        }
+        let now = running.runtime.mode(spec.resource);
+        if now.map_err(|answer| running.refused(spec, answer))?.is_some() {
             log::info!("{}: asked for again, now {mode}", spec.label);
             self.convert(key, mode, 0)?;
             return Ok(true);
         }
-        // Another one, or a lock that was lost: it has to be given up first.
+        if running.orphans.is_active(&spec.resource) {
+            let why = "lost, and its LV is still active";
+            return Err(Error::Storage(format!("{}: {why}", spec.label)));
+        }
+        // It has to be given up before it is taken anew.
         self.state().resources.remove(&key);
         self.give_up(running, held.spec);
         Ok(false)

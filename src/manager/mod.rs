@@ -21,11 +21,12 @@ use crate::error::Error;
 use crate::lockspace::{Held, Lockspace};
 use crate::recovery::active::Devices;
 use crate::recovery::store::Store;
-use crate::runtime::LockSpec;
 use crate::runtime::watchdog::Watchdog;
+use crate::runtime::{LockSpec, clock};
 use crate::sync::{Mutex, MutexGuard};
 use availability::Glimpses;
 use core::time::Duration;
+use idm_engine::Instant;
 use idm_protocol::{HostId, ResourceId};
 use running::Running;
 use std::collections::{HashMap, HashSet};
@@ -39,6 +40,8 @@ pub struct Manager {
     config: Result<Config, String>,
     /// Given, in tests; otherwise kept in the state directory.
     host: Option<HostId>,
+    /// When this life of lvmlockd began.
+    began: Instant,
     devices: Devices,
     lvm_path: Arc<OnceLock<String>>,
     running: Mutex<Option<Running>>,
@@ -93,6 +96,7 @@ impl Manager {
         Manager {
             config,
             host,
+            began: clock::now(),
             devices,
             lvm_path: Arc::default(),
             running: Mutex::default(),
@@ -122,8 +126,12 @@ impl Manager {
         if let Some(running) = &*slot {
             return Ok(running.clone());
         }
-        let running =
-            Running::start(self.config()?, self.host, self.devices.clone(), self.lvm_path.clone())?;
+        let running = Running::start(
+            self.config()?,
+            (self.host, self.began),
+            self.devices.clone(),
+            self.lvm_path.clone(),
+        )?;
         *slot = Some(running.clone());
         Ok(running)
     }

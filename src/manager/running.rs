@@ -10,17 +10,21 @@ use crate::recovery::store::{SavedLock, Store};
 use crate::recovery::{Dates, Orphans};
 use crate::runtime::drives::Drives;
 use crate::runtime::fencing::{Fencing, command_timeout, longest_wait};
+use crate::runtime::host_id::{self, Identity};
 use crate::runtime::metrics::export::Exporter;
 use crate::runtime::safe_note::SafeNote;
+use crate::runtime::undo_note::UndoNote;
 use crate::runtime::watchdog::{self, Watchdog, device::Device};
-use crate::runtime::{Answer, LockSpec, Runtime, Settings, clock, host_id};
+use crate::runtime::{Answer, LockSpec, Runtime, Settings, clock};
 use crate::topology::Topology;
 use crate::transport;
+use core::fmt;
 use core::time::Duration;
-use idm_engine::{Outcome, Refusal, Request, Timing};
+use idm_engine::{Instant, Outcome, Refusal, Request, Timing};
 use idm_protocol::{HostId, ResourceId};
 use std::io;
 use std::sync::{Arc, OnceLock};
+use std::thread;
 
 /// What a request may take longer than the engine's patience before it is given up: the engine
 /// always answers in time, so this only guards against errors of our own.
@@ -36,6 +40,8 @@ pub(super) struct Running {
     pub(super) runtime: Arc<Runtime>,
     pub(super) host: HostId,
     pub(super) timing: Timing,
+    /// Until when commands of an earlier lvmlockd may reach drives.
+    earlier_until: Instant,
     pub(super) watchdog: Option<Arc<Watchdog>>,
     exporter: Arc<Exporter>,
     pub(super) store: Arc<Store>,
@@ -43,29 +49,35 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Starts everything. `host`: the id to be used in place of the one that is kept.
+    /// Starts everything. `given`: the id to be used in place of the one that is kept; `began`: when
+    /// lvmlockd was started.
     pub(super) fn start(
         config: &Config,
-        host: Option<HostId>,
+        (given, began): (Option<HostId>, Instant),
         devices: Devices,
         lvm_path: Arc<OnceLock<String>>,
     ) -> Result<Running, Error> {
-        let host = match host {
-            Some(host) => host,
-            None => host_id::load(&config.state_dir).map_err(|error| {
-                Error::NotRunning(format!(
-                    "no host id can be kept in {}: {error}",
-                    config.state_dir.display()
-                ))
-            })?,
+        let state_dir = &config.state_dir;
+        let not_kept = |what: &str, error: &dyn fmt::Display| {
+            Error::NotRunning(format!("{what} cannot be kept in {}: {error}", state_dir.display()))
         };
+        let Identity { host, is_new } =
+            host_id::load(state_dir, given).map_err(|error| not_kept("the host id", &error))?;
         let timing = Timing::for_lease(config.lease);
         let fencing = Fencing::new(&timing, config.fencing).map_err(Error::Invalid)?;
         let topology = Topology::new(config.emulated.clone());
         let connect = transport::connector(topology.clone(), command_timeout(&timing));
+        let (undo_note, earlier_until) = UndoNote::start(state_dir, &timing, began, is_new)
+            .map_err(|error| not_kept("until when commands may stay", &error))?;
         let watchdog = start_watchdog(config, &fencing)?;
         let no_thread = |error| Error::NotRunning(format!("no thread can be started: {error}"));
-        let note = SafeNote::start(&config.state_dir, fencing.notice).map_err(no_thread)?;
+        let store = Arc::new(Store::open(state_dir, host).map_err(|error| {
+            let directory = state_dir.display();
+            Error::NotRunning(format!("locks cannot be noted in {directory}: {error}"))
+        })?);
+        let looked_after = store.clone();
+        let look = Box::new(move || looked_after.restore());
+        let note = SafeNote::start(state_dir, fencing.notice, look).map_err(no_thread)?;
         let note = Arc::new(note);
         let settings = Settings {
             host,
@@ -73,6 +85,8 @@ impl Running {
             fencing,
             watchdog: watchdog.clone(),
             note: Some(note.clone()),
+            undo_note: Some(undo_note),
+            earlier_until,
             kill_command: kill_command(config, lvm_path),
         };
         let drives = Arc::new(Drives::new(topology, connect, longest_wait(&timing)));
@@ -80,14 +94,30 @@ impl Running {
         let metrics = runtime.metrics().clone();
         let exporter = Exporter::start(&config.state_dir, move || drives.render(&metrics));
         let exporter = Arc::new(exporter.map_err(no_thread)?);
-        let store = Arc::new(Store::open(&config.state_dir).map_err(|error| {
-            let directory = config.state_dir.display();
-            Error::NotRunning(format!("locks cannot be noted in {directory}: {error}"))
-        })?);
-        let dates = Dates { timing, fencing, note, watchdog: watchdog.clone() };
+        let dates = Dates { timing, fencing, note, watchdog: watchdog.clone(), earlier_until };
         let orphans = Orphans::find(runtime.clone(), store.clone(), devices, dates)
             .map_err(|error| Error::NotRunning(format!("notes cannot be read: {error}")))?;
-        Ok(Running { runtime, host, timing, watchdog, exporter, store, orphans })
+        Ok(Running { runtime, host, timing, earlier_until, watchdog, exporter, store, orphans })
+    }
+
+    /// Refuses what cannot be decided within the engine's patience, because commands of an earlier
+    /// lvmlockd may still reach the drives: until then, no drive's answer counts. Core tries again,
+    /// except for LVs.
+    pub(super) fn heed_earlier(&self, spec: &LockSpec) -> Result<(), Error> {
+        let left = self.earlier_until.since(clock::now());
+        if left <= self.timing.patience * 4 / 5 {
+            return Ok(());
+        }
+        Err(Error::Held(format!(
+            "{}: commands of an earlier lvmlockd may still reach the drives for {} s; try again then",
+            spec.label,
+            left.as_secs() + 1
+        )))
+    }
+
+    /// Waits until commands of an earlier lvmlockd have reached their drives or never will.
+    pub(super) fn outwait_earlier(&self) {
+        thread::sleep(self.earlier_until.since(clock::now()));
     }
 
     /// Longer than the engine ever takes.

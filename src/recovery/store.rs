@@ -6,21 +6,27 @@
 //! the drives tell. Files are replaced by renaming; nothing is forced to disk, because they only
 //! have to outlive the process and not the machine: those of another boot do not count.
 //!
+//! The directory may be lost while lvmlockd lives. So the texts of all notes are kept in memory, too,
+//! and it is made again with all that is in it as soon as that is noticed.
+//!
 //! What was found may be anything. A file that makes no sense costs what it is about, and nothing
 //! else.
 
 use crate::lockspace::{MEMBERSHIP, role_of};
-use crate::runtime::{Role, clock};
-use idm_protocol::{Mode, ResourceId};
+use crate::runtime::{Role, clock, host_id, state_file};
+use crate::sync::{Mutex, MutexGuard};
+use idm_protocol::{HostId, Mode, ResourceId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// The global lock's and the global lockspace's file name.
 const GLOBAL: &str = "global";
 /// What stands in a membership's file name in place of an LV's uuid.
@@ -138,6 +144,20 @@ pub struct Store {
     locks: PathBuf,
     lockspaces: PathBuf,
     boot: String,
+    there: Mutex<There>,
+}
+
+/// What is, or ought to be, in the state directory.
+#[derive(Debug, Default)]
+struct There {
+    /// The folders as they were made: device and inode.
+    folders: Option<[(u64, u64); 2]>,
+    /// The notes by their files.
+    notes: HashMap<PathBuf, String>,
+    /// The file with the host's id.
+    host_id: Option<(PathBuf, String)>,
+    /// It was said that it cannot be made again.
+    failing: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -148,10 +168,13 @@ struct OfBoot<T> {
 }
 
 impl Store {
-    /// The files below a state directory; makes the folders that they are in.
-    pub fn open(state_dir: &Path) -> io::Result<Store> {
-        let boot = fs::read_to_string(BOOT_ID)?;
-        Store::open_for(state_dir, boot.trim())
+    /// The files below a state directory; makes the folders that they are in. If the directory is
+    /// lost, the host's id is written there again with all the rest.
+    pub fn open(state_dir: &Path, host: HostId) -> io::Result<Store> {
+        let boot = host_id::boot_id()?;
+        let store = Store::open_for(state_dir, &boot)?;
+        store.there().host_id = Some((host_id::file(state_dir), host_id::format(&boot, host)));
+        Ok(store)
     }
 
     /// Whether anything at all is noted below a state directory, of whatever boot. Makes nothing.
@@ -165,9 +188,69 @@ impl Store {
     /// As [`Store::open`], for the boot of that id.
     pub fn open_for(state_dir: &Path, boot: &str) -> io::Result<Store> {
         let (locks, lockspaces) = (state_dir.join("locks"), state_dir.join("lockspaces"));
-        fs::create_dir_all(&locks)?;
-        fs::create_dir_all(&lockspaces)?;
-        Ok(Store { locks, lockspaces, boot: boot.to_owned() })
+        let (boot, there) = (boot.to_owned(), Mutex::default());
+        let store = Store { locks, lockspaces, boot, there };
+        store.make_folders(&mut store.there())?;
+        Ok(store)
+    }
+
+    fn there(&self) -> MutexGuard<'_, There> {
+        self.there.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn make_folders(&self, there: &mut There) -> io::Result<()> {
+        for folder in [&self.locks, &self.lockspaces] {
+            fs::create_dir_all(folder).map_err(|error| named(folder, &error))?;
+        }
+        there.folders = self.folders();
+        Ok(())
+    }
+
+    /// The folders that there are now.
+    fn folders(&self) -> Option<[(u64, u64); 2]> {
+        let id = |folder: &PathBuf| fs::metadata(folder).map(|it| (it.dev(), it.ino())).ok();
+        Some([id(&self.locks)?, id(&self.lockspaces)?])
+    }
+
+    /// Looks whether the directory is as it was, and makes it again where it is not. Costs three
+    /// looks at inodes.
+    pub fn restore(&self) {
+        let mut there = self.there();
+        let restored = self.restore_if_lost(&mut there);
+        if let (Err(error), false) = (&restored, there.failing) {
+            log::error!("the lost state directory cannot be made again: {error}");
+        }
+        there.failing = restored.is_err();
+    }
+
+    fn restore_if_lost(&self, there: &mut There) -> io::Result<()> {
+        let has_id = there.host_id.as_ref().is_none_or(|(file, _)| file.exists());
+        if has_id && there.folders.is_some() && self.folders() == there.folders {
+            return Ok(());
+        }
+        if !there.failing {
+            log::warn!("the state directory was lost, and is made again: {}", self.locks.display());
+        }
+        there.folders = None;
+        let mut again = There::default();
+        self.make_folders(&mut again)?;
+        for (file, text) in &there.notes {
+            put(file, text)?;
+        }
+        // At last: without it the next lvmlockd is another host, and relies on no note.
+        if let Some((file, text)) = &there.host_id {
+            state_file::replace(file, text)?;
+        }
+        there.folders = again.folders;
+        Ok(())
+    }
+
+    /// Whether anything is noted of a VG: that it is started, or one of its locks.
+    pub fn has_any_of(&self, vg: &ResourceId) -> bool {
+        let prefix = name_of(vg);
+        let name = |file: &PathBuf| file.file_name().map(|name| name.as_encoded_bytes().to_vec());
+        let of_vg = |file: &PathBuf| name(file).is_some_and(|it| it.starts_with(prefix.as_bytes()));
+        self.there().notes.keys().any(of_vg)
     }
 
     /// Notes a lock, in place of what was noted of it before.
@@ -177,7 +260,7 @@ impl Store {
 
     /// Takes a lock's note away.
     pub fn forget_lock(&self, id: &ResourceId) {
-        remove(&self.locks.join(name_of(id)));
+        self.forget(&self.locks.join(name_of(id)));
     }
 
     /// Notes a lockspace, in place of what was noted of it before.
@@ -187,7 +270,7 @@ impl Store {
 
     /// Takes a lockspace's note away.
     pub fn forget_lockspace(&self, vg: &ResourceId) {
-        remove(&self.lockspaces.join(name_of(vg)));
+        self.forget(&self.lockspaces.join(name_of(vg)));
     }
 
     /// All that was noted since the machine booted. What is older or incomplete is removed.
@@ -200,12 +283,17 @@ impl Store {
 
     fn save(&self, file: &Path, content: &impl Serialize) -> io::Result<()> {
         let text = format(&self.boot, content).map_err(io::Error::other)?;
-        let incomplete = file.with_extension_added(INCOMPLETE);
-        let saved = fs::write(&incomplete, text).and_then(|()| fs::rename(&incomplete, file));
-        if saved.is_err() {
-            remove(&incomplete);
-        }
-        saved.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", file.display())))
+        let mut there = self.there();
+        self.restore_if_lost(&mut there)?;
+        put(file, &text)?;
+        there.notes.insert(file.to_owned(), text);
+        Ok(())
+    }
+
+    fn forget(&self, file: &Path) {
+        let mut there = self.there();
+        there.notes.remove(file);
+        remove(file);
     }
 
     fn read_all<T: Note>(&self, directory: &Path) -> io::Result<Vec<(ResourceId, T)>> {
@@ -226,7 +314,12 @@ impl Store {
             };
             let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
             match parse(name, &text, &self.boot) {
-                Ok(Some(note)) => all.push(note),
+                Ok(Some(note)) => {
+                    // It was read as text.
+                    let text = String::from_utf8_lossy(&text).into_owned();
+                    self.there().notes.insert(path, text);
+                    all.push(note);
+                }
                 Ok(None) => remove(&path),
                 Err(why) => {
                     log::warn!("{}: damaged, and ignored: {why}", path.display());
@@ -273,9 +366,24 @@ impl WithExtensionAdded for Path {
     }
 }
 
+/// Writes a note. Whoever comes after a death in the middle sees the one before or the whole one.
+fn put(file: &Path, text: &str) -> io::Result<()> {
+    let incomplete = file.with_extension_added(INCOMPLETE);
+    let saved = fs::write(&incomplete, text).and_then(|()| fs::rename(&incomplete, file));
+    if saved.is_err() {
+        remove(&incomplete);
+    }
+    saved.map_err(|error| named(file, &error))
+}
+
+/// An error that names its file.
+fn named(file: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", file.display()))
+}
+
 fn remove(file: &Path) {
     match fs::remove_file(file) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
+        Err(error) if !state_file::is_absent(&error) => {
             log::warn!("{}: cannot be removed: {error}", file.display());
         }
         _ => {}
@@ -448,12 +556,45 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_that_was_lost_is_made_again_with_all_that_was_in_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = directory.path().join("state");
+        let host = HostId::new([7; 16], "host");
+        Store::open(&state, host).unwrap().save_lock(&ids()[2], &lock(true)).unwrap();
+        // What was found counts as well as what is new.
+        let store = Store::open(&state, host).unwrap();
+        store.load().unwrap();
+        store.save_lock(&ids()[0], &lock(false)).unwrap();
+        store.save_lock(&ids()[1], &lock(false)).unwrap();
+        store.forget_lock(&ids()[0]);
+        assert!(store.has_any_of(&ids()[1]) && !store.has_any_of(&ResourceId::GLOBAL));
+        for lost in ["", "locks", "lockspaces"] {
+            fs::remove_dir_all(state.join(lost)).unwrap();
+            store.restore();
+            let saved = Store::open(&state, host).unwrap().load().unwrap();
+            let mut ids_of: Vec<ResourceId> = saved.locks.iter().map(|(id, _)| *id).collect();
+            ids_of.sort_unstable();
+            assert_eq!(ids_of, [ids()[1], ids()[2]], "{lost}");
+            let id = fs::read_to_string(host_id::file(&state)).unwrap();
+            assert_eq!(host_id::parse(&id, &store.boot), Some(host));
+        }
+        // Nothing is done where nothing is lost.
+        let id = host_id::file(&state);
+        let written = |file: &Path| fs::metadata(file).unwrap().modified().unwrap();
+        let before = written(&id);
+        store.restore();
+        assert_eq!(written(&id), before);
+    }
+
+    #[test]
     fn where_nothing_can_be_noted_it_is_said() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open_for(directory.path(), "b").unwrap();
-        fs::remove_dir(directory.path().join("locks")).unwrap();
+        let locks = directory.path().join("locks");
+        fs::remove_dir(&locks).unwrap();
+        fs::write(&locks, "").unwrap();
         let error = store.save_lock(&ids()[1], &lock(true)).unwrap_err();
-        assert!(error.to_string().contains(VG), "{error}");
+        assert!(error.to_string().contains(locks.to_str().unwrap()), "{error}");
         let file = tempfile::NamedTempFile::new().unwrap();
         assert!(Store::open_for(file.path(), "b").is_err());
     }

@@ -18,8 +18,9 @@ pub mod note;
 mod queue;
 mod reactor;
 pub mod safe_note;
-mod state_file;
+pub mod state_file;
 pub mod thread;
+pub mod undo_note;
 mod watch;
 pub mod watchdog;
 mod ways;
@@ -40,6 +41,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
+use undo_note::UndoNote;
 use watch::Watch;
 use watchdog::Watchdog;
 
@@ -144,6 +146,10 @@ pub struct Settings {
     pub watchdog: Option<Arc<Watchdog>>,
     /// Tells the next lvmlockd until when locks were safe.
     pub note: Option<Arc<SafeNote>>,
+    /// Tells the next lvmlockd until when commands of this one may undo what it holds.
+    pub undo_note: Option<UndoNote>,
+    /// Until when commands of an earlier lvmlockd may reach drives.
+    pub earlier_until: Instant,
     /// Program and arguments that are run when a VG's locks are about to be lost.
     pub kill_command: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
 }
@@ -324,11 +330,12 @@ impl Runtime {
         self.send(Message::Spread { resources, drives });
     }
 
-    /// How a lock is held; `None` where it is not, or lost, or its lease has run out.
-    pub fn mode(&self, resource: ResourceId) -> Option<Mode> {
+    /// How a lock is held; `None` where it is not, or lost, or its lease has run out. The error is
+    /// that of a reactor that does not answer, which says nothing of the lock.
+    pub fn mode(&self, resource: ResourceId) -> Result<Option<Mode>, Answer> {
         let (waiter, answer) = mpsc::channel();
         self.send(Message::Mode { resource, waiter });
-        answer.recv_timeout(Duration::from_secs(1)).ok().flatten()
+        answer.recv_timeout(Duration::from_secs(1)).map_err(|_| Answer::TimedOut)
     }
 
     /// Reads the tables of drives, all at once, until `enough` of them have answered or `bound` is

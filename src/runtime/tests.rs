@@ -182,6 +182,8 @@ impl Bench {
             fencing: Fencing::new(&Timing::for_lease(lease), Default::default()).unwrap(),
             watchdog: None,
             note: None,
+            undo_note: None,
+            earlier_until: Instant::default(),
             kill_command: Arc::new(move || {
                 asked.lock().unwrap().push("kill".into());
                 vec![program.lock().unwrap().clone()]
@@ -486,10 +488,32 @@ fn a_request_that_is_given_up_is_undone_when_it_is_granted() {
     eventually("released", || {
         bench.drives.iter().all(|drive| drive.unlocks.load(Ordering::SeqCst) > 0)
     });
-    assert_eq!(bench.runtime.mode(spec.resource), None);
+    assert_eq!(bench.runtime.mode(spec.resource), Ok(None));
     let again = bench.runtime.request(spec.clone(), bench.acquire(Mode::Exclusive), SOON);
     assert!(granted(&again), "{again:?}");
-    assert_eq!(bench.runtime.mode(spec.resource), Some(Mode::Exclusive));
+    assert_eq!(bench.runtime.mode(spec.resource), Ok(Some(Mode::Exclusive)));
+}
+
+#[test]
+fn what_was_left_is_not_given_back_because_nobody_waits_for_it() {
+    let bench = Bench::scripted();
+    let owner = owner();
+    let spec = spec(1, Role::Lv, &owner);
+    let bound = Duration::from_millis(20);
+    let adopt =
+        Request::Adopt { mode: None, members: bench.members.clone(), witnesses: Vec::new() };
+    let answer = bench.runtime.request(spec.clone(), adopt, bound);
+    assert_eq!(answer, Answer::TimedOut);
+    bench.script(&spec, |script| {
+        script.mode = Some(Mode::Exclusive);
+        script.events.push_back(Event::Done(Outcome::Adopted(Mode::Exclusive)));
+    });
+    // The reactor looks at what the engine says when it is asked for something else.
+    let other = bench.runtime.request(spec.clone(), bench.acquire(Mode::Shared), bound);
+    assert!(!granted(&other), "{other:?}");
+    assert_eq!(owner.in_use(), 1, "it counts as in use");
+    let released = |request: &Request| matches!(request, Request::Release { .. });
+    assert!(!bench.requests(&spec).iter().any(released), "{:?}", bench.requests(&spec));
 }
 
 #[test]
@@ -540,7 +564,7 @@ fn a_lock_whose_engine_panics_is_lost_and_not_free() {
     let other = spec(1, Role::Lv, &self::owner());
     bench.script(&bad, |script| script.panics = false);
     failed(bench.runtime.request(other, bench.acquire(Mode::Shared), SOON));
-    assert_eq!(bench.runtime.mode(bad.resource), None);
+    assert_eq!(bench.runtime.mode(bad.resource), Ok(None));
     assert_eq!(bench.runtime.request(bad, release(), SOON), Answer::Done(Outcome::Released));
     bench.grant(&good, Mode::Shared);
     assert!(granted(&bench.runtime.request(good, bench.acquire(Mode::Shared), SOON)));

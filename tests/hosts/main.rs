@@ -1,7 +1,10 @@
 //! Several hosts in one process, on emulated drives: what lvmlockd would see of the lock manager.
 #![cfg(feature = "emulator")]
 
+mod earlier_life;
+mod orphans;
 mod recovery;
+mod state_dir;
 
 use idm_emulator::server::{DriveSpec, Server};
 use idm_protocol::{HostId, Mode};
@@ -51,6 +54,11 @@ impl Bench {
     }
 
     fn host(&self, number: u8, lease: Duration) -> Host {
+        self.host_with_id(number, number, lease)
+    }
+
+    /// A host that has the state directory and the devices of `number`.
+    fn host_with_id(&self, number: u8, id: u8, lease: Duration) -> Host {
         let emulated = self
             .drives
             .iter()
@@ -65,7 +73,7 @@ impl Bench {
             kill_command: Some(["/bin/sh", "-c", &script].map(str::to_owned).to_vec()),
             ..Config::default()
         };
-        let id = HostId::new([number; 16], &format!("host{number}"));
+        let id = HostId::new([id; 16], &format!("host{id}"));
         std::fs::create_dir_all(self.sysfs(number).join("block")).unwrap();
         let devices = Devices::with_sysfs(&self.sysfs(number));
         Host { manager: Manager::new(config, id, devices) }

@@ -18,7 +18,7 @@ use core::cmp::Reverse;
 use core::time::Duration;
 use entry::{Entry, Kind, Pending};
 use idm_engine::{Command, DriveRef, Instant, LockConfig, Member, Outcome, Request, Token};
-use idm_protocol::{DriveCommand, Mode, MutexOp, Reply, ResourceId};
+use idm_protocol::{Class, DriveCommand, Mode, MutexOp, Reply, ResourceId, Status};
 use losses::Failure;
 use std::any::Any;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -286,13 +286,14 @@ impl Reactor {
     fn create(&mut self, spec: &LockSpec) -> u64 {
         let lock = self.next_lock;
         self.next_lock += 1;
-        let config = LockConfig::new(
+        let mut config = LockConfig::new(
             spec.resource,
             self.settings.host,
             spec.role.keeps_value(),
             self.settings.timing,
             self.seed.wrapping_add(lock),
         );
+        config.earlier_until = self.settings.earlier_until;
         self.names.insert(spec.resource, lock);
         let entry = Entry::new(spec.clone(), (self.make)(config));
         self.locks.insert(lock, Box::new(entry));
@@ -419,10 +420,22 @@ impl Reactor {
         moment.map_or(at, Instant::from_micros)
     }
 
+    /// Whether an undoing command may be handed out: the next lvmlockd must know of it, or have no
+    /// note at all.
+    fn may_undo(&mut self) -> bool {
+        self.settings.undo_note.as_mut().is_none_or(|note| note.cover(clock::now()))
+    }
+
     fn send(&mut self, lock: u64, entry: &mut Entry, command: Command) {
         let Command { token, drive, command } = command;
         let unlock = matches!(command, DriveCommand::Mutex(MutexOp::Unlock, _));
         entry.sent(token, drive, unlock);
+        if is_undoing(&command, &entry.spec.resource) && !self.may_undo() {
+            let reply = Reply::Status(Status::Unreachable);
+            // After the reactor's end nobody is interested.
+            self.mailbox.send(Message::Reply { lock, token, reply });
+            return;
+        }
         let mailbox = self.mailbox.clone();
         let urgency = if entry.is_awaited() { Urgency::Awaited } else { Urgency::Background };
         let done = Completion::in_a_row(move |reply, more| {
@@ -433,6 +446,17 @@ impl Reactor {
         });
         self.begun |= urgency == Urgency::Background;
         self.drives.submit(drive, command, urgency, done);
+    }
+}
+
+/// Whether a command, if it reached its drive in the next life of this host, could undo what that
+/// believes to hold. Another mutex than the lock's own is only named to be removed.
+fn is_undoing(command: &DriveCommand, lock: &ResourceId) -> bool {
+    let DriveCommand::Mutex(op, record) = command else { return false };
+    match op {
+        MutexOp::Unlock | MutexOp::Destroy => true,
+        MutexOp::Refresh | MutexOp::Break if record.class != Class::Exclusive => true,
+        _ => record.resource != *lock,
     }
 }
 
