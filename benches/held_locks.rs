@@ -677,6 +677,7 @@ fn in_process(locks: usize) -> Result<()> {
         watchdog: None,
         note: None,
         undo_note: None,
+        votes: None,
         earlier_until: idm_engine::Instant::default(),
         kill_command: Arc::new(|| vec!["/bin/true".into()]),
     };

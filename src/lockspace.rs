@@ -61,6 +61,8 @@ pub struct Lockspace {
     /// When it was prepared, in us since 1970.
     since_us: u64,
     values: Mutex<HashMap<ResourceId, ValueCache>>,
+    /// The drives that its locks were last put on.
+    spread_on: Mutex<Vec<Member>>,
 }
 
 /// Where a lockspace's drives come from.
@@ -103,6 +105,7 @@ impl Lockspace {
             drives: Mutex::new(drives),
             since_us: clock::wall_us(),
             values: Mutex::default(),
+            spread_on: Mutex::default(),
         }
     }
 
@@ -137,6 +140,17 @@ impl Lockspace {
 
     pub fn set_paths(&self, paths: Vec<String>) {
         *self.drives() = DriveList::Paths(paths);
+    }
+
+    /// Takes note of the drives that its locks are put on.
+    pub fn set_spread(&self, members: &[Member]) {
+        *self.spread_on.lock().unwrap_or_else(PoisonError::into_inner) = members.to_vec();
+    }
+
+    /// Whether its locks were last put on just these drives.
+    pub fn was_spread_on(&self, members: &[Member]) -> bool {
+        let spread_on = self.spread_on.lock().unwrap_or_else(PoisonError::into_inner);
+        spread_on.len() == members.len() && members.iter().all(|it| spread_on.contains(it))
     }
 
     /// As it is noted for a restart of lvmlockd.

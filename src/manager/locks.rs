@@ -3,13 +3,12 @@
 use super::running::{Running, patience_for};
 use super::{Adopt, LockspaceKey, Manager, Resource, ResourceKey, ValBlk};
 use crate::error::Error;
-use crate::lockspace::{Held, Lockspace};
+use crate::lockspace::Held;
 use crate::recovery::Claim;
 use crate::runtime::{Answer, LockSpec, Role, clock};
 use core::time::Duration;
 use idm_engine::{Outcome, Request, ValueRead};
 use idm_protocol::{Mode, Value};
-use std::sync::Arc;
 
 /// How long [`Manager::unlock`] waits for the drives. The lvm command that follows on another host
 /// would otherwise be told "held by another host", and core does not try LV locks again. Healthy
@@ -33,20 +32,29 @@ impl Manager {
         };
         log::warn!("{}: core forgets it without unlock", held.spec.label);
         if let Ok(running) = self.running() {
-            self.let_go(&running, held);
+            self.let_go(&running, vec![held]);
         }
     }
 
-    /// Ends what a resource has of a lock that core did not unlock. It is given up, unless its LV
-    /// is active.
-    fn let_go(&self, running: &Running, held: Held) {
-        if !running.orphans.is_active(&held.spec.resource) {
-            return self.give_up(running, held.spec);
+    /// Ends what resources have of locks that core did not unlock. They are given up, except for
+    /// those whose LV is active. Where the VG was killed, core is told when its LVs are not in use
+    /// any more, whatever devices there are yet.
+    pub(super) fn let_go(&self, running: &Running, all: Vec<Held>) {
+        if all.is_empty() {
+            return;
         }
-        log::warn!("{}: its LV is active, so it is kept", held.spec.label);
-        let id = held.spec.resource;
-        running.orphans.keep(held);
-        self.state().taken.remove(&id);
+        let active = running.orphans.active();
+        for held in all {
+            if held.lockspace.owner.is_killed() || !active.contains(&held.spec.resource) {
+                log::debug!("{}: released, core has no use for it any more", held.spec.label);
+                self.give_up(running, held.spec);
+                continue;
+            }
+            log::warn!("{}: its LV is active, so it is kept", held.spec.label);
+            let id = held.spec.resource;
+            running.orphans.keep(held);
+            self.state().taken.remove(&id);
+        }
     }
 
     /// Takes a lock. The value block is all zero where there is no value or it cannot be trusted.
@@ -86,8 +94,10 @@ impl Manager {
             self.state().taken.remove(&id);
         }
         let read = taken?;
-        if matches!(resource, Resource::Vg) && mode == Mode::Exclusive {
-            self.spread_lv_locks(&running, &lockspace)?;
+        match (&resource, mode) {
+            (Resource::Vg, Mode::Exclusive) => self.spread_locks(&running, &lockspace)?,
+            (Resource::Vg, Mode::Shared) => self.spread_where_changed(&running, &lockspace)?,
+            _ => {}
         }
         match resource {
             Resource::Lv { .. } => Ok(ValBlk::default()),
@@ -116,7 +126,7 @@ impl Manager {
                     return Err(Error::AdoptOtherMode);
                 }
                 let saved = claim.saved.asked_now(left);
-                running.note(&spec.resource, &saved)?;
+                running.note_again(&spec.resource, &saved)?;
                 let lockspace = self.lockspace(keys.0)?;
                 self.take_over(keys, Held { lockspace, spec, mode: left, saved }, mode, claim)?;
                 // What was changed under it may not have been published.
@@ -186,23 +196,6 @@ impl Manager {
         Ok(())
     }
 
-    /// Puts the LV locks that this host holds on all of the VG's drives. Whoever has the VG's lock
-    /// may move its LVs to other drives, where a host that locks them next must meet us.
-    fn spread_lv_locks(&self, running: &Running, lockspace: &Arc<Lockspace>) -> Result<(), Error> {
-        let members = running.members_of(lockspace)?.members;
-        let of_vg =
-            |held: &&Held| held.spec.role == Role::Lv && Arc::ptr_eq(&held.lockspace, lockspace);
-        let state = self.state();
-        let locks: Vec<_> =
-            state.resources.values().filter(of_vg).map(|held| held.spec.resource).collect();
-        drop(state);
-        if !locks.is_empty() {
-            running.runtime.spread(locks, members.clone());
-        }
-        running.orphans.spread(lockspace, members);
-        Ok(())
-    }
-
     /// Whether a resource holds the lock that it asks for, now in the mode that it asks for.
     fn holds_already(
         &self,
@@ -217,7 +210,7 @@ impl Manager {
         if held.spec.resource != spec.resource {
             log::warn!("{}: its resource is now another's", held.spec.label);
             self.state().resources.remove(&key);
-            self.let_go(running, held);
+            self.let_go(running, vec![held]);
             return Ok(false);
         }
         let now = running.runtime.mode(spec.resource);
@@ -226,7 +219,7 @@ impl Manager {
             self.convert(key, mode, 0)?;
             return Ok(true);
         }
-        if running.orphans.is_active(&spec.resource) {
+        if running.orphans.active().contains(&spec.resource) {
             let why = "lost, and its LV is still active";
             return Err(Error::Storage(format!("{}: {why}", spec.label)));
         }
@@ -254,7 +247,7 @@ impl Manager {
         let saved = held.saved.asked_now(mode);
         // What is noted is at most what core was told, whenever lvmlockd is killed.
         if mode < held.mode {
-            running.note(&held.spec.resource, &saved)?;
+            running.note_again(&held.spec.resource, &saved)?;
         }
         let answer = running.request(&held.spec, Request::Convert { mode, value });
         match answer {
@@ -267,14 +260,14 @@ impl Manager {
             other => return Err(running.refused(&held.spec, other)),
         }
         if promotes {
-            if let Err(error) = running.note(&held.spec.resource, &saved) {
+            if let Err(error) = running.note_again(&held.spec.resource, &saved) {
                 let demote = Request::Convert { mode: held.mode, value: None };
                 running.request(&held.spec, demote);
                 return Err(error);
             }
         }
         if promotes && held.spec.role == Role::Vg {
-            self.spread_lv_locks(&running, &held.lockspace)?;
+            self.spread_locks(&running, &held.lockspace)?;
         }
         if let Some(held) = self.state().resources.get_mut(&key) {
             held.mode = mode;

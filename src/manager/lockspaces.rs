@@ -94,6 +94,7 @@ impl Manager {
             joined?;
         }
         running.orphans.adopt_lockspace(&lockspace);
+        lockspace.set_spread(&running.members_of(&lockspace)?.members);
         lockspace.set_started();
         running.show(&self.state());
         log::info!("{}: started", lockspace.owner.name);
@@ -133,10 +134,7 @@ impl Manager {
         let held: Vec<Held> =
             keys.into_iter().filter_map(|key| state.resources.remove(&key)).collect();
         drop(state);
-        for held in held {
-            log::debug!("{}: released with its lockspace", held.spec.label);
-            self.give_up(&running, held.spec);
-        }
+        self.let_go(&running, held);
         if lockspace.is_started() && !lockspace.is_global {
             // Waited for, so that a vgremove on another host does not count this one any more.
             let bound = patience_for(&lockspace, STOP_SETTLE);

@@ -13,6 +13,7 @@ mod lockspaces;
 mod plan;
 mod running;
 mod types;
+mod votes;
 
 pub use types::{Adopt, LockspaceKey, Resource, ResourceKey, Scope, ValBlk};
 
@@ -45,7 +46,7 @@ pub struct Manager {
     devices: Devices,
     lvm_path: Arc<OnceLock<String>>,
     running: Mutex<Option<Running>>,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
     glimpses: Glimpses,
 }
 
@@ -100,7 +101,7 @@ impl Manager {
             devices,
             lvm_path: Arc::default(),
             running: Mutex::default(),
-            state: Mutex::default(),
+            state: Arc::default(),
             glimpses: Glimpses::default(),
         }
     }
@@ -131,6 +132,7 @@ impl Manager {
             (self.host, self.began),
             self.devices.clone(),
             self.lvm_path.clone(),
+            Arc::downgrade(&self.state),
         )?;
         *slot = Some(running.clone());
         Ok(running)

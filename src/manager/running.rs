@@ -2,6 +2,7 @@
 //! watchdog; and the requests that it makes of them.
 
 use super::State;
+use super::votes::Votes;
 use crate::config::Config;
 use crate::error::Error;
 use crate::lockspace::Lockspace;
@@ -16,6 +17,7 @@ use crate::runtime::safe_note::SafeNote;
 use crate::runtime::undo_note::UndoNote;
 use crate::runtime::watchdog::{self, Watchdog, device::Device};
 use crate::runtime::{Answer, LockSpec, Runtime, Settings, clock};
+use crate::sync::Mutex;
 use crate::topology::Topology;
 use crate::transport;
 use core::fmt;
@@ -23,7 +25,7 @@ use core::time::Duration;
 use idm_engine::{Instant, Outcome, Refusal, Request, Timing};
 use idm_protocol::{HostId, ResourceId};
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak, mpsc};
 use std::thread;
 
 /// What a request may take longer than the engine's patience before it is given up: the engine
@@ -56,6 +58,7 @@ impl Running {
         (given, began): (Option<HostId>, Instant),
         devices: Devices,
         lvm_path: Arc<OnceLock<String>>,
+        state: Weak<Mutex<State>>,
     ) -> Result<Running, Error> {
         let state_dir = &config.state_dir;
         let not_kept = |what: &str, error: &dyn fmt::Display| {
@@ -79,6 +82,7 @@ impl Running {
         let look = Box::new(move || looked_after.restore());
         let note = SafeNote::start(state_dir, fencing.notice, look).map_err(no_thread)?;
         let note = Arc::new(note);
+        let (ready, is_ready) = mpsc::channel();
         let settings = Settings {
             host,
             timing,
@@ -87,6 +91,7 @@ impl Running {
             note: Some(note.clone()),
             undo_note: Some(undo_note),
             earlier_until,
+            votes: Some(ready),
             kill_command: kill_command(config, lvm_path),
         };
         let drives = Arc::new(Drives::new(topology, connect, longest_wait(&timing)));
@@ -97,6 +102,13 @@ impl Running {
         let dates = Dates { timing, fencing, note, watchdog: watchdog.clone(), earlier_until };
         let orphans = Orphans::find(runtime.clone(), store.clone(), devices, dates)
             .map_err(|error| Error::NotRunning(format!("notes cannot be read: {error}")))?;
+        let votes = Votes {
+            state,
+            runtime: Arc::downgrade(&runtime),
+            orphans: Arc::downgrade(&orphans),
+            store: store.clone(),
+        };
+        votes.start(is_ready).map_err(no_thread)?;
         Ok(Running { runtime, host, timing, earlier_until, watchdog, exporter, store, orphans })
     }
 
@@ -133,6 +145,18 @@ impl Running {
     /// Notes a lock, which has to be done before it is asked for.
     pub(super) fn note(&self, id: &ResourceId, lock: &SavedLock) -> Result<(), Error> {
         self.store.save_lock(id, lock).map_err(not_noted)
+    }
+
+    /// Notes how a lock is held now. Its drives are those that vote for it by now.
+    pub(super) fn note_again(&self, id: &ResourceId, lock: &SavedLock) -> Result<(), Error> {
+        let now = |noted: &mut SavedLock| {
+            (noted.exclusive, noted.asked_us) = (lock.exclusive, lock.asked_us);
+        };
+        match self.store.change_lock(id, now) {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => self.note(id, lock),
+            Err(error) => Err(not_noted(error)),
+        }
     }
 
     /// Shows the counters while a lockspace is started.

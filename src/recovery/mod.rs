@@ -152,6 +152,17 @@ impl fmt::Display for Withheld {
 /// The mutexes of the LVs that are active; see [`Devices::active`].
 type Active = io::Result<HashSet<ResourceId>>;
 
+/// Which LVs are active.
+pub struct ActiveNow(Active);
+
+impl ActiveNow {
+    /// Whether an LV is. It counts as such where that cannot be told.
+    pub fn contains(&self, id: &ResourceId) -> bool {
+        let is_active = |active: &HashSet<ResourceId>| active.contains(id);
+        role_of(id) == Role::Lv && self.0.as_ref().map_or(true, is_active)
+    }
+}
+
 impl Claim {
     /// It is the request's now.
     pub fn take(self) {
@@ -237,9 +248,17 @@ impl Orphans {
         }
     }
 
-    /// Whether an LV is active. It counts as such where that cannot be told.
-    pub fn is_active(&self, id: &ResourceId) -> bool {
-        role_of(id) == Role::Lv && self.devices.active().map_or(true, |active| active.contains(id))
+    /// Keeps an orphan from being claimed or given up for as long as the guard lives; `None` where
+    /// it is not kept.
+    pub fn hold(&self, id: &ResourceId) -> Option<impl Sized + '_> {
+        let left = self.left();
+        let is_kept = left.locks.get(id).is_some_and(|orphan| orphan.phase == Phase::Kept);
+        is_kept.then_some(left)
+    }
+
+    /// What is active now.
+    pub fn active(&self) -> ActiveNow {
+        ActiveNow(self.devices.active())
     }
 
     fn left(&self) -> MutexGuard<'_, Left> {
@@ -287,7 +306,8 @@ impl Orphans {
             _ => return Err(Withheld::Unproven(self.doubt(orphan))),
         }
         orphan.phase = Phase::Claimed;
-        let saved = orphan.saved.clone();
+        // Its votes may have moved since it was found.
+        let saved = self.store.lock(id).unwrap_or_else(|| orphan.saved.clone());
         drop(left);
         let claim = Claim { orphans: self.clone(), id: *id, saved };
         // What was proven once may have been lost since. The alarm was raised then.

@@ -147,11 +147,19 @@ pub struct Store {
     there: Mutex<There>,
 }
 
+/// A folder as it is: which one, and when it was last changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Folder {
+    device: u64,
+    inode: u64,
+    changed: (i64, i64),
+}
+
 /// What is, or ought to be, in the state directory.
 #[derive(Debug, Default)]
 struct There {
-    /// The folders as they were made: device and inode.
-    folders: Option<[(u64, u64); 2]>,
+    /// The folders as they were left. Whatever else is changed in them is somebody else's doing.
+    folders: Option<[Folder; 2]>,
     /// The notes by their files.
     notes: HashMap<PathBuf, String>,
     /// The file with the host's id.
@@ -207,13 +215,17 @@ impl Store {
     }
 
     /// The folders that there are now.
-    fn folders(&self) -> Option<[(u64, u64); 2]> {
-        let id = |folder: &PathBuf| fs::metadata(folder).map(|it| (it.dev(), it.ino())).ok();
-        Some([id(&self.locks)?, id(&self.lockspaces)?])
+    fn folders(&self) -> Option<[Folder; 2]> {
+        let look = |folder: &PathBuf| {
+            let it = fs::metadata(folder).ok()?;
+            let changed = (it.mtime(), it.mtime_nsec());
+            Some(Folder { device: it.dev(), inode: it.ino(), changed })
+        };
+        Some([look(&self.locks)?, look(&self.lockspaces)?])
     }
 
-    /// Looks whether the directory is as it was, and makes it again where it is not. Costs three
-    /// looks at inodes.
+    /// Looks whether the directory is as it was left, and makes it again where it is not. Costs
+    /// three looks at inodes.
     pub fn restore(&self) {
         let mut there = self.there();
         let restored = self.restore_if_lost(&mut there);
@@ -229,11 +241,13 @@ impl Store {
             return Ok(());
         }
         if !there.failing {
-            log::warn!("the state directory was lost, and is made again: {}", self.locks.display());
+            log::warn!(
+                "somebody else has changed what is in {}; all notes are written again",
+                self.locks.display()
+            );
         }
         there.folders = None;
-        let mut again = There::default();
-        self.make_folders(&mut again)?;
+        self.make_folders(&mut There::default())?;
         for (file, text) in &there.notes {
             put(file, text)?;
         }
@@ -241,7 +255,7 @@ impl Store {
         if let Some((file, text)) = &there.host_id {
             state_file::replace(file, text)?;
         }
-        there.folders = again.folders;
+        there.folders = self.folders();
         Ok(())
     }
 
@@ -256,6 +270,32 @@ impl Store {
     /// Notes a lock, in place of what was noted of it before.
     pub fn save_lock(&self, id: &ResourceId, lock: &SavedLock) -> io::Result<()> {
         self.save(&self.locks.join(name_of(id)), lock)
+    }
+
+    /// Changes what is noted of a lock; tells what was noted before. `None`: nothing is.
+    pub fn change_lock(
+        &self,
+        id: &ResourceId,
+        change: impl FnOnce(&mut SavedLock),
+    ) -> io::Result<Option<SavedLock>> {
+        let file = self.locks.join(name_of(id));
+        let mut there = self.there();
+        let Some(before) = self.noted(&there, &file) else { return Ok(None) };
+        let mut lock = before.clone();
+        change(&mut lock);
+        self.save_as(&mut there, &file, &lock)?;
+        Ok(Some(before))
+    }
+
+    /// What is noted of a lock.
+    pub fn lock(&self, id: &ResourceId) -> Option<SavedLock> {
+        self.noted(&self.there(), &self.locks.join(name_of(id)))
+    }
+
+    fn noted(&self, there: &There, file: &Path) -> Option<SavedLock> {
+        let name = file.file_name()?.to_str()?;
+        let (_, lock) = parse(name, there.notes.get(file)?.as_bytes(), &self.boot).ok()??;
+        Some(lock)
     }
 
     /// Takes a lock's note away.
@@ -275,17 +315,23 @@ impl Store {
 
     /// All that was noted since the machine booted. What is older or incomplete is removed.
     pub fn load(&self) -> io::Result<Saved> {
-        Ok(Saved {
+        let saved = Saved {
             locks: self.read_all(&self.locks)?,
             lockspaces: self.read_all(&self.lockspaces)?,
-        })
+        };
+        self.there().folders = self.folders();
+        Ok(saved)
     }
 
     fn save(&self, file: &Path, content: &impl Serialize) -> io::Result<()> {
+        self.save_as(&mut self.there(), file, content)
+    }
+
+    fn save_as(&self, there: &mut There, file: &Path, content: &impl Serialize) -> io::Result<()> {
         let text = format(&self.boot, content).map_err(io::Error::other)?;
-        let mut there = self.there();
-        self.restore_if_lost(&mut there)?;
+        self.restore_if_lost(there)?;
         put(file, &text)?;
+        there.folders = self.folders();
         there.notes.insert(file.to_owned(), text);
         Ok(())
     }
@@ -293,7 +339,10 @@ impl Store {
     fn forget(&self, file: &Path) {
         let mut there = self.there();
         there.notes.remove(file);
+        // Whatever comes of it, the note is to go.
+        let _ = self.restore_if_lost(&mut there);
         remove(file);
+        there.folders = there.folders.and_then(|_| self.folders());
     }
 
     fn read_all<T: Note>(&self, directory: &Path) -> io::Result<Vec<(ResourceId, T)>> {
@@ -421,6 +470,7 @@ fn id_of(name: &str) -> Option<ResourceId> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::time::Duration;
     use proptest::prelude::*;
 
     const VG: &str = "123456abcdefghijklmnopqrstuvwxyz";
@@ -568,13 +618,17 @@ mod tests {
         store.save_lock(&ids()[1], &lock(false)).unwrap();
         store.forget_lock(&ids()[0]);
         assert!(store.has_any_of(&ids()[1]) && !store.has_any_of(&ResourceId::GLOBAL));
-        for lost in ["", "locks", "lockspaces"] {
-            fs::remove_dir_all(state.join(lost)).unwrap();
+        let note = format!("locks/{}", name_of(&ids()[1]));
+        for lost in ["", "locks", "lockspaces", "host-id", &note] {
+            let lost = state.join(lost);
+            // Folders are dated by the kernel's clock tick.
+            std::thread::sleep(Duration::from_millis(20));
+            if lost.is_dir() { fs::remove_dir_all(&lost) } else { fs::remove_file(&lost) }.unwrap();
             store.restore();
             let saved = Store::open(&state, host).unwrap().load().unwrap();
             let mut ids_of: Vec<ResourceId> = saved.locks.iter().map(|(id, _)| *id).collect();
             ids_of.sort_unstable();
-            assert_eq!(ids_of, [ids()[1], ids()[2]], "{lost}");
+            assert_eq!(ids_of, [ids()[1], ids()[2]], "{}", lost.display());
             let id = fs::read_to_string(host_id::file(&state)).unwrap();
             assert_eq!(host_id::parse(&id, &store.boot), Some(host));
         }

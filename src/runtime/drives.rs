@@ -167,6 +167,11 @@ impl Drives {
         self.get(drive).map_or_else(String::new, |drive| drive.ways.name())
     }
 
+    /// The drive's identity.
+    pub fn identity(&self, drive: DriveRef) -> String {
+        self.get(drive).map_or_else(String::new, |drive| drive.identity.clone())
+    }
+
     /// Whether a drive has shown that it has IDM.
     pub fn has_idm(&self, drive: DriveRef) -> bool {
         self.get(drive).is_some_and(|drive| drive.has_idm.load(Ordering::Relaxed))

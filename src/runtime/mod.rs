@@ -39,7 +39,7 @@ use safe_note::SafeNote;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use undo_note::UndoNote;
 use watch::Watch;
@@ -150,6 +150,9 @@ pub struct Settings {
     pub undo_note: Option<UndoNote>,
     /// Until when commands of an earlier lvmlockd may reach drives.
     pub earlier_until: Instant,
+    /// Is told of locks that other drives are ready to vote for. Whoever hears of it notes the
+    /// drives ([`Runtime::votes_ready`]) and moves the votes ([`Runtime::move_votes`]).
+    pub votes: Option<Sender<ResourceId>>,
     /// Program and arguments that are run when a VG's locks are about to be lost.
     pub kill_command: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
 }
@@ -159,6 +162,7 @@ pub(crate) trait Engine: Send {
     fn request(&mut self, request: Request, now: Instant) -> Result<(), RequestError>;
     fn expect_silence(&mut self, drives: &[DriveRef]);
     fn spread(&mut self, drives: &[Member], now: Instant);
+    fn move_votes(&mut self, now: Instant) -> bool;
     fn on_reply(&mut self, token: Token, reply: Reply, now: Instant);
     fn on_timer(&mut self, now: Instant);
     fn next_command(&mut self, now: Instant) -> Option<Command>;
@@ -178,6 +182,9 @@ impl Engine for Lock {
     }
     fn spread(&mut self, drives: &[Member], now: Instant) {
         Lock::spread(self, drives, now);
+    }
+    fn move_votes(&mut self, now: Instant) -> bool {
+        Lock::move_votes(self, now)
     }
     fn on_reply(&mut self, token: Token, reply: Reply, now: Instant) {
         Lock::on_reply(self, token, reply, now);
@@ -325,9 +332,24 @@ impl Runtime {
         end.recv_timeout(bound) == Err(RecvTimeoutError::Disconnected)
     }
 
-    /// Puts held locks on further drives, where they do not vote but are met.
+    /// Puts held locks on these drives instead of those that they were taken on. They do not vote
+    /// at first, but are met.
     pub fn spread(&self, resources: Vec<ResourceId>, drives: Vec<Member>) {
         self.send(Message::Spread { resources, drives });
+    }
+
+    /// The drives that are ready to vote for a lock.
+    pub fn votes_ready(&self, resource: ResourceId) -> Option<Vec<DriveRef>> {
+        let (waiter, answer) = mpsc::channel();
+        self.send(Message::VotesReady { resource, waiter });
+        answer.recv().ok().flatten()
+    }
+
+    /// Lets them vote; whether they do.
+    pub fn move_votes(&self, resource: ResourceId) -> bool {
+        let (waiter, answer) = mpsc::channel();
+        self.send(Message::MoveVotes { resource, waiter });
+        answer.recv().unwrap_or(false)
     }
 
     /// How a lock is held; `None` where it is not, or lost, or its lease has run out. The error is

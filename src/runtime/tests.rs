@@ -109,6 +109,9 @@ impl Engine for FakeEngine {
         assert!(!panics, "a bug in the engine");
         Ok(())
     }
+    fn move_votes(&mut self, _: Instant) -> bool {
+        false
+    }
     fn on_reply(&mut self, _: Token, _: Reply, _: Instant) {}
     fn on_timer(&mut self, _: Instant) {}
     fn next_command(&mut self, _: Instant) -> Option<Command> {
@@ -150,15 +153,25 @@ struct Bench {
 
 impl Bench {
     fn new(drives: usize) -> Bench {
-        Bench::make(drives, LONG, None)
+        Bench::make(drives, LONG, None, None)
     }
 
     /// With engines that do as the test says.
     fn scripted() -> Bench {
-        Bench::make(1, LONG, Some(Scripts::default()))
+        Bench::make(1, LONG, Some(Scripts::default()), None)
     }
 
-    fn make(count: usize, lease: Duration, scripts: Option<Scripts>) -> Bench {
+    /// With a note of what may undo the next life's locks.
+    fn with_note(drives: usize, note: UndoNote) -> Bench {
+        Bench::make(drives, LONG, None, Some(note))
+    }
+
+    fn make(
+        count: usize,
+        lease: Duration,
+        scripts: Option<Scripts>,
+        undo_note: Option<UndoNote>,
+    ) -> Bench {
         let fakes: Vec<Arc<FakeDrive>> = (0..count).map(|_| Arc::default()).collect();
         let names: Vec<String> = (0..count).map(|n| format!("d{n}")).collect();
         let sockets = names.iter().map(|name| (name.clone(), PathBuf::from(name)));
@@ -182,7 +195,8 @@ impl Bench {
             fencing: Fencing::new(&Timing::for_lease(lease), Default::default()).unwrap(),
             watchdog: None,
             note: None,
-            undo_note: None,
+            undo_note,
+            votes: None,
             earlier_until: Instant::default(),
             kill_command: Arc::new(move || {
                 asked.lock().unwrap().push("kill".into());
@@ -326,7 +340,7 @@ fn what_waits_too_long_was_certainly_not_sent() {
 #[test]
 fn what_could_surprise_its_lock_is_not_begun_any_more() {
     let lease = Duration::from_secs(2);
-    let bench = Bench::make(1, lease, None);
+    let bench = Bench::make(1, lease, None, None);
     let replies = Replies::default();
     bench.drives[0].hang(true);
     for _ in 0..6 {
@@ -492,6 +506,47 @@ fn a_request_that_is_given_up_is_undone_when_it_is_granted() {
     let again = bench.runtime.request(spec.clone(), bench.acquire(Mode::Exclusive), SOON);
     assert!(granted(&again), "{again:?}");
     assert_eq!(bench.runtime.mode(spec.resource), Ok(Some(Mode::Exclusive)));
+}
+
+#[test]
+fn what_the_next_life_would_not_want_is_noted() {
+    use idm_protocol::{Class, MutexOp};
+    let own = ResourceId::from_bytes([1; 64]);
+    let undoing = |op, class, resource| {
+        let record = Record { class, resource, ..Record::end_of_table() };
+        reactor::is_undoing(&DriveCommand::Mutex(op, record), &own)
+    };
+    for class in [Class::Exclusive, Class::Shared] {
+        assert!(undoing(MutexOp::Unlock, class, own) && undoing(MutexOp::Destroy, class, own));
+        assert!(!undoing(MutexOp::Trylock, class, own));
+        for op in [MutexOp::Refresh, MutexOp::Break] {
+            assert_eq!(undoing(op, class, own), class == Class::Shared, "{op:?}");
+        }
+        // Another mutex is only cleared away.
+        assert!(undoing(MutexOp::Trylock, class, ResourceId::from_bytes([2; 64])));
+    }
+    assert!(!reactor::is_undoing(&DriveCommand::ReadTable, &own));
+}
+
+#[test]
+fn what_cannot_be_noted_is_not_undone() {
+    let directory = tempfile::tempdir().unwrap();
+    let timing = Timing::for_lease(LONG);
+    let (note, _) = UndoNote::start(directory.path(), &timing, clock::now(), true).unwrap();
+    let bench = Bench::with_note(3, note);
+    let spec = spec(1, Role::Lv, &owner());
+    let answer = bench.runtime.request(spec.clone(), bench.acquire(Mode::Exclusive), SOON);
+    assert!(granted(&answer), "{answer:?}");
+    // It can be neither written nor removed.
+    let file = directory.path().join("undoing-until");
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    bench.runtime.request(spec.clone(), release(), Duration::from_millis(300));
+    let unlocks = || bench.drives.iter().map(|it| it.unlocks.load(Ordering::SeqCst)).sum::<usize>();
+    assert_eq!(unlocks(), 0);
+    std::fs::remove_dir(&file).unwrap();
+    eventually("the drives are told at last", || unlocks() >= 3);
+    assert!(file.exists());
 }
 
 #[test]
@@ -726,7 +781,7 @@ fn a_lost_membership_is_taken_again_and_kills_nothing() {
 #[test]
 fn the_kill_command_runs_while_the_lease_still_holds() {
     let lease = Duration::from_millis(1500);
-    let bench = Bench::make(1, lease, None);
+    let bench = Bench::make(1, lease, None, None);
     let owner = owner();
     let spec = spec(1, Role::Lv, &owner);
     let start = std::time::Instant::now();

@@ -5,6 +5,7 @@ mod earlier_life;
 mod orphans;
 mod recovery;
 mod state_dir;
+mod votes;
 
 use idm_emulator::server::{DriveSpec, Server};
 use idm_protocol::{HostId, Mode};

@@ -118,3 +118,20 @@ fn what_core_forgets_is_kept_while_its_lv_is_active() {
     eventually(SOON, "given up when it is not active", || b.lock(2, lv(2), Exclusive).is_ok());
     assert_eq!(bench.killed(), "");
 }
+
+#[test]
+fn a_lockspace_that_is_stopped_with_an_active_lv_leaves_its_lock() {
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, LONG), bench.started(2, LONG));
+    a.lock(1, lv(1), Exclusive).unwrap();
+    a.lock(2, lv(2), Exclusive).unwrap();
+    bench.activate(1, 1, true);
+    // Core unlocks all that it knows of before; this it has forgotten.
+    a.manager.remove_lockspace(VG, false, true).unwrap();
+    eventually(SOON, "what is not active is free", || b.lock(2, lv(2), Exclusive).is_ok());
+    is_held(b.lock(1, lv(1), Shared));
+    a.start(VG, bench.scope()).unwrap();
+    a.lock(11, lv(1), Exclusive).unwrap();
+    a.unlock(11);
+    b.lock(1, lv(1), Exclusive).unwrap();
+}

@@ -39,8 +39,13 @@ impl Reactor {
                     entry.rejoin();
                 }
             }
-            // Nobody notes the drives yet, so the old ones go on voting.
-            Event::VotesReady { .. } => {}
+            Event::VotesReady { members } => {
+                entry.ready = Some(members);
+                if let Some(votes) = &self.settings.votes {
+                    // After the manager's end nobody is interested.
+                    let _ = votes.send(entry.spec.resource);
+                }
+            }
             Event::Notice(notice) => self.on_notice(entry, notice, now),
         }
     }

@@ -50,6 +50,10 @@ pub enum Message {
     Abandon { resource: ResourceId, id: u64 },
     /// Put held locks on further drives.
     Spread { resources: Vec<ResourceId>, drives: Vec<Member> },
+    /// Tell which drives are ready to vote for a lock.
+    VotesReady { resource: ResourceId, waiter: Sender<Option<Vec<DriveRef>>> },
+    /// Let them vote, and tell whether they do.
+    MoveVotes { resource: ResourceId, waiter: Sender<bool> },
     /// A held lock belongs to another lockspace from now on.
     Own { spec: LockSpec },
     /// A lockspace has lost what it needs.
@@ -100,6 +104,7 @@ pub struct Reactor {
 enum Input {
     Begin,
     Spread(Vec<Member>),
+    MoveVotes(Sender<bool>),
     Reply(Token, Reply),
     Timer,
 }
@@ -207,6 +212,14 @@ impl Reactor {
             }
             Message::Abandon { resource, id } => self.abandon(resource, id),
             Message::Spread { resources, drives } => self.spread(&resources, &drives),
+            Message::VotesReady { resource, waiter } => {
+                let entry = self.names.get(&resource).and_then(|id| self.locks.get(id));
+                let _ = waiter.send(entry.and_then(|entry| entry.ready.clone()));
+            }
+            Message::MoveVotes { resource, waiter } => match self.names.get(&resource) {
+                Some(&lock) => self.step(lock, Input::MoveVotes(waiter)),
+                None => drop(waiter.send(false)),
+            },
             Message::Own { spec } => {
                 let lock = self.names.get(&spec.resource).and_then(|id| self.locks.get_mut(id));
                 if let Some(entry) = lock {
@@ -230,8 +243,11 @@ impl Reactor {
         for resource in resources {
             let Some(&lock) = self.names.get(resource) else { continue };
             // Most locks are on all of their VG's drives, and there may be thousands.
-            let everywhere = |entry: &Entry| drives.iter().all(|d| entry.members.contains(d));
-            if !self.locks.get(&lock).is_some_and(|entry| everywhere(entry)) {
+            let is_there = |entry: &Entry| {
+                let same = drives.len() == entry.members.len();
+                same && !entry.spread && drives.iter().all(|d| entry.members.contains(d))
+            };
+            if !self.locks.get(&lock).is_some_and(|entry| is_there(entry)) {
                 self.step(lock, Input::Spread(drives.to_vec()));
             }
         }
@@ -355,9 +371,16 @@ impl Reactor {
         match input {
             Input::Begin => {}
             Input::Spread(drives) => {
+                entry.spread = true;
+                entry.ready = None;
                 if let Some(engine) = &mut entry.engine {
                     engine.spread(&drives, now);
                 }
+            }
+            Input::MoveVotes(waiter) => {
+                let moved = self.move_votes(entry, now);
+                // Whoever asked waits for it.
+                let _ = waiter.send(moved);
             }
             Input::Reply(token, reply) => entry.on_reply(token, reply, now),
             Input::Timer => self.on_timer(entry, now),
@@ -380,6 +403,22 @@ impl Reactor {
             }
             entry.begin(request, pending, now);
         }
+    }
+
+    /// Lets the drives vote for a lock that are ready.
+    fn move_votes(&mut self, entry: &mut Entry, now: Instant) -> bool {
+        let Some(ready) = entry.ready.take() else { return false };
+        let moved = entry.engine.as_mut().is_some_and(|engine| engine.move_votes(now));
+        if moved {
+            let member = |&drive: &DriveRef| {
+                let identity = self.drives.identity(drive).into_bytes();
+                Member { drive, identity }
+            };
+            entry.members = ready.iter().map(member).collect();
+            let label = &entry.spec.label;
+            log::info!("{label}: its drives are now {}", self.names_of(&entry.members));
+        }
+        moved
     }
 
     fn on_timer(&mut self, entry: &mut Entry, now: Instant) {
@@ -451,7 +490,7 @@ impl Reactor {
 
 /// Whether a command, if it reached its drive in the next life of this host, could undo what that
 /// believes to hold. Another mutex than the lock's own is only named to be removed.
-fn is_undoing(command: &DriveCommand, lock: &ResourceId) -> bool {
+pub(super) fn is_undoing(command: &DriveCommand, lock: &ResourceId) -> bool {
     let DriveCommand::Mutex(op, record) = command else { return false };
     match op {
         MutexOp::Unlock | MutexOp::Destroy => true,
