@@ -105,10 +105,16 @@ impl Audit {
         Ok(())
     }
 
-    /// Has these drives vote for the lock from now on.
-    pub fn votes(&mut self, voters: &[&str], drives: &Drives) -> Result<()> {
-        let [first, ..] = voters else { bail!("no drive votes") };
-        self.voters.push(Voters::new(drives.time(first)?, voters));
+    /// Has these drives vote for the lock, from when `host` had it on more than half of them.
+    pub fn votes(&mut self, host: &str, voters: &[&str], drives: &Drives) -> Result<()> {
+        let mut grants = Vec::new();
+        for drive in voters {
+            grants.extend(held_since(&drives.events(drive)?, host, &self.lock));
+        }
+        grants.sort_unstable();
+        let since = grants.get(voters.len() / 2);
+        let since = since.with_context(|| format!("{host} has no majority of {voters:?}"))?;
+        self.voters.push(Voters::new(*since, voters));
         Ok(())
     }
 
@@ -247,6 +253,16 @@ fn judge(
     (found, least)
 }
 
+/// Since when a host has had a lock on a drive without a break.
+fn held_since(events: &[Event], host: &str, lock: &str) -> Option<Duration> {
+    let (mut leases, mut since) = (BTreeMap::new(), None);
+    for event in events.iter().filter(|event| event.resource == lock) {
+        follow(&mut leases, event);
+        since = leases.contains_key(host).then(|| since.unwrap_or(event.at));
+    }
+    since
+}
+
 /// What a command does to the leases that hosts have on a drive.
 fn follow(hosts: &mut BTreeMap<String, Duration>, event: &Event) {
     if !event.is_good() {
@@ -372,6 +388,23 @@ mod tests {
         let mut events = taken();
         events.extend(["d0", "d1"].map(|drive| event(drive, 30, "a", "unlock", "00")));
         assert_eq!(found(events, vec![change(31, "a")]).len(), 1);
+    }
+
+    #[test]
+    fn a_lock_is_held_since_it_was_taken_last() {
+        let events: Vec<Event> = [
+            event("d0", 0, "a", "trylock", "00"),
+            event("d0", 5, "b", "trylock", "18"),
+            event("d0", 9, "a", "unlock", "00"),
+            event("d0", 10, "a", "trylock", "00"),
+            event("d0", 20, "a", "refresh", "00"),
+        ]
+        .map(|(_, event)| event)
+        .into();
+        let since = |events: &[Event]| held_since(events, "a", "lv x");
+        assert_eq!(since(&events), Some(Duration::from_secs(10)));
+        assert_eq!(since(&events[..3]), None);
+        assert_eq!(held_since(&events, "b", "lv x"), None);
     }
 
     #[test]

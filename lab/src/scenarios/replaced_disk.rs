@@ -8,12 +8,15 @@ use crate::machine::{Daemon, Machine};
 use crate::scenarios::{LEASE, TAKEN, lock_of, until_granted, written_by_b};
 use anyhow::{Context, Result, ensure};
 use std::time::Duration;
-use testbed::{Record, wait_until};
+use testbed::wait_until;
 
 /// The drives that the VG begins with.
 const FIRST: [&str; 3] = ["d3", "d1", "d2"];
 /// What lies in a drawer until it is needed.
 const SPARE: &str = "d4";
+
+/// The time after the end of leases in which a loss would have shown.
+const AFTER: Duration = Duration::from_secs(5);
 
 /// Tries to get the LV all the time. A pause, because it keeps the VG's lock from a.
 const WANT: &str = "while test ! -e /run/enough; do \
@@ -25,15 +28,23 @@ struct Replacement {
     /// Where the LV goes.
     to: &'static str,
     new: &'static str,
-    /// The VG's drives after the old one has gone, and after the new one has come.
-    left: [&'static str; 2],
+    /// The drives that vote while the old one is pulled: still with it, where lvmlockd has not been
+    /// told that it has left the VG.
+    meanwhile: &'static [&'static str],
+    /// The VG's drives afterwards.
     then: [&'static str; 3],
 }
 
 const REPLACEMENTS: [Replacement; 2] = [
-    Replacement { old: "d3", to: "d1", new: SPARE, left: ["d1", "d2"], then: ["d1", "d2", SPARE] },
+    Replacement { old: "d3", to: "d1", new: SPARE, meanwhile: &FIRST, then: ["d1", "d2", SPARE] },
     // One of the global lock's drives is lost with it.
-    Replacement { old: "d1", to: SPARE, new: "d0", left: ["d2", SPARE], then: ["d0", "d2", SPARE] },
+    Replacement {
+        old: "d1",
+        to: SPARE,
+        new: "d0",
+        meanwhile: &["d2", SPARE],
+        then: ["d0", "d2", SPARE],
+    },
 ];
 
 pub fn run(cluster: &mut Cluster) -> Result<()> {
@@ -53,11 +64,18 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     b.refused("lvm lvchange -aey vg/lv", 5, TAKEN)?;
     let wants = b.start(WANT)?;
     audit.wait_for_writes(&cluster.drives, "a")?;
+    let mut pulled = Duration::ZERO;
     for replacement in &REPLACEMENTS {
-        replace(cluster, replacement, &lock, &mut audit)?;
+        pulled = replace(cluster, replacement, &lock, &mut audit)?;
         undisturbed(cluster)?;
         audit.check(&cluster.drives, &["a"])?;
     }
+    // What relied on the old disks would be lost by then.
+    wait_until(LEASE * 2, "the leases on the old disks to end", || {
+        Ok((cluster.drives.time("d0")? > pulled + LEASE + AFTER).then_some(()))
+    })?;
+    undisturbed(cluster)?;
+    audit.check(&cluster.drives, &["a"])?;
 
     a.stop_writer(writer)?;
     b.quiet("touch /run/enough")?;
@@ -71,28 +89,32 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     b.ok("lvm lvchange -aey vg/lv")?;
     ensure!(written.lines().count() == 128, "a has written\n{written}");
     ensure!(read(b)? == written, "b reads other data than a wrote");
+    // b has taken it where the LV is now.
+    audit.votes("b", &[SPARE], &cluster.drives)?;
     written_by_b(cluster, &audit)
 }
 
-/// Replaces a disk below the LV. The votes for the lock are on all of the VG's drives before the old
-/// one is pulled, and before anything is made of the new one.
+/// Replaces a disk below the LV. Returns when the old one was pulled, on the drives' clocks.
 fn replace(
     cluster: &Cluster,
     replacement: &Replacement,
     lock: &str,
     audit: &mut Audit,
-) -> Result<()> {
-    let Replacement { old, to, new, left, then } = replacement;
+) -> Result<Duration> {
+    let Replacement { old, to, new, meanwhile, then } = replacement;
     cluster.story.tell("", &format!("{old} is replaced by {new}"));
     let (a, b) = (cluster.host("a")?, cluster.host("b")?);
     let (from, dest) = (data_node(a, old)?, data_node(a, to)?);
-    until_granted(a, &format!("lvm pvmove -n lv {from} {dest}"), LEASE)?;
+    until_granted(a, &format!("lvm pvmove -i 1 -n lv {from} {dest}"), LEASE)?;
     let devices = a.ok("lvm lvs --noheadings -o devices vg/lv")?;
     ensure!(!devices.contains(&from), "the LV is still on {old}: {devices}");
     audit.follow(a)?;
     until_granted(a, &format!("lvm vgreduce vg {from}"), LEASE)?;
-    restart_lockspace(cluster)?;
-    votes_move(cluster, lock, left, audit)?;
+    if !meanwhile.contains(old) {
+        tell_drives(cluster)?;
+    }
+    votes_move(cluster, lock, meanwhile, audit)?;
+    let pulled = cluster.drives.time(old)?;
     pull(cluster, old, &["a", "b"])?;
     b.refused("lvm lvchange -aey vg/lv", 5, TAKEN)?;
     audit.wait_for_writes(&cluster.drives, "a")?;
@@ -101,36 +123,35 @@ fn replace(
         plug(cluster, new)?;
     }
     until_granted(a, &format!("lvm vgextend vg {}", data_node(a, new)?), LEASE)?;
-    restart_lockspace(cluster)?;
+    tell_drives(cluster)?;
     votes_move(cluster, lock, then, audit)?;
     b.refused("lvm lvchange -aey vg/lv", 5, TAKEN)?;
-    audit.wait_for_writes(&cluster.drives, "a")
+    audit.wait_for_writes(&cluster.drives, "a")?;
+    Ok(pulled)
 }
 
-/// Tells lvmlockd the VG's drives, as is documented.
-fn restart_lockspace(cluster: &Cluster) -> Result<()> {
+/// Tells lvmlockd the VG's drives, as is documented, and uses the VG's lock.
+fn tell_drives(cluster: &Cluster) -> Result<()> {
     for name in ["a", "b"] {
         until_granted(cluster.host(name)?, "lvm vgchange --lock-start vg", LEASE)?;
     }
-    Ok(())
-}
-
-/// Uses the VG's lock, and waits until a has the LV's on all of these drives. They vote from then on.
-fn votes_move(cluster: &Cluster, lock: &str, drives: &[&str], audit: &mut Audit) -> Result<()> {
     let a = cluster.host("a")?;
     until_granted(a, "lvm lvcreate -y -an -Zn -Wn -l 1 -n other vg", LEASE)?;
-    until_granted(a, "lvm lvremove -y vg/other", LEASE)?;
+    until_granted(a, "lvm lvremove -y vg/other", LEASE)
+}
+
+/// Waits until a has the lock on all of these drives, which vote from then on.
+fn votes_move(cluster: &Cluster, lock: &str, drives: &[&str], audit: &mut Audit) -> Result<()> {
     wait_until(LEASE, &format!("a's lock to be on {drives:?}"), || {
         for drive in drives {
             let records = cluster.drives.records(drive, lock)?;
-            let of_a = |record: &Record| record.is_of("a") && record.is_held();
-            if !records.iter().any(of_a) {
+            if !records.iter().any(|record| record.is_of("a") && record.is_held()) {
                 return Ok(None);
             }
         }
         Ok(Some(()))
     })?;
-    audit.votes(drives, &cluster.drives)?;
+    audit.votes("a", drives, &cluster.drives)?;
     cluster.story.tell("a", &format!("has the LV's lock on {drives:?}"));
     Ok(())
 }
