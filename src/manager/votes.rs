@@ -12,10 +12,16 @@ use crate::recovery::Orphans;
 use crate::recovery::store::Store;
 use crate::runtime::{Role, Runtime, thread};
 use crate::sync::Mutex;
+use core::time::Duration;
 use idm_protocol::ResourceId;
 use std::io;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, PoisonError, Weak};
+
+/// The pause before a lock is looked at again whose votes could not be moved.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Nothing has to be moved; the longest sleep all the same.
+const IDLE: Duration = Duration::from_secs(3600);
 
 /// What is needed to note them. All of it ends with the manager.
 pub(super) struct Votes {
@@ -28,38 +34,53 @@ pub(super) struct Votes {
 impl Votes {
     /// Moves the votes of each lock that is named. Ends with the reactor, which names them.
     pub(super) fn start(self, ready: Receiver<ResourceId>) -> io::Result<()> {
-        let body = move || {
-            while let Ok(resource) = ready.recv() {
-                if let Err(error) = self.move_votes(&resource) {
-                    log::warn!(
-                        "other drives cannot be noted for a lock, the old ones stay: {error}"
-                    );
-                }
-            }
-        };
-        thread::spawn("idm-votes", body).map(drop)
+        thread::spawn("idm-votes", move || self.run(&ready)).map(drop)
     }
 
-    fn move_votes(&self, resource: &ResourceId) -> io::Result<()> {
+    fn run(&self, ready: &Receiver<ResourceId>) {
+        let mut again: Vec<ResourceId> = Vec::new();
+        loop {
+            let pause = if again.is_empty() { IDLE } else { AGAIN };
+            match ready.recv_timeout(pause) {
+                Ok(resource) => again.push(resource),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            again.retain(|resource| {
+                let moved = self.move_votes(resource);
+                if let Err(error) = &moved {
+                    log::warn!("other drives cannot be noted for a lock yet: {error}");
+                }
+                !moved.unwrap_or(false)
+            });
+        }
+    }
+
+    /// Moves a lock's votes. `false`: that is to be tried again, because a request is about to take
+    /// the lock over.
+    fn move_votes(&self, resource: &ResourceId) -> io::Result<bool> {
         let (Some(state), Some(runtime)) = (self.state.upgrade(), self.runtime.upgrade()) else {
-            return Ok(());
+            return Ok(true);
         };
+        let Some(drives) = runtime.votes_ready(*resource) else { return Ok(true) };
         // Neither given up nor taken anew meanwhile: another acquisition has other drives.
         let state = state.lock().unwrap_or_else(PoisonError::into_inner);
         let orphans = self.orphans.upgrade();
         let kept = orphans.as_ref().and_then(|orphans| orphans.hold(resource));
         if !state.has(resource) && kept.is_none() {
-            return Ok(());
+            return Ok(false);
         }
-        let Some(drives) = runtime.votes_ready(*resource) else { return Ok(()) };
+        if runtime.votes_ready(*resource).as_ref() != Some(&drives) {
+            return Ok(false);
+        }
         let identities: Vec<String> =
             drives.iter().map(|&drive| runtime.drives().identity(drive)).collect();
         let old = self.store.change_lock(resource, |lock| lock.drives = identities)?;
-        let Some(old) = old else { return Ok(()) };
-        if !runtime.move_votes(*resource) {
+        let Some(old) = old else { return Ok(true) };
+        if !runtime.move_votes(*resource, drives) {
             self.store.change_lock(resource, |lock| *lock = old)?;
         }
-        Ok(())
+        Ok(true)
     }
 }
 

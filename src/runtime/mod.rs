@@ -162,7 +162,7 @@ pub(crate) trait Engine: Send {
     fn request(&mut self, request: Request, now: Instant) -> Result<(), RequestError>;
     fn expect_silence(&mut self, drives: &[DriveRef]);
     fn spread(&mut self, drives: &[Member], now: Instant);
-    fn move_votes(&mut self, now: Instant) -> bool;
+    fn move_votes(&mut self, drives: &[DriveRef], now: Instant) -> bool;
     fn on_reply(&mut self, token: Token, reply: Reply, now: Instant);
     fn on_timer(&mut self, now: Instant);
     fn next_command(&mut self, now: Instant) -> Option<Command>;
@@ -183,8 +183,8 @@ impl Engine for Lock {
     fn spread(&mut self, drives: &[Member], now: Instant) {
         Lock::spread(self, drives, now);
     }
-    fn move_votes(&mut self, now: Instant) -> bool {
-        Lock::move_votes(self, now)
+    fn move_votes(&mut self, drives: &[DriveRef], now: Instant) -> bool {
+        Lock::move_votes(self, drives, now)
     }
     fn on_reply(&mut self, token: Token, reply: Reply, now: Instant) {
         Lock::on_reply(self, token, reply, now);
@@ -345,10 +345,10 @@ impl Runtime {
         answer.recv().ok().flatten()
     }
 
-    /// Lets them vote; whether they do.
-    pub fn move_votes(&self, resource: ResourceId) -> bool {
+    /// Lets drives vote for a lock that are ready to; whether they do.
+    pub fn move_votes(&self, resource: ResourceId, drives: Vec<DriveRef>) -> bool {
         let (waiter, answer) = mpsc::channel();
-        self.send(Message::MoveVotes { resource, waiter });
+        self.send(Message::MoveVotes { resource, drives, waiter });
         answer.recv().unwrap_or(false)
     }
 

@@ -109,7 +109,7 @@ impl Engine for FakeEngine {
         assert!(!panics, "a bug in the engine");
         Ok(())
     }
-    fn move_votes(&mut self, _: Instant) -> bool {
+    fn move_votes(&mut self, _: &[DriveRef], _: Instant) -> bool {
         false
     }
     fn on_reply(&mut self, _: Token, _: Reply, _: Instant) {}

@@ -1,7 +1,10 @@
 //! Drives come and go while locks are held: the votes follow.
 
-use super::recovery::{SHORT, SOON};
+use super::recovery::SOON;
 use super::*;
+
+/// Short enough to run out several times, and long enough for a machine that is busy.
+const LEASE: Duration = Duration::from_secs(5);
 
 /// An LV on the first drive alone.
 fn on_one_drive(number: usize) -> Resource {
@@ -28,14 +31,14 @@ fn keep_out(b: &Host, time: Duration) {
     let begin = Instant::now();
     while begin.elapsed() < time {
         is_held(b.lock(1, lv(1), Shared));
-        thread::sleep(SHORT / 8);
+        thread::sleep(LEASE / 20);
     }
 }
 
 #[test]
 fn a_drive_that_is_replaced_online_takes_no_lock_with_it() {
     let bench = Bench::new(3);
-    let (a, b) = (bench.started(1, SHORT), bench.started(2, SHORT));
+    let (a, b) = (bench.started(1, LEASE), bench.started(2, LEASE));
     a.lock(1, on_one_drive(1), Exclusive).unwrap();
     bench.activate(1, 1, true);
     // pvmove, which takes the VG's lock.
@@ -46,10 +49,10 @@ fn a_drive_that_is_replaced_online_takes_no_lock_with_it() {
     assert_eq!(bench.noted_drives(1, ".LVLVLV"), 3, "a change of the mode changes nothing else");
     a.unlock(2);
     bench.control("power d0 off");
-    keep_out(&b, 2 * SHORT);
+    keep_out(&b, LEASE * 3 / 2);
     // What is noted is what votes.
-    let a = bench.restart(a, 1, SHORT);
-    keep_out(&b, 2 * SHORT);
+    let a = bench.restart(a, 1, LEASE);
+    keep_out(&b, LEASE * 3 / 2);
     a.start(VG, bench.scope()).unwrap();
     a.lock(11, lv(1), Exclusive).unwrap();
     assert_eq!(bench.killed(), "");
@@ -58,7 +61,7 @@ fn a_drive_that_is_replaced_online_takes_no_lock_with_it() {
 #[test]
 fn a_drive_that_has_left_the_vg_does_not_vote() {
     let bench = Bench::new(4);
-    let (a, b) = (bench.started(1, SHORT), bench.started(2, SHORT));
+    let (a, b) = (bench.started(1, LEASE), bench.started(2, LEASE));
     a.lock(1, lv(1), Exclusive).unwrap();
     bench.activate(1, 1, true);
     // vgreduce on another host: the next command here that reads the VG tells.
@@ -74,7 +77,7 @@ fn a_drive_that_has_left_the_vg_does_not_vote() {
     for drive in ["d2", "d3"] {
         bench.control(&format!("power {drive} off"));
     }
-    keep_out(&b, 2 * SHORT);
+    keep_out(&b, LEASE * 3 / 2);
     assert_eq!(b.manager.hosts(VG), Ok(1));
     assert_eq!(bench.killed(), "");
     a.unlock(1);

@@ -102,6 +102,7 @@
 pub mod campaign;
 pub mod clock;
 pub mod coverage;
+pub mod ids;
 pub mod old_stack;
 pub mod plan;
 pub mod world;

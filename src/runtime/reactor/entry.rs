@@ -249,6 +249,7 @@ impl Entry {
             _ => None,
         };
         let acquires = matches!(pending.kind, Kind::Acquire | Kind::Adopt);
+        let converts = matches!(pending.kind, Kind::Convert(_));
         let before = self.spec.clone();
         if let Some(spec) = pending.spec.take().filter(|_| acquires) {
             self.spec = spec;
@@ -270,7 +271,9 @@ impl Entry {
             self.lost_on.clear();
             self.spread = false;
         }
-        self.ready = None;
+        if !converts {
+            self.ready = None;
+        }
         self.members = members.unwrap_or_else(|| core::mem::take(&mut self.members));
         // The lock moves on: whoever waits for an earlier release has waited enough.
         self.end_settle();

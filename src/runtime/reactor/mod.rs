@@ -53,7 +53,7 @@ pub enum Message {
     /// Tell which drives are ready to vote for a lock.
     VotesReady { resource: ResourceId, waiter: Sender<Option<Vec<DriveRef>>> },
     /// Let them vote, and tell whether they do.
-    MoveVotes { resource: ResourceId, waiter: Sender<bool> },
+    MoveVotes { resource: ResourceId, drives: Vec<DriveRef>, waiter: Sender<bool> },
     /// A held lock belongs to another lockspace from now on.
     Own { spec: LockSpec },
     /// A lockspace has lost what it needs.
@@ -104,7 +104,7 @@ pub struct Reactor {
 enum Input {
     Begin,
     Spread(Vec<Member>),
-    MoveVotes(Sender<bool>),
+    MoveVotes(Vec<DriveRef>, Sender<bool>),
     Reply(Token, Reply),
     Timer,
 }
@@ -216,8 +216,8 @@ impl Reactor {
                 let entry = self.names.get(&resource).and_then(|id| self.locks.get(id));
                 let _ = waiter.send(entry.and_then(|entry| entry.ready.clone()));
             }
-            Message::MoveVotes { resource, waiter } => match self.names.get(&resource) {
-                Some(&lock) => self.step(lock, Input::MoveVotes(waiter)),
+            Message::MoveVotes { resource, drives, waiter } => match self.names.get(&resource) {
+                Some(&lock) => self.step(lock, Input::MoveVotes(drives, waiter)),
                 None => drop(waiter.send(false)),
             },
             Message::Own { spec } => {
@@ -377,8 +377,8 @@ impl Reactor {
                     engine.spread(&drives, now);
                 }
             }
-            Input::MoveVotes(waiter) => {
-                let moved = self.move_votes(entry, now);
+            Input::MoveVotes(drives, waiter) => {
+                let moved = self.move_votes(entry, &drives, now);
                 // Whoever asked waits for it.
                 let _ = waiter.send(moved);
             }
@@ -405,16 +405,16 @@ impl Reactor {
         }
     }
 
-    /// Lets the drives vote for a lock that are ready.
-    fn move_votes(&mut self, entry: &mut Entry, now: Instant) -> bool {
-        let Some(ready) = entry.ready.take() else { return false };
-        let moved = entry.engine.as_mut().is_some_and(|engine| engine.move_votes(now));
+    /// Lets drives vote for a lock that are ready to.
+    fn move_votes(&mut self, entry: &mut Entry, drives: &[DriveRef], now: Instant) -> bool {
+        entry.ready = None;
+        let moved = entry.engine.as_mut().is_some_and(|engine| engine.move_votes(drives, now));
         if moved {
             let member = |&drive: &DriveRef| {
                 let identity = self.drives.identity(drive).into_bytes();
                 Member { drive, identity }
             };
-            entry.members = ready.iter().map(member).collect();
+            entry.members = drives.iter().map(member).collect();
             let label = &entry.spec.label;
             log::info!("{label}: its drives are now {}", self.names_of(&entry.members));
         }

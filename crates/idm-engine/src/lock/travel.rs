@@ -19,7 +19,7 @@
 //! Until the last step the old drives vote as before, and only they.
 
 use super::{Held, Lock, MAX_DRIVES, Moving, Phase};
-use crate::api::{Event, Fingerprint, Instant, Member};
+use crate::api::{DriveRef, Event, Fingerprint, Instant, Member};
 use crate::seat::{Role, Seat, Step, Task};
 use crate::stamp::{Mark, Stamp};
 use alloc::vec::Vec;
@@ -59,15 +59,18 @@ impl Lock {
         self.conclude(now);
     }
 
-    /// Lets the drives vote that [`Event::VotesReady`] named. `false`: they are not ready any more,
-    /// and those that voted before go on.
-    pub fn move_votes(&mut self, now: Instant) -> bool {
+    /// Lets the drives vote that [`Event::VotesReady`] named, and that the caller has noted. `false`:
+    /// they are not ready any more, or others were named since, and those that voted before go on.
+    pub fn move_votes(&mut self, members: &[DriveRef], now: Instant) -> bool {
         self.notice_lapse(now);
         let Phase::Held(held) = &self.phase else { return false };
         let (mode, moving) = (held.mode, held.moving);
+        let named = |seat: &Seat| members.contains(&seat.drive);
+        if moving != Moving::Told || self.seats.iter().any(|s| s.target != named(s)) {
+            return false;
+        }
         self.set_moving(Moving::No);
-        let target = self.target.filter(|_| moving == Moving::Told && self.can_move(mode, now));
-        let Some(target) = target else {
+        let Some(target) = self.target.filter(|_| self.can_move(mode, now)) else {
             self.conclude(now);
             return false;
         };
