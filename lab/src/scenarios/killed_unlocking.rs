@@ -1,5 +1,5 @@
 //! lvmlockd is killed while its UNLOCKs are under way. A process that waits at an sg node ends at
-//! once and leaves them with the adapter, so that they reach the drives in the next lvmlockd's life.
+//! once and leaves them with the adapter, so they reach the drives in the next lvmlockd's life.
 
 use crate::agent::JobId;
 use crate::audit::Audit;
@@ -11,14 +11,14 @@ use anyhow::{Context, Result, ensure};
 use std::time::{Duration, Instant};
 use testbed::wait_until;
 
-/// The LVs whose UNLOCKs are late. Each of these commands keeps one of the four workers of its drive
-/// and path busy.
+/// The LVs whose UNLOCKs are late. Each of these commands keeps one of its drive's four workers
+/// busy.
 const LATE: [&str; 3] = ["late1", "late2", "late3"];
 /// An LV that stays active all the time, and has to be adopted.
 const KEPT: &str = "kept";
 
-/// When an LV's UNLOCKs reach the three drives at the earliest, in ms after the death of the lvmlockd
-/// that sent them. They come later by what the deactivation takes before it sends them.
+/// When an LV's UNLOCKs reach the three drives at the earliest, in ms after the death of the
+/// lvmlockd that sent them. They come later by what the deactivation takes before it sends them.
 type Moments = [u64; 3];
 
 /// By round and LV: before lvmlockd runs again, while the VG is started, before and after LVs are
@@ -101,8 +101,8 @@ fn stop_writer(host: &Machine, lv: &Lv) -> Result<()> {
     host.wait(lv.writer, LEASE).map(drop)
 }
 
-/// Has lvmlockd on a killed while the UNLOCKs of the late LVs are under way, and these LVs activated
-/// again by the next one.
+/// Has lvmlockd on a killed while the UNLOCKs of the late LVs are under way, and these LVs
+/// activated again by the next one.
 fn round(cluster: &mut Cluster, late: &mut [Lv], moments: &[Moments; 3]) -> Result<()> {
     // Now, because nothing may come between the deactivations and the death.
     late.iter().try_for_each(|lv| stop_writer(cluster.host("a")?, lv))?;
@@ -152,8 +152,8 @@ fn hold_unlocks(cluster: &Cluster, lv: &Lv, moments: &Moments, death: Instant) -
     })
 }
 
-/// Fails unless a's UNLOCKs of a lock have reached the drives when they were to: in the new lvmlockd's
-/// life, and not later than commands of a killed process can.
+/// Fails unless a's UNLOCKs of a lock have reached the drives when they were to: in the next
+/// lvmlockd's life, and not later than commands of a killed process can.
 fn check_unlocks(cluster: &Cluster, lv: &Lv, moments: &Moments, died: Duration) -> Result<()> {
     let mut reached = Vec::new();
     for (drive, ms) in PARTITIONED.iter().zip(moments) {
