@@ -66,8 +66,8 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
         let a = cluster.host("a")?;
         for lv in late.iter().chain([&kept]) {
             ensure!(a.job_runs(lv.writer), "the writer of {} has ended", lv.name);
-            lv.audit.check(&cluster.drives, &["a"])?;
         }
+        kept.audit.check(&cluster.drives, &["a"])?;
         let errors = a.writer_errors()?;
         ensure!(errors.is_empty(), "a writer was disturbed: {errors}");
         ensure!(a.run("test -e /run/killed")?.code != 0, "the VG was killed");
@@ -131,6 +131,7 @@ fn round(cluster: &mut Cluster, late: &mut [Lv], moments: &[Moments; 3]) -> Resu
     })?;
     for (lv, moments) in late.iter().zip(moments) {
         check_unlocks(cluster, lv, moments, died)?;
+        lv.audit.check(&cluster.drives, &["a"])?;
         let taken = format!("LV locked by other host: vg/{}", lv.name);
         b.refused(&format!("lvm lvchange -aey vg/{}", lv.name), 5, &taken)?;
     }
