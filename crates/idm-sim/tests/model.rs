@@ -6,11 +6,11 @@
 //! reply anything else can happen. Out of a small budget a reply is lost (the host hears
 //! "uncertain" at any time, before or after the command had its effect), a drive loses its table, a
 //! host dies, and comes back to adopt what it held. It may come back while commands of its earlier
-//! life are still on their way: it knows until when they can arrive, and no more. What it cannot adopt
-//! it asks for again when time has passed, or gives back.
+//! life are still on their way: it knows until when they can arrive, and no more. What it cannot
+//! adopt it asks for again when time has passed, or gives back.
 //!
-//! In worlds where the votes move, hosts count different drives: the first one is told to spread the
-//! lock from its drives to others, notes them when they are ready, and lets them vote, with
+//! In worlds where the votes move, hosts count different drives: the first one is told to spread
+//! the lock from its drives to others, notes them when they are ready, and lets them vote, with
 //! everything else in between. Each host reads all drives that do not vote for it.
 //!
 //! Time is abstract: it stands still while commands travel, and advances in steps of half a lease
@@ -156,12 +156,11 @@ struct Caller {
     /// The drives that vote for it.
     voting: Set,
     moving: Moving,
-    /// Drives that a reply was lost of since the request began, and whether any that answered
-    /// had the other host's record. Only kept where the first decides something.
-    unheard: Set,
+    /// A drive that answered since the request began had the other host's record. Only kept where
+    /// it decides something.
     met: bool,
-    /// Dead, or not proven to hold it since: how it held the lock, and whether another host has been
-    /// granted it against that since.
+    /// Dead, or not proven to hold it since: how it held the lock, and whether another host has
+    /// been granted it against that since.
     left: Option<Mode>,
     usurped: bool,
     /// Until when commands of its earlier life may arrive.
@@ -187,7 +186,9 @@ struct Host {
     engine: Option<Arc<Engine>>,
     caller: Caller,
     /// Drives that were reset since they gave this host their vote, where it cannot know it.
-    lost: u8,
+    lost: Set,
+    /// Drives that did not answer since the request began. Only kept where it decides something.
+    unheard: Set,
 }
 
 /// A command or a reply on its way.
@@ -216,7 +217,6 @@ impl Caller {
             members,
             voting: members,
             moving: Moving::default(),
-            unheard: 0,
             met: false,
             earlier_until_ms: 0,
             refused_ms: None,
@@ -363,7 +363,7 @@ impl State {
             self.sets.map(|set| set & (1 << d) != 0).hash(h);
             for host in &self.hosts {
                 (host.engine.as_ref().map(|e| e.parts[d]), host.lost & (1 << d) != 0).hash(h);
-                (host.caller.unheard & (1 << d) != 0).hash(h);
+                (host.unheard & (1 << d) != 0).hash(h);
             }
             // At most one that is not a ghost per host; ghosts have no order.
             let there = self.network.iter().filter(|m| usize::from(m.drive) == d);
@@ -509,16 +509,17 @@ impl State {
         value
     }
 
-    /// Whether no drive has told a host of another's record, but one that did not answer could have.
+    /// Whether no drive has told a host of another's record, but one that did not answer could.
     fn could_miss(&self, h: usize, other: usize) -> bool {
-        let caller = &self.hosts[h].caller;
-        let unheard = |&d: &usize| caller.unheard & (1 << d) != 0;
-        let drives = (0..self.drives.len()).filter(unheard);
-        let stands = |d: usize| {
-            let record = self.drives[d].0.record(self.drive_time(), &resource(), &host_id(other));
+        let host = &self.hosts[h];
+        let stands = |drive: &Drive| {
+            let record = drive.record(self.drive_time(), &resource(), &host_id(other));
             record.is_some_and(|r| r.state != RecordState::Unlocked)
         };
-        !caller.met && drives.into_iter().any(stands)
+        let knows = |(d, drive): (usize, &(Arc<Drive>, u64))| {
+            host.unheard & (1 << d) != 0 && stands(&drive.0)
+        };
+        !host.caller.met && self.drives.iter().enumerate().any(knows)
     }
 
     fn reply(&mut self, message: &Message, reply: Reply, fresh: bool) {
@@ -528,28 +529,72 @@ impl State {
             self.hosts[host].lost &= !(1 << message.drive);
         }
         if self.may_miss {
-            let caller = &mut self.hosts[host].caller;
-            caller.unheard &= !(1 << message.drive);
-            caller.unheard |= u8::from(!definite) << message.drive;
-            caller.met |= tells_of_another(&reply, host);
+            let met = tells_of_another(&reply, host);
+            let host = &mut self.hosts[host];
+            host.unheard &= !(1 << message.drive);
+            host.unheard |= Set::from(!definite) << message.drive;
+            host.caller.met |= met;
         }
         if let Some(token) = message.token {
             self.call(host, |lock, now| lock.on_reply(token, reply, now));
         }
     }
 
+    /// A message reaches its end. `false`: without effect.
+    fn deliver(&mut self, i: usize) -> bool {
+        let time = self.drive_time();
+        let message = self.network.remove(i);
+        let d = usize::from(message.drive);
+        match &message.content {
+            Content::Ghost(command) => {
+                let before = self.drives[d].1;
+                self.change_drive(d, |drive| drive.perform(time, command));
+                return self.drives[d].1 != before;
+            }
+            Content::Command(command) => {
+                let reply = if changes(command) {
+                    self.change_drive(d, |drive| drive.perform(time, command))
+                } else {
+                    Reply::Table(self.drives[d].0.table(time).into())
+                };
+                let fresh = self.reset & (1 << d) != 0;
+                let mut message = message.clone();
+                message.now_is(Content::Reply(Arc::new(reply), fresh));
+                self.network.insert(i, message);
+            }
+            Content::Reply(reply, fresh) => self.reply(&message, (**reply).clone(), *fresh),
+        }
+        true
+    }
+
+    fn give_up(&mut self, i: usize) {
+        self.losses -= 1;
+        let message = self.network.remove(i);
+        if let Content::Command(command) = &message.content
+            && changes(command)
+        {
+            let mut ghost = message.clone();
+            ghost.token = None;
+            ghost.now_is(Content::Ghost(command.clone()));
+            self.network.push(ghost);
+        }
+        self.reply(&message, Reply::Status(Status::Uncertain), false);
+    }
+
     /// What is on its way stays there, unless it asks for nothing but an answer.
     fn bury(&mut self, h: usize) {
         self.crashes -= 1;
         // What it left matters only if it may come back.
-        let left = self.lock(h).and_then(Lock::mode).filter(|_| self.restarts > 0);
+        let held = self.lock(h).and_then(Lock::mode);
+        let left = held.or(self.hosts[h].caller.left).filter(|_| self.restarts > 0);
         // Nothing that is given up outlives the next step of time.
         let earlier_until_ms = if self.restarts > 0 { self.time_ms + STEP_MS } else { 0 };
         let host = &mut self.hosts[h];
         host.engine = None;
-        let Caller { dirty, members, .. } = host.caller;
-        host.caller = Caller { dirty, left, earlier_until_ms, ..Caller::new(0, members) };
-        host.lost = 0;
+        let Caller { dirty, members, usurped, .. } = host.caller;
+        let noted = Caller::new(0, members);
+        host.caller = Caller { dirty, left, usurped, earlier_until_ms, ..noted };
+        (host.lost, host.unheard) = (0, 0);
         self.network.retain_mut(|m| {
             if usize::from(m.host) != h {
                 return true;
@@ -674,6 +719,7 @@ impl World {
             engine: self.engine(h, Instant::default()),
             caller: Caller::new(self.requests[h], sets[h]),
             lost: 0,
+            unheard: 0,
         };
         let sets = [sets[0], sets[1], self.target.unwrap_or(sets[0])];
         let mut free = State {
@@ -726,8 +772,8 @@ impl World {
         if op != Op::Adopt && !orphan {
             state.hosts[h].caller.requests -= 1;
         }
-        // Another number for every acquisition, whatever was drawn before. An adoption writes its own
-        // only when it has come to an end.
+        // Another number for every acquisition, whatever was drawn before. An adoption writes its
+        // own only when it has come to an end.
         let requests = state.hosts[h].caller.requests;
         let seed = 100 * h as u64 + u64::from(requests) + 10 * u64::from(state.restarts);
         let counted = state.hosts[h].caller.members;
@@ -739,7 +785,7 @@ impl World {
         let floor = state.issued;
         let host = &mut state.hosts[h];
         host.caller.busy = true;
-        (host.caller.unheard, host.caller.met) = (0, false);
+        (host.unheard, host.caller.met) = (0, false);
         let request = match op {
             Op::Acquire(mode) => {
                 host.lost = 0;
@@ -790,6 +836,15 @@ impl World {
         };
         let ops = self.ops[h].iter().filter(|op| allowed(op));
         actions.extend(ops.map(|&op| Action::Ask(h, op)));
+    }
+
+    fn restart(&self, state: &mut State, h: usize) {
+        state.restarts -= 1;
+        let caller = &mut state.hosts[h].caller;
+        caller.requests = self.later_requests;
+        let earlier_until = if self.waits { caller.earlier_until_ms } else { 0 };
+        state.hosts[h].engine = self.engine(h, instant(earlier_until));
+        self.ask(state, h, Op::Adopt);
     }
 
     /// What a host may do to have other drives vote.
@@ -910,47 +965,10 @@ impl Model for World {
 
     fn next_state(&self, last: &State, action: Action) -> Option<State> {
         let mut state = last.clone();
-        let time = last.drive_time();
         match action {
             Action::Ask(h, op) => self.ask(&mut state, h, op),
-            Action::Deliver(i) => {
-                let message = state.network.remove(i);
-                let d = usize::from(message.drive);
-                match &message.content {
-                    Content::Ghost(command) => {
-                        state.change_drive(d, |drive| drive.perform(time, command));
-                        if state.drives[d].1 == last.drives[d].1 {
-                            return None;
-                        }
-                    }
-                    Content::Command(command) => {
-                        let reply = if changes(command) {
-                            state.change_drive(d, |drive| drive.perform(time, command))
-                        } else {
-                            Reply::Table(state.drives[d].0.table(time).into())
-                        };
-                        let fresh = state.reset & (1 << d) != 0;
-                        let mut message = message.clone();
-                        message.now_is(Content::Reply(Arc::new(reply), fresh));
-                        state.network.insert(i, message);
-                    }
-                    Content::Reply(reply, fresh) => {
-                        state.reply(&message, (**reply).clone(), *fresh);
-                    }
-                }
-            }
-            Action::GiveUp(i) => {
-                state.losses -= 1;
-                let message = state.network.remove(i);
-                let Content::Command(command) = &message.content else { return None };
-                if changes(command) {
-                    let mut ghost = message.clone();
-                    ghost.token = None;
-                    ghost.now_is(Content::Ghost(command.clone()));
-                    state.network.push(ghost);
-                }
-                state.reply(&message, Reply::Status(Status::Uncertain), false);
-            }
+            Action::Deliver(i) => return state.deliver(i).then_some(state),
+            Action::GiveUp(i) => state.give_up(i),
             Action::LoseReply(i) => {
                 state.losses -= 1;
                 let message = state.network.remove(i);
@@ -966,14 +984,7 @@ impl Model for World {
                 state.bury(h);
                 state.lose_table(d);
             }
-            Action::Restart(h) => {
-                state.restarts -= 1;
-                let caller = &mut state.hosts[h].caller;
-                caller.requests = self.later_requests;
-                let earlier_until = if self.waits { caller.earlier_until_ms } else { 0 };
-                state.hosts[h].engine = self.engine(h, instant(earlier_until));
-                self.ask(&mut state, h, Op::Adopt);
-            }
+            Action::Restart(h) => self.restart(&mut state, h),
             Action::Spread(h) => {
                 state.hosts[h].caller.moving.spread = true;
                 let drives = self.drives_of(state.sets[HOSTS]);
@@ -1323,6 +1334,13 @@ fn a_restart_with_commands_on_their_way_against_lock() {
 
 #[test]
 #[ignore = "minutes"]
+fn two_restarts() {
+    let world = World { drives: 2, crashes: 2, restarts: 2, passes: 2, ..restarted() };
+    check_for("two restarts, two drives", world, &[ADOPTED]);
+}
+
+#[test]
+#[ignore = "minutes"]
 fn a_restart_and_another_request() {
     let world = World { drives: 2, passes: 2, later_requests: 1, ops: [ANY, LOCK], ..restarted() };
     check_for("a restart and another request, two drives", world, &[ADOPTED]);
@@ -1365,8 +1383,14 @@ fn votes_that_move_and_a_restart_and_a_lost_reply() {
 #[ignore = "minutes"]
 fn votes_that_move_and_a_restart_and_leases_that_end() {
     let ops: [&[Op]; HOSTS] = [&[], LOCK_AND_UNLOCK];
-    let world = World { requests: [0, 2], ops, passes: 3, ..moving_and_dying() };
-    check_for("votes that move, a restart, leases that end", world, &[MOVED, ADOPTED, SECOND]);
+    let longer = World { requests: [0, 2], ops, passes: 3, ..moving_and_dying() };
+    let added = World { target: Some(0b11), profile: firmware(true), ..longer.clone() };
+    let sets = &[[0b11, 0b11], [0b11, 0b01], [0b11, 0b10]];
+    let removed = World { sets, profile: firmware(true), ..longer.clone() };
+    for (name, world) in [("other", longer), ("more", added), ("fewer", removed)] {
+        let name = format!("votes that move to {name} drives, a restart, leases that end");
+        check_for(&name, world, &[MOVED, ADOPTED, SECOND]);
+    }
 }
 
 #[test]
@@ -1443,14 +1467,14 @@ mod broken {
     #[test]
     fn adopt_quorum() {
         let ops: [&[Op]; HOSTS] = [&[], &[Op::Acquire(Mode::Exclusive)]];
-        let world = World { drives: 2, resets: 1, crashes: 1, restarts: 1, ops, ..alone() };
+        let world = World { resets: 1, ops, ..contested_restart() };
         is_caught(BrokenRule::AdoptQuorum, HELD, World { requests: [0, 1], ..world });
     }
 
     #[test]
     fn adopt_only_own() {
         let ops: [&[Op]; HOSTS] = [&[], &[Op::Acquire(Mode::Exclusive), Op::Release]];
-        let world = World { crashes: 1, restarts: 1, passes: 2, ops, ..alone() };
+        let world = World { passes: 2, ops, ..contested_restart() };
         is_caught(BrokenRule::AdoptOnlyOwn, &[TENURE], World { requests: [0, 2], ..world });
     }
 
