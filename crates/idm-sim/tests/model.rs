@@ -570,12 +570,14 @@ impl State {
     fn give_up(&mut self, i: usize) {
         self.losses -= 1;
         let message = self.network.remove(i);
-        if let Content::Command(command) = &message.content
-            && changes(command)
-        {
+        let ghost = match &message.content {
+            Content::Command(command) => Some(command.clone()).filter(|c| changes(c)),
+            _ => None,
+        };
+        if let Some(command) = ghost {
             let mut ghost = message.clone();
             ghost.token = None;
-            ghost.now_is(Content::Ghost(command.clone()));
+            ghost.now_is(Content::Ghost(command));
             self.network.push(ghost);
         }
         self.reply(&message, Reply::Status(Status::Uncertain), false);
