@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 const VG_UUID: &str = "123456-abcd-efgh-ijkl-mnop-qrst-uvwxyz";
 const LONG: Duration = Duration::from_secs(60);
-const SHORT: Duration = Duration::from_millis(1200);
+const SHORT: Duration = Duration::from_millis(2000);
 
 use Mode::{Exclusive, Shared};
 
