@@ -28,7 +28,7 @@ WORKSPACE = --locked --workspace --features lvmlockd-idm/emulator
 
 .NOTPARALLEL:
 .PHONY: all demo check install clean deps check-deps testbed lvm2 lint c-tests races check-install \
-	mutants mutants-sample lab lab-short lab-shell lab-files
+	mutants mutants-sample stories lab lab-short lab-shell lab-files
 
 all:
 	$(CARGO) build --locked --release -p lvmlockd-idm
@@ -57,6 +57,10 @@ lvm2: testbed
 demo: deps testbed
 	@lvm2/build-lvm2.sh $(lastword $(LVM2_RELEASES)) build/lib build/lvm2
 	@target/release/demo
+
+# The pictures in docs/locking.md. A test of idm-sim checks that they are current.
+stories:
+	$(CARGO) run --locked --release -p idm-sim -- stories docs/stories
 
 lint:
 	$(CARGO) fmt --all --check

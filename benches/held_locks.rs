@@ -1,12 +1,14 @@
-//! What many held locks cost: `cargo bench --features emulator --bench held_locks [-- LOCKS [PART]]`.
+//! What many held locks cost: `cargo bench --features emulator --bench held_locks [-- LOCKS
+//! [PART]]`.
 //!
 //! 10 000 LV locks, if no other number is given, on three emulated drives, with the default lease
 //! of 60 s. The drives are in a process of their own, so what is counted is the library alone, from
 //! the manager down to the drives' sockets. They have room for all the locks, which drives of today
 //! have not (about 4000 records); so the VG's lock, which reads whole tables, is measured while
-//! there are [`TABLE`] locks. The part `in-process` has the drives inside this process, to tell what the
-//! sockets cost: commands come to them as SCSI bytes, and what they do with them is counted, too. In the part `restart` lvmlockd dies and is started again, with as
-//! many locks as tables have room for: to adopt them, tables are read.
+//! there are [`TABLE`] locks. The part `in-process` has the drives inside this process, to tell
+//! what the sockets cost: commands come to them as SCSI bytes, and what they do with them is
+//! counted, too. In the part `restart` lvmlockd dies and is started again, with as many locks as
+//! tables have room for: to adopt them, tables are read.
 //!
 //! Figures of one run are to be compared with each other; the ratios are what counts.
 
@@ -22,9 +24,9 @@ use lvmlockd_idm::runtime::drives::Drives;
 use lvmlockd_idm::runtime::fencing::{Fencing, Wanted};
 use lvmlockd_idm::runtime::{Answer, LockSpec, Owner, Role, Runtime, Settings};
 use lvmlockd_idm::topology::Topology;
-use lvmlockd_idm::transport;
-use lvmlockd_idm::transport::drive::{Data, Trouble};
+use lvmlockd_idm::transport::drive::{self, Data, Trouble};
 use lvmlockd_idm::transport::scsi::{Answer as ScsiAnswer, Port, Scsi};
+use lvmlockd_idm::transport::{self, Deadline};
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
@@ -398,7 +400,8 @@ impl Memory {
     }
 }
 
-/// Processor time of this process, by the name of the thread; threads that have ended are not in it.
+/// Processor time of this process, by the name of the thread; threads that have ended are not in
+/// it.
 struct Cpu {
     at: Instant,
     threads: BTreeMap<String, Duration>,
@@ -546,7 +549,8 @@ fn refreshes(server: &Server) -> u64 {
     DRIVES.iter().map(of).sum()
 }
 
-/// The shortest lease, in seconds, on all drives but one, and the number of live records of LV locks.
+/// The shortest lease, in seconds, on all drives but one, and the number of live records of LV
+/// locks.
 fn leases(server: &Server, but: &str) -> Result<(f64, f64, f64)> {
     let (mut shortest, mut live) = (f64::INFINITY, 0);
     for drive in DRIVES.into_iter().filter(|&drive| drive != but) {
@@ -633,7 +637,7 @@ impl Port for Wire {
         &self,
         cdb: &scsi::Cdb,
         data: Data<'_>,
-        _: Duration,
+        _: &Deadline,
     ) -> std::result::Result<ScsiAnswer, Trouble> {
         let hung = self.0.hung.lock().unwrap_or_else(|e| e.into_inner());
         drop(self.0.woken.wait_while(hung, |hung| *hung).unwrap_or_else(|e| e.into_inner()));
@@ -659,23 +663,25 @@ fn in_process(locks: usize) -> Result<()> {
     let reached = all.clone();
     let names = DRIVES.map(str::to_owned);
     let topology = Topology::new(names.iter().map(|n| (n.clone(), PathBuf::from(n))).collect());
+    let timing = Timing::for_lease(Duration::from_secs(60));
     let drives = Arc::new(Drives::new(
         topology,
         Box::new(move |identity, _| {
             let at = DRIVES.iter().position(|name| identity.ends_with(name)).unwrap_or(0);
-            let timeout = Duration::from_secs(2);
-            Arc::new(transport::drive::Drive::new(Scsi(Wire(reached[at].clone())), timeout))
+            Arc::new(drive::Drive::new(Scsi(Wire(reached[at].clone()))))
         }),
-        Duration::from_secs(5),
+        transport::Limits::new(&timing),
     ));
     let members = drives.members(&names).members;
-    let timing = Timing::for_lease(Duration::from_secs(60));
     let settings = Settings {
         host: HostId::new([1; 16], "bench"),
         timing,
         fencing: Fencing::new(&timing, Wanted::default())?,
         watchdog: None,
         note: None,
+        undo_note: None,
+        votes: None,
+        earlier: Default::default(),
         kill_command: Arc::new(|| vec!["/bin/true".into()]),
     };
     let runtime = Runtime::start(drives, settings)?;

@@ -23,6 +23,8 @@ pub enum Error {
     Killed,
     /// Locks of the lockspace are still in use.
     Busy,
+    /// LVs are active whose locks this host knows nothing of.
+    Unprotected(String),
     /// Per-command adoption found no lock to adopt.
     AdoptNone,
     /// Per-command adoption found the lock in the other mode.
@@ -60,7 +62,7 @@ impl Error {
             Error::Invalid(_) => libc::EINVAL,
             Error::NoLockspace => lvmlockd::ENOLS,
             Error::Killed => lvmlockd::EVGKILLED,
-            Error::Busy => libc::EBUSY,
+            Error::Busy | Error::Unprotected(_) => libc::EBUSY,
             Error::AdoptNone => lvmlockd::EADOPT_NONE,
             Error::AdoptOtherMode => lvmlockd::EADOPT_RETRY,
         }
@@ -83,6 +85,7 @@ impl fmt::Display for Error {
             | Error::Storage(why)
             | Error::Invalid(why)
             | Error::NotRunning(why)
+            | Error::Unprotected(why)
             | Error::Internal(why) => f.write_str(why),
             Error::NoLockspace => f.write_str("the lockspace is not started"),
             Error::Killed => f.write_str("the lockspace lost its quorum and waits to be dropped"),

@@ -32,6 +32,11 @@ pub fn vg_of(id: &ResourceId) -> ResourceId {
     ResourceId::from_bytes(vg)
 }
 
+/// The uuid of an LV's mutex as LVM prints it.
+pub fn lv_uuid(id: &ResourceId) -> String {
+    dashed(&id.as_bytes()[32..])
+}
+
 /// A uuid as LVM prints it.
 fn dashed(uuid: &[u8]) -> String {
     let mut text = String::from_utf8_lossy(uuid).into_owned();
@@ -56,6 +61,8 @@ pub struct Lockspace {
     /// When it was prepared, in us since 1970.
     since_us: u64,
     values: Mutex<HashMap<ResourceId, ValueCache>>,
+    /// The drives that its locks were last put on.
+    spread_on: Mutex<Vec<Member>>,
 }
 
 /// Where a lockspace's drives come from.
@@ -98,6 +105,7 @@ impl Lockspace {
             drives: Mutex::new(drives),
             since_us: clock::wall_us(),
             values: Mutex::default(),
+            spread_on: Mutex::default(),
         }
     }
 
@@ -134,6 +142,17 @@ impl Lockspace {
         *self.drives() = DriveList::Paths(paths);
     }
 
+    /// Takes note of the drives that its locks are put on.
+    pub fn set_spread(&self, members: &[Member]) {
+        *self.spread_on.lock().unwrap_or_else(PoisonError::into_inner) = members.to_vec();
+    }
+
+    /// Whether its locks were last put on just these drives.
+    pub fn was_spread_on(&self, members: &[Member]) -> bool {
+        let spread_on = self.spread_on.lock().unwrap_or_else(PoisonError::into_inner);
+        spread_on.len() == members.len() && members.iter().all(|it| spread_on.contains(it))
+    }
+
     /// As it is noted for a restart of lvmlockd.
     pub fn saved(&self) -> SavedLockspace {
         let uuid = if self.is_global { String::new() } else { dashed(&self.id.as_bytes()[..32]) };
@@ -167,7 +186,7 @@ impl Lockspace {
             Role::Global => "the global lock".to_owned(),
             Role::Vg => format!("the lock of {name}"),
             Role::Membership => format!("the membership of {name}"),
-            Role::Lv => format!("the lock of LV {} in {name}", dashed(&id.as_bytes()[32..])),
+            Role::Lv => format!("the lock of LV {} in {name}", lv_uuid(id)),
         };
         LockSpec { resource: *id, label, role, owner: self.owner.clone() }
     }

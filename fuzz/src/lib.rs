@@ -16,9 +16,9 @@ use lvmlockd_idm::recovery::active::lv_of;
 use lvmlockd_idm::recovery::store::{self, Note, SavedLock, SavedLockspace, Store};
 use lvmlockd_idm::runtime::host_id;
 use lvmlockd_idm::runtime::note;
-use lvmlockd_idm::topology::{Topology, concerns_disks, designator};
-use lvmlockd_idm::transport::DrivePath;
+use lvmlockd_idm::topology::{Topology, concerns_disks, designator, device_designator};
 use lvmlockd_idm::transport::drive::{Answer, Data, Drive, Protocol, Request, Trouble};
+use lvmlockd_idm::transport::{Deadline, DrivePath, Limits};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::fs;
@@ -115,7 +115,7 @@ impl Script {
 }
 
 impl Protocol for Script {
-    fn execute(&self, _: Request, data: Data<'_>, _: Duration) -> Result<Answer, Trouble> {
+    fn execute(&self, _: Request, data: Data<'_>, _: &Deadline) -> Result<Answer, Trouble> {
         let [kind, high, low] = self.next().unwrap_or_default();
         let transferred = usize::from(u16::from_be_bytes([high, low])) * 64;
         if kind == 0xFF {
@@ -142,8 +142,10 @@ impl Protocol for Script {
 
 /// The whole way from what a drive transfers to a table: only records, and none that cannot be.
 fn read_table(data: &[u8]) {
-    let drive = Drive::new(Script(Mutex::new(data.to_vec())), Duration::ZERO);
-    let reply = drive.execute(&DriveCommand::ReadTable);
+    // Without time, so that nothing is sent again after a pause.
+    let deadline = Limits::new(&Timing::for_lease(Duration::ZERO)).deadline(Instant::default());
+    let drive = Drive::new(Script(Mutex::new(data.to_vec())));
+    let reply = drive.execute(&DriveCommand::ReadTable, &deadline);
     if let Ok(Reply::Table(records)) = reply {
         for record in records.iter() {
             assert!(record.state.is_record());
@@ -153,7 +155,7 @@ fn read_table(data: &[u8]) {
         assert_ne!(reply, Ok(Reply::Status(Status::Good)), "a read without a table");
     }
     let command = DriveCommand::Mutex(MutexOp::Refresh, Record::end_of_table());
-    assert!(!matches!(drive.execute(&command), Ok(Reply::Table(_))));
+    assert!(!matches!(drive.execute(&command, &deadline), Ok(Reply::Table(_))));
 }
 
 /// Answers of three drives that vote and of one that is read, whatever they are: a lock is had only
@@ -298,15 +300,22 @@ impl Replies<'_> {
 }
 
 /// A device identification page: an identity is one word of bounded length, and what stands
-/// behind the page does not matter.
+/// behind the page does not matter. The logical unit's and the device's are read in the same way.
 fn vpd83(data: &[u8]) {
-    let Some(identity) = designator(data) else { return };
+    for read in [designator, device_designator] {
+        if let Some(identity) = read(data) {
+            is_an_identity(data, identity, read);
+        }
+    }
+}
+
+fn is_an_identity(data: &[u8], identity: String, read: fn(&[u8]) -> Option<String>) {
     let (kind, value) = identity.split_once('.').expect("a kind and a value");
     assert!(["naa", "eui", "t10"].contains(&kind) && !value.contains('\n'), "{identity}");
     assert!(identity.len() <= 4 + 4 * 255, "{identity}");
     let length = 4 + usize::from(u16::from_be_bytes([data[2], data[3]]));
     if let Some(page) = data.get(..length) {
-        assert_eq!(designator(page), Some(identity));
+        assert_eq!(read(page), Some(identity));
     }
 }
 
@@ -380,8 +389,8 @@ fn host_id_file(data: &[u8]) {
     }
 }
 
-/// What the next lvmlockd is told of the watchdog: what is read is what would be written, and no date
-/// that no lease reaches.
+/// What the next lvmlockd is told of the watchdog: what is read is what would be written, and no
+/// date that no lease reaches.
 fn watchdog_note(data: &[u8]) {
     let (boot, now) = (BOOT, Instant::from_micros(81_234_567_890));
     if let Some(left) = note::parse(data, boot, now) {
@@ -408,7 +417,13 @@ fn recovery_store(data: &[u8]) {
     let store = Store::open_for(directory.path(), BOOT).expect("folders");
     let id = ResourceId::vg(&"beside-it".repeat(4)).expect("a uuid");
     let beside = (
-        SavedLock { exclusive: true, asked_us: 1, paths: Vec::new(), drives: vec!["naa.1".into()] },
+        SavedLock {
+            exclusive: true,
+            granted: false,
+            asked_us: 1,
+            paths: Vec::new(),
+            drives: vec!["naa.1".into()],
+        },
         SavedLockspace { name: "vg".into(), uuid: "beside-it".repeat(4), paths: Vec::new() },
     );
     store.save_lock(&id, &beside.0).expect("a note");

@@ -3,13 +3,12 @@
 use super::running::{Running, patience_for};
 use super::{Adopt, LockspaceKey, Manager, Resource, ResourceKey, ValBlk};
 use crate::error::Error;
-use crate::lockspace::{Held, Lockspace};
-use crate::recovery::{Claim, StillActive};
+use crate::lockspace::Held;
+use crate::recovery::Claim;
 use crate::runtime::{Answer, LockSpec, Role, clock};
 use core::time::Duration;
 use idm_engine::{Outcome, Request, ValueRead};
 use idm_protocol::{Mode, Value};
-use std::sync::Arc;
 
 /// How long [`Manager::unlock`] waits for the drives. The lvm command that follows on another host
 /// would otherwise be told "held by another host", and core does not try LV locks again. Healthy
@@ -31,9 +30,30 @@ impl Manager {
         let Some(held) = self.state().resources.remove(&key) else {
             return;
         };
-        log::warn!("{}: core forgets it without unlock, releasing it", held.spec.label);
+        log::warn!("{}: core forgets it without unlock", held.spec.label);
         if let Ok(running) = self.running() {
-            self.give_up(&running, held.spec);
+            self.let_go(&running, vec![held]);
+        }
+    }
+
+    /// Ends what resources have of locks that core did not unlock. They are given up, except for
+    /// those whose LV is active. Where the VG was killed, core is told when its LVs are not in use
+    /// any more, whatever devices there are yet.
+    pub(super) fn let_go(&self, running: &Running, all: Vec<Held>) {
+        if all.is_empty() {
+            return;
+        }
+        let active = running.orphans.active();
+        for held in all {
+            if held.lockspace.owner.is_killed() || !active.contains(&held.spec.resource) {
+                log::debug!("{}: released, core has no use for it any more", held.spec.label);
+                self.give_up(running, held.spec);
+                continue;
+            }
+            log::warn!("{}: its LV is active, so it is kept", held.spec.label);
+            let id = held.spec.resource;
+            running.orphans.keep(held);
+            self.state().taken.remove(&id);
         }
     }
 
@@ -74,8 +94,10 @@ impl Manager {
             self.state().taken.remove(&id);
         }
         let read = taken?;
-        if matches!(resource, Resource::Vg) && mode == Mode::Exclusive {
-            self.spread_lv_locks(&running, &lockspace)?;
+        match (&resource, mode) {
+            (Resource::Vg, Mode::Exclusive) => self.spread_locks(&running, &lockspace)?,
+            (Resource::Vg, Mode::Shared) => self.spread_where_changed(&running, &lockspace)?,
+            _ => {}
         }
         match resource {
             Resource::Lv { .. } => Ok(ValBlk::default()),
@@ -93,35 +115,29 @@ impl Manager {
         mode: Mode,
         adopt: Adopt,
     ) -> Result<ValueRead, Error> {
+        running.heed_earlier(&spec)?;
         let claim = running.orphans.claim(&spec.resource, running.bound());
-        let claim = claim.map_err(|StillActive| {
-            let why = "left by an earlier lvmlockd and lost since, and its LV is still active";
-            Error::Storage(format!("{}: {why}", spec.label))
-        })?;
+        let claim =
+            claim.map_err(|withheld| Error::Storage(format!("{}: {withheld}", spec.label)))?;
         match claim {
-            Some(claim) if claim.kept => {
+            Some(claim) => {
                 let left = claim.saved.mode();
                 if mode != left && (adopt.only || adopt.ok) {
                     return Err(Error::AdoptOtherMode);
                 }
                 let saved = claim.saved.asked_now(left);
-                running.note(&spec.resource, &saved)?;
+                running.note_again(&spec.resource, &saved)?;
                 let lockspace = self.lockspace(keys.0)?;
                 self.take_over(keys, Held { lockspace, spec, mode: left, saved }, mode, claim)?;
                 // What was changed under it may not have been published.
                 Ok(ValueRead::Unknown)
             }
             None if adopt.only => Err(Error::AdoptNone),
-            Some(_) if adopt.only => {
-                let why = "left by an earlier lvmlockd, and too few drives have confirmed it";
-                Err(Error::Storage(format!("{}: {why}", spec.label)))
-            }
-            claim => self.acquire(running, keys, spec, resource, mode, claim),
+            None => self.acquire(running, keys, spec, resource, mode),
         }
     }
 
-    /// Takes a lock that this process does not have. `claim`: what a dead lvmlockd left of it, and
-    /// was not confirmed yet; the drives give it to this host.
+    /// Takes a lock that this host does not have.
     fn acquire(
         &self,
         running: &Running,
@@ -129,26 +145,19 @@ impl Manager {
         spec: LockSpec,
         resource: &Resource,
         mode: Mode,
-        claim: Option<Claim>,
     ) -> Result<ValueRead, Error> {
         let lockspace = self.lockspace(space_key)?;
         let plan = running.plan(&lockspace, resource)?;
-        let saved = plan.saved(mode);
+        let mut saved = plan.saved(mode);
         running.note(&spec.resource, &saved)?;
         let read = match running.request(&spec, plan.acquire(mode)) {
             Answer::Done(Outcome::Granted(read)) => read,
             other => {
-                match &claim {
-                    // Its LV may still be active.
-                    Some(claim) => running.note(&spec.resource, &claim.saved)?,
-                    None => running.store.forget_lock(&spec.resource),
-                }
+                running.store.forget_lock(&spec.resource);
                 return Err(running.refused(&spec, other));
             }
         };
-        if let Some(claim) = claim {
-            claim.take();
-        }
+        running.note_granted(&spec, &mut saved);
         let held = Held { lockspace, spec, mode, saved };
         let held = self.state().hold(space_key, key, held);
         if let Err(spec) = held {
@@ -188,23 +197,6 @@ impl Manager {
         Ok(())
     }
 
-    /// Puts the LV locks that this host holds on all of the VG's drives. Whoever has the VG's lock
-    /// may move its LVs to other drives, where a host that locks them next must meet us.
-    fn spread_lv_locks(&self, running: &Running, lockspace: &Arc<Lockspace>) -> Result<(), Error> {
-        let members = running.members_of(lockspace)?.members;
-        let of_vg =
-            |held: &&Held| held.spec.role == Role::Lv && Arc::ptr_eq(&held.lockspace, lockspace);
-        let state = self.state();
-        let locks: Vec<_> =
-            state.resources.values().filter(of_vg).map(|held| held.spec.resource).collect();
-        drop(state);
-        if !locks.is_empty() {
-            running.runtime.spread(locks, members.clone());
-        }
-        running.orphans.spread(lockspace, members);
-        Ok(())
-    }
-
     /// Whether a resource holds the lock that it asks for, now in the mode that it asks for.
     fn holds_already(
         &self,
@@ -217,13 +209,22 @@ impl Manager {
             return Ok(false);
         };
         if held.spec.resource != spec.resource {
-            log::warn!("{}: its resource is now another's, releasing it", held.spec.label);
-        } else if running.runtime.mode(spec.resource).is_some() {
+            log::warn!("{}: its resource is now another's", held.spec.label);
+            self.state().resources.remove(&key);
+            self.let_go(running, vec![held]);
+            return Ok(false);
+        }
+        let now = running.runtime.mode(spec.resource);
+        if now.map_err(|answer| running.refused(spec, answer))?.is_some() {
             log::info!("{}: asked for again, now {mode}", spec.label);
             self.convert(key, mode, 0)?;
             return Ok(true);
         }
-        // Another one, or a lock that was lost: it has to be given up first.
+        if running.orphans.active().contains(&spec.resource) {
+            let why = "lost, and its LV is still active";
+            return Err(Error::Storage(format!("{}: {why}", spec.label)));
+        }
+        // It has to be given up before it is taken anew.
         self.state().resources.remove(&key);
         self.give_up(running, held.spec);
         Ok(false)
@@ -247,7 +248,7 @@ impl Manager {
         let saved = held.saved.asked_now(mode);
         // What is noted is at most what core was told, whenever lvmlockd is killed.
         if mode < held.mode {
-            running.note(&held.spec.resource, &saved)?;
+            running.note_again(&held.spec.resource, &saved)?;
         }
         let answer = running.request(&held.spec, Request::Convert { mode, value });
         match answer {
@@ -260,14 +261,14 @@ impl Manager {
             other => return Err(running.refused(&held.spec, other)),
         }
         if promotes {
-            if let Err(error) = running.note(&held.spec.resource, &saved) {
+            if let Err(error) = running.note_again(&held.spec.resource, &saved) {
                 let demote = Request::Convert { mode: held.mode, value: None };
                 running.request(&held.spec, demote);
                 return Err(error);
             }
         }
         if promotes && held.spec.role == Role::Vg {
-            self.spread_lv_locks(&running, &held.lockspace)?;
+            self.spread_locks(&running, &held.lockspace)?;
         }
         if let Some(held) = self.state().resources.get_mut(&key) {
             held.mode = mode;

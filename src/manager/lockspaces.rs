@@ -4,7 +4,7 @@ use super::plan::{Plan, majority, no_global_drives};
 use super::running::{Running, not_noted, patience_for};
 use super::{Adopt, LockspaceKey, Manager, ResourceKey, Scope};
 use crate::error::Error;
-use crate::lockspace::{Held, Lockspace};
+use crate::lockspace::{Held, Lockspace, lv_uuid};
 use crate::recovery::store::SavedLockspace;
 use crate::runtime::Answer;
 use core::time::Duration;
@@ -46,6 +46,7 @@ impl Manager {
                 log::info!("the global lock is on {}", running.names_of(&drives));
             }
         } else {
+            running.check_protection(&lockspace)?;
             running.check_drives(&lockspace)?;
             running.arm(&lockspace).map_err(|error| Error::NotRunning(error.to_string()))?;
         }
@@ -93,6 +94,7 @@ impl Manager {
             joined?;
         }
         running.orphans.adopt_lockspace(&lockspace);
+        lockspace.set_spread(&running.members_of(&lockspace)?.members);
         lockspace.set_started();
         running.show(&self.state());
         log::info!("{}: started", lockspace.owner.name);
@@ -132,10 +134,7 @@ impl Manager {
         let held: Vec<Held> =
             keys.into_iter().filter_map(|key| state.resources.remove(&key)).collect();
         drop(state);
-        for held in held {
-            log::debug!("{}: released with its lockspace", held.spec.label);
-            self.give_up(&running, held.spec);
-        }
+        self.let_go(&running, held);
         if lockspace.is_started() && !lockspace.is_global {
             // Waited for, so that a vgremove on another host does not count this one any more.
             let bound = patience_for(&lockspace, STOP_SETTLE);
@@ -200,23 +199,26 @@ impl Manager {
 impl Running {
     /// Takes the membership of a VG. After an outage drives are not used for a while, because the
     /// release of what was held before may still be on its way to them; that is waited out here,
-    /// because core tells nobody if a lockspace fails to start.
+    /// because core tells nobody if a lockspace fails to start. So is what an earlier lvmlockd has
+    /// left under way.
     fn join(&self, lockspace: &Lockspace) -> Result<(), Error> {
         let membership = lockspace.membership();
         let id = membership.resource;
-        // A membership is no LV's.
-        if let Ok(Some(claim)) = self.orphans.claim(&id, self.bound()) {
-            let left = claim.kept.then(|| claim.saved.drives.clone());
-            claim.take();
-            let plan = Plan::of_lockspace(self, lockspace)?;
-            if left.as_ref() == Some(&plan.saved(Mode::Shared).drives) {
-                self.runtime.own(membership);
-                return Ok(());
-            }
-            if left.is_some() {
+        self.outwait_earlier();
+        match self.orphans.claim(&id, self.bound()) {
+            Ok(Some(claim)) => {
+                let left = claim.saved.drives.clone();
+                claim.take();
+                let plan = Plan::of_lockspace(self, lockspace)?;
+                if left == plan.saved(Mode::Shared).drives {
+                    self.runtime.own(membership);
+                    return Ok(());
+                }
                 // On other drives than those that others will look at.
                 self.runtime.release(membership.clone());
             }
+            Ok(None) => {}
+            Err(_) => self.orphans.disown(&membership),
         }
         let begin = Instant::now();
         loop {
@@ -233,6 +235,24 @@ impl Running {
             log::info!("{error}; trying again");
             thread::sleep(JOIN_PAUSE);
         }
+    }
+
+    /// Whether this host knows what its active LVs are protected by.
+    fn check_protection(&self, lockspace: &Lockspace) -> Result<(), Error> {
+        let vg = &lockspace.owner.name;
+        let unprotected = self.orphans.unprotected(lockspace).map_err(|error| {
+            Error::Unprotected(format!("{vg}: what is active cannot be told: {error}"))
+        })?;
+        if unprotected.is_empty() {
+            return Ok(());
+        }
+        let uuids: Vec<String> = unprotected.iter().map(lv_uuid).collect();
+        Err(Error::Unprotected(format!(
+            "{vg} is not started: these logical volumes are active here, and no lock is known that \
+             protects them: {}. Other hosts may get them when the lease of an earlier lock has run \
+             out. Deactivate them, then start it again",
+            uuids.join(", ")
+        )))
     }
 
     /// Whether a majority of a VG's drives has IDM and answers.

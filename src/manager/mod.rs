@@ -13,6 +13,7 @@ mod lockspaces;
 mod plan;
 mod running;
 mod types;
+mod votes;
 
 pub use types::{Adopt, LockspaceKey, Resource, ResourceKey, Scope, ValBlk};
 
@@ -21,11 +22,12 @@ use crate::error::Error;
 use crate::lockspace::{Held, Lockspace};
 use crate::recovery::active::Devices;
 use crate::recovery::store::Store;
-use crate::runtime::LockSpec;
 use crate::runtime::watchdog::Watchdog;
+use crate::runtime::{LockSpec, clock};
 use crate::sync::{Mutex, MutexGuard};
 use availability::Glimpses;
 use core::time::Duration;
+use idm_engine::Instant;
 use idm_protocol::{HostId, ResourceId};
 use running::Running;
 use std::collections::{HashMap, HashSet};
@@ -39,10 +41,12 @@ pub struct Manager {
     config: Result<Config, String>,
     /// Given, in tests; otherwise kept in the state directory.
     host: Option<HostId>,
+    /// When this life of lvmlockd began.
+    began: Instant,
     devices: Devices,
     lvm_path: Arc<OnceLock<String>>,
     running: Mutex<Option<Running>>,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
     glimpses: Glimpses,
 }
 
@@ -93,10 +97,11 @@ impl Manager {
         Manager {
             config,
             host,
+            began: clock::now(),
             devices,
             lvm_path: Arc::default(),
             running: Mutex::default(),
-            state: Mutex::default(),
+            state: Arc::default(),
             glimpses: Glimpses::default(),
         }
     }
@@ -122,8 +127,13 @@ impl Manager {
         if let Some(running) = &*slot {
             return Ok(running.clone());
         }
-        let running =
-            Running::start(self.config()?, self.host, self.devices.clone(), self.lvm_path.clone())?;
+        let running = Running::start(
+            self.config()?,
+            (self.host, self.began),
+            self.devices.clone(),
+            self.lvm_path.clone(),
+            Arc::downgrade(&self.state),
+        )?;
         *slot = Some(running.clone());
         Ok(running)
     }

@@ -77,6 +77,7 @@ impl Plan {
         let identity = |member: &Member| String::from_utf8_lossy(&member.identity).into_owned();
         SavedLock {
             exclusive: mode == Mode::Exclusive,
+            granted: false,
             asked_us: clock::now().as_micros(),
             paths: self.paths.clone(),
             drives: self.members.iter().map(identity).collect(),

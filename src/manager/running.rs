@@ -2,6 +2,7 @@
 //! watchdog; and the requests that it makes of them.
 
 use super::State;
+use super::votes::Votes;
 use crate::config::Config;
 use crate::error::Error;
 use crate::lockspace::Lockspace;
@@ -9,18 +10,23 @@ use crate::recovery::active::Devices;
 use crate::recovery::store::{SavedLock, Store};
 use crate::recovery::{Dates, Orphans};
 use crate::runtime::drives::Drives;
-use crate::runtime::fencing::{Fencing, command_timeout, longest_wait};
+use crate::runtime::fencing::Fencing;
+use crate::runtime::host_id::{self, Identity};
 use crate::runtime::metrics::export::Exporter;
 use crate::runtime::safe_note::SafeNote;
+use crate::runtime::undo_note::UndoNote;
 use crate::runtime::watchdog::{self, Watchdog, device::Device};
-use crate::runtime::{Answer, LockSpec, Runtime, Settings, clock, host_id};
+use crate::runtime::{Answer, LockSpec, Runtime, Settings, clock};
+use crate::sync::Mutex;
 use crate::topology::Topology;
-use crate::transport;
+use crate::transport::{self, Limits};
+use core::fmt;
 use core::time::Duration;
-use idm_engine::{Outcome, Refusal, Request, Timing};
+use idm_engine::{DriveRef, Instant, Outcome, Refusal, Request, Timing};
 use idm_protocol::{HostId, ResourceId};
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak, mpsc};
+use std::thread;
 
 /// What a request may take longer than the engine's patience before it is given up: the engine
 /// always answers in time, so this only guards against errors of our own.
@@ -36,6 +42,8 @@ pub(super) struct Running {
     pub(super) runtime: Arc<Runtime>,
     pub(super) host: HostId,
     pub(super) timing: Timing,
+    /// Until when commands of an earlier lvmlockd may reach drives.
+    earlier_until: Instant,
     pub(super) watchdog: Option<Arc<Watchdog>>,
     exporter: Arc<Exporter>,
     pub(super) store: Arc<Store>,
@@ -43,51 +51,86 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Starts everything. `host`: the id to be used in place of the one that is kept.
+    /// Starts everything. `given`: the id to be used in place of the one that is kept; `began`: when
+    /// lvmlockd was started.
     pub(super) fn start(
         config: &Config,
-        host: Option<HostId>,
+        (given, began): (Option<HostId>, Instant),
         devices: Devices,
         lvm_path: Arc<OnceLock<String>>,
+        state: Weak<Mutex<State>>,
     ) -> Result<Running, Error> {
-        let host = match host {
-            Some(host) => host,
-            None => host_id::load(&config.state_dir).map_err(|error| {
-                Error::NotRunning(format!(
-                    "no host id can be kept in {}: {error}",
-                    config.state_dir.display()
-                ))
-            })?,
+        let state_dir = &config.state_dir;
+        let not_kept = |what: &str, error: &dyn fmt::Display| {
+            Error::NotRunning(format!("{what} cannot be kept in {}: {error}", state_dir.display()))
         };
+        let Identity { host, is_new } =
+            host_id::load(state_dir, given).map_err(|error| not_kept("the host id", &error))?;
         let timing = Timing::for_lease(config.lease);
         let fencing = Fencing::new(&timing, config.fencing).map_err(Error::Invalid)?;
         let topology = Topology::new(config.emulated.clone());
-        let connect = transport::connector(topology.clone(), command_timeout(&timing));
+        let connect = transport::connector(topology.clone());
+        let (undo_note, earlier) = UndoNote::start(state_dir, &timing, began, is_new)
+            .map_err(|error| not_kept("until when commands may stay", &error))?;
         let watchdog = start_watchdog(config, &fencing)?;
         let no_thread = |error| Error::NotRunning(format!("no thread can be started: {error}"));
-        let note = SafeNote::start(&config.state_dir, fencing.notice).map_err(no_thread)?;
+        let store = Arc::new(Store::open(state_dir, host).map_err(|error| {
+            let directory = state_dir.display();
+            Error::NotRunning(format!("locks cannot be noted in {directory}: {error}"))
+        })?);
+        let looked_after = store.clone();
+        let look = Box::new(move || looked_after.restore());
+        let note = SafeNote::start(state_dir, fencing.notice, look).map_err(no_thread)?;
         let note = Arc::new(note);
+        let (ready, is_ready) = mpsc::channel();
         let settings = Settings {
             host,
             timing,
             fencing,
             watchdog: watchdog.clone(),
             note: Some(note.clone()),
+            undo_note: Some(undo_note),
+            earlier,
+            votes: Some(ready),
             kill_command: kill_command(config, lvm_path),
         };
-        let drives = Arc::new(Drives::new(topology, connect, longest_wait(&timing)));
+        let drives = Arc::new(Drives::new(topology, connect, Limits::new(&timing)));
         let runtime = Arc::new(Runtime::start(drives.clone(), settings).map_err(no_thread)?);
         let metrics = runtime.metrics().clone();
         let exporter = Exporter::start(&config.state_dir, move || drives.render(&metrics));
         let exporter = Arc::new(exporter.map_err(no_thread)?);
-        let store = Arc::new(Store::open(&config.state_dir).map_err(|error| {
-            let directory = config.state_dir.display();
-            Error::NotRunning(format!("locks cannot be noted in {directory}: {error}"))
-        })?);
-        let dates = Dates { timing, fencing, note, watchdog: watchdog.clone() };
+        let earlier_until = earlier.until;
+        let dates = Dates { timing, fencing, note, watchdog: watchdog.clone(), earlier_until };
         let orphans = Orphans::find(runtime.clone(), store.clone(), devices, dates)
             .map_err(|error| Error::NotRunning(format!("notes cannot be read: {error}")))?;
-        Ok(Running { runtime, host, timing, watchdog, exporter, store, orphans })
+        let votes = Votes {
+            state,
+            runtime: Arc::downgrade(&runtime),
+            orphans: Arc::downgrade(&orphans),
+            store: store.clone(),
+        };
+        votes.start(is_ready).map_err(no_thread)?;
+        Ok(Running { runtime, host, timing, earlier_until, watchdog, exporter, store, orphans })
+    }
+
+    /// Refuses what cannot be decided within the engine's patience, because commands of an earlier
+    /// lvmlockd may still reach the drives: until then, no drive's answer counts. Core tries again,
+    /// except for LVs.
+    pub(super) fn heed_earlier(&self, spec: &LockSpec) -> Result<(), Error> {
+        let left = self.earlier_until.since(clock::now());
+        if left <= self.timing.patience * 4 / 5 {
+            return Ok(());
+        }
+        Err(Error::Held(format!(
+            "{}: commands of an earlier lvmlockd may still reach the drives for {} s; try again then",
+            spec.label,
+            left.as_secs() + 1
+        )))
+    }
+
+    /// Waits until commands of an earlier lvmlockd have reached their drives or never will.
+    pub(super) fn outwait_earlier(&self) {
+        thread::sleep(self.earlier_until.since(clock::now()));
     }
 
     /// Longer than the engine ever takes.
@@ -103,6 +146,31 @@ impl Running {
     /// Notes a lock, which has to be done before it is asked for.
     pub(super) fn note(&self, id: &ResourceId, lock: &SavedLock) -> Result<(), Error> {
         self.store.save_lock(id, lock).map_err(not_noted)
+    }
+
+    /// Notes that a lock was granted, where half of its drives may be left one day: half is enough
+    /// to keep a lock, but is kept by the next lvmlockd only if it is known to have been had.
+    pub(super) fn note_granted(&self, spec: &LockSpec, saved: &mut SavedLock) {
+        if saved.drives.len() % 2 != 0 {
+            return;
+        }
+        saved.granted = true;
+        if let Err(error) = self.store.change_lock(&spec.resource, |lock| lock.granted = true) {
+            // The lock is noted all the same, and it is good.
+            log::warn!("{}: that it was granted cannot be noted: {error}", spec.label);
+        }
+    }
+
+    /// Notes how a lock is held now. Its drives are those that vote for it by now.
+    pub(super) fn note_again(&self, id: &ResourceId, lock: &SavedLock) -> Result<(), Error> {
+        let now = |noted: &mut SavedLock| {
+            (noted.exclusive, noted.asked_us) = (lock.exclusive, lock.asked_us);
+        };
+        match self.store.change_lock(id, now) {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => self.note(id, lock),
+            Err(error) => Err(not_noted(error)),
+        }
     }
 
     /// Shows the counters while a lockspace is started.
@@ -123,6 +191,17 @@ impl Running {
         }
     }
 
+    /// What a refusal has to say of drives that may not be used yet.
+    fn waited_for(&self, barred: &[(DriveRef, Instant)]) -> String {
+        if barred.is_empty() {
+            return String::new();
+        }
+        let drives = in_turn(barred, clock::now(), |drive| self.runtime.drives().name(drive));
+        format!(
+            "; not asked yet, because a command whose answer was lost may still reach them: {drives}"
+        )
+    }
+
     /// The error for a request that was not granted.
     pub(super) fn refused(&self, spec: &LockSpec, answer: Answer) -> Error {
         let label = &spec.label;
@@ -134,7 +213,11 @@ impl Running {
                 Error::Held(format!("{label}: {}{place}", Refusal::Held(conflicts)))
             }
             Answer::Done(Outcome::Refused(refusal)) => {
-                Error::Storage(format!("{label}: {refusal}"))
+                let waits = match &refusal {
+                    Refusal::NoQuorum { barred, .. } => self.waited_for(barred),
+                    _ => String::new(),
+                };
+                Error::Storage(format!("{label}: {refusal}{waits}"))
             }
             Answer::Done(outcome) => Error::Internal(format!("{label}: unexpected {outcome:?}")),
             Answer::InUse => Error::Held(format!("{label}: held by this host")),
@@ -143,6 +226,21 @@ impl Running {
             Answer::TimedOut => Error::Storage(format!("{label}: no decision in time")),
         }
     }
+}
+
+/// For how long drives may not be used yet: in whole seconds, the longest last.
+fn in_turn(
+    barred: &[(DriveRef, Instant)],
+    now: Instant,
+    name: impl Fn(DriveRef) -> String,
+) -> String {
+    let mut barred = barred.to_vec();
+    barred.sort_by_key(|(_, until)| *until);
+    let waits = barred.iter().map(|(drive, until)| {
+        let left = until.since(now) + Duration::from_millis(999);
+        format!("{} for {} s", name(*drive), left.as_secs())
+    });
+    waits.collect::<Vec<_>>().join(", ")
 }
 
 /// A lock that is not noted would not be found again if lvmlockd died.
@@ -178,4 +276,18 @@ fn start_watchdog(config: &Config, fencing: &Fencing) -> Result<Option<Arc<Watch
     let watchdog = Watchdog::start(dog, feeding, &config.state_dir)
         .map_err(|error| Error::NotRunning(format!("the watchdog cannot be used: {error}")))?;
     Ok(Some(Arc::new(watchdog)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drives_that_are_waited_for_are_named_with_their_seconds() {
+        let now = Instant::from_micros(1_000_000);
+        let at = |ms| now + Duration::from_millis(ms);
+        let barred = [(DriveRef(1), at(12_001)), (DriveRef(0), at(3000)), (DriveRef(2), now)];
+        let name = |drive: DriveRef| format!("d{}", drive.0);
+        assert_eq!(in_turn(&barred, now, name), "d2 for 0 s, d0 for 3 s, d1 for 13 s");
+    }
 }

@@ -13,19 +13,21 @@
 //! that is not ours any more, while its LV is active, is what the kill command is for.
 
 pub mod active;
+mod proof;
 pub mod store;
 
-use crate::lockspace::{Lockspace, role_of, vg_of};
+use crate::lockspace::{Held, Lockspace, role_of, vg_of};
 use crate::runtime::fencing::Fencing;
 use crate::runtime::safe_note::SafeNote;
 use crate::runtime::watchdog::Watchdog;
-use crate::runtime::{Answer, LockSpec, Role, Runtime, clock, thread};
+use crate::runtime::{LockSpec, Role, Runtime, clock, thread};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use active::Devices;
 use core::time::Duration;
-use idm_engine::{Instant, Member, Outcome, Refusal, Request, Timing};
-use idm_protocol::{Mode, ResourceId};
+use idm_engine::{Instant, Member, Timing};
+use idm_protocol::ResourceId;
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::io;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, PoisonError, Weak};
@@ -34,9 +36,6 @@ use store::{Saved, SavedLock, SavedLockspace, Store};
 /// Core makes its log ready only after our first call; before that nothing may be logged from
 /// another thread.
 const CORE_STARTS: Duration = Duration::from_millis(100);
-/// Orphans that are asked for at the same time. Each asks all of its drives, and what waits too
-/// long in a drive's queue is dropped.
-const BATCH: usize = 128;
 /// How often the kernel's devices are looked at, at first. The pause grows while nothing changes.
 const LOOK: Duration = Duration::from_secs(2);
 /// Looks that must find an LV inactive, one after the other.
@@ -53,8 +52,8 @@ pub struct Orphans {
     left: Mutex<Left>,
     /// A proof has ended.
     changed: Condvar,
-    /// Goes with the last owner, which ends the thread.
-    _thread: Option<Sender<()>>,
+    /// Goes with the last owner, which ends the thread that cares for them.
+    care: Mutex<Option<Sender<()>>>,
 }
 
 /// What is to happen when, and who has to know of it.
@@ -67,6 +66,8 @@ pub struct Dates {
     pub note: Arc<SafeNote>,
     /// The same, where one is used.
     pub watchdog: Option<Arc<Watchdog>>,
+    /// Until when commands of an earlier lvmlockd may reach drives. Nothing is proven before.
+    pub earlier_until: Instant,
 }
 
 #[derive(Default)]
@@ -74,6 +75,8 @@ struct Left {
     locks: HashMap<ResourceId, Orphan>,
     /// The lockspaces that were started, by their VG's mutex, and not yet since.
     lockspaces: HashMap<ResourceId, SavedLockspace>,
+    /// Whether a thread cares for them.
+    cared_for: bool,
 }
 
 struct Orphan {
@@ -85,6 +88,8 @@ struct Orphan {
     idle: u32,
     /// Its VG was killed because it is lost, or could not be proven in time.
     in_danger: bool,
+    /// Why it is not proven, as the drives last said.
+    doubt: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,11 +102,8 @@ enum Phase {
     Proving,
     /// Ours, and renewed.
     Kept,
-    /// A request of core's is about to take it over.
-    Claimed {
-        /// It is renewed meanwhile.
-        kept: bool,
-    },
+    /// A request of core's is about to take it over. It is renewed meanwhile.
+    Claimed,
     /// Not ours any more, and its LV is active.
     Lost,
 }
@@ -121,20 +123,45 @@ pub struct Claim {
     id: ResourceId,
     /// As it is noted.
     pub saved: SavedLock,
-    /// Whether it is proven and renewed. Otherwise it has to be acquired as if it were new, and
-    /// takes over what the drives have of it.
-    pub kept: bool,
 }
 
-/// An orphan was lost, so that other hosts may have it or have had it, and its LV is still active.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StillActive;
+/// Why a request cannot have a lock that an earlier lvmlockd left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Withheld {
+    /// It was lost, so that other hosts may have it or have had it, and its LV is still active.
+    StillActive,
+    /// Its drives have not confirmed it; with what they say, and those that say nothing.
+    Unproven(String),
+}
+
+impl fmt::Display for Withheld {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Withheld::StillActive => f.write_str(
+                "left by an earlier lvmlockd and lost since, and its LV is still active",
+            ),
+            Withheld::Unproven(doubt) => write!(
+                f,
+                "left by an earlier lvmlockd, and not confirmed by its drives yet: {doubt}. It stays \
+                 as it was left; ask again when its drives answer"
+            ),
+        }
+    }
+}
 
 /// The mutexes of the LVs that are active; see [`Devices::active`].
 type Active = io::Result<HashSet<ResourceId>>;
 
-/// An orphan that the drives were asked for.
-type Asked = (ResourceId, Receiver<Answer>);
+/// Which LVs are active.
+pub struct ActiveNow(Active);
+
+impl ActiveNow {
+    /// Whether an LV is. It counts as such where that cannot be told.
+    pub fn contains(&self, id: &ResourceId) -> bool {
+        let is_active = |active: &HashSet<ResourceId>| active.contains(id);
+        role_of(id) == Role::Lv && self.0.as_ref().map_or(true, is_active)
+    }
+}
 
 impl Claim {
     /// It is the request's now.
@@ -149,7 +176,7 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         if let Some(orphan) = self.orphans.left().locks.get_mut(&self.id) {
-            orphan.phase = if self.kept { Phase::Kept } else { Phase::Unproven };
+            orphan.phase = Phase::Kept;
             orphan.saved = self.saved.clone();
         }
         self.orphans.changed.notify_all();
@@ -167,7 +194,6 @@ impl Orphans {
     ) -> io::Result<Arc<Orphans>> {
         let found_at = clock::now();
         let left = Left::of(store.load()?, found_at);
-        let (sender, receiver) = mpsc::channel();
         let any = !left.locks.is_empty();
         if any {
             log::warn!(
@@ -185,14 +211,54 @@ impl Orphans {
             found_at,
             left: Mutex::new(left),
             changed: Condvar::new(),
-            _thread: any.then_some(sender),
+            care: Mutex::default(),
         });
         if any {
-            let weak = Arc::downgrade(&orphans);
-            thread::spawn("idm-orphans", move || care(&weak, &receiver))?;
+            orphans.start_care()?;
         }
         orphans.settle_left();
         Ok(orphans)
+    }
+
+    /// Has a thread care for them, where there is none yet.
+    fn start_care(self: &Arc<Self>) -> io::Result<()> {
+        if core::mem::replace(&mut self.left().cared_for, true) {
+            return Ok(());
+        }
+        let (sender, receiver) = mpsc::channel();
+        *self.care.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        let weak = Arc::downgrade(self);
+        let started = thread::spawn("idm-orphans", move || care(&weak, &receiver));
+        self.left().cared_for = started.is_ok();
+        started.map(drop)
+    }
+
+    /// Keeps a lock that core has forgotten and not unlocked, as one that an earlier lvmlockd left:
+    /// until it is asked for, or its LV is not active any more.
+    pub fn keep(self: &Arc<Self>, held: Held) {
+        let Held { lockspace, spec, saved, .. } = held;
+        let (phase, idle, in_danger, doubt) = (Phase::Kept, 0, false, String::new());
+        let id = spec.resource;
+        let orphan = Orphan { lockspace, spec, saved, phase, idle, in_danger, doubt };
+        self.left().locks.insert(id, orphan);
+        if let Err(error) = self.start_care() {
+            log::error!(
+                "no thread can be started, so what is forgotten is never given up: {error}"
+            );
+        }
+    }
+
+    /// Keeps an orphan from being claimed or given up for as long as the guard lives; `None` where
+    /// it is not kept.
+    pub fn hold(&self, id: &ResourceId) -> Option<impl Sized + '_> {
+        let left = self.left();
+        let is_kept = left.locks.get(id).is_some_and(|orphan| orphan.phase == Phase::Kept);
+        is_kept.then_some(left)
+    }
+
+    /// What is active now.
+    pub fn active(&self) -> ActiveNow {
+        ActiveNow(self.devices.active())
     }
 
     fn left(&self) -> MutexGuard<'_, Left> {
@@ -209,45 +275,75 @@ impl Orphans {
         self.left().lockspaces.contains_key(&lockspace.id)
     }
 
-    /// Takes an orphan out of this care, for a request; waits up to `bound` while the drives are
-    /// being asked for it. `None` where there is no such orphan. One that is lost is given up, so
-    /// that what is granted then is another lock; but not while its LV is active.
+    /// Takes an orphan out of this care, for a request; `None` where there is no such orphan. One
+    /// that is not proven is proven first: what may be in use must not be acquired as if it were
+    /// new, because a request that is refused gives back what it has got. One that is lost is given
+    /// up, so that what is granted then is another lock; but not while its LV is active.
+    ///
+    /// Waits up to `bound` for a proof that is under way, and for its own as long as the engine is
+    /// patient.
     pub fn claim(
         self: &Arc<Self>,
         id: &ResourceId,
         bound: Duration,
-    ) -> Result<Option<Claim>, StillActive> {
-        let busy = |left: &mut Left| {
+    ) -> Result<Option<Claim>, Withheld> {
+        let begun = clock::now();
+        let mut left = self.wait_for_proof(id, bound);
+        let is_open = |left: &Left| {
             let phase = left.locks.get(id).map(|orphan| orphan.phase);
-            matches!(phase, Some(Phase::Found | Phase::Proving | Phase::Claimed { .. }))
+            matches!(phase, Some(Phase::Found | Phase::Unproven))
         };
-        let (mut left, _) = self
-            .changed
-            .wait_timeout_while(self.left(), bound, busy)
-            .unwrap_or_else(PoisonError::into_inner);
-        let Some(orphan) = left.locks.get_mut(id) else { return Ok(None) };
-        if orphan.phase == Phase::Lost {
-            return self.give_up_lost(left, id).map(|()| None);
+        // What has failed in the request's own time need not be tried again.
+        if is_open(&left) && clock::now().since(begun) < self.dates.timing.patience / 2 {
+            drop(left);
+            self.prove_one(id);
+            left = self.wait_for_proof(id, bound);
         }
-        let kept = orphan.phase == Phase::Kept;
-        orphan.phase = Phase::Claimed { kept };
-        let saved = orphan.saved.clone();
+        let Some(orphan) = left.locks.get_mut(id) else { return Ok(None) };
+        match orphan.phase {
+            Phase::Kept => {}
+            Phase::Lost => return self.give_up_lost(left, id).map(|()| None),
+            _ => return Err(Withheld::Unproven(self.doubt(orphan))),
+        }
+        orphan.phase = Phase::Claimed;
+        // Its votes may have moved since it was found.
+        let saved = self.store.lock(id).unwrap_or_else(|| orphan.saved.clone());
         drop(left);
-        let claim = Claim { orphans: self.clone(), id: *id, saved, kept };
+        let claim = Claim { orphans: self.clone(), id: *id, saved };
         // What was proven once may have been lost since. The alarm was raised then.
-        if kept && self.runtime.mode(*id).is_none() {
+        if self.runtime.mode(*id) == Ok(None) {
             return self.give_up_lost(self.left(), id).map(|()| None);
         }
         Ok(Some(claim))
+    }
+
+    /// Waits while an orphan is being proven, or claimed, `bound` at most.
+    fn wait_for_proof(&self, id: &ResourceId, bound: Duration) -> MutexGuard<'_, Left> {
+        let busy = |left: &mut Left| {
+            let phase = left.locks.get(id).map(|orphan| orphan.phase);
+            matches!(phase, Some(Phase::Proving | Phase::Claimed))
+        };
+        let waited = self.changed.wait_timeout_while(self.left(), bound, busy);
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Ends the care for a membership that is taken anew. It keeps nobody out; other hosts count
+    /// this one by its other records, too.
+    pub fn disown(&self, membership: &LockSpec) {
+        if membership.role == Role::Membership {
+            self.left().locks.remove(&membership.resource);
+            self.runtime.release(membership.clone());
+            self.settle_left();
+        }
     }
 
     fn give_up_lost(
         &self,
         mut left: MutexGuard<'_, Left>,
         id: &ResourceId,
-    ) -> Result<(), StillActive> {
+    ) -> Result<(), Withheld> {
         if left.locks.get(id).is_some_and(|orphan| self.is_in_use(orphan, &mut None)) {
-            return Err(StillActive);
+            return Err(Withheld::StillActive);
         }
         self.release(&mut left, id, "it is lost, and nothing uses it");
         Ok(())
@@ -298,6 +394,20 @@ impl Orphans {
         }
     }
 
+    /// The LVs of a VG that are active where nothing at all is noted of the VG: if this host had
+    /// their locks, it does not know of it any more. With notes, what is not noted are devices of
+    /// LVs that have no lock of their own, such as snapshots.
+    pub fn unprotected(&self, lockspace: &Lockspace) -> io::Result<Vec<ResourceId>> {
+        if self.store.has_any_of(&lockspace.id) {
+            return Ok(Vec::new());
+        }
+        let active = self.devices.active()?;
+        let mut unprotected: Vec<ResourceId> =
+            active.into_iter().filter(|id| lockspace.owns(id)).collect();
+        unprotected.sort_unstable();
+        Ok(unprotected)
+    }
+
     /// Whether a note of a lockspace is still needed when it is stopped.
     pub fn any_of(&self, lockspace: &Lockspace) -> bool {
         self.left().locks.keys().any(|id| lockspace.owns(id))
@@ -311,6 +421,12 @@ impl Orphans {
         orphan.set_in_danger(false);
         log::info!("{}: left by an earlier lvmlockd, given up: {why}", orphan.spec.label);
         self.store.forget_lock(id);
+        if orphan.phase == Phase::Found {
+            // The engine gives back what it has found, and knows of nothing yet.
+            let role = orphan.spec.role;
+            let request = self.adoption(&orphan.saved, &orphan.lockspace, role);
+            drop(self.runtime.begin(orphan.spec.clone(), request));
+        }
         self.runtime.release(orphan.spec);
     }
 
@@ -320,17 +436,22 @@ impl Orphans {
         let proven = self.prove();
         let released = self.look();
         self.settle_left();
-        let left = self.left();
+        let mut left = self.left();
         if left.locks.is_empty() {
+            left.cared_for = false;
             return None;
         }
-        let first = self.first_pause();
+        let now = clock::now();
+        let first = match self.dates.earlier_until.since(now) {
+            Duration::ZERO => self.first_pause(),
+            // Proven as soon as it can be, because the alarm is soon after.
+            left => self.first_pause().min(left),
+        };
         let busy = |orphan: &Orphan| orphan.phase == Phase::Unproven || orphan.idle > 0;
         if proven || released || left.locks.values().any(busy) {
             return Some(first);
         }
         // What was asked for a moment ago is looked at as soon as it may be given up.
-        let now = clock::now();
         let soonest = left.locks.values().map(|orphan| self.unused_from(orphan));
         let soonest = soonest.filter(|&at| at > now).map(|at| at.since(now)).min();
         let lease = self.dates.timing.lease;
@@ -346,137 +467,13 @@ impl Orphans {
     /// What is kept is looked after as any other lock. What is not, and still in use, must not be
     /// forgotten, neither by the note for the next lvmlockd nor by the watchdog.
     fn settle_left(&self) {
-        let safe =
-            |orphan: &Orphan| matches!(orphan.phase, Phase::Kept | Phase::Claimed { kept: true });
+        let safe = |orphan: &Orphan| matches!(orphan.phase, Phase::Kept | Phase::Claimed);
         if self.left().locks.values().all(safe) {
             self.dates.note.settle_left();
             if let Some(watchdog) = &self.dates.watchdog {
                 watchdog.settle_left();
             }
         }
-    }
-
-    /// Asks the drives for what is not proven: of all VGs at once, because each has its own drives,
-    /// and one whose drives do not answer must not hold up the others, nor their alarm. Returns
-    /// whether some of it is proven now. What is not asked for in time has to wait for the next
-    /// round.
-    fn prove(&self) -> bool {
-        let mut groups: HashMap<ResourceId, Vec<ResourceId>> = HashMap::new();
-        for (id, orphan) in &self.left().locks {
-            if matches!(orphan.phase, Phase::Found | Phase::Unproven) {
-                groups.entry(vg_of(id)).or_default().push(*id);
-            }
-        }
-        // Memberships and VGs' locks first, which are taken from the end: to start a VG needs them.
-        groups.values_mut().for_each(|ids| ids.sort_by_key(|id| role_of(id) != Role::Lv));
-        let mut any = false;
-        let end = clock::now() + self.dates.timing.patience / 2;
-        while !groups.is_empty() && clock::now() < end {
-            let asked: Vec<(ResourceId, Vec<Asked>)> = groups
-                .iter_mut()
-                .map(|(vg, ids)| {
-                    let batch = ids.split_off(ids.len().saturating_sub(BATCH));
-                    (*vg, self.ask(&batch))
-                })
-                .collect();
-            for (vg, asked) in asked {
-                let answered = self.hear(asked);
-                any |= answered;
-                // Otherwise what is left of the VG would be waited for as long.
-                if !answered || groups.get(&vg).is_some_and(Vec::is_empty) {
-                    groups.remove(&vg);
-                }
-            }
-        }
-        for orphan in self.left().locks.values_mut().filter(|o| o.phase == Phase::Found) {
-            orphan.phase = Phase::Unproven;
-        }
-        self.changed.notify_all();
-        any
-    }
-
-    fn ask(&self, ids: &[ResourceId]) -> Vec<Asked> {
-        let mut asked = Vec::new();
-        for id in ids {
-            let mut left = self.left();
-            let Some(orphan) = left.locks.get_mut(id) else { continue };
-            if !matches!(orphan.phase, Phase::Found | Phase::Unproven) {
-                continue;
-            }
-            orphan.phase = Phase::Proving;
-            let (saved, lockspace) = (orphan.saved.clone(), orphan.lockspace.clone());
-            let is_lv = orphan.spec.role == Role::Lv;
-            drop(left);
-            let members = self.members_of(&saved);
-            let witnesses = if is_lv { self.others(&lockspace, &members) } else { Vec::new() };
-            // What is noted as shared may be exclusive on the drives: the request that asked for
-            // that was not told so.
-            let mode = saved.exclusive.then_some(Mode::Exclusive);
-            let request = Request::Adopt { mode, members, witnesses };
-            // With the mutex, so that it is asked for in the name of its present lockspace.
-            let left = self.left();
-            if let Some(orphan) = left.locks.get(id) {
-                asked.push((*id, self.runtime.begin(orphan.spec.clone(), request)));
-            }
-        }
-        asked
-    }
-
-    fn hear(&self, asked: Vec<Asked>) -> bool {
-        let mut any = false;
-        let mut active = None;
-        for (id, answer) in asked {
-            // The engine always answers.
-            let answer = answer.recv().unwrap_or(Answer::TimedOut);
-            any |= self.proven(&id, &answer, &mut active);
-        }
-        any
-    }
-
-    /// What follows from the drives' answer. Returns whether it was a clear one. `active`: what is
-    /// active, once it was looked up.
-    fn proven(&self, id: &ResourceId, answer: &Answer, active: &mut Option<Active>) -> bool {
-        let mut left = self.left();
-        let Some(orphan) = left.locks.get_mut(id) else {
-            return true;
-        };
-        let label = orphan.spec.label.clone();
-        let clear = match answer {
-            Answer::Done(Outcome::Adopted(mode)) => {
-                log::info!("{label}: left {mode} by an earlier lvmlockd, kept");
-                orphan.phase = Phase::Kept;
-                orphan.set_in_danger(false);
-                if *mode != orphan.saved.mode() {
-                    let convert = Request::Convert { mode: orphan.saved.mode(), value: None };
-                    // It ends in the background where drives do not answer.
-                    drop(self.runtime.begin(orphan.spec.clone(), convert));
-                }
-                true
-            }
-            Answer::Done(Outcome::Refused(Refusal::NothingToAdopt | Refusal::OtherMode(_))) => {
-                if self.is_in_use(orphan, active) {
-                    orphan.phase = Phase::Lost;
-                    self.alarm(orphan, "its drives say that it is not this host's any more");
-                } else {
-                    log::info!("{label}: an earlier lvmlockd asked for it; nothing uses it");
-                    orphan.set_in_danger(false);
-                    self.store.forget_lock(id);
-                    // The engine leaves a minority's records until it is told so.
-                    if let Some(orphan) = left.locks.remove(id) {
-                        self.runtime.release(orphan.spec);
-                    }
-                }
-                true
-            }
-            other => {
-                log::debug!("{label}: left by an earlier lvmlockd, not proven yet: {other:?}");
-                orphan.phase = Phase::Unproven;
-                false
-            }
-        };
-        drop(left);
-        self.changed.notify_all();
-        clear
     }
 
     /// Whether an orphan's LV is active. There may be as many devices as orphans, so they are not
@@ -501,23 +498,6 @@ impl Orphans {
         self.runtime.fail(orphan.spec.owner.clone(), why);
     }
 
-    /// The drives of a noted lock. A path that leads to another drive now is not one of them.
-    fn members_of(&self, saved: &SavedLock) -> Vec<Member> {
-        let drives = self.runtime.drives();
-        let now = drives.members(&saved.paths).members;
-        let known = |identity: &String| {
-            let is = |member: &&Member| member.identity == identity.as_bytes();
-            now.iter().find(is).cloned().unwrap_or_else(|| drives.member(identity))
-        };
-        saved.drives.iter().map(known).collect()
-    }
-
-    /// The drives of a VG that are not a lock's own.
-    fn others(&self, lockspace: &Lockspace, members: &[Member]) -> Vec<Member> {
-        let all = lockspace.members(self.runtime.drives()).members;
-        all.into_iter().filter(|drive| !members.contains(drive)).collect()
-    }
-
     /// Gives up what is not in use, and raises the alarm for what could not be proven in time.
     /// Returns whether it gave something up.
     fn look(&self) -> bool {
@@ -529,7 +509,7 @@ impl Orphans {
                 self.may_be_unused(orphan, now) || !orphan.in_danger && self.is_late(orphan, now)
             }
             Phase::Lost => true,
-            Phase::Found | Phase::Proving | Phase::Claimed { .. } => false,
+            Phase::Found | Phase::Proving | Phase::Claimed => false,
         };
         if !left.locks.values().any(due) {
             return false;
@@ -626,10 +606,10 @@ impl Left {
                 .or_insert_with(|| Arc::new(lockspace_of(vg, lockspaces.get(&vg))))
                 .clone();
             let spec = lockspace.spec_of(&id);
-            let (phase, idle, in_danger) = (Phase::Found, 0, false);
-            locks.insert(id, Orphan { lockspace, spec, saved, phase, idle, in_danger });
+            let (phase, idle, in_danger, doubt) = (Phase::Found, 0, false, String::new());
+            locks.insert(id, Orphan { lockspace, spec, saved, phase, idle, in_danger, doubt });
         }
-        Left { locks, lockspaces }
+        Left { locks, lockspaces, cared_for: false }
     }
 }
 
@@ -665,7 +645,7 @@ mod tests {
         let id = ResourceId::GLOBAL;
         for (asked_us, expected) in [(7, 7), (100, 100), (u64::MAX, 100)] {
             let (paths, drives) = (Vec::new(), vec!["naa.1".to_owned()]);
-            let lock = SavedLock { exclusive: true, asked_us, paths, drives };
+            let lock = SavedLock { exclusive: true, granted: false, asked_us, paths, drives };
             let saved = Saved { locks: vec![(id, lock)], lockspaces: Vec::new() };
             let left = Left::of(saved, Instant::from_micros(100));
             assert_eq!(left.locks[&id].saved.asked_us, expected);

@@ -6,21 +6,27 @@
 //! the drives tell. Files are replaced by renaming; nothing is forced to disk, because they only
 //! have to outlive the process and not the machine: those of another boot do not count.
 //!
+//! The directory may be lost while lvmlockd lives. So the texts of all notes are kept in memory, too,
+//! and it is made again with all that is in it as soon as that is noticed.
+//!
 //! What was found may be anything. A file that makes no sense costs what it is about, and nothing
 //! else.
 
 use crate::lockspace::{MEMBERSHIP, role_of};
-use crate::runtime::{Role, clock};
-use idm_protocol::{Mode, ResourceId};
+use crate::runtime::{Role, clock, host_id, state_file};
+use crate::sync::{Mutex, MutexGuard};
+use idm_protocol::{HostId, Mode, ResourceId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// The global lock's and the global lockspace's file name.
 const GLOBAL: &str = "global";
 /// What stands in a membership's file name in place of an LV's uuid.
@@ -33,6 +39,9 @@ const INCOMPLETE: &str = "new";
 pub struct SavedLock {
     /// Held exclusively; otherwise shared.
     pub exclusive: bool,
+    /// Whether it was granted. Noted where that decides: where an even number of drives votes.
+    #[serde(default)]
+    pub granted: bool,
     /// When it was asked for, on CLOCK_BOOTTIME, in us.
     pub asked_us: u64,
     /// The PVs that were named for it.
@@ -138,6 +147,28 @@ pub struct Store {
     locks: PathBuf,
     lockspaces: PathBuf,
     boot: String,
+    there: Mutex<There>,
+}
+
+/// A folder as it is: which one, and when it was last changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Folder {
+    device: u64,
+    inode: u64,
+    changed: (i64, i64),
+}
+
+/// What is, or ought to be, in the state directory.
+#[derive(Debug, Default)]
+struct There {
+    /// The folders as they were left. Whatever else is changed in them is somebody else's doing.
+    folders: Option<[Folder; 2]>,
+    /// The notes by their files.
+    notes: HashMap<PathBuf, String>,
+    /// The file with the host's id.
+    host_id: Option<(PathBuf, String)>,
+    /// It was said that it cannot be made again.
+    failing: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -148,10 +179,13 @@ struct OfBoot<T> {
 }
 
 impl Store {
-    /// The files below a state directory; makes the folders that they are in.
-    pub fn open(state_dir: &Path) -> io::Result<Store> {
-        let boot = fs::read_to_string(BOOT_ID)?;
-        Store::open_for(state_dir, boot.trim())
+    /// The files below a state directory; makes the folders that they are in. If the directory is
+    /// lost, the host's id is written there again with all the rest.
+    pub fn open(state_dir: &Path, host: HostId) -> io::Result<Store> {
+        let boot = host_id::boot_id()?;
+        let store = Store::open_for(state_dir, &boot)?;
+        store.there().host_id = Some((host_id::file(state_dir), host_id::format(&boot, host)));
+        Ok(store)
     }
 
     /// Whether anything at all is noted below a state directory, of whatever boot. Makes nothing.
@@ -165,9 +199,75 @@ impl Store {
     /// As [`Store::open`], for the boot of that id.
     pub fn open_for(state_dir: &Path, boot: &str) -> io::Result<Store> {
         let (locks, lockspaces) = (state_dir.join("locks"), state_dir.join("lockspaces"));
-        fs::create_dir_all(&locks)?;
-        fs::create_dir_all(&lockspaces)?;
-        Ok(Store { locks, lockspaces, boot: boot.to_owned() })
+        let (boot, there) = (boot.to_owned(), Mutex::default());
+        let store = Store { locks, lockspaces, boot, there };
+        store.make_folders(&mut store.there())?;
+        Ok(store)
+    }
+
+    fn there(&self) -> MutexGuard<'_, There> {
+        self.there.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn make_folders(&self, there: &mut There) -> io::Result<()> {
+        for folder in [&self.locks, &self.lockspaces] {
+            fs::create_dir_all(folder).map_err(|error| named(folder, &error))?;
+        }
+        there.folders = self.folders();
+        Ok(())
+    }
+
+    /// The folders that there are now.
+    fn folders(&self) -> Option<[Folder; 2]> {
+        let look = |folder: &PathBuf| {
+            let it = fs::metadata(folder).ok()?;
+            let changed = (it.mtime(), it.mtime_nsec());
+            Some(Folder { device: it.dev(), inode: it.ino(), changed })
+        };
+        Some([look(&self.locks)?, look(&self.lockspaces)?])
+    }
+
+    /// Looks whether the directory is as it was left, and makes it again where it is not. Costs
+    /// three looks at inodes.
+    pub fn restore(&self) {
+        let mut there = self.there();
+        let restored = self.restore_if_lost(&mut there);
+        if let (Err(error), false) = (&restored, there.failing) {
+            log::error!("the lost state directory cannot be made again: {error}");
+        }
+        there.failing = restored.is_err();
+    }
+
+    fn restore_if_lost(&self, there: &mut There) -> io::Result<()> {
+        let has_id = there.host_id.as_ref().is_none_or(|(file, _)| file.exists());
+        if has_id && there.folders.is_some() && self.folders() == there.folders {
+            return Ok(());
+        }
+        if !there.failing {
+            log::warn!(
+                "somebody else has changed what is in {}; all notes are written again",
+                self.locks.display()
+            );
+        }
+        there.folders = None;
+        self.make_folders(&mut There::default())?;
+        for (file, text) in &there.notes {
+            put(file, text)?;
+        }
+        // At last: without it the next lvmlockd is another host, and relies on no note.
+        if let Some((file, text)) = &there.host_id {
+            state_file::replace(file, text)?;
+        }
+        there.folders = self.folders();
+        Ok(())
+    }
+
+    /// Whether anything is noted of a VG: that it is started, or one of its locks.
+    pub fn has_any_of(&self, vg: &ResourceId) -> bool {
+        let prefix = name_of(vg);
+        let name = |file: &PathBuf| file.file_name().map(|name| name.as_encoded_bytes().to_vec());
+        let of_vg = |file: &PathBuf| name(file).is_some_and(|it| it.starts_with(prefix.as_bytes()));
+        self.there().notes.keys().any(of_vg)
     }
 
     /// Notes a lock, in place of what was noted of it before.
@@ -175,9 +275,35 @@ impl Store {
         self.save(&self.locks.join(name_of(id)), lock)
     }
 
+    /// Changes what is noted of a lock; tells what was noted before. `None`: nothing is.
+    pub fn change_lock(
+        &self,
+        id: &ResourceId,
+        change: impl FnOnce(&mut SavedLock),
+    ) -> io::Result<Option<SavedLock>> {
+        let file = self.locks.join(name_of(id));
+        let mut there = self.there();
+        let Some(before) = self.noted(&there, &file) else { return Ok(None) };
+        let mut lock = before.clone();
+        change(&mut lock);
+        self.save_as(&mut there, &file, &lock)?;
+        Ok(Some(before))
+    }
+
+    /// What is noted of a lock.
+    pub fn lock(&self, id: &ResourceId) -> Option<SavedLock> {
+        self.noted(&self.there(), &self.locks.join(name_of(id)))
+    }
+
+    fn noted(&self, there: &There, file: &Path) -> Option<SavedLock> {
+        let name = file.file_name()?.to_str()?;
+        let (_, lock) = parse(name, there.notes.get(file)?.as_bytes(), &self.boot).ok()??;
+        Some(lock)
+    }
+
     /// Takes a lock's note away.
     pub fn forget_lock(&self, id: &ResourceId) {
-        remove(&self.locks.join(name_of(id)));
+        self.forget(&self.locks.join(name_of(id)));
     }
 
     /// Notes a lockspace, in place of what was noted of it before.
@@ -187,25 +313,39 @@ impl Store {
 
     /// Takes a lockspace's note away.
     pub fn forget_lockspace(&self, vg: &ResourceId) {
-        remove(&self.lockspaces.join(name_of(vg)));
+        self.forget(&self.lockspaces.join(name_of(vg)));
     }
 
     /// All that was noted since the machine booted. What is older or incomplete is removed.
     pub fn load(&self) -> io::Result<Saved> {
-        Ok(Saved {
+        let saved = Saved {
             locks: self.read_all(&self.locks)?,
             lockspaces: self.read_all(&self.lockspaces)?,
-        })
+        };
+        self.there().folders = self.folders();
+        Ok(saved)
     }
 
     fn save(&self, file: &Path, content: &impl Serialize) -> io::Result<()> {
+        self.save_as(&mut self.there(), file, content)
+    }
+
+    fn save_as(&self, there: &mut There, file: &Path, content: &impl Serialize) -> io::Result<()> {
         let text = format(&self.boot, content).map_err(io::Error::other)?;
-        let incomplete = file.with_extension_added(INCOMPLETE);
-        let saved = fs::write(&incomplete, text).and_then(|()| fs::rename(&incomplete, file));
-        if saved.is_err() {
-            remove(&incomplete);
-        }
-        saved.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", file.display())))
+        self.restore_if_lost(there)?;
+        put(file, &text)?;
+        there.folders = self.folders();
+        there.notes.insert(file.to_owned(), text);
+        Ok(())
+    }
+
+    fn forget(&self, file: &Path) {
+        let mut there = self.there();
+        there.notes.remove(file);
+        // Whatever comes of it, the note is to go.
+        let _ = self.restore_if_lost(&mut there);
+        remove(file);
+        there.folders = there.folders.and_then(|_| self.folders());
     }
 
     fn read_all<T: Note>(&self, directory: &Path) -> io::Result<Vec<(ResourceId, T)>> {
@@ -226,7 +366,12 @@ impl Store {
             };
             let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
             match parse(name, &text, &self.boot) {
-                Ok(Some(note)) => all.push(note),
+                Ok(Some(note)) => {
+                    // It was read as text.
+                    let text = String::from_utf8_lossy(&text).into_owned();
+                    self.there().notes.insert(path, text);
+                    all.push(note);
+                }
                 Ok(None) => remove(&path),
                 Err(why) => {
                     log::warn!("{}: damaged, and ignored: {why}", path.display());
@@ -273,9 +418,24 @@ impl WithExtensionAdded for Path {
     }
 }
 
+/// Writes a note. Whoever comes after a death in the middle sees the one before or the whole one.
+fn put(file: &Path, text: &str) -> io::Result<()> {
+    let incomplete = file.with_extension_added(INCOMPLETE);
+    let saved = fs::write(&incomplete, text).and_then(|()| fs::rename(&incomplete, file));
+    if saved.is_err() {
+        remove(&incomplete);
+    }
+    saved.map_err(|error| named(file, &error))
+}
+
+/// An error that names its file.
+fn named(file: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", file.display()))
+}
+
 fn remove(file: &Path) {
     match fs::remove_file(file) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
+        Err(error) if !state_file::is_absent(&error) => {
             log::warn!("{}: cannot be removed: {error}", file.display());
         }
         _ => {}
@@ -313,6 +473,7 @@ fn id_of(name: &str) -> Option<ResourceId> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::time::Duration;
     use proptest::prelude::*;
 
     const VG: &str = "123456abcdefghijklmnopqrstuvwxyz";
@@ -320,6 +481,7 @@ mod tests {
     fn lock(exclusive: bool) -> SavedLock {
         SavedLock {
             exclusive,
+            granted: false,
             asked_us: 77,
             paths: vec!["/dev/sda1".into(), "/dev/mapper/a \"b\"\n".into()],
             drives: vec!["naa.1".into()],
@@ -448,12 +610,49 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_that_was_lost_is_made_again_with_all_that_was_in_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = directory.path().join("state");
+        let host = HostId::new([7; 16], "host");
+        Store::open(&state, host).unwrap().save_lock(&ids()[2], &lock(true)).unwrap();
+        // What was found counts as well as what is new.
+        let store = Store::open(&state, host).unwrap();
+        store.load().unwrap();
+        store.save_lock(&ids()[0], &lock(false)).unwrap();
+        store.save_lock(&ids()[1], &lock(false)).unwrap();
+        store.forget_lock(&ids()[0]);
+        assert!(store.has_any_of(&ids()[1]) && !store.has_any_of(&ResourceId::GLOBAL));
+        let note = format!("locks/{}", name_of(&ids()[1]));
+        for lost in ["", "locks", "lockspaces", "host-id", &note] {
+            let lost = state.join(lost);
+            // Folders are dated by the kernel's clock tick.
+            std::thread::sleep(Duration::from_millis(20));
+            if lost.is_dir() { fs::remove_dir_all(&lost) } else { fs::remove_file(&lost) }.unwrap();
+            store.restore();
+            let saved = Store::open(&state, host).unwrap().load().unwrap();
+            let mut ids_of: Vec<ResourceId> = saved.locks.iter().map(|(id, _)| *id).collect();
+            ids_of.sort_unstable();
+            assert_eq!(ids_of, [ids()[1], ids()[2]], "{}", lost.display());
+            let id = fs::read_to_string(host_id::file(&state)).unwrap();
+            assert_eq!(host_id::parse(&id, &store.boot), Some(host));
+        }
+        // Nothing is done where nothing is lost.
+        let id = host_id::file(&state);
+        let written = |file: &Path| fs::metadata(file).unwrap().modified().unwrap();
+        let before = written(&id);
+        store.restore();
+        assert_eq!(written(&id), before);
+    }
+
+    #[test]
     fn where_nothing_can_be_noted_it_is_said() {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open_for(directory.path(), "b").unwrap();
-        fs::remove_dir(directory.path().join("locks")).unwrap();
+        let locks = directory.path().join("locks");
+        fs::remove_dir(&locks).unwrap();
+        fs::write(&locks, "").unwrap();
         let error = store.save_lock(&ids()[1], &lock(true)).unwrap_err();
-        assert!(error.to_string().contains(VG), "{error}");
+        assert!(error.to_string().contains(locks.to_str().unwrap()), "{error}");
         let file = tempfile::NamedTempFile::new().unwrap();
         assert!(Store::open_for(file.path(), "b").is_err());
     }

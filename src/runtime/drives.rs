@@ -1,12 +1,12 @@
 //! The drives that this process knows, each with its queue and its workers.
 
 use super::metrics::{DriveMetrics, DriveSample, Metrics};
-use super::queue::{Completion, Help, Job, Queue, Urgency};
+use super::queue::{Begun, Completion, Expired, Help, Job, Queue, Urgency};
 use super::ways::Ways;
 use super::{clock, thread};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::topology::{Found, Inventory, Topology, TopologyError, UNKNOWN};
-use crate::transport::Connect;
+use crate::transport::{Connect, Limits};
 use core::time::Duration;
 use idm_engine::{DriveRef, Instant, Member};
 use idm_protocol::{DriveCommand, Reply, Status};
@@ -14,7 +14,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 
 /// Commands of one drive that are in the kernel at the same time, and as many again for every
 /// further way: one that hangs must not keep the others from being used.
@@ -26,8 +26,8 @@ const IDLE: Duration = Duration::from_secs(30);
 pub struct Drives {
     topology: Topology,
     connect: Box<Connect>,
-    /// How long commands may wait for their turn. Whatever waits for longer is not begun any more.
-    longest_wait: Duration,
+    /// What commands may take.
+    limits: Limits,
     known: Mutex<Known>,
     /// The disks that the host has, as they were last looked at.
     inventory: Mutex<Arc<Inventory>>,
@@ -39,10 +39,10 @@ struct Known {
     by_identity: HashMap<String, DriveRef>,
     /// What a path led to when it was last looked at.
     by_path: HashMap<String, Vec<DriveRef>>,
-    /// What was last said about a path that leads to no drive.
+    /// What was last said about a path that leads to no drive, or a drive without a vote.
     complaints: HashMap<String, String>,
-    /// Warnings that are still to be given, without the mutex: the reactor needs it, and the log may
-    /// take nothing.
+    /// Warnings that are still to be given, without the mutex: the reactor needs it, and the log
+    /// may take nothing.
     unsaid: Vec<String>,
 }
 
@@ -50,6 +50,8 @@ struct Known {
 struct Drive {
     reference: DriveRef,
     identity: String,
+    /// The device that it is a part of, once it was found.
+    device: OnceLock<String>,
     ways: Ways,
     /// It has answered a command of IDM.
     has_idm: AtomicBool,
@@ -74,11 +76,18 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Gives the warnings that are still to be given.
+fn say_unsaid(mut known: MutexGuard<'_, Known>) {
+    let unsaid = core::mem::take(&mut known.unsaid);
+    drop(known);
+    unsaid.into_iter().for_each(|text| log::warn!("{text}"));
+}
+
 impl Drives {
-    /// No drives yet. Commands that have waited for `longest_wait` are not begun.
-    pub fn new(topology: Topology, connect: Box<Connect>, longest_wait: Duration) -> Drives {
+    /// No drives yet.
+    pub fn new(topology: Topology, connect: Box<Connect>, limits: Limits) -> Drives {
         let (known, inventory) = (Mutex::default(), Mutex::default());
-        Drives { topology, connect, longest_wait, known, inventory }
+        Drives { topology, connect, limits, known, inventory }
     }
 
     /// The drives behind paths, all of those that a path stands on. What is missing counts as
@@ -118,9 +127,8 @@ impl Drives {
             }
             known.by_path.insert(path.clone(), counted);
         }
-        let unsaid = core::mem::take(&mut known.unsaid);
-        drop(known);
-        unsaid.into_iter().for_each(|text| log::warn!("{text}"));
+        known.say_shared_devices(&members);
+        say_unsaid(known);
         let found = members.iter().filter(|member| there.contains(&member.drive)).count();
         Members { members, found, unusable }
     }
@@ -132,6 +140,7 @@ impl Drives {
         let first = members.is_empty();
         for (node, located) in inventory.global() {
             let drive = locked(&self.known).drive(&located.identity);
+            drive.device.get_or_init(|| located.device.clone());
             drive.ways.add(&node.to_string_lossy(), &drive.identity, &located.paths, &self.connect);
             if members.iter().all(|member| member.drive != drive.reference) {
                 if !first {
@@ -141,13 +150,13 @@ impl Drives {
                 members.push(Member { drive: drive.reference, identity });
             }
         }
+        let mut known = locked(&self.known);
+        known.say_shared_devices(members);
+        say_unsaid(known);
         let there =
             |member: &&Member| self.get(member.drive).is_some_and(|drive| drive.ways.count() > 0);
-        Members {
-            members: members.clone(),
-            found: members.iter().filter(there).count(),
-            unusable: None,
-        }
+        let found = members.iter().filter(there).count();
+        Members { members: members.clone(), found, unusable: None }
     }
 
     /// The drive with an identity. It does not answer until a path leads to it.
@@ -158,6 +167,12 @@ impl Drives {
         Member { drive: drive.reference, identity: identity.as_bytes().to_vec() }
     }
 
+    /// What was last said of paths and drives.
+    #[cfg(test)]
+    pub fn complaints(&self) -> Vec<String> {
+        locked(&self.known).complaints.values().cloned().collect()
+    }
+
     fn get(&self, drive: DriveRef) -> Option<Arc<Drive>> {
         locked(&self.known).all.get(drive.0 as usize).cloned()
     }
@@ -165,6 +180,11 @@ impl Drives {
     /// The drive's name for messages: its path and identity.
     pub fn name(&self, drive: DriveRef) -> String {
         self.get(drive).map_or_else(String::new, |drive| drive.ways.name())
+    }
+
+    /// The drive's identity.
+    pub fn identity(&self, drive: DriveRef) -> String {
+        self.get(drive).map_or_else(String::new, |drive| drive.identity.clone())
     }
 
     /// Whether a drive has shown that it has IDM.
@@ -211,8 +231,8 @@ impl Drives {
         match self.get(drive) {
             Some(drive) => {
                 let queued = clock::now();
-                let until = queued + self.longest_wait;
-                drive.submit(Job { command, urgency, queued, until, done });
+                let (deadline, lost) = (self.limits.deadline(queued), queued + self.limits.lost);
+                drive.submit(Job { command, urgency, queued, deadline, lost, done }, self.limits);
             }
             None => done.answer(Reply::Status(Status::Unreachable), false),
         }
@@ -221,20 +241,27 @@ impl Drives {
     /// Gets workers to what waits.
     pub fn start(&self) {
         let all = locked(&self.known).all.clone();
-        all.into_iter().for_each(Drive::start);
+        all.into_iter().for_each(|drive| drive.start(self.limits));
     }
 
     /// Answers commands that wait in queues since before `before`, or for too long: they certainly
-    /// did not reach their drive. For the others there may be work for more workers by now.
+    /// did not reach their drive. Those that the kernel keeps for too long are lost. For the others
+    /// there may be work for more workers by now.
     pub fn expire(&self, before: Instant, now: Instant) {
-        let before = before.max(now - self.longest_wait);
+        self.sweep(before, now);
+        self.start();
+    }
+
+    fn sweep(&self, before: Instant, now: Instant) {
         let all = locked(&self.known).all.clone();
         for drive in all {
-            let expired = locked(&drive.queue).expire(before);
-            for job in expired {
-                job.done.answer(Reply::Status(Status::Unreachable), false);
+            let Expired { unsent, lost } = locked(&drive.queue).expire(before, now);
+            for done in unsent {
+                done.answer(Reply::Status(Status::Unreachable), false);
             }
-            drive.start();
+            for done in lost {
+                done.answer(Reply::Status(Status::Uncertain), false);
+            }
         }
     }
 
@@ -309,6 +336,7 @@ impl Known {
         for located in &found.drives {
             let drive = self.drive(&located.identity);
             let identity = &located.identity;
+            drive.device.get_or_init(|| located.device.clone());
             drive.ways.add(path, identity, &located.paths, connect);
             drive.ways.add(path, identity, inventory.paths_of(identity), connect);
             drives.push(drive.reference);
@@ -330,6 +358,29 @@ impl Known {
         }
     }
 
+    /// Says once which drives are parts of one device, whose failure takes several votes away.
+    fn say_shared_devices(&mut self, members: &[Member]) {
+        let mut first: HashMap<&str, &Arc<Drive>> = HashMap::new();
+        for member in members {
+            let drive = &self.all[member.drive.0 as usize];
+            let Some(device) = drive.device.get() else { continue };
+            let other = first.entry(device).or_insert(drive);
+            if other.reference == drive.reference {
+                continue;
+            }
+            let why = format!(
+                "drives {} and {} are parts of one device, whose failure takes two votes away; use \
+                 as many other drives as it has parts",
+                other.ways.name(),
+                drive.ways.name()
+            );
+            if self.complaints.get(&drive.identity) != Some(&why) {
+                self.complaints.insert(drive.identity.clone(), why.clone());
+                self.unsaid.push(why);
+            }
+        }
+    }
+
     /// Says once what is wrong with a path.
     fn complain(&mut self, path: &str, why: &str) {
         if self.complaints.get(path).is_none_or(|said| said != why) {
@@ -346,6 +397,7 @@ impl Drive {
             reference,
             ways: Ways::new(identity.clone()),
             identity,
+            device: OnceLock::new(),
             has_idm: AtomicBool::new(false),
             no_idm: AtomicBool::new(false),
             queue: Mutex::default(),
@@ -370,22 +422,26 @@ impl Drive {
         }
     }
 
-    fn submit(self: Arc<Drive>, job: Job) {
+    fn submit(self: Arc<Drive>, job: Job, limits: Limits) {
         let awaited = job.urgency == Urgency::Awaited;
         let mut queue = locked(&self.queue);
         if queue.closed {
             drop(queue);
             return;
         }
+        if queue.bars(&job.command) {
+            drop(queue);
+            return job.done.answer(Reply::Status(Status::Unreachable), false);
+        }
         queue.push(job);
         drop(queue);
         if awaited {
-            self.start();
+            self.start(limits);
         }
     }
 
     /// Gets workers to what waits.
-    fn start(self: Arc<Drive>) {
+    fn start(self: Arc<Drive>, limits: Limits) {
         let most = WORKERS * self.ways.count().max(1);
         let Help { wake, start } = locked(&self.queue).help(most, clock::now());
         for _ in 0..wake {
@@ -393,7 +449,7 @@ impl Drive {
         }
         for _ in 0..start {
             let drive = self.clone();
-            if let Err(error) = thread::spawn("idm-drive", move || drive.serve()) {
+            if let Err(error) = thread::spawn("idm-drive", move || drive.serve(limits)) {
                 self.no_worker(&error);
             }
         }
@@ -415,41 +471,44 @@ impl Drive {
     }
 
     /// A worker's life.
-    fn serve(&self) {
-        while let Some((mut jobs, begun)) = self.next_jobs() {
-            let Some(last) = jobs.pop() else { continue };
-            let reply =
-                catch_unwind(AssertUnwindSafe(|| self.ways.execute(&last.command, last.until)))
-                    .unwrap_or_else(|_| {
-                        log::error!("internal error: a command to {} panicked", self.identity);
-                        Reply::Status(Status::Uncertain)
-                    });
-            self.metrics.executed(&last.command, &reply, clock::now().since(begun));
-            if matches!(reply, Reply::Table(_) | Reply::Status(Status::Good)) {
-                self.has_idm.store(true, Ordering::Relaxed);
-                self.no_idm.store(false, Ordering::Relaxed);
-            }
-            let more = locked(&self.queue).end(begun);
-            for job in jobs {
-                job.done.answer(reply.clone(), more);
-            }
-            last.done.answer(reply, more);
-            if catch_unwind(AssertUnwindSafe(|| self.ways.probe())).is_err() {
+    fn serve(&self, limits: Limits) {
+        while let Some(begun) = self.next() {
+            self.work(&begun);
+            if catch_unwind(AssertUnwindSafe(|| self.ways.probe(limits))).is_err() {
                 log::error!("internal error: trying a path to {} panicked", self.identity);
             }
         }
     }
 
+    /// Runs a command and tells those who still wait for it.
+    fn work(&self, begun: &Begun) {
+        let Begun { command, deadline, .. } = begun;
+        let reply = catch_unwind(AssertUnwindSafe(|| self.ways.execute(command, deadline)))
+            .unwrap_or_else(|_| {
+                log::error!("internal error: a command to {} panicked", self.identity);
+                Reply::Status(Status::Uncertain)
+            });
+        self.metrics.executed(command, &reply, clock::now().since(begun.at));
+        if matches!(reply, Reply::Table(_) | Reply::Status(Status::Good)) {
+            self.has_idm.store(true, Ordering::Relaxed);
+            self.no_idm.store(false, Ordering::Relaxed);
+        }
+        let (waiting, more) = locked(&self.queue).end(begun);
+        for done in waiting {
+            done.answer(reply.clone(), more);
+        }
+    }
+
     /// Waits for work; `None` ends the worker.
-    fn next_jobs(&self) -> Option<(Vec<Job>, Instant)> {
+    fn next(&self) -> Option<Begun> {
         let mut queue = locked(&self.queue);
         loop {
             if queue.closed {
                 queue.workers -= 1;
                 return None;
             }
-            if let Some(jobs) = queue.begin() {
-                return Some(jobs);
+            if let Some(begun) = queue.begin() {
+                return Some(begun);
             }
             queue.idle += 1;
             let (guard, waited) =
@@ -460,6 +519,206 @@ impl Drive {
                 queue.workers -= 1;
                 return None;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::clock::{self, virtual_time};
+    use crate::topology::Target;
+    use crate::transport::drive::{self, Answer, Data, Protocol, Request, Trouble};
+    use crate::transport::{Deadline, Undelivered};
+    use idm_engine::Timing;
+    use idm_protocol::{MutexOp, RECORD_LEN, Record};
+    use proptest::prelude::*;
+    use std::collections::{BTreeMap, VecDeque};
+    use std::sync::Weak;
+
+    fn timing() -> Timing {
+        Timing::for_lease(Duration::from_secs(60))
+    }
+
+    /// The longest from one look at what is lost to the next: 1.5 times what the process may need
+    /// to notice something.
+    const SWEEP: Duration = Duration::from_millis(1500);
+    /// How much later than its time-out the kernel returns a command, where it keeps to it.
+    const ABORT: Duration = Duration::from_secs(1);
+
+    /// What one step of a command costs, and what comes of it.
+    #[derive(Clone, Copy, Debug)]
+    struct Hop {
+        /// Opening the device, and whatever else comes first.
+        before: Duration,
+        /// The shortest time-out that the kernel keeps to.
+        shortest: Duration,
+        /// What the drive needs to answer.
+        answer: Duration,
+        /// By how much more than [`ABORT`] the kernel is late where it does not answer in time.
+        recovery: Duration,
+        put_off: bool,
+    }
+
+    /// The steps of a command by all paths, in a time that only they make pass. Meanwhile somebody
+    /// looks at what is lost, as late as it may be.
+    struct Course {
+        hops: Mutex<VecDeque<Hop>>,
+        drives: Mutex<Weak<Drives>>,
+        swept: Mutex<Instant>,
+        /// When the last time-out was over, and when the last step was.
+        over: Mutex<(Instant, Instant)>,
+    }
+
+    impl Course {
+        fn pass(&self, time: Duration) {
+            let end = clock::now() + time;
+            while clock::now() < end {
+                let next = *locked(&self.swept) + SWEEP;
+                clock::sleep(next.min(end).since(clock::now()));
+                if clock::now() >= next {
+                    *locked(&self.swept) = clock::now();
+                    if let Some(drives) = locked(&self.drives).upgrade() {
+                        drives.sweep(Instant::default(), clock::now());
+                    }
+                }
+            }
+        }
+    }
+
+    impl Protocol for Arc<Course> {
+        fn execute(
+            &self,
+            _: Request,
+            data: Data<'_>,
+            deadline: &Deadline,
+        ) -> Result<Answer, Trouble> {
+            let lost = || Undelivered::Unknown("lost".into()).into();
+            let Some(hop) = locked(&self.hops).pop_front() else {
+                return Err(Undelivered::NotSent("the path is gone".into()).into());
+            };
+            self.pass(hop.before);
+            let Some(timeout) = deadline.timeout(hop.shortest) else {
+                return Err(Trouble::too_late(""));
+            };
+            locked(&self.over).0 = clock::now() + timeout;
+            let answered = hop.answer <= timeout;
+            self.pass(if answered { hop.answer } else { timeout + ABORT + hop.recovery });
+            locked(&self.over).1 = clock::now();
+            if !answered {
+                return Err(lost());
+            }
+            let status = if hop.put_off { Status::TryAgain } else { Status::Good };
+            if let Data::In(bytes) = data {
+                bytes[..RECORD_LEN].copy_from_slice(&Record::end_of_table().encode());
+            }
+            Ok(Answer { status, transferred: RECORD_LEN })
+        }
+    }
+
+    /// The reports of one command, each with how long after it was submitted, and for how long
+    /// time-outs and steps went on.
+    struct Run {
+        reports: Vec<(Reply, Duration)>,
+        timeouts_over: Duration,
+        steps_over: Duration,
+    }
+
+    /// `phase`: how long ago it was last looked for what is lost.
+    fn run(
+        command: DriveCommand,
+        waits: Duration,
+        paths: u8,
+        hops: &[Hop],
+        phase: Duration,
+    ) -> Run {
+        let _time = virtual_time();
+        let begin = clock::now();
+        let course = Arc::new(Course {
+            hops: Mutex::new(hops.iter().copied().collect()),
+            drives: Mutex::default(),
+            swept: Mutex::new(begin - phase),
+            over: Mutex::new((begin, begin)),
+        });
+        let way = course.clone();
+        let connect =
+            Box::new(move |_: &str, _: &Target| -> Arc<dyn crate::transport::DrivePath> {
+                Arc::new(drive::Drive::new(way.clone()))
+            });
+        let topology = Topology::new(BTreeMap::new());
+        let drives = Arc::new(Drives::new(topology, connect, Limits::new(&timing())));
+        *locked(&course.drives) = Arc::downgrade(&drives);
+        let drive = locked(&drives.known).drive("naa.5");
+        let targets: Vec<Target> =
+            (0..paths).map(|path| Target::Scsi(format!("/dev/sd{path}").into())).collect();
+        drive.ways.add("/dev/pv", "naa.5", &targets, &drives.connect);
+
+        let reports: Arc<Mutex<Vec<(Reply, Duration)>>> = Arc::default();
+        let told = reports.clone();
+        let done = Completion::new(move |reply| {
+            locked(&told).push((reply, clock::now().since(begin)));
+        });
+        drives.submit(drive.reference, command, Urgency::Background, done);
+        course.pass(waits);
+        let begun = locked(&drive.queue).begin();
+        if let Some(begun) = begun {
+            drive.work(&begun);
+        }
+        let (timeouts, steps) = *locked(&course.over);
+        let reports = core::mem::take(&mut *locked(&reports));
+        Run { reports, timeouts_over: timeouts.since(begin), steps_over: steps.since(begin) }
+    }
+
+    fn seconds(most: u64) -> impl Strategy<Value = Duration> {
+        prop_oneof![
+            2 => (0..=10u64).prop_map(Duration::from_millis),
+            3 => (0..=most * 1000).prop_map(Duration::from_millis),
+        ]
+    }
+
+    fn hop() -> impl Strategy<Value = Hop> {
+        let shortest = prop_oneof![Just(1), Just(5000), Just(7000)].prop_map(Duration::from_millis);
+        let recovery = prop_oneof![3 => Just(Duration::ZERO), 1 => seconds(120)];
+        (seconds(20), shortest, seconds(20), recovery, any::<bool>()).prop_map(
+            |(before, shortest, answer, recovery, put_off)| Hop {
+                before,
+                shortest,
+                answer,
+                recovery,
+                put_off,
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+
+        /// Whatever waiting, opening, earlier tries, other paths and the kernel's recovery cost, a
+        /// command is reported once and within a quarter of a lease, and no time-out is longer.
+        /// Where the kernel returns what it gave up within a second, nothing is left of the command
+        /// by then.
+        #[test]
+        fn every_command_is_reported_within_a_quarter_of_a_lease(
+            waits in seconds(20),
+            paths in 1u8..=3,
+            reads in any::<bool>(),
+            hops in proptest::collection::vec(hop(), 0..8),
+            phase_ms in 0..SWEEP.as_millis() as u64,
+        ) {
+            let refresh = DriveCommand::Mutex(MutexOp::Refresh, Record::end_of_table());
+            let command = if reads { DriveCommand::ReadTable } else { refresh };
+            let run = run(command, waits, paths, &hops, Duration::from_millis(phase_ms));
+            prop_assert_eq!(run.reports.len(), 1);
+            let (reply, after) = &run.reports[0];
+            prop_assert!(*after <= timing().linger, "{:?} after {:?}", reply, after);
+            prop_assert!(run.timeouts_over <= Limits::new(&timing()).over);
+            if hops.iter().all(|hop| hop.recovery.is_zero()) {
+                prop_assert!(run.steps_over <= timing().linger, "{:?}", run.steps_over);
+            }
+            let sent = !run.timeouts_over.is_zero();
+            let told_sent = *reply != Reply::Status(Status::Unreachable);
+            prop_assert!(!told_sent || sent, "{:?}", reply);
+            prop_assert!(!sent || told_sent || reads, "what may have been carried out is told");
         }
     }
 }

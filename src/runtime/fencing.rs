@@ -12,7 +12,7 @@
 //!
 //! Without a watchdog, nothing follows the kill time.
 
-use crate::transport::OPENING;
+use crate::transport::Limits;
 use core::time::Duration;
 use idm_engine::{Instant, Timing};
 
@@ -136,22 +136,8 @@ fn feeding(timing: &Timing, notice: Duration, timeout: Option<Duration>) -> Feed
 /// What renewal leaves of a lease: a refresh that fails and the next one must both have had their
 /// time, so that one lost command is no reason to stop anything.
 fn room(timing: &Timing) -> Duration {
-    let used = timing.renew + 2 * command_timeout(timing) + timing.drift;
+    let used = timing.renew + 2 * Limits::new(timing).step + timing.drift;
     timing.lease.saturating_sub(used)
-}
-
-/// The longest that a command may wait for its turn at a drive. With opening the device and with its
-/// own time it is then over before the engine takes for granted that it cannot reach the drive any
-/// more, which it counts from when it gave the command out ([`Timing::linger`]).
-pub fn longest_wait(timing: &Timing) -> Duration {
-    let command = command_timeout(timing);
-    timing.linger.saturating_sub(command + command / OPENING)
-}
-
-/// The time for one command, so that several fit into a lease. On block nodes the kernel makes 7 s
-/// of anything shorter.
-pub fn command_timeout(timing: &Timing) -> Duration {
-    timing.lease / 8
 }
 
 #[cfg(test)]
@@ -196,16 +182,6 @@ mod tests {
         assert!(refused.contains("watchdog_timeout_s"), "{refused}");
         let both = Wanted { kill_time: ms(22_000), watchdog: Some(ms(10_000)) };
         assert!(fencing(60_000, both).unwrap_err().contains("watchdog_timeout_s"));
-    }
-
-    #[test]
-    fn a_command_is_over_when_the_engine_takes_it_for_gone() {
-        for lease_ms in [500, 10_000, 60_000, 3_600_000] {
-            let timing = Timing::for_lease(Duration::from_millis(lease_ms));
-            let (wait, command) = (longest_wait(&timing), command_timeout(&timing));
-            assert!(wait > command / 2, "{wait:?}");
-            assert_eq!(wait + command / OPENING + command, timing.linger);
-        }
     }
 
     proptest! {

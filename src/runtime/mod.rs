@@ -18,8 +18,9 @@ pub mod note;
 mod queue;
 mod reactor;
 pub mod safe_note;
-mod state_file;
+pub mod state_file;
 pub mod thread;
+pub mod undo_note;
 mod watch;
 pub mod watchdog;
 mod ways;
@@ -38,8 +39,9 @@ use safe_note::SafeNote;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
+use undo_note::{Earlier, UndoNote};
 use watch::Watch;
 use watchdog::Watchdog;
 
@@ -144,6 +146,13 @@ pub struct Settings {
     pub watchdog: Option<Arc<Watchdog>>,
     /// Tells the next lvmlockd until when locks were safe.
     pub note: Option<Arc<SafeNote>>,
+    /// Tells the next lvmlockd until when commands of this one may undo what it holds.
+    pub undo_note: Option<UndoNote>,
+    /// Until when commands of earlier lives may still reach drives.
+    pub earlier: Earlier,
+    /// Is told of locks that other drives are ready to vote for. Whoever hears of it notes the
+    /// drives ([`Runtime::votes_ready`]) and moves the votes ([`Runtime::move_votes`]).
+    pub votes: Option<Sender<ResourceId>>,
     /// Program and arguments that are run when a VG's locks are about to be lost.
     pub kill_command: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
 }
@@ -153,6 +162,7 @@ pub(crate) trait Engine: Send {
     fn request(&mut self, request: Request, now: Instant) -> Result<(), RequestError>;
     fn expect_silence(&mut self, drives: &[DriveRef]);
     fn spread(&mut self, drives: &[Member], now: Instant);
+    fn move_votes(&mut self, drives: &[DriveRef], now: Instant) -> bool;
     fn on_reply(&mut self, token: Token, reply: Reply, now: Instant);
     fn on_timer(&mut self, now: Instant);
     fn next_command(&mut self, now: Instant) -> Option<Command>;
@@ -172,6 +182,9 @@ impl Engine for Lock {
     }
     fn spread(&mut self, drives: &[Member], now: Instant) {
         Lock::spread(self, drives, now);
+    }
+    fn move_votes(&mut self, drives: &[DriveRef], now: Instant) -> bool {
+        Lock::move_votes(self, drives, now)
     }
     fn on_reply(&mut self, token: Token, reply: Reply, now: Instant) {
         Lock::on_reply(self, token, reply, now);
@@ -319,16 +332,32 @@ impl Runtime {
         end.recv_timeout(bound) == Err(RecvTimeoutError::Disconnected)
     }
 
-    /// Puts held locks on further drives, where they do not vote but are met.
+    /// Puts held locks on these drives instead of those that they were taken on. They do not vote
+    /// at first, but are met.
     pub fn spread(&self, resources: Vec<ResourceId>, drives: Vec<Member>) {
         self.send(Message::Spread { resources, drives });
     }
 
-    /// How a lock is held; `None` where it is not, or lost, or its lease has run out.
-    pub fn mode(&self, resource: ResourceId) -> Option<Mode> {
+    /// The drives that are ready to vote for a lock.
+    pub fn votes_ready(&self, resource: ResourceId) -> Option<Vec<DriveRef>> {
+        let (waiter, answer) = mpsc::channel();
+        self.send(Message::VotesReady { resource, waiter });
+        answer.recv().ok().flatten()
+    }
+
+    /// Lets drives vote for a lock that are ready to; whether they do.
+    pub fn move_votes(&self, resource: ResourceId, drives: Vec<DriveRef>) -> bool {
+        let (waiter, answer) = mpsc::channel();
+        self.send(Message::MoveVotes { resource, drives, waiter });
+        answer.recv().unwrap_or(false)
+    }
+
+    /// How a lock is held; `None` where it is not, or lost, or its lease has run out. The error is
+    /// that of a reactor that does not answer, which says nothing of the lock.
+    pub fn mode(&self, resource: ResourceId) -> Result<Option<Mode>, Answer> {
         let (waiter, answer) = mpsc::channel();
         self.send(Message::Mode { resource, waiter });
-        answer.recv_timeout(Duration::from_secs(1)).ok().flatten()
+        answer.recv_timeout(Duration::from_secs(1)).map_err(|_| Answer::TimedOut)
     }
 
     /// Reads the tables of drives, all at once, until `enough` of them have answered or `bound` is

@@ -35,6 +35,11 @@ impl Note {
         read
     }
 
+    /// Whether there is a file.
+    pub(super) fn is_there(&self) -> bool {
+        self.file.exists()
+    }
+
     pub(super) fn write(&self, first: Option<Instant>) -> io::Result<()> {
         state_file::replace(&self.file, &format(&self.boot, first))
     }

@@ -2,8 +2,9 @@
 
 use super::clock;
 use super::ways::SLOW;
+use crate::transport::Deadline;
 use idm_engine::Instant;
-use idm_protocol::{DriveCommand, MutexOp, Reply, Status};
+use idm_protocol::{Class, DriveCommand, HostId, MutexOp, Reply, ResourceId, Status};
 use std::collections::VecDeque;
 
 /// Commands that nobody waits for which one worker works off, one after the other, before another
@@ -25,9 +26,70 @@ pub struct Job {
     pub command: DriveCommand,
     pub urgency: Urgency,
     pub queued: Instant,
-    /// It must not be begun later.
-    pub until: Instant,
+    pub deadline: Deadline,
+    /// It is lost if there is no answer by then.
+    pub lost: Instant,
     pub done: Completion,
+}
+
+/// A command that a worker has begun.
+pub struct Begun {
+    pub command: DriveCommand,
+    pub deadline: Deadline,
+    pub at: Instant,
+    /// Tells it from all others.
+    id: u64,
+}
+
+/// What a worker is at.
+struct Running {
+    id: u64,
+    begun: Instant,
+    change: Option<Change>,
+    deadline: Deadline,
+    /// Who waits for it, and until when. Nobody any more where all were told that it is lost.
+    waiting: Vec<(Instant, Completion)>,
+    /// It was told that this command is lost.
+    overdue: bool,
+}
+
+/// What a command may change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Change {
+    op: MutexOp,
+    class: Class,
+    resource: ResourceId,
+    host: HostId,
+}
+
+impl Change {
+    fn of(command: &DriveCommand) -> Option<Change> {
+        match command {
+            DriveCommand::Mutex(op, record) => Some(Change {
+                op: *op,
+                class: record.class,
+                resource: record.resource,
+                host: record.host,
+            }),
+            DriveCommand::ReadTable => None,
+        }
+    }
+
+    /// Whether this may be sent while `lost` may still reach the drive after it: what gives a mutex
+    /// up always, and a REFRESH where both say the same. What was lost would undo anything else.
+    fn may_overtake(&self, lost: &Change) -> bool {
+        if (self.resource, self.host) != (lost.resource, lost.host) {
+            return true;
+        }
+        match self.op {
+            MutexOp::Unlock | MutexOp::Destroy => true,
+            MutexOp::Refresh => {
+                let takes = matches!(lost.op, MutexOp::Refresh | MutexOp::Trylock | MutexOp::Break);
+                takes && self.class == lost.class
+            }
+            MutexOp::Init | MutexOp::Trylock | MutexOp::Lock | MutexOp::Break => false,
+        }
+    }
 }
 
 /// Hands over the reply to a command, exactly once: a command that is dropped without one was
@@ -71,11 +133,20 @@ pub struct Queue {
     /// What nobody waits for.
     background: VecDeque<Job>,
     other: VecDeque<Job>,
-    /// When the workers that are busy began what they are at.
-    running: Vec<Instant>,
+    running: Vec<Running>,
+    next_id: u64,
     pub workers: usize,
     pub idle: usize,
     pub closed: bool,
+}
+
+/// Who is to be told that a command had no answer in time.
+#[derive(Default)]
+pub struct Expired {
+    /// Of those that were not sent, and are not any more.
+    pub unsent: Vec<Completion>,
+    /// Of those that a worker is at, and that may have been sent.
+    pub lost: Vec<Completion>,
 }
 
 /// Workers to get to work.
@@ -106,13 +177,21 @@ impl Queue {
         }
     }
 
+    /// Whether a command must not be sent, because the kernel has not returned one that it must not
+    /// overtake, though that was told to be lost long ago.
+    pub fn bars(&self, command: &DriveCommand) -> bool {
+        let Some(change) = Change::of(command) else { return false };
+        let lost = self.running.iter().filter(|running| running.overdue);
+        lost.filter_map(|running| running.change).any(|lost| !change.may_overtake(&lost))
+    }
+
     /// The workers that what waits is worth, beyond those that are busy and get to it by and by;
     /// `most` may be there.
     pub fn help(&mut self, most: usize, now: Instant) -> Help {
         if self.closed {
             return Help { wake: 0, start: 0 };
         }
-        let prompt = self.running.iter().filter(|&&begun| now.since(begun) <= SLOW).count();
+        let prompt = self.running.iter().filter(|running| now.since(running.begun) <= SLOW).count();
         let shared = self.background.len().div_ceil(SHARE).saturating_sub(prompt);
         let wanted = self.urgent.len() + self.other.len() + shared;
         let wake = wanted.min(self.idle);
@@ -121,44 +200,64 @@ impl Queue {
         Help { wake, start }
     }
 
-    /// The next jobs for a worker, and the moment at which it begins them. Several where one
-    /// execution serves them all: all reads of the table that wait are served by one read, because
-    /// it begins after each of them was asked for.
-    pub fn begin(&mut self) -> Option<(Vec<Job>, Instant)> {
+    /// The next command for a worker. It serves several jobs where one execution does: all reads of
+    /// the table that wait are served by one read, because it begins after each of them was asked
+    /// for.
+    pub fn begin(&mut self) -> Option<Begun> {
         let first = self
             .urgent
             .pop_front()
             .or_else(|| self.background.pop_front())
             .or_else(|| self.other.pop_front())?;
-        let mut jobs = vec![first];
-        if jobs[0].command == DriveCommand::ReadTable {
+        let Job { command, mut deadline, lost, done, .. } = first;
+        let mut waiting = vec![(lost, done)];
+        if command == DriveCommand::ReadTable {
             let (reads, rest) = core::mem::take(&mut self.other)
                 .into_iter()
                 .partition::<VecDeque<Job>, _>(|job| job.command == DriveCommand::ReadTable);
             self.other = rest;
-            jobs.extend(reads);
-        }
-        let begun = clock::now();
-        self.running.push(begun);
-        Some((jobs, begun))
-    }
-
-    /// The command that was begun at `begun` has ended. Whether others follow that nobody waits
-    /// for.
-    pub fn end(&mut self, begun: Instant) -> bool {
-        if let Some(at) = self.running.iter().position(|&other| other == begun) {
-            self.running.swap_remove(at);
-        }
-        self.urgent.is_empty() && !self.background.is_empty()
-    }
-
-    /// What has waited since before `before`.
-    pub fn expire(&mut self, before: Instant) -> Vec<Job> {
-        let mut expired = Vec::new();
-        for queue in [&mut self.urgent, &mut self.background, &mut self.other] {
-            while queue.front().is_some_and(|job| job.queued < before) {
-                expired.extend(queue.pop_front());
+            for read in reads {
+                deadline = read.deadline;
+                waiting.push((read.lost, read.done));
             }
+        }
+        let (begun, id, change) = (clock::now(), self.next_id, Change::of(&command));
+        self.next_id += 1;
+        let (given, overdue) = (deadline.clone(), false);
+        self.running.push(Running { id, begun, change, deadline: given, waiting, overdue });
+        Some(Begun { command, deadline, at: begun, id })
+    }
+
+    /// A command has ended. Who is to be told, and whether others follow that nobody waits for.
+    pub fn end(&mut self, begun: &Begun) -> (Vec<Completion>, bool) {
+        let at = self.running.iter().position(|running| running.id == begun.id);
+        let waiting = at.map_or_else(Vec::new, |at| self.running.swap_remove(at).waiting);
+        let done = waiting.into_iter().map(|(_, done)| done).collect();
+        (done, self.urgent.is_empty() && !self.background.is_empty())
+    }
+
+    /// What has waited since before `before`, or is lost by now.
+    pub fn expire(&mut self, before: Instant, now: Instant) -> Expired {
+        let mut expired = Expired::default();
+        let is_late = |job: &Job| job.queued < before || !job.deadline.may_begin(now);
+        for queue in [&mut self.urgent, &mut self.background, &mut self.other] {
+            while queue.front().is_some_and(is_late) {
+                expired.unsent.extend(queue.pop_front().map(|job| job.done));
+            }
+        }
+        for running in &mut self.running {
+            // Most commands are answered in time, and there is nothing to be moved.
+            if running.waiting.iter().all(|(lost, _)| *lost > now) {
+                continue;
+            }
+            let (late, waiting) = running.waiting.drain(..).partition(|(lost, _)| *lost <= now);
+            running.waiting = waiting;
+            // Others may still wait for the same read.
+            let sent = !running.waiting.is_empty() || running.deadline.give_up();
+            running.overdue |= sent;
+            let told = if sent { &mut expired.lost } else { &mut expired.unsent };
+            let late: Vec<(Instant, Completion)> = late;
+            told.extend(late.into_iter().map(|(_, done)| done));
         }
         expired
     }
@@ -175,14 +274,24 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::clock::virtual_time;
+    use crate::transport::soon;
+    use core::time::Duration;
     use idm_protocol::Record;
+    use std::sync::Arc;
+    use std::sync::Mutex;
 
     const MOST: usize = 4;
+    /// After so long the jobs of these tests are lost.
+    const LOST: Duration = Duration::from_secs(13);
 
     fn job(command: DriveCommand, urgency: Urgency) -> Job {
-        let done = Completion::new(|_| {});
+        told(command, urgency, Completion::new(|_| {}))
+    }
+
+    fn told(command: DriveCommand, urgency: Urgency, done: Completion) -> Job {
         let queued = clock::now();
-        Job { command, urgency, queued, until: queued + SLOW, done }
+        Job { command, urgency, queued, deadline: soon(), lost: queued + LOST, done }
     }
 
     fn mutex(op: MutexOp) -> DriveCommand {
@@ -235,11 +344,11 @@ mod tests {
     fn background_work_waits_for_a_busy_worker_but_not_for_a_stuck_one() {
         let mut queue = queue(0, 10);
         queue.workers = 1;
-        let (_, begun) = queue.begin().unwrap();
+        let begun = queue.begin().unwrap();
         assert_eq!(help(&mut queue), (0, 0), "whoever is at it goes on to the others");
-        let later = begun + SLOW * 2;
+        let later = begun.at + SLOW * 2;
         assert_eq!(queue.help(MOST, later), Help { wake: 0, start: 1 });
-        assert!(queue.end(begun), "there is more");
+        assert!(queue.end(&begun).1, "there is more");
     }
 
     #[test]
@@ -251,9 +360,99 @@ mod tests {
             (MutexOp::Unlock, Urgency::Awaited),
         ];
         kinds.into_iter().for_each(|(op, urgency)| queue.push(job(mutex(op), urgency)));
-        let order: Vec<DriveCommand> = core::iter::from_fn(|| queue.begin())
-            .map(|(mut jobs, _)| jobs.remove(0).command)
-            .collect();
+        let order: Vec<DriveCommand> =
+            core::iter::from_fn(|| queue.begin()).map(|begun| begun.command).collect();
         assert_eq!(order, [MutexOp::Unlock, MutexOp::Destroy, MutexOp::Trylock].map(mutex));
+    }
+
+    #[test]
+    fn a_command_that_the_kernel_keeps_is_told_to_be_lost_once() {
+        let time = virtual_time();
+        let replies: Arc<Mutex<Vec<Reply>>> = Arc::default();
+        let mut queue = Queue::default();
+        for _ in 0..2 {
+            let replies = replies.clone();
+            let done = Completion::new(move |reply| replies.lock().unwrap().push(reply));
+            queue.push(told(DriveCommand::ReadTable, Urgency::Awaited, done));
+            time.advance(Duration::from_secs(1));
+        }
+        let begun = queue.begin().unwrap();
+        assert!(begun.deadline.timeout(Duration::ZERO).is_some());
+        let mut lost = |at: Duration| {
+            time.set(at);
+            queue.expire(Instant::default(), clock::now()).lost.len()
+        };
+        // Each after its own time, though one read serves both.
+        assert_eq!(lost(LOST - Duration::from_micros(1)), 0);
+        assert_eq!(lost(LOST), 1);
+        assert_eq!(lost(LOST), 0);
+        assert_eq!(lost(LOST + Duration::from_secs(1)), 1);
+        assert!(queue.end(&begun).0.is_empty(), "nobody is told twice");
+        let uncertain = Reply::Status(Status::Uncertain);
+        assert_eq!(*replies.lock().unwrap(), [uncertain.clone(), uncertain], "dropped is lost");
+    }
+
+    #[test]
+    fn what_was_begun_and_not_sent_in_time_is_not_sent_and_bars_nothing() {
+        let time = virtual_time();
+        let mut queue = queue(1, 0);
+        let begun = queue.begin().unwrap();
+        time.set(LOST);
+        let expired = queue.expire(Instant::default(), clock::now());
+        assert_eq!((expired.unsent.len(), expired.lost.len()), (1, 0));
+        assert!(!queue.bars(&mutex(MutexOp::Break)));
+        time.set(Duration::ZERO);
+        assert_eq!(begun.deadline.timeout(Duration::ZERO), None, "though there is time");
+    }
+
+    #[test]
+    fn what_waits_is_not_sent_when_its_first_step_has_not_its_whole_time_any_more() {
+        let time = virtual_time();
+        let mut queue = queue(1, 1);
+        time.set(Duration::from_millis(4499));
+        assert!(queue.expire(Instant::default(), clock::now()).unsent.is_empty());
+        time.set(Duration::from_millis(4500));
+        assert_eq!(queue.expire(Instant::default(), clock::now()).unsent.len(), 2);
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn what_a_lost_command_would_undo_is_barred_until_the_kernel_returns_it() {
+        use MutexOp::{Break, Destroy, Refresh, Trylock, Unlock};
+        let command =
+            |op, class| DriveCommand::Mutex(op, Record { class, ..Record::end_of_table() });
+        let (ex, sh) = (Class::Exclusive, Class::Shared);
+        for (lost, next, barred) in [
+            ((Unlock, ex), (Trylock, ex), true),
+            ((Unlock, ex), (Break, ex), true),
+            ((Unlock, ex), (Refresh, ex), true),
+            ((Unlock, ex), (Unlock, ex), false),
+            ((Destroy, ex), (Trylock, ex), true),
+            ((Trylock, ex), (Trylock, ex), true),
+            ((Trylock, ex), (Unlock, ex), false),
+            ((Refresh, ex), (Refresh, ex), false),
+            ((Refresh, sh), (Refresh, ex), true),
+            ((Break, sh), (Refresh, ex), true),
+            ((Break, ex), (Refresh, ex), false),
+            ((Refresh, sh), (Destroy, ex), false),
+        ] {
+            let _time = virtual_time();
+            let mut queue = Queue::default();
+            queue.push(job(command(lost.0, lost.1), Urgency::Awaited));
+            let begun = queue.begin().unwrap();
+            assert!(begun.deadline.timeout(Duration::ZERO).is_some());
+            let next = command(next.0, next.1);
+            assert!(!queue.bars(&next), "it is not lost yet");
+            queue.expire(Instant::default(), clock::now() + LOST);
+            assert_eq!(queue.bars(&next), barred, "{lost:?} {next:?}");
+            assert!(!queue.bars(&DriveCommand::ReadTable));
+            let mut other = next.clone();
+            if let DriveCommand::Mutex(_, record) = &mut other {
+                record.resource = ResourceId::from_bytes([1; 64]);
+            }
+            assert!(!queue.bars(&other), "another lock's");
+            queue.end(&begun);
+            assert!(!queue.bars(&next));
+        }
     }
 }

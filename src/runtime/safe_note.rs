@@ -61,8 +61,13 @@ impl State {
 }
 
 impl SafeNote {
-    /// Begins with what an earlier lvmlockd left. Dates that move on are noted once in `pause`.
-    pub fn start(state_dir: &Path, pause: Duration) -> io::Result<SafeNote> {
+    /// Begins with what an earlier lvmlockd left. Dates that move on are noted once in `pause`; so
+    /// often `look` is called, too, while locks are in use.
+    pub fn start(
+        state_dir: &Path,
+        pause: Duration,
+        look: Box<dyn Fn() + Send>,
+    ) -> io::Result<SafeNote> {
         let note = Note::new(state_dir, FILE)?;
         let left = note.read();
         let shared = Arc::new(Shared::default());
@@ -72,7 +77,7 @@ impl SafeNote {
             state.noted = state.left;
         }
         let written = shared.clone();
-        let thread = thread::spawn("idm-note", move || write(&written, &note, pause))?;
+        let thread = thread::spawn("idm-note", move || write(&written, &note, pause, &look))?;
         Ok(SafeNote { shared, left, thread: Some(thread) })
     }
 
@@ -112,23 +117,26 @@ impl Drop for SafeNote {
     }
 }
 
-fn write(shared: &Shared, note: &Note, pause: Duration) {
+fn write(shared: &Shared, note: &Note, pause: Duration, look: &dyn Fn()) {
     let mut failing = false;
     let mut state = shared.lock();
     while !state.quit {
         let date = state.date();
-        if date != state.noted {
-            drop(state);
+        let noted = state.noted;
+        drop(state);
+        look();
+        let is_lost = date.is_some() && !note.is_there();
+        if date != noted || is_lost {
             let written = note.write(date);
             if let (Err(error), false) = (&written, failing) {
                 log::warn!("until when locks are safe cannot be noted: {error}");
             }
             failing = written.is_err();
-            state = shared.lock();
             if !failing {
-                state.noted = date;
+                shared.lock().noted = date;
             }
         }
+        state = shared.lock();
         let waits = |state: &mut State| !state.quit && (failing || !state.is_urgent());
         state = match state.date() {
             None if !failing => shared.changed.wait_timeout_while(state, IDLE, waits),
@@ -165,7 +173,7 @@ mod tests {
     fn what_would_promise_too_much_is_corrected_at_once_and_the_rest_by_and_by() {
         let directory = tempfile::tempdir().unwrap();
         let note = Note::new(directory.path(), FILE).unwrap();
-        let keeper = SafeNote::start(directory.path(), NEVER).unwrap();
+        let keeper = SafeNote::start(directory.path(), NEVER, Box::new(|| ())).unwrap();
         assert_eq!((keeper.left(), note.read()), (None, None));
         keeper.protect(at(50));
         eventually(&note, Some(at(50)));
@@ -177,7 +185,8 @@ mod tests {
         keeper.protect(None);
         eventually(&note, Some(None));
         drop(keeper);
-        let keeper = SafeNote::start(directory.path(), Duration::from_millis(5)).unwrap();
+        let keeper =
+            SafeNote::start(directory.path(), Duration::from_millis(5), Box::new(|| ())).unwrap();
         assert_eq!(keeper.left(), Some(None));
         keeper.protect(at(50));
         eventually(&note, Some(at(50)));
@@ -190,7 +199,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let note = Note::new(directory.path(), FILE).unwrap();
         note.write(at(30)).unwrap();
-        let keeper = SafeNote::start(directory.path(), Duration::from_millis(5)).unwrap();
+        let keeper =
+            SafeNote::start(directory.path(), Duration::from_millis(5), Box::new(|| ())).unwrap();
         assert_eq!(keeper.left(), Some(at(30)));
         keeper.protect(at(50));
         std::thread::sleep(Duration::from_millis(30));

@@ -32,6 +32,11 @@ pub fn replace(file: &Path, text: &str) -> io::Result<()> {
     written
 }
 
+/// Whether an error says that a file is certainly not there.
+pub fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,9 +3,9 @@
 use super::*;
 use crate::topology::tests::Tree;
 use crate::topology::{Target, Topology};
-use crate::transport::{DrivePath, Undelivered};
+use crate::transport::{Deadline, DrivePath, Limits, Undelivered};
 use idm_engine::{Loss, RequestError, ValueRead};
-use idm_protocol::Status;
+use idm_protocol::{MutexOp, Status};
 use queue::Urgency;
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
@@ -49,7 +49,7 @@ impl FakeDrive {
                 Reply::Table(Arc::new([]))
             }
             DriveCommand::Mutex(op, _) => {
-                let unlock = *op == idm_protocol::MutexOp::Unlock;
+                let unlock = *op == MutexOp::Unlock;
                 self.unlocks.fetch_add(usize::from(unlock), Ordering::SeqCst);
                 Reply::Status(Status::Good)
             }
@@ -60,7 +60,10 @@ impl FakeDrive {
 struct FakePath(Arc<FakeDrive>);
 
 impl DrivePath for FakePath {
-    fn execute(&self, command: &DriveCommand) -> Result<Reply, Undelivered> {
+    fn execute(&self, command: &DriveCommand, deadline: &Deadline) -> Result<Reply, Undelivered> {
+        if deadline.timeout(Duration::ZERO).is_none() {
+            return Err(Undelivered::NotSent("too late".into()));
+        }
         Ok(self.0.run(command))
     }
 }
@@ -109,6 +112,9 @@ impl Engine for FakeEngine {
         assert!(!panics, "a bug in the engine");
         Ok(())
     }
+    fn move_votes(&mut self, _: &[DriveRef], _: Instant) -> bool {
+        false
+    }
     fn on_reply(&mut self, _: Token, _: Reply, _: Instant) {}
     fn on_timer(&mut self, _: Instant) {}
     fn next_command(&mut self, _: Instant) -> Option<Command> {
@@ -150,15 +156,25 @@ struct Bench {
 
 impl Bench {
     fn new(drives: usize) -> Bench {
-        Bench::make(drives, LONG, None)
+        Bench::make(drives, LONG, None, None)
     }
 
     /// With engines that do as the test says.
     fn scripted() -> Bench {
-        Bench::make(1, LONG, Some(Scripts::default()))
+        Bench::make(1, LONG, Some(Scripts::default()), None)
     }
 
-    fn make(count: usize, lease: Duration, scripts: Option<Scripts>) -> Bench {
+    /// With a note of what may undo the next life's locks.
+    fn with_note(drives: usize, note: UndoNote) -> Bench {
+        Bench::make(drives, LONG, None, Some(note))
+    }
+
+    fn make(
+        count: usize,
+        lease: Duration,
+        scripts: Option<Scripts>,
+        undo_note: Option<UndoNote>,
+    ) -> Bench {
         let fakes: Vec<Arc<FakeDrive>> = (0..count).map(|_| Arc::default()).collect();
         let names: Vec<String> = (0..count).map(|n| format!("d{n}")).collect();
         let sockets = names.iter().map(|name| (name.clone(), PathBuf::from(name)));
@@ -170,7 +186,7 @@ impl Bench {
                 let number: usize = identity["emulated.d".len()..].parse().unwrap();
                 Arc::new(FakePath(reached[number].clone()))
             }),
-            fencing::longest_wait(&Timing::for_lease(lease)),
+            Limits::new(&Timing::for_lease(lease)),
         ));
         let members = drives.members(&names).members;
         let killed: Arc<Mutex<Vec<String>>> = Arc::default();
@@ -182,6 +198,9 @@ impl Bench {
             fencing: Fencing::new(&Timing::for_lease(lease), Default::default()).unwrap(),
             watchdog: None,
             note: None,
+            undo_note,
+            votes: None,
+            earlier: Earlier::default(),
             kill_command: Arc::new(move || {
                 asked.lock().unwrap().push("kill".into());
                 vec![program.lock().unwrap().clone()]
@@ -234,6 +253,10 @@ impl Bench {
     }
 }
 
+fn limits() -> Limits {
+    Limits::new(&Timing::for_lease(LONG))
+}
+
 fn owner() -> Arc<Owner> {
     Arc::new(Owner::new("volume group vg0".into(), Some("vg0".into())))
 }
@@ -284,7 +307,7 @@ impl Replies {
 }
 
 fn refresh() -> DriveCommand {
-    DriveCommand::Mutex(idm_protocol::MutexOp::Refresh, Record::end_of_table())
+    DriveCommand::Mutex(MutexOp::Refresh, Record::end_of_table())
 }
 
 #[test]
@@ -324,7 +347,7 @@ fn what_waits_too_long_was_certainly_not_sent() {
 #[test]
 fn what_could_surprise_its_lock_is_not_begun_any_more() {
     let lease = Duration::from_secs(2);
-    let bench = Bench::make(1, lease, None);
+    let bench = Bench::make(1, lease, None, None);
     let replies = Replies::default();
     bench.drives[0].hang(true);
     for _ in 0..6 {
@@ -336,6 +359,32 @@ fn what_could_surprise_its_lock_is_not_begun_any_more() {
     bench.drives[0].hang(false);
     eventually("all", || replies.count() == 6);
     assert_eq!((replies.count_of(Status::Good), replies.count_of(Status::Unreachable)), (4, 2));
+}
+
+#[test]
+fn what_the_kernel_keeps_is_lost_in_time_and_is_not_overtaken() {
+    let lease = Duration::from_secs(2);
+    let bench = Bench::make(1, lease, None, None);
+    let (kept, next) = (Replies::default(), Replies::default());
+    let command = |op| DriveCommand::Mutex(op, Record::end_of_table());
+    let limits = Limits::new(&Timing::for_lease(lease));
+    bench.drives[0].hang(true);
+    bench.submit(0, command(MutexOp::Unlock), &kept);
+    eventually("a worker", || bench.drives[0].inside.load(Ordering::SeqCst) == 1);
+    bench.runtime.drives().expire(Instant::default(), clock::now());
+    assert_eq!(kept.count(), 0);
+    bench.runtime.drives().expire(Instant::default(), clock::now() + limits.lost);
+    assert_eq!(kept.count_of(Status::Uncertain), 1);
+
+    bench.submit(0, command(MutexOp::Trylock), &next);
+    assert_eq!(next.count_of(Status::Unreachable), 1, "at once");
+    bench.drives[0].hang(false);
+    eventually("the worker's end", || bench.drives[0].unlocks.load(Ordering::SeqCst) == 1);
+    eventually("a lock", || {
+        bench.submit(0, command(MutexOp::Trylock), &next);
+        next.count_of(Status::Good) > 0
+    });
+    assert_eq!(kept.count(), 1, "told once");
 }
 
 #[test]
@@ -374,7 +423,8 @@ fn a_drive_by_several_names_is_one_member_and_a_lost_one_stays_itself() {
     let socket = directory.path().join("d0");
     let names = ["a", "b"].map(|name| (name.to_owned(), socket.clone()));
     let topology = Topology::new(names.into());
-    let drives = Drives::new(topology, Box::new(|_, _| Arc::new(FakePath(Arc::default()))), SOON);
+    let drives =
+        Drives::new(topology, Box::new(|_, _| Arc::new(FakePath(Arc::default()))), limits());
     let paths = |paths: &[&str]| paths.iter().map(|&path| path.to_owned()).collect::<Vec<_>>();
     let members = drives.members(&paths(&["a", "b", "a"]));
     assert_eq!((members.members.len(), members.found), (1, 1));
@@ -396,7 +446,26 @@ fn drives_of(tree: &Tree, paths: &[(&str, Arc<FakeDrive>)]) -> Arc<Drives> {
     let connect = Box::new(move |_: &str, target: &Target| -> Arc<dyn DrivePath> {
         Arc::new(FakePath(paths.get(&target.to_string()).cloned().unwrap_or_default()))
     });
-    Arc::new(Drives::new(tree.topology(), connect, SOON))
+    Arc::new(Drives::new(tree.topology(), connect, limits()))
+}
+
+#[test]
+fn the_units_of_one_device_all_vote() {
+    let tree = Tree::new();
+    // Partitions named for the global lock are found without nodes in /dev.
+    for (node, number, device) in [("sda", 2, 9), ("sdb", 1, 9), ("sdc", 3, 8)] {
+        tree.propeller(&tree.unit(node, number, device), &format!("{node}1"));
+    }
+    let drives = drives_of(&tree, &[]);
+    drives.take_inventory();
+    let members = drives.add_global(&mut Vec::new());
+    let mut units: Vec<u8> =
+        members.members.iter().map(|m| m.identity[m.identity.len() - 1] - b'0').collect();
+    units.sort_unstable();
+    assert_eq!((units, members.found), (vec![1, 2, 3], 3));
+    let said = drives.complaints();
+    assert_eq!(said.len(), 1);
+    assert!(said[0].contains("one device"), "{said:?}");
 }
 
 #[test]
@@ -486,10 +555,77 @@ fn a_request_that_is_given_up_is_undone_when_it_is_granted() {
     eventually("released", || {
         bench.drives.iter().all(|drive| drive.unlocks.load(Ordering::SeqCst) > 0)
     });
-    assert_eq!(bench.runtime.mode(spec.resource), None);
+    assert_eq!(bench.runtime.mode(spec.resource), Ok(None));
     let again = bench.runtime.request(spec.clone(), bench.acquire(Mode::Exclusive), SOON);
     assert!(granted(&again), "{again:?}");
-    assert_eq!(bench.runtime.mode(spec.resource), Some(Mode::Exclusive));
+    assert_eq!(bench.runtime.mode(spec.resource), Ok(Some(Mode::Exclusive)));
+}
+
+#[test]
+fn what_the_next_life_would_not_want_is_noted() {
+    use idm_protocol::{Class, MutexOp};
+    let own = ResourceId::from_bytes([1; 64]);
+    let undoing = |op, class, resource| {
+        let record = Record { class, resource, ..Record::end_of_table() };
+        reactor::is_undoing(&DriveCommand::Mutex(op, record), &own)
+    };
+    for class in [Class::Exclusive, Class::Shared] {
+        assert!(undoing(MutexOp::Unlock, class, own) && undoing(MutexOp::Destroy, class, own));
+        assert!(!undoing(MutexOp::Trylock, class, own));
+        for op in [MutexOp::Refresh, MutexOp::Break] {
+            assert_eq!(undoing(op, class, own), class == Class::Shared, "{op:?}");
+        }
+        // Another mutex is only cleared away.
+        assert!(undoing(MutexOp::Trylock, class, ResourceId::from_bytes([2; 64])));
+    }
+    assert!(!reactor::is_undoing(&DriveCommand::ReadTable, &own));
+}
+
+#[test]
+fn what_cannot_be_noted_is_not_undone() {
+    let directory = tempfile::tempdir().unwrap();
+    let timing = Timing::for_lease(LONG);
+    let (note, _) = UndoNote::start(directory.path(), &timing, clock::now(), true).unwrap();
+    let bench = Bench::with_note(3, note);
+    let spec = spec(1, Role::Lv, &owner());
+    let answer = bench.runtime.request(spec.clone(), bench.acquire(Mode::Exclusive), SOON);
+    assert!(granted(&answer), "{answer:?}");
+    // It can be neither written nor removed.
+    let file = directory.path().join("undoing-until");
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    bench.runtime.request(spec.clone(), release(), Duration::from_millis(300));
+    let unlocks = || bench.drives.iter().map(|it| it.unlocks.load(Ordering::SeqCst)).sum::<usize>();
+    assert_eq!(unlocks(), 0);
+    std::fs::remove_dir(&file).unwrap();
+    eventually("the drives are told at last", || unlocks() >= 3);
+    assert!(file.exists());
+}
+
+#[test]
+fn what_was_left_is_not_given_back_because_nobody_waits_for_it() {
+    let bench = Bench::scripted();
+    let owner = owner();
+    let spec = spec(1, Role::Lv, &owner);
+    let bound = Duration::from_millis(20);
+    let adopt = Request::Adopt {
+        mode: None,
+        granted: false,
+        members: bench.members.clone(),
+        witnesses: Vec::new(),
+    };
+    let answer = bench.runtime.request(spec.clone(), adopt, bound);
+    assert_eq!(answer, Answer::TimedOut);
+    bench.script(&spec, |script| {
+        script.mode = Some(Mode::Exclusive);
+        script.events.push_back(Event::Done(Outcome::Adopted(Mode::Exclusive)));
+    });
+    // The reactor looks at what the engine says when it is asked for something else.
+    let other = bench.runtime.request(spec.clone(), bench.acquire(Mode::Shared), bound);
+    assert!(!granted(&other), "{other:?}");
+    assert_eq!(owner.in_use(), 1, "it counts as in use");
+    let released = |request: &Request| matches!(request, Request::Release { .. });
+    assert!(!bench.requests(&spec).iter().any(released), "{:?}", bench.requests(&spec));
 }
 
 #[test]
@@ -540,7 +676,7 @@ fn a_lock_whose_engine_panics_is_lost_and_not_free() {
     let other = spec(1, Role::Lv, &self::owner());
     bench.script(&bad, |script| script.panics = false);
     failed(bench.runtime.request(other, bench.acquire(Mode::Shared), SOON));
-    assert_eq!(bench.runtime.mode(bad.resource), None);
+    assert_eq!(bench.runtime.mode(bad.resource), Ok(None));
     assert_eq!(bench.runtime.request(bad, release(), SOON), Answer::Done(Outcome::Released));
     bench.grant(&good, Mode::Shared);
     assert!(granted(&bench.runtime.request(good, bench.acquire(Mode::Shared), SOON)));
@@ -702,7 +838,7 @@ fn a_lost_membership_is_taken_again_and_kills_nothing() {
 #[test]
 fn the_kill_command_runs_while_the_lease_still_holds() {
     let lease = Duration::from_millis(1500);
-    let bench = Bench::make(1, lease, None);
+    let bench = Bench::make(1, lease, None, None);
     let owner = owner();
     let spec = spec(1, Role::Lv, &owner);
     let start = std::time::Instant::now();

@@ -132,13 +132,15 @@ impl Watcher {
 mod tests {
     use super::*;
     use crate::topology::Topology;
+    use crate::transport::Limits;
+    use idm_engine::Timing;
     use std::collections::BTreeMap;
 
     #[test]
     fn it_ends_at_once() {
         let topology = Topology::new(BTreeMap::new());
         let connect = Box::new(|_: &_, _: &_| unreachable!("no drive is named"));
-        let drives = Drives::new(topology, connect, LOOK);
+        let drives = Drives::new(topology, connect, Limits::new(&Timing::for_lease(LOOK)));
         let watch = Watch::start(Arc::new(drives)).unwrap();
         let begun = Instant::now();
         drop(watch);

@@ -2,8 +2,8 @@
 //!
 //! A command goes by the best way. What certainly did not reach the drive goes by the next one at
 //! once, and so does a read, which may be carried out twice. Any other command that may have
-//! reached the drive is told as that: it is for the engine to say what may be sent after it. By then the
-//! way counts as failed, and the engine's next command goes by another one.
+//! reached the drive is told as that: it is for the engine to say what may be sent after it. By
+//! then the way counts as failed, and the engine's next command goes by another one.
 //!
 //! A way that failed is tried with reads, by a worker that has just finished its command, until
 //! one comes back; the pauses between double. Where all have failed, commands try them all: how
@@ -12,7 +12,7 @@
 use super::clock;
 use crate::sync::{Mutex, MutexGuard};
 use crate::topology::Target;
-use crate::transport::{Connect, DrivePath, Undelivered};
+use crate::transport::{Connect, Deadline, DrivePath, Limits, Undelivered};
 use core::time::Duration;
 use idm_engine::Instant;
 use idm_protocol::{DriveCommand, Reply, Status};
@@ -166,10 +166,13 @@ impl State {
     /// What is to be said once when the drive does not answer, and once when it does again.
     fn note_drive(&mut self, reply: &Reply, why: Option<&Undelivered>) -> Vec<String> {
         let mut said = Vec::new();
-        if *reply == Reply::Status(Status::Failed) {
+        // Uncertain without a failure of the way: the answer does not say whose word it is.
+        let unclear = *reply == Reply::Status(Status::Uncertain) && why.is_none();
+        if unclear || *reply == Reply::Status(Status::Failed) {
             said.extend(self.note_nonsense());
         }
         let silent = matches!(reply, Reply::Status(Status::Unreachable | Status::Uncertain));
+        let silent = silent && !unclear;
         if self.answers != silent {
             return said;
         }
@@ -260,19 +263,19 @@ impl Ways {
         self.state().ways.len()
     }
 
-    /// Runs a command, if it can be begun before `until`: whoever sent it takes it for lost some
-    /// time later, and must not be surprised by it. This host may have stood still meanwhile.
-    pub(super) fn execute(&self, command: &DriveCommand, until: Instant) -> Reply {
+    /// Runs a command, if it may still be begun: whoever sent it takes it for lost some time later,
+    /// and must not be surprised by it. This host may have stood still meanwhile.
+    pub(super) fn execute(&self, command: &DriveCommand, deadline: &Deadline) -> Reply {
         let begun = clock::now();
-        if begun >= until {
+        if !deadline.may_begin(begun) {
             return Reply::Status(Status::Unreachable);
         }
         let mut tried = Vec::new();
         let mut reply = Reply::Status(Status::Unreachable);
         let mut why = None;
-        while let Some(running) = self.begin(&tried, until) {
+        while let Some(running) = self.begin(&tried) {
             let id = running.id;
-            let result = running.path.execute(command);
+            let result = running.path.execute(command, deadline);
             drop(running);
             let said = self.state().note_way(id, result.as_ref().err());
             say(said);
@@ -299,11 +302,8 @@ impl Ways {
         reply
     }
 
-    fn begin(&self, tried: &[WayId], until: Instant) -> Option<Running<'_>> {
+    fn begin(&self, tried: &[WayId]) -> Option<Running<'_>> {
         let begun = clock::now();
-        if begun >= until {
-            return None;
-        }
         let mut state = self.state();
         let way = state.best(tried, begun)?;
         way.running.push(begun);
@@ -312,7 +312,7 @@ impl Ways {
     }
 
     /// Tries a way that failed again, if it is time for that and commands can go by another one.
-    pub(super) fn probe(&self) {
+    pub(super) fn probe(&self, limits: Limits) {
         let begun = clock::now();
         let (id, path) = {
             let mut state = self.state();
@@ -328,7 +328,7 @@ impl Ways {
         };
         let _probe = Probe(self);
         let used = self.state().used;
-        let result = path.execute(&DriveCommand::ReadTable);
+        let result = path.execute(&DriveCommand::ReadTable, &limits.deadline(begun));
         let mut state = self.state();
         let said = state.note_way(id, result.as_ref().err());
         state.used = used;
@@ -355,6 +355,9 @@ impl Drop for Probe<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::clock::virtual_time;
+    use crate::transport::soon;
+    use idm_engine::Timing;
     use idm_protocol::{Class, HostId, MutexOp, Record, ResourceId, State, Value, ValueUpdate};
     use std::collections::HashMap;
     use std::sync::Condvar;
@@ -373,9 +376,14 @@ mod tests {
         hangs: bool,
         writes: u32,
         reads: u32,
+        deadlines: Vec<Deadline>,
     }
 
     impl Fake {
+        fn deadlines(&self) -> Vec<Deadline> {
+            self.state.lock().unwrap().deadlines.clone()
+        }
+
         fn set(&self, work: impl FnOnce(&mut FakeState)) {
             work(&mut self.state.lock().unwrap());
             self.changed.notify_all();
@@ -388,8 +396,13 @@ mod tests {
     }
 
     impl DrivePath for Fake {
-        fn execute(&self, command: &DriveCommand) -> Result<Reply, Undelivered> {
+        fn execute(
+            &self,
+            command: &DriveCommand,
+            deadline: &Deadline,
+        ) -> Result<Reply, Undelivered> {
             let mut state = self.state.lock().unwrap();
+            state.deadlines.push(deadline.clone());
             let read = *command == DriveCommand::ReadTable;
             *(if read { &mut state.reads } else { &mut state.writes }) += 1;
             while state.hangs {
@@ -410,10 +423,6 @@ mod tests {
 
     const A: &str = "/dev/sda";
     const B: &str = "/dev/sdb";
-
-    fn soon() -> Instant {
-        clock::now() + Duration::from_secs(60)
-    }
 
     fn target(node: &str) -> Target {
         Target::Scsi(node.into())
@@ -459,14 +468,18 @@ mod tests {
                 metadata: [0; 64],
                 host: HostId::from_bytes([7; 32]),
             };
-            match self.ways.execute(&DriveCommand::Mutex(MutexOp::Refresh, record), soon()) {
+            match self.ways.execute(&DriveCommand::Mutex(MutexOp::Refresh, record), &soon()) {
                 Reply::Status(status) => status,
                 Reply::Table(_) => panic!("a table"),
             }
         }
 
+        fn probe(&self) {
+            self.ways.probe(Limits::new(&Timing::for_lease(Duration::from_secs(60))));
+        }
+
         fn read(&self) -> Reply {
-            self.ways.execute(&DriveCommand::ReadTable, soon())
+            self.ways.execute(&DriveCommand::ReadTable, &soon())
         }
     }
 
@@ -501,6 +514,26 @@ mod tests {
         bench.fails(A, gone());
         bench.fails(B, lost());
         assert_eq!(bench.write(), Status::Uncertain);
+    }
+
+    #[test]
+    fn what_may_not_be_begun_any_more_goes_by_no_way() {
+        let time = virtual_time();
+        let bench = Bench::new(&[A, B]);
+        let deadline = soon();
+        time.advance(Duration::from_millis(4500));
+        let reply = bench.ways.execute(&DriveCommand::ReadTable, &deadline);
+        assert_eq!(reply, Reply::Status(Status::Unreachable));
+        assert_eq!((bench.at(A).counts(), bench.at(B).counts()), ((0, 0), (0, 0)));
+        // The next way gets the same deadline, not a new one.
+        bench.fails(A, gone());
+        let deadline = soon();
+        bench.ways.execute(&DriveCommand::ReadTable, &deadline);
+        deadline.give_up();
+        for node in [A, B] {
+            let [given] = &bench.at(node).deadlines()[..] else { panic!("one command") };
+            assert!(given.give_up(), "the same one");
+        }
     }
 
     #[test]
@@ -551,11 +584,11 @@ mod tests {
         let bench = Bench::new(&[A, B]);
         bench.fails(A, gone());
         assert_eq!(bench.write(), Status::Good);
-        bench.ways.probe();
+        bench.probe();
         assert_eq!(bench.at(A).counts(), (1, 0), "it is too early");
         let tries_after = |pause: Duration, expected: (u32, u32)| {
             bench.ways.state().ways[0].failed = clock::now() - pause;
-            bench.ways.probe();
+            bench.probe();
             assert_eq!(bench.at(A).counts(), expected, "after {pause:?}");
         };
         tries_after(PAUSE.0, (1, 1));
@@ -566,10 +599,10 @@ mod tests {
         // What the kernel tells of the drive's paths ends the pause.
         bench.fails(A, None);
         bench.set(&[A, B]);
-        bench.ways.probe();
+        bench.probe();
         assert_eq!(bench.at(A).counts(), (1, 4));
         // It works again, and there is nothing left to try.
-        bench.ways.probe();
+        bench.probe();
         assert_eq!(bench.at(A).counts(), (1, 4));
         bench.fails(B, gone());
         assert_eq!(bench.write(), Status::Good);

@@ -1,4 +1,8 @@
 //! Who a drive is: the same text on every host and by every path, at full length.
+//!
+//! Who is asked and what fails are two things. A drive with two actuators is two logical units,
+//! each with an identity and perhaps a mutex table of its own; it is one device, which fails as a
+//! whole.
 
 use super::sysfs::{attribute, link_name};
 use std::fs;
@@ -22,20 +26,34 @@ pub(super) fn kind(disk: &Path) -> Result<Kind, String> {
     }
 }
 
+/// Who a disk is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    /// Of what has a mutex table.
+    pub unit: String,
+    /// Of what fails as a whole: the unit's, where the disk does not tell.
+    pub device: String,
+}
+
 /// The identity of a disk. An error says what was found.
-pub(super) fn identity(disk: &Path, kind: Kind) -> Result<String, String> {
+pub(super) fn identity(disk: &Path, kind: Kind) -> Result<Identity, String> {
     match kind {
         Kind::Scsi => scsi(disk).ok_or("a disk without a SCSI identity (VPD page 83)".to_owned()),
-        Kind::Nvme => nvme(disk).ok_or("an NVMe namespace without any identity".to_owned()),
+        Kind::Nvme => {
+            let unit = nvme(disk).ok_or("an NVMe namespace without any identity".to_owned())?;
+            Ok(Identity { device: unit.clone(), unit })
+        }
     }
 }
 
 /// The identity of a SCSI disk: the best designator of its VPD page 83, chosen by us because
 /// kernels have changed their choice; where the page is not there, the kernel's choice.
-fn scsi(disk: &Path) -> Option<String> {
+fn scsi(disk: &Path) -> Option<Identity> {
     let device = disk.join("device");
-    let page = fs::read(device.join("vpd_pg83")).ok();
-    page.and_then(|page| designator(&page)).or_else(|| attribute(&device, "wwid"))
+    let page = fs::read(device.join("vpd_pg83")).unwrap_or_default();
+    let unit = designator(&page).or_else(|| attribute(&device, "wwid"))?;
+    let device = device_designator(&page).unwrap_or_else(|| unit.clone());
+    Some(Identity { unit, device })
 }
 
 /// The identity of the drive that an NVMe namespace is on.
@@ -65,15 +83,28 @@ fn nvme(disk: &Path) -> Option<String> {
 const PAGE_CODE: u8 = 0x83;
 const HEADER: usize = 4;
 const ASSOCIATION_LUN: u8 = 0;
+const ASSOCIATION_DEVICE: u8 = 2;
 const TYPE_T10: u8 = 1;
 const TYPE_EUI: u8 = 2;
 const TYPE_NAA: u8 = 3;
 const NAA_LOCAL: u8 = 3;
 
-/// The identity in a device identification page: NAA, else EUI-64, else T10 vendor id; of several
-/// the longest, then the greatest, so that the order in the page does not matter. `None` where
-/// the page names no such designator of the logical unit.
+/// The identity of the logical unit in a device identification page: NAA, else EUI-64, else T10
+/// vendor id; of several the longest, then the greatest, so that the order in the page does not
+/// matter. `None` where the page names no such designator.
 pub fn designator(page: &[u8]) -> Option<String> {
+    best(page, |association, _| association == ASSOCIATION_LUN)
+}
+
+/// The identity of the device that the logical unit is a part of (target device), chosen in the
+/// same way. Zeros name no device: firmware that has no name for it writes them.
+pub fn device_designator(page: &[u8]) -> Option<String> {
+    best(page, |association, value| {
+        association == ASSOCIATION_DEVICE && value.iter().any(|&byte| byte != 0)
+    })
+}
+
+fn best(page: &[u8], wanted: impl Fn(u8, &[u8]) -> bool) -> Option<String> {
     if *page.get(1)? != PAGE_CODE {
         return None;
     }
@@ -87,7 +118,7 @@ pub fn designator(page: &[u8]) -> Option<String> {
         };
         rest = &tail[value.len()..];
         let rank = match (header[1] & 0x0F, value.first()) {
-            _ if header[1] >> 4 & 3 != ASSOCIATION_LUN => continue,
+            _ if !wanted(header[1] >> 4 & 3, value) => continue,
             (_, None) => continue,
             // Locally assigned: unique only as far as the administrator took care.
             (TYPE_NAA, Some(first)) if first >> 4 == NAA_LOCAL => 2,
@@ -169,11 +200,38 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn the_device_is_told_from_the_logical_unit_and_the_port() {
+        let (lun, port, device) = ([0x51; 8], [0x52; 8], [0x53; 8]);
+        let mut all: Vec<(u8, u8, &[u8])> = vec![
+            (ASSOCIATION_LUN, TYPE_NAA, &lun),
+            (1, TYPE_NAA, &port),
+            (ASSOCIATION_DEVICE, TYPE_NAA, &device),
+            (ASSOCIATION_DEVICE, 8, b"naa.5353535353535353"),
+            (3, TYPE_NAA, &[0x54; 8]),
+        ];
+        for _ in 0..2 {
+            let page = page(&all);
+            assert_eq!(designator(&page).as_deref(), Some("naa.5151515151515151"));
+            assert_eq!(device_designator(&page).as_deref(), Some("naa.5353535353535353"));
+            all.reverse();
+        }
+        for none in [&[0; 8][..], &[]] {
+            let page = page(&[(0, TYPE_NAA, &lun), (ASSOCIATION_DEVICE, TYPE_NAA, none)]);
+            assert_eq!(device_designator(&page), None);
+        }
+        assert_eq!(device_designator(&page(&[(0, TYPE_NAA, &lun), (1, TYPE_NAA, &port)])), None);
+    }
+
+    #[test]
     fn a_broken_page_is_no_identity() {
         let whole = page(&[(0, TYPE_NAA, &NAA5)]);
+        let of_device = page(&[(ASSOCIATION_DEVICE, TYPE_NAA, &NAA5)]);
         for length in 0..whole.len() {
             assert_eq!(designator(&whole[..length]), None, "{length} bytes");
+            assert_eq!(device_designator(&of_device[..length]), None, "{length} bytes");
         }
-        assert_eq!(designator(&[0xFF; 64]), None);
+        for read in [designator, device_designator] {
+            assert_eq!(read(&[0xFF; 64]), None);
+        }
     }
 }

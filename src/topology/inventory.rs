@@ -1,5 +1,6 @@
 //! Which disks the host has: the ways to every drive, and the partitions of the global lock.
 
+use super::identity::Identity;
 use super::sysfs::{Sysfs, disk_of, node_of};
 use super::{Located, Target, drive_of, has_global_name, is_disk};
 use std::collections::HashMap;
@@ -21,16 +22,17 @@ impl Inventory {
         let devices = sysfs.block_devices()?;
         for disk in devices.iter().filter(|device| is_disk(device)) {
             if let Ok((identity, target)) = drive_of(disk) {
-                inventory.drives.entry(identity).or_default().push(target);
+                inventory.drives.entry(identity.unit).or_default().push(target);
             }
         }
         for partition in devices.iter().filter(|device| has_global_name(device)) {
             let Some(Ok((identity, _))) = disk_of(partition).as_deref().map(drive_of) else {
                 continue;
             };
+            let Identity { unit: identity, device } = identity;
             if !inventory.global.iter().any(|(_, drive)| drive.identity == identity) {
                 let paths = inventory.paths_of(&identity).to_vec();
-                inventory.global.push((node_of(partition), Located { identity, paths }));
+                inventory.global.push((node_of(partition), Located { identity, device, paths }));
             }
         }
         Ok(inventory)

@@ -15,11 +15,11 @@ mod sysfs;
 pub(crate) mod tests;
 mod uevents;
 
-pub use identity::designator;
+pub use identity::{designator, device_designator};
 
 use crate::sync::Mutex;
 use core::fmt;
-use identity::{Kind, identity, kind};
+use identity::{Identity, Kind, identity, kind};
 pub use inventory::Inventory;
 use stack::Stack;
 use std::collections::{BTreeMap, HashMap};
@@ -59,8 +59,10 @@ pub struct Found {
 /// A drive, found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Located {
-    /// Its full identity, the same on every host.
+    /// Its full identity, the same on every host: of the logical unit, for SCSI.
     pub identity: String,
+    /// The identity of the device that fails as a whole, of which it may be a part.
+    pub device: String,
     /// The ways to reach it, the best first. Never empty.
     pub paths: Vec<Target>,
 }
@@ -127,9 +129,9 @@ impl Topology {
         Topology { sysfs: Sysfs::new(sysfs), emulated, remembered: Arc::default() }
     }
 
-    /// The drives behind PVs' paths, in that order. Costs one system call for each where nothing has
-    /// happened to the host's devices since they were last looked at, and else some on sysfs; no
-    /// drive is asked.
+    /// The drives behind PVs' paths, in that order. Costs one system call for each where nothing
+    /// has happened to the host's devices since they were last looked at, and else some on sysfs;
+    /// no drive is asked.
     pub fn locate(&self, paths: &[String]) -> Vec<Result<Found, TopologyError>> {
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         // Before anything is looked at, so that nothing is remembered for longer than it is true.
@@ -148,7 +150,8 @@ impl Topology {
         if let Some(socket) = self.emulated.get(path) {
             let identity = format!("{EMULATED}{}", socket.display());
             let paths = vec![Target::Emulated(socket.clone())];
-            return Ok(Found { drives: vec![Located { identity, paths }], missing: Vec::new() });
+            let drive = Located { device: identity.clone(), identity, paths };
+            return Ok(Found { drives: vec![drive], missing: Vec::new() });
         }
         // Follows symlinks: by-id links and the like.
         let metadata =
@@ -175,9 +178,10 @@ impl Topology {
         let mut drives: Vec<Located> = Vec::new();
         for disk in &stack.disks {
             let (identity, target) = drive_of(disk).map_err(|found| unusable(path, &found))?;
+            let Identity { unit: identity, device } = identity;
             match drives.iter_mut().find(|drive| drive.identity == identity) {
                 Some(drive) => drive.paths.push(target),
-                None => drives.push(Located { identity, paths: vec![target] }),
+                None => drives.push(Located { identity, device, paths: vec![target] }),
             }
         }
         Ok(Found { drives, missing: stack.missing })
@@ -207,13 +211,13 @@ impl Topology {
     /// was found.
     pub fn identity_of_block(&self, number: u64) -> Result<String, String> {
         let disk = self.sysfs.block_device(number).map_err(|_| GONE.to_owned())?;
-        drive_of(&disk).map(|(identity, _)| identity)
+        drive_of(&disk).map(|(identity, _)| identity.unit)
     }
 
     /// The same for an open sg device.
     pub fn identity_of_sg(&self, number: u64) -> Result<String, String> {
         let device = self.sysfs.character_device(number).map_err(|_| GONE.to_owned())?;
-        identity(&device, Kind::Scsi)
+        identity(&device, Kind::Scsi).map(|identity| identity.unit)
     }
 }
 
@@ -232,7 +236,7 @@ fn is_disk(device: &Path) -> bool {
 }
 
 /// The drive that a disk is, and the way to it. An error says what was found.
-fn drive_of(disk: &Path) -> Result<(String, Target), String> {
+fn drive_of(disk: &Path) -> Result<(Identity, Target), String> {
     let kind = kind(disk)?;
     let target = match kind {
         Kind::Scsi => Target::Scsi(node_of(disk)),

@@ -97,6 +97,13 @@ impl Tree {
         self.scsi(node, &page(&[(0, NAA, &[0x50, 0, 0xC5, 0, 0, 0, 0, number])]))
     }
 
+    /// A SCSI disk with that number which is a part of a device with that number.
+    pub(crate) fn unit(&self, node: &str, number: u8, device: u8) -> PathBuf {
+        let unit = [0x50, 0, 0xC5, 0, 0, 0, 0, number];
+        let device = [0x50, 0, 0xC5, 0, 0, 0, 1, device];
+        self.scsi(node, &page(&[(0, NAA, &unit), (2, NAA, &device)]))
+    }
+
     pub(crate) fn partition(&self, disk: &Path, name: &str) -> PathBuf {
         let disk = disk.strip_prefix(self.root.path().join("devices")).unwrap();
         let partition = self.block(disk.join(name).to_str().unwrap());
@@ -176,6 +183,18 @@ fn a_disk_and_its_partition_are_one_drive() {
     let partition = tree.partition(&disk, "sdb1");
     assert_eq!(tree.found(&disk), "naa.5000c500a1b2c3d4 by /dev/sdb");
     assert_eq!(tree.found(&partition), tree.found(&disk));
+}
+
+#[test]
+fn the_units_of_one_device_are_drives_of_their_own_that_name_it() {
+    let tree = Tree::new();
+    let (a, b) = (tree.unit("sda", 1, 9), tree.unit("sdb", 2, 9));
+    let found = tree.locate(&tree.stacked("dm-0", "dm", &[&a, &b])).unwrap();
+    let identities: Vec<&str> = found.drives.iter().map(|drive| &*drive.identity).collect();
+    assert_eq!(identities, ["naa.5000c50000000001", "naa.5000c50000000002"]);
+    assert!(found.drives.iter().all(|drive| drive.device == "naa.5000c50000000109"));
+    let plain = tree.locate(&tree.drive("sdc", 3)).unwrap();
+    assert_eq!(plain.drives[0].device, plain.drives[0].identity);
 }
 
 #[test]

@@ -1,25 +1,25 @@
 //! IDM commands and tables, whatever language a drive speaks.
 
-use super::{DrivePath, Undelivered};
+use super::{Deadline, DrivePath, Undelivered};
+use crate::runtime::clock;
 use core::time::Duration;
 use idm_protocol::{
     Class, DriveCommand, MutexOp, RECORD_LEN, Record, Reply, State, Status, parse_table,
     record_count,
 };
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 /// Speaks the language of one kind of drive.
 pub trait Protocol: Send + Sync {
     /// Runs one command. Data from the drive goes to the front of an `In` buffer, whose rest is
-    /// left as it was. `timeout` is what the command may take; where the kernel does more than to
-    /// give the command up when it has passed, it may take longer.
+    /// left as it was. Time-outs are over by the deadline; where the kernel does more than to give
+    /// the command up when it has passed, the call may take longer.
     fn execute(
         &self,
         request: Request,
         data: Data<'_>,
-        timeout: Duration,
+        deadline: &Deadline,
     ) -> Result<Answer, Trouble>;
 }
 
@@ -74,6 +74,13 @@ pub enum Trouble {
     TooLong(String),
     /// The command was not delivered.
     Undelivered(Undelivered),
+}
+
+impl Trouble {
+    /// A step was not begun, because it could not have been over in time.
+    pub(crate) fn too_late(why: &str) -> Trouble {
+        Undelivered::NotSent(format!("too little time was left{why}")).into()
+    }
 }
 
 impl From<Undelivered> for Trouble {
@@ -155,33 +162,47 @@ enum Read {
 /// A drive that speaks `P`.
 pub struct Drive<P> {
     protocol: P,
-    timeout: Duration,
     /// Records to ask for: what the last table needed.
     blocks: AtomicU32,
 }
 
 impl<P: Protocol> Drive<P> {
-    /// A drive; `timeout` is for one command.
-    pub fn new(protocol: P, timeout: Duration) -> Drive<P> {
-        Drive { protocol, timeout, blocks: AtomicU32::new(FIRST_BLOCKS) }
+    /// A drive.
+    pub fn new(protocol: P) -> Drive<P> {
+        Drive { protocol, blocks: AtomicU32::new(FIRST_BLOCKS) }
     }
 
-    /// Sends a command, again where the drive puts it off, as long as the command's time lasts.
-    /// The number of bytes that were transferred.
-    fn send(&self, request: Request, data: &mut Data<'_>) -> Result<usize, Failure> {
-        let start = Instant::now();
+    /// Sends a command, again where the drive puts it off, as long as its deadline allows. The
+    /// number of bytes that were transferred.
+    ///
+    /// Where there is no time to send it again, the drive's word stands: it has not carried it out.
+    fn send(
+        &self,
+        request: Request,
+        data: &mut Data<'_>,
+        deadline: &Deadline,
+    ) -> Result<usize, Failure> {
+        let start = clock::now();
         let mut pauses = PAUSES.iter();
+        let mut put_off = false;
         loop {
-            let left = self.timeout.saturating_sub(start.elapsed());
             let data = match data {
                 Data::Out(bytes) => Data::Out(bytes),
                 Data::In(bytes) => Data::In(bytes),
             };
-            let answer = self.protocol.execute(request, data, left).map_err(Failure::Path)?;
+            let answer = match self.protocol.execute(request, data, deadline) {
+                Err(Trouble::Undelivered(Undelivered::NotSent(_))) if put_off => {
+                    return Err(Failure::Drive(Status::TryAgain));
+                }
+                answer => answer.map_err(Failure::Path)?,
+            };
             match answer.status {
                 Status::Good => return Ok(answer.transferred),
                 Status::TryAgain => match pauses.next() {
-                    Some(pause) if start.elapsed() + *pause < self.timeout => thread::sleep(*pause),
+                    Some(pause) if clock::now().since(start) + *pause < deadline.step() => {
+                        clock::sleep(*pause);
+                        put_off = true;
+                    }
                     _ => return Err(Failure::Drive(Status::TryAgain)),
                 },
                 other => return Err(Failure::Drive(other)),
@@ -189,18 +210,18 @@ impl<P: Protocol> Drive<P> {
         }
     }
 
-    fn mutex(&self, op: MutexOp, record: &Record) -> Result<(), Failure> {
+    fn mutex(&self, op: MutexOp, record: &Record, deadline: &Deadline) -> Result<(), Failure> {
         // Drives make nothing of the time, but hosts with the older stack choose by it which unused
         // mutex to remove.
         let record = Record { modified_ms: wall_clock_ms(), ..record.clone() };
         let payload = Payload(record.encode());
-        self.send(Request::Mutex(op), &mut Data::Out(&payload.0)).map(drop)
+        self.send(Request::Mutex(op), &mut Data::Out(&payload.0), deadline).map(drop)
     }
 
     /// Reads `blocks` records.
-    fn read_blocks(&self, blocks: u32) -> Result<Read, Failure> {
+    fn read_blocks(&self, blocks: u32, deadline: &Deadline) -> Result<Read, Failure> {
         let mut buffer = Buffer::new(blocks as usize * RECORD_LEN);
-        let transferred = self.send(Request::Table, &mut Data::In(buffer.bytes()))?;
+        let transferred = self.send(Request::Table, &mut Data::In(buffer.bytes()), deadline)?;
         let data = buffer.bytes().get(..transferred).ok_or(NONSENSE)?;
         if data.is_empty() || data.len() % RECORD_LEN != 0 {
             return Err(NONSENSE);
@@ -224,29 +245,29 @@ impl<P: Protocol> Drive<P> {
         if records.is_empty() {
             return Err(NONSENSE);
         }
-        if self.count()? > records.len() {
+        if self.count(deadline)? > records.len() {
             return Err(NONSENSE);
         }
         Ok(Read::Whole(records))
     }
 
     /// How many records the drive has counted.
-    fn count(&self) -> Result<usize, Failure> {
+    fn count(&self, deadline: &Deadline) -> Result<usize, Failure> {
         let mut buffer = Buffer::new(RECORD_LEN);
-        let transferred = self.send(Request::Counters, &mut Data::In(buffer.bytes()))?;
+        let transferred = self.send(Request::Counters, &mut Data::In(buffer.bytes()), deadline)?;
         let count = buffer.bytes().get(..transferred).and_then(record_count).ok_or(NONSENSE)?;
         Ok(count.into())
     }
 
     /// Reads the whole table. There is no way to begin with a later record, so one command must
     /// reach the end.
-    fn read_table(&self) -> Result<Vec<Record>, Failure> {
+    fn read_table(&self, deadline: &Deadline) -> Result<Vec<Record>, Failure> {
         let mut blocks = self.blocks.load(Ordering::Relaxed);
         let mut reach = Reach { possible: 0, impossible: MOST_BLOCKS + STEP };
         // What the kernel said of a read that was too long for it.
         let mut refused = None;
         loop {
-            let records = match self.read_blocks(blocks) {
+            let records = match self.read_blocks(blocks, deadline) {
                 Ok(Read::Whole(records)) => records,
                 Ok(Read::Part(records)) => {
                     reach.possible = blocks;
@@ -255,7 +276,7 @@ impl<P: Protocol> Drive<P> {
                         continue;
                     }
                     // All that can be had at once may still be all that there is.
-                    if self.count()? > records.len() {
+                    if self.count(deadline)? > records.len() {
                         return Err(refused.map_or(NONSENSE, |why| too_many(blocks, why)));
                     }
                     records
@@ -277,13 +298,13 @@ impl<P: Protocol> Drive<P> {
 }
 
 impl<P: Protocol> DrivePath for Drive<P> {
-    fn execute(&self, command: &DriveCommand) -> Result<Reply, Undelivered> {
+    fn execute(&self, command: &DriveCommand, deadline: &Deadline) -> Result<Reply, Undelivered> {
         let result = match command {
             DriveCommand::Mutex(op, record) => {
-                self.mutex(*op, record).map(|()| Reply::Status(Status::Good))
+                self.mutex(*op, record, deadline).map(|()| Reply::Status(Status::Good))
             }
             DriveCommand::ReadTable => {
-                self.read_table().map(|records| Reply::Table(records.into()))
+                self.read_table(deadline).map(|records| Reply::Table(records.into()))
             }
         };
         match result {
@@ -346,6 +367,8 @@ fn wall_clock_ms() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::clock::virtual_time;
+    use crate::transport::soon;
     use idm_protocol::{HostId, ResourceId, Value, ValueUpdate};
     use std::sync::Mutex;
 
@@ -362,7 +385,7 @@ mod tests {
             script: impl FnMut(Request, Data<'_>) -> Result<Answer, Trouble> + Send + 'static,
         ) -> Drive<Fake> {
             let fake = Fake { script: Mutex::new(Box::new(script)), sent: Mutex::default() };
-            Drive::new(fake, Duration::from_secs(2))
+            Drive::new(fake)
         }
     }
 
@@ -371,7 +394,7 @@ mod tests {
             &self,
             request: Request,
             data: Data<'_>,
-            _: Duration,
+            _: &Deadline,
         ) -> Result<Answer, Trouble> {
             if let Data::In(bytes) = &data {
                 assert_eq!(bytes.as_ptr() as usize % PAGE, 0);
@@ -438,7 +461,7 @@ mod tests {
     }
 
     fn records(drive: &Drive<Fake>) -> usize {
-        match drive.execute(&DriveCommand::ReadTable) {
+        match drive.execute(&DriveCommand::ReadTable, &soon()) {
             Ok(Reply::Table(records)) => records.len(),
             other => panic!("{other:?}"),
         }
@@ -455,7 +478,7 @@ mod tests {
             assert_eq!(Record { modified_ms: 1, ..sent }, record(0));
             answer(Status::Good, RECORD_LEN)
         });
-        assert_eq!(drive.execute(&refresh()), Ok(Reply::Status(Status::Good)));
+        assert_eq!(drive.execute(&refresh(), &soon()), Ok(Reply::Status(Status::Good)));
     }
 
     #[test]
@@ -471,9 +494,9 @@ mod tests {
         ];
         for (result, reply) in cases {
             let drive = Fake::drive(move |_, _| result.clone());
-            assert_eq!(drive.execute(&refresh()), reply);
+            assert_eq!(drive.execute(&refresh(), &soon()), reply);
             assert_eq!(drive.protocol.sent.lock().unwrap().len(), 1);
-            assert_eq!(drive.execute(&DriveCommand::ReadTable), reply);
+            assert_eq!(drive.execute(&DriveCommand::ReadTable, &soon()), reply);
         }
     }
 
@@ -484,12 +507,72 @@ mod tests {
             left -= 1;
             answer(if left >= 0 { Status::TryAgain } else { Status::Good }, 0)
         });
-        assert_eq!(drive.execute(&refresh()), Ok(Reply::Status(Status::Good)));
+        assert_eq!(drive.execute(&refresh(), &soon()), Ok(Reply::Status(Status::Good)));
         assert_eq!(drive.protocol.sent.lock().unwrap().len(), 3);
 
         let drive = Fake::drive(|_, _| answer(Status::TryAgain, 0));
-        assert_eq!(drive.execute(&refresh()), Ok(Reply::Status(Status::TryAgain)));
+        assert_eq!(drive.execute(&refresh(), &soon()), Ok(Reply::Status(Status::TryAgain)));
         assert_eq!(drive.protocol.sent.lock().unwrap().len(), PAUSES.len() + 1);
+    }
+
+    /// A drive whose every step takes `takes`, as long as its time-out allows.
+    fn slow(takes: Duration, mut answers: impl FnMut(Data<'_>) -> Answer + Send + 'static) -> Slow {
+        let script = move |deadline: &Deadline, data: Data<'_>| {
+            let timeout = deadline.timeout(Duration::from_secs(5)).ok_or(Trouble::too_late(""))?;
+            clock::sleep(takes.min(timeout));
+            if takes <= timeout { Ok(answers(data)) } else { Err(lost()) }
+        };
+        Slow(Mutex::new(Box::new(script)))
+    }
+
+    type SlowScript = Box<dyn FnMut(&Deadline, Data<'_>) -> Result<Answer, Trouble> + Send>;
+
+    struct Slow(Mutex<SlowScript>);
+
+    impl Protocol for Slow {
+        fn execute(
+            &self,
+            _: Request,
+            data: Data<'_>,
+            deadline: &Deadline,
+        ) -> Result<Answer, Trouble> {
+            (self.0.lock().unwrap())(deadline, data)
+        }
+    }
+
+    fn lost() -> Trouble {
+        Undelivered::Unknown("no answer in time".into()).into()
+    }
+
+    #[test]
+    fn what_was_put_off_is_not_sent_again_when_too_little_time_is_left() {
+        let time = virtual_time();
+        let put_off = |_: Data<'_>| Answer { status: Status::TryAgain, transferred: 0 };
+        let drive = Drive::new(slow(Duration::from_secs(6), put_off));
+        // 12 s in all: 6 s and 5.99 s, and not a third time.
+        assert_eq!(drive.execute(&refresh(), &soon()), Ok(Reply::Status(Status::TryAgain)));
+        assert_eq!(clock::now().since(time.begin()), Duration::from_secs(12));
+        // Begun late: the drive's own word stands where the second try has no time.
+        time.set(Duration::ZERO);
+        let deadline = soon();
+        time.set(Duration::from_secs(4));
+        assert_eq!(drive.execute(&refresh(), &deadline), Ok(Reply::Status(Status::TryAgain)));
+        assert_eq!(clock::now().since(time.begin()), Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_table_that_is_read_again_has_no_more_time_than_one() {
+        let time = virtual_time();
+        let endless = |data: Data<'_>| {
+            let Data::In(room) = data else { panic!("a read has data from the drive") };
+            let records = room.chunks_exact_mut(RECORD_LEN).zip(0..);
+            records.for_each(|(block, number)| block.copy_from_slice(&record(number).encode()));
+            Answer { status: Status::Good, transferred: room.len() }
+        };
+        let drive = Drive::new(slow(Duration::from_secs(3), endless));
+        let read = drive.execute(&DriveCommand::ReadTable, &soon());
+        assert!(matches!(read, Err(Undelivered::NotSent(_))), "{read:?}");
+        assert_eq!(clock::now().since(time.begin()), Duration::from_secs(9));
     }
 
     #[test]
@@ -513,7 +596,10 @@ mod tests {
     #[test]
     fn a_table_without_end_is_refused() {
         let drive = Fake::drive(table(u32::MAX, usize::MAX));
-        assert_eq!(drive.execute(&DriveCommand::ReadTable), Ok(Reply::Status(Status::Failed)));
+        assert_eq!(
+            drive.execute(&DriveCommand::ReadTable, &soon()),
+            Ok(Reply::Status(Status::Failed))
+        );
     }
 
     /// Some limits are no multiples of what is asked for, nor of each other.
@@ -532,14 +618,17 @@ mod tests {
             // Never a part of a table in place of the whole.
             for count in [most + 1, most + 100, 8000] {
                 let drive = Fake::drive(limited(count as u32, usize::MAX, most));
-                let Err(Undelivered::NotSent(why)) = drive.execute(&DriveCommand::ReadTable) else {
+                let Err(Undelivered::NotSent(why)) =
+                    drive.execute(&DriveCommand::ReadTable, &soon())
+                else {
                     panic!("{count} of {most}");
                 };
                 assert!(why.starts_with("sdx: EINVAL; no more than "), "{why}");
             }
         }
         let drive = Fake::drive(limited(0, usize::MAX, 0));
-        let Err(Undelivered::NotSent(why)) = drive.execute(&DriveCommand::ReadTable) else {
+        let Err(Undelivered::NotSent(why)) = drive.execute(&DriveCommand::ReadTable, &soon())
+        else {
             panic!("nothing can be read");
         };
         assert_eq!(why, "sdx: EINVAL");
@@ -551,13 +640,19 @@ mod tests {
         assert_eq!(records(&Fake::drive(table(128, 128))), 128);
         // 128 of 200 records: the others may be anybody's.
         let drive = Fake::drive(table(200, 128));
-        assert_eq!(drive.execute(&DriveCommand::ReadTable), Ok(Reply::Status(Status::Failed)));
+        assert_eq!(
+            drive.execute(&DriveCommand::ReadTable, &soon()),
+            Ok(Reply::Status(Status::Failed))
+        );
     }
 
     #[test]
     fn zeros_are_no_empty_table() {
         let drive = Fake::drive(table(0, 0));
-        assert_eq!(drive.execute(&DriveCommand::ReadTable), Ok(Reply::Status(Status::Failed)));
+        assert_eq!(
+            drive.execute(&DriveCommand::ReadTable, &soon()),
+            Ok(Reply::Status(Status::Failed))
+        );
     }
 
     #[test]
@@ -565,7 +660,7 @@ mod tests {
         for transferred in [0, 1, 511, 513, usize::MAX] {
             let drive = Fake::drive(move |_, _| answer(Status::Good, transferred));
             assert_eq!(
-                drive.execute(&DriveCommand::ReadTable),
+                drive.execute(&DriveCommand::ReadTable, &soon()),
                 Ok(Reply::Status(Status::Failed)),
                 "{transferred} bytes"
             );
@@ -577,6 +672,9 @@ mod tests {
             }
             answer(Status::Good, 0)
         });
-        assert_eq!(drive.execute(&DriveCommand::ReadTable), Ok(Reply::Status(Status::Failed)));
+        assert_eq!(
+            drive.execute(&DriveCommand::ReadTable, &soon()),
+            Ok(Reply::Status(Status::Failed))
+        );
     }
 }

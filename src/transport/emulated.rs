@@ -1,8 +1,11 @@
 //! An emulated drive through its socket.
+//!
+//! What ends a command that is not answered: the end of its connection, where the drive hangs. One
+//! that is told to be slow carries it out all the same.
 
-use super::Undelivered;
 use super::drive::{Data, Trouble};
 use super::scsi::{Answer, Port};
+use super::{Deadline, Undelivered};
 use crate::sync::{Mutex, MutexGuard};
 use core::time::Duration;
 use idm_emulator::client::{Client, Error};
@@ -29,7 +32,7 @@ impl Socket {
 }
 
 impl Port for Socket {
-    fn execute(&self, cdb: &Cdb, data: Data<'_>, timeout: Duration) -> Result<Answer, Trouble> {
+    fn execute(&self, cdb: &Cdb, data: Data<'_>, deadline: &Deadline) -> Result<Answer, Trouble> {
         let named = |why: &dyn core::fmt::Display| format!("{}: {why}", self.path.display());
         let pooled = self.idle().pop();
         let mut client = match pooled {
@@ -38,6 +41,9 @@ impl Port for Socket {
                 Client::connect(&self.path).map_err(|error| Undelivered::NotSent(named(&error)))?
             }
         };
+        // The client may take an eighth more than it is given.
+        let left = deadline.timeout(Duration::ZERO).ok_or_else(|| Trouble::too_late(""))?;
+        let timeout = left - left / 8;
         let (data_out, room) = match data {
             Data::Out(bytes) => (bytes, &mut [][..]),
             Data::In(bytes) => (&[][..], bytes),

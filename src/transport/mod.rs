@@ -2,8 +2,10 @@
 //!
 //! [`DrivePath`] is one way to one drive. [`drive`] knows what a command and a mutex table are; a
 //! [`drive::Protocol`] speaks to the drive: [`scsi`] in CDBs, which a [`scsi::Port`] carries, and
-//! [`nvme`] in admin commands. [`node`] keeps device nodes open.
+//! [`nvme`] in admin commands. [`node`] keeps device nodes open, and a [`Deadline`] goes with every
+//! command. Each transport says what ends a command that is not answered.
 
+mod deadline;
 pub mod drive;
 #[cfg(feature = "emulator")]
 mod emulated;
@@ -16,7 +18,7 @@ mod sg_io;
 
 use crate::topology::{Target, Topology};
 use core::fmt;
-use core::time::Duration;
+pub use deadline::{Deadline, Limits};
 use drive::Drive;
 use idm_protocol::{DriveCommand, Reply};
 use nvme::Nvme;
@@ -27,8 +29,9 @@ use std::sync::Arc;
 /// One way to one drive. Several threads may use it at the same time.
 pub trait DrivePath: Send + Sync {
     /// Runs one command and waits for its end. A reply is the drive's own; where none came back,
-    /// the error says what is known of the command.
-    fn execute(&self, command: &DriveCommand) -> Result<Reply, Undelivered>;
+    /// the error says what is known of the command. No step of it is begun that could not be over
+    /// by the deadline.
+    fn execute(&self, command: &DriveCommand, deadline: &Deadline) -> Result<Reply, Undelivered>;
 }
 
 /// No answer of the drive came back.
@@ -47,27 +50,24 @@ impl fmt::Display for Undelivered {
     }
 }
 
-/// Opening a device may take this part of a command's time.
-pub const OPENING: u32 = 8;
-
 /// Makes a way to the drive with that identity.
 pub type Connect = dyn Fn(&str, &Target) -> Arc<dyn DrivePath> + Send + Sync;
 
-/// The ways that this build has. `timeout` is for one command.
-pub fn connector(topology: Topology, timeout: Duration) -> Box<Connect> {
+/// The ways that this build has.
+pub fn connector(topology: Topology) -> Box<Connect> {
     let topology = Arc::new(topology);
     Box::new(move |identity, target| match target {
         Target::Scsi(node) => {
             let node = ScsiNode::new(node.clone(), identity.to_owned(), topology.clone());
-            Arc::new(Drive::new(Scsi(node), timeout))
+            Arc::new(Drive::new(Scsi(node)))
         }
         Target::Nvme(node) => {
             let nvme = Nvme::new(node.clone(), identity.to_owned(), topology.clone());
-            Arc::new(Drive::new(nvme, timeout))
+            Arc::new(Drive::new(nvme))
         }
         #[cfg(feature = "emulator")]
         Target::Emulated(socket) => {
-            Arc::new(Drive::new(Scsi(emulated::Socket::new(socket.clone())), timeout))
+            Arc::new(Drive::new(Scsi(emulated::Socket::new(socket.clone()))))
         }
         #[cfg(not(feature = "emulator"))]
         Target::Emulated(_) => Arc::new(NoPath),
@@ -80,7 +80,14 @@ struct NoPath;
 
 #[cfg(not(feature = "emulator"))]
 impl DrivePath for NoPath {
-    fn execute(&self, _: &DriveCommand) -> Result<Reply, Undelivered> {
+    fn execute(&self, _: &DriveCommand, _: &Deadline) -> Result<Reply, Undelivered> {
         Err(Undelivered::NotSent("this build cannot reach emulated drives".to_owned()))
     }
+}
+
+/// A deadline that leaves the time of a default lease's command.
+#[cfg(test)]
+pub(crate) fn soon() -> Deadline {
+    let timing = idm_engine::Timing::for_lease(core::time::Duration::from_secs(60));
+    Limits::new(&timing).deadline(crate::runtime::clock::now())
 }

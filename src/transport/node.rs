@@ -1,18 +1,16 @@
 //! Device nodes that are kept open.
 
+use super::Undelivered;
 use super::drive::Trouble;
-use super::{OPENING, Undelivered};
 use crate::sync::Mutex;
-use core::time::Duration;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, fstat};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
 
-/// A way to a drive by a block node, kept open as a `T`. It is opened again when the kernel says that
-/// the device behind it is gone, and used only while the drive behind it is the expected one.
+/// A way to a drive by a block node, kept open as a `T`. It is opened again when the kernel says
+/// that the device behind it is gone, and used only while the drive behind it is the expected one.
 pub struct Node<T> {
     /// The block node.
     pub path: PathBuf,
@@ -28,26 +26,10 @@ impl<T> Node<T> {
 
     /// What is open, opened with `open` if need be. An error means that nothing was sent.
     ///
-    /// The kernel opens no device while it recovers it from errors. What takes longer than its
-    /// part of `timeout` is an error, too: the command is too old by then, and the next one finds it
-    /// open.
-    pub fn opened(
-        &self,
-        timeout: Duration,
-        open: impl FnOnce() -> Result<T, String>,
-    ) -> Result<Arc<T>, Undelivered> {
-        let begun = Instant::now();
-        let opened = self.opened_at_last(open)?;
-        match begun.elapsed() <= timeout / OPENING {
-            true => Ok(opened),
-            false => Err(Undelivered::NotSent(self.prefixed("it took too long to open".into()))),
-        }
-    }
-
-    fn opened_at_last(
-        &self,
-        open: impl FnOnce() -> Result<T, String>,
-    ) -> Result<Arc<T>, Undelivered> {
+    /// The kernel opens no device while it recovers it from errors, so this may take long. The
+    /// command's time-out is made afterwards, and where too little is left the next command finds
+    /// it open.
+    pub fn opened(&self, open: impl FnOnce() -> Result<T, String>) -> Result<Arc<T>, Undelivered> {
         let mut slot = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(opened) = &*slot {
             return Ok(opened.clone());
@@ -101,24 +83,5 @@ impl<T> Node<T> {
 
     fn prefixed(&self, why: String) -> String {
         format!("{}: {why}", self.path.display())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::thread::sleep;
-
-    #[test]
-    fn what_took_too_long_to_open_is_for_the_next_command() {
-        let node: Node<()> = Node::new("/dev/sda".into(), "naa.5".into());
-        let timeout = Duration::from_millis(80);
-        let slow = || {
-            sleep(Duration::from_millis(20));
-            Ok(())
-        };
-        let first = node.opened(timeout, slow);
-        assert!(matches!(first, Err(Undelivered::NotSent(_))), "{first:?}");
-        assert!(node.opened(timeout, || unreachable!("it is open")).is_ok());
     }
 }

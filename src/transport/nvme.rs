@@ -2,11 +2,15 @@
 //!
 //! With native multipath the node is that of the subsystem, and the kernel chooses a controller for
 //! every command.
+//!
+//! What ends a command that is not answered: of a PCI Express controller the kernel, which aborts
+//! it or resets the controller before it returns it. Of a fabrics controller nothing does: the
+//! kernel gives up the connection, returns the command, and the target may still carry it out. Who
+//! sent it has to leave it time for that.
 
-use super::Undelivered;
 use super::drive::{Answer, Buffer, Data, Protocol, Request, Trouble};
 use super::node::Node;
-use super::nvme_ioctl;
+use super::{Deadline, Undelivered, nvme_ioctl};
 use crate::topology::Topology;
 use core::time::Duration;
 use idm_protocol::nvme::{self, AdminCommand};
@@ -22,6 +26,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// the drive for some seconds, which no late answer of a mutex is worth.
 const SHORTEST_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The shortest time-out of a command with that deadline. With short leases, which have no room for
+/// 5 s twice, it is two thirds of what a step has.
+fn shortest_timeout(deadline: &Deadline) -> Duration {
+    SHORTEST_TIMEOUT.min(deadline.step() * 2 / 3)
+}
+
+/// The time-out of a step that is begun now.
+fn timeout(deadline: &Deadline) -> Result<Duration, Trouble> {
+    deadline.timeout(shortest_timeout(deadline)).ok_or_else(|| Trouble::too_late(""))
+}
+
 /// One way to an NVMe drive.
 pub struct Nvme {
     node: Node<Opened>,
@@ -36,8 +51,8 @@ struct Opened {
 }
 
 impl Nvme {
-    /// The drive with that identity, by a namespace's block node. Nothing is opened before the first
-    /// command.
+    /// The drive with that identity, by a namespace's block node. Nothing is opened before the
+    /// first command.
     pub fn new(node: PathBuf, identity: String, topology: Arc<Topology>) -> Nvme {
         Nvme { node: Node::new(node, identity), topology }
     }
@@ -56,63 +71,67 @@ impl Nvme {
         timeout: Duration,
     ) -> Result<u16, Trouble> {
         let long = data.is_long();
-        let result =
-            nvme_ioctl::run(opened.fd.as_fd(), command, data, timeout.max(SHORTEST_TIMEOUT));
+        let result = nvme_ioctl::run(opened.fd.as_fd(), command, data, timeout);
         if matches!(result, Err(Errno::ENODEV | Errno::ENXIO)) {
             self.node.forget(opened);
         }
         judge(result, long)
     }
+}
 
-    /// Whether the controller has IDM, by its Identify data. It is asked before it gets the first
-    /// mutex command by this descriptor: to a drive without IDM the same opcodes may mean anything.
-    fn has_idm(&self, opened: &Arc<Opened>, timeout: Duration) -> Result<bool, Trouble> {
-        if opened.has_idm.load(Ordering::Relaxed) {
-            return Ok(true);
-        }
-        // The mutex command has not been sent, whatever becomes of this one.
-        let not_sent = |why: &dyn core::fmt::Display| {
-            let why = format!("the drive does not say whether it has IDM: {why}");
-            Trouble::Undelivered(Undelivered::NotSent(why))
-        };
-        let mut identify = Buffer::new(nvme::IDENTIFY_LEN);
-        let command = nvme::identify_controller();
-        match self.run(opened, &command, Data::In(identify.bytes()), timeout) {
-            Ok(0) => {}
-            Ok(status) => return Err(not_sent(&format_args!("status {status:#x}"))),
-            Err(Trouble::TooLong(why)) => return Err(not_sent(&why)),
-            Err(Trouble::Undelivered(why)) => return Err(not_sent(&why)),
-        }
-        let has_idm = nvme::version(identify.bytes()).is_some();
-        opened.has_idm.store(has_idm, Ordering::Relaxed);
-        Ok(has_idm)
-    }
+/// Runs an admin command: its status field, or that none came.
+type Run<'a> = dyn Fn(&AdminCommand, Data<'_>, Duration) -> Result<u16, Trouble> + 'a;
 
-    fn ask(
-        &self,
-        opened: &Arc<Opened>,
-        request: Request,
-        data: Data<'_>,
-        timeout: Duration,
-    ) -> Result<Answer, Trouble> {
-        if !self.has_idm(opened, timeout)? {
-            return Ok(Answer { status: Status::Unsupported, transferred: 0 });
-        }
-        let len = data.size();
-        let (op, command) = match request {
-            Request::Mutex(op) => (Some(op), nvme::mutex(op)),
-            Request::Table => {
-                let blocks = u32::try_from(len / RECORD_LEN).unwrap_or(u32::MAX);
-                (None, nvme::read_table(blocks))
-            }
-            Request::Counters => (None, nvme::inquire_table()),
-        };
-        let status = self.run(opened, &command, data, timeout)?;
-        let status = nvme::decode_status(op, status);
-        // The kernel does not say how much came; what did not come is zeros.
-        let transferred = if status == Status::Good { len } else { 0 };
-        Ok(Answer { status, transferred })
+/// Whether the controller has IDM, by its Identify data. It is asked before it gets the first
+/// mutex command by this descriptor: to a drive without IDM the same opcodes may mean anything. The
+/// mutex command has its shortest time afterwards.
+fn has_idm(known: &AtomicBool, deadline: &Deadline, run: &Run<'_>) -> Result<bool, Trouble> {
+    if known.load(Ordering::Relaxed) {
+        return Ok(true);
     }
+    // The mutex command has not been sent, whatever becomes of this one.
+    let not_sent = |why: &dyn core::fmt::Display| {
+        let why = format!("the drive does not say whether it has IDM: {why}");
+        Trouble::Undelivered(Undelivered::NotSent(why))
+    };
+    let timeout = timeout(&deadline.keeping(shortest_timeout(deadline)))?;
+    let mut identify = Buffer::new(nvme::IDENTIFY_LEN);
+    match run(&nvme::identify_controller(), Data::In(identify.bytes()), timeout) {
+        Ok(0) => {}
+        Ok(status) => return Err(not_sent(&format_args!("status {status:#x}"))),
+        Err(Trouble::TooLong(why)) => return Err(not_sent(&why)),
+        Err(Trouble::Undelivered(why)) => return Err(not_sent(&why)),
+    }
+    let has_idm = nvme::version(identify.bytes()).is_some();
+    known.store(has_idm, Ordering::Relaxed);
+    Ok(has_idm)
+}
+
+/// Runs one request, after Identify if that has not been done by this descriptor.
+fn ask(
+    known: &AtomicBool,
+    request: Request,
+    data: Data<'_>,
+    deadline: &Deadline,
+    run: &Run<'_>,
+) -> Result<Answer, Trouble> {
+    if !has_idm(known, deadline, run)? {
+        return Ok(Answer { status: Status::Unsupported, transferred: 0 });
+    }
+    let len = data.size();
+    let (op, command) = match request {
+        Request::Mutex(op) => (Some(op), nvme::mutex(op)),
+        Request::Table => {
+            let blocks = u32::try_from(len / RECORD_LEN).unwrap_or(u32::MAX);
+            (None, nvme::read_table(blocks))
+        }
+        Request::Counters => (None, nvme::inquire_table()),
+    };
+    let status = run(&command, data, timeout(deadline)?)?;
+    let status = nvme::decode_status(op, status);
+    // The kernel does not say how much came; what did not come is zeros.
+    let transferred = if status == Status::Good { len } else { 0 };
+    Ok(Answer { status, transferred })
 }
 
 impl Protocol for Nvme {
@@ -120,20 +139,24 @@ impl Protocol for Nvme {
         &self,
         request: Request,
         data: Data<'_>,
-        timeout: Duration,
+        deadline: &Deadline,
     ) -> Result<Answer, Trouble> {
-        let opened = self.node.opened(timeout, || self.open())?;
-        self.ask(&opened, request, data, timeout).map_err(|trouble| self.node.named(trouble))
+        let opened = self.node.opened(|| self.open())?;
+        let run = |command: &AdminCommand, data: Data<'_>, timeout| {
+            self.run(&opened, command, data, timeout)
+        };
+        ask(&opened.has_idm, request, data, deadline, &run)
+            .map_err(|trouble| self.node.named(trouble))
     }
 }
 
-/// What the ioctl says: a status field of the drive, or that none came. `long` tells that the command
-/// moves more data than every kernel can.
+/// What the ioctl says: a status field of the drive, or that none came. `long` tells that the
+/// command moves more data than every kernel can.
 ///
-/// The kernel checks all of the errors below before it queues the command. EINTR is not one of them:
-/// so it tells that it gave the command up after its time, or because the controller was reset. And
-/// where a status says that a path failed, it is the kernel's own word, and the drive may have had
-/// the command.
+/// The kernel checks all of the errors below before it queues the command. EINTR is not one of
+/// them: so it tells that it gave the command up after its time, or because the controller was
+/// reset. And where a status says that a path failed, it is the kernel's own word, and the drive
+/// may have had the command. It never sends an ioctl's command again.
 fn judge(result: Result<libc::c_int, Errno>, long: bool) -> Result<u16, Trouble> {
     let unknown = |why| Err(Trouble::Undelivered(Undelivered::Unknown(why)));
     let not_sent = |why| Err(Trouble::Undelivered(Undelivered::NotSent(why)));
@@ -163,6 +186,10 @@ fn judge(result: Result<libc::c_int, Errno>, long: bool) -> Result<u16, Trouble>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::clock::virtual_time;
+    use crate::transport::{Limits, soon};
+    use idm_engine::Timing;
+    use std::cell::RefCell;
     use std::collections::BTreeMap;
 
     #[test]
@@ -173,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_path_is_never_the_drives_answer() {
+    fn answered_error_is_none_of_the_kernels_own() {
         for status in [0x370, 0x371, 0x4370, 0x300, 0x7FFF_FFFF, 0x8000, -1] {
             let judged = judge(Ok(status), false);
             let lost = matches!(judged, Err(Trouble::Undelivered(Undelivered::Unknown(_))));
@@ -212,12 +239,59 @@ mod tests {
         for path in ["/dev/nonexistent-nvme", "/dev/null"] {
             let topology = Arc::new(Topology::new(BTreeMap::new()));
             let drive = Nvme::new(path.into(), "nvme.nqn.x".into(), topology);
-            let result =
-                drive.execute(Request::Table, Data::In(&mut [0; 512]), Duration::from_secs(1));
+            let result = drive.execute(Request::Table, Data::In(&mut [0; 512]), &soon());
             let Err(Trouble::Undelivered(Undelivered::NotSent(why))) = result else {
                 panic!("{path}: {result:?}");
             };
             assert!(why.starts_with(path), "{why}");
+        }
+    }
+
+    /// The time-outs that Identify and the command get, which take as long as they are told, and
+    /// what comes of it. A lease of 60 s.
+    fn timeouts(opened_after_s: u64, takes_s: u64) -> (Vec<u64>, Result<Answer, Trouble>) {
+        let time = virtual_time();
+        let deadline = soon();
+        time.advance(Duration::from_secs(opened_after_s));
+        let given = RefCell::new(Vec::new());
+        let run = |command: &AdminCommand, data: Data<'_>, timeout: Duration| {
+            given.borrow_mut().push(timeout.as_secs());
+            time.advance(timeout.min(Duration::from_secs(takes_s)));
+            if let (nvme::OPCODE_IDENTIFY, Data::In(bytes)) = (command.opcode, data) {
+                bytes[nvme::VERSION_BYTE] = 0x10;
+            }
+            Ok(0)
+        };
+        let mut room = [0; 512];
+        let known = AtomicBool::new(false);
+        let answer = ask(&known, Request::Table, Data::In(&mut room), &deadline, &run);
+        (given.take(), answer)
+    }
+
+    #[test]
+    fn identify_leaves_the_command_its_time_and_both_are_over_in_time() {
+        let good = Ok(Answer { status: Status::Good, transferred: 512 });
+        assert_eq!(timeouts(0, 0), (vec![7, 7], good.clone()));
+        assert_eq!(timeouts(0, 6), (vec![7, 6], good.clone()));
+        assert_eq!(timeouts(1, 6), (vec![6, 5], good.clone()));
+        assert_eq!(timeouts(2, 60), (vec![5, 5], good));
+        for opened_after_s in [3, 12, 60] {
+            let (timeouts, answer) = timeouts(opened_after_s, 60);
+            assert!(timeouts.is_empty(), "{timeouts:?}");
+            let not_sent = matches!(answer, Err(Trouble::Undelivered(Undelivered::NotSent(_))));
+            assert!(not_sent, "{answer:?}");
+        }
+    }
+
+    #[test]
+    fn short_leases_have_room_for_both_too() {
+        let _time = virtual_time();
+        for lease_ms in [500, 5000, 20_000, 60_000, 3_600_000] {
+            let timing = Timing::for_lease(Duration::from_millis(lease_ms));
+            let deadline = Limits::new(&timing).deadline(crate::runtime::clock::now());
+            let shortest = shortest_timeout(&deadline);
+            assert!(timeout(&deadline.keeping(shortest)).is_ok(), "{lease_ms}");
+            assert!(shortest <= SHORTEST_TIMEOUT && 2 * shortest <= Limits::new(&timing).over);
         }
     }
 }

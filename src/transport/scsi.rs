@@ -1,7 +1,7 @@
 //! IDM commands as SCSI commands, whatever carries them.
 
+use super::Deadline;
 use super::drive::{self, Data, Protocol, Request, Trouble};
-use core::time::Duration;
 use idm_protocol::{RECORD_LEN, scsi};
 
 /// Carries SCSI commands to one drive.
@@ -12,7 +12,7 @@ pub trait Port: Send + Sync {
         &self,
         cdb: &scsi::Cdb,
         data: Data<'_>,
-        timeout: Duration,
+        deadline: &Deadline,
     ) -> Result<Answer, Trouble>;
 }
 
@@ -35,7 +35,7 @@ impl<P: Port> Protocol for Scsi<P> {
         &self,
         request: Request,
         data: Data<'_>,
-        timeout: Duration,
+        deadline: &Deadline,
     ) -> Result<drive::Answer, Trouble> {
         let cdb = match (request, &data) {
             (Request::Mutex(op), _) => scsi::mutex(op),
@@ -45,7 +45,7 @@ impl<P: Port> Protocol for Scsi<P> {
             (Request::Table, Data::Out(_)) => scsi::read_table(0),
             (Request::Counters, _) => scsi::inquire_table(),
         };
-        let answer = self.0.execute(&cdb, data, timeout)?;
+        let answer = self.0.execute(&cdb, data, deadline)?;
         let status = scsi::decode_status(answer.status, &answer.sense);
         Ok(drive::Answer { status, transferred: answer.transferred })
     }
@@ -54,7 +54,7 @@ impl<P: Port> Protocol for Scsi<P> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::Undelivered;
+    use crate::transport::{Undelivered, soon};
     use idm_protocol::{MutexOp, Status};
     use std::sync::Mutex;
 
@@ -64,7 +64,7 @@ mod tests {
     }
 
     impl Port for Fake {
-        fn execute(&self, cdb: &scsi::Cdb, _: Data<'_>, _: Duration) -> Result<Answer, Trouble> {
+        fn execute(&self, cdb: &scsi::Cdb, _: Data<'_>, _: &Deadline) -> Result<Answer, Trouble> {
             self.sent.lock().unwrap().push(*cdb);
             self.answer.clone()
         }
@@ -77,12 +77,12 @@ mod tests {
     #[test]
     fn requests_are_cdbs() {
         let drive = fake(Ok(Answer { status: 0, sense: Vec::new(), transferred: 7 }));
-        let time = Duration::from_secs(1);
         let mut room = [0; 3 * RECORD_LEN];
-        let answer = drive.execute(Request::Mutex(MutexOp::Break), Data::Out(&room), time).unwrap();
+        let answer =
+            drive.execute(Request::Mutex(MutexOp::Break), Data::Out(&room), &soon()).unwrap();
         assert_eq!(answer, drive::Answer { status: Status::Good, transferred: 7 });
-        drive.execute(Request::Table, Data::In(&mut room), time).unwrap();
-        drive.execute(Request::Counters, Data::In(&mut room), time).unwrap();
+        drive.execute(Request::Table, Data::In(&mut room), &soon()).unwrap();
+        drive.execute(Request::Counters, Data::In(&mut room), &soon()).unwrap();
         assert_eq!(
             *drive.0.sent.lock().unwrap(),
             [scsi::mutex(MutexOp::Break), scsi::read_table(3), scsi::inquire_table()]
@@ -91,9 +91,7 @@ mod tests {
 
     #[test]
     fn statuses_are_decoded() {
-        let run = |answer| {
-            fake(answer).execute(Request::Counters, Data::In(&mut []), Duration::from_secs(1))
-        };
+        let run = |answer| fake(answer).execute(Request::Counters, Data::In(&mut []), &soon());
         let sense = vec![0x70, 0, 5, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0x20];
         for (status, sense, meaning) in [
             (0x18, Vec::new(), Status::Conflict),

@@ -1,14 +1,19 @@
 //! A SCSI disk through SG_IO, on its sg node or on its block node.
 //!
 //! The sg node is preferred: it keeps to the time-outs that it is given, where a block node makes
-//! 7 s of shorter ones, and whoever waits there can be killed. It is there only with the kernel's sg
-//! module, which locking must not depend on.
+//! 7 s of shorter ones, and whoever waits there can be killed. It is there only with the kernel's
+//! sg module, which locking must not depend on.
+//!
+//! What ends a command that is not answered: the kernel, which aborts it after its time-out, or
+//! resets ever more around it, before it returns it. That may take long beyond the time-out. On a
+//! block node it is waited for, also by a process that is killed; on an sg node such a process ends
+//! at once, and its command goes on until the kernel has ended it.
 
-use super::Undelivered;
 use super::drive::{Data, Trouble};
 use super::node::Node;
 use super::scsi::{Answer, Port};
 use super::sg_io::{self, Completion};
+use super::{Deadline, Undelivered};
 use crate::topology::Topology;
 use core::time::Duration;
 use idm_protocol::scsi::{Cdb, Sense, status};
@@ -34,6 +39,27 @@ struct Opened {
 enum Kind {
     Sg,
     Block,
+}
+
+impl Kind {
+    /// The shortest time-out that the kernel keeps to (BLK_MIN_SG_TIMEOUT of block nodes).
+    fn shortest_timeout(self) -> Duration {
+        match self {
+            Kind::Sg => Duration::from_millis(1),
+            Kind::Block => Duration::from_secs(7),
+        }
+    }
+
+    /// The time-out of a command that is sent now.
+    fn timeout(self, deadline: &Deadline) -> Result<Duration, Trouble> {
+        let hint = match self {
+            Kind::Sg => "",
+            Kind::Block => {
+                ": a block node's time-outs are 7 s or more, an sg node's are not (modprobe sg)"
+            }
+        };
+        deadline.timeout(self.shortest_timeout()).ok_or_else(|| Trouble::too_late(hint))
+    }
 }
 
 impl ScsiNode {
@@ -64,8 +90,9 @@ impl ScsiNode {
 }
 
 impl Port for ScsiNode {
-    fn execute(&self, cdb: &Cdb, data: Data<'_>, timeout: Duration) -> Result<Answer, Trouble> {
-        let opened = self.node.opened(timeout, || self.open())?;
+    fn execute(&self, cdb: &Cdb, data: Data<'_>, deadline: &Deadline) -> Result<Answer, Trouble> {
+        let opened = self.node.opened(|| self.open())?;
+        let timeout = opened.kind.timeout(deadline).map_err(|late| self.node.named(late))?;
         let long = data.is_long();
         let result = sg_io::run(opened.fd.as_fd(), cdb, data, timeout);
         if leads_nowhere(&result) {
@@ -98,6 +125,10 @@ mod host {
 const DRIVER_SENSE: u16 = 0x08;
 
 /// What a finished SG_IO call says.
+///
+/// The kernel sends a command of SG_IO that was answered with CHECK CONDITION once, UNIT ATTENTION
+/// included. What was answered with BUSY or TASK SET FULL, and so not carried out, it sends again
+/// until the time-out; what we see is the last answer.
 ///
 /// Host and driver status come first: where they tell of a transport failure, the SCSI status is
 /// whatever the kernel left there. No host status is taken for proof that the drive did not get
@@ -174,6 +205,8 @@ fn judge_errno(errno: Errno, kind: Kind, long: bool) -> Trouble {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::clock::virtual_time;
+    use crate::transport::soon;
     use std::collections::BTreeMap;
 
     fn completion(status: u8) -> Completion {
@@ -208,17 +241,50 @@ mod tests {
         assert_eq!(answer.unwrap().status, 0x22);
     }
 
+    /// What the kernel and adapters say is no answer, whatever status and sense data stand beside
+    /// it. None of it proves that nothing was sent.
     #[test]
-    fn a_transport_failure_is_never_the_drives_answer() {
-        for host_status in 1..=0x14 {
+    fn answered_error_is_none_of_the_kernels_own() {
+        for (host_status, why) in [
+            (0x01, "NO_CONNECT: also ends what was sent to a device that disappeared"),
+            (0x02, "BUS_BUSY: the bus was not had, or was lost"),
+            (0x03, "TIME_OUT: aborted after its time, perhaps carried out before"),
+            (0x04, "BAD_TARGET: also ends what was sent to a target that went"),
+            (0x05, "ABORT: aborted for another reason"),
+            (0x06, "PARITY: data was damaged on the way, either way"),
+            (0x07, "ERROR: internal to the adapter"),
+            (0x08, "RESET: the adapter or the bus was reset under it"),
+            (0x09, "BAD_INTR: an interrupt that nobody expected"),
+            (0x0A, "PASSTHROUGH: the driver forced it past the SCSI layer"),
+            (0x0B, "SOFT_ERROR: the driver wants it sent again"),
+            (0x0C, "IMM_RETRY: the same, at once"),
+            (0x0D, "REQUEUE: the same, without counting it"),
+            (0x0E, "TRANSPORT_DISRUPTED: the transport was lost under it"),
+            (0x0F, "TRANSPORT_FAILFAST: the transport did not come back"),
+            (0x10, "TARGET_FAILURE: of older kernels"),
+            (0x11, "NEXUS_FAILURE: of older kernels"),
+            (0x12, "ALLOC_FAILURE: of older kernels"),
+            (0x13, "MEDIUM_ERROR: of older kernels"),
+            (0x14, "TRANSPORT_MARGINAL: the path is not good enough"),
+            (0xFF, "not known"),
+        ] {
             for status in [0x00, 0x18, 0x22, 0x02] {
-                let failed = Completion { host_status, ..completion(status) };
-                assert!(matches!(judge(&failed), Err(Undelivered::Unknown(_))));
+                let sense = NOT_FOUND.to_vec();
+                let failed = Completion { host_status, sense, ..completion(status) };
+                assert!(matches!(judge(&failed), Err(Undelivered::Unknown(_))), "{why}");
             }
         }
-        for driver_status in [0x01, 0x05, 0x06, 0x07] {
+        for (driver_status, why) in [
+            (0x01, "BUSY"),
+            (0x02, "SOFT"),
+            (0x03, "MEDIA"),
+            (0x04, "ERROR"),
+            (0x05, "INVALID"),
+            (0x06, "TIMEOUT"),
+            (0x07, "HARD"),
+        ] {
             let failed = Completion { driver_status, ..completion(0x18) };
-            assert!(matches!(judge(&failed), Err(Undelivered::Unknown(_))));
+            assert!(matches!(judge(&failed), Err(Undelivered::Unknown(_))), "{why}");
         }
     }
 
@@ -265,6 +331,31 @@ mod tests {
     }
 
     #[test]
+    fn a_command_gets_what_is_left_and_a_block_node_none_that_is_less_than_it_takes() {
+        let time = virtual_time();
+        let deadline = soon();
+        for (at, sg, block) in [
+            (0, Some(7500), Some(7500)),
+            (4900, Some(7100), Some(7100)),
+            (5001, Some(6999), None),
+            (11_999, Some(1), None),
+            (12_000, None, None),
+        ] {
+            time.set(Duration::from_millis(at));
+            for (kind, expected) in [(Kind::Sg, sg), (Kind::Block, block)] {
+                let timeout = kind.timeout(&deadline);
+                let not_sent = Trouble::Undelivered(Undelivered::NotSent(String::new()));
+                let same = core::mem::discriminant(&not_sent);
+                match (&timeout, expected) {
+                    (Ok(timeout), Some(ms)) => assert_eq!(*timeout, Duration::from_millis(ms)),
+                    (Err(late), None) => assert_eq!(core::mem::discriminant(late), same),
+                    _ => panic!("{at} {kind:?}: {timeout:?}"),
+                }
+            }
+        }
+    }
+
+    #[test]
     fn gone_devices_are_opened_again() {
         let gone = Completion { host_status: host::NO_CONNECT, ..completion(0) };
         assert!(leads_nowhere(&Ok(gone)));
@@ -282,7 +373,7 @@ mod tests {
     fn a_missing_node_means_not_sent_and_is_named() {
         let cdb = idm_protocol::scsi::read_table(1);
         for path in ["/dev/nonexistent-sd", "/dev/null"] {
-            let result = node(path).execute(&cdb, Data::In(&mut [0; 512]), Duration::from_secs(1));
+            let result = node(path).execute(&cdb, Data::In(&mut [0; 512]), &soon());
             let Err(Trouble::Undelivered(Undelivered::NotSent(why))) = result else {
                 panic!("{path}: {result:?}");
             };

@@ -57,8 +57,8 @@ pub struct Completion {
     pub asked: usize,
 }
 
-/// Runs one SCSI command. Blocks until it is finished or the kernel gave up on it: on a block node
-/// not before 7 s, whatever `timeout` says (BLK_MIN_SG_TIMEOUT).
+/// Runs one SCSI command. Blocks until it is finished, or until the kernel has aborted it after its
+/// time-out.
 pub fn run(
     fd: BorrowedFd<'_>,
     cdb: &[u8; 16],
@@ -81,7 +81,7 @@ pub fn run(
         dxferp: pointer.cast(),
         cmdp: cdb.as_ptr(),
         sbp: sense.as_mut_ptr(),
-        // 0 would be 30 or 60 s of the kernel's.
+        // In ms. 0 would be 30 or 60 s of the kernel's.
         timeout: u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX).max(1),
         flags: 0,
         pack_id: 0,

@@ -1,7 +1,11 @@
 //! Several hosts in one process, on emulated drives: what lvmlockd would see of the lock manager.
 #![cfg(feature = "emulator")]
 
+mod earlier_life;
+mod orphans;
 mod recovery;
+mod state_dir;
+mod votes;
 
 use idm_emulator::server::{DriveSpec, Server};
 use idm_protocol::{HostId, Mode};
@@ -51,6 +55,11 @@ impl Bench {
     }
 
     fn host(&self, number: u8, lease: Duration) -> Host {
+        self.host_with_id(number, number, lease)
+    }
+
+    /// A host that has the state directory and the devices of `number`.
+    fn host_with_id(&self, number: u8, id: u8, lease: Duration) -> Host {
         let emulated = self
             .drives
             .iter()
@@ -65,7 +74,7 @@ impl Bench {
             kill_command: Some(["/bin/sh", "-c", &script].map(str::to_owned).to_vec()),
             ..Config::default()
         };
-        let id = HostId::new([number; 16], &format!("host{number}"));
+        let id = HostId::new([id; 16], &format!("host{id}"));
         std::fs::create_dir_all(self.sysfs(number).join("block")).unwrap();
         let devices = Devices::with_sysfs(&self.sysfs(number));
         Host { manager: Manager::new(config, id, devices) }
@@ -551,7 +560,7 @@ fn a_drive_that_speaks_no_idm_is_named() {
 #[test]
 fn the_global_lockspace_always_starts_and_its_lock_says_what_is_missing() {
     let bench = Bench::new(1);
-    let mut config = Config { lease: SHORT, ..Config::default() };
+    let mut config = Config { lease: SHORT, state_dir: bench.state_dir(1), ..Config::default() };
     config.emulated = [("/dev/d0".to_owned(), bench.server.socket("d0"))].into();
     let host =
         Host { manager: Manager::new(config, HostId::new([1; 16], "h"), Devices::default()) };

@@ -3,15 +3,15 @@
 use super::*;
 
 /// Long enough to be kept by a machine that is busy.
-const SHORT: Duration = Duration::from_millis(2400);
+pub(super) const SHORT: Duration = Duration::from_millis(2400);
 /// The orphans of a restarted lvmlockd are looked at within this.
-const SOON: Duration = Duration::from_secs(10);
+pub(super) const SOON: Duration = Duration::from_secs(10);
 const ONLY: Adopt = Adopt { only: true, ok: false };
 const IF_ANY: Adopt = Adopt { only: false, ok: true };
 
 impl Bench {
     /// Makes an LV look active on a host, or not any more.
-    fn activate(&self, number: u8, lv: usize, active: bool) {
+    pub(super) fn activate(&self, number: u8, lv: usize, active: bool) {
         let device = self.sysfs(number).join(format!("block/dm-{lv}"));
         if !active {
             std::fs::remove_dir_all(&device).unwrap();
@@ -24,7 +24,7 @@ impl Bench {
     }
 
     /// lvmlockd is killed on a host and started again.
-    fn restart(&self, host: Host, number: u8, lease: Duration) -> Host {
+    pub(super) fn restart(&self, host: Host, number: u8, lease: Duration) -> Host {
         drop(host);
         let host = self.host(number, lease);
         host.manager.recover();
@@ -32,7 +32,7 @@ impl Bench {
     }
 
     /// The states of an LV's mutex on the drives.
-    fn states(&self, lv: usize) -> String {
+    pub(super) fn states(&self, lv: usize) -> String {
         let name = format!("{lv:06}");
         let mut states = String::new();
         for drive in &self.drives {
@@ -45,13 +45,19 @@ impl Bench {
         states
     }
 
-    fn noted(&self, number: u8) -> usize {
+    pub(super) fn noted(&self, number: u8) -> usize {
         std::fs::read_dir(self.state_dir(number).join("locks")).map_or(0, Iterator::count)
     }
 }
 
 impl Host {
-    fn adopt(&self, key: usize, resource: Resource, mode: Mode, how: Adopt) -> Result<(), Error> {
+    pub(super) fn adopt(
+        &self,
+        key: usize,
+        resource: Resource,
+        mode: Mode,
+        how: Adopt,
+    ) -> Result<(), Error> {
         self.manager.lock(VG, ResourceKey(key), resource, mode, how).map(drop)
     }
 }
@@ -457,14 +463,17 @@ fn what_cannot_be_noted_is_not_taken() {
     let (a, b) = (bench.started(1, LONG), bench.started(2, LONG));
     a.lock(2, lv(2), Shared).unwrap();
     let locks = bench.state_dir(1).join("locks");
-    std::fs::remove_dir_all(&locks).unwrap();
+    // The lock manager makes it again when it notices.
+    eventually(SOON, "something else is in its place", || {
+        std::fs::remove_dir_all(&locks).is_ok() && std::fs::write(&locks, "none").is_ok()
+    });
     let refused = a.lock(1, lv(1), Exclusive);
     assert!(matches!(refused, Err(Error::NotRunning(_))), "{refused:?}");
     b.lock(1, lv(1), Exclusive).unwrap();
     // Nor is a promotion.
     assert!(a.manager.convert(ResourceKey(2), Exclusive, 0).is_err());
     b.lock(2, lv(2), Shared).unwrap();
-    std::fs::create_dir(&locks).unwrap();
+    std::fs::remove_file(&locks).unwrap();
     a.lock(3, lv(3), Exclusive).unwrap();
     a.unlock(2);
 }

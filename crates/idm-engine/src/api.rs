@@ -119,6 +119,9 @@ pub struct LockConfig {
     /// Until when a command of an earlier life of this host may still reach a drive. No drive
     /// counts for an answer to a command that was sent before.
     pub earlier_until: Instant,
+    /// Until when a command of an earlier life that only prolongs what it held, or takes it, may
+    /// still reach a drive. It undoes nothing, but it writes what that life counted.
+    pub earlier_writes_until: Instant,
     /// The safety rule that this lock breaks, for tests of the tests.
     #[cfg(feature = "broken-rules")]
     pub broken: Option<crate::BrokenRule>,
@@ -140,6 +143,7 @@ impl LockConfig {
             timing,
             seed,
             earlier_until: Instant::default(),
+            earlier_writes_until: Instant::default(),
             #[cfg(feature = "broken-rules")]
             broken: None,
         }
@@ -172,6 +176,9 @@ pub enum Request {
     Adopt {
         /// Only if it is held like this; `None`: however it is held.
         mode: Option<Mode>,
+        /// Whether the earlier life is known to have been granted the lock. Then what is enough to
+        /// keep it is enough to adopt it.
+        granted: bool,
         /// As in [`Request::Acquire`].
         members: Vec<Member>,
         /// As in [`Request::Acquire`].

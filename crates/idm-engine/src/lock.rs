@@ -87,6 +87,8 @@ struct Acquiring {
 struct Adopting {
     /// The only mode that will do, if any.
     wanted: Option<Mode>,
+    /// Whether the earlier life was told that it has the lock.
+    granted: bool,
     /// When the request is refused for want of answers.
     deadline: Instant,
     stage: Stage,
@@ -234,9 +236,9 @@ impl Lock {
                 self.phase = Phase::Acquiring(Acquiring { mode, deadline, attempt: 1, stage });
                 self.ask_members(mode, now);
             }
-            (Request::Adopt { mode, members, witnesses }, Phase::Free | Phase::Left) => {
+            (Request::Adopt { mode, granted, members, witnesses }, Phase::Free | Phase::Left) => {
                 self.seat_drives(&members, &witnesses, now)?;
-                self.adopt(mode, now);
+                self.adopt(mode, granted, now);
             }
             (Request::Convert { mode, value }, Phase::Held(held)) => {
                 self.convert(held.mode, mode, value, now);
@@ -264,7 +266,8 @@ impl Lock {
             return;
         };
         let heard = self.hear(&flight, reply, self.seats[at].drive);
-        self.seats[at].absorb(&flight, &heard, now, &self.config.timing, self.rules);
+        let earlier = self.config.earlier_writes_until;
+        self.seats[at].absorb(&flight, &heard, now, &self.config.timing, earlier, self.rules);
         self.note_not_idm(at, &heard);
         if flight.epoch == self.seats[at].epoch {
             self.advance(at, &flight, heard, now);
@@ -398,9 +401,9 @@ impl Lock {
         }
         let set = Fingerprint::of(members);
         if set != self.set {
-            // A BREAK that is late would mark our record as one of the set that was counted then.
+            // What is late would mark our record as one of the set that was counted then.
             for seat in &mut self.seats {
-                seat.barred_until = seat.barred_until.max(seat.stray_until);
+                seat.barred_until = seat.barred_until.max(seat.remarked_until());
             }
         }
         self.set = set;
@@ -432,7 +435,12 @@ impl Lock {
     /// Drops the seats that have nothing left to do or to remember.
     fn prune(&mut self, now: Instant) {
         self.seats.retain(|s| {
-            let busy = !matches!(s.task, Task::Idle | Task::Leave);
+            let busy = match s.task {
+                Task::Idle => false,
+                // A release has to give it back, whatever was asked since.
+                Task::Leave => s.hold != Hold::None,
+                Task::Take(_) | Task::Keep | Task::Clean(_) => true,
+            };
             s.flight.is_some() || busy || s.settled_at() > now
         });
     }

@@ -65,6 +65,13 @@ pub(crate) enum Step {
     ClearDestroy(ResourceId),
 }
 
+impl Step {
+    /// Whether it writes a record of ours, or may.
+    pub(crate) fn writes(self) -> bool {
+        matches!(self, Step::Try(_) | Step::Refresh(_) | Step::Break(_))
+    }
+}
+
 /// A command that was sent and is not answered yet.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Flight {
@@ -193,8 +200,12 @@ pub(crate) struct Seat {
     pub(crate) plan: Option<Plan>,
     /// Failures in a row, for the pause before the next try.
     pub(crate) failures: u8,
-    /// What our record on the drive says of the drives that we count, as far as that is certain.
+    /// What our record on the drive says of the drives that we count, as far as that is certain,
+    /// and since when: what was sent later has said so, or written it.
     pub(crate) mark: Option<Mark>,
+    pub(crate) marked_at: Instant,
+    /// What a command of ours may write there instead, and until when.
+    pub(crate) remark: Option<(Mark, Instant)>,
     /// A command of ours, or of an earlier life of this host, may reach the drive until then and
     /// undo what we take now.
     pub(crate) barred_until: Instant,
@@ -238,6 +249,8 @@ impl Seat {
             plan: None,
             failures: 0,
             mark: None,
+            marked_at: Instant::default(),
+            remark: None,
             barred_until: earlier_until,
             demote_until: Instant::default(),
             stray_until: Instant::default(),
@@ -278,9 +291,36 @@ impl Seat {
         !undone && (mode == Mode::Shared || (held == Mode::Exclusive && !demoted))
     }
 
-    /// Whether our record here is known not to mislead hosts that count other drives than `set`.
+    /// Whether our record here is known not to mislead hosts that count other drives than `set`,
+    /// whatever is still on its way.
     pub(crate) fn is_marked(&self, set: Fingerprint) -> bool {
-        self.mark.is_some_and(|mark| mark.fits(set))
+        let stays = match self.remark {
+            Some((mark, until)) => mark.fits(set) || self.marked_at >= until,
+            None => true,
+        };
+        stays && self.mark.is_some_and(|mark| mark.fits(set))
+    }
+
+    /// Whether our record here is known to be taken for another set's by everybody, and stays so.
+    pub(crate) fn is_marked_alone(&self) -> bool {
+        let flies = |flight: &Flight| flight.mark != Mark::Alone && flight.step.writes();
+        let late = self.remark.is_some_and(|(_, until)| self.marked_at < until);
+        self.mark == Some(Mark::Alone) && !late && !self.flight.as_ref().is_some_and(flies)
+    }
+
+    /// Until when a command of ours may still mark our record as something else.
+    pub(crate) fn remarked_until(&self) -> Instant {
+        self.remark.map_or(Instant::default(), |(_, until)| until)
+    }
+
+    /// Whether the drive may have a record of ours that shares the mutex, and that others go by.
+    pub(crate) fn may_share(&self, now: Instant, timing: &Timing) -> bool {
+        let demoted = self.demote_until > now;
+        match self.hold {
+            Hold::None => self.stray_until > now,
+            Hold::Held { mode: Mode::Exclusive, .. } => demoted,
+            Hold::Held { .. } | Hold::Maybe { .. } => self.over_at(timing) > now,
+        }
     }
 
     /// Whether what the drive said last could still be undone by a command that is older.
@@ -318,6 +358,8 @@ impl Seat {
     ///
     /// ¹ Not for a change from shared to exclusive, which sharers may refuse in the same words.
     ///
+    /// `earlier`: until when commands of an earlier life may mark a record as that life did.
+    ///
     /// A fate is unknown where no answer came: then the command may still arrive. Where the drive
     /// answered with an error it has carried the command out or not, but will not do so later.
     pub(crate) fn absorb(
@@ -326,14 +368,22 @@ impl Seat {
         heard: &Heard,
         now: Instant,
         timing: &Timing,
+        earlier: Instant,
         rules: Rules,
     ) {
         let since = if broken!(rules, LeaseFromReply) { now } else { flight.sent };
         let status = match heard {
             Heard::Status(status) => *status,
-            Heard::Table(view, _) => return self.absorb_view(view, now, rules),
+            Heard::Table(view, _) => {
+                self.marked_at = flight.sent;
+                return self.absorb_view(view, now, earlier, rules);
+            }
         };
         self.absorb_conflict(flight.step, status);
+        if status == Status::Uncertain && flight.step.writes() && flight.mark != Mark::Alone {
+            // Of one acquisition there is only one that is not Alone, and another one waits for it.
+            self.remark = Some((flight.mark, now + timing.linger));
+        }
         let unknown = matches!(status, Status::Uncertain | Status::Failed);
         // Until when the command may still reach the drive.
         let late = if status == Status::Uncertain { now + timing.linger } else { now };
@@ -348,9 +398,7 @@ impl Seat {
         match flight.step {
             Step::Try(mode) | Step::Refresh(mode) | Step::Break(mode) if status == Status::Good => {
                 self.hold = Hold::Held { mode, since };
-                if !matches!(flight.step, Step::Refresh(_)) {
-                    self.mark = Some(flight.mark);
-                }
+                self.absorb_mark(flight);
             }
             Step::Try(_) | Step::Break(_) if unknown => {
                 self.hold = maybe;
@@ -385,6 +433,18 @@ impl Seat {
         }
     }
 
+    /// What our record says now that a command that writes it was carried out. Whether a REFRESH
+    /// changes it is not known.
+    fn absorb_mark(&mut self, flight: &Flight) {
+        match (flight.step, self.mark) {
+            (Step::Refresh(_), Some(Mark::Set(_)) | None) => {}
+            _ => {
+                self.mark = Some(flight.mark);
+                self.marked_at = flight.sent;
+            }
+        }
+    }
+
     /// Takes note of a conflict, which stands until the drive says that the mutex is ours or shows
     /// its table.
     fn absorb_conflict(&mut self, step: Step, status: Status) {
@@ -408,9 +468,14 @@ impl Seat {
         mode == Mode::Exclusive && matches!(self.hold, Hold::Held { mode: Mode::Shared, .. })
     }
 
-    fn absorb_view(&mut self, view: &View, now: Instant, rules: Rules) {
+    fn absorb_view(&mut self, view: &View, now: Instant, earlier: Instant, rules: Rules) {
         self.contested = false;
         self.mark = view.own_mark();
+        if let (Own::Stale, Some(mark @ Mark::Set(_))) = (view.own, self.mark) {
+            if now < earlier {
+                self.remark = Some((mark, earlier));
+            }
+        }
         self.stale_value |= view.own == Own::Stale && !broken!(rules, ValueAfterBreak);
         match (view.own, self.hold) {
             (Own::None, _) => self.hold = Hold::None,
@@ -451,7 +516,7 @@ impl Seat {
 
     /// When nothing of ours can reach the drive any more.
     pub(crate) fn settled_at(&self) -> Instant {
-        self.barred_until.max(self.demote_until).max(self.stray_until)
+        self.barred_until.max(self.demote_until).max(self.stray_until).max(self.remarked_until())
     }
 
     /// The pause after the failures so far: it doubles from `first` up to `limit`.

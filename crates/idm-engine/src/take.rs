@@ -112,6 +112,10 @@ impl Seat {
     /// Begins to look for a record of an earlier life of this host, to adopt it.
     pub(crate) fn start_adopt(&mut self, now: Instant) {
         self.begin_take(Mode::Shared, Step::Look(Look::Holders), now);
+        if self.hold == Hold::None {
+            // The earlier life may have it, until the drive was read.
+            self.hold = Hold::Maybe { latest: now };
+        }
         if let Task::Take(take) = &mut self.task {
             take.adopting = true;
         }
@@ -233,6 +237,9 @@ impl Seat {
             // It counts when it has said so once more.
             self.failures = 0;
             return self.plan(step, barred);
+        }
+        if matches!(step, Step::Refresh(_)) && take.converting && !marked {
+            return self.close(Vote::Silent);
         }
         if matches!(step, Step::Refresh(_)) && !take.adopting && !marked {
             take.rewritten = true;

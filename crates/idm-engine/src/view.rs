@@ -65,7 +65,7 @@ impl View {
             match (record.host == me, record.state) {
                 (_, State::Unlocked) => {}
                 (true, _) => {
-                    let this_one = theirs == Some(stamp);
+                    let this_one = theirs.is_some_and(|t| t.acquisition == stamp.acquisition);
                     view.own = if this_one { Own::Present } else { Own::Stale };
                     view.own_mode = Some(mode);
                     view.own_stamp = theirs;

@@ -130,12 +130,13 @@ pub enum Status {
     TryAgain,
     /// The drive does not know this command: it has no IDM.
     Unsupported,
-    /// The drive refused or failed the command for another reason; nothing is known of its effect.
+    /// The drive itself answered that it refused or failed the command, for another reason. It may
+    /// or may not have had its effect, but has none after the answer.
     Failed,
     /// The command certainly did not reach the drive.
     Unreachable,
-    /// The command may or may not have had its effect: it was lost on the way, timed out or
-    /// aborted, or its answer was lost.
+    /// The command may or may not have had its effect, or may have it later: it was lost on the
+    /// way, timed out or aborted, or its answer was lost.
     Uncertain,
 }
 

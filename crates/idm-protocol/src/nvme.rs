@@ -104,12 +104,8 @@ mod generic {
     pub const SUCCESS: u8 = 0x00;
     pub const INVALID_OPCODE: u8 = 0x01;
     pub const DATA_TRANSFER_ERROR: u8 = 0x04;
-    pub const ABORTED_POWER_LOSS: u8 = 0x05;
-    pub const INTERNAL_ERROR: u8 = 0x06;
     pub const ABORT_REQUESTED: u8 = 0x07;
     pub const ABORTED_QUEUE_DELETED: u8 = 0x08;
-    pub const COMMAND_INTERRUPTED: u8 = 0x21;
-    pub const TRANSIENT_TRANSPORT_ERROR: u8 = 0x22;
     pub const NAMESPACE_NOT_READY: u8 = 0x82;
 }
 
@@ -150,7 +146,7 @@ fn kind_of(status: u16) -> u8 {
 /// is the field without the phase tag, as Linux' ioctl returns it: the status code in bits 7:0, its
 /// type in bits 10:8, and hints about retries above, which say nothing of the effect.
 ///
-/// Total: what is not known is a failure whose effect is not known.
+/// Total: what is not known is a failure, and the controller's word.
 pub fn decode_status(op: Option<MutexOp>, status: u16) -> Status {
     let code = status as u8;
     match kind_of(status) {
@@ -158,14 +154,12 @@ pub fn decode_status(op: Option<MutexOp>, status: u16) -> Status {
             generic::SUCCESS => Status::Good,
             generic::INVALID_OPCODE => Status::Unsupported,
             generic::NAMESPACE_NOT_READY => Status::TryAgain,
-            // It may have begun.
+            // Hosts say these by themselves, too: of a command that they gave up, and of data with
+            // a bad digest.
             generic::DATA_TRANSFER_ERROR
-            | generic::ABORTED_POWER_LOSS
-            | generic::INTERNAL_ERROR
             | generic::ABORT_REQUESTED
-            | generic::ABORTED_QUEUE_DELETED
-            | generic::COMMAND_INTERRUPTED
-            | generic::TRANSIENT_TRANSPORT_ERROR => Status::Uncertain,
+            | generic::ABORTED_QUEUE_DELETED => Status::Uncertain,
+            // The controller completed it: it may have begun, and is over.
             _ => Status::Failed,
         },
         kind::COMMAND_SPECIFIC => decode_idm(op, code),

@@ -152,8 +152,7 @@ impl Sense {
             (0x05, 0x20, 0x00, _) => Status::Unsupported,
             // UNIT ATTENTION and NOT READY come instead of the command (SPC-4).
             (0x06 | 0x02, ..) => Status::TryAgain,
-            // ABORTED COMMAND: it may have begun.
-            (0x0B, ..) => Status::Uncertain,
+            // The drive ended the command, ABORTED COMMAND too: it may have begun, and is over.
             _ => Status::Failed,
         }
     }
@@ -177,13 +176,14 @@ fn descriptor_fru(sense: &[u8]) -> Option<u8> {
 pub fn decode_status(status: u8, sense: &[u8]) -> Status {
     match status {
         status::GOOD => Status::Good,
-        status::CHECK_CONDITION => Sense::decode(sense).map_or(Status::Failed, Sense::status),
+        // Without sense data nothing says that the drive, and not an adapter, speaks.
+        status::CHECK_CONDITION => Sense::decode(sense).map_or(Status::Uncertain, Sense::status),
         status::RESERVATION_CONFLICT => Status::Conflict,
         status::COMMAND_TERMINATED => Status::Terminated,
         status::BUSY | status::TASK_SET_FULL | status::ACA_ACTIVE => Status::TryAgain,
-        status::TASK_ABORTED => Status::Uncertain,
-        // CONDITION MET too: it answers commands that look for something or fetch ahead (SAM-5),
-        // and no trace has it. Taken for GOOD it would be a lock that the drive has not given.
-        _ => Status::Failed,
+        // TASK ABORTED, which adapters' drivers say by themselves too, and what no drive answers to
+        // these commands. CONDITION MET answers commands that look for something or fetch ahead
+        // (SAM-5), and no trace has it; taken for GOOD it would be a lock that was not given.
+        _ => Status::Uncertain,
     }
 }

@@ -144,15 +144,34 @@ fn sense_of_newer_firmware_and_of_other_conditions() {
     }
     // The host code of June 2020.
     assert_eq!(status(0x07, 0x30, 0x00, 1), Status::Full(Limit::Mutexes));
-    // SPC-4: recovered, unit attention, not ready, aborted, hardware and medium error, invalid
-    // field.
+    // SPC-4: recovered, unit attention, not ready.
     assert_eq!(status(0x01, 0x17, 0x01, 0), Status::Good);
     assert_eq!(status(0x06, 0x29, 0x00, 0), Status::TryAgain);
     assert_eq!(status(0x02, 0x04, 0x01, 0), Status::TryAgain);
-    assert_eq!(status(0x0B, 0x47, 0x03, 0), Status::Uncertain);
-    assert_eq!(status(0x04, 0x44, 0x00, 0), Status::Failed);
-    assert_eq!(status(0x03, 0x11, 0x00, 0), Status::Failed);
-    assert_eq!(status(0x05, 0x24, 0x00, 0), Status::Failed);
+}
+
+/// An error with sense data is the drive's own word, and the command is over. What has none may be
+/// the word of somebody on the way, and the command may still be with the drive.
+#[test]
+fn answered_errors_are_told_from_those_of_the_way() {
+    let sensed = |key, asc, ascq| [0x72, key, asc, ascq, 0, 0, 0, 0];
+    for (why, status, sense, meaning) in [
+        ("internal target failure", 0x02, &sensed(0x04, 0x44, 0x00)[..], Status::Failed),
+        ("unrecovered read error", 0x02, &sensed(0x03, 0x11, 0x00), Status::Failed),
+        ("invalid field in CDB", 0x02, &sensed(0x05, 0x24, 0x00), Status::Failed),
+        ("aborted, no more said", 0x02, &sensed(0x0B, 0x00, 0x00), Status::Failed),
+        ("aborted, bad CRC on the way to it", 0x02, &sensed(0x0B, 0x47, 0x03), Status::Failed),
+        ("vendor's", 0x02, &sensed(0x09, 0x80, 0x00), Status::Failed),
+        ("no sense", 0x02, &sensed(0x00, 0x00, 0x00), Status::Failed),
+        ("no sense data", 0x02, &[], Status::Uncertain),
+        ("sense data that is none", 0x02, &[0x7F; 18], Status::Uncertain),
+        ("task aborted, which drivers say too", 0x40, &[], Status::Uncertain),
+        ("intermediate, obsolete", 0x10, &[], Status::Uncertain),
+        ("condition met, of other commands", 0x04, &[], Status::Uncertain),
+        ("reserved", 0xFF, &[], Status::Uncertain),
+    ] {
+        assert_eq!(decode_status(status, sense), meaning, "{why}");
+    }
 }
 
 #[test]
@@ -173,7 +192,7 @@ fn short_and_strange_sense_data() {
     assert_eq!(Sense::decode(&[0x72, 5, 0x21]), None);
     assert_eq!(Sense::decode(&[0x70, 0]), None);
     assert_eq!(Sense::decode(&[0x7F; 18]), None);
-    assert_eq!(decode_status(0x02, &[]), Status::Failed);
+    assert_eq!(decode_status(0x02, &[]), Status::Uncertain);
     // Shortest useful forms.
     assert_eq!(decode_status(0x02, &[0x72, 5, 0x21, 0]), Status::NotFound);
     assert_eq!(Sense::decode(&[0x70, 0, 5]).unwrap().key, 5);
@@ -192,15 +211,15 @@ fn short_and_strange_sense_data() {
 fn statuses() {
     for (status, meaning) in [
         (0x00, Status::Good),
-        (0x04, Status::Failed),
+        (0x04, Status::Uncertain),
         (0x08, Status::TryAgain),
         (0x18, Status::Conflict),
         (0x22, Status::Terminated),
         (0x28, Status::TryAgain),
         (0x30, Status::TryAgain),
         (0x40, Status::Uncertain),
-        (0x10, Status::Failed),
-        (0xFF, Status::Failed),
+        (0x10, Status::Uncertain),
+        (0xFF, Status::Uncertain),
     ] {
         assert_eq!(decode_status(status, &[]), meaning, "{status:#04x}");
     }

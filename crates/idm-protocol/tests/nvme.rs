@@ -95,15 +95,9 @@ fn what_the_kernel_and_other_drives_say() {
         (0x4001, Status::Unsupported),
         (0x0002, Status::Failed),
         (0x400B, Status::Failed),
-        (0x0006, Status::Uncertain),
-        (0x0007, Status::Uncertain),
         (0x0082, Status::TryAgain),
         // Media errors.
         (0x0281, Status::Failed),
-        // Linux, while a controller is reset or not reached.
-        (0x0370, Status::Uncertain),
-        (0x0371, Status::Uncertain),
-        (0x0302, Status::Uncertain),
         // Vendor specific.
         (0x07C9, Status::Failed),
         // No status code of IDM below C0h.
@@ -113,6 +107,34 @@ fn what_the_kernel_and_other_drives_say() {
     ] {
         for op in OPS.map(Some).into_iter().chain([None]) {
             assert_eq!(decode_status(op, status), meaning, "{op:?} {status:#x}");
+        }
+    }
+}
+
+/// A completion is the controller's own word, and the command is over. What a host says by itself
+/// of a command that it gave up tells nothing of what is still with the controller.
+#[test]
+fn answered_errors_are_told_from_those_of_the_way() {
+    for (why, status, meaning) in [
+        ("operation failed, of IDM", 0x1C0, Status::Failed),
+        ("invalid field", 0x002, Status::Failed),
+        ("aborted at a loss of power", 0x005, Status::Failed),
+        ("internal error", 0x006, Status::Failed),
+        ("interrupted", 0x021, Status::Failed),
+        ("transient transport error, that the controller saw", 0x022, Status::Failed),
+        ("unrecovered read error", 0x281, Status::Failed),
+        ("vendor's", 0x7C9, Status::Failed),
+        ("data transfer error, or a digest that the host found bad", 0x004, Status::Uncertain),
+        ("abort requested, or given up by an old kernel", 0x007, Status::Uncertain),
+        ("queue deleted", 0x008, Status::Uncertain),
+        ("path: internal", 0x300, Status::Uncertain),
+        ("path: asymmetric access inaccessible", 0x302, Status::Uncertain),
+        ("path: controller's error", 0x360, Status::Uncertain),
+        ("path: the host's", 0x370, Status::Uncertain),
+        ("path: aborted by the host", 0x371, Status::Uncertain),
+    ] {
+        for op in OPS.map(Some).into_iter().chain([None]) {
+            assert_eq!(decode_status(op, status), meaning, "{why}: {op:?}");
         }
     }
 }

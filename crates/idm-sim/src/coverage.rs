@@ -94,6 +94,7 @@ counted! {
     Spread => "lock spread to new drives",
     Moved => "layout changed while held",
     VotesMoved => "other drives vote for a held lock",
+    VgChanged => "drives left the VG or were added to it",
     EarlierHit => "command of a host's earlier life executed, with effect",
     ListsDiffer => "seeds in which hosts know different drives",
     OldGranted => "older stack: granted",

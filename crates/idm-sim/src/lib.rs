@@ -10,8 +10,13 @@
 //! ```text
 //! idm-sim run --seeds 1000000      many seeds, with progress
 //! idm-sim replay 4711              everything that happens in one of them
+//! idm-sim replay 4711 --svg FILE   the same as a picture
 //! idm-sim coverage --seeds 1000    how often each fault and each outcome comes up
+//! idm-sim stories DIRECTORY        pictures of the scenarios that `docs/locking.md` tells
 //! ```
+//!
+//! Pictures are drawn from what an observer of the world records ([`observe`]). In a
+//! [`scenario::Scenario`] nothing is drawn by lot: callers follow a script, and faults come as planned.
 //!
 //! # The fault budget
 //!
@@ -102,6 +107,11 @@
 pub mod campaign;
 pub mod clock;
 pub mod coverage;
+pub mod ids;
+pub mod observe;
 pub mod old_stack;
+pub mod picture;
 pub mod plan;
+pub mod scenario;
+pub mod stories;
 pub mod world;

@@ -1,9 +1,13 @@
 //! `idm-sim`: runs seeds of the simulation, or replays one.
 
 use idm_sim::campaign::{self, Campaign, Report};
+use idm_sim::ids::{Ix, LockIx};
+use idm_sim::picture::{self, View};
 use idm_sim::plan::{Firmware, Kind};
+use idm_sim::stories;
 use idm_sim::world::World;
-use std::io::Write;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -11,17 +15,27 @@ use std::time::{Duration, Instant};
 const USAGE: &str = "\
 Usage: idm-sim run [--seeds N] [--from S] [--jobs J] [world]   run many seeds
        idm-sim replay SEED [world]                             print what happens in one seed
+       idm-sim replay SEED --svg FILE [view] [world]           draw it
+       idm-sim stories DIRECTORY                               draw the stories of docs/locking.md
        idm-sim coverage [--seeds N] [--from S] [world]         count what happens
 
 World: --beyond            drives lose their state beyond the fault budget
        --nonsense          drives answer nonsense
        --some-nonsense     a minority of them does
        --profile NAME      any (default), r00d, rev2313 or current
+
+View:  --from-s S, --to-s S   from and until then, in seconds
+       --lock N               which of the locks (0)
 ";
 
 struct Options {
     command: String,
     seed: Option<u64>,
+    /// Where stories are drawn, or a seed.
+    drawing: Option<PathBuf>,
+    from_s: f64,
+    to_s: Option<f64>,
+    lock: usize,
     campaign: Campaign,
 }
 
@@ -30,6 +44,10 @@ fn parse() -> Result<Options, lexopt::Error> {
     let mut options = Options {
         command: String::new(),
         seed: None,
+        drawing: None,
+        from_s: 0.0,
+        to_s: None,
+        lock: 0,
         campaign: Campaign {
             from: 0,
             seeds: 1000,
@@ -46,6 +64,10 @@ fn parse() -> Result<Options, lexopt::Error> {
             Long("from") => options.campaign.from = parser.value()?.parse()?,
             Long("jobs") => options.campaign.jobs = parser.value()?.parse()?,
             Long("failures") => options.campaign.most_failures = parser.value()?.parse()?,
+            Long("svg") => options.drawing = Some(parser.value()?.into()),
+            Long("from-s") => options.from_s = parser.value()?.parse()?,
+            Long("to-s") => options.to_s = Some(parser.value()?.parse()?),
+            Long("lock") => options.lock = parser.value()?.parse()?,
             Long("beyond") => options.campaign.kind = Kind::Beyond,
             Long("nonsense") => options.campaign.kind = Kind::Nonsense,
             Long("some-nonsense") => options.campaign.kind = Kind::SomeNonsense,
@@ -61,6 +83,9 @@ fn parse() -> Result<Options, lexopt::Error> {
             Value(word) if options.command.is_empty() => options.command = word.string()?,
             Value(word) if options.command == "replay" && options.seed.is_none() => {
                 options.seed = Some(word.parse()?);
+            }
+            Value(word) if options.command == "stories" && options.drawing.is_none() => {
+                options.drawing = Some(word.into());
             }
             Long("help") | Short('h') => options.command = "help".into(),
             other => return Err(other.unexpected()),
@@ -80,7 +105,13 @@ fn main() -> ExitCode {
     match (options.command.as_str(), options.seed) {
         ("run", _) => run(&options.campaign),
         ("coverage", _) => coverage(&options.campaign),
-        ("replay", Some(seed)) => replay(seed, &options.campaign),
+        ("replay", Some(seed)) => match &options.drawing {
+            Some(file) => draw(seed, &options, file),
+            None => replay(seed, &options.campaign),
+        },
+        ("stories", _) if options.drawing.is_some() => {
+            options.drawing.as_deref().map_or(ExitCode::FAILURE, draw_stories)
+        }
         ("help", _) => {
             print!("{USAGE}");
             ExitCode::SUCCESS
@@ -140,4 +171,54 @@ fn replay(seed: u64, campaign: &Campaign) -> ExitCode {
     // Whoever reads a trace may stop reading.
     let _ = writeln!(std::io::stdout(), "seed {seed}: {text}");
     if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Draws one seed.
+fn draw(seed: u64, options: &Options, file: &Path) -> ExitCode {
+    let mut world = World::new();
+    world.observe();
+    let result = world.run(seed, options.campaign.kind, options.campaign.firmware);
+    let recording = world.take_recording().unwrap_or_default();
+    let Some(&(kind, layout)) = recording.locks.get(options.lock) else {
+        eprintln!("idm-sim: seed {seed} has only {} locks", recording.locks.len());
+        return ExitCode::from(2);
+    };
+    let us = |s: f64| (s.max(0.0) * 1e6) as u64;
+    let view = View {
+        title: format!("Seed {seed}, lock {}: {kind} on {layout}", options.lock),
+        lock: LockIx::new(options.lock),
+        from: us(options.from_s),
+        to: options.to_s.map(us),
+    };
+    let written = write(file, &picture::draw(&recording, &view));
+    match &result {
+        Ok(ending) => println!("seed {seed}: {ending:?}"),
+        Err(failure) => println!("seed {seed}: {failure}"),
+    }
+    if result.is_ok() && written { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Draws the stories of `docs/locking.md`.
+fn draw_stories(directory: &Path) -> ExitCode {
+    for story in stories::all() {
+        let drawn = match stories::tell(&story) {
+            Ok(svg) => write(&directory.join(story.name).with_extension("svg"), &svg),
+            Err(failure) => {
+                eprintln!("idm-sim: {}: {failure}", story.name);
+                false
+            }
+        };
+        if !drawn {
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn write(file: &Path, text: &str) -> bool {
+    let written: io::Result<()> = std::fs::write(file, text);
+    if let Err(error) = &written {
+        eprintln!("idm-sim: {}: {error}", file.display());
+    }
+    written.is_ok()
 }

@@ -2,14 +2,15 @@
 //! drives' firmware and the faults.
 
 use crate::clock::Clock;
+use crate::ids::{DriveIx, DriveSet, HostIx, Ix, LockIx, PerDrive, PerHost, Table};
 use core::time::Duration;
 use fastrand::Rng;
 use idm_emulator::{Profile, profile};
 use idm_engine::Timing;
 
-/// Most drives of a world. Sets of drives are bits of a `u16`.
+/// Most drives of a world.
 pub const MAX_DRIVES: usize = 9;
-/// Most hosts of a world. Sets of hosts are bits of a `u8`.
+/// Most hosts of a world.
 pub const MAX_HOSTS: usize = 8;
 
 /// What kind of world to make of a seed.
@@ -61,27 +62,27 @@ pub struct Episode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
     /// A drive is not there: commands are refused by the transport.
-    DriveGone(u8),
+    DriveGone(DriveIx),
     /// A drive does not answer and does nothing: commands time out.
-    DriveDead(u8),
+    DriveDead(DriveIx),
     /// A drive executes late.
-    DriveSlow(u8),
+    DriveSlow(DriveIx),
     /// A drive says "not now".
-    DriveBusy(u8),
+    DriveBusy(DriveIx),
     /// A drive's table is filled up with mutexes of strangers.
-    DriveFull(u8),
+    DriveFull(DriveIx),
     /// A drive loses its table. Has no length.
-    DriveReset(u8),
+    DriveReset(DriveIx),
     /// One path comes and goes.
-    PathFlaps(u8, u8),
+    PathFlaps(HostIx, DriveIx),
     /// A host reaches no drive.
-    Cut(u8),
+    Cut(HostIx),
     /// A host stands still while its clock goes on.
-    Frozen(u8),
+    Frozen(HostIx),
     /// A host dies, and comes back at the end under its old name (lvmlockd was restarted).
-    Restart(u8),
+    Restart(HostIx),
     /// A host dies, and comes back at the end under a new name (the machine was rebooted).
-    Reboot(u8),
+    Reboot(HostIx),
 }
 
 /// Chances of faults of single commands, in 1/65536.
@@ -105,6 +106,24 @@ pub struct Chances {
     pub slow: u16,
 }
 
+/// A drive of the world.
+#[derive(Clone, Copy, Debug)]
+pub struct DrivePlan {
+    /// Its clock.
+    pub clock: Clock,
+    /// Its firmware.
+    pub profile: Profile,
+}
+
+/// A lock of the world.
+#[derive(Clone, Copy, Debug)]
+pub struct LockPlan {
+    /// Whether it carries a value (VG lock) or not (LV lock).
+    pub keeps_value: bool,
+    /// The drives that vote at first.
+    pub layout: DriveSet,
+}
+
 /// The plan of one seed.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -115,26 +134,25 @@ pub struct Plan {
     /// How long the transport waits for an answer, in us.
     pub timeout: u64,
     /// Hosts' clocks; the older stack's hosts come last.
-    pub host_clocks: Vec<Clock>,
+    pub host_clocks: Table<HostIx, Clock>,
     /// How many hosts run the older stack.
     pub old_hosts: usize,
-    /// Drives' clocks and firmware.
-    pub drives: Vec<(Clock, Profile)>,
-    /// One per lock: whether it carries a value (VG lock) or not (LV lock), and the drives that
-    /// vote at first, as bits.
-    pub locks: Vec<(bool, u16)>,
-    /// Per host: the drives that it knows of. Differs only where `lists_differ`.
-    pub lists: [u16; MAX_HOSTS],
+    /// The drives.
+    pub drives: Table<DriveIx, DrivePlan>,
+    /// The locks.
+    pub locks: Table<LockIx, LockPlan>,
+    /// The drives that each host knows of. Differ only where `lists_differ`.
+    pub lists: PerHost<DriveSet>,
     /// Whether hosts disagree about the drive list.
     pub lists_differ: bool,
     /// A drive that has no IDM, if any.
-    pub not_idm: Option<u8>,
-    /// Drives that answer nonsense some of the time, as bits.
-    pub nonsense: u16,
+    pub not_idm: Option<DriveIx>,
+    /// Drives that answer nonsense some of the time.
+    pub nonsense: DriveSet,
     /// Whether LVs are moved to other drives.
     pub moves: bool,
     /// Base delay of each path in us, by host and drive.
-    pub delay: [[u32; MAX_DRIVES]; MAX_HOSTS],
+    pub delay: PerHost<PerDrive<u32>>,
     /// Faults of single commands.
     pub chances: Chances,
     /// Longer faults.
@@ -221,16 +239,22 @@ fn vary(rng: &mut Rng, p: &mut Profile) {
     p.break_beside_live_sharers = rng.bool();
 }
 
-impl Plan {
-    /// The plan of a seed. Draws from `rng`, which then goes on to draw the rest.
-    pub fn draw(rng: &mut Rng, kind: Kind, firmware: Firmware) -> Plan {
+/// How many hosts and drives there are.
+struct Size {
+    hosts: usize,
+    old_hosts: usize,
+    drives: usize,
+}
+
+impl Size {
+    fn draw(rng: &mut Rng, kind: Kind) -> Size {
         let hosts = match rng.u8(0..16) {
             0..=7 => 2,
             8..=11 => 3,
             12..=13 => 4,
             _ => rng.usize(5..=MAX_HOSTS),
         };
-        let n_drives = match rng.u8(0..16) {
+        let drives = match rng.u8(0..16) {
             0 => 1,
             1..=2 => 2,
             3..=9 => 3,
@@ -240,121 +264,183 @@ impl Plan {
         };
         let old_hosts =
             if kind == Kind::Budget && rng.u8(0..8) == 0 { rng.usize(1..hosts) } else { 0 };
-        let lease_s = if old_hosts > 0 { 8 } else { [4, 10, 20, 60][rng.usize(0..4)] };
-        let timing = Timing::for_lease(Duration::from_secs(lease_s));
-        let lease = lease_s * 1_000_000;
-        let linger = timing.linger.as_micros() as u64;
+        Size { hosts, old_hosts, drives }
+    }
+}
 
-        let clock = |rng: &mut Rng| Clock::new(rng.u64(0..1 << 40), rng.i64(-500..=500));
-        let host_clocks = (0..hosts).map(|_| clock(rng)).collect();
-        let same_firmware = rng.bool().then(|| profile(rng, firmware));
-        let mut drives = Vec::with_capacity(n_drives);
-        for _ in 0..n_drives {
-            let profile = same_firmware.unwrap_or_else(|| profile(rng, firmware));
-            drives.push((clock(rng), profile));
-        }
-        if old_hosts > 0 {
-            for (_, profile) in &mut drives {
-                // The older stack breaks without a look at who holds the lock, and counts on it
-                // that a drive refuses; see the fault budget.
-                profile.break_beside_live_sharers = false;
-                profile.destroy_by_holder = profile::DestroyByHolder::Refused;
-            }
-        }
+fn clock(rng: &mut Rng) -> Clock {
+    Clock::new(rng.u64(0..1 << 40), rng.i64(-500..=500))
+}
 
-        let all = (1u16 << n_drives) - 1;
+impl Plan {
+    /// The plan of a seed. Draws from `rng`, which then goes on to draw the rest.
+    pub fn draw(rng: &mut Rng, kind: Kind, firmware: Firmware) -> Plan {
+        let size = Size::draw(rng, kind);
+        let lease_s = if size.old_hosts > 0 { 8 } else { [4, 10, 20, 60][rng.usize(0..4)] };
+        let mut plan = Plan::empty(kind, Timing::for_lease(Duration::from_secs(lease_s)));
+        plan.old_hosts = size.old_hosts;
+        plan.host_clocks = (0..size.hosts).map(|_| clock(rng)).collect();
+        plan.draw_drives(rng, firmware, size.drives);
         let calm = rng.u8(0..5) == 0;
-        let lists_differ =
-            kind == Kind::Budget && old_hosts == 0 && n_drives > 1 && rng.u8(0..10) == 0;
-        let mut lists = [all; MAX_HOSTS];
-        if lists_differ {
-            for list in &mut lists[..hosts] {
-                if rng.bool() {
-                    *list = rng.u16(1..=all);
-                }
-            }
+        plan.draw_lists(rng);
+        plan.draw_locks(rng);
+        let active = plan.draw_times(rng);
+        plan.calm_at = if calm { 0 } else { active };
+        plan.draw_odd_drives(rng, calm);
+        if !calm {
+            plan.draw_chances(rng);
+            plan.draw_episodes(rng);
         }
-        let moves = kind == Kind::Budget
-            && old_hosts == 0
-            && !lists_differ
-            && n_drives > 1
-            && rng.u8(0..4) == 0;
-        let n_locks = if hosts > 4 { 1 } else { [1, 1, 1, 2, 3][rng.usize(0..5)] };
-        let locks: Vec<(bool, u16)> = (0..n_locks)
-            .map(|_| {
-                let keeps_value = rng.u8(0..3) != 0 && !moves;
-                let some = if keeps_value || old_hosts > 0 || lists_differ || rng.bool() {
-                    all
-                } else {
-                    rng.u16(1..=all)
-                };
-                (keeps_value, some)
-            })
-            .collect();
+        plan.draw_end(rng, calm, active);
+        plan
+    }
 
-        let mut delay = [[0; MAX_DRIVES]; MAX_HOSTS];
-        let base = log_uniform(rng, 20_000).max(50);
-        for path in delay.iter_mut().flatten() {
-            *path = (base + log_uniform(rng, base)) as u32;
-        }
-
-        // A healthy path is always quick enough for the transport.
-        let timeout = rng.u64((lease / 50).max(10 * base)..linger * 9 / 10);
-        let active = rng.u64(lease..4 * lease);
-        let mut plan = Plan {
+    /// A plan in which there is nothing yet.
+    fn empty(kind: Kind, timing: Timing) -> Plan {
+        Plan {
             kind,
             timing,
-            timeout,
-            host_clocks,
-            old_hosts,
-            drives,
-            locks,
-            lists,
-            lists_differ,
+            timeout: 0,
+            host_clocks: Table::new(),
+            old_hosts: 0,
+            drives: Table::new(),
+            locks: Table::new(),
+            lists: PerHost::all(DriveSet::EMPTY),
+            lists_differ: false,
             not_idm: None,
-            nonsense: 0,
-            moves,
-            delay,
+            nonsense: DriveSet::EMPTY,
+            moves: false,
+            delay: PerHost::all(PerDrive::all(0)),
             chances: Chances::default(),
             episodes: Vec::new(),
-            calm_at: if calm { 0 } else { active },
+            calm_at: 0,
             settled_at: 0,
             stop_at: 0,
             pause: 0,
             retry: 0,
             hold: 0,
-            lateness: log_uniform(rng, lease / 200),
-        };
-        // A drive without IDM counts as a member that never votes; two members would be lost to it.
-        let whole = !moves && !lists_differ && plan.locks.iter().all(|&(_, set)| set == all);
-        if kind == Kind::SomeNonsense && whole && n_drives > 2 {
-            for _ in 0..rng.usize(1..=(n_drives - 1) / 2) {
-                plan.nonsense |= 1 << rng.usize(0..n_drives);
-            }
-        } else if !calm && whole && n_drives > 2 && rng.u8(0..15) == 0 {
-            plan.not_idm = Some(rng.u8(0..n_drives as u8));
+            lateness: 0,
         }
-        if !calm {
-            plan.draw_faults(rng, lease, n_drives, hosts, old_hosts);
-        }
-        plan.settled_at = if calm { 0 } else { plan.calm_at + lease + lease / 8 + linger };
-        plan.stop_at = plan.settled_at.max(active) + rng.u64(lease / 4..lease);
-        // Big worlds do less each, so that all seeds cost about the same.
-        let size = (hosts * n_drives * plan.locks.len()) as u64;
-        plan.pause = (lease * size / 12).clamp(lease / 4, 2 * lease);
-        plan.retry = plan.pause / 2;
-        plan.hold = rng.u64(lease / 100..lease + lease / 2);
+    }
+
+    /// A plan in which nothing fails: hosts and drives with exact clocks, and one LV lock.
+    pub fn quiet(hosts: usize, drives: usize, layout: DriveSet, lease: Duration) -> Plan {
+        let mut plan = Plan::empty(Kind::Budget, Timing::for_lease(lease));
+        plan.host_clocks = (0..hosts).map(|_| Clock::default()).collect();
+        let drive = DrivePlan { clock: Clock::default(), profile: Profile::current() };
+        plan.drives = (0..drives).map(|_| drive).collect();
+        plan.locks.push(LockPlan { keeps_value: false, layout });
+        plan.lists = PerHost::all(plan.all_drives());
+        plan.delay = PerHost::all(PerDrive::all(1000));
+        plan.timeout = plan.linger() / 3;
+        plan.lateness = 1;
+        // Faults may be added, and refusals then take as long as they take.
+        plan.calm_at = u64::MAX;
+        plan.settled_at = u64::MAX;
         plan
     }
 
-    fn draw_faults(
-        &mut self,
-        rng: &mut Rng,
-        lease: u64,
-        drives: usize,
-        hosts: usize,
-        old_hosts: usize,
-    ) {
+    /// All drives.
+    pub fn all_drives(&self) -> DriveSet {
+        DriveSet::first(self.drives.len())
+    }
+
+    /// The longest base delay of a path, in us.
+    pub fn slowest_path(&self) -> u64 {
+        u64::from(self.delay.iter().flat_map(PerDrive::iter).copied().max().unwrap_or(0))
+    }
+
+    /// How long a lease lasts, in us.
+    pub fn lease(&self) -> u64 {
+        self.timing.lease.as_micros() as u64
+    }
+
+    /// How long a command of unknown fate may linger, in us.
+    pub fn linger(&self) -> u64 {
+        self.timing.linger.as_micros() as u64
+    }
+
+    /// The renewal period of a lease, in us.
+    pub fn renew(&self) -> u64 {
+        self.timing.renew.as_micros() as u64
+    }
+
+    /// The time in which a request is answered, in us.
+    pub fn patience(&self) -> u64 {
+        self.timing.patience.as_micros() as u64
+    }
+
+    fn draw_drives(&mut self, rng: &mut Rng, firmware: Firmware, drives: usize) {
+        let same_firmware = rng.bool().then(|| profile(rng, firmware));
+        for _ in 0..drives {
+            let mut profile = same_firmware.unwrap_or_else(|| profile(rng, firmware));
+            if self.old_hosts > 0 {
+                // The older stack breaks without a look at who holds the lock, and counts on it
+                // that a drive refuses; see the fault budget.
+                profile.break_beside_live_sharers = false;
+                profile.destroy_by_holder = profile::DestroyByHolder::Refused;
+            }
+            self.drives.push(DrivePlan { clock: clock(rng), profile });
+        }
+    }
+
+    fn draw_lists(&mut self, rng: &mut Rng) {
+        let all = self.all_drives();
+        let plain = self.kind == Kind::Budget && self.old_hosts == 0 && self.drives.len() > 1;
+        self.lists_differ = plain && rng.u8(0..10) == 0;
+        self.lists = PerHost::all(all);
+        if self.lists_differ {
+            for h in self.host_clocks.ids() {
+                if rng.bool() {
+                    self.lists[h] = DriveSet::from_bits(rng.u16(1..=all.bits()));
+                }
+            }
+        }
+        self.moves = plain && !self.lists_differ && rng.u8(0..4) == 0;
+    }
+
+    fn draw_locks(&mut self, rng: &mut Rng) {
+        let all = self.all_drives();
+        let locks = if self.host_clocks.len() > 4 { 1 } else { [1, 1, 1, 2, 3][rng.usize(0..5)] };
+        for _ in 0..locks {
+            let keeps_value = rng.u8(0..3) != 0 && !self.moves;
+            let whole = keeps_value || self.old_hosts > 0 || self.lists_differ || rng.bool();
+            let layout = if whole { all } else { DriveSet::from_bits(rng.u16(1..=all.bits())) };
+            self.locks.push(LockPlan { keeps_value, layout });
+        }
+    }
+
+    /// Draws delays; tells how long callers are active while things fail.
+    fn draw_times(&mut self, rng: &mut Rng) -> u64 {
+        let lease = self.lease();
+        let base = log_uniform(rng, 20_000).max(50);
+        for path in self.delay.iter_mut().flat_map(PerDrive::iter_mut) {
+            *path = (base + log_uniform(rng, base)) as u32;
+        }
+        // A healthy path is always quick enough for the transport.
+        self.timeout = rng.u64((lease / 50).max(10 * base)..self.linger() * 9 / 10);
+        let active = rng.u64(lease..4 * lease);
+        self.lateness = log_uniform(rng, lease / 200);
+        active
+    }
+
+    fn draw_odd_drives(&mut self, rng: &mut Rng, calm: bool) {
+        let all = self.all_drives();
+        let n = self.drives.len();
+        // A drive without IDM counts as a member that never votes; two members would be lost to it.
+        let whole = !self.moves
+            && !self.lists_differ
+            && self.locks.iter().all(|(_, lock)| lock.layout == all);
+        if self.kind == Kind::SomeNonsense && whole && n > 2 {
+            for _ in 0..rng.usize(1..=(n - 1) / 2) {
+                self.nonsense.insert(DriveIx::new(rng.usize(0..n)));
+            }
+        } else if !calm && whole && n > 2 && rng.u8(0..15) == 0 {
+            self.not_idm = Some(DriveIx::new(rng.u8(0..n as u8).into()));
+        }
+    }
+
+    fn draw_chances(&mut self, rng: &mut Rng) {
         // 0 none, 1 rare, 2 frequent, 3 heavy.
         let worst = rng.u8(0..4);
         let chance = |rng: &mut Rng| match rng.u8(0..=worst.max(1)) {
@@ -375,37 +461,58 @@ impl Plan {
                 slow: chance(rng),
             };
         }
+    }
+
+    fn draw_episodes(&mut self, rng: &mut Rng) {
+        let hosts = self.host_clocks.len();
         let episodes = if self.kind.is_safe() { rng.usize(0..8) } else { 0 };
         for _ in 0..episodes {
             let from = rng.u64(0..self.calm_at);
-            let to = (from + some_time(rng, 2 * lease)).min(self.calm_at);
-            let drive = rng.u8(0..drives as u8);
-            // The older stack's hosts are neither frozen nor killed: it would not survive it
-            // by its own rules.
-            let host = rng.u8(0..(hosts - old_hosts) as u8);
-            let what = match rng.u8(0..16) {
-                0 => Trouble::DriveGone(drive),
-                1 => Trouble::DriveDead(drive),
-                2 => Trouble::DriveSlow(drive),
-                3 => Trouble::DriveBusy(drive),
-                4 if rng.bool() => Trouble::DriveFull(drive),
-                // Sets that differ survive no reset: what one host still keeps may be no majority
-                // of what the other counts.
-                4..=6 if !self.lists_differ => Trouble::DriveReset(drive),
-                4..=6 => Trouble::DriveGone(drive),
-                7 => Trouble::PathFlaps(host, drive),
-                8..=9 => Trouble::Cut(host),
-                10..=12 => Trouble::Frozen(host),
-                13 => Trouble::Restart(host),
-                _ => Trouble::Reboot(host),
-            };
+            let to = (from + some_time(rng, 2 * self.lease())).min(self.calm_at);
+            let what = self.draw_trouble(rng);
             if let Trouble::DriveFull(d) = what {
-                let limits = &mut self.drives[usize::from(d)].1.limits;
+                let mutexes = self.locks.len() + rng.usize(0..10);
+                let limits = &mut self.drives[d].profile.limits;
                 // Room for this world's locks, and for every host under several names.
-                limits.mutexes = self.locks.len() + rng.usize(0..10);
+                limits.mutexes = mutexes;
                 limits.hosts = rng.usize(2 * hosts..2 * hosts + 12);
             }
             self.episodes.push(Episode { from, to, what });
         }
+    }
+
+    fn draw_trouble(&self, rng: &mut Rng) -> Trouble {
+        let drive = DriveIx::new(rng.u8(0..self.drives.len() as u8).into());
+        // The older stack's hosts are neither frozen nor killed: it would not survive it by its
+        // own rules.
+        let hosts = self.host_clocks.len() - self.old_hosts;
+        let host = HostIx::new(rng.u8(0..hosts as u8).into());
+        match rng.u8(0..16) {
+            0 => Trouble::DriveGone(drive),
+            1 => Trouble::DriveDead(drive),
+            2 => Trouble::DriveSlow(drive),
+            3 => Trouble::DriveBusy(drive),
+            4 if rng.bool() => Trouble::DriveFull(drive),
+            // Sets that differ survive no reset: what one host still keeps may be no majority of
+            // what the other counts.
+            4..=6 if !self.lists_differ => Trouble::DriveReset(drive),
+            4..=6 => Trouble::DriveGone(drive),
+            7 => Trouble::PathFlaps(host, drive),
+            8..=9 => Trouble::Cut(host),
+            10..=12 => Trouble::Frozen(host),
+            13 => Trouble::Restart(host),
+            _ => Trouble::Reboot(host),
+        }
+    }
+
+    fn draw_end(&mut self, rng: &mut Rng, calm: bool, active: u64) {
+        let lease = self.lease();
+        self.settled_at = if calm { 0 } else { self.calm_at + lease + lease / 8 + self.linger() };
+        self.stop_at = self.settled_at.max(active) + rng.u64(lease / 4..lease);
+        // Big worlds do less each, so that all seeds cost about the same.
+        let size = (self.host_clocks.len() * self.drives.len() * self.locks.len()) as u64;
+        self.pause = (lease * size / 12).clamp(lease / 4, 2 * lease);
+        self.retry = self.pause / 2;
+        self.hold = rng.u64(lease / 100..lease + lease / 2);
     }
 }

@@ -554,7 +554,7 @@ impl World {
             }
             Op::Adopt => {
                 host.lost = 0;
-                Request::Adopt { mode: None, members, witnesses: Vec::new() }
+                Request::Adopt { mode: None, granted: true, members, witnesses: Vec::new() }
             }
             Op::Convert(mode) => Request::Convert { mode, value },
             Op::Release => {

@@ -19,6 +19,10 @@ pub(super) struct Entry {
     /// The request that the lock was granted to.
     pub(super) granted: Option<u64>,
     pub(super) members: Vec<Member>,
+    /// It was put on other drives than those that it was taken on.
+    pub(super) spread: bool,
+    /// Drives that are ready to vote in place of its members.
+    pub(super) ready: Option<Vec<DriveRef>>,
     /// Those that lost it.
     pub(super) lost_on: Vec<DriveRef>,
     /// A membership that shall be held.
@@ -111,6 +115,8 @@ impl Entry {
             outstanding: Vec::new(),
             granted: None,
             members: Vec::new(),
+            spread: false,
+            ready: None,
             lost_on: Vec::new(),
             joined: false,
             rejoin_at: None,
@@ -243,6 +249,7 @@ impl Entry {
             _ => None,
         };
         let acquires = matches!(pending.kind, Kind::Acquire | Kind::Adopt);
+        let converts = matches!(pending.kind, Kind::Convert(_));
         let before = self.spec.clone();
         if let Some(spec) = pending.spec.take().filter(|_| acquires) {
             self.spec = spec;
@@ -262,6 +269,10 @@ impl Entry {
         }
         if members.is_some() {
             self.lost_on.clear();
+            self.spread = false;
+        }
+        if !converts {
+            self.ready = None;
         }
         self.members = members.unwrap_or_else(|| core::mem::take(&mut self.members));
         // The lock moves on: whoever waits for an earlier release has waited enough.

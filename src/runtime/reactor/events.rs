@@ -39,8 +39,13 @@ impl Reactor {
                     entry.rejoin();
                 }
             }
-            // Nobody notes the drives yet, so the old ones go on voting.
-            Event::VotesReady { .. } => {}
+            Event::VotesReady { members } => {
+                entry.ready = Some(members);
+                if let Some(votes) = &self.settings.votes {
+                    // After the manager's end nobody is interested.
+                    let _ = votes.send(entry.spec.resource);
+                }
+            }
             Event::Notice(notice) => self.on_notice(entry, notice, now),
         }
     }
@@ -51,12 +56,16 @@ impl Reactor {
         };
         match &outcome {
             Outcome::Granted(_) | Outcome::Adopted(_) => {
-                entry.granted = Some(pending.id);
+                // What an earlier lvmlockd left may be in use, whoever has asked for it now: it is
+                // not given back because nobody waits for the answer.
+                let adopted = matches!(outcome, Outcome::Adopted(_));
+                entry.granted = (!adopted).then_some(pending.id);
                 entry.alarmed = false;
-                let unwanted = entry.waiting.iter().any(|(_, it)| it.kind == Kind::Release);
-                entry.joined = entry.spec.role == Role::Membership && !unwanted;
-                entry.set_in_use(!pending.abandoned);
-                if pending.abandoned {
+                let ends = entry.waiting.iter().any(|(_, it)| it.kind == Kind::Release);
+                entry.joined = entry.spec.role == Role::Membership && !ends;
+                let unwanted = pending.abandoned && !adopted;
+                entry.set_in_use(!unwanted);
+                if unwanted {
                     log::warn!("{}: granted too late, releasing it", entry.spec.label);
                     entry.waiting.push_front(release());
                 }

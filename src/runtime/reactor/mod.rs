@@ -18,7 +18,7 @@ use core::cmp::Reverse;
 use core::time::Duration;
 use entry::{Entry, Kind, Pending};
 use idm_engine::{Command, DriveRef, Instant, LockConfig, Member, Outcome, Request, Token};
-use idm_protocol::{DriveCommand, Mode, MutexOp, Reply, ResourceId};
+use idm_protocol::{Class, DriveCommand, Mode, MutexOp, Reply, ResourceId, Status};
 use losses::Failure;
 use std::any::Any;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -50,6 +50,10 @@ pub enum Message {
     Abandon { resource: ResourceId, id: u64 },
     /// Put held locks on further drives.
     Spread { resources: Vec<ResourceId>, drives: Vec<Member> },
+    /// Tell which drives are ready to vote for a lock.
+    VotesReady { resource: ResourceId, waiter: Sender<Option<Vec<DriveRef>>> },
+    /// Let them vote, and tell whether they do.
+    MoveVotes { resource: ResourceId, drives: Vec<DriveRef>, waiter: Sender<bool> },
     /// A held lock belongs to another lockspace from now on.
     Own { spec: LockSpec },
     /// A lockspace has lost what it needs.
@@ -100,6 +104,7 @@ pub struct Reactor {
 enum Input {
     Begin,
     Spread(Vec<Member>),
+    MoveVotes(Vec<DriveRef>, Sender<bool>),
     Reply(Token, Reply),
     Timer,
 }
@@ -207,6 +212,14 @@ impl Reactor {
             }
             Message::Abandon { resource, id } => self.abandon(resource, id),
             Message::Spread { resources, drives } => self.spread(&resources, &drives),
+            Message::VotesReady { resource, waiter } => {
+                let entry = self.names.get(&resource).and_then(|id| self.locks.get(id));
+                let _ = waiter.send(entry.and_then(|entry| entry.ready.clone()));
+            }
+            Message::MoveVotes { resource, drives, waiter } => match self.names.get(&resource) {
+                Some(&lock) => self.step(lock, Input::MoveVotes(drives, waiter)),
+                None => drop(waiter.send(false)),
+            },
             Message::Own { spec } => {
                 let lock = self.names.get(&spec.resource).and_then(|id| self.locks.get_mut(id));
                 if let Some(entry) = lock {
@@ -230,8 +243,11 @@ impl Reactor {
         for resource in resources {
             let Some(&lock) = self.names.get(resource) else { continue };
             // Most locks are on all of their VG's drives, and there may be thousands.
-            let everywhere = |entry: &Entry| drives.iter().all(|d| entry.members.contains(d));
-            if !self.locks.get(&lock).is_some_and(|entry| everywhere(entry)) {
+            let is_there = |entry: &Entry| {
+                let same = drives.len() == entry.members.len();
+                same && !entry.spread && drives.iter().all(|d| entry.members.contains(d))
+            };
+            if !self.locks.get(&lock).is_some_and(|entry| is_there(entry)) {
                 self.step(lock, Input::Spread(drives.to_vec()));
             }
         }
@@ -286,13 +302,15 @@ impl Reactor {
     fn create(&mut self, spec: &LockSpec) -> u64 {
         let lock = self.next_lock;
         self.next_lock += 1;
-        let config = LockConfig::new(
+        let mut config = LockConfig::new(
             spec.resource,
             self.settings.host,
             spec.role.keeps_value(),
             self.settings.timing,
             self.seed.wrapping_add(lock),
         );
+        config.earlier_until = self.settings.earlier.until;
+        config.earlier_writes_until = self.settings.earlier.writes_until;
         self.names.insert(spec.resource, lock);
         let entry = Entry::new(spec.clone(), (self.make)(config));
         self.locks.insert(lock, Box::new(entry));
@@ -354,9 +372,16 @@ impl Reactor {
         match input {
             Input::Begin => {}
             Input::Spread(drives) => {
+                entry.spread = true;
+                entry.ready = None;
                 if let Some(engine) = &mut entry.engine {
                     engine.spread(&drives, now);
                 }
+            }
+            Input::MoveVotes(drives, waiter) => {
+                let moved = self.move_votes(entry, &drives, now);
+                // Whoever asked waits for it.
+                let _ = waiter.send(moved);
             }
             Input::Reply(token, reply) => entry.on_reply(token, reply, now),
             Input::Timer => self.on_timer(entry, now),
@@ -379,6 +404,22 @@ impl Reactor {
             }
             entry.begin(request, pending, now);
         }
+    }
+
+    /// Lets drives vote for a lock that are ready to.
+    fn move_votes(&mut self, entry: &mut Entry, drives: &[DriveRef], now: Instant) -> bool {
+        entry.ready = None;
+        let moved = entry.engine.as_mut().is_some_and(|engine| engine.move_votes(drives, now));
+        if moved {
+            let member = |&drive: &DriveRef| {
+                let identity = self.drives.identity(drive).into_bytes();
+                Member { drive, identity }
+            };
+            entry.members = drives.iter().map(member).collect();
+            let label = &entry.spec.label;
+            log::info!("{label}: its drives are now {}", self.names_of(&entry.members));
+        }
+        moved
     }
 
     fn on_timer(&mut self, entry: &mut Entry, now: Instant) {
@@ -419,10 +460,22 @@ impl Reactor {
         moment.map_or(at, Instant::from_micros)
     }
 
+    /// Whether an undoing command may be handed out: the next lvmlockd must know of it, or have no
+    /// note at all.
+    fn may_undo(&mut self) -> bool {
+        self.settings.undo_note.as_mut().is_none_or(|note| note.cover(clock::now()))
+    }
+
     fn send(&mut self, lock: u64, entry: &mut Entry, command: Command) {
         let Command { token, drive, command } = command;
         let unlock = matches!(command, DriveCommand::Mutex(MutexOp::Unlock, _));
         entry.sent(token, drive, unlock);
+        if is_undoing(&command, &entry.spec.resource) && !self.may_undo() {
+            let reply = Reply::Status(Status::Unreachable);
+            // After the reactor's end nobody is interested.
+            self.mailbox.send(Message::Reply { lock, token, reply });
+            return;
+        }
         let mailbox = self.mailbox.clone();
         let urgency = if entry.is_awaited() { Urgency::Awaited } else { Urgency::Background };
         let done = Completion::in_a_row(move |reply, more| {
@@ -433,6 +486,17 @@ impl Reactor {
         });
         self.begun |= urgency == Urgency::Background;
         self.drives.submit(drive, command, urgency, done);
+    }
+}
+
+/// Whether a command, if it reached its drive in the next life of this host, could undo what that
+/// believes to hold. Another mutex than the lock's own is only named to be removed.
+pub(super) fn is_undoing(command: &DriveCommand, lock: &ResourceId) -> bool {
+    let DriveCommand::Mutex(op, record) = command else { return false };
+    match op {
+        MutexOp::Unlock | MutexOp::Destroy => true,
+        MutexOp::Refresh | MutexOp::Break if record.class != Class::Exclusive => true,
+        _ => record.resource != *lock,
     }
 }
 

@@ -123,7 +123,12 @@ impl Lock {
                     if role == Role::Witness {
                         self.seats[at].role = Role::Extra;
                     }
-                    self.keep(at, mode, since, now);
+                    if self.seats[at].is_marked(self.set) {
+                        self.keep(at, mode, since, now);
+                    } else {
+                        // Ours, but from when other drives were counted: it is taken anew.
+                        self.retake(at, now);
+                    }
                 }
                 (Role::Witness, _) => self.seats[at].assign(Task::Idle),
                 (Role::Member | Role::Extra, _) => {

@@ -3,13 +3,8 @@
 //! With the answers of an acquire quorum this is an acquisition that finds its own record on every
 //! drive that it wins. Half of an even number of drives is enough to *keep* a lock, but not by
 //! itself to adopt it: this host may have got its half in an attempt that failed, while another
-//! keeps the lock with the other half. Half is enough where one of the other drives was read and
-//! shows no other host:
-//!
-//! * Who keeps the lock without our half has all of the other half, and would be seen there.
-//! * Who acquires it needs more than that half.
-//! * Who adopts it may have got that drive after we read it. Then it began to adopt after that, and
-//!   so it reads our records on all drives but its own: it is not alone on any.
+//! keeps the lock with the other half, or has it on other drives by now. Half is enough where this
+//! host is known to have been granted the lock: whoever got it afterwards broke one of its half.
 //!
 //! Records in both modes are left by a change that was under way, or by drives that missed one. The
 //! lock is exclusive if a quorum is. It is shared only if a keep-quorum is: otherwise there may have
@@ -45,9 +40,10 @@ fn others_on(seat: &Seat) -> Option<&Vec<Conflict>> {
 }
 
 impl Lock {
-    pub(super) fn adopt(&mut self, wanted: Option<Mode>, now: Instant) {
+    pub(super) fn adopt(&mut self, wanted: Option<Mode>, granted: bool, now: Instant) {
         let deadline = now + self.config.timing.patience;
-        self.phase = Phase::Adopting(Adopting { wanted, deadline, stage: Stage::Voting });
+        let stage = Stage::Voting;
+        self.phase = Phase::Adopting(Adopting { wanted, granted, deadline, stage });
         for seat in &mut self.seats {
             if seat.role == Role::Member {
                 seat.start_adopt(now);
@@ -56,9 +52,9 @@ impl Lock {
     }
 
     pub(super) fn conclude_adopt(&mut self, adopting: &Adopting, now: Instant) {
-        let Adopting { wanted, deadline, stage } = *adopting;
+        let Adopting { wanted, granted, deadline, stage } = *adopting;
         let over = now >= deadline;
-        let mode = match self.orphan(now) {
+        let mode = match self.orphan(granted, now) {
             Orphan::Found(mode) => mode,
             Orphan::Gone => return self.leave(Refusal::NothingToAdopt),
             Orphan::Open if !over && self.is_asking(deadline) => return,
@@ -84,7 +80,7 @@ impl Lock {
         match confirmed {
             None => {}
             Some(Err(refusal)) => self.leave(refusal),
-            Some(Ok(())) if !self.is_unbroken(mode, now) => self.leave(Refusal::Unclear),
+            Some(Ok(())) if !self.is_unbroken(mode, granted, now) => self.leave(Refusal::Unclear),
             Some(Ok(())) => {
                 // What the earlier life changed under the lock, it may not have published.
                 self.distrust = Distrust::Died;
@@ -96,7 +92,7 @@ impl Lock {
     }
 
     /// Whether there is anything to adopt, and how it was held.
-    fn orphan(&self, now: Instant) -> Orphan {
+    fn orphan(&self, granted: bool, now: Instant) -> Orphan {
         let keep = self.rules.keep_quorum(self.member_count());
         let undecided = |s: &&Seat| matches!(s.vote(), Some(Vote::Asking | Vote::Silent));
         let open = self.members().filter(undecided).count();
@@ -105,7 +101,7 @@ impl Lock {
         let odd = self.members().filter(odd).count();
         for mode in [Mode::Exclusive, Mode::Shared] {
             let ours = self.ours(mode, now);
-            if ours >= self.adopt_quorum(mode, now) && self.exactly(mode, now) >= keep {
+            if ours >= self.adopt_quorum(granted) && self.exactly(mode, now) >= keep {
                 return Orphan::Found(mode);
             }
             if ours + open + odd >= keep {
@@ -132,11 +128,9 @@ impl Lock {
     }
 
     /// Members that must be ours; see above.
-    fn adopt_quorum(&self, mode: Mode, now: Instant) -> usize {
+    fn adopt_quorum(&self, granted: bool) -> usize {
         let members = self.member_count();
-        let alone = |s: &Seat| others_on(s).is_some_and(|others| others.is_empty());
-        let nobody_else = self.members().any(|s| !self.is_ours(s, mode, now) && alone(s));
-        if nobody_else || broken!(self.rules, AdoptQuorum) {
+        if granted || broken!(self.rules, AdoptQuorum) {
             self.rules.keep_quorum(members)
         } else {
             self.rules.acquire_quorum(members)
@@ -147,7 +141,7 @@ impl Lock {
     /// drives then, he would have broken one of our quorum. Otherwise it was put on all of the
     /// VG's drives, because the LV might be moved, and he may have had a majority of what it lies on
     /// now; but he has read more than half of the VG's drives, and broken what he found there.
-    fn is_unbroken(&self, mode: Mode, now: Instant) -> bool {
+    fn is_unbroken(&self, mode: Mode, granted: bool, now: Instant) -> bool {
         let written = |s: &Seat| match &s.task {
             Task::Take(take) => take.own_stamp.map(Stamp::mark),
             _ => None,
@@ -156,7 +150,7 @@ impl Lock {
         let same = self.members().filter(|s| self.is_ours(s, mode, now)).filter(same_set).count();
         let all = self.seats.iter().filter(|s| s.role != Role::Former);
         let held = all.clone().filter(|s| self.counts(s, Mode::Shared)).count();
-        !self.has_witnesses || same >= self.adopt_quorum(mode, now) || 2 * held > all.count()
+        !self.has_witnesses || same >= self.adopt_quorum(granted) || 2 * held > all.count()
     }
 
     /// Whether a member may still say something before the deadline.

@@ -3,7 +3,7 @@
 use super::{Change, Distrust, Held, Lock, Phase, Stage};
 use crate::api::{Instant, Outcome, Refusal};
 use crate::rules::broken;
-use crate::seat::{Hold, Step, Task};
+use crate::seat::{Hold, Step, Task, Vote};
 use idm_protocol::{Mode, Value};
 
 impl Lock {
@@ -58,9 +58,28 @@ impl Lock {
         if let Phase::Held(held) = &mut self.phase {
             held.change = Some(Change::Up { deadline, stage });
         }
-        if let Some(result) = confirmed {
-            self.end_up(result, now);
+        match confirmed {
+            None => {}
+            Some(Ok(())) if self.is_shared_elsewhere(now) => {
+                if over || !self.awaits_change() {
+                    self.end_up(Err(tally.refusal()), now);
+                }
+            }
+            Some(result) => self.end_up(result, now),
         }
+    }
+
+    /// Whether a drive that was not changed may show our record as a shared one. Who counts other
+    /// drives and meets it there takes it for leave to share. Who counts the same drives needs a
+    /// majority of them, and cannot.
+    fn is_shared_elsewhere(&self, now: Instant) -> bool {
+        let timing = &self.config.timing;
+        self.has_witnesses && self.seats.iter().any(|seat| seat.may_share(now, timing))
+    }
+
+    /// Whether a drive may still be changed.
+    fn awaits_change(&self) -> bool {
+        self.seats.iter().any(|seat| seat.vote() == Some(&Vote::Asking))
     }
 
     pub(super) fn end_up(&mut self, result: Result<(), Refusal>, now: Instant) {

@@ -70,6 +70,8 @@ impl Seat {
             plan,
             failures,
             mark,
+            marked_at,
+            remark,
             barred_until,
             demote_until,
             stray_until,
@@ -82,7 +84,8 @@ impl Seat {
             missed: _,
             not_idm: _,
         } = self;
-        (role, hold, mark, gap, foreign, contested, target).hash(state);
+        (mark, marked_at, remark).hash(state);
+        (role, hold, gap, foreign, contested, target).hash(state);
         (value, keeps_value && *stale_value).hash(state);
         hash_task(task, state);
         // Every new task of an idle seat begins with no failures.

@@ -228,9 +228,10 @@ impl Lock {
     /// than the lease that it had when we first saw it, it refreshes the lock, so it believes to
     /// hold it as we do.
     pub(super) fn note_foreign(&mut self, at: usize, conflicts: &[Conflict], now: Instant) {
-        let timing = self.config.timing;
+        let (timing, goal) = (self.config.timing, self.goal());
         let seat = &mut self.seats[at];
-        let Some(conflict) = conflicts.iter().find(|c| !c.same_set) else {
+        let excludes = |c: &&Conflict| !c.same_set && !c.mode.compatible(goal);
+        let Some(conflict) = conflicts.iter().find(excludes) else {
             // Who could not be read may be who was seen before.
             seat.foreign = seat.foreign.filter(|_| conflicts.is_empty());
             return;

@@ -11,7 +11,7 @@ impl Lock {
             Phase::Held(held) => held.lapsed.is_some(),
             Phase::Lost => true,
             // What an earlier life changed was never published either.
-            Phase::Left => self.seats.iter().any(|s| s.hold != Hold::None),
+            Phase::Left => self.seats.iter().any(|s| s.hold != Hold::None && s.mark.is_some()),
             Phase::Free | Phase::Acquiring(_) | Phase::Adopting(_) => false,
         };
         if lapsed {

@@ -19,22 +19,23 @@
 //! Until the last step the old drives vote as before, and only they.
 
 use super::{Held, Lock, MAX_DRIVES, Moving, Phase};
-use crate::api::{Event, Fingerprint, Instant, Member};
+use crate::api::{DriveRef, Event, Fingerprint, Instant, Member};
 use crate::seat::{Role, Seat, Step, Task};
-use crate::stamp::{Mark, Stamp};
+use crate::stamp::Stamp;
 use alloc::vec::Vec;
 use idm_protocol::Mode;
 
 impl Lock {
     /// Puts the lock, while it is held, on all of these drives, and on no others, so that they
     /// vote for it instead of those that it was taken on. Without effect while it is not held,
-    /// and where no drive is named or more than 512 are.
+    /// and where no drive is named, one twice, or more than 512 are.
     pub fn spread(&mut self, drives: &[Member], now: Instant) {
         self.notice_lapse(now);
         let Phase::Held(Held { mode, lapsed: None, .. }) = self.phase else {
             return;
         };
-        if drives.is_empty() || drives.len() > MAX_DRIVES {
+        let twice = |at: usize| drives[..at].iter().any(|m| m.drive == drives[at].drive);
+        if drives.is_empty() || drives.len() > MAX_DRIVES || (0..drives.len()).any(twice) {
             return;
         }
         let set = Fingerprint::of(drives);
@@ -59,15 +60,18 @@ impl Lock {
         self.conclude(now);
     }
 
-    /// Lets the drives vote that [`Event::VotesReady`] named. `false`: they are not ready any more,
-    /// and those that voted before go on.
-    pub fn move_votes(&mut self, now: Instant) -> bool {
+    /// Lets the drives vote that [`Event::VotesReady`] named, and that the caller has noted. `false`:
+    /// they are not ready any more, or others were named since, and those that voted before go on.
+    pub fn move_votes(&mut self, members: &[DriveRef], now: Instant) -> bool {
         self.notice_lapse(now);
         let Phase::Held(held) = &self.phase else { return false };
         let (mode, moving) = (held.mode, held.moving);
+        let named = |seat: &Seat| members.contains(&seat.drive);
+        if moving != Moving::Told || self.seats.iter().any(|s| s.target != named(s)) {
+            return false;
+        }
         self.set_moving(Moving::No);
-        let target = self.target.filter(|_| moving == Moving::Told && self.can_move(mode, now));
-        let Some(target) = target else {
+        let Some(target) = self.target.filter(|_| self.can_move(mode, now)) else {
             self.conclude(now);
             return false;
         };
@@ -131,7 +135,7 @@ impl Lock {
         self.set_moving(Moving::Marking);
         let goal = self.goal();
         for seat in self.seats.iter_mut().filter(|s| s.target && s.task == Task::Keep) {
-            if seat.mark != Some(Mark::Alone) {
+            if !seat.is_marked_alone() {
                 seat.plan(Step::Refresh(goal), now);
             }
         }
@@ -140,7 +144,7 @@ impl Lock {
     /// Whether a drive's record is to be read, to see whether the REFRESH has marked it.
     pub(super) fn marks(&self, seat: &Seat) -> bool {
         let marking = matches!(self.phase, Phase::Held(Held { moving: Moving::Marking, .. }));
-        marking && seat.target && seat.mark != Some(Mark::Alone)
+        marking && seat.target && !seat.is_marked_alone()
     }
 
     /// Whether the drives that shall vote would be enough to get the lock, with nobody in the way.
@@ -151,9 +155,7 @@ impl Lock {
         let targets = || self.seats.iter().filter(|s| s.target);
         let disputed = targets().any(|s| s.contested || s.foreign.is_some());
         let ready = targets()
-            .filter(|s| s.mark == Some(Mark::Alone) && self.counts(s, mode))
-            // A BREAK from before, if it is late, takes the mark away.
-            .filter(|s| s.stray_until <= now)
+            .filter(|s| s.is_marked_alone() && self.counts(s, mode))
             .filter(|s| self.lease_end(s) > Some(now))
             .count();
         !disputed && ready >= self.rules.acquire_quorum(targets().count()) && self.stands()

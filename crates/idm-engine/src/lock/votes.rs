@@ -9,6 +9,7 @@ use idm_protocol::Mode;
 
 /// What the members' votes add up to.
 pub(super) struct Tally {
+    mode: Mode,
     pub(super) members: usize,
     pub(super) needed: usize,
     pub(super) won: usize,
@@ -23,7 +24,8 @@ impl Tally {
     /// Whether somebody stands in the way who may count other drives, so that our majority says
     /// nothing about him. Who could not be read is such a one.
     pub(super) fn foreign(&self) -> bool {
-        self.blocked.iter().any(|b| b.is_empty() || b.iter().any(|c| !c.same_set))
+        let excludes = |c: &Conflict| !c.same_set && !c.mode.compatible(self.mode);
+        self.blocked.iter().any(|b| b.is_empty() || b.iter().any(excludes))
     }
 
     /// Whether no other host can have a majority: everybody took some drives.
@@ -77,6 +79,7 @@ impl Lock {
     pub(super) fn tally(&self, mode: Mode, deadline: Instant, now: Instant) -> Tally {
         let members = self.member_count();
         let mut tally = Tally {
+            mode,
             members,
             needed: self.rules.acquire_quorum(members),
             won: 0,
@@ -160,7 +163,7 @@ impl Lock {
         if broken!(self.rules, ConfirmByReading) {
             return Some(Ok(()));
         }
-        let (mut total, mut seen, mut asking) = (0, 0, false);
+        let (mut total, mut seen, mut others, mut asking) = (0, 0, false, false);
         let mut in_the_way = Vec::new();
         for seat in &self.seats {
             match (seat.role, seat.vote()) {
@@ -171,6 +174,7 @@ impl Lock {
                 }
                 (Role::Witness | Role::Extra, vote) => {
                     total += 1;
+                    others = true;
                     match vote {
                         _ if self.counts(seat, mode) => seen += 1,
                         Some(Vote::Won | Vote::NotIdm) => seen += 1,
@@ -188,6 +192,7 @@ impl Lock {
         if asking && !late {
             return None;
         }
-        Some(if 2 * seen > total { Ok(()) } else { Err(Refusal::Unconfirmed) })
+        // Without other drives the members have decided.
+        Some(if 2 * seen > total || !others { Ok(()) } else { Err(Refusal::Unconfirmed) })
     }
 }

@@ -1,326 +1,357 @@
-//! The invariants.
+//! The invariants of who holds a lock. Checkers only read: they say what they find, and the world
+//! decides what follows from it.
 
-use super::*;
+mod ending;
+mod requests;
+
+use super::World;
+use super::slots::{Legacy, Side};
+use super::verdict::{Ending, Verdict, Violation, ensure, violation};
+use crate::coverage::Count;
+use crate::ids::{DriveIx, DriveSet, HostSet, SlotIx};
+use idm_engine::Instant;
+use idm_protocol::{DriveCommand, Mode, MutexOp};
+
+/// What is to be said of two hosts that hold a lock in conflicting modes.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Pair {
+    /// Resets took votes that one of them still counts: no protocol survives that.
+    Hollow,
+    /// They count other drives, and could not know of each other.
+    Strangers,
+    /// They must not.
+    Forbidden(Violation),
+}
 
 impl World {
-    /// Whether a drive stands for the host: it has the host's live record, exclusive where the
-    /// host believes to be alone.
-    pub(super) fn has_vote(&self, s: usize, d: usize) -> bool {
-        let resource = &self.locks[self.lock_of(s)].resource;
-        let id = self.hosts[self.host_of(s)].id;
-        let held = self.slots[s].mode.or(self.slots[s].orphan.map(|(mode, _)| mode));
-        let enough = |mode| mode == Mode::Exclusive || held == Some(Mode::Shared);
-        self.drives[d]
-            .drive
-            .live_holders(self.drive_now(d), resource)
-            .any(|(host, mode)| host == id && enough(mode))
-    }
-
-    pub(super) fn votes(&self, s: usize) -> usize {
-        bits(self.slots[s].members).filter(|&d| self.has_vote(s, d)).count()
-    }
-
     /// Votes that a reset has taken, where the host still counts them and cannot know better.
-    fn lost_votes(&self, s: usize) -> usize {
-        let slot = &self.slots[s];
-        let lease = self.lease() + self.lease() / 100;
-        bits(slot.lost & slot.members)
-            .filter(|&d| self.now < slot.lost_at[d] + lease && !self.has_vote(s, d))
+    fn lost_votes(&self, s: SlotIx) -> usize {
+        let lease = self.plan.lease() + self.plan.lease() / 100;
+        let (call, seen) = (&self.slots[s].call, &self.slots[s].seen);
+        (seen.lost & call.members)
+            .iter()
+            .filter(|&d| self.now() < seen.lost_at[d] + lease && !self.has_vote(s, d))
             .count()
     }
 
     /// Whether the host's belief is hollow because of resets: the drives that still stand for it
     /// are too few, and those that were reset would make them enough.
-    pub(super) fn is_hollow_by_reset(&self, s: usize) -> bool {
-        let needed = keep_quorum(count(self.slots[s].members));
+    pub(super) fn is_hollow_by_reset(&self, s: SlotIx) -> bool {
+        let needed = self.slots[s].call.members.keep_quorum();
         let votes = self.votes(s);
         votes < needed && votes + self.lost_votes(s) >= needed
     }
 
-    /// Who believes to hold the lock has a keep-quorum of drives that stand for it.
-    pub(super) fn check_votes(&mut self, s: usize) {
-        if !self.plan.kind.is_safe() {
-            return;
-        }
-        let needed = keep_quorum(count(self.slots[s].members));
-        let votes = self.votes(s);
-        if votes < needed && !self.is_hollow_by_reset(s) {
-            fail!(
-                self,
-                "a belief stands on a keep-quorum",
-                format_args!(
-                    "{} believes in {:?} for another {} us, but has {votes} of {} drives",
-                    self.name(s),
-                    self.slots[s].mode,
-                    self.slots[s].until - self.now,
-                    count(self.slots[s].members)
-                ),
-            );
-        }
-    }
-
-    pub(super) fn probe(&mut self, s: usize) {
-        self.slots[s].probing = false;
-        if !self.believes(s) {
-            return;
-        }
-        let until = self.slots[s].until;
-        if self.now + 1 >= until {
-            self.check_votes(s);
-            self.check_pairs(s);
-        } else {
-            self.slots[s].probing = true;
-            self.push(until - 1, What::Probe(s as u16));
-        }
-    }
-
-    /// No two hosts believe in conflicting modes.
-    pub(super) fn check_pairs(&mut self, s: usize) {
-        for other in self.slots_of_lock(self.lock_of(s)) {
-            if other != s && self.believes(other) && self.conflict(s, other) {
-                self.two_holders(s, other);
+    /// Whether a host that has the drive's vote would be left without a keep-quorum of votes
+    /// that are real: what no majority protocol survives.
+    pub(super) fn reset_would_break(&self, s: SlotIx, d: DriveIx) -> bool {
+        let slot = &self.slots[s];
+        let members = slot.call.members;
+        let asks = slot.call.caller.asks();
+        let busy = slot.engine.mode.is_some() || slot.legacy.orphan.is_some() || asks;
+        // Drives that are about to vote count as those that do.
+        let target = slot.call.target_set;
+        if slot.engine.mode.is_some() && target.contains(d) && self.has_record(s, d) {
+            let others = target.iter().filter(|&o| o != d && self.has_vote(s, o)).count();
+            let marked = others.saturating_sub((target & members).len());
+            if marked < target.keep_quorum() {
+                return true;
             }
         }
-    }
-
-    fn conflict(&self, a: usize, b: usize) -> bool {
-        match (self.slots[a].mode, self.slots[b].mode) {
-            (Some(x), Some(y)) => !x.compatible(y),
-            _ => false,
+        if !busy || !members.contains(d) || !self.has_record(s, d) {
+            return false;
         }
+        // What a drive that answers nonsense has is of no use to the host.
+        let sane = |o: DriveIx| !self.plan.nonsense.contains(o);
+        let stands = |o| match slot.held() {
+            Some(_) if slot.engine.mode.is_none() && !slot.legacy.left_on.contains(o) => false,
+            Some(_) => self.has_vote(s, o),
+            None => self.has_record(s, o),
+        };
+        let others = members.iter().filter(|&o| o != d && sane(o) && stands(o)).count();
+        others < members.keep_quorum()
     }
 
-    fn knows(&self, a: usize, b: usize) -> bool {
-        self.slots[a].knows & (1 << self.host_of(b)) != 0
+    /// Who believes to hold the lock has a keep-quorum of drives that stand for it.
+    pub(super) fn check_votes(&self, s: SlotIx) -> Verdict {
+        if !self.plan.kind.is_safe() {
+            return Ok(());
+        }
+        let members = self.slots[s].call.members;
+        let votes = self.votes(s);
+        ensure!(
+            votes >= members.keep_quorum() || self.is_hollow_by_reset(s),
+            "a belief stands on a keep-quorum",
+            "{} believes in {:?} for another {} us, but has {votes} of {} drives",
+            self.name(s),
+            self.slots[s].engine.mode,
+            self.slots[s].engine.until - self.now(),
+            members.len()
+        );
+        Ok(())
+    }
+
+    /// Whether two hosts believe in modes that exclude each other.
+    fn both_believe(&self, a: SlotIx, b: SlotIx) -> bool {
+        let mode = |s: SlotIx| self.slots[s].engine.mode.filter(|_| self.believes(s));
+        matches!((mode(a), mode(b)), (Some(x), Some(y)) if !x.compatible(y))
     }
 
     /// Whether a keep-quorum of one set and a majority of the other can be without a common drive.
-    pub(super) fn can_miss(&self, a: usize, b: usize) -> bool {
-        let (x, y) = (self.slots[a].members, self.slots[b].members);
-        let kept = |x: u16, y: u16| keep_quorum(count(x)) + majority(count(y));
-        x != y && kept(x, y).min(kept(y, x)) <= count(x | y)
+    /// Of an LV's lock a majority of the VG's drives is held or read, too.
+    pub(super) fn can_miss(&self, a: SlotIx, b: SlotIx) -> bool {
+        let members = |s: SlotIx| self.slots[s].call.members;
+        let group = |s: SlotIx| self.slots[s].call.members | self.slots[s].call.witnesses;
+        let apart = |x: DriveSet, y: DriveSet| x.keep_quorum() + y.majority() <= (x | y).len();
+        let one_misses =
+            |x: SlotIx, y: SlotIx| apart(members(x), members(y)) && apart(members(x), group(y));
+        members(a) != members(b) && (one_misses(a, b) || one_misses(b, a))
+    }
+
+    /// A host got the lock. What a dead host has left, and what may be in use there until its lease
+    /// is over, keeps others out.
+    pub(super) fn check_orphans(&self, s: SlotIx) -> Verdict {
+        if !self.plan.kind.is_safe() {
+            return Ok(());
+        }
+        let target = self.slots[s].call.target;
+        for other in self.slots.rivals(s).filter(|&other| other != s) {
+            let legacy = &self.slots[other].legacy;
+            let Some((left, _)) = legacy.orphan else { continue };
+            let active = self.now() < legacy.safe_until && self.slots[other].engine.mode.is_none();
+            ensure!(
+                !active
+                    || left.compatible(target)
+                    || self.can_miss(s, other)
+                    || self.is_hollow_by_reset(other),
+                "what may be in use is nobody else's within its lease",
+                "{} was granted; {} has left it {left}, safe for another {} us",
+                self.name(s),
+                self.name(other),
+                legacy.safe_until - self.now()
+            );
+        }
+        Ok(())
+    }
+
+    /// Whether the host has met the other.
+    pub(super) fn knows(&self, s: SlotIx, other: SlotIx) -> bool {
+        self.slots[s].seen.request.knows.contains(self.slots.host(other))
     }
 
     /// Whether a host that holds the lock beside another, which counts other drives, could not
     /// know, or has not known for so long that the other must be a holder and not a passer-by.
-    fn is_excused(&mut self, s: usize, other: usize) -> bool {
-        if !self.knows(s, other) {
-            return true;
-        }
-        let renew = self.plan.timing.renew.as_micros() as u64;
-        let most = 2 * (self.lease() + renew);
-        let now = self.now;
-        let since = self.slots[s].foreign_since.get_or_insert(now);
-        now - *since <= most
+    fn is_excused(&self, s: SlotIx, other: SlotIx) -> bool {
+        let most = 2 * (self.plan.lease() + self.plan.renew());
+        let since = self.slots[s].seen.foreign_since;
+        !self.knows(s, other) || since.is_none_or(|since| self.now() - since <= most)
     }
 
-    fn two_holders(&mut self, a: usize, b: usize) {
-        if !self.plan.kind.is_safe() {
-            return;
+    /// No two hosts believe in conflicting modes. Tells those that do, and what is to be said.
+    pub(super) fn check_pair(&self, a: SlotIx, b: SlotIx) -> Option<Pair> {
+        if !self.plan.kind.is_safe() || a == b || !self.both_believe(a, b) {
+            return None;
         }
         if self.is_hollow_by_reset(a) || self.is_hollow_by_reset(b) {
-            self.coverage.add(Count::WaivedReset);
-            self.ending = Some(Ending::Waived);
-            return;
+            return Some(Pair::Hollow);
         }
         if self.can_miss(a, b) && self.is_excused(a, b) && self.is_excused(b, a) {
-            let l = self.lock_of(a);
-            if !core::mem::replace(&mut self.locks[l].muddled, true) {
-                self.coverage.add(Count::WaivedLists);
-            }
-            return;
+            return Some(Pair::Strangers);
         }
-        let until = |s: usize| self.slots[s].until - self.now;
-        fail!(
-            self,
+        let (x, y) = (&self.slots[a], &self.slots[b]);
+        Some(Pair::Forbidden(violation!(
             "mutual exclusion",
-            format_args!(
-                "{} believes in {:?} on {} for {} us, {} in {:?} on {} for {} us",
-                self.name(a),
-                self.slots[a].mode,
-                Set(self.slots[a].members),
-                until(a),
-                self.name(b),
-                self.slots[b].mode,
-                Set(self.slots[b].members),
-                until(b)
-            ),
-        );
+            "{} believes in {:?} on {} for {} us, {} in {:?} on {} for {} us",
+            self.name(a),
+            x.engine.mode,
+            x.call.members,
+            x.engine.until - self.now(),
+            self.name(b),
+            y.engine.mode,
+            y.call.members,
+            y.engine.until - self.now()
+        )))
     }
 
     /// A host got the lock. It must have heeded every conflict with a host that counts other
     /// drives, and where such a host has the lock now, that can be excused only where it could
     /// not be seen.
-    pub(super) fn check_grant_sets(&mut self, s: usize) {
-        if !self.plan.kind.is_safe() || self.is_old(self.host_of(s)) {
-            return;
+    pub(super) fn check_grant_sets(&self, s: SlotIx) -> Verdict {
+        if !self.plan.kind.is_safe() || self.is_old(self.slots.host(s)) {
+            return Ok(());
         }
-        let conflicts = self.slots[s].conflicts.iter().fold(0, |all, c| all | c);
-        for other in self.slots_of_lock(self.lock_of(s)) {
-            if other == s {
-                continue;
-            }
-            if conflicts & (1 << self.host_of(other)) != 0 {
-                fail!(
-                    self,
-                    "a conflict with another set is heeded",
-                    format_args!("{} met {} and was granted", self.name(s), self.name(other)),
-                );
-                return;
-            }
-            let conflicting =
-                self.slots[other].mode.is_some_and(|m| !m.compatible(self.slots[s].target));
-            if !conflicting || !self.believes(other) || !self.can_miss(s, other) {
-                continue;
-            }
-            let slot = &self.slots[s];
-            let group = count(slot.members | slot.witnesses);
-            let held = bits(slot.members | slot.witnesses)
-                .filter(|&d| self.has_record(s, d))
-                .fold(0, |set, d| set | 1 << d);
-            if slot.witnesses != 0 && count(slot.met | held) < majority(group) {
-                fail!(
-                    self,
-                    "a grant of an LV lock is confirmed",
-                    format_args!(
-                        "{} was granted, {} holds it; only {} answered",
-                        self.name(s),
-                        self.name(other),
-                        Set(slot.met)
-                    ),
-                );
-                return;
-            }
-        }
-    }
-
-    // The end of a seed.
-
-    pub(super) fn stop(&mut self) {
-        self.stopped = true;
-        trace!(self, "callers give back what they hold");
-        for s in 0..self.slots.len() {
-            if self.slots[s].caller == Caller::Holding {
-                let after = log_uniform(&mut self.rng, 100_000);
-                self.call_caller(s, after);
-            }
-        }
-        let patience = self.plan.timing.patience.as_micros() as u64;
-        let linger = self.plan.timing.linger.as_micros() as u64;
-        let after = 2 * patience + self.lease() + self.lease() / 8 + 2 * linger;
-        self.push(self.now + after, What::Idle);
-    }
-
-    /// Long after the last request: nothing is left to be done, and a host that wants a lock
-    /// gets it.
-    pub(super) fn check_idle(&mut self) {
-        for s in 0..self.slots.len() {
-            let h = self.host_of(s);
-            if !self.hosts[h].alive {
-                continue;
-            }
-            let idle = match &self.slots[s].side {
-                Side::Engine(lock) => lock.is_idle(),
-                Side::Old(lock) => lock.is_idle(),
-            };
-            let finished = matches!(self.slots[s].caller, Caller::Finished | Caller::Idle);
-            if !idle || !finished {
-                fail!(
-                    self,
-                    "release completes",
-                    format_args!(
-                        "{} is not idle long after the end ({:?}, {:?})",
-                        self.name(s),
-                        self.slots[s].caller,
-                        self.slots[s].side
-                    ),
-                );
-                return;
-            }
-        }
-        for l in 0..self.locks.len() {
-            let h = self.rng.usize(0..self.hosts.len() - self.plan.old_hosts);
-            let s = h * self.locks.len() + l;
-            let layout = if self.locks[l].keeps_value || self.plan.lists_differ {
-                self.locks[l].layout & self.plan.lists[h]
-            } else {
-                self.locks[l].layout
-            };
-            if self.hosts[h].alive && layout != 0 {
-                self.slots[s].caller = Caller::Idle;
-                self.slots[s].lone = true;
-                self.call_caller(s, 0);
-            }
-        }
-        let patience = self.plan.timing.patience.as_micros() as u64;
-        self.push(self.now + 2 * patience, What::Finish);
-    }
-
-    // Beyond the budget.
-
-    pub(super) fn plan_beyond(&mut self) {
-        let bursts = self.rng.usize(1..4);
-        for _ in 0..bursts {
-            let end = self.plan.stop_at;
-            let from = self.rng.u64(0..end);
-            let set = self.rng.u16(1..1 << self.drives.len());
-            let spread = {
-                let lease = self.lease();
-                log_uniform(&mut self.rng, lease)
-            };
-            for d in bits(set) {
-                let at = from + self.rng.u64(0..=spread);
-                let i = self.plan.episodes.len();
-                self.plan.episodes.push(crate::plan::Episode {
-                    from: at,
-                    to: at,
-                    what: Trouble::DriveReset(d as u8),
-                });
-                self.push(at, What::Begin(i as u8));
-            }
-        }
-    }
-
-    /// After a reset beyond the budget: every drive is refreshed once within the renewal time, so
-    /// by then a host must have heard of it.
-    pub(super) fn expect_notice(&mut self, s: usize) {
-        let tenure = self.slots[s].tenure;
-        self.push(self.now + self.notice_time(), What::Notice(s as u16, tenure));
-    }
-
-    fn notice_time(&self) -> u64 {
-        let slowest = u64::from(self.plan.delay.iter().flatten().copied().max().unwrap_or(0));
-        let renew = self.plan.timing.renew.as_micros() as u64;
-        renew + renew / 100 + 8 * slowest + 2 * self.plan.lateness + 1000
-    }
-
-    pub(super) fn check_noticed(&mut self, s: usize, tenure: u32) {
         let slot = &self.slots[s];
-        if slot.tenure != tenure {
-            return;
-        }
-        let needed = keep_quorum(count(slot.members));
-        // Another reset since then has its own time.
-        let fresh = bits(slot.members).any(|d| slot.lost_at[d] + self.notice_time() > self.now);
-        if fresh {
-            return;
-        }
-        if !self.believes(s) {
-            self.coverage.add(Count::Noticed);
-        } else if self.votes(s) >= needed {
-            self.coverage.add(Count::Healed);
-        } else if self.votes(s) < needed {
-            fail!(
-                self,
-                "a loss beyond the budget is noticed",
-                format_args!(
-                    "{} believes in {:?} on {} of {} drives",
-                    self.name(s),
-                    self.slots[s].mode,
-                    self.votes(s),
-                    count(self.slots[s].members)
-                ),
+        let conflicts = slot.seen.request.conflicts.iter();
+        let conflicts = conflicts.fold(HostSet::EMPTY, |all, &hosts| all | hosts);
+        for other in self.slots.rivals(s).filter(|&other| other != s) {
+            ensure!(
+                !conflicts.contains(self.slots.host(other)),
+                "a conflict with another set is heeded",
+                "{} met {} and was granted",
+                self.name(s),
+                self.name(other)
             );
+            let mode = self.slots[other].engine.mode;
+            let conflicting = mode.is_some_and(|m| !m.compatible(slot.call.target));
+            if conflicting && self.believes(other) && self.can_miss(s, other) {
+                self.check_confirmed(s, other)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Who takes an LV lock has read or holds more than half of the VG's drives.
+    fn check_confirmed(&self, s: SlotIx, holder: SlotIx) -> Verdict {
+        let slot = &self.slots[s];
+        let group = slot.call.members | slot.call.witnesses;
+        let held: DriveSet = group.iter().filter(|&d| self.has_record(s, d)).collect();
+        let met = slot.seen.request.met;
+        ensure!(
+            slot.call.witnesses.is_empty() || (met | held).len() >= group.majority(),
+            "a grant of an LV lock is confirmed",
+            "{} was granted, {} holds it; only {met} answered",
+            self.name(s),
+            self.name(holder)
+        );
+        Ok(())
+    }
+
+    /// A host does not come back to a belief after another was granted the lock.
+    pub(super) fn check_regained(&self, s: SlotIx) -> Verdict {
+        let slot = &self.slots[s];
+        let usurped = match (slot.legacy.usurped, slot.engine.mode) {
+            (Some(usurper), Some(mode)) => !mode.compatible(usurper),
+            _ => false,
+        };
+        ensure!(
+            !usurped || self.is_hollow_by_reset(s),
+            "never silently regained",
+            "{} believes again, but another host was granted the lock in between",
+            self.name(s)
+        );
+        Ok(())
+    }
+
+    /// A host adopts what was its own, and nobody else's since.
+    pub(super) fn check_adopted(&self, s: SlotIx, mode: Mode, left: Legacy) -> Verdict {
+        let usurped = left.usurped.is_some_and(|m| !m.compatible(mode));
+        ensure!(
+            !usurped || left.strayed,
+            "what is adopted was nobody else's in between",
+            "{} adopted {mode}",
+            self.name(s)
+        );
+        ensure!(
+            left.orphan != Some((Mode::Exclusive, false)) || mode != Mode::Shared,
+            "what was exclusive is not adopted as shared",
+            "{}",
+            self.name(s)
+        );
+        Ok(())
+    }
+
+    /// Who is told that it has nothing to adopt has no majority of the drives.
+    pub(super) fn check_nothing_to_adopt(&self, s: SlotIx) -> Verdict {
+        let members = self.slots[s].call.members;
+        let sane = (members & self.slots[s].legacy.left_on) - self.plan.nonsense;
+        let there = sane.iter().filter(|&d| self.has_record(s, d)).count();
+        ensure!(
+            there < members.majority(),
+            "what is there is adopted",
+            "{} has {there} drives and is told that it has none",
+            self.name(s)
+        );
+        Ok(())
+    }
+
+    /// An engine breaks a lock only where it has seen nobody alive in the way.
+    pub(super) fn check_break(&self, s: SlotIx, d: DriveIx, command: &DriveCommand) -> Verdict {
+        let breaks = matches!(command,
+            DriveCommand::Mutex(MutexOp::Break, record) if self.is_ours(s, record));
+        ensure!(
+            !breaks || self.slots[s].seen.cleared.contains(d),
+            "only timed-out holders are broken",
+            "{} breaks on {d}, where it saw a live holder",
+            self.name(s)
+        );
+        Ok(())
+    }
+
+    /// An engine whose time is over has said so.
+    pub(super) fn check_lapse_told(&self, s: SlotIx, now: Instant) -> Verdict {
+        let engine = &self.slots[s].engine;
+        if let Side::Engine(lock) = &engine.side {
+            ensure!(
+                lock.mode().is_none()
+                    || engine.lapsed
+                    || lock.safe_until().is_some_and(|end| now < end),
+                "a lapse is told at once",
+                "{} has passed safe_until without a word",
+                self.name(s)
+            );
+        }
+        Ok(())
+    }
+
+    /// An engine wants to be called before its time is over.
+    pub(super) fn check_lapse_deadline(&self, s: SlotIx, deadline: Option<Instant>) -> Verdict {
+        let engine = &self.slots[s].engine;
+        let Side::Engine(lock) = &engine.side else { return Ok(()) };
+        if engine.lapsed || lock.mode().is_none() {
+            return Ok(());
+        }
+        if let Some(end) = lock.safe_until() {
+            ensure!(
+                deadline.is_some_and(|d| d <= end),
+                "a lapse has a deadline",
+                "{}: {deadline:?} is later than {end:?}",
+                self.name(s)
+            );
+        }
+        Ok(())
+    }
+
+    /// What is lost is not held.
+    pub(super) fn check_lost(&self, s: SlotIx) -> Verdict {
+        ensure!(
+            self.slots[s].engine.side.mode().is_none(),
+            "lost means not held",
+            "{} has a mode after Lost",
+            self.name(s)
+        );
+        Ok(())
+    }
+}
+
+// What follows.
+
+impl World {
+    /// Looks for hosts that hold a slot's lock beside it.
+    pub(super) fn look_at_pairs(&mut self, s: SlotIx) {
+        for other in self.slots.rivals(s) {
+            match self.check_pair(s, other) {
+                Some(Pair::Hollow) => {
+                    self.coverage.add(Count::WaivedReset);
+                    self.ending = Some(Ending::Waived);
+                }
+                Some(Pair::Strangers) => {
+                    self.note_acquaintance(s, other);
+                    self.note_acquaintance(other, s);
+                    let l = self.slots.lock(s);
+                    if !core::mem::replace(&mut self.locks[l].muddled, true) {
+                        self.coverage.add(Count::WaivedLists);
+                    }
+                }
+                Some(Pair::Forbidden(violation)) => self.fail(violation),
+                None => (),
+            }
+        }
+    }
+
+    fn note_acquaintance(&mut self, s: SlotIx, other: SlotIx) {
+        if self.knows(s, other) {
+            let now = self.now();
+            self.slots[s].seen.foreign_since.get_or_insert(now);
         }
     }
 }

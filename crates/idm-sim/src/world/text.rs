@@ -1,16 +1,41 @@
 //! How a trace names things.
 
-use super::*;
+use crate::ids::{HostIx, LockIx};
+use core::fmt;
+use idm_engine::{Event, Notice, Outcome};
+use idm_protocol::{DriveCommand, Reply, ValueUpdate};
+
+/// Prints a line of a trace; whoever reads it may stop reading.
+macro_rules! say {
+    ($($arg:tt)*) => {{
+        let _ = std::io::Write::write_fmt(
+            &mut std::io::stdout().lock(),
+            format_args!("{}\n", format_args!($($arg)*)),
+        );
+    }};
+}
+
+/// Prints what happens now, where that is wanted.
+macro_rules! trace {
+    ($world:expr, $($arg:tt)*) => {
+        if $world.tracing {
+            let now = $world.now() as f64 / 1e6;
+            $crate::world::text::say!("{now:>12.6}  {}", format_args!($($arg)*));
+        }
+    };
+}
+
+pub(super) use {say, trace};
 
 /// A lock of a host.
 pub(super) struct Name {
-    pub(super) host: usize,
-    pub(super) lock: usize,
+    pub(super) host: HostIx,
+    pub(super) lock: LockIx,
 }
 
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "h{}/l{}", self.host, self.lock)
+        write!(f, "{}/{}", self.host, self.lock)
     }
 }
 

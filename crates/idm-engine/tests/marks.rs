@@ -1,0 +1,265 @@
+//! What a reader who set out to break the lock found: marks that late commands change, halves of
+//! failed attempts, promotions that a drive missed.
+
+mod bench;
+
+use bench::*;
+use core::time::Duration;
+use idm_emulator::Profile;
+use idm_engine::{Command, DriveRef, Event, Lock, Outcome, Request};
+use idm_protocol::{Mode, Reply, Status};
+
+const X: Mode = Mode::Exclusive;
+
+fn take(bench: &mut Bench, lock: &mut Lock, mode: Mode, on: &[u32], wit: &[u32]) -> Outcome {
+    let (members, witnesses) = (bench.members(on), bench.members(wit));
+    bench.run(lock, Request::Acquire { mode, members, witnesses })
+}
+
+fn is_ready(lock: &mut Lock) -> Option<Vec<DriveRef>> {
+    events(lock).into_iter().find_map(|event| match event {
+        Event::VotesReady { members } => Some(members),
+        _ => None,
+    })
+}
+
+/// Names the drives, passes a second and moves the votes.
+fn travel(bench: &mut Bench, lock: &mut Lock, drives: &[u32]) -> bool {
+    let members = bench.members(drives);
+    lock.spread(&members, bench.now);
+    bench.pass(lock, Duration::from_secs(1));
+    is_ready(lock).is_some_and(|named| lock.move_votes(&named, bench.now))
+}
+
+/// Lets time pass until a command to one of these drives is due; reports each as of unknown fate,
+/// without the drive having heard of it yet.
+fn lose_refreshes(bench: &mut Bench, lock: &mut Lock, on: &[u32]) -> Vec<Command> {
+    let mut lost = Vec::new();
+    for _ in 0..100 {
+        while let Some(command) = lock.next_command(bench.now) {
+            let reply = if on.contains(&command.drive.0) && lost.len() < on.len() {
+                lost.push(command.clone());
+                Reply::Status(Status::Uncertain)
+            } else {
+                bench.perform(&command)
+            };
+            lock.on_reply(command.token, reply, bench.now);
+        }
+        if lost.len() == on.len() {
+            return lost;
+        }
+        bench.now = bench.now.max(lock.next_deadline().expect("a refresh is due"));
+        lock.on_timer(bench.now);
+    }
+    panic!("nothing was sent");
+}
+
+fn assert_one_holder(bench: &Bench, a: &Lock, b: &Lock) {
+    let believes = |l: &Lock| l.mode().is_some() && l.safe_until() > Some(bench.now);
+    assert!(!(believes(a) && believes(b)), "both believe: {:?} {:?}", a.mode(), b.mode());
+}
+
+#[test]
+fn a_late_refresh_takes_the_mark_of_a_moved_lock_away() {
+    let mut bench = Bench::new(6);
+    let mut a = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut a, X, &[0, 1, 2, 3, 4], &[]), GRANTED);
+    let late = lose_refreshes(&mut bench, &mut a, &[3, 4]);
+    let new = bench.members(&[3, 4, 5]);
+    a.spread(&new, bench.now);
+    let mut late = late.into_iter();
+    let moved = (0..30).any(|_| {
+        bench.pass(&mut a, Duration::from_secs(1));
+        let ready = is_ready(&mut a);
+        // Within a quarter of a lease after the report.
+        for command in late.by_ref() {
+            assert_eq!(bench.perform(&command), Reply::Status(Status::Good));
+        }
+        ready.is_some_and(|named| a.move_votes(&named, bench.now))
+    });
+    assert!(moved);
+    bench.exchange(&mut a);
+    // This host has not been told of the new list of drives.
+    let mut b = lv_lock(2);
+    take(&mut bench, &mut b, X, &[0, 1, 2, 3, 4], &[]);
+    bench.exchange(&mut a);
+    assert_one_holder(&bench, &a, &b);
+}
+
+#[test]
+fn a_late_refresh_of_the_last_acquisition_marks_this_one_wrong() {
+    let mut bench = Bench::new(6);
+    let mut a = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut a, X, &[0, 1, 2, 3, 4], &[]), GRANTED);
+    let late = lose_refreshes(&mut bench, &mut a, &[3, 4]);
+    bench.run(&mut a, Request::Release { value: None });
+    bench.pass(&mut a, Duration::from_secs(1));
+    // Whether it is granted now is free.
+    take(&mut bench, &mut a, X, &[3, 4, 5], &[]);
+    for command in &late {
+        bench.perform(command);
+    }
+    let mut b = lv_lock(2);
+    take(&mut bench, &mut b, X, &[0, 1, 2, 3, 4], &[]);
+    assert_one_holder(&bench, &a, &b);
+}
+
+#[test]
+fn a_mark_that_an_adoption_found_does_not_outlive_the_next_refresh() {
+    let mut bench = Bench::new(6);
+    let old = [0, 1, 2, 3, 4];
+    let mut a = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut a, X, &old, &[]), GRANTED);
+    let new = bench.members(&[0, 1, 2, 3, 4, 5]);
+    a.spread(&new, bench.now);
+    bench.pass(&mut a, Duration::from_secs(1));
+    // It dies before the new drives are noted.
+    drop(a);
+    let mut a = lv_lock(1);
+    let members = bench.members(&old);
+    let request = Request::Adopt { mode: None, granted: false, members, witnesses: Vec::new() };
+    assert_eq!(bench.run(&mut a, request), Outcome::Adopted(X));
+    bench.pass(&mut a, LEASE);
+    events(&mut a);
+    assert!(travel(&mut bench, &mut a, &[3, 4, 5]));
+    bench.pass(&mut a, Duration::from_secs(1));
+    let mut b = lv_lock(2);
+    take(&mut bench, &mut b, X, &old, &[]);
+    assert_one_holder(&bench, &a, &b);
+}
+
+#[test]
+fn half_of_a_failed_attempt_is_not_adopted_after_the_holder_moved_away() {
+    let mut bench = Bench::new(4);
+    let mut b = lv_lock(2);
+    assert_eq!(take(&mut bench, &mut b, X, &[0, 1], &[]), GRANTED);
+    bench.drives[0].reset();
+    // An attempt that fails, and whose host dies before it gives drive 0 back.
+    let mut a = lv_lock(1);
+    let members = bench.members(&[0, 1]);
+    let request = Request::Acquire { mode: X, members, witnesses: Vec::new() };
+    a.request(request, bench.now).unwrap();
+    while let Some(command) = a.next_command(bench.now) {
+        if command.drive.0 == 0 {
+            bench.perform(&command);
+        }
+    }
+    drop(a);
+    assert!(travel(&mut bench, &mut b, &[1, 2, 3]));
+    bench.pass(&mut b, LEASE);
+    events(&mut b);
+    assert!(travel(&mut bench, &mut b, &[2, 3]));
+    bench.pass(&mut b, Duration::from_secs(1));
+    let mut a = lv_lock(1);
+    let members = bench.members(&[0, 1]);
+    bench
+        .run(&mut a, Request::Adopt { mode: None, granted: false, members, witnesses: Vec::new() });
+    bench.exchange(&mut b);
+    assert_one_holder(&bench, &a, &b);
+}
+
+#[test]
+fn a_sharer_that_moved_does_not_cost_another_sharer_its_lock() {
+    let mut bench = Bench::new(4);
+    let mut single = Profile::current();
+    single.sharers_admitted = false;
+    bench.drives[2] = idm_emulator::Drive::new(single);
+    let (mut a, mut b) = (lv_lock(1), lv_lock(2));
+    assert_eq!(take(&mut bench, &mut a, Mode::Shared, &[0, 1, 2], &[]), GRANTED);
+    assert_eq!(take(&mut bench, &mut b, Mode::Shared, &[0, 1, 2], &[]), GRANTED);
+    assert!(travel(&mut bench, &mut a, &[0, 1, 2, 3]));
+    for _ in 0..120 {
+        let start = bench.now;
+        bench.pass(&mut a, Duration::from_secs(1));
+        bench.now = start;
+        bench.pass(&mut b, Duration::from_secs(1));
+    }
+    let lost: Vec<_> = events(&mut b).into_iter().filter(|e| matches!(e, Event::Lost(_))).collect();
+    assert!(lost.is_empty(), "{lost:?}");
+}
+
+#[test]
+fn a_sharer_that_moved_does_not_keep_others_from_sharing() {
+    let mut bench = Bench::new(4);
+    let mut single = Profile::current();
+    single.sharers_admitted = false;
+    bench.drives[2] = idm_emulator::Drive::new(single);
+    let (mut a, mut b) = (lv_lock(1), lv_lock(2));
+    assert_eq!(take(&mut bench, &mut a, Mode::Shared, &[0, 1, 2], &[]), GRANTED);
+    assert!(travel(&mut bench, &mut a, &[0, 1, 2, 3]));
+    assert_eq!(take(&mut bench, &mut b, Mode::Shared, &[0, 1, 2], &[]), GRANTED);
+}
+
+#[test]
+fn a_drive_with_another_sets_record_counts_again_after_an_adoption() {
+    for stores in [true, false] {
+        let mut profile = Profile::current();
+        profile.refresh_stores_metadata = stores;
+        let mut bench = Bench::with(3, profile);
+        // A record from when only drive 0 was counted, the others from when all were.
+        let mut first = lv_lock(1);
+        assert_eq!(take(&mut bench, &mut first, X, &[0], &[]), GRANTED);
+        let new = bench.members(&[0, 1, 2]);
+        first.spread(&new, bench.now);
+        // Only the drives that are new hear of it.
+        bench.paths[0] = Path::Hung;
+        bench.exchange(&mut first);
+        bench.paths[0] = Path::Up;
+        drop(first);
+        let mut a = lv_lock(1);
+        let request = Request::Adopt {
+            mode: None,
+            granted: false,
+            members: bench.all(),
+            witnesses: Vec::new(),
+        };
+        assert_eq!(bench.run(&mut a, request), Outcome::Adopted(X), "{stores}");
+        bench.pass(&mut a, LEASE * 2);
+        bench.paths[1] = Path::Cut;
+        bench.pass(&mut a, LEASE * 2);
+        assert!(
+            a.safe_until() > Some(bench.now),
+            "{stores}: {:?}",
+            a.held_on().collect::<Vec<_>>()
+        );
+    }
+}
+
+#[test]
+fn a_release_gives_back_what_every_refused_adoption_refreshed() {
+    let mut bench = Bench::new(6);
+    let mut first = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut first, Mode::Shared, &[0, 1, 2], &[]), GRANTED);
+    drop(first);
+    let mut a = lv_lock(1);
+    for on in [[0, 1, 2], [3, 4, 5]] {
+        let members = bench.members(&on);
+        let request =
+            Request::Adopt { mode: Some(X), granted: false, members, witnesses: Vec::new() };
+        assert!(matches!(bench.run(&mut a, request), Outcome::Refused(_)));
+    }
+    bench.run(&mut a, Request::Release { value: None });
+    bench.pass(&mut a, Duration::from_secs(1));
+    assert!((0..3).all(|d| bench.states(d).is_empty()), "the records are live and nobody's");
+}
+
+#[test]
+fn a_promotion_that_a_drive_missed_is_refused_where_others_may_count_other_drives() {
+    let mut bench = Bench::new(5);
+    let (mut a, mut b) = (lv_lock(1), lv_lock(2));
+    assert_eq!(take(&mut bench, &mut a, Mode::Shared, &[0, 1, 2], &[3, 4]), GRANTED);
+    bench.paths[2] = Path::Cut;
+    let request = Request::Convert { mode: X, value: None };
+    let outcome = bench.run(&mut a, request.clone());
+    assert!(matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
+    bench.paths[2] = Path::Up;
+    take(&mut bench, &mut b, Mode::Shared, &[2, 3, 4], &[0, 1]);
+    bench.exchange(&mut a);
+    assert_eq!((a.mode(), b.mode()), (Some(Mode::Shared), Some(Mode::Shared)));
+    bench.run(&mut b, Request::Release { value: None });
+    bench.exchange(&mut b);
+    // When the lease of what it missed is over, the drive is not needed.
+    bench.paths[2] = Path::Cut;
+    bench.pass(&mut a, LEASE * 2);
+    assert_eq!(bench.run(&mut a, request), Outcome::Converted { complete: true });
+}

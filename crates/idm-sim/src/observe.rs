@@ -1,0 +1,340 @@
+//! What an observer of a world records: who held what and when, on which drives, by which commands,
+//! and what went wrong.
+
+use crate::ids::{DriveIx, DriveSet, HostIx, LockIx};
+use idm_protocol::{DriveCommand, Mode, MutexOp, Reply, Status};
+use std::collections::BTreeMap;
+
+/// A time during which something was held in one mode, or had run out and was still there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tenure {
+    /// How it was held.
+    pub mode: Mode,
+    /// Whether its time had not run out.
+    pub live: bool,
+    /// When this began, in us.
+    pub from: u64,
+    /// When it ended, in us.
+    pub to: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    mode: Mode,
+    from: u64,
+    until: u64,
+}
+
+/// How something was held from the beginning to the end.
+#[derive(Clone, Debug, Default)]
+pub struct Track {
+    open: Option<Open>,
+    /// The times, in order.
+    pub tenures: Vec<Tenure>,
+}
+
+impl Track {
+    /// From now on it is held in a mode, which is good until then, or is not held.
+    fn follow(&mut self, now: u64, present: Option<(Mode, u64)>) {
+        if let (Some(open), Some((mode, until))) = (&mut self.open, present) {
+            if open.mode == mode && until <= now {
+                open.until = open.until.min(now);
+                return;
+            }
+            if open.mode == mode && now <= open.until {
+                open.until = until;
+                return;
+            }
+        }
+        self.close(now);
+        self.open = present.map(|(mode, until)| Open { mode, from: now, until });
+    }
+
+    fn close(&mut self, now: u64) {
+        let Some(Open { mode, from, until }) = self.open.take() else { return };
+        let over = until.clamp(from, now);
+        for (live, from, to) in [(true, from, over), (false, over, now)] {
+            if from < to {
+                self.tenures.push(Tenure { mode, live, from, to });
+            }
+        }
+    }
+}
+
+/// What came of a command, as its host heard it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// Nothing yet.
+    Nothing,
+    /// GOOD.
+    Good,
+    /// The drive's table.
+    Table,
+    /// That it is not to be had.
+    Refused,
+    /// That nobody knows what became of it, or that the drive is not there.
+    Lost,
+    /// Some other error.
+    Error,
+}
+
+/// A command.
+#[derive(Clone, Copy, Debug)]
+pub struct Command {
+    /// Who sent it.
+    pub host: HostIx,
+    /// For which lock.
+    pub lock: LockIx,
+    /// Where to.
+    pub drive: DriveIx,
+    /// What it asks for.
+    pub verb: &'static str,
+    /// When it was sent, in us.
+    pub sent: u64,
+    /// When the drive carried it out for the first time, in us.
+    pub executed: Option<u64>,
+    /// When its host heard of it, in us.
+    pub answered: Option<u64>,
+    /// What its host heard.
+    pub heard: Heard,
+}
+
+impl Command {
+    /// Whether it only kept what was held.
+    pub fn is_routine(&self) -> bool {
+        self.verb == "REFRESH" && self.heard == Heard::Good
+    }
+}
+
+/// What a note or a fault is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A host.
+    Host(HostIx),
+    /// A drive.
+    Drive(DriveIx),
+}
+
+/// A fault that lasted.
+#[derive(Clone, Debug)]
+pub struct Fault {
+    /// What was hit.
+    pub place: Place,
+    /// What it was.
+    pub text: String,
+    /// When it began, in us.
+    pub from: u64,
+    /// When it ended, in us; `None` where it lasted to the end.
+    pub to: Option<u64>,
+}
+
+/// How a note is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tone {
+    /// Somebody does something.
+    Plain,
+    /// Somebody got what it wanted.
+    Good,
+    /// Somebody did not, or lost something.
+    Bad,
+}
+
+/// Something that happened at a moment.
+#[derive(Clone, Debug)]
+pub struct Note {
+    /// Where.
+    pub place: Place,
+    /// To which lock, where it was one.
+    pub lock: Option<LockIx>,
+    /// When, in us.
+    pub at: u64,
+    /// What.
+    pub text: String,
+    /// How it is meant.
+    pub tone: Tone,
+}
+
+/// A request, from the asking to the answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Wait {
+    /// Whose.
+    pub host: HostIx,
+    /// For which lock.
+    pub lock: LockIx,
+    /// When it was asked for, in us.
+    pub from: u64,
+    /// When it was answered, in us; `None` where it never was.
+    pub to: Option<u64>,
+}
+
+/// Everything that an observer recorded of a world.
+#[derive(Clone, Debug, Default)]
+pub struct Recording {
+    /// The hosts' names.
+    pub hosts: Vec<String>,
+    /// How many drives there were.
+    pub drives: usize,
+    /// What each lock was, and on which drives at first.
+    pub locks: Vec<(&'static str, DriveSet)>,
+    /// What hosts believed to hold.
+    pub beliefs: BTreeMap<(HostIx, LockIx), Track>,
+    /// The records that drives had of hosts.
+    pub records: BTreeMap<(DriveIx, LockIx, HostIx), Track>,
+    /// The requests.
+    pub waits: Vec<Wait>,
+    /// The commands, in the order in which they were sent.
+    pub commands: Vec<Command>,
+    /// The faults.
+    pub faults: Vec<Fault>,
+    /// The notes.
+    pub notes: Vec<Note>,
+    /// What did not hold, and when, in us.
+    pub violation: Option<(u64, String)>,
+    /// When the recording ends, in us.
+    pub end: u64,
+    /// Commands on their way, by the numbers that the world gives them.
+    flying: BTreeMap<usize, usize>,
+}
+
+impl Recording {
+    pub(crate) fn believe(
+        &mut self,
+        now: u64,
+        (host, lock): (HostIx, LockIx),
+        present: Option<(Mode, u64)>,
+    ) {
+        self.beliefs.entry((host, lock)).or_default().follow(now, present);
+    }
+
+    /// What a drive has of one lock now; `live_until` counts for each host that has a record.
+    pub(crate) fn table(
+        &mut self,
+        now: u64,
+        (drive, lock): (DriveIx, LockIx),
+        present: &[(HostIx, Mode, u64)],
+    ) {
+        for &(host, mode, until) in present {
+            let track = self.records.entry((drive, lock, host)).or_default();
+            track.follow(now, Some((mode, until)));
+        }
+        for (&(d, l, host), track) in &mut self.records {
+            if d == drive && l == lock && !present.iter().any(|&(there, ..)| there == host) {
+                track.close(now);
+            }
+        }
+    }
+
+    pub(crate) fn ask(&mut self, now: u64, (host, lock): (HostIx, LockIx)) {
+        self.waits.push(Wait { host, lock, from: now, to: None });
+    }
+
+    pub(crate) fn answer(&mut self, now: u64, (host, lock): (HostIx, LockIx)) {
+        let mine = |w: &&mut Wait| w.host == host && w.lock == lock && w.to.is_none();
+        if let Some(wait) = self.waits.iter_mut().rev().find(mine) {
+            wait.to = Some(now);
+        }
+    }
+
+    pub(crate) fn send(&mut self, number: usize, command: Command) {
+        self.flying.insert(number, self.commands.len());
+        self.commands.push(command);
+    }
+
+    pub(crate) fn execute(&mut self, now: u64, number: usize) {
+        if let Some(&i) = self.flying.get(&number) {
+            self.commands[i].executed.get_or_insert(now);
+        }
+    }
+
+    pub(crate) fn hear(&mut self, now: u64, number: usize, reply: &Reply) {
+        if let Some(&i) = self.flying.get(&number) {
+            self.commands[i].answered = Some(now);
+            self.commands[i].heard = heard(reply);
+        }
+    }
+
+    pub(crate) fn begin_fault(&mut self, now: u64, place: Place, text: &str) {
+        self.faults.push(Fault { place, text: text.to_owned(), from: now, to: None });
+    }
+
+    pub(crate) fn end_fault(&mut self, now: u64, place: Place, text: &str) {
+        let open = |f: &&mut Fault| f.place == place && f.to.is_none() && f.text == text;
+        if let Some(fault) = self.faults.iter_mut().find(open) {
+            fault.to = Some(now);
+        }
+    }
+
+    pub(crate) fn note(
+        &mut self,
+        at: u64,
+        place: Place,
+        lock: Option<LockIx>,
+        tone: Tone,
+        text: String,
+    ) {
+        self.notes.push(Note { place, lock, at, text, tone });
+    }
+
+    /// The world stops here.
+    pub(crate) fn finish(&mut self, now: u64) {
+        self.end = now;
+        self.beliefs.values_mut().for_each(|track| track.close(now));
+        self.records.values_mut().for_each(|track| track.close(now));
+    }
+}
+
+fn heard(reply: &Reply) -> Heard {
+    match reply {
+        Reply::Table(_) => Heard::Table,
+        Reply::Status(Status::Good) => Heard::Good,
+        Reply::Status(Status::Conflict | Status::Terminated | Status::NotFound) => Heard::Refused,
+        Reply::Status(Status::Uncertain | Status::Unreachable) => Heard::Lost,
+        Reply::Status(_) => Heard::Error,
+    }
+}
+
+/// What a command asks for, in a word.
+pub(crate) fn verb(command: &DriveCommand) -> &'static str {
+    match command {
+        DriveCommand::ReadTable => "read",
+        DriveCommand::Mutex(op, _) => match op {
+            MutexOp::Trylock => "TRYLOCK",
+            MutexOp::Lock => "LOCK",
+            MutexOp::Unlock => "UNLOCK",
+            MutexOp::Refresh => "REFRESH",
+            MutexOp::Break => "BREAK",
+            MutexOp::Destroy => "DESTROY",
+            MutexOp::Init => "INIT",
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Mode, Tenure, Track};
+
+    #[test]
+    fn what_runs_out_is_told_from_what_is_prolonged() {
+        let mut track = Track::default();
+        track.follow(10, Some((Mode::Exclusive, 70)));
+        track.follow(30, Some((Mode::Exclusive, 90)));
+        track.follow(100, Some((Mode::Exclusive, 90)));
+        track.follow(120, Some((Mode::Exclusive, 180)));
+        track.follow(130, None);
+        let tenure = |live, from, to| Tenure { mode: Mode::Exclusive, live, from, to };
+        assert_eq!(
+            track.tenures,
+            [tenure(true, 10, 90), tenure(false, 90, 120), tenure(true, 120, 130)]
+        );
+    }
+
+    #[test]
+    fn a_change_of_mode_begins_another_tenure() {
+        let mut track = Track::default();
+        track.follow(0, Some((Mode::Exclusive, 60)));
+        track.follow(20, Some((Mode::Shared, 60)));
+        track.close(50);
+        let modes: Vec<_> = track.tenures.iter().map(|t| (t.mode, t.from, t.to)).collect();
+        assert_eq!(modes, [(Mode::Exclusive, 0, 20), (Mode::Shared, 20, 50)]);
+    }
+}

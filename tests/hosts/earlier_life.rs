@@ -1,0 +1,123 @@
+//! What a killed lvmlockd left on its way to the drives undoes nothing that the next one believes.
+
+use super::recovery::SOON;
+use super::*;
+
+/// Commands that take [`SLOW`] are not given up by then, and a drive has a quarter of it to carry
+/// out what was left.
+const LEASE: Duration = Duration::from_secs(32);
+/// How long drives take while lvmlockd is killed: longer than core waits for an unlock.
+const SLOW: Duration = Duration::from_secs(3);
+/// Longer than core waits for a conversion.
+const VERY_SLOW: Duration = Duration::from_millis(6500);
+
+impl Bench {
+    /// lvmlockd does something, is killed while its commands are on their way to the drives, and
+    /// started again.
+    fn killed_after(&self, a: Host, slow: Duration, work: impl FnOnce(&Host)) -> (Host, Instant) {
+        self.slow_down(slow);
+        let sent = Instant::now();
+        work(&a);
+        assert!(sent.elapsed() < slow, "its commands have been answered");
+        drop(a);
+        self.slow_down(Duration::ZERO);
+        let a = self.host(1, LEASE);
+        a.manager.recover();
+        (a, sent)
+    }
+
+    fn slow_down(&self, by: Duration) {
+        for drive in &self.drives {
+            self.control(&format!("delay {drive} {}", by.as_millis()));
+        }
+    }
+}
+
+/// Whether a host gets the first LV before `end`.
+fn gets(host: &Host, mode: Mode, end: Instant) -> bool {
+    while Instant::now() < end {
+        if host.lock(1, lv(1), mode).is_ok() {
+            return true;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    false
+}
+
+fn killed_while_unlocking(drives: usize) {
+    let bench = Bench::new(drives);
+    let (a, b) = (bench.started(1, LEASE), bench.started(2, LEASE));
+    a.lock(1, lv(1), Exclusive).unwrap();
+    a.lock(2, lv(2), Exclusive).unwrap();
+    bench.activate(1, 2, true);
+    let (a, sent) = bench.killed_after(a, SLOW, |a| a.unlock(1));
+    let theirs = thread::scope(|scope| {
+        let theirs = scope.spawn(|| gets(&b, Exclusive, sent + 2 * SLOW));
+        a.start(VG, bench.scope()).unwrap();
+        let _ = a.lock(1, lv(1), Exclusive);
+        theirs.join().unwrap()
+    });
+    // Asking again is how a resource finds out whether it still holds its lock.
+    let ours = a.lock(1, lv(1), Exclusive).is_ok();
+    assert!(!(ours && theirs), "both hosts hold LV 1 exclusively");
+    if theirs {
+        b.unlock(1);
+    }
+    eventually(SOON, "this host gets it in the end", || a.lock(1, lv(1), Exclusive).is_ok());
+    is_held(b.lock(1, lv(1), Shared));
+    // What is in use was kept all the time, and there was no alarm.
+    is_held(b.lock(2, lv(2), Shared));
+    a.lock(2, lv(2), Exclusive).unwrap();
+    assert_eq!(bench.killed(), "");
+}
+
+#[test]
+fn killed_while_unlocking_on_one_drive() {
+    killed_while_unlocking(1);
+}
+
+#[test]
+fn killed_while_unlocking_on_three_drives() {
+    killed_while_unlocking(3);
+}
+
+#[test]
+fn killed_while_a_lock_becomes_shared() {
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, LEASE), bench.started(2, LEASE));
+    a.lock(1, lv(1), Exclusive).unwrap();
+    bench.activate(1, 1, true);
+    let (a, sent) = bench.killed_after(a, VERY_SLOW, |a| {
+        a.manager.convert(ResourceKey(1), Shared, 0).unwrap();
+    });
+    a.start(VG, bench.scope()).unwrap();
+    let ours = a.lock(11, lv(1), Exclusive);
+    let theirs = gets(&b, Shared, sent + 2 * VERY_SLOW);
+    assert!(!(ours.is_ok() && theirs), "one host has LV 1 exclusively, the other shared");
+    if theirs {
+        b.unlock(1);
+    }
+    eventually(SOON, "exclusive in the end", || a.lock(11, lv(1), Exclusive).is_ok());
+    is_held(b.lock(1, lv(1), Shared));
+    assert_eq!(bench.killed(), "");
+}
+
+#[test]
+fn a_request_that_would_have_to_wait_for_too_long_is_told_for_how_long() {
+    let bench = Bench::new(3);
+    let global = |host: &Host| host.lock(1, Resource::Global, Exclusive);
+    let a = bench.host(1, LONG);
+    a.start(GLOBAL, Scope::Global).unwrap();
+    let (locked, took) = timed(|| global(&a));
+    locked.unwrap();
+    assert!(took < Duration::from_secs(1), "there was no earlier one: {took:?}");
+    a.unlock(1);
+    drop(a);
+    let a = bench.host(1, LONG);
+    a.start(GLOBAL, Scope::Global).unwrap();
+    let (refused, took) = timed(|| global(&a));
+    let text = refused.as_ref().unwrap_err().to_string();
+    assert!(text.contains("commands of an earlier lvmlockd") && text.contains(" s;"), "{text}");
+    is_held(refused);
+    assert!(took < Duration::from_secs(1), "{took:?}");
+}

@@ -1,0 +1,137 @@
+//! What may be in use is not given back by a request that fails.
+
+use super::recovery::SOON;
+use super::*;
+
+/// A lease in which drives may hang for some seconds before there is an alarm.
+const LEASE: Duration = Duration::from_secs(40);
+
+/// The first LV, on the first drive alone.
+fn on_one_drive() -> Resource {
+    match lv(1) {
+        Resource::Lv { uuid, .. } => Resource::Lv { uuid, pvs: vec!["/dev/d0".into()] },
+        other => other,
+    }
+}
+
+/// A host that was started again while an LV is active that its drive cannot prove.
+fn with_unproven_orphan(bench: &Bench, mode: Mode) -> Host {
+    let a = bench.started(1, LEASE);
+    a.lock(1, on_one_drive(), mode).unwrap();
+    bench.activate(1, 1, true);
+    bench.control("hang d0 on");
+    let a = bench.restart(a, 1, LEASE);
+    a.start(VG, bench.scope()).unwrap();
+    a
+}
+
+/// Lets the drive answer again, and waits until the orphan can be had by `key`; another host never
+/// gets it meanwhile.
+fn proven_at_last(bench: &Bench, a: &Host, b: &Host, (key, mode): (usize, Mode)) {
+    bench.control("hang d0 off");
+    let begin = Instant::now();
+    while begin.elapsed() < SOON / 2 {
+        is_held(b.lock(1, on_one_drive(), Exclusive));
+        thread::sleep(Duration::from_millis(50));
+    }
+    eventually(SOON, "the orphan is proven", || a.lock(key, on_one_drive(), mode).is_ok());
+    is_held(b.lock(1, on_one_drive(), Exclusive));
+    assert_eq!(bench.killed(), "");
+}
+
+#[test]
+fn asking_for_an_orphan_that_is_not_proven_does_not_give_it_up() {
+    let bench = Bench::new(3);
+    let b = bench.started(2, LEASE);
+    let a = with_unproven_orphan(&bench, Shared);
+    let noted = bench.noted(1);
+    // Neither as it was left, nor in the other mode.
+    for mode in [Shared, Exclusive] {
+        let (refused, took) = timed(|| a.lock(11, on_one_drive(), mode));
+        let text = refused.as_ref().unwrap_err().to_string();
+        assert!(text.contains("000001") && text.contains("d0"), "{text}");
+        is_storage(refused);
+        assert!(took < Duration::from_secs(11), "{took:?}");
+        assert_eq!(bench.noted(1), noted);
+    }
+    proven_at_last(&bench, &a, &b, (11, Exclusive));
+    a.unlock(11);
+    b.lock(1, on_one_drive(), Exclusive).unwrap();
+}
+
+#[test]
+fn stopping_a_lockspace_does_not_give_up_what_is_being_proven() {
+    let bench = Bench::new(3);
+    let b = bench.started(2, LEASE);
+    let a = with_unproven_orphan(&bench, Exclusive);
+    thread::scope(|scope| {
+        scope.spawn(|| is_storage(a.lock(11, on_one_drive(), Exclusive)));
+        thread::sleep(Duration::from_millis(300));
+        assert_eq!(a.manager.remove_lockspace(VG, false, true), Err(Error::Busy));
+        a.manager.remove_lockspace(VG, false, false).unwrap();
+    });
+    a.start(VG, bench.scope()).unwrap();
+    proven_at_last(&bench, &a, &b, (12, Exclusive));
+}
+
+#[test]
+fn an_orphan_is_proven_by_the_request_that_asks_for_it() {
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, LONG), bench.started(2, LONG));
+    for number in 1..=3 {
+        a.lock(number, lv(number), Exclusive).unwrap();
+    }
+    drop(a);
+    // Before anybody else looks after what was left.
+    let a = bench.host(1, LONG);
+    a.start(VG, bench.scope()).unwrap();
+    let (locked, took) = timed(|| a.lock(11, lv(1), Shared));
+    locked.unwrap();
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    b.lock(1, lv(1), Shared).unwrap();
+    a.lock(12, lv(2), Exclusive).unwrap();
+    is_held(b.lock(3, lv(3), Exclusive));
+}
+
+#[test]
+fn what_core_forgets_is_kept_while_its_lv_is_active() {
+    let bench = Bench::new(3);
+    let lease = Duration::from_millis(2400);
+    let (a, b) = (bench.started(1, lease), bench.started(2, lease));
+    for number in [1, 2] {
+        a.lock(number, lv(number), Exclusive).unwrap();
+        bench.activate(1, number, true);
+    }
+    a.manager.remove_resource(ResourceKey(1));
+    // The address of the other one is used again without a word.
+    a.lock(2, lv(3), Exclusive).unwrap();
+    let begin = Instant::now();
+    while begin.elapsed() < 2 * lease {
+        is_held(b.lock(1, lv(1), Shared));
+        is_held(b.lock(2, lv(2), Shared));
+        thread::sleep(lease / 8);
+    }
+    assert_eq!(a.manager.remove_lockspace(VG, false, true), Err(Error::Busy));
+    a.lock(11, lv(1), Shared).unwrap();
+    b.lock(1, lv(1), Shared).unwrap();
+    bench.activate(1, 2, false);
+    eventually(SOON, "given up when it is not active", || b.lock(2, lv(2), Exclusive).is_ok());
+    assert_eq!(bench.killed(), "");
+}
+
+#[test]
+fn a_lockspace_that_is_stopped_with_an_active_lv_leaves_its_lock() {
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, LONG), bench.started(2, LONG));
+    a.lock(1, lv(1), Exclusive).unwrap();
+    a.lock(2, lv(2), Exclusive).unwrap();
+    bench.activate(1, 1, true);
+    // Core unlocks all that it knows of before; this it has forgotten.
+    a.manager.remove_lockspace(VG, false, true).unwrap();
+    eventually(SOON, "what is not active is free", || b.lock(2, lv(2), Exclusive).is_ok());
+    is_held(b.lock(1, lv(1), Shared));
+    a.start(VG, bench.scope()).unwrap();
+    a.lock(11, lv(1), Exclusive).unwrap();
+    a.unlock(11);
+    b.lock(1, lv(1), Exclusive).unwrap();
+}

@@ -1,0 +1,83 @@
+//! The state directory is lost while LVs are active.
+
+use super::recovery::{SHORT, SOON};
+use super::*;
+use std::fs;
+
+#[test]
+fn what_is_lost_while_lvmlockd_lives_is_made_again() {
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, SHORT), bench.started(2, SHORT));
+    a.lock(1, lv(1), Exclusive).unwrap();
+    a.lock(2, lv(2), Exclusive).unwrap();
+    a.unlock(2);
+    bench.activate(1, 1, true);
+    let state = bench.state_dir(1);
+    let read = |file: &str| fs::read_to_string(state.join(file)).ok();
+    let id = read("host-id").unwrap();
+    // With locks in use by itself, and by the next request at the latest.
+    for by_itself in [true, false] {
+        // What is written meanwhile has to be removed, too.
+        eventually(SOON, "it is removed", || fs::remove_dir_all(&state).is_ok());
+        if by_itself {
+            let all = || bench.noted(1) == 2 && read("safe-until").is_some();
+            eventually(SOON, "the notes are there again", all);
+        } else {
+            a.lock(3, lv(3), Exclusive).unwrap();
+            assert_eq!(bench.noted(1), 3);
+            a.unlock(3);
+            assert!(read("undoing-until").is_some());
+        }
+        assert_eq!(read("host-id").as_ref(), Some(&id));
+    }
+    let a = bench.restart(a, 1, SHORT);
+    let begin = Instant::now();
+    while begin.elapsed() < 2 * SHORT {
+        is_held(b.lock(1, lv(1), Shared));
+        thread::sleep(SHORT / 8);
+    }
+    a.start(VG, bench.scope()).unwrap();
+    a.lock(11, lv(1), Exclusive).unwrap();
+    assert_eq!(bench.killed(), "");
+}
+
+#[test]
+fn what_is_lost_while_lvmlockd_is_dead_leaves_no_lv_unprotected_in_silence() {
+    let bench = Bench::new(3);
+    let a = bench.started(1, SHORT);
+    a.lock(1, lv(1), Exclusive).unwrap();
+    bench.activate(1, 1, true);
+    drop(a);
+    fs::remove_dir_all(bench.state_dir(1)).unwrap();
+    // Another id is drawn then.
+    let a = bench.host_with_id(1, 3, SHORT);
+    a.manager.recover();
+    for adopt in [Adopt::default(), Adopt { only: false, ok: true }] {
+        let refused = a.manager.prepare_lockspace(VG, bench.scope());
+        let text = refused.as_ref().unwrap_err().to_string();
+        assert!(text.contains("LVLVLV-0000-0000-0000-0000-0000-000001"), "{text}");
+        assert!(text.contains("Deactivate"), "{text}");
+        assert_eq!(a.manager.add_lockspace(VG, adopt), Err(Error::NoLockspace));
+    }
+    // Other VGs have nothing to do with it.
+    let uuid = VG_UUID.replace("wxyz", "wxy1");
+    let scope = Scope::Vg { name: "vg1".into(), uuid, pvs: bench.paths() };
+    a.start(LockspaceKey(0x3000), scope).unwrap();
+    bench.activate(1, 1, false);
+    a.start(VG, bench.scope()).unwrap();
+    // What the old id left is another host's to this one, and broken when its lease is over.
+    eventually(SOON, "this host gets the lock", || a.lock(1, lv(1), Exclusive).is_ok());
+    assert!(bench.states(1).contains("host3"), "{}", bench.states(1));
+    let b = bench.started(2, SHORT);
+    is_held(b.lock(1, lv(1), Exclusive));
+    // With notes, devices without a lock of their own are none of ours.
+    bench.activate(1, 2, true);
+    let a = {
+        drop(a);
+        let a = bench.host_with_id(1, 3, SHORT);
+        a.manager.recover();
+        a
+    };
+    a.start(VG, bench.scope()).unwrap();
+    assert_eq!(bench.killed(), "");
+}

@@ -1,0 +1,85 @@
+//! Drives come and go while locks are held: the votes follow.
+
+use super::recovery::SOON;
+use super::*;
+
+/// Short enough to run out several times, and long enough for a machine that is busy.
+const LEASE: Duration = Duration::from_secs(5);
+
+/// An LV on the first drive alone.
+fn on_one_drive(number: usize) -> Resource {
+    match lv(number) {
+        Resource::Lv { uuid, .. } => Resource::Lv { uuid, pvs: vec!["/dev/d0".into()] },
+        other => other,
+    }
+}
+
+impl Bench {
+    /// The drives that are noted for a host's lock.
+    fn noted_drives(&self, number: u8, lock: &str) -> usize {
+        let locks = std::fs::read_dir(self.state_dir(number).join("locks")).unwrap();
+        let file = locks.map(|entry| entry.unwrap().path());
+        let file = file.into_iter().find(|file| file.to_string_lossy().contains(lock)).unwrap();
+        let text = std::fs::read_to_string(file).unwrap();
+        let drives = text.lines().find(|line| line.starts_with("drives")).unwrap();
+        drives.matches("emulated.").count()
+    }
+}
+
+/// Another host never gets the first LV for so long.
+fn keep_out(b: &Host, time: Duration) {
+    let begin = Instant::now();
+    while begin.elapsed() < time {
+        is_held(b.lock(1, lv(1), Shared));
+        thread::sleep(LEASE / 20);
+    }
+}
+
+#[test]
+fn a_drive_that_is_replaced_online_takes_no_lock_with_it() {
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, LEASE), bench.started(2, LEASE));
+    a.lock(1, on_one_drive(1), Exclusive).unwrap();
+    bench.activate(1, 1, true);
+    // pvmove, which takes the VG's lock.
+    a.lock(2, Resource::Vg, Exclusive).unwrap();
+    eventually(SOON, "the VG's drives vote", || bench.noted_drives(1, ".LVLVLV") == 3);
+    a.manager.convert(ResourceKey(1), Shared, 0).unwrap();
+    a.manager.convert(ResourceKey(1), Exclusive, 0).unwrap();
+    assert_eq!(bench.noted_drives(1, ".LVLVLV"), 3, "a change of the mode changes nothing else");
+    a.unlock(2);
+    bench.control("power d0 off");
+    keep_out(&b, LEASE * 3 / 2);
+    // What is noted is what votes.
+    let a = bench.restart(a, 1, LEASE);
+    keep_out(&b, LEASE * 3 / 2);
+    a.start(VG, bench.scope()).unwrap();
+    a.lock(11, lv(1), Exclusive).unwrap();
+    assert_eq!(bench.killed(), "");
+}
+
+#[test]
+fn a_drive_that_has_left_the_vg_does_not_vote() {
+    let bench = Bench::new(4);
+    let (a, b) = (bench.started(1, LEASE), bench.started(2, LEASE));
+    a.lock(1, lv(1), Exclusive).unwrap();
+    bench.activate(1, 1, true);
+    // vgreduce on another host: the next command here that reads the VG tells.
+    let left = bench.paths()[..2].to_vec();
+    for host in [&a, &b] {
+        host.manager.set_pvs(VG, left.clone());
+        host.lock(2, Resource::Vg, Shared).unwrap();
+        host.unlock(2);
+    }
+    for lock in [".LVLVLV", ".members"] {
+        eventually(SOON, "two drives vote", || bench.noted_drives(1, lock) == 2);
+    }
+    for drive in ["d2", "d3"] {
+        bench.control(&format!("power {drive} off"));
+    }
+    keep_out(&b, LEASE * 3 / 2);
+    assert_eq!(b.manager.hosts(VG), Ok(1));
+    assert_eq!(bench.killed(), "");
+    a.unlock(1);
+    eventually(SOON, "it is free", || b.lock(1, lv(1), Exclusive).is_ok());
+}
