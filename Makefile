@@ -4,8 +4,8 @@
 # make lab        all scenarios on virtual machines (as root; installs what it needs)
 # make lab SCENARIO=name   one of them; make lab-short: two, as make check does; make lab-shell: to
 #                 try things by hand
-# make mutants    ONLY=text: mutation testing of the lock engine; mutants-sample: some
 #                 DRIVES=nvme: with NVMe drives
+# make mutants    ONLY=text: mutation testing of the lock engine; mutants-sample: some
 # make install    DESTDIR= PREFIX= LIBDIR= UNITDIR=
 
 PREFIX ?= /usr/local
