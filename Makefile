@@ -28,7 +28,7 @@ WORKSPACE = --locked --workspace --features lvmlockd-idm/emulator
 
 .NOTPARALLEL:
 .PHONY: all demo check install clean deps check-deps testbed lvm2 lint c-tests races check-install \
-	mutants mutants-sample stories lab lab-short lab-shell lab-files
+	stories mutants mutants-sample lab lab-short lab-shell lab-files
 
 all:
 	$(CARGO) build --locked --release -p lvmlockd-idm

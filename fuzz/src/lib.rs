@@ -188,7 +188,10 @@ fn engine_replies(data: &[u8]) {
         let (members, witnesses) = drives();
         let request = match wish >> 1 & 7 {
             0 => Some(Wish::Acquire { mode, members, witnesses }),
-            1 => Some(Wish::Adopt { mode: (wish & 16 != 0).then_some(mode), members, witnesses }),
+            1 => {
+                let (mode, granted) = ((wish & 16 != 0).then_some(mode), wish & 32 != 0);
+                Some(Wish::Adopt { mode, granted, members, witnesses })
+            }
             2 => Some(Wish::Convert { mode, value }),
             3 => Some(Wish::Release { value }),
             _ => None,

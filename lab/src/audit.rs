@@ -32,11 +32,23 @@ impl Extent {
 pub struct Audit {
     what: String,
     lock: String,
-    /// The drives that the lock is on.
-    drives: Vec<String>,
+    /// The drives that vote for the lock, oldest first.
+    voters: Vec<Voters>,
     lease: Duration,
     extents: Vec<Extent>,
     since: Duration,
+}
+
+/// The drives that vote for a lock from a moment on.
+struct Voters {
+    since: Duration,
+    drives: Vec<String>,
+}
+
+impl Voters {
+    fn new(since: Duration, drives: &[&str]) -> Voters {
+        Voters { since, drives: drives.iter().map(|&drive| drive.to_owned()).collect() }
+    }
 }
 
 /// A change that should not have been.
@@ -82,8 +94,28 @@ impl Audit {
     ) -> Result<Audit> {
         let name = lv.replace('/', "-");
         let extents = extents(host, &host.quiet(&format!("dmsetup table {name}"))?)?;
-        let drives = drives.iter().map(|&drive| drive.to_owned()).collect();
-        Ok(Audit { what: lv.to_owned(), lock, drives, lease, extents, since: Duration::ZERO })
+        let voters = vec![Voters::new(Duration::ZERO, drives)];
+        Ok(Audit { what: lv.to_owned(), lock, voters, lease, extents, since: Duration::ZERO })
+    }
+
+    /// Watches also over where the LV is by now.
+    pub fn follow(&mut self, host: &Machine) -> Result<()> {
+        let name = self.what.replace('/', "-");
+        self.extents.extend(extents(host, &host.quiet(&format!("dmsetup table {name}"))?)?);
+        Ok(())
+    }
+
+    /// Has these drives vote for the lock, from when `host` had it on more than half of them.
+    pub fn votes(&mut self, host: &str, voters: &[&str], drives: &Drives) -> Result<()> {
+        let mut grants = Vec::new();
+        for drive in voters {
+            grants.extend(held_since(&drives.events(drive)?, host, &self.lock));
+        }
+        grants.sort_unstable();
+        let since = grants.get(voters.len() / 2);
+        let since = since.with_context(|| format!("{host} has no majority of {voters:?}"))?;
+        self.voters.push(Voters::new(*since, voters));
+        Ok(())
     }
 
     /// Of the first MiB of these partitions, where a VG's metadata is, from now on.
@@ -103,7 +135,8 @@ impl Audit {
         }
         let what = format!("the metadata of {vg}");
         let since = drives.time(&names[0])?;
-        Ok(Audit { what, lock, drives: names, lease, extents, since })
+        let voters = vec![Voters { since: Duration::ZERO, drives: names }];
+        Ok(Audit { what, lock, voters, lease, extents, since })
     }
 
     /// How often each host has changed the blocks up to now.
@@ -129,12 +162,12 @@ impl Audit {
     /// hosts never changed any, so that there was nothing to be found.
     pub fn check(&self, drives: &Drives, hosts: &[&str]) -> Result<()> {
         let mut events = Vec::new();
-        for drive in &self.drives {
+        for drive in crate::drives::DRIVES {
             let of_lock = drives.events(drive)?.into_iter().filter(|e| e.resource == self.lock);
-            events.extend(of_lock.map(|event| (drive.clone(), event)));
+            events.extend(of_lock.map(|event| (drive.to_owned(), event)));
         }
         let changes = self.changes(drives)?;
-        let (violations, left) = judge(self.drives.len(), self.lease, events, changes);
+        let (violations, left) = judge(&self.voters, self.lease, events, changes);
         if let Some(first) = violations.first() {
             let last = violations.last().unwrap_or(first);
             bail!(
@@ -173,12 +206,11 @@ impl Audit {
 /// Finds changes by a host that had not enough leases to keep others from the lock; and how long each
 /// host would at least have had them on from any of its other changes.
 fn judge(
-    drives: usize,
+    voters: &[Voters],
     lease: Duration,
     mut events: Vec<(String, Event)>,
     mut changes: Vec<(String, Change)>,
 ) -> (Vec<Violation>, BTreeMap<String, Duration>) {
-    let (acquire, keep) = (drives / 2 + 1, drives - drives / 2);
     events.sort_by_key(|(_, event)| event.at);
     changes.sort_by_key(|(_, change)| change.at);
     let mut events = events.into_iter().peekable();
@@ -189,24 +221,25 @@ fn judge(
         while let Some((drive, event)) = events.next_if(|(_, event)| event.at <= change.at) {
             follow(leases.entry(drive).or_default(), &event);
         }
-        let mut ends: Vec<Duration> = leases
-            .values()
-            .filter_map(|hosts| hosts.get(&change.host))
-            .map(|b| *b + lease)
-            .collect();
-        ends.sort_unstable_by(|one, other| other.cmp(one));
+        let voting = voters.iter().rev().find(|voters| voters.since <= change.at);
+        let drives = voting.map_or(&[][..], |voters| &voters.drives);
+        let votes: Vec<_> = drives.iter().filter_map(|drive| leases.get(drive)).collect();
         // With fewer than `keep` leases the others are a majority.
-        let end = ends.get(keep - 1).copied();
+        let (acquire, keep) = (drives.len() / 2 + 1, drives.len() - drives.len() / 2);
+        let mut ends: Vec<Duration> =
+            votes.iter().filter_map(|hosts| hosts.get(&change.host)).map(|b| *b + lease).collect();
+        ends.sort_unstable_by(|one, other| other.cmp(one));
+        let end = keep.checked_sub(1).and_then(|last| ends.get(last)).copied();
         if let Some(left) = end.and_then(|end| end.checked_sub(change.at)).filter(|l| !l.is_zero())
         {
             let least = least.entry(change.host).or_insert(left);
             *least = left.min(*least);
             continue;
         }
-        let holds = |host: &str| leases.values().filter(|h| h.contains_key(host)).count();
-        let holder = leases
-            .values()
-            .flat_map(BTreeMap::keys)
+        let holds = |host: &str| votes.iter().filter(|h| h.contains_key(host)).count();
+        let holder = votes
+            .iter()
+            .flat_map(|hosts| hosts.keys())
             .find(|host| **host != change.host && holds(host) >= acquire);
         found.push(Violation {
             at: change.at,
@@ -218,6 +251,16 @@ fn judge(
         });
     }
     (found, least)
+}
+
+/// Since when a host has had a lock on a drive without a break.
+fn held_since(events: &[Event], host: &str, lock: &str) -> Option<Duration> {
+    let (mut leases, mut since) = (BTreeMap::new(), None);
+    for event in events.iter().filter(|event| event.resource == lock) {
+        follow(&mut leases, event);
+        since = leases.contains_key(host).then(|| since.unwrap_or(event.at));
+    }
+    since
 }
 
 /// What a command does to the leases that hosts have on a drive.
@@ -304,14 +347,18 @@ mod tests {
     }
 
     fn found(events: Vec<(String, Event)>, changes: Vec<(String, Change)>) -> Vec<Violation> {
-        judge(3, LEASE, events, changes).0
+        judge(&voters(), LEASE, events, changes).0
+    }
+
+    fn voters() -> [Voters; 1] {
+        [Voters::new(Duration::ZERO, &["d0", "d1", "d2"])]
     }
 
     #[test]
     fn a_holder_may_write_until_its_leases_end() {
         let quiet = found(taken(), vec![change(1, "a"), change(79, "a")]);
         assert_eq!(quiet, []);
-        let (_, left) = judge(3, LEASE, taken(), vec![change(1, "a"), change(21, "a")]);
+        let (_, left) = judge(&voters(), LEASE, taken(), vec![change(1, "a"), change(21, "a")]);
         assert_eq!(left["a"], Duration::from_secs(59));
         let late = found(taken(), vec![change(81, "a")]);
         assert_eq!(late.len(), 1);
@@ -341,5 +388,39 @@ mod tests {
         let mut events = taken();
         events.extend(["d0", "d1"].map(|drive| event(drive, 30, "a", "unlock", "00")));
         assert_eq!(found(events, vec![change(31, "a")]).len(), 1);
+    }
+
+    #[test]
+    fn a_lock_is_held_since_it_was_taken_last() {
+        let events: Vec<Event> = [
+            event("d0", 0, "a", "trylock", "00"),
+            event("d0", 5, "b", "trylock", "18"),
+            event("d0", 9, "a", "unlock", "00"),
+            event("d0", 10, "a", "trylock", "00"),
+            event("d0", 20, "a", "refresh", "00"),
+        ]
+        .map(|(_, event)| event)
+        .into();
+        let since = |events: &[Event]| held_since(events, "a", "lv x");
+        assert_eq!(since(&events), Some(Duration::from_secs(10)));
+        assert_eq!(since(&events[..3]), None);
+        assert_eq!(held_since(&events, "b", "lv x"), None);
+    }
+
+    #[test]
+    fn those_drives_count_that_vote_at_the_time() {
+        let mut events = taken();
+        events.extend(["d3", "d4"].map(|drive| event(drive, 30, "a", "trylock", "00")));
+        events.extend(["d0", "d1"].map(|drive| event(drive, 41, "a", "unlock", "00")));
+        let moved = [
+            Voters::new(Duration::ZERO, &["d0", "d1", "d2"]),
+            Voters::new(Duration::from_secs(40), &["d2", "d3", "d4"]),
+        ];
+        let judged = |at| judge(&moved, LEASE, events.clone(), vec![change(at, "a")]).0;
+        assert_eq!(judged(39), []);
+        assert_eq!(judged(89), []);
+        assert_eq!(judged(91).len(), 1);
+        // Without the move it had lost its majority.
+        assert_eq!(found(events, vec![change(42, "a")]).len(), 1);
     }
 }

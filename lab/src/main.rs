@@ -53,7 +53,7 @@ fn main() -> ExitCode {
         Task::Run { scenarios, fleet, jobs } => run(&scenarios, fleet, jobs),
         Task::List => {
             for scenario in SCENARIOS {
-                println!("{:14} {}", scenario.name, scenario.about);
+                println!("{:16} {}", scenario.name, scenario.about);
             }
             Ok(true)
         }
@@ -161,7 +161,7 @@ fn run(scenarios: &[&'static Scenario], fleet: Fleet, jobs: usize) -> Result<boo
     verdicts.sort_by_key(|verdict| scenarios.iter().position(|s| s.name == verdict.scenario.name));
     println!();
     for Verdict { scenario, text, took, .. } in &verdicts {
-        println!("{:14} {:6.1} s  {text}", scenario.name, took.as_secs_f64());
+        println!("{:16} {:6.1} s  {text}", scenario.name, took.as_secs_f64());
     }
     let count = |outcome| verdicts.iter().filter(|verdict| verdict.outcome == outcome).count();
     let failed = count(Outcome::Failed);

@@ -35,7 +35,7 @@ impl Story {
     pub fn print(&self, text: &str) {
         match self.label {
             // One write, so that lines of different scenarios are not mixed.
-            Some(label) => println!("{label:13} {text}"),
+            Some(label) => println!("{label:16} {text}"),
             None => println!("  {text}"),
         }
     }

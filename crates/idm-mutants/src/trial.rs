@@ -6,6 +6,7 @@ use std::error::Error;
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -30,6 +31,9 @@ const CPU_MORE: u64 = 2;
 const WALL: Duration = Duration::from_secs(1800);
 /// Address space of a mutant, in KiB.
 const MEMORY: &str = "2000000";
+/// The signals that end a process at its bound.
+const SIGKILL: i32 = 9;
+const SIGXCPU: i32 = 24;
 /// How often a child is looked at.
 const POLL: Duration = Duration::from_millis(5);
 
@@ -228,7 +232,7 @@ impl<'a> Trials<'a> {
             .stderr(Stdio::null())
             .spawn()?;
         let Some(status) = wait(&mut child, WALL)? else {
-            return Ok(Some("does not end".into()));
+            return Ok(Some("does not end in time".into()));
         };
         if status.success() { Ok(None) } else { Ok(Some(failure(&path, status)?)) }
     }
@@ -270,6 +274,10 @@ fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
 
 /// What a test program says of its failure: the first seed or test that failed.
 fn failure(output: &Path, status: ExitStatus) -> Result<String, Box<dyn Error>> {
+    // The bound of the processor's time ends it so.
+    if status.signal().is_some_and(|signal| [SIGKILL, SIGXCPU].contains(&signal)) {
+        return Ok("does not end in time".into());
+    }
     let output = String::from_utf8_lossy(&fs::read(output)?).into_owned();
     let failed = output.lines().find_map(|line| {
         let test = line.strip_prefix("test ").and_then(|l| l.strip_suffix(" ... FAILED"));

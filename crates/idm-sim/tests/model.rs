@@ -5,7 +5,13 @@
 //! exclusive or shared, convert, release, in any order that makes sense). Between a command and its
 //! reply anything else can happen. Out of a small budget a reply is lost (the host hears
 //! "uncertain" at any time, before or after the command had its effect), a drive loses its table, a
-//! host dies, and comes back to adopt what it held.
+//! host dies, and comes back to adopt what it held. It may come back while commands of its earlier
+//! life are still on their way: it knows until when they can arrive, and no more. What it cannot
+//! adopt it asks for again when time has passed, or gives back.
+//!
+//! In worlds where the votes move, hosts count different drives: the first one is told to spread
+//! the lock from its drives to others, notes them when they are ready, and lets them vote, with
+//! everything else in between. Each host reads all drives that do not vote for it.
 //!
 //! Time is abstract: it stands still while commands travel, and advances in steps of half a lease
 //! ([`Action::Pass`]), after which what was given up cannot arrive any more. It advances only when
@@ -21,7 +27,9 @@
 //! *Drives have no names.* Hosts send to all at once and treat all alike, so a state in which two
 //! drives have changed places, with all that hosts and messages have to do with them, behaves alike.
 //! [`State`]'s hash does not tell such states apart: it is made of one hash for each drive (its
-//! table, each host's part in it, the messages on their way to and from it), sorted.
+//! table, each host's part in it, the messages on their way to and from it), sorted. Where hosts
+//! count different drives, only drives change places that belong to the same sets: fingerprints in
+//! records and locks name a set by its drives.
 //!
 //! *What makes no difference is not compared:* the order of messages of different drives, numbers of
 //! commands, how long something has been due or when between two steps of time it will be, what
@@ -44,9 +52,12 @@
 
 use idm_emulator::{Drive, DriveTime, Profile};
 use idm_engine::{
-    DriveRef, Event, Instant, Lock, LockConfig, Member, Outcome, Request, Timing, Token, ValueRead,
+    DriveRef, Event, Instant, Lock, LockConfig, Member, Outcome, Refusal, Request, Timing, Token,
+    ValueRead,
 };
-use idm_protocol::{DriveCommand, HostId, Mode, Reply, ResourceId, Status, Value};
+use idm_protocol::{
+    DriveCommand, HostId, Mode, Reply, ResourceId, State as RecordState, Status, Value,
+};
 use stateright::{Checker, HasDiscoveries, Model, Property};
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -54,6 +65,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const HOSTS: usize = 2;
+
+/// Drives, one a bit.
+type Set = u8;
 const LEASE_MS: u64 = 1000;
 const STEP_MS: u64 = 500;
 /// How long a world may be searched.
@@ -94,6 +108,18 @@ struct World {
     crashes: u8,
     /// Hosts that come back under their old name, and adopt what they held.
     restarts: u8,
+    /// Requests of a host that has come back, after the adoption.
+    later_requests: u8,
+    /// Whether a host that comes back lets its earlier life's commands pass.
+    waits: bool,
+    /// Whether a host notes the drives that are to vote before it lets them.
+    notes_first: bool,
+    /// How long a request waits for drives, in ms.
+    patience_ms: u64,
+    /// The drives that each host counts; several worlds.
+    sets: &'static [[Set; HOSTS]],
+    /// Where the first host is told to move its votes to.
+    target: Option<Set>,
     /// Steps of time.
     passes: u8,
     /// Whether time passes while both hosts live, which then may stand still; otherwise only while
@@ -118,14 +144,40 @@ struct Caller {
     requests: u8,
     /// A request is under way.
     busy: bool,
+    /// It has not been decided yet what its earlier life left.
+    adopting: bool,
     granted: bool,
     /// It has been exclusive, and has not published a value since.
     dirty: bool,
     /// What a value must not fall behind that is told in reply to the present request.
     floor: u8,
-    /// Dead: how it held the lock, and whether another host has been granted it against that since.
+    /// The drives that it counts when it asks for the lock, or adopts it: noted for good.
+    members: Set,
+    /// The drives that vote for it.
+    voting: Set,
+    moving: Moving,
+    /// A drive that answered since the request began had the other host's record. Only kept where
+    /// it decides something.
+    met: bool,
+    /// Dead, or not proven to hold it since: how it held the lock, and whether another host has
+    /// been granted it against that since.
     left: Option<Mode>,
     usurped: bool,
+    /// Until when commands of its earlier life may arrive.
+    earlier_until_ms: u64,
+    /// When it last asked for what its earlier life left, and was refused.
+    refused_ms: Option<u64>,
+}
+
+/// How far the caller is with letting other drives vote.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+struct Moving {
+    /// It has named them.
+    spread: bool,
+    /// It was told that they are ready, and has not noted them since.
+    ready: bool,
+    /// It has noted them, and has not let them vote since.
+    noted: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -134,7 +186,9 @@ struct Host {
     engine: Option<Arc<Engine>>,
     caller: Caller,
     /// Drives that were reset since they gave this host their vote, where it cannot know it.
-    lost: u8,
+    lost: Set,
+    /// Drives that did not answer since the request began. Only kept where it decides something.
+    unheard: Set,
 }
 
 /// A command or a reply on its way.
@@ -157,10 +211,17 @@ enum Content {
 }
 
 impl Caller {
-    fn new(requests: u8) -> Caller {
+    fn new(requests: u8, members: Set) -> Caller {
         Caller {
             requests,
+            members,
+            voting: members,
+            moving: Moving::default(),
+            met: false,
+            earlier_until_ms: 0,
+            refused_ms: None,
             busy: false,
+            adopting: false,
             granted: false,
             dirty: false,
             floor: 0,
@@ -188,7 +249,13 @@ struct State {
     /// With their hashes.
     drives: Vec<(Arc<Drive>, u64)>,
     /// Drives that were reset.
-    reset: u8,
+    reset: Set,
+    /// The sets of drives that are counted by anybody at any time.
+    sets: [Set; HOSTS + 1],
+    /// Whether a host may miss another because a drive does not answer.
+    may_miss: bool,
+    /// Whether no lease ends, and no drive loses its table.
+    lasting: bool,
     network: Vec<Message>,
     losses: u8,
     resets: u8,
@@ -201,6 +268,11 @@ struct State {
     stale: bool,
     /// A lock was adopted that another host had been granted in between.
     resumed: bool,
+    /// A host was told that it did not hold what it held, where nobody can have taken it.
+    forgotten: bool,
+    /// A host was granted the lock against another because no drive told it, where a drive did not
+    /// answer it that could have: that is not promised.
+    blind: bool,
 }
 
 /// The same for states that differ only in how drives are called.
@@ -208,6 +280,7 @@ impl Hash for State {
     fn hash<H: Hasher>(&self, state: &mut H) {
         (self.time_ms, self.losses, self.resets, self.crashes).hash(state);
         (self.restarts, self.passes, self.issued, self.stale, self.resumed).hash(state);
+        (self.sets, self.forgotten, self.blind).hash(state);
         for host in &self.hosts {
             host.caller.hash(state);
             host.engine.as_ref().map(|e| e.rest).hash(state);
@@ -249,6 +322,14 @@ enum Action {
     CrashAndReset(usize, usize),
     /// A dead host is back.
     Restart(usize),
+    /// A host names the drives that shall vote.
+    Spread(usize),
+    /// A host notes the drives that are ready to vote.
+    Note(usize),
+    /// A host lets the drives vote that it has noted.
+    MoveVotes(usize),
+    /// They were not ready any more: a host notes again those that do vote.
+    NoteBack(usize),
     /// A host does what is due.
     Timer(usize),
     /// Half a lease passes.
@@ -257,23 +338,32 @@ enum Action {
 
 impl State {
     fn instant(&self) -> Instant {
-        // Not zero, so that nothing is "before the beginning".
-        Instant::from_micros((1_000_000 + self.time_ms) * 1000)
+        instant(self.time_ms)
     }
 
     fn drive_time(&self) -> DriveTime {
         DriveTime::from_millis(1_000_000 + self.time_ms)
     }
 
-    fn keep_quorum(&self) -> usize {
-        self.drives.len() - self.drives.len() / 2
+    /// Drives that a host must keep of those that vote for it.
+    fn keep_quorum(&self, host: usize) -> usize {
+        let members = self.hosts[host].caller.voting.count_ones() as usize;
+        members - members / 2
+    }
+
+    /// The drives that vote for a host.
+    fn voting(&self, host: usize) -> impl Iterator<Item = usize> + '_ {
+        let voting = self.hosts[host].caller.voting;
+        (0..self.drives.len()).filter(move |d| voting & (1 << d) != 0)
     }
 
     fn hash_of_drive(&self, d: usize) -> u64 {
         hash_of(|h| {
-            (self.drives[d].1, self.reset & (1 << d)).hash(h);
+            self.drives[d].1.hash(h);
+            self.sets.map(|set| set & (1 << d) != 0).hash(h);
             for host in &self.hosts {
                 (host.engine.as_ref().map(|e| e.parts[d]), host.lost & (1 << d) != 0).hash(h);
+                (host.unheard & (1 << d) != 0).hash(h);
             }
             // At most one that is not a ghost per host; ghosts have no order.
             let there = self.network.iter().filter(|m| usize::from(m.drive) == d);
@@ -301,7 +391,7 @@ impl State {
     }
 
     fn votes(&self, host: usize, mode: Mode) -> usize {
-        (0..self.drives.len()).filter(|&d| self.has_vote(host, d, mode)).count()
+        self.voting(host).filter(|&d| self.has_vote(host, d, mode)).count()
     }
 
     /// A belief that rests on votes that a reset has taken: beyond the fault budget, where it
@@ -309,21 +399,22 @@ impl State {
     fn is_hollow(&self, host: usize) -> bool {
         let Some(mode) = self.believes(host) else { return false };
         let votes = self.votes(host, mode);
-        let lost = (0..self.drives.len())
+        let lost = self
+            .voting(host)
             .filter(|&d| self.hosts[host].lost & (1 << d) != 0 && !self.has_vote(host, d, mode))
             .count();
-        votes < self.keep_quorum() && votes + lost >= self.keep_quorum()
+        votes < self.keep_quorum(host) && votes + lost >= self.keep_quorum(host)
     }
 
     /// Whether a drive may lose its table as far as a host is concerned: whoever has the drive's
     /// vote has enough without it.
     fn can_do_without(&self, host: usize, drive: usize) -> bool {
-        let others = (0..self.drives.len())
-            .filter(|&d| d != drive && self.has_vote(host, d, Mode::Shared))
-            .count();
+        let others =
+            self.voting(host).filter(|&d| d != drive && self.has_vote(host, d, Mode::Shared));
         self.lock(host).is_none()
+            || !self.voting(host).any(|d| d == drive)
             || !self.has_vote(host, drive, Mode::Shared)
-            || others >= self.keep_quorum()
+            || others.count() >= self.keep_quorum(host)
     }
 
     /// Calls a host's engine; then sends what it wants to send, and hears what it has to say.
@@ -355,11 +446,30 @@ impl State {
     }
 
     fn hear(&mut self, h: usize, event: Event) {
-        let Event::Done(outcome) = event else { return };
+        let outcome = match event {
+            Event::Done(outcome) => outcome,
+            Event::VotesReady { members } => {
+                let named = members.iter().fold(0, |set, drive| set | 1 << drive.0);
+                assert_eq!(named, self.sets[HOSTS], "those that were to vote are ready");
+                self.hosts[h].caller.moving.ready = true;
+                return;
+            }
+            _ => return,
+        };
         let others_dirty = (0..HOSTS).any(|o| o != h && self.hosts[o].caller.dirty);
         let mode = self.lock(h).and_then(Lock::mode);
+        let now_ms = self.time_ms;
         let caller = &mut self.hosts[h].caller;
         caller.busy = false;
+        if caller.adopting && matches!(outcome, Outcome::Refused(_)) {
+            // What it left may be in use: it asks again, or gives it back.
+            caller.refused_ms = Some(now_ms);
+            let held = caller.left.is_some() && !caller.usurped;
+            let gone = outcome == Outcome::Refused(Refusal::NothingToAdopt);
+            self.forgotten |= gone && held && self.lasting;
+            return;
+        }
+        (caller.adopting, caller.refused_ms) = (false, None);
         let has_it = matches!(outcome, Outcome::Granted(_) | Outcome::Adopted(_));
         caller.granted |= has_it;
         let exclusive = mode == Some(Mode::Exclusive);
@@ -370,11 +480,12 @@ impl State {
         self.resumed |= usurped && matches!(outcome, Outcome::Adopted(_));
         caller.left = None;
         for o in (0..HOSTS).filter(|&o| o != h) {
-            let caller = &mut self.hosts[o].caller;
-            caller.usurped |= match (caller.left, mode) {
-                (Some(left), Some(mode)) => !mode.compatible(left),
-                _ => false,
+            let against = |theirs: Option<Mode>| {
+                theirs.zip(mode).is_some_and(|(theirs, mode)| !theirs.compatible(mode))
             };
+            let usurps = against(self.hosts[o].caller.left);
+            self.blind |= (usurps || against(self.believes(o))) && self.could_miss(h, o);
+            self.hosts[o].caller.usurped |= usurps;
         }
         let caller = &self.hosts[h].caller;
         if let Outcome::Granted(ValueRead::Known(value)) = outcome {
@@ -398,26 +509,94 @@ impl State {
         value
     }
 
+    /// Whether no drive has told a host of another's record, but one that did not answer could.
+    fn could_miss(&self, h: usize, other: usize) -> bool {
+        let host = &self.hosts[h];
+        let stands = |drive: &Drive| {
+            let record = drive.record(self.drive_time(), &resource(), &host_id(other));
+            record.is_some_and(|r| r.state != RecordState::Unlocked)
+        };
+        let knows = |(d, drive): (usize, &(Arc<Drive>, u64))| {
+            host.unheard & (1 << d) != 0 && stands(&drive.0)
+        };
+        !host.caller.met && self.drives.iter().enumerate().any(knows)
+    }
+
     fn reply(&mut self, message: &Message, reply: Reply, fresh: bool) {
         let definite = !matches!(reply, Reply::Status(Status::Uncertain));
         let host = usize::from(message.host);
         if fresh && definite {
             self.hosts[host].lost &= !(1 << message.drive);
         }
+        if self.may_miss {
+            let met = tells_of_another(&reply, host);
+            let host = &mut self.hosts[host];
+            host.unheard &= !(1 << message.drive);
+            host.unheard |= Set::from(!definite) << message.drive;
+            host.caller.met |= met;
+        }
         if let Some(token) = message.token {
             self.call(host, |lock, now| lock.on_reply(token, reply, now));
         }
+    }
+
+    /// A message reaches its end. `false`: without effect.
+    fn deliver(&mut self, i: usize) -> bool {
+        let time = self.drive_time();
+        let message = self.network.remove(i);
+        let d = usize::from(message.drive);
+        match &message.content {
+            Content::Ghost(command) => {
+                let before = self.drives[d].1;
+                self.change_drive(d, |drive| drive.perform(time, command));
+                return self.drives[d].1 != before;
+            }
+            Content::Command(command) => {
+                let reply = if changes(command) {
+                    self.change_drive(d, |drive| drive.perform(time, command))
+                } else {
+                    Reply::Table(self.drives[d].0.table(time).into())
+                };
+                let fresh = self.reset & (1 << d) != 0;
+                let mut message = message.clone();
+                message.now_is(Content::Reply(Arc::new(reply), fresh));
+                self.network.insert(i, message);
+            }
+            Content::Reply(reply, fresh) => self.reply(&message, (**reply).clone(), *fresh),
+        }
+        true
+    }
+
+    fn give_up(&mut self, i: usize) {
+        self.losses -= 1;
+        let message = self.network.remove(i);
+        let ghost = match &message.content {
+            Content::Command(command) => Some(command.clone()).filter(|c| changes(c)),
+            _ => None,
+        };
+        if let Some(command) = ghost {
+            let mut ghost = message.clone();
+            ghost.token = None;
+            ghost.now_is(Content::Ghost(command));
+            self.network.push(ghost);
+        }
+        self.reply(&message, Reply::Status(Status::Uncertain), false);
     }
 
     /// What is on its way stays there, unless it asks for nothing but an answer.
     fn bury(&mut self, h: usize) {
         self.crashes -= 1;
         // What it left matters only if it may come back.
-        let left = self.lock(h).and_then(Lock::mode).filter(|_| self.restarts > 0);
+        let held = self.lock(h).and_then(Lock::mode);
+        let left = held.or(self.hosts[h].caller.left).filter(|_| self.restarts > 0);
+        // Nothing that is given up outlives the next step of time.
+        let earlier_until_ms = if self.restarts > 0 { self.time_ms + STEP_MS } else { 0 };
         let host = &mut self.hosts[h];
         host.engine = None;
-        host.caller = Caller { dirty: host.caller.dirty, left, ..Caller::new(0) };
-        host.lost = 0;
+        let Caller { dirty, members, usurped, .. } = host.caller;
+        let noted = Caller::new(0, members);
+        host.caller = Caller { dirty, left, usurped, earlier_until_ms, ..noted };
+        (host.lost, host.unheard) = (0, 0);
         self.network.retain_mut(|m| {
             if usize::from(m.host) != h {
                 return true;
@@ -481,30 +660,53 @@ impl Engine {
     }
 }
 
+/// Whether a reply shows that another host than `h` holds the mutex, or has held it.
+fn tells_of_another(reply: &Reply, h: usize) -> bool {
+    match reply {
+        Reply::Status(status) => matches!(status, Status::Conflict | Status::Terminated),
+        Reply::Table(table) => table.iter().any(|r| {
+            let held = r.state.is_record() && r.state != RecordState::Unlocked;
+            held && r.resource == resource() && r.host != host_id(h)
+        }),
+    }
+}
+
+fn instant(time_ms: u64) -> Instant {
+    // Not zero, so that nothing is "before the beginning".
+    Instant::from_micros((1_000_000 + time_ms) * 1000)
+}
+
 fn changes(command: &DriveCommand) -> bool {
     !matches!(command, DriveCommand::ReadTable)
 }
 
 impl World {
-    fn members(&self) -> Vec<Member> {
-        let member = |d| Member { drive: DriveRef(d), identity: vec![d as u8] };
-        (0..self.drives as u32).map(member).collect()
+    fn all(&self) -> Set {
+        (1 << self.drives) - 1
     }
 
-    fn engine(&self, h: usize) -> Option<Arc<Engine>> {
+    fn drives_of(&self, set: Set) -> Vec<Member> {
+        let member = |d| Member { drive: DriveRef(d), identity: vec![d as u8] };
+        (0..self.drives as u32).filter(|d| set & (1 << d) != 0).map(member).collect()
+    }
+
+    fn engine(&self, h: usize, earlier_until: Instant) -> Option<Arc<Engine>> {
+        let waits = self.target.is_some() || self.drives % 2 == 0;
         let timing = Timing {
             lease: Duration::from_millis(LEASE_MS),
             drift: Duration::from_millis(2),
             // Whatever is drawn from it is over with the next step of time, and not before.
             renew: Duration::from_micros(400),
-            patience: Duration::from_millis(LEASE_MS / 4),
-            // A majority waits for nobody: every order is tried anyway.
-            grace: Duration::ZERO,
+            patience: Duration::from_millis(self.patience_ms),
+            // A majority waits for nobody: every order is tried anyway. Where hosts count different
+            // drives, one that was not waited for may be the only one that knows; and an adoption
+            // may go by half of an even number, which is refused where the others are not read.
+            grace: Duration::from_millis(if waits { 1 } else { 0 }),
             linger: Duration::from_millis(LEASE_MS / 4),
             backoff: Duration::from_nanos(1),
         };
-        #[cfg_attr(not(feature = "broken-rules"), allow(unused_mut))]
         let mut config = LockConfig::new(resource(), host_id(h), self.keeps_value, timing, 0);
+        (config.earlier_until, config.earlier_writes_until) = (earlier_until, earlier_until);
         #[cfg(feature = "broken-rules")]
         {
             config.broken = self.broken;
@@ -512,6 +714,42 @@ impl World {
         let mut engine = Engine { lock: Lock::new(config), rest: 0, parts: vec![0; self.drives] };
         engine.rehash(Instant::default());
         Some(Arc::new(engine))
+    }
+
+    /// Nobody holds the lock.
+    fn free(&self, sets: [Set; HOSTS]) -> State {
+        let sets = sets.map(|set| set & self.all());
+        let host = |h: usize| Host {
+            engine: self.engine(h, Instant::default()),
+            caller: Caller::new(self.requests[h], sets[h]),
+            lost: 0,
+            unheard: 0,
+        };
+        let sets = [sets[0], sets[1], self.target.unwrap_or(sets[0])];
+        let mut free = State {
+            time_ms: 0,
+            hosts: [host(0), host(1)],
+            drives: vec![(Arc::new(Drive::new(self.profile)), 0); self.drives],
+            reset: 0,
+            sets,
+            may_miss: self.losses > 0 && sets.iter().any(|&set| set != sets[0]),
+            lasting: self.resets == 0 && u64::from(self.passes) * STEP_MS < LEASE_MS,
+            network: Vec::new(),
+            losses: self.losses,
+            resets: self.resets,
+            crashes: self.crashes,
+            restarts: self.restarts,
+            passes: self.passes,
+            issued: 0,
+            stale: false,
+            resumed: false,
+            forgotten: false,
+            blind: false,
+        };
+        for d in 0..self.drives {
+            free.change_drive(d, |_| ());
+        }
+        free
     }
 
     /// Lets the first host take the lock, undisturbed; before that it leaves a value there.
@@ -534,11 +772,16 @@ impl World {
     }
 
     fn ask(&self, state: &mut State, h: usize, op: Op) {
-        let requests = &mut state.hosts[h].caller.requests;
-        *requests -= 1;
-        // Another number for every acquisition, whatever was drawn before.
-        let seed = 100 * h as u64 + u64::from(*requests) + 10 * u64::from(state.restarts);
-        let members = self.members();
+        let orphan = state.hosts[h].caller.refused_ms.is_some();
+        if op != Op::Adopt && !orphan {
+            state.hosts[h].caller.requests -= 1;
+        }
+        // Another number for every acquisition, whatever was drawn before. An adoption writes its
+        // own only when it has come to an end.
+        let requests = state.hosts[h].caller.requests;
+        let seed = 100 * h as u64 + u64::from(requests) + 10 * u64::from(state.restarts);
+        let counted = state.hosts[h].caller.members;
+        let (members, witnesses) = (self.drives_of(counted), self.drives_of(self.all() & !counted));
         let value = match op {
             Op::Release | Op::Convert(Mode::Shared) => state.publish(h),
             _ => None,
@@ -546,19 +789,26 @@ impl World {
         let floor = state.issued;
         let host = &mut state.hosts[h];
         host.caller.busy = true;
+        (host.unheard, host.caller.met) = (0, false);
         let request = match op {
             Op::Acquire(mode) => {
                 host.lost = 0;
                 host.caller.floor = floor;
-                Request::Acquire { mode, members, witnesses: Vec::new() }
+                host.caller.voting = counted;
+                Request::Acquire { mode, members, witnesses }
             }
             Op::Adopt => {
                 host.lost = 0;
-                Request::Adopt { mode: None, granted: true, members, witnesses: Vec::new() }
+                host.caller.adopting = true;
+                host.caller.voting = counted;
+                // What was granted is noted as such.
+                let granted = host.caller.left.is_some();
+                Request::Adopt { mode: None, granted, members, witnesses }
             }
             Op::Convert(mode) => Request::Convert { mode, value },
             Op::Release => {
                 host.caller.granted = false;
+                host.caller.moving = Moving::default();
                 Request::Release { value }
             }
         };
@@ -571,7 +821,17 @@ impl World {
     fn requests(&self, state: &State, h: usize, actions: &mut Vec<Action>) {
         let caller = &state.hosts[h].caller;
         let Some(lock) = state.lock(h) else { return };
-        if caller.requests == 0 || caller.busy {
+        if caller.busy {
+            return;
+        }
+        if let Some(at) = caller.refused_ms {
+            actions.push(Action::Ask(h, Op::Release));
+            if at < state.time_ms {
+                actions.push(Action::Ask(h, Op::Adopt));
+            }
+            return;
+        }
+        if caller.requests == 0 {
             return;
         }
         let allowed = |op: &Op| match (*op, lock.mode()) {
@@ -582,6 +842,50 @@ impl World {
         };
         let ops = self.ops[h].iter().filter(|op| allowed(op));
         actions.extend(ops.map(|&op| Action::Ask(h, op)));
+    }
+
+    fn restart(&self, state: &mut State, h: usize) {
+        state.restarts -= 1;
+        let caller = &mut state.hosts[h].caller;
+        caller.requests = self.later_requests;
+        let earlier_until = if self.waits { caller.earlier_until_ms } else { 0 };
+        state.hosts[h].engine = self.engine(h, instant(earlier_until));
+        self.ask(state, h, Op::Adopt);
+    }
+
+    /// What a host may do to have other drives vote.
+    fn moves(&self, state: &State, h: usize, actions: &mut Vec<Action>) {
+        let caller = &state.hosts[h].caller;
+        let Moving { spread, ready, noted } = caller.moving;
+        let held = state.lock(h).and_then(Lock::mode).is_some();
+        if h != 0 || self.target.is_none() || !held {
+            return;
+        }
+        if !spread && caller.voting != state.sets[HOSTS] {
+            actions.push(Action::Spread(h));
+        }
+        if ready && !noted {
+            actions.push(Action::Note(h));
+        }
+        if noted || (ready && !self.notes_first) {
+            actions.push(Action::MoveVotes(h));
+        } else if caller.members != caller.voting {
+            actions.push(Action::NoteBack(h));
+        }
+    }
+
+    fn move_votes(&self, state: &mut State, h: usize) {
+        let moving = &mut state.hosts[h].caller.moving;
+        moving.noted = false;
+        moving.ready &= self.notes_first;
+        let mut moved = false;
+        let named: Vec<DriveRef> =
+            self.drives_of(state.sets[HOSTS]).iter().map(|member| member.drive).collect();
+        state.call(h, |lock, now| moved = lock.move_votes(&named, now));
+        if moved {
+            let caller = &mut state.hosts[h].caller;
+            caller.voting = state.sets[HOSTS];
+        }
     }
 
     fn deaths(&self, state: &State, h: usize, actions: &mut Vec<Action>) {
@@ -611,34 +915,14 @@ impl Model for World {
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
-        let host = |h: usize| Host {
-            engine: self.engine(h),
-            caller: Caller::new(self.requests[h]),
-            lost: 0,
+        let free = self.sets.iter().map(|&sets| self.free(sets));
+        let begin = |free: State| {
+            self.start.iter().map(move |mode| match mode {
+                None => free.clone(),
+                Some(mode) => self.hold(free.clone(), *mode),
+            })
         };
-        let mut free = State {
-            time_ms: 0,
-            hosts: [host(0), host(1)],
-            drives: vec![(Arc::new(Drive::new(self.profile)), 0); self.drives],
-            reset: 0,
-            network: Vec::new(),
-            losses: self.losses,
-            resets: self.resets,
-            crashes: self.crashes,
-            restarts: self.restarts,
-            passes: self.passes,
-            issued: 0,
-            stale: false,
-            resumed: false,
-        };
-        for d in 0..self.drives {
-            free.change_drive(d, |_| ());
-        }
-        let begin = |mode: &Option<Mode>| match mode {
-            None => free.clone(),
-            Some(mode) => self.hold(free.clone(), *mode),
-        };
-        self.start.iter().map(begin).collect()
+        free.flat_map(begin).collect()
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
@@ -653,8 +937,8 @@ impl Model for World {
                 actions.push(Action::Timer(h));
             }
             self.deaths(state, h, actions);
-            let on_its_way = state.network.iter().any(|m| usize::from(m.host) == h);
-            if state.restarts > 0 && state.lock(h).is_none() && !on_its_way {
+            self.moves(state, h, actions);
+            if state.restarts > 0 && state.lock(h).is_none() {
                 actions.push(Action::Restart(h));
             }
         }
@@ -677,7 +961,11 @@ impl Model for World {
             actions.extend(drives.map(Action::Reset));
         }
         // Commands that are slower than half a lease are left to the simulator.
-        let may_pass = self.idle || (0..HOSTS).any(|h| state.lock(h).is_none());
+        let waits = |caller: &Caller| {
+            state.time_ms < caller.earlier_until_ms || caller.refused_ms.is_some()
+        };
+        let may_pass = self.idle
+            || (0..HOSTS).any(|h| state.lock(h).is_none() || waits(&state.hosts[h].caller));
         if state.passes > 0 && may_pass && state.is_quiet(None) {
             actions.push(Action::Pass);
         }
@@ -685,47 +973,10 @@ impl Model for World {
 
     fn next_state(&self, last: &State, action: Action) -> Option<State> {
         let mut state = last.clone();
-        let time = last.drive_time();
         match action {
             Action::Ask(h, op) => self.ask(&mut state, h, op),
-            Action::Deliver(i) => {
-                let message = state.network.remove(i);
-                let d = usize::from(message.drive);
-                match &message.content {
-                    Content::Ghost(command) => {
-                        state.change_drive(d, |drive| drive.perform(time, command));
-                        if state.drives[d].1 == last.drives[d].1 {
-                            return None;
-                        }
-                    }
-                    Content::Command(command) => {
-                        let reply = if changes(command) {
-                            state.change_drive(d, |drive| drive.perform(time, command))
-                        } else {
-                            Reply::Table(state.drives[d].0.table(time).into())
-                        };
-                        let fresh = state.reset & (1 << d) != 0;
-                        let mut message = message.clone();
-                        message.now_is(Content::Reply(Arc::new(reply), fresh));
-                        state.network.insert(i, message);
-                    }
-                    Content::Reply(reply, fresh) => {
-                        state.reply(&message, (**reply).clone(), *fresh);
-                    }
-                }
-            }
-            Action::GiveUp(i) => {
-                state.losses -= 1;
-                let message = state.network.remove(i);
-                let Content::Command(command) = &message.content else { return None };
-                if changes(command) {
-                    let mut ghost = message.clone();
-                    ghost.token = None;
-                    ghost.now_is(Content::Ghost(command.clone()));
-                    state.network.push(ghost);
-                }
-                state.reply(&message, Reply::Status(Status::Uncertain), false);
-            }
+            Action::Deliver(i) => return state.deliver(i).then_some(state),
+            Action::GiveUp(i) => state.give_up(i),
             Action::LoseReply(i) => {
                 state.losses -= 1;
                 let message = state.network.remove(i);
@@ -741,11 +992,21 @@ impl Model for World {
                 state.bury(h);
                 state.lose_table(d);
             }
-            Action::Restart(h) => {
-                state.restarts -= 1;
-                state.hosts[h].engine = self.engine(h);
-                state.hosts[h].caller.requests = 1;
-                self.ask(&mut state, h, Op::Adopt);
+            Action::Restart(h) => self.restart(&mut state, h),
+            Action::Spread(h) => {
+                state.hosts[h].caller.moving.spread = true;
+                let drives = self.drives_of(state.sets[HOSTS]);
+                state.call(h, |lock, now| lock.spread(&drives, now));
+            }
+            Action::Note(h) => {
+                let caller = &mut state.hosts[h].caller;
+                caller.members = state.sets[HOSTS];
+                caller.moving = Moving { ready: false, noted: true, ..caller.moving };
+            }
+            Action::MoveVotes(h) => self.move_votes(&mut state, h),
+            Action::NoteBack(h) => {
+                let caller = &mut state.hosts[h].caller;
+                caller.members = caller.voting;
             }
             Action::Timer(h) => state.call(h, |lock, now| lock.on_timer(now)),
             Action::Pass => state.pass(),
@@ -753,10 +1014,11 @@ impl Model for World {
         Some(state)
     }
 
-    /// Within the fault budget: nobody's belief is hollow, or whose is dies at once.
+    /// Within the fault budget: nobody's belief is hollow, or whose is dies at once; and nobody
+    /// was granted the lock against another that no drive could tell it of.
     fn within_boundary(&self, state: &State) -> bool {
         let hollow = (0..HOSTS).filter(|&h| state.is_hollow(h)).count();
-        hollow <= usize::from(state.crashes)
+        hollow <= usize::from(state.crashes) && !state.blind
     }
 
     fn properties(&self) -> Vec<Property<World>> {
@@ -770,17 +1032,26 @@ impl Model for World {
             }),
             Property::always(VOTES, |_: &World, s: &State| {
                 (0..HOSTS).all(|h| {
-                    s.believes(h).is_none_or(|mode| s.votes(h, mode) >= s.keep_quorum())
+                    s.believes(h).is_none_or(|mode| s.votes(h, mode) >= s.keep_quorum(h))
                         || s.is_hollow(h)
                 })
             }),
             Property::always(VALUE, |_: &World, s: &State| !s.stale),
             Property::always(TENURE, |_: &World, s: &State| !s.resumed),
+            Property::always(MEMORY, |_: &World, s: &State| !s.forgotten),
             Property::sometimes(BOTH, |_: &World, s: &State| {
                 (0..HOSTS).all(|h| s.believes(h) == Some(Mode::Shared))
             }),
             Property::sometimes(SECOND, |_: &World, s: &State| {
                 s.believes(1) == Some(Mode::Exclusive)
+            }),
+            Property::sometimes(ADOPTED, |_: &World, s: &State| {
+                let back = |h: usize| s.hosts[h].caller.earlier_until_ms > 0;
+                (0..HOSTS).any(|h| back(h) && s.believes(h).is_some())
+            }),
+            Property::sometimes(MOVED, |_: &World, s: &State| {
+                let Caller { voting, moving, .. } = s.hosts[0].caller;
+                moving.spread && voting == s.sets[HOSTS] && s.believes(0).is_some()
             }),
         ]
     }
@@ -788,14 +1059,19 @@ impl Model for World {
 
 const EXCLUSION: &str = "mutual exclusion";
 const VOTES: &str = "a belief stands on a keep-quorum";
+const HELD: &[&str] = &[EXCLUSION, VOTES];
 const VALUE: &str = "a known value is current";
 const TENURE: &str = "what is adopted was nobody else's in between";
+const MEMORY: &str = "nothing to adopt is said only where nothing was held";
 const BOTH: &str = "both share";
 const SECOND: &str = "the second host has it alone";
+const ADOPTED: &str = "a restarted host holds what it held";
+const MOVED: &str = "other drives vote";
 
 const LOCK: &[Op] = &[Op::Acquire(Mode::Exclusive), Op::Acquire(Mode::Shared)];
 const CONVERT_OR_UNLOCK: &[Op] =
     &[Op::Release, Op::Convert(Mode::Exclusive), Op::Convert(Mode::Shared)];
+const LOCK_AND_UNLOCK: &[Op] = &[Op::Acquire(Mode::Exclusive), Op::Release];
 const ANY: &[Op] = &[
     Op::Acquire(Mode::Exclusive),
     Op::Acquire(Mode::Shared),
@@ -816,6 +1092,12 @@ fn world() -> World {
         resets: 0,
         crashes: 0,
         restarts: 0,
+        later_requests: 0,
+        waits: true,
+        notes_first: true,
+        patience_ms: LEASE_MS / 4,
+        sets: &[[Set::MAX; HOSTS]],
+        target: None,
         passes: 0,
         idle: false,
         profile: Profile::current(),
@@ -833,9 +1115,45 @@ fn held() -> World {
     }
 }
 
-/// One host holds the lock, dies at any time, and comes back to adopt it.
+/// One host holds the lock, dies at any time, and comes back to adopt it; nobody else wants it.
 fn restarted() -> World {
-    World { crashes: 1, restarts: 1, passes: 2, ..held() }
+    World { crashes: 1, restarts: 1, passes: 1, requests: [1, 0], ..held() }
+}
+
+/// Another wants it, too. With commands of a dead host on their way, two drives are enough of a
+/// world.
+fn contested_restart() -> World {
+    World { drives: 2, requests: [1, 1], passes: 2, ..restarted() }
+}
+
+/// Drives that keep what a REFRESH says of the drives that are counted, or do not.
+fn firmware(refresh_stores_metadata: bool) -> Profile {
+    Profile { refresh_stores_metadata, ..Profile::current() }
+}
+
+/// One host holds the lock on the first of three drives, and is told to have all of them vote;
+/// another wants it, who counts the old drives, the new ones or what is not the old ones.
+fn moving() -> World {
+    World {
+        start: &[Some(Mode::Exclusive)],
+        requests: [0, 1],
+        sets: &[[0b001, 0b111], [0b001, 0b001], [0b001, 0b110]],
+        target: Some(0b111),
+        ..held()
+    }
+}
+
+/// The same from one of two drives to the other; the host dies at any time, and comes back.
+fn moving_and_dying() -> World {
+    World {
+        drives: 2,
+        crashes: 1,
+        restarts: 1,
+        passes: 1,
+        sets: &[[0b01, 0b11], [0b01, 0b01], [0b01, 0b10]],
+        target: Some(0b10),
+        ..moving()
+    }
 }
 
 fn search(world: World) -> impl Checker<World> {
@@ -843,7 +1161,13 @@ fn search(world: World) -> impl Checker<World> {
     checker.finish_when(HasDiscoveries::AnyFailures).spawn_dfs().join()
 }
 
+/// Searches a world in which both hosts can have the lock.
 fn check(name: &str, world: World) {
+    check_for(name, world, &[BOTH, SECOND]);
+}
+
+/// Searches a world in which all of this is possible.
+fn check_for(name: &str, world: World, possible: &[&'static str]) {
     let begin = std::time::Instant::now();
     let checker = search(world);
     let took = begin.elapsed();
@@ -854,13 +1178,21 @@ fn check(name: &str, world: World) {
         checker.max_depth(),
         took.as_secs_f64()
     );
-    for property in [EXCLUSION, VOTES, VALUE, TENURE] {
+    for property in [EXCLUSION, VOTES, VALUE, TENURE, MEMORY] {
         checker.assert_no_discovery(property);
     }
-    for property in [BOTH, SECOND] {
+    for property in possible {
         checker.assert_any_discovery(property);
     }
     assert!(took < LIMIT, "the search did not come to its end");
+}
+
+/// What is wrong in a world is found.
+fn is_found(what: &str, by: &[&'static str], world: World) {
+    let checker = search(world);
+    let found = by.iter().find_map(|&property| checker.discovery(property));
+    let Some(path) = found else { panic!("{what} is not found out") };
+    println!("{what}: {} states, {:?}", checker.unique_state_count(), path.into_actions());
 }
 
 #[test]
@@ -886,6 +1218,66 @@ fn lock_against_lock_and_a_crash() {
 #[test]
 fn convert_or_unlock_against_lock() {
     check("convert or unlock against lock", held());
+}
+
+#[test]
+fn a_restart_with_commands_on_their_way() {
+    check_for("a restart with commands on their way", restarted(), &[ADOPTED]);
+}
+
+#[test]
+fn a_restart_of_an_idle_host_with_two_drives() {
+    let world = World { drives: 2, requests: [0, 0], ..restarted() };
+    check_for("a restart of an idle host, two drives", world, &[ADOPTED]);
+}
+
+/// A host that does not let its earlier life's commands pass takes what they undo for its own.
+#[test]
+fn a_restart_that_does_not_wait() {
+    is_found("a restart that does not wait", HELD, World { waits: false, ..restarted() });
+}
+
+#[test]
+fn votes_that_move() {
+    for stores in [true, false] {
+        let world = World { profile: firmware(stores), ..moving() };
+        check_for(&format!("votes that move, marked: {stores}"), world, &[MOVED]);
+    }
+}
+
+#[test]
+fn shared_votes_that_move() {
+    let world = World { start: &[Some(Mode::Shared)], profile: firmware(false), ..moving() };
+    check_for("shared votes that move", world, &[MOVED, BOTH]);
+}
+
+#[test]
+fn votes_that_leave_their_drive() {
+    let sets = &[[0b001, 0b111], [0b001, 0b001], [0b001, 0b110], [0b001, 0b010]];
+    check_for("votes that leave", World { sets, target: Some(0b110), ..moving() }, &[MOVED]);
+}
+
+#[test]
+fn votes_that_move_with_one_of_their_drives() {
+    let sets = &[[0b011, 0b111], [0b011, 0b011], [0b011, 0b110], [0b011, 0b001], [0b011, 0b100]];
+    let world = World { sets, target: Some(0b110), profile: firmware(true), ..moving() };
+    check_for("votes that move with one of their drives", world, &[MOVED]);
+}
+
+#[test]
+fn votes_that_move_and_a_restart() {
+    for stores in [true, false] {
+        let world = World { profile: firmware(stores), ..moving_and_dying() };
+        let name = format!("votes that move, a restart, marked: {stores}");
+        check_for(&name, world, &[MOVED, ADOPTED]);
+    }
+}
+
+/// Whoever notes the drives that vote only afterwards looks for the lock where it was.
+#[test]
+fn votes_that_move_before_they_are_noted() {
+    let world = World { notes_first: false, ..moving_and_dying() };
+    is_found("votes that move before they are noted", &[MEMORY], world);
 }
 
 // The larger ones: `cargo test --release -p idm-sim --test model -- --ignored --nocapture
@@ -929,14 +1321,97 @@ fn a_lost_reply_and_time() {
 
 #[test]
 #[ignore = "minutes"]
-fn a_restart() {
-    check("a restart", restarted());
+fn a_restart_and_leases_that_end() {
+    check_for("a restart, leases that end", World { passes: 3, ..restarted() }, &[ADOPTED]);
+}
+
+#[test]
+#[ignore = "minutes"]
+fn an_adoption_that_waits() {
+    let world = World { passes: 2, patience_ms: LEASE_MS * 3 / 4, ..restarted() };
+    check_for("an adoption that waits", world, &[ADOPTED]);
+}
+
+#[test]
+#[ignore = "minutes"]
+fn a_restart_against_lock() {
+    let world = World { requests: [0, 1], passes: 3, ..restarted() };
+    check_for("a restart against lock", world, &[ADOPTED, SECOND]);
+}
+
+#[test]
+#[ignore = "minutes"]
+fn a_restart_with_commands_on_their_way_against_lock() {
+    let name = "a restart with commands on their way against lock, two drives";
+    check_for(name, contested_restart(), &[ADOPTED, SECOND, BOTH]);
+}
+
+#[test]
+#[ignore = "minutes"]
+fn two_restarts() {
+    let world = World { drives: 2, crashes: 2, restarts: 2, passes: 2, ..restarted() };
+    check_for("two restarts, two drives", world, &[ADOPTED]);
+}
+
+#[test]
+#[ignore = "minutes"]
+fn a_restart_and_another_request() {
+    let world = World { drives: 2, passes: 2, later_requests: 1, ops: [ANY, LOCK], ..restarted() };
+    check_for("a restart and another request, two drives", world, &[ADOPTED]);
 }
 
 #[test]
 #[ignore = "minutes"]
 fn a_restart_and_a_reset_of_two_drives() {
-    check("a restart and a reset, two drives", World { drives: 2, resets: 1, ..restarted() });
+    let world = World { resets: 1, requests: [0, 1], ..contested_restart() };
+    check_for("a restart and a reset, two drives", world, &[ADOPTED, SECOND]);
+}
+
+#[test]
+#[ignore = "minutes"]
+fn votes_that_move_and_a_reset() {
+    check_for("votes that move, a reset", World { resets: 1, ..moving() }, &[MOVED]);
+}
+
+#[test]
+#[ignore = "minutes"]
+fn votes_that_move_and_a_lost_reply() {
+    check_for("votes that move, a lost reply", World { losses: 1, ..moving() }, &[MOVED]);
+}
+
+#[test]
+#[ignore = "minutes"]
+fn votes_that_move_and_a_restart_and_a_reset() {
+    let world = World { resets: 1, ..moving_and_dying() };
+    check_for("votes that move, a restart and a reset", world, &[MOVED, ADOPTED]);
+}
+
+#[test]
+#[ignore = "minutes"]
+fn votes_that_move_and_a_restart_and_a_lost_reply() {
+    let world = World { losses: 1, ..moving_and_dying() };
+    check_for("votes that move, a restart and a lost reply", world, &[MOVED, ADOPTED]);
+}
+
+#[test]
+#[ignore = "minutes"]
+fn votes_that_move_and_a_restart_and_leases_that_end() {
+    let ops: [&[Op]; HOSTS] = [&[], LOCK_AND_UNLOCK];
+    let longer = World { requests: [0, 2], ops, passes: 3, ..moving_and_dying() };
+    let added = World { target: Some(0b11), profile: firmware(true), ..longer.clone() };
+    let sets = &[[0b11, 0b11], [0b11, 0b01], [0b11, 0b10]];
+    let removed = World { sets, profile: firmware(true), ..longer.clone() };
+    for (name, world) in [("other", longer), ("more", added), ("fewer", removed)] {
+        let name = format!("votes that move to {name} drives, a restart, leases that end");
+        check_for(&name, world, &[MOVED, ADOPTED, SECOND]);
+    }
+}
+
+#[test]
+#[ignore = "minutes"]
+fn votes_that_move_or_change_or_end() {
+    let world = World { crashes: 0, restarts: 0, requests: [1, 1], ..moving_and_dying() };
+    check_for("votes that move, convert or unlock", world, &[MOVED, SECOND, BOTH]);
 }
 
 #[test]
@@ -978,13 +1453,8 @@ mod broken {
     use idm_engine::BrokenRule;
 
     fn is_caught(rule: BrokenRule, by: &[&'static str], world: World) {
-        let checker = search(World { broken: Some(rule), ..world });
-        let found = by.iter().find_map(|&property| checker.discovery(property));
-        let Some(path) = found else { panic!("{rule:?} is not found out") };
-        println!("{rule:?}: {} states, {:?}", checker.unique_state_count(), path.into_actions());
+        is_found(&format!("{rule:?}"), by, World { broken: Some(rule), ..world });
     }
-
-    const HELD: &[&str] = &[EXCLUSION, VOTES];
 
     /// The first host holds the lock alone.
     fn alone() -> World {
@@ -1011,15 +1481,25 @@ mod broken {
     #[test]
     fn adopt_quorum() {
         let ops: [&[Op]; HOSTS] = [&[], &[Op::Acquire(Mode::Exclusive)]];
-        let world = World { drives: 2, resets: 1, crashes: 1, restarts: 1, ops, ..alone() };
+        let world = World { resets: 1, ops, ..contested_restart() };
         is_caught(BrokenRule::AdoptQuorum, HELD, World { requests: [0, 1], ..world });
     }
 
     #[test]
     fn adopt_only_own() {
         let ops: [&[Op]; HOSTS] = [&[], &[Op::Acquire(Mode::Exclusive), Op::Release]];
-        let world = World { crashes: 1, restarts: 1, passes: 2, ops, ..alone() };
+        let world = World { passes: 2, ops, ..contested_restart() };
         is_caught(BrokenRule::AdoptOnlyOwn, &[TENURE], World { requests: [0, 2], ..world });
+    }
+
+    #[test]
+    fn fingerprint() {
+        is_caught(BrokenRule::Fingerprint, HELD, moving());
+    }
+
+    #[test]
+    fn confirm_by_reading() {
+        is_caught(BrokenRule::ConfirmByReading, HELD, moving());
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod descriptors;
 mod fabric;
 mod fenced;
 mod frozen;
+mod killed_unlocking;
 mod lvm2_tests;
 mod mixed;
 mod multipath;
@@ -17,6 +18,7 @@ mod nvme_bytes;
 mod nvme_paths;
 mod one_drive;
 mod one_host;
+mod replaced_disk;
 mod stacks;
 mod storm;
 mod two_hosts;
@@ -84,7 +86,12 @@ fn make_empty_vg(cluster: &Cluster) -> Result<()> {
 
 /// Watches over the blocks of `vg/lv`, which is active on this host.
 fn audit(host: &Machine) -> Result<Audit> {
-    Audit::of_lv(host, "vg/lv", lock_of(host, "vg/lv")?, &PARTITIONED, LEASE)
+    audit_of(host, "vg/lv")
+}
+
+/// The same of another LV, given as `VG/LV`, that is on all drives of [`make_empty_vg`].
+fn audit_of(host: &Machine, lv: &str) -> Result<Audit> {
+    Audit::of_lv(host, lv, lock_of(host, lv)?, &PARTITIONED, LEASE)
 }
 
 /// Repeats a command that is refused, until it succeeds.
@@ -413,6 +420,24 @@ pub const SCENARIOS: &[Scenario] = &[
         expect: Expect::Pass,
         needs: Needs::Any,
         run: adopt::run,
+    },
+    Scenario {
+        name: "killed-unlocking",
+        about: "lvmlockd is killed while its UNLOCKs are under way: they reach the drives in the next one's life",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::ScsiFor(
+            "a process that waits for an NVMe drive does not end before its command",
+        ),
+        run: killed_unlocking::run,
+    },
+    Scenario {
+        name: "replaced-disk",
+        about: "the disk below an LV is replaced, and then another one, while the LV is written to",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Any,
+        run: replaced_disk::run,
     },
     Scenario {
         name: "storm",

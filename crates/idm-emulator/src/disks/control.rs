@@ -26,8 +26,8 @@ fault DRIVE PORT KIND EFFECT …
     KIND is *, mutex or one of trylock, refresh, break, unlock, destroy, read-table, …, disk or one
     of read, write, other
     EFFECT is
-      delay MS                 wait so long, then execute
-      hang                     wait until the rule is lifted, or the command aborted
+      delay MS [COUNT]         wait so long, then execute
+      hang [COUNT]             wait until the rule is lifted, or the command aborted
       cut                      no effect, transport failure
       absent                   no effect, no such drive; for NVMe with KIND *: connections are closed,
                                and refused until the rule is lifted
@@ -108,8 +108,10 @@ fn fault(floor: &Floor, scope: Scope, words: &[&str]) -> Result<(), String> {
                 _ => Ok(()),
             };
         }
-        ["delay", ms] => (Effect::Delay(Duration::from_millis(decimal(ms)?)), None),
+        ["delay", ms] => (delay(ms)?, None),
+        ["delay", ms, count] => (delay(ms)?, Some(decimal(count)?)),
         ["hang"] => (Effect::Hang, None),
+        ["hang", count] => (Effect::Hang, Some(decimal(count)?)),
         ["cut"] => (Effect::Cut, None),
         ["absent"] => (Effect::Absent, None),
         ["nonsense"] if !scope.may_be_disk() => (Effect::Nonsense, None),
@@ -126,6 +128,10 @@ fn fault(floor: &Floor, scope: Scope, words: &[&str]) -> Result<(), String> {
     }
     floor.with_rules(|rules| rules.add(scope, effect, count));
     Ok(())
+}
+
+fn delay(ms: &str) -> Result<Effect, String> {
+    Ok(Effect::Delay(Duration::from_millis(decimal(ms)?)))
 }
 
 /// One that stands for all, where they speak the same language.
@@ -161,6 +167,8 @@ mod tests {
             "fault d0 a * hang",
             "fault * * mutex fail 2 1 6/29/0",
             "fault d0 b.1 disk delay 5",
+            "fault d0 a unlock delay 5 1",
+            "fault d0 a unlock hang 1",
             "fault d0 a trylock lose-reply 2",
             "skip-time d0 100",
             "clock d0 freeze",
@@ -169,7 +177,8 @@ mod tests {
         ] {
             assert_eq!(run(line), Ok(String::new()), "{line}");
         }
-        assert_eq!(run("rules").unwrap().lines().count(), 4);
+        assert_eq!(run("rules").unwrap().lines().count(), 6);
+        assert!(run("rules").unwrap().contains("d0 a unlock: delay 5 ms, 1 left\n"));
         assert_eq!(run("fault d0 a * none"), Ok(String::new()));
         assert!(run("fault d0 a * none").unwrap_err().contains("no such rule"));
         assert_eq!(run("lift"), Ok(String::new()));

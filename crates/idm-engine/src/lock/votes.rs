@@ -163,12 +163,14 @@ impl Lock {
         if broken!(self.rules, ConfirmByReading) {
             return Some(Ok(()));
         }
-        let (mut total, mut seen, mut others, mut asking) = (0, 0, false, false);
+        let (mut total, mut seen, mut others) = (0, 0, false);
+        let (mut asking, mut more_to_come) = (false, false);
         let mut in_the_way = Vec::new();
         for seat in &self.seats {
             match (seat.role, seat.vote()) {
                 (Role::Member, vote) => {
                     total += 1;
+                    more_to_come |= vote == Some(&Vote::Asking);
                     let read = matches!(vote, Some(Vote::NotOurs));
                     seen += usize::from(read || self.counts(seat, mode));
                 }
@@ -189,10 +191,11 @@ impl Lock {
         if !in_the_way.is_empty() {
             return Some(Err(Refusal::Held(in_the_way.into_iter().flatten().collect())));
         }
-        if asking && !late {
+        // Without other drives the members have decided.
+        let enough = 2 * seen > total || !others;
+        if (asking || more_to_come && !enough) && !late {
             return None;
         }
-        // Without other drives the members have decided.
-        Some(if 2 * seen > total || !others { Ok(()) } else { Err(Refusal::Unconfirmed) })
+        Some(if enough { Ok(()) } else { Err(Refusal::Unconfirmed) })
     }
 }
