@@ -4,8 +4,8 @@
 # make lab        all scenarios on virtual machines (as root; installs what it needs)
 # make lab SCENARIO=name   one of them; make lab-short: two, as make check does; make lab-shell: to
 #                 try things by hand
-# make mutants    ONLY=text: mutation testing of the lock engine; mutants-sample: some, as check does
 #                 DRIVES=nvme: with NVMe drives
+# make mutants    ONLY=text: mutation testing of the lock engine; mutants-sample: some
 # make install    DESTDIR= PREFIX= LIBDIR= UNITDIR=
 
 PREFIX ?= /usr/local
@@ -87,7 +87,6 @@ mutants-sample:
 check: check-deps lint lvm2
 	$(CARGO) test $(WORKSPACE) --exclude idm-sim
 	$(CARGO) test --locked -p idm-sim --features broken-rules
-	$(MAKE) mutants-sample
 	$(MAKE) c-tests
 	$(MAKE) check-install
 	$(MAKE) lab-short

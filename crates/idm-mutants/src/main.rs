@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use tree::Tree;
-use trial::{Trials, Verdict};
+use trial::{Effort, Trials, Verdict};
 
 const USAGE: &str = "\
 Usage: idm-mutants run [options]    try mutants; those with a result already are not tried again
@@ -190,7 +190,7 @@ fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
     Ok(report(&prepared, &points, &results, &explained, options))
 }
 
-/// Tries all points that have no result yet, until `end`: the cheap tests for all of them first.
+/// Tries all points that have no result yet, until `end`: what is cheap for all of them first.
 fn try_all(
     points: &[&Point],
     trials: &Trials<'_>,
@@ -199,28 +199,22 @@ fn try_all(
     end: Option<Instant>,
 ) -> Result<(), Box<dyn Error>> {
     let known = || results.lock().map_err(|error| error.to_string());
-    let is_over = || end.is_some_and(|end| Instant::now() > end);
-    for_all(points, jobs, |point, worker| {
-        if is_over() || known()?.get(&point.name).is_some() {
-            return Ok(());
-        }
-        match trials.quick(point.id, worker)? {
-            Some(verdict) => known()?.add(&point.name, verdict),
-            None => Ok(()),
-        }
-    })?;
-    for_all(points, jobs, |point, worker| {
-        if is_over() || known()?.get(&point.name).is_some() {
-            return Ok(());
-        }
-        let hint = known()?.hint(&point.name);
-        let hint = hint.as_ref().map(|(by, how)| (by.as_str(), how.as_str()));
-        let verdict = trials.thorough(point.id, hint, worker)?;
-        if verdict == Verdict::Survived {
-            println!("survived: {}", point.name);
-        }
-        known()?.add(&point.name, verdict)
-    })
+    for effort in [Effort::Tests, Effort::FewSeeds, Effort::Everything] {
+        for_all(points, jobs, |point, worker| {
+            let is_over = end.is_some_and(|end| Instant::now() > end);
+            if is_over || known()?.get(&point.name).is_some() {
+                return Ok(());
+            }
+            let hint = known()?.hint(&point.name);
+            let hint = hint.as_ref().map(|(by, how)| (by.as_str(), how.as_str()));
+            let Some(verdict) = trials.put(point.id, effort, hint, worker)? else { return Ok(()) };
+            if verdict == Verdict::Survived {
+                println!("survived: {}", point.name);
+            }
+            known()?.add(&point.name, verdict)
+        })?;
+    }
+    Ok(())
 }
 
 /// Does something with every point, on `jobs` threads. Nothing more is begun after an error.

@@ -6,6 +6,7 @@ use std::error::Error;
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -20,6 +21,8 @@ const WORLDS: &[(&str, &[&str], u64)] = &[
 ];
 /// The simulator's test that checks small worlds exhaustively.
 const MODEL: &str = "model";
+/// What part of the seeds the first ones are.
+const FEW: u32 = 20;
 /// How much more of the processor's time than the original a mutant may take.
 const CPU_FACTOR: u32 = 10;
 /// What is added to that, in seconds.
@@ -28,6 +31,9 @@ const CPU_MORE: u64 = 2;
 const WALL: Duration = Duration::from_secs(1800);
 /// Address space of a mutant, in KiB.
 const MEMORY: &str = "2000000";
+/// The signals that end a process at its bound.
+const SIGKILL: i32 = 9;
+const SIGXCPU: i32 = 24;
 /// How often a child is looked at.
 const POLL: Duration = Duration::from_millis(5);
 
@@ -45,6 +51,17 @@ pub(crate) enum Verdict {
     Survived,
 }
 
+/// How much a mutant is put to before the next one has its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effort {
+    /// The engine's tests, which take no time.
+    Tests,
+    /// The first seeds of each world.
+    FewSeeds,
+    /// All seeds, and the model check.
+    Everything,
+}
+
 /// A set of tests that is run at once.
 #[derive(Clone, Copy, Debug)]
 enum Stage {
@@ -54,13 +71,35 @@ enum Stage {
 }
 
 impl Stage {
-    fn is_quick(self) -> bool {
-        matches!(self, Stage::Test(_))
+    /// The same with a `share`th of the seeds.
+    fn part(self, share: u32) -> Stage {
+        match self {
+            Stage::World { index, from, seeds } => {
+                Stage::World { index, from, seeds: seeds / u64::from(share) }
+            }
+            other => other,
+        }
+    }
+
+    /// What part of it [`part`](Stage::part) leaves.
+    fn share(self, share: u32) -> u32 {
+        if matches!(self, Stage::World { .. }) { share } else { 1 }
     }
 }
 
-fn killed(by: Stage, how: String) -> Verdict {
-    Verdict::Killed { by: by.to_string(), how }
+/// The simulator's worlds, with a `share`th of their seeds.
+fn worlds(share: u32) -> impl Iterator<Item = Stage> {
+    let all = WORLDS.iter().enumerate();
+    all.map(move |(index, (_, _, seeds))| {
+        Stage::World { index, from: 0, seeds: *seeds }.part(share)
+    })
+}
+
+/// The single seed that killed a mutant last time.
+fn seed_of(by: &str, how: &str) -> Option<Stage> {
+    let index = WORLDS.iter().position(|(name, ..)| *name == by)?;
+    let from = how.strip_prefix("seed ")?.split(':').next()?.parse().ok()?;
+    Some(Stage::World { index, from, seeds: 1 })
 }
 
 impl fmt::Display for Stage {
@@ -78,8 +117,8 @@ pub(crate) struct Trials<'a> {
     tree: &'a Tree,
     programs: Programs,
     model: OnceLock<Result<PathBuf, String>>,
-    /// What each set of tests takes with the original.
-    takes: Vec<(Stage, Duration)>,
+    /// What each of the engine's tests, and then each world, takes with the original.
+    takes: Vec<Duration>,
     model_takes: OnceLock<Result<Duration, String>>,
     outputs: PathBuf,
 }
@@ -102,74 +141,70 @@ impl<'a> Trials<'a> {
             model_takes: OnceLock::new(),
             outputs,
         };
-        let tests = (0..trials.programs.tests.len()).map(Stage::Test);
-        let worlds = WORLDS.iter().enumerate().map(|(index, (_, _, seeds))| Stage::World {
-            index,
-            from: 0,
-            seeds: *seeds,
-        });
-        for stage in tests.chain(worlds).collect::<Vec<_>>() {
-            let (part, factor) = match stage {
-                Stage::World { index, from, seeds } if brief => {
-                    (Stage::World { index, from, seeds: seeds / 20 }, 20)
-                }
-                other => (other, 1),
-            };
+        for stage in trials.stages(Effort::Tests).into_iter().chain(worlds(1)) {
+            let part = if brief { stage.part(FEW) } else { stage };
             let begin = Instant::now();
             if let Some(how) = trials.run(part, 0, None, "original")? {
                 return Err(format!("without any mutant, {stage} fails: {how}").into());
             }
-            trials.takes.push((stage, begin.elapsed() * factor));
+            let takes = begin.elapsed();
+            trials.takes.push(if brief { takes * stage.share(FEW) } else { takes });
         }
         Ok(trials)
     }
 
-    /// Puts one mutant to the engine's tests, which take no time. Tells nothing where it survives.
-    pub(crate) fn quick(&self, id: u32, worker: &str) -> Result<Option<Verdict>, Box<dyn Error>> {
-        for (stage, takes) in self.takes.iter().filter(|(stage, _)| stage.is_quick()) {
-            if let Some(how) = self.run(*stage, id, Some(*takes), worker)? {
-                return Ok(Some(killed(*stage, how)));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Puts one mutant to all that takes time. `last` is where it was killed last time, to look
-    /// there first.
-    pub(crate) fn thorough(
+    /// Puts one mutant to some tests; `None` where it survives those and there are more. `last` is
+    /// where it was killed last time.
+    pub(crate) fn put(
         &self,
         id: u32,
+        effort: Effort,
         last: Option<(&str, &str)>,
         worker: &str,
-    ) -> Result<Verdict, Box<dyn Error>> {
-        if let Some((stage, takes)) = last.and_then(|(by, how)| self.shortcut(by, how)) {
-            if let Some(how) = self.run(stage, id, Some(takes), worker)? {
-                return Ok(killed(stage, how));
+    ) -> Result<Option<Verdict>, Box<dyn Error>> {
+        let mut stages = self.stages(effort);
+        if effort == Effort::FewSeeds {
+            stages.splice(0..0, last.and_then(|(by, how)| seed_of(by, how)));
+        }
+        for stage in stages {
+            if let Some(how) = self.run(stage, id, Some(self.takes(stage)?), worker)? {
+                return Ok(Some(Verdict::Killed { by: stage.to_string(), how }));
             }
         }
-        for (stage, takes) in self.takes.iter().filter(|(stage, _)| !stage.is_quick()) {
-            if let Some(how) = self.run(*stage, id, Some(*takes), worker)? {
-                return Ok(killed(*stage, how));
-            }
-        }
-        let takes = self.model_takes.get_or_init(|| {
-            let begin = Instant::now();
-            match self.run(Stage::Model, 0, None, "original-model") {
-                Ok(None) => Ok(begin.elapsed()),
-                Ok(Some(how)) => Err(format!("without any mutant, the model check fails: {how}")),
-                Err(error) => Err(error.to_string()),
-            }
-        });
-        let how = self.run(Stage::Model, id, Some(takes.clone()?), worker)?;
-        Ok(how.map_or(Verdict::Survived, |how| killed(Stage::Model, how)))
+        Ok((effort == Effort::Everything).then_some(Verdict::Survived))
     }
 
-    /// The single seed that killed a mutant last time.
-    fn shortcut(&self, by: &str, how: &str) -> Option<(Stage, Duration)> {
-        let index = WORLDS.iter().position(|(name, ..)| *name == by)?;
-        let from = how.strip_prefix("seed ")?.split(':').next()?.parse().ok()?;
-        let stage = Stage::World { index, from, seeds: 1 };
-        Some((stage, Duration::from_secs(1)))
+    fn stages(&self, effort: Effort) -> Vec<Stage> {
+        match effort {
+            Effort::Tests => (0..self.programs.tests.len()).map(Stage::Test).collect(),
+            Effort::FewSeeds => worlds(FEW).collect(),
+            Effort::Everything => worlds(1).chain([Stage::Model]).collect(),
+        }
+    }
+
+    /// What a stage takes with the original.
+    fn takes(&self, stage: Stage) -> Result<Duration, Box<dyn Error>> {
+        let tests = self.programs.tests.len();
+        Ok(match stage {
+            Stage::Test(at) => self.takes[at],
+            Stage::World { index, seeds, .. } => {
+                let share = WORLDS[index].2 / seeds;
+                self.takes[tests + index] / u32::try_from(share)?
+            }
+            Stage::Model => {
+                let measure = || {
+                    let begin = Instant::now();
+                    let how = self.run(Stage::Model, 0, None, "original-model");
+                    match how.map_err(|error| error.to_string())? {
+                        None => Ok(begin.elapsed()),
+                        Some(how) => {
+                            Err(format!("without any mutant, the model check fails: {how}"))
+                        }
+                    }
+                };
+                self.model_takes.get_or_init(measure).clone()?
+            }
+        })
     }
 
     /// Runs a set of tests with a mutant. Tells how it failed; `takes` bounds its time.
@@ -197,7 +232,7 @@ impl<'a> Trials<'a> {
             .stderr(Stdio::null())
             .spawn()?;
         let Some(status) = wait(&mut child, WALL)? else {
-            return Ok(Some("does not end".into()));
+            return Ok(Some("does not end in time".into()));
         };
         if status.success() { Ok(None) } else { Ok(Some(failure(&path, status)?)) }
     }
@@ -239,6 +274,10 @@ fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
 
 /// What a test program says of its failure: the first seed or test that failed.
 fn failure(output: &Path, status: ExitStatus) -> Result<String, Box<dyn Error>> {
+    // The bound of the processor's time ends it so.
+    if status.signal().is_some_and(|signal| [SIGKILL, SIGXCPU].contains(&signal)) {
+        return Ok("does not end in time".into());
+    }
     let output = String::from_utf8_lossy(&fs::read(output)?).into_owned();
     let failed = output.lines().find_map(|line| {
         let test = line.strip_prefix("test ").and_then(|l| l.strip_suffix(" ... FAILED"));
