@@ -58,15 +58,12 @@ impl Lock {
         if let Phase::Held(held) = &mut self.phase {
             held.change = Some(Change::Up { deadline, stage });
         }
-        match confirmed {
-            None => {}
-            Some(Ok(())) if self.is_shared_elsewhere(now) => {
-                if over || !self.awaits_change() {
-                    self.end_up(Err(tally.refusal()), now);
-                }
-            }
-            Some(result) => self.end_up(result, now),
+        let Some(result) = confirmed else { return };
+        let missed = result.is_ok() && self.is_shared_elsewhere(now);
+        if missed && !over && self.awaits_change() {
+            return;
         }
+        self.end_up(if missed { Err(tally.refusal()) } else { result }, now);
     }
 
     /// Whether a drive that was not changed may show our record as a shared one. Who counts other
