@@ -363,3 +363,88 @@ fn an_unlock_that_was_answered_bars_nothing_and_a_lost_one_does_from_its_report_
         assert_eq!(outcome == GRANTED, !barred, "{status:?}: {outcome:?}");
     }
 }
+
+#[test]
+fn an_unlock_that_was_lost_is_no_release() {
+    let mut bench = Bench::new(1);
+    let acquire = bench.acquire(Mode::Exclusive);
+    let mut a = lv_lock(1);
+    assert_eq!(bench.run(&mut a, acquire.clone()), GRANTED);
+    a.request(Request::Release { value: None }, bench.now).expect("always in order");
+    // It never reaches the drive, and nobody knows.
+    let unlock = a.next_command(bench.now).expect("an UNLOCK");
+    a.on_reply(unlock.token, Reply::Status(Status::Uncertain), bench.now);
+    assert!(!a.is_idle());
+    bench.pass(&mut a, Duration::from_secs(1));
+    assert!(bench.states(0).is_empty(), "it is sent again");
+    let mut b = lv_lock(2);
+    assert_eq!(bench.run(&mut b, acquire), GRANTED);
+}
+
+#[test]
+fn a_mutex_whose_holder_is_timed_out_is_not_removed_for_room() {
+    let mut profile = Profile::current();
+    profile.limits = Limits { mutexes: 1, ..profile.limits };
+    let mut bench = Bench::with(1, profile);
+    let acquire = bench.acquire(Mode::Exclusive);
+    let mut old = other_lv_lock(9);
+    assert_eq!(bench.run(&mut old, acquire.clone()), GRANTED);
+    // Its host stands still; a late REFRESH gets it its lock back.
+    bench.now = bench.now + LEASE * 2;
+    assert_eq!(bench.states(0), [State::TimedOut]);
+    let mut a = lv_lock(1);
+    assert_eq!(bench.run(&mut a, acquire), Outcome::Refused(Refusal::Full));
+    assert_eq!(bench.states(0), [State::TimedOut]);
+    old.on_timer(bench.now);
+    bench.exchange(&mut old);
+    assert!(old.safe_until() > Some(bench.now));
+}
+
+#[test]
+fn a_break_that_is_late_makes_no_exclusive_lock_a_shared_one() {
+    let mut bench = Bench::new(1);
+    let mut dead = lv_lock(9);
+    let acquire = bench.acquire(Mode::Exclusive);
+    assert_eq!(bench.run(&mut dead, acquire), GRANTED);
+    bench.now = bench.now + LEASE * 2;
+    let mut a = lv_lock(1);
+    a.request(bench.acquire(Mode::Shared), bench.now).expect("in order");
+    let mut late = None;
+    for _ in 0..20 {
+        for command in commands(&bench, &mut a) {
+            let breaks = matches!(command.command, DriveCommand::Mutex(MutexOp::Break, _));
+            let reply = if breaks && late.is_none() {
+                late = Some(command.clone());
+                Reply::Status(Status::Uncertain)
+            } else {
+                bench.perform(&command)
+            };
+            a.on_reply(command.token, reply, bench.now);
+        }
+        bench.now = bench.now + Duration::from_millis(100);
+        a.on_timer(bench.now);
+    }
+    assert_eq!(done(&mut a), Some(GRANTED));
+    bench.run(&mut a, Request::Convert { mode: Mode::Exclusive, value: None });
+    bench.perform(&late.expect("a BREAK"));
+    let mut b = lv_lock(2);
+    let shared = bench.acquire(Mode::Shared);
+    let outcome = bench.run(&mut b, shared);
+    assert!(outcome != GRANTED || a.mode() != Some(Mode::Exclusive), "both hold it");
+}
+
+#[test]
+fn an_lvs_lock_needs_a_look_at_most_of_the_vgs_drives() {
+    for (cut, granted) in [(vec![], true), (vec![2], true), (vec![1, 2], false)] {
+        let mut bench = Bench::new(3);
+        for drive in &cut {
+            bench.paths[*drive] = Path::Cut;
+        }
+        let (members, witnesses) = (bench.members(&[0]), bench.members(&[1, 2]));
+        let mut a = lv_lock(1);
+        let request = Request::Acquire { mode: Mode::Exclusive, members, witnesses };
+        let outcome = bench.run(&mut a, request);
+        let expected = if granted { GRANTED } else { Outcome::Refused(Refusal::Unconfirmed) };
+        assert_eq!(outcome, expected, "{cut:?}");
+    }
+}
