@@ -402,18 +402,18 @@ fn a_mutex_whose_holder_is_timed_out_is_not_removed_for_room() {
 
 #[test]
 fn a_break_that_is_late_makes_no_exclusive_lock_a_shared_one() {
-    let mut bench = Bench::new(1);
-    let mut dead = lv_lock(9);
+    let mut bench = Bench::new(3);
     let acquire = bench.acquire(Mode::Exclusive);
-    assert_eq!(bench.run(&mut dead, acquire), GRANTED);
+    assert_eq!(bench.run(&mut lv_lock(9), acquire), GRANTED);
     bench.now = bench.now + LEASE * 2;
+    // The BREAK on drive 2 is given up, and is late.
     let mut a = lv_lock(1);
     a.request(bench.acquire(Mode::Shared), bench.now).expect("in order");
     let mut late = None;
     for _ in 0..20 {
         for command in commands(&bench, &mut a) {
             let breaks = matches!(command.command, DriveCommand::Mutex(MutexOp::Break, _));
-            let reply = if breaks && late.is_none() {
+            let reply = if breaks && command.drive.0 == 2 {
                 late = Some(command.clone());
                 Reply::Status(Status::Uncertain)
             } else {
@@ -421,12 +421,17 @@ fn a_break_that_is_late_makes_no_exclusive_lock_a_shared_one() {
             };
             a.on_reply(command.token, reply, bench.now);
         }
-        bench.now = bench.now + Duration::from_millis(100);
+        bench.now = bench.now + Duration::from_millis(10);
         a.on_timer(bench.now);
     }
     assert_eq!(done(&mut a), Some(GRANTED));
-    bench.run(&mut a, Request::Convert { mode: Mode::Exclusive, value: None });
+    // Drive 2 is needed to be exclusive.
+    bench.paths[1] = Path::Cut;
+    a.request(Request::Convert { mode: Mode::Exclusive, value: None }, bench.now).expect("held");
+    bench.exchange(&mut a);
     bench.perform(&late.expect("a BREAK"));
+    bench.pass(&mut a, Duration::from_secs(1));
+    bench.paths[1] = Path::Up;
     let mut b = lv_lock(2);
     let shared = bench.acquire(Mode::Shared);
     let outcome = bench.run(&mut b, shared);
