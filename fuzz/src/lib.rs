@@ -189,8 +189,9 @@ fn engine_replies(data: &[u8]) {
         let request = match wish >> 1 & 7 {
             0 => Some(Wish::Acquire { mode, members, witnesses }),
             1 => {
-                let (mode, granted) = ((wish & 16 != 0).then_some(mode), wish & 32 != 0);
-                Some(Wish::Adopt { mode, granted, members, witnesses })
+                let mode = (wish & 16 != 0).then_some(mode);
+                let granted_until = (wish & 32 != 0).then_some(now);
+                Some(Wish::Adopt { mode, granted_until, members, witnesses })
             }
             2 => Some(Wish::Convert { mode, value }),
             3 => Some(Wish::Release { value }),

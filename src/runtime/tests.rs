@@ -610,7 +610,7 @@ fn what_was_left_is_not_given_back_because_nobody_waits_for_it() {
     let bound = Duration::from_millis(20);
     let adopt = Request::Adopt {
         mode: None,
-        granted: false,
+        granted_until: None,
         members: bench.members.clone(),
         witnesses: Vec::new(),
     };

@@ -87,8 +87,8 @@ struct Acquiring {
 struct Adopting {
     /// The only mode that will do, if any.
     wanted: Option<Mode>,
-    /// Whether the earlier life was told that it has the lock.
-    granted: bool,
+    /// Until when the earlier life's lock is known to be safe.
+    granted_until: Option<Instant>,
     /// When the request is refused for want of answers.
     deadline: Instant,
     stage: Stage,
@@ -236,9 +236,12 @@ impl Lock {
                 self.phase = Phase::Acquiring(Acquiring { mode, deadline, attempt: 1, stage });
                 self.ask_members(mode, now);
             }
-            (Request::Adopt { mode, granted, members, witnesses }, Phase::Free | Phase::Left) => {
+            (
+                Request::Adopt { mode, granted_until, members, witnesses },
+                Phase::Free | Phase::Left,
+            ) => {
                 self.seat_drives(&members, &witnesses, now)?;
-                self.adopt(mode, granted, now);
+                self.adopt(mode, granted_until, now);
             }
             (Request::Convert { mode, value }, Phase::Held(held)) => {
                 self.convert(held.mode, mode, value, now);

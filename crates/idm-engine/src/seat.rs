@@ -70,6 +70,11 @@ impl Step {
     pub(crate) fn writes(self) -> bool {
         matches!(self, Step::Try(_) | Step::Refresh(_) | Step::Break(_))
     }
+
+    /// Whether it makes what we hold exclusively a shared lock.
+    pub(crate) fn demotes(self) -> bool {
+        matches!(self, Step::Refresh(Mode::Shared) | Step::Break(Mode::Shared))
+    }
 }
 
 /// A command that was sent and is not answered yet.
@@ -140,6 +145,8 @@ pub(crate) struct Take {
     pub(crate) adopting: bool,
     /// An adoption: others that hold it there, alive or not, once the drive was read.
     pub(crate) others: Option<Vec<Conflict>>,
+    /// An adoption: when the drive was first read.
+    pub(crate) looked_at: Option<Instant>,
     /// An adoption: what our record there says of the acquisition that wrote it. Until that is
     /// adopted, a REFRESH leaves it so.
     pub(crate) own_stamp: Option<Stamp>,
@@ -286,9 +293,14 @@ impl Seat {
         if matches!(self.task, Task::Clean(_)) || self.gap || !self.is_marked(set) {
             return false;
         }
+        let flies = self.flight.as_ref().map(|flight| flight.step);
+        if matches!(flies, Some(Step::Unlock(_) | Step::Destroy)) {
+            return false;
+        }
+        let demoting = flies.is_some_and(Step::demotes);
         let undone = since < self.barred_until && !broken!(rules, ReleaseOrder);
         let demoted = since < self.demote_until && !broken!(rules, DemoteOrder);
-        !undone && (mode == Mode::Shared || (held == Mode::Exclusive && !demoted))
+        !undone && (mode == Mode::Shared || (held == Mode::Exclusive && !demoted && !demoting))
     }
 
     /// Whether our record here is known not to mislead hosts that count other drives than `set`,
@@ -315,7 +327,8 @@ impl Seat {
 
     /// Whether the drive may have a record of ours that shares the mutex, and that others go by.
     pub(crate) fn may_share(&self, now: Instant, timing: &Timing) -> bool {
-        let demoted = self.demote_until > now;
+        let demoting = self.flight.as_ref().is_some_and(|flight| flight.step.demotes());
+        let demoted = self.demote_until > now || demoting;
         match self.hold {
             Hold::None => self.stray_until > now,
             Hold::Held { mode: Mode::Exclusive, .. } => demoted,
@@ -381,8 +394,14 @@ impl Seat {
         };
         self.absorb_conflict(flight.step, status);
         if status == Status::Uncertain && flight.step.writes() && flight.mark != Mark::Alone {
-            // Of one acquisition there is only one that is not Alone, and another one waits for it.
-            self.remark = Some((flight.mark, now + timing.linger));
+            // Of one acquisition there is only one that is not Alone, and another one waits for it;
+            // what an earlier life wrote stays in mind.
+            let until = (now + timing.linger).max(self.remarked_until());
+            let mark = self.remark.filter(|&(_, until)| until > now).map(|(mark, _)| mark);
+            self.remark = Some((mark.unwrap_or(flight.mark), until));
+        }
+        if status == Status::Failed && flight.step.writes() {
+            self.absorb_mark(flight, false);
         }
         let unknown = matches!(status, Status::Uncertain | Status::Failed);
         // Until when the command may still reach the drive.
@@ -398,7 +417,7 @@ impl Seat {
         match flight.step {
             Step::Try(mode) | Step::Refresh(mode) | Step::Break(mode) if status == Status::Good => {
                 self.hold = Hold::Held { mode, since };
-                self.absorb_mark(flight);
+                self.absorb_mark(flight, true);
             }
             Step::Try(_) | Step::Break(_) if unknown => {
                 self.hold = maybe;
@@ -433,15 +452,14 @@ impl Seat {
         }
     }
 
-    /// What our record says now that a command that writes it was carried out. Whether a REFRESH
-    /// changes it is not known.
-    fn absorb_mark(&mut self, flight: &Flight) {
-        match (flight.step, self.mark) {
-            (Step::Refresh(_), Some(Mark::Set(_)) | None) => {}
-            _ => {
-                self.mark = Some(flight.mark);
-                self.marked_at = flight.sent;
-            }
+    /// What our record says now that a command that writes it was carried out, or may have been.
+    /// Whether a REFRESH changes it is not known either. Of two marks the one is assumed that others
+    /// could mistake.
+    fn absorb_mark(&mut self, flight: &Flight, surely: bool) {
+        let writes = surely && !matches!(flight.step, Step::Refresh(_));
+        if writes || self.mark == Some(Mark::Alone) {
+            self.mark = Some(flight.mark);
+            self.marked_at = flight.sent;
         }
     }
 

@@ -59,6 +59,7 @@ impl Take {
             witness: false,
             adopting: false,
             others: None,
+            looked_at: None,
             own_stamp: None,
             refused: false,
             own_found: false,
@@ -339,6 +340,7 @@ impl Seat {
             return;
         };
         take.others = Some(view.others().copied().collect());
+        take.looked_at = take.looked_at.or(Some(cx.now));
         take.own_stamp = view.own_stamp;
         match view.own_mode {
             Some(mode) => {

@@ -8,7 +8,7 @@ use idm_engine::{DriveRef, Event, Lock, Outcome, Refusal, Request, RequestError,
 use idm_protocol::{Mode, State};
 
 fn adopt(bench: &Bench, mode: Option<Mode>) -> Request {
-    Request::Adopt { mode, granted: false, members: bench.all(), witnesses: Vec::new() }
+    Request::Adopt { mode, granted_until: None, members: bench.all(), witnesses: Vec::new() }
 }
 
 /// Host 1 takes the lock on some drives only, whoever has the others, and dies.
@@ -160,7 +160,12 @@ fn half_of_the_drives_is_enough_for_who_was_granted_the_lock() {
                 bench.paths[n / 2..].fill(others);
                 let mut again = lv_lock(1);
                 let members = bench.all();
-                let request = Request::Adopt { mode: None, granted, members, witnesses: vec![] };
+                let request = Request::Adopt {
+                    mode: None,
+                    granted_until: granted.then(|| bench.now + LEASE),
+                    members,
+                    witnesses: vec![],
+                };
                 let outcome = bench.run(&mut again, request);
                 let adopted = outcome == Outcome::Adopted(Mode::Exclusive);
                 assert_eq!(adopted, granted, "{n} drives: {outcome:?}");
@@ -298,7 +303,8 @@ fn a_lock_that_was_spread_stays_where_it_was_spread_to() {
     bench.pass(&mut a, Duration::from_millis(1));
     drop(a);
     let mut again = lv_lock(1);
-    let spread = Request::Adopt { mode: None, granted: true, members, witnesses };
+    let spread =
+        Request::Adopt { mode: None, granted_until: Some(bench.now + LEASE), members, witnesses };
     assert_eq!(bench.run(&mut again, spread), Outcome::Adopted(Mode::Exclusive));
     let mut on: Vec<_> = again.held_on().map(|(drive, _)| drive).collect();
     on.sort_unstable();
@@ -318,7 +324,8 @@ fn a_lock_that_is_exclusive_elsewhere_is_not_adopted_as_shared() {
     // The LV lies on drive 2 now, which has not heard of the change.
     let mut again = lv_lock(1);
     let (members, witnesses) = (bench.members(&[2]), bench.members(&[0, 1]));
-    let request = Request::Adopt { mode: None, granted: true, members, witnesses };
+    let request =
+        Request::Adopt { mode: None, granted_until: Some(bench.now + LEASE), members, witnesses };
     let outcome = bench.run(&mut again, request);
     assert!(is_refused(&outcome, &Refusal::Unclear), "{outcome:?}");
 }
@@ -370,7 +377,12 @@ fn a_lock_that_was_moved_and_broken_in_between_is_not_adopted() {
     let mut again = lv_lock(1);
     for _ in 0..2 {
         let (members, witnesses) = (bench.members(&[0, 2]), bench.members(&[1]));
-        let request = Request::Adopt { mode: None, granted: true, members, witnesses };
+        let request = Request::Adopt {
+            mode: None,
+            granted_until: Some(bench.now + LEASE),
+            members,
+            witnesses,
+        };
         let outcome = bench.run(&mut again, request);
         assert!(is_refused(&outcome, &Refusal::Unclear), "{outcome:?}");
     }
@@ -405,8 +417,10 @@ fn a_live_holder_on_a_witness_is_not_overlooked() {
     let on_two = acquire(bench.members(&[2]));
     assert_eq!(bench.run(&mut b, on_two), GRANTED);
     let mut again = lv_lock(1);
-    let outcome =
-        bench.run(&mut again, Request::Adopt { mode: None, granted: true, members, witnesses });
+    let outcome = bench.run(
+        &mut again,
+        Request::Adopt { mode: None, granted_until: Some(bench.now + LEASE), members, witnesses },
+    );
     assert!(matches!(outcome, Outcome::Refused(Refusal::Held(_))), "{outcome:?}");
     assert!((0..2).all(|d| bench.states(d) == [State::Locked]), "and nothing is given back");
 }

@@ -251,7 +251,12 @@ fn an_orphan_of_other_drives_is_not_adopted_with_these() {
         drop(first);
         let mut second = lv_lock(1);
         let members = bench.members(&[0]);
-        let few = Request::Adopt { mode: None, granted: true, members, witnesses: Vec::new() };
+        let few = Request::Adopt {
+            mode: None,
+            granted_until: Some(bench.now + LEASE),
+            members,
+            witnesses: Vec::new(),
+        };
         let outcome = bench.run(&mut second, few);
         assert_eq!(outcome, Outcome::Refused(Refusal::Unclear));
         assert_eq!(bench.states(0), [State::Locked], "and nothing is given back");
@@ -268,8 +273,12 @@ fn what_may_be_an_orphan_is_not_acquired_and_not_given_back() {
     drop(first);
     bench.paths[0] = Path::Hung;
     let mut second = lv_lock(1);
-    let adopt =
-        Request::Adopt { mode: None, granted: true, members: bench.all(), witnesses: Vec::new() };
+    let adopt = Request::Adopt {
+        mode: None,
+        granted_until: Some(bench.now + LEASE),
+        members: bench.all(),
+        witnesses: Vec::new(),
+    };
     let outcome = bench.run(&mut second, adopt.clone());
     assert!(matches!(outcome, Outcome::Refused(Refusal::NoQuorum { .. })), "{outcome:?}");
     assert_eq!(second.request(acquire.clone(), bench.now), Err(RequestError::WrongState));
@@ -292,8 +301,12 @@ fn a_new_life_counts_no_drive_before_the_old_ones_commands_have_ended() {
     let under_way = commands(&bench, &mut first);
     drop(first);
     let over = bench.now + Duration::from_secs(15);
-    let adopt =
-        Request::Adopt { mode: None, granted: true, members: bench.all(), witnesses: Vec::new() };
+    let adopt = Request::Adopt {
+        mode: None,
+        granted_until: Some(bench.now + LEASE),
+        members: bench.all(),
+        witnesses: Vec::new(),
+    };
     let mut second = lock_of_a_new_life(1, over);
     for _ in 0..2 {
         let outcome = bench.run(&mut second, adopt.clone());
@@ -319,8 +332,12 @@ fn what_a_new_life_finds_is_refreshed_at_once_and_adopted_later() {
     drop(first);
     bench.now = bench.now + (LEASE - Duration::from_secs(1));
     let over = bench.now + Duration::from_secs(15);
-    let adopt =
-        Request::Adopt { mode: None, granted: true, members: bench.all(), witnesses: Vec::new() };
+    let adopt = Request::Adopt {
+        mode: None,
+        granted_until: Some(bench.now + LEASE),
+        members: bench.all(),
+        witnesses: Vec::new(),
+    };
     let mut second = lock_of_a_new_life(1, over);
     let outcome = bench.run(&mut second, adopt.clone());
     assert!(matches!(outcome, Outcome::Refused(Refusal::NoQuorum { .. })), "{outcome:?}");

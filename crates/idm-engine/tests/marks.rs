@@ -117,7 +117,8 @@ fn a_mark_that_an_adoption_found_does_not_outlive_the_next_refresh() {
     drop(a);
     let mut a = lv_lock(1);
     let members = bench.members(&old);
-    let request = Request::Adopt { mode: None, granted: false, members, witnesses: Vec::new() };
+    let request =
+        Request::Adopt { mode: None, granted_until: None, members, witnesses: Vec::new() };
     assert_eq!(bench.run(&mut a, request), Outcome::Adopted(X));
     bench.pass(&mut a, LEASE);
     events(&mut a);
@@ -152,8 +153,10 @@ fn half_of_a_failed_attempt_is_not_adopted_after_the_holder_moved_away() {
     bench.pass(&mut b, Duration::from_secs(1));
     let mut a = lv_lock(1);
     let members = bench.members(&[0, 1]);
-    bench
-        .run(&mut a, Request::Adopt { mode: None, granted: false, members, witnesses: Vec::new() });
+    bench.run(
+        &mut a,
+        Request::Adopt { mode: None, granted_until: None, members, witnesses: Vec::new() },
+    );
     bench.exchange(&mut b);
     assert_one_holder(&bench, &a, &b);
 }
@@ -209,7 +212,7 @@ fn a_drive_with_another_sets_record_counts_again_after_an_adoption() {
         let mut a = lv_lock(1);
         let request = Request::Adopt {
             mode: None,
-            granted: false,
+            granted_until: None,
             members: bench.all(),
             witnesses: Vec::new(),
         };
@@ -235,7 +238,7 @@ fn a_release_gives_back_what_every_refused_adoption_refreshed() {
     for on in [[0, 1, 2], [3, 4, 5]] {
         let members = bench.members(&on);
         let request =
-            Request::Adopt { mode: Some(X), granted: false, members, witnesses: Vec::new() };
+            Request::Adopt { mode: Some(X), granted_until: None, members, witnesses: Vec::new() };
         assert!(matches!(bench.run(&mut a, request), Outcome::Refused(_)));
     }
     bench.run(&mut a, Request::Release { value: None });

@@ -168,8 +168,15 @@ fn a_dead_host_leaves_a_lock_that_one_of_both_sets_adopts() {
                 false => (old, bench.members(&[1, 2])),
             };
             let mut again = lv_lock(1);
-            let outcome = bench
-                .run(&mut again, Request::Adopt { mode: None, granted: true, members, witnesses });
+            let outcome = bench.run(
+                &mut again,
+                Request::Adopt {
+                    mode: None,
+                    granted_until: Some(bench.now + LEASE),
+                    members,
+                    witnesses,
+                },
+            );
             assert_eq!(outcome, Outcome::Adopted(Mode::Exclusive), "{stores} {noted}");
         }
     }
@@ -193,7 +200,9 @@ fn a_lock_that_was_moved_and_broken_elsewhere_is_not_adopted_by_its_old_drives()
     bench.paths[0] = Path::Up;
     let (members, witnesses) = (bench.members(&[0]), bench.members(&[1, 2]));
     let mut again = lv_lock(1);
-    let outcome =
-        bench.run(&mut again, Request::Adopt { mode: None, granted: true, members, witnesses });
+    let outcome = bench.run(
+        &mut again,
+        Request::Adopt { mode: None, granted_until: Some(bench.now + LEASE), members, witnesses },
+    );
     assert_eq!(outcome, Outcome::Refused(Refusal::Unclear));
 }

@@ -70,6 +70,8 @@ const HOSTS: usize = 2;
 type Set = u8;
 const LEASE_MS: u64 = 1000;
 const STEP_MS: u64 = 500;
+/// Where time begins: not at zero, so that nothing is "before the beginning".
+const BEGIN_MS: u64 = 1_000_000;
 /// How long a world may be searched.
 const LIMIT: Duration = Duration::from_secs(25 * 60);
 
@@ -163,8 +165,9 @@ struct Caller {
     /// been granted it against that since.
     left: Option<Mode>,
     usurped: bool,
-    /// Until when commands of its earlier life may arrive.
+    /// Until when commands of its earlier life may arrive, and its lock was safe.
     earlier_until_ms: u64,
+    safe_until_ms: u64,
     /// When it last asked for what its earlier life left, and was refused.
     refused_ms: Option<u64>,
 }
@@ -219,6 +222,7 @@ impl Caller {
             moving: Moving::default(),
             met: false,
             earlier_until_ms: 0,
+            safe_until_ms: 0,
             refused_ms: None,
             busy: false,
             adopting: false,
@@ -342,7 +346,7 @@ impl State {
     }
 
     fn drive_time(&self) -> DriveTime {
-        DriveTime::from_millis(1_000_000 + self.time_ms)
+        DriveTime::from_millis(BEGIN_MS + self.time_ms)
     }
 
     /// Drives that a host must keep of those that vote for it.
@@ -591,11 +595,16 @@ impl State {
         let left = held.or(self.hosts[h].caller.left).filter(|_| self.restarts > 0);
         // Nothing that is given up outlives the next step of time.
         let earlier_until_ms = if self.restarts > 0 { self.time_ms + STEP_MS } else { 0 };
+        let safe = self.lock(h).and_then(Lock::safe_until).filter(|_| self.restarts > 0);
         let host = &mut self.hosts[h];
+        let safe_until_ms = match safe {
+            Some(until) => until.as_micros() / 1000 - BEGIN_MS,
+            None => host.caller.safe_until_ms,
+        };
         host.engine = None;
         let Caller { dirty, members, usurped, .. } = host.caller;
         let noted = Caller::new(0, members);
-        host.caller = Caller { dirty, left, usurped, earlier_until_ms, ..noted };
+        host.caller = Caller { dirty, left, usurped, earlier_until_ms, safe_until_ms, ..noted };
         (host.lost, host.unheard) = (0, 0);
         self.network.retain_mut(|m| {
             if usize::from(m.host) != h {
@@ -672,8 +681,7 @@ fn tells_of_another(reply: &Reply, h: usize) -> bool {
 }
 
 fn instant(time_ms: u64) -> Instant {
-    // Not zero, so that nothing is "before the beginning".
-    Instant::from_micros((1_000_000 + time_ms) * 1000)
+    Instant::from_micros((BEGIN_MS + time_ms) * 1000)
 }
 
 fn changes(command: &DriveCommand) -> bool {
@@ -802,8 +810,9 @@ impl World {
                 host.caller.adopting = true;
                 host.caller.voting = counted;
                 // What was granted is noted as such.
-                let granted = host.caller.left.is_some();
-                Request::Adopt { mode: None, granted, members, witnesses }
+                let until = instant(host.caller.safe_until_ms);
+                let granted_until = host.caller.left.map(|_| until);
+                Request::Adopt { mode: None, granted_until, members, witnesses }
             }
             Op::Convert(mode) => Request::Convert { mode, value },
             Op::Release => {

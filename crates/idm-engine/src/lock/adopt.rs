@@ -4,7 +4,7 @@
 //! drive that it wins. Half of an even number of drives is enough to *keep* a lock, but not by
 //! itself to adopt it: this host may have got its half in an attempt that failed, while another
 //! keeps the lock with the other half, or has it on other drives by now. Half is enough where this
-//! host is known to have been granted the lock: whoever got it afterwards broke one of its half.
+//! host is known to have been granted the lock, and was looked at before anybody could break it.
 //!
 //! Records in both modes are left by a change that was under way, or by drives that missed one. The
 //! lock is exclusive if a quorum is. It is shared only if a keep-quorum is: otherwise there may have
@@ -40,10 +40,15 @@ fn others_on(seat: &Seat) -> Option<&Vec<Conflict>> {
 }
 
 impl Lock {
-    pub(super) fn adopt(&mut self, wanted: Option<Mode>, granted: bool, now: Instant) {
+    pub(super) fn adopt(
+        &mut self,
+        wanted: Option<Mode>,
+        granted_until: Option<Instant>,
+        now: Instant,
+    ) {
         let deadline = now + self.config.timing.patience;
         let stage = Stage::Voting;
-        self.phase = Phase::Adopting(Adopting { wanted, granted, deadline, stage });
+        self.phase = Phase::Adopting(Adopting { wanted, granted_until, deadline, stage });
         for seat in &mut self.seats {
             if seat.role == Role::Member {
                 seat.start_adopt(now);
@@ -52,9 +57,9 @@ impl Lock {
     }
 
     pub(super) fn conclude_adopt(&mut self, adopting: &Adopting, now: Instant) {
-        let Adopting { wanted, granted, deadline, stage } = *adopting;
+        let Adopting { wanted, granted_until, deadline, stage } = *adopting;
         let over = now >= deadline;
-        let mode = match self.orphan(granted, now) {
+        let mode = match self.orphan(granted_until, now) {
             Orphan::Found(mode) => mode,
             Orphan::Gone => return self.leave(Refusal::NothingToAdopt),
             Orphan::Open if !over && self.is_asking(deadline) => return,
@@ -80,7 +85,9 @@ impl Lock {
         match confirmed {
             None => {}
             Some(Err(refusal)) => self.leave(refusal),
-            Some(Ok(())) if !self.is_unbroken(mode, granted, now) => self.leave(Refusal::Unclear),
+            Some(Ok(())) if !self.is_unbroken(mode, granted_until, now) => {
+                self.leave(Refusal::Unclear)
+            }
             Some(Ok(())) => {
                 // What the earlier life changed under the lock, it may not have published.
                 self.distrust = Distrust::Died;
@@ -92,7 +99,7 @@ impl Lock {
     }
 
     /// Whether there is anything to adopt, and how it was held.
-    fn orphan(&self, granted: bool, now: Instant) -> Orphan {
+    fn orphan(&self, granted_until: Option<Instant>, now: Instant) -> Orphan {
         let keep = self.rules.keep_quorum(self.member_count());
         let undecided = |s: &&Seat| matches!(s.vote(), Some(Vote::Asking | Vote::Silent));
         let open = self.members().filter(undecided).count();
@@ -101,7 +108,7 @@ impl Lock {
         let odd = self.members().filter(odd).count();
         for mode in [Mode::Exclusive, Mode::Shared] {
             let ours = self.ours(mode, now);
-            if ours >= self.adopt_quorum(granted) && self.exactly(mode, now) >= keep {
+            if ours >= self.adopt_quorum(granted_until) && self.exactly(mode, now) >= keep {
                 return Orphan::Found(mode);
             }
             if ours + open + odd >= keep {
@@ -128,9 +135,16 @@ impl Lock {
     }
 
     /// Members that must be ours; see above.
-    fn adopt_quorum(&self, granted: bool) -> usize {
+    fn adopt_quorum(&self, granted_until: Option<Instant>) -> usize {
         let members = self.member_count();
-        if granted || broken!(self.rules, AdoptQuorum) {
+        let in_time = |s: &Seat| match &s.task {
+            Task::Take(take) if take.vote == Vote::Won => take.looked_at < granted_until,
+            _ => true,
+        };
+        let alone = |s: &Seat| others_on(s).is_none_or(Vec::is_empty);
+        let in_time = |s: &Seat| in_time(s) && (s.vote() == Some(&Vote::Won) || alone(s));
+        let kept = granted_until.is_some() && self.members().all(in_time);
+        if kept || broken!(self.rules, AdoptQuorum) {
             self.rules.keep_quorum(members)
         } else {
             self.rules.acquire_quorum(members)
@@ -141,7 +155,7 @@ impl Lock {
     /// drives then, he would have broken one of our quorum. Otherwise it was put on all of the
     /// VG's drives, because the LV might be moved, and he may have had a majority of what it lies on
     /// now; but he has read more than half of the VG's drives, and broken what he found there.
-    fn is_unbroken(&self, mode: Mode, granted: bool, now: Instant) -> bool {
+    fn is_unbroken(&self, mode: Mode, granted_until: Option<Instant>, now: Instant) -> bool {
         let written = |s: &Seat| match &s.task {
             Task::Take(take) => take.own_stamp.map(Stamp::mark),
             _ => None,
@@ -150,7 +164,7 @@ impl Lock {
         let same = self.members().filter(|s| self.is_ours(s, mode, now)).filter(same_set).count();
         let all = self.seats.iter().filter(|s| s.role != Role::Former);
         let held = all.clone().filter(|s| self.counts(s, Mode::Shared)).count();
-        !self.has_witnesses || same >= self.adopt_quorum(granted) || 2 * held > all.count()
+        !self.has_witnesses || same >= self.adopt_quorum(granted_until) || 2 * held > all.count()
     }
 
     /// Whether a member may still say something before the deadline.

@@ -115,6 +115,7 @@ fn hash_task<H: Hasher>(task: &Task, state: &mut H) {
                 witness,
                 adopting,
                 others,
+                looked_at,
                 own_stamp,
                 refused,
                 own_found: _,
@@ -125,6 +126,7 @@ fn hash_task<H: Hasher>(task: &Task, state: &mut H) {
             } = take;
             (mode, sent, converting, witness, adopting).hash(state);
             (own_stamp, refused, rewritten, cleared, value_asked).hash(state);
+            looked_at.hash(state);
             core::mem::discriminant(vote).hash(state);
             let blocked = match vote {
                 Vote::Blocked(conflicts) => Some(conflicts),

@@ -9,7 +9,7 @@ use crate::coverage::Count;
 use crate::ids::{DriveIx, DriveSet, HostIx, Ix, LockIx, SlotIx};
 use crate::observe::Tone;
 use crate::plan::{log_uniform, some_time};
-use idm_engine::{Fingerprint, Request};
+use idm_engine::{Fingerprint, Instant, Request};
 use idm_protocol::{Mode, Value};
 
 impl World {
@@ -129,9 +129,14 @@ impl World {
         let witnesses = if others.is_empty() { DriveSet::EMPTY } else { witnesses };
         let asked = (members, witnesses);
         let (members, witnesses) = self.begin_acquire(s, mode, Caller::Adopting(tries), asked);
+        // The host has noted until when its locks are safe.
+        let clock = self.hosts[self.slots.host(s)].clock;
+        let legacy = &self.slots[s].legacy;
+        let safe_until = Instant::from_micros(clock.at(legacy.noted_safe));
+        let granted_until = legacy.granted.then_some(safe_until);
         let request = Request::Adopt {
             mode: (self.rng.u8(0..4) > 0).then_some(mode),
-            granted: self.slots[s].legacy.granted,
+            granted_until,
             members: members.members(),
             witnesses: witnesses.members(),
         };

@@ -110,7 +110,8 @@ impl World {
                 None => (there & old.legacy.left_on, old.legacy.safe_until),
             };
             let slot = &mut self.slots[s];
-            slot.legacy = Legacy { orphan, left_on, safe_until, ..old.legacy };
+            let noted_safe = if held.is_some() { safe_until } else { old.legacy.noted_safe };
+            slot.legacy = Legacy { orphan, left_on, safe_until, noted_safe, ..old.legacy };
             slot.call.members = old.call.members;
             // A reset may have taken votes that it still counted.
             let ends = self.orphan_ends(s);

@@ -151,6 +151,8 @@ pub(super) struct Legacy {
     pub(super) strayed: bool,
     /// Whether it is noted that the host was granted the lock, which may be late.
     pub(super) granted: bool,
+    /// Until when it is noted that the lock is safe.
+    pub(super) noted_safe: u64,
     /// The drives that vote, as they are noted for a restart.
     pub(super) noted: DriveSet,
     /// Until when the orphan is safe. Until then its LV may be active.

@@ -1,0 +1,338 @@
+//! What a second reader found who set out to break the lock: what is in flight, answers with an
+//! error, and halves that a late command left.
+
+mod bench;
+
+use bench::*;
+use core::time::Duration;
+use idm_emulator::{Drive, Profile};
+use idm_engine::{Command, DriveRef, Event, Instant, Lock, LockConfig, Outcome, Request, Timing};
+use idm_protocol::{DriveCommand, Mode, MutexOp, Reply, ResourceId, Status};
+
+const X: Mode = Mode::Exclusive;
+const OLD: [u32; 5] = [0, 1, 2, 3, 4];
+
+fn take(bench: &mut Bench, lock: &mut Lock, mode: Mode, on: &[u32]) -> Outcome {
+    let (members, witnesses) = (bench.members(on), Vec::new());
+    bench.run(lock, Request::Acquire { mode, members, witnesses })
+}
+
+/// An adoption of what was granted and is known to be safe until then.
+fn adopt(bench: &mut Bench, lock: &mut Lock, on: &[u32], until: Instant) -> Outcome {
+    let (members, witnesses, granted_until) = (bench.members(on), Vec::new(), Some(until));
+    bench.run(lock, Request::Adopt { mode: None, granted_until, members, witnesses })
+}
+
+fn is_ready(lock: &mut Lock) -> Option<Vec<DriveRef>> {
+    events(lock).into_iter().find_map(|event| match event {
+        Event::VotesReady { members } => Some(members),
+        _ => None,
+    })
+}
+
+fn travel(bench: &mut Bench, lock: &mut Lock, drives: &[u32]) -> bool {
+    let members = bench.members(drives);
+    lock.spread(&members, bench.now);
+    bench.pass(lock, Duration::from_secs(1));
+    is_ready(lock).is_some_and(|named| lock.move_votes(&named, bench.now))
+}
+
+fn op(command: &Command) -> Option<MutexOp> {
+    match command.command {
+        DriveCommand::Mutex(op, _) => Some(op),
+        DriveCommand::ReadTable => None,
+    }
+}
+
+/// What becomes of one command.
+enum Fate {
+    Answered,
+    /// It does not arrive, and the host is told so.
+    Cut,
+    /// It is carried out, and the drive answers with an error.
+    Failed,
+    /// It is reported as of unknown fate, and arrives later.
+    Late,
+    /// It stays without an answer for now, but is carried out.
+    Open,
+}
+
+/// Lets time pass; `fate` decides about each command. Tells the late and the open ones.
+fn pass_with(
+    bench: &mut Bench,
+    lock: &mut Lock,
+    time: Duration,
+    mut fate: impl FnMut(&Command) -> Fate,
+) -> Vec<Command> {
+    let end = bench.now + time;
+    let mut kept = Vec::new();
+    loop {
+        while let Some(command) = lock.next_command(bench.now) {
+            let reply = match fate(&command) {
+                Fate::Answered => bench.perform(&command),
+                Fate::Cut => Reply::Status(Status::Unreachable),
+                Fate::Failed => {
+                    bench.perform(&command);
+                    Reply::Status(Status::Failed)
+                }
+                Fate::Late => {
+                    kept.push(command.clone());
+                    Reply::Status(Status::Uncertain)
+                }
+                Fate::Open => {
+                    bench.perform(&command);
+                    kept.push(command);
+                    continue;
+                }
+            };
+            lock.on_reply(command.token, reply, bench.now);
+        }
+        match lock.next_deadline() {
+            Some(next) if next <= end => bench.now = bench.now.max(next),
+            _ => break,
+        }
+        lock.on_timer(bench.now);
+    }
+    bench.now = end;
+    lock.on_timer(bench.now);
+    kept
+}
+
+fn believes(bench: &Bench, lock: &Lock) -> bool {
+    lock.mode().is_some() && lock.safe_until() > Some(bench.now)
+}
+
+fn assert_one_holder(bench: &Bench, a: &Lock, b: &Lock) {
+    assert!(
+        !(believes(bench, a) && believes(bench, b)),
+        "both believe: {:?} on {:?}, {:?} on {:?}",
+        a.mode(),
+        a.held_on().collect::<Vec<_>>(),
+        b.mode(),
+        b.held_on().collect::<Vec<_>>()
+    );
+}
+
+/// A drive carries a REFRESH out that takes the mark of a move away, and answers with an error.
+#[test]
+fn a_refresh_that_failed_may_have_taken_the_mark_away() {
+    let mut bench = Bench::new(6);
+    let mut a = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut a, X, &OLD), GRANTED);
+    let new = bench.members(&[0, 1, 2, 3, 4, 5]);
+    a.spread(&new, bench.now);
+    bench.pass(&mut a, Duration::from_secs(1));
+    // It dies before the new drives are noted.
+    drop(a);
+    let mut a = lv_lock(1);
+    let safe_until = bench.now + LEASE / 2;
+    assert_eq!(adopt(&mut bench, &mut a, &OLD, safe_until), Outcome::Adopted(X));
+    // One REFRESH of drives 3 and 4 is carried out and answered with an error.
+    let mut left = vec![3, 4];
+    let mut after = Duration::ZERO;
+    while !left.is_empty() {
+        pass_with(&mut bench, &mut a, Duration::from_millis(100), |command| {
+            let at = left.iter().position(|&d| d == command.drive.0);
+            match at.filter(|_| op(command) == Some(MutexOp::Refresh)) {
+                Some(at) => {
+                    left.remove(at);
+                    Fate::Failed
+                }
+                None => Fate::Answered,
+            }
+        });
+        after += Duration::from_millis(100);
+        assert!(after < LEASE);
+    }
+    events(&mut a);
+    let new = bench.members(&[3, 4, 5]);
+    a.spread(&new, bench.now);
+    bench.exchange(&mut a);
+    let named = is_ready(&mut a);
+    if named.is_some_and(|named| a.move_votes(&named, bench.now)) {
+        bench.exchange(&mut a);
+    }
+    let mut b = lv_lock(2);
+    take(&mut bench, &mut b, X, &OLD);
+    assert_one_holder(&bench, &a, &b);
+}
+
+/// Half of the drives, where this host was granted the lock: the half came from a TRYLOCK of the
+/// dead process that arrived after another host had broken the lock.
+fn adopts_what_a_late_trylock_left(other_half: Path) {
+    let mut bench = Bench::new(2);
+    let mut a = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut a, X, &[0, 1]), GRANTED);
+    // Drive 1 is reset and cannot be had again for a while.
+    bench.drives[1].reset();
+    pass_with(&mut bench, &mut a, LEASE * 2, |command| match (command.drive.0, op(command)) {
+        (1, Some(MutexOp::Trylock)) => Fate::Cut,
+        _ => Fate::Answered,
+    });
+    assert!(believes(&bench, &a));
+    // Drive 0 is not reached any more; the last TRYLOCK for drive 1 is late.
+    let mut late = Vec::new();
+    while believes(&bench, &a) {
+        let step = Duration::from_millis(500);
+        let kept = pass_with(&mut bench, &mut a, step, |_| Fate::Late);
+        let tries = kept.into_iter().filter(|c| c.drive.0 == 1);
+        late.extend(tries.filter(|c| op(c) == Some(MutexOp::Trylock)).map(|c| (bench.now, c)));
+    }
+    let (sent, late) = late.pop().expect("a TRYLOCK was sent");
+    let safe_until = bench.now;
+    // It dies.
+    drop(a);
+    bench.paths = vec![Path::Up; 2];
+    bench.now = bench.now + Duration::from_secs(1);
+    let mut b = lv_lock(2);
+    assert_eq!(take(&mut bench, &mut b, X, &[0, 1]), GRANTED);
+    bench.drives[1].reset();
+    bench.now = bench.now + Duration::from_secs(1);
+    assert!(bench.now.since(sent) < LEASE / 4);
+    bench.perform(&late);
+    bench.exchange(&mut b);
+    let mut a = lv_lock(1);
+    bench.paths[0] = other_half;
+    adopt(&mut bench, &mut a, &[0, 1], safe_until);
+    bench.paths[0] = Path::Up;
+    bench.exchange(&mut b);
+    assert_one_holder(&bench, &a, &b);
+}
+
+#[test]
+fn a_late_trylock_is_not_half_of_a_granted_lock() {
+    adopts_what_a_late_trylock_left(Path::Up);
+}
+
+#[test]
+fn a_late_trylock_is_not_half_of_a_granted_lock_where_the_other_half_is_silent() {
+    adopts_what_a_late_trylock_left(Path::Cut);
+}
+
+/// A drive that is unlocked, to be taken anew, counts when the votes go over to a set that its
+/// record tells of. No drive loses its state here.
+#[test]
+fn a_drive_that_is_being_unlocked_does_not_vote_after_a_move() {
+    let mut bench = Bench::new(4);
+    let mut profile = Profile::current();
+    profile.refresh_stores_metadata = false;
+    bench.drives[0] = Drive::new(profile);
+    let mut a = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut a, X, &[0, 1, 2]), GRANTED);
+    bench.paths[0] = Path::Cut;
+    assert!(travel(&mut bench, &mut a, &[1, 2, 3]));
+    bench.exchange(&mut a);
+    // Drive 1 does not answer any more; drive 0, which was not given back yet, does again.
+    bench.paths[1] = Path::Cut;
+    bench.pass(&mut a, Duration::from_secs(54));
+    bench.paths[0] = Path::Up;
+    let members = bench.members(&[0, 1, 2]);
+    a.spread(&members, bench.now);
+    let open = |bench: &mut Bench, a: &mut Lock, time| {
+        pass_with(bench, a, time, |command| match (command.drive.0, op(command)) {
+            (0, Some(MutexOp::Unlock)) => Fate::Open,
+            (1, _) => Fate::Cut,
+            _ => Fate::Answered,
+        })
+    };
+    assert_eq!(open(&mut bench, &mut a, Duration::from_secs(2)).len(), 1);
+    let named = is_ready(&mut a).expect("more than half of the drives are ready");
+    assert!(a.move_votes(&named, bench.now));
+    open(&mut bench, &mut a, Duration::from_secs(6));
+    // The lease on drive 1 is over, and the UNLOCK of drive 0 not answered yet.
+    let mut b = lv_lock(2);
+    bench.paths = vec![Path::Up, Path::Up, Path::Cut, Path::Up];
+    take(&mut bench, &mut b, X, &[0, 1, 2]);
+    a.on_timer(bench.now);
+    assert_one_holder(&bench, &a, &b);
+}
+
+/// A REFRESH of an earlier life of this host, which counted other drives, arrives after this life
+/// has taken the lock.
+#[test]
+fn a_late_refresh_of_an_earlier_life_does_not_mislead() {
+    let mut bench = Bench::new(6);
+    let mut a = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut a, X, &OLD), GRANTED);
+    let mut left = vec![3, 4];
+    let late = pass_with(&mut bench, &mut a, LEASE / 3, |command| {
+        match left.iter().position(|&d| d == command.drive.0) {
+            Some(at) if op(command) == Some(MutexOp::Refresh) => {
+                left.remove(at);
+                Fate::Late
+            }
+            _ => Fate::Answered,
+        }
+    });
+    assert_eq!(late.len(), 2);
+    bench.run(&mut a, Request::Release { value: None });
+    bench.pass(&mut a, Duration::from_secs(1));
+    drop(a);
+    let timing = Timing::for_lease(LEASE);
+    let resource = ResourceId::lv(VG, LV).expect("a good id");
+    let config = LockConfig {
+        // The UNLOCKs are noted before they are sent.
+        earlier_until: bench.now + timing.linger,
+        earlier_writes_until: bench.now + timing.linger,
+        ..LockConfig::new(resource, host(1), false, timing, 7)
+    };
+    let mut a = Lock::new(config);
+    take(&mut bench, &mut a, X, &[3, 4, 5]);
+    for command in &late {
+        bench.perform(command);
+    }
+    let mut b = lv_lock(2);
+    take(&mut bench, &mut b, X, &OLD);
+    assert_one_holder(&bench, &a, &b);
+}
+
+/// The new drives are noted, and the host dies before they vote. Another one, which counts the old
+/// drives, breaks the lock there. Half of the new drives is no proof then.
+#[test]
+fn half_of_drives_that_never_voted_is_not_adopted_after_others_had_the_lock() {
+    let mut bench = Bench::new(4);
+    let mut a = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut a, X, &[0, 1, 2]), GRANTED);
+    let new = bench.members(&[2, 3]);
+    a.spread(&new, bench.now);
+    bench.pass(&mut a, Duration::from_secs(1));
+    assert!(is_ready(&mut a).is_some());
+    let safe_until = a.safe_until().expect("it is held");
+    drop(a);
+    bench.now = bench.now + LEASE + Duration::from_secs(2);
+    let mut b = lv_lock(2);
+    assert_eq!(take(&mut bench, &mut b, X, &[0, 1, 2]), GRANTED);
+    let mut a = lv_lock(1);
+    bench.paths[2] = Path::Cut;
+    adopt(&mut bench, &mut a, &[2, 3], safe_until);
+    bench.paths[2] = Path::Up;
+    bench.exchange(&mut b);
+    assert_one_holder(&bench, &a, &b);
+}
+
+/// A change to shared that a drive has carried out and not answered yet, and a change back.
+#[test]
+fn a_change_back_heeds_a_change_to_shared_that_is_on_its_way() {
+    let mut bench = Bench::new(5);
+    let mut a = lv_lock(1);
+    let (members, witnesses) = (bench.members(&[0, 1, 2]), bench.members(&[3, 4]));
+    let request = Request::Acquire { mode: X, members, witnesses };
+    assert_eq!(bench.run(&mut a, request), GRANTED);
+    for mode in [Mode::Shared, X] {
+        a.request(Request::Convert { mode, value: None }, bench.now).unwrap();
+        pass_with(&mut bench, &mut a, Duration::from_secs(1), |command| {
+            match (command.drive.0, op(command)) {
+                (2, Some(MutexOp::Refresh)) => Fate::Open,
+                _ => Fate::Answered,
+            }
+        });
+    }
+    let mut b = lv_lock(2);
+    let (members, witnesses) = (bench.members(&[2, 3, 4]), bench.members(&[0, 1]));
+    let request = Request::Acquire { mode: Mode::Shared, members, witnesses };
+    // It does not reach the drives that were changed back.
+    bench.paths = vec![Path::Cut, Path::Cut, Path::Up, Path::Up, Path::Up];
+    bench.run(&mut b, request);
+    let both = believes(&bench, &a) && believes(&bench, &b);
+    assert!(!both || a.mode() == Some(Mode::Shared), "{:?} beside {:?}", a.mode(), b.mode());
+}
