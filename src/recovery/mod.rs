@@ -20,14 +20,14 @@ use crate::runtime::fencing::Fencing;
 use crate::runtime::safe_note::SafeNote;
 use crate::runtime::watchdog::Watchdog;
 use crate::runtime::{Answer, LockSpec, Role, Runtime, clock, thread};
-use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use crate::sync::{Condvar, Mutex, MutexGuard, planted};
 use active::Devices;
 use core::time::Duration;
 use idm_engine::{Instant, Member, Outcome, Refusal, Request, Timing};
 use idm_protocol::{Mode, ResourceId};
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, PoisonError, Weak};
 use store::{Saved, SavedLock, SavedLockspace, Store};
 
@@ -148,11 +148,16 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
+        if planted!(WakeBeforePutBack) {
+            self.orphans.changed.notify_all();
+        }
         if let Some(orphan) = self.orphans.left().locks.get_mut(&self.id) {
             orphan.phase = if self.kept { Phase::Kept } else { Phase::Unproven };
             orphan.saved = self.saved.clone();
         }
-        self.orphans.changed.notify_all();
+        if !planted!(WakeBeforePutBack) {
+            self.orphans.changed.notify_all();
+        }
     }
 }
 
@@ -225,11 +230,17 @@ impl Orphans {
             .changed
             .wait_timeout_while(self.left(), bound, busy)
             .unwrap_or_else(PoisonError::into_inner);
-        let Some(orphan) = left.locks.get_mut(id) else { return Ok(None) };
+        let Some(mut orphan) = left.locks.get_mut(id) else { return Ok(None) };
         if orphan.phase == Phase::Lost {
             return self.give_up_lost(left, id).map(|()| None);
         }
         let kept = orphan.phase == Phase::Kept;
+        if planted!(ClaimInTwoSteps) {
+            drop(left);
+            left = self.left();
+            let Some(again) = left.locks.get_mut(id) else { return Ok(None) };
+            orphan = again;
+        }
         orphan.phase = Phase::Claimed { kept };
         let saved = orphan.saved.clone();
         drop(left);
@@ -393,7 +404,9 @@ impl Orphans {
         for orphan in self.left().locks.values_mut().filter(|o| o.phase == Phase::Found) {
             orphan.phase = Phase::Unproven;
         }
-        self.changed.notify_all();
+        if !planted!(WakeBeforeProof) {
+            self.changed.notify_all();
+        }
         any
     }
 
@@ -438,6 +451,9 @@ impl Orphans {
     /// What follows from the drives' answer. Returns whether it was a clear one. `active`: what is
     /// active, once it was looked up.
     fn proven(&self, id: &ResourceId, answer: &Answer, active: &mut Option<Active>) -> bool {
+        if planted!(WakeBeforeProof) {
+            self.changed.notify_all();
+        }
         let mut left = self.left();
         let Some(orphan) = left.locks.get_mut(id) else {
             return true;
@@ -474,7 +490,9 @@ impl Orphans {
             }
         };
         drop(left);
-        self.changed.notify_all();
+        if !planted!(WakeBeforeProof) {
+            self.changed.notify_all();
+        }
         clear
     }
 

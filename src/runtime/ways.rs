@@ -10,7 +10,7 @@
 //! often is up to the engine's own pauses.
 
 use super::clock;
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{Mutex, MutexGuard, planted};
 use crate::topology::Target;
 use crate::transport::{Connect, DrivePath, Undelivered};
 use core::time::Duration;
@@ -305,7 +305,13 @@ impl Ways {
             return None;
         }
         let mut state = self.state();
-        let way = state.best(tried, begun)?;
+        let mut way = state.best(tried, begun)?;
+        if planted!(BeginInTwoSteps) {
+            let id = way.id;
+            drop(state);
+            state = self.state();
+            way = state.way(id)?;
+        }
         way.running.push(begun);
         let (id, path) = (way.id, way.path.clone());
         Some(Running { ways: self, id, path, begun })
@@ -323,6 +329,10 @@ impl Ways {
                 return;
             };
             let found = (way.id, way.path.clone());
+            if planted!(ProbeTwice) {
+                drop(state);
+                state = self.state();
+            }
             state.probing = true;
             found
         };
@@ -355,9 +365,9 @@ impl Drop for Probe<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sync::Condvar;
     use idm_protocol::{Class, HostId, MutexOp, Record, ResourceId, State, Value, ValueUpdate};
     use std::collections::HashMap;
-    use std::sync::Condvar;
     use std::thread;
 
     /// A path that does as a test says, and counts.
