@@ -72,7 +72,7 @@ races: testbed
 
 # The hand-overs between the library's threads, under schedules that shuttle decides, and for each
 # a mistake that must be found. So many schedules of each scenario.
-SCHEDULES = 50000
+SCHEDULES = 40000
 SHUTTLE = $(CARGO) test --locked -p lvmlockd-idm --lib --features shuttle schedules::
 
 shuttle:

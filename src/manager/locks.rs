@@ -4,7 +4,7 @@ use super::running::{Running, patience_for};
 use super::{Adopt, LockspaceKey, Manager, Resource, ResourceKey, ValBlk};
 use crate::error::Error;
 use crate::lockspace::{Held, Lockspace};
-use crate::recovery::{Claim, StillActive};
+use crate::recovery::{Claim, Unavailable};
 use crate::runtime::{Answer, LockSpec, Role, clock};
 use core::time::Duration;
 use idm_engine::{Outcome, Request, ValueRead};
@@ -94,8 +94,15 @@ impl Manager {
         adopt: Adopt,
     ) -> Result<ValueRead, Error> {
         let claim = running.orphans.claim(&spec.resource, running.bound());
-        let claim = claim.map_err(|StillActive| {
-            let why = "left by an earlier lvmlockd and lost since, and its LV is still active";
+        let claim = claim.map_err(|unavailable| {
+            let why = match unavailable {
+                Unavailable::StillActive => {
+                    "left by an earlier lvmlockd and lost since, and its LV is still active"
+                }
+                Unavailable::NotYet => {
+                    "left by an earlier lvmlockd, and its drives are still being asked for it"
+                }
+            };
             Error::Storage(format!("{}: {why}", spec.label))
         })?;
         match claim {

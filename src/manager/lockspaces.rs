@@ -204,8 +204,12 @@ impl Running {
     fn join(&self, lockspace: &Lockspace) -> Result<(), Error> {
         let membership = lockspace.membership();
         let id = membership.resource;
-        // A membership is no LV's.
-        if let Ok(Some(claim)) = self.orphans.claim(&id, self.bound()) {
+        // A membership is no LV's, so that it is not still active.
+        let claim = self.orphans.claim(&id, self.bound()).map_err(|_| {
+            let why = "left by an earlier lvmlockd, and its drives are still being asked for it";
+            Error::Storage(format!("{}: {why}", membership.label))
+        })?;
+        if let Some(claim) = claim {
             let left = claim.kept.then(|| claim.saved.drives.clone());
             claim.take();
             let plan = Plan::of_lockspace(self, lockspace)?;

@@ -126,9 +126,14 @@ pub struct Claim {
     pub kept: bool,
 }
 
-/// An orphan was lost, so that other hosts may have it or have had it, and its LV is still active.
+/// Why a request gets neither an orphan nor another lock in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StillActive;
+pub enum Unavailable {
+    /// It was lost, so that other hosts may have it or have had it, and its LV is still active.
+    StillActive,
+    /// The drives are still being asked for it, or another request has it.
+    NotYet,
+}
 
 /// The mutexes of the LVs that are active; see [`Devices::active`].
 type Active = io::Result<HashSet<ResourceId>>;
@@ -215,13 +220,14 @@ impl Orphans {
     }
 
     /// Takes an orphan out of this care, for a request; waits up to `bound` while the drives are
-    /// being asked for it. `None` where there is no such orphan. One that is lost is given up, so
-    /// that what is granted then is another lock; but not while its LV is active.
+    /// being asked for it, or another request has it. `None` where there is no such orphan. One that
+    /// is lost is given up, so that what is granted then is another lock; but not while its LV is
+    /// active.
     pub fn claim(
         self: &Arc<Self>,
         id: &ResourceId,
         bound: Duration,
-    ) -> Result<Option<Claim>, StillActive> {
+    ) -> Result<Option<Claim>, Unavailable> {
         let busy = |left: &mut Left| {
             let phase = left.locks.get(id).map(|orphan| orphan.phase);
             matches!(phase, Some(Phase::Found | Phase::Proving | Phase::Claimed { .. }))
@@ -231,8 +237,13 @@ impl Orphans {
             .wait_timeout_while(self.left(), bound, busy)
             .unwrap_or_else(PoisonError::into_inner);
         let Some(mut orphan) = left.locks.get_mut(id) else { return Ok(None) };
-        if orphan.phase == Phase::Lost {
-            return self.give_up_lost(left, id).map(|()| None);
+        match orphan.phase {
+            Phase::Lost => return self.give_up_lost(left, id).map(|()| None),
+            // Whoever changed the phase relies on it.
+            Phase::Proving | Phase::Claimed { .. } if !planted!(ClaimAfterAll) => {
+                return Err(Unavailable::NotYet);
+            }
+            _ => {}
         }
         let kept = orphan.phase == Phase::Kept;
         if planted!(ClaimInTwoSteps) {
@@ -256,9 +267,9 @@ impl Orphans {
         &self,
         mut left: MutexGuard<'_, Left>,
         id: &ResourceId,
-    ) -> Result<(), StillActive> {
+    ) -> Result<(), Unavailable> {
         if left.locks.get(id).is_some_and(|orphan| self.is_in_use(orphan, &mut None)) {
-            return Err(StillActive);
+            return Err(Unavailable::StillActive);
         }
         self.release(&mut left, id, "it is lost, and nothing uses it");
         Ok(())
@@ -280,7 +291,7 @@ impl Orphans {
     }
 
     /// Gives up what is left of a lockspace's locks where it is not in use any more. Returns the
-    /// LVs' locks that are.
+    /// LVs' locks that are; what a request is about to take over is, too.
     pub fn settle(&self, lockspace: &Lockspace) -> Vec<String> {
         let mut left = self.left();
         let ids: Vec<ResourceId> =
@@ -288,8 +299,11 @@ impl Orphans {
         let mut active = None;
         let mut in_use = Vec::new();
         for id in ids {
+            let claimed = |orphan: &Orphan| {
+                matches!(orphan.phase, Phase::Claimed { .. }) && !planted!(SettleClaimed)
+            };
             match left.locks.get(&id) {
-                Some(orphan) if self.is_in_use(orphan, &mut active) => {
+                Some(orphan) if claimed(orphan) || self.is_in_use(orphan, &mut active) => {
                     in_use.push(orphan.spec.label.clone());
                 }
                 _ => self.release(&mut left, &id, "its lockspace is stopped"),
@@ -429,9 +443,14 @@ impl Orphans {
             let mode = saved.exclusive.then_some(Mode::Exclusive);
             let request = Request::Adopt { mode, members, witnesses };
             // With the mutex, so that it is asked for in the name of its present lockspace.
-            let left = self.left();
+            let mut left = self.left();
             if let Some(orphan) = left.locks.get(id) {
-                asked.push((*id, self.runtime.begin(orphan.spec.clone(), request)));
+                let spec = orphan.spec.clone();
+                if planted!(AskInOldName) {
+                    drop(left);
+                    left = self.left();
+                }
+                asked.push((*id, self.runtime.begin(spec, request)));
             }
         }
         asked
@@ -672,6 +691,9 @@ fn care(orphans: &Weak<Orphans>, ended: &Receiver<()>) {
         pause = next;
     }
 }
+
+#[cfg(all(test, feature = "shuttle"))]
+mod schedules;
 
 #[cfg(test)]
 mod tests {

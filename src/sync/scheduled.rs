@@ -62,6 +62,8 @@ pub enum Race {
     WakeBeforePutBack,
     /// Who waits for a proof is woken before its end is noted.
     WakeBeforeProof,
+    /// The drives are asked for an orphan in the name of the lockspace that it was in before.
+    AskInOldName,
     /// An orphan that a request has claimed is given up with its lockspace.
     SettleClaimed,
     /// A request waits for a claimed orphan for as long as it may, and then has it, too.
