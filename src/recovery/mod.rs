@@ -220,9 +220,9 @@ impl Orphans {
     }
 
     /// Takes an orphan out of this care, for a request; waits up to `bound` while the drives are
-    /// being asked for it, or another request has it. `None` where there is no such orphan. One that
-    /// is lost is given up, so that what is granted then is another lock; but not while its LV is
-    /// active.
+    /// being asked for it, or another request has it. `None` where there is no such orphan. One
+    /// that is lost is given up, so that what is granted then is another lock; but not while its LV
+    /// is active.
     pub fn claim(
         self: &Arc<Self>,
         id: &ResourceId,

@@ -1,9 +1,9 @@
 //! Mutex, Condvar, channels and threads whose every step shuttle decides, for the tests named
 //! `schedules`.
 //!
-//! shuttle knows no time. Here a bounded wait either never ends before it is told to, or may end at
-//! any moment, as the test says of its bound ([`Host`]): where it never ends, a wake-up that is lost
-//! is a deadlock, which shuttle reports. When a wait ends for lack of time, the clock moves on to
+//! shuttle knows no time. Here a bounded wait either never ends before it is told to, or may end
+//! at any moment, as the test says of its bound ([`Host`]): where it never ends, a wake-up that is
+//! lost is a deadlock, which shuttle reports. When a wait ends for lack of time, the clock moves on to
 //! that moment; see [`now`].
 
 use core::cell::Cell;
@@ -375,15 +375,15 @@ pub mod thread {
     }
 }
 
-/// Schedules of each scenario, where `IDM_SCHEDULES` does not say otherwise: half of them are random,
-/// the others keep to one thread for as long as it can go on, but for a few changes (PCT).
+/// Schedules of each scenario, where `IDM_SCHEDULES` does not say otherwise: half of them are
+/// random, the others keep to one thread for as long as it can go on, but for a few changes (PCT).
 const SCHEDULES: usize = 500;
 /// How often a schedule of the second kind changes from a thread that could go on.
 const CHANGES: usize = 3;
 /// Steps that no schedule needs; one that takes as many goes round in circles.
 const STEPS: usize = 100_000;
-/// A planted mistake must be found in so many schedules, of which rounds of either kind are tried in
-/// turn.
+/// A planted mistake must be found in so many schedules, of which rounds of either kind are tried
+/// in turn.
 const ENOUGH: usize = 20_000;
 const ROUND: usize = 100;
 const STACK: usize = 0x4_0000;

@@ -1,7 +1,7 @@
 //! The hand-overs between the runtime's threads, under schedules that the test decides.
 //!
-//! Each scenario is run under many schedules, with the real types; only drives and engines do as the
-//! test says. For every mistake that can be planted ([`Race`]) there is a test that finds it.
+//! Each scenario is run under many schedules, with the real types; only drives and engines do as
+//! the test says. For every mistake that can be planted ([`Race`]) there is a test that finds it.
 
 mod commands;
 mod letters;
