@@ -12,10 +12,10 @@ use crate::recovery::Orphans;
 use crate::recovery::store::{SavedLock, Store};
 use crate::runtime::{Role, Runtime, thread};
 use crate::sync::Mutex;
+use crate::sync::mpsc::{Receiver, RecvTimeoutError};
 use core::time::Duration;
 use idm_protocol::ResourceId;
 use std::io;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, PoisonError, Weak};
 
 /// The pause before a lock is looked at again whose votes could not be moved.

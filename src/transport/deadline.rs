@@ -23,7 +23,7 @@
 //! has to abort the command. Who reports a command does not wait for that.
 
 use crate::runtime::clock;
-use core::sync::atomic::{AtomicU8, Ordering};
+use crate::sync::atomic::{AtomicU8, Ordering};
 use core::time::Duration;
 use idm_engine::{Instant, Timing};
 use std::sync::Arc;
