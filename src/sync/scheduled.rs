@@ -42,6 +42,10 @@ pub enum Race {
     NoWorkerUnseen,
     /// Idle workers are not told that their drive is closed.
     CloseUnsaid,
+    /// Whether a command that is given up was sent is read before, and not with, the giving up.
+    GiveUpInTwoSteps,
+    /// A command that is called lost is not known to be on its way.
+    LostUnmarked,
     /// A command's way is chosen before, and not with, noting that it is there.
     BeginInTwoSteps,
     /// Whether a way is being tried is read before, and not with, the beginning.

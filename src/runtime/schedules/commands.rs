@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::runtime::drives::IDLE;
+use core::sync::atomic::AtomicBool as Flag;
 
 const JOBS: usize = 4;
 /// The shortest time-out of a command.
@@ -216,4 +217,96 @@ fn a_command_that_hangs_holds_no_other() {
         (0..TOGETHER).for_each(|_| assert!(answers.recv().is_ok()));
         drives.close();
     });
+}
+
+/// A path that keeps the first command for as long as a test says.
+#[derive(Default)]
+struct Keeping {
+    ledger: Ledger,
+    /// The first command is on its way.
+    inside: Flag,
+    returns: crate::sync::Mutex<bool>,
+    returned: crate::sync::Condvar,
+}
+
+impl DrivePath for Keeping {
+    fn execute(&self, command: &DriveCommand, deadline: &Deadline) -> Result<Reply, Undelivered> {
+        let DriveCommand::Mutex(op, record) = command else { panic!("nobody reads") };
+        let number = record.modified_ms as usize;
+        pass();
+        if deadline.timeout(SHORTEST).is_none() {
+            return Err(Undelivered::NotSent("too late".into()));
+        }
+        self.ledger.executed.lock().unwrap()[number] += 1;
+        if number == 0 {
+            self.inside.store(true, Ordering::Relaxed);
+            let mut returns = self.returns.lock().unwrap();
+            while !*returns {
+                returns = self.returned.wait(returns).unwrap();
+            }
+            self.inside.store(false, Ordering::Relaxed);
+        }
+        let overtakes = self.inside.load(Ordering::Relaxed);
+        assert!(!overtakes || *op == MutexOp::Unlock, "{op:?} overtakes what is lost");
+        Ok(Reply::Status(Status::Good))
+    }
+}
+
+/// One command after the other for the same mutex, as an engine sends them: the second when it
+/// knows what became of the first, which may be that it is lost.
+fn a_command_is_lost() {
+    let path: Arc<Keeping> = Arc::default();
+    let reached = path.clone();
+    let connect = Box::new(move |_: &str, _: &_| reached.clone() as Arc<dyn DrivePath>);
+    let (drives, members) = drives_by(1, connect);
+    let (drives, drive) = (Arc::new(drives), members[0].drive);
+    let (sweeping, returning) = (drives.clone(), path.clone());
+    let lost = Limits::new(&Timing::for_lease(LEASE)).lost;
+    let threads = [
+        threads::spawn(move || {
+            for _ in 0..2 {
+                sweeping.expire(Instant::default(), clock::now() + 2 * lost);
+            }
+        }),
+        threads::spawn(move || {
+            *returning.returns.lock().unwrap() = true;
+            returning.returned.notify_all();
+        }),
+    ];
+    let second = if any(3) == 0 { MutexOp::Unlock } else { MutexOp::Trylock };
+    let (answered, answers) = mpsc::channel();
+    for (number, op) in [MutexOp::Trylock, second].into_iter().enumerate() {
+        let record = Record { modified_ms: number as u64, ..Record::end_of_table() };
+        let (asked, answered) = (path.clone(), answered.clone());
+        let done = Completion::new(move |reply| {
+            asked.ledger.answers.lock().unwrap()[number].push(reply);
+            let _ = answered.send(());
+        });
+        drives.submit(drive, DriveCommand::Mutex(op, record), Urgency::Awaited, done);
+        assert!(answers.recv().is_ok());
+    }
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    drives.close();
+    let executed = path.ledger.executed.lock().unwrap();
+    for (number, answers) in path.ledger.answers.lock().unwrap()[..2].iter().enumerate() {
+        let [Reply::Status(answer)] = answers[..] else { panic!("{number}: {answers:?}") };
+        match answer {
+            Status::Good => assert_eq!(executed[number], 1),
+            Status::Unreachable => assert_eq!(executed[number], 0, "{number} was sent"),
+            Status::Uncertain => assert!(executed[number] <= 1),
+            other => panic!("{number}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_command_that_is_lost_is_answered_once_and_not_overtaken() {
+    holds("a command that is lost", STILL, a_command_is_lost);
+}
+
+#[test]
+fn a_command_that_is_sent_although_it_was_given_up_or_overtakes_is_found() {
+    for race in [Race::GiveUpInTwoSteps, Race::LostUnmarked] {
+        finds(race, STILL, a_command_is_lost);
+    }
 }
