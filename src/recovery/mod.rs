@@ -652,7 +652,7 @@ fn care(orphans: &Weak<Orphans>, ended: &Receiver<()>) {
 }
 
 #[cfg(all(test, feature = "shuttle"))]
-mod schedules;
+pub(crate) mod schedules;
 
 #[cfg(test)]
 mod tests {

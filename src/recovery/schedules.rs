@@ -1,7 +1,7 @@
 //! Who has an orphan when, under schedules that the test decides.
 
 use super::*;
-use crate::runtime::schedules::{Bench, in_use};
+use crate::runtime::schedules::{Bench, Voters, in_use};
 use crate::sync::scheduled::{Host, Race, STILL, any, finds, holds, pass};
 use crate::sync::thread as threads;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -13,17 +13,17 @@ const LV: &str = "wxyzABCDEFGHIJKLMNOPQRSTUVWXYZ!#";
 const LONG: Duration = Duration::from_secs(77);
 const LEASE: Duration = Duration::from_secs(60);
 
-fn lv() -> ResourceId {
+pub(crate) fn lv() -> ResourceId {
     ResourceId::lv(VG, LV).unwrap()
 }
 
 /// The files and devices of a host, which no scenario changes for the next one.
 #[derive(Clone)]
-struct Files(Arc<TempDir>);
+pub(crate) struct Files(Arc<TempDir>);
 
 impl Files {
     /// With the LV active or not.
-    fn new(active: bool) -> Files {
+    pub(crate) fn new(active: bool) -> Files {
         let files = Files(Arc::new(tempfile::tempdir().unwrap()));
         let device = files.path().join("block/dm-0/dm");
         std::fs::create_dir_all(files.path().join("block")).unwrap();
@@ -40,16 +40,31 @@ impl Files {
 }
 
 /// One LV's lock that a dead lvmlockd left.
-struct Bequest {
-    orphans: Arc<Orphans>,
-    lockspace: Arc<Lockspace>,
+pub(crate) struct Bequest {
+    pub(crate) orphans: Arc<Orphans>,
+    pub(crate) lockspace: Arc<Lockspace>,
+    /// The VG's drives. The lock was left on the first.
+    pub(crate) members: Vec<Member>,
+    /// The drives that vote, where votes were moved.
+    voters: Voters,
     /// Requests that have it now.
     claims: Arc<AtomicU32>,
 }
 
 impl Bequest {
     fn new(files: &Files) -> Bequest {
-        let bench = Bench::new(1);
+        Bequest::on(files, Bench::new(1))
+    }
+
+    /// Its votes may be moved to a second drive, and whoever is to do so is told by `votes`.
+    pub(crate) fn with_votes(files: &Files, votes: Sender<ResourceId>) -> Bequest {
+        let left = Bequest::on(files, Bench::with_votes(2, Some(votes)));
+        let saved = left.orphans.left().locks[&lv()].saved.clone();
+        left.orphans.store.save_lock(&lv(), &saved).unwrap();
+        left
+    }
+
+    fn on(files: &Files, bench: Bench) -> Bequest {
         let timing = Timing::for_lease(LEASE);
         let lock = SavedLock {
             exclusive: true,
@@ -82,7 +97,26 @@ impl Bequest {
             changed: Condvar::new(),
             care: Mutex::default(),
         });
-        Bequest { orphans, lockspace, claims: Arc::default() }
+        let (members, voters) = (bench.members, bench.voters);
+        Bequest { orphans, lockspace, members, voters, claims: Arc::default() }
+    }
+
+    pub(crate) fn runtime(&self) -> Arc<Runtime> {
+        self.orphans.runtime.clone()
+    }
+
+    pub(crate) fn store(&self) -> Arc<Store> {
+        self.orphans.store.clone()
+    }
+
+    /// The drives that are noted and those that vote, at a moment at which no votes are moved.
+    pub(crate) fn noted_and_voting(&self) -> (Vec<String>, Vec<String>) {
+        let _left = self.orphans.left();
+        let noted = self.orphans.store.lock(&lv()).expect("nobody forgets it").drives;
+        let voters = self.voters.lock().unwrap().clone();
+        let voters = if voters.is_empty() { vec![self.members[0].drive] } else { voters };
+        let drives = self.orphans.runtime.drives();
+        (noted, voters.into_iter().map(|drive| drives.identity(drive)).collect())
     }
 
     /// The proof, on another thread.
@@ -94,12 +128,15 @@ impl Bequest {
     }
 
     /// A request on another thread, that takes the orphan over or puts it back. Whether it took it.
-    fn claim(&self, takes: bool) -> threads::JoinHandle<bool> {
+    pub(crate) fn claim(&self, takes: bool) -> threads::JoinHandle<bool> {
         let (orphans, claims) = (self.orphans.clone(), self.claims.clone());
         threads::spawn(move || {
             let Ok(Some(claim)) = orphans.claim(&lv(), LONG) else { return false };
             assert_eq!(claims.fetch_add(1, Ordering::Relaxed), 0, "claimed by two");
             pass();
+            if let Some(noted) = orphans.store.lock(&lv()) {
+                assert_eq!(claim.saved.drives, noted.drives, "changed under a request");
+            }
             claims.fetch_sub(1, Ordering::Relaxed);
             if takes {
                 claim.take();

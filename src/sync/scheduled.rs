@@ -70,6 +70,8 @@ pub enum Race {
     AskInOldName,
     /// An orphan that a request has claimed is given up with its lockspace.
     SettleClaimed,
+    /// Votes are moved while a request may take the lock over.
+    MoveUnheld,
     /// A request waits for a claimed orphan for as long as it may, and then has it, too.
     ClaimAfterAll,
 }

@@ -62,6 +62,9 @@ impl DrivePath for FakePath {
     }
 }
 
+/// The drives that vote, as the last lock was told whose votes were moved.
+pub(crate) type Voters = Arc<Unscheduled<Vec<DriveRef>>>;
+
 /// A lock that is granted when all its drives have done so, and adopted at once or not at all.
 struct FakeLock {
     members: Vec<Member>,
@@ -80,6 +83,7 @@ struct FakeLock {
     tokens: VecDeque<Token>,
     /// Is told of replies to commands that no request waits for.
     told: mpsc::Sender<()>,
+    voters: Voters,
 }
 
 impl FakeLock {
@@ -145,9 +149,15 @@ impl Engine for FakeLock {
     fn expect_silence(&mut self, _: &[DriveRef]) {}
     fn spread(&mut self, drives: &[Member], _: Instant) {
         self.send(MutexOp::Refresh, drives);
+        let members = drives.iter().map(|member| member.drive).collect();
+        self.events.push_back(Event::VotesReady { members });
     }
-    fn move_votes(&mut self, _: &[DriveRef], _: Instant) -> bool {
-        false
+    fn move_votes(&mut self, drives: &[DriveRef], _: Instant) -> bool {
+        let moves = self.mode.is_some() && any(3) > 0;
+        if moves {
+            *self.voters.lock().unwrap() = drives.to_vec();
+        }
+        moves
     }
     fn on_reply(&mut self, token: Token, reply: Reply, _: Instant) {
         match self.unanswered.iter().position(|&other| other == token) {
@@ -208,10 +218,15 @@ pub(crate) struct Bench {
     pub(crate) members: Vec<Member>,
     drives: Vec<Arc<FakeDrive>>,
     told: mpsc::Receiver<()>,
+    pub(crate) voters: Voters,
 }
 
 impl Bench {
     pub(crate) fn new(count: usize) -> Bench {
+        Bench::with_votes(count, None)
+    }
+
+    pub(crate) fn with_votes(count: usize, votes: Option<Sender<ResourceId>>) -> Bench {
         let fakes: Vec<Arc<FakeDrive>> = (0..count).map(|_| Arc::default()).collect();
         let reached = fakes.clone();
         let connect = Box::new(move |identity: &str, _: &_| {
@@ -228,10 +243,12 @@ impl Bench {
             note: None,
             undo_note: None,
             earlier: Earlier::default(),
-            votes: None,
+            votes,
             kill_command: Arc::new(|| vec!["kill".into()]),
         };
         let (sender, told) = mpsc::channel();
+        let voters = Voters::default();
+        let told_votes = voters.clone();
         let make: Box<MakeEngine> = Box::new(move |_| {
             Box::new(FakeLock {
                 members: Vec::new(),
@@ -244,10 +261,11 @@ impl Bench {
                 events: VecDeque::new(),
                 tokens: tokens(),
                 told: sender.clone(),
+                voters: told_votes.clone(),
             })
         });
         let runtime = Runtime::run(Arc::new(drives), settings, make, 0, None).unwrap();
-        Bench { runtime: Arc::new(runtime), members, drives: fakes, told }
+        Bench { runtime: Arc::new(runtime), members, drives: fakes, told, voters }
     }
 
     fn acquire(&self) -> Request {
