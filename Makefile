@@ -6,6 +6,7 @@
 #                 try things by hand
 #                 DRIVES=nvme: with NVMe drives
 # make mutants    ONLY=text: mutation testing of the lock engine; mutants-sample: some
+# make shuttle    the library's threads under a million schedules
 # make install    DESTDIR= PREFIX= LIBDIR= UNITDIR=
 
 PREFIX ?= /usr/local
@@ -27,8 +28,8 @@ GUEST_TARGET = $(shell uname -m)-unknown-linux-gnu
 WORKSPACE = --locked --workspace --features lvmlockd-idm/emulator
 
 .NOTPARALLEL:
-.PHONY: all demo check install clean deps check-deps testbed lvm2 lint c-tests races check-install \
-	stories mutants mutants-sample lab lab-short lab-shell lab-files
+.PHONY: all demo check install clean deps check-deps testbed lvm2 lint c-tests races shuttle \
+	shuttle-short check-install stories mutants mutants-sample lab lab-short lab-shell lab-files
 
 all:
 	$(CARGO) build --locked --release -p lvmlockd-idm
@@ -66,11 +67,28 @@ lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(WORKSPACE) --all-targets -- -D warnings
 	$(CARGO) clippy --locked -p lvmlockd-idm --all-targets -- -D warnings
+	$(CARGO) clippy --locked -p lvmlockd-idm --features shuttle --all-targets -- -D warnings
 	$(CARGO) clippy --locked -p idm-sim --features broken-rules --all-targets -- -D warnings
 
 # With ThreadSanitizer, by an unstable flag of the compiler: not a part of check.
 races: testbed
 	$(MAKE) -C c-tests races
+
+# The hand-overs between the library's threads, under schedules that shuttle decides, and for each
+# a mistake that must be found. So many schedules of each scenario.
+SCHEDULES = 40000
+SHUTTLE = $(CARGO) test --locked -p lvmlockd-idm --lib --features shuttle schedules::
+
+shuttle:
+	mkdir -p build
+	IDM_SCHEDULES=$(SCHEDULES) $(SHUTTLE) -- --nocapture >build/shuttle.out 2>&1 || \
+		{ cat build/shuttle.out; exit 1; }
+	@grep -o '[A-Za-z]* is found in .*' build/shuttle.out
+	@sed -n 's/.*schedules: \([0-9]*\) of .*/\1/p' build/shuttle.out | \
+		awk '{ n += $$1 } END { print n " schedules of " NR " scenarios" }'
+
+shuttle-short:
+	$(SHUTTLE)
 
 c-tests: testbed
 	$(MAKE) -C c-tests check header-check
@@ -87,6 +105,7 @@ mutants-sample:
 check: check-deps lint lvm2
 	$(CARGO) test $(WORKSPACE) --exclude idm-sim
 	$(CARGO) test --locked -p idm-sim --features broken-rules
+	$(MAKE) shuttle-short
 	$(MAKE) c-tests
 	$(MAKE) check-install
 	$(MAKE) lab-short

@@ -1,13 +1,38 @@
-//! Mutex and Condvar: those of the standard library.
+//! Mutex and Condvar, channels and threads: those of the standard library.
 //!
 //! In a build for ThreadSanitizer (`c-tests/tsan.sh`, `--cfg idm_tsan`) they are wrapped, and tell it
 //! what it cannot see: the standard library that comes with the compiler is not instrumented, so
 //! that a thread that had to wait for a mutex would seem not to have taken it at all.
+//!
+//! In the tests named `schedules` (feature `shuttle`) they are those of [`scheduled`], with which a
+//! test decides which thread goes on when.
 
-#[cfg(not(idm_tsan))]
+#[cfg(all(test, feature = "shuttle"))]
+pub mod scheduled;
+
+#[cfg(all(test, feature = "shuttle"))]
+pub use scheduled::{Condvar, Mutex, MutexGuard, atomic, mpsc, thread};
+#[cfg(not(any(idm_tsan, all(test, feature = "shuttle"))))]
 pub use std::sync::{Condvar, Mutex, MutexGuard};
+#[cfg(not(all(test, feature = "shuttle")))]
+pub use std::{
+    sync::{atomic, mpsc},
+    thread,
+};
 #[cfg(idm_tsan)]
 pub use told::{Condvar, Mutex, MutexGuard};
+
+/// `true` where a test has planted that mistake, see [`scheduled::Race`].
+macro_rules! planted {
+    ($race:ident) => {{
+        #[cfg(all(test, feature = "shuttle"))]
+        let planted = $crate::sync::scheduled::is_planted($crate::sync::scheduled::Race::$race);
+        #[cfg(not(all(test, feature = "shuttle")))]
+        let planted = false;
+        planted
+    }};
+}
+pub(crate) use planted;
 
 #[cfg(idm_tsan)]
 mod told {

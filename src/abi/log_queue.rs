@@ -4,15 +4,16 @@
 //! with the host's disk. A thread that waits renews no locks and runs no kill command.
 
 use crate::runtime::thread;
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use crate::sync::planted;
 use core::ffi::c_int;
-use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 /// How many messages may wait. What comes beyond is lost, and counted.
-const ROOM: usize = 1000;
+const ROOM: usize = if cfg!(all(test, feature = "shuttle")) { 2 } else { 1000 };
 
 /// Messages that wait for the thread that writes them.
 pub struct Queue {
@@ -56,11 +57,74 @@ fn run(receiver: &Receiver<Item>, lost: &AtomicUsize, write: &impl Fn(c_int, &st
             Item::Message(priority, message) => write(priority, &message),
             Item::Mark(marker) => drop(marker.send(())),
         }
-        let count = lost.swap(0, Ordering::Relaxed);
+        let count = if planted!(LostInTwoSteps) {
+            let count = lost.load(Ordering::Relaxed);
+            lost.store(0, Ordering::Relaxed);
+            count
+        } else {
+            lost.swap(0, Ordering::Relaxed)
+        };
         if count > 0 {
             let why = "the log took nothing for too long";
             write(libc::LOG_WARNING, &format!("{count} messages are lost: {why}"));
         }
+    }
+}
+
+#[cfg(all(test, feature = "shuttle"))]
+mod schedules {
+    //! The queue under schedules that the test decides.
+
+    use super::*;
+    use crate::sync::Mutex;
+    use crate::sync::scheduled::{Host, Race, STILL, finds, holds};
+    use crate::sync::thread as threads;
+
+    const BOUND: Duration = Duration::from_secs(5);
+    const SENDERS: usize = 2;
+    const EACH: usize = 3;
+
+    /// Every message is written, or counted as lost, once.
+    fn messages() {
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&written);
+        let queue = Queue::start(move |_, message| log.lock().unwrap().push(message.to_owned()));
+        let queue = Arc::new(queue.unwrap());
+        let senders: Vec<_> = (0..SENDERS)
+            .map(|sender| {
+                let queue = Arc::clone(&queue);
+                threads::spawn(move || {
+                    (0..EACH).for_each(|n| queue.push(libc::LOG_ERR, format!("{sender} {n}")));
+                })
+            })
+            .collect();
+        senders.into_iter().for_each(|sender| sender.join().unwrap());
+        // Twice: what is lost is told of after what comes next.
+        for _ in 0..2 {
+            while !queue.flush(BOUND) {
+                threads::yield_now();
+            }
+        }
+        let (notes, messages): (Vec<String>, Vec<String>) =
+            written.lock().unwrap().drain(..).partition(|line| line.contains("lost"));
+        let number = |line: &String| line.split(' ').next().unwrap().parse::<usize>().unwrap();
+        let lost: usize = notes.iter().map(number).sum();
+        assert_eq!(messages.len() + lost, SENDERS * EACH, "{messages:?} {notes:?}");
+        let sorted = messages.iter().filter(|line| line.starts_with('0')).is_sorted();
+        assert!(sorted, "{messages:?}");
+    }
+
+    const IMPATIENT: Host = Host { waits_end: |bound| bound == BOUND, ..STILL };
+
+    #[test]
+    fn no_message_is_lost_untold() {
+        holds("the log's queue", STILL, messages);
+        holds("the log's queue, and waits that end", IMPATIENT, messages);
+    }
+
+    #[test]
+    fn messages_that_are_lost_untold_are_found() {
+        finds(Race::LostInTwoSteps, STILL, messages);
     }
 }
 

@@ -17,7 +17,7 @@ use crate::runtime::safe_note::SafeNote;
 use crate::runtime::undo_note::UndoNote;
 use crate::runtime::watchdog::{self, Watchdog, device::Device};
 use crate::runtime::{Answer, LockSpec, Runtime, Settings, clock};
-use crate::sync::Mutex;
+use crate::sync::{Mutex, mpsc};
 use crate::topology::Topology;
 use crate::transport::{self, Limits};
 use core::fmt;
@@ -25,7 +25,7 @@ use core::time::Duration;
 use idm_engine::{DriveRef, Instant, Outcome, Refusal, Request, Timing};
 use idm_protocol::{HostId, ResourceId};
 use std::io;
-use std::sync::{Arc, OnceLock, Weak, mpsc};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread;
 
 /// What a request may take longer than the engine's patience before it is given up: the engine

@@ -11,12 +11,15 @@ use crate::lockspace::{Held, Lockspace};
 use crate::recovery::Orphans;
 use crate::recovery::store::{SavedLock, Store};
 use crate::runtime::{Role, Runtime, thread};
-use crate::sync::Mutex;
+use crate::sync::mpsc::{Receiver, RecvTimeoutError};
+use crate::sync::{Mutex, planted};
 use core::time::Duration;
 use idm_protocol::ResourceId;
 use std::io;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, PoisonError, Weak};
+
+#[cfg(all(test, feature = "shuttle"))]
+mod schedules;
 
 /// The pause before a lock is looked at again whose votes could not be moved.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -73,6 +76,8 @@ impl Votes {
         if runtime.votes_ready(*resource).as_ref() != Some(&drives) {
             return Ok(false);
         }
+        // Both are kept to the end otherwise.
+        let _held = (!planted!(MoveUnheld)).then_some((state, kept));
         let identities: Vec<String> =
             drives.iter().map(|&drive| runtime.drives().identity(drive)).collect();
         let change = |lock: &mut SavedLock| {

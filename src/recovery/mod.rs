@@ -21,7 +21,8 @@ use crate::runtime::fencing::Fencing;
 use crate::runtime::safe_note::SafeNote;
 use crate::runtime::watchdog::Watchdog;
 use crate::runtime::{LockSpec, Role, Runtime, clock, thread};
-use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use crate::sync::{Condvar, Mutex, MutexGuard, planted};
 use active::Devices;
 use core::time::Duration;
 use idm_engine::{Instant, Member, Timing};
@@ -29,7 +30,6 @@ use idm_protocol::ResourceId;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, PoisonError, Weak};
 use store::{Saved, SavedLock, SavedLockspace, Store};
 
@@ -175,11 +175,16 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
+        if planted!(WakeBeforePutBack) {
+            self.orphans.changed.notify_all();
+        }
         if let Some(orphan) = self.orphans.left().locks.get_mut(&self.id) {
             orphan.phase = Phase::Kept;
             orphan.saved = self.saved.clone();
         }
-        self.orphans.changed.notify_all();
+        if !planted!(WakeBeforePutBack) {
+            self.orphans.changed.notify_all();
+        }
     }
 }
 
@@ -299,11 +304,19 @@ impl Orphans {
             self.prove_one(id);
             left = self.wait_for_proof(id, bound);
         }
-        let Some(orphan) = left.locks.get_mut(id) else { return Ok(None) };
+        let Some(mut orphan) = left.locks.get_mut(id) else { return Ok(None) };
         match orphan.phase {
             Phase::Kept => {}
             Phase::Lost => return self.give_up_lost(left, id).map(|()| None),
+            // Whoever changed the phase relies on it.
+            Phase::Proving | Phase::Claimed if planted!(ClaimAfterAll) => {}
             _ => return Err(Withheld::Unproven(self.doubt(orphan))),
+        }
+        if planted!(ClaimInTwoSteps) {
+            drop(left);
+            left = self.left();
+            let Some(again) = left.locks.get_mut(id) else { return Ok(None) };
+            orphan = again;
         }
         orphan.phase = Phase::Claimed;
         // Its votes may have moved since it was found.
@@ -365,7 +378,7 @@ impl Orphans {
     }
 
     /// Gives up what is left of a lockspace's locks where it is not in use any more. Returns the
-    /// LVs' locks that are.
+    /// LVs' locks that are; what a request is about to take over is, too.
     pub fn settle(&self, lockspace: &Lockspace) -> Vec<String> {
         let mut left = self.left();
         let ids: Vec<ResourceId> =
@@ -373,8 +386,10 @@ impl Orphans {
         let mut active = None;
         let mut in_use = Vec::new();
         for id in ids {
+            let claimed =
+                |orphan: &Orphan| orphan.phase == Phase::Claimed && !planted!(SettleClaimed);
             match left.locks.get(&id) {
-                Some(orphan) if self.is_in_use(orphan, &mut active) => {
+                Some(orphan) if claimed(orphan) || self.is_in_use(orphan, &mut active) => {
                     in_use.push(orphan.spec.label.clone());
                 }
                 _ => self.release(&mut left, &id, "its lockspace is stopped"),
@@ -635,6 +650,9 @@ fn care(orphans: &Weak<Orphans>, ended: &Receiver<()>) {
         pause = next;
     }
 }
+
+#[cfg(all(test, feature = "shuttle"))]
+pub(crate) mod schedules;
 
 #[cfg(test)]
 mod tests {

@@ -4,10 +4,11 @@ use super::{Active, Orphan, Orphans, Phase};
 use crate::lockspace::{Lockspace, role_of, vg_of};
 use crate::recovery::store::SavedLock;
 use crate::runtime::{Answer, Role, clock};
+use crate::sync::mpsc::Receiver;
+use crate::sync::planted;
 use idm_engine::{Member, Outcome, Refusal, Request};
 use idm_protocol::{Mode, ResourceId};
 use std::collections::HashMap;
-use std::sync::mpsc::Receiver;
 
 /// Orphans that are asked for at the same time. Each asks all of its drives, and what waits too
 /// long in a drive's queue is dropped.
@@ -52,7 +53,9 @@ impl Orphans {
         for orphan in self.left().locks.values_mut().filter(|o| o.phase == Phase::Found) {
             orphan.phase = Phase::Unproven;
         }
-        self.changed.notify_all();
+        if !planted!(WakeBeforeProof) {
+            self.changed.notify_all();
+        }
         any
     }
 
@@ -76,9 +79,14 @@ impl Orphans {
             drop(left);
             let request = self.adoption(&saved, &lockspace, role_of(id));
             // With the mutex, so that it is asked for in the name of its present lockspace.
-            let left = self.left();
+            let mut left = self.left();
             if let Some(orphan) = left.locks.get(id) {
-                asked.push((*id, self.runtime.begin(orphan.spec.clone(), request)));
+                let spec = orphan.spec.clone();
+                if planted!(AskInOldName) {
+                    drop(left);
+                    left = self.left();
+                }
+                asked.push((*id, self.runtime.begin(spec, request)));
             }
         }
         asked
@@ -111,6 +119,9 @@ impl Orphans {
     /// What follows from the drives' answer. Returns whether it was a clear one. `active`: what is
     /// active, once it was looked up.
     fn proven(&self, id: &ResourceId, answer: &Answer, active: &mut Option<Active>) -> bool {
+        if planted!(WakeBeforeProof) {
+            self.changed.notify_all();
+        }
         let mut left = self.left();
         let Some(orphan) = left.locks.get_mut(id) else {
             return true;
@@ -154,7 +165,9 @@ impl Orphans {
             }
         };
         drop(left);
-        self.changed.notify_all();
+        if !planted!(WakeBeforeProof) {
+            self.changed.notify_all();
+        }
         clear
     }
 

@@ -1,6 +1,7 @@
 //! The clock of leases.
 
 use idm_engine::Instant;
+#[cfg(not(all(test, feature = "shuttle")))]
 use nix::time::{ClockId, clock_gettime};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -10,10 +11,15 @@ pub fn now() -> Instant {
     if let Some(now) = tests::virtual_now() {
         return now;
     }
+    Instant::from_micros(boot_us())
+}
+
+#[cfg(not(all(test, feature = "shuttle")))]
+fn boot_us() -> u64 {
     // Cannot fail: the clock exists since Linux 2.6.39. In the far future every lease has run out.
     let time = clock_gettime(ClockId::CLOCK_BOOTTIME)
         .map_or(core::time::Duration::MAX, core::time::Duration::from);
-    Instant::from_micros(u64::try_from(time.as_micros()).unwrap_or(u64::MAX))
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Sleeps, on a thread that may.
@@ -24,6 +30,9 @@ pub fn sleep(pause: core::time::Duration) {
     }
     std::thread::sleep(pause);
 }
+
+#[cfg(all(test, feature = "shuttle"))]
+use crate::sync::scheduled::now as boot_us;
 
 /// Microseconds since 1970, for timestamps that other hosts see.
 pub fn wall_us() -> u64 {

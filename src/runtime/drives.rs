@@ -4,7 +4,7 @@ use super::metrics::{DriveMetrics, DriveSample, Metrics};
 use super::queue::{Begun, Completion, Expired, Help, Job, Queue, Urgency};
 use super::ways::Ways;
 use super::{clock, thread};
-use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::sync::{Condvar, Mutex, MutexGuard, planted};
 use crate::topology::{Found, Inventory, Topology, TopologyError, UNKNOWN};
 use crate::transport::{Connect, Limits};
 use core::time::Duration;
@@ -20,7 +20,7 @@ use std::sync::{Arc, OnceLock, PoisonError};
 /// further way: one that hangs must not keep the others from being used.
 const WORKERS: usize = 4;
 /// How long a worker without work waits before it ends.
-const IDLE: Duration = Duration::from_secs(30);
+pub(super) const IDLE: Duration = Duration::from_secs(30);
 
 /// All drives that were ever named. A drive keeps its [`DriveRef`] for the life of the process.
 pub struct Drives {
@@ -299,7 +299,9 @@ impl Drives {
             let dropped = queue.take_all();
             drop(queue);
             drop(dropped);
-            drive.work.notify_all();
+            if !planted!(CloseUnsaid) {
+                drive.work.notify_all();
+            }
         }
     }
 }
@@ -424,6 +426,9 @@ impl Drive {
 
     fn submit(self: Arc<Drive>, job: Job, limits: Limits) {
         let awaited = job.urgency == Urgency::Awaited;
+        if planted!(HelpBeforePush) {
+            self.clone().start(limits);
+        }
         let mut queue = locked(&self.queue);
         if queue.closed {
             drop(queue);
@@ -433,9 +438,13 @@ impl Drive {
             drop(queue);
             return job.done.answer(Reply::Status(Status::Unreachable), false);
         }
+        if planted!(PushAfterClose) {
+            drop(queue);
+            queue = locked(&self.queue);
+        }
         queue.push(job);
         drop(queue);
-        if awaited {
+        if awaited && !planted!(HelpBeforePush) {
             self.start(limits);
         }
     }
@@ -458,7 +467,7 @@ impl Drive {
     /// A worker could not be started: others take the work, and where there is none it fails.
     fn no_worker(&self, error: &std::io::Error) {
         let mut queue = locked(&self.queue);
-        queue.workers -= 1;
+        queue.workers -= usize::from(!planted!(NoWorkerUnseen));
         if queue.workers > 0 {
             return;
         }
@@ -510,12 +519,16 @@ impl Drive {
             if let Some(begun) = queue.begin() {
                 return Some(begun);
             }
+            if planted!(IdleUnseen) {
+                drop(queue);
+                queue = locked(&self.queue);
+            }
             queue.idle += 1;
             let (guard, waited) =
                 self.work.wait_timeout(queue, IDLE).unwrap_or_else(PoisonError::into_inner);
             queue = guard;
             queue.idle -= 1;
-            if waited.timed_out() && queue.is_empty() {
+            if waited.timed_out() && (queue.is_empty() || planted!(EndUnseen)) {
                 queue.workers -= 1;
                 return None;
             }

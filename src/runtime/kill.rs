@@ -29,6 +29,10 @@ pub fn run(words: Vec<String>, ended: impl FnOnce(Ended) + Send + 'static) -> io
 }
 
 fn execute(words: &[String]) -> Ended {
+    #[cfg(all(test, feature = "shuttle"))]
+    if let Some(ended) = super::schedules::executed(words) {
+        return ended;
+    }
     match begin(words) {
         Ok(mut child) => child.wait().map_or_else(Ended::Unknown, Ended::Exited),
         Err(error) => Ended::NotBegun(error),

@@ -3,7 +3,7 @@
 //! Unlike a channel, a message can be left without waking the receiver: where many come in a row,
 //! waking it once for all of them costs a fraction of the processor time.
 
-use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::sync::{Condvar, Mutex, MutexGuard, planted};
 use core::time::Duration;
 use std::collections::VecDeque;
 use std::sync::PoisonError;
@@ -45,16 +45,24 @@ impl<T> Mailbox<T> {
     }
 
     fn put(&self, message: T, wake: bool) -> bool {
+        if planted!(WakeBeforePut) {
+            self.arrived.notify_one();
+        }
+        let asleep = planted!(AskBeforePut).then(|| self.state().asleep);
         let mut state = self.state();
         if state.closed {
             // Dropped without the lock: it may tell somebody.
             drop(state);
             return false;
         }
+        if planted!(CheckBeforePut) {
+            drop(state);
+            state = self.state();
+        }
         state.messages.push_back(message);
-        let wakes = wake && core::mem::take(&mut state.asleep);
+        let wakes = wake && asleep.unwrap_or(core::mem::take(&mut state.asleep));
         drop(state);
-        if wakes {
+        if wakes && !planted!(WakeBeforePut) {
             self.arrived.notify_one();
         }
         true
@@ -65,6 +73,10 @@ impl<T> Mailbox<T> {
     pub fn take(&self, into: &mut VecDeque<T>, bound: Duration) {
         let mut state = self.state();
         if state.messages.is_empty() {
+            if planted!(SleepUnseen) {
+                drop(state);
+                state = self.state();
+            }
             state.asleep = true;
             state =
                 self.arrived.wait_timeout(state, bound).unwrap_or_else(PoisonError::into_inner).0;
@@ -76,8 +88,12 @@ impl<T> Mailbox<T> {
     /// Refuses messages from now on and drops those that were not taken.
     pub fn close(&self) {
         let mut state = self.state();
-        state.closed = true;
         let dropped = core::mem::take(&mut state.messages);
+        if planted!(DropBeforeClose) {
+            drop(state);
+            state = self.state();
+        }
+        state.closed = true;
         drop(state);
         drop(dropped);
     }

@@ -25,6 +25,10 @@ mod watch;
 pub mod watchdog;
 mod ways;
 
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use crate::sync::planted;
+use crate::sync::thread::JoinHandle;
 use core::time::Duration;
 use drives::Drives;
 use fencing::Fencing;
@@ -38,9 +42,7 @@ use reactor::{Message, Reactor};
 use safe_note::SafeNote;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::thread::JoinHandle;
+use std::sync::atomic::AtomicU64;
 use undo_note::{Earlier, UndoNote};
 use watch::Watch;
 use watchdog::Watchdog;
@@ -214,6 +216,8 @@ impl Engine for Lock {
 
 pub(crate) type MakeEngine = dyn Fn(LockConfig) -> Box<dyn Engine> + Send;
 
+#[cfg(all(test, feature = "shuttle"))]
+pub(crate) mod schedules;
 #[cfg(test)]
 mod tests;
 
@@ -224,11 +228,13 @@ pub struct Runtime {
     metrics: Arc<Metrics>,
     requests: AtomicU64,
     reactor: Option<JoinHandle<()>>,
-    _watch: Watch,
+    /// Only tests do without.
+    _watch: Option<Watch>,
 }
 
 impl Runtime {
-    /// Starts the reactor and the watch over the host's disks. Fails where there is no thread or no random number to be had.
+    /// Starts the reactor and the watch over the host's disks. Fails where there is no thread or no
+    /// random number to be had.
     pub fn start(drives: Arc<Drives>, settings: Settings) -> io::Result<Runtime> {
         Runtime::start_with(drives, settings, Box::new(|config| Box::new(Lock::new(config))))
     }
@@ -238,9 +244,19 @@ impl Runtime {
         settings: Settings,
         make: Box<MakeEngine>,
     ) -> io::Result<Runtime> {
-        let mailbox = Arc::new(Mailbox::default());
         let watch = Watch::start(drives.clone())?;
         let seed = u128::from_ne_bytes(host_id::random()?) as u64;
+        Runtime::run(drives, settings, make, seed, Some(watch))
+    }
+
+    fn run(
+        drives: Arc<Drives>,
+        settings: Settings,
+        make: Box<MakeEngine>,
+        seed: u64,
+        watch: Option<Watch>,
+    ) -> io::Result<Runtime> {
+        let mailbox = Arc::new(Mailbox::default());
         let metrics = Arc::new(Metrics::default());
         let reactor =
             Reactor::new(mailbox.clone(), drives.clone(), metrics.clone(), settings, make, seed);
@@ -284,7 +300,9 @@ impl Runtime {
         match answer.recv_timeout(bound) {
             Ok(answer) => answer,
             Err(RecvTimeoutError::Timeout) => {
-                self.send(Message::Abandon { resource, id });
+                if !planted!(AbandonUnsaid) {
+                    self.send(Message::Abandon { resource, id });
+                }
                 Answer::TimedOut
             }
             Err(RecvTimeoutError::Disconnected) => {

@@ -2,6 +2,7 @@
 
 use super::clock;
 use super::ways::SLOW;
+use crate::sync::planted;
 use crate::transport::Deadline;
 use idm_engine::Instant;
 use idm_protocol::{Class, DriveCommand, HostId, MutexOp, Reply, ResourceId, Status};
@@ -254,7 +255,7 @@ impl Queue {
             running.waiting = waiting;
             // Others may still wait for the same read.
             let sent = !running.waiting.is_empty() || running.deadline.give_up();
-            running.overdue |= sent;
+            running.overdue |= sent && !planted!(LostUnmarked);
             let told = if sent { &mut expired.lost } else { &mut expired.unsent };
             let late: Vec<(Instant, Completion)> = late;
             told.extend(late.into_iter().map(|(_, done)| done));

@@ -5,13 +5,13 @@
 
 use super::note::Note;
 use super::thread;
+use crate::sync::thread::JoinHandle;
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use core::time::Duration;
 use idm_engine::Instant;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
-use std::thread::JoinHandle;
 
 /// The file's name in the state directory.
 const FILE: &str = "safe-until";

@@ -1,9 +1,9 @@
 //! Threads that leave lvmlockd's signals alone.
 
+use crate::sync::thread::{Builder, JoinHandle};
 use core::cell::Cell;
 use nix::sys::signal::{SigSet, SigmaskHow};
 use std::io;
-use std::thread::{Builder, JoinHandle};
 
 thread_local! {
     static OURS: Cell<bool> = const { Cell::new(false) };

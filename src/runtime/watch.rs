@@ -2,6 +2,7 @@
 
 use super::drives::Drives;
 use super::thread;
+use crate::sync::thread::JoinHandle;
 use crate::topology::Uevents;
 use core::time::Duration;
 use nix::errno::Errno;
@@ -11,7 +12,6 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Instant;
 
 /// How often the kernel's count of events is looked at. It tells of what the socket does not: in a

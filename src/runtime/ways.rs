@@ -10,7 +10,7 @@
 //! often is up to the engine's own pauses.
 
 use super::clock;
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{Mutex, MutexGuard, planted};
 use crate::topology::Target;
 use crate::transport::{Connect, Deadline, DrivePath, Limits, Undelivered};
 use core::time::Duration;
@@ -305,7 +305,13 @@ impl Ways {
     fn begin(&self, tried: &[WayId]) -> Option<Running<'_>> {
         let begun = clock::now();
         let mut state = self.state();
-        let way = state.best(tried, begun)?;
+        let mut way = state.best(tried, begun)?;
+        if planted!(BeginInTwoSteps) {
+            let id = way.id;
+            drop(state);
+            state = self.state();
+            way = state.way(id)?;
+        }
         way.running.push(begun);
         let (id, path) = (way.id, way.path.clone());
         Some(Running { ways: self, id, path, begun })
@@ -323,6 +329,10 @@ impl Ways {
                 return;
             };
             let found = (way.id, way.path.clone());
+            if planted!(ProbeTwice) {
+                drop(state);
+                state = self.state();
+            }
             state.probing = true;
             found
         };
@@ -356,11 +366,11 @@ impl Drop for Probe<'_> {
 mod tests {
     use super::*;
     use crate::runtime::clock::virtual_time;
+    use crate::sync::Condvar;
     use crate::transport::soon;
     use idm_engine::Timing;
     use idm_protocol::{Class, HostId, MutexOp, Record, ResourceId, State, Value, ValueUpdate};
     use std::collections::HashMap;
-    use std::sync::Condvar;
     use std::thread;
 
     /// A path that does as a test says, and counts.

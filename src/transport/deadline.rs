@@ -23,7 +23,8 @@
 //! has to abort the command. Who reports a command does not wait for that.
 
 use crate::runtime::clock;
-use core::sync::atomic::{AtomicU8, Ordering};
+use crate::sync::atomic::{AtomicU8, Ordering};
+use crate::sync::planted;
 use core::time::Duration;
 use idm_engine::{Instant, Timing};
 use std::sync::Arc;
@@ -104,6 +105,11 @@ impl Deadline {
 
     /// Lets no further step begin. Whether the command may have been sent.
     pub fn give_up(&self) -> bool {
+        if planted!(GiveUpInTwoSteps) {
+            let sent = self.fate.load(Ordering::Acquire) != WAITS;
+            self.fate.store(GIVEN_UP, Ordering::Release);
+            return sent;
+        }
         self.fate.swap(GIVEN_UP, Ordering::AcqRel) != WAITS
     }
 

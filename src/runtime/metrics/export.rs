@@ -1,13 +1,13 @@
 //! The file that shows the counters to others, for as long as a lockspace is started.
 
 use crate::runtime::{state_file, thread};
+use crate::sync::thread::JoinHandle;
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use core::time::Duration;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
-use std::thread::JoinHandle;
 
 /// The file's name in the state directory. The node exporter takes all files that end like this.
 pub const FILE: &str = "metrics.prom";

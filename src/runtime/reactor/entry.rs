@@ -1,10 +1,10 @@
 //! One lock: its engine, the requests that wait for it, and who is answered when.
 
 use crate::runtime::{Answer, Engine, LockSpec, Role};
+use crate::sync::mpsc::Sender;
 use idm_engine::{Command, DriveRef, Instant, Member, Outcome, Request, RequestError, Token};
 use idm_protocol::{Mode, Reply};
 use std::collections::{HashSet, VecDeque};
-use std::sync::mpsc::Sender;
 
 /// One lock and what waits for it.
 pub(super) struct Entry {

@@ -5,10 +5,11 @@ use super::{Message, Reactor, text_of};
 use crate::runtime::kill::{self, Killing};
 use crate::runtime::metrics::LossKind;
 use crate::runtime::{Owner, Role, clock};
+use crate::sync::atomic::Ordering;
+use crate::sync::planted;
 use idm_engine::{Instant, Member};
 use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// A lock is lost or about to be.
 pub(super) struct Failure {
@@ -107,7 +108,9 @@ impl Reactor {
         let (mailbox, killed) = (self.mailbox.clone(), owner.clone());
         let run = kill::run(words, move |ended| {
             // After the reactor's end nobody is interested.
-            let _ = mailbox.send(Message::KillEnded { owner: killed, ended });
+            let message = Message::KillEnded { owner: killed, ended };
+            let _ =
+                if planted!(KillEndLeft) { mailbox.leave(message) } else { mailbox.send(message) };
         });
         if let Err(error) = run {
             let ended = kill::Ended::NotBegun(error);

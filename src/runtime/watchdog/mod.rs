@@ -15,6 +15,7 @@ pub mod policy;
 use super::fencing::Feeding;
 use super::note::Note;
 use super::{clock, thread};
+use crate::sync::thread::JoinHandle;
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use core::time::Duration;
 use device::Dog;
@@ -23,7 +24,6 @@ use policy::{Need, Policy, Step};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
-use std::thread::JoinHandle;
 
 /// The name of the file that says that the watchdog runs.
 const FILE: &str = "watchdog";

@@ -1,0 +1,153 @@
+//! A drive's paths, which workers take and give back.
+
+use super::*;
+use crate::runtime::ways::Ways;
+use crate::topology::Target;
+use crate::transport::Connect;
+use core::sync::atomic::AtomicBool as Flag;
+
+/// Two paths, and a place where commands meet.
+#[derive(Default)]
+struct Meeting {
+    /// By path: how many reads are there now, and writes so far.
+    reading: Unscheduled<[u32; 2]>,
+    written: Unscheduled<[u32; 2]>,
+    /// The first path does not work.
+    broken: Flag,
+    /// Writes wait until two are there.
+    meets: Flag,
+    inside: crate::sync::Mutex<u32>,
+    entered: crate::sync::Condvar,
+}
+
+fn limits() -> Limits {
+    Limits::new(&Timing::for_lease(LEASE))
+}
+
+struct Path(usize, Arc<Meeting>);
+
+impl DrivePath for Path {
+    fn execute(&self, command: &DriveCommand, _: &Deadline) -> Result<Reply, Undelivered> {
+        let Path(number, meeting) = self;
+        if *number == 0 && meeting.broken.load(Ordering::Relaxed) {
+            return Err(Undelivered::NotSent("gone".into()));
+        }
+        if *command == DriveCommand::ReadTable {
+            meeting.reading.lock().unwrap()[*number] += 1;
+            assert_eq!(
+                meeting.reading.lock().unwrap()[*number],
+                1,
+                "a path is tried once at a time"
+            );
+            pass();
+            meeting.reading.lock().unwrap()[*number] -= 1;
+            return Ok(Reply::Table(Arc::new([])));
+        }
+        meeting.written.lock().unwrap()[*number] += 1;
+        if meeting.meets.load(Ordering::Relaxed) {
+            let mut inside = meeting.inside.lock().unwrap();
+            *inside += 1;
+            meeting.entered.notify_all();
+            while *inside < 2 {
+                inside = meeting.entered.wait(inside).unwrap();
+            }
+        }
+        Ok(Reply::Status(Status::Good))
+    }
+}
+
+struct Drive {
+    ways: Ways,
+    targets: [Target; 2],
+    meeting: Arc<Meeting>,
+}
+
+impl Drive {
+    fn new() -> Arc<Drive> {
+        let targets = ["/dev/sda", "/dev/sdb"].map(|node| Target::Scsi(node.into()));
+        let drive = Drive { ways: Ways::new("naa.5".into()), targets, meeting: Arc::default() };
+        drive.ways.add("/dev/pv", "naa.5", &drive.targets, &drive.connect());
+        Arc::new(drive)
+    }
+
+    fn connect(&self) -> Box<Connect> {
+        let (first, meeting) = (self.targets[0].clone(), self.meeting.clone());
+        Box::new(move |_, target| {
+            Arc::new(Path(usize::from(*target != first), meeting.clone())) as Arc<dyn DrivePath>
+        })
+    }
+
+    fn write(&self) -> Status {
+        let refresh = DriveCommand::Mutex(MutexOp::Refresh, Record::end_of_table());
+        match self.ways.execute(&refresh, &limits().deadline(clock::now())) {
+            Reply::Status(status) => status,
+            Reply::Table(_) => panic!("a table"),
+        }
+    }
+
+    /// The kernel tells of the paths, one of which may be gone, so that what failed is due.
+    fn tell(&self, paths: usize) {
+        self.ways.set("naa.5", &self.targets[..paths], &self.connect());
+    }
+}
+
+/// Two commands at the same time, each on its way, and none left there.
+fn two_at_a_time() {
+    let drive = Drive::new();
+    drive.meeting.meets.store(true, Ordering::Relaxed);
+    let other = drive.clone();
+    let thread = threads::spawn(move || other.write());
+    assert_eq!(drive.write(), Status::Good);
+    assert_eq!(thread.join().unwrap(), Status::Good);
+    assert_eq!(*drive.meeting.written.lock().unwrap(), [1, 1]);
+    assert!(!drive.ways.are_slow(clock::now() + LONG), "a command is still on its way");
+}
+
+#[test]
+fn commands_take_different_paths_and_give_them_back() {
+    holds("a drive's paths", STILL, two_at_a_time);
+}
+
+#[test]
+fn a_path_that_is_chosen_twice_is_found() {
+    finds(Race::BeginInTwoSteps, STILL, two_at_a_time);
+}
+
+/// Paths come, go, fail, and are tried by two workers while commands go on.
+fn paths_are_tried() {
+    let drive = Drive::new();
+    drive.meeting.broken.store(true, Ordering::Relaxed);
+    assert_eq!(drive.write(), Status::Good);
+    drive.tell(2);
+    drive.meeting.broken.store(false, Ordering::Relaxed);
+    let mut threads: Vec<_> = (0..2)
+        .map(|_| {
+            let drive = drive.clone();
+            threads::spawn(move || drive.ways.probe(limits()))
+        })
+        .collect();
+    let other = drive.clone();
+    threads.push(threads::spawn(move || {
+        if any(2) == 0 {
+            other.tell(1);
+            other.tell(2);
+        }
+        assert_eq!(other.write(), Status::Good);
+    }));
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    assert!(!drive.ways.are_slow(clock::now() + LONG), "a command is still on its way");
+    // It can be tried again: nobody is left who tries.
+    drive.meeting.broken.store(true, Ordering::Relaxed);
+    drive.tell(2);
+    assert_eq!(drive.write(), Status::Good);
+}
+
+#[test]
+fn a_path_is_tried_by_one_worker_at_a_time() {
+    holds("paths that are tried", STILL, paths_are_tried);
+}
+
+#[test]
+fn a_path_that_is_tried_twice_is_found() {
+    finds(Race::ProbeTwice, STILL, paths_are_tried);
+}
