@@ -47,6 +47,7 @@ fn the_kill_command_runs_although_the_log_takes_nothing() {
         ..Config::default()
     };
     let lease = config.lease;
+    std::fs::create_dir(directory.path().join("block")).unwrap();
     let devices = Devices::with_sysfs(directory.path());
     let host = Manager::new(config, HostId::new([1; 16], "host1"), devices);
     let vg = LockspaceKey(0x1000);
