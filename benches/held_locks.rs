@@ -321,6 +321,7 @@ impl Host {
             ..Config::default()
         };
         let sysfs = directory.join("sys");
+        fs::create_dir_all(sysfs.join("block")).expect("a directory for sysfs");
         let devices = Devices::with_sysfs(&sysfs);
         let manager = Manager::new(config, HostId::new([1; 16], "bench"), devices);
         Host { manager, kills, sysfs, paths: DRIVES.map(path).to_vec() }
