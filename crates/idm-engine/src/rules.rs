@@ -16,7 +16,7 @@ pub enum BrokenRule {
     LeaseFromReply,
     /// Holders that count other drives are ignored once there is a majority.
     Fingerprint,
-    /// A drive that told of a conflict counts as silent once it does not answer another TRYLOCK.
+    /// A drive that told of a conflict counts as silent once it does not answer.
     ConflictStands,
     /// The VG's other drives are not read.
     ConfirmByReading,

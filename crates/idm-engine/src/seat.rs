@@ -458,7 +458,7 @@ impl Seat {
                 Step::Refresh(Mode::Exclusive) | Step::Break(_),
                 Status::Terminated | Status::WrongState,
             ) => true,
-            (Step::Try(_), _) if broken!(rules, ConflictStands) => {
+            _ if broken!(rules, ConflictStands) => {
                 self.contested = false;
                 return;
             }

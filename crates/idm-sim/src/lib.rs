@@ -99,8 +99,7 @@
 //!   commands a drive.
 //!
 //! `tests/mutation.rs` (feature `broken-rules`) breaks each safety rule of the engine in turn, and
-//! requires that the invariant that the rule is there for fails; one that seeds hardly ever catch is
-//! left to a search. `tests/model.rs` checks small worlds
+//! requires that the invariant that the rule is there for fails. `tests/model.rs` checks small worlds
 //! exhaustively.
 //!
 //! [`Timing::linger`]: idm_engine::Timing::linger
