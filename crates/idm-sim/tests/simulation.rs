@@ -124,7 +124,7 @@ fn a_search_finds_no_violation_and_always_does_the_same() {
     let search = |from| {
         let search = Search {
             from,
-            runs: 2_000,
+            runs: 500,
             time: None,
             jobs: 1,
             kind: Kind::Budget,
@@ -134,7 +134,7 @@ fn a_search_finds_no_violation_and_always_does_the_same() {
         };
         let report = search::search(&search, World::new, |_| ());
         assert!(report.failures.is_empty(), "replay with `idm-sim replay`: {:?}", report.failures);
-        assert_eq!(report.runs, 2_000);
+        assert_eq!(report.runs, 500);
         report.features
     };
     assert_eq!(search(1), search(1));
