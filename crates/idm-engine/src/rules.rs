@@ -16,6 +16,8 @@ pub enum BrokenRule {
     LeaseFromReply,
     /// Holders that count other drives are ignored once there is a majority.
     Fingerprint,
+    /// A drive that told of a conflict counts as silent once it does not answer.
+    ConflictStands,
     /// The VG's other drives are not read.
     ConfirmByReading,
     /// Holders are broken although some of them are alive.

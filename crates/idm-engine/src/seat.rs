@@ -392,7 +392,7 @@ impl Seat {
                 return self.absorb_view(view, now, earlier, rules);
             }
         };
-        self.absorb_conflict(flight.step, status);
+        self.absorb_conflict(flight.step, status, rules);
         if status == Status::Uncertain && flight.step.writes() && flight.mark != Mark::Alone {
             // Of one acquisition there is only one that is not Alone, and another one waits for it;
             // what an earlier life wrote stays in mind.
@@ -465,7 +465,7 @@ impl Seat {
 
     /// Takes note of a conflict, which stands until the drive says that the mutex is ours or shows
     /// its table.
-    fn absorb_conflict(&mut self, step: Step, status: Status) {
+    fn absorb_conflict(&mut self, step: Step, status: Status, rules: Rules) {
         let tells = match (step, status) {
             (Step::Try(_) | Step::Refresh(_) | Step::Break(_), Status::Good) => {
                 self.contested = false;
@@ -476,6 +476,10 @@ impl Seat {
                 Step::Refresh(Mode::Exclusive) | Step::Break(_),
                 Status::Terminated | Status::WrongState,
             ) => true,
+            _ if broken!(rules, ConflictStands) => {
+                self.contested = false;
+                return;
+            }
             _ => false,
         };
         self.contested |= tells;

@@ -2,6 +2,7 @@
 
 use crate::coverage::Coverage;
 use crate::plan::{Firmware, Kind};
+use crate::schedule::Schedule;
 use crate::world::{Ending, Failure, World};
 use std::any::Any;
 use std::cell::Cell;
@@ -94,8 +95,18 @@ pub fn run_seed(
     kind: Kind,
     firmware: Firmware,
 ) -> Result<Ending, Failure> {
+    run_schedule(world, &Schedule::from(seed), kind, firmware)
+}
+
+/// Runs one schedule; a panic is a failure like others.
+pub fn run_schedule(
+    world: &mut World,
+    schedule: &Schedule,
+    kind: Kind,
+    firmware: Firmware,
+) -> Result<Ending, Failure> {
     QUIET.with(|quiet| quiet.set(true));
-    let result = panic::catch_unwind(AssertUnwindSafe(|| world.run(seed, kind, firmware)));
+    let result = panic::catch_unwind(AssertUnwindSafe(|| world.follow(schedule, kind, firmware)));
     QUIET.with(|quiet| quiet.set(false));
     result.unwrap_or_else(|payload| {
         Err(Failure {
@@ -121,7 +132,7 @@ thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
-fn quiet_panics() {
+pub(crate) fn quiet_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let before = panic::take_hook();

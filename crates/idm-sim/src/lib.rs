@@ -9,7 +9,9 @@
 //!
 //! ```text
 //! idm-sim run --seeds 1000000      many seeds, with progress
+//! idm-sim search --minutes 10      rare interleavings, guided by what came up so far ([`search`])
 //! idm-sim replay 4711              everything that happens in one of them
+//! idm-sim replay 4711@120:9,300:1  the same with other chances from two events on ([`schedule`])
 //! idm-sim replay 4711 --svg FILE   the same as a picture
 //! idm-sim coverage --seeds 1000    how often each fault and each outcome comes up
 //! idm-sim stories DIRECTORY        pictures of the scenarios that `docs/locking.md` tells
@@ -107,11 +109,14 @@
 pub mod campaign;
 pub mod clock;
 pub mod coverage;
+pub mod features;
 pub mod ids;
 pub mod observe;
 pub mod old_stack;
 pub mod picture;
 pub mod plan;
 pub mod scenario;
+pub mod schedule;
+pub mod search;
 pub mod stories;
 pub mod world;

@@ -1,9 +1,11 @@
-//! `idm-sim`: runs seeds of the simulation, or replays one.
+//! `idm-sim`: runs seeds of the simulation, searches it, or replays a run.
 
 use idm_sim::campaign::{self, Campaign, Report};
 use idm_sim::ids::{Ix, LockIx};
 use idm_sim::picture::{self, View};
 use idm_sim::plan::{Firmware, Kind};
+use idm_sim::schedule::Schedule;
+use idm_sim::search::{self, Search};
 use idm_sim::stories;
 use idm_sim::world::World;
 use std::io::{self, Write};
@@ -14,10 +16,15 @@ use std::time::{Duration, Instant};
 
 const USAGE: &str = "\
 Usage: idm-sim run [--seeds N] [--from S] [--jobs J] [world]   run many seeds
-       idm-sim replay SEED [world]                             print what happens in one seed
-       idm-sim replay SEED --svg FILE [view] [world]           draw it
+       idm-sim search [--runs N] [--minutes M] [--from S] [--jobs J] [--only TEXT] [world]
+                                                               search for rare interleavings
+       idm-sim replay SCHEDULE [world]                         print what happens in one run
+       idm-sim replay SCHEDULE --svg FILE [view] [world]       draw it
        idm-sim stories DIRECTORY                               draw the stories of docs/locking.md
        idm-sim coverage [--seeds N] [--from S] [world]         count what happens
+
+SCHEDULE is a seed, or SEED@EVENT:SEED,... as a search prints it.
+--only: count only failures of invariants whose name contains TEXT.
 
 World: --beyond            drives lose their state beyond the fault budget
        --nonsense          drives answer nonsense
@@ -30,20 +37,24 @@ View:  --from-s S, --to-s S   from and until then, in seconds
 
 struct Options {
     command: String,
-    seed: Option<u64>,
+    schedule: Option<Schedule>,
     /// Where stories are drawn, or a seed.
     drawing: Option<PathBuf>,
     from_s: f64,
     to_s: Option<f64>,
     lock: usize,
     campaign: Campaign,
+    /// How long a search goes on.
+    runs: Option<u64>,
+    minutes: Option<f64>,
+    only: String,
 }
 
 fn parse() -> Result<Options, lexopt::Error> {
     use lexopt::prelude::*;
     let mut options = Options {
         command: String::new(),
-        seed: None,
+        schedule: None,
         drawing: None,
         from_s: 0.0,
         to_s: None,
@@ -56,6 +67,9 @@ fn parse() -> Result<Options, lexopt::Error> {
             firmware: Firmware::Any,
             most_failures: 10,
         },
+        runs: None,
+        minutes: None,
+        only: String::new(),
     };
     let mut parser = lexopt::Parser::from_env();
     while let Some(arg) = parser.next()? {
@@ -64,6 +78,9 @@ fn parse() -> Result<Options, lexopt::Error> {
             Long("from") => options.campaign.from = parser.value()?.parse()?,
             Long("jobs") => options.campaign.jobs = parser.value()?.parse()?,
             Long("failures") => options.campaign.most_failures = parser.value()?.parse()?,
+            Long("runs") => options.runs = Some(parser.value()?.parse()?),
+            Long("minutes") => options.minutes = Some(parser.value()?.parse()?),
+            Long("only") => options.only = parser.value()?.string()?,
             Long("svg") => options.drawing = Some(parser.value()?.into()),
             Long("from-s") => options.from_s = parser.value()?.parse()?,
             Long("to-s") => options.to_s = Some(parser.value()?.parse()?),
@@ -81,8 +98,8 @@ fn parse() -> Result<Options, lexopt::Error> {
                 };
             }
             Value(word) if options.command.is_empty() => options.command = word.string()?,
-            Value(word) if options.command == "replay" && options.seed.is_none() => {
-                options.seed = Some(word.parse()?);
+            Value(word) if options.command == "replay" && options.schedule.is_none() => {
+                options.schedule = Some(word.parse()?);
             }
             Value(word) if options.command == "stories" && options.drawing.is_none() => {
                 options.drawing = Some(word.into());
@@ -102,12 +119,13 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match (options.command.as_str(), options.seed) {
+    match (options.command.as_str(), &options.schedule) {
         ("run", _) => run(&options.campaign),
+        ("search", _) => search(&options),
         ("coverage", _) => coverage(&options.campaign),
-        ("replay", Some(seed)) => match &options.drawing {
-            Some(file) => draw(seed, &options, file),
-            None => replay(seed, &options.campaign),
+        ("replay", Some(schedule)) => match &options.drawing {
+            Some(file) => draw(schedule, &options, file),
+            None => replay(schedule, &options.campaign),
         },
         ("stories", _) if options.drawing.is_some() => {
             options.drawing.as_deref().map_or(ExitCode::FAILURE, draw_stories)
@@ -160,40 +178,83 @@ fn end(report: &Report) -> ExitCode {
     if report.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn replay(seed: u64, campaign: &Campaign) -> ExitCode {
+/// Runs to end a search that is given no end.
+const SEARCH_RUNS: u64 = 100_000;
+
+fn search(options: &Options) -> ExitCode {
+    let campaign = &options.campaign;
+    let endless = options.minutes.map(|_| u64::MAX);
+    let search = Search {
+        from: campaign.from,
+        runs: options.runs.or(endless).unwrap_or(SEARCH_RUNS),
+        time: options.minutes.map(|m| Duration::from_secs_f64(m.clamp(0.0, 1e6) * 60.0)),
+        jobs: campaign.jobs,
+        kind: campaign.kind,
+        firmware: campaign.firmware,
+        only: options.only.clone(),
+        most_failures: campaign.most_failures,
+    };
+    let start = Instant::now();
+    let told = Mutex::new((start, 0));
+    let report = search::search(&search, World::new, |so_far| {
+        let Ok(mut told) = told.lock() else { return };
+        for (schedule, failure) in &so_far.failures[told.1..] {
+            eprintln!("run {}, {schedule}: {failure}", so_far.runs);
+        }
+        told.1 = so_far.failures.len();
+        if told.0.elapsed() >= Duration::from_secs(5) {
+            told.0 = Instant::now();
+            let rate = so_far.runs as f64 / start.elapsed().as_secs_f64();
+            eprintln!("{} runs, {rate:.0} runs/s, {} features", so_far.runs, so_far.features);
+        }
+    });
+    let (runs, rate) = (report.runs, report.runs as f64 / start.elapsed().as_secs_f64());
+    println!(
+        "{runs} runs from {}, {rate:.0} runs/s, {} features, {} failed",
+        search.from,
+        report.features,
+        report.failures.len()
+    );
+    for (schedule, failure) in &report.failures {
+        println!("{schedule}: {failure}");
+    }
+    if report.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn replay(schedule: &Schedule, campaign: &Campaign) -> ExitCode {
     let mut world = World::new();
     world.trace(true);
-    let result = world.run(seed, campaign.kind, campaign.firmware);
+    let result = world.follow(schedule, campaign.kind, campaign.firmware);
     let text = match &result {
         Ok(ending) => format!("{ending:?}"),
         Err(failure) => failure.to_string(),
     };
     // Whoever reads a trace may stop reading.
-    let _ = writeln!(std::io::stdout(), "seed {seed}: {text}");
+    let _ = writeln!(std::io::stdout(), "{schedule}: {text}");
     if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Draws one seed.
-fn draw(seed: u64, options: &Options, file: &Path) -> ExitCode {
+/// Draws one run.
+fn draw(schedule: &Schedule, options: &Options, file: &Path) -> ExitCode {
     let mut world = World::new();
     world.observe();
-    let result = world.run(seed, options.campaign.kind, options.campaign.firmware);
+    let result = world.follow(schedule, options.campaign.kind, options.campaign.firmware);
     let recording = world.take_recording().unwrap_or_default();
     let Some(&(kind, layout)) = recording.locks.get(options.lock) else {
-        eprintln!("idm-sim: seed {seed} has only {} locks", recording.locks.len());
+        eprintln!("idm-sim: {schedule} has only {} locks", recording.locks.len());
         return ExitCode::from(2);
     };
     let us = |s: f64| (s.max(0.0) * 1e6) as u64;
     let view = View {
-        title: format!("Seed {seed}, lock {}: {kind} on {layout}", options.lock),
+        title: format!("Seed {schedule}, lock {}: {kind} on {layout}", options.lock),
         lock: LockIx::new(options.lock),
         from: us(options.from_s),
         to: options.to_s.map(us),
     };
     let written = write(file, &picture::draw(&recording, &view));
     match &result {
-        Ok(ending) => println!("seed {seed}: {ending:?}"),
-        Err(failure) => println!("seed {seed}: {failure}"),
+        Ok(ending) => println!("{schedule}: {ending:?}"),
+        Err(failure) => println!("{schedule}: {failure}"),
     }
     if result.is_ok() && written { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

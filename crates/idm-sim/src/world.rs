@@ -18,6 +18,7 @@ mod nonsense;
 mod observing;
 mod outcomes;
 mod script;
+mod sights;
 mod slots;
 mod text;
 mod verdict;
@@ -25,10 +26,12 @@ mod verdict;
 pub use verdict::{Ending, Failure};
 
 use crate::coverage::{Count, Coverage};
+use crate::features::Sights;
 use crate::ids::{DriveIx, DriveSet, HostIx, LockIx, SlotIx, Table};
 use crate::observe::Recording;
 use crate::plan::{Firmware, Kind, Plan, some_time};
 use crate::scenario::Step;
+use crate::schedule::{Reseed, Schedule};
 use agenda::{Agenda, What};
 use drives::SimDrive;
 use fastrand::Rng;
@@ -43,6 +46,9 @@ use verdict::{Verdict, Violation};
 pub struct World {
     plan: Plan,
     rng: Rng,
+    /// How many events there were, and the reseeds that come now or later, the next one last.
+    event: u32,
+    reseeds: Vec<Reseed>,
     agenda: Agenda,
     hosts: Table<HostIx, Host>,
     slots: Slots,
@@ -59,6 +65,8 @@ pub struct World {
     failure: Option<Failure>,
     tracing: bool,
     recording: Option<Box<Recording>>,
+    /// What a search goes by, where there is one.
+    sights: Option<Box<Sights>>,
     /// What callers do, where they do not draw it.
     script: Option<Vec<Step>>,
     #[cfg(feature = "broken-rules")]
@@ -73,6 +81,8 @@ impl World {
         World {
             plan: Plan::draw(&mut Rng::with_seed(0), Kind::Budget, Firmware::Any),
             rng: Rng::with_seed(0),
+            event: 0,
+            reseeds: Vec::new(),
             agenda: Agenda::default(),
             hosts: Table::new(),
             slots: Slots::default(),
@@ -86,6 +96,7 @@ impl World {
             failure: None,
             tracing: false,
             recording: None,
+            sights: None,
             script: None,
             #[cfg(feature = "broken-rules")]
             broken: None,
@@ -111,7 +122,17 @@ impl World {
 
     /// Runs one seed to its end.
     pub fn run(&mut self, seed: u64, kind: Kind, firmware: Firmware) -> Result<Ending, Failure> {
-        self.begin(seed, kind, firmware);
+        self.follow(&Schedule::from(seed), kind, firmware)
+    }
+
+    /// Runs a schedule to its end.
+    pub fn follow(
+        &mut self,
+        schedule: &Schedule,
+        kind: Kind,
+        firmware: Firmware,
+    ) -> Result<Ending, Failure> {
+        self.begin(schedule, kind, firmware);
         self.go_on()
     }
 
@@ -119,7 +140,7 @@ impl World {
     fn go_on(&mut self) -> Result<Ending, Failure> {
         self.observe_beginning();
         while self.failure.is_none() && self.ending.is_none() {
-            let Some(what) = self.agenda.next() else {
+            let Some(what) = self.next_event() else {
                 break;
             };
             self.step(what);
@@ -134,8 +155,25 @@ impl World {
         }
     }
 
-    fn begin(&mut self, seed: u64, kind: Kind, firmware: Firmware) {
+    /// What happens next, and by which chance.
+    fn next_event(&mut self) -> Option<What> {
+        let what = self.agenda.next()?;
+        self.event += 1;
+        if let Some(&Reseed { event, seed }) = self.reseeds.last() {
+            if event == self.event {
+                trace!(self, "event {event}: chance begins anew with {seed}");
+                self.rng = Rng::with_seed(seed);
+                self.reseeds.pop();
+            }
+        }
+        Some(what)
+    }
+
+    fn begin(&mut self, schedule: &Schedule, kind: Kind, firmware: Firmware) {
+        let seed = schedule.seed();
         self.rng = Rng::with_seed(seed);
+        self.reseeds.clear();
+        self.reseeds.extend(schedule.reseeds().iter().rev());
         self.script = None;
         self.plan = Plan::draw(&mut self.rng, kind, firmware);
         self.coverage.add(Count::Seeds);
@@ -167,6 +205,10 @@ impl World {
 
     /// Puts everything into the world that the plan says.
     fn furnish(&mut self) {
+        self.event = 0;
+        if let Some(sights) = &mut self.sights {
+            sights.clear();
+        }
         self.agenda.clear();
         self.network.clear();
         self.stopped = false;
@@ -299,5 +341,52 @@ impl World {
 impl Default for World {
     fn default() -> World {
         World::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::World;
+    use crate::plan::{Firmware, Kind};
+    use crate::schedule::Schedule;
+
+    /// What happens in a run, and when.
+    fn course(schedule: &Schedule) -> Vec<String> {
+        let mut world = World::new();
+        world.begin(schedule, Kind::Budget, Firmware::Any);
+        let mut course = Vec::new();
+        while world.failure.is_none() && world.ending.is_none() {
+            let Some(what) = world.next_event() else { break };
+            course.push(format!("{} {what:?}", world.now()));
+            world.step(what);
+        }
+        course
+    }
+
+    #[test]
+    fn a_run_is_the_same_up_to_a_reseed() {
+        for seed in 0..20 {
+            let whole = course(&Schedule::from(seed));
+            let event = whole.len() / 2;
+            let schedule = Schedule::from(seed).branch(event as u32, 4711);
+            let branch = course(&schedule);
+            assert_eq!(whole[..event], branch[..event], "{schedule}");
+            assert_ne!(whole, branch, "{schedule}");
+            assert_eq!(branch, course(&schedule), "{schedule}");
+        }
+    }
+
+    #[test]
+    fn what_a_search_notes_changes_nothing() {
+        let (mut plain, mut noting) = (World::new(), World::new());
+        noting.sight();
+        for seed in 0..50 {
+            let runs = [&mut plain, &mut noting].map(|world| {
+                let ending = world.run(seed, Kind::Budget, Firmware::Any);
+                (ending, world.event)
+            });
+            assert_eq!(runs[0], runs[1], "seed {seed}");
+            assert!(noting.sights().is_some_and(|sights| !sights.all().is_empty()));
+        }
     }
 }

@@ -3,8 +3,9 @@
 #![cfg(feature = "broken-rules")]
 
 use idm_engine::BrokenRule;
-use idm_sim::campaign::run_seed;
+use idm_sim::campaign::{run_schedule, run_seed};
 use idm_sim::plan::{Firmware, Kind};
+use idm_sim::search::{self, Search};
 use idm_sim::world::World;
 
 /// Seeds within which a broken rule must be caught.
@@ -68,6 +69,7 @@ caught! {
     keep_quorum: KeepQuorum by EXCLUSION,
     lease_from_reply: LeaseFromReply by EXCLUSION,
     fingerprint: Fingerprint by OTHER_SETS,
+    conflict_stands: ConflictStands by OTHER_SETS,
     confirm_by_reading: ConfirmByReading by OTHER_SETS,
     break_only_timed_out: BreakOnlyTimedOut by BREAKING,
     release_order: ReleaseOrder by EXCLUSION,
@@ -78,4 +80,30 @@ caught! {
     value_quorum: ValueQuorum by VALUES,
     value_after_break: ValueAfterBreak by VALUES,
     value_beside_sharers: ValueBesideSharers by VALUES,
+}
+
+#[test]
+fn a_search_catches_a_rule_and_tells_how_to_see_it_again() {
+    let invariant = "a conflict with another set is heeded";
+    let world = || {
+        let mut world = World::new();
+        world.break_rule(Some(BrokenRule::ConflictStands));
+        world
+    };
+    let search = Search {
+        from: 4_000_000,
+        runs: 5_000,
+        time: None,
+        jobs: 1,
+        kind: Kind::Budget,
+        firmware: Firmware::Any,
+        only: invariant.to_owned(),
+        most_failures: 1,
+    };
+    let report = search::search(&search, world, |_| ());
+    let (schedule, failure) = &report.failures[0];
+    assert_eq!(failure.invariant, invariant);
+    let schedule = schedule.to_string().parse().unwrap();
+    let again = run_schedule(&mut world(), &schedule, Kind::Budget, Firmware::Any);
+    assert_eq!(again.as_ref(), Err(failure));
 }

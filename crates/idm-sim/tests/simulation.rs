@@ -3,6 +3,8 @@
 use idm_sim::campaign::{self, Campaign, Report};
 use idm_sim::coverage::Count;
 use idm_sim::plan::{Firmware, Kind};
+use idm_sim::search::{self, Search};
+use idm_sim::world::World;
 
 fn run(kind: Kind, firmware: Firmware, from: u64, seeds: u64) -> Report {
     let campaign = Campaign { from, seeds, jobs: 2, kind, firmware, most_failures: 5 };
@@ -115,4 +117,26 @@ fn a_seed_decides_everything() {
     let one = campaign::run(&campaign(1), |_, _| ()).coverage.to_string();
     let two = campaign::run(&campaign(2), |_, _| ()).coverage.to_string();
     assert_eq!(one, two);
+}
+
+#[test]
+fn a_search_finds_no_violation_and_always_does_the_same() {
+    let search = |from| {
+        let search = Search {
+            from,
+            runs: 500,
+            time: None,
+            jobs: 1,
+            kind: Kind::Budget,
+            firmware: Firmware::Any,
+            only: String::new(),
+            most_failures: 1,
+        };
+        let report = search::search(&search, World::new, |_| ());
+        assert!(report.failures.is_empty(), "replay with `idm-sim replay`: {:?}", report.failures);
+        assert_eq!(report.runs, 500);
+        report.features
+    };
+    assert_eq!(search(1), search(1));
+    assert_ne!(search(1), search(2));
 }

@@ -13,6 +13,7 @@ impl World {
     pub fn play(&mut self, scenario: &Scenario) -> Result<Ending, Failure> {
         debug_assert!(scenario.plan.kind == Kind::Budget);
         self.rng = Rng::with_seed(0);
+        self.reseeds.clear();
         self.plan = scenario.plan.clone();
         self.script = Some(scenario.steps.iter().map(|&(_, step)| step).collect());
         self.furnish();

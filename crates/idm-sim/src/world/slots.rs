@@ -187,6 +187,8 @@ pub(super) struct SeenInRequest {
     pub(super) met: DriveSet,
     /// Commands, by drive.
     pub(super) sent: PerDrive<u16>,
+    /// What drives were asked and said last, where a search goes by it.
+    pub(super) said: PerDrive<u64>,
     /// Attempts that split the drives with another host's.
     pub(super) splits: u16,
 }

@@ -67,9 +67,13 @@ impl World {
             self.coverage.add(Count::GhostHit);
         }
         let flight = &self.network.flights[f];
-        if good && flight.generation != self.hosts[self.slots.host(s)].generation {
+        let earlier = flight.generation != self.hosts[self.slots.host(s)].generation;
+        if good && earlier {
             self.coverage.add(Count::EarlierHit);
         }
+        let late = earlier || flight.ghost;
+        self.sight_execution(f, &reply, late);
+        let flight = &self.network.flights[f];
         trace!(
             self,
             "{} at {d} {}: {}{}",

@@ -1,0 +1,229 @@
+//! A search for rare interleavings, guided by what runs have in them.
+//!
+//! Seeds find what takes one coincidence; what takes four of them in a row they hardly ever find. A
+//! search keeps, for every small fact ([`Feature`]) that ever came up, a run in which it did, and
+//! the event. Most runs of a search are branches of such runs: the same up to that event, where
+//! chance begins anew. Rare facts are branched from most, so that a coincidence that was met once is
+//! met again as often as the next one needs. Among them there are always new seeds, because only
+//! they make other worlds.
+
+use crate::campaign::{quiet_panics, run_schedule};
+use crate::features::{Feature, Sight, Sights};
+use crate::plan::{Firmware, Kind, log_uniform};
+use crate::schedule::Schedule;
+use crate::world::{Failure, World};
+use fastrand::Rng;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// What to search, and for how long.
+#[derive(Clone, Debug)]
+pub struct Search {
+    /// The first seed of a world; also decides the search.
+    pub from: u64,
+    /// After how many runs it ends.
+    pub runs: u64,
+    /// After what time it ends, where it does not end by its runs.
+    pub time: Option<Duration>,
+    /// Threads. Only with one of them the same search gives the same runs.
+    pub jobs: usize,
+    /// What kind of world.
+    pub kind: Kind,
+    /// Which firmware.
+    pub firmware: Firmware,
+    /// Part of the name of the invariants whose failures count. Others only end their run.
+    pub only: String,
+    /// Failures after which it ends.
+    pub most_failures: usize,
+}
+
+/// What came of a search, so far.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Runs.
+    pub runs: u64,
+    /// Different features that came up.
+    pub features: usize,
+    /// Failures that count, and where they are found.
+    pub failures: Vec<(Schedule, Failure)>,
+}
+
+/// Runs the search in worlds made by `world`; `progress` is told after every run.
+pub fn search(
+    search: &Search,
+    world: impl Fn() -> World + Sync,
+    progress: impl Fn(&Report) + Sync,
+) -> Report {
+    quiet_panics();
+    let shared = Mutex::new(Shared { corpus: Corpus::new(search.from), report: Report::default() });
+    let end = search.time.map(|time| Instant::now() + time);
+    std::thread::scope(|scope| {
+        for _ in 0..search.jobs.max(1) {
+            scope.spawn(|| work(search, world(), end, &shared, &progress));
+        }
+    });
+    shared.into_inner().unwrap_or_else(PoisonError::into_inner).report
+}
+
+/// What the threads have in common.
+struct Shared {
+    corpus: Corpus,
+    report: Report,
+}
+
+fn work(
+    search: &Search,
+    mut world: World,
+    end: Option<Instant>,
+    shared: &Mutex<Shared>,
+    progress: &impl Fn(&Report),
+) {
+    world.sight();
+    loop {
+        let schedule = {
+            let shared = &mut *shared.lock().unwrap_or_else(PoisonError::into_inner);
+            let enough = shared.report.failures.len() >= search.most_failures;
+            if enough
+                || shared.report.runs >= search.runs
+                || end.is_some_and(|end| Instant::now() >= end)
+            {
+                return;
+            }
+            shared.report.runs += 1;
+            shared.corpus.next()
+        };
+        let failure = search.fails(&mut world, &schedule);
+        let shared = &mut *shared.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.corpus.learn(&schedule, world.sights());
+        shared.report.features = shared.corpus.footholds.iter().map(Vec::len).sum();
+        if let Some(failure) = failure {
+            let found = search.shorten(&mut world, schedule, failure);
+            shared.report.failures.push(found);
+        }
+        progress(&shared.report);
+    }
+}
+
+impl Search {
+    /// Runs a schedule; tells how it fails, where that counts.
+    fn fails(&self, world: &mut World, schedule: &Schedule) -> Option<Failure> {
+        let failure = run_schedule(world, schedule, self.kind, self.firmware).err()?;
+        failure.invariant.contains(&self.only).then_some(failure)
+    }
+
+    /// Leaves out the reseeds without which a schedule fails by the same invariant.
+    fn shorten(
+        &self,
+        world: &mut World,
+        mut schedule: Schedule,
+        mut failure: Failure,
+    ) -> (Schedule, Failure) {
+        for i in (0..schedule.reseeds().len()).rev() {
+            let shorter = schedule.without(i);
+            match self.fails(world, &shorter) {
+                Some(other) if other.invariant == failure.invariant => {
+                    (schedule, failure) = (shorter, other);
+                }
+                _ => (),
+            }
+        }
+        (schedule, failure)
+    }
+}
+
+/// Of 16 runs, how many are new seeds.
+const NEW_SEEDS: u8 = 4;
+/// Of how many footholds the rarest is branched from.
+const TOURNAMENT: usize = 16;
+/// How many events after its foothold a branch may begin.
+const REACH: u64 = 64;
+
+/// An event at which a feature comes up.
+struct Foothold {
+    feature: Feature,
+    schedule: Arc<Schedule>,
+    event: u32,
+}
+
+/// What is known of all runs so far.
+struct Corpus {
+    rng: Rng,
+    next_seed: u64,
+    /// In how many runs each feature came up.
+    hits: Vec<u32>,
+    /// By degree of danger.
+    footholds: [Vec<Foothold>; Sight::DANGERS],
+    /// Where among those of its degree each feature's is, if it came up.
+    places: Vec<u32>,
+}
+
+impl Corpus {
+    fn new(from: u64) -> Corpus {
+        Corpus {
+            rng: Rng::with_seed(from),
+            next_seed: from,
+            hits: vec![0; Feature::COUNT],
+            footholds: core::array::from_fn(|_| Vec::new()),
+            places: vec![0; Feature::COUNT],
+        }
+    }
+
+    /// What to run next.
+    fn next(&mut self) -> Schedule {
+        let new = self.rng.u8(0..16) < NEW_SEEDS;
+        let Some(foothold) = self.rare().filter(|_| !new) else {
+            self.next_seed += 1;
+            return Schedule::from(self.next_seed - 1);
+        };
+        let (schedule, mut event) = (Arc::clone(&foothold.schedule), foothold.event);
+        if self.rng.bool() {
+            event += log_uniform(&mut self.rng, REACH) as u32;
+        }
+        match self.rng.u8(0..16) {
+            0 if !schedule.reseeds().is_empty() => {
+                schedule.without(self.rng.usize(0..schedule.reseeds().len()))
+            }
+            1 => self.rare().map_or_else(
+                || schedule.as_ref().clone(),
+                |other| schedule.splice(event, &other.schedule),
+            ),
+            _ => schedule.branch(event, self.rng.u32(..).into()),
+        }
+    }
+
+    /// The foothold, of some of a degree of danger, whose feature is the rarest.
+    fn rare(&mut self) -> Option<&Foothold> {
+        let degrees = self.footholds.iter().filter(|footholds| !footholds.is_empty()).count();
+        if degrees == 0 {
+            return None;
+        }
+        let degree = self.rng.usize(0..degrees);
+        let footholds =
+            self.footholds.iter().filter(|footholds| !footholds.is_empty()).nth(degree)?;
+        let some = (0..TOURNAMENT).map(|_| &footholds[self.rng.usize(0..footholds.len())]);
+        some.min_by_key(|foothold| self.hits[foothold.feature.number()])
+    }
+
+    /// Keeps what is new in a run. What is not new may take the place of what is known, each time
+    /// it comes up with the same chance: else a feature would stay bound to the first world.
+    fn learn(&mut self, schedule: &Schedule, sights: Option<&Sights>) {
+        let mut kept: Option<Arc<Schedule>> = None;
+        for &Sight { feature, danger, event } in sights.map_or(&[][..], Sights::all) {
+            let hits = &mut self.hits[feature.number()];
+            *hits = hits.saturating_add(1);
+            if *hits > 1 && self.rng.u32(0..*hits) > 0 {
+                continue;
+            }
+            let schedule = kept.get_or_insert_with(|| Arc::new(schedule.clone()));
+            let foothold = Foothold { feature, schedule: Arc::clone(schedule), event };
+            let footholds = &mut self.footholds[usize::from(danger)];
+            let place = &mut self.places[feature.number()];
+            if *hits == 1 {
+                *place = footholds.len() as u32;
+                footholds.push(foothold);
+            } else if let Some(known) = footholds.get_mut(*place as usize) {
+                *known = foothold;
+            }
+        }
+    }
+}
