@@ -1,0 +1,590 @@
+//! The rules of one drive as a conversation: what a drive answers, what it is told next and when, and
+//! what the lock tells its owner.
+//!
+//! A conversation reads like this: `try X, @50 try X, granted` says that a TRYLOCK for an exclusive
+//! lock was sent, another one 50 ms after the beginning, and that then the lock was granted.
+
+mod bench;
+
+use bench::*;
+use core::fmt;
+use core::time::Duration;
+use idm_emulator::{Profile, profile::Limits};
+use idm_engine::{
+    Command, Event, Instant, Lock, Loss, Notice, Outcome, Refusal, Request, ValueRead,
+};
+use idm_protocol::{DriveCommand, Limit, Mode, Reply, ResourceId, Status, ValueUpdate};
+use std::collections::VecDeque;
+
+const X: Mode = Mode::Exclusive;
+const S: Mode = Mode::Shared;
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What becomes of a command to drive 0.
+#[derive(Clone, Copy)]
+enum Answer {
+    /// The drive carries it out and says so.
+    Acts,
+    /// It is not carried out, and this is what the host is told.
+    Says(Status),
+    /// It is carried out, and this is what the host is told.
+    ActsAndSays(Status),
+    /// It stays without an answer for now, and is not carried out.
+    Open,
+}
+use Answer::*;
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Acts => f.write_str("Good"),
+            Says(status) => write!(f, "{status:?}"),
+            ActsAndSays(status) => write!(f, "{status:?}*"),
+            Open => f.write_str("nothing"),
+        }
+    }
+}
+
+/// A lock that talks to drive 0; other drives do as they are told.
+struct Talk {
+    bench: Bench,
+    lock: Lock,
+    start: Instant,
+    last: Instant,
+    words: Vec<String>,
+    answers: VecDeque<Answer>,
+    open: Vec<Command>,
+}
+
+fn letter(mode: Mode) -> char {
+    match mode {
+        Mode::Exclusive => 'X',
+        Mode::Shared => 'S',
+    }
+}
+
+fn said(command: &DriveCommand) -> String {
+    let name = name_of(command);
+    let DriveCommand::Mutex(_, record) = command else { return name.into() };
+    let mut words = format!("{name} {}", letter(record.class.mode()));
+    if record.value_update == ValueUpdate::Store {
+        words += &format!("={}", record.value.get());
+    }
+    words
+}
+
+fn told(event: &Event) -> String {
+    match event {
+        Event::Done(outcome) => match outcome {
+            Outcome::Granted(ValueRead::Unknown) => "granted".into(),
+            Outcome::Granted(ValueRead::Known(value)) => format!("granted={}", value.get()),
+            Outcome::Refused(Refusal::Held(others)) if others.is_empty() => "held unseen".into(),
+            Outcome::Refused(Refusal::Held(_)) => "held".into(),
+            Outcome::Refused(Refusal::NoQuorum { barred, .. }) if barred.is_empty() => {
+                "no quorum".into()
+            }
+            Outcome::Refused(Refusal::NoQuorum { .. }) => "barred".into(),
+            other => format!("{other:?}").to_lowercase(),
+        },
+        Event::Lost(Loss::Taken) => "lost".into(),
+        Event::Notice(Notice::Broke { hosts, .. }) => format!("broke {}", hosts.len()),
+        Event::Notice(Notice::TookOverOwn { .. }) => "took over".into(),
+        Event::Notice(Notice::DriveLost { .. }) => "drive lost".into(),
+        Event::Notice(Notice::DriveGained { .. }) => "drive gained".into(),
+        Event::Notice(Notice::Collected { .. }) => "collected".into(),
+        Event::Notice(Notice::NotIdm { .. }) => "no IDM".into(),
+        other => format!("{other:?}").to_lowercase(),
+    }
+}
+
+impl Talk {
+    fn new(bench: Bench, lock: Lock) -> Talk {
+        let (start, last) = (bench.now, bench.now);
+        let (words, answers, open) = (Vec::new(), VecDeque::new(), Vec::new());
+        Talk { bench, lock, start, last, words, answers, open }
+    }
+
+    /// What was said is forgotten, and time begins anew.
+    fn listen(mut self) -> Talk {
+        self.words.clear();
+        (self.start, self.last) = (self.bench.now, self.bench.now);
+        self
+    }
+
+    fn say(&mut self, words: String) {
+        if self.bench.now != self.last {
+            self.last = self.bench.now;
+            self.words.push(format!("\n  @{} {words}", self.last.since(self.start).as_millis()));
+        } else {
+            let comma = if self.words.is_empty() { "\n  " } else { ", " };
+            self.words.push(format!("{comma}{words}"));
+        }
+    }
+
+    fn exchange(&mut self) {
+        loop {
+            while let Some(event) = self.lock.next_event() {
+                self.say(told(&event));
+            }
+            let Some(command) = self.lock.next_command(self.bench.now) else { return };
+            let talks = command.drive.0 == 0;
+            if talks {
+                self.say(said(&command.command));
+            }
+            let answer = if talks { self.answers.pop_front() } else { None };
+            let reply = match answer.unwrap_or(Acts) {
+                Acts => self.bench.perform(&command),
+                Says(status) => Reply::Status(status),
+                ActsAndSays(status) => {
+                    self.bench.perform(&command);
+                    Reply::Status(status)
+                }
+                Open => {
+                    self.open.push(command);
+                    continue;
+                }
+            };
+            self.lock.on_reply(command.token, reply, self.bench.now);
+        }
+    }
+
+    fn request(&mut self, request: Request) -> &mut Talk {
+        self.lock.request(request, self.bench.now).expect("the request is in order");
+        self.exchange();
+        self
+    }
+
+    fn release(&mut self) -> &mut Talk {
+        self.request(Request::Release { value: None })
+    }
+
+    fn convert(&mut self, mode: Mode) -> &mut Talk {
+        self.request(Request::Convert { mode, value: None })
+    }
+
+    /// Lets time pass.
+    fn pass(&mut self, time: Duration) -> &mut Talk {
+        let end = self.bench.now + time;
+        loop {
+            self.exchange();
+            match self.lock.next_deadline() {
+                Some(next) if next <= end => self.bench.now = self.bench.now.max(next),
+                _ => break,
+            }
+            self.lock.on_timer(self.bench.now);
+        }
+        self.bench.now = end;
+        self.lock.on_timer(end);
+        self.exchange();
+        self
+    }
+
+    /// The oldest command that is open is answered.
+    fn close(&mut self, answer: Answer) -> &mut Talk {
+        let command = self.open.remove(0);
+        let reply = match answer {
+            Says(status) => Reply::Status(status),
+            ActsAndSays(status) => {
+                self.bench.perform(&command);
+                Reply::Status(status)
+            }
+            Acts | Open => self.bench.perform(&command),
+        };
+        self.lock.on_reply(command.token, reply, self.bench.now);
+        self.exchange();
+        self
+    }
+
+    /// Says what the lock believes.
+    fn belief(&mut self) -> &mut Talk {
+        let until = |at: Instant| match at.since(self.start).as_millis() {
+            _ if at <= self.bench.now => "over".to_owned(),
+            ms => format!("until @{ms}"),
+        };
+        let words = match (self.lock.mode(), self.lock.safe_until()) {
+            (Some(mode), Some(at)) => format!("[{} {}]", letter(mode), until(at)),
+            (Some(mode), None) => format!("[{}, unsafe]", letter(mode)),
+            _ => "[none]".into(),
+        };
+        self.say(words);
+        self
+    }
+
+    /// Lets time pass until the next refresh is due.
+    fn until_refresh(mut self) -> Talk {
+        self.exchange();
+        self.bench.now = self.lock.next_deadline().expect("a refresh");
+        self.lock.on_timer(self.bench.now);
+        self.listen()
+    }
+}
+
+/// One host that takes the lock on all drives and dies; then its lease is over, or not.
+fn died(bench: &mut Bench, mut lock: Lock, mode: Mode, later: Duration) {
+    let request = bench.acquire(mode);
+    bench.run(&mut lock, request);
+    bench.now = bench.now + later;
+}
+
+/// What is said with each answer, the same only once.
+fn conversations(talk: impl Fn(Answer) -> Talk) -> String {
+    let mut told: Vec<(String, Vec<String>)> = Vec::new();
+    let says = FAILURES.iter().map(|&status| Says(status));
+    let acts = DOUBTFUL.iter().map(|&status| ActsAndSays(status));
+    for answer in [Acts].into_iter().chain(says).chain(acts) {
+        let words = talk(answer).words.concat();
+        match told.iter_mut().find(|(present, _)| *present == words) {
+            Some((_, answers)) => answers.push(answer.to_string()),
+            None => told.push((words, vec![answer.to_string()])),
+        }
+    }
+    told.into_iter().map(|(words, answers)| format!("{}{words}\n", answers.join(", "))).collect()
+}
+
+/// The same, where the answer is one to the command after those that `before` answers, or one to
+/// that and all that follow.
+fn answered(
+    begin: impl Fn() -> Talk,
+    before: &[Answer],
+    times: usize,
+    then: impl Fn(&mut Talk),
+) -> String {
+    conversations(|answer| {
+        let mut talk = begin();
+        talk.answers.extend(before);
+        talk.answers.extend((0..times).map(|_| answer));
+        then(&mut talk);
+        talk
+    })
+}
+
+/// Compares with what is written under `== name` in `rules.txt`.
+fn check(name: &str, conversations: &str) {
+    let head = format!("== {name}\n");
+    let all = include_str!("rules.txt");
+    let section = all.split_once(&head).map_or("", |(_, rest)| rest);
+    let section = section.split_once("\n== ").map_or(section, |(section, _)| section);
+    assert!(section.trim() == conversations.trim(), "{head}{conversations}");
+}
+
+/// Every failure.
+const FAILURES: [Status; 12] = [
+    Status::Conflict,
+    Status::Terminated,
+    Status::NotFound,
+    Status::Full(Limit::Mutexes),
+    Status::Full(Limit::Hosts),
+    Status::Full(Limit::HostsOfMutex),
+    Status::WrongState,
+    Status::TryAgain,
+    Status::Unsupported,
+    Status::Failed,
+    Status::Unreachable,
+    Status::Uncertain,
+];
+
+/// Answers to what may have been carried out.
+const DOUBTFUL: [Status; 3] = [Status::Terminated, Status::Failed, Status::Uncertain];
+
+/// One drive, and nobody had the mutex on it.
+fn free(mode: Mode) -> Talk {
+    let bench = Bench::new(1);
+    let request = bench.acquire(mode);
+    begin(bench, lv_lock(1), request)
+}
+
+fn begin(bench: Bench, lock: Lock, request: Request) -> Talk {
+    let mut talk = Talk::new(bench, lock);
+    talk.lock.request(request, talk.bench.now).expect("in order");
+    talk
+}
+
+/// One drive, on which another host that died held the mutex.
+fn dead(theirs: Mode, mode: Mode) -> Talk {
+    let mut bench = Bench::new(1);
+    died(&mut bench, lv_lock(9), theirs, LEASE * 2);
+    let request = bench.acquire(mode);
+    begin(bench, lv_lock(1), request)
+}
+
+/// One drive, on which this host held the mutex in an earlier life.
+fn own(theirs: Mode) -> Bench {
+    let mut bench = Bench::new(1);
+    died(&mut bench, lv_lock(1), theirs, SECOND);
+    bench
+}
+
+/// A lock that is held on one drive for a moment.
+fn held(mode: Mode) -> Talk {
+    let mut talk = free(mode);
+    talk.exchange();
+    assert_eq!(talk.lock.mode(), Some(mode));
+    talk
+}
+
+fn acquired_and_released(talk: &mut Talk) {
+    talk.pass(SECOND * 5).belief().release().pass(LEASE * 3);
+}
+
+fn kept_and_released(talk: &mut Talk) {
+    talk.pass(SECOND * 7).belief().release().pass(LEASE * 3);
+}
+
+/// Is asked for again a moment after the release.
+fn released_and_asked_for(talk: &mut Talk) {
+    let request = talk.bench.acquire(X);
+    talk.release().pass(SECOND).belief().request(request).pass(SECOND * 6).belief();
+    talk.release().pass(LEASE * 3);
+}
+
+#[test]
+fn trylock() {
+    let told = answered(|| free(X), &[], 1, acquired_and_released);
+    check("TRYLOCK", &told);
+    let told = answered(|| free(X), &[], 9, acquired_and_released);
+    check("TRYLOCK, again and again", &told);
+    let told = answered(|| dead(X, X), &[Acts], 1, acquired_and_released);
+    check("a look after TRYLOCK", &told);
+    let told = answered(|| dead(X, X), &[Acts], 9, acquired_and_released);
+    check("a look after TRYLOCK, again and again", &told);
+}
+
+#[test]
+fn breaking() {
+    let told = answered(|| dead(X, X), &[Acts, Acts], 1, acquired_and_released);
+    check("BREAK", &told);
+    let told = answered(|| dead(X, S), &[Acts, Acts], 1, acquired_and_released);
+    check("BREAK, shared", &told);
+    let told = answered(|| dead(X, X), &[Acts, Acts], 9, acquired_and_released);
+    check("BREAK, again and again", &told);
+}
+
+#[test]
+fn an_own_record() {
+    for (ours, title) in [(X, "REFRESH of an own record"), (S, "REFRESH of an own shared record")] {
+        let found = || {
+            let bench = own(ours);
+            let request = bench.acquire(X);
+            begin(bench, lv_lock(1), request)
+        };
+        check(title, &answered(found, &[Acts, Acts], 1, acquired_and_released));
+    }
+}
+
+#[test]
+fn keeping() {
+    for (mode, title) in [(X, "REFRESH"), (S, "REFRESH, shared")] {
+        let keep = || held(mode).until_refresh();
+        check(title, &answered(keep, &[], 1, kept_and_released));
+        let title = format!("{title}, again and again");
+        check(&title, &answered(keep, &[], 9, kept_and_released));
+    }
+}
+
+#[test]
+fn changing() {
+    let up = |talk: &mut Talk| {
+        talk.convert(X).pass(SECOND * 4).belief().release().pass(LEASE * 3);
+    };
+    check("a change to exclusive", &answered(|| held(S).listen(), &[], 1, up));
+    check("a change to exclusive, again and again", &answered(|| held(S).listen(), &[], 9, up));
+    let down = |talk: &mut Talk| {
+        talk.convert(S).pass(SECOND).belief();
+        if talk.lock.mode().is_some() {
+            talk.convert(X).pass(SECOND).belief().pass(SECOND * 2).belief();
+        }
+        talk.release().pass(LEASE * 3);
+    };
+    check("a change to shared and back", &answered(|| held(X).listen(), &[], 1, down));
+}
+
+#[test]
+fn releasing() {
+    for (mode, title) in [(X, "UNLOCK"), (S, "UNLOCK, shared")] {
+        let begin = || held(mode).listen();
+        check(title, &answered(begin, &[], 1, released_and_asked_for));
+        let title = format!("{title}, again and again");
+        check(
+            &title,
+            &answered(begin, &[], 9, |talk| {
+                talk.release().pass(LEASE * 3);
+            }),
+        );
+    }
+    let begin = || held(X).listen();
+    check("DESTROY", &answered(begin, &[Acts], 1, released_and_asked_for));
+    check(
+        "DESTROY, again and again",
+        &answered(begin, &[Acts], 9, |talk| {
+            talk.release().pass(LEASE * 3);
+        }),
+    );
+}
+
+#[test]
+fn releasing_a_value() {
+    let store = |talk: &mut Talk| {
+        talk.request(Request::Release { value: Some(value(7)) }).pass(LEASE * 3);
+        let request = talk.bench.acquire(X);
+        let outcome = talk.bench.run(&mut vg_lock(2), request);
+        talk.say(format!("then: {}", told(&Event::Done(outcome))));
+    };
+    for (mode, title) in [(X, "UNLOCK with a value"), (S, "UNLOCK with a value, once shared")] {
+        let begin = || {
+            let bench = Bench::new(1);
+            let request = bench.acquire(mode);
+            let mut talk = begin(bench, vg_lock(1), request);
+            talk.exchange();
+            if mode == S {
+                talk.convert(X).pass(SECOND);
+                talk.request(Request::Convert { mode: S, value: Some(value(6)) }).pass(SECOND);
+            }
+            talk.listen()
+        };
+        check(title, &answered(begin, &[], 1, store));
+        let title = format!("{title}, again and again");
+        check(&title, &answered(begin, &[], 9, store));
+    }
+}
+
+#[test]
+fn adopting() {
+    for (mode, title) in [(X, "adoption"), (S, "adoption, shared")] {
+        let found = || {
+            let bench = own(mode);
+            let granted_until = Some(bench.now + LEASE / 2);
+            let (members, witnesses) = (bench.all(), Vec::new());
+            let request = Request::Adopt { mode: None, granted_until, members, witnesses };
+            begin(bench, lv_lock(1), request)
+        };
+        check(title, &answered(found, &[], 1, acquired_and_released));
+        let title = format!("{title}, REFRESH");
+        check(&title, &answered(found, &[Acts], 1, acquired_and_released));
+        let title = format!("{title}, again and again");
+        check(&title, &answered(found, &[Acts], 9, acquired_and_released));
+    }
+}
+
+/// The lock is given back while a command has no answer yet, which comes a second later.
+#[test]
+fn releasing_while_a_command_is_open() {
+    type Begin = fn() -> Talk;
+    let cases: [(&str, Begin, &[Answer]); 5] = [
+        ("release during TRYLOCK", || free(X), &[Open]),
+        ("release during BREAK", || dead(X, X), &[Acts, Acts, Open]),
+        ("release during REFRESH", || held(X).until_refresh(), &[Open]),
+        ("release during a look", || dead(X, X), &[Acts, Open]),
+        (
+            "release during a change",
+            || {
+                let mut talk = held(S).listen();
+                talk.lock
+                    .request(Request::Convert { mode: X, value: None }, talk.bench.now)
+                    .unwrap();
+                talk
+            },
+            &[Open],
+        ),
+    ];
+    for (title, begin, before) in cases {
+        let told = conversations(|answer| {
+            let mut talk = begin();
+            talk.answers.extend(before);
+            talk.pass(SECOND * 6).release().pass(SECOND).close(answer).pass(LEASE * 3);
+            talk
+        });
+        check(title, &told);
+    }
+}
+
+const OTHER_LV: &str = "cccccc-aaaa-aaaa-aaaa-aaaa-aaaa-aaaaaa";
+
+fn other_lv_lock(n: u8) -> Lock {
+    lock(n, ResourceId::lv(VG, OTHER_LV).expect("a good id"), false)
+}
+
+/// One drive that has room for so many mutexes.
+fn small(mutexes: usize) -> Bench {
+    let mut profile = Profile::current();
+    profile.limits = Limits { mutexes, ..profile.limits };
+    Bench::with(1, profile)
+}
+
+/// Host 9 takes the lock and gives it back, but leaves the mutex behind.
+fn leave_behind(bench: &mut Bench, mut lock: Lock) {
+    let request = bench.acquire(X);
+    assert_eq!(bench.run(&mut lock, request), GRANTED);
+    lock.request(Request::Release { value: None }, bench.now).expect("always in order");
+    let unlock = lock.next_command(bench.now).expect("an UNLOCK");
+    bench.perform(&unlock);
+}
+
+#[test]
+fn making_room() {
+    let full = || {
+        let mut bench = small(1);
+        leave_behind(&mut bench, other_lv_lock(9));
+        let request = bench.acquire(X);
+        begin(bench, lv_lock(1), request)
+    };
+    let steps: [(&str, &[Answer]); 4] = [
+        ("a look for room", &[Acts]),
+        ("TRYLOCK for room", &[Acts, Acts]),
+        ("UNLOCK for room", &[Acts, Acts, Acts]),
+        ("DESTROY for room", &[Acts, Acts, Acts, Acts]),
+    ];
+    for (title, before) in steps {
+        check(title, &answered(full, before, 1, acquired_and_released));
+    }
+    // The host dies while it removes the mutex; the next one has to break its lock.
+    let half = || {
+        let mut bench = small(1);
+        leave_behind(&mut bench, other_lv_lock(9));
+        let request = bench.acquire(X);
+        let mut talk = begin(bench, lv_lock(8), request.clone());
+        talk.answers.extend([Acts, Acts, Acts, Open]);
+        talk.exchange();
+        let mut bench = talk.bench;
+        bench.now = bench.now + SECOND * 2;
+        begin(bench, lv_lock(1), request)
+    };
+    check("BREAK for room", &answered(half, &[Acts, Acts], 1, acquired_and_released));
+}
+
+/// Only LV mutexes that nobody holds are removed.
+#[test]
+fn what_is_not_removed_to_make_room() {
+    type Occupy = fn(&mut Bench);
+    let cases: [(&str, bool, Occupy); 6] = [
+        ("an unlocked LV", true, |bench| leave_behind(bench, other_lv_lock(9))),
+        ("a held LV", false, |bench| died(bench, other_lv_lock(9), X, SECOND)),
+        ("a shared LV", false, |bench| died(bench, other_lv_lock(9), S, SECOND)),
+        ("a timed-out LV", false, |bench| died(bench, other_lv_lock(9), X, LEASE * 2)),
+        ("an unlocked VG", false, |bench| leave_behind(bench, vg_lock(9))),
+        ("an LV that one of two sharers left", false, |bench| {
+            let mut left = other_lv_lock(8);
+            let request = bench.acquire(S);
+            bench.run(&mut left, request);
+            died(bench, other_lv_lock(9), S, SECOND);
+            left.request(Request::Release { value: None }, bench.now).expect("always in order");
+            let unlock = left.next_command(bench.now).expect("an UNLOCK");
+            bench.perform(&unlock);
+        }),
+    ];
+    for (what, removed, occupy) in cases {
+        for other in [false, true] {
+            // Beside it there may be another mutex, which is in use.
+            let mut bench = small(if other { 2 } else { 1 });
+            if other {
+                died(&mut bench, lock(7, ResourceId::GLOBAL, true), X, SECOND);
+            }
+            occupy(&mut bench);
+            let before = bench.states(0);
+            let request = bench.acquire(X);
+            let outcome = bench.run(&mut lv_lock(1), request);
+            let expected = if removed { GRANTED } else { Outcome::Refused(Refusal::Full) };
+            assert_eq!(outcome, expected, "{what}");
+            assert!(removed || bench.states(0) == before, "{what}");
+        }
+    }
+}
