@@ -9,9 +9,10 @@ mod bench;
 use bench::*;
 use core::fmt;
 use core::time::Duration;
-use idm_emulator::{Profile, profile::Limits};
+use idm_emulator::{Drive, Profile, profile::Limits};
 use idm_engine::{
-    Command, Event, Instant, Lock, Loss, Notice, Outcome, Refusal, Request, ValueRead,
+    Command, DriveRef, Event, Instant, Lock, LockConfig, Loss, Notice, Outcome, Refusal, Request,
+    ValueRead,
 };
 use idm_protocol::{DriveCommand, Limit, Mode, Reply, ResourceId, Status, ValueUpdate};
 use std::collections::VecDeque;
@@ -76,6 +77,7 @@ fn said(command: &DriveCommand) -> String {
 fn told(event: &Event) -> String {
     match event {
         Event::Done(outcome) => match outcome {
+            Outcome::Converted { complete: true } => "changed".into(),
             Outcome::Granted(ValueRead::Unknown) => "granted".into(),
             Outcome::Granted(ValueRead::Known(value)) => format!("granted={}", value.get()),
             Outcome::Refused(Refusal::Held(others)) if others.is_empty() => "held unseen".into(),
@@ -84,9 +86,11 @@ fn told(event: &Event) -> String {
                 "no quorum".into()
             }
             Outcome::Refused(Refusal::NoQuorum { .. }) => "barred".into(),
+            Outcome::Refused(Refusal::Full) => "full".into(),
             other => format!("{other:?}").to_lowercase(),
         },
         Event::Lost(Loss::Taken) => "lost".into(),
+        Event::VotesReady { .. } => "votes ready".into(),
         Event::Notice(Notice::Broke { hosts, .. }) => format!("broke {}", hosts.len()),
         Event::Notice(Notice::TookOverOwn { .. }) => "took over".into(),
         Event::Notice(Notice::DriveLost { .. }) => "drive lost".into(),
@@ -202,8 +206,12 @@ impl Talk {
             ms => format!("until @{ms}"),
         };
         let words = match (self.lock.mode(), self.lock.safe_until()) {
-            (Some(mode), Some(at)) => format!("[{} {}]", letter(mode), until(at)),
-            (Some(mode), None) => format!("[{}, unsafe]", letter(mode)),
+            (Some(mode), at) => {
+                let on: Vec<_> =
+                    self.lock.held_on().map(|(drive, _)| drive.0.to_string()).collect();
+                let until = at.map_or("unsafe".into(), until);
+                format!("[{} {until} on {}]", letter(mode), on.join(" "))
+            }
             _ => "[none]".into(),
         };
         self.say(words);
@@ -307,10 +315,15 @@ fn dead(theirs: Mode, mode: Mode) -> Talk {
     begin(bench, lv_lock(1), request)
 }
 
+/// The lock of an earlier life of host 1, whose acquisitions have other numbers.
+fn earlier(lock: Lock) -> Lock {
+    Lock::new(LockConfig { host: host(1), ..lock.config().clone() })
+}
+
 /// One drive, on which this host held the mutex in an earlier life.
 fn own(theirs: Mode) -> Bench {
     let mut bench = Bench::new(1);
-    died(&mut bench, lv_lock(1), theirs, SECOND);
+    died(&mut bench, earlier(lv_lock(9)), theirs, SECOND);
     bench
 }
 
@@ -586,5 +599,300 @@ fn what_is_not_removed_to_make_room() {
             assert_eq!(outcome, expected, "{what}");
             assert!(removed || bench.states(0) == before, "{what}");
         }
+    }
+}
+
+/// A lock on the first `members` drives, of which drive 0 is listened to; the others are witnesses.
+fn vote(bench: Bench, lock: Lock, mode: Mode, members: u32) -> Talk {
+    let all = bench.drives.len() as u32;
+    let named = |from, to| bench.members(&(from..to).collect::<Vec<_>>());
+    let (members, witnesses) = (named(0, members), named(members, all));
+    begin(bench, lock, Request::Acquire { mode, members, witnesses })
+}
+
+/// Three members; with two witnesses, or without.
+fn three(mode: Mode, witnesses: usize) -> Talk {
+    vote(Bench::new(3 + witnesses), lv_lock(1), mode, 3)
+}
+
+fn settled(mut talk: Talk) -> Talk {
+    talk.pass(SECOND);
+    assert!(talk.lock.mode().is_some());
+    talk.listen()
+}
+
+#[test]
+fn changing_where_others_may_count_other_drives() {
+    let up = |talk: &mut Talk| {
+        if talk.lock.mode().is_none() {
+            return;
+        }
+        talk.convert(X).pass(SECOND).belief();
+        talk.bench.now = talk.bench.now + SECOND * 5;
+        talk.lock.on_timer(talk.bench.now);
+        talk.exchange();
+        talk.belief();
+    };
+    let there = || settled(three(S, 2));
+    check("a change to exclusive on three drives", &answered(there, &[], 1, up));
+    check("a change to exclusive on three drives, again and again", &answered(there, &[], 9, up));
+    // What may be shared was left by a TRYLOCK or BREAK.
+    for times in [1, 9] {
+        let title = format!("a change to exclusive after {times} TRYLOCKs");
+        let told = answered(
+            || three(S, 2),
+            &[],
+            times,
+            |talk| {
+                talk.pass(SECOND * 2).belief();
+                up(talk);
+            },
+        );
+        check(&title, &told);
+    }
+    let broken = || {
+        let mut bench = Bench::new(5);
+        died(&mut bench, lv_lock(9), X, LEASE * 2);
+        vote(bench, lv_lock(1), S, 3)
+    };
+    for times in [1, 9] {
+        let title = format!("a change to exclusive after {times} BREAKs");
+        let told = answered(broken, &[Acts, Acts], times, |talk| {
+            talk.pass(SECOND * 2).belief();
+            up(talk);
+        });
+        check(&title, &told);
+    }
+}
+
+#[test]
+fn changing_back_and_forth() {
+    let back = |talk: &mut Talk| {
+        talk.convert(S).pass(SECOND).belief();
+        if talk.lock.mode().is_some() {
+            talk.convert(X).pass(SECOND).belief().pass(SECOND * 2).belief();
+        }
+    };
+    for witnesses in [0, 2] {
+        for times in [1, 2, 9] {
+            let there = || settled(three(X, witnesses));
+            let title = format!("{times} changes to shared and back beside {witnesses} witnesses");
+            check(&title, &answered(there, &[], times, back));
+        }
+    }
+    // Drive 0 decides.
+    let there = || {
+        let mut talk = settled(three(X, 0));
+        talk.bench.paths[1] = Path::Cut;
+        talk
+    };
+    check("a change to shared and back where drive 0 decides", &answered(there, &[], 1, back));
+}
+
+/// The lock is granted before drive 0 has answered.
+#[test]
+fn stragglers() {
+    type Then = fn(&mut Talk);
+    let cases: [(&str, Then); 4] = [
+        ("and the lock is kept", |_| {}),
+        ("and the lock is changed", |talk| {
+            talk.convert(S).pass(SECOND);
+        }),
+        ("and the lock is released", |talk| {
+            talk.release();
+        }),
+        ("and the lock is released with a value", |talk| {
+            talk.request(Request::Release { value: Some(value(7)) });
+        }),
+    ];
+    for (what, then) in cases {
+        for (first, before) in [("TRYLOCK", &[Acts, Open][..]), ("BREAK", &[Acts, Open])] {
+            let told = conversations(|answer| {
+                let mut bench = Bench::new(3);
+                if first == "BREAK" {
+                    died(&mut bench, vg_lock(9), X, LEASE * 2);
+                }
+                let mut talk = vote(bench, vg_lock(1), X, 3);
+                talk.answers.extend(before);
+                talk.pass(SECOND * 2).belief();
+                then(&mut talk);
+                talk.pass(SECOND).close(answer).pass(SECOND).belief();
+                if talk.lock.mode().is_none() {
+                    talk.pass(LEASE * 3);
+                }
+                talk
+            });
+            check(&format!("{first} is answered late {what}"), &told);
+        }
+    }
+}
+
+#[test]
+fn taking_a_lock_with_a_value() {
+    let after = |talk: &mut Talk| {
+        talk.pass(SECOND * 5).belief();
+        talk.request(Request::Release { value: Some(value(7)) }).pass(LEASE * 3);
+    };
+    let without = |talk: &mut Talk| {
+        talk.pass(SECOND * 5).belief().release().pass(LEASE * 3);
+    };
+    let left = |theirs: Option<u8>| {
+        move || {
+            let mut bench = Bench::new(1);
+            let request = bench.acquire(X);
+            let mut first = vg_lock(9);
+            bench.run(&mut first, request.clone());
+            bench.run(&mut first, Request::Release { value: Some(value(5)) });
+            bench.pass(&mut first, SECOND);
+            if let Some(theirs) = theirs {
+                let (lock, later) = match theirs {
+                    1 => (earlier(vg_lock(9)), SECOND),
+                    _ => (vg_lock(theirs), LEASE * 2),
+                };
+                died(&mut bench, lock, X, later);
+            }
+            begin(bench, vg_lock(1), request)
+        }
+    };
+    for (what, theirs) in [("free", None), ("dead", Some(8)), ("own", Some(1))] {
+        for before in 0..3 {
+            let acts = vec![Acts; before];
+            let title = format!("a {what} mutex with a value after {before} commands");
+            check(&title, &answered(left(theirs), &acts, 1, after));
+            let title = format!("{title}, which stays");
+            check(&title, &answered(left(theirs), &acts, 1, without));
+        }
+    }
+}
+
+/// Who holds a mutex, and what a host is told that asks for it.
+#[test]
+fn who_is_in_the_way() {
+    let mut told = String::new();
+    let holders = |dead: &[Mode], live: &[Mode], profile: Profile| {
+        let mut bench = Bench::with(1, profile);
+        for (at, &mode) in dead.iter().enumerate() {
+            died(&mut bench, lv_lock(20 + at as u8), mode, Duration::ZERO);
+        }
+        bench.now = bench.now + LEASE * 2;
+        for (at, &mode) in live.iter().enumerate() {
+            died(&mut bench, lv_lock(30 + at as u8), mode, Duration::ZERO);
+        }
+        bench.now = bench.now + SECOND;
+        bench
+    };
+    let lonely = Profile { sharers_admitted: false, ..Profile::current() };
+    let cases: [(&str, &[Mode], &[Mode], Profile); 8] = [
+        ("nobody", &[], &[], Profile::current()),
+        ("a dead one", &[X], &[], Profile::current()),
+        ("a dead sharer", &[S], &[], Profile::current()),
+        ("a sharer", &[], &[S], Profile::current()),
+        ("one", &[], &[X], Profile::current()),
+        ("a sharer and a dead one", &[S], &[S], Profile::current()),
+        ("a sharer where only one is admitted", &[], &[S], lonely),
+        ("a dead sharer where only one is admitted", &[S], &[], lonely),
+    ];
+    for (who, dead, live, profile) in cases {
+        for mode in [X, S] {
+            for witness in [false, true] {
+                let mut bench = holders(dead, live, profile);
+                if witness {
+                    bench.drives.push(Drive::new(Profile::current()));
+                    bench.paths.push(Path::Up);
+                }
+                let drives: Vec<u32> = (0..bench.drives.len() as u32).collect();
+                let (witnesses, members) = drives.split_at(drives.len() - 1);
+                let request = Request::Acquire {
+                    mode,
+                    members: bench.members(members),
+                    witnesses: bench.members(witnesses),
+                };
+                let mut talk = begin(bench, lv_lock(1), request);
+                talk.pass(SECOND * 2).belief().release().pass(LEASE * 3);
+                let place = if witness { "on a witness " } else { "" };
+                let asked = letter(mode);
+                told += &format!("{who} {place}and {asked} is asked for{}\n", talk.words.concat());
+            }
+        }
+    }
+    check("who is in the way", &told);
+}
+
+/// What a witness answers.
+#[test]
+fn witnesses() {
+    let watched = |dead: bool| {
+        move || {
+            let mut bench = Bench::new(2);
+            if dead {
+                let (members, witnesses) = (bench.members(&[0]), Vec::new());
+                bench.run(&mut lv_lock(9), Request::Acquire { mode: X, members, witnesses });
+                bench.now = bench.now + LEASE * 2;
+            }
+            let (members, witnesses) = (bench.members(&[1]), bench.members(&[0]));
+            begin(bench, lv_lock(1), Request::Acquire { mode: X, members, witnesses })
+        }
+    };
+    for (title, dead, before) in
+        [("a look at a witness", false, &[][..]), ("BREAK on a witness", true, &[Acts])]
+    {
+        for times in [1, 9] {
+            let told = answered(watched(dead), before, times, acquired_and_released);
+            check(&format!("{title}, {times} times"), &told);
+        }
+    }
+}
+
+/// The votes are to move from drive 0 to drives 0 and 1.
+#[test]
+fn moving_votes() {
+    let spread = |talk: &mut Talk| {
+        let drives = talk.bench.members(&[0, 1]);
+        talk.lock.spread(&drives, talk.bench.now);
+        talk.exchange();
+    };
+    let move_votes = |talk: &mut Talk| {
+        let moved = talk.lock.move_votes(&[DriveRef(0), DriveRef(1)], talk.bench.now);
+        talk.say(if moved { "moved".into() } else { "not moved".into() });
+        talk.pass(SECOND).belief();
+    };
+    for stores in [true, false] {
+        let profile = Profile { refresh_stores_metadata: stores, ..Profile::current() };
+        let on_one = || settled(vote(Bench::with(2, profile), lv_lock(1), X, 1));
+        let kind = if stores { "" } else { ", which REFRESH does not mark" };
+        for before in 0..2 {
+            let title = format!("command {before} of a move{kind}");
+            let acts = vec![Acts; before];
+            let told = answered(on_one, &acts, 1, |talk| {
+                spread(talk);
+                talk.pass(SECOND * 20);
+                move_votes(talk);
+            });
+            check(&title, &told);
+        }
+        // A REFRESH from before, which would take the mark away.
+        let on_one = || vote(Bench::with(2, profile), lv_lock(1), X, 1);
+        let kept = || {
+            let mut talk = on_one();
+            talk.exchange();
+            talk.until_refresh()
+        };
+        let told = answered(kept, &[], 1, |talk| {
+            talk.exchange();
+            spread(talk);
+            talk.pass(SECOND * 20);
+            move_votes(talk);
+        });
+        check(&format!("REFRESH before a move{kind}"), &told);
+        let told = conversations(|answer| {
+            let mut talk = kept();
+            talk.answers.push_back(Open);
+            talk.exchange();
+            spread(&mut talk);
+            talk.pass(SECOND).close(answer).pass(SECOND * 20);
+            move_votes(&mut talk);
+            talk
+        });
+        check(&format!("REFRESH during a move{kind}"), &told);
     }
 }
