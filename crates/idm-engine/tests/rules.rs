@@ -1,5 +1,5 @@
-//! The rules of one drive as a conversation: what a drive answers, what it is told next and when, and
-//! what the lock tells its owner.
+//! The rules of one drive as conversations: what a drive answers, what it is told next and when,
+//! and what the lock tells its owner.
 //!
 //! A conversation reads like this: `try X, @50 try X, granted` says that a TRYLOCK for an exclusive
 //! lock was sent, another one 50 ms after the beginning, and that then the lock was granted.
@@ -225,6 +225,12 @@ impl Talk {
         self.lock.on_timer(self.bench.now);
         self.listen()
     }
+}
+
+/// A lock on some drives.
+fn begin_on(bench: Bench, lock: Lock, mode: Mode, on: &[u32]) -> Talk {
+    let (members, witnesses) = (bench.members(on), Vec::new());
+    begin(bench, lock, Request::Acquire { mode, members, witnesses })
 }
 
 /// One host that takes the lock on all drives and dies; then its lease is over, or not.
@@ -568,7 +574,18 @@ fn making_room() {
 #[test]
 fn what_is_not_removed_to_make_room() {
     type Occupy = fn(&mut Bench);
-    let cases: [(&str, bool, Occupy); 6] = [
+    let cases: [(&str, bool, Occupy); 7] = [
+        ("an LV that another host is about to remove", false, |bench| {
+            leave_behind(bench, other_lv_lock(9));
+            let request = bench.acquire(X);
+            let mut other = lv_lock(8);
+            other.request(request, bench.now).expect("in order");
+            for _ in 0..3 {
+                let command = other.next_command(bench.now).expect("TRYLOCK, read, TRYLOCK");
+                let reply = bench.perform(&command);
+                other.on_reply(command.token, reply, bench.now);
+            }
+        }),
         ("an unlocked LV", true, |bench| leave_behind(bench, other_lv_lock(9))),
         ("a held LV", false, |bench| died(bench, other_lv_lock(9), X, SECOND)),
         ("a shared LV", false, |bench| died(bench, other_lv_lock(9), S, SECOND)),
@@ -593,11 +610,14 @@ fn what_is_not_removed_to_make_room() {
             }
             occupy(&mut bench);
             let before = bench.states(0);
+            bench.log.clear();
             let request = bench.acquire(X);
             let outcome = bench.run(&mut lv_lock(1), request);
             let expected = if removed { GRANTED } else { Outcome::Refused(Refusal::Full) };
             assert_eq!(outcome, expected, "{what}");
             assert!(removed || bench.states(0) == before, "{what}");
+            let tries = bench.log.iter().filter(|(_, name)| *name != "read").count();
+            assert_eq!(tries > 1, removed, "{what}: {:?}", bench.log);
         }
     }
 }
@@ -894,5 +914,204 @@ fn moving_votes() {
             talk
         });
         check(&format!("REFRESH during a move{kind}"), &told);
+    }
+}
+
+/// An earlier life of this host, or this one, may still reach the drives.
+fn with_times(lock: Lock, undoes: Instant, writes: Instant) -> Lock {
+    let config = lock.config().clone();
+    Lock::new(LockConfig { earlier_until: undoes, earlier_writes_until: writes, ..config })
+}
+
+#[test]
+fn a_new_life_while_commands_of_the_old_one_are_under_way() {
+    for (undoes, writes) in [(2, 0), (0, 2), (8, 8)] {
+        let life = |bench: &Bench| {
+            let at = |seconds| bench.now + SECOND * seconds;
+            with_times(lv_lock(1), at(undoes), at(writes))
+        };
+        for on in [&[0][..], &[0, 1]] {
+            let left = || {
+                let mut bench = Bench::new(2);
+                let members = bench.members(on);
+                let request = Request::Acquire { mode: X, members, witnesses: Vec::new() };
+                bench.run(&mut earlier(lv_lock(9)), request);
+                bench.now = bench.now + SECOND;
+                bench
+            };
+            let then = |talk: &mut Talk| {
+                talk.pass(SECOND * 4).belief().pass(SECOND * 2).belief();
+            };
+            let adopted = || {
+                let bench = left();
+                let (members, witnesses) = (bench.members(&[0]), Vec::new());
+                let granted_until = Some(bench.now + LEASE / 2);
+                let lock = life(&bench);
+                begin(bench, lock, Request::Adopt { mode: None, granted_until, members, witnesses })
+            };
+            let acquired = || {
+                let bench = left();
+                let lock = life(&bench);
+                begin_on(bench, lock, X, &[0])
+            };
+            let when = format!("{undoes} s, {writes} s, once on {} drives", on.len());
+            check(&format!("adoption within {when}"), &answered(adopted, &[Acts], 1, then));
+            check(&format!("TRYLOCK within {when}"), &answered(acquired, &[], 1, then));
+        }
+    }
+}
+
+/// Our own record is from when other drives were counted.
+#[test]
+fn a_record_of_another_set() {
+    for stores in [true, false] {
+        for (theirs, mode) in [(X, X), (X, S), (S, X), (S, S)] {
+            let found = || {
+                let profile = Profile { refresh_stores_metadata: stores, ..Profile::current() };
+                let mut bench = Bench::with(2, profile);
+                died(&mut bench, earlier(lv_lock(9)), theirs, SECOND);
+                let (members, witnesses) = (bench.members(&[0]), Vec::new());
+                begin(bench, lv_lock(1), Request::Acquire { mode, members, witnesses })
+            };
+            for before in 2..6 {
+                let acts = vec![Acts; before];
+                let told = answered(found, &acts, 1, acquired_and_released);
+                let kind = if stores { "" } else { ", which REFRESH does not mark" };
+                let (from, to) = (letter(theirs), letter(mode));
+                check(&format!("{before} commands of a {from} record to {to}{kind}"), &told);
+            }
+        }
+    }
+}
+
+/// A TRYLOCK whose fate is not known, and which a table did not show.
+#[test]
+fn strays() {
+    let unseen = [Acts, Says(Status::Uncertain), Says(Status::Conflict)];
+    let told = answered(
+        || vote(Bench::new(3), vg_lock(1), X, 3),
+        &unseen,
+        1,
+        |talk| {
+            talk.pass(SECOND * 3).belief();
+            talk.request(Request::Release { value: Some(value(7)) }).pass(LEASE * 3);
+        },
+    );
+    check("a stray TRYLOCK at a release", &told);
+    let told = answered(
+        || free(X),
+        &unseen[1..],
+        1,
+        |talk| {
+            talk.pass(SECOND * 6).belief().release().pass(LEASE * 3);
+        },
+    );
+    check("a stray TRYLOCK and a refusal", &told);
+    let told = answered(
+        || free(X),
+        &unseen[1..],
+        1,
+        |talk| {
+            talk.pass(SECOND * 20).belief().release().pass(LEASE * 3);
+        },
+    );
+    check("a TRYLOCK that has strayed long ago", &told);
+    let told = answered(
+        || three(S, 2),
+        &unseen[1..],
+        1,
+        |talk| {
+            talk.pass(SECOND * 3).belief();
+            if talk.lock.mode().is_some() {
+                talk.bench.paths[1] = Path::Cut;
+                talk.convert(X).pass(SECOND).belief();
+            }
+        },
+    );
+    check("a stray TRYLOCK and a change", &told);
+}
+
+/// Nothing that is sent to drive 0 after a release arrives any more.
+#[test]
+fn a_drive_that_falls_silent() {
+    type Begin = fn() -> Talk;
+    let cases: [(&str, Begin, &[Answer]); 3] = [
+        ("TRYLOCK", || free(X), &[Open]),
+        ("BREAK", || dead(X, X), &[Acts, Acts, Open]),
+        ("REFRESH", || held(X).until_refresh(), &[Open]),
+    ];
+    for (what, begin, before) in cases {
+        let told = conversations(|answer| {
+            let mut talk = begin();
+            talk.answers.extend(before);
+            talk.answers.extend([Says(Status::Unreachable); 20]);
+            talk.pass(SECOND * 6).release().pass(SECOND * 8).close(answer);
+            talk.pass(LEASE * 3);
+            talk
+        });
+        check(&format!("silence after {what}"), &told);
+    }
+}
+
+/// A conflict stands until the drive says that the mutex is ours.
+#[test]
+fn a_conflict_that_is_over() {
+    let away = [Says(Status::Unreachable); 3];
+    let contested = [Says(Status::Conflict), Says(Status::Unreachable)];
+    for (what, theirs, before) in [
+        ("TRYLOCK", false, [&away[..], &contested].concat()),
+        ("BREAK", true, [&away[..], &[Acts, Acts], &contested].concat()),
+    ] {
+        let begin = || {
+            let mut bench = Bench::new(3);
+            if theirs {
+                let (members, witnesses) = (bench.members(&[0]), Vec::new());
+                bench.run(&mut lv_lock(9), Request::Acquire { mode: X, members, witnesses });
+                bench.now = bench.now + LEASE * 2;
+            }
+            vote(bench, lv_lock(1), S, 3)
+        };
+        let told = answered(begin, &before, 1, |talk| {
+            talk.pass(SECOND * 50).belief().convert(X).pass(SECOND).belief();
+        });
+        check(&format!("a conflict before {what}"), &told);
+    }
+}
+
+/// A host that holds a mutex to remove it does not go away.
+#[test]
+fn a_removal_that_does_not_end() {
+    let mut bench = small(1);
+    leave_behind(&mut bench, lv_lock(9));
+    let request = bench.acquire(X);
+    let mut other = begin(bench, other_lv_lock(8), request.clone());
+    other.answers.extend([Acts, Acts, Open]);
+    other.exchange();
+    let mut command = other.open.remove(0);
+    let mut bench = other.bench;
+    let DriveCommand::Mutex(_, record) = &mut command.command else { panic!("no TRYLOCK") };
+    record.countdown_ms = 60_000;
+    bench.perform(&command);
+    let mut talk = begin(bench, lv_lock(1), request);
+    talk.pass(SECOND * 6);
+    check("a removal that does not end", &format!("{}\n", talk.words.concat()));
+}
+
+/// What this host left on a witness excludes what it left on the member.
+#[test]
+fn what_is_exclusive_on_a_witness_is_not_shared() {
+    for theirs in [X, S] {
+        let mut bench = Bench::new(2);
+        for (drive, mode) in [(0, theirs), (1, S)] {
+            let (members, witnesses) = (bench.members(&[drive]), Vec::new());
+            let request = Request::Acquire { mode, members, witnesses };
+            assert_eq!(bench.run(&mut earlier(lv_lock(9)), request), GRANTED);
+        }
+        let (members, witnesses) = (bench.members(&[1]), bench.members(&[0]));
+        let granted_until = Some(bench.now + LEASE / 2);
+        let request = Request::Adopt { mode: None, granted_until, members, witnesses };
+        let mut talk = begin(bench, lv_lock(1), request);
+        talk.pass(SECOND * 6).belief();
+        check(&format!("{} on a witness", letter(theirs)), &talk.words.concat());
     }
 }
