@@ -9,12 +9,14 @@ mod bench;
 use bench::*;
 use core::fmt;
 use core::time::Duration;
-use idm_emulator::{Drive, Profile, profile::Limits};
+use idm_emulator::{Drive, DriveTime, Profile, profile::Limits};
 use idm_engine::{
     Command, DriveRef, Event, Instant, Lock, LockConfig, Loss, Notice, Outcome, Refusal, Request,
     ValueRead,
 };
-use idm_protocol::{DriveCommand, Limit, Mode, Reply, ResourceId, Status, ValueUpdate};
+use idm_protocol::{
+    DriveCommand, Limit, Mode, Record, Reply, ResourceId, State, Status, ValueUpdate,
+};
 use std::collections::VecDeque;
 
 const X: Mode = Mode::Exclusive;
@@ -32,6 +34,8 @@ enum Answer {
     ActsAndSays(Status),
     /// It stays without an answer for now, and is not carried out.
     Open,
+    /// Its fate is not known, and it arrives later.
+    Late,
 }
 use Answer::*;
 
@@ -42,6 +46,7 @@ impl fmt::Display for Answer {
             Says(status) => write!(f, "{status:?}"),
             ActsAndSays(status) => write!(f, "{status:?}*"),
             Open => f.write_str("nothing"),
+            Late => f.write_str("late"),
         }
     }
 }
@@ -55,6 +60,8 @@ struct Talk {
     words: Vec<String>,
     answers: VecDeque<Answer>,
     open: Vec<Command>,
+    /// What drive 0 shows instead of its table.
+    table: Option<Vec<Record>>,
 }
 
 fn letter(mode: Mode) -> char {
@@ -105,7 +112,7 @@ impl Talk {
     fn new(bench: Bench, lock: Lock) -> Talk {
         let (start, last) = (bench.now, bench.now);
         let (words, answers, open) = (Vec::new(), VecDeque::new(), Vec::new());
-        Talk { bench, lock, start, last, words, answers, open }
+        Talk { bench, lock, start, last, words, answers, open, table: None }
     }
 
     /// What was said is forgotten, and time begins anew.
@@ -136,8 +143,23 @@ impl Talk {
                 self.say(said(&command.command));
             }
             let answer = if talks { self.answers.pop_front() } else { None };
-            let reply = match answer.unwrap_or(Acts) {
-                Acts => self.bench.perform(&command),
+            let path = match self.bench.paths[command.drive.0 as usize] {
+                Path::Cut => Says(Status::Unreachable),
+                Path::Deaf => ActsAndSays(Status::Uncertain),
+                Path::Up => Acts,
+                Path::Hung => Open,
+            };
+            let reply = match answer.unwrap_or(path) {
+                Acts => match &self.table {
+                    Some(table) if command.command == DriveCommand::ReadTable => {
+                        Reply::Table(table.clone().into())
+                    }
+                    _ => self.bench.perform(&command),
+                },
+                Late => {
+                    self.open.push(command.clone());
+                    Reply::Status(Status::Uncertain)
+                }
                 Says(status) => Reply::Status(status),
                 ActsAndSays(status) => {
                     self.bench.perform(&command);
@@ -192,9 +214,35 @@ impl Talk {
                 self.bench.perform(&command);
                 Reply::Status(status)
             }
-            Acts | Open => self.bench.perform(&command),
+            Acts | Open | Late => self.bench.perform(&command),
         };
         self.lock.on_reply(command.token, reply, self.bench.now);
+        self.exchange();
+        self
+    }
+
+    /// The oldest command that is late arrives.
+    fn arrive(&mut self) -> &mut Talk {
+        let command = self.open.remove(0);
+        self.bench.perform(&command);
+        self
+    }
+
+    /// The drives, once the lock has been taken and its host has died.
+    fn settle(mut self) -> Bench {
+        self.pass(SECOND);
+        self.bench
+    }
+
+    /// The same, where it was about to move its votes to drives 0 and 1.
+    fn settle_spread(mut self) -> Bench {
+        self.pass(SECOND).spread();
+        self.settle()
+    }
+
+    fn spread(&mut self) -> &mut Talk {
+        let drives = self.bench.members(&[0, 1]);
+        self.lock.spread(&drives, self.bench.now);
         self.exchange();
         self
     }
@@ -700,13 +748,17 @@ fn changing_back_and_forth() {
             check(&title, &answered(there, &[], times, back));
         }
     }
-    // Drive 0 decides.
-    let there = || {
-        let mut talk = settled(three(X, 0));
-        talk.bench.paths[1] = Path::Cut;
-        talk
-    };
-    check("a change to shared and back where drive 0 decides", &answered(there, &[], 1, back));
+    // Drive 0 decides, at once or later.
+    for later in [Duration::ZERO, SECOND] {
+        let there = || settled(three(X, 0));
+        let told = answered(there, &[], 1, |talk| {
+            talk.convert(S).pass(later);
+            talk.bench.paths[1] = Path::Cut;
+            talk.convert(X).pass(SECOND * 2).belief();
+        });
+        let ms = later.as_millis();
+        check(&format!("a change back after {ms} ms where drive 0 decides"), &told);
+    }
 }
 
 /// The lock is granted before drive 0 has answered.
@@ -866,11 +918,6 @@ fn witnesses() {
 /// The votes are to move from drive 0 to drives 0 and 1.
 #[test]
 fn moving_votes() {
-    let spread = |talk: &mut Talk| {
-        let drives = talk.bench.members(&[0, 1]);
-        talk.lock.spread(&drives, talk.bench.now);
-        talk.exchange();
-    };
     let move_votes = |talk: &mut Talk| {
         let moved = talk.lock.move_votes(&[DriveRef(0), DriveRef(1)], talk.bench.now);
         talk.say(if moved { "moved".into() } else { "not moved".into() });
@@ -884,7 +931,7 @@ fn moving_votes() {
             let title = format!("command {before} of a move{kind}");
             let acts = vec![Acts; before];
             let told = answered(on_one, &acts, 1, |talk| {
-                spread(talk);
+                talk.spread();
                 talk.pass(SECOND * 20);
                 move_votes(talk);
             });
@@ -899,7 +946,7 @@ fn moving_votes() {
         };
         let told = answered(kept, &[], 1, |talk| {
             talk.exchange();
-            spread(talk);
+            talk.spread();
             talk.pass(SECOND * 20);
             move_votes(talk);
         });
@@ -908,7 +955,7 @@ fn moving_votes() {
             let mut talk = kept();
             talk.answers.push_back(Open);
             talk.exchange();
-            spread(&mut talk);
+            talk.spread();
             talk.pass(SECOND).close(answer).pass(SECOND * 20);
             move_votes(&mut talk);
             talk
@@ -1113,5 +1160,282 @@ fn what_is_exclusive_on_a_witness_is_not_shared() {
         let mut talk = begin(bench, lv_lock(1), request);
         talk.pass(SECOND * 6).belief();
         check(&format!("{} on a witness", letter(theirs)), &talk.words.concat());
+    }
+}
+
+/// A drive that held the lock in a weaker mode when the lease ran out is no proof afterwards.
+#[test]
+fn a_lease_that_ran_out() {
+    for gap in [true, false] {
+        let mut talk = settled(three(S, 0));
+        // Drive 0 does not hear of the change, or it does.
+        let deaf = if gap { 1000 } else { 0 };
+        talk.answers.extend((0..deaf).map(|_| Says(Status::Unreachable)));
+        talk.convert(X).pass(SECOND);
+        assert_eq!(talk.lock.mode(), Some(X));
+        talk.bench.paths = vec![Path::Cut; 3];
+        talk.pass(LEASE * 2);
+        assert!(talk.lock.safe_until() < Some(talk.bench.now));
+        talk.answers.clear();
+        talk.bench.paths = vec![Path::Up, Path::Up, Path::Cut];
+        talk.pass(LEASE);
+        let regained = talk.lock.safe_until() > Some(talk.bench.now);
+        assert_eq!(regained, !gap, "{}", talk.words.concat());
+    }
+}
+
+/// A drive that did not take a lock is asked in a mode that is not wanted any more.
+#[test]
+fn a_change_that_is_refused_while_a_drive_is_asked() {
+    let told = conversations(|answer| {
+        let mut talk = three(S, 0);
+        talk.answers.extend([Says(Status::Unreachable); 3]);
+        talk.pass(SECOND);
+        let mut other = begin_on(talk.bench, lv_lock(2), S, &[1, 2]);
+        other.exchange();
+        talk.bench = other.bench;
+        let mut talk = talk.listen();
+        talk.answers.push_back(Open);
+        talk.convert(X).pass(SECOND).close(answer).pass(SECOND).belief();
+        talk.pass(SECOND * 20).belief();
+        talk
+    });
+    check("a change that is refused while a drive is asked", &told);
+}
+
+#[test]
+fn strays_that_are_taken_anew() {
+    let unseen = [Says(Status::Uncertain), Says(Status::Conflict), Acts];
+    let told = answered(
+        || three(S, 2),
+        &unseen,
+        9,
+        |talk| {
+            talk.pass(SECOND * 3).belief().convert(X).pass(SECOND).belief();
+        },
+    );
+    check("a stray TRYLOCK, again and again, and a change", &told);
+    // The dead holder's value may come back with a BREAK that arrives late.
+    for theirs in [None, Some(0)] {
+        let begin = || {
+            let mut bench = Bench::new(3);
+            if theirs.is_some() {
+                bench = begin_on(bench, vg_lock(9), X, &[0]).settle();
+                bench.now = bench.now + LEASE * 2;
+            }
+            vote(bench, vg_lock(1), X, 3)
+        };
+        let mut told = String::new();
+        for value in [None, Some(value(7))] {
+            let mut talk = begin();
+            talk.answers.extend([Acts, Late]);
+            talk.answers.extend([Says(Status::Unreachable); 2]);
+            talk.pass(SECOND * 2).request(Request::Release { value }).pass(SECOND * 5);
+            talk.arrive().pass(LEASE * 3);
+            told += &format!("{value:?}{}\n", talk.words.concat());
+        }
+        let what = if theirs.is_some() { "BREAK" } else { "TRYLOCK" };
+        check(&format!("a stray {what} that arrives after the release"), &told);
+    }
+}
+
+#[test]
+fn releasing_in_other_ways() {
+    // After answers that made no sense.
+    let fresh = || held(X).listen();
+    let told = answered(fresh, &[Says(Status::Failed)], 6, |talk| {
+        talk.release().pass(LEASE * 3);
+    });
+    check("UNLOCK after an error", &told);
+    // A TRYLOCK or a REFRESH before.
+    let store = |talk: &mut Talk| {
+        talk.pass(SECOND * 17);
+        talk.request(Request::Release { value: Some(value(7)) }).pass(LEASE * 3);
+    };
+    let told = answered(|| vote(Bench::new(3), vg_lock(1), X, 3), &[Acts], 9, store);
+    check("a release with a value after TRYLOCKs", &told);
+    let told = conversations(|answer| {
+        let bench = Bench::new(1);
+        let request = bench.acquire(X);
+        let mut talk = begin(bench, vg_lock(1), request);
+        talk.exchange();
+        let mut talk = talk.until_refresh();
+        talk.answers.push_back(Open);
+        talk.exchange();
+        talk.request(Request::Release { value: Some(value(7)) });
+        talk.pass(SECOND).close(answer).pass(LEASE * 3);
+        talk
+    });
+    check("a release with a value during REFRESH", &told);
+    // An UNLOCK after a promotion.
+    let shared = || {
+        let bench = Bench::new(1);
+        let request = bench.acquire(X);
+        let mut talk = begin(bench, vg_lock(1), request);
+        talk.exchange();
+        talk.request(Request::Convert { mode: S, value: Some(value(6)) }).pass(SECOND);
+        talk.listen()
+    };
+    let told = answered(shared, &[Acts], 3, |talk| {
+        talk.release().pass(LEASE * 3);
+    });
+    check("UNLOCK with a value after a promotion", &told);
+    // A dead holder's value, which is erased by who shared the lock.
+    let dead = || {
+        let mut bench = Bench::new(1);
+        died(&mut bench, vg_lock(9), X, LEASE * 2);
+        let request = bench.acquire(S);
+        begin(bench, vg_lock(1), request)
+    };
+    let told = answered(dead, &[Acts, Acts, Acts], 1, acquired_and_released);
+    check("a value that a sharer erases", &told);
+}
+
+/// Which drives were counted by a TRYLOCK that may still arrive.
+#[test]
+fn another_set_after_a_command_of_unknown_fate() {
+    for (what, theirs, before) in [("TRYLOCK", false, &[][..]), ("BREAK", true, &[Acts, Acts])] {
+        for other in [&[0][..], &[0, 1]] {
+            let begin = || {
+                let mut bench = Bench::new(2);
+                if theirs {
+                    bench = begin_on(bench, lv_lock(9), X, &[0]).settle();
+                    bench.now = bench.now + LEASE * 2;
+                }
+                begin_on(bench, lv_lock(1), X, &[0])
+            };
+            let told = answered(begin, before, 1, |talk| {
+                talk.pass(SECOND).release().pass(SECOND);
+                let members = talk.bench.members(other);
+                let request = Request::Acquire { mode: X, members, witnesses: Vec::new() };
+                talk.request(request).pass(SECOND * 6).belief();
+            });
+            check(&format!("{what}, then {} drives", other.len()), &told);
+        }
+    }
+}
+
+#[test]
+fn a_new_life_of_a_lock_with_a_value() {
+    for theirs in [1, 8] {
+        let found = || {
+            let mut bench = Bench::new(1);
+            let (lock, later) = match theirs {
+                1 => (earlier(vg_lock(9)), SECOND),
+                _ => (vg_lock(theirs), LEASE * 2),
+            };
+            died(&mut bench, lock, X, later);
+            let until = bench.now + SECOND * 2;
+            let request = bench.acquire(X);
+            begin(bench, with_times(vg_lock(1), until, until), request)
+        };
+        let told = answered(found, &[Acts], 1, acquired_and_released);
+        let whose = if theirs == 1 { "an own" } else { "a dead" };
+        check(&format!("a new life that finds {whose} record"), &told);
+    }
+}
+
+/// A record that was marked for a move that did not take place, and a REFRESH that takes that away.
+#[test]
+fn a_mark_that_is_about_to_go() {
+    let told = conversations(|answer| {
+        let mut bench = begin_on(Bench::new(2), lv_lock(1), X, &[0]).settle_spread();
+        bench.now = bench.now + SECOND;
+        let (members, witnesses) = (bench.members(&[0]), Vec::new());
+        let granted_until = Some(bench.now + LEASE / 2);
+        let request = Request::Adopt { mode: None, granted_until, members, witnesses };
+        let mut talk = begin(bench, earlier(lv_lock(9)), request);
+        talk.exchange();
+        let mut talk = talk.until_refresh();
+        talk.answers.push_back(Open);
+        talk.exchange();
+        talk.spread();
+        talk.pass(SECOND).close(answer).pass(SECOND * 3);
+        talk
+    });
+    check("a move while a REFRESH takes the mark away", &told);
+}
+
+#[test]
+fn a_change_on_a_drive_that_was_reset() {
+    let reset = || {
+        let mut talk = held(S).listen();
+        talk.bench.drives[0].reset();
+        talk
+    };
+    let told = answered(reset, &[], 1, |talk| {
+        talk.convert(X).pass(SECOND * 6).belief();
+    });
+    check("a change on a drive that was reset", &told);
+}
+
+/// A drive whose answers go round in circles is given up.
+#[test]
+fn circles() {
+    let mut talk = dead(X, X);
+    for _ in 0..9 {
+        talk.answers.extend([Acts, Acts, Says(Status::NotFound)]);
+    }
+    talk.pass(SECOND * 6);
+    check("a drive in circles", &talk.words.concat());
+}
+
+/// Records that no emulated drive shows together.
+#[test]
+fn tables() {
+    let record = |lock: Lock, mode: Mode, state: State| {
+        let mut bench = Bench::new(1);
+        died(&mut bench, lock, mode, Duration::ZERO);
+        let time = DriveTime::from_micros(bench.now.as_micros());
+        Record { state, ..bench.drives[0].table(time).remove(0) }
+    };
+    let full = Says(Status::Full(Limit::Mutexes));
+    let conflict = Says(Status::Conflict);
+    let (locked, unlocked, dead) = (State::Locked, State::Unlocked, State::TimedOut);
+    let end =
+        Record { state: State::EndOfTable, ..record(lock(9, ResourceId::GLOBAL, true), X, locked) };
+    let global = || lock(1, ResourceId::GLOBAL, true);
+    let older = Record { metadata: [0; 64], ..record(vg_lock(1), X, locked) };
+    let cases: [(&str, Lock, Mode, &[Answer], Vec<Record>); 7] = [
+        (
+            "a dead one beside a sharer, wanted shared",
+            lv_lock(1),
+            S,
+            &[conflict],
+            vec![record(lv_lock(8), X, dead), record(lv_lock(9), S, locked)],
+        ),
+        (
+            "an LV that one has left and another uses",
+            lv_lock(1),
+            X,
+            &[full],
+            vec![record(other_lv_lock(8), X, unlocked), record(other_lv_lock(9), X, locked)],
+        ),
+        (
+            "an LV that one has left and another was using",
+            lv_lock(1),
+            X,
+            &[full],
+            vec![record(other_lv_lock(9), X, dead), record(other_lv_lock(8), X, unlocked)],
+        ),
+        (
+            "an LV that nobody uses, beside one in use",
+            lv_lock(1),
+            X,
+            &[full],
+            vec![record(other_lv_lock(8), X, unlocked), record(vg_lock(9), X, locked)],
+        ),
+        ("the own mutex, unused", lv_lock(1), X, &[full], vec![record(lv_lock(8), X, unlocked)]),
+        ("an own record of an older implementation", vg_lock(1), X, &[], vec![older]),
+        ("the end of the table", global(), X, &[], vec![end]),
+    ];
+    for (title, lock, mode, before, table) in cases {
+        let bench = Bench::new(1);
+        let request = bench.acquire(mode);
+        let mut talk = begin(bench, lock, request);
+        talk.answers.extend(before);
+        talk.table = Some(table);
+        talk.pass(SECOND * 6).belief();
+        check(title, &talk.words.concat());
     }
 }
