@@ -778,11 +778,20 @@ fn stragglers() {
         }),
     ];
     for (what, then) in cases {
-        for (first, before) in [("TRYLOCK", &[Acts, Open][..]), ("BREAK", &[Acts, Open])] {
+        for (first, before) in [
+            ("TRYLOCK", &[Acts, Open][..]),
+            ("BREAK", &[Acts, Open]),
+            ("BREAK on one drive", &[Acts, Open]),
+        ] {
             let told = conversations(|answer| {
                 let mut bench = Bench::new(3);
-                if first == "BREAK" {
-                    died(&mut bench, vg_lock(9), X, LEASE * 2);
+                match first {
+                    "BREAK" => died(&mut bench, vg_lock(9), X, LEASE * 2),
+                    "TRYLOCK" => {}
+                    _ => {
+                        bench = begin_on(bench, vg_lock(9), X, &[0]).settle();
+                        bench.now = bench.now + LEASE * 2;
+                    }
                 }
                 let mut talk = vote(bench, vg_lock(1), X, 3);
                 talk.answers.extend(before);
@@ -1396,7 +1405,7 @@ fn tables() {
         Record { state: State::EndOfTable, ..record(lock(9, ResourceId::GLOBAL, true), X, locked) };
     let global = || lock(1, ResourceId::GLOBAL, true);
     let older = Record { metadata: [0; 64], ..record(vg_lock(1), X, locked) };
-    let cases: [(&str, Lock, Mode, &[Answer], Vec<Record>); 7] = [
+    let cases: [(&str, Lock, Mode, &[Answer], Vec<Record>); 8] = [
         (
             "a dead one beside a sharer, wanted shared",
             lv_lock(1),
@@ -1425,6 +1434,13 @@ fn tables() {
             &[full],
             vec![record(other_lv_lock(8), X, unlocked), record(vg_lock(9), X, locked)],
         ),
+        (
+            "a sharer where there is no room, wanted shared",
+            lv_lock(1),
+            S,
+            &[full],
+            vec![record(lv_lock(9), S, locked), record(other_lv_lock(8), X, unlocked)],
+        ),
         ("the own mutex, unused", lv_lock(1), X, &[full], vec![record(lv_lock(8), X, unlocked)]),
         ("an own record of an older implementation", vg_lock(1), X, &[], vec![older]),
         ("the end of the table", global(), X, &[], vec![end]),
@@ -1435,7 +1451,34 @@ fn tables() {
         let mut talk = begin(bench, lock, request);
         talk.answers.extend(before);
         talk.table = Some(table);
-        talk.pass(SECOND * 6).belief();
+        talk.pass(SECOND * 5).belief().release().pass(LEASE * 3);
         check(title, &talk.words.concat());
+    }
+}
+
+/// A change to shared that has no answer yet makes a drive no proof of an exclusive lock.
+#[test]
+fn a_change_to_shared_that_is_under_way() {
+    let mut talk = settled(three(X, 0));
+    talk.answers.push_back(Open);
+    talk.convert(S).convert(X).belief();
+    assert_eq!(talk.lock.mode(), Some(X), "by drives 1 and 2");
+    talk.bench.drives[1].reset();
+    talk.pass(SECOND * 14).belief();
+    check("a change to shared that is under way", &talk.words.concat());
+}
+
+/// Of two BREAKs one has an unknown fate.
+#[test]
+fn breaking_twice() {
+    let found = || {
+        let mut bench = Bench::new(1);
+        died(&mut bench, vg_lock(9), X, LEASE * 2);
+        let request = bench.acquire(X);
+        begin(bench, vg_lock(1), request)
+    };
+    for first in [Says(Status::Uncertain), Says(Status::Failed)] {
+        let told = answered(found, &[Acts, first], 9, acquired_and_released);
+        check(&format!("BREAK after {first}"), &told);
     }
 }
