@@ -1,8 +1,10 @@
 //! The rules of one drive as conversations: what a drive answers, what it is told next and when,
 //! and what the lock tells its owner.
 //!
-//! A conversation reads like this: `try X, @50 try X, granted` says that a TRYLOCK for an exclusive
-//! lock was sent, another one 50 ms after the beginning, and that then the lock was granted.
+//! A conversation reads like this: `trylock X, @50 trylock X, granted` says that a TRYLOCK for an
+//! exclusive lock was sent, another one 50 ms after the beginning, and that then the lock was
+//! granted. They are in `rules.txt`, each under the answers that lead to it; a test that fails
+//! prints what it heard.
 
 mod bench;
 
@@ -1276,6 +1278,10 @@ fn releasing_in_other_ways() {
         talk
     });
     check("a release with a value during REFRESH", &told);
+}
+
+#[test]
+fn releasing_a_value_that_was_shared() {
     // An UNLOCK after a promotion.
     let shared = || {
         let bench = Bench::new(1);
@@ -1389,6 +1395,9 @@ fn circles() {
     check("a drive in circles", &talk.words.concat());
 }
 
+/// What is asked for, what drive 0 answers first, and the table that it shows then.
+type Shown<'a> = (&'a str, Lock, Mode, &'a [Answer], Vec<Record>);
+
 /// Records that no emulated drive shows together.
 #[test]
 fn tables() {
@@ -1405,7 +1414,7 @@ fn tables() {
         Record { state: State::EndOfTable, ..record(lock(9, ResourceId::GLOBAL, true), X, locked) };
     let global = || lock(1, ResourceId::GLOBAL, true);
     let older = Record { metadata: [0; 64], ..record(vg_lock(1), X, locked) };
-    let cases: [(&str, Lock, Mode, &[Answer], Vec<Record>); 8] = [
+    let cases: [Shown<'_>; 8] = [
         (
             "a dead one beside a sharer, wanted shared",
             lv_lock(1),
