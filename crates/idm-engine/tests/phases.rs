@@ -1,0 +1,723 @@
+//! What the phases of a lock decide, case by case: who is granted it, what the drives are told,
+//! which value is believed, and when other drives may vote.
+
+mod bench;
+
+use bench::*;
+use core::time::Duration;
+use idm_emulator::{DriveTime, Profile};
+use idm_engine::{
+    Command, Conflict, DriveRef, Event, Lock, Loss, Member, Notice, Outcome, Refusal, Request,
+    RequestError, Timing, ValueRead,
+};
+use idm_protocol::{DriveCommand, Limit, Mode, MutexOp, Reply, State, Status, Value, ValueUpdate};
+
+const X: Mode = Mode::Exclusive;
+const S: Mode = Mode::Shared;
+const RELEASE: Request = Request::Release { value: None };
+
+fn acquire(bench: &Bench, mode: Mode, on: &[u32], witnesses: &[u32]) -> Request {
+    let (members, witnesses) = (bench.members(on), bench.members(witnesses));
+    Request::Acquire { mode, members, witnesses }
+}
+
+fn take(bench: &mut Bench, lock: &mut Lock, mode: Mode, on: &[u32], witnesses: &[u32]) -> Outcome {
+    let request = acquire(bench, mode, on, witnesses);
+    bench.run(lock, request)
+}
+
+fn convert(mode: Mode) -> Request {
+    Request::Convert { mode, value: None }
+}
+
+/// A host asks for the lock on all drives, but only those of `on` hear of it.
+fn seize(bench: &mut Bench, lock: &mut Lock, mode: Mode, on: &[u32]) {
+    lock.request(bench.acquire(mode), bench.now).expect("in order");
+    while let Some(command) = lock.next_command(bench.now) {
+        if on.contains(&command.drive.0) {
+            bench.perform(&command);
+        }
+    }
+}
+
+fn op(command: &Command) -> Option<MutexOp> {
+    match command.command {
+        DriveCommand::Mutex(op, _) => Some(op),
+        DriveCommand::ReadTable => None,
+    }
+}
+
+/// What becomes of one command.
+enum Fate {
+    /// The drive carries it out and answers.
+    Answered,
+    /// The drive does not hear of it; this is answered instead.
+    Instead(Status),
+    /// It stays without an answer for now, and is not carried out.
+    Open,
+}
+
+/// Sends what the lock wants to send now; `fate` decides about each command. Tells the open ones.
+fn exchange_with(
+    bench: &mut Bench,
+    lock: &mut Lock,
+    mut fate: impl FnMut(&Command) -> Fate,
+) -> Vec<Command> {
+    let mut open = Vec::new();
+    while let Some(command) = lock.next_command(bench.now) {
+        bench.log.push((command.drive.0 as usize, name_of(&command.command)));
+        let reply = match fate(&command) {
+            Fate::Answered => bench.perform(&command),
+            Fate::Instead(status) => Reply::Status(status),
+            Fate::Open => {
+                open.push(command);
+                continue;
+            }
+        };
+        lock.on_reply(command.token, reply, bench.now);
+    }
+    open
+}
+
+/// The same while `time` passes.
+fn pass_with(
+    bench: &mut Bench,
+    lock: &mut Lock,
+    time: Duration,
+    mut fate: impl FnMut(&Command) -> Fate,
+) -> Vec<Command> {
+    let end = bench.now + time;
+    let mut open = Vec::new();
+    loop {
+        open.extend(exchange_with(bench, lock, &mut fate));
+        match lock.next_deadline() {
+            Some(next) if next <= end => bench.now = bench.now.max(next),
+            _ => break,
+        }
+        lock.on_timer(bench.now);
+    }
+    bench.now = end;
+    lock.on_timer(bench.now);
+    open
+}
+
+fn done(lock: &mut Lock) -> Option<Outcome> {
+    events(lock).into_iter().find_map(|event| match event {
+        Event::Done(outcome) => Some(outcome),
+        _ => None,
+    })
+}
+
+fn is_ready(lock: &mut Lock) -> Option<Vec<DriveRef>> {
+    events(lock).into_iter().find_map(|event| match event {
+        Event::VotesReady { members } => Some(members),
+        _ => None,
+    })
+}
+
+fn believes(bench: &Bench, lock: &Lock) -> bool {
+    lock.mode().is_some() && lock.safe_until() > Some(bench.now)
+}
+
+fn on(lock: &Lock) -> Vec<u32> {
+    let mut drives: Vec<u32> = lock.held_on().map(|(drive, _)| drive.0).collect();
+    drives.sort_unstable();
+    drives
+}
+
+fn said(bench: &Bench, drive: usize) -> Vec<&'static str> {
+    bench.log.iter().filter(|(at, _)| *at == drive).map(|(_, name)| *name).collect()
+}
+
+fn is_held(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Refused(Refusal::Held(_)))
+}
+
+// ---- Requests ----
+
+#[test]
+fn each_phase_takes_the_requests_that_make_sense_in_it() {
+    let fresh = || (Bench::new(3), lv_lock(1));
+    let held = |mode| {
+        let (mut bench, mut a) = fresh();
+        take(&mut bench, &mut a, mode, &[0, 1, 2], &[]);
+        (bench, a)
+    };
+    let lost = || {
+        let (mut bench, mut a) = held(X);
+        bench.drives.iter_mut().for_each(|drive| drive.reset());
+        bench.pass(&mut a, LEASE);
+        assert!(events(&mut a).contains(&Event::Lost(Loss::Taken)));
+        (bench, a)
+    };
+    let left = || {
+        let (mut bench, mut a) = fresh();
+        let request = adopt(&bench, &[0, 1, 2], false);
+        assert!(matches!(bench.run(&mut a, request), Outcome::Refused(Refusal::NothingToAdopt)));
+        (bench, a)
+    };
+    let busy = |(mut bench, mut a): (Bench, Lock), request: Request| {
+        bench.paths = vec![Path::Hung; 3];
+        a.request(request, bench.now).expect("in order");
+        (bench, a)
+    };
+    let wanted = acquire(&fresh().0, X, &[0, 1, 2], &[]);
+    let orphan = adopt(&fresh().0, &[0, 1, 2], false);
+    let all = [wanted.clone(), orphan.clone(), convert(X), convert(S), RELEASE];
+    let (wrong, ok) = (Err(RequestError::WrongState), Ok(()));
+    let never = [Err(RequestError::Busy); 5];
+    type Case<'a> = (&'a str, (Bench, Lock), [Result<(), RequestError>; 5]);
+    let cases: [&dyn Fn() -> Case<'static>; 8] = [
+        &|| ("free", fresh(), [ok, ok, wrong, wrong, ok]),
+        &|| ("held", held(X), [wrong, wrong, ok, ok, ok]),
+        &|| ("lost", lost(), [wrong, wrong, wrong, wrong, ok]),
+        &|| ("left", left(), [wrong, ok, wrong, wrong, ok]),
+        &|| ("acquiring", busy(fresh(), wanted.clone()), never),
+        &|| ("adopting", busy(fresh(), orphan.clone()), never),
+        &|| ("up", busy(held(S), convert(X)), never),
+        &|| ("down", busy(held(X), convert(S)), never),
+    ];
+    for case in cases {
+        for (at, request) in all.iter().enumerate() {
+            let (name, (bench, mut lock), expected) = case();
+            let told = lock.request(request.clone(), bench.now);
+            assert_eq!(told, expected[at], "{name}: {request:?}");
+        }
+    }
+}
+
+#[test]
+fn drives_are_named_once_and_there_is_at_least_one_and_at_most_512() {
+    let bench = Bench::new(1);
+    let many: Vec<u32> = (0..512).collect();
+    let too_many: Vec<u32> = (0..513).collect();
+    let cases: [(&[u32], &[u32], bool); 7] = [
+        (&[0], &[], true),
+        (&[], &[], false),
+        (&[], &[1], false),
+        (&[0, 1, 0], &[], false),
+        (&[0], &[0], false),
+        (&many, &[], true),
+        (&too_many, &[], false),
+    ];
+    for (members, witnesses, good) in cases {
+        let expected = if good { Ok(()) } else { Err(RequestError::BadDrives) };
+        let request = acquire(&bench, X, members, witnesses);
+        assert_eq!(lv_lock(1).request(request, bench.now), expected, "{}", members.len());
+    }
+}
+
+#[test]
+fn drives_of_an_earlier_acquisition_are_not_asked_and_do_not_vote() {
+    let mut bench = Bench::new(3);
+    let mut a = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut a, X, &[0, 1, 2], &[]), GRANTED);
+    // The others do not take the UNLOCK.
+    bench.paths = vec![Path::Up, Path::Cut, Path::Cut];
+    bench.run(&mut a, RELEASE);
+    bench.log.clear();
+    assert_eq!(take(&mut bench, &mut a, X, &[0], &[]), GRANTED);
+    assert!(!said(&bench, 1).contains(&"trylock") && !said(&bench, 2).contains(&"trylock"));
+    bench.pass(&mut a, LEASE * 3);
+    assert!(believes(&bench, &a), "drive 0 alone votes");
+}
+
+#[test]
+fn a_drive_that_may_be_marked_for_other_drives_is_waited_for_and_named() {
+    let mut bench = Bench::new(4);
+    let mut a = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut a, X, &[0, 1, 2], &[]), GRANTED);
+    // Refreshes of drives 1 and 2 are late, which say which drives are counted.
+    let refused = |command: &Command| match (command.drive.0, op(command)) {
+        (1 | 2, Some(MutexOp::Refresh)) => Fate::Instead(Status::Uncertain),
+        _ => Fate::Answered,
+    };
+    pass_with(&mut bench, &mut a, LEASE / 3 + Duration::from_secs(1), refused);
+    bench.run(&mut a, RELEASE);
+    let outcome = take(&mut bench, &mut a, X, &[1, 2, 3], &[]);
+    let Outcome::Refused(Refusal::NoQuorum { needed: 2, barred, .. }) = outcome else {
+        panic!("{outcome:?}")
+    };
+    assert_eq!(barred.iter().map(|(drive, _)| drive.0).collect::<Vec<_>>(), [1, 2]);
+    assert!(barred.iter().all(|&(_, at)| at > bench.now));
+}
+
+#[test]
+fn a_conflict_of_an_earlier_acquisition_is_not_one_of_this() {
+    let mut bench = Bench::new(3);
+    let mut a = lv_lock(1);
+    a.request(bench.acquire(X), bench.now).expect("in order");
+    exchange_with(&mut bench, &mut a, |command| match (command.drive.0, op(command)) {
+        (2, Some(MutexOp::Trylock)) => Fate::Instead(Status::Conflict),
+        // A TRYLOCK that may still come keeps the drive in mind.
+        (2, _) => Fate::Instead(Status::Unreachable),
+        (1, Some(MutexOp::Trylock)) => Fate::Answered,
+        _ => Fate::Answered,
+    });
+    assert!(done(&mut a).is_some_and(|outcome| is_held(&outcome)));
+    bench.paths[2] = Path::Cut;
+    assert_eq!(take(&mut bench, &mut a, X, &[0, 1, 2], &[]), GRANTED);
+}
+
+#[test]
+fn a_target_of_an_earlier_acquisition_is_none_of_this() {
+    let mut bench = Bench::new(3);
+    let mut a = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut a, X, &[0, 1], &[2]), GRANTED);
+    let named = bench.members(&[1, 2]);
+    bench.paths[2] = Path::Cut;
+    a.spread(&named, bench.now);
+    bench.run(&mut a, RELEASE);
+    assert_eq!(take(&mut bench, &mut a, X, &[0, 1], &[]), GRANTED);
+    bench.pass(&mut a, LEASE);
+    let outcome = take(&mut bench, &mut lv_lock(2), X, &[0, 1], &[]);
+    let Outcome::Refused(Refusal::Held(conflicts)) = outcome else { panic!("{outcome:?}") };
+    assert!(conflicts.iter().all(|c| c.same_set), "its records name the drives that vote");
+}
+
+// ---- Votes ----
+
+#[test]
+fn most_of_all_drives_are_read_before_an_lvs_lock_is_granted() {
+    let cases: [(&[u32], &[u32], &[usize], bool); 14] = [
+        (&[0], &[1], &[], true),
+        (&[0], &[1], &[1], false),
+        (&[0], &[1, 2, 3], &[3], true),
+        (&[0], &[1, 2, 3], &[2, 3], false),
+        (&[0, 1, 2], &[3], &[2], true),
+        (&[0, 1, 2], &[3], &[2, 3], false),
+        (&[0, 1, 2], &[3, 4], &[2, 4], true),
+        (&[0, 1, 2], &[3, 4], &[3, 4], true),
+        (&[0, 1, 2], &[3, 4], &[2, 3, 4], false),
+        (&[0, 1, 2, 3], &[4, 5, 6], &[3, 4, 5], true),
+        (&[0, 1, 2, 3], &[4, 5, 6], &[4, 5, 6], true),
+        (&[0, 1, 2, 3], &[4, 5, 6], &[3, 4, 5, 6], false),
+        (&[0, 1, 2, 3, 4], &[], &[3, 4], true),
+        (&[0, 1], &[2, 3], &[2, 3], false),
+    ];
+    for (members, witnesses, cut, granted) in cases {
+        for path in [Path::Cut, Path::Hung] {
+            let mut bench = Bench::new(members.len() + witnesses.len());
+            cut.iter().for_each(|&drive| bench.paths[drive] = path);
+            let begin = bench.now;
+            let outcome = take(&mut bench, &mut lv_lock(1), X, members, witnesses);
+            let expected = if granted { GRANTED } else { Outcome::Refused(Refusal::Unconfirmed) };
+            assert_eq!(outcome, expected, "{members:?}, {witnesses:?}, without {cut:?}");
+            let timing = Timing::for_lease(LEASE);
+            let waited = bench.now.since(begin);
+            assert!(waited <= timing.patience / 4, "witnesses have a part of the patience");
+        }
+    }
+}
+
+#[test]
+fn a_witness_without_idm_has_nobody_who_holds_the_lock() {
+    for (without, granted) in [(vec![1, 2], true), (vec![1], true), (vec![], false)] {
+        let mut bench = Bench::new(3);
+        let mut a = lv_lock(1);
+        a.request(acquire(&bench, X, &[0], &[1, 2]), bench.now).expect("in order");
+        pass_with(&mut bench, &mut a, Duration::from_secs(6), |command| match command.drive.0 {
+            0 => Fate::Answered,
+            d if without.contains(&d) => Fate::Instead(Status::Unsupported),
+            _ => Fate::Instead(Status::Unreachable),
+        });
+        let expected = if granted { GRANTED } else { Outcome::Refused(Refusal::Unconfirmed) };
+        let all = events(&mut a);
+        assert!(all.contains(&Event::Done(expected)), "{without:?}");
+        let told = |d: &u32| all.contains(&Event::Notice(Notice::NotIdm { drive: DriveRef(*d) }));
+        assert_eq!((0..3).filter(told).collect::<Vec<_>>(), without);
+    }
+}
+
+#[test]
+fn drives_without_room_are_told_from_drives_that_do_not_answer() {
+    for (full, cut, expected) in [
+        (vec![1, 2], vec![], Refusal::Full),
+        (vec![2], vec![1], Refusal::Full),
+        (vec![], vec![1, 2], Refusal::NoQuorum { granted: 1, needed: 2, barred: vec![] }),
+        (vec![0], vec![1, 2], Refusal::NoQuorum { granted: 0, needed: 2, barred: vec![] }),
+    ] {
+        let mut bench = Bench::new(3);
+        let mut a = lv_lock(1);
+        a.request(bench.acquire(X), bench.now).expect("in order");
+        pass_with(&mut bench, &mut a, Duration::from_secs(6), |command| {
+            match (command.drive.0, op(command)) {
+                (d, Some(MutexOp::Trylock)) if full.contains(&d) => {
+                    Fate::Instead(Status::Full(Limit::HostsOfMutex))
+                }
+                (d, _) if cut.contains(&d) => Fate::Instead(Status::Unreachable),
+                _ => Fate::Answered,
+            }
+        });
+        assert_eq!(done(&mut a), Some(Outcome::Refused(expected)), "{full:?} {cut:?}");
+    }
+}
+
+/// Other hosts have these drives of `count`, and some are silent. Whether ours gives way and tries
+/// again.
+fn backs_off(count: usize, others: &[&[u32]], silent: &[usize]) -> bool {
+    let mut bench = Bench::new(count);
+    for (at, drives) in others.iter().enumerate() {
+        seize(&mut bench, &mut lv_lock(2 + at as u8), X, drives);
+    }
+    silent.iter().for_each(|&drive| bench.paths[drive] = Path::Cut);
+    let mut a = lv_lock(1);
+    a.request(bench.acquire(X), bench.now).expect("in order");
+    bench.pass(&mut a, Duration::from_millis(500));
+    events(&mut a).contains(&Event::Notice(Notice::SplitVote))
+}
+
+#[test]
+fn who_meets_a_majority_of_another_host_does_not_try_again() {
+    let cases: [(usize, &[&[u32]], &[usize], bool); 9] = [
+        (3, &[&[1], &[2]], &[], true),
+        (3, &[&[1, 2]], &[], false),
+        (3, &[&[1]], &[2], false),
+        (4, &[&[2], &[3]], &[], true),
+        (4, &[&[2, 3]], &[], true),
+        (4, &[&[1, 2], &[3]], &[], false),
+        (4, &[&[3], &[1, 2]], &[], false),
+        (4, &[&[1], &[2]], &[3], true),
+        (5, &[&[1], &[2], &[3], &[4]], &[], true),
+    ];
+    for (count, others, silent, expected) in cases {
+        assert_eq!(backs_off(count, others, silent), expected, "{count} {others:?} {silent:?}");
+    }
+}
+
+#[test]
+fn a_split_is_tried_again_a_few_times_at_growing_intervals() {
+    let mut bench = Bench::new(3);
+    seize(&mut bench, &mut lv_lock(2), X, &[1]);
+    seize(&mut bench, &mut lv_lock(3), X, &[2]);
+    let mut a = lv_lock(1);
+    a.request(bench.acquire(X), bench.now).expect("in order");
+    let mut pauses = Vec::new();
+    let outcome = loop {
+        bench.exchange(&mut a);
+        if let Some(outcome) = done(&mut a) {
+            break outcome;
+        }
+        assert_eq!(on(&a), [], "it gives way meanwhile");
+        assert_eq!(bench.states(0), [State::Unlocked], "it is wanted again in a moment");
+        let next = a.next_deadline().expect("another attempt");
+        pauses.push(next.since(bench.now));
+        bench.now = next;
+        a.on_timer(bench.now);
+    };
+    assert!(is_held(&outcome), "{outcome:?}");
+    assert_eq!(said(&bench, 0).iter().filter(|name| **name == "trylock").count(), 6);
+    for (at, pause) in pauses.iter().enumerate() {
+        let mean = Timing::for_lease(LEASE).backoff * 2u32.pow(1 + at as u32);
+        assert!((mean / 4..=mean).contains(pause), "{at}: {pause:?}");
+    }
+    assert!(bench.states(0).is_empty(), "nothing is left after a refusal");
+}
+
+#[test]
+fn a_host_that_stood_still_does_not_try_again_when_its_time_is_over() {
+    for late in [Duration::ZERO, Duration::from_secs(1)] {
+        let mut bench = Bench::new(3);
+        seize(&mut bench, &mut lv_lock(2), X, &[1]);
+        seize(&mut bench, &mut lv_lock(3), X, &[2]);
+        let mut a = lv_lock(1);
+        a.request(bench.acquire(X), bench.now).expect("in order");
+        let deadline = bench.now + Timing::for_lease(LEASE).patience;
+        bench.exchange(&mut a);
+        assert!(events(&mut a).contains(&Event::Notice(Notice::SplitVote)));
+        bench.now = deadline + late;
+        a.on_timer(bench.now);
+        bench.exchange(&mut a);
+        assert!(done(&mut a).is_some(), "the request ends");
+    }
+}
+
+fn adopt(bench: &Bench, on: &[u32], granted: bool) -> Request {
+    let granted_until = granted.then_some(bench.now + LEASE / 2);
+    let (members, witnesses) = (bench.members(on), Vec::new());
+    Request::Adopt { mode: None, granted_until, members, witnesses }
+}
+
+// ---- Values ----
+
+/// Drives that have a value, published by a host that released the lock.
+fn with_a_value(drives: u32) -> (Bench, Vec<u32>) {
+    with_a_value_on(Bench::new(drives as usize))
+}
+
+fn with_a_value_on(mut bench: Bench) -> (Bench, Vec<u32>) {
+    let all: Vec<u32> = (0..bench.drives.len() as u32).collect();
+    let mut first = vg_lock(9);
+    take(&mut bench, &mut first, X, &all, &[]);
+    bench.run(&mut first, Request::Release { value: Some(value(7)) });
+    bench.log.clear();
+    (bench, all)
+}
+
+fn known(outcome: &Outcome) -> Option<u64> {
+    match outcome {
+        Outcome::Granted(ValueRead::Known(value)) => Some(value.get()),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_value_is_believed_when_a_majority_shows_it() {
+    // Drives that lost all, and drives whose table cannot be read.
+    let cases: [(u32, &[usize], &[u32], bool); 8] = [
+        (3, &[], &[], true),
+        (3, &[2], &[], true),
+        (3, &[], &[2], true),
+        (3, &[1, 2], &[], false),
+        (3, &[1], &[2], false),
+        (5, &[4], &[3], true),
+        (5, &[3, 4], &[], true),
+        (5, &[2, 3, 4], &[], false),
+    ];
+    for (drives, reset, unread, believed) in cases {
+        let (mut bench, all) = with_a_value(drives);
+        reset.iter().for_each(|&drive| bench.drives[drive].reset());
+        let mut a = vg_lock(1);
+        a.request(acquire(&bench, X, &all, &[]), bench.now).expect("in order");
+        let mut taken = Vec::new();
+        pass_with(&mut bench, &mut a, Duration::from_secs(6), |command| {
+            let drive = command.drive.0;
+            if op(command) == Some(MutexOp::Trylock) {
+                taken.push(drive);
+            }
+            let reads = command.command == DriveCommand::ReadTable;
+            if reads && taken.contains(&drive) && unread.contains(&drive) {
+                return Fate::Open;
+            }
+            Fate::Answered
+        });
+        let outcome = done(&mut a).expect("it ends");
+        let expected = believed.then_some(7);
+        assert_eq!(known(&outcome), expected, "{drives} {reset:?} {unread:?}: {outcome:?}");
+    }
+}
+
+#[test]
+fn more_values_than_are_needed_are_as_good() {
+    let (mut bench, all) = with_a_value(5);
+    bench.paths[4] = Path::Hung;
+    let outcome = take(&mut bench, &mut vg_lock(1), X, &all, &[]);
+    assert_eq!(known(&outcome), Some(7));
+}
+
+#[test]
+fn a_value_is_not_waited_for_longer_than_it_may_matter() {
+    let grace = Timing::for_lease(LEASE).grace;
+    // A majority has been read.
+    let (mut bench, all) = with_a_value(3);
+    let begin = bench.now;
+    let mut a = vg_lock(1);
+    a.request(acquire(&bench, X, &all, &[]), begin).expect("in order");
+    let mut taken = false;
+    exchange_with(&mut bench, &mut a, |command| {
+        let last = command.drive.0 == 2;
+        taken |= last && op(command) == Some(MutexOp::Trylock);
+        if last && taken && op(command).is_none() { Fate::Open } else { Fate::Answered }
+    });
+    assert_eq!(done(&mut a).as_ref().and_then(known), Some(7));
+    // Drives have no value, and one does not answer at all.
+    let mut bench = Bench::new(3);
+    bench.paths[2] = Path::Hung;
+    let begin = bench.now;
+    let outcome = take(&mut bench, &mut vg_lock(1), X, &[0, 1, 2], &[]);
+    assert_eq!(outcome, GRANTED);
+    assert!(bench.now.since(begin) <= grace);
+}
+
+#[test]
+fn a_mutex_without_a_value_is_left_as_it_is() {
+    let mut bench = Bench::new(3);
+    let mut a = vg_lock(1);
+    assert_eq!(take(&mut bench, &mut a, X, &[0, 1, 2], &[]), GRANTED);
+    bench.log.clear();
+    bench.run(&mut a, RELEASE);
+    assert!((0..3).all(|drive| said(&bench, drive) == ["unlock"]), "{:?}", bench.log);
+}
+
+#[test]
+fn drives_are_looked_at_before_they_are_first_taken() {
+    let mut bench = Bench::new(3);
+    let mut a = vg_lock(1);
+    bench.paths[2] = Path::Cut;
+    take(&mut bench, &mut a, X, &[0, 1, 2], &[]);
+    assert!((0..2).all(|drive| said(&bench, drive) == ["read", "trylock", "read"]));
+    bench.run(&mut a, RELEASE);
+    bench.paths[2] = Path::Up;
+    bench.log.clear();
+    take(&mut bench, &mut a, X, &[0, 1, 2], &[]);
+    assert!((0..2).all(|drive| said(&bench, drive) == ["trylock", "read"]));
+    assert_eq!(said(&bench, 2)[..2], ["read", "trylock"], "it could not be read before");
+    bench.run(&mut a, RELEASE);
+    // What an adoption left is not taken for a record of this life.
+    let orphan = adopt(&bench, &[0, 1, 2], false);
+    bench.run(&mut a, orphan);
+    bench.run(&mut a, RELEASE);
+    bench.log.clear();
+    take(&mut bench, &mut a, X, &[0, 1, 2], &[]);
+    assert!((0..3).all(|drive| said(&bench, drive)[0] == "read"), "{:?}", bench.log);
+}
+
+#[test]
+fn a_value_that_has_not_reached_a_majority_is_not_replaced_by_the_old_one() {
+    // Drives that do not take the UNLOCK with the new value before the lease is over.
+    for (cut, expected) in [(vec![2], Some(8)), (vec![1, 2], None), (vec![0, 1, 2], None)] {
+        let mut profile = Profile::current();
+        profile.expired_holder_may_relock = true;
+        let (mut bench, all) = with_a_value_on(Bench::with(3, profile));
+        let mut a = vg_lock(1);
+        assert_eq!(known(&take(&mut bench, &mut a, X, &all, &[])), Some(7));
+        cut.iter().for_each(|&drive| bench.paths[drive] = Path::Cut);
+        bench.run(&mut a, Request::Release { value: Some(value(8)) });
+        bench.pass(&mut a, LEASE * 2);
+        bench.paths = vec![Path::Up; 3];
+        let outcome = take(&mut bench, &mut a, X, &all, &[]);
+        assert_eq!(known(&outcome), expected, "without {cut:?}: {outcome:?}");
+    }
+}
+
+#[test]
+fn a_release_without_a_value_leaves_the_old_one_for_the_same_host() {
+    let (mut bench, all) = with_a_value(3);
+    let mut a = vg_lock(1);
+    take(&mut bench, &mut a, X, &all, &[]);
+    bench.paths[2] = Path::Deaf;
+    bench.run(&mut a, RELEASE);
+    bench.paths[2] = Path::Up;
+    assert_eq!(known(&take(&mut bench, &mut a, X, &all, &[])), Some(7));
+}
+
+#[test]
+fn a_value_that_is_still_to_be_removed_is_not_believed() {
+    let (mut bench, all) = with_a_value(3);
+    let (mut a, mut b) = (vg_lock(1), vg_lock(2));
+    assert_eq!(known(&take(&mut bench, &mut b, S, &all, &[])), Some(7));
+    assert_eq!(take(&mut bench, &mut a, S, &all, &[]), GRANTED, "b shares it");
+    bench.run(&mut b, RELEASE);
+    // It is unlocked, but the mutex is not destroyed yet.
+    a.request(RELEASE, bench.now).expect("always in order");
+    exchange_with(&mut bench, &mut a, |command| match op(command) {
+        Some(MutexOp::Destroy) => Fate::Instead(Status::Unreachable),
+        _ => Fate::Answered,
+    });
+    events(&mut a);
+    let outcome = take(&mut bench, &mut a, X, &all, &[]);
+    assert_eq!(known(&outcome), None, "{outcome:?}");
+}
+
+/// What the UNLOCKs of a release carry: a value to store, or nothing.
+fn published(bench: &mut Bench, lock: &mut Lock, value: Option<Value>) -> Vec<Option<u64>> {
+    lock.request(Request::Release { value }, bench.now).expect("always in order");
+    let mut stored = Vec::new();
+    exchange_with(bench, lock, |command| {
+        if let DriveCommand::Mutex(MutexOp::Unlock, record) = &command.command {
+            let stores = record.value_update == ValueUpdate::Store;
+            stored.push(stores.then_some(record.value.get()));
+        }
+        Fate::Answered
+    });
+    stored
+}
+
+#[test]
+fn only_who_is_exclusive_and_safe_publishes() {
+    type Prepare = fn(&mut Bench, &mut Lock);
+    let frozen: Prepare = |bench, lock| {
+        bench.now = bench.now + LEASE;
+        lock.on_timer(bench.now);
+    };
+    let quick: Prepare = |_, _| {};
+    // What was published by a change to shared goes with the UNLOCK.
+    let changed: Prepare = |bench, lock| {
+        let request = Request::Convert { mode: S, value: Some(value(5)) };
+        bench.run(lock, request);
+    };
+    let lost: Prepare = |bench, lock| {
+        bench.drives.iter_mut().take(2).for_each(|drive| drive.reset());
+        bench.pass(lock, LEASE / 2);
+    };
+    let cases: [(&str, Mode, Prepare, Option<u64>, Option<u64>); 9] = [
+        ("exclusive", X, quick, Some(8), Some(8)),
+        ("exclusive, no value", X, quick, None, None),
+        ("shared", S, quick, Some(8), None),
+        ("lapsed", X, frozen, Some(8), Some(0)),
+        ("lapsed, no value", X, frozen, None, Some(0)),
+        ("changed", X, changed, None, Some(5)),
+        ("changed, shared does not publish", X, changed, Some(8), Some(5)),
+        ("lost", X, lost, Some(8), Some(0)),
+        ("lost, no value", X, lost, None, Some(0)),
+    ];
+    for (name, mode, prepare, given, expected) in cases {
+        let (mut bench, all) = with_a_value(3);
+        let mut a = vg_lock(1);
+        assert_eq!(known(&take(&mut bench, &mut a, mode, &all, &[])), Some(7));
+        prepare(&mut bench, &mut a);
+        let stored = published(&mut bench, &mut a, given.map(value));
+        assert!(!stored.is_empty(), "{name}");
+        assert!(stored.iter().all(|v| *v == expected), "{name}: {stored:?}");
+    }
+}
+
+#[test]
+fn a_released_value_is_the_value_of_its_release_only() {
+    let (mut bench, all) = with_a_value(3);
+    let mut a = vg_lock(1);
+    take(&mut bench, &mut a, X, &all, &[]);
+    bench.run(&mut a, Request::Convert { mode: S, value: Some(value(5)) });
+    assert_eq!(published(&mut bench, &mut a, None), [Some(5); 3]);
+    events(&mut a);
+    // Another publishes.
+    let mut b = vg_lock(2);
+    assert_eq!(known(&take(&mut bench, &mut b, X, &all, &[])), Some(5));
+    bench.run(&mut b, Request::Release { value: Some(value(6)) });
+    assert_eq!(known(&take(&mut bench, &mut a, X, &all, &[])), Some(6));
+    assert_eq!(published(&mut bench, &mut a, None), [None; 3]);
+}
+
+#[test]
+fn an_lvs_lock_carries_no_value() {
+    let mut bench = Bench::new(3);
+    let mut a = lv_lock(1);
+    take(&mut bench, &mut a, X, &[0, 1, 2], &[]);
+    bench.run(&mut a, Request::Convert { mode: S, value: Some(value(5)) });
+    assert_eq!(published(&mut bench, &mut a, Some(value(6))), [None; 3]);
+}
+
+#[test]
+fn what_was_not_published_before_a_crash_is_not_believed() {
+    for adopted in [true, false] {
+        let (mut bench, all) = with_a_value(3);
+        take(&mut bench, &mut vg_lock(1), X, &all, &[]);
+        let mut a = vg_lock(1);
+        if !adopted {
+            // Too few drives answer in time to adopt it; then it is given up.
+            bench.paths = vec![Path::Up, Path::Cut, Path::Cut];
+        }
+        let orphan = adopt(&bench, &all, false);
+        let outcome = bench.run(&mut a, orphan);
+        assert_eq!(outcome == Outcome::Adopted(X), adopted);
+        bench.paths = vec![Path::Up; 3];
+        bench.run(&mut a, RELEASE);
+        bench.pass(&mut a, LEASE * 2);
+        let outcome = take(&mut bench, &mut vg_lock(2), X, &all, &[]);
+        assert_eq!(known(&outcome), None, "adopted: {adopted}");
+    }
+}
+
+#[test]
+fn a_value_that_a_promoted_sharer_could_not_vouch_for_is_not_left() {
+    let (mut bench, all) = with_a_value(3);
+    let (mut a, mut b) = (vg_lock(1), vg_lock(2));
+    take(&mut bench, &mut b, S, &all, &[]);
+    assert_eq!(take(&mut bench, &mut a, S, &all, &[]), GRANTED);
+    bench.run(&mut b, RELEASE);
+    let outcome = bench.run(&mut a, convert(X));
+    assert_eq!(outcome, Outcome::Converted { complete: true });
+    assert_eq!(published(&mut bench, &mut a, None), [Some(0); 3]);
+    let outcome = take(&mut bench, &mut vg_lock(3), X, &all, &[]);
+    assert_eq!(known(&outcome), None, "{outcome:?}");
+}
