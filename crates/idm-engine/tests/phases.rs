@@ -721,3 +721,809 @@ fn a_value_that_a_promoted_sharer_could_not_vouch_for_is_not_left() {
     let outcome = take(&mut bench, &mut vg_lock(3), X, &all, &[]);
     assert_eq!(known(&outcome), None, "{outcome:?}");
 }
+
+// ---- Keeping ----
+
+#[test]
+fn the_lease_begins_when_its_commands_were_handed_out_and_ends_a_little_early() {
+    let timing = Timing::for_lease(LEASE);
+    let (mut bench, mut a) = (Bench::new(3), lv_lock(1));
+    a.request(bench.acquire(X), bench.now).expect("in order");
+    let end = bench.now + LEASE - timing.drift;
+    let open = exchange_with(&mut bench, &mut a, |_| Fate::Open);
+    bench.now = bench.now + timing.patience / 2;
+    for command in open {
+        let reply = bench.perform(&command);
+        a.on_reply(command.token, reply, bench.now);
+    }
+    assert_eq!(done(&mut a), Some(GRANTED));
+    assert_eq!(a.safe_until(), Some(end), "the drives may have counted from the beginning");
+    // Its refreshes stay without an answer.
+    bench.now = bench.now + timing.renew;
+    exchange_with(&mut bench, &mut a, |_| Fate::Open);
+    assert_eq!(a.next_deadline(), Some(end));
+    bench.now = end - Duration::from_micros(1);
+    a.on_timer(bench.now);
+    assert!(!events(&mut a).contains(&Event::Lapsed));
+    bench.now = end;
+    a.on_timer(bench.now);
+    assert!(events(&mut a).contains(&Event::Lapsed));
+    assert_eq!(a.safe_until(), Some(end));
+    assert_eq!(a.mode(), Some(X), "it is not released yet");
+}
+
+#[test]
+fn as_many_drives_keep_a_lock_as_leave_others_without_a_majority() {
+    for (count, silent, kept) in [
+        (1, 0, true),
+        (1, 1, false),
+        (2, 1, true),
+        (2, 2, false),
+        (3, 1, true),
+        (3, 2, false),
+        (4, 2, true),
+        (4, 3, false),
+        (5, 2, true),
+        (5, 3, false),
+    ] {
+        let mut bench = Bench::new(count);
+        let mut a = lv_lock(1);
+        let acquire = bench.acquire(X);
+        assert_eq!(bench.run(&mut a, acquire), GRANTED);
+        bench.paths[..silent].fill(Path::Cut);
+        bench.pass(&mut a, LEASE * 2);
+        assert_eq!(believes(&bench, &a), kept, "{silent} of {count} are silent");
+        // Drives that lost their state do not come back after a lapse, and are taken before.
+        bench.drives[..silent].iter_mut().for_each(|drive| drive.reset());
+        bench.log.clear();
+        bench.paths.fill(Path::Up);
+        bench.pass(&mut a, LEASE * 2);
+        let lost = events(&mut a).contains(&Event::Lost(Loss::Taken));
+        assert_eq!((lost, believes(&bench, &a)), (!kept, kept), "{silent} of {count} are reset");
+        let again = bench.log.iter().any(|(_, name)| *name == "trylock");
+        assert_eq!(again, kept && silent > 0, "{silent} of {count}");
+    }
+}
+
+#[test]
+fn a_drive_that_lost_the_lock_is_taken_after_the_others_have_said_that_they_have_it() {
+    for (status, at_once) in [(Status::NotFound, true), (Status::Conflict, false)] {
+        let mut bench = Bench::new(3);
+        let mut a = lv_lock(1);
+        let acquire = bench.acquire(X);
+        assert_eq!(bench.run(&mut a, acquire), GRANTED);
+        // Drive 2 answers a while after the others.
+        let open = pass_with(&mut bench, &mut a, LEASE / 3, |command| match command.drive.0 {
+            2 => Fate::Open,
+            _ => Fate::Answered,
+        });
+        let [refresh] = &open[..] else { panic!("one refresh is open") };
+        bench.now = bench.now + Duration::from_secs(1);
+        bench.log.clear();
+        a.on_reply(refresh.token, Reply::Status(status), bench.now);
+        // While the others do not answer, it is not taken.
+        let mut others = exchange_with(&mut bench, &mut a, |_| Fate::Open);
+        assert_eq!(bench.log, [(0, "refresh"), (1, "refresh")], "{status:?}");
+        let last = others.pop().expect("two");
+        for command in others {
+            let reply = bench.perform(&command);
+            a.on_reply(command.token, reply, bench.now);
+        }
+        assert_eq!(a.next_command(bench.now), None, "one of three is not enough");
+        let reply = bench.perform(&last);
+        a.on_reply(last.token, reply, bench.now);
+        let next = a.next_command(bench.now);
+        assert_eq!(next.is_some(), at_once, "{status:?}: {next:?}");
+        if let Some(command) = next {
+            assert_eq!((command.drive.0, op(&command)), (2, Some(MutexOp::Trylock)));
+        } else {
+            bench.log.clear();
+            bench.pass(&mut a, Timing::for_lease(LEASE).renew / 4);
+            assert!(said(&bench, 2).contains(&"trylock"), "a little later");
+        }
+    }
+}
+
+#[test]
+fn what_is_taken_after_a_lapse_proves_nothing() {
+    let mut bench = Bench::new(3);
+    let mut a = lv_lock(1);
+    bench.paths[2] = Path::Cut;
+    let all = bench.acquire(X);
+    assert_eq!(bench.run(&mut a, all.clone()), GRANTED);
+    // Drive 2 is asked for at last, when the lease is nearly over, and answers after that.
+    let mut sent = Vec::new();
+    while believes(&bench, &a) {
+        sent.extend(pass_with(&mut bench, &mut a, Duration::from_secs(1), |command| {
+            let time = op(command) == Some(MutexOp::Trylock);
+            if time { Fate::Open } else { Fate::Instead(Status::Unreachable) }
+        }));
+    }
+    let [trylock] = &sent[..] else { panic!("one TRYLOCK, {sent:?}") };
+    assert!(events(&mut a).contains(&Event::Lapsed));
+    // Meanwhile another host takes the lock on drives 1 and 2, and drive 2 is reset.
+    bench.now = bench.now + Duration::from_secs(5);
+    let mut b = lv_lock(2);
+    bench.paths = vec![Path::Cut, Path::Up, Path::Up];
+    assert_eq!(bench.run(&mut b, all), GRANTED);
+    bench.drives[2].reset();
+    let reply = bench.perform(trylock);
+    bench.paths = vec![Path::Up, Path::Cut, Path::Up];
+    a.on_reply(trylock.token, reply, bench.now);
+    bench.pass(&mut a, Duration::from_secs(20));
+    assert!(!events(&mut a).contains(&Event::Regained));
+    assert!(!(believes(&bench, &a) && believes(&bench, &b)), "both believe");
+}
+
+#[test]
+fn a_drive_that_was_missed_at_a_lapse_counts_again_after_it() {
+    let mut bench = Bench::new(3);
+    let mut a = lv_lock(1);
+    bench.paths[2] = Path::Cut;
+    let all = bench.acquire(X);
+    bench.run(&mut a, all);
+    bench.paths = vec![Path::Cut; 3];
+    bench.pass(&mut a, LEASE);
+    assert!(events(&mut a).contains(&Event::Lapsed));
+    bench.log.clear();
+    bench.pass(&mut a, LEASE);
+    assert!(
+        bench.log.iter().all(|(_, name)| *name == "refresh"),
+        "nothing is taken: {:?}",
+        bench.log
+    );
+    bench.paths = vec![Path::Up; 3];
+    bench.pass(&mut a, LEASE / 2);
+    assert!(events(&mut a).contains(&Event::Regained));
+    assert_eq!(on(&a), [0, 1, 2]);
+    bench.paths[0] = Path::Cut;
+    bench.pass(&mut a, LEASE * 2);
+    assert!(believes(&bench, &a), "drives 1 and 2 keep it");
+}
+
+#[test]
+fn a_lock_that_lapsed_is_not_regained_where_others_may_count_other_drives() {
+    for (witnesses, regained) in [(vec![], true), (vec![3, 4], false)] {
+        let mut bench = Bench::new(5);
+        let mut a = lv_lock(1);
+        assert_eq!(take(&mut bench, &mut a, X, &[0, 1, 2], &witnesses), GRANTED);
+        bench.paths = vec![Path::Cut; 5];
+        bench.pass(&mut a, LEASE);
+        bench.paths = vec![Path::Up; 5];
+        bench.pass(&mut a, LEASE);
+        assert_eq!(events(&mut a).contains(&Event::Regained), regained);
+        assert_eq!(believes(&bench, &a), regained);
+    }
+}
+
+/// Host 1 counts three drives; hosts that count drive 2 alone hold the lock there one after the
+/// other, each for this long, while drive 2 did not answer host 1. What became of its lock.
+fn beside_hosts_with_other_drives(stays: &[u64]) -> Vec<Event> {
+    let mut bench = Bench::new(3);
+    let mut a = lv_lock(1);
+    bench.paths[2] = Path::Cut;
+    let all = bench.acquire(X);
+    bench.run(&mut a, all);
+    bench.paths[2] = Path::Up;
+    for (at, seconds) in stays.iter().enumerate() {
+        let mut b = lv_lock(2 + at as u8);
+        assert_eq!(take(&mut bench, &mut b, X, &[2], &[]), GRANTED);
+        let end = bench.now + Duration::from_secs(*seconds);
+        while bench.now < end {
+            bench.exchange(&mut b);
+            bench.exchange(&mut a);
+            bench.now = bench.now + Duration::from_millis(500);
+            a.on_timer(bench.now);
+            b.on_timer(bench.now);
+        }
+        bench.run(&mut b, RELEASE);
+    }
+    events(&mut a)
+}
+
+#[test]
+fn only_a_host_that_holds_on_for_longer_than_its_lease_is_given_way_to() {
+    for (stays, lost) in
+        [(&[70][..], false), (&[50, 50, 50][..], false), (&[125][..], true), (&[50, 125][..], true)]
+    {
+        let told = beside_hosts_with_other_drives(stays);
+        let by = |event: &Event| match event {
+            Event::Lost(Loss::OtherSet(conflict)) => Some(conflict.host),
+            _ => None,
+        };
+        let expected = lost.then(|| host(1 + stays.len() as u8));
+        assert_eq!(told.iter().find_map(by), expected, "{stays:?}");
+    }
+}
+
+#[test]
+fn a_drive_that_does_not_answer_is_asked_soon_again_and_then_less_often() {
+    let mut bench = Bench::new(3);
+    let mut a = lv_lock(1);
+    let all = bench.acquire(X);
+    bench.run(&mut a, all);
+    bench.paths[2] = Path::Cut;
+    bench.log.clear();
+    let mut times = Vec::new();
+    let begin = bench.now;
+    while bench.now.since(begin) < LEASE {
+        let before = said(&bench, 2).len();
+        bench.pass(&mut a, Duration::from_millis(10));
+        times.extend((before..said(&bench, 2).len()).map(|_| bench.now));
+    }
+    let pauses: Vec<_> = times.windows(2).map(|pair| pair[1].since(pair[0])).collect();
+    let (first, renew) = (Duration::from_millis(250), Timing::for_lease(LEASE).renew);
+    for (at, pause) in pauses.iter().enumerate() {
+        let expected = (first * 2u32.pow(at as u32)).min(renew / 2);
+        let late = pause.checked_sub(expected).expect("not too soon");
+        assert!(late <= Duration::from_millis(20), "{at}: {pause:?}");
+    }
+    assert!(pauses.len() >= 7, "{pauses:?}");
+    // Once it answers, the next failure is a first one.
+    bench.paths[2] = Path::Up;
+    bench.pass(&mut a, LEASE);
+    bench.paths[2] = Path::Cut;
+    bench.log.clear();
+    while said(&bench, 2).is_empty() {
+        bench.pass(&mut a, Duration::from_millis(10));
+    }
+    bench.pass(&mut a, first);
+    assert_eq!(said(&bench, 2).len(), 2);
+}
+
+// ---- Changing the mode ----
+
+#[test]
+fn a_change_to_shared_is_complete_when_a_majority_knows_of_it() {
+    for (hung, complete) in [(vec![], true), (vec![2], true), (vec![1, 2], false)] {
+        let mut bench = Bench::new(3);
+        let mut a = lv_lock(1);
+        let all = bench.acquire(X);
+        bench.run(&mut a, all.clone());
+        hung.iter().for_each(|&drive| bench.paths[drive] = Path::Hung);
+        let begin = bench.now;
+        let outcome = bench.run(&mut a, convert(S));
+        assert_eq!(outcome, Outcome::Converted { complete }, "{hung:?}");
+        let waits = Timing::for_lease(LEASE).patience;
+        let expected = if complete { Duration::ZERO } else { waits };
+        assert_eq!(bench.now.since(begin), expected, "{hung:?}");
+        assert_eq!(a.mode(), Some(S));
+    }
+}
+
+#[test]
+fn a_change_to_the_mode_that_it_has_ends_at_once() {
+    for mode in [X, S] {
+        let mut bench = Bench::new(3);
+        let mut a = lv_lock(1);
+        take(&mut bench, &mut a, mode, &[0, 1, 2], &[]);
+        bench.log.clear();
+        let outcome = bench.run(&mut a, convert(mode));
+        assert_eq!(outcome, Outcome::Converted { complete: true });
+        assert_eq!((a.mode(), bench.log.len()), (Some(mode), 0));
+    }
+}
+
+#[test]
+fn a_change_to_exclusive_needs_a_majority_and_nobody_else() {
+    // Drives that do not answer, and drives that another host shares.
+    let cases: [(&[usize], &[u32], bool); 7] = [
+        (&[], &[], true),
+        (&[2], &[], true),
+        (&[1, 2], &[], false),
+        (&[], &[0, 1, 2], false),
+        (&[], &[1, 2], false),
+        (&[], &[2], true),
+        (&[0], &[2], false),
+    ];
+    for (cut, shared, granted) in cases {
+        let mut bench = Bench::new(3);
+        let mut a = lv_lock(1);
+        let all = bench.acquire(S);
+        bench.run(&mut a, all);
+        let mut b = lv_lock(2);
+        seize(&mut bench, &mut b, S, shared);
+        cut.iter().for_each(|&drive| bench.paths[drive] = Path::Cut);
+        let outcome = bench.run(&mut a, convert(X));
+        let converted = outcome == Outcome::Converted { complete: true };
+        assert_eq!(converted, granted, "without {cut:?}, shared on {shared:?}: {outcome:?}");
+        assert_eq!(a.mode(), Some(if granted { X } else { S }));
+        assert!(believes(&bench, &a));
+        // What was changed on some drives is changed back.
+        bench.paths = vec![Path::Up; 3];
+        bench.pass(&mut a, LEASE);
+        if !granted {
+            assert!(a.held_on().all(|(_, mode)| mode == S), "{cut:?}, {shared:?}");
+        }
+    }
+}
+
+#[test]
+fn a_change_to_exclusive_ends_with_the_lease() {
+    let (mut bench, mut a) = (Bench::new(3), lv_lock(1));
+    let all = bench.acquire(S);
+    bench.run(&mut a, all);
+    bench.paths = vec![Path::Cut; 3];
+    bench.pass(&mut a, LEASE - Duration::from_secs(1));
+    assert!(believes(&bench, &a));
+    bench.paths = vec![Path::Hung; 3];
+    let begin = bench.now;
+    let outcome = bench.run(&mut a, convert(X));
+    assert!(matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
+    assert!(bench.now.since(begin) <= Duration::from_secs(1));
+    assert_eq!(a.mode(), Some(S));
+}
+
+#[test]
+fn a_lapsed_lock_is_not_changed_to_exclusive() {
+    let (mut bench, mut a) = (Bench::new(3), lv_lock(1));
+    let all = bench.acquire(S);
+    bench.run(&mut a, all);
+    bench.now = bench.now + LEASE;
+    let outcome = bench.run(&mut a, convert(X));
+    assert!(matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
+}
+
+#[test]
+fn a_change_does_not_wait_for_drives_that_it_does_not_need() {
+    let (mut bench, mut a) = (Bench::new(3), lv_lock(1));
+    take(&mut bench, &mut a, S, &[0], &[1, 2]);
+    bench.paths[2] = Path::Cut;
+    let named = bench.members(&[0, 1, 2]);
+    a.spread(&named, bench.now);
+    bench.pass(&mut a, Duration::from_secs(1));
+    assert_eq!(on(&a), [0, 1]);
+    bench.paths[2] = Path::Hung;
+    let begin = bench.now;
+    let outcome = bench.run(&mut a, convert(X));
+    assert_eq!(outcome, Outcome::Converted { complete: true });
+    assert_eq!(bench.now, begin);
+}
+
+#[test]
+fn a_drive_that_owes_an_old_answer_is_not_waited_for() {
+    let (mut bench, mut a) = (Bench::new(3), lv_lock(1));
+    bench.paths[2] = Path::Hung;
+    let all = bench.acquire(X);
+    assert_eq!(bench.run(&mut a, all.clone()), GRANTED);
+    bench.run(&mut a, RELEASE);
+    let begin = bench.now;
+    assert_eq!(bench.run(&mut a, all), GRANTED);
+    assert_eq!(bench.now, begin);
+}
+
+// ---- Adopting ----
+
+/// What a drive has of the lock.
+#[derive(Clone, Copy, PartialEq)]
+enum Left {
+    Exclusive,
+    Shared,
+    Nothing,
+    /// It does not answer.
+    Silent,
+}
+
+/// Adopts what an earlier life left; `granted`: it is known to have been granted the lock.
+fn adopted(left: &[Left], granted: bool) -> Outcome {
+    let mut bench = Bench::new(left.len());
+    for (drive, left) in left.iter().enumerate() {
+        match left {
+            Left::Exclusive => seize(&mut bench, &mut lv_lock(1), X, &[drive as u32]),
+            Left::Shared => seize(&mut bench, &mut lv_lock(1), S, &[drive as u32]),
+            Left::Nothing => {}
+            Left::Silent => bench.paths[drive] = Path::Cut,
+        }
+    }
+    let all: Vec<u32> = (0..left.len() as u32).collect();
+    let request = adopt(&bench, &all, granted);
+    let mut a = lv_lock(1);
+    let outcome = bench.run(&mut a, request);
+    // Whatever it said, it changed no mode and took nothing.
+    for (drive, left) in left.iter().enumerate() {
+        let time = DriveTime::from_micros(bench.now.as_micros());
+        let modes: Vec<_> =
+            bench.drives[drive].table(time).iter().map(|r| r.class.mode()).collect();
+        let expected: &[Mode] = match left {
+            Left::Exclusive if outcome != Outcome::Adopted(S) => &[X],
+            Left::Shared if outcome != Outcome::Adopted(X) => &[S],
+            Left::Nothing | Left::Silent if !matches!(outcome, Outcome::Adopted(_)) => &[],
+            _ => continue,
+        };
+        assert_eq!(modes, expected, "drive {drive}");
+    }
+    outcome
+}
+
+#[test]
+fn what_is_left_decides_what_is_adopted() {
+    use Left::{Exclusive as E, Nothing as N, Shared as H, Silent as C};
+    #[derive(Debug, PartialEq)]
+    enum Told {
+        Adopted(Mode),
+        Nothing,
+        Unclear,
+        TooFew(usize),
+    }
+    use Told::{Adopted, Nothing, TooFew, Unclear};
+    // What is told without and with the knowledge that the lock was granted.
+    let cases: [(&[Left], Told, Told); 29] = [
+        (&[E], Adopted(X), Adopted(X)),
+        (&[H], Adopted(S), Adopted(S)),
+        (&[N], Nothing, Nothing),
+        (&[C], TooFew(0), TooFew(0)),
+        (&[E, E], Adopted(X), Adopted(X)),
+        (&[E, N], Unclear, Adopted(X)),
+        (&[E, C], TooFew(1), Adopted(X)),
+        (&[H, C], TooFew(1), TooFew(1)),
+        (&[E, H], Unclear, Adopted(X)),
+        (&[H, N], Unclear, Adopted(S)),
+        (&[N, C], TooFew(0), TooFew(0)),
+        (&[E, E, E], Adopted(X), Adopted(X)),
+        (&[E, E, N], Adopted(X), Adopted(X)),
+        (&[E, E, C], Adopted(X), Adopted(X)),
+        (&[E, N, N], Nothing, Nothing),
+        (&[E, N, C], TooFew(1), TooFew(1)),
+        (&[E, C, C], TooFew(1), TooFew(1)),
+        (&[N, N, C], Nothing, Nothing),
+        (&[N, C, C], TooFew(0), TooFew(0)),
+        (&[E, E, H], Adopted(X), Adopted(X)),
+        (&[E, H, H], Adopted(S), Adopted(S)),
+        (&[E, H, N], Unclear, Unclear),
+        (&[E, H, C], TooFew(2), TooFew(2)),
+        (&[H, H, C], Adopted(S), Adopted(S)),
+        (&[E, E, E, N], Adopted(X), Adopted(X)),
+        (&[E, E, N, N], Unclear, Adopted(X)),
+        (&[E, N, N, N], Nothing, Nothing),
+        (&[E, H, H, N], Adopted(S), Adopted(S)),
+        (&[H, H, N, N], Unclear, Adopted(S)),
+    ];
+    for (left, without, with) in cases {
+        for (granted, expected) in [(false, without), (true, with)] {
+            let outcome = adopted(left, granted);
+            let told = match outcome {
+                Outcome::Adopted(mode) => Adopted(mode),
+                Outcome::Refused(Refusal::NothingToAdopt) => Nothing,
+                Outcome::Refused(Refusal::Unclear) => Unclear,
+                Outcome::Refused(Refusal::NoQuorum { granted, .. }) => TooFew(granted),
+                other => panic!("{other:?}"),
+            };
+            let shape: Vec<u8> = left.iter().map(|&left| left as u8).collect();
+            assert_eq!(told, expected, "{shape:?}, granted: {granted}");
+        }
+    }
+}
+
+#[test]
+fn a_half_is_adopted_only_if_it_was_looked_at_in_time() {
+    for (early, adopts) in [(true, true), (false, false)] {
+        let mut bench = Bench::new(2);
+        seize(&mut bench, &mut lv_lock(1), X, &[0]);
+        let mut request = adopt(&bench, &[0, 1], true);
+        if let Request::Adopt { granted_until, .. } = &mut request {
+            let moment = Duration::from_micros(u64::from(early));
+            *granted_until = Some(bench.now + moment);
+        }
+        let outcome = bench.run(&mut lv_lock(1), request);
+        assert_eq!(outcome == Outcome::Adopted(X), adopts, "early: {early}, {outcome:?}");
+    }
+}
+
+#[test]
+fn a_half_is_not_adopted_where_another_host_has_been() {
+    for mode in [X, S] {
+        let mut bench = Bench::new(2);
+        seize(&mut bench, &mut lv_lock(1), mode, &[0]);
+        seize(&mut bench, &mut lv_lock(2), mode, &[1]);
+        let request = adopt(&bench, &[0, 1], true);
+        let outcome = bench.run(&mut lv_lock(1), request);
+        assert!(is_held(&outcome), "{mode}: {outcome:?}");
+        // Nor when it has been dead for long.
+        bench.now = bench.now + LEASE * 2;
+        let request = adopt(&bench, &[0, 1], true);
+        let outcome = bench.run(&mut lv_lock(1), request);
+        assert!(is_held(&outcome), "{mode}: {outcome:?}");
+    }
+}
+
+#[test]
+fn sharers_with_other_drives_are_no_obstacle_to_adopting_a_shared_lock() {
+    for (other, counts, adopts) in [(S, &[2][..], true), (S, &[0, 1, 2], true)] {
+        let mut bench = Bench::new(3);
+        let mut first = lv_lock(1);
+        assert_eq!(take(&mut bench, &mut first, S, &[0, 1, 2], &[]), GRANTED);
+        assert_eq!(take(&mut bench, &mut lv_lock(2), other, counts, &[]), GRANTED);
+        let request = adopt(&bench, &[0, 1, 2], false);
+        let outcome = bench.run(&mut lv_lock(1), request);
+        assert_eq!(outcome == Outcome::Adopted(S), adopts, "{counts:?}: {outcome:?}");
+    }
+}
+
+#[test]
+fn an_adoption_asks_no_drive_twice_that_has_nothing_and_ends_as_soon_as_it_can() {
+    // A silent drive that decides nothing is not waited for.
+    let mut bench = Bench::new(3);
+    bench.paths[2] = Path::Hung;
+    let (begin, request) = (bench.now, adopt(&bench, &[0, 1, 2], false));
+    let mut a = lv_lock(1);
+    assert_eq!(bench.run(&mut a, request), Outcome::Refused(Refusal::NothingToAdopt));
+    assert_eq!(bench.now, begin);
+    // One that decides is, until the patience is over.
+    let mut bench = Bench::new(3);
+    seize(&mut bench, &mut lv_lock(1), X, &[0]);
+    bench.paths[2] = Path::Hung;
+    let (begin, request) = (bench.now, adopt(&bench, &[0, 1, 2], false));
+    let outcome = bench.run(&mut lv_lock(1), request);
+    assert!(matches!(outcome, Outcome::Refused(Refusal::NoQuorum { granted: 1, .. })));
+    assert_eq!(bench.now.since(begin), Timing::for_lease(LEASE).patience);
+    // But not when all have given up.
+    let mut bench = Bench::new(3);
+    seize(&mut bench, &mut lv_lock(1), X, &[0]);
+    bench.paths[2] = Path::Cut;
+    let (begin, request) = (bench.now, adopt(&bench, &[0, 1, 2], false));
+    let outcome = bench.run(&mut lv_lock(1), request);
+    assert!(matches!(outcome, Outcome::Refused(Refusal::NoQuorum { granted: 1, .. })));
+    assert!(bench.now.since(begin) < Duration::from_secs(1));
+}
+
+#[test]
+fn what_an_adoption_found_on_other_drives_is_given_back_when_they_leave() {
+    let mut bench = Bench::new(3);
+    let mut first = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut first, X, &[0], &[1, 2]), GRANTED);
+    let named = bench.members(&[0, 1, 2]);
+    first.spread(&named, bench.now);
+    bench.exchange(&mut first);
+    drop(first);
+    let mut a = lv_lock(1);
+    let (members, witnesses) = (bench.members(&[0]), bench.members(&[1, 2]));
+    let request = Request::Adopt { mode: None, granted_until: None, members, witnesses };
+    assert_eq!(bench.run(&mut a, request), Outcome::Adopted(X));
+    assert_eq!(on(&a), [0, 1, 2]);
+    let named = bench.members(&[0, 1]);
+    a.spread(&named, bench.now);
+    bench.pass(&mut a, Duration::from_secs(1));
+    assert_eq!(on(&a), [0, 1]);
+    assert!(bench.states(2).is_empty());
+}
+
+// ---- Other drives vote ----
+
+/// A lock on some of the drives, whose other drives are witnesses.
+fn held_on(drives: &[u32], of: u32, profile: Profile) -> (Bench, Lock) {
+    let mut bench = Bench::with(of as usize, profile);
+    let mut a = lv_lock(1);
+    let others: Vec<u32> = (0..of).filter(|drive| !drives.contains(drive)).collect();
+    assert_eq!(take(&mut bench, &mut a, X, drives, &others), GRANTED);
+    (bench, a)
+}
+
+fn spread(bench: &mut Bench, lock: &mut Lock, drives: &[u32]) {
+    let named = bench.members(drives);
+    lock.spread(&named, bench.now);
+    bench.pass(lock, Duration::from_secs(1));
+}
+
+fn refs(drives: &[u32]) -> Vec<DriveRef> {
+    drives.iter().map(|&drive| DriveRef(drive)).collect()
+}
+
+#[test]
+fn a_spread_over_no_drives_or_too_many_or_one_twice_does_nothing() {
+    let (mut bench, mut a) = held_on(&[0, 1], 4, Profile::current());
+    bench.log.clear();
+    let many: Vec<u32> = (0..513).collect();
+    for drives in [&[][..], &[2, 2], &[1, 2, 3, 1], &many] {
+        let named = bench.members(drives);
+        a.spread(&named, bench.now);
+        bench.exchange(&mut a);
+        assert!(bench.log.is_empty(), "{}: {:?}", drives.len(), bench.log);
+    }
+    let most: Vec<u32> = (0..512).collect();
+    let named = bench.members(&most);
+    a.spread(&named, bench.now);
+    assert_eq!(exchange_with(&mut bench, &mut a, |_| Fate::Open).len(), 512);
+}
+
+#[test]
+fn drives_that_are_ready_are_named_once_and_vote_once() {
+    let (mut bench, mut a) = held_on(&[0, 1, 2], 5, Profile::current());
+    spread(&mut bench, &mut a, &[2, 3, 4]);
+    assert_eq!(is_ready(&mut a), Some(refs(&[2, 3, 4])));
+    spread(&mut bench, &mut a, &[2, 3, 4]);
+    assert_eq!(is_ready(&mut a), None, "they were named already");
+    for wrong in [&[2, 3][..], &[0, 1, 2], &[]] {
+        assert!(!a.move_votes(&refs(wrong), bench.now), "{wrong:?}");
+    }
+    assert!(a.move_votes(&refs(&[2, 3, 4]), bench.now));
+    assert!(!a.move_votes(&refs(&[2, 3, 4]), bench.now), "they vote already");
+    bench.pass(&mut a, LEASE * 2);
+    assert_eq!(is_ready(&mut a), None);
+    assert_eq!(on(&a), [2, 3, 4]);
+    // Now they decide.
+    bench.paths[3] = Path::Cut;
+    bench.pass(&mut a, LEASE * 2);
+    assert!(believes(&bench, &a));
+    bench.paths[4] = Path::Cut;
+    bench.pass(&mut a, LEASE * 2);
+    assert!(!believes(&bench, &a));
+}
+
+#[test]
+fn more_than_half_of_the_new_drives_are_ready_with_nobody_in_the_way() {
+    let status = |drive: u32, told: Status| {
+        move |command: &Command| match (command.drive.0, op(command)) {
+            (d, Some(MutexOp::Trylock)) if d == drive => Fate::Instead(told),
+            (d, _) if d == drive => Fate::Instead(Status::Unreachable),
+            _ => Fate::Answered,
+        }
+    };
+    for (told, ready) in [
+        (Status::Unreachable, true),
+        (Status::Unsupported, true),
+        (Status::Full(Limit::HostsOfMutex), true),
+        // Whoever is there may have the lock.
+        (Status::Conflict, false),
+    ] {
+        let (mut bench, mut a) = held_on(&[0, 1, 2], 5, Profile::current());
+        let named = bench.members(&[2, 3, 4]);
+        a.spread(&named, bench.now);
+        // Drive 4 is asked first.
+        let mut open = exchange_with(&mut bench, &mut a, |_| Fate::Open);
+        open.sort_by_key(|command| u32::MAX - command.drive.0);
+        let mut fate = status(4, told);
+        for command in open {
+            let reply = match fate(&command) {
+                Fate::Instead(status) => Reply::Status(status),
+                _ => bench.perform(&command),
+            };
+            a.on_reply(command.token, reply, bench.now);
+        }
+        pass_with(&mut bench, &mut a, Duration::from_secs(1), fate);
+        let named = is_ready(&mut a);
+        assert_eq!(named.is_some(), ready, "{told:?}");
+        assert_eq!(a.move_votes(&refs(&[2, 3, 4]), bench.now), ready, "{told:?}");
+    }
+}
+
+#[test]
+fn drives_with_another_holder_do_not_vote() {
+    for mode in [X, S] {
+        for before in [true, false] {
+            let (mut bench, mut a) = held_on(&[0, 1, 2], 5, Profile::current());
+            let mut b = lv_lock(2);
+            if before {
+                assert_eq!(take(&mut bench, &mut b, mode, &[4], &[]), GRANTED);
+            }
+            bench.paths[4] = if before { Path::Up } else { Path::Cut };
+            spread(&mut bench, &mut a, &[2, 3, 4]);
+            if !before {
+                assert!(is_ready(&mut a).is_some());
+                bench.paths[4] = Path::Up;
+                assert_eq!(take(&mut bench, &mut b, mode, &[4], &[]), GRANTED);
+                bench.pass(&mut a, LEASE / 2);
+            }
+            let moved = a.move_votes(&refs(&[2, 3, 4]), bench.now);
+            assert!(!moved, "{mode}, before: {before}");
+        }
+    }
+}
+
+#[test]
+fn drives_whose_lease_is_over_do_not_vote() {
+    let (mut bench, mut a) = held_on(&[0, 1, 2], 5, Profile::current());
+    spread(&mut bench, &mut a, &[2, 3, 4]);
+    assert!(is_ready(&mut a).is_some());
+    bench.paths = vec![Path::Up, Path::Up, Path::Up, Path::Cut, Path::Cut];
+    bench.pass(&mut a, LEASE);
+    assert!(believes(&bench, &a));
+    assert!(!a.move_votes(&refs(&[2, 3, 4]), bench.now));
+    bench.pass(&mut a, LEASE);
+    assert!(believes(&bench, &a), "those that voted before go on");
+}
+
+#[test]
+fn no_votes_move_while_the_mode_changes_or_the_lock_is_shaken() {
+    let (mut bench, mut a) = held_on(&[0, 1, 2], 5, Profile::current());
+    spread(&mut bench, &mut a, &[2, 3, 4]);
+    assert!(is_ready(&mut a).is_some());
+    a.request(convert(S), bench.now).expect("held");
+    assert!(!a.move_votes(&refs(&[2, 3, 4]), bench.now));
+    bench.pass(&mut a, Duration::from_secs(1));
+    assert_eq!(done(&mut a), Some(Outcome::Converted { complete: true }));
+    // A drive lost the lock, and no other has said since that it has it.
+    let (mut bench, mut a) = held_on(&[0, 1, 2], 5, Profile::current());
+    spread(&mut bench, &mut a, &[2, 3, 4]);
+    assert!(is_ready(&mut a).is_some());
+    let open = pass_with(&mut bench, &mut a, LEASE / 2, |command| match command.drive.0 {
+        0 => Fate::Open,
+        _ => Fate::Answered,
+    });
+    a.on_reply(open[0].token, Reply::Status(Status::NotFound), bench.now);
+    assert!(!a.move_votes(&refs(&[2, 3, 4]), bench.now));
+}
+
+#[test]
+fn the_drives_that_voted_are_given_up_and_a_drive_that_was_not_marked_is_taken_anew() {
+    for stores in [true, false] {
+        let profile = Profile { refresh_stores_metadata: stores, ..Profile::current() };
+        let (mut bench, mut a) = held_on(&[0, 1], 4, profile);
+        spread(&mut bench, &mut a, &[1, 2, 3]);
+        bench.log.clear();
+        assert!(is_ready(&mut a).is_some());
+        assert!(a.move_votes(&refs(&[1, 2, 3]), bench.now));
+        bench.pass(&mut a, Duration::from_secs(1));
+        assert_eq!(on(&a), [1, 2, 3], "stored: {stores}");
+        assert!(bench.states(0).is_empty());
+        assert_eq!(said(&bench, 1).contains(&"trylock"), !stores);
+        bench.paths[2] = Path::Cut;
+        bench.pass(&mut a, LEASE * 2);
+        assert!(believes(&bench, &a), "drives 1 and 3 keep it, stored: {stores}");
+    }
+}
+
+#[test]
+fn who_counts_the_drives_that_vote_now_is_one_of_the_same_set() {
+    let (mut bench, mut a) = held_on(&[0, 1, 2], 5, Profile::current());
+    spread(&mut bench, &mut a, &[2, 3, 4]);
+    assert!(is_ready(&mut a).is_some());
+    assert!(a.move_votes(&refs(&[2, 3, 4]), bench.now));
+    bench.exchange(&mut a);
+    bench.run(&mut a, RELEASE);
+    bench.pass(&mut a, LEASE / 2);
+    assert!(take(&mut bench, &mut a, X, &[2, 3, 4], &[]) == GRANTED);
+    let outcome = take(&mut bench, &mut lv_lock(2), X, &[2, 3, 4], &[]);
+    let Outcome::Refused(Refusal::Held(conflicts)) = outcome else { panic!("{outcome:?}") };
+    assert!(conflicts.iter().all(|c| c.same_set));
+}
+
+#[test]
+fn drives_that_are_not_named_any_more_are_given_back_and_voters_are_not() {
+    let (mut bench, mut a) = held_on(&[0, 1], 4, Profile::current());
+    spread(&mut bench, &mut a, &[0, 1, 2]);
+    assert_eq!(on(&a), [0, 1, 2]);
+    spread(&mut bench, &mut a, &[0, 3]);
+    assert_eq!(on(&a), [0, 1, 3]);
+    assert!(bench.states(2).is_empty());
+    // A drive that is named again is taken again.
+    spread(&mut bench, &mut a, &[0, 1, 2, 3]);
+    assert_eq!(on(&a), [0, 1, 2, 3]);
+    // And one that is named while it is being given back.
+    let named = bench.members(&[0, 1, 3]);
+    a.spread(&named, bench.now);
+    let named = bench.members(&[0, 1, 2, 3]);
+    a.spread(&named, bench.now);
+    bench.pass(&mut a, LEASE);
+    assert_eq!(on(&a), [0, 1, 2, 3]);
+}
+
+#[test]
+fn a_lock_that_was_spread_is_not_regained_after_a_lapse() {
+    for (drives, regained) in [(vec![0, 1], true), (vec![0, 1, 2], false)] {
+        let mut bench = Bench::new(3);
+        let mut a = lv_lock(1);
+        assert_eq!(take(&mut bench, &mut a, X, &[0, 1], &[]), GRANTED);
+        spread(&mut bench, &mut a, &drives);
+        // The list may go back, but another host may have the longer one.
+        spread(&mut bench, &mut a, &[0, 1]);
+        bench.paths = vec![Path::Cut; 3];
+        bench.pass(&mut a, LEASE);
+        bench.paths = vec![Path::Up; 3];
+        bench.pass(&mut a, LEASE);
+        assert_eq!(events(&mut a).contains(&Event::Regained), regained, "{drives:?}");
+    }
+}
+
+#[test]
+fn only_drives_that_shall_vote_are_read_for_their_marks() {
+    let (mut bench, mut a) = held_on(&[0, 1, 2], 4, Profile::current());
+    bench.log.clear();
+    spread(&mut bench, &mut a, &[2, 3]);
+    for drive in [0, 1] {
+        assert!(!said(&bench, drive).contains(&"read"), "{:?}", bench.log);
+    }
+    assert_eq!(said(&bench, 2), ["refresh", "read"]);
+    bench.log.clear();
+    bench.pass(&mut a, LEASE);
+    assert!(bench.log.iter().all(|(_, name)| *name != "read"), "{:?}", bench.log);
+}
