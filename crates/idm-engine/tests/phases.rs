@@ -7,10 +7,12 @@ use bench::*;
 use core::time::Duration;
 use idm_emulator::{DriveTime, Profile};
 use idm_engine::{
-    Command, Conflict, DriveRef, Event, Lock, Loss, Member, Notice, Outcome, Refusal, Request,
+    Command, DriveRef, Event, Lock, LockConfig, Loss, Notice, Outcome, Refusal, Request,
     RequestError, Timing, ValueRead,
 };
-use idm_protocol::{DriveCommand, Limit, Mode, MutexOp, Reply, State, Status, Value, ValueUpdate};
+use idm_protocol::{
+    DriveCommand, Limit, Mode, MutexOp, Reply, ResourceId, State, Status, Value, ValueUpdate,
+};
 
 const X: Mode = Mode::Exclusive;
 const S: Mode = Mode::Shared;
@@ -636,14 +638,20 @@ fn only_who_is_exclusive_and_safe_publishes() {
         let request = Request::Convert { mode: S, value: Some(value(5)) };
         bench.run(lock, request);
     };
+    let promoted: Prepare = |bench, lock| {
+        let request = Request::Convert { mode: X, value: Some(value(5)) };
+        assert_eq!(bench.run(lock, request), Outcome::Converted { complete: true });
+    };
     let lost: Prepare = |bench, lock| {
         bench.drives.iter_mut().take(2).for_each(|drive| drive.reset());
         bench.pass(lock, LEASE / 2);
     };
-    let cases: [(&str, Mode, Prepare, Option<u64>, Option<u64>); 9] = [
+    let cases: [(&str, Mode, Prepare, Option<u64>, Option<u64>); 11] = [
         ("exclusive", X, quick, Some(8), Some(8)),
         ("exclusive, no value", X, quick, None, None),
         ("shared", S, quick, Some(8), None),
+        ("a sharer's value", S, promoted, None, None),
+        ("promoted", S, promoted, Some(8), Some(8)),
         ("lapsed", X, frozen, Some(8), Some(0)),
         ("lapsed, no value", X, frozen, None, Some(0)),
         ("changed", X, changed, None, Some(5)),
@@ -1371,7 +1379,7 @@ fn more_than_half_of_the_new_drives_are_ready_with_nobody_in_the_way() {
         // Drive 4 is asked first.
         let mut open = exchange_with(&mut bench, &mut a, |_| Fate::Open);
         open.sort_by_key(|command| u32::MAX - command.drive.0);
-        let mut fate = status(4, told);
+        let fate = status(4, told);
         for command in open {
             let reply = match fate(&command) {
                 Fate::Instead(status) => Reply::Status(status),
@@ -1526,4 +1534,377 @@ fn only_drives_that_shall_vote_are_read_for_their_marks() {
     bench.log.clear();
     bench.pass(&mut a, LEASE);
     assert!(bench.log.iter().all(|(_, name)| *name != "read"), "{:?}", bench.log);
+}
+
+// ---- In between ----
+
+/// What the drives are told, as far as it differs from one command to the next.
+fn told(command: &Command) -> (u32, &'static str, Option<Mode>, u64) {
+    match &command.command {
+        DriveCommand::ReadTable => (command.drive.0, "read", None, 0),
+        DriveCommand::Mutex(_, record) => {
+            let mode = Some(record.class.mode());
+            (command.drive.0, name_of(&command.command), mode, record.countdown_ms)
+        }
+    }
+}
+
+#[test]
+fn a_mutex_is_removed_for_room_under_an_exclusive_lock_of_a_second() {
+    let other = || {
+        let id = "dddddd-aaaa-aaaa-aaaa-aaaa-aaaa-aaaaaa";
+        lock(9, ResourceId::lv(VG, id).expect("a good id"), false)
+    };
+    // Whether the last who removed it died over it.
+    for died in [false, true] {
+        let mut profile = Profile::current();
+        profile.limits.mutexes = 1;
+        let mut bench = Bench::with(1, profile);
+        let mut first = other();
+        take(&mut bench, &mut first, X, &[0], &[]);
+        first.request(RELEASE, bench.now).expect("always in order");
+        let unlock = first.next_command(bench.now).expect("an UNLOCK");
+        bench.perform(&unlock);
+        if died {
+            let mut b = lv_lock(2);
+            b.request(acquire(&bench, X, &[0], &[]), bench.now).expect("in order");
+            for _ in 0..3 {
+                let command = b.next_command(bench.now).expect("TRYLOCK, read, TRYLOCK");
+                let reply = bench.perform(&command);
+                b.on_reply(command.token, reply, bench.now);
+            }
+            bench.now = bench.now + Duration::from_secs(2);
+        }
+        let mut a = lv_lock(1);
+        a.request(acquire(&bench, X, &[0], &[]), bench.now).expect("in order");
+        let mut all = Vec::new();
+        exchange_with(&mut bench, &mut a, |command| {
+            all.push(told(command));
+            Fate::Answered
+        });
+        let lease = LEASE.as_millis() as u64;
+        let locks = if died { "break" } else { "trylock" };
+        let expected = [
+            (0, "trylock", Some(X), lease),
+            (0, "read", None, 0),
+            (0, locks, Some(X), 1000),
+            (0, "unlock", Some(X), 0),
+            (0, "destroy", Some(X), 0),
+            (0, "trylock", Some(X), lease),
+        ];
+        assert_eq!(all, expected, "died: {died}");
+        assert_eq!(done(&mut a), Some(GRANTED));
+    }
+}
+
+#[test]
+fn a_lock_that_is_broken_has_a_whole_lease_and_no_value() {
+    let (mut bench, all) = with_a_value(3);
+    take(&mut bench, &mut vg_lock(2), X, &all, &[]);
+    bench.now = bench.now + LEASE * 2;
+    let mut a = vg_lock(1);
+    a.request(acquire(&bench, X, &all, &[]), bench.now).expect("in order");
+    let mut broke = Vec::new();
+    exchange_with(&mut bench, &mut a, |command| {
+        if op(command) == Some(MutexOp::Break) {
+            broke.push(told(command));
+        }
+        Fate::Answered
+    });
+    let lease = LEASE.as_millis() as u64;
+    assert_eq!(broke, [0, 1, 2].map(|drive| (drive, "break", Some(X), lease)));
+    let events = events(&mut a);
+    assert!(events.contains(&Event::Done(GRANTED)), "{events:?}");
+    let hosts = vec![host(2)];
+    let drive = DriveRef(0);
+    assert!(events.contains(&Event::Notice(Notice::Broke { hosts, drive })));
+    assert_eq!(published(&mut bench, &mut a, None), [Some(0); 3]);
+}
+
+#[test]
+fn a_dead_holder_on_a_drive_that_is_added_does_not_spoil_the_value_on_the_others() {
+    let (mut bench, all) = with_a_value(3);
+    seize(&mut bench, &mut vg_lock(2), X, &[2]);
+    let mut b = vg_lock(2);
+    take(&mut bench, &mut b, X, &[2], &[]);
+    bench.paths[2] = Path::Cut;
+    let mut a = vg_lock(1);
+    assert_eq!(known(&take(&mut bench, &mut a, X, &all, &[])), Some(7));
+    bench.paths[2] = Path::Up;
+    bench.pass(&mut a, LEASE * 2);
+    assert_eq!(on(&a), [0, 1, 2]);
+    assert_eq!(published(&mut bench, &mut a, None), [None, None, Some(0)]);
+}
+
+#[test]
+fn drives_that_do_not_vote_do_not_vouch_for_a_new_value() {
+    let mut profile = Profile::current();
+    profile.expired_holder_may_relock = true;
+    let (mut bench, _) = with_a_value_on(Bench::with(5, profile));
+    let mut a = vg_lock(1);
+    assert_eq!(known(&take(&mut bench, &mut a, X, &[0, 1, 2], &[])), Some(7));
+    spread(&mut bench, &mut a, &[0, 1, 2, 3, 4]);
+    assert_eq!(on(&a), [0, 1, 2, 3, 4]);
+    bench.paths[..3].fill(Path::Cut);
+    bench.run(&mut a, Request::Release { value: Some(value(8)) });
+    bench.pass(&mut a, LEASE * 2);
+    bench.paths[..3].fill(Path::Up);
+    let outcome = take(&mut bench, &mut a, X, &[0, 1, 2], &[]);
+    assert_eq!(known(&outcome), None, "{outcome:?}");
+}
+
+#[test]
+fn who_shared_a_mutex_without_a_value_removes_what_may_have_come_into_it() {
+    let mut bench = Bench::new(3);
+    let (mut a, mut b) = (vg_lock(1), vg_lock(2));
+    take(&mut bench, &mut b, S, &[0, 1, 2], &[]);
+    take(&mut bench, &mut a, S, &[0, 1, 2], &[]);
+    bench.run(&mut b, RELEASE);
+    assert_eq!(bench.run(&mut a, convert(X)), Outcome::Converted { complete: true });
+    assert_eq!(published(&mut bench, &mut a, None), [Some(0); 3]);
+}
+
+#[test]
+fn what_was_asked_before_a_drive_was_lost_is_asked_again() {
+    let mut bench = Bench::new(3);
+    let mut a = lv_lock(1);
+    let all = bench.acquire(X);
+    assert_eq!(bench.run(&mut a, all), GRANTED);
+    let open = pass_with(&mut bench, &mut a, LEASE / 3, |_| Fate::Open);
+    let [first, second, third] = &open[..] else { panic!("{open:?}") };
+    bench.now = bench.now + Duration::from_secs(1);
+    a.on_reply(third.token, Reply::Status(Status::NotFound), bench.now);
+    for command in [first, second] {
+        let reply = bench.perform(command);
+        a.on_reply(command.token, reply, bench.now);
+    }
+    let again = exchange_with(&mut bench, &mut a, |_| Fate::Open);
+    let again: Vec<_> = again.iter().map(told).map(|(drive, name, ..)| (drive, name)).collect();
+    assert_eq!(again, [(0, "refresh"), (1, "refresh")]);
+}
+
+#[test]
+fn a_drive_that_is_not_held_is_not_refreshed_when_another_is_lost() {
+    let mut bench = Bench::new(5);
+    let mut a = lv_lock(1);
+    bench.paths[4] = Path::Cut;
+    let all = bench.acquire(X);
+    assert_eq!(bench.run(&mut a, all), GRANTED);
+    bench.drives[3].reset();
+    bench.pass(&mut a, LEASE);
+    assert_eq!(on(&a), [0, 1, 2, 3]);
+    assert!(!said(&bench, 4).contains(&"refresh"), "{:?}", said(&bench, 4));
+}
+
+#[test]
+fn an_answer_to_an_older_refresh_does_not_delay_a_change() {
+    let (mut bench, mut a) = (Bench::new(3), lv_lock(1));
+    let all = bench.acquire(X);
+    bench.run(&mut a, all);
+    let open = pass_with(&mut bench, &mut a, LEASE / 3, |command| match command.drive.0 {
+        2 => Fate::Open,
+        _ => Fate::Answered,
+    });
+    bench.log.clear();
+    assert_eq!(bench.run(&mut a, convert(S)), Outcome::Converted { complete: true });
+    assert_eq!(bench.log, [(0, "refresh"), (1, "refresh")], "one command is enough");
+    let reply = bench.perform(&open[0]);
+    a.on_reply(open[0].token, reply, bench.now);
+    let next = a.next_command(bench.now).expect("at once");
+    assert_eq!(told(&next), (2, "refresh", Some(S), LEASE.as_millis() as u64));
+}
+
+#[test]
+fn a_promotion_that_comes_after_its_request_was_refused_is_taken_back_at_once() {
+    let (mut bench, mut a) = (Bench::new(3), lv_lock(1));
+    let all = bench.acquire(S);
+    bench.run(&mut a, all);
+    seize(&mut bench, &mut lv_lock(2), S, &[1, 2]);
+    a.request(convert(X), bench.now).expect("held");
+    let open = exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
+        0 => Fate::Open,
+        _ => Fate::Answered,
+    });
+    assert!(done(&mut a).is_some_and(|outcome| is_held(&outcome)));
+    let reply = bench.perform(&open[0]);
+    assert_eq!(reply, Reply::Status(Status::Good));
+    a.on_reply(open[0].token, reply, bench.now);
+    let next = a.next_command(bench.now).map(|command| told(&command));
+    assert_eq!(next, Some((0, "refresh", Some(S), LEASE.as_millis() as u64)));
+}
+
+#[test]
+fn a_change_waits_for_a_drive_that_others_may_find_shared() {
+    let grace = Timing::for_lease(LEASE).grace;
+    for (witnesses, waits) in [(&[][..], false), (&[3, 4], true)] {
+        let (mut bench, mut a) = (Bench::new(5), lv_lock(1));
+        assert_eq!(take(&mut bench, &mut a, S, &[0, 1, 2], witnesses), GRANTED);
+        a.request(convert(X), bench.now).expect("held");
+        let open = exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
+            2 => Fate::Open,
+            _ => Fate::Answered,
+        });
+        bench.pass(&mut a, grace);
+        let mut outcome = done(&mut a);
+        assert_eq!(outcome.is_none(), waits, "{witnesses:?}");
+        if waits {
+            let reply = bench.perform(&open[0]);
+            a.on_reply(open[0].token, reply, bench.now);
+            outcome = done(&mut a);
+        }
+        assert_eq!(outcome, Some(Outcome::Converted { complete: true }), "{witnesses:?}");
+    }
+}
+
+#[test]
+fn a_change_that_cannot_be_had_ends_when_that_is_known() {
+    let patience = Timing::for_lease(LEASE).patience;
+    for path in [Path::Cut, Path::Hung] {
+        let (mut bench, mut a) = (Bench::new(3), lv_lock(1));
+        let all = bench.acquire(S);
+        bench.run(&mut a, all);
+        bench.paths[1..].fill(path);
+        let begin = bench.now;
+        let outcome = bench.run(&mut a, convert(X));
+        assert!(matches!(outcome, Outcome::Refused(Refusal::NoQuorum { .. })), "{outcome:?}");
+        let waited = bench.now.since(begin);
+        let known = path == Path::Cut;
+        assert!(if known { waited < Duration::from_secs(1) } else { waited == patience });
+    }
+}
+
+#[test]
+fn a_lapse_in_the_middle_of_a_change_gives_nothing_back() {
+    let (mut bench, mut a) = (Bench::new(3), lv_lock(1));
+    let all = bench.acquire(S);
+    bench.run(&mut a, all);
+    bench.paths = vec![Path::Cut; 3];
+    let end = a.safe_until().expect("held");
+    bench.pass(&mut a, (end - Duration::from_millis(20)).since(bench.now));
+    a.request(convert(X), bench.now).expect("held");
+    bench.pass(&mut a, Duration::from_millis(20));
+    assert!(events(&mut a).contains(&Event::Lapsed));
+    bench.paths = vec![Path::Up; 3];
+    bench.log.clear();
+    bench.pass(&mut a, LEASE / 2);
+    assert!(events(&mut a).contains(&Event::Regained));
+    assert!(bench.log.iter().all(|(_, name)| *name == "refresh"), "{:?}", bench.log);
+    assert_eq!(a.mode(), Some(S));
+}
+
+#[test]
+fn a_drive_that_others_could_share_at_a_lapse_is_no_proof_afterwards() {
+    let (mut bench, mut a) = (Bench::new(3), lv_lock(1));
+    let all = bench.acquire(S);
+    bench.run(&mut a, all.clone());
+    bench.paths[2] = Path::Cut;
+    assert_eq!(bench.run(&mut a, convert(X)), Outcome::Converted { complete: true });
+    bench.paths = vec![Path::Cut; 3];
+    bench.pass(&mut a, LEASE * 2);
+    assert!(events(&mut a).contains(&Event::Lapsed));
+    // Another host has it in between.
+    bench.paths = vec![Path::Cut, Path::Up, Path::Up];
+    let mut b = lv_lock(2);
+    assert_eq!(bench.run(&mut b, all), GRANTED);
+    bench.run(&mut b, RELEASE);
+    bench.paths = vec![Path::Up; 3];
+    bench.pass(&mut a, LEASE);
+    assert!(!events(&mut a).contains(&Event::Regained));
+}
+
+#[test]
+fn nothing_is_taken_after_a_lapse_that_is_for_good() {
+    let mut bench = Bench::new(5);
+    let mut a = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut a, X, &[0, 1, 2], &[3, 4]), GRANTED);
+    bench.paths = vec![Path::Cut; 5];
+    bench.pass(&mut a, LEASE);
+    bench.drives[0].reset();
+    bench.paths = vec![Path::Up; 5];
+    bench.log.clear();
+    bench.pass(&mut a, LEASE);
+    assert!(bench.log.iter().all(|(_, name)| *name == "refresh"), "{:?}", bench.log);
+    assert_eq!(on(&a), [1, 2]);
+}
+
+#[test]
+fn a_late_answer_adds_a_drive_and_a_silent_one_is_asked_again_later() {
+    let timing = Timing::for_lease(LEASE);
+    let (mut bench, mut a) = (Bench::new(3), lv_lock(1));
+    a.request(bench.acquire(X), bench.now).expect("in order");
+    let open = pass_with(&mut bench, &mut a, timing.grace, |command| match command.drive.0 {
+        2 => Fate::Open,
+        _ => Fate::Answered,
+    });
+    assert_eq!(done(&mut a), Some(GRANTED));
+    let reply = bench.perform(&open[0]);
+    a.on_reply(open[0].token, reply, bench.now);
+    assert_eq!(on(&a), [0, 1, 2]);
+    // A drive that refused to answer.
+    let (mut bench, mut a) = (Bench::new(3), lv_lock(1));
+    bench.paths[2] = Path::Cut;
+    let all = bench.acquire(X);
+    assert_eq!(bench.run(&mut a, all), GRANTED);
+    bench.pass(&mut a, Duration::from_secs(1));
+    bench.log.clear();
+    // A change to shared concerns it, too.
+    bench.run(&mut a, convert(S));
+    bench.paths[2] = Path::Up;
+    let mut asked = Vec::new();
+    pass_with(&mut bench, &mut a, timing.renew, |command| {
+        if command.drive.0 == 2 {
+            asked.push(told(command));
+        }
+        Fate::Answered
+    });
+    assert_eq!(asked[0], (2, "trylock", Some(S), LEASE.as_millis() as u64));
+    assert_eq!(on(&a), [0, 1, 2]);
+}
+
+#[test]
+fn a_failed_attempt_of_another_host_is_no_obstacle_to_an_adoption() {
+    let mut bench = Bench::new(3);
+    seize(&mut bench, &mut lv_lock(1), X, &[0, 1]);
+    seize(&mut bench, &mut lv_lock(2), X, &[2]);
+    let request = adopt(&bench, &[0, 1, 2], false);
+    assert_eq!(bench.run(&mut lv_lock(1), request), Outcome::Adopted(X));
+    // Sharers on the half that is left have done it no harm.
+    let mut bench = Bench::new(2);
+    seize(&mut bench, &mut lv_lock(1), S, &[0]);
+    seize(&mut bench, &mut lv_lock(2), S, &[0]);
+    let request = adopt(&bench, &[0, 1], true);
+    assert_eq!(bench.run(&mut lv_lock(1), request), Outcome::Adopted(S));
+}
+
+#[test]
+fn a_lock_of_other_drives_is_adopted_only_if_most_of_all_have_it() {
+    for (reset, adopts) in [(vec![], true), (vec![3], true), (vec![2, 3], false)] {
+        let (mut bench, mut first) = held_on(&[0], 4, Profile::current());
+        spread(&mut bench, &mut first, &[0, 1, 2, 3]);
+        assert!(is_ready(&mut first).is_some());
+        drop(first);
+        reset.iter().for_each(|&drive: &usize| bench.drives[drive].reset());
+        let (members, witnesses) = (bench.members(&[1]), bench.members(&[0, 2, 3]));
+        let request = Request::Adopt { mode: None, granted_until: None, members, witnesses };
+        let outcome = bench.run(&mut lv_lock(1), request);
+        assert_eq!(outcome == Outcome::Adopted(X), adopts, "{reset:?}: {outcome:?}");
+    }
+}
+
+#[test]
+fn an_adoption_that_must_wait_for_longer_than_its_patience_says_so_at_once() {
+    let mut bench = Bench::new(3);
+    seize(&mut bench, &mut lv_lock(1), X, &[0, 1, 2]);
+    let until = bench.now + LEASE / 4;
+    let resource = ResourceId::lv(VG, LV).expect("a good id");
+    let config = LockConfig::new(resource, host(1), false, Timing::for_lease(LEASE), 1);
+    let mut a = Lock::new(LockConfig { earlier_until: until, ..config });
+    let (begin, request) = (bench.now, adopt(&bench, &[0, 1, 2], true));
+    let outcome = bench.run(&mut a, request.clone());
+    let barred = refs(&[0, 1, 2]).into_iter().map(|drive| (drive, until)).collect();
+    let expected = Refusal::NoQuorum { granted: 0, needed: 2, barred };
+    assert_eq!(outcome, Outcome::Refused(expected));
+    assert_eq!(bench.now, begin);
+    bench.now = until;
+    assert_eq!(bench.run(&mut a, request), Outcome::Adopted(X));
 }
