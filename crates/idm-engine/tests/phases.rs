@@ -281,7 +281,8 @@ fn a_target_of_an_earlier_acquisition_is_none_of_this() {
 
 #[test]
 fn most_of_all_drives_are_read_before_an_lvs_lock_is_granted() {
-    let cases: [(&[u32], &[u32], &[usize], bool); 14] = [
+    type Case<'a> = (&'a [u32], &'a [u32], &'a [usize], bool);
+    let cases: [Case<'_>; 14] = [
         (&[0], &[1], &[], true),
         (&[0], &[1], &[1], false),
         (&[0], &[1, 2, 3], &[3], true),
@@ -371,7 +372,8 @@ fn backs_off(count: usize, others: &[&[u32]], silent: &[usize]) -> bool {
 
 #[test]
 fn who_meets_a_majority_of_another_host_does_not_try_again() {
-    let cases: [(usize, &[&[u32]], &[usize], bool); 9] = [
+    type Case<'a> = (usize, &'a [&'a [u32]], &'a [usize], bool);
+    let cases: [Case<'_>; 9] = [
         (3, &[&[1], &[2]], &[], true),
         (3, &[&[1, 2]], &[], false),
         (3, &[&[1]], &[2], false),
@@ -646,7 +648,8 @@ fn only_who_is_exclusive_and_safe_publishes() {
         bench.drives.iter_mut().take(2).for_each(|drive| drive.reset());
         bench.pass(lock, LEASE / 2);
     };
-    let cases: [(&str, Mode, Prepare, Option<u64>, Option<u64>); 11] = [
+    type Case = (&'static str, Mode, Prepare, Option<u64>, Option<u64>);
+    let cases: [Case; 11] = [
         ("exclusive", X, quick, Some(8), Some(8)),
         ("exclusive, no value", X, quick, None, None),
         ("shared", S, quick, Some(8), None),
