@@ -60,7 +60,7 @@ impl Lock {
         }
         let Some(result) = confirmed else { return };
         let missed = result.is_ok() && self.is_shared_elsewhere(now);
-        if missed && !over && self.awaits_change() {
+        if missed && !over && !stage.is_late(now) && self.awaits_change() {
             return;
         }
         self.end_up(if missed { Err(tally.refusal()) } else { result }, now);

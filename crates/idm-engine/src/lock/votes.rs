@@ -43,7 +43,7 @@ impl Tally {
         if !self.blocked.is_empty() {
             return Refusal::Held(self.blocked.iter().flatten().copied().collect());
         }
-        if self.won + self.full >= self.needed {
+        if self.full > 0 && self.won + self.full >= self.needed {
             return Refusal::Full;
         }
         let barred = self.barred.clone();
