@@ -442,3 +442,24 @@ fn what_could_not_be_adopted_can_be_acquired_once_it_is_released() {
     bench.pass(&mut again, Duration::from_secs(1));
     assert_eq!(bench.run(&mut again, acquire), GRANTED, "the dead host is broken");
 }
+
+#[test]
+fn a_value_is_not_believed_after_an_orphan_that_could_not_be_read() {
+    let mut bench = Bench::new(3);
+    let mut a = vg_lock(1);
+    let acquire = bench.acquire(Mode::Exclusive);
+    bench.run(&mut a, acquire.clone());
+    bench.run(&mut a, Request::Release { value: Some(value(7)) });
+    assert_eq!(bench.run(&mut a, acquire.clone()), Outcome::Granted(ValueRead::Known(value(7))));
+    // It dies while it changes something, and the next life reads no drive before it gives up.
+    drop(a);
+    bench.paths = vec![Path::Cut; 3];
+    let mut again = vg_lock(1);
+    let request = adopt(&bench, None);
+    bench.run(&mut again, request);
+    bench.paths = vec![Path::Up; 3];
+    bench.run(&mut again, Request::Release { value: None });
+    bench.pass(&mut again, Duration::from_secs(1));
+    let mut b = vg_lock(2);
+    assert_eq!(bench.run(&mut b, acquire), GRANTED, "7 may be older than what was changed");
+}
