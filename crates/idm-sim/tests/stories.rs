@@ -44,6 +44,29 @@ fn every_picture_is_in_the_text() {
     }
 }
 
+/// The sources of the checkers, which name what they check.
+const CHECKS: &[&str] = &[
+    include_str!("../src/world/checks.rs"),
+    include_str!("../src/world/checks/ending.rs"),
+    include_str!("../src/world/checks/requests.rs"),
+];
+
+#[test]
+fn every_invariant_that_the_text_names_is_checked() {
+    let text = std::fs::read_to_string(directory().join("../locking.md")).expect("locking.md");
+    let (_, text) = text.split_once("\n## What shows it\n").expect("the table of promises");
+    let mut named = 0;
+    for part in text.split("| I ").skip(1) {
+        let part = part.split([';', '|']).next().unwrap_or_default();
+        for name in part.split('"').skip(1).step_by(2) {
+            let literal = format!("\"{name}\",");
+            assert!(CHECKS.iter().any(|checks| checks.contains(&literal)), "{name}");
+            named += 1;
+        }
+    }
+    assert!(named >= 20, "only {named} invariants are named");
+}
+
 /// What can be read in a picture, in this order.
 const TOLD: &[(&str, &[&str])] = &[
     ("contention", &["granted", "got d2 later", "releases", "refused: alpha holds it", "granted"]),
