@@ -8,7 +8,7 @@ use idm_emulator::{Profile, profile::Limits};
 use idm_engine::{
     Command, Event, Instant, Lock, LockConfig, Outcome, Refusal, Request, RequestError, Timing,
 };
-use idm_protocol::{DriveCommand, Limit, Mode, MutexOp, Reply, ResourceId, State, Status};
+use idm_protocol::{DriveCommand, Limit, Mode, MutexOp, Record, Reply, ResourceId, State, Status};
 
 const OTHER_LV: &str = "cccccc-aaaa-aaaa-aaaa-aaaa-aaaa-aaaaaa";
 
@@ -107,6 +107,52 @@ fn a_table_that_is_read_for_room_shows_holders_too() {
         let outcome = done(&mut a);
         assert!(is_held(&outcome), "{limit:?}: {outcome:?}");
     }
+}
+
+/// Drive 2 is won, loses its table, and is read for its value afterwards. In between host 2 takes it,
+/// if it is to, and counts these drives.
+fn reset_before_the_value_is_read(theirs: Option<&[u32]>) -> Option<Outcome> {
+    let mut bench = Bench::new(3);
+    let (mut a, mut b) = (vg_lock(1), vg_lock(2));
+    a.request(bench.acquire(Mode::Exclusive), bench.now).expect("in order");
+    let (mut won, mut reset) = (false, false);
+    for _ in 0..20 {
+        for command in commands(&bench, &mut a) {
+            let reads = command.command == DriveCommand::ReadTable;
+            if command.drive.0 == 2 && reads && won && !core::mem::replace(&mut reset, true) {
+                bench.drives[2].reset();
+                if let Some(theirs) = theirs {
+                    let members = bench.members(theirs);
+                    let witnesses = Vec::new();
+                    let mode = Mode::Exclusive;
+                    b.request(Request::Acquire { mode, members, witnesses }, bench.now)
+                        .expect("in order");
+                    while let Some(theirs) = b.next_command(bench.now) {
+                        let reply = match theirs.drive.0 {
+                            2 => bench.perform(&theirs),
+                            _ => Reply::Status(Status::Unreachable),
+                        };
+                        b.on_reply(theirs.token, reply, bench.now);
+                    }
+                }
+            }
+            won |= command.drive.0 == 2 && !reads;
+            let reply = bench.perform(&command);
+            a.on_reply(command.token, reply, bench.now);
+        }
+    }
+    assert!(reset, "the value was never read");
+    done(&mut a)
+}
+
+#[test]
+fn a_table_that_is_read_for_the_value_shows_holders_too() {
+    let outcome = reset_before_the_value_is_read(Some(&[2]));
+    assert!(is_held(&outcome), "who counts other drives has it: {outcome:?}");
+    let outcome = reset_before_the_value_is_read(Some(&[0, 1, 2]));
+    assert_eq!(outcome, Some(GRANTED), "who counts the same drives has no majority");
+    let outcome = reset_before_the_value_is_read(None);
+    assert_eq!(outcome, Some(GRANTED), "nobody is in the way");
 }
 
 #[test]
@@ -453,6 +499,36 @@ fn a_break_that_is_late_makes_no_exclusive_lock_a_shared_one() {
     let shared = bench.acquire(Mode::Shared);
     let outcome = bench.run(&mut b, shared);
     assert!(outcome != GRANTED || a.mode() != Some(Mode::Exclusive), "both hold it");
+}
+
+#[test]
+fn a_change_to_exclusive_breaks_nobody_where_the_lock_is_gone() {
+    let mut bench = Bench::new(3);
+    let mut a = lv_lock(1);
+    let acquire = bench.acquire(Mode::Shared);
+    assert_eq!(bench.run(&mut a, acquire), GRANTED);
+    // While drive 2 refuses the change, it is reset, and another host's lock appears there and dies.
+    a.request(Request::Convert { mode: Mode::Exclusive, value: None }, bench.now).expect("held");
+    let mut dead = None;
+    for _ in 0..20 {
+        for command in commands(&bench, &mut a) {
+            let breaks = matches!(command.command, DriveCommand::Mutex(MutexOp::Break, _));
+            assert!(!breaks, "on {:?}", command.drive);
+            let reply = match (&command.command, command.drive.0) {
+                (DriveCommand::Mutex(_, record), 2) => {
+                    dead = Some(Record { host: host(9), ..record.clone() });
+                    Reply::Status(Status::Terminated)
+                }
+                (DriveCommand::ReadTable, 2) => {
+                    let dead = dead.clone().expect("the change was asked for");
+                    Reply::Table([Record { state: State::TimedOut, ..dead }].into())
+                }
+                _ => bench.perform(&command),
+            };
+            a.on_reply(command.token, reply, bench.now);
+        }
+    }
+    assert_eq!(done(&mut a), Some(Outcome::Converted { complete: true }));
 }
 
 #[test]
