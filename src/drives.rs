@@ -1,10 +1,14 @@
 //! The drives that this process knows, each with its queue and its workers.
 
-use super::metrics::{DriveMetrics, DriveSample, Metrics};
-use super::queue::{Begun, Completion, Expired, Help, Job, Queue, Urgency};
-use super::ways::Ways;
-use super::{clock, thread};
-use crate::sync::{Condvar, Mutex, MutexGuard, planted};
+use paths::Ways;
+use queue::{Begun, Completion, Expired, Help, Job, Queue, Urgency};
+pub(crate) mod paths;
+pub(crate) mod queue;
+pub(crate) mod watch;
+
+use crate::metrics::{DriveMetrics, DriveSample, Metrics};
+use crate::sys::sync::{Condvar, Mutex, MutexGuard, planted};
+use crate::sys::{clock, thread};
 use crate::topology::{Found, Inventory, Topology, TopologyError, UNKNOWN};
 use crate::transport::{Connect, Limits};
 use core::time::Duration;
@@ -20,7 +24,7 @@ use std::sync::{Arc, OnceLock, PoisonError};
 /// further way: one that hangs must not keep the others from being used.
 const WORKERS: usize = 4;
 /// How long a worker without work waits before it ends.
-pub(super) const IDLE: Duration = Duration::from_secs(30);
+pub(crate) const IDLE: Duration = Duration::from_secs(30);
 
 /// All drives that were ever named. A drive keeps its [`DriveRef`] for the life of the process.
 pub struct Drives {
@@ -539,7 +543,7 @@ impl Drive {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::clock::{self, virtual_time};
+    use crate::sys::clock::{self, virtual_time};
     use crate::topology::Target;
     use crate::transport::drive::{self, Answer, Data, Protocol, Request, Trouble};
     use crate::transport::{Deadline, Undelivered};

@@ -1,10 +1,11 @@
 //! What a lockspace and a resource are to us; LVB cache and timestamps.
 
+use crate::drives::{Drives, Members};
 use crate::manager::{Resource, Scope, ValBlk};
-use crate::recovery::store::{SavedLock, SavedLockspace};
-use crate::runtime::drives::{Drives, Members};
-use crate::runtime::{LockSpec, Owner, Role, clock};
-use crate::sync::{Mutex, MutexGuard};
+use crate::runtime::{LockSpec, Owner, Role};
+use crate::state::store::{SavedLock, SavedLockspace};
+use crate::sys::clock;
+use crate::sys::sync::{Mutex, MutexGuard};
 use idm_engine::{Member, ValueRead};
 use idm_protocol::{IdError, Mode, ResourceId, Value};
 use std::collections::HashMap;

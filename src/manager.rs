@@ -19,12 +19,13 @@ pub use types::{Adopt, LockspaceKey, Resource, ResourceKey, Scope, ValBlk};
 
 use crate::config::{Config, DEFAULT_FILE};
 use crate::error::Error;
+use crate::fencing::watchdog::Watchdog;
 use crate::lockspace::{Held, Lockspace};
 use crate::recovery::active::Devices;
-use crate::recovery::store::Store;
-use crate::runtime::watchdog::Watchdog;
-use crate::runtime::{LockSpec, clock};
-use crate::sync::{Mutex, MutexGuard};
+use crate::runtime::LockSpec;
+use crate::state::store::Store;
+use crate::sys::clock;
+use crate::sys::sync::{Mutex, MutexGuard};
 use availability::Glimpses;
 use core::time::Duration;
 use idm_engine::Instant;

@@ -6,7 +6,8 @@
 pub mod export;
 mod text;
 
-use super::{Answer, Role, clock};
+use crate::runtime::{Answer, Role};
+use crate::sys::clock;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use idm_engine::{Instant, Loss, Notice, Outcome, Refusal};

@@ -14,15 +14,16 @@
 
 pub mod active;
 mod proof;
-pub mod store;
 
+use crate::fencing::Fencing;
+use crate::fencing::safe_note::SafeNote;
+use crate::fencing::watchdog::Watchdog;
 use crate::lockspace::{Held, Lockspace, role_of, vg_of};
-use crate::runtime::fencing::Fencing;
-use crate::runtime::safe_note::SafeNote;
-use crate::runtime::watchdog::Watchdog;
-use crate::runtime::{LockSpec, Role, Runtime, clock, thread};
-use crate::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use crate::sync::{Condvar, Mutex, MutexGuard, planted};
+use crate::runtime::{LockSpec, Role, Runtime};
+use crate::state::store::{Saved, SavedLock, SavedLockspace, Store};
+use crate::sys::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use crate::sys::sync::{Condvar, Mutex, MutexGuard, planted};
+use crate::sys::{clock, thread};
 use active::Devices;
 use core::time::Duration;
 use idm_engine::{Instant, Member, Timing};
@@ -31,7 +32,6 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::sync::{Arc, PoisonError, Weak};
-use store::{Saved, SavedLock, SavedLockspace, Store};
 
 /// Core makes its log ready only after our first call; before that nothing may be logged from
 /// another thread.

@@ -7,45 +7,31 @@
 //!
 //! Threads start with the first request, after lvmlockd has become a daemon.
 
-pub mod clock;
-pub mod drives;
-pub mod fencing;
-pub mod host_id;
-pub mod kill;
-mod mailbox;
-pub mod metrics;
-pub mod note;
-mod queue;
 mod reactor;
-pub mod safe_note;
-pub mod state_file;
-pub mod thread;
-pub mod undo_note;
-mod watch;
-pub mod watchdog;
-mod ways;
 
-use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use crate::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use crate::sync::planted;
-use crate::sync::thread::JoinHandle;
+use crate::drives::Drives;
+use crate::drives::queue::{Completion, Urgency};
+use crate::drives::watch::Watch;
+use crate::fencing::Fencing;
+use crate::fencing::safe_note::SafeNote;
+use crate::fencing::watchdog::Watchdog;
+use crate::metrics::{Asked, Metrics};
+use crate::state::host_id;
+use crate::state::undo_note::{Earlier, UndoNote};
+use crate::sys::mailbox::Mailbox;
+use crate::sys::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sys::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use crate::sys::sync::planted;
+use crate::sys::sync::thread::JoinHandle;
+use crate::sys::thread;
 use core::time::Duration;
-use drives::Drives;
-use fencing::Fencing;
 use idm_engine::{Command, Event, Instant, Lock, LockConfig, Outcome, Request, RequestError};
 use idm_engine::{DriveRef, Member, Timing, Token};
 use idm_protocol::{DriveCommand, HostId, Mode, Record, Reply, ResourceId};
-use mailbox::Mailbox;
-use metrics::{Asked, Metrics};
-use queue::{Completion, Urgency};
 use reactor::{Message, Reactor};
-use safe_note::SafeNote;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use undo_note::{Earlier, UndoNote};
-use watch::Watch;
-use watchdog::Watchdog;
 
 /// What a lock belongs to: a started lockspace, as far as the runtime needs to know it.
 #[derive(Debug)]

@@ -17,7 +17,7 @@ mod uevents;
 
 pub use identity::{designator, device_designator};
 
-use crate::sync::Mutex;
+use crate::sys::sync::Mutex;
 use core::fmt;
 use identity::{Identity, Kind, identity, kind};
 pub use inventory::Inventory;

@@ -89,5 +89,5 @@ impl DrivePath for NoPath {
 #[cfg(test)]
 pub(crate) fn soon() -> Deadline {
     let timing = idm_engine::Timing::for_lease(core::time::Duration::from_secs(60));
-    Limits::new(&timing).deadline(crate::runtime::clock::now())
+    Limits::new(&timing).deadline(crate::sys::clock::now())
 }

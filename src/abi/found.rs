@@ -5,7 +5,7 @@ use super::c::{ListHead, Lockspace, Pvs};
 use super::host;
 use super::views::{GLOBAL_LOCKSPACE, NAME_SIZE, lockspace};
 use crate::error::Error;
-use crate::recovery::store::SavedLockspace;
+use crate::state::store::SavedLockspace;
 use core::ffi::{c_char, c_int};
 use core::ptr::{self, NonNull};
 use std::ffi::CString;

@@ -3,10 +3,10 @@
 //! syslog keeps those waiting who have something to say while nobody reads, as when journald hangs
 //! with the host's disk. A thread that waits renews no locks and runs no kill command.
 
-use crate::runtime::thread;
-use crate::sync::atomic::{AtomicUsize, Ordering};
-use crate::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use crate::sync::planted;
+use crate::sys::sync::atomic::{AtomicUsize, Ordering};
+use crate::sys::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use crate::sys::sync::planted;
+use crate::sys::thread;
 use core::ffi::c_int;
 use core::time::Duration;
 use std::io;
@@ -76,9 +76,9 @@ mod schedules {
     //! The queue under schedules that the test decides.
 
     use super::*;
-    use crate::sync::Mutex;
-    use crate::sync::scheduled::{Host, Race, STILL, finds, holds};
-    use crate::sync::thread as threads;
+    use crate::sys::sync::Mutex;
+    use crate::sys::sync::scheduled::{Host, Race, STILL, finds, holds};
+    use crate::sys::sync::thread as threads;
 
     const BOUND: Duration = Duration::from_secs(5);
     const SENDERS: usize = 2;
@@ -131,7 +131,7 @@ mod schedules {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sync::Mutex;
+    use crate::sys::sync::Mutex;
 
     #[test]
     fn a_log_that_takes_nothing_keeps_nobody_waiting() {

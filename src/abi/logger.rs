@@ -2,7 +2,7 @@
 
 use super::host::{self, LogLevel};
 use super::log_queue::Queue;
-use crate::runtime::thread;
+use crate::sys::thread;
 use core::ffi::c_int;
 use core::time::Duration;
 use log::{Level, LevelFilter, Log, Metadata, Record};

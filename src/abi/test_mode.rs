@@ -3,8 +3,8 @@
 use super::host;
 use crate::error::Error;
 use crate::manager::{Adopt, LockspaceKey, Resource, ResourceKey, Scope, ValBlk};
-use crate::recovery::store::SavedLockspace;
-use crate::sync::{Mutex, MutexGuard};
+use crate::state::store::SavedLockspace;
+use crate::sys::sync::{Mutex, MutexGuard};
 use idm_protocol::Mode;
 use std::collections::HashMap;
 use std::sync::{LazyLock, PoisonError};

@@ -9,8 +9,8 @@
 //! one comes back; the pauses between double. Where all have failed, commands try them all: how
 //! often is up to the engine's own pauses.
 
-use super::clock;
-use crate::sync::{Mutex, MutexGuard, planted};
+use crate::sys::clock;
+use crate::sys::sync::{Mutex, MutexGuard, planted};
 use crate::topology::Target;
 use crate::transport::{Connect, Deadline, DrivePath, Limits, Undelivered};
 use core::time::Duration;
@@ -20,7 +20,7 @@ use std::sync::{Arc, PoisonError};
 
 /// A way that has been at a command for so long is slow. Majorities do not wait for a drive with
 /// slow ways only, and commands go by others.
-pub(super) const SLOW: Duration = Duration::from_millis(100);
+pub(crate) const SLOW: Duration = Duration::from_millis(100);
 /// A read that has taken longer is not repeated on another way: whoever asked asks again.
 const REPEAT: Duration = Duration::from_secs(1);
 /// From one word about a drive's nonsense to the next.
@@ -29,7 +29,7 @@ const REMIND: Duration = Duration::from_secs(60);
 const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 
 /// The ways to one drive.
-pub(super) struct Ways(Mutex<State>);
+pub(crate) struct Ways(Mutex<State>);
 
 struct State {
     /// The drive's name for messages: a path that was named, and its identity.
@@ -192,7 +192,7 @@ impl State {
 
 impl Ways {
     /// No way yet.
-    pub(super) fn new(name: String) -> Ways {
+    pub(crate) fn new(name: String) -> Ways {
         Ways(Mutex::new(State {
             name,
             ways: Vec::new(),
@@ -209,12 +209,12 @@ impl Ways {
     }
 
     /// The drive's name for messages.
-    pub(super) fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         self.state().name.clone()
     }
 
     /// Takes note of ways that `name` leads to.
-    pub(super) fn add(&self, name: &str, identity: &str, targets: &[Target], connect: &Connect) {
+    pub(crate) fn add(&self, name: &str, identity: &str, targets: &[Target], connect: &Connect) {
         let mut state = self.state();
         let before = state.ways.len();
         for target in targets {
@@ -228,7 +228,7 @@ impl Ways {
 
     /// Takes note that these are the ways now. Others are gone, and what they had open is closed,
     /// so that the kernel can give their names away. Those that failed may work again.
-    pub(super) fn set(&self, identity: &str, targets: &[Target], connect: &Connect) {
+    pub(crate) fn set(&self, identity: &str, targets: &[Target], connect: &Connect) {
         let mut state = self.state();
         let (left, gone): (Vec<Way>, Vec<Way>) =
             state.ways.drain(..).partition(|way| targets.contains(&way.target));
@@ -248,24 +248,24 @@ impl Ways {
     }
 
     /// Whether the drive did not answer when it was last asked, or no way to it is quick now.
-    pub(super) fn are_slow(&self, now: Instant) -> bool {
+    pub(crate) fn are_slow(&self, now: Instant) -> bool {
         let state = self.state();
         !state.answers || state.ways.iter().all(|way| way.failures > 0 || way.is_slow(now))
     }
 
     /// Whether the drive answered when it was last asked.
-    pub(super) fn answer(&self) -> bool {
+    pub(crate) fn answer(&self) -> bool {
         self.state().answers
     }
 
     /// How many there are.
-    pub(super) fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.state().ways.len()
     }
 
     /// Runs a command, if it may still be begun: whoever sent it takes it for lost some time later,
     /// and must not be surprised by it. This host may have stood still meanwhile.
-    pub(super) fn execute(&self, command: &DriveCommand, deadline: &Deadline) -> Reply {
+    pub(crate) fn execute(&self, command: &DriveCommand, deadline: &Deadline) -> Reply {
         let begun = clock::now();
         if !deadline.may_begin(begun) {
             return Reply::Status(Status::Unreachable);
@@ -318,7 +318,7 @@ impl Ways {
     }
 
     /// Tries a way that failed again, if it is time for that and commands can go by another one.
-    pub(super) fn probe(&self, limits: Limits) {
+    pub(crate) fn probe(&self, limits: Limits) {
         let begun = clock::now();
         let (id, path) = {
             let mut state = self.state();
@@ -365,8 +365,8 @@ impl Drop for Probe<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::clock::virtual_time;
-    use crate::sync::Condvar;
+    use crate::sys::clock::virtual_time;
+    use crate::sys::sync::Condvar;
     use crate::transport::soon;
     use idm_engine::Timing;
     use idm_protocol::{Class, HostId, MutexOp, Record, ResourceId, State, Value, ValueUpdate};

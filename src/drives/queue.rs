@@ -1,8 +1,8 @@
 //! The commands that wait for one drive, and how many workers they are worth.
 
-use super::clock;
-use super::ways::SLOW;
-use crate::sync::planted;
+use crate::drives::paths::SLOW;
+use crate::sys::clock;
+use crate::sys::sync::planted;
 use crate::transport::Deadline;
 use idm_engine::Instant;
 use idm_protocol::{Class, DriveCommand, HostId, MutexOp, Reply, ResourceId, Status};
@@ -18,7 +18,7 @@ pub enum Urgency {
     /// A caller waits for it: a worker of its own, if there is one.
     Awaited,
     /// Nobody waits: it keeps a lock, or tidies up. It shares a worker, and is begun with
-    /// [`Drives::start`](super::drives::Drives::start).
+    /// [`Drives::start`](super::Drives::start).
     Background,
 }
 
@@ -275,7 +275,7 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::clock::virtual_time;
+    use crate::sys::clock::virtual_time;
     use crate::transport::soon;
     use core::time::Duration;
     use idm_protocol::Record;

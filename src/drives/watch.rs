@@ -1,8 +1,8 @@
 //! Keeps what is known of the host's disks current.
 
-use super::drives::Drives;
-use super::thread;
-use crate::sync::thread::JoinHandle;
+use crate::drives::Drives;
+use crate::sys::sync::thread::JoinHandle;
+use crate::sys::thread;
 use crate::topology::Uevents;
 use core::time::Duration;
 use nix::errno::Errno;

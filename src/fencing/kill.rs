@@ -1,7 +1,7 @@
 //! The kill command: what stops the use of a volume group whose locks are about to be lost.
 
-use super::fencing::Fencing;
-use super::thread;
+use crate::fencing::Fencing;
+use crate::sys::thread;
 use core::time::Duration;
 use idm_engine::Instant;
 use nix::sys::signal::SigSet;
@@ -30,7 +30,7 @@ pub fn run(words: Vec<String>, ended: impl FnOnce(Ended) + Send + 'static) -> io
 
 fn execute(words: &[String]) -> Ended {
     #[cfg(all(test, feature = "shuttle"))]
-    if let Some(ended) = super::schedules::executed(words) {
+    if let Some(ended) = crate::runtime::schedules::executed(words) {
         return ended;
     }
     match begin(words) {
@@ -283,10 +283,8 @@ mod tests {
     /// A VG with 5 s to be deactivated in, at 100 s, before its first lock may be lost at 106 s.
     fn killing(until: Option<Instant>) -> Killing {
         let timing = Timing::for_lease(Duration::from_secs(60));
-        let wanted = super::super::fencing::Wanted {
-            kill_time: Some(Duration::from_secs(5)),
-            watchdog: None,
-        };
+        let wanted =
+            crate::fencing::Wanted { kill_time: Some(Duration::from_secs(5)), watchdog: None };
         let fencing = Fencing::new(&timing, wanted).unwrap();
         assert_eq!(fencing.margin, Duration::from_secs(6));
         Killing::new("vg0", &words(&["/sbin/k", "vg0"]), &fencing, until, 3, at(100_000))

@@ -3,10 +3,10 @@
 //! It cannot ask drives that do not answer. But then it must know by when the use of what the locks
 //! protect has to be stopped. A thread of its own writes, because the reactor waits for no file.
 
-use super::note::Note;
-use super::thread;
-use crate::sync::thread::JoinHandle;
-use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::state::note::Note;
+use crate::sys::sync::thread::JoinHandle;
+use crate::sys::sync::{Condvar, Mutex, MutexGuard};
+use crate::sys::thread;
 use core::time::Duration;
 use idm_engine::Instant;
 use std::io;

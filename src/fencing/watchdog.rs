@@ -12,11 +12,11 @@ pub mod device;
 pub mod guards;
 pub mod policy;
 
-use super::fencing::Feeding;
-use super::note::Note;
-use super::{clock, thread};
-use crate::sync::thread::JoinHandle;
-use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::fencing::Feeding;
+use crate::state::note::Note;
+use crate::sys::sync::thread::JoinHandle;
+use crate::sys::sync::{Condvar, Mutex, MutexGuard};
+use crate::sys::{clock, thread};
 use core::time::Duration;
 use device::Dog;
 use idm_engine::Instant;
@@ -307,7 +307,7 @@ impl Worker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::fencing::{Fencing, Wanted};
+    use crate::fencing::{Fencing, Wanted};
     use idm_engine::Timing;
 
     const SOON: Duration = Duration::from_secs(5);

@@ -4,7 +4,7 @@ use super::Manager;
 use super::running::Running;
 use crate::config::Config;
 use crate::lockspace::Lockspace;
-use crate::sync::Mutex;
+use crate::sys::sync::Mutex;
 use crate::topology::Topology;
 use core::time::Duration;
 use std::sync::{Arc, PoisonError};

@@ -3,11 +3,11 @@
 use super::Resource;
 use super::running::Running;
 use crate::config::DEFAULT_FILE;
+use crate::drives::Members;
 use crate::error::Error;
 use crate::lockspace::Lockspace;
-use crate::recovery::store::SavedLock;
-use crate::runtime::clock;
-use crate::runtime::drives::Members;
+use crate::state::store::SavedLock;
+use crate::sys::clock;
 use idm_engine::{Member, Request};
 use idm_protocol::Mode;
 

@@ -1,8 +1,9 @@
 //! The file that shows the counters to others, for as long as a lockspace is started.
 
-use crate::runtime::{state_file, thread};
-use crate::sync::thread::JoinHandle;
-use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::state::file;
+use crate::sys::sync::thread::JoinHandle;
+use crate::sys::sync::{Condvar, Mutex, MutexGuard};
+use crate::sys::thread;
 use core::time::Duration;
 use std::fs;
 use std::io;
@@ -88,7 +89,7 @@ fn run(
                 let _ = fs::remove_file(file);
             }
             State::Writing => {
-                let written = state_file::replace(file, &render());
+                let written = file::replace(file, &render());
                 if let (Err(error), false) = (&written, failing) {
                     log::warn!("{}: {error}; no metrics are to be seen", file.display());
                 }

@@ -208,7 +208,7 @@ fn the_text_is_what_prometheus_reads() {
 
 #[test]
 fn every_metric_and_label_value_is_described() {
-    let document = include_str!("../../../docs/metrics.md");
+    let document = include_str!("../../docs/metrics.md");
     let parsed = parse(&rendered());
     for name in parsed.kinds.keys() {
         assert!(document.contains(&format!("`{name}`")), "docs/metrics.md lacks {name}");

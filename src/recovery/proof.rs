@@ -2,10 +2,11 @@
 
 use super::{Active, Orphan, Orphans, Phase};
 use crate::lockspace::{Lockspace, role_of, vg_of};
-use crate::recovery::store::SavedLock;
-use crate::runtime::{Answer, Role, clock};
-use crate::sync::mpsc::Receiver;
-use crate::sync::planted;
+use crate::runtime::{Answer, Role};
+use crate::state::store::SavedLock;
+use crate::sys::clock;
+use crate::sys::sync::mpsc::Receiver;
+use crate::sys::sync::planted;
 use idm_engine::{Member, Outcome, Refusal, Request};
 use idm_protocol::{Mode, ResourceId};
 use std::collections::HashMap;

@@ -7,15 +7,16 @@ mod entry;
 mod events;
 mod losses;
 
-use super::drives::Drives;
-use super::kill::{self, Killing};
-use super::mailbox::Mailbox;
-use super::metrics::Metrics;
-use super::queue::{Completion, Urgency};
-use super::watchdog::guards::Guards;
-use super::{Answer, LockSpec, MakeEngine, Owner, Settings, clock};
-use crate::sync::mpsc::Sender;
-use crate::sync::planted;
+use super::{Answer, LockSpec, MakeEngine, Owner, Settings};
+use crate::drives::Drives;
+use crate::drives::queue::{Completion, Urgency};
+use crate::fencing::kill::{self, Killing};
+use crate::fencing::watchdog::guards::Guards;
+use crate::metrics::Metrics;
+use crate::sys::clock;
+use crate::sys::mailbox::Mailbox;
+use crate::sys::sync::mpsc::Sender;
+use crate::sys::sync::planted;
 use core::cmp::Reverse;
 use core::time::Duration;
 use entry::{Entry, Kind, Pending};
@@ -31,7 +32,7 @@ use std::sync::Arc;
 /// on a clock that stands still while the host is suspended, so on waking the leases are looked at
 /// within this time.
 ///
-/// [`Fencing::notice`]: super::fencing::Fencing::notice
+/// [`Fencing::notice`]: crate::fencing::Fencing::notice
 const SLEEP: Duration = Duration::from_secs(3600);
 /// Shortest sleep: a deadline that stays in the past must not become a busy loop.
 const TICK: Duration = Duration::from_millis(1);

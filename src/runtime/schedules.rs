@@ -8,8 +8,10 @@ mod letters;
 mod paths;
 
 use super::*;
-use crate::sync::scheduled::{Host, Race, STILL, any, finds, holds, pass};
-use crate::sync::thread as threads;
+use crate::fencing::kill;
+use crate::sys::clock;
+use crate::sys::sync::scheduled::{Host, Race, STILL, any, finds, holds, pass};
+use crate::sys::sync::thread as threads;
 use crate::topology::Topology;
 use crate::transport::{Deadline, DrivePath, Limits, Undelivered};
 use core::cell::Cell;
@@ -35,8 +37,8 @@ pub(crate) struct FakeDrive {
     /// UNLOCKs that it has carried out.
     unlocks: AtomicU32,
     /// Commands are kept until this is false.
-    hung: crate::sync::Mutex<bool>,
-    changed: crate::sync::Condvar,
+    hung: crate::sys::sync::Mutex<bool>,
+    changed: crate::sys::sync::Condvar,
 }
 
 impl FakeDrive {
@@ -323,7 +325,7 @@ fn kills(change: impl FnOnce(&mut Kills)) -> Kills {
 }
 
 /// Stands in for the scenarios' kill command: no schedule decides what a process does.
-pub(super) fn executed(words: &[String]) -> Option<kill::Ended> {
+pub(crate) fn executed(words: &[String]) -> Option<kill::Ended> {
     if words != ["kill", "vg0"] {
         return None;
     }

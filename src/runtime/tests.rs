@@ -1,12 +1,12 @@
 //! The runtime with drives that do as a test says, and with engines that do.
 
 use super::*;
+use crate::sys::clock;
 use crate::topology::tests::Tree;
 use crate::topology::{Target, Topology};
 use crate::transport::{Deadline, DrivePath, Limits, Undelivered};
 use idm_engine::{Loss, RequestError, ValueRead};
 use idm_protocol::{MutexOp, Status};
-use queue::Urgency;
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;

@@ -1,7 +1,7 @@
 //! This host's id: drawn once per boot, kept under /run so that a restarted lvmlockd is the same
 //! host and a rebooted one is not.
 
-use super::state_file;
+use crate::state::file;
 use core::fmt::Write as _;
 use idm_protocol::HostId;
 use std::fs;
@@ -58,7 +58,7 @@ fn load_for(
         Some(host) => host,
         None => HostId::new(random()?, name),
     };
-    state_file::replace(&file, &format(boot, host))?;
+    file::replace(&file, &format(boot, host))?;
     log::info!("this host is {host}");
     Ok(Identity { host, is_new: true })
 }

@@ -1,7 +1,8 @@
 //! What the next lvmlockd has to know, in a file: until when the locks in use are safe.
 
-use super::{clock, host_id, state_file};
 use crate::config;
+use crate::state::{file, host_id};
+use crate::sys::clock;
 use core::time::Duration;
 use idm_engine::Instant;
 use std::fs;
@@ -14,19 +15,19 @@ const UNUSED: &str = "unused";
 const LONGEST: Duration = Duration::from_millis(*config::LEASE_MS.end());
 
 /// The file.
-pub(super) struct Note {
+pub(crate) struct Note {
     file: PathBuf,
     boot: String,
 }
 
 impl Note {
-    pub(super) fn new(state_dir: &Path, file: &str) -> io::Result<Note> {
+    pub(crate) fn new(state_dir: &Path, file: &str) -> io::Result<Note> {
         Ok(Note { file: state_dir.join(file), boot: host_id::boot_id()? })
     }
 
     /// What is in the file: the date, or that no lock was in use. `None` where there is no file of
     /// this boot.
-    pub(super) fn read(&self) -> Option<Option<Instant>> {
+    pub(crate) fn read(&self) -> Option<Option<Instant>> {
         let text = fs::read(&self.file).ok()?;
         let read = parse(&text, &self.boot, clock::now());
         if read.is_none() {
@@ -36,15 +37,15 @@ impl Note {
     }
 
     /// Whether there is a file.
-    pub(super) fn is_there(&self) -> bool {
+    pub(crate) fn is_there(&self) -> bool {
         self.file.exists()
     }
 
-    pub(super) fn write(&self, first: Option<Instant>) -> io::Result<()> {
-        state_file::replace(&self.file, &format(&self.boot, first))
+    pub(crate) fn write(&self, first: Option<Instant>) -> io::Result<()> {
+        file::replace(&self.file, &format(&self.boot, first))
     }
 
-    pub(super) fn remove(&self) {
+    pub(crate) fn remove(&self) {
         // It need not be there.
         let _ = fs::remove_file(&self.file);
     }

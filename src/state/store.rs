@@ -13,8 +13,10 @@
 //! else.
 
 use crate::lockspace::{MEMBERSHIP, role_of};
-use crate::runtime::{Role, clock, host_id, state_file};
-use crate::sync::{Mutex, MutexGuard};
+use crate::runtime::Role;
+use crate::state::{file, host_id};
+use crate::sys::clock;
+use crate::sys::sync::{Mutex, MutexGuard};
 use idm_protocol::{HostId, Mode, ResourceId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -256,7 +258,7 @@ impl Store {
         }
         // At last: without it the next lvmlockd is another host, and relies on no note.
         if let Some((file, text)) = &there.host_id {
-            state_file::replace(file, text)?;
+            file::replace(file, text)?;
         }
         there.folders = self.folders();
         Ok(())
@@ -435,7 +437,7 @@ fn named(file: &Path, error: &io::Error) -> io::Error {
 
 fn remove(file: &Path) {
     match fs::remove_file(file) {
-        Err(error) if !state_file::is_absent(&error) => {
+        Err(error) if !file::is_absent(&error) => {
             log::warn!("{}: cannot be removed: {error}", file.display());
         }
         _ => {}

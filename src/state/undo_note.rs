@@ -6,8 +6,8 @@
 //! noted before such a command is handed out. No note is safe, because then the next lvmlockd waits
 //! for as long as any command may stay; a note that says too early a date is not.
 
-use super::{host_id, state_file};
 use crate::config::Config;
+use crate::state::{file, host_id};
 use core::time::Duration;
 use idm_engine::{Instant, Timing};
 use std::fs;
@@ -101,7 +101,7 @@ impl UndoNote {
         self.file = None;
         self.noted = Instant::default();
         match fs::remove_file(&self.path) {
-            Err(error) if !state_file::is_absent(&error) => {
+            Err(error) if !file::is_absent(&error) => {
                 log::error!("{}: neither written nor removed: {error}", self.path.display());
                 return false;
             }
@@ -117,7 +117,7 @@ impl UndoNote {
         match &self.file {
             Some(file) if is_linked(file) => file.write_all_at(text.as_bytes(), 0)?,
             _ => {
-                state_file::replace(&self.path, &text)?;
+                file::replace(&self.path, &text)?;
                 self.file = Some(fs::OpenOptions::new().write(true).open(&self.path)?);
             }
         }

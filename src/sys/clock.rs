@@ -32,7 +32,7 @@ pub fn sleep(pause: core::time::Duration) {
 }
 
 #[cfg(all(test, feature = "shuttle"))]
-use crate::sync::scheduled::now as boot_us;
+use crate::sys::sync::scheduled::now as boot_us;
 
 /// Microseconds since 1970, for timestamps that other hosts see.
 pub fn wall_us() -> u64 {

@@ -3,7 +3,7 @@
 //! Unlike a channel, a message can be left without waking the receiver: where many come in a row,
 //! waking it once for all of them costs a fraction of the processor time.
 
-use crate::sync::{Condvar, Mutex, MutexGuard, planted};
+use crate::sys::sync::{Condvar, Mutex, MutexGuard, planted};
 use core::time::Duration;
 use std::collections::VecDeque;
 use std::sync::PoisonError;

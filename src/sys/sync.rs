@@ -26,7 +26,8 @@ pub use told::{Condvar, Mutex, MutexGuard};
 macro_rules! planted {
     ($race:ident) => {{
         #[cfg(all(test, feature = "shuttle"))]
-        let planted = $crate::sync::scheduled::is_planted($crate::sync::scheduled::Race::$race);
+        let planted =
+            $crate::sys::sync::scheduled::is_planted($crate::sys::sync::scheduled::Race::$race);
         #[cfg(not(all(test, feature = "shuttle")))]
         let planted = false;
         planted

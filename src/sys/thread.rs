@@ -1,6 +1,6 @@
 //! Threads that leave lvmlockd's signals alone.
 
-use crate::sync::thread::{Builder, JoinHandle};
+use crate::sys::sync::thread::{Builder, JoinHandle};
 use core::cell::Cell;
 use nix::sys::signal::{SigSet, SigmaskHow};
 use std::io;

@@ -6,7 +6,7 @@
 use super::drive::{Data, Trouble};
 use super::scsi::{Answer, Port};
 use super::{Deadline, Undelivered};
-use crate::sync::{Mutex, MutexGuard};
+use crate::sys::sync::{Mutex, MutexGuard};
 use core::time::Duration;
 use idm_emulator::client::{Client, Error};
 use idm_protocol::scsi::Cdb;

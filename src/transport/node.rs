@@ -2,7 +2,7 @@
 
 use super::Undelivered;
 use super::drive::Trouble;
-use crate::sync::Mutex;
+use crate::sys::sync::Mutex;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, fstat};
 use std::os::fd::OwnedFd;

@@ -9,7 +9,7 @@
 //! That is harmless while feeding is allowed. So that it is harmless afterwards, too, the last feed
 //! that is allowed *is* such a close ([`Step::Leave`]): a death can add nothing then.
 
-use crate::runtime::fencing::Feeding;
+use crate::fencing::Feeding;
 use core::time::Duration;
 use idm_engine::Instant;
 
@@ -143,7 +143,7 @@ impl Policy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::fencing::{Fencing, Wanted};
+    use crate::fencing::{Fencing, Wanted};
     use idm_engine::Timing;
     use proptest::prelude::*;
 

@@ -1,7 +1,7 @@
 //! One lock: its engine, the requests that wait for it, and who is answered when.
 
 use crate::runtime::{Answer, Engine, LockSpec, Role};
-use crate::sync::mpsc::Sender;
+use crate::sys::sync::mpsc::Sender;
 use idm_engine::{Command, DriveRef, Instant, Member, Outcome, Request, RequestError, Token};
 use idm_protocol::{Mode, Reply};
 use std::collections::{HashSet, VecDeque};

@@ -2,7 +2,7 @@
 
 use super::Reactor;
 use super::entry::{Entry, Kind, demote, release};
-use crate::runtime::metrics::LossKind;
+use crate::metrics::LossKind;
 use crate::runtime::{Answer, Role};
 use idm_engine::{Event, Instant, Loss, Member, Notice, Outcome};
 use idm_protocol::Mode;

@@ -2,11 +2,12 @@
 
 use super::entry::Entry;
 use super::{Message, Reactor, text_of};
-use crate::runtime::kill::{self, Killing};
-use crate::runtime::metrics::LossKind;
-use crate::runtime::{Owner, Role, clock};
-use crate::sync::atomic::Ordering;
-use crate::sync::planted;
+use crate::fencing::kill::{self, Killing};
+use crate::metrics::LossKind;
+use crate::runtime::{Owner, Role};
+use crate::sys::clock;
+use crate::sys::sync::atomic::Ordering;
+use crate::sys::sync::planted;
 use idm_engine::{Instant, Member};
 use std::any::Any;
 use std::sync::Arc;
