@@ -1,7 +1,5 @@
 //! The drives that this process knows, each with its queue and its workers.
 
-use paths::Ways;
-use queue::{Begun, Completion, Expired, Help, Job, Queue, Urgency};
 pub(crate) mod paths;
 pub(crate) mod queue;
 pub(crate) mod watch;
@@ -14,6 +12,8 @@ use crate::transport::{Connect, Limits};
 use core::time::Duration;
 use idm_engine::{DriveRef, Instant, Member};
 use idm_protocol::{DriveCommand, Reply, Status};
+use paths::Ways;
+use queue::{Begun, Completion, Expired, Help, Job, Queue, Urgency};
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
