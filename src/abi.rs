@@ -1,21 +1,19 @@
-//! What is particular to the process that loads us: lvmlockd's structs, symbols, log and test mode.
+//! What is particular to the process that loads us: lvmlockd's structs, symbols and log.
 //!
 //! Nothing here knows about locks. The entry points use it to turn core's arguments into the plain
 //! values that the manager takes.
 
 mod c;
 mod found;
-mod host;
 mod layout;
 mod log_queue;
 mod logger;
-mod test_mode;
+pub mod symbols;
 mod views;
 
 pub use c::{ListHead, Lockspace, Pvs, Resource, ValBlk};
 pub use found::add_found;
 pub use layout::{Layout, Uncertain, layout};
-pub use test_mode::TestMode;
 pub use views::{LockspaceView, ResourceType, ResourceView, lv_uuid, mode, take_pvs};
 
 use std::sync::{Once, OnceLock};

@@ -12,17 +12,15 @@ mod locks;
 mod lockspaces;
 mod plan;
 mod running;
-mod types;
 mod votes;
-
-pub use types::{Adopt, LockspaceKey, Resource, ResourceKey, Scope, ValBlk};
 
 use crate::config::{Config, DEFAULT_FILE};
 use crate::error::Error;
 use crate::fencing::watchdog::Watchdog;
+use crate::lock::LockSpec;
+use crate::lock::{LockspaceKey, ResourceKey};
 use crate::lockspace::{Held, Lockspace};
 use crate::recovery::active::Devices;
-use crate::runtime::LockSpec;
 use crate::state::store::Store;
 use crate::sys::clock;
 use crate::sys::sync::{Mutex, MutexGuard};

@@ -6,7 +6,7 @@
 pub mod export;
 mod text;
 
-use crate::runtime::{Answer, Role};
+use crate::lock::{Answer, Role};
 use crate::sys::clock;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;

@@ -18,8 +18,10 @@ mod proof;
 use crate::fencing::Fencing;
 use crate::fencing::safe_note::SafeNote;
 use crate::fencing::watchdog::Watchdog;
-use crate::lockspace::{Held, Lockspace, role_of, vg_of};
-use crate::runtime::{LockSpec, Role, Runtime};
+use crate::lock::{LockSpec, Role};
+use crate::lock::{role_of, vg_of};
+use crate::lockspace::{Held, Lockspace};
+use crate::runtime::Runtime;
 use crate::state::store::{Saved, SavedLock, SavedLockspace, Store};
 use crate::sys::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use crate::sys::sync::{Condvar, Mutex, MutexGuard, planted};
@@ -390,7 +392,7 @@ impl Orphans {
                 |orphan: &Orphan| orphan.phase == Phase::Claimed && !planted!(SettleClaimed);
             match left.locks.get(&id) {
                 Some(orphan) if claimed(orphan) || self.is_in_use(orphan, &mut active) => {
-                    in_use.push(orphan.spec.label.clone());
+                    in_use.push(orphan.spec.to_string());
                 }
                 _ => self.release(&mut left, &id, "its lockspace is stopped"),
             }
@@ -434,7 +436,7 @@ impl Orphans {
             return;
         };
         orphan.set_in_danger(false);
-        log::info!("{}: left by an earlier lvmlockd, given up: {why}", orphan.spec.label);
+        log::info!("{}: left by an earlier lvmlockd, given up: {why}", orphan.spec);
         self.store.forget_lock(id);
         if orphan.phase == Phase::Found {
             // The engine gives back what it has found, and knows of nothing yet.
@@ -506,9 +508,9 @@ impl Orphans {
     /// A lock may be another host's while its LV is active: its VG must not be used any longer.
     fn alarm(&self, orphan: &mut Orphan, why: &str) {
         orphan.set_in_danger(true);
-        let label = &orphan.spec.label;
+        let spec = &orphan.spec;
         let why = format!(
-            "{label} was held by an earlier lvmlockd, its logical volume is active, and {why}"
+            "{spec} was held by an earlier lvmlockd, its logical volume is active, and {why}"
         );
         self.runtime.fail(orphan.spec.owner.clone(), why);
     }

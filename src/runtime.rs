@@ -15,11 +15,12 @@ use crate::drives::watch::Watch;
 use crate::fencing::Fencing;
 use crate::fencing::safe_note::SafeNote;
 use crate::fencing::watchdog::Watchdog;
+use crate::lock::{Answer, LockSpec, Owner};
 use crate::metrics::{Asked, Metrics};
 use crate::state::host_id;
 use crate::state::undo_note::{Earlier, UndoNote};
 use crate::sys::mailbox::Mailbox;
-use crate::sys::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sys::sync::atomic::Ordering;
 use crate::sys::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use crate::sys::sync::planted;
 use crate::sys::sync::thread::JoinHandle;
@@ -32,92 +33,6 @@ use reactor::{Message, Reactor};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-
-/// What a lock belongs to: a started lockspace, as far as the runtime needs to know it.
-#[derive(Debug)]
-pub struct Owner {
-    /// For messages: `volume group vg0`, `the global lock`.
-    pub name: String,
-    /// The VG that the kill command is run for when its locks are about to be lost. `None`: locks
-    /// that are lost are logged and taken again by the next request.
-    pub kill: Option<String>,
-    killed: AtomicBool,
-    /// How many of its locks were granted and not given up.
-    in_use: AtomicUsize,
-}
-
-impl Owner {
-    /// A lockspace that has lost nothing.
-    pub fn new(name: String, kill: Option<String>) -> Owner {
-        Owner { name, kill, killed: AtomicBool::new(false), in_use: AtomicUsize::new(0) }
-    }
-
-    /// Whether locks of the lockspace were lost, so that it must be dropped.
-    pub fn is_killed(&self) -> bool {
-        self.killed.load(Ordering::Acquire)
-    }
-
-    /// How many of its locks somebody relies on, whatever has become of them.
-    fn in_use(&self) -> usize {
-        self.in_use.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn count_in_use(&self, more: bool) {
-        match more {
-            true => self.in_use.fetch_add(1, Ordering::Relaxed),
-            false => self.in_use.fetch_sub(1, Ordering::Relaxed),
-        };
-    }
-}
-
-/// What a lock is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// The global lock.
-    Global,
-    /// A VG's lock.
-    Vg,
-    /// An LV's lock.
-    Lv,
-    /// Shows other hosts that this one has the VG started. Taken again when it is lost; nothing
-    /// else depends on it.
-    Membership,
-}
-
-impl Role {
-    /// Whether the mutex carries a value that outlives the lock.
-    pub fn keeps_value(self) -> bool {
-        matches!(self, Role::Global | Role::Vg)
-    }
-}
-
-/// Which lock a request is for.
-#[derive(Clone, Debug)]
-pub struct LockSpec {
-    /// The mutex. There is one lock of each in the process, however many callers name it.
-    pub resource: ResourceId,
-    /// For messages: `LV lock … of volume group vg0`.
-    pub label: String,
-    /// What it is for.
-    pub role: Role,
-    /// Who asks.
-    pub owner: Arc<Owner>,
-}
-
-/// How a request ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// As the engine says.
-    Done(Outcome),
-    /// Refused, because the lockspace lost its locks.
-    Killed,
-    /// Another resource of this host holds the lock.
-    InUse,
-    /// Not begun, or given up; nothing of it remains.
-    Failed(String),
-    /// Not answered in time. Whatever comes of it later is undone.
-    TimedOut,
-}
 
 /// What came of reading a drive's table.
 pub type TableRead = Result<Arc<[Record]>, idm_protocol::Status>;

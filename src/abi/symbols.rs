@@ -1,7 +1,6 @@
 //! Symbols of the program that loads us. Each may be missing, as in a plain C test program.
 
-use super::c::Lockspace;
-use super::layout::Table;
+use super::c::{Lockspace, Table};
 use core::ffi::{c_char, c_int};
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicI32, Ordering};

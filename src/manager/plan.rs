@@ -1,10 +1,10 @@
 //! The drives that a lock is taken on.
 
-use super::Resource;
 use super::running::Running;
 use crate::config::DEFAULT_FILE;
 use crate::drives::Members;
 use crate::error::Error;
+use crate::lock::Resource;
 use crate::lockspace::Lockspace;
 use crate::state::store::SavedLock;
 use crate::sys::clock;

@@ -7,9 +7,10 @@
 use super::running::Running;
 use super::{Manager, State};
 use crate::error::Error;
+use crate::lock::Role;
 use crate::lockspace::{Held, Lockspace};
 use crate::recovery::Orphans;
-use crate::runtime::{Role, Runtime};
+use crate::runtime::Runtime;
 use crate::state::store::{SavedLock, Store};
 use crate::sys::sync::mpsc::{Receiver, RecvTimeoutError};
 use crate::sys::sync::{Mutex, planted};

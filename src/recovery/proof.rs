@@ -1,8 +1,9 @@
 //! Whether an orphan is still this host's: its drives are asked, and what they say decides.
 
 use super::{Active, Orphan, Orphans, Phase};
-use crate::lockspace::{Lockspace, role_of, vg_of};
-use crate::runtime::{Answer, Role};
+use crate::lock::{Answer, Role};
+use crate::lock::{role_of, vg_of};
+use crate::lockspace::Lockspace;
 use crate::state::store::SavedLock;
 use crate::sys::clock;
 use crate::sys::sync::mpsc::Receiver;
@@ -127,10 +128,10 @@ impl Orphans {
         let Some(orphan) = left.locks.get_mut(id) else {
             return true;
         };
-        let label = orphan.spec.label.clone();
+        let spec = &orphan.spec;
         let clear = match answer {
             Answer::Done(Outcome::Adopted(mode)) => {
-                log::info!("{label}: left {mode} by an earlier lvmlockd, kept");
+                log::info!("{spec}: left {mode} by an earlier lvmlockd, kept");
                 orphan.phase = Phase::Kept;
                 orphan.set_in_danger(false);
                 if *mode != orphan.saved.mode() {
@@ -145,7 +146,7 @@ impl Orphans {
                     orphan.phase = Phase::Lost;
                     self.alarm(orphan, "its drives say that it is not this host's any more");
                 } else {
-                    log::info!("{label}: an earlier lvmlockd asked for it; nothing uses it");
+                    log::info!("{spec}: an earlier lvmlockd asked for it; nothing uses it");
                     orphan.set_in_danger(false);
                     self.store.forget_lock(id);
                     // The engine leaves a minority's records until it is told so.
@@ -156,7 +157,7 @@ impl Orphans {
                 true
             }
             other => {
-                log::debug!("{label}: left by an earlier lvmlockd, not proven yet: {other:?}");
+                log::debug!("{spec}: left by an earlier lvmlockd, not proven yet: {other:?}");
                 orphan.phase = Phase::Unproven;
                 orphan.doubt = match other {
                     Answer::Done(Outcome::Refused(refusal)) => refusal.to_string(),

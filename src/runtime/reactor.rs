@@ -7,11 +7,12 @@ mod entry;
 mod events;
 mod losses;
 
-use super::{Answer, LockSpec, MakeEngine, Owner, Settings};
+use super::{MakeEngine, Settings};
 use crate::drives::Drives;
 use crate::drives::queue::{Completion, Urgency};
 use crate::fencing::kill::{self, Killing};
 use crate::fencing::watchdog::guards::Guards;
+use crate::lock::{Answer, LockSpec, Owner};
 use crate::metrics::Metrics;
 use crate::sys::clock;
 use crate::sys::mailbox::Mailbox;
@@ -424,8 +425,8 @@ impl Reactor {
                 Member { drive, identity }
             };
             entry.members = drives.iter().map(member).collect();
-            let label = &entry.spec.label;
-            log::info!("{label}: its drives are now {}", self.names_of(&entry.members));
+            let spec = &entry.spec;
+            log::info!("{spec}: its drives are now {}", self.names_of(&entry.members));
         }
         moved
     }

@@ -9,6 +9,7 @@ mod paths;
 
 use super::*;
 use crate::fencing::kill;
+use crate::lock::Role;
 use crate::sys::clock;
 use crate::sys::sync::scheduled::{Host, Race, STILL, any, finds, holds, pass};
 use crate::sys::sync::thread as threads;
@@ -289,7 +290,6 @@ fn owner() -> Arc<Owner> {
 fn spec(number: u8, owner: &Arc<Owner>) -> LockSpec {
     LockSpec {
         resource: ResourceId::from_bytes([number; 64]),
-        label: format!("lock {number}"),
         role: Role::Lv,
         owner: owner.clone(),
     }

@@ -1,7 +1,9 @@
 //! The runtime with drives that do as a test says, and with engines that do.
 
 use super::*;
+use crate::lock::Role;
 use crate::sys::clock;
+use crate::sys::sync::atomic::AtomicBool;
 use crate::topology::tests::Tree;
 use crate::topology::{Target, Topology};
 use crate::transport::{Deadline, DrivePath, Limits, Undelivered};
@@ -262,12 +264,7 @@ fn owner() -> Arc<Owner> {
 }
 
 fn spec(number: u8, role: Role, owner: &Arc<Owner>) -> LockSpec {
-    LockSpec {
-        resource: ResourceId::from_bytes([number; 64]),
-        label: format!("lock {number}"),
-        role,
-        owner: owner.clone(),
-    }
+    LockSpec { resource: ResourceId::from_bytes([number; 64]), role, owner: owner.clone() }
 }
 
 fn release() -> Request {

@@ -12,8 +12,8 @@
 //! What was found may be anything. A file that makes no sense costs what it is about, and nothing
 //! else.
 
-use crate::lockspace::{MEMBERSHIP, role_of};
-use crate::runtime::Role;
+use crate::lock::Role;
+use crate::lock::{MEMBERSHIP, role_of};
 use crate::state::{file, host_id};
 use crate::sys::clock;
 use crate::sys::sync::{Mutex, MutexGuard};

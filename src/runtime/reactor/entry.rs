@@ -1,6 +1,7 @@
 //! One lock: its engine, the requests that wait for it, and who is answered when.
 
-use crate::runtime::{Answer, Engine, LockSpec, Role};
+use crate::lock::{Answer, LockSpec, Role};
+use crate::runtime::Engine;
 use crate::sys::sync::mpsc::Sender;
 use idm_engine::{Command, DriveRef, Instant, Member, Outcome, Request, RequestError, Token};
 use idm_protocol::{Mode, Reply};
@@ -147,7 +148,7 @@ impl Entry {
             current.waiter = None;
         } else if self.granted == Some(id) {
             // It was answered just when the caller gave up.
-            log::warn!("{}: granted too late, releasing it", self.spec.label);
+            log::warn!("{}: granted too late, releasing it", self.spec);
             self.set_in_use(false);
             self.waiting.push_front(release());
         } else {
@@ -259,7 +260,7 @@ impl Entry {
         if let Err(error) = engine.request(request, now) {
             let answer = match error {
                 RequestError::WrongState if acquires => Answer::InUse,
-                _ => Answer::Failed(format!("{}: {error:?}", self.spec.label)),
+                _ => Answer::Failed(format!("{}: {error:?}", self.spec)),
             };
             self.spec = before;
             if let Some(mut pending) = self.current.take() {
@@ -348,7 +349,7 @@ impl Entry {
             let answer = match pending.kind {
                 // Core must never see an unlock fail; the lock is not handed out again.
                 Kind::Release => Answer::Done(Outcome::Released),
-                _ => Answer::Failed(format!("{}: internal error, see the log", self.spec.label)),
+                _ => Answer::Failed(format!("{}: internal error, see the log", self.spec)),
             };
             pending.answer(answer);
         }

@@ -3,10 +3,9 @@
 use super::entry::Entry;
 use super::{Message, Reactor, text_of};
 use crate::fencing::kill::{self, Killing};
+use crate::lock::{Owner, Role};
 use crate::metrics::LossKind;
-use crate::runtime::{Owner, Role};
 use crate::sys::clock;
-use crate::sys::sync::atomic::Ordering;
 use crate::sys::sync::planted;
 use idm_engine::{Instant, Member};
 use std::any::Any;
@@ -34,7 +33,7 @@ impl Reactor {
         let why = format!(
             "{} could not be renewed on enough drives and may be lost in {} ms; of its {} \
              drives these do not answer: {}",
-            entry.spec.label,
+            entry.spec,
             until.since(now).as_millis(),
             entry.members.len(),
             self.names_of(&silent)
@@ -65,7 +64,7 @@ impl Reactor {
     /// A lock's engine panicked. Nobody knows what it holds, so it is neither granted nor freed
     /// until every lease that it may have has run out and every command has reached its drive.
     pub(super) fn condemn(&mut self, entry: &mut Entry, panic: &(dyn Any + Send)) {
-        let why = format!("internal error in {}: {}", entry.spec.label, text_of(panic));
+        let why = format!("internal error in {}: {}", entry.spec, text_of(panic));
         log::error!("{why}");
         entry.engine = None;
         let timing = &self.settings.timing;
@@ -80,7 +79,7 @@ impl Reactor {
             log::error!("{why}; commands that run under it must be repeated");
             return;
         };
-        if owner.killed.swap(true, Ordering::AcqRel) {
+        if !owner.set_killed() {
             // The volume group was told of, and has as many of these lines as locks.
             log::debug!("{why}");
             return;
