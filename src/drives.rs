@@ -18,7 +18,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 /// Commands of one drive that are in the kernel at the same time, and as many again for every
 /// further way: one that hangs must not keep the others from being used.
@@ -76,10 +76,6 @@ pub struct Members {
     pub unusable: Option<TopologyError>,
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Gives the warnings that are still to be given.
 fn say_unsaid(mut known: MutexGuard<'_, Known>) {
     let unsaid = core::mem::take(&mut known.unsaid);
@@ -103,7 +99,7 @@ impl Drives {
         let mut unusable = None;
         let inventory = self.inventory();
         let located = self.topology.locate(paths);
-        let mut known = locked(&self.known);
+        let mut known = self.known.lock();
         for (path, located) in paths.iter().zip(located) {
             if let Err(error @ TopologyError::Unusable { .. }) = &located {
                 unusable.get_or_insert(error.clone());
@@ -143,7 +139,7 @@ impl Drives {
         let inventory = self.inventory();
         let first = members.is_empty();
         for (node, located) in inventory.global() {
-            let drive = locked(&self.known).drive(&located.identity);
+            let drive = self.known.lock().drive(&located.identity);
             drive.device.get_or_init(|| located.device.clone());
             drive.ways.add(&node.to_string_lossy(), &drive.identity, &located.paths, &self.connect);
             if members.iter().all(|member| member.drive != drive.reference) {
@@ -154,7 +150,7 @@ impl Drives {
                 members.push(Member { drive: drive.reference, identity });
             }
         }
-        let mut known = locked(&self.known);
+        let mut known = self.known.lock();
         known.say_shared_devices(members);
         say_unsaid(known);
         let there =
@@ -166,7 +162,7 @@ impl Drives {
     /// The drive with an identity. It does not answer until a path leads to it.
     pub fn member(&self, identity: &str) -> Member {
         let inventory = self.inventory();
-        let drive = locked(&self.known).drive(identity);
+        let drive = self.known.lock().drive(identity);
         drive.ways.add(identity, identity, inventory.paths_of(identity), &self.connect);
         Member { drive: drive.reference, identity: identity.as_bytes().to_vec() }
     }
@@ -174,11 +170,11 @@ impl Drives {
     /// What was last said of paths and drives.
     #[cfg(test)]
     pub fn complaints(&self) -> Vec<String> {
-        locked(&self.known).complaints.values().cloned().collect()
+        self.known.lock().complaints.values().cloned().collect()
     }
 
     fn get(&self, drive: DriveRef) -> Option<Arc<Drive>> {
-        locked(&self.known).all.get(drive.0 as usize).cloned()
+        self.known.lock().all.get(drive.0 as usize).cloned()
     }
 
     /// The drive's name for messages: its path and identity.
@@ -209,13 +205,13 @@ impl Drives {
 
     /// The drives that are known not to answer promptly.
     pub fn slow(&self, now: Instant) -> Vec<DriveRef> {
-        let all = locked(&self.known).all.clone();
+        let all = self.known.lock().all.clone();
         all.iter().filter(|drive| drive.ways.are_slow(now)).map(|drive| drive.reference).collect()
     }
 
     /// What was counted, of the whole process and of each drive, as text for Prometheus.
     pub fn render(&self, metrics: &Metrics) -> String {
-        let all = locked(&self.known).all.clone();
+        let all = self.known.lock().all.clone();
         let names: Vec<String> = all.iter().map(|drive| drive.ways.name()).collect();
         let samples: Vec<DriveSample<'_>> =
             all.iter().zip(&names).map(|(drive, name)| drive.sample(name)).collect();
@@ -244,7 +240,7 @@ impl Drives {
 
     /// Gets workers to what waits.
     pub fn start(&self) {
-        let all = locked(&self.known).all.clone();
+        let all = self.known.lock().all.clone();
         all.into_iter().for_each(|drive| drive.start(self.limits));
     }
 
@@ -257,9 +253,9 @@ impl Drives {
     }
 
     fn sweep(&self, before: Instant, now: Instant) {
-        let all = locked(&self.known).all.clone();
+        let all = self.known.lock().all.clone();
         for drive in all {
-            let Expired { unsent, lost } = locked(&drive.queue).expire(before, now);
+            let Expired { unsent, lost } = drive.queue.lock().expire(before, now);
             for done in unsent {
                 done.answer(Reply::Status(Status::Unreachable), false);
             }
@@ -271,7 +267,7 @@ impl Drives {
 
     /// The disks that the host has, as they were last looked at.
     pub fn inventory(&self) -> Arc<Inventory> {
-        locked(&self.inventory).clone()
+        self.inventory.lock().clone()
     }
 
     /// As [`Topology::event_count`].
@@ -286,8 +282,8 @@ impl Drives {
             Ok(inventory) => Arc::new(inventory),
             Err(error) => return log::debug!("the disks cannot be listed: {error}"),
         };
-        *locked(&self.inventory) = inventory.clone();
-        let all = locked(&self.known).all.clone();
+        *self.inventory.lock() = inventory.clone();
+        let all = self.known.lock().all.clone();
         for drive in all.iter().filter(|drive| Inventory::would_list(&drive.identity)) {
             let paths = inventory.paths_of(&drive.identity);
             drive.ways.set(&drive.identity, paths, &self.connect);
@@ -296,9 +292,9 @@ impl Drives {
 
     /// Ends all workers after the command that they are at, and drops what waits.
     pub fn close(&self) {
-        let all = locked(&self.known).all.clone();
+        let all = self.known.lock().all.clone();
         for drive in all {
-            let mut queue = locked(&drive.queue);
+            let mut queue = drive.queue.lock();
             queue.closed = true;
             let dropped = queue.take_all();
             drop(queue);
@@ -414,7 +410,7 @@ impl Drive {
 
     fn sample<'a>(&'a self, name: &'a str) -> DriveSample<'a> {
         let (queued, workers) = {
-            let queue = locked(&self.queue);
+            let queue = self.queue.lock();
             (queue.len(), queue.workers)
         };
         DriveSample {
@@ -433,7 +429,7 @@ impl Drive {
         if planted!(HelpBeforePush) {
             self.clone().start(limits);
         }
-        let mut queue = locked(&self.queue);
+        let mut queue = self.queue.lock();
         if queue.closed {
             drop(queue);
             return;
@@ -444,7 +440,7 @@ impl Drive {
         }
         if planted!(PushAfterClose) {
             drop(queue);
-            queue = locked(&self.queue);
+            queue = self.queue.lock();
         }
         queue.push(job);
         drop(queue);
@@ -456,7 +452,7 @@ impl Drive {
     /// Gets workers to what waits.
     fn start(self: Arc<Drive>, limits: Limits) {
         let most = WORKERS * self.ways.count().max(1);
-        let Help { wake, start } = locked(&self.queue).help(most, clock::now());
+        let Help { wake, start } = self.queue.lock().help(most, clock::now());
         for _ in 0..wake {
             self.work.notify_one();
         }
@@ -470,7 +466,7 @@ impl Drive {
 
     /// A worker could not be started: others take the work, and where there is none it fails.
     fn no_worker(&self, error: &std::io::Error) {
-        let mut queue = locked(&self.queue);
+        let mut queue = self.queue.lock();
         queue.workers -= usize::from(!planted!(NoWorkerUnseen));
         if queue.workers > 0 {
             return;
@@ -506,7 +502,7 @@ impl Drive {
             self.has_idm.store(true, Ordering::Relaxed);
             self.no_idm.store(false, Ordering::Relaxed);
         }
-        let (waiting, more) = locked(&self.queue).end(begun);
+        let (waiting, more) = self.queue.lock().end(begun);
         for done in waiting {
             done.answer(reply.clone(), more);
         }
@@ -514,7 +510,7 @@ impl Drive {
 
     /// Waits for work; `None` ends the worker.
     fn next(&self) -> Option<Begun> {
-        let mut queue = locked(&self.queue);
+        let mut queue = self.queue.lock();
         loop {
             if queue.closed {
                 queue.workers -= 1;
@@ -525,11 +521,10 @@ impl Drive {
             }
             if planted!(IdleUnseen) {
                 drop(queue);
-                queue = locked(&self.queue);
+                queue = self.queue.lock();
             }
             queue.idle += 1;
-            let (guard, waited) =
-                self.work.wait_timeout(queue, IDLE).unwrap_or_else(PoisonError::into_inner);
+            let (guard, waited) = self.work.wait_timeout(queue, IDLE);
             queue = guard;
             queue.idle -= 1;
             if waited.timed_out() && (queue.is_empty() || planted!(EndUnseen)) {
@@ -591,11 +586,11 @@ mod tests {
         fn pass(&self, time: Duration) {
             let end = clock::now() + time;
             while clock::now() < end {
-                let next = *locked(&self.swept) + SWEEP;
+                let next = *self.swept.lock() + SWEEP;
                 clock::sleep(next.min(end).since(clock::now()));
                 if clock::now() >= next {
-                    *locked(&self.swept) = clock::now();
-                    if let Some(drives) = locked(&self.drives).upgrade() {
+                    *self.swept.lock() = clock::now();
+                    if let Some(drives) = self.drives.lock().upgrade() {
                         drives.sweep(Instant::default(), clock::now());
                     }
                 }
@@ -611,17 +606,17 @@ mod tests {
             deadline: &Deadline,
         ) -> Result<Answer, Trouble> {
             let lost = || Undelivered::Unknown("lost".into()).into();
-            let Some(hop) = locked(&self.hops).pop_front() else {
+            let Some(hop) = self.hops.lock().pop_front() else {
                 return Err(Undelivered::NotSent("the path is gone".into()).into());
             };
             self.pass(hop.before);
             let Some(timeout) = deadline.timeout(hop.shortest) else {
                 return Err(Trouble::too_late(""));
             };
-            locked(&self.over).0 = clock::now() + timeout;
+            self.over.lock().0 = clock::now() + timeout;
             let answered = hop.answer <= timeout;
             self.pass(if answered { hop.answer } else { timeout + ABORT + hop.recovery });
-            locked(&self.over).1 = clock::now();
+            self.over.lock().1 = clock::now();
             if !answered {
                 return Err(lost());
             }
@@ -664,8 +659,8 @@ mod tests {
             });
         let topology = Topology::new(BTreeMap::new());
         let drives = Arc::new(Drives::new(topology, connect, Limits::new(&timing())));
-        *locked(&course.drives) = Arc::downgrade(&drives);
-        let drive = locked(&drives.known).drive("naa.5");
+        *course.drives.lock() = Arc::downgrade(&drives);
+        let drive = drives.known.lock().drive("naa.5");
         let targets: Vec<Target> =
             (0..paths).map(|path| Target::Scsi(format!("/dev/sd{path}").into())).collect();
         drive.ways.add("/dev/pv", "naa.5", &targets, &drives.connect);
@@ -673,16 +668,16 @@ mod tests {
         let reports: Arc<Mutex<Vec<(Reply, Duration)>>> = Arc::default();
         let told = reports.clone();
         let done = Completion::new(move |reply| {
-            locked(&told).push((reply, clock::now().since(begin)));
+            told.lock().push((reply, clock::now().since(begin)));
         });
         drives.submit(drive.reference, command, Urgency::Background, done);
         course.pass(waits);
-        let begun = locked(&drive.queue).begin();
+        let begun = drive.queue.lock().begin();
         if let Some(begun) = begun {
             drive.work(&begun);
         }
-        let (timeouts, steps) = *locked(&course.over);
-        let reports = core::mem::take(&mut *locked(&reports));
+        let (timeouts, steps) = *course.over.lock();
+        let reports = core::mem::take(&mut *reports.lock());
         Run { reports, timeouts_over: timeouts.since(begin), steps_over: steps.since(begin) }
     }
 

@@ -10,8 +10,8 @@ use crate::sys::sync::{Mutex, MutexGuard};
 use idm_engine::Member;
 use idm_protocol::{IdError, Mode, ResourceId};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError};
 
 /// A lockspace between prepare and remove.
 pub struct Lockspace {
@@ -83,7 +83,7 @@ impl Lockspace {
     }
 
     fn drives(&self) -> MutexGuard<'_, DriveList> {
-        self.drives.lock().unwrap_or_else(PoisonError::into_inner)
+        self.drives.lock()
     }
 
     /// Its drives now.
@@ -109,12 +109,12 @@ impl Lockspace {
 
     /// Takes note of the drives that its locks are put on.
     pub fn set_spread(&self, members: &[Member]) {
-        *self.spread_on.lock().unwrap_or_else(PoisonError::into_inner) = members.to_vec();
+        *self.spread_on.lock() = members.to_vec();
     }
 
     /// Whether its locks were last put on just these drives.
     pub fn was_spread_on(&self, members: &[Member]) -> bool {
-        let spread_on = self.spread_on.lock().unwrap_or_else(PoisonError::into_inner);
+        let spread_on = self.spread_on.lock();
         spread_on.len() == members.len() && members.iter().all(|it| spread_on.contains(it))
     }
 
@@ -161,7 +161,7 @@ impl Lockspace {
 
     /// Works on the cached value of a mutex.
     pub fn value<T>(&self, id: ResourceId, work: impl FnOnce(&mut ValueCache) -> T) -> T {
-        let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut values = self.values.lock();
         work(values.entry(id).or_insert_with(|| ValueCache::since(self.since_us)))
     }
 }

@@ -30,7 +30,7 @@ use idm_engine::Instant;
 use idm_protocol::{HostId, ResourceId};
 use running::Running;
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 /// How long the end of the process waits for drives, and for the watchdog.
 const END: Duration = Duration::from_millis(500);
@@ -112,7 +112,7 @@ impl Manager {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn lockspace(&self, key: LockspaceKey) -> Result<Arc<Lockspace>, Error> {
@@ -122,7 +122,7 @@ impl Manager {
 
     /// What is running. It is started first where nothing is yet.
     fn running(&self) -> Result<Running, Error> {
-        let mut slot = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = self.running.lock();
         if let Some(running) = &*slot {
             return Ok(running.clone());
         }
@@ -143,7 +143,7 @@ impl Manager {
 
     /// What is running, where something is.
     fn if_running(&self) -> Option<Running> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.running.lock().clone()
     }
 
     /// Begins to take care of what an earlier lvmlockd left behind, where there is something. Does

@@ -33,7 +33,7 @@ use idm_protocol::ResourceId;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 /// Core makes its log ready only after our first call; before that nothing may be logged from
 /// another thread.
@@ -233,7 +233,7 @@ impl Orphans {
             return Ok(());
         }
         let (sender, receiver) = mpsc::channel();
-        *self.care.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        *self.care.lock() = Some(sender);
         let weak = Arc::downgrade(self);
         let started = thread::spawn("idm-orphans", move || care(&weak, &receiver));
         self.left().cared_for = started.is_ok();
@@ -269,7 +269,7 @@ impl Orphans {
     }
 
     fn left(&self) -> MutexGuard<'_, Left> {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+        self.left.lock()
     }
 
     /// The lockspaces that were started when lvmlockd died, and have not been started since.
@@ -339,7 +339,7 @@ impl Orphans {
             matches!(phase, Some(Phase::Proving | Phase::Claimed))
         };
         let waited = self.changed.wait_timeout_while(self.left(), bound, busy);
-        waited.unwrap_or_else(PoisonError::into_inner).0
+        waited.0
     }
 
     /// Ends the care for a membership that is taken anew. It keeps nobody out; other hosts count

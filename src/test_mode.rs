@@ -4,7 +4,7 @@ use crate::abi::symbols;
 use crate::lock::{ResourceKey, ValBlk};
 use crate::sys::sync::{Mutex, MutexGuard};
 use std::collections::HashMap;
-use std::sync::{LazyLock, PoisonError};
+use std::sync::LazyLock;
 
 /// `VAL_BLK_VERSION`.
 const VAL_BLK_VERSION: u16 = 0x0101;
@@ -55,7 +55,7 @@ impl TestMode {
     }
 
     fn values(&self) -> MutexGuard<'_, HashMap<ResourceKey, ValBlk>> {
-        self.values.lock().unwrap_or_else(PoisonError::into_inner)
+        self.values.lock()
     }
 }
 

@@ -27,7 +27,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use sysfs::{Sysfs, attribute, entries, name_of, node_of};
 pub use uevents::{Uevents, concerns_disks};
 
@@ -133,7 +133,7 @@ impl Topology {
     /// has happened to the host's devices since they were last looked at, and else some on sysfs;
     /// no drive is asked.
     pub fn locate(&self, paths: &[String]) -> Vec<Result<Found, TopologyError>> {
-        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut remembered = self.remembered.lock();
         // Before anything is looked at, so that nothing is remembered for longer than it is true.
         let events = self.sysfs.event_count();
         if events.is_none() || remembered.events != events {

@@ -88,7 +88,7 @@ mod schedules {
     fn messages() {
         let written = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&written);
-        let queue = Queue::start(move |_, message| log.lock().unwrap().push(message.to_owned()));
+        let queue = Queue::start(move |_, message| log.lock().push(message.to_owned()));
         let queue = Arc::new(queue.unwrap());
         let senders: Vec<_> = (0..SENDERS)
             .map(|sender| {
@@ -106,7 +106,7 @@ mod schedules {
             }
         }
         let (notes, messages): (Vec<String>, Vec<String>) =
-            written.lock().unwrap().drain(..).partition(|line| line.contains("lost"));
+            written.lock().drain(..).partition(|line| line.contains("lost"));
         let number = |line: &String| line.split(' ').next().unwrap().parse::<usize>().unwrap();
         let lost: usize = notes.iter().map(number).sum();
         assert_eq!(messages.len() + lost, SENDERS * EACH, "{messages:?} {notes:?}");
@@ -137,18 +137,18 @@ mod tests {
     fn a_log_that_takes_nothing_keeps_nobody_waiting() {
         let written = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&written);
-        let queue = Queue::start(move |_, message| log.lock().unwrap().push(message.to_owned()));
+        let queue = Queue::start(move |_, message| log.lock().push(message.to_owned()));
         let queue = queue.unwrap();
         let sent = ROOM + 500;
         {
-            let _nobody_reads = written.lock().unwrap();
+            let _nobody_reads = written.lock();
             for number in 0..sent {
                 queue.push(libc::LOG_ERR, number.to_string());
             }
             assert!(!queue.flush(Duration::from_millis(10)));
         }
         while !queue.flush(Duration::from_secs(5)) {}
-        let written = written.lock().unwrap();
+        let written = written.lock();
         let (notes, messages): (Vec<_>, Vec<_>) =
             written.iter().partition(|line| line.ends_with("the log took nothing for too long"));
         let kept = messages.len();

@@ -16,7 +16,7 @@ use crate::transport::{Connect, Deadline, DrivePath, Limits, Undelivered};
 use core::time::Duration;
 use idm_engine::Instant;
 use idm_protocol::{DriveCommand, Reply, Status};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 /// A way that has been at a command for so long is slow. Majorities do not wait for a drive with
 /// slow ways only, and commands go by others.
@@ -205,7 +205,7 @@ impl Ways {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// The drive's name for messages.
@@ -391,16 +391,16 @@ mod tests {
 
     impl Fake {
         fn deadlines(&self) -> Vec<Deadline> {
-            self.state.lock().unwrap().deadlines.clone()
+            self.state.lock().deadlines.clone()
         }
 
         fn set(&self, work: impl FnOnce(&mut FakeState)) {
-            work(&mut self.state.lock().unwrap());
+            work(&mut self.state.lock());
             self.changed.notify_all();
         }
 
         fn counts(&self) -> (u32, u32) {
-            let state = self.state.lock().unwrap();
+            let state = self.state.lock();
             (state.writes, state.reads)
         }
     }
@@ -411,12 +411,12 @@ mod tests {
             command: &DriveCommand,
             deadline: &Deadline,
         ) -> Result<Reply, Undelivered> {
-            let mut state = self.state.lock().unwrap();
+            let mut state = self.state.lock();
             state.deadlines.push(deadline.clone());
             let read = *command == DriveCommand::ReadTable;
             *(if read { &mut state.reads } else { &mut state.writes }) += 1;
             while state.hangs {
-                state = self.changed.wait(state).unwrap();
+                state = self.changed.wait(state);
             }
             match &state.failure {
                 Some(failure) => Err(failure.clone()),

@@ -11,7 +11,7 @@ use core::time::Duration;
 use idm_engine::Instant;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 /// The file's name in the state directory.
 const FILE: &str = "safe-until";
@@ -42,7 +42,7 @@ struct State {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
@@ -142,7 +142,6 @@ fn write(shared: &Shared, note: &Note, pause: Duration, look: &dyn Fn()) {
             None if !failing => shared.changed.wait_timeout_while(state, IDLE, waits),
             _ => shared.changed.wait_timeout_while(state, pause, waits),
         }
-        .unwrap_or_else(PoisonError::into_inner)
         .0;
     }
 }

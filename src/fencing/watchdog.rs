@@ -23,7 +23,7 @@ use idm_engine::Instant;
 use policy::{Need, Policy, Step};
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 /// The name of the file that says that the watchdog runs.
 const FILE: &str = "watchdog";
@@ -84,7 +84,7 @@ impl Drop for Claim {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
@@ -141,8 +141,7 @@ impl Watchdog {
         let (state, _) = self
             .shared
             .done
-            .wait_timeout_while(state, bound, |state| !ready(state) && state.steps < enough)
-            .unwrap_or_else(PoisonError::into_inner);
+            .wait_timeout_while(state, bound, |state| !ready(state) && state.steps < enough);
         if ready(&state) {
             return Ok(claim);
         }
@@ -318,21 +317,21 @@ mod tests {
 
     impl FakeDog {
         fn note(&self, what: &'static str) -> io::Result<()> {
-            if let Some(why) = *self.1.lock().unwrap() {
+            if let Some(why) = *self.1.lock() {
                 return Err(io::Error::other(why));
             }
-            self.0.lock().unwrap().push(what);
+            self.0.lock().push(what);
             Ok(())
         }
 
         fn last(&self) -> Option<&'static str> {
-            self.0.lock().unwrap().last().copied()
+            self.0.lock().last().copied()
         }
 
         fn wait_for(&self, what: &str) {
             let begin = std::time::Instant::now();
             while self.last() != Some(what) {
-                assert!(begin.elapsed() < SOON, "{what}: {:?}", self.0.lock().unwrap());
+                assert!(begin.elapsed() < SOON, "{what}: {:?}", self.0.lock());
                 std::thread::sleep(Duration::from_millis(2));
             }
         }
@@ -386,10 +385,10 @@ mod tests {
     fn what_cannot_be_armed_is_told() {
         let directory = tempfile::tempdir().unwrap();
         let dog = FakeDog::default();
-        *dog.1.lock().unwrap() = Some("busy");
+        *dog.1.lock() = Some("busy");
         let watchdog = start(&dog, directory.path());
         assert_eq!(watchdog.claim(safe(), SOON).err().as_deref(), Some("busy"));
-        *dog.1.lock().unwrap() = None;
+        *dog.1.lock() = None;
         assert!(watchdog.claim(safe(), SOON).is_ok());
     }
 

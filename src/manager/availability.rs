@@ -7,7 +7,7 @@ use crate::lockspace::Lockspace;
 use crate::sys::sync::Mutex;
 use crate::topology::Topology;
 use core::time::Duration;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// How long [`Manager::is_running`] waits for drives that it asks, and the pause before it asks
@@ -52,7 +52,7 @@ impl Manager {
         }
         let topology = Topology::new(config.emulated.clone());
         let events = topology.event_count();
-        let mut glance = self.glimpses.glance.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut glance = self.glimpses.glance.lock();
         match *glance {
             Some((before, found)) if events.is_some() && before == events => found,
             _ => {
@@ -68,7 +68,7 @@ impl Manager {
         let members = drives.add_global(&mut Vec::new()).members;
         let known = || members.iter().any(|member| drives.has_idm(member.drive));
         // Whoever comes meanwhile waits for the same answers.
-        let mut asked = self.glimpses.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut asked = self.glimpses.asked.lock();
         if known() {
             return true;
         }

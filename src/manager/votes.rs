@@ -18,7 +18,7 @@ use crate::sys::thread;
 use core::time::Duration;
 use idm_protocol::ResourceId;
 use std::io;
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 #[cfg(all(test, feature = "shuttle"))]
 mod schedules;
@@ -69,7 +69,7 @@ impl Votes {
         };
         let Some(drives) = runtime.votes_ready(*resource) else { return Ok(true) };
         // Neither given up nor taken anew meanwhile: another acquisition has other drives.
-        let state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = state.lock();
         let orphans = self.orphans.upgrade();
         let kept = orphans.as_ref().and_then(|orphans| orphans.hold(resource));
         if !state.has(resource) && kept.is_none() {

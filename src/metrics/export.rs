@@ -2,13 +2,13 @@
 
 use crate::state::file;
 use crate::sys::sync::thread::JoinHandle;
-use crate::sys::sync::{Condvar, Mutex, MutexGuard};
+use crate::sys::sync::{Condvar, Mutex};
 use crate::sys::thread;
 use core::time::Duration;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 /// The file's name in the state directory. The node exporter takes all files that end like this.
 pub const FILE: &str = "metrics.prom";
@@ -26,10 +26,6 @@ enum State {
     Idle,
     Writing,
     Quit,
-}
-
-fn locked(mutex: &Mutex<State>) -> MutexGuard<'_, State> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Exporter {
@@ -58,7 +54,7 @@ impl Exporter {
     }
 
     fn set(&self, state: State) {
-        *locked(&self.shared.0) = state;
+        *self.shared.0.lock() = state;
         self.shared.1.notify_all();
     }
 }
@@ -82,7 +78,7 @@ fn run(
     let (state, changed) = shared;
     let mut failing = false;
     loop {
-        let now = *locked(state);
+        let now = *state.lock();
         match now {
             State::Idle => {
                 // It need not be there.
@@ -97,7 +93,7 @@ fn run(
             }
             State::Quit => return,
         }
-        let guard = locked(state);
+        let guard = state.lock();
         if *guard != now {
             continue;
         }

@@ -44,7 +44,7 @@ pub(crate) struct FakeDrive {
 
 impl FakeDrive {
     fn hang(&self, hung: bool) {
-        *self.hung.lock().unwrap() = hung;
+        *self.hung.lock() = hung;
         self.changed.notify_all();
     }
 }
@@ -54,9 +54,9 @@ struct FakePath(Arc<FakeDrive>);
 impl DrivePath for FakePath {
     fn execute(&self, command: &DriveCommand, _: &Deadline) -> Result<Reply, Undelivered> {
         pass();
-        let mut hung = self.0.hung.lock().unwrap();
+        let mut hung = self.0.hung.lock();
         while *hung {
-            hung = self.0.changed.wait(hung).unwrap();
+            hung = self.0.changed.wait(hung);
         }
         if matches!(command, DriveCommand::Mutex(MutexOp::Unlock, _)) {
             self.0.unlocks.fetch_add(1, Ordering::Relaxed);

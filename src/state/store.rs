@@ -27,7 +27,6 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::PoisonError;
 
 /// The global lock's and the global lockspace's file name.
 const GLOBAL: &str = "global";
@@ -208,7 +207,7 @@ impl Store {
     }
 
     fn there(&self) -> MutexGuard<'_, There> {
-        self.there.lock().unwrap_or_else(PoisonError::into_inner)
+        self.there.lock()
     }
 
     fn make_folders(&self, there: &mut There) -> io::Result<()> {

@@ -6,7 +6,6 @@
 use crate::sys::sync::{Condvar, Mutex, MutexGuard, planted};
 use core::time::Duration;
 use std::collections::VecDeque;
-use std::sync::PoisonError;
 
 /// A mailbox with any number of senders and one receiver.
 pub struct Mailbox<T> {
@@ -30,7 +29,7 @@ impl<T> Default for Mailbox<T> {
 
 impl<T> Mailbox<T> {
     fn state(&self) -> MutexGuard<'_, State<T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Hands over a message and wakes the receiver. `false`, and the message is dropped, where
@@ -78,8 +77,7 @@ impl<T> Mailbox<T> {
                 state = self.state();
             }
             state.asleep = true;
-            state =
-                self.arrived.wait_timeout(state, bound).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.arrived.wait_timeout(state, bound).0;
             state.asleep = false;
         }
         core::mem::swap(&mut state.messages, into);

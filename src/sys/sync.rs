@@ -11,16 +11,86 @@
 pub mod scheduled;
 
 #[cfg(all(test, feature = "shuttle"))]
-pub use scheduled::{Condvar, Mutex, MutexGuard, atomic, mpsc, thread};
-#[cfg(not(any(idm_tsan, all(test, feature = "shuttle"))))]
-pub use std::sync::{Condvar, Mutex, MutexGuard};
+pub use scheduled::{atomic, mpsc, thread};
 #[cfg(not(all(test, feature = "shuttle")))]
 pub use std::{
     sync::{atomic, mpsc},
     thread,
 };
+
+#[cfg(all(test, feature = "shuttle"))]
+use scheduled as base;
+#[cfg(not(any(idm_tsan, all(test, feature = "shuttle"))))]
+use std::sync as base;
 #[cfg(idm_tsan)]
-pub use told::{Condvar, Mutex, MutexGuard};
+use told as base;
+
+pub use base::{MutexGuard, WaitTimeoutResult};
+use core::time::Duration;
+use std::sync::PoisonError;
+
+/// As [`std::sync::Mutex`]. A thread that panics with it leaves what it guards as it is: whatever
+/// may panic there is caught, and others go on with what they find.
+#[derive(Debug, Default)]
+pub struct Mutex<T>(base::Mutex<T>);
+
+impl<T> Mutex<T> {
+    /// A mutex that nobody holds.
+    pub const fn new(value: T) -> Mutex<T> {
+        Mutex(base::Mutex::new(value))
+    }
+
+    /// Takes the mutex.
+    pub fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// As [`std::sync::Condvar`], for [`Mutex`].
+#[derive(Default)]
+pub struct Condvar(base::Condvar);
+
+impl Condvar {
+    /// Nobody waits yet.
+    pub const fn new() -> Condvar {
+        Condvar(base::Condvar::new())
+    }
+
+    /// Wakes one thread that waits.
+    pub fn notify_one(&self) {
+        self.0.notify_one();
+    }
+
+    /// Wakes all threads that wait.
+    pub fn notify_all(&self) {
+        self.0.notify_all();
+    }
+
+    /// Gives the mutex up, and takes it again when it was woken.
+    pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        self.0.wait(guard).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As [`Condvar::wait`], for `bound` at most.
+    pub fn wait_timeout<'a, T>(
+        &self,
+        guard: MutexGuard<'a, T>,
+        bound: Duration,
+    ) -> (MutexGuard<'a, T>, WaitTimeoutResult) {
+        self.0.wait_timeout(guard, bound).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As [`Condvar::wait_timeout`], until the condition is false.
+    pub fn wait_timeout_while<'a, T>(
+        &self,
+        guard: MutexGuard<'a, T>,
+        bound: Duration,
+        condition: impl FnMut(&mut T) -> bool,
+    ) -> (MutexGuard<'a, T>, WaitTimeoutResult) {
+        let waited = self.0.wait_timeout_while(guard, bound, condition);
+        waited.unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// `true` where a test has planted that mistake, see [`scheduled::Race`].
 macro_rules! planted {
@@ -40,7 +110,8 @@ mod told {
     use core::ops::{Deref, DerefMut};
     use core::sync::atomic::{AtomicUsize, Ordering};
     use core::time::Duration;
-    use std::sync::{self, LockResult, PoisonError, WaitTimeoutResult};
+    pub use std::sync::WaitTimeoutResult;
+    use std::sync::{self, LockResult, PoisonError};
 
     /// As [`std::sync::Mutex`].
     #[derive(Debug, Default)]
@@ -59,7 +130,7 @@ mod told {
     }
 
     impl<T> Mutex<T> {
-        pub fn new(value: T) -> Mutex<T> {
+        pub const fn new(value: T) -> Mutex<T> {
             Mutex { inner: sync::Mutex::new(value), order: AtomicUsize::new(0) }
         }
 

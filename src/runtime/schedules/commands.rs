@@ -185,11 +185,11 @@ const TOGETHER: usize = 3;
 
 impl DrivePath for Stuck {
     fn execute(&self, _: &DriveCommand, _: &Deadline) -> Result<Reply, Undelivered> {
-        let mut inside = self.inside.lock().unwrap();
+        let mut inside = self.inside.lock();
         *inside += 1;
         self.entered.notify_all();
         while *inside < TOGETHER {
-            inside = self.entered.wait(inside).unwrap();
+            inside = self.entered.wait(inside);
         }
         Ok(Reply::Status(Status::Good))
     }
@@ -240,9 +240,9 @@ impl DrivePath for Keeping {
         self.ledger.executed.lock().unwrap()[number] += 1;
         if number == 0 {
             self.inside.store(true, Ordering::Relaxed);
-            let mut returns = self.returns.lock().unwrap();
+            let mut returns = self.returns.lock();
             while !*returns {
-                returns = self.returned.wait(returns).unwrap();
+                returns = self.returned.wait(returns);
             }
             self.inside.store(false, Ordering::Relaxed);
         }
@@ -269,7 +269,7 @@ fn a_command_is_lost() {
             }
         }),
         threads::spawn(move || {
-            *returning.returns.lock().unwrap() = true;
+            *returning.returns.lock() = true;
             returning.returned.notify_all();
         }),
     ];

@@ -45,11 +45,11 @@ impl DrivePath for Path {
         }
         meeting.written.lock().unwrap()[*number] += 1;
         if meeting.meets.load(Ordering::Relaxed) {
-            let mut inside = meeting.inside.lock().unwrap();
+            let mut inside = meeting.inside.lock();
             *inside += 1;
             meeting.entered.notify_all();
             while *inside < 2 {
-                inside = meeting.entered.wait(inside).unwrap();
+                inside = meeting.entered.wait(inside);
             }
         }
         Ok(Reply::Status(Status::Good))
