@@ -12,28 +12,38 @@ mod locks;
 mod lockspaces;
 mod plan;
 mod running;
+mod spread;
+mod state;
 mod votes;
 
 use crate::config::{Config, DEFAULT_FILE};
 use crate::error::Error;
 use crate::fencing::watchdog::Watchdog;
-use crate::lock::LockSpec;
-use crate::lock::{LockspaceKey, ResourceKey};
-use crate::lockspace::{Held, Lockspace};
+use crate::lock::LockspaceKey;
+use crate::lockspace::Lockspace;
 use crate::recovery::active::Devices;
 use crate::state::store::Store;
 use crate::sys::clock;
 use crate::sys::sync::{Mutex, MutexGuard};
-use availability::Glimpses;
 use core::time::Duration;
 use idm_engine::Instant;
-use idm_protocol::{HostId, ResourceId};
+use idm_protocol::HostId;
 use running::Running;
-use std::collections::{HashMap, HashSet};
+use state::State;
 use std::sync::{Arc, OnceLock};
 
 /// How long the end of the process waits for drives, and for the watchdog.
 const END: Duration = Duration::from_millis(500);
+
+/// What was seen of the global lock's drives.
+#[derive(Default)]
+struct Glimpses {
+    /// How many kernel events there had been when the disks were last looked at before anything was
+    /// started, and whether there were partitions for the global lock.
+    glance: Mutex<Option<(Option<u64>, bool)>>,
+    /// When drives with such partitions were last asked whether they have IDM.
+    asked: Mutex<Option<std::time::Instant>>,
+}
 
 /// The lock manager: one per process.
 pub struct Manager {
@@ -47,30 +57,6 @@ pub struct Manager {
     running: Mutex<Option<Running>>,
     state: Arc<Mutex<State>>,
     glimpses: Glimpses,
-}
-
-#[derive(Default)]
-struct State {
-    lockspaces: HashMap<LockspaceKey, Arc<Lockspace>>,
-    /// The resource structs that hold a lock.
-    resources: HashMap<ResourceKey, Held>,
-    /// The mutexes that a resource struct holds, is about to take or is about to give up: there is
-    /// one note for each.
-    taken: HashSet<ResourceId>,
-}
-
-impl State {
-    /// Takes note of a lock that was granted; gives it back where its lockspace was stopped
-    /// meanwhile.
-    fn hold(&mut self, space: LockspaceKey, key: ResourceKey, held: Held) -> Result<(), LockSpec> {
-        match self.lockspaces.get(&space) {
-            Some(there) if Arc::ptr_eq(there, &held.lockspace) => {
-                self.resources.insert(key, held);
-                Ok(())
-            }
-            _ => Err(held.spec),
-        }
-    }
 }
 
 impl Manager {

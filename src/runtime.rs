@@ -7,115 +7,34 @@
 //!
 //! Threads start with the first request, after lvmlockd has become a daemon.
 
+mod engine;
 mod reactor;
+mod settings;
 
 use crate::drives::Drives;
 use crate::drives::queue::{Completion, Urgency};
 use crate::drives::watch::Watch;
-use crate::fencing::Fencing;
-use crate::fencing::safe_note::SafeNote;
-use crate::fencing::watchdog::Watchdog;
 use crate::lock::{Answer, LockSpec, Owner};
 use crate::metrics::{Asked, Metrics};
 use crate::state::host_id;
-use crate::state::undo_note::{Earlier, UndoNote};
 use crate::sys::mailbox::Mailbox;
 use crate::sys::sync::atomic::Ordering;
-use crate::sys::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use crate::sys::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use crate::sys::sync::planted;
 use crate::sys::sync::thread::JoinHandle;
 use crate::sys::thread;
 use core::time::Duration;
-use idm_engine::{Command, Event, Instant, Lock, LockConfig, Outcome, Request, RequestError};
-use idm_engine::{DriveRef, Member, Timing, Token};
-use idm_protocol::{DriveCommand, HostId, Mode, Record, Reply, ResourceId};
+use engine::MakeEngine;
+use idm_engine::{DriveRef, Member, Outcome, Request};
+use idm_protocol::{DriveCommand, Mode, Record, Reply, ResourceId};
 use reactor::{Message, Reactor};
+pub use settings::Settings;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 /// What came of reading a drive's table.
 pub type TableRead = Result<Arc<[Record]>, idm_protocol::Status>;
-
-/// What the runtime works by.
-pub struct Settings {
-    /// This host.
-    pub host: HostId,
-    /// Times of the locks.
-    pub timing: Timing,
-    /// When what is done before a lock may be lost.
-    pub fencing: Fencing,
-    /// Resets the host, where one is used.
-    pub watchdog: Option<Arc<Watchdog>>,
-    /// Tells the next lvmlockd until when locks were safe.
-    pub note: Option<Arc<SafeNote>>,
-    /// Tells the next lvmlockd until when commands of this one may undo what it holds.
-    pub undo_note: Option<UndoNote>,
-    /// Until when commands of earlier lives may still reach drives.
-    pub earlier: Earlier,
-    /// Is told of locks that other drives are ready to vote for. Whoever hears of it notes the
-    /// drives ([`Runtime::votes_ready`]) and moves the votes ([`Runtime::move_votes`]).
-    pub votes: Option<Sender<ResourceId>>,
-    /// Program and arguments that are run when a VG's locks are about to be lost.
-    pub kill_command: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
-}
-
-/// A lock, as the reactor uses it. [`Lock`] is the one that is used; tests use others.
-pub(crate) trait Engine: Send {
-    fn request(&mut self, request: Request, now: Instant) -> Result<(), RequestError>;
-    fn expect_silence(&mut self, drives: &[DriveRef]);
-    fn spread(&mut self, drives: &[Member], now: Instant);
-    fn move_votes(&mut self, drives: &[DriveRef], now: Instant) -> bool;
-    fn on_reply(&mut self, token: Token, reply: Reply, now: Instant);
-    fn on_timer(&mut self, now: Instant);
-    fn next_command(&mut self, now: Instant) -> Option<Command>;
-    fn next_deadline(&self) -> Option<Instant>;
-    fn next_event(&mut self) -> Option<Event>;
-    fn mode(&self) -> Option<Mode>;
-    fn safe_until(&self) -> Option<Instant>;
-    fn is_idle(&self) -> bool;
-}
-
-impl Engine for Lock {
-    fn request(&mut self, request: Request, now: Instant) -> Result<(), RequestError> {
-        Lock::request(self, request, now)
-    }
-    fn expect_silence(&mut self, drives: &[DriveRef]) {
-        Lock::expect_silence(self, drives);
-    }
-    fn spread(&mut self, drives: &[Member], now: Instant) {
-        Lock::spread(self, drives, now);
-    }
-    fn move_votes(&mut self, drives: &[DriveRef], now: Instant) -> bool {
-        Lock::move_votes(self, drives, now)
-    }
-    fn on_reply(&mut self, token: Token, reply: Reply, now: Instant) {
-        Lock::on_reply(self, token, reply, now);
-    }
-    fn on_timer(&mut self, now: Instant) {
-        Lock::on_timer(self, now);
-    }
-    fn next_command(&mut self, now: Instant) -> Option<Command> {
-        Lock::next_command(self, now)
-    }
-    fn next_deadline(&self) -> Option<Instant> {
-        Lock::next_deadline(self)
-    }
-    fn next_event(&mut self) -> Option<Event> {
-        Lock::next_event(self)
-    }
-    fn mode(&self) -> Option<Mode> {
-        Lock::mode(self)
-    }
-    fn safe_until(&self) -> Option<Instant> {
-        Lock::safe_until(self)
-    }
-    fn is_idle(&self) -> bool {
-        Lock::is_idle(self)
-    }
-}
-
-pub(crate) type MakeEngine = dyn Fn(LockConfig) -> Box<dyn Engine> + Send;
 
 #[cfg(all(test, feature = "shuttle"))]
 pub(crate) mod schedules;
@@ -137,7 +56,7 @@ impl Runtime {
     /// Starts the reactor and the watch over the host's disks. Fails where there is no thread or no
     /// random number to be had.
     pub fn start(drives: Arc<Drives>, settings: Settings) -> io::Result<Runtime> {
-        Runtime::start_with(drives, settings, Box::new(|config| Box::new(Lock::new(config))))
+        Runtime::start_with(drives, settings, Box::new(engine::real))
     }
 
     fn start_with(

@@ -7,6 +7,7 @@
 //! [`stack`] goes from a block device down to disks, [`identity`] says which drive a disk is,
 //! [`inventory`] lists all disks, [`uevents`] tells when they may have changed.
 
+mod disk;
 mod identity;
 mod inventory;
 mod stack;
@@ -15,11 +16,13 @@ mod sysfs;
 pub(crate) mod tests;
 mod uevents;
 
+pub use disk::{Located, Target, UNKNOWN};
 pub use identity::{designator, device_designator};
 
 use crate::sys::sync::Mutex;
 use core::fmt;
-use identity::{Identity, Kind, identity, kind};
+use disk::{EMULATED, drive_of};
+use identity::{Identity, Kind, identity};
 pub use inventory::Inventory;
 use stack::Stack;
 use std::collections::{BTreeMap, HashMap};
@@ -28,7 +31,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use sysfs::{Sysfs, attribute, entries, name_of, node_of};
+use sysfs::{Sysfs, entries, name_of};
 pub use uevents::{Uevents, concerns_disks};
 
 /// Finds drives.
@@ -54,36 +57,6 @@ pub struct Found {
     pub drives: Vec<Located>,
     /// What else the stack behind the path is made of and is gone now, by the kernel's names.
     pub missing: Vec<String>,
-}
-
-/// A drive, found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Located {
-    /// Its full identity, the same on every host: of the logical unit, for SCSI.
-    pub identity: String,
-    /// The identity of the device that fails as a whole, of which it may be a part.
-    pub device: String,
-    /// The ways to reach it, the best first. Never empty.
-    pub paths: Vec<Target>,
-}
-
-/// One way to reach a drive.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Target {
-    /// A SCSI disk, by its block node.
-    Scsi(PathBuf),
-    /// An NVMe drive, by the block node of a namespace; with native multipath that is the head,
-    /// behind which the kernel chooses a controller.
-    Nvme(PathBuf),
-    /// An emulated drive, by its socket.
-    Emulated(PathBuf),
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Target::Scsi(path) | Target::Nvme(path) | Target::Emulated(path)) = self;
-        write!(f, "{}", path.display())
-    }
 }
 
 /// Why no drive was found behind a path.
@@ -222,39 +195,6 @@ impl Topology {
 }
 
 const GONE: &str = "its device is not in sysfs";
-
-/// How the identity of an emulated drive begins.
-const EMULATED: &str = "emulated.";
-/// How the identity begins that stands for a path that leads to no drive.
-pub const UNKNOWN: &str = "unknown.";
-
-/// Whether a block device is a whole disk with a node of its own: no partition, nothing stacked,
-/// and none of the paths that native multipath of NVMe hides behind a head.
-fn is_disk(device: &Path) -> bool {
-    let has = |name: &str| device.join(name).exists();
-    has("dev") && has("device") && !has("partition")
-}
-
-/// The drive that a disk is, and the way to it. An error says what was found.
-fn drive_of(disk: &Path) -> Result<(Identity, Target), String> {
-    let kind = kind(disk)?;
-    let target = match kind {
-        Kind::Scsi => Target::Scsi(node_of(disk)),
-        Kind::Nvme => Target::Nvme(node_of(disk)),
-    };
-    Ok((identity(disk, kind)?, target))
-}
-
-/// The name that makes a partition's drive one of the global lock's, exactly.
-const GLOBAL_PARTITION: &str = "propeller";
-
-/// Whether a block device is a partition with that name. The kernel tells the name in `uevent`.
-fn has_global_name(device: &Path) -> bool {
-    device.join("partition").exists()
-        && attribute(device, "uevent").is_some_and(|text| {
-            text.lines().any(|line| line.strip_prefix("PARTNAME=") == Some(GLOBAL_PARTITION))
-        })
-}
 
 fn missing(path: &str, what: &str, error: &io::Error) -> TopologyError {
     TopologyError::Missing { path: path.to_owned(), why: format!("{what}: {error}") }

@@ -12,43 +12,21 @@ mod emulated;
 mod node;
 pub mod nvme;
 mod nvme_ioctl;
+mod path;
 pub mod scsi;
 mod scsi_node;
 mod sg_io;
 
 use crate::topology::{Target, Topology};
-use core::fmt;
 pub use deadline::{Deadline, Limits};
 use drive::Drive;
+#[cfg(not(feature = "emulator"))]
 use idm_protocol::{DriveCommand, Reply};
 use nvme::Nvme;
+pub use path::{DrivePath, Undelivered};
 use scsi::Scsi;
 use scsi_node::ScsiNode;
 use std::sync::Arc;
-
-/// One way to one drive. Several threads may use it at the same time.
-pub trait DrivePath: Send + Sync {
-    /// Runs one command and waits for its end. A reply is the drive's own; where none came back,
-    /// the error says what is known of the command. No step of it is begun that could not be over
-    /// by the deadline.
-    fn execute(&self, command: &DriveCommand, deadline: &Deadline) -> Result<Reply, Undelivered>;
-}
-
-/// No answer of the drive came back.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Undelivered {
-    /// The command certainly did not reach the drive.
-    NotSent(String),
-    /// The drive may or may not have executed the command.
-    Unknown(String),
-}
-
-impl fmt::Display for Undelivered {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Undelivered::NotSent(why) | Undelivered::Unknown(why)) = self;
-        f.write_str(why)
-    }
-}
 
 /// Makes a way to the drive with that identity.
 pub type Connect = dyn Fn(&str, &Target) -> Arc<dyn DrivePath> + Send + Sync;

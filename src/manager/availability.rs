@@ -4,7 +4,6 @@ use super::Manager;
 use super::running::Running;
 use crate::config::Config;
 use crate::lockspace::Lockspace;
-use crate::sys::sync::Mutex;
 use crate::topology::Topology;
 use core::time::Duration;
 use std::sync::Arc;
@@ -14,16 +13,6 @@ use std::time::Instant;
 /// again: it is called under a mutex of core's, on hosts with other lock managers too.
 const ASK_BOUND: Duration = Duration::from_millis(250);
 const ASK_AGAIN: Duration = Duration::from_secs(10);
-
-/// What was seen of the global lock's drives.
-#[derive(Default)]
-pub(super) struct Glimpses {
-    /// How many kernel events there had been when the disks were last looked at before anything was
-    /// started, and whether there were partitions for the global lock.
-    glance: Mutex<Option<(Option<u64>, bool)>>,
-    /// When drives with such partitions were last asked whether they have IDM.
-    asked: Mutex<Option<Instant>>,
-}
 
 impl Manager {
     /// Whether IDM can be used on this host: it is configured, a VG is started, or a drive with a

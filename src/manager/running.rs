@@ -1,7 +1,7 @@
 //! What the manager has since the first lockspace was prepared: the runtime, notes, orphans, the
 //! watchdog; and the requests that it makes of them.
 
-use super::State;
+use super::state::State;
 use super::votes::Votes;
 use crate::config::Config;
 use crate::drives::Drives;

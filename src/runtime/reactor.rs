@@ -6,11 +6,13 @@
 mod entry;
 mod events;
 mod losses;
+mod message;
 
-use super::{MakeEngine, Settings};
+use super::engine::MakeEngine;
+use super::settings::Settings;
 use crate::drives::Drives;
 use crate::drives::queue::{Completion, Urgency};
-use crate::fencing::kill::{self, Killing};
+use crate::fencing::kill::Killing;
 use crate::fencing::watchdog::guards::Guards;
 use crate::lock::{Answer, LockSpec, Owner};
 use crate::metrics::Metrics;
@@ -18,13 +20,14 @@ use crate::sys::clock;
 use crate::sys::mailbox::Mailbox;
 use crate::sys::sync::mpsc::Sender;
 use crate::sys::sync::planted;
+use crate::sys::thread::panic_text;
 use core::cmp::Reverse;
 use core::time::Duration;
 use entry::{Entry, Kind, Pending};
 use idm_engine::{Command, DriveRef, Instant, LockConfig, Member, Outcome, Request, Token};
-use idm_protocol::{Class, DriveCommand, Mode, MutexOp, Reply, ResourceId, Status};
-use losses::Failure;
-use std::any::Any;
+use idm_protocol::{Class, DriveCommand, MutexOp, Reply, ResourceId, Status};
+use message::Failure;
+pub(super) use message::Message;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -44,34 +47,6 @@ const BATCH: usize = 256;
 /// refreshes. A refresh that is late by that much is of no account, and no lease is any longer for
 /// it: it counts from when its command was sent.
 const MOMENTS: u32 = 600;
-
-/// What the reactor is told.
-pub enum Message {
-    /// Begin a request.
-    Request { spec: LockSpec, request: Request, id: u64, waiter: Option<Sender<Answer>> },
-    /// Nobody waits for a request any more: undo what comes of it.
-    Abandon { resource: ResourceId, id: u64 },
-    /// Put held locks on further drives.
-    Spread { resources: Vec<ResourceId>, drives: Vec<Member> },
-    /// Tell which drives are ready to vote for a lock.
-    VotesReady { resource: ResourceId, waiter: Sender<Option<Vec<DriveRef>>> },
-    /// Let them vote, and tell whether they do.
-    MoveVotes { resource: ResourceId, drives: Vec<DriveRef>, waiter: Sender<bool> },
-    /// A held lock belongs to another lockspace from now on.
-    Own { spec: LockSpec },
-    /// A lockspace has lost what it needs.
-    Fail { owner: Arc<Owner>, why: String },
-    /// Tell how a lock is held.
-    Mode { resource: ResourceId, waiter: Sender<Option<Mode>> },
-    /// A drive answered.
-    Reply { lock: u64, token: Token, reply: Reply },
-    /// Drop the sender when all commands that are on their way have been answered.
-    Drain(Sender<()>),
-    /// The kill command for a lockspace has ended.
-    KillEnded { owner: Arc<Owner>, ended: kill::Ended },
-    /// End, and leave everything as it is.
-    Stop,
-}
 
 pub struct Reactor {
     mailbox: Arc<Mailbox<Message>>,
@@ -149,7 +124,7 @@ impl Reactor {
             match catch_unwind(AssertUnwindSafe(|| self.turn())) {
                 Ok(true) => {}
                 Ok(false) => break,
-                Err(panic) => log::error!("internal error in the reactor: {}", text_of(&*panic)),
+                Err(panic) => log::error!("internal error in the reactor: {}", panic_text(&*panic)),
             }
         }
         if !planted!(EndUnclosed) {
@@ -507,12 +482,4 @@ pub(super) fn is_undoing(command: &DriveCommand, lock: &ResourceId) -> bool {
         MutexOp::Refresh | MutexOp::Break if record.class != Class::Exclusive => true,
         _ => record.resource != *lock,
     }
-}
-
-fn text_of(panic: &(dyn Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("panic")
 }

@@ -7,17 +7,22 @@ mod commands;
 mod letters;
 mod paths;
 
+use super::engine::any::AnyEngine;
 use super::*;
-use crate::fencing::kill;
+use crate::fencing::{Fencing, kill};
 use crate::lock::Role;
+use crate::state::undo_note::Earlier;
 use crate::sys::clock;
+use crate::sys::sync::mpsc::Sender;
 use crate::sys::sync::scheduled::{Host, Race, STILL, any, finds, holds, pass};
 use crate::sys::sync::thread as threads;
 use crate::topology::Topology;
 use crate::transport::{Deadline, DrivePath, Limits, Undelivered};
 use core::cell::Cell;
-use idm_engine::{Refusal, RequestError, ValueRead};
-use idm_protocol::{MutexOp, Status};
+use idm_engine::{
+    Command, Event, Instant, Lock, LockConfig, Refusal, RequestError, Timing, Token, ValueRead,
+};
+use idm_protocol::{HostId, MutexOp, Status};
 use std::collections::VecDeque;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -119,7 +124,7 @@ fn tokens() -> VecDeque<Token> {
     TOKENS.get_or_init(make).clone()
 }
 
-impl Engine for FakeLock {
+impl AnyEngine for FakeLock {
     fn request(&mut self, request: Request, _: Instant) -> Result<(), RequestError> {
         match request {
             Request::Acquire { mode, members, .. } => {

@@ -3,6 +3,7 @@
 use crate::sys::sync::thread::{Builder, JoinHandle};
 use core::cell::Cell;
 use nix::sys::signal::{SigSet, SigmaskHow};
+use std::any::Any;
 use std::io;
 
 thread_local! {
@@ -27,6 +28,15 @@ where
     });
     before.thread_set_mask()?;
     spawned
+}
+
+/// What a panic said.
+pub fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("panic")
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! One lock: its engine, the requests that wait for it, and who is answered when.
 
 use crate::lock::{Answer, LockSpec, Role};
-use crate::runtime::Engine;
+use crate::runtime::engine::Engine;
 use crate::sys::sync::mpsc::Sender;
 use idm_engine::{Command, DriveRef, Instant, Member, Outcome, Request, RequestError, Token};
 use idm_protocol::{Mode, Reply};
@@ -11,7 +11,7 @@ use std::collections::{HashSet, VecDeque};
 pub(super) struct Entry {
     pub(super) spec: LockSpec,
     /// `None`: it panicked. What it held is lost, not free.
-    pub(super) engine: Option<Box<dyn Engine>>,
+    pub(super) engine: Option<Engine>,
     pub(super) current: Option<Pending>,
     pub(super) waiting: VecDeque<(Request, Pending)>,
     settle: Option<Settle>,
@@ -106,7 +106,7 @@ impl Pending {
 
 impl Entry {
     /// A lock that nobody has asked for yet.
-    pub(super) fn new(spec: LockSpec, engine: Box<dyn Engine>) -> Entry {
+    pub(super) fn new(spec: LockSpec, engine: Engine) -> Entry {
         Entry {
             spec,
             engine: Some(engine),

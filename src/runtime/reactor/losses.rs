@@ -1,23 +1,17 @@
 //! Locks that are lost or about to be: whom that is told, and the kill command.
 
+use super::Reactor;
 use super::entry::Entry;
-use super::{Message, Reactor, text_of};
+use super::message::{Failure, Message};
 use crate::fencing::kill::{self, Killing};
 use crate::lock::{Owner, Role};
 use crate::metrics::LossKind;
 use crate::sys::clock;
 use crate::sys::sync::planted;
+use crate::sys::thread::panic_text;
 use idm_engine::{Instant, Member};
 use std::any::Any;
 use std::sync::Arc;
-
-/// A lock is lost or about to be.
-pub(super) struct Failure {
-    pub(super) owner: Arc<Owner>,
-    pub(super) why: String,
-    /// When other hosts may have it; `None` where one may already.
-    pub(super) until: Option<Instant>,
-}
 
 impl Reactor {
     /// Tells a lock's owner that it cannot be kept, when that is due.
@@ -64,7 +58,7 @@ impl Reactor {
     /// A lock's engine panicked. Nobody knows what it holds, so it is neither granted nor freed
     /// until every lease that it may have has run out and every command has reached its drive.
     pub(super) fn condemn(&mut self, entry: &mut Entry, panic: &(dyn Any + Send)) {
-        let why = format!("internal error in {}: {}", entry.spec, text_of(panic));
+        let why = format!("internal error in {}: {}", entry.spec, panic_text(panic));
         log::error!("{why}");
         entry.engine = None;
         let timing = &self.settings.timing;
