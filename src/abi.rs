@@ -11,7 +11,7 @@ mod logger;
 pub mod symbols;
 mod views;
 
-pub use c::{ListHead, Lockspace, Pvs, Resource, ValBlk};
+pub use c::{ListHead, Pvs, RawLockspace, RawResource, RawValBlk};
 pub use found::add_found;
 pub use layout::{Layout, Uncertain, layout};
 pub use views::{LockspaceView, ResourceType, ResourceView, lv_uuid, mode, take_pvs};

@@ -5,8 +5,8 @@
 //! in any release (contract, section 1.1).
 
 use crate::abi::{
-    self, Layout, ListHead, Lockspace, LockspaceView, Pvs, Resource, ResourceType, ResourceView,
-    ValBlk,
+    self, Layout, ListHead, LockspaceView, Pvs, RawLockspace, RawResource, RawValBlk, ResourceType,
+    ResourceView,
 };
 use crate::error::Error;
 use crate::lock::{self, Adopt, ResourceKey};
@@ -137,7 +137,7 @@ pub extern "C" fn lm_is_running_idm() -> c_int {
 /// `ls` is NULL or one of core's, and stays until lm_rem_lockspace_idm or until
 /// lm_add_lockspace_idm fails.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lm_prepare_lockspace_idm(ls: *mut Lockspace) -> c_int {
+pub unsafe extern "C" fn lm_prepare_lockspace_idm(ls: *mut RawLockspace) -> c_int {
     call("lm_prepare_lockspace_idm", Error::start_errno, |about| {
         // SAFETY: by the contract of this function.
         let ls = unsafe { LockspaceView::new(ls) }?;
@@ -164,7 +164,7 @@ pub unsafe extern "C" fn lm_prepare_lockspace_idm(ls: *mut Lockspace) -> c_int {
 /// As lm_prepare_lockspace_idm.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lm_add_lockspace_idm(
-    ls: *mut Lockspace,
+    ls: *mut RawLockspace,
     adopt_only: c_int,
     adopt_ok: c_int,
 ) -> c_int {
@@ -189,7 +189,7 @@ pub unsafe extern "C" fn lm_add_lockspace_idm(
 ///
 /// As lm_prepare_lockspace_idm.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lm_rem_lockspace_idm(ls: *mut Lockspace, free_vg: c_int) -> c_int {
+pub unsafe extern "C" fn lm_rem_lockspace_idm(ls: *mut RawLockspace, free_vg: c_int) -> c_int {
     call("lm_rem_lockspace_idm", Error::errno, |about| {
         // SAFETY: by the contract of this function.
         let ls = unsafe { LockspaceView::new(ls) }?;
@@ -211,7 +211,7 @@ pub unsafe extern "C" fn lm_rem_lockspace_idm(ls: *mut Lockspace, free_vg: c_int
 ///
 /// `ls` and `r` are only used as names.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lm_add_resource_idm(ls: *mut Lockspace, r: *mut Resource) -> c_int {
+pub unsafe extern "C" fn lm_add_resource_idm(ls: *mut RawLockspace, r: *mut RawResource) -> c_int {
     // Each lock has such calls, and they do nothing that is not told of elsewhere.
     call_at(log::Level::Trace, "lm_add_resource_idm", never_fails, |_| {
         // The manager has no state of a resource that holds nothing.
@@ -232,7 +232,7 @@ pub unsafe extern "C" fn lm_add_resource_idm(ls: *mut Lockspace, r: *mut Resourc
 ///
 /// `r` is only used as a name; `ls` not at all.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lm_rem_resource_idm(_ls: *mut Lockspace, r: *mut Resource) -> c_int {
+pub unsafe extern "C" fn lm_rem_resource_idm(_ls: *mut RawLockspace, r: *mut RawResource) -> c_int {
     // Each lock has such calls, and they do nothing that is not told of elsewhere.
     call_at(log::Level::Trace, "lm_rem_resource_idm", never_fails, |about| {
         *about = format!(" {r:p}");
@@ -262,10 +262,10 @@ pub unsafe extern "C" fn lm_rem_resource_idm(_ls: *mut Lockspace, r: *mut Resour
 /// malloc.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lm_lock_idm(
-    ls: *mut Lockspace,
-    r: *mut Resource,
+    ls: *mut RawLockspace,
+    r: *mut RawResource,
     ld_mode: c_int,
-    vb_out: *mut ValBlk,
+    vb_out: *mut RawValBlk,
     lv_uuid: *mut c_char,
     pvs: *mut Pvs,
     adopt_only: c_int,
@@ -328,8 +328,8 @@ pub unsafe extern "C" fn lm_lock_idm(
 /// `ls` and `r` are NULL or core's, for the duration of the call.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lm_convert_idm(
-    ls: *mut Lockspace,
-    r: *mut Resource,
+    ls: *mut RawLockspace,
+    r: *mut RawResource,
     ld_mode: c_int,
     r_version: u32,
 ) -> c_int {
@@ -358,8 +358,8 @@ pub unsafe extern "C" fn lm_convert_idm(
 /// `ls` and `r` are NULL or core's, for the duration of the call.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lm_unlock_idm(
-    ls: *mut Lockspace,
-    r: *mut Resource,
+    ls: *mut RawLockspace,
+    r: *mut RawResource,
     r_version: u32,
     lmu_flags: u32,
 ) -> c_int {
@@ -382,7 +382,7 @@ pub unsafe extern "C" fn lm_unlock_idm(
 ///
 /// As lm_prepare_lockspace_idm.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lm_hosts_idm(ls: *mut Lockspace, _notify: c_int) -> c_int {
+pub unsafe extern "C" fn lm_hosts_idm(ls: *mut RawLockspace, _notify: c_int) -> c_int {
     call("lm_hosts_idm", Error::errno, |about| {
         // SAFETY: by the contract of this function.
         let ls = unsafe { LockspaceView::new(ls) }?;

@@ -8,5 +8,5 @@ mod value;
 
 pub use id::{MEMBERSHIP, Role, dashed, lv_uuid, role_of, vg_of};
 pub use request::{Adopt, LockspaceKey, Resource, ResourceKey, Scope, ValBlk};
-pub use spec::{Answer, LockSpec, Owner};
+pub use spec::{LockSpec, Owner, RequestResult};
 pub use value::ValueCache;

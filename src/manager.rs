@@ -29,7 +29,7 @@ use core::time::Duration;
 use idm_engine::Instant;
 use idm_protocol::HostId;
 use running::Running;
-use state::State;
+use state::ManagerState;
 use std::sync::{Arc, OnceLock};
 
 /// How long the end of the process waits for drives, and for the watchdog.
@@ -37,10 +37,10 @@ const END: Duration = Duration::from_millis(500);
 
 /// What was seen of the global lock's drives.
 #[derive(Default)]
-struct Glimpses {
+struct GlobalDriveCache {
     /// How many kernel events there had been when the disks were last looked at before anything was
     /// started, and whether there were partitions for the global lock.
-    glance: Mutex<Option<(Option<u64>, bool)>>,
+    partitions: Mutex<Option<(Option<u64>, bool)>>,
     /// When drives with such partitions were last asked whether they have IDM.
     asked: Mutex<Option<std::time::Instant>>,
 }
@@ -55,8 +55,8 @@ pub struct Manager {
     devices: Devices,
     lvm_path: Arc<OnceLock<String>>,
     running: Mutex<Option<Running>>,
-    state: Arc<Mutex<State>>,
-    glimpses: Glimpses,
+    state: Arc<Mutex<ManagerState>>,
+    global_drives: GlobalDriveCache,
 }
 
 impl Manager {
@@ -87,7 +87,7 @@ impl Manager {
             lvm_path: Arc::default(),
             running: Mutex::default(),
             state: Arc::default(),
-            glimpses: Glimpses::default(),
+            global_drives: GlobalDriveCache::default(),
         }
     }
 
@@ -97,7 +97,7 @@ impl Manager {
         self.lvm_path.get_or_init(|| path.to_owned());
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ManagerState> {
         self.state.lock()
     }
 

@@ -6,13 +6,13 @@
 pub mod export;
 mod text;
 
-use crate::lock::{Answer, Role};
+use crate::lock::{RequestResult, Role};
 use crate::sys::clock;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use idm_engine::{Instant, Loss, Notice, Outcome, Refusal};
 use idm_protocol::{DriveCommand, Mode, MutexOp, Reply, Status};
-use text::{Kind, Text, seconds};
+use text::{MetricKind, Text, seconds};
 
 /// Numbers that are counted by what they are about: one of `N` names.
 struct Counts<const N: usize> {
@@ -87,9 +87,9 @@ fn role(role: Role) -> usize {
     }
 }
 
-fn result(answer: &Answer) -> usize {
+fn result(answer: &RequestResult) -> usize {
     match answer {
-        Answer::Done(Outcome::Refused(refusal)) => match refusal {
+        RequestResult::Done(Outcome::Refused(refusal)) => match refusal {
             Refusal::Held(_) => 1,
             Refusal::NoQuorum { .. } => 2,
             Refusal::Full => 3,
@@ -98,11 +98,11 @@ fn result(answer: &Answer) -> usize {
             Refusal::Unclear => 6,
             Refusal::OtherMode(_) => 7,
         },
-        Answer::Done(_) => 0,
-        Answer::Killed => 8,
-        Answer::InUse => 9,
-        Answer::Failed(_) => 10,
-        Answer::TimedOut => 11,
+        RequestResult::Done(_) => 0,
+        RequestResult::Killed => 8,
+        RequestResult::InUse => 9,
+        RequestResult::Failed(_) => 10,
+        RequestResult::TimedOut => 11,
     }
 }
 
@@ -167,7 +167,7 @@ impl Metrics {
     }
 
     /// A request has ended.
-    pub fn answered(&self, asked: Asked, answer: &Answer) {
+    pub fn answered(&self, asked: Asked, answer: &RequestResult) {
         self.requests[asked as usize].add(result(answer), 1);
     }
 
@@ -221,39 +221,47 @@ impl Metrics {
 
     fn render_locks(&self, text: &mut Text) {
         let name = "lvmlockd_idm_locks_held";
-        text.metric(name, Kind::Gauge, "Locks that this host holds.");
+        text.metric(name, MetricKind::Gauge, "Locks that this host holds.");
         for (role, held) in ROLES.iter().zip(&self.held) {
             for (mode, count) in held.each() {
                 text.sample(name, &[("role", role), ("mode", mode)], count);
             }
         }
         let name = "lvmlockd_idm_requests_total";
-        text.metric(name, Kind::Counter, "Requests for locks, by how they ended.");
+        text.metric(name, MetricKind::Counter, "Requests for locks, by how they ended.");
         for (asked, counts) in ASKED.iter().zip(&self.requests) {
             for (result, count) in counts.each() {
                 text.sample(name, &[("request", asked), ("result", result)], count);
             }
         }
         let name = "lvmlockd_idm_locks_lost_total";
-        text.metric(name, Kind::Counter, "Locks that were lost while they were held.");
+        text.metric(name, MetricKind::Counter, "Locks that were lost while they were held.");
         for (reason, count) in self.losses.each() {
             text.sample(name, &[("reason", reason)], count);
         }
         let name = "lvmlockd_idm_lock_events_total";
-        text.metric(name, Kind::Counter, "What happened to locks on single drives.");
+        text.metric(name, MetricKind::Counter, "What happened to locks on single drives.");
         for (event, count) in self.events.each() {
             text.sample(name, &[("event", event)], count);
         }
         let name = "lvmlockd_idm_kills_total";
-        text.metric(name, Kind::Counter, "Kill commands that were run.");
+        text.metric(name, MetricKind::Counter, "Kill commands that were run.");
         text.sample(name, &[], self.kills.load(Ordering::Relaxed));
         let name = "lvmlockd_idm_lockspaces";
-        text.metric(name, Kind::Gauge, "Lockspaces that are started, the global one included.");
+        text.metric(
+            name,
+            MetricKind::Gauge,
+            "Lockspaces that are started, the global one included.",
+        );
         text.sample(name, &[], self.lockspaces.load(Ordering::Relaxed));
         let safe_until = self.safe_until.load(Ordering::Relaxed);
         if safe_until != u64::MAX {
             let name = "lvmlockd_idm_lease_left_seconds";
-            text.metric(name, Kind::Gauge, "Time until the first of the locks in use may be lost.");
+            text.metric(
+                name,
+                MetricKind::Gauge,
+                "Time until the first of the locks in use may be lost.",
+            );
             let left = Instant::from_micros(safe_until).since(clock::now());
             text.sample(name, &[], seconds(left.as_micros() as u64));
         }
@@ -362,7 +370,7 @@ pub struct DriveSample<'a> {
 
 fn render_drives(text: &mut Text, drives: &[DriveSample<'_>]) {
     let name = "lvmlockd_idm_drive_info";
-    text.metric(name, Kind::Gauge, "1 for every drive, with its name in the log.");
+    text.metric(name, MetricKind::Gauge, "1 for every drive, with its name in the log.");
     for drive in drives {
         text.sample(name, &[("drive", drive.identity), ("name", drive.name)], 1);
     }
@@ -375,13 +383,13 @@ fn render_drives(text: &mut Text, drives: &[DriveSample<'_>]) {
     ];
     for (gauge, help, value) in gauges {
         let name = format!("lvmlockd_idm_drive_{gauge}");
-        text.metric(&name, Kind::Gauge, help);
+        text.metric(&name, MetricKind::Gauge, help);
         for drive in drives {
             text.sample(&name, &[("drive", drive.identity)], value(drive));
         }
     }
     let name = "lvmlockd_idm_drive_commands_total";
-    text.metric(name, Kind::Counter, "Commands that were sent to the drive.");
+    text.metric(name, MetricKind::Counter, "Commands that were sent to the drive.");
     for drive in drives {
         for (command, count) in drive.metrics.commands.each() {
             if !matches!(command, "init" | "lock") {
@@ -390,7 +398,7 @@ fn render_drives(text: &mut Text, drives: &[DriveSample<'_>]) {
         }
     }
     let name = "lvmlockd_idm_drive_errors_total";
-    text.metric(name, Kind::Counter, "Commands that failed on the drive or on the way.");
+    text.metric(name, MetricKind::Counter, "Commands that failed on the drive or on the way.");
     for drive in drives {
         for (command, errors) in COMMANDS.iter().zip(&drive.metrics.errors) {
             for (error, count) in errors.each().filter(|&(_, count)| count > 0) {
@@ -400,7 +408,7 @@ fn render_drives(text: &mut Text, drives: &[DriveSample<'_>]) {
         }
     }
     let name = "lvmlockd_idm_drive_command_seconds";
-    text.metric(name, Kind::Histogram, "Time that the drive took for a command.");
+    text.metric(name, MetricKind::Histogram, "Time that the drive took for a command.");
     for drive in drives {
         let bounds = BOUNDS.iter().map(|&bound| seconds(bound)).chain(["+Inf".to_owned()]);
         let mut count = 0;

@@ -120,7 +120,7 @@ impl Orphan {
 }
 
 /// An orphan that a request takes over. It is put back when this is dropped.
-pub struct Claim {
+pub struct OrphanClaim {
     orphans: Arc<Orphans>,
     id: ResourceId,
     /// As it is noted.
@@ -165,7 +165,7 @@ impl ActiveNow {
     }
 }
 
-impl Claim {
+impl OrphanClaim {
     /// It is the request's now.
     pub fn take(self) {
         if let Some(mut orphan) = self.orphans.left().locks.remove(&self.id) {
@@ -175,7 +175,7 @@ impl Claim {
     }
 }
 
-impl Drop for Claim {
+impl Drop for OrphanClaim {
     fn drop(&mut self) {
         if planted!(WakeBeforePutBack) {
             self.orphans.changed.notify_all();
@@ -293,7 +293,7 @@ impl Orphans {
         self: &Arc<Self>,
         id: &ResourceId,
         bound: Duration,
-    ) -> Result<Option<Claim>, Withheld> {
+    ) -> Result<Option<OrphanClaim>, Withheld> {
         let begun = clock::now();
         let mut left = self.wait_for_proof(id, bound);
         let is_open = |left: &Left| {
@@ -324,7 +324,7 @@ impl Orphans {
         // Its votes may have moved since it was found.
         let saved = self.store.lock(id).unwrap_or_else(|| orphan.saved.clone());
         drop(left);
-        let claim = Claim { orphans: self.clone(), id: *id, saved };
+        let claim = OrphanClaim { orphans: self.clone(), id: *id, saved };
         // What was proven once may have been lost since. The alarm was raised then.
         if self.runtime.mode(*id) == Ok(None) {
             return self.give_up_lost(self.left(), id).map(|()| None);

@@ -6,7 +6,7 @@
 //! the executable tells the rest (contract, section 2.4). Whatever does not fit is refused: a wrong
 //! guess would lock the wrong drives.
 
-use super::c::{Lockspace, Table};
+use super::c::{RawLockspace, Table};
 use super::symbols;
 use core::ffi::{CStr, c_int, c_void};
 use core::fmt;
@@ -221,7 +221,7 @@ fn list_heads(words: &[usize], address: usize) -> Vec<usize> {
 /// # Safety
 ///
 /// `lockspace` is a live block from malloc that nobody writes.
-unsafe fn words_of<'a>(lockspace: NonNull<Lockspace>) -> &'a [usize] {
+unsafe fn words_of<'a>(lockspace: NonNull<RawLockspace>) -> &'a [usize] {
     let start = lockspace.as_ptr();
     // SAFETY: malloc's blocks are aligned for words, and readable up to their usable size.
     unsafe {

@@ -1,6 +1,6 @@
 //! From the [`log`] crate to lvmlockd's log; without lvmlockd to syslog or stderr.
 
-use super::log_queue::Queue;
+use super::log_queue::LogQueue;
 use super::symbols::{self, LogLevel};
 use crate::sys::thread;
 use core::ffi::c_int;
@@ -14,7 +14,7 @@ use std::sync::{LazyLock, OnceLock};
 struct Logger {
     destination: Destination,
     /// What the library's own threads say waits here; without a thread for it, they wait themselves.
-    queue: OnceLock<Option<Queue>>,
+    queue: OnceLock<Option<LogQueue>>,
 }
 
 /// Where the lines go.
@@ -82,9 +82,10 @@ impl Log for Logger {
 }
 
 impl Logger {
-    fn queue(&self) -> Option<&Queue> {
+    fn queue(&self) -> Option<&LogQueue> {
         let destination = self.destination;
-        let start = || Queue::start(move |priority, text| destination.write(priority, text)).ok();
+        let start =
+            || LogQueue::start(move |priority, text| destination.write(priority, text)).ok();
         self.queue.get_or_init(start).as_ref()
     }
 }

@@ -25,12 +25,12 @@ pub struct SafeNote {
 
 #[derive(Default)]
 struct Shared {
-    state: Mutex<State>,
+    state: Mutex<SafeNoteState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct SafeNoteState {
     /// Of the locks in use.
     first: Option<Instant>,
     /// Of those that an earlier lvmlockd left, while that is not known of each.
@@ -41,12 +41,12 @@ struct State {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, SafeNoteState> {
         self.state.lock()
     }
 }
 
-impl State {
+impl SafeNoteState {
     fn date(&self) -> Option<Instant> {
         self.first.into_iter().chain(self.left).min()
     }
@@ -97,7 +97,7 @@ impl SafeNote {
         self.set(|state| state.left = None);
     }
 
-    fn set(&self, change: impl FnOnce(&mut State)) {
+    fn set(&self, change: impl FnOnce(&mut SafeNoteState)) {
         let mut state = self.shared.lock();
         change(&mut state);
         if state.is_urgent() {
@@ -137,7 +137,7 @@ fn write(shared: &Shared, note: &Note, pause: Duration, look: &dyn Fn()) {
             }
         }
         state = shared.lock();
-        let waits = |state: &mut State| !state.quit && (failing || !state.is_urgent());
+        let waits = |state: &mut SafeNoteState| !state.quit && (failing || !state.is_urgent());
         state = match state.date() {
             None if !failing => shared.changed.wait_timeout_while(state, IDLE, waits),
             _ => shared.changed.wait_timeout_while(state, pause, waits),

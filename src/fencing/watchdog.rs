@@ -18,7 +18,7 @@ use crate::sys::sync::thread::JoinHandle;
 use crate::sys::sync::{Condvar, Mutex, MutexGuard};
 use crate::sys::{clock, thread};
 use core::time::Duration;
-use device::Dog;
+use device::WatchdogDevice;
 use idm_engine::Instant;
 use policy::{Need, Policy, Step};
 use std::io;
@@ -36,7 +36,7 @@ pub struct Watchdog {
 
 #[derive(Default)]
 struct Shared {
-    state: Mutex<State>,
+    state: Mutex<WatchdogState>,
     /// Something was asked for.
     asked: Condvar,
     /// Something was done.
@@ -44,7 +44,7 @@ struct Shared {
 }
 
 #[derive(Default)]
-struct State {
+struct WatchdogState {
     /// Of the locks in use.
     first: Option<Instant>,
     rest: bool,
@@ -66,12 +66,12 @@ struct State {
 }
 
 /// While it exists the watchdog is armed.
-pub struct Claim {
+pub struct ArmGuard {
     shared: Arc<Shared>,
     until: Instant,
 }
 
-impl Drop for Claim {
+impl Drop for ArmGuard {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         if let Some(at) = state.claims.iter().position(|&until| until == self.until) {
@@ -83,12 +83,12 @@ impl Drop for Claim {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, WatchdogState> {
         self.state.lock()
     }
 }
 
-impl State {
+impl WatchdogState {
     fn need(&self) -> Need {
         let claims = self.claims.iter().copied();
         Need { first: claims.chain(self.first).chain(self.left).min(), rest: self.rest }
@@ -98,7 +98,11 @@ impl State {
 impl Watchdog {
     /// Begins. Feeds at once where an earlier lvmlockd left the watchdog running and its locks are
     /// still safe, as `state_dir` has it.
-    pub fn start(dog: Box<dyn Dog>, feeding: Feeding, state_dir: &Path) -> io::Result<Watchdog> {
+    pub fn start(
+        device: Box<dyn WatchdogDevice>,
+        feeding: Feeding,
+        state_dir: &Path,
+    ) -> io::Result<Watchdog> {
         let note = Note::new(state_dir, FILE)?;
         let shared = Arc::new(Shared::default());
         let mut policy = Policy::new(feeding);
@@ -114,7 +118,7 @@ impl Watchdog {
             }
         }
         let worker =
-            Worker { shared: shared.clone(), policy, dog, note, failing: false, left: false };
+            Worker { shared: shared.clone(), policy, device, note, failing: false, left: false };
         let thread = thread::spawn("idm-watchdog", move || worker.run())?;
         Ok(Watchdog { shared, thread: Some(thread) })
     }
@@ -126,12 +130,12 @@ impl Watchdog {
 
     /// Has the watchdog armed before a lock is taken, and the next lvmlockd told of it. `until`: the
     /// earliest moment up to which the lock will be safe. Waits up to `bound`.
-    pub fn claim(&self, until: Instant, bound: Duration) -> Result<Claim, String> {
+    pub fn claim(&self, until: Instant, bound: Duration) -> Result<ArmGuard, String> {
         let mut state = self.shared.lock();
         state.claims.push(until);
         state.rest = false;
-        let claim = Claim { shared: self.shared.clone(), until };
-        let ready = |state: &State| state.fed && state.noted;
+        let claim = ArmGuard { shared: self.shared.clone(), until };
+        let ready = |state: &WatchdogState| state.fed && state.noted;
         if ready(&state) {
             return Ok(claim);
         }
@@ -193,7 +197,7 @@ impl Drop for Watchdog {
 struct Worker {
     shared: Arc<Shared>,
     policy: Policy,
-    dog: Box<dyn Dog>,
+    device: Box<dyn WatchdogDevice>,
     note: Note,
     /// It was said that the watchdog cannot be used.
     failing: bool,
@@ -242,13 +246,13 @@ impl Worker {
         // The note is there before the watchdog runs, and as long as it does.
         let done = match step {
             Step::Wait => Ok(()),
-            Step::Feed => self.write_note(need, now).and_then(|()| self.dog.feed()),
-            Step::Leave => self.write_note(need, now).and_then(|()| self.dog.leave()),
-            Step::Disarm => self.dog.disarm().map(|()| self.note.remove()),
+            Step::Feed => self.write_note(need, now).and_then(|()| self.device.feed()),
+            Step::Leave => self.write_note(need, now).and_then(|()| self.device.leave()),
+            Step::Disarm => self.device.disarm().map(|()| self.note.remove()),
         };
         if done.is_err() && !self.policy.is_armed() {
             // It may have been started; nothing was promised yet.
-            let _ = self.dog.disarm();
+            let _ = self.device.disarm();
         }
         match &done {
             Ok(()) => {
@@ -306,16 +310,16 @@ impl Worker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fencing::{Fencing, Wanted};
+    use crate::fencing::{Fencing, FencingConfig};
     use idm_engine::Timing;
 
     const SOON: Duration = Duration::from_secs(5);
 
     /// What was done to a watchdog, in words.
     #[derive(Clone, Default)]
-    struct FakeDog(Arc<Mutex<Vec<&'static str>>>, Arc<Mutex<Option<&'static str>>>);
+    struct FakeWatchdog(Arc<Mutex<Vec<&'static str>>>, Arc<Mutex<Option<&'static str>>>);
 
-    impl FakeDog {
+    impl FakeWatchdog {
         fn note(&self, what: &'static str) -> io::Result<()> {
             if let Some(why) = *self.1.lock() {
                 return Err(io::Error::other(why));
@@ -337,7 +341,7 @@ mod tests {
         }
     }
 
-    impl Dog for FakeDog {
+    impl WatchdogDevice for FakeWatchdog {
         fn feed(&mut self) -> io::Result<()> {
             self.note("feed")
         }
@@ -351,7 +355,7 @@ mod tests {
 
     fn feeding() -> Feeding {
         let timing = Timing::for_lease(Duration::from_secs(60));
-        let wanted = Wanted { kill_time: None, watchdog: Some(None) };
+        let wanted = FencingConfig { kill_time: None, watchdog: Some(None) };
         Fencing::new(&timing, wanted).unwrap().watchdog.unwrap()
     }
 
@@ -359,74 +363,74 @@ mod tests {
         clock::now() + Duration::from_secs(60)
     }
 
-    fn start(dog: &FakeDog, directory: &Path) -> Watchdog {
-        Watchdog::start(Box::new(dog.clone()), feeding(), directory).unwrap()
+    fn start(device: &FakeWatchdog, directory: &Path) -> Watchdog {
+        Watchdog::start(Box::new(device.clone()), feeding(), directory).unwrap()
     }
 
     #[test]
     fn it_runs_before_a_lock_is_taken_and_rests_when_nothing_is_left() {
         let directory = tempfile::tempdir().unwrap();
-        let dog = FakeDog::default();
-        let watchdog = start(&dog, directory.path());
-        assert_eq!(dog.last(), None);
+        let device = FakeWatchdog::default();
+        let watchdog = start(&device, directory.path());
+        assert_eq!(device.last(), None);
         let claim = watchdog.claim(safe(), SOON).unwrap_or_else(|why| panic!("{why}"));
-        assert_eq!(dog.last(), Some("feed"));
+        assert_eq!(device.last(), Some("feed"));
         watchdog.protect(Some(safe()));
         drop(claim);
         watchdog.rest(Duration::from_millis(50));
-        assert_eq!(dog.last(), Some("feed"), "a lock is in use");
+        assert_eq!(device.last(), Some("feed"), "a lock is in use");
         watchdog.protect(None);
         watchdog.rest(SOON);
-        assert_eq!(dog.last(), Some("disarm"));
+        assert_eq!(device.last(), Some("disarm"));
         assert!(!Watchdog::was_left(directory.path()));
     }
 
     #[test]
     fn what_cannot_be_armed_is_told() {
         let directory = tempfile::tempdir().unwrap();
-        let dog = FakeDog::default();
-        *dog.1.lock() = Some("busy");
-        let watchdog = start(&dog, directory.path());
+        let device = FakeWatchdog::default();
+        *device.1.lock() = Some("busy");
+        let watchdog = start(&device, directory.path());
         assert_eq!(watchdog.claim(safe(), SOON).err().as_deref(), Some("busy"));
-        *dog.1.lock() = None;
+        *device.1.lock() = None;
         assert!(watchdog.claim(safe(), SOON).is_ok());
     }
 
     #[test]
     fn an_unsafe_lock_is_not_fed_for_until_it_is_given_back() {
         let directory = tempfile::tempdir().unwrap();
-        let dog = FakeDog::default();
-        let watchdog = start(&dog, directory.path());
+        let device = FakeWatchdog::default();
+        let watchdog = start(&device, directory.path());
         let claim = watchdog.claim(safe(), SOON);
         let feeding = feeding();
         // Just before the last feed.
         let until = clock::now() + feeding.timeout + feeding.late + Duration::from_secs(1);
         watchdog.protect(Some(until));
-        dog.wait_for("leave");
+        device.wait_for("leave");
         assert!(watchdog.claim(safe(), SOON).is_err(), "nothing is to be had now");
         watchdog.protect(None);
         drop(claim);
         watchdog.rest(SOON);
-        assert_eq!(dog.last(), Some("disarm"));
+        assert_eq!(device.last(), Some("disarm"));
     }
 
     #[test]
     fn the_next_life_goes_on_feeding_until_what_was_left_is_known() {
         let directory = tempfile::tempdir().unwrap();
-        let dog = FakeDog::default();
-        let first = start(&dog, directory.path());
+        let device = FakeWatchdog::default();
+        let first = start(&device, directory.path());
         // It dies between the claim and the lock.
         let claim = first.claim(safe(), SOON);
         drop(first);
         drop(claim);
         assert!(Watchdog::was_left(directory.path()));
-        let dog = FakeDog::default();
-        let second = start(&dog, directory.path());
-        dog.wait_for("feed");
+        let device = FakeWatchdog::default();
+        let second = start(&device, directory.path());
+        device.wait_for("feed");
         second.rest(Duration::from_millis(50));
-        assert_eq!(dog.last(), Some("feed"), "locks were left");
+        assert_eq!(device.last(), Some("feed"), "locks were left");
         second.settle_left();
         second.rest(SOON);
-        assert_eq!(dog.last(), Some("disarm"));
+        assert_eq!(device.last(), Some("disarm"));
     }
 }

@@ -41,12 +41,12 @@ impl Manager {
         }
         let topology = Topology::new(config.emulated.clone());
         let events = topology.event_count();
-        let mut glance = self.glimpses.glance.lock();
-        match *glance {
+        let mut partitions = self.global_drives.partitions.lock();
+        match *partitions {
             Some((before, found)) if events.is_some() && before == events => found,
             _ => {
                 let found = topology.inventory().is_ok_and(|disks| !disks.global().is_empty());
-                *glance = Some((events, found));
+                *partitions = Some((events, found));
                 found
             }
         }
@@ -57,7 +57,7 @@ impl Manager {
         let members = drives.add_global(&mut Vec::new()).members;
         let known = || members.iter().any(|member| drives.has_idm(member.drive));
         // Whoever comes meanwhile waits for the same answers.
-        let mut asked = self.glimpses.asked.lock();
+        let mut asked = self.global_drives.asked.lock();
         if known() {
             return true;
         }

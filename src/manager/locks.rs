@@ -4,9 +4,9 @@ use super::Manager;
 use super::running::{Running, patience_for};
 use crate::error::Error;
 use crate::lock::{Adopt, LockspaceKey, Resource, ResourceKey, ValBlk};
-use crate::lock::{Answer, LockSpec, Role};
+use crate::lock::{LockSpec, RequestResult, Role};
 use crate::lockspace::{Held, Lockspace};
-use crate::recovery::Claim;
+use crate::recovery::OrphanClaim;
 use crate::sys::clock;
 use core::time::Duration;
 use idm_engine::{Outcome, Request, ValueRead};
@@ -154,7 +154,7 @@ impl Manager {
         let mut saved = plan.saved(mode);
         running.note(&spec.resource, &saved)?;
         let read = match running.request(&spec, plan.acquire(mode)) {
-            Answer::Done(Outcome::Granted(read)) => read,
+            RequestResult::Done(Outcome::Granted(read)) => read,
             other => {
                 running.store.forget_lock(&spec.resource);
                 return Err(running.refused(&spec, other));
@@ -180,7 +180,13 @@ impl Manager {
     }
 
     /// Gives a resource the lock that a dead lvmlockd left behind and that was renewed since.
-    fn take_over(&self, asker: &Asker, held: Held, mode: Mode, claim: Claim) -> Result<(), Error> {
+    fn take_over(
+        &self,
+        asker: &Asker,
+        held: Held,
+        mode: Mode,
+        claim: OrphanClaim,
+    ) -> Result<(), Error> {
         let spec = held.spec.clone();
         if self.state().hold(asker.space_key, asker.key, held).is_err() {
             return Err(Error::NoLockspace);
@@ -250,10 +256,10 @@ impl Manager {
         }
         let answer = running.request(&held.spec, Request::Convert { mode, value });
         match answer {
-            Answer::Done(Outcome::Converted { .. }) => {}
+            RequestResult::Done(Outcome::Converted { .. }) => {}
             // It goes on, and until it is finished other hosts are kept out as before. Core would
             // otherwise go on with an exclusive lock that becomes a shared one behind its back.
-            Answer::TimedOut if !promotes => {
+            RequestResult::TimedOut if !promotes => {
                 log::warn!("{}: conversion to {mode} is not finished yet", held.spec);
             }
             other => return Err(running.refused(&held.spec, other)),
@@ -294,7 +300,7 @@ impl Manager {
         let spec = held.spec;
         let release = Request::Release { value };
         match running.runtime.request(spec.clone(), release, bound) {
-            Answer::Done(_) => {}
+            RequestResult::Done(_) => {}
             _ => log::info!("{spec}: released, some drives have not answered yet"),
         }
         running.store.forget_lock(&spec.resource);

@@ -4,7 +4,7 @@ use super::Manager;
 use super::plan::{Plan, majority, no_global_drives};
 use super::running::{Running, not_noted, patience_for};
 use crate::error::Error;
-use crate::lock::Answer;
+use crate::lock::RequestResult;
 use crate::lock::lv_uuid;
 use crate::lock::{Adopt, LockspaceKey, ResourceKey, Scope};
 use crate::lockspace::{Held, Lockspace};
@@ -227,7 +227,7 @@ impl Running {
             let plan = Plan::of_lockspace(self, lockspace)?;
             self.note(&id, &plan.saved(Mode::Shared))?;
             let error = match self.request(&membership, plan.acquire(Mode::Shared)) {
-                Answer::Done(Outcome::Granted(_)) => return Ok(()),
+                RequestResult::Done(Outcome::Granted(_)) => return Ok(()),
                 other => self.refused(&membership, other),
             };
             if !matches!(error, Error::Storage(_)) || begin.elapsed() > self.timing.linger {

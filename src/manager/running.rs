@@ -1,22 +1,22 @@
 //! What the manager has since the first lockspace was prepared: the runtime, notes, orphans, the
 //! watchdog; and the requests that it makes of them.
 
-use super::state::State;
+use super::state::ManagerState;
 use super::votes::Votes;
 use crate::config::Config;
 use crate::drives::Drives;
 use crate::error::Error;
 use crate::fencing::Fencing;
 use crate::fencing::safe_note::SafeNote;
-use crate::fencing::watchdog::device::Device;
+use crate::fencing::watchdog::device::KernelWatchdog;
 use crate::fencing::watchdog::{self, Watchdog};
-use crate::lock::{Answer, LockSpec};
+use crate::lock::{LockSpec, RequestResult};
 use crate::lockspace::Lockspace;
 use crate::metrics::export::Exporter;
 use crate::recovery::active::Devices;
 use crate::recovery::{Dates, Orphans};
 use crate::runtime::{Runtime, Settings};
-use crate::state::host_id::{self, Identity};
+use crate::state::host_id::{self, HostIdentity};
 use crate::state::store::{SavedLock, Store};
 use crate::state::undo_note::UndoNote;
 use crate::sys::clock;
@@ -61,13 +61,13 @@ impl Running {
         (given, began): (Option<HostId>, Instant),
         devices: Devices,
         lvm_path: Arc<OnceLock<String>>,
-        state: Weak<Mutex<State>>,
+        state: Weak<Mutex<ManagerState>>,
     ) -> Result<Running, Error> {
         let state_dir = &config.state_dir;
         let not_kept = |what: &str, error: &dyn fmt::Display| {
             Error::NotRunning(format!("{what} cannot be kept in {}: {error}", state_dir.display()))
         };
-        let Identity { host, is_new } =
+        let HostIdentity { host, is_new } =
             host_id::load(state_dir, given).map_err(|error| not_kept("the host id", &error))?;
         let timing = Timing::for_lease(config.lease);
         let fencing = Fencing::new(&timing, config.fencing).map_err(Error::Invalid)?;
@@ -142,7 +142,7 @@ impl Running {
     }
 
     /// Makes a request and waits for its end.
-    pub(super) fn request(&self, spec: &LockSpec, request: Request) -> Answer {
+    pub(super) fn request(&self, spec: &LockSpec, request: Request) -> RequestResult {
         self.runtime.request(spec.clone(), request, self.bound())
     }
 
@@ -177,14 +177,14 @@ impl Running {
     }
 
     /// Shows the counters while a lockspace is started.
-    pub(super) fn show(&self, state: &State) {
+    pub(super) fn show(&self, state: &ManagerState) {
         let started = state.lockspaces.values().filter(|space| space.is_started()).count();
         self.runtime.metrics().lockspaces(started);
         self.exporter.set_active(started > 0);
     }
 
     /// Has the watchdog armed, where one is used, for a lock of a lockspace.
-    pub(super) fn arm(&self, lockspace: &Lockspace) -> Result<Option<watchdog::Claim>, Error> {
+    pub(super) fn arm(&self, lockspace: &Lockspace) -> Result<Option<watchdog::ArmGuard>, Error> {
         match &self.watchdog {
             Some(watchdog) if !lockspace.is_global => watchdog
                 .claim(clock::now() + (self.timing.lease - self.timing.drift), ARM)
@@ -206,26 +206,28 @@ impl Running {
     }
 
     /// The error for a request that was not granted.
-    pub(super) fn refused(&self, spec: &LockSpec, answer: Answer) -> Error {
+    pub(super) fn refused(&self, spec: &LockSpec, answer: RequestResult) -> Error {
         match answer {
-            Answer::Done(Outcome::Refused(Refusal::Held(conflicts))) => {
+            RequestResult::Done(Outcome::Refused(Refusal::Held(conflicts))) => {
                 let place = conflicts.first().map_or_else(String::new, |conflict| {
                     format!(", seen on {}", self.runtime.drives().name(conflict.drive))
                 });
                 Error::Held(format!("{spec}: {}{place}", Refusal::Held(conflicts)))
             }
-            Answer::Done(Outcome::Refused(refusal)) => {
+            RequestResult::Done(Outcome::Refused(refusal)) => {
                 let waits = match &refusal {
                     Refusal::NoQuorum { barred, .. } => self.waited_for(barred),
                     _ => String::new(),
                 };
                 Error::Storage(format!("{spec}: {refusal}{waits}"))
             }
-            Answer::Done(outcome) => Error::Internal(format!("{spec}: unexpected {outcome:?}")),
-            Answer::InUse => Error::Held(format!("{spec}: held by this host")),
-            Answer::Killed => Error::Killed,
-            Answer::Failed(why) => Error::Internal(why),
-            Answer::TimedOut => Error::Storage(format!("{spec}: no decision in time")),
+            RequestResult::Done(outcome) => {
+                Error::Internal(format!("{spec}: unexpected {outcome:?}"))
+            }
+            RequestResult::InUse => Error::Held(format!("{spec}: held by this host")),
+            RequestResult::Killed => Error::Killed,
+            RequestResult::Failed(why) => Error::Internal(why),
+            RequestResult::TimedOut => Error::Storage(format!("{spec}: no decision in time")),
         }
     }
 }
@@ -274,7 +276,7 @@ fn start_watchdog(config: &Config, fencing: &Fencing) -> Result<Option<Arc<Watch
     let (Some(device), Some(feeding)) = (&config.watchdog, fencing.watchdog) else {
         return Ok(None);
     };
-    let dog = Box::new(Device::new(device, feeding.timeout));
+    let dog = Box::new(KernelWatchdog::new(device, feeding.timeout));
     let watchdog = Watchdog::start(dog, feeding, &config.state_dir)
         .map_err(|error| Error::NotRunning(format!("the watchdog cannot be used: {error}")))?;
     Ok(Some(Arc::new(watchdog)))

@@ -17,12 +17,12 @@ const INTERVAL: Duration = Duration::from_secs(5);
 
 /// Writes the file. Dropping it leaves the file as it is.
 pub struct Exporter {
-    shared: Arc<(Mutex<State>, Condvar)>,
+    shared: Arc<(Mutex<ExportState>, Condvar)>,
     thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum ExportState {
     Idle,
     Writing,
     Quit,
@@ -42,7 +42,7 @@ impl Exporter {
         interval: Duration,
         render: impl Fn() -> String + Send + 'static,
     ) -> io::Result<Exporter> {
-        let shared = Arc::new((Mutex::new(State::Idle), Condvar::new()));
+        let shared = Arc::new((Mutex::new(ExportState::Idle), Condvar::new()));
         let (seen, file) = (shared.clone(), state_dir.join(FILE));
         let thread = thread::spawn("idm-metrics", move || run(&seen, &file, interval, &render))?;
         Ok(Exporter { shared, thread: Some(thread) })
@@ -50,10 +50,10 @@ impl Exporter {
 
     /// Whether lockspaces are started. Without any the file is removed.
     pub fn set_active(&self, active: bool) {
-        self.set(if active { State::Writing } else { State::Idle });
+        self.set(if active { ExportState::Writing } else { ExportState::Idle });
     }
 
-    fn set(&self, state: State) {
+    fn set(&self, state: ExportState) {
         *self.shared.0.lock() = state;
         self.shared.1.notify_all();
     }
@@ -61,7 +61,7 @@ impl Exporter {
 
 impl Drop for Exporter {
     fn drop(&mut self) {
-        self.set(State::Quit);
+        self.set(ExportState::Quit);
         if let Some(thread) = self.thread.take() {
             // It only fails where the thread panicked, which was logged then.
             let _ = thread.join();
@@ -70,7 +70,7 @@ impl Drop for Exporter {
 }
 
 fn run(
-    shared: &(Mutex<State>, Condvar),
+    shared: &(Mutex<ExportState>, Condvar),
     file: &PathBuf,
     interval: Duration,
     render: &dyn Fn() -> String,
@@ -80,25 +80,25 @@ fn run(
     loop {
         let now = *state.lock();
         match now {
-            State::Idle => {
+            ExportState::Idle => {
                 // It need not be there.
                 let _ = fs::remove_file(file);
             }
-            State::Writing => {
+            ExportState::Writing => {
                 let written = file::replace(file, &render());
                 if let (Err(error), false) = (&written, failing) {
                     log::warn!("{}: {error}; no metrics are to be seen", file.display());
                 }
                 failing = written.is_err();
             }
-            State::Quit => return,
+            ExportState::Quit => return,
         }
         let guard = state.lock();
         if *guard != now {
             continue;
         }
         match now {
-            State::Writing => drop(changed.wait_timeout(guard, interval)),
+            ExportState::Writing => drop(changed.wait_timeout(guard, interval)),
             _ => drop(changed.wait(guard)),
         }
     }

@@ -141,8 +141,8 @@ fn rendered() -> String {
     metrics.held(Role::Lv, Some(Mode::Exclusive), Some(Mode::Shared));
     metrics.held(Role::Vg, None, Some(Mode::Shared));
     metrics.held(Role::Vg, Some(Mode::Shared), None);
-    metrics.answered(Asked::Acquire, &Answer::Done(Outcome::Refused(Refusal::Full)));
-    metrics.answered(Asked::Release, &Answer::Done(Outcome::Released));
+    metrics.answered(Asked::Acquire, &RequestResult::Done(Outcome::Refused(Refusal::Full)));
+    metrics.answered(Asked::Release, &RequestResult::Done(Outcome::Released));
     metrics.lost(LossKind::Lapsed);
     metrics.noticed(&Notice::SplitVote);
     metrics.regained();

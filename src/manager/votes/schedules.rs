@@ -10,7 +10,7 @@ use crate::sys::sync::scheduled::{Race, STILL, any, finds, holds};
 fn votes_move(files: &Files) {
     let (votes, ready) = mpsc::channel();
     let left = Bequest::with_votes(files, votes);
-    let state: Arc<Mutex<State>> = Arc::default();
+    let state: Arc<Mutex<ManagerState>> = Arc::default();
     let orphans = &left.orphans;
     let moving = Votes {
         state: Arc::downgrade(&state),

@@ -2,7 +2,7 @@
 
 use super::Reactor;
 use super::entry::Entry;
-use super::message::{Failure, Message};
+use super::message::{LockFailure, Message};
 use crate::fencing::kill::{self, Killing};
 use crate::lock::{Owner, Role};
 use crate::metrics::LossKind;
@@ -33,7 +33,7 @@ impl Reactor {
             self.names_of(&silent)
         );
         let owner = entry.spec.owner.clone();
-        self.failures.push(Failure { owner, why, until: Some(until) });
+        self.failures.push(LockFailure { owner, why, until: Some(until) });
     }
 
     /// When the owner of a lock has to be told that it cannot be kept.
@@ -52,7 +52,7 @@ impl Reactor {
             return;
         }
         entry.alarmed = true;
-        self.failures.push(Failure { owner: entry.spec.owner.clone(), why, until: None });
+        self.failures.push(LockFailure { owner: entry.spec.owner.clone(), why, until: None });
     }
 
     /// A lock's engine panicked. Nobody knows what it holds, so it is neither granted nor freed
@@ -67,8 +67,8 @@ impl Reactor {
     }
 
     /// A lockspace has lost a lock, or is about to: its VG must not be used any longer.
-    pub(super) fn fail(&mut self, failure: Failure) {
-        let Failure { owner, why, until } = failure;
+    pub(super) fn fail(&mut self, failure: LockFailure) {
+        let LockFailure { owner, why, until } = failure;
         let Some(vg) = owner.kill.clone() else {
             log::error!("{why}; commands that run under it must be repeated");
             return;

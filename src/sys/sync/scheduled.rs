@@ -46,9 +46,9 @@ pub enum Race {
     GiveUpInTwoSteps,
     /// A command that is called lost is not known to be on its way.
     LostUnmarked,
-    /// A command's way is chosen before, and not with, noting that it is there.
+    /// A command's path is chosen before, and not with, noting that it is there.
     BeginInTwoSteps,
-    /// Whether a way is being tried is read before, and not with, the beginning.
+    /// Whether a path is being tried is read before, and not with, the beginning.
     ProbeTwice,
     /// The reactor ends and leaves its mailbox open.
     EndUnclosed,
