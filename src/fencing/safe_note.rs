@@ -4,9 +4,7 @@
 //! protect has to be stopped. A thread of its own writes, because the reactor waits for no file.
 
 use crate::state::note::Note;
-use crate::sys::sync::thread::JoinHandle;
-use crate::sys::sync::{Condvar, Mutex, MutexGuard};
-use crate::sys::thread;
+use crate::sys::service::{Service, Shared};
 use core::time::Duration;
 use idm_engine::Instant;
 use std::io;
@@ -18,15 +16,8 @@ const FILE: &str = "safe-until";
 
 /// Keeps the note. Dropping it is lvmlockd's sudden death: the note stays as it is.
 pub struct SafeNote {
-    shared: Arc<Shared>,
+    service: Service<SafeNoteState>,
     left: Option<Option<Instant>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-#[derive(Default)]
-struct Shared {
-    state: Mutex<SafeNoteState>,
-    changed: Condvar,
 }
 
 #[derive(Default)]
@@ -37,13 +28,6 @@ struct SafeNoteState {
     left: Option<Instant>,
     /// What the note says.
     noted: Option<Instant>,
-    quit: bool,
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, SafeNoteState> {
-        self.state.lock()
-    }
 }
 
 impl SafeNoteState {
@@ -70,15 +54,10 @@ impl SafeNote {
     ) -> io::Result<SafeNote> {
         let note = Note::new(state_dir, FILE)?;
         let left = note.read();
-        let shared = Arc::new(Shared::default());
-        {
-            let mut state = shared.lock();
-            state.left = left.flatten();
-            state.noted = state.left;
-        }
-        let written = shared.clone();
-        let thread = thread::spawn("idm-note", move || write(&written, &note, pause, &look))?;
-        Ok(SafeNote { shared, left, thread: Some(thread) })
+        let (first, known) = (None, left.flatten());
+        let state = SafeNoteState { first, left: known, noted: known };
+        let run = move |shared: &Arc<_>| write(shared, &note, pause, &look);
+        Ok(SafeNote { service: Service::start("idm-note", state, run)?, left })
     }
 
     /// Until when the locks were safe that an earlier lvmlockd left: the date, or that none was in
@@ -98,29 +77,19 @@ impl SafeNote {
     }
 
     fn set(&self, change: impl FnOnce(&mut SafeNoteState)) {
-        let mut state = self.shared.lock();
+        let shared = self.service.shared();
+        let mut state = shared.lock();
         change(&mut state);
         if state.is_urgent() {
-            self.shared.changed.notify_all();
+            shared.wake();
         }
     }
 }
 
-impl Drop for SafeNote {
-    fn drop(&mut self) {
-        self.shared.lock().quit = true;
-        self.shared.changed.notify_all();
-        if let Some(thread) = self.thread.take() {
-            // It only fails where the thread panicked, which was logged then.
-            let _ = thread.join();
-        }
-    }
-}
-
-fn write(shared: &Shared, note: &Note, pause: Duration, look: &dyn Fn()) {
+fn write(shared: &Shared<SafeNoteState>, note: &Note, pause: Duration, look: &dyn Fn()) {
     let mut failing = false;
     let mut state = shared.lock();
-    while !state.quit {
+    while !state.quits() {
         let date = state.date();
         let noted = state.noted;
         drop(state);
@@ -137,12 +106,9 @@ fn write(shared: &Shared, note: &Note, pause: Duration, look: &dyn Fn()) {
             }
         }
         state = shared.lock();
-        let waits = |state: &mut SafeNoteState| !state.quit && (failing || !state.is_urgent());
-        state = match state.date() {
-            None if !failing => shared.changed.wait_timeout_while(state, IDLE, waits),
-            _ => shared.changed.wait_timeout_while(state, pause, waits),
-        }
-        .0;
+        let pause = if state.date().is_none() && !failing { IDLE } else { pause };
+        state = shared
+            .wait_while(state, pause, |state| !state.quits() && (failing || !state.is_urgent()));
     }
 }
 

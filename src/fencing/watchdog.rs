@@ -14,9 +14,9 @@ pub mod policy;
 
 use crate::fencing::Feeding;
 use crate::state::note::Note;
-use crate::sys::sync::thread::JoinHandle;
-use crate::sys::sync::{Condvar, Mutex, MutexGuard};
-use crate::sys::{clock, thread};
+use crate::sys::clock;
+use crate::sys::service::{Service, Shared};
+use crate::sys::sync::Condvar;
 use core::time::Duration;
 use device::WatchdogDevice;
 use idm_engine::Instant;
@@ -30,17 +30,9 @@ const FILE: &str = "watchdog";
 
 /// A watchdog in the hands of its thread. Dropping it is lvmlockd's sudden death.
 pub struct Watchdog {
-    shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
-}
-
-#[derive(Default)]
-struct Shared {
-    state: Mutex<WatchdogState>,
-    /// Something was asked for.
-    asked: Condvar,
+    service: Service<WatchdogState>,
     /// Something was done.
-    done: Condvar,
+    done: Arc<Condvar>,
 }
 
 #[derive(Default)]
@@ -62,12 +54,11 @@ struct WatchdogState {
     /// Counts what was done.
     steps: u64,
     stepping: bool,
-    quit: bool,
 }
 
 /// While it exists the watchdog is armed.
 pub struct ArmGuard {
-    shared: Arc<Shared>,
+    shared: Arc<Shared<WatchdogState>>,
     until: Instant,
 }
 
@@ -78,13 +69,7 @@ impl Drop for ArmGuard {
             state.claims.swap_remove(at);
         }
         drop(state);
-        self.shared.asked.notify_all();
-    }
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, WatchdogState> {
-        self.state.lock()
+        self.shared.wake();
     }
 }
 
@@ -104,11 +89,11 @@ impl Watchdog {
         state_dir: &Path,
     ) -> io::Result<Watchdog> {
         let note = Note::new(state_dir, FILE)?;
-        let shared = Arc::new(Shared::default());
+        let mut state = WatchdogState::default();
         let mut policy = Policy::new(feeding);
         if let Some(left) = note.read() {
             policy = Policy::left(feeding, clock::now());
-            shared.lock().left = left;
+            state.left = left;
             match left {
                 Some(left) => log::warn!(
                     "an earlier lvmlockd left the watchdog running, and locks that are safe for {} ms",
@@ -117,10 +102,13 @@ impl Watchdog {
                 None => log::info!("an earlier lvmlockd left the watchdog running, and no locks"),
             }
         }
-        let worker =
-            Worker { shared: shared.clone(), policy, device, note, failing: false, left: false };
-        let thread = thread::spawn("idm-watchdog", move || worker.run())?;
-        Ok(Watchdog { shared, thread: Some(thread) })
+        let done = Arc::new(Condvar::new());
+        let tells = done.clone();
+        let service = Service::start("idm-watchdog", state, move |shared| {
+            let (shared, done) = (shared.clone(), tells);
+            Worker { shared, done, policy, device, note, failing: false, left: false }.run();
+        })?;
+        Ok(Watchdog { service, done })
     }
 
     /// Whether an earlier lvmlockd left the watchdog running.
@@ -131,19 +119,19 @@ impl Watchdog {
     /// Has the watchdog armed before a lock is taken, and the next lvmlockd told of it. `until`: the
     /// earliest moment up to which the lock will be safe. Waits up to `bound`.
     pub fn claim(&self, until: Instant, bound: Duration) -> Result<ArmGuard, String> {
-        let mut state = self.shared.lock();
+        let shared = self.service.shared();
+        let mut state = shared.lock();
         state.claims.push(until);
         state.rest = false;
-        let claim = ArmGuard { shared: self.shared.clone(), until };
+        let claim = ArmGuard { shared: shared.clone(), until };
         let ready = |state: &WatchdogState| state.fed && state.noted;
         if ready(&state) {
             return Ok(claim);
         }
         // A step that is being taken does not know of the claim yet.
         let enough = state.steps + 1 + u64::from(state.stepping);
-        self.shared.asked.notify_all();
+        shared.wake();
         let (state, _) = self
-            .shared
             .done
             .wait_timeout_while(state, bound, |state| !ready(state) && state.steps < enough);
         if ready(&state) {
@@ -156,46 +144,38 @@ impl Watchdog {
 
     /// Until when all locks in use are safe; `None` where none is in use.
     pub fn protect(&self, first: Option<Instant>) {
-        let mut state = self.shared.lock();
+        let shared = self.service.shared();
+        let mut state = shared.lock();
         let before = state.need();
         state.first = first;
         if state.need().is_more_urgent_than(&before) {
-            self.shared.asked.notify_all();
+            shared.wake();
         }
     }
 
     /// What an earlier lvmlockd left is all known: kept by this one, or given up.
     pub fn settle_left(&self) {
-        if self.shared.lock().left.take().is_some() {
-            self.shared.asked.notify_all();
+        let shared = self.service.shared();
+        if shared.lock().left.take().is_some() {
+            shared.wake();
         }
     }
 
     /// Stops the watchdog now if no lock is in use, instead of a little later. Waits up to `bound`.
     pub fn rest(&self, bound: Duration) {
-        let mut state = self.shared.lock();
+        let shared = self.service.shared();
+        let mut state = shared.lock();
         state.rest = true;
-        self.shared.asked.notify_all();
+        shared.wake();
         let _ = self
-            .shared
             .done
             .wait_timeout_while(state, bound, |state| state.armed && state.need().first.is_none());
     }
 }
 
-impl Drop for Watchdog {
-    fn drop(&mut self) {
-        self.shared.lock().quit = true;
-        self.shared.asked.notify_all();
-        if let Some(thread) = self.thread.take() {
-            // It only fails where the thread panicked, which was logged then.
-            let _ = thread.join();
-        }
-    }
-}
-
 struct Worker {
-    shared: Arc<Shared>,
+    shared: Arc<Shared<WatchdogState>>,
+    done: Arc<Condvar>,
     policy: Policy,
     device: Box<dyn WatchdogDevice>,
     note: Note,
@@ -210,7 +190,7 @@ impl Worker {
         loop {
             let need = {
                 let mut state = self.shared.lock();
-                if state.quit {
+                if state.quits() {
                     return;
                 }
                 let need = state.need();
@@ -228,17 +208,14 @@ impl Worker {
             state.stepping = false;
             state.steps += 1;
             state.error = done.err().map(|error| error.to_string());
-            self.shared.done.notify_all();
-            if state.quit {
+            self.done.notify_all();
+            if state.quits() {
                 return;
             }
             if state.need().is_more_urgent_than(&need) {
                 continue;
             }
-            match self.policy.pause() {
-                Some(pause) => drop(self.shared.asked.wait_timeout(state, pause)),
-                None => drop(self.shared.asked.wait(state)),
-            }
+            self.shared.wait(state, self.policy.pause());
         }
     }
 
@@ -311,6 +288,7 @@ impl Worker {
 mod tests {
     use super::*;
     use crate::fencing::{Fencing, FencingConfig};
+    use crate::sys::sync::Mutex;
     use idm_engine::Timing;
 
     const SOON: Duration = Duration::from_secs(5);
