@@ -12,13 +12,14 @@ use crate::transport::{Connect, Limits};
 use core::time::Duration;
 use idm_engine::{DriveRef, Instant, Member};
 use idm_protocol::{DriveCommand, Reply, Status};
+use once_cell::sync::OnceCell;
 use paths::Paths;
 use queue::{Begun, CommandQueue, Expired, Help, Job, ReplyHandler, Urgency};
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 
 /// Commands of one drive that are in the kernel at the same time, and as many again for every
 /// further path: one that hangs must not keep the others from being used.
@@ -55,7 +56,7 @@ struct KnownDrive {
     reference: DriveRef,
     identity: String,
     /// The device that it is a part of, once it was found.
-    device: OnceLock<String>,
+    device: OnceCell<String>,
     paths: Paths,
     /// It has answered a command of IDM.
     has_idm: AtomicBool,
@@ -404,7 +405,7 @@ impl KnownDrive {
             reference,
             paths: Paths::new(identity.clone()),
             identity,
-            device: OnceLock::new(),
+            device: OnceCell::new(),
             has_idm: AtomicBool::new(false),
             no_idm: AtomicBool::new(false),
             queue: Mutex::default(),

@@ -28,9 +28,10 @@ use crate::sys::sync::{Mutex, MutexGuard};
 use core::time::Duration;
 use idm_engine::Instant;
 use idm_protocol::HostId;
+use once_cell::sync::OnceCell;
 use running::Running;
 use state::ManagerState;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 /// How long the end of the process waits for drives, and for the watchdog.
 const END: Duration = Duration::from_millis(500);
@@ -53,8 +54,8 @@ pub struct Manager {
     /// When this life of lvmlockd began.
     began: Instant,
     devices: Devices,
-    lvm_path: Arc<OnceLock<String>>,
-    running: Mutex<Option<Running>>,
+    lvm_path: Arc<OnceCell<String>>,
+    running: OnceCell<Running>,
     state: Arc<Mutex<ManagerState>>,
     global_drives: GlobalDriveCache,
 }
@@ -62,7 +63,7 @@ pub struct Manager {
 impl Manager {
     /// The process's lock manager.
     pub fn get() -> &'static Manager {
-        static MANAGER: OnceLock<Manager> = OnceLock::new();
+        static MANAGER: OnceCell<Manager> = OnceCell::new();
         MANAGER.get_or_init(|| {
             let config = Config::load().map_err(|error| error.to_string());
             if let Err(error) = &config {
@@ -85,7 +86,7 @@ impl Manager {
             began: clock::now(),
             devices,
             lvm_path: Arc::default(),
-            running: Mutex::default(),
+            running: OnceCell::new(),
             state: Arc::default(),
             global_drives: GlobalDriveCache::default(),
         }
@@ -107,29 +108,20 @@ impl Manager {
     }
 
     /// What is running. It is started first where nothing is yet.
-    fn running(&self) -> Result<Running, Error> {
-        let mut slot = self.running.lock();
-        if let Some(running) = &*slot {
-            return Ok(running.clone());
-        }
-        let running = Running::start(
-            self.config()?,
-            (self.host, self.began),
-            self.devices.clone(),
-            self.lvm_path.clone(),
-            Arc::downgrade(&self.state),
-        )?;
-        *slot = Some(running.clone());
-        Ok(running)
+    fn running(&self) -> Result<&Running, Error> {
+        self.running.get_or_try_init(|| {
+            Running::start(
+                self.config()?,
+                (self.host, self.began),
+                self.devices.clone(),
+                self.lvm_path.clone(),
+                Arc::downgrade(&self.state),
+            )
+        })
     }
 
     fn config(&self) -> Result<&Config, Error> {
         self.config.as_ref().map_err(|why| Error::Invalid(why.clone()))
-    }
-
-    /// What is running, where something is.
-    fn if_running(&self) -> Option<Running> {
-        self.running.lock().clone()
     }
 
     /// Begins to take care of what an earlier lvmlockd left behind, where there is something. Does
@@ -156,7 +148,7 @@ impl Manager {
     /// The process is about to end. What was released gets a moment to reach the drives; what is
     /// still held stays held. The watchdog is stopped where nothing is.
     pub fn end(&self) {
-        let Some(running) = self.if_running() else { return };
+        let Some(running) = self.running.get() else { return };
         if !running.runtime.drain(END) {
             log::info!("ending; some drives have not answered yet");
         }

@@ -3,8 +3,8 @@
 use crate::abi::symbols;
 use crate::lock::{ResourceKey, ValBlk};
 use crate::sys::sync::{Mutex, MutexGuard};
+use once_cell::sync::OnceCell;
 use std::collections::HashMap;
-use std::sync::LazyLock;
 
 /// `VAL_BLK_VERSION`.
 const VAL_BLK_VERSION: u16 = 0x0101;
@@ -19,8 +19,8 @@ pub struct TestMode {
 impl TestMode {
     /// The stand-in, if lvmlockd runs in test mode.
     pub fn get() -> Option<&'static TestMode> {
-        static TEST_MODE: LazyLock<TestMode> = LazyLock::new(TestMode::default);
-        symbols::daemon_test().then(|| &*TEST_MODE)
+        static TEST_MODE: OnceCell<TestMode> = OnceCell::new();
+        symbols::daemon_test().then(|| TEST_MODE.get_or_init(TestMode::default))
     }
 
     /// The resource begins without a value.

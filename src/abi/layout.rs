@@ -11,7 +11,7 @@ use super::symbols;
 use core::ffi::{CStr, c_int, c_void};
 use core::fmt;
 use core::ptr::NonNull;
-use std::sync::OnceLock;
+use once_cell::sync::OnceCell;
 
 /// What differs between releases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +91,7 @@ impl fmt::Display for Uncertain {
 
 /// The layout of the lvmlockd that loaded us, found at the first call.
 pub fn layout() -> &'static Result<Layout, Uncertain> {
-    static LAYOUT: OnceLock<Result<Layout, Uncertain>> = OnceLock::new();
+    static LAYOUT: OnceCell<Result<Layout, Uncertain>> = OnceCell::new();
     LAYOUT.get_or_init(|| {
         let layout = detect();
         match &layout {

@@ -6,15 +6,15 @@ use crate::sys::thread;
 use core::ffi::c_int;
 use core::time::Duration;
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use once_cell::sync::OnceCell;
 use std::ffi::CString;
 use std::io::{self, IsTerminal, Write};
-use std::sync::{LazyLock, OnceLock};
 
 /// The log of this process.
 struct Logger {
     destination: Destination,
     /// What the library's own threads say waits here; without a thread for it, they wait themselves.
-    queue: OnceLock<Option<LogQueue>>,
+    queue: OnceCell<Option<LogQueue>>,
 }
 
 /// Where the lines go.
@@ -39,9 +39,10 @@ const PREFIX: &str = "idm: ";
 /// Sends the process's log messages (of this library only) to where they belong. Only the first
 /// call does something.
 pub fn install() {
-    static LOGGER: LazyLock<Logger> =
-        LazyLock::new(|| Logger { destination: destination(), queue: OnceLock::new() });
-    if log::set_logger(&*LOGGER).is_ok() {
+    static LOGGER: OnceCell<Logger> = OnceCell::new();
+    let logger =
+        LOGGER.get_or_init(|| Logger { destination: destination(), queue: OnceCell::new() });
+    if log::set_logger(logger).is_ok() {
         // Debug goes into lvmlockd's ring buffer and nowhere else, unless it runs with -D.
         log::set_max_level(LevelFilter::Debug);
     }

@@ -30,13 +30,13 @@ impl Manager {
             return true;
         }
         self.sees_global_partitions(config)
-            && self.running().is_ok_and(|running| self.global_drives_have_idm(&running))
+            && self.running().is_ok_and(|running| self.global_drives_have_idm(running))
     }
 
     /// Whether there are partitions for the global lock. Disks are looked at again only if the
     /// kernel has told of something since.
     fn sees_global_partitions(&self, config: &Config) -> bool {
-        if let Some(running) = self.if_running() {
+        if let Some(running) = self.running.get() {
             return !running.runtime.drives().inventory().global().is_empty();
         }
         let topology = Topology::new(config.emulated.clone());

@@ -36,7 +36,7 @@ impl Manager {
         };
         log::warn!("{}: core forgets it without unlock", held.spec);
         if let Ok(running) = self.running() {
-            self.let_go(&running, vec![held]);
+            self.let_go(running, vec![held]);
         }
     }
 
@@ -84,7 +84,7 @@ impl Manager {
             Error::Invalid(format!("{} has no such resource", lockspace.owner.name))
         })?;
         let running = self.running()?;
-        if self.holds_already(&running, key, &spec, mode)? {
+        if self.holds_already(running, key, &spec, mode)? {
             return Ok(ValBlk::default());
         }
         // Before there is anything to protect, so that there is no moment without.
@@ -94,14 +94,14 @@ impl Manager {
             return Err(Error::Held(format!("{}: held by this host", spec)));
         }
         let asker = Asker { space_key, key, lockspace };
-        let taken = self.take(&running, &asker, spec, &resource, mode, adopt);
+        let taken = self.take(running, &asker, spec, &resource, mode, adopt);
         if taken.is_err() {
             self.state().taken.remove(&id);
         }
         let (read, lockspace) = (taken?, asker.lockspace);
         match (&resource, mode) {
-            (Resource::Vg, Mode::Exclusive) => self.spread_locks(&running, &lockspace)?,
-            (Resource::Vg, Mode::Shared) => self.spread_where_changed(&running, &lockspace)?,
+            (Resource::Vg, Mode::Exclusive) => self.spread_locks(running, &lockspace)?,
+            (Resource::Vg, Mode::Shared) => self.spread_where_changed(running, &lockspace)?,
             _ => {}
         }
         match resource {
@@ -272,7 +272,7 @@ impl Manager {
             }
         }
         if promotes && held.spec.role == Role::Vg {
-            self.spread_locks(&running, &held.lockspace)?;
+            self.spread_locks(running, &held.lockspace)?;
         }
         if let Some(held) = self.state().resources.get_mut(&key) {
             held.mode = mode;

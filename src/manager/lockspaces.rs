@@ -30,7 +30,7 @@ const JOIN_PAUSE: Duration = Duration::from_millis(200);
 impl Manager {
     /// The lockspaces that were started when an earlier lvmlockd died, and not since.
     pub fn left_lockspaces(&self) -> Vec<SavedLockspace> {
-        self.if_running().map_or_else(Vec::new, |running| running.orphans.lockspaces())
+        self.running.get().map_or_else(Vec::new, |running| running.orphans.lockspaces())
     }
 
     /// Takes note of a lockspace and checks that its drives can be used at all: a majority of a
@@ -136,7 +136,7 @@ impl Manager {
         let held: Vec<Held> =
             keys.into_iter().filter_map(|key| state.resources.remove(&key)).collect();
         drop(state);
-        self.let_go(&running, held);
+        self.let_go(running, held);
         if lockspace.is_started() && !lockspace.is_global {
             // Waited for, so that a vgremove on another host does not count this one any more.
             let bound = patience_for(&lockspace, STOP_SETTLE);

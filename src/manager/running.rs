@@ -27,8 +27,9 @@ use core::fmt;
 use core::time::Duration;
 use idm_engine::{DriveRef, Instant, Outcome, Refusal, Request, Timing};
 use idm_protocol::{HostId, ResourceId};
+use once_cell::sync::OnceCell;
 use std::io;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::thread;
 
 /// What a request may take longer than the engine's patience before it is given up: the engine
@@ -40,7 +41,6 @@ const ARM: Duration = Duration::from_secs(2);
 const LVM_PATH: &str = "/sbin/lvm";
 
 /// What exists since the first lockspace was prepared.
-#[derive(Clone)]
 pub(super) struct Running {
     pub(super) runtime: Arc<Runtime>,
     pub(super) host: HostId,
@@ -60,7 +60,7 @@ impl Running {
         config: &Config,
         (given, began): (Option<HostId>, Instant),
         devices: Devices,
-        lvm_path: Arc<OnceLock<String>>,
+        lvm_path: Arc<OnceCell<String>>,
         state: Weak<Mutex<ManagerState>>,
     ) -> Result<Running, Error> {
         let state_dir = &config.state_dir;
@@ -261,7 +261,7 @@ pub(super) fn patience_for(lockspace: &Lockspace, usual: Duration) -> Duration {
 /// What is run when a VG is about to lose its locks. lvm2's path may be told later.
 fn kill_command(
     config: &Config,
-    lvm_path: Arc<OnceLock<String>>,
+    lvm_path: Arc<OnceCell<String>>,
 ) -> Arc<dyn Fn() -> Vec<String> + Send + Sync> {
     let configured = config.kill_command.clone();
     Arc::new(move || {
