@@ -1,5 +1,5 @@
-//! What a lock is, for all who speak of it: its id, what it is for, on whose behalf it is asked for,
-//! how a request ends, and the value that comes with it.
+//! What a lock is, for all who speak of it: its id, what it is for, on whose behalf it is asked
+//! for, how a request ends, and the value that comes with it.
 
 mod id;
 mod request;

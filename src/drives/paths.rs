@@ -121,8 +121,8 @@ impl PathsState {
         })
     }
 
-    /// Takes note of how a command went on a path. Returns what is to be said: once that a path fails
-    /// and once that it works again; where there is one path only, that is said of the drive.
+    /// Takes note of how a command went on a path. Returns what is to be said: once that a path
+    /// fails and once that it works again; where there is one path only, that is said of the drive.
     fn note_path(&mut self, id: PathId, failure: Option<&TransportError>) -> Option<String> {
         let several = self.paths.len() > 1;
         let at = self.paths.iter().position(|path| path.id == id)?;

@@ -118,7 +118,7 @@ impl Watchdog {
 
     /// Has the watchdog armed before a lock is taken, and the next lvmlockd told of it. `until`: the
     /// earliest moment up to which the lock will be safe. Waits up to `bound`.
-    pub fn claim(&self, until: Instant, bound: Duration) -> Result<ArmGuard, String> {
+    pub fn keep_armed(&self, until: Instant, bound: Duration) -> Result<ArmGuard, String> {
         let shared = self.service.shared();
         let mut state = shared.lock();
         state.claims.push(until);
@@ -351,7 +351,7 @@ mod tests {
         let device = FakeWatchdog::default();
         let watchdog = start(&device, directory.path());
         assert_eq!(device.last(), None);
-        let claim = watchdog.claim(safe(), SOON).unwrap_or_else(|why| panic!("{why}"));
+        let claim = watchdog.keep_armed(safe(), SOON).unwrap_or_else(|why| panic!("{why}"));
         assert_eq!(device.last(), Some("feed"));
         watchdog.protect(Some(safe()));
         drop(claim);
@@ -369,9 +369,9 @@ mod tests {
         let device = FakeWatchdog::default();
         *device.1.lock() = Some("busy");
         let watchdog = start(&device, directory.path());
-        assert_eq!(watchdog.claim(safe(), SOON).err().as_deref(), Some("busy"));
+        assert_eq!(watchdog.keep_armed(safe(), SOON).err().as_deref(), Some("busy"));
         *device.1.lock() = None;
-        assert!(watchdog.claim(safe(), SOON).is_ok());
+        assert!(watchdog.keep_armed(safe(), SOON).is_ok());
     }
 
     #[test]
@@ -379,13 +379,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let device = FakeWatchdog::default();
         let watchdog = start(&device, directory.path());
-        let claim = watchdog.claim(safe(), SOON);
+        let claim = watchdog.keep_armed(safe(), SOON);
         let feeding = feeding();
         // Just before the last feed.
         let until = clock::now() + feeding.timeout + feeding.late + Duration::from_secs(1);
         watchdog.protect(Some(until));
         device.wait_for("leave");
-        assert!(watchdog.claim(safe(), SOON).is_err(), "nothing is to be had now");
+        assert!(watchdog.keep_armed(safe(), SOON).is_err(), "nothing is to be had now");
         watchdog.protect(None);
         drop(claim);
         watchdog.rest(SOON);
@@ -398,7 +398,7 @@ mod tests {
         let device = FakeWatchdog::default();
         let first = start(&device, directory.path());
         // It dies between the claim and the lock.
-        let claim = first.claim(safe(), SOON);
+        let claim = first.keep_armed(safe(), SOON);
         drop(first);
         drop(claim);
         assert!(Watchdog::was_left(directory.path()));

@@ -187,7 +187,7 @@ impl Running {
     pub(super) fn arm(&self, lockspace: &Lockspace) -> Result<Option<watchdog::ArmGuard>, Error> {
         match &self.watchdog {
             Some(watchdog) if !lockspace.is_global => watchdog
-                .claim(clock::now() + (self.timing.lease - self.timing.drift), ARM)
+                .keep_armed(clock::now() + (self.timing.lease - self.timing.drift), ARM)
                 .map(Some)
                 .map_err(|why| Error::Storage(format!("the watchdog cannot be used: {why}"))),
             _ => Ok(None),
