@@ -10,12 +10,6 @@ use idm_engine::{
 };
 use idm_protocol::{DriveCommand, Limit, Mode, MutexOp, Reply, ResourceId, State, Status};
 
-const OTHER_LV: &str = "cccccc-aaaa-aaaa-aaaa-aaaa-aaaa-aaaaaa";
-
-fn other_lv_lock(n: u8) -> Lock {
-    lock(n, ResourceId::lv(VG, OTHER_LV).expect("a good id"), false)
-}
-
 /// A lock of a host whose earlier life may have commands under way until then.
 fn lock_of_a_new_life(n: u8, earlier_until: Instant) -> Lock {
     let resource = ResourceId::lv(VG, LV).expect("a good id");
@@ -24,19 +18,8 @@ fn lock_of_a_new_life(n: u8, earlier_until: Instant) -> Lock {
     Lock::new(LockConfig { earlier_until, ..config })
 }
 
-fn done(lock: &mut Lock) -> Option<Outcome> {
-    events(lock).into_iter().find_map(|event| match event {
-        Event::Done(outcome) => Some(outcome),
-        _ => None,
-    })
-}
-
 fn commands(bench: &Bench, lock: &mut Lock) -> Vec<Command> {
     core::iter::from_fn(|| lock.next_command(bench.now)).collect()
-}
-
-fn is_held(outcome: &Option<Outcome>) -> bool {
-    matches!(outcome, Some(Outcome::Refused(Refusal::Held(_))))
 }
 
 /// Drive 2 tells of a conflict, and answers what follows with these statuses.
@@ -78,7 +61,7 @@ fn a_conflict_stands_whatever_weaker_answers_follow() {
     for first in weaker {
         for second in weaker {
             let outcome = after_a_conflict(&[first, second]);
-            assert!(is_held(&outcome), "{first:?}, {second:?}: {outcome:?}");
+            assert!(outcome.as_ref().is_some_and(is_held), "{first:?}, {second:?}: {outcome:?}");
         }
     }
 }
@@ -105,7 +88,7 @@ fn a_table_that_is_read_for_room_shows_holders_too() {
             }
         }
         let outcome = done(&mut a);
-        assert!(is_held(&outcome), "{limit:?}: {outcome:?}");
+        assert!(outcome.as_ref().is_some_and(is_held), "{limit:?}: {outcome:?}");
     }
 }
 
@@ -152,7 +135,7 @@ fn full_drive() -> Bench {
     let mut old = other_lv_lock(9);
     let acquire = bench.acquire(Mode::Exclusive);
     assert_eq!(bench.run(&mut old, acquire), GRANTED);
-    old.request(Request::Release { value: None }, bench.now).expect("always in order");
+    old.request(RELEASE, bench.now).expect("always in order");
     let unlock = old.next_command(bench.now).expect("an UNLOCK");
     bench.perform(&unlock);
     assert_eq!(bench.states(0), [State::Unlocked]);
@@ -179,7 +162,7 @@ fn a_mutex_that_is_removed_for_room_is_never_a_lock_of_the_same_host() {
             bench.pass(&mut x, Duration::from_secs(4));
             bench.pass(&mut y, Duration::from_secs(4));
             // It gives the room up again.
-            y.request(Request::Release { value: None }, bench.now).ok();
+            y.request(RELEASE, bench.now).ok();
             bench.exchange(&mut y);
             let mut third = other_lv_lock(3);
             let told = bench.run(&mut third, acquire.clone());
@@ -286,7 +269,7 @@ fn what_may_be_an_orphan_is_not_acquired_and_not_given_back() {
     bench.pass(&mut second, Duration::from_secs(8));
     let mut other = lv_lock(2);
     let outcome = bench.run(&mut other, acquire);
-    assert!(is_held(&Some(outcome)), "its lease has not run out");
+    assert!(is_held(&outcome), "its lease has not run out");
     assert!(bench.now.since(granted) < LEASE);
 }
 
@@ -297,7 +280,7 @@ fn a_new_life_counts_no_drive_before_the_old_ones_commands_have_ended() {
     let mut first = lv_lock(1);
     assert_eq!(bench.run(&mut first, acquire.clone()), GRANTED);
     // The first life is killed while it releases; its UNLOCKs stay with the adapter.
-    first.request(Request::Release { value: None }, bench.now).expect("always in order");
+    first.request(RELEASE, bench.now).expect("always in order");
     let under_way = commands(&bench, &mut first);
     drop(first);
     let over = bench.now + Duration::from_secs(15);
@@ -344,7 +327,7 @@ fn what_a_new_life_finds_is_refreshed_at_once_and_adopted_later() {
     bench.now = over;
     let mut other = lv_lock(2);
     let outcome = bench.run(&mut other, acquire);
-    assert!(is_held(&Some(outcome)), "its lease began anew");
+    assert!(is_held(&outcome), "its lease began anew");
     assert_eq!(bench.run(&mut second, adopt), Outcome::Adopted(Mode::Exclusive));
 }
 
@@ -370,7 +353,7 @@ fn an_unlock_that_was_answered_bars_nothing_and_a_lost_one_does_from_its_report_
         let acquire = bench.acquire(Mode::Exclusive);
         let mut a = lv_lock(1);
         assert_eq!(bench.run(&mut a, acquire.clone()), GRANTED);
-        a.request(Request::Release { value: None }, bench.now).expect("always in order");
+        a.request(RELEASE, bench.now).expect("always in order");
         events(&mut a);
         let unlock = a.next_command(bench.now).expect("an UNLOCK");
         bench.now = bench.now + Duration::from_secs(14);
@@ -387,7 +370,7 @@ fn an_unlock_that_was_lost_is_no_release() {
     let acquire = bench.acquire(Mode::Exclusive);
     let mut a = lv_lock(1);
     assert_eq!(bench.run(&mut a, acquire.clone()), GRANTED);
-    a.request(Request::Release { value: None }, bench.now).expect("always in order");
+    a.request(RELEASE, bench.now).expect("always in order");
     // It never reaches the drive, and nobody knows.
     let unlock = a.next_command(bench.now).expect("an UNLOCK");
     a.on_reply(unlock.token, Reply::Status(Status::Uncertain), bench.now);
