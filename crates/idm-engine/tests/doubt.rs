@@ -453,3 +453,93 @@ fn an_lvs_lock_needs_a_look_at_most_of_the_vgs_drives() {
         assert_eq!(outcome, expected, "{cut:?}");
     }
 }
+
+/// What was found on witnesses by an adoption that was refused is no proof for the next one when its
+/// lease is over.
+#[test]
+fn what_an_earlier_adoption_found_is_no_proof_after_its_lease() {
+    let mut bench = Bench::new(5);
+    let mut first = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut first, X, &[0], &[1, 2, 3, 4]), GRANTED);
+    // It is put on drives 1 and 2, because its LV may be moved; the host dies.
+    bench.paths[3..].fill(Path::Cut);
+    let all = bench.all();
+    first.spread(&all, bench.now);
+    bench.exchange(&mut first);
+    drop(first);
+    bench.paths.fill(Path::Up);
+    let mut other = lv_lock(3);
+    assert_eq!(take(&mut bench, &mut other, X, &[3], &[]), GRANTED);
+    let adopt = Request::Adopt {
+        mode: None,
+        granted_until: None,
+        members: bench.members(&[0]),
+        witnesses: bench.members(&[1, 2, 3, 4]),
+    };
+    let mut a = lv_lock(1);
+    let outcome = bench.run(&mut a, adopt.clone());
+    assert!(is_held(&outcome), "{outcome:?}");
+    bench.run(&mut other, RELEASE);
+    // It is away for longer than a lease; the LV is moved to drive 1.
+    bench.now = bench.now + LEASE * 2;
+    bench.paths[0] = Path::Cut;
+    let mut b = lv_lock(2);
+    assert_eq!(take(&mut bench, &mut b, X, &[1], &[0, 2, 3, 4]), GRANTED);
+    bench.paths = vec![Path::Up, Path::Cut, Path::Cut, Path::Up, Path::Up];
+    let outcome = bench.run(&mut a, adopt);
+    assert_eq!(outcome, Outcome::Refused(Refusal::Unclear));
+    assert_one_holder(&bench, &a, &b);
+}
+
+/// Host 1 holds an LV's lock on drive 0 and, where it broke it, on drive 3; 1 to 3 are witnesses.
+fn held_on_a_witness() -> (Bench, Lock) {
+    let mut bench = Bench::new(4);
+    assert_eq!(take(&mut bench, &mut lv_lock(9), X, &[3], &[]), GRANTED);
+    bench.now = bench.now + LEASE * 2;
+    let mut a = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut a, X, &[0], &[1, 2, 3]), GRANTED);
+    assert_eq!(on(&a), [0, 3]);
+    bench.paths[3] = Path::Cut;
+    (bench, a)
+}
+
+#[test]
+fn a_witness_that_was_not_unlocked_is_read_after_its_lease() {
+    let (mut bench, mut a) = held_on_a_witness();
+    bench.pass(&mut a, LEASE - Duration::from_secs(1));
+    // The UNLOCK waits for its turn, which does not come.
+    a.request(RELEASE, bench.now).expect("always in order");
+    let unlock = exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
+        3 => Fate::Open,
+        _ => Fate::Answered,
+    });
+    assert_eq!(done(&mut a), Some(Outcome::Released));
+    bench.now = bench.now + Duration::from_secs(2);
+    // The LV is moved to drive 3.
+    let mut b = lv_lock(2);
+    bench.paths[3] = Path::Up;
+    assert_eq!(take(&mut bench, &mut b, X, &[3], &[0, 1, 2]), GRANTED);
+    bench.paths[2] = Path::Cut;
+    bench.paths[3] = Path::Hung;
+    a.request(acquire(&bench, X, &[0], &[1, 2, 3]), bench.now).expect("in order");
+    bench.exchange(&mut a);
+    a.on_reply(unlock[0].token, Reply::Status(Status::Unreachable), bench.now);
+    bench.pass(&mut a, Duration::from_secs(6));
+    assert_eq!(done(&mut a), Some(Outcome::Refused(Refusal::Unconfirmed)));
+    assert_one_holder(&bench, &a, &b);
+}
+
+#[test]
+fn a_drive_that_fell_silent_is_no_proof_for_a_change_to_exclusive() {
+    let (mut bench, mut a) = held_on_a_witness();
+    bench.pass(&mut a, LEASE * 2);
+    assert_eq!(bench.run(&mut a, convert(S)), Outcome::Converted { complete: true });
+    // The LV is moved to drive 3, where another host shares the lock.
+    bench.paths[3] = Path::Up;
+    let mut b = lv_lock(2);
+    assert_eq!(take(&mut bench, &mut b, S, &[3], &[0, 1, 2]), GRANTED);
+    bench.paths[2..].fill(Path::Cut);
+    let outcome = bench.run(&mut a, convert(X));
+    assert_eq!(outcome, Outcome::Refused(Refusal::Unconfirmed));
+    assert_eq!((a.mode(), believes(&bench, &b)), (Some(S), true));
+}
