@@ -131,6 +131,7 @@ fn reset_before_the_value_is_read(theirs: Option<&[u32]>) -> Option<Outcome> {
 #[test]
 fn a_table_that_is_read_for_the_value_shows_holders_too() {
     let outcome = reset_before_the_value_is_read(Some(&[2]));
+    let outcome = outcome.expect("it ends");
     assert!(is_held(&outcome), "who counts other drives has it: {outcome:?}");
     let outcome = reset_before_the_value_is_read(Some(&[0, 1, 2]));
     assert_eq!(outcome, Some(GRANTED), "who counts the same drives has no majority");
