@@ -395,9 +395,11 @@ impl Seat {
         self.absorb_conflict(flight.step, status, rules);
         if status == Status::Uncertain && flight.step.writes() && flight.mark != Mark::Alone {
             // Of one acquisition there is only one that is not Alone, and another one waits for it;
-            // what an earlier life wrote stays in mind.
+            // what an earlier life wrote stays in mind, for as long as nothing has shown since that
+            // it is not there.
             let until = (now + timing.linger).max(self.remarked_until());
-            let mark = self.remark.filter(|&(_, until)| until > now).map(|(mark, _)| mark);
+            let stands = |&(_, until): &(Mark, Instant)| self.marked_at < until;
+            let mark = self.remark.filter(stands).map(|(mark, _)| mark);
             self.remark = Some((mark.unwrap_or(flight.mark), until));
         }
         if status == Status::Failed && flight.step.writes() {
