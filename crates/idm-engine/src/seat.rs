@@ -331,8 +331,9 @@ impl Seat {
             }
             // What may still make it shared undoes this one.
             Step::Refresh(Mode::Exclusive) | Step::Break(Mode::Exclusive) => held == Mode::Shared,
-            Step::Look(_) | Step::Try(_) | Step::ClearTry(_) | Step::ClearBreak(_) => false,
-            Step::Unlock(_) | Step::Destroy | Step::ClearUnlock(_) | Step::ClearDestroy(_) => true,
+            Step::Look(_) | Step::Try(_) | Step::ClearTry(_) => false,
+            Step::Unlock(_) | Step::Destroy => true,
+            Step::ClearBreak(_) | Step::ClearUnlock(_) | Step::ClearDestroy(_) => true,
         }
     }
 
@@ -359,10 +360,10 @@ impl Seat {
         self.remark.map_or(Instant::default(), |remark| remark.until)
     }
 
-    /// A command of ours may write `mark` into our record until then. What may be written by others
-    /// that are still on their way stays in mind.
-    fn expect_remark(&mut self, mark: Mark, until: Instant, now: Instant) {
-        let running = self.remark.filter(|remark| remark.until > now);
+    /// A command of ours may write `mark` into our record until then. What others may write stays in
+    /// mind for as long as nothing has shown since that it is not there.
+    fn expect_remark(&mut self, mark: Mark, until: Instant) {
+        let running = self.remark.filter(|remark| self.marked_at < remark.until);
         let same = running.is_none_or(|remark| remark.mark == Some(mark));
         let until = until.max(self.remarked_until());
         self.remark = Some(Remark { mark: same.then_some(mark), until });
@@ -437,7 +438,7 @@ impl Seat {
         };
         self.absorb_conflict(flight.step, status, rules);
         if status == Status::Uncertain && flight.step.writes() && flight.mark != Mark::Alone {
-            self.expect_remark(flight.mark, now + timing.linger, now);
+            self.expect_remark(flight.mark, now + timing.linger);
         }
         if status == Status::Failed && flight.step.writes() {
             self.absorb_mark(flight, false);
@@ -538,7 +539,7 @@ impl Seat {
         self.mark = view.own_mark();
         if let (Own::Stale, Some(mark @ Mark::Set(_))) = (view.own, self.mark) {
             if now < earlier {
-                self.expect_remark(mark, earlier, now);
+                self.expect_remark(mark, earlier);
             }
         }
         self.stale_value |= view.own == Own::Stale && !broken!(rules, ValueAfterBreak);
