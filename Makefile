@@ -116,10 +116,10 @@ lab-files: deps testbed
 	@for release in $(LAB_LVM2) $(LAB_ADOPT); do \
 		lvm2/build-lvm2.sh $$release build/lib build/lvm2 || exit; \
 	done
-	$(CARGO) build --locked --release -p lvmlockd-idm -p idm-disks -p lab
+	$(CARGO) build --locked --release -p lvmlockd-idm -p idm-target -p lab
 	mkdir -p build/lab/lib build/lab/bin
 	install target/release/$(LIBRARY) build/lab/lib/$(SONAME)
-	install target/release/idm-disks target/release/lab build/lab/bin/
+	install target/release/idm-target target/release/lab build/lab/bin/
 	RUSTFLAGS="-C target-feature=+crt-static" \
 		$(CARGO) build --locked --release -p lab-agent -p lab-writer --target $(GUEST_TARGET)
 	install target/$(GUEST_TARGET)/release/lab-writer build/lab/bin/

@@ -54,7 +54,7 @@ impl Files {
             sbin: sbin.parent().unwrap_or(&sbin).to_owned(),
             lvmlockd: lvm2.lvmlockd(),
             adopting_lvmlockd: patched.lvmlockd(),
-            server: lab.join("bin/idm-disks"),
+            server: lab.join("bin/idm-target"),
             writer: lab.join("bin/lab-writer"),
             lvm2_tests: lab.join("lvm2-testsuite"),
             vsto: lab.join("vsto/vsto.ko"),

@@ -22,7 +22,7 @@ pub enum Fleet {
     Mixed,
 }
 
-/// Kind and looks of the NVMe drives, as `idm-disks` has them: every form of identity that Linux
+/// Kind and looks of the NVMe drives, as `idm-target` has them: every form of identity that Linux
 /// knows, subsystems with and without native multipath, and one that takes no more than 128 KiB in a
 /// command.
 const LOOKS: [&str; 5] =
@@ -50,7 +50,7 @@ impl Fleet {
         self.drives(kind).next().is_some()
     }
 
-    /// Arguments of `idm-disks`.
+    /// Arguments of `idm-target`.
     pub fn arguments(self) -> Vec<String> {
         let argument = |(drive, looks): (&str, &str)| match self.kind(drive) {
             Kind::Scsi => ["--drive".to_owned(), drive.to_owned()],

@@ -1,18 +1,18 @@
 //! One TCP connection, which is one queue of one controller.
 
-use crate::controller::{Controller, Done, admin, fabrics, kind_of};
-use crate::pdu::{self, FromHost, Sqe};
-use crate::subsystem::QUEUE_DEPTH;
-use crate::{Target, lock};
+use super::controller::{Controller, admin, fabrics, kind_of};
+use super::pdu::{self, CommandOutcome, FromHost, Sqe};
+use super::sender::Sender;
+use super::subsystem::QUEUE_DEPTH;
+use super::target::Target;
 use idm_emulator::Nonsense;
 use idm_emulator::disks::faults::{Failure, Kind};
 use idm_emulator::disks::{Answer, BLOCK, Command, Connection, Disk, Gate, MOST_BLOCKS};
 use idm_emulator::nvme::status;
 use std::collections::BTreeMap;
-use std::io::{self, BufReader, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Mutex};
+use std::io::{self, BufReader};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -55,47 +55,9 @@ pub fn serve(target: &Arc<Target>, name: &str, listener: TcpListener) -> io::Res
     Ok(())
 }
 
-/// The sending side of a connection.
-pub(crate) struct Wire {
-    stream: Mutex<TcpStream>,
-    /// Ends the connection without waiting for who sends.
-    control: TcpStream,
-    /// Where the host's submission queue is read next.
-    head: AtomicU16,
-    /// Entries that the queue has.
-    size: AtomicU16,
-}
-
-impl Wire {
-    fn send(&self, bytes: &[u8]) -> io::Result<()> {
-        lock(&self.stream).write_all(bytes)
-    }
-
-    fn complete(&self, command: &Sqe, done: &Done) -> io::Result<()> {
-        let room = command.data_len() as usize;
-        let shown = &done.data[..done.data.len().min(room)];
-        let mut bytes = Vec::new();
-        if done.status == 0 {
-            bytes.extend(pdu::data(command.command(), shown));
-        }
-        let size = self.size.load(Ordering::Relaxed).max(1);
-        // The stream's lock keeps this in the order of sending.
-        let mut stream = lock(&self.stream);
-        let head = (self.head.load(Ordering::Relaxed) + 1) % size;
-        self.head.store(head, Ordering::Relaxed);
-        bytes.extend(pdu::completion(command.command(), done.status, done.result, head));
-        stream.write_all(&bytes)
-    }
-
-    pub(crate) fn shut_down(&self) {
-        // It may be closed already.
-        let _ = self.control.shutdown(Shutdown::Both);
-    }
-}
-
 /// A command with its data, and where its answer goes.
 struct Request {
-    wire: Arc<Wire>,
+    sender: Arc<Sender>,
     controller: Arc<Controller>,
     port: String,
     /// Whether it came by the admin queue.
@@ -105,7 +67,7 @@ struct Request {
 }
 
 impl Command for Request {
-    type Reply = Done;
+    type Reply = CommandOutcome;
 
     fn disk(&self) -> &Disk {
         &self.controller.subsystem.disk
@@ -115,7 +77,7 @@ impl Command for Request {
         kind_of(&self.command, self.admin)
     }
 
-    fn execute(&self) -> Done {
+    fn execute(&self) -> CommandOutcome {
         if self.admin {
             self.controller.admin(&self.port, &self.command, &self.data)
         } else {
@@ -123,28 +85,28 @@ impl Command for Request {
         }
     }
 
-    fn spoil(done: &mut Done, nonsense: &mut Nonsense) {
+    fn spoil(done: &mut CommandOutcome, nonsense: &mut Nonsense) {
         nonsense.spoil_nvme(&mut done.status, &mut done.data);
     }
 
-    fn answer(self, answer: Answer<Done>) -> io::Result<()> {
+    fn answer(self, answer: Answer<CommandOutcome>) -> io::Result<()> {
         let done = match answer {
             Answer::Reply(done) => done,
-            Answer::Failure(Failure::Nvme(status)) => Done::refused(status),
+            Answer::Failure(Failure::Nvme(status)) => CommandOutcome::refused(status),
             // A rule with a SCSI status is only made for SCSI drives.
             Answer::Cut | Answer::Absent | Answer::Failure(Failure::Scsi(_)) => {
-                Done::refused(PATH_LOST)
+                CommandOutcome::refused(PATH_LOST)
             }
-            Answer::Aborted => Done::refused(ABORTED),
+            Answer::Aborted => CommandOutcome::refused(ABORTED),
         };
-        self.wire.complete(&self.command, &done)
+        self.sender.complete(&self.command, &done)
     }
 }
 
 /// A connection whose queue belongs to a controller.
 struct Queue {
     target: Arc<Target>,
-    wire: Arc<Wire>,
+    sender: Arc<Sender>,
     controller: Arc<Controller>,
     admin: bool,
     gate: Gate<Request>,
@@ -154,7 +116,7 @@ impl Connection for Queue {
     fn rules_changed(&self) {
         self.gate.rules_changed();
         if self.is_absent() {
-            self.wire.shut_down();
+            self.sender.shut_down();
         }
     }
 }
@@ -173,14 +135,9 @@ fn invalid(why: &str) -> io::Error {
 fn serve_one(target: &Arc<Target>, port: &str, stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut reader = BufReader::new(stream.try_clone()?);
-    let wire = Arc::new(Wire {
-        control: stream.try_clone()?,
-        stream: Mutex::new(stream),
-        head: AtomicU16::new(0),
-        size: AtomicU16::new(QUEUE_DEPTH),
-    });
+    let sender = Arc::new(Sender::new(stream)?);
     match FromHost::read(&mut reader)? {
-        Some(FromHost::Initialize { format: 0 }) => wire.send(&pdu::initialized())?,
+        Some(FromHost::Initialize { format: 0 }) => sender.send(&pdu::initialized())?,
         Some(_) => return Err(invalid("the first unit is not ICReq of format 0")),
         None => return Ok(()),
     }
@@ -189,11 +146,11 @@ fn serve_one(target: &Arc<Target>, port: &str, stream: TcpStream) -> io::Result<
         Some(_) => return Err(invalid("the second unit is no command")),
         None => return Ok(()),
     };
-    let Some(queue) = connect(target, port, &wire, &command, &data)? else {
+    let Some(queue) = connect(target, port, &sender, &command, &data)? else {
         return Ok(());
     };
     let result = queue.run(&mut reader, &command);
-    wire.shut_down();
+    sender.shut_down();
     result
 }
 
@@ -202,7 +159,7 @@ fn serve_one(target: &Arc<Target>, port: &str, stream: TcpStream) -> io::Result<
 fn connect(
     target: &Arc<Target>,
     port: &str,
-    wire: &Arc<Wire>,
+    sender: &Arc<Sender>,
     command: &Sqe,
     data: &[u8],
 ) -> io::Result<Option<Arc<Queue>>> {
@@ -210,7 +167,7 @@ fn connect(
     const NEW: u16 = 0xFFFF;
     let is_connect =
         command.opcode() == admin::FABRICS && command.fabrics_type() == fabrics::CONNECT;
-    let refuse = |status| wire.complete(command, &Done::refused(status)).map(|()| None);
+    let refuse = |status| sender.complete(command, &CommandOutcome::refused(status)).map(|()| None);
     if !is_connect || data.len() < DATA_LEN {
         return refuse(CONNECT_INVALID);
     }
@@ -235,7 +192,7 @@ fn connect(
     if size == 0 || size >= QUEUE_DEPTH {
         return refuse(CONNECT_INVALID);
     }
-    wire.size.store(size + 1, Ordering::Relaxed);
+    sender.set_queue_size(size + 1);
     let admin = queue_id == 0;
     let controller = if admin {
         if controller_id != NEW {
@@ -252,12 +209,12 @@ fn connect(
     };
     if admin && keep_alive_ms > 0 {
         let silence = Duration::from_millis(u64::from(keep_alive_ms)) * KEEP_ALIVES;
-        wire.control.set_read_timeout(Some(silence))?;
+        sender.set_read_timeout(silence)?;
     }
-    controller.add_queue(wire);
+    controller.add_queue(sender);
     Ok(Some(Arc::new(Queue {
         target: Arc::clone(target),
-        wire: Arc::clone(wire),
+        sender: Arc::clone(sender),
         controller,
         admin,
         gate: Gate::new(Arc::clone(&target.floor), port),
@@ -283,8 +240,8 @@ impl Queue {
         let result = u64::from(self.controller.id);
         let served = match &releaser {
             Ok(_) => self
-                .wire
-                .complete(connect, &Done { result, ..Done::default() })
+                .sender
+                .complete(connect, &CommandOutcome { result, ..CommandOutcome::default() })
                 .and_then(|()| self.listen(reader)),
             Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
         };
@@ -313,7 +270,8 @@ impl Queue {
                     }
                     let (id, len) = (command.command(), command.data_len());
                     if u64::from(len) > MOST_BLOCKS * BLOCK {
-                        self.wire.complete(&command, &Done::refused(status::INVALID_FIELD))?;
+                        self.sender
+                            .complete(&command, &CommandOutcome::refused(status::INVALID_FIELD))?;
                         continue;
                     }
                     if transfers.len() >= MOST_TRANSFERS || transfers.contains_key(&id) {
@@ -322,7 +280,7 @@ impl Queue {
                     let data = vec![0; len as usize];
                     transfers.insert(id, Transfer { command, data, received: 0 });
                     // The command's identifier does for a tag, as it has one transfer.
-                    self.wire.send(&pdu::ready_to_transfer(id, id, len))?;
+                    self.sender.send(&pdu::ready_to_transfer(id, id, len))?;
                 }
                 Ok(Some(FromHost::Data { command: id, tag, offset, data })) => {
                     let transfer = transfers
@@ -367,16 +325,18 @@ impl Queue {
         if self.admin {
             match command.opcode() {
                 admin::FABRICS => {
-                    return self.wire.complete(&command, &self.controller.property(&command));
+                    return self.sender.complete(&command, &self.controller.property(&command));
                 }
-                admin::KEEP_ALIVE => return self.wire.complete(&command, &Done::default()),
+                admin::KEEP_ALIVE => {
+                    return self.sender.complete(&command, &CommandOutcome::default());
+                }
                 // Answered when something happens, which nothing does.
                 admin::ASYNC_EVENT => return Ok(()),
                 _ => {}
             }
         }
         self.gate.treat(Request {
-            wire: Arc::clone(&self.wire),
+            sender: Arc::clone(&self.sender),
             controller: Arc::clone(&self.controller),
             port: self.gate.port().to_owned(),
             admin: self.admin,

@@ -1,5 +1,6 @@
 //! Protocol data units of the TCP transport, and the entries that they carry.
 
+use idm_emulator::nvme::NvmeReply;
 use std::io::{self, Read};
 
 /// Types of protocol data unit.
@@ -180,6 +181,37 @@ impl Sqe {
     /// A number of 64 bits.
     pub fn u64_at(&self, at: usize) -> u64 {
         u64::from(self.u32_at(at)) | u64::from(self.u32_at(at + 4)) << 32
+    }
+}
+
+/// How a command ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CommandOutcome {
+    /// Status field without the phase tag.
+    pub status: u16,
+    /// Command specific result: dwords 0 and 1 of the completion.
+    pub result: u64,
+    /// Data for the host.
+    pub data: Vec<u8>,
+}
+
+impl CommandOutcome {
+    pub(super) fn refused(status: u16) -> CommandOutcome {
+        CommandOutcome { status, ..CommandOutcome::default() }
+    }
+
+    pub(super) fn result(result: u64) -> CommandOutcome {
+        CommandOutcome { result, ..CommandOutcome::default() }
+    }
+
+    pub(super) fn data(data: Vec<u8>) -> CommandOutcome {
+        CommandOutcome { data, ..CommandOutcome::default() }
+    }
+}
+
+impl From<NvmeReply> for CommandOutcome {
+    fn from(reply: NvmeReply) -> CommandOutcome {
+        CommandOutcome { status: reply.status, result: 0, data: reply.data }
     }
 }
 

@@ -3,6 +3,9 @@
 use idm_emulator::disks::{BLOCK, Disk};
 use std::sync::Arc;
 
+/// The version of the specification that controllers claim: 1.3.
+pub(super) const VERSION: u32 = 0x0001_0300;
+
 /// What a subsystem's name (NQN) begins with; the drive's name follows.
 pub const NQN_PREFIX: &str = "nqn.2024-01.lvmlockd-idm:";
 
@@ -39,7 +42,7 @@ const FIRMWARE: &str = "0001";
 /// Data that may be in the capsule of an I/O command, in bytes.
 const IN_CAPSULE: u32 = 8192;
 /// Commands that a queue has room for.
-pub(crate) const QUEUE_DEPTH: u16 = 128;
+pub(super) const QUEUE_DEPTH: u16 = 128;
 
 /// Puts bytes into a data structure.
 fn put(data: &mut [u8], at: usize, bytes: &[u8]) {
@@ -81,7 +84,7 @@ impl Subsystem {
     }
 
     /// The Identify Controller data structure (CNS 01h).
-    pub(crate) fn identify_controller(&self, id: u16) -> Vec<u8> {
+    pub(super) fn identify_controller(&self, id: u16) -> Vec<u8> {
         let mut data = vec![0; 4096];
         // Vendor identifiers of PCI: this one is nobody's.
         put(&mut data, 0, &0xFFFE_u16.to_le_bytes());
@@ -93,7 +96,7 @@ impl Subsystem {
         data[76] = if self.shared { 0x02 } else { 0 };
         data[77] = self.mdts;
         put(&mut data, 78, &id.to_le_bytes());
-        put(&mut data, 80, &super::controller::VERSION.to_le_bytes());
+        put(&mut data, 80, &VERSION.to_le_bytes());
         // CNTRLTYPE: an I/O controller.
         data[111] = 1;
         // ACL and AERL (zero-based): 4 commands each.
@@ -126,7 +129,7 @@ impl Subsystem {
     }
 
     /// The Identify Namespace data structure (CNS 00h).
-    pub(crate) fn identify_namespace(&self) -> Vec<u8> {
+    pub(super) fn identify_namespace(&self) -> Vec<u8> {
         let mut data = vec![0; 4096];
         for at in [0, 8, 16] {
             put(&mut data, at, &self.disk.blocks().to_le_bytes());
@@ -146,7 +149,7 @@ impl Subsystem {
     }
 
     /// The namespace identification descriptors (CNS 03h).
-    pub(crate) fn identify_descriptors(&self) -> Vec<u8> {
+    pub(super) fn identify_descriptors(&self) -> Vec<u8> {
         let mut data = vec![0; 4096];
         let mut one = |kind: u8, value: &[u8]| {
             data[0] = kind;

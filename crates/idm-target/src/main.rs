@@ -6,8 +6,8 @@
 use anyhow::{Context, Result, anyhow, bail};
 use idm_emulator::disks::{Disk, Floor, Interface, control};
 use idm_emulator::server::{DriveSpec, control_socket};
-use idm_nvmet::{Identifier, Subsystem, Target};
-use idm_vhost::port;
+use idm_target::nvmet::{self, Identifier, Subsystem, Target};
+use idm_target::vhost::port;
 use lexopt::prelude::*;
 use nix::sys::signal::{SigSet, Signal};
 use std::fs;
@@ -20,7 +20,7 @@ use std::sync::Arc;
 const HELP: &str = "\
 Emulated disks with In-Drive Mutexes (IDM) for virtual machines.
 
-  idm-disks --dir DIR [--size MIB] --port NAME … [--drive NAME[=PROFILE] …] [--nvme NAME[=PROFILE][,OPTION …] …]
+  idm-target --dir DIR [--size MIB] --port NAME … [--drive NAME[=PROFILE] …] [--nvme NAME[=PROFILE][,OPTION …] …]
       A port's name is a host's name, or HOST.PATH. Each one is served twice: on DIR/NAME.port
       (vhost-user-scsi) with the drives of --drive, the one named i-th of all as target i; and with
       the drives of --nvme on a TCP port of 127.0.0.1, whose number is in DIR/NAME.tcp, drive NAME as
@@ -77,7 +77,7 @@ fn main() -> ExitCode {
     match arguments().and_then(|arguments| arguments.map_or(Ok(()), |a| run(&a))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("idm-disks: {e:#}");
+            eprintln!("idm-target: {e:#}");
             ExitCode::FAILURE
         }
     }
@@ -151,7 +151,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         let listener = TcpListener::bind("127.0.0.1:0").context("a TCP port")?;
         let number = listener.local_addr()?.port();
         fs::write(arguments.dir.join(format!("{name}.tcp")), format!("{number}\n"))?;
-        idm_nvmet::serve(&target, name, listener)?;
+        nvmet::serve(&target, name, listener)?;
     }
     println!("ready");
     signals.wait()?;

@@ -1,4 +1,4 @@
-//! A disk as a SCSI target: what the drive model does not know, which is disk commands.
+//! A disk as a SCSI logical unit: the disk commands, which the drive model does not know.
 
 use idm_emulator::disks::faults::Kind;
 use idm_emulator::disks::{BLOCK, DataError, Disk, MOST_BLOCKS};

@@ -1,36 +1,15 @@
-//! Emulated IDM disks over NVMe/TCP: disks of `idm-emulator` as NVMe subsystems with one namespace.
-//!
-//! A [`Target`] has the subsystems. A port is one path of one host to all of them: each has a TCP
-//! socket of its own ([`serve`]), so that paths can be cut one by one. [`pdu`] is what travels,
-//! [`controller`] what a controller does with a command, `connection` one TCP connection, which is
-//! one queue.
-//!
-//! Layouts and numbers are those of the NVM Express base specification (2.0) and of its TCP
-//! transport and NVM command set specifications.
+//! The subsystems of a target, and the controllers that hosts have made in them.
 
-#![forbid(unsafe_code)]
-
-mod connection;
-pub mod controller;
-pub mod pdu;
-mod subsystem;
-
-pub use connection::serve;
-pub use subsystem::{Identifier, NQN_PREFIX, Subsystem};
-
-use controller::Controller;
+use super::controller::Controller;
+use super::subsystem::Subsystem;
+use crate::sync::lock;
 use idm_emulator::disks::Floor;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// A lock whose data is valid even where a thread died while it held it.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use std::sync::{Arc, Mutex};
 
 /// Subsystems, and the controllers that hosts have made in them.
 pub struct Target {
-    floor: Arc<Floor>,
+    pub(super) floor: Arc<Floor>,
     subsystems: Vec<Arc<Subsystem>>,
     controllers: Mutex<Controllers>,
 }
@@ -50,12 +29,16 @@ impl Target {
         Arc::new(Target { floor, subsystems, controllers: Mutex::default() })
     }
 
-    fn subsystem(&self, nqn: &str) -> Option<&Arc<Subsystem>> {
+    pub(super) fn subsystem(&self, nqn: &str) -> Option<&Arc<Subsystem>> {
         self.subsystems.iter().find(|subsystem| subsystem.nqn() == nqn)
     }
 
     /// Makes a controller for a host. `None` where there are too many.
-    fn new_controller(&self, subsystem: &Arc<Subsystem>, host: &str) -> Option<Arc<Controller>> {
+    pub(super) fn new_controller(
+        &self,
+        subsystem: &Arc<Subsystem>,
+        host: &str,
+    ) -> Option<Arc<Controller>> {
         let mut controllers = lock(&self.controllers);
         if controllers.all.len() >= usize::from(MOST_CONTROLLERS) {
             return None;
@@ -72,11 +55,11 @@ impl Target {
         Some(controller)
     }
 
-    fn controller(&self, id: u16) -> Option<Arc<Controller>> {
+    pub(super) fn controller(&self, id: u16) -> Option<Arc<Controller>> {
         lock(&self.controllers).all.get(&id).cloned()
     }
 
-    fn remove_controller(&self, id: u16) {
+    pub(super) fn remove_controller(&self, id: u16) {
         lock(&self.controllers).all.remove(&id);
     }
 }

@@ -1,16 +1,15 @@
 //! What a controller does with a command that has its data.
 
-use crate::pdu::Sqe;
-use crate::subsystem::{QUEUE_DEPTH, Subsystem};
-use crate::{connection::Wire, lock};
+use super::pdu::{CommandOutcome, Sqe};
+use super::sender::Sender;
+use super::subsystem::{QUEUE_DEPTH, Subsystem, VERSION};
+use crate::sync::lock;
 use idm_emulator::disks::DataError;
 use idm_emulator::disks::faults::Kind;
-use idm_emulator::nvme::{NvmeReply, mutex_kind, status};
+use idm_emulator::nvme::{mutex_kind, status};
 use idm_protocol::nvme::AdminCommand;
 use std::sync::{Arc, Mutex, Weak};
 
-/// The version that controllers claim: 1.3.
-pub(crate) const VERSION: u32 = 0x0001_0300;
 /// The one namespace.
 const NAMESPACE: u32 = 1;
 const ALL_NAMESPACES: u32 = 0xFFFF_FFFF;
@@ -64,37 +63,6 @@ mod feature {
 /// I/O queues that a host may have.
 const MOST_IO_QUEUES: u32 = 4;
 
-/// How a command ended.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Done {
-    /// Status field without the phase tag.
-    pub status: u16,
-    /// Command specific result: dwords 0 and 1 of the completion.
-    pub result: u64,
-    /// Data for the host.
-    pub data: Vec<u8>,
-}
-
-impl Done {
-    pub(crate) fn refused(status: u16) -> Done {
-        Done { status, ..Done::default() }
-    }
-
-    fn result(result: u64) -> Done {
-        Done { result, ..Done::default() }
-    }
-
-    fn data(data: Vec<u8>) -> Done {
-        Done { data, ..Done::default() }
-    }
-}
-
-impl From<NvmeReply> for Done {
-    fn from(reply: NvmeReply) -> Done {
-        Done { status: reply.status, result: 0, data: reply.data }
-    }
-}
-
 /// A controller, which a host makes by connecting an admin queue.
 pub struct Controller {
     /// Its identifier.
@@ -104,11 +72,11 @@ pub struct Controller {
     /// The host's name.
     pub host: String,
     configuration: Mutex<u32>,
-    queues: Mutex<Vec<Weak<Wire>>>,
+    queues: Mutex<Vec<Weak<Sender>>>,
 }
 
 impl Controller {
-    pub(crate) fn new(id: u16, subsystem: Arc<Subsystem>, host: &str) -> Controller {
+    pub(super) fn new(id: u16, subsystem: Arc<Subsystem>, host: &str) -> Controller {
         Controller {
             id,
             subsystem,
@@ -119,26 +87,26 @@ impl Controller {
     }
 
     /// Takes note of a connection.
-    pub(crate) fn add_queue(&self, wire: &Arc<Wire>) {
-        lock(&self.queues).push(Arc::downgrade(wire));
+    pub(super) fn add_queue(&self, sender: &Arc<Sender>) {
+        lock(&self.queues).push(Arc::downgrade(sender));
     }
 
     /// Ends all connections.
-    pub(crate) fn disconnect(&self) {
-        for wire in lock(&self.queues).drain(..) {
-            if let Some(wire) = wire.upgrade() {
-                wire.shut_down();
+    pub(super) fn disconnect(&self) {
+        for sender in lock(&self.queues).drain(..) {
+            if let Some(sender) = sender.upgrade() {
+                sender.shut_down();
             }
         }
     }
 
     /// A fabrics command other than Connect.
-    pub(crate) fn property(&self, command: &Sqe) -> Done {
+    pub(super) fn property(&self, command: &Sqe) -> CommandOutcome {
         let offset = command.u32_at(44);
         match command.fabrics_type() {
             fabrics::PROPERTY_GET => {
                 let configuration = u64::from(*lock(&self.configuration));
-                Done::result(match offset {
+                CommandOutcome::result(match offset {
                     // MQES (zero-based), CQR, TO in 500 ms, and the NVM command set.
                     property::CAP => u64::from(QUEUE_DEPTH - 1) | 1 << 16 | 15 << 24 | 1 << 37,
                     property::VS => u64::from(VERSION),
@@ -152,16 +120,16 @@ impl Controller {
             }
             fabrics::PROPERTY_SET if offset == property::CC => {
                 *lock(&self.configuration) = command.u64_at(48) as u32;
-                Done::default()
+                CommandOutcome::default()
             }
-            fabrics::PROPERTY_SET => Done::refused(status::INVALID_FIELD),
-            _ => Done::refused(status::INVALID_OPCODE),
+            fabrics::PROPERTY_SET => CommandOutcome::refused(status::INVALID_FIELD),
+            _ => CommandOutcome::refused(status::INVALID_OPCODE),
         }
     }
 
     /// An admin command that is no fabrics command and not about the connection. `port` is the name
     /// of the path that it came by.
-    pub(crate) fn admin(&self, port: &str, command: &Sqe, data: &[u8]) -> Done {
+    pub(super) fn admin(&self, port: &str, command: &Sqe, data: &[u8]) -> CommandOutcome {
         if mutex_kind(&mutex_command(command)).is_some() {
             return self.mutex(port, command, data);
         }
@@ -170,33 +138,33 @@ impl Controller {
             admin::GET_LOG_PAGE => {
                 // Every log is empty.
                 let dwords = (command.dword(10) >> 16) + 1;
-                Done::data(vec![0; dwords as usize * 4])
+                CommandOutcome::data(vec![0; dwords as usize * 4])
             }
             admin::SET_FEATURES => match command.dword(10) as u8 {
                 feature::NUMBER_OF_QUEUES => {
                     let asked = command.dword(11);
                     let granted = |zero_based: u32| zero_based.min(MOST_IO_QUEUES - 1);
                     let (submission, completion) = (granted(asked & 0xFFFF), granted(asked >> 16));
-                    Done::result(u64::from(submission | completion << 16))
+                    CommandOutcome::result(u64::from(submission | completion << 16))
                 }
-                feature::ASYNC_EVENTS | feature::KEEP_ALIVE_TIMER => Done::default(),
-                _ => Done::refused(status::INVALID_FIELD),
+                feature::ASYNC_EVENTS | feature::KEEP_ALIVE_TIMER => CommandOutcome::default(),
+                _ => CommandOutcome::refused(status::INVALID_FIELD),
             },
-            admin::GET_FEATURES => Done::refused(status::INVALID_FIELD),
+            admin::GET_FEATURES => CommandOutcome::refused(status::INVALID_FIELD),
             // The result's bit 0: it was not aborted.
-            admin::ABORT => Done::result(1),
-            _ => Done::refused(status::INVALID_OPCODE),
+            admin::ABORT => CommandOutcome::result(1),
+            _ => CommandOutcome::refused(status::INVALID_OPCODE),
         }
     }
 
-    fn mutex(&self, port: &str, command: &Sqe, data: &[u8]) -> Done {
+    fn mutex(&self, port: &str, command: &Sqe, data: &[u8]) -> CommandOutcome {
         if !self.subsystem.idm {
-            return Done::refused(status::INVALID_OPCODE);
+            return CommandOutcome::refused(status::INVALID_OPCODE);
         }
         // The table is the controller's. The first host implementation once sent the namespace, and
         // the drive refused it.
         if command.namespace() != 0 {
-            return Done::refused(status::INVALID_NAMESPACE);
+            return CommandOutcome::refused(status::INVALID_NAMESPACE);
         }
         let command = mutex_command(command);
         let kind = mutex_kind(&command).unwrap_or_default();
@@ -210,33 +178,35 @@ impl Controller {
             .into()
     }
 
-    fn identify(&self, command: &Sqe) -> Done {
+    fn identify(&self, command: &Sqe) -> CommandOutcome {
         let namespace = command.namespace();
         match command.dword(10) as u8 {
             0x00 if namespace == NAMESPACE || namespace == ALL_NAMESPACES => {
-                Done::data(self.subsystem.identify_namespace())
+                CommandOutcome::data(self.subsystem.identify_namespace())
             }
-            0x01 => Done::data(self.subsystem.identify_controller(self.id)),
+            0x01 => CommandOutcome::data(self.subsystem.identify_controller(self.id)),
             // Namespaces above that one.
             0x02 => {
                 let mut list = vec![0; 4096];
                 if namespace < NAMESPACE {
                     list[..4].copy_from_slice(&NAMESPACE.to_le_bytes());
                 }
-                Done::data(list)
+                CommandOutcome::data(list)
             }
-            0x03 if namespace == NAMESPACE => Done::data(self.subsystem.identify_descriptors()),
-            0x00 | 0x03 => Done::refused(status::INVALID_NAMESPACE),
-            _ => Done::refused(status::INVALID_FIELD),
+            0x03 if namespace == NAMESPACE => {
+                CommandOutcome::data(self.subsystem.identify_descriptors())
+            }
+            0x00 | 0x03 => CommandOutcome::refused(status::INVALID_NAMESPACE),
+            _ => CommandOutcome::refused(status::INVALID_FIELD),
         }
     }
 
     /// An I/O command that came by `port`.
-    pub(crate) fn io(&self, port: &str, command: &Sqe, data: &[u8]) -> Done {
+    pub(super) fn io(&self, port: &str, command: &Sqe, data: &[u8]) -> CommandOutcome {
         if command.namespace() != NAMESPACE
             && !(command.opcode() == io::FLUSH && command.namespace() == ALL_NAMESPACES)
         {
-            return Done::refused(status::INVALID_NAMESPACE);
+            return CommandOutcome::refused(status::INVALID_NAMESPACE);
         }
         let disk = &self.subsystem.disk;
         let first = command.u64_at(40);
@@ -245,20 +215,20 @@ impl Controller {
             io::FLUSH => disk.flush(),
             io::WRITE => disk.write(port, first, count, data),
             io::READ => match disk.read(first, count) {
-                Ok(data) => return Done::data(data),
+                Ok(data) => return CommandOutcome::data(data),
                 Err(error) => Err(error),
             },
             io::WRITE_ZEROES => disk.unmap(port, first, count),
             io::DATASET_MANAGEMENT => self.deallocate(port, command, data),
-            _ => return Done::refused(status::INVALID_OPCODE),
+            _ => return CommandOutcome::refused(status::INVALID_OPCODE),
         };
         match done {
-            Ok(()) => Done::default(),
-            Err(DataError::OutOfRange) => Done::refused(status::LBA_OUT_OF_RANGE),
-            Err(DataError::Short) => Done::refused(status::DATA_TRANSFER_ERROR),
+            Ok(()) => CommandOutcome::default(),
+            Err(DataError::OutOfRange) => CommandOutcome::refused(status::LBA_OUT_OF_RANGE),
+            Err(DataError::Short) => CommandOutcome::refused(status::DATA_TRANSFER_ERROR),
             Err(DataError::Medium(error)) => {
                 eprintln!("disk data: {error}");
-                Done::refused(status::INTERNAL_ERROR)
+                CommandOutcome::refused(status::INTERNAL_ERROR)
             }
         }
     }
@@ -291,7 +261,7 @@ fn mutex_command(command: &Sqe) -> AdminCommand {
 }
 
 /// What a command is, for rules. `admin` tells the queue that it came by.
-pub(crate) fn kind_of(command: &Sqe, admin: bool) -> Kind {
+pub(super) fn kind_of(command: &Sqe, admin: bool) -> Kind {
     if admin {
         return match mutex_kind(&mutex_command(command)) {
             Some(word) => Kind::Mutex(word),

@@ -3,7 +3,8 @@
 //! Disk *i* is target *i*, logical unit 0. Layouts and numbers are those of the virtio
 //! specification, section "SCSI host device".
 
-use crate::{lock, target};
+use super::logical_unit;
+use crate::sync::lock;
 use anyhow::{Context, Result, anyhow};
 use idm_emulator::disks::faults::{Failure, Kind};
 use idm_emulator::disks::{self, Answer, Connection, Disk, Floor, Gate, Interface};
@@ -237,11 +238,11 @@ impl disks::Command for Command {
     }
 
     fn kind(&self) -> Kind {
-        target::kind_of(&self.cdb)
+        logical_unit::kind_of(&self.cdb)
     }
 
     fn execute(&self) -> ScsiReply {
-        target::execute(&self.disk, &self.port, &self.cdb, &self.data_out)
+        logical_unit::execute(&self.disk, &self.port, &self.cdb, &self.data_out)
     }
 
     fn spoil(reply: &mut ScsiReply, nonsense: &mut Nonsense) {

@@ -2,7 +2,7 @@
 
 use idm_emulator::Profile;
 use idm_emulator::disks::{Disk, Floor, Interface, control};
-use idm_nvmet::{Identifier, Subsystem, Target};
+use idm_target::nvmet::{self, Identifier, Subsystem, Target};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -42,7 +42,7 @@ impl Bench {
         for name in ["a.0", "b.0"] {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             ports.insert(name, listener.local_addr().unwrap());
-            idm_nvmet::serve(&target, name, listener).unwrap();
+            nvmet::serve(&target, name, listener).unwrap();
         }
         Bench { _dir: dir, floor, ports }
     }
