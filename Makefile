@@ -146,12 +146,12 @@ install: all
 	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/$(LIBRARY)
 	install -m 644 include/lvmlockd_idm.h $(DESTDIR)$(INCLUDEDIR)/
 	install -m 644 lvm2/lvmlockd-idm.c $(DESTDIR)$(DATADIR)/lvmlockd-idm/
-	install -m 644 etc/lvmlockd-idm.conf $(DESTDIR)$(DATADIR)/lvmlockd-idm/
-	install lvm2/kill-vg $(DESTDIR)$(DATADIR)/lvmlockd-idm/
+	install -m 644 dist/lvmlockd-idm.conf $(DESTDIR)$(DATADIR)/lvmlockd-idm/
+	install dist/kill-vg $(DESTDIR)$(DATADIR)/lvmlockd-idm/
 	install -d $(DESTDIR)$(UNITDIR)/lvmlockd.service.d
-	install -m 644 systemd/lvmlockd-idm.conf $(DESTDIR)$(UNITDIR)/lvmlockd.service.d/
+	install -m 644 dist/idm-restart.conf $(DESTDIR)$(UNITDIR)/lvmlockd.service.d/
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
-		-e 's|@DATADIR@|$(DATADIR)|' -e 's|@VERSION@|$(VERSION)|' lvmlockd_idm.pc.in \
+		-e 's|@DATADIR@|$(DATADIR)|' -e 's|@VERSION@|$(VERSION)|' dist/lvmlockd_idm.pc.in \
 		>$(DESTDIR)$(LIBDIR)/pkgconfig/lvmlockd_idm.pc
 
 # A C program finds the installed library as pkg-config says, under its soname, and it has no
@@ -165,6 +165,8 @@ check-install:
 	$(CC) -o build/install/t build/install/t.c $$(pkg-config --cflags --libs lvmlockd_idm) && \
 	test -f $$(pkg-config --variable=lvm2_source lvmlockd_idm)
 	test -x build/install/share/lvmlockd-idm/kill-vg
+	test -f build/install/share/lvmlockd-idm/lvmlockd-idm.conf
+	test -f build/install/lib/systemd/system/lvmlockd.service.d/idm-restart.conf
 	LD_LIBRARY_PATH=build/install/lib ldd build/install/t | grep -q '$(SONAME) => build/install/lib'
 	LD_LIBRARY_PATH=build/install/lib build/install/t
 	@echo "check-install: ok"

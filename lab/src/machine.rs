@@ -454,6 +454,6 @@ pub const KILL_SCRIPT: &str = "/etc/lvm/kill-vg";
 
 /// What is recommended to administrators, and a note that it was done.
 fn kill_script(project: &Path) -> String {
-    let script = project.join("lvm2/kill-vg");
+    let script = project.join("dist/kill-vg");
     format!("#!/bin/sh\n{} \"$1\" && echo \"$1\" >>/run/killed\n", script.display())
 }
