@@ -162,7 +162,7 @@ impl Audit {
     /// hosts never changed any, so that there was nothing to be found.
     pub fn check(&self, drives: &Drives, hosts: &[&str]) -> Result<()> {
         let mut events = Vec::new();
-        for drive in crate::drives::DRIVES {
+        for drive in crate::interfaces::DRIVES {
             let of_lock = drives.events(drive)?.into_iter().filter(|e| e.resource == self.lock);
             events.extend(of_lock.map(|event| (drive.to_owned(), event)));
         }
@@ -192,7 +192,7 @@ impl Audit {
 
     fn changes(&self, drives: &Drives) -> Result<Vec<(String, Change)>> {
         let mut found = Vec::new();
-        for drive in crate::drives::DRIVES {
+        for drive in crate::interfaces::DRIVES {
             let inside = |change: &Change| {
                 change.at >= self.since && self.extents.iter().any(|e| e.meets(drive, change))
             };

@@ -2,7 +2,7 @@
 
 use crate::drives::Drives;
 use crate::files::Files;
-use crate::fleet::Fleet;
+use crate::interfaces::Interfaces;
 use crate::machine::{Daemon, Machine};
 use crate::story::Story;
 use anyhow::{Context, Result};
@@ -22,8 +22,8 @@ pub struct Cluster {
 
 impl Cluster {
     /// Drives, and no machine yet. `dir` gets all files.
-    pub fn new(files: &Files, fleet: Fleet, dir: &Path, story: Story) -> Result<Cluster> {
-        let drives = Drives::start(&files.server, fleet, dir, story)?;
+    pub fn new(files: &Files, interfaces: Interfaces, dir: &Path, story: Story) -> Result<Cluster> {
+        let drives = Drives::start(&files.server, interfaces, dir, story)?;
         Ok(Cluster {
             machines: Vec::new(),
             drives,

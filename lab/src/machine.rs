@@ -1,12 +1,13 @@
 //! A host of the cluster: a machine with lvm2 and lvmlockd.
 
 use crate::agent::{Agent, Ended, JobId};
-use crate::drives::{DRIVES, Drives, HOSTS};
-use crate::files::Files;
-use crate::fleet::{Fleet, Kind, partition};
+use crate::drives::{Drives, HOSTS};
+use crate::files::{Files, KILL_SCRIPT};
+use crate::interfaces::{DRIVES, Interfaces, partition};
 use crate::qemu::{ADDRESS, GATEWAY, Qemu};
 use crate::story::Story;
 use anyhow::{Context, Result, bail, ensure};
+use idm_emulator::disks::Interface;
 use lab_agent::Setup;
 use lab_writer::REGION;
 use std::collections::BTreeMap;
@@ -41,7 +42,7 @@ pub struct Machine {
     dir: PathBuf,
     files: Files,
     lvmlockd: Option<JobId>,
-    fleet: Fleet,
+    interfaces: Interfaces,
     /// Where this machine's first path to NVMe drives is.
     tcp_port: u16,
 }
@@ -61,10 +62,10 @@ impl Machine {
         let agent = Agent::new(name, stream)?;
         qemu.wait_running()?;
         qemu.plug_file_system()?;
-        if drives.fleet.has(Kind::Scsi) {
+        if drives.interfaces.include(Interface::Scsi) {
             qemu.plug_adapter(0, &drives.port_socket(name, 0))?;
         }
-        if drives.fleet.has(Kind::Nvme) {
+        if drives.interfaces.include(Interface::Nvme) {
             qemu.plug_network()?;
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
@@ -82,14 +83,14 @@ impl Machine {
             dir: dir.to_owned(),
             files: files.clone(),
             lvmlockd: None,
-            fleet: drives.fleet,
+            interfaces: drives.interfaces,
             tcp_port: drives.tcp_port(name, 0)?,
         };
         machine.connect_all_nvme()?;
         machine.wait_disks(DRIVES.len())?;
         machine.accept(&ALL_DISKS)?;
         machine.write("/etc/lvm/lvmlockd-idm.conf", &files.idm_conf())?;
-        machine.write(KILL_SCRIPT, &kill_script(&files.project))?;
+        machine.write(KILL_SCRIPT, &files.kill_script())?;
         // Without it pvmove is refused in a shared VG.
         machine.quiet(&format!("chmod 755 {KILL_SCRIPT} && lvmpolld"))?;
         story.tell(name, &format!("is up after {:.1} s", begin.elapsed().as_secs_f64()));
@@ -118,7 +119,7 @@ impl Machine {
     }
 
     fn connect_all_nvme(&self) -> Result<()> {
-        let mut drives = self.fleet.drives(Kind::Nvme).peekable();
+        let mut drives = self.interfaces.drives_with(Interface::Nvme).peekable();
         if drives.peek().is_none() {
             return Ok(());
         }
@@ -153,9 +154,9 @@ impl Machine {
     pub fn detach(&self, drive: &str) -> Result<()> {
         let node = self.disk(drive)?;
         let name = node.trim_start_matches("/dev/");
-        let script = match self.fleet.kind(drive) {
-            Kind::Scsi => format!("echo 1 >/sys/block/{name}/device/delete"),
-            Kind::Nvme => format!(
+        let script = match self.interfaces.of(drive) {
+            Interface::Scsi => format!("echo 1 >/sys/block/{name}/device/delete"),
+            Interface::Nvme => format!(
                 "for c in /sys/class/nvme/nvme*; do \
                  [ $(cat $c/serial) != {drive} ] || echo 1 >$c/delete_controller; done"
             ),
@@ -165,11 +166,11 @@ impl Machine {
 
     /// Lets the kernel find a drive that was detached.
     pub fn attach(&self, drive: &str) -> Result<()> {
-        match self.fleet.kind(drive) {
-            Kind::Scsi => self
+        match self.interfaces.of(drive) {
+            Interface::Scsi => self
                 .ok("for h in /sys/class/scsi_host/host*; do echo '- - -' >$h/scan; done")
                 .map(drop),
-            Kind::Nvme => self.connect_nvme(drive, self.tcp_port),
+            Interface::Nvme => self.connect_nvme(drive, self.tcp_port),
         }
     }
 
@@ -423,7 +424,7 @@ impl Machine {
 
     /// Gives virtio_scsi the time-outs that other adapters have. NVMe has them.
     pub fn enable_timeouts(&self) -> Result<()> {
-        if !self.fleet.has(Kind::Scsi) {
+        if !self.interfaces.include(Interface::Scsi) {
             return Ok(());
         }
         self.ok(&format!("insmod {}", self.files.vsto.display())).map(drop)
@@ -448,12 +449,3 @@ const LIST_DISKS: &str = "for d in /sys/block/sd*; do [ ! -e $d/device/vpd_pg83 
     echo $(tail -c +5 $d/device/vpd_pg80) /dev/${d##*/}; done; \
     for d in /sys/block/nvme*; do [ ! -e $d/dev ] || \
     echo $(cat $d/device/serial) /dev/${d##*/}; done";
-
-/// What lvmlockctl runs to stop the use of a VG whose locks are about to be lost.
-pub const KILL_SCRIPT: &str = "/etc/lvm/kill-vg";
-
-/// What is recommended to administrators, and a note that it was done.
-fn kill_script(project: &Path) -> String {
-    let script = project.join("dist/kill-vg");
-    format!("#!/bin/sh\n{} \"$1\" && echo \"$1\" >>/run/killed\n", script.display())
-}

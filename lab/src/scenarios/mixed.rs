@@ -1,10 +1,11 @@
 //! Drives of both kinds in one VG: a lock is a lock on each of them.
 
 use crate::cluster::Cluster;
-use crate::fleet::{Kind, partition};
+use crate::interfaces::partition;
 use crate::machine::Machine;
 use crate::scenarios::{BARRED, lock_of, until_granted, until_refused};
 use anyhow::{Result, ensure};
+use idm_emulator::disks::Interface;
 use std::time::Duration;
 use testbed::wait_until;
 
@@ -53,8 +54,11 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
 }
 
 fn pair(cluster: &Cluster, a: &Machine, b: &Machine) -> Result<()> {
-    let fleet = cluster.drives.fleet;
-    ensure!(fleet.kind("d0") == Kind::Scsi && fleet.kind("d1") == Kind::Nvme, "{fleet:?}");
+    let interfaces = cluster.drives.interfaces;
+    ensure!(
+        interfaces.of("d0") == Interface::Scsi && interfaces.of("d1") == Interface::Nvme,
+        "{interfaces:?}"
+    );
     let nodes = [partition(&a.disk("d0")?, 2), partition(&a.disk("d1")?, 2)];
     a.ok(&format!("lvm vgcreate --shared --lock-type idm two {}", nodes.join(" ")))?;
     b.ok("lvm vgchange --lock-start two")?;

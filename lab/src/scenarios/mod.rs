@@ -29,7 +29,7 @@ mod watchdog;
 use crate::audit::Audit;
 use crate::cluster::Cluster;
 use crate::drives::{Drives, PARTITIONED};
-use crate::fleet::Fleet;
+use crate::interfaces::Interfaces;
 use crate::machine::Machine;
 use anyhow::{Context, Result, ensure};
 use std::time::{Duration, Instant};
@@ -280,7 +280,7 @@ pub enum Needs {
     /// It runs with all kinds.
     Any,
     /// It is about these.
-    Drives(Fleet),
+    Drives(Interfaces),
     /// It is for SCSI disks, for this reason, and skipped where others are asked for.
     ScsiFor(&'static str),
 }
@@ -515,7 +515,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "nvme-cli, which knows nothing of us, sees the commands and records of the protocol",
         short: false,
         expect: Expect::Pass,
-        needs: Needs::Drives(Fleet::Nvme),
+        needs: Needs::Drives(Interfaces::Nvme),
         run: nvme_bytes::run,
     },
     Scenario {
@@ -523,7 +523,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "two hosts and NVMe drives only; PVs and LVs change and move under their locks",
         short: false,
         expect: Expect::Pass,
-        needs: Needs::Drives(Fleet::Nvme),
+        needs: Needs::Drives(Interfaces::Nvme),
         run: two_hosts::run,
     },
     Scenario {
@@ -531,7 +531,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "two paths to NVMe drives behind one node: either is lost, then both for a while",
         short: false,
         expect: Expect::Pass,
-        needs: Needs::Drives(Fleet::Nvme),
+        needs: Needs::Drives(Interfaces::Nvme),
         run: nvme_paths::run,
     },
     Scenario {
@@ -539,7 +539,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "SCSI disks and NVMe drives in one VG",
         short: false,
         expect: Expect::Pass,
-        needs: Needs::Drives(Fleet::Mixed),
+        needs: Needs::Drives(Interfaces::Mixed),
         run: mixed::run,
     },
     Scenario {

@@ -3,7 +3,7 @@
 use crate::audit::Audit;
 use crate::cluster::Cluster;
 use crate::drives::PARTITIONED;
-use crate::fleet::partition;
+use crate::interfaces::partition;
 use crate::machine::{Daemon, Machine};
 use crate::scenarios::{LEASE, TAKEN, lock_of, until_granted, written_by_b};
 use anyhow::{Context, Result, ensure};

@@ -1,8 +1,7 @@
 //! PVs on what the kernel makes of disks: the locks are on all the disks below.
 
 use crate::cluster::Cluster;
-use crate::drives::DRIVES;
-use crate::fleet::partition;
+use crate::interfaces::{DRIVES, partition};
 use crate::machine::{ALL_DISKS, Machine};
 use crate::scenarios::lock_of;
 use anyhow::{Context, Result, ensure};

@@ -2,7 +2,8 @@
 //! is ended at once.
 
 use crate::cluster::Cluster;
-use crate::machine::{KILL_SCRIPT, Machine};
+use crate::files::KILL_SCRIPT;
+use crate::machine::Machine;
 use crate::scenarios::shared_vg;
 use anyhow::{Context, Result, ensure};
 use std::time::{Duration, Instant};

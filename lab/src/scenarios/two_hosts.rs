@@ -1,7 +1,7 @@
 //! Two hosts: who gets what, and locks that stand while the VG and the LV change under them.
 
 use crate::cluster::Cluster;
-use crate::fleet::partition;
+use crate::interfaces::partition;
 use crate::scenarios::{TAKEN, make_empty_vg, until_granted};
 use anyhow::{Result, ensure};
 use std::time::Duration;
