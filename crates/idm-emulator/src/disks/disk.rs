@@ -1,7 +1,7 @@
 //! A disk with In-Drive Mutexes: what the drive model does not know, which is its clock, disk data
 //! and what it has carried out.
 
-use super::lock;
+use crate::sync::lock;
 use crate::{Drive, DriveTime, Profile, text};
 use idm_protocol::{MutexOp, Record, Status};
 use nix::fcntl::{FallocateFlags, fallocate};

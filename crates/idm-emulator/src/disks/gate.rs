@@ -1,8 +1,9 @@
 //! Commands on their way from a port to a disk, and what rules do with them.
 
 use super::faults::{Effect, Failure, Kind, RuleId};
-use super::{Disk, Floor, lock};
+use super::{Disk, Floor};
 use crate::Nonsense;
+use crate::sync::lock;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};

@@ -1,6 +1,6 @@
 //! One drive in a server: the model, its clock, its faults and its connections.
 
-use super::lock;
+use crate::sync::lock;
 use crate::wire::Request;
 use crate::{Drive, DriveTime, Nonsense, ScsiReply, cdb};
 use nix::errno::Errno;

@@ -14,14 +14,10 @@ pub use disk::{BLOCK, DataError, Disk, Interface, MOST_BLOCKS};
 pub use gate::{Answer, Command, Gate};
 
 use crate::Nonsense;
+use crate::sync::lock;
 use faults::Rules;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// A lock whose data is valid even where a thread died while it held it.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use std::sync::{Arc, Mutex};
 
 /// A connection of a machine.
 pub trait Connection: Send + Sync {

@@ -7,6 +7,7 @@
 mod control;
 mod station;
 
+use crate::sync::lock;
 use crate::{Drive, Profile, wire};
 use nix::sys::socket::{Shutdown, shutdown};
 use station::Station;
@@ -16,7 +17,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 /// A drive to be served.
@@ -247,9 +248,4 @@ impl Drop for Listener {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-/// A lock whose data is valid even where a thread died while it held it.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
