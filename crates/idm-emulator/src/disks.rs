@@ -3,7 +3,7 @@
 //! A [`Disk`] is a drive of the model with its clock and its data. A machine sends it commands by a
 //! *port*, which is one path of one host; every front end has its own kind. A [`Gate`] does with a
 //! command what the rules of [`faults`] say, and [`control`] lets a test make rules and ask
-//! questions. A [`Floor`] is what all ports share.
+//! questions. An [`Enclosure`] has what all ports share: disks, rules, connections.
 
 pub mod control;
 mod disk;
@@ -11,7 +11,7 @@ pub mod faults;
 mod gate;
 
 pub use disk::{BLOCK, DataError, Disk, Interface, MOST_BLOCKS};
-pub use gate::{Answer, Command, Gate};
+pub use gate::{Gate, ServiceResponse, TargetCommand};
 
 use crate::Nonsense;
 use crate::sync::lock;
@@ -25,9 +25,9 @@ pub trait Connection: Send + Sync {
     fn rules_changed(&self);
 }
 
-/// What all ports share.
+/// Disks, rules and connections that all ports share.
 #[derive(Default)]
-pub struct Floor {
+pub struct Enclosure {
     /// The disks.
     pub disks: Vec<Arc<Disk>>,
     rules: Mutex<Rules>,
@@ -45,10 +45,10 @@ struct Connections {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionId(u64);
 
-impl Floor {
+impl Enclosure {
     /// These disks, and no connection yet.
-    pub fn new(disks: Vec<Arc<Disk>>) -> Arc<Floor> {
-        Arc::new(Floor { disks, ..Floor::default() })
+    pub fn new(disks: Vec<Arc<Disk>>) -> Arc<Enclosure> {
+        Arc::new(Enclosure { disks, ..Enclosure::default() })
     }
 
     fn with_nonsense(&self, act: impl FnOnce(&mut Nonsense)) {

@@ -5,12 +5,12 @@
 //! the server and outlives its clients.
 
 mod control;
-mod station;
+mod served_drive;
 
 use crate::sync::lock;
 use crate::{Drive, Profile, wire};
 use nix::sys::socket::{Shutdown, shutdown};
-use station::Station;
+use served_drive::ServedDrive;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -58,19 +58,19 @@ pub fn drive_socket(dir: &Path, name: &str) -> PathBuf {
 
 /// A running server. Dropping it stops it and removes its sockets.
 pub struct Server {
-    floor: Arc<Floor>,
+    bays: Arc<Bays>,
     control: Listener,
 }
 
-/// What all threads share.
-struct Floor {
+/// Drives and the directory of their sockets, which all threads share.
+struct Bays {
     dir: PathBuf,
-    slots: BTreeMap<String, Slot>,
+    all: BTreeMap<String, Bay>,
 }
 
 /// A drive and, while its power is on, its socket.
-struct Slot {
-    station: Arc<Station>,
+struct Bay {
+    drive: Arc<ServedDrive>,
     listener: Mutex<Option<Listener>>,
 }
 
@@ -81,73 +81,73 @@ impl Server {
         std::fs::create_dir_all(dir)?;
         // The control socket first: it is what tells that another server is here.
         let control = UnixListener::bind(free(control_socket(dir))?)?;
-        let mut slots = BTreeMap::new();
+        let mut bays = BTreeMap::new();
         for spec in drives {
             let drive = Drive::with_serial(spec.profile, &spec.name);
-            let slot = Slot { station: Arc::new(Station::new(drive)), listener: Mutex::new(None) };
-            if slots.insert(spec.name.clone(), slot).is_some() {
+            let bay = Bay { drive: Arc::new(ServedDrive::new(drive)), listener: Mutex::new(None) };
+            if bays.insert(spec.name.clone(), bay).is_some() {
                 let _ = std::fs::remove_file(control_socket(dir));
                 let twice = format!("drive {} is named twice", spec.name);
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, twice));
             }
         }
-        let floor = Arc::new(Floor { dir: dir.to_owned(), slots });
+        let bays = Arc::new(Bays { dir: dir.to_owned(), all: bays });
         let control = {
-            let floor = Arc::clone(&floor);
+            let bays = Arc::clone(&bays);
             Listener::start(control, control_socket(dir), move |stream| {
-                let floor = Arc::clone(&floor);
+                let bays = Arc::clone(&bays);
                 // Without a thread the connection is closed, which the client reports.
-                let _ = thread::Builder::new().spawn(move || control::serve(&floor, stream));
+                let _ = thread::Builder::new().spawn(move || control::serve(&bays, stream));
             })?
         };
         // From here on dropping the server cleans up.
-        let server = Server { floor, control };
-        for name in server.floor.slots.keys() {
-            server.floor.power_on(name)?;
+        let server = Server { bays, control };
+        for name in server.bays.all.keys() {
+            server.bays.power_on(name)?;
         }
         Ok(server)
     }
 
     /// Where the drive's socket is.
     pub fn socket(&self, name: &str) -> PathBuf {
-        drive_socket(&self.floor.dir, name)
+        drive_socket(&self.bays.dir, name)
     }
 
     /// Executes a control command as if it had come through the control socket; `help` lists
     /// them. The error is a message for the user.
     pub fn control(&self, line: &str) -> Result<String, String> {
-        control::execute(&self.floor, line)
+        control::execute(&self.bays, line)
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         self.control.stop();
-        for name in self.floor.slots.keys() {
-            self.floor.power_off(name);
+        for name in self.bays.all.keys() {
+            self.bays.power_off(name);
         }
-        for slot in self.floor.slots.values() {
-            slot.station.stop();
+        for bay in self.bays.all.values() {
+            bay.drive.stop();
         }
     }
 }
 
-impl Floor {
+impl Bays {
     /// Opens the drive's socket; without effect where it is open.
     fn power_on(&self, name: &str) -> io::Result<()> {
-        let Some(slot) = self.slots.get(name) else {
+        let Some(bay) = self.all.get(name) else {
             return Err(io::ErrorKind::NotFound.into());
         };
-        let mut listener = lock(&slot.listener);
+        let mut listener = lock(&bay.listener);
         if listener.is_none() {
             let path = drive_socket(&self.dir, name);
             let socket = UnixListener::bind(free(path.clone())?)?;
-            let (station, name) = (Arc::clone(&slot.station), name.to_owned());
+            let (drive, name) = (Arc::clone(&bay.drive), name.to_owned());
             *listener = Some(Listener::start(socket, path, move |stream| {
-                let Some(connection) = station.enter(&stream) else {
+                let Some(connection) = drive.enter(&stream) else {
                     return;
                 };
-                let (worker, name) = (Arc::clone(&station), name.clone());
+                let (worker, name) = (Arc::clone(&drive), name.clone());
                 let served = thread::Builder::new().spawn(move || {
                     match serve(&worker, stream) {
                         Err(e) if e.kind() == io::ErrorKind::InvalidData => {
@@ -159,30 +159,30 @@ impl Floor {
                     worker.leave(connection);
                 });
                 if served.is_err() {
-                    station.leave(connection);
+                    drive.leave(connection);
                 }
             })?);
         }
-        slot.station.set_power(true);
+        bay.drive.set_power(true);
         Ok(())
     }
 
     /// Closes the drive's socket and all connections. The table stays and leases go on, as when
     /// the cable is drawn; `reset` takes the table away.
     fn power_off(&self, name: &str) {
-        if let Some(slot) = self.slots.get(name) {
-            if let Some(mut listener) = lock(&slot.listener).take() {
+        if let Some(bay) = self.all.get(name) {
+            if let Some(mut listener) = lock(&bay.listener).take() {
                 listener.stop();
             }
-            slot.station.set_power(false);
+            bay.drive.set_power(false);
         }
     }
 }
 
 /// Serves one connection to its end.
-fn serve(station: &Station, mut stream: UnixStream) -> io::Result<()> {
+fn serve(drive: &ServedDrive, mut stream: UnixStream) -> io::Result<()> {
     while let Some(request) = wire::Request::read(&mut stream)? {
-        match station.execute(&request, &stream) {
+        match drive.execute(&request, &stream) {
             Some(reply) => wire::write_answer(&mut stream, &reply, request.data_in_len)?,
             None => return stream.shutdown(std::net::Shutdown::Both),
         }

@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use anyhow::{Context, Result, anyhow, bail};
-use idm_emulator::disks::{Disk, Floor, Interface, control};
+use idm_emulator::disks::{Disk, Enclosure, Interface, control};
 use idm_emulator::server::{DriveSpec, control_socket};
 use idm_target::nvmet::{self, Identifier, Subsystem, Target};
 use idm_target::vhost::port;
@@ -37,39 +37,41 @@ struct Arguments {
     dir: PathBuf,
     mebibytes: u64,
     ports: Vec<String>,
-    drives: Vec<Drive>,
+    drives: Vec<DriveOptions>,
 }
 
 /// A drive to be served.
-struct Drive {
+struct DriveOptions {
     spec: DriveSpec,
-    /// How an NVMe drive looks.
-    nvme: Option<Looks>,
+    /// Options of an NVMe drive.
+    nvme: Option<NvmeOptions>,
 }
 
-struct Looks {
+/// Identity and abilities of an NVMe drive.
+struct NvmeOptions {
     identifier: Identifier,
     shared: bool,
     mdts: u8,
     idm: bool,
 }
 
-impl Looks {
-    fn parse(options: &[&str]) -> Result<Looks> {
-        let mut looks = Looks { identifier: Identifier::Nguid, shared: false, mdts: 0, idm: true };
+impl NvmeOptions {
+    fn parse(options: &[&str]) -> Result<NvmeOptions> {
+        let mut parsed =
+            NvmeOptions { identifier: Identifier::Nguid, shared: false, mdts: 0, idm: true };
         for &option in options {
             match option.split_once('=').unwrap_or((option, "")) {
-                ("shared", "") => looks.shared = true,
-                ("without-idm", "") => looks.idm = false,
-                ("mdts", number) => looks.mdts = number.parse().context("mdts")?,
-                ("id", "nguid") => looks.identifier = Identifier::Nguid,
-                ("id", "eui64") => looks.identifier = Identifier::Eui64,
-                ("id", "uuid") => looks.identifier = Identifier::Uuid,
-                ("id", "none") => looks.identifier = Identifier::None,
+                ("shared", "") => parsed.shared = true,
+                ("without-idm", "") => parsed.idm = false,
+                ("mdts", number) => parsed.mdts = number.parse().context("mdts")?,
+                ("id", "nguid") => parsed.identifier = Identifier::Nguid,
+                ("id", "eui64") => parsed.identifier = Identifier::Eui64,
+                ("id", "uuid") => parsed.identifier = Identifier::Uuid,
+                ("id", "none") => parsed.identifier = Identifier::None,
                 _ => bail!("{option:?} is no option of an NVMe drive"),
             }
         }
-        Ok(looks)
+        Ok(parsed)
     }
 }
 
@@ -96,14 +98,14 @@ fn arguments() -> Result<Option<Arguments>> {
             Long("size") => mebibytes = parser.value()?.parse()?,
             Long("port") => ports.push(parser.value()?.string()?),
             Long("drive") => {
-                drives.push(Drive { spec: spec(&parser.value()?.string()?)?, nvme: None })
+                drives.push(DriveOptions { spec: spec(&parser.value()?.string()?)?, nvme: None })
             }
             Long("nvme") => {
                 let text = parser.value()?.string()?;
                 let mut words = text.split(',');
                 let spec = spec(words.next().unwrap_or_default())?;
-                let looks = Looks::parse(&words.collect::<Vec<_>>())?;
-                drives.push(Drive { spec, nvme: Some(looks) });
+                let options = NvmeOptions::parse(&words.collect::<Vec<_>>())?;
+                drives.push(DriveOptions { spec, nvme: Some(options) });
             }
             other => return Err(other.unexpected().into()),
         }
@@ -125,7 +127,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     signals.add(Signal::SIGTERM);
     signals.add(Signal::SIGINT);
     signals.thread_block()?;
-    let disk = |drive: &Drive| {
+    let disk = |drive: &DriveOptions| {
         let (spec, bytes) = (&drive.spec, arguments.mebibytes << 20);
         let interface = if drive.nvme.is_some() { Interface::Nvme } else { Interface::Scsi };
         let path = arguments.dir.join(format!("{}.disk", spec.name));
@@ -134,20 +136,20 @@ fn run(arguments: &Arguments) -> Result<()> {
             .with_context(|| format!("the disk {}", path.display()))
     };
     let disks = arguments.drives.iter().map(disk).collect::<Result<Vec<_>>>()?;
-    let looks = arguments.drives.iter().map(|drive| drive.nvme.as_ref());
-    let subsystem = |(disk, looks): (&Arc<Disk>, Option<&Looks>)| {
-        let Looks { identifier, shared, mdts, idm } = *looks?;
+    let options = arguments.drives.iter().map(|drive| drive.nvme.as_ref());
+    let subsystem = |(disk, options): (&Arc<Disk>, Option<&NvmeOptions>)| {
+        let NvmeOptions { identifier, shared, mdts, idm } = *options?;
         Some(Arc::new(Subsystem { disk: Arc::clone(disk), identifier, shared, mdts, idm }))
     };
-    let subsystems = disks.iter().zip(looks).filter_map(subsystem).collect();
-    let floor = Floor::new(disks);
-    let target = Target::new(Arc::clone(&floor), subsystems);
+    let subsystems = disks.iter().zip(options).filter_map(subsystem).collect();
+    let enclosure = Enclosure::new(disks);
+    let target = Target::new(Arc::clone(&enclosure), subsystems);
     let control_path = control_socket(&arguments.dir);
     let listener = UnixListener::bind(&control_path)
         .with_context(|| format!("the socket {}", control_path.display()))?;
-    control::serve(&floor, listener)?;
+    control::serve(&enclosure, listener)?;
     for name in &arguments.ports {
-        port::serve(&floor, name, arguments.dir.join(format!("{name}.port")))?;
+        port::serve(&enclosure, name, arguments.dir.join(format!("{name}.port")))?;
         let listener = TcpListener::bind("127.0.0.1:0").context("a TCP port")?;
         let number = listener.local_addr()?.port();
         fs::write(arguments.dir.join(format!("{name}.tcp")), format!("{number}\n"))?;
@@ -163,14 +165,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn looks_are_what_options_say() {
-        let looks = Looks::parse(&["id=uuid", "shared", "mdts=5", "without-idm"]).unwrap();
-        assert_eq!(looks.identifier, Identifier::Uuid);
-        assert_eq!((looks.shared, looks.mdts, looks.idm), (true, 5, false));
-        let looks = Looks::parse(&[]).unwrap();
-        assert_eq!((looks.shared, looks.mdts, looks.idm), (false, 0, true));
+    fn options_of_an_nvme_drive_are_read() {
+        let options = NvmeOptions::parse(&["id=uuid", "shared", "mdts=5", "without-idm"]).unwrap();
+        assert_eq!(options.identifier, Identifier::Uuid);
+        assert_eq!((options.shared, options.mdts, options.idm), (true, 5, false));
+        let options = NvmeOptions::parse(&[]).unwrap();
+        assert_eq!((options.shared, options.mdts, options.idm), (false, 0, true));
         for wrong in ["id=wwn", "id", "mdts=", "mdts=x", "shared=yes", ""] {
-            assert!(Looks::parse(&[wrong]).is_err(), "{wrong:?}");
+            assert!(NvmeOptions::parse(&[wrong]).is_err(), "{wrong:?}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The target as a host meets it, byte by byte. Units and commands are written by hand here.
 
 use idm_emulator::Profile;
-use idm_emulator::disks::{Disk, Floor, Interface, control};
+use idm_emulator::disks::{Disk, Enclosure, Interface, control};
 use idm_target::nvmet::{self, Identifier, Subsystem, Target};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -17,7 +17,7 @@ const PIECE: usize = 128 << 10;
 
 struct Bench {
     _dir: tempfile::TempDir,
-    floor: Arc<Floor>,
+    enclosure: Arc<Enclosure>,
     ports: BTreeMap<&'static str, SocketAddr>,
 }
 
@@ -30,25 +30,25 @@ impl Bench {
             Arc::new(made.unwrap())
         };
         let disks = [disk("d0"), disk("plain")];
-        let floor = Floor::new(disks.to_vec());
+        let enclosure = Enclosure::new(disks.to_vec());
         let plain = Subsystem {
             idm: false,
             identifier: Identifier::Eui64,
             ..Subsystem::new(disks[1].clone())
         };
         let subsystems = vec![Arc::new(Subsystem::new(disks[0].clone())), Arc::new(plain)];
-        let target = Target::new(Arc::clone(&floor), subsystems);
+        let target = Target::new(Arc::clone(&enclosure), subsystems);
         let mut ports = BTreeMap::new();
         for name in ["a.0", "b.0"] {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             ports.insert(name, listener.local_addr().unwrap());
             nvmet::serve(&target, name, listener).unwrap();
         }
-        Bench { _dir: dir, floor, ports }
+        Bench { _dir: dir, enclosure, ports }
     }
 
     fn order(&self, line: &str) -> String {
-        control::execute(&self.floor, line).unwrap_or_else(|why| panic!("{line}: {why}"))
+        control::execute(&self.enclosure, line).unwrap_or_else(|why| panic!("{line}: {why}"))
     }
 
     fn admin(&self, port: &str) -> Host {

@@ -55,10 +55,10 @@ pub struct Disk {
     interface: Interface,
     file: File,
     blocks: u64,
-    state: Mutex<State>,
+    state: Mutex<DiskState>,
 }
 
-struct State {
+struct DiskState {
     drive: Drive,
     clock: Clock,
     events: VecDeque<Event>,
@@ -120,7 +120,7 @@ impl Disk {
             interface,
             file,
             blocks: bytes / BLOCK,
-            state: Mutex::new(State {
+            state: Mutex::new(DiskState {
                 drive: Drive::with_serial(profile, name),
                 clock: Clock { shown: Duration::ZERO, since: Some(Instant::now()) },
                 events: VecDeque::new(),

@@ -6,8 +6,10 @@ use super::sender::Sender;
 use super::subsystem::QUEUE_DEPTH;
 use super::target::Target;
 use idm_emulator::Nonsense;
-use idm_emulator::disks::faults::{Failure, Kind};
-use idm_emulator::disks::{Answer, BLOCK, Command, Connection, Disk, Gate, MOST_BLOCKS};
+use idm_emulator::disks::faults::{CommandKind, Failure};
+use idm_emulator::disks::{
+    BLOCK, Connection, Disk, Gate, MOST_BLOCKS, ServiceResponse, TargetCommand,
+};
 use idm_emulator::nvme::status;
 use std::collections::BTreeMap;
 use std::io::{self, BufReader};
@@ -66,14 +68,14 @@ struct Request {
     data: Vec<u8>,
 }
 
-impl Command for Request {
+impl TargetCommand for Request {
     type Reply = CommandOutcome;
 
     fn disk(&self) -> &Disk {
         &self.controller.subsystem.disk
     }
 
-    fn kind(&self) -> Kind {
+    fn kind(&self) -> CommandKind {
         kind_of(&self.command, self.admin)
     }
 
@@ -89,15 +91,15 @@ impl Command for Request {
         nonsense.spoil_nvme(&mut done.status, &mut done.data);
     }
 
-    fn answer(self, answer: Answer<CommandOutcome>) -> io::Result<()> {
+    fn answer(self, answer: ServiceResponse<CommandOutcome>) -> io::Result<()> {
         let done = match answer {
-            Answer::Reply(done) => done,
-            Answer::Failure(Failure::Nvme(status)) => CommandOutcome::refused(status),
+            ServiceResponse::Reply(done) => done,
+            ServiceResponse::Failure(Failure::Nvme(status)) => CommandOutcome::refused(status),
             // A rule with a SCSI status is only made for SCSI drives.
-            Answer::Cut | Answer::Absent | Answer::Failure(Failure::Scsi(_)) => {
-                CommandOutcome::refused(PATH_LOST)
-            }
-            Answer::Aborted => CommandOutcome::refused(ABORTED),
+            ServiceResponse::Cut
+            | ServiceResponse::Absent
+            | ServiceResponse::Failure(Failure::Scsi(_)) => CommandOutcome::refused(PATH_LOST),
+            ServiceResponse::Aborted => CommandOutcome::refused(ABORTED),
         };
         self.sender.complete(&self.command, &done)
     }
@@ -186,7 +188,7 @@ fn connect(
     let absent = |rules: &mut idm_emulator::disks::faults::Rules| {
         rules.is_absent(subsystem.disk.name(), port)
     };
-    if target.floor.with_rules_quietly(absent) {
+    if target.enclosure.with_rules_quietly(absent) {
         return refuse(CONNECT_BUSY);
     }
     if size == 0 || size >= QUEUE_DEPTH {
@@ -217,25 +219,26 @@ fn connect(
         sender: Arc::clone(sender),
         controller,
         admin,
-        gate: Gate::new(Arc::clone(&target.floor), port),
+        gate: Gate::new(Arc::clone(&target.enclosure), port),
     })))
 }
 
 impl Queue {
     fn is_absent(&self) -> bool {
         let (disk, port) = (self.controller.subsystem.disk.name(), self.gate.port());
-        self.target.floor.with_rules_quietly(|rules| rules.is_absent(disk, port))
+        self.target.enclosure.with_rules_quietly(|rules| rules.is_absent(disk, port))
     }
 
     /// Answers Connect, and serves the host until the connection ends.
     fn run(self: &Arc<Queue>, reader: &mut BufReader<TcpStream>, connect: &Sqe) -> io::Result<()> {
-        let floor = &self.target.floor;
-        let connection = floor.connect(self.gate.port(), Arc::clone(self) as Arc<dyn Connection>);
+        let enclosure = &self.target.enclosure;
+        let connection =
+            enclosure.connect(self.gate.port(), Arc::clone(self) as Arc<dyn Connection>);
         let releaser = {
             let queue = Arc::clone(self);
             thread::Builder::new().name("held".into()).spawn(move || queue.gate.release())
         };
-        // A rule may have been made between Connect and the floor's knowing of us.
+        // A rule made between Connect and now has not been told to this connection.
         self.rules_changed();
         let result = u64::from(self.controller.id);
         let served = match &releaser {
@@ -245,7 +248,7 @@ impl Queue {
                 .and_then(|()| self.listen(reader)),
             Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
         };
-        floor.disconnect(connection);
+        enclosure.disconnect(connection);
         self.gate.close();
         if self.admin {
             self.target.remove_controller(self.controller.id);

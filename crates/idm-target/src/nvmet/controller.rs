@@ -5,7 +5,7 @@ use super::sender::Sender;
 use super::subsystem::{QUEUE_DEPTH, Subsystem, VERSION};
 use crate::sync::lock;
 use idm_emulator::disks::DataError;
-use idm_emulator::disks::faults::Kind;
+use idm_emulator::disks::faults::CommandKind;
 use idm_emulator::nvme::{mutex_kind, status};
 use idm_protocol::nvme::AdminCommand;
 use std::sync::{Arc, Mutex, Weak};
@@ -261,14 +261,14 @@ fn mutex_command(command: &Sqe) -> AdminCommand {
 }
 
 /// What a command is, for rules. `admin` tells the queue that it came by.
-pub(super) fn kind_of(command: &Sqe, admin: bool) -> Kind {
+pub(super) fn kind_of(command: &Sqe, admin: bool) -> CommandKind {
     if admin {
         return match mutex_kind(&mutex_command(command)) {
-            Some(word) => Kind::Mutex(word),
-            None => Kind::Disk("other"),
+            Some(word) => CommandKind::Mutex(word),
+            None => CommandKind::Disk("other"),
         };
     }
-    Kind::Disk(match command.opcode() {
+    CommandKind::Disk(match command.opcode() {
         io::READ => "read",
         io::WRITE | io::WRITE_ZEROES | io::DATASET_MANAGEMENT => "write",
         _ => "other",

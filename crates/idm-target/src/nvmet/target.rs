@@ -3,13 +3,13 @@
 use super::controller::Controller;
 use super::subsystem::Subsystem;
 use crate::sync::lock;
-use idm_emulator::disks::Floor;
+use idm_emulator::disks::Enclosure;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 /// Subsystems, and the controllers that hosts have made in them.
 pub struct Target {
-    pub(super) floor: Arc<Floor>,
+    pub(super) enclosure: Arc<Enclosure>,
     subsystems: Vec<Arc<Subsystem>>,
     controllers: Mutex<Controllers>,
 }
@@ -25,8 +25,8 @@ const MOST_CONTROLLERS: u16 = 0xFFEF;
 
 impl Target {
     /// These subsystems, and no controller yet.
-    pub fn new(floor: Arc<Floor>, subsystems: Vec<Arc<Subsystem>>) -> Arc<Target> {
-        Arc::new(Target { floor, subsystems, controllers: Mutex::default() })
+    pub fn new(enclosure: Arc<Enclosure>, subsystems: Vec<Arc<Subsystem>>) -> Arc<Target> {
+        Arc::new(Target { enclosure, subsystems, controllers: Mutex::default() })
     }
 
     pub(super) fn subsystem(&self, nqn: &str) -> Option<&Arc<Subsystem>> {

@@ -1,6 +1,6 @@
 //! A disk as a SCSI logical unit: the disk commands, which the drive model does not know.
 
-use idm_emulator::disks::faults::Kind;
+use idm_emulator::disks::faults::CommandKind;
 use idm_emulator::disks::{BLOCK, DataError, Disk, MOST_BLOCKS};
 use idm_emulator::{ScsiReply, is_mutex_command, kind};
 use idm_protocol::scsi;
@@ -60,11 +60,11 @@ fn big_endian(bytes: &[u8]) -> u64 {
 }
 
 /// What the command with this CDB is.
-pub fn kind_of(cdb: &[u8]) -> Kind {
+pub fn kind_of(cdb: &[u8]) -> CommandKind {
     if is_mutex_command(cdb) {
-        return Kind::Mutex(kind(cdb));
+        return CommandKind::Mutex(kind(cdb));
     }
-    Kind::Disk(match cdb.first() {
+    CommandKind::Disk(match cdb.first() {
         // READ (6, 10, 16).
         Some(0x08 | 0x28 | 0x88) => "read",
         // WRITE (6, 10, 16), WRITE AND VERIFY (10, 16), UNMAP.
@@ -287,10 +287,10 @@ mod tests {
 
     #[test]
     fn commands_have_kinds() {
-        assert_eq!(kind_of(&[0x2A; 16]), Kind::Disk("write"));
-        assert_eq!(kind_of(&[0x12; 16]), Kind::Disk("other"));
+        assert_eq!(kind_of(&[0x2A; 16]), CommandKind::Disk("write"));
+        assert_eq!(kind_of(&[0x12; 16]), CommandKind::Disk("other"));
         let trylock = scsi::mutex(idm_protocol::MutexOp::Trylock);
-        assert_eq!(kind_of(&trylock), Kind::Mutex("trylock"));
+        assert_eq!(kind_of(&trylock), CommandKind::Mutex("trylock"));
     }
 
     #[test]

@@ -6,8 +6,10 @@
 use super::logical_unit;
 use crate::sync::lock;
 use anyhow::{Context, Result, anyhow};
-use idm_emulator::disks::faults::{Failure, Kind};
-use idm_emulator::disks::{self, Answer, Connection, Disk, Floor, Gate, Interface};
+use idm_emulator::disks::faults::{CommandKind, Failure};
+use idm_emulator::disks::{
+    Connection, Disk, Enclosure, Gate, Interface, ServiceResponse, TargetCommand,
+};
 use idm_emulator::{Nonsense, ScsiReply};
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
@@ -55,14 +57,14 @@ const ABORT_TASK: u32 = 0;
 
 /// Serves a port on `socket` for ever, one connection after the other: a machine may be started
 /// again on the same path.
-pub fn serve(floor: &Arc<Floor>, name: &str, socket: PathBuf) -> Result<()> {
+pub fn serve(enclosure: &Arc<Enclosure>, name: &str, socket: PathBuf) -> Result<()> {
     let path = socket.display().to_string();
     let mut listener = Listener::new(&socket, true)
         .with_context(|| format!("the socket {path} of port {name} cannot be made"))?;
-    let (floor, name) = (Arc::clone(floor), name.to_owned());
+    let (enclosure, name) = (Arc::clone(enclosure), name.to_owned());
     thread::Builder::new().name(name.clone()).spawn(move || {
         loop {
-            if let Err(error) = serve_one(&floor, &name, &mut listener) {
+            if let Err(error) = serve_one(&enclosure, &name, &mut listener) {
                 eprintln!("port {name}: {error:#}");
                 // Nothing that comes again at once may become a busy loop.
                 thread::sleep(Duration::from_millis(100));
@@ -72,9 +74,9 @@ pub fn serve(floor: &Arc<Floor>, name: &str, socket: PathBuf) -> Result<()> {
     Ok(())
 }
 
-fn serve_one(floor: &Arc<Floor>, name: &str, listener: &mut Listener) -> Result<()> {
+fn serve_one(enclosure: &Arc<Enclosure>, name: &str, listener: &mut Listener) -> Result<()> {
     let port = Arc::new(Port {
-        gate: Gate::new(Arc::clone(floor), name),
+        gate: Gate::new(Arc::clone(enclosure), name),
         memory: Mutex::new(None),
         event_idx: Mutex::new(false),
         exit: new_event_consumer_and_notifier(EventFlag::NONBLOCK)?,
@@ -84,14 +86,14 @@ fn serve_one(floor: &Arc<Floor>, name: &str, listener: &mut Listener) -> Result<
         .map_err(|error| anyhow!("{error}"))?;
     // Waits for a connection.
     daemon.start(listener).map_err(|error| anyhow!("{error}"))?;
-    let connection = floor.connect(name, Arc::clone(&port) as Arc<dyn Connection>);
+    let connection = enclosure.connect(name, Arc::clone(&port) as Arc<dyn Connection>);
     let waker = {
         let port = Arc::clone(&port);
         thread::Builder::new().name(format!("{name} held")).spawn(move || port.gate.release())?
     };
     let ended = daemon.wait();
     eprintln!("port {name}: the machine has gone ({ended:?})");
-    floor.disconnect(connection);
+    enclosure.disconnect(connection);
     port.gate.close();
     port.exit.1.notify()?;
     let _ = waker.join();
@@ -101,7 +103,7 @@ fn serve_one(floor: &Arc<Floor>, name: &str, listener: &mut Listener) -> Result<
 type Memory = GuestMemoryLoadGuard<GuestMemoryMmap>;
 
 /// A command of the machine, and where its answer goes.
-struct Command {
+struct Request {
     chain: DescriptorChain<Memory>,
     memory: Memory,
     vring: VringRwLock,
@@ -115,7 +117,7 @@ struct Command {
 
 /// A connection of one machine on one path.
 pub struct Port {
-    gate: Gate<Command>,
+    gate: Gate<Request>,
     memory: Mutex<Option<GuestMemoryAtomic<GuestMemoryMmap>>>,
     event_idx: Mutex<bool>,
     exit: (EventConsumer, EventNotifier),
@@ -166,13 +168,13 @@ impl Port {
         let mut tag = [0; 8];
         tag.copy_from_slice(&head[8..16]);
         let target = address(&head[..8]);
-        let disk = target.and_then(|target| self.gate.floor().disks.get(usize::from(target)));
+        let disk = target.and_then(|target| self.gate.enclosure().disks.get(usize::from(target)));
         let disk = disk.filter(|disk| disk.interface() == Interface::Scsi);
         let (Some(target), Some(disk)) = (target, disk) else {
             let nothing = ScsiReply::default();
             return answer(vring, &memory, chain, Response::BadTarget, &nothing);
         };
-        let command = Command {
+        let command = Request {
             chain,
             memory,
             vring: vring.clone(),
@@ -217,7 +219,7 @@ impl Port {
             Some(command.target) == target && (subtype != ABORT_TASK || command.tag == tag)
         });
         for command in aborted {
-            disks::Command::answer(command, Answer::Aborted)?;
+            TargetCommand::answer(command, ServiceResponse::Aborted)?;
         }
         writer.write_all(&[Response::Ok as u8])?;
         used(vring, head, 1)
@@ -230,14 +232,14 @@ impl Connection for Port {
     }
 }
 
-impl disks::Command for Command {
+impl TargetCommand for Request {
     type Reply = ScsiReply;
 
     fn disk(&self) -> &Disk {
         &self.disk
     }
 
-    fn kind(&self) -> Kind {
+    fn kind(&self) -> CommandKind {
         logical_unit::kind_of(&self.cdb)
     }
 
@@ -249,15 +251,17 @@ impl disks::Command for Command {
         nonsense.spoil_scsi(reply);
     }
 
-    fn answer(self, how: Answer<ScsiReply>) -> io::Result<()> {
+    fn answer(self, how: ServiceResponse<ScsiReply>) -> io::Result<()> {
         let (response, reply) = match how {
-            Answer::Reply(reply) | Answer::Failure(Failure::Scsi(reply)) => (Response::Ok, reply),
-            Answer::Cut => (Response::TransportFailure, ScsiReply::default()),
+            ServiceResponse::Reply(reply) | ServiceResponse::Failure(Failure::Scsi(reply)) => {
+                (Response::Ok, reply)
+            }
+            ServiceResponse::Cut => (Response::TransportFailure, ScsiReply::default()),
             // A rule with an NVMe status is only made for NVMe drives.
-            Answer::Absent | Answer::Failure(Failure::Nvme(_)) => {
+            ServiceResponse::Absent | ServiceResponse::Failure(Failure::Nvme(_)) => {
                 (Response::BadTarget, ScsiReply::default())
             }
-            Answer::Aborted => (Response::Aborted, ScsiReply::default()),
+            ServiceResponse::Aborted => (Response::Aborted, ScsiReply::default()),
         };
         answer(&self.vring, &self.memory, self.chain, response, &reply)
     }

@@ -13,14 +13,14 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A drive that many connections use at once.
-pub(super) struct Station {
-    state: Mutex<Inner>,
+pub(super) struct ServedDrive {
+    state: Mutex<DriveState>,
     /// Faults, power or connections changed.
     changed: Condvar,
 }
 
-/// What [`Station`] guards.
-pub(super) struct Inner {
+/// What [`ServedDrive`] guards.
+pub(super) struct DriveState {
     pub drive: Drive,
     pub faults: Faults,
     /// Commands that arrived, by kind.
@@ -49,7 +49,7 @@ pub(super) struct Faults {
     pub nonsense: Option<Nonsense>,
 }
 
-impl Inner {
+impl DriveState {
     /// The drive's clock.
     pub fn now(&self) -> DriveTime {
         let elapsed = self.start.elapsed() + self.skipped;
@@ -69,10 +69,10 @@ fn count_down(counter: &mut u64) -> bool {
     some
 }
 
-impl Station {
-    pub fn new(drive: Drive) -> Station {
-        Station {
-            state: Mutex::new(Inner {
+impl ServedDrive {
+    pub fn new(drive: Drive) -> ServedDrive {
+        ServedDrive {
+            state: Mutex::new(DriveState {
                 drive,
                 faults: Faults::default(),
                 counts: BTreeMap::new(),
@@ -87,7 +87,7 @@ impl Station {
     }
 
     /// Looks at or changes the drive and its faults.
-    pub fn with<T>(&self, act: impl FnOnce(&mut Inner) -> T) -> T {
+    pub fn with<T>(&self, act: impl FnOnce(&mut DriveState) -> T) -> T {
         let result = act(&mut lock(&self.state));
         self.changed.notify_all();
         result
@@ -95,26 +95,26 @@ impl Station {
 
     /// A connection begins; `None` where the power is off.
     pub fn enter(&self, stream: &UnixStream) -> Option<u64> {
-        self.with(|inner| {
-            let clone = stream.try_clone().ok().filter(|_| inner.powered)?;
-            let id = inner.next_connection;
-            inner.next_connection += 1;
-            inner.connections.insert(id, clone);
+        self.with(|state| {
+            let clone = stream.try_clone().ok().filter(|_| state.powered)?;
+            let id = state.next_connection;
+            state.next_connection += 1;
+            state.connections.insert(id, clone);
             Some(id)
         })
     }
 
     /// A connection has ended.
     pub fn leave(&self, connection: u64) {
-        self.with(|inner| inner.connections.remove(&connection));
+        self.with(|state| state.connections.remove(&connection));
     }
 
     /// Power off ends all connections.
     pub fn set_power(&self, on: bool) {
-        self.with(|inner| {
-            inner.powered = on;
+        self.with(|state| {
+            state.powered = on;
             if !on {
-                for stream in inner.connections.values() {
+                for stream in state.connections.values() {
                     let _ = stream.shutdown(std::net::Shutdown::Both);
                 }
             }
@@ -123,47 +123,47 @@ impl Station {
 
     /// Waits until the last connection has ended. The power must be off.
     pub fn stop(&self) {
-        let mut inner = lock(&self.state);
-        while !inner.connections.is_empty() {
-            inner = self.wait(inner, None);
+        let mut state = lock(&self.state);
+        while !state.connections.is_empty() {
+            state = self.wait(state, None);
         }
     }
 
     /// Executes a command that came from `client`; `None` where it shall get no answer and the
     /// connection be closed.
     pub fn execute(&self, request: &Request, client: &UnixStream) -> Option<ScsiReply> {
-        let mut inner = lock(&self.state);
-        *inner.counts.entry(cdb::kind(&request.cdb)).or_default() += 1;
-        if inner.faults.hang {
-            while inner.faults.hang && inner.powered {
-                inner = self.wait(inner, None);
+        let mut state = lock(&self.state);
+        *state.counts.entry(cdb::kind(&request.cdb)).or_default() += 1;
+        if state.faults.hang {
+            while state.faults.hang && state.powered {
+                state = self.wait(state, None);
             }
             if has_gone(client) {
                 return None;
             }
         }
-        let due = Instant::now() + inner.faults.delay;
-        while inner.powered && Instant::now() < due {
-            inner = self.wait(inner, Some(due));
+        let due = Instant::now() + state.faults.delay;
+        while state.powered && Instant::now() < due {
+            state = self.wait(state, Some(due));
         }
-        if !inner.powered {
+        if !state.powered {
             return None;
         }
-        if let Some((reply, left)) = &mut inner.faults.fail {
+        if let Some((reply, left)) = &mut state.faults.fail {
             if count_down(left) {
                 return Some(reply.clone());
             }
         }
-        let now = inner.now();
-        let mut reply = inner.drive.execute(now, &request.cdb, &request.data_out);
+        let now = state.now();
+        let mut reply = state.drive.execute(now, &request.cdb, &request.data_out);
         // What does not fit is not sent, so it cannot be nonsense either.
         reply.data.truncate(request.data_in_len);
-        if let Some(nonsense) = &mut inner.faults.nonsense {
+        if let Some(nonsense) = &mut state.faults.nonsense {
             if cdb::is_mutex_command(&request.cdb) {
                 nonsense.spoil_scsi(&mut reply);
             }
         }
-        if count_down(&mut inner.faults.lose_reply) {
+        if count_down(&mut state.faults.lose_reply) {
             return None;
         }
         Some(reply)
@@ -171,15 +171,15 @@ impl Station {
 
     fn wait<'a>(
         &self,
-        inner: MutexGuard<'a, Inner>,
+        state: MutexGuard<'a, DriveState>,
         until: Option<Instant>,
-    ) -> MutexGuard<'a, Inner> {
+    ) -> MutexGuard<'a, DriveState> {
         match until {
             Some(until) => {
                 let left = until.saturating_duration_since(Instant::now());
-                self.changed.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0
+                self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
             }
-            None => self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner),
+            None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
         }
     }
 }
