@@ -182,10 +182,12 @@ impl Audit {
         for &host in hosts {
             ensure!(counts.contains_key(host), "{host} has not written to {}", self.what);
         }
-        drives.story.tell("audit", &format!("no change of {} without its lock", self.what));
+        drives.transcript.step("audit", &format!("no change of {} without its lock", self.what));
         for (host, count) in counts {
             let left = left.get(&host).copied().unwrap_or_default().as_secs_f64();
-            drives.story.add(&format!("{host}: {count} changes, with at least {left:.1} s left"));
+            drives
+                .transcript
+                .detail(&format!("{host}: {count} changes, with at least {left:.1} s left"));
         }
         Ok(())
     }

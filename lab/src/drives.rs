@@ -1,7 +1,7 @@
 //! The drives that all machines share: the process that serves them, and its control socket.
 
 use crate::interfaces::{DRIVES, Interfaces};
-use crate::story::Story;
+use crate::transcript::Transcript;
 use anyhow::{Context, Result, anyhow, bail};
 use idm_emulator::client;
 use idm_emulator::disks::Interface;
@@ -28,8 +28,8 @@ pub struct Drives {
     dir: PathBuf,
     /// The interface of each drive.
     pub interfaces: Interfaces,
-    /// Tells what is ordered.
-    pub story: Story,
+    /// Has every order in it.
+    pub transcript: Transcript,
 }
 
 /// A mutex command that a drive carried out.
@@ -107,7 +107,7 @@ impl Drives {
         program: &Path,
         interfaces: Interfaces,
         dir: &Path,
-        story: Story,
+        transcript: Transcript,
     ) -> Result<Drives> {
         for name in DRIVES {
             let path = dir.join(format!("{name}.disk"));
@@ -132,7 +132,7 @@ impl Drives {
             .spawn()
             .with_context(|| format!("run {}", program.display()))?;
         let stdout = server.stdout.take();
-        let drives = Drives { server, dir: dir.to_owned(), interfaces, story };
+        let drives = Drives { server, dir: dir.to_owned(), interfaces, transcript };
         let mut line = String::new();
         if let Some(stdout) = stdout {
             BufReader::new(stdout).read_line(&mut line)?;
@@ -176,7 +176,7 @@ impl Drives {
 
     /// Sends a line that changes something.
     pub fn order(&self, line: &str) -> Result<()> {
-        self.story.tell("drives", line);
+        self.transcript.step("drives", line);
         self.ask(line).map(drop)
     }
 

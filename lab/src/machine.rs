@@ -5,7 +5,7 @@ use crate::drives::{Drives, HOSTS};
 use crate::files::{Files, KILL_SCRIPT};
 use crate::interfaces::{DRIVES, Interfaces, partition};
 use crate::qemu::{ADDRESS, GATEWAY, Qemu};
-use crate::story::Story;
+use crate::transcript::Transcript;
 use anyhow::{Context, Result, bail, ensure};
 use idm_emulator::disks::Interface;
 use lab_agent::Setup;
@@ -38,7 +38,7 @@ pub struct Machine {
     name: String,
     qemu: Qemu,
     agent: Agent,
-    story: Story,
+    transcript: Transcript,
     dir: PathBuf,
     files: Files,
     lvmlockd: Option<JobId>,
@@ -55,7 +55,7 @@ impl Machine {
         files: &Files,
         drives: &Drives,
         dir: &Path,
-        story: Story,
+        transcript: Transcript,
     ) -> Result<Machine> {
         let begin = Instant::now();
         let (mut qemu, stream) = Qemu::start(name, &files.boot, Some(&files.snapshot), dir)?;
@@ -79,7 +79,7 @@ impl Machine {
             name: name.to_owned(),
             qemu,
             agent,
-            story,
+            transcript,
             dir: dir.to_owned(),
             files: files.clone(),
             lvmlockd: None,
@@ -93,7 +93,7 @@ impl Machine {
         machine.write(KILL_SCRIPT, &files.kill_script())?;
         // Without it pvmove is refused in a shared VG.
         machine.quiet(&format!("chmod 755 {KILL_SCRIPT} && lvmpolld"))?;
-        story.tell(name, &format!("is up after {:.1} s", begin.elapsed().as_secs_f64()));
+        transcript.step(name, &format!("is up after {:.1} s", begin.elapsed().as_secs_f64()));
         Ok(machine)
     }
 
@@ -109,7 +109,7 @@ impl Machine {
         self.accept(&first)?;
         self.qemu.plug_adapter(1, socket)?;
         self.wait_disks(2 * DRIVES.len())?;
-        self.story.tell(&self.name, "has two paths to every drive");
+        self.transcript.step(&self.name, "has two paths to every drive");
         Ok(())
     }
 
@@ -228,15 +228,15 @@ impl Machine {
         )
     }
 
-    /// Runs a shell command without telling.
+    /// Runs a shell command without printing it.
     pub fn attempt(&self, command: &str) -> Result<Ended> {
         let job = self.agent.start(&self.shell(command), None)?;
         self.agent.wait(job, COMMAND, command)
     }
 
-    /// Tells what this host did.
-    pub fn tell(&self, what: &str) {
-        self.story.tell(&format!("{}#", self.name), what);
+    /// Prints what this host did.
+    pub fn step(&self, what: &str) {
+        self.transcript.step(&format!("{}#", self.name), what);
     }
 
     /// Fails unless a command ended well; returns what it said.
@@ -246,7 +246,7 @@ impl Machine {
         Ok(stdout)
     }
 
-    /// Runs a shell command that must succeed, without telling.
+    /// Runs a shell command that must succeed, without printing it.
     pub fn quiet(&self, command: &str) -> Result<String> {
         let ended = self.attempt(command)?;
         self.good(command, ended)
@@ -258,7 +258,7 @@ impl Machine {
         let ended = self.attempt(command)?;
         let seconds = begin.elapsed().as_secs_f64();
         let status = if ended.code == 0 { String::new() } else { format!(" -> {}", ended.code) };
-        self.tell(&format!("{command}{status} ({seconds:.1} s)"));
+        self.step(&format!("{command}{status} ({seconds:.1} s)"));
         Ok(ended)
     }
 
@@ -283,7 +283,7 @@ impl Machine {
 
     /// Starts a shell command and does not wait for it.
     pub fn start(&self, command: &str) -> Result<JobId> {
-        self.story.tell(&format!("{}#", self.name), &format!("{command} &"));
+        self.transcript.step(&format!("{}#", self.name), &format!("{command} &"));
         self.agent.start(&self.shell(command), None)
     }
 
@@ -323,7 +323,7 @@ impl Machine {
 
     /// Stops the application.
     pub fn stop_writer(&self, writer: JobId) -> Result<()> {
-        self.tell("the writer is stopped");
+        self.step("the writer is stopped");
         self.quiet("kill $(pidof lab-writer)")?;
         self.wait(writer, COMMAND).map(drop)
     }
@@ -375,7 +375,7 @@ impl Machine {
         };
         let command = format!("exec {} {} -D -g idm{adopt}", daemon.wrapper, program.display());
         let job = self.agent.start(&self.shell(&command), Some(log))?;
-        self.story.tell(&self.name, &format!("{} lvmlockd -g idm{adopt}", daemon.wrapper));
+        self.transcript.step(&self.name, &format!("{} lvmlockd -g idm{adopt}", daemon.wrapper));
         let wait = "n=0; until lvmlockctl --info >/dev/null 2>&1; do n=$((n+1)); \
                     [ $n -lt 200 ] || exit 1; sleep 0.05; done";
         self.quiet(wait).with_context(|| {
@@ -390,7 +390,7 @@ impl Machine {
         let Some(job) = self.lvmlockd.take() else {
             bail!("lvmlockd does not run on host {}", self.name);
         };
-        self.story.tell(&self.name, "kill -9 lvmlockd");
+        self.transcript.step(&self.name, "kill -9 lvmlockd");
         self.quiet("kill -9 $(pidof lvmlockd)")?;
         self.agent.wait(job, COMMAND, "lvmlockd's end").map(drop)
     }
@@ -402,7 +402,7 @@ impl Machine {
 
     /// Stops the machine's processor; its clock jumps when it is thawed.
     pub fn freeze(&self) -> Result<()> {
-        self.story.tell(&self.name, "is frozen");
+        self.transcript.step(&self.name, "is frozen");
         self.qemu.freeze()
     }
 
@@ -413,13 +413,13 @@ impl Machine {
 
     /// Ends [`Machine::freeze`].
     pub fn thaw(&self) -> Result<()> {
-        self.story.tell(&self.name, "is thawed");
+        self.transcript.step(&self.name, "is thawed");
         self.qemu.thaw()
     }
 
     /// Pulls the plug.
     pub fn kill(self) {
-        self.story.tell(&self.name, "is killed");
+        self.transcript.step(&self.name, "is killed");
     }
 
     /// Gives virtio_scsi the time-outs that other adapters have. NVMe has them.

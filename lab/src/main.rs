@@ -13,8 +13,8 @@ mod machine;
 mod qemu;
 mod scenarios;
 mod shell;
-mod story;
 mod template;
+mod transcript;
 
 use anyhow::{Result, bail, ensure};
 use cluster::Cluster;
@@ -29,7 +29,7 @@ use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
-use story::Story;
+use transcript::Transcript;
 
 const HELP: &str = "\
 lab [--nvme] [--jobs N] [SCENARIO …]
@@ -175,7 +175,7 @@ fn run(scenarios: &[&'static Scenario], interfaces: Interfaces, jobs: usize) -> 
     Ok(failed == 0)
 }
 
-/// Runs one scenario. `labelled` says that it is told between others.
+/// Runs one scenario. `labelled`: its lines are mixed with those of others.
 fn play(
     files: &Files,
     scenario: &'static Scenario,
@@ -192,9 +192,9 @@ fn play(
         }
     };
     println!("\n{}: {}", scenario.name, scenario.about);
-    let story = Story::begin(labelled.then_some(scenario.name));
-    let result = attempt(files, scenario, interfaces, story);
-    let took = Duration::from_secs_f64(story.seconds());
+    let transcript = Transcript::begin(labelled.then_some(scenario.name));
+    let result = attempt(files, scenario, interfaces, transcript);
+    let took = Duration::from_secs_f64(transcript.seconds());
     let (outcome, text) = match (&result, scenario.expect) {
         (Ok(()), Expect::Pass) => (Outcome::Passed, "passed".to_owned()),
         (Err(error), Expect::Pass) => (Outcome::Failed, format!("FAILED: {}", first_line(error))),
@@ -214,14 +214,19 @@ fn play(
     Verdict { scenario, outcome, text, took }
 }
 
-fn attempt(files: &Files, scenario: &Scenario, interfaces: Interfaces, story: Story) -> Result<()> {
+fn attempt(
+    files: &Files,
+    scenario: &Scenario,
+    interfaces: Interfaces,
+    transcript: Transcript,
+) -> Result<()> {
     let dir = files.scenario_dir(scenario.name)?;
-    let mut cluster = Cluster::new(files, interfaces, &dir, story)?;
+    let mut cluster = Cluster::new(files, interfaces, &dir, transcript)?;
     let result = (scenario.run)(&mut cluster);
     if let Err(error) = &result {
-        story.print(&format!("FAILED: {error:#}"));
+        transcript.print(&format!("FAILED: {error:#}"));
         cluster.keep();
-        story.print(&format!("logs are in {}", dir.display()));
+        transcript.print(&format!("logs are in {}", dir.display()));
     }
     drop(cluster);
     if result.is_ok() {

@@ -102,7 +102,7 @@ fn until_granted(host: &Machine, command: &str, patience: Duration) -> Result<()
         let ended = host.attempt(command)?;
         let seconds = begin.elapsed().as_secs_f64();
         if ended.code == 0 {
-            host.tell(&format!(
+            host.step(&format!(
                 "{command} (refused {refused} times, granted after {seconds:.1} s)"
             ));
             return Ok(());
@@ -131,7 +131,7 @@ fn until_refused(host: &Machine, command: &str, message: &str) -> Result<()> {
         ensure!(ended.code == 5, "{} was not refused: {command}", host.name());
         Ok(ended.stderr.contains(message).then_some(()))
     })?;
-    host.tell(&format!("{command} is refused: {message}"));
+    host.step(&format!("{command} is refused: {message}"));
     Ok(())
 }
 
@@ -250,9 +250,9 @@ fn check_takeover(
         };
         let after = granted - began;
         let seconds = after.as_secs_f64();
-        drives
-            .story
-            .add(&format!("{drive}: {second} got it {seconds:.3} s after {first}'s lease began"));
+        drives.transcript.detail(&format!(
+            "{drive}: {second} got it {seconds:.3} s after {first}'s lease began"
+        ));
         ensure!(after >= LEASE, "{drive} gave {lock} to {second} after {after:?} already");
         taken += usize::from(after <= most);
     }

@@ -29,7 +29,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
         ensure!(held.iter().any(|r| r.is_of("a") && r.is_held()), "{drive}: {held:?}");
     }
     for drive in ["d3", "d4"] {
-        cluster.story.tell("", &format!("{drive} fails every mutex command"));
+        cluster.transcript.step("", &format!("{drive} fails every mutex command"));
         let failing = cluster.drives.vague_failure(drive);
         cluster.drives.order(&format!("fault {drive} * mutex {failing}"))?;
         // The other one may be barred still, from its own turn.
@@ -66,7 +66,7 @@ fn pair(cluster: &Cluster, a: &Machine, b: &Machine) -> Result<()> {
     let taken = "LV locked by other host: two/lv";
     b.refused("lvm lvchange -aey two/lv", 5, taken)?;
     for drive in ["d0", "d1"] {
-        cluster.story.tell("", &format!("{drive} fails every mutex command"));
+        cluster.transcript.step("", &format!("{drive} fails every mutex command"));
         let failing = cluster.drives.vague_failure(drive);
         cluster.drives.order(&format!("fault {drive} * mutex {failing}"))?;
         let ended = b.run("lvm lvchange -aey two/lv")?;

@@ -42,7 +42,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     a.quiet("touch /run/enough")?;
     let ended = a.wait(load, Duration::from_secs(60))?;
     ensure!(ended.code == 0, "the load failed:\n{}{}", ended.stdout, ended.stderr);
-    a.tell(ended.stdout.lines().last().unwrap_or_default());
+    a.step(ended.stdout.lines().last().unwrap_or_default());
     ensure!(a.attempt("test -e /run/killed")?.code != 0, "the VG was killed");
     b.refused("lvm lvchange -aey vg/lv", 5, "LV locked by other host: vg/lv")?;
     a.ok("lvm lvchange -an vg/lv")?;

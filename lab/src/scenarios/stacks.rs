@@ -74,7 +74,7 @@ const STACKS: &[Stack] = &[
 pub fn run(cluster: &mut Cluster) -> Result<()> {
     cluster.start(&["a", "b"])?;
     for stack in STACKS {
-        cluster.story.tell("", stack.name);
+        cluster.transcript.step("", stack.name);
         exercise(cluster, stack).with_context(|| stack.name)?;
     }
     Ok(())

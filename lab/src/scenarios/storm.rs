@@ -48,7 +48,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     let names = a.ok("lvm lvs --noheadings -o name vg")?;
     let made = names.lines().count() - 1;
     ensure!(made == LVS as usize, "there are {made} LVs, not {LVS}");
-    cluster.story.tell("", &format!("there are {LVS} LVs"));
+    cluster.transcript.step("", &format!("there are {LVS} LVs"));
     let script = |seed: u32| {
         let values = [("SEED", seed), ("SECONDS", SECONDS), ("LVS", LVS)];
         values
@@ -64,7 +64,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
         let ended = host.wait(job, Duration::from_secs(u64::from(SECONDS) + 60))?;
         ensure!(ended.code == 0, "{}: {}{}", host.name(), ended.stdout, ended.stderr);
         let (granted, refused) = ended.stdout.trim().split_once(' ').context("two numbers")?;
-        cluster.story.tell(host.name(), &format!("granted {granted}, refused {refused}"));
+        cluster.transcript.step(host.name(), &format!("granted {granted}, refused {refused}"));
         ensure!(granted.parse::<u32>()? > 20, "hardly anything was granted");
         met += refused.parse::<u32>()?;
     }
@@ -91,7 +91,7 @@ fn end_all_use(host: &Machine) -> Result<()> {
     let begin = Instant::now();
     host.ok(&format!("timeout 180 {KILL_SCRIPT} vg"))?;
     let seconds = begin.elapsed().as_secs_f64();
-    host.tell(&format!("the use of {} LVs was ended in {seconds:.1} s", LVS + 1));
+    host.step(&format!("the use of {} LVs was ended in {seconds:.1} s", LVS + 1));
     ensure!(active(host)? == 0, "there are LVs that can still be used");
     Ok(())
 }

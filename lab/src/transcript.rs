@@ -1,19 +1,19 @@
-//! What a scenario does, told while it does it.
+//! Transcript of a scenario, printed while the scenario runs.
 
 use std::time::Instant;
 
-/// Tells each step with the time since the scenario began.
+/// Prints each step with the time since the scenario began.
 #[derive(Clone, Copy, Debug)]
-pub struct Story {
+pub struct Transcript {
     begin: Instant,
-    /// The scenario's name, where several are told at once.
+    /// The scenario's name, where several run at once.
     label: Option<&'static str>,
 }
 
-impl Story {
-    /// Begins now. With a label each line begins with that.
-    pub fn begin(label: Option<&'static str>) -> Story {
-        Story { begin: Instant::now(), label }
+impl Transcript {
+    /// Begins now. With a label, each line begins with it.
+    pub fn begin(label: Option<&'static str>) -> Transcript {
+        Transcript { begin: Instant::now(), label }
     }
 
     /// Seconds since the beginning.
@@ -21,17 +21,17 @@ impl Story {
         self.begin.elapsed().as_secs_f64()
     }
 
-    /// One step of `who`.
-    pub fn tell(&self, who: &str, what: &str) {
+    /// Prints a step of `who`.
+    pub fn step(&self, who: &str, what: &str) {
         self.print(&format!("{:6.1} s  {who:8} {what}", self.seconds()));
     }
 
-    /// What belongs to the last step.
-    pub fn add(&self, what: &str) {
+    /// Prints a detail of the last step.
+    pub fn detail(&self, what: &str) {
         self.print(&format!("{:18} {what}", ""));
     }
 
-    /// A line, or several.
+    /// Prints a line, or several.
     pub fn print(&self, text: &str) {
         match self.label {
             // One write, so that lines of different scenarios are not mixed.
