@@ -16,7 +16,7 @@ pub enum Interfaces {
     Mixed,
 }
 
-/// Interface and looks of the NVMe drives, as `idm-target` has them: every form of identity that Linux
+/// Options of the NVMe drives for `idm-target`: every form of identity that Linux
 /// knows, subsystems with and without native multipath, and one that takes no more than 128 KiB in a
 /// command.
 const NVME_OPTIONS: [&str; 5] =

@@ -19,7 +19,7 @@ const PV_BYTES: u64 = 128 << 20;
 /// Its files are kept where the environment variable `TESTBED_KEEP` is set: the hosts' logs, for
 /// example.
 #[derive(Debug)]
-pub struct Lab {
+pub struct Testbed {
     drives: Drives,
     pvs: Vec<LoopDevice>,
     lease: Duration,
@@ -27,9 +27,9 @@ pub struct Lab {
     dir: TempDir,
 }
 
-impl Lab {
+impl Testbed {
     /// Sets it up; `lease` is the lease that hosts ask the drives for.
-    pub fn new(lease: Duration) -> Result<Lab> {
+    pub fn new(lease: Duration) -> Result<Testbed> {
         ensure!(
             nix::unistd::geteuid().is_root(),
             "hosts are made of namespaces and loop devices: run this as root"
@@ -42,7 +42,7 @@ impl Lab {
         let pvs = (0..drives.count())
             .map(|number| LoopDevice::new(&dir.path().join(format!("pv{number}")), PV_BYTES))
             .collect::<Result<_>>()?;
-        Ok(Lab { drives, pvs, lease, dir })
+        Ok(Testbed { drives, pvs, lease, dir })
     }
 
     /// The drives.
