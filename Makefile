@@ -7,6 +7,8 @@
 #                 DRIVES=nvme: with NVMe drives
 # make mutants    ONLY=text: mutation testing of the lock engine; mutants-sample: some
 # make shuttle    the library's threads under a million schedules
+# make lint       format, clippy, the documentation's links, licences of dependencies
+# make spell      spelling; make minimum-rust: the library and its tests with the oldest Rust
 # make install    DESTDIR= PREFIX= LIBDIR= UNITDIR=
 
 PREFIX ?= /usr/local
@@ -29,7 +31,7 @@ WORKSPACE = --locked --workspace --features lvmlockd-idm/emulator
 
 .NOTPARALLEL:
 .PHONY: all demo check install clean deps check-deps testbed lvm2 lint c-tests races shuttle \
-	shuttle-short check-install stories mutants mutants-sample lab lab-short lab-shell lab-files
+	shuttle-short minimum-rust spell check-install stories mutants mutants-sample lab lab-short lab-shell lab-files
 
 all:
 	$(CARGO) build --locked --release -p lvmlockd-idm
@@ -69,6 +71,16 @@ lint:
 	$(CARGO) clippy --locked -p lvmlockd-idm --all-targets -- -D warnings
 	$(CARGO) clippy --locked -p lvmlockd-idm --features shuttle --all-targets -- -D warnings
 	$(CARGO) clippy --locked -p idm-sim --features broken-rules --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" \
+		$(CARGO) doc $(WORKSPACE) --no-deps --document-private-items
+	scripts/check-dependencies.sh
+
+spell:
+	codespell
+
+minimum-rust:
+	scripts/minimum-rust.sh check --locked -p lvmlockd-idm --features emulator --all-targets \
+		--target-dir target/minimum-rust
 
 # With ThreadSanitizer, by an unstable flag of the compiler: not a part of check.
 races: testbed
@@ -102,7 +114,7 @@ mutants:
 mutants-sample:
 	$(CARGO) run --locked --release -p idm-mutants -- run --sample 40 --seconds 100
 
-check: check-deps lint lvm2
+check: check-deps lint spell minimum-rust lvm2
 	$(CARGO) test $(WORKSPACE) --exclude idm-sim
 	$(CARGO) test --locked -p idm-sim --features broken-rules
 	$(MAKE) shuttle-short
