@@ -281,6 +281,8 @@ impl Seat {
         let dead = view.dead_against(mode) || (refused && !view.dead.is_empty());
         if !live.is_empty() && !reckless {
             self.close(Vote::Blocked(live));
+        } else if take.converting && view.own == Own::None {
+            self.close(Vote::Silent);
         } else if !view.clearing.is_empty() {
             self.outwait(&view.clearing, cx);
         } else if (dead && view.live.is_empty()) || (reckless && view.has_others()) {
@@ -294,8 +296,6 @@ impl Seat {
             take.vote = Vote::Won;
         } else if view.own != Own::None {
             self.judge_own(view, cx);
-        } else if take.converting {
-            self.close(Vote::Silent);
         } else if take.sent < REFUSED_COMMANDS {
             self.then(Step::Try(mode), cx);
         } else if view.live.is_empty() && !refused {
@@ -363,15 +363,21 @@ impl Seat {
         }
     }
 
-    /// The value that came with the mutex.
+    /// The value that came with the mutex. Where our record has gone since the drive was won, the
+    /// table says who is in the way instead.
     fn note_value(&mut self, heard: Heard, cx: &mut TakeContext<'_>) {
         let Heard::Table(view, _) = heard else { return };
-        if view.own != Own::None {
-            self.value = Some(view.value);
-        }
         // A sharer may have changed the value while it was exclusive, and nothing that a REFRESH
         // carries is certain to be stored: only who is alone knows.
         *cx.shared |= view.has_others() && !broken!(cx.rules, ValueBesideSharers);
+        if view.own != Own::None {
+            self.value = Some(view.value);
+            return;
+        }
+        if let Task::Take(take) = &mut self.task {
+            (take.vote, take.value_asked) = (Vote::Asking, false);
+        }
+        self.judge(&view, cx);
     }
 
     /// Removes one unused mutex, or gives up.

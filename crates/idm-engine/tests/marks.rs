@@ -6,30 +6,8 @@ mod bench;
 use bench::*;
 use core::time::Duration;
 use idm_emulator::Profile;
-use idm_engine::{Command, DriveRef, Event, Lock, Outcome, Request};
-use idm_protocol::{Mode, Reply, Status};
-
-const X: Mode = Mode::Exclusive;
-
-fn take(bench: &mut Bench, lock: &mut Lock, mode: Mode, on: &[u32], wit: &[u32]) -> Outcome {
-    let (members, witnesses) = (bench.members(on), bench.members(wit));
-    bench.run(lock, Request::Acquire { mode, members, witnesses })
-}
-
-fn is_ready(lock: &mut Lock) -> Option<Vec<DriveRef>> {
-    events(lock).into_iter().find_map(|event| match event {
-        Event::VotesReady { members } => Some(members),
-        _ => None,
-    })
-}
-
-/// Names the drives, passes a second and moves the votes.
-fn travel(bench: &mut Bench, lock: &mut Lock, drives: &[u32]) -> bool {
-    let members = bench.members(drives);
-    lock.spread(&members, bench.now);
-    bench.pass(lock, Duration::from_secs(1));
-    is_ready(lock).is_some_and(|named| lock.move_votes(&named, bench.now))
-}
+use idm_engine::{Command, Event, Lock, Outcome, Request};
+use idm_protocol::{Reply, Status};
 
 /// Lets time pass until a command to one of these drives is due; reports each as of unknown fate,
 /// without the drive having heard of it yet.
@@ -52,11 +30,6 @@ fn lose_refreshes(bench: &mut Bench, lock: &mut Lock, on: &[u32]) -> Vec<Command
         lock.on_timer(bench.now);
     }
     panic!("nothing was sent");
-}
-
-fn assert_one_holder(bench: &Bench, a: &Lock, b: &Lock) {
-    let believes = |l: &Lock| l.mode().is_some() && l.safe_until() > Some(bench.now);
-    assert!(!(believes(a) && believes(b)), "both believe: {:?} {:?}", a.mode(), b.mode());
 }
 
 #[test]
@@ -92,7 +65,7 @@ fn a_late_refresh_of_the_last_acquisition_marks_this_one_wrong() {
     let mut a = lv_lock(1);
     assert_eq!(take(&mut bench, &mut a, X, &[0, 1, 2, 3, 4], &[]), GRANTED);
     let late = lose_refreshes(&mut bench, &mut a, &[3, 4]);
-    bench.run(&mut a, Request::Release { value: None });
+    bench.run(&mut a, RELEASE);
     bench.pass(&mut a, Duration::from_secs(1));
     // Whether it is granted now is free.
     take(&mut bench, &mut a, X, &[3, 4, 5], &[]);
@@ -168,8 +141,8 @@ fn a_sharer_that_moved_does_not_cost_another_sharer_its_lock() {
     single.sharers_admitted = false;
     bench.drives[2] = idm_emulator::Drive::new(single);
     let (mut a, mut b) = (lv_lock(1), lv_lock(2));
-    assert_eq!(take(&mut bench, &mut a, Mode::Shared, &[0, 1, 2], &[]), GRANTED);
-    assert_eq!(take(&mut bench, &mut b, Mode::Shared, &[0, 1, 2], &[]), GRANTED);
+    assert_eq!(take(&mut bench, &mut a, S, &[0, 1, 2], &[]), GRANTED);
+    assert_eq!(take(&mut bench, &mut b, S, &[0, 1, 2], &[]), GRANTED);
     assert!(travel(&mut bench, &mut a, &[0, 1, 2, 3]));
     for _ in 0..120 {
         let start = bench.now;
@@ -188,9 +161,9 @@ fn a_sharer_that_moved_does_not_keep_others_from_sharing() {
     single.sharers_admitted = false;
     bench.drives[2] = idm_emulator::Drive::new(single);
     let (mut a, mut b) = (lv_lock(1), lv_lock(2));
-    assert_eq!(take(&mut bench, &mut a, Mode::Shared, &[0, 1, 2], &[]), GRANTED);
+    assert_eq!(take(&mut bench, &mut a, S, &[0, 1, 2], &[]), GRANTED);
     assert!(travel(&mut bench, &mut a, &[0, 1, 2, 3]));
-    assert_eq!(take(&mut bench, &mut b, Mode::Shared, &[0, 1, 2], &[]), GRANTED);
+    assert_eq!(take(&mut bench, &mut b, S, &[0, 1, 2], &[]), GRANTED);
 }
 
 #[test]
@@ -232,7 +205,7 @@ fn a_drive_with_another_sets_record_counts_again_after_an_adoption() {
 fn a_release_gives_back_what_every_refused_adoption_refreshed() {
     let mut bench = Bench::new(6);
     let mut first = lv_lock(1);
-    assert_eq!(take(&mut bench, &mut first, Mode::Shared, &[0, 1, 2], &[]), GRANTED);
+    assert_eq!(take(&mut bench, &mut first, S, &[0, 1, 2], &[]), GRANTED);
     drop(first);
     let mut a = lv_lock(1);
     for on in [[0, 1, 2], [3, 4, 5]] {
@@ -241,7 +214,7 @@ fn a_release_gives_back_what_every_refused_adoption_refreshed() {
             Request::Adopt { mode: Some(X), granted_until: None, members, witnesses: Vec::new() };
         assert!(matches!(bench.run(&mut a, request), Outcome::Refused(_)));
     }
-    bench.run(&mut a, Request::Release { value: None });
+    bench.run(&mut a, RELEASE);
     bench.pass(&mut a, Duration::from_secs(1));
     assert!((0..3).all(|d| bench.states(d).is_empty()), "the records are live and nobody's");
 }
@@ -250,16 +223,16 @@ fn a_release_gives_back_what_every_refused_adoption_refreshed() {
 fn a_promotion_that_a_drive_missed_is_refused_where_others_may_count_other_drives() {
     let mut bench = Bench::new(5);
     let (mut a, mut b) = (lv_lock(1), lv_lock(2));
-    assert_eq!(take(&mut bench, &mut a, Mode::Shared, &[0, 1, 2], &[3, 4]), GRANTED);
+    assert_eq!(take(&mut bench, &mut a, S, &[0, 1, 2], &[3, 4]), GRANTED);
     bench.paths[2] = Path::Cut;
     let request = Request::Convert { mode: X, value: None };
     let outcome = bench.run(&mut a, request.clone());
     assert!(matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
     bench.paths[2] = Path::Up;
-    take(&mut bench, &mut b, Mode::Shared, &[2, 3, 4], &[0, 1]);
+    take(&mut bench, &mut b, S, &[2, 3, 4], &[0, 1]);
     bench.exchange(&mut a);
-    assert_eq!((a.mode(), b.mode()), (Some(Mode::Shared), Some(Mode::Shared)));
-    bench.run(&mut b, Request::Release { value: None });
+    assert_eq!((a.mode(), b.mode()), (Some(S), Some(S)));
+    bench.run(&mut b, RELEASE);
     bench.exchange(&mut b);
     // When the lease of what it missed is over, the drive is not needed.
     bench.paths[2] = Path::Cut;
