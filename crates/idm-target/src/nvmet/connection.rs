@@ -6,7 +6,7 @@ use super::sender::Sender;
 use super::subsystem::QUEUE_DEPTH;
 use super::target::Target;
 use idm_emulator::Nonsense;
-use idm_emulator::disks::faults::{CommandKind, Failure};
+use idm_emulator::disks::faults::{CommandKind, Failure, Rules};
 use idm_emulator::disks::{
     BLOCK, Connection, Disk, Gate, MOST_BLOCKS, ServiceResponse, TargetCommand,
 };
@@ -130,6 +130,36 @@ struct Transfer {
     received: u32,
 }
 
+/// Commands that wait for their data, by their identifiers.
+type Transfers = BTreeMap<u16, Transfer>;
+
+/// Takes data for the command `id`. Returns the transfer when it is complete.
+fn receive(
+    transfers: &mut Transfers,
+    id: u16,
+    tag: u16,
+    offset: u32,
+    data: &[u8],
+) -> io::Result<Option<Transfer>> {
+    let transfer = transfers
+        .get_mut(&id)
+        .filter(|_| tag == id)
+        .ok_or_else(|| invalid("data that was not asked for"))?;
+    // In order, as the specification has it: each byte once.
+    if offset != transfer.received {
+        return Err(invalid("data out of order"));
+    }
+    let at = offset as usize;
+    transfer
+        .data
+        .get_mut(at..at + data.len())
+        .ok_or_else(|| invalid("more data than was asked for"))?
+        .copy_from_slice(data);
+    transfer.received += data.len() as u32;
+    let complete = transfer.received as usize == transfer.data.len();
+    Ok(if complete { transfers.remove(&id) } else { None })
+}
+
 fn invalid(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
 }
@@ -156,8 +186,47 @@ fn serve_one(target: &Arc<Target>, port: &str, stream: TcpStream) -> io::Result<
     result
 }
 
-/// Looks at Connect, the first command of every connection. `None` where it was refused; what it
-/// makes is to be answered.
+/// What Connect asks for.
+struct ConnectRequest {
+    queue_id: u16,
+    /// Entries of the queue, less one.
+    size: u16,
+    keep_alive_ms: u32,
+    controller_id: u16,
+    subsystem: String,
+    host: String,
+}
+
+impl ConnectRequest {
+    /// The controller identifier that asks for a new controller.
+    const NEW: u16 = 0xFFFF;
+
+    /// `None` where the command is not Connect, or its data is too short.
+    fn parse(command: &Sqe, data: &[u8]) -> Option<ConnectRequest> {
+        const DATA_LEN: usize = 1024;
+        let is_connect =
+            command.opcode() == admin::FABRICS && command.fabrics_type() == fabrics::CONNECT;
+        if !is_connect || data.len() < DATA_LEN {
+            return None;
+        }
+        let text = |at: usize| {
+            let field = &data[at..at + 256];
+            let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
+            String::from_utf8_lossy(&field[..end]).into_owned()
+        };
+        Some(ConnectRequest {
+            queue_id: command.u16_at(42),
+            size: command.u16_at(44),
+            keep_alive_ms: command.u32_at(48),
+            controller_id: u16::from_le_bytes([data[16], data[17]]),
+            subsystem: text(256),
+            host: text(512),
+        })
+    }
+}
+
+/// Carries out Connect, the first command of every connection. The queue that it returns has yet to
+/// answer the command; `None` where it was refused.
 fn connect(
     target: &Arc<Target>,
     port: &str,
@@ -165,52 +234,37 @@ fn connect(
     command: &Sqe,
     data: &[u8],
 ) -> io::Result<Option<Arc<Queue>>> {
-    const DATA_LEN: usize = 1024;
-    const NEW: u16 = 0xFFFF;
-    let is_connect =
-        command.opcode() == admin::FABRICS && command.fabrics_type() == fabrics::CONNECT;
     let refuse = |status| sender.complete(command, &CommandOutcome::refused(status)).map(|()| None);
-    if !is_connect || data.len() < DATA_LEN {
-        return refuse(CONNECT_INVALID);
-    }
-    let text = |at: usize| {
-        let field = &data[at..at + 256];
-        let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
-        String::from_utf8_lossy(&field[..end]).into_owned()
-    };
-    let (queue_id, size, keep_alive_ms) =
-        (command.u16_at(42), command.u16_at(44), command.u32_at(48));
-    let controller_id = u16::from_le_bytes([data[16], data[17]]);
-    let (subsystem, host) = (text(256), text(512));
-    let Some(subsystem) = target.subsystem(&subsystem) else {
+    let Some(request) = ConnectRequest::parse(command, data) else {
         return refuse(CONNECT_INVALID);
     };
-    let absent = |rules: &mut idm_emulator::disks::faults::Rules| {
-        rules.is_absent(subsystem.disk.name(), port)
+    let Some(subsystem) = target.subsystem(&request.subsystem) else {
+        return refuse(CONNECT_INVALID);
     };
+    let absent = |rules: &mut Rules| rules.is_absent(subsystem.disk.name(), port);
     if target.enclosure.with_rules_quietly(absent) {
         return refuse(CONNECT_BUSY);
     }
-    if size == 0 || size >= QUEUE_DEPTH {
+    if request.size == 0 || request.size >= QUEUE_DEPTH {
         return refuse(CONNECT_INVALID);
     }
-    sender.set_queue_size(size + 1);
-    let admin = queue_id == 0;
+    sender.set_queue_size(request.size + 1);
+    let admin = request.queue_id == 0;
     let controller = if admin {
-        if controller_id != NEW {
+        if request.controller_id != ConnectRequest::NEW {
             return refuse(CONNECT_INVALID);
         }
-        target.new_controller(subsystem, &host)
+        target.new_controller(subsystem, &request.host)
     } else {
         target
-            .controller(controller_id)
-            .filter(|known| Arc::ptr_eq(&known.subsystem, subsystem) && known.host == host)
+            .controller(request.controller_id)
+            .filter(|known| Arc::ptr_eq(&known.subsystem, subsystem) && known.host == request.host)
     };
     let Some(controller) = controller else {
         return refuse(CONNECT_INVALID);
     };
-    if admin && keep_alive_ms > 0 {
-        let silence = Duration::from_millis(u64::from(keep_alive_ms)) * KEEP_ALIVES;
+    if admin && request.keep_alive_ms > 0 {
+        let silence = Duration::from_millis(u64::from(request.keep_alive_ms)) * KEEP_ALIVES;
         sender.set_read_timeout(silence)?;
     }
     controller.add_queue(sender);
@@ -261,50 +315,20 @@ impl Queue {
     }
 
     fn listen(&self, reader: &mut BufReader<TcpStream>) -> io::Result<()> {
-        let mut transfers: BTreeMap<u16, Transfer> = BTreeMap::new();
+        let mut transfers = Transfers::new();
         loop {
             match FromHost::read(reader) {
                 Ok(None) => return Ok(()),
                 Ok(Some(FromHost::Initialize { .. })) => return Err(invalid("a second ICReq")),
-                Ok(Some(FromHost::Command(command, data))) => {
-                    if !command.wants_to_send() {
-                        self.treat(command, data)?;
-                        continue;
-                    }
-                    let (id, len) = (command.command(), command.data_len());
-                    if u64::from(len) > MOST_BLOCKS * BLOCK {
-                        self.sender
-                            .complete(&command, &CommandOutcome::refused(status::INVALID_FIELD))?;
-                        continue;
-                    }
-                    if transfers.len() >= MOST_TRANSFERS || transfers.contains_key(&id) {
-                        return Err(invalid("more commands than the queue has"));
-                    }
-                    let data = vec![0; len as usize];
-                    transfers.insert(id, Transfer { command, data, received: 0 });
-                    // The command's identifier does for a tag, as it has one transfer.
-                    self.sender.send(&pdu::ready_to_transfer(id, id, len))?;
+                Ok(Some(FromHost::Command(command, data))) if !command.wants_to_send() => {
+                    self.treat(command, data)?;
                 }
-                Ok(Some(FromHost::Data { command: id, tag, offset, data })) => {
-                    let transfer = transfers
-                        .get_mut(&id)
-                        .filter(|_| tag == id)
-                        .ok_or_else(|| invalid("data that was not asked for"))?;
-                    let at = offset as usize;
-                    // In order, as the specification has it: each byte once.
-                    if offset != transfer.received {
-                        return Err(invalid("data out of order"));
-                    }
-                    transfer
-                        .data
-                        .get_mut(at..at + data.len())
-                        .ok_or_else(|| invalid("more data than was asked for"))?
-                        .copy_from_slice(&data);
-                    transfer.received += data.len() as u32;
-                    if transfer.received as usize == transfer.data.len() {
-                        if let Some(transfer) = transfers.remove(&id) {
-                            self.treat(transfer.command, transfer.data)?;
-                        }
+                Ok(Some(FromHost::Command(command, _))) => {
+                    self.ask_for_data(&mut transfers, command)?;
+                }
+                Ok(Some(FromHost::Data { command, tag, offset, data })) => {
+                    if let Some(whole) = receive(&mut transfers, command, tag, offset, &data)? {
+                        self.treat(whole.command, whole.data)?;
                     }
                 }
                 Err(error)
@@ -321,6 +345,21 @@ impl Queue {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Begins the transfer of a command's data.
+    fn ask_for_data(&self, transfers: &mut Transfers, command: Sqe) -> io::Result<()> {
+        let (id, len) = (command.command(), command.data_len());
+        if u64::from(len) > MOST_BLOCKS * BLOCK {
+            return self.sender.complete(&command, &CommandOutcome::refused(status::INVALID_FIELD));
+        }
+        if transfers.len() >= MOST_TRANSFERS || transfers.contains_key(&id) {
+            return Err(invalid("more commands than the queue has"));
+        }
+        let data = vec![0; len as usize];
+        transfers.insert(id, Transfer { command, data, received: 0 });
+        // The command's identifier does for a tag, as it has one transfer.
+        self.sender.send(&pdu::ready_to_transfer(id, id, len))
     }
 
     fn treat(&self, command: Sqe, data: Vec<u8>) -> io::Result<()> {
