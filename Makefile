@@ -31,7 +31,7 @@ WORKSPACE = --locked --workspace --features lvmlockd-idm/emulator
 
 .NOTPARALLEL:
 .PHONY: all demo check install clean deps check-deps testbed lvm2 lint c-tests races shuttle \
-	shuttle-short minimum-rust spell check-install stories mutants mutants-sample lab lab-short lab-shell lab-files
+	shuttle-short minimum-rust spell check-install diagrams mutants mutants-sample lab lab-short lab-shell lab-files
 
 all:
 	$(CARGO) build --locked --release -p lvmlockd-idm
@@ -62,8 +62,8 @@ demo: deps testbed
 	@target/release/demo
 
 # The pictures in docs/locking.md. A test of idm-sim checks that they are current.
-stories:
-	$(CARGO) run --locked --release -p idm-sim -- stories docs/stories
+diagrams:
+	$(CARGO) run --locked --release -p idm-sim -- diagrams docs/diagrams
 
 lint:
 	$(CARGO) fmt --all --check

@@ -1,35 +1,39 @@
-//! Pictures: those in `docs/locking.md` are current and tell what they should, and any seed has one.
+//! Pictures: the diagrams of `docs/locking.md` are current and have in them what they should, and
+//! any seed has a picture.
 
+use idm_sim::diagrams::{self, Diagram};
 use idm_sim::ids::{Ix, LockIx};
 use idm_sim::picture::{self, View};
-use idm_sim::plan::{Firmware, Kind};
-use idm_sim::stories::{self, Story};
+use idm_sim::plan::{Firmware, WorldKind};
 use idm_sim::world::World;
 use std::path::PathBuf;
 
 fn directory() -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/stories"))
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/diagrams"))
 }
 
-fn tell(story: &Story) -> String {
-    match stories::tell(story) {
+fn draw(diagram: &Diagram) -> String {
+    match diagrams::draw(diagram) {
         Ok(svg) => svg,
-        Err(failure) => panic!("{}: {failure}", story.name),
+        Err(failure) => panic!("{}: {failure}", diagram.name),
     }
 }
 
 #[test]
 fn the_pictures_in_the_documentation_are_current() {
     let mut names: Vec<String> = std::fs::read_dir(directory())
-        .expect("docs/stories can be read")
+        .expect("docs/diagrams can be read")
         .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
         .collect();
     names.sort();
     let mut expected = Vec::new();
-    for story in stories::all() {
-        let name = format!("{}.svg", story.name);
+    for diagram in diagrams::all() {
+        let name = format!("{}.svg", diagram.name);
         let present = std::fs::read_to_string(directory().join(&name)).unwrap_or_default();
-        assert!(present == tell(&story), "docs/stories/{name} is not current: run `make stories`");
+        assert!(
+            present == draw(&diagram),
+            "docs/diagrams/{name} is not current: run `make diagrams`"
+        );
         expected.push(name);
     }
     expected.sort();
@@ -39,8 +43,8 @@ fn the_pictures_in_the_documentation_are_current() {
 #[test]
 fn every_picture_is_in_the_text() {
     let text = std::fs::read_to_string(directory().join("../locking.md")).expect("locking.md");
-    for story in stories::all() {
-        assert!(text.contains(&format!("(stories/{}.svg)", story.name)), "{}", story.name);
+    for diagram in diagrams::all() {
+        assert!(text.contains(&format!("(diagrams/{}.svg)", diagram.name)), "{}", diagram.name);
     }
 }
 
@@ -78,15 +82,15 @@ const TOLD: &[(&str, &[&str])] = &[
 
 #[test]
 fn every_story_comes_to_its_end() {
-    let stories = stories::all();
-    assert_eq!(stories.len(), TOLD.len());
-    for (story, (name, texts)) in stories.iter().zip(TOLD) {
-        assert_eq!(story.name, *name);
-        let svg = tell(story);
+    let diagrams = diagrams::all();
+    assert_eq!(diagrams.len(), TOLD.len());
+    for (diagram, (name, texts)) in diagrams.iter().zip(TOLD) {
+        assert_eq!(diagram.name, *name);
+        let svg = draw(diagram);
         let mut rest = svg.as_str();
         for text in *texts {
             let Some((_, after)) = rest.split_once(text) else {
-                panic!("{name} does not tell {text:?} where it should");
+                panic!("{name} does not have {text:?} where it should");
             };
             rest = after;
         }
@@ -96,7 +100,7 @@ fn every_story_comes_to_its_end() {
 /// The picture of a seed between two moments, in us.
 fn picture_of(world: &mut World, seed: u64, from: u64, to: Option<u64>) -> String {
     world.observe();
-    let _ = world.run(seed, Kind::Budget, Firmware::Any);
+    let _ = world.run(seed, WorldKind::Budget, Firmware::Any);
     let recording = world.take_recording().expect("it was observed");
     let view = View { title: "A & B".to_owned(), lock: LockIx::new(0), from, to };
     picture::draw(&recording, &view)
@@ -121,8 +125,8 @@ fn an_observed_seed_ends_as_one_that_is_not() {
     let (mut plain, mut observed) = (World::new(), World::new());
     for seed in 0..200 {
         observed.observe();
-        let one = plain.run(seed, Kind::Budget, Firmware::Any);
-        let two = observed.run(seed, Kind::Budget, Firmware::Any);
+        let one = plain.run(seed, WorldKind::Budget, Firmware::Any);
+        let two = observed.run(seed, WorldKind::Budget, Firmware::Any);
         assert_eq!((one, plain.now()), (two, observed.now()), "seed {seed}");
         assert_eq!(plain.coverage.to_string(), observed.coverage.to_string(), "seed {seed}");
     }
@@ -133,7 +137,8 @@ fn an_observed_seed_ends_as_one_that_is_not() {
 fn a_violation_is_in_the_picture() {
     let mut world = World::new();
     world.break_rule(Some(idm_engine::BrokenRule::AcquireQuorum));
-    let failing = (0..1000).find(|&seed| world.run(seed, Kind::Budget, Firmware::Any).is_err());
+    let failing =
+        (0..1000).find(|&seed| world.run(seed, WorldKind::Budget, Firmware::Any).is_err());
     let svg = picture_of(&mut world, failing.expect("a seed fails"), 0, None);
     assert!(svg.contains("VIOLATION "));
 }

@@ -3,9 +3,9 @@
 use super::World;
 use super::network::FlightIx;
 use super::slots::Caller;
-use crate::features::{Feature, Sight, Sights};
+use crate::features::{Feature, FeatureHit, FeatureHits};
 use crate::ids::{DriveIx, DriveSet, SlotIx};
-use crate::plan::Trouble;
+use crate::plan::Fault;
 use idm_emulator::Profile;
 use idm_protocol::{DriveCommand, Mode, MutexOp, Reply, Status};
 
@@ -24,38 +24,38 @@ const OTHER_SET: u64 = 1;
 
 /// What kinds of facts there are.
 #[derive(Clone, Copy)]
-enum Kind {
+enum FeatureKind {
     Course,
     Votes,
     Traits,
     Execution,
     Grant,
-    Troubles,
+    Faults,
 }
 
 impl World {
     /// Notes features from now on.
-    pub fn sight(&mut self) {
-        self.sights = Some(Box::default());
+    pub fn record_features(&mut self) {
+        self.feature_hits = Some(Box::default());
     }
 
     /// What was noted in the last run.
-    pub fn sights(&self) -> Option<&Sights> {
-        self.sights.as_deref()
+    pub fn feature_hits(&self) -> Option<&FeatureHits> {
+        self.feature_hits.as_deref()
     }
 
-    fn note_feature(&mut self, kind: Kind, danger: u8, fact: &[u64; 4]) {
+    fn note_feature(&mut self, kind: FeatureKind, danger: u8, fact: &[u64; 4]) {
         let [a, b, c, d] = *fact;
         let feature = Feature::of(&[u64::from(danger) << 8 | kind as u64, a, b, c, d]);
         let event = self.event;
-        if let Some(sights) = &mut self.sights {
-            sights.note(Sight { feature, danger, event });
+        if let Some(feature_hits) = &mut self.feature_hits {
+            feature_hits.note(FeatureHit { feature, danger, event });
         }
     }
 
     /// A reply has come: what the drive said so far within the request, and how that stands.
-    pub(super) fn sight_reply(&mut self, f: FlightIx, reply: &Reply) {
-        if self.sights.is_none() {
+    pub(super) fn note_reply_features(&mut self, f: FlightIx, reply: &Reply) {
+        if self.feature_hits.is_none() {
             return;
         }
         let (s, d, command) = self.network.errand(f);
@@ -72,9 +72,9 @@ impl World {
         let votes = self.votes_won(s);
         let danger = self.danger(s, way, votes);
         let traits = traits(op, &self.plan.drives[d].profile);
-        self.note_feature(Kind::Course, danger, &[said, way, 0, 0]);
-        self.note_feature(Kind::Votes, danger, &[said & TWO_WORDS, caller, modes, votes]);
-        self.note_feature(Kind::Traits, danger, &[said & ONE_WORD, own, traits, way]);
+        self.note_feature(FeatureKind::Course, danger, &[said, way, 0, 0]);
+        self.note_feature(FeatureKind::Votes, danger, &[said & TWO_WORDS, caller, modes, votes]);
+        self.note_feature(FeatureKind::Traits, danger, &[said & ONE_WORD, own, traits, way]);
     }
 
     /// How near a host that asks is to hold what another has: 0 for far away.
@@ -96,8 +96,8 @@ impl World {
     }
 
     /// A drive has done something: for whom, and how late.
-    pub(super) fn sight_execution(&mut self, f: FlightIx, reply: &Reply, late: bool) {
-        if self.sights.is_none() {
+    pub(super) fn note_execution_features(&mut self, f: FlightIx, reply: &Reply, late: bool) {
+        if self.feature_hits.is_none() {
             return;
         }
         let (s, d, command) = self.network.errand(f);
@@ -107,12 +107,12 @@ impl World {
         let state = caller(slot.call.caller) << 4 | mode(slot.engine.mode) << 2;
         let when = u64::from(late) << 1 | u64::from(alive);
         let way = self.in_the_way(s, d);
-        self.note_feature(Kind::Execution, 0, &[what, state, when, way]);
+        self.note_feature(FeatureKind::Execution, 0, &[what, state, when, way]);
     }
 
     /// A host got a lock: what each drive said last, and what goes wrong at present.
-    pub(super) fn sight_grant(&mut self, s: SlotIx) {
-        if self.sights.is_none() {
+    pub(super) fn note_grant_features(&mut self, s: SlotIx) {
+        if self.feature_hits.is_none() {
             return;
         }
         let call = &self.slots[s].call;
@@ -122,12 +122,12 @@ impl World {
             let said = self.slots[s].seen.request.said[d] & TWO_WORDS;
             let votes = u64::from(members.contains(d)) << 1 | u64::from(self.has_vote(s, d));
             let way = self.in_the_way(s, d);
-            self.note_feature(Kind::Grant, 0, &[said, caller << 2 | target, votes, way]);
+            self.note_feature(FeatureKind::Grant, 0, &[said, caller << 2 | target, votes, way]);
         }
-        let troubles = self.present_troubles();
-        for (i, a) in troubles.iter().enumerate() {
-            for b in &troubles[i..] {
-                self.note_feature(Kind::Troubles, 0, &[*a, *b, caller, target]);
+        let faults = self.present_faults();
+        for (i, a) in faults.iter().enumerate() {
+            for b in &faults[i..] {
+                self.note_feature(FeatureKind::Faults, 0, &[*a, *b, caller, target]);
             }
         }
     }
@@ -155,12 +155,12 @@ impl World {
     }
 
     /// The kinds of lasting faults that are there now, in order.
-    fn present_troubles(&self) -> Vec<u64> {
+    fn present_faults(&self) -> Vec<u64> {
         let now = self.now();
         let there = self.plan.episodes.iter().filter(|e| (e.from..=e.to).contains(&now));
-        let mut troubles: Vec<u64> = there.map(|e| trouble(e.what)).collect();
-        troubles.sort_unstable();
-        troubles
+        let mut faults: Vec<u64> = there.map(|e| fault_number(e.what)).collect();
+        faults.sort_unstable();
+        faults
     }
 }
 
@@ -243,18 +243,18 @@ fn mode(mode: Option<Mode>) -> u64 {
     }
 }
 
-fn trouble(what: Trouble) -> u64 {
+fn fault_number(what: Fault) -> u64 {
     match what {
-        Trouble::DriveGone(_) => 0,
-        Trouble::DriveDead(_) => 1,
-        Trouble::DriveSlow(_) => 2,
-        Trouble::DriveBusy(_) => 3,
-        Trouble::DriveFull(_) => 4,
-        Trouble::DriveReset(_) => 5,
-        Trouble::PathFlaps(..) => 6,
-        Trouble::Cut(_) => 7,
-        Trouble::Frozen(_) => 8,
-        Trouble::Restart(_) => 9,
-        Trouble::Reboot(_) => 10,
+        Fault::DriveGone(_) => 0,
+        Fault::DriveDead(_) => 1,
+        Fault::DriveSlow(_) => 2,
+        Fault::DriveBusy(_) => 3,
+        Fault::DriveFull(_) => 4,
+        Fault::DriveReset(_) => 5,
+        Fault::PathFlaps(..) => 6,
+        Fault::Cut(_) => 7,
+        Fault::Frozen(_) => 8,
+        Fault::Restart(_) => 9,
+        Fault::Reboot(_) => 10,
     }
 }

@@ -1,16 +1,16 @@
-//! The stories that `docs/locking.md` tells, as scenarios.
+//! The diagrams of `docs/locking.md`, as scenarios.
 
 use crate::ids::{DriveIx, DriveSet, HostIx, Ix, LockIx};
 use crate::picture::{self, View};
-use crate::plan::{Episode, Plan, Trouble};
+use crate::plan::{Episode, Fault, Plan};
 use crate::scenario::{Scenario, Step};
 use crate::world::{Failure, World};
 use core::time::Duration;
 use idm_protocol::Mode;
 
-/// A story: what it is called, what is above its picture, and what happens.
+/// A scenario with the title of its picture.
 #[derive(Clone, Debug)]
-pub struct Story {
+pub struct Diagram {
     /// Its picture's file name without the ending.
     pub name: &'static str,
     /// What is above the picture.
@@ -40,16 +40,16 @@ fn plan(drives: usize, layout: usize) -> Plan {
     plan
 }
 
-fn episode(from: u64, to: u64, what: Trouble) -> Episode {
+fn episode(from: u64, to: u64, what: Fault) -> Episode {
     Episode { from, to, what }
 }
 
-/// All stories, in the order in which they are told.
-pub fn all() -> Vec<Story> {
+/// All diagrams, in the order of the text.
+pub fn all() -> Vec<Diagram> {
     vec![contention(), takeover(), drive_lost(), moved(), restart()]
 }
 
-fn contention() -> Story {
+fn contention() -> Diagram {
     let (a, b) = (host(0), host(1));
     let steps = vec![
         (2 * MS, Step::Acquire(a, Mode::Exclusive)),
@@ -59,44 +59,44 @@ fn contention() -> Story {
     ];
     let mut plan = plan(3, 3);
     plan.delay[b][drive(2)] = 500;
-    Story {
+    Diagram {
         name: "contention",
         title: "Two hosts ask for the same lock at once",
         scenario: Scenario { plan, steps, end: 32 * S },
     }
 }
 
-fn takeover() -> Story {
+fn takeover() -> Diagram {
     let (a, b) = (host(0), host(1));
     let mut plan = plan(3, 3);
-    plan.episodes.push(episode(25 * S, 200 * S, Trouble::Reboot(a)));
+    plan.episodes.push(episode(25 * S, 200 * S, Fault::Reboot(a)));
     let steps = vec![
         (S, Step::Acquire(a, Mode::Exclusive)),
         (40 * S, Step::Acquire(b, Mode::Exclusive)),
         (95 * S, Step::Acquire(b, Mode::Exclusive)),
     ];
-    Story {
+    Diagram {
         name: "takeover",
         title: "A host dies; another takes its lock when the leases have run out",
         scenario: Scenario { plan, steps, end: 96 * S },
     }
 }
 
-fn drive_lost() -> Story {
+fn drive_lost() -> Diagram {
     let a = host(0);
     let mut plan = plan(3, 3);
     plan.host_clocks = plan.host_clocks.iter().take(1).map(|(_, &clock)| clock).collect();
-    plan.episodes.push(episode(10 * S, 150 * S, Trouble::DriveDead(drive(2))));
-    plan.episodes.push(episode(50 * S, 125 * S, Trouble::DriveDead(drive(1))));
+    plan.episodes.push(episode(10 * S, 150 * S, Fault::DriveDead(drive(2))));
+    plan.episodes.push(episode(50 * S, 125 * S, Fault::DriveDead(drive(1))));
     let steps = vec![(S, Step::Acquire(a, Mode::Exclusive))];
-    Story {
+    Diagram {
         name: "drive-lost",
         title: "One drive of three is lost, then a second one; both come back",
         scenario: Scenario { plan, steps, end: 175 * S },
     }
 }
 
-fn moved() -> Story {
+fn moved() -> Diagram {
     let (a, b) = (host(0), host(1));
     let mut plan = plan(5, 3);
     plan.delay[a][drive(2)] = 300;
@@ -106,36 +106,36 @@ fn moved() -> Story {
         (2 * S, Step::Spread(a, new)),
         (3 * S, Step::Acquire(b, Mode::Exclusive)),
     ];
-    Story {
+    Diagram {
         name: "moved",
         title: "The votes for a held lock move from d0 d1 d2 to d2 d3 d4",
         scenario: Scenario { plan, steps, end: 4 * S },
     }
 }
 
-fn restart() -> Story {
+fn restart() -> Diagram {
     let (a, b) = (host(0), host(1));
     let mut plan = plan(3, 3);
-    plan.episodes.push(episode(25 * S, 27 * S, Trouble::Restart(a)));
+    plan.episodes.push(episode(25 * S, 27 * S, Fault::Restart(a)));
     let steps = vec![
         (S, Step::Acquire(a, Mode::Exclusive)),
         (26 * S, Step::Acquire(b, Mode::Exclusive)),
         (27 * S + 100 * MS, Step::Adopt(a, Mode::Exclusive)),
         (70 * S, Step::Acquire(b, Mode::Exclusive)),
     ];
-    Story {
+    Diagram {
         name: "restart",
         title: "lvmlockd dies, is started again and adopts its lock",
         scenario: Scenario { plan, steps, end: 71 * S },
     }
 }
 
-/// Tells a story: its picture, as an SVG.
-pub fn tell(story: &Story) -> Result<String, Failure> {
+/// Draws a diagram, as an SVG.
+pub fn draw(diagram: &Diagram) -> Result<String, Failure> {
     let mut world = World::new();
     world.observe();
-    world.play(&story.scenario)?;
+    world.play(&diagram.scenario)?;
     let recording = world.take_recording().unwrap_or_default();
-    let view = View { title: story.title.to_owned(), lock: LockIx::new(0), from: 0, to: None };
+    let view = View { title: diagram.title.to_owned(), lock: LockIx::new(0), from: 0, to: None };
     Ok(picture::draw(&recording, &view))
 }
