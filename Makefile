@@ -31,7 +31,8 @@ WORKSPACE = --locked --workspace --features lvmlockd-idm/emulator
 
 .NOTPARALLEL:
 .PHONY: all demo check install clean deps check-deps testbed lvm2 lint c-tests races shuttle \
-	shuttle-short minimum-rust spell check-install diagrams mutants mutants-sample lab lab-short lab-shell lab-files
+	shuttle-short minimum-rust spell check-install diagrams mutants mutants-sample lab lab-short \
+	lab-shell lab-files
 
 all:
 	$(CARGO) build --locked --release -p lvmlockd-idm
@@ -122,8 +123,8 @@ check: check-deps lint spell minimum-rust lvm2
 	$(MAKE) check-install
 	$(MAKE) lab-short
 
-# Machines run the library as it is shipped; the one of the tests is only linked to. What runs in the
-# machines is static, because the agent is there before there is a root file system.
+# Machines run the library as it is shipped; the one of the tests is only linked to. What runs in
+# the machines is static, because the agent is there before there is a root file system.
 lab-files: deps testbed
 	@for release in $(LAB_LVM2) $(LAB_ADOPT); do \
 		lvm2/build-lvm2.sh $$release build/lib build/lvm2 || exit; \
@@ -152,7 +153,8 @@ lab-shell: lab-files
 	$(LAB) --shell
 
 install: all
-	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(DATADIR)/lvmlockd-idm
+	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)
+	install -d $(DESTDIR)$(DATADIR)/lvmlockd-idm
 	install -m 644 target/release/$(LIBRARY) $(DESTDIR)$(LIBDIR)/$(LIBRARY).$(VERSION)
 	ln -sf $(LIBRARY).$(VERSION) $(DESTDIR)$(LIBDIR)/$(SONAME)
 	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/$(LIBRARY)
