@@ -17,8 +17,8 @@ pub enum Interfaces {
 }
 
 /// Options of the NVMe drives for `idm-target`: every form of identity that Linux
-/// knows, subsystems with and without native multipath, and one that takes no more than 128 KiB in a
-/// command.
+/// knows, subsystems with and without native multipath, and one that takes no more than 128 KiB in
+/// a command.
 const NVME_OPTIONS: [&str; 5] =
     ["id=nguid", "id=eui64,shared", "id=uuid,shared", "id=nguid,shared", "id=none,mdts=5"];
 

@@ -20,7 +20,8 @@ const HEADER_LEN: usize = 9;
 pub enum FrameKind {
     /// To the machine: are you there? And its answer.
     Ping = b'P',
-    /// To the machine: mount the root file system; see [`Setup`]. Answered with [`FrameKind::Exit`].
+    /// To the machine: mount the root file system; see [`Setup`]. Answered with
+    /// [`FrameKind::Exit`].
     Setup = b'S',
     /// To the machine: run a shell command.
     Run = b'R',
