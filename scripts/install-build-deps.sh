@@ -8,14 +8,14 @@
 set -eu
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
 
-rust_minimum=1.85
+rust_minimum=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$(dirname "$0")/../Cargo.toml")
 
 # For the library; for lvm2; for getting lvm2's source and the crates.
 packages="gcc libc6-dev make pkg-config
 	libaio-dev libblkid-dev libsystemd-dev libudev-dev
 	ca-certificates debian-archive-keyring dpkg-dev patch xz-utils"
 if [ "${1:-}" = check ]; then
-	packages="$packages g++ strace valgrind"
+	packages="$packages codespell g++ strace valgrind"
 fi
 
 at_least() {

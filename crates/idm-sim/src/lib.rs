@@ -14,7 +14,7 @@
 //! idm-sim replay 4711@120:9,300:1  the same with other chances from two events on ([`schedule`])
 //! idm-sim replay 4711 --svg FILE   the same as a picture
 //! idm-sim coverage --seeds 1000    how often each fault and each outcome comes up
-//! idm-sim stories DIRECTORY        pictures of the scenarios that `docs/locking.md` tells
+//! idm-sim diagrams DIRECTORY       pictures of the scenarios that `docs/locking.md` tells
 //! ```
 //!
 //! Pictures are drawn from what an observer of the world records ([`observe`]). In a
@@ -67,10 +67,10 @@
 //!   destroy what is held: the older stack does not survive that by its own rules. A value after a
 //!   host of the older stack broke a lock: it leaves no trace of that.
 //!
-//! [`plan::Kind::Beyond`] goes beyond the budget on purpose: drives lose their state in bursts. Then
+//! [`plan::WorldKind::Beyond`] goes beyond the budget on purpose: drives lose their state in bursts. Then
 //! nothing can be promised but that the loss is noticed: when every drive was refreshed once, a holder
-//! that has lost its keep-quorum must know. In [`plan::Kind::Nonsense`] drives answer anything at all,
-//! and the engine must not panic, storm or hang. In [`plan::Kind::SomeNonsense`] a minority of the
+//! that has lost its keep-quorum must know. In [`plan::WorldKind::Nonsense`] drives answer anything at all,
+//! and the engine must not panic, storm or hang. In [`plan::WorldKind::SomeNonsense`] a minority of the
 //! drives does whatever it wants and answers anything but GOOD; that is within the budget.
 //!
 //! # What is checked
@@ -109,6 +109,7 @@
 pub mod campaign;
 pub mod clock;
 pub mod coverage;
+pub mod diagrams;
 pub mod features;
 pub mod ids;
 pub mod observe;
@@ -118,5 +119,4 @@ pub mod plan;
 pub mod scenario;
 pub mod schedule;
 pub mod search;
-pub mod stories;
 pub mod world;
