@@ -3,8 +3,8 @@
 //! Between releases `ls->pvs` moved and `lm_lock` and `lm_add_lockspace` got a second adopt
 //! argument. The layout table, compiled by `lvm2/lvmlockd-idm.c` inside the lvm2 tree, tells both.
 //! Without it, a fresh `struct lockspace` shows where its list heads are, and the release number in
-//! the executable tells the rest (contract, section 2.4). Whatever does not fit is refused: a wrong
-//! guess would lock the wrong drives.
+//! the executable tells the rest (docs/lvmlockd-contract.md, "Finding the layout"). Whatever does
+//! not fit is refused: a wrong guess would lock the wrong drives.
 
 use super::c::Lockspace;
 use super::host;

@@ -27,7 +27,7 @@ enum Destination {
 }
 
 /// What lvmlockd's line of 255 bytes leaves to us, after its time stamp and before its newline
-/// (contract, section 1.2).
+/// (docs/lvmlockd-contract.md, "What core exports").
 const LINE: usize = 240;
 
 /// How long the end of the process waits for the queue.

@@ -1,7 +1,8 @@
 //! What lvmlockd's core asks for, free of C: lockspaces, resources, locks.
 //!
 //! State is keyed by the addresses of core's structs, never by name or uuid: several resource
-//! structs for one LV coexist, and late calls arrive for old ones (contract, section 0).
+//! structs for one LV coexist, and late calls arrive for old ones
+//! (docs/lvmlockd-contract.md, "When a resource is removed").
 //!
 //! Here are the manager, its state, and how it begins and ends. Core's requests are in `lockspaces`,
 //! `locks` and `availability`. They work with what `running` has started, on drives that `plan`

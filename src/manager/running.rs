@@ -249,7 +249,7 @@ pub(super) fn not_noted(error: io::Error) -> Error {
 }
 
 /// How long to wait for a release: not at all where the lockspace lost its locks, because core
-/// must go on promptly then (contract, section 6).
+/// must go on promptly then (docs/lvmlockd-contract.md, "Losing storage").
 pub(super) fn patience_for(lockspace: &Lockspace, usual: Duration) -> Duration {
     if lockspace.owner.is_killed() { Duration::ZERO } else { usual }
 }

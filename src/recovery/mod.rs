@@ -2,7 +2,8 @@
 //! lvmlockd finds, keeps and hands back.
 //!
 //! A lock that a dead lvmlockd held is an *orphan*: its LV may still be active, but no resource of
-//! core's stands for it, and core cannot adopt IDM locks when it starts (contract, section 5).
+//! core's stands for it, and core cannot adopt IDM locks when it starts
+//! (docs/lvmlockd-contract.md, "Adoption").
 //! So the library renews orphans itself, from its first call in the new process on, until
 //!
 //! - an ordinary request of this host asks for the lock, which is then given without a gap; or

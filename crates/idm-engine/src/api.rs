@@ -58,7 +58,7 @@ pub struct Member {
 
 /// Tells drive sets apart: a digest of the identities of a lock's drives. Written into every
 /// record's metadata, so that a host that meets another's record knows whether both count the same
-/// drives (design decision 14).
+/// drives (docs/locking.md, "Hosts that count different drives").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fingerprint(pub [u8; 16]);
 

@@ -1,4 +1,4 @@
-//! An independent client: sg3-utils in a machine show the bytes that firmware traces show. The
+//! An independent client: sg3-utils in a machine show the bytes that real drives showed. The
 //! payloads are written by hand here, not by the project's own encoder.
 
 use crate::cluster::Cluster;
