@@ -110,8 +110,8 @@ check: check-deps lint lvm2
 	$(MAKE) check-install
 	$(MAKE) lab-short
 
-# Machines run the library as it is shipped; the one of the tests is only linked to. What runs in the
-# machines is static, because the agent is there before there is a root file system.
+# Machines run the library as it is shipped; the one of the tests is only linked to. What runs in
+# the machines is static, because the agent is there before there is a root file system.
 lab-files: deps testbed
 	@for release in $(LAB_LVM2) $(LAB_ADOPT); do \
 		lvm2/build-lvm2.sh $$release build/lib build/lvm2 || exit; \

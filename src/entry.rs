@@ -97,8 +97,8 @@ fn adopt(layout: &Layout, only: c_int, ok: c_int) -> Adopt {
 
 /// How many bytes of each `struct resource` the lock manager wants for itself: none.
 ///
-/// The first call of all, from lvmlockd's main thread, after it has become a daemon. What an earlier
-/// lvmlockd left behind is taken care of from now on.
+/// The first call of all, from lvmlockd's main thread, after it has become a daemon. What an
+/// earlier lvmlockd left behind is taken care of from now on.
 #[unsafe(no_mangle)]
 pub extern "C" fn lm_data_size_idm() -> c_int {
     call("lm_data_size_idm", never_fails, |_| {

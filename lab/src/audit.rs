@@ -203,8 +203,8 @@ impl Audit {
     }
 }
 
-/// Finds changes by a host that had not enough leases to keep others from the lock; and how long each
-/// host would at least have had them on from any of its other changes.
+/// Finds changes by a host that had not enough leases to keep others from the lock; and how long
+/// each host would at least have had them on from any of its other changes.
 fn judge(
     voters: &[Voters],
     lease: Duration,

@@ -23,8 +23,8 @@ pub enum Fleet {
 }
 
 /// Kind and looks of the NVMe drives, as `idm-disks` has them: every form of identity that Linux
-/// knows, subsystems with and without native multipath, and one that takes no more than 128 KiB in a
-/// command.
+/// knows, subsystems with and without native multipath, and one that takes no more than 128 KiB in
+/// a command.
 const LOOKS: [&str; 5] =
     ["id=nguid", "id=eui64,shared", "id=uuid,shared", "id=nguid,shared", "id=none,mdts=5"];
 

@@ -137,8 +137,8 @@ enum Outcome {
 /// Runs scenarios, `jobs` at once.
 /// True if all went as expected.
 ///
-/// One worker begins with the last of them and the others with the first: those that come last keep a
-/// processor busy for minutes, and in most of the others the machines wait for time to pass.
+/// One worker begins with the last of them and the others with the first: those that come last keep
+/// a processor busy for minutes, and in most of the others the machines wait for time to pass.
 fn run(scenarios: &[&'static Scenario], fleet: Fleet, jobs: usize) -> Result<bool> {
     let files = Files::find()?;
     let begin = Instant::now();

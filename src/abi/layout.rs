@@ -169,7 +169,7 @@ struct Generation {
     releases: (u32, u32),
 }
 
-/// Contract, section 2.1.
+/// docs/lvmlockd-contract.md, "Layouts".
 const GENERATIONS: [Generation; 6] = [
     Generation { heads: &[504, 520], pvs: 376, releases: (13, 26) },
     Generation { heads: &[496, 512], pvs: 368, releases: (27, 27) },
@@ -331,7 +331,7 @@ mod tests {
 
     #[test]
     fn every_generation_is_recognised() {
-        // (size, list heads, release, pvs, adopt arguments), contract section 2.1.
+        // (size, list heads, release, pvs, adopt arguments).
         let cases: [(usize, &[usize], u32, usize, u32); 13] = [
             (536, &[504, 520], 13, 376, 1),
             (536, &[504, 520], 16, 376, 1),

@@ -13,7 +13,8 @@ use std::sync::{LazyLock, OnceLock};
 /// The log of this process.
 struct Logger {
     destination: Destination,
-    /// What the library's own threads say waits here; without a thread for it, they wait themselves.
+    /// What the library's own threads say waits here; without a thread for it, they wait
+    /// themselves.
     queue: OnceLock<Option<Queue>>,
 }
 

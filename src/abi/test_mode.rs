@@ -107,7 +107,8 @@ impl TestMode {
         host::gl_use_idm()
     }
 
-    /// Core passes a version only where the lock is exclusive (docs/lvmlockd-contract.md, "Values").
+    /// Core passes a version only where the lock is exclusive (docs/lvmlockd-contract.md,
+    /// "Values").
     fn write(&self, key: ResourceKey, r_version: u32) {
         if r_version != 0 {
             let mut values = self.values();

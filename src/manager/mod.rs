@@ -4,9 +4,9 @@
 //! structs for one LV coexist, and late calls arrive for old ones
 //! (docs/lvmlockd-contract.md, "When a resource is removed").
 //!
-//! Here are the manager, its state, and how it begins and ends. Core's requests are in `lockspaces`,
-//! `locks` and `availability`. They work with what `running` has started, on drives that `plan`
-//! chooses.
+//! Here are the manager, its state, and how it begins and ends. Core's requests are in
+//! `lockspaces`, `locks` and `availability`. They work with what `running` has started, on drives
+//! that `plan` chooses.
 
 mod availability;
 mod locks;

@@ -51,8 +51,8 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Starts everything. `given`: the id to be used in place of the one that is kept; `began`: when
-    /// lvmlockd was started.
+    /// Starts everything. `given`: the id to be used in place of the one that is kept; `began`:
+    /// when lvmlockd was started.
     pub(super) fn start(
         config: &Config,
         (given, began): (Option<HostId>, Instant),

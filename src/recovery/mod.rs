@@ -592,8 +592,9 @@ impl Orphans {
     }
 
     /// From when on an orphan may be given up when nothing seems to use it. A command that was
-    /// granted the lock just before lvmlockd died may still be about to activate the LV, or to write
-    /// metadata: it has one lease's time, in which other hosts would not have got the lock either.
+    /// granted the lock just before lvmlockd died may still be about to activate the LV, or to
+    /// write metadata: it has one lease's time, in which other hosts would not have got the lock
+    /// either.
     fn unused_from(&self, orphan: &Orphan) -> Instant {
         let since = match orphan.spec.role {
             Role::Membership => self.found_at,

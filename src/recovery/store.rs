@@ -6,8 +6,8 @@
 //! the drives tell. Files are replaced by renaming; nothing is forced to disk, because they only
 //! have to outlive the process and not the machine: those of another boot do not count.
 //!
-//! The directory may be lost while lvmlockd lives. So the texts of all notes are kept in memory, too,
-//! and it is made again with all that is in it as soon as that is noticed.
+//! The directory may be lost while lvmlockd lives. So the texts of all notes are kept in memory,
+//! too, and it is made again with all that is in it as soon as that is noticed.
 //!
 //! What was found may be anything. A file that makes no sense costs what it is about, and nothing
 //! else.

@@ -74,7 +74,8 @@ impl Drive {
     }
 
     /// Loses the whole table, as activation of new firmware does and the clear-all command
-    /// (docs/protocol.md, "Removing and clearing"). Whether a power cycle does it too was not observed; hosts must expect it.
+    /// (docs/protocol.md, "Removing and clearing"). Whether a power cycle does it too was not
+    /// observed; hosts must expect it.
     pub fn reset(&mut self) {
         self.mutexes.clear();
         self.orphan_values.clear();

@@ -1,7 +1,8 @@
 //! Puts the switches of mutants into a source file.
 //!
 //! Every place that can be changed becomes an expression that is the original unless one of its
-//! mutants is on. Operands are evaluated once and in their order, so the original behaves as it did.
+//! mutants is on. Operands are evaluated once and in their order, so the original behaves as it
+//! did.
 
 mod expressions;
 mod matches;

@@ -21,8 +21,8 @@ const CONNECT_INVALID: u16 = 0x4182;
 /// Connect Controller Busy: command specific, may be tried again. A closed connection would not do:
 /// Linux waits 60 s for the answer to Connect.
 const CONNECT_BUSY: u16 = 0x0181;
-/// What Linux itself says of a command whose path is gone (Host Pathing Error), with "do not retry",
-/// so that it is told at once.
+/// What Linux itself says of a command whose path is gone (Host Pathing Error), with "do not
+/// retry", so that it is told at once.
 const PATH_LOST: u16 = 0x4370;
 /// Command Abort Requested.
 const ABORTED: u16 = 0x4007;

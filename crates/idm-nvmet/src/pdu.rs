@@ -152,8 +152,8 @@ impl Sqe {
         self.u32_at(32)
     }
 
-    /// Whether its data goes to the controller and is not in the capsule, so that it has to be asked
-    /// for.
+    /// Whether its data goes to the controller and is not in the capsule, so that it has to be
+    /// asked for.
     pub fn wants_to_send(&self) -> bool {
         // SGL descriptor type 5h (transport data block), and data transfer 01b in the opcode, or in
         // the type of a fabrics command.

@@ -3,8 +3,8 @@
 //! Seeds find what takes one coincidence; what takes four of them in a row they hardly ever find. A
 //! search keeps, for every small fact ([`Feature`]) that ever came up, a run in which it did, and
 //! the event. Most runs of a search are branches of such runs: the same up to that event, where
-//! chance begins anew. Rare facts are branched from most, so that a coincidence that was met once is
-//! met again as often as the next one needs. Among them there are always new seeds, because only
+//! chance begins anew. Rare facts are branched from most, so that a coincidence that was met once
+//! is met again as often as the next one needs. Among them there are always new seeds, because only
 //! they make other worlds.
 
 use crate::campaign::{quiet_panics, run_schedule};

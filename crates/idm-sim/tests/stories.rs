@@ -1,4 +1,5 @@
-//! Pictures: those in `docs/locking.md` are current and tell what they should, and any seed has one.
+//! Pictures: those in `docs/locking.md` are current and tell what they should, and any seed has
+//! one.
 
 use idm_sim::ids::{Ix, LockIx};
 use idm_sim::picture::{self, View};

@@ -1,7 +1,7 @@
 //! Emulated IDM disks for virtual machines: disks of `idm-emulator` on vhost-user-scsi ports.
 //!
-//! A [`port::Port`] is one path of one host to all SCSI disks: each has a socket of its own, so that
-//! paths can be cut one by one. [`target`] is what a disk does with a SCSI command.
+//! A [`port::Port`] is one path of one host to all SCSI disks: each has a socket of its own, so
+//! that paths can be cut one by one. [`target`] is what a disk does with a SCSI command.
 
 #![forbid(unsafe_code)]
 

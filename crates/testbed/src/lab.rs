@@ -14,7 +14,8 @@ use tempfile::TempDir;
 
 const PV_BYTES: u64 = 128 << 20;
 
-/// Three emulated IDM drives, each with a loop device for its data. Hosts must be dropped before it.
+/// Three emulated IDM drives, each with a loop device for its data. Hosts must be dropped before
+/// it.
 ///
 /// Its files are kept where the environment variable `TESTBED_KEEP` is set: the hosts' logs, for
 /// example.

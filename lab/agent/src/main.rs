@@ -175,8 +175,8 @@ impl Machine {
         Ok(())
     }
 
-    /// Passes on what a command says until it has ended. A daemon that it leaves behind may keep its
-    /// output open; that is not waited for.
+    /// Passes on what a command says until it has ended. A daemon that it leaves behind may keep
+    /// its output open; that is not waited for.
     fn follow(
         &self,
         job: u32,

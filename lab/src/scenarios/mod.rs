@@ -118,9 +118,9 @@ fn until_granted(host: &Machine, command: &str, patience: Duration) -> Result<()
     }
 }
 
-/// How long a drive may be barred for a host: an UNLOCK whose fate is not known bars it for a quarter
-/// of a lease, and the pause before the next one, which may be answered, has grown to 13 s at most
-/// where a drive was away for half a minute.
+/// How long a drive may be barred for a host: an UNLOCK whose fate is not known bars it for a
+/// quarter of a lease, and the pause before the next one, which may be answered, has grown to 13 s
+/// at most where a drive was away for half a minute.
 const BARRED: Duration = Duration::from_secs(LEASE.as_secs() / 4 + 15);
 
 /// Repeats a command that must be refused, until that is for the reason `message`: drives that were
@@ -135,8 +135,8 @@ fn until_refused(host: &Machine, command: &str, message: &str) -> Result<()> {
     Ok(())
 }
 
-/// When, on a drive's clock, a host's lease on a lock began last: at the last command that the drive
-/// granted it.
+/// When, on a drive's clock, a host's lease on a lock began last: at the last command that the
+/// drive granted it.
 fn lease_began(drives: &Drives, drive: &str, host: &str, lock: &str) -> Result<Duration> {
     let renews = ["trylock", "lock", "refresh", "break"];
     drives
@@ -199,8 +199,8 @@ fn kept_beyond_lease(cluster: &Cluster, lock: &str) -> Result<()> {
     Ok(())
 }
 
-/// Waits until a has refreshed a lock on all of these drives by this path, after the moment `since` on
-/// the drives' clocks, which began together.
+/// Waits until a has refreshed a lock on all of these drives by this path, after the moment `since`
+/// on the drives' clocks, which began together.
 fn wait_for_refresh_by(
     cluster: &Cluster,
     path: &str,
@@ -234,8 +234,8 @@ fn written_by_b(cluster: &Cluster, audit: &Audit) -> Result<()> {
     audit.check(&cluster.drives, &["a", "b"])
 }
 
-/// Fails unless, on every one of these drives that gave `lock` to `second`, that was at least a lease
-/// after `first`'s last one began, and on a majority it was not much later.
+/// Fails unless, on every one of these drives that gave `lock` to `second`, that was at least a
+/// lease after `first`'s last one began, and on a majority it was not much later.
 fn check_takeover(
     drives: &Drives,
     lock: &str,

@@ -9,8 +9,8 @@ use testbed::wait_until;
 
 const DRIVES: [&str; 2] = ["d3", "d4"];
 
-/// Uses the VG without end. A command that is refused is repeated: a path that is cut in the middle of
-/// an UNLOCK bars its drive for a quarter of a lease, whatever other paths there are.
+/// Uses the VG without end. A command that is refused is repeated: a path that is cut in the middle
+/// of an UNLOCK bars its drive for a quarter of a lease, whatever other paths there are.
 const LOAD: &str = "rounds=0 refused=0; \
     try() { n=0; until \"$@\"; do n=$((n+1)); refused=$((refused+1)); \
         [ $n -lt 60 ] || exit 1; sleep 0.5; done; }; \

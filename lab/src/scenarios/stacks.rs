@@ -153,7 +153,8 @@ fn striped_over_encrypted(host: &Machine, _: bool) -> Result<()> {
     map(host, "below", &format!("0 131072 striped 2 128 /dev/mapper/crypt 0 {plain} 0\\n"))
 }
 
-/// An array that is not made for several hosts; what is tried here does not write on the second one.
+/// An array that is not made for several hosts; what is tried here does not write on the second
+/// one.
 fn mirror(host: &Machine, first: bool) -> Result<()> {
     let (one, other) = (host.disk("d3")?, host.disk("d4")?);
     host.ok(&if first {

@@ -1,5 +1,5 @@
-//! Two hosts activate and deactivate the same 200 LVs, as fast as they can. Then the use of all of them
-//! is ended at once.
+//! Two hosts activate and deactivate the same 200 LVs, as fast as they can. Then the use of all of
+//! them is ended at once.
 
 use crate::cluster::Cluster;
 use crate::machine::{KILL_SCRIPT, Machine};
@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 const LVS: u32 = 200;
 const SECONDS: u32 = 120;
 
-/// Activates LVs in an order of its own. An activation may be refused because the other host has the
-/// LV; nothing else may go wrong. Prints how many were granted and how many refused.
+/// Activates LVs in an order of its own. An activation may be refused because the other host has
+/// the LV; nothing else may go wrong. Prints how many were granted and how many refused.
 const SCRIPT: &str = r#"
 seed=SEED granted=0 refused=0 end=$(($(date +%s) + SECONDS))
 while [ $(date +%s) -lt $end ]; do

@@ -1,6 +1,6 @@
 //! Writes to a device as an application does that was told that the device is its own: past the
-//! kernel's cache, at a steady pace, in blocks of its own and in blocks that all hosts write, and on
-//! and on, whatever errors it meets. Each block says who wrote it and when.
+//! kernel's cache, at a steady pace, in blocks of its own and in blocks that all hosts write, and
+//! on and on, whatever errors it meets. Each block says who wrote it and when.
 
 #![forbid(unsafe_code)]
 

@@ -53,8 +53,8 @@ fn a_restarted_lvmlockd_gets_its_own_locks_back() -> Result<()> {
     is_given_back(&alice, &bob, &lv)
 }
 
-/// Core knows nothing of what it was not asked for since it was started, so nothing holds it up when
-/// it is told to stop, and nobody asks it what to do with that.
+/// Core knows nothing of what it was not asked for since it was started, so nothing holds it up
+/// when it is told to stop, and nobody asks it what to do with that.
 fn an_orderly_stop_keeps_what_a_killed_lvmlockd_left(lvm2: Lvm2) -> Result<()> {
     let lease = Duration::from_secs(12);
     let Pair { lab: _lab, mut alice, bob, lv } = Pair::new(lvm2, lease)?;

@@ -113,8 +113,8 @@ impl Actor<'_> {
         let (name, world) = (self.name, self.world);
         match world.mode(name, lv) {
             None if random.one_in(4) => {
-                // A command that takes the lock for itself and is interrupted. Not shared: of two such
-                // commands at once core frees the second's PV paths twice, without asking us.
+                // A command that takes the lock for itself and is interrupted. Not shared: of two
+                // such commands at once core frees the second's PV paths twice, without asking us.
                 let Ok(mut other) = self.host.client() else { return Ok(false) };
                 if other.send_lock_lv(&self.lvs[lv], Mode::Ex).is_err() {
                     return Ok(false);

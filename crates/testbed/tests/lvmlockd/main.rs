@@ -15,8 +15,8 @@ use testbed::{Host, Lab, Lv, Lvm2};
 /// Long enough for no lock to lapse in a test that is not about that, also on a busy machine.
 const LEASE: Duration = Duration::from_secs(30);
 
-/// Two hosts that have VG `vg` started, with LV `data` on all three drives. Take `lab` out first: it has to be dropped
-/// last.
+/// Two hosts that have VG `vg` started, with LV `data` on all three drives. Take `lab` out first:
+/// it has to be dropped last.
 struct Pair {
     alice: Host,
     bob: Host,
