@@ -121,7 +121,8 @@ lab-files: deps testbed
 	install target/release/$(LIBRARY) build/lab/lib/$(SONAME)
 	install target/release/idm-disks target/release/lab build/lab/bin/
 	RUSTFLAGS="-C target-feature=+crt-static" \
-		$(CARGO) build --locked --release -p lab-agent -p lab-writer --target $(GUEST_TARGET)
+		$(CARGO) build --locked --release -p lab-agent -p lab-writer \
+		--target $(GUEST_TARGET)
 	install target/$(GUEST_TARGET)/release/lab-writer build/lab/bin/
 	lab/prepare.sh build/lab target/$(GUEST_TARGET)/release/lab-agent
 	lab/lvm2-tests/prepare.sh build/lvm2/$(LAB_LVM2)/lvm2-$(word 1,$(subst -, ,$(LAB_LVM2))) \
@@ -140,7 +141,8 @@ lab-shell: lab-files
 	$(LAB) --shell
 
 install: all
-	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(DATADIR)/lvmlockd-idm
+	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR) \
+		$(DESTDIR)$(DATADIR)/lvmlockd-idm
 	install -m 644 target/release/$(LIBRARY) $(DESTDIR)$(LIBDIR)/$(LIBRARY).$(VERSION)
 	ln -sf $(LIBRARY).$(VERSION) $(DESTDIR)$(LIBDIR)/$(SONAME)
 	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/$(LIBRARY)
@@ -150,8 +152,9 @@ install: all
 	install lvm2/kill-vg $(DESTDIR)$(DATADIR)/lvmlockd-idm/
 	install -d $(DESTDIR)$(UNITDIR)/lvmlockd.service.d
 	install -m 644 systemd/lvmlockd-idm.conf $(DESTDIR)$(UNITDIR)/lvmlockd.service.d/
-	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
-		-e 's|@DATADIR@|$(DATADIR)|' -e 's|@VERSION@|$(VERSION)|' lvmlockd_idm.pc.in \
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' \
+		-e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' -e 's|@DATADIR@|$(DATADIR)|' \
+		-e 's|@VERSION@|$(VERSION)|' lvmlockd_idm.pc.in \
 		>$(DESTDIR)$(LIBDIR)/pkgconfig/lvmlockd_idm.pc
 
 # A C program finds the installed library as pkg-config says, under its soname, and it has no
@@ -165,7 +168,8 @@ check-install:
 	$(CC) -o build/install/t build/install/t.c $$(pkg-config --cflags --libs lvmlockd_idm) && \
 	test -f $$(pkg-config --variable=lvm2_source lvmlockd_idm)
 	test -x build/install/share/lvmlockd-idm/kill-vg
-	LD_LIBRARY_PATH=build/install/lib ldd build/install/t | grep -q '$(SONAME) => build/install/lib'
+	LD_LIBRARY_PATH=build/install/lib ldd build/install/t | \
+		grep -q '$(SONAME) => build/install/lib'
 	LD_LIBRARY_PATH=build/install/lib build/install/t
 	@echo "check-install: ok"
 

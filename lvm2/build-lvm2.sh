@@ -50,7 +50,9 @@ mirror() {
 	apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
 		awk -v suite="$suite" -v own="$codename" '
 			$3 == "main" && $2 == suite && !best { best = $1 }
-			$3 == "main" && ($2 == own || $2 == "stable") && !next_best { next_best = $1 }
+			$3 == "main" && ($2 == own || $2 == "stable") && !next_best {
+				next_best = $1
+			}
 			END { print best ? best : next_best }'
 }
 

@@ -154,8 +154,8 @@ impl Manager {
         let Ok(config) = &self.config else {
             if Store::has_any(&Config::default().state_dir) {
                 log::error!(
-                    "an earlier lvmlockd left locks behind, which nobody keeps before {DEFAULT_FILE} \
-                     is mended and lvmlockd started again"
+                    "an earlier lvmlockd left locks behind, which nobody keeps before \
+                     {DEFAULT_FILE} is mended and lvmlockd started again"
                 );
             }
             return;

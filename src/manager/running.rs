@@ -122,7 +122,8 @@ impl Running {
             return Ok(());
         }
         Err(Error::Held(format!(
-            "{}: commands of an earlier lvmlockd may still reach the drives for {} s; try again then",
+            "{}: commands of an earlier lvmlockd may still reach the drives for {} s; try again \
+             then",
             spec.label,
             left.as_secs() + 1
         )))
@@ -198,7 +199,8 @@ impl Running {
         }
         let drives = in_turn(barred, clock::now(), |drive| self.runtime.drives().name(drive));
         format!(
-            "; not asked yet, because a command whose answer was lost may still reach them: {drives}"
+            "; not asked yet, because a command whose answer was lost may still reach them: \
+             {drives}"
         )
     }
 

@@ -143,8 +143,8 @@ impl fmt::Display for Withheld {
             ),
             Withheld::Unproven(doubt) => write!(
                 f,
-                "left by an earlier lvmlockd, and not confirmed by its drives yet: {doubt}. It stays \
-                 as it was left; ask again when its drives answer"
+                "left by an earlier lvmlockd, and not confirmed by its drives yet: {doubt}. It \
+                 stays as it was left; ask again when its drives answer"
             ),
         }
     }

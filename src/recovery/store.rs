@@ -659,7 +659,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn names_are_read_as_they_are_written(vg in "[0-9a-zA-Z!#]{32}", lv in "[0-9a-zA-Z!#]{32}") {
+        fn names_are_read_as_they_are_written(
+            vg in "[0-9a-zA-Z!#]{32}",
+            lv in "[0-9a-zA-Z!#]{32}",
+        ) {
             for id in [ResourceId::vg(&vg).unwrap(), ResourceId::lv(&vg, &lv).unwrap()] {
                 prop_assert_eq!(id_of(&name_of(&id)), Some(id));
             }

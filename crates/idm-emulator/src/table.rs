@@ -184,7 +184,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn each_mutex_is_found_where_it_is(steps in prop::collection::vec((any::<bool>(), 0u8..40), 0..200)) {
+        fn each_mutex_is_found_where_it_is(
+            steps in prop::collection::vec((any::<bool>(), 0u8..40), 0..200),
+        ) {
             let mut table = Table::default();
             let mut plain: Vec<Mutex> = Vec::new();
             for (adds, number) in steps {

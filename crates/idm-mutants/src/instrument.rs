@@ -176,7 +176,9 @@ impl<'a> Instrumenter<'a> {
         for (id, value) in ids {
             body.stmts.insert(
                 0,
-                parse_quote!(crate::mutants::w!(#id, if crate::mutants::on(#id) { return #value });),
+                parse_quote!(
+                    crate::mutants::w!(#id, if crate::mutants::on(#id) { return #value });
+                ),
             );
         }
         self.scope.pop();
@@ -265,7 +267,10 @@ fn defaults(returns: Option<&Type>) -> Vec<Expr> {
 
 fn is_unit_result(arguments: &PathArguments) -> bool {
     let PathArguments::AngleBracketed(arguments) = arguments else { return false };
-    matches!(arguments.args.first(), Some(GenericArgument::Type(Type::Tuple(t))) if t.elems.is_empty())
+    match arguments.args.first() {
+        Some(GenericArgument::Type(Type::Tuple(t))) => t.elems.is_empty(),
+        _ => false,
+    }
 }
 
 fn label(value: &Expr) -> String {

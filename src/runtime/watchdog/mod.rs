@@ -108,7 +108,8 @@ impl Watchdog {
             shared.lock().left = left;
             match left {
                 Some(left) => log::warn!(
-                    "an earlier lvmlockd left the watchdog running, and locks that are safe for {} ms",
+                    "an earlier lvmlockd left the watchdog running, and locks that are safe for {} \
+                     ms",
                     left.since(clock::now()).as_millis()
                 ),
                 None => log::info!("an earlier lvmlockd left the watchdog running, and no locks"),
