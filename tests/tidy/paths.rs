@@ -18,7 +18,7 @@ const OF_OTHERS: [&str; 5] = [
 
 pub fn faults(tree: &Tree) -> Vec<Fault> {
     let path = Regex::new(
-        r"[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)+/?|[A-Za-z0-9_-]+\.(?:rs|md|sh|c|h|patch|svg)\b",
+        r"[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)+/?|[A-Za-z0-9_-]+\.(?:rs|md|sh|c|h|patch)\b",
     )
     .unwrap();
     let mut faults = Vec::new();

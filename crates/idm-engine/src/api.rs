@@ -226,6 +226,10 @@ pub struct Command {
     pub drive: DriveRef,
     /// What to send.
     pub command: DriveCommand,
+    /// Whether a drive's record can be less than it is by this command, or by an earlier one whose
+    /// harm begins with this. Before it is sent, the caller notes for the host's next life until
+    /// when it may arrive ([`LockConfig::earlier_until`]).
+    pub undoes: bool,
 }
 
 /// The value that came with a lock.

@@ -298,8 +298,9 @@ impl Lock {
         self.last_token += 1;
         let token = Token(self.last_token);
         let seat = &mut self.seats[at];
+        let undoes = seat.undoes(step, now);
         seat.flight = Some(Flight { token, step, sent: now, mark, epoch: seat.epoch });
-        Some(Command { token, drive: seat.drive, command })
+        Some(Command { token, drive: seat.drive, command, undoes })
     }
 
     /// When [`on_timer`](Lock::on_timer) wants to be called.

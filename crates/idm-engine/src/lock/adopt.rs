@@ -131,7 +131,7 @@ impl Lock {
 
     fn is_ours(&self, seat: &Seat, mode: Mode, now: Instant) -> bool {
         let won = seat.vote() == Some(&Vote::Won);
-        won && self.counts(seat, mode) && self.lease_end(seat) > Some(now)
+        won && self.has_now(seat, mode, now)
     }
 
     /// Members that must be ours; see above.
@@ -163,7 +163,7 @@ impl Lock {
         let same_set = |s: &&Seat| written(s) == Some(Mark::Set(self.set));
         let same = self.members().filter(|s| self.is_ours(s, mode, now)).filter(same_set).count();
         let all = self.seats.iter().filter(|s| s.role != Role::Former);
-        let held = all.clone().filter(|s| self.counts(s, Mode::Shared)).count();
+        let held = all.clone().filter(|s| self.has_now(s, Mode::Shared, now)).count();
         !self.has_witnesses || same >= self.adopt_quorum(granted_until) || 2 * held > all.count()
     }
 

@@ -74,6 +74,7 @@ impl Seat {
             remark,
             barred_until,
             demote_until,
+            promote_until,
             stray_until,
             value,
             stale_value,
@@ -96,7 +97,7 @@ impl Seat {
         });
         flight.hash(state);
         plan.map(|Plan { step, at }| (step, when(at))).hash(state);
-        (barred_until, demote_until, stray_until).hash(state);
+        (barred_until, demote_until, promote_until, stray_until).hash(state);
     }
 }
 

@@ -155,10 +155,7 @@ impl Lock {
         };
         let targets = || self.seats.iter().filter(|s| s.target);
         let disputed = targets().any(|s| s.contested || s.foreign.is_some());
-        let ready = targets()
-            .filter(|s| s.is_marked_alone() && self.counts(s, mode))
-            .filter(|s| self.lease_end(s) > Some(now))
-            .count();
+        let ready = targets().filter(|s| s.is_marked_alone() && self.has_now(s, mode, now)).count();
         !disputed && ready >= self.rules.acquire_quorum(targets().count()) && self.stands()
     }
 }

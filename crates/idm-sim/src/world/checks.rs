@@ -43,7 +43,8 @@ impl World {
     }
 
     /// Whether a host that has the drive's vote would be left without a keep-quorum of votes
-    /// that are real: what no majority protocol survives.
+    /// that are real: what no majority protocol survives. A drive that may still become
+    /// shared is none that an exclusive holder has.
     pub(super) fn reset_would_break(&self, s: SlotIx, d: DriveIx) -> bool {
         let slot = &self.slots[s];
         let members = slot.call.members;
@@ -65,7 +66,8 @@ impl World {
         let sane = |o: DriveIx| !self.plan.nonsense.contains(o);
         let stands = |o| match slot.held() {
             Some(_) if slot.engine.mode.is_none() && !slot.legacy.left_on.contains(o) => false,
-            Some(_) => self.has_vote(s, o),
+            Some(Mode::Exclusive) => self.has_vote(s, o) && !self.network.may_demote(s, o),
+            Some(Mode::Shared) => self.has_vote(s, o),
             None => self.has_record(s, o),
         };
         let others = members.iter().filter(|&o| o != d && sane(o) && stands(o)).count();

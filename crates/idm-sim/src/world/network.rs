@@ -7,7 +7,7 @@ mod sending;
 
 use crate::ids::{DriveIx, DriveSet, HostSet, Ix, PerHost, SlotIx, Table};
 use idm_engine::Token;
-use idm_protocol::{DriveCommand, MutexOp, Reply};
+use idm_protocol::{Class, DriveCommand, Mode, MutexOp, Reply};
 
 /// A command on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +65,13 @@ impl Flight {
         matches!(self.command, DriveCommand::Mutex(MutexOp::Trylock | MutexOp::Break, _))
     }
 
+    /// Whether a GOOD to it leaves the host with a shared record.
+    fn demotes(&self) -> bool {
+        matches!(&self.command,
+            DriveCommand::Mutex(MutexOp::Refresh | MutexOp::Break, record)
+                if record.class == Class::from(Mode::Shared))
+    }
+
     fn is(&self, wanted: MutexOp) -> bool {
         matches!(&self.command, DriveCommand::Mutex(op, _) if *op == wanted)
     }
@@ -106,6 +113,15 @@ impl Network {
     pub(super) fn errand(&self, f: FlightIx) -> (SlotIx, DriveIx, &DriveCommand) {
         let flight = &self.flights[f];
         (flight.slot, flight.drive, &flight.command)
+    }
+
+    /// Whether a command of the host may still reach a drive, and make shared there what the host
+    /// holds exclusively.
+    pub(super) fn may_demote(&self, s: SlotIx, d: DriveIx) -> bool {
+        self.flights.iter().any(|(_, flight)| {
+            let open = flight.pending > 0 && flight.executed == 0;
+            open && (flight.slot, flight.drive) == (s, d) && flight.demotes()
+        })
     }
 
     fn insert(&mut self, flight: Flight) -> FlightIx {
