@@ -134,7 +134,8 @@ lab-files: deps testbed
 	install target/release/$(LIBRARY) build/lab/lib/$(SONAME)
 	install target/release/idm-target target/release/lab build/lab/bin/
 	RUSTFLAGS="-C target-feature=+crt-static" \
-		$(CARGO) build --locked --release -p lab-agent -p lab-writer --target $(GUEST_TARGET)
+		$(CARGO) build --locked --release -p lab-agent -p lab-writer \
+		--target $(GUEST_TARGET)
 	install target/$(GUEST_TARGET)/release/lab-writer build/lab/bin/
 	lab/prepare.sh build/lab target/$(GUEST_TARGET)/release/lab-agent
 	lab/lvm2-tests/prepare.sh build/lvm2/$(LAB_LVM2)/lvm2-$(word 1,$(subst -, ,$(LAB_LVM2))) \

@@ -174,8 +174,8 @@ impl Config {
 fn check_watchdog(device: &Path) -> Result<(), ConfigError> {
     if device == Path::new("wdmd") {
         return Err(ConfigError(
-            "watchdog = \"wdmd\": its timeout of 60 s is longer than what renewal leaves of a lease; \
-             name a device, such as /dev/watchdog1"
+            "watchdog = \"wdmd\": its timeout of 60 s is longer than what renewal leaves of a \
+             lease; name a device, such as /dev/watchdog1"
                 .into(),
         ));
     }

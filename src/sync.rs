@@ -1,7 +1,7 @@
 //! Mutex and Condvar, channels and threads: those of the standard library.
 //!
-//! In a build for ThreadSanitizer (`c-tests/tsan.sh`, `--cfg idm_tsan`) they are wrapped, and tell it
-//! what it cannot see: the standard library that comes with the compiler is not instrumented, so
+//! In a build for ThreadSanitizer (`c-tests/tsan.sh`, `--cfg idm_tsan`) they are wrapped, and tell
+//! it what it cannot see: the standard library that comes with the compiler is not instrumented, so
 //! that a thread that had to wait for a mutex would seem not to have taken it at all.
 //!
 //! In the tests named `schedules` (feature `shuttle`) they are those of `scheduled`, with which a

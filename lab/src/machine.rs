@@ -141,7 +141,8 @@ impl Machine {
         // Host names are letters here, and thus hexadecimal digits.
         let host = format!("00000000-0000-4000-8000-{:0>12}", self.name);
         let options = format!(
-            "transport=tcp,traddr={GATEWAY},trsvcid={tcp_port},nqn=nqn.2024-01.lvmlockd-idm:{drive},\
+            "transport=tcp,traddr={GATEWAY},trsvcid={tcp_port},\
+             nqn=nqn.2024-01.lvmlockd-idm:{drive},\
              hostnqn=nqn.2014-08.org.nvmexpress:uuid:{host},hostid={host},nr_io_queues=1,\
              reconnect_delay=1,fast_io_fail_tmo=5,ctrl_loss_tmo=-1"
         );

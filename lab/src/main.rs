@@ -34,7 +34,8 @@ use transcript::Transcript;
 const HELP: &str = "\
 lab [--nvme] [--jobs N] [SCENARIO …]
                    runs these scenarios, or all, N at once (two more than there are processors);
-                   with NVMe drives in place of SCSI disks; 'lvm2-*' stands for all whose names begin so
+                   with NVMe drives in place of SCSI disks; 'lvm2-*' stands for all whose names
+                   begin so
 lab --short        runs the scenarios that stand for all where time is short
 lab --list         lists them
 lab [--nvme] --shell

@@ -423,7 +423,8 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "killed-unlocking",
-        about: "lvmlockd is killed while its UNLOCKs are under way: they reach the drives in the next one's life",
+        about: "lvmlockd is killed while its UNLOCKs are under way: they reach the drives \
+                in the next one's life",
         short: false,
         expect: Expect::Pass,
         needs: Needs::ScsiFor(
@@ -453,7 +454,8 @@ pub const SCENARIOS: &[Scenario] = &[
         short: false,
         expect: Expect::Failure {
             at: "b was not told the VG's value",
-            because: "on these drives a sharer's release loses the value, and sharers are not told it",
+            because: "on these drives a sharer's release loses the value, and sharers are not \
+                      told it",
         },
         needs: Needs::Any,
         run: value::run,
@@ -480,7 +482,8 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "watchdog",
-        about: "a host loses its drives and does not deactivate its LV: the watchdog resets it in time",
+        about: "a host loses its drives and does not deactivate its LV: the watchdog resets it in \
+             time",
         short: false,
         expect: Expect::Pass,
         needs: Needs::Any,
@@ -496,7 +499,8 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "watchdog-frozen",
-        about: "a host is frozen while an application writes: the watchdog resets it when it is thawed",
+        about: "a host is frozen while an application writes: the watchdog resets it when it is \
+             thawed",
         short: false,
         expect: Expect::Pass,
         needs: Needs::Any,

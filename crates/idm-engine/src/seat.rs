@@ -497,8 +497,8 @@ impl Seat {
     }
 
     /// What our record says now that a command that writes it was carried out, or may have been.
-    /// Whether a REFRESH changes it is not known either. Of two marks the one is assumed that others
-    /// could mistake.
+    /// Whether a REFRESH changes it is not known either. Of two marks the one is assumed that
+    /// others could mistake.
     fn absorb_mark(&mut self, flight: &Flight, surely: bool) {
         let writes = surely && !matches!(flight.step, Step::Refresh(_));
         if writes || self.mark == Some(Mark::Alone) {

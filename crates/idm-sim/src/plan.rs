@@ -199,7 +199,8 @@ fn profile(rng: &mut Rng, firmware: Firmware) -> Profile {
     profile
 }
 
-/// Draws every behaviour that no trace and no conformance case settles.
+/// Draws every behaviour that is not known
+/// (docs/protocol.md, "What is uncertain, and why it is safe").
 fn vary(rng: &mut Rng, p: &mut Profile) {
     use profile::ValueScope;
     use profile::{DestroyByHolder, Duplicate, Held, OtherClass, SharedUnlock, SharerState};

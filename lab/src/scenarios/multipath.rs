@@ -58,7 +58,8 @@ fn make_map(host: &Machine, drive: &str) -> Result<()> {
     let uuid = wwid.trim().replace("naa.", "mpath-3");
     host.ok(&format!(
         "echo \"0 $(blockdev --getsz {}) multipath 1 queue_if_no_path 0 1 1 \
-         round-robin 0 2 1{paths}\" | dmsetup create --noudevsync --noudevrules {drive} --uuid {uuid} && dmsetup mknodes {drive}",
+         round-robin 0 2 1{paths}\" | dmsetup create --noudevsync --noudevrules {drive} --uuid \
+         {uuid} && dmsetup mknodes {drive}",
         nodes[0]
     ))
     .map(drop)

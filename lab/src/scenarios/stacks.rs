@@ -119,8 +119,11 @@ fn exercise(cluster: &Cluster, stack: &Stack) -> Result<()> {
 
 /// Makes a device-mapper device.
 fn map(host: &Machine, name: &str, table: &str) -> Result<()> {
-    host.ok(&format!("printf '{table}' | dmsetup create --noudevsync --noudevrules {name} && dmsetup mknodes {name}"))
-        .map(drop)
+    host.ok(&format!(
+        "printf '{table}' | dmsetup create --noudevsync --noudevrules {name} && \
+         dmsetup mknodes {name}"
+    ))
+    .map(drop)
 }
 
 /// The data partition of a drive.

@@ -14,8 +14,8 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const HELP: &str = "\
-lab-writer DEVICE HOST NUMBER   writes to the region that all hosts share and to that of host NUMBER,
-                                from 0, until it is killed; says when errors begin and end
+lab-writer DEVICE HOST NUMBER   writes to the region that all hosts share and to that of host
+                                NUMBER, from 0, until it is killed; says when errors begin and end
 lab-writer --read DEVICE        lists what was written: block, host, sequence, time in ms; or
                                 block, \"torn\" or \"misplaced\"
 ";

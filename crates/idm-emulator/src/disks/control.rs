@@ -29,11 +29,11 @@ fault DRIVE PORT KIND EFFECT …
       delay MS [COUNT]         wait so long, then execute
       hang [COUNT]             wait until the rule is lifted, or the command aborted
       cut                      no effect, transport failure
-      absent                   no effect, no such drive; for NVMe with KIND *: connections are closed,
-                               and refused until the rule is lifted
+      absent                   no effect, no such drive; for NVMe with KIND *: connections are
+                               closed, and refused until the rule is lifted
       lose-reply [COUNT]       execute, but do not answer
-      nonsense                 execute, but answer about half with random bytes, lengths and statuses;
-                               for mutex commands only
+      nonsense                 execute, but answer about half with random bytes, lengths and
+                               statuses; for mutex commands only
       fail STATUS [COUNT [KEY/ASC/ASCQ[/FRU]]]
                                this SCSI status (and sense), or for NVMe drives this status field
                                (1ca), in hex, without effect
