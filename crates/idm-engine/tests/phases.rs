@@ -250,7 +250,7 @@ fn backs_off(count: usize, others: &[&[u32]], silent: &[usize]) -> bool {
 #[test]
 fn who_meets_a_majority_of_another_host_does_not_try_again() {
     type Case<'a> = (usize, &'a [&'a [u32]], &'a [usize], bool);
-    let cases: [Case<'_>; 9] = [
+    let cases: [Case<'_>; 10] = [
         (3, &[&[1], &[2]], &[], true),
         (3, &[&[1, 2]], &[], false),
         (3, &[&[1]], &[2], false),
@@ -260,6 +260,7 @@ fn who_meets_a_majority_of_another_host_does_not_try_again() {
         (4, &[&[3], &[1, 2]], &[], false),
         (4, &[&[1], &[2]], &[3], true),
         (5, &[&[1], &[2], &[3], &[4]], &[], true),
+        (5, &[&[1], &[2, 3, 4]], &[], false),
     ];
     for (count, others, silent, expected) in cases {
         assert_eq!(backs_off(count, others, silent), expected, "{count} {others:?} {silent:?}");
