@@ -165,24 +165,36 @@ fn a_drive_that_is_being_given_back_is_not_ours_any_more() {
 
 #[test]
 fn a_drive_that_was_given_back_after_a_lapse_is_taken_again() {
-    for missed in [0, 2] {
-        let (mut bench, mut a) = (Bench::new(3), lv_lock(1));
-        bench.paths[missed] = Path::Cut;
-        let request = bench.acquire(X);
-        assert_eq!(bench.run(&mut a, request), GRANTED);
-        // It takes the TRYLOCK, but its answers are lost. At last all are cut off.
-        let deaf = bench.now + LEASE - timing().renew;
-        bench.pass(&mut a, LEASE / 6);
-        bench.paths = vec![Path::Cut; 3];
-        bench.paths[missed] = Path::Deaf;
-        bench.pass(&mut a, deaf.since(bench.now));
-        bench.pass(&mut a, LEASE);
-        assert!(events(&mut a).contains(&Event::Lapsed));
-        bench.paths = vec![Path::Up; 3];
-        bench.pass(&mut a, LEASE);
-        assert!(events(&mut a).contains(&Event::Regained));
-        assert_eq!(on(&a), [0, 1, 2], "without {missed}");
+    let (mut bench, mut a) = (Bench::new(3), lv_lock(1));
+    bench.paths[2] = Path::Cut;
+    let request = bench.acquire(X);
+    assert_eq!(bench.run(&mut a, request), GRANTED);
+    let end = a.safe_until().expect("held");
+    let rest = (end - SECOND).since(bench.now);
+    let open = pass_with(&mut bench, &mut a, rest, |command| match op(command) {
+        Some(MutexOp::Trylock) => Fate::Unheard,
+        _ => Fate::Instead(Status::Unreachable),
+    });
+    // A TRYLOCK of drive 2 is lost just before the lapse.
+    let [trylock] = &open[..] else { panic!("{open:?}") };
+    a.on_reply(trylock.token, Reply::Status(Status::Uncertain), bench.now);
+    pass_with(&mut bench, &mut a, SECOND, |_| Fate::Instead(Status::Unreachable));
+    assert!(events(&mut a).contains(&Event::Lapsed));
+    bench.paths[2] = Path::Up;
+    bench.log.clear();
+    let (mut regained, mut taken, mut unlocks) = (None, None, Vec::new());
+    for _ in 0..60 {
+        bench.pass(&mut a, SECOND);
+        let told = events(&mut a).contains(&Event::Regained);
+        regained = regained.or(told.then_some(bench.now));
+        let said = said(&bench, 2);
+        unlocks.resize(said.iter().filter(|name| **name == "unlock").count(), bench.now);
+        taken = taken.or(said.contains(&"trylock").then_some(bench.now));
     }
+    let given_back = *unlocks.last().expect("what may have arrived is given back");
+    assert!(regained.expect("drives 0 and 1 have it") < given_back);
+    assert!(taken.expect("it is taken again").since(given_back) >= timing().renew - SECOND);
+    assert_eq!(on(&a), [0, 1, 2]);
 }
 
 #[test]
@@ -307,6 +319,13 @@ fn only_one_and_the_same_host_is_given_way_to() {
 
 #[test]
 fn what_an_earlier_acquisition_knew_of_a_drive_is_forgotten() {
+    for late in [0, 2] {
+        knows_nothing_of_an_earlier_acquisition(late);
+    }
+}
+
+/// A lock is acquired again, and this drive answers after the others.
+fn knows_nothing_of_an_earlier_acquisition(late: u32) {
     // Drive 2 is missed, and a TRYLOCK of it is lost just before the lapse.
     let (mut bench, mut a) = (Bench::new(3), lv_lock(1));
     bench.paths[2] = Path::Cut;
@@ -323,11 +342,10 @@ fn what_an_earlier_acquisition_knew_of_a_drive_is_forgotten() {
     bench.run(&mut a, RELEASE);
     bench.exchange(&mut a);
     assert!(!a.is_idle(), "drive 2 is still in mind");
-    // Now it is needed.
-    bench.paths[0] = Path::Cut;
+    // Without drive 0 it is needed now.
     a.request(request, bench.now).expect("free");
     let open = exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
-        0 => Fate::Open,
+        drive if drive == late => Fate::Open,
         _ => Fate::Answered,
     });
     bench.pass(&mut a, timing().grace);
@@ -340,6 +358,33 @@ fn what_an_earlier_acquisition_knew_of_a_drive_is_forgotten() {
     let told = [told, events(&mut a)].concat();
     let gained = |event: &Event| matches!(event, Event::Notice(Notice::DriveGained { .. }));
     assert!(!told.iter().any(gained), "{told:?}");
+}
+
+#[test]
+fn a_host_that_an_earlier_acquisition_met_is_met_for_the_first_time() {
+    let (mut bench, mut a, mut b) = (Bench::new(3), lv_lock(1), lv_lock(2));
+    assert_eq!(take(&mut bench, &mut b, X, &[2], &[]), GRANTED);
+    bench.paths[2] = Path::Cut;
+    let request = bench.acquire(X);
+    assert_eq!(bench.run(&mut a, request.clone()), GRANTED);
+    bench.paths[2] = Path::Up;
+    bench.pass(&mut a, SECOND * 25);
+    assert!(said(&bench, 2).contains(&"read"), "it was met");
+    // The drive is kept in mind for a TRYLOCK that may still come.
+    pass_with(&mut bench, &mut a, SECOND * 20, |command| match op(command) {
+        Some(MutexOp::Trylock) => Fate::Late,
+        _ => Fate::Answered,
+    });
+    bench.run(&mut a, RELEASE);
+    bench.paths[2] = Path::Cut;
+    assert_eq!(bench.run(&mut a, request), GRANTED);
+    bench.paths[2] = Path::Up;
+    for _ in 0..85 {
+        b.on_timer(bench.now);
+        bench.exchange(&mut b);
+        bench.pass(&mut a, SECOND);
+    }
+    assert!(believes(&bench, &a), "{:?}", events(&mut a));
 }
 
 #[test]
