@@ -130,7 +130,14 @@ fn an_adoption_reads_each_drive_anew() {
     for command in &open {
         a.on_reply(command.token, Reply::Status(Status::Good), bench.now);
     }
-    assert_eq!(done(&mut a), None, "that was the answer to an older question");
+    let open = exchange_with(&mut bench, &mut a, |_| Fate::Open);
+    assert_eq!(open.len(), 3);
+    bench.pass(&mut a, Timing::for_lease(LEASE).grace);
+    assert_eq!(done(&mut a), None, "those were answers to an older question");
+    for command in &open {
+        let reply = bench.perform(command);
+        a.on_reply(command.token, reply, bench.now);
+    }
     bench.exchange(&mut a);
     assert_eq!(done(&mut a), Some(Outcome::Adopted(X)));
 }

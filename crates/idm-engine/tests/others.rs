@@ -213,3 +213,26 @@ fn a_full_drive_says_nothing_of_holders_elsewhere() {
     });
     assert_eq!(done(&mut a), Some(Outcome::Refused(Refusal::Unconfirmed)));
 }
+
+/// A lock on drive 0 that is on all four, becomes a shared one while the others are not reached,
+/// and this much later an exclusive one again. What that ends in; and whether another host, which
+/// counts drive 1, shares it then.
+fn changed_back_after(time: Duration) -> (Outcome, bool) {
+    let (mut bench, mut a) = held(X, &[0], &[1, 2, 3]);
+    spread(&mut bench, &mut a, &[0, 1, 2, 3]);
+    bench.paths[1..].fill(Path::Cut);
+    assert_eq!(bench.run(&mut a, convert(S)), CONVERTED);
+    bench.pass(&mut a, time);
+    assert!(believes(&bench, &a));
+    bench.paths.fill(Path::Up);
+    let mut b = lv_lock(2);
+    let shares = take(&mut bench, &mut b, S, &[1], &[0, 2, 3]) == GRANTED;
+    bench.paths[1..].fill(Path::Cut);
+    events(&mut a);
+    (bench.run(&mut a, convert(X)), shares)
+}
+
+#[test]
+fn a_drive_that_has_not_heard_of_a_change_is_still_held() {
+    assert_eq!(changed_back_after(Duration::from_secs(1)), (CONVERTED, false));
+}
