@@ -236,3 +236,10 @@ fn changed_back_after(time: Duration) -> (Outcome, bool) {
 fn a_drive_that_has_not_heard_of_a_change_is_still_held() {
     assert_eq!(changed_back_after(Duration::from_secs(1)), (CONVERTED, false));
 }
+
+#[test]
+fn a_drive_whose_lease_is_over_is_neither_held_nor_read() {
+    let (outcome, shares) = changed_back_after(LEASE * 2);
+    assert!(shares, "host 2 has broken what was exclusive on drive 1");
+    assert_eq!(outcome, Outcome::Refused(Refusal::Unconfirmed), "three drives were not read");
+}
