@@ -31,8 +31,8 @@ WORKSPACE = --locked --workspace --features lvmlockd-idm/emulator
 
 .NOTPARALLEL:
 .PHONY: all demo check install clean deps check-deps testbed lvm2 lint c-tests races shuttle \
-	shuttle-short minimum-rust spell check-install diagrams mutants mutants-sample lab lab-short \
-	lab-shell lab-files
+	shuttle-short minimum-rust spell check-install diagrams mutants mutants-sample lab \
+	lab-short lab-shell lab-files
 
 all:
 	$(CARGO) build --locked --release -p lvmlockd-idm
@@ -165,8 +165,9 @@ install: all
 	install dist/kill-vg $(DESTDIR)$(DATADIR)/lvmlockd-idm/
 	install -d $(DESTDIR)$(UNITDIR)/lvmlockd.service.d
 	install -m 644 dist/idm-restart.conf $(DESTDIR)$(UNITDIR)/lvmlockd.service.d/
-	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
-		-e 's|@DATADIR@|$(DATADIR)|' -e 's|@VERSION@|$(VERSION)|' dist/lvmlockd_idm.pc.in \
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' \
+		-e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' -e 's|@DATADIR@|$(DATADIR)|' \
+		-e 's|@VERSION@|$(VERSION)|' dist/lvmlockd_idm.pc.in \
 		>$(DESTDIR)$(LIBDIR)/pkgconfig/lvmlockd_idm.pc
 
 # A C program finds the installed library as pkg-config says, under its soname, and it has no
@@ -182,7 +183,8 @@ check-install:
 	test -x build/install/share/lvmlockd-idm/kill-vg
 	test -f build/install/share/lvmlockd-idm/lvmlockd-idm.conf
 	test -f build/install/lib/systemd/system/lvmlockd.service.d/idm-restart.conf
-	LD_LIBRARY_PATH=build/install/lib ldd build/install/t | grep -q '$(SONAME) => build/install/lib'
+	LD_LIBRARY_PATH=build/install/lib ldd build/install/t | \
+		grep -q '$(SONAME) => build/install/lib'
 	LD_LIBRARY_PATH=build/install/lib build/install/t
 	@echo "check-install: ok"
 

@@ -17,8 +17,8 @@ if [ -n "$foreign" ]; then
 	exit 1
 fi
 
-# Reads lines "PACKAGE|SPDX EXPRESSION" and prints those whose expression does not hold when only the
-# licences in `list` do. "AND" binds tighter than "OR"; "/" is an old form of "OR".
+# Reads lines "PACKAGE|SPDX EXPRESSION" and prints those whose expression does not hold when only
+# the licences in `list` do. "AND" binds tighter than "OR"; "/" is an old form of "OR".
 unfit() {
 	awk -F'|' -v list="$1" '
 		BEGIN {

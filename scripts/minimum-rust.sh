@@ -39,7 +39,8 @@ install_package() {
 }
 
 fits /usr/bin/cargo || fits cargo || {
-	toolchain=$(rustup toolchain list 2>/dev/null | sed -n "s/^\($minimum[.-][^ ]*\).*/\1/p" | head -n 1)
+	toolchain=$(rustup toolchain list 2>/dev/null |
+		sed -n "s/^\($minimum[.-][^ ]*\).*/\1/p" | head -n 1)
 	[ -n "$toolchain" ] || install_package
 }
 if fits cargo; then

@@ -360,8 +360,8 @@ impl Seat {
         self.remark.map_or(Instant::default(), |remark| remark.until)
     }
 
-    /// A command of ours may write `mark` into our record until then. What others may write stays in
-    /// mind for as long as nothing has shown since that it is not there.
+    /// A command of ours may write `mark` into our record until then. What others may write stays
+    /// in mind for as long as nothing has shown since that it is not there.
     fn expect_remark(&mut self, mark: Mark, until: Instant) {
         let running = self.remark.filter(|remark| self.marked_at < remark.until);
         let same = running.is_none_or(|remark| remark.mark == Some(mark));

@@ -244,7 +244,8 @@ fn a_change_back_heeds_a_change_to_shared_that_is_on_its_way() {
 fn a_lost_refresh_does_not_make_up_for_a_late_one_of_an_earlier_life() {
     let timing = Timing::for_lease(LEASE);
     let mut bench = Bench::new(6);
-    // The earlier life gets drive 3 only, finds its own record there, and dies while it refreshes it.
+    // The earlier life gets drive 3 only, finds its own record there, and dies while it refreshes
+    // it.
     let mut first = lv_lock(1);
     first.request(acquire(&bench, X, &OLD, &[]), bench.now).expect("in order");
     let mut tries = 0;
@@ -269,7 +270,8 @@ fn a_lost_refresh_does_not_make_up_for_a_late_one_of_an_earlier_life() {
     };
     let mut a = Lock::new(config);
     assert_eq!(take(&mut bench, &mut a, X, &[3, 4, 5], &[]), GRANTED);
-    // Drive 4 does not answer any more. Drive 3 is refreshed, and the late REFRESH arrives behind it.
+    // Drive 4 does not answer any more. Drive 3 is refreshed, and the late REFRESH arrives behind
+    // it.
     bench.paths[4] = Path::Cut;
     bench.log.clear();
     bench.pass(&mut a, timing.linger - Duration::from_millis(1));

@@ -71,11 +71,12 @@
 //!   or destroy what is held: the older stack does not survive that by its own rules. A value after
 //!   a host of the older stack broke a lock: it leaves no trace of that.
 //!
-//! [`plan::WorldKind::Beyond`] goes beyond the budget on purpose: drives lose their state in bursts. Then
-//! nothing can be promised but that the loss is noticed: when every drive was refreshed once, a holder
-//! that has lost its keep-quorum must know. In [`plan::WorldKind::Nonsense`] drives answer anything at all,
-//! and the engine must not panic, storm or hang. In [`plan::WorldKind::SomeNonsense`] a minority of the
-//! drives does whatever it wants and answers anything but GOOD; that is within the budget.
+//! [`plan::WorldKind::Beyond`] goes beyond the budget on purpose: drives lose their state in
+//! bursts. Then nothing can be promised but that the loss is noticed: when every drive was
+//! refreshed once, a holder that has lost its keep-quorum must know. In
+//! [`plan::WorldKind::Nonsense`] drives answer anything at all, and the engine must not panic,
+//! storm or hang. In [`plan::WorldKind::SomeNonsense`] a minority of the drives does whatever it
+//! wants and answers anything but GOOD; that is within the budget.
 //!
 //! # What is checked
 //!

@@ -20,7 +20,8 @@ use std::sync::Arc;
 const HELP: &str = "\
 Emulated disks with In-Drive Mutexes (IDM) for virtual machines.
 
-  idm-target --dir DIR [--size MIB] --port NAME … [--drive NAME[=PROFILE] …] [--nvme NAME[=PROFILE][,OPTION …] …]
+  idm-target --dir DIR [--size MIB] --port NAME …
+             [--drive NAME[=PROFILE] …] [--nvme NAME[=PROFILE][,OPTION …] …]
       A port's name is a host's name, or HOST.PATH. Each one is served twice: on DIR/NAME.port
       (vhost-user-scsi) with the drives of --drive, the one named i-th of all as target i; and with
       the drives of --nvme on a TCP port of 127.0.0.1, whose number is in DIR/NAME.tcp, drive NAME
