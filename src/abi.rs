@@ -21,7 +21,7 @@ use once_cell::sync::OnceCell;
 /// Gets the log and the panic report ready; every entry point calls it first.
 ///
 /// It is not done by an ELF constructor, because those run before lvmlockd forks into the
-/// background (contract, section 3.1).
+/// background (docs/lvmlockd-contract.md, "Start and end of the daemon").
 pub fn start() {
     static STARTED: OnceCell<()> = OnceCell::new();
     STARTED.get_or_init(|| {

@@ -1,4 +1,5 @@
-//! `lvmlockd --test`: locks that are always granted, without any device (contract, section 9).
+//! `lvmlockd --test`: locks that are always granted, without any device
+//! (docs/lvmlockd-contract.md, "Test mode").
 
 use crate::abi::symbols;
 use crate::lock::{ResourceKey, ValBlk};
@@ -44,7 +45,7 @@ impl TestMode {
     }
 
     /// Keeps the value with which a lock is converted or given up. Core passes a version only where
-    /// the lock is exclusive (contract, section 4).
+    /// the lock is exclusive (docs/lvmlockd-contract.md, "Values").
     pub fn write(&self, key: ResourceKey, r_version: u32) {
         if r_version != 0 {
             let mut values = self.values();

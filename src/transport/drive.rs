@@ -236,8 +236,8 @@ impl<P: Protocol> IdmPath<P> {
             return Err(NONSENSE);
         }
         // An end marker is the proof that nothing is missing. Without one the table may go on:
-        // an exact read has none (firmware traces, fact 44), and there was firmware that left
-        // blocks after the 128th unfilled (fact 50).
+        // an exact read has none, and there was firmware that left blocks after the 128th unfilled
+        // (docs/protocol.md, "Reading the table").
         let end = &data[records.len() * RECORD_LEN..];
         if !end.is_empty() && is_end_marker(end) {
             return Ok(Read::Whole(records));
@@ -329,8 +329,8 @@ impl<P: Protocol> DrivePath for IdmPath<P> {
     }
 }
 
-/// A table that the kernel does not read to its end. Another path to the drive may do it, so this is
-/// the trouble of this one.
+/// A table that the kernel does not read to its end. Another path to the drive may do it, so this
+/// is an error of this one.
 fn too_many(blocks: u32, why: String) -> CommandFailure {
     CommandFailure::Path(CommandError::Transport(TransportError::NotSent(format!(
         "{why}; no more than {blocks} records are read at once, and the drive's mutex table has \
@@ -394,9 +394,10 @@ mod tests {
     }
 
     impl Fake {
-        fn drive(
-            script: impl FnMut(Request, Data<'_>) -> Result<Completion, CommandError> + Send + 'static,
-        ) -> IdmPath<Fake> {
+        fn drive<S>(script: S) -> IdmPath<Fake>
+        where
+            S: FnMut(Request, Data<'_>) -> Result<Completion, CommandError> + Send + 'static,
+        {
             let fake = Fake { script: Mutex::new(Box::new(script)), sent: Mutex::default() };
             IdmPath::new(fake)
         }

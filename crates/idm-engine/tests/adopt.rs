@@ -4,25 +4,17 @@ mod bench;
 
 use bench::*;
 use core::time::Duration;
-use idm_engine::{DriveRef, Event, Lock, Outcome, Refusal, Request, RequestError, ValueRead};
+use idm_engine::{DriveRef, Event, Outcome, Refusal, Request, RequestError, ValueRead};
 use idm_protocol::{Mode, State};
 
-fn adopt(bench: &Bench, mode: Option<Mode>) -> Request {
+/// An adoption on all drives, of what may not have been granted.
+fn adopt_all(bench: &Bench, mode: Option<Mode>) -> Request {
     Request::Adopt { mode, granted_until: None, members: bench.all(), witnesses: Vec::new() }
 }
 
 /// Host 1 takes the lock on some drives only, whoever has the others, and dies.
-fn take_and_die(bench: &mut Bench, mode: Mode, on: &[usize]) {
-    take_and_die_as(bench, lv_lock(1), mode, on);
-}
-
-fn take_and_die_as(bench: &mut Bench, mut lock: Lock, mode: Mode, on: &[usize]) {
-    lock.request(bench.acquire(mode), bench.now).expect("the request is in order");
-    while let Some(command) = lock.next_command(bench.now) {
-        if on.contains(&(command.drive.0 as usize)) {
-            bench.perform(&command);
-        }
-    }
+fn take_and_die(bench: &mut Bench, mode: Mode, on: &[u32]) {
+    seize(bench, &mut lv_lock(1), mode, on);
 }
 
 fn is_refused(outcome: &Outcome, refusal: &Refusal) -> bool {
@@ -40,7 +32,7 @@ fn what_was_held_is_adopted_in_its_mode_by_a_look_and_a_refresh() {
             let mut bench = Bench::new(3);
             take_and_die(&mut bench, mode, &[0, 1, 2]);
             let mut again = lv_lock(1);
-            let request = adopt(&bench, wanted);
+            let request = adopt_all(&bench, wanted);
             assert_eq!(bench.run(&mut again, request), Outcome::Adopted(mode));
             assert_eq!(again.mode(), Some(mode));
             for drive in 0..3 {
@@ -59,14 +51,14 @@ fn a_mode_that_was_not_left_is_told_and_nothing_changes() {
     let mut bench = Bench::new(3);
     take_and_die(&mut bench, Mode::Shared, &[0, 1, 2]);
     let mut again = lv_lock(1);
-    let request = adopt(&bench, Some(Mode::Exclusive));
+    let request = adopt_all(&bench, Some(Mode::Exclusive));
     let outcome = bench.run(&mut again, request);
     assert!(is_refused(&outcome, &Refusal::OtherMode(Mode::Shared)), "{outcome:?}");
     let said = bench.log.len();
     bench.pass(&mut again, Duration::from_secs(1));
     assert_eq!(bench.log.len(), said, "nothing is done about it");
     assert!((0..3).all(|d| bench.states(d) == [State::Locked]));
-    let request = adopt(&bench, Some(Mode::Shared));
+    let request = adopt_all(&bench, Some(Mode::Shared));
     assert_eq!(bench.run(&mut again, request), Outcome::Adopted(Mode::Shared));
 }
 
@@ -76,7 +68,7 @@ fn it_is_adopted_after_its_lease_if_nobody_broke_it_and_not_otherwise() {
     take_and_die(&mut bench, Mode::Exclusive, &[0, 1, 2]);
     bench.now = bench.now + LEASE * 2;
     let mut again = lv_lock(1);
-    let request = adopt(&bench, None);
+    let request = adopt_all(&bench, None);
     assert_eq!(bench.run(&mut again, request.clone()), Outcome::Adopted(Mode::Exclusive));
 
     drop(again);
@@ -96,7 +88,7 @@ fn drives_that_do_not_answer_are_told_from_drives_that_have_nothing() {
         take_and_die(&mut bench, Mode::Exclusive, &[0, 1, 2]);
         bench.paths = vec![Path::Up, path, path];
         let mut again = lv_lock(1);
-        let request = adopt(&bench, None);
+        let request = adopt_all(&bench, None);
         let outcome = bench.run(&mut again, request.clone());
         let refusal = Refusal::NoQuorum { granted: 1, needed: 2, barred: Vec::new() };
         assert!(is_refused(&outcome, &refusal), "{outcome:?}");
@@ -110,7 +102,7 @@ fn drives_that_do_not_answer_are_told_from_drives_that_have_nothing() {
     let mut bench = Bench::new(3);
     bench.paths[2] = Path::Cut;
     let mut again = lv_lock(1);
-    let request = adopt(&bench, None);
+    let request = adopt_all(&bench, None);
     let outcome = bench.run(&mut again, request);
     assert!(is_refused(&outcome, &Refusal::NothingToAdopt), "{outcome:?}");
 }
@@ -120,12 +112,12 @@ fn a_minority_is_not_adopted_and_given_back_when_it_is_released() {
     let mut bench = Bench::new(3);
     take_and_die(&mut bench, Mode::Exclusive, &[1]);
     let mut again = lv_lock(1);
-    let request = adopt(&bench, None);
+    let request = adopt_all(&bench, None);
     let outcome = bench.run(&mut again, request);
     assert!(is_refused(&outcome, &Refusal::NothingToAdopt), "{outcome:?}");
     bench.pass(&mut again, Duration::from_secs(1));
     assert_eq!(bench.states(1), [State::Locked], "its LV may be active");
-    assert_eq!(bench.run(&mut again, Request::Release { value: None }), Outcome::Released);
+    assert_eq!(bench.run(&mut again, RELEASE), Outcome::Released);
     bench.pass(&mut again, Duration::from_secs(1));
     assert!(bench.states(1).is_empty());
     assert!(again.is_idle());
@@ -138,13 +130,13 @@ fn a_release_that_was_half_done_is_adopted_only_if_a_majority_is_left() {
         let mut a = lv_lock(1);
         let acquire = bench.acquire(Mode::Exclusive);
         bench.run(&mut a, acquire);
-        a.request(Request::Release { value: None }, bench.now).expect("in order");
+        a.request(RELEASE, bench.now).expect("in order");
         for _ in 0..unlocked {
             let command = a.next_command(bench.now).expect("three drives are unlocked");
             bench.perform(&command);
         }
         let mut again = lv_lock(1);
-        let request = adopt(&bench, None);
+        let request = adopt_all(&bench, None);
         let outcome = bench.run(&mut again, request);
         assert_eq!(outcome == Outcome::Adopted(Mode::Exclusive), adopted, "{outcome:?}");
     }
@@ -156,7 +148,7 @@ fn half_of_the_drives_is_enough_for_who_was_granted_the_lock() {
         for others in [Path::Up, Path::Cut] {
             for granted in [true, false] {
                 let mut bench = Bench::new(n);
-                take_and_die(&mut bench, Mode::Exclusive, &(0..n / 2).collect::<Vec<_>>());
+                take_and_die(&mut bench, Mode::Exclusive, &(0..n as u32 / 2).collect::<Vec<_>>());
                 bench.paths[n / 2..].fill(others);
                 let mut again = lv_lock(1);
                 let members = bench.all();
@@ -177,12 +169,12 @@ fn half_of_the_drives_is_enough_for_who_was_granted_the_lock() {
 #[test]
 fn two_hosts_with_half_of_the_drives_each_do_not_both_adopt() {
     for n in [2, 4] {
-        let mut bench = Bench::new(n);
+        let mut bench = Bench::new(n as usize);
         let (low, high): (Vec<_>, Vec<_>) = (0..n).partition(|d| *d < n / 2);
-        take_and_die_as(&mut bench, lv_lock(1), Mode::Exclusive, &low);
-        take_and_die_as(&mut bench, lv_lock(2), Mode::Exclusive, &high);
+        seize(&mut bench, &mut lv_lock(1), Mode::Exclusive, &low);
+        seize(&mut bench, &mut lv_lock(2), Mode::Exclusive, &high);
         let (mut a, mut b) = (lv_lock(1), lv_lock(2));
-        let request = adopt(&bench, None);
+        let request = adopt_all(&bench, None);
         for lock in [&mut a, &mut b] {
             let outcome = bench.run(lock, request.clone());
             assert!(is_left(&outcome), "{outcome:?}");
@@ -196,7 +188,7 @@ fn half_of_the_drives_is_not_enough_where_the_others_do_not_answer() {
     take_and_die(&mut bench, Mode::Exclusive, &[0, 1]);
     bench.paths[1] = Path::Cut;
     let mut again = lv_lock(1);
-    let request = adopt(&bench, None);
+    let request = adopt_all(&bench, None);
     let outcome = bench.run(&mut again, request);
     assert!(
         is_refused(&outcome, &Refusal::NoQuorum { granted: 1, needed: 2, barred: Vec::new() }),
@@ -218,7 +210,7 @@ fn a_change_that_was_half_done_leaves_the_mode_that_drives_vouch_for() {
             bench.perform(&command);
         }
         let mut again = lv_lock(1);
-        let request = adopt(&bench, None);
+        let request = adopt_all(&bench, None);
         assert_eq!(bench.run(&mut again, request), Outcome::Adopted(left));
         bench.pass(&mut again, Duration::from_secs(1));
         assert!(again.held_on().all(|(_, mode)| mode == left));
@@ -237,7 +229,7 @@ fn what_is_left_of_an_exclusive_lock_is_not_adopted_as_shared() {
     bench.paths[0] = Path::Up;
     bench.drives[1].reset();
     let mut again = lv_lock(1);
-    let request = adopt(&bench, None);
+    let request = adopt_all(&bench, None);
     let outcome = bench.run(&mut again, request);
     assert!(is_refused(&outcome, &Refusal::Unclear), "{outcome:?}");
 }
@@ -254,7 +246,7 @@ fn a_mode_that_silent_drives_decide_is_not_guessed() {
     bench.perform(&command);
     bench.paths[2] = Path::Cut;
     let mut again = lv_lock(1);
-    let request = adopt(&bench, None);
+    let request = adopt_all(&bench, None);
     let outcome = bench.run(&mut again, request);
     assert!(is_left(&outcome), "drive 2 may be exclusive, too: {outcome:?}");
 }
@@ -269,9 +261,9 @@ fn the_value_is_unknown_afterwards_and_not_left_as_it_was() {
     assert_eq!(bench.run(&mut a, acquire.clone()), Outcome::Granted(ValueRead::Known(value(7))));
     drop(a);
     let mut again = vg_lock(1);
-    let request = adopt(&bench, None);
+    let request = adopt_all(&bench, None);
     assert_eq!(bench.run(&mut again, request), Outcome::Adopted(Mode::Exclusive));
-    bench.run(&mut again, Request::Release { value: None });
+    bench.run(&mut again, RELEASE);
     let mut b = vg_lock(2);
     assert_eq!(bench.run(&mut b, acquire), GRANTED, "7 may be older than what was changed");
 }
@@ -284,10 +276,10 @@ fn nothing_to_adopt_does_not_make_a_value_unknown() {
     bench.run(&mut a, acquire.clone());
     bench.run(&mut a, Request::Release { value: Some(value(7)) });
     let mut again = vg_lock(1);
-    let request = adopt(&bench, None);
+    let request = adopt_all(&bench, None);
     let outcome = bench.run(&mut again, request);
     assert!(is_refused(&outcome, &Refusal::NothingToAdopt), "{outcome:?}");
-    bench.run(&mut again, Request::Release { value: None });
+    bench.run(&mut again, RELEASE);
     assert_eq!(bench.run(&mut again, acquire), Outcome::Granted(ValueRead::Known(value(7))));
 }
 
@@ -345,7 +337,7 @@ fn a_sharer_that_counts_other_drives_is_not_overlooked_beside_a_record_of_ours()
     let small = Request::Acquire { mode: Mode::Shared, members, witnesses: Vec::new() };
     assert_eq!(bench.run(&mut b, small), GRANTED);
     let mut again = lv_lock(1);
-    again.request(adopt(&bench, None), bench.now).expect("in order");
+    again.request(adopt_all(&bench, None), bench.now).expect("in order");
     // Drive 2 is read first.
     let mut first = Vec::new();
     while let Some(command) = again.next_command(bench.now) {
@@ -372,7 +364,7 @@ fn a_lock_that_was_moved_and_broken_in_between_is_not_adopted() {
     let mut b = lv_lock(2);
     let acquire = bench.acquire(Mode::Exclusive);
     assert_eq!(bench.run(&mut b, acquire), GRANTED);
-    bench.run(&mut b, Request::Release { value: None });
+    bench.run(&mut b, RELEASE);
     bench.paths[0] = Path::Up;
     let mut again = lv_lock(1);
     for _ in 0..2 {
@@ -398,7 +390,7 @@ fn a_live_holder_that_counts_other_drives_is_not_overlooked() {
     let on_two = request(bench.members(&[2]));
     assert_eq!(bench.run(&mut b, on_two), GRANTED);
     let mut again = lv_lock(1);
-    let request = adopt(&bench, None);
+    let request = adopt_all(&bench, None);
     let outcome = bench.run(&mut again, request);
     assert!(matches!(outcome, Outcome::Refused(Refusal::Held(_))), "{outcome:?}");
     assert!((0..2).all(|d| bench.states(d) == [State::Locked]), "and nothing is given back");
@@ -429,16 +421,16 @@ fn a_live_holder_on_a_witness_is_not_overlooked() {
 fn what_could_not_be_adopted_can_be_acquired_once_it_is_released() {
     let mut bench = Bench::new(2);
     take_and_die(&mut bench, Mode::Exclusive, &[0]);
-    take_and_die_as(&mut bench, lv_lock(2), Mode::Exclusive, &[1]);
+    seize(&mut bench, &mut lv_lock(2), Mode::Exclusive, &[1]);
     bench.now = bench.now + LEASE + LEASE / 10;
     let mut again = lv_lock(1);
-    let request = adopt(&bench, None);
+    let request = adopt_all(&bench, None);
     let outcome = bench.run(&mut again, request);
     assert!(is_left(&outcome), "{outcome:?}");
     let acquire = bench.acquire(Mode::Exclusive);
     let refused = again.request(acquire.clone(), bench.now);
     assert_eq!(refused, Err(RequestError::WrongState), "what is left may be in use");
-    bench.run(&mut again, Request::Release { value: None });
+    bench.run(&mut again, RELEASE);
     bench.pass(&mut again, Duration::from_secs(1));
     assert_eq!(bench.run(&mut again, acquire), GRANTED, "the dead host is broken");
 }
@@ -455,10 +447,10 @@ fn a_value_is_not_believed_after_an_orphan_that_could_not_be_read() {
     drop(a);
     bench.paths = vec![Path::Cut; 3];
     let mut again = vg_lock(1);
-    let request = adopt(&bench, None);
+    let request = adopt_all(&bench, None);
     bench.run(&mut again, request);
     bench.paths = vec![Path::Up; 3];
-    bench.run(&mut again, Request::Release { value: None });
+    bench.run(&mut again, RELEASE);
     bench.pass(&mut again, Duration::from_secs(1));
     let mut b = vg_lock(2);
     assert_eq!(bench.run(&mut b, acquire), GRANTED, "7 may be older than what was changed");

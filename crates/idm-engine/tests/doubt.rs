@@ -10,12 +10,6 @@ use idm_engine::{
 };
 use idm_protocol::{DriveCommand, Limit, Mode, MutexOp, Record, Reply, ResourceId, State, Status};
 
-const OTHER_LV: &str = "cccccc-aaaa-aaaa-aaaa-aaaa-aaaa-aaaaaa";
-
-fn other_lv_lock(n: u8) -> Lock {
-    lock(n, ResourceId::lv(VG, OTHER_LV).expect("a good id"), false)
-}
-
 /// A lock of a host whose earlier life may have commands under way until then.
 fn lock_of_a_new_life(n: u8, earlier_until: Instant) -> Lock {
     let resource = ResourceId::lv(VG, LV).expect("a good id");
@@ -24,19 +18,8 @@ fn lock_of_a_new_life(n: u8, earlier_until: Instant) -> Lock {
     Lock::new(LockConfig { earlier_until, ..config })
 }
 
-fn done(lock: &mut Lock) -> Option<Outcome> {
-    events(lock).into_iter().find_map(|event| match event {
-        Event::Done(outcome) => Some(outcome),
-        _ => None,
-    })
-}
-
 fn commands(bench: &Bench, lock: &mut Lock) -> Vec<Command> {
     core::iter::from_fn(|| lock.next_command(bench.now)).collect()
-}
-
-fn is_held(outcome: &Option<Outcome>) -> bool {
-    matches!(outcome, Some(Outcome::Refused(Refusal::Held(_))))
 }
 
 /// Drive 2 tells of a conflict, and answers what follows with these statuses.
@@ -78,7 +61,7 @@ fn a_conflict_stands_whatever_weaker_answers_follow() {
     for first in weaker {
         for second in weaker {
             let outcome = after_a_conflict(&[first, second]);
-            assert!(is_held(&outcome), "{first:?}, {second:?}: {outcome:?}");
+            assert!(outcome.as_ref().is_some_and(is_held), "{first:?}, {second:?}: {outcome:?}");
         }
     }
 }
@@ -105,12 +88,12 @@ fn a_table_that_is_read_for_room_shows_holders_too() {
             }
         }
         let outcome = done(&mut a);
-        assert!(is_held(&outcome), "{limit:?}: {outcome:?}");
+        assert!(outcome.as_ref().is_some_and(is_held), "{limit:?}: {outcome:?}");
     }
 }
 
-/// Drive 2 is won, loses its table, and is read for its value afterwards. In between host 2 takes it,
-/// if it is to, and counts these drives.
+/// Drive 2 is won, loses its table, and is read for its value afterwards. In between host 2 takes
+/// it, if it is to, and counts these drives.
 fn reset_before_the_value_is_read(theirs: Option<&[u32]>) -> Option<Outcome> {
     let mut bench = Bench::new(3);
     let (mut a, mut b) = (vg_lock(1), vg_lock(2));
@@ -148,6 +131,7 @@ fn reset_before_the_value_is_read(theirs: Option<&[u32]>) -> Option<Outcome> {
 #[test]
 fn a_table_that_is_read_for_the_value_shows_holders_too() {
     let outcome = reset_before_the_value_is_read(Some(&[2]));
+    let outcome = outcome.expect("it ends");
     assert!(is_held(&outcome), "who counts other drives has it: {outcome:?}");
     let outcome = reset_before_the_value_is_read(Some(&[0, 1, 2]));
     assert_eq!(outcome, Some(GRANTED), "who counts the same drives has no majority");
@@ -198,7 +182,7 @@ fn full_drive() -> Bench {
     let mut old = other_lv_lock(9);
     let acquire = bench.acquire(Mode::Exclusive);
     assert_eq!(bench.run(&mut old, acquire), GRANTED);
-    old.request(Request::Release { value: None }, bench.now).expect("always in order");
+    old.request(RELEASE, bench.now).expect("always in order");
     let unlock = old.next_command(bench.now).expect("an UNLOCK");
     bench.perform(&unlock);
     assert_eq!(bench.states(0), [State::Unlocked]);
@@ -225,7 +209,7 @@ fn a_mutex_that_is_removed_for_room_is_never_a_lock_of_the_same_host() {
             bench.pass(&mut x, Duration::from_secs(4));
             bench.pass(&mut y, Duration::from_secs(4));
             // It gives the room up again.
-            y.request(Request::Release { value: None }, bench.now).ok();
+            y.request(RELEASE, bench.now).ok();
             bench.exchange(&mut y);
             let mut third = other_lv_lock(3);
             let told = bench.run(&mut third, acquire.clone());
@@ -332,7 +316,7 @@ fn what_may_be_an_orphan_is_not_acquired_and_not_given_back() {
     bench.pass(&mut second, Duration::from_secs(8));
     let mut other = lv_lock(2);
     let outcome = bench.run(&mut other, acquire);
-    assert!(is_held(&Some(outcome)), "its lease has not run out");
+    assert!(is_held(&outcome), "its lease has not run out");
     assert!(bench.now.since(granted) < LEASE);
 }
 
@@ -343,7 +327,7 @@ fn a_new_life_counts_no_drive_before_the_old_ones_commands_have_ended() {
     let mut first = lv_lock(1);
     assert_eq!(bench.run(&mut first, acquire.clone()), GRANTED);
     // The first life is killed while it releases; its UNLOCKs stay with the adapter.
-    first.request(Request::Release { value: None }, bench.now).expect("always in order");
+    first.request(RELEASE, bench.now).expect("always in order");
     let under_way = commands(&bench, &mut first);
     drop(first);
     let over = bench.now + Duration::from_secs(15);
@@ -390,7 +374,7 @@ fn what_a_new_life_finds_is_refreshed_at_once_and_adopted_later() {
     bench.now = over;
     let mut other = lv_lock(2);
     let outcome = bench.run(&mut other, acquire);
-    assert!(is_held(&Some(outcome)), "its lease began anew");
+    assert!(is_held(&outcome), "its lease began anew");
     assert_eq!(bench.run(&mut second, adopt), Outcome::Adopted(Mode::Exclusive));
 }
 
@@ -416,7 +400,7 @@ fn an_unlock_that_was_answered_bars_nothing_and_a_lost_one_does_from_its_report_
         let acquire = bench.acquire(Mode::Exclusive);
         let mut a = lv_lock(1);
         assert_eq!(bench.run(&mut a, acquire.clone()), GRANTED);
-        a.request(Request::Release { value: None }, bench.now).expect("always in order");
+        a.request(RELEASE, bench.now).expect("always in order");
         events(&mut a);
         let unlock = a.next_command(bench.now).expect("an UNLOCK");
         bench.now = bench.now + Duration::from_secs(14);
@@ -433,7 +417,7 @@ fn an_unlock_that_was_lost_is_no_release() {
     let acquire = bench.acquire(Mode::Exclusive);
     let mut a = lv_lock(1);
     assert_eq!(bench.run(&mut a, acquire.clone()), GRANTED);
-    a.request(Request::Release { value: None }, bench.now).expect("always in order");
+    a.request(RELEASE, bench.now).expect("always in order");
     // It never reaches the drive, and nobody knows.
     let unlock = a.next_command(bench.now).expect("an UNLOCK");
     a.on_reply(unlock.token, Reply::Status(Status::Uncertain), bench.now);
@@ -507,7 +491,8 @@ fn a_change_to_exclusive_breaks_nobody_where_the_lock_is_gone() {
     let mut a = lv_lock(1);
     let acquire = bench.acquire(Mode::Shared);
     assert_eq!(bench.run(&mut a, acquire), GRANTED);
-    // While drive 2 refuses the change, it is reset, and another host's lock appears there and dies.
+    // While drive 2 refuses the change, it is reset, and another host's lock appears there and
+    // dies.
     a.request(Request::Convert { mode: Mode::Exclusive, value: None }, bench.now).expect("held");
     let mut dead = None;
     for _ in 0..20 {
@@ -545,4 +530,94 @@ fn an_lvs_lock_needs_a_look_at_most_of_the_vgs_drives() {
         let expected = if granted { GRANTED } else { Outcome::Refused(Refusal::Unconfirmed) };
         assert_eq!(outcome, expected, "{cut:?}");
     }
+}
+
+/// What was found on witnesses by an adoption that was refused is no proof for the next one when
+/// its lease is over.
+#[test]
+fn what_an_earlier_adoption_found_is_no_proof_after_its_lease() {
+    let mut bench = Bench::new(5);
+    let mut first = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut first, X, &[0], &[1, 2, 3, 4]), GRANTED);
+    // It is put on drives 1 and 2, because its LV may be moved; the host dies.
+    bench.paths[3..].fill(Path::Cut);
+    let all = bench.all();
+    first.spread(&all, bench.now);
+    bench.exchange(&mut first);
+    drop(first);
+    bench.paths.fill(Path::Up);
+    let mut other = lv_lock(3);
+    assert_eq!(take(&mut bench, &mut other, X, &[3], &[]), GRANTED);
+    let adopt = Request::Adopt {
+        mode: None,
+        granted_until: None,
+        members: bench.members(&[0]),
+        witnesses: bench.members(&[1, 2, 3, 4]),
+    };
+    let mut a = lv_lock(1);
+    let outcome = bench.run(&mut a, adopt.clone());
+    assert!(is_held(&outcome), "{outcome:?}");
+    bench.run(&mut other, RELEASE);
+    // It is away for longer than a lease; the LV is moved to drive 1.
+    bench.now = bench.now + LEASE * 2;
+    bench.paths[0] = Path::Cut;
+    let mut b = lv_lock(2);
+    assert_eq!(take(&mut bench, &mut b, X, &[1], &[0, 2, 3, 4]), GRANTED);
+    bench.paths = vec![Path::Up, Path::Cut, Path::Cut, Path::Up, Path::Up];
+    let outcome = bench.run(&mut a, adopt);
+    assert_eq!(outcome, Outcome::Refused(Refusal::Unclear));
+    assert_one_holder(&bench, &a, &b);
+}
+
+/// Host 1 holds an LV's lock on drive 0 and, where it broke it, on drive 3; 1 to 3 are witnesses.
+fn held_on_a_witness() -> (Bench, Lock) {
+    let mut bench = Bench::new(4);
+    assert_eq!(take(&mut bench, &mut lv_lock(9), X, &[3], &[]), GRANTED);
+    bench.now = bench.now + LEASE * 2;
+    let mut a = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut a, X, &[0], &[1, 2, 3]), GRANTED);
+    assert_eq!(on(&a), [0, 3]);
+    bench.paths[3] = Path::Cut;
+    (bench, a)
+}
+
+#[test]
+fn a_witness_that_was_not_unlocked_is_read_after_its_lease() {
+    let (mut bench, mut a) = held_on_a_witness();
+    bench.pass(&mut a, LEASE - Duration::from_secs(1));
+    // The UNLOCK waits for its turn, which does not come.
+    a.request(RELEASE, bench.now).expect("always in order");
+    let unlock = exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
+        3 => Fate::Open,
+        _ => Fate::Answered,
+    });
+    assert_eq!(done(&mut a), Some(Outcome::Released));
+    bench.now = bench.now + Duration::from_secs(2);
+    // The LV is moved to drive 3.
+    let mut b = lv_lock(2);
+    bench.paths[3] = Path::Up;
+    assert_eq!(take(&mut bench, &mut b, X, &[3], &[0, 1, 2]), GRANTED);
+    bench.paths[2] = Path::Cut;
+    bench.paths[3] = Path::Hung;
+    a.request(acquire(&bench, X, &[0], &[1, 2, 3]), bench.now).expect("in order");
+    bench.exchange(&mut a);
+    a.on_reply(unlock[0].token, Reply::Status(Status::Unreachable), bench.now);
+    bench.pass(&mut a, Duration::from_secs(6));
+    assert_eq!(done(&mut a), Some(Outcome::Refused(Refusal::Unconfirmed)));
+    assert_one_holder(&bench, &a, &b);
+}
+
+#[test]
+fn a_drive_that_fell_silent_is_no_proof_for_a_change_to_exclusive() {
+    let (mut bench, mut a) = held_on_a_witness();
+    bench.pass(&mut a, LEASE * 2);
+    assert_eq!(bench.run(&mut a, convert(S)), Outcome::Converted { complete: true });
+    // The LV is moved to drive 3, where another host shares the lock.
+    bench.paths[3] = Path::Up;
+    let mut b = lv_lock(2);
+    assert_eq!(take(&mut bench, &mut b, S, &[3], &[0, 1, 2]), GRANTED);
+    bench.paths[2..].fill(Path::Cut);
+    let outcome = bench.run(&mut a, convert(X));
+    assert_eq!(outcome, Outcome::Refused(Refusal::Unconfirmed));
+    assert_eq!((a.mode(), believes(&bench, &b)), (Some(S), true));
 }

@@ -40,7 +40,7 @@ fn a_released_lv_lock_leaves_nothing_behind() {
     let mut a = lv_lock(1);
     let acquire = bench.acquire(Mode::Exclusive);
     bench.run(&mut a, acquire);
-    assert_eq!(bench.run(&mut a, Request::Release { value: None }), Outcome::Released);
+    assert_eq!(bench.run(&mut a, RELEASE), Outcome::Released);
     assert!(a.is_idle());
     assert!((0..3).all(|d| bench.states(d).is_empty()));
 }
@@ -185,7 +185,7 @@ fn a_refusal_that_could_not_be_read_is_remembered_by_the_next_conversion() {
     let outcome = bench.run(&mut a, convert.clone());
     assert!(matches!(outcome, Outcome::Refused(Refusal::Held(_))), "{outcome:?}");
     bench.paths[2] = Path::Up;
-    bench.run(&mut b, Request::Release { value: None });
+    bench.run(&mut b, RELEASE);
     assert_eq!(bench.run(&mut a, convert), Outcome::Converted { complete: true });
 }
 
@@ -268,7 +268,7 @@ fn sharers_share_and_keep_an_exclusive_one_out() {
     let up = Request::Convert { mode: Mode::Exclusive, value: None };
     assert!(matches!(bench.run(&mut a, up.clone()), Outcome::Refused(Refusal::Held(_))));
     assert_eq!(a.mode(), Some(Mode::Shared), "a refused conversion changes nothing");
-    bench.run(&mut b, Request::Release { value: None });
+    bench.run(&mut b, RELEASE);
     assert_eq!(bench.run(&mut a, up), Outcome::Converted { complete: true });
     let down = Request::Convert { mode: Mode::Shared, value: None };
     assert_eq!(bench.run(&mut a, down), Outcome::Converted { complete: true });
@@ -300,7 +300,7 @@ fn a_value_is_seen_by_the_next_holder() {
         bench.run(&mut a, Request::Release { value: Some(value(77)) });
         let known = Outcome::Granted(ValueRead::Known(value(77)));
         assert_eq!(bench.run(&mut b, exclusive.clone()), known);
-        bench.run(&mut b, Request::Release { value: None });
+        bench.run(&mut b, RELEASE);
         assert_eq!(bench.run(&mut a, exclusive), known, "no news is no change");
     }
 }
@@ -319,7 +319,7 @@ fn a_drive_that_missed_a_value_or_lost_it_does_not_vouch_for_an_old_one() {
     bench.paths = vec![Path::Cut, Path::Up, Path::Up];
     let known = Outcome::Granted(ValueRead::Known(value(2)));
     assert_eq!(bench.run(&mut a, exclusive.clone()), known, "drive 1 has it");
-    bench.run(&mut a, Request::Release { value: None });
+    bench.run(&mut a, RELEASE);
     bench.pass(&mut a, LEASE * 2);
     bench.drives[1].reset();
     assert_eq!(bench.run(&mut a, exclusive), GRANTED, "drive 2 alone has an old one");
@@ -338,9 +338,9 @@ fn a_value_published_by_a_change_to_shared_is_never_missed() {
         bench.run(&mut a, down);
         if let Outcome::Granted(read) = bench.run(&mut b, shared.clone()) {
             assert_ne!(read, ValueRead::Known(value(1)));
-            bench.run(&mut b, Request::Release { value: None });
+            bench.run(&mut b, RELEASE);
         }
-        bench.run(&mut a, Request::Release { value: None });
+        bench.run(&mut a, RELEASE);
         let Outcome::Granted(read) = bench.run(&mut b, shared) else { panic!("free") };
         assert_ne!(read, ValueRead::Known(value(1)));
     }
@@ -366,7 +366,7 @@ fn a_release_that_drives_do_not_take_is_followed_up() {
     let acquire = bench.acquire(Mode::Exclusive);
     bench.run(&mut a, acquire);
     bench.paths = vec![Path::Cut; 3];
-    assert_eq!(bench.run(&mut a, Request::Release { value: None }), Outcome::Released);
+    assert_eq!(bench.run(&mut a, RELEASE), Outcome::Released);
     bench.pass(&mut a, Duration::from_secs(10));
     bench.paths = vec![Path::Up; 3];
     bench.pass(&mut a, Duration::from_secs(25));
@@ -381,7 +381,7 @@ fn a_release_that_no_drive_ever_takes_ends_with_the_lease() {
     let acquire = bench.acquire(Mode::Exclusive);
     bench.run(&mut a, acquire);
     bench.paths = vec![Path::Cut; 3];
-    bench.run(&mut a, Request::Release { value: None });
+    bench.run(&mut a, RELEASE);
     bench.pass(&mut a, LEASE * 3);
     assert!(a.is_idle());
 }
@@ -393,7 +393,7 @@ fn a_lost_unlock_never_undoes_a_newer_lock() {
     let acquire = bench.acquire(Mode::Exclusive);
     bench.run(&mut a, acquire.clone());
     bench.paths[0] = Path::Deaf;
-    bench.run(&mut a, Request::Release { value: None });
+    bench.run(&mut a, RELEASE);
     bench.paths[0] = Path::Up;
     let begin = bench.now;
     let outcome = bench.run(&mut a, acquire);
@@ -434,7 +434,7 @@ fn an_lv_that_moved_is_found_by_reading_the_other_drives() {
     let (before, after) = (on(&bench, &[0], &[1, 2]), on(&bench, &[2], &[0, 1]));
     assert_eq!(bench.run(&mut a, before), GRANTED);
     assert!(matches!(bench.run(&mut b, after.clone()), Outcome::Refused(Refusal::Held(_))));
-    bench.run(&mut a, Request::Release { value: None });
+    bench.run(&mut a, RELEASE);
     assert_eq!(bench.run(&mut b, after), GRANTED);
 }
 
@@ -452,7 +452,7 @@ fn a_spread_lock_is_met_where_its_lv_moved_to() {
     let on_last = Request::Acquire { mode: Mode::Exclusive, members, witnesses: Vec::new() };
     assert!(matches!(bench.run(&mut b, on_last), Outcome::Refused(Refusal::Held(_))));
     bench.pass(&mut a, LEASE * 2);
-    bench.run(&mut a, Request::Release { value: None });
+    bench.run(&mut a, RELEASE);
     assert!((0..3).all(|d| bench.states(d).is_empty()));
 }
 
@@ -578,7 +578,7 @@ fn a_value_that_too_few_drives_have_is_not_left_for_later() {
     bench.drives[1].reset();
     let mut b = vg_lock(2);
     assert_eq!(bench.run(&mut b, acquire.clone()), GRANTED);
-    bench.run(&mut b, Request::Release { value: None });
+    bench.run(&mut b, RELEASE);
     let time = DriveTime::from_micros(bench.now.as_micros());
     let left = bench.drives.iter().flat_map(|d| d.table(time)).any(|r| r.value == value(7));
     assert!(!left, "a copy from elsewhere would make it look whole");

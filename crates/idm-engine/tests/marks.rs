@@ -6,30 +6,8 @@ mod bench;
 use bench::*;
 use core::time::Duration;
 use idm_emulator::Profile;
-use idm_engine::{Command, DriveRef, Event, Lock, Outcome, Request};
-use idm_protocol::{Mode, Reply, Status};
-
-const X: Mode = Mode::Exclusive;
-
-fn take(bench: &mut Bench, lock: &mut Lock, mode: Mode, on: &[u32], wit: &[u32]) -> Outcome {
-    let (members, witnesses) = (bench.members(on), bench.members(wit));
-    bench.run(lock, Request::Acquire { mode, members, witnesses })
-}
-
-fn is_ready(lock: &mut Lock) -> Option<Vec<DriveRef>> {
-    events(lock).into_iter().find_map(|event| match event {
-        Event::VotesReady { members } => Some(members),
-        _ => None,
-    })
-}
-
-/// Names the drives, passes a second and moves the votes.
-fn travel(bench: &mut Bench, lock: &mut Lock, drives: &[u32]) -> bool {
-    let members = bench.members(drives);
-    lock.spread(&members, bench.now);
-    bench.pass(lock, Duration::from_secs(1));
-    is_ready(lock).is_some_and(|named| lock.move_votes(&named, bench.now))
-}
+use idm_engine::{Command, Event, Lock, LockConfig, Outcome, Request, Timing};
+use idm_protocol::{Mode, MutexOp, Reply, ResourceId, Status};
 
 /// Lets time pass until a command to one of these drives is due; reports each as of unknown fate,
 /// without the drive having heard of it yet.
@@ -52,11 +30,6 @@ fn lose_refreshes(bench: &mut Bench, lock: &mut Lock, on: &[u32]) -> Vec<Command
         lock.on_timer(bench.now);
     }
     panic!("nothing was sent");
-}
-
-fn assert_one_holder(bench: &Bench, a: &Lock, b: &Lock) {
-    let believes = |l: &Lock| l.mode().is_some() && l.safe_until() > Some(bench.now);
-    assert!(!(believes(a) && believes(b)), "both believe: {:?} {:?}", a.mode(), b.mode());
 }
 
 #[test]
@@ -92,7 +65,7 @@ fn a_late_refresh_of_the_last_acquisition_marks_this_one_wrong() {
     let mut a = lv_lock(1);
     assert_eq!(take(&mut bench, &mut a, X, &[0, 1, 2, 3, 4], &[]), GRANTED);
     let late = lose_refreshes(&mut bench, &mut a, &[3, 4]);
-    bench.run(&mut a, Request::Release { value: None });
+    bench.run(&mut a, RELEASE);
     bench.pass(&mut a, Duration::from_secs(1));
     // Whether it is granted now is free.
     take(&mut bench, &mut a, X, &[3, 4, 5], &[]);
@@ -168,8 +141,8 @@ fn a_sharer_that_moved_does_not_cost_another_sharer_its_lock() {
     single.sharers_admitted = false;
     bench.drives[2] = idm_emulator::Drive::new(single);
     let (mut a, mut b) = (lv_lock(1), lv_lock(2));
-    assert_eq!(take(&mut bench, &mut a, Mode::Shared, &[0, 1, 2], &[]), GRANTED);
-    assert_eq!(take(&mut bench, &mut b, Mode::Shared, &[0, 1, 2], &[]), GRANTED);
+    assert_eq!(take(&mut bench, &mut a, S, &[0, 1, 2], &[]), GRANTED);
+    assert_eq!(take(&mut bench, &mut b, S, &[0, 1, 2], &[]), GRANTED);
     assert!(travel(&mut bench, &mut a, &[0, 1, 2, 3]));
     for _ in 0..120 {
         let start = bench.now;
@@ -188,43 +161,53 @@ fn a_sharer_that_moved_does_not_keep_others_from_sharing() {
     single.sharers_admitted = false;
     bench.drives[2] = idm_emulator::Drive::new(single);
     let (mut a, mut b) = (lv_lock(1), lv_lock(2));
-    assert_eq!(take(&mut bench, &mut a, Mode::Shared, &[0, 1, 2], &[]), GRANTED);
+    assert_eq!(take(&mut bench, &mut a, S, &[0, 1, 2], &[]), GRANTED);
     assert!(travel(&mut bench, &mut a, &[0, 1, 2, 3]));
-    assert_eq!(take(&mut bench, &mut b, Mode::Shared, &[0, 1, 2], &[]), GRANTED);
+    assert_eq!(take(&mut bench, &mut b, S, &[0, 1, 2], &[]), GRANTED);
+}
+
+/// Adopts a lock in this mode: drive 0 has a record from when only it was counted, the others from
+/// when all were. Drive 0 answers at once, or when the lock was adopted without it. Whether it counts
+/// again after a while.
+fn counts_after_an_adoption(mode: Mode, refresh_stores_metadata: bool, at_once: bool) -> bool {
+    let profile = Profile { refresh_stores_metadata, ..Profile::current() };
+    let mut bench = Bench::with(3, profile);
+    let mut first = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut first, mode, &[0], &[]), GRANTED);
+    let new = bench.members(&[0, 1, 2]);
+    first.spread(&new, bench.now);
+    // Only the drives that are new hear of it.
+    bench.paths[0] = Path::Hung;
+    bench.exchange(&mut first);
+    bench.paths[0] = Path::Up;
+    drop(first);
+    let mut a = lv_lock(1);
+    a.request(adopt(&bench, &[0, 1, 2], None), bench.now).expect("in order");
+    let second = Duration::from_secs(1);
+    let open = pass_with(&mut bench, &mut a, second, |command| match command.drive.0 {
+        0 if !at_once => Fate::Open,
+        _ => Fate::Answered,
+    });
+    assert_eq!(done(&mut a), Some(Outcome::Adopted(mode)));
+    for command in open {
+        let reply = bench.perform(&command);
+        a.on_reply(command.token, reply, bench.now);
+    }
+    bench.pass(&mut a, LEASE * 2);
+    bench.paths[1] = Path::Cut;
+    bench.pass(&mut a, LEASE * 2);
+    believes(&bench, &a)
 }
 
 #[test]
 fn a_drive_with_another_sets_record_counts_again_after_an_adoption() {
-    for stores in [true, false] {
-        let mut profile = Profile::current();
-        profile.refresh_stores_metadata = stores;
-        let mut bench = Bench::with(3, profile);
-        // A record from when only drive 0 was counted, the others from when all were.
-        let mut first = lv_lock(1);
-        assert_eq!(take(&mut bench, &mut first, X, &[0], &[]), GRANTED);
-        let new = bench.members(&[0, 1, 2]);
-        first.spread(&new, bench.now);
-        // Only the drives that are new hear of it.
-        bench.paths[0] = Path::Hung;
-        bench.exchange(&mut first);
-        bench.paths[0] = Path::Up;
-        drop(first);
-        let mut a = lv_lock(1);
-        let request = Request::Adopt {
-            mode: None,
-            granted_until: None,
-            members: bench.all(),
-            witnesses: Vec::new(),
-        };
-        assert_eq!(bench.run(&mut a, request), Outcome::Adopted(X), "{stores}");
-        bench.pass(&mut a, LEASE * 2);
-        bench.paths[1] = Path::Cut;
-        bench.pass(&mut a, LEASE * 2);
-        assert!(
-            a.safe_until() > Some(bench.now),
-            "{stores}: {:?}",
-            a.held_on().collect::<Vec<_>>()
-        );
+    for mode in [X, S] {
+        for stores in [true, false] {
+            for at_once in [true, false] {
+                let counts = counts_after_an_adoption(mode, stores, at_once);
+                assert!(counts, "{mode}, stored: {stores}, at once: {at_once}");
+            }
+        }
     }
 }
 
@@ -232,7 +215,7 @@ fn a_drive_with_another_sets_record_counts_again_after_an_adoption() {
 fn a_release_gives_back_what_every_refused_adoption_refreshed() {
     let mut bench = Bench::new(6);
     let mut first = lv_lock(1);
-    assert_eq!(take(&mut bench, &mut first, Mode::Shared, &[0, 1, 2], &[]), GRANTED);
+    assert_eq!(take(&mut bench, &mut first, S, &[0, 1, 2], &[]), GRANTED);
     drop(first);
     let mut a = lv_lock(1);
     for on in [[0, 1, 2], [3, 4, 5]] {
@@ -241,7 +224,7 @@ fn a_release_gives_back_what_every_refused_adoption_refreshed() {
             Request::Adopt { mode: Some(X), granted_until: None, members, witnesses: Vec::new() };
         assert!(matches!(bench.run(&mut a, request), Outcome::Refused(_)));
     }
-    bench.run(&mut a, Request::Release { value: None });
+    bench.run(&mut a, RELEASE);
     bench.pass(&mut a, Duration::from_secs(1));
     assert!((0..3).all(|d| bench.states(d).is_empty()), "the records are live and nobody's");
 }
@@ -250,19 +233,125 @@ fn a_release_gives_back_what_every_refused_adoption_refreshed() {
 fn a_promotion_that_a_drive_missed_is_refused_where_others_may_count_other_drives() {
     let mut bench = Bench::new(5);
     let (mut a, mut b) = (lv_lock(1), lv_lock(2));
-    assert_eq!(take(&mut bench, &mut a, Mode::Shared, &[0, 1, 2], &[3, 4]), GRANTED);
+    assert_eq!(take(&mut bench, &mut a, S, &[0, 1, 2], &[3, 4]), GRANTED);
     bench.paths[2] = Path::Cut;
     let request = Request::Convert { mode: X, value: None };
     let outcome = bench.run(&mut a, request.clone());
     assert!(matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
     bench.paths[2] = Path::Up;
-    take(&mut bench, &mut b, Mode::Shared, &[2, 3, 4], &[0, 1]);
+    take(&mut bench, &mut b, S, &[2, 3, 4], &[0, 1]);
     bench.exchange(&mut a);
-    assert_eq!((a.mode(), b.mode()), (Some(Mode::Shared), Some(Mode::Shared)));
-    bench.run(&mut b, Request::Release { value: None });
+    assert_eq!((a.mode(), b.mode()), (Some(S), Some(S)));
+    bench.run(&mut b, RELEASE);
     bench.exchange(&mut b);
     // When the lease of what it missed is over, the drive is not needed.
     bench.paths[2] = Path::Cut;
     bench.pass(&mut a, LEASE * 2);
     assert_eq!(bench.run(&mut a, request), Outcome::Converted { complete: true });
+}
+
+/// A life of host 1 whose earlier one may write until a quarter of a lease from now.
+fn of_a_new_life(bench: &Bench) -> Lock {
+    let resource = ResourceId::lv(VG, LV).expect("a good id");
+    let timing = Timing::for_lease(LEASE);
+    let (earlier_until, earlier_writes_until) = (bench.now, bench.now + timing.linger);
+    let config = LockConfig::new(resource, host(1), false, timing, 3);
+    Lock::new(LockConfig { earlier_until, earlier_writes_until, ..config })
+}
+
+#[test]
+fn a_look_does_not_forget_what_may_still_be_written() {
+    let mut bench = Bench::new(5);
+    let (old, new) = ([0, 3, 4], [0, 1, 2]);
+    let mut first = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut first, X, &old, &[]), GRANTED);
+    // Drive 0 does not hear of the release, and late of the new drives.
+    bench.paths[0] = Path::Cut;
+    bench.run(&mut first, RELEASE);
+    bench.pass(&mut first, Duration::from_secs(1));
+    bench.paths[0] = Path::Up;
+    first.request(acquire(&bench, X, &new, &[]), bench.now).expect("in order");
+    let refreshes =
+        |command: &Command| command.drive.0 == 0 && op(command) == Some(MutexOp::Refresh);
+    let late = |command: &Command| if refreshes(command) { Fate::Late } else { Fate::Answered };
+    let of_the_first = pass_with(&mut bench, &mut first, Duration::from_secs(2), late);
+    drop(first);
+    // The next life finds the old drives there. It refreshes that, which is late, too.
+    let mut a = of_a_new_life(&bench);
+    let granted_until = Some(bench.now + LEASE / 2);
+    a.request(adopt(&bench, &new, granted_until), bench.now).expect("in order");
+    let unreachable = Fate::Instead as fn(Status) -> Fate;
+    let of_the_next = pass_with(&mut bench, &mut a, Duration::from_millis(10), |command| {
+        match (refreshes(command), command.drive.0) {
+            (true, _) => Fate::Late,
+            (_, 0) => Fate::Answered,
+            _ => unreachable(Status::Unreachable),
+        }
+    });
+    pass_with(&mut bench, &mut a, Duration::from_secs(6), |_| unreachable(Status::Unreachable));
+    bench.perform(&of_the_first[0]);
+    a.request(adopt(&bench, &new, granted_until), bench.now).expect("in order");
+    pass_with(&mut bench, &mut a, Duration::from_secs(2), |command| match command.drive.0 {
+        2 => unreachable(Status::Unreachable),
+        _ => Fate::Answered,
+    });
+    bench.perform(&of_the_next[0]);
+    // Who counts the old drives takes the record on drive 0 for one of a minority.
+    let mut b = lv_lock(2);
+    take(&mut bench, &mut b, X, &old, &[]);
+    assert_one_holder(&bench, &a, &b);
+}
+
+#[test]
+fn a_promotion_heeds_a_trylock_as_shared_that_is_under_way() {
+    let mut bench = Bench::new(5);
+    let (mut a, mut b) = (lv_lock(1), lv_lock(2));
+    a.request(acquire(&bench, S, &[0, 1, 2], &[3, 4]), bench.now).expect("in order");
+    let fate = |command: &Command| match (command.drive.0, op(command)) {
+        (2, Some(MutexOp::Trylock)) => Fate::Unheard,
+        _ => Fate::Answered,
+    };
+    pass_with(&mut bench, &mut a, Duration::from_secs(1), fate);
+    a.request(convert(X), bench.now).expect("held");
+    pass_with(&mut bench, &mut a, Duration::from_secs(1), fate);
+    // Who counts other drives meets a record there that is shared.
+    bench.paths[..2].fill(Path::Cut);
+    take(&mut bench, &mut b, S, &[2, 3, 4], &[0, 1]);
+    assert_eq!((a.mode(), b.mode()), (Some(S), Some(S)));
+}
+
+#[test]
+fn what_undoes_is_said_before_it_is_sent() {
+    let mut bench = Bench::new(1);
+    let mut a = lv_lock(1);
+    let mut expect = |a: &mut Lock, request: Option<Request>, expected: &[(MutexOp, bool)]| {
+        match request {
+            Some(request) => a.request(request, bench.now).expect("in order"),
+            None => {
+                bench.now = a.next_deadline().expect("a refresh is due");
+                a.on_timer(bench.now);
+            }
+        }
+        let mut sent = Vec::new();
+        while let Some(command) = a.next_command(bench.now) {
+            sent.extend(op(&command).map(|op| (op, command.undoes)));
+            let reply = bench.perform(&command);
+            a.on_reply(command.token, reply, bench.now);
+        }
+        assert_eq!(sent, expected);
+    };
+    let shared = Bench::new(1).acquire(S);
+    expect(&mut a, Some(shared.clone()), &[(MutexOp::Trylock, false)]);
+    expect(&mut a, None, &[(MutexOp::Refresh, false)]);
+    // A refresh of before, as shared, may still be under way.
+    expect(&mut a, Some(convert(X)), &[(MutexOp::Refresh, true)]);
+    expect(&mut a, None, &[(MutexOp::Refresh, false)]);
+    expect(&mut a, Some(convert(S)), &[(MutexOp::Refresh, true)]);
+    expect(&mut a, None, &[(MutexOp::Refresh, false)]);
+    expect(&mut a, Some(RELEASE), &[(MutexOp::Unlock, true), (MutexOp::Destroy, true)]);
+    // What an earlier life left is refreshed as it is.
+    expect(&mut a, Some(shared), &[(MutexOp::Trylock, false)]);
+    let left = adopt(&Bench::new(1), &[0], None);
+    let mut next = lv_lock(1);
+    expect(&mut next, Some(left), &[(MutexOp::Refresh, true)]);
 }

@@ -8,132 +8,9 @@ use core::time::Duration;
 use idm_emulator::{DriveTime, Profile};
 use idm_engine::{
     Command, DriveRef, Event, Lock, LockConfig, Loss, Notice, Outcome, Refusal, Request,
-    RequestError, Timing, ValueRead,
+    RequestError, Timing,
 };
-use idm_protocol::{
-    DriveCommand, Limit, Mode, MutexOp, Reply, ResourceId, State, Status, Value, ValueUpdate,
-};
-
-const X: Mode = Mode::Exclusive;
-const S: Mode = Mode::Shared;
-const RELEASE: Request = Request::Release { value: None };
-
-fn acquire(bench: &Bench, mode: Mode, on: &[u32], witnesses: &[u32]) -> Request {
-    let (members, witnesses) = (bench.members(on), bench.members(witnesses));
-    Request::Acquire { mode, members, witnesses }
-}
-
-fn take(bench: &mut Bench, lock: &mut Lock, mode: Mode, on: &[u32], witnesses: &[u32]) -> Outcome {
-    let request = acquire(bench, mode, on, witnesses);
-    bench.run(lock, request)
-}
-
-fn convert(mode: Mode) -> Request {
-    Request::Convert { mode, value: None }
-}
-
-/// A host asks for the lock on all drives, but only those of `on` hear of it.
-fn seize(bench: &mut Bench, lock: &mut Lock, mode: Mode, on: &[u32]) {
-    lock.request(bench.acquire(mode), bench.now).expect("in order");
-    while let Some(command) = lock.next_command(bench.now) {
-        if on.contains(&command.drive.0) {
-            bench.perform(&command);
-        }
-    }
-}
-
-fn op(command: &Command) -> Option<MutexOp> {
-    match command.command {
-        DriveCommand::Mutex(op, _) => Some(op),
-        DriveCommand::ReadTable => None,
-    }
-}
-
-/// What becomes of one command.
-enum Fate {
-    /// The drive carries it out and answers.
-    Answered,
-    /// The drive does not hear of it; this is answered instead.
-    Instead(Status),
-    /// It stays without an answer for now, and is not carried out.
-    Open,
-}
-
-/// Sends what the lock wants to send now; `fate` decides about each command. Tells the open ones.
-fn exchange_with(
-    bench: &mut Bench,
-    lock: &mut Lock,
-    mut fate: impl FnMut(&Command) -> Fate,
-) -> Vec<Command> {
-    let mut open = Vec::new();
-    while let Some(command) = lock.next_command(bench.now) {
-        bench.log.push((command.drive.0 as usize, name_of(&command.command)));
-        let reply = match fate(&command) {
-            Fate::Answered => bench.perform(&command),
-            Fate::Instead(status) => Reply::Status(status),
-            Fate::Open => {
-                open.push(command);
-                continue;
-            }
-        };
-        lock.on_reply(command.token, reply, bench.now);
-    }
-    open
-}
-
-/// The same while `time` passes.
-fn pass_with(
-    bench: &mut Bench,
-    lock: &mut Lock,
-    time: Duration,
-    mut fate: impl FnMut(&Command) -> Fate,
-) -> Vec<Command> {
-    let end = bench.now + time;
-    let mut open = Vec::new();
-    loop {
-        open.extend(exchange_with(bench, lock, &mut fate));
-        match lock.next_deadline() {
-            Some(next) if next <= end => bench.now = bench.now.max(next),
-            _ => break,
-        }
-        lock.on_timer(bench.now);
-    }
-    bench.now = end;
-    lock.on_timer(bench.now);
-    open
-}
-
-fn done(lock: &mut Lock) -> Option<Outcome> {
-    events(lock).into_iter().find_map(|event| match event {
-        Event::Done(outcome) => Some(outcome),
-        _ => None,
-    })
-}
-
-fn is_ready(lock: &mut Lock) -> Option<Vec<DriveRef>> {
-    events(lock).into_iter().find_map(|event| match event {
-        Event::VotesReady { members } => Some(members),
-        _ => None,
-    })
-}
-
-fn believes(bench: &Bench, lock: &Lock) -> bool {
-    lock.mode().is_some() && lock.safe_until() > Some(bench.now)
-}
-
-fn on(lock: &Lock) -> Vec<u32> {
-    let mut drives: Vec<u32> = lock.held_on().map(|(drive, _)| drive.0).collect();
-    drives.sort_unstable();
-    drives
-}
-
-fn said(bench: &Bench, drive: usize) -> Vec<&'static str> {
-    bench.log.iter().filter(|(at, _)| *at == drive).map(|(_, name)| *name).collect()
-}
-
-fn is_held(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Refused(Refusal::Held(_)))
-}
+use idm_protocol::{DriveCommand, Limit, Mode, MutexOp, Reply, ResourceId, State, Status};
 
 // ---- Requests ----
 
@@ -154,7 +31,7 @@ fn each_phase_takes_the_requests_that_make_sense_in_it() {
     };
     let left = || {
         let (mut bench, mut a) = fresh();
-        let request = adopt(&bench, &[0, 1, 2], false);
+        let request = adopt(&bench, &[0, 1, 2], None);
         assert!(matches!(bench.run(&mut a, request), Outcome::Refused(Refusal::NothingToAdopt)));
         (bench, a)
     };
@@ -164,7 +41,7 @@ fn each_phase_takes_the_requests_that_make_sense_in_it() {
         (bench, a)
     };
     let wanted = acquire(&fresh().0, X, &[0, 1, 2], &[]);
-    let orphan = adopt(&fresh().0, &[0, 1, 2], false);
+    let orphan = adopt(&fresh().0, &[0, 1, 2], None);
     let all = [wanted.clone(), orphan.clone(), convert(X), convert(S), RELEASE];
     let (wrong, ok) = (Err(RequestError::WrongState), Ok(()));
     let never = [Err(RequestError::Busy); 5];
@@ -373,7 +250,7 @@ fn backs_off(count: usize, others: &[&[u32]], silent: &[usize]) -> bool {
 #[test]
 fn who_meets_a_majority_of_another_host_does_not_try_again() {
     type Case<'a> = (usize, &'a [&'a [u32]], &'a [usize], bool);
-    let cases: [Case<'_>; 9] = [
+    let cases: [Case<'_>; 10] = [
         (3, &[&[1], &[2]], &[], true),
         (3, &[&[1, 2]], &[], false),
         (3, &[&[1]], &[2], false),
@@ -383,6 +260,7 @@ fn who_meets_a_majority_of_another_host_does_not_try_again() {
         (4, &[&[3], &[1, 2]], &[], false),
         (4, &[&[1], &[2]], &[3], true),
         (5, &[&[1], &[2], &[3], &[4]], &[], true),
+        (5, &[&[1], &[2, 3, 4]], &[], false),
     ];
     for (count, others, silent, expected) in cases {
         assert_eq!(backs_off(count, others, silent), expected, "{count} {others:?} {silent:?}");
@@ -436,34 +314,7 @@ fn a_host_that_stood_still_does_not_try_again_when_its_time_is_over() {
     }
 }
 
-fn adopt(bench: &Bench, on: &[u32], granted: bool) -> Request {
-    let granted_until = granted.then_some(bench.now + LEASE / 2);
-    let (members, witnesses) = (bench.members(on), Vec::new());
-    Request::Adopt { mode: None, granted_until, members, witnesses }
-}
-
 // ---- Values ----
-
-/// Drives that have a value, published by a host that released the lock.
-fn with_a_value(drives: u32) -> (Bench, Vec<u32>) {
-    with_a_value_on(Bench::new(drives as usize))
-}
-
-fn with_a_value_on(mut bench: Bench) -> (Bench, Vec<u32>) {
-    let all: Vec<u32> = (0..bench.drives.len() as u32).collect();
-    let mut first = vg_lock(9);
-    take(&mut bench, &mut first, X, &all, &[]);
-    bench.run(&mut first, Request::Release { value: Some(value(7)) });
-    bench.log.clear();
-    (bench, all)
-}
-
-fn known(outcome: &Outcome) -> Option<u64> {
-    match outcome {
-        Outcome::Granted(ValueRead::Known(value)) => Some(value.get()),
-        _ => None,
-    }
-}
 
 #[test]
 fn a_value_is_believed_when_a_majority_shows_it() {
@@ -558,7 +409,7 @@ fn drives_are_looked_at_before_they_are_first_taken() {
     assert_eq!(said(&bench, 2)[..2], ["read", "trylock"], "it could not be read before");
     bench.run(&mut a, RELEASE);
     // What an adoption left is not taken for a record of this life.
-    let orphan = adopt(&bench, &[0, 1, 2], false);
+    let orphan = adopt(&bench, &[0, 1, 2], None);
     bench.run(&mut a, orphan);
     bench.run(&mut a, RELEASE);
     bench.log.clear();
@@ -611,20 +462,6 @@ fn a_value_that_is_still_to_be_removed_is_not_believed() {
     events(&mut a);
     let outcome = take(&mut bench, &mut a, X, &all, &[]);
     assert_eq!(known(&outcome), None, "{outcome:?}");
-}
-
-/// What the UNLOCKs of a release carry: a value to store, or nothing.
-fn published(bench: &mut Bench, lock: &mut Lock, value: Option<Value>) -> Vec<Option<u64>> {
-    lock.request(Request::Release { value }, bench.now).expect("always in order");
-    let mut stored = Vec::new();
-    exchange_with(bench, lock, |command| {
-        if let DriveCommand::Mutex(MutexOp::Unlock, record) = &command.command {
-            let stores = record.value_update == ValueUpdate::Store;
-            stored.push(stores.then_some(record.value.get()));
-        }
-        Fate::Answered
-    });
-    stored
 }
 
 #[test]
@@ -708,7 +545,7 @@ fn what_was_not_published_before_a_crash_is_not_believed() {
             // Too few drives answer in time to adopt it; then it is given up.
             bench.paths = vec![Path::Up, Path::Cut, Path::Cut];
         }
-        let orphan = adopt(&bench, &all, false);
+        let orphan = adopt(&bench, &all, None);
         let outcome = bench.run(&mut a, orphan);
         assert_eq!(outcome == Outcome::Adopted(X), adopted);
         bench.paths = vec![Path::Up; 3];
@@ -1127,7 +964,7 @@ fn adopted(left: &[Left], granted: bool) -> Outcome {
         }
     }
     let all: Vec<u32> = (0..left.len() as u32).collect();
-    let request = adopt(&bench, &all, granted);
+    let request = adopt(&bench, &all, granted.then_some(bench.now + LEASE / 2));
     let mut a = lv_lock(1);
     let outcome = bench.run(&mut a, request);
     // Whatever it said, it changed no mode and took nothing.
@@ -1210,7 +1047,7 @@ fn a_half_is_adopted_only_if_it_was_looked_at_in_time() {
     for (early, adopts) in [(true, true), (false, false)] {
         let mut bench = Bench::new(2);
         seize(&mut bench, &mut lv_lock(1), X, &[0]);
-        let mut request = adopt(&bench, &[0, 1], true);
+        let mut request = adopt(&bench, &[0, 1], Some(bench.now + LEASE / 2));
         if let Request::Adopt { granted_until, .. } = &mut request {
             let moment = Duration::from_micros(u64::from(early));
             *granted_until = Some(bench.now + moment);
@@ -1226,12 +1063,12 @@ fn a_half_is_not_adopted_where_another_host_has_been() {
         let mut bench = Bench::new(2);
         seize(&mut bench, &mut lv_lock(1), mode, &[0]);
         seize(&mut bench, &mut lv_lock(2), mode, &[1]);
-        let request = adopt(&bench, &[0, 1], true);
+        let request = adopt(&bench, &[0, 1], Some(bench.now + LEASE / 2));
         let outcome = bench.run(&mut lv_lock(1), request);
         assert!(is_held(&outcome), "{mode}: {outcome:?}");
         // Nor when it has been dead for long.
         bench.now = bench.now + LEASE * 2;
-        let request = adopt(&bench, &[0, 1], true);
+        let request = adopt(&bench, &[0, 1], Some(bench.now + LEASE / 2));
         let outcome = bench.run(&mut lv_lock(1), request);
         assert!(is_held(&outcome), "{mode}: {outcome:?}");
     }
@@ -1244,7 +1081,7 @@ fn sharers_with_other_drives_are_no_obstacle_to_adopting_a_shared_lock() {
         let mut first = lv_lock(1);
         assert_eq!(take(&mut bench, &mut first, S, &[0, 1, 2], &[]), GRANTED);
         assert_eq!(take(&mut bench, &mut lv_lock(2), other, counts, &[]), GRANTED);
-        let request = adopt(&bench, &[0, 1, 2], false);
+        let request = adopt(&bench, &[0, 1, 2], None);
         let outcome = bench.run(&mut lv_lock(1), request);
         assert_eq!(outcome == Outcome::Adopted(S), adopts, "{counts:?}: {outcome:?}");
     }
@@ -1255,7 +1092,7 @@ fn an_adoption_asks_no_drive_twice_that_has_nothing_and_ends_as_soon_as_it_can()
     // A silent drive that decides nothing is not waited for.
     let mut bench = Bench::new(3);
     bench.paths[2] = Path::Hung;
-    let (begin, request) = (bench.now, adopt(&bench, &[0, 1, 2], false));
+    let (begin, request) = (bench.now, adopt(&bench, &[0, 1, 2], None));
     let mut a = lv_lock(1);
     assert_eq!(bench.run(&mut a, request), Outcome::Refused(Refusal::NothingToAdopt));
     assert_eq!(bench.now, begin);
@@ -1263,7 +1100,7 @@ fn an_adoption_asks_no_drive_twice_that_has_nothing_and_ends_as_soon_as_it_can()
     let mut bench = Bench::new(3);
     seize(&mut bench, &mut lv_lock(1), X, &[0]);
     bench.paths[2] = Path::Hung;
-    let (begin, request) = (bench.now, adopt(&bench, &[0, 1, 2], false));
+    let (begin, request) = (bench.now, adopt(&bench, &[0, 1, 2], None));
     let outcome = bench.run(&mut lv_lock(1), request);
     assert!(matches!(outcome, Outcome::Refused(Refusal::NoQuorum { granted: 1, .. })));
     assert_eq!(bench.now.since(begin), Timing::for_lease(LEASE).patience);
@@ -1271,7 +1108,7 @@ fn an_adoption_asks_no_drive_twice_that_has_nothing_and_ends_as_soon_as_it_can()
     let mut bench = Bench::new(3);
     seize(&mut bench, &mut lv_lock(1), X, &[0]);
     bench.paths[2] = Path::Cut;
-    let (begin, request) = (bench.now, adopt(&bench, &[0, 1, 2], false));
+    let (begin, request) = (bench.now, adopt(&bench, &[0, 1, 2], None));
     let outcome = bench.run(&mut lv_lock(1), request);
     assert!(matches!(outcome, Outcome::Refused(Refusal::NoQuorum { granted: 1, .. })));
     assert!(bench.now.since(begin) < Duration::from_secs(1));
@@ -1299,25 +1136,6 @@ fn what_an_adoption_found_on_other_drives_is_given_back_when_they_leave() {
 }
 
 // ---- Other drives vote ----
-
-/// A lock on some of the drives, whose other drives are witnesses.
-fn held_on(drives: &[u32], of: u32, profile: Profile) -> (Bench, Lock) {
-    let mut bench = Bench::with(of as usize, profile);
-    let mut a = lv_lock(1);
-    let others: Vec<u32> = (0..of).filter(|drive| !drives.contains(drive)).collect();
-    assert_eq!(take(&mut bench, &mut a, X, drives, &others), GRANTED);
-    (bench, a)
-}
-
-fn spread(bench: &mut Bench, lock: &mut Lock, drives: &[u32]) {
-    let named = bench.members(drives);
-    lock.spread(&named, bench.now);
-    bench.pass(lock, Duration::from_secs(1));
-}
-
-fn refs(drives: &[u32]) -> Vec<DriveRef> {
-    drives.iter().map(|&drive| DriveRef(drive)).collect()
-}
 
 #[test]
 fn a_spread_over_no_drives_or_too_many_or_one_twice_does_nothing() {
@@ -1869,13 +1687,13 @@ fn a_failed_attempt_of_another_host_is_no_obstacle_to_an_adoption() {
     let mut bench = Bench::new(3);
     seize(&mut bench, &mut lv_lock(1), X, &[0, 1]);
     seize(&mut bench, &mut lv_lock(2), X, &[2]);
-    let request = adopt(&bench, &[0, 1, 2], false);
+    let request = adopt(&bench, &[0, 1, 2], None);
     assert_eq!(bench.run(&mut lv_lock(1), request), Outcome::Adopted(X));
     // Sharers on the half that is left have done it no harm.
     let mut bench = Bench::new(2);
     seize(&mut bench, &mut lv_lock(1), S, &[0]);
     seize(&mut bench, &mut lv_lock(2), S, &[0]);
-    let request = adopt(&bench, &[0, 1], true);
+    let request = adopt(&bench, &[0, 1], Some(bench.now + LEASE / 2));
     assert_eq!(bench.run(&mut lv_lock(1), request), Outcome::Adopted(S));
 }
 
@@ -1902,7 +1720,7 @@ fn an_adoption_that_must_wait_for_longer_than_its_patience_says_so_at_once() {
     let resource = ResourceId::lv(VG, LV).expect("a good id");
     let config = LockConfig::new(resource, host(1), false, Timing::for_lease(LEASE), 1);
     let mut a = Lock::new(LockConfig { earlier_until: until, ..config });
-    let (begin, request) = (bench.now, adopt(&bench, &[0, 1, 2], true));
+    let (begin, request) = (bench.now, adopt(&bench, &[0, 1, 2], Some(bench.now + LEASE / 2)));
     let outcome = bench.run(&mut a, request.clone());
     let barred = refs(&[0, 1, 2]).into_iter().map(|drive| (drive, until)).collect();
     let expected = Refusal::NoQuorum { granted: 0, needed: 2, barred };

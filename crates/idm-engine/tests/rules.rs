@@ -21,8 +21,6 @@ use idm_protocol::{
 };
 use std::collections::VecDeque;
 
-const X: Mode = Mode::Exclusive;
-const S: Mode = Mode::Shared;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// What becomes of a command to drive 0.
@@ -183,7 +181,7 @@ impl Talk {
     }
 
     fn release(&mut self) -> &mut Talk {
-        self.request(Request::Release { value: None })
+        self.request(RELEASE)
     }
 
     fn convert(&mut self, mode: Mode) -> &mut Talk {
@@ -566,12 +564,6 @@ fn releasing_while_a_command_is_open() {
     }
 }
 
-const OTHER_LV: &str = "cccccc-aaaa-aaaa-aaaa-aaaa-aaaa-aaaaaa";
-
-fn other_lv_lock(n: u8) -> Lock {
-    lock(n, ResourceId::lv(VG, OTHER_LV).expect("a good id"), false)
-}
-
 /// One drive that has room for so many mutexes.
 fn small(mutexes: usize) -> Bench {
     let mut profile = Profile::current();
@@ -583,7 +575,7 @@ fn small(mutexes: usize) -> Bench {
 fn leave_behind(bench: &mut Bench, mut lock: Lock) {
     let request = bench.acquire(X);
     assert_eq!(bench.run(&mut lock, request), GRANTED);
-    lock.request(Request::Release { value: None }, bench.now).expect("always in order");
+    lock.request(RELEASE, bench.now).expect("always in order");
     let unlock = lock.next_command(bench.now).expect("an UNLOCK");
     bench.perform(&unlock);
 }
@@ -646,7 +638,7 @@ fn what_is_not_removed_to_make_room() {
             let request = bench.acquire(S);
             bench.run(&mut left, request);
             died(bench, other_lv_lock(9), S, SECOND);
-            left.request(Request::Release { value: None }, bench.now).expect("always in order");
+            left.request(RELEASE, bench.now).expect("always in order");
             let unlock = left.next_command(bench.now).expect("an UNLOCK");
             bench.perform(&unlock);
         }),

@@ -19,28 +19,6 @@ fn held_on_the_first(stores_metadata: bool, mode: Mode) -> (Bench, Lock) {
     (bench, a)
 }
 
-fn is_ready(lock: &mut Lock) -> Option<Vec<DriveRef>> {
-    events(lock).into_iter().find_map(|event| match event {
-        Event::VotesReady { members } => Some(members),
-        _ => None,
-    })
-}
-
-/// Names the VG's drives, and lets them vote as soon as they are ready.
-fn travel(bench: &mut Bench, lock: &mut Lock, drives: &[u32]) -> bool {
-    let members = bench.members(drives);
-    lock.spread(&members, bench.now);
-    bench.pass(lock, Duration::from_secs(1));
-    let named = is_ready(lock).filter(|named| named.len() == drives.len());
-    named.is_some_and(|named| lock.move_votes(&named, bench.now))
-}
-
-fn on(lock: &Lock) -> Vec<u32> {
-    let mut drives: Vec<u32> = lock.held_on().map(|(drive, _)| drive.0).collect();
-    drives.sort_unstable();
-    drives
-}
-
 #[test]
 fn the_vgs_drives_vote_for_a_lock_that_is_spread() {
     for stores in [true, false] {
@@ -196,7 +174,7 @@ fn a_lock_that_was_moved_and_broken_elsewhere_is_not_adopted_by_its_old_drives()
     let mut b = lv_lock(2);
     let mode = Mode::Exclusive;
     assert_eq!(bench.run(&mut b, Request::Acquire { mode, members, witnesses }), GRANTED);
-    bench.run(&mut b, Request::Release { value: None });
+    bench.run(&mut b, RELEASE);
     bench.paths[0] = Path::Up;
     let (members, witnesses) = (bench.members(&[0]), bench.members(&[1, 2]));
     let mut again = lv_lock(1);

@@ -5,6 +5,9 @@
 //! changed asks a switch (`switch.rs`) whether it is changed now; the environment variable
 //! `IDM_MUTANT` names the mutant by its number. The engine's tests, the simulator and the model
 //! check are built with that copy once, and run for each mutant until one of them fails.
+//!
+//! A mutant that the list explains (`survivors.toml`) is put to the tests and the first seeds only:
+//! to see it survive all of them takes long, and tells nothing new.
 
 mod compile;
 mod facts;
@@ -36,6 +39,9 @@ Usage: idm-mutants run [options]    try mutants; those with a result already are
 
 Options: --only TEXT     mutants whose name has TEXT in it
          --sample N      N of them, chosen by the commit
+         --effort E      tests: only the engine's tests; seeds: and the first seeds of the
+                         simulator; all: everything (the default). With less than all, those that
+                         are left are printed, and not noted as survivors
          --seconds S     no mutant is begun after S seconds
          --jobs J        mutants at a time (2)
 ";
@@ -47,6 +53,7 @@ struct Options {
     command: String,
     only: String,
     sample: Option<usize>,
+    effort: Effort,
     seconds: Option<u64>,
     jobs: usize,
 }
@@ -57,6 +64,7 @@ fn parse() -> Result<Options, lexopt::Error> {
         command: String::new(),
         only: String::new(),
         sample: None,
+        effort: Effort::Everything,
         seconds: None,
         jobs: 2,
     };
@@ -65,6 +73,7 @@ fn parse() -> Result<Options, lexopt::Error> {
         match arg {
             Long("only") => options.only = parser.value()?.string()?,
             Long("sample") => options.sample = Some(parser.value()?.parse()?),
+            Long("effort") => options.effort = parser.value()?.parse()?,
             Long("seconds") => options.seconds = Some(parser.value()?.parse()?),
             Long("jobs") => options.jobs = parser.value()?.parse()?,
             Value(word) if options.command.is_empty() => options.command = word.string()?,
@@ -118,10 +127,11 @@ fn prepare() -> Result<Prepared, Box<dyn Error>> {
     fs::create_dir_all(&build)?;
     let tree = Tree::new(Path::new("."), build.canonicalize()?.join("tree"))?;
     let key = tree.key()?;
-    // What did not compile last time need not be tried again while the sources are the same.
+    // What did not compile last time need not be tried again while the engine is the same.
+    let engine = tree.key_of_engine()?;
     let cache = build.join("disabled.tsv");
     let known = fs::read_to_string(&cache).unwrap_or_default();
-    let known = known.strip_prefix(&format!("{key}\n")).unwrap_or_default();
+    let known = known.strip_prefix(&format!("{engine}\n")).unwrap_or_default();
     let known = known.lines().filter_map(|line| line.split_once('\t'));
     let known = known.map(|(name, why)| (name.to_owned(), why.to_owned())).collect();
     let (points, disabled) = compile::instrument(&tree, known)?;
@@ -129,7 +139,7 @@ fn prepare() -> Result<Prepared, Box<dyn Error>> {
         .iter()
         .map(|(name, why)| format!("{name}\t{}\n", why.replace(['\n', '\t'], " ")))
         .collect();
-    fs::write(&cache, format!("{key}\n{lines}"))?;
+    fs::write(&cache, format!("{engine}\n{lines}"))?;
     Ok(Prepared { tree, key, points, disabled: disabled.into_keys().collect() })
 }
 
@@ -173,7 +183,8 @@ fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
     let programs = compile::build(&prepared.tree)?;
     let build = Path::new(BUILD);
     let outputs = build.canonicalize()?.join("output");
-    let trials = Trials::new(&prepared.tree, programs, outputs, options.sample.is_some())?;
+    let brief = options.sample.is_some() || options.effort < Effort::Everything;
+    let trials = Trials::new(&prepared.tree, programs, outputs, brief)?;
     let points = chosen(&prepared, &explained, options);
     println!(
         "{} points, {} do not compile, {} chosen; ready after {} s",
@@ -184,7 +195,7 @@ fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
     );
     let results = Mutex::new(Results::open(build, &prepared.key)?);
     let end = options.seconds.map(|seconds| begin + Duration::from_secs(seconds));
-    try_all(&points, &trials, &results, options.jobs, end)?;
+    try_all(&points, &trials, &results, &explained, options, end)?;
     let results = results.into_inner().map_err(|error| error.to_string())?;
     println!("{} s", begin.elapsed().as_secs());
     Ok(report(&prepared, &points, &results, &explained, options))
@@ -195,19 +206,25 @@ fn try_all(
     points: &[&Point],
     trials: &Trials<'_>,
     results: &Mutex<Results>,
-    jobs: usize,
+    explained: &Explained,
+    options: &Options,
     end: Option<Instant>,
 ) -> Result<(), Box<dyn Error>> {
     let known = || results.lock().map_err(|error| error.to_string());
-    for effort in [Effort::Tests, Effort::FewSeeds, Effort::Everything] {
-        for_all(points, jobs, |point, worker| {
+    for effort in Effort::ALL.into_iter().filter(|effort| *effort <= options.effort) {
+        for_all(points, options.jobs, |point, worker| {
             let is_over = end.is_some_and(|end| Instant::now() > end);
-            if is_over || known()?.get(&point.name).is_some() {
+            let is_explained = explained.explains(&point.name);
+            if is_over || known()?.get(&point.name, is_explained).is_some() {
                 return Ok(());
             }
             let hint = known()?.hint(&point.name);
             let hint = hint.as_ref().map(|(by, how)| (by.as_str(), how.as_str()));
-            let Some(verdict) = trials.put(point.id, effort, hint, worker)? else { return Ok(()) };
+            let verdict = match trials.put(point.id, effort, hint, worker)? {
+                None if is_explained && effort == Effort::FewSeeds => Verdict::Explained,
+                Some(verdict) => verdict,
+                None => return Ok(()),
+            };
             if verdict == Verdict::Survived {
                 println!("survived: {}", point.name);
             }
@@ -258,7 +275,13 @@ fn report(
     let mut wrong = Vec::new();
     for point in points {
         let is_explained = explained.explains(&point.name);
-        let kind = match results.get(&point.name) {
+        let kind = match results.get(&point.name, is_explained) {
+            None if options.effort < Effort::Everything => {
+                if !is_explained {
+                    println!("left: {}", point.name);
+                }
+                "left"
+            }
             None => "not tried",
             Some(Verdict::Killed { by, .. }) => {
                 if is_explained {
@@ -266,8 +289,8 @@ fn report(
                 }
                 by
             }
-            Some(Verdict::Survived) if is_explained => "explained survivors",
-            Some(Verdict::Survived) => {
+            Some(Verdict::Survived | Verdict::Explained) if is_explained => "explained survivors",
+            Some(Verdict::Survived | Verdict::Explained) => {
                 wrong.push(format!("unexplained survivor: {}", point.name));
                 "unexplained survivors"
             }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 /// Begins the file, before the key of the sources that the results are for.
 const HEAD: &str = "# results for ";
 const SURVIVED: &str = "survived";
+const EXPLAINED: &str = "explained";
 
 /// Results of one state of the sources, kept in a file.
 pub(crate) struct Results {
@@ -40,16 +41,17 @@ impl Results {
         Ok(Results { path, verdicts, earlier })
     }
 
-    /// What came of a mutant.
-    pub(crate) fn get(&self, name: &str) -> Option<&Verdict> {
-        self.verdicts.get(name)
+    /// What came of a mutant. That it was spared counts only where the list still explains it.
+    pub(crate) fn get(&self, name: &str, is_explained: bool) -> Option<&Verdict> {
+        let verdict = self.verdicts.get(name)?;
+        (is_explained || *verdict != Verdict::Explained).then_some(verdict)
     }
 
     /// By what a mutant was killed before the sources were changed, and how.
     pub(crate) fn hint(&self, name: &str) -> Option<(String, String)> {
         match self.earlier.get(name)? {
             Verdict::Killed { by, how } => Some((by.clone(), how.clone())),
-            Verdict::Survived => None,
+            Verdict::Survived | Verdict::Explained => None,
         }
     }
 
@@ -66,6 +68,7 @@ fn line(name: &str, verdict: &Verdict) -> String {
     match verdict {
         Verdict::Killed { by, how } => format!("{by}\t{how}\t{name}\n"),
         Verdict::Survived => format!("{SURVIVED}\t\t{name}\n"),
+        Verdict::Explained => format!("{EXPLAINED}\t\t{name}\n"),
     }
 }
 
@@ -79,6 +82,7 @@ fn parse(text: &str) -> BTreeMap<String, Verdict> {
             let (by, how, name) = (parts.next()?, parts.next()?, parts.next()?);
             let verdict = match by {
                 SURVIVED => Verdict::Survived,
+                EXPLAINED => Verdict::Explained,
                 by => Verdict::Killed { by: by.to_owned(), how: how.to_owned() },
             };
             Some((name.to_owned(), verdict))

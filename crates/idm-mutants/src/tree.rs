@@ -82,6 +82,15 @@ impl Tree {
 
     /// A name for the state of all sources, and of how they are changed and tested.
     pub(crate) fn key(&self) -> Result<String, Box<dyn Error>> {
+        self.key_of(self.packages.values().cloned())
+    }
+
+    /// A name for the state of what is changed: it decides which changes compile.
+    pub(crate) fn key_of_engine(&self) -> Result<String, Box<dyn Error>> {
+        self.key_of([self.packages[ENGINE].join("src")])
+    }
+
+    fn key_of(&self, folders: impl IntoIterator<Item = PathBuf>) -> Result<String, Box<dyn Error>> {
         let mut digest = Sha256::new();
         for text in OWN_SOURCES {
             digest.update(text);
@@ -89,7 +98,7 @@ impl Tree {
         for name in ["Cargo.toml", "Cargo.lock"] {
             digest.update(fs::read(self.source.join(name))?);
         }
-        for folder in self.packages.values() {
+        for folder in folders {
             for file in files_below(&self.source.join(folder))? {
                 digest.update(file.to_string_lossy().as_bytes());
                 digest.update(fs::read(&file)?);

@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::str::FromStr;
 use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -49,10 +50,12 @@ pub(crate) enum Verdict {
     },
     /// Nothing did.
     Survived,
+    /// The tests and the first seeds did not, and the list explains why: no more was tried.
+    Explained,
 }
 
 /// How much a mutant is put to before the next one has its turn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Effort {
     /// The engine's tests, which take no time.
     Tests,
@@ -60,6 +63,24 @@ pub(crate) enum Effort {
     FewSeeds,
     /// All seeds, and the model check.
     Everything,
+}
+
+impl Effort {
+    /// All of them, the least first.
+    pub(crate) const ALL: [Effort; 3] = [Effort::Tests, Effort::FewSeeds, Effort::Everything];
+}
+
+impl FromStr for Effort {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Effort, String> {
+        match word {
+            "tests" => Ok(Effort::Tests),
+            "seeds" => Ok(Effort::FewSeeds),
+            "all" => Ok(Effort::Everything),
+            _ => Err(format!("{word} is none of tests, seeds, all")),
+        }
+    }
 }
 
 /// A set of tests that is run at once.

@@ -7,9 +7,9 @@
 //! host is known to have been granted the lock, and was looked at before anybody could break it.
 //!
 //! Records in both modes are left by a change that was under way, or by drives that missed one. The
-//! lock is exclusive if a quorum is. It is shared only if a keep-quorum is: otherwise there may have
-//! been an acquire quorum of exclusive ones, some of which are gone, and what is left of that must
-//! not be taken for a shared lock.
+//! lock is exclusive if a quorum is. It is shared only if a keep-quorum is: otherwise there may
+//! have been an acquire quorum of exclusive ones, some of which are gone, and what is left of that
+//! must not be taken for a shared lock.
 
 use super::{Adopting, Distrust, Held, Lock, Phase, Stage};
 use crate::api::{Conflict, DriveRef, Instant, Outcome, Refusal};
@@ -131,7 +131,7 @@ impl Lock {
 
     fn is_ours(&self, seat: &Seat, mode: Mode, now: Instant) -> bool {
         let won = seat.vote() == Some(&Vote::Won);
-        won && self.counts(seat, mode) && self.lease_end(seat) > Some(now)
+        won && self.has_now(seat, mode, now)
     }
 
     /// Members that must be ours; see above.
@@ -153,8 +153,8 @@ impl Lock {
 
     /// Whether nobody else can have had the lock since ours was written. Where we counted the same
     /// drives then, he would have broken one of our quorum. Otherwise it was put on all of the
-    /// VG's drives, because the LV might be moved, and he may have had a majority of what it lies on
-    /// now; but he has read more than half of the VG's drives, and broken what he found there.
+    /// VG's drives, because the LV might be moved, and he may have had a majority of what it lies
+    /// on now; but he has read more than half of the VG's drives, and broken what he found there.
     fn is_unbroken(&self, mode: Mode, granted_until: Option<Instant>, now: Instant) -> bool {
         let written = |s: &Seat| match &s.task {
             Task::Take(take) => take.own_stamp.map(Stamp::mark),
@@ -163,7 +163,7 @@ impl Lock {
         let same_set = |s: &&Seat| written(s) == Some(Mark::Set(self.set));
         let same = self.members().filter(|s| self.is_ours(s, mode, now)).filter(same_set).count();
         let all = self.seats.iter().filter(|s| s.role != Role::Former);
-        let held = all.clone().filter(|s| self.counts(s, Mode::Shared)).count();
+        let held = all.clone().filter(|s| self.has_now(s, Mode::Shared, now)).count();
         !self.has_witnesses || same >= self.adopt_quorum(granted_until) || 2 * held > all.count()
     }
 

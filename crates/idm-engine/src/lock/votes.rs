@@ -3,7 +3,7 @@
 use super::{Lock, Phase, Stage};
 use crate::api::{Conflict, DriveRef, Instant, Refusal};
 use crate::rules::broken;
-use crate::seat::{Role, Task, Vote};
+use crate::seat::{Role, Seat, Task, Vote};
 use alloc::vec::Vec;
 use idm_protocol::Mode;
 
@@ -52,6 +52,11 @@ impl Tally {
 }
 
 impl Lock {
+    /// Whether a drive counts and its lease has not run out, so that nobody can have broken it.
+    pub(super) fn has_now(&self, seat: &Seat, mode: Mode, now: Instant) -> bool {
+        self.counts(seat, mode) && self.lease_end(seat) > Some(now)
+    }
+
     /// Asks every member for the lock.
     pub(super) fn ask_members(&mut self, mode: Mode, now: Instant) {
         for seat in self.seats.iter_mut().filter(|s| s.role == Role::Member) {
@@ -89,7 +94,7 @@ impl Lock {
             barred: Vec::new(),
         };
         for seat in self.members() {
-            let ours = self.counts(seat, mode) && self.lease_end(seat) > Some(now);
+            let ours = self.has_now(seat, mode, now);
             let Task::Take(take) = &seat.task else {
                 tally.won += usize::from(ours);
                 continue;
@@ -133,7 +138,7 @@ impl Lock {
         if self.in_grace(stage, now) {
             return (stage, None);
         }
-        let confirmed = self.confirmed(mode, stage.is_late(now));
+        let confirmed = self.confirmed(mode, stage.is_late(now), now);
         (stage.without_grace(), confirmed)
     }
 
@@ -155,7 +160,7 @@ impl Lock {
 
     /// What is known of holders on other drives than those of the majority: the VG's other drives,
     /// and those that said "conflict". `None` while some are still asked and it is not `late`.
-    fn confirmed(&self, mode: Mode, late: bool) -> Option<Result<(), Refusal>> {
+    fn confirmed(&self, mode: Mode, late: bool, now: Instant) -> Option<Result<(), Refusal>> {
         if self.seats.iter().any(|s| s.role != Role::Former && s.contested) {
             // Whoever was met there could not be read yet, so he may count other drives.
             return late.then(|| Err(Refusal::Held(Vec::new())));
@@ -172,13 +177,13 @@ impl Lock {
                     total += 1;
                     more_to_come |= vote == Some(&Vote::Asking);
                     let read = matches!(vote, Some(Vote::NotOurs));
-                    seen += usize::from(read || self.counts(seat, mode));
+                    seen += usize::from(read || self.has_now(seat, mode, now));
                 }
                 (Role::Witness | Role::Extra, vote) => {
                     total += 1;
                     others = true;
                     match vote {
-                        _ if self.counts(seat, mode) => seen += 1,
+                        _ if self.has_now(seat, mode, now) => seen += 1,
                         Some(Vote::Won | Vote::NotIdm) => seen += 1,
                         Some(Vote::Blocked(conflicts)) => in_the_way.push(conflicts.clone()),
                         Some(Vote::Asking) => asking |= !seat.is_enlarging(),

@@ -1,17 +1,24 @@
 //! One lock, or a few, over some emulated drives, step by step.
 
 // Not every test needs all of it.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
+
+mod states;
 
 use core::time::Duration;
 use idm_emulator::{Drive, DriveTime, Profile};
 use idm_engine::{
-    Command, DriveRef, Event, Instant, Lock, LockConfig, Member, Outcome, Request, Timing,
+    Command, DriveRef, Event, Instant, Lock, LockConfig, Member, Outcome, Refusal, Request, Timing,
     ValueRead,
 };
 use idm_protocol::{DriveCommand, HostId, Mode, MutexOp, Reply, ResourceId, State, Status, Value};
+pub use states::*;
 
 pub const LEASE: Duration = Duration::from_secs(60);
+pub const X: Mode = Mode::Exclusive;
+pub const S: Mode = Mode::Shared;
+pub const GRANTED: Outcome = Outcome::Granted(ValueRead::Unknown);
+pub const RELEASE: Request = Request::Release { value: None };
 
 /// What happens to commands on their way to a drive.
 #[derive(Clone, Copy, PartialEq)]
@@ -23,6 +30,22 @@ pub enum Path {
     Deaf,
     /// No answer comes at all.
     Hung,
+}
+
+/// What becomes of one command.
+pub enum Fate {
+    /// The drive carries it out and answers.
+    Answered,
+    /// The drive does not hear of it; this is answered instead.
+    Instead(Status),
+    /// The drive carries it out; this is answered instead.
+    Despite(Status),
+    /// It is reported as of unknown fate, and arrives later.
+    Late,
+    /// It stays without an answer for now, and is not carried out.
+    Open,
+    /// The drive carries it out; it stays without an answer for now.
+    Unheard,
 }
 
 /// Some drives, a clock, and the commands that were sent.
@@ -139,8 +162,168 @@ pub fn name_of(command: &DriveCommand) -> &'static str {
     }
 }
 
+/// Sends what the lock wants to send now; `fate` decides about each command. Tells those that are
+/// late or open.
+pub fn exchange_with(
+    bench: &mut Bench,
+    lock: &mut Lock,
+    mut fate: impl FnMut(&Command) -> Fate,
+) -> Vec<Command> {
+    let mut kept = Vec::new();
+    while let Some(command) = lock.next_command(bench.now) {
+        bench.log.push((command.drive.0 as usize, name_of(&command.command)));
+        let reply = match fate(&command) {
+            Fate::Answered => bench.perform(&command),
+            Fate::Instead(status) => Reply::Status(status),
+            Fate::Despite(status) => {
+                bench.perform(&command);
+                Reply::Status(status)
+            }
+            Fate::Late => {
+                kept.push(command.clone());
+                Reply::Status(Status::Uncertain)
+            }
+            Fate::Open => {
+                kept.push(command);
+                continue;
+            }
+            Fate::Unheard => {
+                bench.perform(&command);
+                kept.push(command);
+                continue;
+            }
+        };
+        lock.on_reply(command.token, reply, bench.now);
+    }
+    kept
+}
+
+/// The same while `time` passes.
+pub fn pass_with(
+    bench: &mut Bench,
+    lock: &mut Lock,
+    time: Duration,
+    mut fate: impl FnMut(&Command) -> Fate,
+) -> Vec<Command> {
+    let end = bench.now + time;
+    let mut kept = Vec::new();
+    loop {
+        kept.extend(exchange_with(bench, lock, &mut fate));
+        match lock.next_deadline() {
+            Some(next) if next <= end => bench.now = bench.now.max(next),
+            _ => break,
+        }
+        lock.on_timer(bench.now);
+    }
+    bench.now = end;
+    lock.on_timer(bench.now);
+    kept
+}
+
+pub fn acquire(bench: &Bench, mode: Mode, on: &[u32], witnesses: &[u32]) -> Request {
+    let (members, witnesses) = (bench.members(on), bench.members(witnesses));
+    Request::Acquire { mode, members, witnesses }
+}
+
+pub fn take(
+    bench: &mut Bench,
+    lock: &mut Lock,
+    mode: Mode,
+    on: &[u32],
+    witnesses: &[u32],
+) -> Outcome {
+    let request = acquire(bench, mode, on, witnesses);
+    bench.run(lock, request)
+}
+
+/// An adoption of what was granted, if it was, and is known to be safe until then.
+pub fn adopt(bench: &Bench, on: &[u32], granted_until: Option<Instant>) -> Request {
+    let (members, witnesses) = (bench.members(on), Vec::new());
+    Request::Adopt { mode: None, granted_until, members, witnesses }
+}
+
+pub fn convert(mode: Mode) -> Request {
+    Request::Convert { mode, value: None }
+}
+
+/// A host asks for the lock on all drives, but only those of `on` hear of it.
+pub fn seize(bench: &mut Bench, lock: &mut Lock, mode: Mode, on: &[u32]) {
+    lock.request(bench.acquire(mode), bench.now).expect("in order");
+    while let Some(command) = lock.next_command(bench.now) {
+        if on.contains(&command.drive.0) {
+            bench.perform(&command);
+        }
+    }
+}
+
+/// Names the drives that shall vote, and lets a second pass.
+pub fn spread(bench: &mut Bench, lock: &mut Lock, drives: &[u32]) {
+    let named = bench.members(drives);
+    lock.spread(&named, bench.now);
+    bench.pass(lock, Duration::from_secs(1));
+}
+
+/// The same, and lets them vote if they are ready.
+pub fn travel(bench: &mut Bench, lock: &mut Lock, drives: &[u32]) -> bool {
+    spread(bench, lock, drives);
+    is_ready(lock).is_some_and(|named| lock.move_votes(&named, bench.now))
+}
+
+pub fn is_ready(lock: &mut Lock) -> Option<Vec<DriveRef>> {
+    events(lock).into_iter().find_map(|event| match event {
+        Event::VotesReady { members } => Some(members),
+        _ => None,
+    })
+}
+
+pub fn done(lock: &mut Lock) -> Option<Outcome> {
+    events(lock).into_iter().find_map(|event| match event {
+        Event::Done(outcome) => Some(outcome),
+        _ => None,
+    })
+}
+
+pub fn is_held(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Refused(Refusal::Held(_)))
+}
+
+pub fn believes(bench: &Bench, lock: &Lock) -> bool {
+    lock.mode().is_some() && lock.safe_until() > Some(bench.now)
+}
+
+pub fn assert_one_holder(bench: &Bench, a: &Lock, b: &Lock) {
+    assert!(
+        !(believes(bench, a) && believes(bench, b)),
+        "both believe: {:?} on {:?}, {:?} on {:?}",
+        a.mode(),
+        on(a),
+        b.mode(),
+        on(b)
+    );
+}
+
+/// The drives that hold the lock.
+pub fn on(lock: &Lock) -> Vec<u32> {
+    let mut drives: Vec<u32> = lock.held_on().map(|(drive, _)| drive.0).collect();
+    drives.sort_unstable();
+    drives
+}
+
+/// The commands that were sent to one drive.
+pub fn said(bench: &Bench, drive: usize) -> Vec<&'static str> {
+    bench.log.iter().filter(|(at, _)| *at == drive).map(|(_, name)| *name).collect()
+}
+
+pub fn op(command: &Command) -> Option<MutexOp> {
+    match command.command {
+        DriveCommand::Mutex(op, _) => Some(op),
+        DriveCommand::ReadTable => None,
+    }
+}
+
 pub const VG: &str = "aaaaaa-aaaa-aaaa-aaaa-aaaa-aaaa-aaaaaa";
 pub const LV: &str = "bbbbbb-bbbb-bbbb-bbbb-bbbb-bbbb-bbbbbb";
+pub const OTHER_LV: &str = "cccccc-aaaa-aaaa-aaaa-aaaa-aaaa-aaaaaa";
 
 pub fn host(n: u8) -> HostId {
     HostId::new([n; 16], "host")
@@ -155,6 +338,10 @@ pub fn lv_lock(n: u8) -> Lock {
     lock(n, ResourceId::lv(VG, LV).expect("a good id"), false)
 }
 
+pub fn other_lv_lock(n: u8) -> Lock {
+    lock(n, ResourceId::lv(VG, OTHER_LV).expect("a good id"), false)
+}
+
 pub fn vg_lock(n: u8) -> Lock {
     lock(n, ResourceId::vg(VG).expect("a good id"), true)
 }
@@ -166,5 +353,3 @@ pub fn value(n: u64) -> Value {
 pub fn events(lock: &mut Lock) -> Vec<Event> {
     core::iter::from_fn(|| lock.next_event()).collect()
 }
-
-pub const GRANTED: Outcome = Outcome::Granted(ValueRead::Unknown);
