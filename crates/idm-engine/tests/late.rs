@@ -1,0 +1,253 @@
+//! What may still be on its way to a drive, and from when on it counts no more: to the microsecond.
+
+mod bench;
+
+use bench::*;
+use core::time::Duration;
+use idm_engine::{Command, Event, Instant, Lock, Outcome, Timing};
+use idm_protocol::{DriveCommand, MutexOp, Status};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// How long a lost command may still arrive.
+fn linger() -> Duration {
+    Timing::for_lease(LEASE).linger
+}
+
+/// A fate for what is sent to one drive; all others answer.
+fn to(drive: u32, fate: impl Fn() -> Fate) -> impl FnMut(&Command) -> Fate {
+    move |command| if command.drive.0 == drive { fate() } else { Fate::Answered }
+}
+
+fn unreachable() -> Fate {
+    Fate::Instead(Status::Unreachable)
+}
+
+/// Lets time pass until then.
+fn pass_until(
+    bench: &mut Bench,
+    lock: &mut Lock,
+    end: Instant,
+    fate: impl FnMut(&Command) -> Fate,
+) -> Vec<Command> {
+    let time = end.since(bench.now);
+    pass_with(bench, lock, time, fate)
+}
+
+/// Holds the lock, and loses one REFRESH of a drive; tells until when that may arrive.
+fn lose_a_refresh(bench: &mut Bench, lock: &mut Lock, drive: u32) -> Instant {
+    let mut over = None;
+    while over.is_none() {
+        let next = lock.next_deadline().expect("a refresh is due");
+        bench.now = bench.now.max(next);
+        lock.on_timer(bench.now);
+        let at = bench.now;
+        exchange_with(bench, lock, |command| {
+            if command.drive.0 == drive && over.is_none() {
+                over = Some(at + linger());
+                return Fate::Instead(Status::Uncertain);
+            }
+            Fate::Answered
+        });
+    }
+    over.expect("it was lost")
+}
+
+#[test]
+fn a_look_that_was_lost_bars_nothing() {
+    let mut bench = Bench::new(3);
+    let (mut a, mut b) = (lv_lock(1), lv_lock(2));
+    assert_eq!(take(&mut bench, &mut b, X, &[0, 1, 2], &[]), GRANTED);
+    a.request(acquire(&bench, X, &[0, 1, 2], &[]), bench.now).expect("in order");
+    exchange_with(&mut bench, &mut a, |command| match command.command {
+        DriveCommand::ReadTable => Fate::Instead(Status::Uncertain),
+        _ => Fate::Answered,
+    });
+    assert!(done(&mut a).is_some_and(|outcome| is_held(&outcome)));
+    bench.run(&mut b, RELEASE);
+    assert_eq!(take(&mut bench, &mut a, X, &[1, 2], &[]), GRANTED, "other drives are counted");
+}
+
+#[test]
+fn a_drive_counts_that_is_taken_when_a_lost_refresh_is_over() {
+    let mut bench = Bench::new(3);
+    let mut a = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut a, X, &[0, 1, 2], &[]), GRANTED);
+    let over = lose_a_refresh(&mut bench, &mut a, 0);
+    bench.run(&mut a, RELEASE);
+    bench.pass(&mut a, linger() - SECOND);
+    // Drive 0 alone is counted now, and may be marked as one of three until then.
+    assert_eq!(take(&mut bench, &mut a, X, &[0], &[]), GRANTED);
+    assert_eq!(bench.now, over);
+}
+
+/// Drive 0 is held alone, and was marked anew for a move to drives 0 and 1; it is read when the last
+/// command is over that may mark it as one of the old drives.
+#[test]
+fn a_mark_counts_that_is_read_when_a_lost_refresh_is_over() {
+    for (early, ready) in [(Duration::from_micros(1), false), (Duration::ZERO, true)] {
+        let mut bench = Bench::new(2);
+        let mut a = lv_lock(1);
+        assert_eq!(take(&mut bench, &mut a, X, &[0], &[]), GRANTED);
+        let over = lose_a_refresh(&mut bench, &mut a, 0);
+        bench.pass(&mut a, linger() - SECOND);
+        let new = bench.members(&[0, 1]);
+        a.spread(&new, bench.now);
+        let open = exchange_with(&mut bench, &mut a, to(0, || Fate::Open));
+        bench.now = over - early;
+        let reply = bench.perform(&open[0]);
+        a.on_reply(open[0].token, reply, bench.now);
+        bench.exchange(&mut a);
+        assert_eq!(said(&bench, 0).last(), Some(&"read"));
+        assert_eq!(is_ready(&mut a).is_some(), ready, "{early:?} early");
+    }
+}
+
+#[test]
+fn votes_move_while_the_new_drives_are_being_refreshed() {
+    let mut bench = Bench::new(5);
+    let mut a = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut a, X, &[0, 1, 2], &[3, 4]), GRANTED);
+    spread(&mut bench, &mut a, &[2, 3, 4]);
+    let named = is_ready(&mut a).expect("three drives");
+    let open = pass_with(&mut bench, &mut a, LEASE / 3, |_| Fate::Open);
+    assert_eq!(open.len(), 5, "all are refreshed");
+    assert!(a.move_votes(&named, bench.now));
+}
+
+/// A drive that was taken when the lease was over is given back, and says nothing about the lock
+/// until that is done.
+#[test]
+fn a_drive_that_is_being_given_back_after_a_lapse_does_not_count() {
+    let mut bench = Bench::new(4);
+    let mut a = lv_lock(1);
+    bench.paths[3] = Path::Cut;
+    assert_eq!(take(&mut bench, &mut a, X, &[0, 1, 2, 3], &[]), GRANTED);
+    let end = a.safe_until().expect("held");
+    pass_until(&mut bench, &mut a, end - SECOND, |_| unreachable());
+    // It is asked for anew, because the mode changes; the answer comes when the lease is over.
+    a.request(convert(S), bench.now).expect("held");
+    let open = pass_until(&mut bench, &mut a, end + SECOND, |command| {
+        if op(command) == Some(MutexOp::Trylock) { Fate::Open } else { unreachable() }
+    });
+    assert!(events(&mut a).contains(&Event::Lapsed));
+    let [trylock] = &open[..] else { panic!("one TRYLOCK, {open:?}") };
+    let reply = bench.perform(trylock);
+    a.on_reply(trylock.token, reply, bench.now);
+    // Drives 0 and 1 give the lock back. Drive 3 is unlocked, but does not answer.
+    let mut unlock = None;
+    let mut fate = |command: &Command| match command.drive.0 {
+        2 => unreachable(),
+        3 => {
+            unlock = Some(command.clone());
+            unreachable()
+        }
+        _ => Fate::Answered,
+    };
+    pass_with(&mut bench, &mut a, LEASE / 3, &mut fate);
+    assert!(events(&mut a).contains(&Event::Regained));
+    // Drive 0 loses its state, so that only drive 1 still keeps the lock.
+    bench.drives[0].reset();
+    pass_with(&mut bench, &mut a, LEASE / 3, &mut fate);
+    bench.perform(&unlock.expect("an UNLOCK"));
+    let mut b = lv_lock(2);
+    bench.paths[1] = Path::Cut;
+    take(&mut bench, &mut b, X, &[0, 1, 2, 3], &[]);
+    assert_one_holder(&bench, &a, &b);
+}
+
+/// What drive 2 may show as shared, while the lock is shared on drives 0 to 2.
+#[derive(Clone, Copy, Debug)]
+enum Shared {
+    /// A TRYLOCK that was lost.
+    Stray,
+    /// A record that was not refreshed any more.
+    Record,
+    /// A change to shared that was lost, of an exclusive record.
+    Demotion,
+}
+
+/// Whether a change to exclusive succeeds this long before nothing of ours can be shared on drive 2
+/// any more, which does not take part.
+fn changes(what: Shared, early: Duration) -> bool {
+    let timing = Timing::for_lease(LEASE);
+    let mut bench = Bench::new(5);
+    let mut a = lv_lock(1);
+    let begin = bench.now;
+    let mode = if matches!(what, Shared::Demotion) { X } else { S };
+    a.request(acquire(&bench, mode, &[0, 1, 2], &[3, 4]), begin).expect("in order");
+    let mut trylocks = 0;
+    pass_with(&mut bench, &mut a, SECOND, |command| match (what, command.drive.0, op(command)) {
+        (Shared::Stray, 2, Some(MutexOp::Trylock)) => {
+            trylocks += 1;
+            Fate::Instead(if trylocks == 1 { Status::Uncertain } else { Status::TryAgain })
+        }
+        _ => Fate::Answered,
+    });
+    assert!(matches!(done(&mut a), Some(Outcome::Granted(_))));
+    let over = match what {
+        Shared::Stray => begin + timing.linger,
+        Shared::Record => begin + timing.lease + timing.drift,
+        Shared::Demotion => {
+            let at = bench.now;
+            a.request(convert(S), at).expect("held");
+            exchange_with(&mut bench, &mut a, to(2, || Fate::Instead(Status::Uncertain)));
+            assert_eq!(done(&mut a), Some(Outcome::Converted { complete: true }));
+            at + timing.linger
+        }
+    };
+    pass_until(&mut bench, &mut a, over - early, to(2, unreachable));
+    a.request(convert(X), bench.now).expect("held");
+    exchange_with(&mut bench, &mut a, to(2, || Fate::Instead(Status::Unsupported)));
+    done(&mut a) == Some(Outcome::Converted { complete: true })
+}
+
+#[test]
+fn a_change_to_exclusive_is_refused_as_long_as_a_drive_may_show_us_as_sharer_and_no_longer() {
+    for what in [Shared::Stray, Shared::Record, Shared::Demotion] {
+        assert!(!changes(what, Duration::from_micros(1)), "{what:?}");
+        assert!(changes(what, Duration::ZERO), "{what:?}");
+    }
+}
+
+#[test]
+fn a_change_to_exclusive_does_not_wait_for_an_exclusive_drive_that_is_given_back() {
+    let mut bench = Bench::new(4);
+    let mut a = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut a, X, &[0], &[1, 2, 3]), GRANTED);
+    spread(&mut bench, &mut a, &[0, 1, 2, 3]);
+    assert_eq!(on(&a), [0, 1, 2, 3]);
+    let fewer = bench.members(&[0, 1, 2]);
+    a.spread(&fewer, bench.now);
+    let fate = |command: &Command| match op(command) {
+        Some(MutexOp::Unlock) => Fate::Open,
+        _ => Fate::Answered,
+    };
+    assert_eq!(exchange_with(&mut bench, &mut a, fate).len(), 1, "drive 3 is unlocked");
+    for mode in [S, X] {
+        a.request(convert(mode), bench.now).expect("held");
+        pass_with(&mut bench, &mut a, SECOND, fate);
+        assert_eq!(done(&mut a), Some(Outcome::Converted { complete: true }), "{mode}");
+    }
+}
+
+/// A drive that says "held by yourself", and is silent otherwise, may have begun a lease both times
+/// it was asked.
+#[test]
+fn what_may_have_begun_a_lease_later_is_given_back_until_that_is_over() {
+    let mut bench = Bench::new(1);
+    let mut a = lv_lock(1);
+    for last in [false, true] {
+        a.request(acquire(&bench, X, &[0], &[]), bench.now).expect("in order");
+        pass_with(&mut bench, &mut a, LEASE / 3, |command| match op(command) {
+            Some(MutexOp::Trylock) if last => Fate::Despite(Status::Terminated),
+            Some(MutexOp::Trylock) => Fate::Instead(Status::Terminated),
+            _ => unreachable(),
+        });
+        assert!(matches!(done(&mut a), Some(Outcome::Refused(_))));
+    }
+    pass_with(&mut bench, &mut a, LEASE / 3 + SECOND, |_| unreachable());
+    assert_eq!(bench.states(0).len(), 1);
+    bench.pass(&mut a, LEASE / 3 - SECOND * 2);
+    assert!(bench.states(0).is_empty(), "it was unlocked as soon as it answered");
+}
