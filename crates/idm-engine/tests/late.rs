@@ -4,8 +4,9 @@ mod bench;
 
 use bench::*;
 use core::time::Duration;
-use idm_engine::{Command, Event, Instant, Lock, Outcome, Timing};
-use idm_protocol::{DriveCommand, MutexOp, Status};
+use idm_emulator::Profile;
+use idm_engine::{Command, Event, Instant, Lock, LockConfig, Outcome, Timing};
+use idm_protocol::{DriveCommand, MutexOp, ResourceId, Status};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -65,7 +66,7 @@ fn a_look_that_was_lost_bars_nothing() {
     });
     assert!(done(&mut a).is_some_and(|outcome| is_held(&outcome)));
     bench.run(&mut b, RELEASE);
-    assert_eq!(take(&mut bench, &mut a, X, &[1, 2], &[]), GRANTED, "other drives are counted");
+    assert_eq!(take(&mut bench, &mut a, X, &[0, 1], &[]), GRANTED, "other drives are counted");
 }
 
 #[test]
@@ -250,4 +251,147 @@ fn what_may_have_begun_a_lease_later_is_given_back_until_that_is_over() {
     assert_eq!(bench.states(0).len(), 1);
     bench.pass(&mut a, LEASE / 3 - SECOND * 2);
     assert!(bench.states(0).is_empty(), "it was unlocked as soon as it answered");
+}
+
+/// Drive 2 may have made us a sharer and has not answered yet, or was only asked for an exclusive
+/// lock: whether a change to exclusive succeeds.
+fn changes_beside(first: &[Status], open: MutexOp) -> bool {
+    let mut bench = Bench::new(5);
+    if open == MutexOp::Break {
+        assert_eq!(take(&mut bench, &mut lv_lock(9), X, &[2], &[]), GRANTED);
+        bench.now = bench.now + LEASE * 2;
+    }
+    let mut a = lv_lock(1);
+    a.request(acquire(&bench, S, &[0, 1, 2], &[3, 4]), bench.now).expect("in order");
+    let mut first = first.iter();
+    let mut fate = |command: &Command| match (command.drive.0, first.next()) {
+        (2, Some(&status)) => Fate::Instead(status),
+        (2, None) if op(command) == Some(open) => Fate::Unheard,
+        _ => Fate::Answered,
+    };
+    let mut fate = |command: &Command| match command.drive.0 {
+        2 => fate(command),
+        _ => Fate::Answered,
+    };
+    pass_with(&mut bench, &mut a, SECOND * 2, &mut fate);
+    assert!(matches!(done(&mut a), Some(Outcome::Granted(_))));
+    a.request(convert(X), bench.now).expect("held");
+    pass_with(&mut bench, &mut a, SECOND, &mut fate);
+    done(&mut a) == Some(Outcome::Converted { complete: true })
+}
+
+#[test]
+fn a_change_to_exclusive_heeds_a_break_as_shared_that_is_under_way_and_nothing_exclusive() {
+    assert!(!changes_beside(&[], MutexOp::Break));
+    assert!(changes_beside(&[Status::Unreachable; 3], MutexOp::Trylock));
+}
+
+/// An earlier life, which counted another drive as well, may mark the record for a while. It is read
+/// when that is over, or later; then a REFRESH is lost.
+#[test]
+fn what_an_earlier_life_may_have_written_is_forgotten_when_the_record_was_read_afterwards() {
+    for later in [Duration::ZERO, SECOND] {
+        let timing = Timing::for_lease(LEASE);
+        let mut bench = Bench::new(2);
+        assert_eq!(take(&mut bench, &mut lv_lock(1), X, &[0, 1], &[]), GRANTED);
+        let over = bench.now + SECOND;
+        let resource = ResourceId::lv(VG, LV).expect("a good id");
+        let config = LockConfig {
+            earlier_writes_until: over,
+            ..LockConfig::new(resource, host(1), false, timing, 7)
+        };
+        let mut a = Lock::new(config);
+        a.request(acquire(&bench, X, &[0], &[]), bench.now).expect("in order");
+        let open = exchange_with(&mut bench, &mut a, |command| match op(command) {
+            Some(MutexOp::Refresh) => Fate::Open,
+            _ => Fate::Answered,
+        });
+        bench.now = over + later;
+        let reply = bench.perform(&open[0]);
+        a.on_reply(open[0].token, reply, bench.now);
+        bench.exchange(&mut a);
+        assert_eq!(done(&mut a), Some(GRANTED));
+        lose_a_refresh(&mut bench, &mut a, 0);
+        assert!(believes(&bench, &a), "read {later:?} later");
+        bench.pass(&mut a, LEASE * 2);
+        assert!(believes(&bench, &a), "read {later:?} later");
+    }
+}
+
+/// Whether the next REFRESH as shared is said to undo something, this long after a change to
+/// exclusive was lost.
+fn undoes_after_a_lost_change(later: Duration) -> bool {
+    let mut bench = Bench::new(1);
+    let mut a = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut a, S, &[0], &[]), GRANTED);
+    a.request(convert(X), bench.now).expect("held");
+    let begin = bench.now;
+    let mut first = true;
+    pass_with(&mut bench, &mut a, SECOND, |_| {
+        let lost = core::mem::replace(&mut first, false);
+        if lost { Fate::Instead(Status::Uncertain) } else { unreachable() }
+    });
+    assert!(matches!(done(&mut a), Some(Outcome::Refused(_))));
+    // The refreshes that follow do not reach the drive, until one is sent at that moment.
+    pass_until(&mut bench, &mut a, begin + later - Duration::from_micros(1), |_| unreachable());
+    loop {
+        bench.now = bench.now.max(a.next_deadline().expect("a refresh is due"));
+        a.on_timer(bench.now);
+        if let Some(command) = a.next_command(bench.now) {
+            assert_eq!(op(&command), Some(MutexOp::Refresh));
+            return command.undoes;
+        }
+    }
+}
+
+#[test]
+fn a_refresh_as_shared_undoes_a_change_to_exclusive_that_may_be_late() {
+    assert!(undoes_after_a_lost_change(SECOND));
+    assert!(!undoes_after_a_lost_change(linger()));
+}
+
+#[test]
+fn what_only_reads_or_takes_undoes_nothing() {
+    // One drive with room for one mutex, where another one stands unlocked; whether the host that
+    // removed it last died over it.
+    for died in [false, true] {
+        let mut profile = Profile::current();
+        profile.limits.mutexes = 1;
+        let mut bench = Bench::with(1, profile);
+        let mut first = other_lv_lock(9);
+        assert_eq!(take(&mut bench, &mut first, X, &[0], &[]), GRANTED);
+        first.request(RELEASE, bench.now).expect("always in order");
+        let unlock = first.next_command(bench.now).expect("an UNLOCK");
+        bench.perform(&unlock);
+        if died {
+            let mut b = vg_lock(2);
+            b.request(acquire(&bench, X, &[0], &[]), bench.now).expect("in order");
+            for _ in 0..4 {
+                let command = b.next_command(bench.now).expect("read, TRYLOCK, read, TRYLOCK");
+                let reply = bench.perform(&command);
+                b.on_reply(command.token, reply, bench.now);
+            }
+            bench.now = bench.now + SECOND * 2;
+        }
+        let mut a = vg_lock(1);
+        a.request(acquire(&bench, X, &[0], &[]), bench.now).expect("in order");
+        let mut sent = Vec::new();
+        while let Some(command) = a.next_command(bench.now) {
+            sent.push((name_of(&command.command), command.undoes));
+            let reply = bench.perform(&command);
+            a.on_reply(command.token, reply, bench.now);
+        }
+        let locks = if died { ("break", true) } else { ("trylock", false) };
+        let expected = [
+            ("read", false),
+            ("trylock", false),
+            ("read", false),
+            locks,
+            ("unlock", true),
+            ("destroy", true),
+            ("trylock", false),
+            ("read", false),
+        ];
+        assert_eq!(sent, expected, "died: {died}");
+    }
 }
