@@ -5,7 +5,7 @@ mod bench;
 use bench::*;
 use core::time::Duration;
 use idm_emulator::Profile;
-use idm_engine::{Command, Event, Instant, Lock, LockConfig, Outcome, Timing};
+use idm_engine::{Command, Instant, Lock, LockConfig, Outcome, Timing};
 use idm_protocol::{DriveCommand, MutexOp, ResourceId, Status};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -114,47 +114,6 @@ fn votes_move_while_the_new_drives_are_being_refreshed() {
     let open = pass_with(&mut bench, &mut a, LEASE / 3, |_| Fate::Open);
     assert_eq!(open.len(), 5, "all are refreshed");
     assert!(a.move_votes(&named, bench.now));
-}
-
-/// A drive that was taken when the lease was over is given back, and says nothing about the lock
-/// until that is done.
-#[test]
-fn a_drive_that_is_being_given_back_after_a_lapse_does_not_count() {
-    let mut bench = Bench::new(4);
-    let mut a = lv_lock(1);
-    bench.paths[3] = Path::Cut;
-    assert_eq!(take(&mut bench, &mut a, X, &[0, 1, 2, 3], &[]), GRANTED);
-    let end = a.safe_until().expect("held");
-    pass_until(&mut bench, &mut a, end - SECOND, |_| unreachable());
-    // It is asked for anew, because the mode changes; the answer comes when the lease is over.
-    a.request(convert(S), bench.now).expect("held");
-    let open = pass_until(&mut bench, &mut a, end + SECOND, |command| {
-        if op(command) == Some(MutexOp::Trylock) { Fate::Open } else { unreachable() }
-    });
-    assert!(events(&mut a).contains(&Event::Lapsed));
-    let [trylock] = &open[..] else { panic!("one TRYLOCK, {open:?}") };
-    let reply = bench.perform(trylock);
-    a.on_reply(trylock.token, reply, bench.now);
-    // Drives 0 and 1 give the lock back. Drive 3 is unlocked, but does not answer.
-    let mut unlock = None;
-    let mut fate = |command: &Command| match command.drive.0 {
-        2 => unreachable(),
-        3 => {
-            unlock = Some(command.clone());
-            unreachable()
-        }
-        _ => Fate::Answered,
-    };
-    pass_with(&mut bench, &mut a, LEASE / 3, &mut fate);
-    assert!(events(&mut a).contains(&Event::Regained));
-    // Drive 0 loses its state, so that only drive 1 still keeps the lock.
-    bench.drives[0].reset();
-    pass_with(&mut bench, &mut a, LEASE / 3, &mut fate);
-    bench.perform(&unlock.expect("an UNLOCK"));
-    let mut b = lv_lock(2);
-    bench.paths[1] = Path::Cut;
-    take(&mut bench, &mut b, X, &[0, 1, 2, 3], &[]);
-    assert_one_holder(&bench, &a, &b);
 }
 
 /// What drive 2 may show as shared, while the lock is shared on drives 0 to 2.
