@@ -1,7 +1,7 @@
 //! The reactor: owns all locks, their timers and what waits for them.
 //!
-//! Its loop is here, and how a lock takes a step. One lock is in `entry`; what its engine tells is in
-//! `events`, and what is done when it is lost in `losses`.
+//! Its loop is here, and how a lock takes a step. One lock is in `entry`; what its engine tells is
+//! in `events`, and what is done when it is lost in `losses`.
 
 mod entry;
 mod events;
