@@ -97,8 +97,8 @@
 //! * **Records tell which drives are counted:** a keep-quorum of a believer's records names no drives
 //!   that another host counts and the believer does not.
 //! * **Room:** what a lock removes from a full drive is in nobody's use, of whichever host.
-//! * A lapse is told when it happens, has a cause, and has a deadline before it happens. A grant is good when it is
-//!   told. A release is finished at once, and everything is cleaned up in the end.
+//! * A lapse is told when it happens, has a cause, and has a deadline before it happens. A grant is
+//!   good when it is told. A release is finished at once, and everything is cleaned up in the end.
 //! * Every request is answered within its patience. In a healthy cluster somebody gets a free lock, a
 //!   lone host gets it at once, and a refusal by steady holders takes at most three round trips and four
 //!   commands a drive.

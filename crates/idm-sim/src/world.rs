@@ -3,7 +3,8 @@
 //! Each room of it is a module: `agenda` (what happens when), `network` (commands, replies and
 //! their fates), `drives`, `hosts` (engines and what they say), `lives` (hosts that stand
 //! still, die and come back), `callers` and `outcomes` (what lvmlockd would ask for, and what
-//! comes of it), `volumes` (where they lie), `faults` (those that last) and `checks`, which only read.
+//! comes of it), `volumes` (where they lie), `faults` (those that last) and `checks`, which only
+//! read.
 
 mod agenda;
 mod callers;

@@ -93,7 +93,7 @@ impl Plan {
     }
 
     /// A host finds a record of its own that is old, or was written by a command whose answer was
-    /// lost; somebody else takes the mutex while it is refreshed; and then the drive cannot be read.
+    /// lost. Somebody else takes the mutex while it is refreshed, and the drive cannot be read.
     fn aim_at_conflicts(&mut self, rng: &mut Rng) {
         self.part_lists(rng);
         self.one_lock(rng);

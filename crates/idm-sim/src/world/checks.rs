@@ -93,8 +93,8 @@ impl World {
         Ok(())
     }
 
-    /// Who believes to hold the lock has a keep-quorum of drives whose record does not tell of drives
-    /// that another host counts, and it does not.
+    /// Who believes to hold the lock has a keep-quorum of drives whose records tell of no drives
+    /// that only others count.
     pub(super) fn check_marks(&self, s: SlotIx) -> Verdict {
         let apart = self.plan.lists_differ || self.plan.moves;
         let engine = matches!(self.slots[s].engine.side, Side::Engine(_));
@@ -113,7 +113,7 @@ impl World {
         Ok(())
     }
 
-    /// Whether a host's record on a drive tells of drives that another host counts, and it does not.
+    /// Whether a host's record on a drive tells of drives that it does not count, but another.
     fn misleads(&self, s: SlotIx, d: DriveIx) -> bool {
         let own = self.slots[s].seen.set_mark;
         self.mark_at(s, d).is_some_and(|mark| {
