@@ -177,7 +177,7 @@ impl Plan {
             let to = (from + some_time(rng, self.lease() / 2)).min(self.calm_at);
             self.episodes.push(Episode { from, to, what });
         }
-        self.hold = 4 * self.lease();
+        self.hold = self.lease() + self.lease() / 2;
         self.pause = self.lease() / 8;
         self.retry = self.lease() / 8;
     }

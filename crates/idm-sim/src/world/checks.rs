@@ -136,10 +136,17 @@ impl World {
         Ok(())
     }
 
-    /// Where nothing fails no lock lapses, whatever drives have left the VG.
+    /// Where nothing fails no lock lapses, whatever drives have left the VG. Votes cannot move to two
+    /// drives where a record cannot be marked anew.
     pub(super) fn check_lapse_cause(&self, s: SlotIx) -> Verdict {
+        let target = self.slots[s].call.target_set;
+        let marks = |d: DriveIx| self.drives[d].drive.profile().refresh_stores_metadata;
+        let stuck = target.len() == 2 && !target.iter().all(marks);
         ensure!(
-            !self.settled() || !self.plan.kind.is_safe() || self.is_old(self.slots.host(s)),
+            stuck
+                || !self.settled()
+                || !self.plan.kind.is_safe()
+                || self.is_old(self.slots.host(s)),
             "a lock lapses only where something fails",
             "{} has lapsed; {} vote",
             self.name(s),
