@@ -3,7 +3,7 @@
 //! The file is TOML; `/etc/lvm/lvmlockd-idm.conf`, or what the environment variable
 //! `LVMLOCKD_IDM_CONF` names. Without a file the defaults hold.
 //!
-//! `etc/lvmlockd-idm.conf` shows all keys; builds with the feature `emulator` also know
+//! `dist/lvmlockd-idm.conf` shows all keys; builds with the feature `emulator` also know
 //!
 //! ```toml
 //! [emulator]
@@ -174,8 +174,8 @@ impl Config {
 fn check_watchdog(device: &Path) -> Result<(), ConfigError> {
     if device == Path::new("wdmd") {
         return Err(ConfigError(
-            "watchdog = \"wdmd\": its timeout of 60 s is longer than what renewal leaves of a lease; \
-             name a device, such as /dev/watchdog1"
+            "watchdog = \"wdmd\": its timeout of 60 s is longer than what renewal leaves of a \
+             lease; name a device, such as /dev/watchdog1"
                 .into(),
         ));
     }
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn the_example_shows_every_key_and_the_defaults() {
-        let example = include_str!("../etc/lvmlockd-idm.conf");
+        let example = include_str!("../dist/lvmlockd-idm.conf");
         assert_eq!(Config::parse(example).unwrap(), Config::default());
         let key = |line: &str| line.starts_with('#') && line[1..].starts_with(char::is_lowercase);
         let uncommented: Vec<&str> =

@@ -2,7 +2,7 @@
 //! its answer; there is no logic here.
 //!
 //! `lm_init_vg_idm` is missing on purpose: core declares it, never defines it and never calls it,
-//! in any release (contract, section 1.1).
+//! in any release (docs/lvmlockd-contract.md, "Functions").
 
 use crate::abi::{
     self, Layout, ListHead, Lockspace, LockspaceView, Pvs, Resource, ResourceType, ResourceView,
@@ -87,7 +87,7 @@ fn layout() -> Result<&'static Layout, Error> {
 }
 
 /// Up to 2.03.24 core passes one adopt argument, always 0 for idm, and the second is whatever was
-/// in its place (contract, section 1.1).
+/// in its place (docs/lvmlockd-contract.md, "Adopt arguments").
 fn adopt(layout: &Layout, only: c_int, ok: c_int) -> Adopt {
     if layout.adopt_args < 2 {
         return Adopt::default();
@@ -97,8 +97,8 @@ fn adopt(layout: &Layout, only: c_int, ok: c_int) -> Adopt {
 
 /// How many bytes of each `struct resource` the lock manager wants for itself: none.
 ///
-/// The first call of all, from lvmlockd's main thread, after it has become a daemon. What an earlier
-/// lvmlockd left behind is taken care of from now on.
+/// The first call of all, from lvmlockd's main thread, after it has become a daemon. What an
+/// earlier lvmlockd left behind is taken care of from now on.
 #[unsafe(no_mangle)]
 pub extern "C" fn lm_data_size_idm() -> c_int {
     call("lm_data_size_idm", never_fails, |_| {
@@ -363,7 +363,7 @@ pub unsafe extern "C" fn lm_hosts_idm(ls: *mut Lockspace, _notify: c_int) -> c_i
 
 /// Adds the lockspaces that a dead lvmlockd left behind to the list `ls_rejoin`, each as core's
 /// `alloc_lockspace` makes it, with name, VG name, uuid, type and PVs. Only a core with
-/// `lvm2/adopt-idm.patch` calls it.
+/// the patches in `lvm2/patches` calls it.
 ///
 /// Returns 0, or -218 (ELOCKIO) where core's structures are not known.
 ///

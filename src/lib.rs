@@ -3,8 +3,8 @@
 //!
 //! Data goes one way down and one way up: `entry` (C functions) → `manager` (lockspaces and
 //! resources) → `runtime` (one reactor that owns the engines, workers that block in the kernel) →
-//! `transport` (SCSI, emulated drives) → drive. `recovery` keeps, across a restart of lvmlockd, what the
-//! manager holds.
+//! `transport` (SCSI, emulated drives) → drive. `recovery` keeps, across a restart of lvmlockd,
+//! what the manager holds.
 
 pub mod abi;
 pub mod config;

@@ -1,4 +1,5 @@
-//! lvmlockd's C types, as far as they are the same in every release (contract, section 2.3).
+//! lvmlockd's C types, as far as they are the same in every release
+//! (docs/lvmlockd-contract.md, "Layouts").
 
 use crate::manager;
 use core::ffi::{c_char, c_int};

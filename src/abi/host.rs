@@ -27,7 +27,8 @@ unsafe impl Sync for Symbols {}
 
 // Weak references, so that the library also loads where the symbols are missing. Looking them up
 // with dlsym would not do: a program that is linked without --export-dynamic exports only what its
-// libraries refer to (contract, section 10.4). Rust has no stable way to write a weak reference.
+// libraries refer to (docs/lvmlockd-contract.md, "What core exports"). Rust has no stable way to
+// write a weak reference.
 core::arch::global_asm!(
     ".pushsection .data.rel.ro.lvmlockd_idm_symbols, \"aw\"",
     ".balign 8",
@@ -75,7 +76,7 @@ pub fn layout_table() -> Option<NonNull<Table>> {
 pub fn alloc_lockspace() -> Option<NonNull<Lockspace>> {
     let alloc = symbols().alloc_lockspace?;
     // SAFETY: core's function of this name takes no argument, allocates and initialises; it is
-    // safe at any time (contract, section 1.2).
+    // safe at any time (docs/lvmlockd-contract.md, "What core exports").
     NonNull::new(unsafe { alloc() })
 }
 

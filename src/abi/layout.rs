@@ -3,8 +3,8 @@
 //! Between releases `ls->pvs` moved and `lm_lock` and `lm_add_lockspace` got a second adopt
 //! argument. The layout table, compiled by `lvm2/lvmlockd-idm.c` inside the lvm2 tree, tells both.
 //! Without it, a fresh `struct lockspace` shows where its list heads are, and the release number in
-//! the executable tells the rest (contract, section 2.4). Whatever does not fit is refused: a wrong
-//! guess would lock the wrong drives.
+//! the executable tells the rest (docs/lvmlockd-contract.md, "Finding the layout"). Whatever does
+//! not fit is refused: a wrong guess would lock the wrong drives.
 
 use super::c::Lockspace;
 use super::host;
@@ -169,7 +169,7 @@ struct Generation {
     releases: (u32, u32),
 }
 
-/// Contract, section 2.1.
+/// docs/lvmlockd-contract.md, "Layouts".
 const GENERATIONS: [Generation; 6] = [
     Generation { heads: &[504, 520], pvs: 376, releases: (13, 26) },
     Generation { heads: &[496, 512], pvs: 368, releases: (27, 27) },
@@ -331,7 +331,7 @@ mod tests {
 
     #[test]
     fn every_generation_is_recognised() {
-        // (size, list heads, release, pvs, adopt arguments), contract section 2.1.
+        // (size, list heads, release, pvs, adopt arguments).
         let cases: [(usize, &[usize], u32, usize, u32); 13] = [
             (536, &[504, 520], 13, 376, 1),
             (536, &[504, 520], 16, 376, 1),

@@ -13,7 +13,8 @@ use std::sync::{LazyLock, OnceLock};
 /// The log of this process.
 struct Logger {
     destination: Destination,
-    /// What the library's own threads say waits here; without a thread for it, they wait themselves.
+    /// What the library's own threads say waits here; without a thread for it, they wait
+    /// themselves.
     queue: OnceLock<Option<Queue>>,
 }
 
@@ -27,7 +28,7 @@ enum Destination {
 }
 
 /// What lvmlockd's line of 255 bytes leaves to us, after its time stamp and before its newline
-/// (contract, section 1.2).
+/// (docs/lvmlockd-contract.md, "What core exports").
 const LINE: usize = 240;
 
 /// How long the end of the process waits for the queue.

@@ -23,7 +23,7 @@ use std::sync::{Once, OnceLock};
 /// Gets the log and the panic report ready; every entry point calls it first.
 ///
 /// It is not done by an ELF constructor, because those run before lvmlockd forks into the
-/// background (contract, section 3.1).
+/// background (docs/lvmlockd-contract.md, "Start and end of the daemon").
 pub fn start() {
     static START: Once = Once::new();
     START.call_once(|| {

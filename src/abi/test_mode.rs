@@ -1,4 +1,5 @@
-//! `lvmlockd --test`: locks that are always granted, without any device (contract, section 9).
+//! `lvmlockd --test`: locks that are always granted, without any device
+//! (docs/lvmlockd-contract.md, "Test mode").
 
 use super::host;
 use crate::error::Error;
@@ -106,7 +107,8 @@ impl TestMode {
         host::gl_use_idm()
     }
 
-    /// Core passes a version only where the lock is exclusive (contract, section 4).
+    /// Core passes a version only where the lock is exclusive (docs/lvmlockd-contract.md,
+    /// "Values").
     fn write(&self, key: ResourceKey, r_version: u32) {
         if r_version != 0 {
             let mut values = self.values();

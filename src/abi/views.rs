@@ -1,7 +1,8 @@
 //! Reading core's structs: raw addresses in, plain values out.
 //!
-//! Fields that never moved are read at fixed offsets (contract, sections 2.1 to 2.3), the others
-//! through the [`Layout`]. Everything is copied at once; nothing here keeps a pointer for later.
+//! Fields that never moved are read at fixed offsets (docs/lvmlockd-contract.md, "Layouts"), the
+//! others through the [`Layout`]. Everything is copied at once; nothing here keeps a pointer for
+//! later.
 
 use super::Layout;
 use super::c::{Lockspace, Pvs, Resource};
@@ -29,7 +30,8 @@ mod resource {
     pub const NAME: usize = 16;
     pub const TYPE: usize = 81;
     /// The byte with the `test_remote_*` bits of 2.03.40; in older releases it is padding or
-    /// unused bits, which are zero because core clears the whole struct (contract, section 2.2).
+    /// unused bits, which are zero because core clears the whole struct
+    /// (docs/lvmlockd-contract.md, "Layouts").
     pub const FLAGS: usize = 100;
     pub const TEST_REMOTE_EX: u8 = 1 << 4;
     pub const TEST_REMOTE_SH: u8 = 1 << 5;
@@ -84,8 +86,8 @@ impl LockspaceView {
     /// Paths of the VG's PVs; none for the global lockspace.
     ///
     /// A repeated start of the VG replaces the list from another thread, without a lock that we
-    /// could take (contract, section 8). So it is copied as quickly as possible, and again if it was
-    /// replaced meanwhile.
+    /// could take (docs/lvmlockd-contract.md, "Lists of PVs"). So it is copied as quickly as
+    /// possible, and again if it was replaced meanwhile.
     pub fn pvs(self, layout: &Layout) -> Result<Vec<String>, Error> {
         loop {
             // SAFETY: the layout was checked against this release of lvmlockd, and the contract of
@@ -212,7 +214,7 @@ pub unsafe fn lv_uuid(uuid: *const c_char) -> Result<String, Error> {
 /// Core frees them twice if the client disconnects while the request is in progress and the lock
 /// is then granted: it copies the whole action for the unlock, and with it the pointers. It does
 /// not look at the paths of an LV request again, so with an empty list there is nothing left to
-/// free twice (contract, section 0, item 8).
+/// free twice (docs/lvmlockd-contract.md, "The LV paths that core frees twice").
 ///
 /// # Safety
 ///

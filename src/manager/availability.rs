@@ -30,8 +30,8 @@ impl Manager {
     /// partition for the global lock has shown that it has IDM. A forgotten partition alone is not
     /// enough, because core uses no lock manager at all where two of them say yes.
     ///
-    /// Quick and quiet: without such a partition no thread is started, and drives that have not been
-    /// heard yet are asked now and then, for [`ASK_BOUND`] at most.
+    /// Quick and quiet: without such a partition no thread is started, and drives that have not
+    /// been heard yet are asked now and then, for [`ASK_BOUND`] at most.
     pub fn is_running(&self) -> bool {
         let Ok(config) = &self.config else {
             return false;

@@ -60,7 +60,7 @@ impl Manager {
     /// Takes a lock. The value block is all zero where there is no value or it cannot be trusted.
     ///
     /// A lock that this very resource already holds is a success, or a change of its mode: core
-    /// asks that way after it lost count (contract, section 3.3).
+    /// asks that way after it lost count (docs/lvmlockd-contract.md, "The life of a lockspace").
     pub fn lock(
         &self,
         space_key: LockspaceKey,

@@ -16,11 +16,12 @@ use std::thread;
 use std::time::Instant;
 
 /// How long [`Manager::remove_lockspace`] waits: core ignores a shutdown where stopping takes more
-/// than 100 ms (contract, section 3.1).
+/// than 100 ms (docs/lvmlockd-contract.md, "Start and end of the daemon").
 const STOP_SETTLE: Duration = Duration::from_millis(80);
 /// How much longer it waits until the watchdog is stopped.
 const STOP_REST: Duration = Duration::from_millis(15);
-/// How long [`Manager::hosts`] waits: all of core is blocked meanwhile (contract, section 0).
+/// How long [`Manager::hosts`] waits: all of core is blocked meanwhile
+/// (docs/lvmlockd-contract.md, "Threads and mutexes").
 const COUNT_BOUND: Duration = Duration::from_secs(1);
 /// The pause before a lockspace that could not be started is tried again.
 const JOIN_PAUSE: Duration = Duration::from_millis(200);

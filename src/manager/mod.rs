@@ -1,11 +1,12 @@
 //! What lvmlockd's core asks for, free of C: lockspaces, resources, locks.
 //!
 //! State is keyed by the addresses of core's structs, never by name or uuid: several resource
-//! structs for one LV coexist, and late calls arrive for old ones (contract, section 0).
+//! structs for one LV coexist, and late calls arrive for old ones
+//! (docs/lvmlockd-contract.md, "When a resource is removed").
 //!
-//! Here are the manager, its state, and how it begins and ends. Core's requests are in `lockspaces`,
-//! `locks` and `availability`. They work with what `running` has started, on drives that `plan`
-//! chooses.
+//! Here are the manager, its state, and how it begins and ends. Core's requests are in
+//! `lockspaces`, `locks` and `availability`. They work with what `running` has started, on drives
+//! that `plan` chooses.
 
 mod availability;
 mod locks;
@@ -153,8 +154,8 @@ impl Manager {
         let Ok(config) = &self.config else {
             if Store::has_any(&Config::default().state_dir) {
                 log::error!(
-                    "an earlier lvmlockd left locks behind, which nobody keeps before {DEFAULT_FILE} \
-                     is mended and lvmlockd started again"
+                    "an earlier lvmlockd left locks behind, which nobody keeps before \
+                     {DEFAULT_FILE} is mended and lvmlockd started again"
                 );
             }
             return;

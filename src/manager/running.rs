@@ -51,8 +51,8 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Starts everything. `given`: the id to be used in place of the one that is kept; `began`: when
-    /// lvmlockd was started.
+    /// Starts everything. `given`: the id to be used in place of the one that is kept; `began`:
+    /// when lvmlockd was started.
     pub(super) fn start(
         config: &Config,
         (given, began): (Option<HostId>, Instant),
@@ -122,7 +122,8 @@ impl Running {
             return Ok(());
         }
         Err(Error::Held(format!(
-            "{}: commands of an earlier lvmlockd may still reach the drives for {} s; try again then",
+            "{}: commands of an earlier lvmlockd may still reach the drives for {} s; try again \
+             then",
             spec.label,
             left.as_secs() + 1
         )))
@@ -198,7 +199,8 @@ impl Running {
         }
         let drives = in_turn(barred, clock::now(), |drive| self.runtime.drives().name(drive));
         format!(
-            "; not asked yet, because a command whose answer was lost may still reach them: {drives}"
+            "; not asked yet, because a command whose answer was lost may still reach them: \
+             {drives}"
         )
     }
 
@@ -249,7 +251,7 @@ pub(super) fn not_noted(error: io::Error) -> Error {
 }
 
 /// How long to wait for a release: not at all where the lockspace lost its locks, because core
-/// must go on promptly then (contract, section 6).
+/// must go on promptly then (docs/lvmlockd-contract.md, "Losing storage").
 pub(super) fn patience_for(lockspace: &Lockspace, usual: Duration) -> Duration {
     if lockspace.owner.is_killed() { Duration::ZERO } else { usual }
 }

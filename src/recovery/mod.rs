@@ -2,7 +2,8 @@
 //! lvmlockd finds, keeps and hands back.
 //!
 //! A lock that a dead lvmlockd held is an *orphan*: its LV may still be active, but no resource of
-//! core's stands for it, and core cannot adopt IDM locks when it starts (contract, section 5).
+//! core's stands for it, and core cannot adopt IDM locks when it starts
+//! (docs/lvmlockd-contract.md, "Adoption").
 //! So the library renews orphans itself, from its first call in the new process on, until
 //!
 //! - an ordinary request of this host asks for the lock, which is then given without a gap; or
@@ -142,8 +143,8 @@ impl fmt::Display for Withheld {
             ),
             Withheld::Unproven(doubt) => write!(
                 f,
-                "left by an earlier lvmlockd, and not confirmed by its drives yet: {doubt}. It stays \
-                 as it was left; ask again when its drives answer"
+                "left by an earlier lvmlockd, and not confirmed by its drives yet: {doubt}. It \
+                 stays as it was left; ask again when its drives answer"
             ),
         }
     }
@@ -591,8 +592,9 @@ impl Orphans {
     }
 
     /// From when on an orphan may be given up when nothing seems to use it. A command that was
-    /// granted the lock just before lvmlockd died may still be about to activate the LV, or to write
-    /// metadata: it has one lease's time, in which other hosts would not have got the lock either.
+    /// granted the lock just before lvmlockd died may still be about to activate the LV, or to
+    /// write metadata: it has one lease's time, in which other hosts would not have got the lock
+    /// either.
     fn unused_from(&self, orphan: &Orphan) -> Instant {
         let since = match orphan.spec.role {
             Role::Membership => self.found_at,

@@ -6,8 +6,8 @@
 //! the drives tell. Files are replaced by renaming; nothing is forced to disk, because they only
 //! have to outlive the process and not the machine: those of another boot do not count.
 //!
-//! The directory may be lost while lvmlockd lives. So the texts of all notes are kept in memory, too,
-//! and it is made again with all that is in it as soon as that is noticed.
+//! The directory may be lost while lvmlockd lives. So the texts of all notes are kept in memory,
+//! too, and it is made again with all that is in it as soon as that is noticed.
 //!
 //! What was found may be anything. A file that makes no sense costs what it is about, and nothing
 //! else.
@@ -659,7 +659,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn names_are_read_as_they_are_written(vg in "[0-9a-zA-Z!#]{32}", lv in "[0-9a-zA-Z!#]{32}") {
+        fn names_are_read_as_they_are_written(
+            vg in "[0-9a-zA-Z!#]{32}",
+            lv in "[0-9a-zA-Z!#]{32}",
+        ) {
             for id in [ResourceId::vg(&vg).unwrap(), ResourceId::lv(&vg, &lv).unwrap()] {
                 prop_assert_eq!(id_of(&name_of(&id)), Some(id));
             }

@@ -115,7 +115,8 @@ impl Fencing {
             if ahead > room {
                 return Err(format!(
                     "watchdog_timeout_s = {}: the last feed has to be {} ms before a lock may be \
-                     lost, and with lease_ms = {} renewal needs all but {} ms; make the lease longer",
+                     lost, and with lease_ms = {} renewal needs all but {} ms; make the lease \
+                     longer",
                     feeding.timeout.as_secs(),
                     ahead.as_millis(),
                     lease.as_millis(),

@@ -216,7 +216,8 @@ impl Killing {
     fn released(&self, now: Instant) -> Note {
         let text = if now < self.until {
             format!(
-                "volume group {}: all locks were released, {} ms before other hosts could take them",
+                "volume group {}: all locks were released, {} ms before other hosts could take \
+                 them",
                 self.vg,
                 self.until.since(now).as_millis()
             )

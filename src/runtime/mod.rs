@@ -342,8 +342,8 @@ impl Runtime {
         });
     }
 
-    /// Waits until all commands that are on their way to drives have been answered, `bound` at most.
-    /// Returns whether they have.
+    /// Waits until all commands that are on their way to drives have been answered, `bound` at
+    /// most. Returns whether they have.
     pub fn drain(&self, bound: Duration) -> bool {
         let (sender, end) = mpsc::channel();
         self.send(Message::Drain(sender));

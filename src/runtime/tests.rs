@@ -562,26 +562,6 @@ fn a_request_that_is_given_up_is_undone_when_it_is_granted() {
 }
 
 #[test]
-fn what_the_next_life_would_not_want_is_noted() {
-    use idm_protocol::{Class, MutexOp};
-    let own = ResourceId::from_bytes([1; 64]);
-    let undoing = |op, class, resource| {
-        let record = Record { class, resource, ..Record::end_of_table() };
-        reactor::is_undoing(&DriveCommand::Mutex(op, record), &own)
-    };
-    for class in [Class::Exclusive, Class::Shared] {
-        assert!(undoing(MutexOp::Unlock, class, own) && undoing(MutexOp::Destroy, class, own));
-        assert!(!undoing(MutexOp::Trylock, class, own));
-        for op in [MutexOp::Refresh, MutexOp::Break] {
-            assert_eq!(undoing(op, class, own), class == Class::Shared, "{op:?}");
-        }
-        // Another mutex is only cleared away.
-        assert!(undoing(MutexOp::Trylock, class, ResourceId::from_bytes([2; 64])));
-    }
-    assert!(!reactor::is_undoing(&DriveCommand::ReadTable, &own));
-}
-
-#[test]
 fn what_cannot_be_noted_is_not_undone() {
     let directory = tempfile::tempdir().unwrap();
     let timing = Timing::for_lease(LONG);

@@ -155,9 +155,9 @@ impl State {
         news.then(|| {
             self.nonsense_said = Some(now);
             format!(
-                "drive {}: an answer makes no sense, or says that a command failed inside the drive; \
-                 it counts as a drive that does not have the lock. If this is said again, look at \
-                 the kernel's log for the drive, and at its firmware",
+                "drive {}: an answer makes no sense, or says that a command failed inside the \
+                 drive; it counts as a drive that does not have the lock. If this is said again, \
+                 look at the kernel's log for the drive, and at its firmware",
                 self.name
             )
         })

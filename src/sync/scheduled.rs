@@ -3,8 +3,8 @@
 //!
 //! shuttle knows no time. Here a bounded wait either never ends before it is told to, or may end
 //! at any moment, as the test says of its bound ([`Host`]): where it never ends, a wake-up that is
-//! lost is a deadlock, which shuttle reports. When a wait ends for lack of time, the clock moves on to
-//! that moment; see [`now`].
+//! lost is a deadlock, which shuttle reports. When a wait ends for lack of time, the clock moves on
+//! to that moment; see [`now`].
 
 use core::cell::Cell;
 use core::fmt::{self, Debug};

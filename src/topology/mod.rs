@@ -4,7 +4,7 @@
 //! what its identity says: two paths with one identity are one drive, and identities are compared
 //! at full length, so two drives never become one.
 //!
-//! [`stack`] goes from a block device down to disks, [`identity`] says which drive a disk is,
+//! [`stack`] goes from a block device down to disks, [`mod@identity`] says which drive a disk is,
 //! [`inventory`] lists all disks, [`uevents`] tells when they may have changed.
 
 mod identity;

@@ -231,8 +231,8 @@ impl<P: Protocol> Drive<P> {
             return Err(NONSENSE);
         }
         // An end marker is the proof that nothing is missing. Without one the table may go on:
-        // an exact read has none (firmware traces, fact 44), and there was firmware that left
-        // blocks after the 128th unfilled (fact 50).
+        // an exact read has none, and there was firmware that left blocks after the 128th unfilled
+        // (docs/protocol.md, "Reading the table").
         let end = &data[records.len() * RECORD_LEN..];
         if !end.is_empty() && is_end_marker(end) {
             return Ok(Read::Whole(records));

@@ -58,7 +58,7 @@ impl Port for Socket {
         match room.get_mut(..transferred) {
             Some(room) => room.copy_from_slice(&reply.data),
             None => {
-                let why = format_args!("{transferred} bytes are more than were asked for");
+                let why = format!("{transferred} bytes are more than were asked for");
                 return Err(Undelivered::Unknown(named(&why)).into());
             }
         }

@@ -4,8 +4,9 @@
 //! is new, and draw the conclusions of the phase that the lock is in. What happens on a single
 //! drive is in `seat.rs`, `take.rs` and `clean.rs`.
 //!
-//! `acquire`, `adopt`, `keep`, `convert` and `release` are the phases of a lock; `travel` lets other
-//! drives vote for one that is held; `votes` counts, and `exchange` turns steps into commands and replies into facts. `digest` serves model checkers.
+//! `acquire`, `adopt`, `keep`, `convert` and `release` are the phases of a lock; `travel` lets
+//! other drives vote for one that is held; `votes` counts, and `exchange` turns steps into commands
+//! and replies into facts. `digest` serves model checkers.
 
 mod acquire;
 mod adopt;
@@ -297,8 +298,9 @@ impl Lock {
         self.last_token += 1;
         let token = Token(self.last_token);
         let seat = &mut self.seats[at];
+        let undoes = seat.undoes(step, now);
         seat.flight = Some(Flight { token, step, sent: now, mark, epoch: seat.epoch });
-        Some(Command { token, drive: seat.drive, command })
+        Some(Command { token, drive: seat.drive, command, undoes })
     }
 
     /// When [`on_timer`](Lock::on_timer) wants to be called.

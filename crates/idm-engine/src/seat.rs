@@ -71,6 +71,11 @@ impl Step {
         matches!(self, Step::Try(_) | Step::Refresh(_) | Step::Break(_))
     }
 
+    /// Whether it leaves a shared record where there was none.
+    pub(crate) fn shares(self) -> bool {
+        matches!(self, Step::Try(Mode::Shared) | Step::Break(Mode::Shared))
+    }
+
     /// Whether it makes what we hold exclusively a shared lock.
     pub(crate) fn demotes(self) -> bool {
         matches!(self, Step::Refresh(Mode::Shared) | Step::Break(Mode::Shared))
@@ -195,6 +200,14 @@ pub(crate) enum Heard {
     Table(View, Vec<Unused>),
 }
 
+/// What commands of unknown fate may still write into our record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Remark {
+    /// What it would say then of the drives that we count; `None` where that is not one mark only.
+    pub(crate) mark: Option<Mark>,
+    pub(crate) until: Instant,
+}
+
 /// One drive's part in a lock.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Seat {
@@ -211,13 +224,15 @@ pub(crate) struct Seat {
     /// and since when: what was sent later has said so, or written it.
     pub(crate) mark: Option<Mark>,
     pub(crate) marked_at: Instant,
-    /// What a command of ours may write there instead, and until when.
-    pub(crate) remark: Option<(Mark, Instant)>,
+    /// What a command of ours may write there instead.
+    pub(crate) remark: Option<Remark>,
     /// A command of ours, or of an earlier life of this host, may reach the drive until then and
     /// undo what we take now.
     pub(crate) barred_until: Instant,
     /// A change to shared of ours may reach the drive until then.
     pub(crate) demote_until: Instant,
+    /// A change to exclusive of ours may reach the drive until then.
+    pub(crate) promote_until: Instant,
     /// A TRYLOCK or BREAK of ours may reach the drive until then and leave a lock behind.
     pub(crate) stray_until: Instant,
     /// The value that was read after this drive was won.
@@ -260,6 +275,7 @@ impl Seat {
             remark: None,
             barred_until: earlier_until,
             demote_until: Instant::default(),
+            promote_until: Instant::default(),
             stray_until: Instant::default(),
             value: None,
             stale_value: false,
@@ -303,34 +319,62 @@ impl Seat {
         !undone && (mode == Mode::Shared || (held == Mode::Exclusive && !demoted && !demoting))
     }
 
+    /// Whether a command takes from our record what it may have now. One that is still under way
+    /// when this host dies takes it from who adopts the record.
+    pub(crate) fn undoes(&self, step: Step, now: Instant) -> bool {
+        let Hold::Held { mode: held, .. } = self.hold else {
+            return !matches!(step, Step::Look(_) | Step::Try(_) | Step::ClearTry(_));
+        };
+        match step {
+            Step::Refresh(Mode::Shared) | Step::Break(Mode::Shared) => {
+                held != Mode::Shared || self.promote_until > now
+            }
+            // What may still make it shared undoes this one.
+            Step::Refresh(Mode::Exclusive) | Step::Break(Mode::Exclusive) => held == Mode::Shared,
+            Step::Look(_) | Step::Try(_) | Step::ClearTry(_) => false,
+            Step::Unlock(_) | Step::Destroy => true,
+            Step::ClearBreak(_) | Step::ClearUnlock(_) | Step::ClearDestroy(_) => true,
+        }
+    }
+
     /// Whether our record here is known not to mislead hosts that count other drives than `set`,
     /// whatever is still on its way.
     pub(crate) fn is_marked(&self, set: Fingerprint) -> bool {
+        let fits = |mark: Mark| mark.fits(set);
         let stays = match self.remark {
-            Some((mark, until)) => mark.fits(set) || self.marked_at >= until,
+            Some(remark) => remark.mark.is_some_and(fits) || self.marked_at >= remark.until,
             None => true,
         };
-        stays && self.mark.is_some_and(|mark| mark.fits(set))
+        stays && self.mark.is_some_and(fits)
     }
 
     /// Whether our record here is known to be taken for another set's by everybody, and stays so.
     pub(crate) fn is_marked_alone(&self) -> bool {
         let flies = |flight: &Flight| flight.mark != Mark::Alone && flight.step.writes();
-        let late = self.remark.is_some_and(|(_, until)| self.marked_at < until);
+        let late = self.marked_at < self.remarked_until();
         self.mark == Some(Mark::Alone) && !late && !self.flight.as_ref().is_some_and(flies)
     }
 
     /// Until when a command of ours may still mark our record as something else.
     pub(crate) fn remarked_until(&self) -> Instant {
-        self.remark.map_or(Instant::default(), |(_, until)| until)
+        self.remark.map_or(Instant::default(), |remark| remark.until)
+    }
+
+    /// A command of ours may write `mark` into our record until then. What others may write stays
+    /// in mind for as long as nothing has shown since that it is not there.
+    fn expect_remark(&mut self, mark: Mark, until: Instant) {
+        let running = self.remark.filter(|remark| self.marked_at < remark.until);
+        let same = running.is_none_or(|remark| remark.mark == Some(mark));
+        let until = until.max(self.remarked_until());
+        self.remark = Some(Remark { mark: same.then_some(mark), until });
     }
 
     /// Whether the drive may have a record of ours that shares the mutex, and that others go by.
     pub(crate) fn may_share(&self, now: Instant, timing: &Timing) -> bool {
-        let demoting = self.flight.as_ref().is_some_and(|flight| flight.step.demotes());
-        let demoted = self.demote_until > now || demoting;
+        let flies = |steps: fn(Step) -> bool| self.flight.as_ref().is_some_and(|f| steps(f.step));
+        let demoted = self.demote_until > now || flies(Step::demotes);
         match self.hold {
-            Hold::None => self.stray_until > now,
+            Hold::None => self.stray_until > now || flies(Step::shares),
             Hold::Held { mode: Mode::Exclusive, .. } => demoted,
             Hold::Held { .. } | Hold::Maybe { .. } => self.over_at(timing) > now,
         }
@@ -394,11 +438,7 @@ impl Seat {
         };
         self.absorb_conflict(flight.step, status, rules);
         if status == Status::Uncertain && flight.step.writes() && flight.mark != Mark::Alone {
-            // Of one acquisition there is only one that is not Alone, and another one waits for it;
-            // what an earlier life wrote stays in mind.
-            let until = (now + timing.linger).max(self.remarked_until());
-            let mark = self.remark.filter(|&(_, until)| until > now).map(|(mark, _)| mark);
-            self.remark = Some((mark.unwrap_or(flight.mark), until));
+            self.expect_remark(flight.mark, now + timing.linger);
         }
         if status == Status::Failed && flight.step.writes() {
             self.absorb_mark(flight, false);
@@ -431,8 +471,12 @@ impl Seat {
             Step::Refresh(mode) => match status {
                 Status::NotFound => self.hold = Hold::None,
                 Status::Conflict if !self.promotes(mode) => self.hold = Hold::None,
-                Status::Uncertain | Status::Failed if mode == Mode::Shared => {
-                    self.demote_until = self.demote_until.max(late);
+                Status::Uncertain | Status::Failed => {
+                    let may_change = match mode {
+                        Mode::Shared => &mut self.demote_until,
+                        Mode::Exclusive => &mut self.promote_until,
+                    };
+                    *may_change = late.max(*may_change);
                 }
                 _ => {}
             },
@@ -453,8 +497,8 @@ impl Seat {
     }
 
     /// What our record says now that a command that writes it was carried out, or may have been.
-    /// Whether a REFRESH changes it is not known either. Of two marks the one is assumed that others
-    /// could mistake.
+    /// Whether a REFRESH changes it is not known either. Of two marks the one is assumed that
+    /// others could mistake.
     fn absorb_mark(&mut self, flight: &Flight, surely: bool) {
         let writes = surely && !matches!(flight.step, Step::Refresh(_));
         if writes || self.mark == Some(Mark::Alone) {
@@ -495,7 +539,7 @@ impl Seat {
         self.mark = view.own_mark();
         if let (Own::Stale, Some(mark @ Mark::Set(_))) = (view.own, self.mark) {
             if now < earlier {
-                self.remark = Some((mark, earlier));
+                self.expect_remark(mark, earlier);
             }
         }
         self.stale_value |= view.own == Own::Stale && !broken!(rules, ValueAfterBreak);

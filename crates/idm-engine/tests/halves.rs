@@ -237,3 +237,58 @@ fn a_change_back_heeds_a_change_to_shared_that_is_on_its_way() {
     let both = believes(&bench, &a) && believes(&bench, &b);
     assert!(!both || a.mode() == Some(S), "{:?} beside {:?}", a.mode(), b.mode());
 }
+
+/// A drive does not count, because a REFRESH of an earlier life of this host, which counted other
+/// drives, may have marked its record; then a REFRESH of this life is lost there. The mark stays.
+#[test]
+fn a_lost_refresh_does_not_make_up_for_a_late_one_of_an_earlier_life() {
+    let timing = Timing::for_lease(LEASE);
+    let mut bench = Bench::new(6);
+    // The earlier life gets drive 3 only, finds its own record there, and dies while it refreshes
+    // it.
+    let mut first = lv_lock(1);
+    first.request(acquire(&bench, X, &OLD, &[]), bench.now).expect("in order");
+    let mut tries = 0;
+    let late = pass_with(&mut bench, &mut first, timing.grace, |command| {
+        match (command.drive.0, op(command)) {
+            (3, Some(MutexOp::Refresh)) => Fate::Open,
+            (3, Some(MutexOp::Trylock)) if tries == 0 => {
+                tries += 1;
+                Fate::Despite(Status::Uncertain)
+            }
+            (3, _) => Fate::Answered,
+            _ => Fate::Instead(Status::Unreachable),
+        }
+    });
+    let [late] = &late[..] else { panic!("one REFRESH, {late:?}") };
+    drop(first);
+    let (begin, over) = (bench.now, bench.now + timing.linger);
+    let resource = ResourceId::lv(VG, LV).expect("a good id");
+    let config = LockConfig {
+        earlier_writes_until: over,
+        ..LockConfig::new(resource, host(1), false, timing, 7)
+    };
+    let mut a = Lock::new(config);
+    assert_eq!(take(&mut bench, &mut a, X, &[3, 4, 5], &[]), GRANTED);
+    // Drive 4 does not answer any more. Drive 3 is refreshed, and the late REFRESH arrives behind
+    // it.
+    bench.paths[4] = Path::Cut;
+    bench.log.clear();
+    bench.pass(&mut a, timing.linger - Duration::from_millis(1));
+    assert_eq!(said(&bench, 3), ["refresh"]);
+    bench.perform(late);
+    // From then on drive 3 does not answer either, after one REFRESH that is lost.
+    let mut lost = false;
+    let time = (begin + LEASE + Duration::from_secs(1)).since(bench.now);
+    pass_with(&mut bench, &mut a, time, |command| match command.drive.0 {
+        3 if !core::mem::replace(&mut lost, true) => Fate::Instead(Status::Uncertain),
+        3 | 4 => Fate::Instead(Status::Unreachable),
+        _ => Fate::Answered,
+    });
+    assert!(lost);
+    // The lease on drive 4 is over. This host has not been told of the new list of drives.
+    let mut b = lv_lock(2);
+    take(&mut bench, &mut b, X, &OLD, &[]);
+    bench.pass(&mut a, Duration::from_secs(1));
+    assert_one_holder(&bench, &a, &b);
+}

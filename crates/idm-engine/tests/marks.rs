@@ -6,8 +6,8 @@ mod bench;
 use bench::*;
 use core::time::Duration;
 use idm_emulator::Profile;
-use idm_engine::{Command, Event, Lock, Outcome, Request};
-use idm_protocol::{Reply, Status};
+use idm_engine::{Command, Event, Lock, LockConfig, Outcome, Request, Timing};
+use idm_protocol::{MutexOp, Reply, ResourceId, Status};
 
 /// Lets time pass until a command to one of these drives is due; reports each as of unknown fate,
 /// without the drive having heard of it yet.
@@ -238,4 +238,110 @@ fn a_promotion_that_a_drive_missed_is_refused_where_others_may_count_other_drive
     bench.paths[2] = Path::Cut;
     bench.pass(&mut a, LEASE * 2);
     assert_eq!(bench.run(&mut a, request), Outcome::Converted { complete: true });
+}
+
+/// A life of host 1 whose earlier one may write until a quarter of a lease from now.
+fn of_a_new_life(bench: &Bench) -> Lock {
+    let resource = ResourceId::lv(VG, LV).expect("a good id");
+    let timing = Timing::for_lease(LEASE);
+    let (earlier_until, earlier_writes_until) = (bench.now, bench.now + timing.linger);
+    let config = LockConfig::new(resource, host(1), false, timing, 3);
+    Lock::new(LockConfig { earlier_until, earlier_writes_until, ..config })
+}
+
+#[test]
+fn a_look_does_not_forget_what_may_still_be_written() {
+    let mut bench = Bench::new(5);
+    let (old, new) = ([0, 3, 4], [0, 1, 2]);
+    let mut first = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut first, X, &old, &[]), GRANTED);
+    // Drive 0 does not hear of the release, and late of the new drives.
+    bench.paths[0] = Path::Cut;
+    bench.run(&mut first, RELEASE);
+    bench.pass(&mut first, Duration::from_secs(1));
+    bench.paths[0] = Path::Up;
+    first.request(acquire(&bench, X, &new, &[]), bench.now).expect("in order");
+    let refreshes =
+        |command: &Command| command.drive.0 == 0 && op(command) == Some(MutexOp::Refresh);
+    let late = |command: &Command| if refreshes(command) { Fate::Late } else { Fate::Answered };
+    let of_the_first = pass_with(&mut bench, &mut first, Duration::from_secs(2), late);
+    drop(first);
+    // The next life finds the old drives there. It refreshes that, which is late, too.
+    let mut a = of_a_new_life(&bench);
+    let granted_until = Some(bench.now + LEASE / 2);
+    a.request(adopt(&bench, &new, granted_until), bench.now).expect("in order");
+    let unreachable = Fate::Instead as fn(Status) -> Fate;
+    let of_the_next = pass_with(&mut bench, &mut a, Duration::from_millis(10), |command| {
+        match (refreshes(command), command.drive.0) {
+            (true, _) => Fate::Late,
+            (_, 0) => Fate::Answered,
+            _ => unreachable(Status::Unreachable),
+        }
+    });
+    pass_with(&mut bench, &mut a, Duration::from_secs(6), |_| unreachable(Status::Unreachable));
+    bench.perform(&of_the_first[0]);
+    a.request(adopt(&bench, &new, granted_until), bench.now).expect("in order");
+    pass_with(&mut bench, &mut a, Duration::from_secs(2), |command| match command.drive.0 {
+        2 => unreachable(Status::Unreachable),
+        _ => Fate::Answered,
+    });
+    bench.perform(&of_the_next[0]);
+    // Who counts the old drives takes the record on drive 0 for one of a minority.
+    let mut b = lv_lock(2);
+    take(&mut bench, &mut b, X, &old, &[]);
+    assert_one_holder(&bench, &a, &b);
+}
+
+#[test]
+fn a_promotion_heeds_a_trylock_as_shared_that_is_under_way() {
+    let mut bench = Bench::new(5);
+    let (mut a, mut b) = (lv_lock(1), lv_lock(2));
+    a.request(acquire(&bench, S, &[0, 1, 2], &[3, 4]), bench.now).expect("in order");
+    let fate = |command: &Command| match (command.drive.0, op(command)) {
+        (2, Some(MutexOp::Trylock)) => Fate::Unheard,
+        _ => Fate::Answered,
+    };
+    pass_with(&mut bench, &mut a, Duration::from_secs(1), fate);
+    a.request(convert(X), bench.now).expect("held");
+    pass_with(&mut bench, &mut a, Duration::from_secs(1), fate);
+    // Who counts other drives meets a record there that is shared.
+    bench.paths[..2].fill(Path::Cut);
+    take(&mut bench, &mut b, S, &[2, 3, 4], &[0, 1]);
+    assert_eq!((a.mode(), b.mode()), (Some(S), Some(S)));
+}
+
+#[test]
+fn what_undoes_is_said_before_it_is_sent() {
+    let mut bench = Bench::new(1);
+    let mut a = lv_lock(1);
+    let mut expect = |a: &mut Lock, request: Option<Request>, expected: &[(MutexOp, bool)]| {
+        match request {
+            Some(request) => a.request(request, bench.now).expect("in order"),
+            None => {
+                bench.now = a.next_deadline().expect("a refresh is due");
+                a.on_timer(bench.now);
+            }
+        }
+        let mut sent = Vec::new();
+        while let Some(command) = a.next_command(bench.now) {
+            sent.extend(op(&command).map(|op| (op, command.undoes)));
+            let reply = bench.perform(&command);
+            a.on_reply(command.token, reply, bench.now);
+        }
+        assert_eq!(sent, expected);
+    };
+    let shared = Bench::new(1).acquire(S);
+    expect(&mut a, Some(shared.clone()), &[(MutexOp::Trylock, false)]);
+    expect(&mut a, None, &[(MutexOp::Refresh, false)]);
+    // A refresh of before, as shared, may still be under way.
+    expect(&mut a, Some(convert(X)), &[(MutexOp::Refresh, true)]);
+    expect(&mut a, None, &[(MutexOp::Refresh, false)]);
+    expect(&mut a, Some(convert(S)), &[(MutexOp::Refresh, true)]);
+    expect(&mut a, None, &[(MutexOp::Refresh, false)]);
+    expect(&mut a, Some(RELEASE), &[(MutexOp::Unlock, true), (MutexOp::Destroy, true)]);
+    // What an earlier life left is refreshed as it is.
+    expect(&mut a, Some(shared), &[(MutexOp::Trylock, false)]);
+    let left = adopt(&Bench::new(1), &[0], None);
+    let mut next = lv_lock(1);
+    expect(&mut next, Some(left), &[(MutexOp::Refresh, true)]);
 }

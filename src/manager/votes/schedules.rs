@@ -5,8 +5,8 @@ use crate::recovery::schedules::{Bequest, Files, lv};
 use crate::sync::mpsc;
 use crate::sync::scheduled::{Race, STILL, any, finds, holds};
 
-/// An orphan's votes move while a request has it, or wants it, and may put it back: what is noted is
-/// what votes, and what the request was told.
+/// An orphan's votes move while a request has it, or wants it, and may put it back: what is noted
+/// is what votes, and what the request was told.
 fn votes_move(files: &Files) {
     let (votes, ready) = mpsc::channel();
     let left = Bequest::with_votes(files, votes);

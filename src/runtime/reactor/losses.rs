@@ -90,7 +90,8 @@ impl Reactor {
         self.kill(owner.clone(), words.clone());
         log::error!(
             "{why}. Volume group {vg} gets no new locks; running \"{}\". Start it again with \
-             \"vgchange --lock-start {vg}\" after \"lvmlockctl --drop {vg}\", when its drives answer",
+             \"vgchange --lock-start {vg}\" after \"lvmlockctl --drop {vg}\", when its drives \
+             answer",
             words.join(" ")
         );
         // Core can process kill and drop only when no lock call keeps it waiting.

@@ -1,7 +1,7 @@
 //! The reactor: owns all locks, their timers and what waits for them.
 //!
-//! Its loop is here, and how a lock takes a step. One lock is in `entry`; what its engine tells is in
-//! `events`, and what is done when it is lost in `losses`.
+//! Its loop is here, and how a lock takes a step. One lock is in `entry`; what its engine tells is
+//! in `events`, and what is done when it is lost in `losses`.
 
 mod entry;
 mod events;
@@ -20,7 +20,7 @@ use core::cmp::Reverse;
 use core::time::Duration;
 use entry::{Entry, Kind, Pending};
 use idm_engine::{Command, DriveRef, Instant, LockConfig, Member, Outcome, Request, Token};
-use idm_protocol::{Class, DriveCommand, Mode, MutexOp, Reply, ResourceId, Status};
+use idm_protocol::{DriveCommand, Mode, MutexOp, Reply, ResourceId, Status};
 use losses::Failure;
 use std::any::Any;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -474,10 +474,10 @@ impl Reactor {
     }
 
     fn send(&mut self, lock: u64, entry: &mut Entry, command: Command) {
-        let Command { token, drive, command } = command;
+        let Command { token, drive, command, undoes } = command;
         let unlock = matches!(command, DriveCommand::Mutex(MutexOp::Unlock, _));
         entry.sent(token, drive, unlock);
-        if is_undoing(&command, &entry.spec.resource) && !self.may_undo() {
+        if undoes && !self.may_undo() {
             let reply = Reply::Status(Status::Unreachable);
             // After the reactor's end nobody is interested.
             self.mailbox.send(Message::Reply { lock, token, reply });
@@ -493,17 +493,6 @@ impl Reactor {
         });
         self.begun |= urgency == Urgency::Background;
         self.drives.submit(drive, command, urgency, done);
-    }
-}
-
-/// Whether a command, if it reached its drive in the next life of this host, could undo what that
-/// believes to hold. Another mutex than the lock's own is only named to be removed.
-pub(super) fn is_undoing(command: &DriveCommand, lock: &ResourceId) -> bool {
-    let DriveCommand::Mutex(op, record) = command else { return false };
-    match op {
-        MutexOp::Unlock | MutexOp::Destroy => true,
-        MutexOp::Refresh | MutexOp::Break if record.class != Class::Exclusive => true,
-        _ => record.resource != *lock,
     }
 }
 

@@ -91,7 +91,9 @@ impl FakeLock {
         for member in members {
             let token = self.tokens.pop_front().expect("no scenario needs as many");
             let command = DriveCommand::Mutex(op, Record::end_of_table());
-            self.commands.push_back(Command { token, drive: member.drive, command });
+            let drive = member.drive;
+            let undoes = op != MutexOp::Trylock;
+            self.commands.push_back(Command { token, drive, command, undoes });
             match op {
                 MutexOp::Trylock => self.unanswered.push(token),
                 _ => self.others += 1,

@@ -1,8 +1,8 @@
 //! The host's watchdog: resets the host before its locks are lost, where nothing else has stopped
 //! the use of what they protect.
 //!
-//! A thread of its own asks [`policy`] and does as it says, because devices may be slow. It does not
-//! depend on the reactor's life: it is told dates, and what is not renewed runs out.
+//! A thread of its own asks [`policy`] and does as it says, because devices may be slow. It does
+//! not depend on the reactor's life: it is told dates, and what is not renewed runs out.
 //!
 //! What is noted in the state directory is for the next lvmlockd: if this one dies, the next one
 //! feeds the watchdog in its place, until the date up to which the dead one's locks are safe, and
@@ -50,7 +50,8 @@ struct State {
     rest: bool,
     /// Of those that are about to be taken.
     claims: Vec<Instant>,
-    /// Until when the locks are safe that an earlier lvmlockd left, while that is not known of each.
+    /// Until when the locks are safe that an earlier lvmlockd left, while that is not known of
+    /// each.
     left: Option<Instant>,
     /// Whether it runs.
     armed: bool,
@@ -107,7 +108,8 @@ impl Watchdog {
             shared.lock().left = left;
             match left {
                 Some(left) => log::warn!(
-                    "an earlier lvmlockd left the watchdog running, and locks that are safe for {} ms",
+                    "an earlier lvmlockd left the watchdog running, and locks that are safe for {} \
+                     ms",
                     left.since(clock::now()).as_millis()
                 ),
                 None => log::info!("an earlier lvmlockd left the watchdog running, and no locks"),
@@ -124,8 +126,8 @@ impl Watchdog {
         Note::new(state_dir, FILE).is_ok_and(|note| note.read().is_some())
     }
 
-    /// Has the watchdog armed before a lock is taken, and the next lvmlockd told of it. `until`: the
-    /// earliest moment up to which the lock will be safe. Waits up to `bound`.
+    /// Has the watchdog armed before a lock is taken, and the next lvmlockd told of it. `until`:
+    /// the earliest moment up to which the lock will be safe. Waits up to `bound`.
     pub fn claim(&self, until: Instant, bound: Duration) -> Result<Claim, String> {
         let mut state = self.shared.lock();
         state.claims.push(until);

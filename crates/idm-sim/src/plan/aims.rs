@@ -1,7 +1,7 @@
 //! Worlds that are aimed at one kind of fault: what that takes is drawn far more often than by
 //! chance. Nothing in them is beyond the fault budget, and every invariant holds.
 
-use super::{Chances, Episode, LockPlan, Plan, Size, Trouble, some_time};
+use super::{Chances, Episode, Fault, LockPlan, Plan, Size, some_time};
 use crate::ids::{DriveIx, DriveSet, HostIx, Ix, PerHost};
 use core::fmt;
 use core::str::FromStr;
@@ -115,11 +115,11 @@ impl Plan {
         for _ in 0..rng.usize(2..6) {
             let (host, drive) = self.some_path(rng);
             let what = match rng.u8(0..8) {
-                0..=2 => Trouble::Cut(host),
-                3 => Trouble::PathFlaps(host, drive),
-                4..=5 => Trouble::DriveBusy(drive),
-                6 => Trouble::Frozen(host),
-                _ => Trouble::Reboot(host),
+                0..=2 => Fault::Cut(host),
+                3 => Fault::PathFlaps(host, drive),
+                4..=5 => Fault::DriveBusy(drive),
+                6 => Fault::Frozen(host),
+                _ => Fault::Reboot(host),
             };
             self.add_episode(rng, what);
         }
@@ -141,7 +141,7 @@ impl Plan {
         self.locks = (0..locks).map(|_| LockPlan { keeps_value: false, layout: all }).collect();
         self.room = rng.usize(1..locks);
         let hosts = self.host_clocks.len();
-        let fills = |what| matches!(what, Trouble::DriveFull(_));
+        let fills = |what| matches!(what, Fault::DriveFull(_));
         self.episodes.retain(|e| !e.what.ends_a_life_or_table() && !fills(e.what));
         for d in all.iter() {
             let limits = &mut self.drives[d].profile.limits;
@@ -150,11 +150,7 @@ impl Plan {
             limits.hosts = rng.usize(2 * hosts..4 * hosts) + 4;
         }
         let (from, to) = (0, self.calm_at);
-        self.episodes.extend(full.iter().map(|d| Episode {
-            from,
-            to,
-            what: Trouble::DriveFull(d),
-        }));
+        self.episodes.extend(full.iter().map(|d| Episode { from, to, what: Fault::DriveFull(d) }));
         self.hurry(rng);
     }
 
@@ -172,7 +168,7 @@ impl Plan {
         self.episodes.retain(|e| !e.what.ends_a_life_or_table());
         for _ in 0..rng.usize(1..5) {
             let (host, _) = self.some_path(rng);
-            let what = Trouble::Restart(host);
+            let what = Fault::Restart(host);
             let from = rng.u64(0..self.calm_at);
             let to = (from + some_time(rng, self.lease() / 2)).min(self.calm_at);
             self.episodes.push(Episode { from, to, what });
@@ -220,10 +216,10 @@ impl Plan {
             let (host, drive) = self.some_path(rng);
             let from = rng.u64(0..self.calm_at);
             let back = (from + some_time(rng, self.linger())).min(self.calm_at);
-            self.episodes.push(Episode { from, to: back, what: Trouble::Restart(host) });
+            self.episodes.push(Episode { from, to: back, what: Fault::Restart(host) });
             let to = (back + some_time(rng, self.lease() / 4)).min(self.calm_at);
             if rng.bool() {
-                self.episodes.push(Episode { from, to, what: Trouble::DriveDead(drive) });
+                self.episodes.push(Episode { from, to, what: Fault::DriveDead(drive) });
             }
         }
         self.hurry(rng);
@@ -255,7 +251,7 @@ impl Plan {
         (host, DriveIx::new(rng.usize(0..self.drives.len())))
     }
 
-    fn add_episode(&mut self, rng: &mut Rng, what: Trouble) {
+    fn add_episode(&mut self, rng: &mut Rng, what: Fault) {
         let from = rng.u64(0..self.calm_at);
         let to = (from + some_time(rng, 2 * self.lease())).min(self.calm_at);
         self.episodes.push(Episode { from, to, what });
@@ -270,9 +266,9 @@ impl Plan {
     }
 }
 
-impl Trouble {
+impl Fault {
     /// Whether a host dies, or a drive loses its table.
     fn ends_a_life_or_table(self) -> bool {
-        matches!(self, Trouble::Restart(_) | Trouble::Reboot(_) | Trouble::DriveReset(_))
+        matches!(self, Fault::Restart(_) | Fault::Reboot(_) | Fault::DriveReset(_))
     }
 }

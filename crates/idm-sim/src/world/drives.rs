@@ -6,7 +6,7 @@ use super::text::trace;
 use crate::clock::Clock;
 use crate::coverage::Count;
 use crate::ids::{DriveIx, HostSet, SlotIx};
-use crate::plan::{DrivePlan, Kind};
+use crate::plan::{DrivePlan, WorldKind};
 use idm_emulator::{Drive, DriveTime};
 use idm_protocol::{
     Class, DriveCommand, HostId, Mode, MutexOp, Record, Reply, ResourceId, State, Status, Value,
@@ -169,7 +169,7 @@ impl World {
 
     /// Loses a drive's table, if the budget allows it.
     pub(super) fn reset(&mut self, d: DriveIx) {
-        let beyond = self.plan.kind == Kind::Beyond;
+        let beyond = self.plan.kind == WorldKind::Beyond;
         if !beyond && self.slots.ids().any(|s| self.reset_would_break(s, d)) {
             self.coverage.add(Count::ResetPutOff);
             return;

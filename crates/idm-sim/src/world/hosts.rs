@@ -134,10 +134,12 @@ impl World {
             }
         }
         loop {
+            let mut undoes = false;
             let next = match &mut self.slots[s].engine.side {
-                Side::Engine(lock) => {
-                    lock.next_command(now).map(|c| (Ticket::Engine(c.token), c.drive, c.command))
-                }
+                Side::Engine(lock) => lock.next_command(now).map(|c| {
+                    undoes = c.undoes;
+                    (Ticket::Engine(c.token), c.drive, c.command)
+                }),
                 Side::Old(lock) => {
                     lock.next_command(now).map(|(drive, command)| (Ticket::Old, drive, command))
                 }
@@ -145,6 +147,9 @@ impl World {
             let Some((ticket, drive, command)) = next else {
                 break;
             };
+            if undoes {
+                self.note_undoing(self.slots.host(s));
+            }
             self.send(s, ticket, DriveIx::of(drive), command);
             if self.failure.is_some() {
                 return;

@@ -7,7 +7,7 @@ use super::text::trace;
 use crate::coverage::Count;
 use crate::ids::{DriveSet, HostIx, LockIx, SlotIx};
 use crate::observe::Tone;
-use crate::plan::Trouble;
+use crate::plan::Fault;
 use idm_protocol::Mode;
 
 impl World {
@@ -93,7 +93,7 @@ impl World {
         trace!(self, "{drives} are pulled out");
         for d in drives.iter() {
             self.drives[d].gone += 1;
-            self.observe_trouble(Trouble::DriveGone(d), true);
+            self.observe_fault(Fault::DriveGone(d), true);
         }
     }
 

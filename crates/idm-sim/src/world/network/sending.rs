@@ -7,7 +7,7 @@ use crate::ids::{DriveIx, HostIx, HostSet, SlotIx};
 use crate::world::World;
 use crate::world::slots::set_mark;
 use crate::world::text::{CommandText, trace};
-use idm_protocol::{DriveCommand, Mode, MutexOp, Record, Status};
+use idm_protocol::{DriveCommand, MutexOp, Record, Status};
 
 impl World {
     /// Hands a command of an engine to the network.
@@ -28,7 +28,6 @@ impl World {
             self.require(self.check_break(s, d, &command));
         }
         let h = self.slots.host(s);
-        self.note_undoing(h, &command);
         let trip = Trip { there: self.delay(h, d), back: self.delay(h, d) };
         let flight = Flight {
             slot: s,
@@ -73,15 +72,9 @@ impl World {
     }
 
     /// Before a command leaves that can undo what a drive has, its host notes until when it can.
-    fn note_undoing(&mut self, h: HostIx, command: &DriveCommand) {
-        let DriveCommand::Mutex(op, record) = command else { return };
-        let undoes = match op {
-            MutexOp::Unlock | MutexOp::Destroy | MutexOp::Break => true,
-            MutexOp::Refresh => record.class.mode() == Mode::Shared,
-            MutexOp::Trylock | MutexOp::Lock | MutexOp::Init => false,
-        };
+    pub(in crate::world) fn note_undoing(&mut self, h: HostIx) {
         let until = self.local(h) + 2 * self.plan.timing.linger;
-        if undoes && self.hosts[h].undoes_until < until {
+        if self.hosts[h].undoes_until < until {
             // Not for every command anew.
             self.hosts[h].undoes_until = until + self.plan.timing.lease / 60;
         }
