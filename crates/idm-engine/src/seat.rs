@@ -345,7 +345,8 @@ impl Seat {
             Some(remark) => remark.mark.is_some_and(fits) || self.marked_at >= remark.until,
             None => true,
         };
-        stays && self.mark.is_some_and(fits)
+        let open = self.flight.as_ref().filter(|flight| flight.step.writes());
+        stays && self.mark.is_some_and(fits) && open.is_none_or(|flight| fits(flight.mark))
     }
 
     /// Whether our record here is known to be taken for another set's by everybody, and stays so.
