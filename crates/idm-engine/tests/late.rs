@@ -252,7 +252,7 @@ fn what_an_earlier_life_may_have_written_is_forgotten_when_the_record_was_read_a
     for later in [Duration::ZERO, SECOND] {
         let timing = Timing::for_lease(LEASE);
         let mut bench = Bench::new(2);
-        assert_eq!(take(&mut bench, &mut lv_lock(1), X, &[0, 1], &[]), GRANTED);
+        assert_eq!(take(&mut bench, &mut lv_lock(1), S, &[0, 1], &[]), GRANTED);
         let over = bench.now + SECOND;
         let resource = ResourceId::lv(VG, LV).expect("a good id");
         let config = LockConfig {
@@ -260,7 +260,7 @@ fn what_an_earlier_life_may_have_written_is_forgotten_when_the_record_was_read_a
             ..LockConfig::new(resource, host(1), false, timing, 7)
         };
         let mut a = Lock::new(config);
-        a.request(acquire(&bench, X, &[0], &[]), bench.now).expect("in order");
+        a.request(acquire(&bench, S, &[0], &[]), bench.now).expect("in order");
         let open = exchange_with(&mut bench, &mut a, |command| match op(command) {
             Some(MutexOp::Refresh) => Fate::Open,
             _ => Fate::Answered,
