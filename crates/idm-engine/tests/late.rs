@@ -82,8 +82,8 @@ fn a_drive_counts_that_is_taken_when_a_lost_refresh_is_over() {
     assert_eq!(bench.now, over);
 }
 
-/// Drive 0 is held alone, and was marked anew for a move to drives 0 and 1; it is read when the last
-/// command is over that may mark it as one of the old drives.
+/// Drive 0 is held alone, and was marked anew for a move to drives 0 and 1; it is read when the
+/// last command is over that may mark it as one of the old drives.
 #[test]
 fn a_mark_counts_that_is_read_when_a_lost_refresh_is_over() {
     for (early, ready) in [(Duration::from_micros(1), false), (Duration::ZERO, true)] {
@@ -245,8 +245,8 @@ fn a_change_to_exclusive_heeds_a_break_as_shared_that_is_under_way_and_nothing_e
     assert!(changes_beside(&[Status::Unreachable; 3], MutexOp::Trylock));
 }
 
-/// An earlier life, which counted another drive as well, may mark the record for a while. It is read
-/// when that is over, or later; then a REFRESH is lost.
+/// An earlier life, which counted another drive as well, may mark the record for a while. It is
+/// read when that is over, or later; then a REFRESH is lost.
 #[test]
 fn what_an_earlier_life_may_have_written_is_forgotten_when_the_record_was_read_afterwards() {
     for later in [Duration::ZERO, SECOND] {
