@@ -10,7 +10,7 @@
 //! "/dev/loop3" = "/run/idm-emulator/d0.sock"
 //! ```
 
-use crate::runtime::fencing::{Fencing, Wanted};
+use crate::fencing::{Fencing, FencingConfig};
 use core::fmt;
 use core::time::Duration;
 use idm_engine::Timing;
@@ -50,7 +50,7 @@ pub struct Config {
     /// The watchdog device, where one is used.
     pub watchdog: Option<PathBuf>,
     /// What is configured of the times before a lock may be lost.
-    pub fencing: Wanted,
+    pub fencing: FencingConfig,
 }
 
 impl Default for Config {
@@ -62,7 +62,7 @@ impl Default for Config {
             state_dir: PathBuf::from(DEFAULT_STATE_DIR),
             kill_command: None,
             watchdog: None,
-            fencing: Wanted::default(),
+            fencing: FencingConfig::default(),
         }
     }
 }
@@ -145,7 +145,7 @@ impl Config {
             return Err(ConfigError("watchdog_timeout_s: there is no watchdog".into()));
         }
         let timeout = raw.watchdog_timeout_s.map(Duration::from_secs);
-        let fencing = Wanted {
+        let fencing = FencingConfig {
             kill_time: raw.kill_time_ms.map(Duration::from_millis),
             watchdog: raw.watchdog.is_some().then_some(timeout),
         };

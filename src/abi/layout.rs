@@ -6,12 +6,12 @@
 //! the executable tells the rest (docs/lvmlockd-contract.md, "Finding the layout"). Whatever does
 //! not fit is refused: a wrong guess would lock the wrong drives.
 
-use super::c::Lockspace;
-use super::host;
-use core::ffi::{CStr, c_char, c_int, c_void};
+use super::c::{RawLockspace, Table};
+use super::symbols;
+use core::ffi::{CStr, c_int, c_void};
 use core::fmt;
 use core::ptr::NonNull;
-use std::sync::OnceLock;
+use once_cell::sync::OnceCell;
 
 /// What differs between releases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +91,7 @@ impl fmt::Display for Uncertain {
 
 /// The layout of the lvmlockd that loaded us, found at the first call.
 pub fn layout() -> &'static Result<Layout, Uncertain> {
-    static LAYOUT: OnceLock<Result<Layout, Uncertain>> = OnceLock::new();
+    static LAYOUT: OnceCell<Result<Layout, Uncertain>> = OnceCell::new();
     LAYOUT.get_or_init(|| {
         let layout = detect();
         match &layout {
@@ -103,11 +103,11 @@ pub fn layout() -> &'static Result<Layout, Uncertain> {
 }
 
 fn detect() -> Result<Layout, Uncertain> {
-    if let Some(table) = host::layout_table() {
+    if let Some(table) = symbols::layout_table() {
         // SAFETY: a symbol of this name is the table of `lvm2/lvmlockd-idm.c`, of any version.
         return unsafe { Table::read(table) };
     }
-    let lockspace = host::alloc_lockspace().ok_or(Uncertain::NoLockspace)?;
+    let lockspace = symbols::alloc_lockspace().ok_or(Uncertain::NoLockspace)?;
     // SAFETY: it came from malloc just now, and goes back there.
     let heads = unsafe {
         let heads = list_heads(words_of(lockspace), lockspace.as_ptr() as usize);
@@ -115,17 +115,6 @@ fn detect() -> Result<Layout, Uncertain> {
         heads
     };
     decide(heads, &releases_of_executable())
-}
-
-/// `struct lvmlockd_idm_layout`, as `lvm2/lvmlockd-idm.c` defines it.
-#[repr(C)]
-pub struct Table {
-    magic: [u8; 8],
-    version: u32,
-    size: u32,
-    lockspace_pvs: u32,
-    adopt_args: u32,
-    lvm_path: *const c_char,
 }
 
 impl Table {
@@ -232,7 +221,7 @@ fn list_heads(words: &[usize], address: usize) -> Vec<usize> {
 /// # Safety
 ///
 /// `lockspace` is a live block from malloc that nobody writes.
-unsafe fn words_of<'a>(lockspace: NonNull<Lockspace>) -> &'a [usize] {
+unsafe fn words_of<'a>(lockspace: NonNull<RawLockspace>) -> &'a [usize] {
     let start = lockspace.as_ptr();
     // SAFETY: malloc's blocks are aligned for words, and readable up to their usable size.
     unsafe {

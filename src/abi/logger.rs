@@ -1,21 +1,21 @@
 //! From the [`log`] crate to lvmlockd's log; without lvmlockd to syslog or stderr.
 
-use super::host::{self, LogLevel};
-use super::log_queue::Queue;
-use crate::runtime::thread;
+use super::log_queue::LogQueue;
+use super::symbols::{self, LogLevel};
+use crate::sys::thread;
 use core::ffi::c_int;
 use core::time::Duration;
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use once_cell::sync::OnceCell;
 use std::ffi::CString;
 use std::io::{self, IsTerminal, Write};
-use std::sync::{LazyLock, OnceLock};
 
 /// The log of this process.
 struct Logger {
     destination: Destination,
     /// What the library's own threads say waits here; without a thread for it, they wait
     /// themselves.
-    queue: OnceLock<Option<Queue>>,
+    queue: OnceCell<Option<LogQueue>>,
 }
 
 /// Where the lines go.
@@ -40,9 +40,10 @@ const PREFIX: &str = "idm: ";
 /// Sends the process's log messages (of this library only) to where they belong. Only the first
 /// call does something.
 pub fn install() {
-    static LOGGER: LazyLock<Logger> =
-        LazyLock::new(|| Logger { destination: destination(), queue: OnceLock::new() });
-    if log::set_logger(&*LOGGER).is_ok() {
+    static LOGGER: OnceCell<Logger> = OnceCell::new();
+    let logger =
+        LOGGER.get_or_init(|| Logger { destination: destination(), queue: OnceCell::new() });
+    if log::set_logger(logger).is_ok() {
         // Debug goes into lvmlockd's ring buffer and nowhere else, unless it runs with -D.
         log::set_max_level(LevelFilter::Debug);
     }
@@ -51,7 +52,7 @@ pub fn install() {
 /// lvmlockd's own log where there is one. Otherwise stderr if somebody is looking at it, or if the
 /// environment says `LVMLOCKD_IDM_LOG=stderr`; else syslog.
 fn destination() -> Destination {
-    if let Some(log_level) = host::log_level() {
+    if let Some(log_level) = symbols::log_level() {
         return Destination::Lvmlockd(log_level);
     }
     let wanted = std::env::var_os("LVMLOCKD_IDM_LOG").is_some_and(|to| to == "stderr");
@@ -83,9 +84,10 @@ impl Log for Logger {
 }
 
 impl Logger {
-    fn queue(&self) -> Option<&Queue> {
+    fn queue(&self) -> Option<&LogQueue> {
         let destination = self.destination;
-        let start = || Queue::start(move |priority, text| destination.write(priority, text)).ok();
+        let start =
+            || LogQueue::start(move |priority, text| destination.write(priority, text)).ok();
         self.queue.get_or_init(start).as_ref()
     }
 }

@@ -5,9 +5,9 @@
 //! later.
 
 use super::Layout;
-use super::c::{Lockspace, Pvs, Resource};
+use super::c::{Pvs, RawLockspace, RawResource};
 use crate::error::Error;
-use crate::manager::{LockspaceKey, ResourceKey, Scope};
+use crate::lock::{LockspaceKey, ResourceKey, Scope};
 use core::ffi::{c_char, c_int};
 use core::fmt;
 use core::ptr::{self, NonNull};
@@ -50,7 +50,7 @@ impl LockspaceView {
     /// # Safety
     ///
     /// `ls` is NULL or points to a `struct lockspace` that stays as long as the view.
-    pub unsafe fn new(ls: *mut Lockspace) -> Result<LockspaceView, Error> {
+    pub unsafe fn new(ls: *mut RawLockspace) -> Result<LockspaceView, Error> {
         match NonNull::new(ls.cast()) {
             Some(base) => Ok(LockspaceView { base }),
             None => Err(Error::Invalid("lvmlockd passed no lockspace".into())),
@@ -138,7 +138,7 @@ impl ResourceView {
     /// # Safety
     ///
     /// `r` is NULL or points to a `struct resource` that stays as long as the view.
-    pub unsafe fn new(r: *mut Resource) -> Result<ResourceView, Error> {
+    pub unsafe fn new(r: *mut RawResource) -> Result<ResourceView, Error> {
         match NonNull::new(r.cast()) {
             Some(base) => Ok(ResourceView { base }),
             None => Err(Error::Invalid("lvmlockd passed no resource".into())),

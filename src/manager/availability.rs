@@ -4,26 +4,15 @@ use super::Manager;
 use super::running::Running;
 use crate::config::Config;
 use crate::lockspace::Lockspace;
-use crate::sync::Mutex;
 use crate::topology::Topology;
 use core::time::Duration;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// How long [`Manager::is_running`] waits for drives that it asks, and the pause before it asks
 /// again: it is called under a mutex of core's, on hosts with other lock managers too.
 const ASK_BOUND: Duration = Duration::from_millis(250);
 const ASK_AGAIN: Duration = Duration::from_secs(10);
-
-/// What was seen of the global lock's drives.
-#[derive(Default)]
-pub(super) struct Glimpses {
-    /// How many kernel events there had been when the disks were last looked at before anything was
-    /// started, and whether there were partitions for the global lock.
-    glance: Mutex<Option<(Option<u64>, bool)>>,
-    /// When drives with such partitions were last asked whether they have IDM.
-    asked: Mutex<Option<Instant>>,
-}
 
 impl Manager {
     /// Whether IDM can be used on this host: it is configured, a VG is started, or a drive with a
@@ -41,23 +30,23 @@ impl Manager {
             return true;
         }
         self.sees_global_partitions(config)
-            && self.running().is_ok_and(|running| self.global_drives_have_idm(&running))
+            && self.running().is_ok_and(|running| self.global_drives_have_idm(running))
     }
 
     /// Whether there are partitions for the global lock. Disks are looked at again only if the
     /// kernel has told of something since.
     fn sees_global_partitions(&self, config: &Config) -> bool {
-        if let Some(running) = self.if_running() {
+        if let Some(running) = self.running.get() {
             return !running.runtime.drives().inventory().global().is_empty();
         }
         let topology = Topology::new(config.emulated.clone());
         let events = topology.event_count();
-        let mut glance = self.glimpses.glance.lock().unwrap_or_else(PoisonError::into_inner);
-        match *glance {
+        let mut partitions = self.global_drives.partitions.lock();
+        match *partitions {
             Some((before, found)) if events.is_some() && before == events => found,
             _ => {
                 let found = topology.inventory().is_ok_and(|disks| !disks.global().is_empty());
-                *glance = Some((events, found));
+                *partitions = Some((events, found));
                 found
             }
         }
@@ -68,7 +57,7 @@ impl Manager {
         let members = drives.add_global(&mut Vec::new()).members;
         let known = || members.iter().any(|member| drives.has_idm(member.drive));
         // Whoever comes meanwhile waits for the same answers.
-        let mut asked = self.glimpses.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut asked = self.global_drives.asked.lock();
         if known() {
             return true;
         }

@@ -1,12 +1,14 @@
 //! The life of a lockspace, from prepare to remove, and who else has it started.
 
+use super::Manager;
 use super::plan::{Plan, majority, no_global_drives};
 use super::running::{Running, not_noted, patience_for};
-use super::{Adopt, LockspaceKey, Manager, ResourceKey, Scope};
 use crate::error::Error;
-use crate::lockspace::{Held, Lockspace, lv_uuid};
-use crate::recovery::store::SavedLockspace;
-use crate::runtime::Answer;
+use crate::lock::RequestResult;
+use crate::lock::lv_uuid;
+use crate::lock::{Adopt, LockspaceKey, ResourceKey, Scope};
+use crate::lockspace::{Held, Lockspace};
+use crate::state::store::SavedLockspace;
 use core::time::Duration;
 use idm_engine::{Outcome, Request};
 use idm_protocol::{HostId, Mode, Status};
@@ -29,7 +31,7 @@ const JOIN_PAUSE: Duration = Duration::from_millis(200);
 impl Manager {
     /// The lockspaces that were started when an earlier lvmlockd died, and not since.
     pub fn left_lockspaces(&self) -> Vec<SavedLockspace> {
-        self.if_running().map_or_else(Vec::new, |running| running.orphans.lockspaces())
+        self.running.get().map_or_else(Vec::new, |running| running.orphans.lockspaces())
     }
 
     /// Takes note of a lockspace and checks that its drives can be used at all: a majority of a
@@ -135,7 +137,7 @@ impl Manager {
         let held: Vec<Held> =
             keys.into_iter().filter_map(|key| state.resources.remove(&key)).collect();
         drop(state);
-        self.let_go(&running, held);
+        self.let_go(running, held);
         if lockspace.is_started() && !lockspace.is_global {
             // Waited for, so that a vgremove on another host does not count this one any more.
             let bound = patience_for(&lockspace, STOP_SETTLE);
@@ -226,7 +228,7 @@ impl Running {
             let plan = Plan::of_lockspace(self, lockspace)?;
             self.note(&id, &plan.saved(Mode::Shared))?;
             let error = match self.request(&membership, plan.acquire(Mode::Shared)) {
-                Answer::Done(Outcome::Granted(_)) => return Ok(()),
+                RequestResult::Done(Outcome::Granted(_)) => return Ok(()),
                 other => self.refused(&membership, other),
             };
             if !matches!(error, Error::Storage(_)) || begin.elapsed() > self.timing.linger {

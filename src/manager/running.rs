@@ -1,31 +1,35 @@
 //! What the manager has since the first lockspace was prepared: the runtime, notes, orphans, the
 //! watchdog; and the requests that it makes of them.
 
-use super::State;
+use super::state::ManagerState;
 use super::votes::Votes;
 use crate::config::Config;
+use crate::drives::Drives;
 use crate::error::Error;
+use crate::fencing::Fencing;
+use crate::fencing::safe_note::SafeNote;
+use crate::fencing::watchdog::device::KernelWatchdog;
+use crate::fencing::watchdog::{self, Watchdog};
+use crate::lock::{LockSpec, RequestResult};
 use crate::lockspace::Lockspace;
+use crate::metrics::export::Exporter;
 use crate::recovery::active::Devices;
-use crate::recovery::store::{SavedLock, Store};
 use crate::recovery::{Dates, Orphans};
-use crate::runtime::drives::Drives;
-use crate::runtime::fencing::Fencing;
-use crate::runtime::host_id::{self, Identity};
-use crate::runtime::metrics::export::Exporter;
-use crate::runtime::safe_note::SafeNote;
-use crate::runtime::undo_note::UndoNote;
-use crate::runtime::watchdog::{self, Watchdog, device::Device};
-use crate::runtime::{Answer, LockSpec, Runtime, Settings, clock};
-use crate::sync::{Mutex, mpsc};
+use crate::runtime::{Runtime, Settings};
+use crate::state::host_id::{self, HostIdentity};
+use crate::state::store::{SavedLock, Store};
+use crate::state::undo_note::UndoNote;
+use crate::sys::clock;
+use crate::sys::sync::{Mutex, mpsc};
 use crate::topology::Topology;
 use crate::transport::{self, Limits};
 use core::fmt;
 use core::time::Duration;
 use idm_engine::{DriveRef, Instant, Outcome, Refusal, Request, Timing};
 use idm_protocol::{HostId, ResourceId};
+use once_cell::sync::OnceCell;
 use std::io;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::thread;
 
 /// What a request may take longer than the engine's patience before it is given up: the engine
@@ -37,7 +41,6 @@ const ARM: Duration = Duration::from_secs(2);
 const LVM_PATH: &str = "/sbin/lvm";
 
 /// What exists since the first lockspace was prepared.
-#[derive(Clone)]
 pub(super) struct Running {
     pub(super) runtime: Arc<Runtime>,
     pub(super) host: HostId,
@@ -57,14 +60,14 @@ impl Running {
         config: &Config,
         (given, began): (Option<HostId>, Instant),
         devices: Devices,
-        lvm_path: Arc<OnceLock<String>>,
-        state: Weak<Mutex<State>>,
+        lvm_path: Arc<OnceCell<String>>,
+        state: Weak<Mutex<ManagerState>>,
     ) -> Result<Running, Error> {
         let state_dir = &config.state_dir;
         let not_kept = |what: &str, error: &dyn fmt::Display| {
             Error::NotRunning(format!("{what} cannot be kept in {}: {error}", state_dir.display()))
         };
-        let Identity { host, is_new } =
+        let HostIdentity { host, is_new } =
             host_id::load(state_dir, given).map_err(|error| not_kept("the host id", &error))?;
         let timing = Timing::for_lease(config.lease);
         let fencing = Fencing::new(&timing, config.fencing).map_err(Error::Invalid)?;
@@ -124,7 +127,7 @@ impl Running {
         Err(Error::Held(format!(
             "{}: commands of an earlier lvmlockd may still reach the drives for {} s; try again \
              then",
-            spec.label,
+            spec,
             left.as_secs() + 1
         )))
     }
@@ -140,7 +143,7 @@ impl Running {
     }
 
     /// Makes a request and waits for its end.
-    pub(super) fn request(&self, spec: &LockSpec, request: Request) -> Answer {
+    pub(super) fn request(&self, spec: &LockSpec, request: Request) -> RequestResult {
         self.runtime.request(spec.clone(), request, self.bound())
     }
 
@@ -158,7 +161,7 @@ impl Running {
         saved.granted = true;
         if let Err(error) = self.store.change_lock(&spec.resource, |lock| lock.granted = true) {
             // The lock is noted all the same, and it is good.
-            log::warn!("{}: that it was granted cannot be noted: {error}", spec.label);
+            log::warn!("{}: that it was granted cannot be noted: {error}", spec);
         }
     }
 
@@ -175,17 +178,17 @@ impl Running {
     }
 
     /// Shows the counters while a lockspace is started.
-    pub(super) fn show(&self, state: &State) {
+    pub(super) fn show(&self, state: &ManagerState) {
         let started = state.lockspaces.values().filter(|space| space.is_started()).count();
         self.runtime.metrics().lockspaces(started);
         self.exporter.set_active(started > 0);
     }
 
     /// Has the watchdog armed, where one is used, for a lock of a lockspace.
-    pub(super) fn arm(&self, lockspace: &Lockspace) -> Result<Option<watchdog::Claim>, Error> {
+    pub(super) fn arm(&self, lockspace: &Lockspace) -> Result<Option<watchdog::ArmGuard>, Error> {
         match &self.watchdog {
             Some(watchdog) if !lockspace.is_global => watchdog
-                .claim(clock::now() + (self.timing.lease - self.timing.drift), ARM)
+                .keep_armed(clock::now() + (self.timing.lease - self.timing.drift), ARM)
                 .map(Some)
                 .map_err(|why| Error::Storage(format!("the watchdog cannot be used: {why}"))),
             _ => Ok(None),
@@ -205,27 +208,28 @@ impl Running {
     }
 
     /// The error for a request that was not granted.
-    pub(super) fn refused(&self, spec: &LockSpec, answer: Answer) -> Error {
-        let label = &spec.label;
+    pub(super) fn refused(&self, spec: &LockSpec, answer: RequestResult) -> Error {
         match answer {
-            Answer::Done(Outcome::Refused(Refusal::Held(conflicts))) => {
+            RequestResult::Done(Outcome::Refused(Refusal::Held(conflicts))) => {
                 let place = conflicts.first().map_or_else(String::new, |conflict| {
                     format!(", seen on {}", self.runtime.drives().name(conflict.drive))
                 });
-                Error::Held(format!("{label}: {}{place}", Refusal::Held(conflicts)))
+                Error::Held(format!("{spec}: {}{place}", Refusal::Held(conflicts)))
             }
-            Answer::Done(Outcome::Refused(refusal)) => {
+            RequestResult::Done(Outcome::Refused(refusal)) => {
                 let waits = match &refusal {
                     Refusal::NoQuorum { barred, .. } => self.waited_for(barred),
                     _ => String::new(),
                 };
-                Error::Storage(format!("{label}: {refusal}{waits}"))
+                Error::Storage(format!("{spec}: {refusal}{waits}"))
             }
-            Answer::Done(outcome) => Error::Internal(format!("{label}: unexpected {outcome:?}")),
-            Answer::InUse => Error::Held(format!("{label}: held by this host")),
-            Answer::Killed => Error::Killed,
-            Answer::Failed(why) => Error::Internal(why),
-            Answer::TimedOut => Error::Storage(format!("{label}: no decision in time")),
+            RequestResult::Done(outcome) => {
+                Error::Internal(format!("{spec}: unexpected {outcome:?}"))
+            }
+            RequestResult::InUse => Error::Held(format!("{spec}: held by this host")),
+            RequestResult::Killed => Error::Killed,
+            RequestResult::Failed(why) => Error::Internal(why),
+            RequestResult::TimedOut => Error::Storage(format!("{spec}: no decision in time")),
         }
     }
 }
@@ -259,7 +263,7 @@ pub(super) fn patience_for(lockspace: &Lockspace, usual: Duration) -> Duration {
 /// What is run when a VG is about to lose its locks. lvm2's path may be told later.
 fn kill_command(
     config: &Config,
-    lvm_path: Arc<OnceLock<String>>,
+    lvm_path: Arc<OnceCell<String>>,
 ) -> Arc<dyn Fn() -> Vec<String> + Send + Sync> {
     let configured = config.kill_command.clone();
     Arc::new(move || {
@@ -274,7 +278,7 @@ fn start_watchdog(config: &Config, fencing: &Fencing) -> Result<Option<Arc<Watch
     let (Some(device), Some(feeding)) = (&config.watchdog, fencing.watchdog) else {
         return Ok(None);
     };
-    let dog = Box::new(Device::new(device, feeding.timeout));
+    let dog = Box::new(KernelWatchdog::new(device, feeding.timeout));
     let watchdog = Watchdog::start(dog, feeding, &config.state_dir)
         .map_err(|error| Error::NotRunning(format!("the watchdog cannot be used: {error}")))?;
     Ok(Some(Arc::new(watchdog)))

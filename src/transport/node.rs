@@ -1,15 +1,15 @@
 //! Device nodes that are kept open.
 
-use super::Undelivered;
-use super::drive::Trouble;
-use crate::sync::Mutex;
+use super::TransportError;
+use super::drive::CommandError;
+use crate::sys::sync::Mutex;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, fstat};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
-/// A way to a drive by a block node, kept open as a `T`. It is opened again when the kernel says
+/// A path to a drive by a block node, kept open as a `T`. It is opened again when the kernel says
 /// that the device behind it is gone, and used only while the drive behind it is the expected one.
 pub struct Node<T> {
     /// The block node.
@@ -29,12 +29,15 @@ impl<T> Node<T> {
     /// The kernel opens no device while it recovers it from errors, so this may take long. The
     /// command's time-out is made afterwards, and where too little is left the next command finds
     /// it open.
-    pub fn opened(&self, open: impl FnOnce() -> Result<T, String>) -> Result<Arc<T>, Undelivered> {
-        let mut slot = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn opened(
+        &self,
+        open: impl FnOnce() -> Result<T, String>,
+    ) -> Result<Arc<T>, TransportError> {
+        let mut slot = self.open.lock();
         if let Some(opened) = &*slot {
             return Ok(opened.clone());
         }
-        let opened = open().map_err(|why| Undelivered::NotSent(self.prefixed(why)))?;
+        let opened = open().map_err(|why| TransportError::NotSent(self.prefixed(why)))?;
         let opened = Arc::new(opened);
         *slot = Some(opened.clone());
         Ok(opened)
@@ -62,21 +65,21 @@ impl<T> Node<T> {
 
     /// Lets go of what leads nowhere, unless another thread has already replaced it.
     pub fn forget(&self, stale: &Arc<T>) {
-        let mut slot = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = self.open.lock();
         if slot.as_ref().is_some_and(|opened| Arc::ptr_eq(opened, stale)) {
             *slot = None;
         }
     }
 
     /// The same, with the node's name.
-    pub fn named(&self, trouble: Trouble) -> Trouble {
+    pub fn named(&self, trouble: CommandError) -> CommandError {
         match trouble {
-            Trouble::TooLong(why) => Trouble::TooLong(self.prefixed(why)),
-            Trouble::Undelivered(Undelivered::NotSent(why)) => {
-                Undelivered::NotSent(self.prefixed(why)).into()
+            CommandError::TooLong(why) => CommandError::TooLong(self.prefixed(why)),
+            CommandError::Transport(TransportError::NotSent(why)) => {
+                TransportError::NotSent(self.prefixed(why)).into()
             }
-            Trouble::Undelivered(Undelivered::Unknown(why)) => {
-                Undelivered::Unknown(self.prefixed(why)).into()
+            CommandError::Transport(TransportError::Unknown(why)) => {
+                TransportError::Unknown(self.prefixed(why)).into()
             }
         }
     }

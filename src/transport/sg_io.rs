@@ -42,7 +42,7 @@ nix::ioctl_readwrite_bad!(sg_io, SG_IO, Header);
 
 /// What the kernel says of a command, as it says it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Completion {
+pub struct SgCompletion {
     /// SCSI status; meaningful only where `host_status` and `driver_status` allow.
     pub status: u8,
     /// DID_* of the host adapter's driver.
@@ -64,7 +64,7 @@ pub fn run(
     cdb: &[u8; 16],
     data: Data<'_>,
     timeout: Duration,
-) -> Result<Completion, nix::Error> {
+) -> Result<SgCompletion, nix::Error> {
     let (direction, pointer, asked) = match data {
         // The kernel only reads from it, by the direction.
         Data::Out(bytes) => (DXFER_TO_DEV, bytes.as_ptr().cast_mut(), bytes.len()),
@@ -101,7 +101,7 @@ pub fn run(
     // kernel writes to the data buffer only for DXFER_FROM_DEV, where it came from a `&mut`. The
     // call is synchronous: the kernel does not touch the memory after it returned.
     unsafe { sg_io(fd.as_raw_fd(), &mut header) }?;
-    Ok(Completion {
+    Ok(SgCompletion {
         status: header.status,
         host_status: header.host_status,
         driver_status: header.driver_status,

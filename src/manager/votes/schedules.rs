@@ -2,15 +2,15 @@
 
 use super::*;
 use crate::recovery::schedules::{Bequest, Files, lv};
-use crate::sync::mpsc;
-use crate::sync::scheduled::{Race, STILL, any, finds, holds};
+use crate::sys::sync::mpsc;
+use crate::sys::sync::scheduled::{Race, STILL, any, finds, holds};
 
 /// An orphan's votes move while a request has it, or wants it, and may put it back: what is noted
 /// is what votes, and what the request was told.
 fn votes_move(files: &Files) {
     let (votes, ready) = mpsc::channel();
     let left = Bequest::with_votes(files, votes);
-    let state: Arc<Mutex<State>> = Arc::default();
+    let state: Arc<Mutex<ManagerState>> = Arc::default();
     let orphans = &left.orphans;
     let moving = Votes {
         state: Arc::downgrade(&state),

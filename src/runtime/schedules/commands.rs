@@ -1,7 +1,7 @@
 //! A drive's queue and its workers.
 
 use super::*;
-use crate::runtime::drives::IDLE;
+use crate::drives::IDLE;
 use core::sync::atomic::AtomicBool as Flag;
 
 const JOBS: usize = 4;
@@ -19,10 +19,14 @@ struct Ledger {
 struct Counting(Arc<Ledger>);
 
 impl DrivePath for Counting {
-    fn execute(&self, command: &DriveCommand, deadline: &Deadline) -> Result<Reply, Undelivered> {
+    fn execute(
+        &self,
+        command: &DriveCommand,
+        deadline: &Deadline,
+    ) -> Result<Reply, TransportError> {
         pass();
         if deadline.timeout(SHORTEST).is_none() {
-            return Err(Undelivered::NotSent("too late".into()));
+            return Err(TransportError::NotSent("too late".into()));
         }
         pass();
         match command {
@@ -55,7 +59,7 @@ struct Jobs {
 impl Jobs {
     fn submit(&self, number: usize, urgency: Urgency) {
         let (ledger, answered) = (self.ledger.clone(), self.answered.clone());
-        let done = Completion::new(move |reply| {
+        let done = ReplyHandler::new(move |reply| {
             ledger.answers.lock().unwrap()[number].push(reply);
             // Whoever asked may have gone.
             let _ = answered.send(number);
@@ -177,19 +181,19 @@ fn a_worker_that_is_not_missed_is_found() {
 
 /// A path that keeps commands until as many are there as it has room for.
 struct Stuck {
-    inside: crate::sync::Mutex<usize>,
-    entered: crate::sync::Condvar,
+    inside: crate::sys::sync::Mutex<usize>,
+    entered: crate::sys::sync::Condvar,
 }
 
 const TOGETHER: usize = 3;
 
 impl DrivePath for Stuck {
-    fn execute(&self, _: &DriveCommand, _: &Deadline) -> Result<Reply, Undelivered> {
-        let mut inside = self.inside.lock().unwrap();
+    fn execute(&self, _: &DriveCommand, _: &Deadline) -> Result<Reply, TransportError> {
+        let mut inside = self.inside.lock();
         *inside += 1;
         self.entered.notify_all();
         while *inside < TOGETHER {
-            inside = self.entered.wait(inside).unwrap();
+            inside = self.entered.wait(inside);
         }
         Ok(Reply::Status(Status::Good))
     }
@@ -198,8 +202,8 @@ impl DrivePath for Stuck {
 #[test]
 fn a_command_that_hangs_holds_no_other() {
     holds("a command that hangs", STILL, || {
-        let inside = crate::sync::Mutex::new(0);
-        let path = Arc::new(Stuck { inside, entered: crate::sync::Condvar::new() });
+        let inside = crate::sys::sync::Mutex::new(0);
+        let path = Arc::new(Stuck { inside, entered: crate::sys::sync::Condvar::new() });
         let connect = Box::new(move |_: &str, _: &_| path.clone() as Arc<dyn DrivePath>);
         let (drives, members) = drives_by(1, connect);
         let (drives, drive) = (Arc::new(drives), members[0].drive);
@@ -207,7 +211,7 @@ fn a_command_that_hangs_holds_no_other() {
         let ledger: Arc<Ledger> = Arc::default();
         for number in 0..TOGETHER {
             let (drives, ledger, answered) = (drives.clone(), ledger.clone(), answered.clone());
-            let done = Completion::new(move |reply| {
+            let done = ReplyHandler::new(move |reply| {
                 ledger.answers.lock().unwrap()[number].push(reply);
                 let _ = answered.send(number);
             });
@@ -225,24 +229,28 @@ struct Keeping {
     ledger: Ledger,
     /// The first command is on its way.
     inside: Flag,
-    returns: crate::sync::Mutex<bool>,
-    returned: crate::sync::Condvar,
+    returns: crate::sys::sync::Mutex<bool>,
+    returned: crate::sys::sync::Condvar,
 }
 
 impl DrivePath for Keeping {
-    fn execute(&self, command: &DriveCommand, deadline: &Deadline) -> Result<Reply, Undelivered> {
+    fn execute(
+        &self,
+        command: &DriveCommand,
+        deadline: &Deadline,
+    ) -> Result<Reply, TransportError> {
         let DriveCommand::Mutex(op, record) = command else { panic!("nobody reads") };
         let number = record.modified_ms as usize;
         pass();
         if deadline.timeout(SHORTEST).is_none() {
-            return Err(Undelivered::NotSent("too late".into()));
+            return Err(TransportError::NotSent("too late".into()));
         }
         self.ledger.executed.lock().unwrap()[number] += 1;
         if number == 0 {
             self.inside.store(true, Ordering::Relaxed);
-            let mut returns = self.returns.lock().unwrap();
+            let mut returns = self.returns.lock();
             while !*returns {
-                returns = self.returned.wait(returns).unwrap();
+                returns = self.returned.wait(returns);
             }
             self.inside.store(false, Ordering::Relaxed);
         }
@@ -269,7 +277,7 @@ fn a_command_is_lost() {
             }
         }),
         threads::spawn(move || {
-            *returning.returns.lock().unwrap() = true;
+            *returning.returns.lock() = true;
             returning.returned.notify_all();
         }),
     ];
@@ -278,7 +286,7 @@ fn a_command_is_lost() {
     for (number, op) in [MutexOp::Trylock, second].into_iter().enumerate() {
         let record = Record { modified_ms: number as u64, ..Record::end_of_table() };
         let (asked, answered) = (path.clone(), answered.clone());
-        let done = Completion::new(move |reply| {
+        let done = ReplyHandler::new(move |reply| {
             asked.ledger.answers.lock().unwrap()[number].push(reply);
             let _ = answered.send(());
         });

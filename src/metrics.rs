@@ -1,0 +1,272 @@
+//! Counters, and what they look like from outside: docs/metrics.md.
+//!
+//! Counting is an atomic addition. Whoever reads sees each number as it is just then, and stops
+//! nobody.
+
+pub mod export;
+mod labels;
+mod text;
+
+use crate::lock::{RequestResult, Role};
+use crate::sys::clock;
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
+use idm_engine::{Instant, Notice};
+use idm_protocol::{DriveCommand, Mode, Reply};
+pub use labels::{Asked, LossKind};
+use labels::{CommandLabel, Each, Ended, ErrorLabel, LockEvent};
+use text::{MetricKind, Text, seconds};
+
+/// A number that is counted.
+#[derive(Default)]
+struct Count(AtomicU64);
+
+impl Count {
+    fn add(&self, count: i64) {
+        // Wraps where it is taken off again.
+        self.0.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What the whole process counts.
+pub struct Metrics {
+    held: Each<Role, Each<Mode, Count, 2>, 4>,
+    requests: Each<Asked, Each<Ended, Count, 12>, 4>,
+    losses: Each<LossKind, Count, 4>,
+    events: Each<LockEvent, Count, 8>,
+    kills: AtomicU64,
+    lockspaces: AtomicU64,
+    /// When the first lease ends of the locks in use, in us since boot; `u64::MAX` for none.
+    safe_until: AtomicU64,
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics {
+            held: Each::default(),
+            requests: Each::default(),
+            losses: Each::default(),
+            events: Each::default(),
+            kills: AtomicU64::new(0),
+            lockspaces: AtomicU64::new(0),
+            safe_until: AtomicU64::new(u64::MAX),
+        }
+    }
+}
+
+impl Metrics {
+    /// A lock is held in another way than before; `None`: not at all.
+    pub fn held(&self, of: Role, before: Option<Mode>, now: Option<Mode>) {
+        if let Some(before) = before {
+            self.held.of(of).of(before).add(-1);
+        }
+        if let Some(now) = now {
+            self.held.of(of).of(now).add(1);
+        }
+    }
+
+    /// A request has ended.
+    pub fn answered(&self, asked: Asked, answer: &RequestResult) {
+        self.requests.of(asked).of(answer.into()).add(1);
+    }
+
+    /// A lock is lost.
+    pub fn lost(&self, why: LossKind) {
+        self.losses.of(why).add(1);
+    }
+
+    /// An engine has told something.
+    pub fn noticed(&self, notice: &Notice) {
+        self.events.of(notice.into()).add(1);
+    }
+
+    /// A lock whose lease had run out is held again.
+    pub fn regained(&self) {
+        self.events.of(LockEvent::Regained).add(1);
+    }
+
+    /// A kill command is run.
+    pub fn killed(&self) {
+        self.kills.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// So many lockspaces are started.
+    pub fn lockspaces(&self, count: usize) {
+        self.lockspaces.store(count as u64, Ordering::Relaxed);
+    }
+
+    /// When the first of the leases of locks in use ends.
+    pub fn safe_until(&self, first: Option<Instant>) {
+        let first = first.map_or(u64::MAX, Instant::as_micros);
+        self.safe_until.store(first, Ordering::Relaxed);
+    }
+
+    /// All of it, and the drives', in Prometheus' text format.
+    pub fn render(&self, drives: &[DriveSample<'_>]) -> String {
+        let mut text = Text::default();
+        self.render_locks(&mut text);
+        render_drives(&mut text, drives);
+        text.finish()
+    }
+
+    fn render_locks(&self, text: &mut Text) {
+        let name = "lvmlockd_idm_locks_held";
+        text.metric(name, MetricKind::Gauge, "Locks that this host holds.");
+        for (role, held) in self.held.named() {
+            for (mode, count) in held.named() {
+                text.sample(name, &[("role", role), ("mode", mode)], count.get());
+            }
+        }
+        let name = "lvmlockd_idm_requests_total";
+        text.metric(name, MetricKind::Counter, "Requests for locks, by how they ended.");
+        for (asked, counts) in self.requests.named() {
+            for (result, count) in counts.named() {
+                text.sample(name, &[("request", asked), ("result", result)], count.get());
+            }
+        }
+        let name = "lvmlockd_idm_locks_lost_total";
+        text.metric(name, MetricKind::Counter, "Locks that were lost while they were held.");
+        for (reason, count) in self.losses.named() {
+            text.sample(name, &[("reason", reason)], count.get());
+        }
+        let name = "lvmlockd_idm_lock_events_total";
+        text.metric(name, MetricKind::Counter, "What happened to locks on single drives.");
+        for (event, count) in self.events.named() {
+            text.sample(name, &[("event", event)], count.get());
+        }
+        let name = "lvmlockd_idm_kills_total";
+        text.metric(name, MetricKind::Counter, "Kill commands that were run.");
+        text.sample(name, &[], self.kills.load(Ordering::Relaxed));
+        let name = "lvmlockd_idm_lockspaces";
+        text.metric(
+            name,
+            MetricKind::Gauge,
+            "Lockspaces that are started, the global one included.",
+        );
+        text.sample(name, &[], self.lockspaces.load(Ordering::Relaxed));
+        let safe_until = self.safe_until.load(Ordering::Relaxed);
+        if safe_until != u64::MAX {
+            let name = "lvmlockd_idm_lease_left_seconds";
+            text.metric(
+                name,
+                MetricKind::Gauge,
+                "Time until the first of the locks in use may be lost.",
+            );
+            let left = Instant::from_micros(safe_until).since(clock::now());
+            text.sample(name, &[], seconds(left.as_micros() as u64));
+        }
+    }
+}
+
+/// Upper bounds in us.
+const BOUNDS: [u64; 14] = [
+    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
+    2_500_000, 5_000_000, 10_000_000,
+];
+
+/// What is counted of one drive.
+#[derive(Default)]
+pub struct DriveMetrics {
+    commands: Each<CommandLabel, Count, 8>,
+    errors: Each<CommandLabel, Each<ErrorLabel, Count, 6>, 8>,
+    /// Commands that took no longer than each bound and longer than the one before; the last has
+    /// no bound.
+    took: [Count; BOUNDS.len() + 1],
+    /// All of them together, in us.
+    took_us: Count,
+}
+
+impl DriveMetrics {
+    /// A command was carried out, or failed.
+    pub fn executed(&self, of: &DriveCommand, reply: &Reply, took: Duration) {
+        let command = CommandLabel::from(of);
+        self.commands.of(command).add(1);
+        if let Some(error) = ErrorLabel::of(reply) {
+            self.errors.of(command).of(error).add(1);
+        }
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let bucket = BOUNDS.partition_point(|&bound| bound < us);
+        self.took[bucket].add(1);
+        self.took_us.add(us as i64);
+    }
+}
+
+/// A drive as it is just now.
+pub struct DriveSample<'a> {
+    /// What tells it from others on every host.
+    pub identity: &'a str,
+    /// Its name in messages.
+    pub name: &'a str,
+    /// Whether it answered when it was last asked.
+    pub answers: bool,
+    /// Paths that lead to it.
+    pub paths: usize,
+    /// Commands that wait.
+    pub queued: usize,
+    /// Threads that it has.
+    pub workers: usize,
+    /// What was counted.
+    pub metrics: &'a DriveMetrics,
+}
+
+fn render_drives(text: &mut Text, drives: &[DriveSample<'_>]) {
+    let name = "lvmlockd_idm_drive_info";
+    text.metric(name, MetricKind::Gauge, "1 for every drive, with its name in the log.");
+    for drive in drives {
+        text.sample(name, &[("drive", drive.identity), ("name", drive.name)], 1);
+    }
+    type Value = fn(&DriveSample<'_>) -> usize;
+    let gauges: [(&str, &str, Value); 4] = [
+        ("answers", "Whether the drive answered when it was last asked.", |d| d.answers.into()),
+        ("paths", "Paths that lead to the drive.", |d| d.paths),
+        ("queue_length", "Commands that wait for the drive.", |d| d.queued),
+        ("workers", "Threads that serve the drive.", |d| d.workers),
+    ];
+    for (gauge, help, value) in gauges {
+        let name = format!("lvmlockd_idm_drive_{gauge}");
+        text.metric(&name, MetricKind::Gauge, help);
+        for drive in drives {
+            text.sample(&name, &[("drive", drive.identity)], value(drive));
+        }
+    }
+    let name = "lvmlockd_idm_drive_commands_total";
+    text.metric(name, MetricKind::Counter, "Commands that were sent to the drive.");
+    for drive in drives {
+        for (command, count) in drive.metrics.commands.named() {
+            if !matches!(command, "init" | "lock") {
+                text.sample(name, &[("drive", drive.identity), ("command", command)], count.get());
+            }
+        }
+    }
+    let name = "lvmlockd_idm_drive_errors_total";
+    text.metric(name, MetricKind::Counter, "Commands that failed on the drive or on the way.");
+    for drive in drives {
+        for (command, errors) in drive.metrics.errors.named() {
+            for (error, count) in errors.named().filter(|(_, count)| count.get() > 0) {
+                let labels = [("drive", drive.identity), ("command", command), ("error", error)];
+                text.sample(name, &labels, count.get());
+            }
+        }
+    }
+    let name = "lvmlockd_idm_drive_command_seconds";
+    text.metric(name, MetricKind::Histogram, "Time that the drive took for a command.");
+    for drive in drives {
+        let bounds = BOUNDS.iter().map(|&bound| seconds(bound)).chain(["+Inf".to_owned()]);
+        let mut count = 0;
+        for (bound, took) in bounds.zip(&drive.metrics.took) {
+            count += took.get();
+            let labels = [("drive", drive.identity), ("le", &bound)];
+            text.sample(&format!("{name}_bucket"), &labels, count);
+        }
+        let sum = seconds(drive.metrics.took_us.get());
+        text.sample(&format!("{name}_sum"), &[("drive", drive.identity)], sum);
+        text.sample(&format!("{name}_count"), &[("drive", drive.identity)], count);
+    }
+}
+
+#[cfg(test)]
+mod tests;
