@@ -26,8 +26,8 @@ extern "C" {
 /**
  * How many bytes of each `struct resource` the lock manager wants for itself: none.
  *
- * The first call of all, from lvmlockd's main thread, after it has become a daemon. What an earlier
- * lvmlockd left behind is taken care of from now on.
+ * The first call of all, from lvmlockd's main thread, after it has become a daemon. What an
+ * earlier lvmlockd left behind is taken care of from now on.
  */
 int lm_data_size_idm(void);
 
