@@ -18,11 +18,13 @@ use idm_emulator::{Drive, DriveTime, Profile};
 use idm_engine::{Member, Outcome, Request, Timing};
 use idm_protocol::{HostId, Mode, MutexOp, ResourceId, scsi};
 use lvmlockd_idm::config::Config;
-use lvmlockd_idm::manager::{Adopt, LockspaceKey, Manager, Resource, ResourceKey, Scope};
+use lvmlockd_idm::drives::Drives;
+use lvmlockd_idm::fencing::{Fencing, Wanted};
+use lvmlockd_idm::lock::{Adopt, LockspaceKey, Resource, ResourceKey, Scope};
+use lvmlockd_idm::lock::{Answer, LockSpec, Owner, Role};
+use lvmlockd_idm::manager::Manager;
 use lvmlockd_idm::recovery::active::Devices;
-use lvmlockd_idm::runtime::drives::Drives;
-use lvmlockd_idm::runtime::fencing::{Fencing, Wanted};
-use lvmlockd_idm::runtime::{Answer, LockSpec, Owner, Role, Runtime, Settings};
+use lvmlockd_idm::runtime::{Runtime, Settings};
 use lvmlockd_idm::topology::Topology;
 use lvmlockd_idm::transport::drive::{self, Data, Trouble};
 use lvmlockd_idm::transport::scsi::{Answer as ScsiAnswer, Port, Scsi};
@@ -723,12 +725,7 @@ fn in_process(locks: usize) -> Result<()> {
 fn spec(owner: &Arc<Owner>, number: usize) -> LockSpec {
     let mut id = [1; 64];
     id[..8].copy_from_slice(&number.to_be_bytes());
-    LockSpec {
-        resource: ResourceId::from_bytes(id),
-        label: format!("the lock of LV {} in vg0", lv_uuid(number)),
-        role: Role::Lv,
-        owner: owner.clone(),
-    }
+    LockSpec { resource: ResourceId::from_bytes(id), role: Role::Lv, owner: owner.clone() }
 }
 
 fn acquire(runtime: &Runtime, owner: &Arc<Owner>, members: &[Member], number: usize) -> Result<()> {

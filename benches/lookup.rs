@@ -5,7 +5,7 @@
 //! they are never opened). `cargo bench -p lvmlockd-idm --bench lookup`
 
 use idm_engine::Timing;
-use lvmlockd_idm::runtime::drives::Drives;
+use lvmlockd_idm::drives::Drives;
 use lvmlockd_idm::topology::Topology;
 use lvmlockd_idm::transport::{Deadline, DrivePath, Limits, Undelivered};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};

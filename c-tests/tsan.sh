@@ -5,7 +5,7 @@
 # Not with helgrind or drd: they know pthread's mutexes only, and the library's are atomics and
 # futexes, so that they report each access to what a mutex guards. ThreadSanitizer knows atomics;
 # what it does not see are the parts of Rust's standard library that were compiled without it, and
-# of these src/sync.rs tells it. The compiler's flag is unstable, and is asked for with
+# of these src/sys/sync.rs tells it. The compiler's flag is unstable, and is asked for with
 # RUSTC_BOOTSTRAP; this build is for this test only. gcc's runtime is used.
 #
 # EMULATOR=… tsan.sh

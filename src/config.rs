@@ -10,7 +10,7 @@
 //! "/dev/loop3" = "/run/idm-emulator/d0.sock"
 //! ```
 
-use crate::runtime::fencing::{Fencing, Wanted};
+use crate::fencing::{Fencing, Wanted};
 use core::fmt;
 use core::time::Duration;
 use idm_engine::Timing;

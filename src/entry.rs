@@ -6,21 +6,21 @@
 
 use crate::abi::{
     self, Layout, ListHead, Lockspace, LockspaceView, Pvs, Resource, ResourceType, ResourceView,
-    TestMode, ValBlk,
+    ValBlk,
 };
 use crate::error::Error;
-use crate::manager::{self, Adopt, LockspaceKey, Manager, ResourceKey};
+use crate::lock::{self, Adopt, ResourceKey};
+use crate::manager::Manager;
+use crate::test_mode::TestMode;
 use core::ffi::{c_char, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Calls the manager, or what stands in for it in test mode.
-macro_rules! manager {
-    ($function:ident($($argument:expr),*)) => {
-        match TestMode::get() {
-            Some(test) => test.$function($($argument),*),
-            None => Manager::get().$function($($argument),*),
-        }
-    };
+/// The lock manager. `None` in test mode, where there is nothing to find, to start or to stop.
+fn manager() -> Option<&'static Manager> {
+    match TestMode::get() {
+        Some(_) => None,
+        None => Some(Manager::get()),
+    }
 }
 
 /// Runs one call of core's: gives it one line in the log, turns an error into the number that
@@ -77,7 +77,9 @@ fn never_fails(_: &Error) -> c_int {
 /// lvmlockd calls exit: main returned, all threads still run.
 fn end() {
     call("exit", never_fails, |_| {
-        manager!(end());
+        if let Some(manager) = manager() {
+            manager.end();
+        }
         Ok(0)
     });
 }
@@ -105,7 +107,9 @@ pub extern "C" fn lm_data_size_idm() -> c_int {
         // What is wrong with the layout is logged now, and told by the calls that need it.
         let _ = abi::layout();
         abi::at_exit(end);
-        manager!(recover());
+        if let Some(manager) = manager() {
+            manager.recover();
+        }
         Ok(0)
     })
 }
@@ -114,7 +118,11 @@ pub extern "C" fn lm_data_size_idm() -> c_int {
 #[unsafe(no_mangle)]
 pub extern "C" fn lm_is_running_idm() -> c_int {
     call("lm_is_running_idm", never_fails, |_| {
-        Ok((abi::layout().is_ok() && manager!(is_running())).into())
+        let is_running = || match TestMode::get() {
+            Some(test) => test.is_running(),
+            None => Manager::get().is_running(),
+        };
+        Ok((abi::layout().is_ok() && is_running()).into())
     })
 }
 
@@ -135,11 +143,14 @@ pub unsafe extern "C" fn lm_prepare_lockspace_idm(ls: *mut Lockspace) -> c_int {
         let ls = unsafe { LockspaceView::new(ls) }?;
         *about = format!(" {ls}");
         let layout = layout()?;
-        if let Some(path) = layout.lvm_path {
-            manager!(set_lvm_path(path));
+        let manager = manager();
+        if let (Some(manager), Some(path)) = (manager, layout.lvm_path) {
+            manager.set_lvm_path(path);
         }
         let scope = ls.scope(layout)?;
-        manager!(prepare_lockspace(ls.key(), scope))?;
+        if let Some(manager) = manager {
+            manager.prepare_lockspace(ls.key(), scope)?;
+        }
         Ok(0)
     })
 }
@@ -162,7 +173,9 @@ pub unsafe extern "C" fn lm_add_lockspace_idm(
         let ls = unsafe { LockspaceView::new(ls) }?;
         *about = format!(" {ls}");
         let adopt = adopt(layout()?, adopt_only, adopt_ok);
-        manager!(add_lockspace(ls.key(), adopt))?;
+        if let Some(manager) = manager() {
+            manager.add_lockspace(ls.key(), adopt)?;
+        }
         Ok(0)
     })
 }
@@ -183,7 +196,9 @@ pub unsafe extern "C" fn lm_rem_lockspace_idm(ls: *mut Lockspace, free_vg: c_int
         *about = format!(" {ls}");
         // Up to 2.03.24 core ignores a refusal.
         let may_refuse = layout().is_ok_and(|layout| layout.adopt_args >= 2);
-        manager!(remove_lockspace(ls.key(), free_vg != 0, may_refuse))?;
+        if let Some(manager) = manager() {
+            manager.remove_lockspace(ls.key(), free_vg != 0, may_refuse)?;
+        }
         Ok(0)
     })
 }
@@ -199,9 +214,9 @@ pub unsafe extern "C" fn lm_rem_lockspace_idm(ls: *mut Lockspace, free_vg: c_int
 pub unsafe extern "C" fn lm_add_resource_idm(ls: *mut Lockspace, r: *mut Resource) -> c_int {
     // Each lock has such calls, and they do nothing that is not told of elsewhere.
     call_at(log::Level::Trace, "lm_add_resource_idm", never_fails, |_| {
-        if !ls.is_null() && !r.is_null() {
-            let (ls, r) = (LockspaceKey(ls as usize), ResourceKey(r as usize));
-            manager!(add_resource(ls, r));
+        // The manager has no state of a resource that holds nothing.
+        if let Some(test) = TestMode::get().filter(|_| !ls.is_null() && !r.is_null()) {
+            test.add_resource(ResourceKey(r as usize));
         }
         Ok(0)
     })
@@ -221,7 +236,11 @@ pub unsafe extern "C" fn lm_rem_resource_idm(_ls: *mut Lockspace, r: *mut Resour
     // Each lock has such calls, and they do nothing that is not told of elsewhere.
     call_at(log::Level::Trace, "lm_rem_resource_idm", never_fails, |about| {
         *about = format!(" {r:p}");
-        manager!(remove_resource(ResourceKey(r as usize)));
+        let key = ResourceKey(r as usize);
+        match TestMode::get() {
+            Some(test) => test.remove_resource(key),
+            None => Manager::get().remove_resource(key),
+        }
         Ok(0)
     })
 }
@@ -269,23 +288,29 @@ pub unsafe extern "C" fn lm_lock_idm(
         let mode = abi::mode(ld_mode)?;
         *about += &format!(" {mode}");
         let resource = match resource_type {
-            ResourceType::Global => manager::Resource::Global,
-            ResourceType::Vg => manager::Resource::Vg,
-            ResourceType::Lv => manager::Resource::Lv {
+            ResourceType::Global => lock::Resource::Global,
+            ResourceType::Vg => lock::Resource::Vg,
+            ResourceType::Lv => lock::Resource::Lv {
                 // SAFETY: as above.
                 uuid: unsafe { abi::lv_uuid(lv_uuid) }?,
                 pvs: lv_pvs?,
             },
         };
         let vg_pvs = ls.pvs(layout)?;
-        if !vg_pvs.is_empty() {
-            manager!(set_pvs(ls.key(), vg_pvs));
-        }
-        if TestMode::get().is_some() && r.test_remote_excludes(mode) {
-            return Err(Error::Held("held by a remote host of the test".into()));
-        }
-        let adopt = adopt(layout, adopt_only, adopt_ok);
-        let value = manager!(lock(ls.key(), r.key(), resource, mode, adopt))?;
+        let value = match TestMode::get() {
+            Some(_) if r.test_remote_excludes(mode) => {
+                return Err(Error::Held("held by a remote host of the test".into()));
+            }
+            Some(test) => test.lock(r.key()),
+            None => {
+                let manager = Manager::get();
+                if !vg_pvs.is_empty() {
+                    manager.set_pvs(ls.key(), vg_pvs);
+                }
+                let adopt = adopt(layout, adopt_only, adopt_ok);
+                manager.lock(ls.key(), r.key(), resource, mode, adopt)?
+            }
+        };
         if !vb_out.is_null() {
             // SAFETY: as above.
             unsafe { vb_out.write_unaligned(value.into()) };
@@ -314,7 +339,10 @@ pub unsafe extern "C" fn lm_convert_idm(
         *about = format!(" {ls} {r}");
         let mode = abi::mode(ld_mode)?;
         *about += &format!(" {mode} version {r_version}");
-        manager!(convert(r.key(), mode, r_version))?;
+        match TestMode::get() {
+            Some(test) => test.write(r.key(), r_version),
+            None => Manager::get().convert(r.key(), mode, r_version)?,
+        }
         Ok(0)
     })
 }
@@ -339,7 +367,10 @@ pub unsafe extern "C" fn lm_unlock_idm(
         // SAFETY: by the contract of this function, for both.
         let (ls, r) = unsafe { (LockspaceView::new(ls)?, ResourceView::new(r)?) };
         *about = format!(" {ls} {r} version {r_version} flags {lmu_flags}");
-        manager!(unlock(r.key(), r_version, lmu_flags));
+        match TestMode::get() {
+            Some(test) => test.write(r.key(), r_version),
+            None => Manager::get().unlock(r.key(), r_version, lmu_flags),
+        }
         Ok(0)
     })
 }
@@ -356,7 +387,7 @@ pub unsafe extern "C" fn lm_hosts_idm(ls: *mut Lockspace, _notify: c_int) -> c_i
         // SAFETY: by the contract of this function.
         let ls = unsafe { LockspaceView::new(ls) }?;
         *about = format!(" {ls}");
-        let hosts = manager!(hosts(ls.key()))?;
+        let hosts = manager().map_or(Ok(0), |manager| manager.hosts(ls.key()))?;
         Ok(c_int::try_from(hosts).unwrap_or(c_int::MAX))
     })
 }
@@ -376,7 +407,7 @@ pub unsafe extern "C" fn lm_get_lockspaces_idm(ls_rejoin: *mut ListHead) -> c_in
         if ls_rejoin.is_null() {
             return Ok(0);
         }
-        for found in manager!(left_lockspaces()) {
+        for found in manager().map_or_else(Vec::new, Manager::left_lockspaces) {
             // SAFETY: by the contract of this function.
             unsafe { abi::add_found(ls_rejoin, layout()?, &found) }?;
         }

@@ -2,18 +2,26 @@
 //! `lvmlockd-idm.c`.
 //!
 //! Data goes one way down and one way up: `entry` (C functions) → `manager` (lockspaces and
-//! resources) → `runtime` (one reactor that owns the engines, workers that block in the kernel) →
-//! `transport` (SCSI, emulated drives) → drive. `recovery` keeps, across a restart of lvmlockd, what the
-//! manager holds.
+//! resources) → `runtime` (one reactor that owns the engines) → `drives` (their queues, workers and
+//! paths) → `transport` (SCSI, NVMe, emulated drives) → drive. `recovery` keeps, across a restart of
+//! lvmlockd, what the manager holds; `fencing` stops the use of what a lock protects before the lock is
+//! lost. `state` is what is kept in files, `topology` what is known of the host's disks, and `sys`
+//! clock, threads and mutexes.
 
 pub mod abi;
 pub mod config;
+pub mod drives;
 mod entry;
 pub mod error;
+pub mod fencing;
+pub mod lock;
 mod lockspace;
 pub mod manager;
+pub mod metrics;
 pub mod recovery;
 pub mod runtime;
-mod sync;
+pub mod state;
+mod sys;
+mod test_mode;
 pub mod topology;
 pub mod transport;

@@ -1,52 +1,17 @@
-//! What a lockspace and a resource are to us; LVB cache and timestamps.
+//! What a lockspace is to us, and a lock that one of its resources holds.
 
-use crate::manager::{Resource, Scope, ValBlk};
-use crate::recovery::store::{SavedLock, SavedLockspace};
-use crate::runtime::drives::{Drives, Members};
-use crate::runtime::{LockSpec, Owner, Role, clock};
-use crate::sync::{Mutex, MutexGuard};
-use idm_engine::{Member, ValueRead};
-use idm_protocol::{IdError, Mode, ResourceId, Value};
+use crate::drives::{Drives, Members};
+use crate::lock::{
+    LockSpec, MEMBERSHIP, Owner, Resource, Scope, ValueCache, dashed, role_of, vg_of,
+};
+use crate::state::store::{SavedLock, SavedLockspace};
+use crate::sys::clock;
+use crate::sys::sync::{Mutex, MutexGuard};
+use idm_engine::Member;
+use idm_protocol::{IdError, Mode, ResourceId};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError};
-
-/// The LV half of the membership mutex's id; the other half is the VG's uuid. `*` and `-` stand in
-/// no LVM uuid, so it can be no LV's.
-pub const MEMBERSHIP: [u8; 32] = *b"*members-of-the-volume-group*\0\0\0";
-
-/// What a mutex of ours is for.
-pub fn role_of(id: &ResourceId) -> Role {
-    match id.as_bytes().split_at(32) {
-        _ if *id == ResourceId::GLOBAL => Role::Global,
-        (_, lv) if lv == MEMBERSHIP => Role::Membership,
-        _ if id.is_lv() => Role::Lv,
-        _ => Role::Vg,
-    }
-}
-
-/// The mutex of the VG that a mutex belongs to.
-pub fn vg_of(id: &ResourceId) -> ResourceId {
-    let mut vg = *id.as_bytes();
-    vg[32..].fill(0);
-    ResourceId::from_bytes(vg)
-}
-
-/// The uuid of an LV's mutex as LVM prints it.
-pub fn lv_uuid(id: &ResourceId) -> String {
-    dashed(&id.as_bytes()[32..])
-}
-
-/// A uuid as LVM prints it.
-fn dashed(uuid: &[u8]) -> String {
-    let mut text = String::from_utf8_lossy(uuid).into_owned();
-    for at in [26, 22, 18, 14, 10, 6] {
-        if text.is_char_boundary(at) {
-            text.insert(at, '-');
-        }
-    }
-    text
-}
 
 /// A lockspace between prepare and remove.
 pub struct Lockspace {
@@ -118,7 +83,7 @@ impl Lockspace {
     }
 
     fn drives(&self) -> MutexGuard<'_, DriveList> {
-        self.drives.lock().unwrap_or_else(PoisonError::into_inner)
+        self.drives.lock()
     }
 
     /// Its drives now.
@@ -144,12 +109,12 @@ impl Lockspace {
 
     /// Takes note of the drives that its locks are put on.
     pub fn set_spread(&self, members: &[Member]) {
-        *self.spread_on.lock().unwrap_or_else(PoisonError::into_inner) = members.to_vec();
+        *self.spread_on.lock() = members.to_vec();
     }
 
     /// Whether its locks were last put on just these drives.
     pub fn was_spread_on(&self, members: &[Member]) -> bool {
-        let spread_on = self.spread_on.lock().unwrap_or_else(PoisonError::into_inner);
+        let spread_on = self.spread_on.lock();
         spread_on.len() == members.len() && members.iter().all(|it| spread_on.contains(it))
     }
 
@@ -180,15 +145,7 @@ impl Lockspace {
 
     /// The lock of a mutex that this lockspace owns.
     pub fn spec_of(&self, id: &ResourceId) -> LockSpec {
-        let role = role_of(id);
-        let name = &self.owner.name;
-        let label = match role {
-            Role::Global => "the global lock".to_owned(),
-            Role::Vg => format!("the lock of {name}"),
-            Role::Membership => format!("the membership of {name}"),
-            Role::Lv => format!("the lock of LV {} in {name}", lv_uuid(id)),
-        };
-        LockSpec { resource: *id, label, role, owner: self.owner.clone() }
+        LockSpec { resource: *id, role: role_of(id), owner: self.owner.clone() }
     }
 
     /// Whether a mutex belongs to this VG: its lock, an LV's, or a membership.
@@ -204,75 +161,8 @@ impl Lockspace {
 
     /// Works on the cached value of a mutex.
     pub fn value<T>(&self, id: ResourceId, work: impl FnOnce(&mut ValueCache) -> T) -> T {
-        let mut values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut values = self.values.lock();
         work(values.entry(id).or_insert_with(|| ValueCache::since(self.since_us)))
-    }
-}
-
-/// The value block of a mutex as this host last knew it.
-///
-/// A drive keeps 7 bytes with a mutex, too few for lvmlockd's block, so they hold a timestamp: us
-/// since 1970, greater with every write. The block itself stays with the host that wrote it, and is
-/// good for as long as the timestamp on the drives is the one that it was written with.
-///
-/// The lowest bit is a mark: at the time that the others tell, the VG was removed.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct ValueCache {
-    /// Since when the lockspace is started, in us since 1970.
-    since_us: u64,
-    /// The greatest value that was seen or written.
-    greatest: Value,
-    written: Option<(Value, ValBlk)>,
-}
-
-/// `VAL_BLK_VERSION` of lvmlockd.
-const VERSION: u16 = 0x0101;
-/// `VBF_REMOVED` of lvmlockd.
-const REMOVED: u16 = 1;
-/// What core is told of a VG that another host has removed; it wants a version.
-const REMOVED_BLOCK: ValBlk = ValBlk { version: VERSION, flags: REMOVED, r_version: 1 };
-/// By how much the clock of the host that removed a VG may be behind ours, in us.
-const CLOCKS_DIFFER_US: u64 = 10_000_000;
-
-impl ValueCache {
-    fn since(since_us: u64) -> ValueCache {
-        ValueCache { since_us, ..ValueCache::default() }
-    }
-
-    /// The block for a value that came with a lock: all zero, which makes lvmlockd read anew,
-    /// where another host has written since, or where that is not known.
-    pub fn read(&mut self, read: ValueRead) -> ValBlk {
-        let ValueRead::Known(value) = read else {
-            self.written = None;
-            return ValBlk::default();
-        };
-        self.greatest = self.greatest.max(value);
-        match self.written {
-            Some((timestamp, block)) if timestamp == value => return block,
-            _ => self.written = None,
-        }
-        // A VG that was started after it was removed has been restored since.
-        let (us, removed) = (value.get() >> 1, value.get() & 1 != 0);
-        if removed && us + CLOCKS_DIFFER_US >= self.since_us {
-            return REMOVED_BLOCK;
-        }
-        ValBlk::default()
-    }
-
-    /// The value to write next; `removes`: with the mark of a VG that is being removed.
-    pub fn next(&self, now_us: u64, removes: bool) -> Value {
-        let after = (self.greatest.get() >> 1).saturating_add(1);
-        let value = |us: u64| Value::new(us << 1 | u64::from(removes));
-        // A drive with the greatest possible value would stop the count; a smaller one is still
-        // another one, which is all that readers look at.
-        value(now_us.max(after)).or_else(|| value(now_us)).unwrap_or(Value::ZERO)
-    }
-
-    /// Takes note of what was written.
-    pub fn wrote(&mut self, timestamp: Value, r_version: u32) {
-        self.greatest = self.greatest.max(timestamp);
-        let block = ValBlk { version: VERSION, flags: 0, r_version };
-        self.written = Some((timestamp, block));
     }
 }
 
@@ -298,10 +188,6 @@ mod tests {
         Lockspace::new(scope, &[]).unwrap()
     }
 
-    fn known(value: u64) -> ValueRead {
-        ValueRead::Known(Value::new(value).unwrap())
-    }
-
     #[test]
     fn ids_are_those_of_the_protocol() {
         let vg = vg();
@@ -320,71 +206,11 @@ mod tests {
     }
 
     #[test]
-    fn the_membership_id_can_be_no_lvs() {
-        let text = String::from_utf8(MEMBERSHIP.to_vec()).unwrap();
-        assert!(ResourceId::vg(text.trim_end_matches('\0')).is_err());
-    }
-
-    #[test]
     fn broken_uuids_are_refused() {
         let scope = |uuid: &str| Scope::Vg { name: "v".into(), uuid: uuid.into(), pvs: Vec::new() };
         assert!(Lockspace::new(scope("short"), &[]).is_err());
         assert!(Lockspace::new(scope(""), &[]).is_err());
         let lv = Resource::Lv { uuid: "no".into(), pvs: Vec::new() };
         assert!(vg().spec(&lv).is_err());
-    }
-
-    #[test]
-    fn a_block_is_good_while_its_timestamp_stands() {
-        let mut cache = ValueCache::default();
-        assert_eq!(cache.read(known(0)), ValBlk::default());
-        let timestamp = cache.next(1000, false);
-        assert_eq!(timestamp.get(), 2000);
-        cache.wrote(timestamp, 7);
-        let block = cache.read(known(2000));
-        assert_eq!((block.version, block.r_version, block.flags), (VERSION, 7, 0));
-        assert_eq!(cache.read(known(2002)), ValBlk::default());
-        assert_eq!(cache.read(known(2000)), ValBlk::default());
-    }
-
-    #[test]
-    fn an_unknown_value_invalidates() {
-        let mut cache = ValueCache::default();
-        cache.wrote(cache.next(1000, false), 7);
-        assert_eq!(cache.read(known(2000)).r_version, 7);
-        assert_eq!(cache.read(ValueRead::Unknown), ValBlk::default());
-        assert_eq!(cache.read(known(2000)), ValBlk::default());
-    }
-
-    #[test]
-    fn timestamps_never_repeat() {
-        let mut cache = ValueCache::default();
-        let us = |cache: &ValueCache, now_us: u64| cache.next(now_us, false).get() >> 1;
-        cache.read(known(10_001));
-        assert_eq!(us(&cache, 10), 5001);
-        cache.wrote(cache.next(10, false), 1);
-        assert_eq!(us(&cache, 10), 5002);
-        assert_eq!(us(&cache, 9000), 9000);
-        cache.read(known(Value::MAX.get()));
-        assert_eq!(us(&cache, 9000), 9000);
-        // Room for all times that there will be.
-        let year_3000 = 1030 * 365 * 86_400 * 1_000_000;
-        assert_eq!(us(&ValueCache::default(), year_3000), year_3000);
-    }
-
-    #[test]
-    fn a_removed_vg_is_told_to_those_that_had_it_started() {
-        const S: u64 = 1_000_000;
-        let removed_at = |us: u64| ValueRead::Known(ValueCache::default().next(us, true));
-        let started = || ValueCache::since(1000 * S);
-        assert_eq!(started().read(removed_at(2000 * S)), REMOVED_BLOCK);
-        assert_eq!(started().read(removed_at(995 * S)), REMOVED_BLOCK);
-        // Started after that: it is another VG of the same uuid, restored from a backup.
-        assert_eq!(started().read(removed_at(980 * S)), ValBlk::default());
-        // The next who writes takes the mark away.
-        let mut cache = started();
-        cache.read(removed_at(2000 * S));
-        let next = ValueRead::Known(cache.next(1500 * S, false));
-        assert_eq!(started().read(next), ValBlk::default());
     }
 }

@@ -13,9 +13,9 @@ use idm_protocol::{
 };
 use lvmlockd_idm::config::Config;
 use lvmlockd_idm::recovery::active::lv_of;
-use lvmlockd_idm::recovery::store::{self, Note, SavedLock, SavedLockspace, Store};
-use lvmlockd_idm::runtime::host_id;
-use lvmlockd_idm::runtime::note;
+use lvmlockd_idm::state::host_id;
+use lvmlockd_idm::state::note;
+use lvmlockd_idm::state::store::{self, Note, SavedLock, SavedLockspace, Store};
 use lvmlockd_idm::topology::{Topology, concerns_disks, designator, device_designator};
 use lvmlockd_idm::transport::drive::{Answer, Data, Drive, Protocol, Request, Trouble};
 use lvmlockd_idm::transport::{Deadline, DrivePath, Limits};

@@ -1,6 +1,6 @@
 //! lvmlockd's C types, as far as they are the same in every release (contract, section 2.3).
 
-use crate::manager;
+use crate::lock;
 use core::ffi::{c_char, c_int};
 
 /// `struct lockspace`; its fields moved between releases, see [`super::LockspaceView`].
@@ -44,8 +44,19 @@ pub struct ValBlk {
     pub r_version: u32,
 }
 
-impl From<manager::ValBlk> for ValBlk {
-    fn from(value: manager::ValBlk) -> ValBlk {
+/// `struct lvmlockd_idm_layout`, as `lvm2/lvmlockd-idm.c` defines it.
+#[repr(C)]
+pub struct Table {
+    pub(super) magic: [u8; 8],
+    pub(super) version: u32,
+    pub(super) size: u32,
+    pub(super) lockspace_pvs: u32,
+    pub(super) adopt_args: u32,
+    pub(super) lvm_path: *const c_char,
+}
+
+impl From<lock::ValBlk> for ValBlk {
+    fn from(value: lock::ValBlk) -> ValBlk {
         ValBlk { version: value.version, flags: value.flags, r_version: value.r_version }
     }
 }

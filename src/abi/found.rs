@@ -2,10 +2,10 @@
 
 use super::Layout;
 use super::c::{ListHead, Lockspace, Pvs};
-use super::host;
+use super::symbols;
 use super::views::{GLOBAL_LOCKSPACE, NAME_SIZE, lockspace};
 use crate::error::Error;
-use crate::recovery::store::SavedLockspace;
+use crate::state::store::SavedLockspace;
 use core::ffi::{c_char, c_int};
 use core::ptr::{self, NonNull};
 use std::ffi::CString;
@@ -43,7 +43,7 @@ pub unsafe fn add_found(
     }
     let paths: Result<Vec<CString>, _> = found.paths.iter().map(|p| CString::new(&**p)).collect();
     let paths = paths.map_err(|error| Error::Invalid(error.to_string()))?;
-    let space = host::alloc_lockspace().ok_or_else(|| Error::NotRunning("no memory".into()))?;
+    let space = symbols::alloc_lockspace().ok_or_else(|| Error::NotRunning("no memory".into()))?;
     // SAFETY: a new lockspace of this layout that nobody else knows; each text was found to fit
     // with its terminator, which is there already, because core has cleared the whole struct. The
     // list is core's, by the contract of this function.

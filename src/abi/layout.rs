@@ -6,9 +6,9 @@
 //! the executable tells the rest (contract, section 2.4). Whatever does not fit is refused: a wrong
 //! guess would lock the wrong drives.
 
-use super::c::Lockspace;
-use super::host;
-use core::ffi::{CStr, c_char, c_int, c_void};
+use super::c::{Lockspace, Table};
+use super::symbols;
+use core::ffi::{CStr, c_int, c_void};
 use core::fmt;
 use core::ptr::NonNull;
 use std::sync::OnceLock;
@@ -103,11 +103,11 @@ pub fn layout() -> &'static Result<Layout, Uncertain> {
 }
 
 fn detect() -> Result<Layout, Uncertain> {
-    if let Some(table) = host::layout_table() {
+    if let Some(table) = symbols::layout_table() {
         // SAFETY: a symbol of this name is the table of `lvm2/lvmlockd-idm.c`, of any version.
         return unsafe { Table::read(table) };
     }
-    let lockspace = host::alloc_lockspace().ok_or(Uncertain::NoLockspace)?;
+    let lockspace = symbols::alloc_lockspace().ok_or(Uncertain::NoLockspace)?;
     // SAFETY: it came from malloc just now, and goes back there.
     let heads = unsafe {
         let heads = list_heads(words_of(lockspace), lockspace.as_ptr() as usize);
@@ -115,17 +115,6 @@ fn detect() -> Result<Layout, Uncertain> {
         heads
     };
     decide(heads, &releases_of_executable())
-}
-
-/// `struct lvmlockd_idm_layout`, as `lvm2/lvmlockd-idm.c` defines it.
-#[repr(C)]
-pub struct Table {
-    magic: [u8; 8],
-    version: u32,
-    size: u32,
-    lockspace_pvs: u32,
-    adopt_args: u32,
-    lvm_path: *const c_char,
 }
 
 impl Table {

@@ -3,10 +3,10 @@
 //! syslog keeps those waiting who have something to say while nobody reads, as when journald hangs
 //! with the host's disk. A thread that waits renews no locks and runs no kill command.
 
-use crate::runtime::thread;
-use crate::sync::atomic::{AtomicUsize, Ordering};
-use crate::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use crate::sync::planted;
+use crate::sys::sync::atomic::{AtomicUsize, Ordering};
+use crate::sys::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use crate::sys::sync::planted;
+use crate::sys::thread;
 use core::ffi::c_int;
 use core::time::Duration;
 use std::io;
@@ -76,9 +76,9 @@ mod schedules {
     //! The queue under schedules that the test decides.
 
     use super::*;
-    use crate::sync::Mutex;
-    use crate::sync::scheduled::{Host, Race, STILL, finds, holds};
-    use crate::sync::thread as threads;
+    use crate::sys::sync::Mutex;
+    use crate::sys::sync::scheduled::{Host, Race, STILL, finds, holds};
+    use crate::sys::sync::thread as threads;
 
     const BOUND: Duration = Duration::from_secs(5);
     const SENDERS: usize = 2;
@@ -88,7 +88,7 @@ mod schedules {
     fn messages() {
         let written = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&written);
-        let queue = Queue::start(move |_, message| log.lock().unwrap().push(message.to_owned()));
+        let queue = Queue::start(move |_, message| log.lock().push(message.to_owned()));
         let queue = Arc::new(queue.unwrap());
         let senders: Vec<_> = (0..SENDERS)
             .map(|sender| {
@@ -106,7 +106,7 @@ mod schedules {
             }
         }
         let (notes, messages): (Vec<String>, Vec<String>) =
-            written.lock().unwrap().drain(..).partition(|line| line.contains("lost"));
+            written.lock().drain(..).partition(|line| line.contains("lost"));
         let number = |line: &String| line.split(' ').next().unwrap().parse::<usize>().unwrap();
         let lost: usize = notes.iter().map(number).sum();
         assert_eq!(messages.len() + lost, SENDERS * EACH, "{messages:?} {notes:?}");
@@ -131,24 +131,24 @@ mod schedules {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sync::Mutex;
+    use crate::sys::sync::Mutex;
 
     #[test]
     fn a_log_that_takes_nothing_keeps_nobody_waiting() {
         let written = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&written);
-        let queue = Queue::start(move |_, message| log.lock().unwrap().push(message.to_owned()));
+        let queue = Queue::start(move |_, message| log.lock().push(message.to_owned()));
         let queue = queue.unwrap();
         let sent = ROOM + 500;
         {
-            let _nobody_reads = written.lock().unwrap();
+            let _nobody_reads = written.lock();
             for number in 0..sent {
                 queue.push(libc::LOG_ERR, number.to_string());
             }
             assert!(!queue.flush(Duration::from_millis(10)));
         }
         while !queue.flush(Duration::from_secs(5)) {}
-        let written = written.lock().unwrap();
+        let written = written.lock();
         let (notes, messages): (Vec<_>, Vec<_>) =
             written.iter().partition(|line| line.ends_with("the log took nothing for too long"));
         let kept = messages.len();

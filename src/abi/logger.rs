@@ -1,8 +1,8 @@
 //! From the [`log`] crate to lvmlockd's log; without lvmlockd to syslog or stderr.
 
-use super::host::{self, LogLevel};
 use super::log_queue::Queue;
-use crate::runtime::thread;
+use super::symbols::{self, LogLevel};
+use crate::sys::thread;
 use core::ffi::c_int;
 use core::time::Duration;
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -50,7 +50,7 @@ pub fn install() {
 /// lvmlockd's own log where there is one. Otherwise stderr if somebody is looking at it, or if the
 /// environment says `LVMLOCKD_IDM_LOG=stderr`; else syslog.
 fn destination() -> Destination {
-    if let Some(log_level) = host::log_level() {
+    if let Some(log_level) = symbols::log_level() {
         return Destination::Lvmlockd(log_level);
     }
     let wanted = std::env::var_os("LVMLOCKD_IDM_LOG").is_some_and(|to| to == "stderr");

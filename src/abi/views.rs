@@ -6,7 +6,7 @@
 use super::Layout;
 use super::c::{Lockspace, Pvs, Resource};
 use crate::error::Error;
-use crate::manager::{LockspaceKey, ResourceKey, Scope};
+use crate::lock::{LockspaceKey, ResourceKey, Scope};
 use core::ffi::{c_char, c_int};
 use core::fmt;
 use core::ptr::{self, NonNull};

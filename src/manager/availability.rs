@@ -4,26 +4,15 @@ use super::Manager;
 use super::running::Running;
 use crate::config::Config;
 use crate::lockspace::Lockspace;
-use crate::sync::Mutex;
 use crate::topology::Topology;
 use core::time::Duration;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// How long [`Manager::is_running`] waits for drives that it asks, and the pause before it asks
 /// again: it is called under a mutex of core's, on hosts with other lock managers too.
 const ASK_BOUND: Duration = Duration::from_millis(250);
 const ASK_AGAIN: Duration = Duration::from_secs(10);
-
-/// What was seen of the global lock's drives.
-#[derive(Default)]
-pub(super) struct Glimpses {
-    /// How many kernel events there had been when the disks were last looked at before anything was
-    /// started, and whether there were partitions for the global lock.
-    glance: Mutex<Option<(Option<u64>, bool)>>,
-    /// When drives with such partitions were last asked whether they have IDM.
-    asked: Mutex<Option<Instant>>,
-}
 
 impl Manager {
     /// Whether IDM can be used on this host: it is configured, a VG is started, or a drive with a
@@ -52,7 +41,7 @@ impl Manager {
         }
         let topology = Topology::new(config.emulated.clone());
         let events = topology.event_count();
-        let mut glance = self.glimpses.glance.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut glance = self.glimpses.glance.lock();
         match *glance {
             Some((before, found)) if events.is_some() && before == events => found,
             _ => {
@@ -68,7 +57,7 @@ impl Manager {
         let members = drives.add_global(&mut Vec::new()).members;
         let known = || members.iter().any(|member| drives.has_idm(member.drive));
         // Whoever comes meanwhile waits for the same answers.
-        let mut asked = self.glimpses.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut asked = self.glimpses.asked.lock();
         if known() {
             return true;
         }

@@ -1,14 +1,17 @@
 //! Locks: taken, converted and given up, each with its value.
 
+use super::Manager;
 use super::running::{Running, patience_for};
-use super::{Adopt, LockspaceKey, Manager, Resource, ResourceKey, ValBlk};
 use crate::error::Error;
-use crate::lockspace::Held;
+use crate::lock::{Adopt, LockspaceKey, Resource, ResourceKey, ValBlk};
+use crate::lock::{Answer, LockSpec, Role};
+use crate::lockspace::{Held, Lockspace};
 use crate::recovery::Claim;
-use crate::runtime::{Answer, LockSpec, Role, clock};
+use crate::sys::clock;
 use core::time::Duration;
 use idm_engine::{Outcome, Request, ValueRead};
 use idm_protocol::{Mode, Value};
+use std::sync::Arc;
 
 /// How long [`Manager::unlock`] waits for the drives. The lvm command that follows on another host
 /// would otherwise be told "held by another host", and core does not try LV locks again. Healthy
@@ -17,20 +20,21 @@ const SETTLE: Duration = Duration::from_millis(500);
 /// `LMUF_FREE_VG` of lvmlockd: the VG is being removed.
 const FREE_VG: u32 = 1;
 
-impl Manager {
-    /// Takes note of a resource. Optional before [`Manager::lock`], and without effect: a resource
-    /// that holds nothing has no state.
-    pub fn add_resource(&self, lockspace: LockspaceKey, key: ResourceKey) {
-        let _ = (lockspace, key);
-    }
+/// The resource of core's that asks for a lock.
+struct Asker {
+    space_key: LockspaceKey,
+    key: ResourceKey,
+    lockspace: Arc<Lockspace>,
+}
 
+impl Manager {
     /// Forgets a resource; never unlocks what another resource holds. May come after its
     /// lockspace is gone, and for resources that were never seen.
     pub fn remove_resource(&self, key: ResourceKey) {
         let Some(held) = self.state().resources.remove(&key) else {
             return;
         };
-        log::warn!("{}: core forgets it without unlock", held.spec.label);
+        log::warn!("{}: core forgets it without unlock", held.spec);
         if let Ok(running) = self.running() {
             self.let_go(&running, vec![held]);
         }
@@ -46,11 +50,11 @@ impl Manager {
         let active = running.orphans.active();
         for held in all {
             if held.lockspace.owner.is_killed() || !active.contains(&held.spec.resource) {
-                log::debug!("{}: released, core has no use for it any more", held.spec.label);
+                log::debug!("{}: released, core has no use for it any more", held.spec);
                 self.give_up(running, held.spec);
                 continue;
             }
-            log::warn!("{}: its LV is active, so it is kept", held.spec.label);
+            log::warn!("{}: its LV is active, so it is kept", held.spec);
             let id = held.spec.resource;
             running.orphans.keep(held);
             self.state().taken.remove(&id);
@@ -87,13 +91,14 @@ impl Manager {
         let _armed = running.arm(&lockspace)?;
         let id = spec.resource;
         if !self.state().taken.insert(id) {
-            return Err(Error::Held(format!("{}: held by this host", spec.label)));
+            return Err(Error::Held(format!("{}: held by this host", spec)));
         }
-        let taken = self.take(&running, (space_key, key), spec, &resource, mode, adopt);
+        let asker = Asker { space_key, key, lockspace };
+        let taken = self.take(&running, &asker, spec, &resource, mode, adopt);
         if taken.is_err() {
             self.state().taken.remove(&id);
         }
-        let read = taken?;
+        let (read, lockspace) = (taken?, asker.lockspace);
         match (&resource, mode) {
             (Resource::Vg, Mode::Exclusive) => self.spread_locks(&running, &lockspace)?,
             (Resource::Vg, Mode::Shared) => self.spread_where_changed(&running, &lockspace)?,
@@ -109,7 +114,7 @@ impl Manager {
     fn take(
         &self,
         running: &Running,
-        keys: (LockspaceKey, ResourceKey),
+        asker: &Asker,
         spec: LockSpec,
         resource: &Resource,
         mode: Mode,
@@ -117,8 +122,7 @@ impl Manager {
     ) -> Result<ValueRead, Error> {
         running.heed_earlier(&spec)?;
         let claim = running.orphans.claim(&spec.resource, running.bound());
-        let claim =
-            claim.map_err(|withheld| Error::Storage(format!("{}: {withheld}", spec.label)))?;
+        let claim = claim.map_err(|withheld| Error::Storage(format!("{}: {withheld}", spec)))?;
         match claim {
             Some(claim) => {
                 let left = claim.saved.mode();
@@ -127,13 +131,13 @@ impl Manager {
                 }
                 let saved = claim.saved.asked_now(left);
                 running.note_again(&spec.resource, &saved)?;
-                let lockspace = self.lockspace(keys.0)?;
-                self.take_over(keys, Held { lockspace, spec, mode: left, saved }, mode, claim)?;
+                let lockspace = asker.lockspace.clone();
+                self.take_over(asker, Held { lockspace, spec, mode: left, saved }, mode, claim)?;
                 // What was changed under it may not have been published.
                 Ok(ValueRead::Unknown)
             }
             None if adopt.only => Err(Error::AdoptNone),
-            None => self.acquire(running, keys, spec, resource, mode),
+            None => self.acquire(running, asker, spec, resource, mode),
         }
     }
 
@@ -141,13 +145,12 @@ impl Manager {
     fn acquire(
         &self,
         running: &Running,
-        (space_key, key): (LockspaceKey, ResourceKey),
+        asker: &Asker,
         spec: LockSpec,
         resource: &Resource,
         mode: Mode,
     ) -> Result<ValueRead, Error> {
-        let lockspace = self.lockspace(space_key)?;
-        let plan = running.plan(&lockspace, resource)?;
+        let plan = running.plan(&asker.lockspace, resource)?;
         let mut saved = plan.saved(mode);
         running.note(&spec.resource, &saved)?;
         let read = match running.request(&spec, plan.acquire(mode)) {
@@ -158,8 +161,9 @@ impl Manager {
             }
         };
         running.note_granted(&spec, &mut saved);
+        let lockspace = asker.lockspace.clone();
         let held = Held { lockspace, spec, mode, saved };
-        let held = self.state().hold(space_key, key, held);
+        let held = self.state().hold(asker.space_key, asker.key, held);
         if let Err(spec) = held {
             self.give_up(running, spec);
             return Err(Error::NoLockspace);
@@ -176,24 +180,18 @@ impl Manager {
     }
 
     /// Gives a resource the lock that a dead lvmlockd left behind and that was renewed since.
-    fn take_over(
-        &self,
-        (space_key, key): (LockspaceKey, ResourceKey),
-        held: Held,
-        mode: Mode,
-        claim: Claim,
-    ) -> Result<(), Error> {
-        let label = held.spec.label.clone();
-        if self.state().hold(space_key, key, held).is_err() {
+    fn take_over(&self, asker: &Asker, held: Held, mode: Mode, claim: Claim) -> Result<(), Error> {
+        let spec = held.spec.clone();
+        if self.state().hold(asker.space_key, asker.key, held).is_err() {
             return Err(Error::NoLockspace);
         }
-        if let Err(error) = self.convert(key, mode, 0) {
+        if let Err(error) = self.convert(asker.key, mode, 0) {
             // It stays as it was left.
-            self.state().resources.remove(&key);
+            self.state().resources.remove(&asker.key);
             return Err(error);
         }
         claim.take();
-        log::info!("{label}: held {mode}, taken over from an earlier lvmlockd");
+        log::info!("{spec}: held {mode}, taken over from an earlier lvmlockd");
         Ok(())
     }
 
@@ -209,20 +207,20 @@ impl Manager {
             return Ok(false);
         };
         if held.spec.resource != spec.resource {
-            log::warn!("{}: its resource is now another's", held.spec.label);
+            log::warn!("{}: its resource is now another's", held.spec);
             self.state().resources.remove(&key);
             self.let_go(running, vec![held]);
             return Ok(false);
         }
         let now = running.runtime.mode(spec.resource);
         if now.map_err(|answer| running.refused(spec, answer))?.is_some() {
-            log::info!("{}: asked for again, now {mode}", spec.label);
+            log::info!("{}: asked for again, now {mode}", spec);
             self.convert(key, mode, 0)?;
             return Ok(true);
         }
         if running.orphans.active().contains(&spec.resource) {
             let why = "lost, and its LV is still active";
-            return Err(Error::Storage(format!("{}: {why}", spec.label)));
+            return Err(Error::Storage(format!("{}: {why}", spec)));
         }
         // It has to be given up before it is taken anew.
         self.state().resources.remove(&key);
@@ -256,7 +254,7 @@ impl Manager {
             // It goes on, and until it is finished other hosts are kept out as before. Core would
             // otherwise go on with an exclusive lock that becomes a shared one behind its back.
             Answer::TimedOut if !promotes => {
-                log::warn!("{}: conversion to {mode} is not finished yet", held.spec.label);
+                log::warn!("{}: conversion to {mode} is not finished yet", held.spec);
             }
             other => return Err(running.refused(&held.spec, other)),
         }
@@ -293,14 +291,14 @@ impl Manager {
             return;
         };
         let bound = patience_for(&held.lockspace, SETTLE);
-        let (label, id) = (held.spec.label.clone(), held.spec.resource);
+        let spec = held.spec;
         let release = Request::Release { value };
-        match running.runtime.request(held.spec, release, bound) {
+        match running.runtime.request(spec.clone(), release, bound) {
             Answer::Done(_) => {}
-            _ => log::info!("{label}: released, some drives have not answered yet"),
+            _ => log::info!("{spec}: released, some drives have not answered yet"),
         }
-        running.store.forget_lock(&id);
-        self.state().taken.remove(&id);
+        running.store.forget_lock(&spec.resource);
+        self.state().taken.remove(&spec.resource);
     }
 }
 

@@ -1,12 +1,14 @@
 //! The life of a lockspace, from prepare to remove, and who else has it started.
 
+use super::Manager;
 use super::plan::{Plan, majority, no_global_drives};
 use super::running::{Running, not_noted, patience_for};
-use super::{Adopt, LockspaceKey, Manager, ResourceKey, Scope};
 use crate::error::Error;
-use crate::lockspace::{Held, Lockspace, lv_uuid};
-use crate::recovery::store::SavedLockspace;
-use crate::runtime::Answer;
+use crate::lock::Answer;
+use crate::lock::lv_uuid;
+use crate::lock::{Adopt, LockspaceKey, ResourceKey, Scope};
+use crate::lockspace::{Held, Lockspace};
+use crate::state::store::SavedLockspace;
 use core::time::Duration;
 use idm_engine::{Outcome, Request};
 use idm_protocol::{HostId, Mode, Status};

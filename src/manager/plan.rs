@@ -1,13 +1,13 @@
 //! The drives that a lock is taken on.
 
-use super::Resource;
 use super::running::Running;
 use crate::config::DEFAULT_FILE;
+use crate::drives::Members;
 use crate::error::Error;
+use crate::lock::Resource;
 use crate::lockspace::Lockspace;
-use crate::recovery::store::SavedLock;
-use crate::runtime::clock;
-use crate::runtime::drives::Members;
+use crate::state::store::SavedLock;
+use crate::sys::clock;
 use idm_engine::{Member, Request};
 use idm_protocol::Mode;
 

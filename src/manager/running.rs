@@ -1,23 +1,26 @@
 //! What the manager has since the first lockspace was prepared: the runtime, notes, orphans, the
 //! watchdog; and the requests that it makes of them.
 
-use super::State;
+use super::state::State;
 use super::votes::Votes;
 use crate::config::Config;
+use crate::drives::Drives;
 use crate::error::Error;
+use crate::fencing::Fencing;
+use crate::fencing::safe_note::SafeNote;
+use crate::fencing::watchdog::device::Device;
+use crate::fencing::watchdog::{self, Watchdog};
+use crate::lock::{Answer, LockSpec};
 use crate::lockspace::Lockspace;
+use crate::metrics::export::Exporter;
 use crate::recovery::active::Devices;
-use crate::recovery::store::{SavedLock, Store};
 use crate::recovery::{Dates, Orphans};
-use crate::runtime::drives::Drives;
-use crate::runtime::fencing::Fencing;
-use crate::runtime::host_id::{self, Identity};
-use crate::runtime::metrics::export::Exporter;
-use crate::runtime::safe_note::SafeNote;
-use crate::runtime::undo_note::UndoNote;
-use crate::runtime::watchdog::{self, Watchdog, device::Device};
-use crate::runtime::{Answer, LockSpec, Runtime, Settings, clock};
-use crate::sync::{Mutex, mpsc};
+use crate::runtime::{Runtime, Settings};
+use crate::state::host_id::{self, Identity};
+use crate::state::store::{SavedLock, Store};
+use crate::state::undo_note::UndoNote;
+use crate::sys::clock;
+use crate::sys::sync::{Mutex, mpsc};
 use crate::topology::Topology;
 use crate::transport::{self, Limits};
 use core::fmt;
@@ -123,7 +126,7 @@ impl Running {
         }
         Err(Error::Held(format!(
             "{}: commands of an earlier lvmlockd may still reach the drives for {} s; try again then",
-            spec.label,
+            spec,
             left.as_secs() + 1
         )))
     }
@@ -157,7 +160,7 @@ impl Running {
         saved.granted = true;
         if let Err(error) = self.store.change_lock(&spec.resource, |lock| lock.granted = true) {
             // The lock is noted all the same, and it is good.
-            log::warn!("{}: that it was granted cannot be noted: {error}", spec.label);
+            log::warn!("{}: that it was granted cannot be noted: {error}", spec);
         }
     }
 
@@ -204,26 +207,25 @@ impl Running {
 
     /// The error for a request that was not granted.
     pub(super) fn refused(&self, spec: &LockSpec, answer: Answer) -> Error {
-        let label = &spec.label;
         match answer {
             Answer::Done(Outcome::Refused(Refusal::Held(conflicts))) => {
                 let place = conflicts.first().map_or_else(String::new, |conflict| {
                     format!(", seen on {}", self.runtime.drives().name(conflict.drive))
                 });
-                Error::Held(format!("{label}: {}{place}", Refusal::Held(conflicts)))
+                Error::Held(format!("{spec}: {}{place}", Refusal::Held(conflicts)))
             }
             Answer::Done(Outcome::Refused(refusal)) => {
                 let waits = match &refusal {
                     Refusal::NoQuorum { barred, .. } => self.waited_for(barred),
                     _ => String::new(),
                 };
-                Error::Storage(format!("{label}: {refusal}{waits}"))
+                Error::Storage(format!("{spec}: {refusal}{waits}"))
             }
-            Answer::Done(outcome) => Error::Internal(format!("{label}: unexpected {outcome:?}")),
-            Answer::InUse => Error::Held(format!("{label}: held by this host")),
+            Answer::Done(outcome) => Error::Internal(format!("{spec}: unexpected {outcome:?}")),
+            Answer::InUse => Error::Held(format!("{spec}: held by this host")),
             Answer::Killed => Error::Killed,
             Answer::Failed(why) => Error::Internal(why),
-            Answer::TimedOut => Error::Storage(format!("{label}: no decision in time")),
+            Answer::TimedOut => Error::Storage(format!("{spec}: no decision in time")),
         }
     }
 }

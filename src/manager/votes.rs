@@ -4,19 +4,17 @@
 //! the new drives are noted first, and vote from then on; the old ones have the lock until they do.
 //! A thread of its own notes them, because the reactor waits for no file.
 
-use super::running::Running;
-use super::{Manager, State};
-use crate::error::Error;
-use crate::lockspace::{Held, Lockspace};
+use super::state::State;
 use crate::recovery::Orphans;
-use crate::recovery::store::{SavedLock, Store};
-use crate::runtime::{Role, Runtime, thread};
-use crate::sync::mpsc::{Receiver, RecvTimeoutError};
-use crate::sync::{Mutex, planted};
+use crate::runtime::Runtime;
+use crate::state::store::{SavedLock, Store};
+use crate::sys::sync::mpsc::{Receiver, RecvTimeoutError};
+use crate::sys::sync::{Mutex, planted};
+use crate::sys::thread;
 use core::time::Duration;
 use idm_protocol::ResourceId;
 use std::io;
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 #[cfg(all(test, feature = "shuttle"))]
 mod schedules;
@@ -67,7 +65,7 @@ impl Votes {
         };
         let Some(drives) = runtime.votes_ready(*resource) else { return Ok(true) };
         // Neither given up nor taken anew meanwhile: another acquisition has other drives.
-        let state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = state.lock();
         let orphans = self.orphans.upgrade();
         let kept = orphans.as_ref().and_then(|orphans| orphans.hold(resource));
         if !state.has(resource) && kept.is_none() {
@@ -91,54 +89,5 @@ impl Votes {
             self.store.change_lock(resource, |lock| *lock = old)?;
         }
         Ok(true)
-    }
-}
-
-impl State {
-    /// Whether a lock is a resource's, or a started lockspace's membership.
-    fn has(&self, resource: &ResourceId) -> bool {
-        let is_membership = |space: &Arc<Lockspace>| {
-            space.is_started() && !space.is_global && space.membership().resource == *resource
-        };
-        self.resources.values().any(|held| held.spec.resource == *resource)
-            || self.lockspaces.values().any(is_membership)
-    }
-}
-
-impl Manager {
-    /// Puts the LV locks that this host holds, and its membership, on all of the VG's drives, so
-    /// that they vote. Whoever has the VG's lock may move its LVs to other drives, where a host that
-    /// locks them next must meet us; and drives that have left the VG are not to be relied on.
-    pub(super) fn spread_locks(
-        &self,
-        running: &Running,
-        lockspace: &Arc<Lockspace>,
-    ) -> Result<(), Error> {
-        let members = running.members_of(lockspace)?.members;
-        let of_vg =
-            |held: &&Held| held.spec.role == Role::Lv && Arc::ptr_eq(&held.lockspace, lockspace);
-        let state = self.state();
-        let mut locks: Vec<_> =
-            state.resources.values().filter(of_vg).map(|held| held.spec.resource).collect();
-        drop(state);
-        if !lockspace.is_global {
-            locks.push(lockspace.membership().resource);
-        }
-        lockspace.set_spread(&members);
-        running.runtime.spread(locks, members.clone());
-        running.orphans.spread(lockspace, members);
-        Ok(())
-    }
-
-    /// The same, where the VG's drives are not those that its locks were last put on.
-    pub(super) fn spread_where_changed(
-        &self,
-        running: &Running,
-        lockspace: &Arc<Lockspace>,
-    ) -> Result<(), Error> {
-        if lockspace.was_spread_on(&running.members_of(lockspace)?.members) {
-            return Ok(());
-        }
-        self.spread_locks(running, lockspace)
     }
 }

@@ -1,11 +1,13 @@
 //! Whether an orphan is still this host's: its drives are asked, and what they say decides.
 
 use super::{Active, Orphan, Orphans, Phase};
-use crate::lockspace::{Lockspace, role_of, vg_of};
-use crate::recovery::store::SavedLock;
-use crate::runtime::{Answer, Role, clock};
-use crate::sync::mpsc::Receiver;
-use crate::sync::planted;
+use crate::lock::{Answer, Role};
+use crate::lock::{role_of, vg_of};
+use crate::lockspace::Lockspace;
+use crate::state::store::SavedLock;
+use crate::sys::clock;
+use crate::sys::sync::mpsc::Receiver;
+use crate::sys::sync::planted;
 use idm_engine::{Member, Outcome, Refusal, Request};
 use idm_protocol::{Mode, ResourceId};
 use std::collections::HashMap;
@@ -126,10 +128,10 @@ impl Orphans {
         let Some(orphan) = left.locks.get_mut(id) else {
             return true;
         };
-        let label = orphan.spec.label.clone();
+        let spec = &orphan.spec;
         let clear = match answer {
             Answer::Done(Outcome::Adopted(mode)) => {
-                log::info!("{label}: left {mode} by an earlier lvmlockd, kept");
+                log::info!("{spec}: left {mode} by an earlier lvmlockd, kept");
                 orphan.phase = Phase::Kept;
                 orphan.set_in_danger(false);
                 if *mode != orphan.saved.mode() {
@@ -144,7 +146,7 @@ impl Orphans {
                     orphan.phase = Phase::Lost;
                     self.alarm(orphan, "its drives say that it is not this host's any more");
                 } else {
-                    log::info!("{label}: an earlier lvmlockd asked for it; nothing uses it");
+                    log::info!("{spec}: an earlier lvmlockd asked for it; nothing uses it");
                     orphan.set_in_danger(false);
                     self.store.forget_lock(id);
                     // The engine leaves a minority's records until it is told so.
@@ -155,7 +157,7 @@ impl Orphans {
                 true
             }
             other => {
-                log::debug!("{label}: left by an earlier lvmlockd, not proven yet: {other:?}");
+                log::debug!("{spec}: left by an earlier lvmlockd, not proven yet: {other:?}");
                 orphan.phase = Phase::Unproven;
                 orphan.doubt = match other {
                     Answer::Done(Outcome::Refused(refusal)) => refusal.to_string(),

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::runtime::schedules::{Bench, Voters, in_use};
-use crate::sync::scheduled::{Host, Race, STILL, any, finds, holds, pass};
-use crate::sync::thread as threads;
+use crate::sys::sync::scheduled::{Host, Race, STILL, any, finds, holds, pass};
+use crate::sys::sync::thread as threads;
 use core::sync::atomic::{AtomicU32, Ordering};
 use std::path::Path;
 use tempfile::TempDir;

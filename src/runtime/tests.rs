@@ -1,12 +1,17 @@
 //! The runtime with drives that do as a test says, and with engines that do.
 
+use super::engine::any::AnyEngine;
 use super::*;
+use crate::fencing::Fencing;
+use crate::lock::Role;
+use crate::state::undo_note::{Earlier, UndoNote};
+use crate::sys::clock;
+use crate::sys::sync::atomic::AtomicBool;
 use crate::topology::tests::Tree;
 use crate::topology::{Target, Topology};
 use crate::transport::{Deadline, DrivePath, Limits, Undelivered};
-use idm_engine::{Loss, RequestError, ValueRead};
-use idm_protocol::{MutexOp, Status};
-use queue::Urgency;
+use idm_engine::{Command, Event, Instant, Loss, RequestError, Timing, Token, ValueRead};
+use idm_protocol::{HostId, MutexOp, Status};
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
@@ -96,7 +101,7 @@ impl FakeEngine {
     }
 }
 
-impl Engine for FakeEngine {
+impl AnyEngine for FakeEngine {
     fn expect_silence(&mut self, _: &[DriveRef]) {}
     fn spread(&mut self, _: &[Member], _: Instant) {}
     fn request(&mut self, request: Request, _: Instant) -> Result<(), RequestError> {
@@ -208,7 +213,7 @@ impl Bench {
         };
         let used = scripts.clone().unwrap_or_default();
         let make: Box<MakeEngine> = match scripts {
-            None => Box::new(|config| Box::new(Lock::new(config))),
+            None => Box::new(engine::real),
             Some(scripts) => Box::new(move |config| {
                 Box::new(FakeEngine { id: config.resource, scripts: scripts.clone() })
             }),
@@ -262,12 +267,7 @@ fn owner() -> Arc<Owner> {
 }
 
 fn spec(number: u8, role: Role, owner: &Arc<Owner>) -> LockSpec {
-    LockSpec {
-        resource: ResourceId::from_bytes([number; 64]),
-        label: format!("lock {number}"),
-        role,
-        owner: owner.clone(),
-    }
+    LockSpec { resource: ResourceId::from_bytes([number; 64]), role, owner: owner.clone() }
 }
 
 fn release() -> Request {

@@ -1,8 +1,8 @@
 //! Which disks the host has: the ways to every drive, and the partitions of the global lock.
 
+use super::disk::{EMULATED, Located, Target, UNKNOWN, drive_of, has_global_name, is_disk};
 use super::identity::Identity;
 use super::sysfs::{Sysfs, disk_of, node_of};
-use super::{Located, Target, drive_of, has_global_name, is_disk};
 use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
@@ -47,7 +47,7 @@ impl Inventory {
     /// Whether a drive with that identity would be listed if it were there: emulated ones and those
     /// that are only known by a path that leads nowhere are not.
     pub fn would_list(identity: &str) -> bool {
-        !identity.starts_with(super::EMULATED) && !identity.starts_with(super::UNKNOWN)
+        !identity.starts_with(EMULATED) && !identity.starts_with(UNKNOWN)
     }
 
     /// The drives that have a partition for the global lock, each with the node of the first one.

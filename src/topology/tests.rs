@@ -453,7 +453,7 @@ fn what_was_found_is_remembered_until_the_next_kernel_event() {
     fs::create_dir(tree.root.path().join("kernel")).unwrap();
     let remember = || {
         topology.locate(&[]);
-        let mut remembered = topology.remembered.lock().unwrap();
+        let mut remembered = topology.remembered.lock();
         let found = Found { drives: Vec::new(), missing: vec!["sdb".into()] };
         remembered.found.insert(7, found).is_some()
     };

@@ -22,9 +22,9 @@
 //! The kernel ends a command some time after its time-out: it looks at them once a second, and then
 //! has to abort the command. Who reports a command does not wait for that.
 
-use crate::runtime::clock;
-use crate::sync::atomic::{AtomicU8, Ordering};
-use crate::sync::planted;
+use crate::sys::clock;
+use crate::sys::sync::atomic::{AtomicU8, Ordering};
+use crate::sys::sync::planted;
 use core::time::Duration;
 use idm_engine::{Instant, Timing};
 use std::sync::Arc;
@@ -123,7 +123,7 @@ impl Deadline {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::clock::virtual_time;
+    use crate::sys::clock::virtual_time;
 
     fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)

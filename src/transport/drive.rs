@@ -1,7 +1,7 @@
 //! IDM commands and tables, whatever language a drive speaks.
 
 use super::{Deadline, DrivePath, Undelivered};
-use crate::runtime::clock;
+use crate::sys::clock;
 use core::time::Duration;
 use idm_protocol::{
     Class, DriveCommand, MutexOp, RECORD_LEN, Record, Reply, State, Status, parse_table,
@@ -367,7 +367,7 @@ fn wall_clock_ms() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::clock::virtual_time;
+    use crate::sys::clock::virtual_time;
     use crate::transport::soon;
     use idm_protocol::{HostId, ResourceId, Value, ValueUpdate};
     use std::sync::Mutex;

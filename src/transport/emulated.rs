@@ -6,12 +6,11 @@
 use super::drive::{Data, Trouble};
 use super::scsi::{Answer, Port};
 use super::{Deadline, Undelivered};
-use crate::sync::{Mutex, MutexGuard};
+use crate::sys::sync::{Mutex, MutexGuard};
 use core::time::Duration;
 use idm_emulator::client::{Client, Error};
 use idm_protocol::scsi::Cdb;
 use std::path::PathBuf;
-use std::sync::PoisonError;
 
 /// The socket of one drive. A connection carries one command at a time, so there are as many as
 /// commands at the same time.
@@ -27,7 +26,7 @@ impl Socket {
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Client>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        self.idle.lock()
     }
 }
 

@@ -2,12 +2,12 @@
 
 use super::Undelivered;
 use super::drive::Trouble;
-use crate::sync::Mutex;
+use crate::sys::sync::Mutex;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, fstat};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 /// A way to a drive by a block node, kept open as a `T`. It is opened again when the kernel says
 /// that the device behind it is gone, and used only while the drive behind it is the expected one.
@@ -30,7 +30,7 @@ impl<T> Node<T> {
     /// command's time-out is made afterwards, and where too little is left the next command finds
     /// it open.
     pub fn opened(&self, open: impl FnOnce() -> Result<T, String>) -> Result<Arc<T>, Undelivered> {
-        let mut slot = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = self.open.lock();
         if let Some(opened) = &*slot {
             return Ok(opened.clone());
         }
@@ -62,7 +62,7 @@ impl<T> Node<T> {
 
     /// Lets go of what leads nowhere, unless another thread has already replaced it.
     pub fn forget(&self, stale: &Arc<T>) {
-        let mut slot = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = self.open.lock();
         if slot.as_ref().is_some_and(|opened| Arc::ptr_eq(opened, stale)) {
             *slot = None;
         }

@@ -186,7 +186,7 @@ fn judge(result: Result<libc::c_int, Errno>, long: bool) -> Result<u16, Trouble>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::clock::virtual_time;
+    use crate::sys::clock::virtual_time;
     use crate::transport::{Limits, soon};
     use idm_engine::Timing;
     use std::cell::RefCell;
@@ -288,7 +288,7 @@ mod tests {
         let _time = virtual_time();
         for lease_ms in [500, 5000, 20_000, 60_000, 3_600_000] {
             let timing = Timing::for_lease(Duration::from_millis(lease_ms));
-            let deadline = Limits::new(&timing).deadline(crate::runtime::clock::now());
+            let deadline = Limits::new(&timing).deadline(crate::sys::clock::now());
             let shortest = shortest_timeout(&deadline);
             assert!(timeout(&deadline.keeping(shortest)).is_ok(), "{lease_ms}");
             assert!(shortest <= SHORTEST_TIMEOUT && 2 * shortest <= Limits::new(&timing).over);

@@ -205,7 +205,7 @@ fn judge_errno(errno: Errno, kind: Kind, long: bool) -> Trouble {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::clock::virtual_time;
+    use crate::sys::clock::virtual_time;
     use crate::transport::soon;
     use std::collections::BTreeMap;
 

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::recovery::schedules::{Bequest, Files, lv};
-use crate::sync::mpsc;
-use crate::sync::scheduled::{Race, STILL, any, finds, holds};
+use crate::sys::sync::mpsc;
+use crate::sys::sync::scheduled::{Race, STILL, any, finds, holds};
 
 /// An orphan's votes move while a request has it, or wants it, and may put it back: what is noted is
 /// what votes, and what the request was told.

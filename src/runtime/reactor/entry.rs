@@ -1,7 +1,8 @@
 //! One lock: its engine, the requests that wait for it, and who is answered when.
 
-use crate::runtime::{Answer, Engine, LockSpec, Role};
-use crate::sync::mpsc::Sender;
+use crate::lock::{Answer, LockSpec, Role};
+use crate::runtime::engine::Engine;
+use crate::sys::sync::mpsc::Sender;
 use idm_engine::{Command, DriveRef, Instant, Member, Outcome, Request, RequestError, Token};
 use idm_protocol::{Mode, Reply};
 use std::collections::{HashSet, VecDeque};
@@ -10,7 +11,7 @@ use std::collections::{HashSet, VecDeque};
 pub(super) struct Entry {
     pub(super) spec: LockSpec,
     /// `None`: it panicked. What it held is lost, not free.
-    pub(super) engine: Option<Box<dyn Engine>>,
+    pub(super) engine: Option<Engine>,
     pub(super) current: Option<Pending>,
     pub(super) waiting: VecDeque<(Request, Pending)>,
     settle: Option<Settle>,
@@ -105,7 +106,7 @@ impl Pending {
 
 impl Entry {
     /// A lock that nobody has asked for yet.
-    pub(super) fn new(spec: LockSpec, engine: Box<dyn Engine>) -> Entry {
+    pub(super) fn new(spec: LockSpec, engine: Engine) -> Entry {
         Entry {
             spec,
             engine: Some(engine),
@@ -147,7 +148,7 @@ impl Entry {
             current.waiter = None;
         } else if self.granted == Some(id) {
             // It was answered just when the caller gave up.
-            log::warn!("{}: granted too late, releasing it", self.spec.label);
+            log::warn!("{}: granted too late, releasing it", self.spec);
             self.set_in_use(false);
             self.waiting.push_front(release());
         } else {
@@ -259,7 +260,7 @@ impl Entry {
         if let Err(error) = engine.request(request, now) {
             let answer = match error {
                 RequestError::WrongState if acquires => Answer::InUse,
-                _ => Answer::Failed(format!("{}: {error:?}", self.spec.label)),
+                _ => Answer::Failed(format!("{}: {error:?}", self.spec)),
             };
             self.spec = before;
             if let Some(mut pending) = self.current.take() {
@@ -348,7 +349,7 @@ impl Entry {
             let answer = match pending.kind {
                 // Core must never see an unlock fail; the lock is not handed out again.
                 Kind::Release => Answer::Done(Outcome::Released),
-                _ => Answer::Failed(format!("{}: internal error, see the log", self.spec.label)),
+                _ => Answer::Failed(format!("{}: internal error, see the log", self.spec)),
             };
             pending.answer(answer);
         }

@@ -2,33 +2,33 @@
 
 use super::Reactor;
 use super::entry::{Entry, Kind, demote, release};
-use crate::runtime::metrics::LossKind;
-use crate::runtime::{Answer, Role};
+use crate::lock::{Answer, Role};
+use crate::metrics::LossKind;
 use idm_engine::{Event, Instant, Loss, Member, Notice, Outcome};
 use idm_protocol::Mode;
 
 impl Reactor {
     pub(super) fn on_event(&mut self, entry: &mut Entry, event: Event, now: Instant) {
-        let label = entry.spec.label.clone();
+        let spec = &entry.spec;
         match event {
             Event::Done(outcome) => self.on_done(entry, outcome, now),
             Event::Lapsed => {
                 let why = format!(
-                    "the lease of {label} has run out: too few of its drives answered ({})",
+                    "the lease of {spec} has run out: too few of its drives answered ({})",
                     self.names_of(&entry.members)
                 );
                 self.lost(entry, why, LossKind::Lapsed);
             }
             Event::Regained => {
                 self.metrics.regained();
-                log::warn!("{label}: regained, nobody had taken it while its lease had run out");
+                log::warn!("{spec}: regained, nobody had taken it while its lease had run out");
                 entry.alarmed = false;
             }
             Event::Lost(loss) => {
                 let why = match &loss {
-                    Loss::Taken => format!("{label} is lost: taken over by another host, or reset"),
+                    Loss::Taken => format!("{spec} is lost: taken over by another host, or reset"),
                     Loss::OtherSet(conflict) => format!(
-                        "{label} is lost: host {} holds it on other drives ({})",
+                        "{spec} is lost: host {} holds it on other drives ({})",
                         conflict.host,
                         self.drives.name(conflict.drive)
                     ),
@@ -66,19 +66,19 @@ impl Reactor {
                 let unwanted = pending.abandoned && !adopted;
                 entry.set_in_use(!unwanted);
                 if unwanted {
-                    log::warn!("{}: granted too late, releasing it", entry.spec.label);
+                    log::warn!("{}: granted too late, releasing it", entry.spec);
                     entry.waiting.push_front(release());
                 }
             }
             Outcome::Converted { complete } => {
                 if pending.abandoned && pending.kind == Kind::Convert(Mode::Exclusive) {
-                    log::warn!("{}: converted too late, undoing it", entry.spec.label);
+                    log::warn!("{}: converted too late, undoing it", entry.spec);
                     entry.waiting.push_front(demote());
                 }
                 if !complete {
                     log::info!(
                         "{}: shared for this host, other hosts have to wait for some drives",
-                        entry.spec.label
+                        entry.spec
                     );
                 }
             }
@@ -89,7 +89,7 @@ impl Reactor {
             }
             Outcome::Refused(refusal) => {
                 if pending.kind == Kind::Acquire && entry.joined {
-                    log::warn!("{}: {refusal}; trying again", entry.spec.label);
+                    log::warn!("{}: {refusal}; trying again", entry.spec);
                     entry.rejoin_at = Some(now + self.settings.timing.renew);
                 }
             }
@@ -99,18 +99,18 @@ impl Reactor {
 
     fn on_notice(&mut self, entry: &mut Entry, notice: Notice, now: Instant) {
         self.metrics.noticed(&notice);
-        let label = &entry.spec.label;
+        let spec = &entry.spec;
         match notice {
             Notice::Broke { hosts, drive } => {
                 let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
                 log::warn!(
-                    "{label}: took over on {} what host {} did not renew",
+                    "{spec}: took over on {} what host {} did not renew",
                     self.drives.name(drive),
                     hosts.join(", ")
                 );
             }
             Notice::TookOverOwn { drive } => log::info!(
-                "{label}: took over on {} what this host had left there",
+                "{spec}: took over on {} what this host had left there",
                 self.drives.name(drive)
             ),
             Notice::DriveLost { drive } => {
@@ -126,7 +126,7 @@ impl Reactor {
                 };
                 log::log!(
                     level,
-                    "{label}: no longer held on {}, which was reset or gave it to another \
+                    "{spec}: no longer held on {}, which was reset or gave it to another \
                      host{others}",
                     self.drives.name(drive)
                 );
@@ -135,11 +135,11 @@ impl Reactor {
                 // Of a lock that has just been taken, the last drives often come later.
                 if let Some(at) = entry.lost_on.iter().position(|&lost| lost == drive) {
                     entry.lost_on.swap_remove(at);
-                    log::debug!("{label}: held on {} again", self.drives.name(drive));
+                    log::debug!("{spec}: held on {} again", self.drives.name(drive));
                 }
             }
             Notice::SplitVote => {
-                log::debug!("{label}: another host got as many drives, trying again");
+                log::debug!("{spec}: another host got as many drives, trying again");
             }
             Notice::Collected { resource, drive } => log::info!(
                 "removed the unused mutex {resource} from the full table of {}",

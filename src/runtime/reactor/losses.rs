@@ -1,23 +1,17 @@
 //! Locks that are lost or about to be: whom that is told, and the kill command.
 
+use super::Reactor;
 use super::entry::Entry;
-use super::{Message, Reactor, text_of};
-use crate::runtime::kill::{self, Killing};
-use crate::runtime::metrics::LossKind;
-use crate::runtime::{Owner, Role, clock};
-use crate::sync::atomic::Ordering;
-use crate::sync::planted;
+use super::message::{Failure, Message};
+use crate::fencing::kill::{self, Killing};
+use crate::lock::{Owner, Role};
+use crate::metrics::LossKind;
+use crate::sys::clock;
+use crate::sys::sync::planted;
+use crate::sys::thread::panic_text;
 use idm_engine::{Instant, Member};
 use std::any::Any;
 use std::sync::Arc;
-
-/// A lock is lost or about to be.
-pub(super) struct Failure {
-    pub(super) owner: Arc<Owner>,
-    pub(super) why: String,
-    /// When other hosts may have it; `None` where one may already.
-    pub(super) until: Option<Instant>,
-}
 
 impl Reactor {
     /// Tells a lock's owner that it cannot be kept, when that is due.
@@ -33,7 +27,7 @@ impl Reactor {
         let why = format!(
             "{} could not be renewed on enough drives and may be lost in {} ms; of its {} \
              drives these do not answer: {}",
-            entry.spec.label,
+            entry.spec,
             until.since(now).as_millis(),
             entry.members.len(),
             self.names_of(&silent)
@@ -64,7 +58,7 @@ impl Reactor {
     /// A lock's engine panicked. Nobody knows what it holds, so it is neither granted nor freed
     /// until every lease that it may have has run out and every command has reached its drive.
     pub(super) fn condemn(&mut self, entry: &mut Entry, panic: &(dyn Any + Send)) {
-        let why = format!("internal error in {}: {}", entry.spec.label, text_of(panic));
+        let why = format!("internal error in {}: {}", entry.spec, panic_text(panic));
         log::error!("{why}");
         entry.engine = None;
         let timing = &self.settings.timing;
@@ -79,7 +73,7 @@ impl Reactor {
             log::error!("{why}; commands that run under it must be repeated");
             return;
         };
-        if owner.killed.swap(true, Ordering::AcqRel) {
+        if !owner.set_killed() {
             // The volume group was told of, and has as many of these lines as locks.
             log::debug!("{why}");
             return;

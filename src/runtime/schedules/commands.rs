@@ -1,7 +1,7 @@
 //! A drive's queue and its workers.
 
 use super::*;
-use crate::runtime::drives::IDLE;
+use crate::drives::IDLE;
 use core::sync::atomic::AtomicBool as Flag;
 
 const JOBS: usize = 4;
@@ -177,19 +177,19 @@ fn a_worker_that_is_not_missed_is_found() {
 
 /// A path that keeps commands until as many are there as it has room for.
 struct Stuck {
-    inside: crate::sync::Mutex<usize>,
-    entered: crate::sync::Condvar,
+    inside: crate::sys::sync::Mutex<usize>,
+    entered: crate::sys::sync::Condvar,
 }
 
 const TOGETHER: usize = 3;
 
 impl DrivePath for Stuck {
     fn execute(&self, _: &DriveCommand, _: &Deadline) -> Result<Reply, Undelivered> {
-        let mut inside = self.inside.lock().unwrap();
+        let mut inside = self.inside.lock();
         *inside += 1;
         self.entered.notify_all();
         while *inside < TOGETHER {
-            inside = self.entered.wait(inside).unwrap();
+            inside = self.entered.wait(inside);
         }
         Ok(Reply::Status(Status::Good))
     }
@@ -198,8 +198,8 @@ impl DrivePath for Stuck {
 #[test]
 fn a_command_that_hangs_holds_no_other() {
     holds("a command that hangs", STILL, || {
-        let inside = crate::sync::Mutex::new(0);
-        let path = Arc::new(Stuck { inside, entered: crate::sync::Condvar::new() });
+        let inside = crate::sys::sync::Mutex::new(0);
+        let path = Arc::new(Stuck { inside, entered: crate::sys::sync::Condvar::new() });
         let connect = Box::new(move |_: &str, _: &_| path.clone() as Arc<dyn DrivePath>);
         let (drives, members) = drives_by(1, connect);
         let (drives, drive) = (Arc::new(drives), members[0].drive);
@@ -225,8 +225,8 @@ struct Keeping {
     ledger: Ledger,
     /// The first command is on its way.
     inside: Flag,
-    returns: crate::sync::Mutex<bool>,
-    returned: crate::sync::Condvar,
+    returns: crate::sys::sync::Mutex<bool>,
+    returned: crate::sys::sync::Condvar,
 }
 
 impl DrivePath for Keeping {
@@ -240,9 +240,9 @@ impl DrivePath for Keeping {
         self.ledger.executed.lock().unwrap()[number] += 1;
         if number == 0 {
             self.inside.store(true, Ordering::Relaxed);
-            let mut returns = self.returns.lock().unwrap();
+            let mut returns = self.returns.lock();
             while !*returns {
-                returns = self.returned.wait(returns).unwrap();
+                returns = self.returned.wait(returns);
             }
             self.inside.store(false, Ordering::Relaxed);
         }
@@ -269,7 +269,7 @@ fn a_command_is_lost() {
             }
         }),
         threads::spawn(move || {
-            *returning.returns.lock().unwrap() = true;
+            *returning.returns.lock() = true;
             returning.returned.notify_all();
         }),
     ];

@@ -1,7 +1,7 @@
 //! A drive's paths, which workers take and give back.
 
 use super::*;
-use crate::runtime::ways::Ways;
+use crate::drives::paths::Ways;
 use crate::topology::Target;
 use crate::transport::Connect;
 use core::sync::atomic::AtomicBool as Flag;
@@ -16,8 +16,8 @@ struct Meeting {
     broken: Flag,
     /// Writes wait until two are there.
     meets: Flag,
-    inside: crate::sync::Mutex<u32>,
-    entered: crate::sync::Condvar,
+    inside: crate::sys::sync::Mutex<u32>,
+    entered: crate::sys::sync::Condvar,
 }
 
 fn limits() -> Limits {
@@ -45,11 +45,11 @@ impl DrivePath for Path {
         }
         meeting.written.lock().unwrap()[*number] += 1;
         if meeting.meets.load(Ordering::Relaxed) {
-            let mut inside = meeting.inside.lock().unwrap();
+            let mut inside = meeting.inside.lock();
             *inside += 1;
             meeting.entered.notify_all();
             while *inside < 2 {
-                inside = meeting.entered.wait(inside).unwrap();
+                inside = meeting.entered.wait(inside);
             }
         }
         Ok(Reply::Status(Status::Good))

@@ -1,0 +1,56 @@
+//! What is particular to the process that loads us: lvmlockd's structs, symbols and log.
+//!
+//! Nothing here knows about locks. The entry points use it to turn core's arguments into the plain
+//! values that the manager takes.
+
+mod c;
+mod found;
+mod layout;
+mod log_queue;
+mod logger;
+pub mod symbols;
+mod views;
+
+pub use c::{ListHead, Lockspace, Pvs, Resource, ValBlk};
+pub use found::add_found;
+pub use layout::{Layout, Uncertain, layout};
+pub use views::{LockspaceView, ResourceType, ResourceView, lv_uuid, mode, take_pvs};
+
+use std::sync::{Once, OnceLock};
+
+/// Gets the log and the panic report ready; every entry point calls it first.
+///
+/// It is not done by an ELF constructor, because those run before lvmlockd forks into the
+/// background (contract, section 3.1).
+pub fn start() {
+    static START: Once = Once::new();
+    START.call_once(|| {
+        logger::install();
+        // Where a panic came from is known only here; the entry points turn it into a number.
+        std::panic::set_hook(Box::new(|panic| log::error!("internal error: {panic}")));
+    });
+}
+
+/// Has `end` called when this process calls exit; only the first call does something. A child that
+/// lvmlockd forks has none of our threads, and nothing is called when it exits.
+pub fn at_exit(end: fn()) {
+    static END: OnceLock<(u32, fn())> = OnceLock::new();
+
+    extern "C" fn run() {
+        if let Some((process, end)) = END.get() {
+            if *process == std::process::id() {
+                end();
+                log::logger().flush();
+            }
+        }
+    }
+
+    static REGISTERED: Once = Once::new();
+    REGISTERED.call_once(|| {
+        END.get_or_init(|| (std::process::id(), end));
+        // SAFETY: the function stays where it is, because lvmlockd never unloads the library.
+        if unsafe { libc::atexit(run) } != 0 {
+            log::warn!("what is on its way to drives is not waited for at exit");
+        }
+    });
+}

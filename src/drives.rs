@@ -1,0 +1,736 @@
+//! The drives that this process knows, each with its queue and its workers.
+
+pub(crate) mod paths;
+pub(crate) mod queue;
+pub(crate) mod watch;
+
+use crate::metrics::{DriveMetrics, DriveSample, Metrics};
+use crate::sys::sync::{Condvar, Mutex, MutexGuard, planted};
+use crate::sys::{clock, thread};
+use crate::topology::{Found, Inventory, Topology, TopologyError, UNKNOWN};
+use crate::transport::{Connect, Limits};
+use core::time::Duration;
+use idm_engine::{DriveRef, Instant, Member};
+use idm_protocol::{DriveCommand, Reply, Status};
+use paths::Ways;
+use queue::{Begun, Completion, Expired, Help, Job, Queue, Urgency};
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+/// Commands of one drive that are in the kernel at the same time, and as many again for every
+/// further way: one that hangs must not keep the others from being used.
+const WORKERS: usize = 4;
+/// How long a worker without work waits before it ends.
+pub(crate) const IDLE: Duration = Duration::from_secs(30);
+
+/// All drives that were ever named. A drive keeps its [`DriveRef`] for the life of the process.
+pub struct Drives {
+    topology: Topology,
+    connect: Box<Connect>,
+    /// What commands may take.
+    limits: Limits,
+    known: Mutex<Known>,
+    /// The disks that the host has, as they were last looked at.
+    inventory: Mutex<Arc<Inventory>>,
+}
+
+#[derive(Default)]
+struct Known {
+    all: Vec<Arc<Drive>>,
+    by_identity: HashMap<String, DriveRef>,
+    /// What a path led to when it was last looked at.
+    by_path: HashMap<String, Vec<DriveRef>>,
+    /// What was last said about a path that leads to no drive, or a drive without a vote.
+    complaints: HashMap<String, String>,
+    /// Warnings that are still to be given, without the mutex: the reactor needs it, and the log
+    /// may take nothing.
+    unsaid: Vec<String>,
+}
+
+/// One drive.
+struct Drive {
+    reference: DriveRef,
+    identity: String,
+    /// The device that it is a part of, once it was found.
+    device: OnceLock<String>,
+    ways: Ways,
+    /// It has answered a command of IDM.
+    has_idm: AtomicBool,
+    /// It was said that it has none.
+    no_idm: AtomicBool,
+    queue: Mutex<Queue>,
+    work: Condvar,
+    metrics: DriveMetrics,
+}
+
+/// What the paths of a lock stand for.
+pub struct Members {
+    /// The drives, each once.
+    pub members: Vec<Member>,
+    /// How many of them can be found now. The others never answer.
+    pub found: usize,
+    /// Whether some path can never lead to a drive, and what the first such path is.
+    pub unusable: Option<TopologyError>,
+}
+
+/// Gives the warnings that are still to be given.
+fn say_unsaid(mut known: MutexGuard<'_, Known>) {
+    let unsaid = core::mem::take(&mut known.unsaid);
+    drop(known);
+    unsaid.into_iter().for_each(|text| log::warn!("{text}"));
+}
+
+impl Drives {
+    /// No drives yet.
+    pub fn new(topology: Topology, connect: Box<Connect>, limits: Limits) -> Drives {
+        let (known, inventory) = (Mutex::default(), Mutex::default());
+        Drives { topology, connect, limits, known, inventory }
+    }
+
+    /// The drives behind paths, all of those that a path stands on. What is missing counts as
+    /// drives that never answer: as those that the path led to before, where it did, so that
+    /// three lost partitions of one drive are one lost drive.
+    pub fn members(&self, paths: &[String]) -> Members {
+        let mut members: Vec<Member> = Vec::new();
+        let mut there = HashSet::new();
+        let mut unusable = None;
+        let inventory = self.inventory();
+        let located = self.topology.locate(paths);
+        let mut known = self.known.lock();
+        for (path, located) in paths.iter().zip(located) {
+            if let Err(error @ TopologyError::Unusable { .. }) = &located {
+                unusable.get_or_insert(error.clone());
+            }
+            let mut counted = Vec::new();
+            let whole = match &located {
+                Ok(found) => {
+                    counted = known.found(path, found, &inventory, &self.connect);
+                    there.extend(counted.iter().copied());
+                    found.missing.is_empty()
+                }
+                Err(error) => {
+                    known.complain(path, &error.to_string());
+                    false
+                }
+            };
+            if !whole {
+                known.add_lost(path, &mut counted);
+            }
+            for drive in &counted {
+                if !members.iter().any(|member| member.drive == *drive) {
+                    let identity = known.all[drive.0 as usize].identity.clone().into_bytes();
+                    members.push(Member { drive: *drive, identity });
+                }
+            }
+            known.by_path.insert(path.clone(), counted);
+        }
+        known.say_shared_devices(&members);
+        say_unsaid(known);
+        let found = members.iter().filter(|member| there.contains(&member.drive)).count();
+        Members { members, found, unusable }
+    }
+
+    /// Adds to `members` the drives that have a partition for the global lock now; those that had
+    /// one before stay.
+    pub fn add_global(&self, members: &mut Vec<Member>) -> Members {
+        let inventory = self.inventory();
+        let first = members.is_empty();
+        for (node, located) in inventory.global() {
+            let drive = self.known.lock().drive(&located.identity);
+            drive.device.get_or_init(|| located.device.clone());
+            drive.ways.add(&node.to_string_lossy(), &drive.identity, &located.paths, &self.connect);
+            if members.iter().all(|member| member.drive != drive.reference) {
+                if !first {
+                    log::warn!("the global lock is now on drive {}, too", drive.ways.name());
+                }
+                let identity = drive.identity.clone().into_bytes();
+                members.push(Member { drive: drive.reference, identity });
+            }
+        }
+        let mut known = self.known.lock();
+        known.say_shared_devices(members);
+        say_unsaid(known);
+        let there =
+            |member: &&Member| self.get(member.drive).is_some_and(|drive| drive.ways.count() > 0);
+        let found = members.iter().filter(there).count();
+        Members { members: members.clone(), found, unusable: None }
+    }
+
+    /// The drive with an identity. It does not answer until a path leads to it.
+    pub fn member(&self, identity: &str) -> Member {
+        let inventory = self.inventory();
+        let drive = self.known.lock().drive(identity);
+        drive.ways.add(identity, identity, inventory.paths_of(identity), &self.connect);
+        Member { drive: drive.reference, identity: identity.as_bytes().to_vec() }
+    }
+
+    /// What was last said of paths and drives.
+    #[cfg(test)]
+    pub fn complaints(&self) -> Vec<String> {
+        self.known.lock().complaints.values().cloned().collect()
+    }
+
+    fn get(&self, drive: DriveRef) -> Option<Arc<Drive>> {
+        self.known.lock().all.get(drive.0 as usize).cloned()
+    }
+
+    /// The drive's name for messages: its path and identity.
+    pub fn name(&self, drive: DriveRef) -> String {
+        self.get(drive).map_or_else(String::new, |drive| drive.ways.name())
+    }
+
+    /// The drive's identity.
+    pub fn identity(&self, drive: DriveRef) -> String {
+        self.get(drive).map_or_else(String::new, |drive| drive.identity.clone())
+    }
+
+    /// Whether a drive has shown that it has IDM.
+    pub fn has_idm(&self, drive: DriveRef) -> bool {
+        self.get(drive).is_some_and(|drive| drive.has_idm.load(Ordering::Relaxed))
+    }
+
+    /// Says once that a drive has no IDM.
+    pub fn say_no_idm(&self, drive: DriveRef) {
+        let Some(drive) = self.get(drive) else { return };
+        if !drive.no_idm.swap(true, Ordering::Relaxed) {
+            log::error!(
+                "drive {} has no IDM; it counts as a drive that does not answer",
+                drive.ways.name()
+            );
+        }
+    }
+
+    /// The drives that are known not to answer promptly.
+    pub fn slow(&self, now: Instant) -> Vec<DriveRef> {
+        let all = self.known.lock().all.clone();
+        all.iter().filter(|drive| drive.ways.are_slow(now)).map(|drive| drive.reference).collect()
+    }
+
+    /// What was counted, of the whole process and of each drive, as text for Prometheus.
+    pub fn render(&self, metrics: &Metrics) -> String {
+        let all = self.known.lock().all.clone();
+        let names: Vec<String> = all.iter().map(|drive| drive.ways.name()).collect();
+        let samples: Vec<DriveSample<'_>> =
+            all.iter().zip(&names).map(|(drive, name)| drive.sample(name)).collect();
+        metrics.render(&samples)
+    }
+
+    /// Queues a command. Never blocks; `done` is called exactly once, also where there is no such
+    /// drive. What is not awaited is begun with the next [`start`](Drives::start), if no worker
+    /// comes upon it before.
+    pub fn submit(
+        &self,
+        drive: DriveRef,
+        command: DriveCommand,
+        urgency: Urgency,
+        done: Completion,
+    ) {
+        match self.get(drive) {
+            Some(drive) => {
+                let queued = clock::now();
+                let (deadline, lost) = (self.limits.deadline(queued), queued + self.limits.lost);
+                drive.submit(Job { command, urgency, queued, deadline, lost, done }, self.limits);
+            }
+            None => done.answer(Reply::Status(Status::Unreachable), false),
+        }
+    }
+
+    /// Gets workers to what waits.
+    pub fn start(&self) {
+        let all = self.known.lock().all.clone();
+        all.into_iter().for_each(|drive| drive.start(self.limits));
+    }
+
+    /// Answers commands that wait in queues since before `before`, or for too long: they certainly
+    /// did not reach their drive. Those that the kernel keeps for too long are lost. For the others
+    /// there may be work for more workers by now.
+    pub fn expire(&self, before: Instant, now: Instant) {
+        self.sweep(before, now);
+        self.start();
+    }
+
+    fn sweep(&self, before: Instant, now: Instant) {
+        let all = self.known.lock().all.clone();
+        for drive in all {
+            let Expired { unsent, lost } = drive.queue.lock().expire(before, now);
+            for done in unsent {
+                done.answer(Reply::Status(Status::Unreachable), false);
+            }
+            for done in lost {
+                done.answer(Reply::Status(Status::Uncertain), false);
+            }
+        }
+    }
+
+    /// The disks that the host has, as they were last looked at.
+    pub fn inventory(&self) -> Arc<Inventory> {
+        self.inventory.lock().clone()
+    }
+
+    /// As [`Topology::event_count`].
+    pub fn event_count(&self) -> Option<u64> {
+        self.topology.event_count()
+    }
+
+    /// Looks at the disks that the host has, and takes note of ways to known drives that came or
+    /// went. Nothing changes where sysfs cannot be read.
+    pub fn take_inventory(&self) {
+        let inventory = match self.topology.inventory() {
+            Ok(inventory) => Arc::new(inventory),
+            Err(error) => return log::debug!("the disks cannot be listed: {error}"),
+        };
+        *self.inventory.lock() = inventory.clone();
+        let all = self.known.lock().all.clone();
+        for drive in all.iter().filter(|drive| Inventory::would_list(&drive.identity)) {
+            let paths = inventory.paths_of(&drive.identity);
+            drive.ways.set(&drive.identity, paths, &self.connect);
+        }
+    }
+
+    /// Ends all workers after the command that they are at, and drops what waits.
+    pub fn close(&self) {
+        let all = self.known.lock().all.clone();
+        for drive in all {
+            let mut queue = drive.queue.lock();
+            queue.closed = true;
+            let dropped = queue.take_all();
+            drop(queue);
+            drop(dropped);
+            if !planted!(CloseUnsaid) {
+                drive.work.notify_all();
+            }
+        }
+    }
+}
+
+impl Known {
+    fn drive(&mut self, identity: &str) -> Arc<Drive> {
+        match self.by_identity.entry(identity.to_owned()) {
+            Entry::Occupied(known) => self.all[known.get().0 as usize].clone(),
+            Entry::Vacant(slot) => {
+                let reference = DriveRef(self.all.len() as u32);
+                slot.insert(reference);
+                let drive = Arc::new(Drive::new(reference, identity.to_owned()));
+                self.all.push(drive.clone());
+                drive
+            }
+        }
+    }
+
+    /// The drives that were found behind a path.
+    fn found(
+        &mut self,
+        path: &str,
+        found: &Found,
+        inventory: &Inventory,
+        connect: &Connect,
+    ) -> Vec<DriveRef> {
+        if !found.missing.is_empty() {
+            self.complain(path, &format!("{path}: {} is gone", found.missing.join(", ")));
+        } else if self.complaints.remove(path).is_some() {
+            let names: Vec<&str> = found.drives.iter().map(|drive| &*drive.identity).collect();
+            self.unsaid.push(format!("{path}: is there again, drive {}", names.join(", ")));
+        }
+        let mut drives = Vec::new();
+        for located in &found.drives {
+            let drive = self.drive(&located.identity);
+            let identity = &located.identity;
+            drive.device.get_or_init(|| located.device.clone());
+            drive.ways.add(path, identity, &located.paths, connect);
+            drive.ways.add(path, identity, inventory.paths_of(identity), connect);
+            drives.push(drive.reference);
+        }
+        drives
+    }
+
+    /// Adds what a path led to before. A path that never led to a drive counts as one: nobody
+    /// knows how many there would be, but a majority without it must be a majority with it.
+    fn add_lost(&mut self, path: &str, drives: &mut Vec<DriveRef>) {
+        let before = match self.by_path.get(path) {
+            Some(before) => before.clone(),
+            None => vec![self.drive(&format!("{UNKNOWN}{path}")).reference],
+        };
+        for drive in before {
+            if !drives.contains(&drive) {
+                drives.push(drive);
+            }
+        }
+    }
+
+    /// Says once which drives are parts of one device, whose failure takes several votes away.
+    fn say_shared_devices(&mut self, members: &[Member]) {
+        let mut first: HashMap<&str, &Arc<Drive>> = HashMap::new();
+        for member in members {
+            let drive = &self.all[member.drive.0 as usize];
+            let Some(device) = drive.device.get() else { continue };
+            let other = first.entry(device).or_insert(drive);
+            if other.reference == drive.reference {
+                continue;
+            }
+            let why = format!(
+                "drives {} and {} are parts of one device, whose failure takes two votes away; use \
+                 as many other drives as it has parts",
+                other.ways.name(),
+                drive.ways.name()
+            );
+            if self.complaints.get(&drive.identity) != Some(&why) {
+                self.complaints.insert(drive.identity.clone(), why.clone());
+                self.unsaid.push(why);
+            }
+        }
+    }
+
+    /// Says once what is wrong with a path.
+    fn complain(&mut self, path: &str, why: &str) {
+        if self.complaints.get(path).is_none_or(|said| said != why) {
+            self.unsaid.push(format!("{why}; it counts as a drive that does not answer"));
+            self.complaints.insert(path.to_owned(), why.to_owned());
+        }
+    }
+}
+
+impl Drive {
+    /// A drive that no way leads to yet: it counts, and never answers.
+    fn new(reference: DriveRef, identity: String) -> Drive {
+        Drive {
+            reference,
+            ways: Ways::new(identity.clone()),
+            identity,
+            device: OnceLock::new(),
+            has_idm: AtomicBool::new(false),
+            no_idm: AtomicBool::new(false),
+            queue: Mutex::default(),
+            work: Condvar::new(),
+            metrics: DriveMetrics::default(),
+        }
+    }
+
+    fn sample<'a>(&'a self, name: &'a str) -> DriveSample<'a> {
+        let (queued, workers) = {
+            let queue = self.queue.lock();
+            (queue.len(), queue.workers)
+        };
+        DriveSample {
+            identity: &self.identity,
+            name,
+            answers: self.ways.answer(),
+            paths: self.ways.count(),
+            queued,
+            workers,
+            metrics: &self.metrics,
+        }
+    }
+
+    fn submit(self: Arc<Drive>, job: Job, limits: Limits) {
+        let awaited = job.urgency == Urgency::Awaited;
+        if planted!(HelpBeforePush) {
+            self.clone().start(limits);
+        }
+        let mut queue = self.queue.lock();
+        if queue.closed {
+            drop(queue);
+            return;
+        }
+        if queue.bars(&job.command) {
+            drop(queue);
+            return job.done.answer(Reply::Status(Status::Unreachable), false);
+        }
+        if planted!(PushAfterClose) {
+            drop(queue);
+            queue = self.queue.lock();
+        }
+        queue.push(job);
+        drop(queue);
+        if awaited && !planted!(HelpBeforePush) {
+            self.start(limits);
+        }
+    }
+
+    /// Gets workers to what waits.
+    fn start(self: Arc<Drive>, limits: Limits) {
+        let most = WORKERS * self.ways.count().max(1);
+        let Help { wake, start } = self.queue.lock().help(most, clock::now());
+        for _ in 0..wake {
+            self.work.notify_one();
+        }
+        for _ in 0..start {
+            let drive = self.clone();
+            if let Err(error) = thread::spawn("idm-drive", move || drive.serve(limits)) {
+                self.no_worker(&error);
+            }
+        }
+    }
+
+    /// A worker could not be started: others take the work, and where there is none it fails.
+    fn no_worker(&self, error: &std::io::Error) {
+        let mut queue = self.queue.lock();
+        queue.workers -= usize::from(!planted!(NoWorkerUnseen));
+        if queue.workers > 0 {
+            return;
+        }
+        let jobs: Vec<Job> = queue.take_all();
+        drop(queue);
+        log::error!("no thread for drive {}: {error}", self.ways.name());
+        for job in jobs {
+            job.done.answer(Reply::Status(Status::Unreachable), false);
+        }
+    }
+
+    /// A worker's life.
+    fn serve(&self, limits: Limits) {
+        while let Some(begun) = self.next() {
+            self.work(&begun);
+            if catch_unwind(AssertUnwindSafe(|| self.ways.probe(limits))).is_err() {
+                log::error!("internal error: trying a path to {} panicked", self.identity);
+            }
+        }
+    }
+
+    /// Runs a command and tells those who still wait for it.
+    fn work(&self, begun: &Begun) {
+        let Begun { command, deadline, .. } = begun;
+        let reply = catch_unwind(AssertUnwindSafe(|| self.ways.execute(command, deadline)))
+            .unwrap_or_else(|_| {
+                log::error!("internal error: a command to {} panicked", self.identity);
+                Reply::Status(Status::Uncertain)
+            });
+        self.metrics.executed(command, &reply, clock::now().since(begun.at));
+        if matches!(reply, Reply::Table(_) | Reply::Status(Status::Good)) {
+            self.has_idm.store(true, Ordering::Relaxed);
+            self.no_idm.store(false, Ordering::Relaxed);
+        }
+        let (waiting, more) = self.queue.lock().end(begun);
+        for done in waiting {
+            done.answer(reply.clone(), more);
+        }
+    }
+
+    /// Waits for work; `None` ends the worker.
+    fn next(&self) -> Option<Begun> {
+        let mut queue = self.queue.lock();
+        loop {
+            if queue.closed {
+                queue.workers -= 1;
+                return None;
+            }
+            if let Some(begun) = queue.begin() {
+                return Some(begun);
+            }
+            if planted!(IdleUnseen) {
+                drop(queue);
+                queue = self.queue.lock();
+            }
+            queue.idle += 1;
+            let (guard, waited) = self.work.wait_timeout(queue, IDLE);
+            queue = guard;
+            queue.idle -= 1;
+            if waited.timed_out() && (queue.is_empty() || planted!(EndUnseen)) {
+                queue.workers -= 1;
+                return None;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::clock::{self, virtual_time};
+    use crate::topology::Target;
+    use crate::transport::drive::{self, Answer, Data, Protocol, Request, Trouble};
+    use crate::transport::{Deadline, Undelivered};
+    use idm_engine::Timing;
+    use idm_protocol::{MutexOp, RECORD_LEN, Record};
+    use proptest::prelude::*;
+    use std::collections::{BTreeMap, VecDeque};
+    use std::sync::Weak;
+
+    fn timing() -> Timing {
+        Timing::for_lease(Duration::from_secs(60))
+    }
+
+    /// The longest from one look at what is lost to the next: 1.5 times what the process may need
+    /// to notice something.
+    const SWEEP: Duration = Duration::from_millis(1500);
+    /// How much later than its time-out the kernel returns a command, where it keeps to it.
+    const ABORT: Duration = Duration::from_secs(1);
+
+    /// What one step of a command costs, and what comes of it.
+    #[derive(Clone, Copy, Debug)]
+    struct Hop {
+        /// Opening the device, and whatever else comes first.
+        before: Duration,
+        /// The shortest time-out that the kernel keeps to.
+        shortest: Duration,
+        /// What the drive needs to answer.
+        answer: Duration,
+        /// By how much more than [`ABORT`] the kernel is late where it does not answer in time.
+        recovery: Duration,
+        put_off: bool,
+    }
+
+    /// The steps of a command by all paths, in a time that only they make pass. Meanwhile somebody
+    /// looks at what is lost, as late as it may be.
+    struct Course {
+        hops: Mutex<VecDeque<Hop>>,
+        drives: Mutex<Weak<Drives>>,
+        swept: Mutex<Instant>,
+        /// When the last time-out was over, and when the last step was.
+        over: Mutex<(Instant, Instant)>,
+    }
+
+    impl Course {
+        fn pass(&self, time: Duration) {
+            let end = clock::now() + time;
+            while clock::now() < end {
+                let next = *self.swept.lock() + SWEEP;
+                clock::sleep(next.min(end).since(clock::now()));
+                if clock::now() >= next {
+                    *self.swept.lock() = clock::now();
+                    if let Some(drives) = self.drives.lock().upgrade() {
+                        drives.sweep(Instant::default(), clock::now());
+                    }
+                }
+            }
+        }
+    }
+
+    impl Protocol for Arc<Course> {
+        fn execute(
+            &self,
+            _: Request,
+            data: Data<'_>,
+            deadline: &Deadline,
+        ) -> Result<Answer, Trouble> {
+            let lost = || Undelivered::Unknown("lost".into()).into();
+            let Some(hop) = self.hops.lock().pop_front() else {
+                return Err(Undelivered::NotSent("the path is gone".into()).into());
+            };
+            self.pass(hop.before);
+            let Some(timeout) = deadline.timeout(hop.shortest) else {
+                return Err(Trouble::too_late(""));
+            };
+            self.over.lock().0 = clock::now() + timeout;
+            let answered = hop.answer <= timeout;
+            self.pass(if answered { hop.answer } else { timeout + ABORT + hop.recovery });
+            self.over.lock().1 = clock::now();
+            if !answered {
+                return Err(lost());
+            }
+            let status = if hop.put_off { Status::TryAgain } else { Status::Good };
+            if let Data::In(bytes) = data {
+                bytes[..RECORD_LEN].copy_from_slice(&Record::end_of_table().encode());
+            }
+            Ok(Answer { status, transferred: RECORD_LEN })
+        }
+    }
+
+    /// The reports of one command, each with how long after it was submitted, and for how long
+    /// time-outs and steps went on.
+    struct Run {
+        reports: Vec<(Reply, Duration)>,
+        timeouts_over: Duration,
+        steps_over: Duration,
+    }
+
+    /// `phase`: how long ago it was last looked for what is lost.
+    fn run(
+        command: DriveCommand,
+        waits: Duration,
+        paths: u8,
+        hops: &[Hop],
+        phase: Duration,
+    ) -> Run {
+        let _time = virtual_time();
+        let begin = clock::now();
+        let course = Arc::new(Course {
+            hops: Mutex::new(hops.iter().copied().collect()),
+            drives: Mutex::default(),
+            swept: Mutex::new(begin - phase),
+            over: Mutex::new((begin, begin)),
+        });
+        let way = course.clone();
+        let connect =
+            Box::new(move |_: &str, _: &Target| -> Arc<dyn crate::transport::DrivePath> {
+                Arc::new(drive::Drive::new(way.clone()))
+            });
+        let topology = Topology::new(BTreeMap::new());
+        let drives = Arc::new(Drives::new(topology, connect, Limits::new(&timing())));
+        *course.drives.lock() = Arc::downgrade(&drives);
+        let drive = drives.known.lock().drive("naa.5");
+        let targets: Vec<Target> =
+            (0..paths).map(|path| Target::Scsi(format!("/dev/sd{path}").into())).collect();
+        drive.ways.add("/dev/pv", "naa.5", &targets, &drives.connect);
+
+        let reports: Arc<Mutex<Vec<(Reply, Duration)>>> = Arc::default();
+        let told = reports.clone();
+        let done = Completion::new(move |reply| {
+            told.lock().push((reply, clock::now().since(begin)));
+        });
+        drives.submit(drive.reference, command, Urgency::Background, done);
+        course.pass(waits);
+        let begun = drive.queue.lock().begin();
+        if let Some(begun) = begun {
+            drive.work(&begun);
+        }
+        let (timeouts, steps) = *course.over.lock();
+        let reports = core::mem::take(&mut *reports.lock());
+        Run { reports, timeouts_over: timeouts.since(begin), steps_over: steps.since(begin) }
+    }
+
+    fn seconds(most: u64) -> impl Strategy<Value = Duration> {
+        prop_oneof![
+            2 => (0..=10u64).prop_map(Duration::from_millis),
+            3 => (0..=most * 1000).prop_map(Duration::from_millis),
+        ]
+    }
+
+    fn hop() -> impl Strategy<Value = Hop> {
+        let shortest = prop_oneof![Just(1), Just(5000), Just(7000)].prop_map(Duration::from_millis);
+        let recovery = prop_oneof![3 => Just(Duration::ZERO), 1 => seconds(120)];
+        (seconds(20), shortest, seconds(20), recovery, any::<bool>()).prop_map(
+            |(before, shortest, answer, recovery, put_off)| Hop {
+                before,
+                shortest,
+                answer,
+                recovery,
+                put_off,
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+
+        /// Whatever waiting, opening, earlier tries, other paths and the kernel's recovery cost, a
+        /// command is reported once and within a quarter of a lease, and no time-out is longer.
+        /// Where the kernel returns what it gave up within a second, nothing is left of the command
+        /// by then.
+        #[test]
+        fn every_command_is_reported_within_a_quarter_of_a_lease(
+            waits in seconds(20),
+            paths in 1u8..=3,
+            reads in any::<bool>(),
+            hops in proptest::collection::vec(hop(), 0..8),
+            phase_ms in 0..SWEEP.as_millis() as u64,
+        ) {
+            let refresh = DriveCommand::Mutex(MutexOp::Refresh, Record::end_of_table());
+            let command = if reads { DriveCommand::ReadTable } else { refresh };
+            let run = run(command, waits, paths, &hops, Duration::from_millis(phase_ms));
+            prop_assert_eq!(run.reports.len(), 1);
+            let (reply, after) = &run.reports[0];
+            prop_assert!(*after <= timing().linger, "{:?} after {:?}", reply, after);
+            prop_assert!(run.timeouts_over <= Limits::new(&timing()).over);
+            if hops.iter().all(|hop| hop.recovery.is_zero()) {
+                prop_assert!(run.steps_over <= timing().linger, "{:?}", run.steps_over);
+            }
+            let sent = !run.timeouts_over.is_zero();
+            let told_sent = *reply != Reply::Status(Status::Unreachable);
+            prop_assert!(!told_sent || sent, "{:?}", reply);
+            prop_assert!(!sent || told_sent || reads, "what may have been carried out is told");
+        }
+    }
+}

@@ -1,0 +1,635 @@
+//! The ways to one drive: which of them is used, and what is known of the others.
+//!
+//! A command goes by the best way. What certainly did not reach the drive goes by the next one at
+//! once, and so does a read, which may be carried out twice. Any other command that may have
+//! reached the drive is told as that: it is for the engine to say what may be sent after it. By
+//! then the way counts as failed, and the engine's next command goes by another one.
+//!
+//! A way that failed is tried with reads, by a worker that has just finished its command, until
+//! one comes back; the pauses between double. Where all have failed, commands try them all: how
+//! often is up to the engine's own pauses.
+
+use crate::sys::clock;
+use crate::sys::sync::{Mutex, MutexGuard, planted};
+use crate::topology::Target;
+use crate::transport::{Connect, Deadline, DrivePath, Limits, Undelivered};
+use core::time::Duration;
+use idm_engine::Instant;
+use idm_protocol::{DriveCommand, Reply, Status};
+use std::sync::Arc;
+
+/// A way that has been at a command for so long is slow. Majorities do not wait for a drive with
+/// slow ways only, and commands go by others.
+pub(crate) const SLOW: Duration = Duration::from_millis(100);
+/// A read that has taken longer is not repeated on another way: whoever asked asks again.
+const REPEAT: Duration = Duration::from_secs(1);
+/// From one word about a drive's nonsense to the next.
+const REMIND: Duration = Duration::from_secs(60);
+/// The pause before a way that failed is tried again: the first, and the longest.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+
+/// The ways to one drive.
+pub(crate) struct Ways(Mutex<State>);
+
+struct State {
+    /// The drive's name for messages: a path that was named, and its identity.
+    name: String,
+    ways: Vec<Way>,
+    /// The way that worked last.
+    used: Option<WayId>,
+    next_id: u64,
+    /// Whether the drive answered last.
+    answers: bool,
+    /// When it was last said that the drive's answers make no sense.
+    nonsense_said: Option<Instant>,
+    /// A way is being tried with a read.
+    probing: bool,
+}
+
+/// Tells a way from all others that the drive has or had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct WayId(u64);
+
+struct Way {
+    id: WayId,
+    target: Target,
+    path: Arc<dyn DrivePath>,
+    /// Failures in a row, and when the last one was.
+    failures: u32,
+    failed: Instant,
+    /// When the commands were begun that are on it.
+    running: Vec<Instant>,
+}
+
+impl Way {
+    fn is_slow(&self, now: Instant) -> bool {
+        self.running.iter().any(|&begun| now.since(begun) > SLOW)
+    }
+
+    /// Whether it failed and may be tried again.
+    fn is_due(&self, now: Instant) -> bool {
+        let (first, longest) = PAUSE;
+        let pause = first * 2u32.pow(self.failures.saturating_sub(1).min(10));
+        self.failures > 0 && now.since(self.failed) >= pause.min(longest)
+    }
+}
+
+/// A command on a way. Dropped, it is no longer there.
+struct Running<'a> {
+    ways: &'a Ways,
+    id: WayId,
+    path: Arc<dyn DrivePath>,
+    begun: Instant,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if let Some(way) = self.ways.state().way(self.id) {
+            if let Some(at) = way.running.iter().position(|&begun| begun == self.begun) {
+                way.running.swap_remove(at);
+            }
+        }
+    }
+}
+
+impl State {
+    fn way(&mut self, id: WayId) -> Option<&mut Way> {
+        self.ways.iter_mut().find(|way| way.id == id)
+    }
+
+    fn add(&mut self, identity: &str, target: &Target, connect: &Connect) {
+        if self.ways.iter().all(|way| way.target != *target) {
+            self.next_id += 1;
+            self.ways.push(Way {
+                id: WayId(self.next_id),
+                target: target.clone(),
+                path: connect(identity, target),
+                failures: 0,
+                failed: Instant::default(),
+                running: Vec::new(),
+            });
+        }
+    }
+
+    /// The best of the ways that were not tried yet: one that has not failed, is not slow, has
+    /// least to do, and worked last.
+    fn best(&mut self, tried: &[WayId], now: Instant) -> Option<&mut Way> {
+        let used = self.used;
+        self.ways.iter_mut().filter(|way| !tried.contains(&way.id)).min_by_key(|way| {
+            let fails = (way.failures > 0).then_some(way.failed);
+            (fails, way.is_slow(now), way.running.len(), Some(way.id) != used)
+        })
+    }
+
+    /// Takes note of how a command went on a way. Returns what is to be said: once that a way fails
+    /// and once that it works again; where there is one way only, that is said of the drive.
+    fn note_way(&mut self, id: WayId, failure: Option<&Undelivered>) -> Option<String> {
+        let several = self.ways.len() > 1;
+        let at = self.ways.iter().position(|way| way.id == id)?;
+        let way = &mut self.ways[at];
+        let failed_before = way.failures > 0;
+        match failure {
+            Some(why) => {
+                way.failures = way.failures.saturating_add(1);
+                way.failed = clock::now();
+                let left = self.ways.iter().filter(|way| way.failures == 0).count();
+                (several && !failed_before).then(|| {
+                    let target = &self.ways[at].target;
+                    format!("drive {}: path {target} fails, {left} are left: {why}", self.name)
+                })
+            }
+            None => {
+                way.failures = 0;
+                self.used = Some(id);
+                (several && failed_before)
+                    .then(|| format!("drive {}: path {} works again", self.name, way.target))
+            }
+        }
+    }
+
+    /// What is to be said of answers that make no sense, but not every time: it may go on for long,
+    /// with sensible answers in between.
+    fn note_nonsense(&mut self) -> Option<String> {
+        let now = clock::now();
+        let news = self.nonsense_said.is_none_or(|said| now.since(said) >= REMIND);
+        news.then(|| {
+            self.nonsense_said = Some(now);
+            format!(
+                "drive {}: an answer makes no sense, or says that a command failed inside the drive; \
+                 it counts as a drive that does not have the lock. If this is said again, look at \
+                 the kernel's log for the drive, and at its firmware",
+                self.name
+            )
+        })
+    }
+
+    /// What is to be said once when the drive does not answer, and once when it does again.
+    fn note_drive(&mut self, reply: &Reply, why: Option<&Undelivered>) -> Vec<String> {
+        let mut said = Vec::new();
+        // Uncertain without a failure of the way: the answer does not say whose word it is.
+        let unclear = *reply == Reply::Status(Status::Uncertain) && why.is_none();
+        if unclear || *reply == Reply::Status(Status::Failed) {
+            said.extend(self.note_nonsense());
+        }
+        let silent = matches!(reply, Reply::Status(Status::Unreachable | Status::Uncertain));
+        let silent = silent && !unclear;
+        if self.answers != silent {
+            return said;
+        }
+        self.answers = !silent;
+        let name = &self.name;
+        said.push(match (silent, why) {
+            (true, Some(why)) => format!("drive {name} does not answer: {why}"),
+            (true, None) if self.ways.is_empty() => {
+                format!("drive {name} does not answer: no path leads to it")
+            }
+            (true, None) => format!("drive {name} does not answer"),
+            (false, _) => format!("drive {name} answers again"),
+        });
+        said
+    }
+}
+
+impl Ways {
+    /// No way yet.
+    pub(crate) fn new(name: String) -> Ways {
+        Ways(Mutex::new(State {
+            name,
+            ways: Vec::new(),
+            used: None,
+            next_id: 0,
+            answers: true,
+            nonsense_said: None,
+            probing: false,
+        }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock()
+    }
+
+    /// The drive's name for messages.
+    pub(crate) fn name(&self) -> String {
+        self.state().name.clone()
+    }
+
+    /// Takes note of ways that `name` leads to.
+    pub(crate) fn add(&self, name: &str, identity: &str, targets: &[Target], connect: &Connect) {
+        let mut state = self.state();
+        let before = state.ways.len();
+        for target in targets {
+            state.add(identity, target, connect);
+        }
+        // Not with every call: several partitions may be named in turn.
+        if state.ways.len() > before {
+            state.name = format!("{name} ({identity})");
+        }
+    }
+
+    /// Takes note that these are the ways now. Others are gone, and what they had open is closed,
+    /// so that the kernel can give their names away. Those that failed may work again.
+    pub(crate) fn set(&self, identity: &str, targets: &[Target], connect: &Connect) {
+        let mut state = self.state();
+        let (left, gone): (Vec<Way>, Vec<Way>) =
+            state.ways.drain(..).partition(|way| targets.contains(&way.target));
+        state.ways = left;
+        for way in &mut state.ways {
+            way.failed = Instant::default();
+        }
+        for target in targets {
+            state.add(identity, target, connect);
+        }
+        for way in &gone {
+            log::info!("drive {}: path {} is gone", state.name, way.target);
+        }
+        // Closing may take its time.
+        drop(state);
+        drop(gone);
+    }
+
+    /// Whether the drive did not answer when it was last asked, or no way to it is quick now.
+    pub(crate) fn are_slow(&self, now: Instant) -> bool {
+        let state = self.state();
+        !state.answers || state.ways.iter().all(|way| way.failures > 0 || way.is_slow(now))
+    }
+
+    /// Whether the drive answered when it was last asked.
+    pub(crate) fn answer(&self) -> bool {
+        self.state().answers
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.state().ways.len()
+    }
+
+    /// Runs a command, if it may still be begun: whoever sent it takes it for lost some time later,
+    /// and must not be surprised by it. This host may have stood still meanwhile.
+    pub(crate) fn execute(&self, command: &DriveCommand, deadline: &Deadline) -> Reply {
+        let begun = clock::now();
+        if !deadline.may_begin(begun) {
+            return Reply::Status(Status::Unreachable);
+        }
+        let mut tried = Vec::new();
+        let mut reply = Reply::Status(Status::Unreachable);
+        let mut why = None;
+        while let Some(running) = self.begin(&tried) {
+            let id = running.id;
+            let result = running.path.execute(command, deadline);
+            drop(running);
+            let said = self.state().note_way(id, result.as_ref().err());
+            say(said);
+            let undelivered = match result {
+                Ok(answer) => {
+                    reply = answer;
+                    break;
+                }
+                Err(undelivered) => undelivered,
+            };
+            let sent = matches!(undelivered, Undelivered::Unknown(_));
+            why = Some(undelivered);
+            if sent {
+                reply = Reply::Status(Status::Uncertain);
+                let repeat = *command == DriveCommand::ReadTable;
+                if !repeat || clock::now().since(begun) > REPEAT {
+                    break;
+                }
+            }
+            tried.push(id);
+        }
+        let said = self.state().note_drive(&reply, why.as_ref());
+        say(said);
+        reply
+    }
+
+    fn begin(&self, tried: &[WayId]) -> Option<Running<'_>> {
+        let begun = clock::now();
+        let mut state = self.state();
+        let mut way = state.best(tried, begun)?;
+        if planted!(BeginInTwoSteps) {
+            let id = way.id;
+            drop(state);
+            state = self.state();
+            way = state.way(id)?;
+        }
+        way.running.push(begun);
+        let (id, path) = (way.id, way.path.clone());
+        Some(Running { ways: self, id, path, begun })
+    }
+
+    /// Tries a way that failed again, if it is time for that and commands can go by another one.
+    pub(crate) fn probe(&self, limits: Limits) {
+        let begun = clock::now();
+        let (id, path) = {
+            let mut state = self.state();
+            if state.probing || state.ways.iter().all(|way| way.failures > 0) {
+                return;
+            }
+            let Some(way) = state.ways.iter().find(|way| way.is_due(begun)) else {
+                return;
+            };
+            let found = (way.id, way.path.clone());
+            if planted!(ProbeTwice) {
+                drop(state);
+                state = self.state();
+            }
+            state.probing = true;
+            found
+        };
+        let _probe = Probe(self);
+        let used = self.state().used;
+        let result = path.execute(&DriveCommand::ReadTable, &limits.deadline(begun));
+        let mut state = self.state();
+        let said = state.note_way(id, result.as_ref().err());
+        state.used = used;
+        drop(state);
+        say(said);
+    }
+}
+
+/// Warns, which is not to be done with the mutex: the reactor needs it, and a log that takes
+/// nothing, such as that of a host whose disks are gone, must not keep it from its locks.
+fn say(what: impl IntoIterator<Item = String>) {
+    what.into_iter().for_each(|text| log::warn!("{text}"));
+}
+
+/// While it lives, a way is being tried.
+struct Probe<'a>(&'a Ways);
+
+impl Drop for Probe<'_> {
+    fn drop(&mut self) {
+        self.0.state().probing = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::clock::virtual_time;
+    use crate::sys::sync::Condvar;
+    use crate::transport::soon;
+    use idm_engine::Timing;
+    use idm_protocol::{Class, HostId, MutexOp, Record, ResourceId, State, Value, ValueUpdate};
+    use std::collections::HashMap;
+    use std::thread;
+
+    /// A path that does as a test says, and counts.
+    #[derive(Default)]
+    struct Fake {
+        state: Mutex<FakeState>,
+        changed: Condvar,
+    }
+
+    #[derive(Default)]
+    struct FakeState {
+        failure: Option<Undelivered>,
+        hangs: bool,
+        writes: u32,
+        reads: u32,
+        deadlines: Vec<Deadline>,
+    }
+
+    impl Fake {
+        fn deadlines(&self) -> Vec<Deadline> {
+            self.state.lock().deadlines.clone()
+        }
+
+        fn set(&self, work: impl FnOnce(&mut FakeState)) {
+            work(&mut self.state.lock());
+            self.changed.notify_all();
+        }
+
+        fn counts(&self) -> (u32, u32) {
+            let state = self.state.lock();
+            (state.writes, state.reads)
+        }
+    }
+
+    impl DrivePath for Fake {
+        fn execute(
+            &self,
+            command: &DriveCommand,
+            deadline: &Deadline,
+        ) -> Result<Reply, Undelivered> {
+            let mut state = self.state.lock();
+            state.deadlines.push(deadline.clone());
+            let read = *command == DriveCommand::ReadTable;
+            *(if read { &mut state.reads } else { &mut state.writes }) += 1;
+            while state.hangs {
+                state = self.changed.wait(state);
+            }
+            match &state.failure {
+                Some(failure) => Err(failure.clone()),
+                None if read => Ok(Reply::Table(Arc::new([]))),
+                None => Ok(Reply::Status(Status::Good)),
+            }
+        }
+    }
+
+    struct Bench {
+        ways: Ways,
+        fakes: HashMap<Target, Arc<Fake>>,
+    }
+
+    const A: &str = "/dev/sda";
+    const B: &str = "/dev/sdb";
+
+    fn target(node: &str) -> Target {
+        Target::Scsi(node.into())
+    }
+
+    impl Bench {
+        fn new(nodes: &[&str]) -> Bench {
+            let targets: Vec<Target> = [A, B].map(target).into();
+            let fakes = targets.into_iter().map(|target| (target, Arc::default())).collect();
+            let bench = Bench { ways: Ways::new("naa.5".into()), fakes };
+            let named: Vec<Target> = nodes.iter().map(|node| target(node)).collect();
+            bench.ways.add("/dev/pv", "naa.5", &named, &bench.connect());
+            bench
+        }
+
+        fn connect(&self) -> Box<Connect> {
+            let fakes = self.fakes.clone();
+            Box::new(move |_, target| fakes[target].clone())
+        }
+
+        fn set(&self, nodes: &[&str]) {
+            let targets: Vec<Target> = nodes.iter().map(|node| target(node)).collect();
+            self.ways.set("naa.5", &targets, &self.connect());
+        }
+
+        fn at(&self, node: &str) -> &Fake {
+            &self.fakes[&target(node)]
+        }
+
+        fn fails(&self, node: &str, failure: Option<Undelivered>) {
+            self.at(node).set(|state| state.failure = failure);
+        }
+
+        fn write(&self) -> Status {
+            let record = Record {
+                state: State::Locked,
+                modified_ms: 0,
+                countdown_ms: 1,
+                class: Class::Exclusive,
+                value_update: ValueUpdate::Keep,
+                value: Value::ZERO,
+                resource: ResourceId::GLOBAL,
+                metadata: [0; 64],
+                host: HostId::from_bytes([7; 32]),
+            };
+            match self.ways.execute(&DriveCommand::Mutex(MutexOp::Refresh, record), &soon()) {
+                Reply::Status(status) => status,
+                Reply::Table(_) => panic!("a table"),
+            }
+        }
+
+        fn probe(&self) {
+            self.ways.probe(Limits::new(&Timing::for_lease(Duration::from_secs(60))));
+        }
+
+        fn read(&self) -> Reply {
+            self.ways.execute(&DriveCommand::ReadTable, &soon())
+        }
+    }
+
+    fn gone() -> Option<Undelivered> {
+        Some(Undelivered::NotSent("gone".into()))
+    }
+
+    fn lost() -> Option<Undelivered> {
+        Some(Undelivered::Unknown("lost".into()))
+    }
+
+    #[test]
+    fn a_command_that_was_not_sent_goes_by_the_next_way_at_once() {
+        let bench = Bench::new(&[A, B]);
+        bench.fails(A, gone());
+        for _ in 0..3 {
+            assert_eq!(bench.write(), Status::Good);
+        }
+        assert_eq!((bench.at(A).counts(), bench.at(B).counts()), ((1, 0), (3, 0)));
+    }
+
+    #[test]
+    fn a_command_that_may_have_been_carried_out_is_told_and_the_next_goes_by_another_way() {
+        let bench = Bench::new(&[A, B]);
+        bench.fails(A, lost());
+        assert_eq!(bench.write(), Status::Uncertain);
+        assert_eq!(bench.at(B).counts(), (0, 0));
+        assert_eq!(bench.write(), Status::Good);
+        assert_eq!((bench.at(A).counts(), bench.at(B).counts()), ((1, 0), (1, 0)));
+        // Also where it came second.
+        let bench = Bench::new(&[A, B]);
+        bench.fails(A, gone());
+        bench.fails(B, lost());
+        assert_eq!(bench.write(), Status::Uncertain);
+    }
+
+    #[test]
+    fn what_may_not_be_begun_any_more_goes_by_no_way() {
+        let time = virtual_time();
+        let bench = Bench::new(&[A, B]);
+        let deadline = soon();
+        time.advance(Duration::from_millis(4500));
+        let reply = bench.ways.execute(&DriveCommand::ReadTable, &deadline);
+        assert_eq!(reply, Reply::Status(Status::Unreachable));
+        assert_eq!((bench.at(A).counts(), bench.at(B).counts()), ((0, 0), (0, 0)));
+        // The next way gets the same deadline, not a new one.
+        bench.fails(A, gone());
+        let deadline = soon();
+        bench.ways.execute(&DriveCommand::ReadTable, &deadline);
+        deadline.give_up();
+        for node in [A, B] {
+            let [given] = &bench.at(node).deadlines()[..] else { panic!("one command") };
+            assert!(given.give_up(), "the same one");
+        }
+    }
+
+    #[test]
+    fn a_read_may_be_repeated() {
+        let bench = Bench::new(&[A, B]);
+        bench.fails(A, lost());
+        assert_eq!(bench.read(), Reply::Table(Arc::new([])));
+        assert_eq!((bench.at(A).counts(), bench.at(B).counts()), ((0, 1), (0, 1)));
+    }
+
+    #[test]
+    fn a_drive_without_a_working_way_says_what_is_certain() {
+        let bench = Bench::new(&[A, B]);
+        bench.fails(A, gone());
+        bench.fails(B, gone());
+        assert_eq!(bench.write(), Status::Unreachable);
+        assert!(bench.ways.are_slow(clock::now()));
+        // Both are tried with every command, and whichever works first is used.
+        bench.fails(B, None);
+        assert_eq!(bench.write(), Status::Good);
+        assert!(!bench.ways.are_slow(clock::now()));
+        let none = Bench::new(&[]);
+        assert_eq!(none.write(), Status::Unreachable);
+        assert!(none.ways.are_slow(clock::now()));
+    }
+
+    #[test]
+    fn a_way_that_hangs_holds_one_command_and_the_others_go_on() {
+        let bench = Bench::new(&[A, B]);
+        bench.at(A).set(|state| state.hangs = true);
+        thread::scope(|scope| {
+            let stuck = scope.spawn(|| bench.write());
+            while bench.at(A).counts() == (0, 0) {
+                thread::yield_now();
+            }
+            for _ in 0..5 {
+                assert_eq!(bench.write(), Status::Good);
+            }
+            assert_eq!(bench.at(A).counts(), (1, 0));
+            assert!(!bench.ways.are_slow(clock::now() + 2 * SLOW));
+            bench.at(A).set(|state| state.hangs = false);
+            assert_eq!(stuck.join().unwrap(), Status::Good);
+        });
+    }
+
+    #[test]
+    fn a_way_that_failed_is_tried_with_reads_and_pauses() {
+        let bench = Bench::new(&[A, B]);
+        bench.fails(A, gone());
+        assert_eq!(bench.write(), Status::Good);
+        bench.probe();
+        assert_eq!(bench.at(A).counts(), (1, 0), "it is too early");
+        let tries_after = |pause: Duration, expected: (u32, u32)| {
+            bench.ways.state().ways[0].failed = clock::now() - pause;
+            bench.probe();
+            assert_eq!(bench.at(A).counts(), expected, "after {pause:?}");
+        };
+        tries_after(PAUSE.0, (1, 1));
+        tries_after(PAUSE.0, (1, 1));
+        tries_after(2 * PAUSE.0, (1, 2));
+        bench.ways.state().ways[0].failures = u32::MAX;
+        tries_after(PAUSE.1, (1, 3));
+        // What the kernel tells of the drive's paths ends the pause.
+        bench.fails(A, None);
+        bench.set(&[A, B]);
+        bench.probe();
+        assert_eq!(bench.at(A).counts(), (1, 4));
+        // It works again, and there is nothing left to try.
+        bench.probe();
+        assert_eq!(bench.at(A).counts(), (1, 4));
+        bench.fails(B, gone());
+        assert_eq!(bench.write(), Status::Good);
+    }
+
+    #[test]
+    fn ways_come_and_go() {
+        let bench = Bench::new(&[A]);
+        assert_eq!(bench.write(), Status::Good);
+        assert_eq!(Arc::strong_count(&bench.fakes[&target(A)]), 2);
+        bench.set(&[B]);
+        assert_eq!(Arc::strong_count(&bench.fakes[&target(A)]), 1, "it is let go of");
+        assert_eq!(bench.write(), Status::Good);
+        assert_eq!(bench.at(B).counts(), (1, 0));
+        bench.set(&[]);
+        assert_eq!(bench.write(), Status::Unreachable);
+        bench.set(&[A]);
+        assert_eq!(bench.write(), Status::Good);
+    }
+}

@@ -1,0 +1,149 @@
+//! Keeps what is known of the host's disks current.
+
+use crate::drives::Drives;
+use crate::sys::sync::thread::JoinHandle;
+use crate::sys::thread;
+use crate::topology::Uevents;
+use core::time::Duration;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// How often the kernel's count of events is looked at. It tells of what the socket does not: in a
+/// container events may not be delivered although the socket is allowed.
+const LOOK: Duration = Duration::from_secs(5);
+/// The same without a socket.
+const LOOK_ALONE: Duration = Duration::from_secs(1);
+/// The pause after disks have changed: changes come in bursts, and a disk's partitions after it.
+const BURST: Duration = Duration::from_millis(50);
+
+/// A thread that watches. Ends when this is dropped.
+pub struct Watch {
+    /// Closed to end the thread.
+    stop: Option<UnixStream>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watch {
+    /// Takes an inventory and begins to watch.
+    pub fn start(drives: Arc<Drives>) -> io::Result<Watch> {
+        // Listens before it looks, so that nothing is missed in between.
+        let uevents = Uevents::open()
+            .inspect_err(|error| log::debug!("no kernel events ({error}), looking every second"))
+            .ok();
+        let seen = drives.event_count();
+        drives.take_inventory();
+        let (stop, stopped) = UnixStream::pair()?;
+        let watcher = Watcher { drives, uevents, stopped, seen };
+        let thread = thread::spawn("idm-watch", move || watcher.run())?;
+        Ok(Watch { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            // It only fails where the thread panicked, which was logged then.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Watcher {
+    drives: Arc<Drives>,
+    uevents: Option<Uevents>,
+    /// Readable when the other end is closed.
+    stopped: UnixStream,
+    /// The kernel's count of events when the disks were last looked at, or were known not to have
+    /// changed since.
+    seen: Option<u64>,
+}
+
+impl Watcher {
+    fn run(mut self) {
+        loop {
+            let looks = if self.uevents.is_some() { LOOK } else { LOOK_ALONE };
+            let Some(told) = self.wait(looks) else { return };
+            let count = self.drives.event_count();
+            let changed = match (told, &self.uevents) {
+                (true, Some(uevents)) => uevents.drain(),
+                // Nothing counts events: anything may have happened.
+                (_, None) if count.is_none() => true,
+                _ => count != self.seen,
+            };
+            self.seen = count;
+            if changed {
+                if self.pause().is_none() {
+                    return;
+                }
+                let look = AssertUnwindSafe(|| self.drives.take_inventory());
+                if catch_unwind(look).is_err() {
+                    log::error!("internal error: looking at the host's disks panicked");
+                }
+            }
+        }
+    }
+
+    /// Waits for the end of a burst of events.
+    fn pause(&mut self) -> Option<()> {
+        let until = Instant::now() + BURST;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let told = self.wait(left)?;
+            if let (true, Some(uevents)) = (told, &self.uevents) {
+                uevents.drain();
+            }
+            if left.is_zero() {
+                self.seen = self.drives.event_count();
+                return Some(());
+            }
+        }
+    }
+
+    /// Waits for events, `longest` at most. Whether there are some; `None` at the end.
+    fn wait(&self, longest: Duration) -> Option<bool> {
+        let stopped = PollFd::new(self.stopped.as_fd(), PollFlags::POLLIN);
+        let mut fds = vec![stopped];
+        if let Some(uevents) = &self.uevents {
+            fds.push(PollFd::new(uevents.as_fd(), PollFlags::POLLIN));
+        }
+        let timeout = PollTimeout::try_from(longest).unwrap_or(PollTimeout::MAX);
+        match poll(&mut fds, timeout) {
+            Ok(_) => {}
+            Err(Errno::EINTR) => return Some(false),
+            // Nothing that is waited for can be waited for: better blind than busy.
+            Err(error) => {
+                log::error!("the host's disks are no longer watched: {error}");
+                return None;
+            }
+        }
+        let ready = |fd: &PollFd<'_>| fd.any() == Some(true);
+        (!ready(&fds[0])).then(|| fds.get(1).is_some_and(ready))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::Topology;
+    use crate::transport::Limits;
+    use idm_engine::Timing;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn it_ends_at_once() {
+        let topology = Topology::new(BTreeMap::new());
+        let connect = Box::new(|_: &_, _: &_| unreachable!("no drive is named"));
+        let drives = Drives::new(topology, connect, Limits::new(&Timing::for_lease(LOOK)));
+        let watch = Watch::start(Arc::new(drives)).unwrap();
+        let begun = Instant::now();
+        drop(watch);
+        assert!(begun.elapsed() < LOOK_ALONE);
+    }
+}

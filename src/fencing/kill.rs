@@ -1,0 +1,361 @@
+//! The kill command: what stops the use of a volume group whose locks are about to be lost.
+
+use crate::fencing::Fencing;
+use crate::sys::thread;
+use core::time::Duration;
+use idm_engine::Instant;
+use nix::sys::signal::SigSet;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+/// What became of a kill command.
+#[derive(Debug)]
+pub enum Ended {
+    /// It ran.
+    Exited(ExitStatus),
+    /// It was not even begun: there was no memory, no process or no such program. It is tried
+    /// again.
+    NotBegun(io::Error),
+    /// It was begun, and nobody can say how it ended.
+    Unknown(io::Error),
+}
+
+/// Runs the kill command in a thread of its own, reaps it there and tells how it ended.
+///
+/// `words` are program and arguments. There is no shell.
+pub fn run(words: Vec<String>, ended: impl FnOnce(Ended) + Send + 'static) -> io::Result<()> {
+    thread::spawn("idm-kill", move || ended(execute(&words))).map(drop)
+}
+
+fn execute(words: &[String]) -> Ended {
+    #[cfg(all(test, feature = "shuttle"))]
+    if let Some(ended) = crate::runtime::schedules::executed(words) {
+        return ended;
+    }
+    match begin(words) {
+        Ok(mut child) => child.wait().map_or_else(Ended::Unknown, Ended::Exited),
+        Err(error) => Ended::NotBegun(error),
+    }
+}
+
+fn begin(words: &[String]) -> io::Result<Child> {
+    let (program, arguments) = words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    // SAFETY: between fork and exec the closure only sets the signal mask, which is
+    // async-signal-safe; it allocates nothing and takes no lock. Our threads block all signals,
+    // and the child would inherit that.
+    unsafe {
+        command.pre_exec(|| SigSet::empty().thread_set_mask().map_err(io::Error::from));
+    }
+    command.spawn()
+}
+
+/// A volume group that is being killed: what the administrator has to be told until its locks are
+/// released, and when.
+pub struct Killing {
+    vg: String,
+    /// Program and arguments.
+    words: Vec<String>,
+    begun: Instant,
+    /// When other hosts may take the first of its locks; it may be past.
+    until: Instant,
+    /// What is told next, and when.
+    next: Option<(Reminder, Instant)>,
+    notice_before: Instant,
+    /// When it is tried again, because it could not be begun.
+    again: Option<Instant>,
+    /// The pause before that.
+    pause: Duration,
+    state: State,
+    /// Locks were in use when it began, and it was not told yet that they are released.
+    in_use: bool,
+    watchdog: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reminder {
+    /// Half of the kill command's time is over.
+    Half,
+    /// There is hardly any time left.
+    Last,
+}
+
+enum State {
+    Runs,
+    Ended,
+    Failed(String),
+}
+
+/// Something for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// An error, or a warning.
+    pub level: log::Level,
+    /// What to say.
+    pub text: String,
+}
+
+impl Note {
+    /// Says it.
+    pub fn log(&self) {
+        log::log!(self.level, "{}", self.text);
+    }
+}
+
+impl Killing {
+    /// `until`: when the first lock may be lost; `None` where one is lost already. `held`: how many
+    /// are in use.
+    pub fn new(
+        vg: &str,
+        command: &[String],
+        fencing: &Fencing,
+        until: Option<Instant>,
+        held: usize,
+        now: Instant,
+    ) -> Killing {
+        let until = until.unwrap_or(now);
+        let half = now + fencing.kill_time / 2;
+        Killing {
+            vg: vg.to_owned(),
+            words: command.to_vec(),
+            begun: now,
+            until,
+            next: Some((Reminder::Half, half)),
+            notice_before: until - fencing.notice,
+            again: None,
+            pause: fencing.notice,
+            state: State::Runs,
+            in_use: held > 0,
+            watchdog: fencing.watchdog.is_some(),
+        }
+    }
+
+    /// When [`Killing::remind`] has something to say, or [`Killing::begin_again`] to be done.
+    pub fn next(&self) -> Option<Instant> {
+        self.next.map(|(_, at)| at).into_iter().chain(self.again).min()
+    }
+
+    /// The command, where it could not be begun and it is time to try again.
+    pub fn begin_again(&mut self, now: Instant) -> Option<Vec<String>> {
+        self.again.take_if(|at| *at <= now)?;
+        Some(self.words.clone())
+    }
+
+    /// The command line, for messages.
+    fn command(&self) -> String {
+        self.words.join(" ")
+    }
+
+    /// Whether nothing is left to be told.
+    pub fn is_over(&self) -> bool {
+        !self.in_use && !matches!(self.state, State::Runs)
+    }
+
+    /// What is to be said now, with so many of its locks still in use.
+    pub fn remind(&mut self, held: usize, now: Instant) -> Option<Note> {
+        if held == 0 {
+            self.next = None;
+            return core::mem::take(&mut self.in_use).then(|| self.released(now));
+        }
+        let (reminder, _) = self.next.filter(|&(_, at)| at <= now)?;
+        self.next = match reminder {
+            Reminder::Half => Some((Reminder::Last, self.notice_before.max(now))),
+            Reminder::Last => None,
+        };
+        let (vg, command) = (&self.vg, self.command());
+        let state = match &self.state {
+            State::Runs => format!("\"{command}\" still runs"),
+            State::Ended => format!("\"{command}\" has ended"),
+            State::Failed(why) => format!("\"{command}\" failed ({why})"),
+        };
+        let text = format!(
+            "volume group {vg}: {held} locks are still in use after {} ms: {state}. {}",
+            now.since(self.begun).as_millis(),
+            self.advice(now)
+        );
+        Some(Note { level: log::Level::Error, text })
+    }
+
+    /// The command has ended, or could not be begun, of which is told once.
+    pub fn ended(&mut self, ended: &Ended, now: Instant) -> Option<Note> {
+        let took = now.since(self.begun).as_millis();
+        let (vg, command) = (&self.vg, self.command());
+        match ended {
+            Ended::Exited(status) if status.success() => {
+                self.state = State::Ended;
+                let text = format!(
+                    "volume group {vg}: \"{command}\" ended well after {took} ms; its locks are \
+                     released when it is dropped"
+                );
+                Some(Note { level: log::Level::Warn, text })
+            }
+            Ended::Exited(status) => self.failed(status.to_string(), now),
+            Ended::Unknown(error) => self.failed(error.to_string(), now),
+            Ended::NotBegun(error) => {
+                self.again = Some(now + self.pause);
+                self.failed(format!("{error}; it is tried again"), now)
+            }
+        }
+    }
+
+    fn failed(&mut self, why: String, now: Instant) -> Option<Note> {
+        let text = format!(
+            "volume group {}: \"{}\" failed: {why}. {}",
+            self.vg,
+            self.command(),
+            self.advice(now)
+        );
+        let told = matches!(&self.state, State::Failed(before) if *before == why);
+        self.state = State::Failed(why);
+        (!told).then_some(Note { level: log::Level::Error, text })
+    }
+
+    /// All locks of the volume group were released.
+    fn released(&self, now: Instant) -> Note {
+        let text = if now < self.until {
+            format!(
+                "volume group {}: all locks were released, {} ms before other hosts could take them",
+                self.vg,
+                self.until.since(now).as_millis()
+            )
+        } else {
+            format!(
+                "volume group {}: all locks were released, {} ms after other hosts could take \
+                 them; check the data that was written since",
+                self.vg,
+                now.since(self.until).as_millis()
+            )
+        };
+        Note { level: log::Level::Warn, text }
+    }
+
+    fn advice(&self, now: Instant) -> String {
+        let vg = &self.vg;
+        let left = self.until.since(now).as_millis();
+        let when = match left {
+            0 => "Other hosts may have taken its locks already".to_owned(),
+            left => format!("In {left} ms other hosts may take its locks"),
+        };
+        let otherwise = match self.watchdog {
+            true => "the watchdog will reset this host",
+            false => "or reset this host",
+        };
+        format!(
+            "{when}: deactivate its logical volumes and run \"lvmlockctl --drop {vg}\", {otherwise}"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use idm_engine::Timing;
+
+    fn words(words: &[&str]) -> Vec<String> {
+        words.iter().map(|&word| word.to_owned()).collect()
+    }
+
+    #[test]
+    fn the_commands_end_is_seen() {
+        assert!(matches!(execute(&words(&["/bin/true"])), Ended::Exited(s) if s.success()));
+        assert!(matches!(execute(&words(&["/bin/false"])), Ended::Exited(s) if !s.success()));
+        assert!(matches!(execute(&words(&["/nonexistent/kill"])), Ended::NotBegun(_)));
+        assert!(matches!(execute(&[]), Ended::NotBegun(_)));
+    }
+
+    #[test]
+    fn the_command_starts_with_no_signal_blocked() {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let thread = thread::spawn("idm-test", move || {
+            let test = "grep -q '^SigBlk:[[:space:]]*0*$' /proc/self/status";
+            sender.send(execute(&words(&["/bin/sh", "-c", test]))).unwrap();
+        });
+        assert!(matches!(receiver.recv().unwrap(), Ended::Exited(s) if s.success()));
+        thread.unwrap().join().unwrap();
+    }
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_micros(ms * 1000)
+    }
+
+    /// A VG with 5 s to be deactivated in, at 100 s, before its first lock may be lost at 106 s.
+    fn killing(until: Option<Instant>) -> Killing {
+        let timing = Timing::for_lease(Duration::from_secs(60));
+        let wanted =
+            crate::fencing::Wanted { kill_time: Some(Duration::from_secs(5)), watchdog: None };
+        let fencing = Fencing::new(&timing, wanted).unwrap();
+        assert_eq!(fencing.margin, Duration::from_secs(6));
+        Killing::new("vg0", &words(&["/sbin/k", "vg0"]), &fencing, until, 3, at(100_000))
+    }
+
+    #[test]
+    fn a_command_that_hangs_is_told_of_twice_while_there_is_time() {
+        let mut killing = killing(Some(at(106_000)));
+        assert_eq!(killing.next(), Some(at(102_500)));
+        assert_eq!(killing.remind(3, at(102_499)), None);
+        let half = killing.remind(3, at(102_500)).unwrap();
+        assert_eq!(half.level, log::Level::Error);
+        for part in ["vg0", "3 locks", "\"/sbin/k vg0\" still runs", "In 3500 ms", "--drop vg0"] {
+            assert!(half.text.contains(part), "{part}: {}", half.text);
+        }
+        assert_eq!(killing.next(), Some(at(105_000)));
+        let last = killing.remind(1, at(105_000)).unwrap();
+        assert!(last.text.contains("1 locks") && last.text.contains("In 1000 ms"), "{}", last.text);
+        assert_eq!((killing.next(), killing.remind(1, at(200_000))), (None, None));
+        let released = killing.remind(0, at(105_500)).unwrap();
+        assert!(released.text.contains("500 ms before"), "{}", released.text);
+        assert_eq!(killing.remind(0, at(105_501)), None, "told once");
+        assert!(!killing.is_over(), "the command still runs");
+        killing.ended(&execute(&words(&["/bin/true"])), at(105_600));
+        assert!(killing.is_over());
+    }
+
+    #[test]
+    fn a_command_that_fails_is_told_of_at_once_and_again() {
+        let mut killing = killing(Some(at(106_000)));
+        let failed = killing.ended(&execute(&words(&["/bin/false"])), at(101_000)).unwrap();
+        assert_eq!(failed.level, log::Level::Error);
+        assert!(failed.text.contains("failed: exit status: 1"), "{}", failed.text);
+        assert!(failed.text.contains("In 5000 ms"), "{}", failed.text);
+        let half = killing.remind(2, at(103_000)).unwrap();
+        assert!(half.text.contains("failed (exit status: 1)"), "{}", half.text);
+    }
+
+    #[test]
+    fn a_command_that_cannot_be_begun_is_tried_again_and_told_of_once() {
+        let mut killing = killing(Some(at(106_000)));
+        let no_memory = || Ended::NotBegun(io::ErrorKind::OutOfMemory.into());
+        assert!(killing.ended(&no_memory(), at(100_000)).unwrap().text.contains("tried again"));
+        assert_eq!(killing.next(), Some(at(101_000)));
+        assert_eq!(killing.begin_again(at(100_999)), None);
+        assert_eq!(killing.begin_again(at(101_000)), Some(words(&["/sbin/k", "vg0"])));
+        assert_eq!(killing.begin_again(at(101_001)), None, "one at a time");
+        assert_eq!(killing.ended(&no_memory(), at(101_001)), None);
+        assert!(killing.begin_again(at(102_001)).is_some());
+        killing.ended(&execute(&words(&["/bin/true"])), at(102_100));
+        assert_eq!(killing.begin_again(at(200_000)), None);
+    }
+
+    #[test]
+    fn a_command_that_ended_well_may_have_done_nothing() {
+        let mut killing = killing(Some(at(106_000)));
+        let ended = killing.ended(&execute(&words(&["/bin/true"])), at(100_100)).unwrap();
+        assert_eq!(ended.level, log::Level::Warn);
+        assert!(killing.remind(2, at(103_000)).unwrap().text.contains("has ended"));
+        assert!(!killing.is_over());
+        let late = killing.remind(0, at(107_000)).unwrap();
+        assert!(late.text.contains("1000 ms after"), "{}", late.text);
+        assert!(killing.is_over());
+    }
+
+    #[test]
+    fn a_lock_that_is_lost_already_leaves_no_time() {
+        let mut killing = killing(None);
+        let half = killing.remind(1, at(102_500)).unwrap();
+        assert!(half.text.contains("may have taken its locks already"), "{}", half.text);
+        assert!(killing.remind(1, at(102_500)).is_some());
+        assert_eq!(killing.next(), None);
+    }
+}

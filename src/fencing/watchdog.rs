@@ -1,0 +1,432 @@
+//! The host's watchdog: resets the host before its locks are lost, where nothing else has stopped
+//! the use of what they protect.
+//!
+//! A thread of its own asks [`policy`] and does as it says, because devices may be slow. It does not
+//! depend on the reactor's life: it is told dates, and what is not renewed runs out.
+//!
+//! What is noted in the state directory is for the next lvmlockd: if this one dies, the next one
+//! feeds the watchdog in its place, until the date up to which the dead one's locks are safe, and
+//! longer as soon as it keeps these locks itself.
+
+pub mod device;
+pub mod guards;
+pub mod policy;
+
+use crate::fencing::Feeding;
+use crate::state::note::Note;
+use crate::sys::sync::thread::JoinHandle;
+use crate::sys::sync::{Condvar, Mutex, MutexGuard};
+use crate::sys::{clock, thread};
+use core::time::Duration;
+use device::Dog;
+use idm_engine::Instant;
+use policy::{Need, Policy, Step};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+/// The name of the file that says that the watchdog runs.
+const FILE: &str = "watchdog";
+
+/// A watchdog in the hands of its thread. Dropping it is lvmlockd's sudden death.
+pub struct Watchdog {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// Something was asked for.
+    asked: Condvar,
+    /// Something was done.
+    done: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// Of the locks in use.
+    first: Option<Instant>,
+    rest: bool,
+    /// Of those that are about to be taken.
+    claims: Vec<Instant>,
+    /// Until when the locks are safe that an earlier lvmlockd left, while that is not known of each.
+    left: Option<Instant>,
+    /// Whether it runs.
+    armed: bool,
+    /// Whether it is fed, or why not.
+    fed: bool,
+    error: Option<String>,
+    /// Whether the note has a date, now and after the step that is being taken.
+    noted: bool,
+    /// Counts what was done.
+    steps: u64,
+    stepping: bool,
+    quit: bool,
+}
+
+/// While it exists the watchdog is armed.
+pub struct Claim {
+    shared: Arc<Shared>,
+    until: Instant,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        if let Some(at) = state.claims.iter().position(|&until| until == self.until) {
+            state.claims.swap_remove(at);
+        }
+        drop(state);
+        self.shared.asked.notify_all();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+}
+
+impl State {
+    fn need(&self) -> Need {
+        let claims = self.claims.iter().copied();
+        Need { first: claims.chain(self.first).chain(self.left).min(), rest: self.rest }
+    }
+}
+
+impl Watchdog {
+    /// Begins. Feeds at once where an earlier lvmlockd left the watchdog running and its locks are
+    /// still safe, as `state_dir` has it.
+    pub fn start(dog: Box<dyn Dog>, feeding: Feeding, state_dir: &Path) -> io::Result<Watchdog> {
+        let note = Note::new(state_dir, FILE)?;
+        let shared = Arc::new(Shared::default());
+        let mut policy = Policy::new(feeding);
+        if let Some(left) = note.read() {
+            policy = Policy::left(feeding, clock::now());
+            shared.lock().left = left;
+            match left {
+                Some(left) => log::warn!(
+                    "an earlier lvmlockd left the watchdog running, and locks that are safe for {} ms",
+                    left.since(clock::now()).as_millis()
+                ),
+                None => log::info!("an earlier lvmlockd left the watchdog running, and no locks"),
+            }
+        }
+        let worker =
+            Worker { shared: shared.clone(), policy, dog, note, failing: false, left: false };
+        let thread = thread::spawn("idm-watchdog", move || worker.run())?;
+        Ok(Watchdog { shared, thread: Some(thread) })
+    }
+
+    /// Whether an earlier lvmlockd left the watchdog running.
+    pub fn was_left(state_dir: &Path) -> bool {
+        Note::new(state_dir, FILE).is_ok_and(|note| note.read().is_some())
+    }
+
+    /// Has the watchdog armed before a lock is taken, and the next lvmlockd told of it. `until`: the
+    /// earliest moment up to which the lock will be safe. Waits up to `bound`.
+    pub fn claim(&self, until: Instant, bound: Duration) -> Result<Claim, String> {
+        let mut state = self.shared.lock();
+        state.claims.push(until);
+        state.rest = false;
+        let claim = Claim { shared: self.shared.clone(), until };
+        let ready = |state: &State| state.fed && state.noted;
+        if ready(&state) {
+            return Ok(claim);
+        }
+        // A step that is being taken does not know of the claim yet.
+        let enough = state.steps + 1 + u64::from(state.stepping);
+        self.shared.asked.notify_all();
+        let (state, _) = self
+            .shared
+            .done
+            .wait_timeout_while(state, bound, |state| !ready(state) && state.steps < enough);
+        if ready(&state) {
+            return Ok(claim);
+        }
+        let why = state.error.clone().unwrap_or_else(|| "it is not fed now".into());
+        drop(state);
+        Err(why)
+    }
+
+    /// Until when all locks in use are safe; `None` where none is in use.
+    pub fn protect(&self, first: Option<Instant>) {
+        let mut state = self.shared.lock();
+        let before = state.need();
+        state.first = first;
+        if state.need().is_more_urgent_than(&before) {
+            self.shared.asked.notify_all();
+        }
+    }
+
+    /// What an earlier lvmlockd left is all known: kept by this one, or given up.
+    pub fn settle_left(&self) {
+        if self.shared.lock().left.take().is_some() {
+            self.shared.asked.notify_all();
+        }
+    }
+
+    /// Stops the watchdog now if no lock is in use, instead of a little later. Waits up to `bound`.
+    pub fn rest(&self, bound: Duration) {
+        let mut state = self.shared.lock();
+        state.rest = true;
+        self.shared.asked.notify_all();
+        let _ = self
+            .shared
+            .done
+            .wait_timeout_while(state, bound, |state| state.armed && state.need().first.is_none());
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        self.shared.lock().quit = true;
+        self.shared.asked.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // It only fails where the thread panicked, which was logged then.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Worker {
+    shared: Arc<Shared>,
+    policy: Policy,
+    dog: Box<dyn Dog>,
+    note: Note,
+    /// It was said that the watchdog cannot be used.
+    failing: bool,
+    /// It was said that the watchdog is not fed any more.
+    left: bool,
+}
+
+impl Worker {
+    fn run(mut self) {
+        loop {
+            let need = {
+                let mut state = self.shared.lock();
+                if state.quit {
+                    return;
+                }
+                let need = state.need();
+                state.stepping = true;
+                state.noted &= need.first.is_some();
+                need
+            };
+            let now = clock::now();
+            let step = self.policy.step(need, now);
+            let done = self.carry_out(step, need, now);
+            let mut state = self.shared.lock();
+            state.fed = self.policy.is_fed();
+            state.armed = self.policy.is_armed();
+            state.noted = need.first.is_some() && done.is_ok();
+            state.stepping = false;
+            state.steps += 1;
+            state.error = done.err().map(|error| error.to_string());
+            self.shared.done.notify_all();
+            if state.quit {
+                return;
+            }
+            if state.need().is_more_urgent_than(&need) {
+                continue;
+            }
+            match self.policy.pause() {
+                Some(pause) => drop(self.shared.asked.wait_timeout(state, pause)),
+                None => drop(self.shared.asked.wait(state)),
+            }
+        }
+    }
+
+    fn carry_out(&mut self, step: Step, need: Need, now: Instant) -> io::Result<()> {
+        // The note is there before the watchdog runs, and as long as it does.
+        let done = match step {
+            Step::Wait => Ok(()),
+            Step::Feed => self.write_note(need, now).and_then(|()| self.dog.feed()),
+            Step::Leave => self.write_note(need, now).and_then(|()| self.dog.leave()),
+            Step::Disarm => self.dog.disarm().map(|()| self.note.remove()),
+        };
+        if done.is_err() && !self.policy.is_armed() {
+            // It may have been started; nothing was promised yet.
+            let _ = self.dog.disarm();
+        }
+        match &done {
+            Ok(()) => {
+                self.tell(step, need, now);
+                self.policy.done(step, now);
+            }
+            Err(error) if !core::mem::replace(&mut self.failing, true) => {
+                log::error!("the watchdog cannot be used: {error}");
+            }
+            Err(_) => {}
+        }
+        if step != Step::Wait && done.is_ok() {
+            self.failing = false;
+        }
+        done
+    }
+
+    /// Fails, too, if so much time has passed that what was decided does not hold any more.
+    fn write_note(&self, need: Need, now: Instant) -> io::Result<()> {
+        self.note.write(need.first)?;
+        match clock::now().since(now) <= self.policy.feeding().notice {
+            true => Ok(()),
+            false => Err(io::Error::new(io::ErrorKind::TimedOut, "this host is too slow")),
+        }
+    }
+
+    fn tell(&mut self, step: Step, need: Need, now: Instant) {
+        match step {
+            Step::Feed if !self.policy.is_armed() => log::debug!("the watchdog is fed"),
+            Step::Feed if core::mem::take(&mut self.left) => {
+                log::warn!("the watchdog is fed again: all locks are renewed, or given back");
+            }
+            Step::Leave if !core::mem::replace(&mut self.left, true) => log::error!(
+                "the watchdog is not fed any more: locks may be lost in {} ms. It resets this host \
+                 before, unless they are renewed or given back (\"lvmlockctl --drop\")",
+                need.first.unwrap_or(now).since(now).as_millis()
+            ),
+            Step::Disarm => {
+                self.left = false;
+                log::debug!("the watchdog is stopped");
+            }
+            Step::Wait
+                if self.policy.is_dead(now) && !core::mem::replace(&mut self.failing, true) =>
+            {
+                log::error!(
+                    "the watchdog should have reset this host and has not; reset it, and do not \
+                     rely on this watchdog"
+                );
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fencing::{Fencing, Wanted};
+    use idm_engine::Timing;
+
+    const SOON: Duration = Duration::from_secs(5);
+
+    /// What was done to a watchdog, in words.
+    #[derive(Clone, Default)]
+    struct FakeDog(Arc<Mutex<Vec<&'static str>>>, Arc<Mutex<Option<&'static str>>>);
+
+    impl FakeDog {
+        fn note(&self, what: &'static str) -> io::Result<()> {
+            if let Some(why) = *self.1.lock() {
+                return Err(io::Error::other(why));
+            }
+            self.0.lock().push(what);
+            Ok(())
+        }
+
+        fn last(&self) -> Option<&'static str> {
+            self.0.lock().last().copied()
+        }
+
+        fn wait_for(&self, what: &str) {
+            let begin = std::time::Instant::now();
+            while self.last() != Some(what) {
+                assert!(begin.elapsed() < SOON, "{what}: {:?}", self.0.lock());
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+    }
+
+    impl Dog for FakeDog {
+        fn feed(&mut self) -> io::Result<()> {
+            self.note("feed")
+        }
+        fn leave(&mut self) -> io::Result<()> {
+            self.note("leave")
+        }
+        fn disarm(&mut self) -> io::Result<()> {
+            self.note("disarm")
+        }
+    }
+
+    fn feeding() -> Feeding {
+        let timing = Timing::for_lease(Duration::from_secs(60));
+        let wanted = Wanted { kill_time: None, watchdog: Some(None) };
+        Fencing::new(&timing, wanted).unwrap().watchdog.unwrap()
+    }
+
+    fn safe() -> Instant {
+        clock::now() + Duration::from_secs(60)
+    }
+
+    fn start(dog: &FakeDog, directory: &Path) -> Watchdog {
+        Watchdog::start(Box::new(dog.clone()), feeding(), directory).unwrap()
+    }
+
+    #[test]
+    fn it_runs_before_a_lock_is_taken_and_rests_when_nothing_is_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let dog = FakeDog::default();
+        let watchdog = start(&dog, directory.path());
+        assert_eq!(dog.last(), None);
+        let claim = watchdog.claim(safe(), SOON).unwrap_or_else(|why| panic!("{why}"));
+        assert_eq!(dog.last(), Some("feed"));
+        watchdog.protect(Some(safe()));
+        drop(claim);
+        watchdog.rest(Duration::from_millis(50));
+        assert_eq!(dog.last(), Some("feed"), "a lock is in use");
+        watchdog.protect(None);
+        watchdog.rest(SOON);
+        assert_eq!(dog.last(), Some("disarm"));
+        assert!(!Watchdog::was_left(directory.path()));
+    }
+
+    #[test]
+    fn what_cannot_be_armed_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let dog = FakeDog::default();
+        *dog.1.lock() = Some("busy");
+        let watchdog = start(&dog, directory.path());
+        assert_eq!(watchdog.claim(safe(), SOON).err().as_deref(), Some("busy"));
+        *dog.1.lock() = None;
+        assert!(watchdog.claim(safe(), SOON).is_ok());
+    }
+
+    #[test]
+    fn an_unsafe_lock_is_not_fed_for_until_it_is_given_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let dog = FakeDog::default();
+        let watchdog = start(&dog, directory.path());
+        let claim = watchdog.claim(safe(), SOON);
+        let feeding = feeding();
+        // Just before the last feed.
+        let until = clock::now() + feeding.timeout + feeding.late + Duration::from_secs(1);
+        watchdog.protect(Some(until));
+        dog.wait_for("leave");
+        assert!(watchdog.claim(safe(), SOON).is_err(), "nothing is to be had now");
+        watchdog.protect(None);
+        drop(claim);
+        watchdog.rest(SOON);
+        assert_eq!(dog.last(), Some("disarm"));
+    }
+
+    #[test]
+    fn the_next_life_goes_on_feeding_until_what_was_left_is_known() {
+        let directory = tempfile::tempdir().unwrap();
+        let dog = FakeDog::default();
+        let first = start(&dog, directory.path());
+        // It dies between the claim and the lock.
+        let claim = first.claim(safe(), SOON);
+        drop(first);
+        drop(claim);
+        assert!(Watchdog::was_left(directory.path()));
+        let dog = FakeDog::default();
+        let second = start(&dog, directory.path());
+        dog.wait_for("feed");
+        second.rest(Duration::from_millis(50));
+        assert_eq!(dog.last(), Some("feed"), "locks were left");
+        second.settle_left();
+        second.rest(SOON);
+        assert_eq!(dog.last(), Some("disarm"));
+    }
+}

@@ -1,0 +1,291 @@
+//! Whether the watchdog is fed. Pure: the clock, the locks and the device are told to it.
+//!
+//! A feed at a moment promises that the host runs for the watchdog's timeout from then on. So it is
+//! allowed as long as every lock in use is safe for longer than that, and nothing else needs to be
+//! known of renewal, of kill commands, or of whether the reactor still lives: what nobody renews,
+//! runs out.
+//!
+//! When lvmlockd dies the kernel closes the device and feeds the watchdog once more while it does.
+//! That is harmless while feeding is allowed. So that it is harmless afterwards, too, the last feed
+//! that is allowed *is* such a close ([`Step::Leave`]): a death can add nothing then.
+
+use crate::fencing::Feeding;
+use core::time::Duration;
+use idm_engine::Instant;
+
+/// What the watchdog is needed for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Need {
+    /// Until when all locks are safe that are in use or about to be taken; `None` where there is
+    /// none.
+    pub first: Option<Instant>,
+    /// Nothing will be taken soon.
+    pub rest: bool,
+}
+
+impl Need {
+    /// Whether the next step must not wait for its time. Later dates are seen early enough.
+    pub fn is_more_urgent_than(&self, before: &Need) -> bool {
+        let earlier = match (self.first, before.first) {
+            (Some(now), Some(before)) => now < before,
+            (now, before) => now.is_some() != before.is_some(),
+        };
+        earlier || self.rest && !before.rest
+    }
+}
+
+/// What is to be done with the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing.
+    Wait,
+    /// Feed it; open it and start it before where it is closed.
+    Feed,
+    /// Feed it for the last time, by closing it without stopping it.
+    Leave,
+    /// Stop it and close it.
+    Disarm,
+}
+
+/// What is known of the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Stopped.
+    Off,
+    /// Open; last fed then.
+    Fed(Instant),
+    /// Closed and running; last fed then.
+    Left(Instant),
+}
+
+/// The decision.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    feeding: Feeding,
+    state: State,
+    idle_since: Option<Instant>,
+}
+
+impl Policy {
+    /// The watchdog was not started by us.
+    pub fn new(feeding: Feeding) -> Policy {
+        Policy { feeding, state: State::Off, idle_since: None }
+    }
+
+    /// The watchdog was left running by an earlier life of lvmlockd.
+    pub fn left(feeding: Feeding, now: Instant) -> Policy {
+        Policy { feeding, state: State::Left(now), idle_since: None }
+    }
+
+    /// The times that are kept.
+    pub fn feeding(&self) -> &Feeding {
+        &self.feeding
+    }
+
+    /// Whether the watchdog is open and fed.
+    pub fn is_fed(&self) -> bool {
+        matches!(self.state, State::Fed(_))
+    }
+
+    /// Whether the watchdog runs.
+    pub fn is_armed(&self) -> bool {
+        self.state != State::Off
+    }
+
+    /// What to do now.
+    pub fn step(&mut self, need: Need, now: Instant) -> Step {
+        if let Some(first) = need.first {
+            self.idle_since = None;
+            let last = self.feeding.last_feed(first);
+            return match now {
+                now if now + self.feeding.next() <= last => Step::Feed,
+                now if now <= last => Step::Leave,
+                _ => Step::Wait,
+            };
+        }
+        if self.state == State::Off {
+            return Step::Wait;
+        }
+        // One lvm command often follows the other.
+        let since = *self.idle_since.get_or_insert(now);
+        match need.rest || now.since(since) >= self.feeding.interval {
+            true => Step::Disarm,
+            false => Step::Feed,
+        }
+    }
+
+    /// A step was carried out, begun at `at`.
+    pub fn done(&mut self, step: Step, at: Instant) {
+        self.state = match step {
+            Step::Wait => self.state,
+            Step::Feed => State::Fed(at),
+            Step::Leave => State::Left(at),
+            Step::Disarm => State::Off,
+        };
+    }
+
+    /// How long to wait for the next step where nothing changes.
+    pub fn pause(&self) -> Option<Duration> {
+        (self.state != State::Off).then_some(self.feeding.interval)
+    }
+
+    /// Whether the watchdog should have reset the host long ago.
+    pub fn is_dead(&self, now: Instant) -> bool {
+        match self.state {
+            State::Off => false,
+            State::Fed(at) | State::Left(at) => {
+                now.since(at) > 2 * (self.feeding.timeout + self.feeding.late)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fencing::{Fencing, Wanted};
+    use idm_engine::Timing;
+    use proptest::prelude::*;
+
+    fn fencing() -> (Timing, Fencing) {
+        let timing = Timing::for_lease(Duration::from_secs(60));
+        let wanted = Wanted { kill_time: None, watchdog: Some(None) };
+        (timing, Fencing::new(&timing, wanted).unwrap())
+    }
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_micros(ms * 1000)
+    }
+
+    const NONE: Need = Need { first: None, rest: false };
+
+    fn safe(until: Instant) -> Need {
+        Need { first: Some(until), ..NONE }
+    }
+
+    /// A kernel's watchdog, and whoever opened it.
+    struct Kernel {
+        timeout: Duration,
+        open: bool,
+        /// When it resets the host.
+        resets: Option<Instant>,
+    }
+
+    impl Kernel {
+        fn new(timeout: Duration) -> Kernel {
+            Kernel { timeout, open: false, resets: None }
+        }
+
+        fn carry_out(&mut self, step: Step, now: Instant) {
+            match step {
+                Step::Wait => {}
+                Step::Feed => (self.open, self.resets) = (true, Some(now + self.timeout)),
+                Step::Leave => (self.open, self.resets) = (false, Some(now + self.timeout)),
+                Step::Disarm => (self.open, self.resets) = (false, None),
+            }
+        }
+
+        /// kill -9: an open device is fed by being closed.
+        fn opener_dies(&mut self, now: Instant) {
+            if core::mem::take(&mut self.open) {
+                self.resets = Some(now + self.timeout);
+            }
+        }
+
+        fn has_reset(&self, now: Instant) -> bool {
+            self.resets.is_some_and(|at| at <= now)
+        }
+    }
+
+    #[test]
+    fn a_lock_arms_and_idleness_disarms() {
+        let feeding = fencing().1.watchdog.unwrap();
+        let mut policy = Policy::new(feeding);
+        assert_eq!((policy.step(NONE, at(0)), policy.pause()), (Step::Wait, None));
+        assert_eq!(policy.step(safe(at(59_000)), at(0)), Step::Feed);
+        policy.done(Step::Feed, at(0));
+        assert!(policy.is_fed());
+        assert_eq!(policy.pause(), Some(Duration::from_millis(2500)));
+        assert_eq!(policy.step(safe(at(60_000)), at(10)), Step::Feed);
+        assert_eq!(policy.step(NONE, at(20)), Step::Feed);
+        assert_eq!(policy.step(NONE, at(2_519)), Step::Feed);
+        assert_eq!(policy.step(NONE, at(2_520)), Step::Disarm);
+        // Used again in between, it begins anew.
+        policy.step(safe(at(60_000)), at(2_521));
+        assert_eq!(policy.step(NONE, at(2_522)), Step::Feed);
+        assert_eq!(policy.step(Need { rest: true, ..NONE }, at(2_523)), Step::Disarm);
+        policy.done(Step::Disarm, at(2_523));
+        assert_eq!(policy.step(NONE, at(2_524)), Step::Wait);
+    }
+
+    #[test]
+    fn the_last_feed_leaves_and_a_renewed_lock_is_fed_again() {
+        let feeding = fencing().1.watchdog.unwrap();
+        let mut policy = Policy::new(feeding);
+        // The last feed is 12 s before the lock may be lost.
+        assert_eq!(policy.step(safe(at(100_000)), at(84_500)), Step::Feed);
+        policy.done(Step::Feed, at(84_500));
+        assert_eq!(policy.step(safe(at(100_000)), at(84_501)), Step::Leave);
+        policy.done(Step::Leave, at(84_501));
+        assert_eq!(policy.step(safe(at(100_000)), at(88_001)), Step::Wait);
+        assert!(!policy.is_fed() && policy.pause().is_some());
+        assert_eq!(policy.step(safe(at(140_000)), at(90_000)), Step::Feed);
+        // Given up instead: it must be stopped, although it is closed.
+        assert_eq!(policy.step(Need { rest: true, ..NONE }, at(90_000)), Step::Disarm);
+        // A lock that is lost already is never fed for.
+        assert_eq!(policy.step(safe(at(0)), at(90_000)), Step::Wait);
+        assert!(!policy.is_dead(at(100_000)) && policy.is_dead(at(110_000)));
+    }
+
+    proptest! {
+        /// A lock that is refreshed, as long as it is, and its host, whose lvmlockd may die at any
+        /// moment. Ticks come late by up to what the library needs to notice.
+        #[test]
+        fn the_host_is_reset_before_its_lock_is_lost_and_not_without_need(
+            refreshed in 0u64..8,
+            refresh_pauses in proptest::collection::vec(15_000u64..30_000, 8),
+            lateness in proptest::collection::vec(0u64..1000, 200),
+            dies_at in proptest::option::of(1u64..200_000),
+        ) {
+            let (timing, fencing) = fencing();
+            let feeding = fencing.watchdog.unwrap();
+            let device_late = feeding.late - fencing.notice;
+            let mut policy = Policy::new(feeding);
+            let mut kernel = Kernel::new(feeding.timeout);
+            let mut refreshes = vec![at(0)];
+            for pause in &refresh_pauses[..refreshed as usize] {
+                let last = *refreshes.last().unwrap();
+                refreshes.push(last + Duration::from_millis(*pause));
+            }
+            let lost_at = *refreshes.last().unwrap() + timing.lease - timing.drift;
+            let first = |now: Instant| {
+                let last = refreshes.iter().rev().find(|&&sent| sent <= now).unwrap();
+                *last + timing.lease - timing.drift
+            };
+            let mut now = at(0);
+            let mut late = lateness.iter().cycle();
+            loop {
+                let next = now + feeding.interval + Duration::from_millis(*late.next().unwrap());
+                let step = policy.step(safe(first(now)), now);
+                kernel.carry_out(step, now);
+                policy.done(step, now);
+                if let Some(dies_at) = dies_at.map(at).filter(|&dies_at| dies_at < next) {
+                    kernel.opener_dies(dies_at);
+                    break;
+                }
+                if kernel.has_reset(next) {
+                    break;
+                }
+                now = next;
+            }
+            let reset = kernel.resets;
+            prop_assert!(reset.is_some());
+            prop_assert!(reset.unwrap() + device_late <= lost_at, "{reset:?} {lost_at:?}");
+            if dies_at.is_none() {
+                // And the kill command has had its time.
+                let kill_done = lost_at - fencing.margin + fencing.notice + fencing.kill_time;
+                prop_assert!(reset.unwrap() + fencing.notice >= kill_done, "{reset:?}");
+            }
+        }
+    }
+}

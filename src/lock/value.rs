@@ -1,0 +1,136 @@
+//! The value block that a host caches for a mutex, and the timestamp that stands for it.
+
+use super::ValBlk;
+use idm_engine::ValueRead;
+use idm_protocol::Value;
+
+/// The value block of a mutex as this host last knew it.
+///
+/// A drive keeps 7 bytes with a mutex, too few for lvmlockd's block, so they hold a timestamp: us
+/// since 1970, greater with every write. The block itself stays with the host that wrote it, and is
+/// good for as long as the timestamp on the drives is the one that it was written with.
+///
+/// The lowest bit is a mark: at the time that the others tell, the VG was removed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct ValueCache {
+    /// Since when the lockspace is started, in us since 1970.
+    since_us: u64,
+    /// The greatest value that was seen or written.
+    greatest: Value,
+    written: Option<(Value, ValBlk)>,
+}
+
+/// `VAL_BLK_VERSION` of lvmlockd.
+const VERSION: u16 = 0x0101;
+/// `VBF_REMOVED` of lvmlockd.
+const REMOVED: u16 = 1;
+/// What core is told of a VG that another host has removed; it wants a version.
+const REMOVED_BLOCK: ValBlk = ValBlk { version: VERSION, flags: REMOVED, r_version: 1 };
+/// By how much the clock of the host that removed a VG may be behind ours, in us.
+const CLOCKS_DIFFER_US: u64 = 10_000_000;
+
+impl ValueCache {
+    /// An empty cache of a lockspace that is started since then.
+    pub fn since(since_us: u64) -> ValueCache {
+        ValueCache { since_us, ..ValueCache::default() }
+    }
+
+    /// The block for a value that came with a lock: all zero, which makes lvmlockd read anew,
+    /// where another host has written since, or where that is not known.
+    pub fn read(&mut self, read: ValueRead) -> ValBlk {
+        let ValueRead::Known(value) = read else {
+            self.written = None;
+            return ValBlk::default();
+        };
+        self.greatest = self.greatest.max(value);
+        match self.written {
+            Some((timestamp, block)) if timestamp == value => return block,
+            _ => self.written = None,
+        }
+        // A VG that was started after it was removed has been restored since.
+        let (us, removed) = (value.get() >> 1, value.get() & 1 != 0);
+        if removed && us + CLOCKS_DIFFER_US >= self.since_us {
+            return REMOVED_BLOCK;
+        }
+        ValBlk::default()
+    }
+
+    /// The value to write next; `removes`: with the mark of a VG that is being removed.
+    pub fn next(&self, now_us: u64, removes: bool) -> Value {
+        let after = (self.greatest.get() >> 1).saturating_add(1);
+        let value = |us: u64| Value::new(us << 1 | u64::from(removes));
+        // A drive with the greatest possible value would stop the count; a smaller one is still
+        // another one, which is all that readers look at.
+        value(now_us.max(after)).or_else(|| value(now_us)).unwrap_or(Value::ZERO)
+    }
+
+    /// Takes note of what was written.
+    pub fn wrote(&mut self, timestamp: Value, r_version: u32) {
+        self.greatest = self.greatest.max(timestamp);
+        let block = ValBlk { version: VERSION, flags: 0, r_version };
+        self.written = Some((timestamp, block));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(value: u64) -> ValueRead {
+        ValueRead::Known(Value::new(value).unwrap())
+    }
+
+    #[test]
+    fn a_block_is_good_while_its_timestamp_stands() {
+        let mut cache = ValueCache::default();
+        assert_eq!(cache.read(known(0)), ValBlk::default());
+        let timestamp = cache.next(1000, false);
+        assert_eq!(timestamp.get(), 2000);
+        cache.wrote(timestamp, 7);
+        let block = cache.read(known(2000));
+        assert_eq!((block.version, block.r_version, block.flags), (VERSION, 7, 0));
+        assert_eq!(cache.read(known(2002)), ValBlk::default());
+        assert_eq!(cache.read(known(2000)), ValBlk::default());
+    }
+
+    #[test]
+    fn an_unknown_value_invalidates() {
+        let mut cache = ValueCache::default();
+        cache.wrote(cache.next(1000, false), 7);
+        assert_eq!(cache.read(known(2000)).r_version, 7);
+        assert_eq!(cache.read(ValueRead::Unknown), ValBlk::default());
+        assert_eq!(cache.read(known(2000)), ValBlk::default());
+    }
+
+    #[test]
+    fn timestamps_never_repeat() {
+        let mut cache = ValueCache::default();
+        let us = |cache: &ValueCache, now_us: u64| cache.next(now_us, false).get() >> 1;
+        cache.read(known(10_001));
+        assert_eq!(us(&cache, 10), 5001);
+        cache.wrote(cache.next(10, false), 1);
+        assert_eq!(us(&cache, 10), 5002);
+        assert_eq!(us(&cache, 9000), 9000);
+        cache.read(known(Value::MAX.get()));
+        assert_eq!(us(&cache, 9000), 9000);
+        // Room for all times that there will be.
+        let year_3000 = 1030 * 365 * 86_400 * 1_000_000;
+        assert_eq!(us(&ValueCache::default(), year_3000), year_3000);
+    }
+
+    #[test]
+    fn a_removed_vg_is_told_to_those_that_had_it_started() {
+        const S: u64 = 1_000_000;
+        let removed_at = |us: u64| ValueRead::Known(ValueCache::default().next(us, true));
+        let started = || ValueCache::since(1000 * S);
+        assert_eq!(started().read(removed_at(2000 * S)), REMOVED_BLOCK);
+        assert_eq!(started().read(removed_at(995 * S)), REMOVED_BLOCK);
+        // Started after that: it is another VG of the same uuid, restored from a backup.
+        assert_eq!(started().read(removed_at(980 * S)), ValBlk::default());
+        // The next who writes takes the mark away.
+        let mut cache = started();
+        cache.read(removed_at(2000 * S));
+        let next = ValueRead::Known(cache.next(1500 * S, false));
+        assert_eq!(started().read(next), ValBlk::default());
+    }
+}

@@ -1,0 +1,167 @@
+//! What lvmlockd's core asks for, free of C: lockspaces, resources, locks.
+//!
+//! State is keyed by the addresses of core's structs, never by name or uuid: several resource
+//! structs for one LV coexist, and late calls arrive for old ones (contract, section 0).
+//!
+//! Here are the manager, its state, and how it begins and ends. Core's requests are in `lockspaces`,
+//! `locks` and `availability`. They work with what `running` has started, on drives that `plan`
+//! chooses.
+
+mod availability;
+mod locks;
+mod lockspaces;
+mod plan;
+mod running;
+mod spread;
+mod state;
+mod votes;
+
+use crate::config::{Config, DEFAULT_FILE};
+use crate::error::Error;
+use crate::fencing::watchdog::Watchdog;
+use crate::lock::LockspaceKey;
+use crate::lockspace::Lockspace;
+use crate::recovery::active::Devices;
+use crate::state::store::Store;
+use crate::sys::clock;
+use crate::sys::sync::{Mutex, MutexGuard};
+use core::time::Duration;
+use idm_engine::Instant;
+use idm_protocol::HostId;
+use running::Running;
+use state::State;
+use std::sync::{Arc, OnceLock};
+
+/// How long the end of the process waits for drives, and for the watchdog.
+const END: Duration = Duration::from_millis(500);
+
+/// What was seen of the global lock's drives.
+#[derive(Default)]
+struct Glimpses {
+    /// How many kernel events there had been when the disks were last looked at before anything was
+    /// started, and whether there were partitions for the global lock.
+    glance: Mutex<Option<(Option<u64>, bool)>>,
+    /// When drives with such partitions were last asked whether they have IDM.
+    asked: Mutex<Option<std::time::Instant>>,
+}
+
+/// The lock manager: one per process.
+pub struct Manager {
+    config: Result<Config, String>,
+    /// Given, in tests; otherwise kept in the state directory.
+    host: Option<HostId>,
+    /// When this life of lvmlockd began.
+    began: Instant,
+    devices: Devices,
+    lvm_path: Arc<OnceLock<String>>,
+    running: Mutex<Option<Running>>,
+    state: Arc<Mutex<State>>,
+    glimpses: Glimpses,
+}
+
+impl Manager {
+    /// The process's lock manager.
+    pub fn get() -> &'static Manager {
+        static MANAGER: OnceLock<Manager> = OnceLock::new();
+        MANAGER.get_or_init(|| {
+            let config = Config::load().map_err(|error| error.to_string());
+            if let Err(error) = &config {
+                log::error!("{error}");
+            }
+            Manager::make(config, None, Devices::default())
+        })
+    }
+
+    /// A lock manager of its own, as if it were another host's, with the devices that it has.
+    /// Dropping it is the sudden death of lvmlockd on that host: nothing is released.
+    pub fn new(config: Config, host: HostId, devices: Devices) -> Manager {
+        Manager::make(Ok(config), Some(host), devices)
+    }
+
+    fn make(config: Result<Config, String>, host: Option<HostId>, devices: Devices) -> Manager {
+        Manager {
+            config,
+            host,
+            began: clock::now(),
+            devices,
+            lvm_path: Arc::default(),
+            running: Mutex::default(),
+            state: Arc::default(),
+            glimpses: Glimpses::default(),
+        }
+    }
+
+    /// Tells where lvm2 was installed (its `LVM_PATH`): `lvmlockctl` is beside it. Only the first
+    /// call counts.
+    pub fn set_lvm_path(&self, path: &str) {
+        self.lvm_path.get_or_init(|| path.to_owned());
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    fn lockspace(&self, key: LockspaceKey) -> Result<Arc<Lockspace>, Error> {
+        let state = self.state();
+        state.lockspaces.get(&key).cloned().ok_or(Error::NoLockspace)
+    }
+
+    /// What is running. It is started first where nothing is yet.
+    fn running(&self) -> Result<Running, Error> {
+        let mut slot = self.running.lock();
+        if let Some(running) = &*slot {
+            return Ok(running.clone());
+        }
+        let running = Running::start(
+            self.config()?,
+            (self.host, self.began),
+            self.devices.clone(),
+            self.lvm_path.clone(),
+            Arc::downgrade(&self.state),
+        )?;
+        *slot = Some(running.clone());
+        Ok(running)
+    }
+
+    fn config(&self) -> Result<&Config, Error> {
+        self.config.as_ref().map_err(|why| Error::Invalid(why.clone()))
+    }
+
+    /// What is running, where something is.
+    fn if_running(&self) -> Option<Running> {
+        self.running.lock().clone()
+    }
+
+    /// Begins to take care of what an earlier lvmlockd left behind, where there is something. Does
+    /// not wait for drives. The first call, when lvmlockd starts.
+    pub fn recover(&self) {
+        let Ok(config) = &self.config else {
+            if Store::has_any(&Config::default().state_dir) {
+                log::error!(
+                    "an earlier lvmlockd left locks behind, which nobody keeps before {DEFAULT_FILE} \
+                     is mended and lvmlockd started again"
+                );
+            }
+            return;
+        };
+        let fed = config.watchdog.is_some() && Watchdog::was_left(&config.state_dir);
+        if !fed && !Store::has_any(&config.state_dir) {
+            return;
+        }
+        if let Err(error) = self.running() {
+            log::error!("what an earlier lvmlockd left behind cannot be kept: {error}");
+        }
+    }
+
+    /// The process is about to end. What was released gets a moment to reach the drives; what is
+    /// still held stays held. The watchdog is stopped where nothing is.
+    pub fn end(&self) {
+        let Some(running) = self.if_running() else { return };
+        if !running.runtime.drain(END) {
+            log::info!("ending; some drives have not answered yet");
+        }
+        if let Some(watchdog) = &running.watchdog {
+            watchdog.rest(END);
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! What the manager knows of lockspaces and of the locks that are held.
+
+use crate::lock::{LockSpec, LockspaceKey, ResourceKey};
+use crate::lockspace::{Held, Lockspace};
+use idm_protocol::ResourceId;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) lockspaces: HashMap<LockspaceKey, Arc<Lockspace>>,
+    /// The resource structs that hold a lock.
+    pub(super) resources: HashMap<ResourceKey, Held>,
+    /// The mutexes that a resource struct holds, is about to take or is about to give up: there is
+    /// one note for each.
+    pub(super) taken: HashSet<ResourceId>,
+}
+
+impl State {
+    /// Takes note of a lock that was granted; gives it back where its lockspace was stopped
+    /// meanwhile.
+    pub(super) fn hold(
+        &mut self,
+        space: LockspaceKey,
+        key: ResourceKey,
+        held: Held,
+    ) -> Result<(), LockSpec> {
+        match self.lockspaces.get(&space) {
+            Some(there) if Arc::ptr_eq(there, &held.lockspace) => {
+                self.resources.insert(key, held);
+                Ok(())
+            }
+            _ => Err(held.spec),
+        }
+    }
+
+    /// Whether a lock is a resource's, or a started lockspace's membership.
+    pub(super) fn has(&self, resource: &ResourceId) -> bool {
+        let is_membership = |space: &Arc<Lockspace>| {
+            space.is_started() && !space.is_global && space.membership().resource == *resource
+        };
+        self.resources.values().any(|held| held.spec.resource == *resource)
+            || self.lockspaces.values().any(is_membership)
+    }
+}

@@ -1,0 +1,674 @@
+//! What lvmlockd's death must not undo: locks that are noted while they are held, and that the next
+//! lvmlockd finds, keeps and hands back.
+//!
+//! A lock that a dead lvmlockd held is an *orphan*: its LV may still be active, but no resource of
+//! core's stands for it, and core cannot adopt IDM locks when it starts (contract, section 5).
+//! So the library renews orphans itself, from its first call in the new process on, until
+//!
+//! - an ordinary request of this host asks for the lock, which is then given without a gap; or
+//! - its LV is not active any more, as the kernel knows: lvm's deactivation sends an unlock that
+//!   core answers itself, because it knows of no lock.
+//!
+//! An orphan is first *proven*: enough drives must say that it has been this host's all along. One
+//! that is not ours any more, while its LV is active, is what the kill command is for.
+
+pub mod active;
+mod proof;
+
+use crate::fencing::Fencing;
+use crate::fencing::safe_note::SafeNote;
+use crate::fencing::watchdog::Watchdog;
+use crate::lock::{LockSpec, Role};
+use crate::lock::{role_of, vg_of};
+use crate::lockspace::{Held, Lockspace};
+use crate::runtime::Runtime;
+use crate::state::store::{Saved, SavedLock, SavedLockspace, Store};
+use crate::sys::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use crate::sys::sync::{Condvar, Mutex, MutexGuard, planted};
+use crate::sys::{clock, thread};
+use active::Devices;
+use core::time::Duration;
+use idm_engine::{Instant, Member, Timing};
+use idm_protocol::ResourceId;
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Weak};
+
+/// Core makes its log ready only after our first call; before that nothing may be logged from
+/// another thread.
+const CORE_STARTS: Duration = Duration::from_millis(100);
+/// How often the kernel's devices are looked at, at first. The pause grows while nothing changes.
+const LOOK: Duration = Duration::from_secs(2);
+/// Looks that must find an LV inactive, one after the other.
+const LOOKS: u32 = 2;
+
+/// The locks that an earlier life of this lvmlockd left behind.
+pub struct Orphans {
+    runtime: Arc<Runtime>,
+    store: Arc<Store>,
+    devices: Devices,
+    dates: Dates,
+    /// When they were found.
+    found_at: Instant,
+    left: Mutex<Left>,
+    /// A proof has ended.
+    changed: Condvar,
+    /// Goes with the last owner, which ends the thread that cares for them.
+    care: Mutex<Option<Sender<()>>>,
+}
+
+/// What is to happen when, and who has to know of it.
+pub struct Dates {
+    /// Times of the locks.
+    pub timing: Timing,
+    /// When the kill command is begun.
+    pub fencing: Fencing,
+    /// Says until when the locks are safe that were left, and is told when that is known of each.
+    pub note: Arc<SafeNote>,
+    /// The same, where one is used.
+    pub watchdog: Option<Arc<Watchdog>>,
+    /// Until when commands of an earlier lvmlockd may reach drives. Nothing is proven before.
+    pub earlier_until: Instant,
+}
+
+#[derive(Default)]
+struct Left {
+    locks: HashMap<ResourceId, Orphan>,
+    /// The lockspaces that were started, by their VG's mutex, and not yet since.
+    lockspaces: HashMap<ResourceId, SavedLockspace>,
+    /// Whether a thread cares for them.
+    cared_for: bool,
+}
+
+struct Orphan {
+    lockspace: Arc<Lockspace>,
+    spec: LockSpec,
+    saved: SavedLock,
+    phase: Phase,
+    /// Looks that found its LV inactive.
+    idle: u32,
+    /// Its VG was killed because it is lost, or could not be proven in time.
+    in_danger: bool,
+    /// Why it is not proven, as the drives last said.
+    doubt: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The drives are about to be asked.
+    Found,
+    /// Too few drives have answered so far.
+    Unproven,
+    /// The drives are being asked.
+    Proving,
+    /// Ours, and renewed.
+    Kept,
+    /// A request of core's is about to take it over. It is renewed meanwhile.
+    Claimed,
+    /// Not ours any more, and its LV is active.
+    Lost,
+}
+
+impl Orphan {
+    /// Whether its LV is in danger, which those count who look for the end of a kill command.
+    fn set_in_danger(&mut self, in_danger: bool) {
+        if core::mem::replace(&mut self.in_danger, in_danger) != in_danger {
+            self.spec.owner.count_in_use(in_danger);
+        }
+    }
+}
+
+/// An orphan that a request takes over. It is put back when this is dropped.
+pub struct Claim {
+    orphans: Arc<Orphans>,
+    id: ResourceId,
+    /// As it is noted.
+    pub saved: SavedLock,
+}
+
+/// Why a request cannot have a lock that an earlier lvmlockd left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Withheld {
+    /// It was lost, so that other hosts may have it or have had it, and its LV is still active.
+    StillActive,
+    /// Its drives have not confirmed it; with what they say, and those that say nothing.
+    Unproven(String),
+}
+
+impl fmt::Display for Withheld {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Withheld::StillActive => f.write_str(
+                "left by an earlier lvmlockd and lost since, and its LV is still active",
+            ),
+            Withheld::Unproven(doubt) => write!(
+                f,
+                "left by an earlier lvmlockd, and not confirmed by its drives yet: {doubt}. It stays \
+                 as it was left; ask again when its drives answer"
+            ),
+        }
+    }
+}
+
+/// The mutexes of the LVs that are active; see [`Devices::active`].
+type Active = io::Result<HashSet<ResourceId>>;
+
+/// Which LVs are active.
+pub struct ActiveNow(Active);
+
+impl ActiveNow {
+    /// Whether an LV is. It counts as such where that cannot be told.
+    pub fn contains(&self, id: &ResourceId) -> bool {
+        let is_active = |active: &HashSet<ResourceId>| active.contains(id);
+        role_of(id) == Role::Lv && self.0.as_ref().map_or(true, is_active)
+    }
+}
+
+impl Claim {
+    /// It is the request's now.
+    pub fn take(self) {
+        if let Some(mut orphan) = self.orphans.left().locks.remove(&self.id) {
+            orphan.set_in_danger(false);
+        }
+        self.orphans.settle_left();
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if planted!(WakeBeforePutBack) {
+            self.orphans.changed.notify_all();
+        }
+        if let Some(orphan) = self.orphans.left().locks.get_mut(&self.id) {
+            orphan.phase = Phase::Kept;
+            orphan.saved = self.saved.clone();
+        }
+        if !planted!(WakeBeforePutBack) {
+            self.orphans.changed.notify_all();
+        }
+    }
+}
+
+impl Orphans {
+    /// Finds what was left behind, and starts to take care of it. No drive is asked before this
+    /// returns.
+    pub fn find(
+        runtime: Arc<Runtime>,
+        store: Arc<Store>,
+        devices: Devices,
+        dates: Dates,
+    ) -> io::Result<Arc<Orphans>> {
+        let found_at = clock::now();
+        let left = Left::of(store.load()?, found_at);
+        let any = !left.locks.is_empty();
+        if any {
+            log::warn!(
+                "an earlier lvmlockd left {} locks in {} lockspaces behind; they are kept until \
+                 they are asked for, or until their logical volumes are not active any more",
+                left.locks.len(),
+                left.lockspaces.len()
+            );
+        }
+        let orphans = Arc::new(Orphans {
+            runtime,
+            store,
+            devices,
+            dates,
+            found_at,
+            left: Mutex::new(left),
+            changed: Condvar::new(),
+            care: Mutex::default(),
+        });
+        if any {
+            orphans.start_care()?;
+        }
+        orphans.settle_left();
+        Ok(orphans)
+    }
+
+    /// Has a thread care for them, where there is none yet.
+    fn start_care(self: &Arc<Self>) -> io::Result<()> {
+        if core::mem::replace(&mut self.left().cared_for, true) {
+            return Ok(());
+        }
+        let (sender, receiver) = mpsc::channel();
+        *self.care.lock() = Some(sender);
+        let weak = Arc::downgrade(self);
+        let started = thread::spawn("idm-orphans", move || care(&weak, &receiver));
+        self.left().cared_for = started.is_ok();
+        started.map(drop)
+    }
+
+    /// Keeps a lock that core has forgotten and not unlocked, as one that an earlier lvmlockd left:
+    /// until it is asked for, or its LV is not active any more.
+    pub fn keep(self: &Arc<Self>, held: Held) {
+        let Held { lockspace, spec, saved, .. } = held;
+        let (phase, idle, in_danger, doubt) = (Phase::Kept, 0, false, String::new());
+        let id = spec.resource;
+        let orphan = Orphan { lockspace, spec, saved, phase, idle, in_danger, doubt };
+        self.left().locks.insert(id, orphan);
+        if let Err(error) = self.start_care() {
+            log::error!(
+                "no thread can be started, so what is forgotten is never given up: {error}"
+            );
+        }
+    }
+
+    /// Keeps an orphan from being claimed or given up for as long as the guard lives; `None` where
+    /// it is not kept.
+    pub fn hold(&self, id: &ResourceId) -> Option<impl Sized + '_> {
+        let left = self.left();
+        let is_kept = left.locks.get(id).is_some_and(|orphan| orphan.phase == Phase::Kept);
+        is_kept.then_some(left)
+    }
+
+    /// What is active now.
+    pub fn active(&self) -> ActiveNow {
+        ActiveNow(self.devices.active())
+    }
+
+    fn left(&self) -> MutexGuard<'_, Left> {
+        self.left.lock()
+    }
+
+    /// The lockspaces that were started when lvmlockd died, and have not been started since.
+    pub fn lockspaces(&self) -> Vec<SavedLockspace> {
+        self.left().lockspaces.values().cloned().collect()
+    }
+
+    /// Whether a lockspace was started when lvmlockd died, and has not been started since.
+    pub fn had_started(&self, lockspace: &Lockspace) -> bool {
+        self.left().lockspaces.contains_key(&lockspace.id)
+    }
+
+    /// Takes an orphan out of this care, for a request; `None` where there is no such orphan. One
+    /// that is not proven is proven first: what may be in use must not be acquired as if it were
+    /// new, because a request that is refused gives back what it has got. One that is lost is given
+    /// up, so that what is granted then is another lock; but not while its LV is active.
+    ///
+    /// Waits up to `bound` for a proof that is under way, and for its own as long as the engine is
+    /// patient.
+    pub fn claim(
+        self: &Arc<Self>,
+        id: &ResourceId,
+        bound: Duration,
+    ) -> Result<Option<Claim>, Withheld> {
+        let begun = clock::now();
+        let mut left = self.wait_for_proof(id, bound);
+        let is_open = |left: &Left| {
+            let phase = left.locks.get(id).map(|orphan| orphan.phase);
+            matches!(phase, Some(Phase::Found | Phase::Unproven))
+        };
+        // What has failed in the request's own time need not be tried again.
+        if is_open(&left) && clock::now().since(begun) < self.dates.timing.patience / 2 {
+            drop(left);
+            self.prove_one(id);
+            left = self.wait_for_proof(id, bound);
+        }
+        let Some(mut orphan) = left.locks.get_mut(id) else { return Ok(None) };
+        match orphan.phase {
+            Phase::Kept => {}
+            Phase::Lost => return self.give_up_lost(left, id).map(|()| None),
+            // Whoever changed the phase relies on it.
+            Phase::Proving | Phase::Claimed if planted!(ClaimAfterAll) => {}
+            _ => return Err(Withheld::Unproven(self.doubt(orphan))),
+        }
+        if planted!(ClaimInTwoSteps) {
+            drop(left);
+            left = self.left();
+            let Some(again) = left.locks.get_mut(id) else { return Ok(None) };
+            orphan = again;
+        }
+        orphan.phase = Phase::Claimed;
+        // Its votes may have moved since it was found.
+        let saved = self.store.lock(id).unwrap_or_else(|| orphan.saved.clone());
+        drop(left);
+        let claim = Claim { orphans: self.clone(), id: *id, saved };
+        // What was proven once may have been lost since. The alarm was raised then.
+        if self.runtime.mode(*id) == Ok(None) {
+            return self.give_up_lost(self.left(), id).map(|()| None);
+        }
+        Ok(Some(claim))
+    }
+
+    /// Waits while an orphan is being proven, or claimed, `bound` at most.
+    fn wait_for_proof(&self, id: &ResourceId, bound: Duration) -> MutexGuard<'_, Left> {
+        let busy = |left: &mut Left| {
+            let phase = left.locks.get(id).map(|orphan| orphan.phase);
+            matches!(phase, Some(Phase::Proving | Phase::Claimed))
+        };
+        let waited = self.changed.wait_timeout_while(self.left(), bound, busy);
+        waited.0
+    }
+
+    /// Ends the care for a membership that is taken anew. It keeps nobody out; other hosts count
+    /// this one by its other records, too.
+    pub fn disown(&self, membership: &LockSpec) {
+        if membership.role == Role::Membership {
+            self.left().locks.remove(&membership.resource);
+            self.runtime.release(membership.clone());
+            self.settle_left();
+        }
+    }
+
+    fn give_up_lost(
+        &self,
+        mut left: MutexGuard<'_, Left>,
+        id: &ResourceId,
+    ) -> Result<(), Withheld> {
+        if left.locks.get(id).is_some_and(|orphan| self.is_in_use(orphan, &mut None)) {
+            return Err(Withheld::StillActive);
+        }
+        self.release(&mut left, id, "it is lost, and nothing uses it");
+        Ok(())
+    }
+
+    /// A lockspace is started: what is left of its locks is lost or kept with it from now on.
+    pub fn adopt_lockspace(&self, lockspace: &Arc<Lockspace>) {
+        let mut left = self.left();
+        left.lockspaces.remove(&lockspace.id);
+        for (id, orphan) in &mut left.locks {
+            if lockspace.owns(id) && orphan.spec.role != Role::Membership {
+                // A start is a new beginning.
+                orphan.set_in_danger(false);
+                orphan.lockspace = lockspace.clone();
+                orphan.spec = lockspace.spec_of(id);
+                self.runtime.own(orphan.spec.clone());
+            }
+        }
+    }
+
+    /// Gives up what is left of a lockspace's locks where it is not in use any more. Returns the
+    /// LVs' locks that are; what a request is about to take over is, too.
+    pub fn settle(&self, lockspace: &Lockspace) -> Vec<String> {
+        let mut left = self.left();
+        let ids: Vec<ResourceId> =
+            left.locks.keys().copied().filter(|id| lockspace.owns(id)).collect();
+        let mut active = None;
+        let mut in_use = Vec::new();
+        for id in ids {
+            let claimed =
+                |orphan: &Orphan| orphan.phase == Phase::Claimed && !planted!(SettleClaimed);
+            match left.locks.get(&id) {
+                Some(orphan) if claimed(orphan) || self.is_in_use(orphan, &mut active) => {
+                    in_use.push(orphan.spec.to_string());
+                }
+                _ => self.release(&mut left, &id, "its lockspace is stopped"),
+            }
+        }
+        in_use
+    }
+
+    /// Puts what is left of a VG's LV locks on further drives; see [`Runtime::spread`].
+    pub fn spread(&self, lockspace: &Lockspace, drives: Vec<Member>) {
+        let left = self.left();
+        let is_lv = |orphan: &Orphan| orphan.spec.role == Role::Lv;
+        let of_vg = left.locks.iter().filter(|(id, orphan)| lockspace.owns(id) && is_lv(orphan));
+        let locks: Vec<ResourceId> = of_vg.map(|(&id, _)| id).collect();
+        if !locks.is_empty() {
+            self.runtime.spread(locks, drives);
+        }
+    }
+
+    /// The LVs of a VG that are active where nothing at all is noted of the VG: if this host had
+    /// their locks, it does not know of it any more. With notes, what is not noted are devices of
+    /// LVs that have no lock of their own, such as snapshots.
+    pub fn unprotected(&self, lockspace: &Lockspace) -> io::Result<Vec<ResourceId>> {
+        if self.store.has_any_of(&lockspace.id) {
+            return Ok(Vec::new());
+        }
+        let active = self.devices.active()?;
+        let mut unprotected: Vec<ResourceId> =
+            active.into_iter().filter(|id| lockspace.owns(id)).collect();
+        unprotected.sort_unstable();
+        Ok(unprotected)
+    }
+
+    /// Whether a note of a lockspace is still needed when it is stopped.
+    pub fn any_of(&self, lockspace: &Lockspace) -> bool {
+        self.left().locks.keys().any(|id| lockspace.owns(id))
+    }
+
+    /// Gives an orphan up. Its note goes before anybody can ask for the lock anew.
+    fn release(&self, left: &mut Left, id: &ResourceId, why: &str) {
+        let Some(mut orphan) = left.locks.remove(id) else {
+            return;
+        };
+        orphan.set_in_danger(false);
+        log::info!("{}: left by an earlier lvmlockd, given up: {why}", orphan.spec);
+        self.store.forget_lock(id);
+        if orphan.phase == Phase::Found {
+            // The engine gives back what it has found, and knows of nothing yet.
+            let role = orphan.spec.role;
+            let request = self.adoption(&orphan.saved, &orphan.lockspace, role);
+            drop(self.runtime.begin(orphan.spec.clone(), request));
+        }
+        self.runtime.release(orphan.spec);
+    }
+
+    /// One round of care, after a pause. Returns the next pause; `None` where nothing is left to
+    /// care for.
+    fn round(&self, pause: Duration) -> Option<Duration> {
+        let proven = self.prove();
+        let released = self.look();
+        self.settle_left();
+        let mut left = self.left();
+        if left.locks.is_empty() {
+            left.cared_for = false;
+            return None;
+        }
+        let now = clock::now();
+        let first = match self.dates.earlier_until.since(now) {
+            Duration::ZERO => self.first_pause(),
+            // Proven as soon as it can be, because the alarm is soon after.
+            left => self.first_pause().min(left),
+        };
+        let busy = |orphan: &Orphan| orphan.phase == Phase::Unproven || orphan.idle > 0;
+        if proven || released || left.locks.values().any(busy) {
+            return Some(first);
+        }
+        // What was asked for a moment ago is looked at as soon as it may be given up.
+        let soonest = left.locks.values().map(|orphan| self.unused_from(orphan));
+        let soonest = soonest.filter(|&at| at > now).map(|at| at.since(now)).min();
+        let lease = self.dates.timing.lease;
+        let longest = soonest.unwrap_or(lease);
+        Some((2 * pause).min(lease).min(longest).max(first))
+    }
+
+    /// From one look to the next while something changes.
+    fn first_pause(&self) -> Duration {
+        LOOK.min(self.dates.timing.lease / 8)
+    }
+
+    /// What is kept is looked after as any other lock. What is not, and still in use, must not be
+    /// forgotten, neither by the note for the next lvmlockd nor by the watchdog.
+    fn settle_left(&self) {
+        let safe = |orphan: &Orphan| matches!(orphan.phase, Phase::Kept | Phase::Claimed);
+        if self.left().locks.values().all(safe) {
+            self.dates.note.settle_left();
+            if let Some(watchdog) = &self.dates.watchdog {
+                watchdog.settle_left();
+            }
+        }
+    }
+
+    /// Whether an orphan's LV is active. There may be as many devices as orphans, so they are not
+    /// listed anew for each of those that the drives were asked for together.
+    fn is_in_use(&self, orphan: &Orphan, active: &mut Option<Active>) -> bool {
+        if orphan.spec.role != Role::Lv {
+            return false;
+        }
+        match active.get_or_insert_with(|| self.devices.active()) {
+            Ok(active) => active.contains(&orphan.spec.resource),
+            Err(_) => true,
+        }
+    }
+
+    /// A lock may be another host's while its LV is active: its VG must not be used any longer.
+    fn alarm(&self, orphan: &mut Orphan, why: &str) {
+        orphan.set_in_danger(true);
+        let spec = &orphan.spec;
+        let why = format!(
+            "{spec} was held by an earlier lvmlockd, its logical volume is active, and {why}"
+        );
+        self.runtime.fail(orphan.spec.owner.clone(), why);
+    }
+
+    /// Gives up what is not in use, and raises the alarm for what could not be proven in time.
+    /// Returns whether it gave something up.
+    fn look(&self) -> bool {
+        let now = clock::now();
+        let mut left = self.left();
+        let due = |orphan: &Orphan| match orphan.phase {
+            Phase::Kept => self.may_be_unused(orphan, now),
+            Phase::Unproven => {
+                self.may_be_unused(orphan, now) || !orphan.in_danger && self.is_late(orphan, now)
+            }
+            Phase::Lost => true,
+            Phase::Found | Phase::Proving | Phase::Claimed => false,
+        };
+        if !left.locks.values().any(due) {
+            return false;
+        }
+        let active = match self.devices.active() {
+            Ok(active) => active,
+            Err(error) => {
+                log::warn!("what is active cannot be told: {error}; left locks are kept");
+                return false;
+            }
+        };
+        let mut unused = Vec::new();
+        let vgs_in_use: HashSet<ResourceId> = left
+            .locks
+            .values()
+            .filter(|orphan| orphan.spec.role == Role::Lv)
+            .map(|orphan| vg_of(&orphan.spec.resource))
+            .collect();
+        for (id, orphan) in &mut left.locks {
+            if !due(orphan) {
+                continue;
+            }
+            let in_use = match orphan.spec.role {
+                Role::Lv => active.contains(id),
+                Role::Membership => vgs_in_use.contains(&vg_of(id)),
+                Role::Global | Role::Vg => false,
+            };
+            orphan.idle = if in_use { 0 } else { orphan.idle + 1 };
+            let may_go = orphan.phase == Phase::Lost || self.may_be_unused(orphan, now);
+            if orphan.idle >= LOOKS && may_go {
+                unused.push(*id);
+            }
+            let is_active = in_use && orphan.spec.role == Role::Lv;
+            let unproven = orphan.phase == Phase::Unproven && !orphan.in_danger;
+            if is_active && unproven && self.is_late(orphan, now) {
+                self.alarm(orphan, "too few of its drives answer");
+            }
+        }
+        for id in &unused {
+            self.release(&mut left, id, "nothing uses it");
+            if role_of(id) == Role::Membership {
+                left.lockspaces.remove(&vg_of(id));
+                self.store.forget_lockspace(&vg_of(id));
+            }
+        }
+        !unused.is_empty()
+    }
+
+    /// Whether the next look would be too late for the alarm, if it is not proven before: the kill
+    /// command needs its time while other hosts are still kept out.
+    fn is_late(&self, orphan: &Orphan, now: Instant) -> bool {
+        let Dates { timing, fencing, note, .. } = &self.dates;
+        let alarm = match note.left() {
+            Some(Some(safe_until)) => safe_until - fencing.margin,
+            // It was granted just before lvmlockd died, if at all.
+            Some(None) => {
+                let asked = Instant::from_micros(orphan.saved.asked_us);
+                asked + (timing.lease - timing.drift) - fencing.margin
+            }
+            None => self.found_at + timing.lease / 2,
+        };
+        let next_look = now + self.first_pause() + timing.patience * 3 / 2 + fencing.notice;
+        next_look >= alarm
+    }
+
+    /// From when on an orphan may be given up when nothing seems to use it. A command that was
+    /// granted the lock just before lvmlockd died may still be about to activate the LV, or to write
+    /// metadata: it has one lease's time, in which other hosts would not have got the lock either.
+    fn unused_from(&self, orphan: &Orphan) -> Instant {
+        let since = match orphan.spec.role {
+            Role::Membership => self.found_at,
+            _ => Instant::from_micros(orphan.saved.asked_us) + self.dates.timing.patience,
+        };
+        since + self.dates.timing.lease
+    }
+
+    fn may_be_unused(&self, orphan: &Orphan, now: Instant) -> bool {
+        now >= self.unused_from(orphan)
+    }
+}
+
+impl Left {
+    fn of(saved: Saved, found_at: Instant) -> Left {
+        let lockspaces: HashMap<ResourceId, SavedLockspace> =
+            saved.lockspaces.into_iter().collect();
+        let mut known: HashMap<ResourceId, Arc<Lockspace>> = HashMap::new();
+        let mut locks = HashMap::new();
+        for (id, mut saved) in saved.locks {
+            // Of a lock that is asked for in the future nobody would ever see the end.
+            saved.asked_us = saved.asked_us.min(found_at.as_micros());
+            let vg = vg_of(&id);
+            let lockspace = known
+                .entry(vg)
+                .or_insert_with(|| Arc::new(lockspace_of(vg, lockspaces.get(&vg))))
+                .clone();
+            let spec = lockspace.spec_of(&id);
+            let (phase, idle, in_danger, doubt) = (Phase::Found, 0, false, String::new());
+            locks.insert(id, Orphan { lockspace, spec, saved, phase, idle, in_danger, doubt });
+        }
+        Left { locks, lockspaces, cared_for: false }
+    }
+}
+
+/// The lockspace that a lock was in, as it is noted.
+fn lockspace_of(vg: ResourceId, saved: Option<&SavedLockspace>) -> Lockspace {
+    // A lockspace is noted before the first of its locks; but a note may be damaged.
+    let uuid = || String::from_utf8_lossy(&vg.as_bytes()[..32]).into_owned();
+    let name = saved.map_or_else(uuid, |saved| saved.name.clone());
+    let paths = saved.map_or_else(Vec::new, |saved| saved.paths.clone());
+    let kill = (vg != ResourceId::GLOBAL).then_some(name);
+    Lockspace::with_id(vg, kill, paths)
+}
+
+/// Looks after orphans until none is left.
+fn care(orphans: &Weak<Orphans>, ended: &Receiver<()>) {
+    let mut pause = CORE_STARTS;
+    // Nothing is ever sent; the sender goes with the last owner.
+    while ended.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+        let next = orphans.upgrade().and_then(|orphans| orphans.round(pause));
+        let Some(next) = next else {
+            return;
+        };
+        pause = next;
+    }
+}
+
+#[cfg(all(test, feature = "shuttle"))]
+pub(crate) mod schedules;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_left_was_asked_for_before_it_was_found() {
+        let id = ResourceId::GLOBAL;
+        for (asked_us, expected) in [(7, 7), (100, 100), (u64::MAX, 100)] {
+            let (paths, drives) = (Vec::new(), vec!["naa.1".to_owned()]);
+            let lock = SavedLock { exclusive: true, granted: false, asked_us, paths, drives };
+            let saved = Saved { locks: vec![(id, lock)], lockspaces: Vec::new() };
+            let left = Left::of(saved, Instant::from_micros(100));
+            assert_eq!(left.locks[&id].saved.asked_us, expected);
+        }
+    }
+}

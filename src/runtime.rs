@@ -1,0 +1,262 @@
+//! One reactor that owns the engines; workers that block in the kernel.
+//!
+//! lvmlockd's threads hand a request to the reactor and wait for the answer, for a bounded time.
+//! The reactor never blocks on a drive: it hands commands to the workers of the drive that they
+//! are for, and gets the replies back through its one mailbox. So a drive that hangs holds its own
+//! workers and nobody else, and no lock of ours is held across I/O.
+//!
+//! Threads start with the first request, after lvmlockd has become a daemon.
+
+mod engine;
+mod reactor;
+mod settings;
+
+use crate::drives::Drives;
+use crate::drives::queue::{Completion, Urgency};
+use crate::drives::watch::Watch;
+use crate::lock::{Answer, LockSpec, Owner};
+use crate::metrics::{Asked, Metrics};
+use crate::state::host_id;
+use crate::sys::mailbox::Mailbox;
+use crate::sys::sync::atomic::Ordering;
+use crate::sys::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use crate::sys::sync::planted;
+use crate::sys::sync::thread::JoinHandle;
+use crate::sys::thread;
+use core::time::Duration;
+use engine::MakeEngine;
+use idm_engine::{DriveRef, Member, Outcome, Request};
+use idm_protocol::{DriveCommand, Mode, Record, Reply, ResourceId};
+use reactor::{Message, Reactor};
+pub use settings::Settings;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+/// What came of reading a drive's table.
+pub type TableRead = Result<Arc<[Record]>, idm_protocol::Status>;
+
+#[cfg(all(test, feature = "shuttle"))]
+pub(crate) mod schedules;
+#[cfg(test)]
+mod tests;
+
+/// The running reactor.
+pub struct Runtime {
+    mailbox: Arc<Mailbox<Message>>,
+    drives: Arc<Drives>,
+    metrics: Arc<Metrics>,
+    requests: AtomicU64,
+    reactor: Option<JoinHandle<()>>,
+    /// Only tests do without.
+    _watch: Option<Watch>,
+}
+
+impl Runtime {
+    /// Starts the reactor and the watch over the host's disks. Fails where there is no thread or no
+    /// random number to be had.
+    pub fn start(drives: Arc<Drives>, settings: Settings) -> io::Result<Runtime> {
+        Runtime::start_with(drives, settings, Box::new(engine::real))
+    }
+
+    fn start_with(
+        drives: Arc<Drives>,
+        settings: Settings,
+        make: Box<MakeEngine>,
+    ) -> io::Result<Runtime> {
+        let watch = Watch::start(drives.clone())?;
+        let seed = u128::from_ne_bytes(host_id::random()?) as u64;
+        Runtime::run(drives, settings, make, seed, Some(watch))
+    }
+
+    fn run(
+        drives: Arc<Drives>,
+        settings: Settings,
+        make: Box<MakeEngine>,
+        seed: u64,
+        watch: Option<Watch>,
+    ) -> io::Result<Runtime> {
+        let mailbox = Arc::new(Mailbox::default());
+        let metrics = Arc::new(Metrics::default());
+        let reactor =
+            Reactor::new(mailbox.clone(), drives.clone(), metrics.clone(), settings, make, seed);
+        let reactor = thread::spawn("idm-reactor", move || reactor.run())?;
+        Ok(Runtime {
+            mailbox,
+            drives,
+            metrics,
+            requests: AtomicU64::new(0),
+            reactor: Some(reactor),
+            _watch: watch,
+        })
+    }
+
+    fn send(&self, message: Message) -> bool {
+        self.mailbox.send(message)
+    }
+
+    /// Makes a request and waits for its end, `bound` at most. For a release this is when most
+    /// drives have answered; it goes on whether anybody waits or not.
+    pub fn request(&self, spec: LockSpec, request: Request, bound: Duration) -> Answer {
+        let asked = match request {
+            Request::Acquire { .. } => Asked::Acquire,
+            Request::Adopt { .. } => Asked::Adopt,
+            Request::Convert { .. } => Asked::Convert,
+            Request::Release { .. } => Asked::Release,
+        };
+        let answer = self.ask(spec, request, bound);
+        self.metrics.answered(asked, &answer);
+        answer
+    }
+
+    fn ask(&self, spec: LockSpec, request: Request, bound: Duration) -> Answer {
+        let id = self.requests.fetch_add(1, Ordering::Relaxed);
+        let resource = spec.resource;
+        let (waiter, answer) = mpsc::channel();
+        let sent = self.send(Message::Request { spec, request, id, waiter: Some(waiter) });
+        if !sent {
+            return Answer::Failed("internal error: the lock manager has stopped".into());
+        }
+        match answer.recv_timeout(bound) {
+            Ok(answer) => answer,
+            Err(RecvTimeoutError::Timeout) => {
+                if !planted!(AbandonUnsaid) {
+                    self.send(Message::Abandon { resource, id });
+                }
+                Answer::TimedOut
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                Answer::Failed("internal error: the lock manager dropped a request".into())
+            }
+        }
+    }
+
+    /// Makes a request and does not wait: its end comes through the channel, however late.
+    pub fn begin(&self, spec: LockSpec, request: Request) -> Receiver<Answer> {
+        let id = self.requests.fetch_add(1, Ordering::Relaxed);
+        let (waiter, answer) = mpsc::channel();
+        // If the reactor has ended the channel says so.
+        self.send(Message::Request { spec, request, id, waiter: Some(waiter) });
+        answer
+    }
+
+    /// Gives a held lock to another owner, whose lockspace is killed if the lock is lost.
+    pub fn own(&self, spec: LockSpec) {
+        self.send(Message::Own { spec });
+    }
+
+    /// Kills a lockspace: locks of it are lost that the runtime does not know of.
+    pub fn fail(&self, owner: Arc<Owner>, why: String) {
+        self.send(Message::Fail { owner, why });
+    }
+
+    /// Gives a lock up without waiting for any drive.
+    pub fn release(&self, spec: LockSpec) {
+        let id = self.requests.fetch_add(1, Ordering::Relaxed);
+        self.metrics.answered(Asked::Release, &Answer::Done(Outcome::Released));
+        self.send(Message::Request {
+            spec,
+            request: Request::Release { value: None },
+            id,
+            waiter: None,
+        });
+    }
+
+    /// Waits until all commands that are on their way to drives have been answered, `bound` at most.
+    /// Returns whether they have.
+    pub fn drain(&self, bound: Duration) -> bool {
+        let (sender, end) = mpsc::channel();
+        self.send(Message::Drain(sender));
+        end.recv_timeout(bound) == Err(RecvTimeoutError::Disconnected)
+    }
+
+    /// Puts held locks on these drives instead of those that they were taken on. They do not vote
+    /// at first, but are met.
+    pub fn spread(&self, resources: Vec<ResourceId>, drives: Vec<Member>) {
+        self.send(Message::Spread { resources, drives });
+    }
+
+    /// The drives that are ready to vote for a lock.
+    pub fn votes_ready(&self, resource: ResourceId) -> Option<Vec<DriveRef>> {
+        let (waiter, answer) = mpsc::channel();
+        self.send(Message::VotesReady { resource, waiter });
+        answer.recv().ok().flatten()
+    }
+
+    /// Lets drives vote for a lock that are ready to; whether they do.
+    pub fn move_votes(&self, resource: ResourceId, drives: Vec<DriveRef>) -> bool {
+        let (waiter, answer) = mpsc::channel();
+        self.send(Message::MoveVotes { resource, drives, waiter });
+        answer.recv().unwrap_or(false)
+    }
+
+    /// How a lock is held; `None` where it is not, or lost, or its lease has run out. The error is
+    /// that of a reactor that does not answer, which says nothing of the lock.
+    pub fn mode(&self, resource: ResourceId) -> Result<Option<Mode>, Answer> {
+        let (waiter, answer) = mpsc::channel();
+        self.send(Message::Mode { resource, waiter });
+        answer.recv_timeout(Duration::from_secs(1)).map_err(|_| Answer::TimedOut)
+    }
+
+    /// Reads the tables of drives, all at once, until `enough` of them have answered or `bound` is
+    /// over. Drives that did not answer are left out.
+    pub fn read_tables(
+        &self,
+        members: &[Member],
+        enough: usize,
+        bound: Duration,
+    ) -> Vec<(DriveRef, TableRead)> {
+        let (sender, receiver) = mpsc::channel();
+        for member in members {
+            let (drive, sender) = (member.drive, sender.clone());
+            let done = Completion::new(move |reply| {
+                // Whoever asked may have gone.
+                let _ = sender.send((drive, reply));
+            });
+            self.drives.submit(drive, DriveCommand::ReadTable, Urgency::Awaited, done);
+        }
+        drop(sender);
+        let end = std::time::Instant::now() + bound;
+        let mut answers = Vec::new();
+        let mut tables = 0;
+        while tables < enough {
+            let left = end.saturating_duration_since(std::time::Instant::now());
+            let Ok((drive, reply)) = receiver.recv_timeout(left) else {
+                break;
+            };
+            answers.push((
+                drive,
+                match reply {
+                    Reply::Table(records) => {
+                        tables += 1;
+                        Ok(records)
+                    }
+                    Reply::Status(status) => Err(status),
+                },
+            ));
+        }
+        answers
+    }
+
+    /// The counters.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// The drives.
+    pub fn drives(&self) -> &Drives {
+        &self.drives
+    }
+}
+
+/// Stops at once, as if the host had died: nothing is released, and no command is begun any more.
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        self.send(Message::Stop);
+        if let Some(reactor) = self.reactor.take() {
+            // It only fails where the reactor panicked, which was logged then.
+            let _ = reactor.join();
+        }
+        self.drives.close();
+    }
+}

@@ -1,0 +1,474 @@
+//! The reactor: owns all locks, their timers and what waits for them.
+//!
+//! Its loop is here, and how a lock takes a step. One lock is in `entry`; what its engine tells is in
+//! `events`, and what is done when it is lost in `losses`.
+
+mod entry;
+mod events;
+mod losses;
+mod message;
+
+use super::engine::MakeEngine;
+use super::settings::Settings;
+use crate::drives::Drives;
+use crate::drives::queue::{Completion, Urgency};
+use crate::fencing::kill::Killing;
+use crate::fencing::watchdog::guards::Guards;
+use crate::lock::{Answer, LockSpec, Owner};
+use crate::metrics::Metrics;
+use crate::sys::clock;
+use crate::sys::mailbox::Mailbox;
+use crate::sys::sync::mpsc::Sender;
+use crate::sys::sync::planted;
+use crate::sys::thread::panic_text;
+use core::cmp::Reverse;
+use core::time::Duration;
+use entry::{Entry, Kind, Pending};
+use idm_engine::{Command, DriveRef, Instant, LockConfig, Member, Outcome, Request, Token};
+use idm_protocol::{DriveCommand, MutexOp, Reply, ResourceId, Status};
+use message::Failure;
+pub(super) use message::Message;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+/// Longest sleep while there are no locks. With locks it is [`Fencing::notice`]: the mailbox waits
+/// on a clock that stands still while the host is suspended, so on waking the leases are looked at
+/// within this time.
+///
+/// [`Fencing::notice`]: crate::fencing::Fencing::notice
+const SLEEP: Duration = Duration::from_secs(3600);
+/// Shortest sleep: a deadline that stays in the past must not become a busy loop.
+const TICK: Duration = Duration::from_millis(1);
+/// Messages that are worked through before timers are looked at again.
+const BATCH: usize = 256;
+/// Timers of locks that nobody waits for are put together: a lease has so many moments at which
+/// they run (every 100 ms for a lease of 60 s). So the reactor and the workers wake once for many
+/// refreshes. A refresh that is late by that much is of no account, and no lease is any longer for
+/// it: it counts from when its command was sent.
+const MOMENTS: u32 = 600;
+
+pub struct Reactor {
+    mailbox: Arc<Mailbox<Message>>,
+    /// Taken from the mailbox, and not yet done.
+    messages: VecDeque<Message>,
+    /// Commands were submitted in this turn that are still to be started.
+    begun: bool,
+    drives: Arc<Drives>,
+    metrics: Arc<Metrics>,
+    settings: Settings,
+    make: Box<MakeEngine>,
+    seed: u64,
+    locks: HashMap<u64, Box<Entry>>,
+    names: HashMap<ResourceId, u64>,
+    timers: BinaryHeap<Reverse<(Instant, u64)>>,
+    next_lock: u64,
+    next_sweep: Instant,
+    /// Locks that were lost in this step, or are about to be.
+    failures: Vec<Failure>,
+    /// Lockspaces that lost their locks and still have some in use.
+    killings: Vec<(Arc<Owner>, Killing)>,
+    /// When a drive last lost a lock.
+    told: HashMap<DriveRef, Instant>,
+    /// Who waits until all drives have answered.
+    draining: Vec<Sender<()>>,
+    /// Until when the locks are safe that are in use.
+    guards: Guards,
+    /// What was told of it.
+    guarded: Option<Instant>,
+}
+
+/// What happened to a lock.
+enum Input {
+    Begin,
+    Spread(Vec<Member>),
+    MoveVotes(Vec<DriveRef>, Sender<bool>),
+    Reply(Token, Reply),
+    Timer,
+}
+
+impl Reactor {
+    pub fn new(
+        mailbox: Arc<Mailbox<Message>>,
+        drives: Arc<Drives>,
+        metrics: Arc<Metrics>,
+        settings: Settings,
+        make: Box<MakeEngine>,
+        seed: u64,
+    ) -> Reactor {
+        Reactor {
+            mailbox,
+            messages: VecDeque::new(),
+            begun: false,
+            drives,
+            metrics,
+            settings,
+            make,
+            seed,
+            locks: HashMap::new(),
+            names: HashMap::new(),
+            timers: BinaryHeap::new(),
+            next_lock: 0,
+            next_sweep: Instant::default(),
+            failures: Vec::new(),
+            killings: Vec::new(),
+            told: HashMap::new(),
+            draining: Vec::new(),
+            guards: Guards::default(),
+            guarded: None,
+        }
+    }
+
+    pub fn run(mut self) {
+        loop {
+            match catch_unwind(AssertUnwindSafe(|| self.turn())) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(panic) => log::error!("internal error in the reactor: {}", panic_text(&*panic)),
+            }
+        }
+        if !planted!(EndUnclosed) {
+            self.mailbox.close();
+        }
+    }
+
+    /// Waits for something to do and does it. `false`: the end.
+    fn turn(&mut self) -> bool {
+        if self.messages.is_empty() {
+            let wait = self.wait();
+            self.mailbox.take(&mut self.messages, wait);
+        }
+        for _ in 0..BATCH {
+            let Some(message) = self.messages.pop_front() else {
+                break;
+            };
+            if !self.take(message) {
+                return false;
+            }
+        }
+        self.fire(clock::now());
+        if core::mem::take(&mut self.begun) {
+            self.drives.start();
+        }
+        self.guard();
+        if !self.draining.is_empty() && self.locks.values().all(|it| it.is_answered()) {
+            self.draining.clear();
+        }
+        true
+    }
+
+    /// Tells until when the locks in use are safe.
+    fn guard(&mut self) {
+        let first = self.guards.first();
+        if first != self.guarded {
+            self.guarded = first;
+            self.metrics.safe_until(first);
+            if let Some(watchdog) = &self.settings.watchdog {
+                watchdog.protect(first);
+            }
+            if let Some(note) = &self.settings.note {
+                note.protect(first);
+            }
+        }
+    }
+
+    fn wait(&self) -> Duration {
+        if self.locks.is_empty() && self.killings.is_empty() {
+            return SLEEP;
+        }
+        let timer = self.timers.peek().map(|Reverse((at, _))| *at);
+        let reminders = self.killings.iter().filter_map(|(_, killing)| killing.next());
+        let nap = self.settings.fencing.notice.max(TICK);
+        match timer.into_iter().chain(reminders).min() {
+            Some(at) => at.since(clock::now()).clamp(TICK, nap),
+            None => nap,
+        }
+    }
+
+    fn take(&mut self, message: Message) -> bool {
+        match message {
+            Message::Request { spec, request, id, waiter } => {
+                self.request(spec, request, id, waiter)
+            }
+            Message::Abandon { resource, id } => self.abandon(resource, id),
+            Message::Spread { resources, drives } => self.spread(&resources, &drives),
+            Message::VotesReady { resource, waiter } => {
+                let entry = self.names.get(&resource).and_then(|id| self.locks.get(id));
+                let _ = waiter.send(entry.and_then(|entry| entry.ready.clone()));
+            }
+            Message::MoveVotes { resource, drives, waiter } => match self.names.get(&resource) {
+                Some(&lock) => self.step(lock, Input::MoveVotes(drives, waiter)),
+                None => drop(waiter.send(false)),
+            },
+            Message::Own { spec } => {
+                let lock = self.names.get(&spec.resource).and_then(|id| self.locks.get_mut(id));
+                if let Some(entry) = lock {
+                    entry.own(spec);
+                }
+            }
+            Message::Fail { owner, why } => self.fail(Failure { owner, why, until: None }),
+            Message::Mode { resource, waiter } => {
+                let entry = self.names.get(&resource).and_then(|id| self.locks.get(id));
+                let _ = waiter.send(entry.and_then(|entry| entry.safe_mode(clock::now())));
+            }
+            Message::Reply { lock, token, reply } => self.step(lock, Input::Reply(token, reply)),
+            Message::Drain(waiter) => {
+                if !planted!(DrainAtOnce) {
+                    self.draining.push(waiter);
+                }
+            }
+            Message::KillEnded { owner, ended } => self.kill_ended(&owner, &ended),
+            Message::Stop => return false,
+        }
+        true
+    }
+
+    fn spread(&mut self, resources: &[ResourceId], drives: &[Member]) {
+        for resource in resources {
+            let Some(&lock) = self.names.get(resource) else { continue };
+            // Most locks are on all of their VG's drives, and there may be thousands.
+            let is_there = |entry: &Entry| {
+                let same = drives.len() == entry.members.len();
+                same && !entry.spread && drives.iter().all(|d| entry.members.contains(d))
+            };
+            if !self.locks.get(&lock).is_some_and(|entry| is_there(entry)) {
+                self.step(lock, Input::Spread(drives.to_vec()));
+            }
+        }
+    }
+
+    /// Does what is due by the clock.
+    fn fire(&mut self, now: Instant) {
+        let mut due = Vec::new();
+        while let Some(Reverse((at, lock))) = self.timers.peek().copied().filter(|t| t.0.0 <= now) {
+            self.timers.pop();
+            // A lock that has since asked for another time has another entry for it.
+            if let Some(entry) = self.locks.get_mut(&lock).filter(|e| e.timer == Some(at)) {
+                entry.timer = None;
+                due.push(lock);
+            }
+        }
+        for lock in due {
+            self.step(lock, Input::Timer);
+        }
+        if now >= self.next_sweep {
+            // Commands that wait this long behind a drive that hangs are of no use any more: the
+            // lock has moved on, and a refresh that is sent so late would be sent anew anyway.
+            self.drives.expire(now - self.settings.fencing.margin, now);
+            self.next_sweep = now + self.settings.fencing.notice / 2;
+        }
+        self.remind(now);
+    }
+
+    fn request(
+        &mut self,
+        spec: LockSpec,
+        request: Request,
+        id: u64,
+        waiter: Option<Sender<Answer>>,
+    ) {
+        let kind = Kind::of(&request);
+        let mut pending = Pending { id, kind, spec: Some(spec.clone()), waiter, abandoned: false };
+        let lock = match self.names.get(&spec.resource) {
+            Some(&lock) => lock,
+            None if kind == Kind::Release => {
+                return pending.answer(Answer::Done(Outcome::Released));
+            }
+            None => self.create(&spec),
+        };
+        let Some(entry) = self.locks.get_mut(&lock) else {
+            return pending.answer(Answer::Failed("internal error: no such lock".into()));
+        };
+        entry.add(request, pending);
+        self.step(lock, Input::Begin);
+    }
+
+    fn create(&mut self, spec: &LockSpec) -> u64 {
+        let lock = self.next_lock;
+        self.next_lock += 1;
+        let mut config = LockConfig::new(
+            spec.resource,
+            self.settings.host,
+            spec.role.keeps_value(),
+            self.settings.timing,
+            self.seed.wrapping_add(lock),
+        );
+        config.earlier_until = self.settings.earlier.until;
+        config.earlier_writes_until = self.settings.earlier.writes_until;
+        self.names.insert(spec.resource, lock);
+        let entry = Entry::new(spec.clone(), (self.make)(config));
+        self.locks.insert(lock, Box::new(entry));
+        lock
+    }
+
+    fn abandon(&mut self, resource: ResourceId, id: u64) {
+        let Some(&lock) = self.names.get(&resource) else {
+            return;
+        };
+        let Some(entry) = self.locks.get_mut(&lock) else {
+            return;
+        };
+        entry.abandon(id);
+        self.step(lock, Input::Begin);
+    }
+
+    /// Lets one lock take an input, and does all that comes out of it.
+    fn step(&mut self, lock: u64, input: Input) {
+        let Some(mut entry) = self.locks.remove(&lock) else {
+            return;
+        };
+        let advanced = catch_unwind(AssertUnwindSafe(|| self.advance(lock, &mut entry, input)));
+        if let Err(panic) = advanced {
+            self.condemn(&mut entry, &*panic);
+        }
+        // Before anybody is answered, so that no caller goes on as if nothing had been lost.
+        for failure in core::mem::take(&mut self.failures) {
+            self.fail(failure);
+        }
+        if entry.engine.is_none() {
+            entry.refuse_all();
+        } else {
+            entry.refuse_more();
+        }
+        // Renewed in time again, it may be in danger once more, and be another owner's by then.
+        if entry.alarmed {
+            let safe = clock::now() + self.settings.fencing.margin;
+            entry.alarmed = entry.safe_until().is_none_or(|until| until <= safe);
+        }
+        self.guards.set(lock, entry.guard());
+        let mode = entry.engine.as_ref().and_then(|engine| engine.mode());
+        self.metrics.held(entry.spec.role, entry.counted, mode);
+        entry.counted = mode;
+        if entry.is_finished() {
+            self.names.remove(&entry.spec.resource);
+        } else {
+            // A held lock has no need of what its requests needed.
+            if entry.waiting.is_empty() {
+                entry.waiting.shrink_to_fit();
+            }
+            self.schedule(lock, &mut entry);
+            self.locks.insert(lock, entry);
+        }
+    }
+
+    fn advance(&mut self, lock: u64, entry: &mut Entry, input: Input) {
+        let now = clock::now();
+        match input {
+            Input::Begin => {}
+            Input::Spread(drives) => {
+                entry.spread = true;
+                entry.ready = None;
+                if let Some(engine) = &mut entry.engine {
+                    engine.spread(&drives, now);
+                }
+            }
+            Input::MoveVotes(drives, waiter) => {
+                let moved = self.move_votes(entry, &drives, now);
+                // Whoever asked waits for it.
+                let _ = waiter.send(moved);
+            }
+            Input::Reply(token, reply) => entry.on_reply(token, reply, now),
+            Input::Timer => self.on_timer(entry, now),
+        }
+        loop {
+            while let Some(command) = entry.next_command(now) {
+                self.send(lock, entry, command);
+            }
+            while let Some(event) = entry.engine.as_mut().and_then(|engine| engine.next_event()) {
+                self.on_event(entry, event, now);
+            }
+            if entry.engine.is_none() || entry.current.is_some() {
+                return;
+            }
+            let Some((request, pending)) = entry.waiting.pop_front() else {
+                return;
+            };
+            if let Some(engine) = &mut entry.engine {
+                engine.expect_silence(&self.drives.slow(now));
+            }
+            entry.begin(request, pending, now);
+        }
+    }
+
+    /// Lets drives vote for a lock that are ready to.
+    fn move_votes(&mut self, entry: &mut Entry, drives: &[DriveRef], now: Instant) -> bool {
+        entry.ready = None;
+        let moved = entry.engine.as_mut().is_some_and(|engine| engine.move_votes(drives, now));
+        if moved {
+            let member = |&drive: &DriveRef| {
+                let identity = self.drives.identity(drive).into_bytes();
+                Member { drive, identity }
+            };
+            entry.members = drives.iter().map(member).collect();
+            let spec = &entry.spec;
+            log::info!("{spec}: its drives are now {}", self.names_of(&entry.members));
+        }
+        moved
+    }
+
+    fn on_timer(&mut self, entry: &mut Entry, now: Instant) {
+        let Some(engine) = &mut entry.engine else {
+            if entry.forget_at.is_some_and(|at| at <= now) {
+                entry.forget_at = None;
+            }
+            return;
+        };
+        engine.on_timer(now);
+        if entry.rejoin_at.is_some_and(|at| at <= now) {
+            entry.rejoin_at = None;
+            entry.rejoin();
+        }
+        self.alarm(entry, now);
+    }
+
+    fn schedule(&mut self, lock: u64, entry: &mut Entry) {
+        let deadline = entry.engine.as_ref().and_then(|engine| engine.next_deadline());
+        let awaited = entry.is_awaited();
+        let engine = deadline.map(|at| if awaited { at } else { self.moment(at) });
+        let never = Instant::from_micros(u64::MAX);
+        // Not by flatten and min: compilers make code of that which compares before it looks
+        // whether there is anything, and valgrind cannot tell that from a mistake.
+        let all = [engine, self.alarm_at(entry), entry.rejoin_at, entry.forget_at];
+        let next = all.into_iter().fold(never, |next, at| next.min(at.unwrap_or(never)));
+        let next = (next < never).then_some(next);
+        if entry.timer != next {
+            entry.timer = next;
+            self.timers.extend(next.map(|at| Reverse((at, lock))));
+        }
+    }
+
+    /// The first moment that is not before `at`.
+    fn moment(&self, at: Instant) -> Instant {
+        let grid = (self.settings.timing.lease / MOMENTS).as_micros() as u64;
+        let moment = at.as_micros().checked_next_multiple_of(grid.max(1));
+        moment.map_or(at, Instant::from_micros)
+    }
+
+    /// Whether an undoing command may be handed out: the next lvmlockd must know of it, or have no
+    /// note at all.
+    fn may_undo(&mut self) -> bool {
+        self.settings.undo_note.as_mut().is_none_or(|note| note.cover(clock::now()))
+    }
+
+    fn send(&mut self, lock: u64, entry: &mut Entry, command: Command) {
+        let Command { token, drive, command, undoes } = command;
+        let unlock = matches!(command, DriveCommand::Mutex(MutexOp::Unlock, _));
+        entry.sent(token, drive, unlock);
+        if undoes && !self.may_undo() {
+            let reply = Reply::Status(Status::Unreachable);
+            // After the reactor's end nobody is interested.
+            self.mailbox.send(Message::Reply { lock, token, reply });
+            return;
+        }
+        let mailbox = self.mailbox.clone();
+        let urgency = if entry.is_awaited() { Urgency::Awaited } else { Urgency::Background };
+        let done = Completion::in_a_row(move |reply, more| {
+            let message = Message::Reply { lock, token, reply };
+            let leave = more && urgency == Urgency::Background;
+            // After the reactor's end nobody is interested.
+            let _ = if leave { mailbox.leave(message) } else { mailbox.send(message) };
+        });
+        self.begun |= urgency == Urgency::Background;
+        self.drives.submit(drive, command, urgency, done);
+    }
+}

@@ -1,0 +1,33 @@
+//! What a runtime works by.
+
+use crate::fencing::Fencing;
+use crate::fencing::safe_note::SafeNote;
+use crate::fencing::watchdog::Watchdog;
+use crate::state::undo_note::{Earlier, UndoNote};
+use crate::sys::sync::mpsc::Sender;
+use idm_engine::Timing;
+use idm_protocol::{HostId, ResourceId};
+use std::sync::Arc;
+
+/// What the runtime works by.
+pub struct Settings {
+    /// This host.
+    pub host: HostId,
+    /// Times of the locks.
+    pub timing: Timing,
+    /// When what is done before a lock may be lost.
+    pub fencing: Fencing,
+    /// Resets the host, where one is used.
+    pub watchdog: Option<Arc<Watchdog>>,
+    /// Tells the next lvmlockd until when locks were safe.
+    pub note: Option<Arc<SafeNote>>,
+    /// Tells the next lvmlockd until when commands of this one may undo what it holds.
+    pub undo_note: Option<UndoNote>,
+    /// Until when commands of earlier lives may still reach drives.
+    pub earlier: Earlier,
+    /// Is told of locks that other drives are ready to vote for. Whoever hears of it notes the
+    /// drives ([`Runtime::votes_ready`](super::Runtime::votes_ready)) and moves the votes ([`Runtime::move_votes`](super::Runtime::move_votes)).
+    pub votes: Option<Sender<ResourceId>>,
+    /// Program and arguments that are run when a VG's locks are about to be lost.
+    pub kill_command: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
+}

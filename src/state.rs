@@ -1,0 +1,8 @@
+//! What outlives lvmlockd, in files under /run: this host's id, notes to the next lvmlockd, and the
+//! locks that are held.
+
+pub mod file;
+pub mod host_id;
+pub mod note;
+pub mod store;
+pub mod undo_note;

@@ -1,0 +1,112 @@
+//! What the next lvmlockd has to know, in a file: until when the locks in use are safe.
+
+use crate::config;
+use crate::state::{file, host_id};
+use crate::sys::clock;
+use core::time::Duration;
+use idm_engine::Instant;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Instead of a date: no lock is in use.
+const UNUSED: &str = "unused";
+/// No lock is safe for longer than the longest lease.
+const LONGEST: Duration = Duration::from_millis(*config::LEASE_MS.end());
+
+/// The file.
+pub(crate) struct Note {
+    file: PathBuf,
+    boot: String,
+}
+
+impl Note {
+    pub(crate) fn new(state_dir: &Path, file: &str) -> io::Result<Note> {
+        Ok(Note { file: state_dir.join(file), boot: host_id::boot_id()? })
+    }
+
+    /// What is in the file: the date, or that no lock was in use. `None` where there is no file of
+    /// this boot.
+    pub(crate) fn read(&self) -> Option<Option<Instant>> {
+        let text = fs::read(&self.file).ok()?;
+        let read = parse(&text, &self.boot, clock::now());
+        if read.is_none() {
+            log::warn!("{}: of another boot, or damaged; ignored", self.file.display());
+        }
+        read
+    }
+
+    /// Whether there is a file.
+    pub(crate) fn is_there(&self) -> bool {
+        self.file.exists()
+    }
+
+    pub(crate) fn write(&self, first: Option<Instant>) -> io::Result<()> {
+        file::replace(&self.file, &format(&self.boot, first))
+    }
+
+    pub(crate) fn remove(&self) {
+        // It need not be there.
+        let _ = fs::remove_file(&self.file);
+    }
+}
+
+/// The file's text.
+pub fn format(boot: &str, first: Option<Instant>) -> String {
+    let until = first.map_or(UNUSED.to_owned(), |first| first.as_micros().to_string());
+    format!("boot_id {boot}\nsafe_until_us {until}\n")
+}
+
+/// What is noted in a file's text; `None` where it is damaged or of another boot.
+pub fn parse(text: &[u8], boot: &str, now: Instant) -> Option<Option<Instant>> {
+    let text = core::str::from_utf8(text).ok()?;
+    let mut lines = text.lines();
+    if lines.next()?.strip_prefix("boot_id ")? != boot {
+        return None;
+    }
+    let left = match lines.next()?.strip_prefix("safe_until_us ")? {
+        UNUSED => None,
+        until => Some(Instant::from_micros(until.parse().ok()?)),
+    };
+    // For a date that no lease reaches, the host would be kept running after its locks are lost.
+    let possible = left.is_none_or(|left| left <= now + LONGEST);
+    // A date that was cut off is another date.
+    (possible && format(boot, left) == text).then_some(left)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_noted_is_read_in_its_boot() {
+        let directory = tempfile::tempdir().unwrap();
+        let note = Note::new(directory.path(), "note").unwrap();
+        assert_eq!(note.read(), None);
+        for first in [None, Some(Instant::from_micros(7))] {
+            note.write(first).unwrap();
+            assert_eq!(note.read(), Some(first));
+        }
+        let other = Note { file: note.file.clone(), boot: "another".into() };
+        assert_eq!(other.read(), None);
+        fs::write(&note.file, "safe_until_us 7").unwrap();
+        assert_eq!(note.read(), None);
+        note.remove();
+        assert_eq!(note.read(), None);
+    }
+
+    #[test]
+    fn what_is_damaged_is_not_believed() {
+        let now = Instant::from_micros(1_000_000);
+        let whole = format("b", Some(now));
+        assert_eq!(parse(whole.as_bytes(), "b", now), Some(Some(now)));
+        for length in 0..whole.len() {
+            assert_eq!(parse(&whole.as_bytes()[..length], "b", now), None, "{length}");
+        }
+        for text in [whole.replace("us ", "us +"), whole.replace("us ", "us 0"), whole + "x"] {
+            assert_eq!(parse(text.as_bytes(), "b", now), None, "{text}");
+        }
+        let late = format("b", Some(now + LONGEST + Duration::from_micros(1)));
+        assert_eq!(parse(late.as_bytes(), "b", now), None);
+    }
+}

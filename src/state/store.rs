@@ -1,0 +1,674 @@
+//! What outlives lvmlockd's death: a small file for each lock and lockspace, below the state
+//! directory.
+//!
+//! A lock's file is there from before any drive is asked for it until after it was given up, so
+//! the files name at least what may be in use, whenever lvmlockd is killed. What is truly held,
+//! the drives tell. Files are replaced by renaming; nothing is forced to disk, because they only
+//! have to outlive the process and not the machine: those of another boot do not count.
+//!
+//! The directory may be lost while lvmlockd lives. So the texts of all notes are kept in memory, too,
+//! and it is made again with all that is in it as soon as that is noticed.
+//!
+//! What was found may be anything. A file that makes no sense costs what it is about, and nothing
+//! else.
+
+use crate::lock::Role;
+use crate::lock::{MEMBERSHIP, role_of};
+use crate::state::{file, host_id};
+use crate::sys::clock;
+use crate::sys::sync::{Mutex, MutexGuard};
+use idm_protocol::{HostId, Mode, ResourceId};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// The global lock's and the global lockspace's file name.
+const GLOBAL: &str = "global";
+/// What stands in a membership's file name in place of an LV's uuid.
+const MEMBERS: &str = "members";
+/// What a file is called before it is complete.
+const INCOMPLETE: &str = "new";
+
+/// A lock as it is noted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedLock {
+    /// Held exclusively; otherwise shared.
+    pub exclusive: bool,
+    /// Whether it was granted. Noted where that decides: where an even number of drives votes.
+    #[serde(default)]
+    pub granted: bool,
+    /// When it was asked for, on CLOCK_BOOTTIME, in us.
+    pub asked_us: u64,
+    /// The PVs that were named for it.
+    pub paths: Vec<String>,
+    /// Identities of the drives that vote: those that the paths led to.
+    pub drives: Vec<String>,
+}
+
+impl SavedLock {
+    /// The same lock, asked for just now in a mode.
+    pub fn asked_now(&self, mode: Mode) -> SavedLock {
+        let exclusive = mode == Mode::Exclusive;
+        SavedLock { exclusive, asked_us: clock::now().as_micros(), ..self.clone() }
+    }
+
+    /// How it is held.
+    pub fn mode(&self) -> Mode {
+        if self.exclusive { Mode::Exclusive } else { Mode::Shared }
+    }
+}
+
+/// A started lockspace as it is noted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedLockspace {
+    /// The VG's name; empty for the global lockspace.
+    pub name: String,
+    /// The VG's uuid as LVM prints it; empty for the global lockspace.
+    pub uuid: String,
+    /// The VG's PVs, or the paths of the global lock's drives.
+    pub paths: Vec<String>,
+}
+
+/// What can be noted.
+pub trait Note: Serialize + DeserializeOwned {
+    /// What of it nobody would have noted of that mutex.
+    fn check(&self, id: &ResourceId) -> Result<(), &'static str>;
+}
+
+impl Note for SavedLock {
+    fn check(&self, _: &ResourceId) -> Result<(), &'static str> {
+        if self.drives.is_empty() || self.drives.iter().any(String::is_empty) {
+            return Err("a drive is missing");
+        }
+        // It would have two votes.
+        let mut drives: Vec<&String> = self.drives.iter().collect();
+        drives.sort_unstable();
+        if drives.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err("a drive is named twice");
+        }
+        Ok(())
+    }
+}
+
+impl Note for SavedLockspace {
+    fn check(&self, id: &ResourceId) -> Result<(), &'static str> {
+        let is_global = *id == ResourceId::GLOBAL;
+        if is_global != self.name.is_empty() {
+            return Err("the name is not its volume group's");
+        }
+        let same = match ResourceId::vg(&self.uuid) {
+            Ok(vg) => vg == *id,
+            Err(_) => is_global && self.uuid.is_empty(),
+        };
+        if same { Ok(()) } else { Err("the uuid is not its volume group's") }
+    }
+}
+
+/// Why a file is no note.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Damaged {
+    /// No file of ours has that name.
+    Name,
+    /// It is not the text of such a note.
+    Text(String),
+    /// It says what nobody would have noted.
+    Content(&'static str),
+}
+
+impl fmt::Display for Damaged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Damaged::Name => f.write_str("not the name of a note"),
+            Damaged::Text(why) => f.write_str(why),
+            Damaged::Content(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for Damaged {}
+
+/// Everything that was noted.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Saved {
+    /// Locks by their mutex.
+    pub locks: Vec<(ResourceId, SavedLock)>,
+    /// Lockspaces by their VG's mutex.
+    pub lockspaces: Vec<(ResourceId, SavedLockspace)>,
+}
+
+/// The files.
+#[derive(Debug)]
+pub struct Store {
+    locks: PathBuf,
+    lockspaces: PathBuf,
+    boot: String,
+    there: Mutex<There>,
+}
+
+/// A folder as it is: which one, and when it was last changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Folder {
+    device: u64,
+    inode: u64,
+    changed: (i64, i64),
+}
+
+/// What is, or ought to be, in the state directory.
+#[derive(Debug, Default)]
+struct There {
+    /// The folders as they were left. Whatever else is changed in them is somebody else's doing.
+    folders: Option<[Folder; 2]>,
+    /// The notes by their files.
+    notes: HashMap<PathBuf, String>,
+    /// The file with the host's id.
+    host_id: Option<(PathBuf, String)>,
+    /// It was said that it cannot be made again.
+    failing: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct OfBoot<T> {
+    boot_id: String,
+    #[serde(flatten)]
+    content: T,
+}
+
+impl Store {
+    /// The files below a state directory; makes the folders that they are in. If the directory is
+    /// lost, the host's id is written there again with all the rest.
+    pub fn open(state_dir: &Path, host: HostId) -> io::Result<Store> {
+        let boot = host_id::boot_id()?;
+        let store = Store::open_for(state_dir, &boot)?;
+        store.there().host_id = Some((host_id::file(state_dir), host_id::format(&boot, host)));
+        Ok(store)
+    }
+
+    /// Whether anything at all is noted below a state directory, of whatever boot. Makes nothing.
+    pub fn has_any(state_dir: &Path) -> bool {
+        ["locks", "lockspaces"].iter().any(|folder| {
+            let entries = fs::read_dir(state_dir.join(folder));
+            entries.is_ok_and(|mut entries| entries.next().is_some())
+        })
+    }
+
+    /// As [`Store::open`], for the boot of that id.
+    pub fn open_for(state_dir: &Path, boot: &str) -> io::Result<Store> {
+        let (locks, lockspaces) = (state_dir.join("locks"), state_dir.join("lockspaces"));
+        let (boot, there) = (boot.to_owned(), Mutex::default());
+        let store = Store { locks, lockspaces, boot, there };
+        store.make_folders(&mut store.there())?;
+        Ok(store)
+    }
+
+    fn there(&self) -> MutexGuard<'_, There> {
+        self.there.lock()
+    }
+
+    fn make_folders(&self, there: &mut There) -> io::Result<()> {
+        for folder in [&self.locks, &self.lockspaces] {
+            fs::create_dir_all(folder).map_err(|error| named(folder, &error))?;
+        }
+        there.folders = self.folders();
+        Ok(())
+    }
+
+    /// The folders that there are now.
+    fn folders(&self) -> Option<[Folder; 2]> {
+        let look = |folder: &PathBuf| {
+            let it = fs::metadata(folder).ok()?;
+            let changed = (it.mtime(), it.mtime_nsec());
+            Some(Folder { device: it.dev(), inode: it.ino(), changed })
+        };
+        Some([look(&self.locks)?, look(&self.lockspaces)?])
+    }
+
+    /// Looks whether the directory is as it was left, and makes it again where it is not. Costs
+    /// three looks at inodes.
+    pub fn restore(&self) {
+        let mut there = self.there();
+        let restored = self.restore_if_lost(&mut there);
+        if let (Err(error), false) = (&restored, there.failing) {
+            log::error!("the lost state directory cannot be made again: {error}");
+        }
+        there.failing = restored.is_err();
+    }
+
+    fn restore_if_lost(&self, there: &mut There) -> io::Result<()> {
+        let has_id = there.host_id.as_ref().is_none_or(|(file, _)| file.exists());
+        if has_id && there.folders.is_some() && self.folders() == there.folders {
+            return Ok(());
+        }
+        if !there.failing {
+            log::warn!(
+                "somebody else has changed what is in {}; all notes are written again",
+                self.locks.display()
+            );
+        }
+        there.folders = None;
+        self.make_folders(&mut There::default())?;
+        for (file, text) in &there.notes {
+            put(file, text)?;
+        }
+        // At last: without it the next lvmlockd is another host, and relies on no note.
+        if let Some((file, text)) = &there.host_id {
+            file::replace(file, text)?;
+        }
+        there.folders = self.folders();
+        Ok(())
+    }
+
+    /// Whether anything is noted of a VG: that it is started, or one of its locks.
+    pub fn has_any_of(&self, vg: &ResourceId) -> bool {
+        let prefix = name_of(vg);
+        let name = |file: &PathBuf| file.file_name().map(|name| name.as_encoded_bytes().to_vec());
+        let of_vg = |file: &PathBuf| name(file).is_some_and(|it| it.starts_with(prefix.as_bytes()));
+        self.there().notes.keys().any(of_vg)
+    }
+
+    /// Notes a lock, in place of what was noted of it before.
+    pub fn save_lock(&self, id: &ResourceId, lock: &SavedLock) -> io::Result<()> {
+        self.save(&self.locks.join(name_of(id)), lock)
+    }
+
+    /// Changes what is noted of a lock; tells what was noted before. `None`: nothing is.
+    pub fn change_lock(
+        &self,
+        id: &ResourceId,
+        change: impl FnOnce(&mut SavedLock),
+    ) -> io::Result<Option<SavedLock>> {
+        let file = self.locks.join(name_of(id));
+        let mut there = self.there();
+        let Some(before) = self.noted(&there, &file) else { return Ok(None) };
+        let mut lock = before.clone();
+        change(&mut lock);
+        self.save_as(&mut there, &file, &lock)?;
+        Ok(Some(before))
+    }
+
+    /// What is noted of a lock.
+    pub fn lock(&self, id: &ResourceId) -> Option<SavedLock> {
+        self.noted(&self.there(), &self.locks.join(name_of(id)))
+    }
+
+    fn noted(&self, there: &There, file: &Path) -> Option<SavedLock> {
+        let name = file.file_name()?.to_str()?;
+        let (_, lock) = parse(name, there.notes.get(file)?.as_bytes(), &self.boot).ok()??;
+        Some(lock)
+    }
+
+    /// Takes a lock's note away.
+    pub fn forget_lock(&self, id: &ResourceId) {
+        self.forget(&self.locks.join(name_of(id)));
+    }
+
+    /// Notes a lockspace, in place of what was noted of it before.
+    pub fn save_lockspace(&self, vg: &ResourceId, lockspace: &SavedLockspace) -> io::Result<()> {
+        self.save(&self.lockspaces.join(name_of(vg)), lockspace)
+    }
+
+    /// Takes a lockspace's note away.
+    pub fn forget_lockspace(&self, vg: &ResourceId) {
+        self.forget(&self.lockspaces.join(name_of(vg)));
+    }
+
+    /// All that was noted since the machine booted. What is older or incomplete is removed.
+    pub fn load(&self) -> io::Result<Saved> {
+        let saved = Saved {
+            locks: self.read_all(&self.locks)?,
+            lockspaces: self.read_all(&self.lockspaces)?,
+        };
+        self.there().folders = self.folders();
+        Ok(saved)
+    }
+
+    fn save(&self, file: &Path, content: &impl Serialize) -> io::Result<()> {
+        self.save_as(&mut self.there(), file, content)
+    }
+
+    fn save_as(&self, there: &mut There, file: &Path, content: &impl Serialize) -> io::Result<()> {
+        let text = format(&self.boot, content).map_err(io::Error::other)?;
+        self.restore_if_lost(there)?;
+        put(file, &text)?;
+        there.folders = self.folders();
+        there.notes.insert(file.to_owned(), text);
+        Ok(())
+    }
+
+    fn forget(&self, file: &Path) {
+        let mut there = self.there();
+        there.notes.remove(file);
+        // Whatever comes of it, the note is to go.
+        let _ = self.restore_if_lost(&mut there);
+        remove(file);
+        there.folders = there.folders.and_then(|_| self.folders());
+    }
+
+    fn read_all<T: Note>(&self, directory: &Path) -> io::Result<Vec<(ResourceId, T)>> {
+        let mut all = Vec::new();
+        for entry in fs::read_dir(directory)? {
+            let path = entry?.path();
+            if path.extension() == Some(OsStr::new(INCOMPLETE)) {
+                remove(&path);
+                continue;
+            }
+            let text = match fs::read(&path) {
+                Ok(text) => text,
+                // It may be a note of a lock in use, and readable for the next lvmlockd.
+                Err(error) => {
+                    log::warn!("{}: cannot be read, and is left alone: {error}", path.display());
+                    continue;
+                }
+            };
+            let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+            match parse(name, &text, &self.boot) {
+                Ok(Some(note)) => {
+                    // It was read as text.
+                    let text = String::from_utf8_lossy(&text).into_owned();
+                    self.there().notes.insert(path, text);
+                    all.push(note);
+                }
+                Ok(None) => remove(&path),
+                Err(why) => {
+                    log::warn!("{}: damaged, and ignored: {why}", path.display());
+                    remove(&path);
+                }
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// A note's text.
+pub fn format(boot: &str, content: &impl Serialize) -> Result<String, toml::ser::Error> {
+    toml::to_string(&OfBoot { boot_id: boot.to_owned(), content })
+}
+
+/// What is noted in a file, and the mutex that it is about; `None` where it is of another boot.
+pub fn parse<T: Note>(
+    name: &str,
+    text: &[u8],
+    boot: &str,
+) -> Result<Option<(ResourceId, T)>, Damaged> {
+    let id = id_of(name).ok_or(Damaged::Name)?;
+    let read: OfBoot<T> =
+        toml::from_slice(text).map_err(|error| Damaged::Text(error.to_string()))?;
+    if read.boot_id != boot {
+        return Ok(None);
+    }
+    read.content.check(&id).map_err(Damaged::Content)?;
+    Ok(Some((id, read.content)))
+}
+
+trait WithExtensionAdded {
+    fn with_extension_added(&self, extension: &str) -> PathBuf;
+}
+
+impl WithExtensionAdded for Path {
+    /// Uuids have no dots, so this is the last of at most two.
+    fn with_extension_added(&self, extension: &str) -> PathBuf {
+        let mut name = self.as_os_str().to_owned();
+        name.push(".");
+        name.push(extension);
+        name.into()
+    }
+}
+
+/// Writes a note. Whoever comes after a death in the middle sees the one before or the whole one.
+fn put(file: &Path, text: &str) -> io::Result<()> {
+    let incomplete = file.with_extension_added(INCOMPLETE);
+    let saved = fs::write(&incomplete, text).and_then(|()| fs::rename(&incomplete, file));
+    if saved.is_err() {
+        remove(&incomplete);
+    }
+    saved.map_err(|error| named(file, &error))
+}
+
+/// An error that names its file.
+fn named(file: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", file.display()))
+}
+
+fn remove(file: &Path) {
+    match fs::remove_file(file) {
+        Err(error) if !file::is_absent(&error) => {
+            log::warn!("{}: cannot be removed: {error}", file.display());
+        }
+        _ => {}
+    }
+}
+
+/// The name of a mutex's file: `global`, or the VG's uuid without dashes, for an LV with a dot and
+/// its uuid.
+pub fn name_of(id: &ResourceId) -> String {
+    let (vg, lv) = id.as_bytes().split_at(32);
+    match role_of(id) {
+        Role::Global => GLOBAL.to_owned(),
+        Role::Vg => String::from_utf8_lossy(vg).into_owned(),
+        Role::Membership => format!("{}.{MEMBERS}", String::from_utf8_lossy(vg)),
+        Role::Lv => format!("{}.{}", String::from_utf8_lossy(vg), String::from_utf8_lossy(lv)),
+    }
+}
+
+/// The mutex that a file is about; `None` where no such file is ours.
+fn id_of(name: &str) -> Option<ResourceId> {
+    let id = match name.split_once('.') {
+        None if name == GLOBAL => ResourceId::GLOBAL,
+        None => ResourceId::vg(name).ok()?,
+        Some((vg, MEMBERS)) => {
+            let mut id = *ResourceId::vg(vg).ok()?.as_bytes();
+            id[32..].copy_from_slice(&MEMBERSHIP);
+            ResourceId::from_bytes(id)
+        }
+        Some((vg, lv)) => ResourceId::lv(vg, lv).ok()?,
+    };
+    // With dashes it would be the same mutex a second time.
+    (name_of(&id) == name).then_some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::time::Duration;
+    use proptest::prelude::*;
+
+    const VG: &str = "123456abcdefghijklmnopqrstuvwxyz";
+
+    fn lock(exclusive: bool) -> SavedLock {
+        SavedLock {
+            exclusive,
+            granted: false,
+            asked_us: 77,
+            paths: vec!["/dev/sda1".into(), "/dev/mapper/a \"b\"\n".into()],
+            drives: vec!["naa.1".into()],
+        }
+    }
+
+    fn ids() -> [ResourceId; 4] {
+        let mut members = *ResourceId::vg(VG).unwrap().as_bytes();
+        members[32..].copy_from_slice(&MEMBERSHIP);
+        [
+            ResourceId::GLOBAL,
+            ResourceId::vg(VG).unwrap(),
+            ResourceId::lv(VG, VG).unwrap(),
+            ResourceId::from_bytes(members),
+        ]
+    }
+
+    #[test]
+    fn what_was_noted_is_found_in_the_same_boot_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open_for(directory.path(), "boot-1").unwrap();
+        assert_eq!(store.load().unwrap(), Saved::default());
+        for id in &ids() {
+            store.save_lock(id, &lock(false)).unwrap();
+            store.save_lock(id, &lock(true)).unwrap();
+        }
+        let space =
+            SavedLockspace { name: "vg0".into(), uuid: VG.into(), paths: vec!["/dev/sda".into()] };
+        store.save_lockspace(&ids()[1], &space).unwrap();
+
+        // Read twice: reading takes nothing away.
+        for _ in 0..2 {
+            let again = Store::open_for(directory.path(), "boot-1").unwrap();
+            let mut saved = again.load().unwrap();
+            saved.locks.sort_by_key(|(id, _)| *id);
+            let mut expected = ids().map(|id| (id, lock(true)));
+            expected.sort_by_key(|(id, _)| *id);
+            assert_eq!(saved.locks, expected);
+            assert_eq!(saved.lockspaces, [(ids()[1], space.clone())]);
+        }
+        store.forget_lock(&ids()[0]);
+        store.forget_lock(&ids()[0]);
+        assert_eq!(store.load().unwrap().locks.len(), 3);
+
+        let rebooted = Store::open_for(directory.path(), "boot-2").unwrap();
+        assert_eq!(rebooted.load().unwrap(), Saved::default());
+        assert_eq!(store.load().unwrap(), Saved::default(), "they are gone for good");
+    }
+
+    #[test]
+    fn what_is_incomplete_is_ignored_and_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open_for(directory.path(), "b").unwrap();
+        store.save_lock(&ids()[1], &lock(true)).unwrap();
+        let file = directory.path().join("locks").join(VG);
+        let whole = fs::read_to_string(&file).unwrap();
+        fs::write(directory.path().join(format!("locks/{VG}.{VG}.new")), &whole).unwrap();
+        fs::write(directory.path().join("locks/what-is-this"), &whole).unwrap();
+        assert_eq!(store.load().unwrap().locks.len(), 1);
+        assert_eq!(fs::read_dir(directory.path().join("locks")).unwrap().count(), 1);
+        fs::write(&file, &whole[..whole.len() / 2]).unwrap();
+        assert_eq!(store.load().unwrap().locks, []);
+        assert!(!file.exists());
+    }
+
+    #[test]
+    fn what_makes_no_sense_costs_itself_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open_for(directory.path(), "b").unwrap();
+        let (vg, lv) = (ids()[1], ids()[2]);
+        let space = SavedLockspace { name: "v".into(), uuid: VG.into(), paths: Vec::new() };
+        store.save_lock(&lv, &lock(true)).unwrap();
+        store.save_lockspace(&vg, &space).unwrap();
+        let other = VG.replace('1', "0");
+        let lock_text = |change: fn(&mut SavedLock)| {
+            let mut changed = lock(true);
+            change(&mut changed);
+            format("b", &changed).unwrap()
+        };
+        let space_text = |name: &str, uuid: &str| {
+            let paths = Vec::new();
+            format("b", &SavedLockspace { name: name.into(), uuid: uuid.into(), paths }).unwrap()
+        };
+        let whole = lock_text(|_| ());
+        let put = |folder: &str, name: &str, text: &[u8]| {
+            fs::write(directory.path().join(folder).join(name), text).unwrap();
+            let saved = store.load().unwrap();
+            assert_eq!(saved.locks, [(lv, lock(true))], "{name}");
+            assert_eq!(saved.lockspaces, [(vg, space.clone())], "{name}");
+            assert!(!directory.path().join(folder).join(name).exists(), "{name}");
+        };
+        for text in [
+            &b""[..],
+            b"\0\0\0\0",
+            &whole.as_bytes()[..whole.len() - 3],
+            &[whole.as_bytes(), b"\xff"].concat(),
+            lock_text(|lock| lock.drives.clear()).as_bytes(),
+            lock_text(|lock| lock.drives.push(String::new())).as_bytes(),
+            lock_text(|lock| lock.drives = vec!["naa.1".into(), "x".into(), "naa.1".into()])
+                .as_bytes(),
+            whole.replace("77", "-1").as_bytes(),
+            whole.replace("77", "99999999999999999999").as_bytes(),
+            space_text("v", &other).as_bytes(),
+        ] {
+            put("locks", &other, text);
+        }
+        // The same mutexes by other names.
+        let dashed = format!("{}-{}", &VG[..6], &VG[6..]);
+        put("locks", &format!("{dashed}.{VG}"), whole.as_bytes());
+        put("lockspaces", &dashed, space_text("v", VG).as_bytes());
+        for (name, text) in [
+            (other.as_str(), space_text("v", VG)),
+            (other.as_str(), space_text("", &other)),
+            (GLOBAL, space_text("v", "")),
+            (GLOBAL, space_text("", VG)),
+            (&format!("{VG}.{VG}"), space_text("v", VG)),
+            (&format!("{VG}.{MEMBERS}"), space_text("v", VG)),
+            (other.as_str(), whole.clone()),
+        ] {
+            put("lockspaces", name, text.as_bytes());
+        }
+        // What cannot be read is not known to be worth nothing.
+        fs::create_dir(directory.path().join("locks").join(&other)).unwrap();
+        assert_eq!(store.load().unwrap().locks.len(), 1);
+        assert!(directory.path().join("locks").join(&other).exists());
+    }
+
+    #[test]
+    fn a_directory_that_was_lost_is_made_again_with_all_that_was_in_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = directory.path().join("state");
+        let host = HostId::new([7; 16], "host");
+        Store::open(&state, host).unwrap().save_lock(&ids()[2], &lock(true)).unwrap();
+        // What was found counts as well as what is new.
+        let store = Store::open(&state, host).unwrap();
+        store.load().unwrap();
+        store.save_lock(&ids()[0], &lock(false)).unwrap();
+        store.save_lock(&ids()[1], &lock(false)).unwrap();
+        store.forget_lock(&ids()[0]);
+        assert!(store.has_any_of(&ids()[1]) && !store.has_any_of(&ResourceId::GLOBAL));
+        let note = format!("locks/{}", name_of(&ids()[1]));
+        for lost in ["", "locks", "lockspaces", "host-id", &note] {
+            let lost = state.join(lost);
+            // Folders are dated by the kernel's clock tick.
+            std::thread::sleep(Duration::from_millis(20));
+            if lost.is_dir() { fs::remove_dir_all(&lost) } else { fs::remove_file(&lost) }.unwrap();
+            store.restore();
+            let saved = Store::open(&state, host).unwrap().load().unwrap();
+            let mut ids_of: Vec<ResourceId> = saved.locks.iter().map(|(id, _)| *id).collect();
+            ids_of.sort_unstable();
+            assert_eq!(ids_of, [ids()[1], ids()[2]], "{}", lost.display());
+            let id = fs::read_to_string(host_id::file(&state)).unwrap();
+            assert_eq!(host_id::parse(&id, &store.boot), Some(host));
+        }
+        // Nothing is done where nothing is lost.
+        let id = host_id::file(&state);
+        let written = |file: &Path| fs::metadata(file).unwrap().modified().unwrap();
+        let before = written(&id);
+        store.restore();
+        assert_eq!(written(&id), before);
+    }
+
+    #[test]
+    fn where_nothing_can_be_noted_it_is_said() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open_for(directory.path(), "b").unwrap();
+        let locks = directory.path().join("locks");
+        fs::remove_dir(&locks).unwrap();
+        fs::write(&locks, "").unwrap();
+        let error = store.save_lock(&ids()[1], &lock(true)).unwrap_err();
+        assert!(error.to_string().contains(locks.to_str().unwrap()), "{error}");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        assert!(Store::open_for(file.path(), "b").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn names_are_read_as_they_are_written(vg in "[0-9a-zA-Z!#]{32}", lv in "[0-9a-zA-Z!#]{32}") {
+            for id in [ResourceId::vg(&vg).unwrap(), ResourceId::lv(&vg, &lv).unwrap()] {
+                prop_assert_eq!(id_of(&name_of(&id)), Some(id));
+            }
+        }
+
+        #[test]
+        fn a_name_stands_for_one_mutex_or_none(name in ".*") {
+            prop_assert!(id_of(&name).is_none_or(|id| name_of(&id) == name));
+        }
+    }
+}

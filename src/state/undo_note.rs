@@ -1,0 +1,256 @@
+//! What the next lvmlockd must know if this one dies: until when a command of this one could still
+//! reach a drive and undo there what the next one believes to hold.
+//!
+//! A process that is killed leaves its commands with the kernel and the adapter: an UNLOCK or
+//! DESTROY of a lock that was given up, a REFRESH or BREAK that makes one shared. So the date is
+//! noted before such a command is handed out. No note is safe, because then the next lvmlockd waits
+//! for as long as any command may stay; a note that says too early a date is not.
+
+use crate::config::Config;
+use crate::state::{file, host_id};
+use core::time::Duration;
+use idm_engine::{Instant, Timing};
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+/// The file's name in the state directory.
+const FILE: &str = "undoing-until";
+/// The date is noted so much later than it has to be that many commands need one write.
+const AHEAD: Duration = Duration::from_secs(1);
+/// The pause after a note that failed.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Keeps the note.
+///
+/// The reactor writes it itself, before it hands a command out: any other thread would have to
+/// be waited for. It is one write of a few bytes into a file in memory, once a second at most.
+pub struct UndoNote {
+    path: PathBuf,
+    boot: String,
+    /// The longest that commands of this or an earlier life stay after its end.
+    linger: Duration,
+    /// The longest that a command of this life stays after it was handed out.
+    stay: Duration,
+    file: Option<fs::File>,
+    noted: Instant,
+    /// When noting is tried again after it failed. There is no note until then.
+    again: Instant,
+}
+
+/// Until when commands of earlier lives may still reach drives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Earlier {
+    /// Those that undo what a drive has.
+    pub until: Instant,
+    /// All others, which only write what that life counted.
+    pub writes_until: Instant,
+}
+
+/// What is noted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Undoing {
+    /// Until when an undoing command may reach a drive.
+    pub until: Instant,
+    /// How long after its end a command of the life that wrote this may reach a drive.
+    pub linger: Duration,
+}
+
+impl UndoNote {
+    /// Reads what an earlier life left, and begins to note for this one, which began at `began`.
+    /// `first`: no earlier life of this boot has used this host's id, so none can undo anything.
+    ///
+    /// Tells also until when commands of earlier lives may still reach drives.
+    pub fn start(
+        state_dir: &Path,
+        timing: &Timing,
+        began: Instant,
+        first: bool,
+    ) -> io::Result<(UndoNote, Earlier)> {
+        let path = state_dir.join(FILE);
+        let boot = host_id::boot_id()?;
+        let left = fs::read(&path).ok().and_then(|text| parse(&text, &boot));
+        // The lease may have been longer then.
+        let unknown = Timing::for_lease(Config::default().lease).linger;
+        let earlier = left.map_or(if first { Duration::ZERO } else { unknown }, |left| left.linger);
+        let linger = timing.linger.max(earlier);
+        let until = match left {
+            _ if first => Instant::default(),
+            Some(left) => left.until.min(began + linger),
+            None => began + linger,
+        };
+        let stay = 2 * timing.linger;
+        let (noted, again) = (Instant::default(), Instant::default());
+        let mut note = UndoNote { path, boot, linger, stay, file: None, noted, again };
+        // If this life ends before that, the next one waits, too.
+        note.write(until)?;
+        let writes_until = if first { Instant::default() } else { began + linger };
+        Ok((note, Earlier { until, writes_until }))
+    }
+
+    /// Takes note that an undoing command is about to be handed out. `false`: it must not be,
+    /// because the note promises too much and can be neither changed nor removed.
+    pub fn cover(&mut self, now: Instant) -> bool {
+        let until = now + self.stay;
+        let is_noted = until <= self.noted && self.file.as_ref().is_some_and(is_linked);
+        if is_noted || now < self.again {
+            return true;
+        }
+        let Err(error) = self.write(until + AHEAD) else { return true };
+        self.file = None;
+        self.noted = Instant::default();
+        match fs::remove_file(&self.path) {
+            Err(error) if !file::is_absent(&error) => {
+                log::error!("{}: neither written nor removed: {error}", self.path.display());
+                return false;
+            }
+            _ => {}
+        }
+        log::warn!("{}: cannot be written, and is removed: {error}", self.path.display());
+        self.again = now + AGAIN;
+        true
+    }
+
+    fn write(&mut self, until: Instant) -> io::Result<()> {
+        let text = format(&self.boot, Undoing { until, linger: self.linger });
+        match &self.file {
+            Some(file) if is_linked(file) => file.write_all_at(text.as_bytes(), 0)?,
+            _ => {
+                file::replace(&self.path, &text)?;
+                self.file = Some(fs::OpenOptions::new().write(true).open(&self.path)?);
+            }
+        }
+        self.noted = until;
+        Ok(())
+    }
+}
+
+/// Whether a file has a name yet: what is written into one without is lost.
+fn is_linked(file: &fs::File) -> bool {
+    file.metadata().is_ok_and(|metadata| metadata.nlink() > 0)
+}
+
+/// The file's text. Its length is always the same, and the date stands in it twice, because it is
+/// overwritten: a write that was cut short is told from a whole one.
+pub fn format(boot: &str, undoing: Undoing) -> String {
+    let (until, linger) = (undoing.until.as_micros(), undoing.linger.as_micros());
+    format!("boot_id {boot}\nlinger_us {linger:020}\nuntil_us {until:020}\nagain_us {until:020}\n")
+}
+
+/// What is noted in a file's text; `None` where it is damaged or of another boot.
+pub fn parse(text: &[u8], boot: &str) -> Option<Undoing> {
+    let text = core::str::from_utf8(text).ok()?;
+    let mut lines = text.lines();
+    // The boot's id is compared with the whole.
+    lines.next()?;
+    let mut number = |name: &str| lines.next()?.strip_prefix(name)?.parse().ok();
+    let linger = Duration::from_micros(number("linger_us ")?);
+    let until = Instant::from_micros(number("until_us ")?);
+    let undoing = Undoing { until, linger };
+    (format(boot, undoing) == text).then_some(undoing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEASE: Duration = Duration::from_secs(60);
+
+    fn at(s: u64) -> Instant {
+        Instant::from_micros(s * 1_000_000)
+    }
+
+    fn start(directory: &Path, lease: Duration, began: u64, first: bool) -> (UndoNote, Instant) {
+        let timing = Timing::for_lease(lease);
+        let (note, earlier) = UndoNote::start(directory, &timing, at(began), first).unwrap();
+        let longest = if first { Duration::ZERO } else { timing.linger };
+        assert!(first || earlier.writes_until >= at(began) + longest);
+        (note, earlier.until)
+    }
+
+    #[test]
+    fn a_life_waits_for_what_the_earlier_one_may_have_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut note, until) = start(directory.path(), LEASE, 100, true);
+        assert_eq!(until, at(0), "there was no earlier life");
+        assert!(note.cover(at(200)));
+        // Longer than any command stays after its process has ended.
+        assert_eq!(start(directory.path(), LEASE, 201, false).1, at(216));
+        assert_eq!(start(directory.path(), LEASE, 230, false).1, at(216), "which is inherited");
+        note.cover(at(300));
+        assert_eq!(start(directory.path(), LEASE, 325, false).1, at(331));
+        assert_eq!(start(directory.path(), LEASE, 900, false).1, at(331));
+    }
+
+    #[test]
+    fn one_write_does_for_many_commands() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut note, _) = start(directory.path(), LEASE, 0, true);
+        let mut dates = Vec::new();
+        let (boot, path) = (note.boot.clone(), directory.path().join(FILE));
+        for ms in 0..3000 {
+            let now = Instant::from_micros(10_000_000 + ms * 1000);
+            assert!(note.cover(now));
+            let until = parse(&fs::read(&path).unwrap(), &boot).unwrap().until;
+            assert!(until >= now + LEASE / 2);
+            dates.push(until);
+        }
+        dates.dedup();
+        assert_eq!(dates.len(), 3);
+    }
+
+    #[test]
+    fn a_shorter_lease_does_not_shorten_what_is_under_way() {
+        let directory = tempfile::tempdir().unwrap();
+        let short = Duration::from_secs(2);
+        let (mut note, _) = start(directory.path(), LEASE, 100, true);
+        note.cover(at(200));
+        drop(note);
+        assert_eq!(start(directory.path(), short, 201, false).1, at(216));
+        assert_eq!(start(directory.path(), short, 202, false).1, at(216));
+    }
+
+    #[test]
+    fn without_a_note_a_life_waits_for_all_that_there_may_be() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join(FILE);
+        let (mut note, _) = start(directory.path(), Duration::from_secs(2), 100, true);
+        fs::remove_file(&file).unwrap();
+        assert_eq!(start(directory.path(), Duration::from_secs(2), 200, false).1, at(215));
+        // It was removed under the first one, too.
+        assert!(note.cover(at(300)));
+        let whole = fs::read(&file).unwrap();
+        assert_eq!(parse(&whole, &note.boot).unwrap().until, at(302));
+        for length in 0..whole.len() {
+            assert_eq!(parse(&whole[..length], &note.boot), None, "{length}");
+        }
+        assert_eq!(parse(&whole, "another"), None);
+        // Overwritten in part.
+        let newer = format(&note.boot, Undoing { until: at(999), linger: note.linger });
+        for cut in 1..whole.len() {
+            let mixed = [&newer.as_bytes()[..cut], &whole[cut..]].concat();
+            let read = parse(&mixed, &note.boot).map(|undoing| undoing.until);
+            assert!([None, Some(at(302)), Some(at(999))].contains(&read), "{read:?}");
+        }
+        fs::write(&file, &whole[..40]).unwrap();
+        assert_eq!(start(directory.path(), LEASE, 400, false).1, at(415));
+    }
+
+    #[test]
+    fn what_cannot_be_noted_is_not_noted_at_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = directory.path().join("state");
+        let (mut note, _) = start(&state, LEASE, 100, true);
+        fs::remove_dir_all(&state).unwrap();
+        fs::write(&state, "no directory").unwrap();
+        assert!(note.cover(at(200)), "there is no note");
+        fs::remove_file(&state).unwrap();
+        assert!(note.cover(at(202)));
+        assert_eq!(start(&state, LEASE, 203, false).1, at(218));
+        // What can be neither written nor removed.
+        fs::remove_file(state.join(FILE)).unwrap();
+        fs::create_dir(state.join(FILE)).unwrap();
+        assert!(!note.cover(at(300)));
+    }
+}

@@ -1,0 +1,69 @@
+//! A disk: which drive it is, and the path to it.
+
+use super::identity::{Identity, Kind, identity, kind};
+use super::sysfs::{attribute, node_of};
+use core::fmt;
+use std::path::{Path, PathBuf};
+
+/// A drive, found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Located {
+    /// Its full identity, the same on every host: of the logical unit, for SCSI.
+    pub identity: String,
+    /// The identity of the device that fails as a whole, of which it may be a part.
+    pub device: String,
+    /// The ways to reach it, the best first. Never empty.
+    pub paths: Vec<Target>,
+}
+
+/// One way to reach a drive.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// A SCSI disk, by its block node.
+    Scsi(PathBuf),
+    /// An NVMe drive, by the block node of a namespace; with native multipath that is the head,
+    /// behind which the kernel chooses a controller.
+    Nvme(PathBuf),
+    /// An emulated drive, by its socket.
+    Emulated(PathBuf),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Target::Scsi(path) | Target::Nvme(path) | Target::Emulated(path)) = self;
+        write!(f, "{}", path.display())
+    }
+}
+
+/// How the identity of an emulated drive begins.
+pub(super) const EMULATED: &str = "emulated.";
+/// How the identity begins that stands for a path that leads to no drive.
+pub const UNKNOWN: &str = "unknown.";
+
+/// Whether a block device is a whole disk with a node of its own: no partition, nothing stacked,
+/// and none of the paths that native multipath of NVMe hides behind a head.
+pub(super) fn is_disk(device: &Path) -> bool {
+    let has = |name: &str| device.join(name).exists();
+    has("dev") && has("device") && !has("partition")
+}
+
+/// The drive that a disk is, and the way to it. An error says what was found.
+pub(super) fn drive_of(disk: &Path) -> Result<(Identity, Target), String> {
+    let kind = kind(disk)?;
+    let target = match kind {
+        Kind::Scsi => Target::Scsi(node_of(disk)),
+        Kind::Nvme => Target::Nvme(node_of(disk)),
+    };
+    Ok((identity(disk, kind)?, target))
+}
+
+/// The name that makes a partition's drive one of the global lock's, exactly.
+const GLOBAL_PARTITION: &str = "propeller";
+
+/// Whether a block device is a partition with that name. The kernel tells the name in `uevent`.
+pub(super) fn has_global_name(device: &Path) -> bool {
+    device.join("partition").exists()
+        && attribute(device, "uevent").is_some_and(|text| {
+            text.lines().any(|line| line.strip_prefix("PARTNAME=") == Some(GLOBAL_PARTITION))
+        })
+}

@@ -1,0 +1,71 @@
+//! How commands reach a drive.
+//!
+//! [`DrivePath`] is one way to one drive. [`drive`] knows what a command and a mutex table are; a
+//! [`drive::Protocol`] speaks to the drive: [`scsi`] in CDBs, which a [`scsi::Port`] carries, and
+//! [`nvme`] in admin commands. [`node`] keeps device nodes open, and a [`Deadline`] goes with every
+//! command. Each transport says what ends a command that is not answered.
+
+mod deadline;
+pub mod drive;
+#[cfg(feature = "emulator")]
+mod emulated;
+mod node;
+pub mod nvme;
+mod nvme_ioctl;
+mod path;
+pub mod scsi;
+mod scsi_node;
+mod sg_io;
+
+use crate::topology::{Target, Topology};
+pub use deadline::{Deadline, Limits};
+use drive::Drive;
+#[cfg(not(feature = "emulator"))]
+use idm_protocol::{DriveCommand, Reply};
+use nvme::Nvme;
+pub use path::{DrivePath, Undelivered};
+use scsi::Scsi;
+use scsi_node::ScsiNode;
+use std::sync::Arc;
+
+/// Makes a way to the drive with that identity.
+pub type Connect = dyn Fn(&str, &Target) -> Arc<dyn DrivePath> + Send + Sync;
+
+/// The ways that this build has.
+pub fn connector(topology: Topology) -> Box<Connect> {
+    let topology = Arc::new(topology);
+    Box::new(move |identity, target| match target {
+        Target::Scsi(node) => {
+            let node = ScsiNode::new(node.clone(), identity.to_owned(), topology.clone());
+            Arc::new(Drive::new(Scsi(node)))
+        }
+        Target::Nvme(node) => {
+            let nvme = Nvme::new(node.clone(), identity.to_owned(), topology.clone());
+            Arc::new(Drive::new(nvme))
+        }
+        #[cfg(feature = "emulator")]
+        Target::Emulated(socket) => {
+            Arc::new(Drive::new(Scsi(emulated::Socket::new(socket.clone()))))
+        }
+        #[cfg(not(feature = "emulator"))]
+        Target::Emulated(_) => Arc::new(NoPath),
+    })
+}
+
+/// An emulated drive, for a build that cannot reach one: it never answers.
+#[cfg(not(feature = "emulator"))]
+struct NoPath;
+
+#[cfg(not(feature = "emulator"))]
+impl DrivePath for NoPath {
+    fn execute(&self, _: &DriveCommand, _: &Deadline) -> Result<Reply, Undelivered> {
+        Err(Undelivered::NotSent("this build cannot reach emulated drives".to_owned()))
+    }
+}
+
+/// A deadline that leaves the time of a default lease's command.
+#[cfg(test)]
+pub(crate) fn soon() -> Deadline {
+    let timing = idm_engine::Timing::for_lease(core::time::Duration::from_secs(60));
+    Limits::new(&timing).deadline(crate::sys::clock::now())
+}

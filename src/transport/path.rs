@@ -1,0 +1,29 @@
+//! A path to a drive, and what is known of a command that got no answer.
+
+use super::Deadline;
+use core::fmt;
+use idm_protocol::{DriveCommand, Reply};
+
+/// One way to one drive. Several threads may use it at the same time.
+pub trait DrivePath: Send + Sync {
+    /// Runs one command and waits for its end. A reply is the drive's own; where none came back,
+    /// the error says what is known of the command. No step of it is begun that could not be over
+    /// by the deadline.
+    fn execute(&self, command: &DriveCommand, deadline: &Deadline) -> Result<Reply, Undelivered>;
+}
+
+/// No answer of the drive came back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Undelivered {
+    /// The command certainly did not reach the drive.
+    NotSent(String),
+    /// The drive may or may not have executed the command.
+    Unknown(String),
+}
+
+impl fmt::Display for Undelivered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Undelivered::NotSent(why) | Undelivered::Unknown(why)) = self;
+        f.write_str(why)
+    }
+}
