@@ -23,6 +23,7 @@ use crate::lock::{role_of, vg_of};
 use crate::lockspace::{Held, Lockspace};
 use crate::runtime::Runtime;
 use crate::state::store::{Saved, SavedLock, SavedLockspace, Store};
+use crate::state::undo_note;
 use crate::sys::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use crate::sys::sync::{Condvar, Mutex, MutexGuard, planted};
 use crate::sys::{clock, thread};
@@ -68,8 +69,9 @@ pub struct Dates {
     pub note: Arc<SafeNote>,
     /// The same, where one is used.
     pub watchdog: Option<Arc<Watchdog>>,
-    /// Until when commands of an earlier lvmlockd may reach drives. Nothing is proven before.
-    pub earlier_until: Instant,
+    /// Until when commands of an earlier lvmlockd may reach drives and undo something. No lock that
+    /// they are for is proven before.
+    pub earlier: undo_note::Dates,
 }
 
 #[derive(Default)]
@@ -459,11 +461,10 @@ impl Orphans {
             return None;
         }
         let now = clock::now();
-        let first = match self.dates.earlier_until.since(now) {
-            Duration::ZERO => self.first_pause(),
-            // Proven as soon as it can be, because the alarm is soon after.
-            left => self.first_pause().min(left),
-        };
+        // Proven as soon as it can be, because the alarm is soon after.
+        let earlier = [self.dates.earlier.lvs, self.dates.earlier.others].map(|at| at.since(now));
+        let waits = earlier.into_iter().filter(|left| !left.is_zero());
+        let first = waits.fold(self.first_pause(), Duration::min);
         let busy = |orphan: &Orphan| orphan.phase == Phase::Unproven || orphan.idle > 0;
         if proven || released || left.locks.values().any(busy) {
             return Some(first);

@@ -14,7 +14,7 @@ use crate::drives::Drives;
 use crate::drives::queue::{Completion, Urgency};
 use crate::fencing::kill::Killing;
 use crate::fencing::watchdog::guards::Guards;
-use crate::lock::{Answer, LockSpec, Owner};
+use crate::lock::{Answer, LockSpec, Owner, role_of};
 use crate::metrics::Metrics;
 use crate::sys::clock;
 use crate::sys::mailbox::Mailbox;
@@ -293,7 +293,7 @@ impl Reactor {
             self.settings.timing,
             self.seed.wrapping_add(lock),
         );
-        config.earlier_until = self.settings.earlier.until;
+        config.earlier_until = self.settings.earlier.undoing.of(spec.role);
         config.earlier_writes_until = self.settings.earlier.writes_until;
         self.names.insert(spec.resource, lock);
         let entry = Entry::new(spec.clone(), (self.make)(config));
@@ -446,15 +446,19 @@ impl Reactor {
 
     /// Whether an undoing command may be handed out: the next lvmlockd must know of it, or have no
     /// note at all.
-    fn may_undo(&mut self) -> bool {
-        self.settings.undo_note.as_mut().is_none_or(|note| note.cover(clock::now()))
+    fn may_undo(&mut self, command: &DriveCommand) -> bool {
+        let (Some(note), DriveCommand::Mutex(_, record)) = (&mut self.settings.undo_note, command)
+        else {
+            return true;
+        };
+        note.cover(role_of(&record.resource), clock::now())
     }
 
     fn send(&mut self, lock: u64, entry: &mut Entry, command: Command) {
         let Command { token, drive, command, undoes } = command;
         let unlock = matches!(command, DriveCommand::Mutex(MutexOp::Unlock, _));
         entry.sent(token, drive, unlock);
-        if undoes && !self.may_undo() {
+        if undoes && !self.may_undo(&command) {
             let reply = Reply::Status(Status::Unreachable);
             // After the reactor's end nobody is interested.
             self.mailbox.send(Message::Reply { lock, token, reply });
