@@ -485,12 +485,24 @@ impl Orphans {
     /// What is kept is looked after as any other lock. What is not, and still in use, must not be
     /// forgotten, neither by the note for the next lvmlockd nor by the watchdog.
     fn settle_left(&self) {
+        let Dates { note, watchdog, .. } = &self.dates;
+        if note.is_settled() && watchdog.is_none() {
+            return;
+        }
         let safe = |orphan: &Orphan| matches!(orphan.phase, Phase::Kept | Phase::Claimed);
-        if self.left().locks.values().all(safe) {
-            self.dates.note.settle_left();
-            if let Some(watchdog) = &self.dates.watchdog {
-                watchdog.settle_left();
-            }
+        let left = self.left();
+        let open = left.locks.iter().filter(|(_, orphan)| !safe(orphan));
+        let open: HashSet<ResourceId> = open.map(|(id, _)| vg_of(id)).collect();
+        let any = !left.locks.is_empty();
+        drop(left);
+        // What is kept must be protected as any other lock is: the reactor has told of all that it
+        // heard before it answers.
+        if any && self.runtime.mode(ResourceId::GLOBAL).is_err() {
+            return;
+        }
+        note.settle_left(|vg| open.contains(vg));
+        if let Some(watchdog) = watchdog.as_ref().filter(|_| open.is_empty()) {
+            watchdog.settle_left();
         }
     }
 
@@ -580,7 +592,7 @@ impl Orphans {
     /// command needs its time while other hosts are still kept out.
     fn is_late(&self, orphan: &Orphan, now: Instant) -> bool {
         let Dates { timing, fencing, note, .. } = &self.dates;
-        let alarm = match note.left() {
+        let alarm = match note.left(&vg_of(&orphan.spec.resource)) {
             Some(Some(safe_until)) => safe_until - fencing.margin,
             // It was granted just before lvmlockd died, if at all.
             Some(None) => {

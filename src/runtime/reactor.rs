@@ -13,8 +13,9 @@ use super::settings::Settings;
 use crate::drives::Drives;
 use crate::drives::queue::{Completion, Urgency};
 use crate::fencing::kill::Killing;
-use crate::fencing::watchdog::guards::Guards;
-use crate::lock::{Answer, LockSpec, Owner, role_of};
+use crate::fencing::safe_note;
+use crate::fencing::watchdog::guards::VgGuards;
+use crate::lock::{Answer, LockSpec, Owner, role_of, vg_of};
 use crate::metrics::Metrics;
 use crate::sys::clock;
 use crate::sys::mailbox::Mailbox;
@@ -73,9 +74,9 @@ pub struct Reactor {
     /// Who waits until all drives have answered.
     draining: Vec<Sender<()>>,
     /// Until when the locks are safe that are in use.
-    guards: Guards,
+    guards: VgGuards,
     /// What was told of it.
-    guarded: Option<Instant>,
+    guarded: safe_note::Dates,
 }
 
 /// What happened to a lock.
@@ -114,8 +115,8 @@ impl Reactor {
             killings: Vec::new(),
             told: HashMap::new(),
             draining: Vec::new(),
-            guards: Guards::default(),
-            guarded: None,
+            guards: VgGuards::default(),
+            guarded: safe_note::Dates::new(),
         }
     }
 
@@ -159,16 +160,17 @@ impl Reactor {
 
     /// Tells until when the locks in use are safe.
     fn guard(&mut self) {
-        let first = self.guards.first();
-        if first != self.guarded {
-            self.guarded = first;
+        let firsts = self.guards.firsts();
+        if firsts != self.guarded {
+            let first = firsts.values().min().copied();
             self.metrics.safe_until(first);
             if let Some(watchdog) = &self.settings.watchdog {
                 watchdog.protect(first);
             }
             if let Some(note) = &self.settings.note {
-                note.protect(first);
+                note.protect(firsts.clone());
             }
+            self.guarded = firsts;
         }
     }
 
@@ -335,7 +337,7 @@ impl Reactor {
             let safe = clock::now() + self.settings.fencing.margin;
             entry.alarmed = entry.safe_until().is_none_or(|until| until <= safe);
         }
-        self.guards.set(lock, entry.guard());
+        self.guards.set(vg_of(&entry.spec.resource), lock, entry.guard());
         let mode = entry.engine.as_ref().and_then(|engine| engine.mode());
         self.metrics.held(entry.spec.role, entry.counted, mode);
         entry.counted = mode;

@@ -12,13 +12,18 @@ const IF_ANY: Adopt = Adopt { only: false, ok: true };
 impl Bench {
     /// Makes an LV look active on a host, or not any more.
     pub(super) fn activate(&self, number: u8, lv: usize, active: bool) {
+        self.activate_in(VG_UUID, number, lv, active);
+    }
+
+    /// The same, of the VG of that uuid.
+    pub(super) fn activate_in(&self, vg_uuid: &str, number: u8, lv: usize, active: bool) {
         let device = self.sysfs(number).join(format!("block/dm-{lv}"));
         if !active {
             std::fs::remove_dir_all(&device).unwrap();
             return;
         }
         std::fs::create_dir_all(device.join("dm")).unwrap();
-        let uuid = format!("LVM-{VG_UUID}LVLVLV-0000-0000-0000-0000-0000-{lv:06}\n");
+        let uuid = format!("LVM-{vg_uuid}LVLVLV-0000-0000-0000-0000-0000-{lv:06}\n");
         std::fs::write(device.join("dm/uuid"), uuid.replace('-', "").replace("LVM", "LVM-"))
             .unwrap();
     }
