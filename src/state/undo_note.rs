@@ -336,8 +336,8 @@ mod tests {
         assert!(note.cover(Role::Lv, Instant::from_micros(200_500_000)));
         fs::remove_file(&state).unwrap();
         assert!(note.cover(Role::Vg, at(202)));
-        assert_eq!(dates(&state, 203), (at(218), at(218)));
         let read = parse(&fs::read(state.join(FILE)).unwrap(), &note.boot).unwrap().until;
         assert!(read.lvs >= Instant::from_micros(230_500_000) && read.others >= at(232));
+        assert_eq!(dates(&state, 203), (at(218), at(218)));
     }
 }
