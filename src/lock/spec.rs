@@ -18,12 +18,15 @@ pub struct Owner {
     killed: AtomicBool,
     /// How many of its locks were granted and not given up.
     in_use: AtomicUsize,
+    /// How many of its locks are about to be lost, or lost and not given up.
+    in_danger: AtomicUsize,
 }
 
 impl Owner {
     /// A lockspace that has lost nothing.
     pub fn new(name: String, kill: Option<String>) -> Owner {
-        Owner { name, kill, killed: AtomicBool::new(false), in_use: AtomicUsize::new(0) }
+        let (in_use, in_danger) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Owner { name, kill, killed: AtomicBool::new(false), in_use, in_danger }
     }
 
     /// Whether locks of the lockspace were lost, so that it must be dropped.
@@ -43,10 +46,26 @@ impl Owner {
 
     /// Takes note that one more of its locks is in use, or one less.
     pub(crate) fn count_in_use(&self, more: bool) {
-        match more {
-            true => self.in_use.fetch_add(1, Ordering::Relaxed),
-            false => self.in_use.fetch_sub(1, Ordering::Relaxed),
-        };
+        count(&self.in_use, more);
+    }
+
+    /// Whether a lock of the lockspace is in danger.
+    pub(crate) fn is_in_danger(&self) -> bool {
+        self.in_danger.load(Ordering::Relaxed) > 0
+    }
+
+    /// Takes note that one more of its locks is in danger, or one less. Returns whether it is the
+    /// only one now.
+    pub(crate) fn count_in_danger(&self, more: bool) -> bool {
+        count(&self.in_danger, more) == 0 && more
+    }
+}
+
+/// Counts one more, or one less; tells how many there were.
+fn count(counter: &AtomicUsize, more: bool) -> usize {
+    match more {
+        true => counter.fetch_add(1, Ordering::Relaxed),
+        false => counter.fetch_sub(1, Ordering::Relaxed),
     }
 }
 

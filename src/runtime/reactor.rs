@@ -208,7 +208,9 @@ impl Reactor {
                     entry.own(spec);
                 }
             }
-            Message::Fail { owner, why } => self.fail(Failure { owner, why, until: None }),
+            Message::Fail { owner, why, is_first } => {
+                self.fail(Failure { owner, why, until: None, is_first });
+            }
             Message::Mode { resource, waiter } => {
                 let entry = self.names.get(&resource).and_then(|id| self.locks.get(id));
                 let _ = waiter.send(entry.and_then(|entry| entry.safe_mode(clock::now())));
@@ -333,9 +335,10 @@ impl Reactor {
             entry.refuse_more();
         }
         // Renewed in time again, it may be in danger once more, and be another owner's by then.
-        if entry.alarmed {
-            let safe = clock::now() + self.settings.fencing.margin;
-            entry.alarmed = entry.safe_until().is_none_or(|until| until <= safe);
+        let safe = clock::now() + self.settings.fencing.margin;
+        let is_safe = |entry: &Entry| entry.safe_until().is_some_and(|until| until > safe);
+        if entry.is_alarmed() && (!entry.is_in_use() || is_safe(&entry)) {
+            entry.set_alarmed(false);
         }
         self.guards.set(vg_of(&entry.spec.resource), lock, entry.guard());
         let mode = entry.engine.as_ref().and_then(|engine| engine.mode());

@@ -505,7 +505,10 @@ fn a_vg_is_killed() {
     let failing: Vec<_> = (0..2)
         .map(|_| {
             let (runtime, owner) = (bench.runtime.clone(), owner.clone());
-            threads::spawn(move || runtime.fail(owner, "lost".into()))
+            threads::spawn(move || {
+                let is_first = owner.count_in_danger(true);
+                runtime.fail(owner, "lost".into(), is_first);
+            })
         })
         .collect();
     failing.into_iter().for_each(|failing| failing.join().unwrap());
@@ -514,6 +517,9 @@ fn a_vg_is_killed() {
         KILLS.get().begun > 0
     });
     assert!(begun, "it does not run");
+    for _ in 0..2 {
+        owner.count_in_danger(false);
+    }
     owner.count_in_use(false);
     // The reactor lets go of the lockspace when there is nothing left to be told of it.
     let ended = (0..TURNS).any(|_| {
@@ -539,7 +545,7 @@ fn the_end_of_a_kill_command() {
     KILLS.set(Kills::default());
     let bench = Bench::new(1);
     let owner = owner();
-    bench.runtime.fail(owner.clone(), "lost".into());
+    bench.runtime.fail(owner.clone(), "lost".into(), true);
     if any(4) == 0 {
         // The runtime ends in the middle.
         return;
