@@ -114,13 +114,11 @@ enum Phase {
 
 impl Orphan {
     /// Whether its LV is in danger, which those count who look for the end of a kill command.
-    /// Returns whether its lockspace is only now.
-    fn set_in_danger(&mut self, in_danger: bool) -> bool {
-        let changed = core::mem::replace(&mut self.in_danger, in_danger) != in_danger;
-        if changed {
+    fn set_in_danger(&mut self, in_danger: bool) {
+        if core::mem::replace(&mut self.in_danger, in_danger) != in_danger {
             self.spec.owner.count_in_use(in_danger);
+            self.spec.owner.count_in_danger(in_danger);
         }
-        changed && self.spec.owner.count_in_danger(in_danger)
     }
 }
 
@@ -523,12 +521,12 @@ impl Orphans {
 
     /// A lock may be another host's while its LV is active: its VG must not be used any longer.
     fn alarm(&self, orphan: &mut Orphan, why: &str) {
-        let is_first = orphan.set_in_danger(true);
+        orphan.set_in_danger(true);
         let spec = &orphan.spec;
         let why = format!(
             "{spec} was held by an earlier lvmlockd, its logical volume is active, and {why}"
         );
-        self.runtime.fail(orphan.spec.owner.clone(), why, is_first);
+        self.runtime.fail(orphan.spec.owner.clone(), why);
     }
 
     /// Gives up what is not in use, and raises the alarm for what could not be proven in time.

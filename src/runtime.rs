@@ -145,10 +145,9 @@ impl Runtime {
         self.send(Message::Own { spec });
     }
 
-    /// Kills a lockspace: a lock of it is lost that the runtime does not know of. `is_first`: no
-    /// other of it is in danger, so that this is not known of it yet.
-    pub fn fail(&self, owner: Arc<Owner>, why: String, is_first: bool) {
-        self.send(Message::Fail { owner, why, is_first });
+    /// Kills a lockspace: locks of it are lost that the runtime does not know of.
+    pub fn fail(&self, owner: Arc<Owner>, why: String) {
+        self.send(Message::Fail { owner, why });
     }
 
     /// Gives a lock up without waiting for any drive.

@@ -20,13 +20,16 @@ pub struct Owner {
     in_use: AtomicUsize,
     /// How many of its locks are about to be lost, or lost and not given up.
     in_danger: AtomicUsize,
+    /// Whether the kill command was run for that.
+    told: AtomicBool,
 }
 
 impl Owner {
     /// A lockspace that has lost nothing.
     pub fn new(name: String, kill: Option<String>) -> Owner {
         let (in_use, in_danger) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Owner { name, kill, killed: AtomicBool::new(false), in_use, in_danger }
+        let (killed, told) = (AtomicBool::new(false), AtomicBool::new(false));
+        Owner { name, kill, killed, in_use, in_danger, told }
     }
 
     /// Whether locks of the lockspace were lost, so that it must be dropped.
@@ -39,9 +42,11 @@ impl Owner {
         self.in_use.load(Ordering::Relaxed)
     }
 
-    /// Takes note that locks of the lockspace were lost. Returns whether that is news.
+    /// Takes note that locks of the lockspace were lost, or are about to be. Returns whether that is
+    /// news in this danger, which ends when no lock is in danger any more.
     pub(crate) fn set_killed(&self) -> bool {
-        !self.killed.swap(true, Ordering::AcqRel)
+        self.killed.store(true, Ordering::Release);
+        !self.told.swap(true, Ordering::AcqRel)
     }
 
     /// Takes note that one more of its locks is in use, or one less.
@@ -54,10 +59,11 @@ impl Owner {
         self.in_danger.load(Ordering::Relaxed) > 0
     }
 
-    /// Takes note that one more of its locks is in danger, or one less. Returns whether it is the
-    /// only one now.
-    pub(crate) fn count_in_danger(&self, more: bool) -> bool {
-        count(&self.in_danger, more) == 0 && more
+    /// Takes note that one more of its locks is in danger, or one less.
+    pub(crate) fn count_in_danger(&self, more: bool) {
+        if count(&self.in_danger, more) == 0 {
+            self.told.store(false, Ordering::Release);
+        }
     }
 }
 

@@ -208,9 +208,7 @@ impl Reactor {
                     entry.own(spec);
                 }
             }
-            Message::Fail { owner, why, is_first } => {
-                self.fail(Failure { owner, why, until: None, is_first });
-            }
+            Message::Fail { owner, why } => self.fail(Failure { owner, why, until: None }),
             Message::Mode { resource, waiter } => {
                 let entry = self.names.get(&resource).and_then(|id| self.locks.get(id));
                 let _ = waiter.send(entry.and_then(|entry| entry.safe_mode(clock::now())));

@@ -506,8 +506,8 @@ fn a_vg_is_killed() {
         .map(|_| {
             let (runtime, owner) = (bench.runtime.clone(), owner.clone());
             threads::spawn(move || {
-                let is_first = owner.count_in_danger(true);
-                runtime.fail(owner, "lost".into(), is_first);
+                owner.count_in_danger(true);
+                runtime.fail(owner, "lost".into());
             })
         })
         .collect();
@@ -545,7 +545,7 @@ fn the_end_of_a_kill_command() {
     KILLS.set(Kills::default());
     let bench = Bench::new(1);
     let owner = owner();
-    bench.runtime.fail(owner.clone(), "lost".into(), true);
+    bench.runtime.fail(owner.clone(), "lost".into());
     if any(4) == 0 {
         // The runtime ends in the middle.
         return;

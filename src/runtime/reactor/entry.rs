@@ -186,10 +186,11 @@ impl Entry {
         }
     }
 
-    /// Takes note of whether the lock is in danger. Returns whether its lockspace is only now.
-    pub(super) fn set_alarmed(&mut self, alarmed: bool) -> bool {
-        let changed = core::mem::replace(&mut self.alarmed, alarmed) != alarmed;
-        changed && self.spec.owner.count_in_danger(alarmed)
+    /// Takes note of whether the lock is in danger.
+    pub(super) fn set_alarmed(&mut self, alarmed: bool) {
+        if core::mem::replace(&mut self.alarmed, alarmed) != alarmed {
+            self.spec.owner.count_in_danger(alarmed);
+        }
     }
 
     pub(super) fn is_alarmed(&self) -> bool {

@@ -19,7 +19,7 @@ impl Reactor {
         if self.alarm_at(entry).is_none_or(|at| at > now) {
             return;
         }
-        let is_first = entry.set_alarmed(true);
+        entry.set_alarmed(true);
         let until = entry.safe_until().unwrap_or(now);
         let silent = self.drives.slow(now);
         let silent: Vec<Member> =
@@ -33,7 +33,7 @@ impl Reactor {
             self.names_of(&silent)
         );
         let owner = entry.spec.owner.clone();
-        self.failures.push(Failure { owner, why, until: Some(until), is_first });
+        self.failures.push(Failure { owner, why, until: Some(until) });
     }
 
     /// When the owner of a lock has to be told that it cannot be kept.
@@ -51,8 +51,8 @@ impl Reactor {
             log::warn!("{why}; other hosts may not see that this one uses the volume group");
             return;
         }
-        let is_first = entry.set_alarmed(true);
-        self.failures.push(Failure { owner: entry.spec.owner.clone(), why, until: None, is_first });
+        entry.set_alarmed(true);
+        self.failures.push(Failure { owner: entry.spec.owner.clone(), why, until: None });
     }
 
     /// A lock's engine panicked. Nobody knows what it holds, so it is neither granted nor freed
@@ -70,12 +70,12 @@ impl Reactor {
     /// command is run once for a danger, which ends when all locks are safe again or given back: one
     /// that did nothing then has another try.
     pub(super) fn fail(&mut self, failure: Failure) {
-        let Failure { owner, why, until, is_first } = failure;
+        let Failure { owner, why, until } = failure;
         let Some(vg) = owner.kill.clone() else {
             log::error!("{why}; commands that run under it must be repeated");
             return;
         };
-        if !owner.set_killed() && !is_first {
+        if !owner.set_killed() {
             // The volume group was told of, and has as many of these lines as locks.
             log::debug!("{why}");
             return;

@@ -22,7 +22,7 @@ pub enum Message {
     /// A held lock belongs to another lockspace from now on.
     Own { spec: LockSpec },
     /// A lockspace has lost what it needs.
-    Fail { owner: Arc<Owner>, why: String, is_first: bool },
+    Fail { owner: Arc<Owner>, why: String },
     /// Tell how a lock is held.
     Mode { resource: ResourceId, waiter: Sender<Option<Mode>> },
     /// A drive answered.
@@ -41,6 +41,4 @@ pub(super) struct Failure {
     pub(super) why: String,
     /// When other hosts may have it; `None` where one may already.
     pub(super) until: Option<Instant>,
-    /// No other of its lockspace's was in danger.
-    pub(super) is_first: bool,
 }
