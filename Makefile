@@ -7,6 +7,8 @@
 #                 DRIVES=nvme: with NVMe drives
 # make mutants    ONLY=text: mutation testing of the lock engine; mutants-sample: some
 # make shuttle    the library's threads under a million schedules
+# make lint       format, clippy, the documentation's links, licences of dependencies
+# make spell      spelling; make minimum-rust: the library and its tests with the oldest Rust
 # make install    DESTDIR= PREFIX= LIBDIR= UNITDIR=
 
 PREFIX ?= /usr/local
@@ -29,7 +31,8 @@ WORKSPACE = --locked --workspace --features lvmlockd-idm/emulator
 
 .NOTPARALLEL:
 .PHONY: all demo check install clean deps check-deps testbed lvm2 lint c-tests races shuttle \
-	shuttle-short check-install stories mutants mutants-sample lab lab-short lab-shell lab-files
+	shuttle-short minimum-rust spell check-install diagrams mutants mutants-sample lab \
+	lab-short lab-shell lab-files
 
 all:
 	$(CARGO) build --locked --release -p lvmlockd-idm
@@ -60,8 +63,8 @@ demo: deps testbed
 	@target/release/demo
 
 # The pictures in docs/locking.md. A test of idm-sim checks that they are current.
-stories:
-	$(CARGO) run --locked --release -p idm-sim -- stories docs/stories
+diagrams:
+	$(CARGO) run --locked --release -p idm-sim -- diagrams docs/diagrams
 
 lint:
 	$(CARGO) fmt --all --check
@@ -69,6 +72,16 @@ lint:
 	$(CARGO) clippy --locked -p lvmlockd-idm --all-targets -- -D warnings
 	$(CARGO) clippy --locked -p lvmlockd-idm --features shuttle --all-targets -- -D warnings
 	$(CARGO) clippy --locked -p idm-sim --features broken-rules --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" \
+		$(CARGO) doc $(WORKSPACE) --no-deps --document-private-items
+	scripts/check-dependencies.sh
+
+spell:
+	codespell
+
+minimum-rust:
+	scripts/minimum-rust.sh check --locked -p lvmlockd-idm --features emulator --all-targets \
+		--target-dir target/minimum-rust
 
 # With ThreadSanitizer, by an unstable flag of the compiler: not a part of check.
 races: testbed
@@ -102,7 +115,7 @@ mutants:
 mutants-sample:
 	$(CARGO) run --locked --release -p idm-mutants -- run --sample 40 --seconds 100
 
-check: check-deps lint lvm2
+check: check-deps lint spell minimum-rust lvm2
 	$(CARGO) test $(WORKSPACE) --exclude idm-sim
 	$(CARGO) test --locked -p idm-sim --features broken-rules
 	$(MAKE) shuttle-short
@@ -110,18 +123,19 @@ check: check-deps lint lvm2
 	$(MAKE) check-install
 	$(MAKE) lab-short
 
-# Machines run the library as it is shipped; the one of the tests is only linked to. What runs in the
-# machines is static, because the agent is there before there is a root file system.
+# Machines run the library as it is shipped; the one of the tests is only linked to. What runs in
+# the machines is static, because the agent is there before there is a root file system.
 lab-files: deps testbed
 	@for release in $(LAB_LVM2) $(LAB_ADOPT); do \
 		lvm2/build-lvm2.sh $$release build/lib build/lvm2 || exit; \
 	done
-	$(CARGO) build --locked --release -p lvmlockd-idm -p idm-disks -p lab
+	$(CARGO) build --locked --release -p lvmlockd-idm -p idm-target -p lab
 	mkdir -p build/lab/lib build/lab/bin
 	install target/release/$(LIBRARY) build/lab/lib/$(SONAME)
-	install target/release/idm-disks target/release/lab build/lab/bin/
+	install target/release/idm-target target/release/lab build/lab/bin/
 	RUSTFLAGS="-C target-feature=+crt-static" \
-		$(CARGO) build --locked --release -p lab-agent -p lab-writer --target $(GUEST_TARGET)
+		$(CARGO) build --locked --release -p lab-agent -p lab-writer \
+		--target $(GUEST_TARGET)
 	install target/$(GUEST_TARGET)/release/lab-writer build/lab/bin/
 	lab/prepare.sh build/lab target/$(GUEST_TARGET)/release/lab-agent
 	lab/lvm2-tests/prepare.sh build/lvm2/$(LAB_LVM2)/lvm2-$(word 1,$(subst -, ,$(LAB_LVM2))) \
@@ -140,18 +154,20 @@ lab-shell: lab-files
 	$(LAB) --shell
 
 install: all
-	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(DATADIR)/lvmlockd-idm
+	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)
+	install -d $(DESTDIR)$(DATADIR)/lvmlockd-idm
 	install -m 644 target/release/$(LIBRARY) $(DESTDIR)$(LIBDIR)/$(LIBRARY).$(VERSION)
 	ln -sf $(LIBRARY).$(VERSION) $(DESTDIR)$(LIBDIR)/$(SONAME)
 	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/$(LIBRARY)
 	install -m 644 include/lvmlockd_idm.h $(DESTDIR)$(INCLUDEDIR)/
 	install -m 644 lvm2/lvmlockd-idm.c $(DESTDIR)$(DATADIR)/lvmlockd-idm/
-	install -m 644 etc/lvmlockd-idm.conf $(DESTDIR)$(DATADIR)/lvmlockd-idm/
-	install lvm2/kill-vg $(DESTDIR)$(DATADIR)/lvmlockd-idm/
+	install -m 644 dist/lvmlockd-idm.conf $(DESTDIR)$(DATADIR)/lvmlockd-idm/
+	install dist/kill-vg $(DESTDIR)$(DATADIR)/lvmlockd-idm/
 	install -d $(DESTDIR)$(UNITDIR)/lvmlockd.service.d
-	install -m 644 systemd/lvmlockd-idm.conf $(DESTDIR)$(UNITDIR)/lvmlockd.service.d/
-	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
-		-e 's|@DATADIR@|$(DATADIR)|' -e 's|@VERSION@|$(VERSION)|' lvmlockd_idm.pc.in \
+	install -m 644 dist/idm-restart.conf $(DESTDIR)$(UNITDIR)/lvmlockd.service.d/
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' \
+		-e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' -e 's|@DATADIR@|$(DATADIR)|' \
+		-e 's|@VERSION@|$(VERSION)|' dist/lvmlockd_idm.pc.in \
 		>$(DESTDIR)$(LIBDIR)/pkgconfig/lvmlockd_idm.pc
 
 # A C program finds the installed library as pkg-config says, under its soname, and it has no
@@ -165,7 +181,10 @@ check-install:
 	$(CC) -o build/install/t build/install/t.c $$(pkg-config --cflags --libs lvmlockd_idm) && \
 	test -f $$(pkg-config --variable=lvm2_source lvmlockd_idm)
 	test -x build/install/share/lvmlockd-idm/kill-vg
-	LD_LIBRARY_PATH=build/install/lib ldd build/install/t | grep -q '$(SONAME) => build/install/lib'
+	test -f build/install/share/lvmlockd-idm/lvmlockd-idm.conf
+	test -f build/install/lib/systemd/system/lvmlockd.service.d/idm-restart.conf
+	LD_LIBRARY_PATH=build/install/lib ldd build/install/t | \
+		grep -q '$(SONAME) => build/install/lib'
 	LD_LIBRARY_PATH=build/install/lib build/install/t
 	@echo "check-install: ok"
 

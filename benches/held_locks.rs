@@ -19,15 +19,15 @@ use idm_engine::{Member, Outcome, Request, Timing};
 use idm_protocol::{HostId, Mode, MutexOp, ResourceId, scsi};
 use lvmlockd_idm::config::Config;
 use lvmlockd_idm::drives::Drives;
-use lvmlockd_idm::fencing::{Fencing, Wanted};
+use lvmlockd_idm::fencing::{Fencing, FencingConfig};
 use lvmlockd_idm::lock::{Adopt, LockspaceKey, Resource, ResourceKey, Scope};
-use lvmlockd_idm::lock::{Answer, LockSpec, Owner, Role};
+use lvmlockd_idm::lock::{LockSpec, Owner, RequestResult, Role};
 use lvmlockd_idm::manager::Manager;
 use lvmlockd_idm::recovery::active::Devices;
 use lvmlockd_idm::runtime::{Runtime, Settings};
 use lvmlockd_idm::topology::Topology;
-use lvmlockd_idm::transport::drive::{self, Data, Trouble};
-use lvmlockd_idm::transport::scsi::{Answer as ScsiAnswer, Port, Scsi};
+use lvmlockd_idm::transport::drive::{self, CommandError, Data};
+use lvmlockd_idm::transport::scsi::{Port, Scsi, ScsiCompletion};
 use lvmlockd_idm::transport::{self, Deadline};
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -641,7 +641,7 @@ impl Port for Wire {
         cdb: &scsi::Cdb,
         data: Data<'_>,
         _: &Deadline,
-    ) -> std::result::Result<ScsiAnswer, Trouble> {
+    ) -> std::result::Result<ScsiCompletion, CommandError> {
         let hung = self.0.hung.lock().unwrap_or_else(|e| e.into_inner());
         drop(self.0.woken.wait_while(hung, |hung| *hung).unwrap_or_else(|e| e.into_inner()));
         let refresh = *cdb == scsi::mutex(MutexOp::Refresh);
@@ -657,7 +657,7 @@ impl Port for Wire {
         self.0.spent.fetch_add(begin.elapsed().as_nanos() as u64, Ordering::Relaxed);
         let transferred = reply.data.len().min(room.len());
         room[..transferred].copy_from_slice(&reply.data[..transferred]);
-        Ok(ScsiAnswer { status: reply.status, sense: reply.sense, transferred })
+        Ok(ScsiCompletion { status: reply.status, sense: reply.sense, transferred })
     }
 }
 
@@ -671,7 +671,7 @@ fn in_process(locks: usize) -> Result<()> {
         topology,
         Box::new(move |identity, _| {
             let at = DRIVES.iter().position(|name| identity.ends_with(name)).unwrap_or(0);
-            Arc::new(drive::Drive::new(Scsi(Wire(reached[at].clone()))))
+            Arc::new(drive::IdmPath::new(Scsi(Wire(reached[at].clone()))))
         }),
         transport::Limits::new(&timing),
     ));
@@ -679,7 +679,7 @@ fn in_process(locks: usize) -> Result<()> {
     let settings = Settings {
         host: HostId::new([1; 16], "bench"),
         timing,
-        fencing: Fencing::new(&timing, Wanted::default())?,
+        fencing: Fencing::new(&timing, FencingConfig::default())?,
         watchdog: None,
         note: None,
         undo_note: None,
@@ -735,7 +735,7 @@ fn acquire(runtime: &Runtime, owner: &Arc<Owner>, members: &[Member], number: us
         witnesses: Vec::new(),
     };
     match runtime.request(spec(owner, number), request, WATCHED) {
-        Answer::Done(Outcome::Granted(_)) => Ok(()),
+        RequestResult::Done(Outcome::Granted(_)) => Ok(()),
         other => Err(format!("{other:?}").into()),
     }
 }

@@ -7,7 +7,7 @@
 use idm_engine::Timing;
 use lvmlockd_idm::drives::Drives;
 use lvmlockd_idm::topology::Topology;
-use lvmlockd_idm::transport::{Deadline, DrivePath, Limits, Undelivered};
+use lvmlockd_idm::transport::{Deadline, DrivePath, Limits, TransportError};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -30,8 +30,8 @@ impl DrivePath for NoPath {
         &self,
         _: &idm_protocol::DriveCommand,
         _: &Deadline,
-    ) -> std::result::Result<idm_protocol::Reply, Undelivered> {
-        Err(Undelivered::NotSent("a benchmark's".into()))
+    ) -> std::result::Result<idm_protocol::Reply, TransportError> {
+        Err(TransportError::NotSent("a benchmark's".into()))
     }
 }
 

@@ -19,7 +19,8 @@ check() {
 }
 dynamic=$(readelf --dyn-syms --wide "$library")
 check "exported names" \
-	"$(echo "$dynamic" | awk '$1 ~ /^[0-9]+:$/ && $5 != "LOCAL" && $7 != "UND" { print $8 }' | sort)" \
+	"$(echo "$dynamic" |
+		awk '$1 ~ /^[0-9]+:$/ && $5 != "LOCAL" && $7 != "UND" { print $8 }' | sort)" \
 	"$(grep -o 'lm_[a-z_]*_idm(' "$header" | tr -d '(' | sort -u)"
 check "number of functions" "$(grep -c '^int lm_' "$header")" 12
 for symbol in alloc_lockspace daemon_test gl_use_idm log_level lvmlockd_idm_layout; do
@@ -30,7 +31,8 @@ check "soname" \
 	"$(readelf --dynamic --wide "$library" | sed -n 's/.*soname: \[\(.*\)\]/\1/p')" \
 	"liblvmlockd_idm.so.0"
 check "libraries that the library needs" \
-	"$(readelf --dynamic --wide "$library" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' | grep -v -e '^libc\.' -e '^libgcc_s\.' -e '^ld-linux' -e '^libm\.')" \
+	"$(readelf --dynamic --wide "$library" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' |
+		grep -v -e '^libc\.' -e '^libgcc_s\.' -e '^ld-linux' -e '^libm\.')" \
 	""
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

@@ -84,7 +84,8 @@ static void parameters_are_checked_at_start(void)
 
 	/* Uuids. */
 	CHECK_IS(prepare(core_vg_lockspace("vg0", "", core_pvs("/dev/idm0", NULL))), -EARGS);
-	CHECK_IS(prepare(core_vg_lockspace("vg0", "Fw4xZP-2NTq", core_pvs("/dev/idm0", NULL))), -EARGS);
+	CHECK_IS(prepare(core_vg_lockspace("vg0", "Fw4xZP-2NTq", core_pvs("/dev/idm0", NULL))),
+		 -EARGS);
 	CHECK_IS(prepare(core_vg_lockspace("vg0", "Fw4xZP-2NTq-Ysm0-7dHj-b2nS-xBcf-PfAQ9\n",
 					   core_pvs("/dev/idm0", NULL))), -EARGS);
 

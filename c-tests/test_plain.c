@@ -36,7 +36,9 @@ int main(void)
 		.pvs = { paths, 3 },
 	};
 	static struct resource vg = { .name = "VGLK", .type = LD_RT_VG };
-	static struct resource lv = { .name = "o3Pd1k-QmZe-9Xa2-Lw0T-uYb7-cN5r-Vt8HsK", .type = LD_RT_LV };
+	static struct resource lv = {
+		.name = "o3Pd1k-QmZe-9Xa2-Lw0T-uYb7-cN5r-Vt8HsK", .type = LD_RT_LV
+	};
 	struct val_blk vb = { 9, 9, 9 };
 	FILE *log = tmpfile();
 	int stderr_was = dup(2);
@@ -64,7 +66,8 @@ int main(void)
 	CHECK_IS(lm_is_running_idm(), 0);
 	CHECK_IS(lm_prepare_lockspace_idm(&ls), -EMANAGER);
 	CHECK(lm_add_lockspace_idm(&ls, 0, 0) < 0);
-	CHECK_IS(lm_lock_idm(&ls, &vg, LD_LK_EX, &vb, "", &(struct pvs) { NULL, 0 }, 0, 0), -ELOCKIO);
+	CHECK_IS(lm_lock_idm(&ls, &vg, LD_LK_EX, &vb, "", &(struct pvs) { NULL, 0 }, 0, 0),
+		 -ELOCKIO);
 	CHECK_IS(lm_lock_idm(&ls, &lv, LD_LK_EX, NULL, lv.name, NULL, 0, 0), -ELOCKIO);
 	CHECK_IS(lm_unlock_idm(&ls, &lv, 0, 0), 0);
 #endif

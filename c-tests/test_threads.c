@@ -131,7 +131,8 @@ int main(void)
 
 		w->number = v;
 		snprintf(w->vg_name, sizeof(w->vg_name), "vg%d", v);
-		snprintf(w->vg_uuid, sizeof(w->vg_uuid), "vgvgv%d-2NTq-Ysm0-7dHj-b2nS-xBcf-PfAQ9g", v);
+		snprintf(w->vg_uuid, sizeof(w->vg_uuid),
+			 "vgvgv%d-2NTq-Ysm0-7dHj-b2nS-xBcf-PfAQ9g", v);
 		for (int i = 0; i < LVS; i++)
 			snprintf(w->lv_uuid[i], sizeof(w->lv_uuid[i]),
 				 "lvlv%d%d-QmZe-9Xa2-Lw0T-uYb7-cN5r-Vt8HsK", v, i);

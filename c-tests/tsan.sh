@@ -24,7 +24,8 @@ trap finish EXIT
 trap 'exit 1' INT TERM
 . ./settings.sh
 
-RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer --cfg idm_tsan" \
+RUSTC_BOOTSTRAP=1 \
+	RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer --cfg idm_tsan" \
 	cargo build --quiet --locked --release -p lvmlockd-idm --features emulator \
 	--target "$triple" --target-dir ../target/tsan
 mkdir -p "$out"

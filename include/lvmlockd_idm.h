@@ -160,7 +160,7 @@ int lm_hosts_idm(struct lockspace *ls, int notify);
 /**
  * Adds the lockspaces that a dead lvmlockd left behind to the list `ls_rejoin`, each as core's
  * `alloc_lockspace` makes it, with name, VG name, uuid, type and PVs. Only a core with
- * `lvm2/adopt-idm.patch` calls it.
+ * the patches in `lvm2/patches` calls it.
  *
  * Returns 0, or -218 (ELOCKIO) where core's structures are not known.
  *

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds lvmlockd, lvmlockctl, lvmpolld and lvm from Debian's lvm2 source, with liblvmlockd_idm in place of
-# lvm2's own lvmlockd-idm.c.
+# Builds lvmlockd, lvmlockctl, lvmpolld and lvm from Debian's lvm2 source, with liblvmlockd_idm in
+# place of lvm2's own lvmlockd-idm.c.
 #
 #   build-lvm2.sh VERSION LIBDIR OUTDIR
 #
@@ -8,8 +8,8 @@
 # The results are
 #   OUTDIR/VERSION/sbin/lvm, lvmlockctl, lvmpolld   the same for both variants
 #   OUTDIR/VERSION/shim/lvmlockd          lvm2/lvmlockd-idm.c compiled in the lvm2 tree
-#   OUTDIR/VERSION/plain/lvmlockd         no file of ours in the tree; the library finds the layout itself
-#   OUTDIR/VERSION/adopt/lvmlockd         2.03.31 only: as shim, with lvm2/patches
+#   OUTDIR/VERSION/plain/lvmlockd         no file of ours in the tree; the library finds the layout
+#   itself OUTDIR/VERSION/adopt/lvmlockd         2.03.31 only: as shim, with lvm2/patches
 # All find the library in LIBDIR at run time. Nothing is done where nothing has changed.
 set -eu
 
@@ -50,7 +50,9 @@ mirror() {
 	apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
 		awk -v suite="$suite" -v own="$codename" '
 			$3 == "main" && $2 == suite && !best { best = $1 }
-			$3 == "main" && ($2 == own || $2 == "stable") && !next_best { next_best = $1 }
+			$3 == "main" && ($2 == own || $2 == "stable") && !next_best {
+				next_best = $1
+			}
 			END { print best ? best : next_best }'
 }
 
@@ -95,10 +97,12 @@ if [ "$(cat "$out/tree-done" 2>/dev/null)" != "$tree_key" ]; then
 	fetch
 	echo "Building lvm2 $version"
 	cd "$tree"
-	# The two variables stand for a library that lvm2 from 2.03.20 on asks for and that is not used.
+	# The two variables stand for a library that lvm2 from 2.03.20 on asks for and that is not
+	# used.
 	step ./configure --sbindir="$out/sbin" --enable-lvmlockd-idm --enable-lvmpolld \
 		LIBSEAGATEILM_CFLAGS=" " LIBSEAGATEILM_LIBS=" "
-	# Debian's 2.03.16 has Makefiles that are newer than its configure; it leaves these two open.
+	# Debian's 2.03.16 has Makefiles that are newer than its configure; it leaves these two
+	# open.
 	set -- LIBSYSTEMD_CFLAGS= LIBSYSTEMD_LIBS=-lsystemd
 	step make -j"$jobs" tools "$@"
 	step make -C daemons/lvmlockd lvmlockctl "$@"

@@ -8,14 +8,14 @@
 set -eu
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
 
-rust_minimum=1.85
+rust_minimum=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$(dirname "$0")/../Cargo.toml")
 
 # For the library; for lvm2; for getting lvm2's source and the crates.
 packages="gcc libc6-dev make pkg-config
 	libaio-dev libblkid-dev libsystemd-dev libudev-dev
 	ca-certificates debian-archive-keyring dpkg-dev patch xz-utils"
 if [ "${1:-}" = check ]; then
-	packages="$packages g++ strace valgrind"
+	packages="$packages codespell g++ strace valgrind"
 fi
 
 at_least() {
@@ -49,7 +49,8 @@ for package in $packages; do
 done
 want_rust=
 have_cargo || want_rust=yes
-if [ "${1:-}" = check ] && ! { cargo clippy --version && cargo fmt --version; } >/dev/null 2>&1; then
+if [ "${1:-}" = check ] &&
+	! { cargo clippy --version && cargo fmt --version; } >/dev/null 2>&1; then
 	want_rust=yes
 fi
 if [ -z "$missing$want_rust" ]; then
@@ -57,7 +58,8 @@ if [ -z "$missing$want_rust" ]; then
 fi
 
 if [ "$(id -u)" != 0 ]; then
-	echo "Packages are missing ($missing${want_rust:+ and a Rust toolchain from $rust_minimum on});" \
+	echo "Packages are missing" \
+		"($missing${want_rust:+ and a Rust toolchain from $rust_minimum on});" \
 		"run this as root to have them installed." >&2
 	exit 1
 fi
@@ -65,8 +67,8 @@ echo "Installing packages that the build needs"
 apt-get -qq update
 if [ -n "$want_rust" ]; then
 	if command -v rustup >/dev/null; then
-		echo "The Rust toolchain that rustup manages here is older than $rust_minimum, or has no" \
-			"clippy or rustfmt; please update it." >&2
+		echo "The Rust toolchain that rustup manages here is older than $rust_minimum," \
+			"or has no clippy or rustfmt; please update it." >&2
 		exit 1
 	fi
 	missing="$missing $(rust_packages "${1:-}")"
@@ -74,6 +76,7 @@ fi
 # shellcheck disable=SC2086  # a list of words
 apt-get -qq install -y --no-install-recommends $missing </dev/null >/dev/null
 have_cargo || {
-	echo "No Rust toolchain from $rust_minimum on can be had from this machine's package sources." >&2
+	echo "No Rust toolchain from $rust_minimum on can be had from this machine's package" \
+		"sources." >&2
 	exit 1
 }

@@ -11,20 +11,20 @@ mod logger;
 pub mod symbols;
 mod views;
 
-pub use c::{ListHead, Lockspace, Pvs, Resource, ValBlk};
+pub use c::{ListHead, Pvs, RawLockspace, RawResource, RawValBlk};
 pub use found::add_found;
 pub use layout::{Layout, Uncertain, layout};
 pub use views::{LockspaceView, ResourceType, ResourceView, lv_uuid, mode, take_pvs};
 
-use std::sync::{Once, OnceLock};
+use once_cell::sync::OnceCell;
 
 /// Gets the log and the panic report ready; every entry point calls it first.
 ///
 /// It is not done by an ELF constructor, because those run before lvmlockd forks into the
-/// background (contract, section 3.1).
+/// background (docs/lvmlockd-contract.md, "Start and end of the daemon").
 pub fn start() {
-    static START: Once = Once::new();
-    START.call_once(|| {
+    static STARTED: OnceCell<()> = OnceCell::new();
+    STARTED.get_or_init(|| {
         logger::install();
         // Where a panic came from is known only here; the entry points turn it into a number.
         std::panic::set_hook(Box::new(|panic| log::error!("internal error: {panic}")));
@@ -34,7 +34,7 @@ pub fn start() {
 /// Has `end` called when this process calls exit; only the first call does something. A child that
 /// lvmlockd forks has none of our threads, and nothing is called when it exits.
 pub fn at_exit(end: fn()) {
-    static END: OnceLock<(u32, fn())> = OnceLock::new();
+    static END: OnceCell<(u32, fn())> = OnceCell::new();
 
     extern "C" fn run() {
         if let Some((process, end)) = END.get() {
@@ -45,12 +45,11 @@ pub fn at_exit(end: fn()) {
         }
     }
 
-    static REGISTERED: Once = Once::new();
-    REGISTERED.call_once(|| {
-        END.get_or_init(|| (std::process::id(), end));
+    END.get_or_init(|| {
         // SAFETY: the function stays where it is, because lvmlockd never unloads the library.
         if unsafe { libc::atexit(run) } != 0 {
             log::warn!("what is on its way to drives is not waited for at exit");
         }
+        (std::process::id(), end)
     });
 }

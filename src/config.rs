@@ -3,14 +3,14 @@
 //! The file is TOML; `/etc/lvm/lvmlockd-idm.conf`, or what the environment variable
 //! `LVMLOCKD_IDM_CONF` names. Without a file the defaults hold.
 //!
-//! `etc/lvmlockd-idm.conf` shows all keys; builds with the feature `emulator` also know
+//! `dist/lvmlockd-idm.conf` shows all keys; builds with the feature `emulator` also know
 //!
 //! ```toml
 //! [emulator]
 //! "/dev/loop3" = "/run/idm-emulator/d0.sock"
 //! ```
 
-use crate::fencing::{Fencing, Wanted};
+use crate::fencing::{Fencing, FencingConfig};
 use core::fmt;
 use core::time::Duration;
 use idm_engine::Timing;
@@ -50,7 +50,7 @@ pub struct Config {
     /// The watchdog device, where one is used.
     pub watchdog: Option<PathBuf>,
     /// What is configured of the times before a lock may be lost.
-    pub fencing: Wanted,
+    pub fencing: FencingConfig,
 }
 
 impl Default for Config {
@@ -62,7 +62,7 @@ impl Default for Config {
             state_dir: PathBuf::from(DEFAULT_STATE_DIR),
             kill_command: None,
             watchdog: None,
-            fencing: Wanted::default(),
+            fencing: FencingConfig::default(),
         }
     }
 }
@@ -145,7 +145,7 @@ impl Config {
             return Err(ConfigError("watchdog_timeout_s: there is no watchdog".into()));
         }
         let timeout = raw.watchdog_timeout_s.map(Duration::from_secs);
-        let fencing = Wanted {
+        let fencing = FencingConfig {
             kill_time: raw.kill_time_ms.map(Duration::from_millis),
             watchdog: raw.watchdog.is_some().then_some(timeout),
         };
@@ -174,8 +174,8 @@ impl Config {
 fn check_watchdog(device: &Path) -> Result<(), ConfigError> {
     if device == Path::new("wdmd") {
         return Err(ConfigError(
-            "watchdog = \"wdmd\": its timeout of 60 s is longer than what renewal leaves of a lease; \
-             name a device, such as /dev/watchdog1"
+            "watchdog = \"wdmd\": its timeout of 60 s is longer than what renewal leaves of a \
+             lease; name a device, such as /dev/watchdog1"
                 .into(),
         ));
     }
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn the_example_shows_every_key_and_the_defaults() {
-        let example = include_str!("../etc/lvmlockd-idm.conf");
+        let example = include_str!("../dist/lvmlockd-idm.conf");
         assert_eq!(Config::parse(example).unwrap(), Config::default());
         let key = |line: &str| line.starts_with('#') && line[1..].starts_with(char::is_lowercase);
         let uncommented: Vec<&str> =

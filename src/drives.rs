@@ -12,16 +12,17 @@ use crate::transport::{Connect, Limits};
 use core::time::Duration;
 use idm_engine::{DriveRef, Instant, Member};
 use idm_protocol::{DriveCommand, Reply, Status};
-use paths::Ways;
-use queue::{Begun, Completion, Expired, Help, Job, Queue, Urgency};
+use once_cell::sync::OnceCell;
+use paths::Paths;
+use queue::{Begun, CommandQueue, Expired, Help, Job, ReplyHandler, Urgency};
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 
 /// Commands of one drive that are in the kernel at the same time, and as many again for every
-/// further way: one that hangs must not keep the others from being used.
+/// further path: one that hangs must not keep the others from being used.
 const WORKERS: usize = 4;
 /// How long a worker without work waits before it ends.
 pub(crate) const IDLE: Duration = Duration::from_secs(30);
@@ -39,7 +40,7 @@ pub struct Drives {
 
 #[derive(Default)]
 struct Known {
-    all: Vec<Arc<Drive>>,
+    all: Vec<Arc<KnownDrive>>,
     by_identity: HashMap<String, DriveRef>,
     /// What a path led to when it was last looked at.
     by_path: HashMap<String, Vec<DriveRef>>,
@@ -51,17 +52,17 @@ struct Known {
 }
 
 /// One drive.
-struct Drive {
+struct KnownDrive {
     reference: DriveRef,
     identity: String,
     /// The device that it is a part of, once it was found.
-    device: OnceLock<String>,
-    ways: Ways,
+    device: OnceCell<String>,
+    paths: Paths,
     /// It has answered a command of IDM.
     has_idm: AtomicBool,
     /// It was said that it has none.
     no_idm: AtomicBool,
-    queue: Mutex<Queue>,
+    queue: Mutex<CommandQueue>,
     work: Condvar,
     metrics: DriveMetrics,
 }
@@ -141,10 +142,15 @@ impl Drives {
         for (node, located) in inventory.global() {
             let drive = self.known.lock().drive(&located.identity);
             drive.device.get_or_init(|| located.device.clone());
-            drive.ways.add(&node.to_string_lossy(), &drive.identity, &located.paths, &self.connect);
+            drive.paths.add(
+                &node.to_string_lossy(),
+                &drive.identity,
+                &located.paths,
+                &self.connect,
+            );
             if members.iter().all(|member| member.drive != drive.reference) {
                 if !first {
-                    log::warn!("the global lock is now on drive {}, too", drive.ways.name());
+                    log::warn!("the global lock is now on drive {}, too", drive.paths.name());
                 }
                 let identity = drive.identity.clone().into_bytes();
                 members.push(Member { drive: drive.reference, identity });
@@ -154,7 +160,7 @@ impl Drives {
         known.say_shared_devices(members);
         say_unsaid(known);
         let there =
-            |member: &&Member| self.get(member.drive).is_some_and(|drive| drive.ways.count() > 0);
+            |member: &&Member| self.get(member.drive).is_some_and(|drive| drive.paths.count() > 0);
         let found = members.iter().filter(there).count();
         Members { members: members.clone(), found, unusable: None }
     }
@@ -163,7 +169,7 @@ impl Drives {
     pub fn member(&self, identity: &str) -> Member {
         let inventory = self.inventory();
         let drive = self.known.lock().drive(identity);
-        drive.ways.add(identity, identity, inventory.paths_of(identity), &self.connect);
+        drive.paths.add(identity, identity, inventory.paths_of(identity), &self.connect);
         Member { drive: drive.reference, identity: identity.as_bytes().to_vec() }
     }
 
@@ -173,13 +179,13 @@ impl Drives {
         self.known.lock().complaints.values().cloned().collect()
     }
 
-    fn get(&self, drive: DriveRef) -> Option<Arc<Drive>> {
+    fn get(&self, drive: DriveRef) -> Option<Arc<KnownDrive>> {
         self.known.lock().all.get(drive.0 as usize).cloned()
     }
 
     /// The drive's name for messages: its path and identity.
     pub fn name(&self, drive: DriveRef) -> String {
-        self.get(drive).map_or_else(String::new, |drive| drive.ways.name())
+        self.get(drive).map_or_else(String::new, |drive| drive.paths.name())
     }
 
     /// The drive's identity.
@@ -198,7 +204,7 @@ impl Drives {
         if !drive.no_idm.swap(true, Ordering::Relaxed) {
             log::error!(
                 "drive {} has no IDM; it counts as a drive that does not answer",
-                drive.ways.name()
+                drive.paths.name()
             );
         }
     }
@@ -206,13 +212,13 @@ impl Drives {
     /// The drives that are known not to answer promptly.
     pub fn slow(&self, now: Instant) -> Vec<DriveRef> {
         let all = self.known.lock().all.clone();
-        all.iter().filter(|drive| drive.ways.are_slow(now)).map(|drive| drive.reference).collect()
+        all.iter().filter(|drive| drive.paths.are_slow(now)).map(|drive| drive.reference).collect()
     }
 
     /// What was counted, of the whole process and of each drive, as text for Prometheus.
     pub fn render(&self, metrics: &Metrics) -> String {
         let all = self.known.lock().all.clone();
-        let names: Vec<String> = all.iter().map(|drive| drive.ways.name()).collect();
+        let names: Vec<String> = all.iter().map(|drive| drive.paths.name()).collect();
         let samples: Vec<DriveSample<'_>> =
             all.iter().zip(&names).map(|(drive, name)| drive.sample(name)).collect();
         metrics.render(&samples)
@@ -226,7 +232,7 @@ impl Drives {
         drive: DriveRef,
         command: DriveCommand,
         urgency: Urgency,
-        done: Completion,
+        done: ReplyHandler,
     ) {
         match self.get(drive) {
             Some(drive) => {
@@ -275,7 +281,7 @@ impl Drives {
         self.topology.event_count()
     }
 
-    /// Looks at the disks that the host has, and takes note of ways to known drives that came or
+    /// Looks at the disks that the host has, and takes note of paths to known drives that came or
     /// went. Nothing changes where sysfs cannot be read.
     pub fn take_inventory(&self) {
         let inventory = match self.topology.inventory() {
@@ -286,7 +292,7 @@ impl Drives {
         let all = self.known.lock().all.clone();
         for drive in all.iter().filter(|drive| Inventory::would_list(&drive.identity)) {
             let paths = inventory.paths_of(&drive.identity);
-            drive.ways.set(&drive.identity, paths, &self.connect);
+            drive.paths.set(&drive.identity, paths, &self.connect);
         }
     }
 
@@ -307,13 +313,13 @@ impl Drives {
 }
 
 impl Known {
-    fn drive(&mut self, identity: &str) -> Arc<Drive> {
+    fn drive(&mut self, identity: &str) -> Arc<KnownDrive> {
         match self.by_identity.entry(identity.to_owned()) {
             Entry::Occupied(known) => self.all[known.get().0 as usize].clone(),
             Entry::Vacant(slot) => {
                 let reference = DriveRef(self.all.len() as u32);
                 slot.insert(reference);
-                let drive = Arc::new(Drive::new(reference, identity.to_owned()));
+                let drive = Arc::new(KnownDrive::new(reference, identity.to_owned()));
                 self.all.push(drive.clone());
                 drive
             }
@@ -339,8 +345,8 @@ impl Known {
             let drive = self.drive(&located.identity);
             let identity = &located.identity;
             drive.device.get_or_init(|| located.device.clone());
-            drive.ways.add(path, identity, &located.paths, connect);
-            drive.ways.add(path, identity, inventory.paths_of(identity), connect);
+            drive.paths.add(path, identity, &located.paths, connect);
+            drive.paths.add(path, identity, inventory.paths_of(identity), connect);
             drives.push(drive.reference);
         }
         drives
@@ -362,7 +368,7 @@ impl Known {
 
     /// Says once which drives are parts of one device, whose failure takes several votes away.
     fn say_shared_devices(&mut self, members: &[Member]) {
-        let mut first: HashMap<&str, &Arc<Drive>> = HashMap::new();
+        let mut first: HashMap<&str, &Arc<KnownDrive>> = HashMap::new();
         for member in members {
             let drive = &self.all[member.drive.0 as usize];
             let Some(device) = drive.device.get() else { continue };
@@ -373,8 +379,8 @@ impl Known {
             let why = format!(
                 "drives {} and {} are parts of one device, whose failure takes two votes away; use \
                  as many other drives as it has parts",
-                other.ways.name(),
-                drive.ways.name()
+                other.paths.name(),
+                drive.paths.name()
             );
             if self.complaints.get(&drive.identity) != Some(&why) {
                 self.complaints.insert(drive.identity.clone(), why.clone());
@@ -392,14 +398,14 @@ impl Known {
     }
 }
 
-impl Drive {
-    /// A drive that no way leads to yet: it counts, and never answers.
-    fn new(reference: DriveRef, identity: String) -> Drive {
-        Drive {
+impl KnownDrive {
+    /// A drive that no path leads to yet: it counts, and never answers.
+    fn new(reference: DriveRef, identity: String) -> KnownDrive {
+        KnownDrive {
             reference,
-            ways: Ways::new(identity.clone()),
+            paths: Paths::new(identity.clone()),
             identity,
-            device: OnceLock::new(),
+            device: OnceCell::new(),
             has_idm: AtomicBool::new(false),
             no_idm: AtomicBool::new(false),
             queue: Mutex::default(),
@@ -416,15 +422,15 @@ impl Drive {
         DriveSample {
             identity: &self.identity,
             name,
-            answers: self.ways.answer(),
-            paths: self.ways.count(),
+            answers: self.paths.answer(),
+            paths: self.paths.count(),
             queued,
             workers,
             metrics: &self.metrics,
         }
     }
 
-    fn submit(self: Arc<Drive>, job: Job, limits: Limits) {
+    fn submit(self: Arc<KnownDrive>, job: Job, limits: Limits) {
         let awaited = job.urgency == Urgency::Awaited;
         if planted!(HelpBeforePush) {
             self.clone().start(limits);
@@ -450,8 +456,8 @@ impl Drive {
     }
 
     /// Gets workers to what waits.
-    fn start(self: Arc<Drive>, limits: Limits) {
-        let most = WORKERS * self.ways.count().max(1);
+    fn start(self: Arc<KnownDrive>, limits: Limits) {
+        let most = WORKERS * self.paths.count().max(1);
         let Help { wake, start } = self.queue.lock().help(most, clock::now());
         for _ in 0..wake {
             self.work.notify_one();
@@ -473,7 +479,7 @@ impl Drive {
         }
         let jobs: Vec<Job> = queue.take_all();
         drop(queue);
-        log::error!("no thread for drive {}: {error}", self.ways.name());
+        log::error!("no thread for drive {}: {error}", self.paths.name());
         for job in jobs {
             job.done.answer(Reply::Status(Status::Unreachable), false);
         }
@@ -483,7 +489,7 @@ impl Drive {
     fn serve(&self, limits: Limits) {
         while let Some(begun) = self.next() {
             self.work(&begun);
-            if catch_unwind(AssertUnwindSafe(|| self.ways.probe(limits))).is_err() {
+            if catch_unwind(AssertUnwindSafe(|| self.paths.probe(limits))).is_err() {
                 log::error!("internal error: trying a path to {} panicked", self.identity);
             }
         }
@@ -492,7 +498,7 @@ impl Drive {
     /// Runs a command and tells those who still wait for it.
     fn work(&self, begun: &Begun) {
         let Begun { command, deadline, .. } = begun;
-        let reply = catch_unwind(AssertUnwindSafe(|| self.ways.execute(command, deadline)))
+        let reply = catch_unwind(AssertUnwindSafe(|| self.paths.execute(command, deadline)))
             .unwrap_or_else(|_| {
                 log::error!("internal error: a command to {} panicked", self.identity);
                 Reply::Status(Status::Uncertain)
@@ -539,9 +545,9 @@ impl Drive {
 mod tests {
     use super::*;
     use crate::sys::clock::{self, virtual_time};
-    use crate::topology::Target;
-    use crate::transport::drive::{self, Answer, Data, Protocol, Request, Trouble};
-    use crate::transport::{Deadline, Undelivered};
+    use crate::topology::PathAddress;
+    use crate::transport::drive::{self, CommandError, Completion, Data, Protocol, Request};
+    use crate::transport::{Deadline, TransportError};
     use idm_engine::Timing;
     use idm_protocol::{MutexOp, RECORD_LEN, Record};
     use proptest::prelude::*;
@@ -604,14 +610,14 @@ mod tests {
             _: Request,
             data: Data<'_>,
             deadline: &Deadline,
-        ) -> Result<Answer, Trouble> {
-            let lost = || Undelivered::Unknown("lost".into()).into();
+        ) -> Result<Completion, CommandError> {
+            let lost = || TransportError::Unknown("lost".into()).into();
             let Some(hop) = self.hops.lock().pop_front() else {
-                return Err(Undelivered::NotSent("the path is gone".into()).into());
+                return Err(TransportError::NotSent("the path is gone".into()).into());
             };
             self.pass(hop.before);
             let Some(timeout) = deadline.timeout(hop.shortest) else {
-                return Err(Trouble::too_late(""));
+                return Err(CommandError::too_late(""));
             };
             self.over.lock().0 = clock::now() + timeout;
             let answered = hop.answer <= timeout;
@@ -624,7 +630,7 @@ mod tests {
             if let Data::In(bytes) = data {
                 bytes[..RECORD_LEN].copy_from_slice(&Record::end_of_table().encode());
             }
-            Ok(Answer { status, transferred: RECORD_LEN })
+            Ok(Completion { status, transferred: RECORD_LEN })
         }
     }
 
@@ -654,20 +660,20 @@ mod tests {
         });
         let way = course.clone();
         let connect =
-            Box::new(move |_: &str, _: &Target| -> Arc<dyn crate::transport::DrivePath> {
-                Arc::new(drive::Drive::new(way.clone()))
+            Box::new(move |_: &str, _: &PathAddress| -> Arc<dyn crate::transport::DrivePath> {
+                Arc::new(drive::IdmPath::new(way.clone()))
             });
         let topology = Topology::new(BTreeMap::new());
         let drives = Arc::new(Drives::new(topology, connect, Limits::new(&timing())));
         *course.drives.lock() = Arc::downgrade(&drives);
         let drive = drives.known.lock().drive("naa.5");
-        let targets: Vec<Target> =
-            (0..paths).map(|path| Target::Scsi(format!("/dev/sd{path}").into())).collect();
-        drive.ways.add("/dev/pv", "naa.5", &targets, &drives.connect);
+        let addresses: Vec<PathAddress> =
+            (0..paths).map(|path| PathAddress::Scsi(format!("/dev/sd{path}").into())).collect();
+        drive.paths.add("/dev/pv", "naa.5", &addresses, &drives.connect);
 
         let reports: Arc<Mutex<Vec<(Reply, Duration)>>> = Arc::default();
         let told = reports.clone();
-        let done = Completion::new(move |reply| {
+        let done = ReplyHandler::new(move |reply| {
             told.lock().push((reply, clock::now().since(begin)));
         });
         drives.submit(drive.reference, command, Urgency::Background, done);

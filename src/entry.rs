@@ -2,11 +2,11 @@
 //! its answer; there is no logic here.
 //!
 //! `lm_init_vg_idm` is missing on purpose: core declares it, never defines it and never calls it,
-//! in any release (contract, section 1.1).
+//! in any release (docs/lvmlockd-contract.md, "Functions").
 
 use crate::abi::{
-    self, Layout, ListHead, Lockspace, LockspaceView, Pvs, Resource, ResourceType, ResourceView,
-    ValBlk,
+    self, Layout, ListHead, LockspaceView, Pvs, RawLockspace, RawResource, RawValBlk, ResourceType,
+    ResourceView,
 };
 use crate::error::Error;
 use crate::lock::{self, Adopt, ResourceKey};
@@ -89,7 +89,7 @@ fn layout() -> Result<&'static Layout, Error> {
 }
 
 /// Up to 2.03.24 core passes one adopt argument, always 0 for idm, and the second is whatever was
-/// in its place (contract, section 1.1).
+/// in its place (docs/lvmlockd-contract.md, "Adopt arguments").
 fn adopt(layout: &Layout, only: c_int, ok: c_int) -> Adopt {
     if layout.adopt_args < 2 {
         return Adopt::default();
@@ -99,8 +99,8 @@ fn adopt(layout: &Layout, only: c_int, ok: c_int) -> Adopt {
 
 /// How many bytes of each `struct resource` the lock manager wants for itself: none.
 ///
-/// The first call of all, from lvmlockd's main thread, after it has become a daemon. What an earlier
-/// lvmlockd left behind is taken care of from now on.
+/// The first call of all, from lvmlockd's main thread, after it has become a daemon. What an
+/// earlier lvmlockd left behind is taken care of from now on.
 #[unsafe(no_mangle)]
 pub extern "C" fn lm_data_size_idm() -> c_int {
     call("lm_data_size_idm", never_fails, |_| {
@@ -137,7 +137,7 @@ pub extern "C" fn lm_is_running_idm() -> c_int {
 /// `ls` is NULL or one of core's, and stays until lm_rem_lockspace_idm or until
 /// lm_add_lockspace_idm fails.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lm_prepare_lockspace_idm(ls: *mut Lockspace) -> c_int {
+pub unsafe extern "C" fn lm_prepare_lockspace_idm(ls: *mut RawLockspace) -> c_int {
     call("lm_prepare_lockspace_idm", Error::start_errno, |about| {
         // SAFETY: by the contract of this function.
         let ls = unsafe { LockspaceView::new(ls) }?;
@@ -164,7 +164,7 @@ pub unsafe extern "C" fn lm_prepare_lockspace_idm(ls: *mut Lockspace) -> c_int {
 /// As lm_prepare_lockspace_idm.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lm_add_lockspace_idm(
-    ls: *mut Lockspace,
+    ls: *mut RawLockspace,
     adopt_only: c_int,
     adopt_ok: c_int,
 ) -> c_int {
@@ -189,7 +189,7 @@ pub unsafe extern "C" fn lm_add_lockspace_idm(
 ///
 /// As lm_prepare_lockspace_idm.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lm_rem_lockspace_idm(ls: *mut Lockspace, free_vg: c_int) -> c_int {
+pub unsafe extern "C" fn lm_rem_lockspace_idm(ls: *mut RawLockspace, free_vg: c_int) -> c_int {
     call("lm_rem_lockspace_idm", Error::errno, |about| {
         // SAFETY: by the contract of this function.
         let ls = unsafe { LockspaceView::new(ls) }?;
@@ -211,7 +211,7 @@ pub unsafe extern "C" fn lm_rem_lockspace_idm(ls: *mut Lockspace, free_vg: c_int
 ///
 /// `ls` and `r` are only used as names.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lm_add_resource_idm(ls: *mut Lockspace, r: *mut Resource) -> c_int {
+pub unsafe extern "C" fn lm_add_resource_idm(ls: *mut RawLockspace, r: *mut RawResource) -> c_int {
     // Each lock has such calls, and they do nothing that is not told of elsewhere.
     call_at(log::Level::Trace, "lm_add_resource_idm", never_fails, |_| {
         // The manager has no state of a resource that holds nothing.
@@ -232,7 +232,7 @@ pub unsafe extern "C" fn lm_add_resource_idm(ls: *mut Lockspace, r: *mut Resourc
 ///
 /// `r` is only used as a name; `ls` not at all.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lm_rem_resource_idm(_ls: *mut Lockspace, r: *mut Resource) -> c_int {
+pub unsafe extern "C" fn lm_rem_resource_idm(_ls: *mut RawLockspace, r: *mut RawResource) -> c_int {
     // Each lock has such calls, and they do nothing that is not told of elsewhere.
     call_at(log::Level::Trace, "lm_rem_resource_idm", never_fails, |about| {
         *about = format!(" {r:p}");
@@ -262,10 +262,10 @@ pub unsafe extern "C" fn lm_rem_resource_idm(_ls: *mut Lockspace, r: *mut Resour
 /// malloc.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lm_lock_idm(
-    ls: *mut Lockspace,
-    r: *mut Resource,
+    ls: *mut RawLockspace,
+    r: *mut RawResource,
     ld_mode: c_int,
-    vb_out: *mut ValBlk,
+    vb_out: *mut RawValBlk,
     lv_uuid: *mut c_char,
     pvs: *mut Pvs,
     adopt_only: c_int,
@@ -328,8 +328,8 @@ pub unsafe extern "C" fn lm_lock_idm(
 /// `ls` and `r` are NULL or core's, for the duration of the call.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lm_convert_idm(
-    ls: *mut Lockspace,
-    r: *mut Resource,
+    ls: *mut RawLockspace,
+    r: *mut RawResource,
     ld_mode: c_int,
     r_version: u32,
 ) -> c_int {
@@ -358,8 +358,8 @@ pub unsafe extern "C" fn lm_convert_idm(
 /// `ls` and `r` are NULL or core's, for the duration of the call.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lm_unlock_idm(
-    ls: *mut Lockspace,
-    r: *mut Resource,
+    ls: *mut RawLockspace,
+    r: *mut RawResource,
     r_version: u32,
     lmu_flags: u32,
 ) -> c_int {
@@ -382,7 +382,7 @@ pub unsafe extern "C" fn lm_unlock_idm(
 ///
 /// As lm_prepare_lockspace_idm.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lm_hosts_idm(ls: *mut Lockspace, _notify: c_int) -> c_int {
+pub unsafe extern "C" fn lm_hosts_idm(ls: *mut RawLockspace, _notify: c_int) -> c_int {
     call("lm_hosts_idm", Error::errno, |about| {
         // SAFETY: by the contract of this function.
         let ls = unsafe { LockspaceView::new(ls) }?;
@@ -394,7 +394,7 @@ pub unsafe extern "C" fn lm_hosts_idm(ls: *mut Lockspace, _notify: c_int) -> c_i
 
 /// Adds the lockspaces that a dead lvmlockd left behind to the list `ls_rejoin`, each as core's
 /// `alloc_lockspace` makes it, with name, VG name, uuid, type and PVs. Only a core with
-/// `lvm2/adopt-idm.patch` calls it.
+/// the patches in `lvm2/patches` calls it.
 ///
 /// Returns 0, or -218 (ELOCKIO) where core's structures are not known.
 ///

@@ -54,7 +54,8 @@ impl Error {
     /// The negative number to return to core.
     ///
     /// Failures inside the library are told as storage errors, because with that number readers
-    /// go on (contract, section 3.5): unlisted numbers stop even read-only commands.
+    /// go on: other numbers stop even read-only commands
+    /// (docs/lvmlockd-contract.md, "Answers to a lock request").
     pub fn errno(&self) -> i32 {
         -match self {
             Error::Held(_) => libc::EAGAIN,

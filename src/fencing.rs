@@ -8,4 +8,4 @@ pub mod kill;
 pub mod safe_note;
 pub mod watchdog;
 
-pub use deadlines::{Feeding, Fencing, Wanted};
+pub use deadlines::{Feeding, Fencing, FencingConfig};

@@ -2,11 +2,13 @@
 //! `lvmlockd-idm.c`.
 //!
 //! Data goes one way down and one way up: `entry` (C functions) → `manager` (lockspaces and
-//! resources) → `runtime` (one reactor that owns the engines) → `drives` (their queues, workers and
-//! paths) → `transport` (SCSI, NVMe, emulated drives) → drive. `recovery` keeps, across a restart of
-//! lvmlockd, what the manager holds; `fencing` stops the use of what a lock protects before the lock is
-//! lost. `state` is what is kept in files, `topology` what is known of the host's disks, and `sys`
-//! clock, threads and mutexes.
+//! resources) → `runtime` (one reactor that owns the engines) → `drives` (their queues, workers
+//! and paths) → `transport` (SCSI, NVMe, emulated drives) → drive.
+//!
+//! `recovery` keeps, across a restart of lvmlockd, what the manager holds. `fencing` stops the use
+//! of what a lock protects before the lock is lost. `lock` is what all of them speak of, `state`
+//! what is kept in files, `topology` what is known of the host's disks, and `sys` clock, threads
+//! and mutexes.
 
 pub mod abi;
 pub mod config;

@@ -1,11 +1,12 @@
 //! What lvmlockd's core asks for, free of C: lockspaces, resources, locks.
 //!
 //! State is keyed by the addresses of core's structs, never by name or uuid: several resource
-//! structs for one LV coexist, and late calls arrive for old ones (contract, section 0).
+//! structs for one LV coexist, and late calls arrive for old ones
+//! (docs/lvmlockd-contract.md, "When a resource is removed").
 //!
-//! Here are the manager, its state, and how it begins and ends. Core's requests are in `lockspaces`,
-//! `locks` and `availability`. They work with what `running` has started, on drives that `plan`
-//! chooses.
+//! Here are the manager, its state, and how it begins and ends. Core's requests are in
+//! `lockspaces`, `locks` and `availability`. They work with what `running` has started, on drives
+//! that `plan` chooses.
 
 mod availability;
 mod locks;
@@ -28,19 +29,20 @@ use crate::sys::sync::{Mutex, MutexGuard};
 use core::time::Duration;
 use idm_engine::Instant;
 use idm_protocol::HostId;
+use once_cell::sync::OnceCell;
 use running::Running;
-use state::State;
-use std::sync::{Arc, OnceLock};
+use state::ManagerState;
+use std::sync::Arc;
 
 /// How long the end of the process waits for drives, and for the watchdog.
 const END: Duration = Duration::from_millis(500);
 
 /// What was seen of the global lock's drives.
 #[derive(Default)]
-struct Glimpses {
+struct GlobalDriveCache {
     /// How many kernel events there had been when the disks were last looked at before anything was
     /// started, and whether there were partitions for the global lock.
-    glance: Mutex<Option<(Option<u64>, bool)>>,
+    partitions: Mutex<Option<(Option<u64>, bool)>>,
     /// When drives with such partitions were last asked whether they have IDM.
     asked: Mutex<Option<std::time::Instant>>,
 }
@@ -53,16 +55,16 @@ pub struct Manager {
     /// When this life of lvmlockd began.
     began: Instant,
     devices: Devices,
-    lvm_path: Arc<OnceLock<String>>,
-    running: Mutex<Option<Running>>,
-    state: Arc<Mutex<State>>,
-    glimpses: Glimpses,
+    lvm_path: Arc<OnceCell<String>>,
+    running: OnceCell<Running>,
+    state: Arc<Mutex<ManagerState>>,
+    global_drives: GlobalDriveCache,
 }
 
 impl Manager {
     /// The process's lock manager.
     pub fn get() -> &'static Manager {
-        static MANAGER: OnceLock<Manager> = OnceLock::new();
+        static MANAGER: OnceCell<Manager> = OnceCell::new();
         MANAGER.get_or_init(|| {
             let config = Config::load().map_err(|error| error.to_string());
             if let Err(error) = &config {
@@ -85,9 +87,9 @@ impl Manager {
             began: clock::now(),
             devices,
             lvm_path: Arc::default(),
-            running: Mutex::default(),
+            running: OnceCell::new(),
             state: Arc::default(),
-            glimpses: Glimpses::default(),
+            global_drives: GlobalDriveCache::default(),
         }
     }
 
@@ -97,7 +99,7 @@ impl Manager {
         self.lvm_path.get_or_init(|| path.to_owned());
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ManagerState> {
         self.state.lock()
     }
 
@@ -107,29 +109,20 @@ impl Manager {
     }
 
     /// What is running. It is started first where nothing is yet.
-    fn running(&self) -> Result<Running, Error> {
-        let mut slot = self.running.lock();
-        if let Some(running) = &*slot {
-            return Ok(running.clone());
-        }
-        let running = Running::start(
-            self.config()?,
-            (self.host, self.began),
-            self.devices.clone(),
-            self.lvm_path.clone(),
-            Arc::downgrade(&self.state),
-        )?;
-        *slot = Some(running.clone());
-        Ok(running)
+    fn running(&self) -> Result<&Running, Error> {
+        self.running.get_or_try_init(|| {
+            Running::start(
+                self.config()?,
+                (self.host, self.began),
+                self.devices.clone(),
+                self.lvm_path.clone(),
+                Arc::downgrade(&self.state),
+            )
+        })
     }
 
     fn config(&self) -> Result<&Config, Error> {
         self.config.as_ref().map_err(|why| Error::Invalid(why.clone()))
-    }
-
-    /// What is running, where something is.
-    fn if_running(&self) -> Option<Running> {
-        self.running.lock().clone()
     }
 
     /// Begins to take care of what an earlier lvmlockd left behind, where there is something. Does
@@ -138,8 +131,8 @@ impl Manager {
         let Ok(config) = &self.config else {
             if Store::has_any(&Config::default().state_dir) {
                 log::error!(
-                    "an earlier lvmlockd left locks behind, which nobody keeps before {DEFAULT_FILE} \
-                     is mended and lvmlockd started again"
+                    "an earlier lvmlockd left locks behind, which nobody keeps before \
+                     {DEFAULT_FILE} is mended and lvmlockd started again"
                 );
             }
             return;
@@ -156,7 +149,7 @@ impl Manager {
     /// The process is about to end. What was released gets a moment to reach the drives; what is
     /// still held stays held. The watchdog is stopped where nothing is.
     pub fn end(&self) {
-        let Some(running) = self.if_running() else { return };
+        let Some(running) = self.running.get() else { return };
         if !running.runtime.drain(END) {
             log::info!("ending; some drives have not answered yet");
         }

@@ -2,7 +2,8 @@
 //! lvmlockd finds, keeps and hands back.
 //!
 //! A lock that a dead lvmlockd held is an *orphan*: its LV may still be active, but no resource of
-//! core's stands for it, and core cannot adopt IDM locks when it starts (contract, section 5).
+//! core's stands for it, and core cannot adopt IDM locks when it starts
+//! (docs/lvmlockd-contract.md, "Adoption").
 //! So the library renews orphans itself, from its first call in the new process on, until
 //!
 //! - an ordinary request of this host asks for the lock, which is then given without a gap; or
@@ -123,7 +124,7 @@ impl Orphan {
 }
 
 /// An orphan that a request takes over. It is put back when this is dropped.
-pub struct Claim {
+pub struct OrphanClaim {
     orphans: Arc<Orphans>,
     id: ResourceId,
     /// As it is noted.
@@ -147,8 +148,8 @@ impl fmt::Display for Withheld {
             ),
             Withheld::Unproven(doubt) => write!(
                 f,
-                "left by an earlier lvmlockd, and not confirmed by its drives yet: {doubt}. It stays \
-                 as it was left; ask again when its drives answer"
+                "left by an earlier lvmlockd, and not confirmed by its drives yet: {doubt}. It \
+                 stays as it was left; ask again when its drives answer"
             ),
         }
     }
@@ -168,7 +169,7 @@ impl ActiveNow {
     }
 }
 
-impl Claim {
+impl OrphanClaim {
     /// It is the request's now.
     pub fn take(self) {
         if let Some(mut orphan) = self.orphans.left().locks.remove(&self.id) {
@@ -178,7 +179,7 @@ impl Claim {
     }
 }
 
-impl Drop for Claim {
+impl Drop for OrphanClaim {
     fn drop(&mut self) {
         if planted!(WakeBeforePutBack) {
             self.orphans.changed.notify_all();
@@ -296,7 +297,7 @@ impl Orphans {
         self: &Arc<Self>,
         id: &ResourceId,
         bound: Duration,
-    ) -> Result<Option<Claim>, Withheld> {
+    ) -> Result<Option<OrphanClaim>, Withheld> {
         let begun = clock::now();
         let mut left = self.wait_for_proof(id, bound);
         let is_open = |left: &Left| {
@@ -327,7 +328,7 @@ impl Orphans {
         // Its votes may have moved since it was found.
         let saved = self.store.lock(id).unwrap_or_else(|| orphan.saved.clone());
         drop(left);
-        let claim = Claim { orphans: self.clone(), id: *id, saved };
+        let claim = OrphanClaim { orphans: self.clone(), id: *id, saved };
         // What was proven once may have been lost since. The alarm was raised then.
         if self.runtime.mode(*id) == Ok(None) {
             return self.give_up_lost(self.left(), id).map(|()| None);
@@ -607,8 +608,9 @@ impl Orphans {
     }
 
     /// From when on an orphan may be given up when nothing seems to use it. A command that was
-    /// granted the lock just before lvmlockd died may still be about to activate the LV, or to write
-    /// metadata: it has one lease's time, in which other hosts would not have got the lock either.
+    /// granted the lock just before lvmlockd died may still be about to activate the LV, or to
+    /// write metadata: it has one lease's time, in which other hosts would not have got the lock
+    /// either.
     fn unused_from(&self, orphan: &Orphan) -> Instant {
         let since = match orphan.spec.role {
             Role::Membership => self.found_at,

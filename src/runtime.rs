@@ -12,9 +12,9 @@ mod reactor;
 mod settings;
 
 use crate::drives::Drives;
-use crate::drives::queue::{Completion, Urgency};
+use crate::drives::queue::{ReplyHandler, Urgency};
 use crate::drives::watch::Watch;
-use crate::lock::{Answer, LockSpec, Owner};
+use crate::lock::{LockSpec, Owner, RequestResult};
 use crate::metrics::{Asked, Metrics};
 use crate::state::host_id;
 use crate::sys::mailbox::Mailbox;
@@ -97,7 +97,7 @@ impl Runtime {
 
     /// Makes a request and waits for its end, `bound` at most. For a release this is when most
     /// drives have answered; it goes on whether anybody waits or not.
-    pub fn request(&self, spec: LockSpec, request: Request, bound: Duration) -> Answer {
+    pub fn request(&self, spec: LockSpec, request: Request, bound: Duration) -> RequestResult {
         let asked = match request {
             Request::Acquire { .. } => Asked::Acquire,
             Request::Adopt { .. } => Asked::Adopt,
@@ -109,13 +109,13 @@ impl Runtime {
         answer
     }
 
-    fn ask(&self, spec: LockSpec, request: Request, bound: Duration) -> Answer {
+    fn ask(&self, spec: LockSpec, request: Request, bound: Duration) -> RequestResult {
         let id = self.requests.fetch_add(1, Ordering::Relaxed);
         let resource = spec.resource;
         let (waiter, answer) = mpsc::channel();
         let sent = self.send(Message::Request { spec, request, id, waiter: Some(waiter) });
         if !sent {
-            return Answer::Failed("internal error: the lock manager has stopped".into());
+            return RequestResult::Failed("internal error: the lock manager has stopped".into());
         }
         match answer.recv_timeout(bound) {
             Ok(answer) => answer,
@@ -123,16 +123,16 @@ impl Runtime {
                 if !planted!(AbandonUnsaid) {
                     self.send(Message::Abandon { resource, id });
                 }
-                Answer::TimedOut
+                RequestResult::TimedOut
             }
             Err(RecvTimeoutError::Disconnected) => {
-                Answer::Failed("internal error: the lock manager dropped a request".into())
+                RequestResult::Failed("internal error: the lock manager dropped a request".into())
             }
         }
     }
 
     /// Makes a request and does not wait: its end comes through the channel, however late.
-    pub fn begin(&self, spec: LockSpec, request: Request) -> Receiver<Answer> {
+    pub fn begin(&self, spec: LockSpec, request: Request) -> Receiver<RequestResult> {
         let id = self.requests.fetch_add(1, Ordering::Relaxed);
         let (waiter, answer) = mpsc::channel();
         // If the reactor has ended the channel says so.
@@ -153,7 +153,7 @@ impl Runtime {
     /// Gives a lock up without waiting for any drive.
     pub fn release(&self, spec: LockSpec) {
         let id = self.requests.fetch_add(1, Ordering::Relaxed);
-        self.metrics.answered(Asked::Release, &Answer::Done(Outcome::Released));
+        self.metrics.answered(Asked::Release, &RequestResult::Done(Outcome::Released));
         self.send(Message::Request {
             spec,
             request: Request::Release { value: None },
@@ -162,8 +162,8 @@ impl Runtime {
         });
     }
 
-    /// Waits until all commands that are on their way to drives have been answered, `bound` at most.
-    /// Returns whether they have.
+    /// Waits until all commands that are on their way to drives have been answered, `bound` at
+    /// most. Returns whether they have.
     pub fn drain(&self, bound: Duration) -> bool {
         let (sender, end) = mpsc::channel();
         self.send(Message::Drain(sender));
@@ -192,10 +192,10 @@ impl Runtime {
 
     /// How a lock is held; `None` where it is not, or lost, or its lease has run out. The error is
     /// that of a reactor that does not answer, which says nothing of the lock.
-    pub fn mode(&self, resource: ResourceId) -> Result<Option<Mode>, Answer> {
+    pub fn mode(&self, resource: ResourceId) -> Result<Option<Mode>, RequestResult> {
         let (waiter, answer) = mpsc::channel();
         self.send(Message::Mode { resource, waiter });
-        answer.recv_timeout(Duration::from_secs(1)).map_err(|_| Answer::TimedOut)
+        answer.recv_timeout(Duration::from_secs(1)).map_err(|_| RequestResult::TimedOut)
     }
 
     /// Reads the tables of drives, all at once, until `enough` of them have answered or `bound` is
@@ -209,7 +209,7 @@ impl Runtime {
         let (sender, receiver) = mpsc::channel();
         for member in members {
             let (drive, sender) = (member.drive, sender.clone());
-            let done = Completion::new(move |reply| {
+            let done = ReplyHandler::new(move |reply| {
                 // Whoever asked may have gone.
                 let _ = sender.send((drive, reply));
             });

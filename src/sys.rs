@@ -2,5 +2,6 @@
 
 pub mod clock;
 pub mod mailbox;
+pub mod service;
 pub mod sync;
 pub mod thread;

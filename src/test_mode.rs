@@ -1,10 +1,11 @@
-//! `lvmlockd --test`: locks that are always granted, without any device (contract, section 9).
+//! `lvmlockd --test`: locks that are always granted, without any device
+//! (docs/lvmlockd-contract.md, "Test mode").
 
 use crate::abi::symbols;
 use crate::lock::{ResourceKey, ValBlk};
 use crate::sys::sync::{Mutex, MutexGuard};
+use once_cell::sync::OnceCell;
 use std::collections::HashMap;
-use std::sync::LazyLock;
 
 /// `VAL_BLK_VERSION`.
 const VAL_BLK_VERSION: u16 = 0x0101;
@@ -19,8 +20,8 @@ pub struct TestMode {
 impl TestMode {
     /// The stand-in, if lvmlockd runs in test mode.
     pub fn get() -> Option<&'static TestMode> {
-        static TEST_MODE: LazyLock<TestMode> = LazyLock::new(TestMode::default);
-        symbols::daemon_test().then(|| &*TEST_MODE)
+        static TEST_MODE: OnceCell<TestMode> = OnceCell::new();
+        symbols::daemon_test().then(|| TEST_MODE.get_or_init(TestMode::default))
     }
 
     /// The resource begins without a value.
@@ -44,7 +45,7 @@ impl TestMode {
     }
 
     /// Keeps the value with which a lock is converted or given up. Core passes a version only where
-    /// the lock is exclusive (contract, section 4).
+    /// the lock is exclusive (docs/lvmlockd-contract.md, "Values").
     pub fn write(&self, key: ResourceKey, r_version: u32) {
         if r_version != 0 {
             let mut values = self.values();

@@ -4,7 +4,7 @@
 //! what its identity says: two paths with one identity are one drive, and identities are compared
 //! at full length, so two drives never become one.
 //!
-//! [`stack`] goes from a block device down to disks, [`identity`] says which drive a disk is,
+//! [`stack`] goes from a block device down to disks, [`mod@identity`] says which drive a disk is,
 //! [`inventory`] lists all disks, [`uevents`] tells when they may have changed.
 
 mod disk;
@@ -16,13 +16,13 @@ mod sysfs;
 pub(crate) mod tests;
 mod uevents;
 
-pub use disk::{Located, Target, UNKNOWN};
+pub use disk::{Located, PathAddress, UNKNOWN};
 pub use identity::{designator, device_designator};
 
 use crate::sys::sync::Mutex;
 use core::fmt;
 use disk::{EMULATED, drive_of};
-use identity::{Identity, Kind, identity};
+use identity::{DiskIdentity, DiskKind, identity};
 pub use inventory::Inventory;
 use stack::Stack;
 use std::collections::{BTreeMap, HashMap};
@@ -122,7 +122,7 @@ impl Topology {
     ) -> Result<Found, TopologyError> {
         if let Some(socket) = self.emulated.get(path) {
             let identity = format!("{EMULATED}{}", socket.display());
-            let paths = vec![Target::Emulated(socket.clone())];
+            let paths = vec![PathAddress::Emulated(socket.clone())];
             let drive = Located { device: identity.clone(), identity, paths };
             return Ok(Found { drives: vec![drive], missing: Vec::new() });
         }
@@ -150,11 +150,11 @@ impl Topology {
         let stack = Stack::below(&device).map_err(|found| unusable(path, &found))?;
         let mut drives: Vec<Located> = Vec::new();
         for disk in &stack.disks {
-            let (identity, target) = drive_of(disk).map_err(|found| unusable(path, &found))?;
-            let Identity { unit: identity, device } = identity;
+            let (identity, address) = drive_of(disk).map_err(|found| unusable(path, &found))?;
+            let DiskIdentity { unit: identity, device } = identity;
             match drives.iter_mut().find(|drive| drive.identity == identity) {
-                Some(drive) => drive.paths.push(target),
-                None => drives.push(Located { identity, device, paths: vec![target] }),
+                Some(drive) => drive.paths.push(address),
+                None => drives.push(Located { identity, device, paths: vec![address] }),
             }
         }
         Ok(Found { drives, missing: stack.missing })
@@ -190,7 +190,7 @@ impl Topology {
     /// The same for an open sg device.
     pub fn identity_of_sg(&self, number: u64) -> Result<String, String> {
         let device = self.sysfs.character_device(number).map_err(|_| GONE.to_owned())?;
-        identity(&device, Kind::Scsi).map(|identity| identity.unit)
+        identity(&device, DiskKind::Scsi).map(|identity| identity.unit)
     }
 }
 

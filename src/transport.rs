@@ -1,6 +1,6 @@
 //! How commands reach a drive.
 //!
-//! [`DrivePath`] is one way to one drive. [`drive`] knows what a command and a mutex table are; a
+//! [`DrivePath`] is one path to one drive. [`drive`] knows what a command and a mutex table are; a
 //! [`drive::Protocol`] speaks to the drive: [`scsi`] in CDBs, which a [`scsi::Port`] carries, and
 //! [`nvme`] in admin commands. [`node`] keeps device nodes open, and a [`Deadline`] goes with every
 //! command. Each transport says what ends a command that is not answered.
@@ -17,38 +17,38 @@ pub mod scsi;
 mod scsi_node;
 mod sg_io;
 
-use crate::topology::{Target, Topology};
+use crate::topology::{PathAddress, Topology};
 pub use deadline::{Deadline, Limits};
-use drive::Drive;
+use drive::IdmPath;
 #[cfg(not(feature = "emulator"))]
 use idm_protocol::{DriveCommand, Reply};
 use nvme::Nvme;
-pub use path::{DrivePath, Undelivered};
+pub use path::{DrivePath, TransportError};
 use scsi::Scsi;
 use scsi_node::ScsiNode;
 use std::sync::Arc;
 
-/// Makes a way to the drive with that identity.
-pub type Connect = dyn Fn(&str, &Target) -> Arc<dyn DrivePath> + Send + Sync;
+/// Makes a path to the drive with that identity.
+pub type Connect = dyn Fn(&str, &PathAddress) -> Arc<dyn DrivePath> + Send + Sync;
 
-/// The ways that this build has.
+/// The paths that this build has.
 pub fn connector(topology: Topology) -> Box<Connect> {
     let topology = Arc::new(topology);
-    Box::new(move |identity, target| match target {
-        Target::Scsi(node) => {
+    Box::new(move |identity, address| match address {
+        PathAddress::Scsi(node) => {
             let node = ScsiNode::new(node.clone(), identity.to_owned(), topology.clone());
-            Arc::new(Drive::new(Scsi(node)))
+            Arc::new(IdmPath::new(Scsi(node)))
         }
-        Target::Nvme(node) => {
+        PathAddress::Nvme(node) => {
             let nvme = Nvme::new(node.clone(), identity.to_owned(), topology.clone());
-            Arc::new(Drive::new(nvme))
+            Arc::new(IdmPath::new(nvme))
         }
         #[cfg(feature = "emulator")]
-        Target::Emulated(socket) => {
-            Arc::new(Drive::new(Scsi(emulated::Socket::new(socket.clone()))))
+        PathAddress::Emulated(socket) => {
+            Arc::new(IdmPath::new(Scsi(emulated::Socket::new(socket.clone()))))
         }
         #[cfg(not(feature = "emulator"))]
-        Target::Emulated(_) => Arc::new(NoPath),
+        PathAddress::Emulated(_) => Arc::new(NoPath),
     })
 }
 
@@ -58,8 +58,8 @@ struct NoPath;
 
 #[cfg(not(feature = "emulator"))]
 impl DrivePath for NoPath {
-    fn execute(&self, _: &DriveCommand, _: &Deadline) -> Result<Reply, Undelivered> {
-        Err(Undelivered::NotSent("this build cannot reach emulated drives".to_owned()))
+    fn execute(&self, _: &DriveCommand, _: &Deadline) -> Result<Reply, TransportError> {
+        Err(TransportError::NotSent("this build cannot reach emulated drives".to_owned()))
     }
 }
 

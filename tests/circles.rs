@@ -1,7 +1,7 @@
 //! No files of `src` import each other in a circle: what two of them need is below both.
 //!
-//! The lines that begin with `use` are read, outside of tests. A name that a module only hands on is
-//! followed to the file that defines it.
+//! The lines that begin with `use` are read, outside of tests. A name that a module only hands on
+//! is followed to the file that defines it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

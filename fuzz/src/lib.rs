@@ -16,9 +16,9 @@ use lvmlockd_idm::fencing::safe_note;
 use lvmlockd_idm::recovery::active::lv_of;
 use lvmlockd_idm::state::host_id;
 use lvmlockd_idm::state::note;
-use lvmlockd_idm::state::store::{self, Note, SavedLock, SavedLockspace, Store};
+use lvmlockd_idm::state::store::{self, SavedLock, SavedLockspace, SavedNote, Store};
 use lvmlockd_idm::topology::{Topology, concerns_disks, designator, device_designator};
-use lvmlockd_idm::transport::drive::{Answer, Data, Drive, Protocol, Request, Trouble};
+use lvmlockd_idm::transport::drive::{CommandError, Completion, Data, IdmPath, Protocol, Request};
 use lvmlockd_idm::transport::{Deadline, DrivePath, Limits};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -116,11 +116,16 @@ impl Script {
 }
 
 impl Protocol for Script {
-    fn execute(&self, _: Request, data: Data<'_>, _: &Deadline) -> Result<Answer, Trouble> {
+    fn execute(
+        &self,
+        _: Request,
+        data: Data<'_>,
+        _: &Deadline,
+    ) -> Result<Completion, CommandError> {
         let [kind, high, low] = self.next().unwrap_or_default();
         let transferred = usize::from(u16::from_be_bytes([high, low])) * 64;
         if kind == 0xFF {
-            return Err(Trouble::TooLong(String::new()));
+            return Err(CommandError::TooLong(String::new()));
         }
         if let Data::In(room) = data {
             // Blocks are written in short: what they begin with, and a byte for the rest.
@@ -137,7 +142,7 @@ impl Protocol for Script {
             0..=0xDF => Status::Good,
             _ => scsi::decode_status(kind & 0x1F, &[]),
         };
-        Ok(Answer { status, transferred })
+        Ok(Completion { status, transferred })
     }
 }
 
@@ -145,7 +150,7 @@ impl Protocol for Script {
 fn read_table(data: &[u8]) {
     // Without time, so that nothing is sent again after a pause.
     let deadline = Limits::new(&Timing::for_lease(Duration::ZERO)).deadline(Instant::default());
-    let drive = Drive::new(Script(Mutex::new(data.to_vec())));
+    let drive = IdmPath::new(Script(Mutex::new(data.to_vec())));
     let reply = drive.execute(&DriveCommand::ReadTable, &deadline);
     if let Ok(Reply::Table(records)) = reply {
         for record in records.iter() {
@@ -454,7 +459,7 @@ fn recovery_store(data: &[u8]) {
 }
 
 /// What is noted in a file, if anything is: it reads back as it was, in its own boot only.
-fn recovered<T: Note + PartialEq + Debug>(name: &str, text: &[u8]) -> Option<(ResourceId, T)> {
+fn recovered<T: SavedNote + PartialEq + Debug>(name: &str, text: &[u8]) -> Option<(ResourceId, T)> {
     let read = match store::parse::<T>(name, text, BOOT) {
         Ok(read) => read?,
         Err(why) => {

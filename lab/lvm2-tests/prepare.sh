@@ -4,13 +4,13 @@
 #
 #   prepare.sh TREE OUTDIR
 #
-# TREE is the source of lvm2, OUTDIR gets what lvm2's "make install" would make of its tests; it has to
-# be named lvm2-testsuite:
+# TREE is the source of lvm2, OUTDIR gets what lvm2's "make install" would make of its tests; it has
+# to be named lvm2-testsuite:
 #   OUTDIR/shell   the tests
 #   OUTDIR/lib     what they use
 #   OUTDIR/shims   commands that are not in the lab's machines
-# Two things are changed in them. What is repeated a thousand times is repeated LAB_ROUNDS times, and
-# twenty LVs are LAB_LVS. And
+# Two things are changed in them. What is repeated a thousand times is repeated LAB_ROUNDS times,
+# and twenty LVs are LAB_LVS. And
 # the devices that the tests make begin where their drives begin, not 1 MiB later, because the tests
 # of a fabric's failure expect lvm to find the VG on the drives themselves afterwards.
 set -eu
@@ -61,9 +61,9 @@ LVM_TEST_CACHE_CHECK_CMD=
 LVM_TEST_CACHE_DUMP_CMD=
 LVM_TEST_CACHE_REPAIR_CMD=
 LVM_TEST_CACHE_RESTORE_CMD=
-export DM_UDEV_SYNCHRONISATION LVM_TEST_THIN_CHECK_CMD LVM_TEST_THIN_DUMP_CMD LVM_TEST_THIN_REPAIR_CMD
-export LVM_TEST_THIN_RESTORE_CMD LVM_TEST_CACHE_CHECK_CMD LVM_TEST_CACHE_DUMP_CMD
-export LVM_TEST_CACHE_REPAIR_CMD LVM_TEST_CACHE_RESTORE_CMD
+export DM_UDEV_SYNCHRONISATION LVM_TEST_THIN_CHECK_CMD LVM_TEST_THIN_DUMP_CMD
+export LVM_TEST_THIN_REPAIR_CMD LVM_TEST_THIN_RESTORE_CMD LVM_TEST_CACHE_CHECK_CMD
+export LVM_TEST_CACHE_DUMP_CMD LVM_TEST_CACHE_REPAIR_CMD LVM_TEST_CACHE_RESTORE_CMD
 export PATH=$out/shims:$lib:\$PATH
 EOF
 cut -f 1 -d ' ' <"$tree/../VERSION" >"$lib/version-expected"

@@ -2,7 +2,7 @@
 
 use crate::qemu::AgentStream;
 use anyhow::{Context, Result, bail};
-use lab_agent::{Frame, Kind};
+use lab_agent::{Frame, FrameKind};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
@@ -67,13 +67,13 @@ impl Shared {
             let mut state = self.lock();
             let job = state.jobs.get_mut(&JobId(frame.job));
             match (frame.kind, job) {
-                (Kind::Ping, _) => state.pongs += 1,
-                (Kind::Stdout | Kind::Stderr, Some(Job { log: Some(log), .. })) => {
+                (FrameKind::Ping, _) => state.pongs += 1,
+                (FrameKind::Stdout | FrameKind::Stderr, Some(Job { log: Some(log), .. })) => {
                     let _ = log.write_all(&frame.payload);
                 }
-                (Kind::Stdout, Some(job)) => job.stdout.extend(&frame.payload),
-                (Kind::Stderr, Some(job)) => job.stderr.extend(&frame.payload),
-                (Kind::Exit, Some(job)) => {
+                (FrameKind::Stdout, Some(job)) => job.stdout.extend(&frame.payload),
+                (FrameKind::Stderr, Some(job)) => job.stderr.extend(&frame.payload),
+                (FrameKind::Exit, Some(job)) => {
                     let status = frame.payload.first_chunk().map(|b| i32::from_le_bytes(*b));
                     job.status = Some(status.unwrap_or(-1));
                 }
@@ -98,14 +98,14 @@ impl Agent {
         Ok(Agent { stream: Mutex::new(stream), state, name: name.to_owned() })
     }
 
-    fn send(&self, kind: Kind, job: JobId, payload: Vec<u8>) -> Result<()> {
+    fn send(&self, kind: FrameKind, job: JobId, payload: Vec<u8>) -> Result<()> {
         let mut stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
         Frame { kind, job: job.0, payload }
             .write(&mut *stream)
             .with_context(|| format!("machine {} has gone", self.name))
     }
 
-    fn begin(&self, kind: Kind, payload: Vec<u8>, log: Option<File>) -> Result<JobId> {
+    fn begin(&self, kind: FrameKind, payload: Vec<u8>, log: Option<File>) -> Result<JobId> {
         let id = {
             let mut state = self.state.lock();
             state.last += 1;
@@ -120,13 +120,13 @@ impl Agent {
     /// Waits until the agent answers at all.
     pub fn wait_ready(&self, patience: Duration) -> Result<()> {
         let deadline = Instant::now() + patience;
-        self.send(Kind::Ping, JobId(0), Vec::new())?;
+        self.send(FrameKind::Ping, JobId(0), Vec::new())?;
         self.wait_for(deadline, "its agent", |state| (state.pongs > 0).then_some(()))
     }
 
     /// Lets the machine mount its root file system.
     pub fn set_up(&self, setup: &lab_agent::Setup, patience: Duration) -> Result<()> {
-        let job = self.begin(Kind::Setup, setup.encode(), None)?;
+        let job = self.begin(FrameKind::Setup, setup.encode(), None)?;
         let ended = self.wait(job, patience, "its file system")?;
         if ended.code != 0 {
             bail!("machine {}: {}", self.name, ended.stderr.trim());
@@ -136,7 +136,7 @@ impl Agent {
 
     /// Starts a shell command. What it says goes to `log`, where there is one.
     pub fn start(&self, command: &str, log: Option<File>) -> Result<JobId> {
-        self.begin(Kind::Run, command.as_bytes().to_vec(), log)
+        self.begin(FrameKind::Run, command.as_bytes().to_vec(), log)
     }
 
     /// Waits for a command's end; kills it after `patience`. `what` is for the error.
@@ -149,7 +149,7 @@ impl Agent {
         let (code, job) = match done {
             Ok(done) => done,
             Err(error) => {
-                let _ = self.send(Kind::Kill, job, Vec::new());
+                let _ = self.send(FrameKind::Kill, job, Vec::new());
                 return Err(error);
             }
         };

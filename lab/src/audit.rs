@@ -162,7 +162,7 @@ impl Audit {
     /// hosts never changed any, so that there was nothing to be found.
     pub fn check(&self, drives: &Drives, hosts: &[&str]) -> Result<()> {
         let mut events = Vec::new();
-        for drive in crate::drives::DRIVES {
+        for drive in crate::interfaces::DRIVES {
             let of_lock = drives.events(drive)?.into_iter().filter(|e| e.resource == self.lock);
             events.extend(of_lock.map(|event| (drive.to_owned(), event)));
         }
@@ -182,17 +182,19 @@ impl Audit {
         for &host in hosts {
             ensure!(counts.contains_key(host), "{host} has not written to {}", self.what);
         }
-        drives.story.tell("audit", &format!("no change of {} without its lock", self.what));
+        drives.transcript.step("audit", &format!("no change of {} without its lock", self.what));
         for (host, count) in counts {
             let left = left.get(&host).copied().unwrap_or_default().as_secs_f64();
-            drives.story.add(&format!("{host}: {count} changes, with at least {left:.1} s left"));
+            drives
+                .transcript
+                .detail(&format!("{host}: {count} changes, with at least {left:.1} s left"));
         }
         Ok(())
     }
 
     fn changes(&self, drives: &Drives) -> Result<Vec<(String, Change)>> {
         let mut found = Vec::new();
-        for drive in crate::drives::DRIVES {
+        for drive in crate::interfaces::DRIVES {
             let inside = |change: &Change| {
                 change.at >= self.since && self.extents.iter().any(|e| e.meets(drive, change))
             };
@@ -203,8 +205,8 @@ impl Audit {
     }
 }
 
-/// Finds changes by a host that had not enough leases to keep others from the lock; and how long each
-/// host would at least have had them on from any of its other changes.
+/// Finds changes by a host that had not enough leases to keep others from the lock; and how long
+/// each host would at least have had them on from any of its other changes.
 fn judge(
     voters: &[Voters],
     lease: Duration,

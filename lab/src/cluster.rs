@@ -2,9 +2,9 @@
 
 use crate::drives::Drives;
 use crate::files::Files;
-use crate::fleet::Fleet;
+use crate::interfaces::Interfaces;
 use crate::machine::{Daemon, Machine};
-use crate::story::Story;
+use crate::transcript::Transcript;
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 
@@ -15,19 +15,24 @@ pub struct Cluster {
     /// The drives.
     pub drives: Drives,
     /// Tells what is done.
-    pub story: Story,
+    pub transcript: Transcript,
     files: Files,
     dir: PathBuf,
 }
 
 impl Cluster {
     /// Drives, and no machine yet. `dir` gets all files.
-    pub fn new(files: &Files, fleet: Fleet, dir: &Path, story: Story) -> Result<Cluster> {
-        let drives = Drives::start(&files.server, fleet, dir, story)?;
+    pub fn new(
+        files: &Files,
+        interfaces: Interfaces,
+        dir: &Path,
+        transcript: Transcript,
+    ) -> Result<Cluster> {
+        let drives = Drives::start(&files.server, interfaces, dir, transcript)?;
         Ok(Cluster {
             machines: Vec::new(),
             drives,
-            story,
+            transcript,
             files: files.clone(),
             dir: dir.to_owned(),
         })
@@ -35,7 +40,7 @@ impl Cluster {
 
     /// Boots a machine without lvmlockd.
     pub fn boot(&mut self, name: &str) -> Result<()> {
-        let machine = Machine::boot(name, &self.files, &self.drives, &self.dir, self.story)
+        let machine = Machine::boot(name, &self.files, &self.drives, &self.dir, self.transcript)
             .with_context(|| format!("machine {name}"))?;
         self.machines.push(machine);
         Ok(())

@@ -1,9 +1,10 @@
 //! The drives that all machines share: the process that serves them, and its control socket.
 
-use crate::fleet::{Fleet, Kind};
-use crate::story::Story;
+use crate::interfaces::{DRIVES, Interfaces};
+use crate::transcript::Transcript;
 use anyhow::{Context, Result, anyhow, bail};
 use idm_emulator::client;
+use idm_emulator::disks::Interface;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -11,8 +12,6 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use testbed::{Record, bound_to_this_thread};
 
-/// The drives' names.
-pub const DRIVES: [&str; 5] = ["d0", "d1", "d2", "d3", "d4"];
 /// Those with a partition table: a partition `propeller` for the global lock, and one for data. The
 /// others are plain disks.
 pub const PARTITIONED: [&str; 3] = ["d0", "d1", "d2"];
@@ -27,10 +26,10 @@ const SIZE_MIB: u64 = 1024;
 pub struct Drives {
     server: Child,
     dir: PathBuf,
-    /// What they are.
-    pub fleet: Fleet,
-    /// Tells what is ordered.
-    pub story: Story,
+    /// The interface of each drive.
+    pub interfaces: Interfaces,
+    /// Has every order in it.
+    pub transcript: Transcript,
 }
 
 /// A mutex command that a drive carried out.
@@ -104,7 +103,12 @@ impl Change {
 
 impl Drives {
     /// Starts the drives, empty, with all their files in `dir`.
-    pub fn start(program: &Path, fleet: Fleet, dir: &Path, story: Story) -> Result<Drives> {
+    pub fn start(
+        program: &Path,
+        interfaces: Interfaces,
+        dir: &Path,
+        transcript: Transcript,
+    ) -> Result<Drives> {
         for name in DRIVES {
             let path = dir.join(format!("{name}.disk"));
             File::create(&path)?.set_len(SIZE_MIB << 20)?;
@@ -114,7 +118,7 @@ impl Drives {
         }
         let mut command = bound_to_this_thread(program);
         command.arg("--dir").arg(dir).args(["--size", &SIZE_MIB.to_string()]);
-        command.args(fleet.arguments());
+        command.args(interfaces.arguments());
         for host in HOSTS {
             for path in 0..PATHS {
                 command.args(["--port", &port(host, path)]);
@@ -128,7 +132,7 @@ impl Drives {
             .spawn()
             .with_context(|| format!("run {}", program.display()))?;
         let stdout = server.stdout.take();
-        let drives = Drives { server, dir: dir.to_owned(), fleet, story };
+        let drives = Drives { server, dir: dir.to_owned(), interfaces, transcript };
         let mut line = String::new();
         if let Some(stdout) = stdout {
             BufReader::new(stdout).read_line(&mut line)?;
@@ -155,11 +159,11 @@ impl Drives {
     /// The effect of a fault that lets a command of this drive fail so that nothing is known of its
     /// effect.
     pub fn vague_failure(&self, drive: &str) -> &'static str {
-        match self.fleet.kind(drive) {
+        match self.interfaces.of(drive) {
             // ABORTED COMMAND, as sense data.
-            Kind::Scsi => "fail 2",
+            Interface::Scsi => "fail 2",
             // Internal Error.
-            Kind::Nvme => "fail 6",
+            Interface::Nvme => "fail 6",
         }
     }
 
@@ -172,7 +176,7 @@ impl Drives {
 
     /// Sends a line that changes something.
     pub fn order(&self, line: &str) -> Result<()> {
-        self.story.tell("drives", line);
+        self.transcript.step("drives", line);
         self.ask(line).map(drop)
     }
 

@@ -1,6 +1,5 @@
 //! Where the lab finds what it runs.
 
-use crate::machine::KILL_SCRIPT;
 use crate::qemu::Boot;
 use crate::template;
 use anyhow::{Context, Result, ensure};
@@ -10,6 +9,9 @@ use testbed::{Lvm2, Variant, lvm_conf};
 
 /// The release of lvm2 in the machines: that of the Debian release whose kernel they run.
 const RELEASE: &str = testbed::RELEASES[0];
+
+/// Where machines have the command that stops the use of a VG whose locks are about to be lost.
+pub const KILL_SCRIPT: &str = "/etc/lvm/kill-vg";
 
 /// Programs and files, all below the project's directory.
 #[derive(Clone, Debug)]
@@ -54,7 +56,7 @@ impl Files {
             sbin: sbin.parent().unwrap_or(&sbin).to_owned(),
             lvmlockd: lvm2.lvmlockd(),
             adopting_lvmlockd: patched.lvmlockd(),
-            server: lab.join("bin/idm-disks"),
+            server: lab.join("bin/idm-target"),
             writer: lab.join("bin/lab-writer"),
             lvm2_tests: lab.join("lvm2-testsuite"),
             vsto: lab.join("vsto/vsto.ko"),
@@ -104,5 +106,12 @@ impl Files {
     /// Only what differs from the defaults: where lvmlockctl is.
     pub fn idm_conf(&self) -> String {
         format!("kill_command = [{:?}, \"--kill\"]\n", self.sbin.join("lvmlockctl"))
+    }
+
+    /// The script at [`KILL_SCRIPT`]: what is recommended to administrators, and a note in
+    /// `/run/killed` that it was done.
+    pub fn kill_script(&self) -> String {
+        let script = self.project.join("dist/kill-vg");
+        format!("#!/bin/sh\n{} \"$1\" && echo \"$1\" >>/run/killed\n", script.display())
     }
 }

@@ -1,12 +1,13 @@
 //! A host of the cluster: a machine with lvm2 and lvmlockd.
 
 use crate::agent::{Agent, Ended, JobId};
-use crate::drives::{DRIVES, Drives, HOSTS};
-use crate::files::Files;
-use crate::fleet::{Fleet, Kind, partition};
+use crate::drives::{Drives, HOSTS};
+use crate::files::{Files, KILL_SCRIPT};
+use crate::interfaces::{DRIVES, Interfaces, partition};
 use crate::qemu::{ADDRESS, GATEWAY, Qemu};
-use crate::story::Story;
+use crate::transcript::Transcript;
 use anyhow::{Context, Result, bail, ensure};
+use idm_emulator::disks::Interface;
 use lab_agent::Setup;
 use lab_writer::REGION;
 use std::collections::BTreeMap;
@@ -37,11 +38,11 @@ pub struct Machine {
     name: String,
     qemu: Qemu,
     agent: Agent,
-    story: Story,
+    transcript: Transcript,
     dir: PathBuf,
     files: Files,
     lvmlockd: Option<JobId>,
-    fleet: Fleet,
+    interfaces: Interfaces,
     /// Where this machine's first path to NVMe drives is.
     tcp_port: u16,
 }
@@ -54,17 +55,17 @@ impl Machine {
         files: &Files,
         drives: &Drives,
         dir: &Path,
-        story: Story,
+        transcript: Transcript,
     ) -> Result<Machine> {
         let begin = Instant::now();
         let (mut qemu, stream) = Qemu::start(name, &files.boot, Some(&files.snapshot), dir)?;
         let agent = Agent::new(name, stream)?;
         qemu.wait_running()?;
         qemu.plug_file_system()?;
-        if drives.fleet.has(Kind::Scsi) {
+        if drives.interfaces.include(Interface::Scsi) {
             qemu.plug_adapter(0, &drives.port_socket(name, 0))?;
         }
-        if drives.fleet.has(Kind::Nvme) {
+        if drives.interfaces.include(Interface::Nvme) {
             qemu.plug_network()?;
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
@@ -78,21 +79,21 @@ impl Machine {
             name: name.to_owned(),
             qemu,
             agent,
-            story,
+            transcript,
             dir: dir.to_owned(),
             files: files.clone(),
             lvmlockd: None,
-            fleet: drives.fleet,
+            interfaces: drives.interfaces,
             tcp_port: drives.tcp_port(name, 0)?,
         };
         machine.connect_all_nvme()?;
         machine.wait_disks(DRIVES.len())?;
         machine.accept(&ALL_DISKS)?;
         machine.write("/etc/lvm/lvmlockd-idm.conf", &files.idm_conf())?;
-        machine.write(KILL_SCRIPT, &kill_script(&files.project))?;
+        machine.write(KILL_SCRIPT, &files.kill_script())?;
         // Without it pvmove is refused in a shared VG.
         machine.quiet(&format!("chmod 755 {KILL_SCRIPT} && lvmpolld"))?;
-        story.tell(name, &format!("is up after {:.1} s", begin.elapsed().as_secs_f64()));
+        transcript.step(name, &format!("is up after {:.1} s", begin.elapsed().as_secs_f64()));
         Ok(machine)
     }
 
@@ -108,7 +109,7 @@ impl Machine {
         self.accept(&first)?;
         self.qemu.plug_adapter(1, socket)?;
         self.wait_disks(2 * DRIVES.len())?;
-        self.story.tell(&self.name, "has two paths to every drive");
+        self.transcript.step(&self.name, "has two paths to every drive");
         Ok(())
     }
 
@@ -118,7 +119,7 @@ impl Machine {
     }
 
     fn connect_all_nvme(&self) -> Result<()> {
-        let mut drives = self.fleet.drives(Kind::Nvme).peekable();
+        let mut drives = self.interfaces.drives_with(Interface::Nvme).peekable();
         if drives.peek().is_none() {
             return Ok(());
         }
@@ -140,7 +141,8 @@ impl Machine {
         // Host names are letters here, and thus hexadecimal digits.
         let host = format!("00000000-0000-4000-8000-{:0>12}", self.name);
         let options = format!(
-            "transport=tcp,traddr={GATEWAY},trsvcid={tcp_port},nqn=nqn.2024-01.lvmlockd-idm:{drive},\
+            "transport=tcp,traddr={GATEWAY},trsvcid={tcp_port},\
+             nqn=nqn.2024-01.lvmlockd-idm:{drive},\
              hostnqn=nqn.2014-08.org.nvmexpress:uuid:{host},hostid={host},nr_io_queues=1,\
              reconnect_delay=1,fast_io_fail_tmo=5,ctrl_loss_tmo=-1"
         );
@@ -153,9 +155,9 @@ impl Machine {
     pub fn detach(&self, drive: &str) -> Result<()> {
         let node = self.disk(drive)?;
         let name = node.trim_start_matches("/dev/");
-        let script = match self.fleet.kind(drive) {
-            Kind::Scsi => format!("echo 1 >/sys/block/{name}/device/delete"),
-            Kind::Nvme => format!(
+        let script = match self.interfaces.of(drive) {
+            Interface::Scsi => format!("echo 1 >/sys/block/{name}/device/delete"),
+            Interface::Nvme => format!(
                 "for c in /sys/class/nvme/nvme*; do \
                  [ $(cat $c/serial) != {drive} ] || echo 1 >$c/delete_controller; done"
             ),
@@ -165,11 +167,11 @@ impl Machine {
 
     /// Lets the kernel find a drive that was detached.
     pub fn attach(&self, drive: &str) -> Result<()> {
-        match self.fleet.kind(drive) {
-            Kind::Scsi => self
+        match self.interfaces.of(drive) {
+            Interface::Scsi => self
                 .ok("for h in /sys/class/scsi_host/host*; do echo '- - -' >$h/scan; done")
                 .map(drop),
-            Kind::Nvme => self.connect_nvme(drive, self.tcp_port),
+            Interface::Nvme => self.connect_nvme(drive, self.tcp_port),
         }
     }
 
@@ -227,15 +229,15 @@ impl Machine {
         )
     }
 
-    /// Runs a shell command without telling.
+    /// Runs a shell command without printing it.
     pub fn attempt(&self, command: &str) -> Result<Ended> {
         let job = self.agent.start(&self.shell(command), None)?;
         self.agent.wait(job, COMMAND, command)
     }
 
-    /// Tells what this host did.
-    pub fn tell(&self, what: &str) {
-        self.story.tell(&format!("{}#", self.name), what);
+    /// Prints what this host did.
+    pub fn step(&self, what: &str) {
+        self.transcript.step(&format!("{}#", self.name), what);
     }
 
     /// Fails unless a command ended well; returns what it said.
@@ -245,7 +247,7 @@ impl Machine {
         Ok(stdout)
     }
 
-    /// Runs a shell command that must succeed, without telling.
+    /// Runs a shell command that must succeed, without printing it.
     pub fn quiet(&self, command: &str) -> Result<String> {
         let ended = self.attempt(command)?;
         self.good(command, ended)
@@ -257,7 +259,7 @@ impl Machine {
         let ended = self.attempt(command)?;
         let seconds = begin.elapsed().as_secs_f64();
         let status = if ended.code == 0 { String::new() } else { format!(" -> {}", ended.code) };
-        self.tell(&format!("{command}{status} ({seconds:.1} s)"));
+        self.step(&format!("{command}{status} ({seconds:.1} s)"));
         Ok(ended)
     }
 
@@ -282,7 +284,7 @@ impl Machine {
 
     /// Starts a shell command and does not wait for it.
     pub fn start(&self, command: &str) -> Result<JobId> {
-        self.story.tell(&format!("{}#", self.name), &format!("{command} &"));
+        self.transcript.step(&format!("{}#", self.name), &format!("{command} &"));
         self.agent.start(&self.shell(command), None)
     }
 
@@ -322,7 +324,7 @@ impl Machine {
 
     /// Stops the application.
     pub fn stop_writer(&self, writer: JobId) -> Result<()> {
-        self.tell("the writer is stopped");
+        self.step("the writer is stopped");
         self.quiet("kill $(pidof lab-writer)")?;
         self.wait(writer, COMMAND).map(drop)
     }
@@ -374,7 +376,7 @@ impl Machine {
         };
         let command = format!("exec {} {} -D -g idm{adopt}", daemon.wrapper, program.display());
         let job = self.agent.start(&self.shell(&command), Some(log))?;
-        self.story.tell(&self.name, &format!("{} lvmlockd -g idm{adopt}", daemon.wrapper));
+        self.transcript.step(&self.name, &format!("{} lvmlockd -g idm{adopt}", daemon.wrapper));
         let wait = "n=0; until lvmlockctl --info >/dev/null 2>&1; do n=$((n+1)); \
                     [ $n -lt 200 ] || exit 1; sleep 0.05; done";
         self.quiet(wait).with_context(|| {
@@ -389,7 +391,7 @@ impl Machine {
         let Some(job) = self.lvmlockd.take() else {
             bail!("lvmlockd does not run on host {}", self.name);
         };
-        self.story.tell(&self.name, "kill -9 lvmlockd");
+        self.transcript.step(&self.name, "kill -9 lvmlockd");
         self.quiet("kill -9 $(pidof lvmlockd)")?;
         self.agent.wait(job, COMMAND, "lvmlockd's end").map(drop)
     }
@@ -401,7 +403,7 @@ impl Machine {
 
     /// Stops the machine's processor; its clock jumps when it is thawed.
     pub fn freeze(&self) -> Result<()> {
-        self.story.tell(&self.name, "is frozen");
+        self.transcript.step(&self.name, "is frozen");
         self.qemu.freeze()
     }
 
@@ -412,18 +414,18 @@ impl Machine {
 
     /// Ends [`Machine::freeze`].
     pub fn thaw(&self) -> Result<()> {
-        self.story.tell(&self.name, "is thawed");
+        self.transcript.step(&self.name, "is thawed");
         self.qemu.thaw()
     }
 
     /// Pulls the plug.
     pub fn kill(self) {
-        self.story.tell(&self.name, "is killed");
+        self.transcript.step(&self.name, "is killed");
     }
 
     /// Gives virtio_scsi the time-outs that other adapters have. NVMe has them.
     pub fn enable_timeouts(&self) -> Result<()> {
-        if !self.fleet.has(Kind::Scsi) {
+        if !self.interfaces.include(Interface::Scsi) {
             return Ok(());
         }
         self.ok(&format!("insmod {}", self.files.vsto.display())).map(drop)
@@ -448,12 +450,3 @@ const LIST_DISKS: &str = "for d in /sys/block/sd*; do [ ! -e $d/device/vpd_pg83 
     echo $(tail -c +5 $d/device/vpd_pg80) /dev/${d##*/}; done; \
     for d in /sys/block/nvme*; do [ ! -e $d/dev ] || \
     echo $(cat $d/device/serial) /dev/${d##*/}; done";
-
-/// What lvmlockctl runs to stop the use of a VG whose locks are about to be lost.
-pub const KILL_SCRIPT: &str = "/etc/lvm/kill-vg";
-
-/// What is recommended to administrators, and a note that it was done.
-fn kill_script(project: &Path) -> String {
-    let script = project.join("lvm2/kill-vg");
-    format!("#!/bin/sh\n{} \"$1\" && echo \"$1\" >>/run/killed\n", script.display())
-}

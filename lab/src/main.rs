@@ -8,18 +8,18 @@ mod audit;
 mod cluster;
 mod drives;
 mod files;
-mod fleet;
+mod interfaces;
 mod machine;
 mod qemu;
 mod scenarios;
 mod shell;
-mod story;
 mod template;
+mod transcript;
 
 use anyhow::{Result, bail, ensure};
 use cluster::Cluster;
 use files::Files;
-use fleet::Fleet;
+use interfaces::Interfaces;
 use lexopt::prelude::*;
 use scenarios::{Expect, Needs, SCENARIOS, Scenario};
 use std::collections::{BTreeSet, VecDeque};
@@ -29,12 +29,13 @@ use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
-use story::Story;
+use transcript::Transcript;
 
 const HELP: &str = "\
 lab [--nvme] [--jobs N] [SCENARIO …]
                    runs these scenarios, or all, N at once (two more than there are processors);
-                   with NVMe drives in place of SCSI disks; 'lvm2-*' stands for all whose names begin so
+                   with NVMe drives in place of SCSI disks; 'lvm2-*' stands for all whose names
+                   begin so
 lab --short        runs the scenarios that stand for all where time is short
 lab --list         lists them
 lab [--nvme] --shell
@@ -42,22 +43,22 @@ lab [--nvme] --shell
 ";
 
 enum Task {
-    Run { scenarios: Vec<&'static Scenario>, fleet: Fleet, jobs: usize },
+    Run { scenarios: Vec<&'static Scenario>, interfaces: Interfaces, jobs: usize },
     List,
-    Shell(Fleet),
+    Shell(Interfaces),
     Help,
 }
 
 fn main() -> ExitCode {
     let done = arguments().and_then(|task| match task {
-        Task::Run { scenarios, fleet, jobs } => run(&scenarios, fleet, jobs),
+        Task::Run { scenarios, interfaces, jobs } => run(&scenarios, interfaces, jobs),
         Task::List => {
             for scenario in SCENARIOS {
                 println!("{:16} {}", scenario.name, scenario.about);
             }
             Ok(true)
         }
-        Task::Shell(fleet) => shell::run(&Files::find()?, fleet).map(|()| true),
+        Task::Shell(interfaces) => shell::run(&Files::find()?, interfaces).map(|()| true),
         Task::Help => {
             print!("{HELP}");
             Ok(true)
@@ -75,14 +76,14 @@ fn main() -> ExitCode {
 
 fn arguments() -> Result<Task> {
     let mut scenarios = Vec::new();
-    let (mut fleet, mut shell) = (Fleet::Scsi, false);
+    let (mut interfaces, mut shell) = (Interfaces::Scsi, false);
     // Two more than there are processors: machines wait for leases to run out most of the time.
     let mut jobs = thread::available_parallelism().map_or(1, NonZero::get) + 2;
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
             Long("list") => return Ok(Task::List),
-            Long("nvme") => fleet = Fleet::Nvme,
+            Long("nvme") => interfaces = Interfaces::Nvme,
             Long("shell") => shell = true,
             Long("short") => scenarios.extend(SCENARIOS.iter().filter(|scenario| scenario.short)),
             Long("jobs") => jobs = parser.value()?.parse()?,
@@ -103,7 +104,7 @@ fn arguments() -> Result<Task> {
         }
     }
     if shell {
-        return Ok(Task::Shell(fleet));
+        return Ok(Task::Shell(interfaces));
     }
     if scenarios.is_empty() {
         scenarios.extend(SCENARIOS);
@@ -111,7 +112,7 @@ fn arguments() -> Result<Task> {
     // Each has one directory.
     let mut seen = BTreeSet::new();
     scenarios.retain(|scenario| seen.insert(scenario.name));
-    Ok(Task::Run { scenarios, fleet, jobs })
+    Ok(Task::Run { scenarios, interfaces, jobs })
 }
 
 /// How a scenario went.
@@ -137,9 +138,9 @@ enum Outcome {
 /// Runs scenarios, `jobs` at once.
 /// True if all went as expected.
 ///
-/// One worker begins with the last of them and the others with the first: those that come last keep a
-/// processor busy for minutes, and in most of the others the machines wait for time to pass.
-fn run(scenarios: &[&'static Scenario], fleet: Fleet, jobs: usize) -> Result<bool> {
+/// One worker begins with the last of them and the others with the first: those that come last keep
+/// a processor busy for minutes, and in most of the others the machines wait for time to pass.
+fn run(scenarios: &[&'static Scenario], interfaces: Interfaces, jobs: usize) -> Result<bool> {
     let files = Files::find()?;
     let begin = Instant::now();
     let jobs = jobs.clamp(1, scenarios.len());
@@ -149,7 +150,7 @@ fn run(scenarios: &[&'static Scenario], fleet: Fleet, jobs: usize) -> Result<boo
             let mut left = left.lock().unwrap_or_else(PoisonError::into_inner);
             if from_the_end { left.pop_back() } else { left.pop_front() }
         };
-        iter::from_fn(next).map(|scenario| play(&files, scenario, fleet, jobs > 1)).collect()
+        iter::from_fn(next).map(|scenario| play(&files, scenario, interfaces, jobs > 1)).collect()
     };
     let mut verdicts: Vec<Verdict> = thread::scope(|scope| {
         let workers: Vec<_> = (1..=jobs)
@@ -175,21 +176,26 @@ fn run(scenarios: &[&'static Scenario], fleet: Fleet, jobs: usize) -> Result<boo
     Ok(failed == 0)
 }
 
-/// Runs one scenario. `labelled` says that it is told between others.
-fn play(files: &Files, scenario: &'static Scenario, fleet: Fleet, labelled: bool) -> Verdict {
-    let fleet = match scenario.needs {
-        Needs::Any => fleet,
+/// Runs one scenario. `labelled`: its lines are mixed with those of others.
+fn play(
+    files: &Files,
+    scenario: &'static Scenario,
+    interfaces: Interfaces,
+    labelled: bool,
+) -> Verdict {
+    let interfaces = match scenario.needs {
+        Needs::Any => interfaces,
         Needs::Drives(needed) => needed,
-        Needs::ScsiFor(_) if fleet == Fleet::Scsi => fleet,
+        Needs::ScsiFor(_) if interfaces == Interfaces::Scsi => interfaces,
         Needs::ScsiFor(reason) => {
             let text = format!("skipped, needs SCSI disks: {reason}");
             return Verdict { scenario, outcome: Outcome::Skipped, text, took: Duration::ZERO };
         }
     };
     println!("\n{}: {}", scenario.name, scenario.about);
-    let story = Story::begin(labelled.then_some(scenario.name));
-    let result = attempt(files, scenario, fleet, story);
-    let took = Duration::from_secs_f64(story.seconds());
+    let transcript = Transcript::begin(labelled.then_some(scenario.name));
+    let result = attempt(files, scenario, interfaces, transcript);
+    let took = Duration::from_secs_f64(transcript.seconds());
     let (outcome, text) = match (&result, scenario.expect) {
         (Ok(()), Expect::Pass) => (Outcome::Passed, "passed".to_owned()),
         (Err(error), Expect::Pass) => (Outcome::Failed, format!("FAILED: {}", first_line(error))),
@@ -209,19 +215,24 @@ fn play(files: &Files, scenario: &'static Scenario, fleet: Fleet, labelled: bool
     Verdict { scenario, outcome, text, took }
 }
 
-fn attempt(files: &Files, scenario: &Scenario, fleet: Fleet, story: Story) -> Result<()> {
+fn attempt(
+    files: &Files,
+    scenario: &Scenario,
+    interfaces: Interfaces,
+    transcript: Transcript,
+) -> Result<()> {
     let dir = files.scenario_dir(scenario.name)?;
-    let mut cluster = Cluster::new(files, fleet, &dir, story)?;
+    let mut cluster = Cluster::new(files, interfaces, &dir, transcript)?;
     let result = (scenario.run)(&mut cluster);
     if let Err(error) = &result {
-        story.print(&format!("FAILED: {error:#}"));
+        transcript.print(&format!("FAILED: {error:#}"));
         cluster.keep();
-        story.print(&format!("logs are in {}", dir.display()));
+        transcript.print(&format!("logs are in {}", dir.display()));
     }
     drop(cluster);
     if result.is_ok() {
         // Sparse, but not small.
-        for drive in drives::DRIVES {
+        for drive in interfaces::DRIVES {
             let _ = std::fs::remove_file(dir.join(format!("{drive}.disk")));
         }
     }

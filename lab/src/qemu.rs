@@ -118,7 +118,8 @@ pub fn fingerprint(boot: &Boot) -> Result<String> {
 }
 
 impl Qemu {
-    /// Starts a machine, from a snapshot or from nothing. `dir` gets its console and what QEMU says.
+    /// Starts a machine, from a snapshot or from nothing. `dir` gets its console and what QEMU
+    /// says.
     pub fn start(
         name: &str,
         boot: &Boot,

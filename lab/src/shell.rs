@@ -2,8 +2,8 @@
 
 use crate::cluster::Cluster;
 use crate::files::Files;
-use crate::fleet::Fleet;
-use crate::story::Story;
+use crate::interfaces::Interfaces;
+use crate::transcript::Transcript;
 use anyhow::Result;
 use std::io::{BufRead, Write};
 
@@ -18,9 +18,9 @@ quit                   ends all
 ";
 
 /// Boots two machines and does what is typed, until the end of the input.
-pub fn run(files: &Files, fleet: Fleet) -> Result<()> {
+pub fn run(files: &Files, interfaces: Interfaces) -> Result<()> {
     let dir = files.scenario_dir("shell")?;
-    let mut cluster = Cluster::new(files, fleet, &dir, Story::begin(None))?;
+    let mut cluster = Cluster::new(files, interfaces, &dir, Transcript::begin(None))?;
     cluster.start(&["a", "b"])?;
     print!("\n{HELP}logs are in {}\n", dir.display());
     let mut lines = std::io::stdin().lock().lines();

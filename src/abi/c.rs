@@ -1,17 +1,18 @@
-//! lvmlockd's C types, as far as they are the same in every release (contract, section 2.3).
+//! lvmlockd's C types, as far as they are the same in every release
+//! (docs/lvmlockd-contract.md, "Layouts").
 
 use crate::lock;
 use core::ffi::{c_char, c_int};
 
 /// `struct lockspace`; its fields moved between releases, see [`super::LockspaceView`].
 #[repr(C)]
-pub struct Lockspace {
+pub struct RawLockspace {
     opaque: [u8; 0],
 }
 
 /// `struct resource`; see [`super::ResourceView`].
 #[repr(C)]
-pub struct Resource {
+pub struct RawResource {
     opaque: [u8; 0],
 }
 
@@ -35,7 +36,7 @@ pub struct Pvs {
 
 /// `struct val_blk`: a value block, host-endian.
 #[repr(C)]
-pub struct ValBlk {
+pub struct RawValBlk {
     /// 0x0101, or 0 for "no value".
     pub version: u16,
     /// `VBF_REMOVED` (1).
@@ -55,8 +56,8 @@ pub struct Table {
     pub(super) lvm_path: *const c_char,
 }
 
-impl From<lock::ValBlk> for ValBlk {
-    fn from(value: lock::ValBlk) -> ValBlk {
-        ValBlk { version: value.version, flags: value.flags, r_version: value.r_version }
+impl From<lock::ValBlk> for RawValBlk {
+    fn from(value: lock::ValBlk) -> RawValBlk {
+        RawValBlk { version: value.version, flags: value.flags, r_version: value.r_version }
     }
 }

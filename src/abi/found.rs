@@ -1,7 +1,7 @@
 //! Lockspaces that an earlier lvmlockd left behind, in the form that core wants them.
 
 use super::Layout;
-use super::c::{ListHead, Lockspace, Pvs};
+use super::c::{ListHead, Pvs, RawLockspace};
 use super::symbols;
 use super::views::{GLOBAL_LOCKSPACE, NAME_SIZE, lockspace};
 use crate::error::Error;
@@ -93,7 +93,7 @@ fn pvs_of(paths: &[CString]) -> Pvs {
 /// # Safety
 ///
 /// `head` is a list, and `item` is not on one.
-unsafe fn append(head: *mut ListHead, item: NonNull<Lockspace>) {
+unsafe fn append(head: *mut ListHead, item: NonNull<RawLockspace>) {
     let item: *mut ListHead = item.as_ptr().cast();
     // SAFETY: by the contract of this function, and every node of a list is one.
     unsafe {

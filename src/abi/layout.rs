@@ -3,15 +3,15 @@
 //! Between releases `ls->pvs` moved and `lm_lock` and `lm_add_lockspace` got a second adopt
 //! argument. The layout table, compiled by `lvm2/lvmlockd-idm.c` inside the lvm2 tree, tells both.
 //! Without it, a fresh `struct lockspace` shows where its list heads are, and the release number in
-//! the executable tells the rest (contract, section 2.4). Whatever does not fit is refused: a wrong
-//! guess would lock the wrong drives.
+//! the executable tells the rest (docs/lvmlockd-contract.md, "Finding the layout"). Whatever does
+//! not fit is refused: a wrong guess would lock the wrong drives.
 
-use super::c::{Lockspace, Table};
+use super::c::{RawLockspace, Table};
 use super::symbols;
 use core::ffi::{CStr, c_int, c_void};
 use core::fmt;
 use core::ptr::NonNull;
-use std::sync::OnceLock;
+use once_cell::sync::OnceCell;
 
 /// What differs between releases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +91,7 @@ impl fmt::Display for Uncertain {
 
 /// The layout of the lvmlockd that loaded us, found at the first call.
 pub fn layout() -> &'static Result<Layout, Uncertain> {
-    static LAYOUT: OnceLock<Result<Layout, Uncertain>> = OnceLock::new();
+    static LAYOUT: OnceCell<Result<Layout, Uncertain>> = OnceCell::new();
     LAYOUT.get_or_init(|| {
         let layout = detect();
         match &layout {
@@ -158,7 +158,7 @@ struct Generation {
     releases: (u32, u32),
 }
 
-/// Contract, section 2.1.
+/// docs/lvmlockd-contract.md, "Layouts".
 const GENERATIONS: [Generation; 6] = [
     Generation { heads: &[504, 520], pvs: 376, releases: (13, 26) },
     Generation { heads: &[496, 512], pvs: 368, releases: (27, 27) },
@@ -221,7 +221,7 @@ fn list_heads(words: &[usize], address: usize) -> Vec<usize> {
 /// # Safety
 ///
 /// `lockspace` is a live block from malloc that nobody writes.
-unsafe fn words_of<'a>(lockspace: NonNull<Lockspace>) -> &'a [usize] {
+unsafe fn words_of<'a>(lockspace: NonNull<RawLockspace>) -> &'a [usize] {
     let start = lockspace.as_ptr();
     // SAFETY: malloc's blocks are aligned for words, and readable up to their usable size.
     unsafe {
@@ -320,7 +320,7 @@ mod tests {
 
     #[test]
     fn every_generation_is_recognised() {
-        // (size, list heads, release, pvs, adopt arguments), contract section 2.1.
+        // (size, list heads, release, pvs, adopt arguments).
         let cases: [(usize, &[usize], u32, usize, u32); 13] = [
             (536, &[504, 520], 13, 376, 1),
             (536, &[504, 520], 16, 376, 1),

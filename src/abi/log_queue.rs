@@ -16,7 +16,7 @@ use std::sync::Arc;
 const ROOM: usize = if cfg!(all(test, feature = "shuttle")) { 2 } else { 1000 };
 
 /// Messages that wait for the thread that writes them.
-pub struct Queue {
+pub struct LogQueue {
     sender: SyncSender<Item>,
     lost: Arc<AtomicUsize>,
 }
@@ -27,12 +27,12 @@ enum Item {
     Mark(SyncSender<()>),
 }
 
-impl Queue {
+impl LogQueue {
     /// Starts the thread, which calls `write` with priority and message.
-    pub fn start(write: impl Fn(c_int, &str) + Send + 'static) -> io::Result<Queue> {
+    pub fn start(write: impl Fn(c_int, &str) + Send + 'static) -> io::Result<LogQueue> {
         let (sender, receiver) = sync_channel(ROOM);
         let lost = Arc::new(AtomicUsize::new(0));
-        let queue = Queue { sender, lost: Arc::clone(&lost) };
+        let queue = LogQueue { sender, lost: Arc::clone(&lost) };
         thread::spawn("idm-log", move || run(&receiver, &lost, &write))?;
         Ok(queue)
     }
@@ -88,7 +88,7 @@ mod schedules {
     fn messages() {
         let written = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&written);
-        let queue = Queue::start(move |_, message| log.lock().push(message.to_owned()));
+        let queue = LogQueue::start(move |_, message| log.lock().push(message.to_owned()));
         let queue = Arc::new(queue.unwrap());
         let senders: Vec<_> = (0..SENDERS)
             .map(|sender| {
@@ -137,7 +137,7 @@ mod tests {
     fn a_log_that_takes_nothing_keeps_nobody_waiting() {
         let written = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&written);
-        let queue = Queue::start(move |_, message| log.lock().push(message.to_owned()));
+        let queue = LogQueue::start(move |_, message| log.lock().push(message.to_owned()));
         let queue = queue.unwrap();
         let sent = ROOM + 500;
         {

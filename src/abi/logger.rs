@@ -1,20 +1,21 @@
 //! From the [`log`] crate to lvmlockd's log; without lvmlockd to syslog or stderr.
 
-use super::log_queue::Queue;
+use super::log_queue::LogQueue;
 use super::symbols::{self, LogLevel};
 use crate::sys::thread;
 use core::ffi::c_int;
 use core::time::Duration;
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use once_cell::sync::OnceCell;
 use std::ffi::CString;
 use std::io::{self, IsTerminal, Write};
-use std::sync::{LazyLock, OnceLock};
 
 /// The log of this process.
 struct Logger {
     destination: Destination,
-    /// What the library's own threads say waits here; without a thread for it, they wait themselves.
-    queue: OnceLock<Option<Queue>>,
+    /// What the library's own threads say waits here; without a thread for it, they wait
+    /// themselves.
+    queue: OnceCell<Option<LogQueue>>,
 }
 
 /// Where the lines go.
@@ -27,7 +28,7 @@ enum Destination {
 }
 
 /// What lvmlockd's line of 255 bytes leaves to us, after its time stamp and before its newline
-/// (contract, section 1.2).
+/// (docs/lvmlockd-contract.md, "What core exports").
 const LINE: usize = 240;
 
 /// How long the end of the process waits for the queue.
@@ -39,9 +40,10 @@ const PREFIX: &str = "idm: ";
 /// Sends the process's log messages (of this library only) to where they belong. Only the first
 /// call does something.
 pub fn install() {
-    static LOGGER: LazyLock<Logger> =
-        LazyLock::new(|| Logger { destination: destination(), queue: OnceLock::new() });
-    if log::set_logger(&*LOGGER).is_ok() {
+    static LOGGER: OnceCell<Logger> = OnceCell::new();
+    let logger =
+        LOGGER.get_or_init(|| Logger { destination: destination(), queue: OnceCell::new() });
+    if log::set_logger(logger).is_ok() {
         // Debug goes into lvmlockd's ring buffer and nowhere else, unless it runs with -D.
         log::set_max_level(LevelFilter::Debug);
     }
@@ -82,9 +84,10 @@ impl Log for Logger {
 }
 
 impl Logger {
-    fn queue(&self) -> Option<&Queue> {
+    fn queue(&self) -> Option<&LogQueue> {
         let destination = self.destination;
-        let start = || Queue::start(move |priority, text| destination.write(priority, text)).ok();
+        let start =
+            || LogQueue::start(move |priority, text| destination.write(priority, text)).ok();
         self.queue.get_or_init(start).as_ref()
     }
 }

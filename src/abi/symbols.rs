@@ -1,6 +1,6 @@
 //! Symbols of the program that loads us. Each may be missing, as in a plain C test program.
 
-use super::c::{Lockspace, Table};
+use super::c::{RawLockspace, Table};
 use core::ffi::{c_char, c_int};
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicI32, Ordering};
@@ -15,7 +15,7 @@ pub type LogLevel = unsafe extern "C" fn(c_int, *const c_char, ...);
 #[repr(C)]
 struct Symbols {
     log_level: Option<LogLevel>,
-    alloc_lockspace: Option<unsafe extern "C" fn() -> *mut Lockspace>,
+    alloc_lockspace: Option<unsafe extern "C" fn() -> *mut RawLockspace>,
     daemon_test: Option<&'static AtomicI32>,
     gl_use_idm: Option<&'static AtomicI32>,
     layout: Option<NonNull<Table>>,
@@ -26,7 +26,8 @@ unsafe impl Sync for Symbols {}
 
 // Weak references, so that the library also loads where the symbols are missing. Looking them up
 // with dlsym would not do: a program that is linked without --export-dynamic exports only what its
-// libraries refer to (contract, section 10.4). Rust has no stable way to write a weak reference.
+// libraries refer to (docs/lvmlockd-contract.md, "What core exports"). Rust has no stable way to
+// write a weak reference.
 core::arch::global_asm!(
     ".pushsection .data.rel.ro.lvmlockd_idm_symbols, \"aw\"",
     ".balign 8",
@@ -71,10 +72,10 @@ pub fn layout_table() -> Option<NonNull<Table>> {
 }
 
 /// A new, empty lockspace from core. Its caller frees it with libc's `free`.
-pub fn alloc_lockspace() -> Option<NonNull<Lockspace>> {
+pub fn alloc_lockspace() -> Option<NonNull<RawLockspace>> {
     let alloc = symbols().alloc_lockspace?;
     // SAFETY: core's function of this name takes no argument, allocates and initialises; it is
-    // safe at any time (contract, section 1.2).
+    // safe at any time (docs/lvmlockd-contract.md, "What core exports").
     NonNull::new(unsafe { alloc() })
 }
 

@@ -1,10 +1,11 @@
 //! Reading core's structs: raw addresses in, plain values out.
 //!
-//! Fields that never moved are read at fixed offsets (contract, sections 2.1 to 2.3), the others
-//! through the [`Layout`]. Everything is copied at once; nothing here keeps a pointer for later.
+//! Fields that never moved are read at fixed offsets (docs/lvmlockd-contract.md, "Layouts"), the
+//! others through the [`Layout`]. Everything is copied at once; nothing here keeps a pointer for
+//! later.
 
 use super::Layout;
-use super::c::{Lockspace, Pvs, Resource};
+use super::c::{Pvs, RawLockspace, RawResource};
 use crate::error::Error;
 use crate::lock::{LockspaceKey, ResourceKey, Scope};
 use core::ffi::{c_char, c_int};
@@ -29,7 +30,8 @@ mod resource {
     pub const NAME: usize = 16;
     pub const TYPE: usize = 81;
     /// The byte with the `test_remote_*` bits of 2.03.40; in older releases it is padding or
-    /// unused bits, which are zero because core clears the whole struct (contract, section 2.2).
+    /// unused bits, which are zero because core clears the whole struct
+    /// (docs/lvmlockd-contract.md, "Layouts").
     pub const FLAGS: usize = 100;
     pub const TEST_REMOTE_EX: u8 = 1 << 4;
     pub const TEST_REMOTE_SH: u8 = 1 << 5;
@@ -48,7 +50,7 @@ impl LockspaceView {
     /// # Safety
     ///
     /// `ls` is NULL or points to a `struct lockspace` that stays as long as the view.
-    pub unsafe fn new(ls: *mut Lockspace) -> Result<LockspaceView, Error> {
+    pub unsafe fn new(ls: *mut RawLockspace) -> Result<LockspaceView, Error> {
         match NonNull::new(ls.cast()) {
             Some(base) => Ok(LockspaceView { base }),
             None => Err(Error::Invalid("lvmlockd passed no lockspace".into())),
@@ -84,8 +86,8 @@ impl LockspaceView {
     /// Paths of the VG's PVs; none for the global lockspace.
     ///
     /// A repeated start of the VG replaces the list from another thread, without a lock that we
-    /// could take (contract, section 8). So it is copied as quickly as possible, and again if it was
-    /// replaced meanwhile.
+    /// could take (docs/lvmlockd-contract.md, "Lists of PVs"). So it is copied as quickly as
+    /// possible, and again if it was replaced meanwhile.
     pub fn pvs(self, layout: &Layout) -> Result<Vec<String>, Error> {
         loop {
             // SAFETY: the layout was checked against this release of lvmlockd, and the contract of
@@ -136,7 +138,7 @@ impl ResourceView {
     /// # Safety
     ///
     /// `r` is NULL or points to a `struct resource` that stays as long as the view.
-    pub unsafe fn new(r: *mut Resource) -> Result<ResourceView, Error> {
+    pub unsafe fn new(r: *mut RawResource) -> Result<ResourceView, Error> {
         match NonNull::new(r.cast()) {
             Some(base) => Ok(ResourceView { base }),
             None => Err(Error::Invalid("lvmlockd passed no resource".into())),
@@ -212,7 +214,7 @@ pub unsafe fn lv_uuid(uuid: *const c_char) -> Result<String, Error> {
 /// Core frees them twice if the client disconnects while the request is in progress and the lock
 /// is then granted: it copies the whole action for the unlock, and with it the pointers. It does
 /// not look at the paths of an LV request again, so with an empty list there is nothing left to
-/// free twice (contract, section 0, item 8).
+/// free twice (docs/lvmlockd-contract.md, "The LV paths that core frees twice").
 ///
 /// # Safety
 ///

@@ -1,59 +1,59 @@
-//! The ways to one drive: which of them is used, and what is known of the others.
+//! The paths to one drive: which of them is used, and what is known of the others.
 //!
-//! A command goes by the best way. What certainly did not reach the drive goes by the next one at
+//! A command goes by the best path. What certainly did not reach the drive goes by the next one at
 //! once, and so does a read, which may be carried out twice. Any other command that may have
 //! reached the drive is told as that: it is for the engine to say what may be sent after it. By
-//! then the way counts as failed, and the engine's next command goes by another one.
+//! then the path counts as failed, and the engine's next command goes by another one.
 //!
-//! A way that failed is tried with reads, by a worker that has just finished its command, until
+//! A path that failed is tried with reads, by a worker that has just finished its command, until
 //! one comes back; the pauses between double. Where all have failed, commands try them all: how
 //! often is up to the engine's own pauses.
 
 use crate::sys::clock;
 use crate::sys::sync::{Mutex, MutexGuard, planted};
-use crate::topology::Target;
-use crate::transport::{Connect, Deadline, DrivePath, Limits, Undelivered};
+use crate::topology::PathAddress;
+use crate::transport::{Connect, Deadline, DrivePath, Limits, TransportError};
 use core::time::Duration;
 use idm_engine::Instant;
 use idm_protocol::{DriveCommand, Reply, Status};
 use std::sync::Arc;
 
-/// A way that has been at a command for so long is slow. Majorities do not wait for a drive with
-/// slow ways only, and commands go by others.
+/// A path that has been at a command for so long is slow. Majorities do not wait for a drive with
+/// slow paths only, and commands go by others.
 pub(crate) const SLOW: Duration = Duration::from_millis(100);
-/// A read that has taken longer is not repeated on another way: whoever asked asks again.
+/// A read that has taken longer is not repeated on another path: whoever asked asks again.
 const REPEAT: Duration = Duration::from_secs(1);
 /// From one word about a drive's nonsense to the next.
 const REMIND: Duration = Duration::from_secs(60);
-/// The pause before a way that failed is tried again: the first, and the longest.
+/// The pause before a path that failed is tried again: the first, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 
-/// The ways to one drive.
-pub(crate) struct Ways(Mutex<State>);
+/// The paths to one drive.
+pub(crate) struct Paths(Mutex<PathsState>);
 
-struct State {
+struct PathsState {
     /// The drive's name for messages: a path that was named, and its identity.
     name: String,
-    ways: Vec<Way>,
-    /// The way that worked last.
-    used: Option<WayId>,
+    paths: Vec<PathState>,
+    /// The path that worked last.
+    used: Option<PathId>,
     next_id: u64,
     /// Whether the drive answered last.
     answers: bool,
     /// When it was last said that the drive's answers make no sense.
     nonsense_said: Option<Instant>,
-    /// A way is being tried with a read.
+    /// A path is being tried with a read.
     probing: bool,
 }
 
-/// Tells a way from all others that the drive has or had.
+/// Tells a path from all others that the drive has or had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct WayId(u64);
+struct PathId(u64);
 
-struct Way {
-    id: WayId,
-    target: Target,
-    path: Arc<dyn DrivePath>,
+struct PathState {
+    id: PathId,
+    address: PathAddress,
+    transport: Arc<dyn DrivePath>,
     /// Failures in a row, and when the last one was.
     failures: u32,
     failed: Instant,
@@ -61,7 +61,7 @@ struct Way {
     running: Vec<Instant>,
 }
 
-impl Way {
+impl PathState {
     fn is_slow(&self, now: Instant) -> bool {
         self.running.iter().any(|&begun| now.since(begun) > SLOW)
     }
@@ -74,36 +74,36 @@ impl Way {
     }
 }
 
-/// A command on a way. Dropped, it is no longer there.
-struct Running<'a> {
-    ways: &'a Ways,
-    id: WayId,
-    path: Arc<dyn DrivePath>,
+/// A command on a path. Dropped, it is no longer there.
+struct PathInUse<'a> {
+    paths: &'a Paths,
+    id: PathId,
+    transport: Arc<dyn DrivePath>,
     begun: Instant,
 }
 
-impl Drop for Running<'_> {
+impl Drop for PathInUse<'_> {
     fn drop(&mut self) {
-        if let Some(way) = self.ways.state().way(self.id) {
-            if let Some(at) = way.running.iter().position(|&begun| begun == self.begun) {
-                way.running.swap_remove(at);
+        if let Some(path) = self.paths.state().path(self.id) {
+            if let Some(at) = path.running.iter().position(|&begun| begun == self.begun) {
+                path.running.swap_remove(at);
             }
         }
     }
 }
 
-impl State {
-    fn way(&mut self, id: WayId) -> Option<&mut Way> {
-        self.ways.iter_mut().find(|way| way.id == id)
+impl PathsState {
+    fn path(&mut self, id: PathId) -> Option<&mut PathState> {
+        self.paths.iter_mut().find(|path| path.id == id)
     }
 
-    fn add(&mut self, identity: &str, target: &Target, connect: &Connect) {
-        if self.ways.iter().all(|way| way.target != *target) {
+    fn add(&mut self, identity: &str, address: &PathAddress, connect: &Connect) {
+        if self.paths.iter().all(|path| path.address != *address) {
             self.next_id += 1;
-            self.ways.push(Way {
-                id: WayId(self.next_id),
-                target: target.clone(),
-                path: connect(identity, target),
+            self.paths.push(PathState {
+                id: PathId(self.next_id),
+                address: address.clone(),
+                transport: connect(identity, address),
                 failures: 0,
                 failed: Instant::default(),
                 running: Vec::new(),
@@ -111,38 +111,38 @@ impl State {
         }
     }
 
-    /// The best of the ways that were not tried yet: one that has not failed, is not slow, has
+    /// The best of the paths that were not tried yet: one that has not failed, is not slow, has
     /// least to do, and worked last.
-    fn best(&mut self, tried: &[WayId], now: Instant) -> Option<&mut Way> {
+    fn best(&mut self, tried: &[PathId], now: Instant) -> Option<&mut PathState> {
         let used = self.used;
-        self.ways.iter_mut().filter(|way| !tried.contains(&way.id)).min_by_key(|way| {
-            let fails = (way.failures > 0).then_some(way.failed);
-            (fails, way.is_slow(now), way.running.len(), Some(way.id) != used)
+        self.paths.iter_mut().filter(|path| !tried.contains(&path.id)).min_by_key(|path| {
+            let fails = (path.failures > 0).then_some(path.failed);
+            (fails, path.is_slow(now), path.running.len(), Some(path.id) != used)
         })
     }
 
-    /// Takes note of how a command went on a way. Returns what is to be said: once that a way fails
-    /// and once that it works again; where there is one way only, that is said of the drive.
-    fn note_way(&mut self, id: WayId, failure: Option<&Undelivered>) -> Option<String> {
-        let several = self.ways.len() > 1;
-        let at = self.ways.iter().position(|way| way.id == id)?;
-        let way = &mut self.ways[at];
-        let failed_before = way.failures > 0;
+    /// Takes note of how a command went on a path. Returns what is to be said: once that a path
+    /// fails and once that it works again; where there is one path only, that is said of the drive.
+    fn note_path(&mut self, id: PathId, failure: Option<&TransportError>) -> Option<String> {
+        let several = self.paths.len() > 1;
+        let at = self.paths.iter().position(|path| path.id == id)?;
+        let path = &mut self.paths[at];
+        let failed_before = path.failures > 0;
         match failure {
             Some(why) => {
-                way.failures = way.failures.saturating_add(1);
-                way.failed = clock::now();
-                let left = self.ways.iter().filter(|way| way.failures == 0).count();
+                path.failures = path.failures.saturating_add(1);
+                path.failed = clock::now();
+                let left = self.paths.iter().filter(|path| path.failures == 0).count();
                 (several && !failed_before).then(|| {
-                    let target = &self.ways[at].target;
-                    format!("drive {}: path {target} fails, {left} are left: {why}", self.name)
+                    let address = &self.paths[at].address;
+                    format!("drive {}: path {address} fails, {left} are left: {why}", self.name)
                 })
             }
             None => {
-                way.failures = 0;
+                path.failures = 0;
                 self.used = Some(id);
                 (several && failed_before)
-                    .then(|| format!("drive {}: path {} works again", self.name, way.target))
+                    .then(|| format!("drive {}: path {} works again", self.name, path.address))
             }
         }
     }
@@ -155,18 +155,18 @@ impl State {
         news.then(|| {
             self.nonsense_said = Some(now);
             format!(
-                "drive {}: an answer makes no sense, or says that a command failed inside the drive; \
-                 it counts as a drive that does not have the lock. If this is said again, look at \
-                 the kernel's log for the drive, and at its firmware",
+                "drive {}: an answer makes no sense, or says that a command failed inside the \
+                 drive; it counts as a drive that does not have the lock. If this is said again, \
+                 look at the kernel's log for the drive, and at its firmware",
                 self.name
             )
         })
     }
 
     /// What is to be said once when the drive does not answer, and once when it does again.
-    fn note_drive(&mut self, reply: &Reply, why: Option<&Undelivered>) -> Vec<String> {
+    fn note_drive(&mut self, reply: &Reply, why: Option<&TransportError>) -> Vec<String> {
         let mut said = Vec::new();
-        // Uncertain without a failure of the way: the answer does not say whose word it is.
+        // Uncertain without a failure of the path: the answer does not say whose word it is.
         let unclear = *reply == Reply::Status(Status::Uncertain) && why.is_none();
         if unclear || *reply == Reply::Status(Status::Failed) {
             said.extend(self.note_nonsense());
@@ -180,7 +180,7 @@ impl State {
         let name = &self.name;
         said.push(match (silent, why) {
             (true, Some(why)) => format!("drive {name} does not answer: {why}"),
-            (true, None) if self.ways.is_empty() => {
+            (true, None) if self.paths.is_empty() => {
                 format!("drive {name} does not answer: no path leads to it")
             }
             (true, None) => format!("drive {name} does not answer"),
@@ -190,12 +190,12 @@ impl State {
     }
 }
 
-impl Ways {
-    /// No way yet.
-    pub(crate) fn new(name: String) -> Ways {
-        Ways(Mutex::new(State {
+impl Paths {
+    /// No path yet.
+    pub(crate) fn new(name: String) -> Paths {
+        Paths(Mutex::new(PathsState {
             name,
-            ways: Vec::new(),
+            paths: Vec::new(),
             used: None,
             next_id: 0,
             answers: true,
@@ -204,7 +204,7 @@ impl Ways {
         }))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, PathsState> {
         self.0.lock()
     }
 
@@ -213,44 +213,50 @@ impl Ways {
         self.state().name.clone()
     }
 
-    /// Takes note of ways that `name` leads to.
-    pub(crate) fn add(&self, name: &str, identity: &str, targets: &[Target], connect: &Connect) {
+    /// Takes note of paths that `name` leads to.
+    pub(crate) fn add(
+        &self,
+        name: &str,
+        identity: &str,
+        addresses: &[PathAddress],
+        connect: &Connect,
+    ) {
         let mut state = self.state();
-        let before = state.ways.len();
-        for target in targets {
-            state.add(identity, target, connect);
+        let before = state.paths.len();
+        for address in addresses {
+            state.add(identity, address, connect);
         }
         // Not with every call: several partitions may be named in turn.
-        if state.ways.len() > before {
+        if state.paths.len() > before {
             state.name = format!("{name} ({identity})");
         }
     }
 
-    /// Takes note that these are the ways now. Others are gone, and what they had open is closed,
+    /// Takes note that these are the paths now. Others are gone, and what they had open is closed,
     /// so that the kernel can give their names away. Those that failed may work again.
-    pub(crate) fn set(&self, identity: &str, targets: &[Target], connect: &Connect) {
+    pub(crate) fn set(&self, identity: &str, addresses: &[PathAddress], connect: &Connect) {
         let mut state = self.state();
-        let (left, gone): (Vec<Way>, Vec<Way>) =
-            state.ways.drain(..).partition(|way| targets.contains(&way.target));
-        state.ways = left;
-        for way in &mut state.ways {
-            way.failed = Instant::default();
+        let (left, gone): (Vec<PathState>, Vec<PathState>) =
+            state.paths.drain(..).partition(|path| addresses.contains(&path.address));
+        state.paths = left;
+        for path in &mut state.paths {
+            path.failed = Instant::default();
         }
-        for target in targets {
-            state.add(identity, target, connect);
+        for address in addresses {
+            state.add(identity, address, connect);
         }
-        for way in &gone {
-            log::info!("drive {}: path {} is gone", state.name, way.target);
+        for path in &gone {
+            log::info!("drive {}: path {} is gone", state.name, path.address);
         }
         // Closing may take its time.
         drop(state);
         drop(gone);
     }
 
-    /// Whether the drive did not answer when it was last asked, or no way to it is quick now.
+    /// Whether the drive did not answer when it was last asked, or no path to it is quick now.
     pub(crate) fn are_slow(&self, now: Instant) -> bool {
         let state = self.state();
-        !state.answers || state.ways.iter().all(|way| way.failures > 0 || way.is_slow(now))
+        !state.answers || state.paths.iter().all(|path| path.failures > 0 || path.is_slow(now))
     }
 
     /// Whether the drive answered when it was last asked.
@@ -260,7 +266,7 @@ impl Ways {
 
     /// How many there are.
     pub(crate) fn count(&self) -> usize {
-        self.state().ways.len()
+        self.state().paths.len()
     }
 
     /// Runs a command, if it may still be begun: whoever sent it takes it for lost some time later,
@@ -275,9 +281,9 @@ impl Ways {
         let mut why = None;
         while let Some(running) = self.begin(&tried) {
             let id = running.id;
-            let result = running.path.execute(command, deadline);
+            let result = running.transport.execute(command, deadline);
             drop(running);
-            let said = self.state().note_way(id, result.as_ref().err());
+            let said = self.state().note_path(id, result.as_ref().err());
             say(said);
             let undelivered = match result {
                 Ok(answer) => {
@@ -286,7 +292,7 @@ impl Ways {
                 }
                 Err(undelivered) => undelivered,
             };
-            let sent = matches!(undelivered, Undelivered::Unknown(_));
+            let sent = matches!(undelivered, TransportError::Unknown(_));
             why = Some(undelivered);
             if sent {
                 reply = Reply::Status(Status::Uncertain);
@@ -302,33 +308,33 @@ impl Ways {
         reply
     }
 
-    fn begin(&self, tried: &[WayId]) -> Option<Running<'_>> {
+    fn begin(&self, tried: &[PathId]) -> Option<PathInUse<'_>> {
         let begun = clock::now();
         let mut state = self.state();
-        let mut way = state.best(tried, begun)?;
+        let mut path = state.best(tried, begun)?;
         if planted!(BeginInTwoSteps) {
-            let id = way.id;
+            let id = path.id;
             drop(state);
             state = self.state();
-            way = state.way(id)?;
+            path = state.path(id)?;
         }
-        way.running.push(begun);
-        let (id, path) = (way.id, way.path.clone());
-        Some(Running { ways: self, id, path, begun })
+        path.running.push(begun);
+        let (id, transport) = (path.id, path.transport.clone());
+        Some(PathInUse { paths: self, id, transport, begun })
     }
 
-    /// Tries a way that failed again, if it is time for that and commands can go by another one.
+    /// Tries a path that failed again, if it is time for that and commands can go by another one.
     pub(crate) fn probe(&self, limits: Limits) {
         let begun = clock::now();
-        let (id, path) = {
+        let (id, transport) = {
             let mut state = self.state();
-            if state.probing || state.ways.iter().all(|way| way.failures > 0) {
+            if state.probing || state.paths.iter().all(|path| path.failures > 0) {
                 return;
             }
-            let Some(way) = state.ways.iter().find(|way| way.is_due(begun)) else {
+            let Some(path) = state.paths.iter().find(|path| path.is_due(begun)) else {
                 return;
             };
-            let found = (way.id, way.path.clone());
+            let found = (path.id, path.transport.clone());
             if planted!(ProbeTwice) {
                 drop(state);
                 state = self.state();
@@ -338,9 +344,9 @@ impl Ways {
         };
         let _probe = Probe(self);
         let used = self.state().used;
-        let result = path.execute(&DriveCommand::ReadTable, &limits.deadline(begun));
+        let result = transport.execute(&DriveCommand::ReadTable, &limits.deadline(begun));
         let mut state = self.state();
-        let said = state.note_way(id, result.as_ref().err());
+        let said = state.note_path(id, result.as_ref().err());
         state.used = used;
         drop(state);
         say(said);
@@ -353,8 +359,8 @@ fn say(what: impl IntoIterator<Item = String>) {
     what.into_iter().for_each(|text| log::warn!("{text}"));
 }
 
-/// While it lives, a way is being tried.
-struct Probe<'a>(&'a Ways);
+/// While it lives, a path is being tried.
+struct Probe<'a>(&'a Paths);
 
 impl Drop for Probe<'_> {
     fn drop(&mut self) {
@@ -382,7 +388,7 @@ mod tests {
 
     #[derive(Default)]
     struct FakeState {
-        failure: Option<Undelivered>,
+        failure: Option<TransportError>,
         hangs: bool,
         writes: u32,
         reads: u32,
@@ -410,7 +416,7 @@ mod tests {
             &self,
             command: &DriveCommand,
             deadline: &Deadline,
-        ) -> Result<Reply, Undelivered> {
+        ) -> Result<Reply, TransportError> {
             let mut state = self.state.lock();
             state.deadlines.push(deadline.clone());
             let read = *command == DriveCommand::ReadTable;
@@ -427,42 +433,42 @@ mod tests {
     }
 
     struct Bench {
-        ways: Ways,
-        fakes: HashMap<Target, Arc<Fake>>,
+        paths: Paths,
+        fakes: HashMap<PathAddress, Arc<Fake>>,
     }
 
     const A: &str = "/dev/sda";
     const B: &str = "/dev/sdb";
 
-    fn target(node: &str) -> Target {
-        Target::Scsi(node.into())
+    fn address(node: &str) -> PathAddress {
+        PathAddress::Scsi(node.into())
     }
 
     impl Bench {
         fn new(nodes: &[&str]) -> Bench {
-            let targets: Vec<Target> = [A, B].map(target).into();
-            let fakes = targets.into_iter().map(|target| (target, Arc::default())).collect();
-            let bench = Bench { ways: Ways::new("naa.5".into()), fakes };
-            let named: Vec<Target> = nodes.iter().map(|node| target(node)).collect();
-            bench.ways.add("/dev/pv", "naa.5", &named, &bench.connect());
+            let addresses: Vec<PathAddress> = [A, B].map(address).into();
+            let fakes = addresses.into_iter().map(|address| (address, Arc::default())).collect();
+            let bench = Bench { paths: Paths::new("naa.5".into()), fakes };
+            let named: Vec<PathAddress> = nodes.iter().map(|node| address(node)).collect();
+            bench.paths.add("/dev/pv", "naa.5", &named, &bench.connect());
             bench
         }
 
         fn connect(&self) -> Box<Connect> {
             let fakes = self.fakes.clone();
-            Box::new(move |_, target| fakes[target].clone())
+            Box::new(move |_, address| fakes[address].clone())
         }
 
         fn set(&self, nodes: &[&str]) {
-            let targets: Vec<Target> = nodes.iter().map(|node| target(node)).collect();
-            self.ways.set("naa.5", &targets, &self.connect());
+            let addresses: Vec<PathAddress> = nodes.iter().map(|node| address(node)).collect();
+            self.paths.set("naa.5", &addresses, &self.connect());
         }
 
         fn at(&self, node: &str) -> &Fake {
-            &self.fakes[&target(node)]
+            &self.fakes[&address(node)]
         }
 
-        fn fails(&self, node: &str, failure: Option<Undelivered>) {
+        fn fails(&self, node: &str, failure: Option<TransportError>) {
             self.at(node).set(|state| state.failure = failure);
         }
 
@@ -478,31 +484,31 @@ mod tests {
                 metadata: [0; 64],
                 host: HostId::from_bytes([7; 32]),
             };
-            match self.ways.execute(&DriveCommand::Mutex(MutexOp::Refresh, record), &soon()) {
+            match self.paths.execute(&DriveCommand::Mutex(MutexOp::Refresh, record), &soon()) {
                 Reply::Status(status) => status,
                 Reply::Table(_) => panic!("a table"),
             }
         }
 
         fn probe(&self) {
-            self.ways.probe(Limits::new(&Timing::for_lease(Duration::from_secs(60))));
+            self.paths.probe(Limits::new(&Timing::for_lease(Duration::from_secs(60))));
         }
 
         fn read(&self) -> Reply {
-            self.ways.execute(&DriveCommand::ReadTable, &soon())
+            self.paths.execute(&DriveCommand::ReadTable, &soon())
         }
     }
 
-    fn gone() -> Option<Undelivered> {
-        Some(Undelivered::NotSent("gone".into()))
+    fn gone() -> Option<TransportError> {
+        Some(TransportError::NotSent("gone".into()))
     }
 
-    fn lost() -> Option<Undelivered> {
-        Some(Undelivered::Unknown("lost".into()))
+    fn lost() -> Option<TransportError> {
+        Some(TransportError::Unknown("lost".into()))
     }
 
     #[test]
-    fn a_command_that_was_not_sent_goes_by_the_next_way_at_once() {
+    fn a_command_that_was_not_sent_goes_by_the_next_path_at_once() {
         let bench = Bench::new(&[A, B]);
         bench.fails(A, gone());
         for _ in 0..3 {
@@ -512,7 +518,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_may_have_been_carried_out_is_told_and_the_next_goes_by_another_way() {
+    fn a_command_that_may_have_been_carried_out_is_told_and_the_next_goes_by_another_path() {
         let bench = Bench::new(&[A, B]);
         bench.fails(A, lost());
         assert_eq!(bench.write(), Status::Uncertain);
@@ -527,18 +533,18 @@ mod tests {
     }
 
     #[test]
-    fn what_may_not_be_begun_any_more_goes_by_no_way() {
+    fn what_may_not_be_begun_any_more_goes_by_no_path() {
         let time = virtual_time();
         let bench = Bench::new(&[A, B]);
         let deadline = soon();
         time.advance(Duration::from_millis(4500));
-        let reply = bench.ways.execute(&DriveCommand::ReadTable, &deadline);
+        let reply = bench.paths.execute(&DriveCommand::ReadTable, &deadline);
         assert_eq!(reply, Reply::Status(Status::Unreachable));
         assert_eq!((bench.at(A).counts(), bench.at(B).counts()), ((0, 0), (0, 0)));
-        // The next way gets the same deadline, not a new one.
+        // The next path gets the same deadline, not a new one.
         bench.fails(A, gone());
         let deadline = soon();
-        bench.ways.execute(&DriveCommand::ReadTable, &deadline);
+        bench.paths.execute(&DriveCommand::ReadTable, &deadline);
         deadline.give_up();
         for node in [A, B] {
             let [given] = &bench.at(node).deadlines()[..] else { panic!("one command") };
@@ -555,23 +561,23 @@ mod tests {
     }
 
     #[test]
-    fn a_drive_without_a_working_way_says_what_is_certain() {
+    fn a_drive_without_a_working_path_says_what_is_certain() {
         let bench = Bench::new(&[A, B]);
         bench.fails(A, gone());
         bench.fails(B, gone());
         assert_eq!(bench.write(), Status::Unreachable);
-        assert!(bench.ways.are_slow(clock::now()));
+        assert!(bench.paths.are_slow(clock::now()));
         // Both are tried with every command, and whichever works first is used.
         bench.fails(B, None);
         assert_eq!(bench.write(), Status::Good);
-        assert!(!bench.ways.are_slow(clock::now()));
+        assert!(!bench.paths.are_slow(clock::now()));
         let none = Bench::new(&[]);
         assert_eq!(none.write(), Status::Unreachable);
-        assert!(none.ways.are_slow(clock::now()));
+        assert!(none.paths.are_slow(clock::now()));
     }
 
     #[test]
-    fn a_way_that_hangs_holds_one_command_and_the_others_go_on() {
+    fn a_path_that_hangs_holds_one_command_and_the_others_go_on() {
         let bench = Bench::new(&[A, B]);
         bench.at(A).set(|state| state.hangs = true);
         thread::scope(|scope| {
@@ -583,28 +589,28 @@ mod tests {
                 assert_eq!(bench.write(), Status::Good);
             }
             assert_eq!(bench.at(A).counts(), (1, 0));
-            assert!(!bench.ways.are_slow(clock::now() + 2 * SLOW));
+            assert!(!bench.paths.are_slow(clock::now() + 2 * SLOW));
             bench.at(A).set(|state| state.hangs = false);
             assert_eq!(stuck.join().unwrap(), Status::Good);
         });
     }
 
     #[test]
-    fn a_way_that_failed_is_tried_with_reads_and_pauses() {
+    fn a_path_that_failed_is_tried_with_reads_and_pauses() {
         let bench = Bench::new(&[A, B]);
         bench.fails(A, gone());
         assert_eq!(bench.write(), Status::Good);
         bench.probe();
         assert_eq!(bench.at(A).counts(), (1, 0), "it is too early");
         let tries_after = |pause: Duration, expected: (u32, u32)| {
-            bench.ways.state().ways[0].failed = clock::now() - pause;
+            bench.paths.state().paths[0].failed = clock::now() - pause;
             bench.probe();
             assert_eq!(bench.at(A).counts(), expected, "after {pause:?}");
         };
         tries_after(PAUSE.0, (1, 1));
         tries_after(PAUSE.0, (1, 1));
         tries_after(2 * PAUSE.0, (1, 2));
-        bench.ways.state().ways[0].failures = u32::MAX;
+        bench.paths.state().paths[0].failures = u32::MAX;
         tries_after(PAUSE.1, (1, 3));
         // What the kernel tells of the drive's paths ends the pause.
         bench.fails(A, None);
@@ -619,12 +625,12 @@ mod tests {
     }
 
     #[test]
-    fn ways_come_and_go() {
+    fn paths_come_and_go() {
         let bench = Bench::new(&[A]);
         assert_eq!(bench.write(), Status::Good);
-        assert_eq!(Arc::strong_count(&bench.fakes[&target(A)]), 2);
+        assert_eq!(Arc::strong_count(&bench.fakes[&address(A)]), 2);
         bench.set(&[B]);
-        assert_eq!(Arc::strong_count(&bench.fakes[&target(A)]), 1, "it is let go of");
+        assert_eq!(Arc::strong_count(&bench.fakes[&address(A)]), 1, "it is let go of");
         assert_eq!(bench.write(), Status::Good);
         assert_eq!(bench.at(B).counts(), (1, 0));
         bench.set(&[]);

@@ -30,7 +30,7 @@ pub struct Job {
     pub deadline: Deadline,
     /// It is lost if there is no answer by then.
     pub lost: Instant,
-    pub done: Completion,
+    pub done: ReplyHandler,
 }
 
 /// A command that a worker has begun.
@@ -43,13 +43,13 @@ pub struct Begun {
 }
 
 /// What a worker is at.
-struct Running {
+struct RunningCommand {
     id: u64,
     begun: Instant,
     change: Option<Change>,
     deadline: Deadline,
     /// Who waits for it, and until when. Nobody any more where all were told that it is lost.
-    waiting: Vec<(Instant, Completion)>,
+    waiting: Vec<(Instant, ReplyHandler)>,
     /// It was told that this command is lost.
     overdue: bool,
 }
@@ -95,20 +95,20 @@ impl Change {
 
 /// Hands over the reply to a command, exactly once: a command that is dropped without one was
 /// lost, and nothing is known of its effect.
-pub struct Completion(Option<Box<Done>>);
+pub struct ReplyHandler(Option<Box<Done>>);
 
 type Done = dyn FnOnce(Reply, bool) + Send;
 
-impl Completion {
+impl ReplyHandler {
     /// Calls `done` with the reply, on a thread of the drive's; it must not block.
-    pub fn new(done: impl FnOnce(Reply) + Send + 'static) -> Completion {
-        Completion::in_a_row(|reply, _| done(reply))
+    pub fn new(done: impl FnOnce(Reply) + Send + 'static) -> ReplyHandler {
+        ReplyHandler::in_a_row(|reply, _| done(reply))
     }
 
-    /// As [`Completion::new`]; `done` is also told whether the same thread goes on at once to the
+    /// As [`ReplyHandler::new`]; `done` is also told whether the same thread goes on at once to the
     /// next command that nobody waits for.
-    pub fn in_a_row(done: impl FnOnce(Reply, bool) + Send + 'static) -> Completion {
-        Completion(Some(Box::new(done)))
+    pub fn in_a_row(done: impl FnOnce(Reply, bool) + Send + 'static) -> ReplyHandler {
+        ReplyHandler(Some(Box::new(done)))
     }
 
     pub fn answer(mut self, reply: Reply, more: bool) {
@@ -118,7 +118,7 @@ impl Completion {
     }
 }
 
-impl Drop for Completion {
+impl Drop for ReplyHandler {
     fn drop(&mut self) {
         if let Some(done) = self.0.take() {
             done(Reply::Status(Status::Uncertain), false);
@@ -128,13 +128,13 @@ impl Drop for Completion {
 
 /// What waits for a drive, and its workers.
 #[derive(Default)]
-pub struct Queue {
+pub struct CommandQueue {
     /// What keeps or frees locks, and somebody waits for.
     urgent: VecDeque<Job>,
     /// What nobody waits for.
     background: VecDeque<Job>,
     other: VecDeque<Job>,
-    running: Vec<Running>,
+    running: Vec<RunningCommand>,
     next_id: u64,
     pub workers: usize,
     pub idle: usize,
@@ -145,9 +145,9 @@ pub struct Queue {
 #[derive(Default)]
 pub struct Expired {
     /// Of those that were not sent, and are not any more.
-    pub unsent: Vec<Completion>,
+    pub unsent: Vec<ReplyHandler>,
     /// Of those that a worker is at, and that may have been sent.
-    pub lost: Vec<Completion>,
+    pub lost: Vec<ReplyHandler>,
 }
 
 /// Workers to get to work.
@@ -159,7 +159,7 @@ pub struct Help {
     pub start: usize,
 }
 
-impl Queue {
+impl CommandQueue {
     pub fn len(&self) -> usize {
         self.urgent.len() + self.background.len() + self.other.len()
     }
@@ -225,12 +225,12 @@ impl Queue {
         let (begun, id, change) = (clock::now(), self.next_id, Change::of(&command));
         self.next_id += 1;
         let (given, overdue) = (deadline.clone(), false);
-        self.running.push(Running { id, begun, change, deadline: given, waiting, overdue });
+        self.running.push(RunningCommand { id, begun, change, deadline: given, waiting, overdue });
         Some(Begun { command, deadline, at: begun, id })
     }
 
     /// A command has ended. Who is to be told, and whether others follow that nobody waits for.
-    pub fn end(&mut self, begun: &Begun) -> (Vec<Completion>, bool) {
+    pub fn end(&mut self, begun: &Begun) -> (Vec<ReplyHandler>, bool) {
         let at = self.running.iter().position(|running| running.id == begun.id);
         let waiting = at.map_or_else(Vec::new, |at| self.running.swap_remove(at).waiting);
         let done = waiting.into_iter().map(|(_, done)| done).collect();
@@ -257,7 +257,7 @@ impl Queue {
             let sent = !running.waiting.is_empty() || running.deadline.give_up();
             running.overdue |= sent && !planted!(LostUnmarked);
             let told = if sent { &mut expired.lost } else { &mut expired.unsent };
-            let late: Vec<(Instant, Completion)> = late;
+            let late: Vec<(Instant, ReplyHandler)> = late;
             told.extend(late.into_iter().map(|(_, done)| done));
         }
         expired
@@ -287,10 +287,10 @@ mod tests {
     const LOST: Duration = Duration::from_secs(13);
 
     fn job(command: DriveCommand, urgency: Urgency) -> Job {
-        told(command, urgency, Completion::new(|_| {}))
+        told(command, urgency, ReplyHandler::new(|_| {}))
     }
 
-    fn told(command: DriveCommand, urgency: Urgency, done: Completion) -> Job {
+    fn told(command: DriveCommand, urgency: Urgency, done: ReplyHandler) -> Job {
         let queued = clock::now();
         Job { command, urgency, queued, deadline: soon(), lost: queued + LOST, done }
     }
@@ -299,8 +299,8 @@ mod tests {
         DriveCommand::Mutex(op, Record::end_of_table())
     }
 
-    fn queue(awaited: usize, background: usize) -> Queue {
-        let mut queue = Queue::default();
+    fn queue(awaited: usize, background: usize) -> CommandQueue {
+        let mut queue = CommandQueue::default();
         for _ in 0..background {
             queue.push(job(mutex(MutexOp::Refresh), Urgency::Background));
         }
@@ -310,7 +310,7 @@ mod tests {
         queue
     }
 
-    fn help(queue: &mut Queue) -> (usize, usize) {
+    fn help(queue: &mut CommandQueue) -> (usize, usize) {
         let Help { wake, start } = queue.help(MOST, clock::now());
         (wake, start)
     }
@@ -354,7 +354,7 @@ mod tests {
 
     #[test]
     fn what_keeps_or_frees_locks_comes_first() {
-        let mut queue = Queue::default();
+        let mut queue = CommandQueue::default();
         let kinds = [
             (MutexOp::Trylock, Urgency::Awaited),
             (MutexOp::Destroy, Urgency::Background),
@@ -370,10 +370,10 @@ mod tests {
     fn a_command_that_the_kernel_keeps_is_told_to_be_lost_once() {
         let time = virtual_time();
         let replies: Arc<Mutex<Vec<Reply>>> = Arc::default();
-        let mut queue = Queue::default();
+        let mut queue = CommandQueue::default();
         for _ in 0..2 {
             let replies = replies.clone();
-            let done = Completion::new(move |reply| replies.lock().unwrap().push(reply));
+            let done = ReplyHandler::new(move |reply| replies.lock().unwrap().push(reply));
             queue.push(told(DriveCommand::ReadTable, Urgency::Awaited, done));
             time.advance(Duration::from_secs(1));
         }
@@ -438,7 +438,7 @@ mod tests {
             ((Refresh, sh), (Destroy, ex), false),
         ] {
             let _time = virtual_time();
-            let mut queue = Queue::default();
+            let mut queue = CommandQueue::default();
             queue.push(job(command(lost.0, lost.1), Urgency::Awaited));
             let begun = queue.begin().unwrap();
             assert!(begun.deadline.timeout(Duration::ZERO).is_some());

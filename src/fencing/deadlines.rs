@@ -68,7 +68,7 @@ impl Feeding {
 
 /// What is configured; `None` for what is derived from the lease.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Wanted {
+pub struct FencingConfig {
     /// What the kill command needs.
     pub kill_time: Option<Duration>,
     /// Whether a watchdog is used, and with which timeout.
@@ -77,7 +77,7 @@ pub struct Wanted {
 
 impl Fencing {
     /// The times for a lease. Refuses what cannot hold, and names the keys of the settings.
-    pub fn new(timing: &Timing, wanted: Wanted) -> Result<Fencing, String> {
+    pub fn new(timing: &Timing, wanted: FencingConfig) -> Result<Fencing, String> {
         let lease = timing.lease;
         let notice = NOTICE.min(lease / 60);
         let kill_time = wanted.kill_time.unwrap_or(KILL_TIME.min(lease / 6));
@@ -115,7 +115,8 @@ impl Fencing {
             if ahead > room {
                 return Err(format!(
                     "watchdog_timeout_s = {}: the last feed has to be {} ms before a lock may be \
-                     lost, and with lease_ms = {} renewal needs all but {} ms; make the lease longer",
+                     lost, and with lease_ms = {} renewal needs all but {} ms; make the lease \
+                     longer",
                     feeding.timeout.as_secs(),
                     ahead.as_millis(),
                     lease.as_millis(),
@@ -145,7 +146,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn fencing(lease_ms: u64, wanted: Wanted) -> Result<Fencing, String> {
+    fn fencing(lease_ms: u64, wanted: FencingConfig) -> Result<Fencing, String> {
         Fencing::new(&Timing::for_lease(Duration::from_millis(lease_ms)), wanted)
     }
 
@@ -155,10 +156,10 @@ mod tests {
 
     #[test]
     fn the_default_lease_has_room_for_the_defaults() {
-        let fencing = fencing(60_000, Wanted::default()).unwrap();
+        let fencing = fencing(60_000, FencingConfig::default()).unwrap();
         assert_eq!(fencing.margin, Duration::from_secs(11));
         assert_eq!(fencing.kill_time, Duration::from_secs(10));
-        let watched = Wanted { watchdog: Some(None), ..Wanted::default() };
+        let watched = FencingConfig { watchdog: Some(None), ..FencingConfig::default() };
         let watched = self::fencing(60_000, watched).unwrap();
         assert_eq!(watched.margin, Duration::from_millis(16_500));
         let feeding = watched.watchdog.unwrap();
@@ -169,25 +170,25 @@ mod tests {
 
     #[test]
     fn what_cannot_hold_is_refused_by_name() {
-        let kill = |kill_time| Wanted { kill_time, watchdog: None };
+        let kill = |kill_time| FencingConfig { kill_time, watchdog: None };
         assert!(fencing(60_000, kill(ms(0))).unwrap_err().contains("kill_time_ms = 0"));
         assert!(fencing(60_000, kill(ms(23_800))).is_ok());
         let refused = fencing(60_000, kill(ms(24_000))).unwrap_err();
         assert!(refused.contains("kill_time_ms = 24000"), "{refused}");
         assert!(refused.contains("lease_ms = 60000"), "{refused}");
-        let watched = |timeout| Wanted { kill_time: None, watchdog: Some(timeout) };
+        let watched = |timeout| FencingConfig { kill_time: None, watchdog: Some(timeout) };
         let refused = fencing(60_000, watched(ms(20_000))).unwrap_err();
         assert!(refused.contains("watchdog_timeout_s = 20"), "{refused}");
         let refused = fencing(5_000, watched(None)).unwrap_err();
         assert!(refused.contains("watchdog_timeout_s"), "{refused}");
-        let both = Wanted { kill_time: ms(22_000), watchdog: Some(ms(10_000)) };
+        let both = FencingConfig { kill_time: ms(22_000), watchdog: Some(ms(10_000)) };
         assert!(fencing(60_000, both).unwrap_err().contains("watchdog_timeout_s"));
     }
 
     proptest! {
         #[test]
         fn every_lease_has_room_for_the_default_kill_time(lease_ms in 500u64..3_600_000) {
-            prop_assert!(fencing(lease_ms, Wanted::default()).is_ok());
+            prop_assert!(fencing(lease_ms, FencingConfig::default()).is_ok());
         }
 
         /// Whatever is accepted: the kill command has its time before the earliest reset, and the
@@ -199,7 +200,7 @@ mod tests {
             timeout_s in proptest::option::of(1u64..100),
             delay in 0.0f64..1.0,
         ) {
-            let wanted = Wanted {
+            let wanted = FencingConfig {
                 kill_time: ms(kill_ms),
                 watchdog: Some(timeout_s.map(Duration::from_secs)),
             };

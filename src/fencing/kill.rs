@@ -70,7 +70,7 @@ pub struct Killing {
     pause: Duration,
     /// Whether the command has not ended.
     runs: bool,
-    state: State,
+    state: KillState,
     /// Locks were in use when it began, and it was not told yet that they are released.
     in_use: bool,
     watchdog: bool,
@@ -84,7 +84,7 @@ enum Reminder {
     Last,
 }
 
-enum State {
+enum KillState {
     Runs,
     Ended,
     Failed(String),
@@ -92,14 +92,14 @@ enum State {
 
 /// Something for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Note {
+pub struct LogLine {
     /// An error, or a warning.
     pub level: log::Level,
     /// What to say.
     pub text: String,
 }
 
-impl Note {
+impl LogLine {
     /// Says it.
     pub fn log(&self) {
         log::log!(self.level, "{}", self.text);
@@ -129,7 +129,7 @@ impl Killing {
             again: None,
             pause: fencing.notice,
             runs: true,
-            state: State::Runs,
+            state: KillState::Runs,
             in_use: held > 0,
             watchdog: fencing.watchdog.is_some(),
         }
@@ -163,7 +163,7 @@ impl Killing {
     }
 
     /// What is to be said now, with so many of its locks still in use.
-    pub fn remind(&mut self, held: usize, now: Instant) -> Option<Note> {
+    pub fn remind(&mut self, held: usize, now: Instant) -> Option<LogLine> {
         if held == 0 {
             self.next = None;
             return core::mem::take(&mut self.in_use).then(|| self.released(now));
@@ -175,31 +175,31 @@ impl Killing {
         };
         let (vg, command) = (&self.vg, self.command());
         let state = match &self.state {
-            State::Runs => format!("\"{command}\" still runs"),
-            State::Ended => format!("\"{command}\" has ended"),
-            State::Failed(why) => format!("\"{command}\" failed ({why})"),
+            KillState::Runs => format!("\"{command}\" still runs"),
+            KillState::Ended => format!("\"{command}\" has ended"),
+            KillState::Failed(why) => format!("\"{command}\" failed ({why})"),
         };
         let text = format!(
             "volume group {vg}: {held} locks are still in use after {} ms: {state}. {}",
             now.since(self.begun).as_millis(),
             self.advice(now)
         );
-        Some(Note { level: log::Level::Error, text })
+        Some(LogLine { level: log::Level::Error, text })
     }
 
     /// The command has ended, or could not be begun, of which is told once.
-    pub fn ended(&mut self, ended: &Ended, now: Instant) -> Option<Note> {
+    pub fn ended(&mut self, ended: &Ended, now: Instant) -> Option<LogLine> {
         self.runs = false;
         let took = now.since(self.begun).as_millis();
         let (vg, command) = (&self.vg, self.command());
         match ended {
             Ended::Exited(status) if status.success() => {
-                self.state = State::Ended;
+                self.state = KillState::Ended;
                 let text = format!(
                     "volume group {vg}: \"{command}\" ended well after {took} ms; its locks are \
                      released when it is dropped"
                 );
-                Some(Note { level: log::Level::Warn, text })
+                Some(LogLine { level: log::Level::Warn, text })
             }
             Ended::Exited(status) => self.failed(status.to_string(), true, now),
             Ended::Unknown(error) => self.failed(error.to_string(), true, now),
@@ -208,7 +208,7 @@ impl Killing {
     }
 
     /// `begun`: it has done something, so that it is only tried again while that helps.
-    fn failed(&mut self, mut why: String, begun: bool, now: Instant) -> Option<Note> {
+    fn failed(&mut self, mut why: String, begun: bool, now: Instant) -> Option<LogLine> {
         let next = now + self.pause;
         if !begun || next < self.until {
             self.again = Some(next);
@@ -220,16 +220,17 @@ impl Killing {
             self.command(),
             self.advice(now)
         );
-        let told = matches!(&self.state, State::Failed(before) if *before == why);
-        self.state = State::Failed(why);
-        (!told).then_some(Note { level: log::Level::Error, text })
+        let told = matches!(&self.state, KillState::Failed(before) if *before == why);
+        self.state = KillState::Failed(why);
+        (!told).then_some(LogLine { level: log::Level::Error, text })
     }
 
     /// All locks of the volume group were released.
-    fn released(&self, now: Instant) -> Note {
+    fn released(&self, now: Instant) -> LogLine {
         let text = if now < self.until {
             format!(
-                "volume group {}: all locks were released, {} ms before other hosts could take them",
+                "volume group {}: all locks were released, {} ms before other hosts could take \
+                 them",
                 self.vg,
                 self.until.since(now).as_millis()
             )
@@ -241,7 +242,7 @@ impl Killing {
                 now.since(self.until).as_millis()
             )
         };
-        Note { level: log::Level::Warn, text }
+        LogLine { level: log::Level::Warn, text }
     }
 
     fn advice(&self, now: Instant) -> String {
@@ -296,8 +297,10 @@ mod tests {
     /// A VG with 5 s to be deactivated in, at 100 s, before its first lock may be lost at 106 s.
     fn killing(until: Option<Instant>) -> Killing {
         let timing = Timing::for_lease(Duration::from_secs(60));
-        let wanted =
-            crate::fencing::Wanted { kill_time: Some(Duration::from_secs(5)), watchdog: None };
+        let wanted = crate::fencing::FencingConfig {
+            kill_time: Some(Duration::from_secs(5)),
+            watchdog: None,
+        };
         let fencing = Fencing::new(&timing, wanted).unwrap();
         assert_eq!(fencing.margin, Duration::from_secs(6));
         Killing::new("vg0", &words(&["/sbin/k", "vg0"]), &fencing, until, 3, at(100_000))

@@ -7,9 +7,7 @@
 use crate::config;
 use crate::state::{file, host_id, store};
 use crate::sys::clock;
-use crate::sys::sync::thread::JoinHandle;
-use crate::sys::sync::{Condvar, Mutex, MutexGuard};
-use crate::sys::thread;
+use crate::sys::service::{Service, Shared};
 use core::time::Duration;
 use idm_engine::Instant;
 use idm_protocol::ResourceId;
@@ -31,35 +29,21 @@ pub type Dates = BTreeMap<ResourceId, Instant>;
 
 /// Keeps the note. Dropping it is lvmlockd's sudden death: the note stays as it is.
 pub struct SafeNote {
-    shared: Arc<Shared>,
+    service: Service<SafeNoteState>,
     left: Option<Dates>,
-    thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct State {
+struct SafeNoteState {
     /// Of the locks in use.
     firsts: Dates,
     /// Of those that an earlier lvmlockd left, while that is not known of each.
     left: Dates,
     /// What the note says; `None` where there is none.
     noted: Option<Dates>,
-    quit: bool,
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
-    }
-}
-
-impl State {
+impl SafeNoteState {
     fn dates(&self) -> Dates {
         let mut dates = self.firsts.clone();
         for (&vg, &left) in &self.left {
@@ -87,15 +71,10 @@ impl SafeNote {
     ) -> io::Result<SafeNote> {
         let note = Note::new(state_dir)?;
         let left = note.read();
-        let shared = Arc::new(Shared::default());
-        {
-            let mut state = shared.lock();
-            state.left = left.clone().unwrap_or_default();
-            state.noted = left.clone();
-        }
-        let written = shared.clone();
-        let thread = thread::spawn("idm-note", move || write(&written, &note, pause, &look))?;
-        Ok(SafeNote { shared, left, thread: Some(thread) })
+        let (firsts, known) = (Dates::new(), left.clone().unwrap_or_default());
+        let state = SafeNoteState { firsts, left: known, noted: left.clone() };
+        let run = move |shared: &Arc<_>| write(shared, &note, pause, &look);
+        Ok(SafeNote { service: Service::start("idm-note", state, run)?, left })
     }
 
     /// Until when a VG's locks were safe that an earlier lvmlockd left: the date, or that none was in
@@ -111,7 +90,7 @@ impl SafeNote {
 
     /// Whether nothing is left of which not all is known.
     pub fn is_settled(&self) -> bool {
-        self.shared.lock().left.is_empty()
+        self.service.shared().lock().left.is_empty()
     }
 
     /// What an earlier lvmlockd left is all known, kept by this one or given up, of all VGs that
@@ -120,30 +99,20 @@ impl SafeNote {
         self.set(|state| state.left.retain(|vg, _| is_open(vg)));
     }
 
-    fn set(&self, change: impl FnOnce(&mut State)) {
-        let mut state = self.shared.lock();
+    fn set(&self, change: impl FnOnce(&mut SafeNoteState)) {
+        let shared = self.service.shared();
+        let mut state = shared.lock();
         change(&mut state);
         if state.is_urgent() {
-            self.shared.changed.notify_all();
+            shared.wake();
         }
     }
 }
 
-impl Drop for SafeNote {
-    fn drop(&mut self) {
-        self.shared.lock().quit = true;
-        self.shared.changed.notify_all();
-        if let Some(thread) = self.thread.take() {
-            // It only fails where the thread panicked, which was logged then.
-            let _ = thread.join();
-        }
-    }
-}
-
-fn write(shared: &Shared, note: &Note, pause: Duration, look: &dyn Fn()) {
+fn write(shared: &Shared<SafeNoteState>, note: &Note, pause: Duration, look: &dyn Fn()) {
     let mut failing = false;
     let mut state = shared.lock();
-    while !state.quit {
+    while !state.quits() {
         let dates = state.dates();
         let changed = state.noted.as_ref().map_or(!dates.is_empty(), |noted| *noted != dates);
         drop(state);
@@ -160,10 +129,9 @@ fn write(shared: &Shared, note: &Note, pause: Duration, look: &dyn Fn()) {
             }
         }
         state = shared.lock();
-        let waits = |state: &mut State| !state.quit && (failing || !state.is_urgent());
-        let is_idle = !failing && state.dates().is_empty();
-        let pause = if is_idle { IDLE } else { pause };
-        state = shared.changed.wait_timeout_while(state, pause, waits).0;
+        let pause = if state.dates().is_empty() && !failing { IDLE } else { pause };
+        state = shared
+            .wait_while(state, pause, |state| !state.quits() && (failing || !state.is_urgent()));
     }
 }
 

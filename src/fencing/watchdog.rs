@@ -1,8 +1,8 @@
 //! The host's watchdog: resets the host before its locks are lost, where nothing else has stopped
 //! the use of what they protect.
 //!
-//! A thread of its own asks [`policy`] and does as it says, because devices may be slow. It does not
-//! depend on the reactor's life: it is told dates, and what is not renewed runs out.
+//! A thread of its own asks [`policy`] and does as it says, because devices may be slow. It does
+//! not depend on the reactor's life: it is told dates, and what is not renewed runs out.
 //!
 //! What is noted in the state directory is for the next lvmlockd: if this one dies, the next one
 //! feeds the watchdog in its place, until the date up to which the dead one's locks are safe, and
@@ -14,11 +14,11 @@ pub mod policy;
 
 use crate::fencing::Feeding;
 use crate::state::note::Note;
-use crate::sys::sync::thread::JoinHandle;
-use crate::sys::sync::{Condvar, Mutex, MutexGuard};
-use crate::sys::{clock, thread};
+use crate::sys::clock;
+use crate::sys::service::{Service, Shared};
+use crate::sys::sync::Condvar;
 use core::time::Duration;
-use device::Dog;
+use device::WatchdogDevice;
 use idm_engine::Instant;
 use policy::{Need, Policy, Step};
 use std::io;
@@ -30,27 +30,20 @@ const FILE: &str = "watchdog";
 
 /// A watchdog in the hands of its thread. Dropping it is lvmlockd's sudden death.
 pub struct Watchdog {
-    shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
-}
-
-#[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
-    /// Something was asked for.
-    asked: Condvar,
+    service: Service<WatchdogState>,
     /// Something was done.
-    done: Condvar,
+    done: Arc<Condvar>,
 }
 
 #[derive(Default)]
-struct State {
+struct WatchdogState {
     /// Of the locks in use.
     first: Option<Instant>,
     rest: bool,
     /// Of those that are about to be taken.
     claims: Vec<Instant>,
-    /// Until when the locks are safe that an earlier lvmlockd left, while that is not known of each.
+    /// Until when the locks are safe that an earlier lvmlockd left, while that is not known of
+    /// each.
     left: Option<Instant>,
     /// Whether it runs.
     armed: bool,
@@ -62,33 +55,26 @@ struct State {
     /// Counts what was done.
     steps: u64,
     stepping: bool,
-    quit: bool,
 }
 
 /// While it exists the watchdog is armed.
-pub struct Claim {
-    shared: Arc<Shared>,
+pub struct ArmGuard {
+    shared: Arc<Shared<WatchdogState>>,
     until: Instant,
 }
 
-impl Drop for Claim {
+impl Drop for ArmGuard {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         if let Some(at) = state.claims.iter().position(|&until| until == self.until) {
             state.claims.swap_remove(at);
         }
         drop(state);
-        self.shared.asked.notify_all();
+        self.shared.wake();
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
-    }
-}
-
-impl State {
+impl WatchdogState {
     fn need(&self) -> Need {
         let claims = self.claims.iter().copied();
         Need { first: claims.chain(self.first).chain(self.left).min(), rest: self.rest }
@@ -98,25 +84,33 @@ impl State {
 impl Watchdog {
     /// Begins. Feeds at once where an earlier lvmlockd left the watchdog running and its locks are
     /// still safe, as `state_dir` has it.
-    pub fn start(dog: Box<dyn Dog>, feeding: Feeding, state_dir: &Path) -> io::Result<Watchdog> {
+    pub fn start(
+        device: Box<dyn WatchdogDevice>,
+        feeding: Feeding,
+        state_dir: &Path,
+    ) -> io::Result<Watchdog> {
         let note = Note::new(state_dir, FILE)?;
-        let shared = Arc::new(Shared::default());
+        let mut state = WatchdogState::default();
         let mut policy = Policy::new(feeding);
         if let Some(left) = note.read() {
             policy = Policy::left(feeding, clock::now());
-            shared.lock().left = left;
+            state.left = left;
             match left {
                 Some(left) => log::warn!(
-                    "an earlier lvmlockd left the watchdog running, and locks that are safe for {} ms",
+                    "an earlier lvmlockd left the watchdog running, and locks that are safe for {} \
+                     ms",
                     left.since(clock::now()).as_millis()
                 ),
                 None => log::info!("an earlier lvmlockd left the watchdog running, and no locks"),
             }
         }
-        let worker =
-            Worker { shared: shared.clone(), policy, dog, note, failing: false, left: false };
-        let thread = thread::spawn("idm-watchdog", move || worker.run())?;
-        Ok(Watchdog { shared, thread: Some(thread) })
+        let done = Arc::new(Condvar::new());
+        let tells = done.clone();
+        let service = Service::start("idm-watchdog", state, move |shared| {
+            let (shared, done) = (shared.clone(), tells);
+            Worker { shared, done, policy, device, note, failing: false, left: false }.run();
+        })?;
+        Ok(Watchdog { service, done })
     }
 
     /// Whether an earlier lvmlockd left the watchdog running.
@@ -124,22 +118,22 @@ impl Watchdog {
         Note::new(state_dir, FILE).is_ok_and(|note| note.read().is_some())
     }
 
-    /// Has the watchdog armed before a lock is taken, and the next lvmlockd told of it. `until`: the
-    /// earliest moment up to which the lock will be safe. Waits up to `bound`.
-    pub fn claim(&self, until: Instant, bound: Duration) -> Result<Claim, String> {
-        let mut state = self.shared.lock();
+    /// Has the watchdog armed before a lock is taken, and the next lvmlockd told of it. `until`:
+    /// the earliest moment up to which the lock will be safe. Waits up to `bound`.
+    pub fn keep_armed(&self, until: Instant, bound: Duration) -> Result<ArmGuard, String> {
+        let shared = self.service.shared();
+        let mut state = shared.lock();
         state.claims.push(until);
         state.rest = false;
-        let claim = Claim { shared: self.shared.clone(), until };
-        let ready = |state: &State| state.fed && state.noted;
+        let claim = ArmGuard { shared: shared.clone(), until };
+        let ready = |state: &WatchdogState| state.fed && state.noted;
         if ready(&state) {
             return Ok(claim);
         }
         // A step that is being taken does not know of the claim yet.
         let enough = state.steps + 1 + u64::from(state.stepping);
-        self.shared.asked.notify_all();
+        shared.wake();
         let (state, _) = self
-            .shared
             .done
             .wait_timeout_while(state, bound, |state| !ready(state) && state.steps < enough);
         if ready(&state) {
@@ -152,48 +146,40 @@ impl Watchdog {
 
     /// Until when all locks in use are safe; `None` where none is in use.
     pub fn protect(&self, first: Option<Instant>) {
-        let mut state = self.shared.lock();
+        let shared = self.service.shared();
+        let mut state = shared.lock();
         let before = state.need();
         state.first = first;
         if state.need().is_more_urgent_than(&before) {
-            self.shared.asked.notify_all();
+            shared.wake();
         }
     }
 
     /// What an earlier lvmlockd left is all known: kept by this one, or given up.
     pub fn settle_left(&self) {
-        if self.shared.lock().left.take().is_some() {
-            self.shared.asked.notify_all();
+        let shared = self.service.shared();
+        if shared.lock().left.take().is_some() {
+            shared.wake();
         }
     }
 
     /// Stops the watchdog now if no lock is in use, instead of a little later. Waits up to `bound`.
     pub fn rest(&self, bound: Duration) {
-        let mut state = self.shared.lock();
+        let shared = self.service.shared();
+        let mut state = shared.lock();
         state.rest = true;
-        self.shared.asked.notify_all();
+        shared.wake();
         let _ = self
-            .shared
             .done
             .wait_timeout_while(state, bound, |state| state.armed && state.need().first.is_none());
     }
 }
 
-impl Drop for Watchdog {
-    fn drop(&mut self) {
-        self.shared.lock().quit = true;
-        self.shared.asked.notify_all();
-        if let Some(thread) = self.thread.take() {
-            // It only fails where the thread panicked, which was logged then.
-            let _ = thread.join();
-        }
-    }
-}
-
 struct Worker {
-    shared: Arc<Shared>,
+    shared: Arc<Shared<WatchdogState>>,
+    done: Arc<Condvar>,
     policy: Policy,
-    dog: Box<dyn Dog>,
+    device: Box<dyn WatchdogDevice>,
     note: Note,
     /// It was said that the watchdog cannot be used.
     failing: bool,
@@ -206,7 +192,7 @@ impl Worker {
         loop {
             let need = {
                 let mut state = self.shared.lock();
-                if state.quit {
+                if state.quits() {
                     return;
                 }
                 let need = state.need();
@@ -224,17 +210,14 @@ impl Worker {
             state.stepping = false;
             state.steps += 1;
             state.error = done.err().map(|error| error.to_string());
-            self.shared.done.notify_all();
-            if state.quit {
+            self.done.notify_all();
+            if state.quits() {
                 return;
             }
             if state.need().is_more_urgent_than(&need) {
                 continue;
             }
-            match self.policy.pause() {
-                Some(pause) => drop(self.shared.asked.wait_timeout(state, pause)),
-                None => drop(self.shared.asked.wait(state)),
-            }
+            self.shared.wait(state, self.policy.pause());
         }
     }
 
@@ -242,13 +225,13 @@ impl Worker {
         // The note is there before the watchdog runs, and as long as it does.
         let done = match step {
             Step::Wait => Ok(()),
-            Step::Feed => self.write_note(need, now).and_then(|()| self.dog.feed()),
-            Step::Leave => self.write_note(need, now).and_then(|()| self.dog.leave()),
-            Step::Disarm => self.dog.disarm().map(|()| self.note.remove()),
+            Step::Feed => self.write_note(need, now).and_then(|()| self.device.feed()),
+            Step::Leave => self.write_note(need, now).and_then(|()| self.device.leave()),
+            Step::Disarm => self.device.disarm().map(|()| self.note.remove()),
         };
         if done.is_err() && !self.policy.is_armed() {
             // It may have been started; nothing was promised yet.
-            let _ = self.dog.disarm();
+            let _ = self.device.disarm();
         }
         match &done {
             Ok(()) => {
@@ -306,16 +289,17 @@ impl Worker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fencing::{Fencing, Wanted};
+    use crate::fencing::{Fencing, FencingConfig};
+    use crate::sys::sync::Mutex;
     use idm_engine::Timing;
 
     const SOON: Duration = Duration::from_secs(5);
 
     /// What was done to a watchdog, in words.
     #[derive(Clone, Default)]
-    struct FakeDog(Arc<Mutex<Vec<&'static str>>>, Arc<Mutex<Option<&'static str>>>);
+    struct FakeWatchdog(Arc<Mutex<Vec<&'static str>>>, Arc<Mutex<Option<&'static str>>>);
 
-    impl FakeDog {
+    impl FakeWatchdog {
         fn note(&self, what: &'static str) -> io::Result<()> {
             if let Some(why) = *self.1.lock() {
                 return Err(io::Error::other(why));
@@ -331,13 +315,13 @@ mod tests {
         fn wait_for(&self, what: &str) {
             let begin = std::time::Instant::now();
             while self.last() != Some(what) {
-                assert!(begin.elapsed() < SOON, "{what}: {:?}", self.0.lock());
+                assert!(begin.elapsed() < SOON, "{what}: {:?}", *self.0.lock());
                 std::thread::sleep(Duration::from_millis(2));
             }
         }
     }
 
-    impl Dog for FakeDog {
+    impl WatchdogDevice for FakeWatchdog {
         fn feed(&mut self) -> io::Result<()> {
             self.note("feed")
         }
@@ -351,7 +335,7 @@ mod tests {
 
     fn feeding() -> Feeding {
         let timing = Timing::for_lease(Duration::from_secs(60));
-        let wanted = Wanted { kill_time: None, watchdog: Some(None) };
+        let wanted = FencingConfig { kill_time: None, watchdog: Some(None) };
         Fencing::new(&timing, wanted).unwrap().watchdog.unwrap()
     }
 
@@ -359,74 +343,74 @@ mod tests {
         clock::now() + Duration::from_secs(60)
     }
 
-    fn start(dog: &FakeDog, directory: &Path) -> Watchdog {
-        Watchdog::start(Box::new(dog.clone()), feeding(), directory).unwrap()
+    fn start(device: &FakeWatchdog, directory: &Path) -> Watchdog {
+        Watchdog::start(Box::new(device.clone()), feeding(), directory).unwrap()
     }
 
     #[test]
     fn it_runs_before_a_lock_is_taken_and_rests_when_nothing_is_left() {
         let directory = tempfile::tempdir().unwrap();
-        let dog = FakeDog::default();
-        let watchdog = start(&dog, directory.path());
-        assert_eq!(dog.last(), None);
-        let claim = watchdog.claim(safe(), SOON).unwrap_or_else(|why| panic!("{why}"));
-        assert_eq!(dog.last(), Some("feed"));
+        let device = FakeWatchdog::default();
+        let watchdog = start(&device, directory.path());
+        assert_eq!(device.last(), None);
+        let claim = watchdog.keep_armed(safe(), SOON).unwrap_or_else(|why| panic!("{why}"));
+        assert_eq!(device.last(), Some("feed"));
         watchdog.protect(Some(safe()));
         drop(claim);
         watchdog.rest(Duration::from_millis(50));
-        assert_eq!(dog.last(), Some("feed"), "a lock is in use");
+        assert_eq!(device.last(), Some("feed"), "a lock is in use");
         watchdog.protect(None);
         watchdog.rest(SOON);
-        assert_eq!(dog.last(), Some("disarm"));
+        assert_eq!(device.last(), Some("disarm"));
         assert!(!Watchdog::was_left(directory.path()));
     }
 
     #[test]
     fn what_cannot_be_armed_is_told() {
         let directory = tempfile::tempdir().unwrap();
-        let dog = FakeDog::default();
-        *dog.1.lock() = Some("busy");
-        let watchdog = start(&dog, directory.path());
-        assert_eq!(watchdog.claim(safe(), SOON).err().as_deref(), Some("busy"));
-        *dog.1.lock() = None;
-        assert!(watchdog.claim(safe(), SOON).is_ok());
+        let device = FakeWatchdog::default();
+        *device.1.lock() = Some("busy");
+        let watchdog = start(&device, directory.path());
+        assert_eq!(watchdog.keep_armed(safe(), SOON).err().as_deref(), Some("busy"));
+        *device.1.lock() = None;
+        assert!(watchdog.keep_armed(safe(), SOON).is_ok());
     }
 
     #[test]
     fn an_unsafe_lock_is_not_fed_for_until_it_is_given_back() {
         let directory = tempfile::tempdir().unwrap();
-        let dog = FakeDog::default();
-        let watchdog = start(&dog, directory.path());
-        let claim = watchdog.claim(safe(), SOON);
+        let device = FakeWatchdog::default();
+        let watchdog = start(&device, directory.path());
+        let claim = watchdog.keep_armed(safe(), SOON);
         let feeding = feeding();
         // Just before the last feed.
         let until = clock::now() + feeding.timeout + feeding.late + Duration::from_secs(1);
         watchdog.protect(Some(until));
-        dog.wait_for("leave");
-        assert!(watchdog.claim(safe(), SOON).is_err(), "nothing is to be had now");
+        device.wait_for("leave");
+        assert!(watchdog.keep_armed(safe(), SOON).is_err(), "nothing is to be had now");
         watchdog.protect(None);
         drop(claim);
         watchdog.rest(SOON);
-        assert_eq!(dog.last(), Some("disarm"));
+        assert_eq!(device.last(), Some("disarm"));
     }
 
     #[test]
     fn the_next_life_goes_on_feeding_until_what_was_left_is_known() {
         let directory = tempfile::tempdir().unwrap();
-        let dog = FakeDog::default();
-        let first = start(&dog, directory.path());
+        let device = FakeWatchdog::default();
+        let first = start(&device, directory.path());
         // It dies between the claim and the lock.
-        let claim = first.claim(safe(), SOON);
+        let claim = first.keep_armed(safe(), SOON);
         drop(first);
         drop(claim);
         assert!(Watchdog::was_left(directory.path()));
-        let dog = FakeDog::default();
-        let second = start(&dog, directory.path());
-        dog.wait_for("feed");
+        let device = FakeWatchdog::default();
+        let second = start(&device, directory.path());
+        device.wait_for("feed");
         second.rest(Duration::from_millis(50));
-        assert_eq!(dog.last(), Some("feed"), "locks were left");
+        assert_eq!(device.last(), Some("feed"), "locks were left");
         second.settle_left();
         second.rest(SOON);
-        assert_eq!(dog.last(), Some("disarm"));
+        assert_eq!(device.last(), Some("disarm"));
     }
 }

@@ -1,5 +1,5 @@
-//! The words in which core's calls are told to the manager: which of core's structs a call is about,
-//! and what these stand for.
+//! The words in which core's calls are told to the manager: which of core's structs a call is
+//! about, and what these stand for.
 
 /// Address of core's `struct lockspace`, used as a name and never followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

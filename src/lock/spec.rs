@@ -101,7 +101,7 @@ impl fmt::Display for LockSpec {
 
 /// How a request ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum RequestResult {
     /// As the engine says.
     Done(Outcome),
     /// Refused, because the lockspace lost its locks.

@@ -19,8 +19,8 @@ impl Manager {
     /// partition for the global lock has shown that it has IDM. A forgotten partition alone is not
     /// enough, because core uses no lock manager at all where two of them say yes.
     ///
-    /// Quick and quiet: without such a partition no thread is started, and drives that have not been
-    /// heard yet are asked now and then, for [`ASK_BOUND`] at most.
+    /// Quick and quiet: without such a partition no thread is started, and drives that have not
+    /// been heard yet are asked now and then, for [`ASK_BOUND`] at most.
     pub fn is_running(&self) -> bool {
         let Ok(config) = &self.config else {
             return false;
@@ -30,23 +30,23 @@ impl Manager {
             return true;
         }
         self.sees_global_partitions(config)
-            && self.running().is_ok_and(|running| self.global_drives_have_idm(&running))
+            && self.running().is_ok_and(|running| self.global_drives_have_idm(running))
     }
 
     /// Whether there are partitions for the global lock. Disks are looked at again only if the
     /// kernel has told of something since.
     fn sees_global_partitions(&self, config: &Config) -> bool {
-        if let Some(running) = self.if_running() {
+        if let Some(running) = self.running.get() {
             return !running.runtime.drives().inventory().global().is_empty();
         }
         let topology = Topology::new(config.emulated.clone());
         let events = topology.event_count();
-        let mut glance = self.glimpses.glance.lock();
-        match *glance {
+        let mut partitions = self.global_drives.partitions.lock();
+        match *partitions {
             Some((before, found)) if events.is_some() && before == events => found,
             _ => {
                 let found = topology.inventory().is_ok_and(|disks| !disks.global().is_empty());
-                *glance = Some((events, found));
+                *partitions = Some((events, found));
                 found
             }
         }
@@ -57,7 +57,7 @@ impl Manager {
         let members = drives.add_global(&mut Vec::new()).members;
         let known = || members.iter().any(|member| drives.has_idm(member.drive));
         // Whoever comes meanwhile waits for the same answers.
-        let mut asked = self.glimpses.asked.lock();
+        let mut asked = self.global_drives.asked.lock();
         if known() {
             return true;
         }

@@ -4,9 +4,9 @@ use super::Manager;
 use super::running::{Running, patience_for};
 use crate::error::Error;
 use crate::lock::{Adopt, LockspaceKey, Resource, ResourceKey, ValBlk};
-use crate::lock::{Answer, LockSpec, Role};
+use crate::lock::{LockSpec, RequestResult, Role};
 use crate::lockspace::{Held, Lockspace};
-use crate::recovery::Claim;
+use crate::recovery::OrphanClaim;
 use crate::sys::clock;
 use core::time::Duration;
 use idm_engine::{Outcome, Request, ValueRead};
@@ -36,7 +36,7 @@ impl Manager {
         };
         log::warn!("{}: core forgets it without unlock", held.spec);
         if let Ok(running) = self.running() {
-            self.let_go(&running, vec![held]);
+            self.let_go(running, vec![held]);
         }
     }
 
@@ -64,7 +64,7 @@ impl Manager {
     /// Takes a lock. The value block is all zero where there is no value or it cannot be trusted.
     ///
     /// A lock that this very resource already holds is a success, or a change of its mode: core
-    /// asks that way after it lost count (contract, section 3.3).
+    /// asks that way after it lost count (docs/lvmlockd-contract.md, "The life of a lockspace").
     pub fn lock(
         &self,
         space_key: LockspaceKey,
@@ -84,7 +84,7 @@ impl Manager {
             Error::Invalid(format!("{} has no such resource", lockspace.owner.name))
         })?;
         let running = self.running()?;
-        if self.holds_already(&running, key, &spec, mode)? {
+        if self.holds_already(running, key, &spec, mode)? {
             return Ok(ValBlk::default());
         }
         // Before there is anything to protect, so that there is no moment without.
@@ -94,14 +94,14 @@ impl Manager {
             return Err(Error::Held(format!("{}: held by this host", spec)));
         }
         let asker = Asker { space_key, key, lockspace };
-        let taken = self.take(&running, &asker, spec, &resource, mode, adopt);
+        let taken = self.take(running, &asker, spec, &resource, mode, adopt);
         if taken.is_err() {
             self.state().taken.remove(&id);
         }
         let (read, lockspace) = (taken?, asker.lockspace);
         match (&resource, mode) {
-            (Resource::Vg, Mode::Exclusive) => self.spread_locks(&running, &lockspace)?,
-            (Resource::Vg, Mode::Shared) => self.spread_where_changed(&running, &lockspace)?,
+            (Resource::Vg, Mode::Exclusive) => self.spread_locks(running, &lockspace)?,
+            (Resource::Vg, Mode::Shared) => self.spread_where_changed(running, &lockspace)?,
             _ => {}
         }
         match resource {
@@ -154,7 +154,7 @@ impl Manager {
         let mut saved = plan.saved(mode);
         running.note(&spec.resource, &saved)?;
         let read = match running.request(&spec, plan.acquire(mode)) {
-            Answer::Done(Outcome::Granted(read)) => read,
+            RequestResult::Done(Outcome::Granted(read)) => read,
             other => {
                 running.store.forget_lock(&spec.resource);
                 return Err(running.refused(&spec, other));
@@ -180,7 +180,13 @@ impl Manager {
     }
 
     /// Gives a resource the lock that a dead lvmlockd left behind and that was renewed since.
-    fn take_over(&self, asker: &Asker, held: Held, mode: Mode, claim: Claim) -> Result<(), Error> {
+    fn take_over(
+        &self,
+        asker: &Asker,
+        held: Held,
+        mode: Mode,
+        claim: OrphanClaim,
+    ) -> Result<(), Error> {
         let spec = held.spec.clone();
         if self.state().hold(asker.space_key, asker.key, held).is_err() {
             return Err(Error::NoLockspace);
@@ -250,10 +256,10 @@ impl Manager {
         }
         let answer = running.request(&held.spec, Request::Convert { mode, value });
         match answer {
-            Answer::Done(Outcome::Converted { .. }) => {}
+            RequestResult::Done(Outcome::Converted { .. }) => {}
             // It goes on, and until it is finished other hosts are kept out as before. Core would
             // otherwise go on with an exclusive lock that becomes a shared one behind its back.
-            Answer::TimedOut if !promotes => {
+            RequestResult::TimedOut if !promotes => {
                 log::warn!("{}: conversion to {mode} is not finished yet", held.spec);
             }
             other => return Err(running.refused(&held.spec, other)),
@@ -266,7 +272,7 @@ impl Manager {
             }
         }
         if promotes && held.spec.role == Role::Vg {
-            self.spread_locks(&running, &held.lockspace)?;
+            self.spread_locks(running, &held.lockspace)?;
         }
         if let Some(held) = self.state().resources.get_mut(&key) {
             held.mode = mode;
@@ -294,7 +300,7 @@ impl Manager {
         let spec = held.spec;
         let release = Request::Release { value };
         match running.runtime.request(spec.clone(), release, bound) {
-            Answer::Done(_) => {}
+            RequestResult::Done(_) => {}
             _ => log::info!("{spec}: released, some drives have not answered yet"),
         }
         running.store.forget_lock(&spec.resource);

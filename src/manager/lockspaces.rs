@@ -4,7 +4,7 @@ use super::Manager;
 use super::plan::{Plan, majority, no_global_drives};
 use super::running::{Running, not_noted, patience_for};
 use crate::error::Error;
-use crate::lock::Answer;
+use crate::lock::RequestResult;
 use crate::lock::lv_uuid;
 use crate::lock::{Adopt, LockspaceKey, ResourceKey, Scope};
 use crate::lockspace::{Held, Lockspace};
@@ -18,11 +18,12 @@ use std::thread;
 use std::time::Instant;
 
 /// How long [`Manager::remove_lockspace`] waits: core ignores a shutdown where stopping takes more
-/// than 100 ms (contract, section 3.1).
+/// than 100 ms (docs/lvmlockd-contract.md, "Start and end of the daemon").
 const STOP_SETTLE: Duration = Duration::from_millis(80);
 /// How much longer it waits until the watchdog is stopped.
 const STOP_REST: Duration = Duration::from_millis(15);
-/// How long [`Manager::hosts`] waits: all of core is blocked meanwhile (contract, section 0).
+/// How long [`Manager::hosts`] waits: all of core is blocked meanwhile
+/// (docs/lvmlockd-contract.md, "Threads and mutexes").
 const COUNT_BOUND: Duration = Duration::from_secs(1);
 /// The pause before a lockspace that could not be started is tried again.
 const JOIN_PAUSE: Duration = Duration::from_millis(200);
@@ -30,7 +31,7 @@ const JOIN_PAUSE: Duration = Duration::from_millis(200);
 impl Manager {
     /// The lockspaces that were started when an earlier lvmlockd died, and not since.
     pub fn left_lockspaces(&self) -> Vec<SavedLockspace> {
-        self.if_running().map_or_else(Vec::new, |running| running.orphans.lockspaces())
+        self.running.get().map_or_else(Vec::new, |running| running.orphans.lockspaces())
     }
 
     /// Takes note of a lockspace and checks that its drives can be used at all: a majority of a
@@ -136,7 +137,7 @@ impl Manager {
         let held: Vec<Held> =
             keys.into_iter().filter_map(|key| state.resources.remove(&key)).collect();
         drop(state);
-        self.let_go(&running, held);
+        self.let_go(running, held);
         if lockspace.is_started() && !lockspace.is_global {
             // Waited for, so that a vgremove on another host does not count this one any more.
             let bound = patience_for(&lockspace, STOP_SETTLE);
@@ -227,7 +228,7 @@ impl Running {
             let plan = Plan::of_lockspace(self, lockspace)?;
             self.note(&id, &plan.saved(Mode::Shared))?;
             let error = match self.request(&membership, plan.acquire(Mode::Shared)) {
-                Answer::Done(Outcome::Granted(_)) => return Ok(()),
+                RequestResult::Done(Outcome::Granted(_)) => return Ok(()),
                 other => self.refused(&membership, other),
             };
             if !matches!(error, Error::Storage(_)) || begin.elapsed() > self.timing.linger {

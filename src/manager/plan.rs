@@ -106,8 +106,8 @@ pub(super) fn majority(drives: usize) -> usize {
 
 pub(super) fn no_global_drives() -> String {
     format!(
-        "no drives for the global lock: give a GPT partition on each of them the name \"propeller\", \
-         or name the same drives on every host in {DEFAULT_FILE}, as [global] drives = \
-         [\"/dev/...\"]"
+        "no drives for the global lock: give a GPT partition on each of them the name \
+         \"propeller\", or name the same drives on every host in {DEFAULT_FILE}, as [global] \
+         drives = [\"/dev/...\"]"
     )
 }

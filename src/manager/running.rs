@@ -1,22 +1,22 @@
 //! What the manager has since the first lockspace was prepared: the runtime, notes, orphans, the
 //! watchdog; and the requests that it makes of them.
 
-use super::state::State;
+use super::state::ManagerState;
 use super::votes::Votes;
 use crate::config::Config;
 use crate::drives::Drives;
 use crate::error::Error;
 use crate::fencing::Fencing;
 use crate::fencing::safe_note::SafeNote;
-use crate::fencing::watchdog::device::Device;
+use crate::fencing::watchdog::device::KernelWatchdog;
 use crate::fencing::watchdog::{self, Watchdog};
-use crate::lock::{Answer, LockSpec, Role};
+use crate::lock::{LockSpec, RequestResult, Role};
 use crate::lockspace::Lockspace;
 use crate::metrics::export::Exporter;
 use crate::recovery::active::Devices;
 use crate::recovery::{Dates, Orphans};
 use crate::runtime::{Runtime, Settings};
-use crate::state::host_id::{self, Identity};
+use crate::state::host_id::{self, HostIdentity};
 use crate::state::store::{SavedLock, Store};
 use crate::state::undo_note::{self, UndoNote};
 use crate::sys::clock;
@@ -27,8 +27,9 @@ use core::fmt;
 use core::time::Duration;
 use idm_engine::{DriveRef, Instant, Outcome, Refusal, Request, Timing};
 use idm_protocol::{HostId, ResourceId};
+use once_cell::sync::OnceCell;
 use std::io;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::thread;
 
 /// What a request may take longer than the engine's patience before it is given up: the engine
@@ -40,7 +41,6 @@ const ARM: Duration = Duration::from_secs(2);
 const LVM_PATH: &str = "/sbin/lvm";
 
 /// What exists since the first lockspace was prepared.
-#[derive(Clone)]
 pub(super) struct Running {
     pub(super) runtime: Arc<Runtime>,
     pub(super) host: HostId,
@@ -48,26 +48,26 @@ pub(super) struct Running {
     /// Until when commands of an earlier lvmlockd may reach drives and undo something.
     earlier: undo_note::Dates,
     pub(super) watchdog: Option<Arc<Watchdog>>,
-    exporter: Arc<Exporter>,
+    exporter: Exporter,
     pub(super) store: Arc<Store>,
     pub(super) orphans: Arc<Orphans>,
 }
 
 impl Running {
-    /// Starts everything. `given`: the id to be used in place of the one that is kept; `began`: when
-    /// lvmlockd was started.
+    /// Starts everything. `given`: the id to be used in place of the one that is kept; `began`:
+    /// when lvmlockd was started.
     pub(super) fn start(
         config: &Config,
         (given, began): (Option<HostId>, Instant),
         devices: Devices,
-        lvm_path: Arc<OnceLock<String>>,
-        state: Weak<Mutex<State>>,
+        lvm_path: Arc<OnceCell<String>>,
+        state: Weak<Mutex<ManagerState>>,
     ) -> Result<Running, Error> {
         let state_dir = &config.state_dir;
         let not_kept = |what: &str, error: &dyn fmt::Display| {
             Error::NotRunning(format!("{what} cannot be kept in {}: {error}", state_dir.display()))
         };
-        let Identity { host, is_new } =
+        let HostIdentity { host, is_new } =
             host_id::load(state_dir, given).map_err(|error| not_kept("the host id", &error))?;
         let timing = Timing::for_lease(config.lease);
         let fencing = Fencing::new(&timing, config.fencing).map_err(Error::Invalid)?;
@@ -100,8 +100,8 @@ impl Running {
         let drives = Arc::new(Drives::new(topology, connect, Limits::new(&timing)));
         let runtime = Arc::new(Runtime::start(drives.clone(), settings).map_err(no_thread)?);
         let metrics = runtime.metrics().clone();
-        let exporter = Exporter::start(&config.state_dir, move || drives.render(&metrics));
-        let exporter = Arc::new(exporter.map_err(no_thread)?);
+        let exporter = Exporter::start(&config.state_dir, move || drives.render(&metrics))
+            .map_err(no_thread)?;
         let earlier = earlier.undoing;
         let dates = Dates { timing, fencing, note, watchdog: watchdog.clone(), earlier };
         let orphans = Orphans::find(runtime.clone(), store.clone(), devices, dates)
@@ -125,7 +125,8 @@ impl Running {
             return Ok(());
         }
         Err(Error::Held(format!(
-            "{}: commands of an earlier lvmlockd may still reach the drives for {} s; try again then",
+            "{}: commands of an earlier lvmlockd may still reach the drives for {} s; try again \
+             then",
             spec,
             left.as_secs() + 1
         )))
@@ -143,7 +144,7 @@ impl Running {
     }
 
     /// Makes a request and waits for its end.
-    pub(super) fn request(&self, spec: &LockSpec, request: Request) -> Answer {
+    pub(super) fn request(&self, spec: &LockSpec, request: Request) -> RequestResult {
         self.runtime.request(spec.clone(), request, self.bound())
     }
 
@@ -178,17 +179,17 @@ impl Running {
     }
 
     /// Shows the counters while a lockspace is started.
-    pub(super) fn show(&self, state: &State) {
+    pub(super) fn show(&self, state: &ManagerState) {
         let started = state.lockspaces.values().filter(|space| space.is_started()).count();
         self.runtime.metrics().lockspaces(started);
         self.exporter.set_active(started > 0);
     }
 
     /// Has the watchdog armed, where one is used, for a lock of a lockspace.
-    pub(super) fn arm(&self, lockspace: &Lockspace) -> Result<Option<watchdog::Claim>, Error> {
+    pub(super) fn arm(&self, lockspace: &Lockspace) -> Result<Option<watchdog::ArmGuard>, Error> {
         match &self.watchdog {
             Some(watchdog) if !lockspace.is_global => watchdog
-                .claim(clock::now() + (self.timing.lease - self.timing.drift), ARM)
+                .keep_armed(clock::now() + (self.timing.lease - self.timing.drift), ARM)
                 .map(Some)
                 .map_err(|why| Error::Storage(format!("the watchdog cannot be used: {why}"))),
             _ => Ok(None),
@@ -202,31 +203,34 @@ impl Running {
         }
         let drives = in_turn(barred, clock::now(), |drive| self.runtime.drives().name(drive));
         format!(
-            "; not asked yet, because a command whose answer was lost may still reach them: {drives}"
+            "; not asked yet, because a command whose answer was lost may still reach them: \
+             {drives}"
         )
     }
 
     /// The error for a request that was not granted.
-    pub(super) fn refused(&self, spec: &LockSpec, answer: Answer) -> Error {
+    pub(super) fn refused(&self, spec: &LockSpec, answer: RequestResult) -> Error {
         match answer {
-            Answer::Done(Outcome::Refused(Refusal::Held(conflicts))) => {
+            RequestResult::Done(Outcome::Refused(Refusal::Held(conflicts))) => {
                 let place = conflicts.first().map_or_else(String::new, |conflict| {
                     format!(", seen on {}", self.runtime.drives().name(conflict.drive))
                 });
                 Error::Held(format!("{spec}: {}{place}", Refusal::Held(conflicts)))
             }
-            Answer::Done(Outcome::Refused(refusal)) => {
+            RequestResult::Done(Outcome::Refused(refusal)) => {
                 let waits = match &refusal {
                     Refusal::NoQuorum { barred, .. } => self.waited_for(barred),
                     _ => String::new(),
                 };
                 Error::Storage(format!("{spec}: {refusal}{waits}"))
             }
-            Answer::Done(outcome) => Error::Internal(format!("{spec}: unexpected {outcome:?}")),
-            Answer::InUse => Error::Held(format!("{spec}: held by this host")),
-            Answer::Killed => Error::Killed,
-            Answer::Failed(why) => Error::Internal(why),
-            Answer::TimedOut => Error::Storage(format!("{spec}: no decision in time")),
+            RequestResult::Done(outcome) => {
+                Error::Internal(format!("{spec}: unexpected {outcome:?}"))
+            }
+            RequestResult::InUse => Error::Held(format!("{spec}: held by this host")),
+            RequestResult::Killed => Error::Killed,
+            RequestResult::Failed(why) => Error::Internal(why),
+            RequestResult::TimedOut => Error::Storage(format!("{spec}: no decision in time")),
         }
     }
 }
@@ -252,7 +256,7 @@ pub(super) fn not_noted(error: io::Error) -> Error {
 }
 
 /// How long to wait for a release: not at all where the lockspace lost its locks, because core
-/// must go on promptly then (contract, section 6).
+/// must go on promptly then (docs/lvmlockd-contract.md, "Losing storage").
 pub(super) fn patience_for(lockspace: &Lockspace, usual: Duration) -> Duration {
     if lockspace.owner.is_killed() { Duration::ZERO } else { usual }
 }
@@ -260,7 +264,7 @@ pub(super) fn patience_for(lockspace: &Lockspace, usual: Duration) -> Duration {
 /// What is run when a VG is about to lose its locks. lvm2's path may be told later.
 fn kill_command(
     config: &Config,
-    lvm_path: Arc<OnceLock<String>>,
+    lvm_path: Arc<OnceCell<String>>,
 ) -> Arc<dyn Fn() -> Vec<String> + Send + Sync> {
     let configured = config.kill_command.clone();
     Arc::new(move || {
@@ -275,7 +279,7 @@ fn start_watchdog(config: &Config, fencing: &Fencing) -> Result<Option<Arc<Watch
     let (Some(device), Some(feeding)) = (&config.watchdog, fencing.watchdog) else {
         return Ok(None);
     };
-    let dog = Box::new(Device::new(device, feeding.timeout));
+    let dog = Box::new(KernelWatchdog::new(device, feeding.timeout));
     let watchdog = Watchdog::start(dog, feeding, &config.state_dir)
         .map_err(|error| Error::NotRunning(format!("the watchdog cannot be used: {error}")))?;
     Ok(Some(Arc::new(watchdog)))

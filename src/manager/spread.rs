@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 impl Manager {
     /// Puts the LV locks that this host holds, and its membership, on all of the VG's drives, so
-    /// that they vote. Whoever has the VG's lock may move its LVs to other drives, where a host that
-    /// locks them next must meet us; and drives that have left the VG are not to be relied on.
+    /// that they vote. Whoever has the VG's lock may move its LVs to other drives, where a host
+    /// that locks them next must meet us; and drives that have left the VG are not to be relied on.
     pub(super) fn spread_locks(
         &self,
         running: &Running,

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 #[derive(Default)]
-pub(super) struct State {
+pub(super) struct ManagerState {
     pub(super) lockspaces: HashMap<LockspaceKey, Arc<Lockspace>>,
     /// The resource structs that hold a lock.
     pub(super) resources: HashMap<ResourceKey, Held>,
@@ -16,7 +16,7 @@ pub(super) struct State {
     pub(super) taken: HashSet<ResourceId>,
 }
 
-impl State {
+impl ManagerState {
     /// Takes note of a lock that was granted; gives it back where its lockspace was stopped
     /// meanwhile.
     pub(super) fn hold(

@@ -4,7 +4,7 @@
 //! the new drives are noted first, and vote from then on; the old ones have the lock until they do.
 //! A thread of its own notes them, because the reactor waits for no file.
 
-use super::state::State;
+use super::state::ManagerState;
 use crate::recovery::Orphans;
 use crate::runtime::Runtime;
 use crate::state::store::{SavedLock, Store};
@@ -26,7 +26,7 @@ const IDLE: Duration = Duration::from_secs(3600);
 
 /// What is needed to note them. All of it ends with the manager.
 pub(super) struct Votes {
-    pub(super) state: Weak<Mutex<State>>,
+    pub(super) state: Weak<Mutex<ManagerState>>,
     pub(super) runtime: Weak<Runtime>,
     pub(super) orphans: Weak<Orphans>,
     pub(super) store: Arc<Store>,

@@ -1,9 +1,7 @@
 //! The file that shows the counters to others, for as long as a lockspace is started.
 
 use crate::state::file;
-use crate::sys::sync::thread::JoinHandle;
-use crate::sys::sync::{Condvar, Mutex};
-use crate::sys::thread;
+use crate::sys::service::{Service, Shared};
 use core::time::Duration;
 use std::fs;
 use std::io;
@@ -17,15 +15,13 @@ const INTERVAL: Duration = Duration::from_secs(5);
 
 /// Writes the file. Dropping it leaves the file as it is.
 pub struct Exporter {
-    shared: Arc<(Mutex<State>, Condvar)>,
-    thread: Option<JoinHandle<()>>,
+    service: Service<ExportState>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum ExportState {
     Idle,
     Writing,
-    Quit,
 }
 
 impl Exporter {
@@ -42,65 +38,51 @@ impl Exporter {
         interval: Duration,
         render: impl Fn() -> String + Send + 'static,
     ) -> io::Result<Exporter> {
-        let shared = Arc::new((Mutex::new(State::Idle), Condvar::new()));
-        let (seen, file) = (shared.clone(), state_dir.join(FILE));
-        let thread = thread::spawn("idm-metrics", move || run(&seen, &file, interval, &render))?;
-        Ok(Exporter { shared, thread: Some(thread) })
+        let file = state_dir.join(FILE);
+        let run = move |shared: &Arc<_>| run(shared, &file, interval, &render);
+        Ok(Exporter { service: Service::start("idm-metrics", ExportState::Idle, run)? })
     }
 
     /// Whether lockspaces are started. Without any the file is removed.
     pub fn set_active(&self, active: bool) {
-        self.set(if active { State::Writing } else { State::Idle });
-    }
-
-    fn set(&self, state: State) {
-        *self.shared.0.lock() = state;
-        self.shared.1.notify_all();
-    }
-}
-
-impl Drop for Exporter {
-    fn drop(&mut self) {
-        self.set(State::Quit);
-        if let Some(thread) = self.thread.take() {
-            // It only fails where the thread panicked, which was logged then.
-            let _ = thread.join();
-        }
+        let state = if active { ExportState::Writing } else { ExportState::Idle };
+        **self.service.shared().lock() = state;
+        self.service.shared().wake();
     }
 }
 
 fn run(
-    shared: &(Mutex<State>, Condvar),
+    shared: &Shared<ExportState>,
     file: &PathBuf,
     interval: Duration,
     render: &dyn Fn() -> String,
 ) {
-    let (state, changed) = shared;
     let mut failing = false;
     loop {
-        let now = *state.lock();
+        let told = shared.lock();
+        if told.quits() {
+            return;
+        }
+        let now = **told;
+        drop(told);
         match now {
-            State::Idle => {
+            ExportState::Idle => {
                 // It need not be there.
                 let _ = fs::remove_file(file);
             }
-            State::Writing => {
+            ExportState::Writing => {
                 let written = file::replace(file, &render());
                 if let (Err(error), false) = (&written, failing) {
                     log::warn!("{}: {error}; no metrics are to be seen", file.display());
                 }
                 failing = written.is_err();
             }
-            State::Quit => return,
         }
-        let guard = state.lock();
-        if *guard != now {
+        let told = shared.lock();
+        if told.quits() || **told != now {
             continue;
         }
-        match now {
-            State::Writing => drop(changed.wait_timeout(guard, interval)),
-            _ => drop(changed.wait(guard)),
-        }
+        shared.wait(told, (now == ExportState::Writing).then_some(interval));
     }
 }
 

@@ -1,5 +1,7 @@
+use super::labels::Label;
 use super::*;
-use idm_protocol::Record;
+use idm_engine::{Outcome, Refusal};
+use idm_protocol::{MutexOp, Record, Status};
 use std::collections::{HashMap, HashSet};
 
 /// A sample: its metric's or series' name, its labels and its value.
@@ -141,8 +143,8 @@ fn rendered() -> String {
     metrics.held(Role::Lv, Some(Mode::Exclusive), Some(Mode::Shared));
     metrics.held(Role::Vg, None, Some(Mode::Shared));
     metrics.held(Role::Vg, Some(Mode::Shared), None);
-    metrics.answered(Asked::Acquire, &Answer::Done(Outcome::Refused(Refusal::Full)));
-    metrics.answered(Asked::Release, &Answer::Done(Outcome::Released));
+    metrics.answered(Asked::Acquire, &RequestResult::Done(Outcome::Refused(Refusal::Full)));
+    metrics.answered(Asked::Release, &RequestResult::Done(Outcome::Released));
     metrics.lost(LossKind::Lapsed);
     metrics.noticed(&Notice::SplitVote);
     metrics.regained();
@@ -213,7 +215,16 @@ fn every_metric_and_label_value_is_described() {
     for name in parsed.kinds.keys() {
         assert!(document.contains(&format!("`{name}`")), "docs/metrics.md lacks {name}");
     }
-    for value in [&RESULTS[..], &ROLES, &LOSSES, &EVENTS, &ERRORS, &ASKED].concat() {
+    for value in [
+        &Ended::NAMES[..],
+        &Role::NAMES,
+        &LossKind::NAMES,
+        &LockEvent::NAMES,
+        &ErrorLabel::NAMES,
+        &Asked::NAMES,
+    ]
+    .concat()
+    {
         assert!(document.contains(value), "docs/metrics.md lacks {value}");
     }
 }

@@ -1,7 +1,7 @@
 //! Whether an orphan is still this host's: its drives are asked, and what they say decides.
 
 use super::{Active, Orphan, Orphans, Phase};
-use crate::lock::{Answer, Role};
+use crate::lock::{RequestResult, Role};
 use crate::lock::{role_of, vg_of};
 use crate::lockspace::Lockspace;
 use crate::state::store::SavedLock;
@@ -17,7 +17,7 @@ use std::collections::HashMap;
 const BATCH: usize = 128;
 
 /// An orphan that the drives were asked for.
-type Asked = (ResourceId, Receiver<Answer>);
+type AskedOrphan = (ResourceId, Receiver<RequestResult>);
 
 impl Orphans {
     /// Asks the drives for what is not proven: of all VGs at once, because each has its own drives,
@@ -36,7 +36,7 @@ impl Orphans {
         let mut any = false;
         let end = clock::now() + self.dates.timing.patience / 2;
         while !groups.is_empty() && clock::now() < end {
-            let asked: Vec<(ResourceId, Vec<Asked>)> = groups
+            let asked: Vec<(ResourceId, Vec<AskedOrphan>)> = groups
                 .iter_mut()
                 .map(|(vg, ids)| {
                     let batch = ids.split_off(ids.len().saturating_sub(BATCH));
@@ -68,7 +68,7 @@ impl Orphans {
     }
 
     /// Asks the drives for those that nobody else is asking for.
-    fn ask(&self, ids: &[ResourceId]) -> Vec<Asked> {
+    fn ask(&self, ids: &[ResourceId]) -> Vec<AskedOrphan> {
         let mut asked = Vec::new();
         for id in ids {
             let mut left = self.left();
@@ -107,12 +107,12 @@ impl Orphans {
         Request::Adopt { mode, granted_until, members, witnesses }
     }
 
-    fn hear(&self, asked: Vec<Asked>) -> bool {
+    fn hear(&self, asked: Vec<AskedOrphan>) -> bool {
         let mut any = false;
         let mut active = None;
         for (id, answer) in asked {
             // The engine always answers.
-            let answer = answer.recv().unwrap_or(Answer::TimedOut);
+            let answer = answer.recv().unwrap_or(RequestResult::TimedOut);
             any |= self.proven(&id, &answer, &mut active);
         }
         any
@@ -120,7 +120,7 @@ impl Orphans {
 
     /// What follows from the drives' answer. Returns whether it was a clear one. `active`: what is
     /// active, once it was looked up.
-    fn proven(&self, id: &ResourceId, answer: &Answer, active: &mut Option<Active>) -> bool {
+    fn proven(&self, id: &ResourceId, answer: &RequestResult, active: &mut Option<Active>) -> bool {
         if planted!(WakeBeforeProof) {
             self.changed.notify_all();
         }
@@ -130,7 +130,7 @@ impl Orphans {
         };
         let spec = &orphan.spec;
         let clear = match answer {
-            Answer::Done(Outcome::Adopted(mode)) => {
+            RequestResult::Done(Outcome::Adopted(mode)) => {
                 log::info!("{spec}: left {mode} by an earlier lvmlockd, kept");
                 orphan.phase = Phase::Kept;
                 orphan.set_in_danger(false);
@@ -141,7 +141,9 @@ impl Orphans {
                 }
                 true
             }
-            Answer::Done(Outcome::Refused(Refusal::NothingToAdopt | Refusal::OtherMode(_))) => {
+            RequestResult::Done(Outcome::Refused(
+                Refusal::NothingToAdopt | Refusal::OtherMode(_),
+            )) => {
                 if self.is_in_use(orphan, active) {
                     orphan.phase = Phase::Lost;
                     self.alarm(orphan, "its drives say that it is not this host's any more");
@@ -160,7 +162,7 @@ impl Orphans {
                 log::debug!("{spec}: left by an earlier lvmlockd, not proven yet: {other:?}");
                 orphan.phase = Phase::Unproven;
                 orphan.doubt = match other {
-                    Answer::Done(Outcome::Refused(refusal)) => refusal.to_string(),
+                    RequestResult::Done(Outcome::Refused(refusal)) => refusal.to_string(),
                     _ => "they could not be asked".to_owned(),
                 };
                 false

@@ -1,7 +1,7 @@
 //! The reactor: owns all locks, their timers and what waits for them.
 //!
-//! Its loop is here, and how a lock takes a step. One lock is in `entry`; what its engine tells is in
-//! `events`, and what is done when it is lost in `losses`.
+//! Its loop is here, and how a lock takes a step. One lock is in `entry`; what its engine tells is
+//! in `events`, and what is done when it is lost in `losses`.
 
 mod entry;
 mod events;
@@ -11,11 +11,11 @@ mod message;
 use super::engine::MakeEngine;
 use super::settings::Settings;
 use crate::drives::Drives;
-use crate::drives::queue::{Completion, Urgency};
+use crate::drives::queue::{ReplyHandler, Urgency};
 use crate::fencing::kill::Killing;
 use crate::fencing::safe_note;
 use crate::fencing::watchdog::guards::VgGuards;
-use crate::lock::{Answer, LockSpec, Owner, role_of, vg_of};
+use crate::lock::{LockSpec, Owner, RequestResult, role_of, vg_of};
 use crate::metrics::Metrics;
 use crate::sys::clock;
 use crate::sys::mailbox::Mailbox;
@@ -24,10 +24,10 @@ use crate::sys::sync::planted;
 use crate::sys::thread::panic_text;
 use core::cmp::Reverse;
 use core::time::Duration;
-use entry::{Entry, Kind, Pending};
+use entry::{Entry, Pending, PendingKind};
 use idm_engine::{Command, DriveRef, Instant, LockConfig, Member, Outcome, Request, Token};
 use idm_protocol::{DriveCommand, MutexOp, Reply, ResourceId, Status};
-use message::Failure;
+use message::LockFailure;
 pub(super) use message::Message;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -66,7 +66,7 @@ pub struct Reactor {
     next_lock: u64,
     next_sweep: Instant,
     /// Locks that were lost in this step, or are about to be.
-    failures: Vec<Failure>,
+    failures: Vec<LockFailure>,
     /// Lockspaces that lost their locks and still have some in use.
     killings: Vec<(Arc<Owner>, Killing)>,
     /// When a drive last lost a lock.
@@ -208,7 +208,7 @@ impl Reactor {
                     entry.own(spec);
                 }
             }
-            Message::Fail { owner, why } => self.fail(Failure { owner, why, until: None }),
+            Message::Fail { owner, why } => self.fail(LockFailure { owner, why, until: None }),
             Message::Mode { resource, waiter } => {
                 let entry = self.names.get(&resource).and_then(|id| self.locks.get(id));
                 let _ = waiter.send(entry.and_then(|entry| entry.safe_mode(clock::now())));
@@ -267,19 +267,19 @@ impl Reactor {
         spec: LockSpec,
         request: Request,
         id: u64,
-        waiter: Option<Sender<Answer>>,
+        waiter: Option<Sender<RequestResult>>,
     ) {
-        let kind = Kind::of(&request);
+        let kind = PendingKind::of(&request);
         let mut pending = Pending { id, kind, spec: Some(spec.clone()), waiter, abandoned: false };
         let lock = match self.names.get(&spec.resource) {
             Some(&lock) => lock,
-            None if kind == Kind::Release => {
-                return pending.answer(Answer::Done(Outcome::Released));
+            None if kind == PendingKind::Release => {
+                return pending.answer(RequestResult::Done(Outcome::Released));
             }
             None => self.create(&spec),
         };
         let Some(entry) = self.locks.get_mut(&lock) else {
-            return pending.answer(Answer::Failed("internal error: no such lock".into()));
+            return pending.answer(RequestResult::Failed("internal error: no such lock".into()));
         };
         entry.add(request, pending);
         self.step(lock, Input::Begin);
@@ -469,7 +469,7 @@ impl Reactor {
         }
         let mailbox = self.mailbox.clone();
         let urgency = if entry.is_awaited() { Urgency::Awaited } else { Urgency::Background };
-        let done = Completion::in_a_row(move |reply, more| {
+        let done = ReplyHandler::in_a_row(move |reply, more| {
             let message = Message::Reply { lock, token, reply };
             let leave = more && urgency == Urgency::Background;
             // After the reactor's end nobody is interested.

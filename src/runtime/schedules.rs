@@ -17,7 +17,7 @@ use crate::sys::sync::mpsc::Sender;
 use crate::sys::sync::scheduled::{Host, Race, STILL, any, finds, holds, pass};
 use crate::sys::sync::thread as threads;
 use crate::topology::Topology;
-use crate::transport::{Deadline, DrivePath, Limits, Undelivered};
+use crate::transport::{Deadline, DrivePath, Limits, TransportError};
 use core::cell::Cell;
 use idm_engine::{
     Command, Event, Instant, Lock, LockConfig, Refusal, RequestError, Timing, Token, ValueRead,
@@ -57,7 +57,7 @@ impl FakeDrive {
 struct FakePath(Arc<FakeDrive>);
 
 impl DrivePath for FakePath {
-    fn execute(&self, command: &DriveCommand, _: &Deadline) -> Result<Reply, Undelivered> {
+    fn execute(&self, command: &DriveCommand, _: &Deadline) -> Result<Reply, TransportError> {
         pass();
         let mut hung = self.0.hung.lock();
         while *hung {
@@ -284,7 +284,7 @@ impl Bench {
     }
 
     /// Makes a request on another thread.
-    fn request(&self, spec: &LockSpec, request: Request) -> threads::JoinHandle<Answer> {
+    fn request(&self, spec: &LockSpec, request: Request) -> threads::JoinHandle<RequestResult> {
         let (runtime, spec) = (self.runtime.clone(), spec.clone());
         threads::spawn(move || runtime.request(spec, request, LONG))
     }
@@ -307,8 +307,8 @@ pub(crate) fn in_use(lockspace: &Owner) -> usize {
     lockspace.in_use()
 }
 
-fn is_granted(answer: &Answer) -> bool {
-    matches!(answer, Answer::Done(Outcome::Granted(_)))
+fn is_granted(answer: &RequestResult) -> bool {
+    matches!(answer, RequestResult::Done(Outcome::Granted(_)))
 }
 
 /// What has become of the kill commands of a schedule.
@@ -363,7 +363,7 @@ fn the_end_comes_in_between() {
     for request in requests {
         let answer = request.join().unwrap();
         let ended =
-            matches!(&answer, Answer::Failed(why) if why.starts_with("internal error: the"));
+            matches!(&answer, RequestResult::Failed(why) if why.starts_with("internal error: the"));
         assert!(ended || is_granted(&answer) && !hangs, "{answer:?}");
     }
     assert!(last.recv().is_err() || !hangs);
@@ -389,7 +389,7 @@ fn a_caller_may_give_up() {
     let owner = owner();
     let spec = spec(1, &owner);
     let granted = match bench.runtime.request(spec.clone(), bench.acquire(), LONG) {
-        Answer::TimedOut => false,
+        RequestResult::TimedOut => false,
         answer => is_granted(&answer),
     };
     assert!(bench.runtime.drain(LEASE));
@@ -485,7 +485,7 @@ fn requests_without_threads() {
         (1..=3).map(|number| bench.request(&spec(number, &owner), bench.acquire())).collect();
     for request in requests {
         let answer = request.join().unwrap();
-        assert!(matches!(answer, Answer::Done(_)), "{answer:?}");
+        assert!(matches!(answer, RequestResult::Done(_)), "{answer:?}");
     }
 }
 

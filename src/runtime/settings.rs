@@ -26,7 +26,10 @@ pub struct Settings {
     /// Until when commands of earlier lives may still reach drives.
     pub earlier: Earlier,
     /// Is told of locks that other drives are ready to vote for. Whoever hears of it notes the
-    /// drives ([`Runtime::votes_ready`](super::Runtime::votes_ready)) and moves the votes ([`Runtime::move_votes`](super::Runtime::move_votes)).
+    /// drives ([`votes_ready`]) and moves the votes ([`move_votes`]).
+    ///
+    /// [`votes_ready`]: super::Runtime::votes_ready
+    /// [`move_votes`]: super::Runtime::move_votes
     pub votes: Option<Sender<ResourceId>>,
     /// Program and arguments that are run when a VG's locks are about to be lost.
     pub kill_command: Arc<dyn Fn() -> Vec<String> + Send + Sync>,

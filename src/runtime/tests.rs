@@ -8,8 +8,8 @@ use crate::state::undo_note::{Earlier, UndoNote};
 use crate::sys::clock;
 use crate::sys::sync::atomic::AtomicBool;
 use crate::topology::tests::Tree;
-use crate::topology::{Target, Topology};
-use crate::transport::{Deadline, DrivePath, Limits, Undelivered};
+use crate::topology::{PathAddress, Topology};
+use crate::transport::{Deadline, DrivePath, Limits, TransportError};
 use idm_engine::{Command, Event, Instant, Loss, RequestError, Timing, Token, ValueRead};
 use idm_protocol::{HostId, MutexOp, Status};
 use std::collections::{HashMap, VecDeque};
@@ -65,9 +65,13 @@ impl FakeDrive {
 struct FakePath(Arc<FakeDrive>);
 
 impl DrivePath for FakePath {
-    fn execute(&self, command: &DriveCommand, deadline: &Deadline) -> Result<Reply, Undelivered> {
+    fn execute(
+        &self,
+        command: &DriveCommand,
+        deadline: &Deadline,
+    ) -> Result<Reply, TransportError> {
         if deadline.timeout(Duration::ZERO).is_none() {
-            return Err(Undelivered::NotSent("too late".into()));
+            return Err(TransportError::NotSent("too late".into()));
         }
         Ok(self.0.run(command))
     }
@@ -252,7 +256,11 @@ impl Bench {
     }
 
     /// Makes a request on another thread.
-    fn in_background(&self, spec: &LockSpec, request: Request) -> std::thread::JoinHandle<Answer> {
+    fn in_background(
+        &self,
+        spec: &LockSpec,
+        request: Request,
+    ) -> std::thread::JoinHandle<RequestResult> {
         let (runtime, spec) = (self.runtime.clone(), spec.clone());
         std::thread::spawn(move || runtime.request(spec, request, LONG))
     }
@@ -274,8 +282,8 @@ fn release() -> Request {
     Request::Release { value: None }
 }
 
-fn granted(answer: &Answer) -> bool {
-    matches!(answer, Answer::Done(Outcome::Granted(_)))
+fn granted(answer: &RequestResult) -> bool {
+    matches!(answer, RequestResult::Done(Outcome::Granted(_)))
 }
 
 fn eventually(what: &str, mut so: impl FnMut() -> bool) {
@@ -291,9 +299,9 @@ fn eventually(what: &str, mut so: impl FnMut() -> bool) {
 struct Replies(Arc<Mutex<Vec<Reply>>>);
 
 impl Replies {
-    fn completion(&self) -> Completion {
+    fn completion(&self) -> ReplyHandler {
         let replies = self.clone();
-        Completion::new(move |reply| replies.0.lock().unwrap().push(reply))
+        ReplyHandler::new(move |reply| replies.0.lock().unwrap().push(reply))
     }
 
     fn count(&self) -> usize {
@@ -443,7 +451,7 @@ fn a_drive_by_several_names_is_one_member_and_a_lost_one_stays_itself() {
 fn drives_of(tree: &Tree, paths: &[(&str, Arc<FakeDrive>)]) -> Arc<Drives> {
     let paths: HashMap<String, Arc<FakeDrive>> =
         paths.iter().map(|(node, fake)| ((*node).to_owned(), fake.clone())).collect();
-    let connect = Box::new(move |_: &str, target: &Target| -> Arc<dyn DrivePath> {
+    let connect = Box::new(move |_: &str, target: &PathAddress| -> Arc<dyn DrivePath> {
         Arc::new(FakePath(paths.get(&target.to_string()).cloned().unwrap_or_default()))
     });
     Arc::new(Drives::new(tree.topology(), connect, limits()))
@@ -548,7 +556,7 @@ fn a_request_that_is_given_up_is_undone_when_it_is_granted() {
     }
     let bound = Duration::from_millis(100);
     let answer = bench.runtime.request(spec.clone(), bench.acquire(Mode::Exclusive), bound);
-    assert_eq!(answer, Answer::TimedOut);
+    assert_eq!(answer, RequestResult::TimedOut);
     for drive in &bench.drives {
         drive.hang(false);
     }
@@ -595,7 +603,7 @@ fn what_was_left_is_not_given_back_because_nobody_waits_for_it() {
         witnesses: Vec::new(),
     };
     let answer = bench.runtime.request(spec.clone(), adopt, bound);
-    assert_eq!(answer, Answer::TimedOut);
+    assert_eq!(answer, RequestResult::TimedOut);
     bench.script(&spec, |script| {
         script.mode = Some(Mode::Exclusive);
         script.events.push_back(Event::Done(Outcome::Adopted(Mode::Exclusive)));
@@ -616,12 +624,12 @@ fn requests_that_nobody_waits_for_are_taken_back_in_the_queue_too() {
     eventually("the first is under way", || bench.requests(&spec).len() == 1);
     let bound = Duration::from_millis(20);
     let second = bench.runtime.request(spec.clone(), bench.acquire(Mode::Shared), bound);
-    assert_eq!(second, Answer::TimedOut);
+    assert_eq!(second, RequestResult::TimedOut);
     bench.grant(&spec, Mode::Shared);
     assert!(granted(&first.join().unwrap()));
     assert_eq!(
         bench.runtime.request(spec.clone(), release(), SOON),
-        Answer::Done(Outcome::Released)
+        RequestResult::Done(Outcome::Released)
     );
     assert_eq!(bench.requests(&spec), [bench.acquire(Mode::Shared), release()]);
 }
@@ -635,7 +643,7 @@ fn a_promotion_that_is_given_up_is_undone() {
     let convert = |mode| Request::Convert { mode, value: None };
     let bound = Duration::from_millis(20);
     let answer = bench.runtime.request(spec.clone(), convert(Mode::Exclusive), bound);
-    assert_eq!(answer, Answer::TimedOut);
+    assert_eq!(answer, RequestResult::TimedOut);
     bench.script(&spec, |script| {
         script.events.push_back(Event::Done(Outcome::Converted { complete: true }));
     });
@@ -648,7 +656,8 @@ fn a_lock_whose_engine_panics_is_lost_and_not_free() {
     let owner = owner();
     let (bad, good) = (spec(1, Role::Lv, &owner), spec(2, Role::Lv, &self::owner()));
     bench.script(&bad, |script| script.panics = true);
-    let failed = |answer: Answer| assert!(matches!(answer, Answer::Failed(_)), "{answer:?}");
+    let failed =
+        |answer: RequestResult| assert!(matches!(answer, RequestResult::Failed(_)), "{answer:?}");
     failed(bench.runtime.request(bad.clone(), bench.acquire(Mode::Shared), SOON));
     assert!(owner.is_killed());
     eventually("kill command", || bench.kills() == 1);
@@ -657,7 +666,7 @@ fn a_lock_whose_engine_panics_is_lost_and_not_free() {
     bench.script(&bad, |script| script.panics = false);
     failed(bench.runtime.request(other, bench.acquire(Mode::Shared), SOON));
     assert_eq!(bench.runtime.mode(bad.resource), Ok(None));
-    assert_eq!(bench.runtime.request(bad, release(), SOON), Answer::Done(Outcome::Released));
+    assert_eq!(bench.runtime.request(bad, release(), SOON), RequestResult::Done(Outcome::Released));
     bench.grant(&good, Mode::Shared);
     assert!(granted(&bench.runtime.request(good, bench.acquire(Mode::Shared), SOON)));
 }
@@ -687,10 +696,10 @@ fn losing_one_lock_refuses_new_ones_of_its_lockspace_and_kills_once() {
             script.events.push_back(Event::Lost(Loss::Taken));
         });
     }
-    assert_eq!(pending.join().unwrap(), Answer::Killed);
+    assert_eq!(pending.join().unwrap(), RequestResult::Killed);
     let refused =
         bench.runtime.request(spec(5, Role::Lv, &mine), bench.acquire(Mode::Shared), SOON);
-    assert_eq!(refused, Answer::Killed);
+    assert_eq!(refused, RequestResult::Killed);
     // What was under way when the lockspace was lost is given back.
     bench.grant(&waiting, Mode::Shared);
     eventually("given back", || bench.requests(&waiting).last() == Some(&release()));
@@ -715,7 +724,7 @@ fn a_promotion_keeps_nobody_waiting_when_its_lockspace_is_killed() {
     eventually("it is under way", || bench.requests(&shared).len() == 2);
     bench.script(&lost, |script| script.events.push_back(Event::Lapsed));
     eventually("an answer", || pending.is_finished());
-    assert_eq!(pending.join().unwrap(), Answer::Killed);
+    assert_eq!(pending.join().unwrap(), RequestResult::Killed);
     // What comes of it all the same is undone.
     bench.script(&shared, |script| {
         script.events.push_back(Event::Done(Outcome::Converted { complete: true }));
@@ -779,7 +788,7 @@ fn a_lock_that_was_renewed_after_an_alarm_is_told_of_again_in_time() {
     safe_for(LONG / 10);
     eventually("the third kill", || bench.kills() == 3);
     let released = bench.runtime.request(spec(1, Role::Lv, &second), release(), SOON);
-    assert_eq!(released, Answer::Done(Outcome::Released));
+    assert_eq!(released, RequestResult::Done(Outcome::Released));
     assert!(!first.is_in_danger() && !second.is_in_danger(), "it was given back");
 }
 
@@ -800,7 +809,7 @@ fn a_lock_is_in_use_from_its_grant_to_its_release_whatever_becomes_of_it() {
     });
     eventually("lost", || owner.is_killed());
     assert_eq!(owner.in_use(), 1);
-    assert_eq!(bench.runtime.request(lv, release(), SOON), Answer::Done(Outcome::Released));
+    assert_eq!(bench.runtime.request(lv, release(), SOON), RequestResult::Done(Outcome::Released));
     assert_eq!(owner.in_use(), 0);
 }
 
@@ -819,7 +828,7 @@ fn a_lost_membership_is_taken_again_and_kills_nothing() {
     // A membership that was given up stays given up.
     assert_eq!(
         bench.runtime.request(spec.clone(), release(), SOON),
-        Answer::Done(Outcome::Released)
+        RequestResult::Done(Outcome::Released)
     );
     bench.script(&spec, |script| script.events.push_back(Event::Lost(Loss::Taken)));
     std::thread::sleep(Duration::from_millis(50));

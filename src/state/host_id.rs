@@ -13,7 +13,7 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// A host's id, and whether it was used before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub struct HostIdentity {
     /// The id.
     pub host: HostId,
     /// No earlier lvmlockd has used it: what such a one has left under way, it did under another
@@ -24,7 +24,7 @@ pub struct Identity {
 /// The host's id, from the state directory or drawn and written there; `given`: the id to be used
 /// in its place. Fails where the directory cannot be written: an id that is not kept would make a
 /// restarted lvmlockd another host.
-pub fn load(state_dir: &Path, given: Option<HostId>) -> io::Result<Identity> {
+pub fn load(state_dir: &Path, given: Option<HostId>) -> io::Result<HostIdentity> {
     let name = nix::unistd::gethostname()?;
     load_for(state_dir, &boot_id()?, &name.to_string_lossy(), given)
 }
@@ -39,12 +39,12 @@ fn load_for(
     boot: &str,
     name: &str,
     given: Option<HostId>,
-) -> io::Result<Identity> {
+) -> io::Result<HostIdentity> {
     let file = file(state_dir);
     match fs::read_to_string(&file) {
         Ok(text) => match parse(&text, boot) {
             Some(host) if given.is_none_or(|given| given == host) => {
-                return Ok(Identity { host, is_new: false });
+                return Ok(HostIdentity { host, is_new: false });
             }
             Some(_) => {}
             None => {
@@ -60,7 +60,7 @@ fn load_for(
     };
     file::replace(&file, &format(boot, host))?;
     log::info!("this host is {host}");
-    Ok(Identity { host, is_new: true })
+    Ok(HostIdentity { host, is_new: true })
 }
 
 /// Where the id is kept.
@@ -118,7 +118,7 @@ mod tests {
         let first = load("boot-1", "alpha");
         assert!(first.is_new);
         assert_eq!(first.host.name(), "alpha");
-        let again = Identity { is_new: false, ..first };
+        let again = HostIdentity { is_new: false, ..first };
         assert_eq!(load("boot-1", "renamed"), again);
         let second = load("boot-2", "alpha");
         assert_ne!(second.host, first.host);

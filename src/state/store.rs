@@ -6,8 +6,8 @@
 //! the drives tell. Files are replaced by renaming; nothing is forced to disk, because they only
 //! have to outlive the process and not the machine: those of another boot do not count.
 //!
-//! The directory may be lost while lvmlockd lives. So the texts of all notes are kept in memory, too,
-//! and it is made again with all that is in it as soon as that is noticed.
+//! The directory may be lost while lvmlockd lives. So the texts of all notes are kept in memory,
+//! too, and it is made again with all that is in it as soon as that is noticed.
 //!
 //! What was found may be anything. A file that makes no sense costs what it is about, and nothing
 //! else.
@@ -76,12 +76,12 @@ pub struct SavedLockspace {
 }
 
 /// What can be noted.
-pub trait Note: Serialize + DeserializeOwned {
+pub trait SavedNote: Serialize + DeserializeOwned {
     /// What of it nobody would have noted of that mutex.
     fn check(&self, id: &ResourceId) -> Result<(), &'static str>;
 }
 
-impl Note for SavedLock {
+impl SavedNote for SavedLock {
     fn check(&self, _: &ResourceId) -> Result<(), &'static str> {
         if self.drives.is_empty() || self.drives.iter().any(String::is_empty) {
             return Err("a drive is missing");
@@ -96,7 +96,7 @@ impl Note for SavedLock {
     }
 }
 
-impl Note for SavedLockspace {
+impl SavedNote for SavedLockspace {
     fn check(&self, id: &ResourceId) -> Result<(), &'static str> {
         let is_global = *id == ResourceId::GLOBAL;
         if is_global != self.name.is_empty() {
@@ -148,7 +148,7 @@ pub struct Store {
     locks: PathBuf,
     lockspaces: PathBuf,
     boot: String,
-    there: Mutex<There>,
+    there: Mutex<NotedFiles>,
 }
 
 /// A folder as it is: which one, and when it was last changed.
@@ -161,7 +161,7 @@ struct Folder {
 
 /// What is, or ought to be, in the state directory.
 #[derive(Debug, Default)]
-struct There {
+struct NotedFiles {
     /// The folders as they were left. Whatever else is changed in them is somebody else's doing.
     folders: Option<[Folder; 2]>,
     /// The notes by their files.
@@ -206,11 +206,11 @@ impl Store {
         Ok(store)
     }
 
-    fn there(&self) -> MutexGuard<'_, There> {
+    fn there(&self) -> MutexGuard<'_, NotedFiles> {
         self.there.lock()
     }
 
-    fn make_folders(&self, there: &mut There) -> io::Result<()> {
+    fn make_folders(&self, there: &mut NotedFiles) -> io::Result<()> {
         for folder in [&self.locks, &self.lockspaces] {
             fs::create_dir_all(folder).map_err(|error| named(folder, &error))?;
         }
@@ -239,7 +239,7 @@ impl Store {
         there.failing = restored.is_err();
     }
 
-    fn restore_if_lost(&self, there: &mut There) -> io::Result<()> {
+    fn restore_if_lost(&self, there: &mut NotedFiles) -> io::Result<()> {
         let has_id = there.host_id.as_ref().is_none_or(|(file, _)| file.exists());
         if has_id && there.folders.is_some() && self.folders() == there.folders {
             return Ok(());
@@ -251,7 +251,7 @@ impl Store {
             );
         }
         there.folders = None;
-        self.make_folders(&mut There::default())?;
+        self.make_folders(&mut NotedFiles::default())?;
         for (file, text) in &there.notes {
             put(file, text)?;
         }
@@ -312,7 +312,7 @@ impl Store {
         self.noted(&self.there(), &self.locks.join(name_of(id)))
     }
 
-    fn noted(&self, there: &There, file: &Path) -> Option<SavedLock> {
+    fn noted(&self, there: &NotedFiles, file: &Path) -> Option<SavedLock> {
         let name = file.file_name()?.to_str()?;
         let (_, lock) = parse(name, there.notes.get(file)?.as_bytes(), &self.boot).ok()??;
         Some(lock)
@@ -347,7 +347,12 @@ impl Store {
         self.save_as(&mut self.there(), file, content)
     }
 
-    fn save_as(&self, there: &mut There, file: &Path, content: &impl Serialize) -> io::Result<()> {
+    fn save_as(
+        &self,
+        there: &mut NotedFiles,
+        file: &Path,
+        content: &impl Serialize,
+    ) -> io::Result<()> {
         let text = format(&self.boot, content).map_err(io::Error::other)?;
         self.restore_if_lost(there)?;
         put(file, &text)?;
@@ -365,7 +370,7 @@ impl Store {
         there.folders = there.folders.and_then(|_| self.folders());
     }
 
-    fn read_all<T: Note>(&self, directory: &Path) -> io::Result<Vec<(ResourceId, T)>> {
+    fn read_all<T: SavedNote>(&self, directory: &Path) -> io::Result<Vec<(ResourceId, T)>> {
         let mut all = Vec::new();
         for entry in fs::read_dir(directory)? {
             let path = entry?.path();
@@ -406,7 +411,7 @@ pub fn format(boot: &str, content: &impl Serialize) -> Result<String, toml::ser:
 }
 
 /// What is noted in a file, and the mutex that it is about; `None` where it is of another boot.
-pub fn parse<T: Note>(
+pub fn parse<T: SavedNote>(
     name: &str,
     text: &[u8],
     boot: &str,
@@ -697,7 +702,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn names_are_read_as_they_are_written(vg in "[0-9a-zA-Z!#]{32}", lv in "[0-9a-zA-Z!#]{32}") {
+        fn names_are_read_as_they_are_written(
+            vg in "[0-9a-zA-Z!#]{32}",
+            lv in "[0-9a-zA-Z!#]{32}",
+        ) {
             for id in [ResourceId::vg(&vg).unwrap(), ResourceId::lv(&vg, &lv).unwrap()] {
                 prop_assert_eq!(id_of(&name_of(&id)), Some(id));
             }

@@ -9,11 +9,11 @@ use std::collections::VecDeque;
 
 /// A mailbox with any number of senders and one receiver.
 pub struct Mailbox<T> {
-    state: Mutex<State<T>>,
+    state: Mutex<MailboxState<T>>,
     arrived: Condvar,
 }
 
-struct State<T> {
+struct MailboxState<T> {
     messages: VecDeque<T>,
     /// The receiver waits and has not been woken.
     asleep: bool,
@@ -22,13 +22,13 @@ struct State<T> {
 
 impl<T> Default for Mailbox<T> {
     fn default() -> Mailbox<T> {
-        let state = State { messages: VecDeque::new(), asleep: false, closed: false };
+        let state = MailboxState { messages: VecDeque::new(), asleep: false, closed: false };
         Mailbox { state: Mutex::new(state), arrived: Condvar::new() }
     }
 }
 
 impl<T> Mailbox<T> {
-    fn state(&self) -> MutexGuard<'_, State<T>> {
+    fn state(&self) -> MutexGuard<'_, MailboxState<T>> {
         self.state.lock()
     }
 

@@ -1,10 +1,10 @@
 //! Mutex and Condvar, channels and threads: those of the standard library.
 //!
-//! In a build for ThreadSanitizer (`c-tests/tsan.sh`, `--cfg idm_tsan`) they are wrapped, and tell it
-//! what it cannot see: the standard library that comes with the compiler is not instrumented, so
+//! In a build for ThreadSanitizer (`c-tests/tsan.sh`, `--cfg idm_tsan`) they are wrapped, and tell
+//! it what it cannot see: the standard library that comes with the compiler is not instrumented, so
 //! that a thread that had to wait for a mutex would seem not to have taken it at all.
 //!
-//! In the tests named `schedules` (feature `shuttle`) they are those of [`scheduled`], with which a
+//! In the tests named `schedules` (feature `shuttle`) they are those of `scheduled`, with which a
 //! test decides which thread goes on when.
 
 #[cfg(all(test, feature = "shuttle"))]
@@ -92,7 +92,7 @@ impl Condvar {
     }
 }
 
-/// `true` where a test has planted that mistake, see [`scheduled::Race`].
+/// `true` where a test has planted that mistake, see `scheduled::Race`.
 macro_rules! planted {
     ($race:ident) => {{
         #[cfg(all(test, feature = "shuttle"))]

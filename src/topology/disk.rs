@@ -1,6 +1,6 @@
 //! A disk: which drive it is, and the path to it.
 
-use super::identity::{Identity, Kind, identity, kind};
+use super::identity::{DiskIdentity, DiskKind, identity, kind};
 use super::sysfs::{attribute, node_of};
 use core::fmt;
 use std::path::{Path, PathBuf};
@@ -12,13 +12,13 @@ pub struct Located {
     pub identity: String,
     /// The identity of the device that fails as a whole, of which it may be a part.
     pub device: String,
-    /// The ways to reach it, the best first. Never empty.
-    pub paths: Vec<Target>,
+    /// The paths to it, the best first. Never empty.
+    pub paths: Vec<PathAddress>,
 }
 
-/// One way to reach a drive.
+/// The address of a path to a drive.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Target {
+pub enum PathAddress {
     /// A SCSI disk, by its block node.
     Scsi(PathBuf),
     /// An NVMe drive, by the block node of a namespace; with native multipath that is the head,
@@ -28,9 +28,10 @@ pub enum Target {
     Emulated(PathBuf),
 }
 
-impl fmt::Display for Target {
+impl fmt::Display for PathAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Target::Scsi(path) | Target::Nvme(path) | Target::Emulated(path)) = self;
+        let (PathAddress::Scsi(path) | PathAddress::Nvme(path) | PathAddress::Emulated(path)) =
+            self;
         write!(f, "{}", path.display())
     }
 }
@@ -47,14 +48,14 @@ pub(super) fn is_disk(device: &Path) -> bool {
     has("dev") && has("device") && !has("partition")
 }
 
-/// The drive that a disk is, and the way to it. An error says what was found.
-pub(super) fn drive_of(disk: &Path) -> Result<(Identity, Target), String> {
+/// The drive that a disk is, and the path to it. An error says what was found.
+pub(super) fn drive_of(disk: &Path) -> Result<(DiskIdentity, PathAddress), String> {
     let kind = kind(disk)?;
-    let target = match kind {
-        Kind::Scsi => Target::Scsi(node_of(disk)),
-        Kind::Nvme => Target::Nvme(node_of(disk)),
+    let address = match kind {
+        DiskKind::Scsi => PathAddress::Scsi(node_of(disk)),
+        DiskKind::Nvme => PathAddress::Nvme(node_of(disk)),
     };
-    Ok((identity(disk, kind)?, target))
+    Ok((identity(disk, kind)?, address))
 }
 
 /// The name that makes a partition's drive one of the global lock's, exactly.

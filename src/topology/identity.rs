@@ -10,17 +10,17 @@ use std::path::Path;
 
 /// How a disk takes commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum DiskKind {
     Scsi,
     Nvme,
 }
 
 /// What a disk is, by its sysfs directory. An error says what else it is.
-pub(super) fn kind(disk: &Path) -> Result<Kind, String> {
+pub(super) fn kind(disk: &Path) -> Result<DiskKind, String> {
     match link_name(&disk.join("device"), "subsystem").as_deref() {
-        Some("scsi") => Ok(Kind::Scsi),
+        Some("scsi") => Ok(DiskKind::Scsi),
         // A namespace belongs to its controller, the head of native multipath to the subsystem.
-        Some("nvme" | "nvme-subsystem") => Ok(Kind::Nvme),
+        Some("nvme" | "nvme-subsystem") => Ok(DiskKind::Nvme),
         Some(other) => Err(format!("a disk of the kernel's {other} subsystem")),
         None => Err("a disk of no known kind".to_owned()),
     }
@@ -28,7 +28,7 @@ pub(super) fn kind(disk: &Path) -> Result<Kind, String> {
 
 /// Who a disk is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Identity {
+pub(super) struct DiskIdentity {
     /// Of what has a mutex table.
     pub unit: String,
     /// Of what fails as a whole: the unit's, where the disk does not tell.
@@ -36,24 +36,26 @@ pub(super) struct Identity {
 }
 
 /// The identity of a disk. An error says what was found.
-pub(super) fn identity(disk: &Path, kind: Kind) -> Result<Identity, String> {
+pub(super) fn identity(disk: &Path, kind: DiskKind) -> Result<DiskIdentity, String> {
     match kind {
-        Kind::Scsi => scsi(disk).ok_or("a disk without a SCSI identity (VPD page 83)".to_owned()),
-        Kind::Nvme => {
+        DiskKind::Scsi => {
+            scsi(disk).ok_or("a disk without a SCSI identity (VPD page 83)".to_owned())
+        }
+        DiskKind::Nvme => {
             let unit = nvme(disk).ok_or("an NVMe namespace without any identity".to_owned())?;
-            Ok(Identity { device: unit.clone(), unit })
+            Ok(DiskIdentity { device: unit.clone(), unit })
         }
     }
 }
 
 /// The identity of a SCSI disk: the best designator of its VPD page 83, chosen by us because
 /// kernels have changed their choice; where the page is not there, the kernel's choice.
-fn scsi(disk: &Path) -> Option<Identity> {
+fn scsi(disk: &Path) -> Option<DiskIdentity> {
     let device = disk.join("device");
     let page = fs::read(device.join("vpd_pg83")).unwrap_or_default();
     let unit = designator(&page).or_else(|| attribute(&device, "wwid"))?;
     let device = device_designator(&page).unwrap_or_else(|| unit.clone());
-    Some(Identity { unit, device })
+    Some(DiskIdentity { unit, device })
 }
 
 /// The identity of the drive that an NVMe namespace is on.

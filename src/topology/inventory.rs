@@ -1,7 +1,7 @@
-//! Which disks the host has: the ways to every drive, and the partitions of the global lock.
+//! Which disks the host has: the paths to every drive, and the partitions of the global lock.
 
-use super::disk::{EMULATED, Located, Target, UNKNOWN, drive_of, has_global_name, is_disk};
-use super::identity::Identity;
+use super::disk::{EMULATED, Located, PathAddress, UNKNOWN, drive_of, has_global_name, is_disk};
+use super::identity::DiskIdentity;
 use super::sysfs::{Sysfs, disk_of, node_of};
 use std::collections::HashMap;
 use std::io;
@@ -10,7 +10,7 @@ use std::path::PathBuf;
 /// The disks of a host at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inventory {
-    drives: HashMap<String, Vec<Target>>,
+    drives: HashMap<String, Vec<PathAddress>>,
     /// The drives with a partition for the global lock, and the first such partition's node.
     global: Vec<(PathBuf, Located)>,
 }
@@ -21,15 +21,15 @@ impl Inventory {
         let mut inventory = Inventory::default();
         let devices = sysfs.block_devices()?;
         for disk in devices.iter().filter(|device| is_disk(device)) {
-            if let Ok((identity, target)) = drive_of(disk) {
-                inventory.drives.entry(identity.unit).or_default().push(target);
+            if let Ok((identity, address)) = drive_of(disk) {
+                inventory.drives.entry(identity.unit).or_default().push(address);
             }
         }
         for partition in devices.iter().filter(|device| has_global_name(device)) {
             let Some(Ok((identity, _))) = disk_of(partition).as_deref().map(drive_of) else {
                 continue;
             };
-            let Identity { unit: identity, device } = identity;
+            let DiskIdentity { unit: identity, device } = identity;
             if !inventory.global.iter().any(|(_, drive)| drive.identity == identity) {
                 let paths = inventory.paths_of(&identity).to_vec();
                 inventory.global.push((node_of(partition), Located { identity, device, paths }));
@@ -38,9 +38,9 @@ impl Inventory {
         Ok(inventory)
     }
 
-    /// The ways that lead to a drive: the kernel gives another node where the old one is still in
+    /// The paths that lead to a drive: the kernel gives another node where the old one is still in
     /// use when a drive comes back.
-    pub fn paths_of(&self, identity: &str) -> &[Target] {
+    pub fn paths_of(&self, identity: &str) -> &[PathAddress] {
         self.drives.get(identity).map_or(&[], Vec::as_slice)
     }
 

@@ -1,7 +1,7 @@
 //! Reading sysfs, by absolute paths below one root.
 //!
-//! A block device, disk or partition, stands for itself as `class/block/NAME`: a link that the kernel
-//! follows in every call, so that no path has to be resolved here first.
+//! A block device, disk or partition, stands for itself as `class/block/NAME`: a link that the
+//! kernel follows in every call, so that no path has to be resolved here first.
 
 use std::fs;
 use std::io;

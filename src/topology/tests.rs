@@ -343,7 +343,7 @@ fn native_multipath_is_used_by_its_head() {
     let identity = "nvme.nqn.2014-08.org.example:drive7.S7";
     assert_eq!(tree.found(&head), format!("{identity} by /dev/nvme0n1"));
     let inventory = tree.topology().inventory().unwrap();
-    assert_eq!(inventory.paths_of(identity), [Target::Nvme("/dev/nvme0n1".into())]);
+    assert_eq!(inventory.paths_of(identity), [PathAddress::Nvme("/dev/nvme0n1".into())]);
 }
 
 #[test]
@@ -380,7 +380,7 @@ fn a_drive_is_found_by_its_identity() {
     tree.partition(&disk, "sdf1");
     tree.drive("sdg", 2);
     tree.stacked("dm-0", "dm", &[&disk]);
-    let paths = ["/dev/sdf", "/dev/sdg"].map(|node| Target::Scsi(node.into()));
+    let paths = ["/dev/sdf", "/dev/sdg"].map(|node| PathAddress::Scsi(node.into()));
     let inventory = tree.topology().inventory().unwrap();
     assert_eq!(inventory.paths_of("naa.5000c50000000002"), paths);
     assert_eq!(inventory.paths_of("naa.5000c50000000003"), []);
@@ -480,7 +480,7 @@ fn an_emulated_drive_has_a_path_or_a_plain_name() {
     let emulated = sockets.map(|(path, socket)| (path.to_owned(), PathBuf::from(socket)));
     let topology = Topology::new(emulated.into());
     let found = Tree::locate_path(&topology, "/dev/loop3").unwrap();
-    assert_eq!(found.drives[0].paths, [Target::Emulated("/tmp/d0".into())]);
+    assert_eq!(found.drives[0].paths, [PathAddress::Emulated("/tmp/d0".into())]);
     assert_eq!(Tree::locate_path(&topology, "disk1"), Tree::locate_path(&topology, "again"));
     assert_ne!(Tree::locate_path(&topology, "disk1"), Tree::locate_path(&topology, "/dev/loop3"));
 }

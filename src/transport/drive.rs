@@ -1,6 +1,6 @@
 //! IDM commands and tables, whatever language a drive speaks.
 
-use super::{Deadline, DrivePath, Undelivered};
+use super::{Deadline, DrivePath, TransportError};
 use crate::sys::clock;
 use core::time::Duration;
 use idm_protocol::{
@@ -20,7 +20,7 @@ pub trait Protocol: Send + Sync {
         request: Request,
         data: Data<'_>,
         deadline: &Deadline,
-    ) -> Result<Answer, Trouble>;
+    ) -> Result<Completion, CommandError>;
 }
 
 /// What is asked of a drive.
@@ -60,7 +60,7 @@ impl Data<'_> {
 
 /// What a drive answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct Completion {
     /// What it means.
     pub status: Status,
     /// Bytes of data that were transferred.
@@ -69,23 +69,23 @@ pub struct Answer {
 
 /// No answer of the drive came back.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum CommandError {
     /// The kernel does not move so much data in one command, and sent nothing. What it says.
     TooLong(String),
     /// The command was not delivered.
-    Undelivered(Undelivered),
+    Transport(TransportError),
 }
 
-impl Trouble {
+impl CommandError {
     /// A step was not begun, because it could not have been over in time.
-    pub(crate) fn too_late(why: &str) -> Trouble {
-        Undelivered::NotSent(format!("too little time was left{why}")).into()
+    pub(crate) fn too_late(why: &str) -> CommandError {
+        TransportError::NotSent(format!("too little time was left{why}")).into()
     }
 }
 
-impl From<Undelivered> for Trouble {
-    fn from(undelivered: Undelivered) -> Trouble {
-        Trouble::Undelivered(undelivered)
+impl From<TransportError> for CommandError {
+    fn from(undelivered: TransportError) -> CommandError {
+        CommandError::Transport(undelivered)
     }
 }
 
@@ -107,15 +107,15 @@ const PAUSES: [Duration; 4] = [
 ];
 
 /// Why a command has no good answer.
-enum Failure {
+enum CommandFailure {
     /// The drive says so.
     Drive(Status),
     /// The drive said nothing.
-    Path(Trouble),
+    Path(CommandError),
 }
 
 /// What a drive sent makes no sense.
-const NONSENSE: Failure = Failure::Drive(Status::Failed);
+const NONSENSE: CommandFailure = CommandFailure::Drive(Status::Failed);
 
 /// How many records one read may ask for.
 #[derive(Clone, Copy)]
@@ -160,16 +160,16 @@ enum Read {
 }
 
 /// A drive that speaks `P`.
-pub struct Drive<P> {
+pub struct IdmPath<P> {
     protocol: P,
     /// Records to ask for: what the last table needed.
     blocks: AtomicU32,
 }
 
-impl<P: Protocol> Drive<P> {
+impl<P: Protocol> IdmPath<P> {
     /// A drive.
-    pub fn new(protocol: P) -> Drive<P> {
-        Drive { protocol, blocks: AtomicU32::new(FIRST_BLOCKS) }
+    pub fn new(protocol: P) -> IdmPath<P> {
+        IdmPath { protocol, blocks: AtomicU32::new(FIRST_BLOCKS) }
     }
 
     /// Sends a command, again where the drive puts it off, as long as its deadline allows. The
@@ -181,7 +181,7 @@ impl<P: Protocol> Drive<P> {
         request: Request,
         data: &mut Data<'_>,
         deadline: &Deadline,
-    ) -> Result<usize, Failure> {
+    ) -> Result<usize, CommandFailure> {
         let start = clock::now();
         let mut pauses = PAUSES.iter();
         let mut put_off = false;
@@ -191,10 +191,10 @@ impl<P: Protocol> Drive<P> {
                 Data::In(bytes) => Data::In(bytes),
             };
             let answer = match self.protocol.execute(request, data, deadline) {
-                Err(Trouble::Undelivered(Undelivered::NotSent(_))) if put_off => {
-                    return Err(Failure::Drive(Status::TryAgain));
+                Err(CommandError::Transport(TransportError::NotSent(_))) if put_off => {
+                    return Err(CommandFailure::Drive(Status::TryAgain));
                 }
-                answer => answer.map_err(Failure::Path)?,
+                answer => answer.map_err(CommandFailure::Path)?,
             };
             match answer.status {
                 Status::Good => return Ok(answer.transferred),
@@ -203,14 +203,19 @@ impl<P: Protocol> Drive<P> {
                         clock::sleep(*pause);
                         put_off = true;
                     }
-                    _ => return Err(Failure::Drive(Status::TryAgain)),
+                    _ => return Err(CommandFailure::Drive(Status::TryAgain)),
                 },
-                other => return Err(Failure::Drive(other)),
+                other => return Err(CommandFailure::Drive(other)),
             }
         }
     }
 
-    fn mutex(&self, op: MutexOp, record: &Record, deadline: &Deadline) -> Result<(), Failure> {
+    fn mutex(
+        &self,
+        op: MutexOp,
+        record: &Record,
+        deadline: &Deadline,
+    ) -> Result<(), CommandFailure> {
         // Drives make nothing of the time, but hosts with the older stack choose by it which unused
         // mutex to remove.
         let record = Record { modified_ms: wall_clock_ms(), ..record.clone() };
@@ -219,7 +224,7 @@ impl<P: Protocol> Drive<P> {
     }
 
     /// Reads `blocks` records.
-    fn read_blocks(&self, blocks: u32, deadline: &Deadline) -> Result<Read, Failure> {
+    fn read_blocks(&self, blocks: u32, deadline: &Deadline) -> Result<Read, CommandFailure> {
         let mut buffer = Buffer::new(blocks as usize * RECORD_LEN);
         let transferred = self.send(Request::Table, &mut Data::In(buffer.bytes()), deadline)?;
         let data = buffer.bytes().get(..transferred).ok_or(NONSENSE)?;
@@ -231,8 +236,8 @@ impl<P: Protocol> Drive<P> {
             return Err(NONSENSE);
         }
         // An end marker is the proof that nothing is missing. Without one the table may go on:
-        // an exact read has none (firmware traces, fact 44), and there was firmware that left
-        // blocks after the 128th unfilled (fact 50).
+        // an exact read has none, and there was firmware that left blocks after the 128th unfilled
+        // (docs/protocol.md, "Reading the table").
         let end = &data[records.len() * RECORD_LEN..];
         if !end.is_empty() && is_end_marker(end) {
             return Ok(Read::Whole(records));
@@ -252,7 +257,7 @@ impl<P: Protocol> Drive<P> {
     }
 
     /// How many records the drive has counted.
-    fn count(&self, deadline: &Deadline) -> Result<usize, Failure> {
+    fn count(&self, deadline: &Deadline) -> Result<usize, CommandFailure> {
         let mut buffer = Buffer::new(RECORD_LEN);
         let transferred = self.send(Request::Counters, &mut Data::In(buffer.bytes()), deadline)?;
         let count = buffer.bytes().get(..transferred).and_then(record_count).ok_or(NONSENSE)?;
@@ -261,7 +266,7 @@ impl<P: Protocol> Drive<P> {
 
     /// Reads the whole table. There is no way to begin with a later record, so one command must
     /// reach the end.
-    fn read_table(&self, deadline: &Deadline) -> Result<Vec<Record>, Failure> {
+    fn read_table(&self, deadline: &Deadline) -> Result<Vec<Record>, CommandFailure> {
         let mut blocks = self.blocks.load(Ordering::Relaxed);
         let mut reach = Reach { possible: 0, impossible: MOST_BLOCKS + STEP };
         // What the kernel said of a read that was too long for it.
@@ -281,14 +286,16 @@ impl<P: Protocol> Drive<P> {
                     }
                     records
                 }
-                Err(Failure::Path(Trouble::TooLong(why))) => match reach.shorter(blocks) {
-                    Some(shorter) => {
-                        blocks = shorter;
-                        refused = Some(why);
-                        continue;
+                Err(CommandFailure::Path(CommandError::TooLong(why))) => {
+                    match reach.shorter(blocks) {
+                        Some(shorter) => {
+                            blocks = shorter;
+                            refused = Some(why);
+                            continue;
+                        }
+                        None => return Err(CommandFailure::Path(CommandError::TooLong(why))),
                     }
-                    None => return Err(Failure::Path(Trouble::TooLong(why))),
-                },
+                }
                 Err(other) => return Err(other),
             };
             self.blocks.store(blocks, Ordering::Relaxed);
@@ -297,8 +304,12 @@ impl<P: Protocol> Drive<P> {
     }
 }
 
-impl<P: Protocol> DrivePath for Drive<P> {
-    fn execute(&self, command: &DriveCommand, deadline: &Deadline) -> Result<Reply, Undelivered> {
+impl<P: Protocol> DrivePath for IdmPath<P> {
+    fn execute(
+        &self,
+        command: &DriveCommand,
+        deadline: &Deadline,
+    ) -> Result<Reply, TransportError> {
         let result = match command {
             DriveCommand::Mutex(op, record) => {
                 self.mutex(*op, record, deadline).map(|()| Reply::Status(Status::Good))
@@ -309,17 +320,19 @@ impl<P: Protocol> DrivePath for Drive<P> {
         };
         match result {
             Ok(reply) => Ok(reply),
-            Err(Failure::Drive(status)) => Ok(Reply::Status(status)),
-            Err(Failure::Path(Trouble::Undelivered(undelivered))) => Err(undelivered),
-            Err(Failure::Path(Trouble::TooLong(why))) => Err(Undelivered::NotSent(why)),
+            Err(CommandFailure::Drive(status)) => Ok(Reply::Status(status)),
+            Err(CommandFailure::Path(CommandError::Transport(undelivered))) => Err(undelivered),
+            Err(CommandFailure::Path(CommandError::TooLong(why))) => {
+                Err(TransportError::NotSent(why))
+            }
         }
     }
 }
 
-/// A table that the kernel does not read to its end. Another way to the drive may do it, so this is
-/// the trouble of this one.
-fn too_many(blocks: u32, why: String) -> Failure {
-    Failure::Path(Trouble::Undelivered(Undelivered::NotSent(format!(
+/// A table that the kernel does not read to its end. Another path to the drive may do it, so this
+/// is an error of this one.
+fn too_many(blocks: u32, why: String) -> CommandFailure {
+    CommandFailure::Path(CommandError::Transport(TransportError::NotSent(format!(
         "{why}; no more than {blocks} records are read at once, and the drive's mutex table has \
          more: reach it by an adapter that takes longer commands, or keep fewer locks on it"
     ))))
@@ -372,7 +385,7 @@ mod tests {
     use idm_protocol::{HostId, ResourceId, Value, ValueUpdate};
     use std::sync::Mutex;
 
-    type Script = Box<dyn FnMut(Request, Data<'_>) -> Result<Answer, Trouble> + Send>;
+    type Script = Box<dyn FnMut(Request, Data<'_>) -> Result<Completion, CommandError> + Send>;
 
     /// A drive that does as a test says.
     struct Fake {
@@ -381,11 +394,12 @@ mod tests {
     }
 
     impl Fake {
-        fn drive(
-            script: impl FnMut(Request, Data<'_>) -> Result<Answer, Trouble> + Send + 'static,
-        ) -> Drive<Fake> {
+        fn drive<S>(script: S) -> IdmPath<Fake>
+        where
+            S: FnMut(Request, Data<'_>) -> Result<Completion, CommandError> + Send + 'static,
+        {
             let fake = Fake { script: Mutex::new(Box::new(script)), sent: Mutex::default() };
-            Drive::new(fake)
+            IdmPath::new(fake)
         }
     }
 
@@ -395,7 +409,7 @@ mod tests {
             request: Request,
             data: Data<'_>,
             _: &Deadline,
-        ) -> Result<Answer, Trouble> {
+        ) -> Result<Completion, CommandError> {
             if let Data::In(bytes) = &data {
                 assert_eq!(bytes.as_ptr() as usize % PAGE, 0);
             }
@@ -404,8 +418,8 @@ mod tests {
         }
     }
 
-    fn answer(status: Status, transferred: usize) -> Result<Answer, Trouble> {
-        Ok(Answer { status, transferred })
+    fn answer(status: Status, transferred: usize) -> Result<Completion, CommandError> {
+        Ok(Completion { status, transferred })
     }
 
     fn record(number: u32) -> Record {
@@ -433,7 +447,7 @@ mod tests {
     fn table(
         count: u32,
         filled: usize,
-    ) -> impl FnMut(Request, Data<'_>) -> Result<Answer, Trouble> + Send {
+    ) -> impl FnMut(Request, Data<'_>) -> Result<Completion, CommandError> + Send {
         limited(count, filled, usize::MAX)
     }
 
@@ -442,7 +456,7 @@ mod tests {
         count: u32,
         filled: usize,
         most: usize,
-    ) -> impl FnMut(Request, Data<'_>) -> Result<Answer, Trouble> + Send {
+    ) -> impl FnMut(Request, Data<'_>) -> Result<Completion, CommandError> + Send {
         move |request, data| {
             let Data::In(buffer) = data else { panic!("a read has data from the drive") };
             if request == Request::Counters {
@@ -450,7 +464,7 @@ mod tests {
                 return answer(Status::Good, RECORD_LEN);
             }
             if buffer.len() / RECORD_LEN > most {
-                return Err(Trouble::TooLong("sdx: EINVAL".into()));
+                return Err(CommandError::TooLong("sdx: EINVAL".into()));
             }
             for (block, number) in buffer.chunks_exact_mut(RECORD_LEN).take(filled).zip(0..) {
                 let shown = if number < count { record(number) } else { Record::end_of_table() };
@@ -460,7 +474,7 @@ mod tests {
         }
     }
 
-    fn records(drive: &Drive<Fake>) -> usize {
+    fn records(drive: &IdmPath<Fake>) -> usize {
         match drive.execute(&DriveCommand::ReadTable, &soon()) {
             Ok(Reply::Table(records)) => records.len(),
             other => panic!("{other:?}"),
@@ -483,14 +497,14 @@ mod tests {
 
     #[test]
     fn failures_are_told_apart() {
-        type Case = (Result<Answer, Trouble>, Result<Reply, Undelivered>);
-        let gone = Undelivered::NotSent("gone".into());
-        let lost = Undelivered::Unknown("lost".into());
+        type Case = (Result<Completion, CommandError>, Result<Reply, TransportError>);
+        let gone = TransportError::NotSent("gone".into());
+        let lost = TransportError::Unknown("lost".into());
         let cases: [Case; 4] = [
             (answer(Status::Conflict, 0), Ok(Reply::Status(Status::Conflict))),
             (answer(Status::Unsupported, 0), Ok(Reply::Status(Status::Unsupported))),
-            (Err(Trouble::Undelivered(gone.clone())), Err(gone)),
-            (Err(Trouble::Undelivered(lost.clone())), Err(lost)),
+            (Err(CommandError::Transport(gone.clone())), Err(gone)),
+            (Err(CommandError::Transport(lost.clone())), Err(lost)),
         ];
         for (result, reply) in cases {
             let drive = Fake::drive(move |_, _| result.clone());
@@ -516,16 +530,21 @@ mod tests {
     }
 
     /// A drive whose every step takes `takes`, as long as its time-out allows.
-    fn slow(takes: Duration, mut answers: impl FnMut(Data<'_>) -> Answer + Send + 'static) -> Slow {
+    fn slow(
+        takes: Duration,
+        mut answers: impl FnMut(Data<'_>) -> Completion + Send + 'static,
+    ) -> Slow {
         let script = move |deadline: &Deadline, data: Data<'_>| {
-            let timeout = deadline.timeout(Duration::from_secs(5)).ok_or(Trouble::too_late(""))?;
+            let timeout =
+                deadline.timeout(Duration::from_secs(5)).ok_or(CommandError::too_late(""))?;
             clock::sleep(takes.min(timeout));
             if takes <= timeout { Ok(answers(data)) } else { Err(lost()) }
         };
         Slow(Mutex::new(Box::new(script)))
     }
 
-    type SlowScript = Box<dyn FnMut(&Deadline, Data<'_>) -> Result<Answer, Trouble> + Send>;
+    type SlowScript =
+        Box<dyn FnMut(&Deadline, Data<'_>) -> Result<Completion, CommandError> + Send>;
 
     struct Slow(Mutex<SlowScript>);
 
@@ -535,20 +554,20 @@ mod tests {
             _: Request,
             data: Data<'_>,
             deadline: &Deadline,
-        ) -> Result<Answer, Trouble> {
+        ) -> Result<Completion, CommandError> {
             (self.0.lock().unwrap())(deadline, data)
         }
     }
 
-    fn lost() -> Trouble {
-        Undelivered::Unknown("no answer in time".into()).into()
+    fn lost() -> CommandError {
+        TransportError::Unknown("no answer in time".into()).into()
     }
 
     #[test]
     fn what_was_put_off_is_not_sent_again_when_too_little_time_is_left() {
         let time = virtual_time();
-        let put_off = |_: Data<'_>| Answer { status: Status::TryAgain, transferred: 0 };
-        let drive = Drive::new(slow(Duration::from_secs(6), put_off));
+        let put_off = |_: Data<'_>| Completion { status: Status::TryAgain, transferred: 0 };
+        let drive = IdmPath::new(slow(Duration::from_secs(6), put_off));
         // 12 s in all: 6 s and 5.99 s, and not a third time.
         assert_eq!(drive.execute(&refresh(), &soon()), Ok(Reply::Status(Status::TryAgain)));
         assert_eq!(clock::now().since(time.begin()), Duration::from_secs(12));
@@ -567,11 +586,11 @@ mod tests {
             let Data::In(room) = data else { panic!("a read has data from the drive") };
             let records = room.chunks_exact_mut(RECORD_LEN).zip(0..);
             records.for_each(|(block, number)| block.copy_from_slice(&record(number).encode()));
-            Answer { status: Status::Good, transferred: room.len() }
+            Completion { status: Status::Good, transferred: room.len() }
         };
-        let drive = Drive::new(slow(Duration::from_secs(3), endless));
+        let drive = IdmPath::new(slow(Duration::from_secs(3), endless));
         let read = drive.execute(&DriveCommand::ReadTable, &soon());
-        assert!(matches!(read, Err(Undelivered::NotSent(_))), "{read:?}");
+        assert!(matches!(read, Err(TransportError::NotSent(_))), "{read:?}");
         assert_eq!(clock::now().since(time.begin()), Duration::from_secs(9));
     }
 
@@ -618,7 +637,7 @@ mod tests {
             // Never a part of a table in place of the whole.
             for count in [most + 1, most + 100, 8000] {
                 let drive = Fake::drive(limited(count as u32, usize::MAX, most));
-                let Err(Undelivered::NotSent(why)) =
+                let Err(TransportError::NotSent(why)) =
                     drive.execute(&DriveCommand::ReadTable, &soon())
                 else {
                     panic!("{count} of {most}");
@@ -627,7 +646,7 @@ mod tests {
             }
         }
         let drive = Fake::drive(limited(0, usize::MAX, 0));
-        let Err(Undelivered::NotSent(why)) = drive.execute(&DriveCommand::ReadTable, &soon())
+        let Err(TransportError::NotSent(why)) = drive.execute(&DriveCommand::ReadTable, &soon())
         else {
             panic!("nothing can be read");
         };

@@ -3,9 +3,9 @@
 //! What ends a command that is not answered: the end of its connection, where the drive hangs. One
 //! that is told to be slow carries it out all the same.
 
-use super::drive::{Data, Trouble};
-use super::scsi::{Answer, Port};
-use super::{Deadline, Undelivered};
+use super::drive::{CommandError, Data};
+use super::scsi::{Port, ScsiCompletion};
+use super::{Deadline, TransportError};
 use crate::sys::sync::{Mutex, MutexGuard};
 use core::time::Duration;
 use idm_emulator::client::{Client, Error};
@@ -31,17 +31,21 @@ impl Socket {
 }
 
 impl Port for Socket {
-    fn execute(&self, cdb: &Cdb, data: Data<'_>, deadline: &Deadline) -> Result<Answer, Trouble> {
+    fn execute(
+        &self,
+        cdb: &Cdb,
+        data: Data<'_>,
+        deadline: &Deadline,
+    ) -> Result<ScsiCompletion, CommandError> {
         let named = |why: &dyn core::fmt::Display| format!("{}: {why}", self.path.display());
         let pooled = self.idle().pop();
         let mut client = match pooled {
             Some(client) => client,
-            None => {
-                Client::connect(&self.path).map_err(|error| Undelivered::NotSent(named(&error)))?
-            }
+            None => Client::connect(&self.path)
+                .map_err(|error| TransportError::NotSent(named(&error)))?,
         };
         // The client may take an eighth more than it is given.
-        let left = deadline.timeout(Duration::ZERO).ok_or_else(|| Trouble::too_late(""))?;
+        let left = deadline.timeout(Duration::ZERO).ok_or_else(|| CommandError::too_late(""))?;
         let timeout = left - left / 8;
         let (data_out, room) = match data {
             Data::Out(bytes) => (bytes, &mut [][..]),
@@ -49,18 +53,18 @@ impl Port for Socket {
         };
         let reply =
             client.execute(cdb, data_out, room.len(), timeout).map_err(|error| match error {
-                Error::NotSent(_) => Undelivered::NotSent(named(&error)),
-                Error::FateUnknown(_) => Undelivered::Unknown(named(&error)),
+                Error::NotSent(_) => TransportError::NotSent(named(&error)),
+                Error::FateUnknown(_) => TransportError::Unknown(named(&error)),
             })?;
         self.idle().push(client);
         let transferred = reply.data.len();
         match room.get_mut(..transferred) {
             Some(room) => room.copy_from_slice(&reply.data),
             None => {
-                let why = format_args!("{transferred} bytes are more than were asked for");
-                return Err(Undelivered::Unknown(named(&why)).into());
+                let why = format!("{transferred} bytes are more than were asked for");
+                return Err(TransportError::Unknown(named(&why)).into());
             }
         }
-        Ok(Answer { status: reply.status, sense: reply.sense, transferred })
+        Ok(ScsiCompletion { status: reply.status, sense: reply.sense, transferred })
     }
 }

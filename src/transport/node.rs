@@ -1,7 +1,7 @@
 //! Device nodes that are kept open.
 
-use super::Undelivered;
-use super::drive::Trouble;
+use super::TransportError;
+use super::drive::CommandError;
 use crate::sys::sync::Mutex;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, fstat};
@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A way to a drive by a block node, kept open as a `T`. It is opened again when the kernel says
+/// A path to a drive by a block node, kept open as a `T`. It is opened again when the kernel says
 /// that the device behind it is gone, and used only while the drive behind it is the expected one.
 pub struct Node<T> {
     /// The block node.
@@ -29,12 +29,15 @@ impl<T> Node<T> {
     /// The kernel opens no device while it recovers it from errors, so this may take long. The
     /// command's time-out is made afterwards, and where too little is left the next command finds
     /// it open.
-    pub fn opened(&self, open: impl FnOnce() -> Result<T, String>) -> Result<Arc<T>, Undelivered> {
+    pub fn opened(
+        &self,
+        open: impl FnOnce() -> Result<T, String>,
+    ) -> Result<Arc<T>, TransportError> {
         let mut slot = self.open.lock();
         if let Some(opened) = &*slot {
             return Ok(opened.clone());
         }
-        let opened = open().map_err(|why| Undelivered::NotSent(self.prefixed(why)))?;
+        let opened = open().map_err(|why| TransportError::NotSent(self.prefixed(why)))?;
         let opened = Arc::new(opened);
         *slot = Some(opened.clone());
         Ok(opened)
@@ -69,14 +72,14 @@ impl<T> Node<T> {
     }
 
     /// The same, with the node's name.
-    pub fn named(&self, trouble: Trouble) -> Trouble {
+    pub fn named(&self, trouble: CommandError) -> CommandError {
         match trouble {
-            Trouble::TooLong(why) => Trouble::TooLong(self.prefixed(why)),
-            Trouble::Undelivered(Undelivered::NotSent(why)) => {
-                Undelivered::NotSent(self.prefixed(why)).into()
+            CommandError::TooLong(why) => CommandError::TooLong(self.prefixed(why)),
+            CommandError::Transport(TransportError::NotSent(why)) => {
+                TransportError::NotSent(self.prefixed(why)).into()
             }
-            Trouble::Undelivered(Undelivered::Unknown(why)) => {
-                Undelivered::Unknown(self.prefixed(why)).into()
+            CommandError::Transport(TransportError::Unknown(why)) => {
+                TransportError::Unknown(self.prefixed(why)).into()
             }
         }
     }

@@ -8,9 +8,9 @@
 //! kernel gives up the connection, returns the command, and the target may still carry it out. Who
 //! sent it has to leave it time for that.
 
-use super::drive::{Answer, Buffer, Data, Protocol, Request, Trouble};
+use super::drive::{Buffer, CommandError, Completion, Data, Protocol, Request};
 use super::node::Node;
-use super::{Deadline, Undelivered, nvme_ioctl};
+use super::{Deadline, TransportError, nvme_ioctl};
 use crate::topology::Topology;
 use core::time::Duration;
 use idm_protocol::nvme::{self, AdminCommand};
@@ -33,18 +33,18 @@ fn shortest_timeout(deadline: &Deadline) -> Duration {
 }
 
 /// The time-out of a step that is begun now.
-fn timeout(deadline: &Deadline) -> Result<Duration, Trouble> {
-    deadline.timeout(shortest_timeout(deadline)).ok_or_else(|| Trouble::too_late(""))
+fn timeout(deadline: &Deadline) -> Result<Duration, CommandError> {
+    deadline.timeout(shortest_timeout(deadline)).ok_or_else(|| CommandError::too_late(""))
 }
 
-/// One way to an NVMe drive.
+/// One path to an NVMe drive.
 pub struct Nvme {
-    node: Node<Opened>,
+    node: Node<OpenNvme>,
     topology: Arc<Topology>,
 }
 
 /// An open namespace.
-struct Opened {
+struct OpenNvme {
     fd: OwnedFd,
     /// The controller has said that it has IDM.
     has_idm: AtomicBool,
@@ -57,19 +57,19 @@ impl Nvme {
         Nvme { node: Node::new(node, identity), topology }
     }
 
-    fn open(&self) -> Result<Opened, String> {
+    fn open(&self) -> Result<OpenNvme, String> {
         let identify = |number| self.topology.identity_of_block(number);
         let fd = self.node.open_checked(&self.node.path, identify)?;
-        Ok(Opened { fd, has_idm: AtomicBool::new(false) })
+        Ok(OpenNvme { fd, has_idm: AtomicBool::new(false) })
     }
 
     fn run(
         &self,
-        opened: &Arc<Opened>,
+        opened: &Arc<OpenNvme>,
         command: &AdminCommand,
         data: Data<'_>,
         timeout: Duration,
-    ) -> Result<u16, Trouble> {
+    ) -> Result<u16, CommandError> {
         let long = data.is_long();
         let result = nvme_ioctl::run(opened.fd.as_fd(), command, data, timeout);
         if matches!(result, Err(Errno::ENODEV | Errno::ENXIO)) {
@@ -80,27 +80,31 @@ impl Nvme {
 }
 
 /// Runs an admin command: its status field, or that none came.
-type Run<'a> = dyn Fn(&AdminCommand, Data<'_>, Duration) -> Result<u16, Trouble> + 'a;
+type NvmeCommand<'a> = dyn Fn(&AdminCommand, Data<'_>, Duration) -> Result<u16, CommandError> + 'a;
 
 /// Whether the controller has IDM, by its Identify data. It is asked before it gets the first
 /// mutex command by this descriptor: to a drive without IDM the same opcodes may mean anything. The
 /// mutex command has its shortest time afterwards.
-fn has_idm(known: &AtomicBool, deadline: &Deadline, run: &Run<'_>) -> Result<bool, Trouble> {
+fn has_idm(
+    known: &AtomicBool,
+    deadline: &Deadline,
+    run: &NvmeCommand<'_>,
+) -> Result<bool, CommandError> {
     if known.load(Ordering::Relaxed) {
         return Ok(true);
     }
     // The mutex command has not been sent, whatever becomes of this one.
     let not_sent = |why: &dyn core::fmt::Display| {
         let why = format!("the drive does not say whether it has IDM: {why}");
-        Trouble::Undelivered(Undelivered::NotSent(why))
+        CommandError::Transport(TransportError::NotSent(why))
     };
     let timeout = timeout(&deadline.keeping(shortest_timeout(deadline)))?;
     let mut identify = Buffer::new(nvme::IDENTIFY_LEN);
     match run(&nvme::identify_controller(), Data::In(identify.bytes()), timeout) {
         Ok(0) => {}
         Ok(status) => return Err(not_sent(&format_args!("status {status:#x}"))),
-        Err(Trouble::TooLong(why)) => return Err(not_sent(&why)),
-        Err(Trouble::Undelivered(why)) => return Err(not_sent(&why)),
+        Err(CommandError::TooLong(why)) => return Err(not_sent(&why)),
+        Err(CommandError::Transport(why)) => return Err(not_sent(&why)),
     }
     let has_idm = nvme::version(identify.bytes()).is_some();
     known.store(has_idm, Ordering::Relaxed);
@@ -113,10 +117,10 @@ fn ask(
     request: Request,
     data: Data<'_>,
     deadline: &Deadline,
-    run: &Run<'_>,
-) -> Result<Answer, Trouble> {
+    run: &NvmeCommand<'_>,
+) -> Result<Completion, CommandError> {
     if !has_idm(known, deadline, run)? {
-        return Ok(Answer { status: Status::Unsupported, transferred: 0 });
+        return Ok(Completion { status: Status::Unsupported, transferred: 0 });
     }
     let len = data.size();
     let (op, command) = match request {
@@ -131,7 +135,7 @@ fn ask(
     let status = nvme::decode_status(op, status);
     // The kernel does not say how much came; what did not come is zeros.
     let transferred = if status == Status::Good { len } else { 0 };
-    Ok(Answer { status, transferred })
+    Ok(Completion { status, transferred })
 }
 
 impl Protocol for Nvme {
@@ -140,7 +144,7 @@ impl Protocol for Nvme {
         request: Request,
         data: Data<'_>,
         deadline: &Deadline,
-    ) -> Result<Answer, Trouble> {
+    ) -> Result<Completion, CommandError> {
         let opened = self.node.opened(|| self.open())?;
         let run = |command: &AdminCommand, data: Data<'_>, timeout| {
             self.run(&opened, command, data, timeout)
@@ -157,9 +161,9 @@ impl Protocol for Nvme {
 /// them: so it tells that it gave the command up after its time, or because the controller was
 /// reset. And where a status says that a path failed, it is the kernel's own word, and the drive
 /// may have had the command. It never sends an ioctl's command again.
-fn judge(result: Result<libc::c_int, Errno>, long: bool) -> Result<u16, Trouble> {
-    let unknown = |why| Err(Trouble::Undelivered(Undelivered::Unknown(why)));
-    let not_sent = |why| Err(Trouble::Undelivered(Undelivered::NotSent(why)));
+fn judge(result: Result<libc::c_int, Errno>, long: bool) -> Result<u16, CommandError> {
+    let unknown = |why| Err(CommandError::Transport(TransportError::Unknown(why)));
+    let not_sent = |why| Err(CommandError::Transport(TransportError::NotSent(why)));
     match result {
         Ok(status) => match u16::try_from(status) {
             Ok(status) if nvme::is_path_error(status) => {
@@ -168,7 +172,7 @@ fn judge(result: Result<libc::c_int, Errno>, long: bool) -> Result<u16, Trouble>
             Ok(status) if status >> 15 == 0 => Ok(status),
             _ => unknown(format!("impossible status {status:#x}")),
         },
-        Err(errno @ Errno::EINVAL) if long => Err(Trouble::TooLong(errno.to_string())),
+        Err(errno @ Errno::EINVAL) if long => Err(CommandError::TooLong(errno.to_string())),
         Err(errno @ (Errno::EPERM | Errno::EACCES)) => {
             not_sent(format!("{errno} (needs CAP_SYS_ADMIN)"))
         }
@@ -203,7 +207,7 @@ mod tests {
     fn answered_error_is_none_of_the_kernels_own() {
         for status in [0x370, 0x371, 0x4370, 0x300, 0x7FFF_FFFF, 0x8000, -1] {
             let judged = judge(Ok(status), false);
-            let lost = matches!(judged, Err(Trouble::Undelivered(Undelivered::Unknown(_))));
+            let lost = matches!(judged, Err(CommandError::Transport(TransportError::Unknown(_))));
             assert!(lost, "{status:#x}: {judged:?}");
         }
     }
@@ -221,15 +225,17 @@ mod tests {
             Errno::EINVAL,
         ] {
             let judged = judge(Err(errno), false);
-            let not_sent = matches!(judged, Err(Trouble::Undelivered(Undelivered::NotSent(_))));
+            let not_sent =
+                matches!(judged, Err(CommandError::Transport(TransportError::NotSent(_))));
             assert!(not_sent, "{errno}: {judged:?}");
         }
         for errno in [Errno::EINTR, Errno::EIO, Errno::EFAULT, Errno::ETIMEDOUT] {
             let judged = judge(Err(errno), true);
-            let unknown = matches!(judged, Err(Trouble::Undelivered(Undelivered::Unknown(_))));
+            let unknown =
+                matches!(judged, Err(CommandError::Transport(TransportError::Unknown(_))));
             assert!(unknown, "{errno}: {judged:?}");
         }
-        assert!(matches!(judge(Err(Errno::EINVAL), true), Err(Trouble::TooLong(_))));
+        assert!(matches!(judge(Err(Errno::EINVAL), true), Err(CommandError::TooLong(_))));
         let denied = format!("{:?}", judge(Err(Errno::EACCES), false));
         assert!(denied.contains("CAP_SYS_ADMIN"), "{denied}");
     }
@@ -240,7 +246,7 @@ mod tests {
             let topology = Arc::new(Topology::new(BTreeMap::new()));
             let drive = Nvme::new(path.into(), "nvme.nqn.x".into(), topology);
             let result = drive.execute(Request::Table, Data::In(&mut [0; 512]), &soon());
-            let Err(Trouble::Undelivered(Undelivered::NotSent(why))) = result else {
+            let Err(CommandError::Transport(TransportError::NotSent(why))) = result else {
                 panic!("{path}: {result:?}");
             };
             assert!(why.starts_with(path), "{why}");
@@ -249,7 +255,7 @@ mod tests {
 
     /// The time-outs that Identify and the command get, which take as long as they are told, and
     /// what comes of it. A lease of 60 s.
-    fn timeouts(opened_after_s: u64, takes_s: u64) -> (Vec<u64>, Result<Answer, Trouble>) {
+    fn timeouts(opened_after_s: u64, takes_s: u64) -> (Vec<u64>, Result<Completion, CommandError>) {
         let time = virtual_time();
         let deadline = soon();
         time.advance(Duration::from_secs(opened_after_s));
@@ -270,7 +276,7 @@ mod tests {
 
     #[test]
     fn identify_leaves_the_command_its_time_and_both_are_over_in_time() {
-        let good = Ok(Answer { status: Status::Good, transferred: 512 });
+        let good = Ok(Completion { status: Status::Good, transferred: 512 });
         assert_eq!(timeouts(0, 0), (vec![7, 7], good.clone()));
         assert_eq!(timeouts(0, 6), (vec![7, 6], good.clone()));
         assert_eq!(timeouts(1, 6), (vec![6, 5], good.clone()));
@@ -278,7 +284,8 @@ mod tests {
         for opened_after_s in [3, 12, 60] {
             let (timeouts, answer) = timeouts(opened_after_s, 60);
             assert!(timeouts.is_empty(), "{timeouts:?}");
-            let not_sent = matches!(answer, Err(Trouble::Undelivered(Undelivered::NotSent(_))));
+            let not_sent =
+                matches!(answer, Err(CommandError::Transport(TransportError::NotSent(_))));
             assert!(not_sent, "{answer:?}");
         }
     }

@@ -57,9 +57,9 @@ pub fn run(
         ..Command::default()
     };
     // SAFETY: `passed` has the kernel's layout. Its address leads to the data buffer, which lives
-    // until the call returns, with the length that stands beside it; the kernel writes to it only for
-    // opcodes from the drive, where it came from a `&mut`. The call is synchronous: the kernel does
-    // not touch the memory after it returned.
+    // until the call returns, with the length that stands beside it; the kernel writes to it only
+    // for opcodes from the drive, where it came from a `&mut`. The call is synchronous: the kernel
+    // does not touch the memory after it returned.
     unsafe { nvme_admin_cmd(fd.as_raw_fd(), &mut passed) }
 }
 

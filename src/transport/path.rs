@@ -4,26 +4,27 @@ use super::Deadline;
 use core::fmt;
 use idm_protocol::{DriveCommand, Reply};
 
-/// One way to one drive. Several threads may use it at the same time.
+/// One path to one drive. Several threads may use it at the same time.
 pub trait DrivePath: Send + Sync {
     /// Runs one command and waits for its end. A reply is the drive's own; where none came back,
     /// the error says what is known of the command. No step of it is begun that could not be over
     /// by the deadline.
-    fn execute(&self, command: &DriveCommand, deadline: &Deadline) -> Result<Reply, Undelivered>;
+    fn execute(&self, command: &DriveCommand, deadline: &Deadline)
+    -> Result<Reply, TransportError>;
 }
 
 /// No answer of the drive came back.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Undelivered {
+pub enum TransportError {
     /// The command certainly did not reach the drive.
     NotSent(String),
     /// The drive may or may not have executed the command.
     Unknown(String),
 }
 
-impl fmt::Display for Undelivered {
+impl fmt::Display for TransportError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Undelivered::NotSent(why) | Undelivered::Unknown(why)) = self;
+        let (TransportError::NotSent(why) | TransportError::Unknown(why)) = self;
         f.write_str(why)
     }
 }

@@ -1,7 +1,7 @@
 //! IDM commands as SCSI commands, whatever carries them.
 
 use super::Deadline;
-use super::drive::{self, Data, Protocol, Request, Trouble};
+use super::drive::{self, CommandError, Data, Protocol, Request};
 use idm_protocol::{RECORD_LEN, scsi};
 
 /// Carries SCSI commands to one drive.
@@ -13,12 +13,12 @@ pub trait Port: Send + Sync {
         cdb: &scsi::Cdb,
         data: Data<'_>,
         deadline: &Deadline,
-    ) -> Result<Answer, Trouble>;
+    ) -> Result<ScsiCompletion, CommandError>;
 }
 
 /// What a drive answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct ScsiCompletion {
     /// SCSI status.
     pub status: u8,
     /// Sense data; empty where there is none.
@@ -36,7 +36,7 @@ impl<P: Port> Protocol for Scsi<P> {
         request: Request,
         data: Data<'_>,
         deadline: &Deadline,
-    ) -> Result<drive::Answer, Trouble> {
+    ) -> Result<drive::Completion, CommandError> {
         let cdb = match (request, &data) {
             (Request::Mutex(op), _) => scsi::mutex(op),
             (Request::Table, Data::In(room)) => {
@@ -47,40 +47,45 @@ impl<P: Port> Protocol for Scsi<P> {
         };
         let answer = self.0.execute(&cdb, data, deadline)?;
         let status = scsi::decode_status(answer.status, &answer.sense);
-        Ok(drive::Answer { status, transferred: answer.transferred })
+        Ok(drive::Completion { status, transferred: answer.transferred })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::{Undelivered, soon};
+    use crate::transport::{TransportError, soon};
     use idm_protocol::{MutexOp, Status};
     use std::sync::Mutex;
 
     struct Fake {
-        answer: Result<Answer, Trouble>,
+        answer: Result<ScsiCompletion, CommandError>,
         sent: Mutex<Vec<scsi::Cdb>>,
     }
 
     impl Port for Fake {
-        fn execute(&self, cdb: &scsi::Cdb, _: Data<'_>, _: &Deadline) -> Result<Answer, Trouble> {
+        fn execute(
+            &self,
+            cdb: &scsi::Cdb,
+            _: Data<'_>,
+            _: &Deadline,
+        ) -> Result<ScsiCompletion, CommandError> {
             self.sent.lock().unwrap().push(*cdb);
             self.answer.clone()
         }
     }
 
-    fn fake(answer: Result<Answer, Trouble>) -> Scsi<Fake> {
+    fn fake(answer: Result<ScsiCompletion, CommandError>) -> Scsi<Fake> {
         Scsi(Fake { answer, sent: Mutex::default() })
     }
 
     #[test]
     fn requests_are_cdbs() {
-        let drive = fake(Ok(Answer { status: 0, sense: Vec::new(), transferred: 7 }));
+        let drive = fake(Ok(ScsiCompletion { status: 0, sense: Vec::new(), transferred: 7 }));
         let mut room = [0; 3 * RECORD_LEN];
         let answer =
             drive.execute(Request::Mutex(MutexOp::Break), Data::Out(&room), &soon()).unwrap();
-        assert_eq!(answer, drive::Answer { status: Status::Good, transferred: 7 });
+        assert_eq!(answer, drive::Completion { status: Status::Good, transferred: 7 });
         drive.execute(Request::Table, Data::In(&mut room), &soon()).unwrap();
         drive.execute(Request::Counters, Data::In(&mut room), &soon()).unwrap();
         assert_eq!(
@@ -98,11 +103,11 @@ mod tests {
             (0x22, Vec::new(), Status::Terminated),
             (0x02, sense, Status::Unsupported),
         ] {
-            let answer = run(Ok(Answer { status, sense, transferred: 0 }));
-            assert_eq!(answer, Ok(drive::Answer { status: meaning, transferred: 0 }));
+            let answer = run(Ok(ScsiCompletion { status, sense, transferred: 0 }));
+            assert_eq!(answer, Ok(drive::Completion { status: meaning, transferred: 0 }));
         }
-        let gone = Trouble::Undelivered(Undelivered::NotSent("gone".into()));
-        for trouble in [gone, Trouble::TooLong("EINVAL".into())] {
+        let gone = CommandError::Transport(TransportError::NotSent("gone".into()));
+        for trouble in [gone, CommandError::TooLong("EINVAL".into())] {
             assert_eq!(run(Err(trouble.clone())), Err(trouble));
         }
     }

@@ -9,11 +9,11 @@
 //! block node it is waited for, also by a process that is killed; on an sg node such a process ends
 //! at once, and its command goes on until the kernel has ended it.
 
-use super::drive::{Data, Trouble};
+use super::drive::{CommandError, Data};
 use super::node::Node;
-use super::scsi::{Answer, Port};
-use super::sg_io::{self, Completion};
-use super::{Deadline, Undelivered};
+use super::scsi::{Port, ScsiCompletion};
+use super::sg_io::{self, SgCompletion};
+use super::{Deadline, TransportError};
 use crate::topology::Topology;
 use core::time::Duration;
 use idm_protocol::scsi::{Cdb, Sense, status};
@@ -23,42 +23,42 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// One way to a SCSI disk.
+/// One path to a SCSI disk.
 pub struct ScsiNode {
-    node: Node<Opened>,
+    node: Node<OpenScsi>,
     topology: Arc<Topology>,
 }
 
 /// An open device.
-struct Opened {
+struct OpenScsi {
     fd: OwnedFd,
-    kind: Kind,
+    kind: NodeKind,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum NodeKind {
     Sg,
     Block,
 }
 
-impl Kind {
+impl NodeKind {
     /// The shortest time-out that the kernel keeps to (BLK_MIN_SG_TIMEOUT of block nodes).
     fn shortest_timeout(self) -> Duration {
         match self {
-            Kind::Sg => Duration::from_millis(1),
-            Kind::Block => Duration::from_secs(7),
+            NodeKind::Sg => Duration::from_millis(1),
+            NodeKind::Block => Duration::from_secs(7),
         }
     }
 
     /// The time-out of a command that is sent now.
-    fn timeout(self, deadline: &Deadline) -> Result<Duration, Trouble> {
+    fn timeout(self, deadline: &Deadline) -> Result<Duration, CommandError> {
         let hint = match self {
-            Kind::Sg => "",
-            Kind::Block => {
+            NodeKind::Sg => "",
+            NodeKind::Block => {
                 ": a block node's time-outs are 7 s or more, an sg node's are not (modprobe sg)"
             }
         };
-        deadline.timeout(self.shortest_timeout()).ok_or_else(|| Trouble::too_late(hint))
+        deadline.timeout(self.shortest_timeout()).ok_or_else(|| CommandError::too_late(hint))
     }
 }
 
@@ -68,29 +68,34 @@ impl ScsiNode {
         ScsiNode { node: Node::new(node, identity), topology }
     }
 
-    fn open(&self) -> Result<Opened, String> {
+    fn open(&self) -> Result<OpenScsi, String> {
         let block = &self.node.path;
         let number = stat(block).map_err(|errno| errno.to_string())?.st_rdev;
         if let Some(sg) = self.topology.sg_node(number) {
-            match self.open_as(Kind::Sg, &sg) {
+            match self.open_as(NodeKind::Sg, &sg) {
                 Ok(opened) => return Ok(opened),
                 Err(why) => log::debug!("{}: {why}; using {}", sg.display(), block.display()),
             }
         }
-        self.open_as(Kind::Block, block)
+        self.open_as(NodeKind::Block, block)
     }
 
-    fn open_as(&self, kind: Kind, node: &Path) -> Result<Opened, String> {
+    fn open_as(&self, kind: NodeKind, node: &Path) -> Result<OpenScsi, String> {
         let fd = self.node.open_checked(node, |number| match kind {
-            Kind::Sg => self.topology.identity_of_sg(number),
-            Kind::Block => self.topology.identity_of_block(number),
+            NodeKind::Sg => self.topology.identity_of_sg(number),
+            NodeKind::Block => self.topology.identity_of_block(number),
         })?;
-        Ok(Opened { fd, kind })
+        Ok(OpenScsi { fd, kind })
     }
 }
 
 impl Port for ScsiNode {
-    fn execute(&self, cdb: &Cdb, data: Data<'_>, deadline: &Deadline) -> Result<Answer, Trouble> {
+    fn execute(
+        &self,
+        cdb: &Cdb,
+        data: Data<'_>,
+        deadline: &Deadline,
+    ) -> Result<ScsiCompletion, CommandError> {
         let opened = self.node.opened(|| self.open())?;
         let timeout = opened.kind.timeout(deadline).map_err(|late| self.node.named(late))?;
         let long = data.is_long();
@@ -101,14 +106,14 @@ impl Port for ScsiNode {
             self.node.forget(&opened);
         }
         match result {
-            Ok(completion) => judge(&completion).map_err(Trouble::Undelivered),
+            Ok(completion) => judge(&completion).map_err(CommandError::Transport),
             Err(errno) => Err(judge_errno(errno, opened.kind, long)),
         }
         .map_err(|trouble| self.node.named(trouble))
     }
 }
 
-fn leads_nowhere(result: &Result<Completion, Errno>) -> bool {
+fn leads_nowhere(result: &Result<SgCompletion, Errno>) -> bool {
     match result {
         Ok(completion) => completion.host_status == host::NO_CONNECT,
         Err(errno) => matches!(errno, Errno::ENODEV | Errno::ENXIO),
@@ -140,15 +145,15 @@ const DRIVER_SENSE: u16 = 0x08;
 /// host status 0 before it reaches us, byte for byte as a RESERVATION CONFLICT of the drive would
 /// look. So a conflict without any record that explains it in the drive's table is no proof that
 /// another host holds the lock.
-fn judge(completion: &Completion) -> Result<Answer, Undelivered> {
+fn judge(completion: &SgCompletion) -> Result<ScsiCompletion, TransportError> {
     if completion.host_status != host::OK {
-        return Err(Undelivered::Unknown(format!(
+        return Err(TransportError::Unknown(format!(
             "transport failure, host status {:#04x}",
             completion.host_status
         )));
     }
     if completion.driver_status & 0x0F & !DRIVER_SENSE != 0 {
-        return Err(Undelivered::Unknown(format!(
+        return Err(TransportError::Unknown(format!(
             "transport failure, driver status {:#04x}",
             completion.driver_status
         )));
@@ -163,9 +168,9 @@ fn judge(completion: &Completion) -> Result<Answer, Undelivered> {
         .ok()
         .filter(|&resid| resid <= completion.asked)
         .ok_or_else(|| {
-            Undelivered::Unknown(format!("impossible residual count {}", completion.resid))
+            TransportError::Unknown(format!("impossible residual count {}", completion.resid))
         })?;
-    Ok(Answer { status: completion.status, sense, transferred: completion.asked - missing })
+    Ok(ScsiCompletion { status: completion.status, sense, transferred: completion.asked - missing })
 }
 
 /// What a failed SG_IO call says. The kernel checks all of these before it queues the command;
@@ -177,10 +182,12 @@ fn judge(completion: &Completion) -> Result<Answer, Undelivered> {
 /// for more than `max_hw_sectors`; either node says EINVAL for more pieces of memory than the
 /// adapter takes, and an sg node ENOMEM where its own buffer would have too many. Each of these may
 /// have another reason; a shorter read, which does no harm, shows it.
-fn judge_errno(errno: Errno, kind: Kind, long: bool) -> Trouble {
+fn judge_errno(errno: Errno, kind: NodeKind, long: bool) -> CommandError {
     match errno {
-        Errno::EINVAL | Errno::ENOMEM if long => return Trouble::TooLong(errno.to_string()),
-        Errno::EIO if long && kind == Kind::Block => return Trouble::TooLong(errno.to_string()),
+        Errno::EINVAL | Errno::ENOMEM if long => return CommandError::TooLong(errno.to_string()),
+        Errno::EIO if long && kind == NodeKind::Block => {
+            return CommandError::TooLong(errno.to_string());
+        }
         _ => {}
     }
     let why = match errno {
@@ -188,8 +195,8 @@ fn judge_errno(errno: Errno, kind: Kind, long: bool) -> Trouble {
         Errno::ENOTTY => "not a SCSI device".to_owned(),
         _ => errno.to_string(),
     };
-    Trouble::Undelivered(match errno {
-        Errno::ENODEV if kind == Kind::Sg => Undelivered::Unknown(why),
+    CommandError::Transport(match errno {
+        Errno::ENODEV if kind == NodeKind::Sg => TransportError::Unknown(why),
         Errno::ENODEV
         | Errno::ENXIO
         | Errno::ENOTTY
@@ -197,8 +204,8 @@ fn judge_errno(errno: Errno, kind: Kind, long: bool) -> Trouble {
         | Errno::EPERM
         | Errno::EACCES
         | Errno::ENOMEM
-        | Errno::EBADF => Undelivered::NotSent(why),
-        _ => Undelivered::Unknown(why),
+        | Errno::EBADF => TransportError::NotSent(why),
+        _ => TransportError::Unknown(why),
     })
 }
 
@@ -209,8 +216,8 @@ mod tests {
     use crate::transport::soon;
     use std::collections::BTreeMap;
 
-    fn completion(status: u8) -> Completion {
-        Completion { status, asked: 512, ..Completion::default() }
+    fn completion(status: u8) -> SgCompletion {
+        SgCompletion { status, asked: 512, ..SgCompletion::default() }
     }
 
     const NOT_FOUND: [u8; 14] = [0x70, 0, 5, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0x21, 0];
@@ -221,7 +228,7 @@ mod tests {
             let answer = judge(&completion(status)).unwrap();
             assert_eq!((answer.status, answer.transferred), (status, 512));
         }
-        let checked = Completion {
+        let checked = SgCompletion {
             sense: NOT_FOUND.to_vec(),
             driver_status: DRIVER_SENSE,
             resid: 512,
@@ -233,7 +240,7 @@ mod tests {
 
     #[test]
     fn terminated_with_zero_sense_is_terminated() {
-        let answer = judge(&Completion {
+        let answer = judge(&SgCompletion {
             driver_status: DRIVER_SENSE,
             sense: vec![0; 8],
             ..completion(0x22)
@@ -270,8 +277,8 @@ mod tests {
         ] {
             for status in [0x00, 0x18, 0x22, 0x02] {
                 let sense = NOT_FOUND.to_vec();
-                let failed = Completion { host_status, sense, ..completion(status) };
-                assert!(matches!(judge(&failed), Err(Undelivered::Unknown(_))), "{why}");
+                let failed = SgCompletion { host_status, sense, ..completion(status) };
+                assert!(matches!(judge(&failed), Err(TransportError::Unknown(_))), "{why}");
             }
         }
         for (driver_status, why) in [
@@ -283,14 +290,14 @@ mod tests {
             (0x06, "TIMEOUT"),
             (0x07, "HARD"),
         ] {
-            let failed = Completion { driver_status, ..completion(0x18) };
-            assert!(matches!(judge(&failed), Err(Undelivered::Unknown(_))), "{why}");
+            let failed = SgCompletion { driver_status, ..completion(0x18) };
+            assert!(matches!(judge(&failed), Err(TransportError::Unknown(_))), "{why}");
         }
     }
 
     #[test]
     fn the_residual_count_is_respected() {
-        let short = |resid| judge(&Completion { resid, ..completion(0) });
+        let short = |resid| judge(&SgCompletion { resid, ..completion(0) });
         assert_eq!(short(500).unwrap().transferred, 12);
         assert_eq!(short(512).unwrap().transferred, 0);
         assert!(short(513).is_err());
@@ -300,33 +307,33 @@ mod tests {
     #[test]
     fn errors_before_sending_are_told_from_those_after() {
         let judged = |errno, kind| match judge_errno(errno, kind, false) {
-            Trouble::Undelivered(undelivered) => undelivered,
+            CommandError::Transport(undelivered) => undelivered,
             too_long => panic!("{errno}: {too_long:?}"),
         };
         for errno in [Errno::ENODEV, Errno::ENXIO, Errno::EPERM, Errno::ENOTTY, Errno::EINVAL] {
-            assert!(matches!(judged(errno, Kind::Block), Undelivered::NotSent(_)));
+            assert!(matches!(judged(errno, NodeKind::Block), TransportError::NotSent(_)));
         }
         for errno in [Errno::EINTR, Errno::EIO, Errno::EFAULT, Errno::ETIMEDOUT] {
-            assert!(matches!(judged(errno, Kind::Block), Undelivered::Unknown(_)));
-            assert!(matches!(judged(errno, Kind::Sg), Undelivered::Unknown(_)));
+            assert!(matches!(judged(errno, NodeKind::Block), TransportError::Unknown(_)));
+            assert!(matches!(judged(errno, NodeKind::Sg), TransportError::Unknown(_)));
         }
-        assert!(matches!(judged(Errno::ENODEV, Kind::Sg), Undelivered::Unknown(_)));
-        assert!(judged(Errno::EPERM, Kind::Sg).to_string().contains("CAP_SYS_RAWIO"));
+        assert!(matches!(judged(Errno::ENODEV, NodeKind::Sg), TransportError::Unknown(_)));
+        assert!(judged(Errno::EPERM, NodeKind::Sg).to_string().contains("CAP_SYS_RAWIO"));
     }
 
     #[test]
     fn a_read_that_is_too_long_for_the_kernel_is_told_from_other_trouble() {
         for (errno, kind, too_long) in [
-            (Errno::EINVAL, Kind::Sg, true),
-            (Errno::EINVAL, Kind::Block, true),
-            (Errno::ENOMEM, Kind::Sg, true),
-            (Errno::EIO, Kind::Block, true),
-            (Errno::EIO, Kind::Sg, false),
-            (Errno::ENODEV, Kind::Block, false),
-            (Errno::EPERM, Kind::Block, false),
+            (Errno::EINVAL, NodeKind::Sg, true),
+            (Errno::EINVAL, NodeKind::Block, true),
+            (Errno::ENOMEM, NodeKind::Sg, true),
+            (Errno::EIO, NodeKind::Block, true),
+            (Errno::EIO, NodeKind::Sg, false),
+            (Errno::ENODEV, NodeKind::Block, false),
+            (Errno::EPERM, NodeKind::Block, false),
         ] {
             let judged = judge_errno(errno, kind, true);
-            assert_eq!(matches!(judged, Trouble::TooLong(_)), too_long, "{errno} {kind:?}");
+            assert_eq!(matches!(judged, CommandError::TooLong(_)), too_long, "{errno} {kind:?}");
         }
     }
 
@@ -342,9 +349,9 @@ mod tests {
             (12_000, None, None),
         ] {
             time.set(Duration::from_millis(at));
-            for (kind, expected) in [(Kind::Sg, sg), (Kind::Block, block)] {
+            for (kind, expected) in [(NodeKind::Sg, sg), (NodeKind::Block, block)] {
                 let timeout = kind.timeout(&deadline);
-                let not_sent = Trouble::Undelivered(Undelivered::NotSent(String::new()));
+                let not_sent = CommandError::Transport(TransportError::NotSent(String::new()));
                 let same = core::mem::discriminant(&not_sent);
                 match (&timeout, expected) {
                     (Ok(timeout), Some(ms)) => assert_eq!(*timeout, Duration::from_millis(ms)),
@@ -357,7 +364,7 @@ mod tests {
 
     #[test]
     fn gone_devices_are_opened_again() {
-        let gone = Completion { host_status: host::NO_CONNECT, ..completion(0) };
+        let gone = SgCompletion { host_status: host::NO_CONNECT, ..completion(0) };
         assert!(leads_nowhere(&Ok(gone)));
         assert!(leads_nowhere(&Err(Errno::ENODEV)));
         assert!(!leads_nowhere(&Ok(completion(0x18))));
@@ -374,7 +381,7 @@ mod tests {
         let cdb = idm_protocol::scsi::read_table(1);
         for path in ["/dev/nonexistent-sd", "/dev/null"] {
             let result = node(path).execute(&cdb, Data::In(&mut [0; 512]), &soon());
-            let Err(Trouble::Undelivered(Undelivered::NotSent(why))) = result else {
+            let Err(CommandError::Transport(TransportError::NotSent(why))) = result else {
                 panic!("{path}: {result:?}");
             };
             assert!(why.starts_with(path), "{why}");

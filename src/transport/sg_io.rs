@@ -45,7 +45,7 @@ nix::ioctl_readwrite_bad!(sg_io, SG_IO, Header);
 
 /// What the kernel says of a command, as it says it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Completion {
+pub struct SgCompletion {
     /// SCSI status; meaningful only where `host_status` and `driver_status` allow.
     pub status: u8,
     /// DID_* of the host adapter's driver.
@@ -67,7 +67,7 @@ pub fn run(
     cdb: &[u8; 16],
     data: Data<'_>,
     timeout: Duration,
-) -> Result<Completion, nix::Error> {
+) -> Result<SgCompletion, nix::Error> {
     let mut sense = [0u8; SENSE_LEN];
     let (mut header, asked) = header(cdb, data, &mut sense, timeout)?;
     // SAFETY: `header` has the kernel's layout. Its pointers lead to `cdb`, `sense` and the data
@@ -75,7 +75,7 @@ pub fn run(
     // kernel writes to the data buffer only for DXFER_FROM_DEV, where it came from a `&mut`. The
     // call is synchronous: the kernel does not touch the memory after it returned.
     unsafe { sg_io(fd.as_raw_fd(), &mut header) }?;
-    Ok(Completion {
+    Ok(SgCompletion {
         status: header.status,
         host_status: header.host_status,
         driver_status: header.driver_status,

@@ -145,7 +145,7 @@ fn a_quiet_host_notes_nothing_that_undoes() {
 #[test]
 fn a_restart_of_a_healthy_host_kills_nothing() {
     let bench = Bench::new(3);
-    let fencing = Wanted { kill_time: Some(Duration::from_secs(12)), watchdog: None };
+    let fencing = FencingConfig { kill_time: Some(Duration::from_secs(12)), watchdog: None };
     let host = || bench.host_with_fencing(1, 1, LEASE, fencing);
     let a = host();
     a.start(VG, bench.scope()).unwrap();

@@ -11,7 +11,7 @@ use idm_emulator::server::{DriveSpec, Server};
 use idm_protocol::{HostId, Mode};
 use lvmlockd_idm::config::Config;
 use lvmlockd_idm::error::Error;
-use lvmlockd_idm::fencing::Wanted;
+use lvmlockd_idm::fencing::FencingConfig;
 use lvmlockd_idm::lock::{Adopt, LockspaceKey, Resource, ResourceKey, Scope, ValBlk};
 use lvmlockd_idm::manager::Manager;
 use lvmlockd_idm::recovery::active::Devices;
@@ -62,10 +62,16 @@ impl Bench {
 
     /// A host that has the state directory and the devices of `number`.
     fn host_with_id(&self, number: u8, id: u8, lease: Duration) -> Host {
-        self.host_with_fencing(number, id, lease, Wanted::default())
+        self.host_with_fencing(number, id, lease, FencingConfig::default())
     }
 
-    fn host_with_fencing(&self, number: u8, id: u8, lease: Duration, fencing: Wanted) -> Host {
+    fn host_with_fencing(
+        &self,
+        number: u8,
+        id: u8,
+        lease: Duration,
+        fencing: FencingConfig,
+    ) -> Host {
         let emulated = self
             .drives
             .iter()

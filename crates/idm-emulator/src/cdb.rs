@@ -13,7 +13,7 @@ enum Opcode {
     Inquiry,
     /// 88h with a mutex group where READ(16) has the top byte of its address.
     OlderRead,
-    /// 8Eh, and 89h as its alias (facts 1 and 2).
+    /// 8Eh, and 89h as its alias (docs/protocol.md, "The older SCSI commands").
     OlderWrite,
     /// F0h, in both directions.
     Idm,
@@ -143,7 +143,7 @@ fn inquiry(cdb: &[u8]) -> Result<Command, CdbError> {
 pub(crate) fn read(group: u8, blocks: u32) -> Result<Command, CdbError> {
     match group {
         GROUP_ALL => Ok(Command::ReadCounters { blocks }),
-        // Groups do not separate reads from writes (fact 5); not observed on newer firmware.
+        // Groups do not separate reads from writes; not observed on newer firmware.
         group if GROUPS.contains(&group) => Ok(Command::ReadTable { blocks }),
         _ => Err(CdbError::Group),
     }

@@ -73,8 +73,9 @@ impl Drive {
         &self.profile
     }
 
-    /// Loses the whole table, as activation of new firmware does (fact 85) and the clear-all
-    /// command. Whether a power cycle does it too was not observed; hosts must expect it.
+    /// Loses the whole table, as activation of new firmware does and the clear-all command
+    /// (docs/protocol.md, "Removing and clearing"). Whether a power cycle does it too was not
+    /// observed; hosts must expect it.
     pub fn reset(&mut self) {
         self.mutexes.clear();
         self.orphan_values.clear();
@@ -148,7 +149,7 @@ impl Drive {
     }
 
     /// A record as it reads: state worked out from the clock, countdown as configured, control
-    /// byte of the value 0 (facts 13, 14).
+    /// byte of the value 0 (docs/protocol.md, "The record").
     fn shown(&self, now: DriveTime, mutex: &Mutex, entry: &Entry) -> Record {
         let several = || mutex.entries.iter().filter(|e| e.is_live(now)).count() > 1;
         let state = if !entry.is_held() {
@@ -173,7 +174,8 @@ impl Drive {
         }
     }
 
-    /// A mutex command. A refused command changes nothing (fact 26).
+    /// A mutex command. A refused command changes nothing
+    /// (docs/protocol.md, "What each command does").
     pub(crate) fn change(
         &mut self,
         now: DriveTime,
@@ -187,7 +189,7 @@ impl Drive {
                 self.create(now, group, payload)
             }
             (_, None) => Err(Status::NotFound),
-            // Facts 22 and 23, and not observed for strangers: INIT never touches what exists.
+            // INIT never touches what exists. Not observed for strangers.
             (MutexOp::Init, Some(_)) => Err(Status::Conflict),
             (MutexOp::Trylock | MutexOp::Lock, Some(at)) => self.lock(now, at, payload),
             (MutexOp::Unlock, Some(at)) => self.unlock(at, payload),
@@ -204,8 +206,8 @@ impl Drive {
             return Err(Status::Full(Limit::Mutexes));
         }
         self.check_room(&payload.host)?;
-        // The payload's value is stored as written (fact 66). Not observed: whether a control
-        // byte of 0 prevents it; nothing older is there to be kept.
+        // The payload's value is stored as written (docs/protocol.md, "The value"). Not observed:
+        // whether a control byte of 0 prevents it; nothing older is there to be kept.
         let older = self.orphan_values.remove(&payload.resource);
         let mut mutex = Mutex {
             resource: payload.resource,
@@ -251,7 +253,7 @@ impl Drive {
         let mutex = &mut self.mutexes[at];
         let Some(own) = mutex.own_mut(&payload.host).filter(|e| e.is_held()) else {
             let unlocked = mutex.own(&payload.host).is_some() || !mutex.is_held();
-            // GOOD here is a no-op: the payload's value is not stored (fact 30).
+            // GOOD here is a no-op: the payload's value is not stored.
             return if unlocked && profile.repeated_unlock_good {
                 Ok(())
             } else {
@@ -265,7 +267,7 @@ impl Drive {
                 OtherClass::CheckCondition => return Err(Status::WrongState),
             }
         }
-        // Not observed: whether UNLOCK updates the time (fact 64). It is called the time of the
+        // Not observed: whether UNLOCK updates the time. It is called the time of the
         // last update.
         own.modified_ms = payload.modified_ms;
         own.lease = Lease::Unlocked;
@@ -286,7 +288,8 @@ impl Drive {
     fn refresh(&mut self, now: DriveTime, at: usize, payload: &Record) -> Result<(), Status> {
         let profile = self.profile;
         let mutex = &mut self.mutexes[at];
-        // A timed-out holder that nobody broke gets its lock back (fact 33).
+        // A timed-out holder that nobody broke gets its lock back
+        // (docs/protocol.md, "The lease clock").
         if !mutex.own(&payload.host).is_some_and(Entry::is_held) {
             return Err(Status::Conflict);
         }
@@ -327,7 +330,7 @@ impl Drive {
         let value =
             if profile.break_keeps_value { mutex.value_for(&payload.host) } else { Value::ZERO };
         if all_break {
-            // The holder itself may break, too: it re-arms its lock (fact 35).
+            // The holder itself may break, too: it re-arms its lock.
             self.take_over(now, at, payload, value)?;
         } else if profile.break_beside_live_sharers
             && some_break
@@ -373,7 +376,7 @@ impl Drive {
         Ok(())
     }
 
-    /// Makes the payload's host the only one in the mutex (fact 25).
+    /// Makes the payload's host the only one in the mutex.
     fn take_over(
         &mut self,
         now: DriveTime,
@@ -391,7 +394,8 @@ impl Drive {
         Ok(())
     }
 
-    /// Makes the payload's host one more sharer. Expired sharers stay (fact 77).
+    /// Makes the payload's host one more sharer. Expired sharers stay
+    /// (docs/protocol.md, "The lease clock").
     fn join(&mut self, now: DriveTime, at: usize, payload: &Record) -> Result<(), Status> {
         let scope = self.profile.value_scope;
         let mutex = &mut self.mutexes[at];
@@ -399,7 +403,7 @@ impl Drive {
             *own = Entry::new(now, payload, own.value);
             return Ok(());
         }
-        // The mutex's own list is looked at first (fact 89).
+        // The mutex's own list is looked at first (docs/protocol.md, "Order of checks").
         if mutex.entries.len() >= self.profile.limits.hosts_of_mutex {
             return Err(Status::Full(Limit::HostsOfMutex));
         }

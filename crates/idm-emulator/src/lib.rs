@@ -21,6 +21,7 @@ pub mod profile;
 mod scsi;
 mod sense;
 pub mod server;
+mod sync;
 mod table;
 pub mod text;
 pub mod wire;

@@ -140,7 +140,7 @@ mod tests {
         drive.execute_admin(now, &nvme::mutex(op), &record.encode()).status
     }
 
-    /// The drive's answers as the conformance cases have them, by their NVMe codes.
+    /// The drive's answers as hardware tests have them, by their NVMe codes.
     #[test]
     fn one_mutex_of_two_hosts() {
         let drive = &mut Drive::new(Profile::current());

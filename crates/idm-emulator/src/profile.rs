@@ -1,4 +1,5 @@
-//! How a drive behaves where generations of firmware differ, or where nothing was observed.
+//! How a drive behaves where generations of firmware differ, or where nothing was observed
+//! (docs/protocol.md, "Generations of firmware").
 
 /// One behaviour. `Profile` values come from [`Profile::r00d`], [`Profile::rev2313`] and
 /// [`Profile::current`]; the fields are open so that a simulation can vary them.
@@ -145,7 +146,8 @@ pub enum OtherClass {
 pub enum DestroyByHolder {
     /// Never.
     Refused,
-    /// While its lease runs. The one rule that fits every step of the r00d traces (fact 81).
+    /// While its lease runs. The one rule that fits every step that r00d was seen to do
+    /// (docs/protocol.md, "Removing and clearing").
     WhileLive,
     /// Always.
     Allowed,
@@ -165,7 +167,8 @@ impl Profile {
 
     /// Firmware revision 2313 of June 2020. What its traces do not show is as in
     /// [`Profile::r00d`] where that shows it, else as in [`Profile::current`]. The runs on real
-    /// drives three weeks later show that the last sharer's record and value stayed (fact 72).
+    /// drives three weeks later show that the last sharer's record and value stayed
+    /// (docs/protocol.md, "Shared mutexes").
     pub const fn rev2313() -> Profile {
         Profile {
             version: 1,
@@ -177,7 +180,7 @@ impl Profile {
         }
     }
 
-    /// Firmware of 2022 and later, as the conformance cases describe it. About 4000 records are
+    /// Firmware of 2022 and later, as hardware tests describe it. About 4000 records are
     /// documented, no other limit. What was never observed follows the apparent intention: a
     /// refused command changes nothing, only BREAK takes over, a value belongs to the mutex.
     pub const fn current() -> Profile {

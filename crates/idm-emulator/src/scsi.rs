@@ -86,7 +86,7 @@ impl Drive {
     }
 
     /// The first records of the table. Blocks past its end carry end markers; a read that ends
-    /// before or with the table has none (facts 41 to 44).
+    /// before or with the table has none (docs/protocol.md, "Reading the table").
     pub(crate) fn table_blocks(&self, now: DriveTime, blocks: u32) -> Vec<u8> {
         let blocks = self.block_limit(blocks);
         let end = core::iter::repeat_with(Record::end_of_table);
@@ -97,7 +97,8 @@ impl Drive {
         bytes
     }
 
-    /// Big-endian 16-bit words: all records, then the records of each group (facts 45 and 46).
+    /// Big-endian 16-bit words: all records, then the records of each group
+    /// (docs/protocol.md, "The counters").
     pub(crate) fn counter_blocks(&self, blocks: u32) -> Vec<u8> {
         let mut bytes = vec![0; self.block_limit(blocks) * RECORD_LEN];
         let counts =

@@ -1,22 +1,22 @@
-//! Sense data, as drives send it.
+//! Sense data, as drives send it (docs/protocol.md, "Status and sense codes").
 
 use crate::Profile;
 use crate::profile::LimitSense;
 use idm_protocol::{Limit, scsi::Sense};
 
-/// The drive does not have this opcode (fact 38).
+/// The drive does not have this opcode.
 pub(crate) const INVALID_OPCODE: Sense = sense(0x05, 0x20, 0x00, 1);
 /// SPC-4; no trace has it.
 pub(crate) const INVALID_FIELD_IN_CDB: Sense = sense(0x05, 0x24, 0x00, 0);
 /// The data did not have the length that the CDB promised (SPC-4; no trace has it).
 pub(crate) const PARAMETER_LIST_LENGTH: Sense = sense(0x05, 0x1A, 0x00, 0);
-/// No such mutex: "logical block address out of range" (fact 38).
+/// No such mutex: "logical block address out of range".
 pub(crate) const NO_SUCH_MUTEX: Sense = sense(0x05, 0x21, 0x00, 1);
-/// An undefined mutex operation in the traces (fact 27).
+/// An undefined mutex operation as it was recorded.
 const UNDEFINED_OP_2020: Sense = sense(0x07, 0x30, 0x00, 2);
-/// An undefined mutex operation as documented for newer firmware (fact 27).
+/// An undefined mutex operation as documented for newer firmware.
 const UNDEFINED_OP: Sense = sense(0x05, 0x20, 0x00, 0x0A);
-/// The class does not go with the command, as documented for newer firmware (fact 39).
+/// The class does not go with the command, as documented for newer firmware.
 pub(crate) const WRONG_CLASS: Sense = sense(0x04, 0x04, 0x22, 3);
 /// Nothing to report.
 pub(crate) const NONE: Sense = sense(0, 0, 0, 0);
@@ -33,7 +33,7 @@ pub(crate) fn undefined_op(profile: &Profile) -> Sense {
     }
 }
 
-/// A full table (facts 38 and 39).
+/// A full table.
 pub(crate) fn full(profile: &Profile, limit: Limit) -> Sense {
     let number = match limit {
         Limit::Mutexes => 0,

@@ -8,7 +8,8 @@ use idm_protocol::{Class, HostId, Metadata, Mode, Record, ResourceId, Value, Val
 /// A countdown of all ones: a lease without end (documented; in no trace).
 const ENDLESS: u64 = u64::MAX;
 
-/// All mutexes, in the order of their creation, in which they read back (firmware traces, fact 47).
+/// All mutexes, in the order of their creation, in which they read back
+/// (docs/protocol.md, "Reading the table").
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Table {
     mutexes: Vec<Mutex>,
@@ -88,7 +89,8 @@ pub(crate) struct Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Lease {
     Unlocked,
-    /// Held. Expiry does not release: the holder stays until it is broken (fact 54).
+    /// Held. Expiry does not release: the holder stays until it is broken
+    /// (docs/protocol.md, "The lease clock").
     Until(DriveTime),
 }
 
@@ -122,7 +124,7 @@ impl Entry {
     }
 
     /// Whether BREAK may take this holder's place. Not observed: for an endless lease the only
-    /// hint is a remark in the first host implementation that BREAK takes it over (fact 58).
+    /// hint is a remark in the first host implementation that BREAK takes it over.
     pub(crate) fn is_breakable(&self, now: DriveTime) -> bool {
         self.is_held() && (!self.is_live(now) || self.countdown_ms == ENDLESS)
     }
@@ -182,7 +184,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn each_mutex_is_found_where_it_is(steps in prop::collection::vec((any::<bool>(), 0u8..40), 0..200)) {
+        fn each_mutex_is_found_where_it_is(
+            steps in prop::collection::vec((any::<bool>(), 0u8..40), 0..200),
+        ) {
             let mut table = Table::default();
             let mut plain: Vec<Mutex> = Vec::new();
             for (adds, number) in steps {

@@ -1,6 +1,7 @@
-//! The drive-level conformance cases PC-001 to PC-028, by their numbers, against the drive model.
-//! The asynchronous cases PC-029 to PC-051 send the same commands; where their steps differ they
-//! are here, too.
+//! The hardware tests of the first host implementation (docs/protocol.md, "Sources"), against the
+//! drive model. PC-001 to PC-028 number those of its drives in their order. PC-029 to PC-051 are
+//! the asynchronous ones, which send the same commands; where their steps differ they are here,
+//! too.
 
 mod common;
 

@@ -1,5 +1,5 @@
-//! The facts of the firmware traces, by their numbers, in bytes: CDBs and payloads in, statuses,
-//! sense data and blocks out.
+//! What real firmware was recorded to do (docs/protocol.md, "Sources"), in bytes: CDBs and payloads
+//! in, statuses, sense data and blocks out.
 
 mod common;
 
@@ -23,7 +23,7 @@ fn hex(text: &str) -> Vec<u8> {
     bytes.collect()
 }
 
-/// A sense buffer as printed in fact 38: the first bytes, then zeros.
+/// A sense buffer as it was recorded: the first bytes, then zeros.
 fn sense(first: &str, len: usize) -> Vec<u8> {
     let mut bytes = hex(first);
     bytes.resize(len, 0);
@@ -50,7 +50,7 @@ impl Bench {
         self.drive.execute(now, cdb, data_out)
     }
 
-    /// 8E with the group in byte 2, the filler address and the operation in byte 14 (fact 1).
+    /// 8E with the group in byte 2, the filler address and the operation in byte 14.
     fn write(&mut self, group: u8, op: u8, payload: &Record) -> ScsiReply {
         let mut cdb = hex("8E 00 00 00 00 00 00 20 FF 01 00 00 00 01 00 00");
         (cdb[2], cdb[14]) = (group, op);
@@ -67,7 +67,7 @@ impl Bench {
         assert_eq!((reply.status, reply.sense), (status, vec![]), "{op:?}");
     }
 
-    /// 88 for so many blocks (fact 3).
+    /// 88 for so many blocks.
     fn read(&mut self, group: u8, blocks: u32) -> Vec<u8> {
         let mut cdb = hex("88 00 00 00 00 00 00 20 FF 01 00 00 00 00 02 00");
         cdb[2] = group;
@@ -106,7 +106,7 @@ fn traced_payload() -> Record {
 }
 
 #[test]
-fn facts_18_to_21_commands_without_a_record() {
+fn commands_without_a_record() {
     for profile in [Profile::r00d(), Profile::rev2313(), Profile::current()] {
         let mut bench = Bench::new(profile);
         for op in [UnlockOp, Refresh, Break, DestroyOp] {
@@ -118,11 +118,11 @@ fn facts_18_to_21_commands_without_a_record() {
 }
 
 #[test]
-fn fact_15_init_locks() {
+fn init_locks() {
     let mut bench = Bench::new(Profile::r00d());
     bench.expect(Init, &traced_payload(), GOOD);
     let record = bench.only_record();
-    // Facts 8 to 14: everything comes back as written but the state and the control byte.
+    // Everything comes back as written but the state and the control byte.
     let mut expected = traced_payload().encode();
     expected[..8].copy_from_slice(&hex("00 00 00 00 00 00 01 01"));
     expected[0x20] = 0;
@@ -131,7 +131,7 @@ fn fact_15_init_locks() {
 }
 
 #[test]
-fn facts_16_and_17_trylock_and_lock_create() {
+fn trylock_and_lock_create() {
     for op in [Trylock, LockOp] {
         let mut bench = Bench::new(Profile::r00d());
         bench.expect(op, &traced_payload(), GOOD);
@@ -140,12 +140,12 @@ fn facts_16_and_17_trylock_and_lock_create() {
 }
 
 #[test]
-fn facts_22_to_26_and_30_to_36_refusals_by_r00d() {
+fn refusals_by_r00d() {
     let mut bench = Bench::new(Profile::r00d());
     let owner = traced_payload();
     let stranger = Record { host: host(2), ..owner.clone() };
     bench.expect(Trylock, &owner, GOOD);
-    // Duplicates (24), INIT on one's own (23), a stranger's UNLOCK (29) and REFRESH.
+    // Duplicates, INIT on one's own, a stranger's UNLOCK and REFRESH.
     let locked = bench.only_record();
     for op in [Init, Trylock, LockOp] {
         bench.expect(op, &owner, CONFLICT);
@@ -153,32 +153,31 @@ fn facts_22_to_26_and_30_to_36_refusals_by_r00d() {
     for op in [UnlockOp, Refresh] {
         bench.expect(op, &stranger, CONFLICT);
     }
-    // Fact 26: nothing has changed.
+    // Nothing has changed.
     assert_eq!(bench.only_record(), locked);
-    // Fact 34: expired, but still not the stranger's to refresh.
+    // Expired, but still not the stranger's to refresh.
     bench.now_ms += 0x7530;
     assert_eq!(bench.only_record().state, State::TimedOut);
     bench.expect(Refresh, &stranger, CONFLICT);
     assert_eq!(bench.only_record().state, State::TimedOut);
-    // Fact 33: but the owner's.
+    // But the owner's.
     bench.expect(Refresh, &owner, GOOD);
     assert_eq!(bench.only_record(), locked);
-    // Fact 35: BREAK by the owner itself.
+    // BREAK by the owner itself.
     bench.expect(Break, &owner, GOOD);
     assert_eq!(bench.only_record().state, State::Locked);
-    // Facts 28 and 61: the record stays and does not time out.
+    // The record stays and does not time out.
     bench.expect(UnlockOp, &owner, GOOD);
     bench.now_ms += 10 * 0x7530;
     let unlocked = bench.only_record();
     assert_eq!(unlocked, Record { state: State::Unlocked, ..locked });
-    // Facts 22, 30, 31, 36.
+    // What is unlocked can be neither unlocked nor kept, and INIT does not touch it.
     for op in [Init, UnlockOp, Refresh, Break] {
         bench.expect(op, &owner, CONFLICT);
     }
     bench.expect(UnlockOp, &stranger, CONFLICT);
     assert_eq!(bench.only_record(), unlocked);
-    // Fact 25: a stranger takes the unlocked record over, and no trace of the former owner is
-    // left.
+    // A stranger takes the unlocked record over, and no trace of the former owner is left.
     bench.expect(Trylock, &stranger, GOOD);
     let records = bench.records(8);
     assert_eq!((records[0].host, records[0].state), (host(2), State::Locked));
@@ -188,7 +187,7 @@ fn facts_22_to_26_and_30_to_36_refusals_by_r00d() {
 }
 
 #[test]
-fn facts_80_and_83_destroy_after_unlock_and_create_again() {
+fn destroy_after_unlock_and_create_again() {
     let mut bench = Bench::new(Profile::r00d());
     for _ in 0..2 {
         bench.expect(Trylock, &traced_payload(), GOOD);
@@ -199,7 +198,7 @@ fn facts_80_and_83_destroy_after_unlock_and_create_again() {
 }
 
 #[test]
-fn fact_81_destroy_by_the_holder() {
+fn destroy_by_the_holder() {
     let mut bench = Bench::new(Profile::r00d());
     bench.expect(Trylock, &traced_payload(), GOOD);
     bench.now_ms += 0x7530;
@@ -209,7 +208,7 @@ fn fact_81_destroy_by_the_holder() {
 }
 
 #[test]
-fn fact_75_no_second_sharer_on_r00d() {
+fn no_second_sharer_on_r00d() {
     let mut bench = Bench::new(Profile::r00d());
     bench.expect(LockOp, &payload(L0, SH, host(1), 0x4500), GOOD);
     bench.expect(LockOp, &payload(L0, SH, host(2), 0x4500), CONFLICT);
@@ -217,7 +216,7 @@ fn fact_75_no_second_sharer_on_r00d() {
 }
 
 #[test]
-fn fact_2_the_alias() {
+fn the_alias() {
     let mut bench = Bench::new(Profile::r00d());
     let cdb = hex("89 00 01 00 00 00 00 20 FF 01 00 00 00 01 03 00");
     let reply = bench.execute(&cdb, &traced_payload().encode());
@@ -226,7 +225,7 @@ fn fact_2_the_alias() {
 }
 
 #[test]
-fn facts_4_and_5_filler_and_group() {
+fn filler_and_group() {
     let mut bench = Bench::new(Profile::r00d());
     bench.expect(Trylock, &traced_payload(), GOOD);
     assert_eq!(bench.read(3, 1), bench.read(1, 1));
@@ -235,7 +234,7 @@ fn facts_4_and_5_filler_and_group() {
 }
 
 #[test]
-fn fact_27_unknown_opcode_and_unknown_operation() {
+fn unknown_opcode_and_unknown_operation() {
     let invalid_opcode = {
         // Its additional length, 1Ch, makes 36 bytes. The traces show 32: the host's buffer.
         let mut bytes = sense("72 05 20 00 00 00 00 1c 02 06 00 00 cf 00 00 00", 36);
@@ -265,18 +264,18 @@ fn fact_27_unknown_opcode_and_unknown_operation() {
 }
 
 #[test]
-fn facts_40_to_47_reading_the_table() {
+fn reading_the_table() {
     let mut bench = Bench::new(Profile::rev2313());
-    // Fact 42: empty.
+    // Empty.
     assert_eq!(bench.read(1, 1)[..8], hex("00 00 00 00 00 00 DE AD"));
     assert!(bench.read(1, 1)[8..].iter().all(|&b| b == 0));
     assert_eq!(bench.counters(), [0; 8]);
-    // Fact 77: 32 sharers whose leases are over at once (57) are 32 blocks.
+    // 32 sharers whose leases are over at once are 32 blocks.
     for number in 0..32 {
         let reply = bench.write(2, 2, &payload(L0, SH, host(number), 0));
         assert_eq!(reply, ScsiReply::default());
     }
-    // Fact 45: total, then one word for each group; fact 46: records, not mutexes.
+    // The total, then one word for each group: records, not mutexes.
     assert_eq!(bench.counters(), hex("00 20 00 00 00 20 00 00"));
     let all = bench.records(32);
     for (number, record) in all.iter().enumerate() {
@@ -284,18 +283,18 @@ fn facts_40_to_47_reading_the_table() {
         assert_eq!((record.state, record.class), (State::TimedOut, Class::Shared));
         assert_eq!(record.resource, L0);
     }
-    // Fact 43: shorter. Fact 44: equal, no end marker. Fact 41: all surplus blocks are markers.
+    // Shorter. Equal: no end marker. Longer: all surplus blocks are markers.
     assert_eq!(bench.records(31), all[..31]);
     let longer = bench.records(34);
     assert_eq!(longer[..32], all);
     assert_eq!(longer[32..], [Record::end_of_table(), Record::end_of_table()]);
     assert_eq!(bench.read(1, 0), []);
-    // Fact 50: no more than 128 blocks at once.
+    // No more than 128 blocks at once.
     assert_eq!(bench.read(1, u32::MAX).len(), 128 * RECORD_LEN);
 }
 
 #[test]
-fn fact_45_counters_of_group_3() {
+fn counters_of_group_3() {
     let mut bench = Bench::new(Profile::rev2313());
     for number in 0..32 {
         let mutex = ResourceId::from_bytes([number; 64]);
@@ -306,7 +305,7 @@ fn fact_45_counters_of_group_3() {
 }
 
 #[test]
-fn facts_52_to_57_the_countdown() {
+fn the_countdown() {
     let mut bench = Bench::new(Profile::current());
     bench.expect(Trylock, &payload(L0, EX, host(1), 5_000), GOOD);
     bench.now_ms = 4_999;
@@ -315,21 +314,21 @@ fn facts_52_to_57_the_countdown() {
     bench.now_ms = 5_000;
     assert_eq!(bench.only_record().state, State::TimedOut);
     assert_eq!(bench.only_record().countdown_ms, 5_000);
-    // Fact 54: others must break it; expiry alone does not let them in.
+    // Others must break it; expiry alone does not let them in.
     bench.expect(Trylock, &payload(L0, EX, host(2), 5_000), CONFLICT);
     bench.expect(UnlockOp, &payload(L0, EX, host(2), 5_000), CONFLICT);
-    // Facts 55 and 60: REFRESH starts the countdown of its payload.
+    // REFRESH starts the countdown of its payload.
     bench.expect(Refresh, &payload(L0, EX, host(1), 7_000), GOOD);
     bench.now_ms = 11_999;
     assert_eq!(bench.only_record().state, State::Locked);
     bench.now_ms = 12_000;
     assert_eq!(bench.only_record().state, State::TimedOut);
-    // Fact 56: an expired owner may unlock.
+    // An expired owner may unlock.
     bench.expect(UnlockOp, &payload(L0, EX, host(1), 0), GOOD);
-    // Fact 57.
+    // A countdown of 0 is over at once.
     bench.expect(Trylock, &payload(L1, EX, host(1), 0), GOOD);
     assert_eq!(bench.records(2)[1].state, State::TimedOut);
-    // Fact 58: all ones does not run out, and may be broken.
+    // All ones does not run out, and may be broken.
     bench.expect(Trylock, &payload(L0, EX, host(1), u64::MAX), GOOD);
     bench.now_ms = u64::MAX / 1000 - 1;
     assert_eq!(bench.records(1)[0].state, State::Locked);
@@ -339,14 +338,14 @@ fn facts_52_to_57_the_countdown() {
 }
 
 #[test]
-fn fact_59_one_sharer_times_out_alone() {
+fn one_sharer_times_out_alone() {
     let mut bench = Bench::new(Profile::current());
     bench.expect(Trylock, &payload(L0, SH, host(1), 5_000), GOOD);
     bench.expect(Trylock, &payload(L0, SH, host(2), 9_000), GOOD);
     bench.now_ms = 6_000;
     let states: Vec<State> = bench.records(2).iter().map(|r| r.state).collect();
     assert_eq!(states, [State::TimedOut, State::Locked]);
-    // A newcomer is let in and removes nobody (77); BREAK is refused while one is live.
+    // A newcomer is let in and removes nobody; BREAK is refused while one is live.
     bench.expect(Trylock, &payload(L0, SH, host(3), 9_000), GOOD);
     bench.expect(Break, &payload(L0, EX, host(4), 9_000), CONFLICT);
     assert_eq!(bench.records(4)[3], Record::end_of_table());
@@ -358,16 +357,16 @@ fn fact_59_one_sharer_times_out_alone() {
 }
 
 #[test]
-fn facts_66_to_72_the_value() {
+fn the_value() {
     for profile in [Profile::r00d(), Profile::rev2313(), Profile::current()] {
         let mut bench = Bench::new(profile);
         let shown = |bench: &mut Bench| bench.only_record().value.get();
-        // 66: stored on creation. 68: a refused acquire does not change it.
+        // It is stored on creation. A refused acquire does not change it.
         bench.expect(Trylock, &traced_payload(), GOOD);
         let refused = storing(0xBEEE, payload(L0, EX, host(2), 0x7530));
         bench.expect(Trylock, &refused, CONFLICT);
         assert_eq!(shown(&mut bench), 0xBEEF);
-        // 69 and 71: control 1 on UNLOCK stores, control 0 elsewhere leaves it alone.
+        // Control 1 on UNLOCK stores, control 0 elsewhere leaves it alone.
         bench.expect(UnlockOp, &storing(0xA1, payload(L0, EX, host(1), 0)), GOOD);
         assert_eq!(shown(&mut bench), 0xA1);
         bench.expect(Trylock, &payload(L0, EX, host(2), 0x7530), GOOD);
@@ -376,10 +375,10 @@ fn facts_66_to_72_the_value() {
         assert_eq!(shown(&mut bench), 0xA1);
         bench.expect(UnlockOp, &payload(L0, EX, host(2), 0), GOOD);
         assert_eq!(shown(&mut bench), 0xA1);
-        // 70: LOCK with another payload (and, as inferred, control 1) replaced it.
+        // LOCK with another payload (and, as inferred, control 1) replaced it.
         bench.expect(LockOp, &storing(0x0EFF, payload(L0, EX, host(1), 0)), GOOD);
         assert_eq!(shown(&mut bench), 0x0EFF);
-        // 73: clearing everything loses it.
+        // Clearing everything loses it.
         bench.drive.reset();
         bench.expect(Trylock, &payload(L0, EX, host(1), 0x7530), GOOD);
         assert_eq!(bench.only_record().value, Value::ZERO);
@@ -387,7 +386,7 @@ fn facts_66_to_72_the_value() {
 }
 
 #[test]
-fn fact_72_the_last_sharers_value_stays() {
+fn the_last_sharers_value_stays() {
     let mut bench = Bench::new(Profile::rev2313());
     bench.expect(Trylock, &storing(0xA1, payload(L0, SH, host(1), 5_000)), GOOD);
     bench.expect(Trylock, &payload(L0, SH, host(2), 5_000), GOOD);
@@ -400,7 +399,7 @@ fn fact_72_the_last_sharers_value_stays() {
 }
 
 #[test]
-fn fact_79_promotion_and_the_last_shared_unlock() {
+fn promotion_and_the_last_shared_unlock() {
     let mut bench = Bench::new(Profile::current());
     bench.expect(Trylock, &payload(L0, SH, host(1), 5_000), GOOD);
     bench.expect(Trylock, &payload(L0, SH, host(2), 5_000), GOOD);
@@ -415,7 +414,7 @@ fn fact_79_promotion_and_the_last_shared_unlock() {
 }
 
 #[test]
-fn facts_84_and_16_clearing_everything() {
+fn clearing_everything() {
     let mut bench = Bench::new(Profile::current());
     for clear in [
         "F0 00 00 00 00 00 00 00 00 00 00 00 02 00 FF 00",
@@ -434,7 +433,7 @@ fn facts_84_and_16_clearing_everything() {
 
 /// One host that takes as many mutexes as there are; the CDBs are those of the present scheme.
 #[test]
-fn facts_86_to_90_limits_of_rev_2313() {
+fn limits_of_rev_2313() {
     let full = |asc: &str| sense(&format!("72 07 {asc} 00 00 00 00 14 03 02 00 01 80 0e"), 28);
     let trylock = |bench: &mut Bench, mutex: u8, host: u8| {
         let payload =
@@ -450,7 +449,8 @@ fn facts_86_to_90_limits_of_rev_2313() {
     let reply = trylock(&mut bench, 128, 1);
     assert_eq!((reply.status, reply.sense), (CHECK, full("40")));
     assert_eq!(bench.drive, before);
-    // 32 hosts on one mutex, and one more, which violates both host limits (89).
+    // 32 hosts on one mutex, and one more, which violates both host limits
+    // (docs/protocol.md, "Order of checks").
     let mut bench = Bench::new(Profile::rev2313());
     for host in 0..32 {
         assert_eq!(trylock(&mut bench, 1, host).status, GOOD);
@@ -458,7 +458,7 @@ fn facts_86_to_90_limits_of_rev_2313() {
     let before = bench.drive.clone();
     let reply = trylock(&mut bench, 1, 32);
     assert_eq!((reply.status, reply.sense), (CHECK, full("42")));
-    // 88: the 33rd host on another mutex.
+    // The 33rd host on another mutex.
     let reply = trylock(&mut bench, 2, 32);
     assert_eq!((reply.status, reply.sense), (CHECK, full("41")));
     assert_eq!(bench.drive, before);
@@ -467,7 +467,7 @@ fn facts_86_to_90_limits_of_rev_2313() {
 }
 
 #[test]
-fn fact_92_limits_of_newer_firmware() {
+fn limits_of_newer_firmware() {
     let mut profile = Profile::current();
     profile.limits.records = 3;
     profile.limits.hosts_of_mutex = 2;

@@ -58,7 +58,7 @@ pub struct Member {
 
 /// Tells drive sets apart: a digest of the identities of a lock's drives. Written into every
 /// record's metadata, so that a host that meets another's record knows whether both count the same
-/// drives (design decision 14).
+/// drives (docs/locking.md, "Hosts that count different drives").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fingerprint(pub [u8; 16]);
 
@@ -176,9 +176,9 @@ pub enum Request {
     Adopt {
         /// Only if it is held like this; `None`: however it is held.
         mode: Option<Mode>,
-        /// Until when the lock is known to be safe that the earlier life was granted, if it was. What
-        /// was looked at before counts as kept all along, so what is enough to keep the lock is
-        /// enough to adopt it.
+        /// Until when the lock is known to be safe that the earlier life was granted, if it was.
+        /// What was looked at before counts as kept all along, so what is enough to keep the lock
+        /// is enough to adopt it.
         granted_until: Option<Instant>,
         /// As in [`Request::Acquire`].
         members: Vec<Member>,

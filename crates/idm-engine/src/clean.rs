@@ -13,8 +13,8 @@ use idm_protocol::{Mode, Status, Value};
 const PAUSE: Duration = Duration::from_millis(200);
 /// Nonsensical replies to UNLOCK after which the lease is left to run out.
 const REFUSALS: u8 = 4;
-/// How often a DESTROY is tried on a drive that does not answer. What is left behind is a mutex that
-/// nobody holds.
+/// How often a DESTROY is tried on a drive that does not answer. What is left behind is a mutex
+/// that nobody holds.
 const DESTROYS: u8 = 4;
 
 impl Clean {

@@ -4,8 +4,9 @@
 //! is new, and draw the conclusions of the phase that the lock is in. What happens on a single
 //! drive is in `seat.rs`, `take.rs` and `clean.rs`.
 //!
-//! `acquire`, `adopt`, `keep`, `convert` and `release` are the phases of a lock; `travel` lets other
-//! drives vote for one that is held; `votes` counts, and `exchange` turns steps into commands and replies into facts. `digest` serves model checkers.
+//! `acquire`, `adopt`, `keep`, `convert` and `release` are the phases of a lock; `travel` lets
+//! other drives vote for one that is held; `votes` counts, and `exchange` turns steps into commands
+//! and replies into facts. `digest` serves model checkers.
 
 mod acquire;
 mod adopt;

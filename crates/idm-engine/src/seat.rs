@@ -345,7 +345,8 @@ impl Seat {
             Some(remark) => remark.mark.is_some_and(fits) || self.marked_at >= remark.until,
             None => true,
         };
-        stays && self.mark.is_some_and(fits)
+        let open = self.flight.as_ref().filter(|flight| flight.step.writes());
+        stays && self.mark.is_some_and(fits) && open.is_none_or(|flight| fits(flight.mark))
     }
 
     /// Whether our record here is known to be taken for another set's by everybody, and stays so.
@@ -360,8 +361,8 @@ impl Seat {
         self.remark.map_or(Instant::default(), |remark| remark.until)
     }
 
-    /// A command of ours may write `mark` into our record until then. What others may write stays in
-    /// mind for as long as nothing has shown since that it is not there.
+    /// A command of ours may write `mark` into our record until then. What others may write stays
+    /// in mind for as long as nothing has shown since that it is not there.
     fn expect_remark(&mut self, mark: Mark, until: Instant) {
         let running = self.remark.filter(|remark| self.marked_at < remark.until);
         let same = running.is_none_or(|remark| remark.mark == Some(mark));
@@ -497,8 +498,8 @@ impl Seat {
     }
 
     /// What our record says now that a command that writes it was carried out, or may have been.
-    /// Whether a REFRESH changes it is not known either. Of two marks the one is assumed that others
-    /// could mistake.
+    /// Whether a REFRESH changes it is not known either. Of two marks the one is assumed that
+    /// others could mistake.
     fn absorb_mark(&mut self, flight: &Flight, surely: bool) {
         let writes = surely && !matches!(flight.step, Step::Refresh(_));
         if writes || self.mark == Some(Mark::Alone) {

@@ -92,8 +92,8 @@ fn a_table_that_is_read_for_room_shows_holders_too() {
     }
 }
 
-/// Drive 2 is won, loses its table, and is read for its value afterwards. In between host 2 takes it,
-/// if it is to, and counts these drives.
+/// Drive 2 is won, loses its table, and is read for its value afterwards. In between host 2 takes
+/// it, if it is to, and counts these drives.
 fn reset_before_the_value_is_read(theirs: Option<&[u32]>) -> Option<Outcome> {
     let mut bench = Bench::new(3);
     let (mut a, mut b) = (vg_lock(1), vg_lock(2));
@@ -491,7 +491,8 @@ fn a_change_to_exclusive_breaks_nobody_where_the_lock_is_gone() {
     let mut a = lv_lock(1);
     let acquire = bench.acquire(Mode::Shared);
     assert_eq!(bench.run(&mut a, acquire), GRANTED);
-    // While drive 2 refuses the change, it is reset, and another host's lock appears there and dies.
+    // While drive 2 refuses the change, it is reset, and another host's lock appears there and
+    // dies.
     a.request(Request::Convert { mode: Mode::Exclusive, value: None }, bench.now).expect("held");
     let mut dead = None;
     for _ in 0..20 {
@@ -531,8 +532,8 @@ fn an_lvs_lock_needs_a_look_at_most_of_the_vgs_drives() {
     }
 }
 
-/// What was found on witnesses by an adoption that was refused is no proof for the next one when its
-/// lease is over.
+/// What was found on witnesses by an adoption that was refused is no proof for the next one when
+/// its lease is over.
 #[test]
 fn what_an_earlier_adoption_found_is_no_proof_after_its_lease() {
     let mut bench = Bench::new(5);

@@ -7,7 +7,7 @@ use bench::*;
 use core::time::Duration;
 use idm_emulator::Profile;
 use idm_engine::{Command, Event, Lock, LockConfig, Outcome, Request, Timing};
-use idm_protocol::{MutexOp, Reply, ResourceId, Status};
+use idm_protocol::{Mode, MutexOp, Reply, ResourceId, Status};
 
 /// Lets time pass until a command to one of these drives is due; reports each as of unknown fate,
 /// without the drive having heard of it yet.
@@ -166,38 +166,48 @@ fn a_sharer_that_moved_does_not_keep_others_from_sharing() {
     assert_eq!(take(&mut bench, &mut b, S, &[0, 1, 2], &[]), GRANTED);
 }
 
+/// Adopts a lock in this mode: drive 0 has a record from when only it was counted, the others from
+/// when all were. Drive 0 answers at once, or when the lock was adopted without it. Whether it
+/// counts again after a while.
+fn counts_after_an_adoption(mode: Mode, refresh_stores_metadata: bool, at_once: bool) -> bool {
+    let profile = Profile { refresh_stores_metadata, ..Profile::current() };
+    let mut bench = Bench::with(3, profile);
+    let mut first = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut first, mode, &[0], &[]), GRANTED);
+    let new = bench.members(&[0, 1, 2]);
+    first.spread(&new, bench.now);
+    // Only the drives that are new hear of it.
+    bench.paths[0] = Path::Hung;
+    bench.exchange(&mut first);
+    bench.paths[0] = Path::Up;
+    drop(first);
+    let mut a = lv_lock(1);
+    a.request(adopt(&bench, &[0, 1, 2], None), bench.now).expect("in order");
+    let second = Duration::from_secs(1);
+    let open = pass_with(&mut bench, &mut a, second, |command| match command.drive.0 {
+        0 if !at_once => Fate::Open,
+        _ => Fate::Answered,
+    });
+    assert_eq!(done(&mut a), Some(Outcome::Adopted(mode)));
+    for command in open {
+        let reply = bench.perform(&command);
+        a.on_reply(command.token, reply, bench.now);
+    }
+    bench.pass(&mut a, LEASE * 2);
+    bench.paths[1] = Path::Cut;
+    bench.pass(&mut a, LEASE * 2);
+    believes(&bench, &a)
+}
+
 #[test]
 fn a_drive_with_another_sets_record_counts_again_after_an_adoption() {
-    for stores in [true, false] {
-        let mut profile = Profile::current();
-        profile.refresh_stores_metadata = stores;
-        let mut bench = Bench::with(3, profile);
-        // A record from when only drive 0 was counted, the others from when all were.
-        let mut first = lv_lock(1);
-        assert_eq!(take(&mut bench, &mut first, X, &[0], &[]), GRANTED);
-        let new = bench.members(&[0, 1, 2]);
-        first.spread(&new, bench.now);
-        // Only the drives that are new hear of it.
-        bench.paths[0] = Path::Hung;
-        bench.exchange(&mut first);
-        bench.paths[0] = Path::Up;
-        drop(first);
-        let mut a = lv_lock(1);
-        let request = Request::Adopt {
-            mode: None,
-            granted_until: None,
-            members: bench.all(),
-            witnesses: Vec::new(),
-        };
-        assert_eq!(bench.run(&mut a, request), Outcome::Adopted(X), "{stores}");
-        bench.pass(&mut a, LEASE * 2);
-        bench.paths[1] = Path::Cut;
-        bench.pass(&mut a, LEASE * 2);
-        assert!(
-            a.safe_until() > Some(bench.now),
-            "{stores}: {:?}",
-            a.held_on().collect::<Vec<_>>()
-        );
+    for mode in [X, S] {
+        for stores in [true, false] {
+            for at_once in [true, false] {
+                let counts = counts_after_an_adoption(mode, stores, at_once);
+                assert!(counts, "{mode}, stored: {stores}, at once: {at_once}");
+            }
+        }
     }
 }
 

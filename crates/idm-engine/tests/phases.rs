@@ -8,11 +8,9 @@ use core::time::Duration;
 use idm_emulator::{DriveTime, Profile};
 use idm_engine::{
     Command, DriveRef, Event, Lock, LockConfig, Loss, Notice, Outcome, Refusal, Request,
-    RequestError, Timing, ValueRead,
+    RequestError, Timing,
 };
-use idm_protocol::{
-    DriveCommand, Limit, Mode, MutexOp, Reply, ResourceId, State, Status, Value, ValueUpdate,
-};
+use idm_protocol::{DriveCommand, Limit, Mode, MutexOp, Reply, ResourceId, State, Status};
 
 // ---- Requests ----
 
@@ -252,7 +250,7 @@ fn backs_off(count: usize, others: &[&[u32]], silent: &[usize]) -> bool {
 #[test]
 fn who_meets_a_majority_of_another_host_does_not_try_again() {
     type Case<'a> = (usize, &'a [&'a [u32]], &'a [usize], bool);
-    let cases: [Case<'_>; 9] = [
+    let cases: [Case<'_>; 10] = [
         (3, &[&[1], &[2]], &[], true),
         (3, &[&[1, 2]], &[], false),
         (3, &[&[1]], &[2], false),
@@ -262,6 +260,7 @@ fn who_meets_a_majority_of_another_host_does_not_try_again() {
         (4, &[&[3], &[1, 2]], &[], false),
         (4, &[&[1], &[2]], &[3], true),
         (5, &[&[1], &[2], &[3], &[4]], &[], true),
+        (5, &[&[1], &[2, 3, 4]], &[], false),
     ];
     for (count, others, silent, expected) in cases {
         assert_eq!(backs_off(count, others, silent), expected, "{count} {others:?} {silent:?}");
@@ -316,27 +315,6 @@ fn a_host_that_stood_still_does_not_try_again_when_its_time_is_over() {
 }
 
 // ---- Values ----
-
-/// Drives that have a value, published by a host that released the lock.
-fn with_a_value(drives: u32) -> (Bench, Vec<u32>) {
-    with_a_value_on(Bench::new(drives as usize))
-}
-
-fn with_a_value_on(mut bench: Bench) -> (Bench, Vec<u32>) {
-    let all: Vec<u32> = (0..bench.drives.len() as u32).collect();
-    let mut first = vg_lock(9);
-    take(&mut bench, &mut first, X, &all, &[]);
-    bench.run(&mut first, Request::Release { value: Some(value(7)) });
-    bench.log.clear();
-    (bench, all)
-}
-
-fn known(outcome: &Outcome) -> Option<u64> {
-    match outcome {
-        Outcome::Granted(ValueRead::Known(value)) => Some(value.get()),
-        _ => None,
-    }
-}
 
 #[test]
 fn a_value_is_believed_when_a_majority_shows_it() {
@@ -484,20 +462,6 @@ fn a_value_that_is_still_to_be_removed_is_not_believed() {
     events(&mut a);
     let outcome = take(&mut bench, &mut a, X, &all, &[]);
     assert_eq!(known(&outcome), None, "{outcome:?}");
-}
-
-/// What the UNLOCKs of a release carry: a value to store, or nothing.
-fn published(bench: &mut Bench, lock: &mut Lock, value: Option<Value>) -> Vec<Option<u64>> {
-    lock.request(Request::Release { value }, bench.now).expect("always in order");
-    let mut stored = Vec::new();
-    exchange_with(bench, lock, |command| {
-        if let DriveCommand::Mutex(MutexOp::Unlock, record) = &command.command {
-            let stores = record.value_update == ValueUpdate::Store;
-            stored.push(stores.then_some(record.value.get()));
-        }
-        Fate::Answered
-    });
-    stored
 }
 
 #[test]
@@ -1172,19 +1136,6 @@ fn what_an_adoption_found_on_other_drives_is_given_back_when_they_leave() {
 }
 
 // ---- Other drives vote ----
-
-/// A lock on some of the drives, whose other drives are witnesses.
-fn held_on(drives: &[u32], of: u32, profile: Profile) -> (Bench, Lock) {
-    let mut bench = Bench::with(of as usize, profile);
-    let mut a = lv_lock(1);
-    let others: Vec<u32> = (0..of).filter(|drive| !drives.contains(drive)).collect();
-    assert_eq!(take(&mut bench, &mut a, X, drives, &others), GRANTED);
-    (bench, a)
-}
-
-fn refs(drives: &[u32]) -> Vec<DriveRef> {
-    drives.iter().map(|&drive| DriveRef(drive)).collect()
-}
 
 #[test]
 fn a_spread_over_no_drives_or_too_many_or_one_twice_does_nothing() {

@@ -1,7 +1,8 @@
 //! Puts the switches of mutants into a source file.
 //!
 //! Every place that can be changed becomes an expression that is the original unless one of its
-//! mutants is on. Operands are evaluated once and in their order, so the original behaves as it did.
+//! mutants is on. Operands are evaluated once and in their order, so the original behaves as it
+//! did.
 
 mod expressions;
 mod matches;
@@ -175,7 +176,9 @@ impl<'a> Instrumenter<'a> {
         for (id, value) in ids {
             body.stmts.insert(
                 0,
-                parse_quote!(crate::mutants::w!(#id, if crate::mutants::on(#id) { return #value });),
+                parse_quote!(
+                    crate::mutants::w!(#id, if crate::mutants::on(#id) { return #value });
+                ),
             );
         }
         self.scope.pop();
@@ -264,7 +267,10 @@ fn defaults(returns: Option<&Type>) -> Vec<Expr> {
 
 fn is_unit_result(arguments: &PathArguments) -> bool {
     let PathArguments::AngleBracketed(arguments) = arguments else { return false };
-    matches!(arguments.args.first(), Some(GenericArgument::Type(Type::Tuple(t))) if t.elems.is_empty())
+    match arguments.args.first() {
+        Some(GenericArgument::Type(Type::Tuple(t))) => t.elems.is_empty(),
+        _ => false,
+    }
 }
 
 fn label(value: &Expr) -> String {

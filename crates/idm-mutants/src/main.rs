@@ -6,8 +6,8 @@
 //! `IDM_MUTANT` names the mutant by its number. The engine's tests, the simulator and the model
 //! check are built with that copy once, and run for each mutant until one of them fails.
 //!
-//! A mutant that the list explains (`survivors.toml`) is put to the tests and the first seeds only: to
-//! see it survive all of them takes long, and tells nothing new.
+//! A mutant that the list explains (`survivors.toml`) is put to the tests and the first seeds only:
+//! to see it survive all of them takes long, and tells nothing new.
 
 mod compile;
 mod facts;

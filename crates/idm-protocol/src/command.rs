@@ -34,7 +34,7 @@ pub const GROUP_TABLE: u8 = 0x01;
 /// In place of a group: the counters on read, the whole drive on write.
 pub const GROUP_ALL: u8 = 0xFF;
 
-/// The operation of a mutex command (firmware traces and the present command scheme).
+/// The operation of a mutex command (docs/protocol.md, "What each command does").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MutexOp {
     /// 1: create and lock. Not used by hosts.
@@ -93,7 +93,7 @@ pub enum DriveCommand {
     ReadTable,
 }
 
-/// Which limit of a drive was reached (firmware traces, "Limits").
+/// Which limit of a drive was reached (docs/protocol.md, "Limits").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Limit {
     /// Mutexes in the table (128 in the recorded firmware).

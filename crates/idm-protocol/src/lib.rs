@@ -11,9 +11,7 @@
 //! * [`scsi`] turns a [`DriveCommand`] into CDBs and SCSI status plus sense data into a [`Status`];
 //!   [`nvme`] does the same with NVMe admin commands.
 //!
-//! Where a number comes from is said beside it: *firmware traces* are recordings of real drives
-//! made in 2020, *conformance cases* are the drive-level tests of the first host implementation
-//! (2022-23), which describe newer firmware.
+//! `docs/protocol.md` says where the numbers come from, and what real firmware was seen to do.
 
 #![no_std]
 #![forbid(unsafe_code)]

@@ -5,10 +5,10 @@ use crate::{HostId, Mode, ResourceId};
 use alloc::vec::Vec;
 use core::fmt;
 
-/// Length of a record in bytes (firmware traces; the same for SCSI and NVMe).
+/// Length of a record in bytes, over SCSI and over NVMe (docs/protocol.md, "The record").
 pub const RECORD_LEN: usize = 512;
 
-// Offsets within the record, in bytes (firmware traces, "The record as returned").
+// Offsets within the record, in bytes (docs/protocol.md, "The record").
 const STATE: usize = 0x00;
 const MODIFIED: usize = 0x08;
 const COUNTDOWN: usize = 0x10;
@@ -160,7 +160,7 @@ impl Value {
 /// as 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ValueUpdate {
-    /// 0: leave the stored value alone. Seen on every acquire and refresh of the traces.
+    /// 0: leave the stored value alone. Seen on every acquire and refresh of the recordings.
     #[default]
     Keep,
     /// 1: store it. Seen on UNLOCK only; whether other commands honour it is not known.
@@ -231,7 +231,7 @@ impl Record {
     }
 
     /// The record as the 512 bytes on the wire. Numbers are big-endian; resource id and host id
-    /// are reversed as whole arrays (conformance cases, "Byte order"), bytes without a meaning
+    /// are reversed as whole arrays (docs/protocol.md, "The record"), bytes without a meaning
     /// are zero.
     pub fn encode(&self) -> [u8; RECORD_LEN] {
         let mut block = [0; RECORD_LEN];
@@ -282,7 +282,7 @@ impl fmt::Debug for Record {
 }
 
 /// The records in the bytes of a table read: blocks up to the first one that is no record. The
-/// traces show that surplus blocks carry an end marker and that an exact read has none; blocks
+/// recordings show that surplus blocks carry an end marker and that an exact read has none; blocks
 /// that the drive left unfilled are zero.
 pub fn parse_table(bytes: &[u8]) -> Vec<Record> {
     bytes
@@ -293,7 +293,7 @@ pub fn parse_table(bytes: &[u8]) -> Vec<Record> {
 }
 
 /// The number of records in the table, from a drive's counters: the first big-endian 16-bit word.
-/// It counts (mutex, host) pairs, not mutexes (firmware traces, fact 46).
+/// It counts (mutex, host) pairs, not mutexes (docs/protocol.md, "The counters").
 pub fn record_count(counters: &[u8]) -> Option<u16> {
     Some(u16::from_be_bytes(*counters.first_chunk()?))
 }

@@ -132,14 +132,15 @@ impl Sense {
         match (self.key, self.asc, self.ascq, self.fru) {
             // RECOVERED ERROR: done, with some effort (SPC-4).
             (0x01, ..) => Status::Good,
-            // Firmware traces: "LBA out of range" is "no such mutex".
+            // Recorded (docs/protocol.md, "Status and sense codes"): "LBA out of range" is "no such
+            // mutex".
             (0x05, 0x21, 0x00, _) => Status::NotFound,
-            // Firmware traces, rev 2313.
+            // Recorded, rev 2313.
             (0x07, 0x40, 0x00, _) => Status::Full(Limit::Mutexes),
             (0x07, 0x41, 0x00, _) => Status::Full(Limit::Hosts),
             (0x07, 0x42, 0x00, _) => Status::Full(Limit::HostsOfMutex),
             // The host code of 22 June 2020 took 07/30 FRU 1 for a full table; FRU 2 is an unknown
-            // mutex operation (firmware traces, facts 27 and 39).
+            // mutex operation.
             (0x07, 0x30, 0x00, 1) => Status::Full(Limit::Mutexes),
             // Documented for newer firmware.
             (0x0B, 0x55, 0x03, 0) => Status::Full(Limit::Mutexes),

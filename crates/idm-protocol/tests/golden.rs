@@ -1,5 +1,5 @@
 //! Bytes that were seen on the wire, or that the first host implementation sends, against what
-//! this crate makes of them. "Fact" numbers are those of the firmware traces.
+//! this crate makes of them. `docs/protocol.md` says where the bytes come from.
 
 use idm_protocol::{
     Class, HostId, IdError, Limit, Mode, MutexOp, RECORD_LEN, Record, ResourceId, State, Status,
@@ -30,7 +30,7 @@ fn mutex_commands() {
         assert_eq!(scsi::mutex(op)[..], expected);
         assert_eq!(MutexOp::from_wire(op.to_wire()), Some(op));
     }
-    // Fact 27: operation 9 was refused as undefined.
+    // Operation 9 was refused as undefined (docs/protocol.md, "Status and sense codes").
     for number in [0, 8, 9, 15, 255] {
         assert_eq!(MutexOp::from_wire(number), None);
     }
@@ -43,14 +43,14 @@ fn other_commands() {
         hex("F0 01 00 00 00 00 00 00 00 00 01 02 03 04 01 00")
     );
     assert_eq!(scsi::inquire_table()[..], hex("F0 01 00 00 00 00 00 00 00 00 00 00 00 01 FF 00"));
-    // Fact 84.
+    // docs/protocol.md, "Removing and clearing".
     assert_eq!(scsi::clear_all()[..], hex("F0 00 00 00 00 00 00 00 00 00 00 00 02 00 FF 00"));
     assert_eq!(scsi::inquire_version()[..6], hex("12 01 C3 00 70 00"));
 }
 
 #[test]
 fn counters() {
-    // Fact 45: a run in group 3, and one in group 2.
+    // A run in group 3, and one in group 2 (docs/protocol.md, "The counters").
     for bytes in ["00 20 00 00 00 00 00 20", "00 20 00 00 00 20 00 00"] {
         assert_eq!(idm_protocol::record_count(&hex(bytes)), Some(32));
     }
@@ -71,7 +71,7 @@ fn version_page() {
     assert_eq!(scsi::version(&page), None);
 }
 
-/// A descriptor-format buffer as in fact 38: 16 bytes as printed there, then zeros.
+/// A descriptor-format buffer as it was recorded: the first 16 bytes, then zeros.
 fn traced(first: &str, len: usize) -> Vec<u8> {
     let mut bytes = hex(first);
     bytes.resize(len, 0);
@@ -133,7 +133,7 @@ fn sense_of_newer_firmware_and_of_other_conditions() {
         let bytes = [0x72, key, asc, ascq, 0, 0, 0, 4, 0x03, 0x02, 0x00, fru];
         decode_status(0x02, &bytes)
     };
-    // Fact 39.
+    // Documented (docs/protocol.md, "Status and sense codes").
     assert_eq!(status(0x0B, 0x55, 0x03, 0), Status::Full(Limit::Mutexes));
     assert_eq!(status(0x0B, 0x55, 0x03, 1), Status::Full(Limit::Hosts));
     assert_eq!(status(0x0B, 0x55, 0x03, 2), Status::Full(Limit::HostsOfMutex));
@@ -199,7 +199,7 @@ fn short_and_strange_sense_data() {
     // A descriptor list that promises more than there is.
     let cut = [0x72, 7, 0x40, 0, 0, 0, 0, 0xFF, 0x80, 0xFF];
     assert_eq!(Sense::decode(&cut).unwrap().fru, 0);
-    // The FRU descriptor behind another one, as in fact 38.
+    // The FRU descriptor behind another one, as it was recorded.
     let behind = hex("72 05 20 00 00 00 00 0c 02 06 00 00 cf 00 00 00 03 02 00 0a");
     assert_eq!(Sense::decode(&behind).unwrap().fru, 0x0A);
     // Beyond the additional length there is no descriptor.
@@ -247,13 +247,13 @@ fn record() -> Record {
 fn record_layout() {
     let block = record().encode();
     assert_eq!(block[..8], hex("00 00 00 00 00 00 01 01"));
-    // Facts 51 and 62.
+    // The host's own time (docs/protocol.md, "The record").
     assert_eq!(block[8..16], hex("01 02 03 04 05 06 07 08"));
     assert_eq!(block[16..24], hex("00 00 00 00 00 00 75 30"));
     assert_eq!(block[24..32], hex("00 00 00 00 00 00 00 02"));
     // The value "lvb" of an UNLOCK, as the first host implementation sends it over NVMe.
     assert_eq!(block[32..40], hex("01 00 00 00 00 62 76 6c"));
-    // Fact 8: these are zero in every record.
+    // These are zero in every record.
     assert!(block[0x28..0x40].iter().all(|&b| b == 0));
     assert!(block[0xE0..].iter().all(|&b| b == 0));
     // Ids are reversed as whole arrays, metadata is not.
@@ -269,7 +269,7 @@ fn record_layout() {
 
 #[test]
 fn values_of_the_traces() {
-    // Fact 66, as read back: byte 0 is 00, seven bytes are the value.
+    // As read back: byte 0 is 00, seven bytes are the value (docs/protocol.md, "The value").
     for (bytes, number) in [
         ("00 EE FF FF FF FF FF 11", 0x00EE_FFFF_FFFF_FF11),
         ("00 00 11 11 33 21 2E EE", 0x0000_1111_3321_2EEE),
@@ -280,7 +280,7 @@ fn values_of_the_traces() {
         assert_eq!(record.value.get(), number);
         assert_eq!(record.value_update, ValueUpdate::Keep);
     }
-    // Conformance case PC-021: "abcdefg" comes back in the order in which it was given.
+    // "abcdefg" comes back in the order in which it was given.
     let abc = Value::new(u64::from_le_bytes(*b"abcdefg\0")).unwrap();
     let block = Record { value: abc, ..record() }.encode();
     assert_eq!(block[0x21..0x28], *b"gfedcba");
@@ -319,14 +319,15 @@ fn states_and_classes() {
 #[test]
 fn tables() {
     let end = Record::end_of_table().encode();
-    // Fact 41: 0xDEAD, and 504 zero bytes.
+    // 0xDEAD, and 504 zero bytes.
     assert_eq!(end[..8], hex("00 00 00 00 00 00 DE AD"));
     assert!(end[8..].iter().all(|&b| b == 0));
     let one = record();
     let two = Record { host: HostId::from_bytes([7; 32]), ..record() };
     // As drives return it, and as it was written: the control byte aside they are the same.
     let (one_block, two_block) = (one.encode(), two.encode());
-    // Longer than the table (fact 41), equal to it (44), unfilled (50), empty (42), cut short.
+    // Longer than the table, equal to it, unfilled, empty, cut short
+    // (docs/protocol.md, "Reading the table").
     let long = [one_block, two_block, end, end].concat();
     assert_eq!(parse_table(&long), [one.clone(), two.clone()]);
     let equal = [one_block, two_block].concat();

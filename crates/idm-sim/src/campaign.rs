@@ -1,7 +1,7 @@
 //! Many seeds on several threads.
 
 use crate::coverage::Coverage;
-use crate::plan::{Firmware, Kind};
+use crate::plan::{Firmware, WorldKind};
 use crate::schedule::Schedule;
 use crate::world::{Ending, Failure, World};
 use std::any::Any;
@@ -20,7 +20,7 @@ pub struct Campaign {
     /// Threads.
     pub jobs: usize,
     /// What kind of world.
-    pub kind: Kind,
+    pub kind: WorldKind,
     /// Which firmware.
     pub firmware: Firmware,
     /// Failing seeds after which no new ones are begun.
@@ -92,7 +92,7 @@ fn work(
 pub fn run_seed(
     world: &mut World,
     seed: u64,
-    kind: Kind,
+    kind: WorldKind,
     firmware: Firmware,
 ) -> Result<Ending, Failure> {
     run_schedule(world, &Schedule::from(seed), kind, firmware)
@@ -102,7 +102,7 @@ pub fn run_seed(
 pub fn run_schedule(
     world: &mut World,
     schedule: &Schedule,
-    kind: Kind,
+    kind: WorldKind,
     firmware: Firmware,
 ) -> Result<Ending, Failure> {
     QUIET.with(|quiet| quiet.set(true));

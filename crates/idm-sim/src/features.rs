@@ -26,73 +26,73 @@ impl Feature {
 
 /// A feature that came up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sight {
+pub struct FeatureHit {
     /// Which.
     pub feature: Feature,
-    /// How near that is to the violation of an invariant, below [`Sight::DANGERS`].
+    /// How near that is to the violation of an invariant, below [`FeatureHit::DANGERS`].
     pub danger: u8,
     /// The number of the event.
     pub event: u32,
 }
 
-impl Sight {
+impl FeatureHit {
     /// How many degrees of danger there are.
     pub const DANGERS: usize = 5;
 }
 
 /// The features of one run, each with the event at which it came up first.
 #[derive(Debug)]
-pub struct Sights {
+pub struct FeatureHits {
     seen: Vec<u64>,
-    first: Vec<Sight>,
+    first: Vec<FeatureHit>,
 }
 
-impl Default for Sights {
-    fn default() -> Sights {
-        Sights { seen: vec![0; Feature::COUNT / 64], first: Vec::new() }
+impl Default for FeatureHits {
+    fn default() -> FeatureHits {
+        FeatureHits { seen: vec![0; Feature::COUNT / 64], first: Vec::new() }
     }
 }
 
-impl Sights {
+impl FeatureHits {
     /// Notes a feature.
-    pub fn note(&mut self, sight: Sight) {
-        let feature = sight.feature;
+    pub fn note(&mut self, hit: FeatureHit) {
+        let feature = hit.feature;
         let (word, bit) = (feature.number() / 64, 1 << (feature.number() % 64));
         if self.seen[word] & bit == 0 {
             self.seen[word] |= bit;
-            self.first.push(sight);
+            self.first.push(hit);
         }
     }
 
     /// The features in the order in which they came up.
-    pub fn all(&self) -> &[Sight] {
+    pub fn all(&self) -> &[FeatureHit] {
         &self.first
     }
 
     /// Forgets all.
     pub fn clear(&mut self) {
-        for sight in self.first.drain(..) {
-            self.seen[sight.feature.number() / 64] = 0;
+        for hit in self.first.drain(..) {
+            self.seen[hit.feature.number() / 64] = 0;
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Feature, Sight, Sights};
+    use super::{Feature, FeatureHit, FeatureHits};
 
     #[test]
     fn a_feature_is_told_once() {
-        let mut sights = Sights::default();
-        let sight = |fact: &[u64], event| Sight { feature: Feature::of(fact), danger: 0, event };
-        sights.note(sight(&[1, 2], 5));
-        sights.note(sight(&[2, 1], 6));
-        sights.note(sight(&[1, 2], 7));
-        assert_eq!(sights.all(), [sight(&[1, 2], 5), sight(&[2, 1], 6)]);
-        sights.clear();
-        assert_eq!(sights.all(), []);
-        sights.note(sight(&[1, 2], 8));
-        assert_eq!(sights.all(), [sight(&[1, 2], 8)]);
+        let mut feature_hits = FeatureHits::default();
+        let hit = |fact: &[u64], event| FeatureHit { feature: Feature::of(fact), danger: 0, event };
+        feature_hits.note(hit(&[1, 2], 5));
+        feature_hits.note(hit(&[2, 1], 6));
+        feature_hits.note(hit(&[1, 2], 7));
+        assert_eq!(feature_hits.all(), [hit(&[1, 2], 5), hit(&[2, 1], 6)]);
+        feature_hits.clear();
+        assert_eq!(feature_hits.all(), []);
+        feature_hits.note(hit(&[1, 2], 8));
+        assert_eq!(feature_hits.all(), [hit(&[1, 2], 8)]);
     }
 
     #[test]

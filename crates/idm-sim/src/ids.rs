@@ -1,10 +1,14 @@
 //! Numbers of hosts, drives, locks and slots, and sets and tables of them.
 
-use crate::plan::{MAX_DRIVES, MAX_HOSTS};
 use core::fmt;
 use core::marker::PhantomData;
 use core::ops::{BitAnd, BitOr, Index, IndexMut, Sub};
 use idm_engine::{DriveRef, Member};
+
+/// Most drives of a world.
+pub const MAX_DRIVES: usize = 9;
+/// Most hosts of a world.
+pub const MAX_HOSTS: usize = 8;
 
 /// A number that only indexes tables of its own kind.
 pub trait Ix: Copy {

@@ -1,12 +1,12 @@
 //! `idm-sim`: runs seeds of the simulation, searches it, or replays a run.
 
 use idm_sim::campaign::{self, Campaign, Report};
+use idm_sim::diagrams;
 use idm_sim::ids::{Ix, LockIx};
 use idm_sim::picture::{self, View};
-use idm_sim::plan::{Firmware, Kind};
+use idm_sim::plan::{Aim, Firmware, WorldKind};
 use idm_sim::schedule::Schedule;
 use idm_sim::search::{self, Search};
-use idm_sim::stories;
 use idm_sim::world::World;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ Usage: idm-sim run [--seeds N] [--from S] [--jobs J] [world]   run many seeds
                                                                search for rare interleavings
        idm-sim replay SCHEDULE [world]                         print what happens in one run
        idm-sim replay SCHEDULE --svg FILE [view] [world]       draw it
-       idm-sim stories DIRECTORY                               draw the stories of docs/locking.md
+       idm-sim diagrams DIRECTORY                              draw the diagrams of docs/locking.md
        idm-sim coverage [--seeds N] [--from S] [world]         count what happens
 
 SCHEDULE is a seed, or SEED@EVENT:SEED,... as a search prints it.
@@ -29,6 +29,11 @@ SCHEDULE is a seed, or SEED@EVENT:SEED,... as a search prints it.
 World: --beyond            drives lose their state beyond the fault budget
        --nonsense          drives answer nonsense
        --some-nonsense     a minority of them does
+       --aim conflicts     hosts that count different drives meet drives whose answers say little
+       --aim room          nearly full drives, from which locks remove each other
+       --aim marks         restarted hosts count other drives, and records tell of the former ones
+       --aim votes         drives are replaced under locks that are held
+       --aim restarts      lvmlockd dies with commands on their way
        --profile NAME      any (default), r00d, rev2313 or current
 
 View:  --from-s S, --to-s S   from and until then, in seconds
@@ -38,7 +43,7 @@ View:  --from-s S, --to-s S   from and until then, in seconds
 struct Options {
     command: String,
     schedule: Option<Schedule>,
-    /// Where stories are drawn, or a seed.
+    /// Where diagrams are drawn, or a seed.
     drawing: Option<PathBuf>,
     from_s: f64,
     to_s: Option<f64>,
@@ -63,7 +68,7 @@ fn parse() -> Result<Options, lexopt::Error> {
             from: 0,
             seeds: 1000,
             jobs: 2,
-            kind: Kind::Budget,
+            kind: WorldKind::Budget,
             firmware: Firmware::Any,
             most_failures: 10,
         },
@@ -85,9 +90,12 @@ fn parse() -> Result<Options, lexopt::Error> {
             Long("from-s") => options.from_s = parser.value()?.parse()?,
             Long("to-s") => options.to_s = Some(parser.value()?.parse()?),
             Long("lock") => options.lock = parser.value()?.parse()?,
-            Long("beyond") => options.campaign.kind = Kind::Beyond,
-            Long("nonsense") => options.campaign.kind = Kind::Nonsense,
-            Long("some-nonsense") => options.campaign.kind = Kind::SomeNonsense,
+            Long("beyond") => options.campaign.kind = WorldKind::Beyond,
+            Long("nonsense") => options.campaign.kind = WorldKind::Nonsense,
+            Long("some-nonsense") => options.campaign.kind = WorldKind::SomeNonsense,
+            Long("aim") => {
+                options.campaign.kind = WorldKind::Aimed(parser.value()?.parse::<Aim>()?);
+            }
             Long("profile") => {
                 options.campaign.firmware = match parser.value()?.string()?.as_str() {
                     "any" => Firmware::Any,
@@ -101,7 +109,7 @@ fn parse() -> Result<Options, lexopt::Error> {
             Value(word) if options.command == "replay" && options.schedule.is_none() => {
                 options.schedule = Some(word.parse()?);
             }
-            Value(word) if options.command == "stories" && options.drawing.is_none() => {
+            Value(word) if options.command == "diagrams" && options.drawing.is_none() => {
                 options.drawing = Some(word.into());
             }
             Long("help") | Short('h') => options.command = "help".into(),
@@ -127,8 +135,8 @@ fn main() -> ExitCode {
             Some(file) => draw(schedule, &options, file),
             None => replay(schedule, &options.campaign),
         },
-        ("stories", _) if options.drawing.is_some() => {
-            options.drawing.as_deref().map_or(ExitCode::FAILURE, draw_stories)
+        ("diagrams", _) if options.drawing.is_some() => {
+            options.drawing.as_deref().map_or(ExitCode::FAILURE, draw_diagrams)
         }
         ("help", _) => {
             print!("{USAGE}");
@@ -259,13 +267,13 @@ fn draw(schedule: &Schedule, options: &Options, file: &Path) -> ExitCode {
     if result.is_ok() && written { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Draws the stories of `docs/locking.md`.
-fn draw_stories(directory: &Path) -> ExitCode {
-    for story in stories::all() {
-        let drawn = match stories::tell(&story) {
-            Ok(svg) => write(&directory.join(story.name).with_extension("svg"), &svg),
+/// Draws the diagrams of `docs/locking.md`.
+fn draw_diagrams(directory: &Path) -> ExitCode {
+    for diagram in diagrams::all() {
+        let drawn = match diagrams::draw(&diagram) {
+            Ok(svg) => write(&directory.join(diagram.name).with_extension("svg"), &svg),
             Err(failure) => {
-                eprintln!("idm-sim: {}: {failure}", story.name);
+                eprintln!("idm-sim: {}: {failure}", diagram.name);
                 false
             }
         };

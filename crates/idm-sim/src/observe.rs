@@ -117,7 +117,7 @@ pub enum Place {
 
 /// A fault that lasted.
 #[derive(Clone, Debug)]
-pub struct Fault {
+pub struct FaultSpan {
     /// What was hit.
     pub place: Place,
     /// What it was.
@@ -141,7 +141,7 @@ pub enum Tone {
 
 /// Something that happened at a moment.
 #[derive(Clone, Debug)]
-pub struct Note {
+pub struct Annotation {
     /// Where.
     pub place: Place,
     /// To which lock, where it was one.
@@ -185,9 +185,9 @@ pub struct Recording {
     /// The commands, in the order in which they were sent.
     pub commands: Vec<Command>,
     /// The faults.
-    pub faults: Vec<Fault>,
+    pub faults: Vec<FaultSpan>,
     /// The notes.
-    pub notes: Vec<Note>,
+    pub notes: Vec<Annotation>,
     /// What did not hold, and when, in us.
     pub violation: Option<(u64, String)>,
     /// When the recording ends, in us.
@@ -254,11 +254,11 @@ impl Recording {
     }
 
     pub(crate) fn begin_fault(&mut self, now: u64, place: Place, text: &str) {
-        self.faults.push(Fault { place, text: text.to_owned(), from: now, to: None });
+        self.faults.push(FaultSpan { place, text: text.to_owned(), from: now, to: None });
     }
 
     pub(crate) fn end_fault(&mut self, now: u64, place: Place, text: &str) {
-        let open = |f: &&mut Fault| f.place == place && f.to.is_none() && f.text == text;
+        let open = |f: &&mut FaultSpan| f.place == place && f.to.is_none() && f.text == text;
         if let Some(fault) = self.faults.iter_mut().find(open) {
             fault.to = Some(now);
         }
@@ -272,7 +272,7 @@ impl Recording {
         tone: Tone,
         text: String,
     ) {
-        self.notes.push(Note { place, lock, at, text, tone });
+        self.notes.push(Annotation { place, lock, at, text, tone });
     }
 
     /// The world stops here.

@@ -1,21 +1,22 @@
 //! What one seed decides before the simulation begins: the size of the world, its times, its
 //! drives' firmware and the faults.
 
+mod aims;
+
+pub use aims::{Aim, NoAim};
+
 use crate::clock::Clock;
-use crate::ids::{DriveIx, DriveSet, HostIx, Ix, LockIx, PerDrive, PerHost, Table};
+use crate::ids::{
+    DriveIx, DriveSet, HostIx, Ix, LockIx, MAX_DRIVES, MAX_HOSTS, PerDrive, PerHost, Table,
+};
 use core::time::Duration;
 use fastrand::Rng;
 use idm_emulator::{Profile, profile};
 use idm_engine::Timing;
 
-/// Most drives of a world.
-pub const MAX_DRIVES: usize = 9;
-/// Most hosts of a world.
-pub const MAX_HOSTS: usize = 8;
-
 /// What kind of world to make of a seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum WorldKind {
     /// Within the fault budget: every invariant holds.
     Budget,
     /// Drives lose their state beyond the budget: the loss must be noticed.
@@ -25,12 +26,14 @@ pub enum Kind {
     /// Within the fault budget, and a minority of the drives answers nonsense, but never says GOOD
     /// or shows a table where that is not so: every invariant holds.
     SomeNonsense,
+    /// Within the fault budget, and aimed at one kind of fault: every invariant holds.
+    Aimed(Aim),
 }
 
-impl Kind {
+impl WorldKind {
     /// Whether every invariant must hold.
     pub fn is_safe(self) -> bool {
-        matches!(self, Kind::Budget | Kind::SomeNonsense)
+        matches!(self, WorldKind::Budget | WorldKind::SomeNonsense | WorldKind::Aimed(_))
     }
 }
 
@@ -55,12 +58,12 @@ pub struct Episode {
     /// When it ends, in us.
     pub to: u64,
     /// What it is.
-    pub what: Trouble,
+    pub what: Fault,
 }
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum Fault {
     /// A drive is not there: commands are refused by the transport.
     DriveGone(DriveIx),
     /// A drive does not answer and does nothing: commands time out.
@@ -128,7 +131,7 @@ pub struct LockPlan {
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// What kind of world.
-    pub kind: Kind,
+    pub kind: WorldKind,
     /// The engines' times.
     pub timing: Timing,
     /// How long the transport waits for an answer, in us.
@@ -151,6 +154,12 @@ pub struct Plan {
     pub nonsense: DriveSet,
     /// Whether LVs are moved to other drives.
     pub moves: bool,
+    /// Whether drives leave the VG for good and are pulled out.
+    pub replaces: bool,
+    /// For how many mutexes a drive that is full of strangers' has room.
+    pub room: usize,
+    /// Of so many restarted hosts one finds no note of what it held.
+    pub notes_lost: u8,
     /// Base delay of each path in us, by host and drive.
     pub delay: PerHost<PerDrive<u32>>,
     /// Faults of single commands.
@@ -202,7 +211,8 @@ fn profile(rng: &mut Rng, firmware: Firmware) -> Profile {
     profile
 }
 
-/// Draws every behaviour that no trace and no conformance case settles.
+/// Draws every behaviour that is not known
+/// (docs/protocol.md, "What is uncertain, and why it is safe").
 fn vary(rng: &mut Rng, p: &mut Profile) {
     use profile::ValueScope;
     use profile::{DestroyByHolder, Duplicate, Held, OtherClass, SharedUnlock, SharerState};
@@ -247,7 +257,7 @@ struct Size {
 }
 
 impl Size {
-    fn draw(rng: &mut Rng, kind: Kind) -> Size {
+    fn draw(rng: &mut Rng, kind: WorldKind) -> Size {
         let hosts = match rng.u8(0..16) {
             0..=7 => 2,
             8..=11 => 3,
@@ -263,7 +273,7 @@ impl Size {
             _ => rng.usize(6..=MAX_DRIVES),
         };
         let old_hosts =
-            if kind == Kind::Budget && rng.u8(0..8) == 0 { rng.usize(1..hosts) } else { 0 };
+            if kind == WorldKind::Budget && rng.u8(0..8) == 0 { rng.usize(1..hosts) } else { 0 };
         Size { hosts, old_hosts, drives }
     }
 }
@@ -274,14 +284,20 @@ fn clock(rng: &mut Rng) -> Clock {
 
 impl Plan {
     /// The plan of a seed. Draws from `rng`, which then goes on to draw the rest.
-    pub fn draw(rng: &mut Rng, kind: Kind, firmware: Firmware) -> Plan {
-        let size = Size::draw(rng, kind);
+    pub fn draw(rng: &mut Rng, kind: WorldKind, firmware: Firmware) -> Plan {
+        let size = match kind {
+            WorldKind::Aimed(aim) => aim.size(rng),
+            _ => Size::draw(rng, kind),
+        };
         let lease_s = if size.old_hosts > 0 { 8 } else { [4, 10, 20, 60][rng.usize(0..4)] };
         let mut plan = Plan::empty(kind, Timing::for_lease(Duration::from_secs(lease_s)));
         plan.old_hosts = size.old_hosts;
         plan.host_clocks = (0..size.hosts).map(|_| clock(rng)).collect();
         plan.draw_drives(rng, firmware, size.drives);
-        let calm = rng.u8(0..5) == 0;
+        let calm = match kind {
+            WorldKind::Aimed(aim) => aim.is_calm(rng),
+            _ => rng.u8(0..5) == 0,
+        };
         plan.draw_lists(rng);
         plan.draw_locks(rng);
         let active = plan.draw_times(rng);
@@ -292,11 +308,14 @@ impl Plan {
             plan.draw_episodes(rng);
         }
         plan.draw_end(rng, calm, active);
+        if let WorldKind::Aimed(aim) = kind {
+            plan.aim(rng, aim);
+        }
         plan
     }
 
     /// A plan in which there is nothing yet.
-    fn empty(kind: Kind, timing: Timing) -> Plan {
+    fn empty(kind: WorldKind, timing: Timing) -> Plan {
         Plan {
             kind,
             timing,
@@ -310,6 +329,9 @@ impl Plan {
             not_idm: None,
             nonsense: DriveSet::EMPTY,
             moves: false,
+            replaces: false,
+            room: 0,
+            notes_lost: 16,
             delay: PerHost::all(PerDrive::all(0)),
             chances: Chances::default(),
             episodes: Vec::new(),
@@ -325,7 +347,7 @@ impl Plan {
 
     /// A plan in which nothing fails: hosts and drives with exact clocks, and one LV lock.
     pub fn quiet(hosts: usize, drives: usize, layout: DriveSet, lease: Duration) -> Plan {
-        let mut plan = Plan::empty(Kind::Budget, Timing::for_lease(lease));
+        let mut plan = Plan::empty(WorldKind::Budget, Timing::for_lease(lease));
         plan.host_clocks = (0..hosts).map(|_| Clock::default()).collect();
         let drive = DrivePlan { clock: Clock::default(), profile: Profile::current() };
         plan.drives = (0..drives).map(|_| drive).collect();
@@ -386,7 +408,7 @@ impl Plan {
 
     fn draw_lists(&mut self, rng: &mut Rng) {
         let all = self.all_drives();
-        let plain = self.kind == Kind::Budget && self.old_hosts == 0 && self.drives.len() > 1;
+        let plain = self.kind == WorldKind::Budget && self.old_hosts == 0 && self.drives.len() > 1;
         self.lists_differ = plain && rng.u8(0..10) == 0;
         self.lists = PerHost::all(all);
         if self.lists_differ {
@@ -431,7 +453,7 @@ impl Plan {
         let whole = !self.moves
             && !self.lists_differ
             && self.locks.iter().all(|(_, lock)| lock.layout == all);
-        if self.kind == Kind::SomeNonsense && whole && n > 2 {
+        if self.kind == WorldKind::SomeNonsense && whole && n > 2 {
             for _ in 0..rng.usize(1..=(n - 1) / 2) {
                 self.nonsense.insert(DriveIx::new(rng.usize(0..n)));
             }
@@ -449,7 +471,7 @@ impl Plan {
             2 => rng.u16(0..3000),
             _ => rng.u16(0..8000),
         };
-        if worst > 0 && self.kind != Kind::Beyond {
+        if worst > 0 && self.kind != WorldKind::Beyond {
             self.chances = Chances {
                 unreachable: chance(rng),
                 lost: chance(rng),
@@ -469,8 +491,8 @@ impl Plan {
         for _ in 0..episodes {
             let from = rng.u64(0..self.calm_at);
             let to = (from + some_time(rng, 2 * self.lease())).min(self.calm_at);
-            let what = self.draw_trouble(rng);
-            if let Trouble::DriveFull(d) = what {
+            let what = self.draw_fault(rng);
+            if let Fault::DriveFull(d) = what {
                 let mutexes = self.locks.len() + rng.usize(0..10);
                 let limits = &mut self.drives[d].profile.limits;
                 // Room for this world's locks, and for every host under several names.
@@ -481,27 +503,27 @@ impl Plan {
         }
     }
 
-    fn draw_trouble(&self, rng: &mut Rng) -> Trouble {
+    fn draw_fault(&self, rng: &mut Rng) -> Fault {
         let drive = DriveIx::new(rng.u8(0..self.drives.len() as u8).into());
         // The older stack's hosts are neither frozen nor killed: it would not survive it by its
         // own rules.
         let hosts = self.host_clocks.len() - self.old_hosts;
         let host = HostIx::new(rng.u8(0..hosts as u8).into());
         match rng.u8(0..16) {
-            0 => Trouble::DriveGone(drive),
-            1 => Trouble::DriveDead(drive),
-            2 => Trouble::DriveSlow(drive),
-            3 => Trouble::DriveBusy(drive),
-            4 if rng.bool() => Trouble::DriveFull(drive),
+            0 => Fault::DriveGone(drive),
+            1 => Fault::DriveDead(drive),
+            2 => Fault::DriveSlow(drive),
+            3 => Fault::DriveBusy(drive),
+            4 if rng.bool() => Fault::DriveFull(drive),
             // Sets that differ survive no reset: what one host still keeps may be no majority of
             // what the other counts.
-            4..=6 if !self.lists_differ => Trouble::DriveReset(drive),
-            4..=6 => Trouble::DriveGone(drive),
-            7 => Trouble::PathFlaps(host, drive),
-            8..=9 => Trouble::Cut(host),
-            10..=12 => Trouble::Frozen(host),
-            13 => Trouble::Restart(host),
-            _ => Trouble::Reboot(host),
+            4..=6 if !self.lists_differ => Fault::DriveReset(drive),
+            4..=6 => Fault::DriveGone(drive),
+            7 => Fault::PathFlaps(host, drive),
+            8..=9 => Fault::Cut(host),
+            10..=12 => Fault::Frozen(host),
+            13 => Fault::Restart(host),
+            _ => Fault::Reboot(host),
         }
     }
 

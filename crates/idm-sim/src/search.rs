@@ -3,13 +3,13 @@
 //! Seeds find what takes one coincidence; what takes four of them in a row they hardly ever find. A
 //! search keeps, for every small fact ([`Feature`]) that ever came up, a run in which it did, and
 //! the event. Most runs of a search are branches of such runs: the same up to that event, where
-//! chance begins anew. Rare facts are branched from most, so that a coincidence that was met once is
-//! met again as often as the next one needs. Among them there are always new seeds, because only
+//! chance begins anew. Rare facts are branched from most, so that a coincidence that was met once
+//! is met again as often as the next one needs. Among them there are always new seeds, because only
 //! they make other worlds.
 
 use crate::campaign::{quiet_panics, run_schedule};
-use crate::features::{Feature, Sight, Sights};
-use crate::plan::{Firmware, Kind, log_uniform};
+use crate::features::{Feature, FeatureHit, FeatureHits};
+use crate::plan::{Firmware, WorldKind, log_uniform};
 use crate::schedule::Schedule;
 use crate::world::{Failure, World};
 use fastrand::Rng;
@@ -28,7 +28,7 @@ pub struct Search {
     /// Threads. Only with one of them the same search gives the same runs.
     pub jobs: usize,
     /// What kind of world.
-    pub kind: Kind,
+    pub kind: WorldKind,
     /// Which firmware.
     pub firmware: Firmware,
     /// Part of the name of the invariants whose failures count. Others only end their run.
@@ -78,7 +78,7 @@ fn work(
     shared: &Mutex<Shared>,
     progress: &impl Fn(&Report),
 ) {
-    world.sight();
+    world.record_features();
     loop {
         let schedule = {
             let shared = &mut *shared.lock().unwrap_or_else(PoisonError::into_inner);
@@ -94,7 +94,7 @@ fn work(
         };
         let failure = search.fails(&mut world, &schedule);
         let shared = &mut *shared.lock().unwrap_or_else(PoisonError::into_inner);
-        shared.corpus.learn(&schedule, world.sights());
+        shared.corpus.learn(&schedule, world.feature_hits());
         shared.report.features = shared.corpus.footholds.iter().map(Vec::len).sum();
         if let Some(failure) = failure {
             let found = search.shorten(&mut world, schedule, failure);
@@ -152,7 +152,7 @@ struct Corpus {
     /// In how many runs each feature came up.
     hits: Vec<u32>,
     /// By degree of danger.
-    footholds: [Vec<Foothold>; Sight::DANGERS],
+    footholds: [Vec<Foothold>; FeatureHit::DANGERS],
     /// Where among those of its degree each feature's is, if it came up.
     places: Vec<u32>,
 }
@@ -206,9 +206,10 @@ impl Corpus {
 
     /// Keeps what is new in a run. What is not new may take the place of what is known, each time
     /// it comes up with the same chance: else a feature would stay bound to the first world.
-    fn learn(&mut self, schedule: &Schedule, sights: Option<&Sights>) {
+    fn learn(&mut self, schedule: &Schedule, feature_hits: Option<&FeatureHits>) {
         let mut kept: Option<Arc<Schedule>> = None;
-        for &Sight { feature, danger, event } in sights.map_or(&[][..], Sights::all) {
+        for &FeatureHit { feature, danger, event } in feature_hits.map_or(&[][..], FeatureHits::all)
+        {
             let hits = &mut self.hits[feature.number()];
             *hits = hits.saturating_add(1);
             if *hits > 1 && self.rng.u32(0..*hits) > 0 {

@@ -3,13 +3,15 @@
 //! Each room of it is a module: `agenda` (what happens when), `network` (commands, replies and
 //! their fates), `drives`, `hosts` (engines and what they say), `lives` (hosts that stand
 //! still, die and come back), `callers` and `outcomes` (what lvmlockd would ask for, and what
-//! comes of it), `faults` (those that last) and `checks`, which only read.
+//! comes of it), `volumes` (where they lie), `faults` (those that last) and `checks`, which only
+//! read.
 
 mod agenda;
 mod callers;
 mod checks;
 mod drives;
 mod faults;
+mod feature_hits;
 mod hosts;
 mod lives;
 mod locks;
@@ -18,18 +20,18 @@ mod nonsense;
 mod observing;
 mod outcomes;
 mod script;
-mod sights;
 mod slots;
 mod text;
 mod verdict;
+mod volumes;
 
 pub use verdict::{Ending, Failure};
 
 use crate::coverage::{Count, Coverage};
-use crate::features::Sights;
+use crate::features::FeatureHits;
 use crate::ids::{DriveIx, DriveSet, HostIx, LockIx, SlotIx, Table};
 use crate::observe::Recording;
-use crate::plan::{Firmware, Kind, Plan, some_time};
+use crate::plan::{Firmware, Plan, WorldKind, some_time};
 use crate::scenario::Step;
 use crate::schedule::{Reseed, Schedule};
 use agenda::{Agenda, What};
@@ -56,6 +58,8 @@ pub struct World {
     locks: Table<LockIx, LockInfo>,
     /// The drives of the VG.
     vg: DriveSet,
+    /// Drives that have left it for good.
+    retired: DriveSet,
     network: Network,
     /// Callers ask for nothing more.
     stopped: bool,
@@ -66,7 +70,7 @@ pub struct World {
     tracing: bool,
     recording: Option<Box<Recording>>,
     /// What a search goes by, where there is one.
-    sights: Option<Box<Sights>>,
+    feature_hits: Option<Box<FeatureHits>>,
     /// What callers do, where they do not draw it.
     script: Option<Vec<Step>>,
     #[cfg(feature = "broken-rules")]
@@ -79,7 +83,7 @@ impl World {
     /// A world for the first seed.
     pub fn new() -> World {
         World {
-            plan: Plan::draw(&mut Rng::with_seed(0), Kind::Budget, Firmware::Any),
+            plan: Plan::draw(&mut Rng::with_seed(0), WorldKind::Budget, Firmware::Any),
             rng: Rng::with_seed(0),
             event: 0,
             reseeds: Vec::new(),
@@ -89,6 +93,7 @@ impl World {
             drives: Table::new(),
             locks: Table::new(),
             vg: DriveSet::EMPTY,
+            retired: DriveSet::EMPTY,
             network: Network::new(),
             stopped: false,
             contended: false,
@@ -96,7 +101,7 @@ impl World {
             failure: None,
             tracing: false,
             recording: None,
-            sights: None,
+            feature_hits: None,
             script: None,
             #[cfg(feature = "broken-rules")]
             broken: None,
@@ -121,7 +126,12 @@ impl World {
     }
 
     /// Runs one seed to its end.
-    pub fn run(&mut self, seed: u64, kind: Kind, firmware: Firmware) -> Result<Ending, Failure> {
+    pub fn run(
+        &mut self,
+        seed: u64,
+        kind: WorldKind,
+        firmware: Firmware,
+    ) -> Result<Ending, Failure> {
         self.follow(&Schedule::from(seed), kind, firmware)
     }
 
@@ -129,7 +139,7 @@ impl World {
     pub fn follow(
         &mut self,
         schedule: &Schedule,
-        kind: Kind,
+        kind: WorldKind,
         firmware: Firmware,
     ) -> Result<Ending, Failure> {
         self.begin(schedule, kind, firmware);
@@ -169,7 +179,7 @@ impl World {
         Some(what)
     }
 
-    fn begin(&mut self, schedule: &Schedule, kind: Kind, firmware: Firmware) {
+    fn begin(&mut self, schedule: &Schedule, kind: WorldKind, firmware: Firmware) {
         let seed = schedule.seed();
         self.rng = Rng::with_seed(seed);
         self.reseeds.clear();
@@ -189,7 +199,7 @@ impl World {
             self.call_caller(s, at);
         }
         self.push_episodes();
-        if kind == Kind::Beyond {
+        if kind == WorldKind::Beyond {
             self.plan_beyond();
         }
         self.push(self.plan.stop_at, What::Stop);
@@ -206,8 +216,8 @@ impl World {
     /// Puts everything into the world that the plan says.
     fn furnish(&mut self) {
         self.event = 0;
-        if let Some(sights) = &mut self.sights {
-            sights.clear();
+        if let Some(feature_hits) = &mut self.feature_hits {
+            feature_hits.clear();
         }
         self.agenda.clear();
         self.network.clear();
@@ -221,6 +231,7 @@ impl World {
         let host = |(h, &clock)| Host::new(h, clock, plan.lists[h]);
         self.hosts = plan.host_clocks.iter().map(host).collect();
         self.vg = plan.all_drives();
+        self.retired = DriveSet::EMPTY;
         self.slots.clear(self.locks.len());
         for h in self.hosts.ids() {
             for l in self.locks.ids() {
@@ -281,9 +292,10 @@ impl World {
             What::Probe(s) => self.probe(s),
             What::Notice(s, tenure) => self.look_back(s, tenure),
             What::Move(l, s, set) => self.commit_move(l, s, set),
+            What::Pull(drives) => self.pull(drives),
             What::Noted(s, life, set) => self.noted(s, life, set),
-            What::Begin(e) => self.trouble(e, true),
-            What::End(e) => self.trouble(e, false),
+            What::Begin(e) => self.change_fault(e, true),
+            What::End(e) => self.change_fault(e, false),
             What::Thaw(h) => self.thaw(h),
             What::Return(h, renamed) => self.come_back(h, renamed),
             What::Script(i) => self.follow_script(i),
@@ -300,7 +312,7 @@ impl World {
     /// Ends the seed with a violation, where its kind of world promises the invariant at all.
     fn fail(&mut self, violation: Violation) {
         let Violation { invariant, detail } = violation;
-        if self.plan.kind == Kind::Nonsense
+        if self.plan.kind == WorldKind::Nonsense
             && !matches!(invariant, "command storm" | "request answered" | "release completes")
         {
             return;
@@ -347,13 +359,13 @@ impl Default for World {
 #[cfg(test)]
 mod tests {
     use super::World;
-    use crate::plan::{Firmware, Kind};
+    use crate::plan::{Firmware, WorldKind};
     use crate::schedule::Schedule;
 
     /// What happens in a run, and when.
     fn course(schedule: &Schedule) -> Vec<String> {
         let mut world = World::new();
-        world.begin(schedule, Kind::Budget, Firmware::Any);
+        world.begin(schedule, WorldKind::Budget, Firmware::Any);
         let mut course = Vec::new();
         while world.failure.is_none() && world.ending.is_none() {
             let Some(what) = world.next_event() else { break };
@@ -379,14 +391,16 @@ mod tests {
     #[test]
     fn what_a_search_notes_changes_nothing() {
         let (mut plain, mut noting) = (World::new(), World::new());
-        noting.sight();
+        noting.record_features();
         for seed in 0..50 {
             let runs = [&mut plain, &mut noting].map(|world| {
-                let ending = world.run(seed, Kind::Budget, Firmware::Any);
+                let ending = world.run(seed, WorldKind::Budget, Firmware::Any);
                 (ending, world.event)
             });
             assert_eq!(runs[0], runs[1], "seed {seed}");
-            assert!(noting.sights().is_some_and(|sights| !sights.all().is_empty()));
+            assert!(
+                noting.feature_hits().is_some_and(|feature_hits| !feature_hits.all().is_empty())
+            );
         }
     }
 }

@@ -25,15 +25,16 @@
 //! # What is left out, and why nothing is lost by it
 //!
 //! *Drives have no names.* Hosts send to all at once and treat all alike, so a state in which two
-//! drives have changed places, with all that hosts and messages have to do with them, behaves alike.
-//! [`State`]'s hash does not tell such states apart: it is made of one hash for each drive (its
-//! table, each host's part in it, the messages on their way to and from it), sorted. Where hosts
-//! count different drives, only drives change places that belong to the same sets: fingerprints in
-//! records and locks name a set by its drives.
+//! drives have changed places, with all that hosts and messages have to do with them, behaves
+//! alike. [`State`]'s hash does not tell such states apart: it is made of one hash for each drive
+//! (its table, each host's part in it, the messages on their way to and from it), sorted. Where
+//! hosts count different drives, only drives change places that belong to the same sets:
+//! fingerprints in records and locks name a set by its drives.
 //!
-//! *What makes no difference is not compared:* the order of messages of different drives, numbers of
-//! commands, how long something has been due or when between two steps of time it will be, what
-//! only notices tell, and the state of the random number generator, which begins anew in every call.
+//! *What makes no difference is not compared:* the order of messages of different drives, numbers
+//! of commands, how long something has been due or when between two steps of time it will be, what
+//! only notices tell, and the state of the random number generator, which begins anew in every
+//! call.
 //!
 //! *A host dies only when it matters.* A dead host does nothing, and so does one that stands still.
 //! So a path on which a host dies has the same states of all others as one on which it stands still
@@ -45,10 +46,10 @@
 //! * The path is beyond the fault budget unless the host dies ([`World::within_boundary`]).
 //! * It comes back. Worlds with restarts have it die at any time.
 //!
-//! *What has no effect is not tried.* A reset of an empty drive; a late command that the drive would
-//! refuse (it stays on its way, which includes that it never arrives); the loss of the reply to a
-//! command without effect, as the host hears and the drive keeps the same when that command is given
-//! up before it arrives, and then never does.
+//! *What has no effect is not tried.* A reset of an empty drive; a late command that the drive
+//! would refuse (it stays on its way, which includes that it never arrives); the loss of the reply
+//! to a command without effect, as the host hears and the drive keeps the same when that command is
+//! given up before it arrives, and then never does.
 
 use idm_emulator::{Drive, DriveTime, Profile};
 use idm_engine::{

@@ -4,7 +4,7 @@
 
 use idm_engine::BrokenRule;
 use idm_sim::campaign::{run_schedule, run_seed};
-use idm_sim::plan::{Firmware, Kind};
+use idm_sim::plan::{Firmware, WorldKind};
 use idm_sim::search::{self, Search};
 use idm_sim::world::World;
 
@@ -37,7 +37,7 @@ fn is_caught(rule: BrokenRule, by: &[&str]) {
     let mut world = World::new();
     world.break_rule(Some(rule));
     let caught = (0..SEEDS).find_map(|seed| {
-        let failure = run_seed(&mut world, seed, Kind::Budget, Firmware::Any).err()?;
+        let failure = run_seed(&mut world, seed, WorldKind::Budget, Firmware::Any).err()?;
         by.contains(&failure.invariant).then_some((seed, failure))
     });
     match caught {
@@ -51,7 +51,7 @@ fn the_rules_unbroken_hold() {
     let mut world = World::new();
     for seed in 0..1000 {
         assert_eq!(
-            run_seed(&mut world, seed, Kind::Budget, Firmware::Any).err(),
+            run_seed(&mut world, seed, WorldKind::Budget, Firmware::Any).err(),
             None,
             "seed {seed}"
         );
@@ -95,7 +95,7 @@ fn a_search_catches_a_rule_and_tells_how_to_see_it_again() {
         runs: 5_000,
         time: None,
         jobs: 1,
-        kind: Kind::Budget,
+        kind: WorldKind::Budget,
         firmware: Firmware::Any,
         only: invariant.to_owned(),
         most_failures: 1,
@@ -104,6 +104,6 @@ fn a_search_catches_a_rule_and_tells_how_to_see_it_again() {
     let (schedule, failure) = &report.failures[0];
     assert_eq!(failure.invariant, invariant);
     let schedule = schedule.to_string().parse().unwrap();
-    let again = run_schedule(&mut world(), &schedule, Kind::Budget, Firmware::Any);
+    let again = run_schedule(&mut world(), &schedule, WorldKind::Budget, Firmware::Any);
     assert_eq!(again.as_ref(), Err(failure));
 }

@@ -2,11 +2,11 @@
 
 use idm_sim::campaign::{self, Campaign, Report};
 use idm_sim::coverage::Count;
-use idm_sim::plan::{Firmware, Kind};
+use idm_sim::plan::{Aim, Firmware, WorldKind};
 use idm_sim::search::{self, Search};
 use idm_sim::world::World;
 
-fn run(kind: Kind, firmware: Firmware, from: u64, seeds: u64) -> Report {
+fn run(kind: WorldKind, firmware: Firmware, from: u64, seeds: u64) -> Report {
     let campaign = Campaign { from, seeds, jobs: 2, kind, firmware, most_failures: 5 };
     let report = campaign::run(&campaign, |_, _| ());
     let failures: Vec<String> =
@@ -64,7 +64,7 @@ const COMMON: &[(Count, u64)] = &[
 
 #[test]
 fn every_invariant_holds_within_the_fault_budget() {
-    let report = run(Kind::Budget, Firmware::Any, 0, 20_000);
+    let report = run(WorldKind::Budget, Firmware::Any, 0, 20_000);
     let rare: Vec<String> = COMMON
         .iter()
         .filter(|(count, least)| report.coverage.get(*count) < *least)
@@ -78,28 +78,52 @@ fn every_invariant_holds_within_the_fault_budget() {
     assert!(excused < 40, "{excused} of 20 000 seeds end excused");
 }
 
+/// What makes a world an aimed one, and how often it happens at least in 600 seeds.
+fn ingredients(aim: Aim) -> &'static [(Count, u64)] {
+    match aim {
+        Aim::Conflicts => {
+            &[(Count::RefusedOtherSet, 1000), (Count::TookOverOwn, 1000), (Count::TryAgain, 1000)]
+        }
+        Aim::Room => &[(Count::Collected, 200), (Count::RefusedFull, 10_000)],
+        Aim::Marks => &[(Count::Restarted, 500), (Count::TookOverOwn, 1000)],
+        Aim::Votes => &[(Count::VotesMoved, 500), (Count::Moved, 500), (Count::VgChanged, 500)],
+        Aim::Restarts => &[(Count::Restarted, 500), (Count::EarlierHit, 100)],
+    }
+}
+
+#[test]
+fn every_invariant_holds_in_worlds_that_are_aimed_at_a_fault() {
+    for aim in Aim::ALL {
+        let report = run(WorldKind::Aimed(aim), Firmware::Any, 0, 600);
+        for &(count, least) in ingredients(aim) {
+            let times = report.coverage.get(count);
+            assert!(times >= least, "{aim}: {}: {times} of {least}", count.text());
+        }
+    }
+}
+
 #[test]
 fn every_generation_of_firmware_is_survived() {
     for firmware in [Firmware::R00d, Firmware::Rev2313, Firmware::Current] {
-        run(Kind::Budget, firmware, 1_000_000, 1_500);
+        run(WorldKind::Budget, firmware, 1_000_000, 1_500);
     }
 }
 
 #[test]
 fn a_loss_beyond_the_budget_is_noticed() {
-    let report = run(Kind::Beyond, Firmware::Any, 0, 4_000);
+    let report = run(WorldKind::Beyond, Firmware::Any, 0, 4_000);
     let noticed = report.coverage.get(Count::Noticed);
     assert!(noticed > 500, "only {noticed} losses");
 }
 
 #[test]
 fn nonsense_from_drives_is_survived() {
-    run(Kind::Nonsense, Firmware::Any, 0, 1_500);
+    run(WorldKind::Nonsense, Firmware::Any, 0, 1_500);
 }
 
 #[test]
 fn every_invariant_holds_while_a_minority_answers_nonsense() {
-    let report = run(Kind::SomeNonsense, Firmware::Any, 0, 4_000);
+    let report = run(WorldKind::SomeNonsense, Firmware::Any, 0, 4_000);
     let nonsense = report.coverage.get(Count::Nonsense);
     assert!(nonsense > 10_000, "only {nonsense} answers were nonsense");
 }
@@ -110,7 +134,7 @@ fn a_seed_decides_everything() {
         from: 77,
         seeds: 200,
         jobs,
-        kind: Kind::Budget,
+        kind: WorldKind::Budget,
         firmware: Firmware::Any,
         most_failures: 1,
     };
@@ -127,7 +151,7 @@ fn a_search_finds_no_violation_and_always_does_the_same() {
             runs: 500,
             time: None,
             jobs: 1,
-            kind: Kind::Budget,
+            kind: WorldKind::Budget,
             firmware: Firmware::Any,
             only: String::new(),
             most_failures: 1,

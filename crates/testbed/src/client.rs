@@ -1,7 +1,7 @@
 //! lvmlockd's socket protocol, as lvm commands speak it.
 //!
-//! A request is lines of `field = value`, then a line `##`; the reply has the same form. Field names
-//! are those of lvm2's `lib/locking/lvmlockd.c`.
+//! A request is lines of `field = value`, then a line `##`; the reply has the same form. Field
+//! names are those of lvm2's `lib/locking/lvmlockd.c`.
 
 use anyhow::{Context, Result, bail};
 use std::collections::HashMap;

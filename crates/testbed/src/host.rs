@@ -131,8 +131,9 @@ impl Host {
         self.end_lvmlockd(Signal::SIGKILL)
     }
 
-    /// Asks lvmlockd to stop (SIGTERM) and waits for it. lvmlockd refuses while locks are held that it
-    /// knows of. It is asked again and again: while it stops a lockspace it forgets that it was asked.
+    /// Asks lvmlockd to stop (SIGTERM) and waits for it. lvmlockd refuses while locks are held that
+    /// it knows of. It is asked again and again: while it stops a lockspace it forgets that it was
+    /// asked.
     pub fn stop_lvmlockd(&mut self) -> Result<()> {
         self.end_lvmlockd(Signal::SIGTERM)
     }

@@ -1,6 +1,6 @@
 //! Real lvmlockd "hosts" on one machine, for the demo and the integration tests.
 //!
-//! A [`Lab`] is a set of emulated IDM drives and of loop devices that stand for the disks' data
+//! A [`Testbed`] is a set of emulated IDM drives and of loop devices that stand for the disks' data
 //! areas. A [`Host`] is a machine that shares them: its own mount, UTS, PID and network namespaces,
 //! its own `/run` and `/etc/lvm`, and a real lvmlockd in it. A [`Client`] speaks to that lvmlockd
 //! as lvm commands do, where the raw result of a request matters.
@@ -12,10 +12,10 @@ mod artifacts;
 mod client;
 mod drives;
 mod host;
-mod lab;
 mod loopdev;
 mod lvm_conf;
 mod run;
+mod testbed;
 mod trace;
 mod wait;
 
@@ -23,9 +23,9 @@ pub use artifacts::{Lvm2, RELEASES, Variant, library};
 pub use client::{Client, EAGAIN, ELOCKIO, Lv, Mode, Reply};
 pub use drives::{Drives, Record};
 pub use host::Host;
-pub use lab::Lab;
 pub use loopdev::LoopDevice;
 pub use lvm_conf::lvm_conf;
 pub use run::{Output, bound_to_this_thread};
+pub use testbed::Testbed;
 pub use trace::Trace;
 pub use wait::wait_until;

@@ -17,10 +17,11 @@ const HEADER_LEN: usize = 9;
 /// What a frame is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Kind {
+pub enum FrameKind {
     /// To the machine: are you there? And its answer.
     Ping = b'P',
-    /// To the machine: mount the root file system; see [`Setup`]. Answered with [`Kind::Exit`].
+    /// To the machine: mount the root file system; see [`Setup`]. Answered with
+    /// [`FrameKind::Exit`].
     Setup = b'S',
     /// To the machine: run a shell command.
     Run = b'R',
@@ -35,11 +36,19 @@ pub enum Kind {
     Exit = b'x',
 }
 
-impl Kind {
-    fn from_wire(byte: u8) -> Option<Kind> {
-        [Kind::Ping, Kind::Setup, Kind::Run, Kind::Kill, Kind::Stdout, Kind::Stderr, Kind::Exit]
-            .into_iter()
-            .find(|&kind| kind as u8 == byte)
+impl FrameKind {
+    fn from_wire(byte: u8) -> Option<FrameKind> {
+        [
+            FrameKind::Ping,
+            FrameKind::Setup,
+            FrameKind::Run,
+            FrameKind::Kill,
+            FrameKind::Stdout,
+            FrameKind::Stderr,
+            FrameKind::Exit,
+        ]
+        .into_iter()
+        .find(|&kind| kind as u8 == byte)
     }
 }
 
@@ -47,7 +56,7 @@ impl Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     /// What it is about.
-    pub kind: Kind,
+    pub kind: FrameKind,
     /// Which job.
     pub job: u32,
     /// The rest.
@@ -74,7 +83,7 @@ impl Frame {
             bytes.copy_from_slice(&header[at..at + 4]);
             u32::from_le_bytes(bytes)
         };
-        let kind = Kind::from_wire(header[0]);
+        let kind = FrameKind::from_wire(header[0]);
         let len = number(5) as usize;
         let (Some(kind), true) = (kind, len <= MAX_PAYLOAD) else {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "not a frame"));
@@ -125,7 +134,7 @@ mod tests {
 
     #[test]
     fn frames_arrive_as_they_were_sent() {
-        let frame = Frame { kind: Kind::Exit, job: 0xDEAD_BEEF, payload: vec![1, 2, 3] };
+        let frame = Frame { kind: FrameKind::Exit, job: 0xDEAD_BEEF, payload: vec![1, 2, 3] };
         let mut bytes = Vec::new();
         frame.write(&mut bytes).unwrap();
         assert_eq!(Frame::read(&mut &bytes[..]).unwrap(), frame);

@@ -3,7 +3,7 @@
 
 #![forbid(unsafe_code)]
 
-use lab_agent::{Frame, Kind, PORT_NAME, Setup};
+use lab_agent::{Frame, FrameKind, PORT_NAME, Setup};
 use nix::errno::Errno;
 use nix::kmod::{ModuleInitFlags, finit_module};
 use nix::mount::{MsFlags, mount};
@@ -106,41 +106,41 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Machine {
-    fn send(&self, kind: Kind, job: u32, payload: Vec<u8>) {
+    fn send(&self, kind: FrameKind, job: u32, payload: Vec<u8>) {
         // There is nobody to be told that the lab cannot be told.
         let _ = Frame { kind, job, payload }.write(&mut *lock(&self.port));
     }
 
     fn exit(&self, job: u32, status: i32) {
-        self.send(Kind::Exit, job, status.to_le_bytes().to_vec());
+        self.send(FrameKind::Exit, job, status.to_le_bytes().to_vec());
     }
 
     fn obey(self: &Arc<Machine>, frame: Frame) {
         let Frame { kind, job, payload } = frame;
         match kind {
-            Kind::Ping => self.send(Kind::Ping, job, Vec::new()),
-            Kind::Setup => {
+            FrameKind::Ping => self.send(FrameKind::Ping, job, Vec::new()),
+            FrameKind::Setup => {
                 let outcome = match Setup::decode(&payload) {
                     Some(setup) => become_host(&setup),
                     None => Err("the setup cannot be understood".into()),
                 };
                 if let Err(error) = &outcome {
-                    self.send(Kind::Stderr, job, format!("{error}\n").into_bytes());
+                    self.send(FrameKind::Stderr, job, format!("{error}\n").into_bytes());
                 }
                 self.exit(job, i32::from(outcome.is_err()));
             }
-            Kind::Run => {
+            FrameKind::Run => {
                 if let Err(error) = self.start(job, &payload) {
-                    self.send(Kind::Stderr, job, format!("{error}\n").into_bytes());
+                    self.send(FrameKind::Stderr, job, format!("{error}\n").into_bytes());
                     self.exit(job, 127);
                 }
             }
-            Kind::Kill => {
+            FrameKind::Kill => {
                 if let Some(job) = lock(&self.jobs).get(&job) {
                     let _ = killpg(job.pid, Signal::SIGKILL);
                 }
             }
-            Kind::Stdout | Kind::Stderr | Kind::Exit => {}
+            FrameKind::Stdout | FrameKind::Stderr | FrameKind::Exit => {}
         }
     }
 
@@ -175,8 +175,8 @@ impl Machine {
         Ok(())
     }
 
-    /// Passes on what a command says until it has ended. A daemon that it leaves behind may keep its
-    /// output open; that is not waited for.
+    /// Passes on what a command says until it has ended. A daemon that it leaves behind may keep
+    /// its output open; that is not waited for.
     fn follow(
         &self,
         job: u32,
@@ -208,10 +208,10 @@ impl Machine {
                 )
             };
             if out {
-                stdout_open = self.pass_on(Kind::Stdout, job, &mut stdout);
+                stdout_open = self.pass_on(FrameKind::Stdout, job, &mut stdout);
             }
             if err {
-                stderr_open = self.pass_on(Kind::Stderr, job, &mut stderr);
+                stderr_open = self.pass_on(FrameKind::Stderr, job, &mut stderr);
             }
             match status {
                 Some(status) if !out && !err => return status,
@@ -233,7 +233,7 @@ impl Machine {
     }
 
     /// False at the end.
-    fn pass_on(&self, kind: Kind, job: u32, from: &mut impl Read) -> bool {
+    fn pass_on(&self, kind: FrameKind, job: u32, from: &mut impl Read) -> bool {
         let mut buffer = vec![0; 32 << 10];
         match from.read(&mut buffer) {
             Ok(read) if read > 0 => {

@@ -25,7 +25,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     audit.wait_for_writes(&cluster.drives, "a")?;
 
     for round in 1..=3 {
-        cluster.story.tell("", &format!("round {round}"));
+        cluster.transcript.step("", &format!("round {round}"));
         cluster.host_mut("a")?.kill_lvmlockd()?;
         cluster.host("b")?.refused("lvm lvchange -aey vg/lv", 5, TAKEN)?;
         cluster.host_mut("a")?.start_lvmlockd(&adopting())?;

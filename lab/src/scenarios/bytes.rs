@@ -1,4 +1,4 @@
-//! An independent client: sg3-utils in a machine show the bytes that firmware traces show. The
+//! An independent client: sg3-utils in a machine show the bytes that real drives showed. The
 //! payloads are written by hand here, not by the project's own encoder.
 
 use crate::cluster::Cluster;
@@ -43,7 +43,8 @@ impl Client<'_> {
         }
         self.machine.quiet(&format!("printf '{octal}' >/tmp/payload"))?;
         let command = format!(
-            "sg_raw -s 512 -i /tmp/payload {} f0 {operation:02x} 00 00 00 00 00 00 00 00 00 00 02 00 01 00",
+            "sg_raw -s 512 -i /tmp/payload {} f0 {operation:02x} 00 00 00 00 00 00 00 00 00 00 02 \
+             00 01 00",
             self.disk
         );
         self.machine.refused(&command, code, says)
@@ -53,7 +54,8 @@ impl Client<'_> {
     fn read(&self, blocks: u8, group: u8) -> Result<Vec<u8>> {
         let bytes = u32::from(blocks) * 512;
         self.machine.ok(&format!(
-            "sg_raw -r {bytes} -o /tmp/reply {} f0 01 00 00 00 00 00 00 00 00 00 00 00 {blocks:02x} {group:02x} 00",
+            "sg_raw -r {bytes} -o /tmp/reply {} f0 01 00 00 00 00 00 00 00 00 00 00 00 \
+             {blocks:02x} {group:02x} 00",
             self.disk
         ))?;
         hex(&self.machine.quiet("od -An -v -tx1 /tmp/reply")?)

@@ -52,7 +52,7 @@ fn check(host: &Machine, kind: &str) -> Result<()> {
         }
     }
     let count = opened.len();
-    host.tell(&format!("lvmlockd opened {opened:?}"));
+    host.step(&format!("lvmlockd opened {opened:?}"));
     ensure!(count == 3, "three drives have one path each: {opened:?}");
     ensure!(opened.keys().all(|path| path.starts_with(kind)), "not by {kind}: {opened:?}");
     ensure!(opened.values().all(|&times| times == 1), "opened more than once: {opened:?}");

@@ -34,7 +34,9 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     })?;
     let age = deciding_lease(&cluster.drives, "a", &lock)?;
     let seconds = age.as_secs_f64();
-    cluster.story.tell("a", &format!("has killed the VG {seconds:.1} s into its deciding lease"));
+    cluster
+        .transcript
+        .step("a", &format!("has killed the VG {seconds:.1} s into its deciding lease"));
     ensure!(age < LEASE, "the kill command came too late");
     ensure!(age > LEASE * 3 / 4, "the kill command came long before it was needed");
     let tables = a.ok("dmsetup table")?;

@@ -51,7 +51,7 @@ fn freeze(cluster: &Cluster) -> Result<()> {
     wait_until(Duration::from_secs(60), "the kill command", || {
         Ok(a.quiet("test -e /run/killed").ok())
     })?;
-    cluster.story.tell(
+    cluster.transcript.step(
         "a",
         &format!("has killed the VG {:.1} s after it was thawed", thawed.elapsed().as_secs_f64()),
     );

@@ -61,7 +61,9 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     let writer = b.files().writer.display().to_string();
     let wants = b.start(&WANT.replace("WRITER", &writer))?;
     for (number, moments) in (1..).zip(&ROUNDS) {
-        cluster.story.tell("", &format!("round {number}: UNLOCKs reach drives at {moments:?} ms"));
+        cluster
+            .transcript
+            .step("", &format!("round {number}: UNLOCKs reach drives at {moments:?} ms"));
         round(cluster, &mut late, moments)?;
         let a = cluster.host("a")?;
         for lv in late.iter().chain([&kept]) {
@@ -77,7 +79,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     let (a, b) = (cluster.host("a")?, cluster.host("b")?);
     b.quiet("touch /run/enough")?;
     let got = b.wait(wants, LEASE)?.stdout;
-    b.tell(&format!("got the LVs {} times in between", got.lines().count()));
+    b.step(&format!("got the LVs {} times in between", got.lines().count()));
     for lv in late.iter().chain([&kept]) {
         stop_writer(a, lv)?;
         a.ok(&format!("lvm lvchange -an vg/{}", lv.name))?;
@@ -170,6 +172,6 @@ fn check_unlocks(cluster: &Cluster, lv: &Lv, moments: &Moments, died: Duration) 
         reached.push(format!("{drive} {:.1} s", after.as_secs_f64()));
     }
     let reached = reached.join(", ");
-    cluster.story.add(&format!("UNLOCKs of {}, after the death: {reached}", lv.name));
+    cluster.transcript.detail(&format!("UNLOCKs of {}, after the death: {reached}", lv.name));
     Ok(())
 }

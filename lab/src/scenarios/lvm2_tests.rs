@@ -119,7 +119,7 @@ impl Test<'_> {
              LVM_TEST_MULTI_HOST=1 LVM_VERIFY_UDEV=1 LAB_ROUNDS={ROUNDS} LAB_LVS={LVS} \
              exec bash shell/{name}.sh"
         );
-        host.tell(&format!("shell/{name}.sh &"));
+        host.step(&format!("shell/{name}.sh &"));
         let job = host.start_logged(&command, &format!("{name}.log"))?;
         Ok(Test { host, job, name: name.to_owned(), begin: Instant::now() })
     }
@@ -133,7 +133,7 @@ impl Test<'_> {
         let Test { host, name, .. } = self;
         let code = host.wait(self.job, PATIENCE)?.code;
         let seconds = self.begin.elapsed().as_secs_f64();
-        host.tell(&format!("shell/{name}.sh -> {code} ({seconds:.0} s)"));
+        host.step(&format!("shell/{name}.sh -> {code} ({seconds:.0} s)"));
         ensure!(code != SKIPPED, "{name} was skipped");
         if code != 0 {
             let log = host.read_log(&format!("{name}.log"));

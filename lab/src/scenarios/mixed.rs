@@ -1,10 +1,11 @@
 //! Drives of both kinds in one VG: a lock is a lock on each of them.
 
 use crate::cluster::Cluster;
-use crate::fleet::{Kind, partition};
+use crate::interfaces::partition;
 use crate::machine::Machine;
 use crate::scenarios::{BARRED, lock_of, until_granted, until_refused};
 use anyhow::{Result, ensure};
+use idm_emulator::disks::Interface;
 use std::time::Duration;
 use testbed::wait_until;
 
@@ -28,7 +29,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
         ensure!(held.iter().any(|r| r.is_of("a") && r.is_held()), "{drive}: {held:?}");
     }
     for drive in ["d3", "d4"] {
-        cluster.story.tell("", &format!("{drive} fails every mutex command"));
+        cluster.transcript.step("", &format!("{drive} fails every mutex command"));
         let failing = cluster.drives.vague_failure(drive);
         cluster.drives.order(&format!("fault {drive} * mutex {failing}"))?;
         // The other one may be barred still, from its own turn.
@@ -53,8 +54,11 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
 }
 
 fn pair(cluster: &Cluster, a: &Machine, b: &Machine) -> Result<()> {
-    let fleet = cluster.drives.fleet;
-    ensure!(fleet.kind("d0") == Kind::Scsi && fleet.kind("d1") == Kind::Nvme, "{fleet:?}");
+    let interfaces = cluster.drives.interfaces;
+    ensure!(
+        interfaces.of("d0") == Interface::Scsi && interfaces.of("d1") == Interface::Nvme,
+        "{interfaces:?}"
+    );
     let nodes = [partition(&a.disk("d0")?, 2), partition(&a.disk("d1")?, 2)];
     a.ok(&format!("lvm vgcreate --shared --lock-type idm two {}", nodes.join(" ")))?;
     b.ok("lvm vgchange --lock-start two")?;
@@ -62,7 +66,7 @@ fn pair(cluster: &Cluster, a: &Machine, b: &Machine) -> Result<()> {
     let taken = "LV locked by other host: two/lv";
     b.refused("lvm lvchange -aey two/lv", 5, taken)?;
     for drive in ["d0", "d1"] {
-        cluster.story.tell("", &format!("{drive} fails every mutex command"));
+        cluster.transcript.step("", &format!("{drive} fails every mutex command"));
         let failing = cluster.drives.vague_failure(drive);
         cluster.drives.order(&format!("fault {drive} * mutex {failing}"))?;
         let ended = b.run("lvm lvchange -aey two/lv")?;

@@ -9,8 +9,8 @@ use testbed::wait_until;
 
 const DRIVES: [&str; 2] = ["d3", "d4"];
 
-/// Uses the VG without end. A command that is refused is repeated: a path that is cut in the middle of
-/// an UNLOCK bars its drive for a quarter of a lease, whatever other paths there are.
+/// Uses the VG without end. A command that is refused is repeated: a path that is cut in the middle
+/// of an UNLOCK bars its drive for a quarter of a lease, whatever other paths there are.
 const LOAD: &str = "rounds=0 refused=0; \
     try() { n=0; until \"$@\"; do n=$((n+1)); refused=$((refused+1)); \
         [ $n -lt 60 ] || exit 1; sleep 0.5; done; }; \
@@ -42,7 +42,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     a.quiet("touch /run/enough")?;
     let ended = a.wait(load, Duration::from_secs(60))?;
     ensure!(ended.code == 0, "the load failed:\n{}{}", ended.stdout, ended.stderr);
-    a.tell(ended.stdout.lines().last().unwrap_or_default());
+    a.step(ended.stdout.lines().last().unwrap_or_default());
     ensure!(a.attempt("test -e /run/killed")?.code != 0, "the VG was killed");
     b.refused("lvm lvchange -aey vg/lv", 5, "LV locked by other host: vg/lv")?;
     a.ok("lvm lvchange -an vg/lv")?;
@@ -58,7 +58,8 @@ fn make_map(host: &Machine, drive: &str) -> Result<()> {
     let uuid = wwid.trim().replace("naa.", "mpath-3");
     host.ok(&format!(
         "echo \"0 $(blockdev --getsz {}) multipath 1 queue_if_no_path 0 1 1 \
-         round-robin 0 2 1{paths}\" | dmsetup create --noudevsync --noudevrules {drive} --uuid {uuid} && dmsetup mknodes {drive}",
+         round-robin 0 2 1{paths}\" | dmsetup create --noudevsync --noudevrules {drive} --uuid \
+         {uuid} && dmsetup mknodes {drive}",
         nodes[0]
     ))
     .map(drop)

@@ -1,15 +1,15 @@
 //! What lvmlockd is said to need is enough.
 
 use crate::cluster::Cluster;
-use crate::fleet::Kind;
 use crate::machine::Daemon;
 use crate::scenarios::make_empty_vg;
 use anyhow::Result;
+use idm_emulator::disks::Interface;
 
 pub fn run(cluster: &mut Cluster) -> Result<()> {
     // CAP_SYS_RAWIO is number 17 and for SCSI, CAP_SYS_ADMIN number 21 and for NVMe.
-    let needed = [(Kind::Scsi, "sys_rawio", 17), (Kind::Nvme, "sys_admin", 21)];
-    let needed = needed.into_iter().filter(|(kind, ..)| cluster.drives.fleet.has(*kind));
+    let needed = [(Interface::Scsi, "sys_rawio", 17), (Interface::Nvme, "sys_admin", 21)];
+    let needed = needed.into_iter().filter(|(kind, ..)| cluster.drives.interfaces.include(*kind));
     let (mut names, mut bits) = (String::new(), 0_u64);
     for (_, name, number) in needed {
         names.push_str(&format!(",+{name}"));

@@ -13,7 +13,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     let writer = a.start_writer("vg/lv")?;
     audit.wait_for_writes(&cluster.drives, "a")?;
 
-    cluster.story.tell("", "d1 answers half of the mutex commands with nonsense");
+    cluster.transcript.step("", "d1 answers half of the mutex commands with nonsense");
     cluster.drives.order("fault d1 * mutex nonsense")?;
     let begin = Instant::now();
     let mut number = 0;
@@ -32,7 +32,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
         ensure!(b.attempt("lvm lvchange -aey vg/lv")?.code == 5, "vg/lv is shared");
     }
     ensure!(number > 1, "there was time for one LV only");
-    cluster.story.tell("", &format!("{number} LVs were made and changed hosts"));
+    cluster.transcript.step("", &format!("{number} LVs were made and changed hosts"));
     let node = a.disk("d1")?;
     for host in [a, b] {
         let log = host.lvmlockd_log();

@@ -159,8 +159,8 @@ fn data(machine: &Machine) -> Result<()> {
     ))?;
     machine.ok(&format!(
         "blkdiscard -o 1M -l 1M {disk} && blkdiscard -z -o 3M -l 1M {disk} && \
-         dd if={disk} bs=1M skip=1 count=1 iflag=direct 2>/dev/null | cmp -n 1048576 - /dev/zero && \
-         dd if={disk} bs=1M skip=3 count=1 iflag=direct 2>/dev/null | cmp -n 1048576 - /dev/zero"
+         dd if={disk} bs=1M skip=1 count=1 iflag=direct 2>/dev/null | cmp -n 1048576 - /dev/zero \
+         && dd if={disk} bs=1M skip=3 count=1 iflag=direct 2>/dev/null | cmp -n 1048576 - /dev/zero"
     ))?;
     Ok(())
 }

@@ -2,7 +2,7 @@
 //! then both for a while.
 
 use crate::cluster::Cluster;
-use crate::fleet::partition;
+use crate::interfaces::partition;
 use crate::scenarios::{TAKEN, lock_of, wait_for_refresh_by};
 use anyhow::{Result, ensure};
 use std::time::Duration;

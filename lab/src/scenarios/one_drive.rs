@@ -19,18 +19,18 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     let writer = a.start_writer("vg/lv")?;
     audit.wait_for_writes(&cluster.drives, "a")?;
 
-    cluster.story.tell("", "d1 fails every mutex command");
+    cluster.transcript.step("", "d1 fails every mutex command");
     let fail = |drive| format!("fault {drive} * mutex {}", cluster.drives.vague_failure(drive));
     cluster.drives.order(&fail("d1"))?;
     exercise(a, b, "failing", Duration::from_secs(20))?;
     cluster.drives.order("fault d1 * mutex none")?;
 
-    cluster.story.tell("", "d1 hangs on every mutex command");
+    cluster.transcript.step("", "d1 hangs on every mutex command");
     cluster.drives.order("fault d1 * mutex hang")?;
     exercise(a, b, "hanging", Duration::from_secs(40))?;
     cluster.drives.order("fault d1 * mutex none")?;
 
-    cluster.story.tell("", "d1 disappears from a");
+    cluster.transcript.step("", "d1 disappears from a");
     let node = a.disk("d1")?;
     // Somebody has it open, so its name is not free when it comes back.
     a.ok(&format!("sleep 1000 <{node} >/dev/null 2>&1 &"))?;
@@ -44,7 +44,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
         wait_until(Duration::from_secs(10), "the drive to come back", || Ok(a.disk("d1").ok()))?;
     ensure!(back != node, "the drive came back with its old name");
     let now = cluster.drives.time("d1")?;
-    cluster.story.tell("a", &format!("the drive is back as {back}"));
+    cluster.transcript.step("a", &format!("the drive is back as {back}"));
     wait_until(Duration::from_secs(60), "a to use the drive again for its lock", || {
         let events = cluster.drives.events("d1")?;
         let good = |e: &&crate::drives::Event| {
@@ -52,9 +52,9 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
         };
         Ok(events.iter().find(good).map(|_| ()))
     })?;
-    cluster.story.tell("a", "holds its lock on the drive again");
+    cluster.transcript.step("a", "holds its lock on the drive again");
 
-    cluster.story.tell("", "d1 and d2 fail every mutex command");
+    cluster.transcript.step("", "d1 and d2 fail every mutex command");
     cluster.drives.order(&fail("d1"))?;
     cluster.drives.order(&fail("d2"))?;
     a.refused("lvm lvcreate -y -an -L 4M -n no vg", 5, "storage errors")?;

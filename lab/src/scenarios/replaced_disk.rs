@@ -3,7 +3,7 @@
 use crate::audit::Audit;
 use crate::cluster::Cluster;
 use crate::drives::PARTITIONED;
-use crate::fleet::partition;
+use crate::interfaces::partition;
 use crate::machine::{Daemon, Machine};
 use crate::scenarios::{LEASE, TAKEN, lock_of, until_granted, written_by_b};
 use anyhow::{Context, Result, ensure};
@@ -102,7 +102,7 @@ fn replace(
     audit: &mut Audit,
 ) -> Result<Duration> {
     let Replacement { old, to, new, meanwhile, then } = replacement;
-    cluster.story.tell("", &format!("{old} is replaced by {new}"));
+    cluster.transcript.step("", &format!("{old} is replaced by {new}"));
     let (a, b) = (cluster.host("a")?, cluster.host("b")?);
     let (from, dest) = (data_node(a, old)?, data_node(a, to)?);
     until_granted(a, &format!("lvm pvmove -i 1 -n lv {from} {dest}"), LEASE)?;
@@ -152,7 +152,7 @@ fn votes_move(cluster: &Cluster, lock: &str, drives: &[&str], audit: &mut Audit)
         Ok(Some(()))
     })?;
     audit.votes("a", drives, &cluster.drives)?;
-    cluster.story.tell("a", &format!("has the LV's lock on {drives:?}"));
+    cluster.transcript.step("a", &format!("has the LV's lock on {drives:?}"));
     Ok(())
 }
 

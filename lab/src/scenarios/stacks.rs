@@ -1,8 +1,7 @@
 //! PVs on what the kernel makes of disks: the locks are on all the disks below.
 
 use crate::cluster::Cluster;
-use crate::drives::DRIVES;
-use crate::fleet::partition;
+use crate::interfaces::{DRIVES, partition};
 use crate::machine::{ALL_DISKS, Machine};
 use crate::scenarios::lock_of;
 use anyhow::{Context, Result, ensure};
@@ -75,7 +74,7 @@ const STACKS: &[Stack] = &[
 pub fn run(cluster: &mut Cluster) -> Result<()> {
     cluster.start(&["a", "b"])?;
     for stack in STACKS {
-        cluster.story.tell("", stack.name);
+        cluster.transcript.step("", stack.name);
         exercise(cluster, stack).with_context(|| stack.name)?;
     }
     Ok(())
@@ -120,8 +119,11 @@ fn exercise(cluster: &Cluster, stack: &Stack) -> Result<()> {
 
 /// Makes a device-mapper device.
 fn map(host: &Machine, name: &str, table: &str) -> Result<()> {
-    host.ok(&format!("printf '{table}' | dmsetup create --noudevsync --noudevrules {name} && dmsetup mknodes {name}"))
-        .map(drop)
+    host.ok(&format!(
+        "printf '{table}' | dmsetup create --noudevsync --noudevrules {name} && \
+         dmsetup mknodes {name}"
+    ))
+    .map(drop)
 }
 
 /// The data partition of a drive.
@@ -153,7 +155,8 @@ fn striped_over_encrypted(host: &Machine, _: bool) -> Result<()> {
     map(host, "below", &format!("0 131072 striped 2 128 /dev/mapper/crypt 0 {plain} 0\\n"))
 }
 
-/// An array that is not made for several hosts; what is tried here does not write on the second one.
+/// An array that is not made for several hosts; what is tried here does not write on the second
+/// one.
 fn mirror(host: &Machine, first: bool) -> Result<()> {
     let (one, other) = (host.disk("d3")?, host.disk("d4")?);
     host.ok(&if first {

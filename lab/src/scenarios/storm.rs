@@ -1,8 +1,9 @@
-//! Two hosts activate and deactivate the same 200 LVs, as fast as they can. Then the use of all of them
-//! is ended at once.
+//! Two hosts activate and deactivate the same 200 LVs, as fast as they can. Then the use of all of
+//! them is ended at once.
 
 use crate::cluster::Cluster;
-use crate::machine::{KILL_SCRIPT, Machine};
+use crate::files::KILL_SCRIPT;
+use crate::machine::Machine;
 use crate::scenarios::shared_vg;
 use anyhow::{Context, Result, ensure};
 use std::time::{Duration, Instant};
@@ -10,8 +11,8 @@ use std::time::{Duration, Instant};
 const LVS: u32 = 200;
 const SECONDS: u32 = 120;
 
-/// Activates LVs in an order of its own. An activation may be refused because the other host has the
-/// LV; nothing else may go wrong. Prints how many were granted and how many refused.
+/// Activates LVs in an order of its own. An activation may be refused because the other host has
+/// the LV; nothing else may go wrong. Prints how many were granted and how many refused.
 const SCRIPT: &str = r#"
 seed=SEED granted=0 refused=0 end=$(($(date +%s) + SECONDS))
 while [ $(date +%s) -lt $end ]; do
@@ -47,7 +48,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     let names = a.ok("lvm lvs --noheadings -o name vg")?;
     let made = names.lines().count() - 1;
     ensure!(made == LVS as usize, "there are {made} LVs, not {LVS}");
-    cluster.story.tell("", &format!("there are {LVS} LVs"));
+    cluster.transcript.step("", &format!("there are {LVS} LVs"));
     let script = |seed: u32| {
         let values = [("SEED", seed), ("SECONDS", SECONDS), ("LVS", LVS)];
         values
@@ -63,7 +64,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
         let ended = host.wait(job, Duration::from_secs(u64::from(SECONDS) + 60))?;
         ensure!(ended.code == 0, "{}: {}{}", host.name(), ended.stdout, ended.stderr);
         let (granted, refused) = ended.stdout.trim().split_once(' ').context("two numbers")?;
-        cluster.story.tell(host.name(), &format!("granted {granted}, refused {refused}"));
+        cluster.transcript.step(host.name(), &format!("granted {granted}, refused {refused}"));
         ensure!(granted.parse::<u32>()? > 20, "hardly anything was granted");
         met += refused.parse::<u32>()?;
     }
@@ -90,7 +91,7 @@ fn end_all_use(host: &Machine) -> Result<()> {
     let begin = Instant::now();
     host.ok(&format!("timeout 180 {KILL_SCRIPT} vg"))?;
     let seconds = begin.elapsed().as_secs_f64();
-    host.tell(&format!("the use of {} LVs was ended in {seconds:.1} s", LVS + 1));
+    host.step(&format!("the use of {} LVs was ended in {seconds:.1} s", LVS + 1));
     ensure!(active(host)? == 0, "there are LVs that can still be used");
     Ok(())
 }

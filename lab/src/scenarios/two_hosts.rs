@@ -1,37 +1,54 @@
 //! Two hosts: who gets what, and locks that stand while the VG and the LV change under them.
 
 use crate::cluster::Cluster;
-use crate::fleet::partition;
+use crate::interfaces::partition;
+use crate::machine::Machine;
 use crate::scenarios::{TAKEN, make_empty_vg, until_granted};
 use anyhow::{Result, ensure};
 use std::time::Duration;
+
+/// Prints a checksum of what is in the LV.
+const SUM: &str = "dd if=/dev/vg/lv bs=1M count=24 iflag=direct 2>/dev/null | sha256sum";
 
 pub fn run(cluster: &mut Cluster) -> Result<()> {
     cluster.start(&["a", "b"])?;
     let (a, b) = (cluster.host("a")?, cluster.host("b")?);
     make_empty_vg(cluster)?;
     ensure!(b.ok("lvm vgs --noheadings -o name")?.trim() == "vg", "b does not see the VG");
+    let written = exclusive_is_for_one(a, b)?;
+    shared_is_for_both(a, b, &written)?;
+    let added = both_change_the_vg(a, b)?;
+    the_lock_follows_the_data(a, b, &added, &written)?;
+    the_vg_goes_when_others_have_stopped_it(a, b)
+}
 
-    // Exclusive is for one host.
+/// Makes an LV that `a` uses exclusively. Returns the checksum of what was written to it.
+fn exclusive_is_for_one(a: &Machine, b: &Machine) -> Result<String> {
     a.ok("lvm lvcreate -y -aey -L 32M -n lv vg")?;
     a.ok("dd if=/dev/urandom of=/dev/vg/lv bs=1M count=24 oflag=direct 2>/dev/null")?;
-    let sum = "dd if=/dev/vg/lv bs=1M count=24 iflag=direct 2>/dev/null | sha256sum";
-    let written = a.ok(sum)?;
+    let written = a.ok(SUM)?;
     b.refused("lvm lvchange -aey vg/lv", 5, TAKEN)?;
     b.refused("lvm lvchange -asy vg/lv", 5, TAKEN)?;
     ensure!(!b.ok("dmsetup ls")?.contains("vg-lv"), "b has the LV active");
+    Ok(written)
+}
 
-    // Shared is for both; an upgrade is for the last one.
+/// Activates the LV on both hosts; only the last one may have it exclusively.
+fn shared_is_for_both(a: &Machine, b: &Machine, written: &str) -> Result<()> {
     a.ok("lvm lvchange -an vg/lv")?;
     a.ok("lvm lvchange -asy vg/lv")?;
     b.ok("lvm lvchange -asy vg/lv")?;
-    ensure!(b.ok(sum)? == written, "b reads other data than a wrote");
+    ensure!(b.ok(SUM)? == written, "b reads other data than a wrote");
     a.refused("lvm lvchange -aey vg/lv", 5, TAKEN)?;
     b.ok("lvm lvchange -an vg/lv")?;
     a.ok("lvm lvchange -aey vg/lv")?;
     b.refused("lvm lvchange -asy vg/lv", 5, TAKEN)?;
+    Ok(())
+}
 
-    // Every host sees every change; both change at once.
+/// Has both hosts change the VG, at last at the same time: each must see every change. Returns the
+/// block node, on `a`, of a drive that was added.
+fn both_change_the_vg(a: &Machine, b: &Machine) -> Result<String> {
     let (new_a, new_b) = (a.disk("d3")?, b.disk("d4")?);
     a.ok(&format!("lvm vgextend vg {new_a}"))?;
     b.ok(&format!("lvm vgextend vg {new_b}"))?;
@@ -47,13 +64,16 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
         ensure!(ended.code == 0, "{}: {}{}", host.name(), ended.stdout, ended.stderr);
     }
     ensure!(a.ok("lvm lvs --noheadings vg")?.lines().count() == 9, "there are not 9 LVs");
+    Ok(new_a)
+}
 
-    // The lock was taken on the first drive. The LV grows onto a drive that b had not when it
-    // started the VG, and leaves the first one; b must still be refused.
-    a.ok(&format!("lvm lvextend -L 48M vg/lv {new_a}"))?;
+/// Moves the LV, which `a` has, from the first drive, on which its lock was taken, to one that `b`
+/// had not when it started the VG; `b` must still be refused.
+fn the_lock_follows_the_data(a: &Machine, b: &Machine, added: &str, written: &str) -> Result<()> {
+    a.ok(&format!("lvm lvextend -L 48M vg/lv {added}"))?;
     b.refused("lvm lvchange -aey vg/lv", 5, TAKEN)?;
     let first = partition(&a.disk("d0")?, 2);
-    let moving = a.start(&format!("lvm pvmove -n lv {first} {new_a}"))?;
+    let moving = a.start(&format!("lvm pvmove -n lv {first} {added}"))?;
     b.refused("lvm lvchange -aey vg/lv", 5, TAKEN)?;
     let ended = a.wait(moving, Duration::from_secs(100))?;
     ensure!(ended.code == 0, "pvmove: {}{}", ended.stdout, ended.stderr);
@@ -61,14 +81,17 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     ensure!(!devices.contains(&first), "the LV is still on {first}: {devices}");
     b.refused("lvm lvchange -aey vg/lv", 5, TAKEN)?;
     b.refused("lvm lvchange -asy vg/lv", 5, TAKEN)?;
-    ensure!(a.ok(sum)? == written, "the move changed the data");
+    ensure!(a.ok(SUM)? == written, "the move changed the data");
     a.ok("lvm lvchange -an vg/lv")?;
     until_granted(b, "lvm lvchange -aey vg/lv", Duration::from_secs(5))?;
-    ensure!(b.ok(sum)? == written, "b reads other data than a wrote");
+    ensure!(b.ok(SUM)? == written, "b reads other data than a wrote");
     a.refused("lvm lvchange -aey vg/lv", 5, TAKEN)?;
     b.ok("lvm lvchange -an vg/lv")?;
+    Ok(())
+}
 
-    // A VG is renamed and removed only when the others have stopped it.
+/// Renames and removes the VG, which is refused until the other host has stopped it.
+fn the_vg_goes_when_others_have_stopped_it(a: &Machine, b: &Machine) -> Result<()> {
     // lvm2's vgrename forgets to fail with the reason that it prints, and its vgremove removes LVs
     // before it looks.
     let busy = |command: &str| -> Result<()> {

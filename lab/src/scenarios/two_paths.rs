@@ -2,7 +2,7 @@
 
 use crate::cluster::Cluster;
 use crate::drives::PARTITIONED;
-use crate::fleet::partition;
+use crate::interfaces::partition;
 use crate::scenarios::lock_of;
 use anyhow::{Result, ensure};
 use std::time::Duration;

@@ -46,7 +46,7 @@ fn reset_before_takeover(cluster: &mut Cluster, lock: &str, audit: &Audit) -> Re
     })?;
     let age = deciding_lease(&cluster.drives, "a", lock)?;
     let seconds = age.as_secs_f64();
-    cluster.story.tell("a", &format!("was reset {seconds:.1} s into its deciding lease"));
+    cluster.transcript.step("a", &format!("was reset {seconds:.1} s into its deciding lease"));
     ensure!(age < LEASE, "the lease ended before the reset");
     let b = cluster.host("b")?;
     b.wait(taker, LEASE + Duration::from_secs(30))?;
@@ -62,7 +62,7 @@ pub fn frozen(cluster: &mut Cluster) -> Result<()> {
     wait_until(TIMEOUT, "the watchdog to reset a", || {
         Ok(cluster.host_mut("a")?.was_reset()?.then_some(()))
     })?;
-    cluster.story.tell("a", "was reset");
+    cluster.transcript.step("a", "was reset");
     written_by_b(cluster, &audit)
 }
 

@@ -1,6 +1,6 @@
 //! Writes to a device as an application does that was told that the device is its own: past the
-//! kernel's cache, at a steady pace, in blocks of its own and in blocks that all hosts write, and on
-//! and on, whatever errors it meets. Each block says who wrote it and when.
+//! kernel's cache, at a steady pace, in blocks of its own and in blocks that all hosts write, and
+//! on and on, whatever errors it meets. Each block says who wrote it and when.
 
 #![forbid(unsafe_code)]
 
@@ -14,8 +14,8 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const HELP: &str = "\
-lab-writer DEVICE HOST NUMBER   writes to the region that all hosts share and to that of host NUMBER,
-                                from 0, until it is killed; says when errors begin and end
+lab-writer DEVICE HOST NUMBER   writes to the region that all hosts share and to that of host
+                                NUMBER, from 0, until it is killed; says when errors begin and end
 lab-writer --read DEVICE        lists what was written: block, host, sequence, time in ms; or
                                 block, \"torn\" or \"misplaced\"
 ";

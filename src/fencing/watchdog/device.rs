@@ -9,7 +9,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 /// A watchdog that can be fed. Dropping an open one is what a death does to it.
-pub trait Dog: Send {
+pub trait WatchdogDevice: Send {
     /// Feeds it. Opens and starts it before, where it is closed.
     fn feed(&mut self) -> io::Result<()>;
     /// Closes it without stopping it, which feeds it, too.
@@ -40,16 +40,16 @@ mod ioctl {
 }
 
 /// A device like `/dev/watchdog`.
-pub struct Device {
+pub struct KernelWatchdog {
     path: PathBuf,
     timeout: Duration,
     file: Option<File>,
 }
 
-impl Device {
+impl KernelWatchdog {
     /// The device at a path, closed. `timeout` in whole seconds.
-    pub fn new(path: &Path, timeout: Duration) -> Device {
-        Device { path: path.to_owned(), timeout, file: None }
+    pub fn new(path: &Path, timeout: Duration) -> KernelWatchdog {
+        KernelWatchdog { path: path.to_owned(), timeout, file: None }
     }
 
     fn open(&mut self) -> io::Result<&mut File> {
@@ -107,7 +107,7 @@ fn stop(mut file: &File) -> io::Result<()> {
     file.write_all(b"V")
 }
 
-impl Dog for Device {
+impl WatchdogDevice for KernelWatchdog {
     fn feed(&mut self) -> io::Result<()> {
         let file = self.open()?;
         let mut unused = 0;

@@ -49,7 +49,7 @@ pub enum Step {
 
 /// What is known of the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum DeviceState {
     /// Stopped.
     Off,
     /// Open; last fed then.
@@ -62,19 +62,19 @@ enum State {
 #[derive(Clone, Copy, Debug)]
 pub struct Policy {
     feeding: Feeding,
-    state: State,
+    state: DeviceState,
     idle_since: Option<Instant>,
 }
 
 impl Policy {
     /// The watchdog was not started by us.
     pub fn new(feeding: Feeding) -> Policy {
-        Policy { feeding, state: State::Off, idle_since: None }
+        Policy { feeding, state: DeviceState::Off, idle_since: None }
     }
 
     /// The watchdog was left running by an earlier life of lvmlockd.
     pub fn left(feeding: Feeding, now: Instant) -> Policy {
-        Policy { feeding, state: State::Left(now), idle_since: None }
+        Policy { feeding, state: DeviceState::Left(now), idle_since: None }
     }
 
     /// The times that are kept.
@@ -84,12 +84,12 @@ impl Policy {
 
     /// Whether the watchdog is open and fed.
     pub fn is_fed(&self) -> bool {
-        matches!(self.state, State::Fed(_))
+        matches!(self.state, DeviceState::Fed(_))
     }
 
     /// Whether the watchdog runs.
     pub fn is_armed(&self) -> bool {
-        self.state != State::Off
+        self.state != DeviceState::Off
     }
 
     /// What to do now.
@@ -103,7 +103,7 @@ impl Policy {
                 _ => Step::Wait,
             };
         }
-        if self.state == State::Off {
+        if self.state == DeviceState::Off {
             return Step::Wait;
         }
         // One lvm command often follows the other.
@@ -118,22 +118,22 @@ impl Policy {
     pub fn done(&mut self, step: Step, at: Instant) {
         self.state = match step {
             Step::Wait => self.state,
-            Step::Feed => State::Fed(at),
-            Step::Leave => State::Left(at),
-            Step::Disarm => State::Off,
+            Step::Feed => DeviceState::Fed(at),
+            Step::Leave => DeviceState::Left(at),
+            Step::Disarm => DeviceState::Off,
         };
     }
 
     /// How long to wait for the next step where nothing changes.
     pub fn pause(&self) -> Option<Duration> {
-        (self.state != State::Off).then_some(self.feeding.interval)
+        (self.state != DeviceState::Off).then_some(self.feeding.interval)
     }
 
     /// Whether the watchdog should have reset the host long ago.
     pub fn is_dead(&self, now: Instant) -> bool {
         match self.state {
-            State::Off => false,
-            State::Fed(at) | State::Left(at) => {
+            DeviceState::Off => false,
+            DeviceState::Fed(at) | DeviceState::Left(at) => {
                 now.since(at) > 2 * (self.feeding.timeout + self.feeding.late)
             }
         }
@@ -143,13 +143,13 @@ impl Policy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fencing::{Fencing, Wanted};
+    use crate::fencing::{Fencing, FencingConfig};
     use idm_engine::Timing;
     use proptest::prelude::*;
 
     fn fencing() -> (Timing, Fencing) {
         let timing = Timing::for_lease(Duration::from_secs(60));
-        let wanted = Wanted { kill_time: None, watchdog: Some(None) };
+        let wanted = FencingConfig { kill_time: None, watchdog: Some(None) };
         (timing, Fencing::new(&timing, wanted).unwrap())
     }
 

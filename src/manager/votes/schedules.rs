@@ -20,12 +20,12 @@ fn start(left: &Bequest, state: &Arc<Mutex<State>>, ready: Receiver<ResourceId>)
     moving.start(ready).unwrap();
 }
 
-/// An orphan's votes move while a request has it, or wants it, and may put it back: what is noted is
-/// what votes, and what the request was told.
+/// An orphan's votes move while a request has it, or wants it, and may put it back: what is noted
+/// is what votes, and what the request was told.
 fn votes_move(files: &Files) {
     let (votes, ready) = mpsc::channel();
     let left = Bequest::with_votes(files, votes);
-    let state: Arc<Mutex<State>> = Arc::default();
+    let state: Arc<Mutex<ManagerState>> = Arc::default();
     let orphans = &left.orphans;
     start(&left, &state, ready);
     let claims: Vec<_> = (0..2).map(|_| left.claim(any(3) == 0)).collect();

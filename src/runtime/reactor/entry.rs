@@ -1,6 +1,6 @@
 //! One lock: its engine, the requests that wait for it, and who is answered when.
 
-use crate::lock::{Answer, LockSpec, Role};
+use crate::lock::{LockSpec, RequestResult, Role};
 use crate::runtime::engine::Engine;
 use crate::sys::sync::mpsc::Sender;
 use idm_engine::{Command, DriveRef, Instant, Member, Outcome, Request, RequestError, Token};
@@ -44,15 +44,15 @@ pub(super) struct Entry {
 /// A request, apart from what the engine is told.
 pub(super) struct Pending {
     pub(super) id: u64,
-    pub(super) kind: Kind,
+    pub(super) kind: PendingKind,
     /// For whom; `None` for the reactor's own, which are for whom the lock was last taken.
     pub(super) spec: Option<LockSpec>,
-    pub(super) waiter: Option<Sender<Answer>>,
+    pub(super) waiter: Option<Sender<RequestResult>>,
     pub(super) abandoned: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum PendingKind {
     Acquire,
     /// Of what this host held before lvmlockd was started: not refused for a killed lockspace,
     /// because what it holds still keeps others out.
@@ -61,18 +61,18 @@ pub(super) enum Kind {
     Release,
 }
 
-impl Kind {
+impl PendingKind {
     /// Whether a killed lockspace is refused it.
     fn wants_more(self) -> bool {
-        matches!(self, Kind::Acquire | Kind::Convert(Mode::Exclusive))
+        matches!(self, PendingKind::Acquire | PendingKind::Convert(Mode::Exclusive))
     }
 
-    pub(super) fn of(request: &Request) -> Kind {
+    pub(super) fn of(request: &Request) -> PendingKind {
         match request {
-            Request::Acquire { .. } => Kind::Acquire,
-            Request::Adopt { .. } => Kind::Adopt,
-            Request::Convert { mode, .. } => Kind::Convert(*mode),
-            Request::Release { .. } => Kind::Release,
+            Request::Acquire { .. } => PendingKind::Acquire,
+            Request::Adopt { .. } => PendingKind::Adopt,
+            Request::Convert { mode, .. } => PendingKind::Convert(*mode),
+            Request::Release { .. } => PendingKind::Release,
         }
     }
 }
@@ -85,7 +85,7 @@ struct Outstanding {
 
 /// Somebody waits until most drives have taken a release.
 struct Settle {
-    waiter: Sender<Answer>,
+    waiter: Sender<RequestResult>,
     /// Those that have not.
     drives: HashSet<DriveRef>,
     /// How many of them need not be waited for.
@@ -93,7 +93,7 @@ struct Settle {
 }
 
 impl Pending {
-    pub(super) fn answer(&mut self, answer: Answer) {
+    pub(super) fn answer(&mut self, answer: RequestResult) {
         if let Some(waiter) = self.waiter.take() {
             // The caller may have given up; then it has sent or will send Abandon.
             let _ = waiter.send(answer);
@@ -132,13 +132,13 @@ impl Entry {
 
     /// Adds a request to those that wait.
     pub(super) fn add(&mut self, request: Request, pending: Pending) {
-        if pending.kind == Kind::Release {
+        if pending.kind == PendingKind::Release {
             self.set_in_use(false);
             self.set_alarmed(false);
             self.joined = false;
             self.rejoin_at = None;
             // Attempts of ours to take a membership again are void.
-            self.waiting.retain(|(_, it)| it.kind != Kind::Acquire || it.waiter.is_some());
+            self.waiting.retain(|(_, it)| it.kind != PendingKind::Acquire || it.waiter.is_some());
         }
         self.waiting.push_back((request, pending));
     }
@@ -154,7 +154,8 @@ impl Entry {
             self.set_in_use(false);
             self.waiting.push_front(release());
         } else {
-            self.waiting.retain(|(_, waiting)| waiting.id != id || waiting.kind == Kind::Release);
+            self.waiting
+                .retain(|(_, waiting)| waiting.id != id || waiting.kind == PendingKind::Release);
         }
     }
 
@@ -261,7 +262,7 @@ impl Entry {
             return;
         }
         if pending.kind.wants_more() && pending.is_killed() {
-            return pending.answer(Answer::Killed);
+            return pending.answer(RequestResult::Killed);
         }
         let members = match &request {
             Request::Acquire { members, .. } | Request::Adopt { members, .. } => {
@@ -269,8 +270,8 @@ impl Entry {
             }
             _ => None,
         };
-        let acquires = matches!(pending.kind, Kind::Acquire | Kind::Adopt);
-        let converts = matches!(pending.kind, Kind::Convert(_));
+        let acquires = matches!(pending.kind, PendingKind::Acquire | PendingKind::Adopt);
+        let converts = matches!(pending.kind, PendingKind::Convert(_));
         let before = self.spec.clone();
         if let Some(spec) = pending.spec.take().filter(|_| acquires) {
             self.own(spec);
@@ -280,8 +281,8 @@ impl Entry {
         let begun = self.engine.as_mut().map(|engine| engine.request(request, now));
         if let Some(Err(error)) = begun {
             let answer = match error {
-                RequestError::WrongState if acquires => Answer::InUse,
-                _ => Answer::Failed(format!("{}: {error:?}", self.spec)),
+                RequestError::WrongState if acquires => RequestResult::InUse,
+                _ => RequestResult::Failed(format!("{}: {error:?}", self.spec)),
             };
             self.own(before);
             if let Some(mut pending) = self.current.take() {
@@ -308,7 +309,7 @@ impl Entry {
             members: self.members.clone(),
             witnesses: Vec::new(),
         };
-        self.waiting.push_back((request, internal(Kind::Acquire)));
+        self.waiting.push_back((request, internal(PendingKind::Acquire)));
     }
 
     /// Answers a release when more than half of the drives that hold something have taken it: the
@@ -323,7 +324,7 @@ impl Entry {
                 let allowed = if all { 0 } else { (drives.len() - 1) / 2 };
                 self.settle = Some(Settle { waiter, drives, allowed });
             }
-            Some(waiter) => drop(waiter.send(Answer::Done(Outcome::Released))),
+            Some(waiter) => drop(waiter.send(RequestResult::Done(Outcome::Released))),
             None => {}
         }
     }
@@ -337,7 +338,7 @@ impl Entry {
 
     fn end_settle(&mut self) {
         if let Some(settle) = self.settle.take() {
-            let _ = settle.waiter.send(Answer::Done(Outcome::Released));
+            let _ = settle.waiter.send(RequestResult::Done(Outcome::Released));
         }
     }
 
@@ -346,14 +347,14 @@ impl Entry {
     pub(super) fn refuse_more(&mut self) {
         if let Some(current) = &mut self.current {
             if current.kind.wants_more() && self.spec.owner.is_killed() {
-                current.answer(Answer::Killed);
+                current.answer(RequestResult::Killed);
                 current.abandoned = true;
             }
         }
         self.waiting.retain_mut(|(_, waiting)| {
             let refused = waiting.kind.wants_more() && waiting.is_killed();
             if refused {
-                waiting.answer(Answer::Killed);
+                waiting.answer(RequestResult::Killed);
             }
             !refused
         });
@@ -369,8 +370,8 @@ impl Entry {
         for mut pending in current.into_iter().chain(waiting.into_iter().map(|(_, p)| p)) {
             let answer = match pending.kind {
                 // Core must never see an unlock fail; the lock is not handed out again.
-                Kind::Release => Answer::Done(Outcome::Released),
-                _ => Answer::Failed(format!("{}: internal error, see the log", self.spec)),
+                PendingKind::Release => RequestResult::Done(Outcome::Released),
+                _ => RequestResult::Failed(format!("{}: internal error, see the log", self.spec)),
             };
             pending.answer(answer);
         }
@@ -378,15 +379,15 @@ impl Entry {
 }
 
 /// A request of the reactor's own.
-fn internal(kind: Kind) -> Pending {
+fn internal(kind: PendingKind) -> Pending {
     Pending { id: u64::MAX, kind, spec: None, waiter: None, abandoned: false }
 }
 
 pub(super) fn release() -> (Request, Pending) {
-    (Request::Release { value: None }, internal(Kind::Release))
+    (Request::Release { value: None }, internal(PendingKind::Release))
 }
 
 pub(super) fn demote() -> (Request, Pending) {
     let request = Request::Convert { mode: Mode::Shared, value: None };
-    (request, internal(Kind::Convert(Mode::Shared)))
+    (request, internal(PendingKind::Convert(Mode::Shared)))
 }

@@ -1,8 +1,8 @@
 //! What a lock's engine tells: the end of a request, the loss of a lock, and what is only news.
 
 use super::Reactor;
-use super::entry::{Entry, Kind, demote, release};
-use crate::lock::{Answer, Role};
+use super::entry::{Entry, PendingKind, demote, release};
+use crate::lock::{RequestResult, Role};
 use crate::metrics::LossKind;
 use idm_engine::{Event, Instant, Loss, Member, Notice, Outcome};
 use idm_protocol::Mode;
@@ -61,7 +61,7 @@ impl Reactor {
                 let adopted = matches!(outcome, Outcome::Adopted(_));
                 entry.granted = (!adopted).then_some(pending.id);
                 entry.set_alarmed(false);
-                let ends = entry.waiting.iter().any(|(_, it)| it.kind == Kind::Release);
+                let ends = entry.waiting.iter().any(|(_, it)| it.kind == PendingKind::Release);
                 entry.joined = entry.spec.role == Role::Membership && !ends;
                 let unwanted = pending.abandoned && !adopted;
                 entry.set_in_use(!unwanted);
@@ -71,7 +71,7 @@ impl Reactor {
                 }
             }
             Outcome::Converted { complete } => {
-                if pending.abandoned && pending.kind == Kind::Convert(Mode::Exclusive) {
+                if pending.abandoned && pending.kind == PendingKind::Convert(Mode::Exclusive) {
                     log::warn!("{}: converted too late, undoing it", entry.spec);
                     entry.waiting.push_front(demote());
                 }
@@ -88,13 +88,13 @@ impl Reactor {
                 return;
             }
             Outcome::Refused(refusal) => {
-                if pending.kind == Kind::Acquire && entry.joined {
+                if pending.kind == PendingKind::Acquire && entry.joined {
                     log::warn!("{}: {refusal}; trying again", entry.spec);
                     entry.rejoin_at = Some(now + self.settings.timing.renew);
                 }
             }
         }
-        pending.answer(Answer::Done(outcome));
+        pending.answer(RequestResult::Done(outcome));
     }
 
     fn on_notice(&mut self, entry: &mut Entry, notice: Notice, now: Instant) {

@@ -2,7 +2,7 @@
 
 use super::Reactor;
 use super::entry::Entry;
-use super::message::{Failure, Message};
+use super::message::{LockFailure, Message};
 use crate::fencing::kill::{self, Killing};
 use crate::lock::{Owner, Role};
 use crate::metrics::LossKind;
@@ -33,7 +33,7 @@ impl Reactor {
             self.names_of(&silent)
         );
         let owner = entry.spec.owner.clone();
-        self.failures.push(Failure { owner, why, until: Some(until) });
+        self.failures.push(LockFailure { owner, why, until: Some(until) });
     }
 
     /// When the owner of a lock has to be told that it cannot be kept.
@@ -52,7 +52,7 @@ impl Reactor {
             return;
         }
         entry.set_alarmed(true);
-        self.failures.push(Failure { owner: entry.spec.owner.clone(), why, until: None });
+        self.failures.push(LockFailure { owner: entry.spec.owner.clone(), why, until: None });
     }
 
     /// A lock's engine panicked. Nobody knows what it holds, so it is neither granted nor freed
@@ -69,8 +69,8 @@ impl Reactor {
     /// A lockspace has lost a lock, or is about to: its VG must not be used any longer. The kill
     /// command is run once for a danger, which ends when all locks are safe again or given back: one
     /// that did nothing then has another try.
-    pub(super) fn fail(&mut self, failure: Failure) {
-        let Failure { owner, why, until } = failure;
+    pub(super) fn fail(&mut self, failure: LockFailure) {
+        let LockFailure { owner, why, until } = failure;
         let Some(vg) = owner.kill.clone() else {
             log::error!("{why}; commands that run under it must be repeated");
             return;
@@ -91,7 +91,8 @@ impl Reactor {
         }
         log::error!(
             "{why}. Volume group {vg} gets no new locks; running \"{}\". Start it again with \
-             \"vgchange --lock-start {vg}\" after \"lvmlockctl --drop {vg}\", when its drives answer",
+             \"vgchange --lock-start {vg}\" after \"lvmlockctl --drop {vg}\", when its drives \
+             answer",
             words.join(" ")
         );
         // Core can process kill and drop only when no lock call keeps it waiting.

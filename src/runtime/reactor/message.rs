@@ -1,7 +1,7 @@
 //! What the reactor is told, and what it tells itself of locks that are lost.
 
 use crate::fencing::kill;
-use crate::lock::{Answer, LockSpec, Owner};
+use crate::lock::{LockSpec, Owner, RequestResult};
 use crate::sys::sync::mpsc::Sender;
 use idm_engine::{DriveRef, Instant, Member, Request, Token};
 use idm_protocol::{Mode, Reply, ResourceId};
@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// What the reactor is told.
 pub enum Message {
     /// Begin a request.
-    Request { spec: LockSpec, request: Request, id: u64, waiter: Option<Sender<Answer>> },
+    Request { spec: LockSpec, request: Request, id: u64, waiter: Option<Sender<RequestResult>> },
     /// Nobody waits for a request any more: undo what comes of it.
     Abandon { resource: ResourceId, id: u64 },
     /// Put held locks on further drives.
@@ -36,7 +36,7 @@ pub enum Message {
 }
 
 /// A lock is lost or about to be.
-pub(super) struct Failure {
+pub(super) struct LockFailure {
     pub(super) owner: Arc<Owner>,
     pub(super) why: String,
     /// When other hosts may have it; `None` where one may already.

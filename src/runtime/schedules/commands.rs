@@ -19,10 +19,14 @@ struct Ledger {
 struct Counting(Arc<Ledger>);
 
 impl DrivePath for Counting {
-    fn execute(&self, command: &DriveCommand, deadline: &Deadline) -> Result<Reply, Undelivered> {
+    fn execute(
+        &self,
+        command: &DriveCommand,
+        deadline: &Deadline,
+    ) -> Result<Reply, TransportError> {
         pass();
         if deadline.timeout(SHORTEST).is_none() {
-            return Err(Undelivered::NotSent("too late".into()));
+            return Err(TransportError::NotSent("too late".into()));
         }
         pass();
         match command {
@@ -55,7 +59,7 @@ struct Jobs {
 impl Jobs {
     fn submit(&self, number: usize, urgency: Urgency) {
         let (ledger, answered) = (self.ledger.clone(), self.answered.clone());
-        let done = Completion::new(move |reply| {
+        let done = ReplyHandler::new(move |reply| {
             ledger.answers.lock().unwrap()[number].push(reply);
             // Whoever asked may have gone.
             let _ = answered.send(number);
@@ -184,7 +188,7 @@ struct Stuck {
 const TOGETHER: usize = 3;
 
 impl DrivePath for Stuck {
-    fn execute(&self, _: &DriveCommand, _: &Deadline) -> Result<Reply, Undelivered> {
+    fn execute(&self, _: &DriveCommand, _: &Deadline) -> Result<Reply, TransportError> {
         let mut inside = self.inside.lock();
         *inside += 1;
         self.entered.notify_all();
@@ -207,7 +211,7 @@ fn a_command_that_hangs_holds_no_other() {
         let ledger: Arc<Ledger> = Arc::default();
         for number in 0..TOGETHER {
             let (drives, ledger, answered) = (drives.clone(), ledger.clone(), answered.clone());
-            let done = Completion::new(move |reply| {
+            let done = ReplyHandler::new(move |reply| {
                 ledger.answers.lock().unwrap()[number].push(reply);
                 let _ = answered.send(number);
             });
@@ -230,12 +234,16 @@ struct Keeping {
 }
 
 impl DrivePath for Keeping {
-    fn execute(&self, command: &DriveCommand, deadline: &Deadline) -> Result<Reply, Undelivered> {
+    fn execute(
+        &self,
+        command: &DriveCommand,
+        deadline: &Deadline,
+    ) -> Result<Reply, TransportError> {
         let DriveCommand::Mutex(op, record) = command else { panic!("nobody reads") };
         let number = record.modified_ms as usize;
         pass();
         if deadline.timeout(SHORTEST).is_none() {
-            return Err(Undelivered::NotSent("too late".into()));
+            return Err(TransportError::NotSent("too late".into()));
         }
         self.ledger.executed.lock().unwrap()[number] += 1;
         if number == 0 {
@@ -278,7 +286,7 @@ fn a_command_is_lost() {
     for (number, op) in [MutexOp::Trylock, second].into_iter().enumerate() {
         let record = Record { modified_ms: number as u64, ..Record::end_of_table() };
         let (asked, answered) = (path.clone(), answered.clone());
-        let done = Completion::new(move |reply| {
+        let done = ReplyHandler::new(move |reply| {
             asked.ledger.answers.lock().unwrap()[number].push(reply);
             let _ = answered.send(());
         });

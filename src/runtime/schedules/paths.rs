@@ -1,8 +1,8 @@
 //! A drive's paths, which workers take and give back.
 
 use super::*;
-use crate::drives::paths::Ways;
-use crate::topology::Target;
+use crate::drives::paths::Paths;
+use crate::topology::PathAddress;
 use crate::transport::Connect;
 use core::sync::atomic::AtomicBool as Flag;
 
@@ -27,10 +27,10 @@ fn limits() -> Limits {
 struct Path(usize, Arc<Meeting>);
 
 impl DrivePath for Path {
-    fn execute(&self, command: &DriveCommand, _: &Deadline) -> Result<Reply, Undelivered> {
+    fn execute(&self, command: &DriveCommand, _: &Deadline) -> Result<Reply, TransportError> {
         let Path(number, meeting) = self;
         if *number == 0 && meeting.broken.load(Ordering::Relaxed) {
-            return Err(Undelivered::NotSent("gone".into()));
+            return Err(TransportError::NotSent("gone".into()));
         }
         if *command == DriveCommand::ReadTable {
             meeting.reading.lock().unwrap()[*number] += 1;
@@ -56,22 +56,23 @@ impl DrivePath for Path {
     }
 }
 
-struct Drive {
-    ways: Ways,
-    targets: [Target; 2],
+struct MetDrive {
+    paths: Paths,
+    addresses: [PathAddress; 2],
     meeting: Arc<Meeting>,
 }
 
-impl Drive {
-    fn new() -> Arc<Drive> {
-        let targets = ["/dev/sda", "/dev/sdb"].map(|node| Target::Scsi(node.into()));
-        let drive = Drive { ways: Ways::new("naa.5".into()), targets, meeting: Arc::default() };
-        drive.ways.add("/dev/pv", "naa.5", &drive.targets, &drive.connect());
+impl MetDrive {
+    fn new() -> Arc<MetDrive> {
+        let addresses = ["/dev/sda", "/dev/sdb"].map(|node| PathAddress::Scsi(node.into()));
+        let drive =
+            MetDrive { paths: Paths::new("naa.5".into()), addresses, meeting: Arc::default() };
+        drive.paths.add("/dev/pv", "naa.5", &drive.addresses, &drive.connect());
         Arc::new(drive)
     }
 
     fn connect(&self) -> Box<Connect> {
-        let (first, meeting) = (self.targets[0].clone(), self.meeting.clone());
+        let (first, meeting) = (self.addresses[0].clone(), self.meeting.clone());
         Box::new(move |_, target| {
             Arc::new(Path(usize::from(*target != first), meeting.clone())) as Arc<dyn DrivePath>
         })
@@ -79,7 +80,7 @@ impl Drive {
 
     fn write(&self) -> Status {
         let refresh = DriveCommand::Mutex(MutexOp::Refresh, Record::end_of_table());
-        match self.ways.execute(&refresh, &limits().deadline(clock::now())) {
+        match self.paths.execute(&refresh, &limits().deadline(clock::now())) {
             Reply::Status(status) => status,
             Reply::Table(_) => panic!("a table"),
         }
@@ -87,20 +88,20 @@ impl Drive {
 
     /// The kernel tells of the paths, one of which may be gone, so that what failed is due.
     fn tell(&self, paths: usize) {
-        self.ways.set("naa.5", &self.targets[..paths], &self.connect());
+        self.paths.set("naa.5", &self.addresses[..paths], &self.connect());
     }
 }
 
 /// Two commands at the same time, each on its way, and none left there.
 fn two_at_a_time() {
-    let drive = Drive::new();
+    let drive = MetDrive::new();
     drive.meeting.meets.store(true, Ordering::Relaxed);
     let other = drive.clone();
     let thread = threads::spawn(move || other.write());
     assert_eq!(drive.write(), Status::Good);
     assert_eq!(thread.join().unwrap(), Status::Good);
     assert_eq!(*drive.meeting.written.lock().unwrap(), [1, 1]);
-    assert!(!drive.ways.are_slow(clock::now() + LONG), "a command is still on its way");
+    assert!(!drive.paths.are_slow(clock::now() + LONG), "a command is still on its way");
 }
 
 #[test]
@@ -115,7 +116,7 @@ fn a_path_that_is_chosen_twice_is_found() {
 
 /// Paths come, go, fail, and are tried by two workers while commands go on.
 fn paths_are_tried() {
-    let drive = Drive::new();
+    let drive = MetDrive::new();
     drive.meeting.broken.store(true, Ordering::Relaxed);
     assert_eq!(drive.write(), Status::Good);
     drive.tell(2);
@@ -123,7 +124,7 @@ fn paths_are_tried() {
     let mut threads: Vec<_> = (0..2)
         .map(|_| {
             let drive = drive.clone();
-            threads::spawn(move || drive.ways.probe(limits()))
+            threads::spawn(move || drive.paths.probe(limits()))
         })
         .collect();
     let other = drive.clone();
@@ -135,7 +136,7 @@ fn paths_are_tried() {
         assert_eq!(other.write(), Status::Good);
     }));
     threads.into_iter().for_each(|thread| thread.join().unwrap());
-    assert!(!drive.ways.are_slow(clock::now() + LONG), "a command is still on its way");
+    assert!(!drive.paths.are_slow(clock::now() + LONG), "a command is still on its way");
     // It can be tried again: nobody is left who tries.
     drive.meeting.broken.store(true, Ordering::Relaxed);
     drive.tell(2);

@@ -3,8 +3,8 @@
 //!
 //! shuttle knows no time. Here a bounded wait either never ends before it is told to, or may end
 //! at any moment, as the test says of its bound ([`Host`]): where it never ends, a wake-up that is
-//! lost is a deadlock, which shuttle reports. When a wait ends for lack of time, the clock moves on to
-//! that moment; see [`now`].
+//! lost is a deadlock, which shuttle reports. When a wait ends for lack of time, the clock moves on
+//! to that moment; see [`now`].
 
 use core::cell::Cell;
 use core::fmt::{self, Debug};
@@ -46,9 +46,9 @@ pub enum Race {
     GiveUpInTwoSteps,
     /// A command that is called lost is not known to be on its way.
     LostUnmarked,
-    /// A command's way is chosen before, and not with, noting that it is there.
+    /// A command's path is chosen before, and not with, noting that it is there.
     BeginInTwoSteps,
-    /// Whether a way is being tried is read before, and not with, the beginning.
+    /// Whether a path is being tried is read before, and not with, the beginning.
     ProbeTwice,
     /// The reactor ends and leaves its mailbox open.
     EndUnclosed,

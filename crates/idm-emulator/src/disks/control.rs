@@ -1,7 +1,7 @@
 //! Control commands.
 
 use super::faults::{Effect, Failure, Scope};
-use super::{Disk, Floor};
+use super::{Disk, Enclosure};
 use crate::exchange::exchange;
 use crate::text::decimal;
 use std::io;
@@ -29,11 +29,11 @@ fault DRIVE PORT KIND EFFECT …
       delay MS [COUNT]         wait so long, then execute
       hang [COUNT]             wait until the rule is lifted, or the command aborted
       cut                      no effect, transport failure
-      absent                   no effect, no such drive; for NVMe with KIND *: connections are closed,
-                               and refused until the rule is lifted
+      absent                   no effect, no such drive; for NVMe with KIND *: connections are
+                               closed, and refused until the rule is lifted
       lose-reply [COUNT]       execute, but do not answer
-      nonsense                 execute, but answer about half with random bytes, lengths and statuses;
-                               for mutex commands only
+      nonsense                 execute, but answer about half with random bytes, lengths and
+                               statuses; for mutex commands only
       fail STATUS [COUNT [KEY/ASC/ASCQ[/FRU]]]
                                this SCSI status (and sense), or for NVMe drives this status field
                                (1ca), in hex, without effect
@@ -44,46 +44,46 @@ help                     this text
 ";
 
 /// Answers control connections for ever, one after the other.
-pub fn serve(floor: &Arc<Floor>, listener: UnixListener) -> io::Result<()> {
-    let floor = Arc::clone(floor);
+pub fn serve(enclosure: &Arc<Enclosure>, listener: UnixListener) -> io::Result<()> {
+    let enclosure = Arc::clone(enclosure);
     thread::Builder::new().name("control".into()).spawn(move || {
         for stream in listener.incoming().flatten() {
-            let _ = exchange(stream, |line| execute(&floor, line));
+            let _ = exchange(stream, |line| execute(&enclosure, line));
         }
     })?;
     Ok(())
 }
 
 /// Executes one line.
-pub fn execute(floor: &Floor, line: &str) -> Result<String, String> {
+pub fn execute(enclosure: &Enclosure, line: &str) -> Result<String, String> {
     let words: Vec<&str> = line.split_whitespace().collect();
     match *words {
         ["help"] => Ok(HELP.to_owned()),
-        ["drives"] => Ok(floor.disks.iter().map(|disk| format!("{}\n", disk.name())).collect()),
-        ["ports"] => Ok(floor.connected().iter().map(|name| format!("{name}\n")).collect()),
-        ["table", name] => Ok(disk(floor, name)?.table()),
-        ["time", name] => Ok(format!("{:.6}\n", disk(floor, name)?.time().as_secs_f64())),
-        ["events", name] => Ok(disk(floor, name)?.events()),
-        ["changes", name] => disk(floor, name)?.changes(),
-        ["fill", name] => Ok(format!("{}\n", disk(floor, name)?.fill())),
-        ["rules"] => Ok(floor.with_rules(|rules| rules.text())),
-        _ => order(floor, &words).map(|()| String::new()),
+        ["drives"] => Ok(enclosure.disks.iter().map(|disk| format!("{}\n", disk.name())).collect()),
+        ["ports"] => Ok(enclosure.connected().iter().map(|name| format!("{name}\n")).collect()),
+        ["table", name] => Ok(disk(enclosure, name)?.table()),
+        ["time", name] => Ok(format!("{:.6}\n", disk(enclosure, name)?.time().as_secs_f64())),
+        ["events", name] => Ok(disk(enclosure, name)?.events()),
+        ["changes", name] => disk(enclosure, name)?.changes(),
+        ["fill", name] => Ok(format!("{}\n", disk(enclosure, name)?.fill())),
+        ["rules"] => Ok(enclosure.with_rules(|rules| rules.text())),
+        _ => order(enclosure, &words).map(|()| String::new()),
     }
 }
 
 /// Executes a line that changes something and has nothing to say.
-fn order(floor: &Floor, words: &[&str]) -> Result<(), String> {
+fn order(enclosure: &Enclosure, words: &[&str]) -> Result<(), String> {
     match *words {
-        ["reset", name] => disk(floor, name)?.reset(),
+        ["reset", name] => disk(enclosure, name)?.reset(),
         ["skip-time", name, ms] => {
-            disk(floor, name)?.skip_time(Duration::from_millis(decimal(ms)?));
+            disk(enclosure, name)?.skip_time(Duration::from_millis(decimal(ms)?));
         }
-        ["clock", name, "freeze"] => disk(floor, name)?.freeze_clock(true),
-        ["clock", name, "run"] => disk(floor, name)?.freeze_clock(false),
-        ["lift"] => floor.with_rules(|rules| rules.lift_all()),
+        ["clock", name, "freeze"] => disk(enclosure, name)?.freeze_clock(true),
+        ["clock", name, "run"] => disk(enclosure, name)?.freeze_clock(false),
+        ["lift"] => enclosure.with_rules(|rules| rules.lift_all()),
         ["fault", drive, port, kind, ref effect @ ..] if !effect.is_empty() => {
             let scope = Scope { drive: drive.into(), port: port.into(), kind: kind.into() };
-            fault(floor, scope, effect)?;
+            fault(enclosure, scope, effect)?;
         }
         [] => return Err("the line is empty; try help".to_owned()),
         [command, ..] => {
@@ -93,17 +93,17 @@ fn order(floor: &Floor, words: &[&str]) -> Result<(), String> {
     Ok(())
 }
 
-fn fault(floor: &Floor, scope: Scope, words: &[&str]) -> Result<(), String> {
+fn fault(enclosure: &Enclosure, scope: Scope, words: &[&str]) -> Result<(), String> {
     let failure = |status: &str, sense: Option<&str>| {
         let like = match scope.drive.as_str() {
-            "*" => any_disk(floor)?,
-            name => disk(floor, name)?,
+            "*" => any_disk(enclosure)?,
+            name => disk(enclosure, name)?,
         };
         Failure::parse(like.interface(), &like.profile(), status, sense).map(Effect::Fail)
     };
     let (effect, count) = match *words {
         ["none"] => {
-            return match floor.with_rules(|rules| rules.lift(&scope)) {
+            return match enclosure.with_rules(|rules| rules.lift(&scope)) {
                 0 => Err("there is no such rule".to_owned()),
                 _ => Ok(()),
             };
@@ -124,9 +124,9 @@ fn fault(floor: &Floor, scope: Scope, words: &[&str]) -> Result<(), String> {
         _ => return Err(format!("{:?} is no effect; try help", words.join(" "))),
     };
     if scope.drive != "*" {
-        disk(floor, &scope.drive)?;
+        disk(enclosure, &scope.drive)?;
     }
-    floor.with_rules(|rules| rules.add(scope, effect, count));
+    enclosure.with_rules(|rules| rules.add(scope, effect, count));
     Ok(())
 }
 
@@ -135,16 +135,16 @@ fn delay(ms: &str) -> Result<Effect, String> {
 }
 
 /// One that stands for all, where they speak the same language.
-fn any_disk(floor: &Floor) -> Result<&Disk, String> {
-    let first = floor.disks.first().ok_or("there is no drive")?;
-    if floor.disks.iter().any(|disk| disk.interface() != first.interface()) {
+fn any_disk(enclosure: &Enclosure) -> Result<&Disk, String> {
+    let first = enclosure.disks.first().ok_or("there is no drive")?;
+    if enclosure.disks.iter().any(|disk| disk.interface() != first.interface()) {
         return Err("SCSI and NVMe drives have different statuses: name a drive".to_owned());
     }
     Ok(first)
 }
 
-fn disk<'a>(floor: &'a Floor, name: &str) -> Result<&'a Disk, String> {
-    floor.disk(name).map(AsRef::as_ref).ok_or_else(|| format!("there is no drive {name:?}"))
+fn disk<'a>(enclosure: &'a Enclosure, name: &str) -> Result<&'a Disk, String> {
+    enclosure.disk(name).map(AsRef::as_ref).ok_or_else(|| format!("there is no drive {name:?}"))
 }
 
 #[cfg(test)]
@@ -160,8 +160,8 @@ mod tests {
             let path = dir.path().join(name);
             Arc::new(Disk::create(name, interface, Profile::current(), &path, 1 << 20).unwrap())
         };
-        let floor = Floor::new(vec![disk("d0", Interface::Scsi)]);
-        let run = |line: &str| execute(&floor, line);
+        let enclosure = Enclosure::new(vec![disk("d0", Interface::Scsi)]);
+        let run = |line: &str| execute(&enclosure, line);
         assert_eq!(run("drives").unwrap(), "d0\n");
         for line in [
             "fault d0 a * hang",
@@ -187,7 +187,7 @@ mod tests {
             assert!(run(line).is_err(), "{line}");
         }
 
-        let both = Floor::new(vec![disk("d0", Interface::Scsi), disk("d1", Interface::Nvme)]);
+        let both = Enclosure::new(vec![disk("d0", Interface::Scsi), disk("d1", Interface::Nvme)]);
         let run = |line: &str| execute(&both, line);
         assert_eq!(run("fault d1 a trylock fail 1ca"), Ok(String::new()));
         assert!(run("rules").unwrap().contains("NVMe status 1ca"));

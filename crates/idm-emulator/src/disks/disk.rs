@@ -1,7 +1,7 @@
 //! A disk with In-Drive Mutexes: what the drive model does not know, which is its clock, disk data
 //! and what it has carried out.
 
-use super::lock;
+use crate::sync::lock;
 use crate::{Drive, DriveTime, Profile, text};
 use idm_protocol::{MutexOp, Record, Status};
 use nix::fcntl::{FallocateFlags, fallocate};
@@ -55,10 +55,10 @@ pub struct Disk {
     interface: Interface,
     file: File,
     blocks: u64,
-    state: Mutex<State>,
+    state: Mutex<DiskState>,
 }
 
-struct State {
+struct DiskState {
     drive: Drive,
     clock: Clock,
     events: VecDeque<Event>,
@@ -120,7 +120,7 @@ impl Disk {
             interface,
             file,
             blocks: bytes / BLOCK,
-            state: Mutex::new(State {
+            state: Mutex::new(DiskState {
                 drive: Drive::with_serial(profile, name),
                 clock: Clock { shown: Duration::ZERO, since: Some(Instant::now()) },
                 events: VecDeque::new(),
@@ -170,8 +170,8 @@ impl Disk {
         lock(&self.state).clock.elapsed()
     }
 
-    /// Fills the mutex table with records of hosts that do not exist, until no more fit. Returns how
-    /// many there were.
+    /// Fills the mutex table with records of hosts that do not exist, until no more fit. Returns
+    /// how many there were.
     pub fn fill(&self) -> usize {
         let mut state = lock(&self.state);
         let now = state.clock.now();
@@ -232,8 +232,8 @@ impl Disk {
         act(&mut state.drive, now)
     }
 
-    /// Has the drive carry out a mutex command that came by `port`, and takes note of it. `data_out`
-    /// is what came with it, and `act` gives the answer and its status.
+    /// Has the drive carry out a mutex command that came by `port`, and takes note of it.
+    /// `data_out` is what came with it, and `act` gives the answer and its status.
     pub fn mutex<R>(
         &self,
         port: &str,
@@ -286,8 +286,8 @@ impl Disk {
         Ok(data)
     }
 
-    /// Takes note of a change that was made. Its time is that at which all of it was done, so that a
-    /// write that overlaps with another host's getting a lock counts as later.
+    /// Takes note of a change that was made. Its time is that at which all of it was done, so that
+    /// a write that overlaps with another host's getting a lock counts as later.
     fn changed(&self, port: &str, first: u64, count: u64) {
         let mut state = lock(&self.state);
         if state.changes.len() < MOST_CHANGES {

@@ -75,7 +75,7 @@ impl fmt::Display for Effect {
 
 /// What a command is, in a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum CommandKind {
     /// A mutex command.
     Mutex(&'static str),
     /// Any other.
@@ -100,12 +100,12 @@ impl Scope {
         ["*", "disk", "read", "write", "other"].contains(&self.kind.as_str())
     }
 
-    fn fits(&self, drive: &str, port: &str, command: Kind) -> bool {
+    fn fits(&self, drive: &str, port: &str, command: CommandKind) -> bool {
         let host = port.split_once('.').map_or(port, |(host, _)| host);
         let is = |pattern: &str, name: &str| pattern == "*" || pattern == name;
         let (class, word) = match command {
-            Kind::Mutex(word) => ("mutex", word),
-            Kind::Disk(word) => ("disk", word),
+            CommandKind::Mutex(word) => ("mutex", word),
+            CommandKind::Disk(word) => ("disk", word),
         };
         is(&self.drive, drive)
             && (is(&self.port, port) || self.port == host)
@@ -163,7 +163,12 @@ impl Rules {
 
     /// What happens to a command; takes one from the rule's count. A rule whose count is used up
     /// stays, so that what it holds back is not let go before it is lifted.
-    pub fn take(&mut self, drive: &str, port: &str, command: Kind) -> Option<(RuleId, Effect)> {
+    pub fn take(
+        &mut self,
+        drive: &str,
+        port: &str,
+        command: CommandKind,
+    ) -> Option<(RuleId, Effect)> {
         let rule = self
             .rules
             .iter_mut()
@@ -180,7 +185,7 @@ impl Rules {
         let rule = self.rules.iter().rev().find(|rule| {
             rule.left != Some(0)
                 && rule.scope.kind == "*"
-                && rule.scope.fits(drive, port, Kind::Disk("other"))
+                && rule.scope.fits(drive, port, CommandKind::Disk("other"))
         });
         rule.is_some_and(|rule| rule.effect == Effect::Absent)
     }
@@ -208,24 +213,24 @@ mod tests {
     fn a_rule_is_for_its_drive_host_and_kind_only() {
         let mut rules = Rules::default();
         rules.add(scope("d1", "a", "trylock"), Effect::Hang, None);
-        assert!(rules.take("d1", "a", Kind::Mutex("trylock")).is_some());
-        assert!(rules.take("d1", "a.1", Kind::Mutex("trylock")).is_some());
-        assert!(rules.take("d2", "a", Kind::Mutex("trylock")).is_none());
-        assert!(rules.take("d1", "ab", Kind::Mutex("trylock")).is_none());
-        assert!(rules.take("d1", "a", Kind::Mutex("refresh")).is_none());
-        assert!(rules.take("d1", "a", Kind::Disk("read")).is_none());
+        assert!(rules.take("d1", "a", CommandKind::Mutex("trylock")).is_some());
+        assert!(rules.take("d1", "a.1", CommandKind::Mutex("trylock")).is_some());
+        assert!(rules.take("d2", "a", CommandKind::Mutex("trylock")).is_none());
+        assert!(rules.take("d1", "ab", CommandKind::Mutex("trylock")).is_none());
+        assert!(rules.take("d1", "a", CommandKind::Mutex("refresh")).is_none());
+        assert!(rules.take("d1", "a", CommandKind::Disk("read")).is_none());
     }
 
     #[test]
     fn classes_of_commands() {
         let mut rules = Rules::default();
         rules.add(scope("*", "*", "mutex"), Effect::Cut, None);
-        assert!(rules.take("d", "a", Kind::Mutex("break")).is_some());
-        assert!(rules.take("d", "a", Kind::Disk("write")).is_none());
+        assert!(rules.take("d", "a", CommandKind::Mutex("break")).is_some());
+        assert!(rules.take("d", "a", CommandKind::Disk("write")).is_none());
         rules.lift_all();
         rules.add(scope("*", "a.1", "*"), Effect::Cut, None);
-        assert!(rules.take("d", "a.1", Kind::Disk("write")).is_some());
-        assert!(rules.take("d", "a.0", Kind::Disk("write")).is_none());
+        assert!(rules.take("d", "a.1", CommandKind::Disk("write")).is_some());
+        assert!(rules.take("d", "a.0", CommandKind::Disk("write")).is_none());
     }
 
     #[test]
@@ -233,8 +238,11 @@ mod tests {
         let mut rules = Rules::default();
         rules.add(scope("*", "*", "*"), Effect::Cut, None);
         let id = rules.add(scope("d", "*", "*"), Effect::Hang, Some(1));
-        assert_eq!(rules.take("d", "a", Kind::Mutex("read-table")), Some((id, Effect::Hang)));
-        assert_eq!(rules.take("d", "a", Kind::Mutex("read-table")).unwrap().1, Effect::Cut);
+        assert_eq!(
+            rules.take("d", "a", CommandKind::Mutex("read-table")),
+            Some((id, Effect::Hang))
+        );
+        assert_eq!(rules.take("d", "a", CommandKind::Mutex("read-table")).unwrap().1, Effect::Cut);
         assert!(rules.stands(id));
         assert_eq!(rules.lift(&scope("d", "*", "*")), 1);
         assert!(!rules.stands(id));

@@ -1,14 +1,15 @@
 //! Commands on their way from a port to a disk, and what rules do with them.
 
-use super::faults::{Effect, Failure, Kind, RuleId};
-use super::{Disk, Floor, lock};
+use super::faults::{CommandKind, Effect, Failure, RuleId};
+use super::{Disk, Enclosure};
 use crate::Nonsense;
+use crate::sync::lock;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A command of a machine, and where its answer goes.
-pub trait Command: Send {
+pub trait TargetCommand: Send {
     /// What the drive answers.
     type Reply;
 
@@ -16,7 +17,7 @@ pub trait Command: Send {
     fn disk(&self) -> &Disk;
 
     /// What it is.
-    fn kind(&self) -> Kind;
+    fn kind(&self) -> CommandKind;
 
     /// Has the disk carry it out.
     fn execute(&self) -> Self::Reply;
@@ -25,12 +26,12 @@ pub trait Command: Send {
     fn spoil(reply: &mut Self::Reply, nonsense: &mut Nonsense);
 
     /// Tells the machine how it ended.
-    fn answer(self, answer: Answer<Self::Reply>) -> io::Result<()>;
+    fn answer(self, answer: ServiceResponse<Self::Reply>) -> io::Result<()>;
 }
 
 /// How a command ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer<R> {
+pub enum ServiceResponse<R> {
     /// The drive has carried it out.
     Reply(R),
     /// A rule wants this answer; it had no effect.
@@ -67,17 +68,17 @@ struct HeldCommands<C> {
 
 /// Lets the commands of one connection pass as the rules say.
 pub struct Gate<C> {
-    floor: Arc<Floor>,
+    enclosure: Arc<Enclosure>,
     port: String,
     held: Mutex<HeldCommands<C>>,
     changed: Condvar,
 }
 
-impl<C: Command> Gate<C> {
+impl<C: TargetCommand> Gate<C> {
     /// Of a connection by the port of that name.
-    pub fn new(floor: Arc<Floor>, port: &str) -> Gate<C> {
+    pub fn new(enclosure: Arc<Enclosure>, port: &str) -> Gate<C> {
         let held = HeldCommands { commands: Vec::new(), closed: false };
-        Gate { floor, port: port.to_owned(), held: Mutex::new(held), changed: Condvar::new() }
+        Gate { enclosure, port: port.to_owned(), held: Mutex::new(held), changed: Condvar::new() }
     }
 
     /// The port's name.
@@ -86,14 +87,14 @@ impl<C: Command> Gate<C> {
     }
 
     /// What all ports share.
-    pub fn floor(&self) -> &Arc<Floor> {
-        &self.floor
+    pub fn enclosure(&self) -> &Arc<Enclosure> {
+        &self.enclosure
     }
 
     /// Does with a command what the rules say.
     pub fn treat(&self, command: C) -> io::Result<()> {
         let take = |disk: &str, kind| {
-            self.floor.with_rules_quietly(|rules| rules.take(disk, &self.port, kind))
+            self.enclosure.with_rules_quietly(|rules| rules.take(disk, &self.port, kind))
         };
         let Some((rule, effect)) = take(command.disk().name(), command.kind()) else {
             return execute(command);
@@ -107,12 +108,12 @@ impl<C: Command> Gate<C> {
             }
             Effect::Nonsense => {
                 let mut reply = command.execute();
-                self.floor.with_nonsense(|nonsense| C::spoil(&mut reply, nonsense));
-                return command.answer(Answer::Reply(reply));
+                self.enclosure.with_nonsense(|nonsense| C::spoil(&mut reply, nonsense));
+                return command.answer(ServiceResponse::Reply(reply));
             }
-            Effect::Fail(failure) => return command.answer(Answer::Failure(failure)),
-            Effect::Cut => return command.answer(Answer::Cut),
-            Effect::Absent => return command.answer(Answer::Absent),
+            Effect::Fail(failure) => return command.answer(ServiceResponse::Failure(failure)),
+            Effect::Cut => return command.answer(ServiceResponse::Cut),
+            Effect::Absent => return command.answer(ServiceResponse::Absent),
         }
         Ok(())
     }
@@ -153,7 +154,7 @@ impl<C: Command> Gate<C> {
         while !held.closed {
             let now = Instant::now();
             let all = std::mem::take(&mut held.commands);
-            let (due, waiting) = self.floor.with_rules_quietly(|rules| {
+            let (due, waiting) = self.enclosure.with_rules_quietly(|rules| {
                 all.into_iter().partition(|one: &Held<C>| {
                     let in_time = matches!(one.fate, Fate::ExecuteAt(at) if at <= now);
                     in_time || !rules.stands(one.rule)
@@ -189,7 +190,7 @@ impl<C: Command> Gate<C> {
     fn let_go(&self, held: Held<C>) {
         let done = match held.fate {
             Fate::ExecuteAt(_) | Fate::ExecuteLater => execute(held.command),
-            Fate::Executed => held.command.answer(Answer::Cut),
+            Fate::Executed => held.command.answer(ServiceResponse::Cut),
         };
         if let Err(error) = done {
             eprintln!("port {}: {error}", self.port);
@@ -197,7 +198,7 @@ impl<C: Command> Gate<C> {
     }
 }
 
-fn execute<C: Command>(command: C) -> io::Result<()> {
+fn execute<C: TargetCommand>(command: C) -> io::Result<()> {
     let reply = command.execute();
-    command.answer(Answer::Reply(reply))
+    command.answer(ServiceResponse::Reply(reply))
 }

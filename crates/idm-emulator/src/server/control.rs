@@ -1,7 +1,7 @@
 //! Control commands.
 
-use super::station::Inner;
-use super::{Floor, Slot};
+use super::served_drive::DriveState;
+use super::{Bay, Bays};
 use crate::Nonsense;
 use crate::exchange::exchange;
 use crate::text::{self, decimal};
@@ -26,62 +26,61 @@ help                        this text
 ";
 
 /// Answers a control connection.
-pub(super) fn serve(floor: &Floor, stream: UnixStream) {
-    let _ = exchange(stream, |line| execute(floor, line));
+pub(super) fn serve(bays: &Bays, stream: UnixStream) {
+    let _ = exchange(stream, |line| execute(bays, line));
 }
 
 /// Executes one line.
-pub(super) fn execute(floor: &Floor, line: &str) -> Result<String, String> {
+pub(super) fn execute(bays: &Bays, line: &str) -> Result<String, String> {
     let words: Vec<&str> = line.split_whitespace().collect();
     match *words {
         ["help"] => Ok(HELP.to_owned()),
-        ["drives"] => Ok(floor.slots.keys().map(|name| format!("{name}\n")).collect()),
+        ["drives"] => Ok(bays.all.keys().map(|name| format!("{name}\n")).collect()),
         ["table", name] => {
-            let table = |inner: &mut Inner| text::table(&inner.drive, inner.now());
-            Ok(slot(floor, name)?.station.with(table))
+            let table = |state: &mut DriveState| text::table(&state.drive, state.now());
+            Ok(bay(bays, name)?.drive.with(table))
         }
-        ["stats", name] => Ok(stats(slot(floor, name)?)),
-        _ => order(floor, &words).map(|()| String::new()),
+        ["stats", name] => Ok(stats(bay(bays, name)?)),
+        _ => order(bays, &words).map(|()| String::new()),
     }
 }
 
 /// Executes a line that changes something and has nothing to say.
-fn order(floor: &Floor, words: &[&str]) -> Result<(), String> {
+fn order(bays: &Bays, words: &[&str]) -> Result<(), String> {
     match *words {
-        ["reset", name] => slot(floor, name)?.station.with(|inner| inner.drive.reset()),
+        ["reset", name] => bay(bays, name)?.drive.with(|state| state.drive.reset()),
         ["power", name, state] => {
-            slot(floor, name)?;
+            bay(bays, name)?;
             if switch(state)? {
-                floor
-                    .power_on(name)
+                bays.power_on(name)
                     .map_err(|e| format!("drive {name} cannot be switched on: {e}"))?;
             } else {
-                floor.power_off(name);
+                bays.power_off(name);
             }
         }
         ["hang", name, state] => {
             let on = switch(state)?;
-            slot(floor, name)?.station.with(|inner| inner.faults.hang = on);
+            bay(bays, name)?.drive.with(|state| state.faults.hang = on);
         }
         ["delay", name, ms] => {
             let delay = Duration::from_millis(decimal(ms)?);
-            slot(floor, name)?.station.with(|inner| inner.faults.delay = delay);
+            bay(bays, name)?.drive.with(|state| state.faults.delay = delay);
         }
-        ["fail", name, status, count] => fail(slot(floor, name)?, status, count, None)?,
+        ["fail", name, status, count] => fail(bay(bays, name)?, status, count, None)?,
         ["fail", name, status, count, sense] => {
-            fail(slot(floor, name)?, status, count, Some(sense))?;
+            fail(bay(bays, name)?, status, count, Some(sense))?;
         }
         ["lose-reply", name, count] => {
             let count = decimal(count)?;
-            slot(floor, name)?.station.with(|inner| inner.faults.lose_reply = count);
+            bay(bays, name)?.drive.with(|state| state.faults.lose_reply = count);
         }
         ["nonsense", name, state] => {
             let nonsense = switch(state)?.then(|| Nonsense::new(0));
-            slot(floor, name)?.station.with(|inner| inner.faults.nonsense = nonsense);
+            bay(bays, name)?.drive.with(|state| state.faults.nonsense = nonsense);
         }
         ["skip-time", name, ms] => {
             let by = Duration::from_millis(decimal(ms)?);
-            slot(floor, name)?.station.with(|inner| inner.skip_time(by));
+            bay(bays, name)?.drive.with(|state| state.skip_time(by));
         }
         [] => return Err("the line is empty; try help".to_owned()),
         [command, ..] => {
@@ -91,8 +90,8 @@ fn order(floor: &Floor, words: &[&str]) -> Result<(), String> {
     Ok(())
 }
 
-fn slot<'a>(floor: &'a Floor, name: &str) -> Result<&'a Slot, String> {
-    floor.slots.get(name).ok_or_else(|| format!("there is no drive {name:?}"))
+fn bay<'a>(bays: &'a Bays, name: &str) -> Result<&'a Bay, String> {
+    bays.all.get(name).ok_or_else(|| format!("there is no drive {name:?}"))
 }
 
 fn switch(word: &str) -> Result<bool, String> {
@@ -103,19 +102,19 @@ fn switch(word: &str) -> Result<bool, String> {
     }
 }
 
-fn fail(slot: &Slot, status: &str, count: &str, sense: Option<&str>) -> Result<(), String> {
+fn fail(bay: &Bay, status: &str, count: &str, sense: Option<&str>) -> Result<(), String> {
     let count = decimal(count)?;
-    slot.station.with(|inner| {
-        let reply = text::failure(inner.drive.profile(), status, sense)?;
-        inner.faults.fail = Some((reply, count));
+    bay.drive.with(|state| {
+        let reply = text::failure(state.drive.profile(), status, sense)?;
+        state.faults.fail = Some((reply, count));
         Ok(())
     })
 }
 
 /// One line per kind of command.
-fn stats(slot: &Slot) -> String {
-    slot.station.with(|inner| {
-        let counts = inner.counts.iter();
+fn stats(bay: &Bay) -> String {
+    bay.drive.with(|state| {
+        let counts = state.counts.iter();
         counts.map(|(kind, count)| format!("{kind} {count}\n")).collect()
     })
 }

@@ -1,4 +1,4 @@
-//! Names and payloads as the conformance cases use them.
+//! Names and payloads as the hardware tests use them.
 #![allow(dead_code)] // Each test program uses a part.
 
 use idm_protocol::{Class, HostId, Mode, Record, ResourceId, State, Value, ValueUpdate};

@@ -7,9 +7,9 @@
 //! host is known to have been granted the lock, and was looked at before anybody could break it.
 //!
 //! Records in both modes are left by a change that was under way, or by drives that missed one. The
-//! lock is exclusive if a quorum is. It is shared only if a keep-quorum is: otherwise there may have
-//! been an acquire quorum of exclusive ones, some of which are gone, and what is left of that must
-//! not be taken for a shared lock.
+//! lock is exclusive if a quorum is. It is shared only if a keep-quorum is: otherwise there may
+//! have been an acquire quorum of exclusive ones, some of which are gone, and what is left of that
+//! must not be taken for a shared lock.
 
 use super::{Adopting, Distrust, Held, Lock, Phase, Stage};
 use crate::api::{Conflict, DriveRef, Instant, Outcome, Refusal};
@@ -153,8 +153,8 @@ impl Lock {
 
     /// Whether nobody else can have had the lock since ours was written. Where we counted the same
     /// drives then, he would have broken one of our quorum. Otherwise it was put on all of the
-    /// VG's drives, because the LV might be moved, and he may have had a majority of what it lies on
-    /// now; but he has read more than half of the VG's drives, and broken what he found there.
+    /// VG's drives, because the LV might be moved, and he may have had a majority of what it lies
+    /// on now; but he has read more than half of the VG's drives, and broken what he found there.
     fn is_unbroken(&self, mode: Mode, granted_until: Option<Instant>, now: Instant) -> bool {
         let written = |s: &Seat| match &s.task {
             Task::Take(take) => take.own_stamp.map(Stamp::mark),

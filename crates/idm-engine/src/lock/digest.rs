@@ -10,9 +10,9 @@ use core::hash::{Hash, Hasher};
 impl Lock {
     /// Hashes what a lock has to do with one drive. Two locks for which this and
     /// [`hash_rest`](Lock::hash_rest) are equal behave alike, but for notices, for the numbers of
-    /// commands, and for random choices. Names of drives do not matter, so that locks can be compared
-    /// that differ only in which drive is called what. Of moments at which something is planned
-    /// those count as equal that are the same `when`.
+    /// commands, and for random choices. Names of drives do not matter, so that locks can be
+    /// compared that differ only in which drive is called what. Of moments at which something is
+    /// planned those count as equal that are the same `when`.
     pub fn hash_drive<H: Hasher>(
         &self,
         drive: DriveRef,

@@ -203,10 +203,16 @@ impl Lock {
                 Vote::Asking => {}
                 Vote::Won => {
                     seat.foreign = None;
+                    let marked = seat.is_marked(self.set);
                     let Hold::Held { mode, since } = seat.hold else {
                         self.retake(at, now + renew);
                         continue;
                     };
+                    if !marked {
+                        // A refresh would not tell which drives we count, so it would never count.
+                        self.retake(at, now + renew);
+                        continue;
+                    }
                     if core::mem::take(&mut seat.missed) {
                         let notice = Notice::DriveGained { drive: seat.drive };
                         self.events.push_back(Event::Notice(notice));

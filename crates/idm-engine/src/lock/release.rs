@@ -10,8 +10,8 @@ impl Lock {
         let lapsed = match &self.phase {
             Phase::Held(held) => held.lapsed.is_some(),
             Phase::Lost => true,
-            // What an earlier life changed was never published either, if it had the lock: it had not
-            // where a majority of the drives was read and shows nothing of it.
+            // What an earlier life changed was never published either, if it had the lock: it had
+            // not where a majority of the drives was read and shows nothing of it.
             Phase::Left => {
                 let gone = self.members().filter(|s| s.hold == Hold::None).count();
                 let found = self.seats.iter().any(|s| s.hold != Hold::None && s.mark.is_some());

@@ -5,16 +5,16 @@
 //! the lock goes over to them without a moment in which it is not held:
 //!
 //! 1. It is taken on those drives that it is not on. They do not vote yet.
-//! 2. Every record is given a fingerprint that is this acquisition's alone. Hosts that count the old
-//!    drives, and hosts that count the new ones, both take its writer for one that counts others,
-//!    and give way to it wherever they meet it. A fingerprint of the new drives would not do:
-//!    before they are a majority, who counts the same drives may pass them over.
+//! 2. Every record is given a fingerprint that is this acquisition's alone. Hosts that count the
+//!    old drives, and hosts that count the new ones, both take its writer for one that counts
+//!    others, and give way to it wherever they meet it. A fingerprint of the new drives would not
+//!    do: before they are a majority, who counts the same drives may pass them over.
 //!    Whether a REFRESH stores metadata is not known, so each record is read back.
-//! 3. When more than half of the new drives have it, marked and without anybody in the way, the caller
-//!    is told and notes the new drives. Whenever it dies, the old drives or the new ones are noted,
-//!    and both are enough for an adoption.
-//! 4. From [`Lock::move_votes`] on the new drives vote; what is on others is given back. A drive whose
-//!    record could not be marked does not count, and is taken anew.
+//! 3. When more than half of the new drives have it, marked and without anybody in the way, the
+//!    caller is told and notes the new drives. Whenever it dies, the old drives or the new ones are
+//!    noted, and both are enough for an adoption.
+//! 4. From [`Lock::move_votes`] on the new drives vote; what is on others is given back. A drive
+//!    whose record could not be marked does not count, and is taken anew.
 //!
 //! Until the last step the old drives vote as before, and only they.
 
@@ -60,8 +60,9 @@ impl Lock {
         self.conclude(now);
     }
 
-    /// Lets the drives vote that [`Event::VotesReady`] named, and that the caller has noted. `false`:
-    /// they are not ready any more, or others were named since, and those that voted before go on.
+    /// Lets the drives vote that [`Event::VotesReady`] named, and that the caller has noted.
+    /// `false`: they are not ready any more, or others were named since, and those that voted
+    /// before go on.
     pub fn move_votes(&mut self, members: &[DriveRef], now: Instant) -> bool {
         self.notice_lapse(now);
         let Phase::Held(held) = &self.phase else { return false };

@@ -1,7 +1,9 @@
 //! One lock, or a few, over some emulated drives, step by step.
 
 // Not every test needs all of it.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
+
+mod states;
 
 use core::time::Duration;
 use idm_emulator::{Drive, DriveTime, Profile};
@@ -10,6 +12,7 @@ use idm_engine::{
     ValueRead,
 };
 use idm_protocol::{DriveCommand, HostId, Mode, MutexOp, Reply, ResourceId, State, Status, Value};
+pub use states::*;
 
 pub const LEASE: Duration = Duration::from_secs(60);
 pub const X: Mode = Mode::Exclusive;

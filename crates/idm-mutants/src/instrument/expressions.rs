@@ -297,7 +297,8 @@ impl Instrumenter<'_> {
         }
     }
 
-    /// `&&` and `||`. Names must be such that the source has no others. The second operand is evaluated where the first one is not what decides.
+    /// `&&` and `||`. Names must be such that the source has no others. The second operand is
+    /// evaluated where the first one is not what decides.
     fn logic(&mut self, binary: &mut ExprBinary, text: &str) -> Expr {
         let (other, wanted) = match binary.op {
             BinOp::And(_) => ("||", Wanted::ALWAYS),

@@ -133,7 +133,8 @@ impl VisitMut for Alternatives {
 }
 
 impl Instrumenter<'_> {
-    /// Points that leave out one alternative of `pattern`, each with the pattern of what is left out.
+    /// Points that leave out one alternative of `pattern`, each with the pattern of what is left
+    /// out.
     fn alternatives(&mut self, pattern: &Pat) -> Vec<(Literal, Pat)> {
         let mut lists = Alternatives::default();
         lists.visit_pat_mut(&mut pattern.clone());

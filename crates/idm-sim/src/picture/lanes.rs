@@ -4,7 +4,7 @@ use super::axis::Axis;
 use super::svg::{Svg, width};
 use super::{PAD, is_host};
 use crate::ids::{DriveIx, HostIx, Ix, LockIx};
-use crate::observe::{Command, Fault, Heard, Note, Place, Recording, Tenure, Tone};
+use crate::observe::{Annotation, Command, FaultSpan, Heard, Place, Recording, Tenure, Tone};
 use idm_protocol::Mode;
 
 /// Pixels of a row of text.
@@ -80,7 +80,7 @@ fn bar(
     }
 }
 
-fn band(svg: &mut Svg, axis: &Axis, fault: &Fault, (top, height): (f64, f64)) {
+fn band(svg: &mut Svg, axis: &Axis, fault: &FaultSpan, (top, height): (f64, f64)) {
     if axis.overlaps(fault.from, fault.to) {
         let x0 = axis.x(fault.from);
         let x1 = fault.to.map_or(axis.right(), |to| axis.x(to));
@@ -89,7 +89,7 @@ fn band(svg: &mut Svg, axis: &Axis, fault: &Fault, (top, height): (f64, f64)) {
 }
 
 /// What a band says, at its beginning.
-fn band_text(svg: &mut Svg, axis: &Axis, fault: &Fault, y: f64) {
+fn band_text(svg: &mut Svg, axis: &Axis, fault: &FaultSpan, y: f64) {
     if axis.overlaps(fault.from, fault.to) {
         svg.text("halo bad", (axis.x(fault.from) + 3.0, y), &fault.text);
     }
@@ -101,7 +101,7 @@ pub(super) struct HostLane<'a> {
     name: String,
     beliefs: Vec<Tenure>,
     waits: Vec<(u64, Option<u64>)>,
-    faults: Vec<&'a Fault>,
+    faults: Vec<&'a FaultSpan>,
     notes: Rows,
     commands: Rows,
 }
@@ -188,7 +188,7 @@ impl<'a> HostLane<'a> {
 /// What happens to a host: one text for what is the same on several drives.
 fn host_notes(recording: &Recording, lock: LockIx, host: HostIx, axis: &Axis) -> Rows {
     let mut notes: Vec<(u64, Tone, String)> = Vec::new();
-    let ours = |n: &&Note| is_host(n.place, host) && n.lock.is_none_or(|l| l == lock);
+    let ours = |n: &&Annotation| is_host(n.place, host) && n.lock.is_none_or(|l| l == lock);
     for note in recording.notes.iter().filter(ours) {
         if let Some((at, tone, text)) = notes.last_mut() {
             let last = text.split(" d").next();
@@ -244,7 +244,7 @@ pub(super) struct DriveLane<'a> {
     /// Records, each with its row.
     records: Vec<(HostIx, &'a str, usize, Tenure)>,
     rows: usize,
-    faults: Vec<&'a Fault>,
+    faults: Vec<&'a FaultSpan>,
     texts: Rows,
 }
 

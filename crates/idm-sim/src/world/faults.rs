@@ -6,7 +6,7 @@ use super::slots::Caller;
 use super::text::trace;
 use crate::coverage::Count;
 use crate::ids::{DriveSet, HostIx, Ix};
-use crate::plan::{Episode, Trouble, log_uniform};
+use crate::plan::{Episode, Fault, log_uniform};
 
 /// A fault more, or one less.
 fn step(level: &mut u8, begins: bool) {
@@ -18,14 +18,14 @@ fn step(level: &mut u8, begins: bool) {
 }
 
 /// What is counted when a fault begins, where that is counted here.
-fn beginning(what: Trouble) -> Option<Count> {
+fn beginning(what: Fault) -> Option<Count> {
     Some(match what {
-        Trouble::DriveGone(_) | Trouble::DriveDead(_) => Count::DriveDown,
-        Trouble::DriveSlow(_) | Trouble::DriveBusy(_) => Count::DriveSlow,
-        Trouble::DriveFull(_) => Count::DriveFull,
-        Trouble::PathFlaps(..) => Count::PathFlaps,
-        Trouble::Cut(_) => Count::Cut,
-        Trouble::DriveReset(_) | Trouble::Frozen(_) | Trouble::Restart(_) | Trouble::Reboot(_) => {
+        Fault::DriveGone(_) | Fault::DriveDead(_) => Count::DriveDown,
+        Fault::DriveSlow(_) | Fault::DriveBusy(_) => Count::DriveSlow,
+        Fault::DriveFull(_) => Count::DriveFull,
+        Fault::PathFlaps(..) => Count::PathFlaps,
+        Fault::Cut(_) => Count::Cut,
+        Fault::DriveReset(_) | Fault::Frozen(_) | Fault::Restart(_) | Fault::Reboot(_) => {
             return None;
         }
     })
@@ -33,7 +33,7 @@ fn beginning(what: Trouble) -> Option<Count> {
 
 impl World {
     /// A fault begins or ends.
-    pub(super) fn trouble(&mut self, e: u8, begins: bool) {
+    pub(super) fn change_fault(&mut self, e: u8, begins: bool) {
         let e = usize::from(e);
         if begins && self.script.is_none() {
             self.aim(e);
@@ -43,29 +43,29 @@ impl World {
         if let Some(count) = beginning(what).filter(|_| begins) {
             self.coverage.add(count);
         }
-        self.observe_trouble(what, begins);
+        self.observe_fault(what, begins);
         match what {
-            Trouble::DriveGone(d) => step(&mut self.drives[d].gone, begins),
-            Trouble::DriveDead(d) => step(&mut self.drives[d].dead, begins),
-            Trouble::DriveSlow(d) => step(&mut self.drives[d].slow, begins),
-            Trouble::DriveBusy(d) => step(&mut self.drives[d].busy, begins),
-            Trouble::DriveFull(d) => {
+            Fault::DriveGone(d) => step(&mut self.drives[d].gone, begins),
+            Fault::DriveDead(d) => step(&mut self.drives[d].dead, begins),
+            Fault::DriveSlow(d) => step(&mut self.drives[d].slow, begins),
+            Fault::DriveBusy(d) => step(&mut self.drives[d].busy, begins),
+            Fault::DriveFull(d) => {
                 let now = self.drive_now(d);
                 if begins {
-                    self.drives[d].fill(now);
+                    self.drives[d].fill(now, self.plan.room);
                 } else {
                     self.drives[d].empty(now);
                 }
             }
-            Trouble::DriveReset(d) if begins => self.reset(d),
-            Trouble::PathFlaps(h, d) if begins => self.network.paths[h].flaps.insert(d),
-            Trouble::PathFlaps(h, d) => self.network.paths[h].flaps.remove(d),
-            Trouble::Cut(h) => step(&mut self.network.paths[h].cut, begins),
-            Trouble::Frozen(h) if begins => self.freeze(h, until),
-            Trouble::Restart(h) if begins => self.restart(h, until),
-            Trouble::Restart(h) => self.hosts[h].doomed_until = None,
-            Trouble::Reboot(h) if begins => self.crash(h, until, true),
-            Trouble::DriveReset(_) | Trouble::Frozen(_) | Trouble::Reboot(_) => (),
+            Fault::DriveReset(d) if begins => self.reset(d),
+            Fault::PathFlaps(h, d) if begins => self.network.paths[h].flaps.insert(d),
+            Fault::PathFlaps(h, d) => self.network.paths[h].flaps.remove(d),
+            Fault::Cut(h) => step(&mut self.network.paths[h].cut, begins),
+            Fault::Frozen(h) if begins => self.freeze(h, until),
+            Fault::Restart(h) if begins => self.restart(h, until),
+            Fault::Restart(h) => self.hosts[h].doomed_until = None,
+            Fault::Reboot(h) if begins => self.crash(h, until, true),
+            Fault::DriveReset(_) | Fault::Frozen(_) | Fault::Reboot(_) => (),
         }
     }
 
@@ -80,7 +80,7 @@ impl World {
             return;
         };
         match &mut self.plan.episodes[e].what {
-            Trouble::Cut(h) | Trouble::Frozen(h) | Trouble::Restart(h) | Trouble::Reboot(h) => {
+            Fault::Cut(h) | Fault::Frozen(h) | Fault::Restart(h) | Fault::Reboot(h) => {
                 *h = holder;
             }
             _ => (),
@@ -127,7 +127,7 @@ impl World {
             for d in set.iter() {
                 let at = from + self.rng.u64(0..=spread);
                 let i = self.plan.episodes.len();
-                self.plan.episodes.push(Episode { from: at, to: at, what: Trouble::DriveReset(d) });
+                self.plan.episodes.push(Episode { from: at, to: at, what: Fault::DriveReset(d) });
                 self.push(at, What::Begin(i as u8));
             }
         }

@@ -26,14 +26,14 @@ impl World {
             }
         }
         self.hosts[h].frozen_until = until;
-        self.observe_fault(Place::Host(h), FROZEN, true);
+        self.observe_fault_span(Place::Host(h), FROZEN, true);
         self.push(until, What::Thaw(h));
     }
 
     /// A host goes on: replies have piled up, and timers are due.
     pub(super) fn thaw(&mut self, h: HostIx) {
         trace!(self, "host {h:?} thaws");
-        self.observe_fault(Place::Host(h), FROZEN, false);
+        self.observe_fault_span(Place::Host(h), FROZEN, false);
         let mut deferred = core::mem::take(&mut self.hosts[h].deferred);
         self.rng.shuffle(&mut deferred);
         let timers_first = self.rng.bool();
@@ -127,7 +127,7 @@ impl World {
     /// A dead host comes back.
     pub(super) fn come_back(&mut self, h: HostIx, renamed: bool) {
         trace!(self, "host {h:?} is back{}", if renamed { " under a new name" } else { "" });
-        self.observe_fault(Place::Host(h), death(renamed), false);
+        self.observe_fault_span(Place::Host(h), death(renamed), false);
         self.coverage.add(if renamed { Count::Rebooted } else { Count::Restarted });
         self.hosts[h].earlier_until = self.earlier_until(h, renamed);
         let linger = self.plan.timing.linger;
@@ -161,7 +161,7 @@ impl World {
     /// What a restarted host does with what was noted, and when.
     fn draw_adoption(&mut self, s: SlotIx, renamed: bool) -> Option<u64> {
         // What is noted is adopted; where a note is lost, nothing uses the lock.
-        if !renamed && self.rng.u8(0..16) == 0 {
+        if !renamed && self.rng.u8(0..self.plan.notes_lost) == 0 {
             self.slots[s].legacy = Legacy::default();
         }
         if renamed || (self.slots[s].legacy.orphan.is_none() && !self.rng.bool()) {

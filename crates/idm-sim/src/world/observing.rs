@@ -5,7 +5,7 @@ use super::hosts::{Host, host_id};
 use super::network::FlightIx;
 use crate::ids::{DriveIx, HostIx, Ix, LockIx, SlotIx};
 use crate::observe::{Command, Heard, Place, Recording, Tone, verb};
-use crate::plan::Trouble;
+use crate::plan::Fault;
 use core::fmt;
 use idm_engine::{DriveRef, Event, Notice, Outcome, Refusal};
 use idm_protocol::{HostId, Mode, Reply};
@@ -158,27 +158,26 @@ impl World {
     }
 
     /// A lasting fault that is none of a host's life.
-    pub(super) fn observe_trouble(&mut self, what: Trouble, begins: bool) {
+    pub(super) fn observe_fault(&mut self, what: Fault, begins: bool) {
         if self.recording.is_none() {
             return;
         }
         let (place, text) = match what {
-            Trouble::DriveGone(d) => (Place::Drive(d), "not there".to_owned()),
-            Trouble::DriveDead(d) => (Place::Drive(d), "does not answer".to_owned()),
-            Trouble::DriveSlow(d) => (Place::Drive(d), "slow".to_owned()),
-            Trouble::DriveBusy(d) => (Place::Drive(d), "busy".to_owned()),
-            Trouble::DriveFull(d) => (Place::Drive(d), "full".to_owned()),
-            Trouble::PathFlaps(h, d) => (Place::Host(h), format!("path to {d} comes and goes")),
-            Trouble::Cut(h) => (Place::Host(h), "reaches no drive".to_owned()),
-            Trouble::DriveReset(_)
-            | Trouble::Frozen(_)
-            | Trouble::Restart(_)
-            | Trouble::Reboot(_) => return,
+            Fault::DriveGone(d) => (Place::Drive(d), "not there".to_owned()),
+            Fault::DriveDead(d) => (Place::Drive(d), "does not answer".to_owned()),
+            Fault::DriveSlow(d) => (Place::Drive(d), "slow".to_owned()),
+            Fault::DriveBusy(d) => (Place::Drive(d), "busy".to_owned()),
+            Fault::DriveFull(d) => (Place::Drive(d), "full".to_owned()),
+            Fault::PathFlaps(h, d) => (Place::Host(h), format!("path to {d} comes and goes")),
+            Fault::Cut(h) => (Place::Host(h), "reaches no drive".to_owned()),
+            Fault::DriveReset(_) | Fault::Frozen(_) | Fault::Restart(_) | Fault::Reboot(_) => {
+                return;
+            }
         };
-        self.observe_fault(place, &text, begins);
+        self.observe_fault_span(place, &text, begins);
     }
 
-    pub(super) fn observe_fault(&mut self, place: Place, text: &str, begins: bool) {
+    pub(super) fn observe_fault_span(&mut self, place: Place, text: &str, begins: bool) {
         let Some(recording) = &mut self.recording else { return };
         let now = self.agenda.now();
         if begins {

@@ -53,7 +53,7 @@ impl World {
         }
         self.touch(s);
         self.draw_dirty(s);
-        self.sight_grant(s);
+        self.note_grant_features(s);
         self.require(self.check_converted(s, mode));
         if mode == Mode::Exclusive {
             self.usurp(s);
@@ -132,7 +132,7 @@ impl World {
         slot.seen.tenure += 1;
         slot.legacy.usurped = None;
         slot.legacy.granted = self.rng.u8(0..4) != 0;
-        self.sight_grant(s);
+        self.note_grant_features(s);
         self.require(self.check_grant(s));
         if self.votes(s) < self.slots[s].call.members.len() {
             self.coverage.add(Count::GrantedFew);

@@ -4,14 +4,14 @@ use super::World;
 use super::agenda::What;
 use super::verdict::{Ending, Failure};
 use crate::ids::{Ix, LockIx};
-use crate::plan::Kind;
+use crate::plan::WorldKind;
 use crate::scenario::{Scenario, Step};
 use fastrand::Rng;
 
 impl World {
     /// Runs a scenario to its end.
     pub fn play(&mut self, scenario: &Scenario) -> Result<Ending, Failure> {
-        debug_assert!(scenario.plan.kind == Kind::Budget);
+        debug_assert!(scenario.plan.kind == WorldKind::Budget);
         self.rng = Rng::with_seed(0);
         self.reseeds.clear();
         self.plan = scenario.plan.clone();

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode, exit};
 use std::thread;
 use std::time::{Duration, Instant};
-use testbed::{EAGAIN, Host, Lab, Lvm2, Mode, Output, library};
+use testbed::{EAGAIN, Host, Lvm2, Mode, Output, Testbed, library};
 
 /// Short, so that nobody has to wait a minute for the end; the default is 60 s.
 const LEASE: Duration = Duration::from_secs(10);
@@ -36,177 +36,184 @@ fn main() -> ExitCode {
 }
 
 fn demo() -> Result<usize> {
-    let lab = Lab::new(LEASE)?;
-    clean_up_when_interrupted(lab.dir().to_owned())?;
+    let testbed = Testbed::new(LEASE)?;
+    clean_up_when_interrupted(testbed.dir().to_owned())?;
     let lvm2 = Lvm2::newest();
-    let mut story = Story::default();
+    let mut walkthrough = Walkthrough::default();
 
-    story.chapter("Two hosts, three drives");
-    story.tell(&format!(
+    walkthrough.section("Two hosts, three drives");
+    walkthrough.explain(&format!(
         "Three emulated drives, each with In-Drive Mutexes (IDM). {} stand for their data.",
-        lab.pvs().join(", ")
+        testbed.pvs().join(", ")
     ));
-    story.tell(&format!(
+    walkthrough.explain(&format!(
         "Two hosts that see these drives, alice and bob. Each runs a real lvmlockd from Debian's \
          lvm2 {}, which has our library in place of its own lvmlockd-idm.c:",
         lvm2.release
     ));
     let linked = linked_library(lvm2)?;
-    story.quote(&linked);
-    story.tell(&format!(
+    walkthrough.quote(&linked);
+    walkthrough.explain(&format!(
         "A lock is held when more than half of the drives say so, for {} s at a time; the holder \
          renews it. (Nothing is activated in this demo: it needs no device-mapper.)",
         LEASE.as_secs()
     ));
-    let alice = lab.host("alice", lvm2)?;
-    let bob = lab.host("bob", lvm2)?;
+    let alice = testbed.host("alice", lvm2)?;
+    let bob = testbed.host("bob", lvm2)?;
 
-    story.chapter("A shared volume group");
-    let pvs = lab.pvs();
+    walkthrough.section("A shared volume group");
+    let pvs = testbed.pvs();
     let mut create = vec!["vgcreate", "--shared", "--locktype", "idm", "vg"];
     create.extend(pvs.iter().map(String::as_str));
-    story.works(&alice, &create)?;
-    story.works(&bob, &["vgchange", "--lockstart", "vg"])?;
-    story.works(&alice, &["lvcreate", "-an", "-Zn", "-i3", "-L12m", "-n", "data", "vg"])?;
-    story.works(&bob, &["lvs", "-o", "vg_name,lv_name,lv_size,vg_lock_type", "vg"])?;
-    story.tell("bob sees what alice made.");
+    walkthrough.works(&alice, &create)?;
+    walkthrough.works(&bob, &["vgchange", "--lockstart", "vg"])?;
+    walkthrough.works(&alice, &["lvcreate", "-an", "-Zn", "-i3", "-L12m", "-n", "data", "vg"])?;
+    walkthrough.works(&bob, &["lvs", "-o", "vg_name,lv_name,lv_size,vg_lock_type", "vg"])?;
+    walkthrough.explain("bob sees what alice made.");
 
-    global_lock(&mut story, &alice, &bob)?;
-    vg_lock(&mut story, &alice, &bob)?;
-    lv_lock(&mut story, &lab, &alice, &bob)?;
-    conversion(&mut story, &alice, &bob)?;
-    value(&mut story, &alice, &bob)?;
-    death(&mut story, &lab, alice, &bob)?;
-    Ok(story.commands)
+    global_lock(&mut walkthrough, &alice, &bob)?;
+    vg_lock(&mut walkthrough, &alice, &bob)?;
+    lv_lock(&mut walkthrough, &testbed, &alice, &bob)?;
+    conversion(&mut walkthrough, &alice, &bob)?;
+    value(&mut walkthrough, &alice, &bob)?;
+    death(&mut walkthrough, &testbed, alice, &bob)?;
+    Ok(walkthrough.commands)
 }
 
-fn global_lock(story: &mut Story, alice: &Host, bob: &Host) -> Result<()> {
-    story.chapter("The global lock: one host at a time changes the list of volume groups");
+fn global_lock(walkthrough: &mut Walkthrough, alice: &Host, bob: &Host) -> Result<()> {
+    walkthrough.section("The global lock: one host at a time changes the list of volume groups");
     let mut holder = alice.client()?;
     let mut other = bob.client()?;
-    story
+    walkthrough
         .request("alice asks for the global lock, exclusive", 0, || holder.lock_global(Mode::Ex))?;
-    story.request("bob asks for it, too (lvmlockd tries for 5 s)", EAGAIN, || {
+    walkthrough.request("bob asks for it, too (lvmlockd tries for 5 s)", EAGAIN, || {
         other.lock_global(Mode::Ex)
     })?;
-    story.request("alice releases it", 0, || holder.lock_global(Mode::Un))?;
-    story.request("bob asks again", 0, || other.lock_global(Mode::Ex))?;
-    story.request("bob releases it", 0, || other.lock_global(Mode::Un))
+    walkthrough.request("alice releases it", 0, || holder.lock_global(Mode::Un))?;
+    walkthrough.request("bob asks again", 0, || other.lock_global(Mode::Ex))?;
+    walkthrough.request("bob releases it", 0, || other.lock_global(Mode::Un))
 }
 
-fn vg_lock(story: &mut Story, alice: &Host, bob: &Host) -> Result<()> {
-    story.chapter("The volume group's lock: one host at a time changes its metadata");
+fn vg_lock(walkthrough: &mut Walkthrough, alice: &Host, bob: &Host) -> Result<()> {
+    walkthrough.section("The volume group's lock: one host at a time changes its metadata");
     let mut holder = alice.client()?;
-    story.request("alice takes the lock of vg, exclusive", 0, || holder.lock_vg("vg", Mode::Ex))?;
+    walkthrough
+        .request("alice takes the lock of vg, exclusive", 0, || holder.lock_vg("vg", Mode::Ex))?;
     // Without its own retries, lvm passes on what lvmlockd says after 5 s.
     let once = "--config=global/lvmlockd_lock_retries=0";
     let create = ["lvcreate", once, "-an", "-Zn", "-L8m", "-n", "more", "vg"];
-    story.refused(bob, &create, "VG vg lock failed: held by other host")?;
-    story.request("alice releases it", 0, || holder.lock_vg("vg", Mode::Un))?;
-    story.works(bob, &create)
+    walkthrough.refused(bob, &create, "VG vg lock failed: held by other host")?;
+    walkthrough.request("alice releases it", 0, || holder.lock_vg("vg", Mode::Un))?;
+    walkthrough.works(bob, &create)
 }
 
-fn lv_lock(story: &mut Story, lab: &Lab, alice: &Host, bob: &Host) -> Result<()> {
-    story.chapter("A logical volume's lock: one host at a time uses it");
-    story.works(alice, &["lvchange", "-aey", "vg/data"])?;
-    story.tell("alice holds it exclusively. This is what a drive's table says:");
-    story.table(lab)?;
-    story.refused(bob, &["lvchange", "-aey", "vg/data"], "LV locked by other host")?;
-    story.works(alice, &["lvchange", "-an", "vg/data"])?;
-    story.works(bob, &["lvchange", "-aey", "vg/data"])?;
-    story.works(bob, &["lvchange", "-an", "vg/data"])?;
-    story.tell("bob got it when alice had released it.");
+fn lv_lock(
+    walkthrough: &mut Walkthrough,
+    testbed: &Testbed,
+    alice: &Host,
+    bob: &Host,
+) -> Result<()> {
+    walkthrough.section("A logical volume's lock: one host at a time uses it");
+    walkthrough.works(alice, &["lvchange", "-aey", "vg/data"])?;
+    walkthrough.explain("alice holds it exclusively. This is what a drive's table says:");
+    walkthrough.table(testbed)?;
+    walkthrough.refused(bob, &["lvchange", "-aey", "vg/data"], "LV locked by other host")?;
+    walkthrough.works(alice, &["lvchange", "-an", "vg/data"])?;
+    walkthrough.works(bob, &["lvchange", "-aey", "vg/data"])?;
+    walkthrough.works(bob, &["lvchange", "-an", "vg/data"])?;
+    walkthrough.explain("bob got it when alice had released it.");
     Ok(())
 }
 
-fn conversion(story: &mut Story, alice: &Host, bob: &Host) -> Result<()> {
-    story.chapter("Shared, and from shared to exclusive");
-    story.works(alice, &["lvchange", "-asy", "vg/data"])?;
-    story.works(bob, &["lvchange", "-asy", "vg/data"])?;
-    story.tell("Both share it now. Neither can have it alone:");
-    story.refused(alice, &["lvchange", "-aey", "vg/data"], "LV locked by other host")?;
-    story.works(bob, &["lvchange", "-an", "vg/data"])?;
-    story.works(alice, &["lvchange", "-aey", "vg/data"])?;
-    story.works(alice, &["lvchange", "-an", "vg/data"])
+fn conversion(walkthrough: &mut Walkthrough, alice: &Host, bob: &Host) -> Result<()> {
+    walkthrough.section("Shared, and from shared to exclusive");
+    walkthrough.works(alice, &["lvchange", "-asy", "vg/data"])?;
+    walkthrough.works(bob, &["lvchange", "-asy", "vg/data"])?;
+    walkthrough.explain("Both share it now. Neither can have it alone:");
+    walkthrough.refused(alice, &["lvchange", "-aey", "vg/data"], "LV locked by other host")?;
+    walkthrough.works(bob, &["lvchange", "-an", "vg/data"])?;
+    walkthrough.works(alice, &["lvchange", "-aey", "vg/data"])?;
+    walkthrough.works(alice, &["lvchange", "-an", "vg/data"])
 }
 
-fn value(story: &mut Story, alice: &Host, bob: &Host) -> Result<()> {
-    story.chapter("The lock's value: a change on one host is seen by the other");
-    story.tell(
+fn value(walkthrough: &mut Walkthrough, alice: &Host, bob: &Host) -> Result<()> {
+    walkthrough.section("The lock's value: a change on one host is seen by the other");
+    walkthrough.explain(
         "With the volume group's lock, the drives keep a time stamp of its last change. As long as \
          it is the one that a host wrote itself, what that host knows of the group is up to date.",
     );
-    story.works(bob, &["lvcreate", "-an", "-Zn", "-L8m", "-n", "b", "vg"])?;
+    walkthrough.works(bob, &["lvcreate", "-an", "-Zn", "-L8m", "-n", "b", "vg"])?;
     let before = bob.invalidations("vg");
-    story.works(bob, &["vgs", "vg"])?;
+    walkthrough.works(bob, &["vgs", "vg"])?;
     ensure!(
         bob.invalidations("vg") == before,
         "bob's lvmlockd does not recognise what it wrote itself"
     );
-    story.tell("bob's lvmlockd recognised its own time stamp.");
-    story.works(alice, &["lvcreate", "-an", "-Zn", "-L8m", "-n", "a", "vg"])?;
-    story.works(bob, &["vgs", "vg"])?;
+    walkthrough.explain("bob's lvmlockd recognised its own time stamp.");
+    walkthrough.works(alice, &["lvcreate", "-an", "-Zn", "-L8m", "-n", "a", "vg"])?;
+    walkthrough.works(bob, &["vgs", "vg"])?;
     ensure!(
         bob.invalidations("vg") == before + 1,
         "bob's lvmlockd did not see that alice has changed the group"
     );
-    story.tell("bob's lvmlockd saw that another host has written since:");
+    walkthrough.explain("bob's lvmlockd saw that another host has written since:");
     let log = bob.log();
     let seen = log.lines().rfind(|line| line.contains("invalidate vg state"));
-    story.quote(seen.unwrap_or_default());
+    walkthrough.quote(seen.unwrap_or_default());
     Ok(())
 }
 
-fn death(story: &mut Story, lab: &Lab, alice: Host, bob: &Host) -> Result<()> {
-    story.chapter("A host dies");
-    story.works(&alice, &["lvchange", "-aey", "vg/data"])?;
-    let lv = bob.find_lv("vg", "data", &lab.pvs())?.uuid.replace('-', "");
+fn death(walkthrough: &mut Walkthrough, testbed: &Testbed, alice: Host, bob: &Host) -> Result<()> {
+    walkthrough.section("A host dies");
+    walkthrough.works(&alice, &["lvchange", "-aey", "vg/data"])?;
+    let lv = bob.find_lv("vg", "data", &testbed.pvs())?.uuid.replace('-', "");
     drop(alice);
     let died = Instant::now();
-    story.tell(
+    walkthrough.explain(
         "alice is dead: everything that ran on it was killed. Nobody renews its locks, but until \
          the lease has run out bob cannot know that.",
     );
     let take = ["lvchange", "-aey", "vg/data"];
-    story.refused(bob, &take, "LV locked by other host")?;
+    walkthrough.refused(bob, &take, "LV locked by other host")?;
     loop {
         ensure!(
             died.elapsed() < 3 * LEASE,
             "bob still has not got the lock of a host that died {:?} ago",
             died.elapsed()
         );
-        let left = lease_left(lab, &lv, "alice")?;
+        let left = lease_left(testbed, &lv, "alice")?;
         let output = bob.lvm(&take)?;
         if output.code == 0 {
             break;
         }
-        story.quote(&format!(
+        walkthrough.quote(&format!(
             "{:4.1} s after its death: bob asks and is refused; alice's lease runs for {} more",
             died.elapsed().as_secs_f64(),
             left.map_or("no time".to_owned(), |left| format!("{:.1} s", left.as_secs_f64()))
         ));
         thread::sleep(Duration::from_secs(1));
     }
-    story.commands += 1;
-    story.quote(&format!("{:4.1} s after its death: bob has it", died.elapsed().as_secs_f64()));
-    story.table(lab)?;
-    story.works(bob, &["lvchange", "-an", "vg/data"])
+    walkthrough.commands += 1;
+    walkthrough
+        .quote(&format!("{:4.1} s after its death: bob has it", died.elapsed().as_secs_f64()));
+    walkthrough.table(testbed)?;
+    walkthrough.works(bob, &["lvchange", "-an", "vg/data"])
 }
 
-/// The tale so far.
+/// Sections with commands and what they printed, numbered and counted.
 #[derive(Default)]
-struct Story {
-    chapters: usize,
+struct Walkthrough {
+    sections: usize,
     commands: usize,
 }
 
-impl Story {
-    fn chapter(&mut self, title: &str) {
-        self.chapters += 1;
-        println!("\n{}. {title}\n", self.chapters);
+impl Walkthrough {
+    fn section(&mut self, title: &str) {
+        self.sections += 1;
+        println!("\n{}. {title}\n", self.sections);
     }
 
-    fn tell(&self, text: &str) {
+    fn explain(&self, text: &str) {
         let mut line = String::new();
         for word in text.split_whitespace() {
             if line.len() + word.len() > WIDTH {
@@ -226,8 +233,8 @@ impl Story {
     }
 
     /// Who holds what, as drive d0 has it in its table.
-    fn table(&self, lab: &Lab) -> Result<()> {
-        for record in lab.drives().table(0)? {
+    fn table(&self, testbed: &Testbed) -> Result<()> {
+        for record in testbed.drives().table(0)? {
             let Some(left) = record.lease_left else {
                 continue; // unlocked, kept for its value
             };
@@ -287,7 +294,7 @@ impl Story {
             EAGAIN => "EAGAIN: held by another host",
             _ => "an error",
         };
-        self.tell(&format!("{what}: {result} ({meaning})"));
+        self.explain(&format!("{what}: {result} ({meaning})"));
         ensure!(result == expected, "expected {expected}");
         self.commands += 1;
         Ok(())
@@ -309,10 +316,10 @@ fn linked_library(lvm2: Lvm2) -> Result<String> {
 
 /// The longest that a lock which `host` held on LV `lv` (a uuid without dashes) has left on any
 /// drive.
-fn lease_left(lab: &Lab, lv: &str, host: &str) -> Result<Option<Duration>> {
+fn lease_left(testbed: &Testbed, lv: &str, host: &str) -> Result<Option<Duration>> {
     let mut longest = None;
-    for number in 0..lab.drives().count() {
-        for record in lab.drives().table(number)? {
+    for number in 0..testbed.drives().count() {
+        for record in testbed.drives().table(number)? {
             if record.resource.ends_with(lv) && record.host.starts_with(host) {
                 longest = longest.max(record.lease_left);
             }

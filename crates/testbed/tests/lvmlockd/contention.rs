@@ -9,7 +9,7 @@ use testbed::{EAGAIN, Lv, Lvm2, Mode, wait_until};
 for_every_build!(an_lv_is_locked_shared_converted_and_released, the_vg_lock_and_its_value);
 
 fn an_lv_is_locked_shared_converted_and_released(lvm2: Lvm2) -> Result<()> {
-    let Pair { lab: _lab, alice, bob, lv } = Pair::new(lvm2, LEASE)?;
+    let Pair { testbed: _testbed, alice, bob, lv } = Pair::new(lvm2, LEASE)?;
     let exclusive = ["lvchange", "-aey", "vg/data"];
     let shared = ["lvchange", "-asy", "vg/data"];
     let release = ["lvchange", "-an", "vg/data"];
@@ -51,7 +51,7 @@ fn an_lv_is_locked_shared_converted_and_released(lvm2: Lvm2) -> Result<()> {
 }
 
 fn the_vg_lock_and_its_value(lvm2: Lvm2) -> Result<()> {
-    let Pair { lab: _lab, alice, bob, .. } = Pair::new(lvm2, LEASE)?;
+    let Pair { testbed: _testbed, alice, bob, .. } = Pair::new(lvm2, LEASE)?;
     bob.lvm(&new_lv("b"))?.success()?;
 
     // What a host wrote itself last stays valid.
@@ -88,7 +88,7 @@ fn the_vg_lock_and_its_value(lvm2: Lvm2) -> Result<()> {
 
 #[test]
 fn a_held_global_lock_is_told_by_name() -> Result<()> {
-    let Pair { lab: _lab, alice, bob, .. } = Pair::new(Lvm2::newest(), LEASE)?;
+    let Pair { testbed: _testbed, alice, bob, .. } = Pair::new(Lvm2::newest(), LEASE)?;
     let mut holder = alice.client()?;
     assert_eq!(holder.lock_global(Mode::Ex)?, 0);
     // A command that takes the global lock; nothing of it gets as far as the disk.
@@ -104,7 +104,7 @@ fn a_held_global_lock_is_told_by_name() -> Result<()> {
 
 #[test]
 fn a_held_vg_lock_stops_writers_and_not_readers() -> Result<()> {
-    let Pair { lab: _lab, alice, bob, .. } = Pair::new(Lvm2::newest(), LEASE)?;
+    let Pair { testbed: _testbed, alice, bob, .. } = Pair::new(Lvm2::newest(), LEASE)?;
     let mut holder = alice.client()?;
     assert_eq!(holder.lock_vg("vg", Mode::Ex)?, 0);
     let once = "--config=global/lvmlockd_lock_retries=0";
@@ -121,7 +121,7 @@ fn a_held_vg_lock_stops_writers_and_not_readers() -> Result<()> {
 
 #[test]
 fn of_two_hosts_at_once_never_both_get_an_lv() -> Result<()> {
-    let Pair { lab: _lab, alice, bob, lv } = Pair::new(Lvm2::newest(), LEASE)?;
+    let Pair { testbed: _testbed, alice, bob, lv } = Pair::new(Lvm2::newest(), LEASE)?;
     let mut granted = 0;
     for round in 0..50 {
         let mut clients = [alice.client()?, bob.client()?];
@@ -153,7 +153,7 @@ fn of_two_hosts_at_once_never_both_get_an_lv() -> Result<()> {
 /// While an LV is extended or moved, hosts name different drives for its lock.
 #[test]
 fn a_holder_that_counts_other_drives_is_seen() -> Result<()> {
-    let Pair { lab: _lab, alice, bob, lv } = Pair::new(Lvm2::newest(), LEASE)?;
+    let Pair { testbed: _testbed, alice, bob, lv } = Pair::new(Lvm2::newest(), LEASE)?;
     let on = |drives: &[usize]| Lv {
         pvs: drives.iter().map(|&drive| lv.pvs[drive].clone()).collect(),
         ..lv.clone()

@@ -4,7 +4,7 @@ use super::{LEASE, Pair, for_every_build, for_every_release};
 use anyhow::{Result, ensure};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use testbed::{EAGAIN, Host, Lab, Lv, Lvm2, Mode, wait_until};
+use testbed::{EAGAIN, Host, Lv, Lvm2, Mode, Testbed, wait_until};
 
 /// For what takes a moment.
 const SOON: Duration = Duration::from_secs(10);
@@ -14,8 +14,8 @@ for_every_release!(an_orderly_stop_keeps_what_a_killed_lvmlockd_left);
 
 /// With lvm2's own lvmlockd-idm.c this crashes lvmlockd.
 fn a_client_that_leaves_in_the_middle_of_a_request_does_no_harm(lvm2: Lvm2) -> Result<()> {
-    let Pair { lab, mut alice, bob, lv } = Pair::new(lvm2, LEASE)?;
-    let drives = lab.drives();
+    let Pair { testbed, mut alice, bob, lv } = Pair::new(lvm2, LEASE)?;
+    let drives = testbed.drives();
     for mode in [Mode::Ex, Mode::Sh] {
         for number in 0..drives.count() {
             drives.delay(number, Duration::from_millis(500))?;
@@ -44,7 +44,7 @@ fn a_client_that_leaves_in_the_middle_of_a_request_does_no_harm(lvm2: Lvm2) -> R
 
 #[test]
 fn a_restarted_lvmlockd_gets_its_own_locks_back() -> Result<()> {
-    let Pair { lab: _lab, mut alice, bob, lv } = Pair::new(Lvm2::newest(), LEASE)?;
+    let Pair { testbed: _testbed, mut alice, bob, lv } = Pair::new(Lvm2::newest(), LEASE)?;
     alice.lvm(&["lvchange", "-aey", "vg/data"])?.success()?;
     alice.kill_lvmlockd()?;
     assert_eq!(bob.client()?.lock_lv(&lv, Mode::Sh)?, EAGAIN);
@@ -53,11 +53,11 @@ fn a_restarted_lvmlockd_gets_its_own_locks_back() -> Result<()> {
     is_given_back(&alice, &bob, &lv)
 }
 
-/// Core knows nothing of what it was not asked for since it was started, so nothing holds it up when
-/// it is told to stop, and nobody asks it what to do with that.
+/// Core knows nothing of what it was not asked for since it was started, so nothing holds it up
+/// when it is told to stop, and nobody asks it what to do with that.
 fn an_orderly_stop_keeps_what_a_killed_lvmlockd_left(lvm2: Lvm2) -> Result<()> {
     let lease = Duration::from_secs(12);
-    let Pair { lab: _lab, mut alice, bob, lv } = Pair::new(lvm2, lease)?;
+    let Pair { testbed: _testbed, mut alice, bob, lv } = Pair::new(lvm2, lease)?;
     alice.lvm(&["lvchange", "-aey", "vg/data"])?.success()?;
     alice.set_active(&lv, true)?;
     alice.kill_lvmlockd()?;
@@ -89,11 +89,11 @@ fn is_given_back(alice: &Host, bob: &Host, lv: &Lv) -> Result<()> {
 }
 
 /// The longest lease that `host` has left on `lv`, on any drive.
-fn lease_left(lab: &Lab, lv_uuid: &str, host: &str) -> Result<Duration> {
+fn lease_left(testbed: &Testbed, lv_uuid: &str, host: &str) -> Result<Duration> {
     let lv = lv_uuid.replace('-', "");
     let mut longest = Duration::ZERO;
-    for number in 0..lab.drives().count() {
-        for record in lab.drives().table(number)? {
+    for number in 0..testbed.drives().count() {
+        for record in testbed.drives().table(number)? {
             if record.resource.ends_with(&lv) && record.host.starts_with(host) {
                 longest = longest.max(record.lease_left.unwrap_or_default());
             }
@@ -105,10 +105,10 @@ fn lease_left(lab: &Lab, lv_uuid: &str, host: &str) -> Result<Duration> {
 #[test]
 fn a_dead_hosts_lock_is_taken_over_after_its_lease_and_not_before() -> Result<()> {
     let lease = Duration::from_secs(4);
-    let Pair { lab, alice, bob, lv } = Pair::new(Lvm2::newest(), lease)?;
+    let Pair { testbed, alice, bob, lv } = Pair::new(Lvm2::newest(), lease)?;
     alice.lvm(&["lvchange", "-aey", "vg/data"])?.success()?;
     drop(alice);
-    let left = lease_left(&lab, &lv.uuid, "alice")?;
+    let left = lease_left(&testbed, &lv.uuid, "alice")?;
     let died = Instant::now();
     ensure!(left > Duration::from_secs(1), "alice held nothing: {left:?}");
     let mut client = bob.client()?;
@@ -122,7 +122,7 @@ fn a_dead_hosts_lock_is_taken_over_after_its_lease_and_not_before() -> Result<()
     assert!(taken < left + Duration::from_secs(2), "{taken:?} of {left:?}");
 
     // The same machine after a reboot is another host: it has no claim to what it held.
-    let alice = lab.host("alice", Lvm2::newest())?;
+    let alice = testbed.host("alice", Lvm2::newest())?;
     alice.lvm(&["vgchange", "--lockstart", "vg"])?.success()?;
     assert_eq!(alice.client()?.lock_lv(&lv, Mode::Sh)?, EAGAIN);
     Ok(())
@@ -131,7 +131,7 @@ fn a_dead_hosts_lock_is_taken_over_after_its_lease_and_not_before() -> Result<()
 #[test]
 fn a_frozen_host_does_not_believe_in_its_lapsed_lock() -> Result<()> {
     let lease = Duration::from_secs(3);
-    let Pair { lab: _lab, alice, bob, lv } = Pair::new(Lvm2::newest(), lease)?;
+    let Pair { testbed: _testbed, alice, bob, lv } = Pair::new(Lvm2::newest(), lease)?;
     alice.lvm(&["lvchange", "-aey", "vg/data"])?.success()?;
     alice.freeze_lvmlockd()?;
     bob.lvm(&["vgs", "vg"])?.success()?;

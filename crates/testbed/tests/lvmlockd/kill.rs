@@ -113,8 +113,8 @@ impl Actor<'_> {
         let (name, world) = (self.name, self.world);
         match world.mode(name, lv) {
             None if random.one_in(4) => {
-                // A command that takes the lock for itself and is interrupted. Not shared: of two such
-                // commands at once core frees the second's PV paths twice, without asking us.
+                // A command that takes the lock for itself and is interrupted. Not shared: of two
+                // such commands at once core frees the second's PV paths twice, without asking us.
                 let Ok(mut other) = self.host.client() else { return Ok(false) };
                 if other.send_lock_lv(&self.lvs[lv], Mode::Ex).is_err() {
                     return Ok(false);
@@ -214,8 +214,8 @@ fn setting(name: &str, otherwise: u64) -> Result<u64> {
 fn every_lock_is_given_back_or_released(lvm2: Lvm2) -> Result<()> {
     let kills = setting("TESTBED_KILLS", KILLS)?;
     let seed = setting("TESTBED_SEED", 1)?;
-    let Pair { lab, mut alice, bob, lv } = Pair::new(lvm2, LEASE)?;
-    let pvs = lab.pvs();
+    let Pair { testbed, mut alice, bob, lv } = Pair::new(lvm2, LEASE)?;
+    let pvs = testbed.pvs();
     let mut lvs = vec![lv];
     for number in 1..LVS {
         let name = format!("lv{number}");
@@ -229,8 +229,8 @@ fn every_lock_is_given_back_or_released(lvm2: Lvm2) -> Result<()> {
     let begin = Instant::now();
     let mut given_back = 0;
     for round in 0..kills {
-        for drive in 0..lab.drives().count() {
-            lab.drives().delay(drive, Duration::from_millis(random.below(4)))?;
+        for drive in 0..testbed.drives().count() {
+            testbed.drives().delay(drive, Duration::from_millis(random.below(4)))?;
         }
         let round_of = |what: &str| format!("seed {seed}, kill {round}: {what}");
         let kept = one_kill(&mut alice, &bob, &world, &lvs, &mut random)

@@ -12,7 +12,7 @@ for_every_build!(
 );
 
 fn a_vg_is_stopped_and_started_again(lvm2: Lvm2) -> Result<()> {
-    let Pair { lab, mut alice, bob, lv } = Pair::new(lvm2, LEASE)?;
+    let Pair { testbed, mut alice, bob, lv } = Pair::new(lvm2, LEASE)?;
     alice.lvm(&["vgchange", "--lockstop", "vg"])?.success()?;
     let refused = alice.lvm(&new_lv("x"))?;
     assert_ne!(refused.code, 0, "{refused}");
@@ -28,8 +28,8 @@ fn a_vg_is_stopped_and_started_again(lvm2: Lvm2) -> Result<()> {
     alice.lvm(&["vgchange", "--lockstop", "vg"])?.success()?;
     alice.lvmlockctl(&["--stop-lockspaces"])?;
     alice.stop_lvmlockd()?;
-    for number in 0..lab.drives().count() {
-        for record in lab.drives().table(number)? {
+    for number in 0..testbed.drives().count() {
+        for record in testbed.drives().table(number)? {
             assert!(
                 !record.host.starts_with("alice") || record.lease_left.is_none(),
                 "drive {number}: {record:?}"
@@ -42,7 +42,7 @@ fn a_vg_is_stopped_and_started_again(lvm2: Lvm2) -> Result<()> {
 /// lvmlockd's handlers run on its own threads, and what it is told by signals reaches it.
 #[test]
 fn threads_of_the_library_block_all_signals() -> Result<()> {
-    let Pair { lab: _lab, alice, bob: _bob, lv } = Pair::new(Lvm2::newest(), LEASE)?;
+    let Pair { testbed: _testbed, alice, bob: _bob, lv } = Pair::new(Lvm2::newest(), LEASE)?;
     assert_eq!(alice.client()?.lock_lv(&lv, Mode::Ex)?, 0);
     let mut ours = Vec::new();
     for task in fs::read_dir(format!("/proc/{}/task", alice.lvmlockd_pid()?))? {
@@ -68,7 +68,7 @@ fn threads_of_the_library_block_all_signals() -> Result<()> {
 }
 
 fn a_vg_is_removed_only_when_others_have_stopped_it(lvm2: Lvm2) -> Result<()> {
-    let Pair { lab, alice, bob, .. } = Pair::new(lvm2, LEASE)?;
+    let Pair { testbed, alice, bob, .. } = Pair::new(lvm2, LEASE)?;
     alice.lvm(&["lvremove", "--yes", "vg/data"])?.success()?;
     let refused = alice.lvm(&["vgremove", "vg"])?;
     assert_eq!(refused.code, 5, "{refused}");
@@ -78,7 +78,7 @@ fn a_vg_is_removed_only_when_others_have_stopped_it(lvm2: Lvm2) -> Result<()> {
     alice.lvm(&["vgremove", "vg"])?.success()?;
 
     // The disks are free for a new group of the same name, shared as the first was.
-    let pvs = lab.pvs();
+    let pvs = testbed.pvs();
     bob.lvm(&["vgcreate", "--shared", "--locktype", "idm", "vg", &pvs[0], &pvs[1], &pvs[2]])?
         .success()?;
     alice.lvm(&["vgchange", "--lockstart", "vg"])?.success()?;
@@ -87,7 +87,7 @@ fn a_vg_is_removed_only_when_others_have_stopped_it(lvm2: Lvm2) -> Result<()> {
 }
 
 fn a_vg_is_renamed_or_made_local_only_when_others_have_stopped_it(lvm2: Lvm2) -> Result<()> {
-    let Pair { lab: _lab, alice, bob, lv } = Pair::new(lvm2, LEASE)?;
+    let Pair { testbed: _testbed, alice, bob, lv } = Pair::new(lvm2, LEASE)?;
     let rename = ["vgrename", "vg", "other"];
     let local = ["vgchange", "--yes", "--locktype", "none", "vg"];
     for command in [&rename[..], &local[..]] {

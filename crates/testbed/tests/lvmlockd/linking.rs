@@ -54,8 +54,11 @@ fn the_log_is_in_lvmlockctls_dump(lvm2: Lvm2) -> Result<()> {
 fn no_lock_unlock_or_convert_starts_a_process() -> Result<()> {
     let pair = Pair::new(Lvm2::newest(), LEASE)?;
     let pid = pair.alice.lvmlockd_pid()?;
-    let trace =
-        Trace::attach(pid, "execve,execveat,fork,vfork,clone,clone3,sendto,write", pair.lab.dir())?;
+    let trace = Trace::attach(
+        pid,
+        "execve,execveat,fork,vfork,clone,clone3,sendto,write",
+        pair.testbed.dir(),
+    )?;
     let mut client = pair.alice.client()?;
     for mode in [Mode::Ex, Mode::Un] {
         assert_eq!(client.lock_global(mode)?, 0);

@@ -10,34 +10,34 @@ mod storage;
 
 use anyhow::Result;
 use std::time::Duration;
-use testbed::{Host, Lab, Lv, Lvm2};
+use testbed::{Host, Lv, Lvm2, Testbed};
 
 /// Long enough for no lock to lapse in a test that is not about that, also on a busy machine.
 const LEASE: Duration = Duration::from_secs(30);
 
-/// Two hosts that have VG `vg` started, with LV `data` on all three drives. Take `lab` out first: it has to be dropped
-/// last.
+/// Two hosts that have VG `vg` started, with LV `data` on all three drives. Take `testbed` out
+/// first: it has to be dropped last.
 struct Pair {
     alice: Host,
     bob: Host,
     lv: Lv,
     // Dropped after the hosts.
-    lab: Lab,
+    testbed: Testbed,
 }
 
 impl Pair {
     fn new(lvm2: Lvm2, lease: Duration) -> Result<Pair> {
-        let lab = Lab::new(lease)?;
-        let alice = lab.host("alice", lvm2)?;
-        let bob = lab.host("bob", lvm2)?;
-        let pvs = lab.pvs();
+        let testbed = Testbed::new(lease)?;
+        let alice = testbed.host("alice", lvm2)?;
+        let bob = testbed.host("bob", lvm2)?;
+        let pvs = testbed.pvs();
         let mut create = vec!["vgcreate", "--shared", "--locktype", "idm", "vg"];
         create.extend(pvs.iter().map(String::as_str));
         alice.lvm(&create)?.success()?;
         alice.lvm(&["lvcreate", "-an", "-Zn", "-i3", "-L12m", "-n", "data", "vg"])?.success()?;
         bob.lvm(&["vgchange", "--lockstart", "vg"])?.success()?;
         let lv = alice.find_lv("vg", "data", &pvs)?;
-        Ok(Pair { alice, bob, lv, lab })
+        Ok(Pair { alice, bob, lv, testbed })
     }
 }
 

@@ -11,7 +11,7 @@ const SHOWN: Duration = Duration::from_secs(20);
 for_every_build!(a_healthy_lock_is_one_line);
 
 fn a_healthy_lock_is_one_line(lvm2: Lvm2) -> Result<()> {
-    let Pair { lab: _lab, alice, bob: _bob, lv } = Pair::new(lvm2, LEASE)?;
+    let Pair { testbed: _testbed, alice, bob: _bob, lv } = Pair::new(lvm2, LEASE)?;
     let before = alice.log().len();
     let mut client = alice.client()?;
     for mode in [Mode::Ex, Mode::Un, Mode::Sh, Mode::Un] {
@@ -30,7 +30,7 @@ fn a_healthy_lock_is_one_line(lvm2: Lvm2) -> Result<()> {
 
 #[test]
 fn counters_are_shown_until_all_lockspaces_are_stopped() -> Result<()> {
-    let Pair { lab: _lab, mut alice, bob: _bob, lv } = Pair::new(Lvm2::newest(), LEASE)?;
+    let Pair { testbed: _testbed, mut alice, bob: _bob, lv } = Pair::new(Lvm2::newest(), LEASE)?;
     assert_eq!(alice.client()?.lock_lv(&lv, Mode::Ex)?, 0);
     let held = "lvmlockd_idm_locks_held{role=\"membership\",mode=\"shared\"} 1\n";
     let asked = "lvmlockd_idm_requests_total{request=\"acquire\",result=\"done\"} ";

@@ -10,8 +10,8 @@ const BOUND: Duration = Duration::from_secs(7);
 
 #[test]
 fn without_a_majority_of_drives_there_is_no_lock() -> Result<()> {
-    let Pair { lab, alice, bob, lv } = Pair::new(Lvm2::newest(), LEASE)?;
-    let drives = lab.drives();
+    let Pair { testbed, alice, bob, lv } = Pair::new(Lvm2::newest(), LEASE)?;
+    let drives = testbed.drives();
     for number in [0, 2] {
         drives.power(number, false)?;
     }
@@ -34,9 +34,9 @@ fn without_a_majority_of_drives_there_is_no_lock() -> Result<()> {
 
 #[test]
 fn drives_that_hang_are_given_up_in_time() -> Result<()> {
-    let Pair { lab, alice, lv, .. } = Pair::new(Lvm2::newest(), LEASE)?;
+    let Pair { testbed, alice, lv, .. } = Pair::new(Lvm2::newest(), LEASE)?;
     for number in [0, 1] {
-        lab.drives().hang(number, true)?;
+        testbed.drives().hang(number, true)?;
     }
     let start = Instant::now();
     assert_eq!(alice.client()?.lock_lv(&lv, Mode::Ex)?, ELOCKIO);
@@ -46,8 +46,8 @@ fn drives_that_hang_are_given_up_in_time() -> Result<()> {
 
 #[test]
 fn one_hanging_drive_of_three_does_not_slow_a_lock() -> Result<()> {
-    let Pair { lab, alice, bob, lv } = Pair::new(Lvm2::newest(), LEASE)?;
-    lab.drives().hang(1, true)?;
+    let Pair { testbed, alice, bob, lv } = Pair::new(Lvm2::newest(), LEASE)?;
+    testbed.drives().hang(1, true)?;
     let start = Instant::now();
     let mut client = alice.client()?;
     for _ in 0..5 {
@@ -64,12 +64,12 @@ fn one_hanging_drive_of_three_does_not_slow_a_lock() -> Result<()> {
 
 #[test]
 fn one_drive_less_changes_nothing() -> Result<()> {
-    let Pair { lab, alice, bob, .. } = Pair::new(Lvm2::newest(), LEASE)?;
-    lab.drives().power(0, false)?;
+    let Pair { testbed, alice, bob, .. } = Pair::new(Lvm2::newest(), LEASE)?;
+    testbed.drives().power(0, false)?;
     alice.lvm(&["lvchange", "-aey", "vg/data"])?.success()?;
     assert!(bob.lvm(&["lvchange", "-aey", "vg/data"])?.says("LV locked by other host"));
     // A drive that comes back knows nothing of the lock, which is held all the same.
-    lab.drives().power(0, true)?;
+    testbed.drives().power(0, true)?;
     assert!(bob.lvm(&["lvchange", "-aey", "vg/data"])?.says("LV locked by other host"));
     alice.lvm(&["lvchange", "-an", "vg/data"])?.success()?;
     bob.lvm(&["lvchange", "-aey", "vg/data"])?.success()?;

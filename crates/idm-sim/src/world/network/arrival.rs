@@ -2,7 +2,7 @@
 
 use super::FlightIx;
 use crate::coverage::Count;
-use crate::plan::Kind;
+use crate::plan::WorldKind;
 use crate::world::World;
 use crate::world::agenda::What;
 use crate::world::slots::{Caller, Side};
@@ -59,6 +59,7 @@ impl World {
     fn perform(&mut self, f: FlightIx) -> bool {
         let (s, d) = (self.network.flights[f].slot, self.network.flights[f].drive);
         let at = self.drive_now(d);
+        let users = self.users_of_another(s, d, &self.network.flights[f].command);
         let flight = &mut self.network.flights[f];
         let reply = self.drives[d].drive.perform(at, &flight.command);
         flight.executed = self.agenda.now();
@@ -72,7 +73,7 @@ impl World {
             self.coverage.add(Count::EarlierHit);
         }
         let late = earlier || flight.ghost;
-        self.sight_execution(f, &reply, late);
+        self.note_execution_features(f, &reply, late);
         let flight = &self.network.flights[f];
         trace!(
             self,
@@ -83,6 +84,7 @@ impl World {
             if flight.told { " (nobody will hear)" } else { "" }
         );
         self.observe_execution(f, s, d);
+        self.require(self.check_removed(s, d, &users));
         let met = self.conflicting_at(s, d);
         let flight = &mut self.network.flights[f];
         (flight.seen, flight.foreign) = met;
@@ -96,7 +98,7 @@ impl World {
     /// Decides what a host will hear of what its command did.
     fn set_reply(&mut self, f: FlightIx, mut reply: Reply) {
         let (s, d) = (self.network.flights[f].slot, self.network.flights[f].drive);
-        if self.plan.kind == Kind::Nonsense && !self.calm() && self.rng.u8(0..3) == 0 {
+        if self.plan.kind == WorldKind::Nonsense && !self.calm() && self.rng.u8(0..3) == 0 {
             self.coverage.add(Count::Nonsense);
             reply = self.nonsense(s);
         }

@@ -42,7 +42,7 @@ impl World {
         trace!(self, "{} <- {d} {}", self.name(s), ReplyText(&reply));
         self.observe_reply(f, &reply);
         self.note_reply(f, &reply);
-        self.sight_reply(f, &reply);
+        self.note_reply_features(f, &reply);
         let now = self.local(self.slots.host(s));
         match (&mut self.slots[s].engine.side, ticket) {
             (Side::Engine(lock), Ticket::Engine(token)) => lock.on_reply(token, reply, now),

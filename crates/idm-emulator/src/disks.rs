@@ -1,0 +1,102 @@
+//! Emulated disks: drives with disk data, whatever connects machines to them.
+//!
+//! A [`Disk`] is a drive of the model with its clock and its data. A machine sends it commands by a
+//! *port*, which is one path of one host; every front end has its own kind. A [`Gate`] does with a
+//! command what the rules of [`faults`] say, and [`control`] lets a test make rules and ask
+//! questions. An [`Enclosure`] has what all ports share: disks, rules, connections.
+
+pub mod control;
+mod disk;
+pub mod faults;
+mod gate;
+
+pub use disk::{BLOCK, DataError, Disk, Interface, MOST_BLOCKS};
+pub use gate::{Gate, ServiceResponse, TargetCommand};
+
+use crate::Nonsense;
+use crate::sync::lock;
+use faults::Rules;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+/// A connection of a machine.
+pub trait Connection: Send + Sync {
+    /// The rules have changed: what they kept waiting may go on, and a path may be there or not.
+    fn rules_changed(&self);
+}
+
+/// Disks, rules and connections that all ports share.
+#[derive(Default)]
+pub struct Enclosure {
+    /// The disks.
+    pub disks: Vec<Arc<Disk>>,
+    rules: Mutex<Rules>,
+    nonsense: Mutex<Nonsense>,
+    connections: Mutex<Connections>,
+}
+
+#[derive(Default)]
+struct Connections {
+    last: u64,
+    all: BTreeMap<u64, (String, Arc<dyn Connection>)>,
+}
+
+/// Names a connection, and is never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionId(u64);
+
+impl Enclosure {
+    /// These disks, and no connection yet.
+    pub fn new(disks: Vec<Arc<Disk>>) -> Arc<Enclosure> {
+        Arc::new(Enclosure { disks, ..Enclosure::default() })
+    }
+
+    fn with_nonsense(&self, act: impl FnOnce(&mut Nonsense)) {
+        act(&mut lock(&self.nonsense));
+    }
+
+    /// Looks at or changes the rules, and tells all connections.
+    pub fn with_rules<T>(&self, act: impl FnOnce(&mut Rules) -> T) -> T {
+        let result = self.with_rules_quietly(act);
+        // Not under the lock: a connection may end because of it.
+        let connections: Vec<_> =
+            lock(&self.connections).all.values().map(|(_, one)| Arc::clone(one)).collect();
+        for connection in connections {
+            connection.rules_changed();
+        }
+        result
+    }
+
+    /// Without telling anybody: nothing is lifted by it.
+    pub fn with_rules_quietly<T>(&self, act: impl FnOnce(&mut Rules) -> T) -> T {
+        act(&mut lock(&self.rules))
+    }
+
+    /// The disk of that name.
+    pub fn disk(&self, name: &str) -> Option<&Arc<Disk>> {
+        self.disks.iter().find(|disk| disk.name() == name)
+    }
+
+    /// Takes note of a connection by the port of that name.
+    pub fn connect(&self, port: &str, connection: Arc<dyn Connection>) -> ConnectionId {
+        let mut connections = lock(&self.connections);
+        connections.last += 1;
+        let id = connections.last;
+        connections.all.insert(id, (port.to_owned(), connection));
+        ConnectionId(id)
+    }
+
+    /// Forgets a connection.
+    pub fn disconnect(&self, id: ConnectionId) {
+        lock(&self.connections).all.remove(&id.0);
+    }
+
+    /// Names of the ports that a machine is connected to, each once.
+    pub fn connected(&self) -> Vec<String> {
+        let mut names: Vec<String> =
+            lock(&self.connections).all.values().map(|(name, _)| name.clone()).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+}

@@ -1,0 +1,195 @@
+//! One drive in a server: the model, its clock, its faults and its connections.
+
+use crate::sync::lock;
+use crate::wire::Request;
+use crate::{Drive, DriveTime, Nonsense, ScsiReply, cdb};
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A drive that many connections use at once.
+pub(super) struct ServedDrive {
+    state: Mutex<DriveState>,
+    /// Faults, power or connections changed.
+    changed: Condvar,
+}
+
+/// What [`ServedDrive`] guards.
+pub(super) struct DriveState {
+    pub drive: Drive,
+    pub faults: Faults,
+    /// Commands that arrived, by kind.
+    pub counts: BTreeMap<&'static str, u64>,
+    /// When the drive's clock was zero.
+    start: Instant,
+    /// What was added to the drive's clock.
+    skipped: Duration,
+    powered: bool,
+    connections: BTreeMap<u64, UnixStream>,
+    next_connection: u64,
+}
+
+/// What goes wrong on purpose.
+#[derive(Debug, Default)]
+pub(super) struct Faults {
+    /// Commands wait until this is off. Those whose client has gone by then are aborted.
+    pub hang: bool,
+    /// How long a command waits before it is executed, even if its client goes meanwhile.
+    pub delay: Duration,
+    /// This answer, without effect, to so many commands.
+    pub fail: Option<(ScsiReply, u64)>,
+    /// So many commands are executed, but not answered.
+    pub lose_reply: u64,
+    /// Mutex commands are executed, and about half of them answered with nonsense.
+    pub nonsense: Option<Nonsense>,
+}
+
+impl DriveState {
+    /// The drive's clock.
+    pub fn now(&self) -> DriveTime {
+        let elapsed = self.start.elapsed() + self.skipped;
+        DriveTime::from_micros(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// Lets the drive's clock jump ahead.
+    pub fn skip_time(&mut self, by: Duration) {
+        self.skipped = self.skipped.saturating_add(by);
+    }
+}
+
+/// Takes one from a counter that is not zero.
+fn count_down(counter: &mut u64) -> bool {
+    let some = *counter > 0;
+    *counter = counter.saturating_sub(1);
+    some
+}
+
+impl ServedDrive {
+    pub fn new(drive: Drive) -> ServedDrive {
+        ServedDrive {
+            state: Mutex::new(DriveState {
+                drive,
+                faults: Faults::default(),
+                counts: BTreeMap::new(),
+                start: Instant::now(),
+                skipped: Duration::ZERO,
+                powered: false,
+                connections: BTreeMap::new(),
+                next_connection: 0,
+            }),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// Looks at or changes the drive and its faults.
+    pub fn with<T>(&self, act: impl FnOnce(&mut DriveState) -> T) -> T {
+        let result = act(&mut lock(&self.state));
+        self.changed.notify_all();
+        result
+    }
+
+    /// A connection begins; `None` where the power is off.
+    pub fn enter(&self, stream: &UnixStream) -> Option<u64> {
+        self.with(|state| {
+            let clone = stream.try_clone().ok().filter(|_| state.powered)?;
+            let id = state.next_connection;
+            state.next_connection += 1;
+            state.connections.insert(id, clone);
+            Some(id)
+        })
+    }
+
+    /// A connection has ended.
+    pub fn leave(&self, connection: u64) {
+        self.with(|state| state.connections.remove(&connection));
+    }
+
+    /// Power off ends all connections.
+    pub fn set_power(&self, on: bool) {
+        self.with(|state| {
+            state.powered = on;
+            if !on {
+                for stream in state.connections.values() {
+                    let _ = stream.shutdown(std::net::Shutdown::Both);
+                }
+            }
+        });
+    }
+
+    /// Waits until the last connection has ended. The power must be off.
+    pub fn stop(&self) {
+        let mut state = lock(&self.state);
+        while !state.connections.is_empty() {
+            state = self.wait(state, None);
+        }
+    }
+
+    /// Executes a command that came from `client`; `None` where it shall get no answer and the
+    /// connection be closed.
+    pub fn execute(&self, request: &Request, client: &UnixStream) -> Option<ScsiReply> {
+        let mut state = lock(&self.state);
+        *state.counts.entry(cdb::kind(&request.cdb)).or_default() += 1;
+        if state.faults.hang {
+            while state.faults.hang && state.powered {
+                state = self.wait(state, None);
+            }
+            if has_gone(client) {
+                return None;
+            }
+        }
+        let due = Instant::now() + state.faults.delay;
+        while state.powered && Instant::now() < due {
+            state = self.wait(state, Some(due));
+        }
+        if !state.powered {
+            return None;
+        }
+        if let Some((reply, left)) = &mut state.faults.fail {
+            if count_down(left) {
+                return Some(reply.clone());
+            }
+        }
+        let now = state.now();
+        let mut reply = state.drive.execute(now, &request.cdb, &request.data_out);
+        // What does not fit is not sent, so it cannot be nonsense either.
+        reply.data.truncate(request.data_in_len);
+        if let Some(nonsense) = &mut state.faults.nonsense {
+            if cdb::is_mutex_command(&request.cdb) {
+                nonsense.spoil_scsi(&mut reply);
+            }
+        }
+        if count_down(&mut state.faults.lose_reply) {
+            return None;
+        }
+        Some(reply)
+    }
+
+    fn wait<'a>(
+        &self,
+        state: MutexGuard<'a, DriveState>,
+        until: Option<Instant>,
+    ) -> MutexGuard<'a, DriveState> {
+        match until {
+            Some(until) => {
+                let left = until.saturating_duration_since(Instant::now());
+                self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+            }
+            None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+        }
+    }
+}
+
+/// Whether the other side has closed the connection.
+fn has_gone(client: &UnixStream) -> bool {
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    match recv(client.as_raw_fd(), &mut [0], flags) {
+        Ok(0) => true,
+        Ok(_) => false,
+        Err(e) => e != Errno::EAGAIN && io::Error::from(e).kind() != io::ErrorKind::Interrupted,
+    }
+}

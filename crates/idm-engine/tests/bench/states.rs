@@ -1,0 +1,52 @@
+//! States that tests begin with, and what they look at.
+
+use super::*;
+use idm_protocol::ValueUpdate;
+
+/// Drives that have a value, published by a host that released the lock.
+pub fn with_a_value(drives: u32) -> (Bench, Vec<u32>) {
+    with_a_value_on(Bench::new(drives as usize))
+}
+
+pub fn with_a_value_on(mut bench: Bench) -> (Bench, Vec<u32>) {
+    let all: Vec<u32> = (0..bench.drives.len() as u32).collect();
+    let mut first = vg_lock(9);
+    take(&mut bench, &mut first, X, &all, &[]);
+    bench.run(&mut first, Request::Release { value: Some(value(7)) });
+    bench.log.clear();
+    (bench, all)
+}
+
+pub fn known(outcome: &Outcome) -> Option<u64> {
+    match outcome {
+        Outcome::Granted(ValueRead::Known(value)) => Some(value.get()),
+        _ => None,
+    }
+}
+
+/// What the UNLOCKs of a release carry: a value to store, or nothing.
+pub fn published(bench: &mut Bench, lock: &mut Lock, value: Option<Value>) -> Vec<Option<u64>> {
+    lock.request(Request::Release { value }, bench.now).expect("always in order");
+    let mut stored = Vec::new();
+    exchange_with(bench, lock, |command| {
+        if let DriveCommand::Mutex(MutexOp::Unlock, record) = &command.command {
+            let stores = record.value_update == ValueUpdate::Store;
+            stored.push(stores.then_some(record.value.get()));
+        }
+        Fate::Answered
+    });
+    stored
+}
+
+/// A lock on some of the drives, whose other drives are witnesses.
+pub fn held_on(drives: &[u32], of: u32, profile: Profile) -> (Bench, Lock) {
+    let mut bench = Bench::with(of as usize, profile);
+    let mut a = lv_lock(1);
+    let others: Vec<u32> = (0..of).filter(|drive| !drives.contains(drive)).collect();
+    assert_eq!(take(&mut bench, &mut a, X, drives, &others), GRANTED);
+    (bench, a)
+}
+
+pub fn refs(drives: &[u32]) -> Vec<DriveRef> {
+    drives.iter().map(|&drive| DriveRef(drive)).collect()
+}

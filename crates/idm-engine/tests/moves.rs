@@ -1,0 +1,187 @@
+//! Votes that move: what a drive must have said before it votes, and what becomes of the others.
+
+mod bench;
+
+use bench::*;
+use core::time::Duration;
+use idm_emulator::Profile;
+use idm_engine::{Lock, Outcome};
+use idm_protocol::MutexOp;
+
+const CONVERTED: Outcome = Outcome::Converted { complete: true };
+
+/// A lock on drives 0 to 2 of five.
+fn held() -> (Bench, Lock) {
+    held_on(&[0, 1, 2], 5, Profile::current())
+}
+
+#[test]
+fn a_drive_that_a_late_command_may_make_shared_does_not_vote_for_an_exclusive_lock() {
+    let (mut bench, mut a) = held();
+    spread(&mut bench, &mut a, &[0, 1, 2, 3, 4]);
+    events(&mut a);
+    a.request(convert(S), bench.now).expect("held");
+    let late = exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
+        3 | 4 => Fate::Late,
+        _ => Fate::Answered,
+    });
+    assert_eq!((late.len(), done(&mut a)), (2, Some(CONVERTED)));
+    bench.run(&mut a, RELEASE);
+    assert_eq!(take(&mut bench, &mut a, X, &[0, 1, 2], &[3, 4]), GRANTED);
+    spread(&mut bench, &mut a, &[2, 3, 4]);
+    assert_eq!(on(&a), [0, 1, 2, 3, 4]);
+    assert_eq!(is_ready(&mut a), None);
+    assert!(!a.move_votes(&refs(&[2, 3, 4]), bench.now));
+    // When nothing can arrive any more, they have to say so once more.
+    bench.pass(&mut a, LEASE);
+    assert!(is_ready(&mut a).is_some());
+    assert!(a.move_votes(&refs(&[2, 3, 4]), bench.now));
+}
+
+#[test]
+fn drives_that_were_not_ready_any_more_are_named_again_when_they_are() {
+    let (mut bench, mut a) = held();
+    spread(&mut bench, &mut a, &[2, 3, 4]);
+    assert!(is_ready(&mut a).is_some());
+    bench.paths[3..].fill(Path::Cut);
+    bench.pass(&mut a, LEASE);
+    assert!(!a.move_votes(&refs(&[2, 3, 4]), bench.now));
+    bench.paths[3..].fill(Path::Up);
+    bench.pass(&mut a, LEASE / 2);
+    assert_eq!(is_ready(&mut a), Some(refs(&[2, 3, 4])));
+    assert!(a.move_votes(&refs(&[2, 3, 4]), bench.now));
+}
+
+#[test]
+fn drives_that_do_not_vote_any_more_are_given_back_at_once() {
+    let (mut bench, mut a) = held();
+    spread(&mut bench, &mut a, &[2, 3, 4]);
+    assert!(is_ready(&mut a).is_some());
+    assert!(a.move_votes(&refs(&[2, 3, 4]), bench.now));
+    bench.exchange(&mut a);
+    assert_eq!(on(&a), [2, 3, 4]);
+    assert!((0..2).all(|drive| bench.states(drive).is_empty()));
+}
+
+#[test]
+fn a_drive_that_could_not_be_marked_is_taken_anew_whichever_it_is() {
+    let profile = Profile { refresh_stores_metadata: false, ..Profile::current() };
+    let (mut bench, mut a) = held_on(&[0, 1], 4, profile);
+    spread(&mut bench, &mut a, &[0, 2, 3]);
+    assert!(is_ready(&mut a).is_some());
+    bench.log.clear();
+    assert!(a.move_votes(&refs(&[0, 2, 3]), bench.now));
+    bench.pass(&mut a, Duration::from_secs(1));
+    assert!(said(&bench, 0).contains(&"trylock"), "{:?}", said(&bench, 0));
+}
+
+#[test]
+fn the_vgs_other_drives_are_still_read_after_a_move() {
+    let (mut bench, mut a) = (Bench::new(4), lv_lock(1));
+    assert_eq!(take(&mut bench, &mut a, S, &[0], &[1, 2, 3]), GRANTED);
+    assert!(travel(&mut bench, &mut a, &[1, 2]));
+    bench.exchange(&mut a);
+    assert_eq!(take(&mut bench, &mut lv_lock(2), S, &[3], &[]), GRANTED);
+    let outcome = bench.run(&mut a, convert(X));
+    assert!(is_held(&outcome), "{outcome:?}");
+}
+
+#[test]
+fn drives_may_be_named_in_any_order() {
+    let (mut bench, mut a) = held();
+    spread(&mut bench, &mut a, &[4, 2, 3, 0]);
+    let named = is_ready(&mut a).expect("all are ready");
+    assert_eq!(named.len(), 4);
+}
+
+#[test]
+fn no_drives_are_no_set_to_vote() {
+    let (mut bench, mut a) = (Bench::new(3), lv_lock(1));
+    assert_eq!(take(&mut bench, &mut a, X, &[0, 1, 2], &[]), GRANTED);
+    spread(&mut bench, &mut a, &[]);
+    bench.paths.fill(Path::Cut);
+    bench.pass(&mut a, LEASE);
+    assert!(!believes(&bench, &a));
+    bench.paths.fill(Path::Up);
+    bench.pass(&mut a, LEASE);
+    assert!(believes(&bench, &a), "nobody counts other drives");
+}
+
+#[test]
+fn a_drive_that_is_named_again_while_it_is_given_back_is_taken_at_once() {
+    let (mut bench, mut a) = held();
+    spread(&mut bench, &mut a, &[0, 1, 2, 3]);
+    bench.paths[3] = Path::Cut;
+    spread(&mut bench, &mut a, &[0, 1, 2]);
+    bench.paths[3] = Path::Up;
+    spread(&mut bench, &mut a, &[0, 1, 2, 3]);
+    assert_eq!(on(&a), [0, 1, 2, 3]);
+    bench.pass(&mut a, Duration::from_secs(1));
+    bench.log.clear();
+    bench.pass(&mut a, LEASE / 2);
+    assert!(said(&bench, 3).iter().all(|name| *name == "refresh"), "{:?}", said(&bench, 3));
+}
+
+#[test]
+fn what_is_marked_is_not_marked_again() {
+    let (mut bench, mut a) = held();
+    spread(&mut bench, &mut a, &[2, 3, 4]);
+    bench.log.clear();
+    spread(&mut bench, &mut a, &[1, 2, 3]);
+    assert_eq!(said(&bench, 1), ["refresh", "read"]);
+    assert!(!said(&bench, 2).contains(&"refresh") && !said(&bench, 3).contains(&"refresh"));
+}
+
+#[test]
+fn drives_are_read_for_their_marks_only_while_these_decide() {
+    // Drive 1 cannot be marked, and the others are ready without it.
+    let profile = Profile { refresh_stores_metadata: false, ..Profile::current() };
+    let (mut bench, mut a) = held_on(&[0, 1], 4, profile);
+    spread(&mut bench, &mut a, &[1, 2, 3]);
+    assert!(is_ready(&mut a).is_some());
+    bench.log.clear();
+    bench.pass(&mut a, LEASE * 2);
+    assert!(bench.log.iter().all(|(_, name)| *name == "refresh"), "{:?}", bench.log);
+    // Drives that shall not vote are not read while the others are not ready.
+    let (mut bench, mut a) = held();
+    bench.paths[3..].fill(Path::Cut);
+    spread(&mut bench, &mut a, &[2, 3, 4]);
+    bench.log.clear();
+    bench.pass(&mut a, LEASE * 2);
+    assert!(!said(&bench, 0).contains(&"read"), "{:?}", said(&bench, 0));
+    assert!(said(&bench, 0).contains(&"refresh"));
+}
+
+#[test]
+fn a_holder_that_has_gone_does_not_hinder_a_move() {
+    let (mut bench, mut a) = held();
+    let mut b = lv_lock(2);
+    assert_eq!(take(&mut bench, &mut b, X, &[4], &[]), GRANTED);
+    spread(&mut bench, &mut a, &[2, 3, 4]);
+    assert!(!a.move_votes(&refs(&[2, 3, 4]), bench.now));
+    events(&mut a);
+    bench.run(&mut b, RELEASE);
+    bench.pass(&mut a, LEASE);
+    assert_eq!(is_ready(&mut a), Some(refs(&[2, 3, 4])));
+    assert!(a.move_votes(&refs(&[2, 3, 4]), bench.now));
+}
+
+#[test]
+fn what_is_left_of_a_failed_attempt_does_not_hinder_a_move() {
+    let (mut bench, mut a) = (Bench::new(4), lv_lock(1));
+    let request = acquire(&bench, X, &[0, 1, 2], &[]);
+    bench.paths[2] = Path::Cut;
+    assert_eq!(bench.run(&mut a, request.clone()), GRANTED);
+    bench.paths[2] = Path::Up;
+    let mut b = lv_lock(2);
+    b.request(request, bench.now).expect("in order");
+    exchange_with(&mut bench, &mut b, |command| match (command.drive.0, op(command)) {
+        (2, Some(MutexOp::Trylock)) => Fate::Unheard,
+        _ => Fate::Open,
+    });
+    bench.log.clear();
+    bench.pass(&mut a, LEASE / 3 + Duration::from_secs(1));
+    assert!(said(&bench, 2).ends_with(&["trylock", "read"]), "{:?}", said(&bench, 2));
+    spread(&mut bench, &mut a, &[0, 1, 2, 3]);
+    assert!(is_ready(&mut a).is_some(), "three of four are ours");
+}

@@ -1,0 +1,218 @@
+//! Values: how long they are waited for, which drives vouch for one, and what is left of one that
+//! nobody can vouch for.
+
+mod bench;
+
+use bench::*;
+use core::time::Duration;
+use idm_emulator::Profile;
+use idm_engine::{Lock, Outcome, Request};
+use idm_protocol::{MutexOp, Reply, Status};
+
+const CONVERTED: Outcome = Outcome::Converted { complete: true };
+
+fn release(n: u64) -> Request {
+    Request::Release { value: Some(value(n)) }
+}
+
+#[test]
+fn values_that_are_on_their_way_are_waited_for() {
+    let (mut bench, all) = with_a_value(3);
+    let mut a = vg_lock(1);
+    a.request(acquire(&bench, X, &all, &[]), bench.now).expect("in order");
+    let mut reads = [0; 3];
+    let open = exchange_with(&mut bench, &mut a, |command| match op(command) {
+        None => {
+            // The first look at each drive comes before its TRYLOCK.
+            let count = &mut reads[command.drive.0 as usize];
+            *count += 1;
+            if *count > 1 { Fate::Open } else { Fate::Answered }
+        }
+        _ => Fate::Answered,
+    });
+    let mut outcomes = Vec::new();
+    for command in &open {
+        let reply = bench.perform(command);
+        a.on_reply(command.token, reply, bench.now);
+        outcomes.push(done(&mut a));
+    }
+    assert_eq!(outcomes[0], None, "{open:?}");
+    assert!(outcomes.iter().flatten().any(|outcome| known(outcome) == Some(7)), "{outcomes:?}");
+}
+
+#[test]
+fn more_values_than_are_needed_are_enough() {
+    let (mut bench, all) = with_a_value(5);
+    let mut a = vg_lock(1);
+    a.request(acquire(&bench, X, &all, &[]), bench.now).expect("in order");
+    let mut taken = false;
+    let last = exchange_with(&mut bench, &mut a, |command| match (command.drive.0, op(command)) {
+        (4, Some(MutexOp::Trylock)) => Fate::Open,
+        _ => Fate::Answered,
+    });
+    for command in &last {
+        assert_eq!(done(&mut a), None, "drive 4 may tell of a conflict");
+        let reply = bench.perform(command);
+        taken = true;
+        a.on_reply(command.token, reply, bench.now);
+    }
+    assert!(taken);
+    assert_eq!(done(&mut a).as_ref().and_then(known), Some(7), "at once");
+}
+
+#[test]
+fn a_drive_that_does_not_count_does_not_vouch_for_a_value() {
+    let (mut bench, all) = with_a_value(3);
+    let mut a = vg_lock(1);
+    take(&mut bench, &mut a, X, &all, &[]);
+    a.request(convert(S), bench.now).expect("held");
+    // This may make the next exclusive lock on drive 2 a shared one.
+    exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
+        2 => Fate::Late,
+        _ => Fate::Answered,
+    });
+    events(&mut a);
+    bench.run(&mut a, RELEASE);
+    bench.drives[0].reset();
+    let outcome = take(&mut bench, &mut a, X, &all, &[]);
+    assert_eq!(outcome, GRANTED);
+}
+
+/// A sharer that published a value before it shared releases it, and only drive 0 hears of it.
+/// What it finds when that drive is silent, and drives 1 and 2 still have the value before.
+fn released_on_one_drive(again: &[Request]) -> Outcome {
+    // Drives give back what its holder did not renew, and do not tell that it was left over.
+    let profile = Profile { expired_holder_may_relock: true, ..Profile::current() };
+    let (mut bench, all) = with_a_value_on(Bench::with(3, profile));
+    let mut a = vg_lock(1);
+    take(&mut bench, &mut a, X, &all, &[]);
+    let publishes = Request::Convert { mode: S, value: Some(value(8)) };
+    assert_eq!(bench.run(&mut a, publishes), CONVERTED);
+    bench.exchange(&mut a);
+    bench.paths = vec![Path::Up, Path::Cut, Path::Cut];
+    for request in [&[RELEASE], again].concat() {
+        bench.run(&mut a, request);
+        bench.pass(&mut a, LEASE * 2);
+    }
+    bench.paths = vec![Path::Cut, Path::Up, Path::Up];
+    take(&mut bench, &mut a, X, &all, &[])
+}
+
+#[test]
+fn one_drive_that_stored_a_value_is_not_counted_twice() {
+    assert_eq!(released_on_one_drive(&[]), GRANTED);
+}
+
+#[test]
+fn a_second_release_does_not_make_a_value_published() {
+    assert_eq!(released_on_one_drive(&[RELEASE]), GRANTED);
+}
+
+#[test]
+fn a_sharer_that_cannot_become_exclusive_stores_nothing() {
+    let (mut bench, all) = (Bench::new(3), [0, 1, 2]);
+    let (mut a, mut b) = (vg_lock(1), vg_lock(2));
+    take(&mut bench, &mut b, S, &all, &[]);
+    take(&mut bench, &mut a, S, &all, &[]);
+    assert!(is_held(&bench.run(&mut a, convert(X))));
+    bench.exchange(&mut a);
+    assert_eq!(published(&mut bench, &mut a, None), [None; 3]);
+}
+
+#[test]
+fn a_dead_sharer_that_was_broken_for_a_change_spoils_the_value_everywhere() {
+    let (mut bench, all) = with_a_value(3);
+    let (mut a, mut b) = (vg_lock(1), vg_lock(2));
+    take(&mut bench, &mut a, S, &all, &[]);
+    bench.paths[2] = Path::Cut;
+    take(&mut bench, &mut b, S, &all, &[]);
+    bench.paths[2] = Path::Up;
+    bench.pass(&mut a, LEASE * 2);
+    assert_eq!(bench.run(&mut a, convert(X)), CONVERTED);
+    assert_eq!(published(&mut bench, &mut a, None), [Some(0); 3]);
+}
+
+#[test]
+fn an_exclusive_lock_of_an_lv_stores_nothing() {
+    let (mut bench, mut a) = (Bench::new(3), lv_lock(1));
+    take(&mut bench, &mut a, X, &[0, 1, 2], &[]);
+    assert_eq!(published(&mut bench, &mut a, Some(value(6))), [None; 3]);
+}
+
+/// Two share a mutex with a value; the second one leaves last. Whether drives take its DESTROY.
+fn shared_by_two(destroys: bool) -> (Bench, Lock, Vec<u32>) {
+    let (mut bench, all) = with_a_value(3);
+    let (mut a, mut b) = (vg_lock(1), vg_lock(2));
+    take(&mut bench, &mut b, S, &all, &[]);
+    take(&mut bench, &mut a, S, &all, &[]);
+    bench.run(&mut b, RELEASE);
+    a.request(RELEASE, bench.now).expect("always in order");
+    exchange_with(&mut bench, &mut a, |command| match op(command) {
+        Some(MutexOp::Destroy) if !destroys => Fate::Instead(Status::Unreachable),
+        _ => Fate::Answered,
+    });
+    events(&mut a);
+    (bench, a, all)
+}
+
+#[test]
+fn who_shared_a_mutex_last_removes_it_with_its_value() {
+    let (bench, ..) = shared_by_two(true);
+    assert!((0..3).all(|drive| bench.states(drive).is_empty()));
+}
+
+#[test]
+fn who_shared_a_mutex_without_a_value_last_removes_it_too() {
+    let (mut bench, all) = (Bench::new(3), [0, 1, 2]);
+    let (mut a, mut b) = (vg_lock(1), vg_lock(2));
+    take(&mut bench, &mut b, S, &all, &[]);
+    take(&mut bench, &mut a, S, &all, &[]);
+    bench.run(&mut b, RELEASE);
+    bench.run(&mut a, RELEASE);
+    assert!((0..3).all(|drive| bench.states(drive).is_empty()));
+}
+
+#[test]
+fn a_value_that_is_to_be_removed_with_its_mutex_is_not_believed() {
+    let (mut bench, mut a, all) = shared_by_two(false);
+    let outcome = take(&mut bench, &mut a, X, &all, &[]);
+    assert_eq!(known(&outcome), None, "{outcome:?}");
+}
+
+#[test]
+fn a_value_that_was_published_since_is_believed() {
+    let (mut bench, mut a, all) = shared_by_two(true);
+    let mut c = vg_lock(3);
+    take(&mut bench, &mut c, X, &all, &[]);
+    bench.run(&mut c, release(9));
+    let outcome = take(&mut bench, &mut a, X, &all, &[]);
+    assert_eq!(known(&outcome), Some(9), "{outcome:?}");
+}
+
+#[test]
+fn a_drive_that_left_stores_the_value_of_its_release() {
+    let (mut bench, all) = with_a_value(4);
+    let mut a = vg_lock(1);
+    take(&mut bench, &mut a, X, &all, &[]);
+    bench.paths[3] = Path::Cut;
+    bench.run(&mut a, release(8));
+    take(&mut bench, &mut a, X, &[0, 1, 2], &[]);
+    bench.run(&mut a, RELEASE);
+    bench.paths[3] = Path::Up;
+    bench.pass(&mut a, LEASE / 2);
+    let outcome = take(&mut bench, &mut vg_lock(2), X, &[3], &[]);
+    assert_eq!(known(&outcome), Some(8), "{outcome:?}");
+}
+
+#[test]
+fn a_late_answer_of_a_drive_that_was_not_missed_is_no_news() {
+    let (mut bench, mut a) = (Bench::new(3), lv_lock(1));
+    a.request(bench.acquire(X), bench.now).expect("in order");
+    let open = pass_with(&mut bench, &mut a, Duration::from_secs(1), |command| {
+        if command.drive.0 == 2 { Fate::Unheard } else { Fate::Answered }
+    });
+    assert_eq!(done(&mut a), Some(GRANTED));
+    a.on_reply(open[0].token, Reply::Status(Status::Good), bench.now);
+    assert_eq!(on(&a), [0, 1, 2]);
+    assert_eq!(events(&mut a), []);
+}

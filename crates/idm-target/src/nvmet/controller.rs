@@ -1,0 +1,276 @@
+//! What a controller does with a command that has its data.
+
+use super::pdu::{CommandOutcome, Sqe};
+use super::sender::Sender;
+use super::subsystem::{QUEUE_DEPTH, Subsystem, VERSION};
+use crate::sync::lock;
+use idm_emulator::disks::DataError;
+use idm_emulator::disks::faults::CommandKind;
+use idm_emulator::nvme::{mutex_kind, status};
+use idm_protocol::nvme::AdminCommand;
+use std::sync::{Arc, Mutex, Weak};
+
+/// The one namespace.
+const NAMESPACE: u32 = 1;
+const ALL_NAMESPACES: u32 = 0xFFFF_FFFF;
+
+/// Opcodes of admin commands.
+pub mod admin {
+    #![allow(missing_docs)]
+    pub const GET_LOG_PAGE: u8 = 0x02;
+    pub const IDENTIFY: u8 = 0x06;
+    pub const ABORT: u8 = 0x08;
+    pub const SET_FEATURES: u8 = 0x09;
+    pub const GET_FEATURES: u8 = 0x0A;
+    pub const ASYNC_EVENT: u8 = 0x0C;
+    pub const KEEP_ALIVE: u8 = 0x18;
+    pub const FABRICS: u8 = 0x7F;
+}
+
+/// Opcodes of I/O commands.
+pub mod io {
+    #![allow(missing_docs)]
+    pub const FLUSH: u8 = 0x00;
+    pub const WRITE: u8 = 0x01;
+    pub const READ: u8 = 0x02;
+    pub const WRITE_ZEROES: u8 = 0x08;
+    pub const DATASET_MANAGEMENT: u8 = 0x09;
+}
+
+/// Types of fabrics commands.
+pub mod fabrics {
+    #![allow(missing_docs)]
+    pub const PROPERTY_SET: u8 = 0x00;
+    pub const CONNECT: u8 = 0x01;
+    pub const PROPERTY_GET: u8 = 0x04;
+}
+
+/// Offsets of properties.
+mod property {
+    pub const CAP: u32 = 0x00;
+    pub const VS: u32 = 0x08;
+    pub const CC: u32 = 0x14;
+    pub const CSTS: u32 = 0x1C;
+}
+
+/// Feature identifiers.
+mod feature {
+    pub const NUMBER_OF_QUEUES: u8 = 0x07;
+    pub const ASYNC_EVENTS: u8 = 0x0B;
+    pub const KEEP_ALIVE_TIMER: u8 = 0x0F;
+}
+
+/// I/O queues that a host may have.
+const MOST_IO_QUEUES: u32 = 4;
+
+/// A controller, which a host makes by connecting an admin queue.
+pub struct Controller {
+    /// Its identifier.
+    pub id: u16,
+    /// What it is a controller of.
+    pub subsystem: Arc<Subsystem>,
+    /// The host's name.
+    pub host: String,
+    configuration: Mutex<u32>,
+    queues: Mutex<Vec<Weak<Sender>>>,
+}
+
+impl Controller {
+    pub(super) fn new(id: u16, subsystem: Arc<Subsystem>, host: &str) -> Controller {
+        Controller {
+            id,
+            subsystem,
+            host: host.to_owned(),
+            configuration: Mutex::default(),
+            queues: Mutex::default(),
+        }
+    }
+
+    /// Takes note of a connection.
+    pub(super) fn add_queue(&self, sender: &Arc<Sender>) {
+        lock(&self.queues).push(Arc::downgrade(sender));
+    }
+
+    /// Ends all connections.
+    pub(super) fn disconnect(&self) {
+        for sender in lock(&self.queues).drain(..) {
+            if let Some(sender) = sender.upgrade() {
+                sender.shut_down();
+            }
+        }
+    }
+
+    /// A fabrics command other than Connect.
+    pub(super) fn property(&self, command: &Sqe) -> CommandOutcome {
+        let offset = command.u32_at(44);
+        match command.fabrics_type() {
+            fabrics::PROPERTY_GET => {
+                let configuration = u64::from(*lock(&self.configuration));
+                CommandOutcome::result(match offset {
+                    // MQES (zero-based), CQR, TO in 500 ms, and the NVM command set.
+                    property::CAP => u64::from(QUEUE_DEPTH - 1) | 1 << 16 | 15 << 24 | 1 << 37,
+                    property::VS => u64::from(VERSION),
+                    property::CC => configuration,
+                    // RDY follows EN; SHST says "complete" after any shutdown notification.
+                    property::CSTS => {
+                        configuration & 1 | u64::from(configuration & 0xC000 != 0) << 3
+                    }
+                    _ => 0,
+                })
+            }
+            fabrics::PROPERTY_SET if offset == property::CC => {
+                *lock(&self.configuration) = command.u64_at(48) as u32;
+                CommandOutcome::default()
+            }
+            fabrics::PROPERTY_SET => CommandOutcome::refused(status::INVALID_FIELD),
+            _ => CommandOutcome::refused(status::INVALID_OPCODE),
+        }
+    }
+
+    /// An admin command that is no fabrics command and not about the connection. `port` is the name
+    /// of the path that it came by.
+    pub(super) fn admin(&self, port: &str, command: &Sqe, data: &[u8]) -> CommandOutcome {
+        if mutex_kind(&mutex_command(command)).is_some() {
+            return self.mutex(port, command, data);
+        }
+        match command.opcode() {
+            admin::IDENTIFY => self.identify(command),
+            admin::GET_LOG_PAGE => {
+                // Every log is empty.
+                let dwords = (command.dword(10) >> 16) + 1;
+                CommandOutcome::data(vec![0; dwords as usize * 4])
+            }
+            admin::SET_FEATURES => match command.dword(10) as u8 {
+                feature::NUMBER_OF_QUEUES => {
+                    let asked = command.dword(11);
+                    let granted = |zero_based: u32| zero_based.min(MOST_IO_QUEUES - 1);
+                    let (submission, completion) = (granted(asked & 0xFFFF), granted(asked >> 16));
+                    CommandOutcome::result(u64::from(submission | completion << 16))
+                }
+                feature::ASYNC_EVENTS | feature::KEEP_ALIVE_TIMER => CommandOutcome::default(),
+                _ => CommandOutcome::refused(status::INVALID_FIELD),
+            },
+            admin::GET_FEATURES => CommandOutcome::refused(status::INVALID_FIELD),
+            // The result's bit 0: it was not aborted.
+            admin::ABORT => CommandOutcome::result(1),
+            _ => CommandOutcome::refused(status::INVALID_OPCODE),
+        }
+    }
+
+    fn mutex(&self, port: &str, command: &Sqe, data: &[u8]) -> CommandOutcome {
+        if !self.subsystem.idm {
+            return CommandOutcome::refused(status::INVALID_OPCODE);
+        }
+        // The table is the controller's. The first host implementation once sent the namespace, and
+        // the drive refused it.
+        if command.namespace() != 0 {
+            return CommandOutcome::refused(status::INVALID_NAMESPACE);
+        }
+        let command = mutex_command(command);
+        let kind = mutex_kind(&command).unwrap_or_default();
+        self.subsystem
+            .disk
+            .mutex(port, kind, data, |drive, now| {
+                let reply = drive.execute_admin(now, &command, data);
+                let status = reply.status;
+                (reply, status)
+            })
+            .into()
+    }
+
+    fn identify(&self, command: &Sqe) -> CommandOutcome {
+        let namespace = command.namespace();
+        match command.dword(10) as u8 {
+            0x00 if namespace == NAMESPACE || namespace == ALL_NAMESPACES => {
+                CommandOutcome::data(self.subsystem.identify_namespace())
+            }
+            0x01 => CommandOutcome::data(self.subsystem.identify_controller(self.id)),
+            // Namespaces above that one.
+            0x02 => {
+                let mut list = vec![0; 4096];
+                if namespace < NAMESPACE {
+                    list[..4].copy_from_slice(&NAMESPACE.to_le_bytes());
+                }
+                CommandOutcome::data(list)
+            }
+            0x03 if namespace == NAMESPACE => {
+                CommandOutcome::data(self.subsystem.identify_descriptors())
+            }
+            0x00 | 0x03 => CommandOutcome::refused(status::INVALID_NAMESPACE),
+            _ => CommandOutcome::refused(status::INVALID_FIELD),
+        }
+    }
+
+    /// An I/O command that came by `port`.
+    pub(super) fn io(&self, port: &str, command: &Sqe, data: &[u8]) -> CommandOutcome {
+        if command.namespace() != NAMESPACE
+            && !(command.opcode() == io::FLUSH && command.namespace() == ALL_NAMESPACES)
+        {
+            return CommandOutcome::refused(status::INVALID_NAMESPACE);
+        }
+        let disk = &self.subsystem.disk;
+        let first = command.u64_at(40);
+        let count = u64::from(command.dword(12) & 0xFFFF) + 1;
+        let done = match command.opcode() {
+            io::FLUSH => disk.flush(),
+            io::WRITE => disk.write(port, first, count, data),
+            io::READ => match disk.read(first, count) {
+                Ok(data) => return CommandOutcome::data(data),
+                Err(error) => Err(error),
+            },
+            io::WRITE_ZEROES => disk.unmap(port, first, count),
+            io::DATASET_MANAGEMENT => self.deallocate(port, command, data),
+            _ => return CommandOutcome::refused(status::INVALID_OPCODE),
+        };
+        match done {
+            Ok(()) => CommandOutcome::default(),
+            Err(DataError::OutOfRange) => CommandOutcome::refused(status::LBA_OUT_OF_RANGE),
+            Err(DataError::Short) => CommandOutcome::refused(status::DATA_TRANSFER_ERROR),
+            Err(DataError::Medium(error)) => {
+                eprintln!("disk data: {error}");
+                CommandOutcome::refused(status::INTERNAL_ERROR)
+            }
+        }
+    }
+
+    /// Dataset Management: ranges of 16 bytes.
+    fn deallocate(&self, port: &str, command: &Sqe, data: &[u8]) -> Result<(), DataError> {
+        const DEALLOCATE: u32 = 0x04;
+        let ranges = (command.dword(10) as usize & 0xFF) + 1;
+        let ranges = data.get(..ranges * 16).ok_or(DataError::Short)?;
+        if command.dword(11) & DEALLOCATE == 0 {
+            return Ok(());
+        }
+        for range in ranges.chunks_exact(16) {
+            let number = |from: usize, len: usize| {
+                range[from..from + len].iter().rev().fold(0, |sum, &b| sum << 8 | u64::from(b))
+            };
+            self.subsystem.disk.unmap(port, number(8, 8), number(4, 4))?;
+        }
+        Ok(())
+    }
+}
+
+fn mutex_command(command: &Sqe) -> AdminCommand {
+    AdminCommand {
+        opcode: command.opcode(),
+        cdw10: command.dword(10),
+        cdw12: command.dword(12),
+        data_len: command.data_len() as usize,
+    }
+}
+
+/// What a command is, for rules. `admin` tells the queue that it came by.
+pub(super) fn kind_of(command: &Sqe, admin: bool) -> CommandKind {
+    if admin {
+        return match mutex_kind(&mutex_command(command)) {
+            Some(word) => CommandKind::Mutex(word),
+            None => CommandKind::Disk("other"),
+        };
+    }
+    CommandKind::Disk(match command.opcode() {
+        io::READ => "read",
+        io::WRITE | io::WRITE_ZEROES | io::DATASET_MANAGEMENT => "write",
+        _ => "other",
+    })
+}

@@ -1,0 +1,633 @@
+//! What is tried. Each scenario begins with new drives and no machine.
+
+mod adopt;
+mod bytes;
+mod crash;
+mod daemon;
+mod descriptors;
+mod fabric;
+mod fenced;
+mod frozen;
+mod killed_unlocking;
+mod lvm2_tests;
+mod mixed;
+mod multipath;
+mod no_sg;
+mod nonsense;
+mod nvme_bytes;
+mod nvme_paths;
+mod one_drive;
+mod one_host;
+mod replaced_disk;
+mod stacks;
+mod storm;
+mod two_hosts;
+mod two_paths;
+mod value;
+mod watchdog;
+
+use crate::audit::Audit;
+use crate::cluster::Cluster;
+use crate::drives::{Drives, PARTITIONED};
+use crate::interfaces::Interfaces;
+use crate::machine::Machine;
+use anyhow::{Context, Result, ensure};
+use std::time::{Duration, Instant};
+use testbed::wait_until;
+
+/// The lease that the library asks for where nothing else is configured.
+const LEASE: Duration = Duration::from_secs(60);
+
+/// Why lvm refuses an LV that another host has, of [`shared_vg`].
+const TAKEN: &str = "LV locked by other host: vg/lv";
+
+/// Tries until the host has [`shared_vg`]'s LV.
+const UNTIL_GRANTED: &str = "while ! lvm lvchange -aey vg/lv; do sleep 2; done 2>/dev/null";
+
+/// How drives name the lock of an LV, given as `VG/LV`.
+fn lock_of(host: &Machine, lv: &str) -> Result<String> {
+    let text = host.quiet(&format!("lvm lvs --noheadings -o vg_uuid,lv_uuid {lv}"))?;
+    let plain = text.replace('-', "");
+    let mut words = plain.split_whitespace();
+    match (words.next(), words.next()) {
+        (Some(vg), Some(lv)) => Ok(format!("lv {vg}/{lv}")),
+        _ => anyhow::bail!("lvs says {text:?}"),
+    }
+}
+
+/// How drives name the lock of a VG.
+fn lock_of_vg(host: &Machine, vg: &str) -> Result<String> {
+    let text = host.quiet(&format!("lvm vgs --noheadings -o vg_uuid {vg}"))?;
+    Ok(format!("vg {}", text.trim().replace('-', "")))
+}
+
+/// Two hosts that share the VG `vg` on the first three drives, with the LV `lv`, striped over them
+/// all and active exclusively on the first host.
+fn shared_vg(cluster: &mut Cluster, options: &str) -> Result<()> {
+    cluster.start(&["a", "b"])?;
+    make_vg(cluster, options)
+}
+
+/// The same on hosts that run already.
+fn make_vg(cluster: &Cluster, options: &str) -> Result<()> {
+    make_empty_vg(cluster)?;
+    let (a, b) = (cluster.host("a")?, cluster.host("b")?);
+    a.ok(&format!("lvm lvcreate -y -aey {options} -n lv vg"))?;
+    b.refused("lvm lvchange -aey vg/lv", 5, "LV locked by other host: vg/lv").map(drop)
+}
+
+/// The VG without an LV.
+fn make_empty_vg(cluster: &Cluster) -> Result<()> {
+    let (a, b) = (cluster.host("a")?, cluster.host("b")?);
+    let partitions = a.data_partitions()?;
+    a.ok(&format!("lvm vgcreate --shared --lock-type idm vg {partitions}"))?;
+    b.ok("lvm vgchange --lock-start vg").map(drop)
+}
+
+/// Watches over the blocks of `vg/lv`, which is active on this host.
+fn audit(host: &Machine) -> Result<Audit> {
+    audit_of(host, "vg/lv")
+}
+
+/// The same of another LV, given as `VG/LV`, that is on all drives of [`make_empty_vg`].
+fn audit_of(host: &Machine, lv: &str) -> Result<Audit> {
+    Audit::of_lv(host, lv, lock_of(host, lv)?, &PARTITIONED, LEASE)
+}
+
+/// Repeats a command that is refused, until it succeeds.
+fn until_granted(host: &Machine, command: &str, patience: Duration) -> Result<()> {
+    let begin = Instant::now();
+    let mut refused = 0;
+    loop {
+        let ended = host.attempt(command)?;
+        let seconds = begin.elapsed().as_secs_f64();
+        if ended.code == 0 {
+            host.step(&format!(
+                "{command} (refused {refused} times, granted after {seconds:.1} s)"
+            ));
+            return Ok(());
+        }
+        refused += 1;
+        ensure!(
+            begin.elapsed() < patience,
+            "{} is still refused after {patience:?}: {command}\n{}",
+            host.name(),
+            ended.stderr
+        );
+        std::thread::sleep(Duration::from_secs(2));
+    }
+}
+
+/// How long a drive may be barred for a host: an UNLOCK whose fate is not known bars it for a
+/// quarter of a lease, and the pause before the next one, which may be answered, has grown to 13 s
+/// at most where a drive was away for half a minute.
+const BARRED: Duration = Duration::from_secs(LEASE.as_secs() / 4 + 15);
+
+/// Repeats a command that must be refused, until that is for the reason `message`: drives that were
+/// away are barred for a while, and without them it is not known who has the lock.
+fn until_refused(host: &Machine, command: &str, message: &str) -> Result<()> {
+    wait_until(BARRED, &format!("{:?} to be refused with {message:?}", command), || {
+        let ended = host.attempt(command)?;
+        ensure!(ended.code == 5, "{} was not refused: {command}", host.name());
+        Ok(ended.stderr.contains(message).then_some(()))
+    })?;
+    host.step(&format!("{command} is refused: {message}"));
+    Ok(())
+}
+
+/// When, on a drive's clock, a host's lease on a lock began last: at the last command that the
+/// drive granted it.
+fn lease_began(drives: &Drives, drive: &str, host: &str, lock: &str) -> Result<Duration> {
+    let renews = ["trylock", "lock", "refresh", "break"];
+    drives
+        .events(drive)?
+        .iter()
+        .rev()
+        .find(|event| {
+            event.host == host
+                && event.resource == lock
+                && event.is_good()
+                && renews.contains(&event.kind.as_str())
+        })
+        .map(|event| event.at)
+        .with_context(|| format!("{host} never had {lock} on {drive}"))
+}
+
+/// How old the lease is, on its drive's own clock, that decides how long a host has a lock on three
+/// drives: each is refreshed on its own, and two are needed, so it is the one in the middle.
+fn deciding_lease(drives: &Drives, host: &str, lock: &str) -> Result<Duration> {
+    let mut ages = Vec::new();
+    for drive in crate::drives::PARTITIONED {
+        ages.push(drives.time(drive)? - lease_began(drives, drive, host, lock)?);
+    }
+    ages.sort();
+    Ok(ages[1])
+}
+
+/// When, on a drive's clock, a host first got a lock after the moment `after`.
+fn first_grant(
+    drives: &Drives,
+    drive: &str,
+    host: &str,
+    lock: &str,
+    after: Duration,
+) -> Result<Option<Duration>> {
+    let grants = ["trylock", "lock", "break"];
+    let granted = drives.events(drive)?.into_iter().find(|event| {
+        event.at > after
+            && event.host == host
+            && event.resource == lock
+            && event.is_good()
+            && grants.contains(&event.kind.as_str())
+    });
+    Ok(granted.map(|event| event.at))
+}
+
+/// Fails unless a new lvmlockd on a keeps the lock on vg/lv beyond the lease of the one before.
+fn kept_beyond_lease(cluster: &Cluster, lock: &str) -> Result<()> {
+    let until = cluster.drives.time("d0")? + LEASE + Duration::from_secs(5);
+    wait_until(LEASE * 2, "the last daemon's lease to end", || {
+        Ok((cluster.drives.time("d0")? > until).then_some(()))
+    })?;
+    cluster.host("b")?.refused("lvm lvchange -aey vg/lv", 5, TAKEN)?;
+    let records = cluster.drives.records("d0", lock)?;
+    let refreshed = |left: Duration| !left.is_zero();
+    ensure!(
+        records.iter().any(|record| record.is_of("a") && record.lease_left.is_some_and(refreshed)),
+        "a's lock is not refreshed: {records:?}"
+    );
+    Ok(())
+}
+
+/// Waits until a has refreshed a lock on all of these drives by this path, after the moment `since`
+/// on the drives' clocks, which began together.
+fn wait_for_refresh_by(
+    cluster: &Cluster,
+    path: &str,
+    lock: &str,
+    drives: &[&str],
+    since: Duration,
+) -> Result<()> {
+    for drive in drives {
+        let what = format!("a refresh by path {path} of {drive}");
+        wait_until(Duration::from_secs(40), &what, || {
+            let refreshed = cluster.drives.events(drive)?.into_iter().any(|event| {
+                event.at > since
+                    && event.host == "a"
+                    && event.path == path
+                    && event.resource == lock
+                    && event.is_good()
+            });
+            Ok(refreshed.then_some(()))
+        })?;
+    }
+    Ok(())
+}
+
+/// Has b, which has the lock now, write to vg/lv, and audits both hosts' writing.
+fn written_by_b(cluster: &Cluster, audit: &Audit) -> Result<()> {
+    let b = cluster.host("b")?;
+    let writer = b.start_writer("vg/lv")?;
+    audit.wait_for_writes(&cluster.drives, "b")?;
+    b.stop_writer(writer)?;
+    b.check_shared_blocks("vg/lv")?;
+    audit.check(&cluster.drives, &["a", "b"])
+}
+
+/// Fails unless, on every one of these drives that gave `lock` to `second`, that was at least a
+/// lease after `first`'s last one began, and on a majority it was not much later.
+fn check_takeover(
+    drives: &Drives,
+    lock: &str,
+    (first, second): (&str, &str),
+    most: Duration,
+) -> Result<()> {
+    let mut taken = 0;
+    for drive in PARTITIONED {
+        let began = lease_began(drives, drive, first, lock)?;
+        let Some(granted) = first_grant(drives, drive, second, lock, began)? else {
+            continue;
+        };
+        let after = granted - began;
+        let seconds = after.as_secs_f64();
+        drives.transcript.detail(&format!(
+            "{drive}: {second} got it {seconds:.3} s after {first}'s lease began"
+        ));
+        ensure!(after >= LEASE, "{drive} gave {lock} to {second} after {after:?} already");
+        taken += usize::from(after <= most);
+    }
+    ensure!(taken >= 2, "only {taken} of 3 drives gave {lock} to {second} within {most:?}");
+    Ok(())
+}
+
+/// What is expected of a scenario.
+#[derive(Clone, Copy, Debug)]
+pub enum Expect {
+    /// It passes.
+    Pass,
+    /// It fails, because something is not done yet. Failing otherwise, or passing, is an error.
+    Failure {
+        /// A part of the error that is expected.
+        at: &'static str,
+        /// What is missing.
+        because: &'static str,
+    },
+}
+
+/// What drives a scenario needs.
+#[derive(Clone, Copy, Debug)]
+pub enum Needs {
+    /// It runs with all kinds.
+    Any,
+    /// It is about these.
+    Drives(Interfaces),
+    /// It is for SCSI disks, for this reason, and skipped where others are asked for.
+    ScsiFor(&'static str),
+}
+
+/// Something to be tried.
+pub struct Scenario {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is about.
+    pub about: &'static str,
+    /// Whether it belongs to the short form.
+    pub short: bool,
+    /// What is expected.
+    pub expect: Expect,
+    /// What drives it needs.
+    pub needs: Needs,
+    /// What it does.
+    pub run: fn(&mut Cluster) -> Result<()>,
+}
+
+/// All scenarios.
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "bytes",
+        about: "sg3-utils, which know nothing of us, see the drive that firmware traces show",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::ScsiFor("sg3-utils speak SCSI; nvme-bytes does the same with nvme-cli"),
+        run: bytes::run,
+    },
+    Scenario {
+        name: "one-host",
+        about: "everything that LVM does with a shared VG, on one host",
+        short: true,
+        expect: Expect::Pass,
+        needs: Needs::Any,
+        run: one_host::run,
+    },
+    Scenario {
+        name: "two-hosts",
+        about: "two hosts share a VG; its PVs and LVs change and move under their locks",
+        short: true,
+        expect: Expect::Pass,
+        needs: Needs::Any,
+        run: two_hosts::run,
+    },
+    Scenario {
+        name: "crash",
+        about: "a host dies with its locks: the other waits for the lease, and trusts no value",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Any,
+        run: crash::run,
+    },
+    Scenario {
+        name: "no-sg",
+        about: "no sg module, and lvmlockd with no more capabilities than it needs",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Any,
+        run: no_sg::run,
+    },
+    Scenario {
+        name: "one-drive",
+        about: "one of three drives fails, hangs, disappears and comes back; then two fail",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Any,
+        run: one_drive::run,
+    },
+    Scenario {
+        name: "nonsense",
+        about: "one of three drives answers random bytes, lengths and statuses",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Any,
+        run: nonsense::run,
+    },
+    Scenario {
+        name: "fabric",
+        about: "the drives are gone for 10 s, then for longer than the lease",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Any,
+        run: fabric::run,
+    },
+    Scenario {
+        name: "fenced",
+        about: "the drives take a host's data, but not its mutex commands: it must stop itself",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Any,
+        run: fenced::fenced,
+    },
+    Scenario {
+        name: "unfenced",
+        about: "the same where the kill command does nothing: the audit must see it",
+        short: false,
+        expect: Expect::Failure {
+            at: "a wrote to vg/lv when another host could hold the lock",
+            because: "nothing ends the use of the VG",
+        },
+        needs: Needs::Any,
+        run: fenced::unfenced,
+    },
+    Scenario {
+        name: "frozen",
+        about: "a host is frozen for 90 s and thawed",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Any,
+        run: frozen::idle,
+    },
+    Scenario {
+        name: "frozen-writer",
+        about: "the same while an application writes, without a watchdog",
+        short: false,
+        expect: Expect::Failure {
+            at: "a wrote to vg/lv when another host could hold the lock",
+            because: "a thawed host goes on writing until its kill command has run",
+        },
+        needs: Needs::Any,
+        run: frozen::writing,
+    },
+    Scenario {
+        name: "daemon",
+        about: "lvmlockd is killed and restarted while an LV is written to",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Any,
+        run: daemon::run,
+    },
+    Scenario {
+        name: "adopt",
+        about: "lvmlockd with our patches is killed, and adopts its locks",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Any,
+        run: adopt::run,
+    },
+    Scenario {
+        name: "killed-unlocking",
+        about: "lvmlockd is killed while its UNLOCKs are under way: they reach the drives \
+                in the next one's life",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::ScsiFor(
+            "a process that waits for an NVMe drive does not end before its command",
+        ),
+        run: killed_unlocking::run,
+    },
+    Scenario {
+        name: "replaced-disk",
+        about: "the disk below an LV is replaced, and then another one, while the LV is written to",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Any,
+        run: replaced_disk::run,
+    },
+    Scenario {
+        name: "storm",
+        about: "two hosts activate and deactivate 200 LVs at once",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Any,
+        run: storm::run,
+    },
+    Scenario {
+        name: "value",
+        about: "the value of a VG's lock reaches the next host",
+        short: false,
+        expect: Expect::Failure {
+            at: "b was not told the VG's value",
+            because: "on these drives a sharer's release loses the value, and sharers are not \
+                      told it",
+        },
+        needs: Needs::Any,
+        run: value::run,
+    },
+    Scenario {
+        name: "two-paths",
+        about: "one of two paths is cut, to drives that the global lock is on, too",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::ScsiFor(
+            "the kernel makes one node of all paths to an NVMe drive; see nvme-paths",
+        ),
+        run: two_paths::partitioned,
+    },
+    Scenario {
+        name: "plain-paths",
+        about: "one of two paths is cut, to drives that only a VG is on",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::ScsiFor(
+            "the kernel makes one node of all paths to an NVMe drive; see nvme-paths",
+        ),
+        run: two_paths::plain,
+    },
+    Scenario {
+        name: "watchdog",
+        about: "a host loses its drives and does not deactivate its LV: the watchdog resets it in \
+             time",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Any,
+        run: watchdog::cut,
+    },
+    Scenario {
+        name: "watchdog-kill",
+        about: "lvmlockd dies and is not restarted: the watchdog resets the host in time",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Any,
+        run: watchdog::killed,
+    },
+    Scenario {
+        name: "watchdog-frozen",
+        about: "a host is frozen while an application writes: the watchdog resets it when it is \
+             thawed",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Any,
+        run: watchdog::frozen,
+    },
+    Scenario {
+        name: "watchdog-restart",
+        about: "lvmlockd dies and is restarted: the watchdog goes on being fed",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Any,
+        run: watchdog::restarted,
+    },
+    Scenario {
+        name: "nvme-bytes",
+        about: "nvme-cli, which knows nothing of us, sees the commands and records of the protocol",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Drives(Interfaces::Nvme),
+        run: nvme_bytes::run,
+    },
+    Scenario {
+        name: "nvme",
+        about: "two hosts and NVMe drives only; PVs and LVs change and move under their locks",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Drives(Interfaces::Nvme),
+        run: two_hosts::run,
+    },
+    Scenario {
+        name: "nvme-paths",
+        about: "two paths to NVMe drives behind one node: either is lost, then both for a while",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Drives(Interfaces::Nvme),
+        run: nvme_paths::run,
+    },
+    Scenario {
+        name: "mixed",
+        about: "SCSI disks and NVMe drives in one VG",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Drives(Interfaces::Mixed),
+        run: mixed::run,
+    },
+    Scenario {
+        name: "multipath",
+        about: "PVs on multipath maps; each path is cut and restored while the VG is in use",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::ScsiFor("NVMe has native multipath, which nvme-paths is about"),
+        run: multipath::run,
+    },
+    Scenario {
+        name: "stacks",
+        about: "PVs on partitions, stripes, encryption, md and logical volumes: all drives below",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Any,
+        run: stacks::run,
+    },
+    Scenario {
+        name: "descriptors",
+        about: "lvmlockd opens every path once and starts no program, with and without sg",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::ScsiFor("sg nodes"),
+        run: descriptors::run,
+    },
+    lvm2("lvm2-fabric", "idm_fabric_failure: all drives are gone for 10 s", |cluster| {
+        lvm2_tests::one(cluster, "idm_fabric_failure")
+    }),
+    lvm2(
+        "lvm2-timeout",
+        "idm_fabric_failure_timeout: the only drive is gone for 70 s",
+        |cluster| lvm2_tests::one(cluster, "idm_fabric_failure_timeout"),
+    ),
+    lvm2("lvm2-half", "idm_fabric_failure_half_brain: one of two drives is gone", |cluster| {
+        lvm2_tests::one(cluster, "idm_fabric_failure_half_brain")
+    }),
+    lvm2("lvm2-ilm", "idm_ilm_failure: mutex commands fail", |cluster| {
+        lvm2_tests::one(cluster, "idm_ilm_failure")
+    }),
+    lvm2("lvm2-daemon", "lvmlockd_failure: lvmlockd is killed", |cluster| {
+        lvm2_tests::one(cluster, "lvmlockd_failure")
+    }),
+    lvm2(
+        "lvm2-hosts-vg",
+        "multi_hosts_vg: one host makes VGs, the other removes them",
+        |cluster| lvm2_tests::one_after_the_other(cluster, "multi_hosts_vg"),
+    ),
+    lvm2("lvm2-hosts-lv", "multi_hosts_lv: the same with LVs", |cluster| {
+        lvm2_tests::one_after_the_other(cluster, "multi_hosts_lv")
+    }),
+    lvm2(
+        "lvm2-hosts-ex",
+        "multi_hosts_lv_ex_timeout: a host with EX loses its drives",
+        |cluster| lvm2_tests::at_once(cluster, "multi_hosts_lv_ex_timeout"),
+    ),
+    lvm2(
+        "lvm2-hosts-sh",
+        "multi_hosts_lv_sh_timeout: a host with SH loses its drives",
+        |cluster| lvm2_tests::at_once(cluster, "multi_hosts_lv_sh_timeout"),
+    ),
+    lvm2("lvm2-single", "stress_single_thread", |cluster| {
+        lvm2_tests::one(cluster, "stress_single_thread")
+    }),
+    lvm2("lvm2-threads-1", "stress_multi_threads_1", |cluster| {
+        lvm2_tests::one(cluster, "stress_multi_threads_1")
+    }),
+    lvm2("lvm2-threads-2", "stress_multi_threads_2", |cluster| {
+        lvm2_tests::one(cluster, "stress_multi_threads_2")
+    }),
+];
+
+/// One of lvm2's own tests.
+const fn lvm2(
+    name: &'static str,
+    about: &'static str,
+    run: fn(&mut Cluster) -> Result<()>,
+) -> Scenario {
+    Scenario {
+        name,
+        about,
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::ScsiFor("they take SCSI disks away"),
+        run,
+    }
+}
