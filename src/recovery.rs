@@ -24,6 +24,7 @@ use crate::lock::{role_of, vg_of};
 use crate::lockspace::{Held, Lockspace};
 use crate::runtime::Runtime;
 use crate::state::store::{Saved, SavedLock, SavedLockspace, Store};
+use crate::state::undo_note;
 use crate::sys::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use crate::sys::sync::{Condvar, Mutex, MutexGuard, planted};
 use crate::sys::{clock, thread};
@@ -69,8 +70,9 @@ pub struct Dates {
     pub note: Arc<SafeNote>,
     /// The same, where one is used.
     pub watchdog: Option<Arc<Watchdog>>,
-    /// Until when commands of an earlier lvmlockd may reach drives. Nothing is proven before.
-    pub earlier_until: Instant,
+    /// Until when commands of an earlier lvmlockd may reach drives and undo something. No lock that
+    /// they are for is proven before.
+    pub earlier: undo_note::Dates,
 }
 
 #[derive(Default)]
@@ -116,6 +118,7 @@ impl Orphan {
     fn set_in_danger(&mut self, in_danger: bool) {
         if core::mem::replace(&mut self.in_danger, in_danger) != in_danger {
             self.spec.owner.count_in_use(in_danger);
+            self.spec.owner.count_in_danger(in_danger);
         }
     }
 }
@@ -460,11 +463,10 @@ impl Orphans {
             return None;
         }
         let now = clock::now();
-        let first = match self.dates.earlier_until.since(now) {
-            Duration::ZERO => self.first_pause(),
-            // Proven as soon as it can be, because the alarm is soon after.
-            left => self.first_pause().min(left),
-        };
+        // Proven as soon as it can be, because the alarm is soon after.
+        let earlier = [self.dates.earlier.lvs, self.dates.earlier.others].map(|at| at.since(now));
+        let waits = earlier.into_iter().filter(|left| !left.is_zero());
+        let first = waits.fold(self.first_pause(), Duration::min);
         let busy = |orphan: &Orphan| orphan.phase == Phase::Unproven || orphan.idle > 0;
         if proven || released || left.locks.values().any(busy) {
             return Some(first);
@@ -485,12 +487,24 @@ impl Orphans {
     /// What is kept is looked after as any other lock. What is not, and still in use, must not be
     /// forgotten, neither by the note for the next lvmlockd nor by the watchdog.
     fn settle_left(&self) {
+        let Dates { note, watchdog, .. } = &self.dates;
+        if note.is_settled() && watchdog.is_none() {
+            return;
+        }
         let safe = |orphan: &Orphan| matches!(orphan.phase, Phase::Kept | Phase::Claimed);
-        if self.left().locks.values().all(safe) {
-            self.dates.note.settle_left();
-            if let Some(watchdog) = &self.dates.watchdog {
-                watchdog.settle_left();
-            }
+        let left = self.left();
+        let open = left.locks.iter().filter(|(_, orphan)| !safe(orphan));
+        let open: HashSet<ResourceId> = open.map(|(id, _)| vg_of(id)).collect();
+        let any = !left.locks.is_empty();
+        drop(left);
+        // What is kept must be protected as any other lock is: the reactor has told of all that it
+        // heard before it answers.
+        if any && self.runtime.mode(ResourceId::GLOBAL).is_err() {
+            return;
+        }
+        note.settle_left(|vg| open.contains(vg));
+        if let Some(watchdog) = watchdog.as_ref().filter(|_| open.is_empty()) {
+            watchdog.settle_left();
         }
     }
 
@@ -580,7 +594,7 @@ impl Orphans {
     /// command needs its time while other hosts are still kept out.
     fn is_late(&self, orphan: &Orphan, now: Instant) -> bool {
         let Dates { timing, fencing, note, .. } = &self.dates;
-        let alarm = match note.left() {
+        let alarm = match note.left(&vg_of(&orphan.spec.resource)) {
             Some(Some(safe_until)) => safe_until - fencing.margin,
             // It was granted just before lvmlockd died, if at all.
             Some(None) => {

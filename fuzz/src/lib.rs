@@ -12,6 +12,7 @@ use idm_protocol::{
     ResourceId, State, Status, Value, ValueUpdate, nvme, parse_table, record_count, scsi,
 };
 use lvmlockd_idm::config::Config;
+use lvmlockd_idm::fencing::safe_note;
 use lvmlockd_idm::recovery::active::lv_of;
 use lvmlockd_idm::state::host_id;
 use lvmlockd_idm::state::note;
@@ -398,10 +399,14 @@ fn host_id_file(data: &[u8]) {
     }
 }
 
-/// What the next lvmlockd is told of the watchdog: what is read is what would be written, and no
+/// What the next lvmlockd is told of the watchdog, and of until when locks are safe: what is read is what would be written, and no
 /// date that no lease reaches.
 fn watchdog_note(data: &[u8]) {
     let (boot, now) = (BOOT, Instant::from_micros(81_234_567_890));
+    if let Some(left) = safe_note::parse(data, boot, now) {
+        assert_eq!(safe_note::format(boot, &left).as_bytes(), data);
+        assert_eq!(safe_note::parse(data, "another", now), None);
+    }
     if let Some(left) = note::parse(data, boot, now) {
         assert_eq!(note::format(boot, left).as_bytes(), data);
         assert_eq!(note::parse(data, "another", now), None);

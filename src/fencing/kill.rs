@@ -64,10 +64,12 @@ pub struct Killing {
     /// What is told next, and when.
     next: Option<(Reminder, Instant)>,
     notice_before: Instant,
-    /// When it is tried again, because it could not be begun.
+    /// When it is tried again, because it could not be begun, or failed.
     again: Option<Instant>,
     /// The pause before that.
     pause: Duration,
+    /// Whether the command has not ended.
+    runs: bool,
     state: KillState,
     /// Locks were in use when it began, and it was not told yet that they are released.
     in_use: bool,
@@ -126,6 +128,7 @@ impl Killing {
             notice_before: until - fencing.notice,
             again: None,
             pause: fencing.notice,
+            runs: true,
             state: KillState::Runs,
             in_use: held > 0,
             watchdog: fencing.watchdog.is_some(),
@@ -137,10 +140,16 @@ impl Killing {
         self.next.map(|(_, at)| at).into_iter().chain(self.again).min()
     }
 
-    /// The command, where it could not be begun and it is time to try again.
-    pub fn begin_again(&mut self, now: Instant) -> Option<Vec<String>> {
+    /// Whether the command has not ended.
+    pub fn runs(&self) -> bool {
+        self.runs
+    }
+
+    /// The command, where it is time to try again and there is still a danger.
+    pub fn begin_again(&mut self, in_danger: bool, now: Instant) -> Option<Vec<String>> {
         self.again.take_if(|at| *at <= now)?;
-        Some(self.words.clone())
+        self.runs = in_danger;
+        in_danger.then(|| self.words.clone())
     }
 
     /// The command line, for messages.
@@ -150,7 +159,7 @@ impl Killing {
 
     /// Whether nothing is left to be told.
     pub fn is_over(&self) -> bool {
-        !self.in_use && !matches!(self.state, KillState::Runs)
+        !self.in_use && !self.runs
     }
 
     /// What is to be said now, with so many of its locks still in use.
@@ -180,6 +189,7 @@ impl Killing {
 
     /// The command has ended, or could not be begun, of which is told once.
     pub fn ended(&mut self, ended: &Ended, now: Instant) -> Option<LogLine> {
+        self.runs = false;
         let took = now.since(self.begun).as_millis();
         let (vg, command) = (&self.vg, self.command());
         match ended {
@@ -191,16 +201,19 @@ impl Killing {
                 );
                 Some(LogLine { level: log::Level::Warn, text })
             }
-            Ended::Exited(status) => self.failed(status.to_string(), now),
-            Ended::Unknown(error) => self.failed(error.to_string(), now),
-            Ended::NotBegun(error) => {
-                self.again = Some(now + self.pause);
-                self.failed(format!("{error}; it is tried again"), now)
-            }
+            Ended::Exited(status) => self.failed(status.to_string(), true, now),
+            Ended::Unknown(error) => self.failed(error.to_string(), true, now),
+            Ended::NotBegun(error) => self.failed(error.to_string(), false, now),
         }
     }
 
-    fn failed(&mut self, why: String, now: Instant) -> Option<LogLine> {
+    /// `begun`: it has done something, so that it is only tried again while that helps.
+    fn failed(&mut self, mut why: String, begun: bool, now: Instant) -> Option<LogLine> {
+        let next = now + self.pause;
+        if !begun || next < self.until {
+            self.again = Some(next);
+            why.push_str("; it is tried again");
+        }
         let text = format!(
             "volume group {}: \"{}\" failed: {why}. {}",
             self.vg,
@@ -322,8 +335,24 @@ mod tests {
         assert_eq!(failed.level, log::Level::Error);
         assert!(failed.text.contains("failed: exit status: 1"), "{}", failed.text);
         assert!(failed.text.contains("In 5000 ms"), "{}", failed.text);
+        assert!(failed.text.contains("tried again"), "{}", failed.text);
+        assert!(!killing.runs() && killing.begin_again(true, at(102_000)).is_some());
+        assert!(killing.runs());
         let half = killing.remind(2, at(103_000)).unwrap();
-        assert!(half.text.contains("failed (exit status: 1)"), "{}", half.text);
+        assert!(half.text.contains("failed (exit status: 1"), "{}", half.text);
+        // While it helps.
+        let late = killing.ended(&execute(&words(&["/bin/false"])), at(105_000)).unwrap();
+        assert!(!late.text.contains("tried again"), "{}", late.text);
+        assert_eq!(killing.begin_again(true, at(200_000)), None);
+    }
+
+    #[test]
+    fn a_command_that_failed_is_not_run_again_when_the_danger_is_over() {
+        let mut killing = killing(Some(at(106_000)));
+        killing.ended(&execute(&words(&["/bin/false"])), at(101_000));
+        assert_eq!(killing.begin_again(false, at(102_000)), None);
+        assert!(!killing.runs());
+        assert_eq!(killing.begin_again(true, at(102_001)), None);
     }
 
     #[test]
@@ -332,13 +361,13 @@ mod tests {
         let no_memory = || Ended::NotBegun(io::ErrorKind::OutOfMemory.into());
         assert!(killing.ended(&no_memory(), at(100_000)).unwrap().text.contains("tried again"));
         assert_eq!(killing.next(), Some(at(101_000)));
-        assert_eq!(killing.begin_again(at(100_999)), None);
-        assert_eq!(killing.begin_again(at(101_000)), Some(words(&["/sbin/k", "vg0"])));
-        assert_eq!(killing.begin_again(at(101_001)), None, "one at a time");
+        assert_eq!(killing.begin_again(true, at(100_999)), None);
+        assert_eq!(killing.begin_again(true, at(101_000)), Some(words(&["/sbin/k", "vg0"])));
+        assert_eq!(killing.begin_again(true, at(101_001)), None, "one at a time");
         assert_eq!(killing.ended(&no_memory(), at(101_001)), None);
-        assert!(killing.begin_again(at(102_001)).is_some());
+        assert!(killing.begin_again(true, at(102_001)).is_some());
         killing.ended(&execute(&words(&["/bin/true"])), at(102_100));
-        assert_eq!(killing.begin_again(at(200_000)), None);
+        assert_eq!(killing.begin_again(true, at(200_000)), None);
     }
 
     #[test]

@@ -1,46 +1,63 @@
 //! What the next lvmlockd must know if this one dies: until when the locks in use were safe.
 //!
 //! It cannot ask drives that do not answer. But then it must know by when the use of what the locks
-//! protect has to be stopped. A thread of its own writes, because the reactor waits for no file.
+//! protect has to be stopped: of each VG by itself, because a VG in trouble is no reason to stop the
+//! use of another. A thread of its own writes, because the reactor waits for no file.
 
-use crate::state::note::Note;
+use crate::config;
+use crate::state::{file, host_id, store};
+use crate::sys::clock;
 use crate::sys::service::{Service, Shared};
 use core::time::Duration;
 use idm_engine::Instant;
+use idm_protocol::ResourceId;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The file's name in the state directory.
 const FILE: &str = "safe-until";
 
+/// No lock is safe for longer than the longest lease.
+const LONGEST: Duration = Duration::from_millis(*config::LEASE_MS.end());
+
+/// Until when all locks in use are safe of each VG that has any, by the VG's mutex.
+pub type Dates = BTreeMap<ResourceId, Instant>;
+
 /// Keeps the note. Dropping it is lvmlockd's sudden death: the note stays as it is.
 pub struct SafeNote {
     service: Service<SafeNoteState>,
-    left: Option<Option<Instant>>,
+    left: Option<Dates>,
 }
 
 #[derive(Default)]
 struct SafeNoteState {
     /// Of the locks in use.
-    first: Option<Instant>,
+    firsts: Dates,
     /// Of those that an earlier lvmlockd left, while that is not known of each.
-    left: Option<Instant>,
-    /// What the note says.
-    noted: Option<Instant>,
+    left: Dates,
+    /// What the note says; `None` where there is none.
+    noted: Option<Dates>,
 }
 
 impl SafeNoteState {
-    fn date(&self) -> Option<Instant> {
-        self.first.into_iter().chain(self.left).min()
+    fn dates(&self) -> Dates {
+        let mut dates = self.firsts.clone();
+        for (&vg, &left) in &self.left {
+            dates.entry(vg).and_modify(|date| *date = left.min(*date)).or_insert(left);
+        }
+        dates
     }
 
-    /// Whether the note promises too much. A date that has moved on is noted by and by.
+    /// Whether the note promises too much, or is of other VGs. A date that has moved on is noted by
+    /// and by.
     fn is_urgent(&self) -> bool {
-        match (self.date(), self.noted) {
-            (Some(date), Some(noted)) => date < noted,
-            (date, noted) => date != noted,
-        }
+        let dates = self.dates();
+        let Some(noted) = &self.noted else { return !dates.is_empty() };
+        !noted.keys().eq(dates.keys()) || noted.values().zip(dates.values()).any(|(n, d)| d < n)
     }
 }
 
@@ -52,28 +69,34 @@ impl SafeNote {
         pause: Duration,
         look: Box<dyn Fn() + Send>,
     ) -> io::Result<SafeNote> {
-        let note = Note::new(state_dir, FILE)?;
+        let note = Note::new(state_dir)?;
         let left = note.read();
-        let (first, known) = (None, left.flatten());
-        let state = SafeNoteState { first, left: known, noted: known };
+        let (firsts, known) = (Dates::new(), left.clone().unwrap_or_default());
+        let state = SafeNoteState { firsts, left: known, noted: left.clone() };
         let run = move |shared: &Arc<_>| write(shared, &note, pause, &look);
         Ok(SafeNote { service: Service::start("idm-note", state, run)?, left })
     }
 
-    /// Until when the locks were safe that an earlier lvmlockd left: the date, or that none was in
+    /// Until when a VG's locks were safe that an earlier lvmlockd left: the date, or that none was in
     /// use. `None` where it did not say.
-    pub fn left(&self) -> Option<Option<Instant>> {
-        self.left
+    pub fn left(&self, vg: &ResourceId) -> Option<Option<Instant>> {
+        self.left.as_ref().map(|left| left.get(vg).copied())
     }
 
-    /// Until when all locks in use are safe; `None` where none is in use.
-    pub fn protect(&self, first: Option<Instant>) {
-        self.set(|state| state.first = first);
+    /// Until when all locks in use are safe, of each VG that has any.
+    pub fn protect(&self, firsts: Dates) {
+        self.set(|state| state.firsts = firsts);
     }
 
-    /// What an earlier lvmlockd left is all known: kept by this one, or given up.
-    pub fn settle_left(&self) {
-        self.set(|state| state.left = None);
+    /// Whether nothing is left of which not all is known.
+    pub fn is_settled(&self) -> bool {
+        self.service.shared().lock().left.is_empty()
+    }
+
+    /// What an earlier lvmlockd left is all known, kept by this one or given up, of all VGs that
+    /// are not `open`.
+    pub fn settle_left(&self, is_open: impl Fn(&ResourceId) -> bool) {
+        self.set(|state| state.left.retain(|vg, _| is_open(vg)));
     }
 
     fn set(&self, change: impl FnOnce(&mut SafeNoteState)) {
@@ -90,23 +113,23 @@ fn write(shared: &Shared<SafeNoteState>, note: &Note, pause: Duration, look: &dy
     let mut failing = false;
     let mut state = shared.lock();
     while !state.quits() {
-        let date = state.date();
-        let noted = state.noted;
+        let dates = state.dates();
+        let changed = state.noted.as_ref().map_or(!dates.is_empty(), |noted| *noted != dates);
         drop(state);
         look();
-        let is_lost = date.is_some() && !note.is_there();
-        if date != noted || is_lost {
-            let written = note.write(date);
+        let is_lost = !dates.is_empty() && !note.is_there();
+        if changed || is_lost {
+            let written = note.write(&dates);
             if let (Err(error), false) = (&written, failing) {
                 log::warn!("until when locks are safe cannot be noted: {error}");
             }
             failing = written.is_err();
             if !failing {
-                shared.lock().noted = date;
+                shared.lock().noted = Some(dates);
             }
         }
         state = shared.lock();
-        let pause = if state.date().is_none() && !failing { IDLE } else { pause };
+        let pause = if state.dates().is_empty() && !failing { IDLE } else { pause };
         state = shared
             .wait_while(state, pause, |state| !state.quits() && (failing || !state.is_urgent()));
     }
@@ -115,18 +138,78 @@ fn write(shared: &Shared<SafeNoteState>, note: &Note, pause: Duration, look: &dy
 /// Nothing has to be written; the longest sleep all the same.
 const IDLE: Duration = Duration::from_secs(3600);
 
+/// The file.
+struct Note {
+    file: PathBuf,
+    boot: String,
+}
+
+impl Note {
+    fn new(state_dir: &Path) -> io::Result<Note> {
+        Ok(Note { file: state_dir.join(FILE), boot: host_id::boot_id()? })
+    }
+
+    /// What is in the file; `None` where there is none of this boot.
+    fn read(&self) -> Option<Dates> {
+        let text = fs::read(&self.file).ok()?;
+        let read = parse(&text, &self.boot, clock::now());
+        if read.is_none() {
+            log::warn!("{}: of another boot, or damaged; ignored", self.file.display());
+        }
+        read
+    }
+
+    fn is_there(&self) -> bool {
+        self.file.exists()
+    }
+
+    fn write(&self, dates: &Dates) -> io::Result<()> {
+        file::replace(&self.file, &format(&self.boot, dates))
+    }
+}
+
+/// The file's text.
+pub fn format(boot: &str, dates: &Dates) -> String {
+    let mut text = format!("boot_id {boot}\nvgs {}\n", dates.len());
+    for (vg, until) in dates {
+        // Nothing fails that is written into memory.
+        let _ = writeln!(text, "{} safe_until_us {}", store::name_of(vg), until.as_micros());
+    }
+    text
+}
+
+/// What is noted in a file's text; `None` where it is damaged or of another boot.
+pub fn parse(text: &[u8], boot: &str, now: Instant) -> Option<Dates> {
+    let text = core::str::from_utf8(text).ok()?;
+    let mut dates = Dates::new();
+    // The lines before are compared with the whole.
+    for line in text.lines().skip(2) {
+        let (vg, until) = line.split_once(" safe_until_us ")?;
+        dates.insert(ResourceId::vg(vg).ok()?, Instant::from_micros(until.parse().ok()?));
+    }
+    // For a date that no lease reaches, the use would go on after the locks are lost.
+    let possible = dates.values().all(|&until| until <= now + LONGEST);
+    (possible && format(boot, &dates) == text).then_some(dates)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::time;
 
     const NEVER: Duration = Duration::from_secs(600);
+    const OFTEN: Duration = Duration::from_millis(5);
 
-    fn at(us: u64) -> Option<Instant> {
-        Some(Instant::from_micros(us))
+    fn vg(number: usize) -> ResourceId {
+        ResourceId::vg(&format!("{number:032}")).unwrap()
     }
 
-    fn eventually(note: &Note, expected: Option<Option<Instant>>) {
+    /// The dates of VGs in turn.
+    fn at(us: &[u64]) -> Dates {
+        us.iter().enumerate().map(|(n, &us)| (vg(n), Instant::from_micros(us))).collect()
+    }
+
+    fn eventually(note: &Note, expected: Option<Dates>) {
         let begun = time::Instant::now();
         while note.read() != expected {
             assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", note.read());
@@ -134,43 +217,79 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_would_promise_too_much_is_corrected_at_once_and_the_rest_by_and_by() {
-        let directory = tempfile::tempdir().unwrap();
-        let note = Note::new(directory.path(), FILE).unwrap();
-        let keeper = SafeNote::start(directory.path(), NEVER, Box::new(|| ())).unwrap();
-        assert_eq!((keeper.left(), note.read()), (None, None));
-        keeper.protect(at(50));
-        eventually(&note, Some(at(50)));
-        keeper.protect(at(60));
-        std::thread::sleep(Duration::from_millis(20));
-        assert_eq!(note.read(), Some(at(50)));
-        keeper.protect(at(40));
-        eventually(&note, Some(at(40)));
-        keeper.protect(None);
-        eventually(&note, Some(None));
-        drop(keeper);
-        let keeper =
-            SafeNote::start(directory.path(), Duration::from_millis(5), Box::new(|| ())).unwrap();
-        assert_eq!(keeper.left(), Some(None));
-        keeper.protect(at(50));
-        eventually(&note, Some(at(50)));
-        keeper.protect(at(60));
-        eventually(&note, Some(at(60)));
+    fn start(directory: &Path, pause: Duration) -> SafeNote {
+        SafeNote::start(directory, pause, Box::new(|| ())).unwrap()
     }
 
     #[test]
-    fn what_was_left_counts_until_it_is_settled() {
+    fn what_would_promise_too_much_is_corrected_at_once_and_the_rest_by_and_by() {
         let directory = tempfile::tempdir().unwrap();
-        let note = Note::new(directory.path(), FILE).unwrap();
-        note.write(at(30)).unwrap();
-        let keeper =
-            SafeNote::start(directory.path(), Duration::from_millis(5), Box::new(|| ())).unwrap();
-        assert_eq!(keeper.left(), Some(at(30)));
-        keeper.protect(at(50));
-        std::thread::sleep(Duration::from_millis(30));
-        assert_eq!(note.read(), Some(at(30)));
-        keeper.settle_left();
-        eventually(&note, Some(at(50)));
+        let note = Note::new(directory.path()).unwrap();
+        let keeper = start(directory.path(), NEVER);
+        assert_eq!((keeper.left(&vg(0)), note.read()), (None, None));
+        keeper.protect(at(&[50]));
+        eventually(&note, Some(at(&[50])));
+        keeper.protect(at(&[60]));
+        std::thread::sleep(Duration::from_millis(20));
+        assert_eq!(note.read(), Some(at(&[50])));
+        keeper.protect(at(&[60, 80]));
+        eventually(&note, Some(at(&[60, 80])));
+        keeper.protect(at(&[70, 75]));
+        eventually(&note, Some(at(&[70, 75])));
+        keeper.protect(at(&[]));
+        eventually(&note, Some(at(&[])));
+        drop(keeper);
+        let keeper = start(directory.path(), OFTEN);
+        assert_eq!(keeper.left(&vg(0)), Some(None));
+        keeper.protect(at(&[50]));
+        eventually(&note, Some(at(&[50])));
+        keeper.protect(at(&[60]));
+        eventually(&note, Some(at(&[60])));
+    }
+
+    #[test]
+    fn what_was_left_of_a_vg_counts_until_it_is_settled() {
+        let directory = tempfile::tempdir().unwrap();
+        let note = Note::new(directory.path()).unwrap();
+        note.write(&at(&[30, 40])).unwrap();
+        let keeper = start(directory.path(), OFTEN);
+        for (number, left) in [Some(30), Some(40), None].into_iter().enumerate() {
+            assert_eq!(keeper.left(&vg(number)), Some(left.map(Instant::from_micros)));
+        }
+        keeper.protect(at(&[50, 20]));
+        eventually(&note, Some(at(&[30, 20])));
+        keeper.protect(at(&[50, 60]));
+        eventually(&note, Some(at(&[30, 40])));
+        keeper.settle_left(|open| *open == vg(0));
+        eventually(&note, Some(at(&[30, 60])));
+        assert!(!keeper.is_settled());
+        keeper.settle_left(|_| false);
+        eventually(&note, Some(at(&[50, 60])));
+        assert!(keeper.is_settled());
+    }
+
+    #[test]
+    fn what_is_damaged_is_not_believed() {
+        let now = Instant::from_micros(1_000_000);
+        for dates in [at(&[]), at(&[999_999]), at(&[1_000_000, 1_000_001])] {
+            let whole = format("b", &dates);
+            assert_eq!(parse(whole.as_bytes(), "b", now), Some(dates));
+            assert_eq!(parse(whole.as_bytes(), "another", now), None);
+            for length in 0..whole.len() {
+                assert_eq!(parse(&whole.as_bytes()[..length], "b", now), None, "{length}");
+            }
+        }
+        let whole = format("b", &at(&[1_000_000]));
+        let last = whole.lines().last().unwrap();
+        for text in [
+            whole.replace("us ", "us +"),
+            whole.replace("us ", "us 0"),
+            whole.clone() + "x",
+            whole.clone() + last + "\n",
+        ] {
+            assert_eq!(parse(text.as_bytes(), "b", now), None, "{text}");
+        }
+        let late = [(vg(0), now + LONGEST + Duration::from_micros(1))].into();
+        assert_eq!(parse(format("b", &late).as_bytes(), "b", now), None);
     }
 }

@@ -18,12 +18,18 @@ pub struct Owner {
     killed: AtomicBool,
     /// How many of its locks were granted and not given up.
     in_use: AtomicUsize,
+    /// How many of its locks are about to be lost, or lost and not given up.
+    in_danger: AtomicUsize,
+    /// Whether the kill command was run for that.
+    told: AtomicBool,
 }
 
 impl Owner {
     /// A lockspace that has lost nothing.
     pub fn new(name: String, kill: Option<String>) -> Owner {
-        Owner { name, kill, killed: AtomicBool::new(false), in_use: AtomicUsize::new(0) }
+        let (in_use, in_danger) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let (killed, told) = (AtomicBool::new(false), AtomicBool::new(false));
+        Owner { name, kill, killed, in_use, in_danger, told }
     }
 
     /// Whether locks of the lockspace were lost, so that it must be dropped.
@@ -36,17 +42,36 @@ impl Owner {
         self.in_use.load(Ordering::Relaxed)
     }
 
-    /// Takes note that locks of the lockspace were lost. Returns whether that is news.
+    /// Takes note that locks of the lockspace were lost, or are about to be. Returns whether that is
+    /// news in this danger, which ends when no lock is in danger any more.
     pub(crate) fn set_killed(&self) -> bool {
-        !self.killed.swap(true, Ordering::AcqRel)
+        self.killed.store(true, Ordering::Release);
+        !self.told.swap(true, Ordering::AcqRel)
     }
 
     /// Takes note that one more of its locks is in use, or one less.
     pub(crate) fn count_in_use(&self, more: bool) {
-        match more {
-            true => self.in_use.fetch_add(1, Ordering::Relaxed),
-            false => self.in_use.fetch_sub(1, Ordering::Relaxed),
-        };
+        count(&self.in_use, more);
+    }
+
+    /// Whether a lock of the lockspace is in danger.
+    pub(crate) fn is_in_danger(&self) -> bool {
+        self.in_danger.load(Ordering::Relaxed) > 0
+    }
+
+    /// Takes note that one more of its locks is in danger, or one less.
+    pub(crate) fn count_in_danger(&self, more: bool) {
+        if count(&self.in_danger, more) == 0 {
+            self.told.store(false, Ordering::Release);
+        }
+    }
+}
+
+/// Counts one more, or one less; tells how many there were.
+fn count(counter: &AtomicUsize, more: bool) -> usize {
+    match more {
+        true => counter.fetch_add(1, Ordering::Relaxed),
+        false => counter.fetch_sub(1, Ordering::Relaxed),
     }
 }
 

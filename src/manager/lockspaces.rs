@@ -207,7 +207,7 @@ impl Running {
     fn join(&self, lockspace: &Lockspace) -> Result<(), Error> {
         let membership = lockspace.membership();
         let id = membership.resource;
-        self.outwait_earlier();
+        self.outwait_earlier(membership.role);
         match self.orphans.claim(&id, self.bound()) {
             Ok(Some(claim)) => {
                 let left = claim.saved.drives.clone();

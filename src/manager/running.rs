@@ -10,7 +10,7 @@ use crate::fencing::Fencing;
 use crate::fencing::safe_note::SafeNote;
 use crate::fencing::watchdog::device::KernelWatchdog;
 use crate::fencing::watchdog::{self, Watchdog};
-use crate::lock::{LockSpec, RequestResult};
+use crate::lock::{LockSpec, RequestResult, Role};
 use crate::lockspace::Lockspace;
 use crate::metrics::export::Exporter;
 use crate::recovery::active::Devices;
@@ -18,7 +18,7 @@ use crate::recovery::{Dates, Orphans};
 use crate::runtime::{Runtime, Settings};
 use crate::state::host_id::{self, HostIdentity};
 use crate::state::store::{SavedLock, Store};
-use crate::state::undo_note::UndoNote;
+use crate::state::undo_note::{self, UndoNote};
 use crate::sys::clock;
 use crate::sys::sync::{Mutex, mpsc};
 use crate::topology::Topology;
@@ -45,8 +45,8 @@ pub(super) struct Running {
     pub(super) runtime: Arc<Runtime>,
     pub(super) host: HostId,
     pub(super) timing: Timing,
-    /// Until when commands of an earlier lvmlockd may reach drives.
-    earlier_until: Instant,
+    /// Until when commands of an earlier lvmlockd may reach drives and undo something.
+    earlier: undo_note::Dates,
     pub(super) watchdog: Option<Arc<Watchdog>>,
     exporter: Exporter,
     pub(super) store: Arc<Store>,
@@ -102,8 +102,8 @@ impl Running {
         let metrics = runtime.metrics().clone();
         let exporter = Exporter::start(&config.state_dir, move || drives.render(&metrics))
             .map_err(no_thread)?;
-        let earlier_until = earlier.until;
-        let dates = Dates { timing, fencing, note, watchdog: watchdog.clone(), earlier_until };
+        let earlier = earlier.undoing;
+        let dates = Dates { timing, fencing, note, watchdog: watchdog.clone(), earlier };
         let orphans = Orphans::find(runtime.clone(), store.clone(), devices, dates)
             .map_err(|error| Error::NotRunning(format!("notes cannot be read: {error}")))?;
         let votes = Votes {
@@ -113,14 +113,14 @@ impl Running {
             store: store.clone(),
         };
         votes.start(is_ready).map_err(no_thread)?;
-        Ok(Running { runtime, host, timing, earlier_until, watchdog, exporter, store, orphans })
+        Ok(Running { runtime, host, timing, earlier, watchdog, exporter, store, orphans })
     }
 
     /// Refuses what cannot be decided within the engine's patience, because commands of an earlier
     /// lvmlockd may still reach the drives: until then, no drive's answer counts. Core tries again,
     /// except for LVs.
     pub(super) fn heed_earlier(&self, spec: &LockSpec) -> Result<(), Error> {
-        let left = self.earlier_until.since(clock::now());
+        let left = self.earlier.of(spec.role).since(clock::now());
         if left <= self.timing.patience * 4 / 5 {
             return Ok(());
         }
@@ -132,9 +132,10 @@ impl Running {
         )))
     }
 
-    /// Waits until commands of an earlier lvmlockd have reached their drives or never will.
-    pub(super) fn outwait_earlier(&self) {
-        thread::sleep(self.earlier_until.since(clock::now()));
+    /// Waits until commands of an earlier lvmlockd for such locks have reached their drives or never
+    /// will.
+    pub(super) fn outwait_earlier(&self, role: Role) {
+        thread::sleep(self.earlier.of(role).since(clock::now()));
     }
 
     /// Longer than the engine ever takes.

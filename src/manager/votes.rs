@@ -86,7 +86,13 @@ impl Votes {
         let old = self.store.change_lock(resource, change)?;
         let Some(old) = old else { return Ok(true) };
         if !runtime.move_votes(*resource, drives) {
-            self.store.change_lock(resource, |lock| *lock = old)?;
+            self.store.correct_lock(resource, |lock| {
+                // How it is held may have been noted anew meanwhile.
+                match planted!(PutBackAll) {
+                    true => *lock = old,
+                    false => (lock.drives, lock.granted) = (old.drives, old.granted),
+                }
+            });
         }
         Ok(true)
     }

@@ -102,7 +102,7 @@ impl Orphans {
         // What is noted as shared may be exclusive on the drives: the request that asked for
         // that was not told so.
         let mode = saved.exclusive.then_some(Mode::Exclusive);
-        let safe_until = self.dates.note.left().flatten();
+        let safe_until = self.dates.note.left(&lockspace.id).flatten();
         let granted_until = safe_until.filter(|_| saved.granted);
         Request::Adopt { mode, granted_until, members, witnesses }
     }

@@ -90,7 +90,7 @@ impl Bequest {
                 fencing,
                 note,
                 watchdog: None,
-                earlier_until: Instant::default(),
+                earlier: undo_note::Dates::default(),
             },
             found_at,
             left: Mutex::new(left),

@@ -13,8 +13,9 @@ use super::settings::Settings;
 use crate::drives::Drives;
 use crate::drives::queue::{ReplyHandler, Urgency};
 use crate::fencing::kill::Killing;
-use crate::fencing::watchdog::guards::Guards;
-use crate::lock::{LockSpec, Owner, RequestResult};
+use crate::fencing::safe_note;
+use crate::fencing::watchdog::guards::VgGuards;
+use crate::lock::{LockSpec, Owner, RequestResult, role_of, vg_of};
 use crate::metrics::Metrics;
 use crate::sys::clock;
 use crate::sys::mailbox::Mailbox;
@@ -73,9 +74,9 @@ pub struct Reactor {
     /// Who waits until all drives have answered.
     draining: Vec<Sender<()>>,
     /// Until when the locks are safe that are in use.
-    guards: Guards,
+    guards: VgGuards,
     /// What was told of it.
-    guarded: Option<Instant>,
+    guarded: safe_note::Dates,
 }
 
 /// What happened to a lock.
@@ -114,8 +115,8 @@ impl Reactor {
             killings: Vec::new(),
             told: HashMap::new(),
             draining: Vec::new(),
-            guards: Guards::default(),
-            guarded: None,
+            guards: VgGuards::default(),
+            guarded: safe_note::Dates::new(),
         }
     }
 
@@ -159,16 +160,17 @@ impl Reactor {
 
     /// Tells until when the locks in use are safe.
     fn guard(&mut self) {
-        let first = self.guards.first();
-        if first != self.guarded {
-            self.guarded = first;
+        let firsts = self.guards.firsts();
+        if firsts != self.guarded {
+            let first = firsts.values().min().copied();
             self.metrics.safe_until(first);
             if let Some(watchdog) = &self.settings.watchdog {
                 watchdog.protect(first);
             }
             if let Some(note) = &self.settings.note {
-                note.protect(first);
+                note.protect(firsts.clone());
             }
+            self.guarded = firsts;
         }
     }
 
@@ -293,7 +295,7 @@ impl Reactor {
             self.settings.timing,
             self.seed.wrapping_add(lock),
         );
-        config.earlier_until = self.settings.earlier.until;
+        config.earlier_until = self.settings.earlier.undoing.of(spec.role);
         config.earlier_writes_until = self.settings.earlier.writes_until;
         self.names.insert(spec.resource, lock);
         let entry = Entry::new(spec.clone(), (self.make)(config));
@@ -331,11 +333,12 @@ impl Reactor {
             entry.refuse_more();
         }
         // Renewed in time again, it may be in danger once more, and be another owner's by then.
-        if entry.alarmed {
-            let safe = clock::now() + self.settings.fencing.margin;
-            entry.alarmed = entry.safe_until().is_none_or(|until| until <= safe);
+        let safe = clock::now() + self.settings.fencing.margin;
+        let is_safe = |entry: &Entry| entry.safe_until().is_some_and(|until| until > safe);
+        if entry.is_alarmed() && (!entry.is_in_use() || is_safe(&entry)) {
+            entry.set_alarmed(false);
         }
-        self.guards.set(lock, entry.guard());
+        self.guards.set(vg_of(&entry.spec.resource), lock, entry.guard());
         let mode = entry.engine.as_ref().and_then(|engine| engine.mode());
         self.metrics.held(entry.spec.role, entry.counted, mode);
         entry.counted = mode;
@@ -446,15 +449,19 @@ impl Reactor {
 
     /// Whether an undoing command may be handed out: the next lvmlockd must know of it, or have no
     /// note at all.
-    fn may_undo(&mut self) -> bool {
-        self.settings.undo_note.as_mut().is_none_or(|note| note.cover(clock::now()))
+    fn may_undo(&mut self, command: &DriveCommand) -> bool {
+        let (Some(note), DriveCommand::Mutex(_, record)) = (&mut self.settings.undo_note, command)
+        else {
+            return true;
+        };
+        note.cover(role_of(&record.resource), clock::now())
     }
 
     fn send(&mut self, lock: u64, entry: &mut Entry, command: Command) {
         let Command { token, drive, command, undoes } = command;
         let unlock = matches!(command, DriveCommand::Mutex(MutexOp::Unlock, _));
         entry.sent(token, drive, unlock);
-        if undoes && !self.may_undo() {
+        if undoes && !self.may_undo(&command) {
             let reply = Reply::Status(Status::Unreachable);
             // After the reactor's end nobody is interested.
             self.mailbox.send(Message::Reply { lock, token, reply });

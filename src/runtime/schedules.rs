@@ -505,7 +505,10 @@ fn a_vg_is_killed() {
     let failing: Vec<_> = (0..2)
         .map(|_| {
             let (runtime, owner) = (bench.runtime.clone(), owner.clone());
-            threads::spawn(move || runtime.fail(owner, "lost".into()))
+            threads::spawn(move || {
+                owner.count_in_danger(true);
+                runtime.fail(owner, "lost".into());
+            })
         })
         .collect();
     failing.into_iter().for_each(|failing| failing.join().unwrap());
@@ -514,6 +517,9 @@ fn a_vg_is_killed() {
         KILLS.get().begun > 0
     });
     assert!(begun, "it does not run");
+    for _ in 0..2 {
+        owner.count_in_danger(false);
+    }
     owner.count_in_use(false);
     // The reactor lets go of the lockspace when there is nothing left to be told of it.
     let ended = (0..TURNS).any(|_| {

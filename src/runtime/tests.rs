@@ -742,7 +742,10 @@ fn a_kill_command_that_cannot_be_begun_is_tried_again_until_it_is() {
     let spec = spec(1, Role::Lv, &owner);
     bench.grant(&spec, Mode::Exclusive);
     assert!(granted(&bench.runtime.request(spec.clone(), bench.acquire(Mode::Exclusive), SOON)));
-    bench.script(&spec, |script| script.events.push_back(Event::Lapsed));
+    bench.script(&spec, |script| {
+        script.safe_until = Some(clock::now());
+        script.events.push_back(Event::Lapsed);
+    });
     eventually("the VG is killed", || owner.is_killed());
     // There is no such program. Now there is.
     std::thread::sleep(Duration::from_millis(100));
@@ -772,13 +775,21 @@ fn a_lock_that_was_renewed_after_an_alarm_is_told_of_again_in_time() {
     safe_for(LONG / 10);
     eventually("the first kill", || bench.kills() == 1 && first.is_killed());
     safe_for(LONG);
-    std::thread::sleep(Duration::from_millis(50));
+    eventually("it is safe", || !first.is_in_danger());
     // As an orphan is when its VG is started.
     bench.runtime.own(spec(1, Role::Lv, &second));
     std::thread::sleep(Duration::from_millis(50));
     assert!(!second.is_killed());
     safe_for(LONG / 10);
     eventually("the second kill", || bench.kills() == 2 && second.is_killed());
+    // The VG is not dropped, and is in danger a second time.
+    safe_for(LONG);
+    eventually("it is not any more", || !second.is_in_danger());
+    safe_for(LONG / 10);
+    eventually("the third kill", || bench.kills() == 3);
+    let released = bench.runtime.request(spec(1, Role::Lv, &second), release(), SOON);
+    assert_eq!(released, RequestResult::Done(Outcome::Released));
+    assert!(!first.is_in_danger() && !second.is_in_danger(), "it was given back");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What the next lvmlockd has to know, in a file: until when the locks in use are safe.
+//! What the next lvmlockd has to know of the watchdog, in a file: until when it may be fed.
 
 use crate::config;
 use crate::state::{file, host_id};
@@ -34,11 +34,6 @@ impl Note {
             log::warn!("{}: of another boot, or damaged; ignored", self.file.display());
         }
         read
-    }
-
-    /// Whether there is a file.
-    pub(crate) fn is_there(&self) -> bool {
-        self.file.exists()
     }
 
     pub(crate) fn write(&self, first: Option<Instant>) -> io::Result<()> {

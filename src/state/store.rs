@@ -291,6 +291,22 @@ impl Store {
         Ok(Some(before))
     }
 
+    /// Changes what is noted of a lock and must not stay as it is. Where that cannot be written, all
+    /// notes are as soon as they can be.
+    pub fn correct_lock(&self, id: &ResourceId, change: impl FnOnce(&mut SavedLock)) {
+        let file = self.locks.join(name_of(id));
+        let mut there = self.there();
+        let Some(mut lock) = self.noted(&there, &file) else { return };
+        change(&mut lock);
+        let Err(error) = self.save_as(&mut there, &file, &lock) else { return };
+        log::error!("{}: not corrected yet: {error}", file.display());
+        if let Ok(text) = format(&self.boot, &lock) {
+            there.notes.insert(file, text);
+        }
+        there.folders = None;
+        there.failing = true;
+    }
+
     /// What is noted of a lock.
     pub fn lock(&self, id: &ResourceId) -> Option<SavedLock> {
         self.noted(&self.there(), &self.locks.join(name_of(id)))
@@ -503,6 +519,27 @@ mod tests {
             ResourceId::lv(VG, VG).unwrap(),
             ResourceId::from_bytes(members),
         ]
+    }
+
+    #[test]
+    fn what_cannot_be_corrected_is_as_soon_as_it_can() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open_for(directory.path(), "boot").unwrap();
+        let id = ids()[2];
+        store.correct_lock(&id, |_| unreachable!("nothing is noted"));
+        store.save_lock(&id, &lock(true)).unwrap();
+        let drives = |name: &str| vec![name.to_owned()];
+        store.correct_lock(&id, |lock| lock.drives = drives("naa.2"));
+        let read = || Store::open_for(directory.path(), "boot").unwrap().load().unwrap().locks;
+        assert_eq!(read(), [(id, SavedLock { drives: drives("naa.2"), ..lock(true) })]);
+        let (locks, away) = (directory.path().join("locks"), directory.path().join("away"));
+        fs::rename(&locks, &away).unwrap();
+        fs::write(&locks, "no directory").unwrap();
+        store.correct_lock(&id, |lock| lock.drives = drives("naa.3"));
+        fs::remove_file(&locks).unwrap();
+        fs::rename(&away, &locks).unwrap();
+        store.restore();
+        assert_eq!(read(), [(id, SavedLock { drives: drives("naa.3"), ..lock(true) })]);
     }
 
     #[test]

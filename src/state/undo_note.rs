@@ -5,8 +5,12 @@
 //! DESTROY of a lock that was given up, a REFRESH or BREAK that makes one shared. So the date is
 //! noted before such a command is handed out. No note is safe, because then the next lvmlockd waits
 //! for as long as any command may stay; a note that says too early a date is not.
+//!
+//! A command undoes only what its own mutex has. VGs' locks are given up all the time, and LVs' locks
+//! seldom, so each kind has its own date: what is in use need not wait for what was not.
 
 use crate::config::Config;
+use crate::lock::Role;
 use crate::state::{file, host_id};
 use core::time::Duration;
 use idm_engine::{Instant, Timing};
@@ -34,16 +38,54 @@ pub struct UndoNote {
     /// The longest that a command of this life stays after it was handed out.
     stay: Duration,
     file: Option<fs::File>,
-    noted: Instant,
+    /// What is noted, or is to be as soon as there is a note again.
+    due: Dates,
     /// When noting is tried again after it failed. There is no note until then.
     again: Instant,
+}
+
+/// Until when undoing commands may reach drives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dates {
+    /// Those for LVs' locks.
+    pub lvs: Instant,
+    /// Those for all others: VGs' locks, memberships, and the global lock.
+    pub others: Instant,
+}
+
+impl Dates {
+    /// Both the same.
+    pub fn both(until: Instant) -> Dates {
+        Dates { lvs: until, others: until }
+    }
+
+    /// The date that counts for a lock.
+    pub fn of(&self, role: Role) -> Instant {
+        match role {
+            Role::Lv => self.lvs,
+            Role::Global | Role::Vg | Role::Membership => self.others,
+        }
+    }
+
+    /// The same, with another date for such locks.
+    fn with(self, role: Role, until: Instant) -> Dates {
+        match role {
+            Role::Lv => Dates { lvs: until, ..self },
+            Role::Global | Role::Vg | Role::Membership => Dates { others: until, ..self },
+        }
+    }
+
+    /// The same, where a date that is later than `latest` is that.
+    fn at_most(self, latest: Instant) -> Dates {
+        Dates { lvs: self.lvs.min(latest), others: self.others.min(latest) }
+    }
 }
 
 /// Until when commands of earlier lives may still reach drives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Earlier {
     /// Those that undo what a drive has.
-    pub until: Instant,
+    pub undoing: Dates,
     /// All others, which only write what that life counted.
     pub writes_until: Instant,
 }
@@ -52,7 +94,7 @@ pub struct Earlier {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Undoing {
     /// Until when an undoing command may reach a drive.
-    pub until: Instant,
+    pub until: Dates,
     /// How long after its end a command of the life that wrote this may reach a drive.
     pub linger: Duration,
 }
@@ -76,30 +118,36 @@ impl UndoNote {
         let earlier = left.map_or(if first { Duration::ZERO } else { unknown }, |left| left.linger);
         let linger = timing.linger.max(earlier);
         let until = match left {
-            _ if first => Instant::default(),
-            Some(left) => left.until.min(began + linger),
-            None => began + linger,
+            _ if first => Dates::default(),
+            Some(left) => left.until.at_most(began + linger),
+            None => Dates::both(began + linger),
         };
         let stay = 2 * timing.linger;
-        let (noted, again) = (Instant::default(), Instant::default());
-        let mut note = UndoNote { path, boot, linger, stay, file: None, noted, again };
-        // If this life ends before that, the next one waits, too.
-        note.write(until)?;
+        // If this life ends before what it waits for itself, the next one waits, too.
+        let due = until;
+        let mut note =
+            UndoNote { path, boot, linger, stay, file: None, due, again: Instant::default() };
+        note.write()?;
         let writes_until = if first { Instant::default() } else { began + linger };
-        Ok((note, Earlier { until, writes_until }))
+        Ok((note, Earlier { undoing: until, writes_until }))
     }
 
-    /// Takes note that an undoing command is about to be handed out. `false`: it must not be,
-    /// because the note promises too much and can be neither changed nor removed.
-    pub fn cover(&mut self, now: Instant) -> bool {
+    /// Takes note that an undoing command for such a lock is about to be handed out. `false`: it must
+    /// not be, because the note promises too much and can be neither changed nor removed.
+    pub fn cover(&mut self, role: Role, now: Instant) -> bool {
         let until = now + self.stay;
-        let is_noted = until <= self.noted && self.file.as_ref().is_some_and(is_linked);
-        if is_noted || now < self.again {
+        let is_covered = until <= self.due.of(role);
+        if is_covered && self.file.as_ref().is_some_and(is_linked) {
             return true;
         }
-        let Err(error) = self.write(until + AHEAD) else { return true };
+        if !is_covered {
+            self.due = self.due.with(role, until + AHEAD);
+        }
+        if now < self.again {
+            return true;
+        }
+        let Err(error) = self.write() else { return true };
         self.file = None;
-        self.noted = Instant::default();
         match fs::remove_file(&self.path) {
             Err(error) if !file::is_absent(&error) => {
                 log::error!("{}: neither written nor removed: {error}", self.path.display());
@@ -112,8 +160,8 @@ impl UndoNote {
         true
     }
 
-    fn write(&mut self, until: Instant) -> io::Result<()> {
-        let text = format(&self.boot, Undoing { until, linger: self.linger });
+    fn write(&mut self) -> io::Result<()> {
+        let text = format(&self.boot, Undoing { until: self.due, linger: self.linger });
         match &self.file {
             Some(file) if is_linked(file) => file.write_all_at(text.as_bytes(), 0)?,
             _ => {
@@ -121,7 +169,6 @@ impl UndoNote {
                 self.file = Some(fs::OpenOptions::new().write(true).open(&self.path)?);
             }
         }
-        self.noted = until;
         Ok(())
     }
 }
@@ -131,11 +178,13 @@ fn is_linked(file: &fs::File) -> bool {
     file.metadata().is_ok_and(|metadata| metadata.nlink() > 0)
 }
 
-/// The file's text. Its length is always the same, and the date stands in it twice, because it is
+/// The file's text. Its length is always the same, and the dates stand in it twice, because it is
 /// overwritten: a write that was cut short is told from a whole one.
 pub fn format(boot: &str, undoing: Undoing) -> String {
-    let (until, linger) = (undoing.until.as_micros(), undoing.linger.as_micros());
-    format!("boot_id {boot}\nlinger_us {linger:020}\nuntil_us {until:020}\nagain_us {until:020}\n")
+    let linger = undoing.linger.as_micros();
+    let (lvs, others) = (undoing.until.lvs.as_micros(), undoing.until.others.as_micros());
+    let dates = format!("lvs_until_us {lvs:020}\nothers_until_us {others:020}\n");
+    format!("boot_id {boot}\nlinger_us {linger:020}\n{dates}{dates}")
 }
 
 /// What is noted in a file's text; `None` where it is damaged or of another boot.
@@ -146,8 +195,9 @@ pub fn parse(text: &[u8], boot: &str) -> Option<Undoing> {
     lines.next()?;
     let mut number = |name: &str| lines.next()?.strip_prefix(name)?.parse().ok();
     let linger = Duration::from_micros(number("linger_us ")?);
-    let until = Instant::from_micros(number("until_us ")?);
-    let undoing = Undoing { until, linger };
+    let lvs = Instant::from_micros(number("lvs_until_us ")?);
+    let others = Instant::from_micros(number("others_until_us ")?);
+    let undoing = Undoing { until: Dates { lvs, others }, linger };
     (format(boot, undoing) == text).then_some(undoing)
 }
 
@@ -161,12 +211,13 @@ mod tests {
         Instant::from_micros(s * 1_000_000)
     }
 
+    /// Tells until when LVs' locks wait.
     fn start(directory: &Path, lease: Duration, began: u64, first: bool) -> (UndoNote, Instant) {
         let timing = Timing::for_lease(lease);
         let (note, earlier) = UndoNote::start(directory, &timing, at(began), first).unwrap();
         let longest = if first { Duration::ZERO } else { timing.linger };
         assert!(first || earlier.writes_until >= at(began) + longest);
-        (note, earlier.until)
+        (note, earlier.undoing.lvs)
     }
 
     #[test]
@@ -174,11 +225,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (mut note, until) = start(directory.path(), LEASE, 100, true);
         assert_eq!(until, at(0), "there was no earlier life");
-        assert!(note.cover(at(200)));
+        assert!(note.cover(Role::Lv, at(200)));
         // Longer than any command stays after its process has ended.
         assert_eq!(start(directory.path(), LEASE, 201, false).1, at(216));
         assert_eq!(start(directory.path(), LEASE, 230, false).1, at(216), "which is inherited");
-        note.cover(at(300));
+        note.cover(Role::Lv, at(300));
         assert_eq!(start(directory.path(), LEASE, 325, false).1, at(331));
         assert_eq!(start(directory.path(), LEASE, 900, false).1, at(331));
     }
@@ -191,8 +242,8 @@ mod tests {
         let (boot, path) = (note.boot.clone(), directory.path().join(FILE));
         for ms in 0..3000 {
             let now = Instant::from_micros(10_000_000 + ms * 1000);
-            assert!(note.cover(now));
-            let until = parse(&fs::read(&path).unwrap(), &boot).unwrap().until;
+            assert!(note.cover(Role::Lv, now));
+            let until = parse(&fs::read(&path).unwrap(), &boot).unwrap().until.lvs;
             assert!(until >= now + LEASE / 2);
             dates.push(until);
         }
@@ -205,7 +256,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let short = Duration::from_secs(2);
         let (mut note, _) = start(directory.path(), LEASE, 100, true);
-        note.cover(at(200));
+        note.cover(Role::Lv, at(200));
         drop(note);
         assert_eq!(start(directory.path(), short, 201, false).1, at(216));
         assert_eq!(start(directory.path(), short, 202, false).1, at(216));
@@ -219,19 +270,21 @@ mod tests {
         fs::remove_file(&file).unwrap();
         assert_eq!(start(directory.path(), Duration::from_secs(2), 200, false).1, at(215));
         // It was removed under the first one, too.
-        assert!(note.cover(at(300)));
+        assert!(note.cover(Role::Lv, at(300)));
         let whole = fs::read(&file).unwrap();
-        assert_eq!(parse(&whole, &note.boot).unwrap().until, at(302));
+        assert_eq!(parse(&whole, &note.boot).unwrap().until.lvs, at(302));
         for length in 0..whole.len() {
             assert_eq!(parse(&whole[..length], &note.boot), None, "{length}");
         }
         assert_eq!(parse(&whole, "another"), None);
         // Overwritten in part.
-        let newer = format(&note.boot, Undoing { until: at(999), linger: note.linger });
+        let newer = Undoing { until: Dates::both(at(999)), linger: note.linger };
+        let newer = format(&note.boot, newer);
         for cut in 1..whole.len() {
             let mixed = [&newer.as_bytes()[..cut], &whole[cut..]].concat();
             let read = parse(&mixed, &note.boot).map(|undoing| undoing.until);
-            assert!([None, Some(at(302)), Some(at(999))].contains(&read), "{read:?}");
+            let older = note.due;
+            assert!([None, Some(older), Some(Dates::both(at(999)))].contains(&read), "{read:?}");
         }
         fs::write(&file, &whole[..40]).unwrap();
         assert_eq!(start(directory.path(), LEASE, 400, false).1, at(415));
@@ -244,13 +297,47 @@ mod tests {
         let (mut note, _) = start(&state, LEASE, 100, true);
         fs::remove_dir_all(&state).unwrap();
         fs::write(&state, "no directory").unwrap();
-        assert!(note.cover(at(200)), "there is no note");
+        assert!(note.cover(Role::Lv, at(200)), "there is no note");
         fs::remove_file(&state).unwrap();
-        assert!(note.cover(at(202)));
+        assert!(note.cover(Role::Lv, at(202)));
         assert_eq!(start(&state, LEASE, 203, false).1, at(218));
         // What can be neither written nor removed.
         fs::remove_file(state.join(FILE)).unwrap();
         fs::create_dir(state.join(FILE)).unwrap();
-        assert!(!note.cover(at(300)));
+        assert!(!note.cover(Role::Lv, at(300)));
+    }
+
+    fn dates(directory: &Path, began: u64) -> (Instant, Instant) {
+        let timing = Timing::for_lease(LEASE);
+        let (_, earlier) = UndoNote::start(directory, &timing, at(began), false).unwrap();
+        (earlier.undoing.of(Role::Lv), earlier.undoing.of(Role::Vg))
+    }
+
+    #[test]
+    fn what_is_in_use_does_not_wait_for_what_vgs_locks_undo() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut note, _) = start(directory.path(), LEASE, 100, true);
+        for role in [Role::Vg, Role::Global, Role::Membership] {
+            note.cover(role, at(200));
+        }
+        assert_eq!(dates(directory.path(), 201), (at(0), at(216)));
+        note.cover(Role::Lv, at(300));
+        assert_eq!(dates(directory.path(), 301), (at(316), at(231)));
+    }
+
+    #[test]
+    fn what_was_handed_out_without_a_note_is_in_the_next_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = directory.path().join("state");
+        let (mut note, _) = start(&state, LEASE, 100, true);
+        fs::remove_dir_all(&state).unwrap();
+        fs::write(&state, "no directory").unwrap();
+        assert!(note.cover(Role::Vg, at(200)));
+        assert!(note.cover(Role::Lv, Instant::from_micros(200_500_000)));
+        fs::remove_file(&state).unwrap();
+        assert!(note.cover(Role::Vg, at(202)));
+        let read = parse(&fs::read(state.join(FILE)).unwrap(), &note.boot).unwrap().until;
+        assert!(read.lvs >= Instant::from_micros(230_500_000) && read.others >= at(232));
+        assert_eq!(dates(&state, 203), (at(218), at(218)));
     }
 }

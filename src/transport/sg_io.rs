@@ -35,6 +35,9 @@ const SG_IO: libc::c_ulong = 0x2285;
 const INTERFACE_ID: libc::c_int = 'S' as libc::c_int;
 const DXFER_TO_DEV: libc::c_int = -2;
 const DXFER_FROM_DEV: libc::c_int = -3;
+/// SG_FLAG_Q_AT_TAIL. Otherwise what waits goes to the device last come, first served, and an UNLOCK
+/// could overtake what it is to undo.
+const Q_AT_TAIL: u32 = 0x10;
 /// What the kernel keeps at most (SCSI_SENSE_BUFFERSIZE).
 const SENSE_LEN: usize = 96;
 
@@ -65,37 +68,8 @@ pub fn run(
     data: Data<'_>,
     timeout: Duration,
 ) -> Result<SgCompletion, nix::Error> {
-    let (direction, pointer, asked) = match data {
-        // The kernel only reads from it, by the direction.
-        Data::Out(bytes) => (DXFER_TO_DEV, bytes.as_ptr().cast_mut(), bytes.len()),
-        Data::In(bytes) => (DXFER_FROM_DEV, bytes.as_mut_ptr(), bytes.len()),
-    };
     let mut sense = [0u8; SENSE_LEN];
-    let mut header = Header {
-        interface_id: INTERFACE_ID,
-        dxfer_direction: direction,
-        cmd_len: cdb.len() as u8,
-        mx_sb_len: SENSE_LEN as u8,
-        iovec_count: 0,
-        dxfer_len: u32::try_from(asked).map_err(|_| nix::Error::EINVAL)?,
-        dxferp: pointer.cast(),
-        cmdp: cdb.as_ptr(),
-        sbp: sense.as_mut_ptr(),
-        // In ms. 0 would be 30 or 60 s of the kernel's.
-        timeout: u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX).max(1),
-        flags: 0,
-        pack_id: 0,
-        usr_ptr: core::ptr::null_mut(),
-        status: 0,
-        masked_status: 0,
-        msg_status: 0,
-        sb_len_wr: 0,
-        host_status: 0,
-        driver_status: 0,
-        resid: 0,
-        duration: 0,
-        info: 0,
-    };
+    let (mut header, asked) = header(cdb, data, &mut sense, timeout)?;
     // SAFETY: `header` has the kernel's layout. Its pointers lead to `cdb`, `sense` and the data
     // buffer, which live until the call returns, with the lengths that stand beside them; the
     // kernel writes to the data buffer only for DXFER_FROM_DEV, where it came from a `&mut`. The
@@ -109,6 +83,46 @@ pub fn run(
         resid: header.resid,
         asked,
     })
+}
+
+/// What the kernel is told of a command, and how many bytes are asked for.
+fn header(
+    cdb: &[u8; 16],
+    data: Data<'_>,
+    sense: &mut [u8; SENSE_LEN],
+    timeout: Duration,
+) -> Result<(Header, usize), nix::Error> {
+    let (direction, pointer, asked) = match data {
+        // The kernel only reads from it, by the direction.
+        Data::Out(bytes) => (DXFER_TO_DEV, bytes.as_ptr().cast_mut(), bytes.len()),
+        Data::In(bytes) => (DXFER_FROM_DEV, bytes.as_mut_ptr(), bytes.len()),
+    };
+    let header = Header {
+        interface_id: INTERFACE_ID,
+        dxfer_direction: direction,
+        cmd_len: cdb.len() as u8,
+        mx_sb_len: SENSE_LEN as u8,
+        iovec_count: 0,
+        dxfer_len: u32::try_from(asked).map_err(|_| nix::Error::EINVAL)?,
+        dxferp: pointer.cast(),
+        cmdp: cdb.as_ptr(),
+        sbp: sense.as_mut_ptr(),
+        // In ms. 0 would be 30 or 60 s of the kernel's.
+        timeout: u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX).max(1),
+        flags: Q_AT_TAIL,
+        pack_id: 0,
+        usr_ptr: core::ptr::null_mut(),
+        status: 0,
+        masked_status: 0,
+        msg_status: 0,
+        sb_len_wr: 0,
+        host_status: 0,
+        driver_status: 0,
+        resid: 0,
+        duration: 0,
+        info: 0,
+    };
+    Ok((header, asked))
 }
 
 #[cfg(test)]
@@ -126,6 +140,24 @@ mod tests {
         assert_eq!(core::mem::offset_of!(Header, usr_ptr), 56);
         assert_eq!(core::mem::offset_of!(Header, status), 64);
         assert_eq!(core::mem::offset_of!(Header, resid), 72);
+    }
+
+    #[test]
+    fn commands_wait_for_their_turn_in_the_order_in_which_they_come() {
+        let (cdb, mut sense) = (idm_protocol::scsi::read_table(1), [0; SENSE_LEN]);
+        let (out, mut table) = ([0; 512], [0; 1024]);
+        let timeout = Duration::from_millis(7000);
+        for (data, direction, len) in
+            [(Data::Out(&out), DXFER_TO_DEV, 512), (Data::In(&mut table), DXFER_FROM_DEV, 1024)]
+        {
+            let (header, asked) = header(&cdb, data, &mut sense, timeout).unwrap();
+            // SG_FLAG_Q_AT_TAIL of scsi/sg.h, and nothing else: SG_FLAG_MMAP_IO or _DIRECT_IO would
+            // mean other buffers.
+            assert_eq!(header.flags, 0x10);
+            assert_eq!((header.interface_id, header.dxfer_direction), (83, direction));
+            assert_eq!((header.dxfer_len, asked, header.timeout), (len, len as usize, 7000));
+            assert_eq!((header.cmd_len, header.mx_sb_len), (16, 96));
+        }
     }
 
     #[test]

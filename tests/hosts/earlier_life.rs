@@ -121,3 +121,47 @@ fn a_request_that_would_have_to_wait_for_too_long_is_told_for_how_long() {
     is_held(refused);
     assert!(took < Duration::from_secs(1), "{took:?}");
 }
+
+/// Nothing is given up, no mode changes, and all drives answer.
+#[test]
+fn a_quiet_host_notes_nothing_that_undoes() {
+    const LEASE: Duration = Duration::from_secs(6);
+    let bench = Bench::new(3);
+    let a = bench.started(1, LEASE);
+    a.lock(1, lv(1), Exclusive).unwrap();
+    a.lock(2, lv(2), Shared).unwrap();
+    let noted = || std::fs::read_to_string(bench.state_dir(1).join("undoing-until")).unwrap();
+    let first = noted();
+    assert!(first.ends_with(&format!("{:020}\n", 0)), "{first}");
+    // Every lock has been refreshed.
+    thread::sleep(LEASE * 2 / 3);
+    assert_eq!(noted(), first);
+    a.unlock(1);
+    assert_ne!(noted(), first);
+}
+
+/// The kill command has so much of the lease that what had to wait for a quarter of it would be
+/// proven too late. VGs' locks are given up until the end, and no LV's.
+#[test]
+fn a_restart_of_a_healthy_host_kills_nothing() {
+    let bench = Bench::new(3);
+    let fencing = FencingConfig { kill_time: Some(Duration::from_secs(12)), watchdog: None };
+    let host = || bench.host_with_fencing(1, 1, LEASE, fencing);
+    let a = host();
+    a.start(VG, bench.scope()).unwrap();
+    for number in 1..=20 {
+        a.lock(number, lv(number), [Shared, Exclusive][number % 2]).unwrap();
+        bench.activate(1, number, true);
+    }
+    // The locks have been refreshed, and not just now.
+    thread::sleep(LEASE / 2 + Duration::from_secs(1));
+    a.lock(77, Resource::Vg, Exclusive).unwrap();
+    a.unlock(77);
+    drop(a);
+    let a = host();
+    a.manager.recover();
+    thread::sleep(LEASE / 4 + Duration::from_secs(1));
+    assert_eq!(bench.killed(), "");
+    a.start(VG, bench.scope()).unwrap();
+    a.lock(1, lv(1), Exclusive).unwrap();
+}

@@ -11,6 +11,7 @@ use idm_emulator::server::{DriveSpec, Server};
 use idm_protocol::{HostId, Mode};
 use lvmlockd_idm::config::Config;
 use lvmlockd_idm::error::Error;
+use lvmlockd_idm::fencing::FencingConfig;
 use lvmlockd_idm::lock::{Adopt, LockspaceKey, Resource, ResourceKey, Scope, ValBlk};
 use lvmlockd_idm::manager::Manager;
 use lvmlockd_idm::recovery::active::Devices;
@@ -61,6 +62,16 @@ impl Bench {
 
     /// A host that has the state directory and the devices of `number`.
     fn host_with_id(&self, number: u8, id: u8, lease: Duration) -> Host {
+        self.host_with_fencing(number, id, lease, FencingConfig::default())
+    }
+
+    fn host_with_fencing(
+        &self,
+        number: u8,
+        id: u8,
+        lease: Duration,
+        fencing: FencingConfig,
+    ) -> Host {
         let emulated = self
             .drives
             .iter()
@@ -73,6 +84,7 @@ impl Bench {
             emulated,
             state_dir: self.state_dir(number),
             kill_command: Some(["/bin/sh", "-c", &script].map(str::to_owned).to_vec()),
+            fencing,
             ..Config::default()
         };
         let id = HostId::new([id; 16], &format!("host{id}"));

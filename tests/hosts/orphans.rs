@@ -135,3 +135,40 @@ fn a_lockspace_that_is_stopped_with_an_active_lv_leaves_its_lock() {
     a.unlock(11);
     b.lock(1, lv(1), Exclusive).unwrap();
 }
+
+/// The first VG's drive is gone for so long that there is hardly time for its kill command when
+/// lvmlockd dies; the second one's answers, but its locks are proven only after a quarter of a lease.
+#[test]
+fn a_vg_in_trouble_has_no_other_vg_killed() {
+    const LEASE: Duration = Duration::from_secs(32);
+    const OTHER: LockspaceKey = LockspaceKey(0x3000);
+    const OTHER_UUID: &str = "OTHERV-abcd-efgh-ijkl-mnop-qrst-uvwxyz";
+    let bench = Bench::new(2);
+    let scope = |name: &str, uuid: &str, pv: &str| {
+        let pvs = vec![format!("/dev/{pv}")];
+        Scope::Vg { name: name.into(), uuid: uuid.into(), pvs }
+    };
+    let other = |host: &Host, key, number| {
+        host.manager.lock(OTHER, ResourceKey(key), lv(number), Exclusive, Adopt::default())
+    };
+    let a = bench.host(1, LEASE);
+    a.start(VG, scope("vg0", VG_UUID, "d0")).unwrap();
+    a.start(OTHER, scope("vg1", OTHER_UUID, "d1")).unwrap();
+    a.lock(1, lv(1), Exclusive).unwrap();
+    other(&a, 2, 2).unwrap();
+    other(&a, 3, 3).unwrap();
+    bench.activate(1, 1, true);
+    bench.activate_in(OTHER_UUID, 1, 2, true);
+    bench.control("power d0 off");
+    thread::sleep(LEASE * 5 / 8);
+    assert_eq!(bench.killed(), "", "it is not time yet");
+    a.unlock(3);
+    drop(a);
+    let a = bench.host(1, LEASE);
+    a.manager.recover();
+    eventually(SOON, "the first VG is killed", || bench.killed().contains("vg0"));
+    thread::sleep(LEASE / 4);
+    assert_eq!(bench.killed(), "vg0\n");
+    a.start(OTHER, scope("vg1", OTHER_UUID, "d1")).unwrap();
+    other(&a, 12, 2).unwrap();
+}

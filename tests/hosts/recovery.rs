@@ -12,13 +12,18 @@ const IF_ANY: Adopt = Adopt { only: false, ok: true };
 impl Bench {
     /// Makes an LV look active on a host, or not any more.
     pub(super) fn activate(&self, number: u8, lv: usize, active: bool) {
+        self.activate_in(VG_UUID, number, lv, active);
+    }
+
+    /// The same, of the VG of that uuid.
+    pub(super) fn activate_in(&self, vg_uuid: &str, number: u8, lv: usize, active: bool) {
         let device = self.sysfs(number).join(format!("block/dm-{lv}"));
         if !active {
             std::fs::remove_dir_all(&device).unwrap();
             return;
         }
         std::fs::create_dir_all(device.join("dm")).unwrap();
-        let uuid = format!("LVM-{VG_UUID}LVLVLV-0000-0000-0000-0000-0000-{lv:06}\n");
+        let uuid = format!("LVM-{vg_uuid}LVLVLV-0000-0000-0000-0000-0000-{lv:06}\n");
         std::fs::write(device.join("dm/uuid"), uuid.replace('-', "").replace("LVM", "LVM-"))
             .unwrap();
     }
@@ -501,4 +506,23 @@ fn a_note_of_what_was_never_granted_does_no_harm() {
     a.lock(1, lv(1), Exclusive).unwrap();
     assert!(!bench.states(1).is_empty());
     assert_eq!(bench.killed(), "");
+}
+
+/// The kill command was run and did nothing, the lock was renewed in time, and is in danger again.
+#[test]
+fn a_lock_that_is_in_danger_once_more_is_told_of_once_more() {
+    const LEASE: Duration = Duration::from_secs(6);
+    let bench = Bench::new(1);
+    let (a, b) = (bench.started(1, LEASE), bench.started(2, LEASE));
+    a.lock(1, lv(1), Exclusive).unwrap();
+    a.lock(2, lv(2), Exclusive).unwrap();
+    bench.activate(1, 1, true);
+    bench.control("power d0 off");
+    eventually(LEASE, "the kill command", || bench.killed() == "vg0\n");
+    bench.control("power d0 on");
+    thread::sleep(2 * LEASE);
+    is_held(b.lock(1, lv(1), Exclusive));
+    bench.control("power d0 off");
+    thread::sleep(2 * LEASE);
+    assert_eq!(bench.killed(), "vg0\nvg0\n");
 }

@@ -1,8 +1,33 @@
-//! Until when the locks of this host are safe, all together.
+//! Until when the locks of this host are safe, those of a VG all together.
 
+use crate::fencing::safe_note::Dates;
 use core::cmp::Reverse;
 use idm_engine::Instant;
+use idm_protocol::ResourceId;
 use std::collections::{BinaryHeap, HashMap};
+
+/// Until when the locks of each VG are safe that are in use.
+#[derive(Default)]
+pub struct VgGuards {
+    vgs: HashMap<ResourceId, Guards>,
+}
+
+impl VgGuards {
+    /// Takes note of until when a VG's lock is safe; `None`: it is not in use.
+    pub fn set(&mut self, vg: ResourceId, lock: u64, until: Option<Instant>) {
+        if until.is_some() {
+            self.vgs.entry(vg).or_default().set(lock, until);
+        } else if let Some(guards) = self.vgs.get_mut(&vg) {
+            guards.set(lock, None);
+        }
+    }
+
+    /// The first date of each VG that has locks in use.
+    pub fn firsts(&mut self) -> Dates {
+        self.vgs.retain(|_, guards| guards.first().is_some());
+        self.vgs.iter_mut().filter_map(|(&vg, guards)| Some((vg, guards.first()?))).collect()
+    }
+}
 
 /// The dates of all locks that are in use, and the first of them. A date that moves on, as each
 /// refresh makes it do, costs next to nothing: the heap learns of it when it matters.
@@ -67,6 +92,25 @@ mod tests {
                 prop_assert!(guards.heap.len() <= 300);
             }
         }
+    }
+
+    #[test]
+    fn each_vg_has_its_own_first_date_while_locks_are_in_use() {
+        let vg =
+            |number: u8| ResourceId::vg(&[number; 32].map(char::from).iter().collect::<String>());
+        let (a, b) = (vg(b'a').unwrap(), vg(b'b').unwrap());
+        let at = Instant::from_micros;
+        let mut guards = VgGuards::default();
+        guards.set(a, 1, None);
+        assert_eq!(guards.firsts(), Dates::new());
+        for (vg, lock, us) in [(a, 1, 50), (b, 2, 30), (a, 3, 40)] {
+            guards.set(vg, lock, Some(at(us)));
+        }
+        assert_eq!(guards.firsts(), Dates::from([(a, at(40)), (b, at(30))]));
+        guards.set(a, 3, None);
+        guards.set(b, 2, None);
+        assert_eq!(guards.firsts(), Dates::from([(a, at(50))]));
+        assert_eq!(guards.vgs.len(), 1);
     }
 
     #[test]

@@ -33,8 +33,9 @@ pub(super) struct Entry {
     pub(super) counted: Option<Mode>,
     /// Whoever it was granted to has not given it up, whatever has become of it.
     in_use: bool,
-    /// Its owner was told that it is about to be lost, and it was not renewed in time since.
-    pub(super) alarmed: bool,
+    /// Its owner was told that it is about to be lost, or lost, and it was neither renewed in time
+    /// since nor given up.
+    alarmed: bool,
     /// When a panicked lock is forgotten.
     pub(super) forget_at: Option<Instant>,
     pub(super) timer: Option<Instant>,
@@ -133,6 +134,7 @@ impl Entry {
     pub(super) fn add(&mut self, request: Request, pending: Pending) {
         if pending.kind == PendingKind::Release {
             self.set_in_use(false);
+            self.set_alarmed(false);
             self.joined = false;
             self.rejoin_at = None;
             // Attempts of ours to take a membership again are void.
@@ -169,10 +171,12 @@ impl Entry {
 
     /// It belongs to another lockspace from now on.
     pub(super) fn own(&mut self, spec: LockSpec) {
-        let in_use = self.in_use;
+        let (in_use, alarmed) = (self.in_use, self.alarmed);
         self.set_in_use(false);
+        self.set_alarmed(false);
         self.spec = spec;
         self.set_in_use(in_use);
+        self.set_alarmed(alarmed);
     }
 
     /// Takes note of whether somebody relies on the lock. Memberships are nobody's.
@@ -181,6 +185,22 @@ impl Entry {
         if core::mem::replace(&mut self.in_use, in_use) != in_use {
             self.spec.owner.count_in_use(in_use);
         }
+    }
+
+    /// Takes note of whether the lock is in danger.
+    pub(super) fn set_alarmed(&mut self, alarmed: bool) {
+        if core::mem::replace(&mut self.alarmed, alarmed) != alarmed {
+            self.spec.owner.count_in_danger(alarmed);
+        }
+    }
+
+    pub(super) fn is_alarmed(&self) -> bool {
+        self.alarmed
+    }
+
+    /// Whether somebody relies on the lock.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.in_use
     }
 
     /// Until when the lock is safe, if it protects a volume group that is in use. What is lost is
@@ -237,10 +257,10 @@ impl Entry {
     }
 
     pub(super) fn begin(&mut self, request: Request, mut pending: Pending, now: Instant) {
-        let Some(engine) = &mut self.engine else {
+        if self.engine.is_none() {
             self.waiting.push_front((request, pending));
             return;
-        };
+        }
         if pending.kind.wants_more() && pending.is_killed() {
             return pending.answer(RequestResult::Killed);
         }
@@ -254,16 +274,17 @@ impl Entry {
         let converts = matches!(pending.kind, PendingKind::Convert(_));
         let before = self.spec.clone();
         if let Some(spec) = pending.spec.take().filter(|_| acquires) {
-            self.spec = spec;
+            self.own(spec);
         }
         // Before the engine is called: if it panics, it must be known who waits, and for whom.
         self.current = Some(pending);
-        if let Err(error) = engine.request(request, now) {
+        let begun = self.engine.as_mut().map(|engine| engine.request(request, now));
+        if let Some(Err(error)) = begun {
             let answer = match error {
                 RequestError::WrongState if acquires => RequestResult::InUse,
                 _ => RequestResult::Failed(format!("{}: {error:?}", self.spec)),
             };
-            self.spec = before;
+            self.own(before);
             if let Some(mut pending) = self.current.take() {
                 pending.answer(answer);
             }

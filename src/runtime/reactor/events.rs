@@ -22,7 +22,7 @@ impl Reactor {
             Event::Regained => {
                 self.metrics.regained();
                 log::warn!("{spec}: regained, nobody had taken it while its lease had run out");
-                entry.alarmed = false;
+                entry.set_alarmed(false);
             }
             Event::Lost(loss) => {
                 let why = match &loss {
@@ -60,7 +60,7 @@ impl Reactor {
                 // not given back because nobody waits for the answer.
                 let adopted = matches!(outcome, Outcome::Adopted(_));
                 entry.granted = (!adopted).then_some(pending.id);
-                entry.alarmed = false;
+                entry.set_alarmed(false);
                 let ends = entry.waiting.iter().any(|(_, it)| it.kind == PendingKind::Release);
                 entry.joined = entry.spec.role == Role::Membership && !ends;
                 let unwanted = pending.abandoned && !adopted;

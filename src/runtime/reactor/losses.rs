@@ -19,7 +19,7 @@ impl Reactor {
         if self.alarm_at(entry).is_none_or(|at| at > now) {
             return;
         }
-        entry.alarmed = true;
+        entry.set_alarmed(true);
         let until = entry.safe_until().unwrap_or(now);
         let silent = self.drives.slow(now);
         let silent: Vec<Member> =
@@ -38,7 +38,7 @@ impl Reactor {
 
     /// When the owner of a lock has to be told that it cannot be kept.
     pub(super) fn alarm_at(&self, entry: &Entry) -> Option<Instant> {
-        if entry.alarmed || entry.spec.role == Role::Membership {
+        if entry.is_alarmed() || !entry.is_in_use() || entry.spec.role == Role::Membership {
             return None;
         }
         entry.engine.as_ref()?.mode()?;
@@ -51,7 +51,7 @@ impl Reactor {
             log::warn!("{why}; other hosts may not see that this one uses the volume group");
             return;
         }
-        entry.alarmed = true;
+        entry.set_alarmed(true);
         self.failures.push(LockFailure { owner: entry.spec.owner.clone(), why, until: None });
     }
 
@@ -66,7 +66,9 @@ impl Reactor {
         self.lost(entry, why, LossKind::Internal);
     }
 
-    /// A lockspace has lost a lock, or is about to: its VG must not be used any longer.
+    /// A lockspace has lost a lock, or is about to: its VG must not be used any longer. The kill
+    /// command is run once for a danger, which ends when all locks are safe again or given back: one
+    /// that did nothing then has another try.
     pub(super) fn fail(&mut self, failure: LockFailure) {
         let LockFailure { owner, why, until } = failure;
         let Some(vg) = owner.kill.clone() else {
@@ -80,8 +82,13 @@ impl Reactor {
         }
         let mut words = (self.settings.kill_command)();
         words.push(vg.clone());
-        // Before anything is said of it: the log may be slow.
-        self.kill(owner.clone(), words.clone());
+        let before = self.killings.iter().position(|(it, _)| Arc::ptr_eq(it, &owner));
+        let before = before.map(|at| self.killings.swap_remove(at).1);
+        let runs = before.is_some_and(|killing| killing.runs());
+        if !runs {
+            // Before anything is said of it: the log may be slow.
+            self.kill(owner.clone(), words.clone());
+        }
         log::error!(
             "{why}. Volume group {vg} gets no new locks; running \"{}\". Start it again with \
              \"vgchange --lock-start {vg}\" after \"lvmlockctl --drop {vg}\", when its drives \
@@ -131,7 +138,8 @@ impl Reactor {
             if killing.is_over() {
                 return false;
             }
-            again.extend(killing.begin_again(now).map(|words| (owner.clone(), words)));
+            let words = killing.begin_again(owner.is_in_danger(), now);
+            again.extend(words.map(|words| (owner.clone(), words)));
             true
         });
         again.into_iter().for_each(|(owner, words)| self.kill(owner, words));

@@ -72,6 +72,8 @@ pub enum Race {
     SettleClaimed,
     /// Votes are moved while a request may take the lock over.
     MoveUnheld,
+    /// Where votes are not moved, all that was noted before is noted again.
+    PutBackAll,
     /// A request waits for a claimed orphan for as long as it may, and then has it, too.
     ClaimAfterAll,
 }
