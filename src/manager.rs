@@ -66,7 +66,13 @@ impl Manager {
     pub fn get() -> &'static Manager {
         static MANAGER: OnceCell<Manager> = OnceCell::new();
         MANAGER.get_or_init(|| {
-            let config = Config::load().map_err(|error| error.to_string());
+            let config = Config::load().map(|(config, file)| {
+                let file =
+                    file.map_or("no configuration".into(), |file| file.display().to_string());
+                log::info!("{file}: {}", config.summary());
+                config
+            });
+            let config = config.map_err(|error| error.to_string());
             if let Err(error) = &config {
                 log::error!("{error}");
             }

@@ -78,24 +78,22 @@ pub fn make_folder(folder: &Path, mode: u32) -> io::Result<()> {
     match made {
         Ok(()) => fs::set_permissions(folder, fs::Permissions::from_mode(mode)),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => check_folder(folder),
-        Err(error) => Err(error),
+        Err(error) => Err(io::Error::new(error.kind(), format!("{}: {error}", folder.display()))),
     }
 }
 
 /// Refuses what is no folder of ours, or one that others may write to. The error says what to do.
-pub fn check_folder(folder: &Path) -> io::Result<()> {
+fn check_folder(folder: &Path) -> io::Result<()> {
     let found = fs::symlink_metadata(folder)?;
-    if !found.is_dir() {
-        return Err(refused(folder, "it is no directory; remove it"));
-    }
-    match foreign(&found) {
-        Some(why) => {
-            let advice = "if what is in it is lvmlockd's, \"chown\" and \"chmod go-w\" it with \
-                          all files, otherwise remove it";
-            Err(refused(folder, &format!("{why}; {advice}")))
-        }
-        None => Ok(()),
-    }
+    let why = match (found.is_dir(), foreign(&found)) {
+        (true, None) => return Ok(()),
+        (false, _) => "it is no directory; remove it".to_owned(),
+        (true, Some(why)) => format!(
+            "{why}; if what is in it is lvmlockd's, \"chown\" and \"chmod go-w\" it with all \
+             files, otherwise remove it"
+        ),
+    };
+    Err(refused(&format!("{}: {why}", folder.display())))
 }
 
 /// What a file of ours has in it. Fails with [`io::ErrorKind::InvalidData`] where it is none: it is
@@ -106,25 +104,25 @@ pub fn read(file: &Path) -> io::Result<Vec<u8>> {
     options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     let opened = match options.open(file) {
         Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
-            return Err(refused(file, "it is a link"));
+            return Err(refused("it is a link"));
         }
         // A socket.
         Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {
-            return Err(refused(file, "it is no plain file"));
+            return Err(refused("it is no plain file"));
         }
         opened => opened?,
     };
     let found = opened.metadata()?;
     if !found.is_file() {
-        return Err(refused(file, "it is no plain file"));
+        return Err(refused("it is no plain file"));
     }
     if let Some(why) = foreign(&found) {
-        return Err(refused(file, &why));
+        return Err(refused(&why));
     }
     let mut bytes = Vec::new();
     opened.take(LARGEST + 1).read_to_end(&mut bytes)?;
     match bytes.len() as u64 > LARGEST {
-        true => Err(refused(file, "it is too large")),
+        true => Err(refused("it is too large")),
         false => Ok(bytes),
     }
 }
@@ -138,8 +136,8 @@ pub fn foreign(found: &fs::Metadata) -> Option<String> {
     (mode & OTHERS_WRITE != 0).then(|| format!("others may write to it (mode {mode:o})"))
 }
 
-fn refused(file: &Path, why: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", file.display()))
+fn refused(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
 /// Whether an error says that a file is certainly not there.
@@ -176,20 +174,29 @@ mod tests {
         assert!(replace(Path::new("/proc/nowhere/file"), "", PUBLIC).is_err());
     }
 
+    /// Runs with another umask, which is this thread's only.
+    fn with_umask(mask: u32, body: impl FnOnce() + Send + 'static) {
+        let thread = std::thread::spawn(move || {
+            // SAFETY: the call touches no memory.
+            assert_eq!(unsafe { libc::unshare(libc::CLONE_FS) }, 0);
+            umask(Mode::from_bits_truncate(mask));
+            body();
+        });
+        thread.join().unwrap();
+    }
+
     #[test]
     fn modes_do_not_depend_on_the_umask() {
         let directory = tempfile::tempdir().unwrap();
-        for (number, mask) in [0o000, 0o077].into_iter().enumerate() {
-            let folder = directory.path().join(number.to_string());
-            let before = umask(Mode::from_bits_truncate(mask));
-            let made = make_folder(&folder.join("below"), PRIVATE_FOLDER);
-            let written = replace(&folder.join("file"), "text", PUBLIC);
-            umask(before);
-            made.unwrap();
-            written.unwrap();
-            assert_eq!(mode(&folder), 0o755);
-            assert_eq!(mode(&folder.join("below")), 0o700);
-            assert_eq!(mode(&folder.join("file")), 0o644);
+        for mask in [0o000, 0o077] {
+            let folder = directory.path().join(mask.to_string());
+            with_umask(mask, move || {
+                make_folder(&folder.join("below"), PRIVATE_FOLDER).unwrap();
+                replace(&folder.join("file"), "text", PUBLIC).unwrap();
+                assert_eq!(mode(&folder), 0o755);
+                assert_eq!(mode(&folder.join("below")), 0o700);
+                assert_eq!(mode(&folder.join("file")), 0o644);
+            });
         }
     }
 

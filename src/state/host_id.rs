@@ -53,7 +53,7 @@ fn load_for(
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            log::warn!("{error}; drawing anew");
+            log::warn!("{}: {error}; drawing anew", file.display());
         }
         Err(error) => return Err(error),
     }

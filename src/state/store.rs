@@ -212,8 +212,7 @@ impl Store {
 
     fn make_folders(&self, there: &mut NotedFiles) -> io::Result<()> {
         for folder in [&self.locks, &self.lockspaces] {
-            file::make_folder(folder, file::PRIVATE_FOLDER)
-                .map_err(|error| named(folder, &error))?;
+            file::make_folder(folder, file::PRIVATE_FOLDER)?;
         }
         there.folders = self.folders();
         Ok(())
