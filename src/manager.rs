@@ -9,6 +9,7 @@
 //! that `plan` chooses.
 
 mod availability;
+mod kill_setting;
 mod locks;
 mod lockspaces;
 mod plan;
@@ -59,6 +60,8 @@ pub struct Manager {
     running: OnceCell<Running>,
     state: Arc<Mutex<ManagerState>>,
     global_drives: GlobalDriveCache,
+    /// Set when it was looked whether the kill command does anything.
+    kill_setting: OnceCell<()>,
 }
 
 impl Manager {
@@ -96,6 +99,7 @@ impl Manager {
             running: OnceCell::new(),
             state: Arc::default(),
             global_drives: GlobalDriveCache::default(),
+            kill_setting: OnceCell::new(),
         }
     }
 

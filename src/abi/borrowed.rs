@@ -52,11 +52,13 @@ pub unsafe fn copy(pvs: *const Pvs) -> Option<Copied> {
     }
     let mut addresses = vec![0; num as usize * size_of::<usize>()];
     read(array, &mut addresses)?;
-    let addresses = addresses.as_chunks::<{ size_of::<usize>() }>().0;
-    let paths = addresses.iter().map(|bytes| match usize::from_ne_bytes(*bytes) {
-        0 => Some(None),
-        address => string(address).map(Some),
-    });
+    let paths =
+        addresses.chunks_exact(size_of::<usize>()).map(|bytes| {
+            match usize::from_ne_bytes(bytes.try_into().ok()?) {
+                0 => Some(None),
+                address => string(address).map(Some),
+            }
+        });
     Some(Copied { array, num, paths: paths.collect::<Option<_>>()? })
 }
 
