@@ -296,8 +296,8 @@ pub unsafe extern "C" fn lm_lock_idm(
                 pvs: lv_pvs?,
             },
         };
-        // Core may be replacing the list. It is needed where the VG's own lock is taken, which comes
-        // before those of its LVs.
+        // Core may be replacing the list. It is needed where the VG's own lock is taken, which
+        // comes before those of its LVs.
         let vg_pvs = match resource_type {
             ResourceType::Vg => ls.pvs(layout).unwrap_or_else(|error| {
                 log::warn!("{ls}: {error}; the PVs that were read before are used");

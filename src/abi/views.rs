@@ -91,9 +91,9 @@ impl LockspaceView {
     ///
     /// A repeated start of the VG frees and replaces the list from core's client thread, without a
     /// lock that we could take (docs/lvmlockd-contract.md, "Lists of PVs"). So it is copied in a
-    /// way that freed memory cannot harm, until two copies are alike. Core's race that remains: both
-    /// may be of the list before the replacement, or of freed strings that still read as text; the
-    /// next lock of the VG makes it good.
+    /// way that freed memory cannot harm, until two copies are alike. Core's race that remains:
+    /// both may be of the list before the replacement, or of freed strings that still read as text;
+    /// the next lock of the VG makes it good.
     pub fn pvs(self, layout: &Layout) -> Result<Vec<String>, Error> {
         let mut before = None;
         for _ in 0..COPIES {

@@ -1,8 +1,8 @@
 //! Small files that others read while they are written, and the folders that they are in.
 //!
-//! lvmlockd runs as root, and what is noted decides who uses a lock. So nobody else may write there,
-//! whatever lvmlockd's umask is, no link is followed, and what is found is only believed if nobody
-//! else can have put it there.
+//! lvmlockd runs as root, and what is noted decides who uses a lock. So nobody else may write
+//! there, whatever lvmlockd's umask is, no link is followed, and what is found is only believed if
+//! nobody else can have put it there.
 
 use nix::unistd::Uid;
 use std::fs;
