@@ -49,7 +49,7 @@ pub(super) struct Running {
     /// Until when commands of an earlier lvmlockd may reach drives.
     earlier_until: Instant,
     pub(super) watchdog: Option<Arc<Watchdog>>,
-    exporter: Arc<Exporter>,
+    exporter: Exporter,
     pub(super) store: Arc<Store>,
     pub(super) orphans: Arc<Orphans>,
 }
@@ -103,8 +103,8 @@ impl Running {
         let drives = Arc::new(Drives::new(topology, connect, Limits::new(&timing)));
         let runtime = Arc::new(Runtime::start(drives.clone(), settings).map_err(no_thread)?);
         let metrics = runtime.metrics().clone();
-        let exporter = Exporter::start(&config.state_dir, move || drives.render(&metrics));
-        let exporter = Arc::new(exporter.map_err(no_thread)?);
+        let exporter = Exporter::start(&config.state_dir, move || drives.render(&metrics))
+            .map_err(no_thread)?;
         let earlier_until = earlier.until;
         let dates = Dates { timing, fencing, note, watchdog: watchdog.clone(), earlier_until };
         let orphans = Orphans::find(runtime.clone(), store.clone(), devices, dates)

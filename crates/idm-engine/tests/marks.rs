@@ -167,8 +167,8 @@ fn a_sharer_that_moved_does_not_keep_others_from_sharing() {
 }
 
 /// Adopts a lock in this mode: drive 0 has a record from when only it was counted, the others from
-/// when all were. Drive 0 answers at once, or when the lock was adopted without it. Whether it counts
-/// again after a while.
+/// when all were. Drive 0 answers at once, or when the lock was adopted without it. Whether it
+/// counts again after a while.
 fn counts_after_an_adoption(mode: Mode, refresh_stores_metadata: bool, at_once: bool) -> bool {
     let profile = Profile { refresh_stores_metadata, ..Profile::current() };
     let mut bench = Bench::with(3, profile);

@@ -13,6 +13,7 @@
 //! idm-sim replay 4711              everything that happens in one of them
 //! idm-sim replay 4711@120:9,300:1  the same with other chances from two events on ([`schedule`])
 //! idm-sim replay 4711 --svg FILE   the same as a picture
+//! idm-sim run --aim room           worlds that are aimed at one kind of fault ([`plan::Aim`])
 //! idm-sim coverage --seeds 1000    how often each fault and each outcome comes up
 //! idm-sim diagrams DIRECTORY       pictures of the scenarios that `docs/locking.md` tells
 //! ```
@@ -76,7 +77,8 @@
 //! refreshed once, a holder that has lost its keep-quorum must know. In
 //! [`plan::WorldKind::Nonsense`] drives answer anything at all, and the engine must not panic,
 //! storm or hang. In [`plan::WorldKind::SomeNonsense`] a minority of the drives does whatever it
-//! wants and answers anything but GOOD; that is within the budget.
+//! wants and answers anything but GOOD; that is within the budget. So is
+//! [`plan::WorldKind::Aimed`], where what one kind of fault takes is frequent.
 //!
 //! # What is checked
 //!
@@ -97,8 +99,11 @@
 //!   late TRYLOCK of its earlier life got it a drive after that), nothing exclusive as shared, and
 //!   is not told "nothing" while a majority of the drives has its records.
 //! * **Only timed-out holders are broken**, and conflicts with other sets are heeded.
-//! * A lapse is told when it happens, and has a deadline before it happens. A grant is good when it
-//!   is told. A release is finished at once, and everything is cleaned up in the end.
+//! * **Records tell which drives are counted:** a keep-quorum of a believer's records names no
+//!   drives that another host counts and the believer does not.
+//! * **Room:** what a lock removes from a full drive is in nobody's use, of whichever host.
+//! * A lapse is told when it happens, has a cause, and has a deadline before it happens. A grant is
+//!   good when it is told. A release is finished at once, and everything is cleaned up in the end.
 //! * Every request is answered within its patience. In a healthy cluster somebody gets a free lock,
 //!   a lone host gets it at once, and a refusal by steady holders takes at most three round trips
 //!   and four commands a drive.

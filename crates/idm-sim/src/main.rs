@@ -4,7 +4,7 @@ use idm_sim::campaign::{self, Campaign, Report};
 use idm_sim::diagrams;
 use idm_sim::ids::{Ix, LockIx};
 use idm_sim::picture::{self, View};
-use idm_sim::plan::{Firmware, WorldKind};
+use idm_sim::plan::{Aim, Firmware, WorldKind};
 use idm_sim::schedule::Schedule;
 use idm_sim::search::{self, Search};
 use idm_sim::world::World;
@@ -29,6 +29,11 @@ SCHEDULE is a seed, or SEED@EVENT:SEED,... as a search prints it.
 World: --beyond            drives lose their state beyond the fault budget
        --nonsense          drives answer nonsense
        --some-nonsense     a minority of them does
+       --aim conflicts     hosts that count different drives meet drives whose answers say little
+       --aim room          nearly full drives, from which locks remove each other
+       --aim marks         restarted hosts count other drives, and records tell of the former ones
+       --aim votes         drives are replaced under locks that are held
+       --aim restarts      lvmlockd dies with commands on their way
        --profile NAME      any (default), r00d, rev2313 or current
 
 View:  --from-s S, --to-s S   from and until then, in seconds
@@ -88,6 +93,9 @@ fn parse() -> Result<Options, lexopt::Error> {
             Long("beyond") => options.campaign.kind = WorldKind::Beyond,
             Long("nonsense") => options.campaign.kind = WorldKind::Nonsense,
             Long("some-nonsense") => options.campaign.kind = WorldKind::SomeNonsense,
+            Long("aim") => {
+                options.campaign.kind = WorldKind::Aimed(parser.value()?.parse::<Aim>()?);
+            }
             Long("profile") => {
                 options.campaign.firmware = match parser.value()?.string()?.as_str() {
                     "any" => Firmware::Any,

@@ -1,6 +1,10 @@
 //! What one seed decides before the simulation begins: the size of the world, its times, its
 //! drives' firmware and the faults.
 
+mod aims;
+
+pub use aims::{Aim, NoAim};
+
 use crate::clock::Clock;
 use crate::ids::{
     DriveIx, DriveSet, HostIx, Ix, LockIx, MAX_DRIVES, MAX_HOSTS, PerDrive, PerHost, Table,
@@ -22,12 +26,14 @@ pub enum WorldKind {
     /// Within the fault budget, and a minority of the drives answers nonsense, but never says GOOD
     /// or shows a table where that is not so: every invariant holds.
     SomeNonsense,
+    /// Within the fault budget, and aimed at one kind of fault: every invariant holds.
+    Aimed(Aim),
 }
 
 impl WorldKind {
     /// Whether every invariant must hold.
     pub fn is_safe(self) -> bool {
-        matches!(self, WorldKind::Budget | WorldKind::SomeNonsense)
+        matches!(self, WorldKind::Budget | WorldKind::SomeNonsense | WorldKind::Aimed(_))
     }
 }
 
@@ -148,6 +154,12 @@ pub struct Plan {
     pub nonsense: DriveSet,
     /// Whether LVs are moved to other drives.
     pub moves: bool,
+    /// Whether drives leave the VG for good and are pulled out.
+    pub replaces: bool,
+    /// For how many mutexes a drive that is full of strangers' has room.
+    pub room: usize,
+    /// Of so many restarted hosts one finds no note of what it held.
+    pub notes_lost: u8,
     /// Base delay of each path in us, by host and drive.
     pub delay: PerHost<PerDrive<u32>>,
     /// Faults of single commands.
@@ -273,13 +285,19 @@ fn clock(rng: &mut Rng) -> Clock {
 impl Plan {
     /// The plan of a seed. Draws from `rng`, which then goes on to draw the rest.
     pub fn draw(rng: &mut Rng, kind: WorldKind, firmware: Firmware) -> Plan {
-        let size = Size::draw(rng, kind);
+        let size = match kind {
+            WorldKind::Aimed(aim) => aim.size(rng),
+            _ => Size::draw(rng, kind),
+        };
         let lease_s = if size.old_hosts > 0 { 8 } else { [4, 10, 20, 60][rng.usize(0..4)] };
         let mut plan = Plan::empty(kind, Timing::for_lease(Duration::from_secs(lease_s)));
         plan.old_hosts = size.old_hosts;
         plan.host_clocks = (0..size.hosts).map(|_| clock(rng)).collect();
         plan.draw_drives(rng, firmware, size.drives);
-        let calm = rng.u8(0..5) == 0;
+        let calm = match kind {
+            WorldKind::Aimed(aim) => aim.is_calm(rng),
+            _ => rng.u8(0..5) == 0,
+        };
         plan.draw_lists(rng);
         plan.draw_locks(rng);
         let active = plan.draw_times(rng);
@@ -290,6 +308,9 @@ impl Plan {
             plan.draw_episodes(rng);
         }
         plan.draw_end(rng, calm, active);
+        if let WorldKind::Aimed(aim) = kind {
+            plan.aim(rng, aim);
+        }
         plan
     }
 
@@ -308,6 +329,9 @@ impl Plan {
             not_idm: None,
             nonsense: DriveSet::EMPTY,
             moves: false,
+            replaces: false,
+            room: 0,
+            notes_lost: 16,
             delay: PerHost::all(PerDrive::all(0)),
             chances: Chances::default(),
             episodes: Vec::new(),

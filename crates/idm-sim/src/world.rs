@@ -3,7 +3,8 @@
 //! Each room of it is a module: `agenda` (what happens when), `network` (commands, replies and
 //! their fates), `drives`, `hosts` (engines and what they say), `lives` (hosts that stand
 //! still, die and come back), `callers` and `outcomes` (what lvmlockd would ask for, and what
-//! comes of it), `faults` (those that last) and `checks`, which only read.
+//! comes of it), `volumes` (where they lie), `faults` (those that last) and `checks`, which only
+//! read.
 
 mod agenda;
 mod callers;
@@ -22,6 +23,7 @@ mod script;
 mod slots;
 mod text;
 mod verdict;
+mod volumes;
 
 pub use verdict::{Ending, Failure};
 
@@ -56,6 +58,8 @@ pub struct World {
     locks: Table<LockIx, LockInfo>,
     /// The drives of the VG.
     vg: DriveSet,
+    /// Drives that have left it for good.
+    retired: DriveSet,
     network: Network,
     /// Callers ask for nothing more.
     stopped: bool,
@@ -89,6 +93,7 @@ impl World {
             drives: Table::new(),
             locks: Table::new(),
             vg: DriveSet::EMPTY,
+            retired: DriveSet::EMPTY,
             network: Network::new(),
             stopped: false,
             contended: false,
@@ -226,6 +231,7 @@ impl World {
         let host = |(h, &clock)| Host::new(h, clock, plan.lists[h]);
         self.hosts = plan.host_clocks.iter().map(host).collect();
         self.vg = plan.all_drives();
+        self.retired = DriveSet::EMPTY;
         self.slots.clear(self.locks.len());
         for h in self.hosts.ids() {
             for l in self.locks.ids() {
@@ -286,6 +292,7 @@ impl World {
             What::Probe(s) => self.probe(s),
             What::Notice(s, tenure) => self.look_back(s, tenure),
             What::Move(l, s, set) => self.commit_move(l, s, set),
+            What::Pull(drives) => self.pull(drives),
             What::Noted(s, life, set) => self.noted(s, life, set),
             What::Begin(e) => self.change_fault(e, true),
             What::End(e) => self.change_fault(e, false),

@@ -2,7 +2,7 @@
 
 use idm_sim::campaign::{self, Campaign, Report};
 use idm_sim::coverage::Count;
-use idm_sim::plan::{Firmware, WorldKind};
+use idm_sim::plan::{Aim, Firmware, WorldKind};
 use idm_sim::search::{self, Search};
 use idm_sim::world::World;
 
@@ -76,6 +76,30 @@ fn every_invariant_holds_within_the_fault_budget() {
     // What is excused must stay the exception.
     let excused = report.coverage.get(Count::WaivedReset);
     assert!(excused < 40, "{excused} of 20 000 seeds end excused");
+}
+
+/// What makes a world an aimed one, and how often it happens at least in 600 seeds.
+fn ingredients(aim: Aim) -> &'static [(Count, u64)] {
+    match aim {
+        Aim::Conflicts => {
+            &[(Count::RefusedOtherSet, 1000), (Count::TookOverOwn, 1000), (Count::TryAgain, 1000)]
+        }
+        Aim::Room => &[(Count::Collected, 200), (Count::RefusedFull, 10_000)],
+        Aim::Marks => &[(Count::Restarted, 500), (Count::TookOverOwn, 1000)],
+        Aim::Votes => &[(Count::VotesMoved, 500), (Count::Moved, 500), (Count::VgChanged, 500)],
+        Aim::Restarts => &[(Count::Restarted, 500), (Count::EarlierHit, 100)],
+    }
+}
+
+#[test]
+fn every_invariant_holds_in_worlds_that_are_aimed_at_a_fault() {
+    for aim in Aim::ALL {
+        let report = run(WorldKind::Aimed(aim), Firmware::Any, 0, 600);
+        for &(count, least) in ingredients(aim) {
+            let times = report.coverage.get(count);
+            assert!(times >= least, "{aim}: {}: {times} of {least}", count.text());
+        }
+    }
 }
 
 #[test]

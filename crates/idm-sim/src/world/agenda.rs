@@ -24,6 +24,8 @@ pub(super) enum What {
     Notice(SlotIx, u32),
     /// An LV's layout is about to change.
     Move(LockIx, SlotIx, DriveSet),
+    /// Drives that have left the VG are pulled out.
+    Pull(DriveSet),
     /// A host has noted the drives that are ready to vote; by the life of its engine.
     Noted(SlotIx, u32, DriveSet),
     /// A lasting fault begins.

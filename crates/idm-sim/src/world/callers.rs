@@ -6,7 +6,7 @@ use super::observing::long;
 use super::slots::{Caller, Legacy, NEVER, Side};
 use super::text::trace;
 use crate::coverage::Count;
-use crate::ids::{DriveIx, DriveSet, HostIx, Ix, LockIx, SlotIx};
+use crate::ids::{DriveIx, DriveSet, HostIx, Ix, SlotIx};
 use crate::observe::Tone;
 use crate::plan::{log_uniform, some_time};
 use idm_engine::{Fingerprint, Instant, Request};
@@ -272,68 +272,6 @@ impl World {
                 self.spread(s);
             }
             _ => self.release(s),
-        }
-    }
-
-    /// A holder prepares to move its LV to other drives.
-    fn spread(&mut self, s: SlotIx) {
-        let h = self.slots.host(s);
-        if self.rng.u8(0..3) == 0 {
-            self.change_vg(h);
-        }
-        let list = self.hosts[h].list;
-        self.spread_to(s, list);
-        let set: DriveSet = list.iter().filter(|_| self.rng.bool()).collect();
-        let set = if set.is_empty() { list } else { set };
-        self.follow_spread(s, set);
-    }
-
-    /// A holder puts its lock on these drives.
-    pub(super) fn spread_to(&mut self, s: SlotIx, list: DriveSet) {
-        let now = self.local(self.slots.host(s));
-        self.observe_note(s, Tone::Plain, format_args!("spreads to {list}"));
-        trace!(self, "{} spread to {list}", self.name(s));
-        self.coverage.add(Count::Spread);
-        self.slots[s].call.target_set = list;
-        if let Side::Engine(lock) = &mut self.slots[s].engine.side {
-            lock.spread(&list.members(), now);
-        }
-    }
-
-    /// After its lock was put on other drives, a holder moves its LV to some of them.
-    pub(super) fn follow_spread(&mut self, s: SlotIx, set: DriveSet) {
-        let h = self.slots.host(s);
-        self.settle(s);
-        self.hold_on(s);
-        let slowest = self.plan.delay[h].iter().copied().max().unwrap_or(0);
-        let at = self.now() + 4 * u64::from(slowest);
-        self.push(at, What::Move(self.slots.lock(s), s, set));
-    }
-
-    /// Drives leave the VG or are added to it. The host knows; others are told, or not yet.
-    fn change_vg(&mut self, h: HostIx) {
-        let used = self.locks.iter().fold(DriveSet::EMPTY, |used, (_, lock)| used | lock.layout);
-        let some = DriveSet::from_bits(self.rng.u16(0..=self.plan.all_drives().bits()));
-        self.vg = used | some;
-        trace!(self, "the VG has {} now", self.vg);
-        self.coverage.add(Count::VgChanged);
-        for other in self.hosts.ids() {
-            if other == h || self.rng.bool() {
-                self.hosts[other].list = self.vg;
-            }
-        }
-    }
-
-    /// The LV lies somewhere else from now on, if the holder's lock is there too.
-    pub(super) fn commit_move(&mut self, l: LockIx, s: SlotIx, set: DriveSet) {
-        if !self.believes(s) || self.slots[s].engine.mode != Some(Mode::Exclusive) {
-            return;
-        }
-        let there = set.iter().filter(|&d| self.has_vote(s, d)).count();
-        if there >= set.keep_quorum() && (set - self.vg).is_empty() {
-            self.coverage.add(Count::Moved);
-            self.locks[l].layout = set;
-            trace!(self, "lock {l:?} lies on {set} now");
         }
     }
 

@@ -93,6 +93,68 @@ impl World {
         Ok(())
     }
 
+    /// Who believes to hold the lock has a keep-quorum of drives whose records tell of no drives
+    /// that only others count.
+    pub(super) fn check_marks(&self, s: SlotIx) -> Verdict {
+        let apart = self.plan.lists_differ || self.plan.moves;
+        let engine = matches!(self.slots[s].engine.side, Side::Engine(_));
+        if !apart || !engine || !self.plan.kind.is_safe() {
+            return Ok(());
+        }
+        let members = self.slots[s].call.members;
+        let voting: DriveSet = members.iter().filter(|&d| self.has_vote(s, d)).collect();
+        let misleading: DriveSet = voting.iter().filter(|&d| self.misleads(s, d)).collect();
+        ensure!(
+            misleading.is_empty() || (voting - misleading).len() >= members.keep_quorum(),
+            "a record tells which drives are counted",
+            "{} counts {members}, and its records on {misleading} tell of others",
+            self.name(s)
+        );
+        Ok(())
+    }
+
+    /// Whether a host's record on a drive tells of drives that it does not count, but another.
+    fn misleads(&self, s: SlotIx, d: DriveIx) -> bool {
+        let own = self.slots[s].seen.set_mark;
+        self.mark_at(s, d).is_some_and(|mark| {
+            mark != own
+                && self.slots.rivals(s).any(|o| o != s && self.slots[o].seen.set_mark == mark)
+        })
+    }
+
+    /// What removes another lock's mutex to make room takes it from nobody who uses it.
+    pub(super) fn check_removed(&self, s: SlotIx, d: DriveIx, users: &[SlotIx]) -> Verdict {
+        for &user in users {
+            ensure!(
+                self.has_vote(user, d),
+                "what is removed for room is in nobody's use",
+                "{} has removed on {d} what {} holds",
+                self.name(s),
+                self.name(user)
+            );
+        }
+        Ok(())
+    }
+
+    /// Where nothing fails no lock lapses, whatever drives have left the VG. Votes cannot move to two
+    /// drives where a record cannot be marked anew.
+    pub(super) fn check_lapse_cause(&self, s: SlotIx) -> Verdict {
+        let target = self.slots[s].call.target_set;
+        let marks = |d: DriveIx| self.drives[d].drive.profile().refresh_stores_metadata;
+        let stuck = target.len() == 2 && !target.iter().all(marks);
+        ensure!(
+            stuck
+                || !self.settled()
+                || !self.plan.kind.is_safe()
+                || self.is_old(self.slots.host(s)),
+            "a lock lapses only where something fails",
+            "{} has lapsed; {} vote",
+            self.name(s),
+            self.slots[s].call.members
+        );
+        Ok(())
+    }
+
     /// Whether two hosts believe in modes that exclude each other.
     fn both_believe(&self, a: SlotIx, b: SlotIx) -> bool {
         let mode = |s: SlotIx| self.slots[s].engine.mode.filter(|_| self.believes(s));

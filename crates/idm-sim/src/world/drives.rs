@@ -1,7 +1,7 @@
 //! The drives: their state, and what of a host's lock they have.
 
 use super::World;
-use super::slots::set_mark;
+use super::slots::{SetMark, set_mark};
 use super::text::trace;
 use crate::clock::Clock;
 use crate::coverage::Count;
@@ -39,9 +39,15 @@ impl SimDrive {
         }
     }
 
-    /// Fills the table with mutexes of strangers: unlocked, live and timed out ones.
-    pub(super) fn fill(&mut self, now: DriveTime) {
-        for n in 0..64u8 {
+    /// Fills the table with mutexes of strangers: unlocked, live and timed out ones; or, where room
+    /// is to be left for some mutexes, live ones only.
+    pub(super) fn fill(&mut self, now: DriveTime, room: usize) {
+        let most = self.drive.profile().limits.mutexes.saturating_sub(room);
+        let varied = room == 0;
+        for n in (u8::from(!varied)..64).step_by(if varied { 1 } else { 2 }) {
+            if !varied && self.strangers.len() >= most {
+                break;
+            }
             let host = HostId::from_bytes([0xE0 + n % 8; 32]);
             let resource = ResourceId::from_bytes([0x80 + n; 64]);
             let lease_ms = [1, 3_600_000][usize::from(n % 2)];
@@ -51,7 +57,7 @@ impl SimDrive {
                 break;
             }
             self.strangers.push((host, resource));
-            if n % 3 == 0 {
+            if varied && n % 3 == 0 {
                 self.drive.perform(now, &DriveCommand::Mutex(MutexOp::Unlock, record));
             }
         }
@@ -92,6 +98,29 @@ impl World {
             .drive
             .live_holders(self.drive_now(d), resource)
             .any(|(host, mode)| host == id && suits(mode))
+    }
+
+    /// What the host's record on a drive tells of the drives that are counted.
+    pub(super) fn mark_at(&self, s: SlotIx, d: DriveIx) -> Option<SetMark> {
+        let (resource, id) =
+            (&self.locks[self.slots.lock(s)].resource, &self.hosts[self.slots.host(s)].id);
+        self.drives[d].drive.record(self.drive_now(d), resource, id).map(|r| set_mark(&r))
+    }
+
+    /// Who believes to hold, with this drive's vote, another lock than the slot's that a command
+    /// names.
+    pub(super) fn users_of_another(
+        &self,
+        s: SlotIx,
+        d: DriveIx,
+        command: &DriveCommand,
+    ) -> Vec<SlotIx> {
+        let DriveCommand::Mutex(_, record) = command else { return Vec::new() };
+        if self.is_ours(s, record) {
+            return Vec::new();
+        }
+        let uses = |&o: &SlotIx| self.is_ours(o, record) && self.believes(o) && self.has_vote(o, d);
+        self.slots.ids().filter(uses).collect()
     }
 
     /// How many drives stand for the host.

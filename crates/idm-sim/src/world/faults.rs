@@ -52,7 +52,7 @@ impl World {
             Fault::DriveFull(d) => {
                 let now = self.drive_now(d);
                 if begins {
-                    self.drives[d].fill(now);
+                    self.drives[d].fill(now, self.plan.room);
                 } else {
                     self.drives[d].empty(now);
                 }

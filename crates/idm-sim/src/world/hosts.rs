@@ -202,6 +202,7 @@ impl World {
         }
         self.look_at_pairs(s);
         self.require(self.check_votes(s));
+        self.require(self.check_marks(s));
     }
 
     /// A belief is about to end, or has been prolonged.
@@ -290,6 +291,7 @@ impl World {
     fn lapsed(&mut self, s: SlotIx) {
         self.coverage.add(Count::Lapsed);
         self.slots[s].engine.lapsed = true;
+        self.require(self.check_lapse_cause(s));
         if self.slots[s].call.caller == Caller::Holding && self.rng.bool() {
             // The kill path: what used the lock is stopped, then the lock dropped.
             self.slots[s].call.caller = Caller::Dropping;

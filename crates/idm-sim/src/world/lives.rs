@@ -161,7 +161,7 @@ impl World {
     /// What a restarted host does with what was noted, and when.
     fn draw_adoption(&mut self, s: SlotIx, renamed: bool) -> Option<u64> {
         // What is noted is adopted; where a note is lost, nothing uses the lock.
-        if !renamed && self.rng.u8(0..16) == 0 {
+        if !renamed && self.rng.u8(0..self.plan.notes_lost) == 0 {
             self.slots[s].legacy = Legacy::default();
         }
         if renamed || (self.slots[s].legacy.orphan.is_none() && !self.rng.bool()) {

@@ -59,6 +59,7 @@ impl World {
     fn perform(&mut self, f: FlightIx) -> bool {
         let (s, d) = (self.network.flights[f].slot, self.network.flights[f].drive);
         let at = self.drive_now(d);
+        let users = self.users_of_another(s, d, &self.network.flights[f].command);
         let flight = &mut self.network.flights[f];
         let reply = self.drives[d].drive.perform(at, &flight.command);
         flight.executed = self.agenda.now();
@@ -83,6 +84,7 @@ impl World {
             if flight.told { " (nobody will hear)" } else { "" }
         );
         self.observe_execution(f, s, d);
+        self.require(self.check_removed(s, d, &users));
         let met = self.conflicting_at(s, d);
         let flight = &mut self.network.flights[f];
         (flight.seen, flight.foreign) = met;

@@ -1,0 +1,356 @@
+//! What may still be on its way to a drive, and from when on it counts no more: to the microsecond.
+
+mod bench;
+
+use bench::*;
+use core::time::Duration;
+use idm_emulator::Profile;
+use idm_engine::{Command, Instant, Lock, LockConfig, Outcome, Timing};
+use idm_protocol::{DriveCommand, MutexOp, ResourceId, Status};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// How long a lost command may still arrive.
+fn linger() -> Duration {
+    Timing::for_lease(LEASE).linger
+}
+
+/// A fate for what is sent to one drive; all others answer.
+fn to(drive: u32, fate: impl Fn() -> Fate) -> impl FnMut(&Command) -> Fate {
+    move |command| if command.drive.0 == drive { fate() } else { Fate::Answered }
+}
+
+fn unreachable() -> Fate {
+    Fate::Instead(Status::Unreachable)
+}
+
+/// Lets time pass until then.
+fn pass_until(
+    bench: &mut Bench,
+    lock: &mut Lock,
+    end: Instant,
+    fate: impl FnMut(&Command) -> Fate,
+) -> Vec<Command> {
+    let time = end.since(bench.now);
+    pass_with(bench, lock, time, fate)
+}
+
+/// Holds the lock, and loses one REFRESH of a drive; tells until when that may arrive.
+fn lose_a_refresh(bench: &mut Bench, lock: &mut Lock, drive: u32) -> Instant {
+    let mut over = None;
+    while over.is_none() {
+        let next = lock.next_deadline().expect("a refresh is due");
+        bench.now = bench.now.max(next);
+        lock.on_timer(bench.now);
+        let at = bench.now;
+        exchange_with(bench, lock, |command| {
+            if command.drive.0 == drive && over.is_none() {
+                over = Some(at + linger());
+                return Fate::Instead(Status::Uncertain);
+            }
+            Fate::Answered
+        });
+    }
+    over.expect("it was lost")
+}
+
+#[test]
+fn a_look_that_was_lost_bars_nothing() {
+    let mut bench = Bench::new(3);
+    let (mut a, mut b) = (lv_lock(1), lv_lock(2));
+    assert_eq!(take(&mut bench, &mut b, X, &[0, 1, 2], &[]), GRANTED);
+    a.request(acquire(&bench, X, &[0, 1, 2], &[]), bench.now).expect("in order");
+    exchange_with(&mut bench, &mut a, |command| match command.command {
+        DriveCommand::ReadTable => Fate::Instead(Status::Uncertain),
+        _ => Fate::Answered,
+    });
+    assert!(done(&mut a).is_some_and(|outcome| is_held(&outcome)));
+    bench.run(&mut b, RELEASE);
+    assert_eq!(take(&mut bench, &mut a, X, &[0, 1], &[]), GRANTED, "other drives are counted");
+}
+
+#[test]
+fn a_drive_counts_that_is_taken_when_a_lost_refresh_is_over() {
+    let mut bench = Bench::new(3);
+    let mut a = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut a, X, &[0, 1, 2], &[]), GRANTED);
+    let over = lose_a_refresh(&mut bench, &mut a, 0);
+    bench.run(&mut a, RELEASE);
+    bench.pass(&mut a, linger() - SECOND);
+    // Drive 0 alone is counted now, and may be marked as one of three until then.
+    assert_eq!(take(&mut bench, &mut a, X, &[0], &[]), GRANTED);
+    assert_eq!(bench.now, over);
+}
+
+/// Drive 0 is held alone, and was marked anew for a move to drives 0 and 1; it is read when the last
+/// command is over that may mark it as one of the old drives.
+#[test]
+fn a_mark_counts_that_is_read_when_a_lost_refresh_is_over() {
+    for (early, ready) in [(Duration::from_micros(1), false), (Duration::ZERO, true)] {
+        let mut bench = Bench::new(2);
+        let mut a = lv_lock(1);
+        assert_eq!(take(&mut bench, &mut a, X, &[0], &[]), GRANTED);
+        let over = lose_a_refresh(&mut bench, &mut a, 0);
+        bench.pass(&mut a, linger() - SECOND);
+        let new = bench.members(&[0, 1]);
+        a.spread(&new, bench.now);
+        let open = exchange_with(&mut bench, &mut a, to(0, || Fate::Open));
+        bench.now = over - early;
+        let reply = bench.perform(&open[0]);
+        a.on_reply(open[0].token, reply, bench.now);
+        bench.exchange(&mut a);
+        assert_eq!(said(&bench, 0).last(), Some(&"read"));
+        assert_eq!(is_ready(&mut a).is_some(), ready, "{early:?} early");
+    }
+}
+
+#[test]
+fn votes_move_while_the_new_drives_are_being_refreshed() {
+    let mut bench = Bench::new(5);
+    let mut a = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut a, X, &[0, 1, 2], &[3, 4]), GRANTED);
+    spread(&mut bench, &mut a, &[2, 3, 4]);
+    let named = is_ready(&mut a).expect("three drives");
+    let open = pass_with(&mut bench, &mut a, LEASE / 3, |_| Fate::Open);
+    assert_eq!(open.len(), 5, "all are refreshed");
+    assert!(a.move_votes(&named, bench.now));
+}
+
+/// What drive 2 may show as shared, while the lock is shared on drives 0 to 2.
+#[derive(Clone, Copy, Debug)]
+enum Shared {
+    /// A TRYLOCK that was lost.
+    Stray,
+    /// A record that was not refreshed any more.
+    Record,
+    /// A change to shared that was lost, of an exclusive record.
+    Demotion,
+}
+
+/// Whether a change to exclusive succeeds this long before nothing of ours can be shared on drive 2
+/// any more, which does not take part.
+fn changes(what: Shared, early: Duration) -> bool {
+    let timing = Timing::for_lease(LEASE);
+    let mut bench = Bench::new(5);
+    let mut a = lv_lock(1);
+    let begin = bench.now;
+    let mode = if matches!(what, Shared::Demotion) { X } else { S };
+    a.request(acquire(&bench, mode, &[0, 1, 2], &[3, 4]), begin).expect("in order");
+    let mut trylocks = 0;
+    pass_with(&mut bench, &mut a, SECOND, |command| match (what, command.drive.0, op(command)) {
+        (Shared::Stray, 2, Some(MutexOp::Trylock)) => {
+            trylocks += 1;
+            Fate::Instead(if trylocks == 1 { Status::Uncertain } else { Status::TryAgain })
+        }
+        _ => Fate::Answered,
+    });
+    assert!(matches!(done(&mut a), Some(Outcome::Granted(_))));
+    let over = match what {
+        Shared::Stray => begin + timing.linger,
+        Shared::Record => begin + timing.lease + timing.drift,
+        Shared::Demotion => {
+            let at = bench.now;
+            a.request(convert(S), at).expect("held");
+            exchange_with(&mut bench, &mut a, to(2, || Fate::Instead(Status::Uncertain)));
+            assert_eq!(done(&mut a), Some(Outcome::Converted { complete: true }));
+            at + timing.linger
+        }
+    };
+    pass_until(&mut bench, &mut a, over - early, to(2, unreachable));
+    a.request(convert(X), bench.now).expect("held");
+    exchange_with(&mut bench, &mut a, to(2, || Fate::Instead(Status::Unsupported)));
+    done(&mut a) == Some(Outcome::Converted { complete: true })
+}
+
+#[test]
+fn a_change_to_exclusive_is_refused_as_long_as_a_drive_may_show_us_as_sharer_and_no_longer() {
+    for what in [Shared::Stray, Shared::Record, Shared::Demotion] {
+        assert!(!changes(what, Duration::from_micros(1)), "{what:?}");
+        assert!(changes(what, Duration::ZERO), "{what:?}");
+    }
+}
+
+#[test]
+fn a_change_to_exclusive_does_not_wait_for_an_exclusive_drive_that_is_given_back() {
+    let mut bench = Bench::new(4);
+    let mut a = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut a, X, &[0], &[1, 2, 3]), GRANTED);
+    spread(&mut bench, &mut a, &[0, 1, 2, 3]);
+    assert_eq!(on(&a), [0, 1, 2, 3]);
+    let fewer = bench.members(&[0, 1, 2]);
+    a.spread(&fewer, bench.now);
+    let fate = |command: &Command| match op(command) {
+        Some(MutexOp::Unlock) => Fate::Open,
+        _ => Fate::Answered,
+    };
+    assert_eq!(exchange_with(&mut bench, &mut a, fate).len(), 1, "drive 3 is unlocked");
+    for mode in [S, X] {
+        a.request(convert(mode), bench.now).expect("held");
+        pass_with(&mut bench, &mut a, SECOND, fate);
+        assert_eq!(done(&mut a), Some(Outcome::Converted { complete: true }), "{mode}");
+    }
+}
+
+/// A drive that says "held by yourself", and is silent otherwise, may have begun a lease both times
+/// it was asked.
+#[test]
+fn what_may_have_begun_a_lease_later_is_given_back_until_that_is_over() {
+    let mut bench = Bench::new(1);
+    let mut a = lv_lock(1);
+    for last in [false, true] {
+        a.request(acquire(&bench, X, &[0], &[]), bench.now).expect("in order");
+        pass_with(&mut bench, &mut a, LEASE / 3, |command| match op(command) {
+            Some(MutexOp::Trylock) if last => Fate::Despite(Status::Terminated),
+            Some(MutexOp::Trylock) => Fate::Instead(Status::Terminated),
+            _ => unreachable(),
+        });
+        assert!(matches!(done(&mut a), Some(Outcome::Refused(_))));
+    }
+    pass_with(&mut bench, &mut a, LEASE / 3 + SECOND, |_| unreachable());
+    assert_eq!(bench.states(0).len(), 1);
+    bench.pass(&mut a, LEASE / 3 - SECOND * 2);
+    assert!(bench.states(0).is_empty(), "it was unlocked as soon as it answered");
+}
+
+/// Drive 2 may have made us a sharer and has not answered yet, or was only asked for an exclusive
+/// lock: whether a change to exclusive succeeds.
+fn changes_beside(first: &[Status], open: MutexOp) -> bool {
+    let mut bench = Bench::new(5);
+    if open == MutexOp::Break {
+        assert_eq!(take(&mut bench, &mut lv_lock(9), X, &[2], &[]), GRANTED);
+        bench.now = bench.now + LEASE * 2;
+    }
+    let mut a = lv_lock(1);
+    a.request(acquire(&bench, S, &[0, 1, 2], &[3, 4]), bench.now).expect("in order");
+    let mut first = first.iter();
+    let mut fate = |command: &Command| match (command.drive.0, first.next()) {
+        (2, Some(&status)) => Fate::Instead(status),
+        (2, None) if op(command) == Some(open) => Fate::Unheard,
+        _ => Fate::Answered,
+    };
+    let mut fate = |command: &Command| match command.drive.0 {
+        2 => fate(command),
+        _ => Fate::Answered,
+    };
+    pass_with(&mut bench, &mut a, SECOND * 2, &mut fate);
+    assert!(matches!(done(&mut a), Some(Outcome::Granted(_))));
+    a.request(convert(X), bench.now).expect("held");
+    pass_with(&mut bench, &mut a, SECOND, &mut fate);
+    done(&mut a) == Some(Outcome::Converted { complete: true })
+}
+
+#[test]
+fn a_change_to_exclusive_heeds_a_break_as_shared_that_is_under_way_and_nothing_exclusive() {
+    assert!(!changes_beside(&[], MutexOp::Break));
+    assert!(changes_beside(&[Status::Unreachable; 3], MutexOp::Trylock));
+}
+
+/// An earlier life, which counted another drive as well, may mark the record for a while. It is read
+/// when that is over, or later; then a REFRESH is lost.
+#[test]
+fn what_an_earlier_life_may_have_written_is_forgotten_when_the_record_was_read_afterwards() {
+    for later in [Duration::ZERO, SECOND] {
+        let timing = Timing::for_lease(LEASE);
+        let mut bench = Bench::new(2);
+        assert_eq!(take(&mut bench, &mut lv_lock(1), X, &[0, 1], &[]), GRANTED);
+        let over = bench.now + SECOND;
+        let resource = ResourceId::lv(VG, LV).expect("a good id");
+        let config = LockConfig {
+            earlier_writes_until: over,
+            ..LockConfig::new(resource, host(1), false, timing, 7)
+        };
+        let mut a = Lock::new(config);
+        a.request(acquire(&bench, X, &[0], &[]), bench.now).expect("in order");
+        let open = exchange_with(&mut bench, &mut a, |command| match op(command) {
+            Some(MutexOp::Refresh) => Fate::Open,
+            _ => Fate::Answered,
+        });
+        bench.now = over + later;
+        let reply = bench.perform(&open[0]);
+        a.on_reply(open[0].token, reply, bench.now);
+        bench.exchange(&mut a);
+        assert_eq!(done(&mut a), Some(GRANTED));
+        lose_a_refresh(&mut bench, &mut a, 0);
+        assert!(believes(&bench, &a), "read {later:?} later");
+        bench.pass(&mut a, LEASE * 2);
+        assert!(believes(&bench, &a), "read {later:?} later");
+    }
+}
+
+/// Whether the next REFRESH as shared is said to undo something, this long after a change to
+/// exclusive was lost.
+fn undoes_after_a_lost_change(later: Duration) -> bool {
+    let mut bench = Bench::new(1);
+    let mut a = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut a, S, &[0], &[]), GRANTED);
+    a.request(convert(X), bench.now).expect("held");
+    let begin = bench.now;
+    let mut first = true;
+    pass_with(&mut bench, &mut a, SECOND, |_| {
+        let lost = core::mem::replace(&mut first, false);
+        if lost { Fate::Instead(Status::Uncertain) } else { unreachable() }
+    });
+    assert!(matches!(done(&mut a), Some(Outcome::Refused(_))));
+    // The refreshes that follow do not reach the drive, until one is sent at that moment.
+    pass_until(&mut bench, &mut a, begin + later - Duration::from_micros(1), |_| unreachable());
+    loop {
+        bench.now = bench.now.max(a.next_deadline().expect("a refresh is due"));
+        a.on_timer(bench.now);
+        if let Some(command) = a.next_command(bench.now) {
+            assert_eq!(op(&command), Some(MutexOp::Refresh));
+            return command.undoes;
+        }
+    }
+}
+
+#[test]
+fn a_refresh_as_shared_undoes_a_change_to_exclusive_that_may_be_late() {
+    assert!(undoes_after_a_lost_change(SECOND));
+    assert!(!undoes_after_a_lost_change(linger()));
+}
+
+#[test]
+fn what_only_reads_or_takes_undoes_nothing() {
+    // One drive with room for one mutex, where another one stands unlocked; whether the host that
+    // removed it last died over it.
+    for died in [false, true] {
+        let mut profile = Profile::current();
+        profile.limits.mutexes = 1;
+        let mut bench = Bench::with(1, profile);
+        let mut first = other_lv_lock(9);
+        assert_eq!(take(&mut bench, &mut first, X, &[0], &[]), GRANTED);
+        first.request(RELEASE, bench.now).expect("always in order");
+        let unlock = first.next_command(bench.now).expect("an UNLOCK");
+        bench.perform(&unlock);
+        if died {
+            let mut b = vg_lock(2);
+            b.request(acquire(&bench, X, &[0], &[]), bench.now).expect("in order");
+            for _ in 0..4 {
+                let command = b.next_command(bench.now).expect("read, TRYLOCK, read, TRYLOCK");
+                let reply = bench.perform(&command);
+                b.on_reply(command.token, reply, bench.now);
+            }
+            bench.now = bench.now + SECOND * 2;
+        }
+        let mut a = vg_lock(1);
+        a.request(acquire(&bench, X, &[0], &[]), bench.now).expect("in order");
+        let mut sent = Vec::new();
+        while let Some(command) = a.next_command(bench.now) {
+            sent.push((name_of(&command.command), command.undoes));
+            let reply = bench.perform(&command);
+            a.on_reply(command.token, reply, bench.now);
+        }
+        let locks = if died { ("break", true) } else { ("trylock", false) };
+        let expected = [
+            ("read", false),
+            ("trylock", false),
+            ("read", false),
+            locks,
+            ("unlock", true),
+            ("destroy", true),
+            ("trylock", false),
+            ("read", false),
+        ];
+        assert_eq!(sent, expected, "died: {died}");
+    }
+}
