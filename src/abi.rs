@@ -3,6 +3,7 @@
 //! Nothing here knows about locks. The entry points use it to turn core's arguments into the plain
 //! values that the manager takes.
 
+mod borrowed;
 mod c;
 mod found;
 mod layout;

@@ -11,14 +11,17 @@
 //! ```
 
 use crate::fencing::{Fencing, FencingConfig};
+use crate::state::file;
 use core::fmt;
 use core::time::Duration;
 use idm_engine::Timing;
+use nix::unistd::Uid;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The file that is read where the environment names none.
@@ -30,6 +33,10 @@ const DEFAULT_LEASE_MS: u64 = 60_000;
 /// Shorter leases are lost to an ordinary scheduling delay, longer ones keep a dead host's locks
 /// for more than an hour.
 pub(crate) const LEASE_MS: core::ops::RangeInclusive<u64> = 500..=3_600_000;
+/// How large a file may be, in bytes.
+const LARGEST: u64 = 1 << 20;
+/// How the parser offers the key that only builds with emulated drives know.
+const EMULATOR_KEY: &str = if cfg!(feature = "emulator") { "\n" } else { ", `emulator`" };
 const DEFAULT_STATE_DIR: &str = "/run/lvmlockd-idm";
 
 /// What can be set.
@@ -101,25 +108,40 @@ struct RawGlobal {
 }
 
 impl Config {
-    /// The settings of this host. A file that the environment names must exist.
-    pub fn load() -> Result<Config, ConfigError> {
-        match env::var_os(FILE_VARIABLE) {
-            Some(file) => Config::from_file(Path::new(&file)),
-            None if Path::new(DEFAULT_FILE).exists() => Config::from_file(Path::new(DEFAULT_FILE)),
-            None => Ok(Config::default()),
-        }
+    /// The settings of this host, and the file that they are from. A file that the environment
+    /// names must exist.
+    pub fn load() -> Result<(Config, Option<PathBuf>), ConfigError> {
+        let named = env::var_os(FILE_VARIABLE).map(PathBuf::from);
+        let default = || is_there(Path::new(DEFAULT_FILE)).then(|| DEFAULT_FILE.into());
+        let file = named.or_else(default);
+        let config = file.as_deref().map_or_else(|| Ok(Config::default()), Config::from_file);
+        Ok((config?, file))
     }
 
     /// The settings in a file.
     pub fn from_file(file: &Path) -> Result<Config, ConfigError> {
-        let named = |why: &dyn fmt::Display| ConfigError(format!("{}: {why}", file.display()));
-        let text = fs::read_to_string(file).map_err(|error: io::Error| named(&error))?;
-        Config::parse(&text).map_err(|error| named(&error))
+        let text =
+            read(file).map_err(|error| ConfigError(format!("{}: {error}", file.display())))?;
+        Config::parse(&text).map_err(|error| ConfigError(format!("{}: {error}", file.display())))
+    }
+
+    /// What is in force, for the log.
+    pub fn summary(&self) -> String {
+        let drives = match self.global_drives.as_slice() {
+            [] => "those with a partition \"propeller\"".to_owned(),
+            drives => drives.join(", "),
+        };
+        format!("lease {} ms, drives of the global lock: {drives}", self.lease.as_millis())
     }
 
     /// The settings in a text.
     pub fn parse(text: &str) -> Result<Config, ConfigError> {
-        let raw: Raw = toml::from_str(text).map_err(|error| ConfigError(error.to_string()))?;
+        let raw: Raw = toml::from_str(text).map_err(|error| described(text, &error))?;
+        if raw.emulator.is_some() && !cfg!(feature = "emulator") {
+            return Err(ConfigError(
+                "[emulator]: this build cannot reach emulated drives (feature `emulator`)".into(),
+            ));
+        }
         let lease_ms = raw.lease_ms.unwrap_or(DEFAULT_LEASE_MS);
         if !LEASE_MS.contains(&lease_ms) {
             return Err(ConfigError(format!(
@@ -154,11 +176,6 @@ impl Config {
             return Err(ConfigError("[global] drives: has an empty path".into()));
         }
         let emulated = raw.emulator.unwrap_or_default();
-        if !emulated.is_empty() && !cfg!(feature = "emulator") {
-            return Err(ConfigError(
-                "[emulator]: this build cannot reach emulated drives (feature `emulator`)".into(),
-            ));
-        }
         Ok(Config {
             lease,
             global_drives: raw.global.drives,
@@ -169,6 +186,50 @@ impl Config {
             fencing,
         })
     }
+}
+
+/// Whether there is a file, or anything that cannot be seen: only what is certainly absent is
+/// replaced by the defaults.
+fn is_there(file: &Path) -> bool {
+    !fs::symlink_metadata(file).is_err_and(|error| file::is_absent(&error))
+}
+
+/// Reads the file, unless others than root and this user may have written it: it names a program
+/// that is run.
+fn read(file: &Path) -> io::Result<String> {
+    let mut options = fs::File::options();
+    // Whoever opens a FIFO waits for its writer otherwise.
+    let opened = options.read(true).custom_flags(libc::O_NONBLOCK).open(file)?;
+    let found = opened.metadata()?;
+    if !found.is_file() {
+        return Err(io::Error::other("it is no plain file"));
+    }
+    if found.uid() != 0 && found.uid() != Uid::effective().as_raw() {
+        return Err(io::Error::other(format!(
+            "it belongs to the user with the number {}; \"chown root\" it",
+            found.uid()
+        )));
+    }
+    if found.mode() & 0o002 != 0 {
+        return Err(io::Error::other("everybody may write to it; \"chmod o-w\" it"));
+    }
+    if found.len() > LARGEST {
+        return Err(io::Error::other("it is too large"));
+    }
+    let mut text = String::new();
+    opened.take(LARGEST).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// One line for an error of the parser, which draws pictures of several.
+fn described(text: &str, error: &toml::de::Error) -> ConfigError {
+    let why = error.message().replace('\n', " ").replace(EMULATOR_KEY, "");
+    let Some(before) = error.span().and_then(|span| text.get(..span.start)) else {
+        return ConfigError(why);
+    };
+    let line = text.get(before.rfind('\n').map_or(0, |at| at + 1)..).unwrap_or_default();
+    let line = line.lines().next().unwrap_or_default().trim();
+    ConfigError(format!("line {}, {line:?}: {why}", before.matches('\n').count() + 1))
 }
 
 fn check_watchdog(device: &Path) -> Result<(), ConfigError> {
@@ -198,6 +259,7 @@ fn check_command(command: &[String]) -> Result<(), ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     fn refused(text: &str) -> String {
         Config::parse(text).unwrap_err().to_string()
@@ -275,7 +337,9 @@ mod tests {
             let config = Config::parse(text).unwrap();
             assert_eq!(config.emulated["/dev/loop3"], Path::new("/tmp/d0.sock"));
         } else {
-            assert!(refused(text).contains("emulator"));
+            assert!(refused(text).contains("feature `emulator`"));
+            assert!(refused("[emulator]").contains("feature `emulator`"));
+            assert!(!refused("emulated = 1").contains("`emulator`"));
         }
     }
 
@@ -284,5 +348,54 @@ mod tests {
         let missing = Path::new("/nonexistent/idm.conf");
         let error = Config::from_file(missing).unwrap_err().to_string();
         assert!(error.starts_with("/nonexistent/idm.conf: "), "{error}");
+    }
+
+    #[test]
+    fn an_error_is_one_line_that_names_place_and_key() {
+        for (text, parts) in [
+            ("# one\nlease_ms = \"long\"\n", ["line 2", "lease_ms", "expected u64"]),
+            ("\n\nstate_dir = [", ["line 3", "state_dir", ""]),
+            ("leese_ms = 1", ["line 1", "leese_ms", "expected one of"]),
+            ("[global]\ndrives = 1", ["line 2", "drives", "expected a sequence"]),
+        ] {
+            let why = refused(text);
+            assert!(!why.contains('\n'), "{why:?}");
+            assert!(parts.iter().all(|part| why.contains(part)), "{why:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_certainly_absent_is_replaced_by_the_defaults() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, looped) = (directory.path().join("conf"), directory.path().join("loop"));
+        assert!(!is_there(&file) && !is_there(&file.join("below")));
+        std::os::unix::fs::symlink("nowhere", &file).unwrap();
+        std::os::unix::fs::symlink("loop", &looped).unwrap();
+        for link in [&file, &looped, &looped.join("below")] {
+            assert!(is_there(link));
+            assert!(Config::from_file(link).is_err());
+        }
+    }
+
+    #[test]
+    fn a_file_that_others_may_have_written_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("conf");
+        fs::write(&file, "lease_ms = 5000").unwrap();
+        let set_mode = |mode| fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        let why = || Config::from_file(&file).unwrap_err().to_string();
+        set_mode(0o664);
+        let config = Config::from_file(&file).unwrap();
+        assert_eq!(config.summary().split(',').next(), Some("lease 5000 ms"));
+        set_mode(0o666);
+        assert!(why().contains("chmod o-w"), "{}", why());
+        set_mode(0o644);
+        if Uid::effective().is_root() {
+            std::os::unix::fs::chown(&file, Some(12345), None).unwrap();
+            assert!(why().contains("12345"), "{}", why());
+        }
+        fs::remove_file(&file).unwrap();
+        nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(why().contains("no plain file"), "{}", why());
     }
 }

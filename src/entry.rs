@@ -296,7 +296,15 @@ pub unsafe extern "C" fn lm_lock_idm(
                 pvs: lv_pvs?,
             },
         };
-        let vg_pvs = ls.pvs(layout)?;
+        // Core may be replacing the list. It is needed where the VG's own lock is taken, which
+        // comes before those of its LVs.
+        let vg_pvs = match resource_type {
+            ResourceType::Vg => ls.pvs(layout).unwrap_or_else(|error| {
+                log::warn!("{ls}: {error}; the PVs that were read before are used");
+                Vec::new()
+            }),
+            ResourceType::Global | ResourceType::Lv => Vec::new(),
+        };
         let value = match TestMode::get() {
             Some(_) if r.test_remote_excludes(mode) => {
                 return Err(Error::Held("held by a remote host of the test".into()));

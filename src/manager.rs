@@ -9,6 +9,7 @@
 //! that `plan` chooses.
 
 mod availability;
+mod kill_setting;
 mod locks;
 mod lockspaces;
 mod plan;
@@ -59,6 +60,8 @@ pub struct Manager {
     running: OnceCell<Running>,
     state: Arc<Mutex<ManagerState>>,
     global_drives: GlobalDriveCache,
+    /// Set when it was looked whether the kill command does anything.
+    kill_setting: OnceCell<()>,
 }
 
 impl Manager {
@@ -66,7 +69,13 @@ impl Manager {
     pub fn get() -> &'static Manager {
         static MANAGER: OnceCell<Manager> = OnceCell::new();
         MANAGER.get_or_init(|| {
-            let config = Config::load().map_err(|error| error.to_string());
+            let config = Config::load().map(|(config, file)| {
+                let file =
+                    file.map_or("no configuration".into(), |file| file.display().to_string());
+                log::info!("{file}: {}", config.summary());
+                config
+            });
+            let config = config.map_err(|error| error.to_string());
             if let Err(error) = &config {
                 log::error!("{error}");
             }
@@ -90,6 +99,7 @@ impl Manager {
             running: OnceCell::new(),
             state: Arc::default(),
             global_drives: GlobalDriveCache::default(),
+            kill_setting: OnceCell::new(),
         }
     }
 

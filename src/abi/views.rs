@@ -5,6 +5,7 @@
 //! later.
 
 use super::Layout;
+use super::borrowed::{self, Copied};
 use super::c::{Pvs, RawLockspace, RawResource};
 use crate::error::Error;
 use crate::lock::{LockspaceKey, ResourceKey, Scope};
@@ -12,6 +13,9 @@ use core::ffi::{c_char, c_int};
 use core::fmt;
 use core::ptr::{self, NonNull};
 use idm_protocol::Mode;
+
+/// How often a list is copied before it is given up.
+const COPIES: usize = 1000;
 
 /// `char name[MAX_NAME + 1]` and its like.
 pub const NAME_SIZE: usize = 65;
@@ -85,29 +89,43 @@ impl LockspaceView {
 
     /// Paths of the VG's PVs; none for the global lockspace.
     ///
-    /// A repeated start of the VG replaces the list from another thread, without a lock that we
-    /// could take (docs/lvmlockd-contract.md, "Lists of PVs"). So it is copied as quickly as
-    /// possible, and again if it was replaced meanwhile.
+    /// A repeated start of the VG frees and replaces the list from core's client thread, without a
+    /// lock that we could take (docs/lvmlockd-contract.md, "Lists of PVs"). So it is copied in a
+    /// way that freed memory cannot harm, until two copies are alike. Core's race that remains:
+    /// both may be of the list before the replacement, or of freed strings that still read as text;
+    /// the next lock of the VG makes it good.
     pub fn pvs(self, layout: &Layout) -> Result<Vec<String>, Error> {
-        loop {
+        let mut before = None;
+        for _ in 0..COPIES {
             // SAFETY: the layout was checked against this release of lvmlockd, and the contract of
-            // `new` covers the struct. Volatile, because another thread may write it.
-            let (before, copy, after) = unsafe {
-                let pvs: *const Pvs = self.base.add(layout.lockspace_pvs).cast().as_ptr();
-                let before = ptr::read_volatile(pvs);
-                let copy = copy_pvs(&before);
-                (before, copy, ptr::read_volatile(pvs))
-            };
-            if (before.path, before.num) == (after.path, after.num) {
-                return copy;
+            // `new` covers the struct.
+            let copied =
+                unsafe { borrowed::copy(self.base.add(layout.lockspace_pvs).cast().as_ptr()) };
+            match copied {
+                Some(list) if before.as_ref() == Some(&list) => return paths(&list),
+                copied => before = copied,
             }
         }
+        Err(Error::Invalid("lvmlockd replaces its list of PVs all the time".into()))
     }
 
     fn string(self, offset: usize, size: usize, what: &str) -> Result<String, Error> {
         // SAFETY: the field is inside the struct, by the contract of `new`.
         unsafe { bounded_string(self.base.as_ptr().add(offset).cast(), size, what) }
     }
+}
+
+/// The paths in a list that was copied.
+fn paths(list: &Copied) -> Result<Vec<String>, Error> {
+    if list.num < 0 && list.is_there() {
+        return Err(Error::Invalid(format!("a list of {} PVs", list.num)));
+    }
+    let string = |text: &Option<Vec<u8>>| {
+        let text = text.as_ref().map_or(ptr::null(), |text| text.as_ptr());
+        // SAFETY: NULL, or a copy that has its end or as many bytes as that.
+        unsafe { bounded_string(text.cast(), libc::PATH_MAX as usize, "PV path") }
+    };
+    list.paths.iter().map(string).collect()
 }
 
 /// The name, for the log, whatever it is.
@@ -360,6 +378,42 @@ mod tests {
         assert_eq!(memory.view().to_string(), "lvm_vg0");
         // SAFETY: made above; the lockspace is not looked at again.
         assert_eq!(unsafe { take_pvs(&mut pvs) }, Ok(expected));
+    }
+
+    /// A core that replaces the list as fast as it can, as repeated starts of the VG do.
+    #[test]
+    fn a_list_that_is_replaced_meanwhile_is_one_of_both() {
+        use core::sync::atomic::{AtomicBool, Ordering};
+        let mut memory = Memory::new(b"lvm_vg0", b"vg0", UUID);
+        memory.set_pvs(core_pvs(&[Some(c"/dev/sda"), Some(c"/dev/mapper/mpatha")]));
+        let view = memory.view();
+        let place = view.base.as_ptr() as usize + 304;
+        let over = AtomicBool::new(false);
+        let replace = |round: usize| {
+            let place = place as *mut Pvs;
+            let two: &[Option<&CStr>] = &[Some(c"/dev/sda"), Some(c"/dev/mapper/mpatha")];
+            let many = vec![Some(c"/dev/disk/by-id/wwn-0x5000c500a1b2c3d4"); 3000];
+            // SAFETY: the memory outlives the thread, and nobody else writes it.
+            unsafe {
+                take_pvs(place).unwrap();
+                let new = core_pvs(if round % 2 == 0 { &many } else { two });
+                ptr::write_volatile(&raw mut (*place).path, new.path);
+                ptr::write_volatile(&raw mut (*place).num, new.num);
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                (0..).take_while(|_| !over.load(Ordering::Relaxed)).for_each(replace);
+            });
+            let begin = std::time::Instant::now();
+            while begin.elapsed() < core::time::Duration::from_millis(500) {
+                if let Ok(pvs) = view.pvs(&LAYOUT) {
+                    let known = |pv: &String| pv.starts_with("/dev/");
+                    assert!(matches!(pvs.len(), 0 | 2 | 3000) && pvs.iter().all(known), "{pvs:?}");
+                }
+            }
+            over.store(true, Ordering::Relaxed);
+        });
     }
 
     #[test]

@@ -1,13 +1,19 @@
 //! The kill command: what stops the use of a volume group whose locks are about to be lost.
 
+mod output;
+
 use crate::fencing::Fencing;
 use crate::sys::thread;
 use core::time::Duration;
 use idm_engine::Instant;
 use nix::sys::signal::SigSet;
+use output::Output;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
+
+/// How often its output is looked for.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// What became of a kill command.
 #[derive(Debug)]
@@ -33,23 +39,74 @@ fn execute(words: &[String]) -> Ended {
     if let Some(ended) = crate::runtime::schedules::executed(words) {
         return ended;
     }
-    match begin(words) {
-        Ok(mut child) => child.wait().map_or_else(Ended::Unknown, Ended::Exited),
-        Err(error) => Ended::NotBegun(error),
-    }
+    run_logged(words, |line| log::warn!("{}: {line}", words.join(" ")))
 }
 
-fn begin(words: &[String]) -> io::Result<Child> {
+/// Runs a command and tells each line that it prints.
+fn run_logged(words: &[String], tell: impl Fn(&str)) -> Ended {
+    // Without memory for its output it is still run.
+    let mut output = Output::new().ok();
+    let mut child = match begin(words, output.as_ref()) {
+        Ok(child) => child,
+        Err(error) => return Ended::NotBegun(error),
+    };
+    let mut tell_all = |at_end| {
+        let lines = output.as_mut().map(|output| output.lines(at_end));
+        lines.iter().flatten().for_each(|line| tell(line));
+    };
+    let ended = loop {
+        match child.try_wait() {
+            Ok(None) => tell_all(false),
+            Ok(Some(status)) => break Ended::Exited(status),
+            Err(error) => break Ended::Unknown(error),
+        }
+        std::thread::sleep(LOOK);
+    };
+    tell_all(true);
+    ended
+}
+
+fn begin(words: &[String], output: Option<&Output>) -> io::Result<Child> {
     let (program, arguments) = words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+    let stdio = || output.and_then(|output| output.stdio().ok()).unwrap_or_else(Stdio::null);
     let mut command = Command::new(program);
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    // SAFETY: between fork and exec the closure only sets the signal mask, which is
+    command.args(arguments).stdin(Stdio::null()).stdout(stdio()).stderr(stdio());
+    // SAFETY: between fork and exec the closure only makes system calls that are
     // async-signal-safe; it allocates nothing and takes no lock. Our threads block all signals,
     // and the child would inherit that.
     unsafe {
-        command.pre_exec(|| SigSet::empty().thread_set_mask().map_err(io::Error::from));
+        command.pre_exec(|| {
+            keep_no_descriptors();
+            SigSet::empty().thread_set_mask().map_err(io::Error::from)
+        });
     }
     command.spawn()
+}
+
+/// Has all descriptors but the standard ones closed by exec. Not all of lvmlockd's are marked, and
+/// its clients would wait for the end of the command if lvmlockd died.
+///
+/// Nothing is closed at once, because the standard library still needs a descriptor to tell of a
+/// failed exec.
+fn keep_no_descriptors() {
+    const FIRST: libc::c_uint = 3;
+    // SAFETY: the call touches no memory, only the marks of this process's descriptors.
+    let marked = unsafe {
+        let (call, all) = (libc::SYS_close_range, libc::c_uint::MAX);
+        libc::syscall(call, FIRST, all, libc::CLOSE_RANGE_CLOEXEC)
+    };
+    if marked == 0 {
+        return;
+    }
+    // A kernel before 5.11.
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel writes one `struct rlimit`.
+    let known = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } == 0;
+    let end = if known { limit.rlim_cur.min(1 << 20) } else { 1 << 20 };
+    for descriptor in FIRST as libc::c_int..end as libc::c_int {
+        // SAFETY: the call touches no memory; it fails where there is no such descriptor.
+        unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
 }
 
 /// A volume group that is being killed: what the administrator has to be told until its locks are
@@ -277,6 +334,30 @@ mod tests {
         assert!(matches!(execute(&words(&["/bin/false"])), Ended::Exited(s) if !s.success()));
         assert!(matches!(execute(&words(&["/nonexistent/kill"])), Ended::NotBegun(_)));
         assert!(matches!(execute(&[]), Ended::NotBegun(_)));
+    }
+
+    #[test]
+    fn the_command_inherits_no_descriptor_of_lvmlockds() {
+        use std::os::fd::AsRawFd;
+        let file = tempfile::tempfile().unwrap();
+        nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()))
+            .unwrap();
+        let test = format!("test ! -e /proc/self/fd/{}", file.as_raw_fd());
+        let ended = execute(&words(&["/bin/sh", "-c", &test]));
+        assert!(matches!(ended, Ended::Exited(s) if s.success()), "{ended:?}");
+    }
+
+    #[test]
+    fn what_the_command_prints_is_told() {
+        let told = std::cell::RefCell::new(Vec::new());
+        let tell = |line: &str| told.borrow_mut().push(line.to_owned());
+        // What it has started and left running is not waited for.
+        let script = "sleep 5 & echo out; echo why >&2; printf 'cut off'; exit 3";
+        let begin = std::time::Instant::now();
+        let ended = run_logged(&words(&["/bin/sh", "-c", script]), tell);
+        assert!(matches!(ended, Ended::Exited(s) if s.code() == Some(3)), "{ended:?}");
+        assert_eq!(*told.borrow(), ["out", "why", "cut off"]);
+        assert!(begin.elapsed() < Duration::from_secs(4));
     }
 
     #[test]

@@ -230,8 +230,11 @@ impl Worker {
             Step::Disarm => self.device.disarm().map(|()| self.note.remove()),
         };
         if done.is_err() && !self.policy.is_armed() {
-            // It may have been started; nothing was promised yet.
-            let _ = self.device.disarm();
+            // It may have been started; nothing was promised yet. Where it certainly does not run,
+            // the next lvmlockd must not believe that it does.
+            if self.device.undo().is_ok() {
+                self.note.remove();
+            }
         }
         match &done {
             Ok(()) => {
@@ -331,6 +334,12 @@ mod tests {
         fn disarm(&mut self) -> io::Result<()> {
             self.note("disarm")
         }
+        fn undo(&mut self) -> io::Result<()> {
+            match self.last() {
+                Some("feed") => self.disarm(),
+                _ => Ok(()),
+            }
+        }
     }
 
     fn feeding() -> Feeding {
@@ -372,6 +381,7 @@ mod tests {
         *device.1.lock() = Some("busy");
         let watchdog = start(&device, directory.path());
         assert_eq!(watchdog.keep_armed(safe(), SOON).err().as_deref(), Some("busy"));
+        assert!(!Watchdog::was_left(directory.path()), "it does not run");
         *device.1.lock() = None;
         assert!(watchdog.keep_armed(safe(), SOON).is_ok());
     }

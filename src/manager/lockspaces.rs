@@ -1,6 +1,7 @@
 //! The life of a lockspace, from prepare to remove, and who else has it started.
 
 use super::Manager;
+use super::kill_setting;
 use super::plan::{Plan, majority, no_global_drives};
 use super::running::{Running, not_noted, patience_for};
 use crate::error::Error;
@@ -53,11 +54,22 @@ impl Manager {
             running.check_drives(&lockspace)?;
             running.arm(&lockspace).map_err(|error| Error::NotRunning(error.to_string()))?;
         }
+        if !lockspace.is_global {
+            self.kill_setting.get_or_init(|| self.check_kill_setting());
+        }
         for stale in self.given_up(key, &lockspace) {
             self.remove_lockspace(stale, false, false)?;
         }
         self.state().lockspaces.insert(key, Arc::new(lockspace));
         Ok(())
+    }
+
+    /// Tells of an lvm.conf with which the kill command does nothing.
+    fn check_kill_setting(&self) {
+        let is_lvms = self.config.as_ref().is_ok_and(|config| config.kill_command.is_none());
+        if let Some(warning) = is_lvms.then(kill_setting::warning).flatten() {
+            log::warn!("{warning}");
+        }
     }
 
     /// The lockspaces that core has given up when it prepares one: what is at the same address, and

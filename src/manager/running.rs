@@ -16,6 +16,7 @@ use crate::metrics::export::Exporter;
 use crate::recovery::active::Devices;
 use crate::recovery::{Dates, Orphans};
 use crate::runtime::{Runtime, Settings};
+use crate::state::file;
 use crate::state::host_id::{self, HostIdentity};
 use crate::state::store::{SavedLock, Store};
 use crate::state::undo_note::{self, UndoNote};
@@ -67,6 +68,8 @@ impl Running {
         let not_kept = |what: &str, error: &dyn fmt::Display| {
             Error::NotRunning(format!("{what} cannot be kept in {}: {error}", state_dir.display()))
         };
+        file::make_folder(state_dir, file::PUBLIC_FOLDER)
+            .map_err(|error| not_kept("what must outlive lvmlockd", &error))?;
         let HostIdentity { host, is_new } =
             host_id::load(state_dir, given).map_err(|error| not_kept("the host id", &error))?;
         let timing = Timing::for_lease(config.lease);

@@ -71,7 +71,7 @@ fn run(
                 let _ = fs::remove_file(file);
             }
             ExportState::Writing => {
-                let written = file::replace(file, &render());
+                let written = file::replace(file, &render(), file::PUBLIC);
                 if let (Err(error), false) = (&written, failing) {
                     log::warn!("{}: {error}; no metrics are to be seen", file.display());
                 }

@@ -41,8 +41,8 @@ fn load_for(
     given: Option<HostId>,
 ) -> io::Result<HostIdentity> {
     let file = file(state_dir);
-    match fs::read_to_string(&file) {
-        Ok(text) => match parse(&text, boot) {
+    match file::read(&file) {
+        Ok(text) => match core::str::from_utf8(&text).ok().and_then(|text| parse(text, boot)) {
             Some(host) if given.is_none_or(|given| given == host) => {
                 return Ok(HostIdentity { host, is_new: false });
             }
@@ -52,13 +52,16 @@ fn load_for(
             }
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            log::warn!("{}: {error}; drawing anew", file.display());
+        }
         Err(error) => return Err(error),
     }
     let host = match given {
         Some(host) => host,
         None => HostId::new(random()?, name),
     };
-    file::replace(&file, &format(boot, host))?;
+    file::replace(&file, &format(boot, host), file::PRIVATE)?;
     log::info!("this host is {host}");
     Ok(HostIdentity { host, is_new: true })
 }
@@ -142,6 +145,18 @@ mod tests {
         }
         fs::write(&file, &whole[..20]).unwrap();
         assert_ne!(load_for(directory.path(), "b", "n", None).unwrap().host, host);
+    }
+
+    #[test]
+    fn what_is_no_text_or_no_file_is_replaced_too() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join(FILE);
+        fs::write(&file, b"boot_id b\nhost_id \xff\xfe\n").unwrap();
+        assert!(load_for(directory.path(), "b", "n", None).unwrap().is_new);
+        fs::remove_file(&file).unwrap();
+        nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let drawn = load_for(directory.path(), "b", "n", None).unwrap();
+        assert_eq!(load_for(directory.path(), "b", "n", None).unwrap().host, drawn.host);
     }
 
     #[test]

@@ -28,7 +28,14 @@ impl Note {
     /// What is in the file: the date, or that no lock was in use. `None` where there is no file of
     /// this boot.
     pub(crate) fn read(&self) -> Option<Option<Instant>> {
-        let text = fs::read(&self.file).ok()?;
+        let text = match file::read(&self.file) {
+            Ok(text) => text,
+            Err(error) if file::is_absent(&error) => return None,
+            Err(error) => {
+                log::warn!("{}: cannot be read, and is ignored: {error}", self.file.display());
+                return None;
+            }
+        };
         let read = parse(&text, &self.boot, clock::now());
         if read.is_none() {
             log::warn!("{}: of another boot, or damaged; ignored", self.file.display());
@@ -37,7 +44,7 @@ impl Note {
     }
 
     pub(crate) fn write(&self, first: Option<Instant>) -> io::Result<()> {
-        file::replace(&self.file, &format(&self.boot, first))
+        file::replace(&self.file, &format(&self.boot, first), file::PRIVATE)
     }
 
     pub(crate) fn remove(&self) {

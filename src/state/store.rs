@@ -212,7 +212,7 @@ impl Store {
 
     fn make_folders(&self, there: &mut NotedFiles) -> io::Result<()> {
         for folder in [&self.locks, &self.lockspaces] {
-            fs::create_dir_all(folder).map_err(|error| named(folder, &error))?;
+            file::make_folder(folder, file::PRIVATE_FOLDER)?;
         }
         there.folders = self.folders();
         Ok(())
@@ -257,7 +257,7 @@ impl Store {
         }
         // At last: without it the next lvmlockd is another host, and relies on no note.
         if let Some((file, text)) = &there.host_id {
-            file::replace(file, text)?;
+            file::replace(file, text, file::PRIVATE)?;
         }
         there.folders = self.folders();
         Ok(())
@@ -378,7 +378,7 @@ impl Store {
                 remove(&path);
                 continue;
             }
-            let text = match fs::read(&path) {
+            let text = match file::read(&path) {
                 Ok(text) => text,
                 // It may be a note of a lock in use, and readable for the next lvmlockd.
                 Err(error) => {
@@ -443,11 +443,7 @@ impl WithExtensionAdded for Path {
 /// Writes a note. Whoever comes after a death in the middle sees the one before or the whole one.
 fn put(file: &Path, text: &str) -> io::Result<()> {
     let incomplete = file.with_extension_added(INCOMPLETE);
-    let saved = fs::write(&incomplete, text).and_then(|()| fs::rename(&incomplete, file));
-    if saved.is_err() {
-        remove(&incomplete);
-    }
-    saved.map_err(|error| named(file, &error))
+    file::replace_by(file, &incomplete, text, file::PRIVATE).map_err(|error| named(file, &error))
 }
 
 /// An error that names its file.

@@ -16,7 +16,7 @@ use core::time::Duration;
 use idm_engine::{Instant, Timing};
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// The file's name in the state directory.
@@ -112,7 +112,7 @@ impl UndoNote {
     ) -> io::Result<(UndoNote, Earlier)> {
         let path = state_dir.join(FILE);
         let boot = host_id::boot_id()?;
-        let left = fs::read(&path).ok().and_then(|text| parse(&text, &boot));
+        let left = file::read(&path).ok().and_then(|text| parse(&text, &boot));
         // The lease may have been longer then.
         let unknown = Timing::for_lease(Config::default().lease).linger;
         let earlier = left.map_or(if first { Duration::ZERO } else { unknown }, |left| left.linger);
@@ -165,8 +165,10 @@ impl UndoNote {
         match &self.file {
             Some(file) if is_linked(file) => file.write_all_at(text.as_bytes(), 0)?,
             _ => {
-                file::replace(&self.path, &text)?;
-                self.file = Some(fs::OpenOptions::new().write(true).open(&self.path)?);
+                file::replace(&self.path, &text, file::PRIVATE)?;
+                let mut options = fs::OpenOptions::new();
+                options.write(true).custom_flags(libc::O_NOFOLLOW);
+                self.file = Some(options.open(&self.path)?);
             }
         }
         Ok(())

@@ -3,10 +3,16 @@
 
 use core::ffi::c_int;
 use core::time::Duration;
-use std::fs::File;
+use nix::sys::stat::{major, minor};
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+
+const SYSFS: &str = "/sys";
+/// The number of `/dev/watchdog`, which is the same device as `/dev/watchdog0`.
+const WATCHDOG: (u64, u64) = (10, 130);
 
 /// A watchdog that can be fed. Dropping an open one is what a death does to it.
 pub trait WatchdogDevice: Send {
@@ -16,6 +22,8 @@ pub trait WatchdogDevice: Send {
     fn leave(&mut self) -> io::Result<()>;
     /// Stops and closes it.
     fn disarm(&mut self) -> io::Result<()>;
+    /// Stops and closes it where it is open. Fails where it may run afterwards.
+    fn undo(&mut self) -> io::Result<()>;
 }
 
 /// `struct watchdog_info`.
@@ -43,42 +51,72 @@ mod ioctl {
 pub struct KernelWatchdog {
     path: PathBuf,
     timeout: Duration,
+    sysfs: PathBuf,
     file: Option<File>,
+    /// It was started, could not be used and could not be stopped.
+    stuck: bool,
 }
 
 impl KernelWatchdog {
     /// The device at a path, closed. `timeout` in whole seconds.
     pub fn new(path: &Path, timeout: Duration) -> KernelWatchdog {
-        KernelWatchdog { path: path.to_owned(), timeout, file: None }
+        let sysfs = PathBuf::from(SYSFS);
+        KernelWatchdog { path: path.to_owned(), timeout, sysfs, file: None, stuck: false }
     }
 
     fn open(&mut self) -> io::Result<&mut File> {
         if self.file.is_none() {
-            // Opening starts it. The standard library opens with O_CLOEXEC.
-            let file = File::options().write(true).open(&self.path).map_err(|error| match error
-                .raw_os_error()
-            {
+            self.file = Some(self.start().map_err(|error| self.named(&error))?);
+        }
+        self.file.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    /// The error with the key that is to be corrected.
+    fn named(&self, error: &io::Error) -> io::Error {
+        io::Error::new(error.kind(), format!("watchdog = {:?}: {error}", self.path))
+    }
+
+    fn start(&mut self) -> io::Result<File> {
+        // Before it is opened: opening is a start, and other devices have other side effects.
+        let found = fs::metadata(&self.path)?;
+        if !found.file_type().is_char_device() {
+            return Err(io::Error::other("it is no character device, so no watchdog"));
+        }
+        if self.has_no_way_out(found.rdev()) {
+            return Err(no_way_out());
+        }
+        // The standard library opens with O_CLOEXEC.
+        let file = File::options().write(true).open(&self.path).map_err(|error| {
+            match error.raw_os_error() {
                 Some(libc::EBUSY) => io::Error::new(
                     error.kind(),
                     "in use by another program (systemd's RuntimeWatchdogSec, wdmd, watchdog?)",
                 ),
                 _ => error,
-            })?;
-            if let Err(error) = self.set_up(&file) {
-                // It may have a timeout that no feeding was planned for.
-                stop(&file)?;
-                return Err(error);
             }
-            self.file = Some(file);
+        })?;
+        let info = support(&file)?;
+        if let Err(error) = self.set_up(&file, &info) {
+            // It may have a timeout that no feeding was planned for.
+            self.stuck = stop(&file).is_err();
+            return Err(error);
         }
-        self.file.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
+        self.stuck = false;
+        Ok(file)
+    }
+
+    /// Whether the kernel says that the watchdog cannot be stopped. A kernel without
+    /// `CONFIG_WATCHDOG_SYSFS` does not say.
+    fn has_no_way_out(&self, number: u64) -> bool {
+        let device = match (major(number), minor(number)) {
+            WATCHDOG => self.sysfs.join("class/watchdog/watchdog0"),
+            (major, minor) => self.sysfs.join(format!("dev/char/{major}:{minor}")),
+        };
+        fs::read(device.join("nowayout")).is_ok_and(|text| text.trim_ascii() == b"1")
     }
 
     /// Checks that it does what we rely on, and sets its timeout.
-    fn set_up(&self, file: &File) -> io::Result<()> {
-        let mut info = Info::default();
-        // SAFETY: the descriptor is open, and the kernel writes one `struct watchdog_info`.
-        unsafe { ioctl::get_support(file.as_raw_fd(), &mut info) }?;
+    fn set_up(&self, file: &File, info: &Info) -> io::Result<()> {
         if info.options & ALARMONLY != 0 {
             return Err(io::Error::other("it does not reset the host, it only gives an alarm"));
         }
@@ -102,7 +140,25 @@ impl KernelWatchdog {
     }
 }
 
-/// Tells the device that it shall stop when it is closed.
+/// What the device says of itself. Whatever does not answer is no watchdog, and nothing may be
+/// written to it.
+fn support(file: &File) -> io::Result<Info> {
+    let mut info = Info::default();
+    // SAFETY: the descriptor is open, and the kernel writes one `struct watchdog_info`.
+    match unsafe { ioctl::get_support(file.as_raw_fd(), &mut info) } {
+        Ok(_) => Ok(info),
+        Err(error) => Err(io::Error::other(format!("it does not answer as a watchdog: {error}"))),
+    }
+}
+
+fn no_way_out() -> io::Error {
+    io::Error::other(
+        "it cannot be stopped (nowayout), so it would reset this host after every orderly stop; \
+         load its driver with nowayout=0",
+    )
+}
+
+/// Tells a watchdog that it shall stop when it is closed.
 fn stop(mut file: &File) -> io::Result<()> {
     file.write_all(b"V")
 }
@@ -123,8 +179,77 @@ impl WatchdogDevice for KernelWatchdog {
     }
 
     fn disarm(&mut self) -> io::Result<()> {
+        let number = self.open()?.metadata()?.rdev();
+        if self.has_no_way_out(number) {
+            // Made so since it was started. Fed, it does no harm.
+            self.feed()?;
+            return Err(self.named(&no_way_out()));
+        }
         stop(self.open()?)?;
         self.file = None;
         Ok(())
+    }
+
+    fn undo(&mut self) -> io::Result<()> {
+        if self.stuck {
+            return Err(io::Error::other("it could not be stopped"));
+        }
+        match self.file {
+            Some(_) => self.disarm(),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::stat::Mode;
+
+    fn watchdog(path: &Path) -> KernelWatchdog {
+        KernelWatchdog::new(path, Duration::from_secs(10))
+    }
+
+    fn refused(path: &Path) -> String {
+        let mut watchdog = watchdog(path);
+        let why = watchdog.feed().unwrap_err().to_string();
+        assert!(why.starts_with(&format!("watchdog = {path:?}: ")), "{why}");
+        assert_eq!(watchdog.disarm().unwrap_err().to_string(), why);
+        watchdog.undo().unwrap();
+        why
+    }
+
+    #[test]
+    fn nothing_is_written_to_what_is_no_watchdog() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("disk");
+        fs::write(&file, "label").unwrap();
+        assert!(refused(&file).contains("no character device"));
+        assert_eq!(fs::read(&file).unwrap(), b"label");
+        let fifo = directory.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, Mode::S_IRWXU).unwrap();
+        assert!(refused(&fifo).contains("no character device"));
+        // Whoever writes to that one is told that there is no space.
+        assert!(refused(Path::new("/dev/full")).contains("does not answer as a watchdog"));
+        assert!(refused(&directory.path().join("absent")).contains("No such file"));
+    }
+
+    #[test]
+    fn a_watchdog_without_a_way_out_is_not_even_opened() {
+        let sysfs = tempfile::tempdir().unwrap();
+        let null = sysfs.path().join("dev/char/1:3");
+        let first = sysfs.path().join("class/watchdog/watchdog0");
+        for device in [&null, &first] {
+            fs::create_dir_all(device).unwrap();
+            fs::write(device.join("nowayout"), "1\n").unwrap();
+        }
+        let mut watchdog = watchdog(Path::new("/dev/null"));
+        watchdog.sysfs = sysfs.path().to_owned();
+        let why = watchdog.feed().unwrap_err().to_string();
+        assert!(why.starts_with("watchdog = \"/dev/null\": it cannot be stopped"), "{why}");
+        assert!(watchdog.has_no_way_out(nix::sys::stat::makedev(10, 130)));
+        assert!(!watchdog.has_no_way_out(nix::sys::stat::makedev(249, 1)));
+        fs::write(null.join("nowayout"), "0\n").unwrap();
+        assert!(watchdog.feed().unwrap_err().to_string().contains("does not answer"));
     }
 }

@@ -1,0 +1,109 @@
+//! What a kill command prints, for the log.
+//!
+//! It prints into a file in memory. A pipe would end it by SIGPIPE if lvmlockd dies meanwhile, and
+//! stop it where nobody reads.
+
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use std::fs::File;
+use std::io::{self, Seek};
+use std::os::unix::fs::FileExt;
+use std::process::Stdio;
+
+/// How much it may print in bytes. Writing more fails.
+const SIZE: u64 = 1 << 20;
+/// How many lines the log gets, and how many bytes of each.
+const LINES: usize = 100;
+const WIDTH: usize = 400;
+
+/// The output of one command.
+pub struct Output {
+    /// Its offset is where the command goes on: both have one open file.
+    file: File,
+    /// Up to where it was read, in bytes.
+    read: u64,
+    /// How many lines were told.
+    told: usize,
+}
+
+impl Output {
+    pub fn new() -> io::Result<Output> {
+        let file =
+            memfd_create(c"kill-command", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+        let file = File::from(file);
+        file.set_len(SIZE)?;
+        fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_GROW))?;
+        Ok(Output { file, read: 0, told: 0 })
+    }
+
+    /// The command's standard output, or its standard error.
+    pub fn stdio(&self) -> io::Result<Stdio> {
+        self.file.try_clone().map(Stdio::from)
+    }
+
+    /// The lines that are new, and at the end also the one without an end.
+    pub fn lines(&mut self, at_end: bool) -> Vec<String> {
+        let written = (&self.file).stream_position().unwrap_or(self.read).min(SIZE);
+        let mut bytes = vec![0; written.saturating_sub(self.read) as usize];
+        if self.file.read_exact_at(&mut bytes, self.read).is_err() {
+            return Vec::new();
+        }
+        if !at_end {
+            bytes.truncate(bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1));
+        }
+        self.read += bytes.len() as u64;
+        let mut lines = Vec::new();
+        for line in bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
+            match self.told {
+                LINES => lines.push("its further output is left out".to_owned()),
+                told if told > LINES => break,
+                _ => lines.push(printable(line)),
+            }
+            self.told += 1;
+        }
+        lines
+    }
+}
+
+/// A line for the log, cut off where it is too long.
+fn printable(line: &[u8]) -> String {
+    let cut = &line[..line.len().min(WIDTH)];
+    let more = if cut.len() < line.len() { "…" } else { "" };
+    let text: String = String::from_utf8_lossy(cut)
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    text + more
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn whole_lines_are_told_while_it_runs_and_the_rest_at_the_end() {
+        let mut output = Output::new().unwrap();
+        let mut command = output.file.try_clone().unwrap();
+        assert!(output.lines(false).is_empty());
+        command.write_all(b"one\n\ntwo\tof\x1b it\nthr").unwrap();
+        assert_eq!(output.lines(false), ["one", "two of  it"]);
+        assert!(output.lines(false).is_empty());
+        command.write_all(b"ee").unwrap();
+        assert_eq!(output.lines(true), ["three"]);
+    }
+
+    #[test]
+    fn there_is_an_end_to_it() {
+        let mut output = Output::new().unwrap();
+        let mut command = output.file.try_clone().unwrap();
+        command.write_all(&vec![b'x'; 5000]).unwrap();
+        command.write_all("\nnoise".repeat(200).as_bytes()).unwrap();
+        let lines = output.lines(true);
+        assert_eq!(lines[0], "x".repeat(WIDTH) + "…");
+        assert_eq!(lines.len(), LINES + 1);
+        assert_eq!(lines[LINES], "its further output is left out");
+        assert!(command.write_all(&vec![b'x'; SIZE as usize]).is_err());
+        assert!(output.lines(true).is_empty());
+    }
+}
