@@ -164,7 +164,7 @@ impl Note {
     }
 
     fn write(&self, dates: &Dates) -> io::Result<()> {
-        file::replace(&self.file, &format(&self.boot, dates))
+        file::replace(&self.file, &format(&self.boot, dates), file::PRIVATE)
     }
 }
 

@@ -120,7 +120,7 @@ impl Manager {
         mode: Mode,
         adopt: Adopt,
     ) -> Result<ValueRead, Error> {
-        running.heed_earlier(&spec)?;
+        running.heed_earlier(&spec, None)?;
         let claim = running.orphans.claim(&spec.resource, running.bound());
         let claim = claim.map_err(|withheld| Error::Storage(format!("{}: {withheld}", spec)))?;
         match claim {
@@ -150,6 +150,7 @@ impl Manager {
         resource: &Resource,
         mode: Mode,
     ) -> Result<ValueRead, Error> {
+        running.heed_earlier(&spec, Some(mode))?;
         let plan = running.plan(&asker.lockspace, resource)?;
         let mut saved = plan.saved(mode);
         running.note(&spec.resource, &saved)?;

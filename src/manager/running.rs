@@ -27,7 +27,7 @@ use crate::transport::{self, Limits};
 use core::fmt;
 use core::time::Duration;
 use idm_engine::{DriveRef, Instant, Outcome, Refusal, Request, Timing};
-use idm_protocol::{HostId, ResourceId};
+use idm_protocol::{HostId, Mode, ResourceId};
 use once_cell::sync::OnceCell;
 use std::io;
 use std::sync::{Arc, Weak};
@@ -46,8 +46,8 @@ pub(super) struct Running {
     pub(super) runtime: Arc<Runtime>,
     pub(super) host: HostId,
     pub(super) timing: Timing,
-    /// Until when commands of an earlier lvmlockd may reach drives and undo something.
-    earlier: undo_note::Dates,
+    /// Until when commands of an earlier lvmlockd may reach drives.
+    earlier: undo_note::Earlier,
     pub(super) watchdog: Option<Arc<Watchdog>>,
     exporter: Exporter,
     pub(super) store: Arc<Store>,
@@ -105,8 +105,8 @@ impl Running {
         let metrics = runtime.metrics().clone();
         let exporter = Exporter::start(&config.state_dir, move || drives.render(&metrics))
             .map_err(no_thread)?;
-        let earlier = earlier.undoing;
-        let dates = Dates { timing, fencing, note, watchdog: watchdog.clone(), earlier };
+        let undoing = earlier.undoing;
+        let dates = Dates { timing, fencing, note, watchdog: watchdog.clone(), earlier: undoing };
         let orphans = Orphans::find(runtime.clone(), store.clone(), devices, dates)
             .map_err(|error| Error::NotRunning(format!("notes cannot be read: {error}")))?;
         let votes = Votes {
@@ -120,10 +120,14 @@ impl Running {
     }
 
     /// Refuses what cannot be decided within the engine's patience, because commands of an earlier
-    /// lvmlockd may still reach the drives: until then, no drive's answer counts. Core tries again,
-    /// except for LVs.
-    pub(super) fn heed_earlier(&self, spec: &LockSpec) -> Result<(), Error> {
-        let left = self.earlier.of(spec.role).since(clock::now());
+    /// lvmlockd may still reach the drives: until then, no drive's answer counts. `mode` is that in
+    /// which what nobody left is wanted. Core tries again, except for LVs.
+    pub(super) fn heed_earlier(&self, spec: &LockSpec, mode: Option<Mode>) -> Result<(), Error> {
+        let mut until = self.earlier.undoing.of(spec.role);
+        if mode == Some(Mode::Exclusive) {
+            until = until.max(self.earlier.writes_until);
+        }
+        let left = until.since(clock::now());
         if left <= self.timing.patience * 4 / 5 {
             return Ok(());
         }
@@ -138,7 +142,7 @@ impl Running {
     /// Waits until commands of an earlier lvmlockd for such locks have reached their drives or never
     /// will.
     pub(super) fn outwait_earlier(&self, role: Role) {
-        thread::sleep(self.earlier.of(role).since(clock::now()));
+        thread::sleep(self.earlier.undoing.of(role).since(clock::now()));
     }
 
     /// Longer than the engine ever takes.
