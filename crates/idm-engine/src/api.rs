@@ -119,6 +119,10 @@ pub struct LockConfig {
     /// Until when a command of an earlier life of this host may still reach a drive. No drive
     /// counts for an answer to a command that was sent before.
     pub earlier_until: Instant,
+    /// Until when a command of an earlier life that leaves shared what it finds may still reach a
+    /// drive ([`Undoes::Exclusive`]). No drive is asked for an exclusive lock before, but what is
+    /// adopted as exclusive needs no such wait.
+    pub earlier_shares_until: Instant,
     /// Until when a command of an earlier life that only prolongs what it held, or takes it, may
     /// still reach a drive. It undoes nothing, but it writes what that life counted.
     pub earlier_writes_until: Instant,
@@ -143,6 +147,7 @@ impl LockConfig {
             timing,
             seed,
             earlier_until: Instant::default(),
+            earlier_shares_until: Instant::default(),
             earlier_writes_until: Instant::default(),
             #[cfg(feature = "broken-rules")]
             broken: None,
@@ -226,10 +231,21 @@ pub struct Command {
     pub drive: DriveRef,
     /// What to send.
     pub command: DriveCommand,
-    /// Whether a drive's record can be less than it is by this command, or by an earlier one whose
-    /// harm begins with this. Before it is sent, the caller notes for the host's next life until
-    /// when it may arrive ([`LockConfig::earlier_until`]).
-    pub undoes: bool,
+    /// What it can undo if it arrives in the host's next life. Before it is sent, the caller notes
+    /// for that life until when it may.
+    pub undoes: Undoes,
+}
+
+/// What a late command of an earlier life can take from a lock of this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Undoes {
+    /// Nothing.
+    Nothing,
+    /// A lock that is acquired exclusively, or made exclusive, in the next life
+    /// ([`LockConfig::earlier_shares_until`]).
+    Exclusive,
+    /// A lock that is adopted as well ([`LockConfig::earlier_until`]).
+    Any,
 }
 
 /// The value that came with a lock.

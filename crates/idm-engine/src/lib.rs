@@ -48,7 +48,7 @@ mod view;
 
 pub use api::{
     Command, Conflict, DriveRef, Event, Fingerprint, Instant, LockConfig, Loss, Member, Notice,
-    Outcome, Refusal, Request, RequestError, Timing, Token, ValueRead,
+    Outcome, Refusal, Request, RequestError, Timing, Token, Undoes, ValueRead,
 };
 pub use lock::Lock;
 #[cfg(feature = "broken-rules")]

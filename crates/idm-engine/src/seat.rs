@@ -4,7 +4,7 @@
 //! command teaches about who owns the mutex on this drive, and `take.rs` and `clean.rs` say what
 //! to do next.
 
-use crate::api::{Conflict, DriveRef, Fingerprint, Instant, Timing, Token};
+use crate::api::{Conflict, DriveRef, Fingerprint, Instant, Timing, Token, Undoes};
 use crate::rules::{Rules, broken};
 use crate::stamp::{Mark, Stamp};
 use crate::view::{Own, Unused, View};
@@ -319,21 +319,30 @@ impl Seat {
         !undone && (mode == Mode::Shared || (held == Mode::Exclusive && !demoted && !demoting))
     }
 
-    /// Whether a command takes from our record what it may have now. One that is still under way
-    /// when this host dies takes it from who adopts the record.
-    pub(crate) fn undoes(&self, step: Step, now: Instant) -> bool {
-        let Hold::Held { mode: held, .. } = self.hold else {
-            return !matches!(step, Step::Look(_) | Step::Try(_) | Step::ClearTry(_));
+    /// What a command can undo if it is still under way when this host dies.
+    pub(crate) fn undoes(&self, step: Step, now: Instant) -> Undoes {
+        let held = match self.hold {
+            Hold::Held { mode, .. } => Some(mode),
+            Hold::None | Hold::Maybe { .. } => None,
         };
         match step {
-            Step::Refresh(Mode::Shared) | Step::Break(Mode::Shared) => {
-                held != Mode::Shared || self.promote_until > now
+            Step::Look(_) | Step::Try(_) | Step::ClearTry(_) => Undoes::Nothing,
+            // It leaves what is there, unless that is, or becomes, exclusive.
+            Step::Refresh(Mode::Shared) | Step::Break(Mode::Shared)
+                if held == Some(Mode::Shared) && self.promote_until <= now =>
+            {
+                Undoes::Exclusive
             }
-            // What may still make it shared undoes this one.
-            Step::Refresh(Mode::Exclusive) | Step::Break(Mode::Exclusive) => held == Mode::Shared,
-            Step::Look(_) | Step::Try(_) | Step::ClearTry(_) => false,
-            Step::Unlock(_) | Step::Destroy => true,
-            Step::ClearBreak(_) | Step::ClearUnlock(_) | Step::ClearDestroy(_) => true,
+            Step::Refresh(Mode::Shared) | Step::Break(Mode::Shared) => Undoes::Any,
+            // An earlier one that leaves it shared undoes something from now on.
+            Step::Refresh(Mode::Exclusive) | Step::Break(Mode::Exclusive)
+                if held == Some(Mode::Exclusive) =>
+            {
+                Undoes::Nothing
+            }
+            Step::Refresh(Mode::Exclusive) | Step::Break(Mode::Exclusive) => Undoes::Any,
+            Step::Unlock(_) | Step::Destroy => Undoes::Any,
+            Step::ClearBreak(_) | Step::ClearUnlock(_) | Step::ClearDestroy(_) => Undoes::Any,
         }
     }
 

@@ -5,7 +5,7 @@ mod bench;
 use bench::*;
 use core::time::Duration;
 use idm_emulator::Profile;
-use idm_engine::{Command, Instant, Lock, LockConfig, Outcome, Timing};
+use idm_engine::{Command, Instant, Lock, LockConfig, Outcome, Timing, Undoes};
 use idm_protocol::{DriveCommand, MutexOp, ResourceId, Status};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -252,7 +252,7 @@ fn what_an_earlier_life_may_have_written_is_forgotten_when_the_record_was_read_a
     for later in [Duration::ZERO, SECOND] {
         let timing = Timing::for_lease(LEASE);
         let mut bench = Bench::new(2);
-        assert_eq!(take(&mut bench, &mut lv_lock(1), S, &[0, 1], &[]), GRANTED);
+        assert_eq!(take(&mut bench, &mut lv_lock(1), X, &[0, 1], &[]), GRANTED);
         let over = bench.now + SECOND;
         let resource = ResourceId::lv(VG, LV).expect("a good id");
         let config = LockConfig {
@@ -260,7 +260,7 @@ fn what_an_earlier_life_may_have_written_is_forgotten_when_the_record_was_read_a
             ..LockConfig::new(resource, host(1), false, timing, 7)
         };
         let mut a = Lock::new(config);
-        a.request(acquire(&bench, S, &[0], &[]), bench.now).expect("in order");
+        a.request(acquire(&bench, X, &[0], &[]), bench.now).expect("in order");
         let open = exchange_with(&mut bench, &mut a, |command| match op(command) {
             Some(MutexOp::Refresh) => Fate::Open,
             _ => Fate::Answered,
@@ -297,7 +297,7 @@ fn undoes_after_a_lost_change(later: Duration) -> bool {
     a.spread(&new, bench.now);
     let command = a.next_command(bench.now).expect("a REFRESH");
     assert_eq!((command.drive.0, op(&command)), (0, Some(MutexOp::Refresh)));
-    command.undoes
+    command.undoes == Undoes::Any
 }
 
 #[test]
@@ -333,7 +333,7 @@ fn what_only_reads_or_takes_undoes_nothing() {
         a.request(acquire(&bench, X, &[0], &[]), bench.now).expect("in order");
         let mut sent = Vec::new();
         while let Some(command) = a.next_command(bench.now) {
-            sent.push((name_of(&command.command), command.undoes));
+            sent.push((name_of(&command.command), command.undoes == Undoes::Any));
             let reply = bench.perform(&command);
             a.on_reply(command.token, reply, bench.now);
         }

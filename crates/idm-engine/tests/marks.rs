@@ -6,7 +6,9 @@ mod bench;
 use bench::*;
 use core::time::Duration;
 use idm_emulator::Profile;
-use idm_engine::{Command, DriveRef, Event, Lock, LockConfig, Outcome, Refusal, Request, Timing};
+use idm_engine::{
+    Command, DriveRef, Event, Lock, LockConfig, Outcome, Refusal, Request, Timing, Undoes,
+};
 use idm_protocol::{Mode, MutexOp, Reply, ResourceId, Status};
 
 /// Lets time pass until a command to one of these drives is due; reports each as of unknown fate,
@@ -324,7 +326,7 @@ fn a_promotion_heeds_a_trylock_as_shared_that_is_under_way() {
 fn what_undoes_is_said_before_it_is_sent() {
     let mut bench = Bench::new(1);
     let mut a = lv_lock(1);
-    let mut expect = |a: &mut Lock, request: Option<Request>, expected: &[(MutexOp, bool)]| {
+    let mut expect = |a: &mut Lock, request: Option<Request>, expected: &[(MutexOp, Undoes)]| {
         match request {
             Some(request) => a.request(request, bench.now).expect("in order"),
             None => {
@@ -341,19 +343,23 @@ fn what_undoes_is_said_before_it_is_sent() {
         assert_eq!(sent, expected);
     };
     let shared = Bench::new(1).acquire(S);
-    expect(&mut a, Some(shared.clone()), &[(MutexOp::Trylock, false)]);
-    expect(&mut a, None, &[(MutexOp::Refresh, false)]);
+    expect(&mut a, Some(shared.clone()), &[(MutexOp::Trylock, Undoes::Nothing)]);
+    expect(&mut a, None, &[(MutexOp::Refresh, Undoes::Exclusive)]);
     // A refresh of before, as shared, may still be under way.
-    expect(&mut a, Some(convert(X)), &[(MutexOp::Refresh, true)]);
-    expect(&mut a, None, &[(MutexOp::Refresh, false)]);
-    expect(&mut a, Some(convert(S)), &[(MutexOp::Refresh, true)]);
-    expect(&mut a, None, &[(MutexOp::Refresh, false)]);
-    expect(&mut a, Some(RELEASE), &[(MutexOp::Unlock, true), (MutexOp::Destroy, true)]);
+    expect(&mut a, Some(convert(X)), &[(MutexOp::Refresh, Undoes::Any)]);
+    expect(&mut a, None, &[(MutexOp::Refresh, Undoes::Nothing)]);
+    expect(&mut a, Some(convert(S)), &[(MutexOp::Refresh, Undoes::Any)]);
+    expect(&mut a, None, &[(MutexOp::Refresh, Undoes::Exclusive)]);
+    expect(
+        &mut a,
+        Some(RELEASE),
+        &[(MutexOp::Unlock, Undoes::Any), (MutexOp::Destroy, Undoes::Any)],
+    );
     // What an earlier life left is refreshed as it is.
-    expect(&mut a, Some(shared), &[(MutexOp::Trylock, false)]);
+    expect(&mut a, Some(shared), &[(MutexOp::Trylock, Undoes::Nothing)]);
     let left = adopt(&Bench::new(1), &[0], None);
     let mut next = lv_lock(1);
-    expect(&mut next, Some(left), &[(MutexOp::Refresh, true)]);
+    expect(&mut next, Some(left), &[(MutexOp::Refresh, Undoes::Any)]);
 }
 
 const CONVERTED: Outcome = Outcome::Converted { complete: true };
@@ -370,9 +376,9 @@ fn a_refresh_as_shared_of_an_earlier_life_makes_no_exclusive_lock_shared() {
         drop(first);
         let resource = ResourceId::lv(VG, LV).expect("a good id");
         let timing = Timing::for_lease(LEASE);
-        let earlier_writes_until = bench.now + timing.linger;
+        let earlier_shares_until = bench.now + timing.linger;
         let config = LockConfig::new(resource, host(1), false, timing, 3);
-        let mut a = Lock::new(LockConfig { earlier_writes_until, ..config });
+        let mut a = Lock::new(LockConfig { earlier_shares_until, ..config });
         let orphan = adopt(&bench, &[0], None);
         assert_eq!(bench.run(&mut a, orphan), Outcome::Adopted(S));
         let exclusive = if changes {
@@ -382,7 +388,7 @@ fn a_refresh_as_shared_of_an_earlier_life_makes_no_exclusive_lock_shared() {
             bench.acquire(X)
         };
         let outcome = bench.run(&mut a, exclusive.clone());
-        let barred = vec![(DriveRef(0), earlier_writes_until)];
+        let barred = vec![(DriveRef(0), earlier_shares_until)];
         let needed = 1;
         assert_eq!(
             outcome,

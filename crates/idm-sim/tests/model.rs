@@ -715,7 +715,9 @@ impl World {
             backoff: Duration::from_nanos(1),
         };
         let mut config = LockConfig::new(resource(), host_id(h), self.keeps_value, timing, 0);
-        (config.earlier_until, config.earlier_writes_until) = (earlier_until, earlier_until);
+        config.earlier_until = earlier_until;
+        config.earlier_shares_until = earlier_until;
+        config.earlier_writes_until = earlier_until;
         #[cfg(feature = "broken-rules")]
         {
             config.broken = self.broken;

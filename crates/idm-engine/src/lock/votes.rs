@@ -74,7 +74,7 @@ impl Lock {
     /// shared, but makes shared what this life has exclusively.
     pub(super) fn after_earlier(&self, mode: Mode, at: Instant) -> Instant {
         match mode {
-            Mode::Exclusive => at.max(self.config.earlier_writes_until),
+            Mode::Exclusive => at.max(self.config.earlier_shares_until),
             Mode::Shared => at,
         }
     }

@@ -11,7 +11,7 @@ use crate::ids::{DriveIx, DriveSet, HostIx, HostSet, Ix, LockIx, SlotIx};
 use crate::observe::Tone;
 use crate::old_stack::{OldEvent, OldLock};
 use crate::plan::{log_uniform, some_time};
-use idm_engine::{Event, Fingerprint, Instant, Lock, LockConfig, Loss, Notice};
+use idm_engine::{Event, Fingerprint, Instant, Lock, LockConfig, Loss, Notice, Undoes};
 use idm_protocol::HostId;
 
 /// A host.
@@ -30,10 +30,13 @@ pub(super) struct Host {
     /// Counts deaths. What is under way then goes on for some time.
     pub(super) generation: u32,
     pub(super) died_at: u64,
-    /// Until when commands of this life may undo what a drive has, as the host has noted it.
+    /// Until when commands of this life may undo what the next one adopts, and what that makes
+    /// exclusive, as the host has noted it.
     pub(super) undoes_until: Instant,
+    pub(super) shares_until: Instant,
     /// The same of its earlier life, as it found it noted.
     pub(super) earlier_until: Instant,
+    pub(super) earlier_shares_until: Instant,
     /// Until when other commands of its earlier life may still reach a drive.
     pub(super) earlier_writes_until: Instant,
     /// The drives of the VG that it knows of.
@@ -53,7 +56,9 @@ impl Host {
             generation: 0,
             died_at: 0,
             undoes_until: Instant::default(),
+            shares_until: Instant::default(),
             earlier_until: Instant::default(),
+            earlier_shares_until: Instant::default(),
             earlier_writes_until: Instant::default(),
             list,
         }
@@ -89,6 +94,7 @@ impl World {
         let mut config =
             LockConfig::new(resource, host, lock.keeps_value, timing, self.rng.u64(..));
         config.earlier_until = self.hosts[h].earlier_until;
+        config.earlier_shares_until = self.hosts[h].earlier_shares_until;
         config.earlier_writes_until = self.hosts[h].earlier_writes_until;
         #[cfg(feature = "broken-rules")]
         {
@@ -134,7 +140,7 @@ impl World {
             }
         }
         loop {
-            let mut undoes = false;
+            let mut undoes = Undoes::Nothing;
             let next = match &mut self.slots[s].engine.side {
                 Side::Engine(lock) => lock.next_command(now).map(|c| {
                     undoes = c.undoes;
@@ -147,9 +153,7 @@ impl World {
             let Some((ticket, drive, command)) = next else {
                 break;
             };
-            if undoes {
-                self.note_undoing(self.slots.host(s));
-            }
+            self.note_undoing(self.slots.host(s), undoes);
             self.send(s, ticket, DriveIx::of(drive), command);
             if self.failure.is_some() {
                 return;

@@ -129,7 +129,7 @@ impl World {
         trace!(self, "host {h:?} is back{}", if renamed { " under a new name" } else { "" });
         self.observe_fault_span(Place::Host(h), death(renamed), false);
         self.coverage.add(if renamed { Count::Rebooted } else { Count::Restarted });
-        self.hosts[h].earlier_until = self.earlier_until(h, renamed);
+        self.find_notes(h, renamed);
         let linger = self.plan.timing.linger;
         self.hosts[h].earlier_writes_until =
             if renamed { Instant::default() } else { self.local(h) + linger };
@@ -171,16 +171,19 @@ impl World {
         Some(log_uniform(&mut self.rng, self.plan.pause))
     }
 
-    /// Until when commands of a host's earlier life may still reach a drive, as it finds it noted;
+    /// Until when commands of a host's earlier life may still undo something, as it finds it noted;
     /// where nothing is noted, for as long as a dead host's commands go on at all.
-    fn earlier_until(&mut self, h: HostIx, renamed: bool) -> Instant {
+    fn find_notes(&mut self, h: HostIx, renamed: bool) {
         let surely = self.local(h) + self.plan.timing.linger;
         let lost = self.rng.u8(0..8) == 0;
-        match self.hosts[h].undoes_until {
+        let found = |noted: Instant| match noted {
             _ if renamed => Instant::default(),
             _ if lost => surely,
             noted => surely.min(noted),
-        }
+        };
+        let host = &mut self.hosts[h];
+        host.earlier_until = found(host.undoes_until);
+        host.earlier_shares_until = found(host.shares_until);
     }
 
     /// A restarted host remembers, mostly rightly, in what mode it held the lock.

@@ -7,6 +7,7 @@ use crate::ids::{DriveIx, HostIx, HostSet, SlotIx};
 use crate::world::World;
 use crate::world::slots::set_mark;
 use crate::world::text::{CommandText, trace};
+use idm_engine::Undoes;
 use idm_protocol::{DriveCommand, MutexOp, Record, Status};
 
 impl World {
@@ -72,11 +73,16 @@ impl World {
     }
 
     /// Before a command leaves that can undo what a drive has, its host notes until when it can.
-    pub(in crate::world) fn note_undoing(&mut self, h: HostIx) {
+    pub(in crate::world) fn note_undoing(&mut self, h: HostIx, undoes: Undoes) {
         let until = self.local(h) + 2 * self.plan.timing.linger;
-        if self.hosts[h].undoes_until < until {
+        let noted = match undoes {
+            Undoes::Nothing => return,
+            Undoes::Exclusive => &mut self.hosts[h].shares_until,
+            Undoes::Any => &mut self.hosts[h].undoes_until,
+        };
+        if *noted < until {
             // Not for every command anew.
-            self.hosts[h].undoes_until = until + self.plan.timing.lease / 60;
+            *noted = until + self.plan.timing.lease / 60;
         }
     }
 
