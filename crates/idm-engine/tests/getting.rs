@@ -40,8 +40,8 @@ fn lose_a_refresh(bench: &mut Bench, lock: &mut Lock) {
     assert!(lost);
 }
 
-/// Host 2 publishes a value between two acquisitions of host 1, whose first one read an older value,
-/// or broke a dead holder.
+/// Host 2 publishes a value between two acquisitions of host 1, whose first one read an older
+/// value, or broke a dead holder.
 #[test]
 fn what_one_acquisition_learned_of_a_value_says_nothing_of_the_next() {
     for dead in [false, true] {
@@ -151,8 +151,8 @@ fn a_sharer_that_keeps_others_out_is_named_where_a_drive_says_busy() {
     assert_eq!(others[0].host, host(2));
 }
 
-/// A drive says GOOD to a REFRESH, and shows afterwards that it has stored which drives are counted,
-/// but not the mode.
+/// A drive says GOOD to a REFRESH, and shows afterwards that it has stored which drives are
+/// counted, but not the mode.
 #[test]
 fn a_record_that_was_taken_over_in_the_wrong_mode_is_refreshed_again() {
     for (mode, other) in [(X, S), (S, X)] {

@@ -247,7 +247,7 @@ fn a_lost_refresh_does_not_make_up_for_a_late_one_of_an_earlier_life() {
     // The earlier life gets drive 3 only, finds its own record there, and dies while it refreshes
     // it.
     let mut first = lv_lock(1);
-    first.request(acquire(&bench, X, &OLD, &[]), bench.now).expect("in order");
+    first.request(acquire(&bench, S, &OLD, &[]), bench.now).expect("in order");
     let mut tries = 0;
     let late = pass_with(&mut bench, &mut first, timing.grace, |command| {
         match (command.drive.0, op(command)) {
@@ -269,7 +269,7 @@ fn a_lost_refresh_does_not_make_up_for_a_late_one_of_an_earlier_life() {
         ..LockConfig::new(resource, host(1), false, timing, 7)
     };
     let mut a = Lock::new(config);
-    assert_eq!(take(&mut bench, &mut a, X, &[3, 4, 5], &[]), GRANTED);
+    assert_eq!(take(&mut bench, &mut a, S, &[3, 4, 5], &[]), GRANTED);
     // Drive 4 does not answer any more. Drive 3 is refreshed, and the late REFRESH arrives behind
     // it.
     bench.paths[4] = Path::Cut;

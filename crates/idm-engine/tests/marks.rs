@@ -6,7 +6,7 @@ mod bench;
 use bench::*;
 use core::time::Duration;
 use idm_emulator::Profile;
-use idm_engine::{Command, Event, Lock, LockConfig, Outcome, Request, Timing};
+use idm_engine::{Command, DriveRef, Event, Lock, LockConfig, Outcome, Refusal, Request, Timing};
 use idm_protocol::{Mode, MutexOp, Reply, ResourceId, Status};
 
 /// Lets time pass until a command to one of these drives is due; reports each as of unknown fate,
@@ -354,4 +354,45 @@ fn what_undoes_is_said_before_it_is_sent() {
     let left = adopt(&Bench::new(1), &[0], None);
     let mut next = lv_lock(1);
     expect(&mut next, Some(left), &[(MutexOp::Refresh, true)]);
+}
+
+const CONVERTED: Outcome = Outcome::Converted { complete: true };
+
+/// A life shares the lock, and its last refresh is late. The next life, which was told of nothing
+/// that undoes, asks for an exclusive lock at once, in place of that one or by a change of it.
+#[test]
+fn a_refresh_as_shared_of_an_earlier_life_makes_no_exclusive_lock_shared() {
+    for changes in [false, true] {
+        let mut bench = Bench::new(1);
+        let mut first = lv_lock(1);
+        assert_eq!(take(&mut bench, &mut first, S, &[0], &[]), GRANTED);
+        let late = lose_refreshes(&mut bench, &mut first, &[0]);
+        drop(first);
+        let resource = ResourceId::lv(VG, LV).expect("a good id");
+        let timing = Timing::for_lease(LEASE);
+        let earlier_writes_until = bench.now + timing.linger;
+        let config = LockConfig::new(resource, host(1), false, timing, 3);
+        let mut a = Lock::new(LockConfig { earlier_writes_until, ..config });
+        let orphan = adopt(&bench, &[0], None);
+        assert_eq!(bench.run(&mut a, orphan), Outcome::Adopted(S));
+        let exclusive = if changes {
+            convert(X)
+        } else {
+            bench.run(&mut a, RELEASE);
+            bench.acquire(X)
+        };
+        let outcome = bench.run(&mut a, exclusive.clone());
+        let barred = vec![(DriveRef(0), earlier_writes_until)];
+        let needed = 1;
+        assert_eq!(
+            outcome,
+            Outcome::Refused(Refusal::NoQuorum { granted: 0, needed, barred }),
+            "{changes}"
+        );
+        bench.perform(&late[0]);
+        bench.pass(&mut a, timing.linger);
+        assert!(matches!(bench.run(&mut a, exclusive), GRANTED | CONVERTED), "{changes}");
+        let mut b = lv_lock(2);
+        assert!(is_held(&take(&mut bench, &mut b, S, &[0], &[])), "{changes}");
+    }
 }

@@ -16,6 +16,7 @@ impl Lock {
             (Mode::Exclusive, Mode::Shared) => Change::Down { deadline },
             _ => return self.finish(Outcome::Converted { complete: true }),
         };
+        let at = self.after_earlier(to, now);
         let Phase::Held(held) = &mut self.phase else {
             return;
         };
@@ -27,10 +28,10 @@ impl Lock {
         for seat in &mut self.seats {
             match (&seat.task, seat.hold) {
                 (Task::Keep, Hold::Held { .. }) if to == Mode::Exclusive => {
-                    seat.start_promote(now);
+                    seat.start_promote(at);
                 }
                 (Task::Keep, _) => seat.plan(Step::Refresh(Mode::Shared), now),
-                (Task::Take(_), _) => seat.start_take(to, now),
+                (Task::Take(_), _) => seat.start_take(to, at),
                 _ => {}
             }
         }

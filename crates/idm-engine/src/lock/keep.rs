@@ -89,6 +89,7 @@ impl Lock {
         let Phase::Held(Held { lapsed, .. }) = self.phase else { return };
         let mode = self.goal();
         if lapsed.is_none() || broken!(self.rules, RetakeOnlyWhileSafe) {
+            let when = self.after_earlier(mode, when);
             self.seats[at].start_take(mode, when);
             self.seats[at].missed = true;
         } else {

@@ -46,13 +46,14 @@ impl Lock {
         // Others may count other drives by now.
         self.has_witnesses |= self.target.is_some();
         self.seats.iter_mut().for_each(|seat| seat.target = false);
+        let at = self.after_earlier(mode, now);
         for member in drives {
             let seat = self.seat(member.drive);
             seat.target = true;
             if matches!(seat.role, Role::Witness | Role::Former) {
                 seat.role = Role::Extra;
                 if matches!(seat.task, Task::Idle | Task::Clean(_)) {
-                    seat.start_take(mode, now);
+                    seat.start_take(mode, at);
                 }
             }
         }

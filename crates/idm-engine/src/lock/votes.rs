@@ -59,12 +59,23 @@ impl Lock {
 
     /// Asks every member for the lock.
     pub(super) fn ask_members(&mut self, mode: Mode, now: Instant) {
+        let at = self.after_earlier(mode, now);
         for seat in self.seats.iter_mut().filter(|s| s.role == Role::Member) {
             if self.config.keeps_value && !self.known.contains(&seat.drive) {
-                seat.start_look_and_take(mode, now);
+                seat.start_look_and_take(mode, at);
             } else {
-                seat.start_take(mode, now);
+                seat.start_take(mode, at);
             }
+        }
+    }
+
+    /// The first moment from `at` on at which a drive may be asked for `mode`. An earlier life may
+    /// have shared the lock, and refreshed that last: what it need not note undoes nothing that is
+    /// shared, but makes shared what this life has exclusively.
+    pub(super) fn after_earlier(&self, mode: Mode, at: Instant) -> Instant {
+        match mode {
+            Mode::Exclusive => at.max(self.config.earlier_writes_until),
+            Mode::Shared => at,
         }
     }
 

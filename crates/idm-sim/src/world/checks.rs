@@ -66,8 +66,7 @@ impl World {
         let sane = |o: DriveIx| !self.plan.nonsense.contains(o);
         let stands = |o| match slot.held() {
             Some(_) if slot.engine.mode.is_none() && !slot.legacy.left_on.contains(o) => false,
-            Some(Mode::Exclusive) => self.has_vote(s, o) && !self.network.may_demote(s, o),
-            Some(Mode::Shared) => self.has_vote(s, o),
+            Some(mode) => self.has_vote(s, o) && !self.network.may_undo(s, o, mode),
             None => self.has_record(s, o),
         };
         let others = members.iter().filter(|&o| o != d && sane(o) && stands(o)).count();
@@ -136,8 +135,8 @@ impl World {
         Ok(())
     }
 
-    /// Where nothing fails no lock lapses, whatever drives have left the VG. Votes cannot move to two
-    /// drives where a record cannot be marked anew.
+    /// Where nothing fails no lock lapses, whatever drives have left the VG. Votes cannot move to
+    /// two drives where a record cannot be marked anew.
     pub(super) fn check_lapse_cause(&self, s: SlotIx) -> Verdict {
         let target = self.slots[s].call.target_set;
         let marks = |d: DriveIx| self.drives[d].drive.profile().refresh_stores_metadata;

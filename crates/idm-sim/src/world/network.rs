@@ -115,12 +115,14 @@ impl Network {
         (flight.slot, flight.drive, &flight.command)
     }
 
-    /// Whether a command of the host may still reach a drive, and make shared there what the host
-    /// holds exclusively.
-    pub(super) fn may_demote(&self, s: SlotIx, d: DriveIx) -> bool {
+    /// Whether a command of the host may still reach a drive and take there what the host holds in
+    /// `mode`.
+    pub(super) fn may_undo(&self, s: SlotIx, d: DriveIx, mode: Mode) -> bool {
         self.flights.iter().any(|(_, flight)| {
             let open = flight.pending > 0 && flight.executed == 0;
-            open && (flight.slot, flight.drive) == (s, d) && flight.demotes()
+            let removes = flight.is(MutexOp::Unlock) || flight.is(MutexOp::Destroy);
+            let takes = removes || mode == Mode::Exclusive && flight.demotes();
+            open && (flight.slot, flight.drive) == (s, d) && takes
         })
     }
 
