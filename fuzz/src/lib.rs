@@ -399,8 +399,8 @@ fn host_id_file(data: &[u8]) {
     }
 }
 
-/// What the next lvmlockd is told of the watchdog, and of until when locks are safe: what is read is what would be written, and no
-/// date that no lease reaches.
+/// What the next lvmlockd is told of the watchdog, and of until when locks are safe: what is read
+/// is what would be written, and no date that no lease reaches.
 fn watchdog_note(data: &[u8]) {
     let (boot, now) = (BOOT, Instant::from_micros(81_234_567_890));
     if let Some(left) = safe_note::parse(data, boot, now) {

@@ -1,8 +1,8 @@
 //! What the next lvmlockd must know if this one dies: until when the locks in use were safe.
 //!
 //! It cannot ask drives that do not answer. But then it must know by when the use of what the locks
-//! protect has to be stopped: of each VG by itself, because a VG in trouble is no reason to stop the
-//! use of another. A thread of its own writes, because the reactor waits for no file.
+//! protect has to be stopped: of each VG by itself, because a VG in trouble is no reason to stop
+//! the use of another. A thread of its own writes, because the reactor waits for no file.
 
 use crate::config;
 use crate::state::{file, host_id, store};
@@ -77,8 +77,8 @@ impl SafeNote {
         Ok(SafeNote { service: Service::start("idm-note", state, run)?, left })
     }
 
-    /// Until when a VG's locks were safe that an earlier lvmlockd left: the date, or that none was in
-    /// use. `None` where it did not say.
+    /// Until when a VG's locks were safe that an earlier lvmlockd left: the date, or that none was
+    /// in use. `None` where it did not say.
     pub fn left(&self, vg: &ResourceId) -> Option<Option<Instant>> {
         self.left.as_ref().map(|left| left.get(vg).copied())
     }

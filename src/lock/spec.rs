@@ -42,8 +42,8 @@ impl Owner {
         self.in_use.load(Ordering::Relaxed)
     }
 
-    /// Takes note that locks of the lockspace were lost, or are about to be. Returns whether that is
-    /// news in this danger, which ends when no lock is in danger any more.
+    /// Takes note that locks of the lockspace were lost, or are about to be. Returns whether that
+    /// is news in this danger, which ends when no lock is in danger any more.
     pub(crate) fn set_killed(&self) -> bool {
         self.killed.store(true, Ordering::Release);
         !self.told.swap(true, Ordering::AcqRel)

@@ -139,8 +139,8 @@ impl Running {
         )))
     }
 
-    /// Waits until commands of an earlier lvmlockd for such locks have reached their drives or never
-    /// will.
+    /// Waits until commands of an earlier lvmlockd for such locks have reached their drives or
+    /// never will.
     pub(super) fn outwait_earlier(&self, role: Role) {
         thread::sleep(self.earlier.undoing.of(role).since(clock::now()));
     }

@@ -291,8 +291,8 @@ impl Store {
         Ok(Some(before))
     }
 
-    /// Changes what is noted of a lock and must not stay as it is. Where that cannot be written, all
-    /// notes are as soon as they can be.
+    /// Changes what is noted of a lock and must not stay as it is. Where that cannot be written,
+    /// all notes are as soon as they can be.
     pub fn correct_lock(&self, id: &ResourceId, change: impl FnOnce(&mut SavedLock)) {
         let file = self.locks.join(name_of(id));
         let mut there = self.there();

@@ -6,8 +6,8 @@
 //! noted before such a command is handed out. No note is safe, because then the next lvmlockd waits
 //! for as long as any command may stay; a note that says too early a date is not.
 //!
-//! A command undoes only what its own mutex has. VGs' locks are given up all the time, and LVs' locks
-//! seldom, so each kind has its own date: what is in use need not wait for what was not.
+//! A command undoes only what its own mutex has. VGs' locks are given up all the time, and LVs'
+//! locks seldom, so each kind has its own date: what is in use need not wait for what was not.
 
 use crate::config::Config;
 use crate::lock::Role;
@@ -132,8 +132,8 @@ impl UndoNote {
         Ok((note, Earlier { undoing: until, writes_until }))
     }
 
-    /// Takes note that an undoing command for such a lock is about to be handed out. `false`: it must
-    /// not be, because the note promises too much and can be neither changed nor removed.
+    /// Takes note that an undoing command for such a lock is about to be handed out. `false`: it
+    /// must not be, because the note promises too much and can be neither changed nor removed.
     pub fn cover(&mut self, role: Role, now: Instant) -> bool {
         let until = now + self.stay;
         let is_covered = until <= self.due.of(role);

@@ -35,8 +35,8 @@ const SG_IO: libc::c_ulong = 0x2285;
 const INTERFACE_ID: libc::c_int = 'S' as libc::c_int;
 const DXFER_TO_DEV: libc::c_int = -2;
 const DXFER_FROM_DEV: libc::c_int = -3;
-/// SG_FLAG_Q_AT_TAIL. Otherwise what waits goes to the device last come, first served, and an UNLOCK
-/// could overtake what it is to undo.
+/// SG_FLAG_Q_AT_TAIL. Otherwise what waits goes to the device last come, first served, and an
+/// UNLOCK could overtake what it is to undo.
 const Q_AT_TAIL: u32 = 0x10;
 /// What the kernel keeps at most (SCSI_SENSE_BUFFERSIZE).
 const SENSE_LEN: usize = 96;

@@ -137,7 +137,8 @@ fn a_lockspace_that_is_stopped_with_an_active_lv_leaves_its_lock() {
 }
 
 /// The first VG's drive is gone for so long that there is hardly time for its kill command when
-/// lvmlockd dies; the second one's answers, but its locks are proven only after a quarter of a lease.
+/// lvmlockd dies; the second one's answers, but its locks are proven only after a quarter of a
+/// lease.
 #[test]
 fn a_vg_in_trouble_has_no_other_vg_killed() {
     const LEASE: Duration = Duration::from_secs(32);

@@ -10,7 +10,7 @@ use idm_engine::Request;
 use idm_protocol::Mode;
 
 /// Has the votes of what is left, and of what `state` has, moved when they are ready.
-fn start(left: &Bequest, state: &Arc<Mutex<State>>, ready: Receiver<ResourceId>) {
+fn start(left: &Bequest, state: &Arc<Mutex<ManagerState>>, ready: Receiver<ResourceId>) {
     let moving = Votes {
         state: Arc::downgrade(state),
         runtime: Arc::downgrade(&left.runtime()),
@@ -57,7 +57,7 @@ fn a_mode_changes_while_votes_move(files: &Files, mode: Mode) {
     const LONG: Duration = Duration::from_secs(77);
     let (votes, ready) = mpsc::channel();
     let left = Bequest::with_votes(files, votes);
-    let state: Arc<Mutex<State>> = Arc::default();
+    let state: Arc<Mutex<ManagerState>> = Arc::default();
     let (runtime, store) = (left.runtime(), left.store());
     let spec = left.lockspace.spec_of(&lv());
     let before = if mode == Mode::Shared { Mode::Exclusive } else { Mode::Shared };

@@ -67,8 +67,8 @@ impl Reactor {
     }
 
     /// A lockspace has lost a lock, or is about to: its VG must not be used any longer. The kill
-    /// command is run once for a danger, which ends when all locks are safe again or given back: one
-    /// that did nothing then has another try.
+    /// command is run once for a danger, which ends when all locks are safe again or given back:
+    /// one that did nothing then has another try.
     pub(super) fn fail(&mut self, failure: LockFailure) {
         let LockFailure { owner, why, until } = failure;
         let Some(vg) = owner.kill.clone() else {
