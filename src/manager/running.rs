@@ -125,7 +125,7 @@ impl Running {
     pub(super) fn heed_earlier(&self, spec: &LockSpec, mode: Option<Mode>) -> Result<(), Error> {
         let mut until = self.earlier.undoing.of(spec.role);
         if mode == Some(Mode::Exclusive) {
-            until = until.max(self.earlier.writes_until);
+            until = until.max(self.earlier.undoing.exclusive);
         }
         let left = until.since(clock::now());
         if left <= self.timing.patience * 4 / 5 {

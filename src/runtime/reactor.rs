@@ -17,6 +17,7 @@ use crate::fencing::safe_note;
 use crate::fencing::watchdog::guards::VgGuards;
 use crate::lock::{LockSpec, Owner, RequestResult, role_of, vg_of};
 use crate::metrics::Metrics;
+use crate::state::undo_note::Undone;
 use crate::sys::clock;
 use crate::sys::mailbox::Mailbox;
 use crate::sys::sync::mpsc::Sender;
@@ -25,7 +26,7 @@ use crate::sys::thread::panic_text;
 use core::cmp::Reverse;
 use core::time::Duration;
 use entry::{Entry, Pending, PendingKind};
-use idm_engine::{Command, DriveRef, Instant, LockConfig, Member, Outcome, Request, Token};
+use idm_engine::{Command, DriveRef, Instant, LockConfig, Member, Outcome, Request, Token, Undoes};
 use idm_protocol::{DriveCommand, MutexOp, Reply, ResourceId, Status};
 use message::LockFailure;
 pub(super) use message::Message;
@@ -296,6 +297,7 @@ impl Reactor {
             self.seed.wrapping_add(lock),
         );
         config.earlier_until = self.settings.earlier.undoing.of(spec.role);
+        config.earlier_shares_until = self.settings.earlier.undoing.exclusive;
         config.earlier_writes_until = self.settings.earlier.writes_until;
         self.names.insert(spec.resource, lock);
         let entry = Entry::new(spec.clone(), (self.make)(config));
@@ -447,21 +449,22 @@ impl Reactor {
         moment.map_or(at, Instant::from_micros)
     }
 
-    /// Whether an undoing command may be handed out: the next lvmlockd must know of it, or have no
-    /// note at all.
-    fn may_undo(&mut self, command: &DriveCommand) -> bool {
+    /// Whether a command may be handed out that undoes this: the next lvmlockd must know of it, or
+    /// have no note at all.
+    fn may_undo(&mut self, command: &DriveCommand, undoes: Undoes) -> bool {
         let (Some(note), DriveCommand::Mutex(_, record)) = (&mut self.settings.undo_note, command)
         else {
             return true;
         };
-        note.cover(role_of(&record.resource), clock::now())
+        let undone = Undone::of(role_of(&record.resource), undoes);
+        undone.is_none_or(|undone| note.cover(undone, clock::now()))
     }
 
     fn send(&mut self, lock: u64, entry: &mut Entry, command: Command) {
         let Command { token, drive, command, undoes } = command;
         let unlock = matches!(command, DriveCommand::Mutex(MutexOp::Unlock, _));
         entry.sent(token, drive, unlock);
-        if undoes && !self.may_undo(&command) {
+        if !self.may_undo(&command, undoes) {
             let reply = Reply::Status(Status::Unreachable);
             // After the reactor's end nobody is interested.
             self.mailbox.send(Message::Reply { lock, token, reply });

@@ -20,7 +20,8 @@ use crate::topology::Topology;
 use crate::transport::{Deadline, DrivePath, Limits, TransportError};
 use core::cell::Cell;
 use idm_engine::{
-    Command, Event, Instant, Lock, LockConfig, Refusal, RequestError, Timing, Token, ValueRead,
+    Command, Event, Instant, Lock, LockConfig, Refusal, RequestError, Timing, Token, Undoes,
+    ValueRead,
 };
 use idm_protocol::{HostId, MutexOp, Status};
 use std::collections::VecDeque;
@@ -100,7 +101,8 @@ impl FakeLock {
             let token = self.tokens.pop_front().expect("no scenario needs as many");
             let command = DriveCommand::Mutex(op, Record::end_of_table());
             let drive = member.drive;
-            let undoes = op != MutexOp::Trylock;
+            let takes = op == MutexOp::Trylock;
+            let undoes = if takes { Undoes::Nothing } else { Undoes::Any };
             self.commands.push_back(Command { token, drive, command, undoes });
             match op {
                 MutexOp::Trylock => self.unanswered.push(token),

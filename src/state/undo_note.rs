@@ -7,13 +7,15 @@
 //! for as long as any command may stay; a note that says too early a date is not.
 //!
 //! A command undoes only what its own mutex has. VGs' locks are given up all the time, and LVs'
-//! locks seldom, so each kind has its own date: what is in use need not wait for what was not.
+//! locks seldom, so each kind has its own date: what is in use need not wait for what was not. A
+//! shared lock that is refreshed undoes only what the next life makes exclusive, which has a date,
+//! too.
 
 use crate::config::Config;
 use crate::lock::Role;
 use crate::state::{file, host_id};
 use core::time::Duration;
-use idm_engine::{Instant, Timing};
+use idm_engine::{Instant, Timing, Undoes};
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
@@ -51,12 +53,39 @@ pub struct Dates {
     pub lvs: Instant,
     /// Those for all others: VGs' locks, memberships, and the global lock.
     pub others: Instant,
+    /// Those for any lock that is not adopted as exclusive, but acquired so or made so.
+    pub exclusive: Instant,
+}
+
+/// Which locks of the next life a command can undo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Undone {
+    /// Those of LVs.
+    Lvs,
+    /// All others.
+    Others,
+    /// Those that become exclusive in that life.
+    Exclusive,
+}
+
+impl Undone {
+    /// Those that a command for such a lock can undo; `None` where there are none.
+    pub fn of(role: Role, undoes: Undoes) -> Option<Undone> {
+        match (undoes, role) {
+            (Undoes::Nothing, _) => None,
+            // It never becomes exclusive.
+            (Undoes::Exclusive, Role::Membership) => None,
+            (Undoes::Exclusive, _) => Some(Undone::Exclusive),
+            (Undoes::Any, Role::Lv) => Some(Undone::Lvs),
+            (Undoes::Any, _) => Some(Undone::Others),
+        }
+    }
 }
 
 impl Dates {
-    /// Both the same.
-    pub fn both(until: Instant) -> Dates {
-        Dates { lvs: until, others: until }
+    /// All the same.
+    pub fn all(until: Instant) -> Dates {
+        Dates { lvs: until, others: until, exclusive: until }
     }
 
     /// The date that counts for a lock.
@@ -67,17 +96,21 @@ impl Dates {
         }
     }
 
-    /// The same, with another date for such locks.
-    fn with(self, role: Role, until: Instant) -> Dates {
-        match role {
-            Role::Lv => Dates { lvs: until, ..self },
-            Role::Global | Role::Vg | Role::Membership => Dates { others: until, ..self },
+    fn date(&mut self, undone: Undone) -> &mut Instant {
+        match undone {
+            Undone::Lvs => &mut self.lvs,
+            Undone::Others => &mut self.others,
+            Undone::Exclusive => &mut self.exclusive,
         }
     }
 
     /// The same, where a date that is later than `latest` is that.
     fn at_most(self, latest: Instant) -> Dates {
-        Dates { lvs: self.lvs.min(latest), others: self.others.min(latest) }
+        Dates {
+            lvs: self.lvs.min(latest),
+            others: self.others.min(latest),
+            exclusive: self.exclusive.min(latest),
+        }
     }
 }
 
@@ -120,7 +153,7 @@ impl UndoNote {
         let until = match left {
             _ if first => Dates::default(),
             Some(left) => left.until.at_most(began + linger),
-            None => Dates::both(began + linger),
+            None => Dates::all(began + linger),
         };
         let stay = 2 * timing.linger;
         // If this life ends before what it waits for itself, the next one waits, too.
@@ -134,14 +167,14 @@ impl UndoNote {
 
     /// Takes note that an undoing command for such a lock is about to be handed out. `false`: it
     /// must not be, because the note promises too much and can be neither changed nor removed.
-    pub fn cover(&mut self, role: Role, now: Instant) -> bool {
+    pub fn cover(&mut self, undone: Undone, now: Instant) -> bool {
         let until = now + self.stay;
-        let is_covered = until <= self.due.of(role);
+        let is_covered = until <= *self.due.date(undone);
         if is_covered && self.file.as_ref().is_some_and(is_linked) {
             return true;
         }
         if !is_covered {
-            self.due = self.due.with(role, until + AHEAD);
+            *self.due.date(undone) = until + AHEAD;
         }
         if now < self.again {
             return true;
@@ -184,8 +217,10 @@ fn is_linked(file: &fs::File) -> bool {
 /// overwritten: a write that was cut short is told from a whole one.
 pub fn format(boot: &str, undoing: Undoing) -> String {
     let linger = undoing.linger.as_micros();
-    let (lvs, others) = (undoing.until.lvs.as_micros(), undoing.until.others.as_micros());
-    let dates = format!("lvs_until_us {lvs:020}\nothers_until_us {others:020}\n");
+    let Dates { lvs, others, exclusive } = undoing.until;
+    let dates = [("lvs", lvs), ("others", others), ("exclusive", exclusive)]
+        .map(|(name, until)| format!("{name}_until_us {:020}\n", until.as_micros()))
+        .concat();
     format!("boot_id {boot}\nlinger_us {linger:020}\n{dates}{dates}")
 }
 
@@ -199,7 +234,8 @@ pub fn parse(text: &[u8], boot: &str) -> Option<Undoing> {
     let linger = Duration::from_micros(number("linger_us ")?);
     let lvs = Instant::from_micros(number("lvs_until_us ")?);
     let others = Instant::from_micros(number("others_until_us ")?);
-    let undoing = Undoing { until: Dates { lvs, others }, linger };
+    let exclusive = Instant::from_micros(number("exclusive_until_us ")?);
+    let undoing = Undoing { until: Dates { lvs, others, exclusive }, linger };
     (format(boot, undoing) == text).then_some(undoing)
 }
 
@@ -211,6 +247,17 @@ mod tests {
 
     fn at(s: u64) -> Instant {
         Instant::from_micros(s * 1_000_000)
+    }
+
+    #[test]
+    fn a_refresh_of_a_shared_lock_undoes_what_becomes_exclusive_and_a_membership_never_does() {
+        for role in [Role::Lv, Role::Vg, Role::Global] {
+            assert_eq!(Undone::of(role, Undoes::Exclusive), Some(Undone::Exclusive));
+        }
+        assert_eq!(Undone::of(Role::Membership, Undoes::Exclusive), None);
+        assert_eq!(Undone::of(Role::Membership, Undoes::Any), Some(Undone::Others));
+        assert_eq!(Undone::of(Role::Lv, Undoes::Any), Some(Undone::Lvs));
+        assert_eq!(Undone::of(Role::Lv, Undoes::Nothing), None);
     }
 
     /// Tells until when LVs' locks wait.
@@ -227,11 +274,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (mut note, until) = start(directory.path(), LEASE, 100, true);
         assert_eq!(until, at(0), "there was no earlier life");
-        assert!(note.cover(Role::Lv, at(200)));
+        assert!(note.cover(Undone::Lvs, at(200)));
         // Longer than any command stays after its process has ended.
         assert_eq!(start(directory.path(), LEASE, 201, false).1, at(216));
         assert_eq!(start(directory.path(), LEASE, 230, false).1, at(216), "which is inherited");
-        note.cover(Role::Lv, at(300));
+        note.cover(Undone::Lvs, at(300));
         assert_eq!(start(directory.path(), LEASE, 325, false).1, at(331));
         assert_eq!(start(directory.path(), LEASE, 900, false).1, at(331));
     }
@@ -244,7 +291,7 @@ mod tests {
         let (boot, path) = (note.boot.clone(), directory.path().join(FILE));
         for ms in 0..3000 {
             let now = Instant::from_micros(10_000_000 + ms * 1000);
-            assert!(note.cover(Role::Lv, now));
+            assert!(note.cover(Undone::Lvs, now));
             let until = parse(&fs::read(&path).unwrap(), &boot).unwrap().until.lvs;
             assert!(until >= now + LEASE / 2);
             dates.push(until);
@@ -258,7 +305,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let short = Duration::from_secs(2);
         let (mut note, _) = start(directory.path(), LEASE, 100, true);
-        note.cover(Role::Lv, at(200));
+        note.cover(Undone::Lvs, at(200));
         drop(note);
         assert_eq!(start(directory.path(), short, 201, false).1, at(216));
         assert_eq!(start(directory.path(), short, 202, false).1, at(216));
@@ -272,7 +319,7 @@ mod tests {
         fs::remove_file(&file).unwrap();
         assert_eq!(start(directory.path(), Duration::from_secs(2), 200, false).1, at(215));
         // It was removed under the first one, too.
-        assert!(note.cover(Role::Lv, at(300)));
+        assert!(note.cover(Undone::Lvs, at(300)));
         let whole = fs::read(&file).unwrap();
         assert_eq!(parse(&whole, &note.boot).unwrap().until.lvs, at(302));
         for length in 0..whole.len() {
@@ -280,13 +327,13 @@ mod tests {
         }
         assert_eq!(parse(&whole, "another"), None);
         // Overwritten in part.
-        let newer = Undoing { until: Dates::both(at(999)), linger: note.linger };
+        let newer = Undoing { until: Dates::all(at(999)), linger: note.linger };
         let newer = format(&note.boot, newer);
         for cut in 1..whole.len() {
             let mixed = [&newer.as_bytes()[..cut], &whole[cut..]].concat();
             let read = parse(&mixed, &note.boot).map(|undoing| undoing.until);
             let older = note.due;
-            assert!([None, Some(older), Some(Dates::both(at(999)))].contains(&read), "{read:?}");
+            assert!([None, Some(older), Some(Dates::all(at(999)))].contains(&read), "{read:?}");
         }
         fs::write(&file, &whole[..40]).unwrap();
         assert_eq!(start(directory.path(), LEASE, 400, false).1, at(415));
@@ -299,14 +346,14 @@ mod tests {
         let (mut note, _) = start(&state, LEASE, 100, true);
         fs::remove_dir_all(&state).unwrap();
         fs::write(&state, "no directory").unwrap();
-        assert!(note.cover(Role::Lv, at(200)), "there is no note");
+        assert!(note.cover(Undone::Lvs, at(200)), "there is no note");
         fs::remove_file(&state).unwrap();
-        assert!(note.cover(Role::Lv, at(202)));
+        assert!(note.cover(Undone::Lvs, at(202)));
         assert_eq!(start(&state, LEASE, 203, false).1, at(218));
         // What can be neither written nor removed.
         fs::remove_file(state.join(FILE)).unwrap();
         fs::create_dir(state.join(FILE)).unwrap();
-        assert!(!note.cover(Role::Lv, at(300)));
+        assert!(!note.cover(Undone::Lvs, at(300)));
     }
 
     fn dates(directory: &Path, began: u64) -> (Instant, Instant) {
@@ -320,10 +367,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (mut note, _) = start(directory.path(), LEASE, 100, true);
         for role in [Role::Vg, Role::Global, Role::Membership] {
-            note.cover(role, at(200));
+            note.cover(Undone::of(role, Undoes::Any).unwrap(), at(200));
         }
         assert_eq!(dates(directory.path(), 201), (at(0), at(216)));
-        note.cover(Role::Lv, at(300));
+        note.cover(Undone::Lvs, at(300));
         assert_eq!(dates(directory.path(), 301), (at(316), at(231)));
     }
 
@@ -334,10 +381,10 @@ mod tests {
         let (mut note, _) = start(&state, LEASE, 100, true);
         fs::remove_dir_all(&state).unwrap();
         fs::write(&state, "no directory").unwrap();
-        assert!(note.cover(Role::Vg, at(200)));
-        assert!(note.cover(Role::Lv, Instant::from_micros(200_500_000)));
+        assert!(note.cover(Undone::Others, at(200)));
+        assert!(note.cover(Undone::Lvs, Instant::from_micros(200_500_000)));
         fs::remove_file(&state).unwrap();
-        assert!(note.cover(Role::Vg, at(202)));
+        assert!(note.cover(Undone::Others, at(202)));
         let read = parse(&fs::read(state.join(FILE)).unwrap(), &note.boot).unwrap().until;
         assert!(read.lvs >= Instant::from_micros(230_500_000) && read.others >= at(232));
         assert_eq!(dates(&state, 203), (at(218), at(218)));

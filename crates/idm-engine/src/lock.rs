@@ -299,7 +299,8 @@ impl Lock {
         let token = Token(self.last_token);
         let seat = &mut self.seats[at];
         let undoes = seat.undoes(step, now);
-        seat.flight = Some(Flight { token, step, sent: now, mark, epoch: seat.epoch });
+        let held = matches!(seat.hold, Hold::Held { .. });
+        seat.flight = Some(Flight { token, step, sent: now, held, mark, epoch: seat.epoch });
         Some(Command { token, drive: seat.drive, command, undoes })
     }
 

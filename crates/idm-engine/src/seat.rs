@@ -88,6 +88,8 @@ pub(crate) struct Flight {
     pub(crate) token: Token,
     pub(crate) step: Step,
     pub(crate) sent: Instant,
+    /// The drive was known to have our lock then.
+    pub(crate) held: bool,
     /// What it writes into a record of the drives that are counted.
     pub(crate) mark: Mark,
     /// The seat's task when it was sent; a reply to an older task only teaches facts.

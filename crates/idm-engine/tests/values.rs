@@ -6,7 +6,7 @@ mod bench;
 use bench::*;
 use core::time::Duration;
 use idm_emulator::Profile;
-use idm_engine::{Lock, Outcome, Request};
+use idm_engine::{Command, Lock, Outcome, Request};
 use idm_protocol::{MutexOp, Reply, Status};
 
 const CONVERTED: Outcome = Outcome::Converted { complete: true };
@@ -215,4 +215,36 @@ fn a_late_answer_of_a_drive_that_was_not_missed_is_no_news() {
     a.on_reply(open[0].token, Reply::Status(Status::Good), bench.now);
     assert_eq!(on(&a), [0, 1, 2]);
     assert_eq!(events(&mut a), []);
+}
+
+#[test]
+fn what_an_unlock_of_nothing_is_answered_does_not_store_a_value() {
+    let (mut bench, all) = with_a_value(3);
+    let mut a = vg_lock(1);
+    // Drive 0 does not hear of the TRYLOCK, and says GOOD to the UNLOCK all the same. Drive 2's
+    // UNLOCK is lost. So only drive 1 has the new value.
+    a.request(acquire(&bench, X, &all, &[]), bench.now).expect("in order");
+    let fate = |command: &Command| match (command.drive.0, op(command)) {
+        (0, Some(MutexOp::Trylock)) => Fate::Instead(Status::Uncertain),
+        (0, Some(MutexOp::Unlock)) => Fate::Instead(Status::Good),
+        (0, Some(MutexOp::Destroy)) => Fate::Instead(Status::Conflict),
+        (2, Some(MutexOp::Unlock)) => Fate::Open,
+        _ => Fate::Answered,
+    };
+    pass_with(&mut bench, &mut a, Duration::from_millis(50), fate);
+    assert_eq!(done(&mut a).as_ref().and_then(known), Some(7));
+    a.request(Request::Release { value: Some(value(8)) }, bench.now).expect("held");
+    let open = exchange_with(&mut bench, &mut a, fate);
+    assert_eq!(done(&mut a), Some(Outcome::Released));
+    // The same host takes the lock and releases it without a new value. Then drive 2 is unlocked.
+    a.request(acquire(&bench, X, &all, &[]), bench.now).expect("in order");
+    pass_with(&mut bench, &mut a, Duration::from_millis(200), |_| Fate::Answered);
+    assert!(matches!(done(&mut a), Some(Outcome::Granted(_))));
+    bench.run(&mut a, RELEASE);
+    a.on_reply(open[0].token, Reply::Status(Status::Uncertain), bench.now);
+    bench.pass(&mut a, LEASE);
+    // Whoever meets the drives that kept the old value does not believe it.
+    bench.paths[1] = Path::Cut;
+    let outcome = take(&mut bench, &mut vg_lock(2), X, &all, &[]);
+    assert_eq!(outcome, GRANTED);
 }

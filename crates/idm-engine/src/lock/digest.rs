@@ -92,8 +92,8 @@ impl Seat {
         // Every new task of an idle seat begins with no failures.
         let idle = matches!(task, Task::Idle | Task::Leave);
         (*failures * u8::from(!idle)).hash(state);
-        let flight = flight.as_ref().map(|Flight { token: _, step, sent, mark, epoch }| {
-            (step, sent, mark, *epoch == self.epoch)
+        let flight = flight.as_ref().map(|Flight { token: _, step, sent, held, mark, epoch }| {
+            (step, sent, held, mark, *epoch == self.epoch)
         });
         flight.hash(state);
         plan.map(|Plan { step, at }| (step, when(at))).hash(state);

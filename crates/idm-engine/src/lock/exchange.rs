@@ -117,7 +117,11 @@ impl Lock {
                     Heard::Status(status) => status,
                     Heard::Table(..) => Status::Failed,
                 };
-                let stores = flight.step == Step::Unlock(Mode::Exclusive) && clean.store.is_some();
+                // Some firmware says GOOD to the UNLOCK of what is not held, and stores nothing. A
+                // drive that is to get a value was held, and one that gets none may not have been.
+                let surely = |value: Value| flight.held || value != Value::ZERO;
+                let stores = clean.store.is_some_and(surely);
+                let stores = stores && flight.step == Step::Unlock(Mode::Exclusive);
                 if stores && seat.role == Role::Member && status == Status::Good {
                     self.owed = self.owed.saturating_sub(1);
                 }

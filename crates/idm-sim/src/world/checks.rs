@@ -66,7 +66,10 @@ impl World {
         let sane = |o: DriveIx| !self.plan.nonsense.contains(o);
         let stands = |o| match slot.held() {
             Some(_) if slot.engine.mode.is_none() && !slot.legacy.left_on.contains(o) => false,
-            Some(mode) => self.has_vote(s, o) && !self.network.may_undo(s, o, mode),
+            Some(mode) => {
+                let stays = !self.network.may_undo(s, o, mode) && !self.misleads(s, o);
+                stays && self.has_vote(s, o)
+            }
             None => self.has_record(s, o),
         };
         let others = members.iter().filter(|&o| o != d && sane(o) && stands(o)).count();
