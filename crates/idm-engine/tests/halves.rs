@@ -322,3 +322,34 @@ fn a_refresh_that_is_open_may_have_taken_the_mark_away() {
     bench.pass(&mut a, LEASE * 2);
     assert!(believes(&bench, &a), "drives 3 and 4 keep it");
 }
+
+/// Two hosts share the lock on two drives. One of them dies, and a TRYLOCK of before, as exclusive,
+/// comes to a drive that has lost its table.
+#[test]
+fn a_late_trylock_as_exclusive_is_not_half_of_a_lock_that_others_share() {
+    let mut bench = Bench::new(2);
+    let mut a = lv_lock(1);
+    a.request(acquire(&bench, X, &[0, 1], &[]), bench.now).expect("in order");
+    let late = exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
+        0 => Fate::Late,
+        _ => Fate::Instead(Status::Unreachable),
+    });
+    let mut b = lv_lock(2);
+    assert_eq!(take(&mut bench, &mut b, S, &[0, 1], &[]), GRANTED);
+    bench.pass(&mut a, Duration::from_secs(6));
+    a.request(RELEASE, bench.now).expect("always in order");
+    bench.pass(&mut a, Timing::for_lease(LEASE).linger);
+    events(&mut a);
+    assert_eq!(take(&mut bench, &mut a, S, &[0, 1], &[]), GRANTED);
+    bench.drives[0].reset();
+    bench.perform(&late[0]);
+    drop(a);
+    let mut a = lv_lock(1);
+    let outcome = {
+        let orphan = adopt(&bench, &[0, 1], Some(bench.now + LEASE));
+        bench.run(&mut a, orphan)
+    };
+    assert_ne!(outcome, Outcome::Adopted(X));
+    bench.pass(&mut b, Duration::from_secs(1));
+    assert!(believes(&bench, &b));
+}

@@ -108,7 +108,7 @@ impl Lock {
         let odd = self.members().filter(odd).count();
         for mode in [Mode::Exclusive, Mode::Shared] {
             let ours = self.ours(mode, now);
-            if ours >= self.adopt_quorum(granted_until) && self.exactly(mode, now) >= keep {
+            if ours >= self.adopt_quorum(mode, granted_until) && self.exactly(mode, now) >= keep {
                 return Orphan::Found(mode);
             }
             if ours + open + odd >= keep {
@@ -135,15 +135,16 @@ impl Lock {
     }
 
     /// Members that must be ours; see above.
-    fn adopt_quorum(&self, granted_until: Option<Instant>) -> usize {
+    fn adopt_quorum(&self, mode: Mode, granted_until: Option<Instant>) -> usize {
         let members = self.member_count();
         let in_time = |s: &Seat| match &s.task {
             Task::Take(take) if take.vote == Vote::Won => take.looked_at < granted_until,
             _ => true,
         };
-        let alone = |s: &Seat| others_on(s).is_none_or(Vec::is_empty);
-        let in_time = |s: &Seat| in_time(s) && (s.vote() == Some(&Vote::Won) || alone(s));
-        let kept = granted_until.is_some() && self.members().all(in_time);
+        // Who shares the lock meets others, also on drives that are ours.
+        let shares = |s: &Seat| mode == Mode::Shared && s.vote() == Some(&Vote::Won);
+        let alone = |s: &Seat| shares(s) || others_on(s).is_none_or(Vec::is_empty);
+        let kept = granted_until.is_some() && self.members().all(|s| in_time(s) && alone(s));
         if kept || broken!(self.rules, AdoptQuorum) {
             self.rules.keep_quorum(members)
         } else {
@@ -164,7 +165,9 @@ impl Lock {
         let same = self.members().filter(|s| self.is_ours(s, mode, now)).filter(same_set).count();
         let all = self.seats.iter().filter(|s| s.role != Role::Former);
         let held = all.clone().filter(|s| self.has_now(s, Mode::Shared, now)).count();
-        !self.has_witnesses || same >= self.adopt_quorum(granted_until) || 2 * held > all.count()
+        !self.has_witnesses
+            || same >= self.adopt_quorum(mode, granted_until)
+            || 2 * held > all.count()
     }
 
     /// Whether a member may still say something before the deadline.
