@@ -139,6 +139,32 @@ fn a_table_that_is_read_for_the_value_shows_holders_too() {
     assert_eq!(outcome, Some(GRANTED), "nobody is in the way");
 }
 
+/// A host shares the lock on two drives when the third says that another has it, who counts that
+/// drive alone. While that drive is read, it asks for an exclusive lock.
+#[test]
+fn a_table_that_comes_after_the_next_request_shows_holders_too() {
+    let mut bench = Bench::new(3);
+    let (mut a, mut b) = (lv_lock(1), lv_lock(2));
+    assert_eq!(take(&mut bench, &mut b, X, &[0], &[]), GRANTED);
+    a.request(bench.acquire(S), bench.now).expect("in order");
+    let open = |drive: u32| {
+        move |command: &Command| match command.drive.0 {
+            at if at == drive => Fate::Unheard,
+            _ => Fate::Answered,
+        }
+    };
+    let trylock = pass_with(&mut bench, &mut a, Duration::from_millis(200), open(0));
+    assert_eq!(done(&mut a), Some(GRANTED), "drive 0 did not answer in time");
+    a.on_reply(trylock[0].token, Reply::Status(Status::Conflict), bench.now);
+    let [look] = &exchange_with(&mut bench, &mut a, open(0))[..] else { panic!("a look") };
+    a.request(convert(X), bench.now).expect("held");
+    let table = bench.perform(look);
+    a.on_reply(look.token, table, bench.now);
+    pass_with(&mut bench, &mut a, Duration::from_secs(6), open(0));
+    let outcome = done(&mut a).expect("it ends");
+    assert!(is_held(&outcome), "{outcome:?}");
+}
+
 #[test]
 fn a_holder_with_other_drives_stays_known_while_it_cannot_be_read() {
     let mut bench = Bench::new(3);

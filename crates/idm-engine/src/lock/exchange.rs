@@ -1,6 +1,6 @@
 //! Commands out, replies in.
 
-use super::{Distrust, Lock};
+use super::{Distrust, Lock, Phase};
 use crate::api::{DriveRef, Event, Instant, Notice};
 use crate::seat::{Flight, Heard, Hold, Look, Role, Seat, Step, Task};
 use crate::stamp::{CLEARING, Stamp};
@@ -157,8 +157,15 @@ impl Lock {
 
     /// What follows from a reply to a command of an earlier task: only the facts have changed.
     pub(super) fn review(&mut self, at: usize, heard: &Heard, now: Instant) {
-        let goal = self.goal();
+        let goal = match &self.phase {
+            Phase::Acquiring(acquiring) => acquiring.mode,
+            _ => self.goal(),
+        };
         let seat = &mut self.seats[at];
+        if let Heard::Table(view, _) = heard {
+            // Nobody judges this table any more, but who is in it is in the way of the new task, too.
+            seat.contested |= !view.live_against(goal).is_empty();
+        }
         match (&seat.task, seat.hold) {
             (Task::Clean(_), _) => seat.plan_clean(now),
             (Task::Keep, Hold::None) => self.lost_drive(at, heard, now),
