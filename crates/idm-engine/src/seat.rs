@@ -328,6 +328,8 @@ impl Seat {
             Hold::None | Hold::Maybe { .. } => None,
         };
         match step {
+            // A change to shared of ours that is late makes that shared again.
+            Step::Try(Mode::Exclusive) if self.demote_until > now => Undoes::Any,
             Step::Look(_) | Step::Try(_) | Step::ClearTry(_) => Undoes::Nothing,
             // It leaves what is there, unless that is, or becomes, exclusive.
             Step::Refresh(Mode::Shared) | Step::Break(Mode::Shared)
@@ -594,7 +596,8 @@ impl Seat {
 
     /// When nothing of ours can reach the drive any more.
     pub(crate) fn settled_at(&self) -> Instant {
-        self.barred_until.max(self.demote_until).max(self.stray_until).max(self.remarked_until())
+        let changed = self.demote_until.max(self.promote_until);
+        self.barred_until.max(changed).max(self.stray_until).max(self.remarked_until())
     }
 
     /// The pause after the failures so far: it doubles from `first` up to `limit`.

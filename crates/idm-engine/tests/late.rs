@@ -351,3 +351,42 @@ fn what_only_reads_or_takes_undoes_nothing() {
         assert_eq!(sent, expected, "died: {died}");
     }
 }
+
+#[test]
+fn a_trylock_says_that_a_late_refresh_undoes_it_where_no_unlock_came_between() {
+    let mut bench = Bench::new(3);
+    let (mut a, mut b) = (lv_lock(1), lv_lock(2));
+    assert_eq!(take(&mut bench, &mut a, S, &[0, 1, 2], &[]), GRANTED);
+    bench.pass(&mut a, SECOND * 100);
+    pass_with(&mut bench, &mut a, LEASE + SECOND * 2, |_| unreachable());
+    let mut late = Vec::new();
+    pass_with(&mut bench, &mut a, SECOND * 11, |command| {
+        late.push(command.clone());
+        Fate::Instead(Status::Uncertain)
+    });
+    // Another host had it meanwhile, so there is nothing to unlock.
+    assert_eq!(take(&mut bench, &mut b, X, &[0, 1, 2], &[]), GRANTED);
+    bench.run(&mut b, RELEASE);
+    pass_with(&mut bench, &mut a, SECOND * 11, |_| Fate::Answered);
+    assert_eq!(a.mode(), None, "it is lost");
+    a.request(RELEASE, bench.now).expect("always in order");
+    a.request(acquire(&bench, X, &[0, 1, 2], &[]), bench.now).expect("in order");
+    let mut noted = false;
+    while let Some(command) = a.next_command(bench.now) {
+        noted |= command.undoes == Undoes::Any;
+        bench.perform(&command);
+    }
+    drop(a);
+    // It died before it was refused. Where nothing is noted, the next life adopts at once.
+    let mut next = lv_lock(1);
+    if !noted {
+        assert_eq!(bench.run(&mut next, adopt(&bench, &[0, 1, 2], None)), Outcome::Adopted(X));
+    }
+    for command in &late {
+        bench.perform(command);
+    }
+    let mut c = lv_lock(3);
+    take(&mut bench, &mut c, S, &[0, 1, 2], &[]);
+    assert_one_holder(&bench, &next, &c);
+    assert!(noted);
+}
