@@ -7,7 +7,7 @@ use bench::*;
 use core::time::Duration;
 use idm_emulator::Profile;
 use idm_engine::{Command, Lock, Outcome, Request};
-use idm_protocol::{MutexOp, Reply, Status};
+use idm_protocol::{DriveCommand, MutexOp, Reply, Status, ValueUpdate};
 
 const CONVERTED: Outcome = Outcome::Converted { complete: true };
 
@@ -247,4 +247,29 @@ fn what_an_unlock_of_nothing_is_answered_does_not_store_a_value() {
     bench.paths[1] = Path::Cut;
     let outcome = take(&mut bench, &mut vg_lock(2), X, &all, &[]);
     assert_eq!(outcome, GRANTED);
+}
+
+#[test]
+fn a_value_that_too_few_drives_show_is_stored_again() {
+    let (mut bench, all) = with_a_value(3);
+    let mut first = vg_lock(1);
+    assert_eq!(known(&take(&mut bench, &mut first, X, &all, &[])), Some(7));
+    // Drives 0 and 2 say GOOD to the UNLOCK, and do not store what it carries.
+    first.request(release(8), bench.now).expect("held");
+    while let Some(mut command) = first.next_command(bench.now) {
+        if let DriveCommand::Mutex(_, record) = &mut command.command {
+            if command.drive.0 != 1 {
+                record.value_update = ValueUpdate::Keep;
+            }
+        }
+        let reply = bench.perform(&command);
+        first.on_reply(command.token, reply, bench.now);
+    }
+    let mut a = vg_lock(2);
+    assert_eq!(known(&take(&mut bench, &mut a, X, &all, &[])), Some(8));
+    bench.run(&mut a, RELEASE);
+    bench.pass(&mut a, Duration::from_secs(1));
+    bench.paths[1] = Path::Cut;
+    let outcome = take(&mut bench, &mut vg_lock(3), X, &all, &[]);
+    assert_eq!(known(&outcome), Some(8));
 }

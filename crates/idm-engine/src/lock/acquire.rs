@@ -3,7 +3,7 @@
 use super::{Acquiring, Distrust, Held, Lock, Phase, Stage};
 use crate::api::{Event, Instant, Notice, Outcome, Refusal, ValueRead};
 use crate::rules::broken;
-use crate::seat::{Clean, Hold, Look, Role, Step, Task, Vote};
+use crate::seat::{Clean, Hold, Look, Role, Seat, Step, Task, Vote};
 use alloc::vec::Vec;
 use idm_protocol::{Mode, Value};
 
@@ -99,6 +99,14 @@ impl Lock {
     /// The lock is ours.
     pub(super) fn grant(&mut self, mode: Mode, needed: usize, now: Instant) {
         let value = self.value_read(mode, needed);
+        if let ValueRead::Known(known) = value {
+            // Some firmware says GOOD to an UNLOCK and stores nothing, so the last holder could not
+            // know that too few drives have its value. They get it when the lock is given back.
+            let has = |s: &&Seat| self.counts(s, mode) && s.value == Some(known);
+            if self.members().filter(has).count() < self.rules.acquire_quorum(self.member_count()) {
+                self.pending = Some(known);
+            }
+        }
         let copies = self.members().any(|s| s.value.is_some_and(|v| v != Value::ZERO));
         if value == ValueRead::Unknown && copies {
             // Too few drives vouch for it. Nobody will publish for who made it so, and with
