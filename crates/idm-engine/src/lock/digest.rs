@@ -11,7 +11,7 @@ impl Lock {
     /// Hashes the part of a lock that concerns one drive. Two locks with equal hashes here and in
     /// [`hash_rest`](Lock::hash_rest) behave alike, but for notices, command numbers and random
     /// choices. The names of drives do not matter, so locks compare equal that differ only in them.
-    /// Planned moments count as equal if their `when` is the same.
+    /// Planned moments count as equal if `when` returns the same number for them.
     pub fn hash_drive<H: Hasher>(
         &self,
         drive: DriveRef,
