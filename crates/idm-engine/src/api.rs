@@ -118,17 +118,17 @@ pub struct LockConfig {
     /// Seed of the engine's random choices (back-off, spread of renewals).
     pub seed: u64,
     /// The end of the time in which a command of this host's earlier life may still reach a drive.
-    /// Before it, no answer of a drive to an earlier command counts.
+    /// No answer counts whose command was sent before it.
     pub earlier_until: Instant,
-    /// The end of the time in which an earlier life's command that makes records shared may still
-    /// reach a drive ([`Undoes::Exclusive`]). Before it, no drive is asked for an exclusive lock,
-    /// but the adoption of an exclusive lock needs no such wait.
+    /// The end of the time in which an earlier life's command that keeps a shared lock shared may
+    /// still reach a drive ([`Undoes::Exclusive`]). Before it, no drive is asked for an exclusive
+    /// lock, but the adoption of an exclusive lock needs no such wait.
     pub earlier_shares_until: Instant,
     /// The end of the time in which an earlier life's command that only prolongs or takes a lock
     /// may still reach a drive. Such a command undoes nothing, but it writes the fingerprint of the
     /// drives that the earlier life counted.
     pub earlier_writes_until: Instant,
-    /// The safety rule that this lock breaks, for tests that prove that the tests notice.
+    /// The safety rule that this lock breaks, for tests that check the tests.
     #[cfg(feature = "broken-rules")]
     pub broken: Option<crate::BrokenRule>,
 }

@@ -26,7 +26,7 @@ pub enum BrokenRule {
     ReleaseOrder,
     /// A drive counts as exclusive although an older demotion may still reach it.
     DemoteOrder,
-    /// Drives that lost the lock are taken again after the lease has run out.
+    /// Drives that lost the lock are taken again after the lease has expired.
     RetakeOnlyWhileSafe,
     /// A lock is adopted with a keep quorum, although another host may have as many.
     AdoptQuorum,

@@ -1,6 +1,6 @@
 //! One drive's part in a lock: the knowledge about it, its command on the way, its next command.
 //!
-//! The two central functions are total: [`Seat::absorb`] draws from every reply to every command
+//! The two central functions are total: [`Seat::absorb`] learns from every reply to every command
 //! who owns the mutex on this drive; `take.rs` and `clean.rs` choose the next command.
 
 use crate::api::{Conflict, DriveRef, Fingerprint, Instant, Timing, Token, Undoes};
@@ -415,7 +415,7 @@ impl Seat {
         matches!(&self.task, Task::Take(take) if take.vote == Vote::Asking && take.mode == mode)
     }
 
-    /// Takes in a reply, and draws from it who owns the mutex on this drive.
+    /// Takes in a reply, and learns from it who owns the mutex on this drive.
     ///
     /// | command | GOOD | conflict | terminated | not found | fate unknown | not executed |
     /// |---|---|---|---|---|---|---|

@@ -72,8 +72,9 @@ impl Lock {
     }
 
     /// The first moment from `at` on when a drive may be asked for `mode`. An earlier life may have
-    /// shared the lock, and refreshed that last. Such a command undoes nothing that is shared, so
-    /// it need not be noted as one, but it makes this life's exclusive lock shared.
+    /// shared the lock, and refreshed that last. Such a refresh does not extend
+    /// [`earlier_until`](crate::LockConfig::earlier_until), because it leaves a shared lock intact,
+    /// but it makes an exclusive lock of this life shared.
     pub(super) fn after_earlier(&self, mode: Mode, at: Instant) -> Instant {
         match mode {
             Mode::Exclusive => at.max(self.config.earlier_shares_until),
