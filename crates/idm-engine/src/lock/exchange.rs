@@ -117,9 +117,9 @@ impl Lock {
                     Heard::Status(status) => status,
                     Heard::Table(..) => Status::Failed,
                 };
-                // Some firmware answers GOOD to the UNLOCK of a mutex that is not held, and stores
-                // nothing. A drive that gets a value other than zero was held; one that gets zero may
-                // not have been.
+                // Some firmware answers GOOD to the UNLOCK of a mutex that is not held, and
+                // stores nothing. A drive that gets a value other than zero was held; one that
+                // gets zero may not have been.
                 let surely = |value: Value| flight.held || value != Value::ZERO;
                 let stores = clean.store.is_some_and(surely);
                 let stores = stores && flight.step == Step::Unlock(Mode::Exclusive);
