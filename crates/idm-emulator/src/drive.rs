@@ -174,8 +174,8 @@ impl Drive {
         }
     }
 
-    /// Executes a mutex command. A refused command changes nothing (docs/protocol.md, "What each
-    /// command does").
+    /// Executes a mutex command. A refused command changes nothing
+    /// (docs/protocol.md, "What each command does").
     pub(crate) fn change(
         &mut self,
         now: DriveTime,
@@ -288,8 +288,8 @@ impl Drive {
     fn refresh(&mut self, now: DriveTime, at: usize, payload: &Record) -> Result<(), Status> {
         let profile = self.profile;
         let mutex = &mut self.mutexes[at];
-        // A timed-out holder whose lock no host broke gets it back (docs/protocol.md, "The lease
-        // clock").
+        // A timed-out holder whose lock no host broke gets it back
+        // (docs/protocol.md, "The lease clock").
         if !mutex.own(&payload.host).is_some_and(Entry::is_held) {
             return Err(Status::Conflict);
         }
@@ -394,8 +394,8 @@ impl Drive {
         Ok(())
     }
 
-    /// Makes the payload's host one more sharer. Expired sharers stay (docs/protocol.md, "The lease
-    /// clock").
+    /// Makes the payload's host one more sharer. Expired sharers stay
+    /// (docs/protocol.md, "The lease clock").
     fn join(&mut self, now: DriveTime, at: usize, payload: &Record) -> Result<(), Status> {
         let scope = self.profile.value_scope;
         let mutex = &mut self.mutexes[at];

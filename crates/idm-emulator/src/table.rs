@@ -8,8 +8,8 @@ use idm_protocol::{Class, HostId, Metadata, Mode, Record, ResourceId, Value, Val
 /// A countdown of all ones: a lease without end (documented; in no trace).
 const ENDLESS: u64 = u64::MAX;
 
-/// All mutexes in the order of their creation, which is the order of a read (docs/protocol.md,
-/// "Reading the table").
+/// All mutexes in the order of their creation, which is the order of a read
+/// (docs/protocol.md, "Reading the table").
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Table {
     mutexes: Vec<Mutex>,
