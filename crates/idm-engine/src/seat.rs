@@ -415,7 +415,8 @@ impl Seat {
         matches!(&self.task, Task::Take(take) if take.vote == Vote::Asking && take.mode == mode)
     }
 
-    /// Takes in a reply, and learns from it who owns the mutex on this drive.
+    /// Takes in a reply, and learns from it who owns the mutex on this drive ("ours": this
+    /// host).
     ///
     /// | command | GOOD | conflict | terminated | not found | fate unknown | not executed |
     /// |---|---|---|---|---|---|---|

@@ -5,7 +5,7 @@
 //!    ├─ conflict, or held by ourselves
 //!    │     └▶ read the table ─▶ live holders ─▶ blocked
 //!    │                 ├─ our own record ─▶ REFRESH ─▶ won
-//!    │                 ├─ the same, from when we counted other drives
+//!    │                 ├─ the same, from when this host counted other drives
 //!    │                 │     └▶ REFRESH ─▶ read whether it says so now ─▶ won
 //!    │                 │                           └─ still not ─▶ UNLOCK ─▶ TRYLOCK
 //!    │                 ├─ all holders timed out ─▶ BREAK ─▶ won
