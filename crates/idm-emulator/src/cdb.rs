@@ -1,17 +1,17 @@
 //! Command descriptor blocks, as a drive reads them.
 //!
-//! In two steps: first the opcode alone, because an unknown opcode is refused whatever follows it;
-//! then the parameters of that opcode.
+//! Parsing has two steps: first the opcode alone, because an unknown opcode is refused whatever
+//! follows it; then the parameters of that opcode.
 
 use idm_protocol::{GROUP_ALL, MutexOp, RECORD_LEN, scsi};
 
-/// The opcodes that are served.
+/// The opcodes that a drive serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Opcode {
     TestUnitReady,
     RequestSense,
     Inquiry,
-    /// 88h with a mutex group where READ(16) has the top byte of its address.
+    /// 88h with a mutex group in the place of READ(16)'s top address byte.
     OlderRead,
     /// 8Eh, and 89h as its alias (docs/protocol.md, "The older SCSI commands").
     OlderWrite,
@@ -45,7 +45,7 @@ impl Opcode {
 pub(crate) enum Command {
     TestUnitReady,
     RequestSense {
-        /// In descriptor form.
+        /// Whether in descriptor form.
         descriptor: bool,
         allocation: usize,
     },
@@ -68,7 +68,7 @@ pub(crate) enum Command {
     ClearAll,
 }
 
-/// Why a CDB is no command.
+/// The reason why a CDB is no command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CdbError {
     /// The drive does not have this opcode.
@@ -85,10 +85,10 @@ pub(crate) enum CdbError {
 pub(crate) const GROUPS: core::ops::RangeInclusive<u8> = 1..=3;
 
 /// Whether a CDB is a mutex command in one of its encodings, so that a front end that also serves
-/// disk data knows what to hand to [`Drive::execute`](crate::Drive::execute).
+/// disk data passes it to [`Drive::execute`](crate::Drive::execute).
 ///
 /// The older encodings share their opcodes with READ(16) and WRITE AND VERIFY(16). They have the
-/// mutex group in the top byte of the logical block address, where no disk has blocks.
+/// mutex group in the top byte of the logical block address, and no disk has blocks there.
 pub fn is_mutex_command(cdb: &[u8]) -> bool {
     match cdb.first().and_then(|&opcode| Opcode::from_wire(opcode)) {
         Some(Opcode::Idm) => true,
@@ -97,7 +97,7 @@ pub fn is_mutex_command(cdb: &[u8]) -> bool {
     }
 }
 
-/// The command that a CDB stands for.
+/// The command in a CDB.
 pub(crate) fn parse(cdb: &[u8]) -> Result<Command, CdbError> {
     let opcode =
         cdb.first().and_then(|&opcode| Opcode::from_wire(opcode)).ok_or(CdbError::Opcode)?;
@@ -113,8 +113,8 @@ pub(crate) fn parse(cdb: &[u8]) -> Result<Command, CdbError> {
         Opcode::OlderRead | Opcode::OlderWrite if cdb[2] == 0 => Err(CdbError::Opcode),
         Opcode::OlderRead => read(cdb[2], number(cdb)),
         Opcode::OlderWrite => write(cdb[14], cdb[2], number(cdb) == 1),
-        // The direction is told by byte 1: reads have the constant 01h, writes the operation in
-        // the upper half and nothing in the lower.
+        // Byte 1 contains the direction: reads have the constant 01h, writes the operation in the
+        // upper half and zero in the lower.
         Opcode::Idm if cdb[1] == 0x01 => read(cdb[14], number(cdb)),
         Opcode::Idm if cdb[1] & 0x0F == 0 => {
             write(cdb[1] >> 4, cdb[14], number(cdb) == RECORD_LEN as u32)
@@ -165,16 +165,16 @@ pub(crate) fn write(op: u8, group: u8, one_block: bool) -> Result<Command, CdbEr
     }
 }
 
-/// What a CDB asks for, in a word for statistics.
+/// The kind of a CDB's command, in a word for statistics.
 pub fn kind(cdb: &[u8]) -> &'static str {
     parse(cdb).map_or(INVALID, Command::word)
 }
 
-/// The word for what is no command.
+/// The word for an invalid command.
 pub(crate) const INVALID: &str = "invalid";
 
 impl Command {
-    /// What it asks for, in a word.
+    /// The kind of the command, in a word.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Command::TestUnitReady => "test-unit-ready",

@@ -1,4 +1,4 @@
-//! Reaches an emulated drive through its socket, and the server through its control socket.
+//! Access to an emulated drive through its socket, and to the server through its control socket.
 
 use crate::ScsiReply;
 use crate::wire::{self, Request};
@@ -11,7 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Why there is no answer.
+/// The reason why there is no answer.
 #[derive(Debug)]
 pub enum Error {
     /// The drive certainly does not execute the command.
@@ -37,19 +37,19 @@ impl std::error::Error for Error {
     }
 }
 
-/// A blocking connection to one emulated drive, for one command at a time. For several commands
-/// in flight use several clients.
+/// A blocking connection to one emulated drive, for one command at a time. Several commands in
+/// flight need several clients.
 #[derive(Debug)]
 pub struct Client {
     path: PathBuf,
-    /// `None` after an error: the next command connects anew.
+    /// `None` after an error: the next command connects again.
     connection: Option<Connection>,
 }
 
 #[derive(Debug)]
 struct Connection {
     stream: UnixStream,
-    /// The socket's own bound for one read. To set it anew costs as much as a read.
+    /// The socket's own timeout for one read. Setting it again costs as much as a read.
     read_timeout: Option<Duration>,
 }
 
@@ -61,9 +61,9 @@ impl Client {
         Ok(Client { path, connection })
     }
 
-    /// Has the drive execute one command and waits for its answer, for at most `timeout` and an
-    /// eighth. `data_in_len` is the room for its data in bytes. A connection that broke is made
-    /// anew.
+    /// Sends one command to the drive and waits for its answer, for at most `timeout` and an
+    /// eighth. `data_in_len` is the room for its data in bytes. Replaces a broken connection by a
+    /// new one.
     pub fn execute(
         &mut self,
         cdb: &[u8],
@@ -73,20 +73,20 @@ impl Client {
     ) -> Result<ScsiReply, Error> {
         let deadline = Instant::now() + timeout;
         let frame = Request::frame(cdb, data_out, data_in_len).map_err(Error::NotSent)?;
-        // Taken out, and put back only when all went well: what a broken or late exchange leaves
-        // in the stream must not be taken for the next answer.
+        // Taken out, and put back only after a success: the remains of a broken or late exchange in
+        // the stream must not pass for the next answer.
         let connection = match self.connection.take() {
             Some(connection) => connection,
             None => Connection::to(&self.path).map_err(Error::NotSent)?,
         };
         let mut timed = Timed { connection, deadline };
-        // The drive executes whole requests only, so one that could not be written is not sent,
-        // and may be sent over a new connection.
+        // The drive executes whole requests only, so an incomplete request counts as not sent, and
+        // may be sent over a new connection.
         if timed.write_all(&frame).is_err() {
             timed.connection = Connection::to(&self.path).map_err(Error::NotSent)?;
             timed.write_all(&frame).map_err(Error::NotSent)?;
         }
-        // An answer without data is read at once. Nothing follows it that could be lost here.
+        // An answer without data needs one read. Nothing follows it that could be lost here.
         let mut buffered = BufReader::with_capacity(512, &mut timed);
         let reply = wire::read_answer(&mut buffered).map_err(Error::FateUnknown)?;
         self.connection = Some(timed.connection);
@@ -111,7 +111,7 @@ impl Connection {
     }
 }
 
-/// A connection with one deadline for all that is read and written.
+/// A connection with one deadline for all reads and writes.
 struct Timed {
     connection: Connection,
     deadline: Instant,
@@ -124,7 +124,7 @@ impl Timed {
     }
 }
 
-/// The kernel says EAGAIN when a socket's timeout is over.
+/// The kernel reports EAGAIN when a socket's timeout is over.
 fn as_timeout(e: io::Error) -> io::Error {
     match e.kind() {
         io::ErrorKind::WouldBlock => io::ErrorKind::TimedOut.into(),
@@ -146,7 +146,7 @@ impl Write for Timed {
         let stream = &self.connection.stream;
         // Not write(): a server that has gone must not raise SIGPIPE in a host program.
         let flags = MsgFlags::MSG_NOSIGNAL;
-        // There is room, mostly, so that nothing has to be waited for.
+        // Mostly there is room, so no wait is necessary.
         match send(stream.as_raw_fd(), bytes, flags | MsgFlags::MSG_DONTWAIT) {
             Err(Errno::EAGAIN) => {
                 stream.set_write_timeout(Some(left))?;

@@ -1,9 +1,9 @@
-//! Emulated disks: drives with disk data, whatever connects machines to them.
+//! Emulated disks: drives with disk data, for any kind of connection to machines.
 //!
 //! A [`Disk`] is a drive of the model with its clock and its data. A machine sends it commands by a
-//! *port*, which is one path of one host; every front end has its own kind. A [`Gate`] does with a
-//! command what the rules of [`faults`] say, and [`control`] lets a test make rules and ask
-//! questions. An [`Enclosure`] has what all ports share: disks, rules, connections.
+//! *port*, which is one path of one host; every front end has its own kind. A [`Gate`] applies the
+//! rules of [`faults`] to a command, and [`control`] lets a test make rules and ask questions. An
+//! [`Enclosure`] contains the disks, rules and connections that all ports share.
 
 pub mod control;
 mod disk;
@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex};
 
 /// A connection of a machine.
 pub trait Connection: Send + Sync {
-    /// The rules have changed: what they kept waiting may go on, and a path may be there or not.
+    /// Handles a change of the rules: waiting commands may go on, and a path may appear or vanish.
     fn rules_changed(&self);
 }
 
@@ -41,12 +41,12 @@ struct Connections {
     all: BTreeMap<u64, (String, Arc<dyn Connection>)>,
 }
 
-/// Names a connection, and is never used again.
+/// The identifier of a connection, never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionId(u64);
 
 impl Enclosure {
-    /// These disks, and no connection yet.
+    /// An enclosure with these disks, and no connection yet.
     pub fn new(disks: Vec<Arc<Disk>>) -> Arc<Enclosure> {
         Arc::new(Enclosure { disks, ..Enclosure::default() })
     }
@@ -55,7 +55,7 @@ impl Enclosure {
         act(&mut lock(&self.nonsense));
     }
 
-    /// Looks at or changes the rules, and tells all connections.
+    /// Reads or changes the rules, and informs all connections.
     pub fn with_rules<T>(&self, act: impl FnOnce(&mut Rules) -> T) -> T {
         let result = self.with_rules_quietly(act);
         // Not under the lock: a connection may end because of it.
@@ -67,17 +67,17 @@ impl Enclosure {
         result
     }
 
-    /// Without telling anybody: nothing is lifted by it.
+    /// Reads or changes the rules without informing the connections: `act` lifts no rule.
     pub fn with_rules_quietly<T>(&self, act: impl FnOnce(&mut Rules) -> T) -> T {
         act(&mut lock(&self.rules))
     }
 
-    /// The disk of that name.
+    /// The disk with this name.
     pub fn disk(&self, name: &str) -> Option<&Arc<Disk>> {
         self.disks.iter().find(|disk| disk.name() == name)
     }
 
-    /// Takes note of a connection by the port of that name.
+    /// Adds a connection by the port with this name.
     pub fn connect(&self, port: &str, connection: Arc<dyn Connection>) -> ConnectionId {
         let mut connections = lock(&self.connections);
         connections.last += 1;
@@ -86,7 +86,7 @@ impl Enclosure {
         ConnectionId(id)
     }
 
-    /// Forgets a connection.
+    /// Removes a connection.
     pub fn disconnect(&self, id: ConnectionId) {
         lock(&self.connections).all.remove(&id.0);
     }

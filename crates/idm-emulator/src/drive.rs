@@ -13,7 +13,7 @@ use idm_protocol::{
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// A moment on a drive's own clock, in us since some moment of the drive's.
+/// A moment on a drive's own clock, in us since the clock's zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DriveTime(u64);
 
@@ -33,7 +33,7 @@ impl DriveTime {
         self.0
     }
 
-    /// When a lease that begins now ends.
+    /// The end of a lease that begins now.
     pub(crate) const fn plus_millis(self, ms: u64) -> DriveTime {
         DriveTime(self.0.saturating_add(ms.saturating_mul(1000)))
     }
@@ -42,7 +42,7 @@ impl DriveTime {
 /// An IDM drive: its table, and nothing else. It has no clock; the caller passes the drive's time.
 ///
 /// Commands are either typed ([`Drive::perform`]) or SCSI bytes ([`Drive::execute`]). Two drives
-/// are equal when they would answer alike for ever.
+/// are equal if they would give equal answers forever.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Drive {
     profile: Profile,
@@ -58,7 +58,7 @@ impl Drive {
         Drive::with_serial(profile, "0")
     }
 
-    /// A drive with an empty table and a serial number, from which its identity (NAA) is made.
+    /// A drive with an empty table and a serial number, from which its identity (NAA) is derived.
     pub fn with_serial(profile: Profile, serial: &str) -> Drive {
         Drive {
             profile,
@@ -68,14 +68,14 @@ impl Drive {
         }
     }
 
-    /// How it behaves.
+    /// The drive's behaviour.
     pub fn profile(&self) -> &Profile {
         &self.profile
     }
 
-    /// Loses the whole table, as activation of new firmware does and the clear-all command
-    /// (docs/protocol.md, "Removing and clearing"). Whether a power cycle does it too was not
-    /// observed; hosts must expect it.
+    /// Loses the whole table, as after a firmware activation or the clear-all command
+    /// (docs/protocol.md, "Removing and clearing"). It was not observed whether a power cycle does
+    /// the same; hosts must expect it.
     pub fn reset(&mut self) {
         self.mutexes.clear();
         self.orphan_values.clear();
@@ -91,7 +91,7 @@ impl Drive {
         }
     }
 
-    /// The whole table as it reads at `now`.
+    /// The whole table as a read at `now` returns it.
     pub fn table(&self, now: DriveTime) -> Vec<Record> {
         self.records(now).collect()
     }
@@ -102,7 +102,7 @@ impl Drive {
         Some(self.shown(now, mutex, mutex.own(host)?))
     }
 
-    /// Hosts whose lease on the mutex runs, and how they hold it.
+    /// Hosts with a running lease on the mutex, each with its mode.
     pub fn live_holders(
         &self,
         now: DriveTime,
@@ -115,8 +115,8 @@ impl Drive {
             .map(|e| (e.host, e.class.mode()))
     }
 
-    /// What is left of a host's lease on a mutex; zero where it has run out, `None` where the host
-    /// does not hold it.
+    /// The rest of a host's lease on a mutex; zero if the lease has expired, `None` if the host
+    /// does not hold the mutex.
     pub fn lease_left(
         &self,
         now: DriveTime,
@@ -139,7 +139,7 @@ impl Drive {
         self.mutexes.iter().map(|m| m.entries.len()).sum()
     }
 
-    /// Records of the mutexes that were created in a group.
+    /// The number of records of the mutexes that were created in a group.
     pub(crate) fn record_count_of(&self, group: u8) -> usize {
         self.mutexes.iter().filter(|m| m.group == group).map(|m| m.entries.len()).sum()
     }
@@ -148,8 +148,8 @@ impl Drive {
         self.mutexes.find(resource).map(|at| &self.mutexes[at])
     }
 
-    /// A record as it reads: state worked out from the clock, countdown as configured, control
-    /// byte of the value 0 (docs/protocol.md, "The record").
+    /// A record as a read returns it: state computed from the clock, countdown as configured,
+    /// control byte of the value 0 (docs/protocol.md, "The record").
     fn shown(&self, now: DriveTime, mutex: &Mutex, entry: &Entry) -> Record {
         let several = || mutex.entries.iter().filter(|e| e.is_live(now)).count() > 1;
         let state = if !entry.is_held() {
@@ -174,7 +174,7 @@ impl Drive {
         }
     }
 
-    /// A mutex command. A refused command changes nothing
+    /// Executes a mutex command. A refused command changes nothing
     /// (docs/protocol.md, "What each command does").
     pub(crate) fn change(
         &mut self,
@@ -189,7 +189,7 @@ impl Drive {
                 self.create(now, group, payload)
             }
             (_, None) => Err(Status::NotFound),
-            // INIT never touches what exists. Not observed for strangers.
+            // INIT never touches an existing mutex. Not observed for strangers.
             (MutexOp::Init, Some(_)) => Err(Status::Conflict),
             (MutexOp::Trylock | MutexOp::Lock, Some(at)) => self.lock(now, at, payload),
             (MutexOp::Unlock, Some(at)) => self.unlock(at, payload),
@@ -207,7 +207,7 @@ impl Drive {
         }
         self.check_room(&payload.host)?;
         // The payload's value is stored as written (docs/protocol.md, "The value"). Not observed:
-        // whether a control byte of 0 prevents it; nothing older is there to be kept.
+        // whether a control byte of 0 prevents it; there is no older value to keep.
         let older = self.orphan_values.remove(&payload.resource);
         let mut mutex = Mutex {
             resource: payload.resource,
@@ -221,7 +221,7 @@ impl Drive {
         Ok(())
     }
 
-    /// TRYLOCK and LOCK of a mutex that exists. Not observed: any difference between the two.
+    /// TRYLOCK and LOCK of an existing mutex. Not observed: any difference between the two.
     fn lock(&mut self, now: DriveTime, at: usize, payload: &Record) -> Result<(), Status> {
         let mutex = &self.mutexes[at];
         let holder = mutex.own(&payload.host).filter(|e| e.is_held());
@@ -231,7 +231,7 @@ impl Drive {
                 Duplicate::Terminated => Status::Terminated,
             });
         }
-        // A timed-out holder stands in the way as a live one does: only BREAK removes it.
+        // A timed-out holder is in the way like a live one: only BREAK removes it.
         if mutex.others(&payload.host).next().is_none() {
             self.take_over(now, at, payload, mutex.value_for(&payload.host))?;
         } else if self.profile.sharers_admitted
@@ -253,7 +253,7 @@ impl Drive {
         let mutex = &mut self.mutexes[at];
         let Some(own) = mutex.own_mut(&payload.host).filter(|e| e.is_held()) else {
             let unlocked = mutex.own(&payload.host).is_some() || !mutex.is_held();
-            // GOOD here is a no-op: the payload's value is not stored.
+            // GOOD here has no effect: the payload's value is not stored.
             return if unlocked && profile.repeated_unlock_good {
                 Ok(())
             } else {
@@ -267,8 +267,8 @@ impl Drive {
                 OtherClass::CheckCondition => return Err(Status::WrongState),
             }
         }
-        // Not observed: whether UNLOCK updates the time. It is called the time of the
-        // last update.
+        // Not observed: whether UNLOCK updates the time. The documents call it the time of the last
+        // update.
         own.modified_ms = payload.modified_ms;
         own.lease = Lease::Unlocked;
         let shared = own.is_shared();
@@ -288,7 +288,7 @@ impl Drive {
     fn refresh(&mut self, now: DriveTime, at: usize, payload: &Record) -> Result<(), Status> {
         let profile = self.profile;
         let mutex = &mut self.mutexes[at];
-        // A timed-out holder that nobody broke gets its lock back
+        // A timed-out holder whose lock no host broke gets it back
         // (docs/protocol.md, "The lease clock").
         if !mutex.own(&payload.host).is_some_and(Entry::is_held) {
             return Err(Status::Conflict);
@@ -330,13 +330,13 @@ impl Drive {
         let value =
             if profile.break_keeps_value { mutex.value_for(&payload.host) } else { Value::ZERO };
         if all_break {
-            // The holder itself may break, too: it re-arms its lock.
+            // The holder itself may break too: this renews its lock.
             self.take_over(now, at, payload, value)?;
         } else if profile.break_beside_live_sharers
             && some_break
             && payload.class.mode() == Mode::Shared
         {
-            // Some may be broken and some not: they are several, and thus share.
+            // Some holders may be broken and others not: there are several, so they share.
             let before = mutex.clone();
             mutex.entries.retain(|e| e.host == payload.host || !e.is_breakable(now));
             if let Err(full) = self.join(now, at, payload) {
@@ -356,7 +356,7 @@ impl Drive {
         let mutex = &self.mutexes[at];
         let own = mutex.own(&payload.host);
         let allowed = if mutex.others(&payload.host).next().is_some() {
-            // Not observed for timed-out strangers; taking over is BREAK's business.
+            // Not observed for timed-out strangers; only BREAK takes over.
             false
         } else {
             match own {
@@ -385,7 +385,7 @@ impl Drive {
         value: Value,
     ) -> Result<(), Status> {
         let leaving = core::mem::take(&mut self.mutexes[at].entries);
-        // The host limit counts as it will be after the change. Not observed.
+        // The host limit applies to the state after the change. Not observed.
         if let Err(full) = self.check_room(&payload.host) {
             self.mutexes[at].entries = leaving;
             return Err(full);
@@ -403,7 +403,7 @@ impl Drive {
             *own = Entry::new(now, payload, own.value);
             return Ok(());
         }
-        // The mutex's own list is looked at first (docs/protocol.md, "Order of checks").
+        // The mutex's own limit is checked first (docs/protocol.md, "Order of checks").
         if mutex.entries.len() >= self.profile.limits.hosts_of_mutex {
             return Err(Status::Full(Limit::HostsOfMutex));
         }

@@ -1,17 +1,17 @@
-//! What is said on a control connection: one line of text in, `ok` or `error` on a line of its own
-//! and text out, as `client::control` sends and reads them.
+//! The exchange on a control connection: one line of text in, `ok` or `error` on a line of its own
+//! and text out, in the form of `client::control`.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-/// The longest line that is read, in bytes.
+/// The longest accepted line, in bytes.
 const MAX_LINE_LEN: u64 = 1000;
 
-/// How long a client may take to send its line.
+/// The time that a client may take to send its line.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Reads one line, has it executed, and answers.
+/// Reads one line, executes it, and answers.
 pub fn exchange(
     mut stream: UnixStream,
     execute: impl FnOnce(&str) -> Result<String, String>,

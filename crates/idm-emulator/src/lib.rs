@@ -2,11 +2,11 @@
 //!
 //! * [`Drive`] is the model: a mutex table, typed commands, SCSI or NVMe bytes in, replies out. No
 //!   clock, no I/O, no threads, so that a simulator or a model checker can use it.
-//! * [`Profile`] says how it behaves where generations of firmware differ, or where nothing is
-//!   known.
+//! * [`Profile`] describes the behaviour of a drive where generations of firmware differ, or where
+//!   none was observed.
 //! * [`server`] serves drives on unix sockets, with faults on demand; [`client`] reaches them;
-//!   [`wire`] is what travels between the two; [`text`] is the words of control commands.
-//! * [`disks`] are drives with disk data, for front ends that give them to virtual machines.
+//!   [`wire`] is the format between the two; [`text`] has the words of control commands.
+//! * [`disks`] are drives with disk data, for front ends that attach them to virtual machines.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! Serves emulated IDM drives on unix sockets, and talks to such a server.
+//! Serves emulated IDM drives on unix sockets, and sends control commands to such a server.
 
 use idm_emulator::server::{DriveSpec, Server};
 use idm_emulator::{Profile, client};
@@ -74,7 +74,7 @@ fn run(dir: Option<&Path>, task: Task) -> Result<(), Box<dyn Error>> {
             return Err("no --drive is given; see --help".into());
         }
         Task::Serve(drives) => {
-            // Blocked before there are threads, so that only the wait below takes them.
+            // Blocked before there are threads, so that only the wait below receives them.
             let mut signals = SigSet::empty();
             signals.add(Signal::SIGTERM);
             signals.add(Signal::SIGINT);

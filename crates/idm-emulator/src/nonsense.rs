@@ -1,16 +1,16 @@
-//! Spoils a drive's answers, for drives that answer nonsense.
+//! Nonsense in a drive's answers, for drives that answer nonsense.
 //!
-//! The drive does what it is told, and answers with anything but the truth: random bytes, lengths
-//! and counts that cannot be, statuses that do not belong there or do not exist. It never lies in a
-//! way that no host can notice: it does not say GOOD where that is not so, and data that comes with
-//! GOOD is no table.
+//! The drive executes its commands, and answers with anything but the truth: random bytes,
+//! impossible lengths and counts, statuses that do not belong there or do not exist. It never lies
+//! in a way that no host can notice: it does not say GOOD if that is wrong, and data that comes
+//! with GOOD is no table.
 
 use crate::ScsiReply;
 use fastrand::Rng;
 use idm_protocol::scsi::{self, status};
 use idm_protocol::{RECORD_LEN, Status};
 
-/// Where nonsense comes from.
+/// A source of nonsense.
 #[derive(Debug)]
 pub struct Nonsense(Rng);
 
@@ -35,12 +35,12 @@ impl Default for Nonsense {
 }
 
 impl Nonsense {
-    /// The same nonsense for the same seed.
+    /// A source that gives the same nonsense for the same seed.
     pub fn new(seed: u64) -> Nonsense {
         Nonsense(Rng::with_seed(seed))
     }
 
-    /// Spoils about half of the answers.
+    /// Whether an answer stays as it is; about half of the answers do not.
     fn spares(&mut self) -> bool {
         self.0.bool()
     }
@@ -51,11 +51,11 @@ impl Nonsense {
         bytes
     }
 
-    /// Data in place of some that a drive has sent: of another length, or random.
+    /// Replaces data of a drive by data of another length, or by random data.
     fn spoil_data(&mut self, data: &mut Vec<u8>) {
         match self.0.u8(0..4) {
             0 => data.clear(),
-            // No whole number of records.
+            // Not a whole number of records.
             1 => data.truncate(self.0.usize(0..data.len()) / RECORD_LEN * RECORD_LEN + 1),
             2 => *data = self.bytes(data.len()),
             // Every record has a state that does not exist, and the counter is too great.
@@ -75,18 +75,18 @@ impl Nonsense {
         let len = self.0.usize(0..40);
         *reply = ScsiReply { status, sense: self.bytes(len), data: Vec::new() };
         if status == status::CHECK_CONDITION && self.0.bool() {
-            // As a drive would say it, but for what it says.
+            // In a drive's form, but with a wrong content.
             reply.sense.resize(18, 0);
             reply.sense[0] = *self.0.choice(&[0x70, 0x72]).unwrap_or(&0x70);
         }
         if scsi::decode_status(reply.status, &reply.sense) == Status::Good {
-            // RECOVERED ERROR, which says that it was done.
+            // RECOVERED ERROR, which means that the command was done.
             reply.status = status::TASK_ABORTED;
         }
     }
 
     /// Spoils the answer of an NVMe drive to a mutex command. A transfer over NVMe has the length
-    /// that the host asked for, so only what is in it can be wrong.
+    /// that the host requested, so only its content can be wrong.
     pub fn spoil_nvme(&mut self, status: &mut u16, data: &mut [u8]) {
         if self.spares() {
             return;

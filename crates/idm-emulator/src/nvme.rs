@@ -7,7 +7,7 @@ use idm_protocol::{
     nvme::{self, AdminCommand, idm},
 };
 
-/// What an NVMe controller answers.
+/// The answer of an NVMe controller.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct NvmeReply {
     /// Status field without the phase tag: status code in bits 7:0, its type in bits 10:8, "do not
@@ -40,7 +40,7 @@ pub mod status {
     pub const LBA_OUT_OF_RANGE: u16 = 0x4080;
 }
 
-/// What an admin command asks for, in a word; `None` where it is none of IDM.
+/// The kind of an admin command, in a word; `None` if it is not one of IDM.
 pub fn mutex_kind(command: &AdminCommand) -> Option<&'static str> {
     match parse(command) {
         Ok(command) => Some(command.word()),
@@ -66,8 +66,8 @@ fn parse(command: &AdminCommand) -> Result<Command, CdbError> {
 }
 
 impl Drive {
-    /// Executes one admin command of IDM at the drive's time `now`. `data_out` is the data that the
-    /// host sends with it.
+    /// Executes one admin command of IDM at the drive's time `now`. `data_out` is the host's data
+    /// for it.
     pub fn execute_admin(
         &mut self,
         now: DriveTime,
@@ -77,7 +77,7 @@ impl Drive {
         match parse(command) {
             Err(CdbError::Opcode) => NvmeReply::bare(status::INVALID_OPCODE),
             Err(CdbError::MutexOp) => NvmeReply::bare(idm::status(idm::INVALID_MUTEX_OP)),
-            // One code for "no such group" and "no such mutex".
+            // One code means both "no such group" and "no such mutex".
             Err(CdbError::Group) => NvmeReply::bare(idm::status(idm::NOT_FOUND)),
             Err(CdbError::Field) => NvmeReply::bare(status::INVALID_FIELD),
             Ok(Command::ReadTable { blocks }) => NvmeReply::good(self.table_blocks(now, blocks)),
@@ -93,7 +93,7 @@ impl Drive {
                 }
                 None => NvmeReply::bare(status::DATA_TRANSFER_ERROR),
             },
-            // No opcode of NVMe stands for these.
+            // NVMe has no opcode for these.
             Ok(Command::TestUnitReady | Command::RequestSense { .. } | Command::Inquiry { .. }) => {
                 NvmeReply::bare(status::INVALID_OPCODE)
             }
@@ -117,7 +117,7 @@ fn status_field(status: Status) -> u16 {
         Status::Full(Limit::Hosts) => idm::HOSTS_FULL,
         Status::Full(Limit::HostsOfMutex) => idm::HOSTS_OF_MUTEX_FULL,
         Status::WrongState => idm::WRONG_CLASS,
-        // The model does not say these; they are a transport's.
+        // The model does not return these; only a transport does.
         Status::Unsupported | Status::Failed | Status::Unreachable | Status::Uncertain => {
             idm::OPERATION_FAILED
         }
@@ -140,7 +140,7 @@ mod tests {
         drive.execute_admin(now, &nvme::mutex(op), &record.encode()).status
     }
 
-    /// The drive's answers as hardware tests have them, by their NVMe codes.
+    /// The drive's answers in the hardware tests, by their NVMe codes.
     #[test]
     fn one_mutex_of_two_hosts() {
         let drive = &mut Drive::new(Profile::current());

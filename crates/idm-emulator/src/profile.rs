@@ -1,4 +1,4 @@
-//! How a drive behaves where generations of firmware differ, or where nothing was observed
+//! The behaviour of a drive where generations of firmware differ, or where none was observed
 //! (docs/protocol.md, "Generations of firmware").
 
 /// One behaviour. `Profile` values come from [`Profile::r00d`], [`Profile::rev2313`] and
@@ -9,53 +9,54 @@ pub struct Profile {
     pub version: u8,
     /// Room in the table.
     pub limits: Limits,
-    /// How a full table is reported, and with it an undefined mutex operation.
+    /// The sense data for a full table, and for an undefined mutex operation.
     pub limit_sense: LimitSense,
-    /// Sense data in fixed (70h) instead of descriptor (72h) form. No trace has the fixed form,
-    /// but a host must understand both.
+    /// Whether sense data has the fixed (70h) instead of the descriptor (72h) form. No trace has
+    /// the fixed form, but a host must understand both.
     pub fixed_sense: bool,
-    /// The most blocks that one read returns; what lies beyond stays unfilled.
+    /// The most blocks that one read returns; the drive does not fill the others.
     pub blocks_per_read: u32,
     /// The answer to an acquire by a host that holds the mutex.
     pub duplicate: Duplicate,
-    /// An acquire by a holder whose lease has run out is granted, instead of answered as
+    /// Whether an acquire by a holder whose lease has expired is granted, instead of answered as
     /// `duplicate`. Not observed either way.
     pub expired_holder_may_relock: bool,
     /// The answer to an acquire or break of a mutex that another host holds.
     pub held: Held,
-    /// A shared mutex can be acquired by further hosts.
+    /// Whether further hosts can acquire a shared mutex.
     pub sharers_admitted: bool,
-    /// The state in which live sharers read.
+    /// The state that a read shows for live sharers.
     pub sharer_state: SharerState,
-    /// What an unlock leaves of a shared record.
+    /// The remains of a shared record after an unlock.
     pub shared_unlock: SharedUnlock,
-    /// Where an unlock removed the last record of a mutex, its value comes back with the next
-    /// acquire. Not observed either way.
+    /// Whether the value of a mutex comes back with the next acquire after an unlock removed the
+    /// mutex's last record. Not observed either way.
     pub value_outlives_record: bool,
-    /// What a value belongs to.
+    /// The owner of a value: the mutex or the record.
     pub value_scope: ValueScope,
-    /// Acquire and break of an existing mutex store the payload's value if it says so.
+    /// Whether acquire and break of an existing mutex store the payload's value on request.
     pub lock_stores_value: bool,
-    /// Refresh stores the payload's value if it says so. Not observed either way.
+    /// Whether refresh stores the payload's value on request. Not observed either way.
     pub refresh_stores_value: bool,
-    /// Refresh stores the payload's metadata. Not observed either way.
+    /// Whether refresh stores the payload's metadata. Not observed either way.
     pub refresh_stores_metadata: bool,
-    /// The value survives a break. Not observed either way.
+    /// Whether the value survives a break. Not observed either way.
     pub break_keeps_value: bool,
-    /// Unlock of an unlocked mutex is GOOD, for every host, instead of RESERVATION CONFLICT.
+    /// Whether unlock of an unlocked mutex is GOOD, for every host, instead of RESERVATION
+    /// CONFLICT.
     pub repeated_unlock_good: bool,
     /// The answer to an unlock whose class is not that of the sender's record.
     pub unlock_of_other_class: OtherClass,
     /// Whether a holder may destroy without an unlock.
     pub destroy_by_holder: DestroyByHolder,
-    /// Any host may destroy an unlocked mutex, instead of its last owner only. Not observed either
-    /// way.
+    /// Whether any host may destroy an unlocked mutex, instead of its last owner only. Not observed
+    /// either way.
     pub destroy_by_stranger: bool,
-    /// A sharer may become exclusive where all others have timed out; it thereby removes them.
-    /// Not observed either way.
+    /// Whether a sharer may become exclusive when all others have timed out; it thereby removes
+    /// them. Not observed either way.
     pub promotion_removes_expired: bool,
-    /// A shared break takes the places of timed-out sharers although others are live, instead of
-    /// being refused. Not observed either way.
+    /// Whether a shared break takes the places of timed-out sharers although others are live,
+    /// instead of being refused. Not observed either way.
     pub break_beside_live_sharers: bool,
 }
 
@@ -68,7 +69,7 @@ pub struct Limits {
     pub hosts: usize,
     /// Hosts of one mutex.
     pub hosts_of_mutex: usize,
-    /// Records, that is (mutex, host) pairs; reported like too many mutexes.
+    /// Records, that is (mutex, host) pairs; too many are reported like too many mutexes.
     pub records: usize,
 }
 
@@ -99,38 +100,38 @@ pub enum Held {
     Busy,
 }
 
-/// The state in which live sharers read where there are several.
+/// The state that a read shows for live sharers if there are several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SharerState {
-    /// 0x101, as a single holder.
+    /// 0x101, like a single holder.
     Locked,
     /// 0x103. Defined by the protocol, in no trace.
     MultipleLocked,
 }
 
-/// What an unlock leaves of a shared record.
+/// The remains of a shared record after an unlock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SharedUnlock {
     /// Nothing (2022 and later).
     RecordGone,
-    /// The last sharer's record stays, unlocked; others go.
+    /// The last sharer's record stays, unlocked; the others go.
     LastStays,
     /// Every record stays, unlocked.
     EachStays,
 }
 
-/// What a value belongs to. Not observed: no trace has two sharers with different values.
+/// The owner of a value. Not observed: no trace has two sharers with different values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ValueScope {
     /// The mutex: all its records show the same value.
     Mutex,
-    /// The record: a new sharer's record shows the value of its payload, and a value that is
-    /// stored changes the sender's record only.
+    /// The record: a new sharer's record shows the value of its payload, and a stored value changes
+    /// the sender's record only.
     Record,
 }
 
 /// The answer to an unlock whose class is not that of the sender's record. Not observed; the first
-/// host implementation is prepared for COMMAND TERMINATED, and newer firmware has a code for it.
+/// host implementation handles COMMAND TERMINATED, and newer firmware has a code for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OtherClass {
     /// It unlocks.
@@ -146,7 +147,7 @@ pub enum OtherClass {
 pub enum DestroyByHolder {
     /// Never.
     Refused,
-    /// While its lease runs. The one rule that fits every step that r00d was seen to do
+    /// While its lease runs. This is the only rule that fits every observed step of r00d
     /// (docs/protocol.md, "Removing and clearing").
     WhileLive,
     /// Always.
@@ -154,7 +155,7 @@ pub enum DestroyByHolder {
 }
 
 impl Profile {
-    /// Firmware r00d of May 2020. The traces are of exclusive use mostly; its limits are unknown.
+    /// Firmware r00d of May 2020. Its traces mostly show exclusive use; its limits are unknown.
     pub const fn r00d() -> Profile {
         Profile {
             version: 1,
@@ -165,8 +166,8 @@ impl Profile {
         }
     }
 
-    /// Firmware revision 2313 of June 2020. What its traces do not show is as in
-    /// [`Profile::r00d`] where that shows it, else as in [`Profile::current`]. The runs on real
+    /// Firmware revision 2313 of June 2020. A point that its traces do not show is as in
+    /// [`Profile::r00d`] if that shows it, otherwise as in [`Profile::current`]. The runs on real
     /// drives three weeks later show that the last sharer's record and value stayed
     /// (docs/protocol.md, "Shared mutexes").
     pub const fn rev2313() -> Profile {
@@ -180,9 +181,9 @@ impl Profile {
         }
     }
 
-    /// Firmware of 2022 and later, as hardware tests describe it. About 4000 records are
-    /// documented, no other limit. What was never observed follows the apparent intention: a
-    /// refused command changes nothing, only BREAK takes over, a value belongs to the mutex.
+    /// Firmware of 2022 and later, according to hardware tests. About 4000 records are documented,
+    /// and no other limit. A point without observation follows the apparent intention: a refused
+    /// command changes nothing, only BREAK takes over, a value belongs to the mutex.
     pub const fn current() -> Profile {
         Profile {
             version: 8,
@@ -211,8 +212,8 @@ impl Profile {
         }
     }
 
-    /// All profiles with a name: the generations, and [`Profile::current`] with one uncertain
-    /// point changed. A host must be safe with each of them, and with their mixtures.
+    /// All profiles with a name: the generations, and [`Profile::current`] with one uncertain point
+    /// changed. A host must be safe with each of them, and with mixtures of them.
     pub fn named() -> Vec<(&'static str, Profile)> {
         let mut profiles = vec![
             ("current", Profile::current()),
@@ -274,7 +275,7 @@ impl Profile {
         profiles
     }
 
-    /// The profile of that name, see [`Profile::named`].
+    /// The profile with this name; see [`Profile::named`].
     pub fn by_name(name: &str) -> Option<Profile> {
         Profile::named().into_iter().find_map(|(known, profile)| (known == name).then_some(profile))
     }

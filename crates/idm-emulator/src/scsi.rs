@@ -7,7 +7,7 @@ use idm_protocol::{
     scsi::{self, Sense, status},
 };
 
-/// What a SCSI target answers.
+/// The answer of a SCSI target.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ScsiReply {
     /// SCSI status byte (SAM-5).
@@ -28,7 +28,7 @@ impl ScsiReply {
     }
 }
 
-/// The vital product data pages that are served.
+/// The vital product data pages that a drive serves.
 const PAGES: [u8; 4] = [0x00, 0x80, 0x83, scsi::VERSION_PAGE];
 /// T10 vendor and product identification, padded with spaces.
 const VENDOR: &[u8; 8] = b"IDM-EMUL";
@@ -37,10 +37,10 @@ const PRODUCT: &[u8; 16] = b"Emulated drive  ";
 const REVISION: &[u8; 4] = b"0001";
 
 impl Drive {
-    /// Executes one SCSI command at the drive's time `now`: INQUIRY, TEST UNIT READY, REQUEST
-    /// SENSE and the mutex commands in the present (F0h) and the older (88h, 89h, 8Eh) encoding.
-    /// `data_out` is the data that the initiator sends with it. The reply's data is not cut to the
-    /// initiator's buffer.
+    /// Executes one SCSI command at the drive's time `now`: INQUIRY, TEST UNIT READY, REQUEST SENSE
+    /// and the mutex commands in the present (F0h) and the older (88h, 89h, 8Eh) encoding.
+    /// `data_out` is the initiator's data for it. The reply's data is not cut to the initiator's
+    /// buffer.
     pub fn execute(&mut self, now: DriveTime, cdb: &[u8], data_out: &[u8]) -> ScsiReply {
         let command = match cdb::parse(cdb) {
             Ok(command) => command,
@@ -53,7 +53,7 @@ impl Drive {
         match command {
             Command::TestUnitReady => ScsiReply::default(),
             Command::RequestSense { descriptor, allocation } => {
-                // Sense data goes out with the status it belongs to, so none is ever pending.
+                // Sense data goes out with its status, so none is ever pending.
                 let mut bytes = if descriptor {
                     sense::descriptor_form(sense::NONE)
                 } else {
@@ -122,7 +122,7 @@ impl Drive {
             Status::NotFound => self.check(sense::NO_SUCH_MUTEX),
             Status::Full(limit) => self.check(sense::full(self.profile(), limit)),
             Status::WrongState => self.check(sense::WRONG_CLASS),
-            // The model does not say these; they are a transport's.
+            // The model does not return these; only a transport does.
             Status::Unsupported | Status::Failed | Status::Unreachable | Status::Uncertain => {
                 self.check(sense::INVALID_OPCODE)
             }
@@ -163,8 +163,8 @@ impl Drive {
         Some(bytes)
     }
 
-    /// The drive's world wide name: an NAA identifier of the "locally assigned" kind (3h), made
-    /// from the serial number with the FNV-1a hash, so that it is the same in every run.
+    /// The drive's world wide name: an NAA identifier of the "locally assigned" kind (3h). The
+    /// FNV-1a hash of the serial number makes it the same in every run.
     pub fn naa(&self) -> u64 {
         let hash = self.serial.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)

@@ -2,7 +2,7 @@
 //! `<dir>/control.sock` for faults and questions.
 //!
 //! Every connection has a thread of its own and one command in flight. A drive's state belongs to
-//! the server and outlives its clients.
+//! the server and outlives the clients.
 
 mod control;
 mod served_drive;
@@ -20,17 +20,17 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
-/// A drive to be served.
+/// The description of a drive to serve.
 #[derive(Clone, Debug)]
 pub struct DriveSpec {
-    /// Its name, which names its socket and is its serial number.
+    /// The name of the drive and of its socket, also its serial number.
     pub name: String,
-    /// How it behaves.
+    /// The drive's behaviour.
     pub profile: Profile,
 }
 
 impl DriveSpec {
-    /// From `<name>` or `<name>=<profile>`, see [`Profile::named`].
+    /// Parses `<name>` or `<name>=<profile>`; see [`Profile::named`].
     pub fn parse(text: &str) -> Result<DriveSpec, String> {
         let (name, profile) = text.split_once('=').unwrap_or((text, "current"));
         let fits = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
@@ -46,12 +46,12 @@ impl DriveSpec {
     }
 }
 
-/// Where the control socket of a server is.
+/// The path of a server's control socket.
 pub fn control_socket(dir: &Path) -> PathBuf {
     dir.join("control.sock")
 }
 
-/// Where a drive's socket is.
+/// The path of a drive's socket.
 pub fn drive_socket(dir: &Path, name: &str) -> PathBuf {
     dir.join(format!("{name}.sock"))
 }
@@ -75,11 +75,11 @@ struct Bay {
 }
 
 impl Server {
-    /// Starts to serve; when this returns, all sockets can be connected to. `dir` is made if need
-    /// be. Fails where another server serves there.
+    /// Starts to serve; on return all sockets accept connections. Creates `dir` if it is missing.
+    /// Fails if another server serves there.
     pub fn start(dir: &Path, drives: &[DriveSpec]) -> io::Result<Server> {
         std::fs::create_dir_all(dir)?;
-        // The control socket first: it is what tells that another server is here.
+        // The control socket first: it shows whether another server is here.
         let control = UnixListener::bind(free(control_socket(dir))?)?;
         let mut bays = BTreeMap::new();
         for spec in drives {
@@ -100,7 +100,7 @@ impl Server {
                 let _ = thread::Builder::new().spawn(move || control::serve(&bays, stream));
             })?
         };
-        // From here on dropping the server cleans up.
+        // From here on the drop of the server cleans up.
         let server = Server { bays, control };
         for name in server.bays.all.keys() {
             server.bays.power_on(name)?;
@@ -108,13 +108,13 @@ impl Server {
         Ok(server)
     }
 
-    /// Where the drive's socket is.
+    /// The path of the drive's socket.
     pub fn socket(&self, name: &str) -> PathBuf {
         drive_socket(&self.bays.dir, name)
     }
 
-    /// Executes a control command as if it had come through the control socket; `help` lists
-    /// them. The error is a message for the user.
+    /// Executes a control command as if it had come through the control socket; `help` lists the
+    /// commands. The error is a message for the user.
     pub fn control(&self, line: &str) -> Result<String, String> {
         control::execute(&self.bays, line)
     }
@@ -133,7 +133,7 @@ impl Drop for Server {
 }
 
 impl Bays {
-    /// Opens the drive's socket; without effect where it is open.
+    /// Opens the drive's socket; without effect if it is open.
     fn power_on(&self, name: &str) -> io::Result<()> {
         let Some(bay) = self.all.get(name) else {
             return Err(io::ErrorKind::NotFound.into());
@@ -153,7 +153,7 @@ impl Bays {
                         Err(e) if e.kind() == io::ErrorKind::InvalidData => {
                             eprintln!("idm-emulator: drive {name}: closed a connection: {e}");
                         }
-                        // A client that goes is no error, whatever it was doing.
+                        // A client that disconnects is no error, at any point.
                         _ => {}
                     }
                     worker.leave(connection);
@@ -167,8 +167,8 @@ impl Bays {
         Ok(())
     }
 
-    /// Closes the drive's socket and all connections. The table stays and leases go on, as when
-    /// the cable is drawn; `reset` takes the table away.
+    /// Closes the drive's socket and all connections. The table stays and leases go on, as after
+    /// the cable was pulled; `reset` clears the table.
     fn power_off(&self, name: &str) {
         if let Some(bay) = self.all.get(name) {
             if let Some(mut listener) = lock(&bay.listener).take() {

@@ -1,4 +1,4 @@
-//! The mutex table as a drive keeps it.
+//! The mutex table inside a drive.
 
 use crate::DriveTime;
 use crate::profile::ValueScope;
@@ -8,13 +8,13 @@ use idm_protocol::{Class, HostId, Metadata, Mode, Record, ResourceId, Value, Val
 /// A countdown of all ones: a lease without end (documented; in no trace).
 const ENDLESS: u64 = u64::MAX;
 
-/// All mutexes, in the order of their creation, in which they read back
+/// All mutexes in the order of their creation, which is the order of a read
 /// (docs/protocol.md, "Reading the table").
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Table {
     mutexes: Vec<Mutex>,
-    /// Of each mutex, what tells it from most others: there may be thousands, and a drive does not
-    /// read them all to find one.
+    /// A tag of each mutex that distinguishes it from most others: there may be thousands, and a
+    /// drive does not read them all to find one.
     tags: Vec<u64>,
 }
 
@@ -23,12 +23,12 @@ fn tag(resource: &ResourceId) -> u64 {
         let word: [u8; 8] = word.try_into().unwrap_or_default();
         u64::from_le_bytes(word)
     });
-    // Odd, and with bits all over: what differs somewhere differs in the product.
+    // Odd, with bits everywhere: words that differ in any bit give different products.
     words.fold(0, |tag, word| (tag.rotate_left(23) ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15))
 }
 
 impl Table {
-    /// Where a mutex is.
+    /// The index of a mutex.
     pub(crate) fn find(&self, resource: &ResourceId) -> Option<usize> {
         let wanted = tag(resource);
         let mut alike = (0..self.tags.len()).filter(|&at| self.tags[at] == wanted);
@@ -59,7 +59,7 @@ impl Deref for Table {
     }
 }
 
-/// For the records of a mutex; which it is never changes.
+/// For changes of a mutex's records; its identity never changes.
 impl DerefMut for Table {
     fn deref_mut(&mut self) -> &mut [Mutex] {
         &mut self.mutexes
@@ -74,7 +74,7 @@ pub(crate) struct Mutex {
     pub(crate) entries: Vec<Entry>,
 }
 
-/// One record of a mutex: a host that holds it, or did so last.
+/// One record of a mutex: a host that holds it, or was the last to hold it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Entry {
     pub(crate) host: HostId,
@@ -89,7 +89,7 @@ pub(crate) struct Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Lease {
     Unlocked,
-    /// Held. Expiry does not release: the holder stays until it is broken
+    /// Held. An expired lease does not release it: the holder stays until it is broken
     /// (docs/protocol.md, "The lease clock").
     Until(DriveTime),
 }
@@ -115,7 +115,7 @@ impl Entry {
         self.class.mode() == Mode::Shared
     }
 
-    /// Held with a running lease.
+    /// Whether it is held with a running lease.
     pub(crate) fn is_live(&self, now: DriveTime) -> bool {
         match self.lease {
             Lease::Unlocked => false,
@@ -123,8 +123,8 @@ impl Entry {
         }
     }
 
-    /// Whether BREAK may take this holder's place. Not observed: for an endless lease the only
-    /// hint is a remark in the first host implementation that BREAK takes it over.
+    /// Whether BREAK may take this holder's place. Not observed: for an endless lease the only hint
+    /// is a remark in the first host implementation that BREAK takes it over.
     pub(crate) fn is_breakable(&self, now: DriveTime) -> bool {
         self.is_held() && (!self.is_live(now) || self.countdown_ms == ENDLESS)
     }
@@ -143,7 +143,7 @@ impl Mutex {
         self.entries.iter().any(Entry::is_held)
     }
 
-    /// Those who hold it besides `host`, live or timed out.
+    /// Holders other than `host`, live or timed out.
     pub(crate) fn others(&self, host: &HostId) -> impl Iterator<Item = &Entry> {
         let host = *host;
         self.entries.iter().filter(move |e| e.is_held() && e.host != host)
@@ -154,9 +154,9 @@ impl Mutex {
         self.own(host).or(self.entries.first()).map_or(Value::ZERO, |e| e.value)
     }
 
-    /// Does with the payload's value what the payload says.
+    /// Stores the payload's value as the payload requests.
     pub(crate) fn store_value(&mut self, scope: ValueScope, payload: &Record) {
-        // Not observed: 2 ("update, valid") is taken for a store, 3 ("invalid") for a loss of the
+        // Not observed: 2 ("update, valid") counts as a store, 3 ("invalid") as a loss of the
         // value; further numbers have no meaning and change nothing.
         let value = match payload.value_update {
             ValueUpdate::Store | ValueUpdate::Other(2) => payload.value,

@@ -1,4 +1,4 @@
-//! What drives tell people, and what people tell drives: the words of control commands.
+//! The words of control commands, for input and output.
 
 use crate::{Drive, DriveTime, Profile, ScsiReply, sense};
 use idm_protocol::{
@@ -17,9 +17,9 @@ fn hex(word: &str) -> Result<u8, String> {
         .map_err(|_| format!("{word:?} is not a hexadecimal byte"))
 }
 
-/// The answer that a fault asks for: a SCSI status in hex and, after it, sense data as
-/// KEY/ASC/ASCQ or KEY/ASC/ASCQ/FRU. CHECK CONDITION without sense data becomes ABORTED COMMAND,
-/// which says nothing about the effect.
+/// The answer for a fault: a SCSI status in hex and, after it, sense data as KEY/ASC/ASCQ or
+/// KEY/ASC/ASCQ/FRU. CHECK CONDITION without sense data becomes ABORTED COMMAND, which leaves the
+/// effect open.
 pub fn failure(profile: &Profile, status: &str, sense: Option<&str>) -> Result<ScsiReply, String> {
     let status = hex(status)?;
     let sense = match (sense, status) {
@@ -52,7 +52,7 @@ fn parse_sense(text: &str) -> Result<Sense, String> {
     Ok(sense::sense(key, asc, ascq, fru))
 }
 
-/// The table for people: one line per record under a heading.
+/// The table as text: one line per record under a heading.
 pub fn table(drive: &Drive, now: DriveTime) -> String {
     let mut rows =
         vec![["RESOURCE", "HOST", "STATE", "CLASS", "LEASE LEFT", "VALUE"].map(String::from)];

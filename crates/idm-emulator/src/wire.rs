@@ -1,5 +1,5 @@
-//! What travels on a drive's socket: one request, one answer, and so on. Either side may close
-//! the connection at any time; a request that did not arrive whole is not executed.
+//! The format on a drive's socket: one request, one answer, and so on. Either side may close the
+//! connection at any time; an incomplete request is not executed.
 //!
 //! All numbers are big-endian. A request is
 //!
@@ -26,7 +26,7 @@ use std::io::{self, Read, Write};
 
 /// The longest CDB in bytes (SPC-4 has longer ones; no drive needs them here).
 pub const MAX_CDB_LEN: usize = 32;
-/// The most data in either direction, in bytes: what Linux moves with one SG_IO at most.
+/// The most data in either direction, in bytes: the most that Linux moves with one SG_IO.
 pub const MAX_DATA_LEN: usize = 4 << 20;
 
 const REQUEST_HEADER_LEN: usize = 5;
@@ -42,15 +42,15 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// The request as a frame; an error where a length is out of bounds.
+    /// The request as a frame; an error if a length is out of bounds.
     pub fn frame(cdb: &[u8], data_out: &[u8], data_in_len: usize) -> io::Result<Vec<u8>> {
         check(cdb, data_out, data_in_len)?;
-        // None of these can be cut: the bounds are far below.
+        // No cast loses bits: the bounds are far below.
         let (cdb_len, room) = ([cdb.len() as u8], (data_in_len as u32).to_be_bytes());
         Ok(frame(&[&cdb_len, &room, cdb, data_out]))
     }
 
-    /// Waits for a request; `None` where the other side closed the connection instead.
+    /// Waits for a request; `None` if the other side closed the connection instead.
     pub fn read(stream: &mut impl Read) -> io::Result<Option<Request>> {
         let mut len = [0; 4];
         if stream.read(&mut len[..1])? == 0 {
@@ -80,7 +80,7 @@ fn check(cdb: &[u8], data_out: &[u8], data_in_len: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Sends an answer; its data is cut to the room that the request gave.
+/// Sends an answer; its data is cut to the room in the request.
 pub(crate) fn write_answer(
     stream: &mut impl Write,
     reply: &ScsiReply,
@@ -102,7 +102,7 @@ pub(crate) fn read_answer(stream: &mut impl Read) -> io::Result<ScsiReply> {
     Ok(ScsiReply { status, sense: sense.to_vec(), data: data.to_vec() })
 }
 
-/// The parts, and how long they are.
+/// The parts, preceded by their total length.
 fn frame(parts: &[&[u8]]) -> Vec<u8> {
     let len: usize = parts.iter().map(|part| part.len()).sum();
     let mut frame = Vec::with_capacity(4 + len);
@@ -173,9 +173,9 @@ mod tests {
         assert!(Request::frame(&[0; MAX_CDB_LEN + 1], &[], 0).is_err());
         assert!(Request::frame(&[0], &[], MAX_DATA_LEN + 1).is_err());
         assert!(Request::frame(&[0], &vec![0; MAX_DATA_LEN + 1], 0).is_err());
-        // A frame that promises more than any frame may have is refused before it is read.
+        // A frame that announces more than the limit is refused before it is read.
         assert!(Request::read(&mut &[0xFF, 0xFF, 0xFF, 0xFF][..]).is_err());
-        // A frame that ends early is an error, no request at all is not.
+        // A frame that ends early is an error; no request at all is not.
         let frame = Request::frame(&[0; 6], &[1, 2, 3], 0).unwrap();
         assert!(Request::read(&mut &frame[..frame.len() - 1]).is_err());
         assert_eq!(Request::read(&mut &[][..]).unwrap(), None);

@@ -1,4 +1,4 @@
-//! What goes into a [`Lock`](crate::Lock) and what comes out of it.
+//! Requests, commands and events: the input and the output of a [`Lock`](crate::Lock).
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -22,7 +22,7 @@ impl Instant {
         self.0
     }
 
-    /// Time from `earlier` to `self`; zero where `earlier` is later.
+    /// Time from `earlier` to `self`; zero if `earlier` is later.
     pub const fn since(self, earlier: Instant) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
     }
@@ -42,12 +42,12 @@ impl Sub<Duration> for Instant {
     }
 }
 
-/// The caller's handle of one drive. It must mean the same drive for as long as the
+/// The caller's handle of one drive. It means the same drive for as long as the
 /// [`Lock`](crate::Lock) lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DriveRef(pub u32);
 
-/// A drive as a request names it.
+/// A drive, as a request names it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Member {
     /// The caller's handle.
@@ -56,41 +56,42 @@ pub struct Member {
     pub identity: Vec<u8>,
 }
 
-/// Tells drive sets apart: a digest of the identities of a lock's drives. Written into every
-/// record's metadata, so that a host that meets another's record knows whether both count the same
-/// drives (docs/locking.md, "Hosts that count different drives").
+/// A digest of the identities of a lock's drives, which distinguishes drive sets. Every record's
+/// metadata contains it, so that a host that reads another host's record knows whether both count
+/// the same drives (docs/locking.md, "Hosts that count different drives").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fingerprint(pub [u8; 16]);
 
-/// Times that an engine works by.
+/// Times that an engine uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Timing {
-    /// The lease that drives are asked for. Other hosts may break the lock when it has run out.
+    /// The lease that each command asks for. Other hosts may break the lock after it has expired.
     pub lease: Duration,
-    /// What is taken off a lease on this host's side, for clocks that run at different speeds.
+    /// The margin by which this host shortens a lease, for clocks that run at different speeds.
     pub drift: Duration,
-    /// From one refresh of a drive to the next.
+    /// The interval between two refreshes of a drive.
     pub renew: Duration,
-    /// How long a request waits for drives that do not answer before it is refused.
+    /// The time after which a request is refused if drives do not answer.
     pub patience: Duration,
-    /// How long a majority waits for the answers of drives that have been asked at the same time.
-    /// One of them may be about to tell of a holder that counts other drives.
+    /// The time for which a request with a majority still waits for drives that were asked at the
+    /// same time. One of them may be about to report a holder that counts other drives.
     pub grace: Duration,
-    /// How long after it was reported a command with an unknown fate may still reach the drive.
-    /// Until then a new grant of that drive is not counted where the old command could undo it.
-    /// Every command is reported at the latest this long after it was handed out.
+    /// The time for which a command with an unknown fate may still reach the drive, counted from
+    /// its report. During this time a new grant of that drive does not count if the old command
+    /// could undo it. The caller reports every command at the latest this long after it was handed
+    /// out.
     pub linger: Duration,
-    /// The mean pause before a request that split the drives with another host's is tried again.
+    /// The mean pause before a request is repeated after it split the drives with another host's.
     pub backoff: Duration,
 }
 
 impl Timing {
-    /// Times for a lease: renewal every third of it, so that two attempts may fail; at most 5 s
-    /// for a request, so that lvmlockd can go on to process a kill or drop.
+    /// Times for a lease. Renewal is due after a third of the lease, so that two attempts may fail.
+    /// A request takes at most 5 s, so that lvmlockd can go on to process a kill or drop.
     pub fn for_lease(lease: Duration) -> Timing {
         Timing {
             lease,
-            // Two clocks that are each off by 500 ppm drift apart by 1/1000.
+            // Two clocks, each wrong by up to 500 ppm, drift apart by up to 1/1000.
             drift: lease / 500,
             renew: lease / 3,
             patience: Duration::from_secs(5).min(lease / 4),
@@ -101,38 +102,39 @@ impl Timing {
     }
 }
 
-/// What does not change in the life of a [`Lock`](crate::Lock).
+/// The constant properties of a [`Lock`](crate::Lock).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LockConfig {
     /// The mutex.
     pub resource: ResourceId,
     /// This host.
     pub host: HostId,
-    /// Whether the mutex carries a value that outlives the lock (global and VG locks): it is then
-    /// left on the drive when it is unlocked. Otherwise (LV locks) it is destroyed, so that the
+    /// Whether the mutex carries a value that outlives the lock (global and VG locks). Such a mutex
+    /// stays on the drive when it is unlocked. Other mutexes (LV locks) are destroyed, so that the
     /// drive's table stays small.
     pub keeps_value: bool,
     /// Times.
     pub timing: Timing,
     /// Seed of the engine's random choices (back-off, spread of renewals).
     pub seed: u64,
-    /// Until when a command of an earlier life of this host may still reach a drive. No drive
-    /// counts for an answer to a command that was sent before.
+    /// The end of the time in which a command of this host's earlier life may still reach a drive.
+    /// No answer counts whose command was sent before it.
     pub earlier_until: Instant,
-    /// Until when a command of an earlier life that leaves shared what it finds may still reach a
-    /// drive ([`Undoes::Exclusive`]). No drive is asked for an exclusive lock before, but what is
-    /// adopted as exclusive needs no such wait.
+    /// The end of the time in which an earlier life's command that keeps a shared lock shared may
+    /// still reach a drive ([`Undoes::Exclusive`]). Before it, no drive is asked for an exclusive
+    /// lock, but the adoption of an exclusive lock needs no such wait.
     pub earlier_shares_until: Instant,
-    /// Until when a command of an earlier life that only prolongs what it held, or takes it, may
-    /// still reach a drive. It undoes nothing, but it writes what that life counted.
+    /// The end of the time in which an earlier life's command that only prolongs or takes a lock
+    /// may still reach a drive. Such a command undoes nothing, but it writes the fingerprint of the
+    /// drives that the earlier life counted.
     pub earlier_writes_until: Instant,
-    /// The safety rule that this lock breaks, for tests of the tests.
+    /// The safety rule that this lock breaks, for tests that check the tests.
     #[cfg(feature = "broken-rules")]
     pub broken: Option<crate::BrokenRule>,
 }
 
 impl LockConfig {
-    /// A lock that keeps all rules, however the crate was built.
+    /// Returns the configuration of a lock that keeps all rules, whatever the crate's features are.
     pub fn new(
         resource: ResourceId,
         host: HostId,
@@ -155,69 +157,69 @@ impl LockConfig {
     }
 }
 
-/// What a caller can ask for. One request at a time.
+/// A request of the caller. Only one is under way at a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// Take the lock. Allowed while it is not held.
+    /// Takes the lock. Allowed while it is not held.
     Acquire {
-        /// How.
+        /// The mode.
         mode: Mode,
         /// The drives that vote.
         members: Vec<Member>,
-        /// Other drives of the VG, which are read for holders of the same lock after it was
-        /// written to `members`. Empty for global and VG locks.
+        /// Other drives of the VG. They are read for holders of the same lock after it was written
+        /// to `members`. Empty for global and VG locks.
         witnesses: Vec<Member>,
     },
-    /// Take over what an earlier life of this very host holds, and only that: until it is decided
-    /// whether there is a lock to adopt, drives are read, and records that they show as this
-    /// host's are refreshed in the mode that they have. Allowed while the lock is not held. What is
-    /// found is refreshed at once, and counts when it was refreshed again after
+    /// Takes over what an earlier life of this very host holds, and nothing else. Until the
+    /// decision, drives are read, and this host's records on them are refreshed in the mode that
+    /// they have. Allowed while the lock is not held. A record that is found is refreshed at once,
+    /// and counts after another refresh, later than [`LockConfig::earlier_until`].
     /// [`LockConfig::earlier_until`].
     ///
-    /// Ends in [`Outcome::Adopted`], or in [`Refusal::NothingToAdopt`] where that is certain, or in
-    /// [`Refusal::OtherMode`]. After a refusal nothing is given back, because what an earlier life
-    /// held may be in use, and what is there has begun a new lease. Then the lock takes another
-    /// adoption or a release, and nothing else.
+    /// Ends in [`Outcome::Adopted`], in [`Refusal::NothingToAdopt`] if that is certain, or in
+    /// [`Refusal::OtherMode`]. After a refusal nothing is given back, because the earlier life's
+    /// lock may be in use; its records have begun a new lease. From then on the lock accepts only
+    /// another adoption or a release.
     Adopt {
-        /// Only if it is held like this; `None`: however it is held.
+        /// The mode in which the lock must be held; `None` accepts both.
         mode: Option<Mode>,
-        /// Until when the lock is known to be safe that the earlier life was granted, if it was.
-        /// What was looked at before counts as kept all along, so what is enough to keep the lock
-        /// is enough to adopt it.
+        /// The moment until which the earlier life's lock is known to be safe, if that life was
+        /// granted it. Until then the lock counts as kept without a gap, so the keep quorum is
+        /// enough to adopt it.
         granted_until: Option<Instant>,
         /// As in [`Request::Acquire`].
         members: Vec<Member>,
         /// As in [`Request::Acquire`].
         witnesses: Vec<Member>,
     },
-    /// Change the mode. Allowed while the lock is held.
+    /// Changes the mode. Allowed while the lock is held.
     Convert {
         /// The new mode.
         mode: Mode,
-        /// A new value to publish; only where the lock is exclusive before.
+        /// A new value to publish; only allowed if the lock is exclusive before.
         value: Option<Value>,
     },
-    /// Give the lock up. Allowed at any time when no other request is under way; always succeeds,
-    /// at once. What drives did not take is followed up in the background.
+    /// Gives the lock up. Allowed whenever no other request is under way; always succeeds at once.
+    /// Drives that have not carried it out are unlocked in the background.
     Release {
-        /// A new value to publish; only where the lock is exclusive before.
+        /// A new value to publish; only allowed if the lock is exclusive before.
         value: Option<Value>,
     },
 }
 
-/// Why a request was not begun.
+/// The reason why a request was not begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestError {
     /// Another request is under way.
     Busy,
-    /// Acquire or adoption of a lock that is held, convert of one that is not, acquire of one that
-    /// could not be adopted and was not released since.
+    /// The request does not fit the state: acquire or adopt of a held lock, convert of a lock that
+    /// is not held, or acquire after a refused adoption without a release in between.
     WrongState,
-    /// No drives, more than 512 of them, or one twice.
+    /// No drives, more than 512 drives, or one drive twice.
     BadDrives,
 }
 
-/// Names a command between [`next_command`](crate::Lock::next_command) and
+/// The identifier of a command between [`next_command`](crate::Lock::next_command) and
 /// [`on_reply`](crate::Lock::on_reply).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Token(pub(crate) u64);
@@ -225,21 +227,21 @@ pub struct Token(pub(crate) u64);
 /// One command to be sent to one drive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
-    /// To be handed back with the reply.
+    /// The identifier to hand back with the reply.
     pub token: Token,
-    /// Where to send it.
+    /// The drive to send it to.
     pub drive: DriveRef,
-    /// What to send.
+    /// The command to send.
     pub command: DriveCommand,
-    /// What it can undo if it arrives in the host's next life. Before it is sent, the caller notes
-    /// for that life until when it may.
+    /// The kind of lock that the command can undo if it arrives in the host's next life. Before the
+    /// caller sends the command, it notes for that life until when the command may arrive.
     pub undoes: Undoes,
 }
 
-/// What a late command of an earlier life can take from a lock of this one.
+/// The kind of lock of this life that a late command of an earlier life can undo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Undoes {
-    /// Nothing.
+    /// None.
     Nothing,
     /// A lock that is acquired exclusively, or made exclusive, in the next life
     /// ([`LockConfig::earlier_shares_until`]).
@@ -253,55 +255,56 @@ pub enum Undoes {
 pub enum ValueRead {
     /// The last value that was published under the lock; never [`Value::ZERO`].
     Known(Value),
-    /// Nobody can vouch for a value: none was ever published, the lock was broken or is shared with
-    /// others, drives lost their state, or too few of them answered. Whatever was cached under
-    /// this lock before must be read again.
+    /// No value is certain: none was ever published, the lock was broken or is shared with others,
+    /// drives lost their state, or too few drives answered. The caller must read again whatever it
+    /// cached under this lock.
     Unknown,
 }
 
-/// Another host that stands in the way.
+/// Another host whose hold on the mutex prevents the lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Conflict {
-    /// Who.
+    /// The host.
     pub host: HostId,
-    /// How it holds the mutex.
+    /// The mode in which it holds the mutex.
     pub mode: Mode,
-    /// On which drive that was seen.
+    /// The drive that showed it.
     pub drive: DriveRef,
-    /// Whether it counts the same set of drives as we do.
+    /// Whether it counts the same set of drives as this host.
     pub same_set: bool,
 }
 
-/// Why a lock was not granted or not converted.
+/// The reason why a lock was not granted or not converted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
-    /// Live holders stand in the way. Whoever was seen is named; the list is empty where drives
-    /// said "conflict" but could not be read.
+    /// Live holders prevent it. The list names every holder that was seen; it is empty if drives
+    /// reported a conflict but could not be read.
     Held(Vec<Conflict>),
-    /// Too few drives answered to make a majority.
+    /// Too few drives answered for a majority.
     NoQuorum {
         /// Drives that granted it.
         granted: usize,
         /// Drives that are needed.
         needed: usize,
-        /// Drives that may not be used yet, and until when: a command of ours whose fate is unknown
-        /// could still reach them, and undo what they grant.
+        /// Drives that may not be used yet, each with the end of that time: until then a command of
+        /// this host with an unknown fate could still reach the drive and undo its grant.
         barred: Vec<(DriveRef, Instant)>,
     },
     /// Too many drives have no room for another mutex or host.
     Full,
-    /// A majority granted it, but too few of the VG's other drives could be read to be sure that
-    /// no host holds the lock there.
+    /// A majority granted the lock, but too few of the VG's other drives could be read to be sure
+    /// that no host holds the lock there.
     Unconfirmed,
-    /// Adopt: this host does not hold the lock. What was left on too few drives is left there.
+    /// Adopt: this host does not hold the lock. Its records on too few drives stay there.
     NothingToAdopt,
-    /// Adopt: too few of this host's records are left to tell whether, or how, it held the lock.
+    /// Adopt: too few of this host's records are left to know whether, or how, it held the lock.
     Unclear,
-    /// Adopt: this host left the lock in this mode, which was not asked for. It stays there.
+    /// Adopt: this host left the lock in this mode, which the request excludes. The lock stays
+    /// there.
     OtherMode(Mode),
 }
 
-/// The end of a request.
+/// The result of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// Acquire: the lock is held.
@@ -311,7 +314,7 @@ pub enum Outcome {
     /// Convert: the lock is held in the new mode.
     Converted {
         /// Whether a majority of the drives has the new mode. `false` is possible only from
-        /// exclusive to shared: other sharers have to wait until it is finished in the background.
+        /// exclusive to shared: other sharers have to wait until the background work finishes it.
         complete: bool,
     },
     /// Release: the lock is not held.
@@ -320,77 +323,78 @@ pub enum Outcome {
     Refused(Refusal),
 }
 
-/// Why a lock is not ours any more.
+/// The reason why a lock was lost.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Loss {
-    /// A keep-quorum of drives said that somebody else took it over or that they lost it.
+    /// So many drives reported that another host took the lock, or that they lost it, that no keep
+    /// quorum is left.
     Taken,
     /// A live holder with another drive set was found after the lock had been granted.
     OtherSet(Conflict),
 }
 
-/// Facts for the log: nothing that a caller must act on.
+/// Facts for the log. The caller need not act on them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Notice {
-    /// The lock of a timed-out host was taken over on a drive.
+    /// The lock of a timed-out host was broken on a drive.
     Broke {
-        /// From whom; several where they shared it.
+        /// The former holders; several if they shared the lock.
         hosts: Vec<HostId>,
-        /// Where.
+        /// The drive.
         drive: DriveRef,
     },
     /// A record of this very host, left by an earlier life of lvmlockd, was taken over.
     TookOverOwn {
-        /// Where.
+        /// The drive.
         drive: DriveRef,
     },
-    /// A drive no longer knows our lock: it was reset, or the lock was taken over there.
+    /// A drive no longer has this host's lock: the drive was reset, or another host took the lock.
     DriveLost {
-        /// Where.
+        /// The drive.
         drive: DriveRef,
     },
-    /// A drive that did not have our lock has it now.
+    /// A drive that did not have this host's lock has it now.
     DriveGained {
-        /// Where.
+        /// The drive.
         drive: DriveRef,
     },
-    /// Two hosts split the drives; we gave way and shall try again.
+    /// Two hosts split the drives; this host gave way and tries again.
     SplitVote,
-    /// A mutex that nobody uses was removed to make room.
+    /// An unused mutex was removed to make room.
     Collected {
-        /// Which.
+        /// The mutex.
         resource: ResourceId,
-        /// Where.
+        /// The drive.
         drive: DriveRef,
     },
     /// A drive has no IDM.
     NotIdm {
-        /// Which.
+        /// The drive.
         drive: DriveRef,
     },
 }
 
-/// What a [`Lock`](crate::Lock) tells its caller.
+/// A report from a [`Lock`](crate::Lock) to its caller.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
     /// The request is finished.
     Done(Outcome),
-    /// The lease has run out without a keep-quorum of refreshes: other hosts may break the lock
+    /// The lease has expired without a keep quorum of refreshes: other hosts may break the lock
     /// from now on. Refreshing goes on.
     Lapsed,
-    /// After [`Event::Lapsed`]: a keep-quorum of drives gave the lock back, and nobody had taken
-    /// it in between.
+    /// After [`Event::Lapsed`]: a keep quorum of drives confirmed the lock again, and no other host
+    /// had taken it in between.
     Regained,
     /// The lock is lost and is not refreshed any more. The caller still has to release it.
     Lost(Loss),
     /// These drives, named by [`Lock::spread`](crate::Lock::spread), have the lock and are ready to
-    /// vote in place of those that vote now. The caller notes them, so that an adoption would ask
+    /// vote in place of the present ones. The caller notes them, so that an adoption would ask
     /// them, and calls [`Lock::move_votes`](crate::Lock::move_votes).
     VotesReady {
         /// The drives.
         members: Vec<DriveRef>,
     },
-    /// For the log.
+    /// A fact for the log.
     Notice(Notice),
 }
 

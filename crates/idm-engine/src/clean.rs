@@ -1,8 +1,8 @@
-//! Giving the mutex back on one drive: UNLOCK, and DESTROY where nothing is to be kept.
+//! Giving the mutex back on one drive: UNLOCK, and DESTROY if nothing is to be kept.
 //!
-//! It goes on until the drive has answered, or until every lease that we may have there is over.
-//! A new acquisition replaces it; what is on its way then is waited for, and what may still be on
-//! its way bars the drive (see [`Seat::counts`]).
+//! The task goes on until the drive has answered, or until every lease that this host may have
+//! there is over. A new acquisition replaces the task. It waits for a command that is on its way,
+//! and a command that may still arrive bars the drive (see [`Seat::counts`]).
 
 use crate::api::{Instant, Timing};
 use crate::seat::{Clean, Hold, Seat, Step, Task};
@@ -11,15 +11,16 @@ use idm_protocol::{Mode, Status, Value};
 
 /// The first pause before a drive that did not take an UNLOCK is asked again.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Nonsensical replies to UNLOCK after which the lease is left to run out.
+/// Replies to UNLOCK without sense after which the lease is left to expire.
 const REFUSALS: u8 = 4;
-/// How often a DESTROY is tried on a drive that does not answer. What is left behind is a mutex
-/// that nobody holds.
+/// The number of DESTROY commands sent to a drive that does not answer. Afterwards a mutex that
+/// nobody holds stays behind.
 const DESTROYS: u8 = 4;
 
 impl Clean {
-    /// What a holder that died left there must not be believed by the next one. A mutex that is
-    /// destroyed should lose its value, but only a value that is overwritten is gone for sure.
+    /// Marks the value for removal: the next holder must not believe the value of a holder that
+    /// died. A destroyed mutex should lose its value, but only an overwritten value is gone for
+    /// sure.
     pub(crate) fn erase(&mut self) {
         self.worthless = true;
         if self.keeps_value && self.store.is_none() {
@@ -30,7 +31,7 @@ impl Clean {
 }
 
 impl Seat {
-    /// Begins to give the mutex back, if there can be anything to give back.
+    /// Begins to give the mutex back, if this host may have it.
     pub(crate) fn start_clean(&mut self, mut clean: Clean, now: Instant, timing: &Timing) {
         let acquiring = self.flight.as_ref().is_some_and(|flight| {
             matches!(flight.step, Step::Try(_) | Step::Refresh(_) | Step::Break(_))
@@ -45,8 +46,8 @@ impl Seat {
         }
         clean.promote &= clean.mode == Mode::Shared;
         if acquiring && !matches!(self.hold, Hold::Held { .. }) {
-            // What is on its way may arrive after others have had the lock and published something
-            // newer; the value of this release must not overwrite that. Zero is safe.
+            // The command on its way may arrive after others have had the lock and published
+            // something newer. The value of this release must not overwrite that; zero is safe.
             clean.store = clean.store.map(|_| Value::ZERO);
         }
         self.failures = 0;
@@ -54,7 +55,7 @@ impl Seat {
         self.plan_clean(now);
     }
 
-    /// What follows from the reply to `step`.
+    /// Acts on the reply to `step`.
     pub(crate) fn advance_clean(
         &mut self,
         step: Step,
@@ -77,7 +78,7 @@ impl Seat {
                 let stored = lasting && mode == Mode::Exclusive;
                 clean.destroy = !stored && (clean.worthless || clean.store.is_some());
             }
-            // Some firmware wants the class that it knows.
+            // Some firmware requires the class under which it knows the lock.
             (Step::Unlock(mode), Status::Terminated | Status::WrongState) => {
                 clean.refusals += 1;
                 clean.mode = match mode {
@@ -88,7 +89,7 @@ impl Seat {
             (Step::Unlock(_), Status::Failed | Status::Unsupported | Status::Full(_)) => {
                 clean.refusals += 1;
             }
-            // Somebody else uses the mutex, or has removed it: both are fine.
+            // Another host uses the mutex or has removed it: both are fine.
             (Step::Destroy, _) => clean.destroy &= retryable(status),
             _ => {}
         }
@@ -104,16 +105,16 @@ impl Seat {
         self.plan_clean(at);
     }
 
-    /// Plans the next command, or ends the task. Also called when the time has run out.
+    /// Plans the next command, or ends the task. Also called after the time has expired.
     pub(crate) fn plan_clean(&mut self, at: Instant) {
         let Task::Clean(clean) = &mut self.task else { return };
         if self.stale_value && self.hold != Hold::None {
             clean.erase();
         }
         if self.stray_until > at {
-            // A TRYLOCK of ours may still arrive, after others have had the lock: what we stored
-            // behind it could overwrite something newer. Zero is safe. And what was unlocked
-            // before has its value already.
+            // A TRYLOCK of this host may still arrive after others have had the lock. A value
+            // stored after that TRYLOCK could overwrite something newer; zero is safe. A drive that
+            // was already unlocked has its value.
             clean.store = clean.store.filter(|_| self.hold != Hold::None).map(|_| Value::ZERO);
         }
         let over = at >= clean.until || clean.refusals >= REFUSALS;

@@ -1,9 +1,9 @@
 //! The lock: one host's side of one IDM lock over several drives.
 //!
-//! This crate decides; it does nothing else. It has no clock, no thread, no socket and no random
-//! source of its own: time, replies and a seed are handed in, commands, deadlines and events come
-//! out. So the same code runs inside lvmlockd, in the deterministic simulator and in the model
-//! checker.
+//! This crate decides and does nothing else. It has no clock, no thread, no socket and no random
+//! source of its own: the caller passes in times, replies and a seed, and takes out commands,
+//! deadlines and events. So the same code runs inside lvmlockd, in the deterministic simulator and
+//! in the model checker.
 //!
 //! # How to drive a [`Lock`]
 //!
@@ -16,21 +16,21 @@
 //! After every call of `request`, `spread`, `on_reply` or `on_timer`, drain `next_command` and
 //! `next_event`, and look at `next_deadline` again. Spurious calls of `on_timer` are harmless.
 //!
-//! * Every command that was taken is answered by exactly one reply, however late; a transport that
-//!   gives up on a command replies [`Status::Uncertain`](idm_protocol::Status::Uncertain). There is
-//!   at most one command of one lock on its way to one drive.
-//! * `now` never goes backwards. It is read *before* `next_command` is called, so a lease is dated
-//!   from before its command was sent.
+//! * Every command that the caller takes gets exactly one reply, however late; a transport that
+//!   gives up on a command replies [`Status::Uncertain`](idm_protocol::Status::Uncertain). At most
+//!   one command of one lock is on its way to one drive.
+//! * `now` never goes backwards. The caller reads it *before* it calls `next_command`, so a lease
+//!   begins before its command is sent.
 //!
 //! # Where to read
 //!
-//! * `api` – what goes in and comes out.
-//! * `lock` – the state machine: its phases, and what the drives' answers add up to.
-//! * `seat`, `take`, `clean` – one drive's part: what a reply teaches, how the mutex is got, how it
-//!   is given back.
-//! * `rules` – the safety rules, each in one place. The argument for them is in `docs/locking.md`.
+//! * `api` – requests, commands and events.
+//! * `lock` – the state machine: its phases, and the result of the drives' answers.
+//! * `seat`, `take`, `clean` – one drive's part: the meaning of a reply, getting the mutex, giving
+//!   it back.
+//! * `rules` – the safety rules, each in one place. `docs/locking.md` argues for them.
 
-// Without std there is no clock, no thread and no I/O to be had: the compiler holds us to it.
+// Without std there is no clock, no thread and no I/O: the compiler enforces it.
 #![no_std]
 #![forbid(unsafe_code)]
 

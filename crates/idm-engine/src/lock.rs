@@ -1,11 +1,11 @@
-//! The state machine of one lock: what the drives' answers add up to.
+//! The state machine of one lock, which combines the drives' answers.
 //!
-//! Every entry point does the same three things: look whether the lease has run out, take in what
-//! is new, and draw the conclusions of the phase that the lock is in. What happens on a single
-//! drive is in `seat.rs`, `take.rs` and `clean.rs`.
+//! Every entry point does the same three things: it checks whether the lease has expired, takes in
+//! the news, and draws the conclusions of the lock's phase. The part of a single drive is in
+//! `seat.rs`, `take.rs` and `clean.rs`.
 //!
-//! `acquire`, `adopt`, `keep`, `convert` and `release` are the phases of a lock; `travel` lets
-//! other drives vote for one that is held; `votes` counts, and `exchange` turns steps into commands
+//! `acquire`, `adopt`, `keep`, `convert` and `release` are the phases of a lock; `travel` moves the
+//! votes of a held lock to other drives; `votes` counts, and `exchange` turns steps into commands
 //! and replies into facts. `digest` serves model checkers.
 
 mod acquire;
@@ -30,16 +30,16 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use idm_protocol::{Mode, Reply, Value};
 
-/// Drives that a lock may have.
+/// The largest number of drives of a lock.
 const MAX_DRIVES: usize = 512;
 
 /// The fingerprint of no drives.
 const NO_SET: Fingerprint = Fingerprint([0; 16]);
 
-/// What a lock is doing.
+/// The phase of a lock.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Phase {
-    /// Not held. Drives may still have to be told.
+    /// Not held. Drives may still have to be unlocked.
     Free,
     /// A request to acquire is under way.
     Acquiring(Acquiring),
@@ -49,13 +49,13 @@ enum Phase {
     Held(Held),
     /// Lost, and not released yet.
     Lost,
-    /// Not held; but an earlier life of this host may have held it, and what it left on the drives
-    /// may be in use. Only an adoption or a release ends that.
+    /// Not held, but an earlier life of this host may have held it, and its records on the drives
+    /// may be in use. Only an adoption or a release ends this phase.
     Left,
 }
 
 impl Stage {
-    /// The same, without waiting for other members any more.
+    /// The same stage, without further waiting for other members.
     fn without_grace(self) -> Stage {
         match self {
             Stage::Reading { until, .. } => Stage::Reading { grace: None, until },
@@ -63,7 +63,7 @@ impl Stage {
         }
     }
 
-    /// Whether nothing more is waited for.
+    /// Whether the time of this stage is over.
     fn is_late(self, now: Instant) -> bool {
         matches!(self, Stage::Reading { until, .. } if now >= until)
     }
@@ -78,7 +78,7 @@ impl Phase {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Acquiring {
     mode: Mode,
-    /// When the request is refused for want of answers.
+    /// The moment when the request is refused for lack of answers.
     deadline: Instant,
     attempt: u32,
     stage: Stage,
@@ -86,16 +86,16 @@ struct Acquiring {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Adopting {
-    /// The only mode that will do, if any.
+    /// The only acceptable mode, if the request names one.
     wanted: Option<Mode>,
-    /// Until when the earlier life's lock is known to be safe.
+    /// The moment until which the earlier life's lock is known to be safe.
     granted_until: Option<Instant>,
-    /// When the request is refused for want of answers.
+    /// The moment when the request is refused for lack of answers.
     deadline: Instant,
     stage: Stage,
 }
 
-/// Why the value on the drives may not be what it should.
+/// The reason why the value on the drives may be wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Distrust {
     None,
@@ -105,40 +105,40 @@ enum Distrust {
     Died,
 }
 
-/// How far a request is.
+/// The progress of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Stage {
     /// The members are asked.
     Voting,
-    /// There is a majority. Other members are waited for until `grace`, if at all; values and
-    /// witnesses are read, until `until` at most.
+    /// There is a majority. The request waits for other members until `grace`, if that is set, and
+    /// reads values and witnesses until `until` at the latest.
     Reading { grace: Option<Instant>, until: Instant },
-    /// The drives were split with another host: the next attempt begins then.
+    /// Another host had a part of the drives: the next attempt begins at this moment.
     BackingOff(Instant),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Held {
     mode: Mode,
-    /// Since when other hosts may break the lock, where that has been so.
+    /// The moment since which other hosts have been able to break the lock, if it has lapsed.
     lapsed: Option<Instant>,
     change: Option<Change>,
     moving: Moving,
 }
 
-/// How far other drives are on the way to vote in place of the present ones.
+/// The progress of other drives towards voting in place of the present ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Moving {
     /// Nothing is moved.
     No,
-    /// Records are being marked as nobody else's set.
+    /// Records are being marked with a fingerprint that is no set's.
     Marking,
-    /// The caller was told that the drives are ready.
+    /// The caller has been informed that the drives are ready.
     Told,
 }
 
 impl Held {
-    /// A lock that was just got.
+    /// A lock that was just granted.
     fn new(mode: Mode) -> Held {
         Held { mode, lapsed: None, change: None, moving: Moving::No }
     }
@@ -158,28 +158,28 @@ pub struct Lock {
     rules: Rules,
     phase: Phase,
     seats: Vec<Seat>,
-    /// What our records say about this acquisition.
+    /// The content of this acquisition's records.
     stamp: Stamp,
     /// The drives that vote.
     set: Fingerprint,
-    /// The drives that shall vote instead, if the present ones fail or leave the VG.
+    /// The drives that will vote instead, if the present ones fail or leave the VG.
     target: Option<Fingerprint>,
     has_witnesses: bool,
-    /// Whether the value on the drives is what its last holder would have left. If not, it is
-    /// removed with the lock, unless a new one is written.
+    /// The doubt whether the last holder would have left the value that is on the drives. A
+    /// doubtful value is removed with the lock, unless a new one is written.
     distrust: Distrust,
-    /// A value that was published by a change to shared. Nothing that a REFRESH carries is certain
-    /// to be stored, so the UNLOCK has to carry it again.
+    /// A value that a change to shared published. A drive may not store what a REFRESH carries, so
+    /// the UNLOCK has to carry it again.
     pending: Option<Value>,
-    /// Drives that were looked at before they were taken, so that no record of an earlier life of
-    /// this host can pass for one of this. Only kept for locks with a value.
+    /// Drives that were read before they were taken, so that no record of this host's earlier life
+    /// can pass for one of this life. Only kept for locks with a value.
     known: Vec<DriveRef>,
-    /// Drives that have yet to store the value of the last release, to make a majority.
+    /// The number of drives that have yet to store the value of the last release, for a majority.
     owed: usize,
-    /// When a drive was last found to have lost our lock. No drive is taken again before a
-    /// keep-quorum of the others has said afterwards that the lock is still ours.
+    /// The moment when a drive was last found to have lost this host's lock. No drive is taken
+    /// again before a keep quorum of the others has confirmed the lock after this moment.
     shaken_at: Instant,
-    /// Drives that are not waited for, because they are known to be slow.
+    /// Drives that are known to be slow, so no request waits for them.
     slow: Vec<DriveRef>,
     rng: Rng,
     events: VecDeque<Event>,
@@ -213,12 +213,12 @@ impl Lock {
         }
     }
 
-    /// What does not change in this lock's life.
+    /// The constant properties of this lock.
     pub fn config(&self) -> &LockConfig {
         &self.config
     }
 
-    /// Begins a request. Its end is told by [`Event::Done`], possibly before this returns.
+    /// Begins a request. [`Event::Done`] reports its end, possibly before this function returns.
     pub fn request(&mut self, request: Request, now: Instant) -> Result<(), RequestError> {
         self.notice_lapse(now);
         let busy = match &self.phase {
@@ -254,13 +254,13 @@ impl Lock {
         Ok(())
     }
 
-    /// Tells which drives are known to be slow, for the requests that follow: a majority does not
+    /// Sets the drives that are known to be slow, for the requests that follow: a majority does not
     /// wait for their answers.
     pub fn expect_silence(&mut self, drives: &[DriveRef]) {
         self.slow = drives.to_vec();
     }
 
-    /// The answer to a command. Unknown tokens are ignored.
+    /// Takes in the reply to a command. Unknown tokens are ignored.
     pub fn on_reply(&mut self, token: Token, reply: Reply, now: Instant) {
         self.notice_lapse(now);
         let at =
@@ -281,7 +281,7 @@ impl Lock {
         self.conclude(now);
     }
 
-    /// Does what is due.
+    /// Does everything that is due.
     pub fn on_timer(&mut self, now: Instant) {
         self.notice_lapse(now);
         self.conclude(now);
@@ -304,7 +304,7 @@ impl Lock {
         Some(Command { token, drive: seat.drive, command, undoes })
     }
 
-    /// When [`on_timer`](Lock::on_timer) wants to be called.
+    /// The moment when [`on_timer`](Lock::on_timer) must be called.
     pub fn next_deadline(&self) -> Option<Instant> {
         let stands = self.stands();
         let seats = self.seats.iter().filter_map(|s| self.ready_at(s, stands));
@@ -333,18 +333,18 @@ impl Lock {
         seats.chain(phase).min()
     }
 
-    /// What happened, oldest first.
+    /// The oldest event that the caller has not taken yet.
     pub fn next_event(&mut self) -> Option<Event> {
         let event = self.events.pop_front();
         if event.is_none() {
-            // A lock that is held has nothing to tell for most of its life.
+            // A held lock has no events for most of its life.
             self.events.shrink_to_fit();
         }
         event
     }
 
-    /// How the lock is held; `None` where it is not held, or lost. A lapsed lock still has its
-    /// mode: look at [`safe_until`](Lock::safe_until).
+    /// The mode in which the lock is held; `None` if it is not held, or lost. A lapsed lock still
+    /// has its mode: check [`safe_until`](Lock::safe_until).
     pub fn mode(&self) -> Option<Mode> {
         match &self.phase {
             Phase::Held(held) => Some(held.mode),
@@ -352,8 +352,8 @@ impl Lock {
         }
     }
 
-    /// Until when no other host can have the lock in a conflicting mode, whatever happens to the
-    /// drives' answers from now on. `None` where the lock is not held.
+    /// The moment until which no other host can have the lock in a conflicting mode, whatever the
+    /// drives answer from now on. `None` if the lock is not held.
     pub fn safe_until(&self) -> Option<Instant> {
         match &self.phase {
             Phase::Held(Held { lapsed: Some(at), .. }) => Some(*at),
@@ -362,13 +362,12 @@ impl Lock {
         }
     }
 
-    /// Whether the lock is not held and nothing is left to be done on any drive, so that it can
-    /// be dropped.
+    /// Whether the lock can be dropped: it is not held, and no drive has work left.
     pub fn is_idle(&self) -> bool {
         self.phase == Phase::Free && self.seats.is_empty()
     }
 
-    /// The drives that hold the lock, with the mode that each has.
+    /// The drives that hold the lock, each with its mode.
     pub fn held_on(&self) -> impl Iterator<Item = (DriveRef, Mode)> + '_ {
         self.seats.iter().filter_map(|seat| match seat.hold {
             Hold::Held { mode, .. } => Some((seat.drive, mode)),
@@ -376,7 +375,7 @@ impl Lock {
         })
     }
 
-    /// Gives every drive of a new acquisition its role, and forgets what the last one knew.
+    /// Gives every drive of a new acquisition its role, and forgets the knowledge of the last one.
     fn seat_drives(
         &mut self,
         members: &[Member],
@@ -398,7 +397,7 @@ impl Lock {
             seat.contested = false;
             seat.target = false;
         }
-        // Seats are most of a lock's memory, and there may be thousands of locks.
+        // Seats take most of a lock's memory, and there may be thousands of locks.
         self.seats.reserve_exact(drives.len().saturating_sub(self.seats.len()));
         for (list, role) in [(members, Role::Member), (witnesses, Role::Witness)] {
             for member in list {
@@ -407,7 +406,7 @@ impl Lock {
         }
         let set = Fingerprint::of(members);
         if set != self.set {
-            // What is late would mark our record as one of the set that was counted then.
+            // A late command would mark this host's record with the set that was counted then.
             for seat in &mut self.seats {
                 seat.barred_until = seat.barred_until.max(seat.remarked_until());
             }
@@ -416,8 +415,8 @@ impl Lock {
         self.target = None;
         self.stamp = Stamp { fingerprint: self.set, acquisition: self.rng.next(), alone: false };
         self.has_witnesses = !witnesses.is_empty();
-        // A value that is still on its way to a majority would be lost by the new acquisition: the
-        // old one there must not be believed then. Likewise one that is still to be removed.
+        // The new acquisition interrupts the storing of a value on a majority, or its removal. In
+        // both cases the old value on the drives must not be believed.
         let doomed = |s: &Seat| matches!(&s.task, Task::Clean(c) if c.keeps_value && c.worthless);
         let owing = self.owed > 0 || self.seats.iter().any(doomed);
         self.distrust = if owing { Distrust::Died } else { Distrust::None };
@@ -429,7 +428,7 @@ impl Lock {
         Ok(())
     }
 
-    /// The seat of a drive, made where there is none.
+    /// The seat of a drive; creates a missing one.
     fn seat(&mut self, drive: DriveRef) -> &mut Seat {
         let at = self.seats.iter().position(|s| s.drive == drive).unwrap_or_else(|| {
             self.seats.push(Seat::new(drive, Role::Former, self.config.earlier_until));
@@ -443,7 +442,7 @@ impl Lock {
         self.seats.retain(|s| {
             let busy = match s.task {
                 Task::Idle => false,
-                // A release has to give it back, whatever was asked since.
+                // A release has to give it back, whatever was requested since.
                 Task::Leave => s.hold != Hold::None,
                 Task::Take(_) | Task::Keep | Task::Clean(_) => true,
             };
@@ -464,7 +463,8 @@ impl Lock {
         seat.counts(mode, self.set, self.rules)
     }
 
-    /// When a seat's next command may be sent. While a held lock is shaken, nothing is added to it.
+    /// The moment when a seat's next command may be sent. While a held lock is shaken, no drive is
+    /// added.
     fn ready_at(&self, seat: &Seat, stands: bool) -> Option<Instant> {
         seat.ready_at(self.rules).filter(|_| stands || !seat.is_enlarging())
     }

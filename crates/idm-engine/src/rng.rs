@@ -1,4 +1,4 @@
-//! Random choices, from a seed that the caller gave.
+//! Random choices, from a seed of the caller.
 
 use core::time::Duration;
 

@@ -1,8 +1,8 @@
 //! The safety rules, each in one place.
 //!
-//! Every rule here is one whose violation lets two hosts hold a lock, or makes a stale value look
-//! current. With the cargo feature `broken-rules` a test can switch a single one off, to see that
-//! the simulator notices.
+//! The violation of a rule in this file lets two hosts hold a lock, or makes a stale value look
+//! current. With the cargo feature `broken-rules` a test can switch a single rule off, to prove
+//! that the simulator notices.
 
 /// A safety rule that a test build can break.
 #[cfg(feature = "broken-rules")]
@@ -10,27 +10,27 @@
 pub enum BrokenRule {
     /// Half of the drives are enough to acquire.
     AcquireQuorum,
-    /// One drive is enough to keep.
+    /// One drive is enough to keep a lock.
     KeepQuorum,
-    /// A lease is dated from its reply.
+    /// A lease begins with its reply.
     LeaseFromReply,
     /// Holders that count other drives are ignored once there is a majority.
     Fingerprint,
-    /// A drive that told of a conflict counts as silent once it does not answer.
+    /// A drive that reported a conflict counts as silent if it does not answer later.
     ConflictStands,
     /// The VG's other drives are not read.
     ConfirmByReading,
-    /// Holders are broken although some of them are alive.
+    /// Records of holders are broken although some of the holders are alive.
     BreakOnlyTimedOut,
     /// A drive is used again at once after an UNLOCK or DESTROY whose fate is unknown.
     ReleaseOrder,
     /// A drive counts as exclusive although an older demotion may still reach it.
     DemoteOrder,
-    /// Drives that lost the lock are taken again after the lease has run out.
+    /// Drives that lost the lock are taken again after the lease has expired.
     RetakeOnlyWhileSafe,
-    /// A lock is adopted with a keep-quorum, although another host may have as many.
+    /// A lock is adopted with a keep quorum, although another host may have as many.
     AdoptQuorum,
-    /// A drive that has no record of this host is taken, too, when a lock is adopted.
+    /// An adoption also takes a drive that has no record of this host.
     AdoptOnlyOwn,
     /// A value is believed although fewer than a majority of the drives have one.
     ValueQuorum,
@@ -63,12 +63,13 @@ macro_rules! broken {
 pub(crate) use broken;
 
 impl Rules {
-    /// Drives that must grant a lock, of `n`: any two such sets share a drive.
+    /// The number of drives, of `n`, that must grant a lock: any two such sets share a drive.
     pub(crate) fn acquire_quorum(self, n: usize) -> usize {
         if broken!(self, AcquireQuorum) { n.div_ceil(2) } else { n / 2 + 1 }
     }
 
-    /// Drives that must still hold a lock, of `n`: so many that the others are no acquire quorum.
+    /// The number of drives, of `n`, that must still hold a lock: the others are too few to acquire
+    /// it.
     pub(crate) fn keep_quorum(self, n: usize) -> usize {
         if broken!(self, KeepQuorum) { 1 } else { n - n / 2 }
     }

@@ -1,8 +1,7 @@
-//! One drive's part in a lock: what we know of it, what is on its way, what comes next.
+//! One drive's part in a lock: the knowledge about it, its command on the way, its next command.
 //!
-//! The two functions at the heart are total: [`Seat::absorb`] says what every reply to every
-//! command teaches about who owns the mutex on this drive, and `take.rs` and `clean.rs` say what
-//! to do next.
+//! The two central functions are total: [`Seat::absorb`] learns from every reply to every command
+//! who owns the mutex on this drive; `take.rs` and `clean.rs` choose the next command.
 
 use crate::api::{Conflict, DriveRef, Fingerprint, Instant, Timing, Token, Undoes};
 use crate::rules::{Rules, broken};
@@ -12,42 +11,42 @@ use alloc::vec::Vec;
 use core::time::Duration;
 use idm_protocol::{HostId, Mode, ResourceId, Status, Value};
 
-/// What a drive is to a lock.
+/// The role of a drive for a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Role {
     /// It votes.
     Member,
     /// It is read for holders that count other drives.
     Witness,
-    /// It carries the lock, so that others see it there, but does not vote.
+    /// It carries the lock, so that others see the lock there, but does not vote.
     Extra,
     /// It belonged to an earlier acquisition and is only cleaned up.
     Former,
 }
 
-/// Whether the mutex is ours on this drive.
+/// Whether this host holds the mutex on this drive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Hold {
-    /// It is not.
+    /// It does not.
     None,
-    /// It may be, for some lease that begins no later than `latest`.
+    /// It may, for some lease that begins no later than `latest`.
     Maybe { latest: Instant },
-    /// The drive said so, in reply to a command that was sent at `since`.
+    /// The drive confirmed it, in reply to a command that was sent at `since`.
     Held { mode: Mode, since: Instant },
 }
 
-/// Why a table is read.
+/// The purpose of reading a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Look {
-    /// Who holds the mutex?
+    /// To find the holders of the mutex.
     Holders,
-    /// What is its value?
+    /// To find its value.
     Value,
-    /// Which mutexes could be removed to make room?
+    /// To find mutexes that could be removed to make room.
     Room,
 }
 
-/// One command, as a seat thinks of it.
+/// One command in a seat's own terms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Step {
     Try(Mode),
@@ -57,40 +56,40 @@ pub(crate) enum Step {
     /// UNLOCK, with the class that the drive is believed to have.
     Unlock(Mode),
     Destroy,
-    /// Removing an unused mutex: lock it, so that nobody else does; unlock it; destroy it.
+    /// Removes an unused mutex: locks it, so that no other host does; unlocks it; destroys it.
     ClearTry(ResourceId),
-    /// The same where a host died while it did this.
+    /// The same after a host died during the removal.
     ClearBreak(ResourceId),
     ClearUnlock(ResourceId),
     ClearDestroy(ResourceId),
 }
 
 impl Step {
-    /// Whether it writes a record of ours, or may.
+    /// Whether it writes a record of this host, or may.
     pub(crate) fn writes(self) -> bool {
         matches!(self, Step::Try(_) | Step::Refresh(_) | Step::Break(_))
     }
 
-    /// Whether it leaves a shared record where there was none.
+    /// Whether it leaves a shared record on a drive that had none.
     pub(crate) fn shares(self) -> bool {
         matches!(self, Step::Try(Mode::Shared) | Step::Break(Mode::Shared))
     }
 
-    /// Whether it makes what we hold exclusively a shared lock.
+    /// Whether it changes an exclusive lock of this host to shared.
     pub(crate) fn demotes(self) -> bool {
         matches!(self, Step::Refresh(Mode::Shared) | Step::Break(Mode::Shared))
     }
 }
 
-/// A command that was sent and is not answered yet.
+/// A command that was sent and has no reply yet.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Flight {
     pub(crate) token: Token,
     pub(crate) step: Step,
     pub(crate) sent: Instant,
-    /// The drive was known to have our lock then.
+    /// Whether the drive was known to have this host's lock then.
     pub(crate) held: bool,
-    /// What it writes into a record of the drives that are counted.
+    /// The mark of the counted drives that it writes into a record.
     pub(crate) mark: Mark,
     /// The seat's task when it was sent; a reply to an older task only teaches facts.
     pub(crate) epoch: u32,
@@ -103,18 +102,18 @@ pub(crate) struct Plan {
     pub(crate) at: Instant,
 }
 
-/// How the effort to get a drive stands.
+/// The state of the attempt to take a drive.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Vote {
     /// No answer yet.
     Asking,
-    /// It is ours (a member), or nobody is in the way (a witness).
+    /// This host holds it (a member), or no holder is in the way (a witness).
     Won,
-    /// Live holders are in the way; none are named where they could not be read.
+    /// Live holders are in the way; the list is empty if they could not be read.
     Blocked(Vec<Conflict>),
-    /// It does not answer, or not sensibly.
+    /// It does not answer, or its answers make no sense.
     Silent,
-    /// An adoption found no record of ours that a REFRESH would keep in the lock's mode.
+    /// An adoption found no record of this host that a REFRESH would keep in the lock's mode.
     NotOurs,
     /// It has no room.
     Full,
@@ -122,90 +121,91 @@ pub(crate) enum Vote {
     NotIdm,
 }
 
-/// What a seat is busy with.
+/// The task of a seat.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Task {
     /// Nothing.
     Idle,
-    /// Getting the mutex, or looking at it (a witness).
+    /// Taking the mutex, or looking at it (a witness).
     Take(Take),
     /// Keeping it: one refresh after the other.
     Keep,
     /// Giving it back.
     Clean(Clean),
-    /// Leaving what is there as it is: an earlier life's, which could not be adopted yet.
+    /// Leaving an earlier life's record as it is, because it could not be adopted yet.
     Leave,
 }
 
-/// Getting the mutex on one drive.
+/// The task of taking the mutex on one drive.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Take {
     pub(crate) mode: Mode,
     pub(crate) vote: Vote,
     /// Commands sent so far.
     pub(crate) sent: u8,
-    /// We hold it in the other mode and convert: nothing that is lost may be taken again here.
+    /// Whether this converts a lock held in the other mode: a drive lost during it is not taken
+    /// again.
     pub(crate) converting: bool,
-    /// A witness: look, and take only to break dead holders.
+    /// Whether the drive is a witness: look, and take only to break dead holders.
     pub(crate) witness: bool,
-    /// An adoption: look, and refresh what is ours in the mode that it has.
+    /// Whether this is an adoption: look, and refresh this host's record in the mode that it has.
     pub(crate) adopting: bool,
-    /// An adoption: others that hold it there, alive or not, once the drive was read.
+    /// In an adoption, the other holders on the drive, alive or not, once it was read.
     pub(crate) others: Option<Vec<Conflict>>,
-    /// An adoption: when the drive was first read.
+    /// In an adoption, the moment of the first read of the drive.
     pub(crate) looked_at: Option<Instant>,
-    /// An adoption: what our record there says of the acquisition that wrote it. Until that is
-    /// adopted, a REFRESH leaves it so.
+    /// In an adoption, the stamp in this host's record, from the acquisition that wrote it. Until
+    /// that acquisition is adopted, a REFRESH leaves the stamp unchanged.
     pub(crate) own_stamp: Option<Stamp>,
-    /// The drive refused because of others, before its table was read.
+    /// Whether the drive refused because of others, before its table was read.
     pub(crate) refused: bool,
-    /// A record of our own was found that we knew nothing of.
+    /// Whether a record of this host was found that this life did not write.
     pub(crate) own_found: bool,
-    /// A record of our own that misleads others was refreshed, so that it can be right now.
+    /// Whether a misleading record of this host was refreshed, so that it can be right now.
     pub(crate) rewritten: bool,
-    /// The dead holders that BREAK is meant for.
+    /// The dead holders that a BREAK is meant for.
     pub(crate) breaking: Vec<HostId>,
-    /// Room was made once.
+    /// Whether room was made once.
     pub(crate) cleared: bool,
-    /// The value was asked for.
+    /// Whether the value was requested.
     pub(crate) value_asked: bool,
 }
 
-/// Giving the mutex back on one drive.
+/// The task of giving the mutex back on one drive.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Clean {
     /// The value to leave there.
     pub(crate) store: Option<Value>,
-    /// Whether the value is to be stored although we are shared: then we become exclusive first,
-    /// where no other sharer prevents it.
+    /// Whether to store the value of a shared lock: then the lock becomes exclusive first, unless
+    /// another sharer prevents it.
     pub(crate) promote: bool,
     /// Whether the mutex carries a value that outlives the lock.
     pub(crate) keeps_value: bool,
-    /// Whether what is there already is of no use to anybody.
+    /// Whether the value on the drive is useless to everybody.
     pub(crate) worthless: bool,
-    /// Whether the mutex is to be destroyed; known once it is unlocked.
+    /// Whether the mutex is to be destroyed; known after the unlock.
     pub(crate) destroy: bool,
     /// The class to unlock.
     pub(crate) mode: Mode,
-    /// From when on any lease of ours is over, so that there is nothing left to give back.
+    /// The moment when every lease of this host is over, so that nothing is left to give back.
     pub(crate) until: Instant,
-    /// Replies in a row that made no sense.
+    /// The number of replies in a row that made no sense.
     pub(crate) refusals: u8,
 }
 
-/// What a reply taught beyond what is kept in the seat.
+/// The content of a reply that the seat does not store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Heard {
     /// A status.
     Status(Status),
-    /// What the table says of the mutex, and which mutexes are unused where that was asked.
+    /// The table's content about the mutex, and the unused mutexes if these were requested.
     Table(View, Vec<Unused>),
 }
 
-/// What commands of unknown fate may still write into our record.
+/// The mark that commands of unknown fate may still write into this host's record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Remark {
-    /// What it would say then of the drives that we count; `None` where that is not one mark only.
+    /// The mark that the record would have then; `None` if several are possible.
     pub(crate) mark: Option<Mark>,
     pub(crate) until: Instant,
 }
@@ -220,42 +220,42 @@ pub(crate) struct Seat {
     pub(crate) epoch: u32,
     pub(crate) flight: Option<Flight>,
     pub(crate) plan: Option<Plan>,
-    /// Failures in a row, for the pause before the next try.
+    /// The number of failures in a row, for the pause before the next try.
     pub(crate) failures: u8,
-    /// What our record on the drive says of the drives that we count, as far as that is certain,
-    /// and since when: what was sent later has said so, or written it.
+    /// The mark of this host's record on the drive, if it is certain, and the moment since which it
+    /// is: a command sent later has shown it or written it.
     pub(crate) mark: Option<Mark>,
     pub(crate) marked_at: Instant,
-    /// What a command of ours may write there instead.
+    /// The mark that a command of this host may write there instead.
     pub(crate) remark: Option<Remark>,
-    /// A command of ours, or of an earlier life of this host, may reach the drive until then and
-    /// undo what we take now.
+    /// The moment until which a command of this host, in this life or an earlier one, may reach the
+    /// drive and undo a new grant.
     pub(crate) barred_until: Instant,
-    /// A change to shared of ours may reach the drive until then.
+    /// The moment until which a change to shared of this host may reach the drive.
     pub(crate) demote_until: Instant,
-    /// A change to exclusive of ours may reach the drive until then.
+    /// The moment until which a change to exclusive of this host may reach the drive.
     pub(crate) promote_until: Instant,
-    /// A TRYLOCK or BREAK of ours may reach the drive until then and leave a lock behind.
+    /// The moment until which a TRYLOCK or BREAK of this host may reach the drive and leave a lock.
     pub(crate) stray_until: Instant,
     /// The value that was read after this drive was won.
     pub(crate) value: Option<Value>,
-    /// What the drive had as value when it was taken is of no use: its last holder died, or was an
-    /// earlier life of this host.
+    /// Whether the value that the drive had when it was taken is useless, because its last holder
+    /// died or was an earlier life of this host.
     pub(crate) stale_value: bool,
-    /// It did not have the lock in the lock's mode when the lease ran out: what it says afterwards
-    /// is no proof that nobody had it in the meantime.
+    /// Whether it lacked the lock in the lock's mode when the lease expired: its later answers do
+    /// not prove that no other host had the lock in the meantime.
     pub(crate) gap: bool,
-    /// A live holder with another drive set, and when it was first seen.
+    /// A live holder with another drive set, and the moment when it was first seen.
     pub(crate) foreign: Option<(HostId, Instant)>,
-    /// The drive told of a conflict, and since then it neither said that the mutex is ours nor
-    /// showed who it was. So it stands for a holder that may count other drives, and no weaker
-    /// answer makes it a drive that is merely silent.
+    /// Whether the drive reported a conflict, and since then neither confirmed this host's lock nor
+    /// showed the holder. Such a drive stands for a holder that may count other drives, and no
+    /// weaker answer makes it a silent drive.
     pub(crate) contested: bool,
-    /// It is one of the drives that are to vote in place of those that vote now.
+    /// Whether it is one of the drives that are to vote in place of the present ones.
     pub(crate) target: bool,
-    /// The lock is held without this drive, which is worth a word when it is gained.
+    /// Whether the lock is held without this drive, so that gaining it is worth a notice.
     pub(crate) missed: bool,
-    /// It was said that this drive has no IDM.
+    /// Whether a notice has already reported that this drive has no IDM.
     pub(crate) not_idm: bool,
 }
 
@@ -290,7 +290,7 @@ impl Seat {
         }
     }
 
-    /// Begins another task. A command that is on its way stays there; its reply will only teach.
+    /// Begins another task. A command that is on its way stays there; its reply only teaches facts.
     pub(crate) fn assign(&mut self, task: Task) {
         self.task = task;
         self.plan = None;
@@ -301,9 +301,9 @@ impl Seat {
         self.plan = Some(Plan { step, at });
     }
 
-    /// Whether the drive counts as holding our lock in `mode`, where the drives of `set` are
-    /// counted: it said so after everything that could undo it had passed, and our record there
-    /// does not tell others that we count the same drives as they do.
+    /// Whether the drive counts as holding this host's lock in `mode`, if the drives of `set` are
+    /// counted. The drive confirmed the lock after every command that could undo it had passed, and
+    /// the record there does not suggest to others that this host counts the same drives.
     pub(crate) fn counts(&self, mode: Mode, set: Fingerprint, rules: Rules) -> bool {
         let Hold::Held { mode: held, since } = self.hold else {
             return false;
@@ -321,7 +321,7 @@ impl Seat {
         !undone && (mode == Mode::Shared || (held == Mode::Exclusive && !demoted && !demoting))
     }
 
-    /// What a command can undo if it is still under way when this host dies.
+    /// The kind of lock that a command can undo if it is still under way when this host dies.
     pub(crate) fn undoes(&self, step: Step, now: Instant) -> Undoes {
         let held = match self.hold {
             Hold::Held { mode, .. } => Some(mode),
@@ -331,14 +331,14 @@ impl Seat {
             // A change to shared of ours that is late makes that shared again.
             Step::Try(Mode::Exclusive) if self.demote_until > now => Undoes::Any,
             Step::Look(_) | Step::Try(_) | Step::ClearTry(_) => Undoes::Nothing,
-            // It leaves what is there, unless that is, or becomes, exclusive.
+            // It changes nothing, unless the record is, or becomes, exclusive.
             Step::Refresh(Mode::Shared) | Step::Break(Mode::Shared)
                 if held == Some(Mode::Shared) && self.promote_until <= now =>
             {
                 Undoes::Exclusive
             }
             Step::Refresh(Mode::Shared) | Step::Break(Mode::Shared) => Undoes::Any,
-            // An earlier one that leaves it shared undoes something from now on.
+            // An earlier command that leaves it shared undoes something from now on.
             Step::Refresh(Mode::Exclusive) | Step::Break(Mode::Exclusive)
                 if held == Some(Mode::Exclusive) =>
             {
@@ -350,8 +350,8 @@ impl Seat {
         }
     }
 
-    /// Whether our record here is known not to mislead hosts that count other drives than `set`,
-    /// whatever is still on its way.
+    /// Whether this host's record here is known not to mislead hosts that count other drives than
+    /// `set`, whatever is still on its way.
     pub(crate) fn is_marked(&self, set: Fingerprint) -> bool {
         let fits = |mark: Mark| mark.fits(set);
         let stays = match self.remark {
@@ -362,20 +362,20 @@ impl Seat {
         stays && self.mark.is_some_and(fits) && open.is_none_or(|flight| fits(flight.mark))
     }
 
-    /// Whether our record here is known to be taken for another set's by everybody, and stays so.
+    /// Whether every host takes this host's record here for another set's, now and later.
     pub(crate) fn is_marked_alone(&self) -> bool {
         let flies = |flight: &Flight| flight.mark != Mark::Alone && flight.step.writes();
         let late = self.marked_at < self.remarked_until();
         self.mark == Some(Mark::Alone) && !late && !self.flight.as_ref().is_some_and(flies)
     }
 
-    /// Until when a command of ours may still mark our record as something else.
+    /// The moment until which a command of this host may still change the mark of its record.
     pub(crate) fn remarked_until(&self) -> Instant {
         self.remark.map_or(Instant::default(), |remark| remark.until)
     }
 
-    /// A command of ours may write `mark` into our record until then. What others may write stays
-    /// in mind for as long as nothing has shown since that it is not there.
+    /// Notes that a command of this host may write `mark` into its record until then. The marks of
+    /// earlier commands are remembered until an answer shows that they are not there.
     fn expect_remark(&mut self, mark: Mark, until: Instant) {
         let running = self.remark.filter(|remark| self.marked_at < remark.until);
         let same = running.is_none_or(|remark| remark.mark == Some(mark));
@@ -383,7 +383,7 @@ impl Seat {
         self.remark = Some(Remark { mark: same.then_some(mark), until });
     }
 
-    /// Whether the drive may have a record of ours that shares the mutex, and that others go by.
+    /// Whether the drive may have a shared record of this host that others rely on.
     pub(crate) fn may_share(&self, now: Instant, timing: &Timing) -> bool {
         let flies = |steps: fn(Step) -> bool| self.flight.as_ref().is_some_and(|f| steps(f.step));
         let demoted = self.demote_until > now || flies(Step::demotes);
@@ -394,12 +394,12 @@ impl Seat {
         }
     }
 
-    /// Whether what the drive said last could still be undone by a command that is older.
+    /// Whether an older command could still undo the state that the drive reported last.
     pub(crate) fn may_be_undone(&self) -> bool {
         matches!(self.hold, Hold::Held { since, .. } if since < self.barred_until)
     }
 
-    /// How the vote stands, for seats that are being taken or looked at.
+    /// The present vote, for seats that are being taken or looked at.
     pub(crate) fn vote(&self) -> Option<&Vote> {
         match &self.task {
             Task::Take(take) => Some(&take.vote),
@@ -407,17 +407,18 @@ impl Seat {
         }
     }
 
-    /// Whether the seat is being taken only to add to a lock that is held anyway.
+    /// Whether the seat is taken only to add to a lock that is already held.
     pub(crate) fn is_enlarging(&self) -> bool {
         matches!(&self.task, Task::Take(take) if !take.witness && !take.converting)
     }
 
-    /// Whether the drive is still being asked for `mode`.
+    /// Whether the drive is still asked for `mode`.
     pub(crate) fn asks_for(&self, mode: Mode) -> bool {
         matches!(&self.task, Task::Take(take) if take.vote == Vote::Asking && take.mode == mode)
     }
 
-    /// What a reply teaches about who owns the mutex on this drive.
+    /// Takes in a reply, and learns from it who owns the mutex on this drive ("ours": this
+    /// host).
     ///
     /// | command | GOOD | conflict | terminated | not found | fate unknown | not executed |
     /// |---|---|---|---|---|---|---|
@@ -429,10 +430,11 @@ impl Seat {
     ///
     /// ¹ Not for a change from shared to exclusive, which sharers may refuse in the same words.
     ///
-    /// `earlier`: until when commands of an earlier life may mark a record as that life did.
+    /// `earlier`: the moment until which commands of an earlier life may mark a record as that life
+    /// did.
     ///
-    /// A fate is unknown where no answer came: then the command may still arrive. Where the drive
-    /// answered with an error it has carried the command out or not, but will not do so later.
+    /// A fate is unknown if no answer came: then the command may still arrive. A drive that
+    /// answered with an error has carried the command out or not, but does not do so later.
     pub(crate) fn absorb(
         &mut self,
         flight: &Flight,
@@ -458,7 +460,7 @@ impl Seat {
             self.absorb_mark(flight, false);
         }
         let unknown = matches!(status, Status::Uncertain | Status::Failed);
-        // Until when the command may still reach the drive.
+        // The moment until which the command may still reach the drive.
         let late = if status == Status::Uncertain { now + timing.linger } else { now };
         let maybe = match self.hold {
             Hold::None => Hold::Maybe { latest: late },
@@ -510,9 +512,9 @@ impl Seat {
         }
     }
 
-    /// What our record says now that a command that writes it was carried out, or may have been.
-    /// Whether a REFRESH changes it is not known either. Of two marks the one is assumed that
-    /// others could mistake.
+    /// Updates the mark of this host's record after a command that writes it was, or may have been,
+    /// carried out. It is not known whether a REFRESH changes the mark. Of two possible marks, the
+    /// one is assumed that others could mistake.
     fn absorb_mark(&mut self, flight: &Flight, surely: bool) {
         let writes = surely && !matches!(flight.step, Step::Refresh(_));
         if writes || self.mark == Some(Mark::Alone) {
@@ -521,8 +523,7 @@ impl Seat {
         }
     }
 
-    /// Takes note of a conflict, which stands until the drive says that the mutex is ours or shows
-    /// its table.
+    /// Notes a conflict, which stands until the drive confirms this host's lock or shows its table.
     fn absorb_conflict(&mut self, step: Step, status: Status, rules: Rules) {
         let tells = match (step, status) {
             (Step::Try(_) | Step::Refresh(_) | Step::Break(_), Status::Good) => {
@@ -543,7 +544,7 @@ impl Seat {
         self.contested |= tells;
     }
 
-    /// Whether a refresh to `mode` is a promotion of what we hold shared.
+    /// Whether a refresh to `mode` promotes a shared lock of this host.
     fn promotes(&self, mode: Mode) -> bool {
         mode == Mode::Exclusive && matches!(self.hold, Hold::Held { mode: Mode::Shared, .. })
     }
@@ -566,7 +567,7 @@ impl Seat {
         }
     }
 
-    /// When no lease of ours can be alive on this drive any more.
+    /// The moment when no lease of this host can be alive on this drive any more.
     pub(crate) fn over_at(&self, timing: &Timing) -> Instant {
         let latest = match self.hold {
             Hold::None => Instant::default(),
@@ -580,8 +581,8 @@ impl Seat {
         latest.max(flying).max(self.stray_until) + timing.lease + timing.drift
     }
 
-    /// When the planned command may be sent: not while an old UNLOCK may still undo it. What an
-    /// adoption finds is refreshed all the same, because its lease may be about to end.
+    /// The moment when the planned command may be sent: not while an old UNLOCK may still undo it.
+    /// An adoption refreshes its findings all the same, because their lease may be about to end.
     pub(crate) fn ready_at(&self, rules: Rules) -> Option<Instant> {
         let plan = self.plan.filter(|_| self.flight.is_none())?;
         let adopts = matches!(&self.task, Task::Take(take) if take.adopting);
@@ -594,7 +595,7 @@ impl Seat {
         Some(if waits { plan.at.max(self.barred_until) } else { plan.at })
     }
 
-    /// When nothing of ours can reach the drive any more.
+    /// The moment when no command of this host can reach the drive any more.
     pub(crate) fn settled_at(&self) -> Instant {
         let changed = self.demote_until.max(self.promote_until);
         self.barred_until.max(changed).max(self.stray_until).max(self.remarked_until())

@@ -1,13 +1,14 @@
-//! What this implementation writes into the 64 bytes of metadata that every record carries.
+//! The content of the 64 bytes of metadata that this implementation writes into every record.
 
 use crate::api::{Fingerprint, Member};
 use alloc::vec::Vec;
 use idm_protocol::Metadata;
 use sha2::{Digest, Sha256};
 
-/// Says that the metadata is ours, and in which form.
+/// The mark of this implementation's metadata, with its version.
 const MAGIC: [u8; 8] = *b"lvmidm\x00\x01";
-/// Says that a mutex was only locked to be removed: if its holder dies, it is still unused.
+/// The metadata of a mutex that was locked only to be removed: if its holder dies, it is still
+/// unused.
 pub(crate) const CLEARING: Metadata = {
     let mut metadata = [0; 64];
     let mark = b"lvmidm\x00clearing";
@@ -18,44 +19,44 @@ pub(crate) const CLEARING: Metadata = {
     }
     metadata
 };
-/// Where the fingerprint, the number of the acquisition and the flags stand, in bytes.
+/// Offsets of the fingerprint, the acquisition's number and the flags, in bytes.
 const FINGERPRINT: usize = 8;
 const ACQUISITION: usize = 24;
 const FLAGS: usize = 32;
 /// The flag of a fingerprint that is no set's.
 const ALONE: u8 = 1;
 
-/// What the metadata of one acquisition's records says.
+/// The metadata of one acquisition's records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Stamp {
-    /// Which drives are counted.
+    /// The digest of the drives that the writer counts.
     pub(crate) fingerprint: Fingerprint,
-    /// A random number, by which a host tells a record of this acquisition from one that an
-    /// earlier life of it left behind.
+    /// A random number that distinguishes a record of this acquisition from one that an earlier
+    /// life of this host left.
     pub(crate) acquisition: u64,
-    /// The fingerprint is this acquisition's alone: whoever meets the record takes its writer for
-    /// one that counts other drives, whatever it counts.
+    /// Whether the fingerprint belongs to this acquisition alone: every host that meets the record
+    /// then concludes that its writer counts other drives.
     pub(crate) alone: bool,
 }
 
-/// What a record says of the drives that its writer counts.
+/// The drives that a record's writer counts, as the record shows them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Mark {
     /// These.
     Set(Fingerprint),
-    /// None that anybody else could count.
+    /// A set that no other host could count.
     Alone,
 }
 
 impl Mark {
-    /// Whether nobody can mistake the record of a host that counts the drives of `set`.
+    /// Whether no host can misread the record of a host that counts the drives of `set`.
     pub(crate) fn fits(self, set: Fingerprint) -> bool {
         self == Mark::Alone || self == Mark::Set(set)
     }
 }
 
 impl Fingerprint {
-    /// The fingerprint of a set of drives, whatever the order they are named in.
+    /// The fingerprint of a set of drives, independent of their order.
     pub fn of(members: &[Member]) -> Fingerprint {
         let mut identities: Vec<&[u8]> = members.iter().map(|m| m.identity.as_slice()).collect();
         identities.sort_unstable();
@@ -72,7 +73,7 @@ impl Fingerprint {
 }
 
 impl Stamp {
-    /// The metadata that says so.
+    /// The stamp as metadata.
     pub(crate) fn to_metadata(self) -> Metadata {
         let mut metadata = [0; 64];
         metadata[..MAGIC.len()].copy_from_slice(&MAGIC);
@@ -82,7 +83,7 @@ impl Stamp {
         metadata
     }
 
-    /// What a record's metadata says; `None` where another implementation wrote it.
+    /// The stamp in a record's metadata; `None` if another implementation wrote it.
     pub(crate) fn from_metadata(metadata: &Metadata) -> Option<Stamp> {
         let rest = metadata.strip_prefix(&MAGIC)?;
         let (fingerprint, rest) = rest.split_first_chunk()?;
@@ -94,7 +95,7 @@ impl Stamp {
         })
     }
 
-    /// What it says of the drives that are counted.
+    /// The mark of the counted drives.
     pub(crate) fn mark(self) -> Mark {
         if self.alone { Mark::Alone } else { Mark::Set(self.fingerprint) }
     }

@@ -1,11 +1,11 @@
-//! Getting the mutex on one drive: TRYLOCK, and what follows when it is refused.
+//! Taking the mutex on one drive: TRYLOCK, and the steps after a refusal.
 //!
 //! ```text
 //! TRYLOCK ─ good ───────────────────────────────▶ won
 //!    ├─ conflict, or held by ourselves
 //!    │     └▶ read the table ─▶ live holders ─▶ blocked
 //!    │                 ├─ our own record ─▶ REFRESH ─▶ won
-//!    │                 ├─ the same, from when we counted other drives
+//!    │                 ├─ the same, from when this host counted other drives
 //!    │                 │     └▶ REFRESH ─▶ read whether it says so now ─▶ won
 //!    │                 │                           └─ still not ─▶ UNLOCK ─▶ TRYLOCK
 //!    │                 ├─ all holders timed out ─▶ BREAK ─▶ won
@@ -15,7 +15,7 @@
 //!    └─ no answer ─▶ again, a few times ─▶ silent
 //! ```
 //!
-//! An adoption only looks, and refreshes what it finds of its own.
+//! An adoption only looks, and refreshes the records of this host that it finds.
 
 use crate::api::{Conflict, Fingerprint, Instant, Notice, Timing};
 use crate::rng::Rng;
@@ -26,17 +26,17 @@ use alloc::vec::Vec;
 use core::time::Duration;
 use idm_protocol::{Limit, Mode, Status};
 
-/// Commands that one effort to get one drive may take.
+/// The limit of commands in one attempt to take one drive.
 const COMMANDS: u8 = 8;
-/// Commands after which TRYLOCK is not repeated, although nobody is found in the way. So who is
-/// refused by live holders has sent four commands at the most.
+/// The number of commands after which TRYLOCK is not repeated, although no holder is found in the
+/// way. So a request that live holders refuse has sent four commands at most.
 const REFUSED_COMMANDS: u8 = 3;
-/// Commands after which a drive that does not answer is given up.
+/// The number of commands after which a drive that does not answer is given up.
 const SILENT_COMMANDS: u8 = 3;
 /// The first pause before a drive that did not answer is asked again.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What taking a seat needs to know besides the seat.
+/// The data that taking a seat needs besides the seat.
 pub(crate) struct TakeContext<'a> {
     pub(crate) now: Instant,
     pub(crate) timing: &'a Timing,
@@ -45,7 +45,7 @@ pub(crate) struct TakeContext<'a> {
     pub(crate) set: Fingerprint,
     pub(crate) rng: &'a mut Rng,
     pub(crate) notices: &'a mut Vec<Notice>,
-    /// Set where others share the lock, so that nobody can vouch for its value.
+    /// Set if others share the lock, so that its value is not certain.
     pub(crate) shared: &'a mut bool,
 }
 
@@ -77,15 +77,14 @@ impl Seat {
         self.begin_take(mode, Step::Try(mode), at);
     }
 
-    /// Begins to take the mutex, but looks first. Whether a drive gives a host back what an earlier
-    /// life of it held, in reply to a mere TRYLOCK, is not known; if it does, only a look before
-    /// can tell.
+    /// Begins to take the mutex with a look first. It is not known whether a mere TRYLOCK gives a
+    /// host back the lock of its earlier life; if it does, only a look beforehand can show that.
     pub(crate) fn start_look_and_take(&mut self, mode: Mode, at: Instant) {
         self.begin_take(mode, Step::Look(Look::Holders), at);
     }
 
     fn begin_take(&mut self, mode: Mode, first: Step, at: Instant) {
-        // What was ours in an earlier life does not count in this one until the drive says so.
+        // An earlier life's lock does not count in this life until the drive confirms it.
         if let Hold::Held { since, .. } = self.hold {
             self.hold = Hold::Maybe { latest: since };
         }
@@ -96,14 +95,14 @@ impl Seat {
         self.plan(first, at);
     }
 
-    /// Begins to change what we hold from shared to exclusive.
+    /// Begins to change a lock of this host from shared to exclusive.
     pub(crate) fn start_promote(&mut self, now: Instant) {
         self.assign(Task::Take(Take { converting: true, ..Take::new(Mode::Exclusive) }));
         self.failures = 0;
         self.plan(Step::Refresh(Mode::Exclusive), now);
     }
 
-    /// Begins to look for holders that exclude `mode`; an adoption keeps what it finds of its own.
+    /// Begins to look for holders that exclude `mode`; an adoption keeps its own records.
     pub(crate) fn start_witness(&mut self, mode: Mode, adopting: bool, now: Instant) {
         self.assign(Task::Take(Take { witness: true, adopting, ..Take::new(mode) }));
         self.failures = 0;
@@ -114,7 +113,7 @@ impl Seat {
     pub(crate) fn start_adopt(&mut self, now: Instant) {
         self.begin_take(Mode::Shared, Step::Look(Look::Holders), now);
         if self.hold == Hold::None {
-            // The earlier life may have it, until the drive was read.
+            // The earlier life may have it, until the drive is read.
             self.hold = Hold::Maybe { latest: now };
         }
         if let Task::Take(take) = &mut self.task {
@@ -122,7 +121,7 @@ impl Seat {
         }
     }
 
-    /// What follows from the reply to `step`.
+    /// Acts on the reply to `step`.
     pub(crate) fn advance_take(&mut self, step: Step, heard: Heard, cx: &mut TakeContext<'_>) {
         let Task::Take(take) = &mut self.task else {
             return;
@@ -155,7 +154,7 @@ impl Seat {
             ) => {
                 self.close(Vote::Full);
             }
-            // Ours is out of the way, or was already: it is taken anew.
+            // This host's record is out of the way, or was already: it is taken anew.
             (
                 Step::Unlock(_),
                 Heard::Status(Status::Good | Status::NotFound | Status::Conflict),
@@ -177,7 +176,7 @@ impl Seat {
         let mode = take.mode;
         match (status, step) {
             (Status::Good, _) => self.win(step, cx),
-            // Nothing else may follow a REFRESH that is refused but another look.
+            // Only another look may follow a REFRESH that is refused.
             (
                 Status::Conflict
                 | Status::Terminated
@@ -192,7 +191,7 @@ impl Seat {
             (Status::Conflict | Status::TryAgain | Status::WrongState, Step::Try(_)) => {
                 self.plan(Step::Look(Look::Holders), cx.now);
             }
-            // TRYLOCK: we hold it already. REFRESH to exclusive: others share it.
+            // TRYLOCK: this host holds it already. REFRESH to exclusive: others share it.
             (Status::Terminated, Step::Try(_)) => self.plan(Step::Look(Look::Holders), cx.now),
             (Status::Terminated | Status::WrongState, Step::Refresh(_)) => {
                 self.plan(Step::Look(Look::Holders), cx.now);
@@ -206,14 +205,14 @@ impl Seat {
                 self.then(Step::Look(Look::Holders), cx);
             }
             (Status::NotFound, Step::Refresh(_) | Step::Break(_)) => self.then(Step::Try(mode), cx),
-            // Whoever looked dead has come back, or somebody else was faster.
+            // A holder that looked dead has come back, or another host was faster.
             (Status::Conflict | Status::Terminated | Status::WrongState, _) => {
                 self.then(Step::Look(Look::Holders), cx);
             }
             (Status::Full(_), _) if take.cleared => self.close(Vote::Full),
             (Status::Full(limit), _) => {
                 take.cleared = true;
-                // No room is made in a mutex by removing others; but who holds it may tell.
+                // Removing other mutexes makes no room in this one, but a look may show a holder.
                 let in_mutex = limit == Limit::HostsOfMutex;
                 let look = if in_mutex { Look::Holders } else { Look::Room };
                 self.plan(Step::Look(look), cx.now);
@@ -226,7 +225,7 @@ impl Seat {
         }
     }
 
-    /// The drive said that the mutex is ours.
+    /// Notes that the drive confirmed this host's lock.
     fn win(&mut self, step: Step, cx: &mut TakeContext<'_>) {
         let drive = self.drive;
         let (undone, marked) = (self.may_be_undone(), self.is_marked(cx.set));
@@ -235,7 +234,7 @@ impl Seat {
             return;
         };
         if take.adopting && undone {
-            // It counts when it has said so once more.
+            // It counts after the drive has confirmed it once more.
             self.failures = 0;
             return self.plan(step, barred);
         }
@@ -258,7 +257,7 @@ impl Seat {
         }
     }
 
-    /// Who stands in the way, now that the table could be read.
+    /// Decides who is in the way, after the table was read.
     fn judge(&mut self, view: &View, cx: &mut TakeContext<'_>) {
         let Task::Take(take) = &mut self.task else {
             return;
@@ -269,7 +268,7 @@ impl Seat {
         }
         let mode = take.mode;
         if take.adopting && view.own_mode > Some(mode) {
-            // Where the lock was before it was moved we were exclusive.
+            // Before the lock was moved, this host held it exclusively.
             return self.close(Vote::Blocked(Vec::new()));
         }
         if view.own == Own::Stale && !take.converting && !take.witness {
@@ -277,7 +276,7 @@ impl Seat {
         }
         let reckless = broken!(cx.rules, BreakOnlyTimedOut);
         let live = view.live_against(mode);
-        // Some firmware admits one sharer only, even where that one is dead.
+        // Some firmware admits only one sharer, even a dead one.
         let dead = view.dead_against(mode) || (refused && !view.dead.is_empty());
         if !live.is_empty() && !reckless {
             self.close(Vote::Blocked(live));
@@ -289,8 +288,8 @@ impl Seat {
             take.breaking = view.dead.iter().map(|c| c.host).collect();
             self.then(Step::Break(mode), cx);
         } else if view.dead_against(mode) {
-            // What a drive does with a BREAK against a mixture of the living and the dead is not
-            // known, so there is none.
+            // It is not known what a drive does with a BREAK against both living and dead holders,
+            // so none is sent.
             self.close(Vote::Blocked(view.live.clone()));
         } else if take.witness && !(take.adopting && view.own != Own::None) {
             take.vote = Vote::Won;
@@ -301,12 +300,12 @@ impl Seat {
         } else if view.live.is_empty() && !refused {
             self.close(Vote::Silent);
         } else {
-            // Who was met has gone and another came; or this firmware admits one sharer only.
+            // The holder has gone and another came, or this firmware admits only one sharer.
             self.close(Vote::Blocked(view.live.clone()));
         }
     }
 
-    /// What to do with our own record, where nobody is in the way.
+    /// Decides about this host's own record, if no holder is in the way.
     fn judge_own(&mut self, view: &View, cx: &mut TakeContext<'_>) {
         let marked = self.is_marked(cx.set);
         let Task::Take(take) = &mut self.task else {
@@ -314,7 +313,7 @@ impl Seat {
         };
         let mode = take.mode;
         match view.own_mode {
-            // The table shows what the last REFRESH made of it.
+            // The table shows the effect of the last REFRESH.
             Some(held) if take.rewritten && marked && held == mode => {
                 self.win(Step::Refresh(mode), cx);
             }
@@ -323,7 +322,7 @@ impl Seat {
         }
     }
 
-    /// Somebody holds the mutex only to remove it, which takes a moment.
+    /// Waits for a host that holds the mutex only to remove it, which takes a moment.
     fn outwait(&mut self, clearing: &[Conflict], cx: &TakeContext<'_>) {
         let Task::Take(take) = &self.task else {
             return;
@@ -334,7 +333,7 @@ impl Seat {
         self.pause_and_plan(Step::Look(Look::Holders), cx);
     }
 
-    /// Whether there is anything to adopt on this drive.
+    /// Decides whether there is a record to adopt on this drive.
     fn judge_orphan(&mut self, view: &View, cx: &mut TakeContext<'_>) {
         let Task::Take(take) = &mut self.task else {
             return;
@@ -354,7 +353,7 @@ impl Seat {
         }
     }
 
-    /// The table could not be read.
+    /// Handles a table that could not be read.
     fn unreadable(&mut self, status: Status, step: Step, cx: &TakeContext<'_>) {
         match status {
             Status::Unsupported => self.close(Vote::NotIdm),
@@ -363,12 +362,12 @@ impl Seat {
         }
     }
 
-    /// The value that came with the mutex. Where our record has gone since the drive was won, the
-    /// table says who is in the way instead.
+    /// Notes the value that came with the mutex. If this host's record has gone since the drive was
+    /// won, the table shows the holders in the way instead.
     fn note_value(&mut self, heard: Heard, cx: &mut TakeContext<'_>) {
         let Heard::Table(view, _) = heard else { return };
-        // A sharer may have changed the value while it was exclusive, and nothing that a REFRESH
-        // carries is certain to be stored: only who is alone knows.
+        // A sharer may have changed the value while it was exclusive, and a drive may not store
+        // what a REFRESH carries: only a sole holder is sure of the value.
         *cx.shared |= view.has_others() && !broken!(cx.rules, ValueBesideSharers);
         if view.own != Own::None {
             self.value = Some(view.value);
@@ -394,7 +393,7 @@ impl Seat {
         self.plan(step, cx.now);
     }
 
-    /// Plans the next step, unless the effort has taken too many commands already.
+    /// Plans the next step, unless the attempt has taken too many commands already.
     fn then(&mut self, step: Step, cx: &TakeContext<'_>) {
         if self.exhausted(COMMANDS) {
             return;
@@ -402,7 +401,7 @@ impl Seat {
         self.plan(step, cx.now);
     }
 
-    /// Plans a step that failed once more, after a pause.
+    /// Plans a failed step once more, after a pause.
     fn retry(&mut self, step: Step, cx: &TakeContext<'_>) {
         if self.exhausted(SILENT_COMMANDS) {
             return;
@@ -428,7 +427,7 @@ impl Seat {
         true
     }
 
-    /// Ends the effort. What told of a conflict and could not be read is in the way.
+    /// Ends the attempt. A drive that reported a conflict and could not be read is in the way.
     fn close(&mut self, vote: Vote) {
         if let Task::Take(take) = &mut self.task {
             let unread = self.contested && !matches!(vote, Vote::Blocked(_));

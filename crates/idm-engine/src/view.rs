@@ -1,4 +1,4 @@
-//! What a drive's table says about one mutex, seen by one host.
+//! One mutex in a drive's table, as one host sees it.
 
 use crate::api::{Conflict, DriveRef, Fingerprint};
 use crate::stamp::{CLEARING, Mark, Stamp};
@@ -10,18 +10,18 @@ use idm_protocol::{HostId, Mode, Record, ResourceId, State, Value};
 pub(crate) struct View {
     /// Other hosts that hold it and are alive.
     pub(crate) live: Vec<Conflict>,
-    /// Those that hold it only for the moment that it takes to remove it.
+    /// Other hosts that hold it only for a moment, to remove it.
     pub(crate) clearing: Vec<Conflict>,
     /// Other hosts that hold it and are timed out.
     pub(crate) dead: Vec<Conflict>,
-    /// Whether we hold it ourselves, timed out or not.
+    /// Whether this host holds it, timed out or not.
     pub(crate) own: Own,
-    /// How we hold it, if we do.
+    /// The mode in which this host holds it.
     pub(crate) own_mode: Option<Mode>,
-    /// What our record says of the acquisition that wrote it.
+    /// The stamp in this host's record, from the acquisition that wrote it.
     pub(crate) own_stamp: Option<Stamp>,
-    /// The greatest value in any of its records. A drive may keep one value per mutex or one per
-    /// record; the facts do not tell.
+    /// The greatest value in any of its records. It is not known whether a drive keeps one value
+    /// per mutex or one per record.
     pub(crate) value: Value,
 }
 
@@ -37,8 +37,8 @@ pub(crate) enum Own {
 }
 
 impl View {
-    /// Reads `table` for the mutex `resource`, as host `me`, whose records are stamped `stamp` and
-    /// who counts the drives of `set`.
+    /// Reads `table` for the mutex `resource`, as host `me`, which stamps its records with `stamp`
+    /// and counts the drives of `set`.
     pub(crate) fn of(
         table: &[Record],
         resource: ResourceId,
@@ -98,30 +98,30 @@ impl View {
         self.others().next().is_some()
     }
 
-    /// Whether anybody holds the mutex in a way that matters to who wants it in `mode`.
+    /// Whether a holder matters to a host that requests the mutex in `mode`.
     pub(crate) fn matters_to(&self, mode: Mode) -> bool {
         self.own != Own::None || self.others().any(|c| !c.mode.compatible(mode))
     }
 
-    /// What our record says of the drives that its writer counts; a record without a stamp is
-    /// taken for another set's by everybody.
+    /// The mark of the counted drives in this host's record; every host takes a record without a
+    /// stamp for another set's.
     pub(crate) fn own_mark(&self) -> Option<Mark> {
         let stamp = self.own_stamp.map_or(Mark::Alone, Stamp::mark);
         (self.own != Own::None).then_some(stamp)
     }
 }
 
-/// A mutex that nobody uses.
+/// An unused mutex.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Unused {
     pub(crate) resource: ResourceId,
-    /// It is held by a dead host that meant to remove it, so it must be broken first.
+    /// Whether a dead host holds it that meant to remove it, so that it must be broken first.
     pub(crate) half_cleared: bool,
 }
 
-/// Mutexes in `table` that nobody uses: unlocked LV mutexes other than `resource`. A mutex of a
-/// VG or the global lock carries a value and is left alone; one that is timed out may belong to a
-/// host that comes back, unless that only held it to remove it.
+/// Unused mutexes in `table`: unlocked LV mutexes other than `resource`. The mutex of a VG and the
+/// global lock carry a value and stay. A timed-out mutex may belong to a host that comes back,
+/// unless that host held it only to remove it.
 pub(crate) fn unused(table: &[Record], resource: ResourceId) -> Vec<Unused> {
     let half_cleared = |r: &Record| r.state == State::TimedOut && r.metadata == CLEARING;
     let idle = |r: &Record| r.state == State::Unlocked || half_cleared(r);

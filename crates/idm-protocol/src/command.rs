@@ -4,10 +4,10 @@ use crate::Record;
 use alloc::sync::Arc;
 use core::fmt;
 
-/// How a host holds a lock.
+/// The mode in which a host holds a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Mode {
-    /// With any number of other hosts.
+    /// Together with any number of other hosts.
     Shared,
     /// Alone.
     Exclusive,
@@ -31,23 +31,23 @@ impl fmt::Display for Mode {
 
 /// The group of the mutex table.
 pub const GROUP_TABLE: u8 = 0x01;
-/// In place of a group: the counters on read, the whole drive on write.
+/// All groups: a read returns the counters, a write concerns the whole drive.
 pub const GROUP_ALL: u8 = 0xFF;
 
 /// The operation of a mutex command (docs/protocol.md, "What each command does").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MutexOp {
-    /// 1: create and lock. Not used by hosts.
+    /// 1: create and lock. Hosts do not use it.
     Init,
     /// 2: lock if it is free (or shared, for a shared class); never waits.
     Trylock,
-    /// 3: lock. Not used by hosts.
+    /// 3: lock. Hosts do not use it.
     Lock,
-    /// 4: give up ownership; the only command that was seen to store a value.
+    /// 4: give up ownership; the only command that a trace shows to store a value.
     Unlock,
     /// 5: restart the owner's countdown, and take the class of the payload (conversion).
     Refresh,
-    /// 6: take over from holders that are all timed out.
+    /// 6: take over from holders whose leases have all timed out.
     Break,
     /// 7: remove the record.
     Destroy,
@@ -67,7 +67,7 @@ impl MutexOp {
         }
     }
 
-    /// The operation that a number on the wire stands for.
+    /// The operation with this number on the wire.
     pub const fn from_wire(number: u8) -> Option<MutexOp> {
         Some(match number {
             1 => MutexOp::Init,
@@ -82,18 +82,18 @@ impl MutexOp {
     }
 }
 
-/// What a lock engine asks of one drive.
-// A command lives on its way to a drive only, and nearly all of them have a record.
+/// A lock engine's request to one drive.
+// A command lives only on its way to a drive, and nearly all commands have a record.
 #[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum DriveCommand {
-    /// Change one mutex. The record is the payload.
+    /// Changes one mutex. The record is the payload.
     Mutex(MutexOp, Record),
-    /// Read the whole mutex table.
+    /// Reads the whole mutex table.
     ReadTable,
 }
 
-/// Which limit of a drive was reached (docs/protocol.md, "Limits").
+/// The limit of a drive that was reached (docs/protocol.md, "Limits").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Limit {
     /// Mutexes in the table (128 in the recorded firmware).
@@ -104,48 +104,48 @@ pub enum Limit {
     HostsOfMutex,
 }
 
-/// What a drive made of a command. This says what came back, not what it means for a lock: the
-/// same status means different things after different operations.
+/// The result of a command as the drive reports it, not its meaning for a lock: the same status
+/// means different things after different operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Status {
     /// Done.
     Good,
-    /// RESERVATION CONFLICT. TRYLOCK: another host holds the mutex; firmware of May 2020 also says
-    /// so to the holder itself. BREAK: a live host holds it, or nobody does. UNLOCK and REFRESH:
+    /// RESERVATION CONFLICT. TRYLOCK: another host holds the mutex; firmware of May 2020 also sends
+    /// this to the holder itself. BREAK: a live host holds it, or no host does. UNLOCK and REFRESH:
     /// the sender does not hold it. DESTROY: it is held.
     Conflict,
     /// COMMAND TERMINATED. TRYLOCK: the sender holds it already. REFRESH to exclusive: other hosts
-    /// share it. UNLOCK: the documents hint at a class that is not the mutex's.
+    /// share it. UNLOCK: according to hints in the documents, the class is not the mutex's.
     Terminated,
     /// The drive has no such mutex.
     NotFound,
     /// A table of the drive is full.
     Full(Limit),
-    /// The mutex is in a state, class or ownership that does not go with the command (sense
-    /// 04/04/22 of newer firmware; NVMe status C1h to C4h).
+    /// The mutex is in a state, class or ownership that does not fit the command (sense 04/04/22 of
+    /// newer firmware; NVMe status C1h to C4h).
     WrongState,
-    /// Not executed for now; it may be sent again (BUSY, TASK SET FULL, UNIT ATTENTION, not
-    /// ready). BUSY was once documented as "held by another host", so it is no proof that the
+    /// Not executed now; the host may send it again (BUSY, TASK SET FULL, UNIT ATTENTION, not
+    /// ready). BUSY was once documented as "held by another host", so it does not prove that the
     /// mutex is free.
     TryAgain,
     /// The drive does not know this command: it has no IDM.
     Unsupported,
-    /// The drive itself answered that it refused or failed the command, for another reason. It may
-    /// or may not have had its effect, but has none after the answer.
+    /// The drive itself answered that it refused or failed the command, for another reason. The
+    /// command may have had its effect, but has none after the answer.
     Failed,
     /// The command certainly did not reach the drive.
     Unreachable,
-    /// The command may or may not have had its effect, or may have it later: it was lost on the
-    /// way, timed out or aborted, or its answer was lost.
+    /// The command may have had its effect, or may have it later: it was lost on the way, timed out
+    /// or was aborted, or its answer was lost.
     Uncertain,
 }
 
-/// What came back from one drive.
+/// A drive's answer to a command.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Reply {
-    /// To [`DriveCommand::Mutex`], or to any command that failed.
+    /// The answer to [`DriveCommand::Mutex`], or to any command that failed.
     Status(Status),
-    /// To [`DriveCommand::ReadTable`]: all records of the table. They are shared, because one read
-    /// may answer hundreds of locks.
+    /// The answer to [`DriveCommand::ReadTable`]: all records of the table. They are shared,
+    /// because one read may answer hundreds of locks.
     Table(Arc<[Record]>),
 }

@@ -3,23 +3,24 @@
 use alloc::string::{String, ToString};
 use core::fmt;
 
-/// Names one mutex: 64 bytes, of which the first 32 are the VG's uuid and the last 32 the LV's.
+/// The identifier of one mutex: 64 bytes, of which the first 32 are the VG's uuid and the last 32
+/// the LV's.
 ///
-/// The global lock is 64 zero bytes, a VG lock has a zero LV half. The bytes are kept here in
-/// their natural order; on the wire the whole array is reversed (see [`crate::Record`]).
+/// The global lock is 64 zero bytes; a VG lock has a zero LV half. The bytes are kept here in their
+/// natural order; on the wire the whole array is reversed (see [`crate::Record`]).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ResourceId([u8; 64]);
 
-/// Names one owner of mutexes: 32 bytes, chosen by the host.
+/// The identifier of one owner of mutexes: 32 bytes, chosen by the host.
 ///
-/// Drives compare host ids and nothing else to tell owners apart.
+/// Drives distinguish owners by host ids and nothing else.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostId([u8; 32]);
 
-/// Why a text is not an LVM uuid.
+/// The reason why a text is not an LVM uuid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdError {
-    /// It does not have 32 characters once the dashes are taken out.
+    /// It does not have 32 characters apart from dashes.
     Length(usize),
     /// It has a character that is not one of LVM's `0-9 a-z A-Z ! #`.
     Character(char),
@@ -38,7 +39,7 @@ impl fmt::Display for IdError {
 
 impl core::error::Error for IdError {}
 
-/// The 32 characters of an LVM uuid; dashes may stand anywhere.
+/// The 32 characters of an LVM uuid; dashes may be anywhere.
 fn uuid_characters(uuid: &str) -> Result<[u8; 32], IdError> {
     let mut characters = [0; 32];
     let mut count = 0;
@@ -88,7 +89,7 @@ impl ResourceId {
     }
 }
 
-/// `global`, `vg <uuid>` or `lv <vg uuid>/<lv uuid>`.
+/// Prints `global`, `vg <uuid>` or `lv <vg uuid>/<lv uuid>`.
 impl fmt::Display for ResourceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (vg, lv) = self.0.split_at(32);
@@ -107,8 +108,9 @@ impl fmt::Debug for ResourceId {
 }
 
 impl HostId {
-    /// This boot of this host: 16 bytes that were drawn once per boot, then up to 16 bytes of the
-    /// host's name, so that an administrator can read from the drive who holds a lock.
+    /// The identifier of this boot of this host: 16 bytes that were drawn once per boot, then up to
+    /// 16 bytes of the host's name, so that an administrator can read a lock's holder from the
+    /// drive.
     pub fn new(boot: [u8; 16], host_name: &str) -> HostId {
         let mut bytes = [0; 32];
         bytes[..16].copy_from_slice(&boot);
@@ -128,7 +130,7 @@ impl HostId {
         &self.0
     }
 
-    /// The host's name as far as it is in the id; empty for hosts that write none there.
+    /// The host's name, as much of it as the id contains; empty for hosts that write no name.
     pub fn name(&self) -> String {
         let name = &self.0[16..];
         let end = name.iter().rposition(|&b| b != 0).map_or(0, |last| last + 1);
@@ -140,7 +142,7 @@ impl HostId {
     }
 }
 
-/// `<name> (<32 hex digits>)`, or all 64 hex digits where the id carries no name.
+/// Prints `<name> (<32 hex digits>)`, or all 64 hex digits if the id has no name.
 impl fmt::Display for HostId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.name();

@@ -1,17 +1,17 @@
 //! The In-Drive Mutex (IDM) protocol as bytes.
 //!
 //! A drive with IDM keeps a table of *mutexes*. A host sends it vendor commands that try to lock,
-//! refresh, break, unlock or destroy one mutex, or that read the table. This crate knows how such
-//! a command and its answer look on the wire and what they mean; it performs no I/O, keeps no
-//! state and reads no clock.
+//! refresh, break, unlock or destroy one mutex, or that read the table. This crate encodes such
+//! commands and decodes their answers; it performs no I/O, keeps no state and reads no clock.
 //!
-//! * [`ResourceId`] and [`HostId`] name a mutex and an owner.
+//! * [`ResourceId`] and [`HostId`] identify a mutex and an owner.
 //! * [`Record`] is the 512-byte block that travels in both directions.
-//! * [`DriveCommand`] and [`Reply`] are what a lock engine says and hears, free of any transport.
+//! * [`DriveCommand`] and [`Reply`] are a lock engine's output and input, free of any transport.
 //! * [`scsi`] turns a [`DriveCommand`] into CDBs and SCSI status plus sense data into a [`Status`];
 //!   [`nvme`] does the same with NVMe admin commands.
 //!
-//! `docs/protocol.md` says where the numbers come from, and what real firmware was seen to do.
+//! `docs/protocol.md` gives the sources of the numbers, and the observed behaviour of real
+//! firmware.
 
 #![no_std]
 #![forbid(unsafe_code)]

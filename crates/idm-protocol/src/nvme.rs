@@ -1,26 +1,26 @@
 //! IDM over NVMe: vendor-specific admin commands out, completion status in.
 //!
 //! The records are the same as over SCSI, byte for byte. The mutex table belongs to the controller,
-//! not to a namespace: the namespace identifier of all commands here is 0. Numbers are those that
-//! the first host implementation sends and expects; there is no recording of NVMe firmware.
+//! not to a namespace: the namespace identifier of all commands here is 0. The numbers are those
+//! that the first host implementation sends and expects; there is no recording of NVMe firmware.
 
 use crate::{GROUP_ALL, GROUP_TABLE, Limit, MutexOp, RECORD_LEN, Status};
 
-/// Vendor-specific admin opcode that carries a record to the drive. Bit 0 says the direction.
+/// Vendor-specific admin opcode that carries a record to the drive. Bit 0 is the direction.
 pub const OPCODE_WRITE: u8 = 0xC1;
 /// Vendor-specific admin opcode that reads from the drive.
 pub const OPCODE_READ: u8 = 0xC2;
 /// Identify (NVM Express base specification).
 pub const OPCODE_IDENTIFY: u8 = 0x06;
-/// What Identify is to return (CNS): the controller's data structure.
+/// The data structure that Identify returns (CNS): the controller's.
 const CNS_CONTROLLER: u32 = 1;
-/// Bytes of an Identify data structure.
+/// Length of an Identify data structure, in bytes.
 pub const IDENTIFY_LEN: usize = 4096;
-/// Where in the Identify Controller data the IDM version stands: the last byte of the vendor's.
+/// Offset of the IDM version in the Identify Controller data: the last byte of the vendor's part.
 pub const VERSION_BYTE: usize = 4095;
 
-/// What distinguishes an admin command from others. Everything else in it is 0, but for the data's
-/// address.
+/// The fields that distinguish an admin command from others. All other fields are 0, except the
+/// data's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AdminCommand {
     /// Opcode.
@@ -30,16 +30,16 @@ pub struct AdminCommand {
     pub cdw10: u32,
     /// Command dword 12: mutex operation in bits 7:4, group in bits 15:8.
     pub cdw12: u32,
-    /// Bytes of data.
+    /// Length of the data, in bytes.
     pub data_len: usize,
 }
 
-/// A mutex command; the 512-byte record goes out as data.
+/// A mutex command; the data to the drive is the 512-byte record.
 pub fn mutex(op: MutexOp) -> AdminCommand {
     transfer(OPCODE_WRITE, op.to_wire(), GROUP_TABLE, 1)
 }
 
-/// Reads the first `blocks` records of the table. There is no way to begin with a later one.
+/// Reads the first `blocks` records of the table. A read cannot begin with a later record.
 pub fn read_table(blocks: u32) -> AdminCommand {
     transfer(OPCODE_READ, MutexOp::Init.to_wire(), GROUP_TABLE, blocks)
 }
@@ -49,7 +49,7 @@ pub fn inquire_table() -> AdminCommand {
     transfer(OPCODE_READ, MutexOp::Init.to_wire(), GROUP_ALL, 1)
 }
 
-/// Empties the whole table: every lock of every host is lost. For test fixtures and for the
+/// Empties the whole table: every lock of every host is lost. Meant for test fixtures, and for an
 /// administrator who knows that no host uses the drive. The data is a record of zeros.
 pub fn clear_all() -> AdminCommand {
     transfer(OPCODE_WRITE, 0, GROUP_ALL, 1)
@@ -84,8 +84,8 @@ pub struct Version {
     pub minor: u8,
 }
 
-/// The IDM version, from the answer to [`identify_controller`]. `None` where the data is too short
-/// or says version 0, as drives without IDM do.
+/// The IDM version in the answer to [`identify_controller`]. `None` if the data is too short or has
+/// version 0, like that of drives without IDM.
 pub fn version(identify: &[u8]) -> Option<Version> {
     let byte = *identify.get(VERSION_BYTE)?;
     let version = Version { major: byte >> 4, minor: byte & 0x0F };
@@ -126,14 +126,14 @@ pub mod idm {
     pub const TERMINATED: u8 = 0xCB;
     pub const BUSY: u8 = 0xCC;
 
-    /// One of them as a status field: status code type 1.
+    /// The status field of such a code: its status code type is 1.
     pub const fn status(code: u8) -> u16 {
         0x100 | code as u16
     }
 }
 
-/// Whether a status field is not the drive's word but that of the path to it (its type is "path
-/// related"), which Linux itself uses where a controller cannot be reached or is being reset.
+/// Whether a status field comes from the path to the drive, not from the drive. Its type is then
+/// "path related"; Linux itself uses it while a controller cannot be reached or is being reset.
 pub fn is_path_error(status: u16) -> bool {
     kind_of(status) == kind::PATH
 }
@@ -142,11 +142,11 @@ fn kind_of(status: u16) -> u8 {
     (status >> 8) as u8 & 0x07
 }
 
-/// What a status field says about a command: `op` for a mutex command, `None` for a read. `status`
-/// is the field without the phase tag, as Linux' ioctl returns it: the status code in bits 7:0, its
-/// type in bits 10:8, and hints about retries above, which say nothing of the effect.
+/// The meaning of a status field: `op` for a mutex command, `None` for a read. `status` is the
+/// field without the phase tag, as Linux' ioctl returns it: the status code in bits 7:0, its type
+/// in bits 10:8, and above these hints about retries, which do not concern the effect.
 ///
-/// Total: what is not known is a failure, and the controller's word.
+/// Total: an unknown status is a failure that the controller reported.
 pub fn decode_status(op: Option<MutexOp>, status: u16) -> Status {
     let code = status as u8;
     match kind_of(status) {
@@ -154,8 +154,8 @@ pub fn decode_status(op: Option<MutexOp>, status: u16) -> Status {
             generic::SUCCESS => Status::Good,
             generic::INVALID_OPCODE => Status::Unsupported,
             generic::NAMESPACE_NOT_READY => Status::TryAgain,
-            // Hosts say these by themselves, too: of a command that they gave up, and of data with
-            // a bad digest.
+            // Hosts also produce these themselves: for a command that they gave up, and for data
+            // with a wrong digest.
             generic::DATA_TRANSFER_ERROR
             | generic::ABORT_REQUESTED
             | generic::ABORTED_QUEUE_DELETED => Status::Uncertain,
@@ -163,7 +163,7 @@ pub fn decode_status(op: Option<MutexOp>, status: u16) -> Status {
             _ => Status::Failed,
         },
         kind::COMMAND_SPECIFIC => decode_idm(op, code),
-        // The drive may have had the command before that.
+        // The drive may have received the command before that.
         kind::PATH => Status::Uncertain,
         _ => Status::Failed,
     }
@@ -175,7 +175,7 @@ fn decode_idm(op: Option<MutexOp>, code: u8) -> Status {
         | idm::WRONG_STATE
         | idm::WRONG_CLASS
         | idm::WRONG_OWNER => Status::WrongState,
-        // We send none but those that are defined, so this is not the IDM that we know.
+        // This library sends only defined operations, so the drive has another IDM.
         idm::INVALID_MUTEX_OP => Status::Unsupported,
         idm::TABLE_FULL => Status::Full(Limit::Mutexes),
         idm::HOSTS_FULL => Status::Full(Limit::Hosts),
@@ -183,16 +183,16 @@ fn decode_idm(op: Option<MutexOp>, code: u8) -> Status {
         idm::NOT_FOUND => Status::NotFound,
         idm::CONFLICT => Status::Conflict,
         idm::TERMINATED => Status::Terminated,
-        // Documented as "held by another". Of a mutex that is to be taken that is a conflict, and
-        // the drive's table then says whose. Otherwise it would deny that the sender holds it,
-        // which a word for "busy" is no proof of.
+        // Documented as "held by another". For a mutex that is to be taken that is a conflict, and
+        // the drive's table then names the holder. Otherwise it would deny that the sender holds
+        // the mutex, and a status that means "busy" does not prove that.
         idm::BUSY => match op {
             Some(MutexOp::Init | MutexOp::Trylock | MutexOp::Lock | MutexOp::Break) => {
                 Status::Conflict
             }
             Some(MutexOp::Unlock | MutexOp::Refresh | MutexOp::Destroy) | None => Status::TryAgain,
         },
-        // OPERATION_FAILED, and what has no meaning for these commands.
+        // OPERATION_FAILED, and codes without a meaning for these commands.
         _ => Status::Failed,
     }
 }

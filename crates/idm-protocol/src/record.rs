@@ -1,5 +1,5 @@
-//! The 512-byte record: one (mutex, host) pair as a drive stores and returns it, and at the same
-//! time the payload of every mutex command.
+//! The 512-byte record: one (mutex, host) pair as a drive stores and returns it, and also the
+//! payload of every mutex command.
 
 use crate::{HostId, Mode, ResourceId};
 use alloc::vec::Vec;
@@ -19,13 +19,14 @@ const RESOURCE_ID: usize = 0x40;
 const METADATA: usize = 0x80;
 const HOST_ID: usize = 0xC0;
 
-/// 64 bytes that a drive returns as they were written by the last successful acquire.
+/// 64 bytes that a drive returns as the last successful acquire wrote them.
 pub type Metadata = [u8; 64];
 
-/// What a drive says of a record.
+/// The state of a record, as the drive reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum State {
-    /// 0: a block that was never a record. No drive was seen to produce it; host buffers are.
+    /// 0: a block that was never a record. No trace shows a drive that produces it, but host
+    /// buffers have it.
     Uninitialized,
     /// 0x101: held by the record's host.
     Locked,
@@ -37,12 +38,12 @@ pub enum State {
     TimedOut,
     /// 0xDEAD: a block past the last record of the table.
     EndOfTable,
-    /// Anything else: no state that is known.
+    /// Anything else: an unknown state.
     Other(u64),
 }
 
 impl State {
-    /// The state that a number on the wire stands for.
+    /// The state with this number on the wire.
     pub const fn from_wire(number: u64) -> State {
         match number {
             0 => State::Uninitialized,
@@ -68,8 +69,8 @@ impl State {
         }
     }
 
-    /// Whether the record's host holds the mutex and its lease runs. A state that we do not know
-    /// counts as live: it must not be taken for a reason to break a lock.
+    /// Whether the record's host holds the mutex with a running lease. An unknown state counts as
+    /// live: it must not justify breaking a lock.
     pub const fn is_live(self) -> bool {
         matches!(self, State::Locked | State::MultipleLocked | State::Other(_))
     }
@@ -80,7 +81,7 @@ impl State {
     }
 }
 
-/// How a mutex is held.
+/// The class in which a mutex is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
     /// 0: by one host.
@@ -94,7 +95,7 @@ pub enum Class {
 }
 
 impl Class {
-    /// The class that a number on the wire stands for.
+    /// The class with this number on the wire.
     pub const fn from_wire(number: u64) -> Class {
         match number {
             0 => Class::Exclusive,
@@ -134,18 +135,18 @@ impl From<Mode> for Class {
 
 /// A lock value block (LVB) as a number: 56 bits, because the drive keeps 7 bytes of it.
 ///
-/// The first host implementation writes its 8-byte little-endian value reversed, so on the wire
-/// this is a big-endian number, and both read the same number.
+/// The first host implementation writes its 8-byte little-endian value reversed. So on the wire it
+/// is a big-endian number, and both implementations read the same number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Value(u64);
 
 impl Value {
-    /// The value of a mutex that was never written, or that lost its value.
+    /// The value of a mutex that no host has written, or that lost its value.
     pub const ZERO: Value = Value(0);
     /// The greatest value.
     pub const MAX: Value = Value((1 << 56) - 1);
 
-    /// A value; `None` where the number has more than 56 bits.
+    /// A value; `None` if the number has more than 56 bits.
     pub const fn new(number: u64) -> Option<Value> {
         if number > Value::MAX.0 { None } else { Some(Value(number)) }
     }
@@ -156,14 +157,15 @@ impl Value {
     }
 }
 
-/// What a drive shall do with the value in a payload (byte 0x20 of the record). It reads back
-/// as 0.
+/// The use that a drive is to make of the value in a payload (byte 0x20 of the record). It reads
+/// back as 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ValueUpdate {
-    /// 0: leave the stored value alone. Seen on every acquire and refresh of the recordings.
+    /// 0: leave the stored value alone. Every acquire and refresh of the recordings has it.
     #[default]
     Keep,
-    /// 1: store it. Seen on UNLOCK only; whether other commands honour it is not known.
+    /// 1: store it. Only UNLOCKs in the traces have it; it is not known whether other commands
+    /// honour it.
     Store,
     /// Anything else. 2 and 3 are defined, but no trace has them.
     Other(u8),
@@ -192,25 +194,25 @@ impl ValueUpdate {
 /// One record, or the payload of one mutex command.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Record {
-    /// What the drive says of the record; ignored by drives in a payload.
+    /// The record's state, as the drive reports it; drives ignore it in a payload.
     pub state: State,
     /// The time of the last update, in ms since 1970, on the clock of the host that wrote it.
-    /// Drives store and return it and make nothing of it.
+    /// Drives store and return it, and do not use it.
     pub modified_ms: u64,
-    /// The lease in ms. Read back as it was configured; it does not count down. 0 is a lease that
-    /// is over at once, not one without end.
+    /// The lease in ms. It reads back as configured, without counting down. 0 is a lease that is
+    /// over at once, not one without end.
     pub countdown_ms: u64,
-    /// How the mutex is held.
+    /// The class in which the mutex is held.
     pub class: Class,
-    /// What the drive shall do with `value`; reads back as [`ValueUpdate::Keep`].
+    /// The use that the drive is to make of `value`; reads back as [`ValueUpdate::Keep`].
     pub value_update: ValueUpdate,
     /// The lock value block.
     pub value: Value,
-    /// Which mutex.
+    /// The mutex.
     pub resource: ResourceId,
-    /// 64 bytes of the host's own.
+    /// 64 bytes for the host's own use.
     pub metadata: Metadata,
-    /// Whose.
+    /// The host that owns the record.
     pub host: HostId,
 }
 
@@ -230,9 +232,8 @@ impl Record {
         }
     }
 
-    /// The record as the 512 bytes on the wire. Numbers are big-endian; resource id and host id
-    /// are reversed as whole arrays (docs/protocol.md, "The record"), bytes without a meaning
-    /// are zero.
+    /// The record as the 512 bytes on the wire. Numbers are big-endian; resource id and host id are
+    /// reversed as whole arrays (docs/protocol.md, "The record"); bytes without a meaning are zero.
     pub fn encode(&self) -> [u8; RECORD_LEN] {
         let mut block = [0; RECORD_LEN];
         let mut put = |at: usize, bytes: &[u8]| block[at..at + bytes.len()].copy_from_slice(bytes);
@@ -248,8 +249,8 @@ impl Record {
         block
     }
 
-    /// The record that 512 bytes from the wire stand for. Every block has a meaning; nonsense
-    /// ends up in the `Other` variants.
+    /// The record in 512 bytes from the wire. Every block has a meaning: unknown numbers become the
+    /// `Other` variants.
     pub fn decode(block: &[u8; RECORD_LEN]) -> Record {
         let number = |at: usize| u64::from_be_bytes(array(block, at));
         Record {
@@ -281,9 +282,9 @@ impl fmt::Debug for Record {
     }
 }
 
-/// The records in the bytes of a table read: blocks up to the first one that is no record. The
-/// recordings show that surplus blocks carry an end marker and that an exact read has none; blocks
-/// that the drive left unfilled are zero.
+/// The records in the bytes of a table read: blocks up to the first one that is no record.
+/// According to the recordings, surplus blocks carry an end marker and an exact read has none;
+/// blocks that the drive left unfilled are zero.
 pub fn parse_table(bytes: &[u8]) -> Vec<Record> {
     bytes
         .chunks_exact(RECORD_LEN)

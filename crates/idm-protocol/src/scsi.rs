@@ -8,13 +8,14 @@ pub const OPCODE: u8 = 0xF0;
 pub const VERSION_PAGE: u8 = 0xC3;
 /// Allocation length of the version page in bytes.
 pub const VERSION_PAGE_LEN: usize = 0x70;
-/// Where in the version page the major version stands, in bytes.
+/// Offset of the major version in the version page, in bytes.
 pub const VERSION_MAJOR: usize = 96;
 
-/// A command descriptor block (SPC-4 calls the 16-byte form long enough for all we send).
+/// A command descriptor block. The 16-byte form of SPC-4 is long enough for every command here.
 pub type Cdb = [u8; 16];
 
-/// A mutex command; the 512-byte payload goes out as data. Bytes 10-13 are a length in bytes.
+/// A mutex command; the data to the drive is the 512-byte payload. Bytes 10-13 are a length in
+/// bytes.
 pub fn mutex(op: MutexOp) -> Cdb {
     let mut cdb = [0; 16];
     cdb[0] = OPCODE;
@@ -43,7 +44,7 @@ fn read(group: u8, blocks: u32) -> Cdb {
     cdb
 }
 
-/// Reads the page that tells the IDM version; see [`version`].
+/// Reads the page with the IDM version; see [`version`].
 pub fn inquire_version() -> Cdb {
     let mut cdb = [0; 16];
     cdb[0] = 0x12;
@@ -53,7 +54,7 @@ pub fn inquire_version() -> Cdb {
     cdb
 }
 
-/// Empties the whole table: every lock of every host is lost. For test fixtures and for the
+/// Empties the whole table: every lock of every host is lost. Meant for test fixtures, and for an
 /// administrator who knows that no host uses the drive.
 pub fn clear_all() -> Cdb {
     let mut cdb = [0; 16];
@@ -63,7 +64,7 @@ pub fn clear_all() -> Cdb {
     cdb
 }
 
-/// The major IDM version, from the answer to [`inquire_version`].
+/// The major IDM version in the answer to [`inquire_version`].
 pub fn version(page: &[u8]) -> Option<u8> {
     (*page.get(1)? == VERSION_PAGE).then_some(())?;
     page.get(VERSION_MAJOR).copied()
@@ -83,8 +84,8 @@ pub mod status {
     pub const TASK_ABORTED: u8 = 0x40;
 }
 
-/// Sense data reduced to what has a meaning: key, additional code and qualifier, and the field
-/// replaceable unit code, by which newer firmware tells limits apart.
+/// Sense data reduced to the parts with a meaning: key, additional code and qualifier, and the
+/// field replaceable unit code, by which newer firmware distinguishes limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Sense {
     /// Sense key.
@@ -93,16 +94,16 @@ pub struct Sense {
     pub asc: u8,
     /// Additional sense code qualifier.
     pub ascq: u8,
-    /// Field replaceable unit code; 0 where there is none.
+    /// Field replaceable unit code; 0 if there is none.
     pub fru: u8,
-    /// It is about an earlier command (71h, 73h). The command that it came with was not executed
-    /// (SPC-4, "Deferred errors").
+    /// Whether it concerns an earlier command (71h, 73h). The command that it came with was not
+    /// executed (SPC-4, "Deferred errors").
     pub deferred: bool,
 }
 
 impl Sense {
-    /// Decodes sense data in descriptor (72h, 73h) or fixed (70h, 71h) form; `None` where it is
-    /// neither or too short to say anything.
+    /// Decodes sense data in descriptor (72h, 73h) or fixed (70h, 71h) form; `None` if it has
+    /// neither form or is too short.
     pub fn decode(sense: &[u8]) -> Option<Sense> {
         let code = sense.first()? & 0x7F;
         match code {
@@ -124,7 +125,7 @@ impl Sense {
         }
     }
 
-    /// What a CHECK CONDITION with this sense data says about a mutex command.
+    /// The meaning of a CHECK CONDITION with this sense data, for a mutex command.
     pub fn status(self) -> Status {
         if self.deferred {
             return Status::TryAgain;
@@ -132,8 +133,8 @@ impl Sense {
         match (self.key, self.asc, self.ascq, self.fru) {
             // RECOVERED ERROR: done, with some effort (SPC-4).
             (0x01, ..) => Status::Good,
-            // Recorded (docs/protocol.md, "Status and sense codes"): "LBA out of range" is "no such
-            // mutex".
+            // Recorded (docs/protocol.md, "Status and sense codes"): "LBA out of range" means "no
+            // such mutex".
             (0x05, 0x21, 0x00, _) => Status::NotFound,
             // Recorded, rev 2313.
             (0x07, 0x40, 0x00, _) => Status::Full(Limit::Mutexes),
@@ -148,12 +149,13 @@ impl Sense {
             (0x0B, 0x55, 0x03, 2) => Status::Full(Limit::HostsOfMutex),
             // The documents disagree whether the additional code is 04h or 42h.
             (0x04, 0x04 | 0x42, 0x22, 2..=4) => Status::WrongState,
-            // Invalid opcode. With FRU 0Ah newer firmware means an invalid mutex operation, which
-            // we never send, so that too says "not the IDM that we know".
+            // Invalid opcode. With FRU 0Ah newer firmware means an invalid mutex operation. This
+            // library never sends one, so that too means that the drive has another IDM.
             (0x05, 0x20, 0x00, _) => Status::Unsupported,
             // UNIT ATTENTION and NOT READY come instead of the command (SPC-4).
             (0x06 | 0x02, ..) => Status::TryAgain,
-            // The drive ended the command, ABORTED COMMAND too: it may have begun, and is over.
+            // The drive ended the command, also for ABORTED COMMAND: it may have begun, and is
+            // over.
             _ => Status::Failed,
         }
     }
@@ -172,19 +174,19 @@ fn descriptor_fru(sense: &[u8]) -> Option<u8> {
     None
 }
 
-/// What a SCSI status and its sense data say about a mutex command that the kernel delivered (host
-/// and driver status are the transport's business and must be looked at first).
+/// The meaning of a SCSI status and its sense data, for a mutex command that the kernel delivered.
+/// The transport must check host and driver status first.
 pub fn decode_status(status: u8, sense: &[u8]) -> Status {
     match status {
         status::GOOD => Status::Good,
-        // Without sense data nothing says that the drive, and not an adapter, speaks.
+        // Without sense data the status may come from an adapter instead of the drive.
         status::CHECK_CONDITION => Sense::decode(sense).map_or(Status::Uncertain, Sense::status),
         status::RESERVATION_CONFLICT => Status::Conflict,
         status::COMMAND_TERMINATED => Status::Terminated,
         status::BUSY | status::TASK_SET_FULL | status::ACA_ACTIVE => Status::TryAgain,
-        // TASK ABORTED, which adapters' drivers say by themselves too, and what no drive answers to
-        // these commands. CONDITION MET answers commands that look for something or fetch ahead
-        // (SAM-5), and no trace has it; taken for GOOD it would be a lock that was not given.
+        // TASK ABORTED, which adapters' drivers also produce themselves, and statuses that no drive
+        // sends for these commands. CONDITION MET answers commands that search or prefetch (SAM-5),
+        // and no trace has it; to treat it as GOOD would count a lock that was not granted.
         _ => Status::Uncertain,
     }
 }

@@ -10,39 +10,39 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
 
-/// Which seeds to run, and how.
+/// The seeds to run, and the way to run them.
 #[derive(Clone, Debug)]
 pub struct Campaign {
     /// The first seed.
     pub from: u64,
-    /// How many.
+    /// The number of seeds.
     pub seeds: u64,
-    /// Threads.
+    /// The number of threads.
     pub jobs: usize,
-    /// What kind of world.
+    /// The kind of world.
     pub kind: WorldKind,
-    /// Which firmware.
+    /// The firmware.
     pub firmware: Firmware,
-    /// Failing seeds after which no new ones are begun.
+    /// The number of failing seeds after which no new ones begin.
     pub most_failures: usize,
 }
 
-/// What came of a campaign.
+/// The result of a campaign.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     /// Seeds that ran.
     pub seeds: u64,
-    /// What happened in them.
+    /// The counts of events in them.
     pub coverage: Coverage,
     /// Failing seeds, in order.
     pub failures: Vec<(u64, Failure)>,
 }
 
-/// Seeds that a thread takes at a time.
+/// The number of seeds that a thread takes at a time.
 const BATCH: u64 = 64;
 
-/// Runs the campaign; `progress` is told now and then how many seeds are done, and which of the
-/// last ones failed.
+/// Runs the campaign; `progress` receives from time to time the number of finished seeds, and the
+/// failures among the last ones.
 pub fn run(campaign: &Campaign, progress: impl Fn(u64, &[(u64, Failure)]) + Sync) -> Report {
     quiet_panics();
     let next = AtomicU64::new(0);
@@ -128,7 +128,7 @@ fn panic_text(payload: &(dyn Any + Send)) -> String {
 }
 
 thread_local! {
-    /// Whether this thread runs a seed, whose panics are reported and not printed.
+    /// Whether this thread runs a seed, whose panics are reported instead of printed.
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 

@@ -1,11 +1,11 @@
-//! Clocks that run at their own speed.
+//! Clocks with their own speed.
 
 /// A clock as a function of the simulation's time. Both count microseconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Clock {
-    /// What it shows at time zero.
+    /// The reading at time zero.
     offset: u64,
-    /// How much too fast it runs, in parts per million.
+    /// The excess of its speed, in parts per million.
     ppm: i64,
 }
 
@@ -15,14 +15,14 @@ impl Clock {
         Clock { offset, ppm }
     }
 
-    /// What it shows at `time`.
+    /// The reading at `time`.
     pub fn at(self, time: u64) -> u64 {
         self.offset + time.saturating_add_signed(time as i64 * self.ppm / 1_000_000)
     }
 
-    /// The first time at which it shows `reading` or more.
+    /// The first time when it shows `reading` or more.
     pub fn when(self, reading: u64) -> u64 {
-        // Further away than any simulation goes, so that the products below fit.
+        // Beyond the end of any simulation, so that the products below fit.
         const FAR: u64 = 1 << 42;
         let elapsed = reading.saturating_sub(self.offset).min(FAR);
         let estimate = elapsed as i64 * 1_000_000 / (1_000_000 + self.ppm);

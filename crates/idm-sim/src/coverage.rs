@@ -1,20 +1,20 @@
-//! Counts of what happened, so that a simulator that no longer does anything is noticed.
+//! Counts of events, which reveal a simulator that no longer does anything.
 
 use core::fmt;
 
 macro_rules! counted {
     ($($name:ident => $text:literal,)*) => {
-        /// Something that is counted.
+        /// An event that is counted.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Count {
             $(#[doc = $text] $name,)*
         }
 
         impl Count {
-            /// All of them.
+            /// All events.
             pub const ALL: &'static [Count] = &[$(Count::$name,)*];
 
-            /// What it is.
+            /// The description of the event.
             pub const fn text(self) -> &'static str {
                 match self { $(Count::$name => $text,)* }
             }
@@ -106,7 +106,7 @@ counted! {
     Nonsense => "nonsense answered",
 }
 
-/// How often each thing happened.
+/// The number of times that each event happened.
 #[derive(Clone, Debug)]
 pub struct Coverage {
     counts: Vec<u64>,
@@ -119,17 +119,17 @@ impl Default for Coverage {
 }
 
 impl Coverage {
-    /// Counts one.
+    /// Counts one event.
     pub fn add(&mut self, what: Count) {
         self.counts[what as usize] += 1;
     }
 
-    /// How often it happened.
+    /// The number of times that an event happened.
     pub fn get(&self, what: Count) -> u64 {
         self.counts[what as usize]
     }
 
-    /// Adds another's counts.
+    /// Adds the counts of another coverage.
     pub fn merge(&mut self, other: &Coverage) {
         for (mine, theirs) in self.counts.iter_mut().zip(&other.counts) {
             *mine += theirs;

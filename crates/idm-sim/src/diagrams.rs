@@ -11,11 +11,11 @@ use idm_protocol::Mode;
 /// A scenario with the title of its picture.
 #[derive(Clone, Debug)]
 pub struct Diagram {
-    /// Its picture's file name without the ending.
+    /// The picture's file name without the extension.
     pub name: &'static str,
-    /// What is above the picture.
+    /// The title above the picture.
     pub title: &'static str,
-    /// What happens.
+    /// The course of events.
     pub scenario: Scenario,
 }
 
@@ -130,7 +130,7 @@ fn restart() -> Diagram {
     }
 }
 
-/// Draws a diagram, as an SVG.
+/// Draws a diagram as an SVG.
 pub fn draw(diagram: &Diagram) -> Result<String, Failure> {
     let mut world = World::new();
     world.observe();

@@ -1,15 +1,15 @@
-//! Small facts about a run, by which a search tells what is new in it.
+//! Small facts about a run, by which a search recognises what is new in it.
 
-/// A small fact, as a number below [`Feature::COUNT`]. Few facts share one.
+/// A small fact, as a number below [`Feature::COUNT`]. Different facts rarely have the same number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Feature(u32);
 
 impl Feature {
     const BITS: u32 = 18;
-    /// How many there are.
+    /// The number of features.
     pub const COUNT: usize = 1 << Feature::BITS;
 
-    /// The feature of a fact that is told by numbers.
+    /// The feature of a fact that consists of numbers.
     pub fn of(fact: &[u64]) -> Feature {
         // An odd number without a pattern, near 2^64 divided by the golden ratio.
         const FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
@@ -24,23 +24,23 @@ impl Feature {
     }
 }
 
-/// A feature that came up.
+/// An occurrence of a feature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FeatureHit {
-    /// Which.
+    /// The feature.
     pub feature: Feature,
-    /// How near that is to the violation of an invariant, below [`FeatureHit::DANGERS`].
+    /// The closeness to the violation of an invariant, below [`FeatureHit::DANGERS`].
     pub danger: u8,
     /// The number of the event.
     pub event: u32,
 }
 
 impl FeatureHit {
-    /// How many degrees of danger there are.
+    /// The number of degrees of danger.
     pub const DANGERS: usize = 5;
 }
 
-/// The features of one run, each with the event at which it came up first.
+/// The features of one run, each with the event of its first occurrence.
 #[derive(Debug)]
 pub struct FeatureHits {
     seen: Vec<u64>,
@@ -64,7 +64,7 @@ impl FeatureHits {
         }
     }
 
-    /// The features in the order in which they came up.
+    /// The features in the order of their first occurrence.
     pub fn all(&self) -> &[FeatureHit] {
         &self.first
     }

@@ -1,20 +1,20 @@
-//! Numbers of hosts, drives, locks and slots, and sets and tables of them.
+//! Numbers of hosts, drives, locks and slots, with sets and tables of them.
 
 use core::fmt;
 use core::marker::PhantomData;
 use core::ops::{BitAnd, BitOr, Index, IndexMut, Sub};
 use idm_engine::{DriveRef, Member};
 
-/// Most drives of a world.
+/// The largest number of drives in a world.
 pub const MAX_DRIVES: usize = 9;
-/// Most hosts of a world.
+/// The largest number of hosts in a world.
 pub const MAX_HOSTS: usize = 8;
 
 /// A number that only indexes tables of its own kind.
 pub trait Ix: Copy {
-    /// The `i`th.
+    /// The `i`th number.
     fn new(i: usize) -> Self;
-    /// Which.
+    /// The index.
     fn get(self) -> usize;
 }
 
@@ -75,12 +75,12 @@ macro_rules! set {
             /// The set with no member.
             pub const EMPTY: $name = $name(0);
 
-            /// The set whose members are the bits that are 1.
+            /// The set of the members whose bits are 1.
             pub const fn from_bits(bits: $bits) -> $name {
                 $name(bits)
             }
 
-            /// The first `n`.
+            /// The set of the first `n`.
             pub const fn first(n: usize) -> $name {
                 $name(((1u32 << n) - 1) as $bits)
             }
@@ -90,7 +90,7 @@ macro_rules! set {
                 self.0
             }
 
-            /// How many members it has.
+            /// The number of members.
             pub const fn len(self) -> usize {
                 self.0.count_ones() as usize
             }
@@ -172,35 +172,35 @@ set!(
 );
 
 impl DriveSet {
-    /// How many of these drives are more than half of them.
+    /// The number of these drives that is just more than half.
     pub const fn majority(self) -> usize {
         self.len() / 2 + 1
     }
 
-    /// How many of these drives a holder must keep, so that the others are no majority.
+    /// The number of these drives that a holder must keep, so that the others are no majority.
     pub const fn keep_quorum(self) -> usize {
         self.len() - self.len() / 2
     }
 
-    /// The drives as the engine wants them named.
+    /// The drives in the engine's form.
     pub fn members(self) -> Vec<Member> {
         self.iter().map(|d| Member { drive: d.drive_ref(), identity: vec![b'd', d.0] }).collect()
     }
 }
 
 impl DriveIx {
-    /// The drive's name for the engine.
+    /// The engine's reference to the drive.
     pub fn drive_ref(self) -> DriveRef {
         DriveRef(u32::from(self.0))
     }
 
-    /// The drive that the engine calls so.
+    /// The drive with this reference of the engine.
     pub fn of(drive: DriveRef) -> DriveIx {
         DriveIx(drive.0 as u8)
     }
 }
 
-/// A table with a number of its own kind.
+/// A table with its own kind of index.
 #[derive(Clone, Debug)]
 pub struct Table<I, T> {
     entries: Vec<T>,
@@ -223,7 +223,7 @@ impl<I: Ix, T> Table<I, T> {
         self.entries.clear();
     }
 
-    /// How many entries there are.
+    /// The number of entries.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
@@ -276,19 +276,19 @@ macro_rules! row {
         pub struct $name<T>([T; $most]);
 
         impl<T: Copy> $name<T> {
-            /// The same for each.
+            /// A table with the same entry for all.
             pub const fn all(entry: T) -> $name<T> {
                 $name([entry; $most])
             }
         }
 
         impl<T> $name<T> {
-            /// What there is for each.
+            /// The entries.
             pub fn iter(&self) -> impl Iterator<Item = &T> {
                 self.0.iter()
             }
 
-            /// What there is for each, to be changed.
+            /// The entries, for changes.
             pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
                 self.0.iter_mut()
             }
@@ -310,10 +310,10 @@ macro_rules! row {
 }
 
 row!(
-    /// Something for each drive.
+    /// A table with an entry for each drive.
     PerDrive by DriveIx, MAX_DRIVES
 );
 row!(
-    /// Something for each host.
+    /// A table with an entry for each host.
     PerHost by HostIx, MAX_HOSTS
 );

@@ -43,13 +43,13 @@ View:  --from-s S, --to-s S   from and until then, in seconds
 struct Options {
     command: String,
     schedule: Option<Schedule>,
-    /// Where diagrams are drawn, or a seed.
+    /// The directory for the diagrams, or the file for a seed's picture.
     drawing: Option<PathBuf>,
     from_s: f64,
     to_s: Option<f64>,
     lock: usize,
     campaign: Campaign,
-    /// How long a search goes on.
+    /// The number of runs of a search.
     runs: Option<u64>,
     minutes: Option<f64>,
     only: String,
@@ -186,7 +186,7 @@ fn end(report: &Report) -> ExitCode {
     if report.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Runs to end a search that is given no end.
+/// The number of runs of a search that has no limit.
 const SEARCH_RUNS: u64 = 100_000;
 
 fn search(options: &Options) -> ExitCode {
@@ -237,7 +237,7 @@ fn replay(schedule: &Schedule, campaign: &Campaign) -> ExitCode {
         Ok(ending) => format!("{ending:?}"),
         Err(failure) => failure.to_string(),
     };
-    // Whoever reads a trace may stop reading.
+    // The reader of a trace may stop reading.
     let _ = writeln!(std::io::stdout(), "{schedule}: {text}");
     if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

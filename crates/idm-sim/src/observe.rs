@@ -1,20 +1,20 @@
-//! What an observer of a world records: who held what and when, on which drives, by which commands,
-//! and what went wrong.
+//! The record of a world's observer: beliefs and holders over time, on which drives, by which
+//! commands, and the faults.
 
 use crate::ids::{DriveIx, DriveSet, HostIx, LockIx};
 use idm_protocol::{DriveCommand, Mode, MutexOp, Reply, Status};
 use std::collections::BTreeMap;
 
-/// A time during which something was held in one mode, or had run out and was still there.
+/// A time during which something was held in one mode, or had expired and was still there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tenure {
-    /// How it was held.
+    /// The mode.
     pub mode: Mode,
-    /// Whether its time had not run out.
+    /// Whether it had not expired.
     pub live: bool,
-    /// When this began, in us.
+    /// The beginning, in us.
     pub from: u64,
-    /// When it ended, in us.
+    /// The end, in us.
     pub to: u64,
 }
 
@@ -25,7 +25,7 @@ struct Open {
     until: u64,
 }
 
-/// How something was held from the beginning to the end.
+/// The history of something that is held, from the beginning to the end.
 #[derive(Clone, Debug, Default)]
 pub struct Track {
     open: Option<Open>,
@@ -34,7 +34,7 @@ pub struct Track {
 }
 
 impl Track {
-    /// From now on it is held in a mode, which is good until then, or is not held.
+    /// Notes the state from now on: held in a mode until a moment, or not held.
     fn follow(&mut self, now: u64, present: Option<(Mode, u64)>) {
         if let (Some(open), Some((mode, until))) = (&mut self.open, present) {
             if open.mode == mode && until <= now {
@@ -61,18 +61,18 @@ impl Track {
     }
 }
 
-/// What came of a command, as its host heard it.
+/// The result of a command, as its host received it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heard {
-    /// Nothing yet.
+    /// No reply yet.
     Nothing,
     /// GOOD.
     Good,
     /// The drive's table.
     Table,
-    /// That it is not to be had.
+    /// A refusal.
     Refused,
-    /// That nobody knows what became of it, or that the drive is not there.
+    /// An unknown fate, or a drive that is not there.
     Lost,
     /// Some other error.
     Error,
@@ -81,32 +81,32 @@ pub enum Heard {
 /// A command.
 #[derive(Clone, Copy, Debug)]
 pub struct Command {
-    /// Who sent it.
+    /// The host that sent it.
     pub host: HostIx,
-    /// For which lock.
+    /// The lock that it is for.
     pub lock: LockIx,
-    /// Where to.
+    /// The drive that it went to.
     pub drive: DriveIx,
-    /// What it asks for.
+    /// The kind of request.
     pub verb: &'static str,
-    /// When it was sent, in us.
+    /// The moment when it was sent, in us.
     pub sent: u64,
-    /// When the drive carried it out for the first time, in us.
+    /// The moment when the drive executed it for the first time, in us.
     pub executed: Option<u64>,
-    /// When its host heard of it, in us.
+    /// The moment when its host received the reply, in us.
     pub answered: Option<u64>,
-    /// What its host heard.
+    /// The reply that its host received.
     pub heard: Heard,
 }
 
 impl Command {
-    /// Whether it only kept what was held.
+    /// Whether it only kept a lock.
     pub fn is_routine(&self) -> bool {
         self.verb == "REFRESH" && self.heard == Heard::Good
     }
 }
 
-/// What a note or a fault is about.
+/// The subject of a note or a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// A host.
@@ -115,70 +115,70 @@ pub enum Place {
     Drive(DriveIx),
 }
 
-/// A fault that lasted.
+/// A fault with a duration.
 #[derive(Clone, Debug)]
 pub struct FaultSpan {
-    /// What was hit.
+    /// The host or drive with the fault.
     pub place: Place,
-    /// What it was.
+    /// The description.
     pub text: String,
-    /// When it began, in us.
+    /// The beginning, in us.
     pub from: u64,
-    /// When it ended, in us; `None` where it lasted to the end.
+    /// The end, in us; `None` if it lasted to the end of the recording.
     pub to: Option<u64>,
 }
 
-/// How a note is meant.
+/// The tone of a note.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tone {
-    /// Somebody does something.
+    /// An action.
     Plain,
-    /// Somebody got what it wanted.
+    /// A success.
     Good,
-    /// Somebody did not, or lost something.
+    /// A failure or a loss.
     Bad,
 }
 
-/// Something that happened at a moment.
+/// An event at a moment.
 #[derive(Clone, Debug)]
 pub struct Annotation {
-    /// Where.
+    /// The host or drive of the event.
     pub place: Place,
-    /// To which lock, where it was one.
+    /// The lock, if the event concerns one.
     pub lock: Option<LockIx>,
-    /// When, in us.
+    /// The moment, in us.
     pub at: u64,
-    /// What.
+    /// The description.
     pub text: String,
-    /// How it is meant.
+    /// The tone.
     pub tone: Tone,
 }
 
-/// A request, from the asking to the answer.
+/// A request, from its beginning to its answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Wait {
-    /// Whose.
+    /// The host that made it.
     pub host: HostIx,
-    /// For which lock.
+    /// The lock that it is for.
     pub lock: LockIx,
-    /// When it was asked for, in us.
+    /// The moment when it was made, in us.
     pub from: u64,
-    /// When it was answered, in us; `None` where it never was.
+    /// The moment when it was answered, in us; `None` if there was no answer.
     pub to: Option<u64>,
 }
 
-/// Everything that an observer recorded of a world.
+/// The whole record of a world's observer.
 #[derive(Clone, Debug, Default)]
 pub struct Recording {
     /// The hosts' names.
     pub hosts: Vec<String>,
-    /// How many drives there were.
+    /// The number of drives.
     pub drives: usize,
-    /// What each lock was, and on which drives at first.
+    /// The kind of each lock, and its first drives.
     pub locks: Vec<(&'static str, DriveSet)>,
-    /// What hosts believed to hold.
+    /// The beliefs of hosts in locks.
     pub beliefs: BTreeMap<(HostIx, LockIx), Track>,
-    /// The records that drives had of hosts.
+    /// The records of hosts on drives.
     pub records: BTreeMap<(DriveIx, LockIx, HostIx), Track>,
     /// The requests.
     pub waits: Vec<Wait>,
@@ -188,11 +188,11 @@ pub struct Recording {
     pub faults: Vec<FaultSpan>,
     /// The notes.
     pub notes: Vec<Annotation>,
-    /// What did not hold, and when, in us.
+    /// The violated invariant, and the moment of the violation in us.
     pub violation: Option<(u64, String)>,
-    /// When the recording ends, in us.
+    /// The end of the recording, in us.
     pub end: u64,
-    /// Commands on their way, by the numbers that the world gives them.
+    /// Commands on their way, by their numbers in the world.
     flying: BTreeMap<usize, usize>,
 }
 
@@ -206,7 +206,7 @@ impl Recording {
         self.beliefs.entry((host, lock)).or_default().follow(now, present);
     }
 
-    /// What a drive has of one lock now; `live_until` counts for each host that has a record.
+    /// Notes a drive's present records of one lock, each with its host, mode and end of lease.
     pub(crate) fn table(
         &mut self,
         now: u64,
@@ -275,7 +275,7 @@ impl Recording {
         self.notes.push(Annotation { place, lock, at, text, tone });
     }
 
-    /// The world stops here.
+    /// Ends the recording.
     pub(crate) fn finish(&mut self, now: u64) {
         self.end = now;
         self.beliefs.values_mut().for_each(|track| track.close(now));
@@ -293,7 +293,7 @@ fn heard(reply: &Reply) -> Heard {
     }
 }
 
-/// What a command asks for, in a word.
+/// The kind of a command, in a word.
 pub(crate) fn verb(command: &DriveCommand) -> &'static str {
     match command {
         DriveCommand::ReadTable => "read",

@@ -1,13 +1,13 @@
 //! A host that runs the older stack: the second kind of actor.
 //!
-//! It speaks the protocol in the older way: no fingerprint (its metadata is zero), TRYLOCK and on
-//! a conflict BREAK at once, a refresh of every drive each second, UNLOCK and then DESTROY when it
-//! gives up. Of the older stack's defects it has none that break mutual exclusion among hosts of
-//! its own kind: it counts a majority of the drives both to get and to keep the lock, dates its
-//! lease from before a command, and leaves a drive alone while a command of unknown fate may still
-//! reach it.
+//! It speaks the protocol in the older way. It uses no fingerprint (its metadata is zero), sends
+//! TRYLOCK and after a conflict BREAK at once, refreshes every drive each second, and gives up with
+//! UNLOCK and then DESTROY. It has no defect of the older stack that breaks mutual exclusion among
+//! hosts of its own kind: it counts a majority of the drives both to get and to keep the lock,
+//! begins its lease before a command, and leaves a drive alone while a command of unknown fate may
+//! still reach it.
 //!
-//! It has the verbs of [`idm_engine::Lock`], so that the world treats both alike.
+//! It has the functions of [`idm_engine::Lock`], so that the world treats both alike.
 
 use core::time::Duration;
 use idm_engine::{DriveRef, Instant, Timing};
@@ -16,7 +16,7 @@ use idm_protocol::{
     ValueUpdate,
 };
 
-/// What an [`OldLock`] tells its caller.
+/// A report from an [`OldLock`] to its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OldEvent {
     /// The lock is held.
@@ -37,11 +37,11 @@ enum Want {
 struct Vote {
     drive: DriveRef,
     want: Want,
-    /// The operation under way, and when it was sent.
+    /// The operation under way, and the moment when it was sent.
     sent: Option<(MutexOp, Instant)>,
-    /// When the last command that gave us the lease was sent.
+    /// The moment when the last command that got the lease was sent.
     dated: Option<Instant>,
-    /// Until then a command of unknown fate may still reach the drive.
+    /// The moment until which a command of unknown fate may still reach the drive.
     closed_until: Instant,
     answered: bool,
     refresh_at: Instant,
@@ -106,7 +106,7 @@ impl OldLock {
         Duration::from_secs(1).min(self.timing.lease / 8)
     }
 
-    /// Takes the lock. To be called while it is not held and nothing is left to be done.
+    /// Takes the lock. Allowed while it is not held and no work is left.
     pub fn acquire(&mut self, mode: Mode, now: Instant) {
         self.phase = Phase::Acquiring(mode, now);
         self.class = mode.into();
@@ -131,7 +131,7 @@ impl OldLock {
         }
     }
 
-    /// The answer to the command that was sent to `drive`.
+    /// Takes in the reply to the command that was sent to `drive`.
     pub fn on_reply(&mut self, drive: DriveRef, reply: &Reply, now: Instant) {
         let Some(vote) = self.votes.iter_mut().find(|v| v.drive == drive) else {
             return;
@@ -167,7 +167,7 @@ impl OldLock {
             },
             Phase::Idle => match (op, status) {
                 (MutexOp::Unlock, Status::Good) => vote.want = Want::Send(MutexOp::Destroy),
-                // What the drive does not accept is left to run out.
+                // A lease whose UNLOCK the drive refuses is left to expire.
                 (
                     MutexOp::Unlock,
                     Status::Conflict
@@ -177,7 +177,7 @@ impl OldLock {
                     | Status::Unsupported,
                 )
                 | (MutexOp::Destroy, _) => vote.want = Want::Nothing,
-                // The answer to something older than the release, or one that says nothing.
+                // An answer to a command from before the release, or an unclear one.
                 _ => {
                     vote.want = Want::Send(MutexOp::Unlock);
                     vote.closed_until = vote.closed_until.max(now + Duration::from_secs(1));
@@ -186,7 +186,7 @@ impl OldLock {
         }
     }
 
-    /// Ends an acquire on which all drives have spoken, or whose time is over.
+    /// Ends an acquire if all drives have answered, or if its time is over.
     fn count(&mut self, now: Instant) {
         let Phase::Acquiring(mode, since) = self.phase else {
             return;
@@ -208,7 +208,7 @@ impl OldLock {
         }
     }
 
-    /// Does what is due.
+    /// Does everything that is due.
     pub fn on_timer(&mut self, now: Instant) {
         self.count(now);
         let Phase::Holding(_) = self.phase else {
@@ -257,7 +257,7 @@ impl OldLock {
         Some((vote.drive, DriveCommand::Mutex(op, record)))
     }
 
-    /// When [`OldLock::on_timer`] wants to be called.
+    /// The moment when [`OldLock::on_timer`] must be called.
     pub fn next_deadline(&self) -> Option<Instant> {
         let opening = self
             .votes
@@ -279,12 +279,12 @@ impl OldLock {
         opening.into_iter().chain(phase).min()
     }
 
-    /// What happened, oldest first.
+    /// The oldest event that the caller has not taken yet.
     pub fn next_event(&mut self) -> Option<OldEvent> {
         if self.events.is_empty() { None } else { Some(self.events.remove(0)) }
     }
 
-    /// How the lock is held.
+    /// The mode in which the lock is held.
     pub fn mode(&self) -> Option<Mode> {
         match self.phase {
             Phase::Holding(mode) => Some(mode),
@@ -292,7 +292,7 @@ impl OldLock {
         }
     }
 
-    /// Until when the lock is safe: when the majority's leases are no longer all running.
+    /// The moment until which the lock is safe: until then the leases of a majority run.
     pub fn safe_until(&self) -> Option<Instant> {
         self.mode()?;
         let mut dates: [Instant; 16] = [Instant::default(); 16];
@@ -308,7 +308,7 @@ impl OldLock {
             .then(|| dates[count - majority] + (self.timing.lease - self.timing.drift))
     }
 
-    /// Whether nothing is left to be done.
+    /// Whether no work is left.
     pub fn is_idle(&self) -> bool {
         self.phase == Phase::Idle
             && self.votes.iter().all(|v| v.want == Want::Nothing && v.sent.is_none())

@@ -1,4 +1,4 @@
-//! Draws what an observer recorded: hosts and drives from top to bottom, time from left to right.
+//! Draws an observer's record: hosts and drives from top to bottom, time from left to right.
 
 mod axis;
 mod lanes;
@@ -10,21 +10,21 @@ use axis::{Axis, seconds};
 use lanes::{DriveLane, HostLane};
 use svg::Svg;
 
-/// Pixels left of the axis, for names.
+/// Width left of the axis for names, in pixels.
 const GUTTER: f64 = 92.0;
-/// Pixels between and around things.
+/// Space between and around elements, in pixels.
 const PAD: f64 = 10.0;
 
-/// Which part of a recording to draw.
+/// The part of a recording to draw.
 #[derive(Clone, Debug)]
 pub struct View {
-    /// What is above it.
+    /// The title above it.
     pub title: String,
-    /// Which lock.
+    /// The lock.
     pub lock: LockIx,
-    /// From when on, in us.
+    /// The beginning, in us.
     pub from: u64,
-    /// Until when, in us; `None`: to the end.
+    /// The end, in us; `None` means the end of the recording.
     pub to: Option<u64>,
 }
 
@@ -88,7 +88,7 @@ impl<'a> Picture<'a> {
         self.draw_violation(top, bottom);
         let height = lanes::draw_legend(&mut self.svg, bottom + 48.0);
         let text = self.recording.violation.as_ref().map_or(0.0, |(_, text)| svg::width(text));
-        // The violation is in bold, after a word of its own.
+        // The violation is in bold, after a label.
         let width = (self.axis.right() + 6.0 * PAD).max(lanes::LEGEND_WIDTH).max(1.1 * text + 90.0);
         self.svg.finish((width, height + PAD), &self.view.title)
     }
@@ -98,7 +98,7 @@ impl<'a> Picture<'a> {
         recording.commands.iter().filter(move |c| c.lock == lock)
     }
 
-    /// Moments, and their times below.
+    /// Draws the moments, with their times below.
     fn draw_grid(&mut self, top: f64, bottom: f64) {
         let lock = self.view.lock;
         let notes = self.recording.notes.iter().filter(|n| n.lock.is_none_or(|l| l == lock));
@@ -127,7 +127,7 @@ impl<'a> Picture<'a> {
     }
 }
 
-/// The moments at which something happens to a lock. That it is kept needs no room of its own.
+/// The moments of a lock's events. Routine refreshes need no space of their own.
 fn moments(recording: &Recording, lock: LockIx) -> impl Iterator<Item = u64> {
     let commands = recording
         .commands
@@ -147,7 +147,7 @@ fn moments(recording: &Recording, lock: LockIx) -> impl Iterator<Item = u64> {
     commands.chain(notes).chain(faults).chain(tenures).flatten()
 }
 
-/// Whether a place is a host or a drive of this number.
+/// Whether a place is the host with this number.
 fn is_host(place: Place, host: HostIx) -> bool {
     place == Place::Host(host)
 }

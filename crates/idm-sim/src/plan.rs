@@ -1,5 +1,5 @@
-//! What one seed decides before the simulation begins: the size of the world, its times, its
-//! drives' firmware and the faults.
+//! The part of a run that its seed decides before the simulation begins: the size of the world, its
+//! times, its drives' firmware and the faults.
 
 mod aims;
 
@@ -14,17 +14,17 @@ use fastrand::Rng;
 use idm_emulator::{Profile, profile};
 use idm_engine::Timing;
 
-/// What kind of world to make of a seed.
+/// The kind of world for a seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WorldKind {
     /// Within the fault budget: every invariant holds.
     Budget,
     /// Drives lose their state beyond the budget: the loss must be noticed.
     Beyond,
-    /// Drives answer nonsense: nothing may panic, loop or hang.
+    /// Drives answer nonsense: the engine must not panic, loop or hang.
     Nonsense,
-    /// Within the fault budget, and a minority of the drives answers nonsense, but never says GOOD
-    /// or shows a table where that is not so: every invariant holds.
+    /// Within the fault budget; a minority of the drives answers nonsense, but never a false GOOD
+    /// or a false table: every invariant holds.
     SomeNonsense,
     /// Within the fault budget, and aimed at one kind of fault: every invariant holds.
     Aimed(Aim),
@@ -37,10 +37,10 @@ impl WorldKind {
     }
 }
 
-/// Which firmware the drives have.
+/// The firmware of the drives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Firmware {
-    /// Drawn from the seed, and varied where nothing was observed.
+    /// Drawn from the seed, and varied in every point without observation.
     Any,
     /// [`Profile::r00d`].
     R00d,
@@ -53,59 +53,59 @@ pub enum Firmware {
 /// One fault with a beginning and an end.
 #[derive(Clone, Copy, Debug)]
 pub struct Episode {
-    /// When it begins, in us.
+    /// The beginning, in us.
     pub from: u64,
-    /// When it ends, in us.
+    /// The end, in us.
     pub to: u64,
-    /// What it is.
+    /// The kind of fault.
     pub what: Fault,
 }
 
-/// What goes wrong.
+/// The kind of a lasting fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// A drive is not there: commands are refused by the transport.
+    /// A drive is not there: the transport refuses commands.
     DriveGone(DriveIx),
     /// A drive does not answer and does nothing: commands time out.
     DriveDead(DriveIx),
     /// A drive executes late.
     DriveSlow(DriveIx),
-    /// A drive says "not now".
+    /// A drive answers "not now".
     DriveBusy(DriveIx),
-    /// A drive's table is filled up with mutexes of strangers.
+    /// A drive's table is full of strangers' mutexes.
     DriveFull(DriveIx),
-    /// A drive loses its table. Has no length.
+    /// A drive loses its table. It has no duration.
     DriveReset(DriveIx),
-    /// One path comes and goes.
+    /// One path fails and comes back repeatedly.
     PathFlaps(HostIx, DriveIx),
     /// A host reaches no drive.
     Cut(HostIx),
     /// A host stands still while its clock goes on.
     Frozen(HostIx),
-    /// A host dies, and comes back at the end under its old name (lvmlockd was restarted).
+    /// A host dies, and comes back at the end under its old name, as after a restart of lvmlockd.
     Restart(HostIx),
-    /// A host dies, and comes back at the end under a new name (the machine was rebooted).
+    /// A host dies, and comes back at the end under a new name, as after a reboot.
     Reboot(HostIx),
 }
 
 /// Chances of faults of single commands, in 1/65536.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Chances {
-    /// Never reaches the drive, and the transport knows.
+    /// The command never reaches the drive, and the transport knows that.
     pub unreachable: u16,
-    /// Never reaches the drive; the transport gives up on it.
+    /// The command never reaches the drive; the transport gives up on it.
     pub lost: u16,
-    /// Executed; the reply is lost.
+    /// The command is executed; the reply is lost.
     pub reply_lost: u16,
-    /// Reported as uncertain, and executed later.
+    /// The command is reported as uncertain, and executed later.
     pub ghost: u16,
-    /// Executed twice; the reply is that of the second time.
+    /// The command is executed twice; the reply is that of the second time.
     pub twice: u16,
-    /// Not executed: "not now".
+    /// The command is not executed: "not now".
     pub try_again: u16,
-    /// Fails with or without effect, and says so.
+    /// The command fails with or without effect, and is reported as failed.
     pub failed: u16,
-    /// Takes long.
+    /// The command takes long.
     pub slow: u16,
 }
 
@@ -130,21 +130,21 @@ pub struct LockPlan {
 /// The plan of one seed.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// What kind of world.
+    /// The kind of world.
     pub kind: WorldKind,
     /// The engines' times.
     pub timing: Timing,
-    /// How long the transport waits for an answer, in us.
+    /// The time for which the transport waits for an answer, in us.
     pub timeout: u64,
     /// Hosts' clocks; the older stack's hosts come last.
     pub host_clocks: Table<HostIx, Clock>,
-    /// How many hosts run the older stack.
+    /// The number of hosts that run the older stack.
     pub old_hosts: usize,
     /// The drives.
     pub drives: Table<DriveIx, DrivePlan>,
     /// The locks.
     pub locks: Table<LockIx, LockPlan>,
-    /// The drives that each host knows of. Differ only where `lists_differ`.
+    /// The drives that each host knows of. They differ only if `lists_differ`.
     pub lists: PerHost<DriveSet>,
     /// Whether hosts disagree about the drive list.
     pub lists_differ: bool,
@@ -156,9 +156,9 @@ pub struct Plan {
     pub moves: bool,
     /// Whether drives leave the VG for good and are pulled out.
     pub replaces: bool,
-    /// For how many mutexes a drive that is full of strangers' has room.
+    /// The number of mutexes for which a drive full of strangers' mutexes has room.
     pub room: usize,
-    /// Of so many restarted hosts one finds no note of what it held.
+    /// The number of restarted hosts of which one, on average, finds no note of its locks.
     pub notes_lost: u8,
     /// Base delay of each path in us, by host and drive.
     pub delay: PerHost<PerDrive<u32>>,
@@ -166,11 +166,11 @@ pub struct Plan {
     pub chances: Chances,
     /// Longer faults.
     pub episodes: Vec<Episode>,
-    /// From then on nothing fails any more, in us.
+    /// The moment after which nothing fails any more, in us.
     pub calm_at: u64,
-    /// From then on what failed before has no consequences any more, in us.
+    /// The moment after which earlier failures have no consequences any more, in us.
     pub settled_at: u64,
-    /// From then on hosts only give back what they hold, in us.
+    /// The moment after which hosts only give back their locks, in us.
     pub stop_at: u64,
     /// The most time between two requests of a caller, in us.
     pub pause: u64,
@@ -182,7 +182,7 @@ pub struct Plan {
     pub lateness: u64,
 }
 
-/// A number between 1 and `most` whose logarithm is evenly distributed.
+/// A number between 1 and `most` with an evenly distributed logarithm.
 pub fn log_uniform(rng: &mut Rng, most: u64) -> u64 {
     let bits = 64 - most.max(1).leading_zeros();
     let below = 1u64 << rng.u32(1..=bits);
@@ -211,8 +211,7 @@ fn profile(rng: &mut Rng, firmware: Firmware) -> Profile {
     profile
 }
 
-/// Draws every behaviour that is not known
-/// (docs/protocol.md, "What is uncertain, and why it is safe").
+/// Draws every unknown behaviour (docs/protocol.md, "What is uncertain, and why it is safe").
 fn vary(rng: &mut Rng, p: &mut Profile) {
     use profile::ValueScope;
     use profile::{DestroyByHolder, Duplicate, Held, OtherClass, SharedUnlock, SharerState};
@@ -226,8 +225,8 @@ fn vary(rng: &mut Rng, p: &mut Profile) {
         .choice(&[SharedUnlock::RecordGone, SharedUnlock::LastStays, SharedUnlock::EachStays])
         .unwrap_or(&p.shared_unlock);
     p.value_outlives_record = rng.bool();
-    // A drive that kept several records of an unlocked mutex, each with a value of its own, and
-    // then showed the next owner its own old one, could not carry a value at all.
+    // A drive could not carry a value at all if it kept several records of an unlocked mutex, each
+    // with a value of its own, and then showed the next owner that owner's old value.
     p.value_scope = if p.shared_unlock != SharedUnlock::EachStays && rng.bool() {
         ValueScope::Record
     } else {
@@ -249,7 +248,7 @@ fn vary(rng: &mut Rng, p: &mut Profile) {
     p.break_beside_live_sharers = rng.bool();
 }
 
-/// How many hosts and drives there are.
+/// The number of hosts and drives.
 struct Size {
     hosts: usize,
     old_hosts: usize,
@@ -314,7 +313,7 @@ impl Plan {
         plan
     }
 
-    /// A plan in which there is nothing yet.
+    /// A plan without any content.
     fn empty(kind: WorldKind, timing: Timing) -> Plan {
         Plan {
             kind,
@@ -356,7 +355,7 @@ impl Plan {
         plan.delay = PerHost::all(PerDrive::all(1000));
         plan.timeout = plan.linger() / 3;
         plan.lateness = 1;
-        // Faults may be added, and refusals then take as long as they take.
+        // Faults may be added, and refusals then have no time limit.
         plan.calm_at = u64::MAX;
         plan.settled_at = u64::MAX;
         plan
@@ -372,12 +371,12 @@ impl Plan {
         u64::from(self.delay.iter().flat_map(PerDrive::iter).copied().max().unwrap_or(0))
     }
 
-    /// How long a lease lasts, in us.
+    /// The length of a lease, in us.
     pub fn lease(&self) -> u64 {
         self.timing.lease.as_micros() as u64
     }
 
-    /// How long a command of unknown fate may linger, in us.
+    /// The time for which a command of unknown fate may linger, in us.
     pub fn linger(&self) -> u64 {
         self.timing.linger.as_micros() as u64
     }
@@ -397,8 +396,8 @@ impl Plan {
         for _ in 0..drives {
             let mut profile = same_firmware.unwrap_or_else(|| profile(rng, firmware));
             if self.old_hosts > 0 {
-                // The older stack breaks without a look at who holds the lock, and counts on it
-                // that a drive refuses; see the fault budget.
+                // The older stack breaks a lock without reading its holders, and relies on the
+                // drive to refuse; see the fault budget.
                 profile.break_beside_live_sharers = false;
                 profile.destroy_by_holder = profile::DestroyByHolder::Refused;
             }
@@ -432,7 +431,7 @@ impl Plan {
         }
     }
 
-    /// Draws delays; tells how long callers are active while things fail.
+    /// Draws delays; returns the time for which callers are active while things fail.
     fn draw_times(&mut self, rng: &mut Rng) -> u64 {
         let lease = self.lease();
         let base = log_uniform(rng, 20_000).max(50);
@@ -449,7 +448,8 @@ impl Plan {
     fn draw_odd_drives(&mut self, rng: &mut Rng, calm: bool) {
         let all = self.all_drives();
         let n = self.drives.len();
-        // A drive without IDM counts as a member that never votes; two members would be lost to it.
+        // A drive without IDM counts as a member that never votes; two members would be
+        // no majority without it.
         let whole = !self.moves
             && !self.lists_differ
             && self.locks.iter().all(|(_, lock)| lock.layout == all);
@@ -505,8 +505,7 @@ impl Plan {
 
     fn draw_fault(&self, rng: &mut Rng) -> Fault {
         let drive = DriveIx::new(rng.u8(0..self.drives.len() as u8).into());
-        // The older stack's hosts are neither frozen nor killed: it would not survive it by its
-        // own rules.
+        // The older stack's hosts are neither frozen nor killed: its own rules do not survive that.
         let hosts = self.host_clocks.len() - self.old_hosts;
         let host = HostIx::new(rng.u8(0..hosts as u8).into());
         match rng.u8(0..16) {
@@ -515,8 +514,8 @@ impl Plan {
             2 => Fault::DriveSlow(drive),
             3 => Fault::DriveBusy(drive),
             4 if rng.bool() => Fault::DriveFull(drive),
-            // Sets that differ survive no reset: what one host still keeps may be no majority of
-            // what the other counts.
+            // Sets that differ survive no reset: one host's keep quorum may be no majority of the
+            // other's set.
             4..=6 if !self.lists_differ => Fault::DriveReset(drive),
             4..=6 => Fault::DriveGone(drive),
             7 => Fault::PathFlaps(host, drive),
@@ -531,7 +530,7 @@ impl Plan {
         let lease = self.lease();
         self.settled_at = if calm { 0 } else { self.calm_at + lease + lease / 8 + self.linger() };
         self.stop_at = self.settled_at.max(active) + rng.u64(lease / 4..lease);
-        // Big worlds do less each, so that all seeds cost about the same.
+        // Big worlds have fewer events per member, so that all seeds cost about the same.
         let size = (self.host_clocks.len() * self.drives.len() * self.locks.len()) as u64;
         self.pause = (lease * size / 12).clamp(lease / 4, 2 * lease);
         self.retry = self.pause / 2;

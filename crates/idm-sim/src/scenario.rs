@@ -1,29 +1,29 @@
-//! Worlds in which callers do what they are told, when they are told.
+//! Worlds in which callers follow a script.
 
 use crate::ids::{DriveSet, HostIx};
 use crate::plan::Plan;
 use idm_protocol::Mode;
 
-/// Something that a caller is told to do, with the only lock there is.
+/// A step of a caller's script, for the only lock of the world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Ask for the lock.
+    /// Requests the lock.
     Acquire(HostIx, Mode),
-    /// Ask, after a restart, for what an earlier life of the host held in a mode.
+    /// Requests, after a restart, the adoption of the earlier life's lock in a mode.
     Adopt(HostIx, Mode),
-    /// Give the lock back.
+    /// Gives the lock back.
     Release(HostIx),
-    /// Put the lock on these drives, and let them vote.
+    /// Puts the lock on these drives, and gives them the vote.
     Spread(HostIx, DriveSet),
 }
 
-/// A plan, whose faults come as they are planned, and what callers do in it.
+/// A plan with its faults as planned, and the steps of its callers.
 #[derive(Clone, Debug)]
 pub struct Scenario {
     /// The hosts, drives, times and faults.
     pub plan: Plan,
-    /// What callers do, and when, in us.
+    /// The steps of the callers, each with its moment in us.
     pub steps: Vec<(u64, Step)>,
-    /// When it ends, in us.
+    /// The end, in us.
     pub end: u64,
 }

@@ -1,14 +1,14 @@
-//! What decides a run: a seed, and where in it chance begins anew.
+//! The input that decides a run: a seed, and the events at which chance begins anew.
 
 use core::fmt;
 use core::str::FromStr;
 
-/// From an event on, what is drawn comes from another seed. All before stays as it was.
+/// A new seed for all random choices from an event on. Everything before stays the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Reseed {
     /// The number of the event; the first of a run is 1.
     pub event: u32,
-    /// What is drawn from then on.
+    /// The seed from this event on.
     pub seed: u64,
 }
 
@@ -22,7 +22,7 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// The seed that decides the world, and what happens up to the first reseed.
+    /// The seed that decides the world, and the events up to the first reseed.
     pub fn seed(&self) -> u64 {
         self.seed
     }
@@ -32,21 +32,21 @@ impl Schedule {
         &self.reseeds
     }
 
-    /// The same up to an event, and something else from there on.
+    /// The same schedule up to an event, and another seed from there on.
     pub fn branch(&self, event: u32, seed: u64) -> Schedule {
         let mut branch = self.until(event);
         branch.reseeds.push(Reseed { event, seed });
         branch
     }
 
-    /// The same up to an event, and from there on the reseeds of another.
+    /// The same schedule up to an event, and from there on the reseeds of another.
     pub fn splice(&self, event: u32, other: &Schedule) -> Schedule {
         let mut spliced = self.until(event);
         spliced.reseeds.extend(other.reseeds.iter().filter(|reseed| reseed.event >= event));
         spliced
     }
 
-    /// The same without one of the reseeds.
+    /// The same schedule without one of the reseeds.
     pub fn without(&self, reseed: usize) -> Schedule {
         let mut rest = self.clone();
         rest.reseeds.remove(reseed);
@@ -75,7 +75,7 @@ impl fmt::Display for Schedule {
     }
 }
 
-/// A text that is no schedule.
+/// The error for a text that is no schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoSchedule;
 

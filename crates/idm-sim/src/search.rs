@@ -1,11 +1,11 @@
-//! A search for rare interleavings, guided by what runs have in them.
+//! A search for rare interleavings, guided by the facts in its runs.
 //!
-//! Seeds find what takes one coincidence; what takes four of them in a row they hardly ever find. A
-//! search keeps, for every small fact ([`Feature`]) that ever came up, a run in which it did, and
-//! the event. Most runs of a search are branches of such runs: the same up to that event, where
-//! chance begins anew. Rare facts are branched from most, so that a coincidence that was met once
-//! is met again as often as the next one needs. Among them there are always new seeds, because only
-//! they make other worlds.
+//! Random seeds find bugs that need one coincidence, and hardly ever those that need four in a row.
+//! For every small fact ([`Feature`]) that ever came up, a search keeps a run with that fact, and
+//! its event. Most runs of a search are branches of such runs: the same up to that event, where
+//! chance begins anew. Rare facts get the most branches, so a coincidence that came up once comes
+//! up again as often as the next one needs. Some runs are always new seeds, because only these make
+//! other worlds.
 
 use crate::campaign::{quiet_panics, run_schedule};
 use crate::features::{Feature, FeatureHit, FeatureHits};
@@ -16,39 +16,40 @@ use fastrand::Rng;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What to search, and for how long.
+/// The space of a search, and its length.
 #[derive(Clone, Debug)]
 pub struct Search {
-    /// The first seed of a world; also decides the search.
+    /// The first seed of a world; it also decides the search.
     pub from: u64,
-    /// After how many runs it ends.
+    /// The number of runs after which it ends.
     pub runs: u64,
-    /// After what time it ends, where it does not end by its runs.
+    /// The time after which it ends, unless its runs end it earlier.
     pub time: Option<Duration>,
-    /// Threads. Only with one of them the same search gives the same runs.
+    /// The number of threads. Only with one thread does the same search give the same runs.
     pub jobs: usize,
-    /// What kind of world.
+    /// The kind of world.
     pub kind: WorldKind,
-    /// Which firmware.
+    /// The firmware.
     pub firmware: Firmware,
-    /// Part of the name of the invariants whose failures count. Others only end their run.
+    /// A part of the name of the invariants whose failures count. Other failures only end their
+    /// run.
     pub only: String,
-    /// Failures after which it ends.
+    /// The number of failures after which it ends.
     pub most_failures: usize,
 }
 
-/// What came of a search, so far.
+/// The result of a search, so far.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// Runs.
+    /// The number of runs.
     pub runs: u64,
-    /// Different features that came up.
+    /// The number of different features that came up.
     pub features: usize,
-    /// Failures that count, and where they are found.
+    /// The failures that count, each with its schedule.
     pub failures: Vec<(Schedule, Failure)>,
 }
 
-/// Runs the search in worlds made by `world`; `progress` is told after every run.
+/// Runs the search in worlds made by `world`; calls `progress` after every run.
 pub fn search(
     search: &Search,
     world: impl Fn() -> World + Sync,
@@ -65,7 +66,7 @@ pub fn search(
     shared.into_inner().unwrap_or_else(PoisonError::into_inner).report
 }
 
-/// What the threads have in common.
+/// The data that the threads share.
 struct Shared {
     corpus: Corpus,
     report: Report,
@@ -105,13 +106,13 @@ fn work(
 }
 
 impl Search {
-    /// Runs a schedule; tells how it fails, where that counts.
+    /// Runs a schedule; returns its failure, if that counts.
     fn fails(&self, world: &mut World, schedule: &Schedule) -> Option<Failure> {
         let failure = run_schedule(world, schedule, self.kind, self.firmware).err()?;
         failure.invariant.contains(&self.only).then_some(failure)
     }
 
-    /// Leaves out the reseeds without which a schedule fails by the same invariant.
+    /// Removes the reseeds that a schedule does not need to fail by the same invariant.
     fn shorten(
         &self,
         world: &mut World,
@@ -131,11 +132,11 @@ impl Search {
     }
 }
 
-/// Of 16 runs, how many are new seeds.
+/// The number of new seeds among 16 runs.
 const NEW_SEEDS: u8 = 4;
-/// Of how many footholds the rarest is branched from.
+/// The number of footholds of which the rarest gets the branch.
 const TOURNAMENT: usize = 16;
-/// How many events after its foothold a branch may begin.
+/// The number of events after its foothold within which a branch begins.
 const REACH: u64 = 64;
 
 /// An event at which a feature comes up.
@@ -145,15 +146,15 @@ struct Foothold {
     event: u32,
 }
 
-/// What is known of all runs so far.
+/// The knowledge about all runs so far.
 struct Corpus {
     rng: Rng,
     next_seed: u64,
-    /// In how many runs each feature came up.
+    /// The number of runs with each feature.
     hits: Vec<u32>,
-    /// By degree of danger.
+    /// The footholds, by degree of danger.
     footholds: [Vec<Foothold>; FeatureHit::DANGERS],
-    /// Where among those of its degree each feature's is, if it came up.
+    /// The index of each feature's foothold among those of its degree, if it came up.
     places: Vec<u32>,
 }
 
@@ -168,7 +169,7 @@ impl Corpus {
         }
     }
 
-    /// What to run next.
+    /// The next schedule to run.
     fn next(&mut self) -> Schedule {
         let new = self.rng.u8(0..16) < NEW_SEEDS;
         let Some(foothold) = self.rare().filter(|_| !new) else {
@@ -191,7 +192,7 @@ impl Corpus {
         }
     }
 
-    /// The foothold, of some of a degree of danger, whose feature is the rarest.
+    /// The foothold with the rarest feature, among some of one degree of danger.
     fn rare(&mut self) -> Option<&Foothold> {
         let degrees = self.footholds.iter().filter(|footholds| !footholds.is_empty()).count();
         if degrees == 0 {
@@ -204,8 +205,8 @@ impl Corpus {
         some.min_by_key(|foothold| self.hits[foothold.feature.number()])
     }
 
-    /// Keeps what is new in a run. What is not new may take the place of what is known, each time
-    /// it comes up with the same chance: else a feature would stay bound to the first world.
+    /// Keeps the new features of a run. A known feature may take over this run, with a chance that
+    /// is the same for each of its runs: otherwise it would stay bound to its first world.
     fn learn(&mut self, schedule: &Schedule, feature_hits: Option<&FeatureHits>) {
         let mut kept: Option<Arc<Schedule>> = None;
         for &FeatureHit { feature, danger, event } in feature_hits.map_or(&[][..], FeatureHits::all)

@@ -1,10 +1,9 @@
-//! The simulated world: hosts, drives, what is between them, and what callers want.
+//! The simulated world: hosts, drives, the paths between them, and the requests of callers.
 //!
-//! Each room of it is a module: `agenda` (what happens when), `network` (commands, replies and
-//! their fates), `drives`, `hosts` (engines and what they say), `lives` (hosts that stand
-//! still, die and come back), `callers` and `outcomes` (what lvmlockd would ask for, and what
-//! comes of it), `volumes` (where they lie), `faults` (those that last) and `checks`, which only
-//! read.
+//! Each part of it is a module: `agenda` (coming events), `network` (commands, replies and their
+//! fates), `drives`, `hosts` (engines and their reports), `lives` (hosts that stand still, die and
+//! come back), `callers` and `outcomes` (lvmlockd's requests, and their results), `volumes` (their
+//! drives), `faults` (those that last) and `checks`, which only read.
 
 mod agenda;
 mod callers;
@@ -44,11 +43,12 @@ use slots::{Slot, Slots};
 use text::{Name, say, trace};
 use verdict::{Verdict, Violation};
 
-/// A world, to be used for one seed after another.
+/// A world, for one seed after another.
 pub struct World {
     plan: Plan,
     rng: Rng,
-    /// How many events there were, and the reseeds that come now or later, the next one last.
+    /// The number of events so far, and the reseeds of this event and later ones, the next one
+    /// last.
     event: u32,
     reseeds: Vec<Reseed>,
     agenda: Agenda,
@@ -58,24 +58,24 @@ pub struct World {
     locks: Table<LockIx, LockInfo>,
     /// The drives of the VG.
     vg: DriveSet,
-    /// Drives that have left it for good.
+    /// Drives that have left the VG for good.
     retired: DriveSet,
     network: Network,
-    /// Callers ask for nothing more.
+    /// Whether callers make no more requests.
     stopped: bool,
-    /// Two hosts wanted the same lock at once.
+    /// Whether two hosts wanted the same lock at once.
     contended: bool,
     ending: Option<Ending>,
     failure: Option<Failure>,
     tracing: bool,
     recording: Option<Box<Recording>>,
-    /// What a search goes by, where there is one.
+    /// The facts that guide a search, if there is one.
     feature_hits: Option<Box<FeatureHits>>,
-    /// What callers do, where they do not draw it.
+    /// The steps of callers, if these are not drawn.
     script: Option<Vec<Step>>,
     #[cfg(feature = "broken-rules")]
     broken: Option<idm_engine::BrokenRule>,
-    /// What happened in all seeds so far.
+    /// The counts of events in all seeds so far.
     pub coverage: Coverage,
 }
 
@@ -120,7 +120,7 @@ impl World {
         self.broken = rule;
     }
 
-    /// Prints what happens from now on.
+    /// Prints events from now on.
     pub fn trace(&mut self, on: bool) {
         self.tracing = on;
     }
@@ -146,7 +146,7 @@ impl World {
         self.go_on()
     }
 
-    /// Goes on to the end.
+    /// Continues to the end.
     fn go_on(&mut self) -> Result<Ending, Failure> {
         self.observe_beginning();
         while self.failure.is_none() && self.ending.is_none() {
@@ -165,7 +165,7 @@ impl World {
         }
     }
 
-    /// What happens next, and by which chance.
+    /// The next event, after a reseed if one is due.
     fn next_event(&mut self) -> Option<What> {
         let what = self.agenda.next()?;
         self.event += 1;
@@ -213,7 +213,7 @@ impl World {
         }
     }
 
-    /// Puts everything into the world that the plan says.
+    /// Creates the plan's content in the world.
     fn furnish(&mut self) {
         self.event = 0;
         if let Some(feature_hits) = &mut self.feature_hits {
@@ -309,7 +309,7 @@ impl World {
         self.agenda.push(time, what);
     }
 
-    /// Ends the seed with a violation, where its kind of world promises the invariant at all.
+    /// Ends the seed with a violation, if its kind of world promises the invariant at all.
     fn fail(&mut self, violation: Violation) {
         let Violation { invariant, detail } = violation;
         if self.plan.kind == WorldKind::Nonsense
@@ -324,7 +324,7 @@ impl World {
         }
     }
 
-    /// Ends the seed unless a checker is content. Tells whether it is.
+    /// Ends the seed unless a checker is content. Returns whether it is.
     fn require(&mut self, verdict: Verdict) -> bool {
         let content = verdict.is_ok();
         if let Err(violation) = verdict {
@@ -362,7 +362,7 @@ mod tests {
     use crate::plan::{Firmware, WorldKind};
     use crate::schedule::Schedule;
 
-    /// What happens in a run, and when.
+    /// The events of a run, with their moments.
     fn course(schedule: &Schedule) -> Vec<String> {
         let mut world = World::new();
         world.begin(schedule, WorldKind::Budget, Firmware::Any);

@@ -43,7 +43,7 @@ rules                    the rules in force
 help                     this text
 ";
 
-/// Answers control connections for ever, one after the other.
+/// Answers control connections forever, one after the other.
 pub fn serve(enclosure: &Arc<Enclosure>, listener: UnixListener) -> io::Result<()> {
     let enclosure = Arc::clone(enclosure);
     thread::Builder::new().name("control".into()).spawn(move || {
@@ -71,7 +71,7 @@ pub fn execute(enclosure: &Enclosure, line: &str) -> Result<String, String> {
     }
 }
 
-/// Executes a line that changes something and has nothing to say.
+/// Executes a line that changes something and has no output.
 fn order(enclosure: &Enclosure, words: &[&str]) -> Result<(), String> {
     match *words {
         ["reset", name] => disk(enclosure, name)?.reset(),
@@ -134,7 +134,7 @@ fn delay(ms: &str) -> Result<Effect, String> {
     Ok(Effect::Delay(Duration::from_millis(decimal(ms)?)))
 }
 
-/// One that stands for all, where they speak the same language.
+/// A disk that represents all; an error if they do not have the same interface.
 fn any_disk(enclosure: &Enclosure) -> Result<&Disk, String> {
     let first = enclosure.disks.first().ok_or("there is no drive")?;
     if enclosure.disks.iter().any(|disk| disk.interface() != first.interface()) {

@@ -1,5 +1,5 @@
-//! A disk with In-Drive Mutexes: what the drive model does not know, which is its clock, disk data
-//! and what it has carried out.
+//! A disk with In-Drive Mutexes: it adds a clock, disk data and a history of commands to the drive
+//! model.
 
 use crate::sync::lock;
 use crate::{Drive, DriveTime, Profile, text};
@@ -14,16 +14,16 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// Bytes of a logical block.
+/// Length of a logical block, in bytes.
 pub const BLOCK: u64 = 512;
-/// The most blocks that one command may move: 4 MiB, more than Linux asks for.
+/// The most blocks that one command may move: 4 MiB, more than Linux requests.
 pub const MOST_BLOCKS: u64 = 8192;
-/// Events of mutex commands that are kept.
+/// The most events of mutex commands that are kept.
 const MOST_EVENTS: usize = 100_000;
-/// Changes of data that are kept. With more, there is no telling any more who wrote what.
+/// The most changes of data that are kept. With more, the writer of a block is no longer known.
 const MOST_CHANGES: usize = 1_000_000;
 
-/// What machines speak to a disk.
+/// The interface between machines and a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interface {
     /// SCSI commands.
@@ -32,14 +32,14 @@ pub enum Interface {
     Nvme,
 }
 
-/// Why data was not moved.
+/// The reason why data was not moved.
 #[derive(Debug)]
 pub enum DataError {
-    /// There are no such blocks, or too many.
+    /// The blocks do not exist, or are too many.
     OutOfRange,
-    /// Less data came than the command said.
+    /// Less data came than the command announced.
     Short,
-    /// The file that has the data failed.
+    /// The file with the data failed.
     Medium(io::Error),
 }
 
@@ -65,9 +65,9 @@ struct DiskState {
     changes: Vec<Change>,
 }
 
-/// The drive's clock, from which its leases are counted.
+/// The drive's clock, which its leases use.
 struct Clock {
-    /// What it showed at `since`.
+    /// Its reading at `since`.
     shown: Duration,
     /// `None` while it is frozen.
     since: Option<Instant>,
@@ -95,7 +95,7 @@ struct Event {
 
 /// A range of blocks that was written or unmapped.
 struct Change {
-    /// When all of it was done.
+    /// The moment when all of it was done.
     at: Duration,
     port: String,
     first: u64,
@@ -103,8 +103,8 @@ struct Change {
 }
 
 impl Disk {
-    /// A disk whose data is in the file at `path`, which is made where it does not exist and is
-    /// `bytes` long.
+    /// A disk with its data in the file at `path`; a missing file is created. The file gets `bytes`
+    /// bytes.
     pub fn create(
         name: &str,
         interface: Interface,
@@ -129,22 +129,22 @@ impl Disk {
         })
     }
 
-    /// Its name, which is its serial number.
+    /// The disk's name, which is its serial number.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What machines speak to it.
+    /// The interface between machines and this disk.
     pub fn interface(&self) -> Interface {
         self.interface
     }
 
-    /// How many blocks it has.
+    /// The number of blocks.
     pub fn blocks(&self) -> u64 {
         self.blocks
     }
 
-    /// How its firmware behaves.
+    /// The behaviour of the firmware.
     pub fn profile(&self) -> Profile {
         *lock(&self.state).drive.profile()
     }
@@ -154,24 +154,24 @@ impl Disk {
         lock(&self.state).drive.reset();
     }
 
-    /// Lets the drive's clock, and its leases, jump ahead.
+    /// Moves the drive's clock forward, and its leases with it.
     pub fn skip_time(&self, by: Duration) {
         lock(&self.state).clock.shown += by;
     }
 
-    /// Stops the drive's clock, or lets it run on from where it stands.
+    /// Stops the drive's clock, or lets it run on from its present reading.
     pub fn freeze_clock(&self, frozen: bool) {
         let mut state = lock(&self.state);
         state.clock = Clock { shown: state.clock.elapsed(), since: (!frozen).then(Instant::now) };
     }
 
-    /// The drive's clock.
+    /// The reading of the drive's clock.
     pub fn time(&self) -> Duration {
         lock(&self.state).clock.elapsed()
     }
 
     /// Fills the mutex table with records of hosts that do not exist, until no more fit. Returns
-    /// how many there were.
+    /// their number.
     pub fn fill(&self) -> usize {
         let mut state = lock(&self.state);
         let now = state.clock.now();
@@ -194,13 +194,13 @@ impl Disk {
         }
     }
 
-    /// The mutex table, for people and tests.
+    /// The mutex table as text, for people and tests.
     pub fn table(&self) -> String {
         let state = lock(&self.state);
         text::table(&state.drive, state.clock.now())
     }
 
-    /// Mutex commands that were carried out, oldest first, with the drive's time in seconds.
+    /// Executed mutex commands, oldest first, with the drive's time in seconds.
     pub fn events(&self) -> String {
         let mut text = String::new();
         for event in &lock(&self.state).events {
@@ -212,7 +212,7 @@ impl Disk {
     }
 
     /// Ranges of blocks that were written or unmapped, oldest first, with the drive's time in
-    /// seconds, the port, the first block and their count. An error if not all of them are known.
+    /// seconds, the port, the first block and the count. An error if not all of them are known.
     pub fn changes(&self) -> Result<String, String> {
         let state = lock(&self.state);
         if state.changes.len() == MOST_CHANGES {
@@ -225,15 +225,15 @@ impl Disk {
         Ok(text)
     }
 
-    /// Has the drive do something at its present time.
+    /// Calls `act` with the drive and its present time.
     pub fn with_drive<R>(&self, act: impl FnOnce(&mut Drive, DriveTime) -> R) -> R {
         let mut state = lock(&self.state);
         let now = state.clock.now();
         act(&mut state.drive, now)
     }
 
-    /// Has the drive carry out a mutex command that came by `port`, and takes note of it.
-    /// `data_out` is what came with it, and `act` gives the answer and its status.
+    /// Lets the drive execute a mutex command that came by `port`, and records it. `data_out` is
+    /// the command's data, and `act` returns the answer and its status.
     pub fn mutex<R>(
         &self,
         port: &str,
@@ -262,7 +262,7 @@ impl Disk {
         reply
     }
 
-    /// The bytes that a range of blocks has in the file.
+    /// The bytes of a range of blocks in the file.
     fn range(&self, first: u64, count: u64) -> Result<(u64, u64), DataError> {
         match first.checked_add(count) {
             Some(end) if end <= self.blocks => Ok((first * BLOCK, count * BLOCK)),
@@ -286,8 +286,8 @@ impl Disk {
         Ok(data)
     }
 
-    /// Takes note of a change that was made. Its time is that at which all of it was done, so that
-    /// a write that overlaps with another host's getting a lock counts as later.
+    /// Records a change after it was made. Its time is the moment when all of it was done, so that
+    /// a write during which another host gets a lock counts as later.
     fn changed(&self, port: &str, first: u64, count: u64) {
         let mut state = lock(&self.state);
         if state.changes.len() < MOST_CHANGES {
@@ -301,12 +301,12 @@ impl Disk {
         let (offset, len) = self.transfer(first, count)?;
         let data = data.get(..len).ok_or(DataError::Short)?;
         let written = self.file.write_all_at(data, offset);
-        // It may have changed some of them if it failed, too.
+        // A failed write may also have changed some of them.
         self.changed(port, first, count);
         Ok(written?)
     }
 
-    /// Gives blocks back, which read as zeros then; `port` asked for it.
+    /// Frees blocks on behalf of `port`; afterwards they read as zeros.
     pub fn unmap(&self, port: &str, first: u64, count: u64) -> Result<(), DataError> {
         let (offset, len) = self.range(first, count)?;
         if len == 0 {

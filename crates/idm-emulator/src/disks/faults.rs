@@ -1,4 +1,4 @@
-//! What goes wrong on purpose: rules by drive, host and kind of command.
+//! Deliberate faults: rules by drive, host and kind of command.
 
 use super::Interface;
 use crate::text;
@@ -6,18 +6,19 @@ use crate::{Profile, ScsiReply};
 use std::fmt;
 use std::time::Duration;
 
-/// What a rule does to a command.
+/// The effect of a rule on a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// It waits so long, then it is executed.
+    /// The command waits this long, then it is executed.
     Delay(Duration),
-    /// It waits until the rule is lifted or it is aborted.
+    /// The command waits until the rule is lifted or the command is aborted.
     Hang,
-    /// This answer, without effect.
+    /// The command gets this answer, without effect.
     Fail(Failure),
-    /// It is executed, and in about half of all cases answered with nonsense.
+    /// The command is executed, and in about half of all cases answered with nonsense.
     Nonsense,
-    /// It is executed, and never answered; until the rule is lifted, when it is told as failed.
+    /// The command is executed without an answer; when the rule is lifted, it is reported as
+    /// failed.
     LoseReply,
     /// No effect; the transport failed.
     Cut,
@@ -25,17 +26,17 @@ pub enum Effect {
     Absent,
 }
 
-/// An answer that a drive is made to give.
+/// A failure as a drive reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// Of a SCSI disk.
+    /// The answer of a SCSI disk.
     Scsi(ScsiReply),
-    /// Of an NVMe namespace: a status field without the phase tag.
+    /// The answer of an NVMe namespace: a status field without the phase tag.
     Nvme(u16),
 }
 
 impl Failure {
-    /// From a status in hex and, for SCSI, sense data as KEY/ASC/ASCQ or KEY/ASC/ASCQ/FRU.
+    /// Parses a status in hex and, for SCSI, sense data as KEY/ASC/ASCQ or KEY/ASC/ASCQ/FRU.
     pub fn parse(
         interface: Interface,
         profile: &Profile,
@@ -73,16 +74,16 @@ impl fmt::Display for Effect {
     }
 }
 
-/// What a command is, in a word.
+/// The kind of a command, in a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommandKind {
     /// A mutex command.
     Mutex(&'static str),
-    /// Any other.
+    /// Any other command.
     Disk(&'static str),
 }
 
-/// Which commands a rule is for. `*` stands for all.
+/// The commands that a rule applies to. `*` means all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope {
     /// A drive's name.
@@ -95,7 +96,7 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// Whether commands for disk data are in it.
+    /// Whether it includes commands for disk data.
     pub fn may_be_disk(&self) -> bool {
         ["*", "disk", "read", "write", "other"].contains(&self.kind.as_str())
     }
@@ -113,23 +114,23 @@ impl Scope {
     }
 }
 
-/// Names a rule, and is never used again.
+/// The identifier of a rule, never used again.
 pub type RuleId = u64;
 
 /// A rule.
 #[derive(Clone, Debug)]
 pub struct Rule {
-    /// Its name.
+    /// The rule's identifier.
     pub id: RuleId,
-    /// What it is for.
+    /// The commands that it applies to.
     pub scope: Scope,
-    /// What it does.
+    /// Its effect.
     pub effect: Effect,
-    /// For how many commands; `None` is until it is lifted.
+    /// The number of commands that it still applies to; `None` means until it is lifted.
     pub left: Option<u64>,
 }
 
-/// The rules in force. The one that was made last counts.
+/// The rules in force. The newest that matches applies.
 #[derive(Debug, Default)]
 pub struct Rules {
     rules: Vec<Rule>,
@@ -144,7 +145,7 @@ impl Rules {
         self.last
     }
 
-    /// Lifts the rules with exactly this scope. Returns how many there were.
+    /// Lifts the rules with exactly this scope. Returns their number.
     pub fn lift(&mut self, scope: &Scope) -> usize {
         let before = self.rules.len();
         self.rules.retain(|rule| rule.scope != *scope);
@@ -161,8 +162,8 @@ impl Rules {
         self.rules.iter().any(|rule| rule.id == id)
     }
 
-    /// What happens to a command; takes one from the rule's count. A rule whose count is used up
-    /// stays, so that what it holds back is not let go before it is lifted.
+    /// The effect on a command; takes one from the rule's count. A used-up rule stays, so that the
+    /// commands that it holds wait until it is lifted.
     pub fn take(
         &mut self,
         drive: &str,
@@ -180,7 +181,7 @@ impl Rules {
         Some((rule.id, rule.effect.clone()))
     }
 
-    /// Whether a rule takes the whole drive away from a port: one for all kinds of command.
+    /// Whether a rule for all kinds of command takes the whole drive away from a port.
     pub fn is_absent(&self, drive: &str, port: &str) -> bool {
         let rule = self.rules.iter().rev().find(|rule| {
             rule.left != Some(0)

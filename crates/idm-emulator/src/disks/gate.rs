@@ -1,4 +1,4 @@
-//! Commands on their way from a port to a disk, and what rules do with them.
+//! Commands on their way from a port to a disk, and the effect of rules on them.
 
 use super::faults::{CommandKind, Effect, Failure, RuleId};
 use super::{Disk, Enclosure};
@@ -8,43 +8,43 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A command of a machine, and where its answer goes.
+/// A command of a machine, with the way back for its answer.
 pub trait TargetCommand: Send {
-    /// What the drive answers.
+    /// The drive's answer.
     type Reply;
 
-    /// Which disk it is for.
+    /// The disk that it is for.
     fn disk(&self) -> &Disk;
 
-    /// What it is.
+    /// Its kind.
     fn kind(&self) -> CommandKind;
 
-    /// Has the disk carry it out.
+    /// Lets the disk execute it.
     fn execute(&self) -> Self::Reply;
 
-    /// Makes nonsense of what the drive answers.
+    /// Replaces the drive's answer by nonsense.
     fn spoil(reply: &mut Self::Reply, nonsense: &mut Nonsense);
 
-    /// Tells the machine how it ended.
+    /// Reports its end to the machine.
     fn answer(self, answer: ServiceResponse<Self::Reply>) -> io::Result<()>;
 }
 
-/// How a command ended.
+/// The end of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServiceResponse<R> {
-    /// The drive has carried it out.
+    /// The drive has executed it.
     Reply(R),
-    /// A rule wants this answer; it had no effect.
+    /// A rule demands this answer; the command had no effect.
     Failure(Failure),
     /// The transport failed.
     Cut,
     /// There is no such drive on this path.
     Absent,
-    /// It was aborted, as the machine asked.
+    /// It was aborted at the machine's request.
     Aborted,
 }
 
-/// A command that a rule keeps from its answer.
+/// A command whose answer a rule delays.
 struct Held<C> {
     command: C,
     rule: RuleId,
@@ -53,11 +53,11 @@ struct Held<C> {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fate {
-    /// It is executed then, or when the rule is lifted.
+    /// It is executed at this moment, or when the rule is lifted.
     ExecuteAt(Instant),
     /// It is executed when the rule is lifted.
     ExecuteLater,
-    /// It has been executed, and is told as failed when the rule is lifted.
+    /// It has been executed, and is reported as failed when the rule is lifted.
     Executed,
 }
 
@@ -66,7 +66,7 @@ struct HeldCommands<C> {
     closed: bool,
 }
 
-/// Lets the commands of one connection pass as the rules say.
+/// A gate for the commands of one connection, which applies the rules.
 pub struct Gate<C> {
     enclosure: Arc<Enclosure>,
     port: String,
@@ -75,7 +75,7 @@ pub struct Gate<C> {
 }
 
 impl<C: TargetCommand> Gate<C> {
-    /// Of a connection by the port of that name.
+    /// A gate for a connection by the port with this name.
     pub fn new(enclosure: Arc<Enclosure>, port: &str) -> Gate<C> {
         let held = HeldCommands { commands: Vec::new(), closed: false };
         Gate { enclosure, port: port.to_owned(), held: Mutex::new(held), changed: Condvar::new() }
@@ -86,12 +86,12 @@ impl<C: TargetCommand> Gate<C> {
         &self.port
     }
 
-    /// What all ports share.
+    /// The enclosure with everything that all ports share.
     pub fn enclosure(&self) -> &Arc<Enclosure> {
         &self.enclosure
     }
 
-    /// Does with a command what the rules say.
+    /// Applies the rules to a command.
     pub fn treat(&self, command: C) -> io::Result<()> {
         let take = |disk: &str, kind| {
             self.enclosure.with_rules_quietly(|rules| rules.take(disk, &self.port, kind))
@@ -120,7 +120,7 @@ impl<C: TargetCommand> Gate<C> {
 
     fn hold(&self, command: C, rule: RuleId, fate: Fate) {
         let mut held = lock(&self.held);
-        // After the end nobody would let it go.
+        // After the end nothing would release it.
         if !held.closed {
             held.commands.push(Held { command, rule, fate });
         }
@@ -128,12 +128,12 @@ impl<C: TargetCommand> Gate<C> {
         self.changed.notify_all();
     }
 
-    /// Rules may have been lifted.
+    /// Handles a change of the rules; some may have been lifted.
     pub fn rules_changed(&self) {
         self.changed.notify_all();
     }
 
-    /// Takes out the held commands that `which` chooses, to be answered as aborted.
+    /// Takes out the held commands that `which` selects, to be answered as aborted.
     pub fn abort(&self, mut which: impl FnMut(&C) -> bool) -> Vec<C> {
         let mut held = lock(&self.held);
         let all = std::mem::take(&mut held.commands);
@@ -142,13 +142,13 @@ impl<C: TargetCommand> Gate<C> {
         aborted.into_iter().map(|one: Held<C>| one.command).collect()
     }
 
-    /// Ends [`Gate::release`]; what is held is never executed.
+    /// Ends [`Gate::release`]; held commands are never executed.
     pub fn close(&self) {
         lock(&self.held).closed = true;
         self.changed.notify_all();
     }
 
-    /// A thread's work: lets held commands go when it is time, until the connection ends.
+    /// Releases held commands at their time, until the connection ends. A thread runs this.
     pub fn release(&self) {
         let mut held = lock(&self.held);
         while !held.closed {
@@ -165,7 +165,7 @@ impl<C: TargetCommand> Gate<C> {
                 Fate::ExecuteAt(at) => Some(at),
                 Fate::ExecuteLater | Fate::Executed => None,
             });
-            // A lifted rule may also be missed between the look above and the wait below.
+            // A lifted rule may also be missed between the check above and the wait below.
             let pause = next
                 .min()
                 .map_or(Duration::from_millis(200), |at| at.saturating_duration_since(now))

@@ -45,7 +45,7 @@ pub(super) fn execute(bays: &Bays, line: &str) -> Result<String, String> {
     }
 }
 
-/// Executes a line that changes something and has nothing to say.
+/// Executes a line that changes something and has no output.
 fn order(bays: &Bays, words: &[&str]) -> Result<(), String> {
     match *words {
         ["reset", name] => bay(bays, name)?.drive.with(|state| state.drive.reset()),
@@ -111,7 +111,7 @@ fn fail(bay: &Bay, status: &str, count: &str, sense: Option<&str>) -> Result<(),
     })
 }
 
-/// One line per kind of command.
+/// The statistics, one line per kind of command.
 fn stats(bay: &Bay) -> String {
     bay.drive.with(|state| {
         let counts = state.counts.iter();

@@ -19,33 +19,35 @@ pub(super) struct ServedDrive {
     changed: Condvar,
 }
 
-/// What [`ServedDrive`] guards.
+/// The data that [`ServedDrive`] guards.
 pub(super) struct DriveState {
     pub drive: Drive,
     pub faults: Faults,
     /// Commands that arrived, by kind.
     pub counts: BTreeMap<&'static str, u64>,
-    /// When the drive's clock was zero.
+    /// The moment when the drive's clock was zero.
     start: Instant,
-    /// What was added to the drive's clock.
+    /// The time that was added to the drive's clock.
     skipped: Duration,
     powered: bool,
     connections: BTreeMap<u64, UnixStream>,
     next_connection: u64,
 }
 
-/// What goes wrong on purpose.
+/// Deliberate faults.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
-    /// Commands wait until this is off. Those whose client has gone by then are aborted.
+    /// Whether commands wait until this is off. Those whose client has disconnected by then are
+    /// aborted.
     pub hang: bool,
-    /// How long a command waits before it is executed, even if its client goes meanwhile.
+    /// The time that a command waits before it is executed, even if its client disconnects
+    /// meanwhile.
     pub delay: Duration,
-    /// This answer, without effect, to so many commands.
+    /// An answer without effect, and the number of commands that get it.
     pub fail: Option<(ScsiReply, u64)>,
-    /// So many commands are executed, but not answered.
+    /// The number of commands that are executed, but not answered.
     pub lose_reply: u64,
-    /// Mutex commands are executed, and about half of them answered with nonsense.
+    /// The source of nonsense for about half of the answers to mutex commands, which are executed.
     pub nonsense: Option<Nonsense>,
 }
 
@@ -86,14 +88,14 @@ impl ServedDrive {
         }
     }
 
-    /// Looks at or changes the drive and its faults.
+    /// Calls `act` to read or change the drive and its faults.
     pub fn with<T>(&self, act: impl FnOnce(&mut DriveState) -> T) -> T {
         let result = act(&mut lock(&self.state));
         self.changed.notify_all();
         result
     }
 
-    /// A connection begins; `None` where the power is off.
+    /// Begins a connection; `None` if the power is off.
     pub fn enter(&self, stream: &UnixStream) -> Option<u64> {
         self.with(|state| {
             let clone = stream.try_clone().ok().filter(|_| state.powered)?;
@@ -104,12 +106,12 @@ impl ServedDrive {
         })
     }
 
-    /// A connection has ended.
+    /// Ends a connection.
     pub fn leave(&self, connection: u64) {
         self.with(|state| state.connections.remove(&connection));
     }
 
-    /// Power off ends all connections.
+    /// Switches the power; power off ends all connections.
     pub fn set_power(&self, on: bool) {
         self.with(|state| {
             state.powered = on;
@@ -129,8 +131,8 @@ impl ServedDrive {
         }
     }
 
-    /// Executes a command that came from `client`; `None` where it shall get no answer and the
-    /// connection be closed.
+    /// Executes a command from `client`; `None` if the command gets no answer and the connection is
+    /// to be closed.
     pub fn execute(&self, request: &Request, client: &UnixStream) -> Option<ScsiReply> {
         let mut state = lock(&self.state);
         *state.counts.entry(cdb::kind(&request.cdb)).or_default() += 1;
@@ -156,7 +158,7 @@ impl ServedDrive {
         }
         let now = state.now();
         let mut reply = state.drive.execute(now, &request.cdb, &request.data_out);
-        // What does not fit is not sent, so it cannot be nonsense either.
+        // Data beyond the room is not sent, so it cannot be nonsense either.
         reply.data.truncate(request.data_in_len);
         if let Some(nonsense) = &mut state.faults.nonsense {
             if cdb::is_mutex_command(&request.cdb) {

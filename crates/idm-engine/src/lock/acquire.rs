@@ -1,4 +1,4 @@
-//! Getting the lock.
+//! Acquiring the lock.
 
 use super::{Acquiring, Distrust, Held, Lock, Phase, Stage};
 use crate::api::{Event, Instant, Notice, Outcome, Refusal, ValueRead};
@@ -7,7 +7,7 @@ use crate::seat::{Clean, Hold, Look, Role, Seat, Step, Task, Vote};
 use alloc::vec::Vec;
 use idm_protocol::{Mode, Value};
 
-/// How often a request that split the drives with another host's is begun.
+/// The number of attempts of a request that splits the drives with another host's.
 const ATTEMPTS: u32 = 6;
 
 impl Lock {
@@ -20,7 +20,7 @@ impl Lock {
                 self.phase = Phase::Acquiring(acquiring);
                 self.ask_members(mode, now);
             }
-            // A host that stood still meanwhile may have no time left for another attempt.
+            // A host that stood still in the meantime may have no time left for another attempt.
             if now < deadline {
                 return;
             }
@@ -53,7 +53,7 @@ impl Lock {
         }
     }
 
-    /// Reads the value from every drive that was won.
+    /// Asks every drive that was won for the value.
     pub(super) fn ask_values(&mut self, now: Instant) {
         if !self.config.keeps_value {
             return;
@@ -69,7 +69,7 @@ impl Lock {
         }
     }
 
-    /// Whether no more values are needed or to be had.
+    /// Whether no more values are needed or possible.
     pub(super) fn values_read(&self, needed: usize) -> bool {
         let read = self.members().filter(|s| s.value.is_some_and(|v| v != Value::ZERO)).count();
         let waiting = self.members().any(|s| {
@@ -79,8 +79,8 @@ impl Lock {
         !self.config.keeps_value || read >= needed || !waiting
     }
 
-    /// What the values that were read add up to. A drive that shows zero never had a value or has
-    /// lost it: it cannot vouch for what the others show.
+    /// The result of the values that were read. A drive that shows zero never had a value or has
+    /// lost it: it cannot confirm the value of the others.
     pub(super) fn value_read(&self, mode: Mode, needed: usize) -> ValueRead {
         let needed = if broken!(self.rules, ValueQuorum) { 1 } else { needed };
         let values: Vec<Value> = self
@@ -96,7 +96,7 @@ impl Lock {
         }
     }
 
-    /// The lock is ours.
+    /// Completes the acquisition: the lock is held.
     pub(super) fn grant(&mut self, mode: Mode, needed: usize, now: Instant) {
         let value = self.value_read(mode, needed);
         if let ValueRead::Known(known) = value {
@@ -109,8 +109,8 @@ impl Lock {
         }
         let copies = self.members().any(|s| s.value.is_some_and(|v| v != Value::ZERO));
         if value == ValueRead::Unknown && copies {
-            // Too few drives vouch for it. Nobody will publish for who made it so, and with
-            // another drive's copy it could look whole again later: it must not stay.
+            // Too few drives confirm the value. Its writer will not publish it again, and with
+            // another drive's copy the value could look complete later: it must not stay.
             self.distrust = self.distrust.max(Distrust::Died);
         }
         self.phase = Phase::Held(Held::new(mode));
@@ -118,14 +118,14 @@ impl Lock {
         self.finish(Outcome::Granted(value));
     }
 
-    /// After a request: what is won is kept, what is not is tried again later.
+    /// Settles the seats after a request: won drives are kept, the others are tried again later.
     pub(super) fn settle_seats(&mut self, now: Instant) {
         let goal = self.goal();
         for at in 0..self.seats.len() {
             let seat = &self.seats[at];
             match (seat.role, seat.hold) {
                 (Role::Former, _) => {}
-                // A straggler: its answer is still welcome.
+                // A late drive: its answer is still welcome.
                 _ if seat.is_enlarging() && seat.asks_for(goal) => {}
                 (role, Hold::Held { mode, since }) => {
                     if role == Role::Witness {
@@ -134,7 +134,8 @@ impl Lock {
                     if self.seats[at].is_marked(self.set) {
                         self.keep(at, mode, since, now);
                     } else {
-                        // Ours, but from when other drives were counted: it is taken anew.
+                        // This host's record dates from when it counted other drives: it is taken
+                        // anew.
                         self.retake(at, now);
                     }
                 }
@@ -147,7 +148,7 @@ impl Lock {
         }
     }
 
-    /// The lock is not to be had: everything that was got is given back.
+    /// Refuses the request and gives every drive back.
     pub(super) fn refuse(&mut self, refusal: Refusal, now: Instant) {
         self.phase = Phase::Free;
         self.give_back(None, now);
@@ -163,7 +164,7 @@ impl Lock {
         }
         self.events.push_back(Event::Notice(Notice::SplitVote));
         self.phase = Phase::Acquiring(Acquiring { stage: Stage::BackingOff(until), ..*acquiring });
-        // The mutex is wanted again in a moment: it is not destroyed.
+        // The mutex is needed again in a moment, so it is not destroyed.
         let worthless = self.distrust != Distrust::None;
         let clean = Clean { worthless, ..self.clean_up(None) };
         self.clean_all(&clean, now);

@@ -1,15 +1,16 @@
-//! Adopting the lock: taking over what an earlier life of this host left on the drives.
+//! Adopting the lock: taking over the records that an earlier life of this host left on the drives.
 //!
-//! With the answers of an acquire quorum this is an acquisition that finds its own record on every
-//! drive that it wins. Half of an even number of drives is enough to *keep* a lock, but not by
-//! itself to adopt it: this host may have got its half in an attempt that failed, while another
-//! keeps the lock with the other half, or has it on other drives by now. Half is enough where this
-//! host is known to have been granted the lock, and was looked at before anybody could break it.
+//! With an acquire quorum of answers, an adoption is an acquisition that finds its own record on
+//! every drive that it wins. Half of an even number of drives is enough to *keep* a lock, but not
+//! by itself to adopt it. This host may have got its half in an attempt that failed, while another
+//! host keeps the lock with the other half, or has it on other drives by now. Half is enough if
+//! this host is known to have been granted the lock, and its records were read before anybody could
+//! break them.
 //!
-//! Records in both modes are left by a change that was under way, or by drives that missed one. The
-//! lock is exclusive if a quorum is. It is shared only if a keep-quorum is: otherwise there may
-//! have been an acquire quorum of exclusive ones, some of which are gone, and what is left of that
-//! must not be taken for a shared lock.
+//! Records in both modes remain from an unfinished change, or from drives that missed one. The lock
+//! is exclusive if a quorum is exclusive. It is shared only if a keep quorum is shared. With fewer,
+//! there may have been an acquire quorum of exclusive records, some of which are gone, and the rest
+//! must not pass for a shared lock.
 
 use super::{Adopting, Distrust, Held, Lock, Phase, Stage};
 use crate::api::{Conflict, DriveRef, Instant, Outcome, Refusal};
@@ -19,19 +20,19 @@ use crate::stamp::{Mark, Stamp};
 use alloc::vec::Vec;
 use idm_protocol::Mode;
 
-/// What the members say of a lock that is to be adopted.
+/// The result of the members' answers about a lock to adopt.
 enum Orphan {
-    /// It is ours, like this.
+    /// This host holds it in this mode.
     Found(Mode),
-    /// It is not ours.
+    /// This host does not hold it.
     Gone,
     /// Drives that have not answered decide.
     Open,
-    /// We have as many drives as another host can have, or too few to tell how we held it.
+    /// Another host can have as many drives as this one, or too few records show the mode.
     Unclear,
 }
 
-/// Others that hold the lock on a drive, where it was read.
+/// Other holders on a drive, if it was read.
 fn others_on(seat: &Seat) -> Option<&Vec<Conflict>> {
     match &seat.task {
         Task::Take(take) => take.others.as_ref(),
@@ -89,7 +90,7 @@ impl Lock {
                 self.leave(Refusal::Unclear)
             }
             Some(Ok(())) => {
-                // What the earlier life changed under the lock, it may not have published.
+                // The earlier life may have changed data under the lock without publishing it.
                 self.distrust = Distrust::Died;
                 self.phase = Phase::Held(Held::new(mode));
                 self.settle_seats(now);
@@ -98,12 +99,12 @@ impl Lock {
         }
     }
 
-    /// Whether there is anything to adopt, and how it was held.
+    /// Whether there is a lock to adopt, and its mode.
     fn orphan(&self, granted_until: Option<Instant>, now: Instant) -> Orphan {
         let keep = self.rules.keep_quorum(self.member_count());
         let undecided = |s: &&Seat| matches!(s.vote(), Some(Vote::Asking | Vote::Silent));
         let open = self.members().filter(undecided).count();
-        // Ours, but from when other drives were counted.
+        // Records of this host from when it counted other drives.
         let odd = |s: &&Seat| s.vote() == Some(&Vote::Won) && !s.is_marked(self.set);
         let odd = self.members().filter(odd).count();
         for mode in [Mode::Exclusive, Mode::Shared] {
@@ -118,13 +119,13 @@ impl Lock {
         Orphan::Gone
     }
 
-    /// Members that are ours in a mode, and in no stronger one.
+    /// The number of members that this host holds in a mode, and in no stronger one.
     fn exactly(&self, mode: Mode, now: Instant) -> usize {
         let held = |s: &&Seat| matches!(s.hold, Hold::Held { mode: held, .. } if held == mode);
         self.members().filter(|s| self.is_ours(s, mode, now)).filter(held).count()
     }
 
-    /// Members that are ours in a mode.
+    /// The number of members that this host holds in a mode.
     fn ours(&self, mode: Mode, now: Instant) -> usize {
         self.members().filter(|s| self.is_ours(s, mode, now)).count()
     }
@@ -134,14 +135,14 @@ impl Lock {
         won && self.has_now(seat, mode, now)
     }
 
-    /// Members that must be ours; see above.
+    /// The number of members that this host must hold; the head of this file argues for it.
     fn adopt_quorum(&self, mode: Mode, granted_until: Option<Instant>) -> usize {
         let members = self.member_count();
         let in_time = |s: &Seat| match &s.task {
             Task::Take(take) if take.vote == Vote::Won => take.looked_at < granted_until,
             _ => true,
         };
-        // Who shares the lock meets others, also on drives that are ours.
+        // A sharer meets other holders, also on drives where it has a record.
         let shares = |s: &Seat| mode == Mode::Shared && s.vote() == Some(&Vote::Won);
         let alone = |s: &Seat| shares(s) || others_on(s).is_none_or(Vec::is_empty);
         let kept = granted_until.is_some() && self.members().all(|s| in_time(s) && alone(s));
@@ -152,10 +153,11 @@ impl Lock {
         }
     }
 
-    /// Whether nobody else can have had the lock since ours was written. Where we counted the same
-    /// drives then, he would have broken one of our quorum. Otherwise it was put on all of the
-    /// VG's drives, because the LV might be moved, and he may have had a majority of what it lies
-    /// on now; but he has read more than half of the VG's drives, and broken what he found there.
+    /// Whether no other host can have had the lock since this host's records were written. If that
+    /// host counted the same drives, it would have broken a record of this quorum. Otherwise the
+    /// lock was put on all of the VG's drives, because the LV might be moved. Then the other host
+    /// may have had a majority of the drives that the LV lies on now; but it has read more than
+    /// half of the VG's drives, and broken the records that it found there.
     fn is_unbroken(&self, mode: Mode, granted_until: Option<Instant>, now: Instant) -> bool {
         let written = |s: &Seat| match &s.task {
             Task::Take(take) => take.own_stamp.map(Stamp::mark),
@@ -170,13 +172,13 @@ impl Lock {
             || 2 * held > all.count()
     }
 
-    /// Whether a member may still say something before the deadline.
+    /// Whether a member may still answer before the deadline.
     fn is_asking(&self, deadline: Instant) -> bool {
         let late = |s: &Seat| s.ready_at(self.rules).is_some_and(|at| at > deadline);
         self.members().any(|s| s.vote() == Some(&Vote::Asking) && !late(s))
     }
 
-    /// Members that will be asked again, but not before the deadline.
+    /// Members that cannot be asked again before the deadline.
     fn barred(&self, deadline: Instant) -> impl Iterator<Item = (DriveRef, Instant)> + '_ {
         let asking = self.members().filter(|s| s.vote() == Some(&Vote::Asking));
         let next = asking.filter_map(|s| Some((s.drive, s.ready_at(self.rules)?)));
@@ -188,12 +190,13 @@ impl Lock {
         self.members().filter_map(others_on).flatten().copied()
     }
 
-    /// The lock is not to be had now. What is ours stays on the drives: it may be in use.
+    /// Refuses the adoption. This host's records stay on the drives, because the lock may be in
+    /// use.
     fn leave(&mut self, refusal: Refusal) {
         self.phase = Phase::Left;
         let nobody = matches!(&refusal, Refusal::Held(others) if others.is_empty());
         let refusal = if nobody { Refusal::Unclear } else { refusal };
-        // A TRYLOCK without a look could take what is left here for its own.
+        // A TRYLOCK without a look could take the earlier life's record for this life's.
         self.known.clear();
         for seat in &mut self.seats {
             if !matches!(seat.task, Task::Clean(_)) {

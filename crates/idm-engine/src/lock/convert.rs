@@ -1,4 +1,4 @@
-//! Changing the mode of a lock that is held.
+//! Changing the mode of a held lock.
 
 use super::{Change, Distrust, Held, Lock, Phase, Stage};
 use crate::api::{Instant, Outcome, Refusal};
@@ -22,7 +22,7 @@ impl Lock {
         };
         held.change = Some(change);
         if to == Mode::Shared {
-            // From now on we share; drives that do not know it yet only keep others out.
+            // This host shares from now on; drives that have not changed yet only keep others out.
             held.mode = Mode::Shared;
         }
         for seat in &mut self.seats {
@@ -67,15 +67,15 @@ impl Lock {
         self.end_up(if missed { Err(tally.refusal()) } else { result }, now);
     }
 
-    /// Whether a drive that was not changed may show our record as a shared one. Who counts other
-    /// drives and meets it there takes it for leave to share. Who counts the same drives needs a
-    /// majority of them, and cannot.
+    /// Whether an unchanged drive may show this host's record as a shared one. A host that counts
+    /// other drives may take that record for leave to share. A host that counts the same drives
+    /// needs a majority of them and cannot get it.
     fn is_shared_elsewhere(&self, now: Instant) -> bool {
         let timing = &self.config.timing;
         self.has_witnesses && self.seats.iter().any(|seat| seat.may_share(now, timing))
     }
 
-    /// Whether a drive may still be changed.
+    /// Whether a drive may still change.
     fn awaits_change(&self) -> bool {
         self.seats.iter().any(|seat| seat.vote() == Some(&Vote::Asking))
     }
@@ -83,7 +83,7 @@ impl Lock {
     pub(super) fn end_up(&mut self, result: Result<(), Refusal>, now: Instant) {
         let mode = if result.is_ok() { Mode::Exclusive } else { Mode::Shared };
         if result.is_ok() && self.distrust == Distrust::Shared {
-            // Who shared it has gone, and with them who could have put the value right.
+            // The other sharers have gone, and nobody else could have corrected the value.
             self.distrust = Distrust::Died;
         }
         self.end_change(mode);

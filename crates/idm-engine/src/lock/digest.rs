@@ -1,4 +1,4 @@
-//! What a model checker recognises a lock's state by.
+//! Digests by which a model checker recognises a lock's state.
 
 use super::Lock;
 use crate::api::{Conflict, DriveRef, Instant};
@@ -8,11 +8,10 @@ use alloc::vec::Vec;
 use core::hash::{Hash, Hasher};
 
 impl Lock {
-    /// Hashes what a lock has to do with one drive. Two locks for which this and
-    /// [`hash_rest`](Lock::hash_rest) are equal behave alike, but for notices, for the numbers of
-    /// commands, and for random choices. Names of drives do not matter, so that locks can be
-    /// compared that differ only in which drive is called what. Of moments at which something is
-    /// planned those count as equal that are the same `when`.
+    /// Hashes the part of a lock that concerns one drive. Two locks with equal hashes here and in
+    /// [`hash_rest`](Lock::hash_rest) behave alike, but for notices, command numbers and random
+    /// choices. The names of drives do not matter, so locks compare equal that differ only in them.
+    /// Planned moments count as equal if `when` returns the same number for them.
     pub fn hash_drive<H: Hasher>(
         &self,
         drive: DriveRef,
@@ -25,7 +24,7 @@ impl Lock {
         self.slow.contains(&drive).hash(state);
     }
 
-    /// Hashes what a lock is besides what it has to do with its drives.
+    /// Hashes the part of a lock that concerns no single drive.
     pub fn hash_rest<H: Hasher>(&self, state: &mut H) {
         let Lock {
             config,
@@ -48,7 +47,7 @@ impl Lock {
         } = self;
         (phase, stamp, set, target, has_witnesses).hash(state);
         (pending, owed, shaken_at, events).hash(state);
-        // Where there is no value, it cannot be doubtful.
+        // A lock without a value has no doubtful value.
         config.keeps_value.then_some(distrust).hash(state);
     }
 
@@ -101,7 +100,7 @@ impl Seat {
     }
 }
 
-/// Leaves out what only notices tell, and the name of the drive.
+/// Hashes a task without the drive's name and without data that only notices use.
 fn hash_task<H: Hasher>(task: &Task, state: &mut H) {
     core::mem::discriminant(task).hash(state);
     match task {

@@ -11,14 +11,14 @@ use idm_protocol::{
     Class, DriveCommand, HostId, Mode, MutexOp, Record, Reply, State, Status, Value, ValueUpdate,
 };
 
-/// The lease that is asked for a mutex that is only taken to be removed.
+/// The lease for a mutex that is taken only to be removed.
 const CLEARING_LEASE_MS: u64 = 1000;
 /// Length of a host id's random half, in bytes.
 const RANDOM_HALF: usize = 16;
 
-/// The name in which a host takes a mutex only to remove it. It is no holder's name, so no lock of
-/// this host, which knows nothing of the removal, takes the record for its own. The half with the
-/// host's name is left as it is, for who reads the table.
+/// The name under which a host takes a mutex only to remove it. No holder has this name, so this
+/// host's lock of the mutex, which knows nothing of the removal, does not take the record for its
+/// own. The half with the host's name stays, for readers of the table.
 fn clearing_name(host: HostId) -> HostId {
     let mut bytes = *host.as_bytes();
     bytes[..RANDOM_HALF].iter_mut().for_each(|byte| *byte = !*byte);
@@ -66,7 +66,7 @@ impl Lock {
         DriveCommand::Mutex(op, record)
     }
 
-    /// What a command writes into our record.
+    /// The stamp that a command writes into this host's record.
     pub(super) fn stamp_for(&self, step: Step, seat: &Seat) -> Stamp {
         match (step, &seat.task) {
             (Step::Refresh(_), Task::Take(take)) => take.own_stamp.unwrap_or(self.stamp),
@@ -74,7 +74,7 @@ impl Lock {
         }
     }
 
-    /// A reply in the engine's own terms. An answer of the wrong kind is nonsense.
+    /// A reply in the engine's own terms. An answer of the wrong kind makes no sense.
     pub(super) fn hear(&self, flight: &Flight, reply: Reply, drive: DriveRef) -> Heard {
         match (flight.step, reply) {
             (Step::Look(look), Reply::Table(table)) => {
@@ -102,7 +102,7 @@ impl Lock {
         }
     }
 
-    /// What follows from a reply to the seat's present task.
+    /// Acts on a reply to the seat's present task.
     pub(super) fn advance(&mut self, at: usize, flight: &Flight, heard: Heard, now: Instant) {
         let mut notices = Vec::new();
         let mut shared = false;
@@ -117,8 +117,9 @@ impl Lock {
                     Heard::Status(status) => status,
                     Heard::Table(..) => Status::Failed,
                 };
-                // Some firmware says GOOD to the UNLOCK of what is not held, and stores nothing. A
-                // drive that is to get a value was held, and one that gets none may not have been.
+                // Some firmware answers GOOD to the UNLOCK of a mutex that is not held, and
+                // stores nothing. A drive that gets a value other than zero was held; one that
+                // gets zero may not have been.
                 let surely = |value: Value| flight.held || value != Value::ZERO;
                 let stores = clean.store.is_some_and(surely);
                 let stores = stores && flight.step == Step::Unlock(Mode::Exclusive);
@@ -149,13 +150,13 @@ impl Lock {
         if shared {
             self.distrust = self.distrust.max(Distrust::Shared);
         }
-        // What a drive that only adds to a held lock had as value does not matter to the others.
+        // The old value of a drive that only adds to a held lock does not matter to the others.
         if self.seats[at].stale_value && takes && !adds {
             self.distrust = Distrust::Died;
         }
     }
 
-    /// What follows from a reply to a command of an earlier task: only the facts have changed.
+    /// Acts on a reply to a command of an earlier task: only the facts have changed.
     pub(super) fn review(&mut self, at: usize, heard: &Heard, now: Instant) {
         let goal = match &self.phase {
             Phase::Acquiring(acquiring) => acquiring.mode,

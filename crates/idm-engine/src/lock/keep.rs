@@ -1,4 +1,4 @@
-//! Keeping the lock, and noticing when it cannot be kept.
+//! Keeping the lock, and noticing its loss.
 
 use super::{Change, Held, Lock, Phase};
 use crate::api::{Conflict, Event, Instant, Loss, Notice, Outcome, Refusal};
@@ -12,7 +12,7 @@ use idm_protocol::{Mode, Status};
 const REFRESH_PAUSE: Duration = Duration::from_millis(250);
 
 impl Lock {
-    /// The mode that drives shall have: during a change to exclusive, that.
+    /// The mode that drives shall have: during a change to exclusive, that mode.
     pub(super) fn goal(&self) -> Mode {
         match &self.phase {
             Phase::Held(Held { change: Some(Change::Up { .. }), .. }) => Mode::Exclusive,
@@ -20,10 +20,10 @@ impl Lock {
         }
     }
 
-    /// When a drive that was refreshed at `since` is refreshed next: a little early, each lock at
-    /// another time, so that many locks do not all come at once. The drives of one lock come
-    /// together, for a lock that is looked at once for all of them costs a third; one that is out
-    /// of step comes earlier, once.
+    /// The moment of the next refresh of a drive that was refreshed at `since`. It is a little
+    /// early, and different for each lock, so that many locks are not refreshed at the same time.
+    /// The drives of one lock are refreshed together, because that costs only a third; a drive that
+    /// is out of step is refreshed earlier, once.
     fn due(&mut self, since: Instant, soonest: Duration) -> Instant {
         let renew = self.config.timing.renew;
         let joins = since + renew / 4..=since + renew;
@@ -32,9 +32,9 @@ impl Lock {
         together.unwrap_or_else(|| since + self.rng.between(soonest, renew))
     }
 
-    /// Keeps a drive that was won from now on; one that has another mode is told at once. The first
-    /// refresh may come early: a host takes all locks of a VG at once, and they must not be
-    /// refreshed at once ever after.
+    /// Keeps a drive that was won; a drive in another mode is changed at once. The first refresh
+    /// may come early: a host takes all locks of a VG at once, and must not refresh them all at
+    /// once forever.
     pub(super) fn keep(&mut self, at: usize, mode: Mode, since: Instant, now: Instant) {
         let goal = self.goal();
         let renew = self.config.timing.renew;
@@ -45,7 +45,7 @@ impl Lock {
         seat.plan(Step::Refresh(goal), due);
     }
 
-    /// What follows from a reply to a refresh of a held lock.
+    /// Acts on a reply to a refresh of a held lock.
     pub(super) fn advance_keep(&mut self, at: usize, heard: &Heard, now: Instant) {
         let goal = self.goal();
         let renew = self.config.timing.renew;
@@ -69,8 +69,9 @@ impl Lock {
         }
     }
 
-    /// A drive does not know our lock any more. One that was reset can be had again at once, one
-    /// that was taken cannot; but first the others are asked whether they still know it.
+    /// Handles a drive that no longer knows this host's lock. A drive that was reset can be taken
+    /// again at once, unlike one that another host took. In both cases the other drives are first
+    /// asked whether they still know the lock.
     pub(super) fn lost_drive(&mut self, at: usize, heard: &Heard, now: Instant) {
         self.shaken_at = now;
         let goal = self.goal();
@@ -84,7 +85,7 @@ impl Lock {
         self.retake(at, now + pause);
     }
 
-    /// Goes on to get a drive that a held lock does not have.
+    /// Begins to take a drive that a held lock does not have.
     pub(super) fn retake(&mut self, at: usize, when: Instant) {
         let Phase::Held(Held { lapsed, .. }) = self.phase else { return };
         let mode = self.goal();
@@ -97,8 +98,8 @@ impl Lock {
         }
     }
 
-    /// Whether a keep-quorum of the drives has said that the lock is ours since one was last found
-    /// to have lost it. Trivially so while the lock is being acquired.
+    /// Whether a keep quorum of the drives has confirmed the lock since a drive was last found to
+    /// have lost it. Always true while the lock is being acquired.
     pub(super) fn stands(&self) -> bool {
         let Phase::Held(held) = &self.phase else { return true };
         let since = self.shaken_at;
@@ -111,8 +112,8 @@ impl Lock {
             || broken!(self.rules, RetakeOnlyWhileSafe)
     }
 
-    /// Until when enough drives keep the lock for us: the moment at which the keep-quorum's first
-    /// lease ends.
+    /// The moment until which enough drives keep the lock for this host: the next expiring lease
+    /// leaves fewer drives than the keep quorum.
     pub(super) fn bound(&self, mode: Mode) -> Option<Instant> {
         let mut ends: Vec<Instant> = self
             .members()
@@ -123,7 +124,7 @@ impl Lock {
         ends.get(self.rules.keep_quorum(self.member_count()) - 1).copied()
     }
 
-    /// When the lease ends on one drive, on this host's side.
+    /// The moment when the lease ends on one drive, on this host's side.
     pub(super) fn lease_end(&self, seat: &Seat) -> Option<Instant> {
         let timing = &self.config.timing;
         match seat.hold {
@@ -132,8 +133,8 @@ impl Lock {
         }
     }
 
-    /// Looks whether the lease has run out. This comes before everything else, so that nothing
-    /// that arrives late can count as if it had come in time.
+    /// Checks whether the lease has expired. This precedes everything else, so that no late arrival
+    /// can count as timely.
     pub(super) fn notice_lapse(&mut self, now: Instant) {
         let Phase::Held(Held { mode, lapsed: None, .. }) = self.phase else {
             return;
@@ -180,7 +181,7 @@ impl Lock {
         }
     }
 
-    /// Ends the efforts to get further drives that have come to an end.
+    /// Ends finished attempts to take further drives.
     pub(super) fn collect_takes(&mut self, held: &Held, now: Instant) {
         if matches!(held.change, Some(Change::Up { .. })) {
             // Their votes count for the change until it ends.
@@ -210,7 +211,8 @@ impl Lock {
                         continue;
                     };
                     if !marked {
-                        // A refresh would not tell which drives we count, so it would never count.
+                        // A refresh would not show which drives this host counts, so it would never
+                        // count.
                         self.retake(at, now + renew);
                         continue;
                     }
@@ -231,15 +233,15 @@ impl Lock {
         }
     }
 
-    /// A live holder that counts other drives stands on a drive of ours. If it stays for longer
-    /// than the lease that it had when we first saw it, it refreshes the lock, so it believes to
-    /// hold it as we do.
+    /// Notes a live holder that counts other drives, seen on a drive of this lock. If it stays
+    /// longer than the lease that it had at first sight, it refreshes the lock, so it believes that
+    /// it holds the lock too.
     pub(super) fn note_foreign(&mut self, at: usize, conflicts: &[Conflict], now: Instant) {
         let (timing, goal) = (self.config.timing, self.goal());
         let seat = &mut self.seats[at];
         let excludes = |c: &&Conflict| !c.same_set && !c.mode.compatible(goal);
         let Some(conflict) = conflicts.iter().find(excludes) else {
-            // Who could not be read may be who was seen before.
+            // A holder that could not be read may be the one that was seen before.
             seat.foreign = seat.foreign.filter(|_| conflicts.is_empty());
             return;
         };
@@ -253,7 +255,7 @@ impl Lock {
         }
     }
 
-    /// Whether enough drives can still say that the lock is ours.
+    /// Whether enough drives can still confirm the lock; otherwise it is lost.
     pub(super) fn check_ownership(&mut self) {
         if !matches!(self.phase, Phase::Held(_)) {
             return;
@@ -289,9 +291,9 @@ impl Lock {
         }
     }
 
-    /// After a lapse: whether a keep-quorum has given the lock back. Drives that were lost in the
-    /// meantime are not taken again, so each of them has been ours without a gap. Where others
-    /// may count other drives that is no proof.
+    /// After a lapse, checks whether a keep quorum has confirmed the lock again. Drives that were
+    /// lost in the meantime are not taken again, so each confirming drive has held the lock without
+    /// a gap. That is no proof if others may count other drives.
     pub(super) fn check_regained(&mut self, now: Instant) {
         let Phase::Held(Held { mode, lapsed: Some(_), .. }) = self.phase else {
             return;

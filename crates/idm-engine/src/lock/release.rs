@@ -1,4 +1,4 @@
-//! Giving the lock back.
+//! Releasing the lock.
 
 use super::{Distrust, Held, Lock, Phase};
 use crate::api::{Instant, Outcome};
@@ -10,8 +10,8 @@ impl Lock {
         let lapsed = match &self.phase {
             Phase::Held(held) => held.lapsed.is_some(),
             Phase::Lost => true,
-            // What an earlier life changed was never published either, if it had the lock: it had
-            // not where a majority of the drives was read and shows nothing of it.
+            // An earlier life that had the lock did not publish its changes either. It did not have
+            // the lock if a majority of the drives was read and shows no trace of it.
             Phase::Left => {
                 let gone = self.members().filter(|s| s.hold == Hold::None).count();
                 let found = self.seats.iter().any(|s| s.hold != Hold::None && s.mark.is_some());
@@ -20,8 +20,8 @@ impl Lock {
             Phase::Free | Phase::Acquiring(_) | Phase::Adopting(_) => false,
         };
         if lapsed {
-            // Somebody else may have published a newer value already, so ours must not be stored;
-            // and what was changed under the lock was never published, so the old value is wrong.
+            // Another host may have published a newer value already, so this one must not be
+            // stored. Changes under the lock were never published, so the old value is wrong.
             self.distrust = Distrust::Died;
         }
         let store = match self.mode() {
@@ -38,7 +38,7 @@ impl Lock {
         self.finish(Outcome::Released);
     }
 
-    /// How the lock is given back, with a value to store.
+    /// The way to give the lock back, with a value to store.
     pub(super) fn clean_up(&self, store: Option<Value>) -> Clean {
         let store = store.filter(|_| self.config.keeps_value);
         let mut clean = Clean {
@@ -72,8 +72,8 @@ impl Lock {
         }
     }
 
-    /// Gives back what arrived after nobody wanted it any more, and ends the giving back where
-    /// every lease is over.
+    /// Gives back drives that were won after the lock was no longer needed, and ends the work on
+    /// drives where every lease is over.
     pub(super) fn sweep(&mut self, now: Instant) {
         let lapsed = matches!(self.phase, Phase::Held(Held { lapsed: Some(_), .. }));
         let unwanted = self.clean_up(None);

@@ -1,22 +1,22 @@
-//! Letting other drives vote for a lock that is held.
+//! Moving the votes of a held lock to other drives.
 //!
-//! An LV's lock is taken on the LV's drives. Whoever gets the VG's lock may move the LV, and drives
-//! leave the VG while the LV is in use. So the caller names the VG's drives ([`Lock::spread`]), and
-//! the lock goes over to them without a moment in which it is not held:
+//! An LV's lock is taken on the LV's drives. The holder of the VG's lock may move the LV, and
+//! drives leave the VG while the LV is in use. So the caller names the VG's drives
+//! ([`Lock::spread`]), and the lock moves to them without a moment in which it is not held:
 //!
-//! 1. It is taken on those drives that it is not on. They do not vote yet.
-//! 2. Every record is given a fingerprint that is this acquisition's alone. Hosts that count the
-//!    old drives, and hosts that count the new ones, both take its writer for one that counts
-//!    others, and give way to it wherever they meet it. A fingerprint of the new drives would not
-//!    do: before they are a majority, who counts the same drives may pass them over.
-//!    Whether a REFRESH stores metadata is not known, so each record is read back.
-//! 3. When more than half of the new drives have it, marked and without anybody in the way, the
-//!    caller is told and notes the new drives. Whenever it dies, the old drives or the new ones are
-//!    noted, and both are enough for an adoption.
-//! 4. From [`Lock::move_votes`] on the new drives vote; what is on others is given back. A drive
+//! 1. It is taken on those new drives that do not have it. They do not vote yet.
+//! 2. Every record gets a fingerprint that belongs to this acquisition alone. Hosts that count the
+//!    old drives, and hosts that count the new ones, both conclude that its writer counts other
+//!    drives, and give way to it wherever they meet it. A fingerprint of the new drives would not
+//!    be enough: before they are a majority, a host that counts the same drives may ignore them. It
+//!    is not known whether a REFRESH stores metadata, so each record is read back.
+//! 3. When more than half of the new drives have it, marked and with no other holder in the way,
+//!    the caller is informed and notes the new drives. Whenever it dies, its note names the old
+//!    drives or the new ones, and both are enough for an adoption.
+//! 4. After [`Lock::move_votes`] the new drives vote; the lock is given back on all others. A drive
 //!    whose record could not be marked does not count, and is taken anew.
 //!
-//! Until the last step the old drives vote as before, and only they.
+//! Until the last step only the old drives vote, as before.
 
 use super::{Held, Lock, MAX_DRIVES, Moving, Phase};
 use crate::api::{DriveRef, Event, Fingerprint, Instant, Member};
@@ -26,9 +26,9 @@ use alloc::vec::Vec;
 use idm_protocol::Mode;
 
 impl Lock {
-    /// Puts the lock, while it is held, on all of these drives, and on no others, so that they
-    /// vote for it instead of those that it was taken on. Without effect while it is not held,
-    /// and where no drive is named, one twice, or more than 512 are.
+    /// Puts a held lock on exactly these drives, so that they vote instead of those that it was
+    /// taken on. Without effect while the lock is not held, and if no drive, one drive twice, or
+    /// more than 512 drives are named.
     pub fn spread(&mut self, drives: &[Member], now: Instant) {
         self.notice_lapse(now);
         let Phase::Held(Held { mode, lapsed: None, .. }) = self.phase else {
@@ -61,9 +61,9 @@ impl Lock {
         self.conclude(now);
     }
 
-    /// Lets the drives vote that [`Event::VotesReady`] named, and that the caller has noted.
-    /// `false`: they are not ready any more, or others were named since, and those that voted
-    /// before go on.
+    /// Gives the vote to the drives that [`Event::VotesReady`] named and the caller has noted.
+    /// Returns `false` if they are no longer ready, or if others were named since; then the present
+    /// drives go on voting.
     pub fn move_votes(&mut self, members: &[DriveRef], now: Instant) -> bool {
         self.notice_lapse(now);
         let Phase::Held(held) = &self.phase else { return false };
@@ -93,7 +93,7 @@ impl Lock {
         true
     }
 
-    /// Gives the lock back on those drives of a kind that are not named any more.
+    /// Gives the lock back on those drives of a kind that are no longer named.
     fn dismiss(&mut self, kind: impl Fn(&Seat) -> bool) {
         for seat in self.seats.iter_mut().filter(|s| !s.target && kind(s)) {
             seat.role = Role::Former;
@@ -109,7 +109,7 @@ impl Lock {
         }
     }
 
-    /// Takes the next step towards the drives that shall vote.
+    /// Takes the next step towards moving the votes.
     pub(super) fn conclude_move(&mut self, held: &Held, now: Instant) {
         if self.target.is_none() || held.lapsed.is_some() || held.change.is_some() {
             return;
@@ -143,13 +143,13 @@ impl Lock {
         }
     }
 
-    /// Whether a drive's record is to be read, to see whether the REFRESH has marked it.
+    /// Whether a drive's record must be read, to check that the REFRESH has marked it.
     pub(super) fn marks(&self, seat: &Seat) -> bool {
         let marking = matches!(self.phase, Phase::Held(Held { moving: Moving::Marking, .. }));
         marking && seat.target && !seat.is_marked_alone()
     }
 
-    /// Whether the drives that shall vote would be enough to get the lock, with nobody in the way.
+    /// Whether the new drives would be enough to acquire the lock, with no other holder in the way.
     fn can_move(&self, mode: Mode, now: Instant) -> bool {
         let Phase::Held(Held { lapsed: None, change: None, .. }) = self.phase else {
             return false;

@@ -1,4 +1,4 @@
-//! What the drives' votes add up to.
+//! Counting the drives' votes.
 
 use super::{Lock, Phase, Stage};
 use crate::api::{Conflict, DriveRef, Instant, Refusal};
@@ -7,7 +7,7 @@ use crate::seat::{Role, Seat, Task, Vote};
 use alloc::vec::Vec;
 use idm_protocol::Mode;
 
-/// What the members' votes add up to.
+/// The sum of the members' votes.
 pub(super) struct Tally {
     mode: Mode,
     pub(super) members: usize,
@@ -16,19 +16,20 @@ pub(super) struct Tally {
     pub(super) asking: usize,
     pub(super) full: usize,
     pub(super) blocked: Vec<Vec<Conflict>>,
-    /// Drives that cannot be used in time, and from when on they can.
+    /// Drives that cannot be used in time, each with the moment from which it can.
     pub(super) barred: Vec<(DriveRef, Instant)>,
 }
 
 impl Tally {
-    /// Whether somebody stands in the way who may count other drives, so that our majority says
-    /// nothing about him. Who could not be read is such a one.
+    /// Whether a holder is in the way that may count other drives, so that this host's majority
+    /// does not exclude it. A holder that could not be read is such a one.
     pub(super) fn foreign(&self) -> bool {
         let excludes = |c: &Conflict| !c.same_set && !c.mode.compatible(self.mode);
         self.blocked.iter().any(|b| b.is_empty() || b.iter().any(excludes))
     }
 
-    /// Whether no other host can have a majority: everybody took some drives.
+    /// Whether no other host can have a majority either, because each has only a part of the
+    /// drives.
     pub(super) fn split(&self) -> bool {
         let silent = self.members - self.won - self.blocked.len();
         let holders = self.blocked.iter().flatten().map(|c| c.host);
@@ -52,7 +53,8 @@ impl Tally {
 }
 
 impl Lock {
-    /// Whether a drive counts and its lease has not run out, so that nobody can have broken it.
+    /// Whether a drive counts and its lease has not expired, so that no other host can have broken
+    /// it.
     pub(super) fn has_now(&self, seat: &Seat, mode: Mode, now: Instant) -> bool {
         self.counts(seat, mode) && self.lease_end(seat) > Some(now)
     }
@@ -69,9 +71,10 @@ impl Lock {
         }
     }
 
-    /// The first moment from `at` on at which a drive may be asked for `mode`. An earlier life may
-    /// have shared the lock, and refreshed that last: what it need not note undoes nothing that is
-    /// shared, but makes shared what this life has exclusively.
+    /// The first moment from `at` on when a drive may be asked for `mode`. An earlier life may have
+    /// shared the lock, and refreshed that last. Such a refresh does not extend
+    /// [`earlier_until`](crate::LockConfig::earlier_until), because it leaves a shared lock intact,
+    /// but it makes an exclusive lock of this life shared.
     pub(super) fn after_earlier(&self, mode: Mode, at: Instant) -> Instant {
         match mode {
             Mode::Exclusive => at.max(self.config.earlier_shares_until),
@@ -79,8 +82,8 @@ impl Lock {
         }
     }
 
-    /// Has every witness read. This must come after the members were written: of two hosts that
-    /// write and then read, at least one sees the other.
+    /// Reads every witness. This must follow the writing on the members: of two hosts that write
+    /// and then read, at least one sees the other.
     fn ask_witnesses(&mut self, mode: Mode, now: Instant) {
         if broken!(self.rules, ConfirmByReading) {
             return;
@@ -91,7 +94,7 @@ impl Lock {
         }
     }
 
-    /// Counts the votes of the members, for `mode`.
+    /// Counts the votes of the members for `mode`.
     pub(super) fn tally(&self, mode: Mode, deadline: Instant, now: Instant) -> Tally {
         let members = self.member_count();
         let mut tally = Tally {
@@ -127,9 +130,9 @@ impl Lock {
         tally
     }
 
-    /// What comes after a majority: the witnesses are read, and the other members have their grace.
-    /// Tells the stage to go on with, and what is known of holders elsewhere; `None` while that is
-    /// still awaited.
+    /// Goes on after a majority: reads the witnesses, and gives the other members their grace.
+    /// Returns the next stage, and the findings about holders elsewhere; `None` while answers are
+    /// awaited.
     pub(super) fn confirm(
         &mut self,
         stage: Stage,
@@ -153,27 +156,27 @@ impl Lock {
         (stage.without_grace(), confirmed)
     }
 
-    /// Whether the other members are still waited for at this stage.
+    /// Whether this stage still waits for the other members.
     fn in_grace(&self, stage: Stage, now: Instant) -> bool {
         let Stage::Reading { grace: Some(grace), .. } = stage else { return false };
         now < grace && self.awaits_members()
     }
 
-    /// Whether a member that is not known to be slow has yet to say its first word.
+    /// Whether a first answer is missing from a member that is not known to be slow.
     fn awaits_members(&self) -> bool {
         self.members().any(|seat| {
-            // A drive that owes an answer from before is slow.
+            // A drive that owes an answer to an earlier command is slow.
             let prompt = seat.flight.as_ref().is_none_or(|flight| flight.epoch == seat.epoch);
             let first = seat.vote() == Some(&Vote::Asking) && seat.failures == 0;
             prompt && first && !self.slow.contains(&seat.drive)
         }) && !broken!(self.rules, Fingerprint)
     }
 
-    /// What is known of holders on other drives than those of the majority: the VG's other drives,
-    /// and those that said "conflict". `None` while some are still asked and it is not `late`.
+    /// The findings about holders outside the majority: on the VG's other drives, and on those that
+    /// reported a conflict. `None` while answers are awaited and it is not `late`.
     fn confirmed(&self, mode: Mode, late: bool, now: Instant) -> Option<Result<(), Refusal>> {
         if self.seats.iter().any(|s| s.role != Role::Former && s.contested) {
-            // Whoever was met there could not be read yet, so he may count other drives.
+            // A holder that could not be read yet is there, so it may count other drives.
             return late.then(|| Err(Refusal::Held(Vec::new())));
         }
         if broken!(self.rules, ConfirmByReading) {

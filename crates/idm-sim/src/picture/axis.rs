@@ -1,29 +1,29 @@
-//! Time to the right. Times in which nothing happens take little room, however long they are.
+//! Time from left to right. Times without events take little space, however long they are.
 
 use std::collections::BTreeSet;
 
-/// Pixels that a gap of any length takes at least.
+/// The least width of a gap, in pixels.
 const LEAST: f64 = 3.0;
-/// Pixels more for each tenfold of [`SHORT`].
+/// The additional width for each tenfold of [`SHORT`], in pixels.
 const TENFOLD: f64 = 13.0;
-/// A gap in us that is hardly more than none.
+/// A gap that is hardly visible, in us.
 const SHORT: f64 = 400.0;
-/// The axis is stretched to so many pixels, or compressed to so many, but not too much.
+/// The widths, in pixels, to which the axis is stretched or compressed, and the least factor.
 const NARROWEST: f64 = 980.0;
 const WIDEST: f64 = 1300.0;
 const TIGHTEST: f64 = 0.45;
-/// Gaps that are longer, in us, are named.
+/// The length above which a gap gets a label, in us.
 const LONG: u64 = 1_000_000;
 
 /// A mapping of times, in us, to pixels.
 pub(super) struct Axis {
-    /// Moments at which something happens, and where they are.
+    /// Moments with an event, each with its position.
     anchors: Vec<(u64, f64)>,
     left: f64,
 }
 
 impl Axis {
-    /// An axis from `from` to `to` whose first pixel is `left`, with these moments of interest.
+    /// An axis from `from` to `to` with its first pixel at `left`, and these moments of interest.
     pub(super) fn new(
         left: f64,
         (from, to): (u64, u64),
@@ -48,7 +48,7 @@ impl Axis {
         Axis { anchors, left }
     }
 
-    /// Where a time is; times outside are at the ends.
+    /// The position of a time; times outside are at the ends.
     pub(super) fn x(&self, time: u64) -> f64 {
         let after = self.anchors.partition_point(|&(t, _)| t < time);
         match (after.checked_sub(1).map(|i| self.anchors[i]), self.anchors.get(after)) {
@@ -76,13 +76,13 @@ impl Axis {
         first && self.anchors.last().is_some_and(|&(t, _)| time <= t)
     }
 
-    /// Whether a part of a time is shown; without an end it goes on.
+    /// Whether a part of a period is shown; a period without an end goes on.
     pub(super) fn overlaps(&self, from: u64, to: Option<u64>) -> bool {
         let ends = self.anchors.first().zip(self.anchors.last());
         ends.is_some_and(|(first, last)| from <= last.0 && to.is_none_or(|to| to >= first.0))
     }
 
-    /// Times of more than a second in which nothing happens: from and to where, and how long.
+    /// Gaps of more than a second, each with its first and last position and its length.
     pub(super) fn gaps(&self) -> impl Iterator<Item = (f64, f64, u64)> {
         let pairs = self.anchors.windows(2);
         let gaps = pairs.map(|pair| (pair[0].1, pair[1].1, pair[1].0 - pair[0].0));
@@ -103,7 +103,7 @@ impl Axis {
     }
 }
 
-/// A time as a label says it.
+/// A time in the form of a label.
 pub(super) fn seconds(us: u64) -> String {
     if us % 1_000_000 == 0 {
         format!("{} s", us / 1_000_000)

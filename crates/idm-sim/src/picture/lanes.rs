@@ -1,4 +1,4 @@
-//! What is drawn of one host, of one drive, and of one command.
+//! The drawings of one host, of one drive, and of one command.
 
 use super::axis::Axis;
 use super::svg::{Svg, width};
@@ -7,19 +7,19 @@ use crate::ids::{DriveIx, HostIx, Ix, LockIx};
 use crate::observe::{Annotation, Command, FaultSpan, Heard, Place, Recording, Tenure, Tone};
 use idm_protocol::Mode;
 
-/// Pixels of a row of text.
+/// The height of a row of text, in pixels.
 const ROW: f64 = 15.0;
-/// Pixels of a host's bar, and of a record's.
+/// The height of a host's bar, and of a record's, in pixels.
 const BAR: f64 = 17.0;
 const RECORD: f64 = 15.0;
-/// Pixels from the top of a drive's lane to where commands meet it.
+/// The distance from the top of a drive's lane to the marks of commands, in pixels.
 pub(super) const MARK: f64 = 9.0;
-/// How wide the legend is, in pixels.
+/// The width of the legend, in pixels.
 pub(super) const LEGEND_WIDTH: f64 = 1010.0;
-/// Commands of a host that are sent within so many us are named together.
+/// The time within which commands of a host share one text, in us.
 const BATCH: u64 = 5000;
 
-/// The same on several drives within so many us is noted together.
+/// The time within which the same event on several drives is noted once, in us.
 const GROUP: u64 = 1_000_000;
 
 /// A text in one of the rows above or below a bar.
@@ -30,7 +30,7 @@ struct Caption {
     text: String,
 }
 
-/// Texts in rows, none upon another.
+/// Texts in rows, without overlaps.
 #[derive(Default)]
 struct Rows {
     captions: Vec<Caption>,
@@ -38,7 +38,8 @@ struct Rows {
 }
 
 impl Rows {
-    /// Puts a text at `x`, or so that it ends before `right`, into the first row that has room.
+    /// Puts a text at `x`, or further left so that it ends before `right`, into the first row with
+    /// room.
     fn add(&mut self, x: f64, right: f64, class: String, text: String) {
         let x = x.min(right - width(&text)).max(super::GUTTER);
         let row = self.ends.iter().position(|&end| end <= x).unwrap_or(self.ends.len());
@@ -88,14 +89,14 @@ fn band(svg: &mut Svg, axis: &Axis, fault: &FaultSpan, (top, height): (f64, f64)
     }
 }
 
-/// What a band says, at its beginning.
+/// Draws the text at the beginning of a fault's band.
 fn band_text(svg: &mut Svg, axis: &Axis, fault: &FaultSpan, y: f64) {
     if axis.overlaps(fault.from, fault.to) {
         svg.text("halo bad", (axis.x(fault.from) + 3.0, y), &fault.text);
     }
 }
 
-/// What is drawn of a host.
+/// The drawing of a host.
 pub(super) struct HostLane<'a> {
     host: HostIx,
     name: String,
@@ -130,7 +131,7 @@ impl<'a> HostLane<'a> {
         6.0 + self.notes.height().max(ROW)
     }
 
-    /// Where commands leave.
+    /// The lower edge of the bar, where commands leave.
     pub(super) fn bar_bottom(&self) -> f64 {
         self.bar_top() + BAR
     }
@@ -139,7 +140,7 @@ impl<'a> HostLane<'a> {
         self.bar_bottom() + self.commands.height().max(ROW) + 6.0
     }
 
-    /// Draws what is behind the commands.
+    /// Draws everything behind the commands.
     pub(super) fn draw_ground(&self, svg: &mut Svg, axis: &Axis, top: f64) {
         let y = top + self.bar_top();
         for fault in &self.faults {
@@ -165,7 +166,7 @@ impl<'a> HostLane<'a> {
         }
     }
 
-    /// Draws what is before the commands.
+    /// Draws everything in front of the commands.
     pub(super) fn draw_texts(&self, svg: &mut Svg, axis: &Axis, top: f64) {
         let class = format!("name f{}", self.host.get());
         svg.text(&class, (PAD + 8.0, top + self.bar_bottom() - 4.0), &self.name);
@@ -185,7 +186,7 @@ impl<'a> HostLane<'a> {
     }
 }
 
-/// What happens to a host: one text for what is the same on several drives.
+/// The events of a host: one text for the same event on several drives.
 fn host_notes(recording: &Recording, lock: LockIx, host: HostIx, axis: &Axis) -> Rows {
     let mut notes: Vec<(u64, Tone, String)> = Vec::new();
     let ours = |n: &&Annotation| is_host(n.place, host) && n.lock.is_none_or(|l| l == lock);
@@ -214,7 +215,7 @@ fn host_notes(recording: &Recording, lock: LockIx, host: HostIx, axis: &Axis) ->
     rows
 }
 
-/// What a host sends: one text for all drives that are sent the same at the same time.
+/// The commands of a host: one text for all drives that get the same command at the same time.
 fn command_captions(recording: &Recording, lock: LockIx, host: HostIx, axis: &Axis) -> Rows {
     let mut batches: Vec<(u64, &str, Vec<DriveIx>)> = Vec::new();
     let ours = |c: &&Command| c.host == host && c.lock == lock && !c.is_routine();
@@ -238,7 +239,7 @@ fn command_captions(recording: &Recording, lock: LockIx, host: HostIx, axis: &Ax
     rows
 }
 
-/// What is drawn of a drive.
+/// The drawing of a drive.
 pub(super) struct DriveLane<'a> {
     drive: DriveIx,
     /// Records, each with its row.
@@ -304,7 +305,7 @@ impl<'a> DriveLane<'a> {
         }
     }
 
-    /// Draws what is before the commands.
+    /// Draws everything in front of the commands.
     pub(super) fn draw_texts(&self, svg: &mut Svg, top: f64) {
         for caption in &self.texts.captions {
             let row = top + self.height() - 5.0 - caption.row as f64 * ROW;
@@ -336,7 +337,7 @@ pub(super) fn draw_command(svg: &mut Svg, axis: &Axis, command: &Command, (from,
     mark(svg, command, (x1, to), i);
 }
 
-/// What came of a command.
+/// Draws the result of a command.
 fn mark(svg: &mut Svg, command: &Command, at: (f64, f64), host: usize) {
     match command.heard {
         Heard::Good => svg.circle(&format!("f{host}"), at, 4.0),
@@ -349,7 +350,7 @@ fn mark(svg: &mut Svg, command: &Command, at: (f64, f64), host: usize) {
     }
 }
 
-/// Explains the signs; tells where it ends.
+/// Draws the legend of the signs; returns its lower end.
 pub(super) fn draw_legend(svg: &mut Svg, top: f64) -> f64 {
     let columns = [PAD, 262.0, 494.0, 770.0];
     let bars = [

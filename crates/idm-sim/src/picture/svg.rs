@@ -1,8 +1,8 @@
-//! An SVG that stands alone: shapes, texts, and colours for light and dark backgrounds.
+//! An SVG without external parts: shapes, texts, and colours for light and dark backgrounds.
 
 use core::fmt::{Display, Write};
 
-/// Colours of hosts on light and on dark ground, and of bars of what has run out.
+/// Colours of hosts, also for their expired bars, on light and on dark ground.
 const HOSTS: [(&str, &str); 8] = [
     ("#1f6feb", "#58a6ff"),
     ("#c2570c", "#f0883e"),
@@ -30,10 +30,10 @@ const INKS: [(&str, &str, &str, &str); 12] = [
     ("on", "fill", "#ffffff", "#0d1117"),
 ];
 
-/// Pixels that a letter of a text is wide, at most on average.
+/// The average width of a letter, in pixels, at most.
 const LETTER: f64 = 6.6;
 
-/// How wide a text is, in pixels.
+/// The width of a text, in pixels.
 pub(super) fn width(text: &str) -> f64 {
     text.chars().count() as f64 * LETTER
 }
@@ -98,7 +98,7 @@ fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// The style sheet, and the hatches of what has run out and of faults.
+/// The style sheet, and the hatches for expired locks and for faults.
 fn style() -> String {
     let mut css = String::from(
         "text{font:11.5px system-ui,'DejaVu Sans',Verdana,sans-serif}\n\

@@ -1,4 +1,4 @@
-//! Worlds that are aimed at one kind of fault: what that takes is drawn far more often than by
+//! Worlds that are aimed at one kind of fault: its conditions are drawn far more often than by
 //! chance. Nothing in them is beyond the fault budget, and every invariant holds.
 
 use super::{Chances, Episode, Fault, LockPlan, Plan, Size, some_time};
@@ -8,26 +8,27 @@ use core::str::FromStr;
 use fastrand::Rng;
 use idm_emulator::profile::{Duplicate, Held};
 
-/// What a world is aimed at.
+/// The aim of a world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Aim {
-    /// Hosts that count different drives contend, and what drives answer says little.
+    /// Hosts that count different drives contend, and drives give little information.
     Conflicts,
-    /// Drives are nearly full, so that locks make room for themselves beside each other.
+    /// Drives are nearly full, so that several locks make room for themselves at the same time.
     Room,
-    /// Hosts are restarted and count other drives then, and firmware keeps what records told first.
+    /// Hosts are restarted and then count other drives, and firmware keeps the first content of
+    /// records.
     Marks,
-    /// Drives are replaced under locks that are held.
+    /// Drives are replaced under held locks.
     Votes,
     /// lvmlockd dies with commands on their way, and drives hang when it is back.
     Restarts,
 }
 
 impl Aim {
-    /// All of them.
+    /// All aims.
     pub const ALL: [Aim; 5] = [Aim::Conflicts, Aim::Room, Aim::Marks, Aim::Votes, Aim::Restarts];
 
-    /// Its name.
+    /// The aim's name.
     pub fn name(self) -> &'static str {
         match self {
             Aim::Conflicts => "conflicts",
@@ -60,7 +61,7 @@ impl fmt::Display for Aim {
     }
 }
 
-/// A name that no aim has.
+/// The error for an unknown name of an aim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoAim;
 
@@ -81,7 +82,7 @@ impl FromStr for Aim {
 }
 
 impl Plan {
-    /// Makes of an ordinary plan one that is aimed.
+    /// Turns an ordinary plan into an aimed one.
     pub(super) fn aim(&mut self, rng: &mut Rng, aim: Aim) {
         match aim {
             Aim::Conflicts => self.aim_at_conflicts(rng),
@@ -92,8 +93,9 @@ impl Plan {
         }
     }
 
-    /// A host finds a record of its own that is old, or was written by a command whose answer was
-    /// lost. Somebody else takes the mutex while it is refreshed, and the drive cannot be read.
+    /// Aims at this case: a host finds a record of its own that is old, or that a command wrote
+    /// whose answer was lost. Another host takes the mutex during the refresh, and the drive cannot
+    /// be read.
     fn aim_at_conflicts(&mut self, rng: &mut Rng) {
         self.part_lists(rng);
         self.one_lock(rng);
@@ -126,14 +128,14 @@ impl Plan {
         self.hurry(rng);
     }
 
-    /// More locks than a drive has room for are asked for all the time, and each is removed when it
-    /// is free.
+    /// Aims at this case: callers constantly request more locks than a drive has room for, and each
+    /// lock is removed when it is free.
     fn aim_at_room(&mut self, rng: &mut Rng) {
         let all = self.all_drives();
         let mut full = all;
         if self.drives.len() > 1 && rng.bool() {
             self.part_lists(rng);
-            // Who counts more drives has it easy on the others.
+            // A host that counts more drives gets a majority easily on the others.
             let few = self.host_clocks.ids().map(|h| self.lists[h]).filter(|&list| list != all);
             full = few.fold(DriveSet::EMPTY, |few, list| few | list);
         }
@@ -154,7 +156,8 @@ impl Plan {
         self.hurry(rng);
     }
 
-    /// What a host held is taken by its next life as if it were any lock, with other drives.
+    /// Aims at this case: the next life of a host acquires the earlier life's lock like any other,
+    /// with other drives.
     fn aim_at_marks(&mut self, rng: &mut Rng) {
         let all = self.all_drives();
         self.lists_differ = true;
@@ -178,7 +181,8 @@ impl Plan {
         self.retry = self.lease() / 8;
     }
 
-    /// Volumes are moved, drives leave the VG and are pulled out, all under locks that are held.
+    /// Aims at this case: volumes move, drives leave the VG and are pulled out, all under held
+    /// locks.
     fn aim_at_votes(&mut self, rng: &mut Rng) {
         let n = self.drives.len();
         self.moves = true;
@@ -201,7 +205,8 @@ impl Plan {
         self.hold = self.lease();
     }
 
-    /// What a life has sent arrives in the next one, which asks drives that hang for what was held.
+    /// Aims at this case: commands of one life arrive in the next one, which adopts from drives
+    /// that hang.
     fn aim_at_restarts(&mut self, rng: &mut Rng) {
         self.one_lock(rng);
         self.not_idm = None;
@@ -231,7 +236,7 @@ impl Plan {
         self.locks = [lock].into_iter().collect();
     }
 
-    /// Some hosts know few drives, and at least one of them all.
+    /// Lets some hosts know few drives, and at least one host all drives.
     fn part_lists(&mut self, rng: &mut Rng) {
         let all = self.all_drives();
         let n = self.drives.len();
@@ -257,7 +262,7 @@ impl Plan {
         self.episodes.push(Episode { from, to, what });
     }
 
-    /// Callers ask often, and hold a lock for short.
+    /// Lets callers make requests often, and hold a lock for a short time.
     fn hurry(&mut self, rng: &mut Rng) {
         let lease = self.lease();
         self.pause = rng.u64(lease / 50..lease / 4);

@@ -1,32 +1,32 @@
-//! What is to happen, in order of time.
+//! The coming events, in order of time.
 
 use super::network::FlightIx;
 use crate::ids::{DriveSet, HostIx, LockIx, SlotIx};
 use core::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
-/// Something that happens at a moment.
+/// An event at a moment.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum What {
     /// A lock's deadline.
     Timer(SlotIx),
-    /// A command reaches its drive; its reply comes back so much later, or not from this.
+    /// A command reaches its drive; its reply comes back after this time, or not from this arrival.
     Exec(FlightIx, Option<u32>),
     /// A reply reaches its host.
     Reply(FlightIx),
-    /// A caller does something. The stamp tells whether it still wants to.
+    /// A caller acts. The stamp shows whether it still wants to.
     Caller(SlotIx, u32),
     /// A request must have been answered by now.
     Overdue(SlotIx, u32),
-    /// A belief is about to end: does it still stand on votes?
+    /// A belief is about to end: check whether it still stands on votes.
     Probe(SlotIx),
-    /// After a loss beyond the budget: does the host know by now?
+    /// After a loss beyond the budget: check whether the host knows by now.
     Notice(SlotIx, u32),
     /// An LV's layout is about to change.
     Move(LockIx, SlotIx, DriveSet),
     /// Drives that have left the VG are pulled out.
     Pull(DriveSet),
-    /// A host has noted the drives that are ready to vote; by the life of its engine.
+    /// A host has noted the drives that are ready to vote; valid for this life of its engine.
     Noted(SlotIx, u32, DriveSet),
     /// A lasting fault begins.
     Begin(u8),
@@ -36,11 +36,11 @@ pub(super) enum What {
     Thaw(HostIx),
     /// A dead host comes back, under a new name or not.
     Return(HostIx, bool),
-    /// A caller does what its script says next.
+    /// A caller takes the next step of its script.
     Script(u8),
-    /// Callers ask for nothing more, and give back what they hold.
+    /// Callers make no more requests, and give back their locks.
     Stop,
-    /// Nothing is left to be done.
+    /// No work must be left.
     Idle,
     /// The seed ends.
     Finish,
@@ -70,7 +70,7 @@ impl Ord for Queued {
     }
 }
 
-/// The event queue, and how far it has come.
+/// The event queue, with its present time.
 #[derive(Debug, Default)]
 pub(super) struct Agenda {
     now: u64,
@@ -91,13 +91,13 @@ impl Agenda {
         self.queue.clear();
     }
 
-    /// Lets something happen at `time`, or at once where that is over.
+    /// Adds an event at `time`, or now if that has passed.
     pub(super) fn push(&mut self, time: u64, what: What) {
         self.seq += 1;
         self.queue.push(Reverse(Queued { time: time.max(self.now), seq: self.seq, what }));
     }
 
-    /// Goes on to what happens next.
+    /// Takes the next event and moves the time to it.
     pub(super) fn next(&mut self) -> Option<What> {
         let Reverse(next) = self.queue.pop()?;
         self.now = next.time;

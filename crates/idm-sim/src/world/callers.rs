@@ -1,4 +1,4 @@
-//! Callers: what lvmlockd would ask for.
+//! Callers: the requests of lvmlockd.
 
 use super::World;
 use super::agenda::What;
@@ -13,7 +13,7 @@ use idm_engine::{Fingerprint, Instant, Request};
 use idm_protocol::{Mode, Value};
 
 impl World {
-    /// Lets a caller do something later; whatever else it was to do is off.
+    /// Lets a caller act later; an earlier plan of it is cancelled.
     pub(super) fn call_caller(&mut self, s: SlotIx, after: u64) {
         let call = &mut self.slots[s].call;
         call.stamp += 1;
@@ -23,7 +23,7 @@ impl World {
         }
     }
 
-    /// A caller does something.
+    /// Lets a caller act.
     pub(super) fn caller(&mut self, s: SlotIx, stamp: u32) {
         let host = &self.hosts[self.slots.host(s)];
         if self.slots[s].call.stamp != stamp || !host.alive {
@@ -38,7 +38,7 @@ impl World {
             Caller::Idle => self.want(s),
             Caller::Holding => self.act(s),
             Caller::Dropping => self.release(s),
-            // An adoption that is refused begins new leases, which must be over at the end.
+            // A refused adoption begins new leases, which must be over at the end.
             Caller::Adopting(_) if self.stopped => self.give_up_orphan(s),
             Caller::Adopting(tries) if self.may_give_up(s, tries) => self.give_up_orphan(s),
             Caller::Adopting(tries) => self.adopt(s, tries),
@@ -55,7 +55,7 @@ impl World {
         let idle = self.slots[s].engine.side.is_idle();
         self.slots[s].call.fresh = idle;
         if idle && !self.is_old(h) && self.rng.u8(0..8) == 0 {
-            // lvmlockd forgets a lock that nobody uses.
+            // lvmlockd forgets an unused lock.
             self.coverage.add(Count::Dropped);
             let side = self.new_side(h, l);
             let engine = &mut self.slots[s].engine;
@@ -84,15 +84,15 @@ impl World {
         tried && (tries == 0 || self.now() >= self.slots[s].legacy.safe_until)
     }
 
-    /// An orphan is given up, and its lock is one like any other.
+    /// Gives an orphan up, so that its lock is like any other.
     fn give_up_orphan(&mut self, s: SlotIx) {
         self.slots[s].legacy = Legacy::default();
         self.release(s);
     }
 
-    /// Asks for a lock.
+    /// Requests a lock.
     pub(super) fn acquire(&mut self, s: SlotIx, mode: Mode) {
-        // What an earlier life left is none of its business any more.
+        // The earlier life's record does not matter any more.
         self.slots[s].legacy = Legacy::default();
         let asked = self.drives_to_ask(s);
         self.slots[s].legacy.noted = asked.0;
@@ -104,7 +104,7 @@ impl World {
         );
     }
 
-    /// Tells an engine, rightly or wrongly, which drives are slow.
+    /// Informs an engine, rightly or wrongly, which drives are slow.
     fn expect_silence(&mut self, s: SlotIx) {
         if self.script.is_some() || self.rng.u8(0..8) != 0 {
             return;
@@ -116,7 +116,7 @@ impl World {
         }
     }
 
-    /// A restarted host asks for what its earlier life held, on the drives that are noted.
+    /// Lets a restarted host adopt its earlier life's lock, on the noted drives.
     pub(super) fn adopt(&mut self, s: SlotIx, tries: u8) {
         if self.script.is_none() && self.rng.u8(0..4) == 0 && !self.asks_for_orphan(s) {
             return;
@@ -143,8 +143,8 @@ impl World {
         self.ask(s, request);
     }
 
-    /// Somebody asks for an orphan that could not be adopted as if it were any lock. An engine does
-    /// not take that: the LV may be active. Tells whether the orphan is still there.
+    /// Lets a caller acquire an orphan like any lock, after a refused adoption. An engine refuses
+    /// that: the LV may be active. Returns whether the orphan is still there.
     fn asks_for_orphan(&mut self, s: SlotIx) -> bool {
         let tried = self.slots[s].call.started > self.hosts[self.slots.host(s)].died_at;
         if !tried || self.slots[s].legacy.orphan.is_none() {
@@ -176,8 +176,8 @@ impl World {
         }
     }
 
-    /// Notes what a request to acquire or adopt begins with; tells the drives that vote, and those
-    /// to be read.
+    /// Notes the state at the beginning of an acquire or adopt; returns the drives that vote, and
+    /// those to be read.
     fn begin_acquire(
         &mut self,
         s: SlotIx,
@@ -231,7 +231,7 @@ impl World {
         }
     }
 
-    /// A request must be answered in time.
+    /// Plans the check that a request is answered in time.
     fn watch_request(&mut self, s: SlotIx) {
         let patience = self.plan.patience();
         let bound = patience + patience / 100 + 2 * self.plan.lateness + 1000;
@@ -239,7 +239,7 @@ impl World {
         self.push(self.now() + bound, What::Overdue(s, stamp));
     }
 
-    /// A request should have been answered by now.
+    /// Checks that a request has been answered by now.
     pub(super) fn overdue(&mut self, s: SlotIx, stamp: u32) {
         let h = self.slots.host(s);
         let call = &self.slots[s].call;
@@ -275,9 +275,8 @@ impl World {
         }
     }
 
-    /// The value to publish, where the lock was held to change something. Where the lock is not
-    /// safe any more, nobody knows whether it gets anywhere, but what was changed before is
-    /// changed.
+    /// The value to publish, if the caller changed something under the lock. If the lock is no
+    /// longer safe, it is not known whether the value is stored, but earlier changes have happened.
     fn new_value(&mut self, s: SlotIx) -> Option<Value> {
         if !self.slots[s].call.dirty {
             return None;
@@ -317,13 +316,13 @@ impl World {
         }
     }
 
-    /// Gives a lock back, whatever has become of it.
+    /// Gives a lock back, whatever its state.
     pub(super) fn release(&mut self, s: SlotIx) {
         self.coverage.add(Count::Released);
         let believed = self.believes(s);
         let value = self.new_value(s);
         let slot = &mut self.slots[s];
-        // Nothing changed, or everything is published by this.
+        // Either nothing changed, or this publishes everything.
         slot.call.dirty = false;
         slot.call.caller = Caller::Dropping;
         slot.begin_request();
@@ -354,7 +353,7 @@ impl World {
         self.call_caller(s, after);
     }
 
-    /// Callers give back what they hold, and ask for nothing more.
+    /// Ends all requests, and lets callers give back their locks.
     pub(super) fn stop(&mut self) {
         self.stopped = true;
         trace!(self, "callers give back what they hold");
@@ -369,7 +368,7 @@ impl World {
         self.push(self.now() + after, What::Idle);
     }
 
-    /// Long after the last request a host asks once more for each lock.
+    /// Lets a host request each lock once more, long after the last request.
     pub(super) fn ask_alone(&mut self) {
         if !self.require(self.check_idle()) {
             return;

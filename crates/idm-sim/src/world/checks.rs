@@ -1,5 +1,5 @@
-//! The invariants of who holds a lock. Checkers only read: they say what they find, and the world
-//! decides what follows from it.
+//! The invariants about the holders of a lock. Checkers only read: they return their findings, and
+//! the world draws the consequences.
 
 mod ending;
 mod requests;
@@ -12,19 +12,20 @@ use crate::ids::{DriveIx, DriveSet, HostSet, SlotIx};
 use idm_engine::Instant;
 use idm_protocol::{DriveCommand, Mode, MutexOp};
 
-/// What is to be said of two hosts that hold a lock in conflicting modes.
+/// The judgement about two hosts that hold a lock in conflicting modes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Pair {
     /// Resets took votes that one of them still counts: no protocol survives that.
     Hollow,
-    /// They count other drives, and could not know of each other.
+    /// They count different drives, and could not know of each other.
     Strangers,
-    /// They must not.
+    /// The pair is a violation.
     Forbidden(Violation),
 }
 
 impl World {
-    /// Votes that a reset has taken, where the host still counts them and cannot know better.
+    /// The number of votes that a reset has taken, while the host still counts them and cannot
+    /// know.
     fn lost_votes(&self, s: SlotIx) -> usize {
         let lease = self.plan.lease() + self.plan.lease() / 100;
         let (call, seen) = (&self.slots[s].call, &self.slots[s].seen);
@@ -34,23 +35,23 @@ impl World {
             .count()
     }
 
-    /// Whether the host's belief is hollow because of resets: the drives that still stand for it
-    /// are too few, and those that were reset would make them enough.
+    /// Whether the host's belief is hollow because of resets: too few drives still have its record,
+    /// and with the reset ones there would be enough.
     pub(super) fn is_hollow_by_reset(&self, s: SlotIx) -> bool {
         let needed = self.slots[s].call.members.keep_quorum();
         let votes = self.votes(s);
         votes < needed && votes + self.lost_votes(s) >= needed
     }
 
-    /// Whether a host that has the drive's vote would be left without a keep-quorum of votes
-    /// that are real: what no majority protocol survives. A drive that may still become
-    /// shared is none that an exclusive holder has.
+    /// Whether the drive's reset would leave a host that has its vote without a keep quorum of real
+    /// votes, which no majority protocol survives. An exclusive holder's drive that may still
+    /// become shared does not count.
     pub(super) fn reset_would_break(&self, s: SlotIx, d: DriveIx) -> bool {
         let slot = &self.slots[s];
         let members = slot.call.members;
         let asks = slot.call.caller.asks();
         let busy = slot.engine.mode.is_some() || slot.legacy.orphan.is_some() || asks;
-        // Drives that are about to vote count as those that do.
+        // Drives that are about to vote count like those that vote.
         let target = slot.call.target_set;
         if slot.engine.mode.is_some() && target.contains(d) && self.has_record(s, d) {
             let others = target.iter().filter(|&o| o != d && self.has_vote(s, o)).count();
@@ -62,7 +63,7 @@ impl World {
         if !busy || !members.contains(d) || !self.has_record(s, d) {
             return false;
         }
-        // What a drive that answers nonsense has is of no use to the host.
+        // A drive that answers nonsense is of no use to the host.
         let sane = |o: DriveIx| !self.plan.nonsense.contains(o);
         let stands = |o| match slot.held() {
             Some(_) if slot.engine.mode.is_none() && !slot.legacy.left_on.contains(o) => false,
@@ -76,7 +77,7 @@ impl World {
         others < members.keep_quorum()
     }
 
-    /// Who believes to hold the lock has a keep-quorum of drives that stand for it.
+    /// Requires that a believer has a keep quorum of drives with its record.
     pub(super) fn check_votes(&self, s: SlotIx) -> Verdict {
         if !self.plan.kind.is_safe() {
             return Ok(());
@@ -95,8 +96,8 @@ impl World {
         Ok(())
     }
 
-    /// Who believes to hold the lock has a keep-quorum of drives whose records tell of no drives
-    /// that only others count.
+    /// Requires that a believer has a keep quorum of drives whose records name no drives that only
+    /// others count.
     pub(super) fn check_marks(&self, s: SlotIx) -> Verdict {
         let apart = self.plan.lists_differ || self.plan.moves;
         let engine = matches!(self.slots[s].engine.side, Side::Engine(_));
@@ -115,7 +116,8 @@ impl World {
         Ok(())
     }
 
-    /// Whether a host's record on a drive tells of drives that it does not count, but another.
+    /// Whether a host's record on a drive names drives that another host counts, and this one does
+    /// not.
     fn misleads(&self, s: SlotIx, d: DriveIx) -> bool {
         let own = self.slots[s].seen.set_mark;
         self.mark_at(s, d).is_some_and(|mark| {
@@ -124,7 +126,7 @@ impl World {
         })
     }
 
-    /// What removes another lock's mutex to make room takes it from nobody who uses it.
+    /// Requires that no host uses the mutex that another lock removes to make room.
     pub(super) fn check_removed(&self, s: SlotIx, d: DriveIx, users: &[SlotIx]) -> Verdict {
         for &user in users {
             ensure!(
@@ -138,8 +140,8 @@ impl World {
         Ok(())
     }
 
-    /// Where nothing fails no lock lapses, whatever drives have left the VG. Votes cannot move to
-    /// two drives where a record cannot be marked anew.
+    /// Requires that no lock lapses without a fault, whatever drives have left the VG. Votes cannot
+    /// move to two drives if one of them cannot mark a record anew.
     pub(super) fn check_lapse_cause(&self, s: SlotIx) -> Verdict {
         let target = self.slots[s].call.target_set;
         let marks = |d: DriveIx| self.drives[d].drive.profile().refresh_stores_metadata;
@@ -163,8 +165,8 @@ impl World {
         matches!((mode(a), mode(b)), (Some(x), Some(y)) if !x.compatible(y))
     }
 
-    /// Whether a keep-quorum of one set and a majority of the other can be without a common drive.
-    /// Of an LV's lock a majority of the VG's drives is held or read, too.
+    /// Whether a keep quorum of one set and a majority of the other can be without a common drive.
+    /// For an LV's lock, a majority of the VG's drives is held or read, too.
     pub(super) fn can_miss(&self, a: SlotIx, b: SlotIx) -> bool {
         let members = |s: SlotIx| self.slots[s].call.members;
         let group = |s: SlotIx| self.slots[s].call.members | self.slots[s].call.witnesses;
@@ -174,8 +176,8 @@ impl World {
         members(a) != members(b) && (one_misses(a, b) || one_misses(b, a))
     }
 
-    /// A host got the lock. What a dead host has left, and what may be in use there until its lease
-    /// is over, keeps others out.
+    /// Requires after a grant that no orphan excludes it: a dead host's lock may be in use until
+    /// its lease is over.
     pub(super) fn check_orphans(&self, s: SlotIx) -> Verdict {
         if !self.plan.kind.is_safe() {
             return Ok(());
@@ -205,15 +207,17 @@ impl World {
         self.slots[s].seen.request.knows.contains(self.slots.host(other))
     }
 
-    /// Whether a host that holds the lock beside another, which counts other drives, could not
-    /// know, or has not known for so long that the other must be a holder and not a passer-by.
+    /// Whether a host may hold the lock beside another one that counts different drives. It may if
+    /// it could not know, or has not known for so long that the other must be a holder and not a
+    /// passer-by.
     fn is_excused(&self, s: SlotIx, other: SlotIx) -> bool {
         let most = 2 * (self.plan.lease() + self.plan.renew());
         let since = self.slots[s].seen.foreign_since;
         !self.knows(s, other) || since.is_none_or(|since| self.now() - since <= most)
     }
 
-    /// No two hosts believe in conflicting modes. Tells those that do, and what is to be said.
+    /// Requires that no two hosts believe in conflicting modes. Returns the pair otherwise, with
+    /// its judgement.
     pub(super) fn check_pair(&self, a: SlotIx, b: SlotIx) -> Option<Pair> {
         if !self.plan.kind.is_safe() || a == b || !self.both_believe(a, b) {
             return None;
@@ -239,9 +243,8 @@ impl World {
         )))
     }
 
-    /// A host got the lock. It must have heeded every conflict with a host that counts other
-    /// drives, and where such a host has the lock now, that can be excused only where it could
-    /// not be seen.
+    /// Requires after a grant that the host heeded every conflict with a host that counts other
+    /// drives. If such a host has the lock now, that is excused only if it could not be seen.
     pub(super) fn check_grant_sets(&self, s: SlotIx) -> Verdict {
         if !self.plan.kind.is_safe() || self.is_old(self.slots.host(s)) {
             return Ok(());
@@ -266,7 +269,7 @@ impl World {
         Ok(())
     }
 
-    /// Who takes an LV lock has read or holds more than half of the VG's drives.
+    /// Requires that a host with an LV lock has read or holds more than half of the VG's drives.
     fn check_confirmed(&self, s: SlotIx, holder: SlotIx) -> Verdict {
         let slot = &self.slots[s];
         let group = slot.call.members | slot.call.witnesses;
@@ -282,7 +285,7 @@ impl World {
         Ok(())
     }
 
-    /// A host does not come back to a belief after another was granted the lock.
+    /// Requires that a host does not come back to a belief after another was granted the lock.
     pub(super) fn check_regained(&self, s: SlotIx) -> Verdict {
         let slot = &self.slots[s];
         let usurped = match (slot.legacy.usurped, slot.engine.mode) {
@@ -298,7 +301,7 @@ impl World {
         Ok(())
     }
 
-    /// A host adopts what was its own, and nobody else's since.
+    /// Requires that a host adopts only its own lock, which no other host has had since.
     pub(super) fn check_adopted(&self, s: SlotIx, mode: Mode, left: Legacy) -> Verdict {
         let usurped = left.usurped.is_some_and(|m| !m.compatible(mode));
         ensure!(
@@ -316,7 +319,7 @@ impl World {
         Ok(())
     }
 
-    /// Who is told that it has nothing to adopt has no majority of the drives.
+    /// Requires that a host with nothing to adopt has no majority of the drives.
     pub(super) fn check_nothing_to_adopt(&self, s: SlotIx) -> Verdict {
         let members = self.slots[s].call.members;
         let sane = (members & self.slots[s].legacy.left_on) - self.plan.nonsense;
@@ -330,7 +333,7 @@ impl World {
         Ok(())
     }
 
-    /// An engine breaks a lock only where it has seen nobody alive in the way.
+    /// Requires that an engine breaks a lock only after it has seen no live holder in the way.
     pub(super) fn check_break(&self, s: SlotIx, d: DriveIx, command: &DriveCommand) -> Verdict {
         let breaks = matches!(command,
             DriveCommand::Mutex(MutexOp::Break, record) if self.is_ours(s, record));
@@ -343,7 +346,7 @@ impl World {
         Ok(())
     }
 
-    /// An engine whose time is over has said so.
+    /// Requires that an engine has reported the end of its time.
     pub(super) fn check_lapse_told(&self, s: SlotIx, now: Instant) -> Verdict {
         let engine = &self.slots[s].engine;
         if let Side::Engine(lock) = &engine.side {
@@ -359,7 +362,7 @@ impl World {
         Ok(())
     }
 
-    /// An engine wants to be called before its time is over.
+    /// Requires that an engine has a deadline before its time is over.
     pub(super) fn check_lapse_deadline(&self, s: SlotIx, deadline: Option<Instant>) -> Verdict {
         let engine = &self.slots[s].engine;
         let Side::Engine(lock) = &engine.side else { return Ok(()) };
@@ -377,7 +380,7 @@ impl World {
         Ok(())
     }
 
-    /// What is lost is not held.
+    /// Requires that a lost lock is not held.
     pub(super) fn check_lost(&self, s: SlotIx) -> Verdict {
         ensure!(
             self.slots[s].engine.side.mode().is_none(),
@@ -389,10 +392,10 @@ impl World {
     }
 }
 
-// What follows.
+// Consequences.
 
 impl World {
-    /// Looks for hosts that hold a slot's lock beside it.
+    /// Checks for hosts that hold a slot's lock beside it.
     pub(super) fn look_at_pairs(&mut self, s: SlotIx) {
         for other in self.slots.rivals(s) {
             match self.check_pair(s, other) {

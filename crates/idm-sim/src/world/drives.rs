@@ -1,4 +1,4 @@
-//! The drives: their state, and what of a host's lock they have.
+//! The drives: their state, and their records of a host's lock.
 
 use super::World;
 use super::slots::{SetMark, set_mark};
@@ -13,7 +13,7 @@ use idm_protocol::{
     ValueUpdate,
 };
 
-/// A drive, and how many faults hold it up at present.
+/// A drive, and the number of faults that affect it at present.
 #[derive(Debug)]
 pub(super) struct SimDrive {
     pub(super) drive: Drive,
@@ -22,7 +22,7 @@ pub(super) struct SimDrive {
     pub(super) dead: u8,
     pub(super) slow: u8,
     pub(super) busy: u8,
-    /// Whose mutexes fill it up.
+    /// The strangers whose mutexes fill it.
     strangers: Vec<(HostId, ResourceId)>,
 }
 
@@ -39,8 +39,8 @@ impl SimDrive {
         }
     }
 
-    /// Fills the table with mutexes of strangers: unlocked, live and timed out ones; or, where room
-    /// is to be left for some mutexes, live ones only.
+    /// Fills the table with mutexes of strangers: unlocked, live and timed-out ones. If some
+    /// mutexes need room, only live ones are added.
     pub(super) fn fill(&mut self, now: DriveTime, room: usize) {
         let most = self.drive.profile().limits.mutexes.saturating_sub(room);
         let varied = room == 0;
@@ -74,12 +74,12 @@ impl SimDrive {
 }
 
 impl World {
-    /// What a drive's clock shows.
+    /// The reading of a drive's clock.
     pub(super) fn drive_now(&self, d: DriveIx) -> DriveTime {
         DriveTime::from_micros(self.drives[d].clock.at(self.now()))
     }
 
-    /// Whether a drive stands for the host: it has the host's live record, exclusive where the
+    /// Whether a drive gives the host its vote: it has the host's live record, exclusive if the
     /// host believes to be alone.
     pub(super) fn has_vote(&self, s: SlotIx, d: DriveIx) -> bool {
         let shared = self.slots[s].held() == Some(Mode::Shared);
@@ -100,15 +100,15 @@ impl World {
             .any(|(host, mode)| host == id && suits(mode))
     }
 
-    /// What the host's record on a drive tells of the drives that are counted.
+    /// The mark of the counted drives in the host's record on a drive.
     pub(super) fn mark_at(&self, s: SlotIx, d: DriveIx) -> Option<SetMark> {
         let (resource, id) =
             (&self.locks[self.slots.lock(s)].resource, &self.hosts[self.slots.host(s)].id);
         self.drives[d].drive.record(self.drive_now(d), resource, id).map(|r| set_mark(&r))
     }
 
-    /// Who believes to hold, with this drive's vote, another lock than the slot's that a command
-    /// names.
+    /// The hosts that believe to hold, with this drive's vote, the lock that a command names, if
+    /// that is not the slot's.
     pub(super) fn users_of_another(
         &self,
         s: SlotIx,
@@ -123,13 +123,13 @@ impl World {
         self.slots.ids().filter(uses).collect()
     }
 
-    /// How many drives stand for the host.
+    /// The number of drives that give the host their vote.
     pub(super) fn votes(&self, s: SlotIx) -> usize {
         self.slots[s].call.members.iter().filter(|&d| self.has_vote(s, d)).count()
     }
 
-    /// Other hosts that hold this slot's lock on the drive in a mode that conflicts with the one
-    /// that it wants or has, and those of them that count other drives.
+    /// Other hosts that hold this slot's lock on the drive in a mode that conflicts with its wanted
+    /// or present one, and those of them that count other drives.
     pub(super) fn conflicting_at(&self, s: SlotIx, d: DriveIx) -> (HostSet, HostSet) {
         let resource = &self.locks[self.slots.lock(s)].resource;
         let now = self.drive_now(d);
@@ -152,7 +152,7 @@ impl World {
         (seen, foreign)
     }
 
-    /// When the leases end that are left of an orphan's votes.
+    /// The moment when too few leases of an orphan's votes are left for a keep quorum.
     pub(super) fn orphan_ends(&self, s: SlotIx) -> u64 {
         let resource = &self.locks[self.slots.lock(s)].resource;
         let id = &self.hosts[self.slots.host(s)].id;

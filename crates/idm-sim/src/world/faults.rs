@@ -1,4 +1,4 @@
-//! Faults that last: when they begin and end, and whom they hit.
+//! Faults that last: their beginning, their end, and their targets.
 
 use super::World;
 use super::agenda::What;
@@ -8,7 +8,7 @@ use crate::coverage::Count;
 use crate::ids::{DriveSet, HostIx, Ix};
 use crate::plan::{Episode, Fault, log_uniform};
 
-/// A fault more, or one less.
+/// Adds a fault to a level, or removes one.
 fn step(level: &mut u8, begins: bool) {
     if begins {
         *level += 1;
@@ -17,7 +17,7 @@ fn step(level: &mut u8, begins: bool) {
     }
 }
 
-/// What is counted when a fault begins, where that is counted here.
+/// The count for the beginning of a fault, if it is counted here.
 fn beginning(what: Fault) -> Option<Count> {
     Some(match what {
         Fault::DriveGone(_) | Fault::DriveDead(_) => Count::DriveDown,
@@ -32,7 +32,7 @@ fn beginning(what: Fault) -> Option<Count> {
 }
 
 impl World {
-    /// A fault begins or ends.
+    /// Begins or ends a fault.
     pub(super) fn change_fault(&mut self, e: u8, begins: bool) {
         let e = usize::from(e);
         if begins && self.script.is_none() {
@@ -69,7 +69,7 @@ impl World {
         }
     }
 
-    /// A host that holds a lock is the one to be hit, mostly.
+    /// Directs a fault mostly at a host that holds a lock.
     fn aim(&mut self, e: usize) {
         let hosts = self.hosts.len() - self.plan.old_hosts;
         let first = self.rng.usize(0..hosts);
@@ -87,7 +87,7 @@ impl World {
         }
     }
 
-    /// A host dies at once, or when it next gets drives.
+    /// Kills a host at once, or when it next gets drives.
     fn restart(&mut self, h: HostIx, until: u64) {
         if self.script.is_some() || self.rng.u8(0..3) != 0 {
             return self.crash(h, until, false);
@@ -98,9 +98,9 @@ impl World {
         }
     }
 
-    /// Half of a holder's drives lose their tables, where that leaves it enough to keep the lock.
-    /// A host that is to die takes them first, and comes back soon: it must not pass for another
-    /// keeper of the same lock.
+    /// Clears the tables of half of a holder's drives, if the rest is enough to keep the lock. A
+    /// host that is to die takes these drives first, and comes back soon: it must not pass for
+    /// another keeper of the same lock.
     fn halve(&mut self, h: HostIx) {
         let idle = self
             .slots

@@ -1,4 +1,4 @@
-//! What happens is told to a search as small facts, if there is one.
+//! Reports events to a search as small facts, if there is one.
 
 use super::World;
 use super::network::FlightIx;
@@ -9,20 +9,20 @@ use crate::plan::Fault;
 use idm_emulator::Profile;
 use idm_protocol::{DriveCommand, Mode, MutexOp, Reply, Status};
 
-/// Bits of a word: what a drive was asked, and what it said.
+/// Bits of a word: a request to a drive, and its answer.
 const WORD: u32 = 8;
 const ONE_WORD: u64 = (1 << WORD) - 1;
 const TWO_WORDS: u64 = (1 << (2 * WORD)) - 1;
 const THREE_WORDS: u64 = (1 << (3 * WORD)) - 1;
-/// The bit of a word that says that the drive is ours.
+/// The bit of a word for a drive that this host holds.
 const WON: u64 = 1 << (WORD - 1);
 
-/// The drive has told of a host that counts other drives.
+/// The drive has reported a host that counts other drives.
 const TOLD: u64 = 4;
 /// Such a host has the lock there.
 const OTHER_SET: u64 = 1;
 
-/// What kinds of facts there are.
+/// The kinds of facts.
 #[derive(Clone, Copy)]
 enum FeatureKind {
     Course,
@@ -39,7 +39,7 @@ impl World {
         self.feature_hits = Some(Box::default());
     }
 
-    /// What was noted in the last run.
+    /// The features of the last run.
     pub fn feature_hits(&self) -> Option<&FeatureHits> {
         self.feature_hits.as_deref()
     }
@@ -53,7 +53,7 @@ impl World {
         }
     }
 
-    /// A reply has come: what the drive said so far within the request, and how that stands.
+    /// Notes a reply: the drive's answers so far within the request, and the present votes.
     pub(super) fn note_reply_features(&mut self, f: FlightIx, reply: &Reply) {
         if self.feature_hits.is_none() {
             return;
@@ -77,14 +77,14 @@ impl World {
         self.note_feature(FeatureKind::Traits, danger, &[said & ONE_WORD, own, traits, way]);
     }
 
-    /// How near a host that asks is to hold what another has: 0 for far away.
+    /// The closeness of a requesting host to another's lock: 0 for far away.
     fn danger(&self, s: SlotIx, way: u64, votes: u64) -> u8 {
         let slot = &self.slots[s];
         if !slot.call.caller.waits() {
             return 0;
         }
         if slot.seen.request.conflicts.iter().any(|hosts| !hosts.is_empty()) {
-            // It must not be granted, whatever the others say.
+            // It must not be granted, whatever the other drives answer.
             return 2 + u8::from(way & TOLD != 0) * u8::from(votes > 0) + u8::from(votes == 3);
         }
         let target = slot.call.target;
@@ -95,7 +95,7 @@ impl World {
         u8::from(way & OTHER_SET != 0) + if held { votes as u8 - 1 } else { 0 }
     }
 
-    /// A drive has done something: for whom, and how late.
+    /// Notes a command that a drive executed: the host, and the delay.
     pub(super) fn note_execution_features(&mut self, f: FlightIx, reply: &Reply, late: bool) {
         if self.feature_hits.is_none() {
             return;
@@ -110,7 +110,7 @@ impl World {
         self.note_feature(FeatureKind::Execution, 0, &[what, state, when, way]);
     }
 
-    /// A host got a lock: what each drive said last, and what goes wrong at present.
+    /// Notes a grant: the last answer of each drive, and the present faults.
     pub(super) fn note_grant_features(&mut self, s: SlotIx) {
         if self.feature_hits.is_none() {
             return;
@@ -132,8 +132,8 @@ impl World {
         }
     }
 
-    /// Whether another host has the lock on the drive in a mode that excludes, whether it counts
-    /// other drives, and whether the drive has told of such a one.
+    /// Whether another host has the lock on the drive in a mode that excludes this one's, whether
+    /// it counts other drives, and whether the drive has reported such a host.
     fn in_the_way(&self, s: SlotIx, d: DriveIx) -> u64 {
         let (seen, foreign) = self.conflicting_at(s, d);
         let told = !self.slots[s].seen.request.conflicts[d].is_empty();
@@ -141,7 +141,7 @@ impl World {
         u64::from(told) << 2 | u64::from(seen) << 1 | u64::from(foreign)
     }
 
-    /// How far the drives that said yes reach: none, some, enough to keep, enough to take.
+    /// The strength of the drives that granted: none, some, enough to keep, enough to acquire.
     fn votes_won(&self, s: SlotIx) -> u64 {
         let members = self.slots[s].call.members;
         let said = &self.slots[s].seen.request.said;
@@ -154,7 +154,7 @@ impl World {
         }
     }
 
-    /// The kinds of lasting faults that are there now, in order.
+    /// The kinds of the present lasting faults, in order.
     fn present_faults(&self) -> Vec<u64> {
         let now = self.now();
         let there = self.plan.episodes.iter().filter(|e| (e.from..=e.to).contains(&now));
@@ -164,7 +164,7 @@ impl World {
     }
 }
 
-/// What is asked for.
+/// The operation that a command requests.
 fn operation(command: &DriveCommand) -> u64 {
     match command {
         DriveCommand::ReadTable => 0,
@@ -193,7 +193,7 @@ fn answer(reply: &Reply) -> u64 {
     }
 }
 
-/// The bit that says that the drive is the sender's by this answer.
+/// The bit for an answer after which the drive is the sender's.
 fn won(command: &DriveCommand, reply: &Reply) -> u64 {
     let takes = matches!(
         command,

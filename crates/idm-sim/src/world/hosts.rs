@@ -1,4 +1,4 @@
-//! Hosts: their engines are called, send what they want to send, and say what they have to say.
+//! Hosts: calls of their engines, commands that these send, and events that they report.
 
 use super::World;
 use super::agenda::What;
@@ -19,25 +19,25 @@ use idm_protocol::HostId;
 pub(super) struct Host {
     pub(super) clock: Clock,
     pub(super) id: HostId,
-    /// Counts its names.
+    /// The number of its names so far.
     pub(super) lives: u8,
     pub(super) alive: bool,
     pub(super) frozen_until: u64,
-    /// It dies when a drive next gives it what it asks for, and comes back then.
+    /// The moment of its return, if it is to die when a drive next grants a request.
     pub(super) doomed_until: Option<u64>,
-    /// Replies that came while it stood still.
+    /// Replies that arrived while it stood still.
     pub(super) deferred: Vec<FlightIx>,
-    /// Counts deaths. What is under way then goes on for some time.
+    /// The number of its deaths. Commands of before a death go on for some time.
     pub(super) generation: u32,
     pub(super) died_at: u64,
-    /// Until when commands of this life may undo what the next one adopts, and what that makes
-    /// exclusive, as the host has noted it.
+    /// The moments until which commands of this life may undo the next one's adopted locks, and its
+    /// exclusive ones, as the host has noted them.
     pub(super) undoes_until: Instant,
     pub(super) shares_until: Instant,
-    /// The same of its earlier life, as it found it noted.
+    /// The same for its earlier life, as found in its notes.
     pub(super) earlier_until: Instant,
     pub(super) earlier_shares_until: Instant,
-    /// Until when other commands of its earlier life may still reach a drive.
+    /// The moment until which other commands of its earlier life may still reach a drive.
     pub(super) earlier_writes_until: Instant,
     /// The drives of the VG that it knows of.
     pub(super) list: DriveSet,
@@ -73,7 +73,7 @@ pub(super) fn host_id(h: HostIx, life: u8) -> HostId {
 }
 
 impl World {
-    /// What a host's clock shows.
+    /// The reading of a host's clock.
     pub(super) fn local(&self, h: HostIx) -> Instant {
         Instant::from_micros(self.hosts[h].clock.at(self.now()))
     }
@@ -103,7 +103,7 @@ impl World {
         Side::Engine(Box::new(Lock::new(config)))
     }
 
-    /// A lock's deadline has come.
+    /// Handles a lock's deadline.
     pub(super) fn timer(&mut self, s: SlotIx) {
         if self.slots[s].engine.timer_at != self.now() {
             return;
@@ -115,7 +115,7 @@ impl World {
         }
     }
 
-    /// Lets an engine do what is due.
+    /// Lets an engine do everything that is due.
     pub(super) fn run_timer(&mut self, s: SlotIx) {
         let now = self.local(self.slots.host(s));
         self.slots[s].engine.side.on_timer(now);
@@ -123,8 +123,8 @@ impl World {
         self.require(self.check_lapse_told(s, now));
     }
 
-    /// After an engine was called: sends what it wants to send, hears what it has to say, and
-    /// looks at what it believes.
+    /// Follows up a call of an engine: sends its commands, takes in its events, and checks its
+    /// belief.
     pub(super) fn settle(&mut self, s: SlotIx) {
         let now = self.local(self.slots.host(s));
         loop {
@@ -209,7 +209,7 @@ impl World {
         self.require(self.check_marks(s));
     }
 
-    /// A belief is about to end, or has been prolonged.
+    /// Checks a belief that is about to end, or was prolonged.
     pub(super) fn probe(&mut self, s: SlotIx) {
         self.slots[s].engine.probing = false;
         if !self.believes(s) {
@@ -225,7 +225,7 @@ impl World {
         }
     }
 
-    /// A host has a lock no more: what others knew of it is over.
+    /// Ends a host's tenure, and with it others' knowledge of it.
     pub(super) fn tenure_ends(&mut self, s: SlotIx) {
         self.touch(s);
         let host = self.slots.host(s);
@@ -239,7 +239,7 @@ impl World {
     }
 }
 
-// What engines say.
+// Reports of engines.
 
 impl World {
     fn engine_event(&mut self, s: SlotIx, event: Event) {
@@ -264,7 +264,7 @@ impl World {
         }
     }
 
-    /// The drives that are ready to vote are noted, and do so.
+    /// Completes the note of the drives that are ready, and gives them the vote.
     pub(super) fn noted(&mut self, s: SlotIx, life: u32, set: DriveSet) {
         let h = self.slots.host(s);
         if self.slots[s].engine.life != life || !self.hosts[h].alive {
@@ -297,7 +297,7 @@ impl World {
         self.slots[s].engine.lapsed = true;
         self.require(self.check_lapse_cause(s));
         if self.slots[s].call.caller == Caller::Holding && self.rng.bool() {
-            // The kill path: what used the lock is stopped, then the lock dropped.
+            // The kill path: users of the lock are stopped, then the lock is dropped.
             self.slots[s].call.caller = Caller::Dropping;
             let after = log_uniform(&mut self.rng, self.plan.lease());
             self.call_caller(s, after);
@@ -311,7 +311,7 @@ impl World {
         });
         self.poison(s);
         self.require(self.check_lost(s));
-        // Where a request is under way its end decides.
+        // If a request is under way, its end decides.
         if matches!(self.slots[s].call.caller, Caller::Holding | Caller::Dropping) {
             self.slots[s].call.caller = Caller::Dropping;
             let after = log_uniform(&mut self.rng, 1_000_000);

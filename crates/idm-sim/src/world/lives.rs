@@ -14,7 +14,7 @@ use idm_engine::Instant;
 use idm_protocol::Mode;
 
 impl World {
-    /// A host stands still; its clock goes on.
+    /// Stops a host; its clock goes on.
     pub(super) fn freeze(&mut self, h: HostIx, until: u64) {
         if !self.hosts[h].alive || self.now() < self.hosts[h].frozen_until {
             return;
@@ -30,7 +30,7 @@ impl World {
         self.push(until, What::Thaw(h));
     }
 
-    /// A host goes on: replies have piled up, and timers are due.
+    /// Lets a host go on: replies have piled up, and timers are due.
     pub(super) fn thaw(&mut self, h: HostIx) {
         trace!(self, "host {h:?} thaws");
         self.observe_fault_span(Place::Host(h), FROZEN, false);
@@ -57,7 +57,7 @@ impl World {
         }
     }
 
-    /// A host dies in the middle of an acquire, where it has got some drives: half of them, if
+    /// Lets a host die in the middle of an acquire, when it has got some drives: half of them, if
     /// their number is even.
     pub(super) fn crash_asking(&mut self, s: SlotIx) {
         let h = self.slots.host(s);
@@ -73,7 +73,7 @@ impl World {
         }
     }
 
-    /// A host's engine is gone; its records stay.
+    /// Ends a host's engines; its records stay.
     pub(super) fn crash(&mut self, h: HostIx, until: u64, renamed: bool) {
         if !self.hosts[h].alive || self.now() < self.hosts[h].frozen_until {
             return;
@@ -124,7 +124,7 @@ impl World {
         slot.engine.probing = old.engine.probing;
     }
 
-    /// A dead host comes back.
+    /// Brings a dead host back.
     pub(super) fn come_back(&mut self, h: HostIx, renamed: bool) {
         trace!(self, "host {h:?} is back{}", if renamed { " under a new name" } else { "" });
         self.observe_fault_span(Place::Host(h), death(renamed), false);
@@ -158,9 +158,9 @@ impl World {
         }
     }
 
-    /// What a restarted host does with what was noted, and when.
+    /// The time of a restarted host's adoption from its notes, if it has a note.
     fn draw_adoption(&mut self, s: SlotIx, renamed: bool) -> Option<u64> {
-        // What is noted is adopted; where a note is lost, nothing uses the lock.
+        // A noted lock is adopted; nothing uses a lock without a note.
         if !renamed && self.rng.u8(0..self.plan.notes_lost) == 0 {
             self.slots[s].legacy = Legacy::default();
         }
@@ -171,8 +171,8 @@ impl World {
         Some(log_uniform(&mut self.rng, self.plan.pause))
     }
 
-    /// Until when commands of a host's earlier life may still undo something, as it finds it noted;
-    /// where nothing is noted, for as long as a dead host's commands go on at all.
+    /// Finds the noted moments until which commands of a host's earlier life may still undo
+    /// something. Without a note, they are as late as a dead host's commands go on at all.
     fn find_notes(&mut self, h: HostIx, renamed: bool) {
         let surely = self.local(h) + self.plan.timing.linger;
         let lost = self.rng.u8(0..8) == 0;
@@ -186,7 +186,7 @@ impl World {
         host.earlier_shares_until = found(host.shares_until);
     }
 
-    /// A restarted host remembers, mostly rightly, in what mode it held the lock.
+    /// Draws the mode that a restarted host remembers for its lock, mostly the right one.
     fn plan_adoption(&mut self, s: SlotIx) {
         let (was, _) = self.slots[s].legacy.orphan.unwrap_or((Mode::Exclusive, false));
         let other = self.rng.u8(0..8) == 0;

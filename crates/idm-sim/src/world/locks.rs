@@ -1,28 +1,29 @@
-//! What the world knows of each lock.
+//! The world's knowledge of each lock.
 
 use crate::ids::{DriveSet, HostIx, Ix, LockIx};
 use crate::plan::LockPlan;
 use idm_protocol::{ResourceId, Value};
 
-/// What the world knows of one lock.
+/// The world's knowledge of one lock.
 #[derive(Debug)]
 pub(super) struct LockInfo {
     pub(super) resource: ResourceId,
     pub(super) keeps_value: bool,
-    /// Where the LV lies at present.
+    /// The present drives of the LV.
     pub(super) layout: DriveSet,
-    /// The last value that was handed out.
+    /// The last value that was issued.
     pub(super) issued: u64,
-    /// The last value whose publication is complete, and the value from which on reads are right
-    /// after a holder died in the middle of a change.
+    /// The last value whose publication is complete, and the least value that is right after a
+    /// holder died in the middle of a change.
     pub(super) published: u64,
     pub(super) poison: u64,
     pub(super) publisher: HostIx,
-    /// Two hosts held it, excused, or the older stack broke it: its value proves nothing any more.
+    /// Whether its value proves nothing any more: two hosts held it, excused, or the older stack
+    /// broke it.
     pub(super) muddled: bool,
-    /// How many requests in a row were refused while it was free.
+    /// The number of requests in a row that were refused while it was free.
     pub(super) refusals: u32,
-    /// When a host last did anything with it, besides keeping it and being refused.
+    /// The moment of a host's last action on it, apart from refreshes and refusals.
     pub(super) touched_at: u64,
 }
 
@@ -47,19 +48,19 @@ impl LockInfo {
         }
     }
 
-    /// A value that nobody had before.
+    /// Issues a value that no host had before.
     pub(super) fn issue(&mut self) -> Value {
         self.issued += 1;
         Value::new(self.issued).unwrap_or(Value::MAX)
     }
 
-    /// A value is where the next holder finds it.
+    /// Notes a value that the next holder finds.
     pub(super) fn publish(&mut self, value: Value, publisher: HostIx) {
         self.published = self.published.max(value.get());
         self.publisher = publisher;
     }
 
-    /// What the lock protects was changed, and nobody says to what.
+    /// Notes a change under the lock whose value no holder publishes.
     pub(super) fn spoil(&mut self) {
         self.issued += 1;
         self.poison = self.issued;

@@ -23,7 +23,7 @@ impl Ix for FlightIx {
     }
 }
 
-/// Who waits for the reply to a command.
+/// The receiver of a command's reply.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Ticket {
     Engine(Token),
@@ -42,30 +42,30 @@ struct Flight {
     sent: u64,
     timeout_at: u64,
     executed: u64,
-    /// Agenda entries that name it.
+    /// The number of agenda entries for it.
     pending: u8,
     answered: bool,
-    /// What its reply will be is decided, whatever the drive does.
+    /// Whether its reply is decided, whatever the drive does.
     told: bool,
-    /// A frozen host has not yet handed it on.
+    /// Whether a frozen host has not yet sent it.
     hold_back: bool,
-    /// Reported as uncertain before it was executed.
+    /// Whether it was reported as uncertain before it was executed.
     ghost: bool,
-    /// Other hosts that were seen to hold the lock in a conflicting mode, and those of them whose
-    /// record tells of another set of drives.
+    /// Other hosts that the reply shows as holders in a conflicting mode, and those of them whose
+    /// record names another set of drives.
     seen: HostSet,
     foreign: HostSet,
-    /// Its reply is not what the drive did.
+    /// Whether its reply differs from the drive's result.
     nonsense: bool,
 }
 
 impl Flight {
-    /// Whether a GOOD to it gives the host the drive.
+    /// Whether GOOD gives the host the drive.
     fn takes(&self) -> bool {
         matches!(self.command, DriveCommand::Mutex(MutexOp::Trylock | MutexOp::Break, _))
     }
 
-    /// Whether a GOOD to it leaves the host with a shared record.
+    /// Whether GOOD leaves the host with a shared record.
     fn demotes(&self) -> bool {
         matches!(&self.command,
             DriveCommand::Mutex(MutexOp::Refresh | MutexOp::Break, record)
@@ -77,12 +77,12 @@ impl Flight {
     }
 }
 
-/// How a host's paths fare.
+/// The state of a host's paths.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Paths {
-    /// Drives whose path comes and goes.
+    /// Drives whose path fails and comes back.
     pub(super) flaps: DriveSet,
-    /// How many faults cut the host off from all drives.
+    /// The number of faults that cut the host off from all drives.
     pub(super) cut: u8,
 }
 
@@ -109,14 +109,14 @@ impl Network {
         self.commands = 0;
     }
 
-    /// Whose command it is, where it goes, and what it says.
+    /// The slot of a command, its drive, and its content.
     pub(super) fn errand(&self, f: FlightIx) -> (SlotIx, DriveIx, &DriveCommand) {
         let flight = &self.flights[f];
         (flight.slot, flight.drive, &flight.command)
     }
 
-    /// Whether a command of the host may still reach a drive and take there what the host holds in
-    /// `mode`.
+    /// Whether a command of the host may still reach a drive and undo the host's lock there, which
+    /// has `mode`.
     pub(super) fn may_undo(&self, s: SlotIx, d: DriveIx, mode: Mode) -> bool {
         self.flights.iter().any(|(_, flight)| {
             let open = flight.pending > 0 && flight.executed == 0;
@@ -139,7 +139,7 @@ impl Network {
         }
     }
 
-    /// An agenda entry that names the command is done with.
+    /// Removes an agenda entry for the command.
     fn drop_entry(&mut self, f: FlightIx) {
         self.flights[f].pending -= 1;
         if self.flights[f].pending == 0 {
@@ -148,7 +148,7 @@ impl Network {
     }
 }
 
-/// How long a command takes there and its reply back, in us.
+/// The travel times of a command and its reply, in us.
 #[derive(Clone, Copy)]
 struct Trip {
     there: u64,

@@ -1,4 +1,4 @@
-//! Replies of drives that have lost their mind.
+//! Replies of drives that answer nonsense.
 
 use super::World;
 use super::hosts::host_id;
@@ -7,7 +7,7 @@ use idm_protocol::{
     Class, HostId, Limit, Record, Reply, ResourceId, State, Status, Value, ValueUpdate,
 };
 
-/// Every status but GOOD.
+/// Every status except GOOD.
 const BAD: [Status; 12] = [
     Status::Conflict,
     Status::Terminated,
@@ -23,13 +23,13 @@ const BAD: [Status; 12] = [
     Status::Uncertain,
 ];
 
-/// States that a record may be in, and some that there are not.
+/// States of a record, and some that do not exist.
 const STATES: [u64; 8] = [0, 0x101, 0x102, 0x103, 0x104, 0xDEAD, 0x105, u64::MAX];
 
 impl World {
-    /// Anything that a reply may say but GOOD. A table that is none has been told from one by the
-    /// transport. No protocol survives a drive that says GOOD, or shows another table, where that
-    /// is not so: one drive would make a minority of the others a majority.
+    /// Any possible reply except GOOD. The transport has already rejected data that is no table. No
+    /// protocol survives a drive that gives a false GOOD or a false table: one such drive would
+    /// turn a minority of the others into a majority.
     pub(super) fn harmless_nonsense(&mut self, reply: &Reply) -> Reply {
         match reply {
             Reply::Table(_) => Reply::Status(Status::Failed),
@@ -37,7 +37,7 @@ impl World {
         }
     }
 
-    /// Anything that fits into a reply.
+    /// Any possible reply.
     pub(super) fn nonsense(&mut self, s: SlotIx) -> Reply {
         if self.rng.u8(0..3) > 0 {
             let status = BAD.get(self.rng.usize(0..=BAD.len())).unwrap_or(&Status::Good);

@@ -1,4 +1,4 @@
-//! What happens is told to an observer, if there is one.
+//! Reports events to an observer, if there is one.
 
 use super::World;
 use super::hosts::{Host, host_id};
@@ -11,12 +11,12 @@ use idm_engine::{DriveRef, Event, Notice, Outcome, Refusal};
 use idm_protocol::{HostId, Mode, Reply};
 
 impl World {
-    /// Records what happens from now on, in the next seed or scenario.
+    /// Records events from now on, in the next seed or scenario.
     pub fn observe(&mut self) {
         self.recording = Some(Box::default());
     }
 
-    /// What was recorded since [`World::observe`].
+    /// The recording since [`World::observe`].
     pub fn take_recording(&mut self) -> Option<Recording> {
         self.recording.take().map(|recording| *recording)
     }
@@ -104,7 +104,7 @@ impl World {
         recording.send(f.get(), command);
     }
 
-    /// A drive has carried out a command of a slot.
+    /// Records that a drive executed a command of a slot.
     pub(super) fn observe_execution(&mut self, f: FlightIx, s: SlotIx, d: DriveIx) {
         let Some(recording) = &mut self.recording else { return };
         let now = self.agenda.now();
@@ -118,7 +118,7 @@ impl World {
         recording.hear(now, f.get(), reply);
     }
 
-    /// The records of one lock that a drive has now.
+    /// Records a drive's present records of one lock.
     fn observe_table(&mut self, d: DriveIx, l: LockIx) {
         let present = self.records_of(d, l);
         let Some(recording) = &mut self.recording else { return };
@@ -146,7 +146,7 @@ impl World {
         self.hosts.iter().find(is).map(|(h, _)| h)
     }
 
-    /// A drive has lost its table.
+    /// Records that a drive lost its table.
     pub(super) fn observe_reset(&mut self, d: DriveIx) {
         let now = self.now();
         let locks = self.locks.ids();
@@ -157,7 +157,7 @@ impl World {
         recording.note(now, Place::Drive(d), None, Tone::Bad, "loses its table".to_owned());
     }
 
-    /// A lasting fault that is none of a host's life.
+    /// Records a lasting fault, except those of a host's life.
     pub(super) fn observe_fault(&mut self, what: Fault, begins: bool) {
         if self.recording.is_none() {
             return;
@@ -187,7 +187,7 @@ impl World {
         }
     }
 
-    /// A host is dead, and what it held is nobody's belief any more.
+    /// Records that a host died, and that its beliefs ended.
     pub(super) fn observe_death(&mut self, h: HostIx, renamed: bool) {
         let Some(recording) = &mut self.recording else { return };
         let now = self.agenda.now();
@@ -200,12 +200,12 @@ impl World {
     }
 }
 
-/// What is said of a host that will come back under a new name, or of its lvmlockd.
+/// The text for the death of a host, or of its lvmlockd; `renamed` if a new name follows.
 pub(super) fn death(renamed: bool) -> &'static str {
     if renamed { "the host is dead" } else { "lvmlockd is dead" }
 }
 
-/// What is said of a host that stands still.
+/// The text for a host that stands still.
 pub(super) const FROZEN: &str = "stands still";
 
 fn outcome_text(outcome: &Outcome) -> (Tone, String) {
@@ -237,7 +237,7 @@ fn notice_text(notice: &Notice) -> Option<(Tone, String)> {
     })
 }
 
-/// A mode in a word that a reader of a picture need not look up.
+/// A mode in a word that a reader of a picture understands.
 pub(super) fn long(mode: Mode) -> &'static str {
     match mode {
         Mode::Exclusive => "exclusive",

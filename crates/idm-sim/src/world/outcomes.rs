@@ -1,4 +1,4 @@
-//! What comes of callers' requests, and what follows from it.
+//! The outcomes of callers' requests, and their consequences.
 
 use super::World;
 use super::slots::Caller;
@@ -10,7 +10,7 @@ use idm_engine::{Outcome, Refusal, ValueRead};
 use idm_protocol::{Mode, Value};
 
 impl World {
-    /// An engine tells the end of a request.
+    /// Handles an engine's report of the end of a request.
     pub(super) fn done(&mut self, s: SlotIx, outcome: Outcome) {
         match (self.slots[s].call.caller, outcome) {
             (Caller::Acquiring, Outcome::Granted(value)) => self.granted(s, Some(value)),
@@ -34,7 +34,7 @@ impl World {
                 }
                 self.hold_on(s);
             }
-            // Told from within the request itself.
+            // Reported from within the request itself.
             (Caller::Dropping | Caller::Holding, Outcome::Released) => {
                 self.slots[s].call.caller = Caller::Idle;
             }
@@ -63,14 +63,14 @@ impl World {
         self.hold_on(s);
     }
 
-    /// Who holds a VG lock alone may be about to change something.
+    /// Decides whether the only holder of a VG lock is about to change something.
     fn draw_dirty(&mut self, s: SlotIx) {
         let keeps_value = self.locks[self.slots.lock(s)].keeps_value;
         let call = &mut self.slots[s].call;
         call.dirty = call.target == Mode::Exclusive && keeps_value && self.rng.bool();
     }
 
-    /// The caller has the lock (still) and will do something some time.
+    /// Lets the caller keep the lock, and act later.
     pub(super) fn hold_on(&mut self, s: SlotIx) {
         let lost = self.slots[s].engine.side.mode().is_none();
         self.slots[s].call.caller = if lost { Caller::Dropping } else { Caller::Holding };
@@ -79,7 +79,7 @@ impl World {
         self.call_caller(s, after);
     }
 
-    /// What an earlier life held is held again.
+    /// Handles an adoption.
     fn adopted(&mut self, s: SlotIx, mode: Mode) {
         self.coverage.add(Count::Adopted);
         if 2 * self.votes(s) == self.slots[s].call.members.len() {
@@ -87,7 +87,7 @@ impl World {
         }
         let slot = &mut self.slots[s];
         if slot.call.target != mode {
-            // It was not asked for a mode; conflicts with the one that was expected say nothing.
+            // The adoption named no mode; conflicts with the expected mode prove nothing.
             slot.call.target = mode;
             slot.seen.request.conflicts = PerDrive::default();
         }
@@ -111,14 +111,14 @@ impl World {
         if let Refusal::OtherMode(mode) = refusal {
             call.target = *mode;
         }
-        // What is not there any more is given up at the next call, and so is what nothing uses.
+        // A lock that is gone, or that nothing uses, is given up at the next call.
         let tries = if nothing { 0 } else { tries.saturating_sub(1) };
         call.caller = Caller::Adopting(tries);
         let after = some_time(&mut self.rng, self.plan.retry);
         self.call_caller(s, after);
     }
 
-    /// A host got the lock.
+    /// Handles a grant.
     pub(super) fn granted(&mut self, s: SlotIx, value: Option<ValueRead>) {
         let l = self.slots.lock(s);
         self.touch(s);
@@ -150,8 +150,7 @@ impl World {
         }
     }
 
-    /// A host got the lock: hosts that have it in a conflicting mode and are lapsed must not come
-    /// back to it.
+    /// Notes after a grant that lapsed hosts with a conflicting mode must not come back to it.
     fn usurp(&mut self, s: SlotIx) {
         let target = self.slots[s].call.target;
         for other in self.slots.rivals(s) {
@@ -167,7 +166,7 @@ impl World {
         }
     }
 
-    /// A holder that was changing things is gone: older values are not to be trusted.
+    /// Notes that a holder died during a change: older values are no longer right.
     pub(super) fn poison(&mut self, s: SlotIx) {
         if core::mem::take(&mut self.slots[s].call.dirty) {
             let l = self.slots.lock(s);
@@ -175,7 +174,7 @@ impl World {
         }
     }
 
-    /// A host has published a value.
+    /// Notes a host's publication of a value.
     pub(super) fn publish(&mut self, s: SlotIx, value: Value) {
         let (h, l) = (self.slots.host(s), self.slots.lock(s));
         self.locks[l].publish(value, h);
@@ -183,7 +182,7 @@ impl World {
         self.coverage.add(Count::Published);
     }
 
-    /// A host does something with a lock.
+    /// Notes that a host acts on a lock.
     pub(super) fn touch(&mut self, s: SlotIx) {
         let l = self.slots.lock(s);
         self.locks[l].touched_at = self.now();
@@ -205,7 +204,7 @@ impl World {
         self.require(self.check_value(s, value));
     }
 
-    /// A refusal by live holders, where nothing else goes wrong, is quick and cheap.
+    /// Checks that a refusal by live holders, without other faults, is quick and cheap.
     fn heed_refusal(&mut self, s: SlotIx, refusal: &Refusal) {
         if !self.is_plain_refusal(s, refusal) {
             return;
@@ -216,13 +215,13 @@ impl World {
         self.require(self.check_count(s));
     }
 
-    /// A host did not get the lock.
+    /// Handles a refusal.
     pub(super) fn refused(&mut self, s: SlotIx) {
         let l = self.slots.lock(s);
         self.touch(s);
         self.slots[s].call.caller = if self.stopped { Caller::Finished } else { Caller::Idle };
         self.require(self.check_lone(s));
-        // In a healthy cluster somebody gets the lock.
+        // In a healthy cluster some host gets the lock.
         let nobody = self.slots.rivals(s).all(|o| self.slots[o].engine.mode.is_none());
         let settled = self.settled() && self.slots[s].call.started >= self.plan.settled_at;
         let lock = &mut self.locks[l];

@@ -25,7 +25,7 @@ impl World {
         self.go_on()
     }
 
-    /// A caller does what its script says.
+    /// Takes a step of the script.
     pub(super) fn follow_script(&mut self, i: u8) {
         let Some(&step) = self.script.as_ref().and_then(|steps| steps.get(usize::from(i))) else {
             return;

@@ -1,4 +1,4 @@
-//! One host's side of one lock: its engine, its caller, and what the checkers go by.
+//! One host's side of one lock: its engine, its caller, and the data for the checkers.
 
 use crate::ids::{DriveIx, DriveSet, HostIx, HostSet, Ix, LockIx, PerDrive, SlotIx, Table};
 use crate::old_stack::OldLock;
@@ -6,10 +6,10 @@ use core::ops::{Index, IndexMut};
 use idm_engine::{Instant, Lock};
 use idm_protocol::{Mode, Record, Value};
 
-/// No time at all.
+/// The moment that never comes.
 pub(super) const NEVER: u64 = u64::MAX;
 
-/// The part of a record's metadata that says which drives are counted: the fingerprint.
+/// The fingerprint: the part of a record's metadata that shows which drives are counted.
 pub(super) type SetMark = [u8; 16];
 
 /// The fingerprint of a record.
@@ -63,137 +63,138 @@ impl Side {
     }
 }
 
-/// What a caller is doing.
+/// The activity of a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Caller {
-    /// Holds nothing; will ask for it at the next call.
+    /// Holds nothing; makes a request at the next call.
     Idle,
     /// Waits for the end of an acquire.
     Acquiring,
-    /// Waits for the end of an adoption, which is tried so many times more.
+    /// Waits for the end of an adoption, with this number of further attempts.
     Adopting(u8),
-    /// Holds it, and will do something at the next call.
+    /// Holds the lock, and acts at the next call.
     Holding,
     /// Waits for the end of a convert to a mode; it may carry a value.
     Converting(Mode, Option<Value>),
-    /// Has lost it and must give it back at the next call.
+    /// Has lost the lock and must give it back at the next call.
     Dropping,
-    /// Asks for nothing any more.
+    /// Makes no more requests.
     Finished,
 }
 
 impl Caller {
-    /// Whether drives are being taken for it.
+    /// Whether it is taking drives.
     pub(super) fn asks(self) -> bool {
         matches!(self, Caller::Acquiring | Caller::Adopting(_))
     }
 
-    /// Whether a request waits for its end.
+    /// Whether it waits for the end of a request.
     pub(super) fn waits(self) -> bool {
         matches!(self, Caller::Acquiring | Caller::Adopting(_) | Caller::Converting(..))
     }
 }
 
-/// An engine, and what it says of itself.
+/// An engine, and its last reports.
 #[derive(Debug)]
 pub(super) struct Engine {
     pub(super) side: Side,
-    /// Counts engines made for this slot; replies to an earlier one are not delivered.
+    /// The number of engines made for this slot; replies to an earlier one are not delivered.
     pub(super) life: u32,
     pub(super) timer_at: u64,
     /// Whether the end of its belief is on the agenda.
     pub(super) probing: bool,
-    /// The engine's mode, and until when (in the simulation's time) it believes in it.
+    /// The engine's mode, and the end of its belief in the simulation's time.
     pub(super) mode: Option<Mode>,
     pub(super) until: u64,
     pub(super) lapsed: bool,
 }
 
-/// A caller, and the request that it made last.
+/// A caller, and its last request.
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) caller: Caller,
-    /// Counts what the caller was put down to do; only the last counts.
+    /// The number of the caller's plans so far; only the last one is valid.
     pub(super) stamp: u32,
-    /// The mode asked for, or held.
+    /// The requested or present mode.
     pub(super) target: Mode,
-    /// Drives that are to vote in place of those that do; empty where there are none.
+    /// Drives that are to vote in place of the present ones; empty if there are none.
     pub(super) target_set: DriveSet,
     /// Drives that vote, and drives to be read.
     pub(super) members: DriveSet,
     pub(super) witnesses: DriveSet,
     pub(super) started: u64,
-    /// The value that an acquire must not fall behind.
+    /// The least value that an acquire may return.
     pub(super) floor: u64,
-    /// Changes what the lock protects and means to publish that.
+    /// Whether the caller changes the protected data and intends to publish that.
     pub(super) dirty: bool,
-    /// Had nothing to do when the request began.
+    /// Whether no work was left when the request began.
     pub(super) fresh: bool,
-    /// Refused by live holders in a healthy world, so the command count is checked.
+    /// Whether live holders refused it in a healthy world, so that the command count is checked.
     pub(super) count_checked: bool,
-    /// Asks at the end, when nobody else does.
+    /// Whether it makes a request at the end, without any other caller.
     pub(super) lone: bool,
 }
 
-/// What an earlier life of a host left.
+/// The remains of a host's earlier life.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Legacy {
-    /// Another host was granted the lock in a conflicting mode while this one still has a mode, or
-    /// has left one to be adopted.
+    /// The mode that this host still has, or has left to be adopted, while another host was granted
+    /// the lock in a conflicting one.
     pub(super) usurped: Option<Mode>,
-    /// The mode in which an earlier life of this host held the lock when it died, and whether it
-    /// was about to change it.
+    /// The mode in which an earlier life of this host held the lock when it died, and whether a
+    /// change was under way.
     pub(super) orphan: Option<(Mode, bool)>,
-    /// The drives that had the orphan's record when its host died. A late command of the earlier
-    /// life may have left one on others since.
+    /// The drives that had the orphan's record when its host died. Since then, a late command of
+    /// the earlier life may have left a record on others.
     pub(super) left_on: DriveSet,
-    /// A late command of an earlier life has got a drive after another host was granted the lock.
+    /// Whether a late command of an earlier life got a drive after another host was granted the
+    /// lock.
     pub(super) strayed: bool,
-    /// Whether it is noted that the host was granted the lock, which may be late.
+    /// Whether the grant to this host is noted; the note may be late.
     pub(super) granted: bool,
-    /// Until when it is noted that the lock is safe.
+    /// The noted moment until which the lock is safe.
     pub(super) noted_safe: u64,
-    /// The drives that vote, as they are noted for a restart.
+    /// The noted drives that vote, for a restart.
     pub(super) noted: DriveSet,
-    /// Until when the orphan is safe. Until then its LV may be active.
+    /// The moment until which the orphan is safe. Until then its LV may be active.
     pub(super) safe_until: u64,
 }
 
-/// What the world has seen of a host's dealings with the drives, and its host may know.
+/// The world's observations of a host and the drives, and its host's possible knowledge.
 #[derive(Debug)]
 pub(super) struct Seen {
-    /// Drives whose vote was lost in a reset, where the host cannot know it yet; and when.
+    /// Drives whose vote a reset took while the host cannot know it yet, and the moments of that.
     pub(super) lost: DriveSet,
     pub(super) lost_at: PerDrive<u64>,
-    /// Drives whose table, when it was last read, showed nobody alive in the way.
+    /// Drives whose table showed no live holder in the way at the last read.
     pub(super) cleared: DriveSet,
     /// The set of drives that this host writes into its records.
     pub(super) set_mark: SetMark,
-    /// Since when it is known that a host with other drives holds the lock too.
+    /// The moment since which the host knows of another holder that counts other drives.
     pub(super) foreign_since: Option<u64>,
-    /// Counts grants.
+    /// The number of grants.
     pub(super) tenure: u32,
     pub(super) request: SeenInRequest,
 }
 
-/// What was seen since the present request began.
+/// The observations since the present request began.
 #[derive(Debug, Default)]
 pub(super) struct SeenInRequest {
     /// Hosts whose conflicting record was read.
     pub(super) knows: HostSet,
-    /// By drive, hosts that a conflict came from, until the drive says something else.
+    /// By drive, the hosts of a conflict, until the drive answers differently.
     pub(super) conflicts: PerDrive<HostSet>,
     /// Drives that answered.
     pub(super) met: DriveSet,
-    /// Commands, by drive.
+    /// The number of commands, by drive.
     pub(super) sent: PerDrive<u16>,
-    /// What drives were asked and said last, where a search goes by it.
+    /// The last request to each drive and its answer, for a search.
     pub(super) said: PerDrive<u64>,
-    /// Attempts that split the drives with another host's.
+    /// The number of attempts that split the drives with another host's.
     pub(super) splits: u16,
 }
 
-/// One host's side of one lock, and what the world knows of it.
+/// One host's side of one lock, and the world's knowledge of it.
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) engine: Engine,
@@ -241,7 +242,7 @@ impl Slot {
         }
     }
 
-    /// The mode that the host has, or that an earlier life of it has left.
+    /// The present mode of the host, or the mode that an earlier life of it left.
     pub(super) fn held(&self) -> Option<Mode> {
         self.engine.mode.or(self.legacy.orphan.map(|(mode, _)| mode))
     }
@@ -251,7 +252,7 @@ impl Slot {
         self.engine.mode.is_some() && now < self.engine.until
     }
 
-    /// Forgets what was seen of an earlier request.
+    /// Forgets the observations of an earlier request.
     pub(super) fn begin_request(&mut self) {
         self.seen.request = SeenInRequest::default();
     }
@@ -271,7 +272,7 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    /// Begins anew with a world of so many locks.
+    /// Begins anew with a world of this number of locks.
     pub(super) fn clear(&mut self, locks: usize) {
         self.slots.clear();
         self.locks = locks;
@@ -301,7 +302,7 @@ impl Slots {
         SlotIx::new(h.get() * self.locks + l.get())
     }
 
-    /// All hosts' sides of the lock that this is a side of.
+    /// All hosts' sides of this slot's lock.
     pub(super) fn rivals(&self, s: SlotIx) -> impl Iterator<Item = SlotIx> + use<> {
         (s.get() % self.locks..self.slots.len()).step_by(self.locks).map(SlotIx::new)
     }

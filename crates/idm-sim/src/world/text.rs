@@ -1,11 +1,11 @@
-//! How a trace names things.
+//! The texts of a trace.
 
 use crate::ids::{HostIx, LockIx};
 use core::fmt;
 use idm_engine::{Event, Notice, Outcome};
 use idm_protocol::{DriveCommand, Reply, ValueUpdate};
 
-/// Prints a line of a trace; whoever reads it may stop reading.
+/// Prints a line of a trace; the reader may stop reading.
 macro_rules! say {
     ($($arg:tt)*) => {{
         let _ = std::io::Write::write_fmt(
@@ -15,7 +15,7 @@ macro_rules! say {
     }};
 }
 
-/// Prints what happens now, where that is wanted.
+/// Prints an event, if a trace is requested.
 macro_rules! trace {
     ($world:expr, $($arg:tt)*) => {
         if $world.tracing {
@@ -39,7 +39,7 @@ impl fmt::Display for Name {
     }
 }
 
-/// A command without what all commands of a lock have in common.
+/// A command without the fields that all commands of a lock have in common.
 pub(super) struct CommandText<'a>(pub(super) &'a DriveCommand);
 
 impl fmt::Display for CommandText<'_> {
@@ -85,7 +85,7 @@ impl fmt::Display for ReplyText<'_> {
     }
 }
 
-/// Bytes up to the last that is not zero.
+/// Prints bytes up to the last one that is not zero.
 fn hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
     let end = bytes.iter().rposition(|&b| b != 0).map_or(0, |i| i + 1);
     if end == 0 {
@@ -97,7 +97,7 @@ fn hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
     Ok(())
 }
 
-/// An event; hosts by their names.
+/// An event, with hosts by their names.
 pub(super) struct Brief<'a>(pub(super) &'a Event);
 
 impl fmt::Debug for Brief<'_> {

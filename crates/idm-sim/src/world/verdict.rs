@@ -1,8 +1,8 @@
-//! How a seed ends, and what did not hold in it.
+//! The end of a seed, and the violation in it.
 
 use core::fmt;
 
-/// How a seed ended.
+/// The end of a seed without a violation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// All invariants held to the end.
@@ -14,11 +14,11 @@ pub enum Ending {
 /// An invariant that did not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// Which.
+    /// The invariant.
     pub invariant: &'static str,
-    /// When, in us of the simulation's time.
+    /// The moment, in us of the simulation's time.
     pub at: u64,
-    /// Who, and how.
+    /// The hosts and drives, with details.
     pub detail: String,
 }
 
@@ -28,14 +28,14 @@ impl fmt::Display for Failure {
     }
 }
 
-/// What a checker has found.
+/// The finding of a checker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Violation {
     pub(super) invariant: &'static str,
     pub(super) detail: String,
 }
 
-/// What a checker says of the present moment.
+/// The judgement of a checker about the present moment.
 pub(super) type Verdict = Result<(), Violation>;
 
 /// A violation of an invariant, with a formatted detail.

@@ -1,4 +1,4 @@
-//! The VG's drives, and where its volumes lie: both change while locks are held.
+//! The VG's drives, and the layout of its volumes: both change while locks are held.
 
 use super::World;
 use super::agenda::What;
@@ -11,7 +11,7 @@ use crate::plan::Fault;
 use idm_protocol::Mode;
 
 impl World {
-    /// A holder prepares to move its LV to other drives.
+    /// Lets a holder prepare to move its LV to other drives.
     pub(super) fn spread(&mut self, s: SlotIx) {
         let h = self.slots.host(s);
         if self.plan.replaces && self.settled() && self.rng.bool() {
@@ -28,7 +28,7 @@ impl World {
         self.follow_spread(s, set);
     }
 
-    /// A holder puts its lock on these drives.
+    /// Lets a holder put its lock on these drives.
     pub(super) fn spread_to(&mut self, s: SlotIx, list: DriveSet) {
         let now = self.local(self.slots.host(s));
         self.observe_note(s, Tone::Plain, format_args!("spreads to {list}"));
@@ -40,7 +40,7 @@ impl World {
         }
     }
 
-    /// After its lock was put on other drives, a holder moves its LV to some of them.
+    /// Lets a holder move its LV to some of the drives that its lock was put on.
     pub(super) fn follow_spread(&mut self, s: SlotIx, set: DriveSet) {
         let h = self.slots.host(s);
         self.settle(s);
@@ -50,7 +50,7 @@ impl World {
         self.push(at, What::Move(self.slots.lock(s), s, set));
     }
 
-    /// Drives leave the VG or are added to it. The host knows; others are told, or not yet.
+    /// Removes drives from the VG or adds some. The host knows; others are informed, or not yet.
     fn change_vg(&mut self, h: HostIx) {
         let used = self.locks.iter().fold(DriveSet::EMPTY, |used, (_, lock)| used | lock.layout);
         let some = DriveSet::from_bits(self.rng.u16(0..=self.plan.all_drives().bits()));
@@ -64,8 +64,8 @@ impl World {
         }
     }
 
-    /// Drives that no LV lies on leave the VG for good. Every host is told, and lets other drives
-    /// vote; when there was time for that, they are pulled out.
+    /// Removes drives without an LV from the VG for good. Every host is informed, and moves
+    /// the votes to other drives; after enough time for that, the drives are pulled out.
     fn retire_drives(&mut self) {
         let used = self.locks.iter().fold(DriveSet::EMPTY, |used, (_, lock)| used | lock.layout);
         let free = self.vg - used;
@@ -88,7 +88,7 @@ impl World {
         self.push(self.now() + lease + lease / 4, What::Pull(leaving));
     }
 
-    /// Drives that have left the VG are not there any more.
+    /// Pulls out drives that have left the VG.
     pub(super) fn pull(&mut self, drives: DriveSet) {
         trace!(self, "{drives} are pulled out");
         for d in drives.iter() {
@@ -97,7 +97,7 @@ impl World {
         }
     }
 
-    /// The LV lies somewhere else from now on, if the holder's lock is there too.
+    /// Changes the LV's layout, if the holder's lock is there too.
     pub(super) fn commit_move(&mut self, l: LockIx, s: SlotIx, set: DriveSet) {
         if !self.believes(s) || self.slots[s].engine.mode != Some(Mode::Exclusive) {
             return;

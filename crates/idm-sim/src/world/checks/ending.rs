@@ -1,4 +1,4 @@
-//! The invariants of what comes late: after a loss beyond the budget, and at the end.
+//! The invariants that are checked late: after a loss beyond the budget, and at the end.
 
 use crate::coverage::Count;
 use crate::ids::SlotIx;
@@ -7,7 +7,7 @@ use crate::world::agenda::What;
 use crate::world::slots::Caller;
 use crate::world::verdict::{Verdict, ensure};
 
-/// What came of a loss beyond the budget.
+/// The result of a loss beyond the budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Aftermath {
     /// Another tenure has begun, or another reset has its own time.
@@ -18,7 +18,7 @@ enum Aftermath {
 }
 
 impl World {
-    /// Long after the last request nothing is left to be done.
+    /// Requires that no work is left long after the last request.
     pub(in crate::world) fn check_idle(&self) -> Verdict {
         for s in self.slots.ids().filter(|&s| self.hosts[self.slots.host(s)].alive) {
             let slot = &self.slots[s];
@@ -35,8 +35,8 @@ impl World {
         Ok(())
     }
 
-    /// After a reset beyond the budget: every drive is refreshed once within the renewal time, so
-    /// by then a host must have heard of it.
+    /// Plans the check after a reset beyond the budget: every drive is refreshed once within the
+    /// renewal time, so by then a host must know of the loss.
     pub(in crate::world) fn expect_notice(&mut self, s: SlotIx) {
         let tenure = self.slots[s].seen.tenure;
         self.push(self.now() + self.notice_time(), What::Notice(s, tenure));
@@ -63,7 +63,7 @@ impl World {
         }
     }
 
-    /// The time in which a loss must have been noticed is over.
+    /// Checks the loss after the time in which it must have been noticed.
     pub(in crate::world) fn look_back(&mut self, s: SlotIx, tenure: u32) {
         let aftermath = self.aftermath(s, tenure);
         match aftermath {

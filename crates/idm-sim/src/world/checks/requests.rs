@@ -1,4 +1,4 @@
-//! The invariants of requests: they are taken, answered in time and rightly, and at a fair price.
+//! The invariants of requests: engines accept them, answer in time and correctly, at a fair price.
 
 use crate::ids::{DriveIx, Ix, LockIx, SlotIx};
 use crate::world::World;
@@ -8,14 +8,14 @@ use core::fmt;
 use idm_engine::Refusal;
 use idm_protocol::{Mode, Value};
 
-/// More commands than any seed needs; beyond it somebody sends without end.
+/// More commands than any seed needs; beyond this number a host sends without end.
 const STORM: u64 = 200_000;
 
-/// So many requests in a row are never refused while the lock is free.
+/// The number of refusals in a row that never occurs while the lock is free.
 const REFUSALS: u32 = 25;
 
 impl World {
-    /// Nobody sends without end.
+    /// Requires that no host sends without end.
     pub(in crate::world) fn check_storm(&self, s: SlotIx) -> Verdict {
         ensure!(
             self.network.commands <= STORM,
@@ -27,7 +27,7 @@ impl World {
         Ok(())
     }
 
-    /// A request that callers make is one that an engine takes.
+    /// Requires that an engine accepts a caller's request.
     pub(in crate::world) fn check_taken<E: fmt::Debug>(
         &self,
         s: SlotIx,
@@ -39,7 +39,7 @@ impl World {
         })
     }
 
-    /// A request that was not answered in time.
+    /// The violation by a request that was not answered in time.
     pub(in crate::world) fn overdue_violation(&self, s: SlotIx) -> Violation {
         violation!(
             "request answered",
@@ -49,7 +49,7 @@ impl World {
         )
     }
 
-    /// A grant is good when it is told.
+    /// Requires that a grant is good when it is reported.
     pub(in crate::world) fn check_grant(&self, s: SlotIx) -> Verdict {
         let now = self.local(self.slots.host(s));
         let slot = &self.slots[s];
@@ -63,7 +63,7 @@ impl World {
         Ok(())
     }
 
-    /// What is converted is in the mode asked for, or lost.
+    /// Requires that a converted lock has the requested mode, or is lost.
     pub(in crate::world) fn check_converted(&self, s: SlotIx, mode: Mode) -> Verdict {
         let present = self.slots[s].engine.side.mode();
         ensure!(
@@ -75,7 +75,7 @@ impl World {
         Ok(())
     }
 
-    /// A release is complete when the request returns.
+    /// Requires that a release is complete when the request returns.
     pub(in crate::world) fn check_released(&self, s: SlotIx) -> Verdict {
         let slot = &self.slots[s];
         ensure!(
@@ -88,13 +88,13 @@ impl World {
         Ok(())
     }
 
-    /// Whether the value that a host reads must be the last.
+    /// Whether the value that a host reads must be the last one.
     pub(in crate::world) fn value_counts(&self, s: SlotIx) -> bool {
         let lock = &self.locks[self.slots.lock(s)];
         self.plan.kind.is_safe() && lock.keeps_value && !lock.muddled && !self.plan.lists_differ
     }
 
-    /// A value that is told as known is the last one, or a later one.
+    /// Requires that a value reported as known is the last one, or a later one.
     pub(in crate::world) fn check_value(&self, s: SlotIx, value: Value) -> Verdict {
         let lock = &self.locks[self.slots.lock(s)];
         let floor = self.slots[s].call.floor.max(lock.poison);
@@ -110,7 +110,7 @@ impl World {
         Ok(())
     }
 
-    /// In a healthy cluster a lone host gets a lock.
+    /// Requires that a lone host gets a lock in a healthy cluster.
     pub(in crate::world) fn check_lone(&self, s: SlotIx) -> Verdict {
         ensure!(
             !self.slots[s].call.lone,
@@ -121,7 +121,7 @@ impl World {
         Ok(())
     }
 
-    /// In a healthy cluster somebody gets a free lock.
+    /// Requires that some host gets a free lock in a healthy cluster.
     pub(in crate::world) fn check_somebody(&self, l: LockIx) -> Verdict {
         ensure!(
             self.locks[l].refusals <= REFUSALS,
@@ -131,8 +131,8 @@ impl World {
         Ok(())
     }
 
-    /// Whether a refusal is one by live holders that had held the lock for a while and went on to
-    /// hold it, where nothing else goes wrong.
+    /// Whether a refusal is plain: live holders had held the lock for a while and kept it, and
+    /// nothing else goes wrong.
     pub(in crate::world) fn is_plain_refusal(&self, s: SlotIx, refusal: &Refusal) -> bool {
         let quiet = self.plan.kind.is_safe() && self.plan.calm_at == 0 && self.plan.old_hosts == 0;
         let longest = 20 * self.plan.slowest_path();
@@ -144,14 +144,14 @@ impl World {
         quiet && still && matches!(refusal, Refusal::Held(_)) && slot.call.fresh
     }
 
-    /// A plain refusal takes three round trips at most.
+    /// Requires that a plain refusal takes three round trips at most.
     pub(in crate::world) fn check_refusal_time(&self, s: SlotIx) -> Verdict {
         let slot = &self.slots[s];
         let delay = &self.plan.delay[self.slots.host(s)];
         let asked = slot.call.members | slot.call.witnesses;
         let slowest = asked.iter().map(|d| u64::from(delay[d])).max().unwrap_or(0);
-        // A round trip is at most twice a path's base delay each way. Where sharers are not
-        // admitted, that takes one more to be told from a holder that has just become one.
+        // A round trip is at most twice a path's base delay each way. Firmware that does not admit
+        // sharers needs one more, to distinguish that from a holder that has just become one.
         let solitary = self.drives.iter().any(|(_, d)| !d.drive.profile().sharers_admitted);
         let trips = if solitary { 4 } else { 3 };
         let most = trips * 4 * slowest + 2 * self.plan.lateness;
@@ -165,8 +165,8 @@ impl World {
         Ok(())
     }
 
-    /// A plain refusal costs four commands a drive at most. Each attempt that split the drives with
-    /// another host's may cost as much again.
+    /// Requires that a plain refusal costs four commands per drive at most. Each attempt that split
+    /// the drives with another host's may cost as much again.
     pub(in crate::world) fn check_count(&self, s: SlotIx) -> Verdict {
         let request = &self.slots[s].seen.request;
         let most = 4 * (1 + request.splits);

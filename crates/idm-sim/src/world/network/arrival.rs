@@ -1,4 +1,4 @@
-//! Commands come to their drives.
+//! The arrival of commands at their drives.
 
 use super::FlightIx;
 use crate::coverage::Count;
@@ -10,13 +10,13 @@ use crate::world::text::{CommandText, ReplyText, trace};
 use idm_protocol::{MutexOp, Reply, Status};
 
 impl World {
-    /// A command has come to its drive.
+    /// Lets a command arrive at its drive.
     pub(in crate::world) fn execute(&mut self, f: FlightIx, reply_after: Option<u32>) {
         let flight = &self.network.flights[f];
         let (s, d) = (flight.slot, flight.drive);
         let h = self.slots.host(s);
         if self.now() < self.hosts[h].frozen_until && flight.hold_back && reply_after.is_some() {
-            // The host froze before it had handed the command on.
+            // The host froze before it had sent the command.
             self.coverage.add(Count::HeldBack);
             let at = self.hosts[h].frozen_until + 1;
             self.push(at, What::Exec(f, reply_after));
@@ -47,7 +47,7 @@ impl World {
         }
     }
 
-    /// Whether a command has ended because its host's life has: the kernel gives it up in time.
+    /// Whether a command has ended with its host's life: the kernel gives it up in time.
     fn has_ended(&self, f: FlightIx) -> bool {
         let flight = &self.network.flights[f];
         let h = self.slots.host(flight.slot);
@@ -55,7 +55,7 @@ impl World {
         flight.generation != host.generation && self.now() >= self.linger_from(h, host.died_at)
     }
 
-    /// The drive executes a command. Tells whether the host got the drive by it.
+    /// Lets the drive execute a command. Returns whether the host got the drive by it.
     fn perform(&mut self, f: FlightIx) -> bool {
         let (s, d) = (self.network.flights[f].slot, self.network.flights[f].drive);
         let at = self.drive_now(d);
@@ -95,7 +95,7 @@ impl World {
         good && self.network.flights[f].takes()
     }
 
-    /// Decides what a host will hear of what its command did.
+    /// Decides the reply that a host will receive for its command.
     fn set_reply(&mut self, f: FlightIx, mut reply: Reply) {
         let (s, d) = (self.network.flights[f].slot, self.network.flights[f].drive);
         if self.plan.kind == WorldKind::Nonsense && !self.calm() && self.rng.u8(0..3) == 0 {
@@ -107,14 +107,14 @@ impl World {
             self.network.flights[f].nonsense = true;
             reply = self.harmless_nonsense(&reply);
         }
-        // A command whose fate is told without the drive keeps it.
+        // A reply that was decided without the drive stays.
         let flight = &mut self.network.flights[f];
         if !flight.told {
             flight.reply = Some(reply);
         }
     }
 
-    /// A drive has done what a host asked for.
+    /// Notes the success of a host's command.
     fn note_success(&mut self, f: FlightIx) {
         let flight = &self.network.flights[f];
         let s = flight.slot;
@@ -125,8 +125,8 @@ impl World {
             slot.legacy.strayed = true;
         }
         if breaks && matches!(slot.engine.side, Side::Old(_)) {
-            // The older stack leaves no trace of a break: nobody can know any more that the value
-            // is that of before the dead holder's changes.
+            // The older stack leaves no trace of a break: afterwards no host can know that the
+            // value is older than the dead holder's changes.
             let l = self.slots.lock(s);
             self.locks[l].muddled = true;
         }

@@ -1,4 +1,4 @@
-//! Replies come back to their hosts.
+//! The arrival of replies at their hosts.
 
 use super::{FlightIx, Ticket};
 use crate::ids::HostSet;
@@ -8,7 +8,7 @@ use crate::world::text::{ReplyText, trace};
 use idm_protocol::{DriveCommand, Mode, MutexOp, Reply, Status};
 
 impl World {
-    /// A reply has come to its host.
+    /// Lets a reply arrive at its host.
     pub(in crate::world) fn reply(&mut self, f: FlightIx) {
         let flight = &self.network.flights[f];
         let s = flight.slot;
@@ -24,7 +24,7 @@ impl World {
         self.deliver(f);
     }
 
-    /// Gives a reply to the engine that waits for it.
+    /// Passes a reply to the engine that waits for it.
     pub(in crate::world) fn deliver(&mut self, f: FlightIx) {
         let flight = &mut self.network.flights[f];
         let (s, d, ticket) = (flight.slot, flight.drive, flight.ticket);
@@ -53,7 +53,7 @@ impl World {
         self.settle(s);
     }
 
-    /// Notes what a host can know by a reply.
+    /// Notes the knowledge that a reply gives to a host.
     fn note_reply(&mut self, f: FlightIx, reply: &Reply) {
         let flight = &self.network.flights[f];
         let (s, d) = (flight.slot, flight.drive);
@@ -73,7 +73,7 @@ impl World {
         }
         let takes = flight.takes() || flight.is(MutexOp::Refresh);
         let slot = &mut self.slots[s];
-        // A refused promotion may be due to others who share the lock as well as to a loss.
+        // A refused promotion may be due to other sharers as well as to a loss.
         let promotion = slot.engine.mode == Some(Mode::Shared)
             && matches!(&flight.command,
                 DriveCommand::Mutex(MutexOp::Refresh, r) if r.class.mode() == Mode::Exclusive);
@@ -101,7 +101,7 @@ impl World {
     }
 }
 
-/// Whether a reply says what the drive did.
+/// Whether a reply shows the drive's result.
 fn is_definite(reply: &Reply) -> bool {
     !matches!(
         reply,

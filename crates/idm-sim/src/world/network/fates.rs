@@ -1,4 +1,4 @@
-//! What becomes of single commands.
+//! The fates of single commands.
 
 use super::{FlightIx, Trip};
 use crate::coverage::Count;
@@ -7,7 +7,7 @@ use crate::world::World;
 use crate::world::agenda::What;
 use idm_protocol::{Reply, Status};
 
-/// What becomes of one command.
+/// The fate of one command.
 pub(super) enum Fate {
     Normal,
     Unreachable,
@@ -45,7 +45,7 @@ impl World {
         Fate::Normal
     }
 
-    /// A command meets its fate.
+    /// Applies a fate to a command.
     pub(super) fn meet(&mut self, f: FlightIx, fate: Fate, trip: Trip) {
         match fate {
             Fate::Normal => self.exchange(f, trip),
@@ -93,7 +93,7 @@ impl World {
         }
     }
 
-    /// A command is given up, and reaches its drive all the same.
+    /// Gives a command up that reaches its drive all the same.
     fn haunt(&mut self, f: FlightIx) {
         self.coverage.add(Count::Ghost);
         let after = self.give_up_after();
@@ -105,15 +105,16 @@ impl World {
         self.later(f, at - self.now(), None);
     }
 
-    /// When a command that is reported as uncertain can reach its drive no longer (fault budget).
-    /// The older stack waits for its commands in the kernel, which ends them before it reports.
+    /// The moment after which a command that is reported as uncertain can no longer reach its drive
+    /// (fault budget). The older stack waits for its commands in the kernel, which ends them before
+    /// it reports.
     fn horizon(&self, f: FlightIx, reported: u64) -> u64 {
         let flight = &self.network.flights[f];
         let h = self.slots.host(flight.slot);
         self.linger_from(h, if self.is_old(h) { flight.sent } else { reported })
     }
 
-    /// The last moment at which what a host gave up at `from` may still reach a drive.
+    /// The last moment when a command that a host gave up at `from` may still reach a drive.
     pub(super) fn linger_from(&self, h: HostIx, from: u64) -> u64 {
         let clock = self.hosts[h].clock;
         clock.when(clock.at(from) + self.plan.linger()) - 1
@@ -124,13 +125,13 @@ impl World {
         (self.slots.host(flight.slot), flight.drive)
     }
 
-    /// When a command whose answer does not come is given up: mostly when the transport's time is
-    /// over, sometimes early, as an abort does.
+    /// The time after which a command without an answer is given up: mostly the transport's
+    /// timeout, sometimes less, as after an abort.
     fn give_up_after(&mut self) -> u64 {
         if self.rng.bool() { self.plan.timeout } else { self.rng.u64(1..self.plan.timeout) }
     }
 
-    /// The ordinary course: there and back again, if it is quick enough.
+    /// The ordinary course: to the drive and back, if it is quick enough.
     fn exchange(&mut self, f: FlightIx, trip: Trip) {
         if trip.there + trip.back < self.plan.timeout {
             self.later(f, trip.there, Some(trip.back as u32));

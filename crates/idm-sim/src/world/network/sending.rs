@@ -1,4 +1,4 @@
-//! Commands leave their hosts.
+//! The departure of commands from their hosts.
 
 use super::fates::Fate;
 use super::{Flight, FlightIx, Ticket, Trip};
@@ -11,7 +11,7 @@ use idm_engine::Undoes;
 use idm_protocol::{DriveCommand, MutexOp, Record, Status};
 
 impl World {
-    /// Hands a command of an engine to the network.
+    /// Passes a command of an engine to the network.
     pub(in crate::world) fn send(
         &mut self,
         s: SlotIx,
@@ -56,14 +56,14 @@ impl World {
         self.dispatch(f, h, d, trip);
     }
 
-    /// Notes what a command tells of the engine that sends it.
+    /// Notes the facts that a command shows about its engine.
     fn note_command(&mut self, s: SlotIx, d: DriveIx, command: &DriveCommand) {
         if let DriveCommand::Mutex(_, record) = command {
             if self.is_ours(s, record) && self.is_old(self.slots.host(s)) {
                 self.slots[s].seen.set_mark = set_mark(record);
             }
         }
-        // What follows the answer only tidies up, but for the UNLOCK that gives back what was got.
+        // Later commands only tidy up, except the UNLOCK that gives a won drive back.
         let unlocks = matches!(command, DriveCommand::Mutex(MutexOp::Unlock, _));
         let slot = &mut self.slots[s];
         if unlocks || slot.call.caller.waits() {
@@ -72,7 +72,8 @@ impl World {
         }
     }
 
-    /// Before a command leaves that can undo what a drive has, its host notes until when it can.
+    /// Lets a host note, before a command with `undoes` leaves, until when the command may undo a
+    /// lock.
     pub(in crate::world) fn note_undoing(&mut self, h: HostIx, undoes: Undoes) {
         let until = self.local(h) + 2 * self.plan.timing.linger;
         let noted = match undoes {
@@ -81,17 +82,17 @@ impl World {
             Undoes::Any => &mut self.hosts[h].undoes_until,
         };
         if *noted < until {
-            // Not for every command anew.
+            // Not anew for every command.
             *noted = until + self.plan.timing.lease / 60;
         }
     }
 
-    /// Whether a record is one of the slot's lock.
+    /// Whether a record belongs to the slot's lock.
     pub(in crate::world) fn is_ours(&self, s: SlotIx, record: &Record) -> bool {
         record.resource == self.locks[self.slots.lock(s)].resource
     }
 
-    /// One way, one time.
+    /// The travel time of one way.
     pub(super) fn delay(&mut self, h: HostIx, d: DriveIx) -> u64 {
         let base = u64::from(self.plan.delay[h][d]);
         let mut delay = base + self.rng.u64(0..=base);
@@ -101,7 +102,7 @@ impl World {
         delay
     }
 
-    /// Lets a command go, unless a lasting fault is in its way.
+    /// Sends a command, unless a lasting fault prevents it.
     fn dispatch(&mut self, f: FlightIx, h: HostIx, d: DriveIx, trip: Trip) {
         if self.plan.not_idm == Some(d) {
             return self.answer(f, Status::Unsupported, trip.there + trip.back);
