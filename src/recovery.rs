@@ -521,13 +521,14 @@ impl Orphans {
     }
 
     /// A lock may be another host's while its LV is active: its VG must not be used any longer.
-    fn alarm(&self, orphan: &mut Orphan, why: &str) {
+    /// `until`: when another host may have it; `None` where one may have it already.
+    fn alarm(&self, orphan: &mut Orphan, why: &str, until: Option<Instant>) {
         orphan.set_in_danger(true);
         let spec = &orphan.spec;
         let why = format!(
             "{spec} was held by an earlier lvmlockd, its logical volume is active, and {why}"
         );
-        self.runtime.fail(orphan.spec.owner.clone(), why);
+        self.runtime.fail(orphan.spec.owner.clone(), why, until);
     }
 
     /// Gives up what is not in use, and raises the alarm for what could not be proven in time.
@@ -577,7 +578,8 @@ impl Orphans {
             let is_active = in_use && orphan.spec.role == Role::Lv;
             let unproven = orphan.phase == Phase::Unproven && !orphan.in_danger;
             if is_active && unproven && self.is_late(orphan, now) {
-                self.alarm(orphan, "too few of its drives answer");
+                let until = Some(self.safe_until(orphan));
+                self.alarm(orphan, "too few of its drives answer", until);
             }
         }
         for id in &unused {
@@ -593,18 +595,24 @@ impl Orphans {
     /// Whether the next look would be too late for the alarm, if it is not proven before: the kill
     /// command needs its time while other hosts are still kept out.
     fn is_late(&self, orphan: &Orphan, now: Instant) -> bool {
+        let Dates { timing, fencing, .. } = &self.dates;
+        let alarm = self.safe_until(orphan) - fencing.margin;
+        let next_look = now + self.first_pause() + timing.patience * 3 / 2 + fencing.notice;
+        next_look >= alarm
+    }
+
+    /// Until when other hosts are certainly kept out, as far as that is noted.
+    fn safe_until(&self, orphan: &Orphan) -> Instant {
         let Dates { timing, fencing, note, .. } = &self.dates;
-        let alarm = match note.left(&vg_of(&orphan.spec.resource)) {
-            Some(Some(safe_until)) => safe_until - fencing.margin,
+        match note.left(&vg_of(&orphan.spec.resource)) {
+            Some(Some(safe_until)) => safe_until,
             // It was granted just before lvmlockd died, if at all.
             Some(None) => {
                 let asked = Instant::from_micros(orphan.saved.asked_us);
-                asked + (timing.lease - timing.drift) - fencing.margin
+                asked + (timing.lease - timing.drift)
             }
-            None => self.found_at + timing.lease / 2,
-        };
-        let next_look = now + self.first_pause() + timing.patience * 3 / 2 + fencing.notice;
-        next_look >= alarm
+            None => self.found_at + timing.lease / 2 + fencing.margin,
+        }
     }
 
     /// From when on an orphan may be given up when nothing seems to use it. A command that was

@@ -25,7 +25,7 @@ use crate::sys::sync::thread::JoinHandle;
 use crate::sys::thread;
 use core::time::Duration;
 use engine::MakeEngine;
-use idm_engine::{DriveRef, Member, Outcome, Request};
+use idm_engine::{DriveRef, Instant, Member, Outcome, Request};
 use idm_protocol::{DriveCommand, Mode, Record, Reply, ResourceId};
 use reactor::{Message, Reactor};
 pub use settings::Settings;
@@ -145,9 +145,10 @@ impl Runtime {
         self.send(Message::Own { spec });
     }
 
-    /// Kills a lockspace: locks of it are lost that the runtime does not know of.
-    pub fn fail(&self, owner: Arc<Owner>, why: String) {
-        self.send(Message::Fail { owner, why });
+    /// Kills a lockspace: locks of it are in danger that the runtime does not know of. `until`: when
+    /// the first of them may be lost; `None` where one is lost already.
+    pub fn fail(&self, owner: Arc<Owner>, why: String, until: Option<Instant>) {
+        self.send(Message::Fail { owner, why, until });
     }
 
     /// Gives a lock up without waiting for any drive.

@@ -146,7 +146,7 @@ impl Orphans {
             )) => {
                 if self.is_in_use(orphan, active) {
                     orphan.phase = Phase::Lost;
-                    self.alarm(orphan, "its drives say that it is not this host's any more");
+                    self.alarm(orphan, "its drives say that it is not this host's any more", None);
                 } else {
                     log::info!("{spec}: an earlier lvmlockd asked for it; nothing uses it");
                     orphan.set_in_danger(false);

@@ -209,7 +209,7 @@ impl Reactor {
                     entry.own(spec);
                 }
             }
-            Message::Fail { owner, why } => self.fail(LockFailure { owner, why, until: None }),
+            Message::Fail { owner, why, until } => self.fail(LockFailure { owner, why, until }),
             Message::Mode { resource, waiter } => {
                 let entry = self.names.get(&resource).and_then(|id| self.locks.get(id));
                 let _ = waiter.send(entry.and_then(|entry| entry.safe_mode(clock::now())));

@@ -509,7 +509,7 @@ fn a_vg_is_killed() {
             let (runtime, owner) = (bench.runtime.clone(), owner.clone());
             threads::spawn(move || {
                 owner.count_in_danger(true);
-                runtime.fail(owner, "lost".into());
+                runtime.fail(owner, "lost".into(), None);
             })
         })
         .collect();
@@ -547,7 +547,7 @@ fn the_end_of_a_kill_command() {
     KILLS.set(Kills::default());
     let bench = Bench::new(1);
     let owner = owner();
-    bench.runtime.fail(owner.clone(), "lost".into());
+    bench.runtime.fail(owner.clone(), "lost".into(), None);
     if any(4) == 0 {
         // The runtime ends in the middle.
         return;

@@ -3,14 +3,13 @@
 //! It prints into a file in memory. A pipe would end it by SIGPIPE if lvmlockd dies meanwhile, and
 //! stop it where nobody reads.
 
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::fs::File;
-use std::io::{self, Seek};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::process::Stdio;
 
-/// How much it may print in bytes. Writing more fails.
+/// How much of it is read, in bytes. A command that prints more goes on all the same.
 const SIZE: u64 = 1 << 20;
 /// How many lines the log gets, and how many bytes of each.
 const LINES: usize = 100;
@@ -18,7 +17,6 @@ const WIDTH: usize = 400;
 
 /// The output of one command.
 pub struct Output {
-    /// Its offset is where the command goes on: both have one open file.
     file: File,
     /// Up to where it was read, in bytes.
     read: u64,
@@ -28,11 +26,7 @@ pub struct Output {
 
 impl Output {
     pub fn new() -> io::Result<Output> {
-        let file =
-            memfd_create(c"kill-command", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
-        let file = File::from(file);
-        file.set_len(SIZE)?;
-        fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_GROW))?;
+        let file = File::from(memfd_create(c"kill-command", MFdFlags::MFD_CLOEXEC)?);
         Ok(Output { file, read: 0, told: 0 })
     }
 
@@ -43,7 +37,9 @@ impl Output {
 
     /// The lines that are new, and at the end also the one without an end.
     pub fn lines(&mut self, at_end: bool) -> Vec<String> {
-        let written = (&self.file).stream_position().unwrap_or(self.read).min(SIZE);
+        // A command that opens its output anew, as `> /dev/stderr` does, makes it empty first.
+        let written = self.file.metadata().map_or(0, |file| file.len()).min(SIZE);
+        self.read = self.read.min(written);
         let mut bytes = vec![0; written.saturating_sub(self.read) as usize];
         if self.file.read_exact_at(&mut bytes, self.read).is_err() {
             return Vec::new();
@@ -103,7 +99,21 @@ mod tests {
         assert_eq!(lines[0], "x".repeat(WIDTH) + "…");
         assert_eq!(lines.len(), LINES + 1);
         assert_eq!(lines[LINES], "its further output is left out");
-        assert!(command.write_all(&vec![b'x'; SIZE as usize]).is_err());
+        command.write_all(&vec![b'x'; 2 * SIZE as usize]).unwrap();
         assert!(output.lines(true).is_empty());
+    }
+
+    #[test]
+    fn a_command_that_opens_its_output_anew_goes_on() {
+        let mut output = Output::new().unwrap();
+        let script = "set -e; echo one; echo two >/dev/stderr; echo three >>/dev/stderr; echo four";
+        let status = std::process::Command::new("sh")
+            .args(["-c", script])
+            .stdout(output.stdio().unwrap())
+            .stderr(output.stdio().unwrap())
+            .status()
+            .unwrap();
+        assert!(status.success());
+        assert!(output.lines(true).iter().any(|line| line.contains("four")));
     }
 }

@@ -22,7 +22,7 @@ pub enum Message {
     /// A held lock belongs to another lockspace from now on.
     Own { spec: LockSpec },
     /// A lockspace has lost what it needs.
-    Fail { owner: Arc<Owner>, why: String },
+    Fail { owner: Arc<Owner>, why: String, until: Option<Instant> },
     /// Tell how a lock is held.
     Mode { resource: ResourceId, waiter: Sender<Option<Mode>> },
     /// A drive answered.
