@@ -145,8 +145,8 @@ impl Runtime {
         self.send(Message::Own { spec });
     }
 
-    /// Kills a lockspace: locks of it are in danger that the runtime does not know of. `until`: when
-    /// the first of them may be lost; `None` where one is lost already.
+    /// Kills a lockspace: locks of it are in danger that the runtime does not know of. `until`:
+    /// when the first of them may be lost; `None` where one is lost already.
     pub fn fail(&self, owner: Arc<Owner>, why: String, until: Option<Instant>) {
         self.send(Message::Fail { owner, why, until });
     }
