@@ -203,7 +203,7 @@ pub(crate) enum Heard {
 }
 
 /// The mark that commands of unknown fate may still write into this host's record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Remark {
     /// The mark that the record would have then; `None` if several are possible.
     pub(crate) mark: Option<Mark>,
@@ -227,7 +227,7 @@ pub(crate) struct Seat {
     pub(crate) mark: Option<Mark>,
     pub(crate) marked_at: Instant,
     /// The mark that a command of this host may write there instead.
-    pub(crate) remark: Option<Remark>,
+    pub(crate) remark: Remark,
     /// The moment until which a command of this host, in this life or an earlier one, may reach the
     /// drive and undo a new grant.
     pub(crate) barred_until: Instant,
@@ -274,7 +274,7 @@ impl Seat {
             failures: 0,
             mark: None,
             marked_at: Instant::default(),
-            remark: None,
+            remark: Remark::default(),
             barred_until: earlier_until,
             demote_until: Instant::default(),
             promote_until: Instant::default(),
@@ -354,10 +354,8 @@ impl Seat {
     /// `set`, whatever is still on its way.
     pub(crate) fn is_marked(&self, set: Fingerprint) -> bool {
         let fits = |mark: Mark| mark.fits(set);
-        let stays = match self.remark {
-            Some(remark) => remark.mark.is_some_and(fits) || self.marked_at >= remark.until,
-            None => true,
-        };
+        let Remark { mark, until } = self.remark;
+        let stays = mark.is_some_and(fits) || self.marked_at >= until;
         let open = self.flight.as_ref().filter(|flight| flight.step.writes());
         stays && self.mark.is_some_and(fits) && open.is_none_or(|flight| fits(flight.mark))
     }
@@ -371,16 +369,16 @@ impl Seat {
 
     /// The moment until which a command of this host may still change the mark of its record.
     pub(crate) fn remarked_until(&self) -> Instant {
-        self.remark.map_or(Instant::default(), |remark| remark.until)
+        self.remark.until
     }
 
     /// Notes that a command of this host may write `mark` into its record until then. The marks of
     /// earlier commands are remembered until an answer shows that they are not there.
     fn expect_remark(&mut self, mark: Mark, until: Instant) {
-        let running = self.remark.filter(|remark| self.marked_at < remark.until);
-        let same = running.is_none_or(|remark| remark.mark == Some(mark));
+        let runs = self.marked_at < self.remark.until;
+        let same = !runs || self.remark.mark == Some(mark);
         let until = until.max(self.remarked_until());
-        self.remark = Some(Remark { mark: same.then_some(mark), until });
+        self.remark = Remark { mark: same.then_some(mark), until };
     }
 
     /// Whether the drive may have a shared record of this host that others rely on.
