@@ -408,7 +408,7 @@ fn watchdog_note(data: &[u8]) {
         assert_eq!(safe_note::parse(data, "another", now), None);
     }
     if let Some(left) = note::parse(data, boot, now) {
-        assert_eq!(note::format(boot, left).as_bytes(), data);
+        assert_eq!(note::format(boot, &left).as_bytes(), data);
         assert_eq!(note::parse(data, "another", now), None);
         let most = Duration::from_secs(3600);
         assert!(left.is_none_or(|left| left.since(now) <= most), "{left:?}");

@@ -4,25 +4,20 @@
 //! protect has to be stopped: of each VG by itself, because a VG in trouble is no reason to stop
 //! the use of another. A thread of its own writes, because the reactor waits for no file.
 
-use crate::config;
-use crate::state::{file, host_id, store};
-use crate::sys::clock;
+use crate::state::note::{Form, LONGEST, Note};
+use crate::state::store;
 use crate::sys::service::{Service, Shared};
 use core::time::Duration;
 use idm_engine::Instant;
 use idm_protocol::ResourceId;
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// The file's name in the state directory.
 const FILE: &str = "safe-until";
-
-/// No lock is safe for longer than the longest lease.
-const LONGEST: Duration = Duration::from_millis(*config::LEASE_MS.end());
 
 /// Until when all locks in use are safe of each VG that has any, by the VG's mutex.
 pub type Dates = BTreeMap<ResourceId, Instant>;
@@ -69,7 +64,7 @@ impl SafeNote {
         pause: Duration,
         look: Box<dyn Fn() + Send>,
     ) -> io::Result<SafeNote> {
-        let note = Note::new(state_dir)?;
+        let note = note(state_dir)?;
         let left = note.read();
         let (firsts, known) = (Dates::new(), left.clone().unwrap_or_default());
         let state = SafeNoteState { firsts, left: known, noted: left.clone() };
@@ -109,7 +104,7 @@ impl SafeNote {
     }
 }
 
-fn write(shared: &Shared<SafeNoteState>, note: &Note, pause: Duration, look: &dyn Fn()) {
+fn write(shared: &Shared<SafeNoteState>, note: &Note<Dates>, pause: Duration, look: &dyn Fn()) {
     let mut failing = false;
     let mut state = shared.lock();
     while !state.quits() {
@@ -138,34 +133,8 @@ fn write(shared: &Shared<SafeNoteState>, note: &Note, pause: Duration, look: &dy
 /// Nothing has to be written; the longest sleep all the same.
 const IDLE: Duration = Duration::from_secs(3600);
 
-/// The file.
-struct Note {
-    file: PathBuf,
-    boot: String,
-}
-
-impl Note {
-    fn new(state_dir: &Path) -> io::Result<Note> {
-        Ok(Note { file: state_dir.join(FILE), boot: host_id::boot_id()? })
-    }
-
-    /// What is in the file; `None` where there is none of this boot.
-    fn read(&self) -> Option<Dates> {
-        let text = fs::read(&self.file).ok()?;
-        let read = parse(&text, &self.boot, clock::now());
-        if read.is_none() {
-            log::warn!("{}: of another boot, or damaged; ignored", self.file.display());
-        }
-        read
-    }
-
-    fn is_there(&self) -> bool {
-        self.file.exists()
-    }
-
-    fn write(&self, dates: &Dates) -> io::Result<()> {
-        file::replace(&self.file, &format(&self.boot, dates), file::PRIVATE)
-    }
+fn note(state_dir: &Path) -> io::Result<Note<Dates>> {
+    Note::new(state_dir, FILE, Form { format, parse })
 }
 
 /// The file's text.
@@ -209,7 +178,7 @@ mod tests {
         us.iter().enumerate().map(|(n, &us)| (vg(n), Instant::from_micros(us))).collect()
     }
 
-    fn eventually(note: &Note, expected: Option<Dates>) {
+    fn eventually(note: &Note<Dates>, expected: Option<Dates>) {
         let begun = time::Instant::now();
         while note.read() != expected {
             assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", note.read());
@@ -224,7 +193,7 @@ mod tests {
     #[test]
     fn what_would_promise_too_much_is_corrected_at_once_and_the_rest_by_and_by() {
         let directory = tempfile::tempdir().unwrap();
-        let note = Note::new(directory.path()).unwrap();
+        let note = super::note(directory.path()).unwrap();
         let keeper = start(directory.path(), NEVER);
         assert_eq!((keeper.left(&vg(0)), note.read()), (None, None));
         keeper.protect(at(&[50]));
@@ -250,7 +219,7 @@ mod tests {
     #[test]
     fn what_was_left_of_a_vg_counts_until_it_is_settled() {
         let directory = tempfile::tempdir().unwrap();
-        let note = Note::new(directory.path()).unwrap();
+        let note = super::note(directory.path()).unwrap();
         note.write(&at(&[30, 40])).unwrap();
         let keeper = start(directory.path(), OFTEN);
         for (number, left) in [Some(30), Some(40), None].into_iter().enumerate() {
@@ -266,6 +235,19 @@ mod tests {
         keeper.settle_left(|_| false);
         eventually(&note, Some(at(&[50, 60])));
         assert!(keeper.is_settled());
+    }
+
+    #[test]
+    fn what_others_may_have_written_is_not_believed() {
+        let directory = tempfile::tempdir().unwrap();
+        let note = super::note(directory.path()).unwrap();
+        note.write(&at(&[30])).unwrap();
+        assert_eq!(note.read(), Some(at(&[30])));
+        let file = directory.path().join(FILE);
+        let planted = directory.path().join("planted");
+        std::fs::rename(&file, &planted).unwrap();
+        std::os::unix::fs::symlink(&planted, &file).unwrap();
+        assert_eq!(note.read(), None, "a link");
     }
 
     #[test]

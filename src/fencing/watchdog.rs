@@ -13,7 +13,7 @@ pub mod guards;
 pub mod policy;
 
 use crate::fencing::Feeding;
-use crate::state::note::Note;
+use crate::state::note::{self, Note};
 use crate::sys::clock;
 use crate::sys::service::{Service, Shared};
 use crate::sys::sync::Condvar;
@@ -89,7 +89,7 @@ impl Watchdog {
         feeding: Feeding,
         state_dir: &Path,
     ) -> io::Result<Watchdog> {
-        let note = Note::new(state_dir, FILE)?;
+        let note = Note::new(state_dir, FILE, note::DATE)?;
         let mut state = WatchdogState::default();
         let mut policy = Policy::new(feeding);
         if let Some(left) = note.read() {
@@ -115,7 +115,7 @@ impl Watchdog {
 
     /// Whether an earlier lvmlockd left the watchdog running.
     pub fn was_left(state_dir: &Path) -> bool {
-        Note::new(state_dir, FILE).is_ok_and(|note| note.read().is_some())
+        Note::new(state_dir, FILE, note::DATE).is_ok_and(|note| note.read().is_some())
     }
 
     /// Has the watchdog armed before a lock is taken, and the next lvmlockd told of it. `until`:
@@ -180,7 +180,7 @@ struct Worker {
     done: Arc<Condvar>,
     policy: Policy,
     device: Box<dyn WatchdogDevice>,
-    note: Note,
+    note: Note<Option<Instant>>,
     /// It was said that the watchdog cannot be used.
     failing: bool,
     /// It was said that the watchdog is not fed any more.
@@ -254,7 +254,7 @@ impl Worker {
 
     /// Fails, too, if so much time has passed that what was decided does not hold any more.
     fn write_note(&self, need: Need, now: Instant) -> io::Result<()> {
-        self.note.write(need.first)?;
+        self.note.write(&need.first)?;
         match clock::now().since(now) <= self.policy.feeding().notice {
             true => Ok(()),
             false => Err(io::Error::new(io::ErrorKind::TimedOut, "this host is too slow")),

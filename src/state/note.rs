@@ -1,4 +1,5 @@
-//! What the next lvmlockd has to know of the watchdog, in a file: until when it may be fed.
+//! What the next lvmlockd of this boot has to know, in a file: for the watchdog, until when it may
+//! be fed.
 
 use crate::config;
 use crate::state::{file, host_id};
@@ -12,22 +13,29 @@ use std::path::{Path, PathBuf};
 /// Instead of a date: no lock is in use.
 const UNUSED: &str = "unused";
 /// No lock is safe for longer than the longest lease.
-const LONGEST: Duration = Duration::from_millis(*config::LEASE_MS.end());
+pub(crate) const LONGEST: Duration = Duration::from_millis(*config::LEASE_MS.end());
 
-/// The file.
-pub(crate) struct Note {
+/// A file in which a `T` is noted.
+pub(crate) struct Note<T> {
     file: PathBuf,
     boot: String,
+    form: Form<T>,
 }
 
-impl Note {
-    pub(crate) fn new(state_dir: &Path, file: &str) -> io::Result<Note> {
-        Ok(Note { file: state_dir.join(file), boot: host_id::boot_id()? })
+/// How a `T` is written for a boot, and how it is read in it; `None` where the text is damaged or
+/// of another boot.
+pub(crate) struct Form<T> {
+    pub(crate) format: fn(boot: &str, noted: &T) -> String,
+    pub(crate) parse: fn(text: &[u8], boot: &str, now: Instant) -> Option<T>,
+}
+
+impl<T> Note<T> {
+    pub(crate) fn new(state_dir: &Path, file: &str, form: Form<T>) -> io::Result<Note<T>> {
+        Ok(Note { file: state_dir.join(file), boot: host_id::boot_id()?, form })
     }
 
-    /// What is in the file: the date, or that no lock was in use. `None` where there is no file of
-    /// this boot.
-    pub(crate) fn read(&self) -> Option<Option<Instant>> {
+    /// What is in the file; `None` where there is no file of this boot.
+    pub(crate) fn read(&self) -> Option<T> {
         let text = match file::read(&self.file) {
             Ok(text) => text,
             Err(error) if file::is_absent(&error) => return None,
@@ -36,15 +44,19 @@ impl Note {
                 return None;
             }
         };
-        let read = parse(&text, &self.boot, clock::now());
+        let read = (self.form.parse)(&text, &self.boot, clock::now());
         if read.is_none() {
             log::warn!("{}: of another boot, or damaged; ignored", self.file.display());
         }
         read
     }
 
-    pub(crate) fn write(&self, first: Option<Instant>) -> io::Result<()> {
-        file::replace(&self.file, &format(&self.boot, first), file::PRIVATE)
+    pub(crate) fn write(&self, noted: &T) -> io::Result<()> {
+        file::replace(&self.file, &(self.form.format)(&self.boot, noted), file::PRIVATE)
+    }
+
+    pub(crate) fn is_there(&self) -> bool {
+        self.file.exists()
     }
 
     pub(crate) fn remove(&self) {
@@ -53,8 +65,11 @@ impl Note {
     }
 }
 
+/// The watchdog's form: the date, or that no lock is in use.
+pub(crate) const DATE: Form<Option<Instant>> = Form { format, parse };
+
 /// The file's text.
-pub fn format(boot: &str, first: Option<Instant>) -> String {
+pub fn format(boot: &str, first: &Option<Instant>) -> String {
     let until = first.map_or(UNUSED.to_owned(), |first| first.as_micros().to_string());
     format!("boot_id {boot}\nsafe_until_us {until}\n")
 }
@@ -73,7 +88,7 @@ pub fn parse(text: &[u8], boot: &str, now: Instant) -> Option<Option<Instant>> {
     // For a date that no lease reaches, the host would be kept running after its locks are lost.
     let possible = left.is_none_or(|left| left <= now + LONGEST);
     // A date that was cut off is another date.
-    (possible && format(boot, left) == text).then_some(left)
+    (possible && format(boot, &left) == text).then_some(left)
 }
 
 #[cfg(test)]
@@ -83,13 +98,13 @@ mod tests {
     #[test]
     fn what_is_noted_is_read_in_its_boot() {
         let directory = tempfile::tempdir().unwrap();
-        let note = Note::new(directory.path(), "note").unwrap();
+        let note = Note::new(directory.path(), "note", DATE).unwrap();
         assert_eq!(note.read(), None);
         for first in [None, Some(Instant::from_micros(7))] {
-            note.write(first).unwrap();
+            note.write(&first).unwrap();
             assert_eq!(note.read(), Some(first));
         }
-        let other = Note { file: note.file.clone(), boot: "another".into() };
+        let other = Note { file: note.file.clone(), boot: "another".into(), form: DATE };
         assert_eq!(other.read(), None);
         fs::write(&note.file, "safe_until_us 7").unwrap();
         assert_eq!(note.read(), None);
@@ -100,7 +115,7 @@ mod tests {
     #[test]
     fn what_is_damaged_is_not_believed() {
         let now = Instant::from_micros(1_000_000);
-        let whole = format("b", Some(now));
+        let whole = format("b", &Some(now));
         assert_eq!(parse(whole.as_bytes(), "b", now), Some(Some(now)));
         for length in 0..whole.len() {
             assert_eq!(parse(&whole.as_bytes()[..length], "b", now), None, "{length}");
@@ -108,7 +123,7 @@ mod tests {
         for text in [whole.replace("us ", "us +"), whole.replace("us ", "us 0"), whole + "x"] {
             assert_eq!(parse(text.as_bytes(), "b", now), None, "{text}");
         }
-        let late = format("b", Some(now + LONGEST + Duration::from_micros(1)));
+        let late = format("b", &Some(now + LONGEST + Duration::from_micros(1)));
         assert_eq!(parse(late.as_bytes(), "b", now), None);
     }
 }
