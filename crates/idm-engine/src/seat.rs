@@ -331,21 +331,14 @@ impl Seat {
             // A change to shared of ours that is late makes that shared again.
             Step::Try(Mode::Exclusive) if self.demote_until > now => Undoes::Any,
             Step::Look(_) | Step::Try(_) | Step::ClearTry(_) => Undoes::Nothing,
-            // It changes nothing, unless the record is, or becomes, exclusive.
-            Step::Refresh(Mode::Shared) | Step::Break(Mode::Shared)
-                if held == Some(Mode::Shared) && self.promote_until <= now =>
-            {
-                Undoes::Exclusive
-            }
-            Step::Refresh(Mode::Shared) | Step::Break(Mode::Shared) => Undoes::Any,
-            // An earlier command that leaves it shared undoes something from now on.
-            Step::Refresh(Mode::Exclusive) | Step::Break(Mode::Exclusive)
-                if held == Some(Mode::Exclusive) =>
-            {
-                Undoes::Nothing
-            }
-            Step::Refresh(Mode::Exclusive) | Step::Break(Mode::Exclusive) => Undoes::Any,
-            Step::Unlock(_) | Step::Destroy => Undoes::Any,
+            Step::Refresh(mode) | Step::Break(mode) if held == Some(mode) => match mode {
+                Mode::Exclusive => Undoes::Nothing,
+                // It changes nothing, unless the record is, or becomes, exclusive.
+                Mode::Shared if self.promote_until <= now => Undoes::Exclusive,
+                Mode::Shared => Undoes::Any,
+            },
+            // To exclusive, too: an earlier command that leaves it shared undoes something now.
+            Step::Refresh(_) | Step::Break(_) | Step::Unlock(_) | Step::Destroy => Undoes::Any,
             Step::ClearBreak(_) | Step::ClearUnlock(_) | Step::ClearDestroy(_) => Undoes::Any,
         }
     }

@@ -103,7 +103,7 @@ impl Lock {
             // Some firmware says GOOD to an UNLOCK and stores nothing, so the last holder could not
             // know that too few drives have its value. They get it when the lock is given back.
             let has = |s: &&Seat| self.counts(s, mode) && s.value == Some(known);
-            if self.members().filter(has).count() < self.rules.acquire_quorum(self.member_count()) {
+            if self.members().filter(has).count() < needed {
                 self.pending = Some(known);
             }
         }

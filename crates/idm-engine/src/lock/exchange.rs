@@ -1,6 +1,6 @@
 //! Commands out, replies in.
 
-use super::{Distrust, Lock, Phase};
+use super::{Distrust, Lock};
 use crate::api::{DriveRef, Event, Instant, Notice};
 use crate::seat::{Flight, Heard, Hold, Look, Role, Seat, Step, Task};
 use crate::stamp::{CLEARING, Stamp};
@@ -121,8 +121,8 @@ impl Lock {
                 // stores nothing. A drive that gets a value other than zero was held; one that
                 // gets zero may not have been.
                 let surely = |value: Value| flight.held || value != Value::ZERO;
-                let stores = clean.store.is_some_and(surely);
-                let stores = stores && flight.step == Step::Unlock(Mode::Exclusive);
+                let stores =
+                    flight.step == Step::Unlock(Mode::Exclusive) && clean.store.is_some_and(surely);
                 if stores && seat.role == Role::Member && status == Status::Good {
                     self.owed = self.owed.saturating_sub(1);
                 }
@@ -158,10 +158,7 @@ impl Lock {
 
     /// Acts on a reply to a command of an earlier task: only the facts have changed.
     pub(super) fn review(&mut self, at: usize, heard: &Heard, now: Instant) {
-        let goal = match &self.phase {
-            Phase::Acquiring(acquiring) => acquiring.mode,
-            _ => self.goal(),
-        };
+        let goal = self.goal();
         let seat = &mut self.seats[at];
         if let Heard::Table(view, _) = heard {
             // Nobody judges this table any more. Who is in it is in the way of the new task, too.

@@ -12,9 +12,11 @@ use idm_protocol::{Mode, Status};
 const REFRESH_PAUSE: Duration = Duration::from_millis(250);
 
 impl Lock {
-    /// The mode that drives shall have: during a change to exclusive, that mode.
+    /// The mode that drives shall have: that which is acquired or, during a change to exclusive,
+    /// that mode.
     pub(super) fn goal(&self) -> Mode {
         match &self.phase {
+            Phase::Acquiring(acquiring) => acquiring.mode,
             Phase::Held(Held { change: Some(Change::Up { .. }), .. }) => Mode::Exclusive,
             _ => self.mode().unwrap_or(Mode::Shared),
         }
@@ -205,17 +207,12 @@ impl Lock {
                 Vote::Asking => {}
                 Vote::Won => {
                     seat.foreign = None;
-                    let marked = seat.is_marked(self.set);
-                    let Hold::Held { mode, since } = seat.hold else {
+                    // Without its mark the drive would never count: a refresh need not change that.
+                    let hold = Some(seat.hold).filter(|_| seat.is_marked(self.set));
+                    let Some(Hold::Held { mode, since }) = hold else {
                         self.retake(at, now + renew);
                         continue;
                     };
-                    if !marked {
-                        // A refresh would not show which drives this host counts, so it would never
-                        // count.
-                        self.retake(at, now + renew);
-                        continue;
-                    }
                     if core::mem::take(&mut seat.missed) {
                         let notice = Notice::DriveGained { drive: seat.drive };
                         self.events.push_back(Event::Notice(notice));
