@@ -5,17 +5,12 @@ mod bench;
 use bench::*;
 use core::time::Duration;
 use idm_emulator::{Profile, profile::Limits};
-use idm_engine::{
-    Command, Event, Instant, Lock, LockConfig, Outcome, Refusal, Request, RequestError, Timing,
-};
-use idm_protocol::{DriveCommand, Limit, Mode, MutexOp, Record, Reply, ResourceId, State, Status};
+use idm_engine::{Command, Event, Instant, Lock, Outcome, Refusal, Request, RequestError};
+use idm_protocol::{DriveCommand, Limit, Mode, MutexOp, Record, Reply, State, Status};
 
 /// A lock of a host whose earlier life may have commands under way until then.
 fn lock_of_a_new_life(n: u8, earlier_until: Instant) -> Lock {
-    let resource = ResourceId::lv(VG, LV).expect("a good id");
-    let timing = Timing::for_lease(LEASE);
-    let config = LockConfig::new(resource, host(n), false, timing, u64::from(n));
-    Lock::new(LockConfig { earlier_until, ..config })
+    with_config(lv_lock(n), |config| config.earlier_until = earlier_until)
 }
 
 fn commands(bench: &Bench, lock: &mut Lock) -> Vec<Command> {

@@ -5,7 +5,7 @@ mod bench;
 use bench::*;
 use core::time::Duration;
 use idm_emulator::{Profile, profile::Held};
-use idm_engine::{Command, Event, Lock, LockConfig, Notice, Outcome, Refusal, Request, Timing};
+use idm_engine::{Command, Event, Lock, Notice, Outcome, Refusal, Request, Timing};
 use idm_engine::{DriveRef, ValueRead};
 use idm_protocol::{Class, DriveCommand, MutexOp, Reply, ResourceId, Status, ValueUpdate};
 
@@ -17,7 +17,7 @@ fn unreachable() -> Fate {
 
 /// The lock of an earlier life of host 1, whose acquisitions have other numbers.
 fn earlier(lock: Lock) -> Lock {
-    Lock::new(LockConfig { host: host(1), seed: 99, ..lock.config().clone() })
+    with_config(lock, |config| (config.host, config.seed) = (host(1), 99))
 }
 
 fn known(n: u64) -> Outcome {

@@ -6,8 +6,8 @@ mod bench;
 use bench::*;
 use core::time::Duration;
 use idm_emulator::{Drive, Profile};
-use idm_engine::{Command, Lock, LockConfig, Outcome, Request, Timing};
-use idm_protocol::{MutexOp, Reply, ResourceId, Status};
+use idm_engine::{Command, Lock, Outcome, Request, Timing};
+use idm_protocol::{MutexOp, Reply, Status};
 
 const OLD: [u32; 5] = [0, 1, 2, 3, 4];
 
@@ -168,15 +168,12 @@ fn a_late_refresh_of_an_earlier_life_does_not_mislead() {
     bench.run(&mut a, RELEASE);
     bench.pass(&mut a, Duration::from_secs(1));
     drop(a);
-    let timing = Timing::for_lease(LEASE);
-    let resource = ResourceId::lv(VG, LV).expect("a good id");
-    let config = LockConfig {
+    let mut a = with_config(lv_lock(1), |config| {
         // The UNLOCKs are noted before they are sent.
-        earlier_until: bench.now + timing.linger,
-        earlier_writes_until: bench.now + timing.linger,
-        ..LockConfig::new(resource, host(1), false, timing, 7)
-    };
-    let mut a = Lock::new(config);
+        config.earlier_until = bench.now + config.timing.linger;
+        config.earlier_writes_until = config.earlier_until;
+        config.seed = 7;
+    });
     take(&mut bench, &mut a, X, &[3, 4, 5], &[]);
     for command in &late {
         bench.perform(command);
@@ -263,12 +260,9 @@ fn a_lost_refresh_does_not_make_up_for_a_late_one_of_an_earlier_life() {
     let [late] = &late[..] else { panic!("one REFRESH, {late:?}") };
     drop(first);
     let (begin, over) = (bench.now, bench.now + timing.linger);
-    let resource = ResourceId::lv(VG, LV).expect("a good id");
-    let config = LockConfig {
-        earlier_writes_until: over,
-        ..LockConfig::new(resource, host(1), false, timing, 7)
-    };
-    let mut a = Lock::new(config);
+    let mut a = with_config(lv_lock(1), |config| {
+        (config.earlier_writes_until, config.seed) = (over, 7);
+    });
     assert_eq!(take(&mut bench, &mut a, X, &[3, 4, 5], &[]), GRANTED);
     // Drive 4 does not answer any more. Drive 3 is refreshed, and the late REFRESH arrives behind
     // it.

@@ -5,8 +5,8 @@ mod bench;
 use bench::*;
 use core::time::Duration;
 use idm_emulator::Profile;
-use idm_engine::{Command, Instant, Lock, LockConfig, Outcome, Timing, Undoes};
-use idm_protocol::{DriveCommand, MutexOp, ResourceId, Status};
+use idm_engine::{Command, Instant, Lock, Outcome, Timing, Undoes};
+use idm_protocol::{DriveCommand, MutexOp, Status};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -250,16 +250,12 @@ fn a_change_to_exclusive_heeds_a_break_as_shared_that_is_under_way_and_nothing_e
 #[test]
 fn what_an_earlier_life_may_have_written_is_forgotten_when_the_record_was_read_afterwards() {
     for later in [Duration::ZERO, SECOND] {
-        let timing = Timing::for_lease(LEASE);
         let mut bench = Bench::new(2);
         assert_eq!(take(&mut bench, &mut lv_lock(1), X, &[0, 1], &[]), GRANTED);
         let over = bench.now + SECOND;
-        let resource = ResourceId::lv(VG, LV).expect("a good id");
-        let config = LockConfig {
-            earlier_writes_until: over,
-            ..LockConfig::new(resource, host(1), false, timing, 7)
-        };
-        let mut a = Lock::new(config);
+        let mut a = with_config(lv_lock(1), |config| {
+            (config.earlier_writes_until, config.seed) = (over, 7);
+        });
         a.request(acquire(&bench, X, &[0], &[]), bench.now).expect("in order");
         let open = exchange_with(&mut bench, &mut a, |command| match op(command) {
             Some(MutexOp::Refresh) => Fate::Open,

@@ -6,10 +6,8 @@ mod bench;
 use bench::*;
 use core::time::Duration;
 use idm_emulator::Profile;
-use idm_engine::{
-    Command, DriveRef, Event, Lock, LockConfig, Outcome, Refusal, Request, Timing, Undoes,
-};
-use idm_protocol::{Mode, MutexOp, Reply, ResourceId, Status};
+use idm_engine::{Command, DriveRef, Event, Lock, Outcome, Refusal, Request, Timing, Undoes};
+use idm_protocol::{Mode, MutexOp, Reply, Status};
 
 /// Lets time pass until a command to one of these drives is due; reports each as of unknown fate,
 /// without the drive having heard of it yet.
@@ -254,11 +252,11 @@ fn a_promotion_that_a_drive_missed_is_refused_where_others_may_count_other_drive
 
 /// A life of host 1 whose earlier one may write until a quarter of a lease from now.
 fn of_a_new_life(bench: &Bench) -> Lock {
-    let resource = ResourceId::lv(VG, LV).expect("a good id");
-    let timing = Timing::for_lease(LEASE);
-    let (earlier_until, earlier_writes_until) = (bench.now, bench.now + timing.linger);
-    let config = LockConfig::new(resource, host(1), false, timing, 3);
-    Lock::new(LockConfig { earlier_until, earlier_writes_until, ..config })
+    with_config(lv_lock(1), |config| {
+        config.earlier_until = bench.now;
+        config.earlier_writes_until = bench.now + config.timing.linger;
+        config.seed = 3;
+    })
 }
 
 #[test]
@@ -374,11 +372,11 @@ fn a_refresh_as_shared_of_an_earlier_life_makes_no_exclusive_lock_shared() {
         assert_eq!(take(&mut bench, &mut first, S, &[0], &[]), GRANTED);
         let late = lose_refreshes(&mut bench, &mut first, &[0]);
         drop(first);
-        let resource = ResourceId::lv(VG, LV).expect("a good id");
-        let timing = Timing::for_lease(LEASE);
-        let earlier_shares_until = bench.now + timing.linger;
-        let config = LockConfig::new(resource, host(1), false, timing, 3);
-        let mut a = Lock::new(LockConfig { earlier_shares_until, ..config });
+        let linger = Timing::for_lease(LEASE).linger;
+        let earlier_shares_until = bench.now + linger;
+        let mut a = with_config(lv_lock(1), |config| {
+            (config.earlier_shares_until, config.seed) = (earlier_shares_until, 3);
+        });
         let orphan = adopt(&bench, &[0], None);
         assert_eq!(bench.run(&mut a, orphan), Outcome::Adopted(S));
         let exclusive = if changes {
@@ -396,7 +394,7 @@ fn a_refresh_as_shared_of_an_earlier_life_makes_no_exclusive_lock_shared() {
             "{changes}"
         );
         bench.perform(&late[0]);
-        bench.pass(&mut a, timing.linger);
+        bench.pass(&mut a, linger);
         assert!(matches!(bench.run(&mut a, exclusive), GRANTED | CONVERTED), "{changes}");
         let mut b = lv_lock(2);
         assert!(is_held(&take(&mut bench, &mut b, S, &[0], &[])), "{changes}");

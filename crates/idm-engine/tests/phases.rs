@@ -7,8 +7,7 @@ use bench::*;
 use core::time::Duration;
 use idm_emulator::{DriveTime, Profile};
 use idm_engine::{
-    Command, DriveRef, Event, Lock, LockConfig, Loss, Notice, Outcome, Refusal, Request,
-    RequestError, Timing,
+    Command, DriveRef, Event, Lock, Loss, Notice, Outcome, Refusal, Request, RequestError, Timing,
 };
 use idm_protocol::{DriveCommand, Limit, Mode, MutexOp, Reply, ResourceId, State, Status};
 
@@ -1717,9 +1716,7 @@ fn an_adoption_that_must_wait_for_longer_than_its_patience_says_so_at_once() {
     let mut bench = Bench::new(3);
     seize(&mut bench, &mut lv_lock(1), X, &[0, 1, 2]);
     let until = bench.now + LEASE / 4;
-    let resource = ResourceId::lv(VG, LV).expect("a good id");
-    let config = LockConfig::new(resource, host(1), false, Timing::for_lease(LEASE), 1);
-    let mut a = Lock::new(LockConfig { earlier_until: until, ..config });
+    let mut a = with_config(lv_lock(1), |config| config.earlier_until = until);
     let (begin, request) = (bench.now, adopt(&bench, &[0, 1, 2], Some(bench.now + LEASE / 2)));
     let outcome = bench.run(&mut a, request.clone());
     let barred = refs(&[0, 1, 2]).into_iter().map(|drive| (drive, until)).collect();

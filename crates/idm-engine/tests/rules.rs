@@ -13,8 +13,7 @@ use core::fmt;
 use core::time::Duration;
 use idm_emulator::{Drive, DriveTime, Profile, profile::Limits};
 use idm_engine::{
-    Command, DriveRef, Event, Instant, Lock, LockConfig, Loss, Notice, Outcome, Refusal, Request,
-    ValueRead,
+    Command, DriveRef, Event, Instant, Lock, Loss, Notice, Outcome, Refusal, Request, ValueRead,
 };
 use idm_protocol::{
     DriveCommand, Limit, Mode, Record, Reply, ResourceId, State, Status, ValueUpdate,
@@ -291,7 +290,7 @@ fn died(bench: &mut Bench, mut lock: Lock, mode: Mode, later: Duration) {
 /// What is said with each answer, the same only once.
 fn conversations(talk: impl Fn(Answer) -> Talk) -> String {
     let mut told: Vec<(String, Vec<String>)> = Vec::new();
-    let says = FAILURES.iter().map(|&status| Says(status));
+    let says = Status::FAILURES.iter().map(|&status| Says(status));
     let acts = DOUBTFUL.iter().map(|&status| ActsAndSays(status));
     for answer in [Acts].into_iter().chain(says).chain(acts) {
         let words = talk(answer).words.concat();
@@ -329,22 +328,6 @@ fn check(name: &str, conversations: &str) {
     assert!(section.trim() == conversations.trim(), "{head}{conversations}");
 }
 
-/// Every failure.
-const FAILURES: [Status; 12] = [
-    Status::Conflict,
-    Status::Terminated,
-    Status::NotFound,
-    Status::Full(Limit::Mutexes),
-    Status::Full(Limit::Hosts),
-    Status::Full(Limit::HostsOfMutex),
-    Status::WrongState,
-    Status::TryAgain,
-    Status::Unsupported,
-    Status::Failed,
-    Status::Unreachable,
-    Status::Uncertain,
-];
-
 /// Answers to what may have been carried out.
 const DOUBTFUL: [Status; 3] = [Status::Terminated, Status::Failed, Status::Uncertain];
 
@@ -371,7 +354,7 @@ fn dead(theirs: Mode, mode: Mode) -> Talk {
 
 /// The lock of an earlier life of host 1, whose acquisitions have other numbers.
 fn earlier(lock: Lock) -> Lock {
-    Lock::new(LockConfig { host: host(1), ..lock.config().clone() })
+    with_config(lock, |config| config.host = host(1))
 }
 
 /// One drive, on which this host held the mutex in an earlier life.
@@ -969,8 +952,9 @@ fn moving_votes() {
 
 /// An earlier life of this host, or this one, may still reach the drives.
 fn with_times(lock: Lock, undoes: Instant, writes: Instant) -> Lock {
-    let config = lock.config().clone();
-    Lock::new(LockConfig { earlier_until: undoes, earlier_writes_until: writes, ..config })
+    with_config(lock, |config| {
+        (config.earlier_until, config.earlier_writes_until) = (undoes, writes);
+    })
 }
 
 #[test]

@@ -140,6 +140,24 @@ pub enum Status {
     Uncertain,
 }
 
+impl Status {
+    /// All but [`Status::Good`], in the order of their definition.
+    pub const FAILURES: [Status; 12] = [
+        Status::Conflict,
+        Status::Terminated,
+        Status::NotFound,
+        Status::Full(Limit::Mutexes),
+        Status::Full(Limit::Hosts),
+        Status::Full(Limit::HostsOfMutex),
+        Status::WrongState,
+        Status::TryAgain,
+        Status::Unsupported,
+        Status::Failed,
+        Status::Unreachable,
+        Status::Uncertain,
+    ];
+}
+
 /// A drive's answer to a command.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Reply {

@@ -334,6 +334,13 @@ pub fn lock(n: u8, resource: ResourceId, keeps_value: bool) -> Lock {
     Lock::new(LockConfig::new(resource, host(n), keeps_value, timing, u64::from(n)))
 }
 
+/// The same lock, unused, with something changed in its configuration.
+pub fn with_config(lock: Lock, change: impl FnOnce(&mut LockConfig)) -> Lock {
+    let mut config = lock.config().clone();
+    change(&mut config);
+    Lock::new(config)
+}
+
 pub fn lv_lock(n: u8) -> Lock {
     lock(n, ResourceId::lv(VG, LV).expect("a good id"), false)
 }

@@ -3,25 +3,7 @@
 use super::World;
 use super::hosts::host_id;
 use crate::ids::{HostIx, Ix, SlotIx};
-use idm_protocol::{
-    Class, HostId, Limit, Record, Reply, ResourceId, State, Status, Value, ValueUpdate,
-};
-
-/// Every status except GOOD.
-const BAD: [Status; 12] = [
-    Status::Conflict,
-    Status::Terminated,
-    Status::NotFound,
-    Status::Full(Limit::Mutexes),
-    Status::Full(Limit::Hosts),
-    Status::Full(Limit::HostsOfMutex),
-    Status::WrongState,
-    Status::TryAgain,
-    Status::Unsupported,
-    Status::Failed,
-    Status::Unreachable,
-    Status::Uncertain,
-];
+use idm_protocol::{Class, HostId, Record, Reply, ResourceId, State, Status, Value, ValueUpdate};
 
 /// States of a record, and some that do not exist.
 const STATES: [u64; 8] = [0, 0x101, 0x102, 0x103, 0x104, 0xDEAD, 0x105, u64::MAX];
@@ -33,14 +15,17 @@ impl World {
     pub(super) fn harmless_nonsense(&mut self, reply: &Reply) -> Reply {
         match reply {
             Reply::Table(_) => Reply::Status(Status::Failed),
-            Reply::Status(_) => Reply::Status(BAD[self.rng.usize(0..BAD.len())]),
+            Reply::Status(_) => {
+                Reply::Status(Status::FAILURES[self.rng.usize(0..Status::FAILURES.len())])
+            }
         }
     }
 
     /// Any possible reply.
     pub(super) fn nonsense(&mut self, s: SlotIx) -> Reply {
         if self.rng.u8(0..3) > 0 {
-            let status = BAD.get(self.rng.usize(0..=BAD.len())).unwrap_or(&Status::Good);
+            let bad = &Status::FAILURES;
+            let status = bad.get(self.rng.usize(0..=bad.len())).unwrap_or(&Status::Good);
             return Reply::Status(*status);
         }
         let records = self.rng.usize(0..6);
