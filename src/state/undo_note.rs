@@ -76,8 +76,15 @@ impl Undone {
             // It never becomes exclusive.
             (Undoes::Exclusive, Role::Membership) => None,
             (Undoes::Exclusive, _) => Some(Undone::Exclusive),
-            (Undoes::Any, Role::Lv) => Some(Undone::Lvs),
-            (Undoes::Any, _) => Some(Undone::Others),
+            (Undoes::Any, _) => Some(Undone::adopted(role)),
+        }
+    }
+
+    /// Those that are adopted, of a lock's kind.
+    fn adopted(role: Role) -> Undone {
+        match role {
+            Role::Lv => Undone::Lvs,
+            Role::Global | Role::Vg | Role::Membership => Undone::Others,
         }
     }
 }
@@ -88,12 +95,9 @@ impl Dates {
         Dates { lvs: until, others: until, exclusive: until }
     }
 
-    /// The date that counts for a lock.
-    pub fn of(&self, role: Role) -> Instant {
-        match role {
-            Role::Lv => self.lvs,
-            Role::Global | Role::Vg | Role::Membership => self.others,
-        }
+    /// The date that counts for the adoption of a lock.
+    pub fn of(mut self, role: Role) -> Instant {
+        *self.date(Undone::adopted(role))
     }
 
     fn date(&mut self, undone: Undone) -> &mut Instant {

@@ -6,7 +6,7 @@
 use super::drive::{CommandError, Data};
 use super::scsi::{Port, ScsiCompletion};
 use super::{Deadline, TransportError};
-use crate::sys::sync::{Mutex, MutexGuard};
+use crate::sys::sync::Mutex;
 use core::time::Duration;
 use idm_emulator::client::{Client, Error};
 use idm_protocol::scsi::Cdb;
@@ -24,10 +24,6 @@ impl Socket {
     pub fn new(path: PathBuf) -> Socket {
         Socket { path, idle: Mutex::default() }
     }
-
-    fn idle(&self) -> MutexGuard<'_, Vec<Client>> {
-        self.idle.lock()
-    }
 }
 
 impl Port for Socket {
@@ -38,7 +34,7 @@ impl Port for Socket {
         deadline: &Deadline,
     ) -> Result<ScsiCompletion, CommandError> {
         let named = |why: &dyn core::fmt::Display| format!("{}: {why}", self.path.display());
-        let pooled = self.idle().pop();
+        let pooled = self.idle.lock().pop();
         let mut client = match pooled {
             Some(client) => client,
             None => Client::connect(&self.path)
@@ -56,7 +52,7 @@ impl Port for Socket {
                 Error::NotSent(_) => TransportError::NotSent(named(&error)),
                 Error::FateUnknown(_) => TransportError::Unknown(named(&error)),
             })?;
-        self.idle().push(client);
+        self.idle.lock().push(client);
         let transferred = reply.data.len();
         match room.get_mut(..transferred) {
             Some(room) => room.copy_from_slice(&reply.data),
