@@ -24,6 +24,7 @@ const WORLDS: &[(&str, &[&str], u64)] = &[
     ("marks", &["--aim", "marks"], 4_000),
     ("votes", &["--aim", "votes"], 4_000),
     ("restarts", &["--aim", "restarts"], 4_000),
+    ("silence", &["--aim", "silence"], 4_000),
 ];
 /// The simulator's test that checks small worlds exhaustively.
 const MODEL: &str = "model";
