@@ -281,7 +281,7 @@ mod tests {
         let (mut note, until) = start(directory.path(), LEASE, 100, true);
         assert_eq!(until, at(0), "there was no earlier life");
         assert!(note.cover(Undone::Lvs, at(200)));
-        // A lease so long that no command stays longer after the end of its process.
+        // No command of a dead process stays until 216.
         assert_eq!(start(directory.path(), LEASE, 201, false).1, at(216));
         assert_eq!(start(directory.path(), LEASE, 230, false).1, at(216), "which is inherited");
         note.cover(Undone::Lvs, at(300));
