@@ -1,4 +1,4 @@
-//! Which LVs are active on this host, as the kernel knows it.
+//! The LVs that are active on this host, according to the kernel.
 
 use idm_protocol::ResourceId;
 use std::collections::HashSet;
@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Where the kernel lists block devices.
+/// Directory where the kernel lists block devices.
 const SYSFS: &str = "/sys";
 
 /// The host's device-mapper devices.
@@ -22,14 +22,14 @@ impl Default for Devices {
 }
 
 impl Devices {
-    /// Those that are listed below another root of sysfs.
+    /// The devices that are listed below another root of sysfs.
     pub fn with_sysfs(sysfs: &Path) -> Devices {
         Devices { block: sysfs.join("block") }
     }
 
-    /// The mutexes of all LVs that some device exists for. An LV with layers (a thin pool, a
-    /// snapshot's origin) is active as long as any layer of it is. Costs one small read for each
-    /// device; no device is opened.
+    /// The mutexes of all LVs that have a device. An LV with layers (a thin pool, the origin of a
+    /// snapshot) is active as long as any of its layers is. Costs one small read for each device;
+    /// no device is opened.
     pub fn active(&self) -> io::Result<HashSet<ResourceId>> {
         let mut active = HashSet::new();
         for entry in fs::read_dir(&self.block)? {
@@ -39,7 +39,7 @@ impl Devices {
             }
             match fs::read_to_string(entry.path().join("dm/uuid")) {
                 Ok(uuid) => active.extend(lv_of(uuid.trim_end())),
-                // Removed since it was listed.
+                // The device was removed since it was listed.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
@@ -48,8 +48,8 @@ impl Devices {
     }
 }
 
-/// The mutex of the LV that a device belongs to: its uuid is `LVM-`, the VG's and the LV's uuid
-/// without dashes, and for a layer a dash and the layer's name.
+/// The mutex of the LV that a device belongs to. The device's uuid is `LVM-` and the uuids of VG
+/// and LV without dashes; for a layer, a dash and the layer's name follow.
 pub fn lv_of(device_uuid: &str) -> Option<ResourceId> {
     let both = device_uuid.strip_prefix("LVM-")?;
     let (vg, rest) = both.split_at_checked(32)?;
