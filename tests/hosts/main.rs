@@ -217,6 +217,27 @@ fn one_drive_of_three_may_be_off_and_two_may_not() {
 }
 
 #[test]
+fn a_drive_that_is_reserved_counts_as_one_that_does_not_answer() {
+    let bench = Bench::new(3);
+    let a = bench.started(1, SHORT);
+    a.lock(1, lv(1), Exclusive).unwrap();
+    // RESERVATION CONFLICT, to reads, too.
+    bench.control("fail d1 18 1000000");
+    let b = bench.started(2, SHORT);
+    for (number, resource) in [(2, lv(2)), (3, Resource::Vg)] {
+        a.lock(number, resource.clone(), Exclusive).unwrap();
+        is_held(b.lock(number, resource.clone(), Exclusive));
+        a.unlock(number);
+        b.lock(number, resource, Exclusive).unwrap();
+    }
+    thread::sleep(2 * SHORT);
+    is_held(b.lock(1, lv(1), Exclusive));
+    a.manager.convert(ResourceKey(1), Shared, 0).unwrap();
+    a.manager.convert(ResourceKey(1), Exclusive, 0).unwrap();
+    assert_eq!(bench.killed(), "");
+}
+
+#[test]
 fn a_refused_lock_leaves_nothing_behind() {
     let bench = Bench::new(3);
     let (a, b) = (bench.started(1, LONG), bench.started(2, LONG));
