@@ -7,6 +7,7 @@
 #                 DRIVES=nvme: with NVMe drives
 # make mutants    ONLY=text: mutation testing of the lock engine; mutants-sample: some
 # make shuttle    the library's threads under a million schedules
+# make long-run   MINUTES=60: two hosts, 500 LVs, a fault every minute
 # make lint       format, clippy, the documentation's links, licences of dependencies
 # make spell      spelling; make minimum-rust: the library and its tests with the oldest Rust
 # make install    DESTDIR= PREFIX= LIBDIR= UNITDIR=
@@ -32,7 +33,7 @@ WORKSPACE = --locked --workspace --features lvmlockd-idm/emulator
 .NOTPARALLEL:
 .PHONY: all demo check install clean deps check-deps testbed lvm2 lint c-tests races shuttle \
 	shuttle-short minimum-rust spell check-install diagrams mutants mutants-sample lab \
-	lab-short lab-shell lab-files
+	lab-short lab-shell lab-files long-run
 
 all:
 	$(CARGO) build --locked --release -p lvmlockd-idm
@@ -107,6 +108,10 @@ c-tests: testbed
 	$(MAKE) -C c-tests check header-check
 
 # Breaks the engine in every small way there is, and looks whether the tests notice: hours, unless
+long-run:
+	$(CARGO) test --locked --release -p lvmlockd-idm --features emulator --test hosts -- \
+		--ignored --nocapture long_run
+
 # ONLY=text chooses mutants by their name. What was interrupted goes on.
 mutants:
 	$(CARGO) run --locked --release -p idm-mutants -- run $(if $(ONLY),--only '$(ONLY)')
