@@ -159,6 +159,8 @@ pub(crate) struct Take {
     pub(crate) own_stamp: Option<Stamp>,
     /// Whether the drive refused because of others, before its table was read.
     pub(crate) refused: bool,
+    /// The number of times that the drive refused to be read.
+    pub(crate) refused_reads: u8,
     /// Whether a record of this host was found that this life did not write.
     pub(crate) own_found: bool,
     /// Whether a misleading record of this host was refreshed, so that it can be right now.
@@ -458,7 +460,8 @@ impl Seat {
             Hold::Maybe { latest } => Hold::Maybe { latest: latest.max(late) },
             held @ Hold::Held { .. } => held,
         };
-        if matches!(flight.step, Step::Break(_)) && (unknown || status == Status::Good) {
+        if matches!(flight.step, Step::Break(_)) {
+            // A drive that answers nonsense may have carried it out.
             self.stale_value = !broken!(rules, ValueAfterBreak);
         }
         match flight.step {

@@ -156,6 +156,34 @@ fn shared_by_two(destroys: bool) -> (Bench, Lock, Vec<u32>) {
 }
 
 #[test]
+fn a_break_spoils_the_value_whatever_the_drive_answers() {
+    for answer in Status::FAILURES {
+        let (mut bench, all) = with_a_value(3);
+        let mut dead = vg_lock(8);
+        assert_eq!(known(&take(&mut bench, &mut dead, X, &all, &[])), Some(7));
+        bench.now = bench.now + 2 * LEASE;
+        let mut a = vg_lock(1);
+        a.request(bench.acquire(X), bench.now).expect("in order");
+        let mut outcome = None;
+        while outcome.is_none() {
+            let mut broken = [false; 3];
+            exchange_with(&mut bench, &mut a, |command| match op(command) {
+                Some(MutexOp::Break) => {
+                    let again = core::mem::replace(&mut broken[command.drive.0 as usize], true);
+                    if again { Fate::Answered } else { Fate::Despite(answer) }
+                }
+                _ => Fate::Answered,
+            });
+            outcome = done(&mut a);
+            bench.now = a.next_deadline().unwrap_or(bench.now).max(bench.now);
+            a.on_timer(bench.now);
+        }
+        let value = outcome.as_ref().and_then(known);
+        assert_eq!(value, None, "its holder died, {answer:?}");
+    }
+}
+
+#[test]
 fn who_shared_a_mutex_last_removes_it_with_its_value() {
     let (bench, ..) = shared_by_two(true);
     assert!((0..3).all(|drive| bench.states(drive).is_empty()));

@@ -19,6 +19,12 @@ const WORLDS: &[(&str, &[&str], u64)] = &[
     ("default", &[], 20_000),
     ("some-nonsense", &["--some-nonsense"], 4_000),
     ("beyond", &["--beyond"], 2_000),
+    ("conflicts", &["--aim", "conflicts"], 4_000),
+    ("room", &["--aim", "room"], 4_000),
+    ("marks", &["--aim", "marks"], 4_000),
+    ("votes", &["--aim", "votes"], 4_000),
+    ("restarts", &["--aim", "restarts"], 4_000),
+    ("silence", &["--aim", "silence"], 4_000),
 ];
 /// The simulator's test that checks small worlds exhaustively.
 const MODEL: &str = "model";

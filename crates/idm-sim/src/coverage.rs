@@ -82,6 +82,7 @@ counted! {
     Noticed => "keep-quorum lost in resets beyond the budget, and noticed in time",
     Healed => "keep-quorum lost in resets beyond the budget, and got back in time",
     PathFlaps => "path flaps",
+    PathDown => "path fails",
     Cut => "host cut off from all drives",
     Frozen => "host frozen",
     FrozenHolding => "host frozen while it held a lock, longer than its lease",

@@ -78,6 +78,8 @@ pub enum Fault {
     DriveReset(DriveIx),
     /// One path fails and comes back repeatedly.
     PathFlaps(HostIx, DriveIx),
+    /// One path fails. Only aimed worlds have it.
+    PathDown(HostIx, DriveIx),
     /// A host reaches no drive.
     Cut(HostIx),
     /// A host stands still while its clock goes on.

@@ -27,6 +27,7 @@ impl World {
             || self.drives[d].gone > 0
             || self.drives[d].dead > 0
             || paths.cut > 0
+            || paths.down.contains(d)
             || (paths.flaps.contains(d) && self.rng.bool());
         if cut_off {
             if reply_after.is_some() {
