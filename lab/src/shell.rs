@@ -1,4 +1,4 @@
-//! Two machines, and a prompt for trying things by hand.
+//! Two machines, and a prompt for experiments.
 
 use crate::cluster::Cluster;
 use crate::files::Files;
@@ -17,7 +17,7 @@ boot a                 boots a machine that was killed, and starts lvmlockd
 quit                   ends all
 ";
 
-/// Boots two machines and does what is typed, until the end of the input.
+/// Boots two machines and runs the commands that are typed, until the end of the input.
 pub fn run(files: &Files, interfaces: Interfaces) -> Result<()> {
     let dir = files.scenario_dir("shell")?;
     let mut cluster = Cluster::new(files, interfaces, &dir, Transcript::begin(None))?;
