@@ -1,7 +1,7 @@
 //! A demonstration for newcomers: two hosts share a volume group whose locks live in the drives.
 //!
-//! Every step says what it does and checks what came back; the first surprise ends it with an
-//! error.
+//! Every step prints what it does and checks the result; the first unexpected result ends the
+//! demonstration with an error.
 
 use anyhow::{Context, Result, bail, ensure};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -12,14 +12,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 use testbed::{EAGAIN, Host, Lvm2, Mode, Output, Testbed, library};
 
-/// Short, so that nobody has to wait a minute for the end; the default is 60 s.
+/// A short lease, so that the end does not take a minute; the default is 60 s.
 const LEASE: Duration = Duration::from_secs(10);
 
-/// What lvm says in every command here and what has nothing to do with locks: that there is no
-/// device-mapper, that nothing is zeroed or backed up.
+/// Messages that lvm prints with every command here and that do not concern locks: there is no
+/// device-mapper, and nothing is zeroed or backed up.
 const NOISE: [&str; 3] = ["Activation disabled", "NOT backed up", "not zeroed"];
 
-/// Columns of text.
+/// Width of the text in columns.
 const WIDTH: usize = 90;
 
 fn main() -> ExitCode {
@@ -99,7 +99,7 @@ fn vg_lock(walkthrough: &mut Walkthrough, alice: &Host, bob: &Host) -> Result<()
     let mut holder = alice.client()?;
     walkthrough
         .request("alice takes the lock of vg, exclusive", 0, || holder.lock_vg("vg", Mode::Ex))?;
-    // Without its own retries, lvm passes on what lvmlockd says after 5 s.
+    // Without its own retries, lvm passes on lvmlockd's answer after 5 s.
     let once = "--config=global/lvmlockd_lock_retries=0";
     let create = ["lvcreate", once, "-an", "-Zn", "-L8m", "-n", "more", "vg"];
     walkthrough.refused(bob, &create, "VG vg lock failed: held by other host")?;
@@ -200,7 +200,7 @@ fn death(walkthrough: &mut Walkthrough, testbed: &Testbed, alice: Host, bob: &Ho
     walkthrough.works(bob, &["lvchange", "-an", "vg/data"])
 }
 
-/// Sections with commands and what they printed, numbered and counted.
+/// Sections with commands and their output, numbered and counted.
 #[derive(Default)]
 struct Walkthrough {
     sections: usize,
@@ -232,7 +232,7 @@ impl Walkthrough {
         }
     }
 
-    /// Who holds what, as drive d0 has it in its table.
+    /// Prints the holders of locks from the table of drive d0.
     fn table(&self, testbed: &Testbed) -> Result<()> {
         for record in testbed.drives().table(0)? {
             let Some(left) = record.lease_left else {
@@ -253,13 +253,13 @@ impl Walkthrough {
         Ok(())
     }
 
-    /// A command that has to succeed.
+    /// Runs a command that has to succeed.
     fn works(&mut self, host: &Host, args: &[&str]) -> Result<()> {
         self.run(host, args)?.success()?;
         Ok(())
     }
 
-    /// A command that has to fail, and to say why.
+    /// Runs a command that has to fail with this message.
     fn refused(&mut self, host: &Host, args: &[&str], why: &str) -> Result<()> {
         let output = self.run(host, args)?;
         if output.code == 0 || !output.says(why) {
@@ -281,7 +281,7 @@ impl Walkthrough {
         Ok(output)
     }
 
-    /// A request to lvmlockd, as lvm sends it, with the raw result.
+    /// Sends a request to lvmlockd, as lvm does, and prints the raw result.
     fn request(
         &mut self,
         what: &str,
@@ -301,7 +301,7 @@ impl Walkthrough {
     }
 }
 
-/// What ldd says of the library.
+/// The line of ldd for the library.
 fn linked_library(lvm2: Lvm2) -> Result<String> {
     let output = Command::new("ldd").arg(lvm2.lvmlockd()).output()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -314,8 +314,8 @@ fn linked_library(lvm2: Lvm2) -> Result<String> {
     Ok(format!("ldd lvmlockd: {}", line.trim()))
 }
 
-/// The longest that a lock which `host` held on LV `lv` (a uuid without dashes) has left on any
-/// drive.
+/// The longest remaining lease on any drive of a lock which `host` held on LV `lv` (a uuid without
+/// dashes).
 fn lease_left(testbed: &Testbed, lv: &str, host: &str) -> Result<Option<Duration>> {
     let mut longest = None;
     for number in 0..testbed.drives().count() {
@@ -328,12 +328,12 @@ fn lease_left(testbed: &Testbed, lv: &str, host: &str) -> Result<Option<Duration
     Ok(longest)
 }
 
-/// Processes and loop devices end with this one; its files do not.
+/// Removes the files when the program is interrupted; processes and loop devices end with it.
 fn clean_up_when_interrupted(dir: PathBuf) -> Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
-            // What is still there is in /tmp.
+            // Remaining files are in /tmp.
             let _ = std::fs::remove_dir_all(&dir);
             exit(128 + signal);
         }
