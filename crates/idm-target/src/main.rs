@@ -42,14 +42,14 @@ struct Arguments {
     drives: Vec<DriveOptions>,
 }
 
-/// A drive to be served.
+/// A drive to serve.
 struct DriveOptions {
     spec: DriveSpec,
     /// Options of an NVMe drive.
     nvme: Option<NvmeOptions>,
 }
 
-/// Identity and abilities of an NVMe drive.
+/// Identity and features of an NVMe drive.
 struct NvmeOptions {
     identifier: Identifier,
     shared: bool,
@@ -124,7 +124,7 @@ fn spec(text: &str) -> Result<DriveSpec> {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
-    // Blocked before there are threads, so that only the wait below takes them.
+    // Signals are blocked before there are threads, so that only the wait below receives them.
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGTERM);
     signals.add(Signal::SIGINT);
