@@ -299,7 +299,7 @@ impl Machine {
             .map_or_else(|_| String::new(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// Where the lab finds what it runs.
+    /// Paths of the files and programs that the lab runs.
     pub fn files(&self) -> &Files {
         &self.files
     }
