@@ -33,6 +33,8 @@ const DEFAULT_LEASE_MS: u64 = 60_000;
 /// Accepted leases in ms. An ordinary scheduling delay can end shorter leases, and longer ones keep
 /// a dead host's locks for more than an hour.
 pub(crate) const LEASE_MS: core::ops::RangeInclusive<u64> = 500..=3_600_000;
+/// The shortest accepted time for a request.
+const SHORTEST_REQUEST_TIME: Duration = Duration::from_secs(1);
 /// The largest accepted file in bytes.
 const LARGEST: u64 = 1 << 20;
 /// The part of the parser's messages that offers a key which only builds with emulated drives know.
@@ -45,6 +47,9 @@ const DEFAULT_STATE_DIR: &str = "/run/lvmlockd-idm";
 pub struct Config {
     /// Lease that drives are asked for.
     pub lease: Duration,
+    /// Time after which a request is refused because its drives do not answer. `None`: 5 s, or a
+    /// quarter of a lease that is shorter than 20 s.
+    pub request_time: Option<Duration>,
     /// Paths of the global lock's drives. Every host must name the same drives. Where empty, the
     /// drives are those with a GPT partition named `propeller`.
     pub global_drives: Vec<String>,
@@ -65,6 +70,7 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             lease: Duration::from_millis(DEFAULT_LEASE_MS),
+            request_time: None,
             global_drives: Vec::new(),
             emulated: BTreeMap::new(),
             state_dir: PathBuf::from(DEFAULT_STATE_DIR),
@@ -91,6 +97,7 @@ impl std::error::Error for ConfigError {}
 #[serde(deny_unknown_fields)]
 struct Raw {
     lease_ms: Option<u64>,
+    request_time_ms: Option<u64>,
     state_dir: Option<PathBuf>,
     kill_command: Option<Vec<String>>,
     kill_time_ms: Option<u64>,
@@ -135,6 +142,12 @@ impl Config {
         format!("lease {} ms, drives of the global lock: {drives}", self.lease.as_millis())
     }
 
+    /// The times that the lock engine uses.
+    pub fn timing(&self) -> Timing {
+        let usual = Timing::for_lease(self.lease);
+        Timing { patience: self.request_time.unwrap_or(usual.patience), ..usual }
+    }
+
     /// The settings in a text.
     pub fn parse(text: &str) -> Result<Config, ConfigError> {
         let raw: Raw = toml::from_str(text).map_err(|error| described(text, &error))?;
@@ -161,6 +174,10 @@ impl Config {
             check_command(command)?;
         }
         let lease = Duration::from_millis(lease_ms);
+        let request_time = raw.request_time_ms.map(Duration::from_millis);
+        if let Some(time) = request_time {
+            check_request_time(time, lease)?;
+        }
         if let Some(watchdog) = &raw.watchdog {
             check_watchdog(watchdog)?;
         }
@@ -179,6 +196,7 @@ impl Config {
         let emulated = raw.emulator.unwrap_or_default();
         Ok(Config {
             lease,
+            request_time,
             global_drives: raw.global.drives,
             emulated,
             state_dir,
@@ -230,6 +248,22 @@ fn described(text: &str, error: &toml::de::Error) -> ConfigError {
     let line = text.get(before.rfind('\n').map_or(0, |at| at + 1)..).unwrap_or_default();
     let line = line.lines().next().unwrap_or_default().trim();
     ConfigError(format!("line {}, {line:?}: {why}", before.matches('\n').count() + 1))
+}
+
+/// A request may take as long as a command of unknown fate. It may not be over before a sound drive
+/// has answered.
+fn check_request_time(time: Duration, lease: Duration) -> Result<(), ConfigError> {
+    let usual = Timing::for_lease(lease);
+    let shortest = usual.patience.min(SHORTEST_REQUEST_TIME);
+    if (shortest..=usual.linger).contains(&time) {
+        return Ok(());
+    }
+    Err(ConfigError(format!(
+        "request_time_ms = {}: must be {} to {}, a quarter of the lease",
+        time.as_millis(),
+        shortest.as_millis(),
+        usual.linger.as_millis()
+    )))
 }
 
 fn check_watchdog(device: &Path) -> Result<(), ConfigError> {
@@ -314,6 +348,9 @@ mod tests {
         assert!(refused("lease_ms = 499").contains("lease_ms = 499"));
         assert!(refused("lease_ms = 3600001").contains("3600000"));
         assert!(refused("lease_ms = -1").contains("lease_ms"));
+        assert!(refused("request_time_ms = 999").contains("request_time_ms = 999"));
+        assert!(refused("request_time_ms = 15001").contains("1000 to 15000"));
+        assert!(refused("lease_ms = 2000\nrequest_time_ms = 501").contains("500 to 500"));
         assert!(refused("state_dir = \"run\"").contains("state_dir"));
         assert!(refused("kill_time_ms = 30000").contains("kill_time_ms = 30000"));
         assert!(refused("lease_ms = 1000\nkill_time_ms = 600").contains("lease_ms = 1000"));

@@ -72,7 +72,7 @@ impl Running {
             .map_err(|error| not_kept("what must outlive lvmlockd", &error))?;
         let HostIdentity { host, is_new } =
             host_id::load(state_dir, given).map_err(|error| not_kept("the host id", &error))?;
-        let timing = Timing::for_lease(config.lease);
+        let timing = config.timing();
         let fencing = Fencing::new(&timing, config.fencing).map_err(Error::Invalid)?;
         let topology = Topology::new(config.emulated.clone());
         let connect = transport::connector(topology.clone());

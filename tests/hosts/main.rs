@@ -72,6 +72,11 @@ impl Bench {
         lease: Duration,
         fencing: FencingConfig,
     ) -> Host {
+        self.host_with_config(number, id, |config| Config { lease, fencing, ..config })
+    }
+
+    /// A host with other settings than the usual ones.
+    fn host_with_config(&self, number: u8, id: u8, set: impl Fn(Config) -> Config) -> Host {
         let emulated = self
             .drives
             .iter()
@@ -79,14 +84,13 @@ impl Bench {
             .collect();
         let script = format!("echo \"$0\" >> {}", self.kills().display());
         let config = Config {
-            lease,
             global_drives: self.paths(),
             emulated,
             state_dir: self.state_dir(number),
             kill_command: Some(["/bin/sh", "-c", &script].map(str::to_owned).to_vec()),
-            fencing,
             ..Config::default()
         };
+        let config = set(config);
         let id = HostId::new([id; 16], &format!("host{id}"));
         std::fs::create_dir_all(self.sysfs(number).join("block")).unwrap();
         let devices = Devices::with_sysfs(&self.sysfs(number));
@@ -213,6 +217,52 @@ fn one_drive_of_three_may_be_off_and_two_may_not() {
     // The third drive, which the refused request had got, is free again.
     eventually(Duration::from_secs(4), "lock after power on", || {
         b.lock(2, lv(2), Exclusive).is_ok()
+    });
+}
+
+#[test]
+fn a_drive_that_is_reserved_counts_as_one_that_does_not_answer() {
+    let bench = Bench::new(3);
+    let a = bench.started(1, SHORT);
+    a.lock(1, lv(1), Exclusive).unwrap();
+    // RESERVATION CONFLICT, to reads, too.
+    bench.control("fail d1 18 1000000");
+    let b = bench.started(2, SHORT);
+    for (number, resource) in [(2, lv(2)), (3, Resource::Vg)] {
+        a.lock(number, resource.clone(), Exclusive).unwrap();
+        is_held(b.lock(number, resource.clone(), Exclusive));
+        a.unlock(number);
+        b.lock(number, resource, Exclusive).unwrap();
+    }
+    thread::sleep(2 * SHORT);
+    is_held(b.lock(1, lv(1), Exclusive));
+    a.manager.convert(ResourceKey(1), Shared, 0).unwrap();
+    a.manager.convert(ResourceKey(1), Exclusive, 0).unwrap();
+    assert_eq!(bench.killed(), "");
+}
+
+#[test]
+fn drives_that_are_slow_are_waited_for_as_long_as_the_administrator_says() {
+    let bench = Bench::new(5);
+    let patient =
+        |config| Config { lease: LONG, request_time: Some(Duration::from_secs(15)), ..config };
+    let (a, b) = (bench.host_with_config(1, 1, patient), bench.host(2, LONG));
+    for host in [&a, &b] {
+        host.start(VG, bench.scope()).unwrap();
+    }
+    for drive in &bench.drives {
+        bench.control(&format!("delay {drive} 3000"));
+    }
+    let on_one_drive = |number| match lv(number) {
+        Resource::Lv { uuid, .. } => Resource::Lv { uuid, pvs: bench.paths()[..1].to_vec() },
+        other => other,
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            a.lock(1, Resource::Vg, Exclusive).unwrap();
+            a.lock(2, on_one_drive(2), Exclusive).unwrap();
+        });
+        scope.spawn(|| is_storage(b.lock(3, on_one_drive(3), Exclusive)));
     });
 }
 
