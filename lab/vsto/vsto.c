@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Gives virtio_scsi the time-outs of other SCSI adapters. Its own handler restarts the timer for
- * ever, so that a command to a drive that does not answer would never be aborted. To be loaded
- * after the adapters are plugged in.
+ * Gives virtio_scsi the time-outs that other SCSI adapters have. Its own handler starts the timer
+ * anew for ever, so that a command to a drive that does not answer would never be aborted.
+ * To be loaded when the adapters are there.
  */
 #include <linux/module.h>
 #include <linux/string.h>
