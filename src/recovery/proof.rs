@@ -151,8 +151,7 @@ impl Orphans {
                     log::info!("{spec}: an earlier lvmlockd asked for it; nothing uses it");
                     orphan.set_in_danger(false);
                     self.store.forget_lock(id);
-                    // The engine keeps the records on a minority of drives until it is told to give
-                    // them up.
+                    // The engine keeps the records on a minority of drives until a release.
                     if let Some(orphan) = left.locks.remove(id) {
                         self.runtime.release(orphan.spec);
                     }
