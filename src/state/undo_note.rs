@@ -189,7 +189,7 @@ impl UndoNote {
         self.file = None;
         match fs::remove_file(&self.path) {
             Err(error) if !file::is_absent(&error) => {
-                log::error!("{}: neither written nor removed: {error}", self.path.display());
+                log::error!("{}: can be neither written nor removed: {error}", self.path.display());
                 return false;
             }
             _ => {}
