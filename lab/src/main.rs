@@ -33,10 +33,10 @@ use transcript::Transcript;
 
 const HELP: &str = "\
 lab [--nvme] [--jobs N] [SCENARIO …]
-                   runs these scenarios, or all, N at once (two more than there are processors);
-                   with NVMe drives in place of SCSI disks; 'lvm2-*' stands for all whose names
-                   begin so
-lab --short        runs the scenarios that stand for all where time is short
+                   runs these scenarios, or all, N at a time (default: two more than there are
+                   processors); --nvme: with NVMe drives instead of SCSI disks; 'lvm2-*' means all
+                   scenarios whose names begin with lvm2-
+lab --short        runs the scenarios that represent all others when time is short
 lab --list         lists them
 lab [--nvme] --shell
                    two machines with lvmlockd, and a prompt for each
@@ -203,13 +203,13 @@ fn play(
             let (outcome, text) = if format!("{error:#}").contains(at) {
                 (Outcome::FailedAsExpected, "fails as expected")
             } else {
-                (Outcome::Failed, "FAILED in another way than known")
+                (Outcome::Failed, "FAILED in another way than expected")
             };
             (outcome, format!("{text} ({because}): {}", first_line(error)))
         }
         (Ok(()), Expect::Failure { because, .. }) => {
-            let text = "PASSED, although expected to fail";
-            (Outcome::Failed, format!("{text} ({because}): say that it passes"))
+            let text = "PASSED, although a failure was expected";
+            (Outcome::Failed, format!("{text} ({because}): mark it as passing"))
         }
     };
     Verdict { scenario, outcome, text, took }

@@ -306,7 +306,7 @@ pub struct Scenario {
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "bytes",
-        about: "sg3-utils, which know nothing of us, see the drive that firmware traces show",
+        about: "sg3-utils, which are independent of this project, see the drive of the firmware traces",
         short: false,
         expect: Expect::Pass,
         needs: Needs::ScsiFor("sg3-utils speak SCSI; nvme-bytes does the same with nvme-cli"),
@@ -378,7 +378,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "unfenced",
-        about: "the same where the kill command does nothing: the audit must see it",
+        about: "the same with a kill command that does nothing: the audit must see it",
         short: false,
         expect: Expect::Failure {
             at: "a wrote to vg/lv when another host could hold the lock",
@@ -401,7 +401,7 @@ pub const SCENARIOS: &[Scenario] = &[
         short: false,
         expect: Expect::Failure {
             at: "a wrote to vg/lv when another host could hold the lock",
-            because: "a thawed host goes on writing until its kill command has run",
+            because: "a thawed host continues to write until its kill command has run",
         },
         needs: Needs::Any,
         run: frozen::writing,
@@ -454,16 +454,16 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "the value of a VG's lock reaches the next host",
         short: false,
         expect: Expect::Failure {
-            at: "b was not told the VG's value",
-            because: "on these drives a sharer's release loses the value, and sharers are not \
-                      told it",
+            at: "b did not get the VG's value",
+            because: "on these drives a sharer's release loses the value, and sharers do not \
+                      get it",
         },
         needs: Needs::Any,
         run: value::run,
     },
     Scenario {
         name: "two-paths",
-        about: "one of two paths is cut, to drives that the global lock is on, too",
+        about: "one of two paths is cut, to drives that also have the global lock",
         short: false,
         expect: Expect::Pass,
         needs: Needs::ScsiFor(
@@ -473,7 +473,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "plain-paths",
-        about: "one of two paths is cut, to drives that only a VG is on",
+        about: "one of two paths is cut, to drives that have only a VG",
         short: false,
         expect: Expect::Pass,
         needs: Needs::ScsiFor(
@@ -509,7 +509,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "watchdog-restart",
-        about: "lvmlockd dies and is restarted: the watchdog goes on being fed",
+        about: "lvmlockd dies and is restarted: the watchdog is still fed",
         short: false,
         expect: Expect::Pass,
         needs: Needs::Any,
@@ -517,7 +517,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "nvme-bytes",
-        about: "nvme-cli, which knows nothing of us, sees the commands and records of the protocol",
+        about: "nvme-cli, which is independent of this project, sees the commands and records",
         short: false,
         expect: Expect::Pass,
         needs: Needs::Drives(Interfaces::Nvme),
@@ -533,7 +533,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "nvme-paths",
-        about: "two paths to NVMe drives behind one node: either is lost, then both for a while",
+        about: "two paths to NVMe drives behind one node: either is lost, then both for some time",
         short: false,
         expect: Expect::Pass,
         needs: Needs::Drives(Interfaces::Nvme),
@@ -552,7 +552,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "PVs on multipath maps; each path is cut and restored while the VG is in use",
         short: false,
         expect: Expect::Pass,
-        needs: Needs::ScsiFor("NVMe has native multipath, which nvme-paths is about"),
+        needs: Needs::ScsiFor("NVMe has native multipath; see nvme-paths"),
         run: multipath::run,
     },
     Scenario {

@@ -12,7 +12,7 @@ a COMMAND, b COMMAND   runs a shell command on that machine, for example
                        a lvm vgcreate --shared --lock-type idm vg /dev/sda2 /dev/sdb2 /dev/sdc2
 drives COMMAND         sends a line to the drives' control socket; \"drives help\" lists them
 kill a, freeze a, thaw a
-                       pulls the plug, stops the processor, lets it run
+                       cuts the power, stops the processor, lets it run again
 boot a                 boots a machine that was killed, and starts lvmlockd
 quit                   ends all
 ";

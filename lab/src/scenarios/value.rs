@@ -19,6 +19,6 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     let given: Vec<&str> =
         log.lines().filter(|line| line.contains("VGLK res_lock rv 0 read vb")).collect();
     let known = given.iter().filter(|line| !line.ends_with("read vb 0 0 0")).count();
-    ensure!(known > 0, "b was not told the VG's value, {} times", given.len());
+    ensure!(known > 0, "b did not get the VG's value, {} times", given.len());
     Ok(())
 }

@@ -25,7 +25,7 @@ const WIDTH: usize = 90;
 fn main() -> ExitCode {
     match demo() {
         Ok(steps) => {
-            println!("\nRESULT: success. All {steps} commands were answered as they should be.");
+            println!("\nRESULT: success. All {steps} commands had the expected answer.");
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -54,8 +54,8 @@ fn demo() -> Result<usize> {
     let linked = linked_library(lvm2)?;
     walkthrough.quote(&linked);
     walkthrough.explain(&format!(
-        "A lock is held when more than half of the drives say so, for {} s at a time; the holder \
-         renews it. (Nothing is activated in this demo: it needs no device-mapper.)",
+        "A host holds a lock when more than half of the drives have granted it, for {} s at a time; \
+         the holder renews it. (Nothing is activated in this demo: it needs no device-mapper.)",
         LEASE.as_secs()
     ));
     let alice = testbed.host("alice", lvm2)?;
@@ -69,7 +69,7 @@ fn demo() -> Result<usize> {
     walkthrough.works(&bob, &["vgchange", "--lockstart", "vg"])?;
     walkthrough.works(&alice, &["lvcreate", "-an", "-Zn", "-i3", "-L12m", "-n", "data", "vg"])?;
     walkthrough.works(&bob, &["lvs", "-o", "vg_name,lv_name,lv_size,vg_lock_type", "vg"])?;
-    walkthrough.explain("bob sees what alice made.");
+    walkthrough.explain("bob sees the volume that alice made.");
 
     global_lock(&mut walkthrough, &alice, &bob)?;
     vg_lock(&mut walkthrough, &alice, &bob)?;
@@ -86,7 +86,7 @@ fn global_lock(walkthrough: &mut Walkthrough, alice: &Host, bob: &Host) -> Resul
     let mut other = bob.client()?;
     walkthrough
         .request("alice asks for the global lock, exclusive", 0, || holder.lock_global(Mode::Ex))?;
-    walkthrough.request("bob asks for it, too (lvmlockd tries for 5 s)", EAGAIN, || {
+    walkthrough.request("bob also asks for it (lvmlockd tries for 5 s)", EAGAIN, || {
         other.lock_global(Mode::Ex)
     })?;
     walkthrough.request("alice releases it", 0, || holder.lock_global(Mode::Un))?;
@@ -115,7 +115,7 @@ fn lv_lock(
 ) -> Result<()> {
     walkthrough.section("A logical volume's lock: one host at a time uses it");
     walkthrough.works(alice, &["lvchange", "-aey", "vg/data"])?;
-    walkthrough.explain("alice holds it exclusively. This is what a drive's table says:");
+    walkthrough.explain("alice holds it exclusively. This is the table of a drive:");
     walkthrough.table(testbed)?;
     walkthrough.refused(bob, &["lvchange", "-aey", "vg/data"], "LV locked by other host")?;
     walkthrough.works(alice, &["lvchange", "-an", "vg/data"])?;
@@ -129,7 +129,7 @@ fn conversion(walkthrough: &mut Walkthrough, alice: &Host, bob: &Host) -> Result
     walkthrough.section("Shared, and from shared to exclusive");
     walkthrough.works(alice, &["lvchange", "-asy", "vg/data"])?;
     walkthrough.works(bob, &["lvchange", "-asy", "vg/data"])?;
-    walkthrough.explain("Both share it now. Neither can have it alone:");
+    walkthrough.explain("Both share it now. Neither can have it exclusively:");
     walkthrough.refused(alice, &["lvchange", "-aey", "vg/data"], "LV locked by other host")?;
     walkthrough.works(bob, &["lvchange", "-an", "vg/data"])?;
     walkthrough.works(alice, &["lvchange", "-aey", "vg/data"])?;
@@ -140,21 +140,21 @@ fn value(walkthrough: &mut Walkthrough, alice: &Host, bob: &Host) -> Result<()> 
     walkthrough.section("The lock's value: a change on one host is seen by the other");
     walkthrough.explain(
         "With the volume group's lock, the drives keep a time stamp of its last change. As long as \
-         it is the one that a host wrote itself, what that host knows of the group is up to date.",
+         a host finds its own time stamp there, its copy of the metadata is up to date.",
     );
     walkthrough.works(bob, &["lvcreate", "-an", "-Zn", "-L8m", "-n", "b", "vg"])?;
     let before = bob.invalidations("vg");
     walkthrough.works(bob, &["vgs", "vg"])?;
     ensure!(
         bob.invalidations("vg") == before,
-        "bob's lvmlockd does not recognise what it wrote itself"
+        "bob's lvmlockd does not recognise its own time stamp"
     );
     walkthrough.explain("bob's lvmlockd recognised its own time stamp.");
     walkthrough.works(alice, &["lvcreate", "-an", "-Zn", "-L8m", "-n", "a", "vg"])?;
     walkthrough.works(bob, &["vgs", "vg"])?;
     ensure!(
         bob.invalidations("vg") == before + 1,
-        "bob's lvmlockd did not see that alice has changed the group"
+        "bob's lvmlockd did not see that alice had changed the group"
     );
     walkthrough.explain("bob's lvmlockd saw that another host has written since:");
     let log = bob.log();
@@ -178,7 +178,7 @@ fn death(walkthrough: &mut Walkthrough, testbed: &Testbed, alice: Host, bob: &Ho
     loop {
         ensure!(
             died.elapsed() < 3 * LEASE,
-            "bob still has not got the lock of a host that died {:?} ago",
+            "bob still does not have the lock of a host that died {:?} ago",
             died.elapsed()
         );
         let left = lease_left(testbed, &lv, "alice")?;
@@ -265,7 +265,7 @@ impl Walkthrough {
         if output.code == 0 || !output.says(why) {
             bail!("expected to be refused with {why:?}: {output}");
         }
-        self.quote(&format!("(refused, as it should be: exit status {})", output.code));
+        self.quote(&format!("(refused as expected: exit status {})", output.code));
         Ok(())
     }
 
