@@ -306,7 +306,7 @@ pub struct Scenario {
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "bytes",
-        about: "sg3-utils, which are independent of this project, see the drive of the firmware traces",
+        about: "sg3-utils, independent of this project, see the drive of the firmware traces",
         short: false,
         expect: Expect::Pass,
         needs: Needs::ScsiFor("sg3-utils speak SCSI; nvme-bytes does the same with nvme-cli"),
@@ -517,7 +517,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "nvme-bytes",
-        about: "nvme-cli, which is independent of this project, sees the commands and records",
+        about: "nvme-cli, independent of this project, sees the commands and records of the protocol",
         short: false,
         expect: Expect::Pass,
         needs: Needs::Drives(Interfaces::Nvme),

@@ -54,8 +54,9 @@ fn demo() -> Result<usize> {
     let linked = linked_library(lvm2)?;
     walkthrough.quote(&linked);
     walkthrough.explain(&format!(
-        "A host holds a lock when more than half of the drives have granted it, for {} s at a time; \
-         the holder renews it. (Nothing is activated in this demo: it needs no device-mapper.)",
+        "A host holds a lock when more than half of the drives have granted it, for {} s at a \
+         time; the holder renews it. (Nothing is activated in this demo: it needs no \
+         device-mapper.)",
         LEASE.as_secs()
     ));
     let alice = testbed.host("alice", lvm2)?;
