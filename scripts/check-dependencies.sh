@@ -29,7 +29,8 @@ unfit() {
 			sub(/ *\(\*\)$/, "", text)
 			return text
 		}
-		# Each function returns whether its part of the expression is satisfied; `at` is the next word.
+		# Each returns whether its part of the expression is satisfied; `at` is the next
+		# word.
 		function either(    holds) {
 			holds = both()
 			while (word[at] == "OR") {

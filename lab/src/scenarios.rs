@@ -517,7 +517,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "nvme-bytes",
-        about: "nvme-cli, independent of this project, sees the commands and records of the protocol",
+        about: "nvme-cli, independent of this project, sees the protocol's commands and records",
         short: false,
         expect: Expect::Pass,
         needs: Needs::Drives(Interfaces::Nvme),
