@@ -125,7 +125,7 @@ impl Dates {
 pub struct Earlier {
     /// Dates of commands that undo a lock on a drive.
     pub undoing: Dates,
-    /// Date of all others, which only write values that the earlier life counted.
+    /// Date of all others, which only write the set of drives that the earlier life counted.
     pub writes_until: Instant,
 }
 

@@ -74,7 +74,7 @@ fn run(dir: Option<&Path>, task: Task) -> Result<(), Box<dyn Error>> {
             return Err("no --drive is given; see --help".into());
         }
         Task::Serve(drives) => {
-            // Blocked before there are threads, so that only the wait below receives them.
+            // Signals are blocked before there are threads, so that only the wait below gets them.
             let mut signals = SigSet::empty();
             signals.add(Signal::SIGTERM);
             signals.add(Signal::SIGINT);
