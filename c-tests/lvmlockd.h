@@ -1,6 +1,6 @@
 /*
- * Stand-in for lvmlockd-internal.h of lvm2 2.03.RELEASE: what the library sees of it, with the
- * layout of that release. The assertions at the end hold the offsets that were measured.
+ * Stand-in for lvmlockd-internal.h of lvm2 2.03.RELEASE: the parts that the library uses, with the
+ * layout of that release. The assertions at the end contain the measured offsets.
  *
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */

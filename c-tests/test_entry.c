@@ -1,5 +1,5 @@
 /*
- * Every entry point, with arguments that are right, missing or broken, where there is no drive.
+ * Every entry point, with correct, missing and broken arguments, without any drive.
  *
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */

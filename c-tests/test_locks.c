@@ -1,8 +1,8 @@
 /*
- * Real locks on emulated drives, with a second host: another process with a host id of its own.
+ * Real locks on emulated drives, with a second host: another process with its own host id.
  *
- * The traps are those of calling lvmlockd: several structs for one LV, calls that come late, locks
- * that core holds while it calls, lists that change.
+ * The difficulties are those of lvmlockd's calls: several structs for one LV, late calls, mutexes
+ * that core holds during a call, lists that change.
  *
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */
@@ -84,9 +84,8 @@ static int lock(struct host *host, char which, int mode, struct val_blk *vb)
 }
 
 /*
- * The other host: does what it is told on its standard input, a line for each call, and prints the
- * result and the version of the value block. It lives on when it has stopped its lockspaces, as
- * lvmlockd does.
+ * The other host: reads one call per line from its standard input, and prints the result and the
+ * version of the value block. Like lvmlockd, it lives on when it has stopped its lockspaces.
  */
 static int be_other_host(void)
 {
@@ -219,8 +218,8 @@ static void locks_exclude_each_other(struct host *host)
 }
 
 /*
- * Whether this host gets its own value back. It may get none, where a drive that was slow to store
- * it is among those that grant the next lock; but it never gets another one.
+ * Whether this host gets its own value back. It may get none, if a drive that was slow to store it
+ * is among those that grant the next lock; but it never gets another one.
  */
 static int value_comes_back(struct lockspace *ls, struct resource *r, unsigned r_version)
 {

@@ -1,5 +1,5 @@
 /*
- * lvmlockd --test: everything is granted and no drive is touched.
+ * lvmlockd --test: everything is granted and no drive is used.
  *
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */

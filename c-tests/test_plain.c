@@ -1,6 +1,6 @@
 /*
- * A program that is not lvmlockd and has none of its symbols: the library loads, says on stderr
- * what it would say in lvmlockd's log, and with a layout table works.
+ * A program that is not lvmlockd and has none of its symbols: the library loads, prints its log on
+ * stderr, and works if there is a layout table.
  *
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */

@@ -1,5 +1,5 @@
 /*
- * Where it is not certain what lvmlockd's structs look like, no lockspace is started.
+ * If the layout of lvmlockd's structs is not certain, no lockspace is started.
  *
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */

@@ -49,7 +49,7 @@ pub fn at_exit(end: fn()) {
     END.get_or_init(|| {
         // SAFETY: the function stays where it is, because lvmlockd never unloads the library.
         if unsafe { libc::atexit(run) } != 0 {
-            log::warn!("what is on its way to drives is not waited for at exit");
+            log::warn!("commands on their way to drives are not waited for at exit");
         }
         (std::process::id(), end)
     });

@@ -150,7 +150,7 @@ impl Drives {
             );
             if members.iter().all(|member| member.drive != drive.reference) {
                 if !first {
-                    log::warn!("the global lock is now on drive {}, too", drive.paths.name());
+                    log::warn!("the global lock is now also on drive {}", drive.paths.name());
                 }
                 let identity = drive.identity.clone().into_bytes();
                 members.push(Member { drive: drive.reference, identity });

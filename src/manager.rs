@@ -152,7 +152,7 @@ impl Manager {
             return;
         }
         if let Err(error) = self.running() {
-            log::error!("what an earlier lvmlockd left behind cannot be kept: {error}");
+            log::error!("the locks of an earlier lvmlockd cannot be kept: {error}");
         }
     }
 

@@ -256,9 +256,7 @@ impl Orphans {
         let orphan = Orphan { lockspace, spec, saved, phase, idle, in_danger, doubt };
         self.left().locks.insert(id, orphan);
         if let Err(error) = self.start_care() {
-            log::error!(
-                "no thread can be started, so what is forgotten is never given up: {error}"
-            );
+            log::error!("no thread can be started, so forgotten locks are never given up: {error}");
         }
     }
 

@@ -84,8 +84,7 @@ fn string(address: usize) -> Option<Vec<u8>> {
 fn read(address: usize, into: &mut [u8]) -> Option<()> {
     let local = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
     let remote = libc::iovec { iov_base: address as *mut c_void, iov_len: into.len() };
-    // SAFETY: the kernel writes to `into` only, and tells whether it can read what is at the
-    // address.
+    // SAFETY: the kernel writes only to `into`, and reports whether it can read the address.
     let copied = unsafe { libc::process_vm_readv(libc::getpid(), &local, 1, &remote, 1, 0) };
     match usize::try_from(copied) {
         Ok(copied) => (copied == into.len()).then_some(()),

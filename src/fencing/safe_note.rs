@@ -116,7 +116,7 @@ fn write(shared: &Shared<SafeNoteState>, note: &Note<Dates>, pause: Duration, lo
         if changed || is_lost {
             let written = note.write(&dates);
             if let (Err(error), false) = (&written, failing) {
-                log::warn!("until when locks are safe cannot be noted: {error}");
+                log::warn!("the time until which locks are safe cannot be noted: {error}");
             }
             failing = written.is_err();
             if !failing {

@@ -269,7 +269,7 @@ impl Worker {
             }
             Step::Leave if !core::mem::replace(&mut self.left, true) => log::error!(
                 "the watchdog is not fed any more: locks may be lost in {} ms. It resets this host \
-                 before, unless they are renewed or given back (\"lvmlockctl --drop\")",
+                 before that, unless they are renewed or given back (\"lvmlockctl --drop\")",
                 need.first.unwrap_or(now).since(now).as_millis()
             ),
             Step::Disarm => {

@@ -223,7 +223,7 @@ impl Manager {
         }
         let now = running.runtime.mode(spec.resource);
         if now.map_err(|answer| running.refused(spec, answer))?.is_some() {
-            log::info!("{}: asked for again, now {mode}", spec);
+            log::info!("{}: requested again, now {mode}", spec);
             self.convert(key, mode, 0)?;
             return Ok(true);
         }

@@ -170,7 +170,7 @@ impl Running {
         saved.granted = true;
         if let Err(error) = self.store.change_lock(&spec.resource, |lock| lock.granted = true) {
             // The lock itself is noted and valid.
-            log::warn!("{}: that it was granted cannot be noted: {error}", spec);
+            log::warn!("{}: its grant cannot be noted: {error}", spec);
         }
     }
 

@@ -51,7 +51,7 @@ impl Votes {
             again.retain(|resource| {
                 let moved = self.move_votes(resource);
                 if let Err(error) = &moved {
-                    log::warn!("other drives cannot be noted for a lock yet: {error}");
+                    log::warn!("the new drives of a lock cannot be noted yet: {error}");
                 }
                 !moved.unwrap_or(false)
             });

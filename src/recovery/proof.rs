@@ -148,11 +148,10 @@ impl Orphans {
                     orphan.phase = Phase::Lost;
                     self.alarm(orphan, "its drives say that it is not this host's any more", None);
                 } else {
-                    log::info!("{spec}: an earlier lvmlockd asked for it; nothing uses it");
+                    log::info!("{spec}: requested by an earlier lvmlockd; nothing uses it");
                     orphan.set_in_danger(false);
                     self.store.forget_lock(id);
-                    // The engine keeps the records on a minority of drives until it is told to give
-                    // them up.
+                    // The engine keeps the records on a minority of drives until a release.
                     if let Some(orphan) = left.locks.remove(id) {
                         self.runtime.release(orphan.spec);
                     }

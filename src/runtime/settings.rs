@@ -9,7 +9,7 @@ use idm_engine::Timing;
 use idm_protocol::{HostId, ResourceId};
 use std::sync::Arc;
 
-/// What the runtime works by.
+/// Settings of a runtime.
 pub struct Settings {
     /// This host.
     pub host: HostId,

@@ -46,7 +46,7 @@ impl<T> Note<T> {
         };
         let read = (self.form.parse)(&text, &self.boot, clock::now());
         if read.is_none() {
-            log::warn!("{}: of another boot, or damaged; ignored", self.file.display());
+            log::warn!("{}: from another boot, or damaged; ignored", self.file.display());
         }
         read
     }

@@ -125,7 +125,7 @@ impl Dates {
 pub struct Earlier {
     /// Dates of commands that undo a lock on a drive.
     pub undoing: Dates,
-    /// Date of all others, which only write values that the earlier life counted.
+    /// Date of all others, which only write the set of drives that the earlier life counted.
     pub writes_until: Instant,
 }
 
@@ -189,7 +189,7 @@ impl UndoNote {
         self.file = None;
         match fs::remove_file(&self.path) {
             Err(error) if !file::is_absent(&error) => {
-                log::error!("{}: neither written nor removed: {error}", self.path.display());
+                log::error!("{}: can be neither written nor removed: {error}", self.path.display());
                 return false;
             }
             _ => {}

@@ -1,4 +1,4 @@
-//! Several hosts in one process, on emulated drives: what lvmlockd would see of the lock manager.
+//! Several hosts in one process, on emulated drives: the lock manager from the view of lvmlockd.
 #![cfg(feature = "emulator")]
 
 mod earlier_life;
@@ -52,7 +52,7 @@ impl Bench {
         self.directory.path().join("kills")
     }
 
-    /// What the kill command was run for so far.
+    /// The VGs for which the kill command was run so far.
     fn killed(&self) -> String {
         std::fs::read_to_string(self.kills()).unwrap_or_default()
     }
@@ -61,7 +61,7 @@ impl Bench {
         self.host_with_id(number, number, lease)
     }
 
-    /// A host that has the state directory and the devices of `number`.
+    /// A host with the state directory and the devices of number `number`.
     fn host_with_id(&self, number: u8, id: u8, lease: Duration) -> Host {
         self.host_with_fencing(number, id, lease, FencingConfig::default())
     }
@@ -163,7 +163,7 @@ fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     (result, start.elapsed())
 }
 
-/// Waits until something is so; fails after `bound`.
+/// Waits until the condition holds; fails after `bound`.
 fn eventually(bound: Duration, what: &str, mut so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !so() {
@@ -215,7 +215,7 @@ fn one_drive_of_three_may_be_off_and_two_may_not() {
     bench.control("power d1 off");
     is_storage(a.lock(2, lv(2), Exclusive));
     bench.control("power d0 on");
-    // What the refused request had got on the third drive is free again.
+    // The third drive, which the refused request had got, is free again.
     eventually(Duration::from_secs(4), "lock after power on", || {
         b.lock(2, lv(2), Exclusive).is_ok()
     });
@@ -275,7 +275,7 @@ fn a_refused_lock_leaves_nothing_behind() {
     is_held(b.lock(1, lv(1), Exclusive));
     a.unlock(1);
     a.lock(1, lv(1), Exclusive).unwrap();
-    // A drive more than the majority may still be at it when the lock is granted.
+    // A drive beyond the majority may still be busy when the lock is granted.
     eventually(Duration::from_secs(2), "held by one host on each drive", || {
         bench.drives.iter().all(|drive| {
             let table = bench.control(&format!("table {drive}"));
@@ -326,7 +326,7 @@ fn a_change_of_the_value_is_seen_by_the_other_host() {
         let unlock = |host: &Host, version| host.manager.unlock(ResourceKey(9), version, 0);
         assert_eq!(lock(&a), ValBlk::default());
         unlock(&a, 7);
-        // Nobody has written since: what this host cached is good.
+        // No host has written since: the value that this host cached is valid.
         assert_eq!(lock(&a), block(7));
         unlock(&a, 0);
         assert_eq!(lock(&b), ValBlk::default());
@@ -410,7 +410,7 @@ fn a_late_remove_of_an_old_resource_leaves_the_new_one_alone() {
     a.manager.remove_resource(ResourceKey(77));
     a.unlock(1);
     is_held(b.lock(1, lv(1), Exclusive));
-    // A resource that is removed while it holds frees what it holds.
+    // Removing a resource that holds a lock gives the lock up.
     a.manager.remove_resource(ResourceKey(2));
     eventually(Duration::from_secs(2), "released", || b.lock(1, lv(1), Exclusive).is_ok());
 }
@@ -458,7 +458,7 @@ fn unlock_is_finished_in_the_background_when_the_drives_come_back() {
     for drive in &bench.drives {
         bench.control(&format!("power {drive} on"));
     }
-    // Long before the lease of a minute is over.
+    // Long before the end of the one-minute lease.
     eventually(Duration::from_secs(20), "released", || b.lock(1, lv(1), Exclusive).is_ok());
 }
 
@@ -555,7 +555,8 @@ fn two_hundred_locks_at_once() {
         .map(|n| {
             let host = hosts[n % 2].clone();
             thread::spawn(move || {
-                // 50 LVs, each wanted twice by each host: core would let one of a host's two in.
+                // 50 LVs, each requested twice by each host: core would let one of a host's two
+                // requests in.
                 let (key, wanted) = (n + 1, lv(n / 2 % 50));
                 let got = host.lock(key, wanted, Exclusive);
                 if got.is_ok() {
@@ -660,12 +661,12 @@ fn an_lv_lock_is_seen_from_all_of_the_vgs_drives() {
 #[test]
 fn a_vg_can_be_started_again_right_after_an_outage() {
     let bench = Bench::new(3);
-    // A quarter of it is a little more than a request waits for its drives.
+    // A quarter of it is slightly longer than a request waits for its drives.
     let a = bench.started(1, Duration::from_secs(21));
     for drive in ["d0", "d1", "d2"] {
         bench.control(&format!("lose-reply {drive} 1"));
     }
-    // What the drives are told on the way out may still be on its way to them.
+    // Commands that were sent at the end may still be on their way to the drives.
     a.manager.remove_lockspace(VG, false, true).unwrap();
     a.start(VG, bench.scope()).unwrap();
 }
@@ -722,7 +723,7 @@ fn odd_calls_are_harmless() {
     assert!(matches!(host.lock(1, broken, Shared), Err(Error::Invalid(_))));
 }
 
-/// A drive that says "conflict" and cannot be read then may know of a holder that counts other
+/// A drive that answers "conflict" and then cannot be read may know of a holder that counts other
 /// drives: such a request is refused, and can be repeated.
 #[test]
 fn a_drive_that_answers_nonsense_disturbs_nothing_that_is_held() {
@@ -740,7 +741,7 @@ fn a_drive_that_answers_nonsense_disturbs_nothing_that_is_held() {
         }
         assert!(refused < 10 + granted, "{refused} of {granted} were refused");
     };
-    // Beyond the lease: what is held is kept by the other two.
+    // Beyond the lease: the other two drives keep the held locks.
     let end = Instant::now() + 2 * SHORT;
     let mut number = 2;
     while Instant::now() < end || number < 10 {

@@ -15,9 +15,10 @@ fn what_is_lost_while_lvmlockd_lives_is_made_again() {
     let state = bench.state_dir(1);
     let read = |file: &str| fs::read_to_string(state.join(file)).ok();
     let id = read("host-id").unwrap();
-    // With locks in use by itself, and by the next request at the latest.
+    // With locks in use it is restored without a request, otherwise by the next request at the
+    // latest.
     for by_itself in [true, false] {
-        // What is written meanwhile has to be removed, too.
+        // Files that are written meanwhile have to be removed as well.
         eventually(SOON, "it is removed", || fs::remove_dir_all(&state).is_ok());
         if by_itself {
             let all = || bench.noted(1) == 2 && read("safe-until").is_some();
@@ -49,7 +50,7 @@ fn what_is_lost_while_lvmlockd_is_dead_leaves_no_lv_unprotected_in_silence() {
     bench.activate(1, 1, true);
     drop(a);
     fs::remove_dir_all(bench.state_dir(1)).unwrap();
-    // Another id is drawn then.
+    // Another id is drawn in this case.
     let a = bench.host_with_id(1, 3, SHORT);
     a.manager.recover();
     for adopt in [Adopt::default(), Adopt { only: false, ok: true }] {
@@ -59,18 +60,19 @@ fn what_is_lost_while_lvmlockd_is_dead_leaves_no_lv_unprotected_in_silence() {
         assert!(text.contains("Deactivate"), "{text}");
         assert_eq!(a.manager.add_lockspace(VG, adopt), Err(Error::NoLockspace));
     }
-    // Other VGs have nothing to do with it.
+    // Other VGs are not affected.
     let uuid = VG_UUID.replace("wxyz", "wxy1");
     let scope = Scope::Vg { name: "vg1".into(), uuid, pvs: bench.paths() };
     a.start(LockspaceKey(0x3000), scope).unwrap();
     bench.activate(1, 1, false);
     a.start(VG, bench.scope()).unwrap();
-    // What the old id left is another host's to this one, and broken when its lease is over.
+    // To this host the records of the old id belong to another host, and are broken after their
+    // lease.
     eventually(SOON, "this host gets the lock", || a.lock(1, lv(1), Exclusive).is_ok());
     assert!(bench.states(1).contains("host3"), "{}", bench.states(1));
     let b = bench.started(2, SHORT);
     is_held(b.lock(1, lv(1), Exclusive));
-    // With notes, devices without a lock of their own are none of ours.
+    // If the VG has notes, devices without a lock of their own are ignored.
     bench.activate(1, 2, true);
     let a = {
         drop(a);

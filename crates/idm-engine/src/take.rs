@@ -366,8 +366,8 @@ impl Seat {
         }
     }
 
-    /// Handles a drive that refuses to be read, too. No holder of a mutex makes it do so, but a
-    /// reservation of the whole drive: then its conflicts are not about the mutex.
+    /// Handles a drive that also refuses to be read. The holder of a mutex never causes that, but a
+    /// reservation of the whole drive does: then its conflicts are not about the mutex.
     fn refuses_reads(&mut self, step: Step, cx: &TakeContext<'_>) {
         let Task::Take(take) = &mut self.task else {
             return;

@@ -21,7 +21,9 @@ impl Reactor {
             }
             Event::Regained => {
                 self.metrics.regained();
-                log::warn!("{spec}: regained, nobody had taken it while its lease had run out");
+                log::warn!(
+                    "{spec}: held again, no other host had taken it after its lease had run out"
+                );
                 entry.set_alarmed(false);
             }
             Event::Lost(loss) => {
@@ -110,7 +112,7 @@ impl Reactor {
                 );
             }
             Notice::TookOverOwn { drive } => log::info!(
-                "{spec}: took over on {} what this host had left there",
+                "{spec}: took over on {} the record that this host had left there",
                 self.drives.name(drive)
             ),
             Notice::DriveLost { drive } => {

@@ -22,7 +22,7 @@ pub enum Aim {
     Votes,
     /// lvmlockd dies with commands on their way, and drives hang when it is back.
     Restarts,
-    /// Hosts see some of a VG's drives no longer, for longer than a lease, while volumes move.
+    /// Hosts lose sight of some of a VG's drives for longer than a lease, while volumes move.
     Silence,
 }
 
@@ -236,8 +236,8 @@ impl Plan {
         self.hurry(rng);
     }
 
-    /// Aims at this case: what a host found on a drive is older than a lease, and the drive has
-    /// fallen silent for it, but not for the others, who move the volume meanwhile.
+    /// Aims at this case: a host's findings on a drive are older than a lease, and the drive has
+    /// fallen silent for it, but not for other hosts, which move the volume meanwhile.
     fn aim_at_silence(&mut self, rng: &mut Rng) {
         let n = self.drives.len();
         self.moves = true;
