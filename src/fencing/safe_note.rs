@@ -47,12 +47,18 @@ impl SafeNoteState {
         dates
     }
 
-    /// Whether the note promises too much, or names other VGs. A date that has only moved on can be
-    /// written later.
+    /// Whether the note promises too much. All other changes can be written later: a date that has
+    /// only moved on, and a VG whose first lock was just granted, because without a date the next
+    /// lvmlockd counts the lease from the request.
     fn is_urgent(&self) -> bool {
         let dates = self.dates();
         let Some(noted) = &self.noted else { return !dates.is_empty() };
-        !noted.keys().eq(dates.keys()) || noted.values().zip(dates.values()).any(|(n, d)| d < n)
+        noted.iter().any(|(vg, noted)| dates.get(vg).is_some_and(|date| date < noted))
+    }
+
+    /// Whether no lock is in use and the note says so, so that there is nothing to write later.
+    fn is_idle(&self) -> bool {
+        self.dates().is_empty() && self.noted.as_ref().is_none_or(Dates::is_empty)
     }
 }
 
@@ -97,8 +103,9 @@ impl SafeNote {
     fn set(&self, change: impl FnOnce(&mut SafeNoteState)) {
         let shared = self.service.shared();
         let mut state = shared.lock();
+        let was_idle = state.is_idle();
         change(&mut state);
-        if state.is_urgent() {
+        if state.is_urgent() || was_idle && !state.is_idle() {
             shared.wake();
         }
     }
@@ -124,9 +131,12 @@ fn write(shared: &Shared<SafeNoteState>, note: &Note<Dates>, pause: Duration, lo
             }
         }
         state = shared.lock();
-        let pause = if state.dates().is_empty() && !failing { IDLE } else { pause };
-        state = shared
-            .wait_while(state, pause, |state| !state.quits() && (failing || !state.is_urgent()));
+        let idle = state.is_idle() && !failing;
+        let pause = if idle { IDLE } else { pause };
+        state = shared.wait_while(state, pause, |state| {
+            let wakes = state.is_urgent() || idle && !state.is_idle();
+            !state.quits() && (failing || !wakes)
+        });
     }
 }
 
@@ -201,19 +211,41 @@ mod tests {
         keeper.protect(at(&[60]));
         std::thread::sleep(Duration::from_millis(20));
         assert_eq!(note.read(), Some(at(&[50])));
-        keeper.protect(at(&[60, 80]));
-        eventually(&note, Some(at(&[60, 80])));
+        keeper.protect(at(&[40, 80]));
+        eventually(&note, Some(at(&[40, 80])));
         keeper.protect(at(&[70, 75]));
         eventually(&note, Some(at(&[70, 75])));
-        keeper.protect(at(&[]));
-        eventually(&note, Some(at(&[])));
+        // Locks that are taken and given back one after the other cost no file each.
+        for dates in [&[70][..], &[], &[90, 90, 90], &[]] {
+            keeper.protect(at(dates));
+            std::thread::sleep(Duration::from_millis(10));
+            assert_eq!(note.read(), Some(at(&[70, 75])), "{dates:?}");
+        }
         drop(keeper);
+        note.write(&at(&[])).unwrap();
         let keeper = start(directory.path(), OFTEN);
         assert_eq!(keeper.left(&vg(0)), Some(None));
         keeper.protect(at(&[50]));
         eventually(&note, Some(at(&[50])));
         keeper.protect(at(&[60]));
         eventually(&note, Some(at(&[60])));
+        keeper.protect(at(&[]));
+        eventually(&note, Some(at(&[])));
+    }
+
+    #[test]
+    fn the_first_lock_after_a_long_time_without_any_is_noted() {
+        let directory = tempfile::tempdir().unwrap();
+        let note = super::note(directory.path()).unwrap();
+        note.write(&at(&[])).unwrap();
+        let keeper = start(directory.path(), OFTEN);
+        for us in [50, 60] {
+            std::thread::sleep(Duration::from_millis(30));
+            keeper.protect(at(&[us]));
+            eventually(&note, Some(at(&[us])));
+            keeper.protect(at(&[]));
+            eventually(&note, Some(at(&[])));
+        }
     }
 
     #[test]
