@@ -35,7 +35,8 @@ struct Flight {
     slot: SlotIx,
     drive: DriveIx,
     life: u32,
-    generation: u32,
+    /// The number of its host's deaths when it was sent.
+    deaths: usize,
     ticket: Ticket,
     command: DriveCommand,
     reply: Option<Reply>,

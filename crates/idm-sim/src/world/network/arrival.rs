@@ -52,8 +52,8 @@ impl World {
     fn has_ended(&self, f: FlightIx) -> bool {
         let flight = &self.network.flights[f];
         let h = self.slots.host(flight.slot);
-        let host = &self.hosts[h];
-        flight.generation != host.generation && self.now() >= self.linger_from(h, host.died_at)
+        let death = self.hosts[h].deaths.get(flight.deaths);
+        death.is_some_and(|&at| self.now() >= self.linger_from(h, at))
     }
 
     /// Lets the drive execute a command. Returns whether the host got the drive by it.
@@ -69,7 +69,7 @@ impl World {
             self.coverage.add(Count::GhostHit);
         }
         let flight = &self.network.flights[f];
-        let earlier = flight.generation != self.hosts[self.slots.host(s)].generation;
+        let earlier = flight.deaths != self.hosts[self.slots.host(s)].deaths.len();
         if good && earlier {
             self.coverage.add(Count::EarlierHit);
         }

@@ -34,7 +34,7 @@ impl World {
             slot: s,
             drive: d,
             life: self.slots[s].engine.life,
-            generation: self.hosts[h].generation,
+            deaths: self.hosts[h].deaths.len(),
             ticket,
             command,
             reply: None,
