@@ -260,6 +260,11 @@ impl Orphans {
         }
     }
 
+    /// Whether a lock is an orphan.
+    pub fn has(&self, id: &ResourceId) -> bool {
+        self.left().locks.contains_key(id)
+    }
+
     /// Prevents that an orphan is claimed or given up while the guard exists; `None` where the
     /// orphan is not kept.
     pub fn hold(&self, id: &ResourceId) -> Option<impl Sized + '_> {
