@@ -6,9 +6,9 @@ use super::plan::{Plan, majority, no_global_drives};
 use super::running::{Running, not_noted, patience_for};
 use crate::error::Error;
 use crate::lock::RequestResult;
-use crate::lock::lv_uuid;
 use crate::lock::{Adopt, LockspaceKey, ResourceKey, Scope};
 use crate::lockspace::{Held, Lockspace};
+use crate::recovery::ActiveLv;
 use crate::state::store::SavedLockspace;
 use core::time::Duration;
 use idm_engine::{Outcome, Request};
@@ -263,12 +263,13 @@ impl Running {
         if unprotected.is_empty() {
             return Ok(());
         }
-        let uuids: Vec<String> = unprotected.iter().map(lv_uuid).collect();
+        let lvs: Vec<String> = unprotected.iter().map(ActiveLv::to_string).collect();
         Err(Error::Unprotected(format!(
             "{vg} is not started: these logical volumes are active here, and no lock is known that \
              protects them: {}. Other hosts may get them when the lease of an earlier lock has run \
-             out. Deactivate them, then start it again",
-            uuids.join(", ")
+             out. Deactivate them (\"vgchange -an\", or \"dmsetup remove\" for what that leaves), \
+             then start it again",
+            lvs.join(", ")
         )))
     }
 

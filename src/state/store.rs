@@ -264,14 +264,6 @@ impl Store {
         Ok(())
     }
 
-    /// Whether there is a note of a VG: that it is started, or of one of its locks.
-    pub fn has_any_of(&self, vg: &ResourceId) -> bool {
-        let prefix = name_of(vg);
-        let name = |file: &PathBuf| file.file_name().map(|name| name.as_encoded_bytes().to_vec());
-        let of_vg = |file: &PathBuf| name(file).is_some_and(|it| it.starts_with(prefix.as_bytes()));
-        self.there().notes.keys().any(of_vg)
-    }
-
     /// Notes a lock, in place of an earlier note of it.
     pub fn save_lock(&self, id: &ResourceId, lock: &SavedLock) -> io::Result<()> {
         self.save(&self.locks.join(name_of(id)), lock)
@@ -662,7 +654,6 @@ mod tests {
         store.save_lock(&ids()[0], &lock(false)).unwrap();
         store.save_lock(&ids()[1], &lock(false)).unwrap();
         store.forget_lock(&ids()[0]);
-        assert!(store.has_any_of(&ids()[1]) && !store.has_any_of(&ResourceId::GLOBAL));
         let note = format!("locks/{}", name_of(&ids()[1]));
         for lost in ["", "locks", "lockspaces", "host-id", &note] {
             let lost = state.join(lost);

@@ -17,15 +17,35 @@ impl Bench {
 
     /// The same, in the VG with this uuid.
     pub(super) fn activate_in(&self, vg_uuid: &str, number: u8, lv: usize, active: bool) {
-        let device = self.sysfs(number).join(format!("block/dm-{lv}"));
         if !active {
+            let device = self.sysfs(number).join(format!("block/dm-{lv}"));
             std::fs::remove_dir_all(&device).unwrap();
             return;
         }
+        self.add_device(vg_uuid, number, (lv, lv), (&format!("lv{lv}"), ""));
+    }
+
+    /// Gives a host a device of an LV: its number and the LV's, the LV's name, and the layer.
+    pub(super) fn add_device(
+        &self,
+        vg_uuid: &str,
+        number: u8,
+        (device, lv): (usize, usize),
+        (name, layer): (&str, &str),
+    ) {
+        let device = self.sysfs(number).join(format!("block/dm-{device}"));
         std::fs::create_dir_all(device.join("dm")).unwrap();
-        let uuid = format!("LVM-{vg_uuid}LVLVLV-0000-0000-0000-0000-0000-{lv:06}\n");
-        std::fs::write(device.join("dm/uuid"), uuid.replace('-', "").replace("LVM", "LVM-"))
-            .unwrap();
+        std::fs::create_dir_all(device.join("slaves")).unwrap();
+        let uuid = format!("{vg_uuid}LVLVLV-0000-0000-0000-0000-0000-{lv:06}").replace('-', "");
+        std::fs::write(device.join("dm/uuid"), format!("LVM-{uuid}{layer}\n")).unwrap();
+        std::fs::write(device.join("dm/name"), format!("vg0-{name}{layer}\n")).unwrap();
+    }
+
+    /// Puts a device on top of another one.
+    pub(super) fn stack(&self, number: u8, upper: usize, lower: usize) {
+        let block = self.sysfs(number).join("block");
+        let slave = block.join(format!("dm-{upper}/slaves/dm-{lower}"));
+        std::os::unix::fs::symlink(block.join(format!("dm-{lower}")), slave).unwrap();
     }
 
     /// lvmlockd is killed on a host and started again.
