@@ -139,7 +139,10 @@ impl Manager {
                     return Err(Error::AdoptOtherMode);
                 }
                 let saved = claim.saved.asked_now(left);
-                running.note_again(&spec.resource, &saved)?;
+                match mode > left {
+                    true => running.note_again(&spec.resource, &saved)?,
+                    false => running.note_less(&spec.resource, &saved),
+                }
                 let lockspace = asker.lockspace.clone();
                 // Changes made under the lock may not have been published.
                 let value = lockspace.told(&spec, ValueRead::Unknown);
@@ -266,7 +269,7 @@ impl Manager {
         // The noted mode is never higher than the one that core knows of, whenever lvmlockd is
         // killed.
         if mode < held.mode {
-            running.note_again(&held.spec.resource, &saved)?;
+            running.note_less(&held.spec.resource, &saved);
         }
         let answer = running.request(&held.spec, Request::Convert { mode, value });
         match answer {
