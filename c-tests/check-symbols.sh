@@ -22,7 +22,7 @@ check "exported names" \
 	"$(echo "$dynamic" |
 		awk '$1 ~ /^[0-9]+:$/ && $5 != "LOCAL" && $7 != "UND" { print $8 }' | sort)" \
 	"$(grep -o 'lm_[a-z_]*_idm(' "$header" | tr -d '(' | sort -u)"
-check "number of functions" "$(grep -c '^int lm_' "$header")" 12
+check "number of functions" "$(grep -c '^int lm_' "$header")" 13
 for symbol in alloc_lockspace daemon_test gl_use_idm log_level lvmlockd_idm_layout; do
 	check "reference to $symbol" \
 		"$(echo "$dynamic" | awk -v name=$symbol '$8 == name { print $5, $7 }')" "WEAK UND"

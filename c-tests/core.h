@@ -35,6 +35,7 @@ void core_free_resource(struct resource *r);
  */
 int core_lock(struct lockspace *ls, struct resource *r, int mode, struct val_blk *vb,
 	      char *lv_uuid, struct pvs *pvs);
+int core_get_lvb(struct lockspace *ls, struct resource *r, struct val_blk *vb);
 int core_add_lockspace(struct lockspace *ls);
 int core_convert(struct lockspace *ls, struct resource *r, int mode, uint32_t r_version);
 int core_unlock(struct lockspace *ls, struct resource *r, uint32_t r_version, uint32_t flags);

@@ -132,6 +132,7 @@ int lm_add_resource_idm(struct lockspace *ls, struct resource *r);
 int lm_rem_resource_idm(struct lockspace *ls, struct resource *r);
 int lm_lock_idm(struct lockspace *ls, struct resource *r, int ld_mode, struct val_blk *vb_out,
 		char *lv_uuid, struct pvs *pvs, int adopt);
+int lm_get_lvb_idm(struct lockspace *ls, struct resource *r, struct val_blk *vb_out);
 int lm_convert_idm(struct lockspace *ls, struct resource *r, int ld_mode, uint32_t r_version);
 int lm_unlock_idm(struct lockspace *ls, struct resource *r, uint32_t r_version,
 		  uint32_t lmu_flags);

@@ -235,6 +235,52 @@ static int value_comes_back(struct lockspace *ls, struct resource *r, unsigned r
 	return vb.version == VAL_BLK_VERSION;
 }
 
+/* Waits until the value is told without a lock: the last drive may be slow to store it. */
+static int value_is_told(struct lockspace *ls, struct resource *r, unsigned r_version)
+{
+	struct val_blk vb = { 0 };
+
+	for (int tries = 0; tries < 100 && !vb.version; tries++) {
+		if (tries)
+			usleep(20000);
+		CHECK_IS(core_get_lvb(ls, r, &vb), 0);
+		CHECK_IS(vb.flags, 0);
+		CHECK_IS(vb.r_version, vb.version ? r_version : 0);
+	}
+	return vb.version == VAL_BLK_VERSION;
+}
+
+/* What another host has written, or may be writing, is told as zeros. */
+static void values_are_read_without_a_lock(struct host *host)
+{
+	for (const char *which = "gv"; *which; which++) {
+		struct lockspace *ls = *which == 'g' ? host->global : host->vg;
+		struct resource *r = resource_of(host, *which);
+		struct val_blk vb = { 0 }, told = { 0 };
+
+		CHECK_IS(lock(host, *which, LD_LK_EX, &vb), 0);
+		CHECK_IS(core_unlock(ls, r, 71, 0), 0);
+		CHECK(value_is_told(ls, r, 71));
+		CHECK_IS(other_lock(*which, LD_LK_EX), 0);
+		CHECK_IS(core_get_lvb(ls, r, &vb), 0);
+		CHECK(vb.version == 0 && vb.flags == 0 && vb.r_version == 0);
+		CHECK_IS(other_unlock(*which, 0), 0);
+		CHECK(value_is_told(ls, r, 71));
+		/* Its own value, with the lock, as it was told with it or published since. */
+		CHECK_IS(lock(host, *which, LD_LK_EX, &vb), 0);
+		CHECK_IS(core_get_lvb(ls, r, &told), 0);
+		CHECK(!memcmp(&told, &vb, sizeof(vb)));
+		CHECK_IS(core_convert(ls, r, LD_LK_SH, 72), 0);
+		CHECK(value_is_told(ls, r, 72));
+		CHECK_IS(core_unlock(ls, r, 0, 0), 0);
+		CHECK_IS(other_lock(*which, LD_LK_EX), 0);
+		CHECK_IS(other_unlock(*which, 73), 0);
+		CHECK_IS(core_get_lvb(ls, r, &vb), 0);
+		CHECK(vb.version == 0 && vb.flags == 0 && vb.r_version == 0);
+	}
+	CHECK_IS(core_get_lvb(host->vg, host->lv, &(struct val_blk) { 9, 9, 9 }), 0);
+}
+
 static void values_are_seen(struct host *host)
 {
 	struct val_blk vb;
@@ -364,6 +410,9 @@ static void drives_that_are_down(struct host *host)
 	CHECK_IS(core_unlock(host->vg, host->vglk, 0, 0), 0);
 	CHECK_IS(core_unlock(host->vg, host->lv, 0, 0), 0);
 	CHECK(lm_hosts_idm(host->vg, 0) < 0);
+	memset(&vb, 9, sizeof(vb));
+	CHECK_IS(core_get_lvb(host->vg, host->vglk, &vb), -ELOCKIO);
+	CHECK_IS(vb.r_version, 0x09090909);
 
 	late = core_vg_lockspace("late", OTHER_VG_UUID, core_many_pvs(3));
 	CHECK_IS(lm_prepare_lockspace_idm(late), -ELOCKIO);
@@ -454,6 +503,7 @@ int main(int argc, char **argv)
 	start_other(argv[0]);
 	locks_exclude_each_other(&host);
 	values_are_seen(&host);
+	values_are_read_without_a_lock(&host);
 	several_structs_for_one_lv(&host);
 	calls_out_of_order(&host);
 	list_of_the_vg_is_read_afresh(&host);

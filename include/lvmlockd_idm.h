@@ -1,6 +1,6 @@
 /*
  * The functions of liblvmlockd_idm that lvmlockd calls, as lvm2 declares them from 2.03.25 on.
- * Earlier releases pass one adopt argument; the library knows.
+ * Earlier releases pass one adopt argument; the library knows. lm_get_lvb_idm is for others.
  *
  * Generated from src/entry.rs; see tests/header.rs.
  *
@@ -121,6 +121,25 @@ int lm_lock_idm(struct lockspace *ls,
                 struct pvs *pvs,
                 int adopt_only,
                 int adopt_ok);
+
+/**
+ * Reads the value block of a lock without taking it or disturbing whoever has it. lvmlockd gets
+ * the value with the lock; this is for programs that only want to know it.
+ *
+ * `vb_out` gets the value as it was at some moment of the call: what this host knows where it has
+ * the lock itself, else what a majority of the drives shows. It is all zero where there is no
+ * value, where another host has the lock, or where the value is not known for another reason; an
+ * LV's lock has none.
+ *
+ * Returns 0; -218 (ELOCKIO) if too few drives answer; -22 (EINVAL) for parameters that make no
+ * sense; -210 (ENOLS), -217 (EVGKILLED).
+ *
+ * # Safety
+ *
+ * `ls` and `r` are NULL or core's, for the duration of the call. `vb_out` is NULL or may be
+ * written.
+ */
+int lm_get_lvb_idm(struct lockspace *ls, struct resource *r, struct val_blk *vb_out);
 
 /**
  * Changes the mode of a held lock. `r_version` is a version to publish, or 0.

@@ -97,6 +97,19 @@ fn adopt(layout: &Layout, only: c_int, ok: c_int) -> Adopt {
     Adopt { only: only != 0, ok: ok != 0 }
 }
 
+/// Reads a VG's list of PVs afresh. Core may be replacing it. It is needed where the VG's own lock
+/// is asked for, which comes before those of its LVs.
+fn refresh_pvs(manager: &Manager, ls: LockspaceView, layout: &Layout, resource: &lock::Resource) {
+    if *resource != lock::Resource::Vg {
+        return;
+    }
+    match ls.pvs(layout) {
+        Ok(pvs) if !pvs.is_empty() => manager.set_pvs(ls.key(), pvs),
+        Ok(_) => {}
+        Err(error) => log::warn!("{ls}: {error}; the PVs that were read before are used"),
+    }
+}
+
 /// The number of bytes that the lock manager needs in each `struct resource`: 0.
 ///
 /// This is the first call, from lvmlockd's main thread, after it has become a daemon. From now on
@@ -294,15 +307,6 @@ pub unsafe extern "C" fn lm_lock_idm(
                 pvs: lv_pvs?,
             },
         };
-        // Core may replace the list at any time. It is needed only where the VG's own lock is
-        // taken, which comes before those of its LVs.
-        let vg_pvs = match resource_type {
-            ResourceType::Vg => ls.pvs(layout).unwrap_or_else(|error| {
-                log::warn!("{ls}: {error}; the PVs that were read before are used");
-                Vec::new()
-            }),
-            ResourceType::Global | ResourceType::Lv => Vec::new(),
-        };
         let value = match TestMode::get() {
             Some(_) if r.test_remote_excludes(mode) => {
                 return Err(Error::Held("held by a remote host of the test".into()));
@@ -310,9 +314,7 @@ pub unsafe extern "C" fn lm_lock_idm(
             Some(test) => test.lock(r.key()),
             None => {
                 let manager = Manager::get();
-                if !vg_pvs.is_empty() {
-                    manager.set_pvs(ls.key(), vg_pvs);
-                }
+                refresh_pvs(manager, ls, layout, &resource);
                 let adopt = adopt(layout, adopt_only, adopt_ok);
                 manager.lock(ls.key(), r.key(), resource, mode, adopt)?
             }
@@ -321,6 +323,54 @@ pub unsafe extern "C" fn lm_lock_idm(
             // SAFETY: as above.
             unsafe { vb_out.write_unaligned(value.into()) };
         }
+        Ok(0)
+    })
+}
+
+/// Reads the value block of a lock without taking it or disturbing whoever has it. lvmlockd gets
+/// the value with the lock; this is for programs that only want to know it.
+///
+/// `vb_out` gets the value as it was at some moment of the call: what this host knows where it has
+/// the lock itself, else what a majority of the drives shows. It is all zero where there is no
+/// value, where another host has the lock, or where the value is not known for another reason; an
+/// LV's lock has none.
+///
+/// Returns 0; -218 (ELOCKIO) if too few drives answer; -22 (EINVAL) for parameters that make no
+/// sense; -210 (ENOLS), -217 (EVGKILLED).
+///
+/// # Safety
+///
+/// `ls` and `r` are NULL or core's, for the duration of the call. `vb_out` is NULL or may be
+/// written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lm_get_lvb_idm(
+    ls: *mut RawLockspace,
+    r: *mut RawResource,
+    vb_out: *mut RawValBlk,
+) -> c_int {
+    call("lm_get_lvb_idm", Error::errno, |about| {
+        // SAFETY: by the contract of this function, for both.
+        let (ls, r) = unsafe { (LockspaceView::new(ls)?, ResourceView::new(r)?) };
+        *about = format!(" {ls} {r}");
+        if vb_out.is_null() {
+            return Err(Error::Invalid("there is no place for the value".into()));
+        }
+        let layout = layout()?;
+        let resource = match r.resource_type()? {
+            ResourceType::Global => lock::Resource::Global,
+            ResourceType::Vg => lock::Resource::Vg,
+            ResourceType::Lv => lock::Resource::Lv { uuid: r.name()?, pvs: Vec::new() },
+        };
+        let value = match TestMode::get() {
+            Some(test) => test.value(r.key()),
+            None => {
+                let manager = Manager::get();
+                refresh_pvs(manager, ls, layout, &resource);
+                manager.read_value(ls.key(), &resource)?
+            }
+        };
+        // SAFETY: as above.
+        unsafe { vb_out.write_unaligned(value.into()) };
         Ok(0)
     })
 }

@@ -2,12 +2,12 @@
 
 use crate::drives::{Drives, Members};
 use crate::lock::{
-    LockSpec, MEMBERSHIP, Owner, Resource, Scope, ValueCache, dashed, role_of, vg_of,
+    LockSpec, MEMBERSHIP, Owner, Resource, Scope, ValBlk, ValueCache, dashed, role_of, vg_of,
 };
 use crate::state::store::{SavedLock, SavedLockspace};
 use crate::sys::clock;
 use crate::sys::sync::{Mutex, MutexGuard};
-use idm_engine::Member;
+use idm_engine::{Member, ValueRead};
 use idm_protocol::{IdError, Mode, ResourceId};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -159,6 +159,14 @@ impl Lockspace {
         ResourceId::from_bytes(id)
     }
 
+    /// What core is told of the value that came with a lock.
+    pub fn told(&self, spec: &LockSpec, read: ValueRead) -> ValBlk {
+        match spec.role.keeps_value() {
+            true => self.value(spec.resource, |value| value.read(read)),
+            false => ValBlk::default(),
+        }
+    }
+
     /// Works on the cached value of a mutex.
     pub fn value<T>(&self, id: ResourceId, work: impl FnOnce(&mut ValueCache) -> T) -> T {
         let mut values = self.values.lock();
@@ -174,6 +182,8 @@ pub struct Held {
     pub mode: Mode,
     /// The note of it for a restart of lvmlockd.
     pub saved: SavedLock,
+    /// The value that core was told with the lock, or has published since.
+    pub value: ValBlk,
 }
 
 #[cfg(test)]

@@ -5,14 +5,15 @@
 //! (docs/lvmlockd-contract.md, "When a resource is removed").
 //!
 //! This file has the manager, its state, its start and its end. Core's requests are in
-//! `lockspaces`, `locks` and `availability`. They use the parts that `running` has started, on
-//! drives that `plan` chooses.
+//! `lockspaces`, `locks`, `reading` and `availability`. They use the parts that `running` has
+//! started, on drives that `plan` chooses.
 
 mod availability;
 mod kill_setting;
 mod locks;
 mod lockspaces;
 mod plan;
+mod reading;
 mod running;
 mod spread;
 mod state;

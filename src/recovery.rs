@@ -15,6 +15,7 @@
 
 pub mod active;
 mod proof;
+mod unprotected;
 
 use crate::fencing::Fencing;
 use crate::fencing::safe_note::SafeNote;
@@ -36,6 +37,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Weak};
+pub use unprotected::ActiveLv;
 
 /// Time until core's log is ready: core prepares it only after our first call, and before that no
 /// other thread may log.
@@ -260,6 +262,11 @@ impl Orphans {
         }
     }
 
+    /// Whether a lock is an orphan.
+    pub fn has(&self, id: &ResourceId) -> bool {
+        self.left().locks.contains_key(id)
+    }
+
     /// Prevents that an orphan is claimed or given up while the guard exists; `None` where the
     /// orphan is not kept.
     pub fn hold(&self, id: &ResourceId) -> Option<impl Sized + '_> {
@@ -417,18 +424,10 @@ impl Orphans {
         }
     }
 
-    /// The active LVs of a VG without any note: if this host had their locks, it does not know of
-    /// them any more. Where the VG has notes, active LVs without a note have no lock of their own,
-    /// such as snapshots.
-    pub fn unprotected(&self, lockspace: &Lockspace) -> io::Result<Vec<ResourceId>> {
-        if self.store.has_any_of(&lockspace.id) {
-            return Ok(Vec::new());
-        }
-        let active = self.devices.active()?;
-        let mut unprotected: Vec<ResourceId> =
-            active.into_iter().filter(|id| lockspace.owns(id)).collect();
-        unprotected.sort_unstable();
-        Ok(unprotected)
+    /// The LVs of a VG that are active and that no noted lock protects: if this host had their
+    /// locks, it does not know of it any more.
+    pub fn unprotected(&self, lockspace: &Lockspace) -> io::Result<Vec<ActiveLv>> {
+        self.devices.unprotected(&lockspace.id, |id| self.store.lock(id).is_some())
     }
 
     /// Whether the note of a lockspace is still needed when it is stopped.

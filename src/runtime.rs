@@ -17,6 +17,7 @@ use crate::drives::watch::Watch;
 use crate::lock::{LockSpec, Owner, RequestResult};
 use crate::metrics::{Asked, Metrics};
 use crate::state::host_id;
+use crate::sys::clock;
 use crate::sys::mailbox::Mailbox;
 use crate::sys::sync::atomic::Ordering;
 use crate::sys::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -207,7 +208,20 @@ impl Runtime {
         enough: usize,
         bound: Duration,
     ) -> Vec<(DriveRef, TableRead)> {
+        self.read_more_tables(members, enough, bound, Duration::ZERO)
+    }
+
+    /// The same; the other drives get a `grace` after that, except for those that are known to be
+    /// slow.
+    pub fn read_more_tables(
+        &self,
+        members: &[Member],
+        enough: usize,
+        bound: Duration,
+        grace: Duration,
+    ) -> Vec<(DriveRef, TableRead)> {
         let (sender, receiver) = mpsc::channel();
+        let slow = self.drives.slow(clock::now());
         for member in members {
             let (drive, sender) = (member.drive, sender.clone());
             let done = ReplyHandler::new(move |reply| {
@@ -217,24 +231,24 @@ impl Runtime {
             self.drives.submit(drive, DriveCommand::ReadTable, Urgency::Awaited, done);
         }
         drop(sender);
-        let end = std::time::Instant::now() + bound;
-        let mut answers = Vec::new();
+        let mut end = std::time::Instant::now() + bound;
+        let mut answers: Vec<(DriveRef, TableRead)> = Vec::new();
         let mut tables = 0;
-        while tables < enough {
+        let is_awaited = |answers: &[(DriveRef, TableRead)], tables: usize| {
+            let heard = |drive| answers.iter().any(|(heard, _)| *heard == drive);
+            let prompt = |member: &Member| !slow.contains(&member.drive) && !heard(member.drive);
+            tables < enough || !grace.is_zero() && members.iter().any(prompt)
+        };
+        while is_awaited(&answers, tables) {
             let left = end.saturating_duration_since(std::time::Instant::now());
             let Ok((drive, reply)) = receiver.recv_timeout(left) else {
                 break;
             };
-            answers.push((
-                drive,
-                match reply {
-                    Reply::Table(records) => {
-                        tables += 1;
-                        Ok(records)
-                    }
-                    Reply::Status(status) => Err(status),
-                },
-            ));
+            answers.push((drive, table_of(reply)));
+            tables += usize::from(answers.last().is_some_and(|(_, read)| read.is_ok()));
+            if tables == enough {
+                end = end.min(std::time::Instant::now() + grace);
+            }
         }
         answers
     }
@@ -247,6 +261,14 @@ impl Runtime {
     /// The drives.
     pub fn drives(&self) -> &Drives {
         &self.drives
+    }
+}
+
+/// A drive's answer to a read of its table.
+fn table_of(reply: Reply) -> TableRead {
+    match reply {
+        Reply::Table(records) => Ok(records),
+        Reply::Status(status) => Err(status),
     }
 }
 

@@ -39,6 +39,11 @@ impl TestMode {
         *self.values().entry(key).or_default()
     }
 
+    /// The same without a lock.
+    pub fn value(&self, key: ResourceKey) -> ValBlk {
+        self.values().get(&key).copied().unwrap_or_default()
+    }
+
     /// Whether the test uses idm as the type of the global lock.
     pub fn is_running(&self) -> bool {
         symbols::gl_use_idm()
@@ -73,6 +78,7 @@ mod tests {
         let written = ValBlk { version: 0x0101, flags: 0, r_version: 7 };
         assert_eq!(test.lock(a), written);
         assert_eq!(test.lock(b), ValBlk::default());
+        assert_eq!((test.value(a), test.value(b)), (written, ValBlk::default()));
         test.write(a, 0);
         assert_eq!(test.lock(a), written);
         test.write(a, 8);

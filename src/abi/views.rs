@@ -168,7 +168,7 @@ impl ResourceView {
     }
 
     /// `GLLK`, `VGLK` or the LV's uuid.
-    fn name(self) -> Result<String, Error> {
+    pub fn name(self) -> Result<String, Error> {
         // SAFETY: the field is inside the struct, by the contract of `new`.
         unsafe {
             let name = self.base.as_ptr().add(resource::NAME);

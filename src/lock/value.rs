@@ -35,17 +35,25 @@ impl ValueCache {
         ValueCache { since_us, ..ValueCache::default() }
     }
 
-    /// The block for a value that came with a lock. It is all zero, which makes lvmlockd read
-    /// again, where another host has or may have written since.
+    /// The block for a value that came with a lock. What was cached is dropped where another host
+    /// has written since, or where that is not known.
     pub fn read(&mut self, read: ValueRead) -> ValBlk {
-        let ValueRead::Known(value) = read else {
+        let block = self.block(read);
+        if let ValueRead::Known(value) = read {
+            self.greatest = self.greatest.max(value);
+        }
+        if !self.written.is_some_and(|(timestamp, _)| read == ValueRead::Known(timestamp)) {
             self.written = None;
-            return ValBlk::default();
-        };
-        self.greatest = self.greatest.max(value);
-        match self.written {
-            Some((timestamp, block)) if timestamp == value => return block,
-            _ => self.written = None,
+        }
+        block
+    }
+
+    /// The block for a value: all zero, which makes lvmlockd read anew, where another host has
+    /// written since, or where that is not known.
+    pub fn block(&self, read: ValueRead) -> ValBlk {
+        let ValueRead::Known(value) = read else { return ValBlk::default() };
+        if let Some((_, block)) = self.written.filter(|(timestamp, _)| *timestamp == value) {
+            return block;
         }
         // A VG that was started after its removal has been restored since.
         let (us, removed) = (value.get() >> 1, value.get() & 1 != 0);
@@ -64,11 +72,12 @@ impl ValueCache {
         value(now_us.max(after)).or_else(|| value(now_us)).unwrap_or(Value::ZERO)
     }
 
-    /// Records a value that was written.
-    pub fn wrote(&mut self, timestamp: Value, r_version: u32) {
+    /// Records a value that was written, and returns its block.
+    pub fn wrote(&mut self, timestamp: Value, r_version: u32) -> ValBlk {
         self.greatest = self.greatest.max(timestamp);
         let block = ValBlk { version: VERSION, flags: 0, r_version };
         self.written = Some((timestamp, block));
+        block
     }
 }
 
@@ -100,6 +109,18 @@ mod tests {
         assert_eq!(cache.read(known(2000)).r_version, 7);
         assert_eq!(cache.read(ValueRead::Unknown), ValBlk::default());
         assert_eq!(cache.read(known(2000)), ValBlk::default());
+    }
+
+    #[test]
+    fn a_look_without_a_lock_changes_nothing() {
+        let mut cache = ValueCache::default();
+        cache.wrote(cache.next(1000, false), 7);
+        for read in [ValueRead::Unknown, known(2002)] {
+            assert_eq!(cache.block(read), ValBlk::default());
+        }
+        assert_eq!(cache.block(known(2000)).r_version, 7);
+        assert_eq!(cache.next(10, false).get(), 2002);
+        assert_eq!(cache.read(known(2000)).r_version, 7);
     }
 
     #[test]

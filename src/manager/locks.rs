@@ -74,16 +74,7 @@ impl Manager {
         mode: Mode,
         adopt: Adopt,
     ) -> Result<ValBlk, Error> {
-        let lockspace = self.lockspace(space_key)?;
-        if !lockspace.is_started() {
-            return Err(Error::NoLockspace);
-        }
-        if lockspace.owner.is_killed() {
-            return Err(Error::Killed);
-        }
-        let spec = lockspace.spec(&resource)?.ok_or_else(|| {
-            Error::Invalid(format!("{} has no such resource", lockspace.owner.name))
-        })?;
+        let (lockspace, spec) = self.lock_of(space_key, &resource)?;
         let running = self.running()?;
         if self.holds_already(running, key, &spec, mode)? {
             return Ok(ValBlk::default());
@@ -99,16 +90,32 @@ impl Manager {
         if taken.is_err() {
             self.state().taken.remove(&id);
         }
-        let (read, lockspace) = (taken?, asker.lockspace);
+        let (value, lockspace) = (taken?, asker.lockspace);
         match (&resource, mode) {
             (Resource::Vg, Mode::Exclusive) => self.spread_locks(running, &lockspace)?,
             (Resource::Vg, Mode::Shared) => self.spread_where_changed(running, &lockspace)?,
             _ => {}
         }
-        match resource {
-            Resource::Lv { .. } => Ok(ValBlk::default()),
-            Resource::Global | Resource::Vg => Ok(lockspace.value(id, |value| value.read(read))),
+        Ok(value)
+    }
+
+    /// The lockspace and the lock of a resource, where the lockspace can be used.
+    pub(super) fn lock_of(
+        &self,
+        space_key: LockspaceKey,
+        resource: &Resource,
+    ) -> Result<(Arc<Lockspace>, LockSpec), Error> {
+        let lockspace = self.lockspace(space_key)?;
+        if !lockspace.is_started() {
+            return Err(Error::NoLockspace);
         }
+        if lockspace.owner.is_killed() {
+            return Err(Error::Killed);
+        }
+        let spec = lockspace.spec(resource)?.ok_or_else(|| {
+            Error::Invalid(format!("{} has no such resource", lockspace.owner.name))
+        })?;
+        Ok((lockspace, spec))
     }
 
     /// Takes a lock that no resource has: an orphan that a dead lvmlockd left, or a new one from
@@ -121,7 +128,7 @@ impl Manager {
         resource: &Resource,
         mode: Mode,
         adopt: Adopt,
-    ) -> Result<ValueRead, Error> {
+    ) -> Result<ValBlk, Error> {
         running.heed_earlier(&spec, None)?;
         let claim = running.orphans.claim(&spec.resource, running.bound());
         let claim = claim.map_err(|withheld| Error::Storage(format!("{}: {withheld}", spec)))?;
@@ -132,11 +139,16 @@ impl Manager {
                     return Err(Error::AdoptOtherMode);
                 }
                 let saved = claim.saved.asked_now(left);
-                running.note_again(&spec.resource, &saved)?;
+                match mode > left {
+                    true => running.note_again(&spec.resource, &saved)?,
+                    false => running.note_less(&spec.resource, &saved),
+                }
                 let lockspace = asker.lockspace.clone();
-                self.take_over(asker, Held { lockspace, spec, mode: left, saved }, mode, claim)?;
                 // Changes made under the lock may not have been published.
-                Ok(ValueRead::Unknown)
+                let value = lockspace.told(&spec, ValueRead::Unknown);
+                let held = Held { lockspace, spec, mode: left, saved, value };
+                self.take_over(asker, held, mode, claim)?;
+                Ok(value)
             }
             None if adopt.only => Err(Error::AdoptNone),
             None => self.acquire(running, asker, spec, resource, mode),
@@ -151,7 +163,7 @@ impl Manager {
         spec: LockSpec,
         resource: &Resource,
         mode: Mode,
-    ) -> Result<ValueRead, Error> {
+    ) -> Result<ValBlk, Error> {
         running.heed_earlier(&spec, Some(mode))?;
         let plan = running.plan(&asker.lockspace, resource)?;
         let mut saved = plan.saved(mode);
@@ -165,13 +177,14 @@ impl Manager {
         };
         running.note_granted(&spec, &mut saved);
         let lockspace = asker.lockspace.clone();
-        let held = Held { lockspace, spec, mode, saved };
+        let value = lockspace.told(&spec, read);
+        let held = Held { lockspace, spec, mode, saved, value };
         let held = self.state().hold(asker.space_key, asker.key, held);
         if let Err(spec) = held {
             self.give_up(running, spec);
             return Err(Error::NoLockspace);
         }
-        Ok(read)
+        Ok(value)
     }
 
     /// Gives up a lock without waiting for drives.
@@ -247,7 +260,7 @@ impl Manager {
             return Err(Error::Killed);
         }
         let publish = r_version != 0 && held.mode == Mode::Exclusive;
-        let value = publish.then(|| timestamp(&held, r_version, false));
+        let (value, block) = publish.then(|| timestamp(&held, r_version, false)).unzip();
         if mode == held.mode && value.is_none() {
             return Ok(());
         }
@@ -256,7 +269,7 @@ impl Manager {
         // The noted mode is never higher than the one that core knows of, whenever lvmlockd is
         // killed.
         if mode < held.mode {
-            running.note_again(&held.spec.resource, &saved)?;
+            running.note_less(&held.spec.resource, &saved);
         }
         let answer = running.request(&held.spec, Request::Convert { mode, value });
         match answer {
@@ -282,6 +295,7 @@ impl Manager {
         if let Some(held) = self.state().resources.get_mut(&key) {
             held.mode = mode;
             held.saved = saved;
+            held.value = block.unwrap_or(held.value);
         }
         Ok(())
     }
@@ -297,7 +311,7 @@ impl Manager {
         let publish = held.mode == Mode::Exclusive
             && held.spec.role.keeps_value()
             && (r_version != 0 || removes);
-        let value = publish.then(|| timestamp(&held, r_version, removes));
+        let value = publish.then(|| timestamp(&held, r_version, removes).0);
         let Ok(running) = self.running() else {
             return;
         };
@@ -313,11 +327,10 @@ impl Manager {
     }
 }
 
-/// The timestamp to publish with a held lock, recorded with its version.
-fn timestamp(held: &Held, r_version: u32, removes: bool) -> Value {
+/// The timestamp to publish with a held lock, recorded with its block.
+fn timestamp(held: &Held, r_version: u32, removes: bool) -> (Value, ValBlk) {
     held.lockspace.value(held.spec.resource, |value| {
         let timestamp = value.next(clock::wall_us(), removes);
-        value.wrote(timestamp, r_version);
-        timestamp
+        (timestamp, value.wrote(timestamp, r_version))
     })
 }

@@ -3,12 +3,12 @@
 use super::Manager;
 use super::kill_setting;
 use super::plan::{Plan, majority, no_global_drives};
-use super::running::{Running, not_noted, patience_for};
+use super::running::{Running, not_noted, patience_for, with_hint};
 use crate::error::Error;
 use crate::lock::RequestResult;
-use crate::lock::lv_uuid;
 use crate::lock::{Adopt, LockspaceKey, ResourceKey, Scope};
 use crate::lockspace::{Held, Lockspace};
+use crate::recovery::ActiveLv;
 use crate::state::store::SavedLockspace;
 use core::time::Duration;
 use idm_engine::{Outcome, Request};
@@ -53,6 +53,7 @@ impl Manager {
         } else {
             running.check_protection(&lockspace)?;
             running.check_drives(&lockspace)?;
+            running.check_room(&lockspace)?;
             running.arm(&lockspace).map_err(|error| Error::NotRunning(error.to_string()))?;
         }
         if !lockspace.is_global {
@@ -101,7 +102,12 @@ impl Manager {
         }
         // Noted first, so that the lockspace of every noted lock is known.
         let saved = lockspace.saved();
-        running.store.save_lockspace(&lockspace.id, &saved).map_err(not_noted)?;
+        let noted = running.store.save_lockspace(&lockspace.id, &saved).map_err(not_noted);
+        match noted {
+            // Without it core fails even read-only commands. Its lock is not taken without a note.
+            Err(error) if lockspace.is_global => log::warn!("{}: {error}", lockspace.owner.name),
+            noted => noted?,
+        }
         if !lockspace.is_global {
             let joined = running.join(&lockspace);
             if joined.is_err() && !running.orphans.any_of(&lockspace) {
@@ -263,13 +269,26 @@ impl Running {
         if unprotected.is_empty() {
             return Ok(());
         }
-        let uuids: Vec<String> = unprotected.iter().map(lv_uuid).collect();
+        let lvs: Vec<String> = unprotected.iter().map(ActiveLv::to_string).collect();
         Err(Error::Unprotected(format!(
             "{vg} is not started: these logical volumes are active here, and no lock is known that \
              protects them: {}. Other hosts may get them when the lease of an earlier lock has run \
-             out. Deactivate them, then start it again",
-            uuids.join(", ")
+             out. Deactivate them (\"vgchange -an\", or \"dmsetup remove\" for what that leaves), \
+             then start it again",
+            lvs.join(", ")
         )))
+    }
+
+    /// Checks that the start of a VG can be noted: core tells no command of what fails later.
+    fn check_room(&self, lockspace: &Lockspace) -> Result<(), Error> {
+        let membership = lockspace.membership().resource;
+        let first = Plan::of_lockspace(self, lockspace)?.saved(Mode::Shared);
+        let checked =
+            self.store.check_room((&lockspace.id, &lockspace.saved()), (&membership, &first));
+        checked.map_err(|error| {
+            let (vg, why) = (&lockspace.owner.name, with_hint(&error));
+            Error::NotRunning(format!("{vg} is not started, because that cannot be noted: {why}"))
+        })
     }
 
     /// Checks that a majority of a VG's drives has IDM and answers.

@@ -84,6 +84,11 @@ impl Plan {
         }
     }
 
+    /// The drives that vote.
+    pub(super) fn members(self) -> Vec<Member> {
+        self.members
+    }
+
     pub(super) fn acquire(self, mode: Mode) -> Request {
         Request::Acquire { mode, members: self.members, witnesses: self.witnesses }
     }

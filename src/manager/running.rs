@@ -187,6 +187,14 @@ impl Running {
         }
     }
 
+    /// Notes the mode of a lock that needs no more rights than are noted. Where that cannot be
+    /// written now, it is written as soon as possible.
+    pub(super) fn note_less(&self, id: &ResourceId, lock: &SavedLock) {
+        self.store.correct_lock(id, |noted| {
+            (noted.exclusive, noted.asked_us) = (lock.exclusive, lock.asked_us);
+        });
+    }
+
     /// Exports the counters while a lockspace is started.
     pub(super) fn show(&self, state: &ManagerState) {
         let started = state.lockspaces.values().filter(|space| space.is_started()).count();
@@ -261,7 +269,15 @@ fn in_turn(
 
 /// The error for a lock that cannot be noted: it would not be found again if lvmlockd died.
 pub(super) fn not_noted(error: io::Error) -> Error {
-    Error::NotRunning(format!("a lock cannot be noted, and is not taken: {error}"))
+    Error::NotRunning(format!("a lock cannot be noted, and is not taken: {}", with_hint(&error)))
+}
+
+/// An error of the state directory, with what can be done about it.
+pub(super) fn with_hint(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::StorageFull => format!("{error}; make room there"),
+        _ => error.to_string(),
+    }
 }
 
 /// The wait for a release: zero where the lockspace lost its locks, because core must then go on

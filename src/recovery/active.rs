@@ -32,19 +32,31 @@ impl Devices {
     /// no device is opened.
     pub fn active(&self) -> io::Result<HashSet<ResourceId>> {
         let mut active = HashSet::new();
-        for entry in fs::read_dir(&self.block)? {
-            let entry = entry?;
-            if !entry.file_name().as_encoded_bytes().starts_with(b"dm-") {
-                continue;
-            }
-            match fs::read_to_string(entry.path().join("dm/uuid")) {
-                Ok(uuid) => active.extend(lv_of(uuid.trim_end())),
-                // The device was removed since it was listed.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
+        for path in self.nodes()? {
+            if let Some(uuid) = read(&path?.join("dm/uuid"))? {
+                active.extend(lv_of(uuid.trim_end()));
             }
         }
         Ok(active)
+    }
+
+    /// The kernel's folders of all device-mapper devices.
+    pub(super) fn nodes(&self) -> io::Result<impl Iterator<Item = io::Result<PathBuf>>> {
+        let entries = fs::read_dir(&self.block)?;
+        let is_dm = |entry: &io::Result<fs::DirEntry>| {
+            let name = entry.as_ref().map(fs::DirEntry::file_name);
+            name.map_or(true, |name| name.as_encoded_bytes().starts_with(b"dm-"))
+        };
+        Ok(entries.filter(is_dm).map(|entry| entry.map(|entry| entry.path())))
+    }
+}
+
+/// What an attribute says; `None` where the device was removed since it was listed.
+pub(super) fn read(attribute: &Path) -> io::Result<Option<String>> {
+    match fs::read_to_string(attribute) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -8,7 +8,7 @@ use nix::unistd::Uid;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Mode of files for lvmlockd only.
 pub const PRIVATE: u32 = 0o600;
@@ -46,6 +46,24 @@ pub fn replace_by(file: &Path, new: &Path, text: &str, mode: u32) -> io::Result<
         let _ = fs::remove_file(new);
     }
     written
+}
+
+/// Checks that there is room for files: makes all of them, each with its text, and removes them.
+pub fn check_room(files: &[(PathBuf, &str)], mode: u32) -> io::Result<()> {
+    let write = |(file, text): &(PathBuf, &str)| {
+        let written = create(file, mode).and_then(|mut open| open.write_all(text.as_bytes()));
+        written.map_err(|error| named(file, &error))
+    };
+    let written = files.iter().try_for_each(write);
+    for (file, _) in files {
+        let _ = fs::remove_file(file);
+    }
+    written
+}
+
+/// The error with the name of its file.
+pub fn named(file: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", file.display()))
 }
 
 /// Makes a file that must not exist yet, so that no link is followed and no file of another user is

@@ -264,14 +264,6 @@ impl Store {
         Ok(())
     }
 
-    /// Whether there is a note of a VG: that it is started, or of one of its locks.
-    pub fn has_any_of(&self, vg: &ResourceId) -> bool {
-        let prefix = name_of(vg);
-        let name = |file: &PathBuf| file.file_name().map(|name| name.as_encoded_bytes().to_vec());
-        let of_vg = |file: &PathBuf| name(file).is_some_and(|it| it.starts_with(prefix.as_bytes()));
-        self.there().notes.keys().any(of_vg)
-    }
-
     /// Notes a lock, in place of an earlier note of it.
     pub fn save_lock(&self, id: &ResourceId, lock: &SavedLock) -> io::Result<()> {
         self.save(&self.locks.join(name_of(id)), lock)
@@ -329,6 +321,27 @@ impl Store {
         self.save(&self.lockspaces.join(name_of(vg)), lockspace)
     }
 
+    /// Checks that a lockspace and the first of its locks can be noted, where they are not noted
+    /// yet.
+    pub fn check_room(
+        &self,
+        (vg, lockspace): (&ResourceId, &SavedLockspace),
+        (id, lock): (&ResourceId, &SavedLock),
+    ) -> io::Result<()> {
+        let files = [self.lockspaces.join(name_of(vg)), self.locks.join(name_of(id))];
+        let mut there = self.there();
+        self.restore_if_lost(&mut there)?;
+        if files.iter().all(|file| there.notes.contains_key(file)) {
+            return Ok(());
+        }
+        let texts = [format(&self.boot, lockspace), format(&self.boot, lock)];
+        let [lockspace, lock] = texts.map(|text| text.map_err(io::Error::other));
+        let [first, second] = files.map(|file| file.with_extension_added(INCOMPLETE));
+        let checked = file::check_room(&[(first, &lockspace?), (second, &lock?)], file::PRIVATE);
+        there.folders = self.folders();
+        checked
+    }
+
     /// Removes the note of a lockspace.
     pub fn forget_lockspace(&self, vg: &ResourceId) {
         self.forget(&self.lockspaces.join(name_of(vg)));
@@ -356,8 +369,12 @@ impl Store {
     ) -> io::Result<()> {
         let text = format(&self.boot, content).map_err(io::Error::other)?;
         self.restore_if_lost(there)?;
-        put(file, &text)?;
+        if there.notes.get(file) == Some(&text) {
+            return Ok(());
+        }
+        let noted = put(file, &text);
         there.folders = self.folders();
+        noted?;
         there.notes.insert(file.to_owned(), text);
         Ok(())
     }
@@ -445,12 +462,8 @@ impl WithExtensionAdded for Path {
 /// Writes a note. After a death in the middle, a reader sees the earlier note or the whole new one.
 fn put(file: &Path, text: &str) -> io::Result<()> {
     let incomplete = file.with_extension_added(INCOMPLETE);
-    file::replace_by(file, &incomplete, text, file::PRIVATE).map_err(|error| named(file, &error))
-}
-
-/// The error with the name of its file.
-fn named(file: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: {error}", file.display()))
+    let replaced = file::replace_by(file, &incomplete, text, file::PRIVATE);
+    replaced.map_err(|error| file::named(file, &error))
 }
 
 fn remove(file: &Path) {
@@ -662,7 +675,6 @@ mod tests {
         store.save_lock(&ids()[0], &lock(false)).unwrap();
         store.save_lock(&ids()[1], &lock(false)).unwrap();
         store.forget_lock(&ids()[0]);
-        assert!(store.has_any_of(&ids()[1]) && !store.has_any_of(&ResourceId::GLOBAL));
         let note = format!("locks/{}", name_of(&ids()[1]));
         for lost in ["", "locks", "lockspaces", "host-id", &note] {
             let lost = state.join(lost);

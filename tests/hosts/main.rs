@@ -4,6 +4,7 @@
 mod earlier_life;
 mod long_run;
 mod orphans;
+mod reading;
 mod recovery;
 mod state_dir;
 mod votes;

@@ -17,15 +17,35 @@ impl Bench {
 
     /// The same, in the VG with this uuid.
     pub(super) fn activate_in(&self, vg_uuid: &str, number: u8, lv: usize, active: bool) {
-        let device = self.sysfs(number).join(format!("block/dm-{lv}"));
         if !active {
+            let device = self.sysfs(number).join(format!("block/dm-{lv}"));
             std::fs::remove_dir_all(&device).unwrap();
             return;
         }
+        self.add_device(vg_uuid, number, (lv, lv), (&format!("lv{lv}"), ""));
+    }
+
+    /// Gives a host a device of an LV: its number and the LV's, the LV's name, and the layer.
+    pub(super) fn add_device(
+        &self,
+        vg_uuid: &str,
+        number: u8,
+        (device, lv): (usize, usize),
+        (name, layer): (&str, &str),
+    ) {
+        let device = self.sysfs(number).join(format!("block/dm-{device}"));
         std::fs::create_dir_all(device.join("dm")).unwrap();
-        let uuid = format!("LVM-{vg_uuid}LVLVLV-0000-0000-0000-0000-0000-{lv:06}\n");
-        std::fs::write(device.join("dm/uuid"), uuid.replace('-', "").replace("LVM", "LVM-"))
-            .unwrap();
+        std::fs::create_dir_all(device.join("slaves")).unwrap();
+        let uuid = format!("{vg_uuid}LVLVLV-0000-0000-0000-0000-0000-{lv:06}").replace('-', "");
+        std::fs::write(device.join("dm/uuid"), format!("LVM-{uuid}{layer}\n")).unwrap();
+        std::fs::write(device.join("dm/name"), format!("vg0-{name}{layer}\n")).unwrap();
+    }
+
+    /// Puts a device on top of another one.
+    pub(super) fn stack(&self, number: u8, upper: usize, lower: usize) {
+        let block = self.sysfs(number).join("block");
+        let slave = block.join(format!("dm-{upper}/slaves/dm-{lower}"));
+        std::os::unix::fs::symlink(block.join(format!("dm-{lower}")), slave).unwrap();
     }
 
     /// lvmlockd is killed on a host and started again.
@@ -48,6 +68,27 @@ impl Bench {
             }
         }
         states
+    }
+
+    /// Lets nothing be noted any more on a host. What was noted is lost.
+    pub(super) fn deny_notes(&self, number: u8) {
+        let locks = self.state_dir(number).join("locks");
+        // The lock manager makes it again when it notices.
+        eventually(SOON, "something else is in its place", || {
+            std::fs::remove_dir_all(&locks).is_ok() && std::fs::write(&locks, "none").is_ok()
+        });
+    }
+
+    /// Ends [`Bench::deny_notes`].
+    pub(super) fn allow_notes(&self, number: u8) {
+        std::fs::remove_file(self.state_dir(number).join("locks")).unwrap();
+    }
+
+    /// The note of an LV's lock.
+    pub(super) fn note_of(&self, number: u8, lv_number: usize) -> Option<String> {
+        let Resource::Lv { uuid, .. } = lv(lv_number) else { unreachable!() };
+        let name = format!("{VG_UUID}.{uuid}").replace('-', "");
+        std::fs::read_to_string(self.state_dir(number).join("locks").join(name)).ok()
     }
 
     pub(super) fn noted(&self, number: u8) -> usize {
@@ -468,20 +509,55 @@ fn what_cannot_be_noted_is_not_taken() {
     let bench = Bench::new(3);
     let (a, b) = (bench.started(1, LONG), bench.started(2, LONG));
     a.lock(2, lv(2), Shared).unwrap();
-    let locks = bench.state_dir(1).join("locks");
-    // The lock manager makes the directory again when it notices.
-    eventually(SOON, "something else is in its place", || {
-        std::fs::remove_dir_all(&locks).is_ok() && std::fs::write(&locks, "none").is_ok()
-    });
+    bench.deny_notes(1);
     let refused = a.lock(1, lv(1), Exclusive);
     assert!(matches!(refused, Err(Error::NotRunning(_))), "{refused:?}");
     b.lock(1, lv(1), Exclusive).unwrap();
     // A promotion is also refused.
     assert!(a.manager.convert(ResourceKey(2), Exclusive, 0).is_err());
     b.lock(2, lv(2), Shared).unwrap();
-    std::fs::remove_file(&locks).unwrap();
+    bench.allow_notes(1);
     a.lock(3, lv(3), Exclusive).unwrap();
     a.unlock(2);
+}
+
+#[test]
+fn a_vg_whose_start_could_not_be_noted_is_refused_where_lvm_can_tell() {
+    let bench = Bench::new(3);
+    let a = bench.host(1, LONG);
+    // Something is running already.
+    a.start(GLOBAL, Scope::Global).unwrap();
+    bench.deny_notes(1);
+    let refused = a.manager.prepare_lockspace(VG, bench.scope()).unwrap_err();
+    assert!(matches!(&refused, Error::NotRunning(_)), "{refused:?}");
+    let text = refused.to_string();
+    assert!(text.contains("volume group vg0") && text.contains("/locks"), "{text}");
+    assert_eq!(a.manager.add_lockspace(VG, Adopt::default()), Err(Error::NoLockspace));
+    // Without the global lockspace even commands that only read would fail.
+    a.manager.remove_lockspace(GLOBAL, false, true).unwrap();
+    a.start(GLOBAL, Scope::Global).unwrap();
+    bench.allow_notes(1);
+    let noted = bench.noted(1);
+    a.start(VG, bench.scope()).unwrap();
+    assert_eq!(bench.noted(1), noted + 1, "its membership");
+}
+
+#[test]
+fn what_only_gives_rights_away_needs_no_note() {
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, SHORT), bench.started(2, SHORT));
+    a.lock(1, lv(1), Exclusive).unwrap();
+    bench.activate(1, 1, true);
+    bench.deny_notes(1);
+    a.manager.convert(ResourceKey(1), Shared, 0).unwrap();
+    b.lock(1, lv(1), Shared).unwrap();
+    bench.allow_notes(1);
+    let shared = || bench.note_of(1, 1).is_some_and(|note| note.contains("exclusive = false"));
+    eventually(SOON, "the note says so as soon as it can be written", shared);
+    let a = bench.restart(a, 1, SHORT);
+    a.start(VG, bench.scope()).unwrap();
+    eventually(SOON, "it is kept as shared", || a.lock(11, lv(1), Shared).is_ok());
+    assert_eq!(bench.killed(), "");
 }
 
 #[test]

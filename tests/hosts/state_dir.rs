@@ -72,14 +72,61 @@ fn what_is_lost_while_lvmlockd_is_dead_leaves_no_lv_unprotected_in_silence() {
     assert!(bench.states(1).contains("host3"), "{}", bench.states(1));
     let b = bench.started(2, SHORT);
     is_held(b.lock(1, lv(1), Exclusive));
-    // If the VG has notes, devices without a lock of their own are ignored.
-    bench.activate(1, 2, true);
-    let a = {
-        drop(a);
-        let a = bench.host_with_id(1, 3, SHORT);
-        a.manager.recover();
-        a
-    };
-    a.start(VG, bench.scope()).unwrap();
     assert_eq!(bench.killed(), "");
+}
+
+#[test]
+fn an_active_lv_whose_note_is_lost_is_no_less_noticed_beside_others() {
+    let bench = Bench::new(3);
+    let a = bench.started(1, LONG);
+    for number in [1, 2] {
+        a.lock(number, lv(number), Exclusive).unwrap();
+        bench.activate(1, number, true);
+    }
+    let note = |number: usize| {
+        let notes = fs::read_dir(bench.state_dir(1).join("locks")).unwrap();
+        let mut paths = notes.map(|note| note.unwrap().path());
+        paths.find(|path| path.to_string_lossy().contains(&format!("{number:06}"))).unwrap()
+    };
+    drop(a);
+    fs::remove_file(note(2)).unwrap();
+    let a = bench.host(1, LONG);
+    a.manager.recover();
+    let refused = a.manager.prepare_lockspace(VG, bench.scope()).unwrap_err().to_string();
+    assert!(refused.contains("vg0/lv2 (LVLVLV-0000-0000-0000-0000-0000-000002)"), "{refused}");
+    assert!(!refused.contains("lv1"), "{refused}");
+    // What is noted is kept meanwhile.
+    let b = bench.started(2, LONG);
+    eventually(SOON, "the other one is proven", || bench.states(1).contains("host1"));
+    is_held(b.lock(1, lv(1), Shared));
+    bench.activate(1, 2, false);
+    a.start(VG, bench.scope()).unwrap();
+    a.lock(11, lv(1), Exclusive).unwrap();
+    assert_eq!(bench.killed(), "");
+}
+
+#[test]
+fn devices_that_a_noted_lock_protects_do_not_stop_a_start() {
+    let bench = Bench::new(3);
+    let a = bench.started(1, LONG);
+    // A thin pool and a RAID LV.
+    for number in [1, 2] {
+        a.lock(number, lv(number), Exclusive).unwrap();
+    }
+    drop(a);
+    let device =
+        |number, lv, name, layer| bench.add_device(VG_UUID, 1, (number, lv), (name, layer));
+    device(10, 1, "pool", "-tpool");
+    device(11, 11, "pool_tdata", "");
+    device(12, 12, "thin", "");
+    device(20, 2, "raid", "");
+    device(21, 21, "raid_rimage_0", "");
+    // Left over, with nothing on top of it.
+    device(22, 22, "raid_rimage_1", "");
+    for (upper, lower) in [(10, 11), (12, 10), (20, 21)] {
+        bench.stack(1, upper, lower);
+    }
+    let a = bench.host(1, LONG);
+    a.manager.recover();
+    a.start(VG, bench.scope()).unwrap();
 }

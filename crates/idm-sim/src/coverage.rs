@@ -42,6 +42,8 @@ counted! {
     ConvertedLater => "converted, to be completed in the background",
     ConvertRefused => "convert refused",
     Released => "released",
+    ReadKnown => "read without the lock: known",
+    ReadUnknown => "read without the lock: unknown",
     Published => "released or converted with a new value",
     RefusedHeld => "refused: held",
     RefusedOtherSet => "refused: held by a host with another set of drives",

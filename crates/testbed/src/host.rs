@@ -7,6 +7,7 @@ use crate::wait::wait_until;
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::statvfs::statvfs;
 use nix::unistd::Pid;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -213,6 +214,27 @@ impl Host {
         let uuid = format!("{}{}", lv.vg_uuid, lv.uuid).replace('-', "");
         fs::write(device.join("dm/uuid"), format!("LVM-{uuid}\n"))?;
         Ok(fs::write(device.join("dm/name"), format!("{}-{}\n", lv.vg, lv.name))?)
+    }
+
+    /// Leaves no room in the machine's `/run`, or as much as it had when it booted.
+    pub fn fill_run(&self, full: bool) -> Result<()> {
+        let run_dir = format!("/proc/{}/root/run", self.init);
+        let size = match full {
+            true => {
+                let there = statvfs(Path::new(&run_dir)).context("look at /run")?;
+                ((there.blocks() - there.blocks_free()) * there.fragment_size()).to_string()
+            }
+            false => "50%".to_owned(),
+        };
+        let mut mount = self.enter(Path::new("mount"));
+        run(mount.args(["-o", &format!("remount,size={size}"), "/run"]))?.success()?;
+        Ok(())
+    }
+
+    /// What the library has noted of locks, file by file.
+    pub fn noted_locks(&self) -> Result<Vec<String>> {
+        let directory = format!("/proc/{}/root/run/lvmlockd-idm/locks", self.init);
+        fs::read_dir(directory)?.map(|note| Ok(fs::read_to_string(note?.path())?)).collect()
     }
 
     /// Connects to lvmlockd.

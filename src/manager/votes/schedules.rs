@@ -1,7 +1,7 @@
 //! The thread that moves votes, under thread schedules that the test decides.
 
 use super::*;
-use crate::lock::ResourceKey;
+use crate::lock::{ResourceKey, ValBlk};
 use crate::lockspace::Held;
 use crate::recovery::schedules::{Bequest, Files, lv};
 use crate::sys::sync::mpsc;
@@ -72,7 +72,8 @@ fn a_mode_changes_while_votes_move(files: &Files, mode: Mode) {
     note(before);
     let saved = store.lock(&lv()).unwrap();
     let lockspace = left.lockspace.clone();
-    let held = Held { lockspace, spec: spec.clone(), mode: before, saved };
+    let held =
+        Held { lockspace, spec: spec.clone(), mode: before, saved, value: ValBlk::default() };
     state.lock().resources.insert(ResourceKey(1), held);
     start(&left, &state, ready);
     runtime.spread(vec![lv()], left.members.clone());

@@ -2,10 +2,12 @@
 
 mod contention;
 mod crash;
+mod full_run;
 mod kill;
 mod lifecycle;
 mod linking;
 mod observe;
+mod stop;
 mod storage;
 
 use anyhow::Result;

@@ -7,7 +7,7 @@ use crate::world::World;
 use crate::world::agenda::What;
 use crate::world::slots::{Caller, Side};
 use crate::world::text::{CommandText, ReplyText, trace};
-use idm_protocol::{MutexOp, Reply, Status};
+use idm_protocol::{DriveCommand, MutexOp, Reply, Status};
 
 impl World {
     /// Lets a command arrive at its drive.
@@ -86,6 +86,12 @@ impl World {
         );
         self.observe_execution(f, s, d);
         self.require(self.check_removed(s, d, &users));
+        // Who holds the mutex, and its value, change by no others.
+        if matches!(&self.network.flights[f].command,
+            DriveCommand::Mutex(op, _) if *op != MutexOp::Refresh)
+        {
+            self.read_beside(s);
+        }
         let met = self.conflicting_at(s, d);
         let flight = &mut self.network.flights[f];
         (flight.seen, flight.foreign) = met;
