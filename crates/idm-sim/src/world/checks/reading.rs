@@ -31,7 +31,7 @@ pub(in crate::world) struct Reading {
 impl World {
     /// Lets hosts read the value of a slot's lock, after a command of that lock was carried out.
     pub(in crate::world) fn read_beside(&mut self, s: SlotIx) {
-        if !self.value_counts(s) {
+        if !self.plan.reads || !self.value_counts(s) {
             return;
         }
         let l = self.slots.lock(s);
