@@ -9,10 +9,11 @@
 //! succeeds; the pauses in between double. Where all paths have failed, every command tries them
 //! all: the engine's own pauses decide how often.
 
+use super::rate::Rate;
 use crate::sys::clock;
 use crate::sys::sync::{Mutex, MutexGuard, planted};
-use crate::topology::PathAddress;
-use crate::transport::{Connect, Deadline, DrivePath, Limits, TransportError};
+use crate::topology::{PathAddress, UNKNOWN};
+use crate::transport::{Answer, Connect, Deadline, DrivePath, Limits, RawStatus, TransportError};
 use core::time::Duration;
 use idm_engine::Instant;
 use idm_protocol::{DriveCommand, Reply, Status};
@@ -24,6 +25,10 @@ pub(crate) const SLOW: Duration = Duration::from_millis(100);
 /// The longest time of a read that is repeated on another path; after a longer one its sender asks
 /// again.
 const REPEAT: Duration = Duration::from_secs(1);
+/// Failure of a drive without a path.
+const NO_PATH: &str = "no path leads to it";
+/// Advice about a drive that does not answer.
+const SEE_KERNEL: &str = "see the kernel's log, and bring it back before another one is lost";
 /// Interval between two messages about invalid answers of a drive.
 const REMIND: Duration = Duration::from_secs(60);
 /// Pause before a failed path is tried again: the first and the longest.
@@ -45,6 +50,10 @@ struct PathsState {
     nonsense_said: Option<Instant>,
     /// Whether a path is being tried with a read.
     probing: bool,
+    /// Failure of the last command, in words, if it was not carried out.
+    trouble: Option<String>,
+    /// Bound on the rate of messages about the drive.
+    rate: Rate,
 }
 
 /// Number that distinguishes a path from all others that the drive has or had.
@@ -136,7 +145,8 @@ impl PathsState {
                 let left = self.paths.iter().filter(|path| path.failures == 0).count();
                 (several && !failed_before).then(|| {
                     let address = &self.paths[at].address;
-                    format!("drive {}: path {address} fails, {left} are left: {why}", self.name)
+                    let are = if left == 1 { "is" } else { "are" };
+                    format!("drive {}: path {address} fails, {left} {are} left: {why}", self.name)
                 })
             }
             None => {
@@ -148,6 +158,24 @@ impl PathsState {
         }
     }
 
+    /// Records the failure of a command: the drive's status if it answered, else the error of the
+    /// path.
+    fn note_trouble(
+        &mut self,
+        reply: &Reply,
+        raw: Option<RawStatus>,
+        why: Option<&TransportError>,
+    ) {
+        self.trouble = match (reply, raw, why) {
+            (Reply::Table(_) | Reply::Status(Status::Good), ..) => None,
+            (_, Some(raw), _) => Some(raw.to_string()),
+            (Reply::Status(Status::Failed), ..) => Some("an answer that makes no sense".into()),
+            (_, _, Some(why)) => Some(why.to_string()),
+            (_, _, None) if self.paths.is_empty() => Some(NO_PATH.into()),
+            _ => None,
+        };
+    }
+
     /// The message about invalid answers, at most once per [`REMIND`]: this may go on for long,
     /// with valid answers in between.
     fn note_nonsense(&mut self) -> Option<String> {
@@ -157,9 +185,10 @@ impl PathsState {
             self.nonsense_said = Some(now);
             format!(
                 "drive {}: an answer makes no sense, or says that a command failed inside the \
-                 drive; it counts as a drive that does not have the lock. If this is said again, \
-                 look at the kernel's log for the drive, and at its firmware",
-                self.name
+                 drive ({}); it counts as a drive that does not have the lock. If this is said \
+                 again, look at the kernel's log for the drive, and at its firmware",
+                self.name,
+                self.trouble.as_deref().unwrap_or("nonsense")
             )
         })
     }
@@ -174,17 +203,19 @@ impl PathsState {
         }
         let silent = matches!(reply, Reply::Status(Status::Unreachable | Status::Uncertain));
         let silent = silent && !unclear;
-        if self.answers != silent {
+        // Of a path that leads to no drive, that was said when it was named.
+        if self.answers != silent || self.name.starts_with(UNKNOWN) {
+            self.answers = !silent;
             return said;
         }
         self.answers = !silent;
         let name = &self.name;
         said.push(match (silent, why) {
-            (true, Some(why)) => format!("drive {name} does not answer: {why}"),
+            (true, Some(why)) => format!("drive {name} does not answer: {why}; {SEE_KERNEL}"),
             (true, None) if self.paths.is_empty() => {
-                format!("drive {name} does not answer: no path leads to it")
+                format!("drive {name} does not answer: {NO_PATH}; {SEE_KERNEL}")
             }
-            (true, None) => format!("drive {name} does not answer"),
+            (true, None) => format!("drive {name} does not answer; {SEE_KERNEL}"),
             (false, _) => format!("drive {name} answers again"),
         });
         said
@@ -202,6 +233,8 @@ impl Paths {
             answers: true,
             nonsense_said: None,
             probing: false,
+            trouble: None,
+            rate: Rate::new(),
         }))
     }
 
@@ -260,6 +293,16 @@ impl Paths {
         !state.answers || state.paths.iter().all(|path| path.failures > 0 || path.is_slow(now))
     }
 
+    /// The failure of the last command, in words, if it was not carried out.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.state().trouble.clone()
+    }
+
+    /// Has the drive confirm its identity on each path before the next command.
+    pub(crate) fn doubt(&self) {
+        self.state().paths.iter().for_each(|path| path.transport.doubt());
+    }
+
     /// Whether the drive answered its last command.
     pub(crate) fn answer(&self) -> bool {
         self.state().answers
@@ -279,16 +322,17 @@ impl Paths {
         }
         let mut tried = Vec::new();
         let mut reply = Reply::Status(Status::Unreachable);
+        let mut raw = None;
         let mut why = None;
         while let Some(running) = self.begin(&tried) {
             let id = running.id;
             let result = running.transport.execute(command, deadline);
             drop(running);
             let said = self.state().note_path(id, result.as_ref().err());
-            say(said);
+            self.warn(said);
             let undelivered = match result {
                 Ok(answer) => {
-                    reply = answer;
+                    Answer { reply, raw } = answer;
                     break;
                 }
                 Err(undelivered) => undelivered,
@@ -304,9 +348,31 @@ impl Paths {
             }
             tried.push(id);
         }
-        let said = self.state().note_drive(&reply, why.as_ref());
-        say(said);
+        let mut state = self.state();
+        state.note_trouble(&reply, raw, why.as_ref());
+        let said = state.note_drive(&reply, why.as_ref());
+        drop(state);
+        self.warn(said);
         reply
+    }
+
+    /// Logs warnings about the drive, as far as their rate allows, and what was delayed before. Not
+    /// to be called with the mutex: the reactor needs it, and a log that blocks, for example on a
+    /// host whose disks are gone, must not keep the reactor from its locks.
+    pub(crate) fn warn(&self, what: impl IntoIterator<Item = String>) {
+        let now = clock::now();
+        let mut state = self.state();
+        let mut said: Vec<String> =
+            what.into_iter().filter_map(|text| state.rate.admit(text, now)).collect();
+        said.extend(state.rate.due(now));
+        drop(state);
+        said.into_iter().for_each(|text| log::warn!("{text}"));
+    }
+
+    /// Logs the warning that was delayed.
+    pub(crate) fn warn_at_last(&self) {
+        let last = self.state().rate.last_word();
+        last.into_iter().for_each(|text| log::warn!("{text}"));
     }
 
     fn begin(&self, tried: &[PathId]) -> Option<PathInUse<'_>> {
@@ -350,14 +416,8 @@ impl Paths {
         let said = state.note_path(id, result.as_ref().err());
         state.used = used;
         drop(state);
-        say(said);
+        self.warn(said);
     }
-}
-
-/// Logs warnings. Not to be called with the mutex: the reactor needs it, and a log that blocks, for
-/// example on a host whose disks are gone, must not keep the reactor from its locks.
-fn say(what: impl IntoIterator<Item = String>) {
-    what.into_iter().for_each(|text| log::warn!("{text}"));
 }
 
 /// Guard that marks a path as being tried.
@@ -417,7 +477,7 @@ mod tests {
             &self,
             command: &DriveCommand,
             deadline: &Deadline,
-        ) -> Result<Reply, TransportError> {
+        ) -> Result<Answer, TransportError> {
             let mut state = self.state.lock();
             state.deadlines.push(deadline.clone());
             let read = *command == DriveCommand::ReadTable;
@@ -427,8 +487,8 @@ mod tests {
             }
             match &state.failure {
                 Some(failure) => Err(failure.clone()),
-                None if read => Ok(Reply::Table(Arc::new([]))),
-                None => Ok(Reply::Status(Status::Good)),
+                None if read => Ok(Reply::Table(Arc::new([])).into()),
+                None => Ok(Reply::Status(Status::Good).into()),
             }
         }
     }

@@ -5,6 +5,7 @@
 
 mod entry;
 mod events;
+mod heard;
 mod losses;
 mod message;
 
@@ -27,7 +28,7 @@ use core::cmp::Reverse;
 use core::time::Duration;
 use entry::{Entry, Pending, PendingKind};
 use idm_engine::{Command, DriveRef, Instant, LockConfig, Member, Outcome, Request, Token, Undoes};
-use idm_protocol::{DriveCommand, MutexOp, Reply, ResourceId, Status};
+use idm_protocol::{DriveCommand, Reply, ResourceId, Status};
 use message::LockFailure;
 pub(super) use message::Message;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -49,6 +50,9 @@ const BATCH: usize = 256;
 /// late by that much, and no lease becomes longer by it: a lease counts from the time when its
 /// command was sent.
 const MOMENTS: u32 = 600;
+/// Leases after which a drive that cannot be reached is forgotten, unless it was used meanwhile. A
+/// held lock uses each of its drives several times in a lease.
+const UNUSED_LEASES: u32 = 4;
 
 pub struct Reactor {
     mailbox: Arc<Mailbox<Message>>,
@@ -258,6 +262,9 @@ impl Reactor {
             // Commands that have waited so long for a drive that hangs are useless: the lock has
             // moved on, and so late a refresh would be sent anew anyway.
             self.drives.expire(now - self.settings.fencing.margin, now);
+            let unused = now - self.settings.timing.lease * UNUSED_LEASES;
+            self.drives.forget(unused);
+            self.told.retain(|_, told| *told >= unused);
             self.next_sweep = now + self.settings.fencing.notice / 2;
         }
         self.remind(now);
@@ -378,7 +385,7 @@ impl Reactor {
         }
         loop {
             while let Some(command) = entry.next_command(now) {
-                self.send(lock, entry, command);
+                self.send(lock, entry, command, now);
             }
             while let Some(event) = entry.engine.as_mut().and_then(|engine| engine.next_event()) {
                 self.on_event(entry, event, now);
@@ -461,10 +468,9 @@ impl Reactor {
         undone.is_none_or(|undone| note.cover(undone, clock::now()))
     }
 
-    fn send(&mut self, lock: u64, entry: &mut Entry, command: Command) {
+    fn send(&mut self, lock: u64, entry: &mut Entry, command: Command, now: Instant) {
         let Command { token, drive, command, undoes } = command;
-        let unlock = matches!(command, DriveCommand::Mutex(MutexOp::Unlock, _));
-        entry.sent(token, drive, unlock);
+        entry.sent(token, drive, &command, now);
         if !self.may_undo(&command, undoes) {
             let reply = Reply::Status(Status::Unreachable);
             // After the reactor's end there is no receiver.

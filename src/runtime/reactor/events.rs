@@ -4,7 +4,9 @@ use super::Reactor;
 use super::entry::{Entry, PendingKind, demote, release};
 use crate::lock::{RequestResult, Role};
 use crate::metrics::LossKind;
-use idm_engine::{Event, Instant, Loss, Member, Notice, Outcome};
+use crate::runtime::refusal;
+use crate::words::plural;
+use idm_engine::{DriveRef, Event, Instant, Loss, Member, Notice, Outcome};
 use idm_protocol::Mode;
 
 impl Reactor {
@@ -14,8 +16,8 @@ impl Reactor {
             Event::Done(outcome) => self.on_done(entry, outcome, now),
             Event::Lapsed => {
                 let why = format!(
-                    "the lease of {spec} has run out: too few of its drives answered ({})",
-                    self.names_of(&entry.members)
+                    "the lease of {spec} has run out; {}",
+                    self.silent_of(&entry.members, now)
                 );
                 self.lost(entry, why, LossKind::Lapsed);
             }
@@ -28,7 +30,10 @@ impl Reactor {
             }
             Event::Lost(loss) => {
                 let why = match &loss {
-                    Loss::Taken => format!("{spec} is lost: taken over by another host, or reset"),
+                    Loss::Taken => format!(
+                        "{spec} is lost: taken over by another host, or reset, on {}",
+                        self.names(&entry.lost_on)
+                    ),
                     Loss::OtherSet(conflict) => format!(
                         "{spec} is lost: host {} holds it on other drives ({})",
                         conflict.host,
@@ -89,14 +94,24 @@ impl Reactor {
                 entry.settle(pending);
                 return;
             }
-            Outcome::Refused(refusal) => {
-                if pending.kind == PendingKind::Acquire && entry.joined {
-                    log::warn!("{}: {refusal}; trying again", entry.spec);
-                    entry.rejoin_at = Some(now + self.settings.timing.renew);
-                }
-            }
+            Outcome::Refused(_) => {}
         }
-        pending.answer(RequestResult::Done(outcome));
+        let answer = match outcome {
+            Outcome::Refused(refusal) => match entry.refused(refusal, now) {
+                Some(refused) => RequestResult::Refused(refused),
+                None => RequestResult::Failed(format!("{}: refused", entry.spec)),
+            },
+            outcome => RequestResult::Done(outcome),
+        };
+        entry.heard = None;
+        if let (RequestResult::Refused(refused), PendingKind::Acquire, true) =
+            (&answer, pending.kind, entry.joined)
+        {
+            let why = refusal::text(&self.drives, &entry.spec, refused, now);
+            log::warn!("{why}; trying again");
+            entry.rejoin_at = Some(now + self.settings.timing.renew);
+        }
+        pending.answer(answer);
     }
 
     fn on_notice(&mut self, entry: &mut Entry, notice: Notice, now: Instant) {
@@ -105,11 +120,13 @@ impl Reactor {
         match notice {
             Notice::Broke { hosts, drive } => {
                 let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
-                log::warn!(
-                    "{spec}: took over on {} what host {} did not renew",
+                let text = format!(
+                    "{spec}: took over on {} what host {} did not renew; see that this host is \
+                     stopped",
                     self.drives.name(drive),
                     hosts.join(", ")
                 );
+                self.drives.warn(drive, text);
             }
             Notice::TookOverOwn { drive } => log::info!(
                 "{spec}: took over on {} the record that this host had left there",
@@ -122,16 +139,19 @@ impl Reactor {
                 // A drive that was reset has lost all of its locks: only the first one is logged.
                 let told = self.told.insert(drive, now);
                 let news = told.is_none_or(|told| now.since(told) > self.settings.timing.lease);
-                let (level, others) = match news {
-                    true => (log::Level::Warn, "; other locks may be, too"),
-                    false => (log::Level::Debug, ""),
-                };
-                log::log!(
-                    level,
-                    "{spec}: no longer held on {}, which was reset or gave it to another \
-                     host{others}",
+                let why = format!(
+                    "{spec}: no longer held on {}, which was reset or gave it to another host",
                     self.drives.name(drive)
                 );
+                if news {
+                    let text = format!(
+                        "{why}; other locks may be, too. It is taken again there if enough drives \
+                         still have it; see the kernel's log for a reset"
+                    );
+                    self.drives.warn(drive, text);
+                } else {
+                    log::debug!("{why}");
+                }
             }
             Notice::DriveGained { drive } => {
                 // For a lock that has just been taken, the last drives often answer later.
@@ -152,7 +172,26 @@ impl Reactor {
     }
 
     pub(super) fn names_of(&self, members: &[Member]) -> String {
-        let names: Vec<String> = members.iter().map(|m| self.drives.name(m.drive)).collect();
+        self.names(&members.iter().map(|member| member.drive).collect::<Vec<_>>())
+    }
+
+    fn names(&self, drives: &[DriveRef]) -> String {
+        let names: Vec<String> = drives.iter().map(|&drive| self.drives.name(drive)).collect();
         names.join(", ")
+    }
+
+    /// Which of these drives do not answer now, in words.
+    pub(super) fn silent_of(&self, members: &[Member], now: Instant) -> String {
+        let silent = self.drives.slow(now);
+        let mut silent_members = members.to_vec();
+        silent_members.retain(|member| silent.contains(&member.drive));
+        let (all, noun) = (members.len(), plural(members.len(), "drive"));
+        match silent_members.is_empty() {
+            true => format!("all of its {all} {noun} answer again"),
+            false => format!(
+                "of its {all} {noun} these do not answer: {}",
+                self.names_of(&silent_members)
+            ),
+        }
     }
 }
