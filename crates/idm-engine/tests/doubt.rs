@@ -179,6 +179,49 @@ fn a_table_that_comes_after_the_next_request_and_shows_nobody_is_no_conflict() {
     assert_eq!(outcome, GRANTED);
 }
 
+/// A new life finds a lock in the other mode than it wants, and adopts it all the same. The table
+/// of drive 0, read for the first adoption, comes during the second one; then the drive is silent.
+/// It shows a sharer that counts drive 0 alone.
+fn read_before_the_next_adoption(left: Mode, wanted: Option<Mode>) -> Outcome {
+    let mut bench = Bench::new(3);
+    let (mut first, mut a, mut b) = (lv_lock(1), lv_lock(1), lv_lock(2));
+    assert_eq!(take(&mut bench, &mut first, left, &[0, 1, 2], &[]), GRANTED);
+    drop(first);
+    bench.drives[0].reset();
+    assert_eq!(take(&mut bench, &mut b, S, &[0], &[]), GRANTED);
+    let silent = |command: &Command| match command.drive.0 {
+        0 => Fate::Open,
+        _ => Fate::Answered,
+    };
+    let (members, witnesses, granted_until) = (bench.all(), Vec::new(), None);
+    let orphan = |mode| Request::Adopt {
+        mode,
+        granted_until,
+        members: members.clone(),
+        witnesses: witnesses.clone(),
+    };
+    let other = if left == X { S } else { X };
+    a.request(orphan(Some(other)), bench.now).expect("in order");
+    let look = pass_with(&mut bench, &mut a, Duration::from_millis(200), silent);
+    assert_eq!(done(&mut a), Some(Outcome::Refused(Refusal::OtherMode(left))));
+    a.request(orphan(wanted), bench.now).expect("in order");
+    let table = bench.perform(&look[0]);
+    a.on_reply(look[0].token, table, bench.now);
+    pass_with(&mut bench, &mut a, Duration::from_secs(6), silent);
+    assert!(believes(&bench, &b));
+    done(&mut a).expect("it ends")
+}
+
+#[test]
+fn a_table_that_comes_after_the_next_adoption_shows_sharers_too() {
+    for wanted in [None, Some(X)] {
+        let outcome = read_before_the_next_adoption(X, wanted);
+        assert_eq!(outcome, Outcome::Refused(Refusal::Unclear), "{wanted:?}");
+    }
+    let outcome = read_before_the_next_adoption(S, Some(S));
+    assert_eq!(outcome, Outcome::Adopted(S), "sharers share");
+}
+
 #[test]
 fn a_change_that_a_drive_refuses_is_a_conflict_although_it_cannot_be_read() {
     for refusal in [Status::Conflict, Status::Terminated, Status::WrongState] {
