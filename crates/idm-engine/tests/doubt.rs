@@ -135,30 +135,111 @@ fn a_table_that_is_read_for_the_value_shows_holders_too() {
     assert_eq!(outcome, Some(GRANTED), "nobody is in the way");
 }
 
-/// A host shares the lock on two drives when the third reports another holder, which counts only
-/// that drive. While that drive is being read, the host requests an exclusive lock.
-#[test]
-fn a_table_that_comes_after_the_next_request_shows_holders_too() {
+/// A host shares the lock on two drives when the third reports a conflict. While that drive is
+/// read, other requests begin; after the table, which may show a holder that counts that drive
+/// alone, it is silent. The outcome of the last request.
+fn read_before_the_requests(theirs: Option<Mode>, requests: &[Request]) -> Outcome {
     let mut bench = Bench::new(3);
     let (mut a, mut b) = (lv_lock(1), lv_lock(2));
-    assert_eq!(take(&mut bench, &mut b, X, &[0], &[]), GRANTED);
-    a.request(bench.acquire(S), bench.now).expect("in order");
-    let open = |drive: u32| {
-        move |command: &Command| match command.drive.0 {
-            at if at == drive => Fate::Unheard,
-            _ => Fate::Answered,
-        }
+    if let Some(mode) = theirs {
+        assert_eq!(take(&mut bench, &mut b, mode, &[0], &[]), GRANTED);
+    }
+    let silent = |command: &Command| match command.drive.0 {
+        0 => Fate::Open,
+        _ => Fate::Answered,
     };
-    let trylock = pass_with(&mut bench, &mut a, Duration::from_millis(200), open(0));
+    a.request(bench.acquire(S), bench.now).expect("in order");
+    let trylock = pass_with(&mut bench, &mut a, Duration::from_millis(200), silent);
     assert_eq!(done(&mut a), Some(GRANTED), "drive 0 did not answer in time");
     a.on_reply(trylock[0].token, Reply::Status(Status::Conflict), bench.now);
-    let [look] = &exchange_with(&mut bench, &mut a, open(0))[..] else { panic!("a look") };
-    a.request(convert(X), bench.now).expect("held");
+    let [look] = &exchange_with(&mut bench, &mut a, silent)[..] else { panic!("a look") };
+    for request in requests {
+        events(&mut a);
+        a.request(request.clone(), bench.now).expect("in order");
+    }
     let table = bench.perform(look);
     a.on_reply(look.token, table, bench.now);
-    pass_with(&mut bench, &mut a, Duration::from_secs(6), open(0));
-    let outcome = done(&mut a).expect("it ends");
-    assert!(is_held(&outcome), "{outcome:?}");
+    pass_with(&mut bench, &mut a, Duration::from_secs(6), silent);
+    done(&mut a).expect("it ends")
+}
+
+#[test]
+fn a_table_that_comes_after_the_next_request_shows_holders_too() {
+    let anew = [RELEASE, Bench::new(3).acquire(X)];
+    for (theirs, requests) in [(X, &[convert(X)][..]), (S, &[convert(X)]), (X, &anew), (S, &anew)] {
+        let outcome = read_before_the_requests(Some(theirs), requests);
+        assert!(is_held(&outcome), "{theirs:?}, {requests:?}: {outcome:?}");
+    }
+}
+
+#[test]
+fn a_table_that_comes_after_the_next_request_and_shows_nobody_is_no_conflict() {
+    let outcome = read_before_the_requests(None, &[convert(X)]);
+    assert_eq!(outcome, Outcome::Converted { complete: true });
+    let outcome = read_before_the_requests(None, &[RELEASE, Bench::new(3).acquire(X)]);
+    assert_eq!(outcome, GRANTED);
+}
+
+/// A new life finds a lock in the other mode than it wants, and adopts it all the same. The table
+/// of drive 0, read for the first adoption, comes during the second one; then the drive is silent.
+/// It shows a sharer that counts drive 0 alone.
+fn read_before_the_next_adoption(left: Mode, wanted: Option<Mode>) -> Outcome {
+    let mut bench = Bench::new(3);
+    let (mut first, mut a, mut b) = (lv_lock(1), lv_lock(1), lv_lock(2));
+    assert_eq!(take(&mut bench, &mut first, left, &[0, 1, 2], &[]), GRANTED);
+    drop(first);
+    bench.drives[0].reset();
+    assert_eq!(take(&mut bench, &mut b, S, &[0], &[]), GRANTED);
+    let silent = |command: &Command| match command.drive.0 {
+        0 => Fate::Open,
+        _ => Fate::Answered,
+    };
+    let (members, witnesses, granted_until) = (bench.all(), Vec::new(), None);
+    let orphan = |mode| Request::Adopt {
+        mode,
+        granted_until,
+        members: members.clone(),
+        witnesses: witnesses.clone(),
+    };
+    let other = if left == X { S } else { X };
+    a.request(orphan(Some(other)), bench.now).expect("in order");
+    let look = pass_with(&mut bench, &mut a, Duration::from_millis(200), silent);
+    assert_eq!(done(&mut a), Some(Outcome::Refused(Refusal::OtherMode(left))));
+    a.request(orphan(wanted), bench.now).expect("in order");
+    let table = bench.perform(&look[0]);
+    a.on_reply(look[0].token, table, bench.now);
+    pass_with(&mut bench, &mut a, Duration::from_secs(6), silent);
+    assert!(believes(&bench, &b));
+    done(&mut a).expect("it ends")
+}
+
+#[test]
+fn a_table_that_comes_after_the_next_adoption_shows_sharers_too() {
+    for wanted in [None, Some(X)] {
+        let outcome = read_before_the_next_adoption(X, wanted);
+        assert_eq!(outcome, Outcome::Refused(Refusal::Unclear), "{wanted:?}");
+    }
+    let outcome = read_before_the_next_adoption(S, Some(S));
+    assert_eq!(outcome, Outcome::Adopted(S), "sharers share");
+}
+
+#[test]
+fn a_change_that_a_drive_refuses_is_a_conflict_although_it_cannot_be_read() {
+    for refusal in [Status::Conflict, Status::Terminated, Status::WrongState] {
+        let mut bench = Bench::new(3);
+        let mut a = lv_lock(1);
+        assert_eq!(take(&mut bench, &mut a, S, &[0, 1, 2], &[]), GRANTED);
+        a.request(convert(X), bench.now).expect("held");
+        pass_with(&mut bench, &mut a, Duration::from_secs(6), |command| {
+            match (command.drive.0, op(command)) {
+                (2, Some(MutexOp::Refresh)) => Fate::Instead(refusal),
+                (2, _) => Fate::Instead(Status::Unreachable),
+                _ => Fate::Answered,
+            }
+        });
+        let outcome = done(&mut a);
+        assert!(outcome.as_ref().is_some_and(is_held), "{refusal:?}: {outcome:?}");
+    }
 }
 
 #[test]
@@ -506,6 +587,33 @@ fn a_drive_that_refuses_reads_too_counts_as_one_that_does_not_answer() {
             assert!(outcome.as_ref().is_some_and(is_held), "{reads:?}: {outcome:?}");
         }
     }
+}
+
+/// Drive 2 is reserved, then not, then again: it is read in between, and shows what an earlier life
+/// left. Drive 0 answers after all that.
+#[test]
+fn a_drive_that_refuses_reads_again_counts_as_one_that_does_not_answer() {
+    let mut bench = Bench::new(3);
+    assert_eq!(take(&mut bench, &mut vg_lock(1), X, &[0, 1, 2], &[]), GRANTED);
+    let mut a = with_config(vg_lock(1), |config| config.seed = 99);
+    a.request(bench.acquire(X), bench.now).expect("in order");
+    let mut reads = 0;
+    let open = pass_with(&mut bench, &mut a, Duration::from_secs(1), |command| {
+        match (command.drive.0, op(command)) {
+            (0, _) => Fate::Open,
+            (2, None) => {
+                reads += 1;
+                if reads == 3 { Fate::Answered } else { Fate::Instead(Status::Conflict) }
+            }
+            (2, Some(_)) => Fate::Instead(Status::Conflict),
+            _ => Fate::Answered,
+        }
+    });
+    assert_eq!((reads, done(&mut a)), (4, None));
+    let table = bench.perform(&open[0]);
+    a.on_reply(open[0].token, table, bench.now);
+    bench.exchange(&mut a);
+    assert_eq!(done(&mut a), Some(GRANTED));
 }
 
 #[test]

@@ -303,6 +303,38 @@ fn a_refresh_as_shared_undoes_a_change_to_exclusive_that_may_be_late() {
     assert!(!undoes_after_a_lost_change(linger()));
 }
 
+/// What a TRYLOCK as exclusive can undo, this long after a change to shared was lost. It follows
+/// one that was lost, so that the drive is remembered for longer.
+fn trylock_after_a_lost_change(later: Duration) -> Undoes {
+    let mut bench = Bench::new(1);
+    let mut a = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut a, X, &[0], &[]), GRANTED);
+    a.request(convert(S), bench.now).expect("held");
+    let begin = bench.now;
+    let mut first = true;
+    pass_with(&mut bench, &mut a, SECOND, |_| {
+        let lost = core::mem::replace(&mut first, false);
+        if lost { Fate::Instead(Status::Uncertain) } else { Fate::Answered }
+    });
+    assert_eq!(done(&mut a), Some(Outcome::Converted { complete: true }));
+    bench.run(&mut a, RELEASE);
+    let pause = Duration::from_millis(50);
+    bench.now = begin + (later - pause);
+    a.request(acquire(&bench, X, &[0], &[]), bench.now).expect("in order");
+    exchange_with(&mut bench, &mut a, |_| Fate::Instead(Status::Uncertain));
+    bench.now = begin + later;
+    let command = a.next_command(bench.now).expect("a TRYLOCK");
+    assert_eq!(op(&command), Some(MutexOp::Trylock));
+    command.undoes
+}
+
+#[test]
+fn a_trylock_undoes_something_as_long_as_a_change_to_shared_may_be_late() {
+    let last = linger() - Duration::from_micros(1);
+    assert_eq!(trylock_after_a_lost_change(last), Undoes::Any);
+    assert_eq!(trylock_after_a_lost_change(linger()), Undoes::Nothing);
+}
+
 #[test]
 fn what_only_reads_or_takes_undoes_nothing() {
     // One drive with room for one mutex, which an unlocked mutex occupies; `died` is whether the

@@ -5,7 +5,7 @@ mod bench;
 
 use bench::*;
 use core::time::Duration;
-use idm_emulator::Profile;
+use idm_emulator::{Profile, profile::SharedUnlock};
 use idm_engine::{Command, Lock, Outcome, Request};
 use idm_protocol::{DriveCommand, MutexOp, Reply, Status, ValueUpdate};
 
@@ -13,6 +13,19 @@ const CONVERTED: Outcome = Outcome::Converted { complete: true };
 
 fn release(n: u64) -> Request {
     Request::Release { value: Some(value(n)) }
+}
+
+/// Some drives say GOOD to the UNLOCK, and do not store what it carries.
+fn exchange_without_storing(bench: &mut Bench, lock: &mut Lock, on: &[u32]) {
+    while let Some(mut command) = lock.next_command(bench.now) {
+        if let DriveCommand::Mutex(MutexOp::Unlock, record) = &mut command.command {
+            if on.contains(&command.drive.0) {
+                record.value_update = ValueUpdate::Keep;
+            }
+        }
+        let reply = bench.perform(&command);
+        lock.on_reply(command.token, reply, bench.now);
+    }
 }
 
 #[test]
@@ -58,24 +71,28 @@ fn more_values_than_are_needed_are_enough() {
     }
     assert!(taken);
     assert_eq!(done(&mut a).as_ref().and_then(known), Some(7), "at once");
+    assert_eq!(published(&mut bench, &mut a, None), [None; 5], "enough drives have it");
 }
 
 #[test]
 fn a_drive_that_does_not_count_does_not_vouch_for_a_value() {
-    let (mut bench, all) = with_a_value(3);
-    let mut a = vg_lock(1);
-    take(&mut bench, &mut a, X, &all, &[]);
-    a.request(convert(S), bench.now).expect("held");
-    // This may turn the next exclusive lock on drive 2 into a shared one.
-    exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
-        2 => Fate::Late,
-        _ => Fate::Answered,
-    });
-    events(&mut a);
-    bench.run(&mut a, RELEASE);
-    bench.drives[0].reset();
-    let outcome = take(&mut bench, &mut a, X, &all, &[]);
-    assert_eq!(outcome, GRANTED);
+    for (late, expected) in [(false, Some(7)), (true, None)] {
+        let profile = Profile { shared_unlock: SharedUnlock::LastStays, ..Profile::current() };
+        let (mut bench, all) = with_a_value_on(Bench::with(3, profile));
+        let mut a = vg_lock(1);
+        take(&mut bench, &mut a, X, &all, &[]);
+        a.request(convert(S), bench.now).expect("held");
+        // This may make the next exclusive lock on drive 2 a shared one.
+        exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
+            2 if late => Fate::Late,
+            _ => Fate::Answered,
+        });
+        events(&mut a);
+        bench.run(&mut a, RELEASE);
+        bench.drives[0].reset();
+        let outcome = take(&mut bench, &mut a, X, &all, &[]);
+        assert_eq!(known(&outcome), expected, "{outcome:?}");
+    }
 }
 
 /// A sharer that published a value before it shared releases it, and only drive 0 gets the release.
@@ -284,17 +301,8 @@ fn a_value_that_too_few_drives_show_is_stored_again() {
     let (mut bench, all) = with_a_value(3);
     let mut first = vg_lock(1);
     assert_eq!(known(&take(&mut bench, &mut first, X, &all, &[])), Some(7));
-    // Drives 0 and 2 answer GOOD to the UNLOCK, and do not store its value.
     first.request(release(8), bench.now).expect("held");
-    while let Some(mut command) = first.next_command(bench.now) {
-        if let DriveCommand::Mutex(_, record) = &mut command.command {
-            if command.drive.0 != 1 {
-                record.value_update = ValueUpdate::Keep;
-            }
-        }
-        let reply = bench.perform(&command);
-        first.on_reply(command.token, reply, bench.now);
-    }
+    exchange_without_storing(&mut bench, &mut first, &[0, 2]);
     let mut a = vg_lock(2);
     assert_eq!(known(&take(&mut bench, &mut a, X, &all, &[])), Some(8));
     bench.run(&mut a, RELEASE);
@@ -302,4 +310,132 @@ fn a_value_that_too_few_drives_show_is_stored_again() {
     bench.paths[1] = Path::Cut;
     let outcome = take(&mut bench, &mut vg_lock(3), X, &all, &[]);
     assert_eq!(known(&outcome), Some(8));
+}
+
+/// Of five drives, 0, 1 and 3 have the last value, but drive 3 may become shared at any moment.
+#[test]
+fn a_drive_that_does_not_count_does_not_show_that_a_value_is_stored() {
+    let (mut bench, all) = with_a_value(5);
+    let mut a = vg_lock(1);
+    take(&mut bench, &mut a, X, &all, &[]);
+    a.request(Request::Convert { mode: S, value: Some(value(8)) }, bench.now).expect("held");
+    exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
+        3 => Fate::Late,
+        _ => Fate::Answered,
+    });
+    assert_eq!(done(&mut a), Some(CONVERTED));
+    a.request(RELEASE, bench.now).expect("held");
+    exchange_without_storing(&mut bench, &mut a, &[2]);
+    events(&mut a);
+    // Drive 4 is waited for until all others have shown their values.
+    a.request(acquire(&bench, X, &all, &[]), bench.now).expect("in order");
+    let open = exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
+        4 => Fate::Open,
+        _ => Fate::Answered,
+    });
+    assert_eq!(done(&mut a), None);
+    let reply = bench.perform(&open[0]);
+    a.on_reply(open[0].token, reply, bench.now);
+    assert_eq!(done(&mut a).as_ref().and_then(known), Some(8));
+    assert_eq!(published(&mut bench, &mut a, None), [Some(8); 5]);
+}
+
+#[test]
+fn a_value_that_an_unlock_stored_after_a_lost_one_is_believed() {
+    let (mut bench, all) = with_a_value(1);
+    let mut a = vg_lock(1);
+    take(&mut bench, &mut a, X, &all, &[]);
+    a.request(release(8), bench.now).expect("held");
+    let mut lost = false;
+    pass_with(&mut bench, &mut a, LEASE / 2, |command| match op(command) {
+        Some(MutexOp::Unlock) if !core::mem::replace(&mut lost, true) => {
+            Fate::Instead(Status::Uncertain)
+        }
+        _ => Fate::Answered,
+    });
+    assert_eq!(done(&mut a), Some(Outcome::Released));
+    assert_eq!(known(&take(&mut bench, &mut a, X, &all, &[])), Some(8));
+}
+
+/// Drive 0 stores the value of a release, and drive 1 does not hear of it. Drive 2 never had the
+/// lock, and says GOOD to each UNLOCK all the same: to one that carries zero, because a TRYLOCK may
+/// be late, and to one that carries no value, after that.
+#[test]
+fn a_drive_that_never_had_the_lock_does_not_help_to_publish_a_value() {
+    let profile = Profile {
+        expired_holder_may_relock: true,
+        destroy_by_stranger: false,
+        ..Profile::current()
+    };
+    let (mut bench, all) = with_a_value_on(Bench::with(3, profile));
+    let mut a = vg_lock(1);
+    a.request(acquire(&bench, X, &all, &[]), bench.now).expect("in order");
+    exchange_with(&mut bench, &mut a, |command| match (command.drive.0, op(command)) {
+        (2, Some(MutexOp::Trylock)) => Fate::Instead(Status::Uncertain),
+        _ => Fate::Answered,
+    });
+    assert_eq!(done(&mut a).as_ref().and_then(known), Some(7));
+    bench.log.clear();
+    bench.paths[1] = Path::Cut;
+    bench.run(&mut a, release(8));
+    bench.pass(&mut a, LEASE * 2);
+    assert_eq!(said(&bench, 2), ["unlock", "destroy", "unlock"]);
+    bench.paths = vec![Path::Cut, Path::Up, Path::Up];
+    assert_eq!(take(&mut bench, &mut a, X, &all, &[]), GRANTED);
+}
+
+/// Six drives with value 7, of which some are reset and taken again by host 2. It publishes 8 by
+/// its change to shared, which no drive stores. Then host 1 shares the lock, and its reads of the
+/// values reach some of the drives. Host 2 leaves first, and no drive stores what it publishes.
+fn shared_after_a_publication(reset: &[u32], read: &[u32]) -> (Bench, Lock, Vec<u32>) {
+    let profile = Profile { shared_unlock: SharedUnlock::EachStays, ..Profile::current() };
+    let (mut bench, all) = with_a_value_on(Bench::with(6, profile));
+    let (mut a, mut b) = (vg_lock(1), vg_lock(2));
+    take(&mut bench, &mut b, X, &all, &[]);
+    for &drive in reset {
+        bench.drives[drive as usize].reset();
+        bench.pass(&mut b, LEASE / 2);
+    }
+    let publishes = Request::Convert { mode: S, value: Some(value(8)) };
+    assert_eq!(bench.run(&mut b, publishes), CONVERTED);
+    bench.exchange(&mut b);
+    assert_eq!(on(&b), all);
+    let mut looked = Vec::new();
+    a.request(acquire(&bench, S, &all, &[]), bench.now).expect("in order");
+    exchange_with(&mut bench, &mut a, |command| match op(command) {
+        // The first look at each drive comes before its TRYLOCK.
+        None if looked.contains(&command.drive) && !read.contains(&command.drive.0) => {
+            Fate::Instead(Status::Unreachable)
+        }
+        None => {
+            looked.push(command.drive);
+            Fate::Answered
+        }
+        _ => Fate::Answered,
+    });
+    assert_eq!(done(&mut a), Some(GRANTED));
+    b.request(RELEASE, bench.now).expect("held");
+    exchange_without_storing(&mut bench, &mut b, &all);
+    (bench, a, all)
+}
+
+#[test]
+fn who_shared_a_mutex_last_removes_it_with_values_that_it_has_not_read() {
+    let read = [0, 1, 2, 3];
+    let (mut bench, mut a, _) = shared_after_a_publication(&read, &read);
+    bench.run(&mut a, RELEASE);
+    assert_eq!(take(&mut bench, &mut vg_lock(3), X, &[4, 5], &[]), GRANTED);
+}
+
+#[test]
+fn values_that_are_to_be_removed_are_not_believed_on_other_drives() {
+    let read = [0, 1, 2, 3];
+    let (mut bench, mut a, _) = shared_after_a_publication(&read, &read);
+    a.request(RELEASE, bench.now).expect("held");
+    exchange_with(&mut bench, &mut a, |command| match (command.drive.0, op(command)) {
+        (4 | 5, Some(MutexOp::Destroy)) => Fate::Instead(Status::Unreachable),
+        _ => Fate::Answered,
+    });
+    events(&mut a);
+    assert_eq!(take(&mut bench, &mut a, X, &[3, 4, 5], &[]), GRANTED);
 }

@@ -162,7 +162,7 @@ impl Lock {
         let seat = &mut self.seats[at];
         if let Heard::Table(view, _) = heard {
             // Nobody judges this table any more. Who is in it is in the way of the new task, too.
-            seat.contested |= !view.live_against(goal).is_empty();
+            seat.contested = !view.live_against(goal).is_empty();
         }
         match (&seat.task, seat.hold) {
             (Task::Clean(_), _) => seat.plan_clean(now),

@@ -13,10 +13,11 @@ const REFRESH_PAUSE: Duration = Duration::from_millis(250);
 
 impl Lock {
     /// The mode that drives shall have: that which is acquired or, during a change to exclusive,
-    /// that mode.
+    /// that mode. An adoption may find an exclusive lock, unless it accepts shared ones only.
     pub(super) fn goal(&self) -> Mode {
         match &self.phase {
             Phase::Acquiring(acquiring) => acquiring.mode,
+            Phase::Adopting(adopting) => adopting.wanted.unwrap_or(Mode::Exclusive),
             Phase::Held(Held { change: Some(Change::Up { .. }), .. }) => Mode::Exclusive,
             _ => self.mode().unwrap_or(Mode::Shared),
         }
