@@ -7,7 +7,7 @@ use bench::*;
 use core::time::Duration;
 use idm_emulator::{Profile, profile::SharedUnlock};
 use idm_engine::{Command, Lock, Outcome, Request};
-use idm_protocol::{DriveCommand, MutexOp, Reply, Status, ValueUpdate};
+use idm_protocol::{DriveCommand, Mode, MutexOp, Reply, Status, ValueUpdate};
 
 const CONVERTED: Outcome = Outcome::Converted { complete: true };
 
@@ -436,4 +436,47 @@ fn values_that_are_to_be_removed_are_not_believed_on_other_drives() {
     });
     events(&mut a);
     assert_eq!(take(&mut bench, &mut a, X, &[3, 4, 5], &[]), GRANTED);
+}
+
+#[test]
+fn who_shares_a_mutex_and_has_not_read_most_values_removes_them() {
+    for read in [&[][..], &[0], &[0, 1, 2]] {
+        let (mut bench, mut a, all) = shared_after_a_publication(&[0, 1], read);
+        bench.run(&mut a, RELEASE);
+        bench.pass(&mut a, Duration::from_secs(1));
+        assert_eq!(take(&mut bench, &mut vg_lock(3), X, &all, &[]), GRANTED, "{read:?}");
+    }
+}
+
+/// What UNLOCKs carry after a host took a mutex with this value on three drives, and read the value
+/// of so many.
+fn left_by_a_host(mode: Mode, last: Option<u64>, read: usize) -> Vec<Option<u64>> {
+    let profile = Profile { shared_unlock: SharedUnlock::EachStays, ..Profile::current() };
+    let mut bench = Bench::with(3, profile);
+    let all = [0, 1, 2];
+    let mut first = vg_lock(9);
+    take(&mut bench, &mut first, X, &all, &[]);
+    bench.run(&mut first, Request::Release { value: last.map(value) });
+    let (mut a, mut looks) = (vg_lock(1), [0; 3]);
+    a.request(acquire(&bench, mode, &all, &[]), bench.now).expect("in order");
+    exchange_with(&mut bench, &mut a, |command| match op(command) {
+        None => {
+            let drive = command.drive.0 as usize;
+            looks[drive] += 1;
+            // The first look at each drive comes before its TRYLOCK.
+            let answers = looks[drive] == 1 || drive < read;
+            if answers { Fate::Answered } else { Fate::Instead(Status::Unreachable) }
+        }
+        _ => Fate::Answered,
+    });
+    assert_eq!(done(&mut a), Some(GRANTED));
+    published(&mut bench, &mut a, None)
+}
+
+#[test]
+fn a_value_that_was_not_read_is_only_removed_by_a_sharer() {
+    assert_eq!(left_by_a_host(X, Some(7), 0), vec![None; 3]);
+    assert_eq!(left_by_a_host(S, Some(7), 0), vec![Some(0); 3]);
+    assert_eq!(left_by_a_host(S, None, 1), vec![Some(0); 3]);
+    assert_eq!(left_by_a_host(S, None, 2), vec![None; 3], "there is none");
 }

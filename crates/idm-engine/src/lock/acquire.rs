@@ -96,6 +96,16 @@ impl Lock {
         }
     }
 
+    /// Whether a value that too few drives confirm must not stay. Its writer will not publish it
+    /// again, and with another drive's copy it could look complete later. Another sharer may have
+    /// published a newer one, which drives need not store while two share the lock: only a majority
+    /// of tables shows that there is none.
+    fn may_mislead(&self, mode: Mode, needed: usize) -> bool {
+        let copies = self.members().any(|s| s.value.is_some_and(|v| v != Value::ZERO));
+        let read = self.members().filter(|s| s.value.is_some()).count();
+        copies || (mode == Mode::Shared && read < needed)
+    }
+
     /// Completes the acquisition: the lock is held.
     pub(super) fn grant(&mut self, mode: Mode, needed: usize, now: Instant) {
         let value = self.value_read(mode, needed);
@@ -107,10 +117,7 @@ impl Lock {
                 self.pending = Some(known);
             }
         }
-        let copies = self.members().any(|s| s.value.is_some_and(|v| v != Value::ZERO));
-        if value == ValueRead::Unknown && copies {
-            // Too few drives confirm the value. Its writer will not publish it again, and with
-            // another drive's copy the value could look complete later: it must not stay.
+        if value == ValueRead::Unknown && self.may_mislead(mode, needed) {
             self.distrust = self.distrust.max(Distrust::Died);
         }
         self.phase = Phase::Held(Held::new(mode));
