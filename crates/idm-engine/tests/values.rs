@@ -480,3 +480,19 @@ fn a_value_that_was_not_read_is_only_removed_by_a_sharer() {
     assert_eq!(left_by_a_host(S, None, 1), vec![Some(0); 3]);
     assert_eq!(left_by_a_host(S, None, 2), vec![None; 3], "there is none");
 }
+
+/// Drive 2 misses a release, and gives the lock back after its lease as if it had been unlocked. By
+/// then it is the only drive that votes.
+#[test]
+fn a_drive_that_was_never_unlocked_does_not_vouch_for_its_value() {
+    let profile = Profile { expired_holder_may_relock: true, ..Profile::current() };
+    let (mut bench, all) = with_a_value_on(Bench::with(3, profile));
+    let mut a = vg_lock(1);
+    take(&mut bench, &mut a, X, &all, &[]);
+    bench.pass(&mut a, LEASE);
+    bench.paths[2] = Path::Cut;
+    bench.run(&mut a, release(8));
+    bench.pass(&mut a, LEASE * 2);
+    bench.paths[2] = Path::Up;
+    assert_eq!(take(&mut bench, &mut a, X, &[2], &[]), GRANTED);
+}
