@@ -272,7 +272,9 @@ impl Drive {
         own.modified_ms = payload.modified_ms;
         own.lease = Lease::Unlocked;
         let shared = own.is_shared();
-        mutex.store_value(profile.value_scope, payload);
+        if !shared || profile.shared_unlock_stores_value {
+            mutex.store_value(profile.value_scope, payload);
+        }
         let stays = !shared
             || match profile.shared_unlock {
                 SharedUnlock::RecordGone => false,

@@ -38,6 +38,9 @@ pub struct Profile {
     pub lock_stores_value: bool,
     /// Whether refresh stores the payload's value on request. Not observed either way.
     pub refresh_stores_value: bool,
+    /// Whether unlock of a shared record stores the payload's value on request. Not observed either
+    /// way.
+    pub shared_unlock_stores_value: bool,
     /// Whether refresh stores the payload's metadata. Not observed either way.
     pub refresh_stores_metadata: bool,
     /// Whether the value survives a break. Not observed either way.
@@ -201,6 +204,7 @@ impl Profile {
             value_scope: ValueScope::Mutex,
             lock_stores_value: true,
             refresh_stores_value: true,
+            shared_unlock_stores_value: true,
             refresh_stores_metadata: true,
             break_keeps_value: true,
             repeated_unlock_good: true,
@@ -245,6 +249,9 @@ impl Profile {
         variant("current+value-on-unlock-only", |p| {
             p.lock_stores_value = false;
             p.refresh_stores_value = false;
+        });
+        variant("current+value-on-exclusive-unlock-only", |p| {
+            p.shared_unlock_stores_value = false;
         });
         variant("current+metadata-on-lock-only", |p| {
             p.refresh_stores_metadata = false;

@@ -410,6 +410,8 @@ impl Lock {
             for seat in &mut self.seats {
                 seat.barred_until = seat.barred_until.max(seat.remarked_until());
             }
+            // A drive that missed the last release may now be one of a majority.
+            self.known.clear();
         }
         self.set = set;
         self.target = None;

@@ -266,6 +266,7 @@ impl Seat {
             return;
         };
         let refused = core::mem::take(&mut take.refused);
+        take.refused_reads = 0;
         if take.adopting && !take.witness {
             return self.judge_orphan(view, cx);
         }

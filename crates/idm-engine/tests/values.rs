@@ -7,7 +7,7 @@ use bench::*;
 use core::time::Duration;
 use idm_emulator::{Profile, profile::SharedUnlock};
 use idm_engine::{Command, Lock, Outcome, Request};
-use idm_protocol::{DriveCommand, MutexOp, Reply, Status, ValueUpdate};
+use idm_protocol::{DriveCommand, Mode, MutexOp, Reply, Status, ValueUpdate};
 
 const CONVERTED: Outcome = Outcome::Converted { complete: true };
 
@@ -420,6 +420,44 @@ fn shared_after_a_publication(reset: &[u32], read: &[u32]) -> (Bench, Lock, Vec<
 }
 
 #[test]
+fn who_was_refused_a_shared_lock_removes_a_value_that_could_not_be_replaced_meanwhile() {
+    let profile = Profile { shared_unlock: SharedUnlock::EachStays, ..Profile::current() };
+    let (mut bench, all) = with_a_value_on(Bench::with(3, profile));
+    let (mut a, mut b) = (vg_lock(1), vg_lock(2));
+    take(&mut bench, &mut b, X, &all, &[]);
+    let publishes = Request::Convert { mode: S, value: Some(value(8)) };
+    assert_eq!(bench.run(&mut b, publishes), CONVERTED);
+    bench.exchange(&mut b);
+    a.request(acquire(&bench, S, &all, &[]), bench.now).expect("in order");
+    let (mut outcome, mut asked) = (None, [false; 3]);
+    while outcome.is_none() {
+        let command = a.next_command(bench.now).expect("a command until it ends");
+        let asked = &mut asked[command.drive.0 as usize];
+        let reply = match op(&command) {
+            // Nothing can be read after the TRYLOCK, and drive 2 reports a conflict.
+            None if *asked => Reply::Status(Status::Failed),
+            Some(_) if command.drive.0 == 2 => {
+                *asked = true;
+                Reply::Status(Status::Conflict)
+            }
+            Some(_) => {
+                *asked = true;
+                bench.perform(&command)
+            }
+            None => bench.perform(&command),
+        };
+        a.on_reply(command.token, reply, bench.now);
+        outcome = done(&mut a);
+    }
+    assert!(outcome.as_ref().is_some_and(is_held), "{outcome:?}");
+    assert_eq!(on(&a), [0, 1], "not given back yet");
+    b.request(RELEASE, bench.now).expect("held");
+    exchange_without_storing(&mut bench, &mut b, &all);
+    bench.exchange(&mut a);
+    assert_eq!(take(&mut bench, &mut vg_lock(3), X, &all, &[]), GRANTED);
+}
+
+#[test]
 fn who_shared_a_mutex_last_removes_it_with_values_that_it_has_not_read() {
     let read = [0, 1, 2, 3];
     let (mut bench, mut a, _) = shared_after_a_publication(&read, &read);
@@ -438,4 +476,63 @@ fn values_that_are_to_be_removed_are_not_believed_on_other_drives() {
     });
     events(&mut a);
     assert_eq!(take(&mut bench, &mut a, X, &[3, 4, 5], &[]), GRANTED);
+}
+
+#[test]
+fn who_shares_a_mutex_and_has_not_read_most_values_removes_them() {
+    for read in [&[][..], &[0], &[0, 1, 2]] {
+        let (mut bench, mut a, all) = shared_after_a_publication(&[0, 1], read);
+        bench.run(&mut a, RELEASE);
+        bench.pass(&mut a, Duration::from_secs(1));
+        assert_eq!(take(&mut bench, &mut vg_lock(3), X, &all, &[]), GRANTED, "{read:?}");
+    }
+}
+
+/// What UNLOCKs carry after a host took a mutex with this value on three drives, and read the value
+/// of so many.
+fn left_by_a_host(mode: Mode, last: Option<u64>, read: usize) -> Vec<Option<u64>> {
+    let profile = Profile { shared_unlock: SharedUnlock::EachStays, ..Profile::current() };
+    let mut bench = Bench::with(3, profile);
+    let all = [0, 1, 2];
+    let mut first = vg_lock(9);
+    take(&mut bench, &mut first, X, &all, &[]);
+    bench.run(&mut first, Request::Release { value: last.map(value) });
+    let (mut a, mut looks) = (vg_lock(1), [0; 3]);
+    a.request(acquire(&bench, mode, &all, &[]), bench.now).expect("in order");
+    exchange_with(&mut bench, &mut a, |command| match op(command) {
+        None => {
+            let drive = command.drive.0 as usize;
+            looks[drive] += 1;
+            // The first look at each drive comes before its TRYLOCK.
+            let answers = looks[drive] == 1 || drive < read;
+            if answers { Fate::Answered } else { Fate::Instead(Status::Unreachable) }
+        }
+        _ => Fate::Answered,
+    });
+    assert_eq!(done(&mut a), Some(GRANTED));
+    published(&mut bench, &mut a, None)
+}
+
+#[test]
+fn a_value_that_was_not_read_is_only_removed_by_a_sharer() {
+    assert_eq!(left_by_a_host(X, Some(7), 0), vec![None; 3]);
+    assert_eq!(left_by_a_host(S, Some(7), 0), vec![Some(0); 3]);
+    assert_eq!(left_by_a_host(S, None, 1), vec![Some(0); 3]);
+    assert_eq!(left_by_a_host(S, None, 2), vec![None; 3], "there is none");
+}
+
+/// Drive 2 misses a release, and gives the lock back after its lease as if it had been unlocked. By
+/// then it is the only drive that votes.
+#[test]
+fn a_drive_that_was_never_unlocked_does_not_vouch_for_its_value() {
+    let profile = Profile { expired_holder_may_relock: true, ..Profile::current() };
+    let (mut bench, all) = with_a_value_on(Bench::with(3, profile));
+    let mut a = vg_lock(1);
+    take(&mut bench, &mut a, X, &all, &[]);
+    bench.pass(&mut a, LEASE);
+    bench.paths[2] = Path::Cut;
+    bench.run(&mut a, release(8));
+    bench.pass(&mut a, LEASE * 2);
+    bench.paths[2] = Path::Up;
+    assert_eq!(take(&mut bench, &mut a, X, &[2], &[]), GRANTED);
 }

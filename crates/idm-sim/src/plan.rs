@@ -238,6 +238,7 @@ fn vary(rng: &mut Rng, p: &mut Profile) {
     };
     p.lock_stores_value = rng.bool();
     p.refresh_stores_value = rng.bool();
+    p.shared_unlock_stores_value = rng.bool();
     p.refresh_stores_metadata = rng.bool();
     p.break_keeps_value = rng.bool();
     p.repeated_unlock_good = rng.bool();

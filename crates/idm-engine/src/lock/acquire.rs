@@ -89,6 +89,16 @@ impl Lock {
         reading::confirmed(counted.filter_map(|s| s.value), needed)
     }
 
+    /// Whether a value that too few drives confirm must not stay. Its writer will not publish it
+    /// again, and with another drive's copy it could look complete later. Another sharer may have
+    /// published a newer one, which drives need not store while two share the lock: only a majority
+    /// of tables shows that there is none.
+    fn may_mislead(&self, mode: Mode, needed: usize) -> bool {
+        let copies = self.members().any(|s| s.value.is_some_and(|v| v != Value::ZERO));
+        let read = self.members().filter(|s| s.value.is_some()).count();
+        copies || (mode == Mode::Shared && read < needed)
+    }
+
     /// Completes the acquisition: the lock is held.
     pub(super) fn grant(&mut self, mode: Mode, needed: usize, now: Instant) {
         let value = self.value_read(mode, needed);
@@ -100,10 +110,7 @@ impl Lock {
                 self.pending = Some(known);
             }
         }
-        let copies = self.members().any(|s| s.value.is_some_and(|v| v != Value::ZERO));
-        if value == ValueRead::Unknown && copies {
-            // Too few drives confirm the value. Its writer will not publish it again, and with
-            // another drive's copy the value could look complete later: it must not stay.
+        if value == ValueRead::Unknown && self.may_mislead(mode, needed) {
             self.distrust = self.distrust.max(Distrust::Died);
         }
         self.phase = Phase::Held(Held::new(mode));
@@ -141,8 +148,19 @@ impl Lock {
         }
     }
 
+    /// Whether another sharer may have failed to store its value because of this request, which
+    /// shared so many drives that no acquire quorum was left to that sharer alone.
+    fn kept_a_value_out(&self) -> bool {
+        let got = self.members().filter(|s| s.hold != Hold::None).count();
+        let hinders = got >= self.rules.keep_quorum(self.member_count());
+        self.config.keeps_value && self.goal() == Mode::Shared && hinders
+    }
+
     /// Refuses the request and gives every drive back.
     pub(super) fn refuse(&mut self, refusal: Refusal, now: Instant) {
+        if self.kept_a_value_out() {
+            self.distrust = Distrust::Died;
+        }
         self.phase = Phase::Free;
         self.give_back(None, now);
         self.finish(Outcome::Refused(refusal));

@@ -215,7 +215,8 @@ fn traits(op: u64, profile: &Profile) -> u64 {
         ],
         3 => [p.break_keeps_value.into(), p.break_beside_live_sharers.into(), p.held as u64],
         4 => {
-            [p.shared_unlock as u64, p.repeated_unlock_good.into(), p.unlock_of_other_class as u64]
+            let unlocks = p.shared_unlock as u64 * 2 + u64::from(p.shared_unlock_stores_value);
+            [unlocks, p.repeated_unlock_good.into(), p.unlock_of_other_class as u64]
         }
         _ => [p.destroy_by_holder as u64, p.destroy_by_stranger.into(), 0],
     };
