@@ -30,7 +30,7 @@ impl DrivePath for NoPath {
         &self,
         _: &idm_protocol::DriveCommand,
         _: &Deadline,
-    ) -> std::result::Result<idm_protocol::Reply, TransportError> {
+    ) -> std::result::Result<lvmlockd_idm::transport::Answer, TransportError> {
         Err(TransportError::NotSent("a benchmark's".into()))
     }
 }

@@ -128,8 +128,8 @@ impl Config {
 
     /// The settings in a file.
     pub fn from_file(file: &Path) -> Result<Config, ConfigError> {
-        let text =
-            read(file).map_err(|error| ConfigError(format!("{}: {error}", file.display())))?;
+        let text = read(file)
+            .map_err(|error| ConfigError(format!("{}: {}", file.display(), hint(&error))))?;
         Config::parse(&text).map_err(|error| ConfigError(format!("{}: {error}", file.display())))
     }
 
@@ -220,7 +220,7 @@ fn read(file: &Path) -> io::Result<String> {
     let opened = options.read(true).custom_flags(libc::O_NONBLOCK).open(file)?;
     let found = opened.metadata()?;
     if !found.is_file() {
-        return Err(io::Error::other("it is no plain file"));
+        return Err(io::Error::other("it is no plain file; replace it by one"));
     }
     if found.uid() != 0 && found.uid() != Uid::effective().as_raw() {
         return Err(io::Error::other(format!(
@@ -232,11 +232,22 @@ fn read(file: &Path) -> io::Result<String> {
         return Err(io::Error::other("everybody may write to it; \"chmod o-w\" it"));
     }
     if found.len() > LARGEST {
-        return Err(io::Error::other("it is too large"));
+        return Err(io::Error::other("it is too large: more than 1 MiB; is it the right file?"));
     }
     let mut text = String::new();
     opened.take(LARGEST).read_to_string(&mut text)?;
     Ok(text)
+}
+
+/// What went wrong with the file, and what to do.
+fn hint(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => format!(
+            "{error}; a link or the environment variable {FILE_VARIABLE} leads there, correct it"
+        ),
+        io::ErrorKind::InvalidData => "it is not UTF-8; write it anew".to_owned(),
+        _ => error.to_string(),
+    }
 }
 
 /// One line for an error of the parser, whose own text has several.

@@ -24,6 +24,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Commands of one drive that are in the kernel at the same time, and as many again for every
 /// further path: a path that hangs must not block the others.
 const WORKERS: usize = 4;
+/// What follows from a drive that cannot be used.
+const COUNTED: &str = "it counts as a drive that does not answer";
 /// Time after which a worker without work ends.
 pub(crate) const IDLE: Duration = Duration::from_secs(30);
 
@@ -73,8 +75,8 @@ pub struct Members {
     pub members: Vec<Member>,
     /// Number of them that can be found now. The others never answer.
     pub found: usize,
-    /// Error of the first path that can never lead to a drive, if there is one.
-    pub unusable: Option<TopologyError>,
+    /// Errors of the paths that lead to no drive.
+    pub lost: Vec<TopologyError>,
 }
 
 /// Releases the mutex and logs the warnings that are still to be logged.
@@ -97,14 +99,12 @@ impl Drives {
     pub fn members(&self, paths: &[String]) -> Members {
         let mut members: Vec<Member> = Vec::new();
         let mut there = HashSet::new();
-        let mut unusable = None;
+        let mut lost = Vec::new();
         let inventory = self.inventory();
         let located = self.topology.locate(paths);
         let mut known = self.known.lock();
         for (path, located) in paths.iter().zip(located) {
-            if let Err(error @ TopologyError::Unusable { .. }) = &located {
-                unusable.get_or_insert(error.clone());
-            }
+            lost.extend(located.as_ref().err().cloned());
             let mut counted = Vec::new();
             let whole = match &located {
                 Ok(found) => {
@@ -113,7 +113,11 @@ impl Drives {
                     found.missing.is_empty()
                 }
                 Err(error) => {
-                    known.complain(path, &error.to_string());
+                    let remedy = match error {
+                        TopologyError::Missing { .. } => "bring it back",
+                        TopologyError::Unusable { .. } => "replace it",
+                    };
+                    known.complain(path, &format!("{error}; {COUNTED}, {remedy}"));
                     false
                 }
             };
@@ -131,7 +135,7 @@ impl Drives {
         known.say_shared_devices(&members);
         say_unsaid(known);
         let found = members.iter().filter(|member| there.contains(&member.drive)).count();
-        Members { members, found, unusable }
+        Members { members, found, lost }
     }
 
     /// Adds to `members` the drives that have a partition for the global lock now; drives that had
@@ -162,7 +166,7 @@ impl Drives {
         let there =
             |member: &&Member| self.get(member.drive).is_some_and(|drive| drive.paths.count() > 0);
         let found = members.iter().filter(there).count();
-        Members { members: members.clone(), found, unusable: None }
+        Members { members: members.clone(), found, lost: Vec::new() }
     }
 
     /// The drive with this identity. It does not answer until a path leads to it.
@@ -188,6 +192,11 @@ impl Drives {
         self.get(drive).map_or_else(String::new, |drive| drive.paths.name())
     }
 
+    /// What the last command to a drive met, in words, if it was not carried out.
+    pub fn trouble(&self, drive: DriveRef) -> Option<String> {
+        self.get(drive)?.paths.trouble()
+    }
+
     /// The drive's identity.
     pub fn identity(&self, drive: DriveRef) -> String {
         self.get(drive).map_or_else(String::new, |drive| drive.identity.clone())
@@ -203,7 +212,7 @@ impl Drives {
         let Some(drive) = self.get(drive) else { return };
         if !drive.no_idm.swap(true, Ordering::Relaxed) {
             log::error!(
-                "drive {} has no IDM; it counts as a drive that does not answer",
+                "drive {} has no IDM; {COUNTED}, replace it or update its firmware",
                 drive.paths.name()
             );
         }
@@ -335,7 +344,8 @@ impl Known {
         connect: &Connect,
     ) -> Vec<DriveRef> {
         if !found.missing.is_empty() {
-            self.complain(path, &format!("{path}: {} is gone", found.missing.join(", ")));
+            let why = format!("{path}: {} is gone", found.missing.join(", "));
+            self.complain(path, &format!("{why}; {COUNTED}, bring it back"));
         } else if self.complaints.remove(path).is_some() {
             let names: Vec<&str> = found.drives.iter().map(|drive| &*drive.identity).collect();
             self.unsaid.push(format!("{path}: is there again, drive {}", names.join(", ")));
@@ -393,7 +403,7 @@ impl Known {
     /// Logs once what is wrong with a path.
     fn complain(&mut self, path: &str, why: &str) {
         if self.complaints.get(path).is_none_or(|said| said != why) {
-            self.unsaid.push(format!("{why}; it counts as a drive that does not answer"));
+            self.unsaid.push(why.to_owned());
             self.complaints.insert(path.to_owned(), why.to_owned());
         }
     }
@@ -633,7 +643,7 @@ mod tests {
             if let Data::In(bytes) = data {
                 bytes[..RECORD_LEN].copy_from_slice(&Record::end_of_table().encode());
             }
-            Ok(Completion { status, transferred: RECORD_LEN })
+            Ok(Completion { status, raw: None, transferred: RECORD_LEN })
         }
     }
 

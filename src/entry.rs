@@ -52,7 +52,7 @@ fn call_at(
             }
             Err(error) => {
                 let answer = number(&error);
-                log::log!(level(&error), "{function}{about} = {answer}: {error}");
+                log::log!(level(&error), "{}", error.line(function, &about, answer));
                 answer
             }
         }

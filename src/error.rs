@@ -35,7 +35,7 @@ pub enum Error {
 
 impl From<IdError> for Error {
     fn from(error: IdError) -> Error {
-        Error::Invalid(error.to_string())
+        Error::unfit(error)
     }
 }
 
@@ -51,6 +51,20 @@ mod lvmlockd {
 }
 
 impl Error {
+    /// What no lvmlockd passes that this library was built for.
+    pub fn unfit(why: impl fmt::Display) -> Error {
+        Error::Invalid(format!(
+            "{why}; lvmlockd and this library do not fit: build lvmlockd with the lvmlockd-idm.c \
+             of this library"
+        ))
+    }
+
+    /// The line of the log for a call of core's that ends with this error. `about`: the lockspace,
+    /// the resource and the mode, each after a space.
+    pub fn line(&self, function: &str, about: &str, answer: i32) -> String {
+        format!("{function}{about} = {answer}: {self}")
+    }
+
     /// The negative number to return to core.
     ///
     /// Failures inside the library are returned as storage errors, because with that number
@@ -88,11 +102,26 @@ impl fmt::Display for Error {
             | Error::NotRunning(why)
             | Error::Unprotected(why)
             | Error::Internal(why) => f.write_str(why),
-            Error::NoLockspace => f.write_str("the lockspace is not started"),
-            Error::Killed => f.write_str("the lockspace lost its quorum and waits to be dropped"),
-            Error::Busy => f.write_str("locks of the lockspace are still in use"),
-            Error::AdoptNone => f.write_str("there is no lock of this host to adopt"),
-            Error::AdoptOtherMode => f.write_str("this host holds the lock in the other mode"),
+            Error::NoLockspace => f.write_str(
+                "the lockspace is not started; start its volume group with \"vgchange \
+                 --lockstart\"",
+            ),
+            Error::Killed => f.write_str(
+                "the lockspace lost its quorum and waits to be dropped; drop its volume group \
+                 with \"lvmlockctl --drop\", and start it again when its drives answer",
+            ),
+            Error::Busy => f.write_str(
+                "locks of the lockspace are still in use; deactivate the logical volumes that are \
+                 named before",
+            ),
+            Error::AdoptNone => f.write_str(
+                "there is no lock of this host to adopt; repeat the command without that \
+                 --lockopt",
+            ),
+            Error::AdoptOtherMode => f.write_str(
+                "this host holds the lock in the other mode; ask for that mode, or repeat the \
+                 command without that --lockopt",
+            ),
         }
     }
 }

@@ -2,11 +2,13 @@
 //! a request, and the lock's value.
 
 mod id;
+mod refused;
 mod request;
 mod spec;
 mod value;
 
 pub use id::{MEMBERSHIP, Role, dashed, lv_uuid, role_of, vg_of};
+pub use refused::{AskedFor, DriveReport, Refused};
 pub use request::{Adopt, LockspaceKey, Resource, ResourceKey, Scope, ValBlk};
 pub use spec::{LockSpec, Owner, RequestResult};
 pub use value::ValueCache;

@@ -24,6 +24,7 @@ use crate::lock::{LockSpec, Role};
 use crate::lock::{role_of, vg_of};
 use crate::lockspace::{Held, Lockspace};
 use crate::runtime::Runtime;
+use crate::runtime::refusal::{list, plural};
 use crate::state::store::{Saved, SavedLock, SavedLockspace, Store};
 use crate::state::undo_note;
 use crate::sys::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -33,7 +34,7 @@ use active::Devices;
 use core::time::Duration;
 use idm_engine::{Instant, Member, Timing};
 use idm_protocol::ResourceId;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Weak};
@@ -150,7 +151,8 @@ impl fmt::Display for Withheld {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Withheld::StillActive => f.write_str(
-                "left by an earlier lvmlockd and lost since, and its LV is still active",
+                "left by an earlier lvmlockd and lost since, and its LV is still active; \
+                 deactivate it, and ask again",
             ),
             Withheld::Unproven(doubt) => write!(
                 f,
@@ -212,12 +214,7 @@ impl Orphans {
         let left = Left::of(store.load()?, found_at);
         let any = !left.locks.is_empty();
         if any {
-            log::warn!(
-                "an earlier lvmlockd left {} locks in {} lockspaces behind; they are kept until \
-                 they are asked for, or until their logical volumes are not active any more",
-                left.locks.len(),
-                left.lockspaces.len()
-            );
+            log::warn!("{}", left.summary());
         }
         let orphans = Arc::new(Orphans {
             runtime,
@@ -553,7 +550,9 @@ impl Orphans {
         let active = match self.devices.active() {
             Ok(active) => active,
             Err(error) => {
-                log::warn!("what is active cannot be told: {error}; left locks are kept");
+                log::warn!(
+                    "what is active cannot be told: {error}; left locks are kept until it can"
+                );
                 return false;
             }
         };
@@ -582,7 +581,8 @@ impl Orphans {
             let unproven = orphan.phase == Phase::Unproven && !orphan.in_danger;
             if is_active && unproven && self.is_late(orphan, now) {
                 let until = Some(self.safe_until(orphan));
-                self.alarm(orphan, "too few of its drives answer", until);
+                let why = format!("it could not be kept: {}", self.doubt(orphan));
+                self.alarm(orphan, &why, until);
             }
         }
         for id in &unused {
@@ -635,6 +635,19 @@ impl Orphans {
 }
 
 impl Left {
+    /// What was left behind, in words.
+    fn summary(&self) -> String {
+        let names: BTreeSet<&str> =
+            self.locks.values().map(|orphan| orphan.lockspace.owner.name.as_str()).collect();
+        let (count, noun) = (self.locks.len(), plural(self.locks.len(), "lock"));
+        format!(
+            "an earlier lvmlockd left {count} {noun} of {} behind, which are kept until they are \
+             asked for, or until their logical volumes are not active any more. To use the volume \
+             groups start them with \"vgchange --lockstart\"",
+            list(names.into_iter().map(str::to_owned).collect())
+        )
+    }
+
     fn of(saved: Saved, found_at: Instant) -> Left {
         let lockspaces: HashMap<ResourceId, SavedLockspace> =
             saved.lockspaces.into_iter().collect();

@@ -9,6 +9,7 @@
 
 mod engine;
 mod reactor;
+pub(crate) mod refusal;
 mod settings;
 
 use crate::drives::Drives;

@@ -13,6 +13,7 @@ mod node;
 pub mod nvme;
 mod nvme_ioctl;
 mod path;
+mod raw_status;
 pub mod scsi;
 mod scsi_node;
 mod sg_io;
@@ -21,9 +22,10 @@ use crate::topology::{PathAddress, Topology};
 pub use deadline::{Deadline, Limits};
 use drive::IdmPath;
 #[cfg(not(feature = "emulator"))]
-use idm_protocol::{DriveCommand, Reply};
+use idm_protocol::DriveCommand;
 use nvme::Nvme;
-pub use path::{DrivePath, TransportError};
+pub use path::{Answer, DrivePath, TransportError};
+pub use raw_status::RawStatus;
 use scsi::Scsi;
 use scsi_node::ScsiNode;
 use std::sync::Arc;
@@ -58,7 +60,7 @@ struct NoPath;
 
 #[cfg(not(feature = "emulator"))]
 impl DrivePath for NoPath {
-    fn execute(&self, _: &DriveCommand, _: &Deadline) -> Result<Reply, TransportError> {
+    fn execute(&self, _: &DriveCommand, _: &Deadline) -> Result<Answer, TransportError> {
         Err(TransportError::NotSent("this build cannot reach emulated drives".to_owned()))
     }
 }

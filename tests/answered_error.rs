@@ -162,7 +162,7 @@ fn what_was_not_answered_is_waited_for_and_the_refusal_says_so() {
     let refusal = bench.lock(1).unwrap_err().to_string();
     for drive in DRIVES {
         let (_, seconds) =
-            refusal.split_once(&format!("{drive}.sock) for ")).unwrap_or_else(|| {
+            refusal.split_once(&format!("{drive}.sock): not asked for ")).unwrap_or_else(|| {
                 panic!("{drive} is not named: {refusal}");
             });
         let seconds: u64 = seconds.split(' ').next().unwrap().parse().unwrap();

@@ -142,7 +142,7 @@ impl Protocol for Script {
             0..=0xDF => Status::Good,
             _ => scsi::decode_status(kind & 0x1F, &[]),
         };
-        Ok(Completion { status, transferred })
+        Ok(Completion { status, raw: None, transferred })
     }
 }
 
@@ -151,7 +151,7 @@ fn read_table(data: &[u8]) {
     // The deadline leaves no time, so that nothing is sent again after a pause.
     let deadline = Limits::new(&Timing::for_lease(Duration::ZERO)).deadline(Instant::default());
     let drive = IdmPath::new(Script(Mutex::new(data.to_vec())));
-    let reply = drive.execute(&DriveCommand::ReadTable, &deadline);
+    let reply = drive.execute(&DriveCommand::ReadTable, &deadline).map(|answer| answer.reply);
     if let Ok(Reply::Table(records)) = reply {
         for record in records.iter() {
             assert!(record.state.is_record());
@@ -161,7 +161,8 @@ fn read_table(data: &[u8]) {
         assert_ne!(reply, Ok(Reply::Status(Status::Good)), "a read without a table");
     }
     let command = DriveCommand::Mutex(MutexOp::Refresh, Record::end_of_table());
-    assert!(!matches!(drive.execute(&command, &deadline), Ok(Reply::Table(_))));
+    let reply = drive.execute(&command, &deadline).map(|answer| answer.reply);
+    assert!(!matches!(reply, Ok(Reply::Table(_))));
 }
 
 /// Arbitrary answers of three drives that vote and of one that is read: a lock is held only if a

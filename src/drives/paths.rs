@@ -12,7 +12,7 @@
 use crate::sys::clock;
 use crate::sys::sync::{Mutex, MutexGuard, planted};
 use crate::topology::PathAddress;
-use crate::transport::{Connect, Deadline, DrivePath, Limits, TransportError};
+use crate::transport::{Answer, Connect, Deadline, DrivePath, Limits, RawStatus, TransportError};
 use core::time::Duration;
 use idm_engine::Instant;
 use idm_protocol::{DriveCommand, Reply, Status};
@@ -24,6 +24,10 @@ pub(crate) const SLOW: Duration = Duration::from_millis(100);
 /// The longest time of a read that is repeated on another path; after a longer one its sender asks
 /// again.
 const REPEAT: Duration = Duration::from_secs(1);
+/// Failure of a drive without a path.
+const NO_PATH: &str = "no path leads to it";
+/// Advice about a drive that does not answer.
+const SEE_KERNEL: &str = "see the kernel's log, and bring it back before another one is lost";
 /// Interval between two messages about invalid answers of a drive.
 const REMIND: Duration = Duration::from_secs(60);
 /// Pause before a failed path is tried again: the first and the longest.
@@ -45,6 +49,8 @@ struct PathsState {
     nonsense_said: Option<Instant>,
     /// Whether a path is being tried with a read.
     probing: bool,
+    /// Failure of the last command, in words, if it was not carried out.
+    trouble: Option<String>,
 }
 
 /// Number that distinguishes a path from all others that the drive has or had.
@@ -136,7 +142,8 @@ impl PathsState {
                 let left = self.paths.iter().filter(|path| path.failures == 0).count();
                 (several && !failed_before).then(|| {
                     let address = &self.paths[at].address;
-                    format!("drive {}: path {address} fails, {left} are left: {why}", self.name)
+                    let are = if left == 1 { "is" } else { "are" };
+                    format!("drive {}: path {address} fails, {left} {are} left: {why}", self.name)
                 })
             }
             None => {
@@ -148,6 +155,24 @@ impl PathsState {
         }
     }
 
+    /// Records the failure of a command: the drive's status if it answered, else the error of the
+    /// path.
+    fn note_trouble(
+        &mut self,
+        reply: &Reply,
+        raw: Option<RawStatus>,
+        why: Option<&TransportError>,
+    ) {
+        self.trouble = match (reply, raw, why) {
+            (Reply::Table(_) | Reply::Status(Status::Good), ..) => None,
+            (_, Some(raw), _) => Some(raw.to_string()),
+            (Reply::Status(Status::Failed), ..) => Some("an answer that makes no sense".into()),
+            (_, _, Some(why)) => Some(why.to_string()),
+            (_, _, None) if self.paths.is_empty() => Some(NO_PATH.into()),
+            _ => None,
+        };
+    }
+
     /// The message about invalid answers, at most once per [`REMIND`]: this may go on for long,
     /// with valid answers in between.
     fn note_nonsense(&mut self) -> Option<String> {
@@ -157,9 +182,10 @@ impl PathsState {
             self.nonsense_said = Some(now);
             format!(
                 "drive {}: an answer makes no sense, or says that a command failed inside the \
-                 drive; it counts as a drive that does not have the lock. If this is said again, \
-                 look at the kernel's log for the drive, and at its firmware",
-                self.name
+                 drive ({}); it counts as a drive that does not have the lock. If this is said \
+                 again, look at the kernel's log for the drive, and at its firmware",
+                self.name,
+                self.trouble.as_deref().unwrap_or("nonsense")
             )
         })
     }
@@ -180,11 +206,11 @@ impl PathsState {
         self.answers = !silent;
         let name = &self.name;
         said.push(match (silent, why) {
-            (true, Some(why)) => format!("drive {name} does not answer: {why}"),
+            (true, Some(why)) => format!("drive {name} does not answer: {why}; {SEE_KERNEL}"),
             (true, None) if self.paths.is_empty() => {
-                format!("drive {name} does not answer: no path leads to it")
+                format!("drive {name} does not answer: {NO_PATH}; {SEE_KERNEL}")
             }
-            (true, None) => format!("drive {name} does not answer"),
+            (true, None) => format!("drive {name} does not answer; {SEE_KERNEL}"),
             (false, _) => format!("drive {name} answers again"),
         });
         said
@@ -202,6 +228,7 @@ impl Paths {
             answers: true,
             nonsense_said: None,
             probing: false,
+            trouble: None,
         }))
     }
 
@@ -260,6 +287,11 @@ impl Paths {
         !state.answers || state.paths.iter().all(|path| path.failures > 0 || path.is_slow(now))
     }
 
+    /// The failure of the last command, in words, if it was not carried out.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.state().trouble.clone()
+    }
+
     /// Whether the drive answered its last command.
     pub(crate) fn answer(&self) -> bool {
         self.state().answers
@@ -279,6 +311,7 @@ impl Paths {
         }
         let mut tried = Vec::new();
         let mut reply = Reply::Status(Status::Unreachable);
+        let mut raw = None;
         let mut why = None;
         while let Some(running) = self.begin(&tried) {
             let id = running.id;
@@ -288,7 +321,7 @@ impl Paths {
             say(said);
             let undelivered = match result {
                 Ok(answer) => {
-                    reply = answer;
+                    Answer { reply, raw } = answer;
                     break;
                 }
                 Err(undelivered) => undelivered,
@@ -304,7 +337,10 @@ impl Paths {
             }
             tried.push(id);
         }
-        let said = self.state().note_drive(&reply, why.as_ref());
+        let mut state = self.state();
+        state.note_trouble(&reply, raw, why.as_ref());
+        let said = state.note_drive(&reply, why.as_ref());
+        drop(state);
         say(said);
         reply
     }
@@ -417,7 +453,7 @@ mod tests {
             &self,
             command: &DriveCommand,
             deadline: &Deadline,
-        ) -> Result<Reply, TransportError> {
+        ) -> Result<Answer, TransportError> {
             let mut state = self.state.lock();
             state.deadlines.push(deadline.clone());
             let read = *command == DriveCommand::ReadTable;
@@ -427,8 +463,8 @@ mod tests {
             }
             match &state.failure {
                 Some(failure) => Err(failure.clone()),
-                None if read => Ok(Reply::Table(Arc::new([]))),
-                None => Ok(Reply::Status(Status::Good)),
+                None if read => Ok(Reply::Table(Arc::new([])).into()),
+                None => Ok(Reply::Status(Status::Good).into()),
             }
         }
     }

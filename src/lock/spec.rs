@@ -1,6 +1,7 @@
 //! The lock that a request is for, its owner, and the result of the request.
 
 use super::id::{Role, lv_uuid};
+use super::refused::Refused;
 use crate::sys::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use core::fmt;
 use idm_engine::Outcome;
@@ -102,9 +103,11 @@ impl fmt::Display for LockSpec {
 /// Result of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RequestResult {
-    /// The engine's result.
+    /// The engine's result, other than a refusal.
     Done(Outcome),
-    /// Refused, because the lockspace lost its locks.
+    /// Refused by the engine.
+    Refused(Refused),
+    /// Not begun, because the lockspace lost its locks.
     Killed,
     /// Another resource of this host holds the lock.
     InUse,

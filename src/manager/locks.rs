@@ -1,7 +1,7 @@
 //! Locks: taken, converted and given up, each with its value.
 
 use super::Manager;
-use super::running::{Running, patience_for};
+use super::running::{Running, held_here, patience_for};
 use crate::error::Error;
 use crate::lock::{Adopt, LockspaceKey, Resource, ResourceKey, ValBlk};
 use crate::lock::{LockSpec, RequestResult, Role};
@@ -17,6 +17,8 @@ use std::sync::Arc;
 /// would get "held by another host", and core does not try LV locks again. Healthy drives answer
 /// within milliseconds; more than half of them is enough.
 const SETTLE: Duration = Duration::from_millis(500);
+/// What becomes of a lock that core has no use for.
+const GIVEN_BACK: &str = "it is given back, unless its logical volume is active";
 /// `LMUF_FREE_VG` of lvmlockd: the VG is being removed.
 const FREE_VG: u32 = 1;
 
@@ -34,7 +36,7 @@ impl Manager {
         let Some(held) = self.state().resources.remove(&key) else {
             return;
         };
-        log::warn!("{}: core forgets it without unlock", held.spec);
+        log::warn!("{}: core forgets it without unlock; {GIVEN_BACK}", held.spec);
         if let Ok(running) = self.running() {
             self.let_go(running, vec![held]);
         }
@@ -54,7 +56,7 @@ impl Manager {
                 self.give_up(running, held.spec);
                 continue;
             }
-            log::warn!("{}: its LV is active, so it is kept", held.spec);
+            log::warn!("{}: its LV is active, so it is kept until that is deactivated", held.spec);
             let id = held.spec.resource;
             running.orphans.keep(held);
             self.state().taken.remove(&id);
@@ -83,7 +85,7 @@ impl Manager {
         let _armed = running.arm(&lockspace)?;
         let id = spec.resource;
         if !self.state().taken.insert(id) {
-            return Err(Error::Held(format!("{}: held by this host", spec)));
+            return Err(held_here(&spec));
         }
         let asker = Asker { space_key, key, lockspace };
         let taken = self.take(running, &asker, spec, &resource, mode, adopt);
@@ -112,9 +114,11 @@ impl Manager {
         if lockspace.owner.is_killed() {
             return Err(Error::Killed);
         }
-        let spec = lockspace.spec(resource)?.ok_or_else(|| {
-            Error::Invalid(format!("{} has no such resource", lockspace.owner.name))
-        })?;
+        let name = &lockspace.owner.name;
+        let spec = lockspace
+            .spec(resource)
+            .map_err(|error| Error::unfit(format!("an LV of {name}: {error}")))?
+            .ok_or_else(|| Error::unfit(format!("{name} has no such resource")))?;
         Ok((lockspace, spec))
     }
 
@@ -131,7 +135,8 @@ impl Manager {
     ) -> Result<ValBlk, Error> {
         running.heed_earlier(&spec, None)?;
         let claim = running.orphans.claim(&spec.resource, running.bound());
-        let claim = claim.map_err(|withheld| Error::Storage(format!("{}: {withheld}", spec)))?;
+        let claim =
+            claim.map_err(|withheld| Error::Storage(format!("{spec} is refused: {withheld}")))?;
         match claim {
             Some(claim) => {
                 let left = claim.saved.mode();
@@ -140,7 +145,7 @@ impl Manager {
                 }
                 let saved = claim.saved.asked_now(left);
                 match mode > left {
-                    true => running.note_again(&spec.resource, &saved)?,
+                    true => running.note_again(&spec, &saved)?,
                     false => running.note_less(&spec.resource, &saved),
                 }
                 let lockspace = asker.lockspace.clone();
@@ -167,7 +172,7 @@ impl Manager {
         running.heed_earlier(&spec, Some(mode))?;
         let plan = running.plan(&asker.lockspace, resource)?;
         let mut saved = plan.saved(mode);
-        running.note(&spec.resource, &saved)?;
+        running.note(&spec, &saved)?;
         let read = match running.request(&spec, plan.acquire(mode)) {
             RequestResult::Done(Outcome::Granted(read)) => read,
             other => {
@@ -229,7 +234,7 @@ impl Manager {
             return Ok(false);
         };
         if held.spec.resource != spec.resource {
-            log::warn!("{}: its resource is now another's", held.spec);
+            log::warn!("{}: its resource is now another's; {GIVEN_BACK}", held.spec);
             self.state().resources.remove(&key);
             self.let_go(running, vec![held]);
             return Ok(false);
@@ -241,8 +246,10 @@ impl Manager {
             return Ok(true);
         }
         if running.orphans.active().contains(&spec.resource) {
-            let why = "lost, and its LV is still active";
-            return Err(Error::Storage(format!("{}: {why}", spec)));
+            return Err(Error::Storage(format!(
+                "{spec} is refused: it was lost, and its LV is still active; deactivate it, and \
+                 repeat the command"
+            )));
         }
         // The lock has to be given up before it is taken anew.
         self.state().resources.remove(&key);
@@ -253,8 +260,11 @@ impl Manager {
     /// Changes the mode of a held lock; `r_version` is 0 where there is nothing to publish.
     pub fn convert(&self, key: ResourceKey, mode: Mode, r_version: u32) -> Result<(), Error> {
         let held = self.state().resources.get(&key).cloned();
-        let held =
-            held.ok_or_else(|| Error::Invalid("convert of a lock that is not held".into()))?;
+        let held = held.ok_or_else(|| {
+            let why = "convert of a lock that is not held; deactivate its logical volume, and \
+                       activate it again";
+            Error::Invalid(why.into())
+        })?;
         let promotes = mode > held.mode;
         if promotes && held.lockspace.owner.is_killed() {
             return Err(Error::Killed);
@@ -283,7 +293,7 @@ impl Manager {
             other => return Err(running.refused(&held.spec, other)),
         }
         if promotes {
-            if let Err(error) = running.note_again(&held.spec.resource, &saved) {
+            if let Err(error) = running.note_again(&held.spec, &saved) {
                 let demote = Request::Convert { mode: held.mode, value: None };
                 running.request(&held.spec, demote);
                 return Err(error);

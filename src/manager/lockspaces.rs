@@ -9,7 +9,9 @@ use crate::lock::RequestResult;
 use crate::lock::{Adopt, LockspaceKey, ResourceKey, Scope};
 use crate::lockspace::{Held, Lockspace};
 use crate::recovery::ActiveLv;
+use crate::runtime::refusal::{self, are, list, plural};
 use crate::state::store::SavedLockspace;
+use crate::topology::TopologyError;
 use core::time::Duration;
 use idm_engine::{Outcome, Request};
 use idm_protocol::{HostId, Mode, Status};
@@ -102,7 +104,8 @@ impl Manager {
         }
         // Noted first, so that the lockspace of every noted lock is known.
         let saved = lockspace.saved();
-        let noted = running.store.save_lockspace(&lockspace.id, &saved).map_err(not_noted);
+        let noted = running.store.save_lockspace(&lockspace.id, &saved);
+        let noted = noted.map_err(|error| not_noted(&lockspace.owner.name, &error));
         match noted {
             // Without it core fails even read-only commands. Its lock is not taken without a note.
             Err(error) if lockspace.is_global => log::warn!("{}: {error}", lockspace.owner.name),
@@ -140,7 +143,10 @@ impl Manager {
         let running = self.running()?;
         let in_use = running.orphans.settle(&lockspace);
         for label in &in_use {
-            log::warn!("{label}: left by an earlier lvmlockd, and its LV is still active");
+            log::warn!(
+                "{label}: left by an earlier lvmlockd, and its LV is still active; deactivate it, \
+                 then stop the volume group"
+            );
         }
         if !in_use.is_empty() && may_refuse && !free_vg && !lockspace.owner.is_killed() {
             return Err(Error::Busy);
@@ -196,14 +202,12 @@ impl Manager {
         let members = running.members_of(&lockspace)?.members;
         let enough = majority(members.len());
         let answers = running.runtime.read_tables(&members, enough, COUNT_BOUND);
-        let tables: Vec<_> = answers.into_iter().filter_map(|(_, table)| table.ok()).collect();
+        let tables: Vec<_> = answers.iter().filter_map(|(_, table)| table.as_ref().ok()).collect();
         if tables.len() < enough {
-            return Err(Error::Storage(format!(
-                "{}: {} of {} drives could be read, {enough} are needed to count its hosts",
-                lockspace.owner.name,
-                tables.len(),
-                members.len()
-            )));
+            let drives = running.runtime.drives();
+            let why = refusal::unread(drives, &members, &answers, (enough, COUNT_BOUND));
+            let vg = &lockspace.owner.name;
+            return Err(Error::Storage(format!("the hosts of {vg} cannot be counted: {why}")));
         }
         let hosts: HashSet<HostId> = tables
             .iter()
@@ -246,7 +250,7 @@ impl Running {
         let begin = Instant::now();
         loop {
             let plan = Plan::of_lockspace(self, lockspace)?;
-            self.note(&id, &plan.saved(Mode::Shared))?;
+            self.note(&membership, &plan.saved(Mode::Shared))?;
             let error = match self.request(&membership, plan.acquire(Mode::Shared)) {
                 RequestResult::Done(Outcome::Granted(_)) => return Ok(()),
                 other => self.refused(&membership, other),
@@ -291,40 +295,59 @@ impl Running {
         })
     }
 
-    /// Checks that a majority of a VG's drives has IDM and answers.
+    /// Checks that a majority of a VG's drives has IDM and answers. This is the first call that names
+    /// the drives of a new VG.
     fn check_drives(&self, lockspace: &Lockspace) -> Result<(), Error> {
         let vg = &lockspace.owner.name;
         let drives = self.members_of(lockspace)?;
         let total = drives.members.len();
         if total == 0 {
-            return Err(Error::Invalid(format!("{vg} has no drives")));
+            return Err(Error::Invalid(format!(
+                "{vg} is not started: it has no drives; look with \"pvs\" whether its physical \
+                 volumes are seen here, and at lvm's devices file"
+            )));
         }
         let enough = majority(total);
-        let too_few = |why: String| format!("{vg}: {why}; {enough} of {total} drives are needed");
+        let not_started = |why: String, for_ever: bool| match &lockspace.owner.kill {
+            Some(name) if for_ever => format!(
+                "{vg} is not started: {why}. To use it without IDM locks: \"vgchange -y --locktype \
+                 none --lockopt force {name}\""
+            ),
+            _ => format!("{vg} is not started: {why}"),
+        };
         if drives.found < enough {
-            return Err(match drives.unusable {
-                Some(unusable) => Error::Invalid(too_few(unusable.to_string())),
-                None => Error::Storage(too_few(format!("{} drives can be found", drives.found))),
+            let unusable =
+                drives.lost.iter().any(|lost| matches!(lost, TopologyError::Unusable { .. }));
+            let lost = drives.lost.iter().map(ToString::to_string).collect();
+            let why = format!(
+                "{} of {total} {} can be found, {enough} {} needed. {}",
+                drives.found,
+                plural(total, "drive"),
+                are(enough),
+                list(lost)
+            );
+            return Err(match unusable {
+                true => Error::Invalid(not_started(why, true)),
+                false => Error::Storage(not_started(
+                    why + ". Bring back the drives, or the paths to them",
+                    false,
+                )),
             });
         }
         let bound = self.timing.patience;
         let answers = self.runtime.read_tables(&drives.members, enough, bound);
-        let mut readable = 0;
-        let mut without = Vec::new();
-        for (drive, table) in answers {
-            match table {
-                Ok(_) => readable += 1,
-                Err(Status::Unsupported) => {
-                    self.runtime.drives().say_no_idm(drive);
-                    without.push(format!("{} has no IDM", self.runtime.drives().name(drive)));
-                }
-                Err(_) => {}
+        let mut without = false;
+        for (drive, table) in &answers {
+            if *table == Err(Status::Unsupported) {
+                self.runtime.drives().say_no_idm(*drive);
+                without = true;
             }
         }
-        if readable >= enough {
+        if answers.iter().filter(|(_, table)| table.is_ok()).count() >= enough {
             return Ok(());
         }
-        without.push(format!("{readable} drives answer"));
-        Err(Error::Storage(too_few(without.join(", "))))
+        let drives = (self.runtime.drives(), &*drives.members);
+        let why = refusal::unread(drives.0, drives.1, &answers, (enough, bound));
+        Err(Error::Storage(not_started(why, without)))
     }
 }

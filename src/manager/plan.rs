@@ -17,12 +17,12 @@ const MOST_DRIVES: usize = 512;
 impl Running {
     /// The drives of a lockspace.
     pub(super) fn members_of(&self, lockspace: &Lockspace) -> Result<Members, Error> {
-        bounded(lockspace.members(self.runtime.drives()))
+        bounded(&lockspace.owner.name, lockspace.members(self.runtime.drives()))
     }
 
     /// The drives behind paths.
-    fn drives_of(&self, paths: &[String]) -> Result<Members, Error> {
-        bounded(self.runtime.drives().members(paths))
+    fn drives_of(&self, owner: &str, paths: &[String]) -> Result<Members, Error> {
+        bounded(owner, self.runtime.drives().members(paths))
     }
 
     pub(super) fn names_of(&self, members: &[Member]) -> String {
@@ -36,7 +36,7 @@ impl Running {
         let all = Plan::of_lockspace(self, lockspace)?;
         let plan = match resource {
             Resource::Lv { pvs, .. } if !pvs.is_empty() => {
-                let mut plan = Plan::of(self, pvs.clone())?;
+                let mut plan = Plan::of(self, lockspace, pvs.clone())?;
                 plan.witnesses = all.members;
                 plan.witnesses.retain(|other| !plan.members.contains(other));
                 plan
@@ -67,8 +67,8 @@ impl Plan {
         Ok(Plan { paths: lockspace.paths(), members, witnesses: Vec::new() })
     }
 
-    fn of(running: &Running, paths: Vec<String>) -> Result<Plan, Error> {
-        let members = running.drives_of(&paths)?.members;
+    fn of(running: &Running, lockspace: &Lockspace, paths: Vec<String>) -> Result<Plan, Error> {
+        let members = running.drives_of(&lockspace.owner.name, &paths)?.members;
         Ok(Plan { paths, members, witnesses: Vec::new() })
     }
 
@@ -95,10 +95,10 @@ impl Plan {
 }
 
 /// Refuses more drives than a lock can have.
-fn bounded(members: Members) -> Result<Members, Error> {
+fn bounded(owner: &str, members: Members) -> Result<Members, Error> {
     if members.members.len() > MOST_DRIVES {
         return Err(Error::Invalid(format!(
-            "{} drives are more than the {MOST_DRIVES} that one lock can have",
+            "{owner} has {} drives, more than the {MOST_DRIVES} that one lock can have; split it",
             members.members.len()
         )));
     }

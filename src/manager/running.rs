@@ -15,7 +15,7 @@ use crate::lockspace::Lockspace;
 use crate::metrics::export::Exporter;
 use crate::recovery::active::Devices;
 use crate::recovery::{Dates, Orphans};
-use crate::runtime::{Runtime, Settings};
+use crate::runtime::{Runtime, Settings, refusal};
 use crate::state::file;
 use crate::state::host_id::{self, HostIdentity};
 use crate::state::store::{SavedLock, Store};
@@ -26,10 +26,11 @@ use crate::topology::Topology;
 use crate::transport::{self, Limits};
 use core::fmt;
 use core::time::Duration;
-use idm_engine::{DriveRef, Instant, Outcome, Refusal, Request, Timing};
+use idm_engine::{Instant, Refusal, Request, Timing};
 use idm_protocol::{HostId, Mode, ResourceId};
 use once_cell::sync::OnceCell;
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::thread;
 
@@ -65,9 +66,7 @@ impl Running {
         state: Weak<Mutex<ManagerState>>,
     ) -> Result<Running, Error> {
         let state_dir = &config.state_dir;
-        let not_kept = |what: &str, error: &dyn fmt::Display| {
-            Error::NotRunning(format!("{what} cannot be kept in {}: {error}", state_dir.display()))
-        };
+        let not_kept = |what: &str, error: &io::Error| not_kept(what, state_dir, error);
         file::make_folder(state_dir, file::PUBLIC_FOLDER)
             .map_err(|error| not_kept("what must outlive lvmlockd", &error))?;
         let HostIdentity { host, is_new } =
@@ -80,10 +79,9 @@ impl Running {
             .map_err(|error| not_kept("until when commands may stay", &error))?;
         let watchdog = start_watchdog(config, &fencing)?;
         let no_thread = |error| Error::NotRunning(format!("no thread can be started: {error}"));
-        let store = Arc::new(Store::open(state_dir, host).map_err(|error| {
-            let directory = state_dir.display();
-            Error::NotRunning(format!("locks cannot be noted in {directory}: {error}"))
-        })?);
+        let store = Store::open(state_dir, host);
+        let store = store.map_err(|error| not_kept("what is noted of locks", &error))?;
+        let store = Arc::new(store);
         let looked_after = store.clone();
         let look = Box::new(move || looked_after.restore());
         let note = SafeNote::start(state_dir, fencing.notice, look).map_err(no_thread)?;
@@ -132,8 +130,8 @@ impl Running {
             return Ok(());
         }
         Err(Error::Held(format!(
-            "{}: commands of an earlier lvmlockd may still reach the drives for {} s; try again \
-             then",
+            "{} is refused: commands of an earlier lvmlockd may still reach the drives for {} s; \
+             try again then",
             spec,
             left.as_secs() + 1
         )))
@@ -156,8 +154,8 @@ impl Running {
     }
 
     /// Notes a lock. This has to be done before the lock is requested.
-    pub(super) fn note(&self, id: &ResourceId, lock: &SavedLock) -> Result<(), Error> {
-        self.store.save_lock(id, lock).map_err(not_noted)
+    pub(super) fn note(&self, spec: &LockSpec, lock: &SavedLock) -> Result<(), Error> {
+        self.store.save_lock(&spec.resource, lock).map_err(|error| not_noted(spec, &error))
     }
 
     /// Notes that a lock was granted, where its number of drives is even. Half of the drives is
@@ -176,14 +174,14 @@ impl Running {
 
     /// Notes the mode in which a lock is held now. The drives in the note stay: they are those that
     /// vote now.
-    pub(super) fn note_again(&self, id: &ResourceId, lock: &SavedLock) -> Result<(), Error> {
+    pub(super) fn note_again(&self, spec: &LockSpec, lock: &SavedLock) -> Result<(), Error> {
         let now = |noted: &mut SavedLock| {
             (noted.exclusive, noted.asked_us) = (lock.exclusive, lock.asked_us);
         };
-        match self.store.change_lock(id, now) {
+        match self.store.change_lock(&spec.resource, now) {
             Ok(Some(_)) => Ok(()),
-            Ok(None) => self.note(id, lock),
-            Err(error) => Err(not_noted(error)),
+            Ok(None) => self.note(spec, lock),
+            Err(error) => Err(not_noted(spec, &error)),
         }
     }
 
@@ -213,71 +211,58 @@ impl Running {
         }
     }
 
-    /// The part of a refusal that names drives that may not be used yet.
-    fn waited_for(&self, barred: &[(DriveRef, Instant)]) -> String {
-        if barred.is_empty() {
-            return String::new();
-        }
-        let drives = in_turn(barred, clock::now(), |drive| self.runtime.drives().name(drive));
-        format!(
-            "; not asked yet, because a command whose answer was lost may still reach them: \
-             {drives}"
-        )
-    }
-
     /// The error for a request that was not granted.
     pub(super) fn refused(&self, spec: &LockSpec, answer: RequestResult) -> Error {
         match answer {
-            RequestResult::Done(Outcome::Refused(Refusal::Held(conflicts))) => {
-                let place = conflicts.first().map_or_else(String::new, |conflict| {
-                    format!(", seen on {}", self.runtime.drives().name(conflict.drive))
-                });
-                Error::Held(format!("{spec}: {}{place}", Refusal::Held(conflicts)))
-            }
-            RequestResult::Done(Outcome::Refused(refusal)) => {
-                let waits = match &refusal {
-                    Refusal::NoQuorum { barred, .. } => self.waited_for(barred),
-                    _ => String::new(),
-                };
-                Error::Storage(format!("{spec}: {refusal}{waits}"))
+            RequestResult::Refused(refused) => {
+                let text = refusal::text(self.runtime.drives(), spec, &refused, clock::now());
+                match refused.refusal {
+                    Refusal::Held(_) => Error::Held(text),
+                    _ => Error::Storage(text),
+                }
             }
             RequestResult::Done(outcome) => {
                 Error::Internal(format!("{spec}: unexpected {outcome:?}"))
             }
-            RequestResult::InUse => Error::Held(format!("{spec}: held by this host")),
+            RequestResult::InUse => held_here(spec),
             RequestResult::Killed => Error::Killed,
             RequestResult::Failed(why) => Error::Internal(why),
-            RequestResult::TimedOut => Error::Storage(format!("{spec}: no decision in time")),
+            RequestResult::TimedOut => Error::Storage(format!(
+                "{spec} is refused: no decision in time; repeat the command"
+            )),
         }
     }
 }
 
-/// The waits of drives that may not be used yet: in whole seconds, the longest last.
-fn in_turn(
-    barred: &[(DriveRef, Instant)],
-    now: Instant,
-    name: impl Fn(DriveRef) -> String,
-) -> String {
-    let mut barred = barred.to_vec();
-    barred.sort_by_key(|(_, until)| *until);
-    let waits = barred.iter().map(|(drive, until)| {
-        let left = until.since(now) + Duration::from_millis(999);
-        format!("{} for {} s", name(*drive), left.as_secs())
-    });
-    waits.collect::<Vec<_>>().join(", ")
+/// The error for a lock that another resource of this host has.
+pub(super) fn held_here(spec: &LockSpec) -> Error {
+    Error::Held(format!(
+        "{spec} is refused: this host has it for another request; repeat the command when that \
+         has ended, or deactivate the logical volume"
+    ))
 }
 
-/// The error for a lock that cannot be noted: it would not be found again if lvmlockd died.
-pub(super) fn not_noted(error: io::Error) -> Error {
-    Error::NotRunning(format!("a lock cannot be noted, and is not taken: {}", with_hint(&error)))
+/// The error for something that is to be in the state directory.
+fn not_kept(what: &str, state_dir: &Path, error: &io::Error) -> Error {
+    Error::NotRunning(format!(
+        "{what} cannot be kept in {}: {}",
+        state_dir.display(),
+        with_hint(error)
+    ))
 }
 
 /// An error of the state directory, with what can be done about it.
 pub(super) fn with_hint(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::StorageFull => format!("{error}; make room there"),
-        _ => error.to_string(),
-    }
+    format!("{error}; make room there, or remove what is in the way")
+}
+
+/// The error for a lock or lockspace that cannot be noted: it would not be found again if lvmlockd
+/// died.
+pub(super) fn not_noted(what: &impl fmt::Display, error: &io::Error) -> Error {
+    Error::NotRunning(format!(
+        "{what} is refused, because it cannot be noted: {}",
+        with_hint(error)
+    ))
 }
 
 /// The wait for a release: zero where the lockspace lost its locks, because core must then go on
@@ -308,18 +293,4 @@ fn start_watchdog(config: &Config, fencing: &Fencing) -> Result<Option<Arc<Watch
     let watchdog = Watchdog::start(dog, feeding, &config.state_dir)
         .map_err(|error| Error::NotRunning(format!("the watchdog cannot be used: {error}")))?;
     Ok(Some(Arc::new(watchdog)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn drives_that_are_waited_for_are_named_with_their_seconds() {
-        let now = Instant::from_micros(1_000_000);
-        let at = |ms| now + Duration::from_millis(ms);
-        let barred = [(DriveRef(1), at(12_001)), (DriveRef(0), at(3000)), (DriveRef(2), now)];
-        let name = |drive: DriveRef| format!("d{}", drive.0);
-        assert_eq!(in_turn(&barred, now, name), "d2 for 0 s, d0 for 3 s, d1 for 13 s");
-    }
 }

@@ -73,7 +73,11 @@ fn run(
             ExportState::Writing => {
                 let written = file::replace(file, &render(), file::PUBLIC);
                 if let (Err(error), false) = (&written, failing) {
-                    log::warn!("{}: {error}; no metrics are to be seen", file.display());
+                    log::warn!(
+                        "{}: {error}; no metrics are to be seen until what is in its way is \
+                         removed",
+                        file.display()
+                    );
                 }
                 failing = written.is_err();
             }

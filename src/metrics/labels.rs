@@ -2,7 +2,7 @@
 
 use crate::lock::{RequestResult, Role};
 use core::marker::PhantomData;
-use idm_engine::{Loss, Notice, Outcome, Refusal};
+use idm_engine::{Loss, Notice, Refusal};
 use idm_protocol::{DriveCommand, Mode, MutexOp, Reply, Status};
 
 /// A label with `N` values that are counted separately.
@@ -125,7 +125,7 @@ labels! {
 impl From<&RequestResult> for Ended {
     fn from(result: &RequestResult) -> Ended {
         match result {
-            RequestResult::Done(Outcome::Refused(refusal)) => match refusal {
+            RequestResult::Refused(refused) => match refused.refusal {
                 Refusal::Held(_) => Ended::Held,
                 Refusal::NoQuorum { .. } => Ended::NoQuorum,
                 Refusal::Full => Ended::Full,

@@ -1,5 +1,6 @@
 use super::labels::Label;
 use super::*;
+use crate::lock::{AskedFor, Refused};
 use idm_engine::{Outcome, Refusal};
 use idm_protocol::{MutexOp, Record, Status};
 use std::collections::{HashMap, HashSet};
@@ -143,7 +144,9 @@ fn rendered() -> String {
     metrics.held(Role::Lv, Some(Mode::Exclusive), Some(Mode::Shared));
     metrics.held(Role::Vg, None, Some(Mode::Shared));
     metrics.held(Role::Vg, Some(Mode::Shared), None);
-    metrics.answered(Asked::Acquire, &RequestResult::Done(Outcome::Refused(Refusal::Full)));
+    let (refusal, asked) = (Refusal::Full, AskedFor::Mode(Mode::Exclusive));
+    let refused = Refused { refusal, asked, drives: Vec::new() };
+    metrics.answered(Asked::Acquire, &RequestResult::Refused(refused));
     metrics.answered(Asked::Release, &RequestResult::Done(Outcome::Released));
     metrics.lost(LossKind::Lapsed);
     metrics.noticed(&Notice::SplitVote);

@@ -1,9 +1,10 @@
 //! Proof that an orphan is still this host's, from the answers of its drives.
 
 use super::{Active, Orphan, Orphans, Phase};
-use crate::lock::{RequestResult, Role};
+use crate::lock::{Refused, RequestResult, Role};
 use crate::lock::{role_of, vg_of};
 use crate::lockspace::Lockspace;
+use crate::runtime::refusal;
 use crate::state::store::SavedLock;
 use crate::sys::clock;
 use crate::sys::sync::mpsc::Receiver;
@@ -141,12 +142,15 @@ impl Orphans {
                 }
                 true
             }
-            RequestResult::Done(Outcome::Refused(
-                Refusal::NothingToAdopt | Refusal::OtherMode(_),
-            )) => {
+            RequestResult::Refused(
+                refused @ Refused {
+                    refusal: Refusal::NothingToAdopt | Refusal::OtherMode(_), ..
+                },
+            ) => {
                 if self.is_in_use(orphan, active) {
                     orphan.phase = Phase::Lost;
-                    self.alarm(orphan, "its drives say that it is not this host's any more", None);
+                    let why = refusal::reasons(self.runtime.drives(), refused, clock::now());
+                    self.alarm(orphan, &format!("it is not this host's any more: {why}"), None);
                 } else {
                     log::info!("{spec}: requested by an earlier lvmlockd; nothing uses it");
                     orphan.set_in_danger(false);
@@ -162,8 +166,10 @@ impl Orphans {
                 log::debug!("{spec}: left by an earlier lvmlockd, not proven yet: {other:?}");
                 orphan.phase = Phase::Unproven;
                 orphan.doubt = match other {
-                    RequestResult::Done(Outcome::Refused(refusal)) => refusal.to_string(),
-                    _ => "they could not be asked".to_owned(),
+                    RequestResult::Refused(refused) => {
+                        refusal::reasons(self.runtime.drives(), refused, clock::now())
+                    }
+                    _ => "its drives could not be asked".to_owned(),
                 };
                 false
             }
@@ -175,22 +181,14 @@ impl Orphans {
         clear
     }
 
-    /// The drives' last answers about an unproven orphan, and the drives that did not answer.
+    /// The drives' last answers about an unproven orphan.
     pub(super) fn doubt(&self, orphan: &Orphan) -> String {
-        let members = self.members_of(&orphan.saved);
-        let slow = self.runtime.drives().slow(clock::now());
-        let silent = members.iter().filter(|member| slow.contains(&member.drive));
-        let silent: Vec<String> =
-            silent.map(|member| self.runtime.drives().name(member.drive)).collect();
-        let doubt = if orphan.doubt.is_empty() { "they are being asked" } else { &orphan.doubt };
-        if silent.is_empty() {
-            return doubt.to_owned();
+        if !orphan.doubt.is_empty() {
+            return orphan.doubt.clone();
         }
-        format!(
-            "{doubt}; of its {} drives these do not answer: {}",
-            members.len(),
-            silent.join(", ")
-        )
+        let members = self.members_of(&orphan.saved);
+        let names = members.iter().map(|member| self.runtime.drives().name(member.drive));
+        format!("its drives are being asked ({})", refusal::list(names.collect()))
     }
 
     /// The drives of a noted lock. A drive that a path leads to only now is not one of them.

@@ -5,6 +5,7 @@
 
 mod entry;
 mod events;
+mod heard;
 mod losses;
 mod message;
 
@@ -27,7 +28,7 @@ use core::cmp::Reverse;
 use core::time::Duration;
 use entry::{Entry, Pending, PendingKind};
 use idm_engine::{Command, DriveRef, Instant, LockConfig, Member, Outcome, Request, Token, Undoes};
-use idm_protocol::{DriveCommand, MutexOp, Reply, ResourceId, Status};
+use idm_protocol::{DriveCommand, Reply, ResourceId, Status};
 use message::LockFailure;
 pub(super) use message::Message;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -378,7 +379,7 @@ impl Reactor {
         }
         loop {
             while let Some(command) = entry.next_command(now) {
-                self.send(lock, entry, command);
+                self.send(lock, entry, command, now);
             }
             while let Some(event) = entry.engine.as_mut().and_then(|engine| engine.next_event()) {
                 self.on_event(entry, event, now);
@@ -461,10 +462,9 @@ impl Reactor {
         undone.is_none_or(|undone| note.cover(undone, clock::now()))
     }
 
-    fn send(&mut self, lock: u64, entry: &mut Entry, command: Command) {
+    fn send(&mut self, lock: u64, entry: &mut Entry, command: Command, now: Instant) {
         let Command { token, drive, command, undoes } = command;
-        let unlock = matches!(command, DriveCommand::Mutex(MutexOp::Unlock, _));
-        entry.sent(token, drive, unlock);
+        entry.sent(token, drive, &command, now);
         if !self.may_undo(&command, undoes) {
             let reply = Reply::Status(Status::Unreachable);
             // After the reactor's end there is no receiver.

@@ -17,7 +17,7 @@ use crate::sys::sync::mpsc::Sender;
 use crate::sys::sync::scheduled::{Host, Race, STILL, any, finds, holds, pass};
 use crate::sys::sync::thread as threads;
 use crate::topology::Topology;
-use crate::transport::{Deadline, DrivePath, Limits, TransportError};
+use crate::transport::{Answer, Deadline, DrivePath, Limits, TransportError};
 use core::cell::Cell;
 use idm_engine::{
     Command, Event, Instant, Lock, LockConfig, Refusal, RequestError, Timing, Token, Undoes,
@@ -58,7 +58,7 @@ impl FakeDrive {
 struct FakePath(Arc<FakeDrive>);
 
 impl DrivePath for FakePath {
-    fn execute(&self, command: &DriveCommand, _: &Deadline) -> Result<Reply, TransportError> {
+    fn execute(&self, command: &DriveCommand, _: &Deadline) -> Result<Answer, TransportError> {
         pass();
         let mut hung = self.0.hung.lock();
         while *hung {
@@ -67,7 +67,7 @@ impl DrivePath for FakePath {
         if matches!(command, DriveCommand::Mutex(MutexOp::Unlock, _)) {
             self.0.unlocks.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(Reply::Status(Status::Good))
+        Ok(Reply::Status(Status::Good).into())
     }
 }
 

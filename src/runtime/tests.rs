@@ -8,8 +8,8 @@ use crate::state::undo_note::{Earlier, UndoNote};
 use crate::sys::clock;
 use crate::sys::sync::atomic::AtomicBool;
 use crate::topology::tests::Tree;
-use crate::topology::{PathAddress, Topology};
-use crate::transport::{Deadline, DrivePath, Limits, TransportError};
+use crate::topology::{PathAddress, Topology, TopologyError};
+use crate::transport::{Answer, Deadline, DrivePath, Limits, TransportError};
 use idm_engine::{Command, Event, Instant, Loss, RequestError, Timing, Token, ValueRead};
 use idm_protocol::{HostId, MutexOp, Status};
 use std::collections::{HashMap, VecDeque};
@@ -69,11 +69,11 @@ impl DrivePath for FakePath {
         &self,
         command: &DriveCommand,
         deadline: &Deadline,
-    ) -> Result<Reply, TransportError> {
+    ) -> Result<Answer, TransportError> {
         if deadline.timeout(Duration::ZERO).is_none() {
             return Err(TransportError::NotSent("too late".into()));
         }
-        Ok(self.0.run(command))
+        Ok(self.0.run(command).into())
     }
 }
 
@@ -439,11 +439,12 @@ fn a_drive_by_several_names_is_one_member_and_a_lost_one_stays_itself() {
     let lost = drives.members(&paths(&["a", "/dev/nonexistent-1", "/dev/nonexistent-2"]));
     assert_eq!((lost.members.len(), lost.found), (3, 1));
     assert_eq!(lost.members[0], members.members[0]);
-    assert!(lost.unusable.is_none());
+    let missing = |lost: &TopologyError| matches!(lost, TopologyError::Missing { .. });
+    assert!(lost.lost.len() == 2 && lost.lost.iter().all(missing));
     let again = drives.members(&paths(&["/dev/nonexistent-2"]));
     assert_eq!(again.members[0], lost.members[2]);
     let unusable = drives.members(&paths(&["/dev/null", "a"]));
-    assert!(unusable.unusable.is_some());
+    assert!(matches!(unusable.lost[..], [TopologyError::Unusable { .. }]));
     assert_eq!((unusable.members.len(), unusable.found), (2, 1));
 }
 

@@ -9,6 +9,9 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 const FILE: &str = "host-id";
+/// What follows from an id that cannot be read.
+const ANOTHER: &str = "this host gets another id, and other hosts may have what was locked under \
+                       the earlier one after one lease";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// A host's id, and whether it was used before.
@@ -47,12 +50,12 @@ fn load_for(
             }
             Some(_) => {}
             None => {
-                log::info!("{}: of another boot, or damaged; drawing anew", file.display());
+                log::warn!("{}: of another boot, or damaged; {ANOTHER}", file.display());
             }
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            log::warn!("{}: {error}; drawing anew", file.display());
+            log::warn!("{}: {error}; {ANOTHER}", file.display());
         }
         Err(error) => return Err(error),
     }

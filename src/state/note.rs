@@ -52,7 +52,14 @@ impl<T> Note<T> {
     }
 
     pub(crate) fn write(&self, noted: &T) -> io::Result<()> {
-        file::replace(&self.file, &(self.form.format)(&self.boot, noted), file::PRIVATE)
+        let text = (self.form.format)(&self.boot, noted);
+        file::replace(&self.file, &text, file::PRIVATE).map_err(|error| {
+            let why = format!(
+                "{}: {error}; make room there, or remove what is in the way",
+                self.file.display()
+            );
+            io::Error::new(error.kind(), why)
+        })
     }
 
     pub(crate) fn is_there(&self) -> bool {

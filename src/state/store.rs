@@ -235,7 +235,10 @@ impl Store {
         let mut there = self.there();
         let restored = self.restore_if_lost(&mut there);
         if let (Err(error), false) = (&restored, there.failing) {
-            log::error!("the lost state directory cannot be made again: {error}");
+            log::error!(
+                "the lost state directory cannot be made again: {error}; make room there, or \
+                 remove what is in the way"
+            );
         }
         there.failing = restored.is_err();
     }
@@ -247,7 +250,8 @@ impl Store {
         }
         if !there.failing {
             log::warn!(
-                "somebody else has changed what is in {}; all notes are written again",
+                "somebody else has changed what is in {}; all notes are written again. Find out \
+                 who does that",
                 self.locks.display()
             );
         }
@@ -401,7 +405,11 @@ impl Store {
                 // It may be the note of a lock in use, and the next lvmlockd may be able to read
                 // it.
                 Err(error) => {
-                    log::warn!("{}: cannot be read, and is left alone: {error}", path.display());
+                    log::warn!(
+                        "{}: cannot be read, and is left alone: {error}; see what put it there, \
+                         and remove it",
+                        path.display()
+                    );
                     continue;
                 }
             };
@@ -415,13 +423,22 @@ impl Store {
                 }
                 Ok(None) => remove(&path),
                 Err(why) => {
-                    log::warn!("{}: damaged, and ignored: {why}", path.display());
+                    log::warn!(
+                        "{}: damaged, and ignored: {why}; deactivate what it names, if it is \
+                         active",
+                        path.display()
+                    );
                     remove(&path);
                 }
             }
         }
         Ok(all)
     }
+}
+
+/// A message of the parser, which may have several lines.
+fn one_line(message: &str) -> String {
+    message.replace('\n', " ")
 }
 
 /// A note's text.
@@ -437,7 +454,7 @@ pub fn parse<T: SavedNote>(
 ) -> Result<Option<(ResourceId, T)>, Damaged> {
     let id = id_of(name).ok_or(Damaged::Name)?;
     let read: OfBoot<T> =
-        toml::from_slice(text).map_err(|error| Damaged::Text(error.to_string()))?;
+        toml::from_slice(text).map_err(|error| Damaged::Text(one_line(error.message())))?;
     if read.boot_id != boot {
         return Ok(None);
     }

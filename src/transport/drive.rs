@@ -1,6 +1,6 @@
 //! IDM commands and tables, independent of the protocol that a drive speaks.
 
-use super::{Deadline, DrivePath, TransportError};
+use super::{Answer, Deadline, DrivePath, RawStatus, TransportError};
 use crate::sys::clock;
 use core::time::Duration;
 use idm_protocol::{
@@ -63,6 +63,8 @@ impl Data<'_> {
 pub struct Completion {
     /// Meaning of the answer.
     pub status: Status,
+    /// Status in the drive's own protocol.
+    pub raw: Option<RawStatus>,
     /// Bytes of data that were transferred.
     pub transferred: usize,
 }
@@ -109,14 +111,14 @@ const PAUSES: [Duration; 4] = [
 
 /// Reason why a command has no good answer.
 enum CommandFailure {
-    /// The drive reported an error.
-    Drive(Status),
+    /// The drive reported an error, with this status of its own.
+    Drive(Status, Option<RawStatus>),
     /// The drive did not answer.
     Path(CommandError),
 }
 
 /// The failure for data from a drive that cannot be valid.
-const NONSENSE: CommandFailure = CommandFailure::Drive(Status::Failed);
+const NONSENSE: CommandFailure = CommandFailure::Drive(Status::Failed, None);
 
 /// The number of records that one read may ask for.
 #[derive(Clone, Copy)]
@@ -187,28 +189,29 @@ impl<P: Protocol> IdmPath<P> {
     ) -> Result<usize, CommandFailure> {
         let start = clock::now();
         let mut pauses = PAUSES.iter();
-        let mut put_off = false;
+        let mut put_off = None;
         loop {
             let data = match data {
                 Data::Out(bytes) => Data::Out(bytes),
                 Data::In(bytes) => Data::In(bytes),
             };
             let answer = match self.protocol.execute(request, data, deadline) {
-                Err(CommandError::Transport(TransportError::NotSent(_))) if put_off => {
-                    return Err(CommandFailure::Drive(Status::TryAgain));
+                Err(CommandError::Transport(TransportError::NotSent(_))) if put_off.is_some() => {
+                    return Err(CommandFailure::Drive(Status::TryAgain, put_off.flatten()));
                 }
                 answer => answer.map_err(CommandFailure::Path)?,
             };
+            let raw = answer.raw;
             match answer.status {
                 Status::Good => return Ok(answer.transferred),
                 Status::TryAgain => match pauses.next() {
                     Some(pause) if clock::now().since(start) + *pause < deadline.step() => {
                         clock::sleep(*pause);
-                        put_off = true;
+                        put_off = Some(raw);
                     }
-                    _ => return Err(CommandFailure::Drive(Status::TryAgain)),
+                    _ => return Err(CommandFailure::Drive(Status::TryAgain, raw)),
                 },
-                other => return Err(CommandFailure::Drive(other)),
+                other => return Err(CommandFailure::Drive(other, raw)),
             }
         }
     }
@@ -312,7 +315,7 @@ impl<P: Protocol> DrivePath for IdmPath<P> {
         &self,
         command: &DriveCommand,
         deadline: &Deadline,
-    ) -> Result<Reply, TransportError> {
+    ) -> Result<Answer, TransportError> {
         let result = match command {
             DriveCommand::Mutex(op, record) => {
                 self.mutex(*op, record, deadline).map(|()| Reply::Status(Status::Good))
@@ -322,8 +325,10 @@ impl<P: Protocol> DrivePath for IdmPath<P> {
             }
         };
         match result {
-            Ok(reply) => Ok(reply),
-            Err(CommandFailure::Drive(status)) => Ok(Reply::Status(status)),
+            Ok(reply) => Ok(reply.into()),
+            Err(CommandFailure::Drive(status, raw)) => {
+                Ok(Answer { reply: Reply::Status(status), raw })
+            }
             Err(CommandFailure::Path(CommandError::Transport(undelivered))) => Err(undelivered),
             Err(CommandFailure::Path(CommandError::TooLong(why))) => {
                 Err(TransportError::NotSent(why))
@@ -422,7 +427,7 @@ mod tests {
     }
 
     fn answer(status: Status, transferred: usize) -> Result<Completion, CommandError> {
-        Ok(Completion { status, transferred })
+        Ok(Completion { status, raw: None, transferred })
     }
 
     fn record(number: u32) -> Record {
@@ -479,7 +484,7 @@ mod tests {
 
     fn records(drive: &IdmPath<Fake>) -> usize {
         match drive.execute(&DriveCommand::ReadTable, &soon()) {
-            Ok(Reply::Table(records)) => records.len(),
+            Ok(Answer { reply: Reply::Table(records), .. }) => records.len(),
             other => panic!("{other:?}"),
         }
     }
@@ -495,17 +500,17 @@ mod tests {
             assert_eq!(Record { modified_ms: 1, ..sent }, record(0));
             answer(Status::Good, RECORD_LEN)
         });
-        assert_eq!(drive.execute(&refresh(), &soon()), Ok(Reply::Status(Status::Good)));
+        assert_eq!(drive.execute(&refresh(), &soon()), Ok(Reply::Status(Status::Good).into()));
     }
 
     #[test]
     fn failures_are_told_apart() {
-        type Case = (Result<Completion, CommandError>, Result<Reply, TransportError>);
+        type Case = (Result<Completion, CommandError>, Result<Answer, TransportError>);
         let gone = TransportError::NotSent("gone".into());
         let lost = TransportError::Unknown("lost".into());
         let cases: [Case; 4] = [
-            (answer(Status::Conflict, 0), Ok(Reply::Status(Status::Conflict))),
-            (answer(Status::Unsupported, 0), Ok(Reply::Status(Status::Unsupported))),
+            (answer(Status::Conflict, 0), Ok(Reply::Status(Status::Conflict).into())),
+            (answer(Status::Unsupported, 0), Ok(Reply::Status(Status::Unsupported).into())),
             (Err(CommandError::Transport(gone.clone())), Err(gone)),
             (Err(CommandError::Transport(lost.clone())), Err(lost)),
         ];
@@ -524,11 +529,11 @@ mod tests {
             left -= 1;
             answer(if left >= 0 { Status::TryAgain } else { Status::Good }, 0)
         });
-        assert_eq!(drive.execute(&refresh(), &soon()), Ok(Reply::Status(Status::Good)));
+        assert_eq!(drive.execute(&refresh(), &soon()), Ok(Reply::Status(Status::Good).into()));
         assert_eq!(drive.protocol.sent.lock().unwrap().len(), 3);
 
         let drive = Fake::drive(|_, _| answer(Status::TryAgain, 0));
-        assert_eq!(drive.execute(&refresh(), &soon()), Ok(Reply::Status(Status::TryAgain)));
+        assert_eq!(drive.execute(&refresh(), &soon()), Ok(Reply::Status(Status::TryAgain).into()));
         assert_eq!(drive.protocol.sent.lock().unwrap().len(), PAUSES.len() + 1);
     }
 
@@ -569,16 +574,20 @@ mod tests {
     #[test]
     fn what_was_put_off_is_not_sent_again_when_too_little_time_is_left() {
         let time = virtual_time();
-        let put_off = |_: Data<'_>| Completion { status: Status::TryAgain, transferred: 0 };
+        let put_off =
+            |_: Data<'_>| Completion { status: Status::TryAgain, raw: None, transferred: 0 };
         let drive = IdmPath::new(slow(Duration::from_secs(6), put_off));
         // 12 s in all: 6 s and 5.99 s, and no third try.
-        assert_eq!(drive.execute(&refresh(), &soon()), Ok(Reply::Status(Status::TryAgain)));
+        assert_eq!(drive.execute(&refresh(), &soon()), Ok(Reply::Status(Status::TryAgain).into()));
         assert_eq!(clock::now().since(time.begin()), Duration::from_secs(12));
         // Begun late: the drive's own answer stands where there is no time for a second try.
         time.set(Duration::ZERO);
         let deadline = soon();
         time.set(Duration::from_secs(4));
-        assert_eq!(drive.execute(&refresh(), &deadline), Ok(Reply::Status(Status::TryAgain)));
+        assert_eq!(
+            drive.execute(&refresh(), &deadline),
+            Ok(Reply::Status(Status::TryAgain).into())
+        );
         assert_eq!(clock::now().since(time.begin()), Duration::from_secs(10));
     }
 
@@ -589,7 +598,7 @@ mod tests {
             let Data::In(room) = data else { panic!("a read has data from the drive") };
             let records = room.chunks_exact_mut(RECORD_LEN).zip(0..);
             records.for_each(|(block, number)| block.copy_from_slice(&record(number).encode()));
-            Completion { status: Status::Good, transferred: room.len() }
+            Completion { status: Status::Good, raw: None, transferred: room.len() }
         };
         let drive = IdmPath::new(slow(Duration::from_secs(3), endless));
         let read = drive.execute(&DriveCommand::ReadTable, &soon());
@@ -620,7 +629,7 @@ mod tests {
         let drive = Fake::drive(table(u32::MAX, usize::MAX));
         assert_eq!(
             drive.execute(&DriveCommand::ReadTable, &soon()),
-            Ok(Reply::Status(Status::Failed))
+            Ok(Reply::Status(Status::Failed).into())
         );
     }
 
@@ -665,7 +674,7 @@ mod tests {
         let drive = Fake::drive(table(200, 128));
         assert_eq!(
             drive.execute(&DriveCommand::ReadTable, &soon()),
-            Ok(Reply::Status(Status::Failed))
+            Ok(Reply::Status(Status::Failed).into())
         );
     }
 
@@ -674,7 +683,7 @@ mod tests {
         let drive = Fake::drive(table(0, 0));
         assert_eq!(
             drive.execute(&DriveCommand::ReadTable, &soon()),
-            Ok(Reply::Status(Status::Failed))
+            Ok(Reply::Status(Status::Failed).into())
         );
     }
 
@@ -684,7 +693,7 @@ mod tests {
             let drive = Fake::drive(move |_, _| answer(Status::Good, transferred));
             assert_eq!(
                 drive.execute(&DriveCommand::ReadTable, &soon()),
-                Ok(Reply::Status(Status::Failed)),
+                Ok(Reply::Status(Status::Failed).into()),
                 "{transferred} bytes"
             );
         }
@@ -697,7 +706,7 @@ mod tests {
         });
         assert_eq!(
             drive.execute(&DriveCommand::ReadTable, &soon()),
-            Ok(Reply::Status(Status::Failed))
+            Ok(Reply::Status(Status::Failed).into())
         );
     }
 }

@@ -10,7 +10,7 @@
 
 use super::drive::{Buffer, CommandError, Completion, Data, Protocol, Request};
 use super::node::Node;
-use super::{Deadline, TransportError, nvme_ioctl};
+use super::{Deadline, RawStatus, TransportError, nvme_ioctl};
 use crate::topology::Topology;
 use core::time::Duration;
 use idm_protocol::nvme::{self, AdminCommand};
@@ -121,7 +121,7 @@ fn ask(
     run: &NvmeCommand<'_>,
 ) -> Result<Completion, CommandError> {
     if !has_idm(known, deadline, run)? {
-        return Ok(Completion { status: Status::Unsupported, transferred: 0 });
+        return Ok(Completion { status: Status::Unsupported, raw: None, transferred: 0 });
     }
     let len = data.size();
     let (op, command) = match request {
@@ -133,10 +133,11 @@ fn ask(
         Request::Counters => (None, nvme::inquire_table()),
     };
     let status = run(&command, data, timeout(deadline)?)?;
+    let raw = Some(RawStatus::Nvme(status));
     let status = nvme::decode_status(op, status);
     // The kernel does not report how much was transferred; the rest of the buffer is zeros.
     let transferred = if status == Status::Good { len } else { 0 };
-    Ok(Completion { status, transferred })
+    Ok(Completion { status, raw, transferred })
 }
 
 impl Protocol for Nvme {
@@ -277,7 +278,8 @@ mod tests {
 
     #[test]
     fn identify_leaves_the_command_its_time_and_both_are_over_in_time() {
-        let good = Ok(Completion { status: Status::Good, transferred: 512 });
+        let raw = Some(RawStatus::Nvme(0));
+        let good = Ok(Completion { status: Status::Good, raw, transferred: 512 });
         assert_eq!(timeouts(0, 0), (vec![7, 7], good.clone()));
         assert_eq!(timeouts(0, 6), (vec![7, 6], good.clone()));
         assert_eq!(timeouts(1, 6), (vec![6, 5], good.clone()));

@@ -1,6 +1,6 @@
 //! A path to a drive, and the errors of a command that got no answer.
 
-use super::Deadline;
+use super::{Deadline, RawStatus};
 use core::fmt;
 use idm_protocol::{DriveCommand, Reply};
 
@@ -9,8 +9,27 @@ pub trait DrivePath: Send + Sync {
     /// Runs one command and waits for its end. A reply always comes from the drive; where none came
     /// back, the error says whether the command may have reached it. A step that could not end by
     /// the deadline is not begun.
-    fn execute(&self, command: &DriveCommand, deadline: &Deadline)
-    -> Result<Reply, TransportError>;
+    fn execute(
+        &self,
+        command: &DriveCommand,
+        deadline: &Deadline,
+    ) -> Result<Answer, TransportError>;
+}
+
+/// The drive's own answer to a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Meaning of the answer.
+    pub reply: Reply,
+    /// The status that was not GOOD, in the drive's own language. `None` where the data that came
+    /// with GOOD makes no sense.
+    pub raw: Option<RawStatus>,
+}
+
+impl From<Reply> for Answer {
+    fn from(reply: Reply) -> Answer {
+        Answer { reply, raw: None }
+    }
 }
 
 /// The reason why no answer of the drive came back.

@@ -1,7 +1,7 @@
 //! IDM commands as SCSI commands, independent of the carrier.
 
-use super::Deadline;
 use super::drive::{self, CommandError, Data, Protocol, Request};
+use super::{Deadline, RawStatus};
 use idm_protocol::{RECORD_LEN, scsi};
 
 /// Carries SCSI commands to one drive.
@@ -47,7 +47,8 @@ impl<P: Port> Protocol for Scsi<P> {
         };
         let answer = self.0.execute(&cdb, data, deadline)?;
         let status = scsi::decode_status(answer.status, &answer.sense);
-        Ok(drive::Completion { status, transferred: answer.transferred })
+        let raw = RawStatus::Scsi(answer.status, scsi::Sense::decode(&answer.sense));
+        Ok(drive::Completion { status, raw: Some(raw), transferred: answer.transferred })
     }
 }
 
@@ -85,7 +86,7 @@ mod tests {
         let mut room = [0; 3 * RECORD_LEN];
         let answer =
             drive.execute(Request::Mutex(MutexOp::Break), Data::Out(&room), &soon()).unwrap();
-        assert_eq!(answer, drive::Completion { status: Status::Good, transferred: 7 });
+        assert_eq!((answer.status, answer.transferred), (Status::Good, 7));
         drive.execute(Request::Table, Data::In(&mut room), &soon()).unwrap();
         drive.execute(Request::Counters, Data::In(&mut room), &soon()).unwrap();
         assert_eq!(
@@ -103,8 +104,9 @@ mod tests {
             (0x22, Vec::new(), Status::Terminated),
             (0x02, sense, Status::Unsupported),
         ] {
+            let raw = Some(RawStatus::Scsi(status, scsi::Sense::decode(&sense)));
             let answer = run(Ok(ScsiCompletion { status, sense, transferred: 0 }));
-            assert_eq!(answer, Ok(drive::Completion { status: meaning, transferred: 0 }));
+            assert_eq!(answer, Ok(drive::Completion { status: meaning, raw, transferred: 0 }));
         }
         let gone = CommandError::Transport(TransportError::NotSent("gone".into()));
         for trouble in [gone, CommandError::TooLong("EINVAL".into())] {

@@ -412,7 +412,9 @@ impl fmt::Display for Refusal {
                 None => f.write_str("held by another host"),
             },
             Refusal::NoQuorum { granted, needed, .. } => {
-                write!(f, "{granted} drives granted it, {needed} are needed")
+                let drives = if *granted == 1 { "drive" } else { "drives" };
+                let are = if *needed == 1 { "is" } else { "are" };
+                write!(f, "{granted} {drives} granted it, {needed} {are} needed")
             }
             Refusal::Full => f.write_str("the drives' mutex tables are full"),
             Refusal::Unconfirmed => {

@@ -79,7 +79,10 @@ impl KernelWatchdog {
     fn start(&mut self) -> io::Result<File> {
         // Checked before the device is opened: opening starts a watchdog, and has other side
         // effects on other devices.
-        let found = fs::metadata(&self.path)?;
+        let found = fs::metadata(&self.path).map_err(|error| {
+            let why = format!("{error}; load its driver, or name another device");
+            io::Error::new(error.kind(), why)
+        })?;
         if !found.file_type().is_char_device() {
             return Err(io::Error::other("it is no character device, so no watchdog"));
         }

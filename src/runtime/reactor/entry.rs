@@ -1,10 +1,13 @@
 //! One lock: its engine, the requests that wait for it, and the answers to them.
 
-use crate::lock::{LockSpec, RequestResult, Role};
+use super::heard::{Heard, Purpose};
+use crate::lock::{LockSpec, Refused, RequestResult, Role};
 use crate::runtime::engine::Engine;
 use crate::sys::sync::mpsc::Sender;
-use idm_engine::{Command, DriveRef, Instant, Member, Outcome, Request, RequestError, Token};
-use idm_protocol::{Mode, Reply};
+use idm_engine::{
+    Command, DriveRef, Instant, Member, Outcome, Refusal, Request, RequestError, Token,
+};
+use idm_protocol::{DriveCommand, Mode, MutexOp, Reply};
 use std::collections::{HashSet, VecDeque};
 
 /// One lock and its requests.
@@ -17,6 +20,8 @@ pub(super) struct Entry {
     settle: Option<Settle>,
     /// Commands without an answer; at most one per drive.
     outstanding: Vec<Outstanding>,
+    /// Answers of drives to the current request.
+    pub(super) heard: Option<Heard>,
     /// Request that the lock was granted to.
     pub(super) granted: Option<u64>,
     pub(super) members: Vec<Member>,
@@ -82,6 +87,8 @@ struct Outstanding {
     token: Token,
     drive: DriveRef,
     unlock: bool,
+    purpose: Purpose,
+    sent: Instant,
 }
 
 /// A caller that waits until most drives have taken a release.
@@ -116,6 +123,7 @@ impl Entry {
             waiting: VecDeque::new(),
             settle: None,
             outstanding: Vec::new(),
+            heard: None,
             granted: None,
             members: Vec::new(),
             spread: false,
@@ -161,8 +169,23 @@ impl Entry {
     }
 
     /// Records a command that goes to a drive.
-    pub(super) fn sent(&mut self, token: Token, drive: DriveRef, unlock: bool) {
-        self.outstanding.push(Outstanding { token, drive, unlock });
+    pub(super) fn sent(
+        &mut self,
+        token: Token,
+        drive: DriveRef,
+        command: &DriveCommand,
+        sent: Instant,
+    ) {
+        let unlock = matches!(command, DriveCommand::Mutex(MutexOp::Unlock, _));
+        let purpose = Purpose::of(command);
+        self.outstanding.push(Outstanding { token, drive, unlock, purpose, sent });
+    }
+
+    /// A refusal of the current request, with the answers of its drives.
+    pub(super) fn refused(&mut self, refusal: Refusal, now: Instant) -> Option<Refused> {
+        let owed = self.outstanding.iter().map(|out| (out.drive, out.sent));
+        let (asked, drives) = self.heard.take()?.report(owed, now);
+        Some(Refused { refusal, asked, drives })
     }
 
     /// Whether no command is on its way to a drive.
@@ -246,6 +269,9 @@ impl Entry {
     pub(super) fn on_reply(&mut self, token: Token, reply: Reply, now: Instant) {
         let at = self.outstanding.iter().position(|outstanding| outstanding.token == token);
         let answered = at.map(|at| self.outstanding.swap_remove(at));
+        if let (Some(heard), Some(answered)) = (&mut self.heard, &answered) {
+            heard.hear(answered.drive, answered.purpose, &reply);
+        }
         if let Some(engine) = &mut self.engine {
             engine.on_reply(token, reply, now);
         }
@@ -277,6 +303,7 @@ impl Entry {
         if let Some(spec) = pending.spec.take().filter(|_| acquires) {
             self.own(spec);
         }
+        self.heard = Heard::of(&request, self.members.iter().map(|member| member.drive));
         // Set before the engine is called: if it panics, the waiting caller and the owner must be
         // known.
         self.current = Some(pending);
@@ -287,6 +314,7 @@ impl Entry {
                 _ => RequestResult::Failed(format!("{}: {error:?}", self.spec)),
             };
             self.own(before);
+            self.heard = None;
             if let Some(mut pending) = self.current.take() {
                 pending.answer(answer);
             }

@@ -4,7 +4,8 @@ use super::Reactor;
 use super::entry::{Entry, PendingKind, demote, release};
 use crate::lock::{RequestResult, Role};
 use crate::metrics::LossKind;
-use idm_engine::{Event, Instant, Loss, Member, Notice, Outcome};
+use crate::runtime::refusal::{self, plural};
+use idm_engine::{DriveRef, Event, Instant, Loss, Member, Notice, Outcome};
 use idm_protocol::Mode;
 
 impl Reactor {
@@ -14,8 +15,8 @@ impl Reactor {
             Event::Done(outcome) => self.on_done(entry, outcome, now),
             Event::Lapsed => {
                 let why = format!(
-                    "the lease of {spec} has run out: too few of its drives answered ({})",
-                    self.names_of(&entry.members)
+                    "the lease of {spec} has run out; {}",
+                    self.silent_of(&entry.members, now)
                 );
                 self.lost(entry, why, LossKind::Lapsed);
             }
@@ -28,7 +29,10 @@ impl Reactor {
             }
             Event::Lost(loss) => {
                 let why = match &loss {
-                    Loss::Taken => format!("{spec} is lost: taken over by another host, or reset"),
+                    Loss::Taken => format!(
+                        "{spec} is lost: taken over by another host, or reset, on {}",
+                        self.names(&entry.lost_on)
+                    ),
                     Loss::OtherSet(conflict) => format!(
                         "{spec} is lost: host {} holds it on other drives ({})",
                         conflict.host,
@@ -89,14 +93,24 @@ impl Reactor {
                 entry.settle(pending);
                 return;
             }
-            Outcome::Refused(refusal) => {
-                if pending.kind == PendingKind::Acquire && entry.joined {
-                    log::warn!("{}: {refusal}; trying again", entry.spec);
-                    entry.rejoin_at = Some(now + self.settings.timing.renew);
-                }
-            }
+            Outcome::Refused(_) => {}
         }
-        pending.answer(RequestResult::Done(outcome));
+        let answer = match outcome {
+            Outcome::Refused(refusal) => match entry.refused(refusal, now) {
+                Some(refused) => RequestResult::Refused(refused),
+                None => RequestResult::Failed(format!("{}: refused", entry.spec)),
+            },
+            outcome => RequestResult::Done(outcome),
+        };
+        entry.heard = None;
+        if let (RequestResult::Refused(refused), PendingKind::Acquire, true) =
+            (&answer, pending.kind, entry.joined)
+        {
+            let why = refusal::text(&self.drives, &entry.spec, refused, now);
+            log::warn!("{why}; trying again");
+            entry.rejoin_at = Some(now + self.settings.timing.renew);
+        }
+        pending.answer(answer);
     }
 
     fn on_notice(&mut self, entry: &mut Entry, notice: Notice, now: Instant) {
@@ -106,7 +120,8 @@ impl Reactor {
             Notice::Broke { hosts, drive } => {
                 let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
                 log::warn!(
-                    "{spec}: took over on {} what host {} did not renew",
+                    "{spec}: took over on {} what host {} did not renew; see that this host is \
+                     stopped",
                     self.drives.name(drive),
                     hosts.join(", ")
                 );
@@ -129,7 +144,8 @@ impl Reactor {
                 log::log!(
                     level,
                     "{spec}: no longer held on {}, which was reset or gave it to another \
-                     host{others}",
+                     host{others}. It is taken again there if enough drives still have it; see the \
+                     kernel's log for a reset",
                     self.drives.name(drive)
                 );
             }
@@ -152,7 +168,26 @@ impl Reactor {
     }
 
     pub(super) fn names_of(&self, members: &[Member]) -> String {
-        let names: Vec<String> = members.iter().map(|m| self.drives.name(m.drive)).collect();
+        self.names(&members.iter().map(|member| member.drive).collect::<Vec<_>>())
+    }
+
+    fn names(&self, drives: &[DriveRef]) -> String {
+        let names: Vec<String> = drives.iter().map(|&drive| self.drives.name(drive)).collect();
         names.join(", ")
+    }
+
+    /// Which of these drives do not answer now, in words.
+    pub(super) fn silent_of(&self, members: &[Member], now: Instant) -> String {
+        let silent = self.drives.slow(now);
+        let mut silent_members = members.to_vec();
+        silent_members.retain(|member| silent.contains(&member.drive));
+        let (all, noun) = (members.len(), plural(members.len(), "drive"));
+        match silent_members.is_empty() {
+            true => format!("all of its {all} {noun} answer again"),
+            false => format!(
+                "of its {all} {noun} these do not answer: {}",
+                self.names_of(&silent_members)
+            ),
+        }
     }
 }

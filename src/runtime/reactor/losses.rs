@@ -9,7 +9,7 @@ use crate::metrics::LossKind;
 use crate::sys::clock;
 use crate::sys::sync::planted;
 use crate::sys::thread::panic_text;
-use idm_engine::{Instant, Member};
+use idm_engine::Instant;
 use std::any::Any;
 use std::sync::Arc;
 
@@ -21,16 +21,11 @@ impl Reactor {
         }
         entry.set_alarmed(true);
         let until = entry.safe_until().unwrap_or(now);
-        let silent = self.drives.slow(now);
-        let silent: Vec<Member> =
-            entry.members.iter().filter(|m| silent.contains(&m.drive)).cloned().collect();
         let why = format!(
-            "{} could not be renewed on enough drives and may be lost in {} ms; of its {} \
-             drives these do not answer: {}",
+            "{} could not be renewed on enough drives and may be lost in {} ms; {}",
             entry.spec,
             until.since(now).as_millis(),
-            entry.members.len(),
-            self.names_of(&silent)
+            self.silent_of(&entry.members, now)
         );
         let owner = entry.spec.owner.clone();
         self.failures.push(LockFailure { owner, why, until: Some(until) });
@@ -48,7 +43,10 @@ impl Reactor {
     pub(super) fn lost(&mut self, entry: &mut Entry, why: String, kind: LossKind) {
         self.metrics.lost(kind);
         if entry.spec.role == Role::Membership {
-            log::warn!("{why}; other hosts may not see that this one uses the volume group");
+            log::warn!(
+                "{why}; other hosts may not see that this one uses the volume group. See the \
+                 kernel's log, and bring back the drives"
+            );
             return;
         }
         entry.set_alarmed(true);
@@ -92,7 +90,7 @@ impl Reactor {
         }
         log::error!(
             "{why}. Volume group {vg} gets no new locks; running \"{}\". Start it again with \
-             \"vgchange --lock-start {vg}\" after \"lvmlockctl --drop {vg}\", when its drives \
+             \"vgchange --lockstart {vg}\" after \"lvmlockctl --drop {vg}\", when its drives \
              answer",
             words.join(" ")
         );

@@ -23,17 +23,17 @@ impl DrivePath for Counting {
         &self,
         command: &DriveCommand,
         deadline: &Deadline,
-    ) -> Result<Reply, TransportError> {
+    ) -> Result<Answer, TransportError> {
         pass();
         if deadline.timeout(SHORTEST).is_none() {
             return Err(TransportError::NotSent("too late".into()));
         }
         pass();
         match command {
-            DriveCommand::ReadTable => Ok(Reply::Table(Arc::new([]))),
+            DriveCommand::ReadTable => Ok(Reply::Table(Arc::new([])).into()),
             DriveCommand::Mutex(_, record) => {
                 self.0.executed.lock().unwrap()[record.modified_ms as usize] += 1;
-                Ok(Reply::Status(Status::Good))
+                Ok(Reply::Status(Status::Good).into())
             }
         }
     }
@@ -188,14 +188,14 @@ struct Stuck {
 const TOGETHER: usize = 3;
 
 impl DrivePath for Stuck {
-    fn execute(&self, _: &DriveCommand, _: &Deadline) -> Result<Reply, TransportError> {
+    fn execute(&self, _: &DriveCommand, _: &Deadline) -> Result<Answer, TransportError> {
         let mut inside = self.inside.lock();
         *inside += 1;
         self.entered.notify_all();
         while *inside < TOGETHER {
             inside = self.entered.wait(inside);
         }
-        Ok(Reply::Status(Status::Good))
+        Ok(Reply::Status(Status::Good).into())
     }
 }
 
@@ -238,7 +238,7 @@ impl DrivePath for Keeping {
         &self,
         command: &DriveCommand,
         deadline: &Deadline,
-    ) -> Result<Reply, TransportError> {
+    ) -> Result<Answer, TransportError> {
         let DriveCommand::Mutex(op, record) = command else { panic!("nobody reads") };
         let number = record.modified_ms as usize;
         pass();
@@ -256,7 +256,7 @@ impl DrivePath for Keeping {
         }
         let overtakes = self.inside.load(Ordering::Relaxed);
         assert!(!overtakes || *op == MutexOp::Unlock, "{op:?} overtakes what is lost");
-        Ok(Reply::Status(Status::Good))
+        Ok(Reply::Status(Status::Good).into())
     }
 }
 

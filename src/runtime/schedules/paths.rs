@@ -3,7 +3,7 @@
 use super::*;
 use crate::drives::paths::Paths;
 use crate::topology::PathAddress;
-use crate::transport::Connect;
+use crate::transport::{Answer, Connect};
 use core::sync::atomic::AtomicBool as Flag;
 
 /// Two paths, and a place where commands meet.
@@ -27,7 +27,7 @@ fn limits() -> Limits {
 struct Path(usize, Arc<Meeting>);
 
 impl DrivePath for Path {
-    fn execute(&self, command: &DriveCommand, _: &Deadline) -> Result<Reply, TransportError> {
+    fn execute(&self, command: &DriveCommand, _: &Deadline) -> Result<Answer, TransportError> {
         let Path(number, meeting) = self;
         if *number == 0 && meeting.broken.load(Ordering::Relaxed) {
             return Err(TransportError::NotSent("gone".into()));
@@ -41,7 +41,7 @@ impl DrivePath for Path {
             );
             pass();
             meeting.reading.lock().unwrap()[*number] -= 1;
-            return Ok(Reply::Table(Arc::new([])));
+            return Ok(Reply::Table(Arc::new([])).into());
         }
         meeting.written.lock().unwrap()[*number] += 1;
         if meeting.meets.load(Ordering::Relaxed) {
@@ -52,7 +52,7 @@ impl DrivePath for Path {
                 inside = meeting.entered.wait(inside);
             }
         }
-        Ok(Reply::Status(Status::Good))
+        Ok(Reply::Status(Status::Good).into())
     }
 }
 

@@ -1,0 +1,274 @@
+//! Why a request was refused, for the administrator: which drives decided it, what each of them
+//! said, and what to do.
+
+use super::TableRead;
+use crate::drives::Drives;
+use crate::lock::{AskedFor, DriveReport, LockSpec, Refused};
+use core::fmt;
+use core::time::Duration;
+use idm_engine::{Conflict, DriveRef, Instant, Member, Refusal};
+use idm_protocol::{Limit, Mode, Status};
+
+/// An answer that has not come for so long is worth a word. A decision may fall before all drives
+/// have had the time to answer.
+const SILENT: Duration = Duration::from_millis(100);
+/// The largest number of drives that one message names.
+const MOST_NAMED: usize = 8;
+
+/// What an administrator can do about the answer of a drive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Remedy {
+    UseIdm,
+    UpdateFirmware,
+    BringBack,
+    LookAtDrive,
+    EndReservation,
+    RepeatOrEndReservation,
+    FreeMutexes,
+    FreeHosts,
+    FreeSharers,
+    LetIdle,
+    AskLater,
+    WaitForHolder,
+    NameDrives,
+    WaitForRecord,
+}
+
+/// Why a drive did not help, and what to do about it.
+type Reason = (String, Remedy);
+
+impl fmt::Display for Remedy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Remedy::UseIdm => "Use drives with IDM",
+            Remedy::UpdateFirmware => {
+                "Update the firmware of these drives: that of May 2020 (r00d) lets only one host \
+                 have a shared lock, and so start the volume group"
+            }
+            Remedy::BringBack => {
+                "Bring back the drives that do not answer, or the paths to them (see the kernel's \
+                 log), and repeat the command"
+            }
+            Remedy::LookAtDrive => {
+                "Look at the kernel's log for these drives, and at their firmware"
+            }
+            Remedy::EndReservation => {
+                "Another host has a persistent reservation: look for it with \"sg_persist --in \
+                 --read-reservation DEVICE\", and have it removed"
+            }
+            Remedy::RepeatOrEndReservation => {
+                "Repeat the command; if it is refused again, look for a persistent reservation \
+                 with \"sg_persist --in --read-reservation DEVICE\""
+            }
+            Remedy::FreeMutexes => {
+                "Activate fewer logical volumes on these drives, or use more drives"
+            }
+            Remedy::FreeHosts => "Let fewer hosts use these drives, or use more drives",
+            Remedy::FreeSharers => "Let fewer hosts share this lock",
+            Remedy::LetIdle => "Repeat the command when these drives are ready, or less busy",
+            Remedy::AskLater => "Repeat the command then",
+            Remedy::WaitForHolder => {
+                "It is free when that host gives it up, or one lease after that host's death"
+            }
+            Remedy::NameDrives => {
+                "If drives of the volume group were added or taken away, repeat \"vgchange \
+                 --lockstart\" for it on each host that has it started"
+            }
+            Remedy::WaitForRecord => {
+                "Repeat the command when these drives answer; what was left stays as it is"
+            }
+        })
+    }
+}
+
+/// Why a lock was refused, in a sentence for each part, with the lock's name.
+pub(crate) fn text(drives: &Drives, spec: &LockSpec, refused: &Refused, now: Instant) -> String {
+    format!("{spec} is refused: {}", reasons(drives, refused, now))
+}
+
+/// The same without the name.
+pub(crate) fn reasons(drives: &Drives, refused: &Refused, now: Instant) -> String {
+    let why = |report: &DriveReport| {
+        reason(drives, refused, report, now).map(|reason| (report.drive, reason))
+    };
+    let reasons = refused.drives.iter().filter_map(why);
+    what(refused) + &sentences(drives, reasons)
+}
+
+/// Why too few drives of a VG can be read. `answers`: those that came within `waited`.
+pub(crate) fn unread(
+    drives: &Drives,
+    members: &[Member],
+    answers: &[(DriveRef, TableRead)],
+    (needed, waited): (usize, Duration),
+) -> String {
+    let refused = Refused {
+        refusal: Refusal::Unconfirmed,
+        asked: AskedFor::Mode(Mode::Shared),
+        drives: Vec::new(),
+    };
+    let why = |member: &Member| {
+        let answer = answers.iter().find(|(drive, _)| *drive == member.drive);
+        let mut report = DriveReport::new(member.drive, true);
+        match answer {
+            Some((_, Ok(_))) => report.read = Some(Status::Good),
+            Some((_, Err(status))) => report.read = Some(*status),
+            None => report.silent = Some(waited),
+        }
+        answered(drives, &refused, &report).map(|reason| (member.drive, reason))
+    };
+    let (readable, all) = (answers.iter().filter(|(_, read)| read.is_ok()).count(), members.len());
+    let (noun, are) = (plural(all, "drive"), are(needed));
+    format!("{readable} of {all} {noun} can be read, {needed} {are} needed")
+        + &sentences(drives, members.iter().filter_map(why))
+}
+
+/// The drives with their reasons, and what to do: sentences that follow a decision.
+fn sentences(drives: &Drives, reasons: impl Iterator<Item = (DriveRef, Reason)>) -> String {
+    let mut words: Vec<String> = Vec::new();
+    let mut remedies: Vec<Remedy> = Vec::new();
+    for (drive, (why, remedy)) in reasons {
+        words.push(format!("{}: {why}", drives.name(drive)));
+        remedies.push(remedy);
+    }
+    remedies.sort_unstable();
+    remedies.dedup();
+    let remedies = remedies.iter().map(ToString::to_string);
+    let all = [list(words)].into_iter().chain(remedies);
+    all.filter(|text| !text.is_empty()).map(|text| format!(". {text}")).collect()
+}
+
+/// Some of many things.
+pub(crate) fn list(mut words: Vec<String>) -> String {
+    let more = words.len().saturating_sub(MOST_NAMED);
+    words.truncate(MOST_NAMED);
+    if more > 0 {
+        words.push(format!("and {more} more"));
+    }
+    words.join("; ")
+}
+
+/// The decision, without the drives.
+fn what(refused: &Refused) -> String {
+    let voters = refused.drives.iter().filter(|report| report.votes).count();
+    match &refused.refusal {
+        Refusal::Held(conflicts) if conflicts.is_empty() => {
+            "drives say that another host has it, and do not show which".into()
+        }
+        Refusal::Held(conflicts) if only_sharers(refused, conflicts) => {
+            format!("{}, which shares it", refused.refusal)
+        }
+        Refusal::NoQuorum { granted, needed, .. } => {
+            let (drives, are) = (plural(voters, "drive"), are(*needed));
+            format!("{granted} of {voters} {drives} granted it, {needed} {are} needed")
+        }
+        Refusal::Full => "too many of its drives have no room for it".into(),
+        other => other.to_string(),
+    }
+}
+
+/// Whether the only thing in the way is that others share what was to be shared.
+fn only_sharers(refused: &Refused, conflicts: &[Conflict]) -> bool {
+    refused.asked == AskedFor::Mode(Mode::Shared)
+        && conflicts.iter().all(|c| c.mode == Mode::Shared)
+}
+
+/// Why a drive did not help, and what to do. `None` for a drive that did, or that had no part in
+/// the decision.
+fn reason(
+    drives: &Drives,
+    refused: &Refused,
+    report: &DriveReport,
+    now: Instant,
+) -> Option<Reason> {
+    match &refused.refusal {
+        Refusal::Held(conflicts) if !conflicts.is_empty() => {
+            let held = conflicts.iter().find(|conflict| conflict.drive == report.drive)?;
+            let (host, mode) = (held.host, held.mode);
+            return Some(match only_sharers(refused, conflicts) {
+                true => (format!("admits no sharer beside host {host}"), Remedy::UpdateFirmware),
+                false => {
+                    let remedy =
+                        if held.same_set { Remedy::WaitForHolder } else { Remedy::NameDrives };
+                    (format!("host {host} has it {mode}"), remedy)
+                }
+            });
+        }
+        Refusal::NoQuorum { barred, .. } => {
+            let until = barred.iter().find(|(drive, _)| *drive == report.drive);
+            if let Some((_, until)) = until {
+                let left = until.since(now) + Duration::from_millis(999);
+                let why = format!(
+                    "not asked for {} s, because a command without an answer may still reach it",
+                    left.as_secs()
+                );
+                return Some((why, Remedy::AskLater));
+            }
+        }
+        _ => {}
+    }
+    answered(drives, refused, report)
+}
+
+/// The same of a drive that is not known to be another host's, by its answers.
+fn answered(drives: &Drives, refused: &Refused, report: &DriveReport) -> Option<Reason> {
+    let trouble = drives.trouble(report.drive);
+    if let Some(silent) = report.silent {
+        if silent < SILENT {
+            return None;
+        }
+        let seconds = (silent + Duration::from_millis(500)).as_secs().max(1);
+        return Some((format!("no answer for {seconds} s"), Remedy::BringBack));
+    }
+    let words = |otherwise: &str| trouble.clone().unwrap_or_else(|| otherwise.to_owned());
+    let conflicts = [Status::Conflict, Status::Terminated, Status::WrongState];
+    let said = report.command.filter(|status| *status != Status::Good).or(report.read)?;
+    Some(match (said, report.read) {
+        (_, Some(Status::Conflict)) => {
+            ("RESERVATION CONFLICT also to reads".into(), Remedy::EndReservation)
+        }
+        (said, Some(Status::Good)) if conflicts.contains(&said) => {
+            let why = "a conflict, but its table shows no holder".into();
+            (why, Remedy::RepeatOrEndReservation)
+        }
+        (said, Some(_)) if conflicts.contains(&said) => {
+            let why = words("no answer");
+            (format!("a conflict, and its table cannot be read ({why})"), Remedy::BringBack)
+        }
+        (said, None) if conflicts.contains(&said) => {
+            ("a conflict".into(), Remedy::RepeatOrEndReservation)
+        }
+        (Status::Good, _) if refused.asked == AskedFor::Adoption => {
+            ("no record of this host".into(), Remedy::WaitForRecord)
+        }
+        (Status::Good, _) => return None,
+        (Status::Full(limit), _) => full(limit),
+        (Status::TryAgain, _) => (words("BUSY"), Remedy::LetIdle),
+        (Status::Unsupported, _) => ("it has no IDM".into(), Remedy::UseIdm),
+        (Status::NotFound, _) => ("it does not have the lock any more".into(), Remedy::LookAtDrive),
+        (Status::Failed, _) => (words("an answer that makes no sense"), Remedy::LookAtDrive),
+        (Status::Unreachable | Status::Uncertain, _) => (words("no answer"), Remedy::BringBack),
+        (Status::Conflict | Status::Terminated | Status::WrongState, _) => {
+            ("a conflict".into(), Remedy::RepeatOrEndReservation)
+        }
+    })
+}
+
+fn full(limit: Limit) -> Reason {
+    let (what, remedy) = match limit {
+        Limit::Mutexes => ("mutex", Remedy::FreeMutexes),
+        Limit::Hosts => ("host", Remedy::FreeHosts),
+        Limit::HostsOfMutex => ("host in this mutex", Remedy::FreeSharers),
+    };
+    (format!("its table has no room for another {what}"), remedy)
+}
+
+/// A noun for so many things.
+pub(crate) fn plural(count: usize, noun: &str) -> String {
+    if count == 1 { noun.to_owned() } else { format!("{noun}s") }
+}
+
+/// The verb for so many things.
+pub(crate) fn are(count: usize) -> &'static str {
+    if count == 1 { "is" } else { "are" }
+}
