@@ -2,6 +2,7 @@
 
 pub(crate) mod paths;
 pub(crate) mod queue;
+mod rate;
 pub(crate) mod watch;
 
 use crate::metrics::{DriveMetrics, DriveSample, Metrics};
@@ -9,12 +10,14 @@ use crate::sys::sync::{Condvar, Mutex, MutexGuard, planted};
 use crate::sys::{clock, thread};
 use crate::topology::{Found, Inventory, Topology, TopologyError, UNKNOWN};
 use crate::transport::{Connect, Limits};
+use crate::words::list;
 use core::time::Duration;
 use idm_engine::{DriveRef, Instant, Member};
 use idm_protocol::{DriveCommand, Reply, Status};
 use once_cell::sync::OnceCell;
 use paths::Paths;
 use queue::{Begun, CommandQueue, Expired, Help, Job, ReplyHandler, Urgency};
+use rate::Rate;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -40,7 +43,6 @@ pub struct Drives {
     inventory: Mutex<Arc<Inventory>>,
 }
 
-#[derive(Default)]
 struct Known {
     all: Vec<Arc<KnownDrive>>,
     by_identity: HashMap<String, DriveRef>,
@@ -51,6 +53,8 @@ struct Known {
     /// Warnings that are still to be logged after the mutex is released: the reactor needs the
     /// mutex, and the log may block.
     unsaid: Vec<String>,
+    /// Bound on the rate of these warnings.
+    rate: Rate,
 }
 
 /// One drive.
@@ -81,15 +85,31 @@ pub struct Members {
 
 /// Releases the mutex and logs the warnings that are still to be logged.
 fn say_unsaid(mut known: MutexGuard<'_, Known>) {
-    let unsaid = core::mem::take(&mut known.unsaid);
+    let (unsaid, now) = (core::mem::take(&mut known.unsaid), clock::now());
+    let text = match unsaid.len() {
+        0 | 1 => unsaid.into_iter().next(),
+        count => Some(format!("{count} messages about paths: {}", list(unsaid))),
+    };
+    let said = match text {
+        Some(text) => known.rate.admit(text, now),
+        None => known.rate.due(now),
+    };
     drop(known);
-    unsaid.into_iter().for_each(|text| log::warn!("{text}"));
+    said.into_iter().for_each(|text| log::warn!("{text}"));
 }
 
 impl Drives {
     /// A list without drives.
     pub fn new(topology: Topology, connect: Box<Connect>, limits: Limits) -> Drives {
-        let (known, inventory) = (Mutex::default(), Mutex::default());
+        let known = Known {
+            all: Vec::new(),
+            by_identity: HashMap::new(),
+            by_path: HashMap::new(),
+            complaints: HashMap::new(),
+            unsaid: Vec::new(),
+            rate: Rate::new(),
+        };
+        let (known, inventory) = (Mutex::new(known), Mutex::default());
         Drives { topology, connect, limits, known, inventory }
     }
 
@@ -192,7 +212,15 @@ impl Drives {
         self.get(drive).map_or_else(String::new, |drive| drive.paths.name())
     }
 
-    /// What the last command to a drive met, in words, if it was not carried out.
+    /// Logs a warning about a drive, as far as the rate of such warnings allows.
+    pub fn warn(&self, drive: DriveRef, text: String) {
+        match self.get(drive) {
+            Some(drive) => drive.paths.warn([text]),
+            None => log::warn!("{text}"),
+        }
+    }
+
+    /// The failure of the last command to a drive, in words, if it was not carried out.
     pub fn trouble(&self, drive: DriveRef) -> Option<String> {
         self.get(drive)?.paths.trouble()
     }
@@ -211,10 +239,10 @@ impl Drives {
     pub fn say_no_idm(&self, drive: DriveRef) {
         let Some(drive) = self.get(drive) else { return };
         if !drive.no_idm.swap(true, Ordering::Relaxed) {
-            log::error!(
+            drive.paths.warn([format!(
                 "drive {} has no IDM; {COUNTED}, replace it or update its firmware",
                 drive.paths.name()
-            );
+            )]);
         }
     }
 
@@ -505,6 +533,8 @@ impl KnownDrive {
                 log::error!("internal error: trying a path to {} panicked", self.identity);
             }
         }
+        // No worker may be left that gives it in due time.
+        self.paths.warn_at_last();
     }
 
     /// Runs a command and replies to all that still wait for it.

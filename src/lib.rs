@@ -26,3 +26,4 @@ mod sys;
 mod test_mode;
 pub mod topology;
 pub mod transport;
+mod words;

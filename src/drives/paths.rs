@@ -9,9 +9,10 @@
 //! succeeds; the pauses in between double. Where all paths have failed, every command tries them
 //! all: the engine's own pauses decide how often.
 
+use super::rate::Rate;
 use crate::sys::clock;
 use crate::sys::sync::{Mutex, MutexGuard, planted};
-use crate::topology::PathAddress;
+use crate::topology::{PathAddress, UNKNOWN};
 use crate::transport::{Answer, Connect, Deadline, DrivePath, Limits, RawStatus, TransportError};
 use core::time::Duration;
 use idm_engine::Instant;
@@ -51,6 +52,8 @@ struct PathsState {
     probing: bool,
     /// Failure of the last command, in words, if it was not carried out.
     trouble: Option<String>,
+    /// Bound on the rate of messages about the drive.
+    rate: Rate,
 }
 
 /// Number that distinguishes a path from all others that the drive has or had.
@@ -200,7 +203,9 @@ impl PathsState {
         }
         let silent = matches!(reply, Reply::Status(Status::Unreachable | Status::Uncertain));
         let silent = silent && !unclear;
-        if self.answers != silent {
+        // Of a path that leads to no drive, that was said when it was named.
+        if self.answers != silent || self.name.starts_with(UNKNOWN) {
+            self.answers = !silent;
             return said;
         }
         self.answers = !silent;
@@ -229,6 +234,7 @@ impl Paths {
             nonsense_said: None,
             probing: false,
             trouble: None,
+            rate: Rate::new(),
         }))
     }
 
@@ -318,7 +324,7 @@ impl Paths {
             let result = running.transport.execute(command, deadline);
             drop(running);
             let said = self.state().note_path(id, result.as_ref().err());
-            say(said);
+            self.warn(said);
             let undelivered = match result {
                 Ok(answer) => {
                     Answer { reply, raw } = answer;
@@ -341,8 +347,27 @@ impl Paths {
         state.note_trouble(&reply, raw, why.as_ref());
         let said = state.note_drive(&reply, why.as_ref());
         drop(state);
-        say(said);
+        self.warn(said);
         reply
+    }
+
+    /// Logs warnings about the drive, as far as their rate allows, and what was delayed before. Not
+    /// to be called with the mutex: the reactor needs it, and a log that blocks, for example on a
+    /// host whose disks are gone, must not keep the reactor from its locks.
+    pub(crate) fn warn(&self, what: impl IntoIterator<Item = String>) {
+        let now = clock::now();
+        let mut state = self.state();
+        let mut said: Vec<String> =
+            what.into_iter().filter_map(|text| state.rate.admit(text, now)).collect();
+        said.extend(state.rate.due(now));
+        drop(state);
+        said.into_iter().for_each(|text| log::warn!("{text}"));
+    }
+
+    /// Logs the warning that was delayed.
+    pub(crate) fn warn_at_last(&self) {
+        let last = self.state().rate.last_word();
+        last.into_iter().for_each(|text| log::warn!("{text}"));
     }
 
     fn begin(&self, tried: &[PathId]) -> Option<PathInUse<'_>> {
@@ -386,14 +411,8 @@ impl Paths {
         let said = state.note_path(id, result.as_ref().err());
         state.used = used;
         drop(state);
-        say(said);
+        self.warn(said);
     }
-}
-
-/// Logs warnings. Not to be called with the mutex: the reactor needs it, and a log that blocks, for
-/// example on a host whose disks are gone, must not keep the reactor from its locks.
-fn say(what: impl IntoIterator<Item = String>) {
-    what.into_iter().for_each(|text| log::warn!("{text}"));
 }
 
 /// Guard that marks a path as being tried.

@@ -9,9 +9,10 @@ use crate::lock::RequestResult;
 use crate::lock::{Adopt, LockspaceKey, ResourceKey, Scope};
 use crate::lockspace::{Held, Lockspace};
 use crate::recovery::ActiveLv;
-use crate::runtime::refusal::{self, are, list, plural};
+use crate::runtime::refusal;
 use crate::state::store::SavedLockspace;
 use crate::topology::TopologyError;
+use crate::words::{are, list, plural};
 use core::time::Duration;
 use idm_engine::{Outcome, Request};
 use idm_protocol::{HostId, Mode, Status};
@@ -295,8 +296,8 @@ impl Running {
         })
     }
 
-    /// Checks that a majority of a VG's drives has IDM and answers. This is the first call that names
-    /// the drives of a new VG.
+    /// Checks that a majority of a VG's drives has IDM and answers. Of a new VG, this is the first
+    /// call that names the drives.
     fn check_drives(&self, lockspace: &Lockspace) -> Result<(), Error> {
         let vg = &lockspace.owner.name;
         let drives = self.members_of(lockspace)?;

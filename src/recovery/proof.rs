@@ -9,6 +9,7 @@ use crate::state::store::SavedLock;
 use crate::sys::clock;
 use crate::sys::sync::mpsc::Receiver;
 use crate::sys::sync::planted;
+use crate::words::list;
 use idm_engine::{Member, Outcome, Refusal, Request};
 use idm_protocol::{Mode, ResourceId};
 use std::collections::HashMap;
@@ -188,7 +189,7 @@ impl Orphans {
         }
         let members = self.members_of(&orphan.saved);
         let names = members.iter().map(|member| self.runtime.drives().name(member.drive));
-        format!("its drives are being asked ({})", refusal::list(names.collect()))
+        format!("its drives are being asked ({})", list(names.collect()))
     }
 
     /// The drives of a noted lock. A drive that a path leads to only now is not one of them.

@@ -4,6 +4,7 @@
 use super::TableRead;
 use crate::drives::Drives;
 use crate::lock::{AskedFor, DriveReport, LockSpec, Refused};
+use crate::words::{are, list, plural};
 use core::fmt;
 use core::time::Duration;
 use idm_engine::{Conflict, DriveRef, Instant, Member, Refusal};
@@ -12,8 +13,6 @@ use idm_protocol::{Limit, Mode, Status};
 /// An answer that has not come for so long is worth a word. A decision may fall before all drives
 /// have had the time to answer.
 const SILENT: Duration = Duration::from_millis(100);
-/// The largest number of drives that one message names.
-const MOST_NAMED: usize = 8;
 
 /// What an administrator can do about the answer of a drive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -138,16 +137,6 @@ fn sentences(drives: &Drives, reasons: impl Iterator<Item = (DriveRef, Reason)>)
     all.filter(|text| !text.is_empty()).map(|text| format!(". {text}")).collect()
 }
 
-/// Some of many things.
-pub(crate) fn list(mut words: Vec<String>) -> String {
-    let more = words.len().saturating_sub(MOST_NAMED);
-    words.truncate(MOST_NAMED);
-    if more > 0 {
-        words.push(format!("and {more} more"));
-    }
-    words.join("; ")
-}
-
 /// The decision, without the drives.
 fn what(refused: &Refused) -> String {
     let voters = refused.drives.iter().filter(|report| report.votes).count();
@@ -261,14 +250,4 @@ fn full(limit: Limit) -> Reason {
         Limit::HostsOfMutex => ("host in this mutex", Remedy::FreeSharers),
     };
     (format!("its table has no room for another {what}"), remedy)
-}
-
-/// A noun for so many things.
-pub(crate) fn plural(count: usize, noun: &str) -> String {
-    if count == 1 { noun.to_owned() } else { format!("{noun}s") }
-}
-
-/// The verb for so many things.
-pub(crate) fn are(count: usize) -> &'static str {
-    if count == 1 { "is" } else { "are" }
 }

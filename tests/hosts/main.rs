@@ -339,6 +339,24 @@ fn a_change_of_the_value_is_seen_by_the_other_host() {
     }
 }
 
+/// The number that belongs to it is in the memory of the lockspace, not on the drives.
+#[test]
+fn a_value_is_told_again_only_in_the_same_start_of_the_lockspace() {
+    let bench = Bench::new(3);
+    let a = bench.started(1, LONG);
+    let lock = || {
+        let block = a.lock(1, Resource::Vg, Exclusive).unwrap();
+        a.unlock(1);
+        block
+    };
+    a.lock(1, Resource::Vg, Exclusive).unwrap();
+    a.manager.unlock(ResourceKey(1), 7, 0);
+    assert_eq!(lock().r_version, 7);
+    a.manager.remove_lockspace(VG, false, true).unwrap();
+    a.start(VG, bench.scope()).unwrap();
+    assert_eq!(lock(), ValBlk::default());
+}
+
 #[test]
 fn the_value_is_published_with_a_conversion() {
     let bench = Bench::new(3);

@@ -4,7 +4,8 @@ use super::Reactor;
 use super::entry::{Entry, PendingKind, demote, release};
 use crate::lock::{RequestResult, Role};
 use crate::metrics::LossKind;
-use crate::runtime::refusal::{self, plural};
+use crate::runtime::refusal;
+use crate::words::plural;
 use idm_engine::{DriveRef, Event, Instant, Loss, Member, Notice, Outcome};
 use idm_protocol::Mode;
 
@@ -119,12 +120,13 @@ impl Reactor {
         match notice {
             Notice::Broke { hosts, drive } => {
                 let hosts: Vec<String> = hosts.iter().map(ToString::to_string).collect();
-                log::warn!(
+                let text = format!(
                     "{spec}: took over on {} what host {} did not renew; see that this host is \
                      stopped",
                     self.drives.name(drive),
                     hosts.join(", ")
                 );
+                self.drives.warn(drive, text);
             }
             Notice::TookOverOwn { drive } => log::info!(
                 "{spec}: took over on {} the record that this host had left there",
@@ -137,17 +139,19 @@ impl Reactor {
                 // A drive that was reset has lost all of its locks: only the first one is logged.
                 let told = self.told.insert(drive, now);
                 let news = told.is_none_or(|told| now.since(told) > self.settings.timing.lease);
-                let (level, others) = match news {
-                    true => (log::Level::Warn, "; other locks may be, too"),
-                    false => (log::Level::Debug, ""),
-                };
-                log::log!(
-                    level,
-                    "{spec}: no longer held on {}, which was reset or gave it to another \
-                     host{others}. It is taken again there if enough drives still have it; see the \
-                     kernel's log for a reset",
+                let why = format!(
+                    "{spec}: no longer held on {}, which was reset or gave it to another host",
                     self.drives.name(drive)
                 );
+                if news {
+                    let text = format!(
+                        "{why}; other locks may be, too. It is taken again there if enough drives \
+                         still have it; see the kernel's log for a reset"
+                    );
+                    self.drives.warn(drive, text);
+                } else {
+                    log::debug!("{why}");
+                }
             }
             Notice::DriveGained { drive } => {
                 // For a lock that has just been taken, the last drives often answer later.
