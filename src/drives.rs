@@ -333,6 +333,12 @@ impl Drives {
         }
     }
 
+    /// Has all drives confirm their identities before their next command.
+    pub fn doubt(&self) {
+        let all = self.known.lock().all.clone();
+        all.iter().for_each(|drive| drive.paths.doubt());
+    }
+
     /// Ends all workers after their current command, and drops the commands that wait.
     pub fn close(&self) {
         let all = self.known.lock().all.clone();

@@ -32,7 +32,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use sysfs::{Sysfs, entries, name_of};
-pub use uevents::{Uevents, concerns_disks};
+pub use uevents::{News, Uevents, concerns_disks};
 
 /// The finder of drives.
 #[derive(Clone, Debug)]

@@ -298,6 +298,11 @@ impl Paths {
         self.state().trouble.clone()
     }
 
+    /// Has the drive confirm its identity on each path before the next command.
+    pub(crate) fn doubt(&self) {
+        self.state().paths.iter().for_each(|path| path.transport.doubt());
+    }
+
     /// Whether the drive answered its last command.
     pub(crate) fn answer(&self) -> bool {
         self.state().answers

@@ -3,7 +3,7 @@
 use crate::drives::Drives;
 use crate::sys::sync::thread::JoinHandle;
 use crate::sys::thread;
-use crate::topology::Uevents;
+use crate::topology::{News, Uevents};
 use core::time::Duration;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -72,7 +72,7 @@ impl Watcher {
             let Some(told) = self.wait(looks) else { return };
             let count = self.drives.event_count();
             let changed = match (told, &self.uevents) {
-                (true, Some(uevents)) => uevents.drain(),
+                (true, Some(uevents)) => self.hear(uevents.drain()),
                 // Events are not counted: disks may have changed.
                 (_, None) if count.is_none() => true,
                 _ => count != self.seen,
@@ -90,6 +90,15 @@ impl Watcher {
         }
     }
 
+    /// Has drives confirm their identities where events put them in doubt. Returns whether disks
+    /// may have changed.
+    fn hear(&self, news: News) -> bool {
+        if news.identities {
+            self.drives.doubt();
+        }
+        news.disks
+    }
+
     /// Waits for the end of a burst of events.
     fn pause(&mut self) -> Option<()> {
         let until = Instant::now() + BURST;
@@ -97,7 +106,7 @@ impl Watcher {
             let left = until.saturating_duration_since(Instant::now());
             let told = self.wait(left)?;
             if let (true, Some(uevents)) = (told, &self.uevents) {
-                uevents.drain();
+                self.hear(uevents.drain());
             }
             if left.is_zero() {
                 self.seen = self.drives.event_count();

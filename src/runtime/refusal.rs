@@ -196,7 +196,12 @@ fn reason(
         }
         _ => {}
     }
-    answered(drives, refused, report)
+    answered(drives, refused, report).or_else(|| {
+        // Of these, each drive that has not helped has decided.
+        let all = matches!(refused.refusal, Refusal::NoQuorum { .. } | Refusal::Unconfirmed);
+        let helped = [report.command, report.read].contains(&Some(Status::Good));
+        (all && !helped).then(|| ("no answer".to_owned(), Remedy::BringBack))
+    })
 }
 
 /// The same of a drive that is not known to be another host's, by its answers.
@@ -250,4 +255,129 @@ fn full(limit: Limit) -> Reason {
         Limit::HostsOfMutex => ("host in this mutex", Remedy::FreeSharers),
     };
     (format!("its table has no room for another {what}"), remedy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lock::{Owner, Role};
+    use crate::topology::Topology;
+    use crate::transport::Limits;
+    use idm_engine::Timing;
+    use idm_protocol::{HostId, ResourceId};
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    /// Three drives without a path, whose identities are their names.
+    fn drives() -> Drives {
+        let connect = Box::new(|_: &_, _: &_| unreachable!("there is no path"));
+        let limits = Limits::new(&Timing::for_lease(Duration::from_secs(60)));
+        let drives = Drives::new(Topology::new(BTreeMap::new()), connect, limits);
+        ["naa.0", "naa.1", "naa.2"].iter().for_each(|identity| drop(drives.member(identity)));
+        drives
+    }
+
+    fn spec() -> LockSpec {
+        let owner = Arc::new(Owner::new("volume group vg0".into(), Some("vg0".into())));
+        LockSpec { resource: ResourceId::GLOBAL, role: Role::Vg, owner }
+    }
+
+    fn report(drive: u32, command: Option<Status>, read: Option<Status>) -> DriveReport {
+        DriveReport { command, read, ..DriveReport::new(DriveRef(drive), true) }
+    }
+
+    fn said(refusal: Refusal, reports: &[DriveReport]) -> String {
+        let asked = AskedFor::Mode(Mode::Exclusive);
+        let refused = Refused { refusal, asked, drives: reports.to_vec() };
+        text(&drives(), &spec(), &refused, Instant::from_micros(1_000_000))
+    }
+
+    fn no_quorum(granted: usize, needed: usize) -> Refusal {
+        Refusal::NoQuorum { granted, needed, barred: Vec::new() }
+    }
+
+    const BRING_BACK: &str = "Bring back the drives that do not answer, or the paths to them (see \
+                              the kernel's log), and repeat the command";
+
+    #[test]
+    fn one_drive_and_two_drives_are_counted_in_english() {
+        let silent = DriveReport {
+            silent: Some(Duration::from_millis(4800)),
+            ..DriveReport::new(DriveRef(0), true)
+        };
+        assert_eq!(
+            said(no_quorum(0, 1), &[silent]),
+            format!(
+                "the lock of volume group vg0 is refused: 0 of 1 drive granted it, 1 is needed. \
+                 naa.0: no answer for 5 s. {BRING_BACK}"
+            )
+        );
+        let granted = report(1, Some(Status::Good), None);
+        assert_eq!(
+            said(no_quorum(1, 2), &[silent, granted]),
+            format!(
+                "the lock of volume group vg0 is refused: 1 of 2 drives granted it, 2 are \
+                 needed. naa.0: no answer for 5 s. {BRING_BACK}"
+            )
+        );
+    }
+
+    #[test]
+    fn a_drive_without_any_answer_is_named_too() {
+        let asked_just_now = DriveReport {
+            silent: Some(Duration::from_millis(1)),
+            ..DriveReport::new(DriveRef(0), true)
+        };
+        for report in [asked_just_now, DriveReport::new(DriveRef(0), true)] {
+            let text = said(no_quorum(0, 1), &[report]);
+            assert!(text.contains("naa.0: no answer. "), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_each_drive_said_is_told_apart() {
+        use Status::{Conflict, Failed, Full, Good, TryAgain, Unsupported};
+        let held = || Refusal::Held(Vec::new());
+        for (refusal, command, read, why, remedy) in [
+            (held(), Some(Conflict), Some(Conflict), "RESERVATION CONFLICT", "have it removed"),
+            (held(), Some(Conflict), Some(Good), "its table shows no holder", "Repeat"),
+            (held(), Some(Conflict), Some(Failed), "its table cannot be read", "Bring back"),
+            (no_quorum(0, 1), Some(TryAgain), None, "BUSY", "less busy"),
+            (no_quorum(0, 1), Some(Unsupported), None, "no IDM", "Use drives with IDM"),
+            (no_quorum(0, 1), Some(Failed), None, "makes no sense", "firmware"),
+            (Refusal::Full, Some(Full(Limit::Mutexes)), Some(Good), "another mutex", "fewer"),
+            (Refusal::Full, Some(Full(Limit::Hosts)), None, "another host", "fewer hosts"),
+            (Refusal::Full, Some(Full(Limit::HostsOfMutex)), None, "in this mutex", "share"),
+        ] {
+            let text = said(refusal, &[report(1, command, read)]);
+            assert!(text.contains("naa.1: ") && text.contains(why), "{why}: {text}");
+            assert!(text.contains(remedy), "{remedy}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_drive_that_may_not_be_asked_yet_is_named_with_its_seconds() {
+        let until = Instant::from_micros(1_000_000) + Duration::from_millis(12_001);
+        let barred = vec![(DriveRef(2), until)];
+        let refusal = Refusal::NoQuorum { granted: 0, needed: 1, barred };
+        let text = said(refusal, &[DriveReport::new(DriveRef(2), true)]);
+        assert!(text.contains("naa.2: not asked for 13 s"), "{text}");
+    }
+
+    #[test]
+    fn holders_are_named_and_sharers_that_are_not_admitted_are_the_firmwares_fault() {
+        let host = HostId::new([7; 16], "bravo");
+        let conflict = |mode| Conflict { host, mode, drive: DriveRef(0), same_set: true };
+        let refused = |asked, mode| Refused {
+            refusal: Refusal::Held(vec![conflict(mode)]),
+            asked: AskedFor::Mode(asked),
+            drives: vec![report(0, Some(Status::Conflict), Some(Status::Good))],
+        };
+        let said =
+            |asked, mode| text(&drives(), &spec(), &refused(asked, mode), Instant::default());
+        let text = said(Mode::Shared, Mode::Exclusive);
+        assert!(text.contains("bravo") && text.contains("when that host gives it up"), "{text}");
+        let text = said(Mode::Shared, Mode::Shared);
+        assert!(text.contains("naa.0: admits no sharer") && text.contains("r00d"), "{text}");
+    }
 }

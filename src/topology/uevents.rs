@@ -25,20 +25,44 @@ impl Uevents {
         Ok(Uevents(fd))
     }
 
-    /// Takes all events that have arrived, without waiting. Returns whether disks may have changed:
-    /// an event says so, or events were lost.
-    pub fn drain(&self) -> bool {
-        let mut changed = false;
+    /// Takes all events that have arrived, without waiting.
+    pub fn drain(&self) -> News {
+        let mut news = News::default();
         let mut message = [0; MESSAGE];
         loop {
             match recv(self.0.as_raw_fd(), &mut message, MsgFlags::empty()) {
-                Ok(length) => changed |= concerns_disks(&message[..length]),
+                Ok(length) => {
+                    let event = &message[..length];
+                    news.disks |= concerns_disks(event);
+                    news.identities |= tells_of_another_unit(event);
+                }
                 Err(Errno::EINTR) => {}
-                Err(Errno::ENOBUFS) => changed = true,
-                Err(_) => return changed,
+                Err(Errno::ENOBUFS) => news = News { disks: true, identities: true },
+                Err(_) => return news,
             }
         }
     }
+}
+
+/// What events say, or may have said where some were lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct News {
+    /// Whether disks may have come, gone or changed.
+    pub disks: bool,
+    /// Whether other drives may be behind SCSI disks than before.
+    pub identities: bool,
+}
+
+/// Whether a kernel event says that a SCSI disk may be another one now. The kernel sends it when
+/// the disk has answered a command with such a UNIT ATTENTION (3F/03, 3F/0E), of whomever that
+/// command was: no other command is told of it.
+fn tells_of_another_unit(message: &[u8]) -> bool {
+    message.split(|&byte| byte == 0).any(|field| {
+        matches!(
+            field,
+            b"SDEV_UA=INQUIRY_DATA_HAS_CHANGED" | b"SDEV_UA=REPORTED_LUNS_DATA_HAS_CHANGED"
+        )
+    })
 }
 
 impl AsFd for Uevents {
@@ -98,6 +122,22 @@ mod tests {
                 assert_eq!(concerns_disks(&event(action, path, subsystem)), expected, "{path}");
             }
         }
+    }
+
+    #[test]
+    fn a_unit_attention_that_the_kernel_was_told_is_heard() {
+        let path = "/devices/pci0000:00/0000:00:05.0/host2/target2:0:0/2:0:0:0";
+        for (told, expected) in [
+            ("INQUIRY_DATA_HAS_CHANGED", true),
+            ("REPORTED_LUNS_DATA_HAS_CHANGED", true),
+            ("CAPACITY_DATA_HAS_CHANGED", false),
+        ] {
+            let mut message = event("change", path, "scsi");
+            message.extend(format!("SDEV_UA={told}\0").bytes());
+            assert!(concerns_disks(&message));
+            assert_eq!(tells_of_another_unit(&message), expected, "{told}");
+        }
+        assert!(!tells_of_another_unit(&event("change", path, "scsi")));
     }
 
     #[test]

@@ -21,6 +21,9 @@ pub trait Protocol: Send + Sync {
         data: Data<'_>,
         deadline: &Deadline,
     ) -> Result<Completion, CommandError>;
+
+    /// Has the drive confirm its identity before the next command: another one may have its place.
+    fn doubt(&self) {}
 }
 
 /// A request to a drive.
@@ -311,6 +314,10 @@ impl<P: Protocol> IdmPath<P> {
 }
 
 impl<P: Protocol> DrivePath for IdmPath<P> {
+    fn doubt(&self) {
+        self.protocol.doubt();
+    }
+
     fn execute(
         &self,
         command: &DriveCommand,

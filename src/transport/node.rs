@@ -65,6 +65,11 @@ impl<T> Node<T> {
         Ok(fd)
     }
 
+    /// Identity of the expected drive.
+    pub fn identity(&self) -> &str {
+        &self.identity
+    }
+
     /// Closes a device that leads nowhere, unless another thread has already replaced it.
     pub fn forget(&self, stale: &Arc<T>) {
         let mut slot = self.open.lock();

@@ -14,6 +14,9 @@ pub trait DrivePath: Send + Sync {
         command: &DriveCommand,
         deadline: &Deadline,
     ) -> Result<Answer, TransportError>;
+
+    /// Has the drive confirm its identity before the next command: another one may have its place.
+    fn doubt(&self) {}
 }
 
 /// The drive's own answer to a command.

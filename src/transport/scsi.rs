@@ -14,6 +14,9 @@ pub trait Port: Send + Sync {
         data: Data<'_>,
         deadline: &Deadline,
     ) -> Result<ScsiCompletion, CommandError>;
+
+    /// Has the drive confirm its identity before the next command: another one may have its place.
+    fn doubt(&self) {}
 }
 
 /// The answer of a drive.
@@ -49,6 +52,10 @@ impl<P: Port> Protocol for Scsi<P> {
         let status = scsi::decode_status(answer.status, &answer.sense);
         let raw = RawStatus::Scsi(answer.status, scsi::Sense::decode(&answer.sense));
         Ok(drive::Completion { status, raw: Some(raw), transferred: answer.transferred })
+    }
+
+    fn doubt(&self) {
+        self.0.doubt();
     }
 }
 

@@ -9,24 +9,31 @@
 //! time-out. On a block node even a process that is killed waits for this; on an sg node such a
 //! process ends at once, and its command goes on until the kernel has ended it.
 
-use super::drive::{CommandError, Data};
+use super::drive::{Buffer, CommandError, Data};
 use super::node::Node;
 use super::scsi::{Port, ScsiCompletion};
 use super::sg_io::{self, SgCompletion};
-use super::{Deadline, TransportError};
-use crate::topology::Topology;
+use super::{Deadline, RawStatus, TransportError};
+use crate::topology::{Topology, designator};
+use core::fmt;
 use core::time::Duration;
-use idm_protocol::scsi::{Cdb, Sense, status};
+use idm_protocol::scsi::{self, Cdb, Sense, status};
 use nix::errno::Errno;
 use nix::sys::stat::stat;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// One path to a SCSI disk.
 pub struct ScsiNode {
     node: Node<OpenScsi>,
     topology: Arc<Topology>,
+    /// How often another drive may have come behind the node. The drive itself is asked then,
+    /// because what sysfs says of it may be older.
+    doubts: AtomicU64,
+    /// The number of these doubts that the drive has answered.
+    settled: AtomicU64,
 }
 
 /// An open device.
@@ -65,7 +72,8 @@ impl NodeKind {
 impl ScsiNode {
     /// The disk with this block node and identity. Nothing is opened before the first command.
     pub fn new(node: PathBuf, identity: String, topology: Arc<Topology>) -> ScsiNode {
-        ScsiNode { node: Node::new(node, identity), topology }
+        let (doubts, settled) = (AtomicU64::new(0), AtomicU64::new(0));
+        ScsiNode { node: Node::new(node, identity), topology, doubts, settled }
     }
 
     fn open(&self) -> Result<OpenScsi, String> {
@@ -87,7 +95,98 @@ impl ScsiNode {
         })?;
         Ok(OpenScsi { fd, kind })
     }
+
+    /// Runs one command, after the drive has confirmed its identity where that is in doubt.
+    fn run(
+        &self,
+        opened: &Arc<OpenScsi>,
+        cdb: &Cdb,
+        data: Data<'_>,
+        deadline: &Deadline,
+        run: &Run<'_>,
+    ) -> Result<ScsiCompletion, CommandError> {
+        let doubts = self.doubts.load(Ordering::Acquire);
+        if self.settled.load(Ordering::Acquire) != doubts {
+            self.confirm(opened, deadline, run).map_err(|trouble| self.node.named(trouble))?;
+            self.settled.fetch_max(doubts, Ordering::AcqRel);
+        }
+        let timeout = opened.kind.timeout(deadline).map_err(|late| self.node.named(late))?;
+        let long = data.is_long();
+        let result = run(opened, cdb, data, timeout);
+        if leads_nowhere(&result) {
+            // Only the next command opens the node again: with a host status it is not certain that
+            // the drive did not get this one.
+            self.node.forget(opened);
+        }
+        match result {
+            Ok(completion) => self.believe(&completion, doubts).map_err(CommandError::Transport),
+            Err(errno) => Err(judge_errno(errno, opened.kind, long)),
+        }
+        .map_err(|trouble| self.node.named(trouble))
+    }
+
+    /// The drive's answer, unless another drive may have given it. `doubts`: how many there were
+    /// when the drive's identity was certain.
+    fn believe(
+        &self,
+        completion: &SgCompletion,
+        doubts: u64,
+    ) -> Result<ScsiCompletion, TransportError> {
+        let answer = judge(completion)?;
+        let sense = Sense::decode(&answer.sense);
+        if sense.is_some_and(Sense::tells_of_another_unit) {
+            self.doubt();
+        } else if self.doubts.load(Ordering::Acquire) != doubts {
+            let why = "another drive may have answered: what is behind the node has changed";
+            return Err(TransportError::Unknown(why.into()));
+        }
+        Ok(answer)
+    }
+
+    /// Asks the drive who it is. An error means that it got no other command.
+    fn confirm(
+        &self,
+        opened: &Arc<OpenScsi>,
+        deadline: &Deadline,
+        run: &Run<'_>,
+    ) -> Result<(), CommandError> {
+        let timeout = opened.kind.timeout(deadline)?;
+        let mut page = Buffer::new(scsi::IDENTITY_PAGE_LEN);
+        let cdb = scsi::inquire_identity();
+        let result = run(opened, &cdb, Data::In(page.bytes()), timeout);
+        let answer = match &result {
+            Ok(completion) => judge(completion).map_err(|error| error.to_string()),
+            Err(errno) => Err(errno.to_string()),
+        };
+        let found = match answer {
+            Ok(answer) if answer.status == status::GOOD => {
+                designator(page.bytes().get(..answer.transferred).unwrap_or_default())
+            }
+            Ok(answer) => {
+                return Err(self.unconfirmed(opened, &RawStatus::Scsi(answer.status, None)));
+            }
+            Err(why) => return Err(self.unconfirmed(opened, &why)),
+        };
+        match found {
+            Some(found) if found == self.node.identity() => Ok(()),
+            Some(found) => Err(self.unconfirmed(opened, &format_args!("it is now drive {found}"))),
+            None => Err(self.unconfirmed(opened, &"it names no identity")),
+        }
+    }
+
+    fn unconfirmed(&self, opened: &Arc<OpenScsi>, why: &dyn fmt::Display) -> CommandError {
+        self.node.forget(opened);
+        let why = format!(
+            "what is behind the node has changed, and drive {} is not confirmed: {why}; have the \
+             kernel look at the disk again (its file device/rescan in sysfs)",
+            self.node.identity()
+        );
+        TransportError::NotSent(why).into()
+    }
 }
+
+/// Runs one SCSI command on an open node.
+type Run<'a> = dyn Fn(&OpenScsi, &Cdb, Data<'_>, Duration) -> Result<SgCompletion, Errno> + 'a;
 
 impl Port for ScsiNode {
     fn execute(
@@ -97,19 +196,14 @@ impl Port for ScsiNode {
         deadline: &Deadline,
     ) -> Result<ScsiCompletion, CommandError> {
         let opened = self.node.opened(|| self.open())?;
-        let timeout = opened.kind.timeout(deadline).map_err(|late| self.node.named(late))?;
-        let long = data.is_long();
-        let result = sg_io::run(opened.fd.as_fd(), cdb, data, timeout);
-        if leads_nowhere(&result) {
-            // Only the next command opens the node again: with a host status it is not certain that
-            // the drive did not get this one.
-            self.node.forget(&opened);
-        }
-        match result {
-            Ok(completion) => judge(&completion).map_err(CommandError::Transport),
-            Err(errno) => Err(judge_errno(errno, opened.kind, long)),
-        }
-        .map_err(|trouble| self.node.named(trouble))
+        let run = |opened: &OpenScsi, cdb: &Cdb, data: Data<'_>, timeout| {
+            sg_io::run(opened.fd.as_fd(), cdb, data, timeout)
+        };
+        self.run(&opened, cdb, data, deadline, &run)
+    }
+
+    fn doubt(&self) {
+        self.doubts.fetch_add(1, Ordering::AcqRel);
     }
 }
 
@@ -212,6 +306,7 @@ mod tests {
     use super::*;
     use crate::sys::clock::virtual_time;
     use crate::transport::soon;
+    use std::cell::{Cell, RefCell};
     use std::collections::BTreeMap;
 
     fn completion(status: u8) -> SgCompletion {
@@ -384,5 +479,116 @@ mod tests {
             };
             assert!(why.starts_with(path), "{why}");
         }
+    }
+
+    /// A node whose device does as a script says, with the number of each opcode that it got.
+    struct Scripted {
+        node: ScsiNode,
+        opened: Arc<OpenScsi>,
+        opcodes: RefCell<Vec<u8>>,
+        /// UNIT ATTENTION that comes with the next command other than INQUIRY.
+        attention: Cell<Option<u8>>,
+        /// Identity in the drive's page.
+        naa: Cell<[u8; 8]>,
+    }
+
+    const NAA: [u8; 8] = [0x50, 0, 0xC5, 0, 1, 2, 3, 4];
+    const OTHER: [u8; 8] = [0x50, 0, 0xC5, 0, 9, 9, 9, 9];
+
+    impl Scripted {
+        fn new() -> Scripted {
+            let topology = Arc::new(Topology::new(BTreeMap::new()));
+            let fd = std::fs::File::open("/dev/null").unwrap().into();
+            Scripted {
+                node: ScsiNode::new("/dev/sdx".into(), "naa.5000c50001020304".into(), topology),
+                opened: Arc::new(OpenScsi { fd, kind: NodeKind::Sg }),
+                opcodes: RefCell::default(),
+                attention: Cell::new(None),
+                naa: Cell::new(NAA),
+            }
+        }
+
+        fn read(&self) -> Result<ScsiCompletion, CommandError> {
+            let run = |_: &OpenScsi, cdb: &Cdb, data: Data<'_>, _| {
+                self.opcodes.borrow_mut().push(cdb[0]);
+                let asked = data.size();
+                let (0x12, Data::In(page)) = (cdb[0], data) else {
+                    return Ok(match self.attention.take() {
+                        Some(ascq) => SgCompletion {
+                            sense: vec![0x70, 0, 6, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0x3F, ascq],
+                            ..completion(0x02)
+                        },
+                        None => SgCompletion { asked, ..completion(0) },
+                    });
+                };
+                page[..8].copy_from_slice(&[0, 0x83, 0, 12, 1, 3, 0, 8]);
+                page[8..16].copy_from_slice(&self.naa.get());
+                Ok(SgCompletion { asked, resid: asked as i32 - 16, ..completion(0) })
+            };
+            let cdb = idm_protocol::scsi::read_table(1);
+            self.node.run(&self.opened, &cdb, Data::In(&mut [0; 512]), &soon(), &run)
+        }
+
+        fn opcodes(&self) -> Vec<u8> {
+            self.opcodes.take()
+        }
+    }
+
+    #[test]
+    fn a_drive_that_may_be_another_one_tells_its_identity_before_it_is_believed() {
+        let drive = Scripted::new();
+        assert!(drive.read().is_ok());
+        assert_eq!(drive.opcodes(), [0xF0]);
+        for ascq in [0x03, 0x05, 0x0E] {
+            drive.attention.set(Some(ascq));
+            assert_eq!(drive.read().unwrap().status, 0x02);
+            assert!(drive.read().is_ok());
+            assert_eq!(drive.opcodes(), [0xF0, 0x12, 0xF0], "it is asked once");
+            assert!(drive.read().is_ok());
+            assert_eq!(drive.opcodes(), [0xF0]);
+        }
+        // Other conditions say nothing of its identity.
+        drive.attention.set(Some(0x01));
+        assert_eq!(drive.read().unwrap().status, 0x02);
+        assert!(drive.read().is_ok());
+        assert_eq!(drive.opcodes(), [0xF0, 0xF0]);
+        // The kernel may have been told instead.
+        drive.node.doubt();
+        assert!(drive.read().is_ok());
+        assert_eq!(drive.opcodes(), [0x12, 0xF0]);
+    }
+
+    #[test]
+    fn another_drive_behind_an_open_node_gets_no_command() {
+        let drive = Scripted::new();
+        drive.attention.set(Some(0x0E));
+        drive.naa.set(OTHER);
+        assert_eq!(drive.read().unwrap().status, 0x02);
+        drive.opcodes();
+        for _ in 0..3 {
+            let Err(CommandError::Transport(TransportError::NotSent(why))) = drive.read() else {
+                panic!("it is believed");
+            };
+            assert!(why.contains("/dev/sdx") && why.contains("naa.5000c50009090909"), "{why}");
+            assert_eq!(drive.opcodes(), [0x12]);
+        }
+        drive.naa.set(NAA);
+        assert!(drive.read().is_ok(), "it is back");
+    }
+
+    #[test]
+    fn what_was_answered_while_the_identity_became_doubtful_is_not_believed() {
+        let drive = Scripted::new();
+        let run = |_: &OpenScsi, _: &Cdb, data: Data<'_>, _| {
+            // Another command has been told meanwhile.
+            drive.node.doubt();
+            Ok(SgCompletion { asked: data.size(), ..completion(0) })
+        };
+        let cdb = idm_protocol::scsi::read_table(1);
+        let answer = drive.node.run(&drive.opened, &cdb, Data::In(&mut [0; 512]), &soon(), &run);
+        let Err(CommandError::Transport(TransportError::Unknown(why))) = answer else {
+            panic!("{answer:?}");
+        };
+        assert!(why.contains("another drive"), "{why}");
     }
 }

@@ -11,6 +11,11 @@ pub const VERSION_PAGE_LEN: usize = 0x70;
 /// Offset of the major version in the version page, in bytes.
 pub const VERSION_MAJOR: usize = 96;
 
+/// INQUIRY vital product data page with the designators of the logical unit.
+pub const IDENTITY_PAGE: u8 = 0x83;
+/// Allocation length of the device identification page in bytes.
+pub const IDENTITY_PAGE_LEN: usize = 1024;
+
 /// A command descriptor block. The 16-byte form of SPC-4 is long enough for every command here.
 pub type Cdb = [u8; 16];
 
@@ -51,6 +56,16 @@ pub fn inquire_version() -> Cdb {
     cdb[1] = 0x01;
     cdb[2] = VERSION_PAGE;
     cdb[3..5].copy_from_slice(&(VERSION_PAGE_LEN as u16).to_be_bytes());
+    cdb
+}
+
+/// Reads the device identification page (VPD page 83h), by which drives are told apart (SPC-4).
+pub fn inquire_identity() -> Cdb {
+    let mut cdb = [0; 16];
+    cdb[0] = 0x12;
+    cdb[1] = 0x01;
+    cdb[2] = IDENTITY_PAGE;
+    cdb[3..5].copy_from_slice(&(IDENTITY_PAGE_LEN as u16).to_be_bytes());
     cdb
 }
 
@@ -123,6 +138,12 @@ impl Sense {
             }),
             _ => None,
         }
+    }
+
+    /// Whether the logical unit reports that it may be another one now: its INQUIRY data, its
+    /// identifier or the list of logical units has changed (SPC-4).
+    pub fn tells_of_another_unit(self) -> bool {
+        matches!((self.key, self.asc, self.ascq), (0x06, 0x3F, 0x03 | 0x05 | 0x0E))
     }
 
     /// The meaning of a CHECK CONDITION with this sense data, for a mutex command.
