@@ -19,10 +19,10 @@ use paths::Paths;
 use queue::{Begun, CommandQueue, Expired, Help, Job, ReplyHandler, Urgency};
 use rate::Rate;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Commands of one drive that are in the kernel at the same time, and as many again for every
 /// further path: a path that hangs must not block the others.
@@ -32,7 +32,7 @@ const COUNTED: &str = "it counts as a drive that does not answer";
 /// Time after which a worker without work ends.
 pub(crate) const IDLE: Duration = Duration::from_secs(30);
 
-/// All drives that were ever named. A drive keeps its [`DriveRef`] for the lifetime of the process.
+/// The drives that are in use. A drive keeps its [`DriveRef`] for as long as it is known.
 pub struct Drives {
     topology: Topology,
     connect: Box<Connect>,
@@ -44,7 +44,9 @@ pub struct Drives {
 }
 
 struct Known {
-    all: Vec<Arc<KnownDrive>>,
+    /// The drives by their handles, which are never used again for another drive.
+    all: BTreeMap<DriveRef, Arc<KnownDrive>>,
+    next: u32,
     by_identity: HashMap<String, DriveRef>,
     /// The drives that each path led to when it was last resolved.
     by_path: HashMap<String, Vec<DriveRef>>,
@@ -71,6 +73,8 @@ struct KnownDrive {
     queue: Mutex<CommandQueue>,
     work: Condvar,
     metrics: DriveMetrics,
+    /// Time when it was last named or got a command, in us since boot.
+    used: AtomicU64,
 }
 
 /// The drives behind the paths of a lock.
@@ -81,6 +85,14 @@ pub struct Members {
     pub found: usize,
     /// Errors of the paths that lead to no drive.
     pub lost: Vec<TopologyError>,
+    /// Keeps the drives from being forgotten.
+    pub pins: Vec<DrivePin>,
+}
+
+/// Keeps a drive from being forgotten for as long as it lives.
+#[derive(Clone)]
+pub struct DrivePin {
+    _drive: Arc<KnownDrive>,
 }
 
 /// Releases the mutex and logs the warnings that are still to be logged.
@@ -102,7 +114,8 @@ impl Drives {
     /// A list without drives.
     pub fn new(topology: Topology, connect: Box<Connect>, limits: Limits) -> Drives {
         let known = Known {
-            all: Vec::new(),
+            all: BTreeMap::new(),
+            next: 0,
             by_identity: HashMap::new(),
             by_path: HashMap::new(),
             complaints: HashMap::new(),
@@ -119,7 +132,7 @@ impl Drives {
     pub fn members(&self, paths: &[String]) -> Members {
         let mut members: Vec<Member> = Vec::new();
         let mut there = HashSet::new();
-        let mut lost = Vec::new();
+        let (mut lost, mut pins) = (Vec::new(), Vec::new());
         let inventory = self.inventory();
         let located = self.topology.locate(paths);
         let mut known = self.known.lock();
@@ -146,7 +159,10 @@ impl Drives {
             }
             for drive in &counted {
                 if !members.iter().any(|member| member.drive == *drive) {
-                    let identity = known.all[drive.0 as usize].identity.clone().into_bytes();
+                    let Some(it) = known.all.get(drive) else { continue };
+                    it.is_used();
+                    pins.push(DrivePin { _drive: it.clone() });
+                    let identity = it.identity.clone().into_bytes();
                     members.push(Member { drive: *drive, identity });
                 }
             }
@@ -155,7 +171,7 @@ impl Drives {
         known.say_shared_devices(&members);
         say_unsaid(known);
         let found = members.iter().filter(|member| there.contains(&member.drive)).count();
-        Members { members, found, lost }
+        Members { members, found, lost, pins }
     }
 
     /// Adds to `members` the drives that have a partition for the global lock now; drives that had
@@ -186,7 +202,9 @@ impl Drives {
         let there =
             |member: &&Member| self.get(member.drive).is_some_and(|drive| drive.paths.count() > 0);
         let found = members.iter().filter(there).count();
-        Members { members: members.clone(), found, lost: Vec::new() }
+        let pin = |member: &Member| self.get(member.drive).map(|drive| DrivePin { _drive: drive });
+        let pins = members.iter().filter_map(pin).collect();
+        Members { members: members.clone(), found, lost: Vec::new(), pins }
     }
 
     /// The drive with this identity. It does not answer until a path leads to it.
@@ -204,7 +222,7 @@ impl Drives {
     }
 
     fn get(&self, drive: DriveRef) -> Option<Arc<KnownDrive>> {
-        self.known.lock().all.get(drive.0 as usize).cloned()
+        self.known.lock().all.get(&drive).cloned()
     }
 
     /// The drive's name for messages: its path and identity.
@@ -248,13 +266,13 @@ impl Drives {
 
     /// The drives that currently do not answer promptly.
     pub fn slow(&self, now: Instant) -> Vec<DriveRef> {
-        let all = self.known.lock().all.clone();
+        let all = self.known.lock().all();
         all.iter().filter(|drive| drive.paths.are_slow(now)).map(|drive| drive.reference).collect()
     }
 
     /// The counters of the process and of each drive, as text for Prometheus.
     pub fn render(&self, metrics: &Metrics) -> String {
-        let all = self.known.lock().all.clone();
+        let all = self.known.lock().all();
         let names: Vec<String> = all.iter().map(|drive| drive.paths.name()).collect();
         let samples: Vec<DriveSample<'_>> =
             all.iter().zip(&names).map(|(drive, name)| drive.sample(name)).collect();
@@ -273,6 +291,7 @@ impl Drives {
     ) {
         match self.get(drive) {
             Some(drive) => {
+                drive.is_used();
                 let queued = clock::now();
                 let (deadline, lost) = (self.limits.deadline(queued), queued + self.limits.lost);
                 drive.submit(Job { command, urgency, queued, deadline, lost, done }, self.limits);
@@ -283,7 +302,7 @@ impl Drives {
 
     /// Gets workers to what waits.
     pub fn start(&self) {
-        let all = self.known.lock().all.clone();
+        let all = self.known.lock().all();
         all.into_iter().for_each(|drive| drive.start(self.limits));
     }
 
@@ -296,7 +315,7 @@ impl Drives {
     }
 
     fn sweep(&self, before: Instant, now: Instant) {
-        let all = self.known.lock().all.clone();
+        let all = self.known.lock().all();
         for drive in all {
             let Expired { unsent, lost } = drive.queue.lock().expire(before, now);
             for done in unsent {
@@ -326,22 +345,45 @@ impl Drives {
             Err(error) => return log::debug!("the disks cannot be listed: {error}"),
         };
         *self.inventory.lock() = inventory.clone();
-        let all = self.known.lock().all.clone();
+        let all = self.known.lock().all();
         for drive in all.iter().filter(|drive| Inventory::would_list(&drive.identity)) {
             let paths = inventory.paths_of(&drive.identity);
             drive.paths.set(&drive.identity, paths, &self.connect);
         }
     }
 
+    /// Forgets the drives that no path leads to, that nobody has named or used since `since`, and
+    /// that no [`DrivePin`] keeps; and the paths that led to such drives only. A handle of a
+    /// forgotten drive stands for a drive that cannot be reached.
+    pub fn forget(&self, since: Instant) {
+        let mut known = self.known.lock();
+        let Known { all, by_identity, by_path, complaints, .. } = &mut *known;
+        let is_idle = |drive: &KnownDrive| drive.is_idle(since);
+        let idle: HashSet<DriveRef> = all
+            .iter()
+            .filter(|(_, drive)| Arc::strong_count(drive) == 1 && is_idle(drive))
+            .map(|(&drive, _)| drive)
+            .collect();
+        if idle.is_empty() {
+            return;
+        }
+        by_path.retain(|_, drives| !drives.iter().all(|drive| idle.contains(drive)));
+        // A path that is left must go on counting all that it led to.
+        let counted: HashSet<DriveRef> = by_path.values().flatten().copied().collect();
+        all.retain(|drive, _| !idle.contains(drive) || counted.contains(drive));
+        by_identity.retain(|_, drive| all.contains_key(drive));
+        complaints.retain(|of, _| by_path.contains_key(of) || by_identity.contains_key(of));
+    }
+
     /// Has all drives confirm their identities before their next command.
     pub fn doubt(&self) {
-        let all = self.known.lock().all.clone();
+        let all = self.known.lock().all();
         all.iter().for_each(|drive| drive.paths.doubt());
     }
 
     /// Ends all workers after their current command, and drops the commands that wait.
     pub fn close(&self) {
-        let all = self.known.lock().all.clone();
+        let all = self.known.lock().all();
         for drive in all {
             let mut queue = drive.queue.lock();
             queue.closed = true;
@@ -356,14 +398,23 @@ impl Drives {
 }
 
 impl Known {
+    fn all(&self) -> Vec<Arc<KnownDrive>> {
+        self.all.values().cloned().collect()
+    }
+
     fn drive(&mut self, identity: &str) -> Arc<KnownDrive> {
         match self.by_identity.entry(identity.to_owned()) {
-            Entry::Occupied(known) => self.all[known.get().0 as usize].clone(),
+            Entry::Occupied(known) => {
+                let drive = self.all[known.get()].clone();
+                drive.is_used();
+                drive
+            }
             Entry::Vacant(slot) => {
-                let reference = DriveRef(self.all.len() as u32);
+                let reference = DriveRef(self.next);
+                self.next += 1;
                 slot.insert(reference);
                 let drive = Arc::new(KnownDrive::new(reference, identity.to_owned()));
-                self.all.push(drive.clone());
+                self.all.insert(reference, drive.clone());
                 drive
             }
         }
@@ -415,7 +466,7 @@ impl Known {
     fn say_shared_devices(&mut self, members: &[Member]) {
         let mut first: HashMap<&str, &Arc<KnownDrive>> = HashMap::new();
         for member in members {
-            let drive = &self.all[member.drive.0 as usize];
+            let Some(drive) = self.all.get(&member.drive) else { continue };
             let Some(device) = drive.device.get() else { continue };
             let other = first.entry(device).or_insert(drive);
             if other.reference == drive.reference {
@@ -444,6 +495,18 @@ impl Known {
 }
 
 impl KnownDrive {
+    /// Records that somebody has named the drive or sends it a command.
+    fn is_used(&self) {
+        self.used.store(clock::now().as_micros(), Ordering::Relaxed);
+    }
+
+    /// Whether no path leads to the drive, and nobody has used it since `since`.
+    fn is_idle(&self, since: Instant) -> bool {
+        let used = Instant::from_micros(self.used.load(Ordering::Relaxed));
+        let queue = self.queue.lock();
+        used < since && self.paths.count() == 0 && queue.is_empty() && queue.workers == 0
+    }
+
     /// A drive that no path leads to yet: it counts, and never answers.
     fn new(reference: DriveRef, identity: String) -> KnownDrive {
         KnownDrive {
@@ -456,6 +519,7 @@ impl KnownDrive {
             queue: Mutex::default(),
             work: Condvar::new(),
             metrics: DriveMetrics::default(),
+            used: AtomicU64::new(clock::now().as_micros()),
         }
     }
 
@@ -755,6 +819,74 @@ mod tests {
                 put_off,
             },
         )
+    }
+
+    /// Drives of a host where no drive is ever reached.
+    fn unreached() -> Drives {
+        let connect =
+            Box::new(|_: &str, _: &PathAddress| -> Arc<dyn crate::transport::DrivePath> {
+                unreachable!("no path leads to a drive")
+            });
+        Drives::new(Topology::new(BTreeMap::new()), connect, Limits::new(&timing()))
+    }
+
+    fn nowhere(numbers: core::ops::Range<usize>) -> Vec<String> {
+        numbers.map(|number| format!("/nonexistent/{number}")).collect()
+    }
+
+    #[test]
+    fn paths_and_drives_that_are_gone_are_forgotten() {
+        let time = virtual_time();
+        let drives = unreached();
+        let first = drives.members(&nowhere(0..5000));
+        assert_eq!(first.members.len(), 5000);
+        let counts = || {
+            let known = drives.known.lock();
+            [known.all.len(), known.by_identity.len(), known.by_path.len(), known.complaints.len()]
+        };
+        assert_eq!(counts(), [5000; 4]);
+        let lease = timing().lease;
+        time.advance(lease);
+        drives.forget(clock::now() - lease / 2);
+        assert_eq!(counts(), [5000; 4], "they are pinned");
+        let handle = first.members[0].drive;
+        drop(first);
+        drives.forget(clock::now() - lease * 2);
+        assert_eq!(counts(), [5000; 4], "they were named a moment ago");
+        // A command uses a drive, and so does its name.
+        let kept = drives.members(&nowhere(1..2)).members[0].drive;
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let tell = |drive| {
+            let told = told.clone();
+            let done = ReplyHandler::new(move |reply| told.lock().push(reply));
+            drives.submit(drive, DriveCommand::ReadTable, Urgency::Background, done);
+            drives.sweep(clock::now() + lease, clock::now() + lease);
+        };
+        drives.forget(clock::now() - lease / 2);
+        assert_eq!(counts(), [1; 4]);
+        assert!(drives.render(&Metrics::default()).len() < 20_000);
+        // What is forgotten is never another drive.
+        let again = drives.members(&nowhere(0..2)).members;
+        assert_eq!(again[1].drive, kept);
+        assert_ne!(again[0].drive, handle);
+        tell(handle);
+        assert_eq!(*told.lock(), [Reply::Status(Status::Unreachable)]);
+    }
+
+    #[test]
+    fn a_drive_that_a_command_is_for_is_not_forgotten() {
+        let time = virtual_time();
+        let drives = unreached();
+        let drive = drives.members(&nowhere(0..1)).members[0].drive;
+        let lease = timing().lease;
+        for _ in 0..10 {
+            time.advance(lease / 3);
+            let done = ReplyHandler::new(|_| {});
+            drives.submit(drive, DriveCommand::ReadTable, Urgency::Background, done);
+            drives.sweep(clock::now() + lease, clock::now() + lease);
+            drives.forget(clock::now() - lease / 2);
+            assert!(drives.get(drive).is_some());
+        }
     }
 
     proptest! {

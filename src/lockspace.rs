@@ -1,6 +1,6 @@
 //! A lockspace, and a lock that one of its resources holds.
 
-use crate::drives::{Drives, Members};
+use crate::drives::{DrivePin, Drives, Members};
 use crate::lock::{
     LockSpec, MEMBERSHIP, Owner, Resource, Scope, ValBlk, ValueCache, dashed, role_of, vg_of,
 };
@@ -28,6 +28,8 @@ pub struct Lockspace {
     values: Mutex<HashMap<ResourceId, ValueCache>>,
     /// Drives that its locks were last put on.
     spread_on: Mutex<Vec<Member>>,
+    /// Keeps its drives from being forgotten.
+    pins: Mutex<Vec<DrivePin>>,
 }
 
 /// The source of a lockspace's drives.
@@ -71,6 +73,7 @@ impl Lockspace {
             since_us: clock::wall_us(),
             values: Mutex::default(),
             spread_on: Mutex::default(),
+            pins: Mutex::default(),
         }
     }
 
@@ -89,10 +92,15 @@ impl Lockspace {
     /// The current drives.
     pub fn members(&self, drives: &Drives) -> Members {
         let paths = match &mut *self.drives() {
-            DriveList::Paths(paths) => paths.clone(),
-            DriveList::Partitions(members) => return drives.add_global(members),
+            DriveList::Paths(paths) => Ok(paths.clone()),
+            DriveList::Partitions(members) => Err(drives.add_global(members)),
         };
-        drives.members(&paths)
+        let members = match paths {
+            Ok(paths) => drives.members(&paths),
+            Err(members) => members,
+        };
+        self.pins.lock().clone_from(&members.pins);
+        members
     }
 
     /// The paths that were named for it; none where its drives are found by their partitions.

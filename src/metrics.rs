@@ -182,6 +182,11 @@ pub struct DriveMetrics {
 }
 
 impl DriveMetrics {
+    /// Whether the drive has got any command.
+    fn is_used(&self) -> bool {
+        self.took.iter().any(|count| count.get() > 0)
+    }
+
     /// Counts a command that was carried out or failed.
     pub fn executed(&self, of: &DriveCommand, reply: &Reply, took: Duration) {
         let command = CommandLabel::from(of);
@@ -234,9 +239,11 @@ fn render_drives(text: &mut Text, drives: &[DriveSample<'_>]) {
             text.sample(&name, &[("drive", drive.identity)], value(drive));
         }
     }
+    // Paths that lead to no drive may be many, and nothing is counted of them.
+    let used = || drives.iter().filter(|drive| drive.metrics.is_used());
     let name = "lvmlockd_idm_drive_commands_total";
     text.metric(name, MetricKind::Counter, "Commands that were sent to the drive.");
-    for drive in drives {
+    for drive in used() {
         for (command, count) in drive.metrics.commands.named() {
             if !matches!(command, "init" | "lock") {
                 text.sample(name, &[("drive", drive.identity), ("command", command)], count.get());
@@ -255,7 +262,7 @@ fn render_drives(text: &mut Text, drives: &[DriveSample<'_>]) {
     }
     let name = "lvmlockd_idm_drive_command_seconds";
     text.metric(name, MetricKind::Histogram, "Time that the drive took for a command.");
-    for drive in drives {
+    for drive in used() {
         let bounds = BOUNDS.iter().map(|&bound| seconds(bound)).chain(["+Inf".to_owned()]);
         let mut count = 0;
         for (bound, took) in bounds.zip(&drive.metrics.took) {

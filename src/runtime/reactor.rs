@@ -50,6 +50,9 @@ const BATCH: usize = 256;
 /// late by that much, and no lease becomes longer by it: a lease counts from the time when its
 /// command was sent.
 const MOMENTS: u32 = 600;
+/// Leases after which a drive that cannot be reached is forgotten, unless it was used meanwhile. A
+/// held lock uses each of its drives several times in a lease.
+const UNUSED_LEASES: u32 = 4;
 
 pub struct Reactor {
     mailbox: Arc<Mailbox<Message>>,
@@ -259,6 +262,9 @@ impl Reactor {
             // Commands that have waited so long for a drive that hangs are useless: the lock has
             // moved on, and so late a refresh would be sent anew anyway.
             self.drives.expire(now - self.settings.fencing.margin, now);
+            let unused = now - self.settings.timing.lease * UNUSED_LEASES;
+            self.drives.forget(unused);
+            self.told.retain(|_, told| *told >= unused);
             self.next_sweep = now + self.settings.fencing.notice / 2;
         }
         self.remind(now);
