@@ -9,6 +9,7 @@ mod found;
 mod layout;
 mod log_queue;
 mod logger;
+mod memory;
 pub mod symbols;
 mod views;
 

@@ -127,8 +127,9 @@ impl Manager {
         Ok(())
     }
 
-    /// Stops the lockspace; with `free_vg` the VG is being removed. Takes less than 100 ms:
-    /// commands that drives have not answered by then are followed up in the background.
+    /// Stops the lockspace; with `free_vg` the VG is being removed. Waits for drives for less than
+    /// 100 ms: the background handles what they have not answered by then. Each lock that core has
+    /// not unlocked before costs the time to remove its note.
     ///
     /// With `may_refuse` it fails, and changes nothing, if a dead lvmlockd left locks that are
     /// still in use. Otherwise such locks are kept as they were before the start.
