@@ -149,7 +149,7 @@ pub const CHAPTER: Chapter = Chapter {
                 fs::create_dir_all(scene.state("safe-until")).unwrap();
                 let host = scene.started(1, SHORT);
                 host.lock(1, lv(), Exclusive).unwrap();
-                scene.hears("until when locks are safe");
+                scene.hears("until which locks are safe");
             },
         },
         Fault {
