@@ -253,7 +253,11 @@ fn not_kept(what: &str, state_dir: &Path, error: &io::Error) -> Error {
 
 /// An error of the state directory, with what can be done about it.
 pub(super) fn with_hint(error: &io::Error) -> String {
-    format!("{error}; make room there, or remove what is in the way")
+    match error.kind() {
+        // It says what to do.
+        io::ErrorKind::InvalidData => error.to_string(),
+        _ => format!("{error}; make room there, or remove what is in the way"),
+    }
 }
 
 /// The error for a lock or lockspace that cannot be noted: it would not be found again if lvmlockd
