@@ -4,6 +4,7 @@ mod output;
 
 use crate::fencing::Fencing;
 use crate::sys::thread;
+use crate::words::{are, plural};
 use core::time::Duration;
 use idm_engine::Instant;
 use nix::sys::signal::SigSet;
@@ -236,7 +237,9 @@ impl Killing {
             KillState::Failed(why) => format!("\"{command}\" failed ({why})"),
         };
         let text = format!(
-            "volume group {vg}: {held} locks are still in use after {} ms: {state}. {}",
+            "volume group {vg}: {held} {} {} still in use after {} ms: {state}. {}",
+            plural(held, "lock"),
+            are(held),
             now.since(self.begun).as_millis(),
             self.advice(now)
         );
@@ -399,7 +402,8 @@ mod tests {
         }
         assert_eq!(killing.next(), Some(at(105_000)));
         let last = killing.remind(1, at(105_000)).unwrap();
-        assert!(last.text.contains("1 locks") && last.text.contains("In 1000 ms"), "{}", last.text);
+        let text = last.text;
+        assert!(text.contains("1 lock is") && text.contains("In 1000 ms"), "{text}");
         assert_eq!((killing.next(), killing.remind(1, at(200_000))), (None, None));
         let released = killing.remind(0, at(105_500)).unwrap();
         assert!(released.text.contains("500 ms before"), "{}", released.text);

@@ -146,7 +146,7 @@ impl Manager {
                 let saved = claim.saved.asked_now(left);
                 match mode > left {
                     true => running.note_again(&spec, &saved)?,
-                    false => running.note_less(&spec, &saved),
+                    false => running.note_less(&spec.resource, &saved),
                 }
                 let lockspace = asker.lockspace.clone();
                 // Changes made under the lock may not have been published.
@@ -279,7 +279,7 @@ impl Manager {
         // The noted mode is never higher than the one that core knows of, whenever lvmlockd is
         // killed.
         if mode < held.mode {
-            running.note_less(&held.spec, &saved);
+            running.note_less(&held.spec.resource, &saved);
         }
         let answer = running.request(&held.spec, Request::Convert { mode, value });
         match answer {

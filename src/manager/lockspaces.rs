@@ -3,7 +3,7 @@
 use super::Manager;
 use super::kill_setting;
 use super::plan::{Plan, majority, no_global_drives};
-use super::running::{Running, not_noted, patience_for};
+use super::running::{Running, not_noted, patience_for, with_hint};
 use crate::error::Error;
 use crate::lock::RequestResult;
 use crate::lock::{Adopt, LockspaceKey, ResourceKey, Scope};
@@ -106,10 +106,11 @@ impl Manager {
         // Noted first, so that the lockspace of every noted lock is known.
         let saved = lockspace.saved();
         let noted = running.store.save_lockspace(&lockspace.id, &saved);
+        let noted = noted.map_err(|error| not_noted(&lockspace.owner.name, &error));
         match noted {
             // Without it core fails even read-only commands. Its lock is not taken without a note.
             Err(error) if lockspace.is_global => log::warn!("{}: {error}", lockspace.owner.name),
-            noted => noted.map_err(|error| not_noted(&lockspace.owner.name, &error))?,
+            noted => noted?,
         }
         if !lockspace.is_global {
             let joined = running.join(&lockspace);
@@ -290,7 +291,10 @@ impl Running {
         let first = Plan::of_lockspace(self, lockspace)?.saved(Mode::Shared);
         let checked =
             self.store.check_room((&lockspace.id, &lockspace.saved()), (&membership, &first));
-        checked.map_err(|error| not_noted(&lockspace.owner.name, &error))
+        checked.map_err(|error| {
+            let (vg, why) = (&lockspace.owner.name, with_hint(&error));
+            Error::NotRunning(format!("{vg} is not started, because that cannot be noted: {why}"))
+        })
     }
 
     /// Checks that a majority of a VG's drives has IDM and answers. Of a new VG, this is the first

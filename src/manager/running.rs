@@ -27,7 +27,7 @@ use crate::transport::{self, Limits};
 use core::fmt;
 use core::time::Duration;
 use idm_engine::{Instant, Refusal, Request, Timing};
-use idm_protocol::{HostId, Mode};
+use idm_protocol::{HostId, Mode, ResourceId};
 use once_cell::sync::OnceCell;
 use std::io;
 use std::path::Path;
@@ -187,8 +187,8 @@ impl Running {
 
     /// Notes the mode of a lock that needs no more rights than are noted. Where that cannot be
     /// written now, it is written as soon as possible.
-    pub(super) fn note_less(&self, spec: &LockSpec, lock: &SavedLock) {
-        self.store.correct_lock(&spec.resource, |noted| {
+    pub(super) fn note_less(&self, id: &ResourceId, lock: &SavedLock) {
+        self.store.correct_lock(id, |noted| {
             (noted.exclusive, noted.asked_us) = (lock.exclusive, lock.asked_us);
         });
     }
@@ -245,17 +245,27 @@ pub(super) fn held_here(spec: &LockSpec) -> Error {
 /// The error for something that is to be in the state directory.
 fn not_kept(what: &str, state_dir: &Path, error: &io::Error) -> Error {
     Error::NotRunning(format!(
-        "{what} cannot be kept in {}: {error}; make room there, or remove what is in the way",
-        state_dir.display()
+        "{what} cannot be kept in {}: {}",
+        state_dir.display(),
+        with_hint(error)
     ))
+}
+
+/// An error of the state directory, with what can be done about it.
+pub(super) fn with_hint(error: &io::Error) -> String {
+    match error.kind() {
+        // It says what to do.
+        io::ErrorKind::InvalidData => error.to_string(),
+        _ => format!("{error}; make room there, or remove what is in the way"),
+    }
 }
 
 /// The error for a lock or lockspace that cannot be noted: it would not be found again if lvmlockd
 /// died.
 pub(super) fn not_noted(what: &impl fmt::Display, error: &io::Error) -> Error {
     Error::NotRunning(format!(
-        "{what} is refused, because it cannot be noted: {error}. Make room there, or remove what \
-         is in the way"
+        "{what} is refused, because it cannot be noted: {}",
+        with_hint(error)
     ))
 }
 

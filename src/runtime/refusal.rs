@@ -186,12 +186,19 @@ fn reason(
         Refusal::NoQuorum { barred, .. } => {
             let until = barred.iter().find(|(drive, _)| *drive == report.drive);
             if let Some((_, until)) = until {
-                let left = until.since(now) + Duration::from_millis(999);
-                let why = format!(
-                    "not asked for {} s, because a command without an answer may still reach it",
-                    left.as_secs()
-                );
-                return Some((why, Remedy::AskLater));
+                let left = (until.since(now) + Duration::from_millis(999)).as_secs();
+                return Some(match answered(drives, refused, report) {
+                    Some((why, remedy)) => {
+                        (format!("{why} (not asked again for {left} s)"), remedy)
+                    }
+                    None => (
+                        format!(
+                            "not asked for {left} s, because a command without an answer may \
+                             still reach it"
+                        ),
+                        Remedy::AskLater,
+                    ),
+                });
             }
         }
         _ => {}
@@ -362,6 +369,12 @@ mod tests {
         let refusal = Refusal::NoQuorum { granted: 0, needed: 1, barred };
         let text = said(refusal, &[DriveReport::new(DriveRef(2), true)]);
         assert!(text.contains("naa.2: not asked for 13 s"), "{text}");
+        // One that was asked by this very request, and did not answer.
+        let barred = vec![(DriveRef(2), until)];
+        let refusal = Refusal::NoQuorum { granted: 0, needed: 1, barred };
+        let text = said(refusal, &[report(2, Some(Status::Uncertain), None)]);
+        assert!(text.contains("naa.2: no answer (not asked again for 13 s)"), "{text}");
+        assert!(text.contains(BRING_BACK), "{text}");
     }
 
     #[test]

@@ -8,6 +8,8 @@ use lvmlockd_idm::lock::{Adopt, Resource, ResourceKey, Scope};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// A lease of which requests wait long enough for drives that answer, on a slow machine too.
+const LONGER: Duration = Duration::from_secs(6);
 /// More commands than a fault sends.
 const ALL: u32 = 1_000_000;
 
@@ -20,7 +22,7 @@ pub const CHAPTER: Chapter = Chapter {
             remedy: "bring back the drives or the paths to them, and repeat the command",
             names: [LV, "/dev/d1", "Bring back"],
             provoke: |scene| {
-                let host = scene.started(1, SHORT);
+                let host = scene.started(1, LONGER);
                 scene.order_all(&["d0", "d1"], "power # off");
                 scene.told(Call::LockLv, host.lock(1, lv(), Exclusive));
             },
@@ -31,7 +33,7 @@ pub const CHAPTER: Chapter = Chapter {
             remedy: "look at the kernel's log for the drives that are named",
             names: [LV, "/dev/d1", "no answer for"],
             provoke: |scene| {
-                let host = scene.started(1, SHORT);
+                let host = scene.started(1, LONG);
                 scene.order_all(&["d0", "d1"], "hang # on");
                 scene.told(Call::LockLv, host.lock(1, lv(), Exclusive));
                 scene.order_all(&["d0", "d1"], "hang # off");
@@ -54,7 +56,7 @@ pub const CHAPTER: Chapter = Chapter {
             remedy: "bring back the drives or the paths to them, and repeat the command",
             names: ["the global lock", "/dev/d1", "Bring back"],
             provoke: |scene| {
-                let host = scene.host(1, SHORT);
+                let host = scene.host(1, LONGER);
                 host.start(GLOBAL, Scope::Global).unwrap();
                 scene.order_all(&["d0", "d1"], "power # off");
                 scene.told(Call::LockGlobal, host.lock(1, Resource::Global, Exclusive));
@@ -285,7 +287,7 @@ pub const CHAPTER: Chapter = Chapter {
             remedy: "bring back the drives that are named",
             names: [LV, "/dev/d1", "Bring back"],
             provoke: |scene| {
-                let host = scene.started(1, SHORT);
+                let host = scene.started(1, LONGER);
                 scene.order_all(&["d1", "d2"], "hang # on");
                 scene.told(Call::LockLv, host.lock(1, lv_on(&["d0"]), Exclusive));
                 scene.order_all(&["d1", "d2"], "hang # off");
@@ -297,7 +299,7 @@ pub const CHAPTER: Chapter = Chapter {
             remedy: "bring back the drives or the paths to them, and start the VG again",
             names: ["volume group vg0", "/dev/d1", "Bring back"],
             provoke: |scene| {
-                let host = scene.host(1, SHORT);
+                let host = scene.host(1, LONGER);
                 scene.order_all(&["d0", "d1"], "power # off");
                 scene.told(Call::Prepare, host.start(VG, scope(&DRIVES)));
             },

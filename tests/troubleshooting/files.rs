@@ -78,9 +78,9 @@ pub const CHAPTER: Chapter = Chapter {
         },
         Fault {
             firmware: "current",
-            cause: "a lock cannot be noted, such as on a full /run",
-            remedy: "make room on the file system of the state directory, and repeat the command",
-            names: [LV, "/run/lvmlockd-idm", "Make room"],
+            cause: "a lock cannot be noted, because a file is in the place of the folder",
+            remedy: "remove it, and repeat the command; where the line speaks of space, make room",
+            names: [LV, "/run/lvmlockd-idm", "remove it"],
             provoke: |scene| {
                 let host = scene.started(1, LONG);
                 fs::remove_dir_all(scene.state("locks")).unwrap();
@@ -149,7 +149,7 @@ pub const CHAPTER: Chapter = Chapter {
                 fs::create_dir_all(scene.state("safe-until")).unwrap();
                 let host = scene.started(1, SHORT);
                 host.lock(1, lv(), Exclusive).unwrap();
-                scene.hears("until when locks are safe");
+                scene.hears("until which locks are safe");
             },
         },
         Fault {

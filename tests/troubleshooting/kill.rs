@@ -1,7 +1,7 @@
 //! Locks that are lost, or about to be, and the kill command.
 
 use crate::lvm::Call;
-use crate::scene::{DRIVES, GLOBAL, Host, LV, SHORT, Scene, VG, lv, other_lv, scope};
+use crate::scene::{DRIVES, GLOBAL, Host, KILLED, LV, SHORT, Scene, VG, lv, other_lv, scope};
 use crate::{Chapter, Fault};
 use idm_protocol::Mode::Exclusive;
 use lvmlockd_idm::lock::{Resource, Scope};
@@ -47,7 +47,7 @@ pub const CHAPTER: Chapter = Chapter {
             firmware: "current",
             cause: "locks are asked for in a VG that has lost its locks",
             remedy: "drop the VG and start it again, as the line says",
-            names: ["volume group vg0", "lost", "lvmlockctl --drop vg0"],
+            names: ["lvm_vg0", "waits to be dropped", "lvmlockctl --drop"],
             provoke: |scene| {
                 let host = scene.started(1, SHORT);
                 host.lock(1, lv(), Exclusive).unwrap();
@@ -61,7 +61,11 @@ pub const CHAPTER: Chapter = Chapter {
             cause: "the kill command does not exist",
             remedy: "correct `kill_command` in /etc/lvm/lvmlockd-idm.conf; deactivate the LVs by \
                     hand",
-            names: ["volume group vg0", "/nonexistent/kill", "lvmlockctl --drop vg0"],
+            names: [
+                "volume group vg0",
+                "\"/nonexistent/kill vg0\" failed",
+                "lvmlockctl --drop vg0",
+            ],
             provoke: |scene| {
                 let host = scene.host_but(|config| {
                     config.kill_command = Some(vec!["/nonexistent/kill".into()])
@@ -75,7 +79,7 @@ pub const CHAPTER: Chapter = Chapter {
             cause: "the kill command fails",
             remedy: "look at what it printed, which is in the log, too; deactivate the LVs by \
                     hand",
-            names: ["volume group vg0", "/bin/false", "lvmlockctl --drop vg0"],
+            names: ["volume group vg0", "\"/bin/false vg0\" failed", "lvmlockctl --drop vg0"],
             provoke: |scene| {
                 let host =
                     scene.host_but(|config| config.kill_command = Some(vec!["/bin/false".into()]));
@@ -102,7 +106,7 @@ pub const CHAPTER: Chapter = Chapter {
             remedy: "deactivate the LVs and drop the VG by hand, as the line says",
             names: ["volume group vg0", "has ended", "lvmlockctl --drop vg0"],
             provoke: |scene| {
-                let host = scene.host(1, SHORT);
+                let host = scene.host(1, KILLED);
                 endangered(scene, &host);
                 scene.hears("has ended");
             },
@@ -111,7 +115,7 @@ pub const CHAPTER: Chapter = Chapter {
             firmware: "current",
             cause: "the kill command has something to say",
             remedy: "do as it says",
-            names: ["/bin/sh", "vg0", "cannot wipe"],
+            names: ["/bin/sh", "vg0: cannot wipe", "vg0"],
             provoke: |scene| {
                 let words = ["/bin/sh", "-c", "echo $0: cannot wipe"].map(str::to_owned);
                 let host = scene.host_but(|config| config.kill_command = Some(words.to_vec()));
@@ -125,9 +129,9 @@ pub const CHAPTER: Chapter = Chapter {
             remedy: "compare what was written to the VG since; restore it where in doubt",
             names: ["volume group vg0", "released", "check the data"],
             provoke: |scene| {
-                let host = scene.host(1, SHORT);
+                let host = scene.host(1, KILLED);
                 endangered(scene, &host);
-                thread::sleep(SHORT);
+                thread::sleep(KILLED);
                 host.unlock(1);
                 scene.hears("all locks were released");
             },

@@ -23,6 +23,8 @@ pub const LV_UUID: &str = "LVLVLV-0000-0000-0000-0000-0000-000001";
 pub const VG_UUID: &str = "123456-abcd-efgh-ijkl-mnop-qrst-uvwxyz";
 /// A lease that is soon over.
 pub const SHORT: Duration = Duration::from_millis(2400);
+/// A lease that leaves the kill command its time, on a slow machine too.
+pub const KILLED: Duration = Duration::from_secs(4);
 /// A lease that no fault waits for.
 pub const LONG: Duration = Duration::from_secs(60);
 /// The longest that a line of the log is waited for.
@@ -159,7 +161,7 @@ impl Scene {
 
     /// A host that has another configuration than the usual one.
     pub fn host_but(&self, change: impl FnOnce(&mut Config)) -> Host {
-        let mut config = self.config(1, SHORT);
+        let mut config = self.config(1, KILLED);
         change(&mut config);
         self.host_with(1, config)
     }

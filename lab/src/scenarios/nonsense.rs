@@ -39,11 +39,11 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
         for what in ["panic", "internal error"] {
             ensure!(!log.contains(what), "{} has {what:?} in its log", host.name());
         }
-        let named = |line: &str| line.contains("makes no sense");
+        let named = |line: &str| line.contains("an answer makes no sense");
         ensure!(log.lines().any(named), "{} says nothing of the drive", host.name());
     }
     let log = a.lvmlockd_log();
-    let others = log.lines().filter(|line| line.contains("makes no sense"));
+    let others = log.lines().filter(|line| line.contains("an answer makes no sense"));
     ensure!(others.clone().all(|line| line.contains(&node)), "another drive than {node} is named");
     ensure!(a.run("test -e /run/killed")?.code != 0, "the VG was killed");
 

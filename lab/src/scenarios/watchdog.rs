@@ -74,7 +74,7 @@ pub fn cut(cluster: &mut Cluster) -> Result<()> {
     cluster.drives.order("fault * a mutex cut")?;
     reset_before_takeover(cluster, &lock, &audit)?;
     let log = cluster.host("a")?.lvmlockd_log();
-    for line in ["locks are still in use", "the watchdog is not fed any more"] {
+    for line in ["still in use after", "the watchdog is not fed any more"] {
         ensure!(log.contains(line), "lvmlockd did not say {line:?}");
     }
     Ok(())

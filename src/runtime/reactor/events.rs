@@ -5,7 +5,7 @@ use super::entry::{Entry, PendingKind, demote, release};
 use crate::lock::{RequestResult, Role};
 use crate::metrics::LossKind;
 use crate::runtime::refusal;
-use crate::words::plural;
+use crate::words::{list, plural};
 use idm_engine::{DriveRef, Event, Instant, Loss, Member, Notice, Outcome};
 use idm_protocol::Mode;
 
@@ -182,16 +182,17 @@ impl Reactor {
 
     /// Which of these drives do not answer now, in words.
     pub(super) fn silent_of(&self, members: &[Member], now: Instant) -> String {
-        let silent = self.drives.slow(now);
-        let mut silent_members = members.to_vec();
-        silent_members.retain(|member| silent.contains(&member.drive));
+        let slow = self.drives.slow(now);
+        let silent = members.iter().map(|member| member.drive).filter(|it| slow.contains(it));
+        let words = |drive| match self.drives.trouble(drive) {
+            Some(trouble) => format!("{}: {trouble}", self.drives.name(drive)),
+            None => self.drives.name(drive),
+        };
+        let silent = list(silent.map(words).collect());
         let (all, noun) = (members.len(), plural(members.len(), "drive"));
-        match silent_members.is_empty() {
+        match silent.is_empty() {
             true => format!("all of its {all} {noun} answer again"),
-            false => format!(
-                "of its {all} {noun} these do not answer: {}",
-                self.names_of(&silent_members)
-            ),
+            false => format!("of its {all} {noun} these do not answer: {silent}"),
         }
     }
 }
