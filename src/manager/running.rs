@@ -52,6 +52,8 @@ pub(super) struct Running {
     exporter: Exporter,
     pub(super) store: Arc<Store>,
     pub(super) orphans: Arc<Orphans>,
+    /// Set after a warning about a holder with the name of this host.
+    namesake: OnceCell<()>,
 }
 
 impl Running {
@@ -86,8 +88,7 @@ impl Running {
         })?);
         let looked_after = store.clone();
         let look = Box::new(move || looked_after.restore());
-        let note = SafeNote::start(state_dir, fencing.notice, look).map_err(no_thread)?;
-        let note = Arc::new(note);
+        let note = Arc::new(SafeNote::start(state_dir, fencing.notice, look).map_err(no_thread)?);
         let (ready, is_ready) = mpsc::channel();
         let settings = Settings {
             host,
@@ -116,7 +117,8 @@ impl Running {
             store: store.clone(),
         };
         votes.start(is_ready).map_err(no_thread)?;
-        Ok(Running { runtime, host, timing, earlier, watchdog, exporter, store, orphans })
+        let namesake = OnceCell::new();
+        Ok(Running { runtime, host, timing, earlier, watchdog, exporter, store, orphans, namesake })
     }
 
     /// Refuses a request that cannot be decided within the engine's patience: no drive's answer
@@ -187,8 +189,8 @@ impl Running {
         }
     }
 
-    /// Notes the mode of a lock that needs no more rights than are noted. Where that cannot be
-    /// written now, it is written as soon as possible.
+    /// Notes the mode in which a lock is held now, which is no higher than the noted one. A note
+    /// that cannot be written now is written as soon as possible.
     pub(super) fn note_less(&self, id: &ResourceId, lock: &SavedLock) {
         self.store.correct_lock(id, |noted| {
             (noted.exclusive, noted.asked_us) = (lock.exclusive, lock.asked_us);
@@ -225,6 +227,30 @@ impl Running {
         )
     }
 
+    /// The addition to a refusal whose holder has the name of this host. The holder may be an
+    /// earlier boot of this machine, but nothing proves that: copied machines share a name.
+    fn namesake_hint(&self, holder: HostId) -> Option<String> {
+        let name = self.host.name();
+        if name.is_empty() || holder.name() != name {
+            return None;
+        }
+        let lease = self.timing.lease.as_secs_f64().ceil();
+        Some(format!(
+            "The holder has the name of this host: if that was an earlier boot of this machine, \
+             the lock is free within {lease} s"
+        ))
+    }
+
+    /// The refusal with that addition. The first one goes to the system's log, other than ordinary
+    /// refusals.
+    fn say_namesake(&self, why: &str, namesake: &str) -> String {
+        let text = format!("{why}. {namesake}");
+        if self.namesake.set(()).is_ok() {
+            log::warn!("{text}");
+        }
+        text
+    }
+
     /// The error for a request that was not granted.
     pub(super) fn refused(&self, spec: &LockSpec, answer: RequestResult) -> Error {
         match answer {
@@ -232,7 +258,12 @@ impl Running {
                 let place = conflicts.first().map_or_else(String::new, |conflict| {
                     format!(", seen on {}", self.runtime.drives().name(conflict.drive))
                 });
-                Error::Held(format!("{spec}: {}{place}", Refusal::Held(conflicts)))
+                let namesake = conflicts.first().map(|conflict| self.namesake_hint(conflict.host));
+                let why = format!("{spec}: {}{place}", Refusal::Held(conflicts));
+                match namesake.flatten() {
+                    Some(namesake) => Error::Held(self.say_namesake(&why, &namesake)),
+                    None => Error::Held(why),
+                }
             }
             RequestResult::Done(Outcome::Refused(refusal)) => {
                 let waits = match &refusal {
@@ -272,7 +303,7 @@ pub(super) fn not_noted(error: io::Error) -> Error {
     Error::NotRunning(format!("a lock cannot be noted, and is not taken: {}", with_hint(&error)))
 }
 
-/// An error of the state directory, with what can be done about it.
+/// An error of the state directory, with a remedy if there is one.
 pub(super) fn with_hint(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::StorageFull => format!("{error}; make room there"),

@@ -42,6 +42,25 @@ fn a_client_that_leaves_in_the_middle_of_a_request_does_no_harm(lvm2: Lvm2) -> R
     Ok(())
 }
 
+/// The unit that activates an LV at boot goes on until the earlier boot's lease has run out.
+#[test]
+fn a_rebooted_host_activates_its_lv_when_the_lease_of_the_earlier_boot_is_over() -> Result<()> {
+    let lease = Duration::from_secs(12);
+    let Pair { testbed, alice, bob: _bob, lv: _lv } = Pair::new(Lvm2::newest(), lease)?;
+    alice.lvm(&["lvchange", "-aey", "vg/data"])?.success()?;
+    let died = Instant::now();
+    drop(alice);
+    let alice = testbed.host("alice", Lvm2::newest())?;
+    alice.lvm(&["vgchange", "--lockstart", "vg"])?.success()?;
+    let unit = include_str!("../../../../dist/idm-activate@.service");
+    let started = alice.start_unit(unit, "vg/data")?.success()?;
+    assert!(started.says("LV locked by other host"), "{started}");
+    ensure!(died.elapsed() < 2 * lease, "it took {:?}", died.elapsed());
+    assert!(alice.log().contains("The holder has the name of this host"), "the log says why");
+    alice.lvm(&["lvchange", "-an", "vg/data"])?.success()?;
+    Ok(())
+}
+
 #[test]
 fn a_restarted_lvmlockd_gets_its_own_locks_back() -> Result<()> {
     let Pair { testbed: _testbed, mut alice, bob, lv } = Pair::new(Lvm2::newest(), LEASE)?;
