@@ -74,7 +74,7 @@ impl Running {
                 self.names_of(&silent)
             )));
         }
-        let tables = tables.iter().map(|(_, table)| &**table);
+        let tables = tables.iter().map(|(drive, table)| (*drive, &**table));
         Ok(read_value(tables, spec.resource, self.host, members.len()))
     }
 }

@@ -21,7 +21,7 @@ pub(crate) fn confirmed(shown: impl Iterator<Item = Value>, needed: usize) -> Va
     let (count, greatest) = shown
         .filter(|&value| value != Value::ZERO)
         .fold((0, Value::ZERO), |(count, greatest), value| (count + 1, greatest.max(value)));
-    if count > 0 && count >= needed { ValueRead::Known(greatest) } else { ValueRead::Unknown }
+    if count >= needed { ValueRead::Known(greatest) } else { ValueRead::Unknown }
 }
 
 /// The value of the mutex `resource`, which has `members` drives, in the tables of some of them, as
@@ -32,15 +32,14 @@ pub(crate) fn confirmed(shown: impl Iterator<Item = Value>, needed: usize) -> Va
 /// lease: that host may have changed the protected data. A drive with a record of `me` has not
 /// carried out the UNLOCK of an earlier lock yet, so its value does not count.
 pub fn read_value<'a>(
-    tables: impl IntoIterator<Item = &'a [Record]>,
+    tables: impl IntoIterator<Item = (DriveRef, &'a [Record])>,
     resource: ResourceId,
     me: HostId,
     members: usize,
 ) -> ValueRead {
     let mut shown = alloc::vec::Vec::new();
-    for table in tables {
-        // Which drive shows a holder does not matter here.
-        let view = View::of(table, resource, me, (NO_STAMP, NO_STAMP.fingerprint), DriveRef(0));
+    for (drive, table) in tables {
+        let view = View::of(table, resource, me, (NO_STAMP, NO_STAMP.fingerprint), drive);
         if view.has_others() {
             return ValueRead::Unknown;
         }

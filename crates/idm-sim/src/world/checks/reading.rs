@@ -2,7 +2,7 @@
 //! its own, while others take the lock and give it back.
 
 use crate::coverage::Count;
-use crate::ids::{LockIx, SlotIx};
+use crate::ids::{DriveIx, Ix, LockIx, SlotIx};
 use crate::world::World;
 use crate::world::slots::{Caller, Side};
 use crate::world::verdict::{Verdict, ensure};
@@ -97,7 +97,8 @@ fn lowest(
     resource: ResourceId,
     me: HostId,
 ) -> ValueRead {
-    let shown = |table: &Vec<Record>| match read_value([&table[..]], resource, me, 1) {
+    let drive = DriveIx::new(0).drive_ref();
+    let shown = |table: &Vec<Record>| match read_value([(drive, &table[..])], resource, me, 1) {
         ValueRead::Known(value) => Some(value),
         ValueRead::Unknown => None,
     };
@@ -108,6 +109,6 @@ fn lowest(
     let mut drives: Vec<(Value, &Vec<Record>)> = then.iter().zip(now).filter_map(oldest).collect();
     drives.sort_by_key(|(value, _)| *value);
     let majority = then.len() / 2 + 1;
-    let tables = drives.iter().take(majority).map(|(_, table)| &table[..]);
+    let tables = drives.iter().take(majority).map(|(_, table)| (drive, &table[..]));
     read_value(tables, resource, me, then.len())
 }
