@@ -249,7 +249,12 @@ impl Host {
         Ok(())
     }
 
-    /// What the library has noted of locks, file by file.
+    /// Loses all notes of the library.
+    pub fn lose_notes(&self) -> Result<()> {
+        Ok(fs::remove_dir_all(format!("/proc/{}/root/run/lvmlockd-idm", self.init))?)
+    }
+
+    /// The library's notes of locks, file by file.
     pub fn noted_locks(&self) -> Result<Vec<String>> {
         let directory = format!("/proc/{}/root/run/lvmlockd-idm/locks", self.init);
         fs::read_dir(directory)?.map(|note| Ok(fs::read_to_string(note?.path())?)).collect()

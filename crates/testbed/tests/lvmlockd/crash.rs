@@ -10,7 +10,10 @@ use testbed::{EAGAIN, Host, Lv, Lvm2, Mode, Testbed, wait_until};
 const SOON: Duration = Duration::from_secs(10);
 
 for_every_build!(a_client_that_leaves_in_the_middle_of_a_request_does_no_harm);
-for_every_release!(an_orderly_stop_keeps_what_a_killed_lvmlockd_left);
+for_every_release!(
+    an_orderly_stop_keeps_what_a_killed_lvmlockd_left,
+    lost_notes_of_an_active_lv_stop_the_start_of_its_vg
+);
 
 /// With lvm2's own lvmlockd-idm.c this crashes lvmlockd.
 fn a_client_that_leaves_in_the_middle_of_a_request_does_no_harm(lvm2: Lvm2) -> Result<()> {
@@ -39,6 +42,23 @@ fn a_client_that_leaves_in_the_middle_of_a_request_does_no_harm(lvm2: Lvm2) -> R
         assert_eq!(other.lock_lv(&lv, Mode::Un)?, 0);
         assert_eq!(alice.client()?.lock_lv(&lv, Mode::Ex)?, 0);
     }
+    Ok(())
+}
+
+/// The host has another id afterwards, and nothing tells that the old one was its own.
+fn lost_notes_of_an_active_lv_stop_the_start_of_its_vg(lvm2: Lvm2) -> Result<()> {
+    let Pair { testbed: _testbed, mut alice, bob: _bob, lv } = Pair::new(lvm2, LEASE)?;
+    assert_eq!(alice.client()?.lock_lv_for_good(&lv, Mode::Ex)?, 0);
+    alice.set_active(&lv, true)?;
+    alice.kill_lvmlockd()?;
+    alice.lose_notes()?;
+    alice.start_lvmlockd()?;
+    let refused = alice.lvm(&["vgchange", "--lockstart", "vg"])?;
+    assert!(refused.says("VG vg start failed"), "{refused}");
+    let named = format!("vg/data ({})", lv.uuid);
+    assert!(alice.log().contains(&named), "the log names {named}");
+    alice.set_active(&lv, false)?;
+    alice.lvm(&["vgchange", "--lockstart", "vg"])?.success()?;
     Ok(())
 }
 
