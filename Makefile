@@ -171,6 +171,7 @@ install: all
 	install dist/kill-vg $(DESTDIR)$(DATADIR)/lvmlockd-idm/
 	install -d $(DESTDIR)$(UNITDIR)/lvmlockd.service.d
 	install -m 644 dist/idm-restart.conf $(DESTDIR)$(UNITDIR)/lvmlockd.service.d/
+	install -m 644 dist/idm-activate@.service $(DESTDIR)$(UNITDIR)/
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' \
 		-e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' -e 's|@DATADIR@|$(DATADIR)|' \
 		-e 's|@VERSION@|$(VERSION)|' dist/lvmlockd_idm.pc.in \
@@ -189,6 +190,7 @@ check-install:
 	test -x build/install/share/lvmlockd-idm/kill-vg
 	test -f build/install/share/lvmlockd-idm/lvmlockd-idm.conf
 	test -f build/install/lib/systemd/system/lvmlockd.service.d/idm-restart.conf
+	test -f build/install/lib/systemd/system/idm-activate@.service
 	LD_LIBRARY_PATH=build/install/lib ldd build/install/t | \
 		grep -q '$(SONAME) => build/install/lib'
 	LD_LIBRARY_PATH=build/install/lib build/install/t

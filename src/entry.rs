@@ -97,8 +97,8 @@ fn adopt(layout: &Layout, only: c_int, ok: c_int) -> Adopt {
     Adopt { only: only != 0, ok: ok != 0 }
 }
 
-/// Reads a VG's list of PVs afresh. Core may be replacing it. It is needed where the VG's own lock
-/// is asked for, which comes before those of its LVs.
+/// Reads a VG's list of PVs again. Core may replace it at any time. It is needed only for the VG's
+/// own lock, which is taken before those of the LVs.
 fn refresh_pvs(manager: &Manager, ls: LockspaceView, layout: &Layout, resource: &lock::Resource) {
     if *resource != lock::Resource::Vg {
         return;
@@ -327,16 +327,16 @@ pub unsafe extern "C" fn lm_lock_idm(
     })
 }
 
-/// Reads the value block of a lock without taking it or disturbing whoever has it. lvmlockd gets
-/// the value with the lock; this is for programs that only want to know it.
+/// Reads the value block of a lock. The lock is neither taken nor disturbed. lvmlockd does not call
+/// this function, because it gets the value with the lock.
 ///
-/// `vb_out` gets the value as it was at some moment of the call: what this host knows where it has
-/// the lock itself, else what a majority of the drives shows. It is all zero where there is no
-/// value, where another host has the lock, or where the value is not known for another reason; an
-/// LV's lock has none.
+/// `vb_out` gets the value at some moment of the call. It is the value that a majority of the
+/// drives shows, or that this host knows if it has the lock. It is all zero if there is no value,
+/// as for the lock of an LV, or if the value is not known, for example because another host has the
+/// lock.
 ///
-/// Returns 0; -218 (ELOCKIO) if too few drives answer; -22 (EINVAL) for parameters that make no
-/// sense; -210 (ENOLS), -217 (EVGKILLED).
+/// Returns 0; -218 (ELOCKIO) if too few drives answer; -22 (EINVAL) for invalid parameters; -210
+/// (ENOLS); -217 (EVGKILLED). `vb_out` is written only with an answer of 0.
 ///
 /// # Safety
 ///

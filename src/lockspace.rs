@@ -167,7 +167,7 @@ impl Lockspace {
         ResourceId::from_bytes(id)
     }
 
-    /// What core is told of the value that came with a lock.
+    /// The block that core gets for the value that came with a lock.
     pub fn told(&self, spec: &LockSpec, read: ValueRead) -> ValBlk {
         match spec.role.keeps_value() {
             true => self.value(spec.resource, |value| value.read(read)),
@@ -190,7 +190,7 @@ pub struct Held {
     pub mode: Mode,
     /// The note of it for a restart of lvmlockd.
     pub saved: SavedLock,
-    /// The value that core was told with the lock, or has published since.
+    /// The value that core got with the lock, or has published since.
     pub value: ValBlk,
 }
 

@@ -421,8 +421,8 @@ impl Orphans {
         }
     }
 
-    /// The LVs of a VG that are active and that no noted lock protects: if this host had their
-    /// locks, it does not know of it any more.
+    /// The active LVs of a VG that no noted lock protects: if this host had their locks, it does
+    /// not know of them any more.
     pub fn unprotected(&self, lockspace: &Lockspace) -> io::Result<Vec<ActiveLv>> {
         self.devices.unprotected(&lockspace.id, |id| self.store.lock(id).is_some())
     }

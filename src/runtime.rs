@@ -212,8 +212,8 @@ impl Runtime {
         self.read_more_tables(members, enough, bound, Duration::ZERO)
     }
 
-    /// The same; the other drives get a `grace` after that, except for those that are known to be
-    /// slow.
+    /// Like [`read_tables`](Runtime::read_tables), but the other drives get the time `grace` after
+    /// that, except for drives that are known to be slow.
     pub fn read_more_tables(
         &self,
         members: &[Member],
@@ -265,7 +265,7 @@ impl Runtime {
     }
 }
 
-/// A drive's answer to a read of its table.
+/// The result of a read of a drive's table.
 fn table_of(reply: Reply) -> TableRead {
     match reply {
         Reply::Table(records) => Ok(records),

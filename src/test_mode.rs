@@ -39,7 +39,7 @@ impl TestMode {
         *self.values().entry(key).or_default()
     }
 
-    /// The same without a lock.
+    /// The value of the last writer, without a lock.
     pub fn value(&self, key: ResourceKey) -> ValBlk {
         self.values().get(&key).copied().unwrap_or_default()
     }

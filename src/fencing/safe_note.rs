@@ -126,9 +126,14 @@ fn write(shared: &Shared<SafeNoteState>, note: &Note<Dates>, pause: Duration, lo
                 log::warn!("the time until which locks are safe cannot be noted: {error}");
             }
             failing = written.is_err();
-            if !failing {
-                shared.lock().noted = Some(dates);
+            if failing {
+                // It may promise too much, and a missing note is safe. If there was no room, there
+                // is some now.
+                note.remove();
             }
+            shared.lock().noted = (!failing).then_some(dates);
+        } else {
+            failing = false;
         }
         state = shared.lock();
         let idle = state.is_idle() && !failing;
@@ -198,6 +203,22 @@ mod tests {
 
     fn start(directory: &Path, pause: Duration) -> SafeNote {
         SafeNote::start(directory, pause, Box::new(|| ())).unwrap()
+    }
+
+    #[test]
+    fn what_promises_too_much_and_cannot_be_corrected_is_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let note = super::note(directory.path()).unwrap();
+        let keeper = start(directory.path(), OFTEN);
+        keeper.protect(at(&[50]));
+        eventually(&note, Some(at(&[50])));
+        // As if there were no room for a new file.
+        let new = directory.path().join(format!("{FILE}.{}", std::process::id()));
+        std::fs::create_dir(&new).unwrap();
+        keeper.protect(at(&[40]));
+        eventually(&note, None);
+        std::fs::remove_dir(&new).unwrap();
+        eventually(&note, Some(at(&[40])));
     }
 
     #[test]

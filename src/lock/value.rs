@@ -35,8 +35,8 @@ impl ValueCache {
         ValueCache { since_us, ..ValueCache::default() }
     }
 
-    /// The block for a value that came with a lock. What was cached is dropped where another host
-    /// has written since, or where that is not known.
+    /// The block for a value that came with a lock. If another host has or may have written since,
+    /// the cached block is dropped.
     pub fn read(&mut self, read: ValueRead) -> ValBlk {
         let block = self.block(read);
         if let ValueRead::Known(value) = read {
@@ -48,8 +48,8 @@ impl ValueCache {
         block
     }
 
-    /// The block for a value: all zero, which makes lvmlockd read anew, where another host has
-    /// written since, or where that is not known.
+    /// The block for a value. It is all zero, which makes lvmlockd read again, where another host
+    /// has or may have written since.
     pub fn block(&self, read: ValueRead) -> ValBlk {
         let ValueRead::Known(value) = read else { return ValBlk::default() };
         if let Some((_, block)) = self.written.filter(|(timestamp, _)| *timestamp == value) {

@@ -101,7 +101,7 @@ impl Manager {
         Ok(value)
     }
 
-    /// The lockspace and the lock of a resource, where the lockspace can be used.
+    /// The lockspace and the lock of a resource. Fails if the lockspace cannot be used.
     pub(super) fn lock_of(
         &self,
         space_key: LockspaceKey,

@@ -108,7 +108,7 @@ impl Manager {
         let noted = running.store.save_lockspace(&lockspace.id, &saved);
         let noted = noted.map_err(|error| not_noted(&lockspace.owner.name, &error));
         match noted {
-            // Without it core fails even read-only commands. Its lock is not taken without a note.
+            // Without the global lockspace core fails even read-only commands.
             Err(error) if lockspace.is_global => log::warn!("{}: {error}", lockspace.owner.name),
             noted => noted?,
         }
@@ -285,7 +285,7 @@ impl Running {
         )))
     }
 
-    /// Checks that the start of a VG can be noted: core tells no command of what fails later.
+    /// Checks that the start of a VG can be noted. Core does not report a later failure to lvm.
     fn check_room(&self, lockspace: &Lockspace) -> Result<(), Error> {
         let membership = lockspace.membership().resource;
         let first = Plan::of_lockspace(self, lockspace)?.saved(Mode::Shared);

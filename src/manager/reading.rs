@@ -1,4 +1,4 @@
-//! The value of a lock, for whoever does not take it.
+//! The value of a lock, read without taking the lock.
 
 use super::Manager;
 use super::plan::majority;
@@ -10,9 +10,9 @@ use idm_engine::{ValueRead, read_value};
 
 impl Manager {
     /// The value block of a lock, as it was at some moment of this call. It is all zero where there
-    /// is no value or it is not known: as with a lock, and where somebody else has the lock.
+    /// is no value, or where the value is not known; this includes a lock that another host has.
     ///
-    /// Takes nothing and changes nothing: no drive is sent anything but a read.
+    /// The drives get no command but a read.
     pub fn read_value(
         &self,
         space_key: LockspaceKey,
@@ -30,12 +30,13 @@ impl Manager {
         Ok(lockspace.value(spec.resource, |value| value.block(read)))
     }
 
-    /// What this host knows of a value by having the lock: `None` where it has nothing to do with
-    /// it. Unknown where the lock is lost, was left by an earlier lvmlockd, or is about to be taken
-    /// or given up.
+    /// The value that this host knows because it has the lock; `None` where the host does not use
+    /// the lock. The value of a lost lock, of an orphan, and of a lock that is just being taken or
+    /// given up is unknown.
     fn value_here(&self, running: &Running, spec: &LockSpec) -> Result<Option<ValBlk>, Error> {
         let id = spec.resource;
-        // First: a lock that is held then, and has its resource below, had the same value then.
+        // Asked first: if the lock is held at this moment and has a resource below, the resource's
+        // value was current at this moment, or when the lock was granted since.
         let mode = running.runtime.mode(id).map_err(|answer| running.refused(spec, answer))?;
         let state = self.state();
         let held = state.resources.values().find(|held| held.spec.resource == id);
@@ -48,8 +49,8 @@ impl Manager {
 }
 
 impl Running {
-    /// The value that a majority of a lock's drives shows. The others have a moment to answer, too:
-    /// one of them may tell of a holder that counts other drives.
+    /// The value that a majority of a lock's drives shows. The other drives get a grace time,
+    /// because one of them may show a holder that counts other drives.
     fn read_value(
         &self,
         lockspace: &Lockspace,
@@ -73,7 +74,7 @@ impl Running {
                 self.names_of(&silent)
             )));
         }
-        let tables = tables.iter().map(|(_, table)| &**table);
+        let tables = tables.iter().map(|(drive, table)| (*drive, &**table));
         Ok(read_value(tables, spec.resource, self.host, members.len()))
     }
 }

@@ -53,6 +53,8 @@ pub(super) struct Running {
     exporter: Exporter,
     pub(super) store: Arc<Store>,
     pub(super) orphans: Arc<Orphans>,
+    /// Set after a warning about a holder with the name of this host.
+    namesake: OnceCell<()>,
 }
 
 impl Running {
@@ -84,8 +86,7 @@ impl Running {
         let store = Arc::new(store);
         let looked_after = store.clone();
         let look = Box::new(move || looked_after.restore());
-        let note = SafeNote::start(state_dir, fencing.notice, look).map_err(no_thread)?;
-        let note = Arc::new(note);
+        let note = Arc::new(SafeNote::start(state_dir, fencing.notice, look).map_err(no_thread)?);
         let (ready, is_ready) = mpsc::channel();
         let settings = Settings {
             host,
@@ -114,7 +115,8 @@ impl Running {
             store: store.clone(),
         };
         votes.start(is_ready).map_err(no_thread)?;
-        Ok(Running { runtime, host, timing, earlier, watchdog, exporter, store, orphans })
+        let namesake = OnceCell::new();
+        Ok(Running { runtime, host, timing, earlier, watchdog, exporter, store, orphans, namesake })
     }
 
     /// Refuses a request that cannot be decided within the engine's patience: no drive's answer
@@ -185,8 +187,8 @@ impl Running {
         }
     }
 
-    /// Notes the mode of a lock that needs no more rights than are noted. Where that cannot be
-    /// written now, it is written as soon as possible.
+    /// Notes the mode in which a lock is held now, which is no higher than the noted one. A note
+    /// that cannot be written now is written as soon as possible.
     pub(super) fn note_less(&self, id: &ResourceId, lock: &SavedLock) {
         self.store.correct_lock(id, |noted| {
             (noted.exclusive, noted.asked_us) = (lock.exclusive, lock.asked_us);
@@ -211,15 +213,43 @@ impl Running {
         }
     }
 
+    /// The addition to a refusal whose holder has the name of this host. The holder may be an
+    /// earlier boot of this machine, but nothing proves that: copied machines share a name.
+    fn namesake_hint(&self, holder: HostId) -> Option<String> {
+        let name = self.host.name();
+        if name.is_empty() || holder.name() != name {
+            return None;
+        }
+        let lease = self.timing.lease.as_secs_f64().ceil();
+        Some(format!(
+            "The holder has the name of this host: if that was an earlier boot of this machine, \
+             the lock is free within {lease} s"
+        ))
+    }
+
+    /// The refusal with that addition. The first one goes to the system's log, other than ordinary
+    /// refusals.
+    fn say_namesake(&self, why: &str, namesake: &str) -> String {
+        let text = format!("{why}. {namesake}");
+        if self.namesake.set(()).is_ok() {
+            log::warn!("{text}");
+        }
+        text
+    }
+
     /// The error for a request that was not granted.
     pub(super) fn refused(&self, spec: &LockSpec, answer: RequestResult) -> Error {
         match answer {
             RequestResult::Refused(refused) => {
                 let text = refusal::text(self.runtime.drives(), spec, &refused, clock::now());
-                match refused.refusal {
-                    Refusal::Held(_) => Error::Held(text),
-                    _ => Error::Storage(text),
-                }
+                let Refusal::Held(conflicts) = refused.refusal else {
+                    return Error::Storage(text);
+                };
+                let namesake = conflicts.first().and_then(|first| self.namesake_hint(first.host));
+                Error::Held(match namesake {
+                    Some(namesake) => self.say_namesake(&text, &namesake),
+                    None => text,
+                })
             }
             RequestResult::Done(outcome) => {
                 Error::Internal(format!("{spec}: unexpected {outcome:?}"))
@@ -251,7 +281,7 @@ fn not_kept(what: &str, state_dir: &Path, error: &io::Error) -> Error {
     ))
 }
 
-/// An error of the state directory, with what can be done about it.
+/// An error of the state directory, with a remedy if there is one.
 pub(super) fn with_hint(error: &io::Error) -> String {
     match error.kind() {
         // It says what to do.

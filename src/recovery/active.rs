@@ -40,7 +40,7 @@ impl Devices {
         Ok(active)
     }
 
-    /// The kernel's folders of all device-mapper devices.
+    /// The directories in sysfs of all device-mapper devices.
     pub(super) fn nodes(&self) -> io::Result<impl Iterator<Item = io::Result<PathBuf>>> {
         let entries = fs::read_dir(&self.block)?;
         let is_dm = |entry: &io::Result<fs::DirEntry>| {
@@ -51,7 +51,7 @@ impl Devices {
     }
 }
 
-/// What an attribute says; `None` where the device was removed since it was listed.
+/// The text of an attribute; `None` if the device was removed since it was listed.
 pub(super) fn read(attribute: &Path) -> io::Result<Option<String>> {
     match fs::read_to_string(attribute) {
         Ok(text) => Ok(Some(text)),

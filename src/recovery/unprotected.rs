@@ -1,9 +1,9 @@
-//! Which active LVs no lock protects that this host knows of.
+//! Active LVs that no known lock protects.
 //!
-//! Not each device of a VG belongs to an LV that has a lock of its own. lvm locks a thin pool for
-//! all that is in it, a snapshot's origin for its snapshots, and never the LVs that others consist
-//! of. So a lock covers the devices of its LV, what is stacked on these, and what all of these
-//! stand on; the kernel knows what stands on what.
+//! Not every device of a VG belongs to an LV with a lock of its own. lvm locks a thin pool for its
+//! volumes, an origin for its snapshots, and never a component, that is, an LV that others consist
+//! of. So a lock covers the devices of its LV, the devices stacked on these, and the devices below
+//! all of them, as the kernel shows.
 
 use super::active::{self, Devices, lv_of};
 use crate::lock::{lv_uuid, vg_of};
@@ -14,24 +14,24 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-/// What is in the names of LVs that others consist of. lvm allows it in no other name.
-const PARTS: [&str; 17] = [
+/// Strings in the names of components. lvm allows them in no other name of an LV.
+const COMPONENTS: [&str; 17] = [
     "_cdata", "_cmeta", "_corig", "_cpool", "_cvol", "_imeta", "_iorig", "_mimage", "_mlog",
     "_pmspare", "_rimage", "_rmeta", "_tdata", "_tmeta", "_vdata", "_vorigin", "_wcorig",
 ];
-/// What begins the names of LVs that others consist of for a while.
-const PART_BEGINNINGS: [&str; 2] = ["pvmove", "snapshot"];
+/// Strings that the names of temporary components begin with.
+const COMPONENT_PREFIXES: [&str; 2] = ["pvmove", "snapshot"];
 
-/// An LV that is active.
+/// An active LV.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ActiveLv {
     /// Its mutex.
     pub id: ResourceId,
-    /// Its name, with its VG's.
+    /// The names of its VG and of itself.
     name: String,
 }
 
-/// Its name and its uuid, for messages.
+/// The name and the uuid, for messages.
 impl fmt::Display for ActiveLv {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.name, lv_uuid(&self.id))
@@ -41,15 +41,15 @@ impl fmt::Display for ActiveLv {
 /// A device of a VG.
 struct Device {
     lv: ActiveLv,
-    /// Whether it is of an LV that others consist of.
-    is_part: bool,
-    /// The devices that it stands on.
+    /// Whether its LV is a component.
+    is_component: bool,
+    /// The devices below it.
     lower: Vec<String>,
 }
 
 impl Devices {
-    /// The VG's LVs that are active and that none of the locks covers which this host `has`. An LV
-    /// that others consist of is not among them: these are.
+    /// The active LVs of a VG, except for components, that none of the locks covers which this host
+    /// `has`.
     pub fn unprotected(
         &self,
         vg: &ResourceId,
@@ -57,15 +57,16 @@ impl Devices {
     ) -> io::Result<Vec<ActiveLv>> {
         let devices = self.of_vg(vg)?;
         let covered = covered(&devices, has);
-        let open =
-            devices.iter().filter(|(node, it)| !it.is_part && !covered.contains(node.as_str()));
+        let open = devices
+            .iter()
+            .filter(|(node, it)| !it.is_component && !covered.contains(node.as_str()));
         let mut lvs: Vec<ActiveLv> = open.map(|(_, device)| device.lv.clone()).collect();
         lvs.sort_unstable();
         lvs.dedup_by_key(|lv| lv.id);
         Ok(lvs)
     }
 
-    /// The devices of a VG by their nodes' names.
+    /// The devices of a VG by the names of their nodes.
     fn of_vg(&self, vg: &ResourceId) -> io::Result<BTreeMap<String, Device>> {
         let mut devices = BTreeMap::new();
         for path in self.nodes()? {
@@ -78,7 +79,7 @@ impl Devices {
             let name = active::read(&path.join("dm/name"))?.unwrap_or_default();
             let (vg_name, lv_name) = names(name.trim_end());
             let lv = ActiveLv { id, name: format!("{vg_name}/{lv_name}") };
-            let device = Device { lv, is_part: is_part(&lv_name), lower: lower(&path)? };
+            let device = Device { lv, is_component: is_component(&lv_name), lower: lower(&path)? };
             let node = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             devices.insert(node, device);
         }
@@ -86,12 +87,12 @@ impl Devices {
     }
 }
 
-/// The nodes of the devices that locks cover.
+/// The nodes of the devices that a lock covers.
 fn covered(devices: &BTreeMap<String, Device>, has: impl Fn(&ResourceId) -> bool) -> HashSet<&str> {
     let locked = devices.iter().filter(|(_, device)| has(&device.lv.id));
     let mut covered: HashSet<&str> = locked.map(|(node, _)| node.as_str()).collect();
-    // Upwards first: what only carries something is no way to what else it carries, as when
-    // several LVs are being moved by one.
+    // Upwards first: a device below a covered one leads to no other LV on top of it. pvmove has
+    // such a device for several LVs.
     let mut all = 0;
     while core::mem::replace(&mut all, covered.len()) != covered.len() {
         let above = devices.iter().filter(|(_, device)| stands_on(device, &covered));
@@ -111,14 +112,14 @@ fn stands_on(device: &Device, covered: &HashSet<&str>) -> bool {
     device.lower.iter().any(|lower| covered.contains(lower.as_str()))
 }
 
-/// Whether an LV of that name is a part of others.
-fn is_part(name: &str) -> bool {
-    PARTS.iter().any(|part| name.contains(part))
-        || PART_BEGINNINGS.iter().any(|beginning| name.starts_with(beginning))
+/// Whether an LV with this name is a component.
+fn is_component(name: &str) -> bool {
+    COMPONENTS.iter().any(|it| name.contains(it))
+        || COMPONENT_PREFIXES.iter().any(|it| name.starts_with(it))
 }
 
-/// The names of VG and LV in a device's name, in which hyphens of names are doubled and a single
-/// one stands before the LV's name and before that of a layer.
+/// The names of VG and LV in the name of a device. Hyphens in names are doubled; single hyphens
+/// separate the names of VG, LV and layer.
 fn names(device: &str) -> (String, String) {
     let mut parts = [String::new(), String::new(), String::new()];
     let mut at = 0;
@@ -134,7 +135,7 @@ fn names(device: &str) -> (String, String) {
     (vg, lv)
 }
 
-/// The nodes that a device stands on.
+/// The nodes below a device.
 fn lower(device: &Path) -> io::Result<Vec<String>> {
     let entries = match fs::read_dir(device.join("slaves")) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -151,7 +152,7 @@ mod tests {
 
     const VG: &str = "0123456789abcdefghijklmnopqrstuv";
 
-    /// A host's devices, made of LVs whose uuids are one letter.
+    /// The devices of a host; the uuid of each LV is one letter, repeated.
     struct Host {
         sysfs: tempfile::TempDir,
     }
@@ -167,7 +168,7 @@ mod tests {
             self.sysfs.path().join("block").join(node)
         }
 
-        /// Adds a device of an LV, of that name, on top of others.
+        /// Adds a device with this name on top of others.
         fn add(&self, node: &str, (lv, layer): (char, &str), name: &str, lower: &[&str]) {
             let path = self.node(node);
             fs::create_dir_all(path.join("dm")).unwrap();
@@ -180,7 +181,7 @@ mod tests {
             }
         }
 
-        /// The names of what none of these LVs' locks protects.
+        /// The names of the LVs that the locks of these LVs do not protect.
         fn unprotected(&self, locked: &str) -> Vec<String> {
             let devices = Devices::with_sysfs(self.sysfs.path());
             let vg = ResourceId::vg(VG).unwrap();
@@ -232,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_lvs_are_not_asked_for() {
+    fn components_need_no_lock_of_their_own() {
         let host = Host::new();
         host.add("dm-0", ('a', ""), "vg-r_rimage_0", &["sda"]);
         host.add("dm-1", ('b', ""), "vg-r_rmeta_0", &["sda"]);

@@ -48,7 +48,7 @@ pub fn replace_by(file: &Path, new: &Path, text: &str, mode: u32) -> io::Result<
     written
 }
 
-/// Checks that there is room for files: makes all of them, each with its text, and removes them.
+/// Checks that there is room for files by making them, each with its text, and removing them.
 pub fn check_room(files: &[(PathBuf, &str)], mode: u32) -> io::Result<()> {
     let write = |(file, text): &(PathBuf, &str)| {
         let written = create(file, mode).and_then(|mut open| open.write_all(text.as_bytes()));

@@ -325,8 +325,7 @@ impl Store {
         self.save(&self.lockspaces.join(name_of(vg)), lockspace)
     }
 
-    /// Checks that a lockspace and the first of its locks can be noted, where they are not noted
-    /// yet.
+    /// Checks that a lockspace and its first lock can be noted, unless they are noted already.
     pub fn check_room(
         &self,
         (vg, lockspace): (&ResourceId, &SavedLockspace),

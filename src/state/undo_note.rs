@@ -166,7 +166,12 @@ impl UndoNote {
         let due = until;
         let mut note =
             UndoNote { path, boot, linger, stay, file: None, due, again: Instant::default() };
-        note.write()?;
+        if let Err(error) = note.write() {
+            // A life without a note keeps the locks of the earlier one; no life would not.
+            if !note.remove(&error, began) {
+                return Err(error);
+            }
+        }
         let writes_until = if first { Instant::default() } else { began + linger };
         Ok((note, Earlier { undoing: until, writes_until }))
     }
@@ -185,7 +190,15 @@ impl UndoNote {
         if now < self.again {
             return true;
         }
-        let Err(error) = self.write() else { return true };
+        match self.write() {
+            Ok(()) => true,
+            Err(error) => self.remove(&error, now),
+        }
+    }
+
+    /// Removes the note, which could not be written because of `why`. Returns whether there is none
+    /// now.
+    fn remove(&mut self, why: &io::Error, now: Instant) -> bool {
         self.file = None;
         match fs::remove_file(&self.path) {
             Err(error) if !file::is_absent(&error) => {
@@ -194,7 +207,7 @@ impl UndoNote {
             }
             _ => {}
         }
-        log::warn!("{}: cannot be written, and is removed: {error}", self.path.display());
+        log::warn!("{}: cannot be written, and is removed: {why}", self.path.display());
         self.again = now + AGAIN;
         true
     }
@@ -378,6 +391,24 @@ mod tests {
         assert_eq!(dates(directory.path(), 201), (at(0), at(216)));
         note.cover(Undone::Lvs, at(300));
         assert_eq!(dates(directory.path(), 301), (at(316), at(231)));
+    }
+
+    #[test]
+    fn a_life_begins_without_a_note_where_none_can_be_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut note, _) = start(directory.path(), LEASE, 100, true);
+        assert!(note.cover(Undone::Lvs, at(200)));
+        drop(note);
+        // As if there were no room for a new file.
+        let new = directory.path().join(format!("{FILE}.{}", std::process::id()));
+        fs::create_dir(&new).unwrap();
+        let (mut note, until) = start(directory.path(), LEASE, 201, false);
+        assert_eq!(until, at(216));
+        assert!(!directory.path().join(FILE).exists(), "the next life waits as long as it must");
+        assert!(note.cover(Undone::Others, at(300)));
+        fs::remove_dir(&new).unwrap();
+        assert!(note.cover(Undone::Others, at(302)));
+        assert_eq!(dates(directory.path(), 303), (at(216), at(318)));
     }
 
     #[test]

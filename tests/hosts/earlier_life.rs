@@ -171,3 +171,26 @@ fn a_restart_of_a_healthy_host_kills_nothing() {
     a.start(VG, bench.scope()).unwrap();
     a.lock(1, lv(1), Exclusive).unwrap();
 }
+
+/// Nothing proves that the holder is an earlier boot of this host, so the lock is not taken over.
+#[test]
+fn a_reboot_within_the_lease_is_refused_and_told_how_long() {
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, SHORT), bench.started(2, SHORT));
+    a.lock(1, lv(1), Exclusive).unwrap();
+    drop(a);
+    std::fs::remove_dir_all(bench.state_dir(1)).unwrap();
+    let a = bench.rebooted(1, SHORT);
+    a.start(VG, bench.scope()).unwrap();
+    let refused = a.lock(1, lv(1), Exclusive);
+    let text = refused.as_ref().unwrap_err().to_string();
+    for part in ["host1", "has the name of this host", "if that was an earlier boot", "within 2 s"]
+    {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    is_held(refused);
+    eventually(3 * SHORT, "it is free after the lease", || a.lock(1, lv(1), Exclusive).is_ok());
+    // Nobody else is told so.
+    let text = b.lock(1, lv(1), Exclusive).unwrap_err().to_string();
+    assert!(text.contains("host1") && !text.contains("the name of this host"), "{text}");
+}

@@ -67,6 +67,12 @@ impl Bench {
         self.host_with_fencing(number, id, lease, FencingConfig::default())
     }
 
+    /// A host after a reboot: it has its name, and another id.
+    fn rebooted(&self, number: u8, lease: Duration) -> Host {
+        let id = HostId::new([number + 100; 16], &format!("host{number}"));
+        self.host_with_config(number, id, |config| Config { lease, ..config })
+    }
+
     fn host_with_fencing(
         &self,
         number: u8,
@@ -74,11 +80,12 @@ impl Bench {
         lease: Duration,
         fencing: FencingConfig,
     ) -> Host {
+        let id = HostId::new([id; 16], &format!("host{id}"));
         self.host_with_config(number, id, |config| Config { lease, fencing, ..config })
     }
 
     /// A host with other settings than the usual ones.
-    fn host_with_config(&self, number: u8, id: u8, set: impl Fn(Config) -> Config) -> Host {
+    fn host_with_config(&self, number: u8, id: HostId, set: impl Fn(Config) -> Config) -> Host {
         let emulated = self
             .drives
             .iter()
@@ -93,7 +100,6 @@ impl Bench {
             ..Config::default()
         };
         let config = set(config);
-        let id = HostId::new([id; 16], &format!("host{id}"));
         std::fs::create_dir_all(self.sysfs(number).join("block")).unwrap();
         let devices = Devices::with_sysfs(&self.sysfs(number));
         Host { manager: Manager::new(config, id, devices) }
@@ -248,7 +254,8 @@ fn drives_that_are_slow_are_waited_for_as_long_as_the_administrator_says() {
     let bench = Bench::new(5);
     let patient =
         |config| Config { lease: LONG, request_time: Some(Duration::from_secs(15)), ..config };
-    let (a, b) = (bench.host_with_config(1, 1, patient), bench.host(2, LONG));
+    let (a, b) =
+        (bench.host_with_config(1, HostId::new([1; 16], "host1"), patient), bench.host(2, LONG));
     for host in [&a, &b] {
         host.start(VG, bench.scope()).unwrap();
     }

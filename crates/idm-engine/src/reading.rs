@@ -1,11 +1,10 @@
-//! The value of a mutex that nobody takes: what the drives' tables alone tell of it.
+//! The value of a mutex, read from the drives' tables without taking the mutex.
 //!
-//! A lock that is granted keeps writers away while the value is read. A reader does not, so the
-//! tables themselves must show that nobody has the lock. A host that has it, has its record on a
-//! keep quorum of the drives, which shares a drive with every majority. So a majority of drives
-//! without any holder saw a moment at which nobody had the lock, and each of them that the last
-//! holder had taken was given back by its UNLOCK, which stored the value
-//! (docs/locking.md, "The value").
+//! A granted lock keeps writers away while its value is read. A reader does not, so the tables must
+//! show that nobody has the lock. A holder has a record on a keep quorum of the drives, which
+//! shares a drive with every majority. So a majority of drives without a holder excludes a host
+//! that had the lock during all of the reads. It also has a drive of the last holder, whose UNLOCK
+//! stored the value there (docs/locking.md, "The value").
 
 use crate::api::{DriveRef, Fingerprint, ValueRead};
 use crate::rules::Rules;
@@ -22,26 +21,25 @@ pub(crate) fn confirmed(shown: impl Iterator<Item = Value>, needed: usize) -> Va
     let (count, greatest) = shown
         .filter(|&value| value != Value::ZERO)
         .fold((0, Value::ZERO), |(count, greatest), value| (count + 1, greatest.max(value)));
-    if count > 0 && count >= needed { ValueRead::Known(greatest) } else { ValueRead::Unknown }
+    if count >= needed { ValueRead::Known(greatest) } else { ValueRead::Unknown }
 }
 
-/// The value of the mutex `resource` that the tables of some of its `members` drives show to the
-/// host `me`, which neither holds the mutex nor left it to a later life.
+/// The value of the mutex `resource`, which has `members` drives, in the tables of some of them, as
+/// the host `me` reads it. The host must neither hold the mutex nor have an orphan of it.
 ///
-/// A known value was the last one that was published, at some moment between the first and the last
-/// of the reads. It is unknown if any other host holds the mutex on any of these drives, with its
-/// lease running or over: such a host may have changed what the mutex protects. A drive with a
-/// record of `me`, which an UNLOCK has yet to end, shows a value from before the lock.
+/// A known value was the last published one at some moment between the first and the last read. The
+/// value is unknown if another host holds the mutex on one of these drives, even with an expired
+/// lease: that host may have changed the protected data. A drive with a record of `me` has not
+/// carried out the UNLOCK of an earlier lock yet, so its value does not count.
 pub fn read_value<'a>(
-    tables: impl IntoIterator<Item = &'a [Record]>,
+    tables: impl IntoIterator<Item = (DriveRef, &'a [Record])>,
     resource: ResourceId,
     me: HostId,
     members: usize,
 ) -> ValueRead {
     let mut shown = alloc::vec::Vec::new();
-    for table in tables {
-        // Which drive shows a holder does not matter here.
-        let view = View::of(table, resource, me, (NO_STAMP, NO_STAMP.fingerprint), DriveRef(0));
+    for (drive, table) in tables {
+        let view = View::of(table, resource, me, (NO_STAMP, NO_STAMP.fingerprint), drive);
         if view.has_others() {
             return ValueRead::Unknown;
         }

@@ -4,7 +4,7 @@ mod bench;
 
 use bench::*;
 use idm_emulator::DriveTime;
-use idm_engine::{Command, Request, ValueRead, read_value};
+use idm_engine::{Command, DriveRef, Request, ValueRead, read_value};
 use idm_protocol::{MutexOp, Record, ResourceId, Status};
 
 /// A host that only reads.
@@ -13,9 +13,10 @@ const READER: u8 = 5;
 /// What a host reads of the VG's value on some drives.
 fn read(bench: &Bench, me: u8, on: &[usize]) -> Option<u64> {
     let now = DriveTime::from_micros(bench.now.as_micros());
-    let tables: Vec<Vec<Record>> = on.iter().map(|&drive| bench.drives[drive].table(now)).collect();
+    let read = |&drive: &usize| (DriveRef(drive as u32), bench.drives[drive].table(now));
+    let tables: Vec<(DriveRef, Vec<Record>)> = on.iter().map(read).collect();
     let vg = ResourceId::vg(VG).expect("a good id");
-    let tables = tables.iter().map(|table| &table[..]);
+    let tables = tables.iter().map(|(drive, table)| (*drive, &table[..]));
     match read_value(tables, vg, host(me), bench.drives.len()) {
         ValueRead::Known(value) => Some(value.get()),
         ValueRead::Unknown => None,

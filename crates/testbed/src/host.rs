@@ -11,6 +11,7 @@ use nix::sys::statvfs::statvfs;
 use nix::unistd::Pid;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -197,6 +198,23 @@ impl Host {
         Ok(output)
     }
 
+    /// Runs the start command of a systemd template unit, as systemd does for an instance. There is
+    /// no device-mapper here, so `lvchange` only takes and gives up locks.
+    pub fn start_unit(&self, unit: &str, instance: &str) -> Result<Output> {
+        let line = unit.lines().find_map(|line| line.strip_prefix("ExecStart="));
+        let script = line.context("the unit has no start command")?;
+        let script = script.replace("$$", "$").replace("%I", instance);
+        let lvchange = self.dir.join("bin/lvchange");
+        fs::create_dir_all(self.dir.join("bin"))?;
+        let lvm = self.build.lvm();
+        let text = format!("#!/bin/sh\nexec {} lvchange --driverloaded n \"$@\"\n", lvm.display());
+        fs::write(&lvchange, text)?;
+        fs::set_permissions(&lvchange, fs::Permissions::from_mode(0o755))?;
+        let path = format!("PATH={}:/usr/sbin:/usr/bin:/sbin:/bin", self.dir.join("bin").display());
+        let mut command = self.timed(Path::new("env"));
+        run(command.arg(path).args(["sh", "-c", &script]))
+    }
+
     /// Runs lvmlockctl.
     pub fn lvmlockctl(&self, args: &[&str]) -> Result<Output> {
         let mut output = run(self.timed(&self.build.lvmlockctl()).args(args))?;
@@ -231,7 +249,12 @@ impl Host {
         Ok(())
     }
 
-    /// What the library has noted of locks, file by file.
+    /// Loses all notes of the library.
+    pub fn lose_notes(&self) -> Result<()> {
+        Ok(fs::remove_dir_all(format!("/proc/{}/root/run/lvmlockd-idm", self.init))?)
+    }
+
+    /// The library's notes of locks, file by file.
     pub fn noted_locks(&self) -> Result<Vec<String>> {
         let directory = format!("/proc/{}/root/run/lvmlockd-idm/locks", self.init);
         fs::read_dir(directory)?.map(|note| Ok(fs::read_to_string(note?.path())?)).collect()

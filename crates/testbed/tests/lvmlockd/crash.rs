@@ -10,7 +10,10 @@ use testbed::{EAGAIN, Host, Lv, Lvm2, Mode, Testbed, wait_until};
 const SOON: Duration = Duration::from_secs(10);
 
 for_every_build!(a_client_that_leaves_in_the_middle_of_a_request_does_no_harm);
-for_every_release!(an_orderly_stop_keeps_what_a_killed_lvmlockd_left);
+for_every_release!(
+    an_orderly_stop_keeps_what_a_killed_lvmlockd_left,
+    lost_notes_of_an_active_lv_stop_the_start_of_its_vg
+);
 
 /// With lvm2's own lvmlockd-idm.c this crashes lvmlockd.
 fn a_client_that_leaves_in_the_middle_of_a_request_does_no_harm(lvm2: Lvm2) -> Result<()> {
@@ -39,6 +42,42 @@ fn a_client_that_leaves_in_the_middle_of_a_request_does_no_harm(lvm2: Lvm2) -> R
         assert_eq!(other.lock_lv(&lv, Mode::Un)?, 0);
         assert_eq!(alice.client()?.lock_lv(&lv, Mode::Ex)?, 0);
     }
+    Ok(())
+}
+
+/// The host has another id afterwards, and nothing tells that the old one was its own.
+fn lost_notes_of_an_active_lv_stop_the_start_of_its_vg(lvm2: Lvm2) -> Result<()> {
+    let Pair { testbed: _testbed, mut alice, bob: _bob, lv } = Pair::new(lvm2, LEASE)?;
+    assert_eq!(alice.client()?.lock_lv_for_good(&lv, Mode::Ex)?, 0);
+    alice.set_active(&lv, true)?;
+    alice.kill_lvmlockd()?;
+    alice.lose_notes()?;
+    alice.start_lvmlockd()?;
+    let refused = alice.lvm(&["vgchange", "--lockstart", "vg"])?;
+    assert!(refused.says("VG vg start failed"), "{refused}");
+    let named = format!("vg/data ({})", lv.uuid);
+    assert!(alice.log().contains(&named), "the log names {named}");
+    alice.set_active(&lv, false)?;
+    alice.lvm(&["vgchange", "--lockstart", "vg"])?.success()?;
+    Ok(())
+}
+
+/// The unit that activates an LV at boot goes on until the earlier boot's lease has run out.
+#[test]
+fn a_rebooted_host_activates_its_lv_when_the_lease_of_the_earlier_boot_is_over() -> Result<()> {
+    let lease = Duration::from_secs(12);
+    let Pair { testbed, alice, bob: _bob, lv: _lv } = Pair::new(Lvm2::newest(), lease)?;
+    alice.lvm(&["lvchange", "-aey", "vg/data"])?.success()?;
+    let died = Instant::now();
+    drop(alice);
+    let alice = testbed.host("alice", Lvm2::newest())?;
+    alice.lvm(&["vgchange", "--lockstart", "vg"])?.success()?;
+    let unit = include_str!("../../../../dist/idm-activate@.service");
+    let started = alice.start_unit(unit, "vg/data")?.success()?;
+    assert!(started.says("LV locked by other host"), "{started}");
+    ensure!(died.elapsed() < 2 * lease, "it took {:?}", died.elapsed());
+    assert!(alice.log().contains("The holder has the name of this host"), "the log says why");
+    alice.lvm(&["lvchange", "-an", "vg/data"])?.success()?;
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use testbed::{EAGAIN, Lvm2, Mode, wait_until};
 
 for_every_release!(
     a_full_run_is_told_by_the_command_that_starts_a_vg,
+    a_full_run_does_not_prevent_the_return_of_locks,
     a_full_run_does_not_keep_a_lock_exclusive
 );
 
@@ -22,6 +23,22 @@ fn a_full_run_is_told_by_the_command_that_starts_a_vg(lvm2: Lvm2) -> Result<()> 
     alice.fill_run(false)?;
     alice.lvm(&["vgchange", "--lockstart", "vg"])?.success()?;
     assert_eq!(alice.client()?.lock_lv(&lv, Mode::Ex)?, 0);
+    Ok(())
+}
+
+/// Nothing new has to be noted.
+fn a_full_run_does_not_prevent_the_return_of_locks(lvm2: Lvm2) -> Result<()> {
+    let Pair { testbed: _testbed, mut alice, bob, lv } = Pair::new(lvm2, LEASE)?;
+    assert_eq!(alice.client()?.lock_lv_for_good(&lv, Mode::Ex)?, 0);
+    alice.set_active(&lv, true)?;
+    alice.kill_lvmlockd()?;
+    alice.fill_run(true)?;
+    alice.start_lvmlockd()?;
+    alice.lvm(&["vgchange", "--lockstart", "vg"])?.success()?;
+    wait_until(LEASE, "the lock to be given back", || {
+        Ok((alice.client()?.lock_lv_for_good(&lv, Mode::Ex)? == 0).then_some(()))
+    })?;
+    assert_eq!(bob.client()?.lock_lv(&lv, Mode::Sh)?, EAGAIN);
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 //! its own, while others take the lock and give it back.
 
 use crate::coverage::Count;
-use crate::ids::{LockIx, SlotIx};
+use crate::ids::{DriveIx, Ix, LockIx, SlotIx};
 use crate::world::World;
 use crate::world::slots::{Caller, Side};
 use crate::world::verdict::{Verdict, ensure};
@@ -10,8 +10,8 @@ use core::mem;
 use idm_engine::{ValueRead, read_value};
 use idm_protocol::{HostId, Record, ResourceId, Value};
 
-/// A reader looks at the drives again after this many of the lock's commands, so that its reads of
-/// two drives are that far apart at most.
+/// The number of commands of a lock after which a new read begins: the reads of two drives are at
+/// most that far apart.
 const SPREAD: u32 = 7;
 
 /// A host that takes part in nothing.
@@ -22,14 +22,14 @@ const STRANGER: HostId = HostId::from_bytes([0xFE; 32]);
 pub(in crate::world) struct Reading {
     /// The mutex as each drive showed it when the read began.
     tables: Vec<Vec<Record>>,
-    /// The least value that was right then.
+    /// The least value that was current then.
     floor: u64,
     /// The lock's commands since then.
     commands: u32,
 }
 
 impl World {
-    /// Lets hosts read the value of a slot's lock, after a command of that lock was carried out.
+    /// Lets hosts read the value of a slot's lock after a drive executed a command of that lock.
     pub(in crate::world) fn read_beside(&mut self, s: SlotIx) {
         if !self.plan.reads || !self.value_counts(s) {
             return;
@@ -65,7 +65,7 @@ impl World {
         lock.layout.iter().map(|d| of_lock(self.drives[d].drive.table(self.drive_now(d)))).collect()
     }
 
-    /// The slot's host, if it has nothing to do with the lock, nor had an earlier life of it.
+    /// The slot's host, if neither it nor an earlier life of it uses the lock.
     fn idle_host(&self, s: SlotIx) -> Option<HostId> {
         let slot = &self.slots[s];
         let idle = slot.call.caller == Caller::Idle && slot.engine.mode.is_none();
@@ -89,15 +89,16 @@ impl World {
     }
 }
 
-/// What the reader is told that meets the oldest values: each drive as it was when the read began,
-/// or as it is now, and only as many drives as are needed.
+/// The value that a reader with the oldest answers gets: each drive answers as it was when the read
+/// began or as it is now, and only as many drives answer as are needed.
 fn lowest(
     then: &[Vec<Record>],
     now: &[Vec<Record>],
     resource: ResourceId,
     me: HostId,
 ) -> ValueRead {
-    let shown = |table: &Vec<Record>| match read_value([&table[..]], resource, me, 1) {
+    let drive = DriveIx::new(0).drive_ref();
+    let shown = |table: &Vec<Record>| match read_value([(drive, &table[..])], resource, me, 1) {
         ValueRead::Known(value) => Some(value),
         ValueRead::Unknown => None,
     };
@@ -108,6 +109,6 @@ fn lowest(
     let mut drives: Vec<(Value, &Vec<Record>)> = then.iter().zip(now).filter_map(oldest).collect();
     drives.sort_by_key(|(value, _)| *value);
     let majority = then.len() / 2 + 1;
-    let tables = drives.iter().take(majority).map(|(_, table)| &table[..]);
+    let tables = drives.iter().take(majority).map(|(_, table)| (drive, &table[..]));
     read_value(tables, resource, me, then.len())
 }
