@@ -210,7 +210,7 @@ impl Drives {
     pub fn keep(&self, dir: &Path) {
         let mut text = self.ask("rules").unwrap_or_default();
         for name in DRIVES {
-            for what in ["time", "table", "events"] {
+            for what in ["time", "table", "events", "reservations"] {
                 let said = self.ask(&format!("{what} {name}")).unwrap_or_default();
                 text.push_str(&format!("--- {what} {name}\n{said}"));
             }

@@ -19,6 +19,8 @@ mod nvme_paths;
 mod one_drive;
 mod one_host;
 mod replaced_disk;
+mod reservations;
+mod reserve_lio;
 mod stacks;
 mod storm;
 mod two_hosts;
@@ -313,6 +315,22 @@ pub const SCENARIOS: &[Scenario] = &[
         run: bytes::run,
     },
     Scenario {
+        name: "reserve",
+        about: "sg_persist and the kernel go through the life of persistent reservations",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::ScsiFor("sg_persist speaks SCSI; nvme-reserve does it with nvme-cli"),
+        run: reservations::scsi,
+    },
+    Scenario {
+        name: "reserve-lio",
+        about: "an emulated drive answers sg_persist like the kernel's own SCSI target",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::ScsiFor("the kernel's target for NVMe has no reservations in this release"),
+        run: reserve_lio::run,
+    },
+    Scenario {
         name: "one-host",
         about: "everything that LVM does with a shared VG, on one host",
         short: true,
@@ -522,6 +540,14 @@ pub const SCENARIOS: &[Scenario] = &[
         expect: Expect::Pass,
         needs: Needs::Drives(Interfaces::Nvme),
         run: nvme_bytes::run,
+    },
+    Scenario {
+        name: "nvme-reserve",
+        about: "nvme-cli and the kernel go through the life of reservations of NVMe",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Drives(Interfaces::Nvme),
+        run: reservations::nvme,
     },
     Scenario {
         name: "nvme",

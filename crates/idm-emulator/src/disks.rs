@@ -9,6 +9,7 @@ pub mod control;
 mod disk;
 pub mod faults;
 mod gate;
+mod reserved;
 
 pub use disk::{BLOCK, DataError, Disk, Interface, MOST_BLOCKS};
 pub use gate::{Gate, ServiceResponse, TargetCommand};

@@ -6,6 +6,7 @@
 //!   none was observed.
 //! * [`server`] serves drives on unix sockets, with faults on demand; [`client`] reaches them;
 //!   [`wire`] is the format between the two; [`text`] has the words of control commands.
+//! * [`reservation`] has the persistent reservations of SCSI and NVMe, without I/O, too.
 //! * [`disks`] are drives with disk data, for front ends that attach them to virtual machines.
 
 #![forbid(unsafe_code)]
@@ -18,6 +19,7 @@ mod exchange;
 mod nonsense;
 pub mod nvme;
 pub mod profile;
+pub mod reservation;
 mod scsi;
 mod sense;
 pub mod server;

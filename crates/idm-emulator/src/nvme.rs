@@ -37,7 +37,10 @@ pub mod status {
     pub const DATA_TRANSFER_ERROR: u16 = 0x0004;
     pub const INTERNAL_ERROR: u16 = 0x0006;
     pub const INVALID_NAMESPACE: u16 = 0x400B;
+    pub const COMMAND_SEQUENCE_ERROR: u16 = 0x400C;
+    pub const HOST_IDENTIFIER_INCONSISTENT: u16 = 0x4018;
     pub const LBA_OUT_OF_RANGE: u16 = 0x4080;
+    pub const RESERVATION_CONFLICT: u16 = 0x4083;
 }
 
 /// The kind of an admin command, in a word; `None` if it is not one of IDM.

@@ -61,6 +61,9 @@ pub struct Profile {
     /// Whether a shared break takes the places of timed-out sharers although others are live,
     /// instead of being refused. Not observed either way.
     pub break_beside_live_sharers: bool,
+    /// Whether mutex commands conflict with a reservation of the drive's data, reads of the table
+    /// like reads and all others like writes. Not observed either way.
+    pub idm_commands_respect_reservations: bool,
 }
 
 /// Room in a drive's table.
@@ -213,6 +216,7 @@ impl Profile {
             destroy_by_stranger: true,
             promotion_removes_expired: false,
             break_beside_live_sharers: false,
+            idm_commands_respect_reservations: false,
         }
     }
 
@@ -278,6 +282,9 @@ impl Profile {
         });
         variant("current+break-beside-live", |p| {
             p.break_beside_live_sharers = true;
+        });
+        variant("current+respects-reservations", |p| {
+            p.idm_commands_respect_reservations = true;
         });
         profiles
     }

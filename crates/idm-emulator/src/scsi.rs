@@ -163,14 +163,19 @@ impl Drive {
         Some(bytes)
     }
 
-    /// The drive's world wide name: an NAA identifier of the "locally assigned" kind (3h). The
-    /// FNV-1a hash of the serial number makes it the same in every run.
+    /// The drive's world wide name, made of its serial number.
     pub fn naa(&self) -> u64 {
-        let hash = self.serial.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
-        });
-        0x3 << 60 | hash >> 4
+        local_name(&self.serial)
     }
+}
+
+/// A world wide name of the "locally assigned" kind (NAA 3h). The FNV-1a hash of the text makes it
+/// the same in every run.
+pub(crate) fn local_name(text: &str) -> u64 {
+    let hash = text.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
+    });
+    0x3 << 60 | hash >> 4
 }
 
 /// Length in bytes of the header of a vital product data page.

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 const NQN: &str = "nqn.2024-01.lvmlockd-idm:d0";
 const WITHOUT_IDM: &str = "nqn.2024-01.lvmlockd-idm:plain";
+/// A drive whose mutex commands respect reservations.
+const STRICT: &str = "nqn.2024-01.lvmlockd-idm:strict";
 /// Bytes that a unit may have according to the target.
 const PIECE: usize = 128 << 10;
 
@@ -24,19 +26,24 @@ struct Bench {
 impl Bench {
     fn new() -> Bench {
         let dir = tempfile::tempdir().unwrap();
-        let disk = |name: &str| {
-            let path = dir.path().join(name);
-            let made = Disk::create(name, Interface::Nvme, Profile::current(), &path, 16 << 20);
+        let disk = |name: &str, profile: &str| {
+            let (path, profile) = (dir.path().join(name), Profile::by_name(profile).unwrap());
+            let made = Disk::create(name, Interface::Nvme, profile, &path, 16 << 20);
             Arc::new(made.unwrap())
         };
-        let disks = [disk("d0"), disk("plain")];
+        let disks = [
+            disk("d0", "current"),
+            disk("plain", "current"),
+            disk("strict", "current+respects-reservations"),
+        ];
         let enclosure = Enclosure::new(disks.to_vec());
         let plain = Subsystem {
             idm: false,
             identifier: Identifier::Eui64,
             ..Subsystem::new(disks[1].clone())
         };
-        let subsystems = vec![Arc::new(Subsystem::new(disks[0].clone())), Arc::new(plain)];
+        let whole = |disk: &Arc<Disk>| Arc::new(Subsystem::new(Arc::clone(disk)));
+        let subsystems = vec![whole(&disks[0]), Arc::new(plain), whole(&disks[2])];
         let target = Target::new(Arc::clone(&enclosure), subsystems);
         let mut ports = BTreeMap::new();
         for name in ["a.0", "b.0"] {
@@ -128,6 +135,17 @@ impl Host {
         queue: u16,
         controller: u16,
     ) -> std::io::Result<Host> {
+        Host::connect_as(0x11, address, nqn, queue, controller)
+    }
+
+    /// The same with an identifier of the host that is made of one byte.
+    fn connect_as(
+        host_id: u8,
+        address: SocketAddr,
+        nqn: &str,
+        queue: u16,
+        controller: u16,
+    ) -> std::io::Result<Host> {
         let mut stream = Host::raw(address)?;
         let mut request = vec![0, 0, 128, 0, 128, 0, 0, 0];
         request.resize(128, 0);
@@ -139,7 +157,7 @@ impl Host {
         assert_eq!(reply[12..16], (PIECE as u32).to_le_bytes());
         let mut host = Host { stream, controller, last: 0 };
         let mut data = vec![0; 1024];
-        data[..16].fill(0x11);
+        data[..16].fill(host_id);
         data[16..18].copy_from_slice(&controller.to_le_bytes());
         data[256..256 + nqn.len()].copy_from_slice(nqn.as_bytes());
         data[512..520].copy_from_slice(b"nqn.host");
@@ -385,6 +403,105 @@ fn blocks_are_read_back_until_they_are_deallocated() {
     // The I/O queues end with the admin queue.
     admin.stream.shutdown(std::net::Shutdown::Both).unwrap();
     assert!(host.is_closed());
+}
+
+/// A reservation command on an I/O queue.
+fn reservation(opcode: u8, cdw10: u32) -> Entry {
+    Entry { opcode, nsid: 1, len: 16, dwords: [cdw10, 0, 0, 0, 0, 0] }
+}
+
+fn keys(current: u64, new: u64) -> Vec<u8> {
+    [current, new].map(u64::to_le_bytes).concat()
+}
+
+/// A host with an admin queue and an I/O queue.
+fn both_queues(bench: &Bench, host_id: u8, port: &str, nqn: &str) -> (Host, Host) {
+    let address = bench.ports[port];
+    let admin = Host::connect_as(host_id, address, nqn, 0, 0xFFFF).unwrap();
+    let io = Host::connect_as(host_id, address, nqn, 1, admin.controller).unwrap();
+    (admin, io)
+}
+
+#[test]
+fn reservations_keep_other_hosts_out() {
+    let bench = Bench::new();
+    let (mut a_admin, mut a) = both_queues(&bench, 0xA, "a.0", NQN);
+    let (_b_admin, mut b) = both_queues(&bench, 0xB, "b.0", NQN);
+    let controller = a_admin.run(identify(1, 0), &[]).data;
+    assert_eq!((controller[520] & 0x20, controller[96] & 1), (0x20, 1), "ONCS, CTRATT");
+    assert_eq!(a_admin.run(identify(0, 1), &[]).data[31], 0xFF, "RESCAP");
+
+    assert_eq!(a.run(reservation(0x0D, 0), &keys(0, 0xA)).status, 0);
+    assert_eq!(a.run(reservation(0x11, 1 << 8), &keys(0xA, 0)).status, 0);
+    let report = Entry { opcode: 0x0E, nsid: 1, len: 128, dwords: [31, 1, 0, 0, 0, 0] };
+    let shown = b.run(report, &[]).data;
+    assert_eq!((shown.len(), shown[4], shown[5], shown[66]), (128, 1, 1, 1));
+    assert_eq!((&shown[72..80], &shown[80..96]), (&0xA_u64.to_le_bytes()[..], &[0xA; 16][..]));
+
+    let flush = Entry { opcode: 0, nsid: 1, ..Entry::default() };
+    let deallocate = Entry { opcode: 9, nsid: 1, len: 16, dwords: [0, 4, 0, 0, 0, 0] };
+    let zeroes = Entry { len: 0, ..blocks(8, 0, 1) };
+    for (host, status) in [(&mut a, 0), (&mut b, 0x4083)] {
+        assert_eq!(host.run(blocks(1, 0, 1), &[7; 512]).status, status);
+        assert_eq!(host.run(zeroes, &[]).status, status);
+        assert_eq!(host.run(deallocate, &[0; 16]).status, status);
+        assert_eq!(host.run(flush, &[]).status, status);
+        assert_eq!(host.run(blocks(2, 0, 1), &[]).status, 0, "reads are allowed");
+    }
+    assert!(bench.order("changes d0").lines().all(|line| line.contains("  a.0  ")));
+    // Another path of the same host is the same registrant.
+    let (_other_admin, mut other) = both_queues(&bench, 0xA, "b.0", NQN);
+    assert_eq!(other.run(blocks(1, 0, 1), &[7; 512]).status, 0);
+    assert_eq!(other.run(reservation(0x15, 1 << 8), &keys(0xA, 0)).status, 0, "release");
+    assert_eq!(b.run(blocks(1, 0, 1), &[7; 512]).status, 0);
+    // Commands are for the one namespace, and identifiers for the queues of one host.
+    assert_eq!(a.run(Entry { nsid: 2, ..report }, &[]).status, 0x400B);
+    let id = a_admin.controller;
+    assert!(Host::connect_as(0xB, bench.ports["a.0"], NQN, 2, id).is_err());
+}
+
+#[test]
+fn features_of_reservations() {
+    let bench = Bench::new();
+    let (mut admin, mut io) = both_queues(&bench, 0xA, "a.0", NQN);
+    let feature =
+        |opcode, id, cdw11, nsid| Entry { opcode, nsid, len: 16, dwords: [id, cdw11, 0, 0, 0, 0] };
+    assert_eq!(admin.run(feature(0x0A, 0x81, 1, 0), &[]).data, [0xA; 16]);
+    assert_eq!(admin.run(feature(0x0A, 0x81, 0, 0), &[]).status, 0x4002, "64 bits");
+    assert_eq!(admin.run(feature(0x09, 0x81, 1, 0), &[0xB; 16]).status, 0x400C);
+    // Persistence: by the feature, and by a registration.
+    assert_eq!(admin.run(feature(0x0A, 0x83, 0, 1), &[]).result, 0);
+    assert_eq!(admin.run(Entry { len: 0, ..feature(0x09, 0x83, 1, 1) }, &[]).status, 0);
+    assert_eq!(admin.run(feature(0x0A, 0x83, 0, 1), &[]).result, 1);
+    assert_eq!(admin.run(feature(0x0A, 0x83, 0, 2), &[]).status, 0x4002);
+    assert_eq!(io.run(reservation(0x0D, 0b10 << 30), &keys(0, 0xA)).status, 0);
+    assert_eq!(admin.run(feature(0x0A, 0x83, 0, 1), &[]).result, 0);
+    assert_eq!(
+        bench.order("reservations d0"),
+        "generation 1\npersistent no\nreservation none\n\
+         0x000000000000000a  0a0a0a0a-0a0a-0a0a-0a0a-0a0a0a0a0a0a\n"
+    );
+    bench.order("power-cycle d0");
+    assert_eq!(bench.order("reservations d0").lines().count(), 3);
+}
+
+#[test]
+fn mutex_commands_respect_reservations_where_the_profile_says_so() {
+    let bench = Bench::new();
+    for (nqn, status) in [(NQN, 0), (STRICT, 0x4083)] {
+        let (_a_admin, mut a) = both_queues(&bench, 0xA, "a.0", nqn);
+        let (mut b_admin, _b) = both_queues(&bench, 0xB, "b.0", nqn);
+        let read = idm(0xC2, 0x80, 0x110);
+        assert_eq!(a.run(reservation(0x0D, 0), &keys(0, 0xA)).status, 0);
+        assert_eq!(a.run(reservation(0x11, 5 << 8), &keys(0xA, 0)).status, 0);
+        assert_eq!(b_admin.trylock(b'B'), status);
+        assert_eq!(b_admin.run(read, &[]).status, 0, "the table may be read");
+        // Exclusive access, all registrants.
+        assert_eq!(a.run(reservation(0x11, 1 | 6 << 8), &keys(0xA, 0)).status, 0);
+        assert_eq!(b_admin.run(read, &[]).status, status);
+    }
+    let events = bench.order("events strict");
+    assert!(events.lines().next().unwrap().ends_with("  4083"), "{events}");
 }
 
 #[test]

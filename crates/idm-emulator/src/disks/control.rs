@@ -17,14 +17,16 @@ table DRIVE              the mutex table
 time DRIVE               the drive's clock in s, from which leases are counted
 events DRIVE             mutex commands so far: drive's time in s, port, kind, lock, host, status
 changes DRIVE            blocks written or unmapped so far: drive's time in s, port, first, count
+reservations DRIVE       generation, persistence, reservation; then registrants: key, port or host
 reset DRIVE              lose the mutex table
+power-cycle DRIVE        lose reservations that are not to outlive it; the mutex table stays
 fill DRIVE               fill the mutex table with records of hosts that do not exist
 skip-time DRIVE MS       let the drive's clock, and its leases, jump ahead
 clock DRIVE freeze|run   stop the drive's clock, or let it run on
 fault DRIVE PORT KIND EFFECT …
     DRIVE and PORT may be *; PORT may be a host, which is the part of a port's name before the dot;
     KIND is *, mutex or one of trylock, refresh, break, unlock, destroy, read-table, …, disk or one
-    of read, write, other
+    of read, write, reserve (changes of reservations), other
     EFFECT is
       delay MS [COUNT]         wait so long, then execute
       hang [COUNT]             wait until the rule is lifted, or the command aborted
@@ -64,6 +66,7 @@ pub fn execute(enclosure: &Enclosure, line: &str) -> Result<String, String> {
         ["table", name] => Ok(disk(enclosure, name)?.table()),
         ["time", name] => Ok(format!("{:.6}\n", disk(enclosure, name)?.time().as_secs_f64())),
         ["events", name] => Ok(disk(enclosure, name)?.events()),
+        ["reservations", name] => Ok(disk(enclosure, name)?.reservations()),
         ["changes", name] => disk(enclosure, name)?.changes(),
         ["fill", name] => Ok(format!("{}\n", disk(enclosure, name)?.fill())),
         ["rules"] => Ok(enclosure.with_rules(|rules| rules.text())),
@@ -75,6 +78,7 @@ pub fn execute(enclosure: &Enclosure, line: &str) -> Result<String, String> {
 fn order(enclosure: &Enclosure, words: &[&str]) -> Result<(), String> {
     match *words {
         ["reset", name] => disk(enclosure, name)?.reset(),
+        ["power-cycle", name] => disk(enclosure, name)?.power_cycle(),
         ["skip-time", name, ms] => {
             disk(enclosure, name)?.skip_time(Duration::from_millis(decimal(ms)?));
         }
@@ -174,16 +178,27 @@ mod tests {
             "clock d0 freeze",
             "clock d0 run",
             "reset d0",
+            "power-cycle d0",
         ] {
             assert_eq!(run(line), Ok(String::new()), "{line}");
         }
         assert_eq!(run("rules").unwrap().lines().count(), 6);
         assert!(run("rules").unwrap().contains("d0 a unlock: delay 5 ms, 1 left\n"));
+        let nothing = "generation 0\npersistent no\nreservation none\n";
+        assert_eq!(run("reservations d0").unwrap(), nothing);
+        assert!(run("reservations d9").is_err() && run("power-cycle d9").is_err());
         assert_eq!(run("fault d0 a * none"), Ok(String::new()));
         assert!(run("fault d0 a * none").unwrap_err().contains("no such rule"));
         assert_eq!(run("lift"), Ok(String::new()));
         assert_eq!(run("rules").unwrap(), "");
-        for line in ["", "fault d9 a * hang", "fault d0 a *", "fault d0 a * explode", "table x"] {
+        for line in [
+            "",
+            "fault d9 a * hang",
+            "fault d0 a *",
+            "fault d0 a * explode",
+            "fault d0 a reserve nonsense",
+            "table x",
+        ] {
             assert!(run(line).is_err(), "{line}");
         }
 

@@ -1,6 +1,7 @@
 //! A disk with In-Drive Mutexes: it adds a clock, disk data and a history of commands to the drive
 //! model.
 
+use super::reserved::DiskReservations;
 use crate::sync::lock;
 use crate::{Drive, DriveTime, Profile, text};
 use idm_protocol::{MutexOp, Record, Status};
@@ -56,6 +57,7 @@ pub struct Disk {
     file: File,
     blocks: u64,
     state: Mutex<DiskState>,
+    pub(super) reservations: DiskReservations,
 }
 
 struct DiskState {
@@ -126,6 +128,7 @@ impl Disk {
                 events: VecDeque::new(),
                 changes: Vec::new(),
             }),
+            reservations: DiskReservations::default(),
         })
     }
 

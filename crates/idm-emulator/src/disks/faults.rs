@@ -90,15 +90,15 @@ pub struct Scope {
     pub drive: String,
     /// A port's name, or a host's: the part of its ports' names before the dot.
     pub port: String,
-    /// A kind of mutex command, or `mutex` for all of these; `read`, `write` or `other`, or `disk`
-    /// for all of these.
+    /// A kind of mutex command, or `mutex` for all of these; `read`, `write`, `reserve` or
+    /// `other`, or `disk` for all of these.
     pub kind: String,
 }
 
 impl Scope {
     /// Whether it includes commands for disk data.
     pub fn may_be_disk(&self) -> bool {
-        ["*", "disk", "read", "write", "other"].contains(&self.kind.as_str())
+        ["*", "disk", "read", "write", "reserve", "other"].contains(&self.kind.as_str())
     }
 
     fn fits(&self, drive: &str, port: &str, command: CommandKind) -> bool {

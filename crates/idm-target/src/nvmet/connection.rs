@@ -11,6 +11,7 @@ use idm_emulator::disks::{
     BLOCK, Connection, Disk, Gate, MOST_BLOCKS, ServiceResponse, TargetCommand,
 };
 use idm_emulator::nvme::status;
+use idm_emulator::reservation::nvme::Host;
 use std::collections::BTreeMap;
 use std::io::{self, BufReader};
 use std::net::{TcpListener, TcpStream};
@@ -195,6 +196,7 @@ struct ConnectRequest {
     controller_id: u16,
     subsystem: String,
     host: String,
+    host_id: Host,
 }
 
 impl ConnectRequest {
@@ -221,6 +223,7 @@ impl ConnectRequest {
             controller_id: u16::from_le_bytes([data[16], data[17]]),
             subsystem: text(256),
             host: text(512),
+            host_id: Host(*data.first_chunk()?),
         })
     }
 }
@@ -254,11 +257,13 @@ fn connect(
         if request.controller_id != ConnectRequest::NEW {
             return refuse(CONNECT_INVALID);
         }
-        target.new_controller(subsystem, &request.host)
+        target.new_controller(subsystem, &request.host, request.host_id)
     } else {
-        target
-            .controller(request.controller_id)
-            .filter(|known| Arc::ptr_eq(&known.subsystem, subsystem) && known.host == request.host)
+        target.controller(request.controller_id).filter(|known| {
+            Arc::ptr_eq(&known.subsystem, subsystem)
+                && known.host == request.host
+                && known.host_id == request.host_id
+        })
     };
     let Some(controller) = controller else {
         return refuse(CONNECT_INVALID);

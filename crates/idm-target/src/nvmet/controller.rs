@@ -6,7 +6,10 @@ use super::subsystem::{QUEUE_DEPTH, Subsystem, VERSION};
 use crate::sync::lock;
 use idm_emulator::disks::DataError;
 use idm_emulator::disks::faults::CommandKind;
-use idm_emulator::nvme::{mutex_kind, status};
+use idm_emulator::nvme::{NvmeReply, mutex_kind, status};
+use idm_emulator::reservation::Access;
+use idm_emulator::reservation::nvme::{Host, ReservationCommand};
+use idm_emulator::{Drive, DriveTime};
 use idm_protocol::nvme::AdminCommand;
 use std::sync::{Arc, Mutex, Weak};
 
@@ -35,6 +38,7 @@ pub mod io {
     pub const READ: u8 = 0x02;
     pub const WRITE_ZEROES: u8 = 0x08;
     pub const DATASET_MANAGEMENT: u8 = 0x09;
+    pub use idm_emulator::reservation::nvme::opcode::{ACQUIRE, REGISTER, RELEASE, REPORT};
 }
 
 /// Types of fabrics commands.
@@ -58,6 +62,8 @@ mod feature {
     pub const NUMBER_OF_QUEUES: u8 = 0x07;
     pub const ASYNC_EVENTS: u8 = 0x0B;
     pub const KEEP_ALIVE_TIMER: u8 = 0x0F;
+    pub const HOST_IDENTIFIER: u8 = 0x81;
+    pub const RESERVATION_PERSISTENCE: u8 = 0x83;
 }
 
 /// I/O queues that a host may have.
@@ -71,16 +77,19 @@ pub struct Controller {
     pub subsystem: Arc<Subsystem>,
     /// Name of the host.
     pub host: String,
+    /// Identifier of the host.
+    pub host_id: Host,
     configuration: Mutex<u32>,
     queues: Mutex<Vec<Weak<Sender>>>,
 }
 
 impl Controller {
-    pub(super) fn new(id: u16, subsystem: Arc<Subsystem>, host: &str) -> Controller {
+    pub(super) fn new(id: u16, subsystem: Arc<Subsystem>, host: &str, host_id: Host) -> Controller {
         Controller {
             id,
             subsystem,
             host: host.to_owned(),
+            host_id,
             configuration: Mutex::default(),
             queues: Mutex::default(),
         }
@@ -140,20 +149,44 @@ impl Controller {
                 let dwords = (command.dword(10) >> 16) + 1;
                 CommandOutcome::data(vec![0; dwords as usize * 4])
             }
-            admin::SET_FEATURES => match command.dword(10) as u8 {
-                feature::NUMBER_OF_QUEUES => {
-                    let asked = command.dword(11);
-                    let granted = |zero_based: u32| zero_based.min(MOST_IO_QUEUES - 1);
-                    let (submission, completion) = (granted(asked & 0xFFFF), granted(asked >> 16));
-                    CommandOutcome::result(u64::from(submission | completion << 16))
-                }
-                feature::ASYNC_EVENTS | feature::KEEP_ALIVE_TIMER => CommandOutcome::default(),
-                _ => CommandOutcome::refused(status::INVALID_FIELD),
-            },
-            admin::GET_FEATURES => CommandOutcome::refused(status::INVALID_FIELD),
+            admin::SET_FEATURES => self.set_feature(command),
+            admin::GET_FEATURES => self.feature(command),
             // Bit 0 of the result: the command was not aborted.
             admin::ABORT => CommandOutcome::result(1),
             _ => CommandOutcome::refused(status::INVALID_OPCODE),
+        }
+    }
+
+    fn set_feature(&self, command: &Sqe) -> CommandOutcome {
+        match command.dword(10) as u8 {
+            feature::NUMBER_OF_QUEUES => {
+                let asked = command.dword(11);
+                let granted = |zero_based: u32| zero_based.min(MOST_IO_QUEUES - 1);
+                let (submission, completion) = (granted(asked & 0xFFFF), granted(asked >> 16));
+                CommandOutcome::result(u64::from(submission | completion << 16))
+            }
+            feature::ASYNC_EVENTS | feature::KEEP_ALIVE_TIMER => CommandOutcome::default(),
+            // Over fabrics, Connect sets it.
+            feature::HOST_IDENTIFIER => CommandOutcome::refused(status::COMMAND_SEQUENCE_ERROR),
+            feature::RESERVATION_PERSISTENCE if is_namespace(command) => {
+                self.subsystem.disk.set_reservation_persistent(command.dword(11) & 1 != 0);
+                CommandOutcome::default()
+            }
+            _ => CommandOutcome::refused(status::INVALID_FIELD),
+        }
+    }
+
+    fn feature(&self, command: &Sqe) -> CommandOutcome {
+        match command.dword(10) as u8 {
+            // EXHID: only identifiers of 128 bits are in use.
+            feature::HOST_IDENTIFIER if command.dword(11) & 1 != 0 => {
+                CommandOutcome::data(self.host_id.0.to_vec())
+            }
+            feature::RESERVATION_PERSISTENCE if is_namespace(command) => {
+                let persistent = self.subsystem.disk.is_reservation_persistent();
+                CommandOutcome::result(u64::from(persistent))
+            }
+            _ => CommandOutcome::refused(status::INVALID_FIELD),
         }
     }
 
@@ -167,15 +200,20 @@ impl Controller {
             return CommandOutcome::refused(status::INVALID_NAMESPACE);
         }
         let command = mutex_command(command);
-        let kind = mutex_kind(&command).unwrap_or_default();
-        self.subsystem
-            .disk
-            .mutex(port, kind, data, |drive, now| {
-                let reply = drive.execute_admin(now, &command, data);
+        let (disk, kind) = (&self.subsystem.disk, mutex_kind(&command).unwrap_or_default());
+        let recorded = |act: &dyn Fn(&mut Drive, DriveTime) -> NvmeReply| {
+            disk.mutex(port, kind, data, |drive, now| {
+                let reply = act(drive, now);
                 let status = reply.status;
                 (reply, status)
             })
-            .into()
+        };
+        let access = disk.idm_access(command.opcode == idm_protocol::nvme::OPCODE_READ);
+        disk.under_host_reservations(&self.host_id, access, || {
+            recorded(&|drive, now| drive.execute_admin(now, &command, data))
+        })
+        .unwrap_or_else(|status| recorded(&|_, _| NvmeReply::bare(status)))
+        .into()
     }
 
     fn identify(&self, command: &Sqe) -> CommandOutcome {
@@ -208,6 +246,23 @@ impl Controller {
         {
             return CommandOutcome::refused(status::INVALID_NAMESPACE);
         }
+        let (disk, opcode) = (&self.subsystem.disk, command.opcode());
+        if is_reservation(opcode) {
+            let (cdw10, cdw11) = (command.dword(10), command.dword(11));
+            let request = ReservationCommand { opcode, cdw10, cdw11 };
+            return disk.reserve_nvme(&self.host_id, &request, data).into();
+        }
+        let access = match opcode {
+            io::READ => Access::Read,
+            io::FLUSH | io::WRITE | io::WRITE_ZEROES | io::DATASET_MANAGEMENT => Access::Write,
+            _ => Access::Free,
+        };
+        disk.under_host_reservations(&self.host_id, access, || self.transfer(port, command, data))
+            .unwrap_or_else(CommandOutcome::refused)
+    }
+
+    /// An I/O command that the reservations permit.
+    fn transfer(&self, port: &str, command: &Sqe, data: &[u8]) -> CommandOutcome {
         let disk = &self.subsystem.disk;
         let first = command.u64_at(40);
         let count = u64::from(command.dword(12) & 0xFFFF) + 1;
@@ -251,6 +306,15 @@ impl Controller {
     }
 }
 
+/// Whether a command is for the one namespace.
+fn is_namespace(command: &Sqe) -> bool {
+    command.namespace() == NAMESPACE
+}
+
+fn is_reservation(opcode: u8) -> bool {
+    matches!(opcode, io::REGISTER | io::REPORT | io::ACQUIRE | io::RELEASE)
+}
+
 fn mutex_command(command: &Sqe) -> AdminCommand {
     AdminCommand {
         opcode: command.opcode(),
@@ -271,6 +335,7 @@ pub(super) fn kind_of(command: &Sqe, admin: bool) -> CommandKind {
     CommandKind::Disk(match command.opcode() {
         io::READ => "read",
         io::WRITE | io::WRITE_ZEROES | io::DATASET_MANAGEMENT => "write",
+        io::REGISTER | io::ACQUIRE | io::RELEASE => "reserve",
         _ => "other",
     })
 }

@@ -1,6 +1,7 @@
 //! The data that a drive shows to a host that connects.
 
 use idm_emulator::disks::{BLOCK, Disk};
+use idm_emulator::reservation::nvme::CAPABILITIES;
 use std::sync::Arc;
 
 /// Version of the specification that controllers report: 1.3.
@@ -97,6 +98,8 @@ impl Subsystem {
         data[77] = self.mdts;
         put(&mut data, 78, &id.to_le_bytes());
         put(&mut data, 80, &VERSION.to_le_bytes());
+        // CTRATT: hosts have identifiers of 128 bits.
+        data[96] = 0x01;
         // CNTRLTYPE: an I/O controller.
         data[111] = 1;
         // ACL and AERL (zero-based): 4 commands each.
@@ -111,8 +114,8 @@ impl Subsystem {
         data[513] = 0x44;
         put(&mut data, 514, &QUEUE_DEPTH.to_le_bytes());
         put(&mut data, 516, &1_u32.to_le_bytes());
-        // ONCS: Dataset Management, Write Zeroes.
-        put(&mut data, 520, &0x000C_u16.to_le_bytes());
+        // ONCS: Dataset Management, Write Zeroes, reservations.
+        put(&mut data, 520, &0x002C_u16.to_le_bytes());
         // SGLS: SGLs, in-capsule data by offset, transport data blocks.
         put(&mut data, 536, &0x0010_0005_u32.to_le_bytes());
         put(&mut data, 768, self.nqn().as_bytes());
@@ -137,6 +140,7 @@ impl Subsystem {
         // DLFEAT: deallocated blocks read as zeros, and so does Write Zeroes with deallocation.
         data[33] = 0x09;
         data[30] = u8::from(self.shared);
+        data[31] = CAPABILITIES;
         match self.identifier {
             Identifier::Nguid => put(&mut data, 104, &self.nguid()),
             Identifier::Eui64 => put(&mut data, 120, &self.eui64()),

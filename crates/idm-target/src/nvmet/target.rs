@@ -4,6 +4,7 @@ use super::controller::Controller;
 use super::subsystem::Subsystem;
 use crate::sync::lock;
 use idm_emulator::disks::Enclosure;
+use idm_emulator::reservation::nvme::Host;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
@@ -38,6 +39,7 @@ impl Target {
         &self,
         subsystem: &Arc<Subsystem>,
         host: &str,
+        host_id: Host,
     ) -> Option<Arc<Controller>> {
         let mut controllers = lock(&self.controllers);
         if controllers.all.len() >= usize::from(MOST_CONTROLLERS) {
@@ -50,7 +52,7 @@ impl Target {
             }
         }
         let id = controllers.last;
-        let controller = Arc::new(Controller::new(id, Arc::clone(subsystem), host));
+        let controller = Arc::new(Controller::new(id, Arc::clone(subsystem), host, host_id));
         controllers.all.insert(id, Arc::clone(&controller));
         Some(controller)
     }

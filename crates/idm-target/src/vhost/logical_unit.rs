@@ -2,7 +2,8 @@
 
 use idm_emulator::disks::faults::CommandKind;
 use idm_emulator::disks::{BLOCK, DataError, Disk, MOST_BLOCKS};
-use idm_emulator::{ScsiReply, is_mutex_command, kind};
+use idm_emulator::reservation::scsi::{RESERVE_IN, RESERVE_OUT};
+use idm_emulator::{Drive, DriveTime, ScsiReply, is_mutex_command, kind};
 use idm_protocol::scsi;
 
 /// Sense data in fixed form (SPC-4), with which the disk commands answer.
@@ -69,25 +70,40 @@ pub fn kind_of(cdb: &[u8]) -> CommandKind {
         Some(0x08 | 0x28 | 0x88) => "read",
         // WRITE (6, 10, 16), WRITE AND VERIFY (10, 16), UNMAP.
         Some(0x0A | 0x2A | 0x8A | 0x2E | 0x8E | 0x42) => "write",
+        Some(&RESERVE_OUT) => "reserve",
         _ => "other",
     })
 }
 
 /// Executes one command that came on `port`.
 pub fn execute(disk: &Disk, port: &str, cdb: &[u8], data_out: &[u8]) -> ScsiReply {
-    if is_mutex_command(cdb) {
-        return disk.mutex(port, kind(cdb), data_out, |drive, now| {
-            let reply = drive.execute(now, cdb, data_out);
+    let recorded = |act: &dyn Fn(&mut Drive, DriveTime) -> ScsiReply| {
+        disk.mutex(port, kind(cdb), data_out, |drive, now| {
+            let reply = act(drive, now);
             let status = u16::from(reply.status);
             (reply, status)
-        });
-    }
-    let Some(&opcode) = cdb.first() else {
-        return invalid_field();
+        })
     };
+    let is_mutex = is_mutex_command(cdb);
+    let done = match cdb.first() {
+        Some(&(RESERVE_IN | RESERVE_OUT)) => return disk.reserve_scsi(port, cdb, data_out),
+        _ if is_mutex => disk.under_reservations(port, cdb, || {
+            recorded(&|drive, now| drive.execute(now, cdb, data_out))
+        }),
+        _ => disk.under_reservations(port, cdb, || disk_command(disk, port, cdb, data_out)),
+    };
+    match done {
+        Err(refusal) if is_mutex => recorded(&|_, _| refusal.clone()),
+        Ok(reply) | Err(reply) => reply,
+    }
+}
+
+/// Executes a command that is neither for mutexes nor about reservations.
+fn disk_command(disk: &Disk, port: &str, cdb: &[u8], data_out: &[u8]) -> ScsiReply {
     let Some(cdb) = cdb.first_chunk::<16>() else {
         return invalid_field();
     };
+    let opcode = cdb[0];
     match opcode {
         0x12 => inquiry(disk, cdb),
         0x25 => read_capacity_10(disk),
@@ -229,10 +245,21 @@ mod tests {
     use idm_emulator::disks::Interface;
 
     fn disk() -> (tempfile::TempDir, Disk) {
+        disk_with(Profile::current())
+    }
+
+    fn disk_with(profile: Profile) -> (tempfile::TempDir, Disk) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("d0");
-        let disk = Disk::create("d0", Interface::Scsi, Profile::current(), &path, 1 << 20).unwrap();
+        let disk = Disk::create("d0", Interface::Scsi, profile, &path, 1 << 20).unwrap();
         (dir, disk)
+    }
+
+    /// PERSISTENT RESERVE OUT with these keys.
+    fn reserve(disk: &Disk, port: &str, action: u8, kind: u8, keys: [u64; 2]) -> ScsiReply {
+        let mut list = keys.map(u64::to_be_bytes).concat();
+        list.resize(24, 0);
+        execute(disk, port, &cdb(&[0x5F, action, kind, 0, 0, 0, 0, 0, 24]), &list)
     }
 
     fn cdb(bytes: &[u8]) -> [u8; 16] {
@@ -286,7 +313,107 @@ mod tests {
     }
 
     #[test]
+    fn reservations_keep_other_ports_out() {
+        let (_dir, disk) = disk();
+        let (read, write) =
+            (cdb(&[0x28, 0, 0, 0, 0, 0, 0, 0, 1]), cdb(&[0x2A, 0, 0, 0, 0, 0, 0, 0, 1]));
+        let status = |port: &str, cdb: &[u8]| execute(&disk, port, cdb, &[7; 512]).status;
+        assert_eq!(reserve(&disk, "a.0", 0, 0, [0, 0xA]).status, 0);
+        assert_eq!(reserve(&disk, "b.0", 0, 0, [0, 0xB]).status, 0);
+        assert_eq!(reserve(&disk, "a.0", 1, 5, [0xA, 0]).status, 0);
+        for (port, expected) in [("a.0", 0), ("b.0", 0), ("a.1", 0x18), ("c.0", 0x18)] {
+            assert_eq!(status(port, &write), expected, "{port}");
+            assert_eq!(status(port, &read), 0, "{port}");
+            assert_eq!(status(port, &cdb(&[0x35])), expected, "{port}");
+            assert_eq!(status(port, &cdb(&[0])), 0, "{port}");
+        }
+        let ports = |changes: String| changes.matches(".0  ").count();
+        assert_eq!(ports(disk.changes().unwrap()), 2, "only registrants wrote");
+        // PREEMPT AND ABORT: whoever is preempted gets conflicts first, then is told why.
+        assert_eq!(reserve(&disk, "b.0", 5, 5, [0xB, 0xA]).status, 0);
+        assert_eq!(status("a.0", &write), 0x18);
+        let told = execute(&disk, "a.0", &read, &[]);
+        assert_eq!((told.status, told.sense[2], told.sense[12], told.sense[13]), (2, 6, 0x2A, 5));
+        assert_eq!(status("a.0", &read), 0);
+        assert_eq!(
+            disk.reservations(),
+            "generation 3\npersistent no\nreservation write-exclusive-registrants-only\n\
+             0x000000000000000b  b.0  holder\n"
+        );
+        // PERSISTENT RESERVE IN, for everyone; INQUIRY tells of no condition.
+        let keys = execute(&disk, "c.0", &cdb(&[0x5E, 0, 0, 0, 0, 0, 0, 0, 255]), &[]);
+        assert_eq!(keys.data, [0, 0, 0, 3, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0xB]);
+        disk.power_cycle();
+        assert_eq!(status("c.0", &cdb(&[0x12, 0, 0, 0, 36])), 0);
+        let told = execute(&disk, "c.0", &write, &[7; 512]);
+        assert_eq!((told.status, told.sense[12], told.sense[13]), (2, 0x29, 0));
+        assert_eq!(status("c.0", &write), 0);
+    }
+
+    #[test]
+    fn mutex_commands_respect_reservations_where_the_profile_says_so() {
+        let strict = Profile::by_name("current+respects-reservations").unwrap();
+        for (profile, refused) in [(Profile::current(), 0), (strict, 0x18)] {
+            let (_dir, disk) = disk_with(profile);
+            let trylock = scsi::mutex(idm_protocol::MutexOp::Trylock);
+            let table = scsi::read_table(1);
+            let status = |cdb: &[u8]| execute(&disk, "b.0", cdb, &[1; 512]).status;
+            assert_eq!(reserve(&disk, "a.0", 0, 0, [0, 0xA]).status, 0);
+            assert_eq!(reserve(&disk, "a.0", 1, 7, [0xA, 0]).status, 0);
+            assert_eq!((status(&trylock), status(&table)), (refused, 0));
+            assert_eq!(reserve(&disk, "a.0", 4, 8, [0xA, 0]).status, 0);
+            assert_eq!(status(&table), refused);
+            let events = disk.events();
+            let ends: Vec<_> = events.lines().map(|line| &line[line.len() - 2..]).collect();
+            let refused = format!("{refused:02x}");
+            assert_eq!(ends, [&refused[..], "00", &refused]);
+            // A refused command changed nothing.
+            assert_eq!(disk.table().lines().count() == 1, refused == "18");
+        }
+    }
+
+    /// A change of the reservations waits for the commands that they permitted.
+    #[test]
+    fn a_preemption_waits_for_commands_that_are_executed() {
+        let (_dir, disk) = disk();
+        assert_eq!(reserve(&disk, "a.0", 0, 0, [0, 0xA]).status, 0);
+        assert_eq!(reserve(&disk, "b.0", 0, 0, [0, 0xB]).status, 0);
+        assert_eq!(reserve(&disk, "a.0", 1, 1, [0xA, 0]).status, 0);
+        let (begun, begins) = std::sync::mpsc::channel();
+        let (end, ends) = std::sync::mpsc::channel::<()>();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let disk = &disk;
+            let writer = scope.spawn(move || {
+                disk.under_reservations("a.0", &cdb(&[0x2A]), || {
+                    begun.send(()).unwrap();
+                    ends.recv().unwrap();
+                })
+                .is_ok()
+            });
+            begins.recv().unwrap();
+            let preempter = scope.spawn(|| {
+                let reply = reserve(disk, "b.0", 5, 1, [0xB, 0xA]);
+                done.store(true, std::sync::atomic::Ordering::SeqCst);
+                reply.status
+            });
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            let waits = !done.load(std::sync::atomic::Ordering::SeqCst);
+            end.send(()).unwrap();
+            assert!(writer.join().unwrap());
+            assert_eq!(preempter.join().unwrap(), 0);
+            assert!(waits, "it did not wait");
+        });
+        assert_eq!(
+            execute(&disk, "a.0", &cdb(&[0x2A, 0, 0, 0, 0, 0, 0, 0, 1]), &[7; 512]).status,
+            0x18
+        );
+    }
+
+    #[test]
     fn commands_have_kinds() {
+        assert_eq!(kind_of(&[0x5F; 16]), CommandKind::Disk("reserve"));
+        assert_eq!(kind_of(&[0x5E; 16]), CommandKind::Disk("other"));
         assert_eq!(kind_of(&[0x2A; 16]), CommandKind::Disk("write"));
         assert_eq!(kind_of(&[0x12; 16]), CommandKind::Disk("other"));
         let trylock = scsi::mutex(idm_protocol::MutexOp::Trylock);
