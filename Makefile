@@ -28,7 +28,7 @@ LAB_LVM2 = 2.03.16-2
 LAB_ADOPT = 2.03.31-2
 GUEST_TARGET = $(shell uname -m)-unknown-linux-gnu
 # The whole workspace, with drives that tests can have.
-WORKSPACE = --locked --workspace --features lvmlockd-idm/emulator
+WORKSPACE = --locked --workspace --features lvmlockd-idm/emulator,idmctl/emulator
 
 .NOTPARALLEL:
 .PHONY: all demo check install clean deps check-deps testbed lvm2 lint c-tests races shuttle \
@@ -47,12 +47,12 @@ check-deps:
 # The library and the drives that the demo and the tests use. A copy, because the next build for
 # another purpose replaces the library that Cargo made.
 testbed:
-	$(CARGO) build --locked --release -p lvmlockd-idm -p idm-emulator -p testbed \
-		--features lvmlockd-idm/emulator
+	$(CARGO) build --locked --release -p lvmlockd-idm -p idm-emulator -p idmctl -p testbed \
+		--features lvmlockd-idm/emulator,idmctl/emulator
 	mkdir -p build/lib build/bin
 	install target/release/$(LIBRARY) build/lib/$(SONAME)
 	ln -sf $(SONAME) build/lib/$(LIBRARY)
-	install target/release/idm-emulator build/bin/
+	install target/release/idm-emulator target/release/idmctl build/bin/
 
 lvm2: testbed
 	@for release in $(LVM2_RELEASES); do \
