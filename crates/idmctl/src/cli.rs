@@ -68,6 +68,8 @@ pub enum Command {
     Status(Status),
     /// Show the drives of this host: whether they have IDM, how full they are, what is in the way.
     Drives,
+    /// Test each rule that the library relies on, on mutexes that are no volume group's.
+    Selftest(Selftest),
 }
 
 /// What is to be shown.
@@ -79,6 +81,20 @@ pub struct Status {
     /// Only what these drives show: a device, or the identity that `idmctl drives` shows.
     #[arg(value_name = "DRIVE")]
     pub drives: Vec<String>,
+}
+
+/// What is to be tested.
+#[derive(Args, Debug)]
+pub struct Selftest {
+    /// A device, or the identity that `idmctl drives` shows.
+    pub drive: String,
+    /// Do not ask whether the test may begin.
+    #[arg(long)]
+    pub yes: bool,
+    /// Also find the limits of a drive that is in use. Until the test has given its records back,
+    /// some hundred milliseconds later, the drive may refuse a lock for lack of room.
+    #[arg(long)]
+    pub limits: bool,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

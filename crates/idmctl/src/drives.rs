@@ -143,7 +143,8 @@ fn of(host: &Host, drive: &Drive, asked: &Asked) -> DriveReport {
     }
 }
 
-fn fill(version: u8, records: &[Record]) -> Fill {
+/// How full a table with these records is.
+pub fn fill(version: u8, records: &[Record]) -> Fill {
     // Firmware of 2020 says 1 (docs/protocol.md, "Limits").
     let limits = if version <= 1 { Profile::rev2313().limits } else { Profile::current().limits };
     let mutexes: BTreeSet<_> = records.iter().map(|record| record.resource).collect();

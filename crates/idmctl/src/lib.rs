@@ -4,8 +4,8 @@
 //! works while lvmlockd is dead and for locks of other hosts. lvmlockd is asked nothing.
 //!
 //! [`host`] is what this host knows without asking a drive, [`fleet`] finds drives and asks them,
-//! [`view`] makes locks and holders of their tables. [`status`] and [`drives`] are the
-//! commands.
+//! [`view`] makes locks and holders of their tables. [`status`], [`drives`] and [`selftest`] are
+//! the commands.
 
 #![forbid(unsafe_code)]
 
@@ -15,6 +15,7 @@ pub mod fleet;
 pub mod host;
 pub mod names;
 pub mod output;
+pub mod selftest;
 pub mod sets;
 pub mod status;
 pub mod trouble;

@@ -4,7 +4,7 @@ use clap::Parser;
 use idmctl::cli::{Cli, Command};
 use idmctl::host::{Host, Places};
 use idmctl::output::{ALARM, styled};
-use idmctl::{Exit, Trouble, drives, status};
+use idmctl::{Exit, Trouble, drives, selftest, status};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -22,5 +22,6 @@ fn run(cli: &Cli) -> Result<Exit, Trouble> {
     match &cli.command {
         Command::Status(wanted) => status::run(&mut host, common, wanted),
         Command::Drives => drives::run(&host, common),
+        Command::Selftest(wanted) => selftest::run(&host, common, wanted),
     }
 }

@@ -17,6 +17,9 @@ use std::time::{Duration, Instant};
 /// The most that is read of one backup, in bytes.
 const LARGEST: u64 = 64 << 20;
 
+/// What follows a VG's name where its membership is meant.
+pub const STARTED: &str = " (started)";
+
 /// Names by the mutex that they belong to: of an LV its own name, of a VG its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names(BTreeMap<ResourceId, String>);
@@ -38,7 +41,7 @@ impl Names {
         match role_of(id) {
             Role::Global => "global".to_owned(),
             Role::Vg => self.vg(id),
-            Role::Membership => format!("{} (started)", self.vg(id)),
+            Role::Membership => format!("{}{STARTED}", self.vg(id)),
             Role::Lv => {
                 let lv = self.known(id).map_or_else(|| lv_uuid(id), str::to_owned);
                 format!("{}/{lv}", self.vg(id))

@@ -131,7 +131,7 @@ fn rows(lock: &LockView, now_ms: u64) -> Vec<Vec<String>> {
             dash(),
             dash(),
             "free".to_owned(),
-            lock.free_on.join(" "),
+            lock.free_on.len().to_string(),
             dash(),
             dash(),
             value,
@@ -151,7 +151,7 @@ fn row(lock: &LockView, holder: &Holder, value: &str) -> Vec<String> {
     let live = holder.on.iter().filter(|on| on.lease_runs).count();
     let of = holder.counts.as_ref().map_or("?".to_owned(), |counts| counts.len().to_string());
     let mut drives = format!("{live}/{of}");
-    if holder.counts.as_ref().map(Vec::len) != Some(live) {
+    if live > 0 && holder.counts.as_ref().map(Vec::len) != Some(live) {
         let name = |on: &OnDrive| match on.lease_runs {
             true => format!(" {}", on.drive),
             false => format!(" ({})", on.drive),

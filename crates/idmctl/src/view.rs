@@ -6,6 +6,7 @@
 
 use crate::fleet::{Asked, Drive, Fleet};
 use crate::host::Host;
+use crate::names::STARTED;
 use crate::sets::Sets;
 use idm_engine::{Writer, acquire_quorum, keep_quorum, writer};
 use idm_protocol::{HostId, Mode, Record, ResourceId, State, Value};
@@ -411,6 +412,14 @@ impl<'a> Maker<'a> {
                      not answer decide whether it has the lock"
                 ),
             ),
+            Standing::TimedOut if lock.kind == "started" => say(
+                "timed-out",
+                format!(
+                    "{who} has VG {} started and does not refresh that any more: it has died, or \
+                     reaches too few drives",
+                    self.host.names.vg(&lock.id.unwrap_or(ResourceId::GLOBAL))
+                ),
+            ),
             Standing::TimedOut => say(
                 "timed-out",
                 format!(
@@ -493,7 +502,7 @@ impl LockView {
             "global" => "the global lock".to_owned(),
             "vg" => format!("the lock of VG {}", self.name),
             "lv" => format!("the lock of LV {}", self.name),
-            _ => format!("the membership of VG {}", self.name.trim_end_matches(" (started)")),
+            _ => format!("the membership of VG {}", self.name.trim_end_matches(STARTED)),
         }
     }
 

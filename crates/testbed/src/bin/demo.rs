@@ -88,7 +88,8 @@ fn global_lock(walkthrough: &mut Walkthrough, alice: &Host, bob: &Host) -> Resul
     let mut other = bob.client()?;
     walkthrough
         .request("alice asks for the global lock, exclusive", 0, || holder.lock_global(Mode::Ex))?;
-    walkthrough.request("bob also asks for it (lvmlockd tries for 5 s)", EAGAIN, || {
+    walkthrough.status(bob)?;
+    walkthrough.request("bob asks for it, too (lvmlockd tries for 5 s)", EAGAIN, || {
         other.lock_global(Mode::Ex)
     })?;
     walkthrough.request("alice releases it", 0, || holder.lock_global(Mode::Un))?;
@@ -101,7 +102,8 @@ fn vg_lock(walkthrough: &mut Walkthrough, alice: &Host, bob: &Host) -> Result<()
     let mut holder = alice.client()?;
     walkthrough
         .request("alice takes the lock of vg, exclusive", 0, || holder.lock_vg("vg", Mode::Ex))?;
-    // Without its own retries, lvm passes on lvmlockd's answer after 5 s.
+    walkthrough.status(bob)?;
+    // Without its own retries, lvm passes on what lvmlockd says after 5 s.
     let once = "--config=global/lvmlockd_lock_retries=0";
     let create = ["lvcreate", once, "-an", "-Zn", "-L8m", "-n", "more", "vg"];
     walkthrough.refused(bob, &create, "VG vg lock failed: held by other host")?;
