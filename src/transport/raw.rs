@@ -6,7 +6,8 @@ use super::scsi::{Port, cdb};
 use super::scsi_node::ScsiNode;
 use super::{Deadline, TransportError};
 use crate::topology::{PathAddress, Topology};
-use idm_protocol::{RECORD_LEN, Status, scsi};
+use idm_protocol::scsi::{self, Sense};
+use idm_protocol::{RECORD_LEN, Status};
 use std::sync::Arc;
 
 /// A drive's answer.
@@ -99,11 +100,22 @@ fn scsi_version(port: &dyn Port, deadline: &Deadline) -> Result<Option<u8>, Comm
         match scsi::decode_status(answer.status, &answer.sense) {
             Status::Good => return Ok(scsi::version(&page[..answer.transferred.min(page.len())])),
             Status::TryAgain => {}
-            // The drive has no such page.
-            _ => return Ok(None),
+            // The drive has no such page. Nothing else says that it has no IDM.
+            _ if Sense::decode(&answer.sense).is_some_and(|it| it.key == ILLEGAL_REQUEST) => {
+                return Ok(None);
+            }
+            status => return Err(not_told(&format!("{status:?}"))),
         }
     }
-    Err(TransportError::NotSent("the drive puts INQUIRY off".to_owned()).into())
+    Err(not_told("the drive puts INQUIRY off"))
+}
+
+/// The sense key of a drive that does not know what it is asked.
+const ILLEGAL_REQUEST: u8 = 0x05;
+
+fn not_told(why: &str) -> CommandError {
+    let why = format!("the drive does not say whether it has IDM: {why}");
+    TransportError::NotSent(why).into()
 }
 
 #[cfg(test)]
@@ -147,6 +159,8 @@ mod tests {
         assert_eq!(ask(vec![(2, no_page)]), Ok(None));
         assert_eq!(ask(vec![(2, attention.clone()), (0, Vec::new())]), Ok(Some(8)));
         assert!(ask(vec![(2, attention)]).is_err());
+        let broken = vec![0x70, 0, 4, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0x44, 0];
+        assert!(ask(vec![(2, broken)]).is_err(), "a hardware error is no answer");
     }
 
     #[test]

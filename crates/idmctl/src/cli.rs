@@ -5,6 +5,12 @@ use core::time::Duration;
 use std::path::PathBuf;
 
 const EXIT_CODES: &str = "\
+Examples:
+  idmctl status                 all locks on all drives
+  idmctl status --vg vg0        those of a volume group
+  idmctl why vg0/data           why an LV cannot be activated
+  idmctl selftest /dev/sdb      whether a drive's firmware is good enough
+
 Exit status:
   0  everything was answered, and nothing is wrong
   1  something is wrong that the output names: a lock that two hosts have, a drive that must not
@@ -22,7 +28,7 @@ is set. Commands to drives need root (CAP_SYS_RAWIO for SCSI, CAP_SYS_ADMIN for 
 /// It reads the drives themselves, so it works while lvmlockd is dead, and for locks of other
 /// hosts.
 #[derive(Debug, Parser)]
-#[command(name = "idmctl", version, after_help = EXIT_CODES)]
+#[command(name = "idmctl", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
 pub struct Cli {
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -39,7 +45,8 @@ pub struct Common {
     #[arg(long, global = true)]
     pub json: bool,
     /// How long to wait for drives.
-    #[arg(long, global = true, value_name = "SECONDS", default_value = "2.5", value_parser = seconds)]
+    #[arg(long, global = true, value_name = "SECONDS", default_value = "2.5")]
+    #[arg(value_parser = seconds)]
     pub timeout: Duration,
     /// Use the emulated drives whose sockets are in this directory.
     #[cfg(feature = "emulator")]
@@ -65,10 +72,48 @@ impl Common {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Show who holds what, on which drives, and until when.
+    ///
+    /// LOCK is `global`, a volume group, or VG/LV. "VG (started)" is held by each host that has the
+    /// volume group started. MODE is sh (shared) or ex (exclusive).
+    ///
+    /// STATE is "held", "not held" (on too few drives), "unclear" (drives that do not answer
+    /// decide), "timed out" (another host that asks for the lock can take it), "removing" (held for
+    /// a moment, to remove it from a full table) or "free" (a drive still knows its value).
+    ///
+    /// DRIVES says on how many of the drives that the holder counts its lease runs; where it is not
+    /// on all of them they are named, those whose lease is over in brackets.
+    ///
+    /// LEASE LEFT is how long the lock stays refused to others if the holder does not refresh it
+    /// any more. No drive tells that: it is reckoned from the time that the holder wrote into its
+    /// records, by its own clock. Where the clocks of two hosts differ only the upper bound is
+    /// known (<=).
+    ///
+    /// VALUE is when the host that last changed the volume group wrote so.
+    ///
+    /// Names of hosts are those in their records, cut to 16 characters. Names of volume groups and
+    /// LVs are those in files of this host; without one uuids are shown.
     Status(Status),
     /// Show the drives of this host: whether they have IDM, how full they are, what is in the way.
+    ///
+    /// RECORDS are pairs of a mutex and a host, and in brackets how full the table is, by the
+    /// limits that are known of such firmware. PATHS is how many of the paths to the drive answer.
+    /// USED FOR names the volume groups that are started here, and "(global)".
     Drives,
+    /// Say why a lock is refused, or slow.
+    ///
+    /// The first sentences name what decides; more that was noticed follows. docs/idmctl.md lists
+    /// all causes.
+    Why(Why),
     /// Test each rule that the library relies on, on mutexes that are no volume group's.
+    ///
+    /// Takes about 10 s. For each rule the drive's firmware is "as relied on", "differs but safe"
+    /// (something does not work or takes longer) or "UNSAFE" (two hosts could have one lock): do
+    /// not use such a drive for locks. Then it tells how long commands took, and which known
+    /// firmware does the same.
+    ///
+    /// It sends only commands that the library sends, too. No data is touched, and no lock of a
+    /// volume group. What is on the drive is given back, also if the test is interrupted; if it is
+    /// killed, the next one does that. It refuses a drive whose table is nearly full.
     Selftest(Selftest),
 }
 
@@ -81,6 +126,15 @@ pub struct Status {
     /// Only what these drives show: a device, or the identity that `idmctl drives` shows.
     #[arg(value_name = "DRIVE")]
     pub drives: Vec<String>,
+}
+
+/// What is to be explained.
+#[derive(Args, Debug)]
+pub struct Why {
+    /// `global`, a volume group, or a logical volume with its volume group in front: by names or
+    /// uuids.
+    #[arg(value_name = "VG[/LV]")]
+    pub lock: String,
 }
 
 /// What is to be tested.

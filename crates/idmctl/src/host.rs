@@ -100,7 +100,19 @@ impl Host {
     pub fn settings(&self) -> Config {
         self.config.clone().unwrap_or_default()
     }
+
+    /// Kill commands that were run since lvmlockd was started, as its metrics tell; 0 where there
+    /// are none.
+    pub fn kills(&self) -> u64 {
+        let file = self.settings().state_dir.join("metrics.prom");
+        let text = fs::read_to_string(file).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix(KILLS));
+        line.and_then(|number| number.trim().parse().ok()).unwrap_or_default()
+    }
 }
+
+/// What the line of a counter begins with in the library's metrics.
+const KILLS: &str = "lvmlockd_idm_kills_total ";
 
 fn host_name() -> String {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();

@@ -4,8 +4,8 @@
 //! works while lvmlockd is dead and for locks of other hosts. lvmlockd is asked nothing.
 //!
 //! [`host`] is what this host knows without asking a drive, [`fleet`] finds drives and asks them,
-//! [`view`] makes locks and holders of their tables. [`status`], [`drives`] and [`selftest`] are
-//! the commands.
+//! [`view`] makes locks and holders of their tables. [`status`], [`drives`], [`why`] and
+//! [`selftest`] are the commands.
 
 #![forbid(unsafe_code)]
 
@@ -20,5 +20,6 @@ pub mod sets;
 pub mod status;
 pub mod trouble;
 pub mod view;
+pub mod why;
 
 pub use trouble::{Exit, Trouble};

@@ -22,8 +22,8 @@ impl Sets {
         Sets { members: identities.iter().map(member).collect(), likely, found: RefCell::default() }
     }
 
-    /// The drives with that fingerprint, of which `shown` show the record. `None` where it is no set
-    /// of drives that this host knows.
+    /// The drives with that fingerprint, of which `shown` show the record. `None` where it is no
+    /// set of drives that this host knows.
     pub fn find(&self, fingerprint: Fingerprint, shown: &[usize]) -> Option<Vec<usize>> {
         if let Some(found) = self.found.borrow().get(&fingerprint) {
             return found.clone();

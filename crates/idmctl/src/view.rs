@@ -392,27 +392,69 @@ impl<'a> Maker<'a> {
     }
 
     fn remarks_on_holder(&self, lock: &LockView, holder: &Holder, remarks: &mut Vec<Remark>) {
-        let (who, lock_name) = (holder.host.shown(), lock.title());
+        let (who, title) = (holder.host.shown(), lock.title());
+        remarks.extend(self.on_standing(lock, holder));
+        if holder.mode == "mixed" {
+            remarks.push(Remark::new(
+                "mixed-modes",
+                format!(
+                    "{who} has {title} exclusively on some drives and shared on others: a change \
+                     of the mode is under way, or a drive has missed one"
+                ),
+            ));
+        }
+        remarks.extend(on_set(&who, &title, holder.set));
+        let held = holder.standing == Standing::Held;
+        if held && holder.host.this_host && !self.host.lvmlockd {
+            remarks.push(Remark::new(
+                "orphaned",
+                format!(
+                    "this host holds {title}, and no lvmlockd runs here to refresh it: start \
+                     lvmlockd before the lease is over"
+                ),
+            ));
+        }
+        if held && holder.host.earlier_life {
+            remarks.push(Remark::new(
+                "earlier-life",
+                format!(
+                    "{who} holds {title} under an id that this host had before it was booted: \
+                     wait for the end of the lease"
+                ),
+            ));
+        }
+        if holder.on.iter().any(|it| it.lease_runs && it.left_ms.is_none()) {
+            remarks.push(Remark::new(
+                "clock",
+                format!(
+                    "the clocks of {who} and of this host differ, so the rest of its lease on \
+                     {title} is not known: run NTP on both"
+                ),
+            ));
+        }
+    }
+
+    fn on_standing(&self, lock: &LockView, holder: &Holder) -> Option<Remark> {
+        let (who, title) = (holder.host.shown(), lock.title());
         let live = holder.on.iter().filter(|it| it.lease_runs).count();
-        let mut say = |code, text: String| remarks.push(Remark::new(code, text));
         let of = holder.counts.as_ref().map_or(String::new(), |it| format!(" of {}", it.len()));
         let needs = holder.needs.unwrap_or_default();
-        match holder.standing {
-            Standing::TooFewDrives => say(
+        let (code, text) = match holder.standing {
+            Standing::TooFewDrives => (
                 "too-few-drives",
                 format!(
-                    "{who} has {lock_name} on {live}{of} drives and would need {needs}: it does \
-                     not have the lock (an attempt that is under way, or what is left of one)"
+                    "{who} has {title} on {live}{of} drives and would need {needs}: it does not \
+                     have the lock (an attempt that is under way, or what is left of one)"
                 ),
             ),
-            Standing::Unclear => say(
+            Standing::Unclear => (
                 "unclear",
                 format!(
-                    "{who} has {lock_name} on {live}{of} drives and needs {needs}; drives that do \
-                     not answer decide whether it has the lock"
+                    "{who} has {title} on {live}{of} drives and needs {needs}; drives that do not \
+                     answer decide whether it has the lock"
                 ),
             ),
-            Standing::TimedOut if lock.kind == "started" => say(
+            Standing::TimedOut if lock.kind == "started" => (
                 "timed-out",
                 format!(
                     "{who} has VG {} started and does not refresh that any more: it has died, or \
@@ -420,72 +462,38 @@ impl<'a> Maker<'a> {
                     self.host.names.vg(&lock.id.unwrap_or(ResourceId::GLOBAL))
                 ),
             ),
-            Standing::TimedOut => say(
+            Standing::TimedOut => (
                 "timed-out",
                 format!(
-                    "{who} has not refreshed {lock_name} for longer than its lease of {}: another \
-                     host that asks for it can take it",
+                    "{who} has not refreshed {title} for longer than its lease of {}: another host \
+                     that asks for it can take it",
                     crate::output::short(holder.lease_ms)
                 ),
             ),
-            Standing::Held | Standing::Clearing => {}
-        }
-        if holder.mode == "mixed" {
-            say(
-                "mixed-modes",
-                format!(
-                    "{who} has {lock_name} exclusively on some drives and shared on others: a \
-                     change of the mode is under way, or a drive has missed one"
-                ),
-            );
-        }
-        match holder.set {
-            Set::Foreign => say(
-                "foreign-set",
-                format!(
-                    "{who} counts drives for {lock_name} that are not all known here: this host \
-                     may miss a drive, or the VG's drives were changed (docs/locking.md, \"Hosts \
-                     that count different drives\")"
-                ),
-            ),
-            Set::Moving => {
-                say("moving", format!("{who} is moving its votes on {lock_name} to other drives"))
-            }
-            Set::OlderStack => say(
-                "older-stack",
-                format!("the record of {who} on {lock_name} was written by another program"),
-            ),
-            Set::Known => {}
-        }
-        let held = holder.standing == Standing::Held;
-        if held && holder.host.this_host && !self.host.lvmlockd {
-            say(
-                "orphaned",
-                format!(
-                    "this host holds {lock_name}, and no lvmlockd runs here to refresh it: start \
-                     lvmlockd before the lease is over"
-                ),
-            );
-        }
-        if held && holder.host.earlier_life {
-            say(
-                "earlier-life",
-                format!(
-                    "{who} holds {lock_name} under an id that this host had before it was booted: \
-                     wait for the end of the lease"
-                ),
-            );
-        }
-        if holder.on.iter().any(|it| it.lease_runs && it.left_ms.is_none()) {
-            say(
-                "clock",
-                format!(
-                    "the clocks of {who} and of this host differ, so the rest of its lease on \
-                     {lock_name} is not known: run NTP on both"
-                ),
-            );
-        }
+            Standing::Held | Standing::Clearing => return None,
+        };
+        Some(Remark::new(code, text))
     }
+}
+
+fn on_set(who: &str, title: &str, set: Set) -> Option<Remark> {
+    let (code, text) = match set {
+        Set::Foreign => (
+            "foreign-set",
+            format!(
+                "{who} counts drives for {title} that are not all known here: this host may miss a \
+                 drive, or the VG's drives were changed (docs/locking.md, \"Hosts that count \
+                 different drives\")"
+            ),
+        ),
+        Set::Moving => ("moving", format!("{who} is moving its votes on {title} to other drives")),
+        Set::OlderStack => (
+            "older-stack",
+            format!("the record of {who} on {title} was written by another program"),
+        ),
+        Set::Known => return None,
+    };
+    Some(Remark::new(code, text))
 }
 
 impl Remark {

@@ -12,8 +12,7 @@ use std::time::Duration;
 fn look(world: &World) -> Report {
     let host = world.host();
     let fleet = Fleet::of(&host);
-    let time = Duration::from_millis(300);
-    let asked = ask(&host.topology, &fleet.drives, time, true, &mut Progress::default());
+    let asked = ask(&host.topology, &fleet.drives, world.patience, true, &mut Progress::default());
     report(&host, &fleet, &asked)
 }
 

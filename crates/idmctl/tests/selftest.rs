@@ -1,6 +1,8 @@
 //! `idmctl selftest` on models of drives: it recognises each profile, finds each rule that is
 //! broken, and leaves nothing behind.
 
+mod page;
+
 use core::time::Duration;
 use idm_emulator::{Drive, Profile};
 use idm_protocol::{
@@ -11,6 +13,8 @@ use idmctl::selftest::finding::{Finding, Verdict};
 use idmctl::selftest::rules::Rule;
 use idmctl::selftest::subject::{Answer, Model, Stop, Subject};
 use idmctl::selftest::{compare, examine};
+
+use std::fmt::Write as _;
 
 const RUN: [u8; 14] = [5; 14];
 
@@ -160,6 +164,117 @@ const MUTANTS: [(Kind, &str, Verdict); 43] = {
     ]
 };
 
+/// A mutex when a command comes for it.
+struct Seen {
+    /// The state of the sender's record.
+    own: Option<State>,
+    /// Whether the sender's record is shared.
+    own_shared: bool,
+    /// Whether others hold it, with a lease that runs, and whether all of them share it.
+    beside: bool,
+    others_live: bool,
+    others_shared: bool,
+    /// Whether there is no record at all.
+    absent: bool,
+    /// Whether the command is for an exclusive lock.
+    is_ex: bool,
+}
+
+impl Seen {
+    fn of(records: &[Record], sent: &Record) -> Seen {
+        let is_held = |record: &&Record| record.state != State::Unlocked;
+        let others = records.iter().filter(is_held).filter(|record| record.host != sent.host);
+        let others: Vec<&Record> = others.collect();
+        let own = records.iter().find(|record| record.host == sent.host);
+        Seen {
+            own: own.map(|record| record.state),
+            own_shared: own.is_some_and(|record| record.class == Class::Shared),
+            beside: !others.is_empty(),
+            others_live: others.iter().any(|record| record.state.is_live()),
+            others_shared: others.iter().all(|record| record.class == Class::Shared),
+            absent: records.is_empty(),
+            is_ex: sent.class.mode() == Mode::Exclusive,
+        }
+    }
+
+    fn own_live(&self) -> bool {
+        self.own.is_some_and(State::is_live)
+    }
+}
+
+impl Kind {
+    /// Whether the sender takes the place of all others.
+    fn takes_over(self, op: MutexOp, seen: &Seen) -> bool {
+        let live_alone = seen.others_live && !seen.others_shared;
+        let live_shared = seen.others_live && seen.others_shared;
+        let dead = seen.beside && !seen.others_live;
+        match (self, op) {
+            (Kind::LocksWhatIsHeld, MutexOp::Trylock) => seen.is_ex && live_alone,
+            (Kind::SharesWhatIsExclusive, MutexOp::Trylock) => !seen.is_ex && live_alone,
+            (Kind::LocksBesideSharers, MutexOp::Trylock) => seen.is_ex && live_shared,
+            (Kind::LocksWhatIsTimedOut, MutexOp::Trylock) => dead,
+            (Kind::NewSharerRemovesTheExpired, MutexOp::Trylock) => dead,
+            (Kind::BreaksTheLiving, MutexOp::Break) => live_alone,
+            (Kind::BreaksLiveSharers, MutexOp::Break) => live_shared,
+            _ => false,
+        }
+    }
+
+    /// Whether all holders lose it.
+    fn evicts(self, op: MutexOp, seen: &Seen) -> bool {
+        match (self, op) {
+            (Kind::UnlocksForAnybody, MutexOp::Unlock) => seen.beside && seen.own.is_none(),
+            (Kind::UnlocksAllSharers, MutexOp::Unlock) => {
+                seen.own.is_some() && seen.others_shared && seen.beside
+            }
+            (Kind::DestroysWhatIsHeld, MutexOp::Destroy) => seen.others_live && !seen.others_shared,
+            (Kind::DestroysWhatIsShared, MutexOp::Destroy) => {
+                seen.others_live && seen.others_shared
+            }
+            (Kind::LosesLockOnSecondTry, MutexOp::Trylock) => seen.own_live(),
+            _ => false,
+        }
+    }
+
+    /// The answer without anything being done.
+    fn answers(self, op: MutexOp, seen: &Seen) -> Option<Status> {
+        let timed_out = seen.own == Some(State::TimedOut);
+        let (when, status) = match (self, op) {
+            (Kind::RefreshesForAnybody | Kind::RefreshesTheBroken, MutexOp::Refresh) => {
+                (seen.others_live && seen.own.is_none(), Status::Good)
+            }
+            (Kind::KeepsTheBroken, MutexOp::Break) => {
+                (seen.beside && !seen.others_live, Status::Conflict)
+            }
+            (Kind::UnlocksNothing, MutexOp::Unlock) => (true, Status::Good),
+            (Kind::UnlocksForAnybody, MutexOp::Unlock) => (self.evicts(op, seen), Status::Conflict),
+            (Kind::UnlocksAllSharers, MutexOp::Unlock) => (self.evicts(op, seen), Status::Good),
+            (Kind::DestroysWhatIsShared, MutexOp::Destroy) => (self.evicts(op, seen), Status::Good),
+            (Kind::LosesLockOnSecondTry, MutexOp::Trylock) => {
+                (self.evicts(op, seen), Status::Terminated)
+            }
+            (Kind::DestroysNothing, MutexOp::Destroy) => {
+                (seen.own.is_some() && !seen.beside, Status::Good)
+            }
+            (Kind::PromotesBesideSharers, MutexOp::Refresh) => {
+                (seen.is_ex && seen.others_live, Status::Good)
+            }
+            (Kind::PromotesBesideTheExpired, MutexOp::Refresh) => {
+                (seen.is_ex && seen.beside && seen.own.is_some(), Status::Good)
+            }
+            (Kind::RefusesSharers, MutexOp::Trylock) => {
+                (seen.beside && seen.others_shared, Status::Conflict)
+            }
+            (Kind::RefreshRenewsNothing, MutexOp::Refresh) => (seen.own_live(), Status::Good),
+            (Kind::LateRefreshRefused, MutexOp::Refresh) => (timed_out, Status::Conflict),
+            (Kind::LateUnlockRefused, MutexOp::Unlock) => (timed_out, Status::Conflict),
+            (Kind::AbsentIsGood, op) => (seen.absent && op != MutexOp::Trylock, Status::Good),
+            _ => return None,
+        };
+        when.then_some(status)
+    }
+}
+
 impl Mutant {
     fn perform(&mut self, op: MutexOp, record: Record) -> Status {
         let now = self.model.time();
@@ -183,90 +298,34 @@ impl Mutant {
 
     /// What the drive does in place of the command; `None`: what it ought to.
     fn instead(&mut self, op: MutexOp, sent: &Record) -> Option<Status> {
-        use Kind::*;
-        let id = sent.resource;
-        let records = self.records(id);
-        let held = |record: &&Record| record.state != State::Unlocked;
-        let live = |record: &Record| record.state.is_live();
-        let by_others: Vec<&Record> =
-            records.iter().filter(held).filter(|record| record.host != sent.host).collect();
-        let own = records.iter().find(|record| record.host == sent.host);
-        let others_live = by_others.iter().any(|record| live(record));
-        let others_shared = by_others.iter().all(|record| record.class == Class::Shared);
-        let is_ex = sent.class.mode() == Mode::Exclusive;
-        let beside = !by_others.is_empty();
-        use MutexOp::{Break, Destroy, Refresh, Trylock, Unlock};
-        match (self.kind, op) {
-            (LocksWhatIsHeld, Trylock) if is_ex && others_live && !others_shared => {}
-            (SharesWhatIsExclusive, Trylock) if !is_ex && others_live && !others_shared => {}
-            (LocksBesideSharers, Trylock) if is_ex && others_live && others_shared => {}
-            (LocksWhatIsTimedOut, Trylock) if beside && !others_live => {}
-            (BreaksTheLiving, Break) if others_live && !others_shared => {}
-            (BreaksLiveSharers, Break) if others_live && others_shared => {}
-            (NewSharerRemovesTheExpired, Trylock) if beside && !others_live => {}
-            (RefreshesForAnybody, Refresh) if others_live && own.is_none() => {
-                return Some(Status::Good);
-            }
-            (RefreshesTheBroken, Refresh) if others_live && own.is_none() && is_ex => {
-                // Only where it was broken: another host holds it, with a mark of its own.
-                return Some(Status::Good);
-            }
-            (KeepsTheBroken, Break) if beside && !others_live => return Some(Status::Conflict),
-            (UnlocksForAnybody, Unlock) if beside && own.is_none() => {
-                self.evict(id, |_| true);
-                return Some(Status::Conflict);
-            }
-            (UnlocksNothing, Unlock) => return Some(Status::Good),
-            (UnlocksAllSharers, Unlock) if own.is_some() && others_shared && beside => {
-                self.evict(id, |_| true);
-                return Some(Status::Good);
-            }
-            (SecondUnlockStores, Unlock) if own.is_some_and(|it| it.state == State::Unlocked) => {
-                let taken = Record { countdown_ms: 10_000, ..sent.clone() };
-                self.perform(Trylock, taken);
-                return None;
-            }
-            (DestroysWhatIsHeld, Destroy) if others_live && !others_shared => {
-                self.evict(id, |_| true);
-                return None;
-            }
-            (DestroysWhatIsShared, Destroy) if others_live && others_shared => {
-                self.evict(id, |_| true);
-                return Some(Status::Good);
-            }
-            (DestroysNothing, Destroy) if own.is_some() && !beside => return Some(Status::Good),
-            (PromotesBesideSharers, Refresh) if is_ex && others_live => return Some(Status::Good),
-            (PromotesBesideTheExpired, Refresh) if is_ex && beside && own.is_some() => {
-                return Some(Status::Good);
-            }
-            (PromotesNothing, Refresh)
-                if is_ex && own.is_some_and(|it| it.class == Class::Shared) =>
-            {
-                let shared = Record { class: Class::Shared, ..sent.clone() };
-                return Some(self.perform(Refresh, shared));
-            }
-            (DemotesNothing, Refresh) if !is_ex && own.is_some() => {
-                let alone = Record { class: Class::Exclusive, ..sent.clone() };
-                return Some(self.perform(Refresh, alone));
-            }
-            (RefusesSharers, Trylock) if beside && others_shared => return Some(Status::Conflict),
-            (LosesLockOnSecondTry, Trylock) if own.is_some_and(live) => {
-                self.evict(id, |_| true);
-                return Some(Status::Terminated);
-            }
-            (RefreshRenewsNothing, Refresh) if own.is_some_and(live) => return Some(Status::Good),
-            (LateRefreshRefused, Refresh) if own.is_some_and(|it| it.state == State::TimedOut) => {
-                return Some(Status::Conflict);
-            }
-            (LateUnlockRefused, Unlock) if own.is_some_and(|it| it.state == State::TimedOut) => {
-                return Some(Status::Conflict);
-            }
-            (AbsentIsGood, _) if records.is_empty() && op != Trylock => return Some(Status::Good),
-            _ => return None,
+        let seen = Seen::of(&self.records(sent.resource), sent);
+        if self.kind.takes_over(op, &seen) {
+            self.evict(sent.resource, |record| record.host != sent.host);
+            return Some(self.perform(MutexOp::Trylock, sent.clone()));
         }
-        // The new one takes the place of the others.
-        self.evict(id, |record| record.host != sent.host);
-        Some(self.perform(Trylock, sent.clone()))
+        if self.kind.evicts(op, &seen) {
+            self.evict(sent.resource, |_| true);
+        }
+        self.kind.answers(op, &seen).or_else(|| self.otherwise(op, sent, &seen))
+    }
+
+    /// Another command that the drive carries out.
+    fn otherwise(&mut self, op: MutexOp, sent: &Record, seen: &Seen) -> Option<Status> {
+        let class_of = |class| Record { class, ..sent.clone() };
+        match (self.kind, op) {
+            (Kind::SecondUnlockStores, MutexOp::Unlock) if seen.own == Some(State::Unlocked) => {
+                let taken = Record { countdown_ms: 10_000, ..sent.clone() };
+                self.perform(MutexOp::Trylock, taken);
+                None
+            }
+            (Kind::PromotesNothing, MutexOp::Refresh) if seen.is_ex && seen.own_shared => {
+                Some(self.perform(op, class_of(Class::Shared)))
+            }
+            (Kind::DemotesNothing, MutexOp::Refresh) if !seen.is_ex && seen.own.is_some() => {
+                Some(self.perform(op, class_of(Class::Exclusive)))
+            }
+            _ => None,
+        }
     }
 
     /// The command as the drive understands it.
@@ -382,6 +441,18 @@ fn every_rule_has_a_mutant_or_is_about_what_may_be_either_way() {
         let has = MUTANTS.iter().any(|(_, name, _)| *name == rule.name);
         assert!(has || may_be(rule.name), "{}", rule.name);
     }
+}
+
+#[test]
+fn every_rule_is_in_the_page() {
+    let mut table = String::from("| rule | the drive has to | docs/protocol.md |\n|---|---|---|\n");
+    for rule in idmctl::selftest::rules::all() {
+        let (name, says, heading) = (rule.name, rule.says, rule.heading);
+        let anchor: String =
+            heading.to_lowercase().replace(' ', "-").chars().filter(|&c| c != ',').collect();
+        writeln!(table, "| `{name}` | {says} | [{heading}](protocol.md#{anchor}) |").unwrap();
+    }
+    page::compare("rules", &table);
 }
 
 #[test]

@@ -111,10 +111,10 @@ fn too_few_drives_are_no_lock() {
 
 #[test]
 fn what_silent_drives_have_is_left_open() {
-    let world = World::new(3, "current");
+    let mut world = World::new(3, "current");
     world.peer("alpha", LEASE).take(lv(), Mode::Exclusive);
     world.control("power d0 off");
-    world.control("hang d1 on");
+    world.hang("d1");
     let view = world.view();
     assert_eq!(only(&view, &lv()).standing, Standing::Unclear);
     assert_eq!(codes(&view), ["unclear", "silent-drive", "silent-drive"]);

@@ -3,7 +3,7 @@
 
 use idm_emulator::server::{DriveSpec, Server};
 use idm_engine::{DriveRef, Event, Instant, Lock, LockConfig, Member, Outcome, Request, Timing};
-use idm_protocol::{HostId, Mode, Reply, ResourceId, Status};
+use idm_protocol::{DriveCommand, HostId, Mode, MutexOp, Record, Reply, ResourceId, Status};
 use idmctl::fleet::{Asked, Fleet, ask, wall_ms};
 use idmctl::host::{Host, Places};
 use idmctl::output::Progress;
@@ -46,6 +46,9 @@ pub struct World {
     pub places: Places,
     pub config: Result<Config, String>,
     pub this_host: HostId,
+    /// How long drives are waited for. Ample, so that it does not matter how fast the machine is,
+    /// until a drive is made to hang.
+    pub patience: Duration,
     lvmlockd: Option<UnixListener>,
     pub dir: TempDir,
 }
@@ -82,7 +85,9 @@ impl World {
             state_dir: state,
             ..Config::default()
         };
-        World { server, names, places, config: Ok(config), this_host, lvmlockd, dir }
+        let patience = Duration::from_secs(60);
+        let config = Ok(config);
+        World { server, names, places, config, this_host, patience, lvmlockd, dir }
     }
 
     fn settings(&self) -> Config {
@@ -127,8 +132,8 @@ impl World {
     /// Its drives, asked.
     pub fn ask(&self, host: &Host) -> (Fleet, Vec<Asked>) {
         let fleet = Fleet::of(host);
-        let time = Duration::from_millis(300);
-        let asked = ask(&host.topology, &fleet.drives, time, false, &mut Progress::default());
+        let mut progress = Progress::default();
+        let asked = ask(&host.topology, &fleet.drives, self.patience, false, &mut progress);
         (fleet, asked)
     }
 
@@ -139,9 +144,36 @@ impl World {
         Maker::new(&host, &fleet, &asked, wall_ms()).view(|_| true)
     }
 
+    /// Makes a drive not answer.
+    pub fn hang(&mut self, name: &str) {
+        self.control(&format!("hang {name} on"));
+        self.patience = Duration::from_secs(2);
+    }
+
     /// A control command to the drives.
     pub fn control(&self, line: &str) -> String {
         self.server.control(line).unwrap()
+    }
+
+    /// The records of a drive.
+    pub fn records(&self, name: &str) -> Vec<Record> {
+        match self.send(name, &DriveCommand::ReadTable) {
+            Reply::Table(records) => records.to_vec(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Puts a record on a drive, as its host would.
+    pub fn plant(&self, name: &str, record: Record) {
+        let taken = self.send(name, &DriveCommand::Mutex(MutexOp::Trylock, record));
+        assert_eq!(taken, Reply::Status(Status::Good));
+    }
+
+    fn send(&self, name: &str, command: &DriveCommand) -> Reply {
+        let socket = PathAddress::Emulated(self.server.socket(name));
+        let connect = connector(Topology::new(BTreeMap::new()));
+        let time = deadline(Duration::from_secs(5));
+        connect(&self.identity(name), &socket).execute(command, &time).unwrap()
     }
 
     /// A host with a name, which counts these drives, or all.
@@ -223,7 +255,7 @@ impl Held<'_> {
             while let Some(command) = self.lock.next_command(now()) {
                 let name = &self.peer.names[command.drive.0 as usize];
                 let socket = PathAddress::Emulated(self.peer.world.server.socket(name));
-                let time = deadline(Duration::from_millis(200));
+                let time = deadline(Duration::from_secs(20));
                 let path = connect(&self.peer.world.identity(name), &socket);
                 let reply = path.execute(&command.command, &time);
                 let reply = reply.unwrap_or(Reply::Status(Status::Unreachable));
