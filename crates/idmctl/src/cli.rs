@@ -115,6 +115,11 @@ pub enum Command {
     /// volume group. What is on the drive is given back, also if the test is interrupted; if it is
     /// killed, the next one does that. It refuses a drive whose table is nearly full.
     Selftest(Selftest),
+    /// Compare the emulated drives with a recorded one.
+    ///
+    /// Sends the commands of a trace to an emulated drive of each known firmware, at the same times,
+    /// and names those that answer in the same way, or the first difference.
+    Replay(Replay),
 }
 
 /// What is to be shown.
@@ -149,6 +154,20 @@ pub struct Selftest {
     /// some hundred milliseconds later, the drive may refuse a lock for lack of room.
     #[arg(long)]
     pub limits: bool,
+    /// Write every command and answer to this file, without identities of others: `idmctl replay`
+    /// reads it, and it may be sent to developers.
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
+}
+
+/// What is to be replayed.
+#[derive(Args, Debug)]
+pub struct Replay {
+    /// A file that `idmctl selftest --record` wrote.
+    pub trace: PathBuf,
+    /// Only this profile of the emulated drives.
+    #[arg(long)]
+    pub profile: Option<String>,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

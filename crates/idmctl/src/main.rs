@@ -4,7 +4,7 @@ use clap::Parser;
 use idmctl::cli::{Cli, Command};
 use idmctl::host::{Host, Places};
 use idmctl::output::{ALARM, styled};
-use idmctl::{Exit, Trouble, drives, selftest, status, why};
+use idmctl::{Exit, Trouble, drives, replay, selftest, status, why};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -24,5 +24,6 @@ fn run(cli: &Cli) -> Result<Exit, Trouble> {
         Command::Drives => drives::run(&host, common),
         Command::Why(wanted) => why::run(&mut host, common, wanted),
         Command::Selftest(wanted) => selftest::run(&host, common, wanted),
+        Command::Replay(wanted) => replay::run(common, wanted),
     }
 }

@@ -16,6 +16,7 @@ use crate::fleet::{Drive, Fleet};
 use crate::host::Host;
 use crate::output::Progress;
 use crate::status::print_json;
+use crate::trace::{self, Recorder, Step};
 use crate::{Exit, Trouble};
 use bench::{Bench, LONG, is_scratch};
 use finding::{Finding, Verdict};
@@ -24,7 +25,9 @@ use idm_protocol::Record;
 pub use report::{Matches, Report, RuleReport};
 use rules::Rule;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::fs;
 use std::io::{IsTerminal, Write, stderr, stdin};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -95,28 +98,36 @@ pub fn run(host: &Host, common: &Common, wanted: &Selftest) -> Result<Exit, Trou
             .map_err(|error| Trouble::new(error.to_string(), "signals", "report this"))?;
     }
     let mut real = connect(host, drive, common.timeout, stop)?;
-    let mut bench = Bench::new(&mut real, random());
     let lost = |stop: Stop| {
         Trouble::new(stop.to_string(), &drive.name, "nothing of the test is left on the drive")
     };
-    let others = prepare(&mut bench, drive).map_err(|refused| match refused {
-        Refused::Trouble(trouble) => trouble,
-        Refused::Stop(stop) => lost(stop),
-    })?;
     if !wanted.yes {
         confirm(drive)?;
     }
     let mut progress = Progress::default();
+    let others =
+        prepare(&mut Bench::new(&mut real, random()), drive, &mut progress).map_err(|refused| {
+            match refused {
+                Refused::Trouble(trouble) => trouble,
+                Refused::Stop(stop) => lost(stop),
+            }
+        })?;
     let begin = Instant::now();
+    let mut recorder = Recorder::new(&mut real);
+    let mut bench = Bench::new(&mut recorder, random());
     let outcome = examine(&mut bench, wanted.limits || others.is_empty(), |rule, at, count| {
         let seconds = begin.elapsed().as_secs();
         progress.say(&format!("{seconds} s: rule {at} of {count}, {}", rule.name));
     });
+    let steps = recorder.steps;
     progress.done();
     if let Some(stop) = outcome.stop {
         real.ignore_stop();
         let cleared = clear(&mut real, drive);
         return cleared.and(Err(lost(stop)));
+    }
+    if let Some(file) = &wanted.record {
+        record(file, &steps)?;
     }
     let report = Report::new(drive, &outcome.findings, &others, &real.latencies);
     if common.json {
@@ -128,6 +139,13 @@ pub fn run(host: &Host, common: &Common, wanted: &Selftest) -> Result<Exit, Trou
         Verdict::Unsafe => Exit::Wrong,
         Verdict::AsReliedOn | Verdict::DiffersButSafe => Exit::Good,
     })
+}
+
+/// Writes a trace.
+fn record(file: &Path, steps: &[Step]) -> Result<(), Trouble> {
+    let failed = |why: String| Trouble::new(why, file.display().to_string(), "name another file");
+    let text = trace::format(steps).map_err(|error| failed(error.to_string()))?;
+    fs::write(file, text).map_err(|error| failed(error.to_string()))
 }
 
 /// The first path by which the drive says that it has IDM.
@@ -167,7 +185,11 @@ impl From<Stop> for Refused {
 
 /// Removes what an earlier test has left, and looks whether there is room. Returns the records
 /// of others.
-fn prepare(bench: &mut Bench<'_>, drive: &Drive) -> Result<Vec<Record>, Refused> {
+fn prepare(
+    bench: &mut Bench<'_>,
+    drive: &Drive,
+    progress: &mut Progress,
+) -> Result<Vec<Record>, Refused> {
     let refuse =
         |what: String, remedy: &str| Refused::Trouble(Trouble::new(what, &drive.name, remedy));
     let is_live = |record: &Record| is_scratch(&record.resource) && record.state.is_live();
@@ -177,6 +199,9 @@ fn prepare(bench: &mut Bench<'_>, drive: &Drive) -> Result<Vec<Record>, Refused>
             let what = "another test of this drive is running".to_owned();
             return Err(refuse(what, "wait for its end"));
         }
+        let waited = (bench.subject().now() - begin).as_secs();
+        progress
+            .say(&format!("{waited} s: waiting for the leases of an earlier test, 10 s at most"));
         bench.subject().sleep(Duration::from_millis(100))?;
     }
     bench.remove(|_| true)?;

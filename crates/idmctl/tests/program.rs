@@ -81,13 +81,25 @@ fn a_drive_is_tested_whole_beside_a_lock_that_is_in_use() {
     let world = World::new(1, "rev2313");
     world.peer("alpha", Duration::from_secs(600)).take(lv(), Mode::Exclusive);
     let before = world.control("table d0").lines().count();
-    let (code, json, error) = output(&world, &["selftest", "d0", "--yes", "--limits", "--json"]);
+    let trace = world.dir.path().join("trace");
+    let trace = trace.to_str().unwrap();
+    let args = ["selftest", "d0", "--yes", "--limits", "--json", "--record", trace];
+    let (code, json, error) = output(&world, &args);
     assert_eq!(code, Some(0), "{error}");
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["profile"]["exact"], serde_json::json!(["rev2313"]), "{json:#}");
     assert_eq!(json["verdict"], "as-relied-on");
     assert!(json["latencies"].as_array().unwrap().len() >= 6);
     assert_eq!(world.control("table d0").lines().count(), before);
+    // Real times are not as exact as those of a model.
+    let (code, text, error) = output(&world, &["replay", trace]);
+    assert_eq!(code, Some(0), "{text}{error}");
+    assert!(text.contains("answered in the same way by rev2313"), "{text}");
+    let changed = std::fs::read_to_string(trace).unwrap().replacen("Good", "Goog", 1);
+    std::fs::write(trace, changed).unwrap();
+    let (code, _, error) = output(&world, &["replay", trace]);
+    assert_eq!(code, Some(4));
+    assert!(error.contains("it was changed"), "{error}");
 }
 
 #[test]

@@ -205,6 +205,11 @@ impl Model {
         DriveTime::from_micros(u64::try_from(self.now.as_micros()).unwrap_or(u64::MAX))
     }
 
+    /// Sets the time, which may also go back: a read changes nothing.
+    pub fn set_time(&mut self, now: Duration) {
+        self.now = now;
+    }
+
     fn read(&mut self, cdb: &scsi::Cdb) -> Vec<u8> {
         self.drive.execute(self.time(), cdb, &[]).data
     }
