@@ -1,4 +1,4 @@
-//! What a program beside lvmlockd needs of this library, and what nothing in the library uses.
+//! Access for programs other than lvmlockd; nothing in the library uses it.
 //!
 //! Only Rust programs of this tree use it. It exports no symbol to lvmlockd.
 

@@ -181,8 +181,8 @@ struct OfBoot<T> {
 }
 
 impl Store {
-    /// All that is noted below a state directory of the boot of that id, for who changes nothing
-    /// there. What cannot be read or makes no sense is left out.
+    /// Reads all notes of a boot below a state directory, and changes nothing there. Notes that
+    /// cannot be read or are damaged are left out.
     pub fn peek(state_dir: &Path, boot: &str) -> Saved {
         Saved {
             locks: peek_in(&state_dir.join("locks"), boot),

@@ -1,4 +1,4 @@
-//! A path to a drive for who wants the drive's own words, as they came.
+//! A path to a drive that returns the drive's answers without interpretation.
 
 use super::drive::{CommandError, Data, Protocol, Request};
 use super::nvme::Nvme;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// A drive's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawAnswer {
-    /// What it means.
+    /// The meaning of the status.
     pub status: Status,
     /// Sense data of a SCSI drive; empty where there is none.
     pub sense: Vec<u8>,

@@ -1,4 +1,4 @@
-//! What a record tells to who only looks.
+//! The meaning of a record's metadata, for programs that only read drives.
 
 use crate::api::Fingerprint;
 use crate::rules::Rules;

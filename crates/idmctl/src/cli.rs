@@ -16,12 +16,12 @@ Exit status:
   1  something is wrong that the output names: a lock that two hosts have, a drive that must not
      be used, a reason why a lock is refused
   2  the command line is wrong
-  3  drives did not answer, so what is shown may not be all
+  3  drives did not answer, so the output may be incomplete
   4  it could not be done: no permission, no drives, a broken configuration
 
-Settings are those of lvmlockd: /etc/lvm/lvmlockd-idm.conf, or the file that the environment
-variable LVMLOCKD_IDM_CONF names. Colours are used on terminals only, and not at all where NO_COLOR
-is set. Commands to drives need root (CAP_SYS_RAWIO for SCSI, CAP_SYS_ADMIN for NVMe).";
+The settings are lvmlockd's: /etc/lvm/lvmlockd-idm.conf, or the file that the environment variable
+LVMLOCKD_IDM_CONF names. Colours are used on terminals only, and never if NO_COLOR is set. Commands
+to drives need root (CAP_SYS_RAWIO for SCSI, CAP_SYS_ADMIN for NVMe).";
 
 /// Shows who holds which In-Drive Mutex (IDM) locks, and tests what a drive's firmware does.
 ///
@@ -38,7 +38,7 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// What all commands know.
+/// Options of all commands.
 #[derive(Args, Clone, Debug)]
 pub struct Common {
     /// Print JSON in place of tables.
@@ -68,7 +68,7 @@ impl Common {
     }
 }
 
-/// What is to be done.
+/// The command.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Show who holds what, on which drives, and until when.
@@ -80,49 +80,48 @@ pub enum Command {
     /// decide), "timed out" (another host that asks for the lock can take it), "removing" (held for
     /// a moment, to remove it from a full table) or "free" (a drive still knows its value).
     ///
-    /// DRIVES says on how many of the drives that the holder counts its lease runs; where it is not
-    /// on all of them they are named, those whose lease is over in brackets.
+    /// DRIVES is the number of drives on which the holder's lease runs, and the number that it
+    /// counts. If these differ the drives are named, in brackets those on which the lease is over.
     ///
-    /// LEASE LEFT is how long the lock stays refused to others if the holder does not refresh it
-    /// any more. No drive tells that: it is reckoned from the time that the holder wrote into its
-    /// records, by its own clock. Where the clocks of two hosts differ only the upper bound is
-    /// known (<=).
+    /// LEASE LEFT is the time for which other hosts are refused if the holder does not refresh any
+    /// more. Drives do not tell it; it is computed from the time that the holder wrote into its
+    /// records. If the hosts' clocks differ too much, only the upper bound is shown (<=).
     ///
-    /// VALUE is when the host that last changed the volume group wrote so.
+    /// VALUE is the time since the last change of the volume group was published.
     ///
-    /// Names of hosts are those in their records, cut to 16 characters. Names of volume groups and
-    /// LVs are those in files of this host; without one uuids are shown.
+    /// Names of hosts come from their records, cut to 16 characters. Names of volume groups and LVs
+    /// come from files of this host; otherwise uuids are shown.
     Status(Status),
     /// Show the drives of this host: whether they have IDM, how full they are, what is in the way.
     ///
-    /// RECORDS are pairs of a mutex and a host, and in brackets how full the table is, by the
-    /// limits that are known of such firmware. PATHS is how many of the paths to the drive answer.
+    /// RECORDS are pairs of a mutex and a host; in brackets is the fill level of the table, by the
+    /// limits that are known of such firmware. PATHS is the number of paths that answer, of all.
     /// USED FOR names the volume groups that are started here, and "(global)".
     Drives,
     /// Say why a lock is refused, or slow.
     ///
-    /// The first sentences name what decides; more that was noticed follows. docs/idmctl.md lists
-    /// all causes.
+    /// The first sentences name the decisive cause; other findings follow after "Also".
+    /// docs/idmctl.md lists all causes.
     Why(Why),
     /// Test each rule that the library relies on, on mutexes that are no volume group's.
     ///
-    /// Takes about 10 s. For each rule the drive's firmware is "as relied on", "differs but safe"
-    /// (something does not work or takes longer) or "UNSAFE" (two hosts could have one lock): do
-    /// not use such a drive for locks. Then it tells how long commands took, and which known
-    /// firmware does the same.
+    /// The test takes about 10 s. Each rule is "as relied on", "differs but safe" (something does
+    /// not work or takes longer) or "UNSAFE" (two hosts could have one lock: do not use the drive
+    /// for locks). Then the latencies of the commands are printed, and the known firmware that
+    /// behaves in the same way.
     ///
-    /// It sends only commands that the library sends, too. No data is touched, and no lock of a
-    /// volume group. What is on the drive is given back, also if the test is interrupted; if it is
-    /// killed, the next one does that. It refuses a drive whose table is nearly full.
+    /// It sends only commands that the library sends, too. It touches no data and no lock of a
+    /// volume group. It removes its mutexes at the end, also if it is interrupted; if it is killed,
+    /// the next test removes them. It refuses a drive whose table is nearly full.
     Selftest(Selftest),
     /// Compare the emulated drives with a recorded one.
     ///
-    /// Sends the commands of a trace to an emulated drive of each known firmware, at the same times,
-    /// and names those that answer in the same way, or the first difference.
+    /// Sends the commands of a trace to an emulated drive of each known firmware, at the same
+    /// times, and names those that answer in the same way, or the first difference.
     Replay(Replay),
 }
 
-/// What is to be shown.
+/// The arguments of `idmctl status`.
 #[derive(Args, Debug)]
 pub struct Status {
     /// Only the locks of this volume group, by name or uuid.
@@ -133,7 +132,7 @@ pub struct Status {
     pub drives: Vec<String>,
 }
 
-/// What is to be explained.
+/// The arguments of `idmctl why`.
 #[derive(Args, Debug)]
 pub struct Why {
     /// `global`, a volume group, or a logical volume with its volume group in front: by names or
@@ -142,7 +141,7 @@ pub struct Why {
     pub lock: String,
 }
 
-/// What is to be tested.
+/// The arguments of `idmctl selftest`.
 #[derive(Args, Debug)]
 pub struct Selftest {
     /// A device, or the identity that `idmctl drives` shows.
@@ -160,7 +159,7 @@ pub struct Selftest {
     pub record: Option<PathBuf>,
 }
 
-/// What is to be replayed.
+/// The arguments of `idmctl replay`.
 #[derive(Args, Debug)]
 pub struct Replay {
     /// A file that `idmctl selftest --record` wrote.

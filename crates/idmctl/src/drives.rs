@@ -20,11 +20,11 @@ const NEARLY_FULL_PERCENT: usize = 80;
 pub struct PathView {
     /// The device node or socket.
     pub path: String,
-    /// Why it fails; `None` where it works.
+    /// The error; `None` if the path works.
     pub trouble: Option<String>,
 }
 
-/// How full a drive's table is.
+/// The fill level of a drive's table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Fill {
     /// Records: pairs of a mutex and a host.
@@ -49,7 +49,7 @@ pub struct DriveReport {
     pub identity: String,
     /// Its major IDM version; 0 where it has no IDM, `None` where it does not answer.
     pub version: Option<u8>,
-    /// How full its table is.
+    /// The fill level of its table.
     pub fill: Option<Fill>,
     /// Its paths.
     pub paths: Vec<PathView>,
@@ -64,7 +64,7 @@ pub struct DriveReport {
 pub struct Report {
     /// The drives.
     pub drives: Vec<DriveReport>,
-    /// What stands in the way of use.
+    /// Obstacles to the use of the drives, as sentences.
     pub obstacles: Vec<String>,
 }
 
@@ -88,7 +88,7 @@ pub fn run(host: &Host, common: &Common) -> Result<Exit, Trouble> {
     })
 }
 
-/// What the drives' answers amount to.
+/// The report on the drives' answers.
 pub fn report(host: &Host, fleet: &Fleet, asked: &[Asked]) -> Report {
     let drives: Vec<DriveReport> =
         fleet.drives.iter().zip(asked).map(|(drive, asked)| of(host, drive, asked)).collect();
@@ -143,7 +143,7 @@ fn of(host: &Host, drive: &Drive, asked: &Asked) -> DriveReport {
     }
 }
 
-/// How full a table with these records is.
+/// The fill level of a table with these records.
 pub fn fill(version: u8, records: &[Record]) -> Fill {
     // Firmware of 2020 says 1 (docs/protocol.md, "Limits").
     let limits = if version <= 1 { Profile::rev2313().limits } else { Profile::current().limits };

@@ -13,7 +13,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// How often it is told what is waited for.
+/// The interval between two progress messages.
 const TICK: Duration = Duration::from_millis(100);
 
 /// A drive of this host.
@@ -38,7 +38,7 @@ pub struct Drive {
 pub struct Missing {
     /// Its path.
     pub path: String,
-    /// What was found in its place.
+    /// The reason.
     pub why: String,
     /// The VG whose PV it is; `None`: it is to carry the global lock.
     pub vg: Option<ResourceId>,
@@ -49,7 +49,7 @@ pub struct Missing {
 pub struct Fleet {
     /// The drives, in the order in which they were named or found.
     pub drives: Vec<Drive>,
-    /// What leads to no drive.
+    /// Paths that lead to no drive.
     pub missing: Vec<Missing>,
 }
 
@@ -162,7 +162,7 @@ impl Fleet {
     }
 }
 
-/// What one path to a drive brought.
+/// The result of asking a drive by one path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PathAnswer {
     /// The drive's IDM version and its whole table.
@@ -180,7 +180,7 @@ pub enum PathAnswer {
     Failed(String),
 }
 
-/// What one drive answered.
+/// The answers of one drive.
 #[derive(Clone, Debug, Default)]
 pub struct Asked {
     /// The answers by path; those that have not come are not here.
@@ -203,7 +203,7 @@ impl Asked {
         self.table().is_none() && self.paths.values().any(|it| *it == PathAnswer::NoIdm)
     }
 
-    /// Why there is no table, path by path; `None` where there is one.
+    /// The reasons why there is no table, path by path; `None` if there is one.
     pub fn silence(&self, drive: &Drive) -> Option<String> {
         if self.table().is_some() || self.has_no_idm() {
             return None;

@@ -1,4 +1,4 @@
-//! What this host knows without asking a drive.
+//! Facts about this host that need no answer of a drive.
 
 use crate::Trouble;
 use crate::names::Names;
@@ -13,7 +13,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Where things are that do not depend on the settings.
+/// Paths that do not depend on the settings.
 #[derive(Clone, Debug)]
 pub struct Places {
     /// The socket on which lvmlockd takes requests.
@@ -36,7 +36,7 @@ impl Default for Places {
 
 /// This host.
 pub struct Host {
-    /// The settings, or what is wrong with them.
+    /// The settings, or the error in them.
     pub config: Result<Config, String>,
     /// Finds drives.
     pub topology: Arc<Topology>,
@@ -46,7 +46,7 @@ pub struct Host {
     pub id: Option<HostId>,
     /// The host's name.
     pub name: String,
-    /// What lvmlockd has noted: started lockspaces, and locks that may be held.
+    /// lvmlockd's notes: started lockspaces, and locks that may be held.
     pub saved: store::Saved,
     /// Whether lvmlockd listens.
     pub lvmlockd: bool,
@@ -111,7 +111,7 @@ impl Host {
     }
 }
 
-/// What the line of a counter begins with in the library's metrics.
+/// The name of the counter of kill commands in the library's metrics.
 const KILLS: &str = "lvmlockd_idm_kills_total ";
 
 fn host_name() -> String {

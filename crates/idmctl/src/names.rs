@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 /// The most that is read of one backup, in bytes.
 const LARGEST: u64 = 64 << 20;
 
-/// What follows a VG's name where its membership is meant.
+/// The suffix that distinguishes a VG's membership from its lock.
 pub const STARTED: &str = " (started)";
 
 /// Names by the mutex that they belong to: of an LV its own name, of a VG its own.

@@ -1,18 +1,18 @@
-//! What goes to the terminal: tables, colours, progress.
+//! Output for people: tables, colours, progress.
 
 use anstyle::{AnsiColor, Style};
 use comfy_table::{ContentArrangement, Table, presets};
 use std::io::{IsTerminal, Write, stderr};
 use std::time::Duration;
 
-/// What is wrong.
+/// The style of errors.
 pub const ALARM: Style = AnsiColor::Red.on_default().bold();
-/// What deserves a look.
+/// The style of warnings.
 pub const WARNING: Style = AnsiColor::Yellow.on_default();
-/// What is as it should be.
+/// The style of good news.
 pub const GOOD: Style = AnsiColor::Green.on_default();
 
-/// So long nothing is said of what is waited for.
+/// The time before the first progress message.
 const QUIET: Duration = Duration::from_secs(2);
 
 /// A table as text: the head, then the rows.
@@ -42,7 +42,7 @@ pub fn short(ms: u64) -> String {
     }
 }
 
-/// Says on a terminal what is waited for.
+/// Progress messages, on terminals only.
 #[derive(Debug)]
 pub struct Progress {
     terminal: bool,

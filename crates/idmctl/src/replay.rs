@@ -21,13 +21,13 @@ const TOLERANCE: Duration = Duration::from_millis(30);
 pub struct Difference {
     /// The step's number, from 1.
     pub step: usize,
-    /// What the recorded drive did.
+    /// The recorded drive's answer.
     pub recorded: String,
-    /// What the emulated drive does.
+    /// The emulated drive's answer.
     pub emulated: String,
 }
 
-/// How a profile does.
+/// The result of a replay on one profile.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Replayed {
     /// The profile.
@@ -105,7 +105,7 @@ struct Player {
 }
 
 impl Player {
-    /// What the emulated drive does, and what the recorded one did, where that is not the same.
+    /// Replays a step. Returns the emulated and the recorded answer if they differ.
     fn play(&mut self, step: &Step) -> Option<(String, String)> {
         let sent = self.begin + Duration::from_micros(step.sent_us);
         let (emulated, recorded) = match &step.call {

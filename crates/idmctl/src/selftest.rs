@@ -39,17 +39,17 @@ const NEEDED_HOSTS: usize = 4;
 /// A table that is so full is left alone.
 const TOO_FULL_PERCENT: usize = 80;
 
-/// How a test ended.
+/// The end of a test.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The rules that were tested, and what was found.
+    /// The tested rules with their results.
     pub findings: Vec<(Rule, Finding)>,
-    /// Why it did not come to its end.
+    /// The reason why the test is incomplete.
     pub stop: Option<Stop>,
 }
 
-/// Tests all rules; `told` hears of each before it begins. Gives all scratch mutexes of a rule back
-/// before the next one. After [`Outcome::stop`] the caller has to call [`Bench::clear`].
+/// Tests all rules; calls `told` before each. Returns all scratch mutexes of a rule to the drive
+/// before the next rule. After [`Outcome::stop`] the caller must call [`Bench::clear`].
 pub fn examine(
     bench: &mut Bench<'_>,
     with_limits: bool,
@@ -171,7 +171,7 @@ fn connect(
     Err(Trouble::new(whys.join("; "), &drive.name, "see `idmctl drives`"))
 }
 
-/// Why a test does not begin.
+/// The reason why a test does not begin.
 enum Refused {
     Trouble(Trouble),
     Stop(Stop),

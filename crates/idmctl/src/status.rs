@@ -9,7 +9,7 @@ use crate::{Exit, Trouble};
 use idm_protocol::ResourceId;
 use lvmlockd_idm::lock::vg_of;
 
-/// Reads the drives and shows who holds what.
+/// Reads the drives and prints the holders of all locks.
 pub fn run(host: &mut Host, common: &Common, wanted: &Status) -> Result<Exit, Trouble> {
     let fleet = chosen(host, &wanted.drives)?;
     let mut progress = Progress::default();

@@ -39,12 +39,12 @@ pub struct Step {
     pub sent_us: u64,
     /// When it was answered.
     pub answered_us: u64,
-    /// What was sent and what came back.
+    /// The command and its answer.
     #[serde(flatten)]
     pub call: Call,
 }
 
-/// What was sent and what came back. Bytes are hexadecimal digits without trailing zeros.
+/// A command and its answer. Bytes are hexadecimal digits without trailing zeros.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Call {
@@ -79,11 +79,11 @@ pub enum Call {
     },
 }
 
-/// Records what is sent to a drive.
+/// A subject that records all commands to another one.
 pub struct Recorder<'s> {
     subject: &'s mut dyn Subject,
     begin: Duration,
-    /// What was recorded.
+    /// The recorded steps.
     pub steps: Vec<Step>,
 }
 

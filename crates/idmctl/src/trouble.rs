@@ -3,14 +3,14 @@
 use core::fmt;
 use std::process::ExitCode;
 
-/// How the program ends. The numbers are in its help and in its manual page.
+/// The exit status. The numbers are in the help text and in the manual page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// Everything was answered, and nothing is wrong.
     Good,
     /// Something is wrong that the output names.
     Wrong,
-    /// Drives did not answer, so what is shown may not be all.
+    /// Drives did not answer, so the output may be incomplete.
     Silent,
     /// It could not be done.
     Failed,
@@ -35,14 +35,14 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why something could not be done: what, where, and what helps.
+/// An error with its place and its remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
-    /// What failed.
+    /// The failure.
     pub what: String,
     /// The drive or file.
     pub whose: String,
-    /// What the administrator can do.
+    /// The remedy.
     pub remedy: String,
 }
 

@@ -27,13 +27,13 @@ pub struct HostView {
     pub earlier_life: bool,
 }
 
-/// How a host stands with a lock.
+/// The state of a host's hold on a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Standing {
     /// It has enough drives to keep it.
     Held,
-    /// It has too few drives to keep it: an attempt that is under way, or what is left of one.
+    /// It has too few drives to keep the lock: an attempt that is under way or has failed.
     TooFewDrives,
     /// It has too few of the drives that answer; those that do not may have it.
     Unclear,
@@ -43,7 +43,7 @@ pub enum Standing {
     Clearing,
 }
 
-/// What a holder's records say of the drives that it counts.
+/// Knowledge about the set of drives that a holder counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Set {
@@ -86,11 +86,11 @@ pub struct Holder {
     pub host: HostView,
     /// `sh`, `ex`, or `mixed`.
     pub mode: &'static str,
-    /// How it stands.
+    /// The state of its hold.
     pub standing: Standing,
     /// Its records.
     pub on: Vec<OnDrive>,
-    /// What is known of the drives that it counts.
+    /// Knowledge about the set of drives that it counts.
     pub set: Set,
     /// The drives that it counts, where that is known.
     pub counts: Option<Vec<String>>,
@@ -137,7 +137,7 @@ pub struct LockView {
     id: Option<ResourceId>,
 }
 
-/// What deserves to be said.
+/// A remark on a lock or a drive.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Remark {
     /// A word for programs.
@@ -157,7 +157,7 @@ pub struct DriveView {
     pub identity: String,
     /// `answers`, `silent` or `no-idm`.
     pub state: &'static str,
-    /// Why it does not answer.
+    /// The reason why it does not answer.
     pub why: Option<String>,
 }
 
@@ -168,11 +168,11 @@ pub struct View {
     pub drives: Vec<DriveView>,
     /// The locks: the global one, then VGs with their LVs.
     pub locks: Vec<LockView>,
-    /// What deserves to be said.
+    /// Remarks on locks and drives.
     pub remarks: Vec<Remark>,
 }
 
-/// What the view is made of.
+/// The input of a view.
 pub struct Maker<'a> {
     host: &'a Host,
     drives: &'a [Drive],
@@ -497,14 +497,14 @@ fn on_set(who: &str, title: &str, set: Set) -> Option<Remark> {
 }
 
 impl Remark {
-    /// A remark on what is only noteworthy.
+    /// A remark that is no alarm.
     pub fn new(code: &'static str, text: String) -> Remark {
         Remark { code, alarm: false, text }
     }
 }
 
 impl LockView {
-    /// How sentences call it.
+    /// The name in sentences.
     pub fn title(&self) -> String {
         match self.kind {
             "global" => "the global lock".to_owned(),
@@ -521,7 +521,7 @@ impl LockView {
 }
 
 impl HostView {
-    /// How it is called.
+    /// The name for output.
     pub fn shown(&self) -> String {
         let name =
             if self.name.is_empty() { &self.id[..self.id.len().min(16)] } else { &self.name };
@@ -540,7 +540,7 @@ fn mode(mode: Mode) -> &'static str {
     }
 }
 
-/// How a holder stands, by its records on the drives that it counts.
+/// The state of a hold, from the holder's records on the drives that it counts.
 fn standing(live: usize, expired: usize, silent: usize, counts: Option<usize>) -> Standing {
     let Some(counts) = counts else {
         return if live > 0 { Standing::Held } else { Standing::TimedOut };

@@ -1,4 +1,4 @@
-//! `idmctl why`: why a lock is refused, or slow.
+//! `idmctl why`: the reasons why a lock is refused or slow.
 
 mod drives;
 mod holders;
@@ -14,7 +14,7 @@ use idm_protocol::ResourceId;
 use lvmlockd_idm::lock::{Role, role_of, vg_of};
 use serde::Serialize;
 
-/// What a cause does to a request.
+/// The effect of a cause on a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Effect {
@@ -31,9 +31,9 @@ pub enum Effect {
 pub struct Cause {
     /// A word for programs, which docs/idmctl.md explains.
     pub code: &'static str,
-    /// What it does.
+    /// The result.
     pub effect: Effect,
-    /// What it is and what can be done, in sentences.
+    /// The explanation and the remedy, as sentences.
     pub text: String,
 }
 
@@ -62,13 +62,13 @@ struct Case<'a> {
     fleet: &'a Fleet,
     asked: &'a [Asked],
     id: ResourceId,
-    /// What sentences call it.
+    /// The lock's name in sentences.
     title: String,
-    /// What the drives show of it.
+    /// The lock in the drives' tables.
     lock: Option<LockView>,
     /// The drives that this host counts for it.
     members: Vec<usize>,
-    /// What this host counts for it and what leads to no drive.
+    /// The paths of the lock that lead to no drive.
     missing: Vec<&'a Missing>,
     now_ms: u64,
 }
@@ -114,7 +114,7 @@ pub fn lock_of_text(host: &Host, text: &str) -> Result<ResourceId, Trouble> {
     })
 }
 
-/// Why a lock is refused, by what is known now.
+/// The causes for which a lock is refused.
 pub fn explain(host: &Host, fleet: &Fleet, asked: &[Asked], id: ResourceId, now_ms: u64) -> Answer {
     let view = Maker::new(host, fleet, asked, now_ms).view(|other| *other == id);
     let title = match role_of(&id) {
@@ -171,7 +171,7 @@ impl Case<'_> {
         causes
     }
 
-    /// What is wrong with this host, whatever drives say.
+    /// Causes on this host, whatever the drives show.
     fn host_causes(&self) -> Vec<Cause> {
         let mut causes = Vec::new();
         if let Err(why) = &self.host.config {
@@ -216,7 +216,7 @@ impl Case<'_> {
         self.host.saved.lockspaces.iter().any(|(vg, _)| *vg == vg_of(&self.id))
     }
 
-    /// What may be the cause, and cannot be seen from here for certain.
+    /// Causes that are possible, but not certain.
     fn hints(&self) -> Vec<Cause> {
         let mut causes = Vec::new();
         let kills = self.host.kills();

@@ -65,7 +65,7 @@ struct Mutant {
     kind: Kind,
 }
 
-/// What it does wrong.
+/// The fault of a mutant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     LocksWhatIsHeld,
@@ -296,7 +296,7 @@ impl Mutant {
         }
     }
 
-    /// What the drive does in place of the command; `None`: what it ought to.
+    /// The mutant's answer in place of the right one; `None` if it behaves correctly.
     fn instead(&mut self, op: MutexOp, sent: &Record) -> Option<Status> {
         let seen = Seen::of(&self.records(sent.resource), sent);
         if self.kind.takes_over(op, &seen) {

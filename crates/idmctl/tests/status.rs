@@ -1,4 +1,4 @@
-//! `idmctl status`: who holds what, in words.
+//! `idmctl status`: holders of locks, and remarks on them.
 
 mod common;
 

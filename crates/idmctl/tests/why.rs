@@ -572,8 +572,7 @@ fn the_cause_of_each_fault_is_named_and_the_page_tells_it() {
         let entry = by_code.entry(fault.code).or_insert((answer.causes[0].effect, Vec::new()));
         entry.1.push(fault.what);
     }
-    let mut table =
-        String::from("| cause | request | faults by which it was found |\n|---|---|---|\n");
+    let mut table = String::from("| cause | request | tested with these faults |\n|---|---|---|\n");
     for (code, (effect, found_by)) in by_code {
         let effect = match effect {
             Effect::Refused => "refused",

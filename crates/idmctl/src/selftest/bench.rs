@@ -1,4 +1,4 @@
-//! The scratch mutexes of a test, and what is sent for them.
+//! The scratch mutexes of a test, and the commands for them.
 
 use super::subject::{Answer, Stop, Subject};
 use idm_protocol::{
@@ -10,9 +10,9 @@ use std::time::Duration;
 /// The VG half of all scratch mutexes. `*` stands in no LVM uuid, so no VG can be called so. They
 /// have an LV half, so the library removes one that was left unlocked, if a table is full.
 pub const SCRATCH_VG: [u8; 32] = *b"*scratch-of-idmctl-selftest*\0\0\0\0";
-/// The lease of what must not run out during a rule.
+/// A lease that does not expire during a rule.
 pub const LONG: Duration = Duration::from_secs(10);
-/// The lease of what is to run out.
+/// A lease that expires during a rule.
 pub const SHORT: Duration = Duration::from_millis(400);
 /// Records that are read at once: more than any rule leaves beside what was there.
 const MARGIN: u32 = 64;
@@ -44,22 +44,22 @@ pub struct Payload {
 }
 
 impl Payload {
-    /// With a lease that does not run out.
+    /// A payload with a long lease.
     pub fn new(id: ResourceId, host: u8, mode: Mode) -> Payload {
         Payload { id, host, mode, lease: LONG, value: 0, store: false, mark: host }
     }
 
-    /// With a lease that soon runs out.
+    /// Shortens the lease.
     pub fn short(self) -> Payload {
         Payload { lease: SHORT, ..self }
     }
 
-    /// With a value that is not to be stored.
+    /// Adds a value that the drive must not store.
     pub fn with(self, value: u64) -> Payload {
         Payload { value, ..self }
     }
 
-    /// With a value that is to be stored.
+    /// Adds a value that the drive must store.
     pub fn storing(self, value: u64) -> Payload {
         Payload { value, store: true, ..self }
     }

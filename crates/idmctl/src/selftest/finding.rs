@@ -1,9 +1,9 @@
-//! What a rule found.
+//! The result of a rule.
 
 use idm_protocol::Status;
 use serde::Serialize;
 
-/// What a drive's behaviour means for the library.
+/// The meaning of a drive's behaviour for the library.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
@@ -15,12 +15,12 @@ pub enum Verdict {
     Unsafe,
 }
 
-/// What a rule found.
+/// The result of a rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// The worst of all steps.
     pub verdict: Verdict,
-    /// What the drive did in each step, in words that do not depend on the time that it took.
+    /// The drive's behaviour in each step, in words that do not depend on times.
     pub seen: Vec<String>,
     /// The steps that are not as the library relies on.
     pub differs: Vec<String>,
@@ -61,17 +61,17 @@ pub fn word(status: Status) -> String {
 }
 
 impl Finding {
-    /// What could not be found out, and why.
+    /// The result of a rule that was not tested, with the reason.
     pub fn skipped(why: &str) -> Finding {
         Finding { seen: vec![format!("not tested: {why}")], skipped: true, ..Finding::default() }
     }
 
-    /// A step that may be either way.
+    /// Notes a step in which firmware may behave either way.
     pub fn note(&mut self, what: &str, seen: impl core::fmt::Display) {
         self.seen.push(format!("{what}: {seen}"));
     }
 
-    /// A step that has to be so; otherwise it is that bad.
+    /// Demands that a statement holds; `otherwise` is the verdict if it does not.
     pub fn demand(&mut self, what: &str, holds: bool, otherwise: Verdict) {
         if !holds {
             self.seen.push(format!("NOT {what}"));
@@ -80,7 +80,7 @@ impl Finding {
         }
     }
 
-    /// A command that has to succeed; otherwise something does not work.
+    /// Demands that a command succeeds. Returns whether it did.
     pub fn works(&mut self, what: &str, status: Status) -> bool {
         self.note(what, word(status));
         if status != Status::Good {
@@ -90,7 +90,7 @@ impl Finding {
         status == Status::Good
     }
 
-    /// A command that has to be refused; success is that bad.
+    /// Demands that a command is refused; `otherwise` is the verdict if it succeeds.
     pub fn refused(&mut self, what: &str, status: Status, otherwise: Verdict) {
         self.note(what, word(status));
         if status == Status::Good {
@@ -102,7 +102,7 @@ impl Finding {
         }
     }
 
-    /// A command about a mutex that is not there.
+    /// Demands "not found"; `otherwise` is the verdict if the command succeeds.
     pub fn absent(&mut self, what: &str, status: Status, otherwise: Verdict) {
         self.note(what, word(status));
         if status != Status::NotFound {

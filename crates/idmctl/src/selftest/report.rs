@@ -1,4 +1,4 @@
-//! What a test amounts to.
+//! The report of a test.
 
 use super::finding::{Finding, Verdict};
 use super::rules::Rule;
@@ -19,14 +19,14 @@ pub struct RuleReport {
     pub rule: &'static str,
     /// The heading in docs/protocol.md.
     pub heading: &'static str,
-    /// What the drive has to do.
+    /// The demand on the drive.
     pub says: &'static str,
-    /// What it does.
+    /// The result.
     #[serde(flatten)]
     pub finding: Finding,
 }
 
-/// A rule, what the drive does, and what a profile does in its place.
+/// A rule, the drive's behaviour and a profile's behaviour.
 type Difference = (&'static str, String, String);
 
 /// The profiles that a drive was compared with.
@@ -36,11 +36,11 @@ pub struct Matches {
     pub exact: Vec<&'static str>,
     /// The most similar one, where none is the same.
     pub nearest: Option<&'static str>,
-    /// In what it differs from that.
+    /// The differences from the nearest profile.
     pub differences: Vec<Difference>,
 }
 
-/// How long commands took, in us.
+/// The latencies of one command, in us.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Latency {
     /// The command.
@@ -55,7 +55,7 @@ pub struct Latency {
     pub max_us: u64,
 }
 
-/// What a test amounts to.
+/// The report of a test.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// The drive's name.
@@ -68,7 +68,7 @@ pub struct Report {
     pub profile: Matches,
     /// The rules.
     pub rules: Vec<RuleReport>,
-    /// How long commands took.
+    /// The latencies of commands.
     pub latencies: Vec<Latency>,
 }
 

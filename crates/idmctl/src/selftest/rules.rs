@@ -26,7 +26,7 @@ pub struct Rule {
     pub name: &'static str,
     /// The heading in docs/protocol.md under which it stands.
     pub heading: &'static str,
-    /// What the drive has to do, in a sentence.
+    /// The demand on the drive, as a sentence.
     pub says: &'static str,
     /// Whether it fills the table.
     pub fills: bool,
@@ -45,7 +45,7 @@ pub fn all() -> Vec<Rule> {
     rules
 }
 
-/// A mutex that A holds. `None`, and it is said, where the drive refuses it.
+/// Makes a mutex that A holds. `None` if the drive refuses it; the finding then says so.
 fn held(
     bench: &mut Bench<'_>,
     finding: &mut Finding,

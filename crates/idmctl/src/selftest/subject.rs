@@ -1,4 +1,4 @@
-//! What is tested: a drive, or a model of one.
+//! The subject of a test: a drive, or a model of one.
 
 use core::fmt;
 use idm_emulator::{Drive, DriveTime, Profile};
@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Why a test cannot go on.
+/// The reason why a test cannot continue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// The user wants it to end.
+    /// The user interrupted it.
     Interrupted,
     /// The drive did not answer.
     Lost(String),
@@ -32,7 +32,7 @@ impl fmt::Display for Stop {
 /// A drive's answer to a command that changes a mutex.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// What it means.
+    /// The meaning of the status.
     pub status: Status,
     /// Sense data; empty where there is none.
     pub sense: Vec<u8>,
@@ -74,7 +74,7 @@ impl Real {
         Real { probe, begin: Instant::now(), stop, latencies: BTreeMap::new() }
     }
 
-    /// Goes on although it was interrupted, to give back what the drive has.
+    /// Continues after an interruption, so that scratch mutexes can be removed.
     pub fn ignore_stop(&mut self) {
         self.stop = Arc::default();
     }
@@ -175,7 +175,7 @@ pub fn name(op: MutexOp) -> &'static str {
     }
 }
 
-/// A drive in memory whose time passes only when it is told to.
+/// A drive in memory with a virtual clock.
 #[derive(Clone, Debug)]
 pub struct Model {
     /// The drive.

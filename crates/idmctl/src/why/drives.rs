@@ -5,7 +5,7 @@ use crate::drives::fill;
 use idm_engine::{acquire_quorum, keep_quorum};
 use lvmlockd_idm::lock::{Role, role_of};
 
-/// Why a drive cannot give a lock.
+/// The reason why a drive cannot grant a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unusable {
     Missing,

@@ -32,7 +32,7 @@ pub fn lv() -> ResourceId {
     ResourceId::lv(VG, LV).unwrap()
 }
 
-/// The mutex that shows who has the volume group started.
+/// The membership mutex of the volume group.
 pub fn members() -> ResourceId {
     let mut id = *vg().as_bytes();
     id[32..].copy_from_slice(&MEMBERSHIP);
@@ -124,7 +124,7 @@ impl World {
         format!("emulated.{}", self.server.socket(name).display())
     }
 
-    /// What the host knows.
+    /// The host that looks at the drives.
     pub fn host(&self) -> Host {
         Host::with_config(&self.places, self.config.clone(), None).unwrap()
     }
@@ -137,7 +137,7 @@ impl World {
         (fleet, asked)
     }
 
-    /// What `idmctl status` makes of it.
+    /// The view that `idmctl status` prints.
     pub fn view(&self) -> View {
         let host = self.host();
         let (fleet, asked) = self.ask(&host);

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-/// Compares a part of docs/idmctl.md, between its marks, with what it has to be.
+/// Compares a part of docs/idmctl.md, between its marks, with the expected text.
 pub fn compare(part: &str, expected: &str) {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/idmctl.md");
     let page = fs::read_to_string(path).unwrap();

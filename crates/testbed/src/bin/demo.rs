@@ -231,7 +231,7 @@ impl Walkthrough {
         }
     }
 
-    /// Who holds what, as the drives show it to a host.
+    /// Prints the holders of locks, as the drives show them to a host.
     fn status(&mut self, host: &Host) -> Result<()> {
         println!("   {}# idmctl status", host.name());
         let output = host.idmctl(&["status"])?.success()?;

@@ -1,4 +1,4 @@
-//! Who may do what with a mutex that is held.
+//! Rules about mutexes that are held.
 
 use super::{A, B, C, EX, Rule, SH, held, shares};
 use crate::selftest::bench::{Bench, Payload};
@@ -156,7 +156,8 @@ fn unlock_class(bench: &mut Bench<'_>) -> Result<Finding, Stop> {
     Ok(finding)
 }
 
-/// A and B share a mutex. `None`, and it is said, where the drive admits no second sharer.
+/// Makes a mutex that A and B share. `None` if the drive admits no second sharer; the finding then
+/// says so.
 pub(super) fn shared(
     bench: &mut Bench<'_>,
     finding: &mut Finding,

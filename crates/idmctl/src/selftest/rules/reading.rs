@@ -1,4 +1,4 @@
-//! What the drive tells of itself and of its table.
+//! Rules about the drive's version, its table and its limits.
 
 use super::{A, B, EX, Rule, SH, held};
 use crate::selftest::bench::{Bench, Payload, is_scratch};

@@ -1,4 +1,4 @@
-//! What a drive keeps with a mutex: value and metadata.
+//! Rules about values and metadata.
 
 use super::holding::{both, shared};
 use super::{A, B, EX, Rule, SH, held};
