@@ -98,6 +98,10 @@ pub enum Command {
     /// limits that are known of such firmware. PATHS is the number of paths that answer, of all.
     /// USED FOR names the volume groups that are started here, and "(global)".
     Drives,
+    /// Show the hosts that use a volume group, with the number of their locks.
+    Hosts(Hosts),
+    /// Show the library's counters on this host (docs/metrics.md).
+    Metrics(Metrics),
     /// Say why a lock is refused, or slow.
     ///
     /// The first sentences name the decisive cause; other findings follow after "Also".
@@ -127,9 +131,28 @@ pub struct Status {
     /// Only the locks of this volume group, by name or uuid.
     #[arg(long)]
     pub vg: Option<String>,
+    /// Repeat it, after a pause of so many seconds, until it is interrupted.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1")]
+    #[arg(value_parser = seconds)]
+    pub watch: Option<Duration>,
     /// Only what these drives show: a device, or the identity that `idmctl drives` shows.
     #[arg(value_name = "DRIVE")]
     pub drives: Vec<String>,
+}
+
+/// The arguments of `idmctl hosts`.
+#[derive(Args, Debug)]
+pub struct Hosts {
+    /// Only this volume group, by name or uuid.
+    pub vg: Option<String>,
+}
+
+/// The arguments of `idmctl metrics`.
+#[derive(Args, Debug)]
+pub struct Metrics {
+    /// Also show zeros and the buckets of histograms.
+    #[arg(long)]
+    pub all: bool,
 }
 
 /// The arguments of `idmctl why`.

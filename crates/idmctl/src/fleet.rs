@@ -7,14 +7,23 @@ use lvmlockd_idm::tools::{Probe, deadline};
 use lvmlockd_idm::topology::{Inventory, PathAddress, Topology};
 use lvmlockd_idm::transport::connector;
 use lvmlockd_idm::transport::drive::CommandError;
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The interval between two progress messages.
 const TICK: Duration = Duration::from_millis(100);
+
+/// Paths by which a command is under way. They are not asked again until it ends, so that a path
+/// that hangs costs one thread, however often drives are asked.
+static UNDER_WAY: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+fn under_way() -> MutexGuard<'static, BTreeSet<String>> {
+    // A set of names is whole at any moment.
+    UNDER_WAY.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A drive of this host.
 #[derive(Clone, Debug)]
@@ -231,10 +240,14 @@ pub fn ask(
     let (sender, answers) = channel();
     for (at, drive) in drives.iter().enumerate() {
         for path in &drive.paths {
+            if !under_way().insert(path.to_string()) {
+                continue;
+            }
             let (sender, topology) = (sender.clone(), topology.clone());
             let (identity, path) = (drive.identity.clone(), path.clone());
             thread::spawn(move || {
                 let answer = ask_path(&topology, &identity, &path, time);
+                under_way().remove(&path.to_string());
                 // Nobody waits any more where it came too late.
                 let _ = sender.send((at, path.to_string(), answer));
             });

@@ -13,6 +13,8 @@ pub mod cli;
 pub mod drives;
 pub mod fleet;
 pub mod host;
+pub mod hosts;
+pub mod metrics;
 pub mod names;
 pub mod output;
 pub mod replay;

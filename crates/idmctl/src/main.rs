@@ -4,7 +4,7 @@ use clap::Parser;
 use idmctl::cli::{Cli, Command};
 use idmctl::host::{Host, Places};
 use idmctl::output::{ALARM, styled};
-use idmctl::{Exit, Trouble, drives, replay, selftest, status, why};
+use idmctl::{Exit, Trouble, drives, hosts, metrics, replay, selftest, status, why};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -22,6 +22,8 @@ fn run(cli: &Cli) -> Result<Exit, Trouble> {
     match &cli.command {
         Command::Status(wanted) => status::run(&mut host, common, wanted),
         Command::Drives => drives::run(&host, common),
+        Command::Hosts(wanted) => hosts::run(&mut host, common, wanted),
+        Command::Metrics(wanted) => metrics::run(&host, common, wanted),
         Command::Why(wanted) => why::run(&mut host, common, wanted),
         Command::Selftest(wanted) => selftest::run(&host, common, wanted),
         Command::Replay(wanted) => replay::run(common, wanted),

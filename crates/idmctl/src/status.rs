@@ -8,29 +8,63 @@ use crate::view::{Holder, LockView, Maker, OnDrive, Remark, Standing, ValueView,
 use crate::{Exit, Trouble};
 use idm_protocol::ResourceId;
 use lvmlockd_idm::lock::vg_of;
+use std::io::{IsTerminal, stdout};
+use std::thread;
 
 /// Reads the drives and prints the holders of all locks.
 pub fn run(host: &mut Host, common: &Common, wanted: &Status) -> Result<Exit, Trouble> {
+    let vg = wanted.vg.as_ref().map(|text| vg_of_text(host, text)).transpose();
+    // lvm may know what files do not.
+    let lvm_says = common.ask_lvm.as_ref().and_then(|lvm| {
+        let said = host.names.add_from_lvm(lvm, common.timeout);
+        said.err().map(|why| format!("lvm does not name VGs and LVs: {why}"))
+    });
+    let vg = match (&wanted.vg, vg) {
+        (Some(text), Err(_)) => Some(vg_of_text(host, text)?),
+        (_, vg) => vg?,
+    };
+    loop {
+        let (view, now_ms) = look(host, common, wanted, vg, lvm_says.as_deref())?;
+        let Some(pause) = wanted.watch else {
+            show(&view, common, now_ms)?;
+            return Ok(exit(&view));
+        };
+        if stdout().is_terminal() {
+            // Home, and nothing below.
+            anstream::print!("\x1b[H\x1b[2J");
+        }
+        show(&view, common, now_ms)?;
+        if !stdout().is_terminal() {
+            anstream::println!();
+        }
+        thread::sleep(pause);
+    }
+}
+
+fn show(view: &View, common: &Common, now_ms: u64) -> Result<(), Trouble> {
+    if common.json {
+        return print_json(view);
+    }
+    anstream::print!("{}", text(view, now_ms));
+    Ok(())
+}
+
+/// Reads the drives once. Returns the view and its time, in ms since 1970.
+fn look(
+    host: &Host,
+    common: &Common,
+    wanted: &Status,
+    vg: Option<ResourceId>,
+    lvm_says: Option<&str>,
+) -> Result<(View, u64), Trouble> {
     let fleet = chosen(host, &wanted.drives)?;
     let mut progress = Progress::default();
     let asked = ask(&host.topology, &fleet.drives, common.timeout, false, &mut progress);
     let now_ms = wall_ms();
-    let mut lvm_says = None;
-    if let Some(lvm) = &common.ask_lvm {
-        lvm_says = host.names.add_from_lvm(lvm, common.timeout).err();
-    }
-    let vg = wanted.vg.as_ref().map(|text| vg_of_text(host, text)).transpose()?;
     let is_wanted = |id: &ResourceId| vg.is_none_or(|vg| vg_of(id) == vg);
     let mut view = Maker::new(host, &fleet, &asked, now_ms).view(is_wanted);
-    if let Some(why) = lvm_says {
-        view.remarks.push(Remark::new("lvm", format!("lvm does not name VGs and LVs: {why}")));
-    }
-    if common.json {
-        print_json(&view)?;
-    } else {
-        anstream::print!("{}", text(&view, now_ms));
-    }
-    Ok(exit(&view))
+    view.remarks.extend(lvm_says.map(|why| Remark::new("lvm", why.to_owned())));
+    Ok((view, now_ms))
 }
 
 /// The drives that are meant.
@@ -75,7 +109,8 @@ pub fn print_json(what: &impl serde::Serialize) -> Result<(), Trouble> {
     Ok(())
 }
 
-fn exit(view: &View) -> Exit {
+/// The exit status for a view.
+pub fn exit(view: &View) -> Exit {
     if view.remarks.iter().any(|remark| remark.alarm) {
         Exit::Wrong
     } else if view.drives.iter().any(|drive| drive.state == "silent") {
@@ -148,7 +183,7 @@ fn row(lock: &LockView, holder: &Holder, value: &str) -> Vec<String> {
         Standing::TimedOut => "timed out",
         Standing::Clearing => "removing",
     };
-    let live = holder.on.iter().filter(|on| on.lease_runs).count();
+    let live = holder.live();
     let of = holder.counts.as_ref().map_or("?".to_owned(), |counts| counts.len().to_string());
     let mut drives = format!("{live}/{of}");
     if live > 0 && holder.counts.as_ref().map(Vec::len) != Some(live) {

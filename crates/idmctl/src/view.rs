@@ -6,7 +6,7 @@
 
 use crate::fleet::{Asked, Drive, Fleet};
 use crate::host::Host;
-use crate::names::STARTED;
+use crate::names::{Names, STARTED};
 use crate::sets::Sets;
 use idm_engine::{Writer, acquire_quorum, keep_quorum, writer};
 use idm_protocol::{HostId, Mode, Record, ResourceId, State, Value};
@@ -280,8 +280,9 @@ impl<'a> Maker<'a> {
     fn host_view(&self, host: HostId) -> HostView {
         let this_host = self.host.id == Some(host);
         let name = host.name();
-        // A name is cut to what an id has room for.
-        let same = !name.is_empty() && self.host.name.starts_with(&name);
+        // An id has room for the first bytes of a name.
+        let own = HostId::new([0; 16], &self.host.name).name();
+        let same = !name.is_empty() && name == own;
         HostView {
             id: host.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect(),
             this_host,
@@ -427,8 +428,8 @@ impl<'a> Maker<'a> {
             remarks.push(Remark::new(
                 "clock",
                 format!(
-                    "the clocks of {who} and of this host differ, so the rest of its lease on \
-                     {title} is not known: run NTP on both"
+                    "the rest of the lease of {who} on {title} is not known: the clocks of both \
+                     hosts differ (run NTP), or the drives do not store the time of a refresh"
                 ),
             ));
         }
@@ -436,7 +437,7 @@ impl<'a> Maker<'a> {
 
     fn on_standing(&self, lock: &LockView, holder: &Holder) -> Option<Remark> {
         let (who, title) = (holder.host.shown(), lock.title());
-        let live = holder.on.iter().filter(|it| it.lease_runs).count();
+        let live = holder.live();
         let of = holder.counts.as_ref().map_or(String::new(), |it| format!(" of {}", it.len()));
         let needs = holder.needs.unwrap_or_default();
         let (code, text) = match holder.standing {
@@ -514,9 +515,25 @@ impl LockView {
         }
     }
 
+    /// The volume group that it belongs to; `global` for the global lock.
+    pub fn vg(&self, names: &Names) -> String {
+        match &self.id {
+            Some(id) if self.kind != "global" => names.vg(id),
+            _ => self.name.clone(),
+        }
+    }
+
     /// The mutex.
     pub fn is(&self, id: &ResourceId) -> bool {
         self.id == Some(*id)
+    }
+}
+
+impl Holder {
+    /// The number of drives that it counts and on which its lease runs.
+    pub fn live(&self) -> usize {
+        let counts = |drive: &String| self.counts.as_ref().is_none_or(|all| all.contains(drive));
+        self.on.iter().filter(|on| on.lease_runs && counts(&on.drive)).count()
     }
 }
 
@@ -587,9 +604,7 @@ fn two_holders(lock: &LockView) -> Option<Remark> {
     let alone = held.iter().any(|it| it.mode != "sh");
     // A change to shared may be on its way to a drive: half of the drives would be too few for it.
     let sure = held.iter().all(|it| {
-        let counts = it.counts.as_ref().map_or(0, Vec::len);
-        let live = it.on.iter().filter(|on| on.lease_runs).count();
-        live >= acquire_quorum(counts)
+        it.counts.as_ref().is_some_and(|counts| it.live() >= acquire_quorum(counts.len()))
     });
     if held.len() < 2 || !alone {
         return None;

@@ -168,3 +168,33 @@ fn what_a_killed_test_has_left_is_removed_by_the_next_one() {
     next.wait().unwrap();
     assert_eq!(scratch(&world), 0, "{table}");
 }
+
+#[test]
+fn a_watch_goes_on_until_it_is_interrupted() {
+    let world = World::new(1, "current");
+    let mut command = idmctl(&world, &["status", "--watch", "0.1"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+    let looks = lines.map_while(Result::ok).filter(|line| line == "No drive has a lock.");
+    assert_eq!(looks.take(3).count(), 3);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn counters_are_shown_and_their_age_is_judged() {
+    let world = World::new(1, "current");
+    let (code, _, error) = output(&world, &["metrics"]);
+    assert_eq!(code, Some(4));
+    assert!(error.contains("metrics.prom"), "{error}");
+    let file = world.dir.path().join("state/metrics.prom");
+    std::fs::write(&file, "lvmlockd_idm_lockspaces 2\nlvmlockd_idm_kills_total 0\n").unwrap();
+    let (code, text, _) = output(&world, &["metrics"]);
+    assert_eq!(code, Some(0));
+    assert!(text.contains("lockspaces") && !text.contains("kills_total"), "{text}");
+    let old = std::time::SystemTime::now() - Duration::from_secs(60);
+    std::fs::File::options().write(true).open(&file).unwrap().set_modified(old).unwrap();
+    let (code, _, error) = output(&world, &["metrics"]);
+    assert_eq!(code, Some(1));
+    assert!(error.contains("lvmlockd is dead or hangs"), "{error}");
+}

@@ -4,6 +4,7 @@ mod common;
 
 use common::{LV, VG, World, lv, members, vg};
 use idm_protocol::{Mode, ResourceId, Value};
+use idmctl::hosts;
 use idmctl::output::short;
 use idmctl::status::text;
 use idmctl::view::{Holder, LockView, Set, Standing, View};
@@ -170,4 +171,56 @@ fn a_drive_without_idm_is_no_silent_one() {
     assert_eq!(view.drives[1].state, "no-idm");
     assert_eq!(view.remarks, []);
     assert!(text(&view, 0).contains("1 of 1 drives with IDM answer: d0; 1 without IDM"));
+}
+
+#[test]
+fn the_hosts_of_a_volume_group_are_counted() {
+    let world = World::new(3, "current");
+    world.start_vg("vg0", &["d0", "d1", "d2"]);
+    world.peer("alpha", LEASE).take(members(), Mode::Shared);
+    world.peer("alpha", LEASE).take(lv(), Mode::Exclusive);
+    world.peer("bravo", LEASE).take(vg(), Mode::Shared);
+    world.peer("bravo", LEASE).take(ResourceId::GLOBAL, Mode::Exclusive);
+    let rows = hosts::rows(&world.host(), &world.view());
+    let seen: Vec<_> = rows
+        .iter()
+        .map(|it| (it.vg.as_str(), it.host.name.as_str(), it.started, it.exclusive, it.shared))
+        .collect();
+    let expected = [
+        ("global", "bravo", false, 1, 0),
+        ("vg0", "alpha", true, 1, 0),
+        ("vg0", "bravo", false, 0, 1),
+    ];
+    let mut sorted = seen.clone();
+    sorted.sort_unstable();
+    assert_eq!(sorted, expected);
+    assert!(rows.iter().all(|row| row.alive));
+    assert!(hosts::text(&rows).contains("alpha"));
+}
+
+#[test]
+fn a_host_whose_name_begins_alike_is_another_one() {
+    let world = World::new(1, "current");
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let longer = format!("{}x", name.trim().chars().take(15).collect::<String>());
+    let shorter: String = name.trim().chars().take(1).collect();
+    for other in [longer, shorter] {
+        world.peer(&other, LEASE).take(lv(), Mode::Exclusive);
+        let holder = only(&world.view(), &lv()).host.clone();
+        assert!(!holder.earlier_life || name.trim() == other, "{holder:?}");
+        world.control("reset d0");
+    }
+}
+
+#[test]
+fn one_holder_of_unknown_drives_beside_another_is_no_alarm() {
+    let mut world = World::new(4, "current");
+    world.peer("alpha", LEASE).on(&["d0", "d3"]).take(lv(), Mode::Exclusive);
+    world.peer("bravo", LEASE).on(&["d1", "d2"]).take(lv(), Mode::Exclusive);
+    let config = world.config.as_mut().unwrap();
+    config.emulated.remove("d3");
+    config.global_drives.pop();
+    let view = world.view();
+    assert!(codes(&view).contains(&"two-records"), "{view:?}");
+    assert!(view.remarks.iter().all(|remark| !remark.alarm));
 }

@@ -33,7 +33,7 @@ impl Case<'_> {
                 format!(
                     "{who} has it on {} of the drives that answer, and those that do not answer \
                      decide whether it is enough. {}",
-                    live(holder),
+                    holder.live(),
                     until(holder)
                 ),
             )),
@@ -219,10 +219,10 @@ impl Case<'_> {
     /// Hosts that have some drives each, none of which has enough.
     fn split(&self, lock: &LockView) -> Option<Cause> {
         let few = lock.holders.iter().filter(|it| {
-            it.standing == Standing::TooFewDrives && live(it) > 0 && !it.host.this_host
+            it.standing == Standing::TooFewDrives && it.live() > 0 && !it.host.this_host
         });
         let few: Vec<&Holder> = few.collect();
-        let taken: usize = few.iter().map(|it| live(it)).sum();
+        let taken: usize = few.iter().map(|it| it.live()).sum();
         let count = self.members.len() + self.missing.len();
         let left = self.usable().len().saturating_sub(taken);
         if few.is_empty() || count == 0 || left >= acquire_quorum(count) {
@@ -242,10 +242,6 @@ impl Case<'_> {
             ),
         ))
     }
-}
-
-fn live(holder: &Holder) -> usize {
-    holder.on.iter().filter(|on| on.lease_runs).count()
 }
 
 fn mode(holder: &Holder) -> &'static str {
