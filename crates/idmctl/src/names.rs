@@ -131,7 +131,7 @@ impl Names {
     /// Adds what lvm says within `time`. An error says why it said nothing.
     pub fn add_from_lvm(&mut self, lvm: &Path, time: Duration) -> Result<(), String> {
         let mut child = Command::new(lvm)
-            .args(["lvs", "--readonly", "--all", "--noheadings", "--separator", "|"])
+            .args(["lvs", "--nolocking", "--all", "--noheadings", "--separator", "|"])
             .args(["-o", "vg_uuid,vg_name,lv_uuid,lv_name"])
             .env("LVM_SUPPRESS_FD_WARNINGS", "1")
             .stdin(Stdio::null())

@@ -117,6 +117,7 @@ fn lv_lock(walkthrough: &mut Walkthrough, alice: &Host, bob: &Host) -> Result<()
     walkthrough.explain("alice holds it exclusively. This is what the drives' tables say:");
     walkthrough.status(bob)?;
     walkthrough.refused(bob, &["lvchange", "-aey", "vg/data"], "LV locked by other host")?;
+    walkthrough.why(bob, "vg/data", "alice holds it (exclusive)")?;
     walkthrough.works(alice, &["lvchange", "-an", "vg/data"])?;
     walkthrough.works(bob, &["lvchange", "-aey", "vg/data"])?;
     walkthrough.works(bob, &["lvchange", "-an", "vg/data"])?;
@@ -229,6 +230,16 @@ impl Walkthrough {
         for line in text.lines() {
             println!("      {line}");
         }
+    }
+
+    /// Explains a refusal; the explanation must contain `cause`.
+    fn why(&mut self, host: &Host, lock: &str, cause: &str) -> Result<()> {
+        println!("   {}# idmctl why {lock}", host.name());
+        let output = host.idmctl(&["why", lock])?;
+        ensure!(output.says(cause), "expected to be told {cause:?}: {output}");
+        self.explain(&output.stdout);
+        self.commands += 1;
+        Ok(())
     }
 
     /// Prints the holders of locks, as the drives show them to a host.
