@@ -22,6 +22,7 @@ use bench::{Bench, LONG, is_scratch};
 use finding::{Finding, Verdict};
 use idm_emulator::Profile;
 use idm_protocol::Record;
+use lvmlockd_idm::state::host_id;
 pub use report::{Matches, Report, RuleReport};
 use rules::Rule;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -105,16 +106,15 @@ pub fn run(host: &Host, common: &Common, wanted: &Selftest) -> Result<Exit, Trou
         confirm(drive)?;
     }
     let mut progress = Progress::default();
-    let others =
-        prepare(&mut Bench::new(&mut real, random()), drive, &mut progress).map_err(|refused| {
-            match refused {
-                Refused::Trouble(trouble) => trouble,
-                Refused::Stop(stop) => lost(stop),
-            }
-        })?;
+    let others = prepare(&mut Bench::new(&mut real, random()?), drive, &mut progress).map_err(
+        |refused| match refused {
+            Refused::Trouble(trouble) => trouble,
+            Refused::Stop(stop) => lost(stop),
+        },
+    )?;
     let begin = Instant::now();
     let mut recorder = Recorder::new(&mut real);
-    let mut bench = Bench::new(&mut recorder, random());
+    let mut bench = Bench::new(&mut recorder, random()?);
     let outcome = examine(&mut bench, wanted.limits || others.is_empty(), |rule, at, count| {
         let seconds = begin.elapsed().as_secs();
         progress.say(&format!("{seconds} s: rule {at} of {count}, {}", rule.name));
@@ -223,7 +223,7 @@ fn prepare(
 
 fn clear(real: &mut Real, drive: &Drive) -> Result<(), Trouble> {
     // The run's own number is not known here, and no other test runs beside this one.
-    Bench::new(real, random()).remove(|_| true).map_err(|stop| {
+    Bench::new(real, random()?).remove(|_| true).map_err(|stop| {
         Trouble::new(
             format!("scratch mutexes are left on it: {stop}"),
             &drive.name,
@@ -232,10 +232,11 @@ fn clear(real: &mut Real, drive: &Drive) -> Result<(), Trouble> {
     })
 }
 
-fn random() -> [u8; 14] {
-    let mut bytes = [0; 14];
-    fastrand::fill(&mut bytes);
-    bytes
+/// A number for a test that no other test has.
+fn random() -> Result<[u8; 14], Trouble> {
+    let bytes = host_id::random()
+        .map_err(|error| Trouble::new(error.to_string(), "/dev/urandom", "make it readable"))?;
+    Ok(bytes[..14].try_into().unwrap_or_default())
 }
 
 fn confirm(drive: &Drive) -> Result<(), Trouble> {
