@@ -53,7 +53,7 @@ pub fn run(host: &Host, common: &Common, wanted: &Metrics) -> Result<Exit, Troub
     Ok(Exit::Wrong)
 }
 
-/// The counters in a text. Zeros and the buckets of histograms are left out unless `all` are wanted.
+/// The counters in a text; without `all`, zeros and the buckets of histograms are left out.
 pub fn samples(text: &str, all: bool) -> Vec<Sample> {
     let sample = |line: &str| {
         let (name, value) = line.trim().rsplit_once(' ')?;
