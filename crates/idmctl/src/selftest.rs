@@ -94,22 +94,21 @@ pub fn run(host: &Host, common: &Common, wanted: &Selftest) -> Result<Exit, Trou
         Trouble::new("this is no drive of this host", &wanted.drive, "see `idmctl drives`")
     })?;
     let stop = Arc::new(AtomicBool::new(false));
+    let mut real = connect(host, drive, common.timeout, stop.clone())?;
+    if !wanted.yes {
+        confirm(drive)?;
+    }
+    // From here on a signal ends the test in order, and not the program at once.
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register(signal, stop.clone())
             .map_err(|error| Trouble::new(error.to_string(), "signals", "report this"))?;
     }
-    let mut real = connect(host, drive, common.timeout, stop)?;
-    let lost = |stop: Stop| {
-        Trouble::new(stop.to_string(), &drive.name, "nothing of the test is left on the drive")
-    };
-    if !wanted.yes {
-        confirm(drive)?;
-    }
+    let lost = |stop: Stop, left: &str| Trouble::new(stop.to_string(), &drive.name, left);
     let mut progress = Progress::default();
     let others = prepare(&mut Bench::new(&mut real, random()?), drive, &mut progress).map_err(
         |refused| match refused {
             Refused::Trouble(trouble) => trouble,
-            Refused::Stop(stop) => lost(stop),
+            Refused::Stop(stop) => lost(stop, "the test has not begun"),
         },
     )?;
     let begin = Instant::now();
@@ -124,7 +123,7 @@ pub fn run(host: &Host, common: &Common, wanted: &Selftest) -> Result<Exit, Trou
     if let Some(stop) = outcome.stop {
         real.ignore_stop();
         let cleared = clear(&mut real, drive);
-        return cleared.and(Err(lost(stop)));
+        return cleared.and(Err(lost(stop, "nothing of the test is left on the drive")));
     }
     if let Some(file) = &wanted.record {
         record(file, &steps)?;
