@@ -1,4 +1,4 @@
-# make            the library
+# make            the library, and idmctl with its manual pages
 # make demo       two lvmlockd hosts share a volume group (as root; installs what it needs)
 # make check      all tests (as root; installs what they need)
 # make lab        all scenarios on virtual machines (as root; installs what it needs)
@@ -10,12 +10,14 @@
 # make long-run   MINUTES=60: two hosts, 500 LVs, a fault every minute
 # make lint       format, clippy, the documentation's links, licences of dependencies
 # make spell      spelling; make minimum-rust: the library and its tests with the oldest Rust
-# make install    DESTDIR= PREFIX= LIBDIR= UNITDIR=
+# make install    DESTDIR= PREFIX= LIBDIR= SBINDIR= MANDIR= UNITDIR=
 
 PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
+SBINDIR ?= $(PREFIX)/sbin
 INCLUDEDIR ?= $(PREFIX)/include
 DATADIR ?= $(PREFIX)/share
+MANDIR ?= $(DATADIR)/man
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 CARGO ?= cargo
 
@@ -28,15 +30,18 @@ LAB_LVM2 = 2.03.16-2
 LAB_ADOPT = 2.03.31-2
 GUEST_TARGET = $(shell uname -m)-unknown-linux-gnu
 # The whole workspace, with drives that tests can have.
-WORKSPACE = --locked --workspace --features lvmlockd-idm/emulator
+WORKSPACE = --locked --workspace --features lvmlockd-idm/emulator,idmctl/emulator
 
 .NOTPARALLEL:
 .PHONY: all demo check install clean deps check-deps testbed lvm2 lint c-tests races shuttle \
 	shuttle-short minimum-rust spell check-install diagrams mutants mutants-sample lab \
 	lab-short lab-shell lab-files long-run
 
+# Apart, because Cargo would give the library what only the program needs.
 all:
 	$(CARGO) build --locked --release -p lvmlockd-idm
+	$(CARGO) build --locked --release -p idmctl
+	$(CARGO) run --quiet --locked --release -p idmctl --example pages -- build/pages
 
 deps:
 	@scripts/install-build-deps.sh
@@ -47,12 +52,12 @@ check-deps:
 # The library and the drives that the demo and the tests use. A copy, because the next build for
 # another purpose replaces the library that Cargo made.
 testbed:
-	$(CARGO) build --locked --release -p lvmlockd-idm -p idm-emulator -p testbed \
-		--features lvmlockd-idm/emulator
+	$(CARGO) build --locked --release -p lvmlockd-idm -p idm-emulator -p idmctl -p testbed \
+		--features lvmlockd-idm/emulator,idmctl/emulator
 	mkdir -p build/lib build/bin
 	install target/release/$(LIBRARY) build/lib/$(SONAME)
 	ln -sf $(SONAME) build/lib/$(LIBRARY)
-	install target/release/idm-emulator build/bin/
+	install target/release/idm-emulator target/release/idmctl build/bin/
 
 lvm2: testbed
 	@for release in $(LVM2_RELEASES); do \
@@ -81,7 +86,8 @@ spell:
 	codespell
 
 minimum-rust:
-	scripts/minimum-rust.sh check --locked -p lvmlockd-idm --features emulator --all-targets \
+	scripts/minimum-rust.sh check --locked -p lvmlockd-idm -p idmctl \
+		--features lvmlockd-idm/emulator,idmctl/emulator --all-targets \
 		--target-dir target/minimum-rust
 
 # With ThreadSanitizer. It needs an unstable flag of the compiler, so it is not a part of check.
@@ -169,6 +175,16 @@ install: all
 	install -m 644 lvm2/lvmlockd-idm.c $(DESTDIR)$(DATADIR)/lvmlockd-idm/
 	install -m 644 dist/lvmlockd-idm.conf $(DESTDIR)$(DATADIR)/lvmlockd-idm/
 	install dist/kill-vg $(DESTDIR)$(DATADIR)/lvmlockd-idm/
+	install -d $(DESTDIR)$(SBINDIR) $(DESTDIR)$(MANDIR)/man8
+	install target/release/idmctl $(DESTDIR)$(SBINDIR)/
+	install -m 644 build/pages/idmctl*.8 $(DESTDIR)$(MANDIR)/man8/
+	install -d $(DESTDIR)$(DATADIR)/bash-completion/completions
+	install -m 644 build/pages/idmctl.bash \
+		$(DESTDIR)$(DATADIR)/bash-completion/completions/idmctl
+	install -d $(DESTDIR)$(DATADIR)/zsh/site-functions
+	install -m 644 build/pages/_idmctl $(DESTDIR)$(DATADIR)/zsh/site-functions/
+	install -d $(DESTDIR)$(DATADIR)/fish/vendor_completions.d
+	install -m 644 build/pages/idmctl.fish $(DESTDIR)$(DATADIR)/fish/vendor_completions.d/
 	install -d $(DESTDIR)$(UNITDIR)/lvmlockd.service.d
 	install -m 644 dist/idm-restart.conf $(DESTDIR)$(UNITDIR)/lvmlockd.service.d/
 	install -m 644 dist/idm-activate@.service $(DESTDIR)$(UNITDIR)/
@@ -189,6 +205,10 @@ check-install:
 	test -f $$(pkg-config --variable=lvm2_source lvmlockd_idm)
 	test -x build/install/share/lvmlockd-idm/kill-vg
 	test -f build/install/share/lvmlockd-idm/lvmlockd-idm.conf
+	build/install/sbin/idmctl --version
+	! build/install/sbin/idmctl --help | grep -e --emulated
+	test -f build/install/share/man/man8/idmctl-status.8
+	test -f build/install/share/bash-completion/completions/idmctl
 	test -f build/install/lib/systemd/system/lvmlockd.service.d/idm-restart.conf
 	test -f build/install/lib/systemd/system/idm-activate@.service
 	LD_LIBRARY_PATH=build/install/lib ldd build/install/t | \

@@ -87,5 +87,6 @@ check() {
 }
 
 check "a library that lvmlockd links" "$linked" -p lvmlockd-idm -e normal
-check "tests and tools" "$others" --workspace --features lvmlockd-idm/emulator -e normal,build,dev
+check "tests and tools" "$others" --workspace \
+	--features lvmlockd-idm/emulator,idmctl/emulator -e normal,build,dev
 [ -z "$failed" ]

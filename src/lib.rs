@@ -24,6 +24,8 @@ pub mod runtime;
 pub mod state;
 mod sys;
 mod test_mode;
+#[doc(hidden)]
+pub mod tools;
 pub mod topology;
 pub mod transport;
 mod words;

@@ -11,4 +11,4 @@ pub use id::{MEMBERSHIP, Role, dashed, lv_uuid, role_of, vg_of};
 pub use refused::{AskedFor, DriveReport, Refused};
 pub use request::{Adopt, LockspaceKey, Resource, ResourceKey, Scope, ValBlk};
 pub use spec::{LockSpec, Owner, RequestResult};
-pub use value::ValueCache;
+pub use value::{ValueCache, published};

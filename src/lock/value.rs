@@ -29,6 +29,11 @@ const REMOVED_BLOCK: ValBlk = ValBlk { version: VERSION, flags: REMOVED, r_versi
 /// The largest accepted lag in us, compared with ours, of the clock of the host that removed a VG.
 const CLOCKS_DIFFER_US: u64 = 10_000_000;
 
+/// When a value was published, in us since 1970, and whether the VG was removed then.
+pub fn published(value: Value) -> (u64, bool) {
+    (value.get() >> 1, value.get() & 1 != 0)
+}
+
 impl ValueCache {
     /// An empty cache for a lockspace that was started at this time.
     pub fn since(since_us: u64) -> ValueCache {
@@ -56,7 +61,7 @@ impl ValueCache {
             return block;
         }
         // A VG that was started after its removal has been restored since.
-        let (us, removed) = (value.get() >> 1, value.get() & 1 != 0);
+        let (us, removed) = published(value);
         if removed && us + CLOCKS_DIFFER_US >= self.since_us {
             return REMOVED_BLOCK;
         }

@@ -181,6 +181,15 @@ struct OfBoot<T> {
 }
 
 impl Store {
+    /// Reads all notes of a boot below a state directory, and changes nothing there. Notes that
+    /// cannot be read or are damaged are left out.
+    pub fn peek(state_dir: &Path, boot: &str) -> Saved {
+        Saved {
+            locks: peek_in(&state_dir.join("locks"), boot),
+            lockspaces: peek_in(&state_dir.join("lockspaces"), boot),
+        }
+    }
+
     /// Opens the store below a state directory and makes its folders. If the directory is lost, the
     /// host's id is written there again with everything else.
     pub fn open(state_dir: &Path, host: HostId) -> io::Result<Store> {
@@ -440,6 +449,16 @@ fn one_line(message: &str) -> String {
     message.replace('\n', " ")
 }
 
+fn peek_in<T: SavedNote>(directory: &Path, boot: &str) -> Vec<(ResourceId, T)> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let notes = entries.filter_map(|entry| {
+        let name = entry.file_name();
+        let text = file::read(&entry.path()).ok()?;
+        parse(name.to_str()?, &text, boot).ok()?
+    });
+    notes.collect()
+}
+
 /// A note's text.
 pub fn format(boot: &str, content: &impl Serialize) -> Result<String, toml::ser::Error> {
     toml::to_string(&OfBoot { boot_id: boot.to_owned(), content })
@@ -584,6 +603,9 @@ mod tests {
 
         // Read twice: reading removes nothing.
         for _ in 0..2 {
+            let peeked = Store::peek(directory.path(), "boot-1");
+            assert_eq!((peeked.locks.len(), peeked.lockspaces.len()), (4, 1));
+            assert_eq!(Store::peek(directory.path(), "boot-2"), Saved::default());
             let again = Store::open_for(directory.path(), "boot-1").unwrap();
             let mut saved = again.load().unwrap();
             saved.locks.sort_by_key(|(id, _)| *id);

@@ -44,6 +44,11 @@ impl Inventory {
         self.drives.get(identity).map_or(&[], Vec::as_slice)
     }
 
+    /// All drives, each with its paths, in no order.
+    pub fn drives(&self) -> impl Iterator<Item = (&str, &[PathAddress])> {
+        self.drives.iter().map(|(identity, paths)| (identity.as_str(), paths.as_slice()))
+    }
+
     /// Whether a drive with this identity would be listed if it were present: emulated drives, and
     /// drives known only by a path that leads nowhere, are not.
     pub fn would_list(identity: &str) -> bool {

@@ -64,6 +64,22 @@ impl Nvme {
         Ok(OpenNvme { fd, has_idm: AtomicBool::new(false) })
     }
 
+    /// The drive's IDM version; `None` where it has no IDM.
+    pub fn version(&self, deadline: &Deadline) -> Result<Option<nvme::Version>, CommandError> {
+        let opened = self.node.opened(|| self.open())?;
+        let run = |command: &AdminCommand, data: Data<'_>, timeout| {
+            self.run(&opened, command, data, timeout)
+        };
+        let failed = |status| {
+            let why = format!("Identify failed with status {status:#x}");
+            CommandError::Transport(TransportError::Unknown(why))
+        };
+        timeout(deadline)
+            .and_then(|timeout| identify(timeout, &run))
+            .and_then(|answer| answer.map_err(failed))
+            .map_err(|trouble| self.node.named(trouble))
+    }
+
     fn run(
         &self,
         opened: &Arc<OpenNvme>,
@@ -100,16 +116,24 @@ fn has_idm(
         CommandError::Transport(TransportError::NotSent(why))
     };
     let timeout = timeout(&deadline.keeping(shortest_timeout(deadline)))?;
-    let mut identify = Buffer::new(nvme::IDENTIFY_LEN);
-    match run(&nvme::identify_controller(), Data::In(identify.bytes()), timeout) {
-        Ok(0) => {}
-        Ok(status) => return Err(not_sent(&format_args!("status {status:#x}"))),
+    let has_idm = match identify(timeout, run) {
+        Ok(Ok(version)) => version.is_some(),
+        Ok(Err(status)) => return Err(not_sent(&format_args!("status {status:#x}"))),
         Err(CommandError::TooLong(why)) => return Err(not_sent(&why)),
         Err(CommandError::Transport(why)) => return Err(not_sent(&why)),
-    }
-    let has_idm = nvme::version(identify.bytes()).is_some();
+    };
     known.store(has_idm, Ordering::Relaxed);
     Ok(has_idm)
+}
+
+/// The IDM version in the Identify data; the inner error is the status with which that was refused.
+fn identify(
+    timeout: Duration,
+    run: &NvmeCommand<'_>,
+) -> Result<Result<Option<nvme::Version>, u16>, CommandError> {
+    let mut data = Buffer::new(nvme::IDENTIFY_LEN);
+    let status = run(&nvme::identify_controller(), Data::In(data.bytes()), timeout)?;
+    Ok(if status == 0 { Ok(nvme::version(data.bytes())) } else { Err(status) })
 }
 
 /// Runs one request; on a new descriptor, Identify comes first.

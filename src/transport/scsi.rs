@@ -33,6 +33,18 @@ pub struct ScsiCompletion {
 /// A drive that speaks SCSI, behind a port.
 pub struct Scsi<P>(pub P);
 
+/// The request as a CDB.
+pub(super) fn cdb(request: Request, data: &Data<'_>) -> scsi::Cdb {
+    match (request, data) {
+        (Request::Mutex(op), _) => scsi::mutex(op),
+        (Request::Table, Data::In(room)) => {
+            scsi::read_table(u32::try_from(room.len() / RECORD_LEN).unwrap_or(u32::MAX))
+        }
+        (Request::Table, Data::Out(_)) => scsi::read_table(0),
+        (Request::Counters, _) => scsi::inquire_table(),
+    }
+}
+
 impl<P: Port> Protocol for Scsi<P> {
     fn execute(
         &self,
@@ -40,15 +52,7 @@ impl<P: Port> Protocol for Scsi<P> {
         data: Data<'_>,
         deadline: &Deadline,
     ) -> Result<drive::Completion, CommandError> {
-        let cdb = match (request, &data) {
-            (Request::Mutex(op), _) => scsi::mutex(op),
-            (Request::Table, Data::In(room)) => {
-                scsi::read_table(u32::try_from(room.len() / RECORD_LEN).unwrap_or(u32::MAX))
-            }
-            (Request::Table, Data::Out(_)) => scsi::read_table(0),
-            (Request::Counters, _) => scsi::inquire_table(),
-        };
-        let answer = self.0.execute(&cdb, data, deadline)?;
+        let answer = self.0.execute(&cdb(request, &data), data, deadline)?;
         let status = scsi::decode_status(answer.status, &answer.sense);
         let raw = RawStatus::Scsi(answer.status, scsi::Sense::decode(&answer.sense));
         Ok(drive::Completion { status, raw: Some(raw), transferred: answer.transferred })

@@ -39,6 +39,7 @@ extern crate alloc;
 
 mod api;
 mod clean;
+mod inspect;
 mod lock;
 mod reading;
 mod rng;
@@ -52,6 +53,7 @@ pub use api::{
     Command, Conflict, DriveRef, Event, Fingerprint, Instant, LockConfig, Loss, Member, Notice,
     Outcome, Refusal, Request, RequestError, Timing, Token, Undoes, ValueRead,
 };
+pub use inspect::{Writer, acquire_quorum, keep_quorum, writer};
 pub use lock::Lock;
 pub use reading::read_value;
 #[cfg(feature = "broken-rules")]

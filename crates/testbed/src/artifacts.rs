@@ -40,6 +40,11 @@ pub(crate) fn emulator() -> PathBuf {
     build_dir().join("bin/idm-emulator")
 }
 
+/// The program that shows who holds which locks.
+pub(crate) fn idmctl() -> PathBuf {
+    build_dir().join("bin/idmctl")
+}
+
 impl Lvm2 {
     /// Every build: each release in each variant.
     pub fn all() -> impl Iterator<Item = Lvm2> {

@@ -1,6 +1,6 @@
 //! A machine with a real lvmlockd, made of namespaces.
 
-use crate::artifacts::Lvm2;
+use crate::artifacts::{self, Lvm2};
 use crate::client::{Client, Lv};
 use crate::run::{Output, bound_to_this_thread, child_of, run};
 use crate::wait::wait_until;
@@ -219,6 +219,15 @@ impl Host {
     pub fn lvmlockctl(&self, args: &[&str]) -> Result<Output> {
         let mut output = run(self.timed(&self.build.lvmlockctl()).args(args))?;
         output.command = format!("lvmlockctl {}", args.join(" "));
+        Ok(output)
+    }
+
+    /// Runs idmctl, which asks lvm for the names of LVs: nothing else here knows them.
+    pub fn idmctl(&self, args: &[&str]) -> Result<Output> {
+        let mut command = self.timed(&artifacts::idmctl());
+        command.args(args).arg(format!("--ask-lvm={}", self.build.lvm().display()));
+        let mut output = run(&mut command)?;
+        output.command = format!("idmctl {}", args.join(" "));
         Ok(output)
     }
 

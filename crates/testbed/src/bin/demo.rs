@@ -4,6 +4,7 @@
 //! demonstration with an error.
 
 use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::path::PathBuf;
@@ -74,10 +75,10 @@ fn demo() -> Result<usize> {
 
     global_lock(&mut walkthrough, &alice, &bob)?;
     vg_lock(&mut walkthrough, &alice, &bob)?;
-    lv_lock(&mut walkthrough, &testbed, &alice, &bob)?;
+    lv_lock(&mut walkthrough, &alice, &bob)?;
     conversion(&mut walkthrough, &alice, &bob)?;
     value(&mut walkthrough, &alice, &bob)?;
-    death(&mut walkthrough, &testbed, alice, &bob)?;
+    death(&mut walkthrough, alice, &bob)?;
     Ok(walkthrough.commands)
 }
 
@@ -87,7 +88,8 @@ fn global_lock(walkthrough: &mut Walkthrough, alice: &Host, bob: &Host) -> Resul
     let mut other = bob.client()?;
     walkthrough
         .request("alice asks for the global lock, exclusive", 0, || holder.lock_global(Mode::Ex))?;
-    walkthrough.request("bob also asks for it (lvmlockd tries for 5 s)", EAGAIN, || {
+    walkthrough.status(bob)?;
+    walkthrough.request("bob asks for it, too (lvmlockd tries for 5 s)", EAGAIN, || {
         other.lock_global(Mode::Ex)
     })?;
     walkthrough.request("alice releases it", 0, || holder.lock_global(Mode::Un))?;
@@ -100,7 +102,8 @@ fn vg_lock(walkthrough: &mut Walkthrough, alice: &Host, bob: &Host) -> Result<()
     let mut holder = alice.client()?;
     walkthrough
         .request("alice takes the lock of vg, exclusive", 0, || holder.lock_vg("vg", Mode::Ex))?;
-    // Without its own retries, lvm passes on lvmlockd's answer after 5 s.
+    walkthrough.status(bob)?;
+    // Without its own retries, lvm passes on what lvmlockd says after 5 s.
     let once = "--config=global/lvmlockd_lock_retries=0";
     let create = ["lvcreate", once, "-an", "-Zn", "-L8m", "-n", "more", "vg"];
     walkthrough.refused(bob, &create, "VG vg lock failed: held by other host")?;
@@ -108,17 +111,13 @@ fn vg_lock(walkthrough: &mut Walkthrough, alice: &Host, bob: &Host) -> Result<()
     walkthrough.works(bob, &create)
 }
 
-fn lv_lock(
-    walkthrough: &mut Walkthrough,
-    testbed: &Testbed,
-    alice: &Host,
-    bob: &Host,
-) -> Result<()> {
+fn lv_lock(walkthrough: &mut Walkthrough, alice: &Host, bob: &Host) -> Result<()> {
     walkthrough.section("A logical volume's lock: one host at a time uses it");
     walkthrough.works(alice, &["lvchange", "-aey", "vg/data"])?;
-    walkthrough.explain("alice holds it exclusively. This is the table of a drive:");
-    walkthrough.table(testbed)?;
+    walkthrough.explain("alice holds it exclusively. This is what the drives' tables say:");
+    walkthrough.status(bob)?;
     walkthrough.refused(bob, &["lvchange", "-aey", "vg/data"], "LV locked by other host")?;
+    walkthrough.why(bob, "vg/data", "alice holds it (exclusive)")?;
     walkthrough.works(alice, &["lvchange", "-an", "vg/data"])?;
     walkthrough.works(bob, &["lvchange", "-aey", "vg/data"])?;
     walkthrough.works(bob, &["lvchange", "-an", "vg/data"])?;
@@ -164,16 +163,16 @@ fn value(walkthrough: &mut Walkthrough, alice: &Host, bob: &Host) -> Result<()> 
     Ok(())
 }
 
-fn death(walkthrough: &mut Walkthrough, testbed: &Testbed, alice: Host, bob: &Host) -> Result<()> {
+fn death(walkthrough: &mut Walkthrough, alice: Host, bob: &Host) -> Result<()> {
     walkthrough.section("A host dies");
     walkthrough.works(&alice, &["lvchange", "-aey", "vg/data"])?;
-    let lv = bob.find_lv("vg", "data", &testbed.pvs())?.uuid.replace('-', "");
     drop(alice);
     let died = Instant::now();
     walkthrough.explain(
         "alice is dead: everything that ran on it was killed. Nobody renews its locks, but until \
          the lease has run out bob cannot know that.",
     );
+    walkthrough.status(bob)?;
     let take = ["lvchange", "-aey", "vg/data"];
     walkthrough.refused(bob, &take, "LV locked by other host")?;
     loop {
@@ -182,7 +181,7 @@ fn death(walkthrough: &mut Walkthrough, testbed: &Testbed, alice: Host, bob: &Ho
             "bob still does not have the lock of a host that died {:?} ago",
             died.elapsed()
         );
-        let left = lease_left(testbed, &lv, "alice")?;
+        let left = lease_left(bob, "vg/data", "alice")?;
         let output = bob.lvm(&take)?;
         if output.code == 0 {
             break;
@@ -197,7 +196,7 @@ fn death(walkthrough: &mut Walkthrough, testbed: &Testbed, alice: Host, bob: &Ho
     walkthrough.commands += 1;
     walkthrough
         .quote(&format!("{:4.1} s after its death: bob has it", died.elapsed().as_secs_f64()));
-    walkthrough.table(testbed)?;
+    walkthrough.status(bob)?;
     walkthrough.works(bob, &["lvchange", "-an", "vg/data"])
 }
 
@@ -233,24 +232,22 @@ impl Walkthrough {
         }
     }
 
-    /// Prints the holders of locks from the table of drive d0.
-    fn table(&self, testbed: &Testbed) -> Result<()> {
-        for record in testbed.drives().table(0)? {
-            let Some(left) = record.lease_left else {
-                continue; // unlocked, kept for its value
-            };
-            let what = match record.resource.split_once("/*") {
-                Some((vg, _)) => format!("{vg} (has it started)").replacen("lv", "vg", 1),
-                None => record.resource,
-            };
-            let host = record.host.split(' ').next().unwrap_or_default();
-            self.quote(&format!(
-                "{host:6} {:2}  {:9}  {:4.1} s left  {what}",
-                record.class,
-                record.state,
-                left.as_secs_f64()
-            ));
-        }
+    /// Explains a refusal; the explanation must contain `cause`.
+    fn why(&mut self, host: &Host, lock: &str, cause: &str) -> Result<()> {
+        println!("   {}# idmctl why {lock}", host.name());
+        let output = host.idmctl(&["why", lock])?;
+        ensure!(output.says(cause), "expected to be told {cause:?}: {output}");
+        self.explain(&output.stdout);
+        self.commands += 1;
+        Ok(())
+    }
+
+    /// Prints the holders of locks, as the drives show them to a host.
+    fn status(&mut self, host: &Host) -> Result<()> {
+        println!("   {}# idmctl status", host.name());
+        let output = host.idmctl(&["status"])?.success()?;
+        self.quote(&output.stdout);
+        self.commands += 1;
         Ok(())
     }
 
@@ -315,18 +312,15 @@ fn linked_library(lvm2: Lvm2) -> Result<String> {
     Ok(format!("ldd lvmlockd: {}", line.trim()))
 }
 
-/// The longest remaining lease on any drive of a lock which `host` held on LV `lv` (a uuid without
-/// dashes).
-fn lease_left(testbed: &Testbed, lv: &str, host: &str) -> Result<Option<Duration>> {
-    let mut longest = None;
-    for number in 0..testbed.drives().count() {
-        for record in testbed.drives().table(number)? {
-            if record.resource.ends_with(lv) && record.host.starts_with(host) {
-                longest = longest.max(record.lease_left);
-            }
-        }
-    }
-    Ok(longest)
+/// How long the lease of `holder` on a lock still runs, as the drives show it to `host`.
+fn lease_left(host: &Host, lock: &str, holder: &str) -> Result<Option<Duration>> {
+    let output = host.idmctl(&["status", "--json"])?.success()?;
+    let status: Value = serde_json::from_str(&output.stdout)?;
+    let all = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let locks = all(&status["locks"]).into_iter().filter(|it| it["name"] == lock);
+    let holders = locks.flat_map(|lock| all(&lock["holders"]));
+    let left = holders.filter(|it| it["host"]["name"] == holder).map(|it| it["left_ms"].as_u64());
+    Ok(left.flatten().max().filter(|&ms| ms > 0).map(Duration::from_millis))
 }
 
 /// Removes the files when the program is interrupted; processes and loop devices end with it.

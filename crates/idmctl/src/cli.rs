@@ -1,0 +1,220 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand};
+use core::time::Duration;
+use std::path::PathBuf;
+
+const EXIT_CODES: &str = "\
+Examples:
+  idmctl status                 all locks on all drives
+  idmctl status --vg vg0        those of a volume group
+  idmctl why vg0/data           why an LV cannot be activated
+  idmctl selftest /dev/sdb      whether a drive's firmware is good enough
+
+Exit status:
+  0  everything was answered, and nothing is wrong
+  1  something is wrong that the output names: a lock that two hosts have, a drive that must not
+     be used, a reason why a lock is refused
+  2  the command line is wrong
+  3  drives did not answer, so the output may be incomplete
+  4  it could not be done: no permission, no drives, a broken configuration
+
+The settings are lvmlockd's: /etc/lvm/lvmlockd-idm.conf, or the file that the environment variable
+LVMLOCKD_IDM_CONF names. Colours are used on terminals only, and never if NO_COLOR is set. Commands
+to drives need root (CAP_SYS_RAWIO for SCSI, CAP_SYS_ADMIN for NVMe).";
+
+/// Shows who holds which In-Drive Mutex (IDM) locks, and tests what a drive's firmware does.
+///
+/// It reads the drives themselves, so it works while lvmlockd is dead, and for locks of other
+/// hosts.
+#[derive(Debug, Parser)]
+#[command(name = "idmctl", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub common: Common,
+    #[command(subcommand)]
+    #[allow(missing_docs)]
+    pub command: Command,
+}
+
+/// Options of all commands.
+#[derive(Args, Clone, Debug)]
+pub struct Common {
+    /// Print JSON in place of tables.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// How long to wait for drives.
+    #[arg(long, global = true, value_name = "SECONDS", default_value = "2.5")]
+    #[arg(value_parser = seconds)]
+    pub timeout: Duration,
+    /// Use the emulated drives whose sockets are in this directory.
+    #[cfg(feature = "emulator")]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub emulated: Option<PathBuf>,
+    /// Ask this lvm program for names of VGs and LVs that no file of this host knows. It reads the
+    /// PVs' metadata, takes no lock, and is killed after the time that drives have.
+    #[arg(long, global = true, value_name = "LVM", num_args = 0..=1, default_missing_value = "lvm")]
+    pub ask_lvm: Option<PathBuf>,
+}
+
+impl Common {
+    /// The directory of emulated drives, if the build has such and one is given.
+    pub fn emulated(&self) -> Option<PathBuf> {
+        #[cfg(feature = "emulator")]
+        return self.emulated.clone();
+        #[cfg(not(feature = "emulator"))]
+        None
+    }
+}
+
+/// The command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show who holds what, on which drives, and until when.
+    ///
+    /// LOCK is `global`, a volume group, or VG/LV. "VG (started)" is held by each host that has the
+    /// volume group started. MODE is sh (shared) or ex (exclusive).
+    ///
+    /// STATE is "held", "not held" (on too few drives), "unclear" (drives that do not answer
+    /// decide), "timed out" (another host that asks for the lock can take it), "removing" (held for
+    /// a moment, to remove it from a full table) or "free" (a drive still knows its value).
+    ///
+    /// DRIVES is the number of drives on which the holder's lease runs, and the number that it
+    /// counts. If these differ the drives are named, in brackets those on which the lease is over.
+    ///
+    /// LEASE LEFT is the time for which other hosts are refused if the holder does not refresh any
+    /// more. Drives do not tell it; it is computed from the time that the holder wrote into its
+    /// records. If the hosts' clocks differ too much, only the upper bound is shown (<=).
+    ///
+    /// VALUE is the time since the last change of the volume group was published.
+    ///
+    /// Names of hosts come from their records, cut to 16 characters. Names of volume groups and LVs
+    /// come from files of this host; otherwise uuids are shown.
+    Status(Status),
+    /// Show the drives of this host: whether they have IDM, how full they are, what is in the way.
+    ///
+    /// RECORDS are pairs of a mutex and a host; in brackets is the fill level of the table, by the
+    /// limits that are known of such firmware. PATHS is the number of paths that answer, of all.
+    /// USED FOR names the volume groups that are started here, and "(global)".
+    Drives,
+    /// Show the hosts that use a volume group, with the number of their locks.
+    Hosts(Hosts),
+    /// Show the library's counters on this host (docs/metrics.md).
+    Metrics(Metrics),
+    /// Say why a lock is refused, or slow.
+    ///
+    /// The first sentences name the decisive cause; other findings follow after "Also".
+    /// docs/idmctl.md lists all causes.
+    Why(Why),
+    /// Test each rule that the library relies on, on mutexes that are no volume group's.
+    ///
+    /// The test takes about 10 s. Each rule is "as relied on", "differs but safe" (something does
+    /// not work or takes longer) or "UNSAFE" (two hosts could have one lock: do not use the drive
+    /// for locks). Then the latencies of the commands are printed, and the known firmware that
+    /// behaves in the same way.
+    ///
+    /// It sends only commands that the library sends, too. It touches no data and no lock of a
+    /// volume group. It removes its mutexes at the end, also if it is interrupted; if it is killed,
+    /// the next test removes them. It refuses a drive whose table is nearly full.
+    Selftest(Selftest),
+    /// Compare the emulated drives with a recorded one.
+    ///
+    /// Sends the commands of a trace to an emulated drive of each known firmware, at the same
+    /// times, and names those that answer in the same way, or the first difference.
+    Replay(Replay),
+}
+
+/// The arguments of `idmctl status`.
+#[derive(Args, Debug)]
+pub struct Status {
+    /// Only the locks of this volume group, by name or uuid.
+    #[arg(long)]
+    pub vg: Option<String>,
+    /// Repeat it, after a pause of so many seconds, until it is interrupted.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1")]
+    #[arg(value_parser = seconds)]
+    pub watch: Option<Duration>,
+    /// Only what these drives show: a device, or the identity that `idmctl drives` shows.
+    #[arg(value_name = "DRIVE")]
+    pub drives: Vec<String>,
+}
+
+/// The arguments of `idmctl hosts`.
+#[derive(Args, Debug)]
+pub struct Hosts {
+    /// Only this volume group, by name or uuid.
+    pub vg: Option<String>,
+}
+
+/// The arguments of `idmctl metrics`.
+#[derive(Args, Debug)]
+pub struct Metrics {
+    /// Also show zeros and the buckets of histograms.
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// The arguments of `idmctl why`.
+#[derive(Args, Debug)]
+pub struct Why {
+    /// `global`, a volume group, or a logical volume with its volume group in front: by names or
+    /// uuids.
+    #[arg(value_name = "VG[/LV]")]
+    pub lock: String,
+}
+
+/// The arguments of `idmctl selftest`.
+#[derive(Args, Debug)]
+pub struct Selftest {
+    /// A device, or the identity that `idmctl drives` shows.
+    pub drive: String,
+    /// Do not ask whether the test may begin.
+    #[arg(long)]
+    pub yes: bool,
+    /// Also find the limits of a drive that is in use. Until the test has given its records back,
+    /// some hundred milliseconds later, the drive may refuse a lock for lack of room.
+    #[arg(long)]
+    pub limits: bool,
+    /// Write every command and answer to this file, without identities of others: `idmctl replay`
+    /// reads it, and it may be sent to developers.
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
+}
+
+/// The arguments of `idmctl replay`.
+#[derive(Args, Debug)]
+pub struct Replay {
+    /// A file that `idmctl selftest --record` wrote.
+    pub trace: PathBuf,
+    /// Only this profile of the emulated drives.
+    #[arg(long)]
+    pub profile: Option<String>,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let number: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    match Duration::try_from_secs_f64(number) {
+        Ok(time) if (0.1..=600.0).contains(&number) => Ok(time),
+        _ => Err("must be 0.1 to 600".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_time_is_a_sensible_number_of_seconds() {
+        assert_eq!(seconds("2.5"), Ok(Duration::from_millis(2500)));
+        for wrong in ["", "x", "-1", "0", "0.01", "1e9", "nan", "inf"] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! `idmctl`: who holds which IDM lock, what is in the way, and what a drive's firmware does.
+//!
+//! Everything that it shows is read from the drives themselves and from files of this host, so it
+//! works while lvmlockd is dead and for locks of other hosts. lvmlockd is asked nothing.
+//!
+//! [`host`] is what this host knows without asking a drive, [`fleet`] finds drives and asks them,
+//! [`view`] makes locks and holders of their tables. [`status`], [`drives`], [`why`] and
+//! [`selftest`] are the commands.
+
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod drives;
+pub mod fleet;
+pub mod host;
+pub mod hosts;
+pub mod metrics;
+pub mod names;
+pub mod output;
+pub mod replay;
+pub mod selftest;
+pub mod sets;
+pub mod status;
+pub mod trace;
+pub mod trouble;
+pub mod view;
+pub mod why;
+
+pub use trouble::{Exit, Trouble};

@@ -1,0 +1,200 @@
+//! The program itself, on emulated drives behind sockets.
+
+mod common;
+
+use common::{World, lv, vg};
+use idm_protocol::Mode;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+fn idmctl(world: &World, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_idmctl"));
+    command.arg("--emulated").arg(world.dir.path().join("drives")).args(args);
+    // Not the settings of the machine that the test runs on.
+    let conf = world.dir.path().join("conf");
+    let state = world.dir.path().join("state");
+    std::fs::write(&conf, format!("state_dir = {state:?}\n")).unwrap();
+    command.env("LVMLOCKD_IDM_CONF", conf).stdin(Stdio::null());
+    command
+}
+
+fn output(world: &World, args: &[&str]) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = idmctl(world, args).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (status.code(), text(stdout), text(stderr))
+}
+
+fn scratch(world: &World) -> usize {
+    world.control("table d0").lines().filter(|line| line.contains("scratch-of-idmctl")).count()
+}
+
+#[test]
+fn status_is_for_people_and_for_programs() {
+    let world = World::new(3, "current");
+    world.peer("alpha", Duration::from_secs(30)).take(lv(), Mode::Exclusive);
+    let (code, text, _) = output(&world, &["status"]);
+    assert_eq!(code, Some(0));
+    assert!(text.contains("alpha") && !text.contains('\x1b'), "{text}");
+    let (code, json, _) = output(&world, &["status", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(code, Some(0));
+    assert_eq!(json["locks"][0]["holders"][0]["host"]["name"], "alpha");
+    let vg_uuid = common::VG;
+    let (_, text, _) = output(&world, &["status", "--vg", vg_uuid, "d1"]);
+    assert!(text.contains("1 of 1 drives with IDM answer: d1"), "{text}");
+    let (code, _, error) = output(&world, &["status", "--vg", "nobody"]);
+    assert_eq!(code, Some(4));
+    assert!(error.contains("nobody") && error.contains("--ask-lvm"), "{error}");
+}
+
+#[test]
+fn a_drive_that_hangs_is_told_in_time() {
+    let world = World::new(2, "current");
+    world.peer("alpha", Duration::from_secs(30)).take(vg(), Mode::Exclusive);
+    world.control("hang d1 on");
+    let begin = Instant::now();
+    let (code, text, _) = output(&world, &["status", "--timeout", "2"]);
+    assert!(begin.elapsed() < Duration::from_secs(20));
+    assert_eq!(code, Some(3));
+    assert!(text.contains("alpha") && text.contains("d1 does not answer"), "{text}");
+    let (code, text, _) = output(&world, &["drives", "--timeout", "2"]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains("d1 does not answer"), "{text}");
+}
+
+#[test]
+fn what_is_asked_wrongly_is_explained() {
+    let world = World::new(1, "current");
+    for args in [&["selftest", "d9", "--yes"][..], &["status", "d9"]] {
+        let (code, _, error) = output(&world, args);
+        assert_eq!(code, Some(4));
+        assert!(error.contains("d9") && error.contains("see `idmctl drives`"), "{error}");
+    }
+    let (code, _, error) = output(&world, &["selftest", "d0"]);
+    assert_eq!(code, Some(4));
+    assert!(error.contains("give --yes"), "{error}");
+    assert_eq!(output(&world, &["stauts"]).0, Some(2));
+}
+
+#[test]
+fn a_drive_is_tested_whole_beside_a_lock_that_is_in_use() {
+    let world = World::new(1, "rev2313");
+    world.peer("alpha", Duration::from_secs(600)).take(lv(), Mode::Exclusive);
+    let before = world.control("table d0").lines().count();
+    let trace = world.dir.path().join("trace");
+    let trace = trace.to_str().unwrap();
+    let args = ["selftest", "d0", "--yes", "--limits", "--json", "--record", trace];
+    let (code, json, error) = output(&world, &args);
+    assert_eq!(code, Some(0), "{error}");
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["profile"]["exact"], serde_json::json!(["rev2313"]), "{json:#}");
+    assert_eq!(json["verdict"], "as-relied-on");
+    assert!(json["latencies"].as_array().unwrap().len() >= 6);
+    assert_eq!(world.control("table d0").lines().count(), before);
+    // Real times are not as exact as those of a model.
+    let (code, text, error) = output(&world, &["replay", trace]);
+    assert_eq!(code, Some(0), "{text}{error}");
+    assert!(text.contains("answered in the same way by rev2313"), "{text}");
+    let changed = std::fs::read_to_string(trace).unwrap().replacen("Good", "Goog", 1);
+    std::fs::write(trace, changed).unwrap();
+    let (code, _, error) = output(&world, &["replay", trace]);
+    assert_eq!(code, Some(4));
+    assert!(error.contains("it was changed"), "{error}");
+}
+
+#[test]
+fn a_table_without_room_is_left_alone() {
+    let world = World::new(1, "rev2313");
+    let peer = world.peer("alpha", Duration::from_secs(600));
+    for number in 0..120u8 {
+        let mut id = [b'x'; 64];
+        id[40] = number;
+        peer.take(idm_protocol::ResourceId::from_bytes(id), Mode::Exclusive);
+    }
+    let (code, _, error) = output(&world, &["selftest", "d0", "--yes"]);
+    assert_eq!(code, Some(4));
+    assert!(error.contains("93 % full"), "{error}");
+    assert_eq!(scratch(&world), 0);
+}
+
+fn begin(world: &World) -> Child {
+    let mut command = idmctl(world, &["selftest", "d0", "--yes"]);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().unwrap()
+}
+
+fn signal(child: &Child, name: &str) {
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+}
+
+/// Waits until the test has something on the drive.
+fn is_under_way(world: &World) {
+    let begin = Instant::now();
+    while scratch(world) == 0 {
+        assert!(begin.elapsed() < Duration::from_secs(20));
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn a_test_that_is_interrupted_gives_everything_back() {
+    let world = World::new(1, "current");
+    let mut random = fastrand::Rng::with_seed(3);
+    for name in ["-INT", "-TERM", "-HUP", "-INT", "-TERM"] {
+        let mut child = begin(&world);
+        is_under_way(&world);
+        std::thread::sleep(Duration::from_millis(random.u64(..700)));
+        signal(&child, name);
+        assert_eq!(child.wait().unwrap().code(), Some(4), "{name}");
+        assert_eq!(scratch(&world), 0, "{name}");
+    }
+}
+
+#[test]
+fn what_a_killed_test_has_left_is_removed_by_the_next_one() {
+    let world = World::new(1, "current");
+    let mut killed = begin(&world);
+    is_under_way(&world);
+    signal(&killed, "-KILL");
+    killed.wait().unwrap();
+    let table = world.control("table d0");
+    if scratch(&world) > 0 {
+        world.control("skip-time d0 60000");
+    }
+    let mut next = begin(&world);
+    std::thread::sleep(Duration::from_millis(300));
+    signal(&next, "-INT");
+    next.wait().unwrap();
+    assert_eq!(scratch(&world), 0, "{table}");
+}
+
+#[test]
+fn a_watch_goes_on_until_it_is_interrupted() {
+    let world = World::new(1, "current");
+    let mut command = idmctl(&world, &["status", "--watch", "0.1"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+    let looks = lines.map_while(Result::ok).filter(|line| line == "No drive has a lock.");
+    assert_eq!(looks.take(3).count(), 3);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn counters_are_shown_and_their_age_is_judged() {
+    let world = World::new(1, "current");
+    let (code, _, error) = output(&world, &["metrics"]);
+    assert_eq!(code, Some(4));
+    assert!(error.contains("metrics.prom"), "{error}");
+    let file = world.dir.path().join("state/metrics.prom");
+    std::fs::write(&file, "lvmlockd_idm_lockspaces 2\nlvmlockd_idm_kills_total 0\n").unwrap();
+    let (code, text, _) = output(&world, &["metrics"]);
+    assert_eq!(code, Some(0));
+    assert!(text.contains("lockspaces") && !text.contains("kills_total"), "{text}");
+    let old = std::time::SystemTime::now() - Duration::from_secs(60);
+    std::fs::File::options().write(true).open(&file).unwrap().set_modified(old).unwrap();
+    let (code, _, error) = output(&world, &["metrics"]);
+    assert_eq!(code, Some(1));
+    assert!(error.contains("lvmlockd is dead or hangs"), "{error}");
+}

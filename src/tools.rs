@@ -1,0 +1,66 @@
+//! Access for programs other than lvmlockd; nothing in the library uses it.
+//!
+//! Only Rust programs of this tree use it. It exports no symbol to lvmlockd.
+
+use crate::sys::clock;
+use crate::topology::{PathAddress, Topology};
+use crate::transport::drive::{CommandError, Data, Request};
+use crate::transport::{Deadline, Limits, RawAnswer, RawPath};
+use core::time::Duration;
+use std::sync::Arc;
+
+/// The longest that a block node needs for a command, which has no time-out below 7 s.
+const BLOCK_NODE: Duration = Duration::from_secs(8);
+
+/// One path to one drive, with the drive's answers as they came. Nothing is sent again.
+pub struct Probe {
+    path: RawPath,
+    step: Duration,
+}
+
+impl Probe {
+    /// A path to the drive with that identity. A command is given `step` where the kernel keeps to
+    /// such a time-out. Nothing is opened before the first command.
+    pub fn new(
+        identity: &str,
+        address: &PathAddress,
+        topology: &Arc<Topology>,
+        step: Duration,
+    ) -> Probe {
+        Probe { path: RawPath::new(identity, address, topology), step }
+    }
+
+    /// The drive's major IDM version; `None` where it has no IDM. A drive that is not asked this
+    /// first may take a mutex command for something else.
+    pub fn version(&self) -> Result<Option<u8>, CommandError> {
+        self.path.version(&deadline(self.step))
+    }
+
+    /// Sends one command.
+    pub fn send(&self, request: Request, data: Data<'_>) -> Result<RawAnswer, CommandError> {
+        self.path.execute(request, data, &deadline(self.step))
+    }
+}
+
+/// The deadline of a command that is given `step` from now on, where the kernel keeps to it.
+pub fn deadline(step: Duration) -> Deadline {
+    let over = step.max(BLOCK_NODE);
+    Limits { wait: step, step, over, lost: over }.deadline(clock::now())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::clock::virtual_time;
+
+    #[test]
+    fn a_command_has_its_step_and_a_block_node_what_it_needs() {
+        let _time = virtual_time();
+        for step in [1, 3, 20].map(Duration::from_secs) {
+            let short = deadline(step).timeout(Duration::from_millis(1));
+            assert_eq!(short, Some(step));
+            let block = deadline(step).timeout(Duration::from_secs(7));
+            assert_eq!(block, Some(step.max(Duration::from_secs(7))));
+        }
+    }
+}
