@@ -215,8 +215,8 @@ fn profile(rng: &mut Rng, firmware: Firmware) -> Profile {
     profile
 }
 
-/// Draws every unknown behaviour (docs/protocol.md, "What is uncertain, and why it is safe"), except
-/// one: values are not safe yet where a shared UNLOCK stores nothing.
+/// Draws the unknown behaviours (docs/protocol.md, "What is uncertain, and why it is safe"). Only a
+/// shared UNLOCK that stores nothing is not among them: values are not safe then yet.
 fn vary(rng: &mut Rng, p: &mut Profile) {
     use profile::ValueScope;
     use profile::{DestroyByHolder, Duplicate, Held, OtherClass, SharedUnlock, SharerState};

@@ -173,7 +173,7 @@ impl World {
         let socket = PathAddress::Emulated(self.server.socket(name));
         let connect = connector(Topology::new(BTreeMap::new()));
         let time = deadline(Duration::from_secs(5));
-        connect(&self.identity(name), &socket).execute(command, &time).unwrap()
+        connect(&self.identity(name), &socket).execute(command, &time).unwrap().reply
     }
 
     /// A host with a name, which counts these drives, or all.
@@ -258,7 +258,7 @@ impl Held<'_> {
                 let time = deadline(Duration::from_secs(20));
                 let path = connect(&self.peer.world.identity(name), &socket);
                 let reply = path.execute(&command.command, &time);
-                let reply = reply.unwrap_or(Reply::Status(Status::Unreachable));
+                let reply = reply.map_or(Reply::Status(Status::Unreachable), |it| it.reply);
                 self.lock.on_reply(command.token, reply, now());
             }
             while let Some(event) = self.lock.next_event() {
