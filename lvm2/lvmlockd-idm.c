@@ -19,7 +19,7 @@
 #error "lvm2 is not configured with --enable-lvmlockd-idm"
 #endif
 
-/* Known to liblvmlockd_idm by name (src/abi/layout.rs). A change needs a new version. */
+/* Known to liblvmlockd_idm by name. A change needs a new version. */
 struct lvmlockd_idm_layout {
 	char magic[8];
 	uint32_t version;
