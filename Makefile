@@ -8,7 +8,8 @@
 # make mutants    ONLY=text: mutation testing of the lock engine; mutants-sample: some
 # make shuttle    the library's threads under a million schedules
 # make lint       format, clippy, the documentation's links, licences of dependencies
-# make spell      spelling; make minimum-rust: the library and its tests with the oldest Rust
+# make spell      spelling; make minimum-rust: the library and its tests with the oldest Rust;
+#                 make architectures: the library compiles for other ones
 # make install    DESTDIR= PREFIX= LIBDIR= …; STRIP=no: for packagers whose tools separate debug
 #                 information; make uninstall
 # make dist       the source archive, with all crates in it
@@ -45,12 +46,13 @@ WORKSPACE = --locked --workspace --features lvmlockd-idm/emulator
 .NOTPARALLEL:
 .PHONY: all demo check install uninstall clean deps check-deps testbed lvm2 lint c-tests races \
 	shuttle shuttle-short minimum-rust spell check-install diagrams mutants mutants-sample lab \
-	lab-short lab-shell lab-files dist reproducible packages lvm2-releases
+	lab-short lab-shell lab-files dist reproducible packages lvm2-releases \
+	architectures
 
 # In a folder of its own and without any other package, because cargo gives a dependency the
 # features that all packages of one build want.
 all:
-	flags=$$(scripts/remap-paths.sh) && RUSTFLAGS="$$(echo $$flags) $(RUSTFLAGS)" \
+	flags=$$(scripts/remap-paths.sh) && CARGO_ENCODED_RUSTFLAGS="$$flags" \
 		$(CARGO) build --locked --release -p lvmlockd-idm --target-dir target/shipped
 	scripts/separate-debug.sh target/shipped/release/$(LIBRARY) \
 		$(SHIPPED)/$(LIBRARY).$(VERSION) $(SHIPPED)/$(LIBRARY).$(VERSION).debug
@@ -99,6 +101,9 @@ lint:
 spell:
 	codespell
 
+architectures:
+	scripts/check-architectures.sh
+
 minimum-rust:
 	scripts/minimum-rust.sh check --locked -p lvmlockd-idm --features emulator --all-targets \
 		--target-dir target/minimum-rust
@@ -135,7 +140,7 @@ mutants:
 mutants-sample:
 	$(CARGO) run --locked --release -p idm-mutants -- run --sample 40 --seconds 100
 
-check: check-deps lint spell minimum-rust lvm2
+check: check-deps lint spell minimum-rust architectures lvm2
 	$(CARGO) test $(WORKSPACE) --exclude idm-sim
 	$(CARGO) test --locked -p idm-sim --features broken-rules
 	$(MAKE) shuttle-short

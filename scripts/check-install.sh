@@ -14,6 +14,11 @@ fail() {
 	exit 1
 }
 
+# One version everywhere.
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+grep -q "^Version: *$version\$" rpm/lvmlockd-idm.spec || fail "rpm has another version"
+sed 1q debian/changelog | grep -q "^lvmlockd-idm ($version-" || fail "debian has another version"
+
 rm -rf "$root"
 make --no-print-directory install DESTDIR="$root" PREFIX=/usr
 library=$root/usr/lib/liblvmlockd_idm.so.0
