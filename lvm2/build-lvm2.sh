@@ -99,8 +99,7 @@ if [ "$(cat "$out/tree-done" 2>/dev/null)" != "$tree_key" ]; then
 	rm -f "$out/tree-done"
 	fetch
 	echo "Building lvm2 $version"
-	step "$here/build-lvmlockd" --library "$library" "$tree" --sbindir="$out/sbin" \
-		--enable-lvmpolld
+	step "$here/build-lvmlockd" --library "$library" "$tree" --sbindir="$out/sbin"
 	# Debian's 2.03.16 has Makefiles that are newer than its configure; it leaves these two
 	# open.
 	set -- LIBSYSTEMD_CFLAGS= LIBSYSTEMD_LIBS=-lsystemd

@@ -10,6 +10,10 @@
 //! what is kept in files, `topology` what is known of the host's disks, and `sys` clock, threads
 //! and mutexes.
 
+// The layouts of lvmlockd's structures are known where pointers and `long` have 64 bits.
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("liblvmlockd_idm is for 64-bit systems only");
+
 pub mod abi;
 pub mod config;
 pub mod drives;
