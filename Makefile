@@ -2,11 +2,12 @@
 # make demo       two lvmlockd hosts share a volume group (as root; installs what it needs)
 # make check      all tests (as root; installs what they need)
 # make lab        all scenarios on virtual machines (as root; installs what it needs)
-# make lab SCENARIO=name   one of them; make lab-short: two, as make check does; make lab-shell: to
-#                 try things by hand
+# make lab SCENARIO=name   one of them; make lab-short: two, as in make check; make lab-shell: for
+#                 experiments by hand
 #                 DRIVES=nvme: with NVMe drives
 # make mutants    ONLY=text: mutation testing of the lock engine; mutants-sample: some
 # make shuttle    the library's threads under a million schedules
+# make long-run   MINUTES=60: two hosts, 500 LVs, a fault every minute
 # make lint       format, clippy, the documentation's links, licences of dependencies
 # make spell      spelling; make minimum-rust: the library and its tests with the oldest Rust;
 #                 make architectures: the library compiles for other ones
@@ -47,7 +48,7 @@ WORKSPACE = --locked --workspace --features lvmlockd-idm/emulator
 .PHONY: all demo check install uninstall clean deps check-deps testbed lvm2 lint c-tests races \
 	shuttle shuttle-short minimum-rust spell check-install diagrams mutants mutants-sample lab \
 	lab-short lab-shell lab-files dist reproducible packages lvm2-releases \
-	architectures
+	architectures long-run
 
 # In a folder of its own and without any other package, because cargo gives a dependency the
 # features that all packages of one build want.
@@ -108,12 +109,12 @@ minimum-rust:
 	scripts/minimum-rust.sh check --locked -p lvmlockd-idm --features emulator --all-targets \
 		--target-dir target/minimum-rust
 
-# With ThreadSanitizer, by an unstable flag of the compiler: not a part of check.
+# With ThreadSanitizer. It needs an unstable flag of the compiler, so it is not a part of check.
 races: testbed
 	$(MAKE) -C c-tests races
 
-# The hand-overs between the library's threads, under schedules that shuttle decides, and for each
-# a mistake that must be found. So many schedules of each scenario.
+# The hand-overs between the library's threads under shuttle's schedules, and for each of them a
+# mistake that must be found. The number is that of schedules per scenario.
 SCHEDULES = 40000
 SHUTTLE = $(CARGO) test --locked -p lvmlockd-idm --lib --features shuttle schedules::
 
@@ -131,12 +132,17 @@ shuttle-short:
 c-tests: testbed
 	$(MAKE) -C c-tests check header-check
 
-# Breaks the engine in every small way there is, and looks whether the tests notice: hours, unless
-# ONLY=text chooses mutants by their name. What was interrupted goes on.
+# Two hosts with 500 LVs, and a fault every minute.
+long-run:
+	$(CARGO) test --locked --release -p lvmlockd-idm --features emulator --test hosts -- \
+		--ignored --nocapture long_run
+
+# Breaks the engine in every small way that it knows, and checks that the tests notice. Takes hours,
+# unless ONLY=text selects mutants by their name. Continues after an interruption.
 mutants:
 	$(CARGO) run --locked --release -p idm-mutants -- run $(if $(ONLY),--only '$(ONLY)')
 
-# Some of them, which change with the commit.
+# A sample of them, which changes with the commit.
 mutants-sample:
 	$(CARGO) run --locked --release -p idm-mutants -- run --sample 40 --seconds 100
 

@@ -1,16 +1,16 @@
-//! What many held locks cost: `cargo bench --features emulator --bench held_locks [-- LOCKS
+//! The cost of many held locks: `cargo bench --features emulator --bench held_locks [-- LOCKS
 //! [PART]]`.
 //!
-//! 10 000 LV locks, if no other number is given, on three emulated drives, with the default lease
-//! of 60 s. The drives are in a process of their own, so what is counted is the library alone, from
-//! the manager down to the drives' sockets. They have room for all the locks, which drives of today
-//! have not (about 4000 records); so the VG's lock, which reads whole tables, is measured while
-//! there are [`TABLE`] locks. The part `in-process` has the drives inside this process, to tell
-//! what the sockets cost: commands come to them as SCSI bytes, and what they do with them is
-//! counted, too. In the part `restart` lvmlockd dies and is started again, with as many locks as
-//! tables have room for: to adopt them, tables are read.
+//! It uses 10 000 LV locks, unless another number is given, on three emulated drives, with the
+//! default lease of 60 s. The drives are in a separate process, so the figures are for the library
+//! alone, from the manager down to the drives' sockets. The drives have room for all the locks;
+//! today's drives do not (about 4000 records). The VG's lock reads whole tables, so it is measured
+//! while there are [`TABLE`] locks. The part `in-process` has the drives inside this process, to
+//! show the cost of the sockets: commands reach them as SCSI bytes, and their processing is counted
+//! separately. In the part `restart` lvmlockd dies and is started again, with as many locks as
+//! tables have room for, because adoption reads tables.
 //!
-//! Figures of one run are to be compared with each other; the ratios are what counts.
+//! Compare figures only within one run; the ratios matter.
 
 use idm_emulator::profile::Limits;
 use idm_emulator::server::{DriveSpec, Server};
@@ -46,27 +46,27 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const DRIVES: [&str; 3] = ["d0", "d1", "d2"];
 const LOCKS: usize = 10_000;
-/// Locks beside which the VG's lock is measured: a table of today's drives.
+/// Number of locks while the VG's lock is measured: a table of today's drives.
 const TABLE: usize = 3_900;
-/// Lock/unlock pairs whose median is told, and those before them that warm up.
+/// Lock/unlock pairs for the reported median, and those before them for the warm-up.
 const PAIRS: usize = 400;
 const WARM_UP: usize = 100;
-/// From one refresh of a drive to the next, on average: 15 to 20 s.
+/// Average time from one refresh of a drive to the next: 15 to 20 s.
 const RENEWAL: Duration = Duration::from_millis(17_500);
-/// How long renewal is watched: each lock is refreshed twice, more or less.
+/// Time for which renewal is watched: each lock is refreshed about twice.
 const WATCHED: Duration = Duration::from_secs(35);
-/// A piece of that time, for bursts.
+/// Part of that time, to find bursts.
 const PIECE: Duration = Duration::from_millis(100);
 const VG_UUID: &str = "123456-abcd-efgh-ijkl-mnop-qrst-uvwxyz";
 const VG: LockspaceKey = LockspaceKey(1);
-/// How the process of the drives is told from the benchmark.
+/// Environment variable that marks the process of the drives.
 const DRIVES_PROCESS: &str = "HELD_LOCKS_DRIVES";
 
 fn main() -> Result<()> {
     if let Some(directory) = std::env::var_os(DRIVES_PROCESS) {
         return serve_drives(Path::new(&directory));
     }
-    // Cargo adds --bench.
+    // Cargo adds the argument --bench.
     let mut words = std::env::args().skip(1).filter(|argument| !argument.starts_with('-'));
     let locks = words.next().map_or(Ok(LOCKS), |number| number.parse())?;
     let only = words.next();
@@ -87,7 +87,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// One line of the table; `beside` is what the value is to be compared with.
+/// Prints one line of the table; `beside` is the value for comparison.
 fn row(what: &str, value: f64, unit: &str, beside: Option<f64>) {
     let ratio = beside.map_or(String::new(), |beside| format!("{:8.2}", value / beside));
     println!("  {what:<52} {value:>10.1} {unit:<10} {ratio}");
@@ -123,7 +123,7 @@ fn through_sockets(locks: usize) -> Result<()> {
     row("memory, allocated", per_lock(after.allocated - before.allocated), "bytes/lock", None);
     row("memory, resident", per_lock(after.resident - before.resident), "bytes/lock", None);
 
-    // By then every lock has been refreshed in its own time, however fast they were taken.
+    // By then every lock has been refreshed at its own time, however fast the locks were taken.
     thread::sleep(RENEWAL);
     drives.ask("watch")?;
     let cpu = Cpu::now()?;
@@ -145,7 +145,7 @@ fn through_sockets(locks: usize) -> Result<()> {
     drives.ask("hang d1")?;
     let hung = median(PAIRS, |n| host.pair(locks + n))?;
     row("LV lock and unlock, all held, one drive just hung", hung, "us", Some(held));
-    // Longer than the margin: by now nothing is as it was before the drive hung.
+    // Longer than the margin: by now the state from before the drive hung has passed.
     thread::sleep(RENEWAL);
     let hung = median(PAIRS, |n| host.pair(locks + n))?;
     row("the same, 18 s later", hung, "us", Some(held));
@@ -168,8 +168,8 @@ fn through_sockets(locks: usize) -> Result<()> {
     Ok(())
 }
 
-/// How long it takes until everything that a dead lvmlockd held is renewed again, and how long the
-/// calls of its successor's core take meanwhile.
+/// Measures the time until all locks of a dead lvmlockd are renewed again, and the duration of the
+/// calls from its successor's core meanwhile.
 fn restart(locks: usize) -> Result<()> {
     let mut drives = DriveProcess::start()?;
     let directory = drives.directory.path().to_owned();
@@ -197,7 +197,7 @@ fn restart(locks: usize) -> Result<()> {
     })?;
     longest.time("start of the VG", || host.start_vg())?;
     let mut asked = 0;
-    // Each is refreshed at least once on each drive when it is adopted, some again before the last.
+    // Adoption refreshes each lock at least once on each drive, and some again before the last.
     let renewed_since = |drives: &mut DriveProcess| -> Result<bool> {
         if drives.ask("refreshes")?.most - renewed < (3 * locks) as f64 {
             return Ok(false);
@@ -240,7 +240,7 @@ fn restart(locks: usize) -> Result<()> {
     expect(!host.killed(), "no lock was lost")
 }
 
-/// The longest of many calls, by what they were for.
+/// The longest call of each kind.
 #[derive(Default)]
 struct Longest {
     calls: BTreeMap<&'static str, Duration>,
@@ -256,8 +256,8 @@ impl Longest {
     }
 }
 
-/// The processor time, in us, that one side of a socket spends on as many bytes as a refresh has
-/// when nothing is done with them: what no library that uses sockets gets below.
+/// The processor time, in us, that one side of a socket needs only to exchange as many bytes as a
+/// refresh has: the minimum for any library that uses sockets.
 fn bare_exchange() -> Result<f64> {
     let (mut here, mut there) = UnixStream::pair()?;
     let echo = thread::spawn(move || -> io::Result<()> {
@@ -303,7 +303,7 @@ fn median(times: usize, mut work: impl FnMut(usize) -> Result<()>) -> Result<f64
     Ok(took[took.len() / 2].as_nanos() as f64 / 1000.0)
 }
 
-/// What lvmlockd would ask for.
+/// The requests of lvmlockd.
 struct Host {
     manager: Manager,
     kills: PathBuf,
@@ -336,7 +336,7 @@ impl Host {
         Ok(self.manager.add_lockspace(VG, Adopt::default())?)
     }
 
-    /// Makes the kernel seem to have a device for an LV.
+    /// Makes the kernel appear to have a device for an LV.
     fn activate(&self, number: usize) -> Result<()> {
         let device = self.sysfs.join(format!("block/dm-{number}/dm"));
         fs::create_dir_all(&device)?;
@@ -385,7 +385,7 @@ impl Memory {
         let info = unsafe { libc::mallinfo2() };
         let statm = fs::read_to_string("/proc/self/statm")?;
         let pages = statm.split_whitespace().nth(1).ok_or("no resident pages")?;
-        // Pages have 4 KiB wherever this runs.
+        // Pages have 4 KiB on all machines that run this.
         let resident = pages.parse::<usize>()? * 4096;
         Ok(Memory { allocated: info.uordblks + info.hblkhd, resident })
     }
@@ -403,8 +403,8 @@ impl Memory {
     }
 }
 
-/// Processor time of this process, by the name of the thread; threads that have ended are not in
-/// it.
+/// Processor time of this process, by the name of the thread; threads that have ended are not
+/// included.
 struct Cpu {
     at: Instant,
     threads: BTreeMap<String, Duration>,
@@ -431,14 +431,14 @@ impl Cpu {
     }
 }
 
-/// Processor time within some time.
+/// Processor time in an interval.
 struct Spent {
     time: Duration,
     threads: BTreeMap<String, Duration>,
 }
 
 impl Spent {
-    /// Tells it, and returns what one refresh cost, in us.
+    /// Prints it, and returns the cost of one refresh, in us.
     fn tell(&self, refreshes_per_second: f64) -> f64 {
         let share = |spent: Duration| 100.0 * spent.as_secs_f64() / self.time.as_secs_f64();
         let ours = |name: &str| name.starts_with("idm-");
@@ -453,7 +453,7 @@ impl Spent {
     }
 }
 
-/// The drives' process, and its ear and mouth.
+/// The process of the drives, and its input and output.
 struct DriveProcess {
     child: Child,
     stdin: ChildStdin,
@@ -461,7 +461,7 @@ struct DriveProcess {
     directory: tempfile::TempDir,
 }
 
-/// Numbers that the drives' process answers with.
+/// Numbers in the answers of the drives' process.
 struct Seen {
     per_second: f64,
     most: f64,
@@ -608,7 +608,7 @@ struct InProcess {
     drive: Mutex<Drive>,
     begin: Instant,
     refreshes: AtomicU64,
-    /// What the model itself has spent, in ns.
+    /// Time that the model itself has spent, in ns.
     spent: AtomicU64,
     hung: Mutex<bool>,
     woken: Condvar,
@@ -632,7 +632,7 @@ impl InProcess {
     }
 }
 
-/// How a drive in this process is reached.
+/// The path to a drive in this process.
 struct Wire(Arc<InProcess>);
 
 impl Port for Wire {

@@ -1,8 +1,8 @@
-//! How long it takes to find the drives of a VG with 512 PVs, as every lock does. It is meant to
-//! take less than 50 ms.
+//! The time to find the drives of a VG with 512 PVs, as every lock does. It should be less than 50
+//! ms.
 //!
-//! On a sysfs tree that is made here, with nodes for it (as root, because it makes block nodes;
-//! they are never opened). `cargo bench -p lvmlockd-idm --bench lookup`
+//! The benchmark makes a sysfs tree with nodes (as root, because it makes block nodes; they are
+//! never opened). `cargo bench -p lvmlockd-idm --bench lookup`
 
 use idm_engine::Timing;
 use lvmlockd_idm::drives::Drives;
@@ -22,7 +22,7 @@ const ROUNDS: usize = 21;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// Never asked.
+/// A path that is never used.
 struct NoPath;
 
 impl DrivePath for NoPath {
@@ -101,7 +101,7 @@ impl Host {
         let limits = Limits::new(&Timing::for_lease(Duration::from_secs(60)));
         let known = Drives::new(topology, Box::new(|_, _| Arc::new(NoPath)), limits);
         known.take_inventory();
-        // As an administrator or udev names them.
+        // Links as made by an administrator or udev.
         let links = self.dir.path().join("by-id");
         fs::create_dir(&links)?;
         let mut paths = Vec::new();

@@ -1,5 +1,5 @@
 /*
- * Counts what was checked. A program ends with report(), which prints the counts alone on a line.
+ * Counts checks. A program ends with report(), which prints only the counts on a line.
  *
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */

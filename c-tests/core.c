@@ -234,6 +234,18 @@ int core_lock(struct lockspace *ls, struct resource *r, int mode, struct val_blk
 	return result;
 }
 
+int core_get_lvb(struct lockspace *ls, struct resource *r, struct val_blk *vb)
+{
+	struct before before;
+	int result;
+
+	remember(&before, ls, r);
+	result = lm_get_lvb_idm(ls, r, vb);
+	compare(&before, ls, r);
+	CHECK(result <= 0 && result != -49 && result != -1000);
+	return result;
+}
+
 int core_add_lockspace(struct lockspace *ls)
 {
 	struct before before;

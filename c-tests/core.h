@@ -1,5 +1,5 @@
 /*
- * What lvmlockd's core does around its calls, for tests to do likewise.
+ * The steps of lvmlockd's core around its calls, for tests that imitate it.
  *
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */
@@ -29,12 +29,13 @@ struct resource *core_resource(int type, const char *name);
 void core_free_resource(struct resource *r);
 
 /*
- * The calls, as core makes them in this release: without adopt, and in releases that pass one
- * adopt argument with garbage where the second one would be. Each checks that nothing of core's
- * was written, except what may be.
+ * The calls, as core makes them in this release: without adopt arguments, and in releases that pass
+ * one adopt argument with garbage in place of the second one. Each checks that the library wrote
+ * nothing of core's memory except the allowed parts.
  */
 int core_lock(struct lockspace *ls, struct resource *r, int mode, struct val_blk *vb,
 	      char *lv_uuid, struct pvs *pvs);
+int core_get_lvb(struct lockspace *ls, struct resource *r, struct val_blk *vb);
 int core_add_lockspace(struct lockspace *ls);
 int core_convert(struct lockspace *ls, struct resource *r, int mode, uint32_t r_version);
 int core_unlock(struct lockspace *ls, struct resource *r, uint32_t r_version, uint32_t flags);

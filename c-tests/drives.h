@@ -1,5 +1,5 @@
 /*
- * The emulated drives of a test, from the test's side.
+ * The emulated drives of a test, from the view of the test.
  *
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */

@@ -1,6 +1,6 @@
 /*
- * Stand-in for lvmlockd-internal.h of lvm2 2.03.RELEASE: what the library sees of it, with the
- * layout of that release. The assertions at the end hold the offsets that were measured.
+ * Stand-in for lvmlockd-internal.h of lvm2 2.03.RELEASE: the parts that the library uses, with the
+ * layout of that release. The assertions at the end contain the measured offsets.
  *
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */
@@ -132,6 +132,7 @@ int lm_add_resource_idm(struct lockspace *ls, struct resource *r);
 int lm_rem_resource_idm(struct lockspace *ls, struct resource *r);
 int lm_lock_idm(struct lockspace *ls, struct resource *r, int ld_mode, struct val_blk *vb_out,
 		char *lv_uuid, struct pvs *pvs, int adopt);
+int lm_get_lvb_idm(struct lockspace *ls, struct resource *r, struct val_blk *vb_out);
 int lm_convert_idm(struct lockspace *ls, struct resource *r, int ld_mode, uint32_t r_version);
 int lm_unlock_idm(struct lockspace *ls, struct resource *r, uint32_t r_version,
 		  uint32_t lmu_flags);

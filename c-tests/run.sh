@@ -1,10 +1,10 @@
 #!/bin/sh
-# Runs test programs one after the other, each under valgrind with emulated drives of its own, and
-# adds up what they checked.
+# Runs test programs one after the other, each under valgrind with its own emulated drives, and adds
+# up their checks.
 #
 #   EMULATOR=… LIBDIR=… run.sh PROGRAM …
 #
-# Only the output of what fails is shown.
+# Prints only the output of programs that fail.
 set -u
 : "${EMULATOR:?}" "${LIBDIR:?}"
 export EMULATOR LD_LIBRARY_PATH="$LIBDIR"

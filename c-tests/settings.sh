@@ -1,4 +1,4 @@
-# To be sourced: what a test's host is told.
+# To be sourced: writes the settings of a test's host.
 #
 #   settings HOST     writes HOST.conf, for the drives d0, d1 and d2 in the folder $DRIVES
 settings() {

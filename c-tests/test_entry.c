@@ -1,5 +1,5 @@
 /*
- * Every entry point, with arguments that are right, missing or broken, where there is no drive.
+ * Every entry point, with correct, missing and broken arguments, without any drive.
  *
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */
@@ -116,6 +116,7 @@ static void global_lockspace_starts_without_drives(void)
 	CHECK_IS(core_add_lockspace(ls), 0);
 	CHECK_IS(core_lock(ls, gl, LD_LK_SH, &vb, "", &(struct pvs) { NULL, 0 }), -ELOCKIO);
 	CHECK_IS(core_lock(ls, gl, LD_LK_EX, NULL, "", NULL), -ELOCKIO);
+	CHECK_IS(core_get_lvb(ls, gl, &vb), -ELOCKIO);
 	CHECK_IS(core_unlock(ls, gl, 0, 0), 0);
 	CHECK_IS(lm_rem_resource_idm(ls, gl), 0);
 	/* Never locked, and removed all the same. */
@@ -137,6 +138,9 @@ static void calls_without_a_lockspace(void)
 
 	CHECK(core_add_lockspace(ls) < 0);
 	CHECK_IS(core_lock(ls, vg, LD_LK_EX, &vb, "", &(struct pvs) { NULL, 0 }), -ENOLS);
+	CHECK_IS(core_get_lvb(ls, vg, &vb), -ENOLS);
+	CHECK_IS(core_get_lvb(ls, lv, &vb), -ENOLS);
+	CHECK_IS(core_get_lvb(ls, odd, &vb), -EINVAL);
 	CHECK(vb.version == 1 && vb.flags == 2 && vb.r_version == 3);
 	CHECK_IS(core_lock_lv(ls, lv, LD_LK_EX, core_pvs("/dev/idm0", "/dev/idm1", NULL)), -ENOLS);
 	CHECK_IS(core_lock_lv(ls, lv, LD_LK_EX, NO_PVS), -ENOLS);
@@ -153,6 +157,7 @@ static void calls_without_a_lockspace(void)
 	memset(lv->name, 'u', sizeof(lv->name));
 	CHECK_IS(core_lock_lv(ls, lv, LD_LK_EX, core_pvs("/dev/idm0", NULL)), -EINVAL);
 	CHECK_IS(core_lock(ls, lv, LD_LK_EX, &vb, NULL, &(struct pvs) { NULL, 0 }), -EINVAL);
+	CHECK_IS(core_get_lvb(ls, lv, &vb), -EINVAL);
 
 	/* The list of anything else stays core's. */
 	CHECK_IS(core_lock(ls, odd, LD_LK_EX, &vb, "", &pvs), -EINVAL);
@@ -194,6 +199,10 @@ static void null_everywhere(void)
 	CHECK_IS(core_lock(ls, NULL, LD_LK_EX, NULL, NULL, NULL), -EINVAL);
 	CHECK_IS(core_lock(NULL, r, LD_LK_EX, NULL, NULL, NULL), -EINVAL);
 	CHECK_IS(core_lock(ls, r, LD_LK_EX, NULL, NULL, NULL), -EINVAL);
+	CHECK_IS(core_get_lvb(NULL, NULL, NULL), -EINVAL);
+	CHECK_IS(core_get_lvb(ls, NULL, &(struct val_blk) { 0 }), -EINVAL);
+	CHECK_IS(core_get_lvb(NULL, r, &(struct val_blk) { 0 }), -EINVAL);
+	CHECK_IS(core_get_lvb(ls, r, NULL), -EINVAL);
 	CHECK(core_convert(NULL, NULL, LD_LK_EX, 0) < 0);
 	CHECK(core_convert(ls, NULL, LD_LK_EX, 0) < 0);
 	CHECK_IS(core_unlock(NULL, NULL, 0, 0), 0);

@@ -1,8 +1,8 @@
 /*
- * Real locks on emulated drives, with a second host: another process with a host id of its own.
+ * Real locks on emulated drives, with a second host: another process with its own host id.
  *
- * The traps are those of calling lvmlockd: several structs for one LV, calls that come late, locks
- * that core holds while it calls, lists that change.
+ * The difficulties are those of lvmlockd's calls: several structs for one LV, late calls, mutexes
+ * that core holds during a call, lists that change.
  *
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */
@@ -84,9 +84,8 @@ static int lock(struct host *host, char which, int mode, struct val_blk *vb)
 }
 
 /*
- * The other host: does what it is told on its standard input, a line for each call, and prints the
- * result and the version of the value block. It lives on when it has stopped its lockspaces, as
- * lvmlockd does.
+ * The other host: reads one call per line from its standard input, and prints the result and the
+ * version of the value block. Like lvmlockd, it lives on when it has stopped its lockspaces.
  */
 static int be_other_host(void)
 {
@@ -219,8 +218,8 @@ static void locks_exclude_each_other(struct host *host)
 }
 
 /*
- * Whether this host gets its own value back. It may get none, where a drive that was slow to store
- * it is among those that grant the next lock; but it never gets another one.
+ * Whether this host gets its own value back. It may get none, if a drive that was slow to store it
+ * is among those that grant the next lock; but it never gets another one.
  */
 static int value_comes_back(struct lockspace *ls, struct resource *r, unsigned r_version)
 {
@@ -234,6 +233,52 @@ static int value_comes_back(struct lockspace *ls, struct resource *r, unsigned r
 	CHECK_IS(vb.flags, 0);
 	CHECK_IS(vb.r_version, vb.version ? r_version : 0);
 	return vb.version == VAL_BLK_VERSION;
+}
+
+/* Waits until the value is told without a lock: the last drive may be slow to store it. */
+static int value_is_told(struct lockspace *ls, struct resource *r, unsigned r_version)
+{
+	struct val_blk vb = { 0 };
+
+	for (int tries = 0; tries < 100 && !vb.version; tries++) {
+		if (tries)
+			usleep(20000);
+		CHECK_IS(core_get_lvb(ls, r, &vb), 0);
+		CHECK_IS(vb.flags, 0);
+		CHECK_IS(vb.r_version, vb.version ? r_version : 0);
+	}
+	return vb.version == VAL_BLK_VERSION;
+}
+
+/* What another host has written, or may be writing, is told as zeros. */
+static void values_are_read_without_a_lock(struct host *host)
+{
+	for (const char *which = "gv"; *which; which++) {
+		struct lockspace *ls = *which == 'g' ? host->global : host->vg;
+		struct resource *r = resource_of(host, *which);
+		struct val_blk vb = { 0 }, told = { 0 };
+
+		CHECK_IS(lock(host, *which, LD_LK_EX, &vb), 0);
+		CHECK_IS(core_unlock(ls, r, 71, 0), 0);
+		CHECK(value_is_told(ls, r, 71));
+		CHECK_IS(other_lock(*which, LD_LK_EX), 0);
+		CHECK_IS(core_get_lvb(ls, r, &vb), 0);
+		CHECK(vb.version == 0 && vb.flags == 0 && vb.r_version == 0);
+		CHECK_IS(other_unlock(*which, 0), 0);
+		CHECK(value_is_told(ls, r, 71));
+		/* Its own value, with the lock, as it was told with it or published since. */
+		CHECK_IS(lock(host, *which, LD_LK_EX, &vb), 0);
+		CHECK_IS(core_get_lvb(ls, r, &told), 0);
+		CHECK(!memcmp(&told, &vb, sizeof(vb)));
+		CHECK_IS(core_convert(ls, r, LD_LK_SH, 72), 0);
+		CHECK(value_is_told(ls, r, 72));
+		CHECK_IS(core_unlock(ls, r, 0, 0), 0);
+		CHECK_IS(other_lock(*which, LD_LK_EX), 0);
+		CHECK_IS(other_unlock(*which, 73), 0);
+		CHECK_IS(core_get_lvb(ls, r, &vb), 0);
+		CHECK(vb.version == 0 && vb.flags == 0 && vb.r_version == 0);
+	}
+	CHECK_IS(core_get_lvb(host->vg, host->lv, &(struct val_blk) { 9, 9, 9 }), 0);
 }
 
 static void values_are_seen(struct host *host)
@@ -365,6 +410,9 @@ static void drives_that_are_down(struct host *host)
 	CHECK_IS(core_unlock(host->vg, host->vglk, 0, 0), 0);
 	CHECK_IS(core_unlock(host->vg, host->lv, 0, 0), 0);
 	CHECK(lm_hosts_idm(host->vg, 0) < 0);
+	memset(&vb, 9, sizeof(vb));
+	CHECK_IS(core_get_lvb(host->vg, host->vglk, &vb), -ELOCKIO);
+	CHECK_IS(vb.r_version, 0x09090909);
 
 	late = core_vg_lockspace("late", OTHER_VG_UUID, core_many_pvs(3));
 	CHECK_IS(lm_prepare_lockspace_idm(late), -ELOCKIO);
@@ -455,6 +503,7 @@ int main(int argc, char **argv)
 	start_other(argv[0]);
 	locks_exclude_each_other(&host);
 	values_are_seen(&host);
+	values_are_read_without_a_lock(&host);
 	several_structs_for_one_lv(&host);
 	calls_out_of_order(&host);
 	list_of_the_vg_is_read_afresh(&host);

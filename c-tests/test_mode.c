@@ -1,5 +1,5 @@
 /*
- * lvmlockd --test: everything is granted and no drive is touched.
+ * lvmlockd --test: everything is granted and no drive is used.
  *
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */
@@ -31,7 +31,14 @@ int main(void)
 
 	CHECK_IS(core_lock(ls, vg, LD_LK_EX, &vb, "", &(struct pvs) { NULL, 0 }), 0);
 	CHECK(vb.version == 0 && vb.flags == 0 && vb.r_version == 0);
+	CHECK_IS(core_get_lvb(ls, vg, &vb), 0);
+	CHECK(vb.version == 0 && vb.flags == 0 && vb.r_version == 0);
 	CHECK_IS(core_unlock(ls, vg, 5, 0), 0);
+	CHECK_IS(core_get_lvb(ls, vg, &vb), 0);
+	CHECK(vb.version == VAL_BLK_VERSION && vb.flags == 0 && vb.r_version == 5);
+	CHECK_IS(core_get_lvb(ls, vg, NULL), -EINVAL);
+	CHECK_IS(core_get_lvb(ls, lv, &vb), 0);
+	CHECK(vb.version == 0 && vb.flags == 0 && vb.r_version == 0);
 	CHECK_IS(core_lock(ls, vg, LD_LK_SH, &vb, "", &(struct pvs) { NULL, 0 }), 0);
 	CHECK(vb.version == VAL_BLK_VERSION && vb.flags == 0 && vb.r_version == 5);
 	CHECK_IS(core_convert(ls, vg, LD_LK_EX, 0), 0);

@@ -1,6 +1,6 @@
 /*
- * A program that is not lvmlockd and has none of its symbols: the library loads, says on stderr
- * what it would say in lvmlockd's log, and with a layout table works.
+ * A program that is not lvmlockd and has none of its symbols: the library loads, prints its log on
+ * stderr, and works if there is a layout table.
  *
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */
@@ -56,6 +56,7 @@ int main(void)
 	CHECK_IS(lm_lock_idm(&ls, &vg, LD_LK_EX, &vb, "", &(struct pvs) { NULL, 0 }, 0, 0), 0);
 	CHECK(vb.version == 0 && vb.flags == 0 && vb.r_version == 0);
 	CHECK_IS(lm_lock_idm(&ls, &lv, LD_LK_EX, NULL, lv.name, NULL, 0, 0), 0);
+	CHECK_IS(lm_get_lvb_idm(&ls, &vg, &vb), 0);
 	CHECK_IS(lm_hosts_idm(&ls, 0), 0);
 	CHECK_IS(lm_unlock_idm(&ls, &lv, 0, 0), 0);
 	CHECK_IS(lm_unlock_idm(&ls, &vg, 3, 0), 0);
@@ -69,6 +70,7 @@ int main(void)
 	CHECK_IS(lm_lock_idm(&ls, &vg, LD_LK_EX, &vb, "", &(struct pvs) { NULL, 0 }, 0, 0),
 		 -ELOCKIO);
 	CHECK_IS(lm_lock_idm(&ls, &lv, LD_LK_EX, NULL, lv.name, NULL, 0, 0), -ELOCKIO);
+	CHECK_IS(lm_get_lvb_idm(&ls, &vg, &vb), -ELOCKIO);
 	CHECK_IS(lm_unlock_idm(&ls, &lv, 0, 0), 0);
 #endif
 	CHECK_IS(lm_get_lockspaces_idm(NULL), 0);

@@ -1,5 +1,5 @@
 /*
- * Where it is not certain what lvmlockd's structs look like, no lockspace is started.
+ * If the layout of lvmlockd's structs is not certain, no lockspace is started.
  *
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */
@@ -39,6 +39,7 @@ int main(void)
 	CHECK(core_add_lockspace(ls) < 0);
 	CHECK_IS(core_lock(ls, vg, LD_LK_SH, NULL, "", &(struct pvs) { NULL, 0 }), -ELOCKIO);
 	CHECK_IS(core_lock_lv(ls, lv, LD_LK_EX, core_pvs("/dev/idm0", NULL)), -ELOCKIO);
+	CHECK_IS(core_get_lvb(ls, vg, &(struct val_blk) { 0 }), -ELOCKIO);
 	CHECK(core_convert(ls, vg, LD_LK_EX, 0) < 0);
 	CHECK_IS(core_unlock(ls, vg, 1, 0), 0);
 	CHECK_IS(lm_rem_resource_idm(ls, vg), 0);

@@ -1,10 +1,10 @@
 /*
- * Several lockspaces at once, as lvmlockd has them: a thread for each, whose calls are one after
- * the other, while other threads ask whether IDM runs. A drive hangs in the middle. Each thread
+ * Several lockspaces at once, as in lvmlockd: a thread for each, whose calls come one after the
+ * other, while other threads ask whether IDM runs. One drive hangs during the test. Each thread
  * stops and starts its lockspace between rounds.
  *
- * It is run under memcheck as the other tests are, and with ThreadSanitizer by tsan.sh. With RACE
- * a thread writes what the library reads.
+ * It runs under memcheck like the other tests, and with ThreadSanitizer in tsan.sh. With RACE a
+ * thread writes memory that the library reads.
  *
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */

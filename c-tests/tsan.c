@@ -1,5 +1,6 @@
 /*
- * What rustc expects of ThreadSanitizer's runtime and gcc's does not have under these names.
+ * Symbols of ThreadSanitizer's runtime that rustc expects and gcc's runtime does not have under
+ * these names.
  *
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */

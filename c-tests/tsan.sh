@@ -2,10 +2,10 @@
 # Runs test_threads with ThreadSanitizer in the library and in the test: `make races` in the folder
 # above.
 #
-# Not with helgrind or drd: they know pthread's mutexes only, and the library's are atomics and
-# futexes, so that they report each access to what a mutex guards. ThreadSanitizer knows atomics;
-# what it does not see are the parts of Rust's standard library that were compiled without it, and
-# of these src/sys/sync.rs tells it. The compiler's flag is unstable, and is asked for with
+# helgrind and drd are of no use here: they know only pthread's mutexes, and the library's are
+# atomics and futexes, so they would report every access to guarded data. ThreadSanitizer knows
+# atomics. It does not see the parts of Rust's standard library that were compiled without it;
+# src/sys/sync.rs reports these to it. The compiler's flag is unstable and enabled with
 # RUSTC_BOOTSTRAP; this build is for this test only. gcc's runtime is used.
 #
 # EMULATOR=… tsan.sh
@@ -39,7 +39,7 @@ compile() {
 		-L"$out" -llvmlockd_idm -pthread
 }
 compile test_threads
-# The same with a thread that writes what the library reads: it must be reported.
+# The same with a thread that writes memory that the library reads: this must be reported.
 compile test_threads-race -DRACE
 
 run() {
@@ -52,7 +52,7 @@ run() {
 	emulator_pid=$!
 	read -r _ <"$work/$1.ready"
 	status=0
-	# Without address randomisation, which gcc's runtime does not bear on newer kernels.
+	# Without address randomisation, which gcc's runtime does not support on newer kernels.
 	TSAN_OPTIONS="exitcode=66 suppressions=$PWD/tsan.supp" timeout 120 \
 		setarch -R "$out/$1" >"$work/$1.out" 2>&1 || status=$?
 	kill "$emulator_pid"

@@ -1,6 +1,6 @@
 /*
  * The functions of liblvmlockd_idm that lvmlockd calls, as lvm2 declares them from 2.03.25 on.
- * Earlier releases pass one adopt argument; the library knows.
+ * Earlier releases pass one adopt argument; the library knows. lm_get_lvb_idm is for others.
  *
  * Generated from the source of the library.
  *
@@ -24,10 +24,10 @@ extern "C" {
 #endif // __cplusplus
 
 /**
- * How many bytes of each `struct resource` the lock manager wants for itself: none.
+ * The number of bytes that the lock manager needs in each `struct resource`: 0.
  *
- * The first call of all, from lvmlockd's main thread, after it has become a daemon. What an
- * earlier lvmlockd left behind is taken care of from now on.
+ * This is the first call, from lvmlockd's main thread, after it has become a daemon. From now on
+ * the library cares for the locks that an earlier lvmlockd left behind.
  */
 int lm_data_size_idm(void);
 
@@ -37,21 +37,20 @@ int lm_data_size_idm(void);
 int lm_is_running_idm(void);
 
 /**
- * Takes note of a lockspace and checks that its drives can be used. lvm shows the result to the
- * user.
+ * Registers a lockspace and checks that its drives can be used. lvm shows the result to the user.
  *
  * Returns 0; -212 (EARGS) if the VG's parameters cannot be used; -214 (EMANAGER) if IDM cannot be
- * used on this host; -218 (ELOCKIO) if the drives cannot.
+ * used on this host; -218 (ELOCKIO) if the drives cannot be used.
  *
  * # Safety
  *
- * `ls` is NULL or one of core's, and stays until lm_rem_lockspace_idm or until
+ * `ls` is NULL or a lockspace of core, and stays valid until lm_rem_lockspace_idm or until
  * lm_add_lockspace_idm fails.
  */
 int lm_prepare_lockspace_idm(struct lockspace *ls);
 
 /**
- * Starts a lockspace that was prepared. If it fails nothing is left of the lockspace.
+ * Starts a lockspace that was prepared. If it fails, nothing remains of the lockspace.
  *
  * Returns 0, or a negative error number, which core only logs.
  *
@@ -62,10 +61,10 @@ int lm_prepare_lockspace_idm(struct lockspace *ls);
 int lm_add_lockspace_idm(struct lockspace *ls, int adopt_only, int adopt_ok);
 
 /**
- * Stops a lockspace. `free_vg`: its VG is being removed.
+ * Stops a lockspace. With `free_vg` its VG is being removed.
  *
- * Returns 0; -16 (EBUSY) if it stays as it is, because locks of it are in use that core does not
- * know of.
+ * Returns 0; -16 (EBUSY) if the lockspace stays as it is, because it has locks in use that core
+ * does not know of.
  *
  * # Safety
  *
@@ -74,7 +73,7 @@ int lm_add_lockspace_idm(struct lockspace *ls, int adopt_only, int adopt_ok);
 int lm_rem_lockspace_idm(struct lockspace *ls, int free_vg);
 
 /**
- * Takes note of a resource. Core calls it only before it removes an LV that was never locked.
+ * Registers a resource. Core calls it only before it removes an LV that was never locked.
  *
  * Returns 0.
  *
@@ -85,9 +84,9 @@ int lm_rem_lockspace_idm(struct lockspace *ls, int free_vg);
 int lm_add_resource_idm(struct lockspace *ls, struct resource *r);
 
 /**
- * Forgets a resource, known or not; unlocks nothing that another resource holds.
+ * Forgets a resource, known or not. Never unlocks a lock that another resource holds.
  *
- * It may come when the lockspace is gone, so neither struct is looked into.
+ * The lockspace may be gone already, so neither struct is read.
  *
  * Returns 0.
  *
@@ -100,18 +99,18 @@ int lm_rem_resource_idm(struct lockspace *ls, struct resource *r);
 /**
  * Takes a lock. `ld_mode` is 2 (shared) or 3 (exclusive).
  *
- * For an LV, `lv_uuid` is its uuid and `pvs` the PVs that it lies on, which are freed; core does
+ * For an LV, `lv_uuid` is its uuid and `pvs` the PVs that it lies on. The PVs are freed: core does
  * not need them any more (and would free them twice if the client disconnected at the wrong
  * moment). `vb_out` gets the value block: zeros where there is no value.
  *
  * Returns 0; -11 (EAGAIN) if another host holds it; -218 (ELOCKIO) if too few drives answer;
- * -22 (EINVAL) for parameters that make no sense; -210 (ENOLS), -217 (EVGKILLED), -223
- * (EADOPT_NONE), -224 (EADOPT_RETRY).
+ * -22 (EINVAL) for invalid parameters; -210 (ENOLS), -217 (EVGKILLED), -223 (EADOPT_NONE), -224
+ * (EADOPT_RETRY).
  *
  * # Safety
  *
- * `ls`, `r` and `lv_uuid` are NULL or core's, for the duration of the call. `vb_out` is NULL or
- * may be written. `pvs` is NULL or a list of strings; for an LV, strings and array come from
+ * `ls`, `r` and `lv_uuid` are NULL or belong to core, and stay valid during the call. `vb_out` is
+ * NULL or writable. `pvs` is NULL or a list of strings; for an LV, strings and array come from
  * malloc.
  */
 int lm_lock_idm(struct lockspace *ls,
@@ -124,32 +123,51 @@ int lm_lock_idm(struct lockspace *ls,
                 int adopt_ok);
 
 /**
+ * Reads the value block of a lock without taking it or disturbing whoever has it. lvmlockd gets
+ * the value with the lock; this is for programs that only want to know it.
+ *
+ * `vb_out` gets the value as it was at some moment of the call: what this host knows where it has
+ * the lock itself, else what a majority of the drives shows. It is all zero where there is no
+ * value, where another host has the lock, or where the value is not known for another reason; an
+ * LV's lock has none.
+ *
+ * Returns 0; -218 (ELOCKIO) if too few drives answer; -22 (EINVAL) for parameters that make no
+ * sense; -210 (ENOLS), -217 (EVGKILLED).
+ *
+ * # Safety
+ *
+ * `ls` and `r` are NULL or core's, for the duration of the call. `vb_out` is NULL or may be
+ * written.
+ */
+int lm_get_lvb_idm(struct lockspace *ls, struct resource *r, struct val_blk *vb_out);
+
+/**
  * Changes the mode of a held lock. `r_version` is a version to publish, or 0.
  *
  * Returns 0 or, with the lock in its old mode, a negative error number as lm_lock_idm.
  *
  * # Safety
  *
- * `ls` and `r` are NULL or core's, for the duration of the call.
+ * `ls` and `r` are NULL or belong to core, and stay valid during the call.
  */
 int lm_convert_idm(struct lockspace *ls, struct resource *r, int ld_mode, uint32_t r_version);
 
 /**
- * Gives a lock up. `r_version` is a version to publish, or 0; `lmu_flags` is 1 when the VG is
+ * Gives up a lock. `r_version` is a version to publish, or 0; `lmu_flags` is 1 when the VG is
  * being removed.
  *
- * Returns 0, always: core's state would be wrong for good if it did not. What drives did not take
- * is followed up in the background.
+ * Always returns 0: with an error, core's state would stay wrong for ever. Drives that did not
+ * take the release are followed up in the background.
  *
  * # Safety
  *
- * `ls` and `r` are NULL or core's, for the duration of the call.
+ * `ls` and `r` are NULL or belong to core, and stay valid during the call.
  */
 int lm_unlock_idm(struct lockspace *ls, struct resource *r, uint32_t r_version, uint32_t lmu_flags);
 
 /**
- * How many other hosts have the lockspace started, or a negative error number. `notify` is not
- * used, as in core's other lock managers.
+ * The number of other hosts that have the lockspace started, or a negative error number. `notify`
+ * is not used, as in core's other lock managers.
  *
  * # Safety
  *
@@ -166,7 +184,7 @@ int lm_hosts_idm(struct lockspace *ls, int notify);
  *
  * # Safety
  *
- * `ls_rejoin` is NULL or a list of core's that nobody else uses meanwhile.
+ * `ls_rejoin` is NULL or a list of core that no other thread uses meanwhile.
  */
 int lm_get_lockspaces_idm(struct list_head *ls_rejoin);
 

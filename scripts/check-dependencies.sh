@@ -1,9 +1,9 @@
 #!/bin/sh
-# Fails where a dependency comes from elsewhere than crates.io, or where its licence does not fit.
+# Fails if a dependency does not come from crates.io, or if its licence is not compatible.
 #
-# lvmlockd is under GPL-2.0-only, so what is linked into the library has to offer a licence that is
-# compatible with that: not Apache-2.0 alone. What only tests and tools are built of may have any of
-# the permissive ones.
+# lvmlockd is under GPL-2.0-only, so crates that are linked into the library must offer a licence
+# that is compatible with it: not Apache-2.0 alone. Crates that are used only for tests and tools
+# may have any of the permissive licences.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -17,8 +17,8 @@ if [ -n "$foreign" ]; then
 	exit 1
 fi
 
-# Reads lines "PACKAGE|SPDX EXPRESSION" and prints those whose expression does not hold when only
-# the licences in `list` do. "AND" binds tighter than "OR"; "/" is an old form of "OR".
+# Reads lines "PACKAGE|SPDX EXPRESSION" and prints those whose expression is not satisfied by the
+# licences in `list` alone. "AND" binds tighter than "OR"; "/" is an old form of "OR".
 unfit() {
 	awk -F'|' -v list="$1" '
 		BEGIN {
@@ -29,7 +29,8 @@ unfit() {
 			sub(/ *\(\*\)$/, "", text)
 			return text
 		}
-		# Each returns whether its part of the expression holds; `at` is the next word.
+		# Each returns whether its part of the expression is satisfied; `at` is the next
+		# word.
 		function either(    holds) {
 			holds = both()
 			while (word[at] == "OR") {
@@ -67,7 +68,7 @@ unfit() {
 		}' | sort -u
 }
 
-# Of what is built on this machine; `-e` chooses the kind of dependency.
+# Dependencies for builds on this machine; `-e` selects their kind.
 packages() {
 	cargo tree --locked --prefix none --format '{p}|{l}' "$@"
 }
@@ -76,7 +77,7 @@ failed=
 check() {
 	what=$1 list=$2
 	shift 2
-	# Not in a pipe, where a failure of cargo would not be seen.
+	# Not in a pipe, which would hide a failure of cargo.
 	found=$(packages "$@")
 	bad=$(printf '%s\n' "$found" | grep . | unfit "$list")
 	if [ -n "$bad" ]; then

@@ -4,15 +4,15 @@
 #   scripts/fuzz.sh TARGET [SECONDS]     TARGET: a folder of fuzz/corpus; SECONDS: 60
 #   scripts/fuzz.sh all [SECONDS]        every target for so long
 #
-# The stable compiler is enough: coverage is counted by LLVM flags that it has. No sanitizer is
-# built in, but overflow checks and debug assertions are. What it finds is put into fuzz/artifacts;
-# a new input that is worth keeping goes into fuzz/corpus.
+# The stable compiler is enough: its LLVM flags count coverage. No sanitizer is built in, but
+# overflow checks and debug assertions are. Inputs that fail go into fuzz/artifacts; a new input
+# that is worth keeping goes into fuzz/corpus.
 set -eu
 cd "$(dirname "$0")/.."
 target=${1:?usage: scripts/fuzz.sh TARGET|all [SECONDS]}
 seconds=${2:-60}
 triple=$(rustc -vV | sed -n 's/^host: //p')
-# For our crates and what they use, not for build scripts: hence --target.
+# --target limits the flags to our crates and their dependencies, without build scripts.
 RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
 	-Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares \

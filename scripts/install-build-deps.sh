@@ -1,16 +1,16 @@
 #!/bin/sh
-# Installs the Debian packages that building and testing need, as far as they are missing.
+# Installs the Debian packages that building and testing need, if they are missing.
 #
 #   install-build-deps.sh         for building the library and for the demo
 #   install-build-deps.sh check   for all tests, too
 #
-# A Rust toolchain that is already there is used if it is new enough.
+# An installed Rust toolchain is used if it is new enough.
 set -eu
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
 
 rust_minimum=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$(dirname "$0")/../Cargo.toml")
 
-# For the library; for lvm2; for getting lvm2's source and the crates.
+# For the library; for lvm2; to get lvm2's source and the crates.
 packages="gcc libc6-dev make pkg-config
 	libaio-dev libblkid-dev libsystemd-dev libudev-dev
 	ca-certificates debian-archive-keyring dpkg-dev patch xz-utils"
@@ -31,7 +31,7 @@ have_cargo() {
 	[ -n "$version" ] && at_least "$version" "$rust_minimum"
 }
 
-# Debian 12 has a current toolchain under names of its own, besides one that is too old.
+# Debian 12 has a current toolchain under separate names, besides one that is too old.
 rust_packages() {
 	candidate=$(apt-cache policy cargo | sed -n 's/^ *Candidate: //p')
 	if at_least "${candidate%%+*}" "$rust_minimum"; then

@@ -1,15 +1,15 @@
 #!/bin/sh
-# Runs cargo of the oldest Rust that Cargo.toml promises (rust-version), with these arguments.
+# Runs cargo of the oldest supported Rust (rust-version in Cargo.toml) with these arguments.
 #
-# That is Debian 13's. On a machine with another Rust, one that rustup has is used, or a package of
-# Debian, which is installed if this is run as root and replaces no other.
+# This is Debian 13's Rust. On a machine with another one, it uses one that rustup has, or a package
+# of Debian; as root it installs this package, which replaces no other.
 set -eu
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
 cd "$(dirname "$0")/.."
 
 minimum=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 
-# Whether this command is a cargo of that release.
+# Whether this command is a cargo of the oldest supported release.
 fits() {
 	case $("$@" --version 2>/dev/null) in
 	"cargo $minimum."*) ;;
@@ -17,13 +17,13 @@ fits() {
 	esac
 }
 
-# A package's version of that release, if Debian has one.
+# The version of a package of that release, if Debian has one.
 version_of() {
 	apt-cache madison "$1" | awk -v begin="$minimum." -F' *[|] *' \
 		'index($2, begin) == 1 { print $2; exit }'
 }
 
-# Debian 12 has it under names of its own.
+# Debian 12 has it under separate names.
 install_package() {
 	[ "$(id -u)" = 0 ] && [ ! -e /usr/bin/cargo ] && [ ! -e /usr/bin/rustc ] || return 0
 	apt-get -qq update

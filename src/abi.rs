@@ -1,7 +1,7 @@
-//! What is particular to the process that loads us: lvmlockd's structs, symbols and log.
+//! The interface to the process that loads this library: lvmlockd's structs, symbols and log.
 //!
-//! Nothing here knows about locks. The entry points use it to turn core's arguments into the plain
-//! values that the manager takes.
+//! This module knows nothing about locks. The entry points use it to convert core's arguments into
+//! the plain values that the manager takes.
 
 mod borrowed;
 mod c;
@@ -21,19 +21,19 @@ use once_cell::sync::OnceCell;
 
 /// Gets the log and the panic report ready; every entry point calls it first.
 ///
-/// It is not done by an ELF constructor, because those run before lvmlockd forks into the
-/// background (docs/lvmlockd-contract.md, "Start and end of the daemon").
+/// An ELF constructor would be too early, because it runs before lvmlockd forks into the background
+/// (docs/lvmlockd-contract.md, "Start and end of the daemon").
 pub fn start() {
     static STARTED: OnceCell<()> = OnceCell::new();
     STARTED.get_or_init(|| {
         logger::install();
-        // Where a panic came from is known only here; the entry points turn it into a number.
+        // Only this hook knows where a panic came from; the entry points turn it into a number.
         std::panic::set_hook(Box::new(|panic| log::error!("internal error: {panic}")));
     });
 }
 
-/// Has `end` called when this process calls exit; only the first call does something. A child that
-/// lvmlockd forks has none of our threads, and nothing is called when it exits.
+/// Makes this process call `end` when it calls exit; only the first call has an effect. A child
+/// that lvmlockd forks has none of our threads, so nothing is called when the child exits.
 pub fn at_exit(end: fn()) {
     static END: OnceCell<(u32, fn())> = OnceCell::new();
 
@@ -49,7 +49,7 @@ pub fn at_exit(end: fn()) {
     END.get_or_init(|| {
         // SAFETY: the function stays where it is, because lvmlockd never unloads the library.
         if unsafe { libc::atexit(run) } != 0 {
-            log::warn!("what is on its way to drives is not waited for at exit");
+            log::warn!("commands on their way to drives are not waited for at exit");
         }
         (std::process::id(), end)
     });

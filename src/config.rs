@@ -1,7 +1,7 @@
-//! Settings, from a file.
+//! Settings from a file.
 //!
-//! The file is TOML; `/etc/lvm/lvmlockd-idm.conf`, or what the environment variable
-//! `LVMLOCKD_IDM_CONF` names. Without a file the defaults hold.
+//! The file is TOML: `/etc/lvm/lvmlockd-idm.conf`, or the file that the environment variable
+//! `LVMLOCKD_IDM_CONF` names. Without a file the defaults apply.
 //!
 //! `dist/lvmlockd-idm.conf` shows all keys; builds with the feature `emulator` also know
 //!
@@ -24,39 +24,45 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// The file that is read where the environment names none.
+/// The file that is read where the environment names no other.
 pub const DEFAULT_FILE: &str = "/etc/lvm/lvmlockd-idm.conf";
 /// The environment variable that names another file.
 pub const FILE_VARIABLE: &str = "LVMLOCKD_IDM_CONF";
 
 const DEFAULT_LEASE_MS: u64 = 60_000;
-/// Shorter leases are lost to an ordinary scheduling delay, longer ones keep a dead host's locks
-/// for more than an hour.
+/// Accepted leases in ms. An ordinary scheduling delay can end shorter leases, and longer ones keep
+/// a dead host's locks for more than an hour.
 pub(crate) const LEASE_MS: core::ops::RangeInclusive<u64> = 500..=3_600_000;
-/// How large a file may be, in bytes.
+/// The shortest accepted time for a request.
+const SHORTEST_REQUEST_TIME: Duration = Duration::from_secs(1);
+/// The largest accepted file in bytes.
 const LARGEST: u64 = 1 << 20;
-/// How the parser offers the key that only builds with emulated drives know.
+/// The part of the parser's messages that offers a key which only builds with emulated drives know.
+/// Other builds remove it.
 const EMULATOR_KEY: &str = if cfg!(feature = "emulator") { "\n" } else { ", `emulator`" };
 const DEFAULT_STATE_DIR: &str = "/run/lvmlockd-idm";
 
-/// What can be set.
+/// The settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The lease that drives are asked for.
+    /// Lease that drives are asked for.
     pub lease: Duration,
-    /// Paths of the global lock's drives. Every host must name the same drives. Empty: those that
-    /// have a GPT partition named `propeller`.
+    /// Time after which a request is refused because its drives do not answer. `None`: 5 s, or a
+    /// quarter of a lease that is shorter than 20 s.
+    pub request_time: Option<Duration>,
+    /// Paths of the global lock's drives. Every host must name the same drives. Where empty, the
+    /// drives are those with a GPT partition named `propeller`.
     pub global_drives: Vec<String>,
-    /// Emulated drives: a path or plain name, and the socket that stands for it.
+    /// Emulated drives: a path or plain name, and its socket.
     pub emulated: BTreeMap<String, PathBuf>,
-    /// Where state is kept that must not outlive the boot.
+    /// Directory for state that must not outlive the boot.
     pub state_dir: PathBuf,
     /// Program and arguments that are run when a VG's locks are about to be lost; the VG's name
     /// is appended. `None`: `lvmlockctl --kill`.
     pub kill_command: Option<Vec<String>>,
     /// The watchdog device, where one is used.
     pub watchdog: Option<PathBuf>,
-    /// What is configured of the times before a lock may be lost.
+    /// Configured times before a lock may be lost.
     pub fencing: FencingConfig,
 }
 
@@ -64,6 +70,7 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             lease: Duration::from_millis(DEFAULT_LEASE_MS),
+            request_time: None,
             global_drives: Vec::new(),
             emulated: BTreeMap::new(),
             state_dir: PathBuf::from(DEFAULT_STATE_DIR),
@@ -74,7 +81,7 @@ impl Default for Config {
     }
 }
 
-/// What is wrong with the settings. The text names the file and the key.
+/// An error in the settings. The text names the file and the key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError(String);
 
@@ -90,6 +97,7 @@ impl std::error::Error for ConfigError {}
 #[serde(deny_unknown_fields)]
 struct Raw {
     lease_ms: Option<u64>,
+    request_time_ms: Option<u64>,
     state_dir: Option<PathBuf>,
     kill_command: Option<Vec<String>>,
     kill_time_ms: Option<u64>,
@@ -108,7 +116,7 @@ struct RawGlobal {
 }
 
 impl Config {
-    /// The settings of this host, and the file that they are from. A file that the environment
+    /// The settings of this host, and the file that they come from. A file that the environment
     /// names must exist.
     pub fn load() -> Result<(Config, Option<PathBuf>), ConfigError> {
         let named = env::var_os(FILE_VARIABLE).map(PathBuf::from);
@@ -125,13 +133,19 @@ impl Config {
         Config::parse(&text).map_err(|error| ConfigError(format!("{}: {error}", file.display())))
     }
 
-    /// What is in force, for the log.
+    /// The settings in force, for the log.
     pub fn summary(&self) -> String {
         let drives = match self.global_drives.as_slice() {
             [] => "those with a partition \"propeller\"".to_owned(),
             drives => drives.join(", "),
         };
         format!("lease {} ms, drives of the global lock: {drives}", self.lease.as_millis())
+    }
+
+    /// The times that the lock engine uses.
+    pub fn timing(&self) -> Timing {
+        let usual = Timing::for_lease(self.lease);
+        Timing { patience: self.request_time.unwrap_or(usual.patience), ..usual }
     }
 
     /// The settings in a text.
@@ -160,6 +174,10 @@ impl Config {
             check_command(command)?;
         }
         let lease = Duration::from_millis(lease_ms);
+        let request_time = raw.request_time_ms.map(Duration::from_millis);
+        if let Some(time) = request_time {
+            check_request_time(time, lease)?;
+        }
         if let Some(watchdog) = &raw.watchdog {
             check_watchdog(watchdog)?;
         }
@@ -178,6 +196,7 @@ impl Config {
         let emulated = raw.emulator.unwrap_or_default();
         Ok(Config {
             lease,
+            request_time,
             global_drives: raw.global.drives,
             emulated,
             state_dir,
@@ -188,17 +207,16 @@ impl Config {
     }
 }
 
-/// Whether there is a file, or anything that cannot be seen: only what is certainly absent is
-/// replaced by the defaults.
+/// Whether a file exists or may exist: the defaults apply only where the file is certainly absent.
 fn is_there(file: &Path) -> bool {
     !fs::symlink_metadata(file).is_err_and(|error| file::is_absent(&error))
 }
 
-/// Reads the file, unless others than root and this user may have written it: it names a program
+/// Reads the file, unless anyone but root and this user may have written it: it names a program
 /// that is run.
 fn read(file: &Path) -> io::Result<String> {
     let mut options = fs::File::options();
-    // Whoever opens a FIFO waits for its writer otherwise.
+    // Without O_NONBLOCK, opening a FIFO would wait for its writer.
     let opened = options.read(true).custom_flags(libc::O_NONBLOCK).open(file)?;
     let found = opened.metadata()?;
     if !found.is_file() {
@@ -221,7 +239,7 @@ fn read(file: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// One line for an error of the parser, which draws pictures of several.
+/// One line for an error of the parser, whose own text has several.
 fn described(text: &str, error: &toml::de::Error) -> ConfigError {
     let why = error.message().replace('\n', " ").replace(EMULATOR_KEY, "");
     let Some(before) = error.span().and_then(|span| text.get(..span.start)) else {
@@ -230,6 +248,22 @@ fn described(text: &str, error: &toml::de::Error) -> ConfigError {
     let line = text.get(before.rfind('\n').map_or(0, |at| at + 1)..).unwrap_or_default();
     let line = line.lines().next().unwrap_or_default().trim();
     ConfigError(format!("line {}, {line:?}: {why}", before.matches('\n').count() + 1))
+}
+
+/// A request may take as long as a command of unknown fate. It may not be over before a sound drive
+/// has answered.
+fn check_request_time(time: Duration, lease: Duration) -> Result<(), ConfigError> {
+    let usual = Timing::for_lease(lease);
+    let shortest = usual.patience.min(SHORTEST_REQUEST_TIME);
+    if (shortest..=usual.linger).contains(&time) {
+        return Ok(());
+    }
+    Err(ConfigError(format!(
+        "request_time_ms = {}: must be {} to {}, a quarter of the lease",
+        time.as_millis(),
+        shortest.as_millis(),
+        usual.linger.as_millis()
+    )))
 }
 
 fn check_watchdog(device: &Path) -> Result<(), ConfigError> {
@@ -314,6 +348,9 @@ mod tests {
         assert!(refused("lease_ms = 499").contains("lease_ms = 499"));
         assert!(refused("lease_ms = 3600001").contains("3600000"));
         assert!(refused("lease_ms = -1").contains("lease_ms"));
+        assert!(refused("request_time_ms = 999").contains("request_time_ms = 999"));
+        assert!(refused("request_time_ms = 15001").contains("1000 to 15000"));
+        assert!(refused("lease_ms = 2000\nrequest_time_ms = 501").contains("500 to 500"));
         assert!(refused("state_dir = \"run\"").contains("state_dir"));
         assert!(refused("kill_time_ms = 30000").contains("kill_time_ms = 30000"));
         assert!(refused("lease_ms = 1000\nkill_time_ms = 600").contains("lease_ms = 1000"));

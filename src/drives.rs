@@ -22,19 +22,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Commands of one drive that are in the kernel at the same time, and as many again for every
-/// further path: one that hangs must not keep the others from being used.
+/// further path: a path that hangs must not block the others.
 const WORKERS: usize = 4;
-/// How long a worker without work waits before it ends.
+/// Time after which a worker without work ends.
 pub(crate) const IDLE: Duration = Duration::from_secs(30);
 
-/// All drives that were ever named. A drive keeps its [`DriveRef`] for the life of the process.
+/// All drives that were ever named. A drive keeps its [`DriveRef`] for the lifetime of the process.
 pub struct Drives {
     topology: Topology,
     connect: Box<Connect>,
-    /// What commands may take.
+    /// Time limits of commands.
     limits: Limits,
     known: Mutex<Known>,
-    /// The disks that the host has, as they were last looked at.
+    /// The disks of the host, as of the last inventory.
     inventory: Mutex<Arc<Inventory>>,
 }
 
@@ -42,12 +42,12 @@ pub struct Drives {
 struct Known {
     all: Vec<Arc<KnownDrive>>,
     by_identity: HashMap<String, DriveRef>,
-    /// What a path led to when it was last looked at.
+    /// The drives that each path led to when it was last resolved.
     by_path: HashMap<String, Vec<DriveRef>>,
-    /// What was last said about a path that leads to no drive, or a drive without a vote.
+    /// The last message about each path that leads to no drive and each drive without a vote.
     complaints: HashMap<String, String>,
-    /// Warnings that are still to be given, without the mutex: the reactor needs it, and the log
-    /// may take nothing.
+    /// Warnings that are still to be logged after the mutex is released: the reactor needs the
+    /// mutex, and the log may block.
     unsaid: Vec<String>,
 }
 
@@ -55,29 +55,29 @@ struct Known {
 struct KnownDrive {
     reference: DriveRef,
     identity: String,
-    /// The device that it is a part of, once it was found.
+    /// Device that the drive is a part of, once known.
     device: OnceCell<String>,
     paths: Paths,
-    /// It has answered a command of IDM.
+    /// Whether it has answered an IDM command.
     has_idm: AtomicBool,
-    /// It was said that it has none.
+    /// Whether the log already says that it has no IDM.
     no_idm: AtomicBool,
     queue: Mutex<CommandQueue>,
     work: Condvar,
     metrics: DriveMetrics,
 }
 
-/// What the paths of a lock stand for.
+/// The drives behind the paths of a lock.
 pub struct Members {
     /// The drives, each once.
     pub members: Vec<Member>,
-    /// How many of them can be found now. The others never answer.
+    /// Number of them that can be found now. The others never answer.
     pub found: usize,
-    /// Whether some path can never lead to a drive, and what the first such path is.
+    /// Error of the first path that can never lead to a drive, if there is one.
     pub unusable: Option<TopologyError>,
 }
 
-/// Gives the warnings that are still to be given.
+/// Releases the mutex and logs the warnings that are still to be logged.
 fn say_unsaid(mut known: MutexGuard<'_, Known>) {
     let unsaid = core::mem::take(&mut known.unsaid);
     drop(known);
@@ -85,15 +85,15 @@ fn say_unsaid(mut known: MutexGuard<'_, Known>) {
 }
 
 impl Drives {
-    /// No drives yet.
+    /// A list without drives.
     pub fn new(topology: Topology, connect: Box<Connect>, limits: Limits) -> Drives {
         let (known, inventory) = (Mutex::default(), Mutex::default());
         Drives { topology, connect, limits, known, inventory }
     }
 
-    /// The drives behind paths, all of those that a path stands on. What is missing counts as
-    /// drives that never answer: as those that the path led to before, where it did, so that
-    /// three lost partitions of one drive are one lost drive.
+    /// The drives behind paths: for each path all drives that it is made of. A missing drive counts
+    /// as one that never answers. Where a path led to drives before, those count, so that three
+    /// lost partitions of one drive are one lost drive.
     pub fn members(&self, paths: &[String]) -> Members {
         let mut members: Vec<Member> = Vec::new();
         let mut there = HashSet::new();
@@ -134,7 +134,7 @@ impl Drives {
         Members { members, found, unusable }
     }
 
-    /// Adds to `members` the drives that have a partition for the global lock now; those that had
+    /// Adds to `members` the drives that have a partition for the global lock now; drives that had
     /// one before stay.
     pub fn add_global(&self, members: &mut Vec<Member>) -> Members {
         let inventory = self.inventory();
@@ -150,7 +150,7 @@ impl Drives {
             );
             if members.iter().all(|member| member.drive != drive.reference) {
                 if !first {
-                    log::warn!("the global lock is now on drive {}, too", drive.paths.name());
+                    log::warn!("the global lock is now also on drive {}", drive.paths.name());
                 }
                 let identity = drive.identity.clone().into_bytes();
                 members.push(Member { drive: drive.reference, identity });
@@ -165,7 +165,7 @@ impl Drives {
         Members { members: members.clone(), found, unusable: None }
     }
 
-    /// The drive with an identity. It does not answer until a path leads to it.
+    /// The drive with this identity. It does not answer until a path leads to it.
     pub fn member(&self, identity: &str) -> Member {
         let inventory = self.inventory();
         let drive = self.known.lock().drive(identity);
@@ -173,7 +173,7 @@ impl Drives {
         Member { drive: drive.reference, identity: identity.as_bytes().to_vec() }
     }
 
-    /// What was last said of paths and drives.
+    /// The last messages about paths and drives.
     #[cfg(test)]
     pub fn complaints(&self) -> Vec<String> {
         self.known.lock().complaints.values().cloned().collect()
@@ -198,7 +198,7 @@ impl Drives {
         self.get(drive).is_some_and(|drive| drive.has_idm.load(Ordering::Relaxed))
     }
 
-    /// Says once that a drive has no IDM.
+    /// Logs once that a drive has no IDM.
     pub fn say_no_idm(&self, drive: DriveRef) {
         let Some(drive) = self.get(drive) else { return };
         if !drive.no_idm.swap(true, Ordering::Relaxed) {
@@ -209,13 +209,13 @@ impl Drives {
         }
     }
 
-    /// The drives that are known not to answer promptly.
+    /// The drives that currently do not answer promptly.
     pub fn slow(&self, now: Instant) -> Vec<DriveRef> {
         let all = self.known.lock().all.clone();
         all.iter().filter(|drive| drive.paths.are_slow(now)).map(|drive| drive.reference).collect()
     }
 
-    /// What was counted, of the whole process and of each drive, as text for Prometheus.
+    /// The counters of the process and of each drive, as text for Prometheus.
     pub fn render(&self, metrics: &Metrics) -> String {
         let all = self.known.lock().all.clone();
         let names: Vec<String> = all.iter().map(|drive| drive.paths.name()).collect();
@@ -224,9 +224,9 @@ impl Drives {
         metrics.render(&samples)
     }
 
-    /// Queues a command. Never blocks; `done` is called exactly once, also where there is no such
-    /// drive. What is not awaited is begun with the next [`start`](Drives::start), if no worker
-    /// comes upon it before.
+    /// Queues a command. Never blocks; `done` is called exactly once, even where there is no such
+    /// drive. A background command begins with the next [`start`](Drives::start), unless a worker
+    /// gets to it before.
     pub fn submit(
         &self,
         drive: DriveRef,
@@ -250,9 +250,9 @@ impl Drives {
         all.into_iter().for_each(|drive| drive.start(self.limits));
     }
 
-    /// Answers commands that wait in queues since before `before`, or for too long: they certainly
-    /// did not reach their drive. Those that the kernel keeps for too long are lost. For the others
-    /// there may be work for more workers by now.
+    /// Ends commands that have waited in a queue since before `before`, or for too long: they
+    /// certainly did not reach their drive. Commands that the kernel keeps for too long are
+    /// reported lost. For the others it starts more workers where needed.
     pub fn expire(&self, before: Instant, now: Instant) {
         self.sweep(before, now);
         self.start();
@@ -271,7 +271,7 @@ impl Drives {
         }
     }
 
-    /// The disks that the host has, as they were last looked at.
+    /// The disks of the host, as of the last inventory.
     pub fn inventory(&self) -> Arc<Inventory> {
         self.inventory.lock().clone()
     }
@@ -281,8 +281,8 @@ impl Drives {
         self.topology.event_count()
     }
 
-    /// Looks at the disks that the host has, and takes note of paths to known drives that came or
-    /// went. Nothing changes where sysfs cannot be read.
+    /// Lists the disks of the host, and updates the paths to known drives. Nothing changes where
+    /// sysfs cannot be read.
     pub fn take_inventory(&self) {
         let inventory = match self.topology.inventory() {
             Ok(inventory) => Arc::new(inventory),
@@ -296,7 +296,7 @@ impl Drives {
         }
     }
 
-    /// Ends all workers after the command that they are at, and drops what waits.
+    /// Ends all workers after their current command, and drops the commands that wait.
     pub fn close(&self) {
         let all = self.known.lock().all.clone();
         for drive in all {
@@ -352,8 +352,9 @@ impl Known {
         drives
     }
 
-    /// Adds what a path led to before. A path that never led to a drive counts as one: nobody
-    /// knows how many there would be, but a majority without it must be a majority with it.
+    /// Adds the drives that a path led to before. A path that never led to a drive counts as one
+    /// drive: the true number is not known, but a majority without this drive must be a majority
+    /// with it.
     fn add_lost(&mut self, path: &str, drives: &mut Vec<DriveRef>) {
         let before = match self.by_path.get(path) {
             Some(before) => before.clone(),
@@ -366,7 +367,7 @@ impl Known {
         }
     }
 
-    /// Says once which drives are parts of one device, whose failure takes several votes away.
+    /// Logs once which drives are parts of one device, whose failure takes several votes away.
     fn say_shared_devices(&mut self, members: &[Member]) {
         let mut first: HashMap<&str, &Arc<KnownDrive>> = HashMap::new();
         for member in members {
@@ -389,7 +390,7 @@ impl Known {
         }
     }
 
-    /// Says once what is wrong with a path.
+    /// Logs once what is wrong with a path.
     fn complain(&mut self, path: &str, why: &str) {
         if self.complaints.get(path).is_none_or(|said| said != why) {
             self.unsaid.push(format!("{why}; it counts as a drive that does not answer"));
@@ -470,7 +471,8 @@ impl KnownDrive {
         }
     }
 
-    /// A worker could not be started: others take the work, and where there is none it fails.
+    /// Handles a worker that could not be started: other workers take over, and where there is
+    /// none, the commands fail.
     fn no_worker(&self, error: &std::io::Error) {
         let mut queue = self.queue.lock();
         queue.workers -= usize::from(!planted!(NoWorkerUnseen));
@@ -485,7 +487,7 @@ impl KnownDrive {
         }
     }
 
-    /// A worker's life.
+    /// The main loop of a worker.
     fn serve(&self, limits: Limits) {
         while let Some(begun) = self.next() {
             self.work(&begun);
@@ -495,7 +497,7 @@ impl KnownDrive {
         }
     }
 
-    /// Runs a command and tells those who still wait for it.
+    /// Runs a command and replies to all that still wait for it.
     fn work(&self, begun: &Begun) {
         let Begun { command, deadline, .. } = begun;
         let reply = catch_unwind(AssertUnwindSafe(|| self.paths.execute(command, deadline)))
@@ -558,33 +560,34 @@ mod tests {
         Timing::for_lease(Duration::from_secs(60))
     }
 
-    /// The longest from one look at what is lost to the next: 1.5 times what the process may need
-    /// to notice something.
+    /// The longest time between two checks for lost commands: 1.5 times the time in which the
+    /// process has to notice something.
     const SWEEP: Duration = Duration::from_millis(1500);
-    /// How much later than its time-out the kernel returns a command, where it keeps to it.
+    /// Delay after its time-out with which the kernel returns a command, where it keeps to the
+    /// time-out.
     const ABORT: Duration = Duration::from_secs(1);
 
-    /// What one step of a command costs, and what comes of it.
+    /// The times of one step of a command, and its result.
     #[derive(Clone, Copy, Debug)]
     struct Hop {
-        /// Opening the device, and whatever else comes first.
+        /// Time to open the device and for everything else that comes first.
         before: Duration,
         /// The shortest time-out that the kernel keeps to.
         shortest: Duration,
-        /// What the drive needs to answer.
+        /// Time that the drive needs to answer.
         answer: Duration,
-        /// By how much more than [`ABORT`] the kernel is late where it does not answer in time.
+        /// Delay of the kernel beyond [`ABORT`], where the drive does not answer in time.
         recovery: Duration,
         put_off: bool,
     }
 
-    /// The steps of a command by all paths, in a time that only they make pass. Meanwhile somebody
-    /// looks at what is lost, as late as it may be.
+    /// The steps of a command on all paths, in virtual time that only they advance. Meanwhile lost
+    /// commands are looked for, as late as is allowed.
     struct Course {
         hops: Mutex<VecDeque<Hop>>,
         drives: Mutex<Weak<Drives>>,
         swept: Mutex<Instant>,
-        /// When the last time-out was over, and when the last step was.
+        /// End of the last time-out, and end of the last step.
         over: Mutex<(Instant, Instant)>,
     }
 
@@ -634,15 +637,15 @@ mod tests {
         }
     }
 
-    /// The reports of one command, each with how long after it was submitted, and for how long
-    /// time-outs and steps went on.
+    /// The reports of one command, each with the time since its submission, and the times at which
+    /// time-outs and steps ended.
     struct Run {
         reports: Vec<(Reply, Duration)>,
         timeouts_over: Duration,
         steps_over: Duration,
     }
 
-    /// `phase`: how long ago it was last looked for what is lost.
+    /// `phase` is the time since the last check for lost commands.
     fn run(
         command: DriveCommand,
         waits: Duration,
@@ -711,10 +714,10 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(4000))]
 
-        /// Whatever waiting, opening, earlier tries, other paths and the kernel's recovery cost, a
-        /// command is reported once and within a quarter of a lease, and no time-out is longer.
-        /// Where the kernel returns what it gave up within a second, nothing is left of the command
-        /// by then.
+        /// However long the queue, the open, earlier tries, other paths and the kernel's recovery
+        /// take, a command is reported once and within a quarter of a lease, and no time-out is
+        /// longer. Where the kernel returns a command within a second after its time-out, nothing
+        /// of it is left by then.
         #[test]
         fn every_command_is_reported_within_a_quarter_of_a_lease(
             waits in seconds(20),

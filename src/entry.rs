@@ -1,5 +1,5 @@
 //! The functions that lvmlockd's core calls. They convert arguments, call the manager and convert
-//! its answer; there is no logic here.
+//! its answer; they contain no other logic.
 //!
 //! `lm_init_vg_idm` is missing on purpose: core declares it, never defines it and never calls it,
 //! in any release (docs/lvmlockd-contract.md, "Functions").
@@ -15,7 +15,7 @@ use crate::test_mode::TestMode;
 use core::ffi::{c_char, c_int};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// The lock manager. `None` in test mode, where there is nothing to find, to start or to stop.
+/// The lock manager. `None` in test mode, where nothing has to be found, started or stopped.
 fn manager() -> Option<&'static Manager> {
     match TestMode::get() {
         Some(_) => None,
@@ -23,10 +23,10 @@ fn manager() -> Option<&'static Manager> {
     }
 }
 
-/// Runs one call of core's: gives it one line in the log, turns an error into the number that
-/// `number` says, and a panic into that of an internal error.
+/// Runs one call from core: logs it with one line, converts an error with `number`, and turns a
+/// panic into an internal error.
 ///
-/// `body` gets a string to say which lock the call is about.
+/// `body` gets a string in which it names the lock of the call.
 fn call(
     function: &str,
     number: fn(&Error) -> c_int,
@@ -35,7 +35,7 @@ fn call(
     call_at(log::Level::Debug, function, number, body)
 }
 
-/// Like [`call`]; a success is told at `level`.
+/// Like [`call`], with `level` for the log line of a success.
 fn call_at(
     success: log::Level,
     function: &str,
@@ -61,7 +61,7 @@ fn call_at(
     answer.unwrap_or_else(|_| number(&Error::Internal(String::new())))
 }
 
-/// What is part of daily life is no news for syslog.
+/// The log level of an error: expected errors do not go to syslog.
 fn level(error: &Error) -> log::Level {
     match error {
         Error::Held(_) | Error::Busy | Error::AdoptNone | Error::AdoptOtherMode => log::Level::Info,
@@ -74,7 +74,7 @@ fn never_fails(_: &Error) -> c_int {
     0
 }
 
-/// lvmlockd calls exit: main returned, all threads still run.
+/// Runs when lvmlockd calls exit: main has returned, and all threads still run.
 fn end() {
     call("exit", never_fails, |_| {
         if let Some(manager) = manager() {
@@ -88,8 +88,8 @@ fn layout() -> Result<&'static Layout, Error> {
     abi::layout().as_ref().map_err(|why| Error::NotRunning(why.to_string()))
 }
 
-/// Up to 2.03.24 core passes one adopt argument, always 0 for idm, and the second is whatever was
-/// in its place (docs/lvmlockd-contract.md, "Adopt arguments").
+/// Up to 2.03.24 core passes one adopt argument, always 0 for idm, and the second has no defined
+/// value (docs/lvmlockd-contract.md, "Adopt arguments").
 fn adopt(layout: &Layout, only: c_int, ok: c_int) -> Adopt {
     if layout.adopt_args < 2 {
         return Adopt::default();
@@ -97,14 +97,27 @@ fn adopt(layout: &Layout, only: c_int, ok: c_int) -> Adopt {
     Adopt { only: only != 0, ok: ok != 0 }
 }
 
-/// How many bytes of each `struct resource` the lock manager wants for itself: none.
+/// Reads a VG's list of PVs afresh. Core may be replacing it. It is needed where the VG's own lock
+/// is asked for, which comes before those of its LVs.
+fn refresh_pvs(manager: &Manager, ls: LockspaceView, layout: &Layout, resource: &lock::Resource) {
+    if *resource != lock::Resource::Vg {
+        return;
+    }
+    match ls.pvs(layout) {
+        Ok(pvs) if !pvs.is_empty() => manager.set_pvs(ls.key(), pvs),
+        Ok(_) => {}
+        Err(error) => log::warn!("{ls}: {error}; the PVs that were read before are used"),
+    }
+}
+
+/// The number of bytes that the lock manager needs in each `struct resource`: 0.
 ///
-/// The first call of all, from lvmlockd's main thread, after it has become a daemon. What an
-/// earlier lvmlockd left behind is taken care of from now on.
+/// This is the first call, from lvmlockd's main thread, after it has become a daemon. From now on
+/// the library cares for the locks that an earlier lvmlockd left behind.
 #[unsafe(no_mangle)]
 pub extern "C" fn lm_data_size_idm() -> c_int {
     call("lm_data_size_idm", never_fails, |_| {
-        // What is wrong with the layout is logged now, and told by the calls that need it.
+        // An error in the layout is logged now, and returned by the calls that need the layout.
         let _ = abi::layout();
         abi::at_exit(end);
         if let Some(manager) = manager() {
@@ -126,15 +139,14 @@ pub extern "C" fn lm_is_running_idm() -> c_int {
     })
 }
 
-/// Takes note of a lockspace and checks that its drives can be used. lvm shows the result to the
-/// user.
+/// Registers a lockspace and checks that its drives can be used. lvm shows the result to the user.
 ///
 /// Returns 0; -212 (EARGS) if the VG's parameters cannot be used; -214 (EMANAGER) if IDM cannot be
-/// used on this host; -218 (ELOCKIO) if the drives cannot.
+/// used on this host; -218 (ELOCKIO) if the drives cannot be used.
 ///
 /// # Safety
 ///
-/// `ls` is NULL or one of core's, and stays until lm_rem_lockspace_idm or until
+/// `ls` is NULL or a lockspace of core, and stays valid until lm_rem_lockspace_idm or until
 /// lm_add_lockspace_idm fails.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lm_prepare_lockspace_idm(ls: *mut RawLockspace) -> c_int {
@@ -155,7 +167,7 @@ pub unsafe extern "C" fn lm_prepare_lockspace_idm(ls: *mut RawLockspace) -> c_in
     })
 }
 
-/// Starts a lockspace that was prepared. If it fails nothing is left of the lockspace.
+/// Starts a lockspace that was prepared. If it fails, nothing remains of the lockspace.
 ///
 /// Returns 0, or a negative error number, which core only logs.
 ///
@@ -180,10 +192,10 @@ pub unsafe extern "C" fn lm_add_lockspace_idm(
     })
 }
 
-/// Stops a lockspace. `free_vg`: its VG is being removed.
+/// Stops a lockspace. With `free_vg` its VG is being removed.
 ///
-/// Returns 0; -16 (EBUSY) if it stays as it is, because locks of it are in use that core does not
-/// know of.
+/// Returns 0; -16 (EBUSY) if the lockspace stays as it is, because it has locks in use that core
+/// does not know of.
 ///
 /// # Safety
 ///
@@ -203,7 +215,7 @@ pub unsafe extern "C" fn lm_rem_lockspace_idm(ls: *mut RawLockspace, free_vg: c_
     })
 }
 
-/// Takes note of a resource. Core calls it only before it removes an LV that was never locked.
+/// Registers a resource. Core calls it only before it removes an LV that was never locked.
 ///
 /// Returns 0.
 ///
@@ -212,7 +224,7 @@ pub unsafe extern "C" fn lm_rem_lockspace_idm(ls: *mut RawLockspace, free_vg: c_
 /// `ls` and `r` are only used as names.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lm_add_resource_idm(ls: *mut RawLockspace, r: *mut RawResource) -> c_int {
-    // Each lock has such calls, and they do nothing that is not told of elsewhere.
+    // Every lock has such calls, and other lines already log what they do.
     call_at(log::Level::Trace, "lm_add_resource_idm", never_fails, |_| {
         // The manager has no state of a resource that holds nothing.
         if let Some(test) = TestMode::get().filter(|_| !ls.is_null() && !r.is_null()) {
@@ -222,9 +234,9 @@ pub unsafe extern "C" fn lm_add_resource_idm(ls: *mut RawLockspace, r: *mut RawR
     })
 }
 
-/// Forgets a resource, known or not; unlocks nothing that another resource holds.
+/// Forgets a resource, known or not. Never unlocks a lock that another resource holds.
 ///
-/// It may come when the lockspace is gone, so neither struct is looked into.
+/// The lockspace may be gone already, so neither struct is read.
 ///
 /// Returns 0.
 ///
@@ -233,7 +245,7 @@ pub unsafe extern "C" fn lm_add_resource_idm(ls: *mut RawLockspace, r: *mut RawR
 /// `r` is only used as a name; `ls` not at all.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lm_rem_resource_idm(_ls: *mut RawLockspace, r: *mut RawResource) -> c_int {
-    // Each lock has such calls, and they do nothing that is not told of elsewhere.
+    // Every lock has such calls, and other lines already log what they do.
     call_at(log::Level::Trace, "lm_rem_resource_idm", never_fails, |about| {
         *about = format!(" {r:p}");
         let key = ResourceKey(r as usize);
@@ -247,18 +259,18 @@ pub unsafe extern "C" fn lm_rem_resource_idm(_ls: *mut RawLockspace, r: *mut Raw
 
 /// Takes a lock. `ld_mode` is 2 (shared) or 3 (exclusive).
 ///
-/// For an LV, `lv_uuid` is its uuid and `pvs` the PVs that it lies on, which are freed; core does
+/// For an LV, `lv_uuid` is its uuid and `pvs` the PVs that it lies on. The PVs are freed: core does
 /// not need them any more (and would free them twice if the client disconnected at the wrong
 /// moment). `vb_out` gets the value block: zeros where there is no value.
 ///
 /// Returns 0; -11 (EAGAIN) if another host holds it; -218 (ELOCKIO) if too few drives answer;
-/// -22 (EINVAL) for parameters that make no sense; -210 (ENOLS), -217 (EVGKILLED), -223
-/// (EADOPT_NONE), -224 (EADOPT_RETRY).
+/// -22 (EINVAL) for invalid parameters; -210 (ENOLS), -217 (EVGKILLED), -223 (EADOPT_NONE), -224
+/// (EADOPT_RETRY).
 ///
 /// # Safety
 ///
-/// `ls`, `r` and `lv_uuid` are NULL or core's, for the duration of the call. `vb_out` is NULL or
-/// may be written. `pvs` is NULL or a list of strings; for an LV, strings and array come from
+/// `ls`, `r` and `lv_uuid` are NULL or belong to core, and stay valid during the call. `vb_out` is
+/// NULL or writable. `pvs` is NULL or a list of strings; for an LV, strings and array come from
 /// malloc.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lm_lock_idm(
@@ -276,8 +288,7 @@ pub unsafe extern "C" fn lm_lock_idm(
         let r = unsafe { ResourceView::new(r) }?;
         let resource_type = r.resource_type()?;
         let lv_pvs = match resource_type {
-            // First of all, so that it is done whatever comes next.
-            // SAFETY: as above.
+            // Done first, so that it happens whatever comes next. SAFETY: as above.
             ResourceType::Lv => unsafe { abi::take_pvs(pvs) },
             ResourceType::Global | ResourceType::Vg => Ok(Vec::new()),
         };
@@ -296,15 +307,6 @@ pub unsafe extern "C" fn lm_lock_idm(
                 pvs: lv_pvs?,
             },
         };
-        // Core may be replacing the list. It is needed where the VG's own lock is taken, which
-        // comes before those of its LVs.
-        let vg_pvs = match resource_type {
-            ResourceType::Vg => ls.pvs(layout).unwrap_or_else(|error| {
-                log::warn!("{ls}: {error}; the PVs that were read before are used");
-                Vec::new()
-            }),
-            ResourceType::Global | ResourceType::Lv => Vec::new(),
-        };
         let value = match TestMode::get() {
             Some(_) if r.test_remote_excludes(mode) => {
                 return Err(Error::Held("held by a remote host of the test".into()));
@@ -312,9 +314,7 @@ pub unsafe extern "C" fn lm_lock_idm(
             Some(test) => test.lock(r.key()),
             None => {
                 let manager = Manager::get();
-                if !vg_pvs.is_empty() {
-                    manager.set_pvs(ls.key(), vg_pvs);
-                }
+                refresh_pvs(manager, ls, layout, &resource);
                 let adopt = adopt(layout, adopt_only, adopt_ok);
                 manager.lock(ls.key(), r.key(), resource, mode, adopt)?
             }
@@ -327,13 +327,61 @@ pub unsafe extern "C" fn lm_lock_idm(
     })
 }
 
+/// Reads the value block of a lock without taking it or disturbing whoever has it. lvmlockd gets
+/// the value with the lock; this is for programs that only want to know it.
+///
+/// `vb_out` gets the value as it was at some moment of the call: what this host knows where it has
+/// the lock itself, else what a majority of the drives shows. It is all zero where there is no
+/// value, where another host has the lock, or where the value is not known for another reason; an
+/// LV's lock has none.
+///
+/// Returns 0; -218 (ELOCKIO) if too few drives answer; -22 (EINVAL) for parameters that make no
+/// sense; -210 (ENOLS), -217 (EVGKILLED).
+///
+/// # Safety
+///
+/// `ls` and `r` are NULL or core's, for the duration of the call. `vb_out` is NULL or may be
+/// written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lm_get_lvb_idm(
+    ls: *mut RawLockspace,
+    r: *mut RawResource,
+    vb_out: *mut RawValBlk,
+) -> c_int {
+    call("lm_get_lvb_idm", Error::errno, |about| {
+        // SAFETY: by the contract of this function, for both.
+        let (ls, r) = unsafe { (LockspaceView::new(ls)?, ResourceView::new(r)?) };
+        *about = format!(" {ls} {r}");
+        if vb_out.is_null() {
+            return Err(Error::Invalid("there is no place for the value".into()));
+        }
+        let layout = layout()?;
+        let resource = match r.resource_type()? {
+            ResourceType::Global => lock::Resource::Global,
+            ResourceType::Vg => lock::Resource::Vg,
+            ResourceType::Lv => lock::Resource::Lv { uuid: r.name()?, pvs: Vec::new() },
+        };
+        let value = match TestMode::get() {
+            Some(test) => test.value(r.key()),
+            None => {
+                let manager = Manager::get();
+                refresh_pvs(manager, ls, layout, &resource);
+                manager.read_value(ls.key(), &resource)?
+            }
+        };
+        // SAFETY: as above.
+        unsafe { vb_out.write_unaligned(value.into()) };
+        Ok(0)
+    })
+}
+
 /// Changes the mode of a held lock. `r_version` is a version to publish, or 0.
 ///
 /// Returns 0 or, with the lock in its old mode, a negative error number as lm_lock_idm.
 ///
 /// # Safety
 ///
-/// `ls` and `r` are NULL or core's, for the duration of the call.
+/// `ls` and `r` are NULL or belong to core, and stay valid during the call.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lm_convert_idm(
     ls: *mut RawLockspace,
@@ -355,15 +403,15 @@ pub unsafe extern "C" fn lm_convert_idm(
     })
 }
 
-/// Gives a lock up. `r_version` is a version to publish, or 0; `lmu_flags` is 1 when the VG is
+/// Gives up a lock. `r_version` is a version to publish, or 0; `lmu_flags` is 1 when the VG is
 /// being removed.
 ///
-/// Returns 0, always: core's state would be wrong for good if it did not. What drives did not take
-/// is followed up in the background.
+/// Always returns 0: with an error, core's state would stay wrong for ever. Drives that did not
+/// take the release are followed up in the background.
 ///
 /// # Safety
 ///
-/// `ls` and `r` are NULL or core's, for the duration of the call.
+/// `ls` and `r` are NULL or belong to core, and stay valid during the call.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lm_unlock_idm(
     ls: *mut RawLockspace,
@@ -383,8 +431,8 @@ pub unsafe extern "C" fn lm_unlock_idm(
     })
 }
 
-/// How many other hosts have the lockspace started, or a negative error number. `notify` is not
-/// used, as in core's other lock managers.
+/// The number of other hosts that have the lockspace started, or a negative error number. `notify`
+/// is not used, as in core's other lock managers.
 ///
 /// # Safety
 ///
@@ -408,7 +456,7 @@ pub unsafe extern "C" fn lm_hosts_idm(ls: *mut RawLockspace, _notify: c_int) -> 
 ///
 /// # Safety
 ///
-/// `ls_rejoin` is NULL or a list of core's that nobody else uses meanwhile.
+/// `ls_rejoin` is NULL or a list of core that no other thread uses meanwhile.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lm_get_lockspaces_idm(ls_rejoin: *mut ListHead) -> c_int {
     call("lm_get_lockspaces_idm", Error::errno, |_| {

@@ -1,4 +1,4 @@
-//! What can go wrong, and the numbers that lvmlockd's core understands.
+//! Errors of the lock manager, and the numbers that lvmlockd's core understands.
 
 use core::fmt;
 use idm_protocol::IdError;
@@ -11,9 +11,9 @@ use idm_protocol::IdError;
 pub enum Error {
     /// Another host holds the lock: try again later.
     Held(String),
-    /// Drives do not answer, or refuse: no majority.
+    /// Drives do not answer or refuse: there is no majority.
     Storage(String),
-    /// A parameter is not what the contract says.
+    /// A parameter does not comply with the contract.
     Invalid(String),
     /// IDM cannot be used on this host.
     NotRunning(String),
@@ -53,9 +53,9 @@ mod lvmlockd {
 impl Error {
     /// The negative number to return to core.
     ///
-    /// Failures inside the library are told as storage errors, because with that number readers
-    /// go on: other numbers stop even read-only commands
-    /// (docs/lvmlockd-contract.md, "Answers to a lock request").
+    /// Failures inside the library are returned as storage errors, because with that number
+    /// read-only commands go on: other numbers stop even these (docs/lvmlockd-contract.md, "Answers
+    /// to a lock request").
     pub fn errno(&self) -> i32 {
         -match self {
             Error::Held(_) => libc::EAGAIN,

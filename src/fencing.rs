@@ -1,7 +1,7 @@
-//! What is done before a lock may be lost, so that nobody uses what it protects any more.
+//! Steps taken before a lock may be lost, so that nobody still uses the data that it protects.
 //!
-//! `deadlines` says what is due when, `kill` runs the kill command, `watchdog` resets the host, and
-//! `safe_note` tells the next lvmlockd until when locks were safe.
+//! `deadlines` computes when each step is due, `kill` runs the kill command, `watchdog` resets the
+//! host, and `safe_note` records for the next lvmlockd until when locks were safe.
 
 mod deadlines;
 pub mod kill;

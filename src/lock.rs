@@ -1,5 +1,5 @@
-//! What a lock is, for all who speak of it: its id, what it is for, on whose behalf it is asked
-//! for, how a request ends, and the value that comes with it.
+//! Types for locks that all modules share: the id and the role of a lock, its owner, the result of
+//! a request, and the lock's value.
 
 mod id;
 mod request;

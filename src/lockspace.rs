@@ -1,13 +1,13 @@
-//! What a lockspace is to us, and a lock that one of its resources holds.
+//! A lockspace, and a lock that one of its resources holds.
 
 use crate::drives::{Drives, Members};
 use crate::lock::{
-    LockSpec, MEMBERSHIP, Owner, Resource, Scope, ValueCache, dashed, role_of, vg_of,
+    LockSpec, MEMBERSHIP, Owner, Resource, Scope, ValBlk, ValueCache, dashed, role_of, vg_of,
 };
 use crate::state::store::{SavedLock, SavedLockspace};
 use crate::sys::clock;
 use crate::sys::sync::{Mutex, MutexGuard};
-use idm_engine::Member;
+use idm_engine::{Member, ValueRead};
 use idm_protocol::{IdError, Mode, ResourceId};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,33 +15,33 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A lockspace between prepare and remove.
 pub struct Lockspace {
-    /// What the runtime knows of it. A lockspace that is started again gets a new one, so what
-    /// was lost before does not count any more.
+    /// State that the runtime shares. A lockspace that is started again gets a new owner, so that
+    /// earlier losses do not count any more.
     pub owner: Arc<Owner>,
-    /// The VG's mutex id; the global lock's for the global lockspace.
+    /// Mutex id of the VG; for the global lockspace that of the global lock.
     pub id: ResourceId,
     pub is_global: bool,
     started: AtomicBool,
     drives: Mutex<DriveList>,
-    /// When it was prepared, in us since 1970.
+    /// Time of its preparation, in us since 1970.
     since_us: u64,
     values: Mutex<HashMap<ResourceId, ValueCache>>,
-    /// The drives that its locks were last put on.
+    /// Drives that its locks were last put on.
     spread_on: Mutex<Vec<Member>>,
 }
 
-/// Where a lockspace's drives come from.
+/// The source of a lockspace's drives.
 enum DriveList {
-    /// The VG's PVs, or the global lock's drives as configured.
+    /// The PVs of the VG, or the configured drives of the global lock.
     Paths(Vec<String>),
     /// The drives that have a partition for the global lock, or had one since the lockspace was
-    /// prepared: a drive that is lost goes on counting.
+    /// prepared: a lost drive continues to count.
     Partitions(Vec<Member>),
 }
 
 impl Lockspace {
-    /// The lockspace of a scope; `global` are the paths of the global lock's drives. Without any,
-    /// they are those that have a partition for it.
+    /// The lockspace of a scope. `global` has the paths of the global lock's drives; where it is
+    /// empty, these are the drives with a partition for it.
     pub fn new(scope: Scope, global: &[String]) -> Result<Lockspace, IdError> {
         Ok(match scope {
             Scope::Global => Lockspace::with_id(ResourceId::GLOBAL, None, global.to_vec()),
@@ -51,7 +51,7 @@ impl Lockspace {
         })
     }
 
-    /// The lockspace of a VG's mutex, or of the global lock's where `vg` is no name.
+    /// The lockspace of a VG's mutex, or that of the global lock where `vg` is `None`.
     pub fn with_id(id: ResourceId, vg: Option<String>, paths: Vec<String>) -> Lockspace {
         let drives = match (&vg, &*paths) {
             (None, []) => DriveList::Partitions(Vec::new()),
@@ -86,7 +86,7 @@ impl Lockspace {
         self.drives.lock()
     }
 
-    /// Its drives now.
+    /// The current drives.
     pub fn members(&self, drives: &Drives) -> Members {
         let paths = match &mut *self.drives() {
             DriveList::Paths(paths) => paths.clone(),
@@ -95,7 +95,7 @@ impl Lockspace {
         drives.members(&paths)
     }
 
-    /// The paths that were named for it; none where its drives are those with a partition.
+    /// The paths that were named for it; none where its drives are found by their partitions.
     pub fn paths(&self) -> Vec<String> {
         match &*self.drives() {
             DriveList::Paths(paths) => paths.clone(),
@@ -107,25 +107,25 @@ impl Lockspace {
         *self.drives() = DriveList::Paths(paths);
     }
 
-    /// Takes note of the drives that its locks are put on.
+    /// Records the drives that its locks are put on.
     pub fn set_spread(&self, members: &[Member]) {
         *self.spread_on.lock() = members.to_vec();
     }
 
-    /// Whether its locks were last put on just these drives.
+    /// Whether its locks were last put on exactly these drives.
     pub fn was_spread_on(&self, members: &[Member]) -> bool {
         let spread_on = self.spread_on.lock();
         spread_on.len() == members.len() && members.iter().all(|it| spread_on.contains(it))
     }
 
-    /// As it is noted for a restart of lvmlockd.
+    /// The note of it for a restart of lvmlockd.
     pub fn saved(&self) -> SavedLockspace {
         let uuid = if self.is_global { String::new() } else { dashed(&self.id.as_bytes()[..32]) };
         let name = self.owner.kill.clone().unwrap_or_default();
         SavedLockspace { name, uuid, paths: self.paths() }
     }
 
-    /// The lock of a resource. `None` where there is no such resource in this lockspace.
+    /// The lock of a resource. `None` where this lockspace has no such resource.
     pub fn spec(&self, resource: &Resource) -> Result<Option<LockSpec>, IdError> {
         let id = match (resource, self.is_global) {
             (Resource::Global, true) | (Resource::Vg, false) => self.id,
@@ -148,7 +148,7 @@ impl Lockspace {
         LockSpec { resource: *id, role: role_of(id), owner: self.owner.clone() }
     }
 
-    /// Whether a mutex belongs to this VG: its lock, an LV's, or a membership.
+    /// Whether a mutex belongs to this VG: its own lock, the lock of an LV, or a membership.
     pub fn owns(&self, resource: &ResourceId) -> bool {
         vg_of(resource) == self.id
     }
@@ -157,6 +157,14 @@ impl Lockspace {
         let mut id = *self.id.as_bytes();
         id[32..].copy_from_slice(lv);
         ResourceId::from_bytes(id)
+    }
+
+    /// What core is told of the value that came with a lock.
+    pub fn told(&self, spec: &LockSpec, read: ValueRead) -> ValBlk {
+        match spec.role.keeps_value() {
+            true => self.value(spec.resource, |value| value.read(read)),
+            false => ValBlk::default(),
+        }
     }
 
     /// Works on the cached value of a mutex.
@@ -172,8 +180,10 @@ pub struct Held {
     pub lockspace: Arc<Lockspace>,
     pub spec: LockSpec,
     pub mode: Mode,
-    /// As it is noted for a restart of lvmlockd.
+    /// The note of it for a restart of lvmlockd.
     pub saved: SavedLock,
+    /// The value that core was told with the lock, or has published since.
+    pub value: ValBlk,
 }
 
 #[cfg(test)]

@@ -1,18 +1,19 @@
-//! What lvmlockd's core asks for, free of C: lockspaces, resources, locks.
+//! The lock manager behind lvmlockd's core, free of C: lockspaces, resources, locks.
 //!
 //! State is keyed by the addresses of core's structs, never by name or uuid: several resource
 //! structs for one LV coexist, and late calls arrive for old ones
 //! (docs/lvmlockd-contract.md, "When a resource is removed").
 //!
-//! Here are the manager, its state, and how it begins and ends. Core's requests are in
-//! `lockspaces`, `locks` and `availability`. They work with what `running` has started, on drives
-//! that `plan` chooses.
+//! This file has the manager, its state, its start and its end. Core's requests are in
+//! `lockspaces`, `locks`, `reading` and `availability`. They use the parts that `running` has
+//! started, on drives that `plan` chooses.
 
 mod availability;
 mod kill_setting;
 mod locks;
 mod lockspaces;
 mod plan;
+mod reading;
 mod running;
 mod spread;
 mod state;
@@ -35,32 +36,32 @@ use running::Running;
 use state::ManagerState;
 use std::sync::Arc;
 
-/// How long the end of the process waits for drives, and for the watchdog.
+/// Wait of the ending process for the drives, and for the watchdog.
 const END: Duration = Duration::from_millis(500);
 
-/// What was seen of the global lock's drives.
+/// Cached facts about the global lock's drives.
 #[derive(Default)]
 struct GlobalDriveCache {
-    /// How many kernel events there had been when the disks were last looked at before anything was
-    /// started, and whether there were partitions for the global lock.
+    /// Count of kernel events at the last look at the disks before anything was started, and
+    /// whether there were partitions for the global lock.
     partitions: Mutex<Option<(Option<u64>, bool)>>,
-    /// When drives with such partitions were last asked whether they have IDM.
+    /// Time at which drives with such partitions were last asked whether they have IDM.
     asked: Mutex<Option<std::time::Instant>>,
 }
 
 /// The lock manager: one per process.
 pub struct Manager {
     config: Result<Config, String>,
-    /// Given, in tests; otherwise kept in the state directory.
+    /// The host id that a test gives; otherwise it is kept in the state directory.
     host: Option<HostId>,
-    /// When this life of lvmlockd began.
+    /// Time at which this lvmlockd started.
     began: Instant,
     devices: Devices,
     lvm_path: Arc<OnceCell<String>>,
     running: OnceCell<Running>,
     state: Arc<Mutex<ManagerState>>,
     global_drives: GlobalDriveCache,
-    /// Set when it was looked whether the kill command does anything.
+    /// Set after the check that the kill command has an effect.
     kill_setting: OnceCell<()>,
 }
 
@@ -83,8 +84,8 @@ impl Manager {
         })
     }
 
-    /// A lock manager of its own, as if it were another host's, with the devices that it has.
-    /// Dropping it is the sudden death of lvmlockd on that host: nothing is released.
+    /// A separate lock manager, as on another host with these devices. Dropping it acts like a
+    /// sudden death of lvmlockd on that host: nothing is released.
     pub fn new(config: Config, host: HostId, devices: Devices) -> Manager {
         Manager::make(Ok(config), Some(host), devices)
     }
@@ -103,8 +104,8 @@ impl Manager {
         }
     }
 
-    /// Tells where lvm2 was installed (its `LVM_PATH`): `lvmlockctl` is beside it. Only the first
-    /// call counts.
+    /// Sets the path of lvm (lvm2's `LVM_PATH`): `lvmlockctl` is in the same directory. Only the
+    /// first call counts.
     pub fn set_lvm_path(&self, path: &str) {
         self.lvm_path.get_or_init(|| path.to_owned());
     }
@@ -118,7 +119,7 @@ impl Manager {
         state.lockspaces.get(&key).cloned().ok_or(Error::NoLockspace)
     }
 
-    /// What is running. It is started first where nothing is yet.
+    /// The running parts, started first where necessary.
     fn running(&self) -> Result<&Running, Error> {
         self.running.get_or_try_init(|| {
             Running::start(
@@ -135,8 +136,8 @@ impl Manager {
         self.config.as_ref().map_err(|why| Error::Invalid(why.clone()))
     }
 
-    /// Begins to take care of what an earlier lvmlockd left behind, where there is something. Does
-    /// not wait for drives. The first call, when lvmlockd starts.
+    /// Starts to care for the locks that an earlier lvmlockd left behind, if there are any. Does
+    /// not wait for drives. This is the first call when lvmlockd starts.
     pub fn recover(&self) {
         let Ok(config) = &self.config else {
             if Store::has_any(&Config::default().state_dir) {
@@ -152,12 +153,12 @@ impl Manager {
             return;
         }
         if let Err(error) = self.running() {
-            log::error!("what an earlier lvmlockd left behind cannot be kept: {error}");
+            log::error!("the locks of an earlier lvmlockd cannot be kept: {error}");
         }
     }
 
-    /// The process is about to end. What was released gets a moment to reach the drives; what is
-    /// still held stays held. The watchdog is stopped where nothing is.
+    /// Prepares for the end of the process. Released locks get a moment to reach the drives; held
+    /// locks stay held. The watchdog is stopped where no lock is held.
     pub fn end(&self) {
         let Some(running) = self.running.get() else { return };
         if !running.runtime.drain(END) {

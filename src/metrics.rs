@@ -1,7 +1,7 @@
-//! Counters, and what they look like from outside: docs/metrics.md.
+//! Counters, and their export: docs/metrics.md.
 //!
-//! Counting is an atomic addition. Whoever reads sees each number as it is just then, and stops
-//! nobody.
+//! Counting is an atomic addition. A reader sees the current value of each number, and blocks no
+//! writer.
 
 pub mod export;
 mod labels;
@@ -17,13 +17,13 @@ pub use labels::{Asked, LossKind};
 use labels::{CommandLabel, Each, Ended, ErrorLabel, LockEvent};
 use text::{MetricKind, Text, seconds};
 
-/// A number that is counted.
+/// A counter.
 #[derive(Default)]
 struct Count(AtomicU64);
 
 impl Count {
     fn add(&self, count: i64) {
-        // Wraps where it is taken off again.
+        // The addition wraps, so that it can also subtract.
         self.0.fetch_add(count as u64, Ordering::Relaxed);
     }
 
@@ -32,7 +32,7 @@ impl Count {
     }
 }
 
-/// What the whole process counts.
+/// Counters of the whole process.
 pub struct Metrics {
     held: Each<Role, Each<Mode, Count, 2>, 4>,
     requests: Each<Asked, Each<Ended, Count, 12>, 4>,
@@ -40,7 +40,8 @@ pub struct Metrics {
     events: Each<LockEvent, Count, 8>,
     kills: AtomicU64,
     lockspaces: AtomicU64,
-    /// When the first lease ends of the locks in use, in us since boot; `u64::MAX` for none.
+    /// Time at which the first lease of the locks in use ends, in us since boot; `u64::MAX` for
+    /// none.
     safe_until: AtomicU64,
 }
 
@@ -59,7 +60,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// A lock is held in another way than before; `None`: not at all.
+    /// Records a change of the mode in which a lock is held; `None` means not held.
     pub fn held(&self, of: Role, before: Option<Mode>, now: Option<Mode>) {
         if let Some(before) = before {
             self.held.of(of).of(before).add(-1);
@@ -69,43 +70,43 @@ impl Metrics {
         }
     }
 
-    /// A request has ended.
+    /// Counts a request that has ended.
     pub fn answered(&self, asked: Asked, answer: &RequestResult) {
         self.requests.of(asked).of(answer.into()).add(1);
     }
 
-    /// A lock is lost.
+    /// Counts a lock that is lost.
     pub fn lost(&self, why: LossKind) {
         self.losses.of(why).add(1);
     }
 
-    /// An engine has told something.
+    /// Counts a notice of an engine.
     pub fn noticed(&self, notice: &Notice) {
         self.events.of(notice.into()).add(1);
     }
 
-    /// A lock whose lease had run out is held again.
+    /// Counts a lock whose lease had run out and that is held again.
     pub fn regained(&self) {
         self.events.of(LockEvent::Regained).add(1);
     }
 
-    /// A kill command is run.
+    /// Counts a kill command that is run.
     pub fn killed(&self) {
         self.kills.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// So many lockspaces are started.
+    /// Sets the number of lockspaces that are started.
     pub fn lockspaces(&self, count: usize) {
         self.lockspaces.store(count as u64, Ordering::Relaxed);
     }
 
-    /// When the first of the leases of locks in use ends.
+    /// Sets the time at which the first lease of the locks in use ends.
     pub fn safe_until(&self, first: Option<Instant>) {
         let first = first.map_or(u64::MAX, Instant::as_micros);
         self.safe_until.store(first, Ordering::Relaxed);
     }
 
-    /// All of it, and the drives', in Prometheus' text format.
+    /// All counters, including those of the drives, in Prometheus' text format.
     pub fn render(&self, drives: &[DriveSample<'_>]) -> String {
         let mut text = Text::default();
         self.render_locks(&mut text);
@@ -168,20 +169,20 @@ const BOUNDS: [u64; 14] = [
     2_500_000, 5_000_000, 10_000_000,
 ];
 
-/// What is counted of one drive.
+/// Counters of one drive.
 #[derive(Default)]
 pub struct DriveMetrics {
     commands: Each<CommandLabel, Count, 8>,
     errors: Each<CommandLabel, Each<ErrorLabel, Count, 6>, 8>,
-    /// Commands that took no longer than each bound and longer than the one before; the last has
-    /// no bound.
+    /// Number of commands for each bound that took no longer than this bound and longer than the
+    /// one before; the last has no bound.
     took: [Count; BOUNDS.len() + 1],
-    /// All of them together, in us.
+    /// Total time of all commands, in us.
     took_us: Count,
 }
 
 impl DriveMetrics {
-    /// A command was carried out, or failed.
+    /// Counts a command that was carried out or failed.
     pub fn executed(&self, of: &DriveCommand, reply: &Reply, took: Duration) {
         let command = CommandLabel::from(of);
         self.commands.of(command).add(1);
@@ -195,21 +196,21 @@ impl DriveMetrics {
     }
 }
 
-/// A drive as it is just now.
+/// The current state of a drive.
 pub struct DriveSample<'a> {
-    /// What tells it from others on every host.
+    /// Identity, the same on every host.
     pub identity: &'a str,
-    /// Its name in messages.
+    /// Name in messages.
     pub name: &'a str,
-    /// Whether it answered when it was last asked.
+    /// Whether it answered its last command.
     pub answers: bool,
-    /// Paths that lead to it.
+    /// Number of paths to it.
     pub paths: usize,
-    /// Commands that wait.
+    /// Number of commands that wait.
     pub queued: usize,
-    /// Threads that it has.
+    /// Number of worker threads.
     pub workers: usize,
-    /// What was counted.
+    /// Its counters.
     pub metrics: &'a DriveMetrics,
 }
 

@@ -1,20 +1,21 @@
-//! What lvmlockd's death must not undo: locks that are noted while they are held, and that the next
-//! lvmlockd finds, keeps and hands back.
+//! Recovery after lvmlockd's death: locks are noted while they are held, and the next lvmlockd
+//! finds, keeps and hands them back.
 //!
-//! A lock that a dead lvmlockd held is an *orphan*: its LV may still be active, but no resource of
-//! core's stands for it, and core cannot adopt IDM locks when it starts
-//! (docs/lvmlockd-contract.md, "Adoption").
-//! So the library renews orphans itself, from its first call in the new process on, until
+//! A lock that a dead lvmlockd held is an *orphan*: its LV may still be active, but core has no
+//! resource for it, and core cannot adopt IDM locks when it starts (docs/lvmlockd-contract.md,
+//! "Adoption"). So the library renews orphans itself, from its first call in the new process on,
+//! until
 //!
 //! - an ordinary request of this host asks for the lock, which is then given without a gap; or
-//! - its LV is not active any more, as the kernel knows: lvm's deactivation sends an unlock that
-//!   core answers itself, because it knows of no lock.
+//! - its LV is not active any more, according to the kernel: lvm's deactivation sends an unlock
+//!   that core answers itself, because it knows of no lock.
 //!
-//! An orphan is first *proven*: enough drives must say that it has been this host's all along. One
-//! that is not ours any more, while its LV is active, is what the kill command is for.
+//! An orphan is first *proven*: enough drives must confirm that it has been this host's all along.
+//! If it is not ours any more while its LV is active, the kill command is run.
 
 pub mod active;
 mod proof;
+mod unprotected;
 
 use crate::fencing::Fencing;
 use crate::fencing::safe_note::SafeNote;
@@ -36,51 +37,54 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Weak};
+pub use unprotected::ActiveLv;
 
-/// Core makes its log ready only after our first call; before that nothing may be logged from
-/// another thread.
+/// Time until core's log is ready: core prepares it only after our first call, and before that no
+/// other thread may log.
 const CORE_STARTS: Duration = Duration::from_millis(100);
-/// How often the kernel's devices are looked at, at first. The pause grows while nothing changes.
+/// First interval between two looks at the kernel's devices. The pause grows while nothing changes.
 const LOOK: Duration = Duration::from_secs(2);
-/// Looks that must find an LV inactive, one after the other.
+/// Number of looks in a row that must find an LV inactive.
 const LOOKS: u32 = 2;
 
-/// The locks that an earlier life of this lvmlockd left behind.
+/// The locks that an earlier lvmlockd left behind.
 pub struct Orphans {
     runtime: Arc<Runtime>,
     store: Arc<Store>,
     devices: Devices,
     dates: Dates,
-    /// When they were found.
+    /// Time at which they were found.
     found_at: Instant,
     left: Mutex<Left>,
-    /// A proof has ended.
+    /// Signalled when a proof has ended.
     changed: Condvar,
-    /// Goes with the last owner, which ends the thread that cares for them.
+    /// Sender that ends the care thread when the last owner drops it.
     care: Mutex<Option<Sender<()>>>,
 }
 
-/// What is to happen when, and who has to know of it.
+/// Times for orphans, and the notes and the watchdog that depend on them.
 pub struct Dates {
     /// Times of the locks.
     pub timing: Timing,
-    /// When the kill command is begun.
+    /// Times of the kill command.
     pub fencing: Fencing,
-    /// Says until when the locks are safe that were left, and is told when that is known of each.
+    /// Note that says until when the orphans are safe. It is informed as soon as the state of each
+    /// of them is known.
     pub note: Arc<SafeNote>,
-    /// The same, where one is used.
+    /// The watchdog, where one is used; it is informed in the same way.
     pub watchdog: Option<Arc<Watchdog>>,
-    /// Until when commands of an earlier lvmlockd may reach drives and undo something. No lock that
-    /// they are for is proven before.
+    /// Dates until which commands of an earlier lvmlockd may reach drives and undo a lock. No lock
+    /// that they can undo is proven before.
     pub earlier: undo_note::Dates,
 }
 
 #[derive(Default)]
 struct Left {
     locks: HashMap<ResourceId, Orphan>,
-    /// The lockspaces that were started, by their VG's mutex, and not yet since.
+    /// Lockspaces that were started when lvmlockd died and have not been started since, by their
+    /// VG's mutex.
     lockspaces: HashMap<ResourceId, SavedLockspace>,
-    /// Whether a thread cares for them.
+    /// Whether a care thread runs.
     cared_for: bool,
 }
 
@@ -89,11 +93,11 @@ struct Orphan {
     spec: LockSpec,
     saved: SavedLock,
     phase: Phase,
-    /// Looks that found its LV inactive.
+    /// Number of looks that found its LV inactive.
     idle: u32,
-    /// Its VG was killed because it is lost, or could not be proven in time.
+    /// Whether its VG was killed because the orphan is lost or could not be proven in time.
     in_danger: bool,
-    /// Why it is not proven, as the drives last said.
+    /// Reason why it is not proven, from the drives' last answers.
     doubt: String,
 }
 
@@ -105,16 +109,17 @@ enum Phase {
     Unproven,
     /// The drives are being asked.
     Proving,
-    /// Ours, and renewed.
+    /// Proven, and renewed.
     Kept,
-    /// A request of core's is about to take it over. It is renewed meanwhile.
+    /// A request from core is about to take it over. It is renewed meanwhile.
     Claimed,
-    /// Not ours any more, and its LV is active.
+    /// Not this host's any more, and its LV is active.
     Lost,
 }
 
 impl Orphan {
-    /// Whether its LV is in danger, which those count who look for the end of a kill command.
+    /// Sets whether its LV is in danger. The lockspace counts such LVs, to see when a kill command
+    /// has done its work.
     fn set_in_danger(&mut self, in_danger: bool) {
         if core::mem::replace(&mut self.in_danger, in_danger) != in_danger {
             self.spec.owner.count_in_use(in_danger);
@@ -123,20 +128,21 @@ impl Orphan {
     }
 }
 
-/// An orphan that a request takes over. It is put back when this is dropped.
+/// An orphan that a request takes over. Dropping this puts the orphan back.
 pub struct OrphanClaim {
     orphans: Arc<Orphans>,
     id: ResourceId,
-    /// As it is noted.
+    /// Its note.
     pub saved: SavedLock,
 }
 
-/// Why a request cannot have a lock that an earlier lvmlockd left.
+/// Reason why a request cannot have a lock that an earlier lvmlockd left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Withheld {
-    /// It was lost, so that other hosts may have it or have had it, and its LV is still active.
+    /// It was lost: other hosts may have it or have had it, and its LV is still active.
     StillActive,
-    /// Its drives have not confirmed it; with what they say, and those that say nothing.
+    /// Its drives have not confirmed it. Holds the answers of the drives, and names those that did
+    /// not answer.
     Unproven(String),
 }
 
@@ -158,11 +164,11 @@ impl fmt::Display for Withheld {
 /// The mutexes of the LVs that are active; see [`Devices::active`].
 type Active = io::Result<HashSet<ResourceId>>;
 
-/// Which LVs are active.
+/// The active LVs.
 pub struct ActiveNow(Active);
 
 impl ActiveNow {
-    /// Whether an LV is. It counts as such where that cannot be told.
+    /// Whether an LV is active. It counts as active where this cannot be determined.
     pub fn contains(&self, id: &ResourceId) -> bool {
         let is_active = |active: &HashSet<ResourceId>| active.contains(id);
         role_of(id) == Role::Lv && self.0.as_ref().map_or(true, is_active)
@@ -170,7 +176,7 @@ impl ActiveNow {
 }
 
 impl OrphanClaim {
-    /// It is the request's now.
+    /// Completes the claim: the lock now belongs to the request.
     pub fn take(self) {
         if let Some(mut orphan) = self.orphans.left().locks.remove(&self.id) {
             orphan.set_in_danger(false);
@@ -195,8 +201,7 @@ impl Drop for OrphanClaim {
 }
 
 impl Orphans {
-    /// Finds what was left behind, and starts to take care of it. No drive is asked before this
-    /// returns.
+    /// Finds the orphans and starts to care for them. No drive is asked before this returns.
     pub fn find(
         runtime: Arc<Runtime>,
         store: Arc<Store>,
@@ -231,7 +236,7 @@ impl Orphans {
         Ok(orphans)
     }
 
-    /// Has a thread care for them, where there is none yet.
+    /// Starts the care thread, where there is none yet.
     fn start_care(self: &Arc<Self>) -> io::Result<()> {
         if core::mem::replace(&mut self.left().cared_for, true) {
             return Ok(());
@@ -244,8 +249,8 @@ impl Orphans {
         started.map(drop)
     }
 
-    /// Keeps a lock that core has forgotten and not unlocked, as one that an earlier lvmlockd left:
-    /// until it is asked for, or its LV is not active any more.
+    /// Keeps a lock that core has forgotten without an unlock, like an orphan: until it is
+    /// requested, or its LV is not active any more.
     pub fn keep(self: &Arc<Self>, held: Held) {
         let Held { lockspace, spec, saved, .. } = held;
         let (phase, idle, in_danger, doubt) = (Phase::Kept, 0, false, String::new());
@@ -253,21 +258,24 @@ impl Orphans {
         let orphan = Orphan { lockspace, spec, saved, phase, idle, in_danger, doubt };
         self.left().locks.insert(id, orphan);
         if let Err(error) = self.start_care() {
-            log::error!(
-                "no thread can be started, so what is forgotten is never given up: {error}"
-            );
+            log::error!("no thread can be started, so forgotten locks are never given up: {error}");
         }
     }
 
-    /// Keeps an orphan from being claimed or given up for as long as the guard lives; `None` where
-    /// it is not kept.
+    /// Whether a lock is an orphan.
+    pub fn has(&self, id: &ResourceId) -> bool {
+        self.left().locks.contains_key(id)
+    }
+
+    /// Prevents that an orphan is claimed or given up while the guard exists; `None` where the
+    /// orphan is not kept.
     pub fn hold(&self, id: &ResourceId) -> Option<impl Sized + '_> {
         let left = self.left();
         let is_kept = left.locks.get(id).is_some_and(|orphan| orphan.phase == Phase::Kept);
         is_kept.then_some(left)
     }
 
-    /// What is active now.
+    /// The LVs that are active now.
     pub fn active(&self) -> ActiveNow {
         ActiveNow(self.devices.active())
     }
@@ -286,13 +294,13 @@ impl Orphans {
         self.left().lockspaces.contains_key(&lockspace.id)
     }
 
-    /// Takes an orphan out of this care, for a request; `None` where there is no such orphan. One
-    /// that is not proven is proven first: what may be in use must not be acquired as if it were
-    /// new, because a request that is refused gives back what it has got. One that is lost is given
-    /// up, so that what is granted then is another lock; but not while its LV is active.
+    /// Takes an orphan out of this care, for a request; `None` where there is no such orphan. An
+    /// unproven orphan is proven first: a lock that may be in use must not be acquired like a new
+    /// one, because a refused request gives back the votes that it got. A lost orphan is given up,
+    /// so that the request gets a new lock; but not while its LV is active.
     ///
-    /// Waits up to `bound` for a proof that is under way, and for its own as long as the engine is
-    /// patient.
+    /// Waits up to `bound` for a proof that is under way, and for its own proof up to the engine's
+    /// patience.
     pub fn claim(
         self: &Arc<Self>,
         id: &ResourceId,
@@ -304,7 +312,7 @@ impl Orphans {
             let phase = left.locks.get(id).map(|orphan| orphan.phase);
             matches!(phase, Some(Phase::Found | Phase::Unproven))
         };
-        // What has failed in the request's own time need not be tried again.
+        // A proof that failed during this request need not be tried again.
         if is_open(&left) && clock::now().since(begun) < self.dates.timing.patience / 2 {
             drop(left);
             self.prove_one(id);
@@ -314,7 +322,7 @@ impl Orphans {
         match orphan.phase {
             Phase::Kept => {}
             Phase::Lost => return self.give_up_lost(left, id).map(|()| None),
-            // Whoever changed the phase relies on it.
+            // The thread that set the phase relies on it.
             Phase::Proving | Phase::Claimed if planted!(ClaimAfterAll) => {}
             _ => return Err(Withheld::Unproven(self.doubt(orphan))),
         }
@@ -325,18 +333,18 @@ impl Orphans {
             orphan = again;
         }
         orphan.phase = Phase::Claimed;
-        // Its votes may have moved since it was found.
+        // Its votes may have moved to other drives since it was found.
         let saved = self.store.lock(id).unwrap_or_else(|| orphan.saved.clone());
         drop(left);
         let claim = OrphanClaim { orphans: self.clone(), id: *id, saved };
-        // What was proven once may have been lost since. The alarm was raised then.
+        // A proven orphan may have been lost since. The alarm was raised then.
         if self.runtime.mode(*id) == Ok(None) {
             return self.give_up_lost(self.left(), id).map(|()| None);
         }
         Ok(Some(claim))
     }
 
-    /// Waits while an orphan is being proven, or claimed, `bound` at most.
+    /// Waits up to `bound` while an orphan is being proven or claimed.
     fn wait_for_proof(&self, id: &ResourceId, bound: Duration) -> MutexGuard<'_, Left> {
         let busy = |left: &mut Left| {
             let phase = left.locks.get(id).map(|orphan| orphan.phase);
@@ -346,8 +354,8 @@ impl Orphans {
         waited.0
     }
 
-    /// Ends the care for a membership that is taken anew. It keeps nobody out; other hosts count
-    /// this one by its other records, too.
+    /// Ends the care for a membership that is taken anew. A membership keeps no host out, and other
+    /// hosts also count this one by its other records.
     pub fn disown(&self, membership: &LockSpec) {
         if membership.role == Role::Membership {
             self.left().locks.remove(&membership.resource);
@@ -368,13 +376,14 @@ impl Orphans {
         Ok(())
     }
 
-    /// A lockspace is started: what is left of its locks is lost or kept with it from now on.
+    /// Assigns the orphans of a lockspace to it when it is started: from now on they are kept or
+    /// lost with it.
     pub fn adopt_lockspace(&self, lockspace: &Arc<Lockspace>) {
         let mut left = self.left();
         left.lockspaces.remove(&lockspace.id);
         for (id, orphan) in &mut left.locks {
             if lockspace.owns(id) && orphan.spec.role != Role::Membership {
-                // A start is a new beginning.
+                // A start resets the danger.
                 orphan.set_in_danger(false);
                 orphan.lockspace = lockspace.clone();
                 orphan.spec = lockspace.spec_of(id);
@@ -383,8 +392,8 @@ impl Orphans {
         }
     }
 
-    /// Gives up what is left of a lockspace's locks where it is not in use any more. Returns the
-    /// LVs' locks that are; what a request is about to take over is, too.
+    /// Gives up the orphans of a lockspace that are not in use any more. Returns the LV locks that
+    /// are in use, including those that a request is about to take over.
     pub fn settle(&self, lockspace: &Lockspace) -> Vec<String> {
         let mut left = self.left();
         let ids: Vec<ResourceId> =
@@ -404,7 +413,7 @@ impl Orphans {
         in_use
     }
 
-    /// Puts what is left of a VG's LV locks on further drives; see [`Runtime::spread`].
+    /// Puts the orphans of a VG's LVs on further drives; see [`Runtime::spread`].
     pub fn spread(&self, lockspace: &Lockspace, drives: Vec<Member>) {
         let left = self.left();
         let is_lv = |orphan: &Orphan| orphan.spec.role == Role::Lv;
@@ -415,26 +424,18 @@ impl Orphans {
         }
     }
 
-    /// The LVs of a VG that are active where nothing at all is noted of the VG: if this host had
-    /// their locks, it does not know of it any more. With notes, what is not noted are devices of
-    /// LVs that have no lock of their own, such as snapshots.
-    pub fn unprotected(&self, lockspace: &Lockspace) -> io::Result<Vec<ResourceId>> {
-        if self.store.has_any_of(&lockspace.id) {
-            return Ok(Vec::new());
-        }
-        let active = self.devices.active()?;
-        let mut unprotected: Vec<ResourceId> =
-            active.into_iter().filter(|id| lockspace.owns(id)).collect();
-        unprotected.sort_unstable();
-        Ok(unprotected)
+    /// The LVs of a VG that are active and that no noted lock protects: if this host had their
+    /// locks, it does not know of it any more.
+    pub fn unprotected(&self, lockspace: &Lockspace) -> io::Result<Vec<ActiveLv>> {
+        self.devices.unprotected(&lockspace.id, |id| self.store.lock(id).is_some())
     }
 
-    /// Whether a note of a lockspace is still needed when it is stopped.
+    /// Whether the note of a lockspace is still needed when it is stopped.
     pub fn any_of(&self, lockspace: &Lockspace) -> bool {
         self.left().locks.keys().any(|id| lockspace.owns(id))
     }
 
-    /// Gives an orphan up. Its note goes before anybody can ask for the lock anew.
+    /// Gives an orphan up. Its note is removed before the lock can be requested anew.
     fn release(&self, left: &mut Left, id: &ResourceId, why: &str) {
         let Some(mut orphan) = left.locks.remove(id) else {
             return;
@@ -443,7 +444,7 @@ impl Orphans {
         log::info!("{}: left by an earlier lvmlockd, given up: {why}", orphan.spec);
         self.store.forget_lock(id);
         if orphan.phase == Phase::Found {
-            // The engine gives back what it has found, and knows of nothing yet.
+            // The engine gives back only votes that it has found, and it has found none yet.
             let role = orphan.spec.role;
             let request = self.adoption(&orphan.saved, &orphan.lockspace, role);
             drop(self.runtime.begin(orphan.spec.clone(), request));
@@ -451,8 +452,8 @@ impl Orphans {
         self.runtime.release(orphan.spec);
     }
 
-    /// One round of care, after a pause. Returns the next pause; `None` where nothing is left to
-    /// care for.
+    /// Does one round of care, after a pause. Returns the next pause; `None` where no orphan is
+    /// left.
     fn round(&self, pause: Duration) -> Option<Duration> {
         let proven = self.prove();
         let released = self.look();
@@ -463,7 +464,7 @@ impl Orphans {
             return None;
         }
         let now = clock::now();
-        // Proven as soon as it can be, because the alarm is soon after.
+        // Orphans are proven as soon as possible, because the alarm follows soon after.
         let earlier = [self.dates.earlier.lvs, self.dates.earlier.others].map(|at| at.since(now));
         let waits = earlier.into_iter().filter(|left| !left.is_zero());
         let first = waits.fold(self.first_pause(), Duration::min);
@@ -471,7 +472,7 @@ impl Orphans {
         if proven || released || left.locks.values().any(busy) {
             return Some(first);
         }
-        // What was asked for a moment ago is looked at as soon as it may be given up.
+        // A lock that was requested just now is checked as soon as it may be given up.
         let soonest = left.locks.values().map(|orphan| self.unused_from(orphan));
         let soonest = soonest.filter(|&at| at > now).map(|at| at.since(now)).min();
         let lease = self.dates.timing.lease;
@@ -479,13 +480,14 @@ impl Orphans {
         Some((2 * pause).min(lease).min(longest).max(first))
     }
 
-    /// From one look to the next while something changes.
+    /// The time between two looks while something changes.
     fn first_pause(&self) -> Duration {
         LOOK.min(self.dates.timing.lease / 8)
     }
 
-    /// What is kept is looked after as any other lock. What is not, and still in use, must not be
-    /// forgotten, neither by the note for the next lvmlockd nor by the watchdog.
+    /// Informs the note and the watchdog which orphans are settled. A kept orphan is treated like
+    /// any other lock. The note for the next lvmlockd and the watchdog must not forget one that is
+    /// not kept and still in use.
     fn settle_left(&self) {
         let Dates { note, watchdog, .. } = &self.dates;
         if note.is_settled() && watchdog.is_none() {
@@ -497,8 +499,8 @@ impl Orphans {
         let open: HashSet<ResourceId> = open.map(|(id, _)| vg_of(id)).collect();
         let any = !left.locks.is_empty();
         drop(left);
-        // What is kept must be protected as any other lock is: the reactor has told of all that it
-        // heard before it answers.
+        // A kept orphan must be protected like any other lock. When the reactor answers, it has
+        // passed on all earlier changes.
         if any && self.runtime.mode(ResourceId::GLOBAL).is_err() {
             return;
         }
@@ -508,8 +510,8 @@ impl Orphans {
         }
     }
 
-    /// Whether an orphan's LV is active. There may be as many devices as orphans, so they are not
-    /// listed anew for each of those that the drives were asked for together.
+    /// Whether an orphan's LV is active. `active` holds the list of active LVs for a whole batch,
+    /// because there may be as many devices as orphans.
     fn is_in_use(&self, orphan: &Orphan, active: &mut Option<Active>) -> bool {
         if orphan.spec.role != Role::Lv {
             return false;
@@ -520,8 +522,9 @@ impl Orphans {
         }
     }
 
-    /// A lock may be another host's while its LV is active: its VG must not be used any longer.
-    /// `until`: when another host may have it; `None` where one may have it already.
+    /// Raises the alarm for a lock that may become another host's while its LV is active: its VG
+    /// must not be used any longer. `until` is when another host may have it; `None` where one may
+    /// have it already.
     fn alarm(&self, orphan: &mut Orphan, why: &str, until: Option<Instant>) {
         orphan.set_in_danger(true);
         let spec = &orphan.spec;
@@ -531,8 +534,8 @@ impl Orphans {
         self.runtime.fail(orphan.spec.owner.clone(), why, until);
     }
 
-    /// Gives up what is not in use, and raises the alarm for what could not be proven in time.
-    /// Returns whether it gave something up.
+    /// Gives up orphans that are not in use, and raises the alarm for those that could not be
+    /// proven in time. Returns whether it gave any up.
     fn look(&self) -> bool {
         let now = clock::now();
         let mut left = self.left();
@@ -592,7 +595,7 @@ impl Orphans {
         !unused.is_empty()
     }
 
-    /// Whether the next look would be too late for the alarm, if it is not proven before: the kill
+    /// Whether the next look would be too late for the alarm of an unproven orphan: the kill
     /// command needs its time while other hosts are still kept out.
     fn is_late(&self, orphan: &Orphan, now: Instant) -> bool {
         let Dates { timing, fencing, .. } = &self.dates;
@@ -601,12 +604,12 @@ impl Orphans {
         next_look >= alarm
     }
 
-    /// Until when other hosts are certainly kept out, as far as that is noted.
+    /// The time until which other hosts are certainly kept out, according to the note.
     fn safe_until(&self, orphan: &Orphan) -> Instant {
         let Dates { timing, fencing, note, .. } = &self.dates;
         match note.left(&vg_of(&orphan.spec.resource)) {
             Some(Some(safe_until)) => safe_until,
-            // It was granted just before lvmlockd died, if at all.
+            // It was granted, if at all, just before lvmlockd died.
             Some(None) => {
                 let asked = Instant::from_micros(orphan.saved.asked_us);
                 asked + (timing.lease - timing.drift)
@@ -615,10 +618,9 @@ impl Orphans {
         }
     }
 
-    /// From when on an orphan may be given up when nothing seems to use it. A command that was
-    /// granted the lock just before lvmlockd died may still be about to activate the LV, or to
-    /// write metadata: it has one lease's time, in which other hosts would not have got the lock
-    /// either.
+    /// The time from which an orphan that seems unused may be given up. A command that got the lock
+    /// just before lvmlockd died may still be about to activate the LV or to write metadata. It has
+    /// one lease; in that time other hosts would not have got the lock either.
     fn unused_from(&self, orphan: &Orphan) -> Instant {
         let since = match orphan.spec.role {
             Role::Membership => self.found_at,
@@ -639,7 +641,7 @@ impl Left {
         let mut known: HashMap<ResourceId, Arc<Lockspace>> = HashMap::new();
         let mut locks = HashMap::new();
         for (id, mut saved) in saved.locks {
-            // Of a lock that is asked for in the future nobody would ever see the end.
+            // A request time in the future would keep the lock for ever.
             saved.asked_us = saved.asked_us.min(found_at.as_micros());
             let vg = vg_of(&id);
             let lockspace = known
@@ -654,9 +656,9 @@ impl Left {
     }
 }
 
-/// The lockspace that a lock was in, as it is noted.
+/// The lockspace of an orphan, from the notes.
 fn lockspace_of(vg: ResourceId, saved: Option<&SavedLockspace>) -> Lockspace {
-    // A lockspace is noted before the first of its locks; but a note may be damaged.
+    // A lockspace is noted before the first of its locks, but its note may be damaged.
     let uuid = || String::from_utf8_lossy(&vg.as_bytes()[..32]).into_owned();
     let name = saved.map_or_else(uuid, |saved| saved.name.clone());
     let paths = saved.map_or_else(Vec::new, |saved| saved.paths.clone());
@@ -664,10 +666,10 @@ fn lockspace_of(vg: ResourceId, saved: Option<&SavedLockspace>) -> Lockspace {
     Lockspace::with_id(vg, kill, paths)
 }
 
-/// Looks after orphans until none is left.
+/// The care thread: looks after orphans until none is left.
 fn care(orphans: &Weak<Orphans>, ended: &Receiver<()>) {
     let mut pause = CORE_STARTS;
-    // Nothing is ever sent; the sender goes with the last owner.
+    // Nothing is ever sent; the last owner drops the sender.
     while ended.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
         let next = orphans.upgrade().and_then(|orphans| orphans.round(pause));
         let Some(next) = next else {

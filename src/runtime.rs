@@ -1,9 +1,9 @@
-//! One reactor that owns the engines; workers that block in the kernel.
+//! The runtime: one reactor that owns the engines, and workers that block in the kernel.
 //!
-//! lvmlockd's threads hand a request to the reactor and wait for the answer, for a bounded time.
-//! The reactor never blocks on a drive: it hands commands to the workers of the drive that they
-//! are for, and gets the replies back through its one mailbox. So a drive that hangs holds its own
-//! workers and nobody else, and no lock of ours is held across I/O.
+//! lvmlockd's threads pass a request to the reactor and wait a limited time for the answer. The
+//! reactor never blocks on a drive: it passes commands to the workers of their drive, and gets the
+//! replies through its one mailbox. So a drive that hangs blocks only its own workers, and no mutex
+//! of this library is held across I/O.
 //!
 //! Threads start with the first request, after lvmlockd has become a daemon.
 
@@ -17,6 +17,7 @@ use crate::drives::watch::Watch;
 use crate::lock::{LockSpec, Owner, RequestResult};
 use crate::metrics::{Asked, Metrics};
 use crate::state::host_id;
+use crate::sys::clock;
 use crate::sys::mailbox::Mailbox;
 use crate::sys::sync::atomic::Ordering;
 use crate::sys::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -33,7 +34,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-/// What came of reading a drive's table.
+/// Result of reading a drive's table.
 pub type TableRead = Result<Arc<[Record]>, idm_protocol::Status>;
 
 #[cfg(all(test, feature = "shuttle"))]
@@ -48,13 +49,13 @@ pub struct Runtime {
     metrics: Arc<Metrics>,
     requests: AtomicU64,
     reactor: Option<JoinHandle<()>>,
-    /// Only tests do without.
+    /// Only tests run without it.
     _watch: Option<Watch>,
 }
 
 impl Runtime {
-    /// Starts the reactor and the watch over the host's disks. Fails where there is no thread or no
-    /// random number to be had.
+    /// Starts the reactor and the watch over the host's disks. Fails where no thread or no random
+    /// number is available.
     pub fn start(drives: Arc<Drives>, settings: Settings) -> io::Result<Runtime> {
         Runtime::start_with(drives, settings, Box::new(engine::real))
     }
@@ -95,8 +96,8 @@ impl Runtime {
         self.mailbox.send(message)
     }
 
-    /// Makes a request and waits for its end, `bound` at most. For a release this is when most
-    /// drives have answered; it goes on whether anybody waits or not.
+    /// Makes a request and waits up to `bound` for its end. A release ends for the caller when most
+    /// drives have answered; it goes on even without a waiting caller.
     pub fn request(&self, spec: LockSpec, request: Request, bound: Duration) -> RequestResult {
         let asked = match request {
             Request::Acquire { .. } => Asked::Acquire,
@@ -131,27 +132,27 @@ impl Runtime {
         }
     }
 
-    /// Makes a request and does not wait: its end comes through the channel, however late.
+    /// Makes a request and does not wait: the result comes through the channel, however late.
     pub fn begin(&self, spec: LockSpec, request: Request) -> Receiver<RequestResult> {
         let id = self.requests.fetch_add(1, Ordering::Relaxed);
         let (waiter, answer) = mpsc::channel();
-        // If the reactor has ended the channel says so.
+        // If the reactor has ended, the channel is closed.
         self.send(Message::Request { spec, request, id, waiter: Some(waiter) });
         answer
     }
 
-    /// Gives a held lock to another owner, whose lockspace is killed if the lock is lost.
+    /// Assigns a held lock to another owner, whose lockspace is killed if the lock is lost.
     pub fn own(&self, spec: LockSpec) {
         self.send(Message::Own { spec });
     }
 
-    /// Kills a lockspace: locks of it are in danger that the runtime does not know of. `until`:
-    /// when the first of them may be lost; `None` where one is lost already.
+    /// Kills a lockspace, because locks of it are in danger that the runtime does not know of.
+    /// `until` is when the first of them may be lost; `None` where one is lost already.
     pub fn fail(&self, owner: Arc<Owner>, why: String, until: Option<Instant>) {
         self.send(Message::Fail { owner, why, until });
     }
 
-    /// Gives a lock up without waiting for any drive.
+    /// Gives up a lock without waiting for any drive.
     pub fn release(&self, spec: LockSpec) {
         let id = self.requests.fetch_add(1, Ordering::Relaxed);
         self.metrics.answered(Asked::Release, &RequestResult::Done(Outcome::Released));
@@ -163,16 +164,16 @@ impl Runtime {
         });
     }
 
-    /// Waits until all commands that are on their way to drives have been answered, `bound` at
-    /// most. Returns whether they have.
+    /// Waits up to `bound` until all commands on their way to drives have been answered. Returns
+    /// whether they have.
     pub fn drain(&self, bound: Duration) -> bool {
         let (sender, end) = mpsc::channel();
         self.send(Message::Drain(sender));
         end.recv_timeout(bound) == Err(RecvTimeoutError::Disconnected)
     }
 
-    /// Puts held locks on these drives instead of those that they were taken on. They do not vote
-    /// at first, but are met.
+    /// Puts held locks on these drives instead of those that they were taken on. The new drives do
+    /// not vote at first, but other hosts find the locks there.
     pub fn spread(&self, resources: Vec<ResourceId>, drives: Vec<Member>) {
         self.send(Message::Spread { resources, drives });
     }
@@ -184,57 +185,70 @@ impl Runtime {
         answer.recv().ok().flatten()
     }
 
-    /// Lets drives vote for a lock that are ready to; whether they do.
+    /// Lets drives that are ready vote for a lock; returns whether they do.
     pub fn move_votes(&self, resource: ResourceId, drives: Vec<DriveRef>) -> bool {
         let (waiter, answer) = mpsc::channel();
         self.send(Message::MoveVotes { resource, drives, waiter });
         answer.recv().unwrap_or(false)
     }
 
-    /// How a lock is held; `None` where it is not, or lost, or its lease has run out. The error is
-    /// that of a reactor that does not answer, which says nothing of the lock.
+    /// The mode in which a lock is held; `None` where it is not held, or lost, or its lease has run
+    /// out. An error means that the reactor does not answer, and says nothing about the lock.
     pub fn mode(&self, resource: ResourceId) -> Result<Option<Mode>, RequestResult> {
         let (waiter, answer) = mpsc::channel();
         self.send(Message::Mode { resource, waiter });
         answer.recv_timeout(Duration::from_secs(1)).map_err(|_| RequestResult::TimedOut)
     }
 
-    /// Reads the tables of drives, all at once, until `enough` of them have answered or `bound` is
-    /// over. Drives that did not answer are left out.
+    /// Reads the tables of drives, all at the same time, until `enough` of them have answered or
+    /// `bound` has passed. Drives that did not answer are left out.
     pub fn read_tables(
         &self,
         members: &[Member],
         enough: usize,
         bound: Duration,
     ) -> Vec<(DriveRef, TableRead)> {
+        self.read_more_tables(members, enough, bound, Duration::ZERO)
+    }
+
+    /// The same; the other drives get a `grace` after that, except for those that are known to be
+    /// slow.
+    pub fn read_more_tables(
+        &self,
+        members: &[Member],
+        enough: usize,
+        bound: Duration,
+        grace: Duration,
+    ) -> Vec<(DriveRef, TableRead)> {
         let (sender, receiver) = mpsc::channel();
+        let slow = self.drives.slow(clock::now());
         for member in members {
             let (drive, sender) = (member.drive, sender.clone());
             let done = ReplyHandler::new(move |reply| {
-                // Whoever asked may have gone.
+                // The caller may have gone.
                 let _ = sender.send((drive, reply));
             });
             self.drives.submit(drive, DriveCommand::ReadTable, Urgency::Awaited, done);
         }
         drop(sender);
-        let end = std::time::Instant::now() + bound;
-        let mut answers = Vec::new();
+        let mut end = std::time::Instant::now() + bound;
+        let mut answers: Vec<(DriveRef, TableRead)> = Vec::new();
         let mut tables = 0;
-        while tables < enough {
+        let is_awaited = |answers: &[(DriveRef, TableRead)], tables: usize| {
+            let heard = |drive| answers.iter().any(|(heard, _)| *heard == drive);
+            let prompt = |member: &Member| !slow.contains(&member.drive) && !heard(member.drive);
+            tables < enough || !grace.is_zero() && members.iter().any(prompt)
+        };
+        while is_awaited(&answers, tables) {
             let left = end.saturating_duration_since(std::time::Instant::now());
             let Ok((drive, reply)) = receiver.recv_timeout(left) else {
                 break;
             };
-            answers.push((
-                drive,
-                match reply {
-                    Reply::Table(records) => {
-                        tables += 1;
-                        Ok(records)
-                    }
-                    Reply::Status(status) => Err(status),
-                },
-            ));
+            answers.push((drive, table_of(reply)));
+            tables += usize::from(answers.last().is_some_and(|(_, read)| read.is_ok()));
+            if tables == enough {
+                end = end.min(std::time::Instant::now() + grace);
+            }
         }
         answers
     }
@@ -250,12 +264,20 @@ impl Runtime {
     }
 }
 
-/// Stops at once, as if the host had died: nothing is released, and no command is begun any more.
+/// A drive's answer to a read of its table.
+fn table_of(reply: Reply) -> TableRead {
+    match reply {
+        Reply::Table(records) => Ok(records),
+        Reply::Status(status) => Err(status),
+    }
+}
+
+/// Stops at once, as if the host had died: nothing is released, and no further command begins.
 impl Drop for Runtime {
     fn drop(&mut self) {
         self.send(Message::Stop);
         if let Some(reactor) = self.reactor.take() {
-            // It only fails where the reactor panicked, which was logged then.
+            // This fails only where the reactor panicked, which was logged then.
             let _ = reactor.join();
         }
         self.drives.close();

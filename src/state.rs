@@ -1,5 +1,5 @@
-//! What outlives lvmlockd, in files under /run: this host's id, notes to the next lvmlockd, and the
-//! locks that are held.
+//! State that outlives lvmlockd, in files under /run: this host's id, notes for the next lvmlockd,
+//! and the locks that are held.
 
 pub mod file;
 pub mod host_id;

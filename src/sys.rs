@@ -1,4 +1,4 @@
-//! What the operating system gives: the clock, threads, and how they exclude and tell each other.
+//! Services of the operating system: the clock, threads, mutexes, and messages between threads.
 
 pub mod clock;
 pub mod mailbox;

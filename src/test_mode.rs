@@ -10,21 +10,21 @@ use std::collections::HashMap;
 /// `VAL_BLK_VERSION`.
 const VAL_BLK_VERSION: u16 = 0x0101;
 
-/// Stands in for the manager in test mode where an answer is needed. It keeps what a drive would
-/// keep: the value blocks.
+/// Replacement for the manager in test mode, where an answer is needed. It keeps the value blocks,
+/// as a drive would.
 #[derive(Default)]
 pub struct TestMode {
     values: Mutex<HashMap<ResourceKey, ValBlk>>,
 }
 
 impl TestMode {
-    /// The stand-in, if lvmlockd runs in test mode.
+    /// The replacement, if lvmlockd runs in test mode.
     pub fn get() -> Option<&'static TestMode> {
         static TEST_MODE: OnceCell<TestMode> = OnceCell::new();
         symbols::daemon_test().then(|| TEST_MODE.get_or_init(TestMode::default))
     }
 
-    /// The resource begins without a value.
+    /// Adds a resource without a value.
     pub fn add_resource(&self, key: ResourceKey) {
         self.values().insert(key, ValBlk::default());
     }
@@ -39,7 +39,12 @@ impl TestMode {
         *self.values().entry(key).or_default()
     }
 
-    /// As the test says: whether idm is the type of the global lock.
+    /// The same without a lock.
+    pub fn value(&self, key: ResourceKey) -> ValBlk {
+        self.values().get(&key).copied().unwrap_or_default()
+    }
+
+    /// Whether the test uses idm as the type of the global lock.
     pub fn is_running(&self) -> bool {
         symbols::gl_use_idm()
     }
@@ -73,6 +78,7 @@ mod tests {
         let written = ValBlk { version: 0x0101, flags: 0, r_version: 7 };
         assert_eq!(test.lock(a), written);
         assert_eq!(test.lock(b), ValBlk::default());
+        assert_eq!((test.value(a), test.value(b)), (written, ValBlk::default()));
         test.write(a, 0);
         assert_eq!(test.lock(a), written);
         test.write(a, 8);

@@ -1,11 +1,11 @@
-//! From a PV path to the drives behind it.
+//! The drives behind a PV path.
 //!
-//! Everything comes from sysfs and the configuration: no udev database, no subprocess. A drive is
-//! what its identity says: two paths with one identity are one drive, and identities are compared
+//! All information comes from sysfs and the configuration: no udev database, no subprocess. The
+//! identity defines a drive: two paths with one identity are one drive, and identities are compared
 //! at full length, so two drives never become one.
 //!
-//! [`stack`] goes from a block device down to disks, [`mod@identity`] says which drive a disk is,
-//! [`inventory`] lists all disks, [`uevents`] tells when they may have changed.
+//! [`stack`] goes from a block device down to its disks, [`mod@identity`] identifies the drive of a
+//! disk, [`inventory`] lists all disks, and [`uevents`] reports that they may have changed.
 
 mod disk;
 mod identity;
@@ -34,7 +34,7 @@ use std::sync::Arc;
 use sysfs::{Sysfs, entries, name_of};
 pub use uevents::{Uevents, concerns_disks};
 
-/// Finds drives.
+/// The finder of drives.
 #[derive(Clone, Debug)]
 pub struct Topology {
     sysfs: Sysfs,
@@ -42,38 +42,38 @@ pub struct Topology {
     remembered: Arc<Mutex<Remembered>>,
 }
 
-/// What was found behind block devices, by their numbers. It holds until the next kernel event:
-/// every disk that comes or goes and every table that is loaded is one.
+/// Results for block devices, by their numbers. They are valid until the next kernel event: every
+/// disk that comes or goes and every table that is loaded causes one.
 #[derive(Debug, Default)]
 struct Remembered {
     events: Option<u64>,
     found: HashMap<u64, Found>,
 }
 
-/// What was found behind a path.
+/// Drives found behind a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     /// The drives, each once. There is at least one, here or in `missing`.
     pub drives: Vec<Located>,
-    /// What else the stack behind the path is made of and is gone now, by the kernel's names.
+    /// Other devices of the stack that are gone now, by the kernel's names.
     pub missing: Vec<String>,
 }
 
 /// Why no drive was found behind a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TopologyError {
-    /// There is nothing now; it may come back.
+    /// No drive is there now; it may come back.
     Missing {
         /// The path.
         path: String,
-        /// What was tried, and what came of it.
+        /// What was tried, and the result.
         why: String,
     },
-    /// What is there is not a drive that can have IDM.
+    /// The device is not a drive that can have IDM.
     Unusable {
         /// The path.
         path: String,
-        /// What was found.
+        /// Description of the device.
         found: String,
     },
 }
@@ -92,7 +92,7 @@ impl fmt::Display for TopologyError {
 impl std::error::Error for TopologyError {}
 
 impl Topology {
-    /// The drives of this host, and emulated ones by path or plain name.
+    /// A finder of this host's drives, and of emulated drives by path or plain name.
     pub fn new(emulated: BTreeMap<String, PathBuf>) -> Topology {
         Topology::with_sysfs(PathBuf::from("/sys"), emulated)
     }
@@ -102,12 +102,12 @@ impl Topology {
         Topology { sysfs: Sysfs::new(sysfs), emulated, remembered: Arc::default() }
     }
 
-    /// The drives behind PVs' paths, in that order. Costs one system call for each where nothing
-    /// has happened to the host's devices since they were last looked at, and else some on sysfs;
-    /// no drive is asked.
+    /// The drives behind the paths of PVs, in the same order. Costs one system call for each path
+    /// where no kernel event has happened since the last call, otherwise some more on sysfs. No
+    /// command is sent to a drive.
     pub fn locate(&self, paths: &[String]) -> Vec<Result<Found, TopologyError>> {
         let mut remembered = self.remembered.lock();
-        // Before anything is looked at, so that nothing is remembered for longer than it is true.
+        // Read before everything else, so that no result is kept for longer than it is valid.
         let events = self.sysfs.event_count();
         if events.is_none() || remembered.events != events {
             *remembered = Remembered { events, found: HashMap::new() };
@@ -160,18 +160,18 @@ impl Topology {
         Ok(Found { drives, missing: stack.missing })
     }
 
-    /// All disks that the host has, and what they are to us. Reads all of them in sysfs.
+    /// An inventory of all disks of the host. Reads all of them in sysfs.
     pub fn inventory(&self) -> io::Result<Inventory> {
         Inventory::take(&self.sysfs)
     }
 
-    /// How many kernel events there were since the host was started. `None` where the kernel does
-    /// not count them.
+    /// The number of kernel events since the host booted. `None` where the kernel does not count
+    /// them.
     pub fn event_count(&self) -> Option<u64> {
         self.sysfs.event_count()
     }
 
-    /// The sg node of the SCSI disk that a block device is; `None` where there is none, for example
+    /// The sg node of a SCSI disk, by its block device; `None` where there is none, for example
     /// without the sg module.
     pub fn sg_node(&self, block_device: u64) -> Option<PathBuf> {
         let disk = self.sysfs.block_device(block_device).ok()?;
@@ -179,9 +179,9 @@ impl Topology {
         Some(Path::new("/dev").join(name_of(&sg)))
     }
 
-    /// The identity of the drive that an open block device belongs to, to be compared with what
-    /// was expected: nodes are given to other drives when drives come and go. An error says what
-    /// was found.
+    /// The identity of the drive that an open block device belongs to. Callers compare it with the
+    /// expected one: nodes are given to other drives when drives come and go. An error describes
+    /// the device.
     pub fn identity_of_block(&self, number: u64) -> Result<String, String> {
         let disk = self.sysfs.block_device(number).map_err(|_| GONE.to_owned())?;
         drive_of(&disk).map(|(identity, _)| identity.unit)

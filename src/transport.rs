@@ -1,9 +1,9 @@
-//! How commands reach a drive.
+//! The way of commands to a drive.
 //!
-//! [`DrivePath`] is one path to one drive. [`drive`] knows what a command and a mutex table are; a
+//! [`DrivePath`] is one path to one drive. [`drive`] implements commands and mutex tables; a
 //! [`drive::Protocol`] speaks to the drive: [`scsi`] in CDBs, which a [`scsi::Port`] carries, and
 //! [`nvme`] in admin commands. [`node`] keeps device nodes open, and a [`Deadline`] goes with every
-//! command. Each transport says what ends a command that is not answered.
+//! command. The module of each transport says what ends a command that is not answered.
 
 mod deadline;
 pub mod drive;
@@ -28,10 +28,10 @@ use scsi::Scsi;
 use scsi_node::ScsiNode;
 use std::sync::Arc;
 
-/// Makes a path to the drive with that identity.
+/// Makes a path to the drive with the given identity.
 pub type Connect = dyn Fn(&str, &PathAddress) -> Arc<dyn DrivePath> + Send + Sync;
 
-/// The paths that this build has.
+/// The kinds of path that this build supports.
 pub fn connector(topology: Topology) -> Box<Connect> {
     let topology = Arc::new(topology);
     Box::new(move |identity, address| match address {
@@ -52,7 +52,7 @@ pub fn connector(topology: Topology) -> Box<Connect> {
     })
 }
 
-/// An emulated drive, for a build that cannot reach one: it never answers.
+/// An emulated drive in a build that cannot reach one: it never answers.
 #[cfg(not(feature = "emulator"))]
 struct NoPath;
 
@@ -63,7 +63,7 @@ impl DrivePath for NoPath {
     }
 }
 
-/// A deadline that leaves the time of a default lease's command.
+/// A deadline with the time of a command under the default lease.
 #[cfg(test)]
 pub(crate) fn soon() -> Deadline {
     let timing = idm_engine::Timing::for_lease(core::time::Duration::from_secs(60));

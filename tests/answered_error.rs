@@ -1,6 +1,6 @@
-//! After drives have answered with an error, a lock is to be had again at once: an answered command
-//! cannot reach its drive later. After answers that were lost it is not, and the refusal says for
-//! what it is waited, and for how long.
+//! After drives have answered with an error, a lock can be had again at once, because an answered
+//! command cannot reach its drive later. After lost answers it cannot, and the refusal names the
+//! drives that are waited for, and the time.
 #![cfg(feature = "emulator")]
 
 use idm_emulator::server::{DriveSpec, Server};
@@ -15,19 +15,19 @@ use std::time::{Duration, Instant};
 
 const VG: LockspaceKey = LockspaceKey(0x1000);
 const DRIVES: [&str; 2] = ["d0", "d1"];
-/// A lease that no test waits for. What is barred is so for a quarter of it.
+/// A lease that no test waits for. A drive is barred for a quarter of it.
 const LEASE: Duration = Duration::from_secs(60);
-/// What a lock may take after the last error that was answered: the pauses between commands have
-/// grown a little by then.
+/// Time within which a lock is granted after the last error that was answered; the pauses between
+/// commands have grown slightly by then.
 const AGAIN: Duration = Duration::from_secs(3);
-/// More commands than a test sends.
+/// More commands than any test sends.
 const ALL: u32 = 1_000_000;
 
 fn lv(number: usize) -> Resource {
     Resource::Lv { uuid: format!("LVLVLV-0000-0000-0000-0000-0000-{number:06}"), pvs: Vec::new() }
 }
 
-/// A host with a VG on two emulated drives, which are both needed.
+/// A host with a VG on two emulated drives; both are needed.
 struct Bench {
     server: Server,
     host: Manager,
@@ -62,7 +62,7 @@ impl Bench {
         Bench { server, host, _dir: dir }
     }
 
-    /// Gives both drives a fault, or takes it away.
+    /// Gives both drives a fault, or removes it.
     fn fault(&self, fault: &str, commands: u32, how: &str) {
         for drive in DRIVES {
             self.server
@@ -80,7 +80,7 @@ impl Bench {
         self.host.unlock(ResourceKey(number), 0, 0);
     }
 
-    /// Asks until it is granted: how long that took, and what was said before.
+    /// Requests a lock until it is granted; returns the time and the errors before.
     fn until_granted(&self, number: usize) -> (Duration, Vec<Error>) {
         let begin = Instant::now();
         let mut refusals = Vec::new();
@@ -94,7 +94,7 @@ impl Bench {
         (took, refusals)
     }
 
-    /// The lock that the fault hit, and one that it did not.
+    /// Requests the lock that the fault hit, and one that it did not hit.
     fn is_had_again(&self) {
         for number in [1, 2] {
             let (took, refusals) = self.until_granted(number);
@@ -103,7 +103,7 @@ impl Bench {
     }
 }
 
-/// A lock is given back while drives answer with an error.
+/// Gives back a lock while drives answer with an error.
 fn unlock_under(answer: &str) {
     let bench = Bench::new(LEASE);
     bench.lock(1).unwrap();
@@ -113,7 +113,7 @@ fn unlock_under(answer: &str) {
     bench.is_had_again();
 }
 
-/// A lock is asked for while drives answer with an error, which may have taken it or not.
+/// Requests a lock while drives answer with an error, whether or not they have taken it.
 fn lock_under(answer: &str) {
     let bench = Bench::new(LEASE);
     bench.fault("fail", ALL, answer);
@@ -168,7 +168,7 @@ fn what_was_not_answered_is_waited_for_and_the_refusal_says_so() {
         let seconds: u64 = seconds.split(' ').next().unwrap().parse().unwrap();
         assert!((1..=8).contains(&seconds), "{refusal}");
     }
-    // Another lock has nothing on its way there.
+    // Another lock has no command on its way to that drive.
     let (other, _) = bench.until_granted(2);
     assert!(other < AGAIN, "{other:?}");
     let (took, _) = bench.until_granted(1);

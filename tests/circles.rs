@@ -1,21 +1,21 @@
-//! No files of `src` import each other in a circle: what two of them need is below both.
+//! No files of `src` import each other in a circle: items that two of them need are below both.
 //!
-//! The lines that begin with `use` are read, outside of tests. A name that a module only hands on
-//! is followed to the file that defines it.
+//! The test reads the lines that begin with `use`, outside of tests. A name that a module only
+//! re-exports is followed to the file that defines it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-/// A module or an item of one, as the parts of its path in the crate.
+/// A module or an item of a module, as the parts of its path in the crate.
 type Name = Vec<String>;
 
-/// The modules' `use` lines, by their own names.
+/// The `use` lines of the modules, by module.
 #[derive(Default)]
 struct Modules {
-    /// What each imports.
+    /// Imports of each module.
     imports: BTreeMap<Name, Vec<Name>>,
-    /// Where each name comes from that a module hands on.
+    /// Origin of each name that a module re-exports.
     handed_on: BTreeMap<Name, Name>,
 }
 
@@ -23,7 +23,7 @@ fn parts(path: &str) -> Name {
     path.split("::").map(str::to_owned).collect()
 }
 
-/// All names of `a::{b, c::{self, d}}`.
+/// All names in `a::{b, c::{self, d}}`.
 fn expand(tree: &str) -> Vec<String> {
     let Some((before, inner)) = tree.trim().split_once('{') else {
         return vec![tree.trim().trim_end_matches("::self").to_owned()];
@@ -50,7 +50,7 @@ impl Modules {
         for entry in fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
             let stem = path.file_stem().unwrap().to_str().unwrap().to_owned();
-            // These are tests, which may use what is above what they test.
+            // These files are tests, which may use modules above those that they test.
             if ["tests", "schedules", "scheduled", "lib"].contains(&&*stem) {
                 continue;
             }
@@ -93,7 +93,7 @@ impl Modules {
         }
     }
 
-    /// The file that defines a name; `None` where no file of ours does.
+    /// The file that defines a name; `None` if no file of ours does.
     fn file_of(&self, name: &Name) -> Option<Name> {
         let file = (1..=name.len()).rev().find(|&n| self.imports.contains_key(&name[..n]))?;
         match name.get(..file + 1).and_then(|item| self.handed_on.get(item)) {
@@ -102,7 +102,7 @@ impl Modules {
         }
     }
 
-    /// What each file imports.
+    /// The imports of each file.
     fn arrows(&self) -> BTreeMap<Name, BTreeSet<Name>> {
         let files = |(module, imports): (&Name, &Vec<Name>)| {
             let files = imports.iter().filter_map(|name| self.file_of(name));
@@ -112,7 +112,7 @@ impl Modules {
     }
 }
 
-/// The files that are in circles, or lead from one to another.
+/// The files that are in circles, or lead from one circle to another.
 fn circles(mut arrows: BTreeMap<Name, BTreeSet<Name>>) -> BTreeMap<Name, BTreeSet<Name>> {
     loop {
         let imported: BTreeSet<Name> = arrows.values().flatten().cloned().collect();

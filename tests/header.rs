@@ -1,4 +1,4 @@
-//! `include/lvmlockd_idm.h` says what `src/entry.rs` says.
+//! `include/lvmlockd_idm.h` matches `src/entry.rs`.
 //!
 //! After a change run `UPDATE_HEADER=1 cargo test --test header`.
 

@@ -81,6 +81,13 @@ fn the_defaults_are_those_of_the_code() {
     assert!(default_of("kill_command").starts_with("the lvmlockctl that belongs to lvmlockd,"));
     assert!(config.global_drives.is_empty());
     assert!(default_of("drives").starts_with("the drives that have a GPT partition with the name"));
+    let patience = Timing::for_lease(lease).patience;
+    let expected = format!(
+        "{}, or a quarter of a lease that is shorter than {}.",
+        patience.as_millis(),
+        (patience * 4).as_millis()
+    );
+    assert_eq!((config.request_time, default_of("request_time_ms")), (None, expected));
     let sixth = lease / 6;
     let kill_time = fencing(lease, false).kill_time;
     let expected = format!(

@@ -1,4 +1,4 @@
-//! What a log that takes nothing must not prevent.
+//! Work that a blocked log must not prevent.
 #![cfg(feature = "emulator")]
 
 use idm_emulator::server::{DriveSpec, Server};
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A log like syslog's: it keeps those waiting who have something to say, while nobody reads.
+/// A log like syslog: it blocks its callers while nobody reads.
 struct Stuck;
 
 static STUCK: AtomicBool = AtomicBool::new(false);

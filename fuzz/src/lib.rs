@@ -1,8 +1,8 @@
-//! Fuzz targets: what is read from a drive, from the kernel or from a file may be anything, and
-//! must never cause a panic, nor pass for something that it is not.
+//! Fuzz targets: data from a drive, from the kernel or from a file may be anything, and must never
+//! cause a panic or pass for something that it is not.
 //!
-//! `tests/corpus.rs` runs them on kept inputs and on many made from those; `scripts/fuzz.sh`
-//! searches for new ones with libFuzzer.
+//! `tests/corpus.rs` runs them on kept inputs and on many inputs derived from those;
+//! `scripts/fuzz.sh` searches for new ones with libFuzzer.
 
 use idm_engine::{
     DriveRef, Event, Instant, Lock, LockConfig, Member, Outcome, Request as Wish, Timing,
@@ -31,11 +31,11 @@ use std::time::Duration;
 /// A fuzz target.
 #[derive(Clone, Copy)]
 pub struct Target {
-    /// Its name, which names its corpus.
+    /// Name, also of its corpus.
     pub name: &'static str,
-    /// Panics where something is wrong.
+    /// Function that panics if something is wrong.
     pub check: fn(&[u8]),
-    /// Inputs that can be tried in a test's time.
+    /// Number of inputs that can be tried in the time of a test.
     pub made: usize,
 }
 
@@ -56,12 +56,12 @@ pub const TARGETS: [Target; 13] = [
     Target { name: "uuids", check: uuids, made: 5_000 },
 ];
 
-/// The target of that name.
+/// The target with this name.
 pub fn by_name(name: &str) -> Option<Target> {
     TARGETS.into_iter().find(|target| target.name == name)
 }
 
-/// A SCSI status and sense data, and the version page. Nothing but GOOD and a recovered error is
+/// A SCSI status with sense data, and the version page. Only GOOD and a recovered error are
 /// success.
 fn scsi_status(data: &[u8]) {
     let _ = scsi::version(data);
@@ -90,7 +90,7 @@ fn nvme_answers(data: &[u8]) {
     }
 }
 
-/// A mutex table: what is told as a record is one, and reads back as it was.
+/// A mutex table: every returned record is one, and encodes to the same bytes.
 fn table(data: &[u8]) {
     let _ = record_count(data);
     let records = parse_table(data);
@@ -102,7 +102,7 @@ fn table(data: &[u8]) {
     }
 }
 
-/// Answers as a test says: for each a status, a length and bytes.
+/// Scripted answers: for each a status, a length and bytes.
 struct Script(Mutex<Vec<u8>>);
 
 impl Script {
@@ -128,7 +128,7 @@ impl Protocol for Script {
             return Err(CommandError::TooLong(String::new()));
         }
         if let Data::In(room) = data {
-            // Blocks are written in short: what they begin with, and a byte for the rest.
+            // Blocks are written in short form: their first bytes, and a byte for the rest.
             for block in room.chunks_mut(RECORD_LEN) {
                 let Some([state_high, state_low, rest]) = self.next() else { break };
                 block.fill(rest);
@@ -146,9 +146,9 @@ impl Protocol for Script {
     }
 }
 
-/// The whole way from what a drive transfers to a table: only records, and none that cannot be.
+/// The complete way from a drive's transfer to a table: only records, and no impossible ones.
 fn read_table(data: &[u8]) {
-    // Without time, so that nothing is sent again after a pause.
+    // The deadline leaves no time, so that nothing is sent again after a pause.
     let deadline = Limits::new(&Timing::for_lease(Duration::ZERO)).deadline(Instant::default());
     let drive = IdmPath::new(Script(Mutex::new(data.to_vec())));
     let reply = drive.execute(&DriveCommand::ReadTable, &deadline);
@@ -164,8 +164,8 @@ fn read_table(data: &[u8]) {
     assert!(!matches!(drive.execute(&command, &deadline), Ok(Reply::Table(_))));
 }
 
-/// Answers of three drives that vote and of one that is read, whatever they are: a lock is had only
-/// where a majority has given it.
+/// Arbitrary answers of three drives that vote and of one that is read: a lock is held only if a
+/// majority has given it.
 fn engine_replies(data: &[u8]) {
     const VOTES: u32 = 3;
     let me = HostId::new([1; 16], "me");
@@ -203,7 +203,7 @@ fn engine_replies(data: &[u8]) {
             3 => Some(Wish::Release { value }),
             _ => None,
         };
-        // What is asked for at the wrong time is refused.
+        // A request at the wrong time is refused.
         let _ = request.map(|request| lock.request(request, now));
         check(&mut lock, &given);
         while let Some(command) = lock.next_command(now) {
@@ -217,7 +217,7 @@ fn engine_replies(data: &[u8]) {
                 };
             }
             lock.on_reply(command.token, reply, now);
-            // Before the next command, which may give the lock up.
+            // Before the next command, which may give up the lock.
             check(&mut lock, &given);
         }
         assert!(lock.safe_until().is_none_or(|until| until <= now + timing.lease));
@@ -227,12 +227,12 @@ fn engine_replies(data: &[u8]) {
     }
 }
 
-/// Replies as a fuzzer wants them.
+/// Replies that the fuzzer chooses.
 struct Replies<'a> {
     rest: &'a [u8],
     me: HostId,
     resource: ResourceId,
-    /// What this host last wrote beside a mutex.
+    /// Metadata that this host last wrote to a mutex.
     metadata: Metadata,
 }
 
@@ -243,7 +243,7 @@ impl Replies<'_> {
         Some(byte)
     }
 
-    /// Reads are answered by tables and everything else by statuses, as a rule.
+    /// The reply to a command: normally tables for reads, and statuses for all others.
     fn reply(&mut self, command: &DriveCommand) -> Option<Reply> {
         let kind = self.byte()?;
         let table = match command {
@@ -309,8 +309,9 @@ impl Replies<'_> {
     }
 }
 
-/// A device identification page: an identity is one word of bounded length, and what stands
-/// behind the page does not matter. The logical unit's and the device's are read in the same way.
+/// A device identification page: an identity is one word of limited length, and bytes after the
+/// page have no effect. The identities of the logical unit and of the device are read in the same
+/// way.
 fn vpd83(data: &[u8]) {
     for read in [designator, device_designator] {
         if let Some(identity) = read(data) {
@@ -329,17 +330,17 @@ fn is_an_identity(data: &[u8], identity: String, read: fn(&[u8]) -> Option<Strin
     }
 }
 
-/// The input that makes a tree with two drives that have a partition for the global lock.
+/// Input for a tree with two drives that have a partition for the global lock.
 const SYSFS_WITH_TWO: &[u8] = include_bytes!("../corpus/sysfs/both");
 
 /// Attributes in sysfs: one SCSI disk and one NVMe namespace with a partition, whose attributes
-/// are what the data says, separated by 0xFF.
+/// come from the data, separated by 0xFF.
 fn sysfs(data: &[u8]) {
     let root = tempfile::tempdir().expect("a directory");
     let mut texts = data.split(|&byte| byte == 0xFF);
     let mut write = |directory: &Path, names: &[&str]| {
         for name in names {
-            // An attribute that is not there differs from an empty one.
+            // A missing attribute differs from an empty one.
             if let Some(text) = texts.next().filter(|text| *text != b"-") {
                 fs::write(directory.join(name), text).expect("an attribute");
             }
@@ -389,7 +390,7 @@ fn uevent(data: &[u8]) {
     }
 }
 
-/// The file with this host's id: what is read from it is what would be written.
+/// The file with this host's id: the id that is read encodes to the same text.
 fn host_id_file(data: &[u8]) {
     let Ok(text) = core::str::from_utf8(data) else { return };
     let boot = text.lines().next().and_then(|line| line.strip_prefix("boot_id ")).unwrap_or("x");
@@ -399,8 +400,8 @@ fn host_id_file(data: &[u8]) {
     }
 }
 
-/// What the next lvmlockd is told of the watchdog, and of until when locks are safe: what is read
-/// is what would be written, and no date that no lease reaches.
+/// The notes of the watchdog and of the dates until which locks are safe: contents that are read
+/// encode to the same text, and no date is later than any lease allows.
 fn watchdog_note(data: &[u8]) {
     let (boot, now) = (BOOT, Instant::from_micros(81_234_567_890));
     if let Some(left) = safe_note::parse(data, boot, now) {
@@ -415,11 +416,11 @@ fn watchdog_note(data: &[u8]) {
     }
 }
 
-/// The boot that the notes of the corpus are of.
+/// Boot of the notes in the corpus.
 const BOOT: &str = "5e1b7f0c-6d2a-4c8e-9f31-0a7d42c6b8e9";
 
-/// A file that a dead lvmlockd left, as its name, a line feed and its text: what is read from it is
-/// what would be written, and whatever it is, the notes beside it are read.
+/// A file that a dead lvmlockd left: its name, a line feed and its text. Contents that are read
+/// encode to the same text, and other notes are read whatever this file contains.
 fn recovery_store(data: &[u8]) {
     let at = data.iter().position(|&byte| byte == b'\n').unwrap_or(data.len());
     let text = data.get(at + 1..).unwrap_or_default();
@@ -446,7 +447,7 @@ fn recovery_store(data: &[u8]) {
         return;
     }
     for folder in ["locks", "lockspaces"] {
-        // Not every name can be a file's.
+        // Some names cannot be file names.
         let _ = fs::write(directory.path().join(folder).join(name), text);
     }
     let saved = store.load().expect("folders that can be read");
@@ -458,7 +459,7 @@ fn recovery_store(data: &[u8]) {
     assert!(lockspace.is_none_or(|lockspace| saved.lockspaces.contains(&lockspace)));
 }
 
-/// What is noted in a file, if anything is: it reads back as it was, in its own boot only.
+/// The note in a file, if there is one: it is read back unchanged, and only in its own boot.
 fn recovered<T: SavedNote + PartialEq + Debug>(name: &str, text: &[u8]) -> Option<(ResourceId, T)> {
     let read = match store::parse::<T>(name, text, BOOT) {
         Ok(read) => read?,
@@ -475,7 +476,7 @@ fn recovered<T: SavedNote + PartialEq + Debug>(name: &str, text: &[u8]) -> Optio
     again.ok().flatten()
 }
 
-/// The settings: a mistake has a text.
+/// The settings: every error has a text.
 fn config(data: &[u8]) {
     let Ok(text) = core::str::from_utf8(data) else { return };
     match Config::parse(text) {
@@ -484,7 +485,7 @@ fn config(data: &[u8]) {
     }
 }
 
-/// Uuids and names as lvmlockd hands them over, and the uuid of a device as the kernel tells it.
+/// Uuids and names from lvmlockd, and the uuid of a device from the kernel.
 fn uuids(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let (vg, lv) = text.split_once('\n').unwrap_or((&text, &text));

@@ -1,4 +1,4 @@
-//! Every target on its kept inputs, and on many that are made from them. The same every time.
+//! Every target on its kept inputs, and on many inputs derived from them, the same in every run.
 
 use idm_fuzz::{TARGETS, Target};
 use std::fs;

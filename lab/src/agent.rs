@@ -10,31 +10,31 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The line to a machine's agent.
+/// The connection to a machine's agent.
 pub struct Agent {
     stream: Mutex<AgentStream>,
     state: Arc<Shared>,
     name: String,
 }
 
-/// Names a command that is running, or has ended and was not waited for.
+/// Number of a command that is running, or has ended and was not waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct JobId(u32);
 
-/// What a command said so far.
+/// Output of a command so far.
 #[derive(Default)]
 struct Job {
     stdout: Vec<u8>,
     stderr: Vec<u8>,
-    /// Where it goes instead, both streams together.
+    /// File that gets both streams instead.
     log: Option<File>,
     status: Option<i32>,
 }
 
-/// How a command ended and what it said.
+/// Result of a command: exit status and output.
 #[derive(Debug)]
 pub struct Ended {
-    /// Its exit status; 128 and the signal's number where a signal ended it.
+    /// Exit status; 128 and the signal's number where a signal ended it.
     pub code: i32,
     /// Standard output.
     pub stdout: String,
@@ -61,7 +61,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A thread's work: sorts what the machine says.
+    /// The main loop of a thread: sorts the machine's messages.
     fn listen(&self, mut stream: AgentStream) {
         while let Ok(frame) = Frame::read(&mut stream) {
             let mut state = self.lock();
@@ -88,7 +88,7 @@ impl Shared {
 }
 
 impl Agent {
-    /// Speaks to the agent of machine `name`.
+    /// Connects to the agent of machine `name`.
     pub fn new(name: &str, stream: AgentStream) -> Result<Agent> {
         let state = Arc::new(Shared::default());
         let (reader, shared) = (stream.try_clone()?, Arc::clone(&state));
@@ -117,14 +117,14 @@ impl Agent {
         Ok(id)
     }
 
-    /// Waits until the agent answers at all.
+    /// Waits until the agent answers.
     pub fn wait_ready(&self, patience: Duration) -> Result<()> {
         let deadline = Instant::now() + patience;
         self.send(FrameKind::Ping, JobId(0), Vec::new())?;
         self.wait_for(deadline, "its agent", |state| (state.pongs > 0).then_some(()))
     }
 
-    /// Lets the machine mount its root file system.
+    /// Makes the machine mount its root file system.
     pub fn set_up(&self, setup: &lab_agent::Setup, patience: Duration) -> Result<()> {
         let job = self.begin(FrameKind::Setup, setup.encode(), None)?;
         let ended = self.wait(job, patience, "its file system")?;
@@ -134,7 +134,7 @@ impl Agent {
         Ok(())
     }
 
-    /// Starts a shell command. What it says goes to `log`, where there is one.
+    /// Starts a shell command. Its output goes to `log`, where there is one.
     pub fn start(&self, command: &str, log: Option<File>) -> Result<JobId> {
         self.begin(FrameKind::Run, command.as_bytes().to_vec(), log)
     }

@@ -1,5 +1,5 @@
-//! Whether anybody wrote when another host could hold the lock: what drives were written, against
-//! what they granted, all by the drives' own clocks. No host is asked.
+//! An audit of writes at times when another host could hold the lock. It compares the writes on the
+//! drives with the locks that the drives granted, all by the drives' own clocks. No host is asked.
 
 use crate::drives::{Change, Drives, Event};
 use crate::machine::Machine;
@@ -12,11 +12,11 @@ use testbed::wait_until;
 /// Blocks of a drive, of 512 bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Extent {
-    /// The drive's name.
+    /// Name of the drive.
     pub drive: String,
-    /// The first one.
+    /// First block.
     pub first: u64,
-    /// How many.
+    /// Number of blocks.
     pub count: u64,
 }
 
@@ -28,18 +28,18 @@ impl Extent {
     }
 }
 
-/// Blocks that may be written only by a host that has a lock exclusively.
+/// Blocks that only a host with an exclusive lock may write.
 pub struct Audit {
     what: String,
     lock: String,
-    /// The drives that vote for the lock, oldest first.
+    /// Drives that vote for the lock, oldest first.
     voters: Vec<Voters>,
     lease: Duration,
     extents: Vec<Extent>,
     since: Duration,
 }
 
-/// The drives that vote for a lock from a moment on.
+/// Drives that vote for a lock from a certain time on.
 struct Voters {
     since: Duration,
     drives: Vec<String>,
@@ -51,17 +51,17 @@ impl Voters {
     }
 }
 
-/// A change that should not have been.
+/// A change that is a violation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Violation {
     at: Duration,
     drive: String,
     host: String,
     first: u64,
-    /// For how long the host had already not had enough leases to keep the lock; `None` if it
-    /// never had.
+    /// Time for which the host had already had too few leases to keep the lock; `None` if it never
+    /// had enough.
     late: Option<Duration>,
-    /// Another host that more than half of the drives had given the lock to.
+    /// Another host that had the lock on more than half of the drives.
     holder: Option<String>,
 }
 
@@ -80,11 +80,11 @@ impl fmt::Display for Violation {
     }
 }
 
-/// How often each host has changed the blocks.
+/// Number of changes of the blocks by each host.
 pub type Counts = BTreeMap<String, usize>;
 
 impl Audit {
-    /// Of an LV that is active on `host`, and whose lock is on these drives.
+    /// An audit of an LV that is active on `host`, and whose lock is on these drives.
     pub fn of_lv(
         host: &Machine,
         lv: &str,
@@ -98,14 +98,15 @@ impl Audit {
         Ok(Audit { what: lv.to_owned(), lock, voters, lease, extents, since: Duration::ZERO })
     }
 
-    /// Watches also over where the LV is by now.
+    /// Also watches the present location of the LV.
     pub fn follow(&mut self, host: &Machine) -> Result<()> {
         let name = self.what.replace('/', "-");
         self.extents.extend(extents(host, &host.quiet(&format!("dmsetup table {name}"))?)?);
         Ok(())
     }
 
-    /// Has these drives vote for the lock, from when `host` had it on more than half of them.
+    /// Makes these drives vote for the lock, from the time when `host` had it on more than half of
+    /// them.
     pub fn votes(&mut self, host: &str, voters: &[&str], drives: &Drives) -> Result<()> {
         let mut grants = Vec::new();
         for drive in voters {
@@ -118,7 +119,7 @@ impl Audit {
         Ok(())
     }
 
-    /// Of the first MiB of these partitions, where a VG's metadata is, from now on.
+    /// An audit, from now on, of the first MiB of these partitions, where a VG's metadata is.
     pub fn of_metadata(
         host: &Machine,
         vg: &str,
@@ -139,7 +140,7 @@ impl Audit {
         Ok(Audit { what, lock, voters, lease, extents, since })
     }
 
-    /// How often each host has changed the blocks up to now.
+    /// The number of changes by each host up to now.
     pub fn counts(&self, drives: &Drives) -> Result<Counts> {
         let mut counts = Counts::new();
         for (_, change) in self.changes(drives)? {
@@ -148,10 +149,10 @@ impl Audit {
         Ok(counts)
     }
 
-    /// Waits until a host has changed all blocks that it writes to once more.
+    /// Waits until a host has changed once more all blocks that it writes to.
     pub fn wait_for_writes(&self, drives: &Drives, host: &str) -> Result<()> {
         let count = || Ok::<_, anyhow::Error>(self.counts(drives)?.remove(host).unwrap_or(0));
-        // Two regions; and one is not always as fast as the other.
+        // There are two regions, and they are not always equally fast.
         let enough = count()? + 3 * usize::try_from(lab_writer::REGION)?;
         wait_until(Duration::from_secs(90), &format!("{host} to write to {}", self.what), || {
             Ok((count()? >= enough).then_some(()))
@@ -159,7 +160,7 @@ impl Audit {
     }
 
     /// Fails if a host has changed the blocks when another could hold the lock, or if one of these
-    /// hosts never changed any, so that there was nothing to be found.
+    /// hosts never changed any, because then the audit proves nothing.
     pub fn check(&self, drives: &Drives, hosts: &[&str]) -> Result<()> {
         let mut events = Vec::new();
         for drive in crate::interfaces::DRIVES {
@@ -205,8 +206,8 @@ impl Audit {
     }
 }
 
-/// Finds changes by a host that had not enough leases to keep others from the lock; and how long
-/// each host would at least have had them on from any of its other changes.
+/// Finds changes by a host that had too few leases to keep others from the lock. Also returns the
+/// shortest time that the leases of each host still had at any of its other changes.
 fn judge(
     voters: &[Voters],
     lease: Duration,
@@ -216,7 +217,7 @@ fn judge(
     events.sort_by_key(|(_, event)| event.at);
     changes.sort_by_key(|(_, change)| change.at);
     let mut events = events.into_iter().peekable();
-    // When each host's lease began, by drive.
+    // Start of each host's lease, by drive.
     let mut leases: BTreeMap<String, BTreeMap<String, Duration>> = BTreeMap::new();
     let (mut found, mut least) = (Vec::new(), BTreeMap::new());
     for (drive, change) in changes {
@@ -226,7 +227,7 @@ fn judge(
         let voting = voters.iter().rev().find(|voters| voters.since <= change.at);
         let drives = voting.map_or(&[][..], |voters| &voters.drives);
         let votes: Vec<_> = drives.iter().filter_map(|drive| leases.get(drive)).collect();
-        // With fewer than `keep` leases the others are a majority.
+        // With fewer than `keep` leases, the other drives are a majority.
         let (acquire, keep) = (drives.len() / 2 + 1, drives.len() - drives.len() / 2);
         let mut ends: Vec<Duration> =
             votes.iter().filter_map(|hosts| hosts.get(&change.host)).map(|b| *b + lease).collect();
@@ -255,7 +256,7 @@ fn judge(
     (found, least)
 }
 
-/// Since when a host has had a lock on a drive without a break.
+/// The time since which a host has had a lock on a drive without a break.
 fn held_since(events: &[Event], host: &str, lock: &str) -> Option<Duration> {
     let (mut leases, mut since) = (BTreeMap::new(), None);
     for event in events.iter().filter(|event| event.resource == lock) {
@@ -265,7 +266,7 @@ fn held_since(events: &[Event], host: &str, lock: &str) -> Option<Duration> {
     since
 }
 
-/// What a command does to the leases that hosts have on a drive.
+/// Applies the effect of a command on the leases that hosts have on a drive.
 fn follow(hosts: &mut BTreeMap<String, Duration>, event: &Event) {
     if !event.is_good() {
         return;
@@ -285,7 +286,7 @@ fn follow(hosts: &mut BTreeMap<String, Duration>, event: &Event) {
     }
 }
 
-/// Where a device-mapper table of striped and linear targets puts its blocks on drives.
+/// The blocks on drives of a device-mapper table with striped and linear targets.
 fn extents(host: &Machine, table: &str) -> Result<Vec<Extent>> {
     let mut found = Vec::new();
     for line in table.lines() {
@@ -306,7 +307,7 @@ fn extents(host: &Machine, table: &str) -> Result<Vec<Extent>> {
     Ok(found)
 }
 
-/// The drive of a block device, given by its numbers, and where on the drive it begins.
+/// The drive of a block device, given by its numbers, and its first block on the drive.
 fn place(host: &Machine, device: &str) -> Result<(String, u64)> {
     let script = format!(
         "cd -P /sys/dev/block/{device} && cat start 2>/dev/null || echo 0; \
@@ -384,7 +385,7 @@ mod tests {
         let both = found(events.clone(), vec![change(86, "a"), change(86, "b")]);
         assert_eq!(both.len(), 1);
         assert_eq!(both[0].holder.as_deref(), Some("b"));
-        // A refresh that was refused is none.
+        // A refresh that was refused does not count.
         events.push(event("d0", 87, "a", "refresh", "18"));
         assert_eq!(found(events, vec![change(88, "a")]).len(), 1);
         let mut events = taken();
@@ -422,7 +423,7 @@ mod tests {
         assert_eq!(judged(39), []);
         assert_eq!(judged(89), []);
         assert_eq!(judged(91).len(), 1);
-        // Without the move it had lost its majority.
+        // Without the move it would have lost its majority.
         assert_eq!(found(events, vec![change(42, "a")]).len(), 1);
     }
 }

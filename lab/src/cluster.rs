@@ -1,4 +1,4 @@
-//! Machines and drives of one scenario.
+//! The machines and drives of one scenario.
 
 use crate::drives::Drives;
 use crate::files::Files;
@@ -8,20 +8,20 @@ use crate::transcript::Transcript;
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 
-/// What a scenario plays with. Everything ends when it is dropped.
+/// The machines and drives of a scenario. Dropping it ends all of them.
 pub struct Cluster {
-    // Machines before drives: they are dropped in this order.
+    // Machines come before drives: fields are dropped in this order.
     machines: Vec<Machine>,
     /// The drives.
     pub drives: Drives,
-    /// Tells what is done.
+    /// Prints each step.
     pub transcript: Transcript,
     files: Files,
     dir: PathBuf,
 }
 
 impl Cluster {
-    /// Drives, and no machine yet. `dir` gets all files.
+    /// Drives without machines. `dir` gets all files.
     pub fn new(
         files: &Files,
         interfaces: Interfaces,
@@ -55,7 +55,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Gives a machine its second path to all drives. lvm goes on with the nodes of the first.
+    /// Gives a machine its second path to all drives. lvm still uses the nodes of the first.
     pub fn plug_second_path(&mut self, name: &str) -> Result<()> {
         let socket = self.drives.port_socket(name, 1);
         self.host_mut(name)?.plug_second_path(&socket)
@@ -77,13 +77,13 @@ impl Cluster {
         found.with_context(|| format!("host {name} does not run"))
     }
 
-    /// A running machine, to be changed.
+    /// A running machine, mutable.
     pub fn host_mut(&mut self, name: &str) -> Result<&mut Machine> {
         let found = self.machines.iter_mut().find(|machine| machine.name() == name);
         found.with_context(|| format!("host {name} does not run"))
     }
 
-    /// Pulls a machine's plug.
+    /// Cuts a machine's power.
     pub fn kill(&mut self, name: &str) -> Result<()> {
         let at = self.machines.iter().position(|machine| machine.name() == name);
         let at = at.with_context(|| format!("host {name} does not run"))?;
@@ -91,7 +91,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Puts everything there is to know beside the logs, after a failure.
+    /// Saves all available information beside the logs, after a failure.
     pub fn keep(&self) {
         self.drives.keep(&self.dir);
         for machine in &self.machines {

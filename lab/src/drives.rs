@@ -12,40 +12,40 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use testbed::{Record, bound_to_this_thread};
 
-/// Those with a partition table: a partition `propeller` for the global lock, and one for data. The
-/// others are plain disks.
+/// Drives with a partition table: a partition `propeller` for the global lock, and one for data.
+/// The others are plain disks.
 pub const PARTITIONED: [&str; 3] = ["d0", "d1", "d2"];
-/// The machines' names.
+/// Names of the machines.
 pub const HOSTS: [&str; 3] = ["a", "b", "c"];
-/// Paths that each machine can have to the drives.
+/// Number of paths that each machine can have to the drives.
 pub const PATHS: usize = 2;
 
 const SIZE_MIB: u64 = 1024;
 
-/// A running server of drives. Dropping it ends it.
+/// A running server of drives. Dropping it ends the server.
 pub struct Drives {
     server: Child,
     dir: PathBuf,
     /// The interface of each drive.
     pub interfaces: Interfaces,
-    /// Has every order in it.
+    /// Prints every order.
     pub transcript: Transcript,
 }
 
 /// A mutex command that a drive carried out.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// When, on the drive's clock.
+    /// Time on the drive's clock.
     pub at: Duration,
-    /// The host that sent it.
+    /// Host that sent it.
     pub host: String,
-    /// Which of its paths it came by.
+    /// Path of the host on which it came.
     pub path: String,
-    /// What: `trylock`, `refresh`, `break`, …
+    /// Command: `trylock`, `refresh`, `break`, …
     pub kind: String,
-    /// Which lock, as in [`Record::resource`].
+    /// Lock, as in [`Record::resource`].
     pub resource: String,
-    /// SCSI status, or NVMe's status field.
+    /// SCSI status, or NVMe status field.
     pub status: String,
 }
 
@@ -66,7 +66,7 @@ impl Event {
         })
     }
 
-    /// Whether the drive said GOOD, or successful completion.
+    /// Whether the drive answered GOOD, or successful completion.
     pub fn is_good(&self) -> bool {
         self.status == "00"
     }
@@ -75,13 +75,13 @@ impl Event {
 /// Blocks of a drive that were written or unmapped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// When all of it was done, on the drive's clock.
+    /// Time on the drive's clock when all of it was done.
     pub at: Duration,
-    /// The host that did it.
+    /// Host that did it.
     pub host: String,
-    /// The first block.
+    /// First block.
     pub first: u64,
-    /// How many.
+    /// Number of blocks.
     pub count: u64,
 }
 
@@ -102,7 +102,7 @@ impl Change {
 }
 
 impl Drives {
-    /// Starts the drives, empty, with all their files in `dir`.
+    /// Starts the drives, empty, with all files in `dir`.
     pub fn start(
         program: &Path,
         interfaces: Interfaces,
@@ -156,8 +156,7 @@ impl Drives {
         text.trim().parse().with_context(|| file.display().to_string())
     }
 
-    /// The effect of a fault that lets a command of this drive fail so that nothing is known of its
-    /// effect.
+    /// The effect of a fault that makes a command of this drive fail with an unknown result.
     pub fn vague_failure(&self, drive: &str) -> &'static str {
         match self.interfaces.of(drive) {
             // ABORTED COMMAND, as sense data.
@@ -192,12 +191,12 @@ impl Drives {
         Ok(table)
     }
 
-    /// What a drive has carried out, oldest first.
+    /// The commands that a drive has carried out, oldest first.
     pub fn events(&self, drive: &str) -> Result<Vec<Event>> {
         self.ask(&format!("events {drive}"))?.lines().map(Event::parse).collect()
     }
 
-    /// What has changed a drive's data, oldest first.
+    /// The changes of a drive's data, oldest first.
     pub fn changes(&self, drive: &str) -> Result<Vec<Change>> {
         self.ask(&format!("changes {drive}"))?.lines().map(Change::parse).collect()
     }
@@ -207,7 +206,7 @@ impl Drives {
         Ok(Duration::from_secs_f64(self.ask(&format!("time {drive}"))?.trim().parse()?))
     }
 
-    /// Puts what the drives think into `dir`.
+    /// Saves the state of the drives in `dir`.
     pub fn keep(&self, dir: &Path) {
         let mut text = self.ask("rules").unwrap_or_default();
         for name in DRIVES {
@@ -231,7 +230,7 @@ fn port(host: &str, path: usize) -> String {
     format!("{host}.{path}")
 }
 
-/// As the installation manual has it: a small partition whose name makes the disk one of the global
+/// Partitions a disk as documented: a small partition whose name makes the disk one of the global
 /// lock's drives, and the rest for data.
 fn partition(disk: &Path) -> Result<()> {
     let output = Command::new("sgdisk")

@@ -1,4 +1,4 @@
-//! Where the lab finds what it runs.
+//! Files and programs that the lab runs.
 
 use crate::qemu::Boot;
 use crate::template;
@@ -7,30 +7,31 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use testbed::{Lvm2, Variant, lvm_conf};
 
-/// The release of lvm2 in the machines: that of the Debian release whose kernel they run.
+/// Release of lvm2 in the machines: that of the Debian release whose kernel they run.
 const RELEASE: &str = testbed::RELEASES[0];
 
-/// Where machines have the command that stops the use of a VG whose locks are about to be lost.
+/// Path, in the machines, of the command that stops the use of a VG whose locks are about to be
+/// lost.
 pub const KILL_SCRIPT: &str = "/etc/lvm/lvmlockd-idm-kill-vg";
 
 /// Programs and files, all below the project's directory.
 #[derive(Clone, Debug)]
 pub struct Files {
-    /// The project's directory.
+    /// Directory of the project.
     pub project: PathBuf,
-    /// What machines boot from.
+    /// Files that machines boot from.
     pub boot: Boot,
-    /// What machines are resumed from.
+    /// Snapshot that machines are resumed from.
     pub snapshot: PathBuf,
     /// The directory of lvm and lvmlockctl.
     pub sbin: PathBuf,
     /// The daemon.
     pub lvmlockd: PathBuf,
-    /// A newer one with our patches, which adopts locks.
+    /// A newer lvmlockd with our patches, which adopts locks.
     pub adopting_lvmlockd: PathBuf,
     /// The program that serves drives.
     pub server: PathBuf,
-    /// The program that stands for an application in the machines.
+    /// Program that acts as an application in the machines.
     pub writer: PathBuf,
     /// lvm2's own tests, ready to run.
     pub lvm2_tests: PathBuf,
@@ -41,7 +42,7 @@ pub struct Files {
 }
 
 impl Files {
-    /// Finds everything; makes the snapshot where there is none.
+    /// Finds everything, and makes the snapshot where there is none.
     pub fn find() -> Result<Files> {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
         let project = here.parent().context("the project's directory")?.to_owned();
@@ -71,7 +72,7 @@ impl Files {
         Ok(files)
     }
 
-    /// Where a scenario's files are; empty.
+    /// The empty directory for a scenario's files.
     pub fn scenario_dir(&self, name: &str) -> Result<PathBuf> {
         let dir = self.project.join("build/lab/run").join(name);
         let _ = fs::remove_dir_all(&dir);
@@ -79,8 +80,8 @@ impl Files {
         Ok(dir)
     }
 
-    /// What machines see of this machine besides its root file system. The library that they run
-    /// is the one that is shipped, where lvmlockd looks for the one of the tests.
+    /// Directories of this machine that other machines see besides its root file system. They run
+    /// the library as it is shipped, at the path where lvmlockd looks for the library of the tests.
     pub fn binds(&self) -> Vec<(String, String)> {
         let text = |path: &Path| path.display().to_string();
         let library = self.project.join("build/lab/lib");
@@ -91,7 +92,7 @@ impl Files {
         ]
     }
 
-    /// For a host whose block devices are those that match one of the patterns.
+    /// The lvm.conf of a host whose block devices match one of the patterns.
     pub fn lvm_conf(&self, patterns: &[impl AsRef<str>]) -> String {
         let accept: Vec<String> =
             patterns.iter().map(|pattern| format!("^{}$", pattern.as_ref())).collect();
@@ -103,13 +104,13 @@ impl Files {
         lvm_conf(&accept, &global)
     }
 
-    /// Only what differs from the defaults: where lvmlockctl is.
+    /// The settings that differ from the defaults: the path of lvmlockctl.
     pub fn idm_conf(&self) -> String {
         format!("kill_command = [{:?}, \"--kill\"]\n", self.sbin.join("lvmlockctl"))
     }
 
-    /// The script at [`KILL_SCRIPT`]: what is recommended to administrators, and a note in
-    /// `/run/killed` that it was done.
+    /// The script at [`KILL_SCRIPT`]: the one recommended to administrators, and a note in
+    /// `/run/killed` that it was run.
     pub fn kill_script(&self) -> String {
         let script = self.project.join("dist/lvmlockd-idm-kill-vg");
         format!("#!/bin/sh\n{} \"$1\" && echo \"$1\" >>/run/killed\n", script.display())

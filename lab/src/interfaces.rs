@@ -1,24 +1,23 @@
-//! The drives' names, and the interface by which machines reach each.
+//! The names of the drives, and the interface by which machines reach each of them.
 
 use idm_emulator::disks::Interface;
 
-/// The drives' names.
+/// Names of the drives.
 pub const DRIVES: [&str; 5] = ["d0", "d1", "d2", "d3", "d4"];
 
 /// The interfaces of all drives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interfaces {
-    /// All are SCSI disks.
+    /// All drives are SCSI disks.
     Scsi,
-    /// All are NVMe drives.
+    /// All drives are NVMe drives.
     Nvme,
-    /// Of any two drives that follow one another, one of each kind: d0, d2 and d4 are SCSI disks.
+    /// The kinds alternate: d0, d2 and d4 are SCSI disks, the others are NVMe drives.
     Mixed,
 }
 
-/// Options of the NVMe drives for `idm-target`: every form of identity that Linux
-/// knows, subsystems with and without native multipath, and one that takes no more than 128 KiB in
-/// a command.
+/// Options of the NVMe drives for `idm-target`: every form of identity that Linux knows, subsystems
+/// with and without native multipath, and one that takes at most 128 KiB per command.
 const NVME_OPTIONS: [&str; 5] =
     ["id=nguid", "id=eui64,shared", "id=uuid,shared", "id=nguid,shared", "id=none,mdts=5"];
 
@@ -34,12 +33,12 @@ impl Interfaces {
         }
     }
 
-    /// The drives with an interface.
+    /// The drives with this interface.
     pub fn drives_with(self, interface: Interface) -> impl Iterator<Item = &'static str> {
         DRIVES.into_iter().filter(move |drive| self.of(drive) == interface)
     }
 
-    /// Whether there is a drive with that interface.
+    /// Whether there is a drive with this interface.
     pub fn include(self, interface: Interface) -> bool {
         self.drives_with(interface).next().is_some()
     }

@@ -15,25 +15,25 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// A command that takes longer is killed. An lvm command that retries a lock takes up to 23 s, and
-/// emulation makes everything slower.
+/// The longest time of a command, after which it is killed. An lvm command that retries a lock
+/// takes up to 23 s, and emulation makes everything slower.
 const COMMAND: Duration = Duration::from_secs(120);
-/// Time for a resumed machine to have its root file system.
+/// Time for a resumed machine to get its root file system.
 const SET_UP: Duration = Duration::from_secs(120);
 
-/// Patterns of the drives' nodes and their partitions'.
+/// Patterns of the nodes of drives and their partitions.
 pub const ALL_DISKS: [&str; 2] = ["/dev/sd[a-z]+[0-9]*", "/dev/nvme[0-9]+n[0-9]+(p[0-9]+)?"];
 
-/// How lvmlockd is started.
+/// The way to start lvmlockd.
 #[derive(Clone, Debug, Default)]
 pub struct Daemon {
-    /// Put before its command line: `setpriv …`, for example.
+    /// Prefix of its command line, for example `setpriv …`.
     pub wrapper: String,
-    /// The one whose core was patched to adopt locks, and is told to.
+    /// Whether to use the lvmlockd with patches, and make it adopt locks.
     pub adopts: bool,
 }
 
-/// A running host. Dropping it is pulling its plug.
+/// A running host. Dropping it cuts its power.
 pub struct Machine {
     name: String,
     qemu: Qemu,
@@ -43,7 +43,7 @@ pub struct Machine {
     files: Files,
     lvmlockd: Option<JobId>,
     interfaces: Interfaces,
-    /// Where this machine's first path to NVMe drives is.
+    /// TCP port of this machine's first path to NVMe drives.
     tcp_port: u16,
 }
 
@@ -91,7 +91,7 @@ impl Machine {
         machine.accept(&ALL_DISKS)?;
         machine.write("/etc/lvm/lvmlockd-idm.conf", &files.idm_conf())?;
         machine.write(KILL_SCRIPT, &files.kill_script())?;
-        // Without it pvmove is refused in a shared VG.
+        // Without lvmpolld, pvmove is refused in a shared VG.
         machine.quiet(&format!("chmod 755 {KILL_SCRIPT} && lvmpolld"))?;
         transcript.step(name, &format!("is up after {:.1} s", begin.elapsed().as_secs_f64()));
         Ok(machine)
@@ -102,7 +102,7 @@ impl Machine {
         &self.name
     }
 
-    /// Plugs the second path to all drives in. lvm goes on with the nodes of the first.
+    /// Plugs in the second path to all drives. lvm still uses the nodes of the first.
     pub fn plug_second_path(&mut self, socket: &Path) -> Result<()> {
         let first: Vec<String> =
             self.disks()?.into_values().map(|node| format!("{node}[0-9]*")).collect();
@@ -113,7 +113,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Has lvm see the block devices only whose paths match one of these.
+    /// Makes lvm see only the block devices whose paths match one of these patterns.
     pub fn accept(&self, patterns: &[impl AsRef<str>]) -> Result<()> {
         self.write("/etc/lvm/lvm.conf", &self.files.lvm_conf(patterns))
     }
@@ -135,10 +135,10 @@ impl Machine {
         Ok(())
     }
 
-    /// Connects to an NVMe drive by one path. I/O waits 5 s for a path that is lost to come back,
-    /// and is told as failed then; the kernel goes on trying.
+    /// Connects to an NVMe drive by one path. I/O waits 5 s for a lost path to come back, and then
+    /// fails; the kernel keeps trying.
     pub fn connect_nvme(&self, drive: &str, tcp_port: u16) -> Result<()> {
-        // Host names are letters here, and thus hexadecimal digits.
+        // Host names are letters that are also hexadecimal digits.
         let host = format!("00000000-0000-4000-8000-{:0>12}", self.name);
         let options = format!(
             "transport=tcp,traddr={GATEWAY},trsvcid={tcp_port},\
@@ -151,7 +151,7 @@ impl Machine {
             .with_context(|| format!("host {} cannot connect to {drive}", self.name))
     }
 
-    /// Lets the kernel forget a drive, as when it is pulled out.
+    /// Makes the kernel forget a drive, as when it is pulled out.
     pub fn detach(&self, drive: &str) -> Result<()> {
         let node = self.disk(drive)?;
         let name = node.trim_start_matches("/dev/");
@@ -165,7 +165,7 @@ impl Machine {
         self.ok(&script).map(drop)
     }
 
-    /// Lets the kernel find a drive that was detached.
+    /// Makes the kernel find a drive that was detached.
     pub fn attach(&self, drive: &str) -> Result<()> {
         match self.interfaces.of(drive) {
             Interface::Scsi => self
@@ -175,8 +175,7 @@ impl Machine {
         }
     }
 
-    /// Waits until so many paths lead to drives: each SCSI path is a disk, and each NVMe drive is
-    /// one.
+    /// Waits until `count` disks are present: each SCSI path is a disk, and each NVMe drive is one.
     fn wait_disks(&self, count: usize) -> Result<()> {
         let script = format!(
             "n=0; until [ $( ({LIST_DISKS}) 2>/dev/null | wc -l) -ge {count} ]; \
@@ -185,8 +184,8 @@ impl Machine {
         self.quiet(&script).map(drop).context("the drives do not appear")
     }
 
-    /// The block nodes of the drives, by the drives' names: the kernel gives them in any order. A
-    /// drive that this machine has not, is not there; of several paths, one is.
+    /// The block nodes of the drives, by the drives' names, because the kernel assigns them in any
+    /// order. A drive that this machine does not have is missing; of several paths, one is listed.
     pub fn disks(&self) -> Result<BTreeMap<String, String>> {
         let text = self.quiet(LIST_DISKS)?;
         let pair = |line: &str| {
@@ -195,7 +194,7 @@ impl Machine {
         Ok(text.lines().filter_map(pair).collect())
     }
 
-    /// All block nodes of a drive, one for every path.
+    /// All block nodes of a drive, one per path.
     pub fn nodes(&self, drive: &str) -> Result<Vec<String>> {
         let script = format!(
             "for d in /sys/block/sd*; do \
@@ -235,12 +234,12 @@ impl Machine {
         self.agent.wait(job, COMMAND, command)
     }
 
-    /// Prints what this host did.
+    /// Prints a step of this host.
     pub fn step(&self, what: &str) {
         self.transcript.step(&format!("{}#", self.name), what);
     }
 
-    /// Fails unless a command ended well; returns what it said.
+    /// Fails unless a command succeeded; returns its output.
     fn good(&self, command: &str, ended: Ended) -> Result<String> {
         let Ended { code, stdout, stderr } = ended;
         ensure!(code == 0, "{}# {command}: status {code}\n{stdout}{stderr}", self.name);
@@ -300,7 +299,7 @@ impl Machine {
             .map_or_else(|_| String::new(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// Where the lab finds what it runs.
+    /// Paths of the files and programs that the lab runs.
     pub fn files(&self) -> &Files {
         &self.files
     }
@@ -317,7 +316,7 @@ impl Machine {
         self.start(&format!("exec {program} /dev/{lv} {} {number} >>/run/writer 2>&1", self.name))
     }
 
-    /// What the applications on this host had to say of errors, so far.
+    /// Errors that the applications on this host have reported so far.
     pub fn writer_errors(&self) -> Result<String> {
         self.quiet("cat /run/writer")
     }
@@ -329,7 +328,7 @@ impl Machine {
         self.wait(writer, COMMAND).map(drop)
     }
 
-    /// Fails unless an LV's blocks that all hosts write are what this one wrote last.
+    /// Fails unless the shared blocks of an LV have the data that this host wrote last.
     pub fn check_shared_blocks(&self, lv: &str) -> Result<()> {
         let text = self.ok(&format!("{} --read /dev/{lv}", self.files.writer.display()))?;
         let mut mine = 0;
@@ -362,7 +361,7 @@ impl Machine {
         self.dir.join(format!("{}.lvmlockd", self.name))
     }
 
-    /// What lvmlockd has said so far, over all its lives in this scenario.
+    /// The output of lvmlockd so far, over all its lives in this scenario.
     pub fn lvmlockd_log(&self) -> String {
         fs::read_to_string(self.log_path()).unwrap_or_default()
     }
@@ -418,12 +417,12 @@ impl Machine {
         self.qemu.thaw()
     }
 
-    /// Pulls the plug.
+    /// Cuts the power.
     pub fn kill(self) {
         self.transcript.step(&self.name, "is killed");
     }
 
-    /// Gives virtio_scsi the time-outs that other adapters have. NVMe has them.
+    /// Gives virtio_scsi the time-outs of other adapters. NVMe has time-outs already.
     pub fn enable_timeouts(&self) -> Result<()> {
         if !self.interfaces.include(Interface::Scsi) {
             return Ok(());
@@ -431,7 +430,7 @@ impl Machine {
         self.ok(&format!("insmod {}", self.files.vsto.display())).map(drop)
     }
 
-    /// Puts what there is to know into `dir`.
+    /// Saves all available information in `dir`.
     pub fn keep(&self, dir: &Path) {
         let script = "lvmlockctl --info; lvmlockctl --dump; dmsetup table; dmesg; \
                       ls -l /dev/sd* /dev/nvme*; cat /run/killed /run/writer";
@@ -444,8 +443,8 @@ impl Machine {
     }
 }
 
-/// Prints name and node of each disk. Native multipath hides an NVMe drive's paths behind one node;
-/// they are listed in /sys/block, too.
+/// Prints name and node of each disk. Native multipath hides the paths of an NVMe drive behind one
+/// node, but /sys/block also lists the paths.
 const LIST_DISKS: &str = "for d in /sys/block/sd*; do [ ! -e $d/device/vpd_pg83 ] || \
     echo $(tail -c +5 $d/device/vpd_pg80) /dev/${d##*/}; done; \
     for d in /sys/block/nvme*; do [ ! -e $d/dev ] || \

@@ -1,5 +1,5 @@
-//! Runs scenarios on virtual machines with real kernels, real lvm2 and the library as it is
-//! shipped, that share emulated IDM drives.
+//! Runs scenarios on virtual machines that share emulated IDM drives, with real kernels, real lvm2
+//! and the library as it is shipped.
 
 #![forbid(unsafe_code)]
 
@@ -33,10 +33,10 @@ use transcript::Transcript;
 
 const HELP: &str = "\
 lab [--nvme] [--jobs N] [SCENARIO …]
-                   runs these scenarios, or all, N at once (two more than there are processors);
-                   with NVMe drives in place of SCSI disks; 'lvm2-*' stands for all whose names
-                   begin so
-lab --short        runs the scenarios that stand for all where time is short
+                   runs these scenarios, or all, N at a time (default: two more than there are
+                   processors); --nvme: with NVMe drives instead of SCSI disks; 'lvm2-*' means all
+                   scenarios whose names begin with lvm2-
+lab --short        runs the scenarios that represent all others when time is short
 lab --list         lists them
 lab [--nvme] --shell
                    two machines with lvmlockd, and a prompt for each
@@ -77,7 +77,8 @@ fn main() -> ExitCode {
 fn arguments() -> Result<Task> {
     let mut scenarios = Vec::new();
     let (mut interfaces, mut shell) = (Interfaces::Scsi, false);
-    // Two more than there are processors: machines wait for leases to run out most of the time.
+    // Two more than there are processors, because machines wait for leases to run out most of the
+    // time.
     let mut jobs = thread::available_parallelism().map_or(1, NonZero::get) + 2;
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
@@ -109,13 +110,13 @@ fn arguments() -> Result<Task> {
     if scenarios.is_empty() {
         scenarios.extend(SCENARIOS);
     }
-    // Each has one directory.
+    // Each scenario has one directory.
     let mut seen = BTreeSet::new();
     scenarios.retain(|scenario| seen.insert(scenario.name));
     Ok(Task::Run { scenarios, interfaces, jobs })
 }
 
-/// How a scenario went.
+/// Result of a scenario.
 struct Verdict {
     scenario: &'static Scenario,
     outcome: Outcome,
@@ -123,23 +124,22 @@ struct Verdict {
     took: Duration,
 }
 
-/// How it went, compared with what was expected.
+/// Result of a scenario, compared with the expected one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     Passed,
-    /// As was expected.
+    /// It failed as expected.
     FailedAsExpected,
-    /// Or passed, although that was not expected.
+    /// It failed, or passed although a failure was expected.
     Failed,
     /// It is not for these drives.
     Skipped,
 }
 
-/// Runs scenarios, `jobs` at once.
-/// True if all went as expected.
+/// Runs scenarios, `jobs` at a time. Returns true if all had the expected result.
 ///
-/// One worker begins with the last of them and the others with the first: those that come last keep
-/// a processor busy for minutes, and in most of the others the machines wait for time to pass.
+/// One worker takes the last scenario first, and the others the first. The last ones keep a
+/// processor busy for minutes; in most of the others the machines only wait for time to pass.
 fn run(scenarios: &[&'static Scenario], interfaces: Interfaces, jobs: usize) -> Result<bool> {
     let files = Files::find()?;
     let begin = Instant::now();
@@ -176,7 +176,7 @@ fn run(scenarios: &[&'static Scenario], interfaces: Interfaces, jobs: usize) -> 
     Ok(failed == 0)
 }
 
-/// Runs one scenario. `labelled`: its lines are mixed with those of others.
+/// Runs one scenario. With `labelled`, its lines are mixed with those of others.
 fn play(
     files: &Files,
     scenario: &'static Scenario,
@@ -203,13 +203,13 @@ fn play(
             let (outcome, text) = if format!("{error:#}").contains(at) {
                 (Outcome::FailedAsExpected, "fails as expected")
             } else {
-                (Outcome::Failed, "FAILED in another way than known")
+                (Outcome::Failed, "FAILED in another way than expected")
             };
             (outcome, format!("{text} ({because}): {}", first_line(error)))
         }
         (Ok(()), Expect::Failure { because, .. }) => {
-            let text = "PASSED, although expected to fail";
-            (Outcome::Failed, format!("{text} ({because}): say that it passes"))
+            let text = "PASSED, although a failure was expected";
+            (Outcome::Failed, format!("{text} ({because}): mark it as passing"))
         }
     };
     Verdict { scenario, outcome, text, took }
@@ -231,7 +231,7 @@ fn attempt(
     }
     drop(cluster);
     if result.is_ok() {
-        // Sparse, but not small.
+        // The files are sparse, but not small.
         for drive in interfaces::DRIVES {
             let _ = std::fs::remove_file(dir.join(format!("{drive}.disk")));
         }

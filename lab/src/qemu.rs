@@ -14,33 +14,35 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 use testbed::{bound_to_this_thread, wait_until};
 
-/// Memory of a machine in MiB. Its files in memory count: the logs of lvm2's own tests are large.
+/// Memory of a machine in MiB. It includes files in memory, and the logs of lvm2's own tests are
+/// large.
 const MEMORY_MIB: u32 = 640;
-/// PCI Express slots for what is plugged in later: the root file system, adapters, and the network.
+/// PCI Express slots for devices that are plugged in later: the root file system, adapters and the
+/// network.
 const SLOTS: usize = 5;
-/// The network's slot: behind those of the root file system and of two adapters.
+/// Slot of the network: after those of the root file system and of two adapters.
 const NETWORK_SLOT: usize = 3;
-/// Numbers that the machine's ends of the sockets have in QEMU.
+/// Descriptors in QEMU of the machine's ends of the sockets.
 const AGENT_FD: i32 = 10;
 const MONITOR_FD: i32 = 11;
-/// Long enough for a machine that shares its processor with others.
+/// Time that is enough for a machine that shares its processor with others.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The machine's own address in the network that QEMU makes, and that of QEMU itself.
+/// Address of the machine, and of QEMU itself, in the network that QEMU makes.
 pub const ADDRESS: &str = "10.0.2.15/24";
 /// See [`ADDRESS`].
 pub const GATEWAY: &str = "10.0.2.2";
 
-/// What machines boot from, as `prepare.sh` makes it.
+/// Files that machines boot from, as `prepare.sh` makes them.
 #[derive(Clone, Debug)]
 pub struct Boot {
-    /// The uncompressed kernel.
+    /// Uncompressed kernel.
     pub kernel: PathBuf,
-    /// The initramfs with the agent.
+    /// Initramfs with the agent.
     pub initramfs: PathBuf,
 }
 
-/// A running QEMU. Dropping it is pulling the machine's plug.
+/// A running QEMU. Dropping it cuts the machine's power.
 pub struct Qemu {
     process: Child,
     monitor: BufReader<UnixStream>,
@@ -50,8 +52,8 @@ pub struct Qemu {
 /// A machine's serial line to its agent.
 pub type AgentStream = UnixStream;
 
-/// In the order in which they are tried. A /dev/kvm is not enough: some hosts have one that only
-/// runs kernels made for it, and a processor without virtualization.
+/// Accelerators in the order in which they are tried. An existing /dev/kvm is not enough: on some
+/// hosts it only runs special kernels, and the processor has no virtualization.
 fn accelerators() -> &'static [&'static str] {
     let processor = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let virtualizes = processor
@@ -65,24 +67,24 @@ fn accelerators() -> &'static [&'static str] {
     }
 }
 
-/// Command line of every machine. A snapshot can be resumed only with the command line with which
-/// it was made.
+/// Command line of every machine. A snapshot can only be resumed with the command line that was
+/// used to make it.
 fn arguments(boot: &Boot) -> Vec<String> {
     let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
     let mut all = words("-nodefaults -no-user-config -vga none -display none -no-reboot");
     for accelerator in accelerators() {
         all.extend(["-accel".into(), accelerator.to_string()]);
     }
-    // One thread per virtual processor is the fastest that emulation has.
+    // One thread per virtual processor is the fastest configuration under emulation.
     all.extend(words("-smp 1 -M q35,memory-backend=memory"));
     all.extend(words(&format!("-m {MEMORY_MIB}")));
-    // Shared, so that the drives' process can put data into it.
+    // The memory is shared, so that the drives' process can put data into it.
     all.extend(words(&format!(
         "-object memory-backend-memfd,id=memory,size={MEMORY_MIB}M,share=on"
     )));
     all.extend(["-kernel".into(), boot.kernel.display().to_string()]);
     all.extend(["-initrd".into(), boot.initramfs.display().to_string()]);
-    // The check of the timer fails now and then where other processes want the processor, too.
+    // The check of the timer sometimes fails while other processes use the processor.
     all.extend(["-append".into(), "console=ttyS0 quiet panic=-1 no_timer_check".into()]);
     all.extend(words(&format!(
         "-chardev socket,id=agent,fd={AGENT_FD} -device virtio-serial-pci \
@@ -95,7 +97,7 @@ fn arguments(boot: &Boot) -> Vec<String> {
     all.extend(words(
         "-fsdev local,id=host,path=/,security_model=none,readonly=on,multidevs=remap",
     ));
-    // Tells a resumed machine to make its random numbers its own.
+    // Makes a resumed machine renew its random numbers.
     all.extend(words("-device vmgenid,guid=auto"));
     for slot in 0..SLOTS {
         let chassis = slot + 1;
@@ -106,7 +108,7 @@ fn arguments(boot: &Boot) -> Vec<String> {
     all
 }
 
-/// What a snapshot depends on, in words.
+/// The properties that a snapshot depends on, as text.
 pub fn fingerprint(boot: &Boot) -> Result<String> {
     let mut text = arguments(boot).join("\n");
     for file in [&boot.kernel, &boot.initramfs] {
@@ -118,8 +120,8 @@ pub fn fingerprint(boot: &Boot) -> Result<String> {
 }
 
 impl Qemu {
-    /// Starts a machine, from a snapshot or from nothing. `dir` gets its console and what QEMU
-    /// says.
+    /// Starts a machine, from a snapshot or from nothing. `dir` gets its console and the output of
+    /// QEMU.
     pub fn start(
         name: &str,
         boot: &Boot,
@@ -146,7 +148,7 @@ impl Qemu {
             .stderr(log)
             .spawn()
             .context("run qemu-system-x86_64")?;
-        // Its end of the sockets must be QEMU's alone, so that they are closed when it ends.
+        // Only QEMU may hold its ends of the sockets, so that they are closed when it ends.
         drop(command);
         monitor.set_read_timeout(Some(PATIENCE))?;
         let mut qemu = Qemu { process, monitor: BufReader::new(monitor), name: name.to_owned() };
@@ -205,7 +207,7 @@ impl Qemu {
         })
     }
 
-    /// Plugs the lab's file system in.
+    /// Plugs in the lab's file system.
     pub fn plug_file_system(&mut self) -> Result<()> {
         let device = json!({
             "driver": "virtio-9p-pci", "id": "files", "fsdev": "host", "mount_tag": "host",
@@ -214,7 +216,8 @@ impl Qemu {
         self.order("device_add", device).map(drop)
     }
 
-    /// Plugs a SCSI adapter in, which is a port of the drives. `number` names its slot, from 0.
+    /// Plugs in a SCSI adapter, which is a port of the drives. `number` is its slot, counted from
+    /// 0.
     pub fn plug_adapter(&mut self, number: usize, socket: &Path) -> Result<()> {
         let backend = json!({
             "type": "socket",
@@ -233,7 +236,7 @@ impl Qemu {
         self.order("device_add", device).map(drop)
     }
 
-    /// Plugs a network adapter in. What the machine connects to at [`GATEWAY`] is this machine's
+    /// Plugs in a network adapter. Connections of the machine to [`GATEWAY`] reach this machine's
     /// 127.0.0.1; nothing else can be reached.
     pub fn plug_network(&mut self) -> Result<()> {
         self.order("netdev_add", json!({ "type": "user", "id": "network", "ipv6": false }))?;
@@ -249,7 +252,7 @@ impl Qemu {
         self.signal(Signal::SIGSTOP)
     }
 
-    /// Whether the machine has ended: it was reset, because a reset machine is not booted again.
+    /// Whether the machine has ended. It ends at a reset, because a machine is not booted again.
     pub fn has_ended(&mut self) -> Result<bool> {
         Ok(self.process.try_wait()?.is_some())
     }

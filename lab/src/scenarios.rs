@@ -1,4 +1,4 @@
-//! What is tried. Each scenario begins with new drives and no machine.
+//! The scenarios. Each begins with new drives and no machine.
 
 mod adopt;
 mod bytes;
@@ -35,16 +35,16 @@ use anyhow::{Context, Result, ensure};
 use std::time::{Duration, Instant};
 use testbed::wait_until;
 
-/// The lease that the library asks for where nothing else is configured.
+/// Lease that the library requests by default.
 const LEASE: Duration = Duration::from_secs(60);
 
-/// Why lvm refuses an LV that another host has, of [`shared_vg`].
+/// Message with which lvm refuses an LV of [`shared_vg`] that another host has.
 const TAKEN: &str = "LV locked by other host: vg/lv";
 
-/// Tries until the host has [`shared_vg`]'s LV.
+/// Tries until the host has the LV of [`shared_vg`].
 const UNTIL_GRANTED: &str = "while ! lvm lvchange -aey vg/lv; do sleep 2; done 2>/dev/null";
 
-/// How drives name the lock of an LV, given as `VG/LV`.
+/// The name on the drives of the lock of an LV, given as `VG/LV`.
 fn lock_of(host: &Machine, lv: &str) -> Result<String> {
     let text = host.quiet(&format!("lvm lvs --noheadings -o vg_uuid,lv_uuid {lv}"))?;
     let plain = text.replace('-', "");
@@ -55,20 +55,20 @@ fn lock_of(host: &Machine, lv: &str) -> Result<String> {
     }
 }
 
-/// How drives name the lock of a VG.
+/// The name on the drives of the lock of a VG.
 fn lock_of_vg(host: &Machine, vg: &str) -> Result<String> {
     let text = host.quiet(&format!("lvm vgs --noheadings -o vg_uuid {vg}"))?;
     Ok(format!("vg {}", text.trim().replace('-', "")))
 }
 
-/// Two hosts that share the VG `vg` on the first three drives, with the LV `lv`, striped over them
-/// all and active exclusively on the first host.
+/// Makes two hosts that share the VG `vg` on the first three drives, with the LV `lv`, which is
+/// striped over all of them and active exclusively on the first host.
 fn shared_vg(cluster: &mut Cluster, options: &str) -> Result<()> {
     cluster.start(&["a", "b"])?;
     make_vg(cluster, options)
 }
 
-/// The same on hosts that run already.
+/// The same on hosts that are running already.
 fn make_vg(cluster: &Cluster, options: &str) -> Result<()> {
     make_empty_vg(cluster)?;
     let (a, b) = (cluster.host("a")?, cluster.host("b")?);
@@ -76,7 +76,7 @@ fn make_vg(cluster: &Cluster, options: &str) -> Result<()> {
     b.refused("lvm lvchange -aey vg/lv", 5, "LV locked by other host: vg/lv").map(drop)
 }
 
-/// The VG without an LV.
+/// Makes the VG without an LV.
 fn make_empty_vg(cluster: &Cluster) -> Result<()> {
     let (a, b) = (cluster.host("a")?, cluster.host("b")?);
     let partitions = a.data_partitions()?;
@@ -84,12 +84,12 @@ fn make_empty_vg(cluster: &Cluster) -> Result<()> {
     b.ok("lvm vgchange --lock-start vg").map(drop)
 }
 
-/// Watches over the blocks of `vg/lv`, which is active on this host.
+/// Audits the blocks of `vg/lv`, which is active on this host.
 fn audit(host: &Machine) -> Result<Audit> {
     audit_of(host, "vg/lv")
 }
 
-/// The same of another LV, given as `VG/LV`, that is on all drives of [`make_empty_vg`].
+/// The same for another LV, given as `VG/LV`, that is on all drives of [`make_empty_vg`].
 fn audit_of(host: &Machine, lv: &str) -> Result<Audit> {
     Audit::of_lv(host, lv, lock_of(host, lv)?, &PARTITIONED, LEASE)
 }
@@ -118,13 +118,13 @@ fn until_granted(host: &Machine, command: &str, patience: Duration) -> Result<()
     }
 }
 
-/// How long a drive may be barred for a host: an UNLOCK whose fate is not known bars it for a
-/// quarter of a lease, and the pause before the next one, which may be answered, has grown to 13 s
-/// at most where a drive was away for half a minute.
+/// The longest time for which a drive may be barred for a host. An UNLOCK with an unknown result
+/// bars it for a quarter of a lease. After an absence of the drive for half a minute, the pause
+/// before the next UNLOCK, which may be answered, has grown to at most 13 s.
 const BARRED: Duration = Duration::from_secs(LEASE.as_secs() / 4 + 15);
 
-/// Repeats a command that must be refused, until that is for the reason `message`: drives that were
-/// away are barred for a while, and without them it is not known who has the lock.
+/// Repeats a command that must be refused, until the reason is `message`. Drives that were away are
+/// barred for some time, and without them the holder of the lock is not known.
 fn until_refused(host: &Machine, command: &str, message: &str) -> Result<()> {
     wait_until(BARRED, &format!("{:?} to be refused with {message:?}", command), || {
         let ended = host.attempt(command)?;
@@ -135,8 +135,8 @@ fn until_refused(host: &Machine, command: &str, message: &str) -> Result<()> {
     Ok(())
 }
 
-/// When, on a drive's clock, a host's lease on a lock began last: at the last command that the
-/// drive granted it.
+/// The last time, on a drive's clock, at which a host's lease on a lock began: that of the last
+/// command that the drive granted it.
 fn lease_began(drives: &Drives, drive: &str, host: &str, lock: &str) -> Result<Duration> {
     let renews = ["trylock", "lock", "refresh", "break"];
     drives
@@ -153,8 +153,9 @@ fn lease_began(drives: &Drives, drive: &str, host: &str, lock: &str) -> Result<D
         .with_context(|| format!("{host} never had {lock} on {drive}"))
 }
 
-/// How old the lease is, on its drive's own clock, that decides how long a host has a lock on three
-/// drives: each is refreshed on its own, and two are needed, so it is the one in the middle.
+/// The age, on its drive's own clock, of the lease that decides how long a host has a lock on three
+/// drives. Each lease is refreshed on its own, and two are needed, so the one in the middle
+/// decides.
 fn deciding_lease(drives: &Drives, host: &str, lock: &str) -> Result<Duration> {
     let mut ages = Vec::new();
     for drive in crate::drives::PARTITIONED {
@@ -164,7 +165,7 @@ fn deciding_lease(drives: &Drives, host: &str, lock: &str) -> Result<Duration> {
     Ok(ages[1])
 }
 
-/// When, on a drive's clock, a host first got a lock after the moment `after`.
+/// The time, on a drive's clock, at which a host first got a lock after the time `after`.
 fn first_grant(
     drives: &Drives,
     drive: &str,
@@ -183,7 +184,7 @@ fn first_grant(
     Ok(granted.map(|event| event.at))
 }
 
-/// Fails unless a new lvmlockd on a keeps the lock on vg/lv beyond the lease of the one before.
+/// Fails unless a new lvmlockd on a keeps the lock on vg/lv beyond the lease of its predecessor.
 fn kept_beyond_lease(cluster: &Cluster, lock: &str) -> Result<()> {
     let until = cluster.drives.time("d0")? + LEASE + Duration::from_secs(5);
     wait_until(LEASE * 2, "the last daemon's lease to end", || {
@@ -199,8 +200,8 @@ fn kept_beyond_lease(cluster: &Cluster, lock: &str) -> Result<()> {
     Ok(())
 }
 
-/// Waits until a has refreshed a lock on all of these drives by this path, after the moment `since`
-/// on the drives' clocks, which began together.
+/// Waits until a has refreshed a lock on all of these drives by this path, after the time `since`
+/// on the drives' clocks, which started together.
 fn wait_for_refresh_by(
     cluster: &Cluster,
     path: &str,
@@ -224,7 +225,7 @@ fn wait_for_refresh_by(
     Ok(())
 }
 
-/// Has b, which has the lock now, write to vg/lv, and audits both hosts' writing.
+/// Makes b, which has the lock now, write to vg/lv, and audits the writes of both hosts.
 fn written_by_b(cluster: &Cluster, audit: &Audit) -> Result<()> {
     let b = cluster.host("b")?;
     let writer = b.start_writer("vg/lv")?;
@@ -234,8 +235,8 @@ fn written_by_b(cluster: &Cluster, audit: &Audit) -> Result<()> {
     audit.check(&cluster.drives, &["a", "b"])
 }
 
-/// Fails unless, on every one of these drives that gave `lock` to `second`, that was at least a
-/// lease after `first`'s last one began, and on a majority it was not much later.
+/// Fails unless every one of these drives that gave `lock` to `second` did so at least a lease
+/// after `first`'s last one began, and a majority of them did so not much later.
 fn check_takeover(
     drives: &Drives,
     lock: &str,
@@ -260,44 +261,44 @@ fn check_takeover(
     Ok(())
 }
 
-/// What is expected of a scenario.
+/// Expected result of a scenario.
 #[derive(Clone, Copy, Debug)]
 pub enum Expect {
     /// It passes.
     Pass,
-    /// It fails, because something is not done yet. Failing otherwise, or passing, is an error.
+    /// It fails, because a feature is missing. Another failure, or success, is an error.
     Failure {
-        /// A part of the error that is expected.
+        /// Part of the expected error.
         at: &'static str,
-        /// What is missing.
+        /// The missing feature.
         because: &'static str,
     },
 }
 
-/// What drives a scenario needs.
+/// Drives that a scenario needs.
 #[derive(Clone, Copy, Debug)]
 pub enum Needs {
-    /// It runs with all kinds.
+    /// It runs with all kinds of drives.
     Any,
-    /// It is about these.
+    /// It is for these drives.
     Drives(Interfaces),
-    /// It is for SCSI disks, for this reason, and skipped where others are asked for.
+    /// It is for SCSI disks, for this reason, and skipped if other drives are requested.
     ScsiFor(&'static str),
 }
 
-/// Something to be tried.
+/// A scenario.
 pub struct Scenario {
     /// Its name.
     pub name: &'static str,
-    /// What it is about.
+    /// Description.
     pub about: &'static str,
     /// Whether it belongs to the short form.
     pub short: bool,
-    /// What is expected.
+    /// Expected result.
     pub expect: Expect,
-    /// What drives it needs.
+    /// Drives that it needs.
     pub needs: Needs,
-    /// What it does.
+    /// Its function.
     pub run: fn(&mut Cluster) -> Result<()>,
 }
 
@@ -305,7 +306,7 @@ pub struct Scenario {
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "bytes",
-        about: "sg3-utils, which know nothing of us, see the drive that firmware traces show",
+        about: "sg3-utils, independent of this project, see the drive of the firmware traces",
         short: false,
         expect: Expect::Pass,
         needs: Needs::ScsiFor("sg3-utils speak SCSI; nvme-bytes does the same with nvme-cli"),
@@ -377,7 +378,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "unfenced",
-        about: "the same where the kill command does nothing: the audit must see it",
+        about: "the same with a kill command that does nothing: the audit must see it",
         short: false,
         expect: Expect::Failure {
             at: "a wrote to vg/lv when another host could hold the lock",
@@ -400,7 +401,7 @@ pub const SCENARIOS: &[Scenario] = &[
         short: false,
         expect: Expect::Failure {
             at: "a wrote to vg/lv when another host could hold the lock",
-            because: "a thawed host goes on writing until its kill command has run",
+            because: "a thawed host continues to write until its kill command has run",
         },
         needs: Needs::Any,
         run: frozen::writing,
@@ -453,16 +454,16 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "the value of a VG's lock reaches the next host",
         short: false,
         expect: Expect::Failure {
-            at: "b was not told the VG's value",
-            because: "on these drives a sharer's release loses the value, and sharers are not \
-                      told it",
+            at: "b did not get the VG's value",
+            because: "on these drives a sharer's release loses the value, and sharers do not \
+                      get it",
         },
         needs: Needs::Any,
         run: value::run,
     },
     Scenario {
         name: "two-paths",
-        about: "one of two paths is cut, to drives that the global lock is on, too",
+        about: "one of two paths is cut, to drives that also have the global lock",
         short: false,
         expect: Expect::Pass,
         needs: Needs::ScsiFor(
@@ -472,7 +473,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "plain-paths",
-        about: "one of two paths is cut, to drives that only a VG is on",
+        about: "one of two paths is cut, to drives that have only a VG",
         short: false,
         expect: Expect::Pass,
         needs: Needs::ScsiFor(
@@ -508,7 +509,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "watchdog-restart",
-        about: "lvmlockd dies and is restarted: the watchdog goes on being fed",
+        about: "lvmlockd dies and is restarted: the watchdog is still fed",
         short: false,
         expect: Expect::Pass,
         needs: Needs::Any,
@@ -516,7 +517,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "nvme-bytes",
-        about: "nvme-cli, which knows nothing of us, sees the commands and records of the protocol",
+        about: "nvme-cli, independent of this project, sees the protocol's commands and records",
         short: false,
         expect: Expect::Pass,
         needs: Needs::Drives(Interfaces::Nvme),
@@ -532,7 +533,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "nvme-paths",
-        about: "two paths to NVMe drives behind one node: either is lost, then both for a while",
+        about: "two paths to NVMe drives behind one node: either is lost, then both for some time",
         short: false,
         expect: Expect::Pass,
         needs: Needs::Drives(Interfaces::Nvme),
@@ -551,7 +552,7 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "PVs on multipath maps; each path is cut and restored while the VG is in use",
         short: false,
         expect: Expect::Pass,
-        needs: Needs::ScsiFor("NVMe has native multipath, which nvme-paths is about"),
+        needs: Needs::ScsiFor("NVMe has native multipath; see nvme-paths"),
         run: multipath::run,
     },
     Scenario {

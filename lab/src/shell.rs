@@ -1,4 +1,4 @@
-//! Two machines, and a prompt for trying things by hand.
+//! Two machines, and a prompt for experiments.
 
 use crate::cluster::Cluster;
 use crate::files::Files;
@@ -12,12 +12,12 @@ a COMMAND, b COMMAND   runs a shell command on that machine, for example
                        a lvm vgcreate --shared --lock-type idm vg /dev/sda2 /dev/sdb2 /dev/sdc2
 drives COMMAND         sends a line to the drives' control socket; \"drives help\" lists them
 kill a, freeze a, thaw a
-                       pulls the plug, stops the processor, lets it run
+                       cuts the power, stops the processor, lets it run again
 boot a                 boots a machine that was killed, and starts lvmlockd
 quit                   ends all
 ";
 
-/// Boots two machines and does what is typed, until the end of the input.
+/// Boots two machines and runs the commands that are typed, until the end of the input.
 pub fn run(files: &Files, interfaces: Interfaces) -> Result<()> {
     let dir = files.scenario_dir("shell")?;
     let mut cluster = Cluster::new(files, interfaces, &dir, Transcript::begin(None))?;

@@ -1,5 +1,5 @@
-//! The snapshot that all machines are resumed from: booted, with all modules and the agent, and
-//! nothing plugged in yet.
+//! The snapshot that all machines are resumed from: a booted machine with all modules and the
+//! agent, before anything is plugged in.
 
 use crate::agent::Agent;
 use crate::qemu::{self, Boot, Qemu};
@@ -8,10 +8,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// A cold boot under emulation takes 3 s on an idle machine.
+/// Time limit of a cold boot, which takes 3 s under emulation on an idle machine.
 const COLD_BOOT: Duration = Duration::from_secs(180);
 
-/// Returns the snapshot in `dir`, made anew where what it depends on has changed.
+/// Returns the snapshot in `dir`. Makes it anew where anything that it depends on has changed.
 pub fn ensure(boot: &Boot, dir: &Path) -> Result<PathBuf> {
     let snapshot = dir.join("snapshot");
     let noted = dir.join("snapshot.of");

@@ -1,22 +1,22 @@
-//! Transcript of a scenario, printed while the scenario runs.
+//! A transcript of a scenario, printed while the scenario runs.
 
 use std::time::Instant;
 
-/// Prints each step with the time since the scenario began.
+/// Prints each step with the time since the start of the scenario.
 #[derive(Clone, Copy, Debug)]
 pub struct Transcript {
     begin: Instant,
-    /// The scenario's name, where several run at once.
+    /// Name of the scenario, if several run at the same time.
     label: Option<&'static str>,
 }
 
 impl Transcript {
-    /// Begins now. With a label, each line begins with it.
+    /// Starts now. With a label, each line begins with it.
     pub fn begin(label: Option<&'static str>) -> Transcript {
         Transcript { begin: Instant::now(), label }
     }
 
-    /// Seconds since the beginning.
+    /// Seconds since the start.
     pub fn seconds(&self) -> f64 {
         self.begin.elapsed().as_secs_f64()
     }
@@ -31,7 +31,7 @@ impl Transcript {
         self.print(&format!("{:18} {what}", ""));
     }
 
-    /// Prints a line, or several.
+    /// Prints one or more lines.
     pub fn print(&self, text: &str) {
         match self.label {
             // One write, so that lines of different scenarios are not mixed.

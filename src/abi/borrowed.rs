@@ -1,27 +1,27 @@
-//! Copying a list of core's that another thread may free at that moment.
+//! A copy of one of core's lists that another thread may free at that moment.
 //!
-//! The kernel copies, because it refuses addresses that are not there any more, where a read of our
-//! own would end lvmlockd.
+//! The kernel makes the copy: it refuses addresses that do not exist any more, while a direct read
+//! would crash lvmlockd.
 
 use super::c::Pvs;
 use core::ffi::c_void;
 use core::ptr;
 use std::io;
 
-/// More PVs than lvm2 lets a VG have.
+/// A number of PVs beyond lvm2's limit for a VG.
 const MOST: i32 = 1 << 16;
-/// The smallest page: memory does not end within one.
+/// The smallest page size: memory never ends within a page.
 const PAGE: usize = 4096;
 const LONGEST: usize = libc::PATH_MAX as usize;
 
-/// A list as it was copied.
+/// The copy of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Copied {
-    /// Where the array was.
+    /// Address of the array.
     array: usize,
-    /// What was said of its length.
+    /// Length as stated in the struct.
     pub num: i32,
-    /// The paths with their ends, or as much as there may be of a path; `None` for NULL.
+    /// Paths with their terminators, each cut at the longest possible path; `None` for NULL.
     pub paths: Vec<Option<Vec<u8>>>,
 }
 
@@ -32,8 +32,8 @@ impl Copied {
     }
 }
 
-/// Copies the list once. `None` where it makes no sense, as when it is being replaced. What is told
-/// may still be of a list that was freed: only what is copied twice alike is to be believed.
+/// Copies the list once. `None` where the list is inconsistent, for example while core replaces it.
+/// The result may still come from a freed list: only two equal copies can be trusted.
 ///
 /// # Safety
 ///
@@ -62,7 +62,7 @@ pub unsafe fn copy(pvs: *const Pvs) -> Option<Copied> {
     Some(Copied { array, num, paths: paths.collect::<Option<_>>()? })
 }
 
-/// Copies up to the end of a string, and no page further.
+/// Copies a string up to its end, reading no page beyond it.
 fn string(address: usize) -> Option<Vec<u8>> {
     let mut text = Vec::new();
     while text.len() < LONGEST {
@@ -80,17 +80,16 @@ fn string(address: usize) -> Option<Vec<u8>> {
     Some(text)
 }
 
-/// Copies memory; `None` where there is none.
+/// Copies memory; `None` where the address does not exist.
 fn read(address: usize, into: &mut [u8]) -> Option<()> {
     let local = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
     let remote = libc::iovec { iov_base: address as *mut c_void, iov_len: into.len() };
-    // SAFETY: the kernel writes to `into` only, and tells whether it can read what is at the
-    // address.
+    // SAFETY: the kernel writes only to `into`, and reports whether it can read the address.
     let copied = unsafe { libc::process_vm_readv(libc::getpid(), &local, 1, &remote, 1, 0) };
     match usize::try_from(copied) {
         Ok(copied) => (copied == into.len()).then_some(()),
         Err(_) => match io::Error::last_os_error().raw_os_error() {
-            // The kernel does not do that, or a filter of system calls forbids it.
+            // The kernel lacks this call, or a system call filter forbids it.
             Some(libc::ENOSYS | libc::EPERM) => {
                 // SAFETY: none but core's word that what its list points to is there. Pages are
                 // not left.

@@ -1,5 +1,5 @@
-//! lvmlockd's C types, as far as they are the same in every release
-//! (docs/lvmlockd-contract.md, "Layouts").
+//! Those of lvmlockd's C types that are the same in every release (docs/lvmlockd-contract.md,
+//! "Layouts").
 
 use crate::lock;
 use core::ffi::{c_char, c_int};
@@ -28,9 +28,9 @@ pub struct ListHead {
 /// `struct pvs`: the PVs of a request or of a lockspace.
 #[repr(C)]
 pub struct Pvs {
-    /// `num` strings from malloc in an array from malloc, or NULL whatever `num` says.
+    /// An array from malloc with `num` strings from malloc; or NULL, then `num` has no meaning.
     pub path: *mut *mut c_char,
-    /// How many.
+    /// Number of strings.
     pub num: c_int,
 }
 

@@ -1,4 +1,4 @@
-//! Lockspaces that an earlier lvmlockd left behind, in the form that core wants them.
+//! Lockspaces that an earlier lvmlockd left behind, in the form that core expects.
 
 use super::Layout;
 use super::c::{ListHead, Pvs, RawLockspace};
@@ -14,9 +14,9 @@ use std::ffi::CString;
 const VG_PREFIX: &str = "lvm_";
 /// `LD_LM_IDM`.
 const IDM: i8 = 4;
-/// Offset of `lm_type` since 2.03.28. No older release asks for lockspaces.
+/// Offset of `lm_type` since 2.03.28. Older releases never ask for lockspaces.
 const LM_TYPE: usize = 275;
-/// Offsets of `pvs` in the releases with that.
+/// Offsets of `pvs` in these releases.
 const PVS: core::ops::RangeInclusive<usize> = 304..=312;
 
 /// Adds a `struct lockspace` to core's list, which owns it from now on.
@@ -67,7 +67,7 @@ unsafe fn write_text(to: *mut u8, text: &str) {
     unsafe { ptr::copy_nonoverlapping(text.as_ptr(), to, text.len()) };
 }
 
-/// A list as core makes it, from malloc. Shorter, or empty, where there is no memory.
+/// A list from malloc, in core's form. Shorter, or empty, where memory runs out.
 fn pvs_of(paths: &[CString]) -> Pvs {
     // SAFETY: plain allocations of C's; every entry that is counted was written.
     unsafe {

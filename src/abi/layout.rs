@@ -1,10 +1,10 @@
-//! Where lvmlockd keeps what we read, in the release that loaded us.
+//! The layout of lvmlockd's structs, in the release that loaded this library.
 //!
 //! Between releases `ls->pvs` moved and `lm_lock` and `lm_add_lockspace` got a second adopt
-//! argument. The layout table, compiled by `lvm2/lvmlockd-idm.c` inside the lvm2 tree, tells both.
-//! Without it, a fresh `struct lockspace` shows where its list heads are, and the release number in
-//! the executable tells the rest (docs/lvmlockd-contract.md, "Finding the layout"). Whatever does
-//! not fit is refused: a wrong guess would lock the wrong drives.
+//! argument. The layout table, compiled by `lvm2/lvmlockd-idm.c` inside the lvm2 tree, gives both.
+//! Without it, a fresh `struct lockspace` shows the offsets of its list heads, and the release
+//! number in the executable gives the rest (docs/lvmlockd-contract.md, "Finding the layout"). A
+//! layout that does not match is refused: a wrong guess would lock the wrong drives.
 
 use super::c::{RawLockspace, Table};
 use super::symbols;
@@ -13,28 +13,28 @@ use core::fmt;
 use core::ptr::NonNull;
 use once_cell::sync::OnceCell;
 
-/// What differs between releases.
+/// Properties that differ between releases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     /// Offset of `pvs` in `struct lockspace`, in bytes.
     pub lockspace_pvs: usize,
-    /// How many adopt arguments core passes: 1 up to 2.03.24, then 2.
+    /// Number of adopt arguments that core passes: 1 up to 2.03.24, then 2.
     pub adopt_args: u32,
     /// Path of lvm, as lvmlockd was configured; only the layout table has it.
     pub lvm_path: Option<&'static str>,
 }
 
-/// Why the layout is not known.
+/// Reason why the layout is not known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Uncertain {
-    /// The layout table is not one that we can read.
+    /// The layout table has an unknown version or size.
     Table {
         /// Its version.
         version: u32,
         /// Its size in bytes.
         size: u32,
     },
-    /// The layout table has a value that cannot be.
+    /// The layout table has an impossible value.
     TableValue,
     /// The program has neither a layout table nor `alloc_lockspace`.
     NoLockspace,
@@ -45,13 +45,13 @@ pub enum Uncertain {
     NoRelease,
     /// The executable names several releases of lvmlockd.
     Releases(Vec<u32>),
-    /// The executable says 2.03.`release`, but its layout is that of other releases.
+    /// The executable names 2.03.`release`, but its layout belongs to other releases.
     Mismatch {
         /// The last part of the release number.
         release: u32,
-        /// The first release with the layout that was found.
+        /// First release with the layout that was found.
         first: u32,
-        /// The last one.
+        /// Last release with it.
         last: u32,
     },
 }
@@ -168,8 +168,7 @@ const GENERATIONS: [Generation; 6] = [
     Generation { heads: &[440, 456, 472, 488], pvs: 312, releases: (37, 40) },
 ];
 
-/// `actions` comes this many bytes after `pvs` in every release: what is between them never
-/// changed.
+/// Bytes from `pvs` to `actions`, the same in every release: the fields between them never changed.
 const PVS_TO_ACTIONS: usize = 128;
 
 const _: () = {
@@ -268,7 +267,7 @@ fn releases_of_executable() -> Vec<u32> {
     found
 }
 
-/// Called by `dl_iterate_phdr` for each object, the executable first, which alone is looked at.
+/// Called by `dl_iterate_phdr` for each object. Only the first one, the executable, is scanned.
 unsafe extern "C" fn scan_executable(
     info: *mut libc::dl_phdr_info,
     _size: libc::size_t,
@@ -301,12 +300,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The words of a lockspace at `address` with empty list heads at `heads`, and pointers
-    /// elsewhere that are none.
+    /// The words of a lockspace at `address` with empty list heads at `heads`, and other pointers
+    /// elsewhere.
     fn memory(address: usize, size: usize, heads: &[usize]) -> Vec<usize> {
         let mut words = vec![0; size / 8];
-        // A list that is not empty, a pointer to itself that is alone, and the first word of a
-        // head without its second.
+        // A list that is not empty, a single pointer to itself, and the first word of a head
+        // without its second.
         words[0] = address + 512;
         words[5] = address + 5 * 8;
         words[9] = address + 8 * 8;
@@ -465,7 +464,7 @@ mod tests {
 
     #[test]
     fn executable_is_searched() {
-        // Those of the test above, which this very program contains.
+        // This program contains the texts of the test above.
         let mut found = releases_of_executable();
         found.sort();
         assert_eq!(found, [16, 40]);

@@ -1,7 +1,7 @@
-//! What the library's own threads say, on its way to the log.
+//! A queue between the library's own threads and the log.
 //!
-//! syslog keeps those waiting who have something to say while nobody reads, as when journald hangs
-//! with the host's disk. A thread that waits renews no locks and runs no kill command.
+//! syslog blocks its callers while nobody reads, for example when journald hangs with the host's
+//! disk. A blocked thread renews no locks and runs no kill command.
 
 use crate::sys::sync::atomic::{AtomicUsize, Ordering};
 use crate::sys::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -12,7 +12,7 @@ use core::time::Duration;
 use std::io;
 use std::sync::Arc;
 
-/// How many messages may wait. What comes beyond is lost, and counted.
+/// Number of messages that may wait. Further ones are lost, and counted.
 const ROOM: usize = if cfg!(all(test, feature = "shuttle")) { 2 } else { 1000 };
 
 /// Messages that wait for the thread that writes them.
@@ -23,12 +23,12 @@ pub struct LogQueue {
 
 enum Item {
     Message(c_int, String),
-    /// Tells when all before it is written.
+    /// Reports that all messages before it are written.
     Mark(SyncSender<()>),
 }
 
 impl LogQueue {
-    /// Starts the thread, which calls `write` with priority and message.
+    /// Starts the thread that calls `write` with priority and message.
     pub fn start(write: impl Fn(c_int, &str) + Send + 'static) -> io::Result<LogQueue> {
         let (sender, receiver) = sync_channel(ROOM);
         let lost = Arc::new(AtomicUsize::new(0));
@@ -37,14 +37,14 @@ impl LogQueue {
         Ok(queue)
     }
 
-    /// Puts a message behind the others. Never waits.
+    /// Appends a message. Never waits.
     pub fn push(&self, priority: c_int, message: String) {
         if self.sender.try_send(Item::Message(priority, message)).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Waits until all messages are written, but not longer than this. False if some are not.
+    /// Waits up to `bound` until all messages are written. Returns false if some are not.
     pub fn flush(&self, bound: Duration) -> bool {
         let (marker, written) = sync_channel(1);
         self.sender.try_send(Item::Mark(marker)).is_ok() && written.recv_timeout(bound).is_ok()
@@ -73,7 +73,7 @@ fn run(receiver: &Receiver<Item>, lost: &AtomicUsize, write: &impl Fn(c_int, &st
 
 #[cfg(all(test, feature = "shuttle"))]
 mod schedules {
-    //! The queue under schedules that the test decides.
+    //! The queue under thread schedules that the test decides.
 
     use super::*;
     use crate::sys::sync::Mutex;
@@ -84,7 +84,7 @@ mod schedules {
     const SENDERS: usize = 2;
     const EACH: usize = 3;
 
-    /// Every message is written, or counted as lost, once.
+    /// Every message is written or counted as lost, exactly once.
     fn messages() {
         let written = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&written);
@@ -99,7 +99,7 @@ mod schedules {
             })
             .collect();
         senders.into_iter().for_each(|sender| sender.join().unwrap());
-        // Twice: what is lost is told of after what comes next.
+        // Twice: the number of lost messages is reported after the next message.
         for _ in 0..2 {
             while !queue.flush(BOUND) {
                 threads::yield_now();

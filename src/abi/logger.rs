@@ -1,4 +1,4 @@
-//! From the [`log`] crate to lvmlockd's log; without lvmlockd to syslog or stderr.
+//! Connects the [`log`] crate to lvmlockd's log; without lvmlockd to syslog or stderr.
 
 use super::log_queue::LogQueue;
 use super::symbols::{self, LogLevel};
@@ -13,12 +13,12 @@ use std::io::{self, IsTerminal, Write};
 /// The log of this process.
 struct Logger {
     destination: Destination,
-    /// What the library's own threads say waits here; without a thread for it, they wait
-    /// themselves.
+    /// Queue for the messages of the library's own threads. Without its thread, they write to the
+    /// log themselves.
     queue: OnceCell<Option<LogQueue>>,
 }
 
-/// Where the lines go.
+/// Destination of the lines.
 #[derive(Clone, Copy)]
 enum Destination {
     /// lvmlockd's `log_level`: its ring buffer (`lvmlockctl --dump`), syslog, stderr with `-D`.
@@ -27,30 +27,29 @@ enum Destination {
     Stderr,
 }
 
-/// What lvmlockd's line of 255 bytes leaves to us, after its time stamp and before its newline
-/// (docs/lvmlockd-contract.md, "What core exports").
+/// Bytes that lvmlockd's line of 255 bytes leaves to us, after its time stamp and before its
+/// newline (docs/lvmlockd-contract.md, "What core exports").
 const LINE: usize = 240;
 
-/// How long the end of the process waits for the queue.
+/// Wait of the ending process for the queue.
 const FLUSH: Duration = Duration::from_millis(100);
 
-/// Tells our lines from core's.
+/// Prefix that distinguishes our lines from core's.
 const PREFIX: &str = "idm: ";
 
-/// Sends the process's log messages (of this library only) to where they belong. Only the first
-/// call does something.
+/// Installs the logger for the messages of this library. Only the first call has an effect.
 pub fn install() {
     static LOGGER: OnceCell<Logger> = OnceCell::new();
     let logger =
         LOGGER.get_or_init(|| Logger { destination: destination(), queue: OnceCell::new() });
     if log::set_logger(logger).is_ok() {
-        // Debug goes into lvmlockd's ring buffer and nowhere else, unless it runs with -D.
+        // Debug messages go only into lvmlockd's ring buffer, unless lvmlockd runs with -D.
         log::set_max_level(LevelFilter::Debug);
     }
 }
 
-/// lvmlockd's own log where there is one. Otherwise stderr if somebody is looking at it, or if the
-/// environment says `LVMLOCKD_IDM_LOG=stderr`; else syslog.
+/// lvmlockd's own log where there is one. Otherwise stderr, if it is a terminal or the environment
+/// has `LVMLOCKD_IDM_LOG=stderr`; else syslog.
 fn destination() -> Destination {
     if let Some(log_level) = symbols::log_level() {
         return Destination::Lvmlockd(log_level);
@@ -75,7 +74,7 @@ impl Log for Logger {
         }
     }
 
-    /// Waits for what is in the queue, but not long: the process ends.
+    /// Waits for the queue to be written, but only briefly: the process ends.
     fn flush(&self) {
         if let Some(Some(queue)) = self.queue.get() {
             queue.flush(FLUSH);
@@ -102,7 +101,7 @@ impl Destination {
     fn write_line(self, priority: c_int, line: String) {
         match self {
             Destination::Stderr => {
-                // There is nobody to tell that stderr is closed.
+                // A closed stderr cannot be reported anywhere.
                 let _ = writeln!(io::stderr(), "{line}");
             }
             Destination::Lvmlockd(log_level) => {
@@ -121,8 +120,8 @@ impl Destination {
     }
 }
 
-/// The syslog priority, which is also the level that lvmlockd's `log_level` takes. Lvmlockd
-/// records only errors, warnings and debug messages.
+/// The syslog priority, which is also the level for lvmlockd's `log_level`. lvmlockd records only
+/// errors, warnings and debug messages.
 fn priority(level: Level) -> c_int {
     match level {
         Level::Error => libc::LOG_ERR,
@@ -131,8 +130,8 @@ fn priority(level: Level) -> c_int {
     }
 }
 
-/// The message as lines that fit, broken between words. Control characters are made visible, so
-/// that nothing from outside (names, drive replies) can forge a line.
+/// Splits the message between words into lines that fit. Control characters are made visible, so
+/// that no text from outside (names, drive replies) can forge a line.
 fn lines(message: &str) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = String::from(PREFIX);
@@ -161,7 +160,7 @@ fn visible(message: &str) -> String {
     text
 }
 
-/// A word in pieces of at most `limit` bytes, for those that do not fit on any line.
+/// Splits a word that fits on no line into pieces of at most `limit` bytes.
 fn pieces(word: &str, limit: usize) -> impl Iterator<Item = &str> {
     let mut rest = word;
     core::iter::from_fn(move || {

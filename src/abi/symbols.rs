@@ -1,4 +1,5 @@
-//! Symbols of the program that loads us. Each may be missing, as in a plain C test program.
+//! Symbols of the program that loads this library. Each may be missing, for example in a plain C
+//! test program.
 
 use super::c::{RawLockspace, Table};
 use core::ffi::{c_char, c_int};
@@ -11,7 +12,7 @@ compile_error!("lvmlockd's struct layouts are known for 64-bit hosts only");
 /// `void log_level(int level, const char *fmt, ...)`.
 pub type LogLevel = unsafe extern "C" fn(c_int, *const c_char, ...);
 
-/// Addresses that the dynamic linker fills in; what the program does not have stays NULL.
+/// Addresses that the dynamic linker fills in; a symbol that the program lacks stays NULL.
 #[repr(C)]
 struct Symbols {
     log_level: Option<LogLevel>,
@@ -24,8 +25,8 @@ struct Symbols {
 // SAFETY: the dynamic linker writes it before any code of ours runs, and nobody does afterwards.
 unsafe impl Sync for Symbols {}
 
-// Weak references, so that the library also loads where the symbols are missing. Looking them up
-// with dlsym would not do: a program that is linked without --export-dynamic exports only what its
+// Weak references, so that the library also loads where the symbols are missing. dlsym does not
+// find them: a program that is linked without --export-dynamic exports only symbols that its
 // libraries refer to (docs/lvmlockd-contract.md, "What core exports"). Rust has no stable way to
 // write a weak reference.
 core::arch::global_asm!(
@@ -89,7 +90,7 @@ pub fn gl_use_idm() -> bool {
     is_set(symbols().gl_use_idm)
 }
 
-/// Core writes its flags as plain ints, from other threads.
+/// Whether a flag is set. Core writes its flags as plain ints, from other threads.
 fn is_set(flag: Option<&AtomicI32>) -> bool {
     flag.is_some_and(|flag| flag.load(Ordering::Relaxed) != 0)
 }

@@ -1,8 +1,7 @@
 //! Reading core's structs: raw addresses in, plain values out.
 //!
 //! Fields that never moved are read at fixed offsets (docs/lvmlockd-contract.md, "Layouts"), the
-//! others through the [`Layout`]. Everything is copied at once; nothing here keeps a pointer for
-//! later.
+//! others through the [`Layout`]. All values are copied at once; no pointer is kept for later.
 
 use super::Layout;
 use super::borrowed::{self, Copied};
@@ -14,10 +13,10 @@ use core::fmt;
 use core::ptr::{self, NonNull};
 use idm_protocol::Mode;
 
-/// How often a list is copied before it is given up.
+/// Number of copies of a list before it is given up.
 const COPIES: usize = 1000;
 
-/// `char name[MAX_NAME + 1]` and its like.
+/// Size of `char name[MAX_NAME + 1]` and similar arrays.
 pub const NAME_SIZE: usize = 65;
 
 /// Offsets in `struct lockspace`.
@@ -25,7 +24,7 @@ pub mod lockspace {
     pub const NAME: usize = 16;
     pub const VG_NAME: usize = 81;
     pub const VG_UUID: usize = 146;
-    /// The one array that is not 65 bytes long.
+    /// Size of the only array that is not 65 bytes long.
     pub const VG_UUID_SIZE: usize = 64;
 }
 
@@ -61,7 +60,7 @@ impl LockspaceView {
         }
     }
 
-    /// The name that our state goes by.
+    /// The key of this library's state for it.
     pub fn key(self) -> LockspaceKey {
         LockspaceKey(self.base.as_ptr() as usize)
     }
@@ -71,7 +70,7 @@ impl LockspaceView {
         self.string(lockspace::NAME, NAME_SIZE, "lockspace name")
     }
 
-    /// What the lockspace is for, with its PVs as they are now.
+    /// The scope of the lockspace, with its current PVs.
     pub fn scope(self, layout: &Layout) -> Result<Scope, Error> {
         let name = self.string(lockspace::VG_NAME, NAME_SIZE, "VG name")?;
         if name.is_empty() {
@@ -90,10 +89,10 @@ impl LockspaceView {
     /// Paths of the VG's PVs; none for the global lockspace.
     ///
     /// A repeated start of the VG frees and replaces the list from core's client thread, without a
-    /// lock that we could take (docs/lvmlockd-contract.md, "Lists of PVs"). So it is copied in a
-    /// way that freed memory cannot harm, until two copies are alike. Core's race that remains:
-    /// both may be of the list before the replacement, or of freed strings that still read as text;
-    /// the next lock of the VG makes it good.
+    /// lock that this library could take (docs/lvmlockd-contract.md, "Lists of PVs"). So it is
+    /// copied in a way that is safe with freed memory, until two copies are equal. A race in core
+    /// remains: both copies may come from the list before the replacement, or from freed strings
+    /// that still look like text; the next lock of the VG corrects this.
     pub fn pvs(self, layout: &Layout) -> Result<Vec<String>, Error> {
         let mut before = None;
         for _ in 0..COPIES {
@@ -115,7 +114,7 @@ impl LockspaceView {
     }
 }
 
-/// The paths in a list that was copied.
+/// The paths in a copied list.
 fn paths(list: &Copied) -> Result<Vec<String>, Error> {
     if list.num < 0 && list.is_there() {
         return Err(Error::Invalid(format!("a list of {} PVs", list.num)));
@@ -135,7 +134,7 @@ impl fmt::Display for LockspaceView {
     }
 }
 
-/// What a `struct resource` stands for.
+/// The kind of lock that a `struct resource` stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResourceType {
     /// `LD_RT_GL`.
@@ -163,13 +162,13 @@ impl ResourceView {
         }
     }
 
-    /// The name that our state goes by.
+    /// The key of this library's state for it.
     pub fn key(self) -> ResourceKey {
         ResourceKey(self.base.as_ptr() as usize)
     }
 
     /// `GLLK`, `VGLK` or the LV's uuid.
-    fn name(self) -> Result<String, Error> {
+    pub fn name(self) -> Result<String, Error> {
         // SAFETY: the field is inside the struct, by the contract of `new`.
         unsafe {
             let name = self.base.as_ptr().add(resource::NAME);
@@ -177,7 +176,7 @@ impl ResourceView {
         }
     }
 
-    /// What it stands for.
+    /// The kind of lock that it stands for.
     pub fn resource_type(self) -> Result<ResourceType, Error> {
         match self.byte(resource::TYPE) {
             1 => Ok(ResourceType::Global),
@@ -208,7 +207,7 @@ impl fmt::Display for ResourceView {
     }
 }
 
-/// A lock mode of core's.
+/// Converts a lock mode of core.
 pub fn mode(ld_mode: c_int) -> Result<Mode, Error> {
     match ld_mode {
         2 => Ok(Mode::Shared),
@@ -227,12 +226,12 @@ pub unsafe fn lv_uuid(uuid: *const c_char) -> Result<String, Error> {
     unsafe { bounded_string(uuid, NAME_SIZE, "LV uuid") }
 }
 
-/// Takes the PV paths of an LV request out of the action that `pvs` belongs to.
+/// Removes the PV paths of an LV request from the action that owns `pvs`, and returns them.
 ///
 /// Core frees them twice if the client disconnects while the request is in progress and the lock
-/// is then granted: it copies the whole action for the unlock, and with it the pointers. It does
-/// not look at the paths of an LV request again, so with an empty list there is nothing left to
-/// free twice (docs/lvmlockd-contract.md, "The LV paths that core frees twice").
+/// is then granted: it copies the whole action for the unlock, and with it the pointers. Core does
+/// not read the paths of an LV request again, so with an empty list nothing is freed twice
+/// (docs/lvmlockd-contract.md, "The LV paths that core frees twice").
 ///
 /// # Safety
 ///
@@ -258,7 +257,7 @@ pub unsafe fn take_pvs(pvs: *mut Pvs) -> Result<Vec<String>, Error> {
     }
 }
 
-/// Copies the paths. Empty where there is no array, whatever its length is said to be.
+/// Copies the paths. Empty where there is no array, whatever the stated length.
 ///
 /// # Safety
 ///
@@ -331,7 +330,7 @@ mod tests {
         }
     }
 
-    /// A list as core makes it, from malloc.
+    /// A list from malloc, in core's form.
     fn core_pvs(paths: &[Option<&CStr>]) -> Pvs {
         // SAFETY: every entry is written before the list is used; the array is big enough.
         unsafe {
@@ -351,7 +350,7 @@ mod tests {
         memory.set_pvs(Pvs { path: ptr::null_mut(), num: 3 });
         assert_eq!(memory.view().scope(&LAYOUT), Ok(Scope::Global));
         assert_eq!(memory.view().pvs(&LAYOUT), Ok(vec![]));
-        // A VG that is called "global" has the same lockspace name.
+        // A VG named "global" has the same lockspace name.
         let mut memory = Memory::new(b"lvm_global", b"global", UUID);
         assert!(matches!(
             memory.view().scope(&LAYOUT),
@@ -380,7 +379,7 @@ mod tests {
         assert_eq!(unsafe { take_pvs(&mut pvs) }, Ok(expected));
     }
 
-    /// A core that replaces the list as fast as it can, as repeated starts of the VG do.
+    /// A core that replaces the list as fast as it can, like repeated starts of the VG.
     #[test]
     fn a_list_that_is_replaced_meanwhile_is_one_of_both() {
         use core::sync::atomic::{AtomicBool, Ordering};

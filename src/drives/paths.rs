@@ -1,13 +1,13 @@
-//! The paths to one drive: which of them is used, and what is known of the others.
+//! The paths to one drive: the one in use, and the state of the others.
 //!
-//! A command goes by the best path. What certainly did not reach the drive goes by the next one at
-//! once, and so does a read, which may be carried out twice. Any other command that may have
-//! reached the drive is told as that: it is for the engine to say what may be sent after it. By
-//! then the path counts as failed, and the engine's next command goes by another one.
+//! A command takes the best path. If it certainly did not reach the drive, it takes the next path
+//! at once; so does a read, which may be carried out twice. Any other command that may have reached
+//! the drive is reported so, because the engine decides what may be sent after it. By then the path
+//! counts as failed, and the engine's next command takes another one.
 //!
-//! A path that failed is tried with reads, by a worker that has just finished its command, until
-//! one comes back; the pauses between double. Where all have failed, commands try them all: how
-//! often is up to the engine's own pauses.
+//! A worker that has just finished its command tries a failed path with a read, until a read
+//! succeeds; the pauses in between double. Where all paths have failed, every command tries them
+//! all: the engine's own pauses decide how often.
 
 use crate::sys::clock;
 use crate::sys::sync::{Mutex, MutexGuard, planted};
@@ -18,14 +18,15 @@ use idm_engine::Instant;
 use idm_protocol::{DriveCommand, Reply, Status};
 use std::sync::Arc;
 
-/// A path that has been at a command for so long is slow. Majorities do not wait for a drive with
-/// slow paths only, and commands go by others.
+/// Time after which a path that is still busy with a command counts as slow. Majorities do not wait
+/// for a drive that has only slow paths, and commands take other paths.
 pub(crate) const SLOW: Duration = Duration::from_millis(100);
-/// A read that has taken longer is not repeated on another path: whoever asked asks again.
+/// The longest time of a read that is repeated on another path; after a longer one its sender asks
+/// again.
 const REPEAT: Duration = Duration::from_secs(1);
-/// From one word about a drive's nonsense to the next.
+/// Interval between two messages about invalid answers of a drive.
 const REMIND: Duration = Duration::from_secs(60);
-/// The pause before a path that failed is tried again: the first, and the longest.
+/// Pause before a failed path is tried again: the first and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 
 /// The paths to one drive.
@@ -35,18 +36,18 @@ struct PathsState {
     /// The drive's name for messages: a path that was named, and its identity.
     name: String,
     paths: Vec<PathState>,
-    /// The path that worked last.
+    /// Path that worked last.
     used: Option<PathId>,
     next_id: u64,
-    /// Whether the drive answered last.
+    /// Whether the drive answered the last command.
     answers: bool,
-    /// When it was last said that the drive's answers make no sense.
+    /// Time of the last message that the drive's answers are invalid.
     nonsense_said: Option<Instant>,
-    /// A path is being tried with a read.
+    /// Whether a path is being tried with a read.
     probing: bool,
 }
 
-/// Tells a path from all others that the drive has or had.
+/// Number that distinguishes a path from all others that the drive has or had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct PathId(u64);
 
@@ -54,10 +55,10 @@ struct PathState {
     id: PathId,
     address: PathAddress,
     transport: Arc<dyn DrivePath>,
-    /// Failures in a row, and when the last one was.
+    /// Number of failures in a row, and time of the last one.
     failures: u32,
     failed: Instant,
-    /// When the commands were begun that are on it.
+    /// Start times of the commands that are on this path.
     running: Vec<Instant>,
 }
 
@@ -66,7 +67,7 @@ impl PathState {
         self.running.iter().any(|&begun| now.since(begun) > SLOW)
     }
 
-    /// Whether it failed and may be tried again.
+    /// Whether the path failed and may be tried again.
     fn is_due(&self, now: Instant) -> bool {
         let (first, longest) = PAUSE;
         let pause = first * 2u32.pow(self.failures.saturating_sub(1).min(10));
@@ -74,7 +75,7 @@ impl PathState {
     }
 }
 
-/// A command on a path. Dropped, it is no longer there.
+/// Guard for a command on a path: while it exists, the command counts as running there.
 struct PathInUse<'a> {
     paths: &'a Paths,
     id: PathId,
@@ -111,8 +112,8 @@ impl PathsState {
         }
     }
 
-    /// The best of the paths that were not tried yet: one that has not failed, is not slow, has
-    /// least to do, and worked last.
+    /// The best of the paths that were not tried yet: not failed, not slow, least busy, and last
+    /// one that worked, in this order.
     fn best(&mut self, tried: &[PathId], now: Instant) -> Option<&mut PathState> {
         let used = self.used;
         self.paths.iter_mut().filter(|path| !tried.contains(&path.id)).min_by_key(|path| {
@@ -121,8 +122,8 @@ impl PathsState {
         })
     }
 
-    /// Takes note of how a command went on a path. Returns what is to be said: once that a path
-    /// fails and once that it works again; where there is one path only, that is said of the drive.
+    /// Records the result of a command on a path. Returns a message, once when a path fails and
+    /// once when it works again; with a single path, the drive's own message says it instead.
     fn note_path(&mut self, id: PathId, failure: Option<&TransportError>) -> Option<String> {
         let several = self.paths.len() > 1;
         let at = self.paths.iter().position(|path| path.id == id)?;
@@ -147,8 +148,8 @@ impl PathsState {
         }
     }
 
-    /// What is to be said of answers that make no sense, but not every time: it may go on for long,
-    /// with sensible answers in between.
+    /// The message about invalid answers, at most once per [`REMIND`]: this may go on for long,
+    /// with valid answers in between.
     fn note_nonsense(&mut self) -> Option<String> {
         let now = clock::now();
         let news = self.nonsense_said.is_none_or(|said| now.since(said) >= REMIND);
@@ -163,10 +164,10 @@ impl PathsState {
         })
     }
 
-    /// What is to be said once when the drive does not answer, and once when it does again.
+    /// The messages when the drive stops answering and when it answers again, each once.
     fn note_drive(&mut self, reply: &Reply, why: Option<&TransportError>) -> Vec<String> {
         let mut said = Vec::new();
-        // Uncertain without a failure of the path: the answer does not say whose word it is.
+        // Uncertain without a failure of the path: the answer does not show its origin.
         let unclear = *reply == Reply::Status(Status::Uncertain) && why.is_none();
         if unclear || *reply == Reply::Status(Status::Failed) {
             said.extend(self.note_nonsense());
@@ -213,7 +214,7 @@ impl Paths {
         self.state().name.clone()
     }
 
-    /// Takes note of paths that `name` leads to.
+    /// Adds the paths that `name` leads to.
     pub(crate) fn add(
         &self,
         name: &str,
@@ -226,14 +227,14 @@ impl Paths {
         for address in addresses {
             state.add(identity, address, connect);
         }
-        // Not with every call: several partitions may be named in turn.
+        // Only for new paths: several partitions may be named in turn.
         if state.paths.len() > before {
             state.name = format!("{name} ({identity})");
         }
     }
 
-    /// Takes note that these are the paths now. Others are gone, and what they had open is closed,
-    /// so that the kernel can give their names away. Those that failed may work again.
+    /// Replaces the paths. Those that are gone close their devices, so that the kernel can reuse
+    /// the names. Paths that failed may work again.
     pub(crate) fn set(&self, identity: &str, addresses: &[PathAddress], connect: &Connect) {
         let mut state = self.state();
         let (left, gone): (Vec<PathState>, Vec<PathState>) =
@@ -248,29 +249,29 @@ impl Paths {
         for path in &gone {
             log::info!("drive {}: path {} is gone", state.name, path.address);
         }
-        // Closing may take its time.
+        // Closing may take long.
         drop(state);
         drop(gone);
     }
 
-    /// Whether the drive did not answer when it was last asked, or no path to it is quick now.
+    /// Whether the drive did not answer its last command, or all paths to it are slow now.
     pub(crate) fn are_slow(&self, now: Instant) -> bool {
         let state = self.state();
         !state.answers || state.paths.iter().all(|path| path.failures > 0 || path.is_slow(now))
     }
 
-    /// Whether the drive answered when it was last asked.
+    /// Whether the drive answered its last command.
     pub(crate) fn answer(&self) -> bool {
         self.state().answers
     }
 
-    /// How many there are.
+    /// The number of paths.
     pub(crate) fn count(&self) -> usize {
         self.state().paths.len()
     }
 
-    /// Runs a command, if it may still be begun: whoever sent it takes it for lost some time later,
-    /// and must not be surprised by it. This host may have stood still meanwhile.
+    /// Runs a command, if it may still begin: its sender counts it as lost after some time, and it
+    /// must not run after that. This host may have been suspended meanwhile.
     pub(crate) fn execute(&self, command: &DriveCommand, deadline: &Deadline) -> Reply {
         let begun = clock::now();
         if !deadline.may_begin(begun) {
@@ -323,7 +324,7 @@ impl Paths {
         Some(PathInUse { paths: self, id, transport, begun })
     }
 
-    /// Tries a path that failed again, if it is time for that and commands can go by another one.
+    /// Tries a failed path again, if its pause is over and commands can take another path.
     pub(crate) fn probe(&self, limits: Limits) {
         let begun = clock::now();
         let (id, transport) = {
@@ -353,13 +354,13 @@ impl Paths {
     }
 }
 
-/// Warns, which is not to be done with the mutex: the reactor needs it, and a log that takes
-/// nothing, such as that of a host whose disks are gone, must not keep it from its locks.
+/// Logs warnings. Not to be called with the mutex: the reactor needs it, and a log that blocks, for
+/// example on a host whose disks are gone, must not keep the reactor from its locks.
 fn say(what: impl IntoIterator<Item = String>) {
     what.into_iter().for_each(|text| log::warn!("{text}"));
 }
 
-/// While it lives, a path is being tried.
+/// Guard that marks a path as being tried.
 struct Probe<'a>(&'a Paths);
 
 impl Drop for Probe<'_> {
@@ -379,7 +380,7 @@ mod tests {
     use std::collections::HashMap;
     use std::thread;
 
-    /// A path that does as a test says, and counts.
+    /// A path whose results a test sets, and that counts its commands.
     #[derive(Default)]
     struct Fake {
         state: Mutex<FakeState>,
@@ -525,7 +526,7 @@ mod tests {
         assert_eq!(bench.at(B).counts(), (0, 0));
         assert_eq!(bench.write(), Status::Good);
         assert_eq!((bench.at(A).counts(), bench.at(B).counts()), ((1, 0), (1, 0)));
-        // Also where it came second.
+        // Also where it was added second.
         let bench = Bench::new(&[A, B]);
         bench.fails(A, gone());
         bench.fails(B, lost());
@@ -567,7 +568,7 @@ mod tests {
         bench.fails(B, gone());
         assert_eq!(bench.write(), Status::Unreachable);
         assert!(bench.paths.are_slow(clock::now()));
-        // Both are tried with every command, and whichever works first is used.
+        // Every command tries both, and the first that works is used.
         bench.fails(B, None);
         assert_eq!(bench.write(), Status::Good);
         assert!(!bench.paths.are_slow(clock::now()));
@@ -612,12 +613,12 @@ mod tests {
         tries_after(2 * PAUSE.0, (1, 2));
         bench.paths.state().paths[0].failures = u32::MAX;
         tries_after(PAUSE.1, (1, 3));
-        // What the kernel tells of the drive's paths ends the pause.
+        // A kernel event about the drive's paths ends the pause.
         bench.fails(A, None);
         bench.set(&[A, B]);
         bench.probe();
         assert_eq!(bench.at(A).counts(), (1, 4));
-        // It works again, and there is nothing left to try.
+        // The path works again, and nothing is left to try.
         bench.probe();
         assert_eq!(bench.at(A).counts(), (1, 4));
         bench.fails(B, gone());

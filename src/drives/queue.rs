@@ -1,4 +1,4 @@
-//! The commands that wait for one drive, and how many workers they are worth.
+//! The queue of commands for one drive, and the number of workers that it needs.
 
 use crate::drives::paths::SLOW;
 use crate::sys::clock;
@@ -8,16 +8,16 @@ use idm_engine::Instant;
 use idm_protocol::{Class, DriveCommand, HostId, MutexOp, Reply, ResourceId, Status};
 use std::collections::VecDeque;
 
-/// Commands that nobody waits for which one worker works off, one after the other, before another
-/// one helps. To wake a thread costs as much as what it then has to do.
+/// Background commands that one worker runs in turn before another one helps. Waking a thread costs
+/// as much as the work that it then does.
 const SHARE: usize = 64;
 
-/// How much a command matters to its sender.
+/// Urgency of a command for its sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Urgency {
-    /// A caller waits for it: a worker of its own, if there is one.
+    /// A caller waits for it. It gets a worker of its own, if one is free.
     Awaited,
-    /// Nobody waits: it keeps a lock, or tidies up. It shares a worker, and is begun with
+    /// No caller waits: it keeps a lock, or cleans up. It shares a worker, and begins with
     /// [`Drives::start`](super::Drives::start).
     Background,
 }
@@ -28,7 +28,7 @@ pub struct Job {
     pub urgency: Urgency,
     pub queued: Instant,
     pub deadline: Deadline,
-    /// It is lost if there is no answer by then.
+    /// Time after which it is lost if there is no answer.
     pub lost: Instant,
     pub done: ReplyHandler,
 }
@@ -38,23 +38,24 @@ pub struct Begun {
     pub command: DriveCommand,
     pub deadline: Deadline,
     pub at: Instant,
-    /// Tells it from all others.
+    /// Number that distinguishes it from all others.
     id: u64,
 }
 
-/// What a worker is at.
+/// A command that a worker is running.
 struct RunningCommand {
     id: u64,
     begun: Instant,
     change: Option<Change>,
     deadline: Deadline,
-    /// Who waits for it, and until when. Nobody any more where all were told that it is lost.
+    /// The handlers that wait for it, each with its time limit. Empty after all have got the reply
+    /// that it is lost.
     waiting: Vec<(Instant, ReplyHandler)>,
-    /// It was told that this command is lost.
+    /// Whether this command was reported lost.
     overdue: bool,
 }
 
-/// What a command may change.
+/// The change that a command may make on a drive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Change {
     op: MutexOp,
@@ -76,8 +77,9 @@ impl Change {
         }
     }
 
-    /// Whether this may be sent while `lost` may still reach the drive after it: what gives a mutex
-    /// up always, and a REFRESH where both say the same. What was lost would undo anything else.
+    /// Whether this may be sent while the lost command may still reach the drive after it. UNLOCK
+    /// and DESTROY always may, and a REFRESH where both write the same. The lost command would undo
+    /// any other.
     fn may_overtake(&self, lost: &Change) -> bool {
         if (self.resource, self.host) != (lost.resource, lost.host) {
             return true;
@@ -93,20 +95,20 @@ impl Change {
     }
 }
 
-/// Hands over the reply to a command, exactly once: a command that is dropped without one was
-/// lost, and nothing is known of its effect.
+/// Delivers the reply to a command, exactly once: a command that is dropped without a reply counts
+/// as lost, and its effect is unknown.
 pub struct ReplyHandler(Option<Box<Done>>);
 
 type Done = dyn FnOnce(Reply, bool) + Send;
 
 impl ReplyHandler {
-    /// Calls `done` with the reply, on a thread of the drive's; it must not block.
+    /// Calls `done` with the reply on a thread of the drive; `done` must not block.
     pub fn new(done: impl FnOnce(Reply) + Send + 'static) -> ReplyHandler {
         ReplyHandler::in_a_row(|reply, _| done(reply))
     }
 
-    /// As [`ReplyHandler::new`]; `done` is also told whether the same thread goes on at once to the
-    /// next command that nobody waits for.
+    /// As [`ReplyHandler::new`]; `done` also gets whether the same thread continues at once with
+    /// another background command.
     pub fn in_a_row(done: impl FnOnce(Reply, bool) + Send + 'static) -> ReplyHandler {
         ReplyHandler(Some(Box::new(done)))
     }
@@ -126,12 +128,12 @@ impl Drop for ReplyHandler {
     }
 }
 
-/// What waits for a drive, and its workers.
+/// The commands that wait for a drive, and its workers.
 #[derive(Default)]
 pub struct CommandQueue {
-    /// What keeps or frees locks, and somebody waits for.
+    /// Awaited commands that keep or free locks.
     urgent: VecDeque<Job>,
-    /// What nobody waits for.
+    /// Commands that no caller waits for. `other` has all other awaited commands.
     background: VecDeque<Job>,
     other: VecDeque<Job>,
     running: Vec<RunningCommand>,
@@ -141,21 +143,21 @@ pub struct CommandQueue {
     pub closed: bool,
 }
 
-/// Who is to be told that a command had no answer in time.
+/// Handlers of commands that had no answer in time.
 #[derive(Default)]
 pub struct Expired {
-    /// Of those that were not sent, and are not any more.
+    /// Of commands that were not sent and will not be.
     pub unsent: Vec<ReplyHandler>,
-    /// Of those that a worker is at, and that may have been sent.
+    /// Of commands that a worker is running and that may have been sent.
     pub lost: Vec<ReplyHandler>,
 }
 
-/// Workers to get to work.
+/// Workers that are needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Help {
-    /// Idle ones to be woken.
+    /// Number of idle ones to wake.
     pub wake: usize,
-    /// New ones to be started; they are counted already.
+    /// Number of new ones to start; they are counted already.
     pub start: usize,
 }
 
@@ -178,16 +180,16 @@ impl CommandQueue {
         }
     }
 
-    /// Whether a command must not be sent, because the kernel has not returned one that it must not
-    /// overtake, though that was told to be lost long ago.
+    /// Whether a command must not be sent: it must not overtake a command that was reported lost
+    /// and that the kernel has not returned yet.
     pub fn bars(&self, command: &DriveCommand) -> bool {
         let Some(change) = Change::of(command) else { return false };
         let lost = self.running.iter().filter(|running| running.overdue);
         lost.filter_map(|running| running.change).any(|lost| !change.may_overtake(&lost))
     }
 
-    /// The workers that what waits is worth, beyond those that are busy and get to it by and by;
-    /// `most` may be there.
+    /// The workers that the queue needs in addition to the busy ones, which also take from it;
+    /// `most` is the limit.
     pub fn help(&mut self, most: usize, now: Instant) -> Help {
         if self.closed {
             return Help { wake: 0, start: 0 };
@@ -201,9 +203,8 @@ impl CommandQueue {
         Help { wake, start }
     }
 
-    /// The next command for a worker. It serves several jobs where one execution does: all reads of
-    /// the table that wait are served by one read, because it begins after each of them was asked
-    /// for.
+    /// The next command for a worker. One read serves all waiting reads of the table, because it
+    /// begins after each of them was submitted.
     pub fn begin(&mut self) -> Option<Begun> {
         let first = self
             .urgent
@@ -229,7 +230,7 @@ impl CommandQueue {
         Some(Begun { command, deadline, at: begun, id })
     }
 
-    /// A command has ended. Who is to be told, and whether others follow that nobody waits for.
+    /// Ends a command. Returns the handlers to call, and whether background commands follow.
     pub fn end(&mut self, begun: &Begun) -> (Vec<ReplyHandler>, bool) {
         let at = self.running.iter().position(|running| running.id == begun.id);
         let waiting = at.map_or_else(Vec::new, |at| self.running.swap_remove(at).waiting);
@@ -237,7 +238,7 @@ impl CommandQueue {
         (done, self.urgent.is_empty() && !self.background.is_empty())
     }
 
-    /// What has waited since before `before`, or is lost by now.
+    /// Removes the commands that have waited since before `before`, or are lost by now.
     pub fn expire(&mut self, before: Instant, now: Instant) -> Expired {
         let mut expired = Expired::default();
         let is_late = |job: &Job| job.queued < before || !job.deadline.may_begin(now);
@@ -247,7 +248,7 @@ impl CommandQueue {
             }
         }
         for running in &mut self.running {
-            // Most commands are answered in time, and there is nothing to be moved.
+            // Most commands are answered in time, and nothing has to be moved.
             if running.waiting.iter().all(|(lost, _)| *lost > now) {
                 continue;
             }
@@ -263,7 +264,7 @@ impl CommandQueue {
         expired
     }
 
-    /// Everything that waits.
+    /// Empties the queue and returns its jobs.
     pub fn take_all(&mut self) -> Vec<Job> {
         let mut all: Vec<Job> = self.urgent.drain(..).collect();
         all.extend(self.background.drain(..));
@@ -283,7 +284,7 @@ mod tests {
     use std::sync::Mutex;
 
     const MOST: usize = 4;
-    /// After so long the jobs of these tests are lost.
+    /// Time after which the jobs of these tests are lost.
     const LOST: Duration = Duration::from_secs(13);
 
     fn job(command: DriveCommand, urgency: Urgency) -> Job {
@@ -383,7 +384,7 @@ mod tests {
             time.set(at);
             queue.expire(Instant::default(), clock::now()).lost.len()
         };
-        // Each after its own time, though one read serves both.
+        // Each is lost after its own time, though one read serves both.
         assert_eq!(lost(LOST - Duration::from_micros(1)), 0);
         assert_eq!(lost(LOST), 1);
         assert_eq!(lost(LOST), 0);

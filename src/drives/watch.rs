@@ -1,4 +1,4 @@
-//! Keeps what is known of the host's disks current.
+//! A thread that keeps the list of the host's disks up to date.
 
 use crate::drives::Drives;
 use crate::sys::sync::thread::JoinHandle;
@@ -14,25 +14,25 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// How often the kernel's count of events is looked at. It tells of what the socket does not: in a
-/// container events may not be delivered although the socket is allowed.
+/// Interval at which the kernel's count of events is checked. The count shows events that the
+/// socket misses: in a container events may not be delivered although the socket is allowed.
 const LOOK: Duration = Duration::from_secs(5);
 /// The same without a socket.
 const LOOK_ALONE: Duration = Duration::from_secs(1);
-/// The pause after disks have changed: changes come in bursts, and a disk's partitions after it.
+/// Pause after disks have changed: changes come in bursts, and partitions follow their disk.
 const BURST: Duration = Duration::from_millis(50);
 
-/// A thread that watches. Ends when this is dropped.
+/// Handle of the watching thread. The thread ends when this is dropped.
 pub struct Watch {
-    /// Closed to end the thread.
+    /// Socket that ends the thread when it is closed.
     stop: Option<UnixStream>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Watch {
-    /// Takes an inventory and begins to watch.
+    /// Takes an inventory and starts to watch.
     pub fn start(drives: Arc<Drives>) -> io::Result<Watch> {
-        // Listens before it looks, so that nothing is missed in between.
+        // Listening begins before the first inventory, so that no event is missed in between.
         let uevents = Uevents::open()
             .inspect_err(|error| log::debug!("no kernel events ({error}), looking every second"))
             .ok();
@@ -49,7 +49,7 @@ impl Drop for Watch {
     fn drop(&mut self) {
         self.stop = None;
         if let Some(thread) = self.thread.take() {
-            // It only fails where the thread panicked, which was logged then.
+            // This fails only where the thread panicked, which was logged then.
             let _ = thread.join();
         }
     }
@@ -58,10 +58,10 @@ impl Drop for Watch {
 struct Watcher {
     drives: Arc<Drives>,
     uevents: Option<Uevents>,
-    /// Readable when the other end is closed.
+    /// Socket that becomes readable when the other end is closed.
     stopped: UnixStream,
-    /// The kernel's count of events when the disks were last looked at, or were known not to have
-    /// changed since.
+    /// The kernel's count of events at the last inventory, or at a later time when the disks were
+    /// known to be unchanged.
     seen: Option<u64>,
 }
 
@@ -73,7 +73,7 @@ impl Watcher {
             let count = self.drives.event_count();
             let changed = match (told, &self.uevents) {
                 (true, Some(uevents)) => uevents.drain(),
-                // Nothing counts events: anything may have happened.
+                // Events are not counted: disks may have changed.
                 (_, None) if count.is_none() => true,
                 _ => count != self.seen,
             };
@@ -106,7 +106,7 @@ impl Watcher {
         }
     }
 
-    /// Waits for events, `longest` at most. Whether there are some; `None` at the end.
+    /// Waits up to `longest` for events. Returns whether there are any; `None` at the end.
     fn wait(&self, longest: Duration) -> Option<bool> {
         let stopped = PollFd::new(self.stopped.as_fd(), PollFlags::POLLIN);
         let mut fds = vec![stopped];
@@ -117,7 +117,7 @@ impl Watcher {
         match poll(&mut fds, timeout) {
             Ok(_) => {}
             Err(Errno::EINTR) => return Some(false),
-            // Nothing that is waited for can be waited for: better blind than busy.
+            // Waiting for events is not possible. Missing events is better than a busy loop.
             Err(error) => {
                 log::error!("the host's disks are no longer watched: {error}");
                 return None;

@@ -1,6 +1,7 @@
-//! What must have happened when, before a lock may be lost. Arithmetic only.
+//! Deadlines of the steps that must be taken before a lock may be lost. Arithmetic only.
 //!
-//! Everything is counted back from a lock's `safe_until`, from which on other hosts may have it:
+//! All times are counted back from a lock's `safe_until`, the time from which other hosts may take
+//! it:
 //!
 //! ```text
 //!                          margin
@@ -16,67 +17,68 @@ use crate::transport::Limits;
 use core::time::Duration;
 use idm_engine::{Instant, Timing};
 
-/// What the kill command is given where nothing is configured: deactivating a VG's LVs takes
-/// seconds, with a udev that is busy with lost paths.
+/// Default time for the kill command: deactivating a VG's LVs takes seconds while udev is busy with
+/// lost paths.
 const KILL_TIME: Duration = Duration::from_secs(10);
-/// The longest that this process sleeps while it has locks. Its timers stand still while the host
-/// is suspended, so on waking the leases are looked at within this time.
+/// The longest sleep of this process while it has locks. Timers stand still while the host is
+/// suspended, so after a resume the leases are checked within this time.
 const NOTICE: Duration = Duration::from_secs(1);
-/// How much later than its timeout a watchdog may act: most count whole seconds.
+/// Delay after its timeout with which a watchdog may act: most count whole seconds.
 const LATE: Duration = Duration::from_secs(1);
-/// The watchdog's timeout where nothing is configured.
+/// Default timeout of the watchdog.
 const WATCHDOG: Duration = Duration::from_secs(10);
 
-/// When to act for a lock that cannot be renewed.
+/// Times at which to act for a lock that cannot be renewed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fencing {
-    /// How long before a lock may be lost the kill command is begun.
+    /// Time before `safe_until` at which the kill command is started.
     pub margin: Duration,
-    /// What of it the kill command can use.
+    /// Part of the margin that the kill command can use.
     pub kill_time: Duration,
-    /// The longest from the moment at which something is due until it is begun.
+    /// The longest delay between the time at which a step is due and its start.
     pub notice: Duration,
-    /// The watchdog, where one is used.
+    /// Feeding times, where a watchdog is used.
     pub watchdog: Option<Feeding>,
 }
 
-/// How a watchdog is fed.
+/// Feeding times of a watchdog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Feeding {
-    /// It resets the host when it was not fed for so long; whole seconds.
+    /// Time without a feed after which it resets the host; whole seconds.
     pub timeout: Duration,
-    /// From one feed to the next.
+    /// Time from one feed to the next.
     pub interval: Duration,
-    /// How much later than planned a feed may be decided.
+    /// The longest delay between the planned time of a feed and its decision.
     pub notice: Duration,
-    /// How much later than `timeout` after a feed was decided the host may be reset.
+    /// The longest delay of a reset, counted from `timeout` after the decision to feed.
     pub late: Duration,
 }
 
 impl Feeding {
-    /// Until when the watchdog may be fed for a lock that is safe until then: a feed keeps the host
-    /// running for `timeout`.
+    /// The latest feed for a lock that is safe until `safe_until`: a feed lets the host run for
+    /// `timeout`.
     pub fn last_feed(&self, safe_until: Instant) -> Instant {
         safe_until - (self.timeout + self.late)
     }
 
-    /// From a feed to the latest moment at which the next one is decided.
+    /// The longest time from a feed to the decision on the next one.
     pub fn next(&self) -> Duration {
         self.interval + self.notice
     }
 }
 
-/// What is configured; `None` for what is derived from the lease.
+/// Configured values; `None` for a value that is derived from the lease.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FencingConfig {
-    /// What the kill command needs.
+    /// Time that the kill command needs.
     pub kill_time: Option<Duration>,
     /// Whether a watchdog is used, and with which timeout.
     pub watchdog: Option<Option<Duration>>,
 }
 
 impl Fencing {
-    /// The times for a lease. Refuses what cannot hold, and names the keys of the settings.
+    /// The times for a lease. Refuses values that cannot be kept, and names the keys of the
+    /// settings.
     pub fn new(timing: &Timing, wanted: FencingConfig) -> Result<Fencing, String> {
         let lease = timing.lease;
         let notice = NOTICE.min(lease / 60);
@@ -134,8 +136,8 @@ fn feeding(timing: &Timing, notice: Duration, timeout: Option<Duration>) -> Feed
     Feeding { timeout, interval: timeout / 4, notice, late: LATE + notice }
 }
 
-/// What renewal leaves of a lease: a refresh that fails and the next one must both have had their
-/// time, so that one lost command is no reason to stop anything.
+/// The part of a lease that renewal leaves: a failed refresh and the next one must both have had
+/// their time, so that one lost command never stops the use of a VG.
 fn room(timing: &Timing) -> Duration {
     let used = timing.renew + 2 * Limits::new(timing).step + timing.drift;
     timing.lease.saturating_sub(used)
@@ -191,8 +193,8 @@ mod tests {
             prop_assert!(fencing(lease_ms, FencingConfig::default()).is_ok());
         }
 
-        /// Whatever is accepted: the kill command has its time before the earliest reset, and the
-        /// latest reset is before the lock may be lost.
+        /// For all accepted settings, the kill command has its time before the earliest reset, and
+        /// the latest reset comes before the lock may be lost.
         #[test]
         fn accepted_times_are_in_order(
             lease_ms in 500u64..600_000,
@@ -208,7 +210,7 @@ mod tests {
             let feeding = fencing.watchdog.unwrap();
             let safe_until = Instant::from_micros(1_000_000_000_000);
             let kill_done = safe_until - fencing.margin + fencing.notice + fencing.kill_time;
-            // The last feed is at most one late interval before the last moment for it.
+            // The last feed is at most one delayed interval before the last allowed moment.
             let fed = feeding.last_feed(safe_until) - feeding.next().mul_f64(delay);
             prop_assert!(kill_done <= fed + feeding.timeout);
             prop_assert!(fed + feeding.timeout + feeding.late <= safe_until);

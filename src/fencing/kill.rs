@@ -1,4 +1,4 @@
-//! The kill command: what stops the use of a volume group whose locks are about to be lost.
+//! The kill command: stops the use of a volume group whose locks are about to be lost.
 
 mod output;
 
@@ -12,24 +12,23 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-/// How often its output is looked for.
+/// Interval at which its output is read.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// What became of a kill command.
+/// The outcome of a kill command.
 #[derive(Debug)]
 pub enum Ended {
     /// It ran.
     Exited(ExitStatus),
-    /// It was not even begun: there was no memory, no process or no such program. It is tried
-    /// again.
+    /// It could not be started: no memory, no process or no such program. It is tried again.
     NotBegun(io::Error),
-    /// It was begun, and nobody can say how it ended.
+    /// It was started, and its exit status is not known.
     Unknown(io::Error),
 }
 
-/// Runs the kill command in a thread of its own, reaps it there and tells how it ended.
+/// Runs the kill command in a separate thread, reaps it there and passes the outcome to `ended`.
 ///
-/// `words` are program and arguments. There is no shell.
+/// `words` holds the program and its arguments. No shell is involved.
 pub fn run(words: Vec<String>, ended: impl FnOnce(Ended) + Send + 'static) -> io::Result<()> {
     thread::spawn("idm-kill", move || ended(execute(&words))).map(drop)
 }
@@ -42,9 +41,9 @@ fn execute(words: &[String]) -> Ended {
     run_logged(words, |line| log::warn!("{}: {line}", words.join(" ")))
 }
 
-/// Runs a command and tells each line that it prints.
+/// Runs a command and passes each line that it prints to `tell`.
 fn run_logged(words: &[String], tell: impl Fn(&str)) -> Ended {
-    // Without memory for its output it is still run.
+    // The command runs even where there is no memory for its output.
     let mut output = Output::new().ok();
     let mut child = match begin(words, output.as_ref()) {
         Ok(child) => child,
@@ -83,11 +82,11 @@ fn begin(words: &[String], output: Option<&Output>) -> io::Result<Child> {
     command.spawn()
 }
 
-/// Has all descriptors but the standard ones closed by exec. Not all of lvmlockd's are marked, and
-/// its clients would wait for the end of the command if lvmlockd died.
+/// Makes exec close all descriptors but the standard ones. lvmlockd does not mark all of its own,
+/// and if lvmlockd died, its clients would wait for the end of the command.
 ///
-/// Nothing is closed at once, because the standard library still needs a descriptor to tell of a
-/// failed exec.
+/// No descriptor is closed here, because the standard library still needs one to report a failed
+/// exec.
 fn keep_no_descriptors() {
     const FIRST: libc::c_uint = 3;
     // SAFETY: the call touches no memory, only the marks of this process's descriptors.
@@ -98,7 +97,7 @@ fn keep_no_descriptors() {
     if marked == 0 {
         return;
     }
-    // A kernel before 5.11.
+    // Kernels before 5.11 take this path.
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the kernel writes one `struct rlimit`.
     let known = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } == 0;
@@ -109,33 +108,33 @@ fn keep_no_descriptors() {
     }
 }
 
-/// A volume group that is being killed: what the administrator has to be told until its locks are
-/// released, and when.
+/// A volume group that is being killed: the messages for the administrator until its locks are
+/// released, and their times.
 pub struct Killing {
     vg: String,
-    /// Program and arguments.
+    /// The program and its arguments.
     words: Vec<String>,
     begun: Instant,
-    /// When other hosts may take the first of its locks; it may be past.
+    /// Time from which other hosts may take the first of its locks; may be in the past.
     until: Instant,
-    /// What is told next, and when.
+    /// The next reminder and its time.
     next: Option<(Reminder, Instant)>,
     notice_before: Instant,
-    /// When it is tried again, because it could not be begun, or failed.
+    /// Time of the next try, where the command could not be started or failed.
     again: Option<Instant>,
-    /// The pause before that.
+    /// Pause before that try.
     pause: Duration,
-    /// Whether the command has not ended.
+    /// Whether the command is still running.
     runs: bool,
     state: KillState,
-    /// Locks were in use when it began, and it was not told yet that they are released.
+    /// Whether locks were in use when it began and their release is not logged yet.
     in_use: bool,
     watchdog: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reminder {
-    /// Half of the kill command's time is over.
+    /// Half of the kill command's time has passed.
     Half,
     /// There is hardly any time left.
     Last,
@@ -147,25 +146,25 @@ enum KillState {
     Failed(String),
 }
 
-/// Something for the log.
+/// A line for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogLine {
-    /// An error, or a warning.
+    /// Error or warning.
     pub level: log::Level,
-    /// What to say.
+    /// The message.
     pub text: String,
 }
 
 impl LogLine {
-    /// Says it.
+    /// Writes it to the log.
     pub fn log(&self) {
         log::log!(self.level, "{}", self.text);
     }
 }
 
 impl Killing {
-    /// `until`: when the first lock may be lost; `None` where one is lost already. `held`: how many
-    /// are in use.
+    /// `until` is when the first lock may be lost; `None` where one is lost already. `held` is the
+    /// number of locks in use.
     pub fn new(
         vg: &str,
         command: &[String],
@@ -192,17 +191,17 @@ impl Killing {
         }
     }
 
-    /// When [`Killing::remind`] has something to say, or [`Killing::begin_again`] to be done.
+    /// The next time at which [`Killing::remind`] or [`Killing::begin_again`] has something to do.
     pub fn next(&self) -> Option<Instant> {
         self.next.map(|(_, at)| at).into_iter().chain(self.again).min()
     }
 
-    /// Whether the command has not ended.
+    /// Whether the command is still running.
     pub fn runs(&self) -> bool {
         self.runs
     }
 
-    /// The command, where it is time to try again and there is still a danger.
+    /// The command, where it is time to try again and locks are still in danger.
     pub fn begin_again(&mut self, in_danger: bool, now: Instant) -> Option<Vec<String>> {
         self.again.take_if(|at| *at <= now)?;
         self.runs = in_danger;
@@ -214,12 +213,12 @@ impl Killing {
         self.words.join(" ")
     }
 
-    /// Whether nothing is left to be told.
+    /// Whether nothing is left to be logged.
     pub fn is_over(&self) -> bool {
         !self.in_use && !self.runs
     }
 
-    /// What is to be said now, with so many of its locks still in use.
+    /// The message that is due now, with `held` of its locks still in use.
     pub fn remind(&mut self, held: usize, now: Instant) -> Option<LogLine> {
         if held == 0 {
             self.next = None;
@@ -244,7 +243,8 @@ impl Killing {
         Some(LogLine { level: log::Level::Error, text })
     }
 
-    /// The command has ended, or could not be begun, of which is told once.
+    /// Records that the command has ended or could not be started, and returns the message; a
+    /// failed start is reported once.
     pub fn ended(&mut self, ended: &Ended, now: Instant) -> Option<LogLine> {
         self.runs = false;
         let took = now.since(self.begun).as_millis();
@@ -264,7 +264,7 @@ impl Killing {
         }
     }
 
-    /// `begun`: it has done something, so that it is only tried again while that helps.
+    /// With `begun` the command has had an effect, so it is tried again only while that helps.
     fn failed(&mut self, mut why: String, begun: bool, now: Instant) -> Option<LogLine> {
         let next = now + self.pause;
         if !begun || next < self.until {
@@ -282,7 +282,7 @@ impl Killing {
         (!told).then_some(LogLine { level: log::Level::Error, text })
     }
 
-    /// All locks of the volume group were released.
+    /// The message that all locks of the volume group were released.
     fn released(&self, now: Instant) -> LogLine {
         let text = if now < self.until {
             format!(
@@ -351,7 +351,7 @@ mod tests {
     fn what_the_command_prints_is_told() {
         let told = std::cell::RefCell::new(Vec::new());
         let tell = |line: &str| told.borrow_mut().push(line.to_owned());
-        // What it has started and left running is not waited for.
+        // Processes that the command leaves running are not waited for.
         let script = "sleep 5 & echo out; echo why >&2; printf 'cut off'; exit 3";
         let begin = std::time::Instant::now();
         let ended = run_logged(&words(&["/bin/sh", "-c", script]), tell);
@@ -375,7 +375,7 @@ mod tests {
         Instant::from_micros(ms * 1000)
     }
 
-    /// A VG with 5 s to be deactivated in, at 100 s, before its first lock may be lost at 106 s.
+    /// A VG at 100 s that has 5 s for its deactivation; its first lock may be lost at 106 s.
     fn killing(until: Option<Instant>) -> Killing {
         let timing = Timing::for_lease(Duration::from_secs(60));
         let wanted = crate::fencing::FencingConfig {
@@ -421,7 +421,7 @@ mod tests {
         assert!(killing.runs());
         let half = killing.remind(2, at(103_000)).unwrap();
         assert!(half.text.contains("failed (exit status: 1"), "{}", half.text);
-        // While it helps.
+        // Only while it helps.
         let late = killing.ended(&execute(&words(&["/bin/false"])), at(105_000)).unwrap();
         assert!(!late.text.contains("tried again"), "{}", late.text);
         assert_eq!(killing.begin_again(true, at(200_000)), None);

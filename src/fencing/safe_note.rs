@@ -1,8 +1,8 @@
-//! What the next lvmlockd must know if this one dies: until when the locks in use were safe.
+//! A note for the next lvmlockd, in case this one dies: until when the locks in use were safe.
 //!
-//! It cannot ask drives that do not answer. But then it must know by when the use of what the locks
-//! protect has to be stopped: of each VG by itself, because a VG in trouble is no reason to stop
-//! the use of another. A thread of its own writes, because the reactor waits for no file.
+//! The next lvmlockd cannot ask drives that do not answer, but it must know when the use of each VG
+//! has to end. The note has one date per VG, because a VG in trouble is no reason to stop the use
+//! of another. A separate thread writes the note, because the reactor never waits for a file.
 
 use crate::state::note::{Form, LONGEST, Note};
 use crate::state::store;
@@ -19,10 +19,10 @@ use std::sync::Arc;
 /// The file's name in the state directory.
 const FILE: &str = "safe-until";
 
-/// Until when all locks in use are safe of each VG that has any, by the VG's mutex.
+/// For each VG that has locks in use, by the VG's mutex: the date until which all of them are safe.
 pub type Dates = BTreeMap<ResourceId, Instant>;
 
-/// Keeps the note. Dropping it is lvmlockd's sudden death: the note stays as it is.
+/// Writer of the note. Dropping it acts like a sudden death of lvmlockd: the note stays as it is.
 pub struct SafeNote {
     service: Service<SafeNoteState>,
     left: Option<Dates>,
@@ -30,11 +30,11 @@ pub struct SafeNote {
 
 #[derive(Default)]
 struct SafeNoteState {
-    /// Of the locks in use.
+    /// Dates of the locks in use.
     firsts: Dates,
-    /// Of those that an earlier lvmlockd left, while that is not known of each.
+    /// Dates of the locks that an earlier lvmlockd left, until the state of each of them is known.
     left: Dates,
-    /// What the note says; `None` where there is none.
+    /// Contents of the note; `None` where there is none.
     noted: Option<Dates>,
 }
 
@@ -47,18 +47,24 @@ impl SafeNoteState {
         dates
     }
 
-    /// Whether the note promises too much, or is of other VGs. A date that has moved on is noted by
-    /// and by.
+    /// Whether the note promises too much. All other changes can be written later: a date that has
+    /// only moved on, and a VG whose first lock was just granted, because without a date the next
+    /// lvmlockd counts the lease from the request.
     fn is_urgent(&self) -> bool {
         let dates = self.dates();
         let Some(noted) = &self.noted else { return !dates.is_empty() };
-        !noted.keys().eq(dates.keys()) || noted.values().zip(dates.values()).any(|(n, d)| d < n)
+        noted.iter().any(|(vg, noted)| dates.get(vg).is_some_and(|date| date < noted))
+    }
+
+    /// Whether no lock is in use and the note says so, so that there is nothing to write later.
+    fn is_idle(&self) -> bool {
+        self.dates().is_empty() && self.noted.as_ref().is_none_or(Dates::is_empty)
     }
 }
 
 impl SafeNote {
-    /// Begins with what an earlier lvmlockd left. Dates that move on are noted once in `pause`; so
-    /// often `look` is called, too, while locks are in use.
+    /// Starts with the dates that an earlier lvmlockd left. Dates that move on are written once per
+    /// `pause`; while locks are in use, `look` is called at the same interval.
     pub fn start(
         state_dir: &Path,
         pause: Duration,
@@ -72,24 +78,24 @@ impl SafeNote {
         Ok(SafeNote { service: Service::start("idm-note", state, run)?, left })
     }
 
-    /// Until when a VG's locks were safe that an earlier lvmlockd left: the date, or that none was
-    /// in use. `None` where it did not say.
+    /// The date until which the VG's locks that an earlier lvmlockd left were safe; `Some(None)`
+    /// where none was in use, `None` where the note did not say.
     pub fn left(&self, vg: &ResourceId) -> Option<Option<Instant>> {
         self.left.as_ref().map(|left| left.get(vg).copied())
     }
 
-    /// Until when all locks in use are safe, of each VG that has any.
+    /// Sets, for each VG that has locks in use, the date until which all of them are safe.
     pub fn protect(&self, firsts: Dates) {
         self.set(|state| state.firsts = firsts);
     }
 
-    /// Whether nothing is left of which not all is known.
+    /// Whether the state of all locks that an earlier lvmlockd left is known.
     pub fn is_settled(&self) -> bool {
         self.service.shared().lock().left.is_empty()
     }
 
-    /// What an earlier lvmlockd left is all known, kept by this one or given up, of all VGs that
-    /// are not `open`.
+    /// Drops the earlier lvmlockd's dates of all VGs that are not `open`: this one keeps or has
+    /// given up all their locks.
     pub fn settle_left(&self, is_open: impl Fn(&ResourceId) -> bool) {
         self.set(|state| state.left.retain(|vg, _| is_open(vg)));
     }
@@ -97,8 +103,9 @@ impl SafeNote {
     fn set(&self, change: impl FnOnce(&mut SafeNoteState)) {
         let shared = self.service.shared();
         let mut state = shared.lock();
+        let was_idle = state.is_idle();
         change(&mut state);
-        if state.is_urgent() {
+        if state.is_urgent() || was_idle && !state.is_idle() {
             shared.wake();
         }
     }
@@ -116,7 +123,7 @@ fn write(shared: &Shared<SafeNoteState>, note: &Note<Dates>, pause: Duration, lo
         if changed || is_lost {
             let written = note.write(&dates);
             if let (Err(error), false) = (&written, failing) {
-                log::warn!("until when locks are safe cannot be noted: {error}");
+                log::warn!("the time until which locks are safe cannot be noted: {error}");
             }
             failing = written.is_err();
             if !failing {
@@ -124,30 +131,33 @@ fn write(shared: &Shared<SafeNoteState>, note: &Note<Dates>, pause: Duration, lo
             }
         }
         state = shared.lock();
-        let pause = if state.dates().is_empty() && !failing { IDLE } else { pause };
-        state = shared
-            .wait_while(state, pause, |state| !state.quits() && (failing || !state.is_urgent()));
+        let idle = state.is_idle() && !failing;
+        let pause = if idle { IDLE } else { pause };
+        state = shared.wait_while(state, pause, |state| {
+            let wakes = state.is_urgent() || idle && !state.is_idle();
+            !state.quits() && (failing || !wakes)
+        });
     }
 }
 
-/// Nothing has to be written; the longest sleep all the same.
+/// The longest sleep where nothing has to be written.
 const IDLE: Duration = Duration::from_secs(3600);
 
 fn note(state_dir: &Path) -> io::Result<Note<Dates>> {
     Note::new(state_dir, FILE, Form { format, parse })
 }
 
-/// The file's text.
+/// The text of the file.
 pub fn format(boot: &str, dates: &Dates) -> String {
     let mut text = format!("boot_id {boot}\nvgs {}\n", dates.len());
     for (vg, until) in dates {
-        // Nothing fails that is written into memory.
+        // Writing into memory cannot fail.
         let _ = writeln!(text, "{} safe_until_us {}", store::name_of(vg), until.as_micros());
     }
     text
 }
 
-/// What is noted in a file's text; `None` where it is damaged or of another boot.
+/// The dates in a file's text; `None` where the text is damaged or from another boot.
 pub fn parse(text: &[u8], boot: &str, now: Instant) -> Option<Dates> {
     let text = core::str::from_utf8(text).ok()?;
     let mut dates = Dates::new();
@@ -156,7 +166,7 @@ pub fn parse(text: &[u8], boot: &str, now: Instant) -> Option<Dates> {
         let (vg, until) = line.split_once(" safe_until_us ")?;
         dates.insert(ResourceId::vg(vg).ok()?, Instant::from_micros(until.parse().ok()?));
     }
-    // For a date that no lease reaches, the use would go on after the locks are lost.
+    // With a date that no lease reaches, the use would go on after the locks are lost.
     let possible = dates.values().all(|&until| until <= now + LONGEST);
     (possible && format(boot, &dates) == text).then_some(dates)
 }
@@ -173,7 +183,7 @@ mod tests {
         ResourceId::vg(&format!("{number:032}")).unwrap()
     }
 
-    /// The dates of VGs in turn.
+    /// Dates for VGs numbered in order.
     fn at(us: &[u64]) -> Dates {
         us.iter().enumerate().map(|(n, &us)| (vg(n), Instant::from_micros(us))).collect()
     }
@@ -201,19 +211,41 @@ mod tests {
         keeper.protect(at(&[60]));
         std::thread::sleep(Duration::from_millis(20));
         assert_eq!(note.read(), Some(at(&[50])));
-        keeper.protect(at(&[60, 80]));
-        eventually(&note, Some(at(&[60, 80])));
+        keeper.protect(at(&[40, 80]));
+        eventually(&note, Some(at(&[40, 80])));
         keeper.protect(at(&[70, 75]));
         eventually(&note, Some(at(&[70, 75])));
-        keeper.protect(at(&[]));
-        eventually(&note, Some(at(&[])));
+        // Locks that are taken and given back one after the other cost no file each.
+        for dates in [&[70][..], &[], &[90, 90, 90], &[]] {
+            keeper.protect(at(dates));
+            std::thread::sleep(Duration::from_millis(10));
+            assert_eq!(note.read(), Some(at(&[70, 75])), "{dates:?}");
+        }
         drop(keeper);
+        note.write(&at(&[])).unwrap();
         let keeper = start(directory.path(), OFTEN);
         assert_eq!(keeper.left(&vg(0)), Some(None));
         keeper.protect(at(&[50]));
         eventually(&note, Some(at(&[50])));
         keeper.protect(at(&[60]));
         eventually(&note, Some(at(&[60])));
+        keeper.protect(at(&[]));
+        eventually(&note, Some(at(&[])));
+    }
+
+    #[test]
+    fn the_first_lock_after_a_long_time_without_any_is_noted() {
+        let directory = tempfile::tempdir().unwrap();
+        let note = super::note(directory.path()).unwrap();
+        note.write(&at(&[])).unwrap();
+        let keeper = start(directory.path(), OFTEN);
+        for us in [50, 60] {
+            std::thread::sleep(Duration::from_millis(30));
+            keeper.protect(at(&[us]));
+            eventually(&note, Some(at(&[us])));
+            keeper.protect(at(&[]));
+            eventually(&note, Some(at(&[])));
+        }
     }
 
     #[test]

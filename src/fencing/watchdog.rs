@@ -1,12 +1,12 @@
-//! The host's watchdog: resets the host before its locks are lost, where nothing else has stopped
-//! the use of what they protect.
+//! The host's watchdog: resets the host before its locks are lost, unless the use of the protected
+//! data has been stopped otherwise.
 //!
-//! A thread of its own asks [`policy`] and does as it says, because devices may be slow. It does
-//! not depend on the reactor's life: it is told dates, and what is not renewed runs out.
+//! A separate thread carries out the decisions of [`policy`], because devices may be slow. It does
+//! not depend on the reactor being alive: it gets dates, and a date that is not renewed expires.
 //!
-//! What is noted in the state directory is for the next lvmlockd: if this one dies, the next one
-//! feeds the watchdog in its place, until the date up to which the dead one's locks are safe, and
-//! longer as soon as it keeps these locks itself.
+//! The note in the state directory is for the next lvmlockd: if this one dies, the next one feeds
+//! the watchdog until the date up to which the dead one's locks are safe. As soon as it keeps these
+//! locks itself, it feeds the watchdog for longer.
 
 pub mod device;
 pub mod guards;
@@ -28,36 +28,36 @@ use std::sync::Arc;
 /// The name of the file that says that the watchdog runs.
 const FILE: &str = "watchdog";
 
-/// A watchdog in the hands of its thread. Dropping it is lvmlockd's sudden death.
+/// A watchdog that its thread operates. Dropping it acts like a sudden death of lvmlockd.
 pub struct Watchdog {
     service: Service<WatchdogState>,
-    /// Something was done.
+    /// Signalled after each step.
     done: Arc<Condvar>,
 }
 
 #[derive(Default)]
 struct WatchdogState {
-    /// Of the locks in use.
+    /// First date of the locks in use.
     first: Option<Instant>,
     rest: bool,
-    /// Of those that are about to be taken.
+    /// Dates of the locks that are about to be taken.
     claims: Vec<Instant>,
-    /// Until when the locks are safe that an earlier lvmlockd left, while that is not known of
-    /// each.
+    /// Date until which the locks that an earlier lvmlockd left are safe, while the state of any of
+    /// them is not known.
     left: Option<Instant>,
-    /// Whether it runs.
+    /// Whether the watchdog runs.
     armed: bool,
-    /// Whether it is fed, or why not.
+    /// Whether the watchdog is fed, or why not.
     fed: bool,
     error: Option<String>,
-    /// Whether the note has a date, now and after the step that is being taken.
+    /// Whether the note has a date, both now and after the current step.
     noted: bool,
-    /// Counts what was done.
+    /// Number of steps done.
     steps: u64,
     stepping: bool,
 }
 
-/// While it exists the watchdog is armed.
+/// Guard that keeps the watchdog armed while it exists.
 pub struct ArmGuard {
     shared: Arc<Shared<WatchdogState>>,
     until: Instant,
@@ -82,8 +82,8 @@ impl WatchdogState {
 }
 
 impl Watchdog {
-    /// Begins. Feeds at once where an earlier lvmlockd left the watchdog running and its locks are
-    /// still safe, as `state_dir` has it.
+    /// Starts the thread. It feeds at once where `state_dir` says that an earlier lvmlockd left the
+    /// watchdog running and its locks are still safe.
     pub fn start(
         device: Box<dyn WatchdogDevice>,
         feeding: Feeding,
@@ -118,8 +118,8 @@ impl Watchdog {
         Note::new(state_dir, FILE, note::DATE).is_ok_and(|note| note.read().is_some())
     }
 
-    /// Has the watchdog armed before a lock is taken, and the next lvmlockd told of it. `until`:
-    /// the earliest moment up to which the lock will be safe. Waits up to `bound`.
+    /// Arms the watchdog before a lock is taken, and notes it for the next lvmlockd. `until` is the
+    /// earliest moment up to which the lock will be safe. Waits up to `bound`.
     pub fn keep_armed(&self, until: Instant, bound: Duration) -> Result<ArmGuard, String> {
         let shared = self.service.shared();
         let mut state = shared.lock();
@@ -130,7 +130,7 @@ impl Watchdog {
         if ready(&state) {
             return Ok(claim);
         }
-        // A step that is being taken does not know of the claim yet.
+        // A step that is in progress does not know of the claim yet.
         let enough = state.steps + 1 + u64::from(state.stepping);
         shared.wake();
         let (state, _) = self
@@ -144,7 +144,7 @@ impl Watchdog {
         Err(why)
     }
 
-    /// Until when all locks in use are safe; `None` where none is in use.
+    /// Sets the date until which all locks in use are safe; `None` where none is in use.
     pub fn protect(&self, first: Option<Instant>) {
         let shared = self.service.shared();
         let mut state = shared.lock();
@@ -155,7 +155,7 @@ impl Watchdog {
         }
     }
 
-    /// What an earlier lvmlockd left is all known: kept by this one, or given up.
+    /// Drops the earlier lvmlockd's date: all its locks are kept by this one or given up.
     pub fn settle_left(&self) {
         let shared = self.service.shared();
         if shared.lock().left.take().is_some() {
@@ -181,9 +181,9 @@ struct Worker {
     policy: Policy,
     device: Box<dyn WatchdogDevice>,
     note: Note<Option<Instant>>,
-    /// It was said that the watchdog cannot be used.
+    /// The log has a message that the watchdog cannot be used.
     failing: bool,
-    /// It was said that the watchdog is not fed any more.
+    /// The log has a message that the watchdog is not fed any more.
     left: bool,
 }
 
@@ -222,7 +222,7 @@ impl Worker {
     }
 
     fn carry_out(&mut self, step: Step, need: Need, now: Instant) -> io::Result<()> {
-        // The note is there before the watchdog runs, and as long as it does.
+        // The note exists before the watchdog runs, and as long as it runs.
         let done = match step {
             Step::Wait => Ok(()),
             Step::Feed => self.write_note(need, now).and_then(|()| self.device.feed()),
@@ -230,8 +230,8 @@ impl Worker {
             Step::Disarm => self.device.disarm().map(|()| self.note.remove()),
         };
         if done.is_err() && !self.policy.is_armed() {
-            // It may have been started; nothing was promised yet. Where it certainly does not run,
-            // the next lvmlockd must not believe that it does.
+            // The watchdog may have been started, but nothing was promised yet. Where it certainly
+            // does not run, the next lvmlockd must not believe that it does.
             if self.device.undo().is_ok() {
                 self.note.remove();
             }
@@ -252,7 +252,7 @@ impl Worker {
         done
     }
 
-    /// Fails, too, if so much time has passed that what was decided does not hold any more.
+    /// Also fails if so much time has passed that the decision does not hold any more.
     fn write_note(&self, need: Need, now: Instant) -> io::Result<()> {
         self.note.write(&need.first)?;
         match clock::now().since(now) <= self.policy.feeding().notice {
@@ -269,7 +269,7 @@ impl Worker {
             }
             Step::Leave if !core::mem::replace(&mut self.left, true) => log::error!(
                 "the watchdog is not fed any more: locks may be lost in {} ms. It resets this host \
-                 before, unless they are renewed or given back (\"lvmlockctl --drop\")",
+                 before that, unless they are renewed or given back (\"lvmlockctl --drop\")",
                 need.first.unwrap_or(now).since(now).as_millis()
             ),
             Step::Disarm => {
@@ -298,7 +298,7 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(5);
 
-    /// What was done to a watchdog, in words.
+    /// A watchdog that records each action as a word.
     #[derive(Clone, Default)]
     struct FakeWatchdog(Arc<Mutex<Vec<&'static str>>>, Arc<Mutex<Option<&'static str>>>);
 
@@ -409,7 +409,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let device = FakeWatchdog::default();
         let first = start(&device, directory.path());
-        // It dies between the claim and the lock.
+        // The process dies between the claim and the lock.
         let claim = first.keep_armed(safe(), SOON);
         drop(first);
         drop(claim);

@@ -1,12 +1,12 @@
-//! The mutexes of a volume group, told from each other by their ids.
+//! The mutexes of a volume group, and their ids.
 
 use idm_protocol::ResourceId;
 
-/// The LV half of the membership mutex's id; the other half is the VG's uuid. `*` and `-` stand in
-/// no LVM uuid, so it can be no LV's.
+/// The LV half of the membership mutex's id; the other half is the VG's uuid. An LVM uuid never
+/// contains `*` or `-`, so it cannot be the id of an LV.
 pub const MEMBERSHIP: [u8; 32] = *b"*members-of-the-volume-group*\0\0\0";
 
-/// What a mutex of ours is for.
+/// The role of one of our mutexes.
 pub fn role_of(id: &ResourceId) -> Role {
     match id.as_bytes().split_at(32) {
         _ if *id == ResourceId::GLOBAL => Role::Global,
@@ -39,7 +39,7 @@ pub fn dashed(uuid: &[u8]) -> String {
     text
 }
 
-/// What a lock is for.
+/// Role of a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// The global lock.
@@ -48,8 +48,8 @@ pub enum Role {
     Vg,
     /// An LV's lock.
     Lv,
-    /// Shows other hosts that this one has the VG started. Taken again when it is lost; nothing
-    /// else depends on it.
+    /// Shows other hosts that this one has the VG started. It is taken again when it is lost;
+    /// nothing else depends on it.
     Membership,
 }
 

@@ -1,5 +1,5 @@
-//! The words in which core's calls are told to the manager: which of core's structs a call is
-//! about, and what these stand for.
+//! The types in which core's calls reach the manager: keys of core's structs, and the meaning of
+//! these structs.
 
 /// Address of core's `struct lockspace`, used as a name and never followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -9,23 +9,23 @@ pub struct LockspaceKey(pub usize);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ResourceKey(pub usize);
 
-/// What a lockspace is for.
+/// Scope of a lockspace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// `lvm_global`.
     Global,
     /// A volume group.
     Vg {
-        /// Its name, for messages and for the kill command.
+        /// Name, for messages and for the kill command.
         name: String,
         /// Its uuid as LVM prints it.
         uuid: String,
-        /// Paths of its PVs.
+        /// Paths of the PVs.
         pvs: Vec<String>,
     },
 }
 
-/// What a resource is.
+/// Kind of a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resource {
     /// The global lock, in the lockspace of [`Scope::Global`].
@@ -36,19 +36,18 @@ pub enum Resource {
     Lv {
         /// Its uuid as LVM prints it.
         uuid: String,
-        /// Paths of the PVs that the request names; empty where it names none, then the
-        /// VG's are used.
+        /// Paths of the PVs that the request names. Where it names none, the VG's PVs are used.
         pvs: Vec<String>,
     },
 }
 
-/// What a request says about locks that this host left behind (lvm2 2.03.25 and later; both false
-/// before).
+/// Adopt flags of a request, for locks that this host left behind (lvm2 2.03.25 and later; both
+/// false before).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Adopt {
-    /// Only take over what this host left behind.
+    /// Only take over a lock that this host left behind.
     pub only: bool,
-    /// Take over what this host left behind, otherwise proceed as usual.
+    /// Take over a lock that this host left behind; otherwise proceed as usual.
     pub ok: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Which lock a request is for, on whose behalf, and how it ended.
+//! The lock that a request is for, its owner, and the result of the request.
 
 use super::id::{Role, lv_uuid};
 use crate::sys::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -7,25 +7,25 @@ use idm_engine::Outcome;
 use idm_protocol::ResourceId;
 use std::sync::Arc;
 
-/// What a lock belongs to: a started lockspace, as far as the runtime needs to know it.
+/// Owner of a lock: the part of a started lockspace that the runtime needs.
 #[derive(Debug)]
 pub struct Owner {
-    /// For messages: `volume group vg0`, `the global lock`.
+    /// Name for messages: `volume group vg0`, `the global lock`.
     pub name: String,
-    /// The VG that the kill command is run for when its locks are about to be lost. `None`: locks
-    /// that are lost are logged and taken again by the next request.
+    /// VG for which the kill command is run when its locks are about to be lost. With `None`, lost
+    /// locks are only logged, and the next request takes them again.
     pub kill: Option<String>,
     killed: AtomicBool,
-    /// How many of its locks were granted and not given up.
+    /// Number of its locks that were granted and not given up.
     in_use: AtomicUsize,
-    /// How many of its locks are about to be lost, or lost and not given up.
+    /// Number of its locks that are about to be lost, or lost and not given up.
     in_danger: AtomicUsize,
-    /// Whether the kill command was run for that.
+    /// Whether the kill command was run for this danger.
     told: AtomicBool,
 }
 
 impl Owner {
-    /// A lockspace that has lost nothing.
+    /// An owner that has lost no lock.
     pub fn new(name: String, kill: Option<String>) -> Owner {
         let (in_use, in_danger) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let (killed, told) = (AtomicBool::new(false), AtomicBool::new(false));
@@ -37,19 +37,19 @@ impl Owner {
         self.killed.load(Ordering::Acquire)
     }
 
-    /// How many of its locks somebody relies on, whatever has become of them.
+    /// The number of its locks that are in use, even if they are lost.
     pub(crate) fn in_use(&self) -> usize {
         self.in_use.load(Ordering::Relaxed)
     }
 
-    /// Takes note that locks of the lockspace were lost, or are about to be. Returns whether that
-    /// is news in this danger, which ends when no lock is in danger any more.
+    /// Records that locks of the lockspace were lost, or are about to be. Returns whether this is
+    /// the first time in this danger, which ends when no lock is in danger any more.
     pub(crate) fn set_killed(&self) -> bool {
         self.killed.store(true, Ordering::Release);
         !self.told.swap(true, Ordering::AcqRel)
     }
 
-    /// Takes note that one more of its locks is in use, or one less.
+    /// Counts one more lock in use, or one less.
     pub(crate) fn count_in_use(&self, more: bool) {
         count(&self.in_use, more);
     }
@@ -59,7 +59,7 @@ impl Owner {
         self.in_danger.load(Ordering::Relaxed) > 0
     }
 
-    /// Takes note that one more of its locks is in danger, or one less.
+    /// Counts one more lock in danger, or one less.
     pub(crate) fn count_in_danger(&self, more: bool) {
         if count(&self.in_danger, more) == 0 {
             self.told.store(false, Ordering::Release);
@@ -67,7 +67,7 @@ impl Owner {
     }
 }
 
-/// Counts one more, or one less; tells how many there were.
+/// Counts one more, or one less; returns the number before.
 fn count(counter: &AtomicUsize, more: bool) -> usize {
     match more {
         true => counter.fetch_add(1, Ordering::Relaxed),
@@ -75,14 +75,14 @@ fn count(counter: &AtomicUsize, more: bool) -> usize {
     }
 }
 
-/// Which lock a request is for.
+/// The lock that a request is for.
 #[derive(Clone, Debug)]
 pub struct LockSpec {
-    /// The mutex. There is one lock of each in the process, however many callers name it.
+    /// The mutex. Each mutex has one lock in the process, however many callers name it.
     pub resource: ResourceId,
-    /// What it is for.
+    /// Role of the lock.
     pub role: Role,
-    /// Who asks.
+    /// Owner that requests it.
     pub owner: Arc<Owner>,
 }
 
@@ -99,17 +99,17 @@ impl fmt::Display for LockSpec {
     }
 }
 
-/// How a request ended.
+/// Result of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RequestResult {
-    /// As the engine says.
+    /// The engine's result.
     Done(Outcome),
     /// Refused, because the lockspace lost its locks.
     Killed,
     /// Another resource of this host holds the lock.
     InUse,
-    /// Not begun, or given up; nothing of it remains.
+    /// Not begun, or given up without any effect.
     Failed(String),
-    /// Not answered in time. Whatever comes of it later is undone.
+    /// Not answered in time. Any later effect is undone.
     TimedOut,
 }

@@ -4,18 +4,18 @@ use super::ValBlk;
 use idm_engine::ValueRead;
 use idm_protocol::Value;
 
-/// The value block of a mutex as this host last knew it.
+/// The last value block of a mutex that this host knows.
 ///
-/// A drive keeps 7 bytes with a mutex, too few for lvmlockd's block, so they hold a timestamp: us
+/// A drive keeps 7 bytes with a mutex, too few for lvmlockd's block. So they hold a timestamp: us
 /// since 1970, greater with every write. The block itself stays with the host that wrote it, and is
-/// good for as long as the timestamp on the drives is the one that it was written with.
+/// valid as long as the drives have the timestamp of that write.
 ///
-/// The lowest bit is a mark: at the time that the others tell, the VG was removed.
+/// The lowest bit is a mark: the VG was removed at the time that the other bits give.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct ValueCache {
-    /// Since when the lockspace is started, in us since 1970.
+    /// Start time of the lockspace, in us since 1970.
     since_us: u64,
-    /// The greatest value that was seen or written.
+    /// Greatest value that was seen or written.
     greatest: Value,
     written: Option<(Value, ValBlk)>,
 }
@@ -24,30 +24,38 @@ pub struct ValueCache {
 const VERSION: u16 = 0x0101;
 /// `VBF_REMOVED` of lvmlockd.
 const REMOVED: u16 = 1;
-/// What core is told of a VG that another host has removed; it wants a version.
+/// The block that core gets for a VG that another host has removed; core requires a version.
 const REMOVED_BLOCK: ValBlk = ValBlk { version: VERSION, flags: REMOVED, r_version: 1 };
-/// By how much the clock of the host that removed a VG may be behind ours, in us.
+/// The largest accepted lag in us, compared with ours, of the clock of the host that removed a VG.
 const CLOCKS_DIFFER_US: u64 = 10_000_000;
 
 impl ValueCache {
-    /// An empty cache of a lockspace that is started since then.
+    /// An empty cache for a lockspace that was started at this time.
     pub fn since(since_us: u64) -> ValueCache {
         ValueCache { since_us, ..ValueCache::default() }
     }
 
-    /// The block for a value that came with a lock: all zero, which makes lvmlockd read anew,
-    /// where another host has written since, or where that is not known.
+    /// The block for a value that came with a lock. What was cached is dropped where another host
+    /// has written since, or where that is not known.
     pub fn read(&mut self, read: ValueRead) -> ValBlk {
-        let ValueRead::Known(value) = read else {
-            self.written = None;
-            return ValBlk::default();
-        };
-        self.greatest = self.greatest.max(value);
-        match self.written {
-            Some((timestamp, block)) if timestamp == value => return block,
-            _ => self.written = None,
+        let block = self.block(read);
+        if let ValueRead::Known(value) = read {
+            self.greatest = self.greatest.max(value);
         }
-        // A VG that was started after it was removed has been restored since.
+        if !self.written.is_some_and(|(timestamp, _)| read == ValueRead::Known(timestamp)) {
+            self.written = None;
+        }
+        block
+    }
+
+    /// The block for a value: all zero, which makes lvmlockd read anew, where another host has
+    /// written since, or where that is not known.
+    pub fn block(&self, read: ValueRead) -> ValBlk {
+        let ValueRead::Known(value) = read else { return ValBlk::default() };
+        if let Some((_, block)) = self.written.filter(|(timestamp, _)| *timestamp == value) {
+            return block;
+        }
+        // A VG that was started after its removal has been restored since.
         let (us, removed) = (value.get() >> 1, value.get() & 1 != 0);
         if removed && us + CLOCKS_DIFFER_US >= self.since_us {
             return REMOVED_BLOCK;
@@ -55,20 +63,21 @@ impl ValueCache {
         ValBlk::default()
     }
 
-    /// The value to write next; `removes`: with the mark of a VG that is being removed.
+    /// The value to write next; `removes` sets the mark of a VG that is being removed.
     pub fn next(&self, now_us: u64, removes: bool) -> Value {
         let after = (self.greatest.get() >> 1).saturating_add(1);
         let value = |us: u64| Value::new(us << 1 | u64::from(removes));
-        // A drive with the greatest possible value would stop the count; a smaller one is still
-        // another one, which is all that readers look at.
+        // A drive with the greatest possible value would stop the count. A smaller value still
+        // differs, and readers only check for a difference.
         value(now_us.max(after)).or_else(|| value(now_us)).unwrap_or(Value::ZERO)
     }
 
-    /// Takes note of what was written.
-    pub fn wrote(&mut self, timestamp: Value, r_version: u32) {
+    /// Records a value that was written, and returns its block.
+    pub fn wrote(&mut self, timestamp: Value, r_version: u32) -> ValBlk {
         self.greatest = self.greatest.max(timestamp);
         let block = ValBlk { version: VERSION, flags: 0, r_version };
         self.written = Some((timestamp, block));
+        block
     }
 }
 
@@ -103,6 +112,18 @@ mod tests {
     }
 
     #[test]
+    fn a_look_without_a_lock_changes_nothing() {
+        let mut cache = ValueCache::default();
+        cache.wrote(cache.next(1000, false), 7);
+        for read in [ValueRead::Unknown, known(2002)] {
+            assert_eq!(cache.block(read), ValBlk::default());
+        }
+        assert_eq!(cache.block(known(2000)).r_version, 7);
+        assert_eq!(cache.next(10, false).get(), 2002);
+        assert_eq!(cache.read(known(2000)).r_version, 7);
+    }
+
+    #[test]
     fn timestamps_never_repeat() {
         let mut cache = ValueCache::default();
         let us = |cache: &ValueCache, now_us: u64| cache.next(now_us, false).get() >> 1;
@@ -113,7 +134,7 @@ mod tests {
         assert_eq!(us(&cache, 9000), 9000);
         cache.read(known(Value::MAX.get()));
         assert_eq!(us(&cache, 9000), 9000);
-        // Room for all times that there will be.
+        // The format has room for all times until the year 3000.
         let year_3000 = 1030 * 365 * 86_400 * 1_000_000;
         assert_eq!(us(&ValueCache::default(), year_3000), year_3000);
     }
@@ -125,9 +146,9 @@ mod tests {
         let started = || ValueCache::since(1000 * S);
         assert_eq!(started().read(removed_at(2000 * S)), REMOVED_BLOCK);
         assert_eq!(started().read(removed_at(995 * S)), REMOVED_BLOCK);
-        // Started after that: it is another VG of the same uuid, restored from a backup.
+        // Started after the removal: it is another VG with the same uuid, restored from a backup.
         assert_eq!(started().read(removed_at(980 * S)), ValBlk::default());
-        // The next who writes takes the mark away.
+        // The next writer removes the mark.
         let mut cache = started();
         cache.read(removed_at(2000 * S));
         let next = ValueRead::Known(cache.next(1500 * S, false));

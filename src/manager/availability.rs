@@ -1,4 +1,4 @@
-//! Whether IDM can be used on this host, which core asks before it has a lockspace.
+//! The availability of IDM on this host, which core asks for before it has a lockspace.
 
 use super::Manager;
 use super::running::Running;
@@ -9,18 +9,18 @@ use core::time::Duration;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// How long [`Manager::is_running`] waits for drives that it asks, and the pause before it asks
-/// again: it is called under a mutex of core's, on hosts with other lock managers too.
+/// Wait of [`Manager::is_running`] for drives that it asks, and the pause before it asks again: it
+/// is called under a mutex of core, also on hosts with other lock managers.
 const ASK_BOUND: Duration = Duration::from_millis(250);
 const ASK_AGAIN: Duration = Duration::from_secs(10);
 
 impl Manager {
     /// Whether IDM can be used on this host: it is configured, a VG is started, or a drive with a
     /// partition for the global lock has shown that it has IDM. A forgotten partition alone is not
-    /// enough, because core uses no lock manager at all where two of them say yes.
+    /// enough, because core uses no lock manager at all where two of them are available.
     ///
-    /// Quick and quiet: without such a partition no thread is started, and drives that have not
-    /// been heard yet are asked now and then, for [`ASK_BOUND`] at most.
+    /// The check is quick: without such a partition no thread is started, and drives that have not
+    /// answered yet are asked from time to time, for [`ASK_BOUND`] at most.
     pub fn is_running(&self) -> bool {
         let Ok(config) = &self.config else {
             return false;
@@ -33,8 +33,8 @@ impl Manager {
             && self.running().is_ok_and(|running| self.global_drives_have_idm(running))
     }
 
-    /// Whether there are partitions for the global lock. Disks are looked at again only if the
-    /// kernel has told of something since.
+    /// Whether there are partitions for the global lock. Disks are listed again only after a kernel
+    /// event.
     fn sees_global_partitions(&self, config: &Config) -> bool {
         if let Some(running) = self.running.get() {
             return !running.runtime.drives().inventory().global().is_empty();
@@ -56,7 +56,7 @@ impl Manager {
         let drives = running.runtime.drives();
         let members = drives.add_global(&mut Vec::new()).members;
         let known = || members.iter().any(|member| drives.has_idm(member.drive));
-        // Whoever comes meanwhile waits for the same answers.
+        // Other callers wait meanwhile for the same answers.
         let mut asked = self.global_drives.asked.lock();
         if known() {
             return true;

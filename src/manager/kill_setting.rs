@@ -1,5 +1,5 @@
-//! Whether lvm.conf says how LVs are deactivated when their locks are about to be lost. Without
-//! that `lvmlockctl --kill` only writes to the system's log.
+//! A check that lvm.conf sets the command that deactivates LVs when their locks are about to be
+//! lost. Without it `lvmlockctl --kill` only writes to the system log.
 
 use std::env;
 use std::ffi::OsString;
@@ -7,11 +7,12 @@ use std::fs;
 use std::path::PathBuf;
 
 const KEY: &str = "lvmlockctl_kill_command";
-/// Where lvm looks for its configuration, and the environment variable that says otherwise.
+/// Directory of lvm's configuration, and the environment variable that replaces it.
 const DIRECTORY: &str = "/etc/lvm";
 const DIRECTORY_VARIABLE: &str = "LVM_SYSTEM_DIR";
 
-/// What the administrator should know; `None` where the command is set or nothing can be told.
+/// The warning for the administrator; `None` where the command is set or the setting cannot be
+/// determined.
 pub(super) fn warning() -> Option<String> {
     warning_for(env::var_os(DIRECTORY_VARIABLE))
 }
@@ -20,7 +21,7 @@ fn warning_for(directory: Option<OsString>) -> Option<String> {
     let directory = PathBuf::from(directory.unwrap_or_else(|| DIRECTORY.into()));
     let main = directory.join("lvm.conf");
     let text = fs::read_to_string(&main).ok()?;
-    // That one is read after lvm.conf, and need not be there.
+    // `lvmlocal.conf` is read after lvm.conf, and need not exist.
     let local = fs::read_to_string(directory.join("lvmlocal.conf")).unwrap_or_default();
     if is_set(&text) || is_set(&local) {
         return None;
@@ -32,7 +33,7 @@ fn warning_for(directory: Option<OsString>) -> Option<String> {
     ))
 }
 
-/// Whether a configuration of lvm's has the key, with a command.
+/// Whether a configuration of lvm sets the key to a command.
 fn is_set(text: &str) -> bool {
     text.lines().any(|line| {
         let line = line.split('#').next().unwrap_or_default();

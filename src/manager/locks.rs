@@ -13,14 +13,14 @@ use idm_engine::{Outcome, Request, ValueRead};
 use idm_protocol::{Mode, Value};
 use std::sync::Arc;
 
-/// How long [`Manager::unlock`] waits for the drives. The lvm command that follows on another host
-/// would otherwise be told "held by another host", and core does not try LV locks again. Healthy
-/// drives answer within milliseconds; more than half of them is enough.
+/// Wait of [`Manager::unlock`] for the drives. Without it, the next lvm command on another host
+/// would get "held by another host", and core does not try LV locks again. Healthy drives answer
+/// within milliseconds; more than half of them is enough.
 const SETTLE: Duration = Duration::from_millis(500);
 /// `LMUF_FREE_VG` of lvmlockd: the VG is being removed.
 const FREE_VG: u32 = 1;
 
-/// The resource of core's that asks for a lock.
+/// The resource of core that requests a lock.
 struct Asker {
     space_key: LockspaceKey,
     key: ResourceKey,
@@ -40,9 +40,9 @@ impl Manager {
         }
     }
 
-    /// Ends what resources have of locks that core did not unlock. They are given up, except for
-    /// those whose LV is active. Where the VG was killed, core is told when its LVs are not in use
-    /// any more, whatever devices there are yet.
+    /// Handles locks of removed resources that core did not unlock. They are given up, except for
+    /// those whose LV is active. Locks of a killed VG are all given up, whatever devices still
+    /// exist: core is informed when the VG's LVs are not in use any more.
     pub(super) fn let_go(&self, running: &Running, all: Vec<Held>) {
         if all.is_empty() {
             return;
@@ -64,7 +64,8 @@ impl Manager {
     /// Takes a lock. The value block is all zero where there is no value or it cannot be trusted.
     ///
     /// A lock that this very resource already holds is a success, or a change of its mode: core
-    /// asks that way after it lost count (docs/lvmlockd-contract.md, "The life of a lockspace").
+    /// requests a lock again after it lost count (docs/lvmlockd-contract.md, "The life of a
+    /// lockspace").
     pub fn lock(
         &self,
         space_key: LockspaceKey,
@@ -73,21 +74,12 @@ impl Manager {
         mode: Mode,
         adopt: Adopt,
     ) -> Result<ValBlk, Error> {
-        let lockspace = self.lockspace(space_key)?;
-        if !lockspace.is_started() {
-            return Err(Error::NoLockspace);
-        }
-        if lockspace.owner.is_killed() {
-            return Err(Error::Killed);
-        }
-        let spec = lockspace.spec(&resource)?.ok_or_else(|| {
-            Error::Invalid(format!("{} has no such resource", lockspace.owner.name))
-        })?;
+        let (lockspace, spec) = self.lock_of(space_key, &resource)?;
         let running = self.running()?;
         if self.holds_already(running, key, &spec, mode)? {
             return Ok(ValBlk::default());
         }
-        // Before there is anything to protect, so that there is no moment without.
+        // Armed before there is anything to protect, so that there is no gap.
         let _armed = running.arm(&lockspace)?;
         let id = spec.resource;
         if !self.state().taken.insert(id) {
@@ -98,19 +90,36 @@ impl Manager {
         if taken.is_err() {
             self.state().taken.remove(&id);
         }
-        let (read, lockspace) = (taken?, asker.lockspace);
+        let (value, lockspace) = (taken?, asker.lockspace);
         match (&resource, mode) {
             (Resource::Vg, Mode::Exclusive) => self.spread_locks(running, &lockspace)?,
             (Resource::Vg, Mode::Shared) => self.spread_where_changed(running, &lockspace)?,
             _ => {}
         }
-        match resource {
-            Resource::Lv { .. } => Ok(ValBlk::default()),
-            Resource::Global | Resource::Vg => Ok(lockspace.value(id, |value| value.read(read))),
-        }
+        Ok(value)
     }
 
-    /// Takes a lock that no resource has: one that a dead lvmlockd left behind, or from the drives.
+    /// The lockspace and the lock of a resource, where the lockspace can be used.
+    pub(super) fn lock_of(
+        &self,
+        space_key: LockspaceKey,
+        resource: &Resource,
+    ) -> Result<(Arc<Lockspace>, LockSpec), Error> {
+        let lockspace = self.lockspace(space_key)?;
+        if !lockspace.is_started() {
+            return Err(Error::NoLockspace);
+        }
+        if lockspace.owner.is_killed() {
+            return Err(Error::Killed);
+        }
+        let spec = lockspace.spec(resource)?.ok_or_else(|| {
+            Error::Invalid(format!("{} has no such resource", lockspace.owner.name))
+        })?;
+        Ok((lockspace, spec))
+    }
+
+    /// Takes a lock that no resource has: an orphan that a dead lvmlockd left, or a new one from
+    /// the drives.
     fn take(
         &self,
         running: &Running,
@@ -119,7 +128,7 @@ impl Manager {
         resource: &Resource,
         mode: Mode,
         adopt: Adopt,
-    ) -> Result<ValueRead, Error> {
+    ) -> Result<ValBlk, Error> {
         running.heed_earlier(&spec, None)?;
         let claim = running.orphans.claim(&spec.resource, running.bound());
         let claim = claim.map_err(|withheld| Error::Storage(format!("{}: {withheld}", spec)))?;
@@ -130,11 +139,16 @@ impl Manager {
                     return Err(Error::AdoptOtherMode);
                 }
                 let saved = claim.saved.asked_now(left);
-                running.note_again(&spec.resource, &saved)?;
+                match mode > left {
+                    true => running.note_again(&spec.resource, &saved)?,
+                    false => running.note_less(&spec.resource, &saved),
+                }
                 let lockspace = asker.lockspace.clone();
-                self.take_over(asker, Held { lockspace, spec, mode: left, saved }, mode, claim)?;
-                // What was changed under it may not have been published.
-                Ok(ValueRead::Unknown)
+                // Changes made under the lock may not have been published.
+                let value = lockspace.told(&spec, ValueRead::Unknown);
+                let held = Held { lockspace, spec, mode: left, saved, value };
+                self.take_over(asker, held, mode, claim)?;
+                Ok(value)
             }
             None if adopt.only => Err(Error::AdoptNone),
             None => self.acquire(running, asker, spec, resource, mode),
@@ -149,7 +163,7 @@ impl Manager {
         spec: LockSpec,
         resource: &Resource,
         mode: Mode,
-    ) -> Result<ValueRead, Error> {
+    ) -> Result<ValBlk, Error> {
         running.heed_earlier(&spec, Some(mode))?;
         let plan = running.plan(&asker.lockspace, resource)?;
         let mut saved = plan.saved(mode);
@@ -163,16 +177,17 @@ impl Manager {
         };
         running.note_granted(&spec, &mut saved);
         let lockspace = asker.lockspace.clone();
-        let held = Held { lockspace, spec, mode, saved };
+        let value = lockspace.told(&spec, read);
+        let held = Held { lockspace, spec, mode, saved, value };
         let held = self.state().hold(asker.space_key, asker.key, held);
         if let Err(spec) = held {
             self.give_up(running, spec);
             return Err(Error::NoLockspace);
         }
-        Ok(read)
+        Ok(value)
     }
 
-    /// Gives a lock up without waiting for drives.
+    /// Gives up a lock without waiting for drives.
     pub(super) fn give_up(&self, running: &Running, spec: LockSpec) {
         let id = spec.resource;
         running.store.forget_lock(&id);
@@ -180,7 +195,7 @@ impl Manager {
         self.state().taken.remove(&id);
     }
 
-    /// Gives a resource the lock that a dead lvmlockd left behind and that was renewed since.
+    /// Gives a resource an orphan: a lock that a dead lvmlockd left and that was renewed since.
     fn take_over(
         &self,
         asker: &Asker,
@@ -193,7 +208,7 @@ impl Manager {
             return Err(Error::NoLockspace);
         }
         if let Err(error) = self.convert(asker.key, mode, 0) {
-            // It stays as it was left.
+            // The orphan stays as it was.
             self.state().resources.remove(&asker.key);
             return Err(error);
         }
@@ -202,7 +217,7 @@ impl Manager {
         Ok(())
     }
 
-    /// Whether a resource holds the lock that it asks for, now in the mode that it asks for.
+    /// Whether a resource already holds the lock; if so, the lock is changed to the requested mode.
     fn holds_already(
         &self,
         running: &Running,
@@ -221,7 +236,7 @@ impl Manager {
         }
         let now = running.runtime.mode(spec.resource);
         if now.map_err(|answer| running.refused(spec, answer))?.is_some() {
-            log::info!("{}: asked for again, now {mode}", spec);
+            log::info!("{}: requested again, now {mode}", spec);
             self.convert(key, mode, 0)?;
             return Ok(true);
         }
@@ -229,7 +244,7 @@ impl Manager {
             let why = "lost, and its LV is still active";
             return Err(Error::Storage(format!("{}: {why}", spec)));
         }
-        // It has to be given up before it is taken anew.
+        // The lock has to be given up before it is taken anew.
         self.state().resources.remove(&key);
         self.give_up(running, held.spec);
         Ok(false)
@@ -245,21 +260,23 @@ impl Manager {
             return Err(Error::Killed);
         }
         let publish = r_version != 0 && held.mode == Mode::Exclusive;
-        let value = publish.then(|| timestamp(&held, r_version, false));
+        let (value, block) = publish.then(|| timestamp(&held, r_version, false)).unzip();
         if mode == held.mode && value.is_none() {
             return Ok(());
         }
         let running = self.running()?;
         let saved = held.saved.asked_now(mode);
-        // What is noted is at most what core was told, whenever lvmlockd is killed.
+        // The noted mode is never higher than the one that core knows of, whenever lvmlockd is
+        // killed.
         if mode < held.mode {
-            running.note_again(&held.spec.resource, &saved)?;
+            running.note_less(&held.spec.resource, &saved);
         }
         let answer = running.request(&held.spec, Request::Convert { mode, value });
         match answer {
             RequestResult::Done(Outcome::Converted { .. }) => {}
-            // It goes on, and until it is finished other hosts are kept out as before. Core would
-            // otherwise go on with an exclusive lock that becomes a shared one behind its back.
+            // The conversion goes on, and until it has finished, other hosts are kept out as
+            // before. With an error, core would go on with an exclusive lock that becomes shared
+            // without its knowledge.
             RequestResult::TimedOut if !promotes => {
                 log::warn!("{}: conversion to {mode} is not finished yet", held.spec);
             }
@@ -278,22 +295,23 @@ impl Manager {
         if let Some(held) = self.state().resources.get_mut(&key) {
             held.mode = mode;
             held.saved = saved;
+            held.value = block.unwrap_or(held.value);
         }
         Ok(())
     }
 
-    /// Gives a lock up. Never fails: what the drives did not take is followed up.
+    /// Gives up a lock. Never fails: drives that did not take the release are followed up.
     pub fn unlock(&self, key: ResourceKey, r_version: u32, lmu_flags: u32) {
         let Some(held) = self.state().resources.remove(&key) else {
             log::debug!("unlock of a lock that is not held");
             return;
         };
-        // Hosts that still have a removed VG started are told so.
+        // Tells hosts that still have the VG started that it is removed.
         let removes = lmu_flags & FREE_VG != 0 && held.spec.role == Role::Vg;
         let publish = held.mode == Mode::Exclusive
             && held.spec.role.keeps_value()
             && (r_version != 0 || removes);
-        let value = publish.then(|| timestamp(&held, r_version, removes));
+        let value = publish.then(|| timestamp(&held, r_version, removes).0);
         let Ok(running) = self.running() else {
             return;
         };
@@ -309,11 +327,10 @@ impl Manager {
     }
 }
 
-/// The timestamp to publish with a held lock, noted with the version that it stands for.
-fn timestamp(held: &Held, r_version: u32, removes: bool) -> Value {
+/// The timestamp to publish with a held lock, recorded with its block.
+fn timestamp(held: &Held, r_version: u32, removes: bool) -> (Value, ValBlk) {
     held.lockspace.value(held.spec.resource, |value| {
         let timestamp = value.next(clock::wall_us(), removes);
-        value.wrote(timestamp, r_version);
-        timestamp
+        (timestamp, value.wrote(timestamp, r_version))
     })
 }

@@ -1,14 +1,14 @@
-//! The life of a lockspace, from prepare to remove, and who else has it started.
+//! The life of a lockspace, from prepare to remove, and the other hosts that have it started.
 
 use super::Manager;
 use super::kill_setting;
 use super::plan::{Plan, majority, no_global_drives};
-use super::running::{Running, not_noted, patience_for};
+use super::running::{Running, not_noted, patience_for, with_hint};
 use crate::error::Error;
 use crate::lock::RequestResult;
-use crate::lock::lv_uuid;
 use crate::lock::{Adopt, LockspaceKey, ResourceKey, Scope};
 use crate::lockspace::{Held, Lockspace};
+use crate::recovery::ActiveLv;
 use crate::state::store::SavedLockspace;
 use core::time::Duration;
 use idm_engine::{Outcome, Request};
@@ -18,26 +18,27 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-/// How long [`Manager::remove_lockspace`] waits: core ignores a shutdown where stopping takes more
-/// than 100 ms (docs/lvmlockd-contract.md, "Start and end of the daemon").
+/// Wait of [`Manager::remove_lockspace`]: core ignores a shutdown where stopping takes more than
+/// 100 ms (docs/lvmlockd-contract.md, "Start and end of the daemon").
 const STOP_SETTLE: Duration = Duration::from_millis(80);
-/// How much longer it waits until the watchdog is stopped.
+/// Further wait until the watchdog is stopped.
 const STOP_REST: Duration = Duration::from_millis(15);
-/// How long [`Manager::hosts`] waits: all of core is blocked meanwhile
-/// (docs/lvmlockd-contract.md, "Threads and mutexes").
+/// Wait of [`Manager::hosts`]: all of core is blocked meanwhile (docs/lvmlockd-contract.md,
+/// "Threads and mutexes").
 const COUNT_BOUND: Duration = Duration::from_secs(1);
-/// The pause before a lockspace that could not be started is tried again.
+/// Pause before another try to start a lockspace.
 const JOIN_PAUSE: Duration = Duration::from_millis(200);
 
 impl Manager {
-    /// The lockspaces that were started when an earlier lvmlockd died, and not since.
+    /// The lockspaces that were started when an earlier lvmlockd died, and have not been started
+    /// since.
     pub fn left_lockspaces(&self) -> Vec<SavedLockspace> {
         self.running.get().map_or_else(Vec::new, |running| running.orphans.lockspaces())
     }
 
-    /// Takes note of a lockspace and checks that its drives can be used at all: a majority of a
-    /// VG's drives must answer. The global lockspace is always accepted, because without it core
-    /// fails even commands that only read; its lock then says what is missing.
+    /// Registers a lockspace and checks that its drives can be used: a majority of a VG's drives
+    /// must answer. The global lockspace is always accepted, because without it core fails even
+    /// read-only commands; a request for its lock then reports what is missing.
     pub fn prepare_lockspace(&self, key: LockspaceKey, scope: Scope) -> Result<(), Error> {
         let running = self.running()?;
         let configured = self.config.as_ref().map_or(&[][..], |config| &config.global_drives);
@@ -52,6 +53,7 @@ impl Manager {
         } else {
             running.check_protection(&lockspace)?;
             running.check_drives(&lockspace)?;
+            running.check_room(&lockspace)?;
             running.arm(&lockspace).map_err(|error| Error::NotRunning(error.to_string()))?;
         }
         if !lockspace.is_global {
@@ -64,7 +66,7 @@ impl Manager {
         Ok(())
     }
 
-    /// Tells of an lvm.conf with which the kill command does nothing.
+    /// Logs a warning if lvm.conf makes the kill command do nothing.
     fn check_kill_setting(&self) {
         let is_lvms = self.config.as_ref().is_ok_and(|config| config.kill_command.is_none());
         if let Some(warning) = is_lvms.then(kill_setting::warning).flatten() {
@@ -72,9 +74,9 @@ impl Manager {
         }
     }
 
-    /// The lockspaces that core has given up when it prepares one: what is at the same address, and
-    /// the same VG's at another. Only `vgchange --lockstop` heeds it where a stop is refused; at
-    /// SIGTERM, and before it renames a VG, core goes on.
+    /// The lockspaces that core must have given up when it prepares this one: one at the same
+    /// address, and one of the same VG at another address. Only `vgchange --lockstop` heeds a
+    /// refused stop; at SIGTERM, and before it renames a VG, core goes on.
     fn given_up(&self, key: LockspaceKey, prepared: &Lockspace) -> Vec<LockspaceKey> {
         let state = self.state();
         let all = state.lockspaces.iter();
@@ -82,8 +84,8 @@ impl Manager {
         stale.map(|(&other, _)| other).collect()
     }
 
-    /// Starts the lockspace. On failure everything from prepare is forgotten (core never calls
-    /// remove then).
+    /// Starts the lockspace. After a failure, everything from prepare is forgotten, because core
+    /// then never calls remove.
     pub fn add_lockspace(&self, key: LockspaceKey, adopt: Adopt) -> Result<(), Error> {
         let added = self.start_lockspace(key, adopt);
         if added.is_err() {
@@ -98,9 +100,14 @@ impl Manager {
         if adopt.only && !running.orphans.had_started(&lockspace) {
             return Err(Error::AdoptNone);
         }
-        // First, so that there is no lock that nobody knows the lockspace of.
+        // Noted first, so that the lockspace of every noted lock is known.
         let saved = lockspace.saved();
-        running.store.save_lockspace(&lockspace.id, &saved).map_err(not_noted)?;
+        let noted = running.store.save_lockspace(&lockspace.id, &saved).map_err(not_noted);
+        match noted {
+            // Without it core fails even read-only commands. Its lock is not taken without a note.
+            Err(error) if lockspace.is_global => log::warn!("{}: {error}", lockspace.owner.name),
+            noted => noted?,
+        }
         if !lockspace.is_global {
             let joined = running.join(&lockspace);
             if joined.is_err() && !running.orphans.any_of(&lockspace) {
@@ -116,11 +123,11 @@ impl Manager {
         Ok(())
     }
 
-    /// Stops the lockspace; `free_vg`: the VG is being removed. Takes less than 100 ms: what drives
-    /// have not answered by then is followed up in the background.
+    /// Stops the lockspace; with `free_vg` the VG is being removed. Takes less than 100 ms:
+    /// commands that drives have not answered by then are followed up in the background.
     ///
-    /// Fails, where it `may_refuse`, if a dead lvmlockd left locks that are still in use; nothing
-    /// has changed then. Otherwise such locks are kept as they were before the start.
+    /// With `may_refuse` it fails, and changes nothing, if a dead lvmlockd left locks that are
+    /// still in use. Otherwise such locks are kept as they were before the start.
     pub fn remove_lockspace(
         &self,
         key: LockspaceKey,
@@ -151,7 +158,8 @@ impl Manager {
         drop(state);
         self.let_go(running, held);
         if lockspace.is_started() && !lockspace.is_global {
-            // Waited for, so that a vgremove on another host does not count this one any more.
+            // The release is waited for, so that a vgremove on another host does not count this one
+            // any more.
             let bound = patience_for(&lockspace, STOP_SETTLE);
             let release = Request::Release { value: None };
             let membership = lockspace.membership();
@@ -172,7 +180,7 @@ impl Manager {
         Ok(())
     }
 
-    /// The VG's PVs, read afresh because a repeated start replaces them.
+    /// Sets the VG's PVs, read again because a repeated start replaces them.
     pub fn set_pvs(&self, key: LockspaceKey, pvs: Vec<String>) {
         match self.lockspace(key) {
             Ok(lockspace) if !lockspace.is_global => lockspace.set_paths(pvs),
@@ -180,8 +188,8 @@ impl Manager {
         }
     }
 
-    /// The number of other hosts that have the lockspace started: a majority of the VG's drives is
-    /// read, and every host counts that has a live record of the VG's there, membership or lock.
+    /// The number of other hosts that have the lockspace started. A majority of the VG's drives is
+    /// read, and every host counts that has a live record of the VG there, a membership or a lock.
     pub fn hosts(&self, key: LockspaceKey) -> Result<u32, Error> {
         let lockspace = self.lockspace(key)?;
         let running = self.running()?;
@@ -213,9 +221,9 @@ impl Manager {
 
 impl Running {
     /// Takes the membership of a VG. After an outage drives are not used for a while, because the
-    /// release of what was held before may still be on its way to them; that is waited out here,
-    /// because core tells nobody if a lockspace fails to start. So is what an earlier lvmlockd has
-    /// left under way.
+    /// release of earlier locks may still be on its way to them. This function waits for that time
+    /// to end, because core reports to nobody that a lockspace failed to start. It also waits for
+    /// commands that an earlier lvmlockd left under way.
     fn join(&self, lockspace: &Lockspace) -> Result<(), Error> {
         let membership = lockspace.membership();
         let id = membership.resource;
@@ -229,7 +237,7 @@ impl Running {
                     self.runtime.own(membership);
                     return Ok(());
                 }
-                // On other drives than those that others will look at.
+                // The membership is on other drives than those that other hosts will read.
                 self.runtime.release(membership.clone());
             }
             Ok(None) => {}
@@ -252,7 +260,7 @@ impl Running {
         }
     }
 
-    /// Whether this host knows what its active LVs are protected by.
+    /// Checks that this host knows the locks of its active LVs.
     fn check_protection(&self, lockspace: &Lockspace) -> Result<(), Error> {
         let vg = &lockspace.owner.name;
         let unprotected = self.orphans.unprotected(lockspace).map_err(|error| {
@@ -261,16 +269,29 @@ impl Running {
         if unprotected.is_empty() {
             return Ok(());
         }
-        let uuids: Vec<String> = unprotected.iter().map(lv_uuid).collect();
+        let lvs: Vec<String> = unprotected.iter().map(ActiveLv::to_string).collect();
         Err(Error::Unprotected(format!(
             "{vg} is not started: these logical volumes are active here, and no lock is known that \
              protects them: {}. Other hosts may get them when the lease of an earlier lock has run \
-             out. Deactivate them, then start it again",
-            uuids.join(", ")
+             out. Deactivate them (\"vgchange -an\", or \"dmsetup remove\" for what that leaves), \
+             then start it again",
+            lvs.join(", ")
         )))
     }
 
-    /// Whether a majority of a VG's drives has IDM and answers.
+    /// Checks that the start of a VG can be noted: core tells no command of what fails later.
+    fn check_room(&self, lockspace: &Lockspace) -> Result<(), Error> {
+        let membership = lockspace.membership().resource;
+        let first = Plan::of_lockspace(self, lockspace)?.saved(Mode::Shared);
+        let checked =
+            self.store.check_room((&lockspace.id, &lockspace.saved()), (&membership, &first));
+        checked.map_err(|error| {
+            let (vg, why) = (&lockspace.owner.name, with_hint(&error));
+            Error::NotRunning(format!("{vg} is not started, because that cannot be noted: {why}"))
+        })
+    }
+
+    /// Checks that a majority of a VG's drives has IDM and answers.
     fn check_drives(&self, lockspace: &Lockspace) -> Result<(), Error> {
         let vg = &lockspace.owner.name;
         let drives = self.members_of(lockspace)?;

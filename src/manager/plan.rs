@@ -30,8 +30,8 @@ impl Running {
         members.iter().map(name).collect::<Vec<_>>().join(", ")
     }
 
-    /// What a resource's lock is taken on: the global lock's and a VG's on all of its drives, an
-    /// LV's on those it is on, with the VG's others as witnesses.
+    /// The drives for the lock of a resource: for the global lock and a VG lock all of its drives;
+    /// for an LV lock the drives of the LV, with the other drives of the VG as witnesses.
     pub(super) fn plan(&self, lockspace: &Lockspace, resource: &Resource) -> Result<Plan, Error> {
         let all = Plan::of_lockspace(self, lockspace)?;
         let plan = match resource {
@@ -54,7 +54,7 @@ impl Running {
     }
 }
 
-/// What a lock is taken on.
+/// Drives that a lock is taken on.
 pub(super) struct Plan {
     paths: Vec<String>,
     members: Vec<Member>,
@@ -72,7 +72,7 @@ impl Plan {
         Ok(Plan { paths, members, witnesses: Vec::new() })
     }
 
-    /// As it is noted before it is asked for.
+    /// The note of the lock, written before it is requested.
     pub(super) fn saved(&self, mode: Mode) -> SavedLock {
         let identity = |member: &Member| String::from_utf8_lossy(&member.identity).into_owned();
         SavedLock {
@@ -82,6 +82,11 @@ impl Plan {
             paths: self.paths.clone(),
             drives: self.members.iter().map(identity).collect(),
         }
+    }
+
+    /// The drives that vote.
+    pub(super) fn members(self) -> Vec<Member> {
+        self.members
     }
 
     pub(super) fn acquire(self, mode: Mode) -> Request {

@@ -1,5 +1,5 @@
-//! What the manager has since the first lockspace was prepared: the runtime, notes, orphans, the
-//! watchdog; and the requests that it makes of them.
+//! The parts that exist since the first lockspace was prepared: runtime, notes, orphans and
+//! watchdog; and the manager's requests to them.
 
 use super::state::ManagerState;
 use super::votes::Votes;
@@ -33,20 +33,20 @@ use std::io;
 use std::sync::{Arc, Weak};
 use std::thread;
 
-/// What a request may take longer than the engine's patience before it is given up: the engine
-/// always answers in time, so this only guards against errors of our own.
+/// Time beyond the engine's patience after which a request is given up. The engine always answers
+/// in time, so this only guards against errors of this library.
 const GRACE: Duration = Duration::from_secs(3);
-/// How long a request waits until the watchdog is armed. Devices on a slow bus take a moment.
+/// Wait of a request for the watchdog to be armed. Devices on a slow bus need some time.
 const ARM: Duration = Duration::from_secs(2);
-/// lvm2's usual path, which lvmlockctl's is derived from as lvmlockd does.
+/// Usual path of lvm; the path of lvmlockctl is derived from it, as in lvmlockd.
 const LVM_PATH: &str = "/sbin/lvm";
 
-/// What exists since the first lockspace was prepared.
+/// Parts that exist since the first lockspace was prepared.
 pub(super) struct Running {
     pub(super) runtime: Arc<Runtime>,
     pub(super) host: HostId,
     pub(super) timing: Timing,
-    /// Until when commands of an earlier lvmlockd may reach drives.
+    /// Dates until which commands of an earlier lvmlockd may reach drives.
     earlier: undo_note::Earlier,
     pub(super) watchdog: Option<Arc<Watchdog>>,
     exporter: Exporter,
@@ -55,8 +55,8 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Starts everything. `given`: the id to be used in place of the one that is kept; `began`:
-    /// when lvmlockd was started.
+    /// Starts everything. `given` replaces the id that is kept; `began` is when lvmlockd was
+    /// started.
     pub(super) fn start(
         config: &Config,
         (given, began): (Option<HostId>, Instant),
@@ -72,7 +72,7 @@ impl Running {
             .map_err(|error| not_kept("what must outlive lvmlockd", &error))?;
         let HostIdentity { host, is_new } =
             host_id::load(state_dir, given).map_err(|error| not_kept("the host id", &error))?;
-        let timing = Timing::for_lease(config.lease);
+        let timing = config.timing();
         let fencing = Fencing::new(&timing, config.fencing).map_err(Error::Invalid)?;
         let topology = Topology::new(config.emulated.clone());
         let connect = transport::connector(topology.clone());
@@ -119,9 +119,9 @@ impl Running {
         Ok(Running { runtime, host, timing, earlier, watchdog, exporter, store, orphans })
     }
 
-    /// Refuses what cannot be decided within the engine's patience, because commands of an earlier
-    /// lvmlockd may still reach the drives: until then, no drive's answer counts. `mode` is that in
-    /// which what nobody left is wanted. Core tries again, except for LVs.
+    /// Refuses a request that cannot be decided within the engine's patience: no drive's answer
+    /// counts while commands of an earlier lvmlockd may still reach the drives. `mode` is the
+    /// wanted mode of a lock that is not adopted. Core tries again, except for LVs.
     pub(super) fn heed_earlier(&self, spec: &LockSpec, mode: Option<Mode>) -> Result<(), Error> {
         let mut until = self.earlier.undoing.of(spec.role);
         if mode == Some(Mode::Exclusive) {
@@ -139,13 +139,13 @@ impl Running {
         )))
     }
 
-    /// Waits until commands of an earlier lvmlockd for such locks have reached their drives or
-    /// never will.
+    /// Waits until no command of an earlier lvmlockd for locks with this role can reach a drive any
+    /// more.
     pub(super) fn outwait_earlier(&self, role: Role) {
         thread::sleep(self.earlier.undoing.of(role).since(clock::now()));
     }
 
-    /// Longer than the engine ever takes.
+    /// The time limit of a request: longer than the engine ever takes.
     pub(super) fn bound(&self) -> Duration {
         self.timing.patience + GRACE
     }
@@ -155,25 +155,27 @@ impl Running {
         self.runtime.request(spec.clone(), request, self.bound())
     }
 
-    /// Notes a lock, which has to be done before it is asked for.
+    /// Notes a lock. This has to be done before the lock is requested.
     pub(super) fn note(&self, id: &ResourceId, lock: &SavedLock) -> Result<(), Error> {
         self.store.save_lock(id, lock).map_err(not_noted)
     }
 
-    /// Notes that a lock was granted, where half of its drives may be left one day: half is enough
-    /// to keep a lock, but is kept by the next lvmlockd only if it is known to have been had.
+    /// Notes that a lock was granted, where its number of drives is even. Half of the drives is
+    /// enough to keep a lock, but the next lvmlockd keeps it with half only if it knows that the
+    /// lock was granted.
     pub(super) fn note_granted(&self, spec: &LockSpec, saved: &mut SavedLock) {
         if saved.drives.len() % 2 != 0 {
             return;
         }
         saved.granted = true;
         if let Err(error) = self.store.change_lock(&spec.resource, |lock| lock.granted = true) {
-            // The lock is noted all the same, and it is good.
-            log::warn!("{}: that it was granted cannot be noted: {error}", spec);
+            // The lock itself is noted and valid.
+            log::warn!("{}: its grant cannot be noted: {error}", spec);
         }
     }
 
-    /// Notes how a lock is held now. Its drives are those that vote for it by now.
+    /// Notes the mode in which a lock is held now. The drives in the note stay: they are those that
+    /// vote now.
     pub(super) fn note_again(&self, id: &ResourceId, lock: &SavedLock) -> Result<(), Error> {
         let now = |noted: &mut SavedLock| {
             (noted.exclusive, noted.asked_us) = (lock.exclusive, lock.asked_us);
@@ -185,14 +187,22 @@ impl Running {
         }
     }
 
-    /// Shows the counters while a lockspace is started.
+    /// Notes the mode of a lock that needs no more rights than are noted. Where that cannot be
+    /// written now, it is written as soon as possible.
+    pub(super) fn note_less(&self, id: &ResourceId, lock: &SavedLock) {
+        self.store.correct_lock(id, |noted| {
+            (noted.exclusive, noted.asked_us) = (lock.exclusive, lock.asked_us);
+        });
+    }
+
+    /// Exports the counters while a lockspace is started.
     pub(super) fn show(&self, state: &ManagerState) {
         let started = state.lockspaces.values().filter(|space| space.is_started()).count();
         self.runtime.metrics().lockspaces(started);
         self.exporter.set_active(started > 0);
     }
 
-    /// Has the watchdog armed, where one is used, for a lock of a lockspace.
+    /// Arms the watchdog, where one is used, for a lock of a lockspace.
     pub(super) fn arm(&self, lockspace: &Lockspace) -> Result<Option<watchdog::ArmGuard>, Error> {
         match &self.watchdog {
             Some(watchdog) if !lockspace.is_global => watchdog
@@ -203,7 +213,7 @@ impl Running {
         }
     }
 
-    /// What a refusal has to say of drives that may not be used yet.
+    /// The part of a refusal that names drives that may not be used yet.
     fn waited_for(&self, barred: &[(DriveRef, Instant)]) -> String {
         if barred.is_empty() {
             return String::new();
@@ -242,7 +252,7 @@ impl Running {
     }
 }
 
-/// For how long drives may not be used yet: in whole seconds, the longest last.
+/// The waits of drives that may not be used yet: in whole seconds, the longest last.
 fn in_turn(
     barred: &[(DriveRef, Instant)],
     now: Instant,
@@ -257,18 +267,26 @@ fn in_turn(
     waits.collect::<Vec<_>>().join(", ")
 }
 
-/// A lock that is not noted would not be found again if lvmlockd died.
+/// The error for a lock that cannot be noted: it would not be found again if lvmlockd died.
 pub(super) fn not_noted(error: io::Error) -> Error {
-    Error::NotRunning(format!("a lock cannot be noted, and is not taken: {error}"))
+    Error::NotRunning(format!("a lock cannot be noted, and is not taken: {}", with_hint(&error)))
 }
 
-/// How long to wait for a release: not at all where the lockspace lost its locks, because core
-/// must go on promptly then (docs/lvmlockd-contract.md, "Losing storage").
+/// An error of the state directory, with what can be done about it.
+pub(super) fn with_hint(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::StorageFull => format!("{error}; make room there"),
+        _ => error.to_string(),
+    }
+}
+
+/// The wait for a release: zero where the lockspace lost its locks, because core must then go on
+/// promptly (docs/lvmlockd-contract.md, "Losing storage").
 pub(super) fn patience_for(lockspace: &Lockspace, usual: Duration) -> Duration {
     if lockspace.owner.is_killed() { Duration::ZERO } else { usual }
 }
 
-/// What is run when a VG is about to lose its locks. lvm2's path may be told later.
+/// The command that is run when a VG is about to lose its locks. The path of lvm may be set later.
 fn kill_command(
     config: &Config,
     lvm_path: Arc<OnceCell<String>>,

@@ -1,4 +1,4 @@
-//! Locks that are put on other drives, because their VG has others.
+//! Putting locks on other drives, after the drives of their VG have changed.
 
 use super::Manager;
 use super::running::Running;
@@ -8,9 +8,9 @@ use crate::lockspace::{Held, Lockspace};
 use std::sync::Arc;
 
 impl Manager {
-    /// Puts the LV locks that this host holds, and its membership, on all of the VG's drives, so
-    /// that they vote. Whoever has the VG's lock may move its LVs to other drives, where a host
-    /// that locks them next must meet us; and drives that have left the VG are not to be relied on.
+    /// Puts this host's LV locks and membership of a VG on all drives of the VG, so that these
+    /// vote. The holder of the VG lock may move LVs to other drives, and the next host that locks
+    /// them must find our locks there. Drives that have left the VG are not to be relied on.
     pub(super) fn spread_locks(
         &self,
         running: &Running,
@@ -32,7 +32,7 @@ impl Manager {
         Ok(())
     }
 
-    /// The same, where the VG's drives are not those that its locks were last put on.
+    /// The same, only if the VG's drives differ from those that its locks were last put on.
     pub(super) fn spread_where_changed(
         &self,
         running: &Running,

@@ -1,4 +1,4 @@
-//! What the manager knows of lockspaces and of the locks that are held.
+//! The manager's state: lockspaces, and the locks that are held.
 
 use crate::lock::{LockSpec, LockspaceKey, ResourceKey};
 use crate::lockspace::{Held, Lockspace};
@@ -9,16 +9,15 @@ use std::sync::Arc;
 #[derive(Default)]
 pub(super) struct ManagerState {
     pub(super) lockspaces: HashMap<LockspaceKey, Arc<Lockspace>>,
-    /// The resource structs that hold a lock.
+    /// Resource structs that hold a lock.
     pub(super) resources: HashMap<ResourceKey, Held>,
-    /// The mutexes that a resource struct holds, is about to take or is about to give up: there is
-    /// one note for each.
+    /// Mutexes that a resource struct holds, is about to take or is about to give up: each has one
+    /// note.
     pub(super) taken: HashSet<ResourceId>,
 }
 
 impl ManagerState {
-    /// Takes note of a lock that was granted; gives it back where its lockspace was stopped
-    /// meanwhile.
+    /// Records a granted lock; gives it back where its lockspace was stopped meanwhile.
     pub(super) fn hold(
         &mut self,
         space: LockspaceKey,
@@ -34,7 +33,7 @@ impl ManagerState {
         }
     }
 
-    /// Whether a lock is a resource's, or a started lockspace's membership.
+    /// Whether a lock belongs to a resource, or is the membership of a started lockspace.
     pub(super) fn has(&self, resource: &ResourceId) -> bool {
         let is_membership = |space: &Arc<Lockspace>| {
             space.is_started() && !space.is_global && space.membership().resource == *resource

@@ -1,8 +1,8 @@
-//! Locks whose votes go over to other drives, because their LV or their VG did.
+//! Moving a lock's votes to other drives, after its LV or its VG has moved.
 //!
-//! The next lvmlockd must ask drives that are enough to adopt the lock, whenever this one dies. So
-//! the new drives are noted first, and vote from then on; the old ones have the lock until they do.
-//! A thread of its own notes them, because the reactor waits for no file.
+//! Whenever this lvmlockd dies, the drives that the next one asks must be enough to adopt the lock.
+//! So the new drives are noted first, and vote from then on; until then the old ones keep the lock.
+//! A separate thread notes them, because the reactor never waits for a file.
 
 use super::state::ManagerState;
 use crate::recovery::Orphans;
@@ -19,12 +19,12 @@ use std::sync::{Arc, Weak};
 #[cfg(all(test, feature = "shuttle"))]
 mod schedules;
 
-/// The pause before a lock is looked at again whose votes could not be moved.
+/// Pause before another try for a lock whose votes could not be moved.
 const AGAIN: Duration = Duration::from_secs(1);
-/// Nothing has to be moved; the longest sleep all the same.
+/// The longest sleep where nothing has to be moved.
 const IDLE: Duration = Duration::from_secs(3600);
 
-/// What is needed to note them. All of it ends with the manager.
+/// State needed to note them. All of it ends with the manager.
 pub(super) struct Votes {
     pub(super) state: Weak<Mutex<ManagerState>>,
     pub(super) runtime: Weak<Runtime>,
@@ -33,7 +33,8 @@ pub(super) struct Votes {
 }
 
 impl Votes {
-    /// Moves the votes of each lock that is named. Ends with the reactor, which names them.
+    /// Moves the votes of each lock that `ready` names. Ends with the reactor, which sends the
+    /// names.
     pub(super) fn start(self, ready: Receiver<ResourceId>) -> io::Result<()> {
         thread::spawn("idm-votes", move || self.run(&ready)).map(drop)
     }
@@ -50,21 +51,22 @@ impl Votes {
             again.retain(|resource| {
                 let moved = self.move_votes(resource);
                 if let Err(error) = &moved {
-                    log::warn!("other drives cannot be noted for a lock yet: {error}");
+                    log::warn!("the new drives of a lock cannot be noted yet: {error}");
                 }
                 !moved.unwrap_or(false)
             });
         }
     }
 
-    /// Moves a lock's votes. `false`: that is to be tried again, because a request is about to take
-    /// the lock over.
+    /// Moves a lock's votes. `false` means to try again, because a request is about to take the
+    /// lock over.
     fn move_votes(&self, resource: &ResourceId) -> io::Result<bool> {
         let (Some(state), Some(runtime)) = (self.state.upgrade(), self.runtime.upgrade()) else {
             return Ok(true);
         };
         let Some(drives) = runtime.votes_ready(*resource) else { return Ok(true) };
-        // Neither given up nor taken anew meanwhile: another acquisition has other drives.
+        // The lock must be neither given up nor taken anew meanwhile: another acquisition has other
+        // drives.
         let state = state.lock();
         let orphans = self.orphans.upgrade();
         let kept = orphans.as_ref().and_then(|orphans| orphans.hold(resource));
@@ -74,20 +76,20 @@ impl Votes {
         if runtime.votes_ready(*resource).as_ref() != Some(&drives) {
             return Ok(false);
         }
-        // Both are kept to the end otherwise.
+        // Otherwise both guards are kept to the end.
         let _held = (!planted!(MoveUnheld)).then_some((state, kept));
         let identities: Vec<String> =
             drives.iter().map(|&drive| runtime.drives().identity(drive)).collect();
         let change = |lock: &mut SavedLock| {
             lock.drives = identities;
-            // It is held.
+            // The lock is held.
             lock.granted = true;
         };
         let old = self.store.change_lock(resource, change)?;
         let Some(old) = old else { return Ok(true) };
         if !runtime.move_votes(*resource, drives) {
             self.store.correct_lock(resource, |lock| {
-                // How it is held may have been noted anew meanwhile.
+                // The mode may have been noted anew meanwhile.
                 match planted!(PutBackAll) {
                     true => *lock = old,
                     false => (lock.drives, lock.granted) = (old.drives, old.granted),

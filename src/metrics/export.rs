@@ -1,4 +1,4 @@
-//! The file that shows the counters to others, for as long as a lockspace is started.
+//! The file that exports the counters while a lockspace is started.
 
 use crate::state::file;
 use crate::sys::service::{Service, Shared};
@@ -8,12 +8,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The file's name in the state directory. The node exporter takes all files that end like this.
+/// The file's name in the state directory. The node exporter reads all files with this suffix.
 pub const FILE: &str = "metrics.prom";
-/// From one writing to the next.
+/// Interval between two writes.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// Writes the file. Dropping it leaves the file as it is.
+/// Writer of the file. Dropping it leaves the file as it is.
 pub struct Exporter {
     service: Service<ExportState>,
 }
@@ -25,7 +25,7 @@ enum ExportState {
 }
 
 impl Exporter {
-    /// Writes nothing yet. `render` makes the text.
+    /// Starts the thread, which does not write yet. `render` makes the text.
     pub fn start(
         state_dir: &Path,
         render: impl Fn() -> String + Send + 'static,
@@ -43,7 +43,7 @@ impl Exporter {
         Ok(Exporter { service: Service::start("idm-metrics", ExportState::Idle, run)? })
     }
 
-    /// Whether lockspaces are started. Without any the file is removed.
+    /// Sets whether lockspaces are started. Without any, the file is removed.
     pub fn set_active(&self, active: bool) {
         let state = if active { ExportState::Writing } else { ExportState::Idle };
         **self.service.shared().lock() = state;
@@ -67,7 +67,7 @@ fn run(
         drop(told);
         match now {
             ExportState::Idle => {
-                // It need not be there.
+                // The file need not exist.
                 let _ = fs::remove_file(file);
             }
             ExportState::Writing => {

@@ -1,20 +1,20 @@
-//! What numbers are counted by: enums whose values name themselves.
+//! Labels of the counters: enums with a name for each value.
 
 use crate::lock::{RequestResult, Role};
 use core::marker::PhantomData;
 use idm_engine::{Loss, Notice, Outcome, Refusal};
 use idm_protocol::{DriveCommand, Mode, MutexOp, Reply, Status};
 
-/// One of `N` things that are counted apart.
+/// A label with `N` values that are counted separately.
 pub trait Label<const N: usize> {
-    /// The names of all, as they are exported.
+    /// The exported names of all values.
     const NAMES: [&'static str; N];
 
-    /// The place of this one's name.
+    /// The index of this value's name.
     fn place(self) -> usize;
 }
 
-/// A `T` for each of the `N` labels.
+/// A `T` for each of the `N` values of a label.
 pub struct Each<L, T, const N: usize> {
     all: [T; N],
     by: PhantomData<L>,
@@ -27,18 +27,18 @@ impl<L, T: Default, const N: usize> Default for Each<L, T, N> {
 }
 
 impl<L: Label<N>, T, const N: usize> Each<L, T, N> {
-    /// The one of a label.
+    /// The `T` of a value.
     pub fn of(&self, label: L) -> &T {
         &self.all[label.place()]
     }
 
-    /// All of them, with their names.
+    /// All of them, with the names of their values.
     pub fn named(&self) -> impl Iterator<Item = (&'static str, &T)> {
         L::NAMES.into_iter().zip(&self.all)
     }
 }
 
-/// An enum whose values have names.
+/// Defines an enum with a name for each value.
 macro_rules! labels {
     ($(#[$about:meta])* $name:ident { $($(#[$of:meta])* $value:ident = $text:literal,)* }) => {
         $(#[$about])*
@@ -79,23 +79,23 @@ impl Label<2> for Mode {
 }
 
 labels! {
-    /// What is requested of a lock.
+    /// Kind of request for a lock.
     Asked {
-        /// To take it.
+        /// Take it.
         Acquire = "acquire",
-        /// To keep what an earlier lvmlockd left of it.
+        /// Keep it, after an earlier lvmlockd left it.
         Adopt = "adopt",
-        /// To change its mode.
+        /// Change its mode.
         Convert = "convert",
-        /// To give it up.
+        /// Give it up.
         Release = "release",
     }
 }
 
 labels! {
-    /// How a request ended; see [`RequestResult`] and [`Refusal`].
+    /// Result of a request; see [`RequestResult`] and [`Refusal`].
     Ended {
-        /// As was asked.
+        /// Granted.
         Done = "done",
         /// Another host has the lock.
         Held = "held",
@@ -103,11 +103,11 @@ labels! {
         NoQuorum = "no_quorum",
         /// A drive's table is full.
         Full = "full",
-        /// The drives do not confirm what was left.
+        /// The drives do not confirm the lock that was left.
         Unconfirmed = "unconfirmed",
-        /// There is nothing to adopt.
+        /// There is no lock to adopt.
         Nothing = "nothing",
-        /// The drives do not say whose it is.
+        /// The drives do not show the holder.
         Unclear = "unclear",
         /// It was left in the other mode.
         OtherMode = "other_mode",
@@ -115,7 +115,7 @@ labels! {
         Killed = "killed",
         /// Another resource of this host has it.
         InUse = "in_use",
-        /// An error of ours.
+        /// An error of this library.
         Failed = "failed",
         /// There was no decision in time.
         TimedOut = "timed_out",
@@ -144,7 +144,7 @@ impl From<&RequestResult> for Ended {
 }
 
 labels! {
-    /// Why a lock is lost.
+    /// Reason why a lock is lost.
     LossKind {
         /// See [`Loss::Taken`].
         Taken = "taken",
@@ -152,7 +152,7 @@ labels! {
         OtherSet = "other_set",
         /// Its lease has run out.
         Lapsed = "lapsed",
-        /// An error of ours.
+        /// An error of this library.
         Internal = "internal",
     }
 }
@@ -167,7 +167,7 @@ impl From<&Loss> for LossKind {
 }
 
 labels! {
-    /// What happened to a lock on a drive; see [`Notice`].
+    /// Event of a lock on a drive; see [`Notice`].
     LockEvent {
         /// See [`Notice::Broke`].
         Broken = "broken",
@@ -242,7 +242,7 @@ impl From<&DriveCommand> for CommandLabel {
 }
 
 labels! {
-    /// A reply that is no part of daily life; see [`Status`].
+    /// A reply that is an error; see [`Status`].
     ErrorLabel {
         /// See [`Status::Full`].
         Full = "full",
@@ -260,7 +260,7 @@ labels! {
 }
 
 impl ErrorLabel {
-    /// The label of a reply; `None` where it is part of daily life.
+    /// The label of a reply; `None` where it is a normal one.
     pub fn of(reply: &Reply) -> Option<ErrorLabel> {
         match reply {
             Reply::Table(_) => None,

@@ -4,14 +4,14 @@ use idm_engine::{Outcome, Refusal};
 use idm_protocol::{MutexOp, Record, Status};
 use std::collections::{HashMap, HashSet};
 
-/// A sample: its metric's or series' name, its labels and its value.
+/// A sample: the name of its metric or series, its labels and its value.
 struct Sample {
     name: String,
     labels: Vec<(String, String)>,
     value: f64,
 }
 
-/// Reads the format as its description has it, and fails where the text is not so.
+/// A parser for the documented format, which fails on any other text.
 struct Parsed {
     kinds: HashMap<String, String>,
     samples: Vec<Sample>,
@@ -102,7 +102,7 @@ impl Parsed {
         self.samples.iter().find(is).map(|sample| sample.value)
     }
 
-    /// Every histogram grows from bound to bound, up to all.
+    /// Checks that every histogram grows from bound to bound, up to the total.
     fn check_histograms(&self) {
         let names = self.kinds.iter().filter(|(_, kind)| *kind == "histogram");
         for (name, _) in names {
@@ -135,7 +135,7 @@ fn refresh() -> DriveCommand {
     DriveCommand::Mutex(MutexOp::Refresh, Record::end_of_table())
 }
 
-/// Everything has happened once or more.
+/// The exported text after every event has happened at least once.
 fn rendered() -> String {
     let metrics = Metrics::default();
     metrics.held(Role::Lv, None, Some(Mode::Exclusive));
@@ -201,7 +201,7 @@ fn the_text_is_what_prometheus_reads() {
     assert_eq!((below("5.000000"), below("10.000000"), below("+Inf")), (2.0, 3.0, 4.0));
     let errors = [drive, ("command", "refresh"), ("error", "uncertain")];
     assert_eq!(parsed.value("lvmlockd_idm_drive_errors_total", &errors), Some(1.0));
-    // A name that needs every escape comes back as it was.
+    // A name that needs every escape is read back unchanged.
     assert_eq!(
         parsed.value("lvmlockd_idm_drive_queue_length", &[("drive", "t10.a \"b\\\n")]),
         Some(3.0)

@@ -2,18 +2,18 @@
 
 use core::fmt::{Display, Write};
 
-/// What a metric is.
+/// Kind of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetricKind {
-    /// Only grows.
+    /// A number that only grows.
     Counter,
-    /// Goes up and down.
+    /// A number that goes up and down.
     Gauge,
-    /// Counts what is not greater than each of several bounds.
+    /// Counts of values up to each of several bounds.
     Histogram,
 }
 
-/// A text that grows metric by metric.
+/// A text that is built metric by metric.
 #[derive(Default)]
 pub struct Text(String);
 
@@ -25,11 +25,11 @@ impl Text {
             MetricKind::Gauge => "gauge",
             MetricKind::Histogram => "histogram",
         };
-        // Writing to a String does not fail.
+        // Writing to a String cannot fail.
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
-    /// One sample of the metric.
+    /// Adds one sample of the metric.
     pub fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
         self.0.push_str(name);
         for (number, (label, text)) in labels.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Which LVs are active on this host, as the kernel knows it.
+//! The LVs that are active on this host, according to the kernel.
 
 use idm_protocol::ResourceId;
 use std::collections::HashSet;
@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Where the kernel lists block devices.
+/// Directory where the kernel lists block devices.
 const SYSFS: &str = "/sys";
 
 /// The host's device-mapper devices.
@@ -22,34 +22,46 @@ impl Default for Devices {
 }
 
 impl Devices {
-    /// Those that are listed below another root of sysfs.
+    /// The devices that are listed below another root of sysfs.
     pub fn with_sysfs(sysfs: &Path) -> Devices {
         Devices { block: sysfs.join("block") }
     }
 
-    /// The mutexes of all LVs that some device exists for. An LV with layers (a thin pool, a
-    /// snapshot's origin) is active as long as any layer of it is. Costs one small read for each
-    /// device; no device is opened.
+    /// The mutexes of all LVs that have a device. An LV with layers (a thin pool, the origin of a
+    /// snapshot) is active as long as any of its layers is. Costs one small read for each device;
+    /// no device is opened.
     pub fn active(&self) -> io::Result<HashSet<ResourceId>> {
         let mut active = HashSet::new();
-        for entry in fs::read_dir(&self.block)? {
-            let entry = entry?;
-            if !entry.file_name().as_encoded_bytes().starts_with(b"dm-") {
-                continue;
-            }
-            match fs::read_to_string(entry.path().join("dm/uuid")) {
-                Ok(uuid) => active.extend(lv_of(uuid.trim_end())),
-                // Removed since it was listed.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
+        for path in self.nodes()? {
+            if let Some(uuid) = read(&path?.join("dm/uuid"))? {
+                active.extend(lv_of(uuid.trim_end()));
             }
         }
         Ok(active)
     }
+
+    /// The kernel's folders of all device-mapper devices.
+    pub(super) fn nodes(&self) -> io::Result<impl Iterator<Item = io::Result<PathBuf>>> {
+        let entries = fs::read_dir(&self.block)?;
+        let is_dm = |entry: &io::Result<fs::DirEntry>| {
+            let name = entry.as_ref().map(fs::DirEntry::file_name);
+            name.map_or(true, |name| name.as_encoded_bytes().starts_with(b"dm-"))
+        };
+        Ok(entries.filter(is_dm).map(|entry| entry.map(|entry| entry.path())))
+    }
 }
 
-/// The mutex of the LV that a device belongs to: its uuid is `LVM-`, the VG's and the LV's uuid
-/// without dashes, and for a layer a dash and the layer's name.
+/// What an attribute says; `None` where the device was removed since it was listed.
+pub(super) fn read(attribute: &Path) -> io::Result<Option<String>> {
+    match fs::read_to_string(attribute) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The mutex of the LV that a device belongs to. The device's uuid is `LVM-` and the uuids of VG
+/// and LV without dashes; for a layer, a dash and the layer's name follow.
 pub fn lv_of(device_uuid: &str) -> Option<ResourceId> {
     let both = device_uuid.strip_prefix("LVM-")?;
     let (vg, rest) = both.split_at_checked(32)?;

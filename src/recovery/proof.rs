@@ -1,4 +1,4 @@
-//! Whether an orphan is still this host's: its drives are asked, and what they say decides.
+//! Proof that an orphan is still this host's, from the answers of its drives.
 
 use super::{Active, Orphan, Orphans, Phase};
 use crate::lock::{RequestResult, Role};
@@ -12,17 +12,17 @@ use idm_engine::{Member, Outcome, Refusal, Request};
 use idm_protocol::{Mode, ResourceId};
 use std::collections::HashMap;
 
-/// Orphans that are asked for at the same time. Each asks all of its drives, and what waits too
-/// long in a drive's queue is dropped.
+/// Orphans that are proven at the same time. Each asks all of its drives, and commands that wait
+/// too long in a drive's queue are dropped.
 const BATCH: usize = 128;
 
-/// An orphan that the drives were asked for.
+/// An orphan whose drives were asked, and the channel for the answer.
 type AskedOrphan = (ResourceId, Receiver<RequestResult>);
 
 impl Orphans {
-    /// Asks the drives for what is not proven: of all VGs at once, because each has its own drives,
-    /// and one whose drives do not answer must not hold up the others, nor their alarm. Returns
-    /// whether some of it is proven now. What is not asked for in time has to wait for the next
+    /// Asks the drives for all unproven orphans, of all VGs at once: each VG has its own drives,
+    /// and a VG whose drives do not answer must not delay the others or their alarm. Returns
+    /// whether any orphan is proven now. An orphan that is not reached in time waits for the next
     /// round.
     pub(super) fn prove(&self) -> bool {
         let mut groups: HashMap<ResourceId, Vec<ResourceId>> = HashMap::new();
@@ -31,7 +31,7 @@ impl Orphans {
                 groups.entry(vg_of(id)).or_default().push(*id);
             }
         }
-        // Memberships and VGs' locks first, which are taken from the end: to start a VG needs them.
+        // Ids are taken from the end, memberships and VG locks first: starting a VG needs them.
         groups.values_mut().for_each(|ids| ids.sort_by_key(|id| role_of(id) != Role::Lv));
         let mut any = false;
         let end = clock::now() + self.dates.timing.patience / 2;
@@ -46,7 +46,7 @@ impl Orphans {
             for (vg, asked) in asked {
                 let answered = self.hear(asked);
                 any |= answered;
-                // Otherwise what is left of the VG would be waited for as long.
+                // Otherwise each remaining orphan of the VG would cost the same wait.
                 if !answered || groups.get(&vg).is_some_and(Vec::is_empty) {
                     groups.remove(&vg);
                 }
@@ -61,13 +61,13 @@ impl Orphans {
         any
     }
 
-    /// Asks the drives for one orphan, for a request that waits for it.
+    /// Asks the drives about one orphan, for a request that waits for it.
     pub(super) fn prove_one(&self, id: &ResourceId) {
         let asked = self.ask(&[*id]);
         self.hear(asked);
     }
 
-    /// Asks the drives for those that nobody else is asking for.
+    /// Asks the drives about those orphans that no other thread is proving.
     fn ask(&self, ids: &[ResourceId]) -> Vec<AskedOrphan> {
         let mut asked = Vec::new();
         for id in ids {
@@ -80,7 +80,7 @@ impl Orphans {
             let (saved, lockspace) = (orphan.saved.clone(), orphan.lockspace.clone());
             drop(left);
             let request = self.adoption(&saved, &lockspace, role_of(id));
-            // With the mutex, so that it is asked for in the name of its present lockspace.
+            // With the mutex held, so that the request names its present lockspace.
             let mut left = self.left();
             if let Some(orphan) = left.locks.get(id) {
                 let spec = orphan.spec.clone();
@@ -94,13 +94,13 @@ impl Orphans {
         asked
     }
 
-    /// Asks for exactly what is noted.
+    /// The request to adopt exactly the noted lock.
     pub(super) fn adoption(&self, saved: &SavedLock, lockspace: &Lockspace, role: Role) -> Request {
         let members = self.members_of(saved);
         let is_lv = role == Role::Lv;
         let witnesses = if is_lv { self.others(lockspace, &members) } else { Vec::new() };
-        // What is noted as shared may be exclusive on the drives: the request that asked for
-        // that was not told so.
+        // A lock that is noted as shared may be exclusive on the drives: the request for that mode
+        // had no answer yet.
         let mode = saved.exclusive.then_some(Mode::Exclusive);
         let safe_until = self.dates.note.left(&lockspace.id).flatten();
         let granted_until = safe_until.filter(|_| saved.granted);
@@ -118,8 +118,8 @@ impl Orphans {
         any
     }
 
-    /// What follows from the drives' answer. Returns whether it was a clear one. `active`: what is
-    /// active, once it was looked up.
+    /// Applies the drives' answer to an orphan. Returns whether it was a clear answer. `active`
+    /// caches the list of active LVs.
     fn proven(&self, id: &ResourceId, answer: &RequestResult, active: &mut Option<Active>) -> bool {
         if planted!(WakeBeforeProof) {
             self.changed.notify_all();
@@ -136,7 +136,7 @@ impl Orphans {
                 orphan.set_in_danger(false);
                 if *mode != orphan.saved.mode() {
                     let convert = Request::Convert { mode: orphan.saved.mode(), value: None };
-                    // It ends in the background where drives do not answer.
+                    // The request ends in the background where drives do not answer.
                     drop(self.runtime.begin(orphan.spec.clone(), convert));
                 }
                 true
@@ -148,10 +148,10 @@ impl Orphans {
                     orphan.phase = Phase::Lost;
                     self.alarm(orphan, "its drives say that it is not this host's any more", None);
                 } else {
-                    log::info!("{spec}: an earlier lvmlockd asked for it; nothing uses it");
+                    log::info!("{spec}: requested by an earlier lvmlockd; nothing uses it");
                     orphan.set_in_danger(false);
                     self.store.forget_lock(id);
-                    // The engine leaves a minority's records until it is told so.
+                    // The engine keeps the records on a minority of drives until a release.
                     if let Some(orphan) = left.locks.remove(id) {
                         self.runtime.release(orphan.spec);
                     }
@@ -175,7 +175,7 @@ impl Orphans {
         clear
     }
 
-    /// What the drives last said of an orphan that is not proven, and those that say nothing.
+    /// The drives' last answers about an unproven orphan, and the drives that did not answer.
     pub(super) fn doubt(&self, orphan: &Orphan) -> String {
         let members = self.members_of(&orphan.saved);
         let slow = self.runtime.drives().slow(clock::now());
@@ -193,7 +193,7 @@ impl Orphans {
         )
     }
 
-    /// The drives of a noted lock. A path that leads to another drive now is not one of them.
+    /// The drives of a noted lock. A drive that a path leads to only now is not one of them.
     fn members_of(&self, saved: &SavedLock) -> Vec<Member> {
         let drives = self.runtime.drives();
         let now = drives.members(&saved.paths).members;

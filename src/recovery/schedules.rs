@@ -1,4 +1,4 @@
-//! Who has an orphan when, under schedules that the test decides.
+//! The owner of an orphan, under thread schedules that the test decides.
 
 use super::*;
 use crate::runtime::schedules::{Bench, Voters, in_use};
@@ -17,12 +17,12 @@ pub(crate) fn lv() -> ResourceId {
     ResourceId::lv(VG, LV).unwrap()
 }
 
-/// The files and devices of a host, which no scenario changes for the next one.
+/// The files and devices of a host, fresh for each scenario.
 #[derive(Clone)]
 pub(crate) struct Files(Arc<TempDir>);
 
 impl Files {
-    /// With the LV active or not.
+    /// A host with the LV active or not.
     pub(crate) fn new(active: bool) -> Files {
         let files = Files(Arc::new(tempfile::tempdir().unwrap()));
         let device = files.path().join("block/dm-0/dm");
@@ -39,15 +39,15 @@ impl Files {
     }
 }
 
-/// One LV's lock that a dead lvmlockd left.
+/// The lock of one LV that a dead lvmlockd left.
 pub(crate) struct Bequest {
     pub(crate) orphans: Arc<Orphans>,
     pub(crate) lockspace: Arc<Lockspace>,
-    /// The VG's drives. The lock was left on the first.
+    /// Drives of the VG. The lock was left on the first.
     pub(crate) members: Vec<Member>,
-    /// The drives that vote, where votes were moved.
+    /// Drives that vote, where votes were moved.
     voters: Voters,
-    /// Requests that have it now.
+    /// Number of requests that have it now.
     claims: Arc<AtomicU32>,
 }
 
@@ -56,7 +56,7 @@ impl Bequest {
         Bequest::on(files, Bench::new(1))
     }
 
-    /// Its votes may be moved to a second drive, and whoever is to do so is told by `votes`.
+    /// An orphan whose votes may be moved to a second drive; `votes` receives the locks to move.
     pub(crate) fn with_votes(files: &Files, votes: Sender<ResourceId>) -> Bequest {
         let left = Bequest::on(files, Bench::with_votes(2, Some(votes)));
         let saved = left.orphans.left().locks[&lv()].saved.clone();
@@ -109,7 +109,7 @@ impl Bequest {
         self.orphans.store.clone()
     }
 
-    /// The drives that are noted and those that vote, at a moment at which no votes are moved.
+    /// The drives that are noted and those that vote, while no votes are being moved.
     pub(crate) fn noted_and_voting(&self) -> (Vec<String>, Vec<String>) {
         let _left = self.orphans.left();
         let noted = self.orphans.store.lock(&lv()).expect("nobody forgets it").drives;
@@ -119,7 +119,7 @@ impl Bequest {
         (noted, voters.into_iter().map(|drive| drives.identity(drive)).collect())
     }
 
-    /// The proof, on another thread.
+    /// Runs the proof on another thread.
     fn prove(&self) -> threads::JoinHandle<()> {
         let orphans = self.orphans.clone();
         threads::spawn(move || {
@@ -127,7 +127,8 @@ impl Bequest {
         })
     }
 
-    /// A request on another thread, that takes the orphan over or puts it back. Whether it took it.
+    /// Runs a request on another thread that takes the orphan over or puts it back. Returns whether
+    /// it took it.
     pub(crate) fn claim(&self, takes: bool) -> threads::JoinHandle<bool> {
         let (orphans, claims) = (self.orphans.clone(), self.claims.clone());
         threads::spawn(move || {
@@ -150,7 +151,7 @@ impl Bequest {
     }
 }
 
-/// Two requests want an orphan while it is proven, and may put it back.
+/// Two requests claim an orphan while it is being proven, and may put it back.
 fn an_orphan_is_claimed(files: &Files) {
     let left = Bequest::new(files);
     let proof = left.prove();
@@ -193,7 +194,7 @@ fn an_orphan_that_two_have_or_none_hears_of_is_found() {
     finds(Race::ClaimAfterAll, IMPATIENT, claimed());
 }
 
-/// Its lockspace is stopped while it is proven, and while a request has it.
+/// Its lockspace is stopped while the orphan is being proven, and while a request has it.
 fn a_lockspace_is_settled(files: &Files, active: bool) {
     let left = Bequest::new(files);
     let proof = left.prove();
@@ -207,13 +208,14 @@ fn a_lockspace_is_settled(files: &Files, active: bool) {
     if active {
         assert!(taken || there && in_use.len() == 1, "lost");
     }
-    // What a request has taken is its own, and what nobody has is given up.
+    // A lock that a request has taken belongs to the request, and an unclaimed one is given up.
     let held = left.orphans.runtime.mode(lv()).unwrap().is_some();
     assert!(held || !taken, "given up although it was taken");
     assert!(taken || there || !held, "held for nobody");
 }
 
-/// Its lockspace is started while it is proven: it is renewed in that one's name from then on.
+/// Its lockspace is started while the orphan is being proven: from then on it is renewed for that
+/// lockspace.
 fn a_lockspace_is_started(files: &Files) {
     let left = Bequest::new(files);
     let proof = left.prove();
@@ -221,7 +223,7 @@ fn a_lockspace_is_started(files: &Files) {
     let started = Arc::new(Lockspace::with_id(before.id, Some("vg0".into()), before.paths()));
     left.orphans.adopt_lockspace(&started);
     proof.join().unwrap();
-    // The reactor has heard of all that.
+    // When it answers, the reactor has handled all earlier messages.
     let held = left.orphans.runtime.mode(lv()).unwrap().is_some();
     assert_eq!(left.phase(), Some(if held { Phase::Kept } else { Phase::Unproven }));
     assert_eq!((in_use(&before.owner), in_use(&started.owner)), (0, usize::from(held)));
@@ -239,7 +241,7 @@ fn an_orphan_that_is_asked_for_in_the_name_of_a_stopped_lockspace_is_found() {
     finds(Race::AskInOldName, STILL, move || a_lockspace_is_started(&files));
 }
 
-/// The thread that looks after orphans, a request, and the end of both.
+/// The care thread, a request, and the end of both.
 fn orphans_are_cared_for(files: &Files) {
     let left = Bequest::new(files);
     let (ends, ended) = mpsc::channel();
@@ -254,7 +256,7 @@ fn orphans_are_cared_for(files: &Files) {
     thread.join().unwrap();
 }
 
-/// Its pauses end, and nothing else does.
+/// Only its pauses end.
 const CARING: Host =
     Host { waits_end: |bound| bound == CORE_STARTS || bound >= LOOK && bound <= LEASE, ..STILL };
 

@@ -1,4 +1,4 @@
-//! The engine of one lock. Tests of the runtime have others than the real one.
+//! The engine of one lock. Tests of the runtime use others than the real one.
 
 use idm_engine::{Lock, LockConfig};
 
@@ -25,7 +25,7 @@ pub(crate) mod any {
     };
     use idm_protocol::{Mode, Reply};
 
-    /// What an engine does, as [`Lock`] does it.
+    /// The interface of an engine, as [`Lock`] implements it.
     pub(crate) trait AnyEngine: Send {
         fn request(&mut self, request: Request, now: Instant) -> Result<(), RequestError>;
         fn expect_silence(&mut self, drives: &[DriveRef]);

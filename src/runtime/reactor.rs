@@ -1,7 +1,7 @@
-//! The reactor: owns all locks, their timers and what waits for them.
+//! The reactor: owns all locks, their timers and their waiting requests.
 //!
-//! Its loop is here, and how a lock takes a step. One lock is in `entry`; what its engine tells is
-//! in `events`, and what is done when it is lost in `losses`.
+//! This file has its loop and the step of a lock. `entry` has one lock, `events` the events of its
+//! engine, and `losses` the handling of its loss.
 
 mod entry;
 mod events;
@@ -35,26 +35,26 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 /// Longest sleep while there are no locks. With locks it is [`Fencing::notice`]: the mailbox waits
-/// on a clock that stands still while the host is suspended, so on waking the leases are looked at
-/// within this time.
+/// on a clock that stands still while the host is suspended, so after a resume the leases are
+/// checked within this time.
 ///
 /// [`Fencing::notice`]: crate::fencing::Fencing::notice
 const SLEEP: Duration = Duration::from_secs(3600);
 /// Shortest sleep: a deadline that stays in the past must not become a busy loop.
 const TICK: Duration = Duration::from_millis(1);
-/// Messages that are worked through before timers are looked at again.
+/// Messages that are handled before timers are checked again.
 const BATCH: usize = 256;
-/// Timers of locks that nobody waits for are put together: a lease has so many moments at which
-/// they run (every 100 ms for a lease of 60 s). So the reactor and the workers wake once for many
-/// refreshes. A refresh that is late by that much is of no account, and no lease is any longer for
-/// it: it counts from when its command was sent.
+/// Number of moments per lease at which timers run that no caller waits for (every 100 ms for a
+/// lease of 60 s). So the reactor and the workers wake once for many refreshes. A refresh may be
+/// late by that much, and no lease becomes longer by it: a lease counts from the time when its
+/// command was sent.
 const MOMENTS: u32 = 600;
 
 pub struct Reactor {
     mailbox: Arc<Mailbox<Message>>,
-    /// Taken from the mailbox, and not yet done.
+    /// Messages taken from the mailbox and not handled yet.
     messages: VecDeque<Message>,
-    /// Commands were submitted in this turn that are still to be started.
+    /// Whether commands were submitted in this turn that are still to be started.
     begun: bool,
     drives: Arc<Drives>,
     metrics: Arc<Metrics>,
@@ -66,21 +66,21 @@ pub struct Reactor {
     timers: BinaryHeap<Reverse<(Instant, u64)>>,
     next_lock: u64,
     next_sweep: Instant,
-    /// Locks that were lost in this step, or are about to be.
+    /// Locks that were lost in this step or are about to be.
     failures: Vec<LockFailure>,
     /// Lockspaces that lost their locks and still have some in use.
     killings: Vec<(Arc<Owner>, Killing)>,
-    /// When a drive last lost a lock.
+    /// Time at which a drive last lost a lock.
     told: HashMap<DriveRef, Instant>,
-    /// Who waits until all drives have answered.
+    /// Callers that wait until all drives have answered.
     draining: Vec<Sender<()>>,
-    /// Until when the locks are safe that are in use.
+    /// Dates until which the locks in use are safe.
     guards: VgGuards,
-    /// What was told of it.
+    /// Dates that were last passed on.
     guarded: safe_note::Dates,
 }
 
-/// What happened to a lock.
+/// An input of a lock.
 enum Input {
     Begin,
     Spread(Vec<Member>),
@@ -134,7 +134,7 @@ impl Reactor {
         }
     }
 
-    /// Waits for something to do and does it. `false`: the end.
+    /// Waits for work and does it. Returns `false` at the end.
     fn turn(&mut self) -> bool {
         if self.messages.is_empty() {
             let wait = self.wait();
@@ -159,7 +159,7 @@ impl Reactor {
         true
     }
 
-    /// Tells until when the locks in use are safe.
+    /// Passes on the dates until which the locks in use are safe.
     fn guard(&mut self) {
         let firsts = self.guards.firsts();
         if firsts != self.guarded {
@@ -245,7 +245,7 @@ impl Reactor {
         let mut due = Vec::new();
         while let Some(Reverse((at, lock))) = self.timers.peek().copied().filter(|t| t.0.0 <= now) {
             self.timers.pop();
-            // A lock that has since asked for another time has another entry for it.
+            // A lock whose timer has changed since then has another entry.
             if let Some(entry) = self.locks.get_mut(&lock).filter(|e| e.timer == Some(at)) {
                 entry.timer = None;
                 due.push(lock);
@@ -255,8 +255,8 @@ impl Reactor {
             self.step(lock, Input::Timer);
         }
         if now >= self.next_sweep {
-            // Commands that wait this long behind a drive that hangs are of no use any more: the
-            // lock has moved on, and a refresh that is sent so late would be sent anew anyway.
+            // Commands that have waited so long for a drive that hangs are useless: the lock has
+            // moved on, and so late a refresh would be sent anew anyway.
             self.drives.expire(now - self.settings.fencing.margin, now);
             self.next_sweep = now + self.settings.fencing.notice / 2;
         }
@@ -316,7 +316,7 @@ impl Reactor {
         self.step(lock, Input::Begin);
     }
 
-    /// Lets one lock take an input, and does all that comes out of it.
+    /// Passes an input to one lock, and handles all of its outputs.
     fn step(&mut self, lock: u64, input: Input) {
         let Some(mut entry) = self.locks.remove(&lock) else {
             return;
@@ -325,7 +325,7 @@ impl Reactor {
         if let Err(panic) = advanced {
             self.condemn(&mut entry, &*panic);
         }
-        // Before anybody is answered, so that no caller goes on as if nothing had been lost.
+        // Done before any caller is answered, so that none goes on without knowing of the loss.
         for failure in core::mem::take(&mut self.failures) {
             self.fail(failure);
         }
@@ -334,7 +334,8 @@ impl Reactor {
         } else {
             entry.refuse_more();
         }
-        // Renewed in time again, it may be in danger once more, and be another owner's by then.
+        // After a renewal in time, the lock may get into danger again, and may have another owner
+        // by then.
         let safe = clock::now() + self.settings.fencing.margin;
         let is_safe = |entry: &Entry| entry.safe_until().is_some_and(|until| until > safe);
         if entry.is_alarmed() && (!entry.is_in_use() || is_safe(&entry)) {
@@ -347,7 +348,7 @@ impl Reactor {
         if entry.is_finished() {
             self.names.remove(&entry.spec.resource);
         } else {
-            // A held lock has no need of what its requests needed.
+            // A held lock does not need the memory of its requests.
             if entry.waiting.is_empty() {
                 entry.waiting.shrink_to_fit();
             }
@@ -369,7 +370,7 @@ impl Reactor {
             }
             Input::MoveVotes(drives, waiter) => {
                 let moved = self.move_votes(entry, &drives, now);
-                // Whoever asked waits for it.
+                // The caller waits for it.
                 let _ = waiter.send(moved);
             }
             Input::Reply(token, reply) => entry.on_reply(token, reply, now),
@@ -395,7 +396,7 @@ impl Reactor {
         }
     }
 
-    /// Lets drives vote for a lock that are ready to.
+    /// Lets drives that are ready vote for a lock.
     fn move_votes(&mut self, entry: &mut Entry, drives: &[DriveRef], now: Instant) -> bool {
         entry.ready = None;
         let moved = entry.engine.as_mut().is_some_and(|engine| engine.move_votes(drives, now));
@@ -431,8 +432,8 @@ impl Reactor {
         let awaited = entry.is_awaited();
         let engine = deadline.map(|at| if awaited { at } else { self.moment(at) });
         let never = Instant::from_micros(u64::MAX);
-        // Not by flatten and min: compilers make code of that which compares before it looks
-        // whether there is anything, and valgrind cannot tell that from a mistake.
+        // Not by flatten and min: compilers make code of it that compares a value before it checks
+        // that there is one, and valgrind reports that as a mistake.
         let all = [engine, self.alarm_at(entry), entry.rejoin_at, entry.forget_at];
         let next = all.into_iter().fold(never, |next, at| next.min(at.unwrap_or(never)));
         let next = (next < never).then_some(next);
@@ -449,7 +450,7 @@ impl Reactor {
         moment.map_or(at, Instant::from_micros)
     }
 
-    /// Whether a command may be handed out that undoes this: the next lvmlockd must know of it, or
+    /// Whether a command that undoes this may be handed out: the next lvmlockd must know of it, or
     /// have no note at all.
     fn may_undo(&mut self, command: &DriveCommand, undoes: Undoes) -> bool {
         let (Some(note), DriveCommand::Mutex(_, record)) = (&mut self.settings.undo_note, command)
@@ -466,7 +467,7 @@ impl Reactor {
         entry.sent(token, drive, unlock);
         if !self.may_undo(&command, undoes) {
             let reply = Reply::Status(Status::Unreachable);
-            // After the reactor's end nobody is interested.
+            // After the reactor's end there is no receiver.
             self.mailbox.send(Message::Reply { lock, token, reply });
             return;
         }
@@ -475,7 +476,7 @@ impl Reactor {
         let done = ReplyHandler::in_a_row(move |reply, more| {
             let message = Message::Reply { lock, token, reply };
             let leave = more && urgency == Urgency::Background;
-            // After the reactor's end nobody is interested.
+            // After the reactor's end there is no receiver.
             let _ = if leave { mailbox.leave(message) } else { mailbox.send(message) };
         });
         self.begun |= urgency == Urgency::Background;

@@ -1,7 +1,7 @@
-//! The hand-overs between the runtime's threads, under schedules that the test decides.
+//! Hand-overs between the runtime's threads, under thread schedules that the test decides.
 //!
-//! Each scenario is run under many schedules, with the real types; only drives and engines do as
-//! the test says. For every mistake that can be planted ([`Race`]) there is a test that finds it.
+//! Each scenario runs under many schedules, with the real types; only drives and engines are fakes.
+//! For every mistake that can be planted ([`Race`]) there is a test that finds it.
 
 mod commands;
 mod letters;
@@ -31,19 +31,19 @@ use std::process::ExitStatus;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Mutex as Unscheduled, OnceLock};
 
-/// How long callers wait.
+/// Wait of callers.
 const LONG: Duration = Duration::from_secs(77);
 const LEASE: Duration = Duration::from_secs(60);
-/// Turns of other threads within which one that need not wait for anything gets somewhere.
+/// Turns of other threads within which a thread that need not wait makes progress.
 const TURNS: usize = 20_000;
 const TOKENS_OF_A_LOCK: u32 = 16;
 
-/// A drive that takes everything.
+/// A drive that accepts every command.
 #[derive(Default)]
 pub(crate) struct FakeDrive {
-    /// UNLOCKs that it has carried out.
+    /// Number of UNLOCKs that it has carried out.
     unlocks: AtomicU32,
-    /// Commands are kept until this is false.
+    /// Whether commands are kept back.
     hung: crate::sys::sync::Mutex<bool>,
     changed: crate::sys::sync::Condvar,
 }
@@ -71,26 +71,26 @@ impl DrivePath for FakePath {
     }
 }
 
-/// The drives that vote, as the last lock was told whose votes were moved.
+/// The voting drives of the last lock whose votes were moved.
 pub(crate) type Voters = Arc<Unscheduled<Vec<DriveRef>>>;
 
-/// A lock that is granted when all its drives have done so, and adopted at once or not at all.
+/// A lock that is granted when all its drives have granted it, and adopted at once or not at all.
 struct FakeLock {
     members: Vec<Member>,
     mode: Option<Mode>,
-    /// What is granted then.
+    /// Mode that is granted then.
     wanted: Option<Mode>,
     commands: VecDeque<Command>,
-    /// Those that a grant waits for.
+    /// Commands that a grant waits for.
     unanswered: Vec<Token>,
-    /// One of those did not do as it was told.
+    /// Whether one of these commands failed.
     refused: bool,
-    /// How many more there are.
+    /// Number of further commands.
     others: usize,
     events: VecDeque<Event>,
-    /// For further commands.
+    /// Tokens for further commands.
     tokens: VecDeque<Token>,
-    /// Is told of replies to commands that no request waits for.
+    /// Receives a message for each reply to a command that no request waits for.
     told: mpsc::Sender<()>,
     voters: Voters,
 }
@@ -112,7 +112,7 @@ impl FakeLock {
     }
 }
 
-/// What names commands; only a real lock can make them.
+/// Tokens of commands, which only a real lock can make.
 fn tokens() -> VecDeque<Token> {
     static TOKENS: OnceLock<VecDeque<Token>> = OnceLock::new();
     let make = || {
@@ -304,7 +304,7 @@ fn spec(number: u8, owner: &Arc<Owner>) -> LockSpec {
     }
 }
 
-/// How many locks of a lockspace are in use.
+/// The number of locks of a lockspace that are in use.
 pub(crate) fn in_use(lockspace: &Owner) -> usize {
     lockspace.in_use()
 }
@@ -313,12 +313,12 @@ fn is_granted(answer: &RequestResult) -> bool {
     matches!(answer, RequestResult::Done(Outcome::Granted(_)))
 }
 
-/// What has become of the kill commands of a schedule.
+/// Results of the kill commands of a schedule.
 #[derive(Clone, Copy, Default)]
 struct Kills {
     running: u32,
     begun: u32,
-    /// How many more cannot be begun.
+    /// Number of further ones that cannot be started.
     refused: u32,
 }
 
@@ -333,7 +333,7 @@ fn kills(change: impl FnOnce(&mut Kills)) -> Kills {
     kills
 }
 
-/// Stands in for the scenarios' kill command: no schedule decides what a process does.
+/// Replacement for the kill command in scenarios, because no schedule controls a process.
 pub(crate) fn executed(words: &[String]) -> Option<kill::Ended> {
     if words != ["kill", "vg0"] {
         return None;
@@ -352,7 +352,7 @@ pub(crate) fn executed(words: &[String]) -> Option<kill::Ended> {
     Some(ended)
 }
 
-/// Requests under way while the runtime ends, and drives that hang meanwhile.
+/// The runtime ends while requests are under way and drives hang.
 fn the_end_comes_in_between() {
     let bench = Bench::new(1);
     let owner = owner();
@@ -370,7 +370,7 @@ fn the_end_comes_in_between() {
     }
     assert!(last.recv().is_err() || !hangs);
     let Bench { runtime, drives, .. } = bench;
-    // Workers that are busy keep nobody waiting.
+    // Busy workers do not block the end.
     drop(runtime);
     drives[0].hang(false);
 }
@@ -434,7 +434,7 @@ fn a_drain_waits_for_what_is_on_its_way() {
     holds("drain", STILL, locks_are_released_at_the_end);
 }
 
-/// A drive hangs, and keeps neither a drain nor the end.
+/// A drive hangs, and blocks neither a drain nor the end.
 fn a_drive_hangs_at_the_end() {
     let bench = Bench::new(1);
     bench.drives[0].hang(true);
@@ -442,7 +442,7 @@ fn a_drive_hangs_at_the_end() {
     assert!(!bench.runtime.drain(LONG), "nothing was answered");
     let Bench { runtime, drives, .. } = bench;
     drop(runtime);
-    // It may have been given up before it was begun.
+    // The request may have been given up before it began.
     let answer = answer.recv();
     assert!(!answer.as_ref().is_ok_and(is_granted), "{answer:?}");
     drives[0].hang(false);
@@ -458,8 +458,7 @@ fn a_drain_that_does_not_look_is_found() {
     finds(Race::DrainAtOnce, STILL, locks_are_released_at_the_end);
 }
 
-/// Commands that nobody waits for, on one drive, whose replies are left in the mailbox where
-/// others follow.
+/// Background commands on one drive; their replies are left in the mailbox where others follow.
 fn replies_that_nobody_waits_for() {
     const LOCKS: u8 = 3;
     let bench = Bench::new(2);
@@ -470,7 +469,7 @@ fn replies_that_nobody_waits_for() {
     }
     let resources = (1..=LOCKS).map(|number| spec(number, &owner).resource).collect();
     bench.runtime.spread(resources, bench.members[1..].to_vec());
-    // Nothing else wakes the reactor.
+    // Nothing but a reply wakes the reactor.
     (0..LOCKS).for_each(|_| bench.told.recv().unwrap());
 }
 
@@ -479,7 +478,7 @@ fn no_reply_is_left_for_good() {
     holds("replies that are left", STILL, replies_that_nobody_waits_for);
 }
 
-/// A host that has few threads, or none: then nothing is granted, and that is the answer.
+/// A host that refuses some or all threads: without threads, the answer is that nothing is granted.
 fn requests_without_threads() {
     let bench = Bench::new(1);
     let owner = owner();
@@ -523,7 +522,7 @@ fn a_vg_is_killed() {
         owner.count_in_danger(false);
     }
     owner.count_in_use(false);
-    // The reactor lets go of the lockspace when there is nothing left to be told of it.
+    // The reactor drops the lockspace when it has nothing left to log about it.
     let ended = (0..TURNS).any(|_| {
         threads::yield_now();
         Arc::strong_count(&owner) == 1
@@ -533,7 +532,7 @@ fn a_vg_is_killed() {
     assert_eq!((kills.begun, kills.running, kills.refused), (1, 0, 0));
 }
 
-/// Kill commands that cannot be begun are begun again by the clock.
+/// A host where kill commands that cannot be started are tried again after some time.
 const SCARCE: Host =
     Host { waits_end: |bound| bound < Duration::from_secs(2), refuses: |name| name == "idm-kill" };
 

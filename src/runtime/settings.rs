@@ -1,4 +1,4 @@
-//! What a runtime works by.
+//! Settings of a runtime.
 
 use crate::fencing::Fencing;
 use crate::fencing::safe_note::SafeNote;
@@ -9,24 +9,24 @@ use idm_engine::Timing;
 use idm_protocol::{HostId, ResourceId};
 use std::sync::Arc;
 
-/// What the runtime works by.
+/// Settings of a runtime.
 pub struct Settings {
     /// This host.
     pub host: HostId,
     /// Times of the locks.
     pub timing: Timing,
-    /// When what is done before a lock may be lost.
+    /// Times of the steps before a lock may be lost.
     pub fencing: Fencing,
-    /// Resets the host, where one is used.
+    /// Watchdog that resets the host, where one is used.
     pub watchdog: Option<Arc<Watchdog>>,
-    /// Tells the next lvmlockd until when locks were safe.
+    /// Note for the next lvmlockd: until when locks were safe.
     pub note: Option<Arc<SafeNote>>,
-    /// Tells the next lvmlockd until when commands of this one may undo what it holds.
+    /// Note for the next lvmlockd: until when commands of this one may undo its locks.
     pub undo_note: Option<UndoNote>,
-    /// Until when commands of earlier lives may still reach drives.
+    /// Dates until which commands of earlier lives may still reach drives.
     pub earlier: Earlier,
-    /// Is told of locks that other drives are ready to vote for. Whoever hears of it notes the
-    /// drives ([`votes_ready`]) and moves the votes ([`move_votes`]).
+    /// Receives locks that other drives are ready to vote for. The receiver notes the drives
+    /// ([`votes_ready`]) and moves the votes ([`move_votes`]).
     ///
     /// [`votes_ready`]: super::Runtime::votes_ready
     /// [`move_votes`]: super::Runtime::move_votes

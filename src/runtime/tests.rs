@@ -1,4 +1,4 @@
-//! The runtime with drives that do as a test says, and with engines that do.
+//! The runtime with drives, and with engines, whose behaviour a test sets.
 
 use super::engine::any::AnyEngine;
 use super::*;
@@ -20,7 +20,7 @@ use std::sync::{Condvar, Mutex};
 const LONG: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_secs(5);
 
-/// A drive that says "good" to everything, once it is not hung.
+/// A drive that answers "good" to every command while it does not hang.
 #[derive(Default)]
 struct FakeDrive {
     hung: Mutex<bool>,
@@ -77,15 +77,15 @@ impl DrivePath for FakePath {
     }
 }
 
-/// What an engine that does as a test says is told and tells.
+/// Inputs and outputs of an engine whose behaviour a test sets.
 #[derive(Default)]
 struct Script {
     requests: Vec<Request>,
     events: VecDeque<Event>,
     mode: Option<Mode>,
-    /// How long it is safe, where that is not for long.
+    /// Time until which the lock is safe, where that is soon.
     safe_until: Option<Instant>,
-    /// A request is under way; without one none can end.
+    /// Whether a request is under way; without one, none can end.
     busy: bool,
     panics: bool,
 }
@@ -168,12 +168,12 @@ impl Bench {
         Bench::make(drives, LONG, None, None)
     }
 
-    /// With engines that do as the test says.
+    /// A bench with engines whose behaviour the test sets.
     fn scripted() -> Bench {
         Bench::make(1, LONG, Some(Scripts::default()), None)
     }
 
-    /// With a note of what may undo the next life's locks.
+    /// A bench with a note of commands that may undo the next life's locks.
     fn with_note(drives: usize, note: UndoNote) -> Bench {
         Bench::make(drives, LONG, None, Some(note))
     }
@@ -239,7 +239,7 @@ impl Bench {
         work(self.scripts.lock().unwrap().entry(spec.resource).or_default())
     }
 
-    /// Lets the next acquire of a lock be granted.
+    /// Grants the next acquire of a lock.
     fn grant(&self, spec: &LockSpec, mode: Mode) {
         self.script(spec, |script| {
             script.mode = Some(mode);
@@ -362,7 +362,7 @@ fn what_could_surprise_its_lock_is_not_begun_any_more() {
         bench.submit(0, refresh(), &replies);
     }
     eventually("all workers", || bench.drives[0].inside.load(Ordering::SeqCst) == 4);
-    // Nobody looks at what waits, as on a host that stands still.
+    // Waiting commands are not checked, as on a host that is suspended.
     std::thread::sleep(Timing::for_lease(lease).linger);
     bench.drives[0].hang(false);
     eventually("all", || replies.count() == 6);
@@ -447,7 +447,7 @@ fn a_drive_by_several_names_is_one_member_and_a_lost_one_stays_itself() {
     assert_eq!((unusable.members.len(), unusable.found), (2, 1));
 }
 
-/// The drives of a host with that sysfs. Paths of a drive are found by their nodes.
+/// The drives of a host with this sysfs. Paths of a drive are found by their nodes.
 fn drives_of(tree: &Tree, paths: &[(&str, Arc<FakeDrive>)]) -> Arc<Drives> {
     let paths: HashMap<String, Arc<FakeDrive>> =
         paths.iter().map(|(node, fake)| ((*node).to_owned(), fake.clone())).collect();
@@ -496,12 +496,12 @@ fn the_global_set_grows_and_a_lost_drive_goes_on_counting() {
     tree.remove(&partition);
     tree.remove(&sdb);
     assert_eq!(set(&mut members), (vec![1, 2], 1));
-    // It comes back under another name and is the same; and another one comes.
+    // The drive comes back under another name and is recognised; and a new drive appears.
     tree.propeller(&tree.drive("sdc", 2), "sdc1");
     tree.propeller(&tree.drive("sdd", 3), "sdd1");
     assert_eq!(set(&mut members), (vec![1, 2, 3], 3));
     assert_eq!(members.iter().map(|m| m.drive).collect::<Vec<_>>(), [0, 1, 2].map(DriveRef));
-    // A lockspace that is started anew takes what is there.
+    // A lockspace that is started anew takes the present drives.
     tree.remove(&sda.join("sda1"));
     assert_eq!(set(&mut Vec::new()), (vec![2, 3], 2));
     assert_eq!(set(&mut members), (vec![1, 2, 3], 3));
@@ -578,7 +578,7 @@ fn what_cannot_be_noted_is_not_undone() {
     let spec = spec(1, Role::Lv, &owner());
     let answer = bench.runtime.request(spec.clone(), bench.acquire(Mode::Exclusive), SOON);
     assert!(granted(&answer), "{answer:?}");
-    // It can be neither written nor removed.
+    // The note can be neither written nor removed.
     let file = directory.path().join("undoing-until");
     std::fs::remove_file(&file).unwrap();
     std::fs::create_dir(&file).unwrap();
@@ -608,7 +608,7 @@ fn what_was_left_is_not_given_back_because_nobody_waits_for_it() {
         script.mode = Some(Mode::Exclusive);
         script.events.push_back(Event::Done(Outcome::Adopted(Mode::Exclusive)));
     });
-    // The reactor looks at what the engine says when it is asked for something else.
+    // The reactor reads the engine's events when it gets another request.
     let other = bench.runtime.request(spec.clone(), bench.acquire(Mode::Shared), bound);
     assert!(!granted(&other), "{other:?}");
     assert_eq!(owner.in_use(), 1, "it counts as in use");
@@ -661,7 +661,7 @@ fn a_lock_whose_engine_panics_is_lost_and_not_free() {
     failed(bench.runtime.request(bad.clone(), bench.acquire(Mode::Shared), SOON));
     assert!(owner.is_killed());
     eventually("kill command", || bench.kills() == 1);
-    // Not even for another lockspace, as long as drives may still hold it.
+    // Refused even for another lockspace, as long as drives may still hold the lock.
     let other = spec(1, Role::Lv, &self::owner());
     bench.script(&bad, |script| script.panics = false);
     failed(bench.runtime.request(other, bench.acquire(Mode::Shared), SOON));
@@ -700,7 +700,7 @@ fn losing_one_lock_refuses_new_ones_of_its_lockspace_and_kills_once() {
     let refused =
         bench.runtime.request(spec(5, Role::Lv, &mine), bench.acquire(Mode::Shared), SOON);
     assert_eq!(refused, RequestResult::Killed);
-    // What was under way when the lockspace was lost is given back.
+    // A lock whose request was under way when the lockspace was lost is given back.
     bench.grant(&waiting, Mode::Shared);
     eventually("given back", || bench.requests(&waiting).last() == Some(&release()));
     bench.grant(&foreign, Mode::Shared);
@@ -725,7 +725,7 @@ fn a_promotion_keeps_nobody_waiting_when_its_lockspace_is_killed() {
     bench.script(&lost, |script| script.events.push_back(Event::Lapsed));
     eventually("an answer", || pending.is_finished());
     assert_eq!(pending.join().unwrap(), RequestResult::Killed);
-    // What comes of it all the same is undone.
+    // A late effect of the request is undone.
     bench.script(&shared, |script| {
         script.events.push_back(Event::Done(Outcome::Converted { complete: true }));
     });
@@ -747,7 +747,7 @@ fn a_kill_command_that_cannot_be_begun_is_tried_again_until_it_is() {
         script.events.push_back(Event::Lapsed);
     });
     eventually("the VG is killed", || owner.is_killed());
-    // There is no such program. Now there is.
+    // The program did not exist; now it does.
     std::thread::sleep(Duration::from_millis(100));
     let script = format!("#!/bin/sh\necho \"$1\" >> {}\n", ran.display());
     std::fs::write(&program, script).unwrap();
@@ -756,7 +756,7 @@ fn a_kill_command_that_cannot_be_begun_is_tried_again_until_it_is() {
     let read = || std::fs::read_to_string(&ran).unwrap_or_default();
     eventually("it is run", || read() == "vg0\n");
     assert!(begun.elapsed() < SOON);
-    // Once.
+    // It was run only once.
     std::thread::sleep(Duration::from_millis(1500));
     assert_eq!((read().as_str(), bench.kills()), ("vg0\n", 1));
 }
@@ -771,18 +771,18 @@ fn a_lock_that_was_renewed_after_an_alarm_is_told_of_again_in_time() {
     let safe_for = |time| {
         bench.script(&lock, |script| script.safe_until = Some(clock::now() + time));
     };
-    // Less than the kill command has to be begun ahead of.
+    // Less than the margin of the kill command.
     safe_for(LONG / 10);
     eventually("the first kill", || bench.kills() == 1 && first.is_killed());
     safe_for(LONG);
     eventually("it is safe", || !first.is_in_danger());
-    // As an orphan is when its VG is started.
+    // As for an orphan when its VG is started.
     bench.runtime.own(spec(1, Role::Lv, &second));
     std::thread::sleep(Duration::from_millis(50));
     assert!(!second.is_killed());
     safe_for(LONG / 10);
     eventually("the second kill", || bench.kills() == 2 && second.is_killed());
-    // The VG is not dropped, and is in danger a second time.
+    // The VG is not dropped, and gets into danger a second time.
     safe_for(LONG);
     eventually("it is not any more", || !second.is_in_danger());
     safe_for(LONG / 10);

@@ -1,43 +1,43 @@
-//! Small files that others read while they are written, and the folders that they are in.
+//! Small files that others may read while they are written, and their folders.
 //!
-//! lvmlockd runs as root, and what is noted decides who uses a lock. So nobody else may write
-//! there, whatever lvmlockd's umask is, no link is followed, and what is found is only believed if
-//! nobody else can have put it there.
+//! lvmlockd runs as root, and the notes decide who uses a lock. So nobody else may write there,
+//! whatever the umask of lvmlockd; no link is followed; and a file is used only if nobody else can
+//! have written it.
 
 use nix::unistd::Uid;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// The mode of files that are for lvmlockd only.
+/// Mode of files for lvmlockd only.
 pub const PRIVATE: u32 = 0o600;
-/// The mode of files that everybody may read.
+/// Mode of files that everybody may read.
 pub const PUBLIC: u32 = 0o644;
-/// The mode of the state directory, where some files are public.
+/// Mode of the state directory, where some files are public.
 pub const PUBLIC_FOLDER: u32 = 0o755;
-/// The mode of folders that are for lvmlockd only.
+/// Mode of folders for lvmlockd only.
 pub const PRIVATE_FOLDER: u32 = 0o700;
 
-/// The bits of a mode by which others may write.
+/// Mode bits that allow others to write.
 const OTHERS_WRITE: u32 = 0o022;
-/// How large a file is believed to be ours, in bytes. A note of 5000 PVs has less than 1 MB.
+/// Bytes of the largest file that is accepted. A note with 5000 PVs has less than 1 MB.
 const LARGEST: u64 = 4 << 20;
 
-/// Replaces a file, and makes its directory where there is none. A reader, or whoever comes after a
-/// death in the middle, sees the old file or the whole new one. It is not flushed to a disk: it
+/// Replaces a file, and makes its directory where there is none. A reader sees either the old file
+/// or the whole new one, even after a death in the middle. The file is not flushed to a disk: it
 /// must not outlive the boot.
 pub fn replace(file: &Path, text: &str, mode: u32) -> io::Result<()> {
     if let Some(directory) = file.parent() {
         make_folder(directory, PUBLIC_FOLDER)?;
     }
-    // Its own name for each process and each file, so that nobody writes into another's.
+    // Each process and each file has its own temporary name, so that none writes into another's.
     let mut name = file.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}", std::process::id()));
     replace_by(file, &file.with_file_name(name), text, mode)
 }
 
-/// Replaces a file by one that has another name before it is complete.
+/// Replaces a file by a new one that is named `new` until it is complete.
 pub fn replace_by(file: &Path, new: &Path, text: &str, mode: u32) -> io::Result<()> {
     let written = create(new, mode)
         .and_then(|mut file| file.write_all(text.as_bytes()))
@@ -48,12 +48,31 @@ pub fn replace_by(file: &Path, new: &Path, text: &str, mode: u32) -> io::Result<
     written
 }
 
-/// Makes a file that was not there, so that neither a link is followed nor another's file written.
+/// Checks that there is room for files: makes all of them, each with its text, and removes them.
+pub fn check_room(files: &[(PathBuf, &str)], mode: u32) -> io::Result<()> {
+    let write = |(file, text): &(PathBuf, &str)| {
+        let written = create(file, mode).and_then(|mut open| open.write_all(text.as_bytes()));
+        written.map_err(|error| named(file, &error))
+    };
+    let written = files.iter().try_for_each(write);
+    for (file, _) in files {
+        let _ = fs::remove_file(file);
+    }
+    written
+}
+
+/// The error with the name of its file.
+pub fn named(file: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", file.display()))
+}
+
+/// Makes a file that must not exist yet, so that no link is followed and no file of another user is
+/// written.
 fn create(new: &Path, mode: u32) -> io::Result<fs::File> {
     let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true).mode(mode);
     let file = match options.open(new) {
-        // Of an earlier life that died in the middle.
+        // Left by an earlier life that died in the middle.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             fs::remove_file(new)?;
             options.open(new)?
@@ -64,7 +83,7 @@ fn create(new: &Path, mode: u32) -> io::Result<fs::File> {
     Ok(file)
 }
 
-/// Makes a folder and those above it where they are not there. One that is there must be ours.
+/// Makes a folder and its missing parents. An existing folder must be ours.
 pub fn make_folder(folder: &Path, mode: u32) -> io::Result<()> {
     let mut options = fs::DirBuilder::new();
     options.mode(mode);
@@ -82,7 +101,7 @@ pub fn make_folder(folder: &Path, mode: u32) -> io::Result<()> {
     }
 }
 
-/// Refuses what is no folder of ours, or one that others may write to. The error says what to do.
+/// Refuses anything but a folder of ours that others cannot write to. The error says what to do.
 fn check_folder(folder: &Path) -> io::Result<()> {
     let found = fs::symlink_metadata(folder)?;
     let why = match (found.is_dir(), foreign(&found)) {
@@ -96,17 +115,17 @@ fn check_folder(folder: &Path) -> io::Result<()> {
     Err(refused(&format!("{}: {why}", folder.display())))
 }
 
-/// What a file of ours has in it. Fails with [`io::ErrorKind::InvalidData`] where it is none: it is
-/// no plain file, others may have written it, or it is far too large.
+/// The contents of a file of ours. Fails with [`io::ErrorKind::InvalidData`] where it is not a
+/// plain file, others may have written it, or it is far too large.
 pub fn read(file: &Path) -> io::Result<Vec<u8>> {
     let mut options = fs::OpenOptions::new();
-    // Whoever opens a FIFO waits for its writer otherwise.
+    // Without O_NONBLOCK, opening a FIFO would wait for its writer.
     options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
     let opened = match options.open(file) {
         Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
             return Err(refused("it is a link"));
         }
-        // A socket.
+        // This error means a socket.
         Err(error) if error.raw_os_error() == Some(libc::ENXIO) => {
             return Err(refused("it is no plain file"));
         }
@@ -127,7 +146,7 @@ pub fn read(file: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Why others may have written a file or folder; `None` where only we or root can have.
+/// The reason why others may have written a file or folder; `None` where only we or root can have.
 pub fn foreign(found: &fs::Metadata) -> Option<String> {
     let (owner, mode) = (found.uid(), found.mode() & 0o7777);
     if owner != Uid::effective().as_raw() {
@@ -140,7 +159,7 @@ fn refused(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
-/// Whether an error says that a file is certainly not there.
+/// Whether an error proves that a file does not exist.
 pub fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
@@ -174,7 +193,7 @@ mod tests {
         assert!(replace(Path::new("/proc/nowhere/file"), "", PUBLIC).is_err());
     }
 
-    /// Runs with another umask, which is this thread's only.
+    /// Runs with another umask, which only this thread has.
     fn with_umask(mask: u32, body: impl FnOnce() + Send + 'static) {
         let thread = std::thread::spawn(move || {
             // SAFETY: the call touches no memory.

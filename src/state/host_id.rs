@@ -1,5 +1,5 @@
-//! This host's id: drawn once per boot, kept under /run so that a restarted lvmlockd is the same
-//! host and a rebooted one is not.
+//! This host's id: drawn once per boot, and kept under /run so that a restarted lvmlockd is the
+//! same host and a rebooted one is not.
 
 use crate::state::file;
 use core::fmt::Write as _;
@@ -16,20 +16,19 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 pub struct HostIdentity {
     /// The id.
     pub host: HostId,
-    /// No earlier lvmlockd has used it: what such a one has left under way, it did under another
-    /// name.
+    /// Whether no earlier lvmlockd has used it: commands that one left under way have another id.
     pub is_new: bool,
 }
 
-/// The host's id, from the state directory or drawn and written there; `given`: the id to be used
-/// in its place. Fails where the directory cannot be written: an id that is not kept would make a
-/// restarted lvmlockd another host.
+/// The host's id, read from the state directory or drawn and written there; `given` replaces it.
+/// Fails where the directory cannot be written: an id that is not kept would make a restarted
+/// lvmlockd another host.
 pub fn load(state_dir: &Path, given: Option<HostId>) -> io::Result<HostIdentity> {
     let name = nix::unistd::gethostname()?;
     load_for(state_dir, &boot_id()?, &name.to_string_lossy(), given)
 }
 
-/// Tells boots apart.
+/// The id of this boot.
 pub fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string(BOOT_ID)?.trim().to_owned())
 }
@@ -66,7 +65,7 @@ fn load_for(
     Ok(HostIdentity { host, is_new: true })
 }
 
-/// Where the id is kept.
+/// The path of the file with the id.
 pub fn file(state_dir: &Path) -> PathBuf {
     state_dir.join(FILE)
 }
@@ -78,7 +77,7 @@ pub fn random() -> io::Result<[u8; 16]> {
     Ok(bytes)
 }
 
-/// The file's text.
+/// The text of the file.
 pub fn format(boot: &str, host: HostId) -> String {
     let mut text = format!("boot_id {boot}\nhost_id ");
     for byte in host.as_bytes() {
@@ -89,7 +88,7 @@ pub fn format(boot: &str, host: HostId) -> String {
     text
 }
 
-/// The id in a file's text; `None` where it is damaged or of another boot.
+/// The id in a file's text; `None` where the text is damaged or from another boot.
 pub fn parse(text: &str, boot: &str) -> Option<HostId> {
     let mut lines = text.lines();
     if lines.next()?.strip_prefix("boot_id ")? != boot {
@@ -105,7 +104,7 @@ pub fn parse(text: &str, boot: &str) -> Option<HostId> {
         *byte = u8::from_str_radix(pair, 16).ok()?;
     }
     let host = HostId::from_bytes(bytes);
-    // Whatever else reads as the same id was not written by us: such as +1 for 01.
+    // Other texts that parse as the same id, such as +1 for 01, were not written by this library.
     (format(boot, host) == text).then_some(host)
 }
 
@@ -127,7 +126,7 @@ mod tests {
         assert_ne!(second.host, first.host);
         assert!(second.is_new);
         assert_eq!(load("boot-2", "alpha").host, second.host);
-        // Another one that is given takes its place.
+        // An id that is given replaces it.
         let given = load_for(&state, "boot-2", "alpha", Some(first.host)).unwrap();
         assert_eq!(given, first);
         assert_eq!(load("boot-2", "alpha"), again);

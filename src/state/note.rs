@@ -1,5 +1,5 @@
-//! What the next lvmlockd of this boot has to know, in a file: for the watchdog, until when it may
-//! be fed.
+//! A note for the next lvmlockd of this boot, in a file; for the watchdog, the date until which it
+//! may be fed.
 
 use crate::config;
 use crate::state::{file, host_id};
@@ -10,20 +10,20 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Instead of a date: no lock is in use.
+/// Text in place of a date where no lock is in use.
 const UNUSED: &str = "unused";
-/// No lock is safe for longer than the longest lease.
+/// The longest lease: no lock is safe for longer.
 pub(crate) const LONGEST: Duration = Duration::from_millis(*config::LEASE_MS.end());
 
-/// A file in which a `T` is noted.
+/// A file that holds a `T`.
 pub(crate) struct Note<T> {
     file: PathBuf,
     boot: String,
     form: Form<T>,
 }
 
-/// How a `T` is written for a boot, and how it is read in it; `None` where the text is damaged or
-/// of another boot.
+/// Functions that write a `T` for a boot and read it back; the second returns `None` where the text
+/// is damaged or from another boot.
 pub(crate) struct Form<T> {
     pub(crate) format: fn(boot: &str, noted: &T) -> String,
     pub(crate) parse: fn(text: &[u8], boot: &str, now: Instant) -> Option<T>,
@@ -34,7 +34,7 @@ impl<T> Note<T> {
         Ok(Note { file: state_dir.join(file), boot: host_id::boot_id()?, form })
     }
 
-    /// What is in the file; `None` where there is no file of this boot.
+    /// The contents of the file; `None` where there is no file of this boot.
     pub(crate) fn read(&self) -> Option<T> {
         let text = match file::read(&self.file) {
             Ok(text) => text,
@@ -46,7 +46,7 @@ impl<T> Note<T> {
         };
         let read = (self.form.parse)(&text, &self.boot, clock::now());
         if read.is_none() {
-            log::warn!("{}: of another boot, or damaged; ignored", self.file.display());
+            log::warn!("{}: from another boot, or damaged; ignored", self.file.display());
         }
         read
     }
@@ -60,7 +60,7 @@ impl<T> Note<T> {
     }
 
     pub(crate) fn remove(&self) {
-        // It need not be there.
+        // The file need not exist.
         let _ = fs::remove_file(&self.file);
     }
 }
@@ -68,13 +68,13 @@ impl<T> Note<T> {
 /// The watchdog's form: the date, or that no lock is in use.
 pub(crate) const DATE: Form<Option<Instant>> = Form { format, parse };
 
-/// The file's text.
+/// The text of the file.
 pub fn format(boot: &str, first: &Option<Instant>) -> String {
     let until = first.map_or(UNUSED.to_owned(), |first| first.as_micros().to_string());
     format!("boot_id {boot}\nsafe_until_us {until}\n")
 }
 
-/// What is noted in a file's text; `None` where it is damaged or of another boot.
+/// The contents of a file's text; `None` where the text is damaged or from another boot.
 pub fn parse(text: &[u8], boot: &str, now: Instant) -> Option<Option<Instant>> {
     let text = core::str::from_utf8(text).ok()?;
     let mut lines = text.lines();
@@ -85,9 +85,9 @@ pub fn parse(text: &[u8], boot: &str, now: Instant) -> Option<Option<Instant>> {
         UNUSED => None,
         until => Some(Instant::from_micros(until.parse().ok()?)),
     };
-    // For a date that no lease reaches, the host would be kept running after its locks are lost.
+    // With a date that no lease reaches, the host would be kept running after its locks are lost.
     let possible = left.is_none_or(|left| left <= now + LONGEST);
-    // A date that was cut off is another date.
+    // A date that was cut short would be another date.
     (possible && format(boot, &left) == text).then_some(left)
 }
 

@@ -1,15 +1,15 @@
-//! What the next lvmlockd must know if this one dies: until when a command of this one could still
-//! reach a drive and undo there what the next one believes to hold.
+//! A note for the next lvmlockd, in case this one dies: until when a command of this one may still
+//! reach a drive and undo a lock that the next one believes it holds.
 //!
-//! A process that is killed leaves its commands with the kernel and the adapter: an UNLOCK or
-//! DESTROY of a lock that was given up, a REFRESH or BREAK that makes one shared. So the date is
-//! noted before such a command is handed out. No note is safe, because then the next lvmlockd waits
-//! for as long as any command may stay; a note that says too early a date is not.
+//! A killed process leaves its commands with the kernel and the adapter: an UNLOCK or DESTROY of a
+//! lock that was given up, a REFRESH or BREAK that makes a lock shared. So the date is noted before
+//! such a command is handed out. A missing note is safe, because then the next lvmlockd waits for
+//! the longest time that any command may stay. A note with a date that is too early is not safe.
 //!
-//! A command undoes only what its own mutex has. VGs' locks are given up all the time, and LVs'
-//! locks seldom, so each kind has its own date: what is in use need not wait for what was not. A
-//! shared lock that is refreshed undoes only what the next life makes exclusive, which has a date,
-//! too.
+//! A command undoes only locks of its own mutex. Locks of VGs are given up all the time, and those
+//! of LVs seldom, so each kind has its own date: a lock that is in use need not wait because of one
+//! that was not. The REFRESH of a shared lock undoes only a lock that the next life makes
+//! exclusive; this kind has a third date.
 
 use crate::config::Config;
 use crate::lock::Role;
@@ -23,64 +23,66 @@ use std::path::{Path, PathBuf};
 
 /// The file's name in the state directory.
 const FILE: &str = "undoing-until";
-/// The date is noted so much later than it has to be that many commands need one write.
+/// Time added to the noted date, so that many commands need only one write.
 const AHEAD: Duration = Duration::from_secs(1);
-/// The pause after a note that failed.
+/// Pause after a note could not be written.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Keeps the note.
+/// Writer of the note.
 ///
-/// The reactor writes it itself, before it hands a command out: any other thread would have to
-/// be waited for. It is one write of a few bytes into a file in memory, once a second at most.
+/// The reactor writes the note itself, before it hands a command out, because it would have to wait
+/// for any other thread. This is one write of a few bytes into a file in memory, at most once a
+/// second.
 pub struct UndoNote {
     path: PathBuf,
     boot: String,
-    /// The longest that commands of this or an earlier life stay after its end.
+    /// The longest time that commands of this or an earlier life stay after its end.
     linger: Duration,
-    /// The longest that a command of this life stays after it was handed out.
+    /// The longest time that a command of this life stays after it was handed out.
     stay: Duration,
     file: Option<fs::File>,
-    /// What is noted, or is to be as soon as there is a note again.
+    /// Dates that are noted, or will be as soon as there is a note again.
     due: Dates,
-    /// When noting is tried again after it failed. There is no note until then.
+    /// Time of the next try after a note could not be written. There is no note until then.
     again: Instant,
 }
 
-/// Until when undoing commands may reach drives.
+/// Dates until which undoing commands may reach drives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Dates {
-    /// Those for LVs' locks.
+    /// Date of commands for locks of LVs.
     pub lvs: Instant,
-    /// Those for all others: VGs' locks, memberships, and the global lock.
+    /// Date of commands for all other locks: VG locks, memberships and the global lock.
     pub others: Instant,
-    /// Those for any lock that is not adopted as exclusive, but acquired so or made so.
+    /// Date of commands that undo any lock that is not adopted as exclusive, but acquired or made
+    /// exclusive.
     pub exclusive: Instant,
 }
 
-/// Which locks of the next life a command can undo.
+/// The locks of the next life that a command can undo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Undone {
-    /// Those of LVs.
+    /// Locks of LVs.
     Lvs,
-    /// All others.
+    /// All other locks.
     Others,
-    /// Those that become exclusive in that life.
+    /// Locks that become exclusive in that life.
     Exclusive,
 }
 
 impl Undone {
-    /// Those that a command for such a lock can undo; `None` where there are none.
+    /// The locks that a command for a lock with this role can undo; `None` where there are none.
     pub fn of(role: Role, undoes: Undoes) -> Option<Undone> {
         match (undoes, role) {
             (Undoes::Nothing, _) => None,
-            // It never becomes exclusive.
+            // A membership never becomes exclusive.
             (Undoes::Exclusive, Role::Membership) => None,
             (Undoes::Exclusive, _) => Some(Undone::Exclusive),
             (Undoes::Any, _) => Some(Undone::adopted(role)),
         }
     }
 
-    /// Those that are adopted, of a lock's kind.
+    /// The adopted locks of this role.
     fn adopted(role: Role) -> Undone {
         match role {
             Role::Lv => Undone::Lvs,
@@ -90,7 +92,7 @@ impl Undone {
 }
 
 impl Dates {
-    /// All the same.
+    /// The same date for all locks.
     pub fn all(until: Instant) -> Dates {
         Dates { lvs: until, others: until, exclusive: until }
     }
@@ -108,7 +110,7 @@ impl Dates {
         }
     }
 
-    /// The same, where a date that is later than `latest` is that.
+    /// The same dates, each limited to `latest`.
     fn at_most(self, latest: Instant) -> Dates {
         Dates {
             lvs: self.lvs.min(latest),
@@ -118,29 +120,29 @@ impl Dates {
     }
 }
 
-/// Until when commands of earlier lives may still reach drives.
+/// Dates until which commands of earlier lives may still reach drives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Earlier {
-    /// Those that undo what a drive has.
+    /// Dates of commands that undo a lock on a drive.
     pub undoing: Dates,
-    /// All others, which only write what that life counted.
+    /// Date of all others, which only write the set of drives that the earlier life counted.
     pub writes_until: Instant,
 }
 
-/// What is noted.
+/// Contents of the note.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Undoing {
-    /// Until when an undoing command may reach a drive.
+    /// Dates until which an undoing command may reach a drive.
     pub until: Dates,
-    /// How long after its end a command of the life that wrote this may reach a drive.
+    /// Time for which a command of the life that wrote this may reach a drive after its end.
     pub linger: Duration,
 }
 
 impl UndoNote {
-    /// Reads what an earlier life left, and begins to note for this one, which began at `began`.
-    /// `first`: no earlier life of this boot has used this host's id, so none can undo anything.
+    /// Reads the note of an earlier life, and starts that of this one, which began at `began`. With
+    /// `first`, no earlier life of this boot has used this host's id, so none can undo anything.
     ///
-    /// Tells also until when commands of earlier lives may still reach drives.
+    /// Also returns until when commands of earlier lives may still reach drives.
     pub fn start(
         state_dir: &Path,
         timing: &Timing,
@@ -150,7 +152,7 @@ impl UndoNote {
         let path = state_dir.join(FILE);
         let boot = host_id::boot_id()?;
         let left = file::read(&path).ok().and_then(|text| parse(&text, &boot));
-        // The lease may have been longer then.
+        // The lease may have been longer in that life.
         let unknown = Timing::for_lease(Config::default().lease).linger;
         let earlier = left.map_or(if first { Duration::ZERO } else { unknown }, |left| left.linger);
         let linger = timing.linger.max(earlier);
@@ -160,7 +162,7 @@ impl UndoNote {
             None => Dates::all(began + linger),
         };
         let stay = 2 * timing.linger;
-        // If this life ends before what it waits for itself, the next one waits, too.
+        // If this life ends before the date that it waits for, the next one waits as well.
         let due = until;
         let mut note =
             UndoNote { path, boot, linger, stay, file: None, due, again: Instant::default() };
@@ -169,8 +171,8 @@ impl UndoNote {
         Ok((note, Earlier { undoing: until, writes_until }))
     }
 
-    /// Takes note that an undoing command for such a lock is about to be handed out. `false`: it
-    /// must not be, because the note promises too much and can be neither changed nor removed.
+    /// Notes that an undoing command for such a lock is about to be handed out. With `false` it
+    /// must not be handed out: the note promises too much and can be neither changed nor removed.
     pub fn cover(&mut self, undone: Undone, now: Instant) -> bool {
         let until = now + self.stay;
         let is_covered = until <= *self.due.date(undone);
@@ -187,7 +189,7 @@ impl UndoNote {
         self.file = None;
         match fs::remove_file(&self.path) {
             Err(error) if !file::is_absent(&error) => {
-                log::error!("{}: neither written nor removed: {error}", self.path.display());
+                log::error!("{}: can be neither written nor removed: {error}", self.path.display());
                 return false;
             }
             _ => {}
@@ -212,13 +214,13 @@ impl UndoNote {
     }
 }
 
-/// Whether a file has a name yet: what is written into one without is lost.
+/// Whether a file still has a name; text written into a file without a name is lost.
 fn is_linked(file: &fs::File) -> bool {
     file.metadata().is_ok_and(|metadata| metadata.nlink() > 0)
 }
 
-/// The file's text. Its length is always the same, and the dates stand in it twice, because it is
-/// overwritten: a write that was cut short is told from a whole one.
+/// The text of the file. It is overwritten in place, so its length is always the same, and it has
+/// the dates twice: this shows a write that was cut short.
 pub fn format(boot: &str, undoing: Undoing) -> String {
     let linger = undoing.linger.as_micros();
     let Dates { lvs, others, exclusive } = undoing.until;
@@ -228,11 +230,11 @@ pub fn format(boot: &str, undoing: Undoing) -> String {
     format!("boot_id {boot}\nlinger_us {linger:020}\n{dates}{dates}")
 }
 
-/// What is noted in a file's text; `None` where it is damaged or of another boot.
+/// The contents of a file's text; `None` where the text is damaged or from another boot.
 pub fn parse(text: &[u8], boot: &str) -> Option<Undoing> {
     let text = core::str::from_utf8(text).ok()?;
     let mut lines = text.lines();
-    // The boot's id is compared with the whole.
+    // The boot id is compared together with the whole text.
     lines.next()?;
     let mut number = |name: &str| lines.next()?.strip_prefix(name)?.parse().ok();
     let linger = Duration::from_micros(number("linger_us ")?);
@@ -264,7 +266,7 @@ mod tests {
         assert_eq!(Undone::of(Role::Lv, Undoes::Nothing), None);
     }
 
-    /// Tells until when LVs' locks wait.
+    /// Returns the time until which locks of LVs wait.
     fn start(directory: &Path, lease: Duration, began: u64, first: bool) -> (UndoNote, Instant) {
         let timing = Timing::for_lease(lease);
         let (note, earlier) = UndoNote::start(directory, &timing, at(began), first).unwrap();
@@ -279,7 +281,7 @@ mod tests {
         let (mut note, until) = start(directory.path(), LEASE, 100, true);
         assert_eq!(until, at(0), "there was no earlier life");
         assert!(note.cover(Undone::Lvs, at(200)));
-        // Longer than any command stays after its process has ended.
+        // No command of a dead process stays until 216.
         assert_eq!(start(directory.path(), LEASE, 201, false).1, at(216));
         assert_eq!(start(directory.path(), LEASE, 230, false).1, at(216), "which is inherited");
         note.cover(Undone::Lvs, at(300));
@@ -322,7 +324,7 @@ mod tests {
         let (mut note, _) = start(directory.path(), Duration::from_secs(2), 100, true);
         fs::remove_file(&file).unwrap();
         assert_eq!(start(directory.path(), Duration::from_secs(2), 200, false).1, at(215));
-        // It was removed under the first one, too.
+        // The note was also removed while the first one was open.
         assert!(note.cover(Undone::Lvs, at(300)));
         let whole = fs::read(&file).unwrap();
         assert_eq!(parse(&whole, &note.boot).unwrap().until.lvs, at(302));
@@ -354,7 +356,7 @@ mod tests {
         fs::remove_file(&state).unwrap();
         assert!(note.cover(Undone::Lvs, at(202)));
         assert_eq!(start(&state, LEASE, 203, false).1, at(218));
-        // What can be neither written nor removed.
+        // A note that can be neither written nor removed.
         fs::remove_file(state.join(FILE)).unwrap();
         fs::create_dir(state.join(FILE)).unwrap();
         assert!(!note.cover(Undone::Lvs, at(300)));

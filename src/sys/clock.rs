@@ -5,7 +5,8 @@ use idm_engine::Instant;
 use nix::time::{ClockId, clock_gettime};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// CLOCK_BOOTTIME: goes on while the host is suspended, as the drives' countdowns do.
+/// The time on CLOCK_BOOTTIME, which goes on while the host is suspended, as the drives' countdowns
+/// do.
 pub fn now() -> Instant {
     #[cfg(test)]
     if let Some(now) = tests::virtual_now() {
@@ -16,13 +17,14 @@ pub fn now() -> Instant {
 
 #[cfg(not(all(test, feature = "shuttle")))]
 fn boot_us() -> u64 {
-    // Cannot fail: the clock exists since Linux 2.6.39. In the far future every lease has run out.
+    // Cannot fail, because the clock exists since Linux 2.6.39. In the far future every lease has
+    // run out.
     let time = clock_gettime(ClockId::CLOCK_BOOTTIME)
         .map_or(core::time::Duration::MAX, core::time::Duration::from);
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Sleeps, on a thread that may.
+/// Sleeps. To be called only on threads that may block.
 pub fn sleep(pause: core::time::Duration) {
     #[cfg(test)]
     if tests::advance(pause) {
@@ -61,28 +63,28 @@ mod tests {
         TIME.get()
     }
 
-    /// Whether this thread's time is virtual; then it goes on.
+    /// Advances the time of this thread if it is virtual; returns whether it is.
     pub fn advance(by: Duration) -> bool {
         let time = TIME.get().map(|now| now + by);
         TIME.set(time);
         time.is_some()
     }
 
-    /// The virtual time of this thread, until it is dropped.
+    /// Guard of this thread's virtual time, which ends when this is dropped.
     pub struct VirtualTime(());
 
     impl VirtualTime {
-        /// When it began.
+        /// The time at which it began.
         pub fn begin(&self) -> Instant {
             BEGIN
         }
 
-        /// Time passes.
+        /// Lets time pass.
         pub fn advance(&self, by: Duration) {
             advance(by);
         }
 
-        /// So long after the beginning.
+        /// Sets the time to `since` after the beginning.
         pub fn set(&self, since: Duration) {
             TIME.set(Some(BEGIN + since));
         }
@@ -94,7 +96,7 @@ mod tests {
         }
     }
 
-    /// Makes this thread's time stand still, to go on only as a test says.
+    /// Makes this thread's time virtual: only the test advances it.
     pub fn virtual_time() -> VirtualTime {
         TIME.set(Some(BEGIN));
         VirtualTime(())

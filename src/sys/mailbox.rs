@@ -1,7 +1,7 @@
-//! How threads tell one other thread something.
+//! A mailbox for messages from many threads to one.
 //!
-//! Unlike a channel, a message can be left without waking the receiver: where many come in a row,
-//! waking it once for all of them costs a fraction of the processor time.
+//! Unlike with a channel, a message can be left without waking the receiver: for many messages in a
+//! row, a single wake-up costs a fraction of the processor time.
 
 use crate::sys::sync::{Condvar, Mutex, MutexGuard, planted};
 use core::time::Duration;
@@ -15,7 +15,7 @@ pub struct Mailbox<T> {
 
 struct MailboxState<T> {
     messages: VecDeque<T>,
-    /// The receiver waits and has not been woken.
+    /// Whether the receiver waits and has not been woken.
     asleep: bool,
     closed: bool,
 }
@@ -32,13 +32,13 @@ impl<T> Mailbox<T> {
         self.state.lock()
     }
 
-    /// Hands over a message and wakes the receiver. `false`, and the message is dropped, where
-    /// there is no receiver any more.
+    /// Delivers a message and wakes the receiver. Returns `false` and drops the message where there
+    /// is no receiver any more.
     pub fn send(&self, message: T) -> bool {
         self.put(message, true)
     }
 
-    /// Hands over a message that the receiver finds when it wakes for something else.
+    /// Delivers a message that the receiver finds when it wakes for another reason.
     pub fn leave(&self, message: T) -> bool {
         self.put(message, false)
     }
@@ -50,7 +50,7 @@ impl<T> Mailbox<T> {
         let asleep = planted!(AskBeforePut).then(|| self.state().asleep);
         let mut state = self.state();
         if state.closed {
-            // Dropped without the lock: it may tell somebody.
+            // The message is dropped without the lock, because its drop may send another message.
             drop(state);
             return false;
         }
@@ -67,8 +67,8 @@ impl<T> Mailbox<T> {
         true
     }
 
-    /// Takes all messages, oldest first, into `into`, which must be empty. Waits for one, for
-    /// `bound` at most, where there is none.
+    /// Moves all messages, oldest first, into `into`, which must be empty. Where there is none,
+    /// waits up to `bound` for one.
     pub fn take(&self, into: &mut VecDeque<T>, bound: Duration) {
         let mut state = self.state();
         if state.messages.is_empty() {
@@ -83,7 +83,7 @@ impl<T> Mailbox<T> {
         core::mem::swap(&mut state.messages, into);
     }
 
-    /// Refuses messages from now on and drops those that were not taken.
+    /// Refuses messages from now on, and drops those that were not taken.
     pub fn close(&self) {
         let mut state = self.state();
         let dropped = core::mem::take(&mut state.messages);
@@ -113,7 +113,7 @@ mod tests {
         into.into()
     }
 
-    /// Waits until the receiver waits.
+    /// Waits until the receiver is asleep.
     fn asleep(mailbox: &Mailbox<u32>) {
         while !mailbox.state().asleep {
             thread::yield_now();
@@ -155,7 +155,7 @@ mod tests {
             .collect();
         let mut count = 0;
         while count < 40_000 {
-            // A wake-up that is missed shows as a minute without a message.
+            // A missed wake-up shows as a minute without a message.
             let messages = taken(&mailbox, LONG);
             assert!(!messages.is_empty(), "{count}");
             count += messages.len();

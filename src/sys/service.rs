@@ -1,4 +1,4 @@
-//! A thread that does what others tell it by a common state, and ends with its owner.
+//! A thread that acts on a shared state and ends with its owner.
 
 use super::sync::thread::JoinHandle;
 use super::sync::{Condvar, Mutex, MutexGuard};
@@ -8,13 +8,13 @@ use core::time::Duration;
 use std::io;
 use std::sync::Arc;
 
-/// The thread, in its owner's hands. Dropping it ends the thread and waits for its end.
+/// Handle of the thread. Dropping it ends the thread and waits for its end.
 pub struct Service<S> {
     shared: Arc<Shared<S>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// The state that the thread and those who tell it something share.
+/// State that the thread shares with its users.
 pub struct Shared<S> {
     told: Mutex<Told<S>>,
     changed: Condvar,
@@ -58,7 +58,7 @@ impl<S> Shared<S> {
         self.changed.notify_all();
     }
 
-    /// Waits until the thread is woken, `bound` at most, where there is one.
+    /// Waits until the thread is woken, at most `bound` where one is given.
     pub fn wait(&self, told: MutexGuard<'_, Told<S>>, bound: Option<Duration>) {
         match bound {
             Some(bound) => drop(self.changed.wait_timeout(told, bound)),
@@ -66,7 +66,7 @@ impl<S> Shared<S> {
         }
     }
 
-    /// Waits for as long as the condition holds, `bound` at most.
+    /// Waits as long as the condition holds, at most `bound`.
     pub fn wait_while<'a>(
         &'a self,
         told: MutexGuard<'a, Told<S>>,
@@ -78,7 +78,7 @@ impl<S> Shared<S> {
 }
 
 impl<S: Send + 'static> Service<S> {
-    /// Starts the thread, which ends when the state says so.
+    /// Starts the thread. It ends when the state says so.
     pub fn start(
         name: &str,
         state: S,
@@ -93,7 +93,7 @@ impl<S: Send + 'static> Service<S> {
 }
 
 impl<S> Service<S> {
-    /// What is shared with the thread.
+    /// The state that is shared with the thread.
     pub fn shared(&self) -> &Arc<Shared<S>> {
         &self.shared
     }
@@ -104,7 +104,7 @@ impl<S> Drop for Service<S> {
         self.shared.lock().quit = true;
         self.shared.wake();
         if let Some(thread) = self.thread.take() {
-            // It only fails where the thread panicked, which was logged then.
+            // This fails only where the thread panicked, which was logged then.
             let _ = thread.join();
         }
     }

@@ -1,11 +1,11 @@
 //! Mutex and Condvar, channels and threads: those of the standard library.
 //!
-//! In a build for ThreadSanitizer (`c-tests/tsan.sh`, `--cfg idm_tsan`) they are wrapped, and tell
-//! it what it cannot see: the standard library that comes with the compiler is not instrumented, so
-//! that a thread that had to wait for a mutex would seem not to have taken it at all.
+//! In a build for ThreadSanitizer (`c-tests/tsan.sh`, `--cfg idm_tsan`) they are wrapped, and show
+//! it the order of events. The standard library that comes with the compiler is not instrumented,
+//! so ThreadSanitizer would miss that a waiting thread has taken a mutex.
 //!
-//! In the tests named `schedules` (feature `shuttle`) they are those of `scheduled`, with which a
-//! test decides which thread goes on when.
+//! In the tests named `schedules` (feature `shuttle`) they come from `scheduled`, which lets a test
+//! decide the order in which threads run.
 
 #[cfg(all(test, feature = "shuttle"))]
 pub mod scheduled;
@@ -29,13 +29,13 @@ pub use base::{MutexGuard, WaitTimeoutResult};
 use core::time::Duration;
 use std::sync::PoisonError;
 
-/// As [`std::sync::Mutex`]. A thread that panics with it leaves what it guards as it is: whatever
-/// may panic there is caught, and others go on with what they find.
+/// As [`std::sync::Mutex`], but without poisoning. After a panic the guarded data stays as it is:
+/// panics are caught, and other threads go on with that data.
 #[derive(Debug, Default)]
 pub struct Mutex<T>(base::Mutex<T>);
 
 impl<T> Mutex<T> {
-    /// A mutex that nobody holds.
+    /// A free mutex.
     pub const fn new(value: T) -> Mutex<T> {
         Mutex(base::Mutex::new(value))
     }
@@ -51,7 +51,7 @@ impl<T> Mutex<T> {
 pub struct Condvar(base::Condvar);
 
 impl Condvar {
-    /// Nobody waits yet.
+    /// A condition without waiting threads.
     pub const fn new() -> Condvar {
         Condvar(base::Condvar::new())
     }
@@ -66,12 +66,12 @@ impl Condvar {
         self.0.notify_all();
     }
 
-    /// Gives the mutex up, and takes it again when it was woken.
+    /// Releases the mutex, waits, and takes it again after a wake-up.
     pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
         self.0.wait(guard).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// As [`Condvar::wait`], for `bound` at most.
+    /// As [`Condvar::wait`], for at most `bound`.
     pub fn wait_timeout<'a, T>(
         &self,
         guard: MutexGuard<'a, T>,
@@ -92,7 +92,7 @@ impl Condvar {
     }
 }
 
-/// `true` where a test has planted that mistake, see `scheduled::Race`.
+/// `true` where a test has planted this mistake, see `scheduled::Race`.
 macro_rules! planted {
     ($race:ident) => {{
         #[cfg(all(test, feature = "shuttle"))]
@@ -117,14 +117,14 @@ mod told {
     #[derive(Debug, Default)]
     pub struct Mutex<T> {
         inner: sync::Mutex<T>,
-        /// What one holder did comes before what the next one does. The mutex sees to it; this
-        /// says it once more, where it is seen.
+        /// Orders the accesses of one holder before those of the next. The mutex ensures this
+        /// already, but ThreadSanitizer sees only this counter.
         order: AtomicUsize,
     }
 
     /// As [`std::sync::MutexGuard`].
     pub struct MutexGuard<'a, T> {
-        /// `None` only while it is given to [`Condvar`].
+        /// `None` only while [`Condvar`] has it.
         inner: Option<sync::MutexGuard<'a, T>>,
         order: &'a AtomicUsize,
     }
@@ -145,7 +145,7 @@ mod told {
             MutexGuard { inner: Some(inner), order }
         }
 
-        /// The mutex's own guard, which is about to be given up.
+        /// The inner guard, which is about to be released.
         fn give(mut self) -> (sync::MutexGuard<'a, T>, &'a AtomicUsize) {
             self.order.fetch_add(1, Ordering::Release);
             let inner = self.inner.take();

@@ -1,4 +1,4 @@
-//! Threads that leave lvmlockd's signals alone.
+//! Threads that do not handle lvmlockd's signals.
 
 use crate::sys::sync::thread::{Builder, JoinHandle};
 use core::cell::Cell;
@@ -10,13 +10,14 @@ thread_local! {
     static OURS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether the calling thread is one of the library's.
+/// Whether the calling thread belongs to the library.
 pub fn is_ours() -> bool {
     OURS.get()
 }
 
 /// Starts a thread with all signals blocked, so that lvmlockd's handlers run on its own threads.
-/// They are blocked before the thread exists: it inherits the mask and has no moment without.
+/// The caller blocks them before the thread exists, so that the thread inherits the mask from its
+/// first moment.
 pub fn spawn<F>(name: &str, body: F) -> io::Result<JoinHandle<()>>
 where
     F: FnOnce() + Send + 'static,
@@ -30,7 +31,7 @@ where
     spawned
 }
 
-/// What a panic said.
+/// The message of a panic.
 pub fn panic_text(panic: &(dyn Any + Send)) -> &str {
     panic
         .downcast_ref::<&str>()

@@ -1,18 +1,18 @@
-//! A disk: which drive it is, and the path to it.
+//! A disk: the drive that it belongs to, and the path to it.
 
 use super::identity::{DiskIdentity, DiskKind, identity, kind};
 use super::sysfs::{attribute, node_of};
 use core::fmt;
 use std::path::{Path, PathBuf};
 
-/// A drive, found.
+/// A drive that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Located {
-    /// Its full identity, the same on every host: of the logical unit, for SCSI.
+    /// Full identity, the same on every host; for SCSI that of the logical unit.
     pub identity: String,
-    /// The identity of the device that fails as a whole, of which it may be a part.
+    /// Identity of the device that fails as a whole; the drive may be a part of it.
     pub device: String,
-    /// The paths to it, the best first. Never empty.
+    /// Paths to the drive, the best first. Never empty.
     pub paths: Vec<PathAddress>,
 }
 
@@ -21,8 +21,8 @@ pub struct Located {
 pub enum PathAddress {
     /// A SCSI disk, by its block node.
     Scsi(PathBuf),
-    /// An NVMe drive, by the block node of a namespace; with native multipath that is the head,
-    /// behind which the kernel chooses a controller.
+    /// An NVMe drive, by the block node of a namespace. With native multipath this is the head, and
+    /// the kernel chooses a controller.
     Nvme(PathBuf),
     /// An emulated drive, by its socket.
     Emulated(PathBuf),
@@ -36,9 +36,9 @@ impl fmt::Display for PathAddress {
     }
 }
 
-/// How the identity of an emulated drive begins.
+/// Prefix of the identity of an emulated drive.
 pub(super) const EMULATED: &str = "emulated.";
-/// How the identity begins that stands for a path that leads to no drive.
+/// Prefix of the identity that stands for a path without a drive.
 pub const UNKNOWN: &str = "unknown.";
 
 /// Whether a block device is a whole disk with a node of its own: no partition, nothing stacked,
@@ -48,7 +48,7 @@ pub(super) fn is_disk(device: &Path) -> bool {
     has("dev") && has("device") && !has("partition")
 }
 
-/// The drive that a disk is, and the path to it. An error says what was found.
+/// The drive of a disk, and the path to it. An error describes the device.
 pub(super) fn drive_of(disk: &Path) -> Result<(DiskIdentity, PathAddress), String> {
     let kind = kind(disk)?;
     let address = match kind {
@@ -58,10 +58,10 @@ pub(super) fn drive_of(disk: &Path) -> Result<(DiskIdentity, PathAddress), Strin
     Ok((identity(disk, kind)?, address))
 }
 
-/// The name that makes a partition's drive one of the global lock's, exactly.
+/// The exact name of a partition that makes its drive one of the global lock's drives.
 const GLOBAL_PARTITION: &str = "propeller";
 
-/// Whether a block device is a partition with that name. The kernel tells the name in `uevent`.
+/// Whether a block device is a partition with that name. The kernel reports the name in `uevent`.
 pub(super) fn has_global_name(device: &Path) -> bool {
     device.join("partition").exists()
         && attribute(device, "uevent").is_some_and(|text| {

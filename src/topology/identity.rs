@@ -1,41 +1,43 @@
-//! Who a drive is: the same text on every host and by every path, at full length.
+//! The identity of a drive: the same text on every host and by every path, at full length.
 //!
-//! Who is asked and what fails are two things. A drive with two actuators is two logical units,
-//! each with an identity and perhaps a mutex table of its own; it is one device, which fails as a
-//! whole.
+//! The unit that answers commands and the device that fails can differ. A drive with two actuators
+//! has two logical units, each with an identity and perhaps a mutex table of its own, but it is one
+//! device that fails as a whole.
 
 use super::sysfs::{attribute, link_name};
 use std::fs;
 use std::path::Path;
 
-/// How a disk takes commands.
+/// The command set of a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DiskKind {
     Scsi,
     Nvme,
 }
 
-/// What a disk is, by its sysfs directory. An error says what else it is.
+/// The kind of a disk, by its sysfs directory. An error describes another kind of device.
 pub(super) fn kind(disk: &Path) -> Result<DiskKind, String> {
     match link_name(&disk.join("device"), "subsystem").as_deref() {
         Some("scsi") => Ok(DiskKind::Scsi),
-        // A namespace belongs to its controller, the head of native multipath to the subsystem.
+        // The parent of a namespace is its controller, that of the head of native multipath the
+        // subsystem.
         Some("nvme" | "nvme-subsystem") => Ok(DiskKind::Nvme),
         Some(other) => Err(format!("a disk of the kernel's {other} subsystem")),
         None => Err("a disk of no known kind".to_owned()),
     }
 }
 
-/// Who a disk is.
+/// Identity of a disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct DiskIdentity {
-    /// Of what has a mutex table.
+    /// Identity of the unit that has a mutex table.
     pub unit: String,
-    /// Of what fails as a whole: the unit's, where the disk does not tell.
+    /// Identity of the device that fails as a whole; the unit's, where the disk does not report
+    /// one.
     pub device: String,
 }
 
-/// The identity of a disk. An error says what was found.
+/// The identity of a disk. An error describes the device.
 pub(super) fn identity(disk: &Path, kind: DiskKind) -> Result<DiskIdentity, String> {
     match kind {
         DiskKind::Scsi => {
@@ -48,8 +50,9 @@ pub(super) fn identity(disk: &Path, kind: DiskKind) -> Result<DiskIdentity, Stri
     }
 }
 
-/// The identity of a SCSI disk: the best designator of its VPD page 83, chosen by us because
-/// kernels have changed their choice; where the page is not there, the kernel's choice.
+/// The identity of a SCSI disk: the best designator of its VPD page 83. This library chooses it,
+/// because kernels have changed their choice; where there is no such page, the kernel's choice
+/// counts.
 fn scsi(disk: &Path) -> Option<DiskIdentity> {
     let device = disk.join("device");
     let page = fs::read(device.join("vpd_pg83")).unwrap_or_default();
@@ -58,16 +61,16 @@ fn scsi(disk: &Path) -> Option<DiskIdentity> {
     Some(DiskIdentity { unit, device })
 }
 
-/// The identity of the drive that an NVMe namespace is on.
+/// The identity of the drive that has an NVMe namespace.
 ///
-/// Mutex commands name no namespace: one drive has one mutex table, however many namespaces it
-/// has and by however many controllers it is reached. What is one drive in that sense is the
-/// NVM subsystem. So its name (NQN) is the identity, and not the NGUID, EUI-64 or UUID of a
-/// namespace, by which two namespaces would be two votes of one drive. The serial number is the
-/// subsystem's, too; it is added in case that a maker has given one name to many drives. The
-/// identifier of the namespace serves only where the subsystem has neither name nor number.
+/// Mutex commands name no namespace: one drive has one mutex table for all its namespaces and
+/// controllers. In this sense a drive is an NVM subsystem. So the name (NQN) of the subsystem is
+/// the identity. With the NGUID, EUI-64 or UUID of a namespace, two namespaces would be two votes
+/// of one drive. The serial number of the subsystem is added in case a manufacturer gives one name
+/// to many drives. The identifier of the namespace is used only where the subsystem has neither
+/// name nor number.
 fn nvme(disk: &Path) -> Option<String> {
-    // Both are there in the controller's directory and in the subsystem's.
+    // Both are in the controller's directory and in the subsystem's.
     let device = disk.join("device");
     let serial = attribute(&device, "serial");
     let name = attribute(&device, "subsysnqn").or_else(|| {
@@ -92,14 +95,14 @@ const TYPE_NAA: u8 = 3;
 const NAA_LOCAL: u8 = 3;
 
 /// The identity of the logical unit in a device identification page: NAA, else EUI-64, else T10
-/// vendor id; of several the longest, then the greatest, so that the order in the page does not
-/// matter. `None` where the page names no such designator.
+/// vendor id. Of several the longest counts, then the greatest, so that the order in the page does
+/// not matter. `None` where the page has no such designator.
 pub fn designator(page: &[u8]) -> Option<String> {
     best(page, |association, _| association == ASSOCIATION_LUN)
 }
 
 /// The identity of the device that the logical unit is a part of (target device), chosen in the
-/// same way. Zeros name no device: firmware that has no name for it writes them.
+/// same way. Zeros are no name: firmware without a name for the device writes them.
 pub fn device_designator(page: &[u8]) -> Option<String> {
     best(page, |association, value| {
         association == ASSOCIATION_DEVICE && value.iter().any(|&byte| byte != 0)
@@ -122,7 +125,7 @@ fn best(page: &[u8], wanted: impl Fn(u8, &[u8]) -> bool) -> Option<String> {
         let rank = match (header[1] & 0x0F, value.first()) {
             _ if !wanted(header[1] >> 4 & 3, value) => continue,
             (_, None) => continue,
-            // Locally assigned: unique only as far as the administrator took care.
+            // Locally assigned: unique only if the administrator has made it so.
             (TYPE_NAA, Some(first)) if first >> 4 == NAA_LOCAL => 2,
             (TYPE_NAA, _) => 4,
             (TYPE_EUI, _) => 3,

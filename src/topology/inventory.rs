@@ -1,4 +1,4 @@
-//! Which disks the host has: the paths to every drive, and the partitions of the global lock.
+//! The disks of a host: the paths to every drive, and the partitions of the global lock.
 
 use super::disk::{EMULATED, Located, PathAddress, UNKNOWN, drive_of, has_global_name, is_disk};
 use super::identity::DiskIdentity;
@@ -11,12 +11,12 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inventory {
     drives: HashMap<String, Vec<PathAddress>>,
-    /// The drives with a partition for the global lock, and the first such partition's node.
+    /// Drives with a partition for the global lock, each with the node of the first such partition.
     global: Vec<(PathBuf, Located)>,
 }
 
 impl Inventory {
-    /// One scan of all block devices. Disks that are no drives of ours are left out.
+    /// Scans all block devices. Disks that cannot be drives with IDM are left out.
     pub(super) fn take(sysfs: &Sysfs) -> io::Result<Inventory> {
         let mut inventory = Inventory::default();
         let devices = sysfs.block_devices()?;
@@ -38,19 +38,20 @@ impl Inventory {
         Ok(inventory)
     }
 
-    /// The paths that lead to a drive: the kernel gives another node where the old one is still in
-    /// use when a drive comes back.
+    /// The paths to a drive. When a drive comes back and its old node is still in use, the kernel
+    /// gives it another one.
     pub fn paths_of(&self, identity: &str) -> &[PathAddress] {
         self.drives.get(identity).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether a drive with that identity would be listed if it were there: emulated ones and those
-    /// that are only known by a path that leads nowhere are not.
+    /// Whether a drive with this identity would be listed if it were present: emulated drives, and
+    /// drives known only by a path that leads nowhere, are not.
     pub fn would_list(identity: &str) -> bool {
         !identity.starts_with(EMULATED) && !identity.starts_with(UNKNOWN)
     }
 
-    /// The drives that have a partition for the global lock, each with the node of the first one.
+    /// The drives with a partition for the global lock, each with the node of the first such
+    /// partition.
     pub fn global(&self) -> &[(PathBuf, Located)] {
         &self.global
     }

@@ -1,25 +1,24 @@
-//! From a block device down to the disks that it is made of: partitions, device-mapper, md.
+//! The disks that a block device is made of, below partitions, device-mapper and md.
 
 use super::sysfs::{attribute, disk_of, entries, name_of};
 use std::path::{Path, PathBuf};
 
-/// What a block device is made of.
+/// Components of a block device.
 #[derive(Debug, Default)]
 pub(super) struct Stack {
     /// The disks, each once.
     pub disks: Vec<PathBuf>,
-    /// Names of block devices that are named in the stack and gone.
+    /// Names of block devices that belong to the stack and are gone.
     pub missing: Vec<String>,
 }
 
-/// Nothing stacks deeper; a bound in case that what is read makes no sense.
+/// The deepest possible stack: a limit in case sysfs contains nonsense.
 const MOST_LEVELS: usize = 32;
-/// The uuid of a multipath map begins with it: multipath-tools gives it.
+/// Prefix of the uuid of a multipath map, set by multipath-tools.
 const MULTIPATH: &str = "mpath-";
 
 impl Stack {
-    /// All disks below a block device. An error says what was found that
-    /// is no disk.
+    /// All disks below a block device. An error names the device that is not a disk.
     pub(super) fn below(device: &Path) -> Result<Stack, String> {
         let mut stack = Stack::default();
         stack.add(device, device, 0)?;
@@ -27,7 +26,7 @@ impl Stack {
     }
 
     fn add(&mut self, top: &Path, device: &Path, level: usize) -> Result<(), String> {
-        // Where a virtual device is found below another one, both are named.
+        // For a virtual device below another one, the error names both.
         let found = |what: &str| {
             if device == top { what.to_owned() } else { format!("on {}, {what}", name_of(device)) }
         };
@@ -38,7 +37,7 @@ impl Stack {
             let disk = disk_of(device).ok_or_else(|| found("a partition without a disk"))?;
             return self.add(top, &disk, level + 1);
         }
-        // What is stacked on others has no device of its own.
+        // A stacked device has no `device` directory of its own.
         if device.join("device").exists() {
             if !self.disks.iter().any(|disk| disk == device) {
                 self.disks.push(device.to_path_buf());
@@ -58,7 +57,7 @@ impl Stack {
         let before = self.missing.len();
         let disks = self.disks.len();
         for slave in slaves {
-            // The kernel leaves the link of a disk that is gone until the table is loaded again.
+            // The kernel keeps the link of a disk that is gone until the table is loaded again.
             let name = name_of(&slave);
             if slave.exists() {
                 self.add(top, &device.with_file_name(name), level + 1)?;
@@ -66,7 +65,7 @@ impl Stack {
                 self.missing.push(name);
             }
         }
-        // The paths of a map are those of one drive; any of them stands for it.
+        // All paths of a map lead to one drive; any of them stands for it.
         if is_multipath && self.disks.len() > disks {
             self.missing.truncate(before);
         }
@@ -74,7 +73,7 @@ impl Stack {
     }
 }
 
-/// What a block device is that is no disk and has none below it.
+/// The kind of a block device that is not a disk and has none below it.
 fn what_is(device: &Path) -> &'static str {
     if device.join("dm").exists() {
         "a device-mapper device without a disk below it"

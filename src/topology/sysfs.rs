@@ -1,13 +1,13 @@
 //! Reading sysfs, by absolute paths below one root.
 //!
-//! A block device, disk or partition, stands for itself as `class/block/NAME`: a link that the
-//! kernel follows in every call, so that no path has to be resolved here first.
+//! A block device, disk or partition, is `class/block/NAME`: a link that the kernel follows in
+//! every call, so that no path has to be resolved first.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Where sysfs is mounted; a directory that a test made, in tests.
+/// Mount point of sysfs; in tests, a directory that the test made.
 #[derive(Clone, Debug)]
 pub(super) struct Sysfs {
     root: PathBuf,
@@ -38,13 +38,13 @@ impl Sysfs {
         Ok(device)
     }
 
-    /// How many kernel events there were since the host was started.
+    /// The number of kernel events since the host booted.
     pub(super) fn event_count(&self) -> Option<u64> {
         attribute(&self.root.join("kernel"), "uevent_seqnum")?.parse().ok()
     }
 }
 
-/// What is in a directory, in the order of the names; nothing where it cannot be read.
+/// The entries of a directory, in the order of their names; empty where it cannot be read.
 pub(super) fn entries(directory: &Path) -> Vec<PathBuf> {
     fs::read_dir(directory).map(sorted).unwrap_or_default()
 }
@@ -55,7 +55,7 @@ fn sorted(entries: fs::ReadDir) -> Vec<PathBuf> {
     paths
 }
 
-/// An attribute's text. `None` where it is not there, cannot be read or is blank.
+/// The text of an attribute. `None` where it is missing, unreadable or blank.
 pub(super) fn attribute(directory: &Path, name: &str) -> Option<String> {
     let text = fs::read(directory.join(name)).ok()?;
     let text = String::from_utf8_lossy(&text);
@@ -63,7 +63,7 @@ pub(super) fn attribute(directory: &Path, name: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
-/// The last part of what a link leads to, such as the name of a device's subsystem.
+/// The last component of a link's target, such as the name of a device's subsystem.
 pub(super) fn link_name(directory: &Path, name: &str) -> Option<String> {
     let target = fs::read_link(directory.join(name)).ok()?;
     Some(name_of(&target))
@@ -76,12 +76,12 @@ pub(super) fn disk_of(partition: &Path) -> Option<PathBuf> {
     Some(partition.with_file_name(disk))
 }
 
-/// The kernel's name of a device: its directory's.
+/// The kernel's name of a device, which is that of its directory.
 pub(super) fn name_of(device: &Path) -> String {
     device.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// A block device's node. The kernel names it as it names the directory, with '!' for '/'.
+/// The node of a block device. It has the name of the directory, where '!' stands for '/'.
 pub(super) fn node_of(device: &Path) -> PathBuf {
     Path::new("/dev").join(name_of(device).replace('!', "/"))
 }

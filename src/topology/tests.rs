@@ -1,4 +1,4 @@
-//! On sysfs trees as the kernel lays them out, made by the tests.
+//! Tests on sysfs trees that they make in the layout of the kernel.
 
 use super::identity::tests::{NAA5, page};
 use super::*;
@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 
 const NAA: u8 = 3;
 
-/// A host's sysfs.
+/// The sysfs of a host.
 pub(crate) struct Tree {
     root: tempfile::TempDir,
     devices: Cell<u32>,
@@ -34,12 +34,12 @@ impl Tree {
         self.topology().locate_device("/dev/pv", number)
     }
 
-    /// Finds by a path of the host's.
+    /// The drives behind one path.
     fn locate_path(topology: &Topology, path: &str) -> Result<Found, TopologyError> {
         topology.locate(&[path.to_owned()]).remove(0)
     }
 
-    /// What is found, as text: identities and ways.
+    /// The result as text: identities and paths.
     fn found(&self, device: &Path) -> String {
         let found = self.locate(device).unwrap();
         assert_eq!(found.missing, Vec::<String>::new());
@@ -79,7 +79,7 @@ impl Tree {
         symlink(self.root.path().join(subsystem), device.join("subsystem")).unwrap();
     }
 
-    /// A SCSI disk with that page 83; each is a LUN of an adapter of its own.
+    /// A SCSI disk with this page 83; each is a LUN of an adapter of its own.
     pub(crate) fn scsi(&self, node: &str, page83: &[u8]) -> PathBuf {
         let lun = format!("pci0000:00/{node}/host0/target0:0:0/0:0:0:0");
         let disk = self.block(&format!("{lun}/block/{node}"));
@@ -92,12 +92,12 @@ impl Tree {
         disk
     }
 
-    /// A SCSI disk with a NAA designator that ends with that number.
+    /// A SCSI disk with a NAA designator that ends with this number.
     pub(crate) fn drive(&self, node: &str, number: u8) -> PathBuf {
         self.scsi(node, &page(&[(0, NAA, &[0x50, 0, 0xC5, 0, 0, 0, 0, number])]))
     }
 
-    /// A SCSI disk with that number which is a part of a device with that number.
+    /// A SCSI disk with the number `number`, a part of the device with the number `device`.
     pub(crate) fn unit(&self, node: &str, number: u8, device: u8) -> PathBuf {
         let unit = [0x50, 0, 0xC5, 0, 0, 0, 0, number];
         let device = [0x50, 0, 0xC5, 0, 0, 0, 1, device];
@@ -119,7 +119,7 @@ impl Tree {
         partition
     }
 
-    /// A device is no longer there; links to it may still be.
+    /// Removes a device; links to it may remain.
     pub(crate) fn remove(&self, device: &Path) {
         fs::remove_dir_all(device).unwrap();
         fs::remove_file(self.root.path().join("class/block").join(name(device))).unwrap();
@@ -142,7 +142,7 @@ impl Tree {
         map
     }
 
-    /// What a controller or an NVM subsystem tells of itself.
+    /// The attributes of a controller or an NVM subsystem.
     fn nvme_device(
         &self,
         directory: &str,
@@ -217,7 +217,7 @@ fn the_paths_of_a_multipath_map_are_one_drives() {
     // kpartx makes a linear map of a partition on it.
     let partition = tree.stacked("dm-1", "dm", &[&map]);
     assert_eq!(tree.found(&partition), expected);
-    // A path goes, and the map is not loaded again at once.
+    // A path disappears, and the map is not loaded again at once.
     fs::remove_dir_all(&paths[0]).unwrap();
     assert_eq!(tree.found(&map), expected.replace("/dev/sda, ", ""));
     for path in &paths[1..] {
@@ -307,7 +307,7 @@ fn an_nvme_drive_without_a_name_has_a_number_or_its_namespaces_identifier() {
         identity("nvme1", &SUBSYSTEM[..1], wwid).unwrap(),
         format!("nvme.{}", SUBSYSTEM[0].1)
     );
-    // A model is many drives'.
+    // Many drives have the same model.
     assert_eq!(identity("nvme2", &SUBSYSTEM[2..], wwid).unwrap(), format!("nvme-namespace.{wwid}"));
     assert_eq!(
         identity("nvme3", &[("serial", "   ")], wwid).unwrap(),
@@ -461,7 +461,7 @@ fn what_was_found_is_remembered_until_the_next_kernel_event() {
     assert_eq!([remember(), remember()], [false, true]);
     count(Some(8));
     assert_eq!([remember(), remember()], [false, true]);
-    // Where events are not counted, nothing is remembered.
+    // Where events are not counted, no result is kept.
     count(None);
     assert_eq!([remember(), remember()], [false, false]);
 }

@@ -1,4 +1,4 @@
-//! The kernel's own events about devices: they come from the kernel and need no udev.
+//! The kernel's own events about devices: they need no udev.
 
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -7,16 +7,16 @@ use nix::sys::socket::{
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-/// The multicast group of the kernel itself; udev's is the second.
+/// Multicast group of the kernel itself; udev uses the second.
 const KERNEL: u32 = 1;
-/// The kernel's messages are not longer than UEVENT_BUFFER_SIZE and a header.
+/// Bytes of the longest message of the kernel: UEVENT_BUFFER_SIZE and a header.
 const MESSAGE: usize = 8192;
 
-/// A socket on which the kernel tells of devices.
+/// A socket for the kernel's events about devices.
 pub struct Uevents(OwnedFd);
 
 impl Uevents {
-    /// Fails where the kernel does not allow it, for example by a seccomp filter.
+    /// Opens the socket. Fails where this is not allowed, for example by a seccomp filter.
     pub fn open() -> io::Result<Uevents> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let protocol = SockProtocol::NetlinkKObjectUEvent;
@@ -25,8 +25,8 @@ impl Uevents {
         Ok(Uevents(fd))
     }
 
-    /// Takes all events that have come, without waiting. Whether disks may have changed: some event
-    /// says so, or events were lost.
+    /// Takes all events that have arrived, without waiting. Returns whether disks may have changed:
+    /// an event says so, or events were lost.
     pub fn drain(&self) -> bool {
         let mut changed = false;
         let mut message = [0; MESSAGE];
@@ -47,8 +47,8 @@ impl AsFd for Uevents {
     }
 }
 
-/// Whether a kernel event may be about a disk, its partitions or its controller. What is only
-/// stacked on disks is not: a logical volume that is activated changes no drive.
+/// Whether a kernel event may be about a disk, its partitions or its controller. An event about a
+/// device that is only stacked on disks is not: activating a logical volume changes no drive.
 pub fn concerns_disks(message: &[u8]) -> bool {
     let mut fields = message.split(|&byte| byte == 0);
     // The first is ACTION@DEVPATH. The kernel's messages have no other header.
@@ -104,7 +104,7 @@ mod tests {
     fn what_is_no_event_concerns_nobody() {
         let whole = event("add", "/devices/x", "block");
         for length in 0..whole.len() {
-            // Whole fields are enough.
+            // Either result is right: the part may have all the fields that count.
             concerns_disks(&whole[..length]);
         }
         for message in
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn nothing_is_waited_for() {
-        // Where the socket is not allowed there is nothing to test.
+        // Where the socket is not allowed, there is nothing to test.
         if let Ok(uevents) = Uevents::open() {
             uevents.drain();
         }

@@ -1,9 +1,8 @@
-//! Until when a command may take its steps.
+//! Deadlines for the steps of a command.
 //!
-//! A lock engine relies on two moments. A quarter of a lease after it handed a command out
-//! ([`Timing::linger`]) it has been told what became of it; a quarter of a lease after it was told
-//! that the command's fate is unknown, nothing of the command reaches the drive any more.
-//! [`Limits`] divides the first quarter:
+//! A lock engine relies on two times. A quarter of a lease after it handed a command out
+//! ([`Timing::linger`]) it has the result; a quarter of a lease after the result "unknown", no part
+//! of the command reaches the drive any more. [`Limits`] divides the first quarter:
 //!
 //! ```text
 //!  submitted                                                            lease / 4
@@ -12,15 +11,16 @@
 //!   must be begun by                           time-outs over   called lost   heard of it
 //! ```
 //!
-//! The [`Deadline`] of a command is made when it is submitted and goes with it to the system call.
-//! Whatever comes before (its turn, opening the device, asking whether the drive has IDM, another
-//! path, an earlier try) leaves less for it; a step for which too little is left is not begun.
+//! The [`Deadline`] of a command is made when the command is submitted and goes with it to the
+//! system call. Everything before that call (waiting for its turn, opening the device, asking
+//! whether the drive has IDM, another path, an earlier try) leaves less time; a step with too
+//! little time left is not begun.
 //!
-//! A step asks for its time-out at the last moment, and by that the command counts as sent. Whoever
-//! gives it up learns whether it was, and nothing of it is begun afterwards.
+//! A step asks for its time-out at the last moment, and from then on the command counts as sent. A
+//! caller that gives the command up learns whether it was sent, and no step begins afterwards.
 //!
-//! The kernel ends a command some time after its time-out: it looks at them once a second, and then
-//! has to abort the command. Who reports a command does not wait for that.
+//! The kernel ends a command some time after its time-out: it checks time-outs once a second, and
+//! then has to abort the command. The report of a command does not wait for that.
 
 use crate::sys::clock;
 use crate::sys::sync::atomic::{AtomicU8, Ordering};
@@ -29,16 +29,16 @@ use core::time::Duration;
 use idm_engine::{Instant, Timing};
 use std::sync::Arc;
 
-/// What commands may take, from when they are submitted.
+/// Times that commands may take, counted from their submission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The longest that a command waits for its turn.
+    /// The longest wait of a command for its turn.
     pub wait: Duration,
     /// The longest time-out.
     pub step: Duration,
-    /// After so long every time-out is over.
+    /// Time after which every time-out has ended.
     pub over: Duration,
-    /// After so long a command is lost, whether the kernel has returned it or not.
+    /// Time after which a command is reported lost, whether the kernel has returned it or not.
     pub lost: Duration,
 }
 
@@ -62,24 +62,24 @@ impl Limits {
     }
 }
 
-/// Fates of a command: nothing of it was sent; something may have been; nothing is any more.
+/// States of a command: not sent; possibly sent; given up.
 const WAITS: u8 = 0;
 const SENT: u8 = 1;
 const GIVEN_UP: u8 = 2;
 
-/// Until when one command may take its steps. Copies are about the same command.
+/// The deadline for the steps of one command. Copies refer to the same command.
 #[derive(Clone, Debug)]
 pub struct Deadline {
     begin: Instant,
     over: Instant,
     step: Duration,
     fate: Arc<AtomicU8>,
-    /// Whether a step sends the command itself.
+    /// Whether a step with this deadline sends the command itself.
     sends: bool,
 }
 
 impl Deadline {
-    /// Whether the command may be begun: its first step has its whole time.
+    /// Whether the command may begin: its first step has its whole time.
     pub fn may_begin(&self, now: Instant) -> bool {
         now < self.begin
     }
@@ -89,8 +89,8 @@ impl Deadline {
         self.step
     }
 
-    /// The time-out of a step that is begun now and needs `shortest`. `None` where it must not be
-    /// begun any more. From then on the command may have been sent.
+    /// The time-out of a step that begins now and needs `shortest`; `None` where it must not begin
+    /// any more. After this call the command may have been sent.
     pub fn timeout(&self, shortest: Duration) -> Option<Duration> {
         let left = self.over.since(clock::now());
         if left < shortest || left.is_zero() {
@@ -103,7 +103,7 @@ impl Deadline {
         }
     }
 
-    /// Lets no further step begin. Whether the command may have been sent.
+    /// Lets no further step begin. Returns whether the command may have been sent.
     pub fn give_up(&self) -> bool {
         if planted!(GiveUpInTwoSteps) {
             let sent = self.fate.load(Ordering::Acquire) != WAITS;
@@ -113,8 +113,8 @@ impl Deadline {
         self.fate.swap(GIVEN_UP, Ordering::AcqRel) != WAITS
     }
 
-    /// The deadline of an earlier step, which does not send the command, and after which `kept` is
-    /// left for it.
+    /// The deadline of an earlier step that does not send the command; it leaves `kept` for the
+    /// command.
     pub fn keeping(&self, kept: Duration) -> Deadline {
         Deadline { over: self.over - kept, sends: false, ..self.clone() }
     }
@@ -171,7 +171,7 @@ mod tests {
         time.set(ms(6000));
         assert_eq!(deadline.keeping(ms(5000)).timeout(ms(1)), Some(ms(1000)));
         assert_eq!(deadline.keeping(ms(5000)).timeout(ms(1001)), None);
-        // More than a step has by right, where the kernel makes no shorter time-outs and it is
+        // More than a step's own time, where the kernel has no shorter time-outs and the time is
         // left.
         time.set(ms(0));
         assert_eq!(deadline.timeout(ms(9000)), Some(ms(9000)));

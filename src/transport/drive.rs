@@ -1,4 +1,4 @@
-//! IDM commands and tables, whatever language a drive speaks.
+//! IDM commands and tables, independent of the protocol that a drive speaks.
 
 use super::{Deadline, DrivePath, TransportError};
 use crate::sys::clock;
@@ -10,11 +10,11 @@ use idm_protocol::{
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 
-/// Speaks the language of one kind of drive.
+/// The protocol of one kind of drive.
 pub trait Protocol: Send + Sync {
-    /// Runs one command. Data from the drive goes to the front of an `In` buffer, whose rest is
-    /// left as it was. Time-outs are over by the deadline; where the kernel does more than to give
-    /// the command up when it has passed, the call may take longer.
+    /// Runs one command. Data from the drive goes to the front of an `In` buffer; the rest of the
+    /// buffer is unchanged. Time-outs end by the deadline, but the call may take longer where the
+    /// kernel still recovers from the error.
     fn execute(
         &self,
         request: Request,
@@ -23,14 +23,14 @@ pub trait Protocol: Send + Sync {
     ) -> Result<Completion, CommandError>;
 }
 
-/// What is asked of a drive.
+/// A request to a drive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// To change a mutex. The data is a record.
+    /// Changes a mutex. The data is a record.
     Mutex(MutexOp),
-    /// The first records of the table, as many as there is room for.
+    /// Reads the first records of the table, as many as there is room for.
     Table,
-    /// The counters of the table.
+    /// Reads the counters of the table.
     Counters,
 }
 
@@ -43,7 +43,7 @@ pub enum Data<'a> {
 }
 
 impl Data<'_> {
-    /// How many bytes there are, or is room for.
+    /// The number of bytes to send, or of bytes that there is room for.
     pub fn size(&self) -> usize {
         match self {
             Data::Out(bytes) => bytes.len(),
@@ -51,33 +51,33 @@ impl Data<'_> {
         }
     }
 
-    /// Whether it is more than every kernel moves in one command. Only reads of the table are: they
-    /// may be sent again, and shorter.
+    /// Whether this is more than every kernel moves in one command. Only reads of the table are so
+    /// long, and they may be repeated with a shorter length.
     pub(super) fn is_long(&self) -> bool {
         self.size() > PAGE
     }
 }
 
-/// What a drive answered.
+/// The answer of a drive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Completion {
-    /// What it means.
+    /// Meaning of the answer.
     pub status: Status,
     /// Bytes of data that were transferred.
     pub transferred: usize,
 }
 
-/// No answer of the drive came back.
+/// The reason why no answer of the drive came back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CommandError {
-    /// The kernel does not move so much data in one command, and sent nothing. What it says.
+    /// The kernel does not move so much data in one command, and sent nothing. Holds its message.
     TooLong(String),
     /// The command was not delivered.
     Transport(TransportError),
 }
 
 impl CommandError {
-    /// A step was not begun, because it could not have been over in time.
+    /// The error of a step that was not begun, because it could not have ended in time.
     pub(crate) fn too_late(why: &str) -> CommandError {
         TransportError::NotSent(format!("too little time was left{why}")).into()
     }
@@ -89,46 +89,47 @@ impl From<TransportError> for CommandError {
     }
 }
 
-/// Records that the first read of a table asks for: what the recorded firmware has mutexes.
+/// Records that the first read of a table asks for: the number of mutexes of the recorded firmware.
 const FIRST_BLOCKS: u32 = 128;
-/// Records that are read at most (4 MiB). Larger tables than 4000 records are not known.
+/// Records that are read at most (4 MiB). No drive with more than 4000 records is known.
 const MOST_BLOCKS: u32 = 8192;
-/// Reads are made longer and shorter by whole pages: 8 records.
+/// Records by which reads are made longer and shorter: a whole page.
 const STEP: u32 = (PAGE / RECORD_LEN) as u32;
-/// Bytes of a page of memory, where buffers begin: kernels move more data to and from those.
+/// Bytes of a page of memory. Buffers begin at a page: kernels move more data to and from such
+/// buffers.
 const PAGE: usize = 4096;
-/// Pauses before a command is sent again that the drive put off.
+/// Pauses before a command that the drive put off is sent again.
 const PAUSES: [Duration; 4] = [
-    // UNIT ATTENTION is gone with the first command.
+    // The first command clears a UNIT ATTENTION.
     Duration::ZERO,
     Duration::from_millis(5),
     Duration::from_millis(20),
     Duration::from_millis(80),
 ];
 
-/// Why a command has no good answer.
+/// Reason why a command has no good answer.
 enum CommandFailure {
-    /// The drive says so.
+    /// The drive reported an error.
     Drive(Status),
-    /// The drive said nothing.
+    /// The drive did not answer.
     Path(CommandError),
 }
 
-/// What a drive sent makes no sense.
+/// The failure for data from a drive that cannot be valid.
 const NONSENSE: CommandFailure = CommandFailure::Drive(Status::Failed);
 
-/// How many records one read may ask for.
+/// The number of records that one read may ask for.
 #[derive(Clone, Copy)]
 struct Reach {
-    /// So many were read at once.
+    /// A number of records that was read at once.
     possible: u32,
-    /// So many cannot be read at once.
+    /// A number of records that cannot be read at once.
     impossible: u32,
 }
 
 impl Reach {
-    /// The next size to be tried after `blocks`, which the table may go beyond; `None` where
-    /// nothing longer can be read.
+    /// The next size to try where the table may be longer than `blocks`; `None` where no longer
+    /// read is possible.
     fn longer(self, blocks: u32) -> Option<u32> {
         let doubled = blocks * 2;
         let next = if doubled < self.impossible {
@@ -142,7 +143,8 @@ impl Reach {
     /// The next size after `blocks` turned out to be impossible.
     fn shorter(&mut self, blocks: u32) -> Option<u32> {
         self.impossible = self.impossible.min(blocks);
-        // What was possible once need not be for ever: a drive may have come back elsewhere.
+        // A size that was possible once need not stay possible: a drive may have come back on
+        // another adapter.
         if self.possible >= self.impossible {
             self.possible = 0;
         }
@@ -151,18 +153,18 @@ impl Reach {
     }
 }
 
-/// What one read of the table brought.
+/// Result of one read of the table.
 enum Read {
     /// All records.
     Whole(Vec<Record>),
-    /// So many records, and perhaps there are more.
+    /// These records, and perhaps there are more.
     Part(Vec<Record>),
 }
 
 /// A drive that speaks `P`.
 pub struct IdmPath<P> {
     protocol: P,
-    /// Records to ask for: what the last table needed.
+    /// Records to ask for: the number that the last table needed.
     blocks: AtomicU32,
 }
 
@@ -172,10 +174,11 @@ impl<P: Protocol> IdmPath<P> {
         IdmPath { protocol, blocks: AtomicU32::new(FIRST_BLOCKS) }
     }
 
-    /// Sends a command, again where the drive puts it off, as long as its deadline allows. The
-    /// number of bytes that were transferred.
+    /// Sends a command, and sends it again where the drive puts it off, as long as its deadline
+    /// allows. Returns the number of bytes that were transferred.
     ///
-    /// Where there is no time to send it again, the drive's word stands: it has not carried it out.
+    /// Where there is no time to send it again, the drive's answer stands: it has not carried the
+    /// command out.
     fn send(
         &self,
         request: Request,
@@ -216,8 +219,8 @@ impl<P: Protocol> IdmPath<P> {
         record: &Record,
         deadline: &Deadline,
     ) -> Result<(), CommandFailure> {
-        // Drives make nothing of the time, but hosts with the older stack choose by it which unused
-        // mutex to remove.
+        // Drives ignore the time, but hosts with the older stack use it to choose the unused mutex
+        // that they remove.
         let record = Record { modified_ms: wall_clock_ms(), ..record.clone() };
         let payload = Payload(record.encode());
         self.send(Request::Mutex(op), &mut Data::Out(&payload.0), deadline).map(drop)
@@ -245,8 +248,8 @@ impl<P: Protocol> IdmPath<P> {
         if records.len() == blocks as usize {
             return Ok(Read::Part(records));
         }
-        // An empty table has its marker, too. Zeros alone are what is left in a buffer that nobody
-        // wrote to, and must not mean that nobody holds anything.
+        // An empty table has a marker as well. A buffer that was never written to holds only zeros,
+        // and that must not mean that no host holds a lock.
         if records.is_empty() {
             return Err(NONSENSE);
         }
@@ -256,7 +259,7 @@ impl<P: Protocol> IdmPath<P> {
         Ok(Read::Whole(records))
     }
 
-    /// How many records the drive has counted.
+    /// The number of records that the drive has counted.
     fn count(&self, deadline: &Deadline) -> Result<usize, CommandFailure> {
         let mut buffer = Buffer::new(RECORD_LEN);
         let transferred = self.send(Request::Counters, &mut Data::In(buffer.bytes()), deadline)?;
@@ -269,7 +272,7 @@ impl<P: Protocol> IdmPath<P> {
     fn read_table(&self, deadline: &Deadline) -> Result<Vec<Record>, CommandFailure> {
         let mut blocks = self.blocks.load(Ordering::Relaxed);
         let mut reach = Reach { possible: 0, impossible: MOST_BLOCKS + STEP };
-        // What the kernel said of a read that was too long for it.
+        // The kernel's message for a read that was too long for it.
         let mut refused = None;
         loop {
             let records = match self.read_blocks(blocks, deadline) {
@@ -280,7 +283,7 @@ impl<P: Protocol> IdmPath<P> {
                         blocks = longer;
                         continue;
                     }
-                    // All that can be had at once may still be all that there is.
+                    // The longest possible read may still have returned the whole table.
                     if self.count(deadline)? > records.len() {
                         return Err(refused.map_or(NONSENSE, |why| too_many(blocks, why)));
                     }
@@ -329,8 +332,8 @@ impl<P: Protocol> DrivePath for IdmPath<P> {
     }
 }
 
-/// A table that the kernel does not read to its end. Another path to the drive may do it, so this
-/// is an error of this one.
+/// The error for a table that the kernel does not read to its end. Another path to the drive may be
+/// able to, so this is an error of the path.
 fn too_many(blocks: u32, why: String) -> CommandFailure {
     CommandFailure::Path(CommandError::Transport(TransportError::NotSent(format!(
         "{why}; no more than {blocks} records are read at once, and the drive's mutex table has \
@@ -338,11 +341,11 @@ fn too_many(blocks: u32, why: String) -> CommandFailure {
     ))))
 }
 
-/// A record that begins with a page, as what a [`Buffer`] has does.
+/// A record aligned to a page, as the contents of a [`Buffer`] are.
 #[repr(align(4096))]
 struct Payload([u8; RECORD_LEN]);
 
-/// Memory that begins with a page.
+/// Memory aligned to a page.
 pub(super) struct Buffer {
     memory: Vec<u8>,
     len: usize,
@@ -363,15 +366,15 @@ fn is_end_marker(data: &[u8]) -> bool {
     data.first_chunk().is_some_and(|block| Record::decode(block).state == State::EndOfTable)
 }
 
-/// Whether a record cannot have come from a mutex table. An unknown state may be a newer drive's
-/// and counts as held; but all known states and classes are small numbers, and rubbish in place
-/// of the table must not hide who holds a lock.
+/// Whether a record cannot have come from a mutex table. An unknown state may belong to a newer
+/// drive and counts as held; but all known states and classes are small numbers, and garbage in
+/// place of the table must not hide the holder of a lock.
 fn is_nonsense(record: &Record) -> bool {
     matches!(record.state, State::Other(number) if number > 0xFFFF)
         || matches!(record.class, Class::Other(number) if number > 0xFF)
 }
 
-/// Now, in ms since 1970; 0 on a host whose clock says that it is earlier.
+/// The current time in ms since 1970; 0 on a host whose clock shows an earlier time.
 fn wall_clock_ms() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
@@ -387,7 +390,7 @@ mod tests {
 
     type Script = Box<dyn FnMut(Request, Data<'_>) -> Result<Completion, CommandError> + Send>;
 
-    /// A drive that does as a test says.
+    /// A drive whose answers a test defines.
     struct Fake {
         script: Mutex<Script>,
         sent: Mutex<Vec<Request>>,
@@ -442,8 +445,8 @@ mod tests {
         DriveCommand::Mutex(MutexOp::Refresh, record(0))
     }
 
-    /// What a drive with `count` records answers to a read or an inquiry; `filled` blocks get
-    /// data, the others are left as they are.
+    /// Answers of a drive with `count` records to a read or an inquiry; `filled` blocks get data,
+    /// the others stay as they are.
     fn table(
         count: u32,
         filled: usize,
@@ -451,7 +454,7 @@ mod tests {
         limited(count, filled, usize::MAX)
     }
 
-    /// The same, where the kernel moves no more than `most` blocks at once.
+    /// The same with a kernel that moves no more than `most` blocks at once.
     fn limited(
         count: u32,
         filled: usize,
@@ -529,7 +532,7 @@ mod tests {
         assert_eq!(drive.protocol.sent.lock().unwrap().len(), PAUSES.len() + 1);
     }
 
-    /// A drive whose every step takes `takes`, as long as its time-out allows.
+    /// A drive where every step takes `takes`, as long as its time-out allows.
     fn slow(
         takes: Duration,
         mut answers: impl FnMut(Data<'_>) -> Completion + Send + 'static,
@@ -568,10 +571,10 @@ mod tests {
         let time = virtual_time();
         let put_off = |_: Data<'_>| Completion { status: Status::TryAgain, transferred: 0 };
         let drive = IdmPath::new(slow(Duration::from_secs(6), put_off));
-        // 12 s in all: 6 s and 5.99 s, and not a third time.
+        // 12 s in all: 6 s and 5.99 s, and no third try.
         assert_eq!(drive.execute(&refresh(), &soon()), Ok(Reply::Status(Status::TryAgain)));
         assert_eq!(clock::now().since(time.begin()), Duration::from_secs(12));
-        // Begun late: the drive's own word stands where the second try has no time.
+        // Begun late: the drive's own answer stands where there is no time for a second try.
         time.set(Duration::ZERO);
         let deadline = soon();
         time.set(Duration::from_secs(4));
@@ -608,7 +611,7 @@ mod tests {
         assert_eq!(drive.protocol.sent.lock().unwrap().len(), 3);
         assert_eq!(records(&drive), 300);
         assert_eq!(drive.protocol.sent.lock().unwrap().len(), 4);
-        // Exactly full: no marker fits, so one more block has to be looked at.
+        // Exactly full: no marker fits, so one more block has to be read.
         assert_eq!(records(&Fake::drive(table(128, usize::MAX))), 128);
     }
 
@@ -621,12 +624,13 @@ mod tests {
         );
     }
 
-    /// Some limits are no multiples of what is asked for, nor of each other.
+    /// Some limits are multiples neither of the requested size nor of each other.
     #[test]
     fn a_table_is_read_as_long_as_the_kernel_allows() {
         for most in [8, 64, 127, 128, 200, 256, 1008, 1016, 4096] {
             for count in [0, 1, 7, most - 1, most] {
-                // What fits into whole pages can be read; what fits exactly has no end marker.
+                // A table that fits into whole pages can be read; one that fits exactly has no end
+                // marker.
                 if count > most / 8 * 8 {
                     continue;
                 }
@@ -634,7 +638,7 @@ mod tests {
                 assert_eq!(records(&drive), count, "{count} of {most}");
                 assert_eq!(records(&drive), count);
             }
-            // Never a part of a table in place of the whole.
+            // Part of a table must never be taken for the whole.
             for count in [most + 1, most + 100, 8000] {
                 let drive = Fake::drive(limited(count as u32, usize::MAX, most));
                 let Err(TransportError::NotSent(why)) =
@@ -657,7 +661,7 @@ mod tests {
     fn an_unfilled_rest_is_checked_against_the_count() {
         // 128 of 128 records, then nothing: complete.
         assert_eq!(records(&Fake::drive(table(128, 128))), 128);
-        // 128 of 200 records: the others may be anybody's.
+        // 128 of 200 records: any host may hold the others.
         let drive = Fake::drive(table(200, 128));
         assert_eq!(
             drive.execute(&DriveCommand::ReadTable, &soon()),

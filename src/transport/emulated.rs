@@ -1,7 +1,7 @@
 //! An emulated drive through its socket.
 //!
-//! What ends a command that is not answered: the end of its connection, where the drive hangs. One
-//! that is told to be slow carries it out all the same.
+//! Where the drive hangs, closing the connection ends a command that is not answered. A drive that
+//! is configured to be slow still carries it out.
 
 use super::drive::{CommandError, Data};
 use super::scsi::{Port, ScsiCompletion};
@@ -12,15 +12,15 @@ use idm_emulator::client::{Client, Error};
 use idm_protocol::scsi::Cdb;
 use std::path::PathBuf;
 
-/// The socket of one drive. A connection carries one command at a time, so there are as many as
-/// commands at the same time.
+/// The socket of one drive. A connection carries one command at a time, so simultaneous commands
+/// have a connection each.
 pub struct Socket {
     path: PathBuf,
     idle: Mutex<Vec<Client>>,
 }
 
 impl Socket {
-    /// Nothing is connected before the first command.
+    /// A socket that is not connected yet: nothing is connected before the first command.
     pub fn new(path: PathBuf) -> Socket {
         Socket { path, idle: Mutex::default() }
     }
@@ -40,7 +40,7 @@ impl Port for Socket {
             None => Client::connect(&self.path)
                 .map_err(|error| TransportError::NotSent(named(&error)))?,
         };
-        // The client may take an eighth more than it is given.
+        // The client may take an eighth longer than its time-out.
         let left = deadline.timeout(Duration::ZERO).ok_or_else(|| CommandError::too_late(""))?;
         let timeout = left - left / 8;
         let (data_out, room) = match data {

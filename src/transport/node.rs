@@ -9,8 +9,8 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A path to a drive by a block node, kept open as a `T`. It is opened again when the kernel says
-/// that the device behind it is gone, and used only while the drive behind it is the expected one.
+/// A path to a drive by a block node, kept open as a `T`. The node is opened again when the kernel
+/// reports that its device is gone, and used only while it leads to the expected drive.
 pub struct Node<T> {
     /// The block node.
     pub path: PathBuf,
@@ -19,16 +19,16 @@ pub struct Node<T> {
 }
 
 impl<T> Node<T> {
-    /// Nothing is opened before the first command.
+    /// A node that is not open yet: nothing is opened before the first command.
     pub fn new(path: PathBuf, identity: String) -> Node<T> {
         Node { path, identity, open: Mutex::default() }
     }
 
-    /// What is open, opened with `open` if need be. An error means that nothing was sent.
+    /// The open device; `open` opens it where necessary. An error means that nothing was sent.
     ///
-    /// The kernel opens no device while it recovers it from errors, so this may take long. The
-    /// command's time-out is made afterwards, and where too little is left the next command finds
-    /// it open.
+    /// The kernel opens no device during error recovery, so this may take long. The command's
+    /// time-out is computed afterwards; where too little time is left, the next command finds the
+    /// device open.
     pub fn opened(
         &self,
         open: impl FnOnce() -> Result<T, String>,
@@ -43,11 +43,13 @@ impl<T> Node<T> {
         Ok(opened)
     }
 
-    /// Opens a node and makes sure whose it is: /dev/sdX goes to another drive when drives come and
-    /// go. `identify` tells the identity of the drive with an open device's number.
+    /// Opens a node and checks that it leads to the expected drive: /dev/sdX is given to another
+    /// drive when drives come and go. `identify` returns the identity of the drive with the number
+    /// of an open device.
     ///
-    /// Read-only, because closing a block node that was open for writing makes udev probe the whole
-    /// disk again, and the capabilities that commands of a vendor need allow them all.
+    /// The open is read-only, because closing a block node that was open for writing makes udev
+    /// probe the whole disk again. The capabilities that vendor commands need allow every command
+    /// on such a node.
     pub fn open_checked(
         &self,
         path: &Path,
@@ -63,7 +65,7 @@ impl<T> Node<T> {
         Ok(fd)
     }
 
-    /// Lets go of what leads nowhere, unless another thread has already replaced it.
+    /// Closes a device that leads nowhere, unless another thread has already replaced it.
     pub fn forget(&self, stale: &Arc<T>) {
         let mut slot = self.open.lock();
         if slot.as_ref().is_some_and(|opened| Arc::ptr_eq(opened, stale)) {
@@ -71,7 +73,7 @@ impl<T> Node<T> {
         }
     }
 
-    /// The same, with the node's name.
+    /// The same error with the node's name.
     pub fn named(&self, trouble: CommandError) -> CommandError {
         match trouble {
             CommandError::TooLong(why) => CommandError::TooLong(self.prefixed(why)),

@@ -1,12 +1,12 @@
 //! An NVMe drive through admin commands on the block node of a namespace.
 //!
-//! With native multipath the node is that of the subsystem, and the kernel chooses a controller for
+//! With native multipath the node belongs to the subsystem, and the kernel chooses a controller for
 //! every command.
 //!
-//! What ends a command that is not answered: of a PCI Express controller the kernel, which aborts
-//! it or resets the controller before it returns it. Of a fabrics controller nothing does: the
-//! kernel gives up the connection, returns the command, and the target may still carry it out. Who
-//! sent it has to leave it time for that.
+//! On a PCI Express controller, the kernel ends a command that is not answered: it aborts the
+//! command or resets the controller before it returns the command. On a fabrics controller, nothing
+//! ends it: the kernel gives up the connection and returns the command, and the target may still
+//! carry it out. The sender has to allow time for that.
 
 use super::drive::{Buffer, CommandError, Completion, Data, Protocol, Request};
 use super::node::Node;
@@ -21,18 +21,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A command is not given up sooner: Linux resets a PCI Express controller that has not answered an
-/// admin command in time, and gives up the connection to a fabrics controller. That ends all I/O to
-/// the drive for some seconds, which no late answer of a mutex is worth.
+/// The shortest time before the kernel gives up a command: Linux resets a PCI Express controller
+/// that has not answered an admin command in time, and gives up the connection to a fabrics
+/// controller. That stops all I/O to the drive for some seconds; a late answer of a mutex does not
+/// justify it.
 const SHORTEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The shortest time-out of a command with that deadline. With short leases, which have no room for
-/// 5 s twice, it is two thirds of what a step has.
+/// The shortest time-out of a command with this deadline. Short leases have no room for 5 s twice;
+/// there it is two thirds of a step's time.
 fn shortest_timeout(deadline: &Deadline) -> Duration {
     SHORTEST_TIMEOUT.min(deadline.step() * 2 / 3)
 }
 
-/// The time-out of a step that is begun now.
+/// The time-out of a step that begins now.
 fn timeout(deadline: &Deadline) -> Result<Duration, CommandError> {
     deadline.timeout(shortest_timeout(deadline)).ok_or_else(|| CommandError::too_late(""))
 }
@@ -46,13 +47,13 @@ pub struct Nvme {
 /// An open namespace.
 struct OpenNvme {
     fd: OwnedFd,
-    /// The controller has said that it has IDM.
+    /// Whether the controller has reported that it has IDM.
     has_idm: AtomicBool,
 }
 
 impl Nvme {
-    /// The drive with that identity, by a namespace's block node. Nothing is opened before the
-    /// first command.
+    /// A path to the drive with this identity, by the block node of a namespace. Nothing is opened
+    /// before the first command.
     pub fn new(node: PathBuf, identity: String, topology: Arc<Topology>) -> Nvme {
         Nvme { node: Node::new(node, identity), topology }
     }
@@ -79,12 +80,12 @@ impl Nvme {
     }
 }
 
-/// Runs an admin command: its status field, or that none came.
+/// Runs an admin command and returns its status field, or the error that none came.
 type NvmeCommand<'a> = dyn Fn(&AdminCommand, Data<'_>, Duration) -> Result<u16, CommandError> + 'a;
 
-/// Whether the controller has IDM, by its Identify data. It is asked before it gets the first
-/// mutex command by this descriptor: to a drive without IDM the same opcodes may mean anything. The
-/// mutex command has its shortest time afterwards.
+/// Whether the controller has IDM, by its Identify data. This is asked before the first mutex
+/// command on each descriptor: to a drive without IDM the same opcodes may mean anything. It leaves
+/// the mutex command its shortest time.
 fn has_idm(
     known: &AtomicBool,
     deadline: &Deadline,
@@ -93,7 +94,7 @@ fn has_idm(
     if known.load(Ordering::Relaxed) {
         return Ok(true);
     }
-    // The mutex command has not been sent, whatever becomes of this one.
+    // The mutex command has not been sent, whatever the result of this one.
     let not_sent = |why: &dyn core::fmt::Display| {
         let why = format!("the drive does not say whether it has IDM: {why}");
         CommandError::Transport(TransportError::NotSent(why))
@@ -111,7 +112,7 @@ fn has_idm(
     Ok(has_idm)
 }
 
-/// Runs one request, after Identify if that has not been done by this descriptor.
+/// Runs one request; on a new descriptor, Identify comes first.
 fn ask(
     known: &AtomicBool,
     request: Request,
@@ -133,7 +134,7 @@ fn ask(
     };
     let status = run(&command, data, timeout(deadline)?)?;
     let status = nvme::decode_status(op, status);
-    // The kernel does not say how much came; what did not come is zeros.
+    // The kernel does not report how much was transferred; the rest of the buffer is zeros.
     let transferred = if status == Status::Good { len } else { 0 };
     Ok(Completion { status, transferred })
 }
@@ -154,13 +155,13 @@ impl Protocol for Nvme {
     }
 }
 
-/// What the ioctl says: a status field of the drive, or that none came. `long` tells that the
-/// command moves more data than every kernel can.
+/// Interprets the result of the ioctl: a status field of the drive, or an error that none came.
+/// `long` means that the command moves more data than every kernel can.
 ///
-/// The kernel checks all of the errors below before it queues the command. EINTR is not one of
-/// them: so it tells that it gave the command up after its time, or because the controller was
-/// reset. And where a status says that a path failed, it is the kernel's own word, and the drive
-/// may have had the command. It never sends an ioctl's command again.
+/// The kernel checks for all of the errors below before it queues the command. EINTR is not one of
+/// them: it means that the kernel gave the command up after its time-out, or because the controller
+/// was reset. A status that says that a path failed comes from the kernel itself, and the drive may
+/// have received the command. The kernel never sends an ioctl's command again.
 fn judge(result: Result<libc::c_int, Errno>, long: bool) -> Result<u16, CommandError> {
     let unknown = |why| Err(CommandError::Transport(TransportError::Unknown(why)));
     let not_sent = |why| Err(CommandError::Transport(TransportError::NotSent(why)));
@@ -177,7 +178,7 @@ fn judge(result: Result<libc::c_int, Errno>, long: bool) -> Result<u16, CommandE
             not_sent(format!("{errno} (needs CAP_SYS_ADMIN)"))
         }
         Err(Errno::ENOTTY) => not_sent("not an NVMe device".to_owned()),
-        // Of the head of native multipath.
+        // From the head of native multipath.
         Err(Errno::EWOULDBLOCK) => not_sent("no path to the drive is left".to_owned()),
         Err(
             errno @ (Errno::ENODEV | Errno::ENXIO | Errno::EINVAL | Errno::ENOMEM | Errno::EBADF),
@@ -253,8 +254,8 @@ mod tests {
         }
     }
 
-    /// The time-outs that Identify and the command get, which take as long as they are told, and
-    /// what comes of it. A lease of 60 s.
+    /// The time-outs that Identify and the command get with a lease of 60 s, and the result. Both
+    /// take `takes_s`.
     fn timeouts(opened_after_s: u64, takes_s: u64) -> (Vec<u64>, Result<Completion, CommandError>) {
         let time = virtual_time();
         let deadline = soon();

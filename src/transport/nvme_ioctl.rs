@@ -5,7 +5,7 @@ use core::time::Duration;
 use idm_protocol::nvme::AdminCommand;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// `struct nvme_passthru_cmd` of Linux' `linux/nvme_ioctl.h`.
+/// `struct nvme_passthru_cmd` from Linux' `linux/nvme_ioctl.h`.
 #[derive(Default)]
 #[repr(C)]
 pub struct Command {
@@ -31,18 +31,19 @@ pub struct Command {
 
 nix::ioctl_readwrite!(nvme_admin_cmd, b'N', 0x41, Command);
 
-/// Runs one admin command on an NVMe block node. Blocks until it is finished or the kernel gave up
-/// on it. The status field of the completion; nothing tells how much data was moved.
+/// Runs one admin command on an NVMe block node. Blocks until it has finished or the kernel has
+/// given it up. Returns the status field of the completion; the amount of data moved is not
+/// reported.
 pub fn run(
     fd: BorrowedFd<'_>,
     command: &AdminCommand,
     data: Data<'_>,
     timeout: Duration,
 ) -> Result<libc::c_int, nix::Error> {
-    // Bit 0 of the opcode says the direction, to the kernel too.
+    // Bit 0 of the opcode gives the direction, also for the kernel.
     let to_drive = command.opcode & 1 != 0;
     let (pointer, len) = match data {
-        // The kernel only reads from it, by the direction.
+        // With this direction the kernel only reads from the buffer.
         Data::Out(bytes) if to_drive => (bytes.as_ptr().expose_provenance(), bytes.len()),
         Data::In(bytes) if !to_drive => (bytes.as_mut_ptr().expose_provenance(), bytes.len()),
         Data::Out(_) | Data::In(_) => return Err(nix::Error::EINVAL),
@@ -57,9 +58,9 @@ pub fn run(
         ..Command::default()
     };
     // SAFETY: `passed` has the kernel's layout. Its address leads to the data buffer, which lives
-    // until the call returns, with the length that stands beside it; the kernel writes to it only
-    // for opcodes from the drive, where it came from a `&mut`. The call is synchronous: the kernel
-    // does not touch the memory after it returned.
+    // until the call returns, with the length given beside it; the kernel writes to it only for
+    // opcodes that read from the drive, where it came from a `&mut`. The call is synchronous: the
+    // kernel does not touch the memory after the call has returned.
     unsafe { nvme_admin_cmd(fd.as_raw_fd(), &mut passed) }
 }
 

@@ -1,4 +1,4 @@
-//! A path to a drive, and what is known of a command that got no answer.
+//! A path to a drive, and the errors of a command that got no answer.
 
 use super::Deadline;
 use core::fmt;
@@ -6,14 +6,14 @@ use idm_protocol::{DriveCommand, Reply};
 
 /// One path to one drive. Several threads may use it at the same time.
 pub trait DrivePath: Send + Sync {
-    /// Runs one command and waits for its end. A reply is the drive's own; where none came back,
-    /// the error says what is known of the command. No step of it is begun that could not be over
-    /// by the deadline.
+    /// Runs one command and waits for its end. A reply always comes from the drive; where none came
+    /// back, the error says whether the command may have reached it. A step that could not end by
+    /// the deadline is not begun.
     fn execute(&self, command: &DriveCommand, deadline: &Deadline)
     -> Result<Reply, TransportError>;
 }
 
-/// No answer of the drive came back.
+/// The reason why no answer of the drive came back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TransportError {
     /// The command certainly did not reach the drive.

@@ -1,4 +1,4 @@
-//! IDM commands as SCSI commands, whatever carries them.
+//! IDM commands as SCSI commands, independent of the carrier.
 
 use super::Deadline;
 use super::drive::{self, CommandError, Data, Protocol, Request};
@@ -6,8 +6,8 @@ use idm_protocol::{RECORD_LEN, scsi};
 
 /// Carries SCSI commands to one drive.
 pub trait Port: Send + Sync {
-    /// Runs one command. Data from the drive goes to the front of an `In` buffer, whose rest is
-    /// left as it was.
+    /// Runs one command. Data from the drive goes to the front of an `In` buffer; the rest of the
+    /// buffer is unchanged.
     fn execute(
         &self,
         cdb: &scsi::Cdb,
@@ -16,7 +16,7 @@ pub trait Port: Send + Sync {
     ) -> Result<ScsiCompletion, CommandError>;
 }
 
-/// What a drive answered.
+/// The answer of a drive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScsiCompletion {
     /// SCSI status.

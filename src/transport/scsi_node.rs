@@ -1,13 +1,13 @@
-//! A SCSI disk through SG_IO, on its sg node or on its block node.
+//! A SCSI disk through SG_IO, on its sg node or its block node.
 //!
-//! The sg node is preferred: it keeps to the time-outs that it is given, where a block node makes
-//! 7 s of shorter ones, and whoever waits there can be killed. It is there only with the kernel's
-//! sg module, which locking must not depend on.
+//! The sg node is preferred: it keeps to the time-outs that it is given, and a process that waits
+//! there can be killed. A block node raises shorter time-outs to 7 s. The sg node exists only with
+//! the kernel's sg module, and locking must not depend on that module.
 //!
-//! What ends a command that is not answered: the kernel, which aborts it after its time-out, or
-//! resets ever more around it, before it returns it. That may take long beyond the time-out. On a
-//! block node it is waited for, also by a process that is killed; on an sg node such a process ends
-//! at once, and its command goes on until the kernel has ended it.
+//! The kernel ends a command that is not answered: after its time-out it aborts the command, or
+//! resets more and more around it, before it returns the command. That may last long beyond the
+//! time-out. On a block node even a process that is killed waits for this; on an sg node such a
+//! process ends at once, and its command goes on until the kernel has ended it.
 
 use super::drive::{CommandError, Data};
 use super::node::Node;
@@ -42,7 +42,7 @@ enum NodeKind {
 }
 
 impl NodeKind {
-    /// The shortest time-out that the kernel keeps to (BLK_MIN_SG_TIMEOUT of block nodes).
+    /// The shortest time-out that the kernel keeps to (for block nodes BLK_MIN_SG_TIMEOUT).
     fn shortest_timeout(self) -> Duration {
         match self {
             NodeKind::Sg => Duration::from_millis(1),
@@ -63,7 +63,7 @@ impl NodeKind {
 }
 
 impl ScsiNode {
-    /// The disk with that block node and identity. Nothing is opened before the first command.
+    /// The disk with this block node and identity. Nothing is opened before the first command.
     pub fn new(node: PathBuf, identity: String, topology: Arc<Topology>) -> ScsiNode {
         ScsiNode { node: Node::new(node, identity), topology }
     }
@@ -101,8 +101,8 @@ impl Port for ScsiNode {
         let long = data.is_long();
         let result = sg_io::run(opened.fd.as_fd(), cdb, data, timeout);
         if leads_nowhere(&result) {
-            // The next command opens the node again. Not this one: for a host status it is not
-            // certain that the drive did not get it.
+            // Only the next command opens the node again: with a host status it is not certain that
+            // the drive did not get this one.
             self.node.forget(&opened);
         }
         match result {
@@ -120,31 +120,29 @@ fn leads_nowhere(result: &Result<SgCompletion, Errno>) -> bool {
     }
 }
 
-/// Host bytes of Linux' `scsi/scsi_status.h`.
+/// Host bytes from Linux' `scsi/scsi_status.h`.
 mod host {
     pub const OK: u16 = 0x00;
     pub const NO_CONNECT: u16 = 0x01;
 }
 
-/// `DRIVER_SENSE` of kernels before 5.14, and what sg still sets: "there is sense data", no error.
+/// `DRIVER_SENSE` of kernels before 5.14, which sg still sets: "there is sense data", not an error.
 const DRIVER_SENSE: u16 = 0x08;
 
-/// What a finished SG_IO call says.
+/// Interprets a finished SG_IO call.
 ///
-/// The kernel sends a command of SG_IO that was answered with CHECK CONDITION once, UNIT ATTENTION
-/// included. What was answered with BUSY or TASK SET FULL, and so not carried out, it sends again
-/// until the time-out; what we see is the last answer.
+/// The kernel sends an SG_IO command only once if the answer is CHECK CONDITION, UNIT ATTENTION
+/// included. A command that was answered with BUSY or TASK SET FULL, and so not carried out, is
+/// sent again until the time-out; this function sees the last answer.
 ///
-/// Host and driver status come first: where they tell of a transport failure, the SCSI status is
-/// whatever the kernel left there. No host status is taken for proof that the drive did not get
-/// the command. DID_NO_CONNECT nearly is, but adapter drivers also end commands with it that they
-/// had already sent when their device disappeared; the next command opens the node again, and a
-/// failing open is the proof.
+/// Host and driver status come first: where they report a transport failure, the SCSI status has no
+/// meaning. No host status proves that the drive did not get the command. DID_NO_CONNECT nearly
+/// does, but adapter drivers also use it for commands that they had already sent when their device
+/// disappeared. The next command opens the node again, and an open that fails is the proof.
 ///
-/// One thing cannot be told: the kernel turns a nexus failure (host byte 11h) into status 18h with
-/// host status 0 before it reaches us, byte for byte as a RESERVATION CONFLICT of the drive would
-/// look. So a conflict without any record that explains it in the drive's table is no proof that
-/// another host holds the lock.
+/// One case cannot be recognised: the kernel turns a nexus failure (host byte 11h) into status 18h
+/// with host status 0, byte for byte the same as a RESERVATION CONFLICT of the drive. So a conflict
+/// that no record in the drive's table explains does not prove that another host holds the lock.
 fn judge(completion: &SgCompletion) -> Result<ScsiCompletion, TransportError> {
     if completion.host_status != host::OK {
         return Err(TransportError::Unknown(format!(
@@ -158,8 +156,8 @@ fn judge(completion: &SgCompletion) -> Result<ScsiCompletion, TransportError> {
             completion.driver_status
         )));
     }
-    // sg marks COMMAND TERMINATED with DRIVER_SENSE and hands out zeroed sense data; only the
-    // status speaks there.
+    // sg marks COMMAND TERMINATED with DRIVER_SENSE and returns zeroed sense data; only the status
+    // counts there.
     let sense = match Sense::decode(&completion.sense) {
         Some(_) if completion.status == status::CHECK_CONDITION => completion.sense.clone(),
         _ => Vec::new(),
@@ -173,15 +171,15 @@ fn judge(completion: &SgCompletion) -> Result<ScsiCompletion, TransportError> {
     Ok(ScsiCompletion { status: completion.status, sense, transferred: completion.asked - missing })
 }
 
-/// What a failed SG_IO call says. The kernel checks all of these before it queues the command;
-/// once that is queued the call succeeds and the header tells how it went. Whatever else comes is
-/// not known well enough to say so. ENODEV of an sg node is such a case: it also ends the waiting
-/// for a command that was under way when the device was removed.
+/// Interprets a failed SG_IO call. The kernel checks for the errors listed below before it queues
+/// the command; once the command is queued, the call succeeds and the header has the result. Any
+/// other error does not prove that nothing was sent. ENODEV of an sg node is such a case: it also
+/// ends the wait for a command that was under way when the device was removed.
 ///
-/// `long` tells that the command moves more data than every kernel can. A block node then says EIO
-/// for more than `max_hw_sectors`; either node says EINVAL for more pieces of memory than the
-/// adapter takes, and an sg node ENOMEM where its own buffer would have too many. Each of these may
-/// have another reason; a shorter read, which does no harm, shows it.
+/// `long` means that the command moves more data than every kernel can. A block node then returns
+/// EIO for more than `max_hw_sectors`; both nodes return EINVAL for more pieces of memory than the
+/// adapter takes, and an sg node returns ENOMEM where its own buffer would have too many. Each of
+/// these may have another cause; a shorter read is harmless and shows which it is.
 fn judge_errno(errno: Errno, kind: NodeKind, long: bool) -> CommandError {
     match errno {
         Errno::EINVAL | Errno::ENOMEM if long => return CommandError::TooLong(errno.to_string()),
@@ -248,8 +246,8 @@ mod tests {
         assert_eq!(answer.unwrap().status, 0x22);
     }
 
-    /// What the kernel and adapters say is no answer, whatever status and sense data stand beside
-    /// it. None of it proves that nothing was sent.
+    /// An error of the kernel or an adapter is no answer of the drive, whatever status and sense
+    /// data come with it. It never proves that nothing was sent.
     #[test]
     fn answered_error_is_none_of_the_kernels_own() {
         for (host_status, why) in [

@@ -1,10 +1,10 @@
-//! The SG_IO ioctl: the only place that hands memory to the kernel.
+//! The SG_IO ioctl: the only place that passes memory of SCSI commands to the kernel.
 
 use super::drive::Data;
 use core::time::Duration;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// `struct sg_io_hdr` of Linux' `scsi/sg.h`.
+/// `struct sg_io_hdr` from Linux' `scsi/sg.h`.
 #[repr(C)]
 struct Header {
     interface_id: libc::c_int,
@@ -35,28 +35,28 @@ const SG_IO: libc::c_ulong = 0x2285;
 const INTERFACE_ID: libc::c_int = 'S' as libc::c_int;
 const DXFER_TO_DEV: libc::c_int = -2;
 const DXFER_FROM_DEV: libc::c_int = -3;
-/// SG_FLAG_Q_AT_TAIL. Otherwise what waits goes to the device last come, first served, and an
-/// UNLOCK could overtake what it is to undo.
+/// SG_FLAG_Q_AT_TAIL. Without it the kernel sends waiting commands last come, first served, and an
+/// UNLOCK could overtake the command that it undoes.
 const Q_AT_TAIL: u32 = 0x10;
-/// What the kernel keeps at most (SCSI_SENSE_BUFFERSIZE).
+/// Bytes of sense data that the kernel keeps at most (SCSI_SENSE_BUFFERSIZE).
 const SENSE_LEN: usize = 96;
 
 nix::ioctl_readwrite_bad!(sg_io, SG_IO, Header);
 
-/// What the kernel says of a command, as it says it.
+/// The kernel's report on a command, unchanged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SgCompletion {
     /// SCSI status; meaningful only where `host_status` and `driver_status` allow.
     pub status: u8,
-    /// DID_* of the host adapter's driver.
+    /// DID_* from the host adapter's driver.
     pub host_status: u16,
-    /// DRIVER_* of the SCSI layer.
+    /// DRIVER_* from the SCSI layer.
     pub driver_status: u16,
-    /// Sense data as far as it was written.
+    /// The part of the sense data that was written.
     pub sense: Vec<u8>,
-    /// Bytes that were asked for and not transferred, as the driver tells.
+    /// Bytes that were requested and not transferred, as the driver reports.
     pub resid: i32,
-    /// Bytes that were asked for.
+    /// Bytes that were requested.
     pub asked: usize,
 }
 
@@ -71,9 +71,9 @@ pub fn run(
     let mut sense = [0u8; SENSE_LEN];
     let (mut header, asked) = header(cdb, data, &mut sense, timeout)?;
     // SAFETY: `header` has the kernel's layout. Its pointers lead to `cdb`, `sense` and the data
-    // buffer, which live until the call returns, with the lengths that stand beside them; the
-    // kernel writes to the data buffer only for DXFER_FROM_DEV, where it came from a `&mut`. The
-    // call is synchronous: the kernel does not touch the memory after it returned.
+    // buffer, which live until the call returns, with the lengths given beside them; the kernel
+    // writes to the data buffer only for DXFER_FROM_DEV, where it came from a `&mut`. The call is
+    // synchronous: the kernel does not touch the memory after the call has returned.
     unsafe { sg_io(fd.as_raw_fd(), &mut header) }?;
     Ok(SgCompletion {
         status: header.status,
@@ -85,7 +85,7 @@ pub fn run(
     })
 }
 
-/// What the kernel is told of a command, and how many bytes are asked for.
+/// The header that describes a command to the kernel, and the number of bytes that are requested.
 fn header(
     cdb: &[u8; 16],
     data: Data<'_>,
@@ -93,7 +93,7 @@ fn header(
     timeout: Duration,
 ) -> Result<(Header, usize), nix::Error> {
     let (direction, pointer, asked) = match data {
-        // The kernel only reads from it, by the direction.
+        // With this direction the kernel only reads from the buffer.
         Data::Out(bytes) => (DXFER_TO_DEV, bytes.as_ptr().cast_mut(), bytes.len()),
         Data::In(bytes) => (DXFER_FROM_DEV, bytes.as_mut_ptr(), bytes.len()),
     };
@@ -107,7 +107,7 @@ fn header(
         dxferp: pointer.cast(),
         cmdp: cdb.as_ptr(),
         sbp: sense.as_mut_ptr(),
-        // In ms. 0 would be 30 or 60 s of the kernel's.
+        // In ms. For 0 the kernel would use 30 or 60 s.
         timeout: u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX).max(1),
         flags: Q_AT_TAIL,
         pack_id: 0,
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn the_header_is_laid_out_as_the_kernels() {
-        // scsi/sg.h on a 64-bit machine.
+        // The size in scsi/sg.h on a 64-bit machine.
         assert_eq!(size_of::<Header>(), 88);
         assert_eq!(core::mem::offset_of!(Header, dxferp), 16);
         assert_eq!(core::mem::offset_of!(Header, timeout), 40);
@@ -151,8 +151,8 @@ mod tests {
             [(Data::Out(&out), DXFER_TO_DEV, 512), (Data::In(&mut table), DXFER_FROM_DEV, 1024)]
         {
             let (header, asked) = header(&cdb, data, &mut sense, timeout).unwrap();
-            // SG_FLAG_Q_AT_TAIL of scsi/sg.h, and nothing else: SG_FLAG_MMAP_IO or _DIRECT_IO would
-            // mean other buffers.
+            // Only SG_FLAG_Q_AT_TAIL of scsi/sg.h: SG_FLAG_MMAP_IO or _DIRECT_IO would mean other
+            // buffers.
             assert_eq!(header.flags, 0x10);
             assert_eq!((header.interface_id, header.dxfer_direction), (83, direction));
             assert_eq!((header.dxfer_len, asked, header.timeout), (len, len as usize, 7000));

@@ -1,19 +1,20 @@
-//! What a killed lvmlockd left on its way to the drives undoes nothing that the next one believes.
+//! Commands of a killed lvmlockd that are on their way to the drives undo no lock that the next one
+//! believes it holds.
 
 use super::recovery::SOON;
 use super::*;
 
-/// Commands that take [`SLOW`] are not given up by then, and a drive has a quarter of it to carry
-/// out what was left.
+/// A lease with which commands that take [`SLOW`] are not given up, and a drive has a quarter of it
+/// to carry out the commands that were left.
 const LEASE: Duration = Duration::from_secs(32);
-/// How long drives take while lvmlockd is killed: longer than core waits for an unlock.
+/// Time that drives take while lvmlockd is killed: longer than core waits for an unlock.
 const SLOW: Duration = Duration::from_secs(3);
-/// Longer than core waits for a conversion.
+/// A time longer than core waits for a conversion.
 const VERY_SLOW: Duration = Duration::from_millis(6500);
 
 impl Bench {
-    /// lvmlockd does something, is killed while its commands are on their way to the drives, and
-    /// started again.
+    /// Runs `work` on a host, kills lvmlockd while its commands are on their way to the drives, and
+    /// starts it again.
     fn killed_after(&self, a: Host, slow: Duration, work: impl FnOnce(&Host)) -> (Host, Instant) {
         self.slow_down(slow);
         let sent = Instant::now();
@@ -57,7 +58,7 @@ fn killed_while_unlocking(drives: usize) {
         let _ = a.lock(1, lv(1), Exclusive);
         theirs.join().unwrap()
     });
-    // Asking again is how a resource finds out whether it still holds its lock.
+    // A repeated request shows whether a resource still holds its lock.
     let ours = a.lock(1, lv(1), Exclusive).is_ok();
     assert!(!(ours && theirs), "both hosts hold LV 1 exclusively");
     if theirs {
@@ -65,7 +66,7 @@ fn killed_while_unlocking(drives: usize) {
     }
     eventually(SOON, "this host gets it in the end", || a.lock(1, lv(1), Exclusive).is_ok());
     is_held(b.lock(1, lv(1), Shared));
-    // What is in use was kept all the time, and there was no alarm.
+    // Locks in use were kept all the time, and there was no alarm.
     is_held(b.lock(2, lv(2), Shared));
     a.lock(2, lv(2), Exclusive).unwrap();
     assert_eq!(bench.killed(), "");
@@ -122,8 +123,8 @@ fn a_request_that_would_have_to_wait_for_too_long_is_told_for_how_long() {
     assert!(took < Duration::from_secs(1), "{took:?}");
 }
 
-/// Nothing is given up, no mode changes, and all drives answer. That a shared lock is refreshed is
-/// noted, but only for what the next life makes exclusive.
+/// No lock is given up, no mode changes, and all drives answer. The refresh of a shared lock is
+/// noted, but this concerns only locks that the next life makes exclusive.
 #[test]
 fn a_quiet_host_notes_nothing_that_undoes() {
     const LEASE: Duration = Duration::from_secs(6);
@@ -145,8 +146,8 @@ fn a_quiet_host_notes_nothing_that_undoes() {
     assert_ne!(noted("lvs"), 0);
 }
 
-/// The kill command has so much of the lease that what had to wait for a quarter of it would be
-/// proven too late. VGs' locks are given up until the end, and no LV's.
+/// The kill command takes so much of the lease that a lock that had to wait for a quarter of it
+/// would be proven too late. VGs' locks are given up until the end, and no LV's lock is.
 #[test]
 fn a_restart_of_a_healthy_host_kills_nothing() {
     let bench = Bench::new(3);

@@ -1,8 +1,10 @@
-//! Several hosts in one process, on emulated drives: what lvmlockd would see of the lock manager.
+//! Several hosts in one process, on emulated drives: the lock manager from the view of lvmlockd.
 #![cfg(feature = "emulator")]
 
 mod earlier_life;
+mod long_run;
 mod orphans;
+mod reading;
 mod recovery;
 mod state_dir;
 mod votes;
@@ -51,7 +53,7 @@ impl Bench {
         self.directory.path().join("kills")
     }
 
-    /// What the kill command was run for so far.
+    /// The VGs for which the kill command was run so far.
     fn killed(&self) -> String {
         std::fs::read_to_string(self.kills()).unwrap_or_default()
     }
@@ -60,7 +62,7 @@ impl Bench {
         self.host_with_id(number, number, lease)
     }
 
-    /// A host that has the state directory and the devices of `number`.
+    /// A host with the state directory and the devices of number `number`.
     fn host_with_id(&self, number: u8, id: u8, lease: Duration) -> Host {
         self.host_with_fencing(number, id, lease, FencingConfig::default())
     }
@@ -72,6 +74,11 @@ impl Bench {
         lease: Duration,
         fencing: FencingConfig,
     ) -> Host {
+        self.host_with_config(number, id, |config| Config { lease, fencing, ..config })
+    }
+
+    /// A host with other settings than the usual ones.
+    fn host_with_config(&self, number: u8, id: u8, set: impl Fn(Config) -> Config) -> Host {
         let emulated = self
             .drives
             .iter()
@@ -79,14 +86,13 @@ impl Bench {
             .collect();
         let script = format!("echo \"$0\" >> {}", self.kills().display());
         let config = Config {
-            lease,
             global_drives: self.paths(),
             emulated,
             state_dir: self.state_dir(number),
             kill_command: Some(["/bin/sh", "-c", &script].map(str::to_owned).to_vec()),
-            fencing,
             ..Config::default()
         };
+        let config = set(config);
         let id = HostId::new([id; 16], &format!("host{id}"));
         std::fs::create_dir_all(self.sysfs(number).join("block")).unwrap();
         let devices = Devices::with_sysfs(&self.sysfs(number));
@@ -158,7 +164,7 @@ fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     (result, start.elapsed())
 }
 
-/// Waits until something is so; fails after `bound`.
+/// Waits until the condition holds; fails after `bound`.
 fn eventually(bound: Duration, what: &str, mut so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !so() {
@@ -210,9 +216,55 @@ fn one_drive_of_three_may_be_off_and_two_may_not() {
     bench.control("power d1 off");
     is_storage(a.lock(2, lv(2), Exclusive));
     bench.control("power d0 on");
-    // What the refused request had got on the third drive is free again.
+    // The third drive, which the refused request had got, is free again.
     eventually(Duration::from_secs(4), "lock after power on", || {
         b.lock(2, lv(2), Exclusive).is_ok()
+    });
+}
+
+#[test]
+fn a_drive_that_is_reserved_counts_as_one_that_does_not_answer() {
+    let bench = Bench::new(3);
+    let a = bench.started(1, SHORT);
+    a.lock(1, lv(1), Exclusive).unwrap();
+    // RESERVATION CONFLICT, to reads, too.
+    bench.control("fail d1 18 1000000");
+    let b = bench.started(2, SHORT);
+    for (number, resource) in [(2, lv(2)), (3, Resource::Vg)] {
+        a.lock(number, resource.clone(), Exclusive).unwrap();
+        is_held(b.lock(number, resource.clone(), Exclusive));
+        a.unlock(number);
+        b.lock(number, resource, Exclusive).unwrap();
+    }
+    thread::sleep(2 * SHORT);
+    is_held(b.lock(1, lv(1), Exclusive));
+    a.manager.convert(ResourceKey(1), Shared, 0).unwrap();
+    a.manager.convert(ResourceKey(1), Exclusive, 0).unwrap();
+    assert_eq!(bench.killed(), "");
+}
+
+#[test]
+fn drives_that_are_slow_are_waited_for_as_long_as_the_administrator_says() {
+    let bench = Bench::new(5);
+    let patient =
+        |config| Config { lease: LONG, request_time: Some(Duration::from_secs(15)), ..config };
+    let (a, b) = (bench.host_with_config(1, 1, patient), bench.host(2, LONG));
+    for host in [&a, &b] {
+        host.start(VG, bench.scope()).unwrap();
+    }
+    for drive in &bench.drives {
+        bench.control(&format!("delay {drive} 3000"));
+    }
+    let on_one_drive = |number| match lv(number) {
+        Resource::Lv { uuid, .. } => Resource::Lv { uuid, pvs: bench.paths()[..1].to_vec() },
+        other => other,
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            a.lock(1, Resource::Vg, Exclusive).unwrap();
+            a.lock(2, on_one_drive(2), Exclusive).unwrap();
+        });
+        scope.spawn(|| is_storage(b.lock(3, on_one_drive(3), Exclusive)));
     });
 }
 
@@ -224,7 +276,7 @@ fn a_refused_lock_leaves_nothing_behind() {
     is_held(b.lock(1, lv(1), Exclusive));
     a.unlock(1);
     a.lock(1, lv(1), Exclusive).unwrap();
-    // A drive more than the majority may still be at it when the lock is granted.
+    // A drive beyond the majority may still be busy when the lock is granted.
     eventually(Duration::from_secs(2), "held by one host on each drive", || {
         bench.drives.iter().all(|drive| {
             let table = bench.control(&format!("table {drive}"));
@@ -275,7 +327,7 @@ fn a_change_of_the_value_is_seen_by_the_other_host() {
         let unlock = |host: &Host, version| host.manager.unlock(ResourceKey(9), version, 0);
         assert_eq!(lock(&a), ValBlk::default());
         unlock(&a, 7);
-        // Nobody has written since: what this host cached is good.
+        // No host has written since: the value that this host cached is valid.
         assert_eq!(lock(&a), block(7));
         unlock(&a, 0);
         assert_eq!(lock(&b), ValBlk::default());
@@ -359,7 +411,7 @@ fn a_late_remove_of_an_old_resource_leaves_the_new_one_alone() {
     a.manager.remove_resource(ResourceKey(77));
     a.unlock(1);
     is_held(b.lock(1, lv(1), Exclusive));
-    // A resource that is removed while it holds frees what it holds.
+    // Removing a resource that holds a lock gives the lock up.
     a.manager.remove_resource(ResourceKey(2));
     eventually(Duration::from_secs(2), "released", || b.lock(1, lv(1), Exclusive).is_ok());
 }
@@ -407,7 +459,7 @@ fn unlock_is_finished_in_the_background_when_the_drives_come_back() {
     for drive in &bench.drives {
         bench.control(&format!("power {drive} on"));
     }
-    // Long before the lease of a minute is over.
+    // Long before the end of the one-minute lease.
     eventually(Duration::from_secs(20), "released", || b.lock(1, lv(1), Exclusive).is_ok());
 }
 
@@ -504,7 +556,8 @@ fn two_hundred_locks_at_once() {
         .map(|n| {
             let host = hosts[n % 2].clone();
             thread::spawn(move || {
-                // 50 LVs, each wanted twice by each host: core would let one of a host's two in.
+                // 50 LVs, each requested twice by each host: core would let one of a host's two
+                // requests in.
                 let (key, wanted) = (n + 1, lv(n / 2 % 50));
                 let got = host.lock(key, wanted, Exclusive);
                 if got.is_ok() {
@@ -609,12 +662,12 @@ fn an_lv_lock_is_seen_from_all_of_the_vgs_drives() {
 #[test]
 fn a_vg_can_be_started_again_right_after_an_outage() {
     let bench = Bench::new(3);
-    // A quarter of it is a little more than a request waits for its drives.
+    // A quarter of it is slightly longer than a request waits for its drives.
     let a = bench.started(1, Duration::from_secs(21));
     for drive in ["d0", "d1", "d2"] {
         bench.control(&format!("lose-reply {drive} 1"));
     }
-    // What the drives are told on the way out may still be on its way to them.
+    // Commands that were sent at the end may still be on their way to the drives.
     a.manager.remove_lockspace(VG, false, true).unwrap();
     a.start(VG, bench.scope()).unwrap();
 }
@@ -671,7 +724,7 @@ fn odd_calls_are_harmless() {
     assert!(matches!(host.lock(1, broken, Shared), Err(Error::Invalid(_))));
 }
 
-/// A drive that says "conflict" and cannot be read then may know of a holder that counts other
+/// A drive that answers "conflict" and then cannot be read may know of a holder that counts other
 /// drives: such a request is refused, and can be repeated.
 #[test]
 fn a_drive_that_answers_nonsense_disturbs_nothing_that_is_held() {
@@ -689,7 +742,7 @@ fn a_drive_that_answers_nonsense_disturbs_nothing_that_is_held() {
         }
         assert!(refused < 10 + granted, "{refused} of {granted} were refused");
     };
-    // Beyond the lease: what is held is kept by the other two.
+    // Beyond the lease: the other two drives keep the held locks.
     let end = Instant::now() + 2 * SHORT;
     let mut number = 2;
     while Instant::now() < end || number < 10 {

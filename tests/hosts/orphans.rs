@@ -1,9 +1,9 @@
-//! What may be in use is not given back by a request that fails.
+//! A request that fails does not give back a lock that may be in use.
 
 use super::recovery::SOON;
 use super::*;
 
-/// A lease in which drives may hang for some seconds before there is an alarm.
+/// A lease in which drives may hang for some seconds without an alarm.
 const LEASE: Duration = Duration::from_secs(40);
 
 /// The first LV, on the first drive alone.
@@ -14,7 +14,7 @@ fn on_one_drive() -> Resource {
     }
 }
 
-/// A host that was started again while an LV is active that its drive cannot prove.
+/// A host that was started again while an LV is active whose lock its drive cannot prove.
 fn with_unproven_orphan(bench: &Bench, mode: Mode) -> Host {
     let a = bench.started(1, LEASE);
     a.lock(1, on_one_drive(), mode).unwrap();
@@ -25,8 +25,8 @@ fn with_unproven_orphan(bench: &Bench, mode: Mode) -> Host {
     a
 }
 
-/// Lets the drive answer again, and waits until the orphan can be had by `key`; another host never
-/// gets it meanwhile.
+/// Lets the drive answer again, and waits until `key` can get the orphan; meanwhile another host
+/// never gets it.
 fn proven_at_last(bench: &Bench, a: &Host, b: &Host, (key, mode): (usize, Mode)) {
     bench.control("hang d0 off");
     let begin = Instant::now();
@@ -45,7 +45,7 @@ fn asking_for_an_orphan_that_is_not_proven_does_not_give_it_up() {
     let b = bench.started(2, LEASE);
     let a = with_unproven_orphan(&bench, Shared);
     let noted = bench.noted(1);
-    // Neither as it was left, nor in the other mode.
+    // Neither in the mode that was left, nor in the other mode.
     for mode in [Shared, Exclusive] {
         let (refused, took) = timed(|| a.lock(11, on_one_drive(), mode));
         let text = refused.as_ref().unwrap_err().to_string();
@@ -82,7 +82,7 @@ fn an_orphan_is_proven_by_the_request_that_asks_for_it() {
         a.lock(number, lv(number), Exclusive).unwrap();
     }
     drop(a);
-    // Before anybody else looks after what was left.
+    // Before anything else handles the orphans.
     let a = bench.host(1, LONG);
     a.start(VG, bench.scope()).unwrap();
     let (locked, took) = timed(|| a.lock(11, lv(1), Shared));
@@ -103,7 +103,7 @@ fn what_core_forgets_is_kept_while_its_lv_is_active() {
         bench.activate(1, number, true);
     }
     a.manager.remove_resource(ResourceKey(1));
-    // The address of the other one is used again without a word.
+    // The address of the other resource is used again without notice.
     a.lock(2, lv(3), Exclusive).unwrap();
     let begin = Instant::now();
     while begin.elapsed() < 2 * lease {
@@ -126,7 +126,7 @@ fn a_lockspace_that_is_stopped_with_an_active_lv_leaves_its_lock() {
     a.lock(1, lv(1), Exclusive).unwrap();
     a.lock(2, lv(2), Exclusive).unwrap();
     bench.activate(1, 1, true);
-    // Core unlocks all that it knows of before; this it has forgotten.
+    // Before that, core unlocks all locks that it knows; it has forgotten this one.
     a.manager.remove_lockspace(VG, false, true).unwrap();
     eventually(SOON, "what is not active is free", || b.lock(2, lv(2), Exclusive).is_ok());
     is_held(b.lock(1, lv(1), Shared));
@@ -136,9 +136,9 @@ fn a_lockspace_that_is_stopped_with_an_active_lv_leaves_its_lock() {
     b.lock(1, lv(1), Exclusive).unwrap();
 }
 
-/// The first VG's drive is gone for so long that there is hardly time for its kill command when
-/// lvmlockd dies; the second one's answers, but its locks are proven only after a quarter of a
-/// lease.
+/// The first VG's drive has been gone for so long that there is hardly time left for its kill
+/// command when lvmlockd dies. The second VG's drive answers, but its locks are proven only after a
+/// quarter of a lease.
 #[test]
 fn a_vg_in_trouble_has_no_other_vg_killed() {
     const LEASE: Duration = Duration::from_secs(32);

@@ -1,31 +1,51 @@
-//! What becomes of locks when lvmlockd dies and is started again.
+//! The state of locks when lvmlockd dies and is started again.
 
 use super::*;
 
-/// Long enough to be kept by a machine that is busy.
+/// A short lease that a busy machine can still keep.
 pub(super) const SHORT: Duration = Duration::from_millis(2400);
-/// The orphans of a restarted lvmlockd are looked at within this.
+/// Time within which a restarted lvmlockd handles its orphans.
 pub(super) const SOON: Duration = Duration::from_secs(10);
 const ONLY: Adopt = Adopt { only: true, ok: false };
 const IF_ANY: Adopt = Adopt { only: false, ok: true };
 
 impl Bench {
-    /// Makes an LV look active on a host, or not any more.
+    /// Makes an LV appear active on a host, or not active any more.
     pub(super) fn activate(&self, number: u8, lv: usize, active: bool) {
         self.activate_in(VG_UUID, number, lv, active);
     }
 
-    /// The same, of the VG of that uuid.
+    /// The same, in the VG with this uuid.
     pub(super) fn activate_in(&self, vg_uuid: &str, number: u8, lv: usize, active: bool) {
-        let device = self.sysfs(number).join(format!("block/dm-{lv}"));
         if !active {
+            let device = self.sysfs(number).join(format!("block/dm-{lv}"));
             std::fs::remove_dir_all(&device).unwrap();
             return;
         }
+        self.add_device(vg_uuid, number, (lv, lv), (&format!("lv{lv}"), ""));
+    }
+
+    /// Gives a host a device of an LV: its number and the LV's, the LV's name, and the layer.
+    pub(super) fn add_device(
+        &self,
+        vg_uuid: &str,
+        number: u8,
+        (device, lv): (usize, usize),
+        (name, layer): (&str, &str),
+    ) {
+        let device = self.sysfs(number).join(format!("block/dm-{device}"));
         std::fs::create_dir_all(device.join("dm")).unwrap();
-        let uuid = format!("LVM-{vg_uuid}LVLVLV-0000-0000-0000-0000-0000-{lv:06}\n");
-        std::fs::write(device.join("dm/uuid"), uuid.replace('-', "").replace("LVM", "LVM-"))
-            .unwrap();
+        std::fs::create_dir_all(device.join("slaves")).unwrap();
+        let uuid = format!("{vg_uuid}LVLVLV-0000-0000-0000-0000-0000-{lv:06}").replace('-', "");
+        std::fs::write(device.join("dm/uuid"), format!("LVM-{uuid}{layer}\n")).unwrap();
+        std::fs::write(device.join("dm/name"), format!("vg0-{name}{layer}\n")).unwrap();
+    }
+
+    /// Puts a device on top of another one.
+    pub(super) fn stack(&self, number: u8, upper: usize, lower: usize) {
+        let block = self.sysfs(number).join("block");
+        let slave = block.join(format!("dm-{upper}/slaves/dm-{lower}"));
+        std::os::unix::fs::symlink(block.join(format!("dm-{lower}")), slave).unwrap();
     }
 
     /// lvmlockd is killed on a host and started again.
@@ -50,6 +70,27 @@ impl Bench {
         states
     }
 
+    /// Lets nothing be noted any more on a host. What was noted is lost.
+    pub(super) fn deny_notes(&self, number: u8) {
+        let locks = self.state_dir(number).join("locks");
+        // The lock manager makes it again when it notices.
+        eventually(SOON, "something else is in its place", || {
+            std::fs::remove_dir_all(&locks).is_ok() && std::fs::write(&locks, "none").is_ok()
+        });
+    }
+
+    /// Ends [`Bench::deny_notes`].
+    pub(super) fn allow_notes(&self, number: u8) {
+        std::fs::remove_file(self.state_dir(number).join("locks")).unwrap();
+    }
+
+    /// The note of an LV's lock.
+    pub(super) fn note_of(&self, number: u8, lv_number: usize) -> Option<String> {
+        let Resource::Lv { uuid, .. } = lv(lv_number) else { unreachable!() };
+        let name = format!("{VG_UUID}.{uuid}").replace('-', "");
+        std::fs::read_to_string(self.state_dir(number).join("locks").join(name)).ok()
+    }
+
     pub(super) fn noted(&self, number: u8) -> usize {
         std::fs::read_dir(self.state_dir(number).join("locks")).map_or(0, Iterator::count)
     }
@@ -67,7 +108,8 @@ impl Host {
     }
 }
 
-/// Fails unless for so long another host has the first LV exclusively and the second one shared.
+/// Fails unless, for this time, the first LV is refused to the other host exclusively, and the
+/// second one shared.
 fn keep_out(b: &Host, time: Duration) {
     let begin = Instant::now();
     while begin.elapsed() < time {
@@ -113,7 +155,7 @@ fn what_is_not_active_is_given_up_but_not_at_once() {
     let granted = Instant::now();
     bench.activate(1, 3, true);
     let a = bench.restart(a, 1, SHORT);
-    // A command that was granted a lock just before may be about to use it.
+    // A command that got a lock just before may be about to use it.
     while granted.elapsed() < SHORT {
         is_held(b.lock(1, lv(1), Exclusive));
         is_held(b.lock(4, Resource::Vg, Shared));
@@ -124,7 +166,7 @@ fn what_is_not_active_is_given_up_but_not_at_once() {
     eventually(SOON, "the VG's lock, too", || b.lock(4, Resource::Vg, Exclusive).is_ok());
     is_held(b.lock(3, lv(3), Shared));
     assert_eq!(b.manager.hosts(VG), Ok(1));
-    // The LV is deactivated, of which core tells nobody.
+    // The LV is deactivated, and core informs nobody.
     bench.activate(1, 3, false);
     eventually(SOON, "the last one is released", || b.lock(3, lv(3), Exclusive).is_ok());
     eventually(SOON, "and the membership", || b.manager.hosts(VG) == Ok(0));
@@ -143,10 +185,10 @@ fn an_orphan_is_converted_to_what_is_asked_for() {
     a.lock(3, lv(3), Shared).unwrap();
     let a = bench.restart(a, 1, LONG);
     a.start(VG, bench.scope()).unwrap();
-    // All at once: deactivate (of which we hear nothing), activate shared.
+    // At once: deactivate (which the library does not see), activate shared.
     a.lock(11, lv(1), Shared).unwrap();
     b.lock(1, lv(1), Shared).unwrap();
-    // Not against another sharer, and what was left stands.
+    // Refused beside another sharer, and the orphan stays.
     is_held(a.lock(12, lv(2), Exclusive));
     is_held(b.lock(3, lv(3), Exclusive));
     a.lock(12, lv(2), Shared).unwrap();
@@ -202,7 +244,7 @@ fn adoption_by_command_answers_as_core_expects() {
     a.adopt(13, lv(3), Shared, IF_ANY).unwrap();
     a.adopt(14, Resource::Vg, Shared, ONLY).unwrap();
     a.adopt(15, lv(5), Exclusive, IF_ANY).unwrap();
-    // An orphan that was adopted is none any more.
+    // An orphan that was adopted is a normal lock.
     a.unlock(11);
     assert_eq!(a.adopt(11, lv(1), Exclusive, ONLY), Err(Error::AdoptNone));
     b.lock(1, lv(1), Exclusive).unwrap();
@@ -229,12 +271,12 @@ fn a_lockspace_with_orphans_in_use_is_not_stopped() {
     let ours = a.lock(3, lv(3), Exclusive);
     assert!(ours.is_ok(), "{ours:?}");
     assert_eq!(a.manager.remove_lockspace(VG, false, true), Err(Error::Busy));
-    // It is as it was, and can be used.
+    // It is unchanged, and can be used.
     is_held(b.lock(1, lv(1), Exclusive));
     is_held(b.lock(3, lv(3), Exclusive));
     a.lock(4, lv(4), Exclusive).unwrap();
     assert_eq!(b.manager.hosts(VG), Ok(1));
-    // A release of lvm2 that does not understand: what is in use stays kept.
+    // A release of lvm2 that ignores the refusal: locks in use stay kept.
     a.manager.remove_lockspace(VG, false, false).unwrap();
     b.lock(3, lv(3), Exclusive).unwrap();
     is_held(b.lock(1, lv(1), Exclusive));
@@ -255,8 +297,8 @@ fn an_orderly_end_keeps_what_a_dead_lvmlockd_left() {
         bench.activate(1, number, true);
     }
     let mut a = bench.restart(a, 1, SHORT);
-    // The next ones do not start the VG, or stop it at their end, which may be refused or not; core
-    // goes on in either case.
+    // The next lvmlockds do not start the VG, or stop it at their end, which may be refused or not;
+    // core goes on in all cases.
     for stops in [None, Some(true), Some(false)] {
         if let Some(may_refuse) = stops {
             a.start(VG, bench.scope()).unwrap();
@@ -343,7 +385,7 @@ fn an_orphan_that_is_lost_after_it_was_proven_is_not_given_back() {
     let a = bench.restart(a, 1, SHORT);
     thread::sleep(SHORT);
     is_held(b.lock(1, lv(1), Exclusive));
-    // As if the host had stood still for longer than a lease.
+    // As if the host had been suspended for longer than a lease.
     eventually(SOON, "the other host takes it", || {
         bench
             .drives
@@ -355,7 +397,7 @@ fn an_orphan_that_is_lost_after_it_was_proven_is_not_given_back() {
     a.start(VG, bench.scope()).unwrap();
     is_storage(a.lock(11, lv(1), Exclusive));
     is_storage(a.adopt(11, lv(1), Exclusive, ONLY));
-    // Deactivated, it is a lock like any other.
+    // Once deactivated, it is a lock like any other.
     bench.activate(1, 1, false);
     is_held(a.lock(11, lv(1), Exclusive));
     b.unlock(1);
@@ -376,11 +418,11 @@ fn a_lock_that_was_lost_before_the_restart_is_another_one_once_its_lv_is_inactiv
     eventually(SOON, "the kill command", || bench.killed() == "vg0\n");
     b.unlock(1);
     a.start(VG, bench.scope()).unwrap();
-    // What is active here is not what the other host has left there.
+    // The active LV here has nothing to do with the other host's record.
     is_storage(a.lock(11, lv(1), Exclusive));
     bench.activate(1, 1, false);
     a.lock(11, lv(1), Exclusive).unwrap();
-    // The command is about to activate it. Nobody may forget it meanwhile.
+    // The command is about to activate it. It must not be forgotten meanwhile.
     thread::sleep(SHORT);
     assert_eq!(bench.noted(1), 2, "it, and the membership");
 }
@@ -401,7 +443,7 @@ fn drives_that_do_not_answer_at_the_start_delay_the_proof_and_raise_the_alarm() 
     for drive in ["d0", "d1"] {
         bench.control(&format!("hang {drive} off"));
     }
-    // A late proof still keeps others out.
+    // A late proof still keeps other hosts out.
     let b = bench.started(2, SHORT);
     let begin = Instant::now();
     while begin.elapsed() < 2 * SHORT {
@@ -417,7 +459,7 @@ fn the_alarm_for_what_cannot_be_proven_heeds_how_old_its_lease_is() {
     let lease = Duration::from_secs(6);
     let bench = Bench::new(3);
     let a = bench.started(1, lease);
-    // What is left of other VGs must not hold it up.
+    // Orphans of other VGs must not delay it.
     for number in 1..=3 {
         let key = LockspaceKey(0x3000 + number);
         let uuid = VG_UUID.replace("wxyz", &format!("wxy{number}"));
@@ -432,7 +474,7 @@ fn the_alarm_for_what_cannot_be_proven_heeds_how_old_its_lease_is() {
     for drive in &bench.drives {
         bench.control(&format!("hang {drive} on"));
     }
-    // Long before the living one would have raised it.
+    // Long before a living lvmlockd would have raised the alarm.
     thread::sleep((lease * 2 / 5).saturating_sub(asked.elapsed()));
     let a = bench.restart(a, 1, lease);
     eventually(SOON, "the kill command", || bench.killed() == "vg0\n");
@@ -453,7 +495,7 @@ fn a_value_that_a_dead_lvmlockd_may_have_changed_is_not_believed() {
     a.unlock(1);
     assert_eq!(b.lock(1, Resource::Vg, Shared), Ok(ValBlk::default()));
     b.unlock(1);
-    // A value that nobody could have changed survives the death of every lvmlockd.
+    // A value that no host could have changed survives the death of every lvmlockd.
     b.lock(1, Resource::Vg, Exclusive).unwrap();
     b.manager.unlock(ResourceKey(1), 8, 0);
     let a = bench.restart(a, 1, LONG);
@@ -467,20 +509,55 @@ fn what_cannot_be_noted_is_not_taken() {
     let bench = Bench::new(3);
     let (a, b) = (bench.started(1, LONG), bench.started(2, LONG));
     a.lock(2, lv(2), Shared).unwrap();
-    let locks = bench.state_dir(1).join("locks");
-    // The lock manager makes it again when it notices.
-    eventually(SOON, "something else is in its place", || {
-        std::fs::remove_dir_all(&locks).is_ok() && std::fs::write(&locks, "none").is_ok()
-    });
+    bench.deny_notes(1);
     let refused = a.lock(1, lv(1), Exclusive);
     assert!(matches!(refused, Err(Error::NotRunning(_))), "{refused:?}");
     b.lock(1, lv(1), Exclusive).unwrap();
-    // Nor is a promotion.
+    // A promotion is also refused.
     assert!(a.manager.convert(ResourceKey(2), Exclusive, 0).is_err());
     b.lock(2, lv(2), Shared).unwrap();
-    std::fs::remove_file(&locks).unwrap();
+    bench.allow_notes(1);
     a.lock(3, lv(3), Exclusive).unwrap();
     a.unlock(2);
+}
+
+#[test]
+fn a_vg_whose_start_could_not_be_noted_is_refused_where_lvm_can_tell() {
+    let bench = Bench::new(3);
+    let a = bench.host(1, LONG);
+    // Something is running already.
+    a.start(GLOBAL, Scope::Global).unwrap();
+    bench.deny_notes(1);
+    let refused = a.manager.prepare_lockspace(VG, bench.scope()).unwrap_err();
+    assert!(matches!(&refused, Error::NotRunning(_)), "{refused:?}");
+    let text = refused.to_string();
+    assert!(text.contains("volume group vg0") && text.contains("/locks"), "{text}");
+    assert_eq!(a.manager.add_lockspace(VG, Adopt::default()), Err(Error::NoLockspace));
+    // Without the global lockspace even commands that only read would fail.
+    a.manager.remove_lockspace(GLOBAL, false, true).unwrap();
+    a.start(GLOBAL, Scope::Global).unwrap();
+    bench.allow_notes(1);
+    let noted = bench.noted(1);
+    a.start(VG, bench.scope()).unwrap();
+    assert_eq!(bench.noted(1), noted + 1, "its membership");
+}
+
+#[test]
+fn what_only_gives_rights_away_needs_no_note() {
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, SHORT), bench.started(2, SHORT));
+    a.lock(1, lv(1), Exclusive).unwrap();
+    bench.activate(1, 1, true);
+    bench.deny_notes(1);
+    a.manager.convert(ResourceKey(1), Shared, 0).unwrap();
+    b.lock(1, lv(1), Shared).unwrap();
+    bench.allow_notes(1);
+    let shared = || bench.note_of(1, 1).is_some_and(|note| note.contains("exclusive = false"));
+    eventually(SOON, "the note says so as soon as it can be written", shared);
+    let a = bench.restart(a, 1, SHORT);
+    a.start(VG, bench.scope()).unwrap();
+    eventually(SOON, "it is kept as shared", || a.lock(11, lv(1), Shared).is_ok());
+    assert_eq!(bench.killed(), "");
 }
 
 #[test]
@@ -508,7 +585,8 @@ fn a_note_of_what_was_never_granted_does_no_harm() {
     assert_eq!(bench.killed(), "");
 }
 
-/// The kill command was run and did nothing, the lock was renewed in time, and is in danger again.
+/// The kill command was run and did nothing, the lock was renewed in time, and gets into danger
+/// again.
 #[test]
 fn a_lock_that_is_in_danger_once_more_is_told_of_once_more() {
     const LEASE: Duration = Duration::from_secs(6);

@@ -1,12 +1,12 @@
-//! Drives come and go while locks are held: the votes follow.
+//! Drives come and go while locks are held, and the votes follow.
 
 use super::recovery::SOON;
 use super::*;
 
-/// Short enough to run out several times, and long enough for a machine that is busy.
+/// A lease short enough to run out several times, and long enough for a busy machine.
 const LEASE: Duration = Duration::from_secs(5);
 
-/// An LV on the first drive alone.
+/// An LV on the first drive only.
 fn on_one_drive(number: usize) -> Resource {
     match lv(number) {
         Resource::Lv { uuid, .. } => Resource::Lv { uuid, pvs: vec!["/dev/d0".into()] },
@@ -26,7 +26,7 @@ impl Bench {
     }
 }
 
-/// Another host never gets the first LV for so long.
+/// Fails if another host gets the first LV within this time.
 fn keep_out(b: &Host, time: Duration) {
     let begin = Instant::now();
     while begin.elapsed() < time {
@@ -41,7 +41,7 @@ fn a_drive_that_is_replaced_online_takes_no_lock_with_it() {
     let (a, b) = (bench.started(1, LEASE), bench.started(2, LEASE));
     a.lock(1, on_one_drive(1), Exclusive).unwrap();
     bench.activate(1, 1, true);
-    // pvmove, which takes the VG's lock.
+    // pvmove takes the VG's lock.
     a.lock(2, Resource::Vg, Exclusive).unwrap();
     eventually(SOON, "the VG's drives vote", || bench.noted_drives(1, ".LVLVLV") == 3);
     a.manager.convert(ResourceKey(1), Shared, 0).unwrap();
@@ -50,7 +50,7 @@ fn a_drive_that_is_replaced_online_takes_no_lock_with_it() {
     a.unlock(2);
     bench.control("power d0 off");
     keep_out(&b, LEASE * 3 / 2);
-    // What is noted is what votes.
+    // The noted drives are those that vote.
     let a = bench.restart(a, 1, LEASE);
     keep_out(&b, LEASE * 3 / 2);
     a.start(VG, bench.scope()).unwrap();
@@ -64,7 +64,7 @@ fn a_drive_that_has_left_the_vg_does_not_vote() {
     let (a, b) = (bench.started(1, LEASE), bench.started(2, LEASE));
     a.lock(1, lv(1), Exclusive).unwrap();
     bench.activate(1, 1, true);
-    // vgreduce on another host: the next command here that reads the VG tells.
+    // vgreduce on another host: the next command here that reads the VG reports it.
     let left = bench.paths()[..2].to_vec();
     for host in [&a, &b] {
         host.manager.set_pvs(VG, left.clone());

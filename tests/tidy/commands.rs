@@ -1,5 +1,5 @@
-//! A command that a page or a comment tells to give can be given: make's targets, Cargo's packages
-//! and tests, the lab's scenarios.
+//! A command that a page or a comment recommends exists: make's targets, Cargo's packages and
+//! tests, the lab's scenarios.
 
 use crate::Fault;
 use crate::text::code;
@@ -16,7 +16,7 @@ pub fn faults(tree: &Tree) -> Vec<Fault> {
     for passage in tree.passages() {
         let other = match passage.language {
             Language::Markdown => Some(&in_code),
-            // The list of targets at the beginning of a Makefile.
+            // The list of targets at the start of a Makefile.
             Language::Hash => Some(&listed),
             _ => None,
         };
@@ -31,9 +31,9 @@ pub fn faults(tree: &Tree) -> Vec<Fault> {
     faults
 }
 
-/// What commands may name.
+/// Names that commands may use.
 struct Known {
-    /// Directories that have a Makefile.
+    /// Directories with a Makefile.
     makefiles: BTreeSet<String>,
     /// Targets of all Makefiles.
     targets: BTreeSet<String>,
@@ -41,7 +41,7 @@ struct Known {
     packages: BTreeSet<String>,
     /// Cargo's tests: names of files, and of directories with a `main.rs`.
     tests: BTreeSet<String>,
-    /// Whatever stands in quotes somewhere in the code.
+    /// Texts in quotes anywhere in the code.
     quoted: BTreeSet<String>,
 }
 
@@ -80,11 +80,11 @@ impl Known {
     }
 
     fn check(&self, command: &str) -> Result<(), String> {
-        // What follows is a comment of the shell, or another command.
+        // A comment of the shell, or another command, follows.
         let ends = |word: &&str| !word.starts_with('#') && !["&&", "||", "|"].contains(word);
         let words: Vec<&str> = command.split_whitespace().take_while(ends).collect();
         match words.split_first() {
-            // The targets are those of all our Makefiles. In other directories there are lvm2's.
+            // The targets are those of all our Makefiles. Other directories contain those of lvm2.
             Some((&"make", ["-C", dir, words @ ..])) => {
                 let ours = self.makefiles.contains(*dir);
                 words.iter().filter(|_| ours).try_for_each(|word| self.check_make(word))

@@ -1,5 +1,5 @@
-//! No file is left over: a module that no `mod` reaches, a page that nothing names, a script that
-//! nothing calls.
+//! No file is left over: every module is reached by a `mod`, every page is named, and every script
+//! is called.
 
 use crate::Fault;
 use crate::text::code;
@@ -28,7 +28,7 @@ fn dead_modules(tree: &Tree) -> Vec<Fault> {
     dead.map(|path| Fault::new(path, 0, "no crate reaches this module")).collect()
 }
 
-/// What Cargo compiles by itself, in the directory of each manifest.
+/// The files that Cargo compiles by default in the directory of each manifest.
 fn roots(tree: &Tree) -> Vec<String> {
     let by_itself = Regex::new(
         r"(?x) ^(?: build | src/(?:lib|main) |
@@ -46,7 +46,7 @@ fn roots(tree: &Tree) -> Vec<String> {
     roots
 }
 
-/// What one file says of others.
+/// References of one file to others.
 struct Declarations {
     modules: Regex,
     included: Regex,
@@ -62,7 +62,7 @@ impl Declarations {
     }
 }
 
-/// The files of the modules that `path` declares, and of what it includes.
+/// The files of the modules that `path` declares, and of its includes.
 fn modules(tree: &Tree, path: &str, is_root: bool, declarations: &Declarations) -> Vec<String> {
     let Declarations { modules, included } = declarations;
     let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
@@ -84,8 +84,8 @@ fn modules(tree: &Tree, path: &str, is_root: bool, declarations: &Declarations) 
     paths.filter(|path| tree.has(path)).map(String::from).collect()
 }
 
-/// Pages and pictures below `docs` and elsewhere that no other file names, and such scripts. Files
-/// at the top are for everybody, hidden ones for tools.
+/// Pages and pictures below `docs` and elsewhere that no other file names, and scripts likewise.
+/// Files at the top are for everybody, and hidden ones for tools.
 fn dead_files(tree: &Tree) -> Vec<Fault> {
     let mut faults = Vec::new();
     for (path, text) in tree.files().filter(|(path, _)| path.contains('/')) {
@@ -98,7 +98,7 @@ fn dead_files(tree: &Tree) -> Vec<Fault> {
     faults
 }
 
-/// Whether another file has the name of this one, or of all files in its directory.
+/// Whether another file contains the name of this one, or of all files in its directory.
 fn is_named(tree: &Tree, path: &str) -> bool {
     let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
     let all = format!("{}/*", dir.rsplit('/').next().unwrap_or(dir));
@@ -106,7 +106,7 @@ fn is_named(tree: &Tree, path: &str) -> bool {
     others.any(|(_, text)| has_word(text, name) || text.contains(&all))
 }
 
-/// Whether `text` has `name`, and not only as a part of a longer name.
+/// Whether `text` contains `name`, and not only as a part of a longer name.
 fn has_word(text: &str, name: &str) -> bool {
     let in_name = |c: char| c.is_alphanumeric() || "-_.".contains(c);
     text.match_indices(name).any(|(at, _)| {

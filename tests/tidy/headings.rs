@@ -1,4 +1,4 @@
-//! A heading or an anchor that a comment or a page names exists.
+//! Every heading or anchor that a comment or a page names exists.
 
 use crate::Fault;
 use crate::tree::{Language, Tree, language, parents};
@@ -10,7 +10,7 @@ pub fn faults(tree: &Tree) -> Vec<Fault> {
     faults
 }
 
-/// Headings in quotes behind the name of their page, or in front of "in" and a link to it.
+/// Headings in quotes after the name of their page, or before "in" and a link to it.
 fn named_headings(tree: &Tree) -> Vec<Fault> {
     let page_first = Regex::new(r#"([A-Za-z0-9_/-]+\.md)`?,\s+"([^"]+)""#).unwrap();
     let heading_first =
@@ -71,7 +71,7 @@ fn beside(file: &str, link: &str) -> String {
     parts.join("/")
 }
 
-/// The page that `named` is: from the root, or beside or above the file that names it.
+/// The page `named`, searched from the root, and beside and above the file that names it.
 fn resolve(tree: &Tree, file: &str, named: &str) -> Option<String> {
     let near = parents(file).map(|dir| format!("{dir}/{named}"));
     std::iter::once(named.to_owned())
@@ -89,7 +89,7 @@ fn headings(page: &str) -> impl Iterator<Item = String> {
     })
 }
 
-/// The anchor that GitHub and others make of a heading.
+/// The anchor that GitHub and others make from a heading.
 fn slug(heading: &str) -> String {
     let kept = |c: &char| c.is_alphanumeric() || " -_".contains(*c);
     heading.to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-")

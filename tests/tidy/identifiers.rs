@@ -1,4 +1,4 @@
-//! A test, a setting or a function that a page names is in the code.
+//! Every test, setting or function that a page names is in the code.
 
 use crate::Fault;
 use crate::text::code;
@@ -6,7 +6,7 @@ use crate::tree::{Language, Tree};
 use regex_lite::Regex;
 use std::collections::BTreeSet;
 
-/// Names that no code of ours needs: of lvm2, Linux and Prometheus.
+/// Names of lvm2, Linux and Prometheus that our code need not contain.
 const OF_OTHERS: [&str; 3] = ["lm_init_vg_idm", "max_hw_sectors_kb", "node_textfile_mtime_seconds"];
 
 pub fn faults(tree: &Tree) -> Vec<Fault> {
@@ -17,7 +17,7 @@ pub fn faults(tree: &Tree) -> Vec<Fault> {
         known.insert(path.rsplit('/').next().unwrap_or(path).to_owned());
         known.extend(word.find_iter(&code(path, text)).map(|word| word.as_str().to_owned()));
     }
-    // Names of one or two words are often those of others.
+    // Names of one or two words often belong to other projects.
     let name = Regex::new(r"`([a-z0-9]+(?:_[a-z0-9]+){2,})`").unwrap();
     let mut faults = Vec::new();
     for page in tree.pages() {
@@ -30,8 +30,8 @@ pub fn faults(tree: &Tree) -> Vec<Fault> {
     faults
 }
 
-/// Whether the code has a name, or has its two parts and puts them together: a part that begins or
-/// ends with a line.
+/// Whether the code contains a name, or its two parts, which it joins: a part that begins or ends
+/// with an underscore.
 fn is_known(known: &BTreeSet<String>, name: &str) -> bool {
     let parts =
         name.match_indices('_').flat_map(|(at, _)| [name.split_at(at), name.split_at(at + 1)]);

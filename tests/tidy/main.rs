@@ -1,8 +1,8 @@
-//! The tree is tidy: what comments and pages name exists, lines are short, and no file is left
-//! over.
+//! The tree is tidy: everything that comments and pages name exists, lines are short, and no file
+//! is left over.
 //!
-//! Only the text of the files is looked at, so this works in a source archive as well, and without
-//! a network. Each module has one rule. Its unit tests plant a fault in a small tree, and show that
+//! The rules read only the text of the files, so this also works in a source archive and without a
+//! network. Each module has one rule. Its unit tests plant a fault in a small tree, and show that
 //! the rule finds it.
 
 mod commands;
@@ -24,7 +24,7 @@ use tree::Tree;
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Fault {
     path: String,
-    /// Counted from 1; 0 where it is about the whole file.
+    /// Line number, counted from 1; 0 for the whole file.
     line: usize,
     what: String,
 }
@@ -84,7 +84,7 @@ fn no_paper_outside_the_tree_is_referred_to() {
     obeys(papers::faults);
 }
 
-/// The line numbers of a rule's faults in a tree of these files, with each file's path.
+/// The line numbers of a rule's faults in a tree with these files, each with its path.
 #[cfg(test)]
 fn found(rule: fn(&Tree) -> Vec<Fault>, files: &[(&str, &str)]) -> Vec<(String, usize)> {
     let mut faults = rule(&Tree::of(files));

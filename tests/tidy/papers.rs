@@ -1,4 +1,4 @@
-//! No comment and no page refers to a paper that is not in the tree by a number in it.
+//! No comment or page refers by number to a paper that is not in the tree.
 
 use crate::Fault;
 use crate::tree::Tree;

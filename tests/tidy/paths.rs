@@ -1,4 +1,4 @@
-//! A path that a comment or a page names exists.
+//! Every path that a comment or a page names exists.
 
 use crate::Fault;
 use crate::tree::{Tree, parents};
@@ -7,7 +7,7 @@ use regex_lite::Regex;
 /// Files of this project have these extensions, wherever they are.
 const OURS: [&str; 3] = [".md", ".patch", ".rs"];
 
-/// Paths that look like ours, and are of lvm2 and Linux.
+/// Paths of lvm2 and Linux that look like ours.
 const OF_OTHERS: [&str; 5] = [
     "aa-lvmlockd-idm-prepare.sh",
     "include/uapi/linux/watchdog.h",
@@ -35,14 +35,14 @@ pub fn faults(tree: &Tree) -> Vec<Fault> {
     faults
 }
 
-/// Whether the text around a path does not make it a part of something else: of an absolute path,
-/// an address, a pattern, a variable.
+/// Whether the text around a path shows that it is not a part of something else: of an absolute
+/// path, an address, a pattern, a variable.
 fn is_whole(before: &str, after: &str) -> bool {
     let goes_on = |c: char| c.is_alphanumeric() || "/~$}{>*<:@%_=\\…".contains(c);
     !before.ends_with(goes_on) && !after.starts_with(|c| "/*{<$…@".contains(c))
 }
 
-/// Whether a path is meant to be one of this tree.
+/// Whether a path is meant to be in this tree.
 fn is_ours(tree: &Tree, named: &str) -> bool {
     let top = named.split('/').next().unwrap_or(named);
     if OF_OTHERS.contains(&named) {
@@ -53,8 +53,8 @@ fn is_ours(tree: &Tree, named: &str) -> bool {
         || !named.contains('/') && named.contains('.')
 }
 
-/// Whether `named` is a path from the root, from one of the directories that `file` is in, or, if
-/// it does not begin at the root, the end of a path.
+/// Whether `named` is a path from the root or from one of the directories above `file`; if it does
+/// not begin at the root, the end of a path is enough.
 fn exists(tree: &Tree, file: &str, named: &str) -> bool {
     let top = named.split('/').next().unwrap_or(named);
     tree.has(named)

@@ -1,19 +1,19 @@
-//! Comments and code told apart.
+//! Separates comments from code.
 
 use crate::Fault;
 use crate::tree::{Language, language};
 use std::ops::Range;
 
-/// Comments that belong together, or a whole page: text that a reader reads as one.
+/// Comments that belong together, or a whole page: a text that is read as one.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Passage {
-    /// The file.
+    /// Path of the file.
     pub path: String,
-    /// The file's language.
+    /// Language of the file.
     pub language: Language,
-    /// The line on which it begins, counted from 1.
+    /// First line, counted from 1.
     line: usize,
-    /// Its lines, without what marks them as comments.
+    /// Lines without their comment marks.
     pub text: String,
 }
 
@@ -23,13 +23,13 @@ impl Passage {
         Fault { path: self.path.clone(), line: self.line_at(offset), what }
     }
 
-    /// The line of the file on which the byte at `offset` of the text is.
+    /// The line in the file of the byte at `offset` of the text.
     fn line_at(&self, offset: usize) -> usize {
         self.line + self.text[..offset].matches('\n').count()
     }
 }
 
-/// What a file says to its reader: a page as a whole, or runs of comments.
+/// The texts of a file for its reader: the whole page, or runs of comments.
 pub fn passages(path: &str, text: &str) -> Vec<Passage> {
     let language = language(path, text);
     let said = match language {
@@ -50,7 +50,7 @@ pub fn code(path: &str, text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Where comments are, each on one line; a page has none.
+/// The ranges of comments, each on one line; a page has none.
 fn comments(path: &str, text: &str) -> Vec<Range<usize>> {
     let found = match language(path, text) {
         Language::Rust | Language::C => comments_of_c(text),
@@ -70,7 +70,7 @@ fn lines_of(text: &str, range: Range<usize>) -> Vec<Range<usize>> {
     pieces.collect()
 }
 
-/// Joins comments on lines that follow each other, each with the line on which it begins.
+/// Joins comments on adjacent lines, each with the number of the first line.
 fn runs(text: &str, comments: &[Range<usize>]) -> Vec<(usize, String)> {
     let mut runs: Vec<(usize, String)> = Vec::new();
     let (mut line, mut last, mut counted) = (1, 0, 0);
@@ -113,7 +113,7 @@ fn comments_of_c(text: &str) -> Vec<Range<usize>> {
     found
 }
 
-/// The length of the literal that begins at `at`, if one does.
+/// The length of the literal that begins at `at`, if there is one.
 fn literal(text: &str, at: usize) -> Option<usize> {
     let rest = &text[at..];
     let in_word = text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
@@ -127,7 +127,7 @@ fn literal(text: &str, at: usize) -> Option<usize> {
     if rest.starts_with('"') {
         return Some(quoted(rest, '"'));
     }
-    // A lifetime is no literal.
+    // A lifetime is not a literal.
     let body = rest.strip_prefix('\'')?;
     let closed = body.chars().nth(1) == Some('\'');
     (body.starts_with('\\') || closed).then(|| quoted(rest, '\''))

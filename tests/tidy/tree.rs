@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::{fs, io};
 
-/// What a file is written in, as far as comments and prose are concerned.
+/// Language of a file, as far as comments and prose are concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Language {
     Rust,
@@ -17,7 +17,7 @@ pub enum Language {
     Other,
 }
 
-/// All files by their paths, which are relative to the root and have slashes.
+/// All files by path, relative to the root and with slashes.
 pub struct Tree {
     files: BTreeMap<String, String>,
     passages: Vec<Passage>,
@@ -26,7 +26,7 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// Reads what is below `root`, but for what builds make and what is not the project's.
+    /// Reads all files below `root`, except build products and files of others.
     pub fn read(root: &Path) -> io::Result<Tree> {
         let mut files = BTreeMap::new();
         let ignored = ignored(&fs::read_to_string(root.join(".gitignore")).unwrap_or_default());
@@ -34,7 +34,7 @@ impl Tree {
         Ok(Tree::new(files))
     }
 
-    /// A tree of these files.
+    /// A tree with these files.
     #[cfg(test)]
     pub fn of(files: &[(&str, &str)]) -> Tree {
         Tree::new(files.iter().map(|&(path, text)| (path.into(), text.into())).collect())
@@ -52,7 +52,7 @@ impl Tree {
         self.files.iter().map(|(path, text)| (path.as_str(), text.as_str()))
     }
 
-    /// What the files say to their readers: pages and comments.
+    /// The texts for readers: pages and comments.
     pub fn passages(&self) -> impl Iterator<Item = &Passage> {
         self.passages.iter()
     }
@@ -71,12 +71,12 @@ impl Tree {
         self.files.get(path).map(String::as_str)
     }
 
-    /// Whether there is such a file or directory.
+    /// Whether this file or directory exists.
     pub fn has(&self, path: &str) -> bool {
         self.files.contains_key(path) || self.dirs.contains(path)
     }
 
-    /// Whether a path is below one that builds make.
+    /// Whether a path is below one that builds create.
     pub fn makes(&self, path: &str) -> bool {
         std::iter::once(path).chain(parents(path)).any(|path| self.ignored.contains(path))
     }
@@ -101,12 +101,12 @@ pub fn language(path: &str, text: &str) -> Language {
     }
 }
 
-/// The directories that `path` lies in, the nearest first; not the root.
+/// The directories above `path`, the nearest first, without the root.
 pub fn parents(path: &str) -> impl Iterator<Item = &str> {
     path.rmatch_indices('/').map(|(at, _)| &path[..at])
 }
 
-/// What the text of `.gitignore` names by paths from the root.
+/// The paths from the root that the text of `.gitignore` names.
 fn ignored(text: &str) -> BTreeSet<String> {
     let paths = text.lines().filter_map(|line| line.trim().strip_prefix('/'));
     paths.map(|path| path.trim_end_matches('/').to_owned()).collect()

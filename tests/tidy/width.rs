@@ -27,7 +27,7 @@ pub fn faults(tree: &Tree) -> Vec<Fault> {
     faults
 }
 
-/// Whether a line of a page is of a table or of code, or has nothing but a link or a picture.
+/// Whether a line of a page belongs to a table or to code, or contains only a link or a picture.
 fn is_no_prose(line: &str) -> bool {
     let words = line.split_whitespace().filter(|word| !word.starts_with('-')).count();
     line.starts_with('|') || line.starts_with("    ") || line.starts_with("![") || words == 1

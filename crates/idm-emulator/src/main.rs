@@ -12,8 +12,8 @@ const HELP: &str = "\
 Emulated drives with In-Drive Mutexes (IDM).
 
   idm-emulator --dir DIR --drive NAME[=PROFILE] …
-      Serves each drive on DIR/NAME.sock, and DIR/control.sock, until it is told to stop by
-      SIGTERM or SIGINT. Prints \"ready\" when all sockets can be connected to.
+      Serves each drive on DIR/NAME.sock, and DIR/control.sock, until SIGTERM or SIGINT. Prints
+      \"ready\" when all sockets accept connections.
 
   idm-emulator --dir DIR ctl COMMAND …
       Sends a command to the server in DIR and prints its answer. \"ctl help\" lists the commands.
@@ -74,7 +74,7 @@ fn run(dir: Option<&Path>, task: Task) -> Result<(), Box<dyn Error>> {
             return Err("no --drive is given; see --help".into());
         }
         Task::Serve(drives) => {
-            // Blocked before there are threads, so that only the wait below receives them.
+            // Signals are blocked before there are threads, so that only the wait below gets them.
             let mut signals = SigSet::empty();
             signals.add(Signal::SIGTERM);
             signals.add(Signal::SIGINT);

@@ -5,7 +5,7 @@
 //!
 //! | bytes | content |
 //! |---|---|
-//! | 4 | length of what follows |
+//! | 4 | length of the rest |
 //! | 1 | length of the CDB, 1 to 32 |
 //! | 4 | room for the answer's data, in bytes |
 //! | … | CDB |
@@ -15,7 +15,7 @@
 //!
 //! | bytes | content |
 //! |---|---|
-//! | 4 | length of what follows |
+//! | 4 | length of the rest |
 //! | 1 | SCSI status |
 //! | 1 | length of the sense data |
 //! | … | sense data |

@@ -1,7 +1,6 @@
 //! The hardware tests of the first host implementation (docs/protocol.md, "Sources"), against the
-//! drive model. PC-001 to PC-028 number those of its drives in their order. PC-029 to PC-051 are
-//! the asynchronous ones, which send the same commands; where their steps differ they are here,
-//! too.
+//! drive model. PC-001 to PC-028 number those of its drives in order. PC-029 to PC-051 are the
+//! asynchronous ones, which send the same commands; they are here as well if their steps differ.
 
 mod common;
 
@@ -21,17 +20,17 @@ use Status::{Conflict as RC, Good as G, NotFound as CC21, Terminated as CT};
 /// One line of a case.
 #[derive(Clone, Copy)]
 enum Step {
-    /// A command on L0 with its lease in ms, and the status that it must get.
+    /// A command on L0 with its lease in ms, and the expected status.
     Do(MutexOp, Mode, u8, u64, Status),
     /// The same for L1.
     OnL1(MutexOp, Mode, u8, u64, Status),
     /// UNLOCK that stores a value.
     Publish(u8, [u8; 8]),
-    /// The drive's clock goes on by seconds.
+    /// A step of the drive's clock in seconds.
     Sleep(u64),
-    /// Reads the value of a host's record.
+    /// A read of the value in a host's record.
     Value(u8, [u8; 8]),
-    /// Counts holders: (others, self).
+    /// A count of holders: (others, self).
     Count(u8, usize, usize),
     /// The mode in which L0 is held.
     Held(Option<Mode>),
@@ -114,12 +113,12 @@ impl Bench {
     }
 }
 
-/// Whether the reference host counts a record in this state as held.
+/// Whether the reference host takes a record in this state as held.
 fn counts(state: State) -> bool {
     matches!(state, State::Locked | State::MultipleLocked)
 }
 
-/// The 8 bytes that a host calls an LVB as the number that a drive keeps: the eighth is lost.
+/// The number that a drive keeps for the 8 bytes that a host calls an LVB: the eighth is lost.
 fn value(lvb: [u8; 8]) -> Value {
     Value::new(u64::from_le_bytes(lvb) & Value::MAX.get()).unwrap()
 }
@@ -380,7 +379,7 @@ fn conformance_cases() {
 
 #[test]
 fn pc_001_version() {
-    // The case itself can only pass over NVMe, where the minor version has a place.
+    // The original case can only pass over NVMe, where the minor version has a field.
     let mut drive = Drive::new(Profile::current());
     let page = drive.execute(DriveTime::default(), &scsi::inquire_version(), &[]);
     assert_eq!(page.status, scsi::status::GOOD);
@@ -388,7 +387,7 @@ fn pc_001_version() {
     assert_eq!(scsi::version(&page.data), Some(8));
 }
 
-/// PC-031 and PC-032: two drives know nothing of each other.
+/// PC-031 and PC-032: two drives are independent of each other.
 #[test]
 fn pc_031_two_drives() {
     for (mode, after_unlock) in [(EX, G), (SH, CC21)] {

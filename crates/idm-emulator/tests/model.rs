@@ -1,4 +1,4 @@
-//! What holds for every profile under any commands, and what single switches of a profile do.
+//! Properties of every profile under any commands, and effects of single switches of a profile.
 
 mod common;
 
@@ -32,7 +32,8 @@ fn send(drive: &mut Drive, at_ms: u64, op: MutexOp, payload: Record) -> Status {
     }
 }
 
-/// A command at random, after a pause in ms. Three hosts, two mutexes, so that they meet.
+/// A random command, after a pause in ms. There are only three hosts and two mutexes, so that they
+/// meet.
 fn step() -> impl Strategy<Value = (u64, MutexOp, Record)> {
     let lease = prop_oneof![Just(0), Just(1_000), Just(3_000), Just(u64::MAX)];
     let update = prop_oneof![Just(0_u8), Just(1), 0..5_u8];
@@ -51,7 +52,7 @@ fn step() -> impl Strategy<Value = (u64, MutexOp, Record)> {
     )
 }
 
-/// What must hold of any table.
+/// Checks the properties of any table.
 fn check_table(drive: &Drive, now: DriveTime) -> Result<(), TestCaseError> {
     let table = drive.table(now);
     let pairs: BTreeSet<_> = table.iter().map(|r| (r.resource, r.host)).collect();
@@ -74,7 +75,7 @@ fn check_table(drive: &Drive, now: DriveTime) -> Result<(), TestCaseError> {
         let holders: Vec<_> = drive.live_holders(now, &resource).collect();
         let expected: Vec<_> = live.iter().map(|r| (r.host, r.class.mode())).collect();
         prop_assert_eq!(holders, expected);
-        // Timed-out holders stand in the way of others just so.
+        // Holders whose lease has run out prevent others in the same way.
         let held: Vec<&Record> =
             table.iter().filter(|r| r.resource == resource && r.state != State::Unlocked).collect();
         prop_assert!(held.len() <= limits.hosts_of_mutex);
@@ -92,8 +93,8 @@ fn check_table(drive: &Drive, now: DriveTime) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// What must hold from one moment to the next: who holds a mutex and did not send the command is
-/// removed by nothing but a granted BREAK, or a promotion, after its lease.
+/// Checks the change by one command: a holder that did not send the command is removed only by a
+/// granted BREAK, or a promotion, after its lease.
 fn check_step(
     before: &[Record],
     after: &[Record],
@@ -143,7 +144,7 @@ fn check_step(
     Ok(())
 }
 
-/// Every profile, and every profile with so little room that each limit is met.
+/// Every profile, and every profile with so little room that each limit is reached.
 fn with_and_without_room() -> Vec<(&'static str, Profile)> {
     let mut profiles = Profile::named();
     for (name, mut profile) in Profile::named() {
@@ -172,7 +173,7 @@ proptest! {
                 if status != Status::Good {
                     prop_assert_eq!(&drive, &before, "{}: a refused command had an effect", name);
                 }
-                // The byte front is the same drive.
+                // The byte interface is the same drive.
                 let reply = bytes.execute(now, &scsi::mutex(*op), &payload.encode());
                 prop_assert_eq!(scsi::decode_status(reply.status, &reply.sense), status);
                 prop_assert_eq!(&bytes, &drive);
@@ -268,7 +269,7 @@ fn sharers_read_as_multiple_locked() {
     lock(&mut drive, 1_000, SH, 2);
     assert_eq!(state_of(&drive, 1_000, L0, 1), Some(State::MultipleLocked));
     assert_eq!(state_of(&drive, 1_000, L0, 2), Some(State::MultipleLocked));
-    // One of the two has timed out.
+    // The lease of one of the two has run out.
     assert_eq!(state_of(&drive, 5_500, L0, 1), Some(State::TimedOut));
     assert_eq!(state_of(&drive, 5_500, L0, 2), Some(State::Locked));
 }
@@ -485,7 +486,7 @@ fn break_beside_live_sharers() {
     assert_eq!(holders, [(host(2), SH), (host(3), SH)]);
 }
 
-/// A break that finds no room for its host puts nobody out.
+/// A BREAK that finds no room for its host removes no holder.
 #[test]
 fn a_break_without_room() {
     let mut profile = Profile::current();
@@ -494,16 +495,16 @@ fn a_break_without_room() {
     let mut drive = Drive::new(profile);
     lock(&mut drive, 0, SH, 1);
     lock(&mut drive, 1_000, SH, 2);
-    // The first host has another mutex, so that it stays known to the drive.
+    // The first host has another mutex, so that the drive still knows it.
     let other = payload(L1, EX, host(1), 5_000);
     assert_eq!(send(&mut drive, 0, MutexOp::Trylock, other), Status::Good);
     let before = drive.clone();
     let newcomer = |mode| payload(L0, mode, host(3), 5_000);
-    // Only the first has timed out.
+    // Only the lease of the first has run out.
     let refused = send(&mut drive, 5_000, MutexOp::Break, newcomer(SH));
     assert_eq!(refused, Status::Full(Limit::Hosts));
     assert_eq!(drive, before);
-    // Both have timed out, and the second will be forgotten.
+    // Both leases have run out, and the drive will forget the second host.
     let granted = send(&mut drive, 6_000, MutexOp::Break, newcomer(EX));
     assert_eq!(granted, Status::Good);
 }

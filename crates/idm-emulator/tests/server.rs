@@ -21,7 +21,7 @@ const SHORT: Duration = Duration::from_millis(100);
 const GOOD: u8 = 0x00;
 const CONFLICT: u8 = 0x18;
 
-/// A server with two drives in a directory of its own.
+/// A server with two drives in its own directory.
 struct Lab {
     server: Option<Server>,
     dir: tempfile::TempDir,
@@ -39,7 +39,7 @@ impl Lab {
         Client::connect(drive_socket(self.dir.path(), name)).unwrap()
     }
 
-    /// A control command over the control socket.
+    /// Sends a command to the control socket.
     fn ctl(&self, line: &str) -> String {
         client::control(self.dir.path(), line).unwrap().unwrap_or_else(|e| panic!("{line}: {e}"))
     }
@@ -68,7 +68,7 @@ fn table(client: &mut Client) -> Vec<Record> {
     parse_table(&reply.data)
 }
 
-/// Waits for something that another thread brings about.
+/// Waits for a change that another thread makes.
 fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
@@ -92,7 +92,7 @@ fn two_clients_and_the_death_of_one() {
     assert_eq!(table(&mut b)[0].state, State::TimedOut);
     assert_eq!(send(&mut b, MutexOp::Break, &lock(2)), GOOD);
     assert_eq!(table(&mut lab.client("d0"))[0].host, host(2));
-    // The other drive knows nothing of it, and is of another generation.
+    // The other drive does not know the record, and has another firmware generation.
     let mut other = lab.client("d1");
     assert_eq!(table(&mut other), []);
     let page = |client: &mut Client| {
@@ -156,7 +156,7 @@ fn hanging_commands() {
     let lab = Lab::new();
     lab.ctl("hang d0 on");
     let lock = payload(L0, EX, host(1), 60_000);
-    // One gives up: its command is aborted. One waits: its command is executed in the end.
+    // One client gives up: its command is aborted. One waits: its command is executed in the end.
     let mut gone = lab.client("d0");
     let error = try_send(&mut gone, MutexOp::Trylock, &lock, SHORT).unwrap_err();
     assert!(matches!(error, Error::FateUnknown(e) if e.kind() == std::io::ErrorKind::TimedOut));
@@ -222,7 +222,7 @@ fn a_lost_reply_has_an_effect() {
     lab.ctl("lose-reply d0 1");
     let error = try_send(&mut client, MutexOp::Trylock, &lock, PATIENCE).unwrap_err();
     assert!(matches!(error, Error::FateUnknown(_)), "{error}");
-    // The same client goes on over a new connection.
+    // The same client continues on a new connection.
     assert_eq!(table(&mut client)[0].host, host(1));
 }
 
@@ -235,7 +235,7 @@ fn power() {
     assert_eq!(send(&mut client, MutexOp::Trylock, &lock), GOOD);
     lab.ctl("power d0 off");
     lab.ctl("power d0 off");
-    // Neither an old connection nor a new one reaches it, and the host knows that it does not.
+    // Neither an old connection nor a new one reaches it, and the host knows this.
     for client in [&mut client, &mut idle] {
         let error = try_send(client, MutexOp::Unlock, &lock, PATIENCE).unwrap_err();
         assert!(matches!(error, Error::NotSent(_)), "{error}");
@@ -276,7 +276,7 @@ fn malformed_frames_end_their_connection_only() {
     let lab = Lab::new();
     let mut good = lab.client("d0");
     for bytes in [
-        // Too long, too short for its header, CDB longer than the frame, no CDB at all.
+        // Too long, too short for its header, a CDB longer than the frame, no CDB at all.
         &[0xFF, 0xFF, 0xFF, 0xFF, 0, 0][..],
         &[0, 0, 0, 2, 6, 0],
         &[0, 0, 0, 6, 16, 0, 0, 0, 0, 0x12],
@@ -295,7 +295,7 @@ fn malformed_frames_end_their_connection_only() {
         }
         assert_eq!(table(&mut good), []);
     }
-    // Half a frame, and then nothing more: never executed.
+    // Half a frame, and then nothing more: it is never executed.
     let half = {
         let mut bytes = vec![0, 0, 2, 21, 16, 0, 0, 0, 0];
         bytes.extend(scsi::mutex(MutexOp::Trylock));
@@ -306,7 +306,7 @@ fn malformed_frames_end_their_connection_only() {
     bad.write_all(&half).unwrap();
     drop(bad);
     assert_eq!(table(&mut good), []);
-    // A CDB that no drive knows is not malformed: the drive refuses it.
+    // An unknown CDB is not malformed: the drive refuses it.
     let reply = good.execute(&[0xEE; 10], &[], 0, PATIENCE).unwrap();
     assert_eq!((reply.status, reply.sense[2]), (0x02, 0x20));
 }
@@ -319,7 +319,7 @@ fn a_request_that_cannot_be_framed_is_not_sent() {
         let error = client.execute(&vec![0; cdb_len], &[], room, PATIENCE);
         assert!(matches!(error, Err(Error::NotSent(_))));
     }
-    // Data beyond the host's buffer is cut.
+    // Data beyond the host's buffer is cut off.
     let reply = client.execute(&scsi::read_table(4), &[], 700, PATIENCE);
     assert_eq!(reply.unwrap().data.len(), 700);
 }

@@ -1,4 +1,4 @@
-//! What real firmware was recorded to do (docs/protocol.md, "Sources"), in bytes: CDBs and payloads
+//! Recorded behaviour of real firmware (docs/protocol.md, "Sources"), in bytes: CDBs and payloads
 //! in, statuses, sense data and blocks out.
 
 mod common;
@@ -34,7 +34,7 @@ fn not_found() -> Vec<u8> {
     sense("72 05 21 00 00 00 00 14 03 02 00 01 80 0e 00 00", 28)
 }
 
-/// A drive on a bench, addressed in the older command scheme as in the traces.
+/// A drive on a bench, addressed with the older commands as in the traces.
 struct Bench {
     drive: Drive,
     now_ms: u64,
@@ -50,7 +50,7 @@ impl Bench {
         self.drive.execute(now, cdb, data_out)
     }
 
-    /// 8E with the group in byte 2, the filler address and the operation in byte 14.
+    /// Sends 8E with the group in byte 2, the filler address, and the operation in byte 14.
     fn write(&mut self, group: u8, op: u8, payload: &Record) -> ScsiReply {
         let mut cdb = hex("8E 00 00 00 00 00 00 20 FF 01 00 00 00 01 00 00");
         (cdb[2], cdb[14]) = (group, op);
@@ -61,13 +61,13 @@ impl Bench {
         self.write(1, op.to_wire(), payload)
     }
 
-    /// Sends a command and demands a status without sense data.
+    /// Sends a command and expects a status without sense data.
     fn expect(&mut self, op: MutexOp, payload: &Record, status: u8) {
         let reply = self.send(op, payload);
         assert_eq!((reply.status, reply.sense), (status, vec![]), "{op:?}");
     }
 
-    /// 88 for so many blocks.
+    /// Sends 88 for this number of blocks.
     fn read(&mut self, group: u8, blocks: u32) -> Vec<u8> {
         let mut cdb = hex("88 00 00 00 00 00 00 20 FF 01 00 00 00 00 02 00");
         cdb[2] = group;
@@ -98,7 +98,8 @@ impl Bench {
     }
 }
 
-/// A lock that the first record of a run could have: metadata and value as inferred there.
+/// A lock that the first record of a recording may have had, with metadata and value as inferred
+/// there.
 fn traced_payload() -> Record {
     let mut metadata = [0; 64];
     metadata[62..].copy_from_slice(&[0xFE, 0xED]);
@@ -122,7 +123,7 @@ fn init_locks() {
     let mut bench = Bench::new(Profile::r00d());
     bench.expect(Init, &traced_payload(), GOOD);
     let record = bench.only_record();
-    // Everything comes back as written but the state and the control byte.
+    // Everything except the state and the control byte comes back as written.
     let mut expected = traced_payload().encode();
     expected[..8].copy_from_slice(&hex("00 00 00 00 00 00 01 01"));
     expected[0x20] = 0;
@@ -145,7 +146,7 @@ fn refusals_by_r00d() {
     let owner = traced_payload();
     let stranger = Record { host: host(2), ..owner.clone() };
     bench.expect(Trylock, &owner, GOOD);
-    // Duplicates, INIT on one's own, a stranger's UNLOCK and REFRESH.
+    // Duplicates, INIT of an own mutex, UNLOCK and REFRESH of another host.
     let locked = bench.only_record();
     for op in [Init, Trylock, LockOp] {
         bench.expect(op, &owner, CONFLICT);
@@ -155,12 +156,12 @@ fn refusals_by_r00d() {
     }
     // Nothing has changed.
     assert_eq!(bench.only_record(), locked);
-    // Expired, but still not the stranger's to refresh.
+    // Expired, but another host still cannot refresh it.
     bench.now_ms += 0x7530;
     assert_eq!(bench.only_record().state, State::TimedOut);
     bench.expect(Refresh, &stranger, CONFLICT);
     assert_eq!(bench.only_record().state, State::TimedOut);
-    // But the owner's.
+    // The owner can.
     bench.expect(Refresh, &owner, GOOD);
     assert_eq!(bench.only_record(), locked);
     // BREAK by the owner itself.
@@ -171,13 +172,13 @@ fn refusals_by_r00d() {
     bench.now_ms += 10 * 0x7530;
     let unlocked = bench.only_record();
     assert_eq!(unlocked, Record { state: State::Unlocked, ..locked });
-    // What is unlocked can be neither unlocked nor kept, and INIT does not touch it.
+    // An unlocked mutex can be neither unlocked nor refreshed, and INIT does not change it.
     for op in [Init, UnlockOp, Refresh, Break] {
         bench.expect(op, &owner, CONFLICT);
     }
     bench.expect(UnlockOp, &stranger, CONFLICT);
     assert_eq!(bench.only_record(), unlocked);
-    // A stranger takes the unlocked record over, and no trace of the former owner is left.
+    // Another host takes the unlocked record over, and no trace of the former owner remains.
     bench.expect(Trylock, &stranger, GOOD);
     let records = bench.records(8);
     assert_eq!((records[0].host, records[0].state), (host(2), State::Locked));
@@ -247,7 +248,7 @@ fn unknown_opcode_and_unknown_operation() {
     assert_eq!((reply.status, reply.sense), (CHECK, invalid_opcode.clone()));
     let reply = bench.write(1, 9, &traced_payload());
     assert_eq!((reply.status, reply.sense), (CHECK, undefined_op));
-    // Real READ(16) and WRITE AND VERIFY(16) are for the disk, which is not here.
+    // The real READ(16) and WRITE AND VERIFY(16) belong to the disk, which is not here.
     for cdb in [
         "88 00 00 00 00 00 00 20 FF 01 00 00 00 01 00 00",
         "8E 00 00 00 00 00 00 20 FF 01 00 00 00 01 00 00",
@@ -270,12 +271,12 @@ fn reading_the_table() {
     assert_eq!(bench.read(1, 1)[..8], hex("00 00 00 00 00 00 DE AD"));
     assert!(bench.read(1, 1)[8..].iter().all(|&b| b == 0));
     assert_eq!(bench.counters(), [0; 8]);
-    // 32 sharers whose leases are over at once are 32 blocks.
+    // 32 sharers with leases that end at once are 32 blocks.
     for number in 0..32 {
         let reply = bench.write(2, 2, &payload(L0, SH, host(number), 0));
         assert_eq!(reply, ScsiReply::default());
     }
-    // The total, then one word for each group: records, not mutexes.
+    // The total, then one word per group: they count records, not mutexes.
     assert_eq!(bench.counters(), hex("00 20 00 00 00 20 00 00"));
     let all = bench.records(32);
     for (number, record) in all.iter().enumerate() {
@@ -314,7 +315,7 @@ fn the_countdown() {
     bench.now_ms = 5_000;
     assert_eq!(bench.only_record().state, State::TimedOut);
     assert_eq!(bench.only_record().countdown_ms, 5_000);
-    // Others must break it; expiry alone does not let them in.
+    // Other hosts must break it; the end of the lease alone does not admit them.
     bench.expect(Trylock, &payload(L0, EX, host(2), 5_000), CONFLICT);
     bench.expect(UnlockOp, &payload(L0, EX, host(2), 5_000), CONFLICT);
     // REFRESH starts the countdown of its payload.
@@ -325,7 +326,7 @@ fn the_countdown() {
     assert_eq!(bench.only_record().state, State::TimedOut);
     // An expired owner may unlock.
     bench.expect(UnlockOp, &payload(L0, EX, host(1), 0), GOOD);
-    // A countdown of 0 is over at once.
+    // A countdown of 0 ends at once.
     bench.expect(Trylock, &payload(L1, EX, host(1), 0), GOOD);
     assert_eq!(bench.records(2)[1].state, State::TimedOut);
     // All ones does not run out, and may be broken.
@@ -345,7 +346,7 @@ fn one_sharer_times_out_alone() {
     bench.now_ms = 6_000;
     let states: Vec<State> = bench.records(2).iter().map(|r| r.state).collect();
     assert_eq!(states, [State::TimedOut, State::Locked]);
-    // A newcomer is let in and removes nobody; BREAK is refused while one is live.
+    // A newcomer is admitted and removes nobody; BREAK is refused while one lease runs.
     bench.expect(Trylock, &payload(L0, SH, host(3), 9_000), GOOD);
     bench.expect(Break, &payload(L0, EX, host(4), 9_000), CONFLICT);
     assert_eq!(bench.records(4)[3], Record::end_of_table());
@@ -366,7 +367,7 @@ fn the_value() {
         let refused = storing(0xBEEE, payload(L0, EX, host(2), 0x7530));
         bench.expect(Trylock, &refused, CONFLICT);
         assert_eq!(shown(&mut bench), 0xBEEF);
-        // Control 1 on UNLOCK stores, control 0 elsewhere leaves it alone.
+        // Control 1 on UNLOCK stores the value, control 0 on other commands does not change it.
         bench.expect(UnlockOp, &storing(0xA1, payload(L0, EX, host(1), 0)), GOOD);
         assert_eq!(shown(&mut bench), 0xA1);
         bench.expect(Trylock, &payload(L0, EX, host(2), 0x7530), GOOD);
@@ -421,7 +422,7 @@ fn clearing_everything() {
         "8E 00 FF 00 00 00 00 00 00 00 00 00 00 01 00 00",
     ] {
         bench.expect(Trylock, &traced_payload(), GOOD);
-        // What lvm2's test helpers read before they clear, and send with it.
+        // The data that lvm2's test helpers read before they clear a drive, and then send.
         let read = hex("88 00 01 00 00 00 00 20 FF 01 00 00 00 01 00 00");
         let block = bench.execute(&read, &[]).data;
         assert_eq!(block, bench.read(1, 1));
@@ -431,7 +432,7 @@ fn clearing_everything() {
     }
 }
 
-/// One host that takes as many mutexes as there are; the CDBs are those of the present scheme.
+/// One host takes as many mutexes as possible; the CDBs are the present ones.
 #[test]
 fn limits_of_rev_2313() {
     let full = |asc: &str| sense(&format!("72 07 {asc} 00 00 00 00 14 03 02 00 01 80 0e"), 28);
@@ -520,7 +521,7 @@ fn commands_of_every_disk() {
     assert_eq!(execute("03 00 00 00 12 00").data[..3], hex("70 00 00"));
     assert_eq!(execute("03 01 00 00 12 00").data[..4], hex("72 00 00 00"));
     assert_eq!(execute("03 01 00 00 02 00").data, hex("72 00"));
-    // Two drives have two names.
+    // Two drives have different names.
     let naa = |serial| Drive::with_serial(Profile::current(), serial).naa();
     assert_ne!(naa("a"), naa("b"));
     assert_eq!(naa("a"), naa("a"));

@@ -28,6 +28,7 @@
 //! * `lock` – the state machine: its phases, and the result of the drives' answers.
 //! * `seat`, `take`, `clean` – one drive's part: the meaning of a reply, getting the mutex, giving
 //!   it back.
+//! * `reading` – the value of a mutex that nobody takes.
 //! * `rules` – the safety rules, each in one place. `docs/locking.md` argues for them.
 
 // Without std there is no clock, no thread and no I/O: the compiler enforces it.
@@ -39,6 +40,7 @@ extern crate alloc;
 mod api;
 mod clean;
 mod lock;
+mod reading;
 mod rng;
 mod rules;
 mod seat;
@@ -51,5 +53,6 @@ pub use api::{
     Outcome, Refusal, Request, RequestError, Timing, Token, Undoes, ValueRead,
 };
 pub use lock::Lock;
+pub use reading::read_value;
 #[cfg(feature = "broken-rules")]
 pub use rules::BrokenRule;

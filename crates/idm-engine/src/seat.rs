@@ -159,6 +159,8 @@ pub(crate) struct Take {
     pub(crate) own_stamp: Option<Stamp>,
     /// Whether the drive refused because of others, before its table was read.
     pub(crate) refused: bool,
+    /// The number of times that the drive refused to be read.
+    pub(crate) refused_reads: u8,
     /// Whether a record of this host was found that this life did not write.
     pub(crate) own_found: bool,
     /// Whether a misleading record of this host was refreshed, so that it can be right now.
@@ -450,26 +452,34 @@ impl Seat {
         if status == Status::Failed && flight.step.writes() {
             self.absorb_mark(flight, false);
         }
-        let unknown = matches!(status, Status::Uncertain | Status::Failed);
+        if matches!(flight.step, Step::Break(_)) {
+            // A drive that answers nonsense may have carried it out.
+            self.stale_value = !broken!(rules, ValueAfterBreak);
+        }
+        if let (Step::Try(mode) | Step::Refresh(mode) | Step::Break(mode), Status::Good) =
+            (flight.step, status)
+        {
+            self.hold = Hold::Held { mode, since };
+            return self.absorb_mark(flight, true);
+        }
         // The moment until which the command may still reach the drive.
         let late = if status == Status::Uncertain { now + timing.linger } else { now };
+        self.absorb_status(flight.step, status, late);
+    }
+
+    /// Learns from a status who owns the mutex, unless it confirms a lock of this host.
+    fn absorb_status(&mut self, step: Step, status: Status, late: Instant) {
+        let unknown = matches!(status, Status::Uncertain | Status::Failed);
         let maybe = match self.hold {
             Hold::None => Hold::Maybe { latest: late },
             Hold::Maybe { latest } => Hold::Maybe { latest: latest.max(late) },
             held @ Hold::Held { .. } => held,
         };
-        if matches!(flight.step, Step::Break(_)) && (unknown || status == Status::Good) {
-            self.stale_value = !broken!(rules, ValueAfterBreak);
-        }
-        match flight.step {
-            Step::Try(mode) | Step::Refresh(mode) | Step::Break(mode) if status == Status::Good => {
-                self.hold = Hold::Held { mode, since };
-                self.absorb_mark(flight, true);
-            }
+        match step {
             Step::Try(_) | Step::Break(_) if unknown => {
                 self.hold = maybe;
                 self.stray_until = self.stray_until.max(late);
-                if matches!(flight.step, Step::Break(Mode::Shared)) {
+                if matches!(step, Step::Break(Mode::Shared)) {
                     self.demote_until = self.demote_until.max(late);
                 }
             }
@@ -489,7 +499,7 @@ impl Seat {
             },
             Step::Unlock(_) | Step::Destroy => match status {
                 Status::Good | Status::NotFound => self.hold = Hold::None,
-                Status::Conflict if flight.step != Step::Destroy => self.hold = Hold::None,
+                Status::Conflict if step != Step::Destroy => self.hold = Hold::None,
                 Status::Uncertain | Status::Failed => {
                     self.hold = match maybe {
                         Hold::Held { since, .. } => Hold::Maybe { latest: since },

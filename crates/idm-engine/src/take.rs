@@ -33,6 +33,8 @@ const COMMANDS: u8 = 8;
 const REFUSED_COMMANDS: u8 = 3;
 /// The number of commands after which a drive that does not answer is given up.
 const SILENT_COMMANDS: u8 = 3;
+/// The number of refused reads after which a drive counts as one that does not answer.
+const REFUSED_READS: u8 = 2;
 /// The first pause before a drive that did not answer is asked again.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -62,6 +64,7 @@ impl Take {
             looked_at: None,
             own_stamp: None,
             refused: false,
+            refused_reads: 0,
             own_found: false,
             rewritten: false,
             breaking: Vec::new(),
@@ -357,9 +360,21 @@ impl Seat {
     fn unreadable(&mut self, status: Status, step: Step, cx: &TakeContext<'_>) {
         match status {
             Status::Unsupported => self.close(Vote::NotIdm),
+            Status::Conflict => self.refuses_reads(step, cx),
             _ if self.contested => self.close(Vote::Blocked(Vec::new())),
             _ => self.retry(step, cx),
         }
+    }
+
+    /// Handles a drive that also refuses to be read. The holder of a mutex never causes that, but a
+    /// reservation of the whole drive does: then its conflicts are not about the mutex.
+    fn refuses_reads(&mut self, step: Step, cx: &TakeContext<'_>) {
+        let Task::Take(take) = &mut self.task else {
+            return;
+        };
+        take.refused_reads += 1;
+        self.contested &= take.refused_reads < REFUSED_READS;
+        self.retry(step, cx);
     }
 
     /// Notes the value that came with the mutex. If this host's record has gone since the drive was

@@ -7,12 +7,12 @@ use core::time::Duration;
 use idm_engine::{DriveRef, Event, Outcome, Refusal, Request, RequestError, ValueRead};
 use idm_protocol::{Mode, State};
 
-/// An adoption on all drives, of what may not have been granted.
+/// An adoption on all drives of a lock that may not have been granted.
 fn adopt_all(bench: &Bench, mode: Option<Mode>) -> Request {
     Request::Adopt { mode, granted_until: None, members: bench.all(), witnesses: Vec::new() }
 }
 
-/// Host 1 takes the lock on some drives only, whoever has the others, and dies.
+/// Host 1 takes the lock on some drives only, even if others have the rest, and dies.
 fn take_and_die(bench: &mut Bench, mode: Mode, on: &[u32]) {
     seize(bench, &mut lv_lock(1), mode, on);
 }
@@ -313,7 +313,7 @@ fn a_lock_that_is_exclusive_elsewhere_is_not_adopted_as_shared() {
     let convert = Request::Convert { mode: Mode::Exclusive, value: None };
     assert_eq!(bench.run(&mut a, convert), Outcome::Converted { complete: true });
     bench.paths[2] = Path::Up;
-    // The LV lies on drive 2 now, which has not heard of the change.
+    // The LV is on drive 2 now, which has not received the change.
     let mut again = lv_lock(1);
     let (members, witnesses) = (bench.members(&[2]), bench.members(&[0, 1]));
     let request =
@@ -443,7 +443,7 @@ fn a_value_is_not_believed_after_an_orphan_that_could_not_be_read() {
     bench.run(&mut a, acquire.clone());
     bench.run(&mut a, Request::Release { value: Some(value(7)) });
     assert_eq!(bench.run(&mut a, acquire.clone()), Outcome::Granted(ValueRead::Known(value(7))));
-    // It dies while it changes something, and the next life reads no drive before it gives up.
+    // It dies while it changes the mode, and the next life reads no drive before it gives up.
     drop(a);
     bench.paths = vec![Path::Cut; 3];
     let mut again = vg_lock(1);

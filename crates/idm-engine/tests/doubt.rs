@@ -1,4 +1,5 @@
-//! Answers that are weak, late or old: none of them makes a lock that another host could have, too.
+//! Answers that are weak, late or old: none of them gives a lock that another host could have as
+//! well.
 
 mod bench;
 
@@ -8,7 +9,7 @@ use idm_emulator::{Profile, profile::Limits};
 use idm_engine::{Command, Event, Instant, Lock, Outcome, Refusal, Request, RequestError};
 use idm_protocol::{DriveCommand, Limit, Mode, MutexOp, Record, Reply, State, Status};
 
-/// A lock of a host whose earlier life may have commands under way until then.
+/// A lock of a host whose earlier life may have commands under way until `earlier_until`.
 fn lock_of_a_new_life(n: u8, earlier_until: Instant) -> Lock {
     with_config(lv_lock(n), |config| config.earlier_until = earlier_until)
 }
@@ -17,7 +18,7 @@ fn commands(bench: &Bench, lock: &mut Lock) -> Vec<Command> {
     core::iter::from_fn(|| lock.next_command(bench.now)).collect()
 }
 
-/// Drive 2 tells of a conflict, and answers what follows with these statuses.
+/// Drive 2 reports a conflict, and answers later commands with these statuses.
 fn after_a_conflict(statuses: &[Status]) -> Option<Outcome> {
     let mut bench = Bench::new(3);
     let mut a = lv_lock(1);
@@ -65,7 +66,7 @@ fn a_conflict_stands_whatever_weaker_answers_follow() {
 fn a_table_that_is_read_for_room_shows_holders_too() {
     for limit in [Limit::Mutexes, Limit::Hosts, Limit::HostsOfMutex] {
         let mut bench = Bench::new(3);
-        // Host 2 counts drive 2 alone.
+        // Host 2 counts only drive 2.
         let mut b = lv_lock(2);
         let members = bench.members(&[2]);
         let small = Request::Acquire { mode: Mode::Exclusive, members, witnesses: Vec::new() };
@@ -87,8 +88,8 @@ fn a_table_that_is_read_for_room_shows_holders_too() {
     }
 }
 
-/// Drive 2 is won, loses its table, and is read for its value afterwards. In between host 2 takes
-/// it, if it is to, and counts these drives.
+/// Drive 2 is won, loses its table, and is read for its value afterwards. In between, host 2 takes
+/// it if `theirs` names the drives that it counts.
 fn reset_before_the_value_is_read(theirs: Option<&[u32]>) -> Option<Outcome> {
     let mut bench = Bench::new(3);
     let (mut a, mut b) = (vg_lock(1), vg_lock(2));
@@ -134,8 +135,8 @@ fn a_table_that_is_read_for_the_value_shows_holders_too() {
     assert_eq!(outcome, Some(GRANTED), "nobody is in the way");
 }
 
-/// A host shares the lock on two drives when the third says that another has it, who counts that
-/// drive alone. While that drive is read, it asks for an exclusive lock.
+/// A host shares the lock on two drives when the third reports another holder, which counts only
+/// that drive. While that drive is being read, the host requests an exclusive lock.
 #[test]
 fn a_table_that_comes_after_the_next_request_shows_holders_too() {
     let mut bench = Bench::new(3);
@@ -172,7 +173,7 @@ fn a_holder_with_other_drives_stays_known_while_it_cannot_be_read() {
     let acquire = bench.acquire(Mode::Exclusive);
     assert_eq!(bench.run(&mut a, acquire), GRANTED, "drive 2 did not answer in time");
     bench.paths[2] = Path::Up;
-    // It is met at the first retry, then drive 2 says "conflict" and cannot be read any more.
+    // It is met at the first retry; then drive 2 answers "conflict" and cannot be read any more.
     let end = bench.now + LEASE * 3;
     let mut met = false;
     while bench.now < end {
@@ -195,7 +196,7 @@ fn a_holder_with_other_drives_stays_known_while_it_cannot_be_read() {
     assert!(lost, "a holder that refreshes for longer than a lease is given way to");
 }
 
-/// One drive with room for one mutex, on which another LV's stands, unlocked.
+/// One drive with room for one mutex, which an unlocked mutex of another LV occupies.
 fn full_drive() -> Bench {
     let mut profile = Profile::current();
     profile.limits = Limits { mutexes: 1, ..profile.limits };
@@ -212,7 +213,7 @@ fn full_drive() -> Bench {
 
 #[test]
 fn a_mutex_that_is_removed_for_room_is_never_a_lock_of_the_same_host() {
-    // At each step of the removal the same host, or another, asks for the mutex.
+    // At each step of the removal the same host, or another, requests the mutex.
     for steps in 0..7 {
         for asks in [1, 2] {
             let mut bench = full_drive();
@@ -262,8 +263,8 @@ fn who_asks_for_a_mutex_that_is_being_removed_gets_it_a_moment_later() {
     assert_eq!(done(&mut x), Some(GRANTED));
 }
 
-/// Host 1 counts three drives, and after a restart one of them; host 2 counts three. Whether both
-/// hold the lock.
+/// Host 1 counts three drives, and after a restart one of them; host 2 counts three. Returns
+/// whether both hold the lock.
 fn fewer_drives_after_a_restart(refresh_stores_metadata: bool) -> bool {
     let mut profile = Profile::current();
     profile.refresh_stores_metadata = refresh_stores_metadata;
@@ -439,7 +440,7 @@ fn an_unlock_that_was_lost_is_no_release() {
     let mut a = lv_lock(1);
     assert_eq!(bench.run(&mut a, acquire.clone()), GRANTED);
     a.request(RELEASE, bench.now).expect("always in order");
-    // It never reaches the drive, and nobody knows.
+    // It never reaches the drive, and no host knows that.
     let unlock = a.next_command(bench.now).expect("an UNLOCK");
     a.on_reply(unlock.token, Reply::Status(Status::Uncertain), bench.now);
     assert!(!a.is_idle());
@@ -450,6 +451,64 @@ fn an_unlock_that_was_lost_is_no_release() {
 }
 
 #[test]
+fn an_orphan_on_a_drive_that_cannot_be_read_is_not_reported_as_gone() {
+    let mut bench = Bench::new(1);
+    let acquire = bench.acquire(Mode::Shared);
+    assert_eq!(bench.run(&mut lv_lock(1), acquire), GRANTED);
+    let mut new_life = lv_lock(1);
+    new_life.request(adopt(&bench, &[0], None), bench.now).expect("in order");
+    let (mut refreshed, mut outcome) = (false, None);
+    for _ in 0..20 {
+        exchange_with(&mut bench, &mut new_life, |command| match op(command) {
+            // The mode that was read is out of date: a late command changed it.
+            Some(MutexOp::Refresh) => {
+                refreshed = true;
+                Fate::Instead(Status::Terminated)
+            }
+            _ if refreshed => Fate::Instead(Status::Uncertain),
+            _ => Fate::Answered,
+        });
+        outcome = outcome.or(done(&mut new_life));
+        bench.now = new_life.next_deadline().unwrap_or(bench.now).max(bench.now);
+        new_life.on_timer(bench.now);
+    }
+    assert_eq!(outcome, Some(Outcome::Refused(Refusal::Unclear)));
+}
+
+/// The outcome of an exclusive request if drive 2 answers every TRYLOCK with a conflict, and its
+/// reads with these statuses, the last of which stands.
+fn with_refused_reads(reads: &[Status]) -> Option<Outcome> {
+    let mut bench = Bench::new(3);
+    let mut a = lv_lock(1);
+    a.request(bench.acquire(X), bench.now).expect("in order");
+    let mut reads = reads.iter().chain(reads.last().into_iter().cycle());
+    for _ in 0..20 {
+        exchange_with(&mut bench, &mut a, |command| match op(command) {
+            _ if command.drive.0 != 2 => Fate::Answered,
+            None => Fate::Instead(*reads.next().expect("endless")),
+            _ => Fate::Instead(Status::Conflict),
+        });
+        if let Some(outcome) = done(&mut a) {
+            return Some(outcome);
+        }
+        bench.now = a.next_deadline().unwrap_or(bench.now).max(bench.now);
+        a.on_timer(bench.now);
+    }
+    None
+}
+
+#[test]
+fn a_drive_that_refuses_reads_too_counts_as_one_that_does_not_answer() {
+    assert_eq!(with_refused_reads(&[Status::Conflict]), Some(GRANTED));
+    for unreadable in [Status::Unreachable, Status::Failed, Status::TryAgain] {
+        for reads in [&[Status::Conflict, unreadable][..], &[unreadable, Status::Conflict]] {
+            let outcome = with_refused_reads(reads);
+            assert!(outcome.as_ref().is_some_and(is_held), "{reads:?}: {outcome:?}");
+        }
+    }
+}
+
+#[test]
 fn a_mutex_whose_holder_is_timed_out_is_not_removed_for_room() {
     let mut profile = Profile::current();
     profile.limits = Limits { mutexes: 1, ..profile.limits };
@@ -457,7 +516,7 @@ fn a_mutex_whose_holder_is_timed_out_is_not_removed_for_room() {
     let acquire = bench.acquire(Mode::Exclusive);
     let mut old = other_lv_lock(9);
     assert_eq!(bench.run(&mut old, acquire.clone()), GRANTED);
-    // Its host stands still; a late REFRESH gets it its lock back.
+    // Its host stands still; a late REFRESH gives it its lock back.
     bench.now = bench.now + LEASE * 2;
     assert_eq!(bench.states(0), [State::TimedOut]);
     let mut a = lv_lock(1);
@@ -474,7 +533,7 @@ fn a_break_that_is_late_makes_no_exclusive_lock_a_shared_one() {
     let acquire = bench.acquire(Mode::Exclusive);
     assert_eq!(bench.run(&mut lv_lock(9), acquire), GRANTED);
     bench.now = bench.now + LEASE * 2;
-    // The BREAK on drive 2 is given up, and is late.
+    // The BREAK on drive 2 is given up, and arrives late.
     let mut a = lv_lock(1);
     a.request(bench.acquire(Mode::Shared), bench.now).expect("in order");
     let mut late = None;
@@ -493,7 +552,7 @@ fn a_break_that_is_late_makes_no_exclusive_lock_a_shared_one() {
         a.on_timer(bench.now);
     }
     assert_eq!(done(&mut a), Some(GRANTED));
-    // Drive 2 is needed to be exclusive.
+    // Drive 2 is needed for an exclusive lock.
     bench.paths[1] = Path::Cut;
     a.request(Request::Convert { mode: Mode::Exclusive, value: None }, bench.now).expect("held");
     bench.exchange(&mut a);
@@ -553,14 +612,14 @@ fn an_lvs_lock_needs_a_look_at_most_of_the_vgs_drives() {
     }
 }
 
-/// What was found on witnesses by an adoption that was refused is no proof for the next one when
-/// its lease is over.
+/// Records that a refused adoption found on witnesses do not prove anything to the next one after
+/// their lease.
 #[test]
 fn what_an_earlier_adoption_found_is_no_proof_after_its_lease() {
     let mut bench = Bench::new(5);
     let mut first = lv_lock(1);
     assert_eq!(take(&mut bench, &mut first, X, &[0], &[1, 2, 3, 4]), GRANTED);
-    // It is put on drives 1 and 2, because its LV may be moved; the host dies.
+    // It is put on drives 1 and 2, because its LV may be moved; then the host dies.
     bench.paths[3..].fill(Path::Cut);
     let all = bench.all();
     first.spread(&all, bench.now);
@@ -579,7 +638,7 @@ fn what_an_earlier_adoption_found_is_no_proof_after_its_lease() {
     let outcome = bench.run(&mut a, adopt.clone());
     assert!(is_held(&outcome), "{outcome:?}");
     bench.run(&mut other, RELEASE);
-    // It is away for longer than a lease; the LV is moved to drive 1.
+    // It is away for longer than a lease; meanwhile the LV is moved to drive 1.
     bench.now = bench.now + LEASE * 2;
     bench.paths[0] = Path::Cut;
     let mut b = lv_lock(2);
@@ -590,7 +649,7 @@ fn what_an_earlier_adoption_found_is_no_proof_after_its_lease() {
     assert_one_holder(&bench, &a, &b);
 }
 
-/// Host 1 holds an LV's lock on drive 0 and, where it broke it, on drive 3; 1 to 3 are witnesses.
+/// Host 1 holds an LV's lock on drive 0 and, by a BREAK, on drive 3; drives 1 to 3 are witnesses.
 fn held_on_a_witness() -> (Bench, Lock) {
     let mut bench = Bench::new(4);
     assert_eq!(take(&mut bench, &mut lv_lock(9), X, &[3], &[]), GRANTED);
@@ -606,7 +665,7 @@ fn held_on_a_witness() -> (Bench, Lock) {
 fn a_witness_that_was_not_unlocked_is_read_after_its_lease() {
     let (mut bench, mut a) = held_on_a_witness();
     bench.pass(&mut a, LEASE - Duration::from_secs(1));
-    // The UNLOCK waits for its turn, which does not come.
+    // The UNLOCK waits for its turn, which never comes.
     a.request(RELEASE, bench.now).expect("always in order");
     let unlock = exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
         3 => Fate::Open,

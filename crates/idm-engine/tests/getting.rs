@@ -1,4 +1,4 @@
-//! Getting a lock on one drive after the other, where drives show or answer what is rare.
+//! Getting a lock on one drive after the other, with rare states and answers of drives.
 
 mod bench;
 
@@ -28,7 +28,7 @@ fn publish(bench: &mut Bench, lock: &mut Lock, n: u64) {
     assert_eq!(bench.run(lock, Request::Release { value: Some(value(n)) }), Outcome::Released);
 }
 
-/// Holds the lock and loses one REFRESH, so that the drive is remembered after the release.
+/// Holds the lock and loses one REFRESH, so that the lock remembers the drive after the release.
 fn lose_a_refresh(bench: &mut Bench, lock: &mut Lock) {
     let mut lost = false;
     pass_with(bench, lock, LEASE / 3, |command| {
@@ -40,8 +40,8 @@ fn lose_a_refresh(bench: &mut Bench, lock: &mut Lock) {
     assert!(lost);
 }
 
-/// Host 2 publishes a value between two acquisitions of host 1, whose first one read an older
-/// value, or broke a dead holder.
+/// Host 2 publishes a value between two acquisitions of host 1. The first one read an older value,
+/// or broke a dead holder.
 #[test]
 fn what_one_acquisition_learned_of_a_value_says_nothing_of_the_next() {
     for dead in [false, true] {
@@ -64,7 +64,7 @@ fn what_one_acquisition_learned_of_a_value_says_nothing_of_the_next() {
     }
 }
 
-/// A drive that has not heard of the last release, and does not answer, is no proof that nobody
+/// A drive that did not receive the last release, and does not answer, does not prove that nobody
 /// holds the lock on it.
 #[test]
 fn what_was_held_before_the_release_confirms_nothing() {
@@ -77,7 +77,7 @@ fn what_was_held_before_the_release_confirms_nothing() {
     assert_eq!(outcome, Outcome::Refused(Refusal::Unconfirmed));
 }
 
-/// A witness that was silent during the last release is asked again as soon as any other.
+/// A witness that was silent during the last release is asked again as soon as any other drive.
 #[test]
 fn a_witness_that_was_silent_before_is_asked_again_soon() {
     let mut bench = Bench::new(3);
@@ -117,7 +117,8 @@ fn a_late_answer_to_an_adoption_adds_a_drive() {
     assert_eq!(on(&a), [0, 1, 2]);
 }
 
-/// What was adopted, and is still marked with the earlier life's number, is not taken over again.
+/// A record that was adopted, and still has the number of the earlier life, is not taken over
+/// again.
 #[test]
 fn a_change_tells_of_no_record_of_an_earlier_life() {
     let profile = Profile { refresh_stores_metadata: false, ..Profile::current() };
@@ -140,7 +141,7 @@ fn a_change_tells_of_no_record_of_an_earlier_life() {
     assert!(!told.contains(&took_over));
 }
 
-/// Some firmware admits one sharer only, and says BUSY to others.
+/// Some firmware admits only one sharer, and answers BUSY to others.
 #[test]
 fn a_sharer_that_keeps_others_out_is_named_where_a_drive_says_busy() {
     let profile = Profile { sharers_admitted: false, held: Held::Busy, ..Profile::current() };
@@ -151,8 +152,8 @@ fn a_sharer_that_keeps_others_out_is_named_where_a_drive_says_busy() {
     assert_eq!(others[0].host, host(2));
 }
 
-/// A drive says GOOD to a REFRESH, and shows afterwards that it has stored which drives are
-/// counted, but not the mode.
+/// A drive answers GOOD to a REFRESH, and afterwards shows that it has stored the set of drives,
+/// but not the mode.
 #[test]
 fn a_record_that_was_taken_over_in_the_wrong_mode_is_refreshed_again() {
     for (mode, other) in [(X, S), (S, X)] {
@@ -183,7 +184,7 @@ fn a_record_that_was_taken_over_in_the_wrong_mode_is_refreshed_again() {
     }
 }
 
-/// Between the TRYLOCK and the look for the value the drive loses the record, but not the value.
+/// Between the TRYLOCK and the read of the value the drive loses the record, but not the value.
 #[test]
 fn a_drive_that_lost_the_record_before_its_value_was_read_is_taken_and_read_anew() {
     let mut bench = Bench::new(1);
@@ -200,7 +201,7 @@ fn a_drive_that_lost_the_record_before_its_value_was_read_is_taken_and_read_anew
     assert_eq!(done(&mut a), Some(known(7)));
 }
 
-/// Commands to drive 0 within the patience of a request, while the others do not answer.
+/// The commands to drive 0 within the patience of a request, while the other drives do not answer.
 fn asked(mut bench: Bench, mut fate: impl FnMut(&Command) -> Fate) -> Vec<&'static str> {
     let mut a = lv_lock(1);
     bench.log.clear();
@@ -236,8 +237,7 @@ fn a_drive_that_is_never_ours_is_left_alone_after_eight_commands() {
     assert_eq!(told, expected);
 }
 
-/// The older stack writes no stamp. Whoever holds the lock so counts other drives, for all that is
-/// known.
+/// The older stack writes no stamp. A holder without a stamp may count other drives.
 #[test]
 fn a_holder_whose_record_does_not_tell_its_drives_is_heeded() {
     let mut bench = Bench::new(3);
@@ -252,7 +252,7 @@ fn a_holder_whose_record_does_not_tell_its_drives_is_heeded() {
     assert!(is_held(&outcome), "{outcome:?}");
 }
 
-/// An unlocked mutex is removed for room, whichever other ones are in use.
+/// An unlocked mutex is removed for room, even if other ones are in use.
 #[test]
 fn a_mutex_in_use_does_not_keep_another_one_from_being_removed() {
     let lv = |n: u8| {
@@ -273,7 +273,7 @@ fn a_mutex_in_use_does_not_keep_another_one_from_being_removed() {
     }
 }
 
-/// A record of an earlier life on drive 2, whose REFRESH is answered after the release only.
+/// A record of an earlier life on drive 2, whose REFRESH is answered only after the release.
 #[test]
 fn a_drive_that_was_taken_over_after_the_release_gets_zero() {
     let mut bench = Bench::new(3);

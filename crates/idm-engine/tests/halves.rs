@@ -1,5 +1,5 @@
-//! What a second reader found who set out to break the lock: what is in flight, answers with an
-//! error, and halves that a late command left.
+//! Faults that a second reader found in an attempt to break the lock: commands in flight, answers
+//! with an error, and halves that a late command left.
 
 mod bench;
 
@@ -11,7 +11,7 @@ use idm_protocol::{MutexOp, Reply, Status};
 
 const OLD: [u32; 5] = [0, 1, 2, 3, 4];
 
-/// A drive carries a REFRESH out that takes the mark of a move away, and answers with an error.
+/// A drive carries out a REFRESH that removes the mark of a move, and answers with an error.
 #[test]
 fn a_refresh_that_failed_may_have_taken_the_mark_away() {
     let mut bench = Bench::new(6);
@@ -56,20 +56,20 @@ fn a_refresh_that_failed_may_have_taken_the_mark_away() {
     assert_one_holder(&bench, &a, &b);
 }
 
-/// Half of the drives, where this host was granted the lock: the half came from a TRYLOCK of the
-/// dead process that arrived after another host had broken the lock.
+/// Half of the drives, where this host was granted the lock: that half comes from a TRYLOCK of the
+/// dead process, which arrived after another host had broken the lock.
 fn adopts_what_a_late_trylock_left(other_half: Path) {
     let mut bench = Bench::new(2);
     let mut a = lv_lock(1);
     assert_eq!(take(&mut bench, &mut a, X, &[0, 1], &[]), GRANTED);
-    // Drive 1 is reset and cannot be had again for a while.
+    // Drive 1 is reset and cannot be taken again for a while.
     bench.drives[1].reset();
     pass_with(&mut bench, &mut a, LEASE * 2, |command| match (command.drive.0, op(command)) {
         (1, Some(MutexOp::Trylock)) => Fate::Instead(Status::Unreachable),
         _ => Fate::Answered,
     });
     assert!(believes(&bench, &a));
-    // Drive 0 is not reached any more; the last TRYLOCK for drive 1 is late.
+    // Drive 0 cannot be reached any more; the last TRYLOCK for drive 1 is late.
     let mut late = Vec::new();
     while believes(&bench, &a) {
         let step = Duration::from_millis(500);
@@ -109,8 +109,8 @@ fn a_late_trylock_is_not_half_of_a_granted_lock_where_the_other_half_is_silent()
     adopts_what_a_late_trylock_left(Path::Cut);
 }
 
-/// A drive that is unlocked, to be taken anew, counts when the votes go over to a set that its
-/// record tells of. No drive loses its state here.
+/// A drive that is unlocked, to be taken anew, counts when the votes move to a set that its record
+/// names. No drive loses its state here.
 #[test]
 fn a_drive_that_is_being_unlocked_does_not_vote_after_a_move() {
     let mut bench = Bench::new(4);
@@ -139,7 +139,7 @@ fn a_drive_that_is_being_unlocked_does_not_vote_after_a_move() {
     let named = is_ready(&mut a).expect("more than half of the drives are ready");
     assert!(a.move_votes(&named, bench.now));
     open(&mut bench, &mut a, Duration::from_secs(6));
-    // The lease on drive 1 is over, and the UNLOCK of drive 0 not answered yet.
+    // The lease on drive 1 has run out, and the UNLOCK of drive 0 has no answer yet.
     let mut b = lv_lock(2);
     bench.paths = vec![Path::Up, Path::Up, Path::Cut, Path::Up];
     take(&mut bench, &mut b, X, &[0, 1, 2], &[]);
@@ -183,8 +183,8 @@ fn a_late_refresh_of_an_earlier_life_does_not_mislead() {
     assert_one_holder(&bench, &a, &b);
 }
 
-/// The new drives are noted, and the host dies before they vote. Another one, which counts the old
-/// drives, breaks the lock there. Half of the new drives is no proof then.
+/// The new drives are noted, and the host dies before they vote. Another host, which counts the old
+/// drives, breaks the lock there. Then half of the new drives proves nothing.
 #[test]
 fn half_of_drives_that_never_voted_is_not_adopted_after_others_had_the_lock() {
     let mut bench = Bench::new(4);
@@ -208,7 +208,7 @@ fn half_of_drives_that_never_voted_is_not_adopted_after_others_had_the_lock() {
     assert_one_holder(&bench, &a, &b);
 }
 
-/// A change to shared that a drive has carried out and not answered yet, and a change back.
+/// A change to shared that a drive has carried out without an answer yet, and a change back.
 #[test]
 fn a_change_back_heeds_a_change_to_shared_that_is_on_its_way() {
     let mut bench = Bench::new(5);
@@ -241,8 +241,8 @@ fn a_change_back_heeds_a_change_to_shared_that_is_on_its_way() {
 fn a_lost_refresh_does_not_make_up_for_a_late_one_of_an_earlier_life() {
     let timing = Timing::for_lease(LEASE);
     let mut bench = Bench::new(6);
-    // The earlier life gets drive 3 only, finds its own record there, and dies while it refreshes
-    // it.
+    // The earlier life gets only drive 3, finds its own record there, and dies while it refreshes
+    // the record.
     let mut first = lv_lock(1);
     first.request(acquire(&bench, X, &OLD, &[]), bench.now).expect("in order");
     let mut tries = 0;
@@ -264,7 +264,7 @@ fn a_lost_refresh_does_not_make_up_for_a_late_one_of_an_earlier_life() {
         (config.earlier_writes_until, config.seed) = (over, 7);
     });
     assert_eq!(take(&mut bench, &mut a, X, &[3, 4, 5], &[]), GRANTED);
-    // Drive 4 does not answer any more. Drive 3 is refreshed, and the late REFRESH arrives behind
+    // Drive 4 does not answer any more. Drive 3 is refreshed, and the late REFRESH arrives after
     // it.
     bench.paths[4] = Path::Cut;
     bench.pass(&mut a, timing.linger - Duration::from_millis(1));
@@ -278,15 +278,15 @@ fn a_lost_refresh_does_not_make_up_for_a_late_one_of_an_earlier_life() {
         _ => Fate::Answered,
     });
     assert!(lost);
-    // The lease on drive 4 is over. This host has not been told of the new list of drives.
+    // The lease on drive 4 has run out. This host does not have the new list of drives.
     let mut b = lv_lock(2);
     take(&mut bench, &mut b, X, &OLD, &[]);
     bench.pass(&mut a, Duration::from_secs(1));
     assert_one_holder(&bench, &a, &b);
 }
 
-/// A REFRESH that takes a mark away, which an adoption had found, is carried out and not answered
-/// yet when the votes go over to other drives. That drive is taken anew.
+/// A REFRESH removes a mark that an adoption had found. It is carried out and has no answer yet
+/// when the votes move to other drives. That drive is taken anew.
 #[test]
 fn a_refresh_that_is_open_may_have_taken_the_mark_away() {
     let mut bench = Bench::new(6);
@@ -317,8 +317,8 @@ fn a_refresh_that_is_open_may_have_taken_the_mark_away() {
     assert!(believes(&bench, &a), "drives 3 and 4 keep it");
 }
 
-/// Two hosts share the lock on two drives. One of them dies, and a TRYLOCK of before, as exclusive,
-/// comes to a drive that has lost its table.
+/// Two hosts share the lock on two drives. One of them dies, and an earlier TRYLOCK, as exclusive,
+/// reaches a drive that has lost its table.
 #[test]
 fn a_late_trylock_as_exclusive_is_not_half_of_a_lock_that_others_share() {
     let mut bench = Bench::new(2);

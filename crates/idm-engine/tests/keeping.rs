@@ -1,4 +1,4 @@
-//! A lock that is held: what is lost and gained, when drives are asked, and who is given way to.
+//! A held lock: losses and gains of drives, the times of commands, and holders to give way to.
 
 mod bench;
 
@@ -21,7 +21,7 @@ fn held(mode: Mode, count: u32) -> (Bench, Lock) {
     (bench, a)
 }
 
-/// Lets time pass until all drives are refreshed, and tells the commands.
+/// Lets time pass until all drives are refreshed, and returns the commands.
 fn refreshes(bench: &mut Bench, lock: &mut Lock) -> Vec<idm_engine::Command> {
     let count = bench.drives.len();
     let mut open = Vec::new();
@@ -38,7 +38,7 @@ fn lost(drive: u32) -> Event {
     Event::Notice(Notice::DriveLost { drive: DriveRef(drive) })
 }
 
-// ---- Answers that are older than what is asked now ----
+// ---- Answers that are older than the present request ----
 
 #[test]
 fn an_answer_in_the_old_mode_is_followed_by_the_new_one_at_once() {
@@ -77,7 +77,7 @@ fn a_late_answer_that_a_drive_has_lost_the_lock_counts_at_once() {
         for command in prompt {
             a.on_reply(command.token, Reply::Status(Status::Good), bench.now);
         }
-        // A change is asked for, which others refuse; then the old answer arrives.
+        // A change is requested, which other hosts prevent; then the old answer arrives.
         seize(&mut bench, &mut lv_lock(2), S, &[0, 1]);
         assert!(is_held(&bench.run(&mut a, convert(X))));
         bench.exchange(&mut a);
@@ -155,7 +155,7 @@ fn a_drive_that_is_being_given_back_is_not_ours_any_more() {
         _ => Fate::Instead(Status::Unreachable),
     });
     assert_eq!(said(&bench, 2), ["unlock"]);
-    // Drive 0 does not know the lock any more: there is no keep-quorum.
+    // Drive 0 does not have the lock any more: there is no keep quorum.
     bench.drives[0].reset();
     bench.paths[1] = Path::Cut;
     bench.paths[2] = Path::Hung;
@@ -219,7 +219,7 @@ fn a_drive_that_was_missed_is_taken_as_soon_as_a_lapse_is_over() {
 #[test]
 fn drives_of_an_earlier_acquisition_are_not_taken_after_a_lapse() {
     let (mut bench, mut a) = held(X, 4);
-    // The UNLOCK of drive 3 may still arrive, so the drive is kept in mind.
+    // The UNLOCK of drive 3 may still arrive, so the lock remembers the drive.
     a.request(RELEASE, bench.now).expect("always in order");
     exchange_with(&mut bench, &mut a, |command| match (command.drive.0, op(command)) {
         (3, Some(MutexOp::Unlock)) => Fate::Despite(Status::Uncertain),
@@ -260,10 +260,10 @@ fn a_drive_that_did_not_answer_is_asked_again_when_the_others_are_renewed() {
     }
 }
 
-// ---- Who is met ----
+// ---- Holders that are met ----
 
-/// Hosts that have drive 2 one after the other, each for so many seconds; whether each counts
-/// drive 2 alone. What becomes of a lock on drives 0 and 1 of three.
+/// The state of a lock on drives 0 and 1 of three, while hosts have drive 2 one after the other.
+/// `hosts` has, for each, the number of seconds and whether it counts only drive 2.
 fn beside(hosts: &[(u8, u64, bool)]) -> Vec<Event> {
     let (mut bench, mut a) = (Bench::new(3), lv_lock(1));
     bench.paths[2] = Path::Cut;
@@ -303,7 +303,7 @@ fn only_one_and_the_same_host_is_given_way_to() {
         (&[(2, 125, true)], true),
         (&[(4, 50, true), (3, 50, true), (2, 50, true)], false),
         (&[(2, 50, true), (3, 50, true), (4, 50, true)], false),
-        // It has gone in between, when another was met that counts the same drives.
+        // It was gone in between, when another host was met that counts the same drives.
         (&[(2, 45, true), (3, 45, false), (2, 45, true)], false),
         // A failed attempt of a host that counts the same drives.
         (&[(2, 59, false), (2, 59, false)], false),
@@ -342,7 +342,7 @@ fn knows_nothing_of_an_earlier_acquisition(late: u32) {
     bench.run(&mut a, RELEASE);
     bench.exchange(&mut a);
     assert!(!a.is_idle(), "drive 2 is still in mind");
-    // Without drive 0 it is needed now.
+    // It is needed now, without drive 0.
     a.request(request, bench.now).expect("free");
     let open = exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
         drive if drive == late => Fate::Open,
@@ -351,7 +351,7 @@ fn knows_nothing_of_an_earlier_acquisition(late: u32) {
     bench.pass(&mut a, timing().grace);
     let told = events(&mut a);
     assert!(told.contains(&Event::Done(GRANTED)), "{told:?}");
-    // And nothing is said of drives that were not missed by this one.
+    // Nothing is reported of drives that this acquisition did not miss.
     let reply = bench.perform(&open[0]);
     a.on_reply(open[0].token, reply, bench.now);
     assert_eq!(on(&a), [0, 1, 2]);
@@ -370,7 +370,7 @@ fn a_host_that_an_earlier_acquisition_met_is_met_for_the_first_time() {
     bench.paths[2] = Path::Up;
     bench.pass(&mut a, SECOND * 25);
     assert!(said(&bench, 2).contains(&"read"), "it was met");
-    // The drive is kept in mind for a TRYLOCK that may still come.
+    // The lock remembers the drive for a TRYLOCK that may still arrive.
     pass_with(&mut bench, &mut a, SECOND * 20, |command| match op(command) {
         Some(MutexOp::Trylock) => Fate::Late,
         _ => Fate::Answered,
@@ -393,7 +393,7 @@ fn a_conflict_that_an_earlier_acquisition_met_is_forgotten() {
     a.request(bench.acquire(X), bench.now).expect("in order");
     let (mut first, mut silent) = (true, 2);
     pass_with(&mut bench, &mut a, SECOND, |command| match (command.drive.0, op(command)) {
-        // The first TRYLOCK may still come.
+        // The first TRYLOCK may still arrive.
         (2, Some(MutexOp::Trylock)) if core::mem::take(&mut first) => Fate::Late,
         (2, Some(MutexOp::Trylock)) => Fate::Instead(Status::Conflict),
         (2, _) => Fate::Instead(Status::Unreachable),

@@ -1,4 +1,5 @@
-//! What may still be on its way to a drive, and from when on it counts no more: to the microsecond.
+//! Commands that may still be on their way to a drive, and the time after which they do not count
+//! any more: to the microsecond.
 
 mod bench;
 
@@ -10,12 +11,12 @@ use idm_protocol::{DriveCommand, MutexOp, Status};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// How long a lost command may still arrive.
+/// The time for which a lost command may still arrive.
 fn linger() -> Duration {
     Timing::for_lease(LEASE).linger
 }
 
-/// A fate for what is sent to one drive; all others answer.
+/// A fate for the commands to one drive; all others answer.
 fn to(drive: u32, fate: impl Fn() -> Fate) -> impl FnMut(&Command) -> Fate {
     move |command| if command.drive.0 == drive { fate() } else { Fate::Answered }
 }
@@ -35,7 +36,7 @@ fn pass_until(
     pass_with(bench, lock, time, fate)
 }
 
-/// Holds the lock, and loses one REFRESH of a drive; tells until when that may arrive.
+/// Holds the lock, and loses one REFRESH of a drive; returns the time until which it may arrive.
 fn lose_a_refresh(bench: &mut Bench, lock: &mut Lock, drive: u32) -> Instant {
     let mut over = None;
     while over.is_none() {
@@ -77,13 +78,13 @@ fn a_drive_counts_that_is_taken_when_a_lost_refresh_is_over() {
     let over = lose_a_refresh(&mut bench, &mut a, 0);
     bench.run(&mut a, RELEASE);
     bench.pass(&mut a, linger() - SECOND);
-    // Drive 0 alone is counted now, and may be marked as one of three until then.
+    // Only drive 0 is counted now, and may be marked as one of three until then.
     assert_eq!(take(&mut bench, &mut a, X, &[0], &[]), GRANTED);
     assert_eq!(bench.now, over);
 }
 
-/// Drive 0 is held alone, and was marked anew for a move to drives 0 and 1; it is read when the
-/// last command is over that may mark it as one of the old drives.
+/// Only drive 0 is held, and was marked anew for a move to drives 0 and 1. It is read when the last
+/// command that may mark it as one of the old drives can no longer arrive.
 #[test]
 fn a_mark_counts_that_is_read_when_a_lost_refresh_is_over() {
     for (early, ready) in [(Duration::from_micros(1), false), (Duration::ZERO, true)] {
@@ -116,7 +117,7 @@ fn votes_move_while_the_new_drives_are_being_refreshed() {
     assert!(a.move_votes(&named, bench.now));
 }
 
-/// What drive 2 may show as shared, while the lock is shared on drives 0 to 2.
+/// A shared record that drive 2 may have, while the lock is shared on drives 0 to 2.
 #[derive(Clone, Copy, Debug)]
 enum Shared {
     /// A TRYLOCK that was lost.
@@ -127,8 +128,8 @@ enum Shared {
     Demotion,
 }
 
-/// Whether a change to exclusive succeeds this long before nothing of ours can be shared on drive 2
-/// any more, which does not take part.
+/// Whether a change to exclusive succeeds, this time before no shared record of ours can be on
+/// drive 2 any more. Drive 2 does not take part.
 fn changes(what: Shared, early: Duration) -> bool {
     let timing = Timing::for_lease(LEASE);
     let mut bench = Bench::new(5);
@@ -191,8 +192,8 @@ fn a_change_to_exclusive_does_not_wait_for_an_exclusive_drive_that_is_given_back
     }
 }
 
-/// A drive that says "held by yourself", and is silent otherwise, may have begun a lease both times
-/// it was asked.
+/// A drive that answers "held by yourself", and is silent otherwise, may have begun a lease both
+/// times that it was asked.
 #[test]
 fn what_may_have_begun_a_lease_later_is_given_back_until_that_is_over() {
     let mut bench = Bench::new(1);
@@ -212,8 +213,8 @@ fn what_may_have_begun_a_lease_later_is_given_back_until_that_is_over() {
     assert!(bench.states(0).is_empty(), "it was unlocked as soon as it answered");
 }
 
-/// Drive 2 may have made us a sharer and has not answered yet, or was only asked for an exclusive
-/// lock: whether a change to exclusive succeeds.
+/// Whether a change to exclusive succeeds, if drive 2 may have made us a sharer and has not
+/// answered yet, or was only asked for an exclusive lock.
 fn changes_beside(first: &[Status], open: MutexOp) -> bool {
     let mut bench = Bench::new(5);
     if open == MutexOp::Break {
@@ -245,8 +246,8 @@ fn a_change_to_exclusive_heeds_a_break_as_shared_that_is_under_way_and_nothing_e
     assert!(changes_beside(&[Status::Unreachable; 3], MutexOp::Trylock));
 }
 
-/// An earlier life, which counted another drive as well, may mark the record for a while. It is
-/// read when that is over, or later; then a REFRESH is lost.
+/// An earlier life, which also counted another drive, may mark the record for a while. The record
+/// is read at the end of that time, or later; then a REFRESH is lost.
 #[test]
 fn what_an_earlier_life_may_have_written_is_forgotten_when_the_record_was_read_afterwards() {
     for later in [Duration::ZERO, SECOND] {
@@ -273,8 +274,8 @@ fn what_an_earlier_life_may_have_written_is_forgotten_when_the_record_was_read_a
     }
 }
 
-/// Whether a REFRESH as shared is said to undo something, this long after a change to exclusive was
-/// lost.
+/// Whether a REFRESH as shared is reported to undo a lock, this time after a change to exclusive
+/// was lost.
 fn undoes_after_a_lost_change(later: Duration) -> bool {
     let mut bench = Bench::new(2);
     let mut a = lv_lock(1);
@@ -304,8 +305,8 @@ fn a_refresh_as_shared_undoes_a_change_to_exclusive_that_may_be_late() {
 
 #[test]
 fn what_only_reads_or_takes_undoes_nothing() {
-    // One drive with room for one mutex, where another one stands unlocked; whether the host that
-    // removed it last died over it.
+    // One drive with room for one mutex, which an unlocked mutex occupies; `died` is whether the
+    // host that last tried to remove it died meanwhile.
     for died in [false, true] {
         let mut profile = Profile::current();
         profile.limits.mutexes = 1;
@@ -360,7 +361,7 @@ fn a_trylock_says_that_a_late_refresh_undoes_it_where_no_unlock_came_between() {
         late.push(command.clone());
         Fate::Instead(Status::Uncertain)
     });
-    // Another host had it meanwhile, so there is nothing to unlock.
+    // Another host had it in between, so there is nothing to unlock.
     assert_eq!(take(&mut bench, &mut b, X, &[0, 1, 2], &[]), GRANTED);
     bench.run(&mut b, RELEASE);
     pass_with(&mut bench, &mut a, SECOND * 11, |_| Fate::Answered);
@@ -373,7 +374,7 @@ fn a_trylock_says_that_a_late_refresh_undoes_it_where_no_unlock_came_between() {
         bench.perform(&command);
     }
     drop(a);
-    // It died before it was refused. Where nothing is noted, the next life adopts at once.
+    // It died before it was refused. Without a note, the next life adopts at once.
     let mut next = lv_lock(1);
     if !noted {
         assert_eq!(bench.run(&mut next, adopt(&bench, &[0, 1, 2], None)), Outcome::Adopted(X));

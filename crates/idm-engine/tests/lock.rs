@@ -1,4 +1,4 @@
-//! One lock over a few emulated drives, step by step: what a reader should know of the engine.
+//! One lock over a few emulated drives, step by step: an introduction to the engine.
 
 mod bench;
 
@@ -76,7 +76,7 @@ fn a_majority_waits_for_a_conflict_that_is_about_to_be_told() {
     let members = bench.members(&[2]);
     let small = Request::Acquire { mode: Mode::Exclusive, members, witnesses: Vec::new() };
     assert_eq!(bench.run(&mut a, small), GRANTED);
-    // Drives 0 and 1 say yes before drive 2, where a is, says anything.
+    // Drives 0 and 1 say yes before drive 2, where a is, gives any answer.
     let large = bench.acquire(Mode::Exclusive);
     assert!(matches!(bench.run(&mut b, large), Outcome::Refused(Refusal::Held(_))));
 }
@@ -120,7 +120,7 @@ fn the_drives_of_a_lock_are_refreshed_together_and_locks_apart() {
         let acquire = bench.acquire(Mode::Exclusive);
         bench.run(&mut lock, acquire);
         bench.pass(&mut lock, LEASE);
-        // One drive is away for a while; then its times are others.
+        // One drive is away for a while; then its refresh times differ.
         bench.paths[2] = Path::Cut;
         bench.pass(&mut lock, LEASE / 2);
         bench.paths[2] = Path::Up;
@@ -163,7 +163,7 @@ fn a_refusal_that_could_not_be_read_is_remembered_by_the_next_conversion() {
     let (mut a, mut b) = (lv_lock(1), lv_lock(2));
     let shared = bench.acquire(Mode::Shared);
     bench.run(&mut a, shared);
-    // b counts drive 2 only: a majority of 0 and 1 says nothing of it.
+    // b counts only drive 2: a majority of 0 and 1 says nothing about it.
     let members = bench.members(&[2]);
     let small = Request::Acquire { mode: Mode::Shared, members, witnesses: Vec::new() };
     assert_eq!(bench.run(&mut b, small), GRANTED);
@@ -180,7 +180,7 @@ fn a_refusal_that_could_not_be_read_is_remembered_by_the_next_conversion() {
     }
     let refused = |e: &Event| matches!(e, Event::Done(Outcome::Refused(Refusal::Held(_))));
     assert!(told.iter().any(refused), "{told:?}");
-    // Now drive 2 says nothing at all. What it said still counts.
+    // Now drive 2 does not answer at all. Its earlier answer still counts.
     bench.paths[2] = Path::Cut;
     let outcome = bench.run(&mut a, convert.clone());
     assert!(matches!(outcome, Outcome::Refused(Refusal::Held(_))), "{outcome:?}");
@@ -523,7 +523,7 @@ fn a_drive_that_is_won_after_the_release_does_not_get_the_value() {
     let acquire = bench.acquire(Mode::Exclusive);
     bench.run(&mut b, acquire.clone());
     bench.run(&mut b, Request::Release { value: Some(value(1)) });
-    // a's TRYLOCK to drive 2 is long on its way.
+    // a's TRYLOCK to drive 2 takes long to arrive.
     a.request(acquire.clone(), bench.now).expect("in order");
     let mut late = None;
     while let Some(command) = a.next_command(bench.now) {

@@ -1,5 +1,5 @@
-//! What a reader who set out to break the lock found: marks that late commands change, halves of
-//! failed attempts, promotions that a drive missed.
+//! Faults that a reader found in an attempt to break the lock: marks that late commands change,
+//! halves of failed attempts, promotions that a drive missed.
 
 mod bench;
 
@@ -9,8 +9,8 @@ use idm_emulator::Profile;
 use idm_engine::{Command, DriveRef, Event, Lock, Outcome, Refusal, Request, Timing, Undoes};
 use idm_protocol::{Mode, MutexOp, Reply, Status};
 
-/// Lets time pass until a command to one of these drives is due; reports each as of unknown fate,
-/// without the drive having heard of it yet.
+/// Lets time pass until a command to one of these drives is due; reports each with an unknown
+/// result before the drive has received it.
 fn lose_refreshes(bench: &mut Bench, lock: &mut Lock, on: &[u32]) -> Vec<Command> {
     let mut lost = Vec::new();
     for _ in 0..100 {
@@ -52,7 +52,7 @@ fn a_late_refresh_takes_the_mark_of_a_moved_lock_away() {
     });
     assert!(moved);
     bench.exchange(&mut a);
-    // This host has not been told of the new list of drives.
+    // This host does not have the new list of drives.
     let mut b = lv_lock(2);
     take(&mut bench, &mut b, X, &[0, 1, 2, 3, 4], &[]);
     bench.exchange(&mut a);
@@ -67,7 +67,7 @@ fn a_late_refresh_of_the_last_acquisition_marks_this_one_wrong() {
     let late = lose_refreshes(&mut bench, &mut a, &[3, 4]);
     bench.run(&mut a, RELEASE);
     bench.pass(&mut a, Duration::from_secs(1));
-    // Whether it is granted now is free.
+    // The lock may or may not be granted now.
     take(&mut bench, &mut a, X, &[3, 4, 5], &[]);
     for command in &late {
         bench.perform(command);
@@ -166,9 +166,9 @@ fn a_sharer_that_moved_does_not_keep_others_from_sharing() {
     assert_eq!(take(&mut bench, &mut b, S, &[0, 1, 2], &[]), GRANTED);
 }
 
-/// Adopts a lock in this mode: drive 0 has a record from when only it was counted, the others from
-/// when all were. Drive 0 answers at once, or when the lock was adopted without it. Whether it
-/// counts again after a while.
+/// Adopts a lock in this mode. Drive 0 has a record from the time when only it was counted, the
+/// others from the time when all were. Drive 0 answers at once, or after the lock was adopted
+/// without it. Returns whether it counts again after a while.
 fn counts_after_an_adoption(mode: Mode, refresh_stores_metadata: bool, at_once: bool) -> bool {
     let profile = Profile { refresh_stores_metadata, ..Profile::current() };
     let mut bench = Bench::with(3, profile);
@@ -176,7 +176,7 @@ fn counts_after_an_adoption(mode: Mode, refresh_stores_metadata: bool, at_once: 
     assert_eq!(take(&mut bench, &mut first, mode, &[0], &[]), GRANTED);
     let new = bench.members(&[0, 1, 2]);
     first.spread(&new, bench.now);
-    // Only the drives that are new hear of it.
+    // Only the new drives get the commands.
     bench.paths[0] = Path::Hung;
     bench.exchange(&mut first);
     bench.paths[0] = Path::Up;
@@ -244,13 +244,13 @@ fn a_promotion_that_a_drive_missed_is_refused_where_others_may_count_other_drive
     assert_eq!((a.mode(), b.mode()), (Some(S), Some(S)));
     bench.run(&mut b, RELEASE);
     bench.exchange(&mut b);
-    // When the lease of what it missed is over, the drive is not needed.
+    // When the lease of the command that it missed has run out, the drive is not needed.
     bench.paths[2] = Path::Cut;
     bench.pass(&mut a, LEASE * 2);
     assert_eq!(bench.run(&mut a, request), Outcome::Converted { complete: true });
 }
 
-/// A life of host 1 whose earlier one may write until a quarter of a lease from now.
+/// A life of host 1 whose earlier life may write until a quarter of a lease from now.
 fn of_a_new_life(bench: &Bench) -> Lock {
     with_config(lv_lock(1), |config| {
         config.earlier_until = bench.now;
@@ -265,7 +265,7 @@ fn a_look_does_not_forget_what_may_still_be_written() {
     let (old, new) = ([0, 3, 4], [0, 1, 2]);
     let mut first = lv_lock(1);
     assert_eq!(take(&mut bench, &mut first, X, &old, &[]), GRANTED);
-    // Drive 0 does not hear of the release, and late of the new drives.
+    // Drive 0 does not get the release, and gets the new set of drives late.
     bench.paths[0] = Path::Cut;
     bench.run(&mut first, RELEASE);
     bench.pass(&mut first, Duration::from_secs(1));
@@ -276,7 +276,8 @@ fn a_look_does_not_forget_what_may_still_be_written() {
     let late = |command: &Command| if refreshes(command) { Fate::Late } else { Fate::Answered };
     let of_the_first = pass_with(&mut bench, &mut first, Duration::from_secs(2), late);
     drop(first);
-    // The next life finds the old drives there. It refreshes that, which is late, too.
+    // The next life finds the old drives in the record. It refreshes the record, which is also
+    // late.
     let mut a = of_a_new_life(&bench);
     let granted_until = Some(bench.now + LEASE / 2);
     a.request(adopt(&bench, &new, granted_until), bench.now).expect("in order");
@@ -296,7 +297,7 @@ fn a_look_does_not_forget_what_may_still_be_written() {
         _ => Fate::Answered,
     });
     bench.perform(&of_the_next[0]);
-    // Who counts the old drives takes the record on drive 0 for one of a minority.
+    // A host that counts the old drives takes the record on drive 0 for one of a minority.
     let mut b = lv_lock(2);
     take(&mut bench, &mut b, X, &old, &[]);
     assert_one_holder(&bench, &a, &b);
@@ -314,7 +315,7 @@ fn a_promotion_heeds_a_trylock_as_shared_that_is_under_way() {
     pass_with(&mut bench, &mut a, Duration::from_secs(1), fate);
     a.request(convert(X), bench.now).expect("held");
     pass_with(&mut bench, &mut a, Duration::from_secs(1), fate);
-    // Who counts other drives meets a record there that is shared.
+    // A host that counts other drives meets a shared record there.
     bench.paths[..2].fill(Path::Cut);
     take(&mut bench, &mut b, S, &[2, 3, 4], &[0, 1]);
     assert_eq!((a.mode(), b.mode()), (Some(S), Some(S)));
@@ -343,7 +344,7 @@ fn what_undoes_is_said_before_it_is_sent() {
     let shared = Bench::new(1).acquire(S);
     expect(&mut a, Some(shared.clone()), &[(MutexOp::Trylock, Undoes::Nothing)]);
     expect(&mut a, None, &[(MutexOp::Refresh, Undoes::Exclusive)]);
-    // A refresh of before, as shared, may still be under way.
+    // An earlier refresh, as shared, may still be under way.
     expect(&mut a, Some(convert(X)), &[(MutexOp::Refresh, Undoes::Any)]);
     expect(&mut a, None, &[(MutexOp::Refresh, Undoes::Nothing)]);
     expect(&mut a, Some(convert(S)), &[(MutexOp::Refresh, Undoes::Any)]);
@@ -353,7 +354,7 @@ fn what_undoes_is_said_before_it_is_sent() {
         Some(RELEASE),
         &[(MutexOp::Unlock, Undoes::Any), (MutexOp::Destroy, Undoes::Any)],
     );
-    // What an earlier life left is refreshed as it is.
+    // Records of an earlier life are refreshed without a change.
     expect(&mut a, Some(shared), &[(MutexOp::Trylock, Undoes::Nothing)]);
     let left = adopt(&Bench::new(1), &[0], None);
     let mut next = lv_lock(1);
@@ -362,8 +363,9 @@ fn what_undoes_is_said_before_it_is_sent() {
 
 const CONVERTED: Outcome = Outcome::Converted { complete: true };
 
-/// A life shares the lock, and its last refresh is late. The next life, which was told of nothing
-/// that undoes, asks for an exclusive lock at once, in place of that one or by a change of it.
+/// A life shares the lock, and its last refresh is late. The next life, without any date of
+/// commands that undo, requests an exclusive lock at once, as a new lock or by a change of the
+/// shared one.
 #[test]
 fn a_refresh_as_shared_of_an_earlier_life_makes_no_exclusive_lock_shared() {
     for changes in [false, true] {

@@ -1,4 +1,4 @@
-//! What happens at the very moment that something ends, and where a timer comes late.
+//! Behaviour at the exact time when something ends, and with a timer that comes late.
 
 mod bench;
 
@@ -21,7 +21,7 @@ fn answer(bench: &mut Bench, lock: &mut Lock, commands: &[Command]) {
     }
 }
 
-/// Begins a request of which these drives hear nothing.
+/// Begins a request that these drives do not receive.
 fn begin(bench: &mut Bench, lock: &mut Lock, request: Request, hung: &[u32]) {
     lock.request(request, bench.now).expect("in order");
     exchange_with(bench, lock, |command| match command.drive.0 {
@@ -90,7 +90,7 @@ fn a_request_ends_with_its_time_also_where_the_timer_comes_late() {
     }
 }
 
-/// A lock that gave way to two other hosts, and shall try again.
+/// A lock that gave way to two other hosts, and is to try again.
 fn gave_way() -> (Bench, Lock) {
     let mut bench = Bench::new(3);
     seize(&mut bench, &mut lv_lock(2), X, &[1]);
@@ -131,8 +131,8 @@ fn no_drive_is_asked_again_when_the_time_of_the_request_is_over() {
     }
 }
 
-/// Two hosts split the drives, which answer so late that this much time is left. What is told then,
-/// and how long the pause before the next attempt is.
+/// Two hosts split the drives, which answer so late that only the time `left` remains. Returns the
+/// events, and the pause before the next attempt.
 fn gives_way_late(left: Duration) -> (Vec<Event>, Option<Duration>) {
     let mut bench = Bench::new(3);
     seize(&mut bench, &mut lv_lock(2), X, &[1]);
@@ -171,7 +171,7 @@ fn a_grant_that_is_heard_of_when_its_lease_is_over_is_none() {
             1 => Fate::Unheard,
             _ => Fate::Open,
         });
-        // The host stands still before it hears of the second drive.
+        // The host stands still before it gets the second drive's answer.
         bench.now = bench.now + end + late;
         a.on_reply(open[0].token, Reply::Status(Status::Good), bench.now);
         let outcome = done(&mut a);
@@ -194,7 +194,7 @@ fn an_orphan_that_is_heard_of_when_its_lease_is_over_is_not_adopted() {
                 (1, _) => Fate::Unheard,
                 _ => Fate::Open,
             });
-        // The host stands still before it hears of the second drive.
+        // The host stands still before it gets the second drive's answer.
         bench.now = bench.now + after;
         a.on_reply(open[0].token, Reply::Status(Status::Good), bench.now);
         let outcome = done(&mut a);
@@ -223,7 +223,7 @@ fn what_was_seen_of_an_orphan_does_not_count_when_its_lease_is_over() {
     });
     bench.now = begin + LEASE;
     a.on_reply(open[0].token, Reply::Status(Status::Good), bench.now);
-    // One drive is exclusive and one shared, as after a change of which a third is gone.
+    // One drive is exclusive and one shared, as after a change where a third drive is gone.
     assert_eq!(done(&mut a), Some(Outcome::Refused(Refusal::Unclear)));
 }
 
@@ -255,7 +255,7 @@ fn drives_are_not_added_after_a_lapse_that_was_not_noticed_yet() {
     assert!(bench.log.iter().all(|(_, name)| *name == "refresh"), "{:?}", bench.log);
 }
 
-/// A lock on drives 0 to 2, that drives 3 to 5 are ready to vote for.
+/// A lock on drives 0 to 2, for which drives 3 to 5 are ready to vote.
 fn ready_to_move() -> (Bench, Lock) {
     let (mut bench, mut a) = held(X, &[0, 1, 2], &[3, 4, 5]);
     spread(&mut bench, &mut a, &[3, 4, 5]);

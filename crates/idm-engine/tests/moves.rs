@@ -1,4 +1,5 @@
-//! Votes that move: what a drive must have said before it votes, and what becomes of the others.
+//! Votes that move: the answer that a drive must have given before it votes, and the fate of the
+//! other drives.
 
 mod bench;
 
@@ -32,7 +33,7 @@ fn a_drive_that_a_late_command_may_make_shared_does_not_vote_for_an_exclusive_lo
     assert_eq!(on(&a), [0, 1, 2, 3, 4]);
     assert_eq!(is_ready(&mut a), None);
     assert!(!a.move_votes(&refs(&[2, 3, 4]), bench.now));
-    // When nothing can arrive any more, they have to say so once more.
+    // When no old command can arrive any more, they have to confirm it once more.
     bench.pass(&mut a, LEASE);
     assert!(is_ready(&mut a).is_some());
     assert!(a.move_votes(&refs(&[2, 3, 4]), bench.now));
@@ -142,7 +143,7 @@ fn drives_are_read_for_their_marks_only_while_these_decide() {
     bench.log.clear();
     bench.pass(&mut a, LEASE * 2);
     assert!(bench.log.iter().all(|(_, name)| *name == "refresh"), "{:?}", bench.log);
-    // Drives that shall not vote are not read while the others are not ready.
+    // Drives that are not to vote are not read while the others are not ready.
     let (mut bench, mut a) = held();
     bench.paths[3..].fill(Path::Cut);
     spread(&mut bench, &mut a, &[2, 3, 4]);

@@ -1,5 +1,5 @@
-//! What an earlier life left: what shows that nobody else had the lock in between, and what is done
-//! with the rest.
+//! The records of an earlier life: the proof that nobody else had the lock in between, and the
+//! handling of the rest.
 
 mod bench;
 
@@ -9,13 +9,13 @@ use idm_emulator::Profile;
 use idm_engine::{Instant, Lock, Outcome, Refusal, Request, Timing};
 use idm_protocol::{Mode, MutexOp, Reply, State, Status};
 
-/// An adoption on the drives of `on`, where the VG has others, too.
+/// An adoption on the drives in `on`, where the VG also has other drives.
 fn adopt_beside(bench: &Bench, on: &[u32], others: &[u32], until: Option<Instant>) -> Request {
     let (members, witnesses) = (bench.members(on), bench.members(others));
     Request::Adopt { mode: None, granted_until: until, members, witnesses }
 }
 
-/// A lock on drive 0 that was put on all drives, when its host died.
+/// A lock on drive 0 that had been put on all drives when its host died.
 fn spread_over_all(mode: Mode, count: usize) -> Bench {
     let (mut bench, mut a) = (Bench::new(count), lv_lock(1));
     let all: Vec<u32> = (0..count as u32).collect();
@@ -43,7 +43,7 @@ fn a_drive_that_left_the_vg_does_not_count_among_all() {
         bench.drives[drive].reset();
     }
     let mut a = lv_lock(1);
-    // First it is thought to have five drives, then two.
+    // At first its VG is believed to have five drives, then two.
     for others in [&[0, 2, 3, 4][..], &[0]] {
         let request = adopt_beside(&bench, &[1], others, None);
         let outcome = bench.run(&mut a, request);
@@ -62,7 +62,7 @@ fn the_drives_that_are_counted_now_and_then_are_enough_by_themselves() {
 #[test]
 fn a_record_whose_refresh_was_not_answered_proves_nothing() {
     let (mut bench, mut first) = held_on(&[0, 1, 2], 6, Profile::current());
-    // It dies when it has marked one record.
+    // It dies after it has marked one record.
     let named = bench.members(&[0, 1, 2, 3, 4, 5]);
     first.spread(&named, bench.now);
     exchange_with(&mut bench, &mut first, |command| match (command.drive.0, op(command)) {
@@ -206,7 +206,7 @@ fn a_member_that_shows_nothing_counts_as_read() {
 
 // ---- Its value ----
 
-/// A VG's lock whose adoption was refused; other drives than these had nothing of it.
+/// A VG's lock whose adoption was refused; drives other than these had no record of it.
 fn refused_adoption(bench: &mut Bench, on: &[u32], all: &[u32]) -> Lock {
     let mut a = vg_lock(1);
     let request = adopt(bench, all, None);

@@ -1,5 +1,5 @@
-//! Other holders, and the VG's other drives: who is met there stands in the way, and what was not
-//! read does not count as read.
+//! Other holders, and the VG's other drives: a holder that is met there prevents the lock, and a
+//! drive that was not read does not count as read.
 
 mod bench;
 
@@ -24,7 +24,7 @@ fn held(mode: Mode, on: &[u32], witnesses: &[u32]) -> (Bench, Lock) {
 
 #[test]
 fn one_sharer_that_counts_other_drives_is_enough_to_be_refused() {
-    // Both share drive 2; one counts it alone, the other counts what we count.
+    // Both share drive 2; one counts only it, the other counts our set.
     for first in [2, 3] {
         let mut bench = Bench::new(3);
         for n in [first, 5 - first] {
@@ -214,9 +214,9 @@ fn a_full_drive_says_nothing_of_holders_elsewhere() {
     assert_eq!(done(&mut a), Some(Outcome::Refused(Refusal::Unconfirmed)));
 }
 
-/// A lock on drive 0 that is on all four, becomes a shared one while the others are not reached,
-/// and this much later an exclusive one again. What that ends in; and whether another host, which
-/// counts drive 1, shares it then.
+/// A lock on drive 0 that is on all four becomes shared while the others are not reached, and
+/// exclusive again after `time`. Returns the result, and whether another host, which counts drive
+/// 1, then shares the lock.
 fn changed_back_after(time: Duration) -> (Outcome, bool) {
     let (mut bench, mut a) = held(X, &[0], &[1, 2, 3]);
     spread(&mut bench, &mut a, &[0, 1, 2, 3]);

@@ -1,5 +1,5 @@
-//! What the phases of a lock decide, case by case: who is granted it, what the drives are told,
-//! which value is believed, and when other drives may vote.
+//! The decisions in the phases of a lock, case by case: who is granted it, which commands drives
+//! get, which value is believed, and when other drives may vote.
 
 mod bench;
 
@@ -105,7 +105,7 @@ fn a_drive_that_may_be_marked_for_other_drives_is_waited_for_and_named() {
     let mut bench = Bench::new(4);
     let mut a = lv_lock(1);
     assert_eq!(take(&mut bench, &mut a, X, &[0, 1, 2], &[]), GRANTED);
-    // Refreshes of drives 1 and 2 are late, which say which drives are counted.
+    // Refreshes of drives 1 and 2, which name the drives that are counted, are late.
     let refused = |command: &Command| match (command.drive.0, op(command)) {
         (1 | 2, Some(MutexOp::Refresh)) => Fate::Instead(Status::Uncertain),
         _ => Fate::Answered,
@@ -127,7 +127,7 @@ fn a_conflict_of_an_earlier_acquisition_is_not_one_of_this() {
     a.request(bench.acquire(X), bench.now).expect("in order");
     exchange_with(&mut bench, &mut a, |command| match (command.drive.0, op(command)) {
         (2, Some(MutexOp::Trylock)) => Fate::Instead(Status::Conflict),
-        // A TRYLOCK that may still come keeps the drive in mind.
+        // The lock remembers the drive because of a TRYLOCK that may still arrive.
         (2, _) => Fate::Instead(Status::Unreachable),
         (1, Some(MutexOp::Trylock)) => Fate::Answered,
         _ => Fate::Answered,
@@ -232,8 +232,8 @@ fn drives_without_room_are_told_from_drives_that_do_not_answer() {
     }
 }
 
-/// Other hosts have these drives of `count`, and some are silent. Whether ours gives way and tries
-/// again.
+/// Other hosts have these drives of `count`, and some drives are silent. Returns whether our host
+/// gives way and tries again.
 fn backs_off(count: usize, others: &[&[u32]], silent: &[usize]) -> bool {
     let mut bench = Bench::new(count);
     for (at, drives) in others.iter().enumerate() {
@@ -317,7 +317,7 @@ fn a_host_that_stood_still_does_not_try_again_when_its_time_is_over() {
 
 #[test]
 fn a_value_is_believed_when_a_majority_shows_it() {
-    // Drives that lost all, and drives whose table cannot be read.
+    // Drives that lost everything, and drives whose table cannot be read.
     let cases: [(u32, &[usize], &[u32], bool); 8] = [
         (3, &[], &[], true),
         (3, &[2], &[], true),
@@ -374,7 +374,7 @@ fn a_value_is_not_waited_for_longer_than_it_may_matter() {
         if last && taken && op(command).is_none() { Fate::Open } else { Fate::Answered }
     });
     assert_eq!(done(&mut a).as_ref().and_then(known), Some(7));
-    // Drives have no value, and one does not answer at all.
+    // Drives have no value, and one drive does not answer at all.
     let mut bench = Bench::new(3);
     bench.paths[2] = Path::Hung;
     let begin = bench.now;
@@ -407,7 +407,7 @@ fn drives_are_looked_at_before_they_are_first_taken() {
     assert!((0..2).all(|drive| said(&bench, drive) == ["trylock", "read"]));
     assert_eq!(said(&bench, 2)[..2], ["read", "trylock"], "it could not be read before");
     bench.run(&mut a, RELEASE);
-    // What an adoption left is not taken for a record of this life.
+    // A record left by an adoption is not taken for a record of this life.
     let orphan = adopt(&bench, &[0, 1, 2], None);
     bench.run(&mut a, orphan);
     bench.run(&mut a, RELEASE);
@@ -418,7 +418,7 @@ fn drives_are_looked_at_before_they_are_first_taken() {
 
 #[test]
 fn a_value_that_has_not_reached_a_majority_is_not_replaced_by_the_old_one() {
-    // Drives that do not take the UNLOCK with the new value before the lease is over.
+    // Drives that do not take the UNLOCK with the new value before the lease has run out.
     for (cut, expected) in [(vec![2], Some(8)), (vec![1, 2], None), (vec![0, 1, 2], None)] {
         let mut profile = Profile::current();
         profile.expired_holder_may_relock = true;
@@ -452,7 +452,7 @@ fn a_value_that_is_still_to_be_removed_is_not_believed() {
     assert_eq!(known(&take(&mut bench, &mut b, S, &all, &[])), Some(7));
     assert_eq!(take(&mut bench, &mut a, S, &all, &[]), GRANTED, "b shares it");
     bench.run(&mut b, RELEASE);
-    // It is unlocked, but the mutex is not destroyed yet.
+    // The mutex is unlocked, but not destroyed yet.
     a.request(RELEASE, bench.now).expect("always in order");
     exchange_with(&mut bench, &mut a, |command| match op(command) {
         Some(MutexOp::Destroy) => Fate::Instead(Status::Unreachable),
@@ -471,7 +471,7 @@ fn only_who_is_exclusive_and_safe_publishes() {
         lock.on_timer(bench.now);
     };
     let quick: Prepare = |_, _| {};
-    // What was published by a change to shared goes with the UNLOCK.
+    // A value that was published by a change to shared is written with the UNLOCK.
     let changed: Prepare = |bench, lock| {
         let request = Request::Convert { mode: S, value: Some(value(5)) };
         bench.run(lock, request);
@@ -517,7 +517,7 @@ fn a_released_value_is_the_value_of_its_release_only() {
     bench.run(&mut a, Request::Convert { mode: S, value: Some(value(5)) });
     assert_eq!(published(&mut bench, &mut a, None), [Some(5); 3]);
     events(&mut a);
-    // Another publishes.
+    // Another host publishes a value.
     let mut b = vg_lock(2);
     assert_eq!(known(&take(&mut bench, &mut b, X, &all, &[])), Some(5));
     bench.run(&mut b, Request::Release { value: Some(value(6)) });
@@ -585,7 +585,7 @@ fn the_lease_begins_when_its_commands_were_handed_out_and_ends_a_little_early() 
     }
     assert_eq!(done(&mut a), Some(GRANTED));
     assert_eq!(a.safe_until(), Some(end), "the drives may have counted from the beginning");
-    // Its refreshes stay without an answer.
+    // Its refreshes have no answer.
     bench.now = bench.now + timing.renew;
     exchange_with(&mut bench, &mut a, |_| Fate::Open);
     assert_eq!(a.next_deadline(), Some(end));
@@ -678,7 +678,7 @@ fn what_is_taken_after_a_lapse_proves_nothing() {
     bench.paths[2] = Path::Cut;
     let all = bench.acquire(X);
     assert_eq!(bench.run(&mut a, all.clone()), GRANTED);
-    // Drive 2 is asked for at last, when the lease is nearly over, and answers after that.
+    // Drive 2 is asked at last, when the lease has nearly run out, and answers after that.
     let mut sent = Vec::new();
     while believes(&bench, &a) {
         sent.extend(pass_with(&mut bench, &mut a, Duration::from_secs(1), |command| {
@@ -743,8 +743,8 @@ fn a_lock_that_lapsed_is_not_regained_where_others_may_count_other_drives() {
     }
 }
 
-/// Host 1 counts three drives; hosts that count drive 2 alone hold the lock there one after the
-/// other, each for this long, while drive 2 did not answer host 1. What became of its lock.
+/// Host 1 counts three drives. Hosts that count only drive 2 hold the lock there one after the
+/// other, each for this time, while drive 2 did not answer host 1. Returns the events of its lock.
 fn beside_hosts_with_other_drives(stays: &[u64]) -> Vec<Event> {
     let mut bench = Bench::new(3);
     let mut a = lv_lock(1);
@@ -806,7 +806,7 @@ fn a_drive_that_does_not_answer_is_asked_soon_again_and_then_less_often() {
         assert!(late <= Duration::from_millis(20), "{at}: {pause:?}");
     }
     assert!(pauses.len() >= 7, "{pauses:?}");
-    // Once it answers, the next failure is a first one.
+    // After it has answered, the next failure is a first one.
     bench.paths[2] = Path::Up;
     bench.pass(&mut a, LEASE);
     bench.paths[2] = Path::Cut;
@@ -876,7 +876,7 @@ fn a_change_to_exclusive_needs_a_majority_and_nobody_else() {
         assert_eq!(converted, granted, "without {cut:?}, shared on {shared:?}: {outcome:?}");
         assert_eq!(a.mode(), Some(if granted { X } else { S }));
         assert!(believes(&bench, &a));
-        // What was changed on some drives is changed back.
+        // The change on some drives is undone.
         bench.paths = vec![Path::Up; 3];
         bench.pass(&mut a, LEASE);
         if !granted {
@@ -941,7 +941,7 @@ fn a_drive_that_owes_an_old_answer_is_not_waited_for() {
 
 // ---- Adopting ----
 
-/// What a drive has of the lock.
+/// The record of the lock on a drive.
 #[derive(Clone, Copy, PartialEq)]
 enum Left {
     Exclusive,
@@ -951,7 +951,8 @@ enum Left {
     Silent,
 }
 
-/// Adopts what an earlier life left; `granted`: it is known to have been granted the lock.
+/// Adopts the records of an earlier life. With `granted` it is known that the life was granted the
+/// lock.
 fn adopted(left: &[Left], granted: bool) -> Outcome {
     let mut bench = Bench::new(left.len());
     for (drive, left) in left.iter().enumerate() {
@@ -966,7 +967,7 @@ fn adopted(left: &[Left], granted: bool) -> Outcome {
     let request = adopt(&bench, &all, granted.then_some(bench.now + LEASE / 2));
     let mut a = lv_lock(1);
     let outcome = bench.run(&mut a, request);
-    // Whatever it said, it changed no mode and took nothing.
+    // Whatever the answer, it changed no mode and took nothing.
     for (drive, left) in left.iter().enumerate() {
         let time = DriveTime::from_micros(bench.now.as_micros());
         let modes: Vec<_> =
@@ -993,7 +994,7 @@ fn what_is_left_decides_what_is_adopted() {
         TooFew(usize),
     }
     use Told::{Adopted, Nothing, TooFew, Unclear};
-    // What is told without and with the knowledge that the lock was granted.
+    // Results without and with the knowledge that the lock was granted.
     let cases: [(&[Left], Told, Told); 29] = [
         (&[E], Adopted(X), Adopted(X)),
         (&[H], Adopted(S), Adopted(S)),
@@ -1065,7 +1066,7 @@ fn a_half_is_not_adopted_where_another_host_has_been() {
         let request = adopt(&bench, &[0, 1], Some(bench.now + LEASE / 2));
         let outcome = bench.run(&mut lv_lock(1), request);
         assert!(is_held(&outcome), "{mode}: {outcome:?}");
-        // Nor when it has been dead for long.
+        // The same after it has been dead for long.
         bench.now = bench.now + LEASE * 2;
         let request = adopt(&bench, &[0, 1], Some(bench.now + LEASE / 2));
         let outcome = bench.run(&mut lv_lock(1), request);
@@ -1095,7 +1096,7 @@ fn an_adoption_asks_no_drive_twice_that_has_nothing_and_ends_as_soon_as_it_can()
     let mut a = lv_lock(1);
     assert_eq!(bench.run(&mut a, request), Outcome::Refused(Refusal::NothingToAdopt));
     assert_eq!(bench.now, begin);
-    // One that decides is, until the patience is over.
+    // A silent drive that decides is waited for, until the patience is over.
     let mut bench = Bench::new(3);
     seize(&mut bench, &mut lv_lock(1), X, &[0]);
     bench.paths[2] = Path::Hung;
@@ -1103,7 +1104,7 @@ fn an_adoption_asks_no_drive_twice_that_has_nothing_and_ends_as_soon_as_it_can()
     let outcome = bench.run(&mut lv_lock(1), request);
     assert!(matches!(outcome, Outcome::Refused(Refusal::NoQuorum { granted: 1, .. })));
     assert_eq!(bench.now.since(begin), Timing::for_lease(LEASE).patience);
-    // But not when all have given up.
+    // But not after all have given up.
     let mut bench = Bench::new(3);
     seize(&mut bench, &mut lv_lock(1), X, &[0]);
     bench.paths[2] = Path::Cut;
@@ -1190,7 +1191,7 @@ fn more_than_half_of_the_new_drives_are_ready_with_nobody_in_the_way() {
         (Status::Unreachable, true),
         (Status::Unsupported, true),
         (Status::Full(Limit::HostsOfMutex), true),
-        // Whoever is there may have the lock.
+        // A host that is met there may have the lock.
         (Status::Conflict, false),
     ] {
         let (mut bench, mut a) = held_on(&[0, 1, 2], 5, Profile::current());
@@ -1259,7 +1260,7 @@ fn no_votes_move_while_the_mode_changes_or_the_lock_is_shaken() {
     assert!(!a.move_votes(&refs(&[2, 3, 4]), bench.now));
     bench.pass(&mut a, Duration::from_secs(1));
     assert_eq!(done(&mut a), Some(Outcome::Converted { complete: true }));
-    // A drive lost the lock, and no other has said since that it has it.
+    // A drive lost the lock, and no other drive has confirmed it since.
     let (mut bench, mut a) = held_on(&[0, 1, 2], 5, Profile::current());
     spread(&mut bench, &mut a, &[2, 3, 4]);
     assert!(is_ready(&mut a).is_some());
@@ -1332,7 +1333,7 @@ fn a_lock_that_was_spread_is_not_regained_after_a_lapse() {
         let mut a = lv_lock(1);
         assert_eq!(take(&mut bench, &mut a, X, &[0, 1], &[]), GRANTED);
         spread(&mut bench, &mut a, &drives);
-        // The list may go back, but another host may have the longer one.
+        // The list may change back, but another host may have the longer one.
         spread(&mut bench, &mut a, &[0, 1]);
         bench.paths = vec![Path::Cut; 3];
         bench.pass(&mut a, LEASE);
@@ -1358,7 +1359,7 @@ fn only_drives_that_shall_vote_are_read_for_their_marks() {
 
 // ---- In between ----
 
-/// What the drives are told, as far as it differs from one command to the next.
+/// The commands to the drives, without parts that do not change from one command to the next.
 fn told(command: &Command) -> (u32, &'static str, Option<Mode>, u64) {
     match &command.command {
         DriveCommand::ReadTable => (command.drive.0, "read", None, 0),
@@ -1375,7 +1376,7 @@ fn a_mutex_is_removed_for_room_under_an_exclusive_lock_of_a_second() {
         let id = "dddddd-aaaa-aaaa-aaaa-aaaa-aaaa-aaaaaa";
         lock(9, ResourceId::lv(VG, id).expect("a good id"), false)
     };
-    // Whether the last who removed it died over it.
+    // Whether the host that last tried to remove it died meanwhile.
     for died in [false, true] {
         let mut profile = Profile::current();
         profile.limits.mutexes = 1;
@@ -1688,7 +1689,7 @@ fn a_failed_attempt_of_another_host_is_no_obstacle_to_an_adoption() {
     seize(&mut bench, &mut lv_lock(2), X, &[2]);
     let request = adopt(&bench, &[0, 1, 2], None);
     assert_eq!(bench.run(&mut lv_lock(1), request), Outcome::Adopted(X));
-    // Sharers on the half that is left have done it no harm.
+    // Sharers on the half that is left have not harmed it.
     let mut bench = Bench::new(2);
     seize(&mut bench, &mut lv_lock(1), S, &[0]);
     seize(&mut bench, &mut lv_lock(2), S, &[0]);

@@ -1,10 +1,10 @@
-//! The rules of one drive as conversations: what a drive answers, what it is told next and when,
-//! and what the lock tells its owner.
+//! The rules for one drive as conversations: the answers of a drive, the next commands with their
+//! times, and the events for the lock's owner.
 //!
-//! A conversation reads like this: `trylock X, @50 trylock X, granted` says that a TRYLOCK for an
+//! A conversation reads like this: `trylock X, @50 trylock X, granted` means that a TRYLOCK for an
 //! exclusive lock was sent, another one 50 ms after the beginning, and that then the lock was
 //! granted. They are in `rules.txt`, each under the answers that lead to it; a test that fails
-//! prints what it heard.
+//! prints the actual conversation.
 
 mod bench;
 
@@ -22,18 +22,18 @@ use std::collections::VecDeque;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What becomes of a command to drive 0.
+/// Result of a command to drive 0.
 #[derive(Clone, Copy)]
 enum Answer {
-    /// The drive carries it out and says so.
+    /// The drive carries it out and answers so.
     Acts,
-    /// It is not carried out, and this is what the host is told.
+    /// It is not carried out, and this is the answer.
     Says(Status),
-    /// It is carried out, and this is what the host is told.
+    /// It is carried out, and this is the answer.
     ActsAndSays(Status),
-    /// It stays without an answer for now, and is not carried out.
+    /// It has no answer yet, and is not carried out.
     Open,
-    /// Its fate is not known, and it arrives later.
+    /// Its result is unknown, and it arrives later.
     Late,
 }
 use Answer::*;
@@ -50,7 +50,7 @@ impl fmt::Display for Answer {
     }
 }
 
-/// A lock that talks to drive 0; other drives do as they are told.
+/// A lock that talks to drive 0; the other drives carry out their commands.
 struct Talk {
     bench: Bench,
     lock: Lock,
@@ -59,7 +59,7 @@ struct Talk {
     words: Vec<String>,
     answers: VecDeque<Answer>,
     open: Vec<Command>,
-    /// What drive 0 shows instead of its table.
+    /// Records that drive 0 shows instead of its table.
     table: Option<Vec<Record>>,
 }
 
@@ -114,7 +114,7 @@ impl Talk {
         Talk { bench, lock, start, last, words, answers, open, table: None }
     }
 
-    /// What was said is forgotten, and time begins anew.
+    /// Forgets the conversation so far; the times start again.
     fn listen(mut self) -> Talk {
         self.words.clear();
         (self.start, self.last) = (self.bench.now, self.bench.now);
@@ -204,7 +204,7 @@ impl Talk {
         self
     }
 
-    /// The oldest command that is open is answered.
+    /// Answers the oldest open command.
     fn close(&mut self, answer: Answer) -> &mut Talk {
         let command = self.open.remove(0);
         let reply = match answer {
@@ -220,14 +220,14 @@ impl Talk {
         self
     }
 
-    /// The oldest command that is late arrives.
+    /// Lets the oldest late command arrive.
     fn arrive(&mut self) -> &mut Talk {
         let command = self.open.remove(0);
         self.bench.perform(&command);
         self
     }
 
-    /// The drives, once the lock has been taken and its host has died.
+    /// The drives after the lock has been taken and its host has died.
     fn settle(mut self) -> Bench {
         self.pass(SECOND);
         self.bench
@@ -246,7 +246,7 @@ impl Talk {
         self
     }
 
-    /// Says what the lock believes.
+    /// Adds the lock's belief to the conversation.
     fn belief(&mut self) -> &mut Talk {
         let until = |at: Instant| match at.since(self.start).as_millis() {
             _ if at <= self.bench.now => "over".to_owned(),
@@ -280,14 +280,14 @@ fn begin_on(bench: Bench, lock: Lock, mode: Mode, on: &[u32]) -> Talk {
     begin(bench, lock, Request::Acquire { mode, members, witnesses })
 }
 
-/// One host that takes the lock on all drives and dies; then its lease is over, or not.
+/// One host takes the lock on all drives and dies; `later` may be longer than its lease.
 fn died(bench: &mut Bench, mut lock: Lock, mode: Mode, later: Duration) {
     let request = bench.acquire(mode);
     bench.run(&mut lock, request);
     bench.now = bench.now + later;
 }
 
-/// What is said with each answer, the same only once.
+/// The conversations for each answer, equal ones only once.
 fn conversations(talk: impl Fn(Answer) -> Talk) -> String {
     let mut told: Vec<(String, Vec<String>)> = Vec::new();
     let says = Status::FAILURES.iter().map(|&status| Says(status));
@@ -302,8 +302,8 @@ fn conversations(talk: impl Fn(Answer) -> Talk) -> String {
     told.into_iter().map(|(words, answers)| format!("{}{words}\n", answers.join(", "))).collect()
 }
 
-/// The same, where the answer is one to the command after those that `before` answers, or one to
-/// that and all that follow.
+/// The same, where the answer is for the command after those that `before` answers, or for that and
+/// all later ones.
 fn answered(
     begin: impl Fn() -> Talk,
     before: &[Answer],
@@ -319,7 +319,7 @@ fn answered(
     })
 }
 
-/// Compares with what is written under `== name` in `rules.txt`.
+/// Compares the conversations with those under `== name` in `rules.txt`.
 fn check(name: &str, conversations: &str) {
     let head = format!("== {name}\n");
     let all = include_str!("rules.txt");
@@ -328,10 +328,10 @@ fn check(name: &str, conversations: &str) {
     assert!(section.trim() == conversations.trim(), "{head}{conversations}");
 }
 
-/// Answers to what may have been carried out.
+/// Answers to a command that may have been carried out.
 const DOUBTFUL: [Status; 3] = [Status::Terminated, Status::Failed, Status::Uncertain];
 
-/// One drive, and nobody had the mutex on it.
+/// One drive, with a mutex that nobody held.
 fn free(mode: Mode) -> Talk {
     let bench = Bench::new(1);
     let request = bench.acquire(mode);
@@ -344,7 +344,7 @@ fn begin(bench: Bench, lock: Lock, request: Request) -> Talk {
     talk
 }
 
-/// One drive, on which another host that died held the mutex.
+/// One drive, with a mutex that another host held until it died.
 fn dead(theirs: Mode, mode: Mode) -> Talk {
     let mut bench = Bench::new(1);
     died(&mut bench, lv_lock(9), theirs, LEASE * 2);
@@ -357,14 +357,14 @@ fn earlier(lock: Lock) -> Lock {
     with_config(lock, |config| config.host = host(1))
 }
 
-/// One drive, on which this host held the mutex in an earlier life.
+/// One drive, with a mutex that this host held in an earlier life.
 fn own(theirs: Mode) -> Bench {
     let mut bench = Bench::new(1);
     died(&mut bench, earlier(lv_lock(9)), theirs, SECOND);
     bench
 }
 
-/// A lock that is held on one drive for a moment.
+/// A lock that has been held on one drive for a short time.
 fn held(mode: Mode) -> Talk {
     let mut talk = free(mode);
     talk.exchange();
@@ -380,7 +380,7 @@ fn kept_and_released(talk: &mut Talk) {
     talk.pass(SECOND * 7).belief().release().pass(LEASE * 3);
 }
 
-/// Is asked for again a moment after the release.
+/// Requests the lock again a short time after the release.
 fn released_and_asked_for(talk: &mut Talk) {
     let request = talk.bench.acquire(X);
     talk.release().pass(SECOND).belief().request(request).pass(SECOND * 6).belief();
@@ -515,7 +515,7 @@ fn adopting() {
     }
 }
 
-/// The lock is given back while a command has no answer yet, which comes a second later.
+/// The lock is given back while a command has no answer yet; the answer comes a second later.
 #[test]
 fn releasing_while_a_command_is_open() {
     type Begin = fn() -> Talk;
@@ -547,7 +547,7 @@ fn releasing_while_a_command_is_open() {
     }
 }
 
-/// One drive that has room for so many mutexes.
+/// One drive that has room for `mutexes` mutexes.
 fn small(mutexes: usize) -> Bench {
     let mut profile = Profile::current();
     profile.limits = Limits { mutexes, ..profile.limits };
@@ -628,7 +628,7 @@ fn what_is_not_removed_to_make_room() {
     ];
     for (what, removed, occupy) in cases {
         for other in [false, true] {
-            // Beside it there may be another mutex, which is in use.
+            // Another mutex, which is in use, may be there as well.
             let mut bench = small(if other { 2 } else { 1 });
             if other {
                 died(&mut bench, lock(7, ResourceId::GLOBAL, true), X, SECOND);
@@ -647,7 +647,8 @@ fn what_is_not_removed_to_make_room() {
     }
 }
 
-/// A lock on the first `members` drives, of which drive 0 is listened to; the others are witnesses.
+/// A lock on the first `members` drives, whose conversation with drive 0 is recorded; the others
+/// are witnesses.
 fn vote(bench: Bench, lock: Lock, mode: Mode, members: u32) -> Talk {
     let all = bench.drives.len() as u32;
     let named = |from, to| bench.members(&(from..to).collect::<Vec<_>>());
@@ -681,7 +682,7 @@ fn changing_where_others_may_count_other_drives() {
     let there = || settled(three(S, 2));
     check("a change to exclusive on three drives", &answered(there, &[], 1, up));
     check("a change to exclusive on three drives, again and again", &answered(there, &[], 9, up));
-    // What may be shared was left by a TRYLOCK or BREAK.
+    // A TRYLOCK or BREAK left a record that may be shared.
     for times in [1, 9] {
         let title = format!("a change to exclusive after {times} TRYLOCKs");
         let told = answered(
@@ -823,7 +824,7 @@ fn taking_a_lock_with_a_value() {
     }
 }
 
-/// Who holds a mutex, and what a host is told that asks for it.
+/// The holders of a mutex, and the answer to a host that requests it.
 #[test]
 fn who_is_in_the_way() {
     let mut told = String::new();
@@ -876,7 +877,7 @@ fn who_is_in_the_way() {
     check("who is in the way", &told);
 }
 
-/// What a witness answers.
+/// Answers of a witness.
 #[test]
 fn witnesses() {
     let watched = |dead: bool| {
@@ -923,7 +924,7 @@ fn moving_votes() {
             });
             check(&title, &told);
         }
-        // A REFRESH from before, which would take the mark away.
+        // An earlier REFRESH, which would remove the mark.
         let on_one = || vote(Bench::with(2, profile), lv_lock(1), X, 1);
         let kept = || {
             let mut talk = on_one();
@@ -995,7 +996,7 @@ fn a_new_life_while_commands_of_the_old_one_are_under_way() {
     }
 }
 
-/// Our own record is from when other drives were counted.
+/// Our own record is from a time when other drives were counted.
 #[test]
 fn a_record_of_another_set() {
     for stores in [true, false] {
@@ -1018,7 +1019,7 @@ fn a_record_of_another_set() {
     }
 }
 
-/// A TRYLOCK whose fate is not known, and which a table did not show.
+/// A TRYLOCK with an unknown result that a table did not show.
 #[test]
 fn strays() {
     let unseen = [Acts, Says(Status::Uncertain), Says(Status::Conflict)];
@@ -1065,7 +1066,7 @@ fn strays() {
     check("a stray TRYLOCK and a change", &told);
 }
 
-/// Nothing that is sent to drive 0 after a release arrives any more.
+/// No command to drive 0 after a release arrives any more.
 #[test]
 fn a_drive_that_falls_silent() {
     type Begin = fn() -> Talk;
@@ -1131,7 +1132,7 @@ fn a_removal_that_does_not_end() {
     check("a removal that does not end", &format!("{}\n", talk.words.concat()));
 }
 
-/// What this host left on a witness excludes what it left on the member.
+/// An exclusive record of this host on a witness excludes its shared record on the member.
 #[test]
 fn what_is_exclusive_on_a_witness_is_not_shared() {
     for theirs in [X, S] {
@@ -1150,12 +1151,12 @@ fn what_is_exclusive_on_a_witness_is_not_shared() {
     }
 }
 
-/// A drive that held the lock in a weaker mode when the lease ran out is no proof afterwards.
+/// A drive that had the lock in a weaker mode when the lease ran out proves nothing afterwards.
 #[test]
 fn a_lease_that_ran_out() {
     for gap in [true, false] {
         let mut talk = settled(three(S, 0));
-        // Drive 0 does not hear of the change, or it does.
+        // Drive 0 receives the change, or it does not.
         let deaf = if gap { 1000 } else { 0 };
         talk.answers.extend((0..deaf).map(|_| Says(Status::Unreachable)));
         talk.convert(X).pass(SECOND);
@@ -1171,7 +1172,7 @@ fn a_lease_that_ran_out() {
     }
 }
 
-/// A drive that did not take a lock is asked in a mode that is not wanted any more.
+/// A drive that did not take a lock is being asked in a mode that is not wanted any more.
 #[test]
 fn a_change_that_is_refused_while_a_drive_is_asked() {
     let told = conversations(|answer| {
@@ -1202,7 +1203,7 @@ fn strays_that_are_taken_anew() {
         },
     );
     check("a stray TRYLOCK, again and again, and a change", &told);
-    // The dead holder's value may come back with a BREAK that arrives late.
+    // The dead holder's value may come back by a BREAK that arrives late.
     for theirs in [None, Some(0)] {
         let begin = || {
             let mut bench = Bench::new(3);
@@ -1228,13 +1229,13 @@ fn strays_that_are_taken_anew() {
 
 #[test]
 fn releasing_in_other_ways() {
-    // After answers that made no sense.
+    // After nonsensical answers.
     let fresh = || held(X).listen();
     let told = answered(fresh, &[Says(Status::Failed)], 6, |talk| {
         talk.release().pass(LEASE * 3);
     });
     check("UNLOCK after an error", &told);
-    // A TRYLOCK or a REFRESH before.
+    // A TRYLOCK or a REFRESH comes before.
     let store = |talk: &mut Talk| {
         talk.pass(SECOND * 17);
         talk.request(Request::Release { value: Some(value(7)) }).pass(LEASE * 3);
@@ -1258,7 +1259,7 @@ fn releasing_in_other_ways() {
 
 #[test]
 fn releasing_a_value_that_was_shared() {
-    // An UNLOCK after a promotion.
+    // An UNLOCK comes after a promotion.
     let shared = || {
         let bench = Bench::new(1);
         let request = bench.acquire(X);
@@ -1271,7 +1272,7 @@ fn releasing_a_value_that_was_shared() {
         talk.release().pass(LEASE * 3);
     });
     check("UNLOCK with a value after a promotion", &told);
-    // A dead holder's value, which is erased by who shared the lock.
+    // A dead holder's value, which a sharer of the lock erases.
     let dead = || {
         let mut bench = Bench::new(1);
         died(&mut bench, vg_lock(9), X, LEASE * 2);
@@ -1282,7 +1283,7 @@ fn releasing_a_value_that_was_shared() {
     check("a value that a sharer erases", &told);
 }
 
-/// Which drives were counted by a TRYLOCK that may still arrive.
+/// The set of drives in a TRYLOCK that may still arrive.
 #[test]
 fn another_set_after_a_command_of_unknown_fate() {
     for (what, theirs, before) in [("TRYLOCK", false, &[][..]), ("BREAK", true, &[Acts, Acts])] {
@@ -1326,7 +1327,8 @@ fn a_new_life_of_a_lock_with_a_value() {
     }
 }
 
-/// A record that was marked for a move that did not take place, and a REFRESH that takes that away.
+/// A record that was marked for a move that did not take place, and a REFRESH that removes the
+/// mark.
 #[test]
 fn a_mark_that_is_about_to_go() {
     let told = conversations(|answer| {
@@ -1360,7 +1362,7 @@ fn a_change_on_a_drive_that_was_reset() {
     check("a change on a drive that was reset", &told);
 }
 
-/// A drive whose answers go round in circles is given up.
+/// A drive whose answers repeat in a circle is given up.
 #[test]
 fn circles() {
     let mut talk = dead(X, X);
@@ -1371,7 +1373,7 @@ fn circles() {
     check("a drive in circles", &talk.words.concat());
 }
 
-/// What is asked for, what drive 0 answers first, and the table that it shows then.
+/// The request, the first answers of drive 0, and the table that it shows then.
 type Shown<'a> = (&'a str, Lock, Mode, &'a [Answer], Vec<Record>);
 
 /// Records that no emulated drive shows together.
@@ -1441,7 +1443,7 @@ fn tables() {
     }
 }
 
-/// A change to shared that has no answer yet makes a drive no proof of an exclusive lock.
+/// A drive with an unanswered change to shared does not prove an exclusive lock.
 #[test]
 fn a_change_to_shared_that_is_under_way() {
     let mut talk = settled(three(X, 0));
@@ -1453,7 +1455,7 @@ fn a_change_to_shared_that_is_under_way() {
     check("a change to shared that is under way", &talk.words.concat());
 }
 
-/// Of two BREAKs one has an unknown fate.
+/// One of two BREAKs has an unknown result.
 #[test]
 fn breaking_twice() {
     let found = || {

@@ -1,4 +1,4 @@
-//! Other drives vote for a lock that is held: its LV was moved, or drives leave the VG.
+//! Other drives vote for a held lock, because its LV was moved or drives leave the VG.
 
 mod bench;
 
@@ -8,7 +8,7 @@ use idm_emulator::Profile;
 use idm_engine::{DriveRef, Event, Lock, Outcome, Refusal, Request};
 use idm_protocol::Mode;
 
-/// A lock that is held on drive 0 of three, and a drive set that REFRESH marks, or not.
+/// A lock that is held on drive 0 of three, and a drive set; REFRESH marks it or not.
 fn held_on_the_first(stores_metadata: bool, mode: Mode) -> (Bench, Lock) {
     let mut profile = Profile::current();
     profile.refresh_stores_metadata = stores_metadata;
@@ -50,7 +50,7 @@ fn the_old_drives_vote_until_the_new_ones_are_noted() {
     a.spread(&members, bench.now);
     bench.pass(&mut a, Duration::from_secs(1));
     assert_eq!(is_ready(&mut a), Some(vec![DriveRef(1), DriveRef(2)]));
-    // Nobody has noted them.
+    // The new drives were not noted.
     bench.paths[0] = Path::Cut;
     bench.pass(&mut a, LEASE);
     assert!(events(&mut a).contains(&Event::Lapsed));
@@ -80,7 +80,7 @@ fn drives_that_went_in_between_do_not_vote() {
     a.spread(&members, bench.now);
     bench.pass(&mut a, Duration::from_secs(1));
     let named = is_ready(&mut a).expect("two drives");
-    // It is noted so slowly that the lease on one of them is over by then.
+    // Noting takes so long that the lease on one of them has run out by then.
     bench.paths[1] = Path::Cut;
     bench.pass(&mut a, LEASE);
     assert!(!a.move_votes(&named, bench.now), "one of two is no majority");
@@ -95,14 +95,14 @@ fn too_few_new_drives_change_nothing() {
     assert!(!travel(&mut bench, &mut a, &[1, 2]));
     bench.pass(&mut a, LEASE * 2);
     assert!(a.safe_until() > Some(bench.now));
-    // It is made up for when the drive answers.
+    // This is corrected when the drive answers.
     bench.paths[1] = Path::Up;
     bench.pass(&mut a, LEASE);
     let named = is_ready(&mut a).expect("two drives");
     assert!(a.move_votes(&named, bench.now));
 }
 
-/// Whoever counts the old drives, the new ones or others gives way to the lock, at each step.
+/// A host that counts the old drives, the new ones or others gives way to the lock, at each step.
 #[test]
 fn nobody_gets_a_lock_that_is_on_its_way() {
     for stores in [true, false] {
@@ -168,7 +168,7 @@ fn a_lock_that_was_moved_and_broken_elsewhere_is_not_adopted_by_its_old_drives()
     bench.pass(&mut a, Duration::from_secs(1));
     drop(a);
     bench.now = bench.now + LEASE * 2;
-    // The LV lies on drive 1 now; drive 0 does not answer the next holder.
+    // The LV is on drive 1 now; drive 0 does not answer the next holder.
     bench.paths[0] = Path::Cut;
     let (members, witnesses) = (bench.members(&[1]), bench.members(&[0, 2]));
     let mut b = lv_lock(2);

@@ -1,5 +1,5 @@
-//! Values: how long they are waited for, which drives vouch for one, and what is left of one that
-//! nobody can vouch for.
+//! Values: the time that they are waited for, the drives that vouch for one, and the fate of one
+//! that no drive can vouch for.
 
 mod bench;
 
@@ -66,7 +66,7 @@ fn a_drive_that_does_not_count_does_not_vouch_for_a_value() {
     let mut a = vg_lock(1);
     take(&mut bench, &mut a, X, &all, &[]);
     a.request(convert(S), bench.now).expect("held");
-    // This may make the next exclusive lock on drive 2 a shared one.
+    // This may turn the next exclusive lock on drive 2 into a shared one.
     exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
         2 => Fate::Late,
         _ => Fate::Answered,
@@ -78,10 +78,11 @@ fn a_drive_that_does_not_count_does_not_vouch_for_a_value() {
     assert_eq!(outcome, GRANTED);
 }
 
-/// A sharer that published a value before it shared releases it, and only drive 0 hears of it.
-/// What it finds when that drive is silent, and drives 1 and 2 still have the value before.
+/// A sharer that published a value before it shared releases it, and only drive 0 gets the release.
+/// Returns the result when that drive is silent, and drives 1 and 2 still have the value before.
 fn released_on_one_drive(again: &[Request]) -> Outcome {
-    // Drives give back what its holder did not renew, and do not tell that it was left over.
+    // Drives give back a mutex that its holder did not renew, and do not report that it was left
+    // over.
     let profile = Profile { expired_holder_may_relock: true, ..Profile::current() };
     let (mut bench, all) = with_a_value_on(Bench::with(3, profile));
     let mut a = vg_lock(1);
@@ -139,7 +140,8 @@ fn an_exclusive_lock_of_an_lv_stores_nothing() {
     assert_eq!(published(&mut bench, &mut a, Some(value(6))), [None; 3]);
 }
 
-/// Two share a mutex with a value; the second one leaves last. Whether drives take its DESTROY.
+/// Two hosts share a mutex with a value, and the second one leaves last. `destroys` is whether
+/// drives take its DESTROY.
 fn shared_by_two(destroys: bool) -> (Bench, Lock, Vec<u32>) {
     let (mut bench, all) = with_a_value(3);
     let (mut a, mut b) = (vg_lock(1), vg_lock(2));
@@ -153,6 +155,34 @@ fn shared_by_two(destroys: bool) -> (Bench, Lock, Vec<u32>) {
     });
     events(&mut a);
     (bench, a, all)
+}
+
+#[test]
+fn a_break_spoils_the_value_whatever_the_drive_answers() {
+    for answer in Status::FAILURES {
+        let (mut bench, all) = with_a_value(3);
+        let mut dead = vg_lock(8);
+        assert_eq!(known(&take(&mut bench, &mut dead, X, &all, &[])), Some(7));
+        bench.now = bench.now + 2 * LEASE;
+        let mut a = vg_lock(1);
+        a.request(bench.acquire(X), bench.now).expect("in order");
+        let mut outcome = None;
+        while outcome.is_none() {
+            let mut broken = [false; 3];
+            exchange_with(&mut bench, &mut a, |command| match op(command) {
+                Some(MutexOp::Break) => {
+                    let again = core::mem::replace(&mut broken[command.drive.0 as usize], true);
+                    if again { Fate::Answered } else { Fate::Despite(answer) }
+                }
+                _ => Fate::Answered,
+            });
+            outcome = done(&mut a);
+            bench.now = a.next_deadline().unwrap_or(bench.now).max(bench.now);
+            a.on_timer(bench.now);
+        }
+        let value = outcome.as_ref().and_then(known);
+        assert_eq!(value, None, "its holder died, {answer:?}");
+    }
 }
 
 #[test]
@@ -221,7 +251,7 @@ fn a_late_answer_of_a_drive_that_was_not_missed_is_no_news() {
 fn what_an_unlock_of_nothing_is_answered_does_not_store_a_value() {
     let (mut bench, all) = with_a_value(3);
     let mut a = vg_lock(1);
-    // Drive 0 does not hear of the TRYLOCK, and says GOOD to the UNLOCK all the same. Drive 2's
+    // Drive 0 does not get the TRYLOCK, and answers GOOD to the UNLOCK nevertheless. Drive 2's
     // UNLOCK is lost. So only drive 1 has the new value.
     a.request(acquire(&bench, X, &all, &[]), bench.now).expect("in order");
     let fate = |command: &Command| match (command.drive.0, op(command)) {
@@ -243,7 +273,7 @@ fn what_an_unlock_of_nothing_is_answered_does_not_store_a_value() {
     bench.run(&mut a, RELEASE);
     a.on_reply(open[0].token, Reply::Status(Status::Uncertain), bench.now);
     bench.pass(&mut a, LEASE);
-    // Whoever meets the drives that kept the old value does not believe it.
+    // A host that meets the drives with the old value does not believe it.
     bench.paths[1] = Path::Cut;
     let outcome = take(&mut bench, &mut vg_lock(2), X, &all, &[]);
     assert_eq!(outcome, GRANTED);
@@ -254,7 +284,7 @@ fn a_value_that_too_few_drives_show_is_stored_again() {
     let (mut bench, all) = with_a_value(3);
     let mut first = vg_lock(1);
     assert_eq!(known(&take(&mut bench, &mut first, X, &all, &[])), Some(7));
-    // Drives 0 and 2 say GOOD to the UNLOCK, and do not store what it carries.
+    // Drives 0 and 2 answer GOOD to the UNLOCK, and do not store its value.
     first.request(release(8), bench.now).expect("held");
     while let Some(mut command) = first.next_command(bench.now) {
         if let DriveCommand::Mutex(_, record) = &mut command.command {

@@ -1,4 +1,4 @@
-//! Builds the generated workspace, and leaves out what does not compile.
+//! Builds the generated workspace, and removes mutants that do not compile.
 
 use crate::instrument::Point;
 use crate::tree::{ENGINE, SIMULATOR, Tree, cargo};
@@ -10,12 +10,12 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// Builds after which points that do not compile should have been found.
+/// Number of builds after which all points that do not compile should have been found.
 const ROUNDS: usize = 40;
-/// A variable is used that has no value: what is to blame is what the compiler says besides.
+/// Use of a variable without a value: the compiler's other messages name the cause.
 const NOT_ASSIGNED: &str = "E0381";
 
-/// A piece of the instrumented text, and the points that it is there for.
+/// A piece of the instrumented text, and its points.
 struct Region {
     at: Range<usize>,
     points: Vec<u32>,
@@ -23,16 +23,17 @@ struct Region {
 
 /// Programs that were built.
 pub(crate) struct Programs {
-    /// The engine's own tests.
+    /// Tests of the engine.
     pub(crate) tests: Vec<PathBuf>,
     /// The simulator.
     pub(crate) simulator: PathBuf,
 }
 
-/// Names of points that do not compile, with what the compiler said.
+/// Names of points that do not compile, with the compiler's messages.
 pub(crate) type Disabled = BTreeMap<String, String>;
 
-/// Writes the workspace until the engine compiles. Tells all points, and what was left out.
+/// Writes the workspace until the engine compiles. Returns all points, and those that were left
+/// out.
 pub(crate) fn instrument(
     tree: &Tree,
     mut disabled: Disabled,
@@ -78,7 +79,7 @@ pub(crate) fn build(tree: &Tree) -> Result<Programs, Box<dyn Error>> {
 
 /// Builds one of the simulator's tests.
 pub(crate) fn build_test(tree: &Tree, name: &str) -> Result<PathBuf, Box<dyn Error>> {
-    // The simulator itself is built for its tests, too.
+    // Cargo also builds the simulator itself for its tests.
     named(executables(tree, &["test", "--no-run", "-p", SIMULATOR, "--test", name])?, name)
 }
 
@@ -87,7 +88,7 @@ fn named(programs: Vec<(String, PathBuf)>, name: &str) -> Result<PathBuf, Box<dy
     Ok(found.ok_or_else(|| format!("{name} was not built"))?.1)
 }
 
-/// Builds something. Tells the programs that are there then, with the names of their sources.
+/// Runs a build. Returns the resulting programs, with the names of their sources.
 fn executables(tree: &Tree, arguments: &[&str]) -> Result<Vec<(String, PathBuf)>, Box<dyn Error>> {
     let messages = cargo_messages(tree, arguments)?;
     if let Some(error) = messages.iter().find(|message| is_error(message)) {
@@ -121,7 +122,7 @@ fn is_error(message: &Value) -> bool {
         && message["message"]["spans"].as_array().is_some_and(|spans| !spans.is_empty())
 }
 
-/// Finds the pieces of the text that points are noted at.
+/// Finds the pieces of the text where points are.
 fn collect_regions(tokens: TokenStream, regions: &mut Vec<Region>) {
     let tokens: Vec<TokenTree> = tokens.into_iter().collect();
     for (at, token) in tokens.iter().enumerate() {
@@ -140,8 +141,8 @@ fn collect_regions(tokens: TokenStream, regions: &mut Vec<Region>) {
     }
 }
 
-/// The points to blame for an error: those of the smallest piece around one of its places, or else
-/// those of the pieces within.
+/// The points to blame for an error: those of the smallest piece around one of its places; if there
+/// is none, those of the pieces inside.
 fn blamed(error: &Value, regions: &BTreeMap<String, Vec<Region>>) -> Vec<u32> {
     let mut places = Vec::new();
     let mut spans: Vec<&Value> = error["spans"].as_array().into_iter().flatten().collect();

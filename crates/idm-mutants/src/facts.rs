@@ -1,4 +1,4 @@
-//! What a crate's declarations tell about the types of expressions, as far as names can tell it.
+//! Types of expressions, as far as the declarations of a crate show them by name.
 
 use std::collections::BTreeSet;
 use syn::visit::{self, Visit};
@@ -21,7 +21,7 @@ const BOOLEAN: &[&str] = &[
     "is_zero",
     "starts_with",
 ];
-/// Methods of the standard library that return nothing.
+/// Methods of the standard library that return no value.
 const UNIT: &[&str] = &[
     "append",
     "clear",
@@ -52,7 +52,7 @@ pub(crate) struct Facts {
     boolean_functions: BTreeSet<String>,
     unit_functions: BTreeSet<String>,
     boolean_fields: BTreeSet<String>,
-    /// Fields of other types: what has a namesake of another type is not known.
+    /// Fields of other types: the type of a name that occurs with two types is not known.
     other_fields: BTreeSet<String>,
 }
 
@@ -68,18 +68,18 @@ impl Facts {
         facts
     }
 
-    /// Whether a function of this name returns a truth value.
+    /// Whether a function with this name returns a truth value.
     pub(crate) fn is_boolean_function(&self, name: &Ident) -> bool {
         self.boolean_functions.contains(&name.to_string())
     }
 
-    /// Whether a field of this name is a truth value.
+    /// Whether a field with this name is a truth value.
     pub(crate) fn is_boolean_field(&self, name: &Ident) -> bool {
         let name = name.to_string();
         self.boolean_fields.contains(&name) && !self.other_fields.contains(&name)
     }
 
-    /// Whether a function of this name returns nothing.
+    /// Whether a function with this name returns no value.
     pub(crate) fn is_unit_function(&self, name: &Ident) -> bool {
         self.unit_functions.contains(&name.to_string())
     }

@@ -1,8 +1,7 @@
 //! Puts the switches of mutants into a source file.
 //!
-//! Every place that can be changed becomes an expression that is the original unless one of its
-//! mutants is on. Operands are evaluated once and in their order, so the original behaves as it
-//! did.
+//! Every place that can be changed becomes an expression that equals the original unless one of its
+//! mutants is on. Operands are evaluated once and in order, so the original behaves as before.
 
 mod expressions;
 mod matches;
@@ -18,31 +17,32 @@ use syn::{
     Pat, PathArguments, ReturnType, Signature, Stmt, Type, parse_quote,
 };
 
-/// Characters of an expression that are a part of a mutant's name.
+/// Characters of an expression that become part of a mutant's name.
 const NAME_WIDTH: usize = 72;
 
 /// A place and a change to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Point {
-    /// Its switch.
+    /// Number of its switch.
     pub(crate) id: u32,
-    /// Where it is and what it changes, without any line number: it survives edits elsewhere.
+    /// Name made of the place and the change, without a line number: edits elsewhere do not change
+    /// it.
     pub(crate) name: String,
 }
 
 /// Instruments the files of one crate, one after the other.
 pub(crate) struct Instrumenter<'a> {
     facts: &'a Facts,
-    /// Names of points to leave out: they do not compile.
+    /// Names of points to leave out, because they do not compile.
     disabled: &'a BTreeSet<String>,
-    /// All points, those that are left out as well.
+    /// All points, including those that are left out.
     points: Vec<Point>,
     ordinals: BTreeMap<String, u32>,
     file: String,
     scope: Vec<String>,
 }
 
-/// Which truth values an expression may be replaced by, so that no change is made twice.
+/// Truth values that may replace an expression, so that no change is made twice.
 #[derive(Clone, Copy, Default)]
 struct Wanted {
     always: bool,
@@ -59,20 +59,20 @@ impl Wanted {
     const OPPOSITE: Wanted = Wanted { always: false, never: false, opposite: true };
 }
 
-/// The text of a node as it stands in the source, on one line.
+/// The source text of a node on one line.
 fn text_of(node: &impl Spanned) -> String {
     let text = node.span().source_text().unwrap_or_default();
     let text = text.trim_end_matches(';');
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// `code` with a note of which mutants change it; just the code where none does.
+/// `code` with a note of the mutants that change it; only the code where there are none.
 fn wrapped(ids: &[Option<Literal>], code: Expr) -> Expr {
     let ids: Vec<_> = ids.iter().flatten().collect();
     if ids.is_empty() { code } else { parse_quote!(crate::mutants::w!(#(#ids)*, #code)) }
 }
 
-/// The switch of a point, or one that is never on.
+/// The switch of a point, or a switch that is never on.
 fn switch(id: Option<&Literal>) -> TokenStream {
     id.map_or_else(|| quote!(crate::mutants::NEVER), ToTokens::to_token_stream)
 }
@@ -97,7 +97,7 @@ impl<'a> Instrumenter<'a> {
         }
     }
 
-    /// The instrumented text of `file`, which is called `name`.
+    /// The instrumented text of the file `file` with the name `name`.
     pub(crate) fn instrument(&mut self, name: &str, mut file: File) -> String {
         self.file = name.to_owned();
         self.visit_file_mut(&mut file);
@@ -108,7 +108,7 @@ impl<'a> Instrumenter<'a> {
         self.points
     }
 
-    /// A point that changes `text` as `change` says; `None` where it is left out.
+    /// A point that makes the change `change` to `text`; `None` where it is left out.
     fn point(&mut self, text: &str, change: &str) -> Option<Literal> {
         let mut short: String = text.chars().take(NAME_WIDTH).collect();
         if short.len() < text.len() {
@@ -127,7 +127,7 @@ impl<'a> Instrumenter<'a> {
         enabled.then(|| Literal::u32_unsuffixed(id))
     }
 
-    /// Lets `expr`, whose original text is `text`, be taken for true or false.
+    /// Makes it possible to take `expr`, whose original text is `text`, for true or false.
     fn truth(&mut self, expr: &mut Expr, text: &str, wanted: Wanted) {
         let mut id = |wanted, change| if wanted { self.point(text, change) } else { None };
         let always = id(wanted.always, "true");
@@ -142,7 +142,7 @@ impl<'a> Instrumenter<'a> {
         *expr = wrapped(&ids, code);
     }
 
-    /// Lets `expr`, which has no value, be left out.
+    /// Makes it possible to leave out `expr`, which has no value.
     fn removable(&mut self, expr: &mut Expr, text: &str) {
         if let Some(id) = self.point(text, "nothing") {
             let code = parse_quote!(if !crate::mutants::on(#id) { #expr });
@@ -151,7 +151,7 @@ impl<'a> Instrumenter<'a> {
     }
 
     fn function(&mut self, attributes: &[Attribute], signature: &Signature, body: &mut Block) {
-        // What is evaluated by the compiler has no switches.
+        // Code that the compiler evaluates has no switches.
         if is_test(attributes) || signature.constness.is_some() {
             return;
         }
@@ -184,7 +184,7 @@ impl<'a> Instrumenter<'a> {
         self.scope.pop();
     }
 
-    /// Instruments a block's statements; `wanted` is for its value, where that is a truth value.
+    /// Instruments the statements of a block; `wanted` is for its value, if that is a truth value.
     fn block(&mut self, block: &mut Block, wanted: Option<Wanted>) {
         let last = block.stmts.len().saturating_sub(1);
         let mut statements = Vec::new();
@@ -193,7 +193,7 @@ impl<'a> Instrumenter<'a> {
                 (Stmt::Expr(tail, None), Some(wanted)) if at == last => self.expr(tail, wanted),
                 _ => self.statement(&mut statement, &mut statements),
             }
-            // What ended with its brace is a macro's call now.
+            // An expression that ended with its brace is now a macro call.
             if let (Stmt::Expr(Expr::Macro(_), semicolon @ None), true) =
                 (&mut statement, at < last)
             {
@@ -204,7 +204,7 @@ impl<'a> Instrumenter<'a> {
         block.stmts = statements;
     }
 
-    /// Instruments a statement; what has to come before it is added to `before`.
+    /// Instruments a statement, and adds the code that must come before it to `before`.
     fn statement(&mut self, statement: &mut Stmt, before: &mut Vec<Stmt>) {
         let text = text_of(statement);
         match statement {
@@ -234,7 +234,7 @@ impl<'a> Instrumenter<'a> {
         }
     }
 
-    /// The last name of what is called, where that has a name.
+    /// The last name of a called function, if it has one.
     fn is_unit_call(&self, expr: &Expr) -> bool {
         match expr {
             Expr::MethodCall(call) => self.facts.is_unit_function(&call.method),
@@ -249,7 +249,7 @@ impl<'a> Instrumenter<'a> {
     }
 }
 
-/// What a function of this type may return in place of what it computes.
+/// Values that a function of this type may return in place of its result.
 fn defaults(returns: Option<&Type>) -> Vec<Expr> {
     let Some(returns) = returns else { return vec![parse_quote!(())] };
     let Type::Path(path) = returns else { return Vec::new() };
@@ -324,7 +324,7 @@ impl VisitMut for Instrumenter<'_> {
         }
     }
 
-    // Patterns, types and attributes hold constants, and those have no switches.
+    // Patterns, types and attributes contain constants, which have no switches.
     fn visit_pat_mut(&mut self, _: &mut Pat) {}
     fn visit_type_mut(&mut self, _: &mut Type) {}
     fn visit_attribute_mut(&mut self, _: &mut Attribute) {}

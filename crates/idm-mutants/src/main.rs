@@ -1,13 +1,13 @@
-//! `idm-mutants`: breaks the lock engine in every small way there is, and looks whether the tests
-//! notice.
+//! `idm-mutants`: breaks the lock engine in every small way that it knows, and checks that the
+//! tests notice.
 //!
-//! All mutants are in one build. A copy of the engine is written in which every place that can be
-//! changed asks a switch (`switch.rs`) whether it is changed now; the environment variable
-//! `IDM_MUTANT` names the mutant by its number. The engine's tests, the simulator and the model
-//! check are built with that copy once, and run for each mutant until one of them fails.
+//! All mutants are in one build. In a copy of the engine, every place that can be changed asks a
+//! switch (`switch.rs`) whether it is changed now; the environment variable `IDM_MUTANT` has the
+//! number of the mutant. The engine's tests, the simulator and the model check are built once with
+//! that copy, and run for each mutant until one of them fails.
 //!
-//! A mutant that the list explains (`survivors.toml`) is put to the tests and the first seeds only:
-//! to see it survive all of them takes long, and tells nothing new.
+//! A mutant that the list explains (`survivors.toml`) gets only the tests and the first seeds: all
+//! of them would take long, and show nothing new.
 
 mod compile;
 mod facts;
@@ -45,7 +45,7 @@ Options: --only TEXT     mutants whose name has TEXT in it
          --seconds S     no mutant is begun after S seconds
          --jobs J        mutants at a time (2)
 ";
-/// Below the folder in which this is called, which is that of the workspace.
+/// Folder below that in which this is called, which is that of the workspace.
 const BUILD: &str = "build/mutants";
 const LIST: &str = "crates/idm-mutants/survivors.toml";
 
@@ -127,7 +127,7 @@ fn prepare() -> Result<Prepared, Box<dyn Error>> {
     fs::create_dir_all(&build)?;
     let tree = Tree::new(Path::new("."), build.canonicalize()?.join("tree"))?;
     let key = tree.key()?;
-    // What did not compile last time need not be tried again while the engine is the same.
+    // Points that did not compile last time need not be tried again while the engine is unchanged.
     let engine = tree.key_of_engine()?;
     let cache = build.join("disabled.tsv");
     let known = fs::read_to_string(&cache).unwrap_or_default();
@@ -143,12 +143,12 @@ fn prepare() -> Result<Prepared, Box<dyn Error>> {
     Ok(Prepared { tree, key, points, disabled: disabled.into_keys().collect() })
 }
 
-/// Numbers by which the commit chooses a sample.
+/// Numbers with which the commit selects a sample.
 fn lot(commit: &str, name: &str) -> Vec<u8> {
     Sha256::digest(format!("{commit} {name}")).to_vec()
 }
 
-/// The points that the options name.
+/// The points that the options select.
 fn chosen<'a>(prepared: &'a Prepared, list: &Explained, options: &Options) -> Vec<&'a Point> {
     let points = prepared.points.iter().filter(|point| {
         point.name.contains(&options.only)
@@ -156,7 +156,7 @@ fn chosen<'a>(prepared: &'a Prepared, list: &Explained, options: &Options) -> Ve
             && !list.skips(&point.name)
     });
     let Some(sample) = options.sample else { return points.collect() };
-    // That an explained survivor survives takes long to see.
+    // Showing that an explained survivor survives takes long.
     let mut points: Vec<_> = points.filter(|point| !list.explains(&point.name)).collect();
     let git = Command::new("git").args(["rev-parse", "HEAD"]).output();
     let commit = match git {
@@ -201,7 +201,7 @@ fn run(options: &Options) -> Result<bool, Box<dyn Error>> {
     Ok(report(&prepared, &points, &results, &explained, options))
 }
 
-/// Tries all points that have no result yet, until `end`: what is cheap for all of them first.
+/// Tries all points that have no result yet, until `end`: cheap trials of all points first.
 fn try_all(
     points: &[&Point],
     trials: &Trials<'_>,
@@ -234,7 +234,7 @@ fn try_all(
     Ok(())
 }
 
-/// Does something with every point, on `jobs` threads. Nothing more is begun after an error.
+/// Calls a function for every point, on `jobs` threads. After an error nothing more is started.
 fn for_all(
     points: &[&Point],
     jobs: usize,
@@ -263,7 +263,7 @@ fn for_all(
     }
 }
 
-/// Prints what came of the mutants. Tells whether all is as the list says.
+/// Prints the results of the mutants. Returns whether all are as the list says.
 fn report(
     prepared: &Prepared,
     points: &[&Point],

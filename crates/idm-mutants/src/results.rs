@@ -1,5 +1,5 @@
-//! What is known of mutants: results that outlive an interruption, and the list of survivors that
-//! are explained.
+//! Known facts about mutants: results that outlive an interruption, and the list of explained
+//! survivors.
 
 use crate::trial::Verdict;
 use serde::Deserialize;
@@ -9,7 +9,7 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// Begins the file, before the key of the sources that the results are for.
+/// First line of the file, followed by the key of the sources that the results are for.
 const HEAD: &str = "# results for ";
 const SURVIVED: &str = "survived";
 const EXPLAINED: &str = "explained";
@@ -18,12 +18,12 @@ const EXPLAINED: &str = "explained";
 pub(crate) struct Results {
     path: PathBuf,
     verdicts: BTreeMap<String, Verdict>,
-    /// Those of earlier states: they tell where to look first.
+    /// Results of earlier sources, which show where to look first.
     earlier: BTreeMap<String, Verdict>,
 }
 
 impl Results {
-    /// Reads what is known in `folder` for the sources that `key` names.
+    /// Reads the results in `folder` for the sources with the key `key`.
     pub(crate) fn open(folder: &Path, key: &str) -> Result<Results, Box<dyn Error>> {
         fs::create_dir_all(folder)?;
         let path = folder.join("results.tsv");
@@ -41,13 +41,13 @@ impl Results {
         Ok(Results { path, verdicts, earlier })
     }
 
-    /// What came of a mutant. That it was spared counts only where the list still explains it.
+    /// The result of a mutant. A result "explained" counts only while the list explains the mutant.
     pub(crate) fn get(&self, name: &str, is_explained: bool) -> Option<&Verdict> {
         let verdict = self.verdicts.get(name)?;
         (is_explained || *verdict != Verdict::Explained).then_some(verdict)
     }
 
-    /// By what a mutant was killed before the sources were changed, and how.
+    /// The test that killed a mutant before the sources were changed, and the way.
     pub(crate) fn hint(&self, name: &str) -> Option<(String, String)> {
         match self.earlier.get(name)? {
             Verdict::Killed { by, how } => Some((by.clone(), how.clone())),
@@ -55,7 +55,7 @@ impl Results {
         }
     }
 
-    /// Notes a result.
+    /// Records a result.
     pub(crate) fn add(&mut self, name: &str, verdict: Verdict) -> Result<(), Box<dyn Error>> {
         let mut file = OpenOptions::new().append(true).open(&self.path)?;
         file.write_all(line(name, &verdict).as_bytes())?;
@@ -72,7 +72,7 @@ fn line(name: &str, verdict: &Verdict) -> String {
     }
 }
 
-/// The results in a file; a last line that was cut off is none.
+/// The results in a file; a last line that was cut off does not count.
 fn parse(text: &str) -> BTreeMap<String, Verdict> {
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
     whole
@@ -97,18 +97,18 @@ pub(crate) struct Explained {
     /// Functions in which no mutant is tried.
     #[serde(default)]
     pub(crate) skip: Vec<Skip>,
-    /// Mutants that nothing kills, for a reason.
+    /// Mutants that no test kills, with the reasons.
     #[serde(default)]
     pub(crate) survivor: Vec<Survivor>,
 }
 
-/// A function, or a file, that is left alone.
+/// A function, or a file, that is left out.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Skip {
-    /// How the names of its mutants begin.
+    /// Prefix of the names of its mutants.
     pub(crate) prefix: String,
-    /// Why.
+    /// Reason.
     pub(crate) reason: String,
 }
 
@@ -118,12 +118,12 @@ pub(crate) struct Skip {
 pub(crate) struct Survivor {
     /// Its name.
     pub(crate) mutant: String,
-    /// Why nothing changes by it.
+    /// Reason why it changes nothing.
     pub(crate) reason: String,
 }
 
 impl Explained {
-    /// Reads the list; every entry has a reason, and there is none twice.
+    /// Reads the list; every entry has a reason, and none occurs twice.
     pub(crate) fn read(path: &Path) -> Result<Explained, Box<dyn Error>> {
         Explained::parse(&fs::read_to_string(path)?)
     }

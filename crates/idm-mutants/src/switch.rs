@@ -1,14 +1,14 @@
-//! The module `mutants` of an instrumented crate: which mutant is on.
+//! The module `mutants` of an instrumented crate: the switch of the mutant that is on.
 
 extern crate std;
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
-/// No mutant has this number: a change that was left out.
+/// A number that no mutant has, for a change that was left out.
 pub(crate) const NEVER: u32 = u32::MAX;
-/// The environment was not asked yet.
+/// Value before the environment was read.
 const UNKNOWN: u32 = u32::MAX - 1;
-/// Names the mutant that is on, by its number.
+/// Environment variable with the number of the mutant that is on.
 const VARIABLE: &str = "IDM_MUTANT";
 
 static ACTIVE: AtomicU32 = AtomicU32::new(UNKNOWN);
@@ -20,7 +20,7 @@ pub(crate) fn on(id: u32) -> bool {
     active == id || (active == UNKNOWN && read() == id)
 }
 
-/// A condition, that may be taken for true, for false or for its opposite.
+/// A condition that may be taken for true, for false or for its opposite.
 #[inline(always)]
 pub(crate) fn condition(always: u32, never: u32, opposite: u32, value: bool) -> bool {
     if value { !on(never) && !on(opposite) } else { on(always) || on(opposite) }
@@ -33,7 +33,7 @@ fn read() -> u32 {
     active
 }
 
-/// Code that one or more mutants change; the numbers are there for who reads the compiler's errors.
+/// Code that one or more mutants change; the numbers help the reader of compiler errors.
 macro_rules! w {
     ($($id:literal)*, $code:expr) => {
         $code

@@ -1,4 +1,4 @@
-//! Snippets, instrumented, built and run.
+//! Snippets that are instrumented, built and run.
 
 use crate::facts::Facts;
 use crate::instrument::{Instrumenter, Point};
@@ -171,7 +171,7 @@ impl Built {
     }
 }
 
-/// All that is changed, in functions whose tests look at everything but what is planted.
+/// All kinds of changes, in functions whose tests check everything except the planted fault.
 const PLANTED: &str = r#"
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Step { Try(u8), Look, Wait }

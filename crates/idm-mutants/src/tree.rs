@@ -13,9 +13,9 @@ use std::process::Command;
 
 /// The package whose mutants are tested.
 pub(crate) const ENGINE: &str = "idm-engine";
-/// The package that tests it besides its own tests.
+/// The package that tests the engine besides its own tests.
 pub(crate) const SIMULATOR: &str = "idm-sim";
-/// How all is built: as fast as it goes, with all checks on.
+/// Build profile: fast code, with all checks on.
 const PROFILE: &str = "
 [profile.mutants]
 inherits = \"release\"
@@ -25,7 +25,7 @@ overflow-checks = true
 incremental = true
 ";
 
-/// What decides which mutants there are, and what they are put to.
+/// Sources that decide which mutants there are, and how they are tested.
 const OWN_SOURCES: &[&str] = &[
     include_str!("facts.rs"),
     include_str!("instrument.rs"),
@@ -35,9 +35,9 @@ const OWN_SOURCES: &[&str] = &[
     include_str!("trial.rs"),
 ];
 
-/// The sources, and the workspace that is made of them.
+/// The sources, and the workspace that is made from them.
 pub(crate) struct Tree {
-    /// Where the generated workspace is.
+    /// Root of the generated workspace.
     pub(crate) root: PathBuf,
     source: PathBuf,
     /// Folders of the packages, relative to either root.
@@ -80,12 +80,12 @@ impl Tree {
         Ok(Tree { root, source, packages })
     }
 
-    /// A name for the state of all sources, and of how they are changed and tested.
+    /// A key for the state of all sources, including those that change and test the engine.
     pub(crate) fn key(&self) -> Result<String, Box<dyn Error>> {
         self.key_of(self.packages.values().cloned())
     }
 
-    /// A name for the state of what is changed: it decides which changes compile.
+    /// A key for the state of the changed sources, which decides which changes compile.
     pub(crate) fn key_of_engine(&self) -> Result<String, Box<dyn Error>> {
         self.key_of([self.packages[ENGINE].join("src")])
     }
@@ -107,7 +107,7 @@ impl Tree {
         Ok(digest.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
-    /// Writes the workspace, with all points of the engine but `disabled`. Tells all points.
+    /// Writes the workspace, with all points of the engine except `disabled`. Returns all points.
     pub(crate) fn write(&self, disabled: &BTreeSet<String>) -> Result<Vec<Point>, Box<dyn Error>> {
         update(&self.root.join("Cargo.toml"), self.manifest()?.as_bytes())?;
         let lock = self.root.join("Cargo.lock");
@@ -135,7 +135,7 @@ impl Tree {
         Ok(points)
     }
 
-    /// The instrumented sources, under the names that the compiler calls them by.
+    /// The instrumented sources, under the names in the compiler's messages.
     pub(crate) fn instrumented(&self) -> Result<Vec<(String, String)>, Box<dyn Error>> {
         let sources = self.root.join(&self.packages[ENGINE]).join("src");
         let mut texts = Vec::new();
@@ -160,7 +160,7 @@ impl Tree {
     }
 }
 
-/// The command by which Cargo is called.
+/// The command that calls Cargo.
 pub(crate) fn cargo() -> String {
     std::env::var("CARGO").unwrap_or_else(|_| "cargo".into())
 }
@@ -218,7 +218,7 @@ fn remove_others(from: &Path, to: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Writes a file unless it has that content: Cargo builds what is newer.
+/// Writes a file unless it has this content already, because Cargo builds newer files again.
 fn update(path: &Path, content: &[u8]) -> Result<(), Box<dyn Error>> {
     if fs::read(path).is_ok_and(|present| present == content) {
         return Ok(());

@@ -1,4 +1,4 @@
-//! One mutant's way through the tests: the cheapest ones first, until one fails.
+//! The tests of one mutant: the cheapest first, until one fails.
 
 use crate::compile::{self, Programs};
 use crate::tree::Tree;
@@ -19,45 +19,51 @@ const WORLDS: &[(&str, &[&str], u64)] = &[
     ("default", &[], 20_000),
     ("some-nonsense", &["--some-nonsense"], 4_000),
     ("beyond", &["--beyond"], 2_000),
+    ("conflicts", &["--aim", "conflicts"], 4_000),
+    ("room", &["--aim", "room"], 4_000),
+    ("marks", &["--aim", "marks"], 4_000),
+    ("votes", &["--aim", "votes"], 4_000),
+    ("restarts", &["--aim", "restarts"], 4_000),
+    ("silence", &["--aim", "silence"], 4_000),
 ];
 /// The simulator's test that checks small worlds exhaustively.
 const MODEL: &str = "model";
-/// What part of the seeds the first ones are.
+/// Share of the seeds that come first.
 const FEW: u32 = 20;
-/// How much more of the processor's time than the original a mutant may take.
+/// Factor, compared with the original, of the processor time that a mutant may take.
 const CPU_FACTOR: u32 = 10;
-/// What is added to that, in seconds.
+/// Seconds that are added to that time.
 const CPU_MORE: u64 = 2;
-/// How long a mutant may take if it sleeps. Other work on the machine must not look like that.
+/// Time limit of a mutant that sleeps. Other work on the machine must not look like that.
 const WALL: Duration = Duration::from_secs(1800);
 /// Address space of a mutant, in KiB.
 const MEMORY: &str = "2000000";
-/// The signals that end a process at its bound.
+/// Signals that end a process at its limit.
 const SIGKILL: i32 = 9;
 const SIGXCPU: i32 = 24;
-/// How often a child is looked at.
+/// Interval at which a child is checked.
 const POLL: Duration = Duration::from_millis(5);
 
-/// What came of a mutant.
+/// Result of a mutant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Something failed.
+    /// A test failed.
     Killed {
-        /// Tests, the simulator's world or the model check.
+        /// Name of the tests, the simulator's world or the model check.
         by: String,
-        /// Which test or seed, or what else became of it.
+        /// The test or seed that failed, or another way in which the process ended.
         how: String,
     },
-    /// Nothing did.
+    /// No test failed.
     Survived,
-    /// The tests and the first seeds did not, and the list explains why: no more was tried.
+    /// The tests and the first seeds passed, and the list explains why: no more was tried.
     Explained,
 }
 
-/// How much a mutant is put to before the next one has its turn.
+/// Amount of testing that a mutant gets before the next one has its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Effort {
-    /// The engine's tests, which take no time.
+    /// The engine's tests, which take almost no time.
     Tests,
     /// The first seeds of each world.
     FewSeeds,
@@ -66,7 +72,7 @@ pub(crate) enum Effort {
 }
 
 impl Effort {
-    /// All of them, the least first.
+    /// All of them, the smallest first.
     pub(crate) const ALL: [Effort; 3] = [Effort::Tests, Effort::FewSeeds, Effort::Everything];
 }
 
@@ -83,7 +89,7 @@ impl FromStr for Effort {
     }
 }
 
-/// A set of tests that is run at once.
+/// A set of tests that runs at once.
 #[derive(Clone, Copy, Debug)]
 enum Stage {
     Test(usize),
@@ -92,7 +98,7 @@ enum Stage {
 }
 
 impl Stage {
-    /// The same with a `share`th of the seeds.
+    /// The same stage with a `share`th of the seeds.
     fn part(self, share: u32) -> Stage {
         match self {
             Stage::World { index, from, seeds } => {
@@ -102,7 +108,7 @@ impl Stage {
         }
     }
 
-    /// What part of it [`part`](Stage::part) leaves.
+    /// The remaining share after [`part`](Stage::part).
     fn share(self, share: u32) -> u32 {
         if matches!(self, Stage::World { .. }) { share } else { 1 }
     }
@@ -133,20 +139,20 @@ impl fmt::Display for Stage {
     }
 }
 
-/// Tests that mutants are put to.
+/// Tests for mutants.
 pub(crate) struct Trials<'a> {
     tree: &'a Tree,
     programs: Programs,
     model: OnceLock<Result<PathBuf, String>>,
-    /// What each of the engine's tests, and then each world, takes with the original.
+    /// Time that each of the engine's tests, and then each world, takes with the original.
     takes: Vec<Duration>,
     model_takes: OnceLock<Result<Duration, String>>,
     outputs: PathBuf,
 }
 
 impl<'a> Trials<'a> {
-    /// Runs the tests with the original. They must pass. With `brief` only a part of the seeds is
-    /// tried.
+    /// Runs the tests with the original, which must pass them. With `brief` only a part of the
+    /// seeds is tried.
     pub(crate) fn new(
         tree: &'a Tree,
         programs: Programs,
@@ -174,8 +180,8 @@ impl<'a> Trials<'a> {
         Ok(trials)
     }
 
-    /// Puts one mutant to some tests; `None` where it survives those and there are more. `last` is
-    /// where it was killed last time.
+    /// Runs some tests with one mutant; `None` where it survives them and there are more. `last` is
+    /// the test that killed it last time.
     pub(crate) fn put(
         &self,
         id: u32,
@@ -203,7 +209,7 @@ impl<'a> Trials<'a> {
         }
     }
 
-    /// What a stage takes with the original.
+    /// The time that a stage takes with the original.
     fn takes(&self, stage: Stage) -> Result<Duration, Box<dyn Error>> {
         let tests = self.programs.tests.len();
         Ok(match stage {
@@ -228,7 +234,7 @@ impl<'a> Trials<'a> {
         })
     }
 
-    /// Runs a set of tests with a mutant. Tells how it failed; `takes` bounds its time.
+    /// Runs a set of tests with a mutant. Returns how it failed; `takes` limits its time.
     fn run(
         &self,
         stage: Stage,
@@ -277,7 +283,7 @@ impl<'a> Trials<'a> {
     }
 }
 
-/// Waits for the end of a child; `None` where it had to be ended.
+/// Waits for the end of a child; `None` if it had to be killed.
 fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
     let begin = Instant::now();
     loop {
@@ -293,9 +299,9 @@ fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
     }
 }
 
-/// What a test program says of its failure: the first seed or test that failed.
+/// The failure in the output of a test program: the first seed or test that failed.
 fn failure(output: &Path, status: ExitStatus) -> Result<String, Box<dyn Error>> {
-    // The bound of the processor's time ends it so.
+    // The limit of processor time ends it in this way.
     if status.signal().is_some_and(|signal| [SIGKILL, SIGXCPU].contains(&signal)) {
         return Ok("does not end in time".into());
     }

@@ -1,5 +1,5 @@
-//! Bytes that were seen on the wire, or that the first host implementation sends, against what
-//! this crate makes of them. `docs/protocol.md` says where the bytes come from.
+//! Bytes that were seen on the wire, or that the first host implementation sends, compared with the
+//! results of this crate. `docs/protocol.md` says where the bytes come from.
 
 use idm_protocol::{
     Class, HostId, IdError, Limit, Mode, MutexOp, RECORD_LEN, Record, ResourceId, State, Status,
@@ -50,7 +50,7 @@ fn other_commands() {
 
 #[test]
 fn counters() {
-    // A run in group 3, and one in group 2 (docs/protocol.md, "The counters").
+    // A recording in group 3, and one in group 2 (docs/protocol.md, "The counters").
     for bytes in ["00 20 00 00 00 00 00 20", "00 20 00 00 00 20 00 00"] {
         assert_eq!(idm_protocol::record_count(&hex(bytes)), Some(32));
     }
@@ -120,7 +120,7 @@ fn sense_of_the_traces() {
         (fixed[12], fixed[13], fixed[14]) = (asc, ascq, fru);
         assert_eq!(Sense::decode(&fixed), Some(sense));
         assert_eq!(decode_status(0x02, &fixed), status);
-        // The "valid" bit and, in fixed format, the bits beside the key say nothing of this.
+        // The "valid" bit and, in fixed format, the bits beside the key have no effect on this.
         fixed[0] |= 0x80;
         fixed[2] |= 0xE0;
         assert_eq!(Sense::decode(&fixed), Some(sense));
@@ -150,8 +150,8 @@ fn sense_of_newer_firmware_and_of_other_conditions() {
     assert_eq!(status(0x02, 0x04, 0x01, 0), Status::TryAgain);
 }
 
-/// An error with sense data is the drive's own word, and the command is over. What has none may be
-/// the word of somebody on the way, and the command may still be with the drive.
+/// An error with sense data comes from the drive itself, and the command is over. An error without
+/// sense data may come from a component on the way, and the drive may still have the command.
 #[test]
 fn answered_errors_are_told_from_those_of_the_way() {
     let sensed = |key, asc, ascq| [0x72, key, asc, ascq, 0, 0, 0, 0];
@@ -176,7 +176,7 @@ fn answered_errors_are_told_from_those_of_the_way() {
 
 #[test]
 fn deferred_errors_are_about_another_command() {
-    // In neither form may the sense data of an earlier write be taken for this command's.
+    // In neither form may the sense data of an earlier write be taken for that of this command.
     let descriptor = [0x73, 0x05, 0x21, 0x00, 0, 0, 0, 0];
     let mut fixed = [0; 18];
     (fixed[0], fixed[2], fixed[7], fixed[12]) = (0x71, 0x05, 10, 0x21);
@@ -196,10 +196,10 @@ fn short_and_strange_sense_data() {
     // Shortest useful forms.
     assert_eq!(decode_status(0x02, &[0x72, 5, 0x21, 0]), Status::NotFound);
     assert_eq!(Sense::decode(&[0x70, 0, 5]).unwrap().key, 5);
-    // A descriptor list that promises more than there is.
+    // A descriptor list that announces more than there is.
     let cut = [0x72, 7, 0x40, 0, 0, 0, 0, 0xFF, 0x80, 0xFF];
     assert_eq!(Sense::decode(&cut).unwrap().fru, 0);
-    // The FRU descriptor behind another one, as it was recorded.
+    // The FRU descriptor after another one, as recorded.
     let behind = hex("72 05 20 00 00 00 00 0c 02 06 00 00 cf 00 00 00 03 02 00 0a");
     assert_eq!(Sense::decode(&behind).unwrap().fru, 0x0A);
     // Beyond the additional length there is no descriptor.
@@ -223,7 +223,7 @@ fn statuses() {
     ] {
         assert_eq!(decode_status(status, &[]), meaning, "{status:#04x}");
     }
-    // A lock is had by one status only.
+    // Only one status gives a lock.
     for status in 1..=0xFF {
         assert_ne!(decode_status(status, &[]), Status::Good, "{status:#04x}");
     }
@@ -256,7 +256,7 @@ fn record_layout() {
     // These are zero in every record.
     assert!(block[0x28..0x40].iter().all(|&b| b == 0));
     assert!(block[0xE0..].iter().all(|&b| b == 0));
-    // Ids are reversed as whole arrays, metadata is not.
+    // Ids are reversed as whole arrays; metadata is not.
     for i in 0..64 {
         assert_eq!(block[0x40 + i], 63 - i as u8);
         assert_eq!(block[0x80 + i], 0x80 + i as u8);
@@ -280,7 +280,7 @@ fn values_of_the_traces() {
         assert_eq!(record.value.get(), number);
         assert_eq!(record.value_update, ValueUpdate::Keep);
     }
-    // "abcdefg" comes back in the order in which it was given.
+    // "abcdefg" comes back in the same order.
     let abc = Value::new(u64::from_le_bytes(*b"abcdefg\0")).unwrap();
     let block = Record { value: abc, ..record() }.encode();
     assert_eq!(block[0x21..0x28], *b"gfedcba");
@@ -324,7 +324,7 @@ fn tables() {
     assert!(end[8..].iter().all(|&b| b == 0));
     let one = record();
     let two = Record { host: HostId::from_bytes([7; 32]), ..record() };
-    // As drives return it, and as it was written: the control byte aside they are the same.
+    // As drives return it, and as it was written: they differ only in the control byte.
     let (one_block, two_block) = (one.encode(), two.encode());
     // Longer than the table, equal to it, unfilled, empty, cut short
     // (docs/protocol.md, "Reading the table").
@@ -353,7 +353,7 @@ fn resource_ids() {
     assert_eq!(lv.as_bytes()[..32], vg.as_bytes()[..32]);
     assert_eq!(&lv.as_bytes()[32..], b"9bPzDd0000000000000000000000!#Az");
     assert!(lv.is_lv());
-    // Dashes say nothing, wherever they are.
+    // Dashes have no meaning, wherever they are.
     assert_eq!(ResourceId::vg(&vg_uuid.replace('-', "")), Ok(vg));
     assert_eq!(ResourceId::GLOBAL.as_bytes(), &[0; 64]);
     assert_eq!(ResourceId::GLOBAL.to_string(), "global");
@@ -375,10 +375,10 @@ fn host_ids() {
     assert_eq!(host.as_bytes()[22..], [0; 10]);
     assert_eq!(host.name(), "node-1");
     assert_eq!(host.to_string(), format!("node-1 ({})", "ab".repeat(16)));
-    // A long name is cut; two boots of one host are two hosts.
+    // A long name is cut off; two boots of one host are two hosts.
     assert_eq!(HostId::new([0; 16], "a-very-long-host-name").name(), "a-very-long-host");
     assert_ne!(HostId::new([1; 16], "n"), HostId::new([2; 16], "n"));
-    // Other hosts' ids are shown as they are.
+    // Ids of other hosts are shown unchanged.
     assert_eq!(HostId::from_bytes([0x11; 32]).to_string(), "11".repeat(32));
     assert_eq!(HostId::new([0; 16], "").to_string(), "00".repeat(32));
 }

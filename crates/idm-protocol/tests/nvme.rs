@@ -102,7 +102,7 @@ fn what_the_kernel_and_other_drives_say() {
         (0x07C9, Status::Failed),
         // No status code of IDM below C0h.
         (0x0102, Status::Failed),
-        // As ioctl's -1 would look.
+        // The form that ioctl's -1 would have.
         (0xFFFF, Status::Failed),
     ] {
         for op in OPS.map(Some).into_iter().chain([None]) {
@@ -111,8 +111,8 @@ fn what_the_kernel_and_other_drives_say() {
     }
 }
 
-/// A completion is the controller's own word, and the command is over. What a host says by itself
-/// of a command that it gave up tells nothing of what is still with the controller.
+/// A completion comes from the controller itself, and the command is over. A host's own report
+/// about a command that it gave up says nothing about a command that the controller may still have.
 #[test]
 fn answered_errors_are_told_from_those_of_the_way() {
     for (why, status, meaning) in [
@@ -140,7 +140,7 @@ fn answered_errors_are_told_from_those_of_the_way() {
 }
 
 proptest! {
-    /// The code alone says nothing: the same number of another type is not IDM's word.
+    /// The code alone has no meaning: the same number with another type does not belong to IDM.
     #[test]
     fn only_command_specific_codes_are_about_mutexes(code: u8, hints in 0u16..32, op in 0usize..8) {
         let op = OPS.get(op).copied();
@@ -157,7 +157,7 @@ proptest! {
         for kind in 0..8u16 {
             let status = hints << 11 | kind << 8 | u16::from(code);
             let meaning = decode_status(op, status);
-            // Hints about retries change nothing.
+            // Hints about retries have no effect.
             prop_assert_eq!(meaning, decode_status(op, status & 0x7FF));
             prop_assert_eq!(meaning == Status::Good, status & 0x7FF == 0);
             if kind != 1 {

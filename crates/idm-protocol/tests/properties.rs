@@ -1,4 +1,4 @@
-//! What holds for all bytes.
+//! Properties for all bytes.
 
 use idm_protocol::{
     Class, HostId, RECORD_LEN, Record, ResourceId, State, Value, ValueUpdate, parse_table, scsi,
@@ -8,7 +8,7 @@ use proptest::prelude::*;
 fn record() -> impl Strategy<Value = Record> {
     let numbers = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>());
     let value = (any::<u8>(), 0..=Value::MAX.get());
-    // proptest has arrays of up to 32 elements.
+    // proptest supports arrays of up to 32 elements.
     let half = any::<[u8; 32]>;
     (numbers, value, half(), half(), half(), half(), half()).prop_map(
         |((state, modified_ms, countdown_ms, class), (update, value), a, b, c, d, host)| Record {
@@ -35,7 +35,7 @@ proptest! {
         prop_assert_eq!(Record::decode(&record.encode()), record);
     }
 
-    /// Numbers have one meaning each, so decoding loses only the bytes that have none.
+    /// Every number has one meaning, so decoding loses only bytes without a meaning.
     #[test]
     fn blocks_survive_decoding(bytes in prop::collection::vec(any::<u8>(), RECORD_LEN)) {
         let mut block = [0; RECORD_LEN];

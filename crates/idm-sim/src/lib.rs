@@ -15,7 +15,7 @@
 //! idm-sim replay 4711 --svg FILE   the same as a picture
 //! idm-sim run --aim room           worlds that are aimed at one kind of fault ([`plan::Aim`])
 //! idm-sim coverage --seeds 1000    how often each fault and each outcome comes up
-//! idm-sim diagrams DIRECTORY       pictures of the scenarios that `docs/locking.md` tells
+//! idm-sim diagrams DIRECTORY       pictures of the scenarios in `docs/locking.md`
 //! ```
 //!
 //! Pictures show the record of an observer of the world ([`observe`]). A [`scenario::Scenario`] has

@@ -31,9 +31,10 @@ World: --beyond            drives lose their state beyond the fault budget
        --some-nonsense     a minority of them does
        --aim conflicts     hosts that count different drives meet drives whose answers say little
        --aim room          nearly full drives, from which locks remove each other
-       --aim marks         restarted hosts count other drives, and records tell of the former ones
+       --aim marks         restarted hosts count other drives, and records name the former ones
        --aim votes         drives are replaced under locks that are held
        --aim restarts      lvmlockd dies with commands on their way
+       --aim silence       hosts lose sight of drives for longer than a lease, and volumes move
        --profile NAME      any (default), r00d, rev2313 or current
 
 View:  --from-s S, --to-s S   from and until then, in seconds

@@ -78,6 +78,8 @@ pub enum Fault {
     DriveReset(DriveIx),
     /// One path fails and comes back repeatedly.
     PathFlaps(HostIx, DriveIx),
+    /// One path fails. Only aimed worlds have it.
+    PathDown(HostIx, DriveIx),
     /// A host reaches no drive.
     Cut(HostIx),
     /// A host stands still while its clock goes on.
@@ -158,6 +160,8 @@ pub struct Plan {
     pub replaces: bool,
     /// The number of mutexes for which a drive full of strangers' mutexes has room.
     pub room: usize,
+    /// Whether hosts also read values without the lock, which costs a third of the speed.
+    pub reads: bool,
     /// The number of restarted hosts of which one, on average, finds no note of its locks.
     pub notes_lost: u8,
     /// Base delay of each path in us, by host and drive.
@@ -310,6 +314,8 @@ impl Plan {
         if let WorldKind::Aimed(aim) = kind {
             plan.aim(rng, aim);
         }
+        // Such reads change nothing, so the draw of all other things does not depend on them.
+        plan.reads = rng.clone().u8(0..4) == 0;
         plan
     }
 
@@ -330,6 +336,7 @@ impl Plan {
             moves: false,
             replaces: false,
             room: 0,
+            reads: false,
             notes_lost: 16,
             delay: PerHost::all(PerDrive::all(0)),
             chances: Chances::default(),

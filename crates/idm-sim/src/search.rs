@@ -4,7 +4,7 @@
 //! For every small fact ([`Feature`]) that ever came up, a search keeps a run with that fact, and
 //! its event. Most runs of a search are branches of such runs: the same up to that event, where
 //! chance begins anew. Rare facts get the most branches, so a coincidence that came up once comes
-//! up again as often as the next one needs. Some runs are always new seeds, because only these make
+//! up again until the next one happens. Some runs are always new seeds, because only these make
 //! other worlds.
 
 use crate::campaign::{quiet_panics, run_schedule};

@@ -1,5 +1,5 @@
-//! Pictures: the diagrams of `docs/locking.md` are current and have in them what they should, and
-//! any seed has a picture.
+//! Pictures: the diagrams of `docs/locking.md` are up to date and show what they should, and every
+//! seed has a picture.
 
 use idm_sim::diagrams::{self, Diagram};
 use idm_sim::ids::{Ix, LockIx};
@@ -48,7 +48,7 @@ fn every_picture_is_in_the_text() {
     }
 }
 
-/// The sources of the checkers, which name what they check.
+/// The sources of the checkers, which name their checks.
 const CHECKS: &[&str] = &[
     include_str!("../src/world/checks.rs"),
     include_str!("../src/world/checks/ending.rs"),
@@ -71,7 +71,7 @@ fn every_invariant_that_the_text_names_is_checked() {
     assert!(named >= 20, "only {named} invariants are named");
 }
 
-/// What can be read in a picture, in this order.
+/// Texts that a picture shows, in this order.
 const TOLD: &[(&str, &[&str])] = &[
     ("contention", &["granted", "got d2 later", "releases", "refused: alpha holds it", "granted"]),
     ("takeover", &["the host is dead", "refused: alpha holds it", "broke alpha on", "granted"]),
@@ -119,7 +119,7 @@ fn every_seed_has_a_picture_and_always_the_same() {
     }
 }
 
-/// What is observed changes nothing.
+/// Observation does not change a run.
 #[test]
 fn an_observed_seed_ends_as_one_that_is_not() {
     let (mut plain, mut observed) = (World::new(), World::new());

@@ -1,55 +1,54 @@
-//! Exhaustive check of small worlds: the real engine, the real drive model, every order in which
-//! things can happen.
+//! An exhaustive check of small worlds: the real engine, the real drive model, and every order of
+//! events.
 //!
-//! Two hosts, three drives (or two), one lock. Each host makes a number of requests (acquire
-//! exclusive or shared, convert, release, in any order that makes sense). Between a command and its
-//! reply anything else can happen. Out of a small budget a reply is lost (the host hears
-//! "uncertain" at any time, before or after the command had its effect), a drive loses its table, a
-//! host dies, and comes back to adopt what it held. It may come back while commands of its earlier
-//! life are still on their way: it knows until when they can arrive, and no more. What it cannot
-//! adopt it asks for again when time has passed, or gives back.
+//! A world has two hosts, three drives (or two) and one lock. Each host makes a number of requests
+//! (acquire exclusive or shared, convert, release, in any order that makes sense). Between a
+//! command and its reply anything else can happen. Out of a small budget a reply is lost (the host
+//! gets "uncertain" at any time, before or after the command had its effect), a drive loses its
+//! table, or a host dies and comes back to adopt its lock. It may come back while commands of its
+//! earlier life are still on their way: it knows until when they can arrive, but no more. If it
+//! cannot adopt the lock, it asks again after some time, or gives the lock back.
 //!
-//! In worlds where the votes move, hosts count different drives: the first one is told to spread
-//! the lock from its drives to others, notes them when they are ready, and lets them vote, with
-//! everything else in between. Each host reads all drives that do not vote for it.
+//! In worlds where the votes move, hosts count different drives. The first host gets the order to
+//! spread the lock from its drives to others, notes them when they are ready, and lets them vote,
+//! with everything else in between. Each host reads all drives that do not vote for it.
 //!
 //! Time is abstract: it stands still while commands travel, and advances in steps of half a lease
-//! ([`Action::Pass`]), after which what was given up cannot arrive any more. It advances only when
-//! nothing is on its way: what commands do that are slower than that is left to the simulator. It
-//! does so where a host has died, and, in worlds that are called idle, at any time. A host whose
-//! timers are due may run them, or be slow, or stand still for ever. So leases end, in every
-//! combination.
-//! The engine's random choices are those of a constant; the only ones that it has here are moments
-//! between two steps of time, which are all the same, and the number of an acquisition.
+//! ([`Action::Pass`]), after which commands that were given up cannot arrive any more. It advances
+//! only when nothing is on its way; slower commands are left to the simulator. It does so where a
+//! host has died, and in idle worlds at any time. A host whose timers are due may run them, be
+//! slow, or stand still for ever. So leases end in every combination. The engine's random choices
+//! use a constant. Here these are only times between two steps of time, which are all equivalent,
+//! and the number of an acquisition.
 //!
-//! # What is left out, and why nothing is lost by it
+//! # Omissions, and why they lose nothing
 //!
-//! *Drives have no names.* Hosts send to all at once and treat all alike, so a state in which two
-//! drives have changed places, with all that hosts and messages have to do with them, behaves
-//! alike. [`State`]'s hash does not tell such states apart: it is made of one hash for each drive
-//! (its table, each host's part in it, the messages on their way to and from it), sorted. Where
-//! hosts count different drives, only drives change places that belong to the same sets:
-//! fingerprints in records and locks name a set by its drives.
+//! *Drives have no names.* Hosts send to all drives at once and treat all alike. So a state in
+//! which two drives have changed places, with all related parts of hosts and messages, behaves
+//! alike. [`State`]'s hash does not distinguish such states: it is made of one hash per drive (its
+//! table, each host's part in it, the messages on their way to and from it), sorted. If hosts count
+//! different drives, only drives that belong to the same sets change places, because fingerprints
+//! in records and locks name a set by its drives.
 //!
-//! *What makes no difference is not compared:* the order of messages of different drives, numbers
-//! of commands, how long something has been due or when between two steps of time it will be, what
-//! only notices tell, and the state of the random number generator, which begins anew in every
-//! call.
+//! *Differences without effect are not compared:* the order of messages of different drives, the
+//! numbers of commands, how long something has been due or when between two steps of time it will
+//! be, data that only notices use, and the state of the random number generator, which starts anew
+//! in every call.
 //!
 //! *A host dies only when it matters.* A dead host does nothing, and so does one that stands still.
-//! So a path on which a host dies has the same states of all others as one on which it stands still
-//! from there on and dies later, and the latter has a belief more to check. A death matters only
-//! where it lets something happen that would not happen otherwise:
+//! So a path on which a host dies has the same states of all others as a path on which it stands
+//! still from there on and dies later, and the latter has one more belief to check. A death matters
+//! only if it allows something that would not happen otherwise:
 //! * Time passes although the host's messages are on their way. So a host dies together with a step
-//!   of time ([`Action::CrashAndPass`]); its commands have arrived before that or never do.
+//!   of time ([`Action::CrashAndPass`]); its commands have arrived before that or never will.
 //! * A drive may lose its table although the host counts on it ([`Action::CrashAndReset`]).
 //! * The path is beyond the fault budget unless the host dies ([`World::within_boundary`]).
-//! * It comes back. Worlds with restarts have it die at any time.
+//! * It comes back. In worlds with restarts it may die at any time.
 //!
-//! *What has no effect is not tried.* A reset of an empty drive; a late command that the drive
-//! would refuse (it stays on its way, which includes that it never arrives); the loss of the reply
-//! to a command without effect, as the host hears and the drive keeps the same when that command is
-//! given up before it arrives, and then never does.
+//! *Actions without effect are not tried.* These are a reset of an empty drive; a late command that
+//! the drive would refuse (it stays on its way, which includes that it never arrives); and the loss
+//! of the reply to a command without effect. In the last case host and drive end in the same state
+//! as when the command is given up before it arrives, and then never arrives.
 
 use idm_emulator::{Drive, DriveTime, Profile};
 use idm_engine::{
@@ -67,13 +66,13 @@ use std::time::Duration;
 
 const HOSTS: usize = 2;
 
-/// Drives, one a bit.
+/// A set of drives, one bit each.
 type Set = u8;
 const LEASE_MS: u64 = 1000;
 const STEP_MS: u64 = 500;
-/// Where time begins: not at zero, so that nothing is "before the beginning".
+/// Start of time: not zero, so that no time is before the beginning.
 const BEGIN_MS: u64 = 1_000_000;
-/// How long a world may be searched.
+/// Time limit for the search of a world.
 const LIMIT: Duration = Duration::from_secs(25 * 60);
 
 fn resource() -> ResourceId {
@@ -92,41 +91,41 @@ fn hash_of(what: impl FnOnce(&mut DefaultHasher)) -> u64 {
     hasher.finish()
 }
 
-/// What may happen in a world, and how often.
+/// The possible events in a world, and their numbers.
 #[derive(Clone, Debug)]
 struct World {
     drives: usize,
-    /// How the first host holds the lock at the beginning, on all drives.
+    /// Modes in which the first host holds the lock at the beginning, on all drives.
     start: &'static [Option<Mode>],
-    /// Requests of each host after that, and what they may be.
+    /// Number of requests of each host after that.
     requests: [u8; HOSTS],
     ops: [&'static [Op]; HOSTS],
     /// Whether the mutex carries a value (and is not destroyed).
     keeps_value: bool,
-    /// Commands whose reply is lost.
+    /// Number of commands whose reply is lost.
     losses: u8,
-    /// Drives that lose their table.
+    /// Number of drives that lose their table.
     resets: u8,
-    /// Hosts that die.
+    /// Number of hosts that die.
     crashes: u8,
-    /// Hosts that come back under their old name, and adopt what they held.
+    /// Number of hosts that come back under their old name, and adopt their lock.
     restarts: u8,
-    /// Requests of a host that has come back, after the adoption.
+    /// Number of requests of a host that has come back, after the adoption.
     later_requests: u8,
-    /// Whether a host that comes back lets its earlier life's commands pass.
+    /// Whether a host that comes back waits for its earlier life's commands.
     waits: bool,
     /// Whether a host notes the drives that are to vote before it lets them.
     notes_first: bool,
-    /// How long a request waits for drives, in ms.
+    /// Time that a request waits for drives, in ms.
     patience_ms: u64,
-    /// The drives that each host counts; several worlds.
+    /// Drives that each host counts, for several worlds.
     sets: &'static [[Set; HOSTS]],
-    /// Where the first host is told to move its votes to.
+    /// Drives to which the first host has to move its votes.
     target: Option<Set>,
-    /// Steps of time.
+    /// Number of steps of time.
     passes: u8,
-    /// Whether time passes while both hosts live, which then may stand still; otherwise only while
-    /// one of them is dead.
+    /// Whether time passes while both hosts live, which may then stand still; otherwise it passes
+    /// only while one of them is dead.
     idle: bool,
     profile: Profile,
     #[cfg(feature = "broken-rules")]
@@ -143,55 +142,55 @@ struct Engine {
 
 #[derive(Clone, Debug, Hash)]
 struct Caller {
-    /// Requests left.
+    /// Number of requests left.
     requests: u8,
-    /// A request is under way.
+    /// Whether a request is under way.
     busy: bool,
-    /// It has not been decided yet what its earlier life left.
+    /// Whether the lock of its earlier life is undecided yet.
     adopting: bool,
     granted: bool,
-    /// It has been exclusive, and has not published a value since.
+    /// Whether it has been exclusive, and has not published a value since.
     dirty: bool,
-    /// What a value must not fall behind that is told in reply to the present request.
+    /// Oldest value that the reply to the present request may report.
     floor: u8,
-    /// The drives that it counts when it asks for the lock, or adopts it: noted for good.
+    /// Drives that it counts when it requests or adopts the lock, noted permanently.
     members: Set,
-    /// The drives that vote for it.
+    /// Drives that vote for it.
     voting: Set,
     moving: Moving,
-    /// A drive that answered since the request began had the other host's record. Only kept where
-    /// it decides something.
+    /// Whether a drive that answered since the request began had the other host's record. Only kept
+    /// where it decides.
     met: bool,
-    /// Dead, or not proven to hold it since: how it held the lock, and whether another host has
-    /// been granted it against that since.
+    /// Mode in which it held the lock, if it is dead or has not proven its lock since; and whether
+    /// another host has been granted a conflicting lock since.
     left: Option<Mode>,
     usurped: bool,
-    /// Until when commands of its earlier life may arrive, and its lock was safe.
+    /// Time until which commands of its earlier life may arrive, and its lock was safe.
     earlier_until_ms: u64,
     safe_until_ms: u64,
-    /// When it last asked for what its earlier life left, and was refused.
+    /// Time at which it was last refused when it asked for its earlier life's lock.
     refused_ms: Option<u64>,
 }
 
-/// How far the caller is with letting other drives vote.
+/// The caller's progress in letting other drives vote.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct Moving {
-    /// It has named them.
+    /// Whether it has named them.
     spread: bool,
-    /// It was told that they are ready, and has not noted them since.
+    /// Whether they were reported ready, and it has not noted them since.
     ready: bool,
-    /// It has noted them, and has not let them vote since.
+    /// Whether it has noted them, and has not let them vote since.
     noted: bool,
 }
 
 #[derive(Clone, Debug)]
 struct Host {
-    /// `None`: dead.
+    /// Engine; `None` if the host is dead.
     engine: Option<Arc<Engine>>,
     caller: Caller,
-    /// Drives that were reset since they gave this host their vote, where it cannot know it.
+    /// Drives that were reset since they gave this host their vote, if it cannot know that.
     lost: Set,
-    /// Drives that did not answer since the request began. Only kept where it decides something.
+    /// Drives that have not answered since the request began. Only kept where it decides.
     unheard: Set,
 }
 
@@ -208,9 +207,9 @@ struct Message {
 #[derive(Clone, Debug, Hash)]
 enum Content {
     Command(Arc<DriveCommand>),
-    /// Given up by its host; it may still arrive.
+    /// A command that its host gave up; it may still arrive.
     Ghost(Arc<DriveCommand>),
-    /// The reply, and whether the drive had lost its table before it executed the command.
+    /// A reply, and whether the drive had lost its table before it executed the command.
     Reply(Arc<Reply>, bool),
 }
 
@@ -251,11 +250,11 @@ impl Message {
 struct State {
     time_ms: u64,
     hosts: [Host; HOSTS],
-    /// With their hashes.
+    /// Drives with their hashes.
     drives: Vec<(Arc<Drive>, u64)>,
     /// Drives that were reset.
     reset: Set,
-    /// The sets of drives that are counted by anybody at any time.
+    /// The sets of drives that any host counts at any time.
     sets: [Set; HOSTS + 1],
     /// Whether a host may miss another because a drive does not answer.
     may_miss: bool,
@@ -267,20 +266,21 @@ struct State {
     crashes: u8,
     restarts: u8,
     passes: u8,
-    /// The last value that was published, or spoilt by a holder that did not publish.
+    /// The last value that was published, or invalidated by a holder that did not publish.
     issued: u8,
-    /// A value was told as known that is not the last one.
+    /// Whether a value was reported as known that is not the last one.
     stale: bool,
-    /// A lock was adopted that another host had been granted in between.
+    /// Whether a lock was adopted that another host had been granted in between.
     resumed: bool,
-    /// A host was told that it did not hold what it held, where nobody can have taken it.
+    /// Whether a host was informed that it did not hold its lock, although nobody can have taken
+    /// the lock.
     forgotten: bool,
-    /// A host was granted the lock against another because no drive told it, where a drive did not
-    /// answer it that could have: that is not promised.
+    /// Whether a host was granted a conflicting lock because no drive showed the other host, while
+    /// a drive that could have shown it did not answer: this case is not promised.
     blind: bool,
 }
 
-/// The same for states that differ only in how drives are called.
+/// The hash, which is the same for states that differ only in the names of drives.
 impl Hash for State {
     fn hash<H: Hasher>(&self, state: &mut H) {
         (self.time_ms, self.losses, self.resets, self.crashes).hash(state);
@@ -296,7 +296,7 @@ impl Hash for State {
     }
 }
 
-/// Never asked of two states that differ: paths are kept as numbers of actions.
+/// Never called for two states that differ: paths are kept as numbers of actions.
 impl PartialEq for State {
     fn eq(&self, other: &State) -> bool {
         hash_of(|h| self.hash(h)) == hash_of(|h| other.hash(h))
@@ -315,9 +315,9 @@ enum Op {
 enum Action {
     /// A host begins a request.
     Ask(usize, Op),
-    /// A message reaches its end; by its place in the network.
+    /// A message arrives; the number is its place in the network.
     Deliver(usize),
-    /// The host gives a command up that has not arrived yet.
+    /// The host gives up a command that has not arrived yet.
     GiveUp(usize),
     /// The reply is lost; the host gives up.
     LoseReply(usize),
@@ -325,17 +325,17 @@ enum Action {
     Crash(usize),
     CrashAndPass(usize),
     CrashAndReset(usize, usize),
-    /// A dead host is back.
+    /// A dead host comes back.
     Restart(usize),
-    /// A host names the drives that shall vote.
+    /// A host names the drives that are to vote.
     Spread(usize),
     /// A host notes the drives that are ready to vote.
     Note(usize),
     /// A host lets the drives vote that it has noted.
     MoveVotes(usize),
-    /// They were not ready any more: a host notes again those that do vote.
+    /// The drives were not ready any more: a host notes those that vote again.
     NoteBack(usize),
-    /// A host does what is due.
+    /// A host runs its due timers.
     Timer(usize),
     /// Half a lease passes.
     Pass,
@@ -350,7 +350,7 @@ impl State {
         DriveTime::from_millis(BEGIN_MS + self.time_ms)
     }
 
-    /// Drives that a host must keep of those that vote for it.
+    /// The number of drives that a host must keep of those that vote for it.
     fn keep_quorum(&self, host: usize) -> usize {
         let members = self.hosts[host].caller.voting.count_ones() as usize;
         members - members / 2
@@ -370,7 +370,7 @@ impl State {
                 (host.engine.as_ref().map(|e| e.parts[d]), host.lost & (1 << d) != 0).hash(h);
                 (host.unheard & (1 << d) != 0).hash(h);
             }
-            // At most one that is not a ghost per host; ghosts have no order.
+            // Each host has at most one that is not a ghost; ghosts have no order.
             let there = self.network.iter().filter(|m| usize::from(m.drive) == d);
             there.fold(0u64, |sum, m| sum.wrapping_add(m.hash)).hash(h);
             (self.reset & (1 << d) != 0).hash(h);
@@ -387,7 +387,7 @@ impl State {
         (self.instant() < lock.safe_until()?).then_some(mode)
     }
 
-    /// Whether the drive stands for the host, in the mode or a stronger one.
+    /// Whether the drive votes for the host, in this mode or a stronger one.
     fn has_vote(&self, host: usize, drive: usize, mode: Mode) -> bool {
         self.drives[drive]
             .0
@@ -399,8 +399,8 @@ impl State {
         self.voting(host).filter(|&d| self.has_vote(host, d, mode)).count()
     }
 
-    /// A belief that rests on votes that a reset has taken: beyond the fault budget, where it
-    /// comes with a host that stands still.
+    /// Whether a belief rests on votes that a reset has taken: this is beyond the fault budget if a
+    /// host also stands still.
     fn is_hollow(&self, host: usize) -> bool {
         let Some(mode) = self.believes(host) else { return false };
         let votes = self.votes(host, mode);
@@ -411,8 +411,8 @@ impl State {
         votes < self.keep_quorum(host) && votes + lost >= self.keep_quorum(host)
     }
 
-    /// Whether a drive may lose its table as far as a host is concerned: whoever has the drive's
-    /// vote has enough without it.
+    /// Whether a drive may lose its table as far as a host is concerned: if the host has the
+    /// drive's vote, it must have enough without it.
     fn can_do_without(&self, host: usize, drive: usize) -> bool {
         let others =
             self.voting(host).filter(|&d| d != drive && self.has_vote(host, d, Mode::Shared));
@@ -422,7 +422,7 @@ impl State {
             || others.count() >= self.keep_quorum(host)
     }
 
-    /// Calls a host's engine; then sends what it wants to send, and hears what it has to say.
+    /// Calls a host's engine, sends its commands, and handles its events.
     fn call(&mut self, h: usize, call: impl FnOnce(&mut Lock, Instant)) {
         let now = self.instant();
         let Some(engine) = self.hosts[h].engine.as_mut().map(Arc::make_mut) else { return };
@@ -467,7 +467,7 @@ impl State {
         let caller = &mut self.hosts[h].caller;
         caller.busy = false;
         if caller.adopting && matches!(outcome, Outcome::Refused(_)) {
-            // What it left may be in use: it asks again, or gives it back.
+            // The lock of its earlier life may be in use: it asks again, or gives the lock back.
             caller.refused_ms = Some(now_ms);
             let held = caller.left.is_some() && !caller.usurped;
             let gone = outcome == Outcome::Refused(Refusal::NothingToAdopt);
@@ -494,14 +494,15 @@ impl State {
         }
         let caller = &self.hosts[h].caller;
         if let Outcome::Granted(ValueRead::Known(value)) = outcome {
-            // Whoever was exclusive and never published was broken; what he changed is not told.
+            // A holder that was exclusive and never published was broken; its changes are not
+            // reported.
             let old = value.get() < u64::from(caller.floor) || others_dirty;
             self.stale |= old || value.get() > u64::from(self.issued);
         }
     }
 
-    /// The value that a host publishes with a request, where it has anything to publish. Where the
-    /// lock is not safe any more nobody knows whether it gets anywhere.
+    /// The value that a host publishes with a request, if it has one to publish. If the lock is not
+    /// safe any more, it is not known whether the value arrives.
     fn publish(&mut self, h: usize) -> Option<Value> {
         if !core::mem::take(&mut self.hosts[h].caller.dirty) {
             return None;
@@ -514,7 +515,7 @@ impl State {
         value
     }
 
-    /// Whether no drive has told a host of another's record, but one that did not answer could.
+    /// Whether no drive has shown a host the other's record, but a drive that did not answer could.
     fn could_miss(&self, h: usize, other: usize) -> bool {
         let host = &self.hosts[h];
         let stands = |drive: &Drive| {
@@ -545,7 +546,7 @@ impl State {
         }
     }
 
-    /// A message reaches its end. `false`: without effect.
+    /// Lets a message arrive. Returns `false` if it had no effect.
     fn deliver(&mut self, i: usize) -> bool {
         let time = self.drive_time();
         let message = self.network.remove(i);
@@ -588,13 +589,14 @@ impl State {
         self.reply(&message, Reply::Status(Status::Uncertain), false);
     }
 
-    /// What is on its way stays there, unless it asks for nothing but an answer.
+    /// Handles the death of a host: its messages stay on their way, unless they only request an
+    /// answer.
     fn bury(&mut self, h: usize) {
         self.crashes -= 1;
-        // What it left matters only if it may come back.
+        // Its lock matters only if the host may come back.
         let held = self.lock(h).and_then(Lock::mode);
         let left = held.or(self.hosts[h].caller.left).filter(|_| self.restarts > 0);
-        // Nothing that is given up outlives the next step of time.
+        // Commands that were given up do not outlive the next step of time.
         let earlier_until_ms = if self.restarts > 0 { self.time_ms + STEP_MS } else { 0 };
         let safe = self.lock(h).and_then(Lock::safe_until).filter(|_| self.restarts > 0);
         let host = &mut self.hosts[h];
@@ -653,7 +655,8 @@ impl State {
         }
     }
 
-    /// Whether nothing is on its way but what was given up, and what is of host `except`.
+    /// Whether nothing is on its way except commands that were given up, and messages of host
+    /// `except`.
     fn is_quiet(&self, except: Option<usize>) -> bool {
         self.network.iter().all(|m| m.is_ghost() || except == Some(usize::from(m.host)))
     }
@@ -670,7 +673,7 @@ impl Engine {
     }
 }
 
-/// Whether a reply shows that another host than `h` holds the mutex, or has held it.
+/// Whether a reply shows that a host other than `h` holds the mutex, or has held it.
 fn tells_of_another(reply: &Reply, h: usize) -> bool {
     match reply {
         Reply::Status(status) => matches!(status, Status::Conflict | Status::Terminated),
@@ -704,12 +707,13 @@ impl World {
         let timing = Timing {
             lease: Duration::from_millis(LEASE_MS),
             drift: Duration::from_millis(2),
-            // Whatever is drawn from it is over with the next step of time, and not before.
+            // Every random choice in it ends with the next step of time, and not before.
             renew: Duration::from_micros(400),
             patience: Duration::from_millis(self.patience_ms),
-            // A majority waits for nobody: every order is tried anyway. Where hosts count different
-            // drives, one that was not waited for may be the only one that knows; and an adoption
-            // may go by half of an even number, which is refused where the others are not read.
+            // A majority does not wait: every order is tried anyway. If hosts count different
+            // drives, a drive that was not waited for may be the only one that knows of a holder.
+            // And an adoption may be decided by half of an even number, which is refused if the
+            // others are not read.
             grace: Duration::from_millis(if waits { 1 } else { 0 }),
             linger: Duration::from_millis(LEASE_MS / 4),
             backoff: Duration::from_nanos(1),
@@ -727,7 +731,7 @@ impl World {
         Some(Arc::new(engine))
     }
 
-    /// Nobody holds the lock.
+    /// A state in which nobody holds the lock.
     fn free(&self, sets: [Set; HOSTS]) -> State {
         let sets = sets.map(|set| set & self.all());
         let host = |h: usize| Host {
@@ -763,7 +767,7 @@ impl World {
         free
     }
 
-    /// Lets the first host take the lock, undisturbed; before that it leaves a value there.
+    /// Lets the first host take the lock undisturbed; before that it leaves a value there.
     fn hold(&self, mut state: State, mode: Mode) -> State {
         let mut ops = vec![Op::Acquire(mode)];
         if self.keeps_value {
@@ -787,8 +791,8 @@ impl World {
         if op != Op::Adopt && !orphan {
             state.hosts[h].caller.requests -= 1;
         }
-        // Another number for every acquisition, whatever was drawn before. An adoption writes its
-        // own only when it has come to an end.
+        // A different number for every acquisition, whatever the earlier choices. An adoption
+        // writes its number only at its end.
         let requests = state.hosts[h].caller.requests;
         let seed = 100 * h as u64 + u64::from(requests) + 10 * u64::from(state.restarts);
         let counted = state.hosts[h].caller.members;
@@ -812,7 +816,7 @@ impl World {
                 host.lost = 0;
                 host.caller.adopting = true;
                 host.caller.voting = counted;
-                // What was granted is noted as such.
+                // A granted lock is noted as such.
                 let until = instant(host.caller.safe_until_ms);
                 let granted_until = host.caller.left.map(|_| until);
                 Request::Adopt { mode: None, granted_until, members, witnesses }
@@ -865,7 +869,7 @@ impl World {
         self.ask(state, h, Op::Adopt);
     }
 
-    /// What a host may do to have other drives vote.
+    /// Adds the actions with which a host lets other drives vote.
     fn moves(&self, state: &State, h: usize, actions: &mut Vec<Action>) {
         let caller = &state.hosts[h].caller;
         let Moving { spread, ready, noted } = caller.moving;
@@ -908,7 +912,7 @@ impl World {
             actions.push(Action::Crash(h));
             return;
         }
-        // Who has nothing on its way is not waited for, where time passes anyway.
+        // A host without messages on their way is not waited for, if time passes anyway.
         let waited_for = state.network.iter().any(|m| usize::from(m.host) == h && !m.is_ghost());
         if state.passes > 0 && (waited_for || !self.idle) && state.is_quiet(Some(h)) {
             actions.push(Action::CrashAndPass(h));
@@ -1026,8 +1030,8 @@ impl Model for World {
         Some(state)
     }
 
-    /// Within the fault budget: nobody's belief is hollow, or whose is dies at once; and nobody
-    /// was granted the lock against another that no drive could tell it of.
+    /// Within the fault budget: no host has a hollow belief, or that host dies at once; and no host
+    /// was granted a conflicting lock of which no drive could inform it.
     fn within_boundary(&self, state: &State) -> bool {
         let hollow = (0..HOSTS).filter(|&h| state.is_hollow(h)).count();
         hollow <= usize::from(state.crashes) && !state.blind
@@ -1092,7 +1096,7 @@ const ANY: &[Op] = &[
     Op::Convert(Mode::Shared),
 ];
 
-/// Both hosts want a free lock.
+/// Both hosts request a free lock.
 fn world() -> World {
     World {
         drives: 3,
@@ -1118,7 +1122,8 @@ fn world() -> World {
     }
 }
 
-/// One host holds the lock, exclusively or shared, and converts or releases it; another wants it.
+/// One host holds the lock, exclusively or shared, and converts or releases it; another requests
+/// it.
 fn held() -> World {
     World {
         start: &[Some(Mode::Exclusive), Some(Mode::Shared)],
@@ -1127,24 +1132,24 @@ fn held() -> World {
     }
 }
 
-/// One host holds the lock, dies at any time, and comes back to adopt it; nobody else wants it.
+/// One host holds the lock, dies at any time, and comes back to adopt it; nobody else requests it.
 fn restarted() -> World {
     World { crashes: 1, restarts: 1, passes: 1, requests: [1, 0], ..held() }
 }
 
-/// Another wants it, too. With commands of a dead host on their way, two drives are enough of a
-/// world.
+/// Another host requests it as well. With commands of a dead host on their way, two drives make the
+/// world large enough.
 fn contested_restart() -> World {
     World { drives: 2, requests: [1, 1], passes: 2, ..restarted() }
 }
 
-/// Drives that keep what a REFRESH says of the drives that are counted, or do not.
+/// Firmware that stores the set of drives of a REFRESH, or not.
 fn firmware(refresh_stores_metadata: bool) -> Profile {
     Profile { refresh_stores_metadata, ..Profile::current() }
 }
 
-/// One host holds the lock on the first of three drives, and is told to have all of them vote;
-/// another wants it, who counts the old drives, the new ones or what is not the old ones.
+/// One host holds the lock on the first of three drives, and has to let all of them vote; another
+/// host requests it, which counts the old drives, the new ones or only drives that are not old.
 fn moving() -> World {
     World {
         start: &[Some(Mode::Exclusive)],
@@ -1173,7 +1178,7 @@ fn search(world: World) -> impl Checker<World> {
     checker.finish_when(HasDiscoveries::AnyFailures).spawn_dfs().join()
 }
 
-/// Searches a world in which both hosts can have the lock.
+/// Searches a world in which both hosts can get the lock.
 fn check(name: &str, world: World) {
     check_for(name, world, &[BOTH, SECOND]);
 }
@@ -1199,7 +1204,7 @@ fn check_for(name: &str, world: World, possible: &[&'static str]) {
     assert!(took < LIMIT, "the search did not come to its end");
 }
 
-/// What is wrong in a world is found.
+/// Checks that the fault in a world is found.
 fn is_found(what: &str, by: &[&'static str], world: World) {
     let checker = search(world);
     let found = by.iter().find_map(|&property| checker.discovery(property));
@@ -1243,7 +1248,8 @@ fn a_restart_of_an_idle_host_with_two_drives() {
     check_for("a restart of an idle host, two drives", world, &[ADOPTED]);
 }
 
-/// A host that does not let its earlier life's commands pass takes what they undo for its own.
+/// A host that does not wait for its earlier life's commands takes locks for its own that these
+/// undo.
 #[test]
 fn a_restart_that_does_not_wait() {
     is_found("a restart that does not wait", HELD, World { waits: false, ..restarted() });
@@ -1285,15 +1291,15 @@ fn votes_that_move_and_a_restart() {
     }
 }
 
-/// Whoever notes the drives that vote only afterwards looks for the lock where it was.
+/// A host that notes the voting drives only afterwards looks for the lock in the old place.
 #[test]
 fn votes_that_move_before_they_are_noted() {
     let world = World { notes_first: false, ..moving_and_dying() };
     is_found("votes that move before they are noted", &[MEMORY], world);
 }
 
-// The larger ones: `cargo test --release -p idm-sim --test model -- --ignored --nocapture
-// --test-threads 1`, one of them by its name.
+// The larger worlds: `cargo test --release -p idm-sim --test model -- --ignored --nocapture
+// --test-threads 1`, or one of them by its name.
 
 #[test]
 #[ignore = "minutes"]
@@ -1458,7 +1464,7 @@ fn all_faults() {
     check("all faults", all);
 }
 
-/// Each rule, broken, is found out, where a world this small can show it.
+/// Each broken rule is found, if a world this small can show it.
 #[cfg(feature = "broken-rules")]
 mod broken {
     use super::*;

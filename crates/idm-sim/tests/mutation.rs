@@ -1,5 +1,5 @@
-//! Every safety rule of the engine, broken, is caught by the simulator. A rule whose removal nobody
-//! notices is a hole in the simulator.
+//! The simulator catches every broken safety rule of the engine. A rule whose removal is not
+//! noticed shows a gap in the simulator.
 #![cfg(feature = "broken-rules")]
 
 use idm_engine::BrokenRule;
@@ -19,7 +19,7 @@ const OTHER_SETS: &[&str] = &[
     "a conflict with another set is heeded",
     "a grant of an LV lock is confirmed",
 ];
-/// A live holder is broken. The drive model refuses that, as firmware may or may not do.
+/// A live holder is broken. The drive model refuses that, which firmware may or may not do.
 const BREAKING: &[&str] = &["only timed-out holders are broken"];
 /// A lost lock comes back as if nothing had happened.
 const CONTINUITY: &[&str] = &["mutual exclusion", "never silently regained"];
@@ -29,10 +29,10 @@ const ADOPTION: &[&str] = &[
     "what is adopted was nobody else's in between",
     "a belief stands on a keep-quorum",
 ];
-/// An old value passes for the present one.
+/// An old value is taken for the present one.
 const VALUES: &[&str] = &["a known value is current"];
 
-/// Runs seeds until one fails by one of the invariants that the rule is there for.
+/// Runs seeds until one fails with one of the invariants that protect the rule.
 fn is_caught(rule: BrokenRule, by: &[&str]) {
     let mut world = World::new();
     world.break_rule(Some(rule));

@@ -23,16 +23,15 @@ Emulated disks with In-Drive Mutexes (IDM) for virtual machines.
   idm-target --dir DIR [--size MIB] --port NAME …
              [--drive NAME[=PROFILE] …] [--nvme NAME[=PROFILE][,OPTION …] …]
       A port's name is a host's name, or HOST.PATH. Each one is served twice: on DIR/NAME.port
-      (vhost-user-scsi) with the drives of --drive, the one named i-th of all as target i; and with
-      the drives of --nvme on a TCP port of 127.0.0.1, whose number is in DIR/NAME.tcp, drive NAME
-      as the subsystem nqn.2024-01.lvmlockd-idm:NAME.
-      Disk data is in DIR/NAME.disk. DIR/control.sock takes control commands, of which \"help\"
-      lists all. Prints \"ready\" when all sockets can be connected to, and ends by SIGTERM or
-      SIGINT.
+      (vhost-user-scsi) with the drives of --drive, where number i of all drives is target i; and
+      with the drives of --nvme on a TCP port of 127.0.0.1, whose number is in DIR/NAME.tcp, where
+      drive NAME is the subsystem nqn.2024-01.lvmlockd-idm:NAME.
+      Disk data is in DIR/NAME.disk. DIR/control.sock takes control commands; \"help\" lists them.
+      Prints \"ready\" when all sockets accept connections, and ends at SIGTERM or SIGINT.
 
-      OPTION is id=nguid|eui64|uuid|none, how the namespace says who it is; shared, for subsystems
-      in which a host may have several controllers; mdts=N, no transfer longer than 2^N pages;
-      without-idm, for a drive that has none.
+      OPTION is id=nguid|eui64|uuid|none, the form of the namespace's identity; shared, for
+      subsystems in which a host may have several controllers; mdts=N, no transfer longer than 2^N
+      pages; without-idm, for a drive without IDM.
 ";
 
 struct Arguments {
@@ -42,14 +41,14 @@ struct Arguments {
     drives: Vec<DriveOptions>,
 }
 
-/// A drive to be served.
+/// A drive to serve.
 struct DriveOptions {
     spec: DriveSpec,
     /// Options of an NVMe drive.
     nvme: Option<NvmeOptions>,
 }
 
-/// Identity and abilities of an NVMe drive.
+/// Identity and features of an NVMe drive.
 struct NvmeOptions {
     identifier: Identifier,
     shared: bool,
@@ -124,7 +123,7 @@ fn spec(text: &str) -> Result<DriveSpec> {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
-    // Blocked before there are threads, so that only the wait below takes them.
+    // Signals are blocked before there are threads, so that only the wait below receives them.
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGTERM);
     signals.add(Signal::SIGINT);

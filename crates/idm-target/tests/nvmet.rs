@@ -1,4 +1,4 @@
-//! The target as a host meets it, byte by byte. Units and commands are written by hand here.
+//! The target from the view of a host, byte by byte. Units and commands are written by hand.
 
 use idm_emulator::Profile;
 use idm_emulator::disks::{Disk, Enclosure, Interface, control};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 const NQN: &str = "nqn.2024-01.lvmlockd-idm:d0";
 const WITHOUT_IDM: &str = "nqn.2024-01.lvmlockd-idm:plain";
-/// What the target says that a unit may have, in bytes.
+/// Bytes that a unit may have according to the target.
 const PIECE: usize = 128 << 10;
 
 struct Bench {
@@ -74,7 +74,7 @@ struct Completion {
 struct Entry {
     opcode: u8,
     nsid: u32,
-    /// Bytes that are expected, or that are sent when they are asked for.
+    /// Number of bytes that are expected, or that are sent on request.
     len: usize,
     dwords: [u32; 6],
 }
@@ -174,7 +174,7 @@ impl Host {
         Ok((header[0], header[1], body))
     }
 
-    /// Data of one command, and its completion. No data may come after the one that is the last.
+    /// Data of one command, and its completion. No data may follow the last unit.
     fn completion(&mut self, id: u16) -> std::io::Result<Completion> {
         let (mut data, mut last) = (Vec::new(), false);
         loop {
@@ -215,7 +215,7 @@ impl Host {
         self.completion(id).unwrap()
     }
 
-    /// With the data asked for by the target, in pieces as long as it allows.
+    /// Sends the data on the target's request, in pieces of the longest allowed length.
     fn run_with_transfer(&mut self, entry: Entry, data: &[u8]) -> Completion {
         self.last += 1;
         let id = self.last;
@@ -286,7 +286,7 @@ fn a_controller_says_what_it_is() {
     assert_eq!(host.run(identify(6, 1), &[]).status, 0x4002);
     assert_eq!(host.run(identify(0, 2), &[]).status, 0x400B);
 
-    // One I/O queue was asked for, more than there are, keep alive, an empty log.
+    // One I/O queue requested, more than available requested, keep alive, an empty log.
     let queues =
         |number: u32| Entry { opcode: 9, dwords: [7, number, 0, 0, 0, 0], ..Entry::default() };
     assert_eq!(host.run(queues(0), &[]).result, 0);
@@ -295,7 +295,7 @@ fn a_controller_says_what_it_is() {
     let log = Entry { opcode: 2, len: 512, dwords: [0x7F << 16 | 3, 0, 0, 0, 0, 0], nsid: 0 };
     assert_eq!(host.run(log, &[]).data, [0; 512]);
     assert_eq!(host.run(Entry { opcode: 0x80, ..Entry::default() }, &[]).status, 0x4001);
-    // An event is never told, and nothing waits for it.
+    // An event never comes, and nothing waits for it.
     host.send(Entry { opcode: 0x0C, ..Entry::default() }, &[]);
     assert_eq!(host.run(Entry { opcode: 0x18, ..Entry::default() }, &[]).status, 0);
 }
@@ -320,7 +320,7 @@ fn one_mutex_of_two_hosts() {
     assert_eq!(counters.data[..4], [0, 1, 0, 1]);
     bench.order("skip-time d0 10000");
     assert_eq!(b.run(idm(0xC1, 0x80, 0x160), &record(b'B')).status, 0);
-    // REFRESH, by who was broken.
+    // REFRESH by the host that was broken.
     assert_eq!(a.run(idm(0xC1, 0x80, 0x150), &record(b'A')).status, 0x1CA);
     assert_eq!(a.run(Entry { nsid: 1, ..idm(0xC1, 0x80, 0x120) }, &record(b'A')).status, 0x400B);
     let events = bench.order("events d0");
@@ -338,7 +338,7 @@ fn one_mutex_of_two_hosts() {
     assert_eq!(told, expected);
     assert!(events.lines().nth(2).unwrap().contains("  b.0  "), "{events}");
     assert!(events.lines().nth(2).unwrap().ends_with("  1ca"), "{events}");
-    // Clear all.
+    // Clears everything.
     assert_eq!(a.run(idm(0xC1, 0x80, 0xFF00), &[0; 512]).status, 0);
     assert_eq!(bench.order("table d0").lines().count(), 1);
 }
@@ -363,7 +363,7 @@ fn blocks_are_read_back_until_they_are_deallocated() {
     assert_eq!(host.run_with_transfer(blocks(1, 100, count), &data).status, 0);
     let read = host.run(blocks(2, 100, count), &[]);
     assert!(read.status == 0 && read.data == data);
-    // In the capsule.
+    // Data in the capsule.
     assert_eq!(host.run(blocks(1, 100, 16), &[9; 8192]).status, 0);
     assert_eq!(host.run(blocks(2, 115, 2), &[]).data[..], [&[9; 512], &data[8192..8704]].concat());
     // Write Zeroes, then Dataset Management with one range.
@@ -380,9 +380,9 @@ fn blocks_are_read_back_until_they_are_deallocated() {
         assert_eq!(host.run(past, &[]).status, 0x4080);
     }
     assert_eq!(host.run(Entry { nsid: 2, ..blocks(2, 0, 1) }, &[]).status, 0x400B);
-    // Mutex commands are for the admin queue.
+    // Mutex commands belong on the admin queue.
     assert_eq!(host.run(Entry { nsid: 1, ..idm(0xC1, 0x80, 0x120) }, &record(1)).status, 0x4001);
-    // The I/O queues go with the admin queue.
+    // The I/O queues end with the admin queue.
     admin.stream.shutdown(std::net::Shutdown::Both).unwrap();
     assert!(host.is_closed());
 }
@@ -416,7 +416,7 @@ fn faults_are_for_their_host_and_command() {
     assert!(begin.elapsed() >= Duration::from_millis(300));
     assert_eq!(b.trylock(b'B'), 0x1CA);
 
-    // A command that hangs does not hold up others, and is answered when it may go on.
+    // A command that hangs does not block others, and is answered when it may go on.
     bench.order("lift");
     bench.order("fault d0 a mutex hang");
     let hung = a.send(idm(0xC1, 0x80, 0x150), &record(b'A'));
@@ -424,7 +424,7 @@ fn faults_are_for_their_host_and_command() {
     bench.order("lift");
     assert_eq!(a.completion(hung).unwrap().status, 0);
 
-    // A lost reply: the drive has done it.
+    // A lost reply: the drive has carried the command out.
     bench.order("fault d0 b mutex lose-reply");
     bench.order("skip-time d0 20000");
     let lost = b.send(idm(0xC1, 0x80, 0x160), &record(b'B'));
@@ -456,7 +456,7 @@ fn what_hangs_ends_with_its_connection() {
 fn an_absent_drive_closes_and_refuses_connections() {
     let bench = Bench::new();
     let (mut a, mut b) = (bench.admin("a.0"), bench.admin("b.0"));
-    // A connection is noted by its own thread, which may be a moment later than its first answer.
+    // The thread of a connection registers it, perhaps shortly after its first answer.
     let deadline = Instant::now() + Duration::from_secs(10);
     while bench.order("ports") != "a.0\nb.0\n" {
         assert!(Instant::now() < deadline, "the connections are not noted");
@@ -504,7 +504,7 @@ fn nonsense_ends_the_connection_and_nothing_else() {
         seed
     };
     for round in 0..300 {
-        // The first ones before anything was connected, the others on an admin queue.
+        // The first ones come before a connection is set up, the others on an admin queue.
         let mut stream = if round % 3 == 0 {
             Host::raw(bench.ports["a.0"]).unwrap()
         } else {
@@ -512,7 +512,7 @@ fn nonsense_ends_the_connection_and_nothing_else() {
         };
         let mut bytes: Vec<u8> = (0..random() % 300).map(|_| random() as u8).collect();
         if let (1, Some(first)) = (round % 2, bytes.first_chunk_mut::<8>()) {
-            // A header that is nearly right.
+            // A header that is almost correct.
             let kind = [0, 4, 6][(random() % 3) as usize];
             let len = [128, 72, 24][(random() % 3) as usize];
             *first = [kind, 0, len, [0, len, 25][(random() % 3) as usize], random() as u8, 0, 0, 0];

@@ -1,28 +1,28 @@
-//! Where the programs under test are.
+//! Paths of the programs under test.
 
 use std::path::{Path, PathBuf};
 
-/// The Debian versions of lvm2 that are built. They have different struct layouts and different
+/// Debian versions of lvm2 that are built. They have different struct layouts and different
 /// prototypes of the lock manager's functions.
 pub const RELEASES: [&str; 2] = ["2.03.16-2", "2.03.31-2"];
 
-/// How the library got into lvmlockd.
+/// Way in which the library is linked into lvmlockd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Variant {
-    /// `lvm2/lvmlockd-idm.c` compiled in the lvm2 tree tells it the struct layout.
+    /// `lvm2/lvmlockd-idm.c`, compiled in the lvm2 tree, gives the library the struct layout.
     Shim,
-    /// It finds the layout itself.
+    /// The library finds the layout itself.
     Plain,
-    /// As `Shim`, and core was patched to adopt locks. Of the newest release only.
+    /// As `Shim`, with a core that was patched to adopt locks. Only with the newest release.
     Adopt,
 }
 
 /// A build of lvm2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lvm2 {
-    /// Debian's version.
+    /// Debian version.
     pub release: &'static str,
-    /// How lvmlockd was linked.
+    /// Way in which lvmlockd is linked.
     pub variant: Variant,
 }
 
@@ -30,7 +30,7 @@ fn build_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new("/")).join("build")
 }
 
-/// The library that every lvmlockd here is linked to.
+/// The library that every lvmlockd of the testbed is linked to.
 pub fn library() -> PathBuf {
     build_dir().join("lib/liblvmlockd_idm.so.0")
 }

@@ -1,7 +1,7 @@
-//! lvmlockd's socket protocol, as lvm commands speak it.
+//! lvmlockd's socket protocol, as lvm commands use it.
 //!
-//! A request is lines of `field = value`, then a line `##`; the reply has the same form. Field
-//! names are those of lvm2's `lib/locking/lvmlockd.c`.
+//! A request consists of lines `field = value`, then a line `##`; the reply has the same form.
+//! Field names are those of lvm2's `lib/locking/lvmlockd.c`.
 
 use anyhow::{Context, Result, bail};
 use std::collections::HashMap;
@@ -16,7 +16,7 @@ pub const EAGAIN: i32 = -11;
 /// Result of a request: too few drives answer.
 pub const ELOCKIO: i32 = -218;
 
-/// How a lock is asked for.
+/// Requested mode of a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Unlock.
@@ -42,17 +42,17 @@ impl Mode {
 pub struct Lv {
     /// Its VG.
     pub vg: String,
-    /// Its name in the VG.
+    /// Name in the VG.
     pub name: String,
-    /// Its uuid as LVM prints it.
+    /// Uuid as LVM prints it.
     pub uuid: String,
-    /// Its VG's.
+    /// Uuid of its VG.
     pub vg_uuid: String,
     /// Paths of the PVs that it is on.
     pub pvs: Vec<String>,
 }
 
-/// What lvmlockd answered.
+/// The answer of lvmlockd.
 #[derive(Clone, Debug)]
 pub struct Reply {
     fields: HashMap<String, String>,
@@ -69,14 +69,14 @@ impl Reply {
 }
 
 /// A connection to a host's lvmlockd. Closing it ends the client: lvmlockd gives up the locks that
-/// it took and did not ask for as persistent.
+/// the client took, except for persistent ones.
 #[derive(Debug)]
 pub struct Client {
     stream: UnixStream,
 }
 
-/// Longer than any request may take; a request that takes longer is a bug that must not hang a
-/// test.
+/// Time limit of a request. It is longer than any request may take; a longer one is a bug that must
+/// not hang a test.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Client {
@@ -91,39 +91,39 @@ impl Client {
         Ok(client)
     }
 
-    /// Asks for the global lock.
+    /// Requests the global lock.
     pub fn lock_global(&mut self, mode: Mode) -> Result<i32> {
         self.send("lock_gl", &[("mode", mode.name()), ("vg_lock_type", "idm")])?;
         self.receive()?.result()
     }
 
-    /// Asks for a VG's lock.
+    /// Requests a VG's lock.
     pub fn lock_vg(&mut self, vg: &str, mode: Mode) -> Result<i32> {
         self.send("lock_vg", &[("mode", mode.name()), ("vg_name", vg), ("vg_lock_type", "idm")])?;
         self.receive()?.result()
     }
 
-    /// Asks for an LV's lock, to be given up when the client goes away.
+    /// Requests an LV's lock that is given up when the client disconnects.
     pub fn lock_lv(&mut self, lv: &Lv, mode: Mode) -> Result<i32> {
         self.send_lock_lv(lv, mode)?;
         self.receive()?.result()
     }
 
-    /// Asks for an LV's lock as a command does that activates or deactivates it: it outlives the
+    /// Requests an LV's lock like a command that activates or deactivates it: the lock outlives the
     /// client.
     pub fn lock_lv_for_good(&mut self, lv: &Lv, mode: Mode) -> Result<i32> {
         self.send_lv(lv, mode, "persistent")?;
         self.receive()?.result()
     }
 
-    /// Tells of a change to a VG whose lock this client holds exclusively; it is published with
-    /// the lock. `version` is the VG's new seqno.
+    /// Reports a change of a VG whose lock this client holds exclusively; it is published with the
+    /// lock. `version` is the VG's new seqno.
     pub fn update_vg(&mut self, vg: &str, version: u32) -> Result<i32> {
         self.send("vg_update", &[("vg_name", vg), ("version", &version.to_string())])?;
         self.receive()?.result()
     }
 
-    /// Sends the request of [`Client::lock_lv`] and does not wait for the reply.
+    /// Sends the request of [`Client::lock_lv`] without waiting for the reply.
     pub fn send_lock_lv(&mut self, lv: &Lv, mode: Mode) -> Result<()> {
         self.send_lv(lv, mode, "none")
     }

@@ -21,13 +21,13 @@ pub struct Drives {
 /// One line of a drive's mutex table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
-    /// Which lock: `global`, `vg UUID` or `lv UUID/UUID`, without dashes in the uuids.
+    /// Lock: `global`, `vg UUID` or `lv UUID/UUID`, without dashes in the uuids.
     pub resource: String,
-    /// The host's name and its boot's number.
+    /// Name of the host and number of its boot.
     pub host: String,
-    /// `locked`, `multiple-locked`, `unlocked` or `timed-out`.
+    /// State: `locked`, `multiple-locked`, `unlocked` or `timed-out`.
     pub state: String,
-    /// `ex` or `sh`.
+    /// Class: `ex` or `sh`.
     pub class: String,
     /// Time until other hosts may take it.
     pub lease_left: Option<Duration>,
@@ -62,7 +62,7 @@ impl Drives {
         Ok(drives)
     }
 
-    /// How many.
+    /// The number of drives.
     pub fn count(&self) -> usize {
         self.count
     }
@@ -72,17 +72,17 @@ impl Drives {
         self.dir.join(format!("{}.sock", name(number)))
     }
 
-    /// Cuts a drive's power, or gives it back. Its table survives.
+    /// Cuts a drive's power, or restores it. Its table survives.
     pub fn power(&self, number: usize, on: bool) -> Result<()> {
         self.order(&format!("power {} {}", name(number), switch(on)))
     }
 
-    /// Makes a drive not answer, or answer again.
+    /// Makes a drive hang, or answer again.
     pub fn hang(&self, number: usize, on: bool) -> Result<()> {
         self.order(&format!("hang {} {}", name(number), switch(on)))
     }
 
-    /// Makes a drive take its time for each command.
+    /// Delays every command of a drive.
     pub fn delay(&self, number: usize, by: Duration) -> Result<()> {
         self.order(&format!("delay {} {}", name(number), by.as_millis()))
     }
@@ -92,7 +92,7 @@ impl Drives {
         Record::parse_table(&self.control(&format!("table {}", name(number)))?)
     }
 
-    /// Commands that have arrived at a drive.
+    /// The number of commands that have arrived at a drive.
     pub fn commands(&self, number: usize) -> Result<u64> {
         let text = self.control(&format!("stats {}", name(number)))?;
         text.lines()
@@ -130,22 +130,23 @@ fn switch(on: bool) -> &'static str {
 }
 
 impl Record {
-    /// Whether a host has it, be it that its lease has run out.
+    /// Whether a host holds it, even if its lease has run out.
     pub fn is_held(&self) -> bool {
         self.lease_left.is_some()
     }
 
-    /// Whether it is of a machine's boot: a record names the machine, then its boot.
+    /// Whether it belongs to a boot of this machine: a record names the machine, then its boot.
     pub fn is_of(&self, machine: &str) -> bool {
         self.host.split(' ').next() == Some(machine)
     }
 
-    /// The records of a table as the drives' control socket shows it, a heading before them.
+    /// The records of a table in the format of the drives' control socket, which begins with a
+    /// heading.
     pub fn parse_table(text: &str) -> Result<Vec<Record>> {
         text.lines().skip(1).map(Record::parse).collect()
     }
 
-    /// Cells stand at least two spaces apart; single spaces occur in them.
+    /// Parses a line. Cells are at least two spaces apart, because they contain single spaces.
     fn parse(line: &str) -> Result<Record> {
         let cells: Vec<&str> =
             line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();

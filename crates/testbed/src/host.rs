@@ -7,6 +7,7 @@ use crate::wait::wait_until;
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::statvfs::statvfs;
 use nix::unistd::Pid;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -14,8 +15,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// The first process of the machine. Its end ends the machine: the kernel kills everything in its
-/// PID namespace.
+/// The first process of the machine. When it ends, the machine ends: the kernel kills all processes
+/// in its PID namespace.
 const INIT: &str = r#"
 set -e
 echo "$1" >/proc/sys/kernel/hostname
@@ -33,7 +34,7 @@ const START: Duration = Duration::from_secs(20);
 /// Seconds after which a command is killed. An lvm command that retries a lock takes up to 23 s.
 const COMMAND_SECONDS: &str = "90";
 
-/// A machine. Dropping it is pulling its plug.
+/// A machine. Dropping it cuts its power.
 #[derive(Debug)]
 pub struct Host {
     name: String,
@@ -46,14 +47,14 @@ pub struct Host {
 
 #[derive(Debug)]
 struct Lvmlockd {
-    /// Stays outside and waits for the daemon.
+    /// Process outside of the machine that waits for the daemon.
     nsenter: Child,
     pid: Pid,
 }
 
 impl Host {
-    /// Boots a machine and starts lvmlockd in it. `dir` has to hold a folder `etc` with what is to
-    /// be its `/etc/lvm`, and one `block` for its `/sys/block`; its logs go there too.
+    /// Boots a machine and starts lvmlockd in it. `dir` must contain a folder `etc` for its
+    /// `/etc/lvm`, and a folder `block` for its `/sys/block`; its logs also go there.
     pub(crate) fn boot(name: &str, build: Lvm2, dir: &Path) -> Result<Host> {
         let mut unshare = bound_to_this_thread("unshare")
             .args(["--mount", "--uts", "--net", "--pid", "--fork"])
@@ -89,7 +90,7 @@ impl Host {
         Ok(host)
     }
 
-    /// Its name.
+    /// The name.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -121,19 +122,19 @@ impl Host {
         Ok(())
     }
 
-    /// Kills lvmlockd (SIGKILL) while others still use it; [`Host::kill_lvmlockd`] has to follow.
+    /// Kills lvmlockd (SIGKILL) while others still use it; [`Host::kill_lvmlockd`] must follow.
     pub fn signal_lvmlockd_to_die(&self) -> Result<()> {
         Ok(kill(self.daemon()?.pid, Signal::SIGKILL)?)
     }
 
-    /// Kills lvmlockd (SIGKILL); the machine lives on.
+    /// Kills lvmlockd (SIGKILL); the machine continues.
     pub fn kill_lvmlockd(&mut self) -> Result<()> {
         self.end_lvmlockd(Signal::SIGKILL)
     }
 
-    /// Asks lvmlockd to stop (SIGTERM) and waits for it. lvmlockd refuses while locks are held that
-    /// it knows of. It is asked again and again: while it stops a lockspace it forgets that it was
-    /// asked.
+    /// Makes lvmlockd stop (SIGTERM) and waits for its end. lvmlockd refuses while locks are held
+    /// that it knows of. The signal is repeated, because lvmlockd forgets it while it stops a
+    /// lockspace.
     pub fn stop_lvmlockd(&mut self) -> Result<()> {
         self.end_lvmlockd(Signal::SIGTERM)
     }
@@ -166,7 +167,7 @@ impl Host {
         Ok(self.daemon()?.pid.as_raw())
     }
 
-    /// Stops lvmlockd's time (SIGSTOP).
+    /// Suspends lvmlockd (SIGSTOP).
     pub fn freeze_lvmlockd(&self) -> Result<()> {
         Ok(kill(self.daemon()?.pid, Signal::SIGSTOP)?)
     }
@@ -175,7 +176,7 @@ impl Host {
     pub fn thaw_lvmlockd(&self) -> Result<()> {
         let daemon = self.daemon()?;
         kill(daemon.pid, Signal::SIGCONT)?;
-        // nsenter stops itself when the program that it waits for is stopped.
+        // nsenter also stops when the program that it waits for is stopped.
         Ok(kill(Pid::from_raw(daemon.nsenter.id().try_into()?), Signal::SIGCONT)?)
     }
 
@@ -203,7 +204,7 @@ impl Host {
         Ok(output)
     }
 
-    /// Makes the kernel seem to have a device for an LV, or none: there is no device-mapper here.
+    /// Makes the kernel appear to have a device for an LV, or none: there is no device-mapper here.
     pub fn set_active(&self, lv: &Lv, active: bool) -> Result<()> {
         let device = self.dir.join("block").join(format!("dm-{}", lv.name));
         if !active {
@@ -215,12 +216,33 @@ impl Host {
         Ok(fs::write(device.join("dm/name"), format!("{}-{}\n", lv.vg, lv.name))?)
     }
 
+    /// Leaves no room in the machine's `/run`, or as much as it had when it booted.
+    pub fn fill_run(&self, full: bool) -> Result<()> {
+        let run_dir = format!("/proc/{}/root/run", self.init);
+        let size = match full {
+            true => {
+                let there = statvfs(Path::new(&run_dir)).context("look at /run")?;
+                ((there.blocks() - there.blocks_free()) * there.fragment_size()).to_string()
+            }
+            false => "50%".to_owned(),
+        };
+        let mut mount = self.enter(Path::new("mount"));
+        run(mount.args(["-o", &format!("remount,size={size}"), "/run"]))?.success()?;
+        Ok(())
+    }
+
+    /// What the library has noted of locks, file by file.
+    pub fn noted_locks(&self) -> Result<Vec<String>> {
+        let directory = format!("/proc/{}/root/run/lvmlockd-idm/locks", self.init);
+        fs::read_dir(directory)?.map(|note| Ok(fs::read_to_string(note?.path())?)).collect()
+    }
+
     /// Connects to lvmlockd.
     pub fn client(&self) -> Result<Client> {
         Client::connect(&self.socket())
     }
 
-    /// Looks an LV up with `lvs`, as a request to lvmlockd names it. `pvs` are the PVs that the
+    /// Looks up an LV with `lvs`, in the form of a request to lvmlockd. `pvs` are the PVs that the
     /// request will name.
     pub fn find_lv(&self, vg: &str, name: &str, pvs: &[String]) -> Result<Lv> {
         let path = format!("{vg}/{name}");
@@ -236,8 +258,8 @@ impl Host {
         })
     }
 
-    /// How often lvmlockd found that another host has changed a VG's metadata, or may have, since
-    /// it last held the VG's lock.
+    /// The number of times that lvmlockd found that another host has or may have changed a VG's
+    /// metadata since it last held the VG's lock.
     pub fn invalidations(&self, vg: &str) -> usize {
         // 2.03.16 writes "S lvm_vg R VGLK res_lock …", 2.03.31 "lvm_vg:VGLK res_lock …".
         self.log()
@@ -247,12 +269,12 @@ impl Host {
             .count()
     }
 
-    /// Everything that lvmlockd has said on this host since it booted.
+    /// The whole log of lvmlockd on this host since it booted.
     pub fn log(&self) -> String {
         fs::read_to_string(self.log_path()).unwrap_or_default()
     }
 
-    /// The library's counters, as it shows them to others; empty where it shows none.
+    /// The library's exported counters; empty where it exports none.
     pub fn metrics(&self) -> String {
         let path = format!("/proc/{}/root/run/lvmlockd-idm/metrics.prom", self.init);
         fs::read_to_string(path).unwrap_or_default()
@@ -270,7 +292,7 @@ impl Host {
         let mut command = bound_to_this_thread("nsenter");
         command
             .arg(format!("--target={}", self.init))
-            // A mount namespace's root is not ours where we are in a chroot.
+            // In a chroot, the root of a mount namespace is not ours.
             .args(["--mount", "--root", "--uts", "--net", "--pid", "--"])
             .arg(program)
             .env("LVM_SUPPRESS_FD_WARNINGS", "1");
@@ -286,7 +308,7 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        // unshare ends only after everything in the namespace has.
+        // unshare ends only after all processes in the namespace have ended.
         let _ = kill(self.init, Signal::SIGKILL);
         let _ = self.unshare.wait();
         if let Some(daemon) = &mut self.lvmlockd {

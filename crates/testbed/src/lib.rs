@@ -1,12 +1,12 @@
 //! Real lvmlockd "hosts" on one machine, for the demo and the integration tests.
 //!
-//! A [`Testbed`] is a set of emulated IDM drives and of loop devices that stand for the disks' data
-//! areas. A [`Host`] is a machine that shares them: its own mount, UTS, PID and network namespaces,
-//! its own `/run` and `/etc/lvm`, and a real lvmlockd in it. A [`Client`] speaks to that lvmlockd
-//! as lvm commands do, where the raw result of a request matters.
+//! A [`Testbed`] is a set of emulated IDM drives and of loop devices that act as the disks' data
+//! areas. A [`Host`] is a machine that shares them: it has its own mount, UTS, PID and network
+//! namespaces, its own `/run` and `/etc/lvm`, and a real lvmlockd. A [`Client`] speaks to that
+//! lvmlockd as lvm commands do, for tests that need the raw result of a request.
 //!
-//! Nothing is left behind: the kernel ends every process when the one that made it ends, however
-//! that happens, and loop devices are detached with it.
+//! Nothing is left behind: the kernel ends every process when its parent ends, however that
+//! happens, and detaches loop devices as well.
 
 mod artifacts;
 mod client;

@@ -1,4 +1,4 @@
-//! Loop devices, which stand for the data areas of disks.
+//! Loop devices that act as the data areas of disks.
 
 use crate::run::run;
 use anyhow::{Context, Result};
@@ -8,7 +8,7 @@ use std::process::Command;
 
 /// A loop device on a sparse file.
 ///
-/// It is marked to detach itself when nobody has it open any more, and is kept open here, so the
+/// The device is marked to detach itself when no process has it open, and is kept open here, so the
 /// kernel detaches it however this process ends.
 #[derive(Debug)]
 pub struct LoopDevice {
@@ -31,7 +31,7 @@ impl LoopDevice {
         Ok(LoopDevice { path, _open: open })
     }
 
-    /// Its path, for example `/dev/loop3`.
+    /// The path, for example `/dev/loop3`.
     pub fn path(&self) -> &str {
         &self.path
     }

@@ -1,8 +1,7 @@
 //! The lvm.conf of a host that has no udev.
 
-/// Text of a configuration with which lvm takes the block devices whose names match one of the
-/// regular expressions in `accept`, and asks lvmlockd. `global` is what else belongs into that
-/// section, in whole lines.
+/// The text of a configuration for lvm with lvmlockd. lvm uses the block devices whose names match
+/// one of the regular expressions in `accept`. `global` has further whole lines for that section.
 pub fn lvm_conf(accept: &[String], global: &str) -> String {
     let accept: String = accept.iter().map(|name| format!("\"a|{name}|\", ")).collect();
     let global: String = global.lines().map(|line| format!("\t{line}\n")).collect();

@@ -6,21 +6,21 @@ use std::fmt;
 use std::fs;
 use std::process::Command;
 
-/// How a program ended and what it said.
+/// Result of a program: exit status and output.
 #[derive(Clone, Debug)]
 pub struct Output {
-    /// The command line, for messages.
+    /// Command line, for messages.
     pub command: String,
-    /// Its exit status; -1 where a signal ended it.
+    /// Exit status; -1 where a signal ended it.
     pub code: i32,
-    /// What it wrote to standard output.
+    /// Standard output.
     pub stdout: String,
-    /// What it wrote to standard error.
+    /// Standard error.
     pub stderr: String,
 }
 
 impl Output {
-    /// Fails, with everything it said, unless it succeeded.
+    /// Fails, with the whole output, unless the program succeeded.
     pub fn success(self) -> Result<Output> {
         if self.code != 0 {
             bail!("{self}");
@@ -28,7 +28,7 @@ impl Output {
         Ok(self)
     }
 
-    /// Whether it said `text`, on either stream.
+    /// Whether the program printed `text`, on either stream.
     pub fn says(&self, text: &str) -> bool {
         self.stdout.contains(text) || self.stderr.contains(text)
     }
@@ -54,17 +54,17 @@ pub(crate) fn run(command: &mut Command) -> Result<Output> {
     })
 }
 
-/// A command that the kernel kills when the thread that started it ends. A test or the demo may
-/// itself be killed, and must not leave its machines behind.
+/// A command that the kernel kills when the thread that started it ends. A test or the demo may be
+/// killed itself, and must not leave its machines behind.
 pub fn bound_to_this_thread(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).arg(program);
-    // Cargo points it at its own directories.
+    // Cargo sets it to its own directories.
     command.env_remove("LD_LIBRARY_PATH");
     command
 }
 
-/// The first child of process `pid`, once it has one.
+/// The first child of process `pid`, once there is one.
 pub(crate) fn child_of(pid: u32) -> Result<Option<i32>> {
     let path = format!("/proc/{pid}/task/{pid}/children");
     let children = fs::read_to_string(&path).with_context(|| path.clone())?;

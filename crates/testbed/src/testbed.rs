@@ -17,19 +17,19 @@ const PV_BYTES: u64 = 128 << 20;
 /// Three emulated IDM drives, each with a loop device for its data. Hosts must be dropped before
 /// it.
 ///
-/// Its files are kept where the environment variable `TESTBED_KEEP` is set: the hosts' logs, for
-/// example.
+/// Its files, for example the logs of the hosts, are kept if the environment variable
+/// `TESTBED_KEEP` is set.
 #[derive(Debug)]
 pub struct Testbed {
     drives: Drives,
     pvs: Vec<LoopDevice>,
     lease: Duration,
-    // Dropped last: the others use files in it.
+    // Dropped last, because the others use files in it.
     dir: TempDir,
 }
 
 impl Testbed {
-    /// Sets it up; `lease` is the lease that hosts ask the drives for.
+    /// Sets up the testbed; `lease` is the lease that hosts request from the drives.
     pub fn new(lease: Duration) -> Result<Testbed> {
         ensure!(
             nix::unistd::geteuid().is_root(),
@@ -51,23 +51,23 @@ impl Testbed {
         &self.drives
     }
 
-    /// The drives' data areas, in the drives' order.
+    /// The drives' data areas, in the order of the drives.
     pub fn pvs(&self) -> Vec<String> {
         self.pvs.iter().map(|pv| pv.path().to_owned()).collect()
     }
 
-    /// Where its files are.
+    /// The directory of its files.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    /// Boots a host that shares the drives and the disks, and starts lvmlockd on it. A name that
-    /// was used before is that machine rebooted.
+    /// Boots a host that shares the drives and the disks, and starts lvmlockd on it. If the name
+    /// was used before, it is that machine after a reboot.
     pub fn host(&self, name: &str, build: Lvm2) -> Result<Host> {
         let dir = self.dir.path().join(name);
         let etc = dir.join("etc");
         fs::create_dir_all(&etc).with_context(|| format!("create {}", etc.display()))?;
-        // Of an earlier boot: nothing is active on a machine that was just booted.
+        // Left from an earlier boot: no LV is active on a machine that was just booted.
         let block = dir.join("block");
         if block.exists() {
             fs::remove_dir_all(&block)?;
@@ -78,13 +78,13 @@ impl Testbed {
         Host::boot(name, build, &dir)
     }
 
-    /// No device-mapper, and no disks but ours.
+    /// The lvm.conf: no device-mapper, and only our disks.
     fn lvm_conf(&self) -> String {
         let accept: Vec<String> = self.pvs.iter().map(|pv| format!("^{}$", pv.path())).collect();
         lvm_conf(&accept, "use_lvmpolld = 0")
     }
 
-    /// Each PV's locks live on the emulated drive of the same number.
+    /// The settings: the locks of each PV are on the emulated drive with the same number.
     fn idm_conf(&self, build: Lvm2) -> Result<String> {
         let mut text = format!("lease_ms = {}\n", self.lease.as_millis());
         let kill = [build.lvmlockctl(), "--kill".into()];

@@ -1,4 +1,4 @@
-//! Watching the system calls of a daemon.
+//! A trace of a daemon's system calls.
 
 use crate::run::bound_to_this_thread;
 use crate::wait::wait_until;
@@ -18,8 +18,8 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// Attaches to process `pid` and all its threads; `calls` is what strace calls a set of system
-    /// calls, for example `process,write`. Returns when it is attached.
+    /// Attaches to process `pid` and all its threads; `calls` is a set of system calls in strace's
+    /// notation, for example `process,write`. Returns when strace is attached.
     pub fn attach(pid: i32, calls: &str, dir: &Path) -> Result<Trace> {
         let file = dir.join("trace");
         let messages = dir.join("strace.log");
@@ -39,7 +39,7 @@ impl Trace {
         Ok(trace)
     }
 
-    /// Detaches; returns the calls, one a line.
+    /// Detaches; returns the calls, one per line.
     pub fn finish(mut self) -> Result<Vec<String>> {
         kill(Pid::from_raw(self.strace.id().try_into()?), Signal::SIGINT)?;
         self.strace.wait()?;

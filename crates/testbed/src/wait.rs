@@ -4,8 +4,8 @@ use anyhow::{Result, bail};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// Asks `condition` until it gives a value, every 10 ms; fails after `deadline`, or at once where
-/// `condition` fails. `what` names in the error what was waited for.
+/// Calls `condition` every 10 ms until it returns a value; fails after `deadline`, or at once where
+/// `condition` fails. `what` names the condition in the error.
 pub fn wait_until<T>(
     deadline: Duration,
     what: &str,

@@ -1,31 +1,31 @@
-//! What the lab and its machines say to each other, over a virtio serial port.
+//! Messages between the lab and its machines, over a virtio serial port.
 //!
-//! A frame is its kind (1 byte), the number of the job that it belongs to and the length of its
-//! payload (4 bytes each, little-endian), and the payload.
+//! A frame has its kind (1 byte), the number of its job and the length of its payload (4 bytes
+//! each, little-endian), and the payload.
 
 #![forbid(unsafe_code)]
 
 use std::io::{self, Read, Write};
 
-/// The name of the virtio serial port.
+/// Name of the virtio serial port.
 pub const PORT_NAME: &str = "lab.agent";
-/// The longest payload in bytes.
+/// Longest payload in bytes.
 pub const MAX_PAYLOAD: usize = 1 << 20;
 
 const HEADER_LEN: usize = 9;
 
-/// What a frame is about.
+/// Kind of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum FrameKind {
-    /// To the machine: are you there? And its answer.
+    /// To the machine: are you there? Also the answer.
     Ping = b'P',
     /// To the machine: mount the root file system; see [`Setup`]. Answered with
     /// [`FrameKind::Exit`].
     Setup = b'S',
     /// To the machine: run a shell command.
     Run = b'R',
-    /// To the machine: kill a command and all that belongs to its process group.
+    /// To the machine: kill a command and its whole process group.
     Kill = b'K',
     /// From the machine: standard output of a command.
     Stdout = b'o',
@@ -55,16 +55,16 @@ impl FrameKind {
 /// One message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// What it is about.
+    /// Kind.
     pub kind: FrameKind,
-    /// Which job.
+    /// Number of the job.
     pub job: u32,
-    /// The rest.
+    /// Payload.
     pub payload: Vec<u8>,
 }
 
 impl Frame {
-    /// Sends it.
+    /// Sends the frame.
     pub fn write(&self, to: &mut impl Write) -> io::Result<()> {
         let mut bytes = Vec::with_capacity(HEADER_LEN + self.payload.len());
         bytes.push(self.kind as u8);
@@ -74,7 +74,7 @@ impl Frame {
         to.write_all(&bytes)
     }
 
-    /// Waits for one.
+    /// Waits for a frame.
     pub fn read(from: &mut impl Read) -> io::Result<Frame> {
         let mut header = [0; HEADER_LEN];
         from.read_exact(&mut header)?;
@@ -94,19 +94,19 @@ impl Frame {
     }
 }
 
-/// What a machine needs to know to become a host.
+/// Information that a machine needs to become a host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Setup {
-    /// Its name.
+    /// Host name.
     pub hostname: String,
-    /// The time in ms since 1970: a machine that was resumed from a snapshot is late.
+    /// Time in ms since 1970: the clock of a machine that was resumed from a snapshot is late.
     pub now_ms: u64,
-    /// Directories of the lab's machine, and where they are to be seen, read-only.
+    /// Directories of the lab's machine, and the paths at which the machine sees them, read-only.
     pub binds: Vec<(String, String)>,
 }
 
 impl Setup {
-    /// As a payload: lines of text.
+    /// The payload: lines of text.
     pub fn encode(&self) -> Vec<u8> {
         let mut text = format!("{}\n{}\n", self.hostname, self.now_ms);
         for (from, to) in &self.binds {
@@ -115,7 +115,7 @@ impl Setup {
         text.into_bytes()
     }
 
-    /// From a payload.
+    /// Reads a payload.
     pub fn decode(payload: &[u8]) -> Option<Setup> {
         let text = core::str::from_utf8(payload).ok()?;
         let mut lines = text.lines();

@@ -52,7 +52,7 @@ fn run() -> Result<(), Error> {
     loop {
         match Frame::read(&mut port) {
             Ok(frame) => machine.obey(frame),
-            // Nobody is at the other end (yet).
+            // No other end is connected (yet).
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 thread::sleep(Duration::from_millis(20));
             }
@@ -61,7 +61,7 @@ fn run() -> Result<(), Error> {
     }
 }
 
-/// In the order of their names, which is the order of their dependencies.
+/// Loads the modules in the order of their names, which is that of their dependencies.
 fn load_modules() -> Result<(), Error> {
     let mut paths: Vec<_> =
         fs::read_dir("/modules")?.map(|entry| entry.map(|e| e.path())).collect::<Result<_, _>>()?;
@@ -97,7 +97,7 @@ struct Machine {
 
 struct Job {
     pid: Pid,
-    /// Told the exit status.
+    /// Socket that gets the exit status.
     ended: UnixStream,
 }
 
@@ -107,7 +107,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Machine {
     fn send(&self, kind: FrameKind, job: u32, payload: Vec<u8>) {
-        // There is nobody to be told that the lab cannot be told.
+        // An error of the connection to the lab cannot be reported anywhere.
         let _ = Frame { kind, job, payload }.write(&mut *lock(&self.port));
     }
 
@@ -146,7 +146,7 @@ impl Machine {
 
     fn start(self: &Arc<Machine>, number: u32, command: &[u8]) -> Result<(), Error> {
         let (told, ended) = UnixStream::pair()?;
-        // Held until the job is known: it may end at once.
+        // Locked until the job is registered: the command may end at once.
         let mut jobs = lock(&self.jobs);
         let mut child = Command::new("/bin/sh")
             .arg("-c")
@@ -175,8 +175,8 @@ impl Machine {
         Ok(())
     }
 
-    /// Passes on what a command says until it has ended. A daemon that it leaves behind may keep
-    /// its output open; that is not waited for.
+    /// Passes on the output of a command until it has ended. A daemon that it leaves behind may
+    /// keep its output open; this is not waited for.
     fn follow(
         &self,
         job: u32,
@@ -224,7 +224,7 @@ impl Machine {
                 _ => {}
             }
             if status.is_none() && !stdout_open && !stderr_open {
-                // Both are closed: only the end is left to wait for.
+                // Both are closed: only the end of the command is left to wait for.
                 let mut bytes = [0; 4];
                 let read = told.read_exact(&mut bytes);
                 return read.map_or(-1, |()| i32::from_le_bytes(bytes));
@@ -232,7 +232,7 @@ impl Machine {
         }
     }
 
-    /// False at the end.
+    /// Passes on one read. Returns false at the end of the output.
     fn pass_on(&self, kind: FrameKind, job: u32, from: &mut impl Read) -> bool {
         let mut buffer = vec![0; 32 << 10];
         match from.read(&mut buffer) {
@@ -245,7 +245,7 @@ impl Machine {
         }
     }
 
-    /// A thread's work: the first process inherits all orphans.
+    /// The main loop of a thread: the first process inherits all orphans.
     fn reap(&self) {
         loop {
             let (pid, status) = match wait() {
@@ -253,7 +253,7 @@ impl Machine {
                 Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, 128 + signal as c_int),
                 Ok(_) => continue,
                 Err(_) => {
-                    // No children now.
+                    // There are no children now.
                     thread::sleep(Duration::from_millis(5));
                     continue;
                 }
@@ -279,13 +279,13 @@ fn mount_new(kind: &str, at: &str, flags: MsFlags, options: &str) -> Result<(), 
     Ok(())
 }
 
-/// The root file system of the lab's machine, read-only over 9p, under an overlay in memory.
+/// Mounts the root file system of the lab's machine, read-only over 9p, under an overlay in memory.
 fn become_host(setup: &Setup) -> Result<(), Error> {
     let now = TimeSpec::from_duration(Duration::from_millis(setup.now_ms));
     clock_settime(ClockId::CLOCK_REALTIME, now)?;
     sethostname(&setup.hostname)?;
     fs::create_dir_all("/host")?;
-    // The device has just been plugged in.
+    // The device has only just been plugged in.
     let deadline = Instant::now() + Duration::from_secs(20);
     let options = "trans=virtio,version=9p2000.L,msize=512000,cache=loose";
     while let Err(errno) =
@@ -313,7 +313,7 @@ fn become_host(setup: &Setup) -> Result<(), Error> {
     for (from, to) in &setup.binds {
         bind(&format!("/host{from}"), &format!("/root{to}"), none)?;
     }
-    // As udev would; shells need it for some redirections.
+    // Normally udev makes this link; shells need it for some redirections.
     symlink("/proc/self/fd", "/root/dev/fd")?;
     chroot("/root")?;
     std::env::set_current_dir("/")?;

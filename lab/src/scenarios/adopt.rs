@@ -14,7 +14,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     let (a, b) = (cluster.host("a")?, cluster.host("b")?);
     make_empty_vg(cluster)?;
     for (lv, mode) in [("lv", "-aey"), ("sh", "-asy"), ("idle", "-an")] {
-        // Shared activation is for LVs that exist.
+        // Shared activation needs an existing LV.
         a.ok(&format!("lvm lvcreate -y -an -Zn -i 3 -L 48M -n {lv} vg"))?;
         a.ok(&format!("lvm lvchange {mode} vg/{lv}"))?;
     }
@@ -30,7 +30,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
         cluster.host("b")?.refused("lvm lvchange -aey vg/lv", 5, TAKEN)?;
         cluster.host_mut("a")?.start_lvmlockd(&adopting())?;
         let (a, b) = (cluster.host("a")?, cluster.host("b")?);
-        // No command of LVM's has asked for anything yet.
+        // No command of LVM has requested anything yet.
         wait_until(Duration::from_secs(30), "core to have adopted the locks", || {
             let info = a.quiet("lvmlockctl --info")?;
             let has = |lines: &[&str]| lines.iter().all(|line| info.contains(line));
@@ -43,10 +43,10 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
         a.ok("lvm lvchange -an vg/idle")?;
     }
 
-    // What was adopted is renewed.
+    // The adopted locks are renewed.
     let (a, b) = (cluster.host("a")?, cluster.host("b")?);
     kept_beyond_lease(cluster, &lock)?;
-    // And it is released by ordinary commands.
+    // Ordinary commands release them.
     a.stop_writer(writer)?;
     a.ok("lvm lvchange -an vg/lv")?;
     a.ok("lvm lvchange -an vg/sh")?;

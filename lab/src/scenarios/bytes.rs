@@ -1,5 +1,5 @@
 //! An independent client: sg3-utils in a machine show the bytes that real drives showed. The
-//! payloads are written by hand here, not by the project's own encoder.
+//! payloads are written by hand, not by the project's own encoder.
 
 use crate::cluster::Cluster;
 use crate::machine::Machine;
@@ -80,7 +80,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     older_encoding(&client)
 }
 
-/// What the drive says of itself.
+/// Checks the drive's identification.
 fn identify(machine: &Machine, disk: &str) -> Result<()> {
     let said = machine.ok(&format!("sg_inq {disk}"))?;
     ensure!(said.contains("Unit serial number: d3"), "{said}");
@@ -115,7 +115,7 @@ fn one_mutex(client: &Client<'_>) -> Result<()> {
     ensure!(table.len() == 1024, "the table has {} bytes", table.len());
     let (shown, end) = table.split_at(512);
     let mut expected = first;
-    // Locked.
+    // State: locked.
     expected[0x06..0x08].copy_from_slice(&[0x01, 0x01]);
     ensure!(shown == expected, "the record reads back as {shown:02x?}");
     ensure!(end[..8] == [0, 0, 0, 0, 0, 0, 0xDE, 0xAD], "the table ends with {:02x?}", &end[..8]);
@@ -131,8 +131,8 @@ fn one_mutex(client: &Client<'_>) -> Result<()> {
     client.mutex(UNLOCK, &first, OUT_OF_RANGE, "Logical block address out of range")
 }
 
-/// What lvm2's own tests send before they use a drive: read the table, then clear it, with opcodes
-/// that are READ(16) and WRITE AND VERIFY(16) elsewhere.
+/// Sends the commands that lvm2's own tests send before they use a drive: read the table, then
+/// clear it, with opcodes that are READ(16) and WRITE AND VERIFY(16) on other disks.
 fn older_encoding(client: &Client<'_>) -> Result<()> {
     client.mutex(TRYLOCK, &record(b'A', 2), 0, "Good")?;
     let disk = &client.disk;

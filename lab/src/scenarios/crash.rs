@@ -20,7 +20,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     audit.wait_for_writes(&cluster.drives, "a")?;
     a.ok("lvm vgchange --addtag before vg")?;
 
-    // a gets the VG's lock, and no further.
+    // Host a gets the VG's lock, and no further.
     cluster.drives.order("fault * a write hang")?;
     a.start("lvm vgchange --addtag half-done vg")?;
     wait_until(Duration::from_secs(30), "a to have the VG's lock", || {
@@ -36,12 +36,12 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
 
     let b = cluster.host("b")?;
     until_granted(b, "lvm lvchange -aey vg/lv", LEASE + Duration::from_secs(40))?;
-    // Not before b has the VG's lock, which a took last: LV's leases may be a renewal older.
+    // Not before b has the VG's lock, which a took last: leases of the LV may be a renewal older.
     let late = LEASE / 3 + Duration::from_secs(15);
     check_takeover(&cluster.drives, &lv, ("a", "b"), LEASE + late)?;
     until_granted(b, "lvm vgchange --addtag whole vg", LEASE)?;
     check_takeover(&cluster.drives, &vg, ("a", "b"), LEASE + Duration::from_secs(30))?;
-    // lvmlockd prints version, flags and number of the value that it was given.
+    // lvmlockd prints version, flags and number of the value that it got.
     let log = b.lvmlockd_log();
     let broken =
         log.find("the lock of volume group vg: took over").context("nothing was broken")?;

@@ -1,4 +1,4 @@
-//! What lvmlockd opens and starts: every path once, and no program.
+//! Files that lvmlockd opens and programs that it starts: every path once, and no program.
 
 use crate::cluster::Cluster;
 use crate::machine::{Daemon, Machine};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 const TRACE: &str = "/run/lvmlockd.strace";
 
-/// With sg nodes on one host and without on the other.
+/// With sg nodes on one host only.
 pub fn run(cluster: &mut Cluster) -> Result<()> {
     let wrapper = format!("strace -f -qq --seccomp-bpf -o {TRACE} -e trace=execve,openat,open");
     for name in ["a", "b"] {

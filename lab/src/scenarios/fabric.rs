@@ -1,4 +1,4 @@
-//! A host loses all its drives: for a short while, then for good.
+//! A host loses all its drives: for a short time, then for good.
 
 use crate::cluster::Cluster;
 use crate::scenarios::{
@@ -16,7 +16,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     let writer = a.start_writer("vg/lv")?;
     audit.wait_for_writes(&cluster.drives, "a")?;
 
-    // As multipath and Fibre Channel do it for a short while: commands wait.
+    // Like multipath and Fibre Channel for a short time: commands wait.
     cluster.drives.order("fault * a * hang")?;
     std::thread::sleep(Duration::from_secs(10));
     cluster.drives.order("lift")?;
@@ -48,14 +48,14 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     let other_writer = b.start_writer("vg/lv")?;
     audit.wait_for_writes(&cluster.drives, "b")?;
 
-    // The way back: the VG was dropped, so it can be started again.
+    // The VG was dropped, so it can be started again.
     cluster.drives.order("lift")?;
-    // a's application has not given up, and reaches no drive.
+    // The application of a is still writing, and reaches no drive.
     audit.wait_for_writes(&cluster.drives, "b")?;
     ensure!(a.job_runs(writer), "the writer has ended");
     a.stop_writer(writer)?;
     a.ok("dmsetup remove vg-lv")?;
-    // The old life's releases had no answer: the drives are given some time to carry them out late.
+    // The releases of the old life had no answer: the drives get some time to carry them out late.
     let start = "lvm vgchange --lock-start vg; lvmlockctl --info | grep -q 'LS *lvm_vg'";
     until_granted(a, start, Duration::from_secs(40))?;
     a.refused("lvm lvchange -aey vg/lv", 5, "LV locked by other host: vg/lv")?;

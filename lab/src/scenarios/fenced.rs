@@ -1,5 +1,5 @@
-//! The drives go on taking a host's data, but none of its mutex commands. So nothing but the host
-//! itself can keep it from writing when its locks have become another's.
+//! The drives still take a host's data, but none of its mutex commands. So only the host itself can
+//! stop its writes when another host gets its locks.
 
 use crate::cluster::Cluster;
 use crate::machine::Daemon;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 pub fn fenced(cluster: &mut Cluster) -> Result<()> {
     cluster.start(&["a", "b"])?;
-    // Another VG, whose name begins as that of the first, and which has no locks to lose.
+    // Another VG, whose name begins like that of the first, and which has no locks to lose.
     let a = cluster.host("a")?;
     let node = a.disk("d3")?;
     a.ok(&format!("lvm vgcreate vg-2 {node} && lvm lvcreate -y -Zn -Wn -L 8M -n lv vg-2"))?;

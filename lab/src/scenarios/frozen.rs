@@ -1,4 +1,4 @@
-//! A host does nothing for 90 s, and then thinks that it may go on.
+//! A host stands still for 90 s, and then continues.
 
 use crate::cluster::Cluster;
 use crate::drives::PARTITIONED;
@@ -42,7 +42,7 @@ pub(super) fn freeze_and_thaw(cluster: &Cluster, lock: &str) -> Result<()> {
     a.thaw()
 }
 
-/// The same, and fails unless a's kill command then ends all use of the LV.
+/// The same; fails unless a's kill command then ends all use of the LV.
 fn freeze(cluster: &Cluster) -> Result<()> {
     let a = cluster.host("a")?;
     let lock = lock_of(a, "vg/lv")?;

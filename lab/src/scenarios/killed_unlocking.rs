@@ -1,5 +1,5 @@
 //! lvmlockd is killed while its UNLOCKs are under way. A process that waits at an sg node ends at
-//! once and leaves them with the adapter, so they reach the drives in the next lvmlockd's life.
+//! once and leaves them with the adapter, so they reach the drives during the next lvmlockd's life.
 
 use crate::agent::JobId;
 use crate::audit::Audit;
@@ -11,35 +11,36 @@ use anyhow::{Context, Result, ensure};
 use std::time::{Duration, Instant};
 use testbed::wait_until;
 
-/// The LVs whose UNLOCKs are late. Each of these commands keeps one of its drive's four workers
-/// busy.
+/// The LVs whose UNLOCKs are late. Each of these commands occupies one of its drive's four workers.
 const LATE: [&str; 3] = ["late1", "late2", "late3"];
 /// An LV that stays active all the time, and has to be adopted.
 const KEPT: &str = "kept";
 
-/// When an LV's UNLOCKs reach the three drives at the earliest, in ms after the death of the
-/// lvmlockd that sent them. They come later by what the deactivation takes before it sends them.
+/// The earliest times at which an LV's UNLOCKs reach the three drives, in ms after the death of the
+/// lvmlockd that sent them. The deactivation takes some time before it sends them; they are later
+/// by that time.
 type Moments = [u64; 3];
 
-/// By round and LV: before lvmlockd runs again, while the VG is started, before and after LVs are
-/// granted; and not on all drives at the same time.
+/// Moments by round and LV: before lvmlockd runs again, while the VG is started, before and after
+/// LVs are granted; and at different times on different drives.
 const ROUNDS: [[Moments; 3]; 2] =
     [[[11_000; 3], [4500; 3], [0; 3]], [[500, 6000, 11_500], [8500; 3], [2500; 3]]];
 
 /// The longest that the deactivation of one LV may take.
 const DEACTIVATION: Duration = Duration::from_secs(3);
-/// What is left of a killed process reaches the drives in this time (docs/locking.md).
+/// Time within which the commands of a killed process reach the drives (docs/locking.md).
 const STAY: Duration = Duration::from_secs(LEASE.as_secs() / 4);
-/// The time in which a process ends that no command keeps.
+/// Time in which a process ends that no command blocks.
 const DYING: Duration = Duration::from_secs(2);
 
-/// Tries to get the late LVs without end. Uses what it got for 2 s, and gives it back.
+/// Tries to get the late LVs in an endless loop. Uses each LV that it gets for 2 s, and gives it
+/// back.
 const WANT: &str = "while test ! -e /run/enough; do for lv in late1 late2 late3; do \
     if lvm lvchange -aey vg/$lv; then \
         echo $lv; timeout 2 WRITER /dev/vg/$lv b 1; lvm lvchange -an vg/$lv; sleep 2; \
     fi; done; done 2>/dev/null";
 
-/// An LV with its audit and the writer that it has on a.
+/// An LV with its audit and its writer on a.
 struct Lv {
     name: &'static str,
     lock: String,
@@ -75,7 +76,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
         ensure!(a.run("test -e /run/killed")?.code != 0, "the VG was killed");
     }
 
-    // All of it is given back by ordinary commands.
+    // Ordinary commands give all locks back.
     let (a, b) = (cluster.host("a")?, cluster.host("b")?);
     b.quiet("touch /run/enough")?;
     let got = b.wait(wants, LEASE)?.stdout;
@@ -103,10 +104,10 @@ fn stop_writer(host: &Machine, lv: &Lv) -> Result<()> {
     host.wait(lv.writer, LEASE).map(drop)
 }
 
-/// Has lvmlockd on a killed while the UNLOCKs of the late LVs are under way, and these LVs
-/// activated again by the next one.
+/// Kills lvmlockd on a while the UNLOCKs of the late LVs are under way, and lets the next one
+/// activate these LVs again.
 fn round(cluster: &mut Cluster, late: &mut [Lv], moments: &[Moments; 3]) -> Result<()> {
-    // Now, because nothing may come between the deactivations and the death.
+    // Done now, because nothing may come between the deactivations and the death.
     late.iter().try_for_each(|lv| stop_writer(cluster.host("a")?, lv))?;
     let death = Instant::now() + DEACTIVATION * u32::try_from(late.len())?;
     for (lv, moments) in late.iter().zip(moments) {
@@ -141,7 +142,8 @@ fn round(cluster: &mut Cluster, late: &mut [Lv], moments: &[Moments; 3]) -> Resu
     cluster.drives.order("lift")
 }
 
-/// Deactivates an LV, and keeps its UNLOCKs from the drives until these moments after the `death`.
+/// Deactivates an LV, and holds its UNLOCKs back from the drives until these times after the
+/// `death`.
 fn hold_unlocks(cluster: &Cluster, lv: &Lv, moments: &Moments, death: Instant) -> Result<()> {
     let a = cluster.host("a")?;
     for (drive, ms) in PARTITIONED.iter().zip(moments) {
@@ -155,7 +157,7 @@ fn hold_unlocks(cluster: &Cluster, lv: &Lv, moments: &Moments, death: Instant) -
     })
 }
 
-/// Fails unless a's UNLOCKs of a lock have reached the drives when they were to: in the next
+/// Fails unless a's UNLOCKs of a lock have reached the drives at the planned times: during the next
 /// lvmlockd's life, and not later than commands of a killed process can.
 fn check_unlocks(cluster: &Cluster, lv: &Lv, moments: &Moments, died: Duration) -> Result<()> {
     let mut reached = Vec::new();

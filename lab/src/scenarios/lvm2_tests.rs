@@ -1,5 +1,5 @@
-//! lvm2's own tests that concern In-Drive Mutexes, as they are in Debian's source. `lvm2-tests/`
-//! makes them ready and has the commands that the machines lack.
+//! lvm2's own tests for In-Drive Mutexes, as they are in Debian's source. `lvm2-tests/` prepares
+//! them and has the commands that the machines lack.
 
 use crate::agent::JobId;
 use crate::cluster::Cluster;
@@ -9,18 +9,18 @@ use anyhow::{Result, bail, ensure};
 use std::time::{Duration, Instant};
 use testbed::wait_until;
 
-/// Long enough for the slowest on a machine that has other things to do.
+/// Time that is enough for the slowest test on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(900);
-/// Rounds of a test that has a thousand of them, which would take hours under emulation.
+/// Rounds of a test that normally has a thousand, which would take hours under emulation.
 const ROUNDS: u32 = 2;
-/// LVs a drive of a test that has twenty of them.
+/// LVs per drive in a test that normally has twenty.
 const LVS: u32 = 8;
 /// Size of a drive's data partition, for a test that makes one device on it.
 const SIZE_MIB: u64 = 120;
 /// The exit status of a test that was skipped.
 const SKIPPED: i32 = 200;
 
-/// Runs a test that needs one host.
+/// Runs a test for one host.
 pub fn one(cluster: &mut Cluster, test: &str) -> Result<()> {
     prepare(cluster, &["a"], if test.contains("multi_threads") { 300 } else { SIZE_MIB })?;
     let a = cluster.host("a")?;
@@ -47,7 +47,7 @@ pub fn one_after_the_other(cluster: &mut Cluster, test: &str) -> Result<()> {
     Ok(())
 }
 
-/// Runs a test's two halves: the second when the first has lost its drives.
+/// Runs a test's two halves; the second begins when the first has lost its drives.
 pub fn at_once(cluster: &mut Cluster, test: &str) -> Result<()> {
     prepare(cluster, &["a", "b"], SIZE_MIB)?;
     let (a, b) = (cluster.host("a")?, cluster.host("b")?);
@@ -60,7 +60,8 @@ pub fn at_once(cluster: &mut Cluster, test: &str) -> Result<()> {
     second.end().and(first.end())
 }
 
-/// Machines as the tests expect them. Partitions are small, because the tests write them full.
+/// Prepares machines as the tests expect them. Partitions are small, because the tests write them
+/// full.
 fn prepare(cluster: &mut Cluster, hosts: &[&str], mebibytes: u64) -> Result<()> {
     for &name in hosts {
         cluster.boot(name)?;
@@ -85,7 +86,8 @@ fn prepare(cluster: &mut Cluster, hosts: &[&str], mebibytes: u64) -> Result<()> 
     Ok(())
 }
 
-/// Lets as many mutex commands of a host fail as its test asks for. "40 %" is one drive of three.
+/// Makes as many mutex commands of a host fail as its test requests. "40 %" means one drive of
+/// three.
 fn inject(cluster: &Cluster, host: &Machine) -> Result<()> {
     let wish = host.attempt("cat /run/inject")?;
     if wish.code != 0 {
@@ -128,7 +130,7 @@ impl Test<'_> {
         self.host.job_runs(self.job)
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the test.
     fn end(&self) -> Result<()> {
         let Test { host, name, .. } = self;
         let code = host.wait(self.job, PATIENCE)?.code;
@@ -137,7 +139,7 @@ impl Test<'_> {
         ensure!(code != SKIPPED, "{name} was skipped");
         if code != 0 {
             let log = host.read_log(&format!("{name}.log"));
-            // The test's own trap says where it was.
+            // The test's own trap shows the line of the failure.
             let tail: Vec<&str> = log.lines().filter(|line| line.contains(".sh:")).collect();
             let last = tail.get(tail.len().saturating_sub(3)..).unwrap_or_default();
             bail!("{name}: status {code}; {}", last.join("; "));

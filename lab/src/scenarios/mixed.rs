@@ -1,4 +1,4 @@
-//! Drives of both kinds in one VG: a lock is a lock on each of them.
+//! Drives of both kinds in one VG: a lock works on both.
 
 use crate::cluster::Cluster;
 use crate::interfaces::partition;
@@ -16,7 +16,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     // One SCSI disk and one NVMe drive: both are needed for a new lock.
     pair(cluster, a, b)?;
 
-    // Two SCSI disks and an NVMe drive: any two will do.
+    // Two SCSI disks and an NVMe drive: any two are enough.
     let nodes = [a.disk("d2").map(|disk| partition(&disk, 2))?, a.disk("d3")?, a.disk("d4")?];
     a.ok(&format!("lvm vgcreate --shared --lock-type idm three {}", nodes.join(" ")))?;
     b.ok("lvm vgchange --lock-start three")?;
@@ -32,7 +32,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
         cluster.transcript.step("", &format!("{drive} fails every mutex command"));
         let failing = cluster.drives.vague_failure(drive);
         cluster.drives.order(&format!("fault {drive} * mutex {failing}"))?;
-        // The other one may be barred still, from its own turn.
+        // The other drive may still be barred from its own turn.
         until_granted(a, "lvm lvcreate -y -aey -L 12M -n more three", BARRED)?;
         let more = "LV locked by other host: three/more";
         until_refused(b, "lvm lvchange -aey three/more", more)?;

@@ -1,4 +1,4 @@
-//! A multipath map below a PV: its paths are cut and come back while the drives are in use.
+//! A multipath map below a PV: its paths are cut and restored while the drives are in use.
 
 use crate::cluster::Cluster;
 use crate::machine::Machine;
@@ -9,8 +9,8 @@ use testbed::wait_until;
 
 const DRIVES: [&str; 2] = ["d3", "d4"];
 
-/// Uses the VG without end. A command that is refused is repeated: a path that is cut in the middle
-/// of an UNLOCK bars its drive for a quarter of a lease, whatever other paths there are.
+/// Uses the VG in an endless loop. A command that is refused is repeated: a path that is cut in the
+/// middle of an UNLOCK bars its drive for a quarter of a lease, even if there are other paths.
 const LOAD: &str = "rounds=0 refused=0; \
     try() { n=0; until \"$@\"; do n=$((n+1)); refused=$((refused+1)); \
         [ $n -lt 60 ] || exit 1; sleep 0.5; done; }; \
@@ -49,7 +49,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     b.ok("lvm lvchange -aey vg/lv").map(drop)
 }
 
-/// As multipathd would make it, but with a longer queue for what comes while no path is left.
+/// Makes a map like multipathd, but with a longer queue for I/O that comes while no path is left.
 fn make_map(host: &Machine, drive: &str) -> Result<()> {
     let nodes = host.nodes(drive)?;
     ensure!(nodes.len() == 2, "{drive} has {nodes:?}");
@@ -65,7 +65,8 @@ fn make_map(host: &Machine, drive: &str) -> Result<()> {
     .map(drop)
 }
 
-/// Cuts one of a's paths to all drives, waits until locks are kept by the other, and restores it.
+/// Cuts one of a's paths to all drives, waits until the other path keeps the locks, and restores
+/// it.
 fn cut_and_restore(cluster: &Cluster, lock: &str, cut: &str, left: &str) -> Result<()> {
     let a = cluster.host("a")?;
     cluster.drives.order(&format!("fault * a.{cut} * cut"))?;
@@ -73,7 +74,7 @@ fn cut_and_restore(cluster: &Cluster, lock: &str, cut: &str, left: &str) -> Resu
     wait_for_refresh_by(cluster, left, lock, &DRIVES, since)?;
     let works = a.lvmlockd_log().matches("works again").count();
     cluster.drives.order(&format!("fault * a.{cut} * none"))?;
-    // multipathd would do that.
+    // In place of multipathd.
     for drive in DRIVES {
         for node in a.nodes(drive)? {
             a.quiet(&format!(

@@ -1,4 +1,4 @@
-//! What lvmlockd is said to need is enough.
+//! The documented requirements of lvmlockd are enough.
 
 use crate::cluster::Cluster;
 use crate::machine::Daemon;
@@ -7,7 +7,7 @@ use anyhow::Result;
 use idm_emulator::disks::Interface;
 
 pub fn run(cluster: &mut Cluster) -> Result<()> {
-    // CAP_SYS_RAWIO is number 17 and for SCSI, CAP_SYS_ADMIN number 21 and for NVMe.
+    // CAP_SYS_RAWIO is number 17 and for SCSI, CAP_SYS_ADMIN is number 21 and for NVMe.
     let needed = [(Interface::Scsi, "sys_rawio", 17), (Interface::Nvme, "sys_admin", 21)];
     let needed = needed.into_iter().filter(|(kind, ..)| cluster.drives.interfaces.include(*kind));
     let (mut names, mut bits) = (String::new(), 0_u64);

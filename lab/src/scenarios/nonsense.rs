@@ -17,8 +17,8 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     cluster.drives.order("fault d1 * mutex nonsense")?;
     let begin = Instant::now();
     let mut number = 0;
-    // A drive that says "conflict", and then cannot be read, may know of a holder that counts other
-    // drives. Such a request is refused, and granted when it is made again.
+    // A drive that answers "conflict", and then cannot be read, may know of a holder that counts
+    // other drives. Such a request is refused, and granted when it is repeated.
     let patience = Duration::from_secs(60);
     while begin.elapsed() < LEASE + LEASE / 4 {
         number += 1;

@@ -1,5 +1,5 @@
 //! An independent client: nvme-cli in a machine shows the bytes of the protocol. The payloads are
-//! written by hand here, not by the project's own encoder.
+//! written by hand, not by the project's own encoder.
 
 use crate::cluster::Cluster;
 use crate::machine::Machine;
@@ -73,13 +73,13 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     cluster.boot("a")?;
     let machine = cluster.host("a")?;
     for drive in ["d0", "d1"] {
-        // One without, one with native multipath.
+        // One drive without native multipath, one with it.
         let disk = machine.disk(drive)?;
         identify(machine, drive, &disk)?;
         one_mutex(&Client { machine, disk })?;
     }
     data(machine)?;
-    // What is longer than the controller takes is refused by the kernel.
+    // The kernel refuses a transfer that is too long for the controller.
     let large = Client { machine, disk: machine.disk("d4")? };
     ensure!(large.read(256, 1)?.len() == 256 * 512, "a read of 256 records is short");
     machine.refused(
@@ -91,7 +91,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
         1,
         "Invalid argument",
     )?;
-    // How the kernel names each form of identity.
+    // The kernel's name for each form of identity.
     for (drive, wwid) in [("d0", "eui."), ("d1", "eui."), ("d2", "uuid."), ("d4", "nvme.fffe-")] {
         let disk = machine.disk(drive)?;
         let said = machine.ok(&format!("cat /sys/block/{}/wwid", &disk[5..]))?;
@@ -100,7 +100,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     Ok(())
 }
 
-/// What the drive says of itself.
+/// Checks the drive's identification.
 fn identify(machine: &Machine, drive: &str, disk: &str) -> Result<()> {
     let data = hex(&machine.ok(&format!("nvme id-ctrl {disk} --raw-binary | od -An -v -tx1"))?)?;
     ensure!(data.len() == 4096, "{} bytes", data.len());
@@ -124,7 +124,7 @@ fn one_mutex(client: &Client<'_>) -> Result<()> {
     ensure!(table.len() == 1024, "the table has {} bytes", table.len());
     let (shown, end) = table.split_at(512);
     let mut expected = first;
-    // Locked.
+    // State: locked.
     expected[0x06..0x08].copy_from_slice(&[0x01, 0x01]);
     ensure!(shown == expected, "the record reads back as {shown:02x?}");
     ensure!(end[..8] == [0, 0, 0, 0, 0, 0, 0xDE, 0xAD], "the table ends with {:02x?}", &end[..8]);
@@ -136,10 +136,10 @@ fn one_mutex(client: &Client<'_>) -> Result<()> {
     ensure!(shown[6..8] == [0x01, 0x02], "an unlocked record has state {:02x?}", &shown[6..8]);
     client.good(DESTROY, &first)?;
     client.refused(UNLOCK, &first, "0x1c9")?;
-    // The table is not a namespace's.
+    // The table does not belong to a namespace.
     let said = client.write(TRYLOCK, &first, "--namespace-id=1")?;
     ensure!(said.to_lowercase().contains("0x400b"), "{said}");
-    // Clear all.
+    // Clears everything.
     client.good(TRYLOCK, &first)?;
     client.good(0xFF00, &[0; 512])?;
     let shown = client.read(1, 1)?;
@@ -147,7 +147,7 @@ fn one_mutex(client: &Client<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Data, in transfers that fit into a command and in larger ones.
+/// Writes and reads data, in transfers that fit into a command and in larger ones.
 fn data(machine: &Machine) -> Result<()> {
     let disk = machine.disk("d3")?;
     machine.ok(&format!(

@@ -1,5 +1,5 @@
 //! Two paths to NVMe drives, behind one node that the kernel makes: one is lost, then the other,
-//! then both for a while.
+//! then both for some time.
 
 use crate::cluster::Cluster;
 use crate::interfaces::partition;
@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use std::time::Duration;
 use testbed::wait_until;
 
-/// Those whose subsystems may have several controllers.
+/// Drives whose subsystems may have several controllers.
 const DRIVES: [&str; 3] = ["d1", "d2", "d3"];
 
 pub fn run(cluster: &mut Cluster) -> Result<()> {
@@ -51,7 +51,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
 
     ensure!(a.job_runs(writer), "the writer was disturbed");
 
-    // No path at all: the kernel says so at once, and the lock outlives it.
+    // No path is left: the kernel reports this at once, and the lock outlives it.
     for drive in DRIVES {
         cluster.drives.order(&format!("fault {drive} a * absent"))?;
     }

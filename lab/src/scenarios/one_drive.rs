@@ -1,4 +1,4 @@
-//! One of three drives may do what it likes; two may not.
+//! One of three drives may fail in any way; two may not.
 
 use crate::cluster::Cluster;
 use crate::machine::Machine;
@@ -32,7 +32,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
 
     cluster.transcript.step("", "d1 disappears from a");
     let node = a.disk("d1")?;
-    // Somebody has it open, so its name is not free when it comes back.
+    // A process has the node open, so its name is not free when the drive comes back.
     a.ok(&format!("sleep 1000 <{node} >/dev/null 2>&1 &"))?;
     cluster.drives.order("fault d1 a * absent")?;
     a.detach("d1")?;
@@ -59,10 +59,10 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     cluster.drives.order(&fail("d2"))?;
     a.refused("lvm lvcreate -y -an -L 4M -n no vg", 5, "storage errors")?;
     b.refused("lvm lvchange -aey vg/lv", 5, "storage errors")?;
-    // Every lock is due to be refreshed in this time, and is not on these two.
+    // In this time every lock is due for a refresh, and the refresh fails on these two.
     std::thread::sleep(Duration::from_secs(22));
     cluster.drives.order("lift")?;
-    // What was asked for in vain has to be given back first.
+    // A lock that was requested in vain has to be given back first.
     until_granted(a, "lvm lvcreate -y -an -L 4M -n yes vg", BARRED)?;
     until_refused(b, "lvm lvchange -aey vg/lv", TAKEN)?;
     ensure!(a.run("test -e /run/killed")?.code != 0, "the VG was killed");
@@ -72,7 +72,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     written_by_b(cluster, &audit)
 }
 
-/// Locks are to be had and refused as ever, and not late.
+/// Checks that locks are granted and refused as usual, and not late.
 fn exercise(a: &Machine, b: &Machine, name: &str, most: Duration) -> Result<()> {
     let begin = Instant::now();
     a.ok(&format!("lvm lvcreate -y -aey -i 3 -L 12M -n {name} vg"))?;

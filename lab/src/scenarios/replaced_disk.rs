@@ -10,34 +10,34 @@ use anyhow::{Context, Result, ensure};
 use std::time::Duration;
 use testbed::wait_until;
 
-/// The drives that the VG begins with.
+/// The drives of the VG at the beginning.
 const FIRST: [&str; 3] = ["d3", "d1", "d2"];
-/// What lies in a drawer until it is needed.
+/// The spare drive.
 const SPARE: &str = "d4";
 
 /// The time after the end of leases in which a loss would have shown.
 const AFTER: Duration = Duration::from_secs(5);
 
-/// Tries to get the LV all the time. A pause, because it keeps the VG's lock from a.
+/// Tries to get the LV all the time, with a pause, because each try keeps the VG's lock from a.
 const WANT: &str = "while test ! -e /run/enough; do \
     if lvm lvchange -aey vg/lv; then touch /run/got; exit 1; fi; sleep 1; done";
 
-/// One disk for another.
+/// The replacement of one disk by another.
 struct Replacement {
     old: &'static str,
-    /// Where the LV goes.
+    /// Drive that the LV moves to.
     to: &'static str,
     new: &'static str,
-    /// The drives that vote while the old one is pulled: still with it, where lvmlockd has not been
-    /// told that it has left the VG.
+    /// Drives that vote while the old one is pulled; the old one is still among them if lvmlockd
+    /// does not know yet that it has left the VG.
     meanwhile: &'static [&'static str],
-    /// The VG's drives afterwards.
+    /// Drives of the VG afterwards.
     then: [&'static str; 3],
 }
 
 const REPLACEMENTS: [Replacement; 2] = [
     Replacement { old: "d3", to: "d1", new: SPARE, meanwhile: &FIRST, then: ["d1", "d2", SPARE] },
-    // One of the global lock's drives is lost with it.
+    // This also removes one of the global lock's drives.
     Replacement {
         old: "d1",
         to: SPARE,
@@ -70,7 +70,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
         undisturbed(cluster)?;
         audit.check(&cluster.drives, &["a"])?;
     }
-    // What relied on the old disks would be lost by then.
+    // Anything that relied on the old disks would be lost by then.
     wait_until(LEASE * 2, "the leases on the old disks to end", || {
         Ok((cluster.drives.time("d0")? > pulled + LEASE + AFTER).then_some(()))
     })?;
@@ -89,12 +89,13 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     b.ok("lvm lvchange -aey vg/lv")?;
     ensure!(written.lines().count() == 128, "a has written\n{written}");
     ensure!(read(b)? == written, "b reads other data than a wrote");
-    // b has taken it where the LV is now.
+    // Host b has taken it where the LV is now.
     audit.votes("b", &[SPARE], &cluster.drives)?;
     written_by_b(cluster, &audit)
 }
 
-/// Replaces a disk below the LV. Returns when the old one was pulled, on the drives' clocks.
+/// Replaces a disk below the LV. Returns the time on the drives' clocks when the old one was
+/// pulled.
 fn replace(
     cluster: &Cluster,
     replacement: &Replacement,
@@ -130,7 +131,7 @@ fn replace(
     Ok(pulled)
 }
 
-/// Tells lvmlockd the VG's drives, as is documented, and uses the VG's lock.
+/// Gives lvmlockd the new list of the VG's drives, as documented, and uses the VG's lock.
 fn tell_drives(cluster: &Cluster) -> Result<()> {
     for name in ["a", "b"] {
         until_granted(cluster.host(name)?, "lvm vgchange --lock-start vg", LEASE)?;
@@ -140,7 +141,7 @@ fn tell_drives(cluster: &Cluster) -> Result<()> {
     until_granted(a, "lvm lvremove -y vg/other", LEASE)
 }
 
-/// Waits until a has the lock on all of these drives, which vote from then on.
+/// Waits until a has the lock on all of these drives; they vote from then on.
 fn votes_move(cluster: &Cluster, lock: &str, drives: &[&str], audit: &mut Audit) -> Result<()> {
     wait_until(LEASE, &format!("a's lock to be on {drives:?}"), || {
         for drive in drives {
@@ -156,7 +157,7 @@ fn votes_move(cluster: &Cluster, lock: &str, drives: &[&str], audit: &mut Audit)
     Ok(())
 }
 
-/// Switches a drive off and takes it out of these hosts.
+/// Switches a drive off and removes it from these hosts.
 fn pull(cluster: &Cluster, drive: &str, hosts: &[&str]) -> Result<()> {
     for name in hosts {
         cluster.drives.order(&format!("fault {drive} {name} * absent"))?;
@@ -165,7 +166,7 @@ fn pull(cluster: &Cluster, drive: &str, hosts: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Puts a drive in that was pulled from both hosts.
+/// Plugs in a drive that was pulled from both hosts.
 fn plug(cluster: &Cluster, drive: &str) -> Result<()> {
     for name in ["a", "b"] {
         cluster.drives.order(&format!("fault {drive} {name} * none"))?;
@@ -176,7 +177,7 @@ fn plug(cluster: &Cluster, drive: &str) -> Result<()> {
     Ok(())
 }
 
-/// The node for a drive's data: a partition, where there is one.
+/// The node for the data of a drive: a partition, where there is one.
 fn data_node(host: &Machine, drive: &str) -> Result<String> {
     let disk = host.disk(drive)?;
     Ok(if PARTITIONED.contains(&drive) { partition(&disk, 2) } else { disk })

@@ -1,4 +1,4 @@
-//! PVs on what the kernel makes of disks: the locks are on all the disks below.
+//! PVs on stacked devices of the kernel: the locks are on all disks below.
 
 use crate::cluster::Cluster;
 use crate::interfaces::{DRIVES, partition};
@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use std::time::Duration;
 use testbed::wait_until;
 
-/// A device that is made on both hosts, as both must see the same data.
+/// A device that is made on both hosts, because both must see the same data.
 struct Stack {
     name: &'static str,
     /// The drives that it is made of.
@@ -141,7 +141,7 @@ fn striped(host: &Machine, _: bool) -> Result<()> {
     map(host, "below", &format!("0 196608 striped 3 128 {} 0 {} 0 {} 0\\n", a?, b?, c?))
 }
 
-/// The key is nobody's secret.
+/// The key is not a secret.
 const CRYPT: &str = "crypt aes-xts-plain64 \
     00112233445566778899aabbccddeeff00112233445566778899aabbccddeef0 0";
 
@@ -155,7 +155,7 @@ fn striped_over_encrypted(host: &Machine, _: bool) -> Result<()> {
     map(host, "below", &format!("0 131072 striped 2 128 /dev/mapper/crypt 0 {plain} 0\\n"))
 }
 
-/// An array that is not made for several hosts; what is tried here does not write on the second
+/// Makes an array that is not meant for several hosts; this scenario does not write on the second
 /// one.
 fn mirror(host: &Machine, first: bool) -> Result<()> {
     let (one, other) = (host.disk("d3")?, host.disk("d4")?);
@@ -178,7 +178,7 @@ fn logical_volume(host: &Machine, first: bool) -> Result<()> {
         host.ok("lvm lvcreate -y -an -Zn -i 3 -L 96M -n pv base")?;
     }
     host.ok("lvm lvchange -ay base/pv")?;
-    // What the other stacks left there.
+    // Data that the other stacks left there.
     if first {
         host.ok("wipefs --all --force /dev/base/pv")?;
     }

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 const LVS: u32 = 200;
 const SECONDS: u32 = 120;
 
-/// Activates LVs in an order of its own. An activation may be refused because the other host has
-/// the LV; nothing else may go wrong. Prints how many were granted and how many refused.
+/// Activates LVs in its own order. An activation may be refused because the other host has the LV;
+/// no other error may occur. Prints the numbers of granted and refused activations.
 const SCRIPT: &str = r#"
 seed=SEED granted=0 refused=0 end=$(($(date +%s) + SECONDS))
 while [ $(date +%s) -lt $end ]; do
@@ -36,7 +36,8 @@ echo $granted $refused
 pub fn run(cluster: &mut Cluster) -> Result<()> {
     shared_vg(cluster, "-L 8M")?;
     let (a, b) = (cluster.host("a")?, cluster.host("b")?);
-    // By one lvm that reads commands: to start one for each would take longer than what it does.
+    // One lvm process reads all commands: starting a process for each would take longer than the
+    // command.
     let half = |from: u32, to: u32| {
         format!("seq {from} {to} | sed 's/.*/lvcreate -y -an -Zn -Wn -l 1 -n l& vg/' | lvm")
     };
@@ -76,7 +77,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
             .into_iter()
             .filter(|r| r.resource.starts_with("lv ") && r.is_held() && r.class == "ex")
             .collect();
-        // That of the LV `lv`, which is active on a.
+        // The record of the LV `lv`, which is active on a.
         ensure!(held.len() <= 1, "{drive} has {held:?}");
     }
     end_all_use(a)
@@ -86,7 +87,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
 fn end_all_use(host: &Machine) -> Result<()> {
     host.ok("lvm vgchange -qq -aey vg")?;
     ensure!(active(host)? > LVS, "not all LVs are active");
-    // Without a daemon behind it: whoever waits for udev now waits for ever.
+    // No daemon is behind it, so a process that waits for udev now waits for ever.
     host.ok("mkdir -p /run/udev && touch /run/udev/control")?;
     let begin = Instant::now();
     host.ok(&format!("timeout 180 {KILL_SCRIPT} vg"))?;
@@ -96,7 +97,7 @@ fn end_all_use(host: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// How many LVs can do I/O.
+/// The number of LVs that can do I/O.
 fn active(host: &Machine) -> Result<u32> {
     Ok(host.quiet("dmsetup table | grep -c ' linear ' || true")?.trim().parse()?)
 }

@@ -1,4 +1,5 @@
-//! Two hosts: who gets what, and locks that stand while the VG and the LV change under them.
+//! Two hosts: exclusive and shared use, and locks that stand while the VG and the LV change under
+//! them.
 
 use crate::cluster::Cluster;
 use crate::interfaces::partition;
@@ -7,7 +8,7 @@ use crate::scenarios::{TAKEN, make_empty_vg, until_granted};
 use anyhow::{Result, ensure};
 use std::time::Duration;
 
-/// Prints a checksum of what is in the LV.
+/// Prints a checksum of the LV's data.
 const SUM: &str = "dd if=/dev/vg/lv bs=1M count=24 iflag=direct 2>/dev/null | sha256sum";
 
 pub fn run(cluster: &mut Cluster) -> Result<()> {
@@ -22,7 +23,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     the_vg_goes_when_others_have_stopped_it(a, b)
 }
 
-/// Makes an LV that `a` uses exclusively. Returns the checksum of what was written to it.
+/// Makes an LV that `a` uses exclusively. Returns the checksum of the data that was written to it.
 fn exclusive_is_for_one(a: &Machine, b: &Machine) -> Result<String> {
     a.ok("lvm lvcreate -y -aey -L 32M -n lv vg")?;
     a.ok("dd if=/dev/urandom of=/dev/vg/lv bs=1M count=24 oflag=direct 2>/dev/null")?;
@@ -33,7 +34,7 @@ fn exclusive_is_for_one(a: &Machine, b: &Machine) -> Result<String> {
     Ok(written)
 }
 
-/// Activates the LV on both hosts; only the last one may have it exclusively.
+/// Activates the LV on both hosts; only the last one can have it exclusively.
 fn shared_is_for_both(a: &Machine, b: &Machine, written: &str) -> Result<()> {
     a.ok("lvm lvchange -an vg/lv")?;
     a.ok("lvm lvchange -asy vg/lv")?;
@@ -46,8 +47,8 @@ fn shared_is_for_both(a: &Machine, b: &Machine, written: &str) -> Result<()> {
     Ok(())
 }
 
-/// Has both hosts change the VG, at last at the same time: each must see every change. Returns the
-/// block node, on `a`, of a drive that was added.
+/// Makes both hosts change the VG, at last at the same time: each must see every change. Returns
+/// the block node, on `a`, of a drive that was added.
 fn both_change_the_vg(a: &Machine, b: &Machine) -> Result<String> {
     let (new_a, new_b) = (a.disk("d3")?, b.disk("d4")?);
     a.ok(&format!("lvm vgextend vg {new_a}"))?;
@@ -67,8 +68,8 @@ fn both_change_the_vg(a: &Machine, b: &Machine) -> Result<String> {
     Ok(new_a)
 }
 
-/// Moves the LV, which `a` has, from the first drive, on which its lock was taken, to one that `b`
-/// had not when it started the VG; `b` must still be refused.
+/// Moves the LV, which `a` has, from the first drive, on which its lock was taken, to one that was
+/// not in the VG when `b` started it; `b` must still be refused.
 fn the_lock_follows_the_data(a: &Machine, b: &Machine, added: &str, written: &str) -> Result<()> {
     a.ok(&format!("lvm lvextend -L 48M vg/lv {added}"))?;
     b.refused("lvm lvchange -aey vg/lv", 5, TAKEN)?;
@@ -90,10 +91,10 @@ fn the_lock_follows_the_data(a: &Machine, b: &Machine, added: &str, written: &st
     Ok(())
 }
 
-/// Renames and removes the VG, which is refused until the other host has stopped it.
+/// Renames and removes the VG. Both are refused until the other host has stopped it.
 fn the_vg_goes_when_others_have_stopped_it(a: &Machine, b: &Machine) -> Result<()> {
-    // lvm2's vgrename forgets to fail with the reason that it prints, and its vgremove removes LVs
-    // before it looks.
+    // lvm2's vgrename does not fail for the reason that it prints, and its vgremove removes LVs
+    // before it checks.
     let busy = |command: &str| -> Result<()> {
         let said = a.run(command)?.stderr;
         ensure!(said.contains("not stopped on other hosts"), "{command}: {said}");

@@ -8,19 +8,19 @@ use anyhow::{Result, ensure};
 use std::time::Duration;
 use testbed::wait_until;
 
-/// On drives that are also the global lock's, both paths of which have a partition `propeller`.
+/// With drives of the global lock, so that both paths have a partition `propeller`.
 pub fn partitioned(cluster: &mut Cluster) -> Result<()> {
     lose_one(cluster, &PARTITIONED, true)
 }
 
-/// On drives of which lvm names one node only.
+/// With drives of which lvm names only one node.
 pub fn plain(cluster: &mut Cluster) -> Result<()> {
     lose_one(cluster, &["d3", "d4"], false)
 }
 
 fn lose_one(cluster: &mut Cluster, drives: &[&str], partitioned: bool) -> Result<()> {
     cluster.start(&["a", "b"])?;
-    // lvm sees the first path only, as it would see a multipath device only.
+    // lvm sees only the first path, as it would see only a multipath device.
     cluster.plug_second_path("a")?;
     let (a, b) = (cluster.host("a")?, cluster.host("b")?);
     let mut nodes = String::new();
@@ -35,7 +35,7 @@ fn lose_one(cluster: &mut Cluster, drives: &[&str], partitioned: bool) -> Result
     let lock = lock_of(a, "vg/lv")?;
 
     cut(cluster, drives, &lock, "0", "1")?;
-    // The path is tried again, and found to work, before it is needed.
+    // The path is tried again, and works, before it is needed.
     cluster.drives.order("lift")?;
     wait_until(Duration::from_secs(40), "the path to work again", || {
         let said = a.lvmlockd_log().matches("works again").count();
@@ -46,13 +46,13 @@ fn lose_one(cluster: &mut Cluster, drives: &[&str], partitioned: bool) -> Result
     b.refused("lvm lvchange -aey vg/lv", 5, "LV locked by other host: vg/lv")
 }
 
-/// Cuts one path of a's: commands go by the other, and locks are refreshed by it.
+/// Cuts one path of a: commands take the other path, and refresh the locks.
 fn cut(cluster: &Cluster, drives: &[&str], lock: &str, cut: &str, left: &str) -> Result<()> {
     let a = cluster.host("a")?;
     cluster.drives.order(&format!("fault * a.{cut} mutex cut"))?;
     let begun = cluster.drives.time("d0")?;
     a.ok(&format!("lvm lvcreate -y -an -L 4M -n without{cut} vg"))?;
-    // All drives' clocks began together.
+    // The clocks of all drives started together.
     for drive in drives {
         wait_until(Duration::from_secs(30), "a refresh by the other path", || {
             let refreshed = cluster.drives.events(drive)?.into_iter().any(|event| {

@@ -1,4 +1,4 @@
-//! A host that takes a lock is told what the last one left in it.
+//! A host that takes a lock gets the value that the last holder left.
 
 use crate::cluster::Cluster;
 use crate::scenarios::make_empty_vg;
@@ -14,11 +14,11 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
         // Two readers in a row: the first one must not lose the value for the second.
         a.ok("lvm vgs vg")?;
     }
-    // lvmlockd prints the value's version; 0 stands for "not known", and makes it read all again.
+    // lvmlockd prints the value's version; 0 means "not known", and makes it read everything again.
     let log = b.lvmlockd_log();
     let given: Vec<&str> =
         log.lines().filter(|line| line.contains("VGLK res_lock rv 0 read vb")).collect();
     let known = given.iter().filter(|line| !line.ends_with("read vb 0 0 0")).count();
-    ensure!(known > 0, "b was not told the VG's value, {} times", given.len());
+    ensure!(known > 0, "b did not get the VG's value, {} times", given.len());
     Ok(())
 }

@@ -13,12 +13,12 @@ use anyhow::{Result, ensure};
 use std::time::Duration;
 use testbed::wait_until;
 
-/// The kill command does nothing.
+/// The configuration; its kill command does nothing.
 const CONFIGURATION: &str = "watchdog = \"/dev/watchdog\"\nkill_command = [\"/bin/true\"]\n";
-/// The watchdog's default timeout for the default lease.
+/// Default timeout of the watchdog for the default lease.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// a has a watchdog and writes to vg/lv, which b wants.
+/// Host a has a watchdog and writes to vg/lv, which b wants.
 fn watched(cluster: &mut Cluster) -> Result<(Audit, JobId)> {
     for name in ["a", "b"] {
         cluster.boot(name)?;
@@ -36,8 +36,9 @@ fn watched(cluster: &mut Cluster) -> Result<(Audit, JobId)> {
     Ok((audit, writer))
 }
 
-/// Waits until a was reset, and has b take the LV. Fails unless the reset was before the end of a's
-/// deciding lease, on the drives' clocks, b got the LV only after that, and a wrote nothing then.
+/// Waits until a was reset, and makes b take the LV. Fails unless the reset was before the end of
+/// a's deciding lease, on the drives' clocks, b got the LV only after that, and a wrote nothing
+/// then.
 fn reset_before_takeover(cluster: &mut Cluster, lock: &str, audit: &Audit) -> Result<()> {
     let b = cluster.host("b")?;
     let taker = b.start(UNTIL_GRANTED)?;
@@ -54,7 +55,7 @@ fn reset_before_takeover(cluster: &mut Cluster, lock: &str, audit: &Audit) -> Re
     written_by_b(cluster, audit)
 }
 
-/// a is frozen for longer than its lease. The watchdog is the first that acts when it is thawed.
+/// Host a is frozen for longer than its lease. When it is thawed, the watchdog acts first.
 pub fn frozen(cluster: &mut Cluster) -> Result<()> {
     let (audit, _) = watched(cluster)?;
     let lock = lock_of(cluster.host("a")?, "vg/lv")?;
@@ -66,7 +67,7 @@ pub fn frozen(cluster: &mut Cluster) -> Result<()> {
     written_by_b(cluster, &audit)
 }
 
-/// The drives go on taking a's data, but none of its mutex commands.
+/// The drives still take a's data, but none of its mutex commands.
 pub fn cut(cluster: &mut Cluster) -> Result<()> {
     let (audit, _) = watched(cluster)?;
     let lock = lock_of(cluster.host("a")?, "vg/lv")?;
@@ -79,7 +80,7 @@ pub fn cut(cluster: &mut Cluster) -> Result<()> {
     Ok(())
 }
 
-/// kill -9, and nobody starts it again.
+/// lvmlockd is killed with kill -9, and not started again.
 pub fn killed(cluster: &mut Cluster) -> Result<()> {
     let (audit, _) = watched(cluster)?;
     let lock = lock_of(cluster.host("a")?, "vg/lv")?;
@@ -87,7 +88,8 @@ pub fn killed(cluster: &mut Cluster) -> Result<()> {
     reset_before_takeover(cluster, &lock, &audit)
 }
 
-/// kill -9, and a start within the watchdog's time. Then an orderly stop, which stops the watchdog.
+/// lvmlockd is killed with kill -9, and started within the watchdog's time. Then an orderly stop
+/// stops the watchdog.
 pub fn restarted(cluster: &mut Cluster) -> Result<()> {
     let (audit, writer) = watched(cluster)?;
     cluster.host_mut("a")?.kill_lvmlockd()?;

@@ -1,38 +1,40 @@
-//! Blocks that say who wrote them, and when.
+//! Blocks that state their writer and the time.
 
 #![forbid(unsafe_code)]
 
 /// Bytes of a block, which is written as a whole.
 pub const BLOCK: usize = 4096;
-/// Blocks of a region. The first region of a device is everybody's; after it each host has its own.
+/// Blocks of a region. All hosts share the first region of a device; after it each host has its
+/// own.
 pub const REGION: u64 = 64;
 
-/// Bytes of a sector. Each says the same, so that a block of two writers shows.
+/// Bytes of a sector. All sectors of a block have the same text, so that a block of two writers is
+/// visible.
 const SECTOR: usize = 512;
-/// How a sector begins.
+/// Text at the start of a sector.
 const MAGIC: &str = "lvmlockd-idm-lab";
 
-/// What a block says.
+/// The text of a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp {
-    /// Which block of the device.
+    /// Number of the block on the device.
     pub block: u64,
-    /// The host that wrote it.
+    /// Host that wrote it.
     pub host: String,
-    /// Its number among the host's writes to this region, from 0.
+    /// Number among the host's writes to this region, from 0.
     pub sequence: u64,
-    /// The host's wall clock, in ms since 1970.
+    /// Wall clock of the host, in ms since 1970.
     pub at_ms: u64,
 }
 
-/// A block in memory as a device takes it without the kernel's cache.
+/// A block in memory that is aligned for a write past the kernel's cache.
 #[repr(C, align(4096))]
 pub struct Buffer(pub [u8; BLOCK]);
 
-/// What is in a block.
+/// Contents of a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// No writer's.
+    /// No write.
     Nothing,
     /// One write.
     Whole(Stamp),
@@ -41,7 +43,7 @@ pub enum Content {
 }
 
 impl Stamp {
-    /// As a block.
+    /// Encodes it as a block.
     pub fn encode(&self, buffer: &mut Buffer) {
         let Stamp { block, host, sequence, at_ms } = self;
         let text = format!("{MAGIC} {block} {host} {sequence} {at_ms}\n");
@@ -68,7 +70,7 @@ impl Stamp {
 }
 
 impl Content {
-    /// What a block shows.
+    /// The contents of a block.
     pub fn of(buffer: &Buffer) -> Content {
         let first = &buffer.0[..SECTOR];
         let same = buffer.0.chunks_exact(SECTOR).all(|sector| sector == first);

@@ -1,6 +1,6 @@
-//! Writes to a device as an application does that was told that the device is its own: past the
-//! kernel's cache, at a steady pace, in blocks of its own and in blocks that all hosts write, and
-//! on and on, whatever errors it meets. Each block says who wrote it and when.
+//! Writes to a device like an application that was granted the device: past the kernel's cache, at
+//! a steady pace, in its own blocks and in blocks that all hosts write. It never stops, whatever
+//! errors it gets. Each block states its writer and the time.
 
 #![forbid(unsafe_code)]
 
@@ -20,9 +20,9 @@ lab-writer --read DEVICE        lists what was written: block, host, sequence, t
                                 block, \"torn\" or \"misplaced\"
 ";
 
-/// Between two writes of a thread.
+/// Pause between two writes of a thread.
 const PAUSE: Duration = Duration::from_millis(40);
-/// After an error.
+/// Pause after an error.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
@@ -54,7 +54,7 @@ fn write(device: &str, host: &str, number: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes a region from its beginning to its end, again and again.
+/// Writes a region from its beginning to its end, in an endless loop.
 fn write_region(file: &File, host: &str, name: &str, region: u64) {
     let mut buffer = Buffer([0; BLOCK]);
     let mut failing = None;

@@ -1,7 +1,7 @@
-//! What a kill command prints, for the log.
+//! The output of a kill command, for the log.
 //!
-//! It prints into a file in memory. A pipe would end it by SIGPIPE if lvmlockd dies meanwhile, and
-//! stop it where nobody reads.
+//! The command prints into a file in memory. With a pipe, SIGPIPE would end the command if lvmlockd
+//! died meanwhile, and a full pipe would block it.
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::fs::File;
@@ -9,18 +9,18 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::process::Stdio;
 
-/// How much of it is read, in bytes. A command that prints more goes on all the same.
+/// Bytes that are read at most. A command that prints more is not stopped.
 const SIZE: u64 = 1 << 20;
-/// How many lines the log gets, and how many bytes of each.
+/// Lines that the log gets at most, and bytes of each line.
 const LINES: usize = 100;
 const WIDTH: usize = 400;
 
 /// The output of one command.
 pub struct Output {
     file: File,
-    /// Up to where it was read, in bytes.
+    /// Bytes read so far.
     read: u64,
-    /// How many lines were told.
+    /// Lines logged so far.
     told: usize,
 }
 
@@ -35,9 +35,9 @@ impl Output {
         self.file.try_clone().map(Stdio::from)
     }
 
-    /// The lines that are new, and at the end also the one without an end.
+    /// The new lines; `at_end` includes a last line without a newline.
     pub fn lines(&mut self, at_end: bool) -> Vec<String> {
-        // A command that opens its output anew, as `> /dev/stderr` does, makes it empty first.
+        // A command that reopens its output, as `> /dev/stderr` does, truncates the file.
         let written = self.file.metadata().map_or(0, |file| file.len()).min(SIZE);
         self.read = self.read.min(written);
         let mut bytes = vec![0; written.saturating_sub(self.read) as usize];
@@ -61,7 +61,7 @@ impl Output {
     }
 }
 
-/// A line for the log, cut off where it is too long.
+/// A line for the log, cut where it is too long.
 fn printable(line: &[u8]) -> String {
     let cut = &line[..line.len().min(WIDTH)];
     let more = if cut.len() < line.len() { "…" } else { "" };

@@ -14,15 +14,15 @@ const SYSFS: &str = "/sys";
 /// The number of `/dev/watchdog`, which is the same device as `/dev/watchdog0`.
 const WATCHDOG: (u64, u64) = (10, 130);
 
-/// A watchdog that can be fed. Dropping an open one is what a death does to it.
+/// A watchdog that can be fed. Dropping an open one has the effect of a death of the process.
 pub trait WatchdogDevice: Send {
-    /// Feeds it. Opens and starts it before, where it is closed.
+    /// Feeds it. Where it is closed, opens and starts it first.
     fn feed(&mut self) -> io::Result<()>;
-    /// Closes it without stopping it, which feeds it, too.
+    /// Closes it without stopping it, which also feeds it.
     fn leave(&mut self) -> io::Result<()>;
     /// Stops and closes it.
     fn disarm(&mut self) -> io::Result<()>;
-    /// Stops and closes it where it is open. Fails where it may run afterwards.
+    /// Stops and closes it where it is open. Fails where it may still run afterwards.
     fn undo(&mut self) -> io::Result<()>;
 }
 
@@ -53,7 +53,7 @@ pub struct KernelWatchdog {
     timeout: Duration,
     sysfs: PathBuf,
     file: Option<File>,
-    /// It was started, could not be used and could not be stopped.
+    /// Whether it was started but could be neither used nor stopped.
     stuck: bool,
 }
 
@@ -71,13 +71,14 @@ impl KernelWatchdog {
         self.file.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
-    /// The error with the key that is to be corrected.
+    /// The error with the key of the setting to correct.
     fn named(&self, error: &io::Error) -> io::Error {
         io::Error::new(error.kind(), format!("watchdog = {:?}: {error}", self.path))
     }
 
     fn start(&mut self) -> io::Result<File> {
-        // Before it is opened: opening is a start, and other devices have other side effects.
+        // Checked before the device is opened: opening starts a watchdog, and has other side
+        // effects on other devices.
         let found = fs::metadata(&self.path)?;
         if !found.file_type().is_char_device() {
             return Err(io::Error::other("it is no character device, so no watchdog"));
@@ -97,7 +98,7 @@ impl KernelWatchdog {
         })?;
         let info = support(&file)?;
         if let Err(error) = self.set_up(&file, &info) {
-            // It may have a timeout that no feeding was planned for.
+            // The device may have a timeout that the feeding was not planned for.
             self.stuck = stop(&file).is_err();
             return Err(error);
         }
@@ -105,8 +106,8 @@ impl KernelWatchdog {
         Ok(file)
     }
 
-    /// Whether the kernel says that the watchdog cannot be stopped. A kernel without
-    /// `CONFIG_WATCHDOG_SYSFS` does not say.
+    /// Whether the kernel reports that the watchdog cannot be stopped. A kernel without
+    /// `CONFIG_WATCHDOG_SYSFS` does not report it.
     fn has_no_way_out(&self, number: u64) -> bool {
         let device = match (major(number), minor(number)) {
             WATCHDOG => self.sysfs.join("class/watchdog/watchdog0"),
@@ -115,7 +116,7 @@ impl KernelWatchdog {
         fs::read(device.join("nowayout")).is_ok_and(|text| text.trim_ascii() == b"1")
     }
 
-    /// Checks that it does what we rely on, and sets its timeout.
+    /// Checks the features that this library relies on, and sets the timeout.
     fn set_up(&self, file: &File, info: &Info) -> io::Result<()> {
         if info.options & ALARMONLY != 0 {
             return Err(io::Error::other("it does not reset the host, it only gives an alarm"));
@@ -140,8 +141,8 @@ impl KernelWatchdog {
     }
 }
 
-/// What the device says of itself. Whatever does not answer is no watchdog, and nothing may be
-/// written to it.
+/// The device's description of itself. A device that does not answer is no watchdog and must not be
+/// written to.
 fn support(file: &File) -> io::Result<Info> {
     let mut info = Info::default();
     // SAFETY: the descriptor is open, and the kernel writes one `struct watchdog_info`.
@@ -158,7 +159,7 @@ fn no_way_out() -> io::Error {
     )
 }
 
-/// Tells a watchdog that it shall stop when it is closed.
+/// Makes a watchdog stop when it is closed.
 fn stop(mut file: &File) -> io::Result<()> {
     file.write_all(b"V")
 }
@@ -181,7 +182,7 @@ impl WatchdogDevice for KernelWatchdog {
     fn disarm(&mut self) -> io::Result<()> {
         let number = self.open()?.metadata()?.rdev();
         if self.has_no_way_out(number) {
-            // Made so since it was started. Fed, it does no harm.
+            // The setting was changed after the start. A feed keeps the watchdog harmless.
             self.feed()?;
             return Err(self.named(&no_way_out()));
         }
@@ -229,7 +230,7 @@ mod tests {
         let fifo = directory.path().join("fifo");
         nix::unistd::mkfifo(&fifo, Mode::S_IRWXU).unwrap();
         assert!(refused(&fifo).contains("no character device"));
-        // Whoever writes to that one is told that there is no space.
+        // A write to `/dev/full` fails for lack of space.
         assert!(refused(Path::new("/dev/full")).contains("does not answer as a watchdog"));
         assert!(refused(&directory.path().join("absent")).contains("No such file"));
     }

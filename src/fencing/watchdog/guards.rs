@@ -1,4 +1,4 @@
-//! Until when the locks of this host are safe, those of a VG all together.
+//! Dates until which the locks of this host are safe, one date per VG.
 
 use crate::fencing::safe_note::Dates;
 use core::cmp::Reverse;
@@ -6,14 +6,14 @@ use idm_engine::Instant;
 use idm_protocol::ResourceId;
 use std::collections::{BinaryHeap, HashMap};
 
-/// Until when the locks of each VG are safe that are in use.
+/// For each VG, the dates until which its locks in use are safe.
 #[derive(Default)]
 pub struct VgGuards {
     vgs: HashMap<ResourceId, Guards>,
 }
 
 impl VgGuards {
-    /// Takes note of until when a VG's lock is safe; `None`: it is not in use.
+    /// Records the date until which a VG's lock is safe; `None` means not in use.
     pub fn set(&mut self, vg: ResourceId, lock: u64, until: Option<Instant>) {
         if until.is_some() {
             self.vgs.entry(vg).or_default().set(lock, until);
@@ -22,24 +22,24 @@ impl VgGuards {
         }
     }
 
-    /// The first date of each VG that has locks in use.
+    /// The earliest date of each VG that has locks in use.
     pub fn firsts(&mut self) -> Dates {
         self.vgs.retain(|_, guards| guards.first().is_some());
         self.vgs.iter_mut().filter_map(|(&vg, guards)| Some((vg, guards.first()?))).collect()
     }
 }
 
-/// The dates of all locks that are in use, and the first of them. A date that moves on, as each
-/// refresh makes it do, costs next to nothing: the heap learns of it when it matters.
+/// The dates of all locks in use, and the earliest of them. Each refresh moves a date on, which is
+/// cheap: the heap is updated only when its first entry is needed.
 #[derive(Default)]
 pub struct Guards {
     until: HashMap<u64, Instant>,
-    /// For every lock an entry that is not later than its date, and others that are void.
+    /// For every lock one entry that is not later than its date; other entries are void.
     heap: BinaryHeap<Reverse<(Instant, u64)>>,
 }
 
 impl Guards {
-    /// Takes note of until when a lock is safe; `None`: it is not in use.
+    /// Records the date until which a lock is safe; `None` means not in use.
     pub fn set(&mut self, lock: u64, until: Option<Instant>) {
         let before = match until {
             Some(until) => self.until.insert(lock, until),
@@ -50,14 +50,14 @@ impl Guards {
         }
     }
 
-    /// The first date; `None` where no lock is in use.
+    /// The earliest date; `None` where no lock is in use.
     pub fn first(&mut self) -> Option<Instant> {
         while let Some(&Reverse((noted, lock))) = self.heap.peek() {
             match self.until.get(&lock) {
                 Some(&until) if until == noted => return Some(until),
                 Some(&until) => {
                     self.heap.pop();
-                    // A void entry of a lock whose date was once earlier is replaced, too.
+                    // This also replaces a void entry of a lock whose date was once earlier.
                     if until > noted {
                         self.heap.push(Reverse((until, lock)));
                     }

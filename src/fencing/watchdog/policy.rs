@@ -1,30 +1,28 @@
-//! Whether the watchdog is fed. Pure: the clock, the locks and the device are told to it.
+//! The decision whether to feed the watchdog. Pure: clock, locks and device are arguments.
 //!
-//! A feed at a moment promises that the host runs for the watchdog's timeout from then on. So it is
-//! allowed as long as every lock in use is safe for longer than that, and nothing else needs to be
-//! known of renewal, of kill commands, or of whether the reactor still lives: what nobody renews,
-//! runs out.
+//! A feed lets the host run for the watchdog's timeout from that moment on. So it is allowed as
+//! long as every lock in use is safe for longer than that. Nothing else needs to be known of
+//! renewal, of kill commands or of the reactor: a date that is not renewed expires.
 //!
-//! When lvmlockd dies the kernel closes the device and feeds the watchdog once more while it does.
-//! That is harmless while feeding is allowed. So that it is harmless afterwards, too, the last feed
-//! that is allowed *is* such a close ([`Step::Leave`]): a death can add nothing then.
+//! When lvmlockd dies, the kernel closes the device, and closing feeds the watchdog once more. That
+//! is harmless while feeding is allowed. To make it harmless afterwards as well, the last allowed
+//! feed *is* such a close ([`Step::Leave`]): a death after it adds nothing.
 
 use crate::fencing::Feeding;
 use core::time::Duration;
 use idm_engine::Instant;
 
-/// What the watchdog is needed for.
+/// The need for the watchdog.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Need {
-    /// Until when all locks are safe that are in use or about to be taken; `None` where there is
-    /// none.
+    /// Date until which all locks in use or about to be taken are safe; `None` where there is none.
     pub first: Option<Instant>,
-    /// Nothing will be taken soon.
+    /// Whether no lock will be taken soon.
     pub rest: bool,
 }
 
 impl Need {
-    /// Whether the next step must not wait for its time. Later dates are seen early enough.
+    /// Whether the next step must be taken now. For a later date the planned time is early enough.
     pub fn is_more_urgent_than(&self, before: &Need) -> bool {
         let earlier = match (self.first, before.first) {
             (Some(now), Some(before)) => now < before,
@@ -34,12 +32,12 @@ impl Need {
     }
 }
 
-/// What is to be done with the device.
+/// A step to be taken with the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Nothing.
     Wait,
-    /// Feed it; open it and start it before where it is closed.
+    /// Feed it; where it is closed, open and start it first.
     Feed,
     /// Feed it for the last time, by closing it without stopping it.
     Leave,
@@ -47,18 +45,18 @@ pub enum Step {
     Disarm,
 }
 
-/// What is known of the device.
+/// The known state of the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DeviceState {
     /// Stopped.
     Off,
-    /// Open; last fed then.
+    /// Open; last fed at this time.
     Fed(Instant),
-    /// Closed and running; last fed then.
+    /// Closed and running; last fed at this time.
     Left(Instant),
 }
 
-/// The decision.
+/// The decision and the state that it depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct Policy {
     feeding: Feeding,
@@ -67,17 +65,17 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// The watchdog was not started by us.
+    /// A policy for a watchdog that this library has not started.
     pub fn new(feeding: Feeding) -> Policy {
         Policy { feeding, state: DeviceState::Off, idle_since: None }
     }
 
-    /// The watchdog was left running by an earlier life of lvmlockd.
+    /// A policy for a watchdog that an earlier lvmlockd left running.
     pub fn left(feeding: Feeding, now: Instant) -> Policy {
         Policy { feeding, state: DeviceState::Left(now), idle_since: None }
     }
 
-    /// The times that are kept.
+    /// The feeding times in use.
     pub fn feeding(&self) -> &Feeding {
         &self.feeding
     }
@@ -92,7 +90,7 @@ impl Policy {
         self.state != DeviceState::Off
     }
 
-    /// What to do now.
+    /// The step to take now.
     pub fn step(&mut self, need: Need, now: Instant) -> Step {
         if let Some(first) = need.first {
             self.idle_since = None;
@@ -106,7 +104,7 @@ impl Policy {
         if self.state == DeviceState::Off {
             return Step::Wait;
         }
-        // One lvm command often follows the other.
+        // One lvm command often follows another.
         let since = *self.idle_since.get_or_insert(now);
         match need.rest || now.since(since) >= self.feeding.interval {
             true => Step::Disarm,
@@ -114,7 +112,7 @@ impl Policy {
         }
     }
 
-    /// A step was carried out, begun at `at`.
+    /// Records that a step was carried out, begun at `at`.
     pub fn done(&mut self, step: Step, at: Instant) {
         self.state = match step {
             Step::Wait => self.state,
@@ -124,7 +122,7 @@ impl Policy {
         };
     }
 
-    /// How long to wait for the next step where nothing changes.
+    /// The wait before the next step if nothing changes.
     pub fn pause(&self) -> Option<Duration> {
         (self.state != DeviceState::Off).then_some(self.feeding.interval)
     }
@@ -163,11 +161,11 @@ mod tests {
         Need { first: Some(until), ..NONE }
     }
 
-    /// A kernel's watchdog, and whoever opened it.
+    /// A kernel's watchdog and the process that opened it.
     struct Kernel {
         timeout: Duration,
         open: bool,
-        /// When it resets the host.
+        /// Time at which it resets the host.
         resets: Option<Instant>,
     }
 
@@ -185,7 +183,7 @@ mod tests {
             }
         }
 
-        /// kill -9: an open device is fed by being closed.
+        /// kill -9: closing an open device feeds it.
         fn opener_dies(&mut self, now: Instant) {
             if core::mem::take(&mut self.open) {
                 self.resets = Some(now + self.timeout);
@@ -210,7 +208,7 @@ mod tests {
         assert_eq!(policy.step(NONE, at(20)), Step::Feed);
         assert_eq!(policy.step(NONE, at(2_519)), Step::Feed);
         assert_eq!(policy.step(NONE, at(2_520)), Step::Disarm);
-        // Used again in between, it begins anew.
+        // Use in between starts the idle time anew.
         policy.step(safe(at(60_000)), at(2_521));
         assert_eq!(policy.step(NONE, at(2_522)), Step::Feed);
         assert_eq!(policy.step(Need { rest: true, ..NONE }, at(2_523)), Step::Disarm);
@@ -230,16 +228,16 @@ mod tests {
         assert_eq!(policy.step(safe(at(100_000)), at(88_001)), Step::Wait);
         assert!(!policy.is_fed() && policy.pause().is_some());
         assert_eq!(policy.step(safe(at(140_000)), at(90_000)), Step::Feed);
-        // Given up instead: it must be stopped, although it is closed.
+        // Locks are given up instead: the watchdog must be stopped, although it is closed.
         assert_eq!(policy.step(Need { rest: true, ..NONE }, at(90_000)), Step::Disarm);
-        // A lock that is lost already is never fed for.
+        // The watchdog is never fed for a lock that is lost already.
         assert_eq!(policy.step(safe(at(0)), at(90_000)), Step::Wait);
         assert!(!policy.is_dead(at(100_000)) && policy.is_dead(at(110_000)));
     }
 
     proptest! {
-        /// A lock that is refreshed, as long as it is, and its host, whose lvmlockd may die at any
-        /// moment. Ticks come late by up to what the library needs to notice.
+        /// A lock that is refreshed for some time, on a host whose lvmlockd may die at any moment.
+        /// Ticks are late by up to the time that the library needs to notice.
         #[test]
         fn the_host_is_reset_before_its_lock_is_lost_and_not_without_need(
             refreshed in 0u64..8,

@@ -1,7 +1,7 @@
-//! The thread that moves votes, under schedules that the test decides.
+//! The thread that moves votes, under thread schedules that the test decides.
 
 use super::*;
-use crate::lock::ResourceKey;
+use crate::lock::{ResourceKey, ValBlk};
 use crate::lockspace::Held;
 use crate::recovery::schedules::{Bequest, Files, lv};
 use crate::sys::sync::mpsc;
@@ -9,7 +9,8 @@ use crate::sys::sync::scheduled::{Race, STILL, any, finds, holds};
 use idm_engine::Request;
 use idm_protocol::Mode;
 
-/// Has the votes of what is left, and of what `state` has, moved when they are ready.
+/// Starts the thread that moves the votes of the orphan, and of the locks in `state`, when they are
+/// ready.
 fn start(left: &Bequest, state: &Arc<Mutex<ManagerState>>, ready: Receiver<ResourceId>) {
     let moving = Votes {
         state: Arc::downgrade(state),
@@ -20,8 +21,8 @@ fn start(left: &Bequest, state: &Arc<Mutex<ManagerState>>, ready: Receiver<Resou
     moving.start(ready).unwrap();
 }
 
-/// An orphan's votes move while a request has it, or wants it, and may put it back: what is noted
-/// is what votes, and what the request was told.
+/// An orphan's votes move while a request has or wants the orphan, and may put it back: the noted
+/// drives are those that vote and those that the request was given.
 fn votes_move(files: &Files) {
     let (votes, ready) = mpsc::channel();
     let left = Bequest::with_votes(files, votes);
@@ -50,9 +51,9 @@ fn votes_that_move_under_a_request_are_found() {
     finds(Race::MoveUnheld, STILL, move || votes_move(&files));
 }
 
-/// A lock becomes shared, or exclusive, while its votes are to be moved: as
-/// [`Manager::convert`](crate::manager::Manager::convert), the note says nothing that core was not
-/// told.
+/// A lock becomes shared or exclusive while its votes are to be moved: as with
+/// [`Manager::convert`](crate::manager::Manager::convert), the note has nothing that core does not
+/// know.
 fn a_mode_changes_while_votes_move(files: &Files, mode: Mode) {
     const LONG: Duration = Duration::from_secs(77);
     let (votes, ready) = mpsc::channel();
@@ -71,7 +72,8 @@ fn a_mode_changes_while_votes_move(files: &Files, mode: Mode) {
     note(before);
     let saved = store.lock(&lv()).unwrap();
     let lockspace = left.lockspace.clone();
-    let held = Held { lockspace, spec: spec.clone(), mode: before, saved };
+    let held =
+        Held { lockspace, spec: spec.clone(), mode: before, saved, value: ValBlk::default() };
     state.lock().resources.insert(ResourceKey(1), held);
     start(&left, &state, ready);
     runtime.spread(vec![lv()], left.members.clone());
@@ -82,7 +84,7 @@ fn a_mode_changes_while_votes_move(files: &Files, mode: Mode) {
     if mode == Mode::Exclusive {
         note(mode);
     }
-    // No votes are being moved now.
+    // With the mutex held, no votes are being moved.
     let _state = state.lock();
     assert_eq!(store.lock(&lv()).unwrap().mode(), mode, "noted is another mode");
 }

@@ -1,4 +1,4 @@
-//! One lock: its engine, the requests that wait for it, and who is answered when.
+//! One lock: its engine, the requests that wait for it, and the answers to them.
 
 use crate::lock::{LockSpec, RequestResult, Role};
 use crate::runtime::engine::Engine;
@@ -7,45 +7,46 @@ use idm_engine::{Command, DriveRef, Instant, Member, Outcome, Request, RequestEr
 use idm_protocol::{Mode, Reply};
 use std::collections::{HashSet, VecDeque};
 
-/// One lock and what waits for it.
+/// One lock and its requests.
 pub(super) struct Entry {
     pub(super) spec: LockSpec,
-    /// `None`: it panicked. What it held is lost, not free.
+    /// Engine of the lock. `None` after a panic; a lock that it held is then lost, not free.
     pub(super) engine: Option<Engine>,
     pub(super) current: Option<Pending>,
     pub(super) waiting: VecDeque<(Request, Pending)>,
     settle: Option<Settle>,
-    /// Commands without an answer; one of each drive at most.
+    /// Commands without an answer; at most one per drive.
     outstanding: Vec<Outstanding>,
-    /// The request that the lock was granted to.
+    /// Request that the lock was granted to.
     pub(super) granted: Option<u64>,
     pub(super) members: Vec<Member>,
-    /// It was put on other drives than those that it was taken on.
+    /// Whether it was put on other drives than those that it was taken on.
     pub(super) spread: bool,
     /// Drives that are ready to vote in place of its members.
     pub(super) ready: Option<Vec<DriveRef>>,
-    /// Those that lost it.
+    /// Drives that lost the lock.
     pub(super) lost_on: Vec<DriveRef>,
-    /// A membership that shall be held.
+    /// Whether this is a membership that is to be held.
     pub(super) joined: bool,
     pub(super) rejoin_at: Option<Instant>,
-    /// How it is counted as held.
+    /// Mode in which the metrics count it as held.
     pub(super) counted: Option<Mode>,
-    /// Whoever it was granted to has not given it up, whatever has become of it.
+    /// Whether its holder has not given it up, even if it is lost.
     in_use: bool,
-    /// Its owner was told that it is about to be lost, or lost, and it was neither renewed in time
-    /// since nor given up.
+    /// Whether its owner was warned that it is lost or about to be lost, and it was neither renewed
+    /// in time nor given up since.
     alarmed: bool,
-    /// When a panicked lock is forgotten.
+    /// Time at which a lock whose engine panicked is forgotten.
     pub(super) forget_at: Option<Instant>,
     pub(super) timer: Option<Instant>,
 }
 
-/// A request, apart from what the engine is told.
+/// A request, without the part for the engine.
 pub(super) struct Pending {
     pub(super) id: u64,
     pub(super) kind: PendingKind,
-    /// For whom; `None` for the reactor's own, which are for whom the lock was last taken.
+    /// Lock and owner; `None` for the reactor's own requests, which are for the last owner of the
+    /// lock.
     pub(super) spec: Option<LockSpec>,
     pub(super) waiter: Option<Sender<RequestResult>>,
     pub(super) abandoned: bool,
@@ -54,15 +55,15 @@ pub(super) struct Pending {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PendingKind {
     Acquire,
-    /// Of what this host held before lvmlockd was started: not refused for a killed lockspace,
-    /// because what it holds still keeps others out.
+    /// Adoption of a lock that this host held before lvmlockd was started. Not refused for a killed
+    /// lockspace, because the lock still keeps other hosts out.
     Adopt,
     Convert(Mode),
     Release,
 }
 
 impl PendingKind {
-    /// Whether a killed lockspace is refused it.
+    /// Whether it is refused for a killed lockspace.
     fn wants_more(self) -> bool {
         matches!(self, PendingKind::Acquire | PendingKind::Convert(Mode::Exclusive))
     }
@@ -83,12 +84,12 @@ struct Outstanding {
     unlock: bool,
 }
 
-/// Somebody waits until most drives have taken a release.
+/// A caller that waits until most drives have taken a release.
 struct Settle {
     waiter: Sender<RequestResult>,
-    /// Those that have not.
+    /// Drives that have not.
     drives: HashSet<DriveRef>,
-    /// How many of them need not be waited for.
+    /// Number of them that need not be waited for.
     allowed: usize,
 }
 
@@ -106,7 +107,7 @@ impl Pending {
 }
 
 impl Entry {
-    /// A lock that nobody has asked for yet.
+    /// A lock that was not requested yet.
     pub(super) fn new(spec: LockSpec, engine: Engine) -> Entry {
         Entry {
             spec,
@@ -130,26 +131,26 @@ impl Entry {
         }
     }
 
-    /// Adds a request to those that wait.
+    /// Adds a request to the queue.
     pub(super) fn add(&mut self, request: Request, pending: Pending) {
         if pending.kind == PendingKind::Release {
             self.set_in_use(false);
             self.set_alarmed(false);
             self.joined = false;
             self.rejoin_at = None;
-            // Attempts of ours to take a membership again are void.
+            // The reactor's own attempts to take the membership again are void.
             self.waiting.retain(|(_, it)| it.kind != PendingKind::Acquire || it.waiter.is_some());
         }
         self.waiting.push_back((request, pending));
     }
 
-    /// Nobody waits for a request any more: undoes what comes of it.
+    /// Undoes the effect of a request that no caller waits for any more.
     pub(super) fn abandon(&mut self, id: u64) {
         if let Some(current) = self.current.as_mut().filter(|current| current.id == id) {
             current.abandoned = true;
             current.waiter = None;
         } else if self.granted == Some(id) {
-            // It was answered just when the caller gave up.
+            // The answer came just when the caller gave up.
             log::warn!("{}: granted too late, releasing it", self.spec);
             self.set_in_use(false);
             self.waiting.push_front(release());
@@ -159,7 +160,7 @@ impl Entry {
         }
     }
 
-    /// Takes note of a command that goes to a drive.
+    /// Records a command that goes to a drive.
     pub(super) fn sent(&mut self, token: Token, drive: DriveRef, unlock: bool) {
         self.outstanding.push(Outstanding { token, drive, unlock });
     }
@@ -169,7 +170,7 @@ impl Entry {
         self.outstanding.is_empty()
     }
 
-    /// It belongs to another lockspace from now on.
+    /// Assigns the lock to another lockspace.
     pub(super) fn own(&mut self, spec: LockSpec) {
         let (in_use, alarmed) = (self.in_use, self.alarmed);
         self.set_in_use(false);
@@ -179,7 +180,7 @@ impl Entry {
         self.set_alarmed(alarmed);
     }
 
-    /// Takes note of whether somebody relies on the lock. Memberships are nobody's.
+    /// Sets whether the lock is in use. A membership never is.
     pub(super) fn set_in_use(&mut self, in_use: bool) {
         let in_use = in_use && self.spec.role != Role::Membership;
         if core::mem::replace(&mut self.in_use, in_use) != in_use {
@@ -187,7 +188,7 @@ impl Entry {
         }
     }
 
-    /// Takes note of whether the lock is in danger.
+    /// Sets whether the lock is in danger.
     pub(super) fn set_alarmed(&mut self, alarmed: bool) {
         if core::mem::replace(&mut self.alarmed, alarmed) != alarmed {
             self.spec.owner.count_in_danger(alarmed);
@@ -198,19 +199,19 @@ impl Entry {
         self.alarmed
     }
 
-    /// Whether somebody relies on the lock.
+    /// Whether the lock is in use.
     pub(super) fn is_in_use(&self) -> bool {
         self.in_use
     }
 
-    /// Until when the lock is safe, if it protects a volume group that is in use. What is lost is
-    /// not safe at all.
+    /// The time until which the lock is safe, if it protects a volume group that is in use. A lost
+    /// lock is not safe at any time.
     pub(super) fn guard(&self) -> Option<Instant> {
         let guarded = self.in_use && self.spec.owner.kill.is_some();
         guarded.then(|| self.safe_until().unwrap_or_default())
     }
 
-    /// How the lock is held; `None` where other hosts may have it by now.
+    /// The mode in which the lock is held; `None` where other hosts may have it by now.
     pub(super) fn safe_mode(&self, now: Instant) -> Option<Mode> {
         self.safe_until().filter(|&until| now < until)?;
         self.engine.as_ref()?.mode()
@@ -224,7 +225,7 @@ impl Entry {
         self.engine.as_ref()?.safe_until()
     }
 
-    /// Whether somebody waits for what becomes of the lock.
+    /// Whether a caller waits for a result of the lock.
     pub(super) fn is_awaited(&self) -> bool {
         self.current.is_some() || self.settle.is_some()
     }
@@ -276,7 +277,8 @@ impl Entry {
         if let Some(spec) = pending.spec.take().filter(|_| acquires) {
             self.own(spec);
         }
-        // Before the engine is called: if it panics, it must be known who waits, and for whom.
+        // Set before the engine is called: if it panics, the waiting caller and the owner must be
+        // known.
         self.current = Some(pending);
         let begun = self.engine.as_mut().map(|engine| engine.request(request, now));
         if let Some(Err(error)) = begun {
@@ -298,7 +300,8 @@ impl Entry {
             self.ready = None;
         }
         self.members = members.unwrap_or_else(|| core::mem::take(&mut self.members));
-        // The lock moves on: whoever waits for an earlier release has waited enough.
+        // The lock has a new request: a caller that waits for an earlier release gets its answer
+        // now.
         self.end_settle();
     }
 
@@ -312,14 +315,14 @@ impl Entry {
         self.waiting.push_back((request, internal(PendingKind::Acquire)));
     }
 
-    /// Answers a release when more than half of the drives that hold something have taken it: the
-    /// next host to ask then gets a majority.
+    /// Answers a release when more than half of the drives that hold the lock have taken it: the
+    /// next host that requests the lock then gets a majority.
     pub(super) fn settle(&mut self, mut pending: Pending) {
         let drives: HashSet<DriveRef> = self.outstanding.iter().map(|out| out.drive).collect();
         match pending.waiter.take() {
             Some(waiter) if !drives.is_empty() => {
-                // A membership is given up on the way out: who counts hosts reads any majority, and
-                // nobody is left to follow up if the process ends.
+                // A membership is given up at the end: other hosts count on any majority of drives,
+                // and if the process ends, nothing follows up.
                 let all = self.spec.role == Role::Membership;
                 let allowed = if all { 0 } else { (drives.len() - 1) / 2 };
                 self.settle = Some(Settle { waiter, drives, allowed });
@@ -342,8 +345,8 @@ impl Entry {
         }
     }
 
-    /// Answers whoever waits for the lock for a killed lockspace; what is under way is undone when
-    /// it ends.
+    /// Refuses all waiting requests of a killed lockspace; a request that is under way is undone
+    /// when it ends.
     pub(super) fn refuse_more(&mut self) {
         if let Some(current) = &mut self.current {
             if current.kind.wants_more() && self.spec.owner.is_killed() {
@@ -360,7 +363,7 @@ impl Entry {
         });
     }
 
-    /// Answers everybody who waits for the lock, whose engine panicked.
+    /// Answers all waiting requests of a lock whose engine panicked.
     pub(super) fn refuse_all(&mut self) {
         self.outstanding.clear();
         self.joined = false;
@@ -378,7 +381,7 @@ impl Entry {
     }
 }
 
-/// A request of the reactor's own.
+/// One of the reactor's own requests.
 fn internal(kind: PendingKind) -> Pending {
     Pending { id: u64::MAX, kind, spec: None, waiter: None, abandoned: false }
 }

@@ -1,4 +1,4 @@
-//! What a lock's engine tells: the end of a request, the loss of a lock, and what is only news.
+//! Events of a lock's engine: the end of a request, the loss of a lock, and notices for the log.
 
 use super::Reactor;
 use super::entry::{Entry, PendingKind, demote, release};
@@ -21,7 +21,9 @@ impl Reactor {
             }
             Event::Regained => {
                 self.metrics.regained();
-                log::warn!("{spec}: regained, nobody had taken it while its lease had run out");
+                log::warn!(
+                    "{spec}: held again, no other host had taken it after its lease had run out"
+                );
                 entry.set_alarmed(false);
             }
             Event::Lost(loss) => {
@@ -42,7 +44,7 @@ impl Reactor {
             Event::VotesReady { members } => {
                 entry.ready = Some(members);
                 if let Some(votes) = &self.settings.votes {
-                    // After the manager's end nobody is interested.
+                    // After the manager's end there is no receiver.
                     let _ = votes.send(entry.spec.resource);
                 }
             }
@@ -56,8 +58,8 @@ impl Reactor {
         };
         match &outcome {
             Outcome::Granted(_) | Outcome::Adopted(_) => {
-                // What an earlier lvmlockd left may be in use, whoever has asked for it now: it is
-                // not given back because nobody waits for the answer.
+                // A lock that an earlier lvmlockd left may be in use. So it is not given back only
+                // because no caller waits for the answer.
                 let adopted = matches!(outcome, Outcome::Adopted(_));
                 entry.granted = (!adopted).then_some(pending.id);
                 entry.set_alarmed(false);
@@ -110,14 +112,14 @@ impl Reactor {
                 );
             }
             Notice::TookOverOwn { drive } => log::info!(
-                "{spec}: took over on {} what this host had left there",
+                "{spec}: took over on {} the record that this host had left there",
                 self.drives.name(drive)
             ),
             Notice::DriveLost { drive } => {
                 if !entry.lost_on.contains(&drive) {
                     entry.lost_on.push(drive);
                 }
-                // A drive that was reset has lost them all: one is news, thousands are noise.
+                // A drive that was reset has lost all of its locks: only the first one is logged.
                 let told = self.told.insert(drive, now);
                 let news = told.is_none_or(|told| now.since(told) > self.settings.timing.lease);
                 let (level, others) = match news {
@@ -132,7 +134,7 @@ impl Reactor {
                 );
             }
             Notice::DriveGained { drive } => {
-                // Of a lock that has just been taken, the last drives often come later.
+                // For a lock that has just been taken, the last drives often answer later.
                 if let Some(at) = entry.lost_on.iter().position(|&lost| lost == drive) {
                     entry.lost_on.swap_remove(at);
                     log::debug!("{spec}: held on {} again", self.drives.name(drive));

@@ -1,4 +1,4 @@
-//! Locks that are lost or about to be: whom that is told, and the kill command.
+//! Locks that are lost or about to be: the alarm to their owner, and the kill command.
 
 use super::Reactor;
 use super::entry::Entry;
@@ -14,7 +14,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 impl Reactor {
-    /// Tells a lock's owner that it cannot be kept, when that is due.
+    /// Warns a lock's owner, when it is due, that the lock cannot be kept.
     pub(super) fn alarm(&mut self, entry: &mut Entry, now: Instant) {
         if self.alarm_at(entry).is_none_or(|at| at > now) {
             return;
@@ -36,7 +36,7 @@ impl Reactor {
         self.failures.push(LockFailure { owner, why, until: Some(until) });
     }
 
-    /// When the owner of a lock has to be told that it cannot be kept.
+    /// The time at which the owner of a lock has to be warned that it cannot be kept.
     pub(super) fn alarm_at(&self, entry: &Entry) -> Option<Instant> {
         if entry.is_alarmed() || !entry.is_in_use() || entry.spec.role == Role::Membership {
             return None;
@@ -55,8 +55,9 @@ impl Reactor {
         self.failures.push(LockFailure { owner: entry.spec.owner.clone(), why, until: None });
     }
 
-    /// A lock's engine panicked. Nobody knows what it holds, so it is neither granted nor freed
-    /// until every lease that it may have has run out and every command has reached its drive.
+    /// Handles a lock whose engine panicked. Its state is not known, so it is neither granted nor
+    /// freed until every lease that it may have has run out and every command has reached its
+    /// drive.
     pub(super) fn condemn(&mut self, entry: &mut Entry, panic: &(dyn Any + Send)) {
         let why = format!("internal error in {}: {}", entry.spec, panic_text(panic));
         log::error!("{why}");
@@ -66,9 +67,9 @@ impl Reactor {
         self.lost(entry, why, LossKind::Internal);
     }
 
-    /// A lockspace has lost a lock, or is about to: its VG must not be used any longer. The kill
-    /// command is run once for a danger, which ends when all locks are safe again or given back:
-    /// one that did nothing then has another try.
+    /// Handles a lockspace that has lost a lock or is about to: its VG must not be used any longer.
+    /// The kill command is run once per danger. A danger ends when all locks are safe again or
+    /// given back; the next one runs the command again.
     pub(super) fn fail(&mut self, failure: LockFailure) {
         let LockFailure { owner, why, until } = failure;
         let Some(vg) = owner.kill.clone() else {
@@ -76,7 +77,7 @@ impl Reactor {
             return;
         };
         if !owner.set_killed() {
-            // The volume group was told of, and has as many of these lines as locks.
+            // The volume group is logged already; this line comes once per lock.
             log::debug!("{why}");
             return;
         }
@@ -86,7 +87,7 @@ impl Reactor {
         let before = before.map(|at| self.killings.swap_remove(at).1);
         let runs = before.is_some_and(|killing| killing.runs());
         if !runs {
-            // Before anything is said of it: the log may be slow.
+            // Done before anything is logged: the log may be slow.
             self.kill(owner.clone(), words.clone());
         }
         log::error!(
@@ -95,7 +96,7 @@ impl Reactor {
              answer",
             words.join(" ")
         );
-        // Core can process kill and drop only when no lock call keeps it waiting.
+        // Core can process kill and drop only while no lock call blocks it.
         for entry in self.locks.values_mut() {
             entry.refuse_more();
         }
@@ -109,7 +110,7 @@ impl Reactor {
     fn kill(&self, owner: Arc<Owner>, words: Vec<String>) {
         let (mailbox, killed) = (self.mailbox.clone(), owner.clone());
         let run = kill::run(words, move |ended| {
-            // After the reactor's end nobody is interested.
+            // After the reactor's end there is no receiver.
             let message = Message::KillEnded { owner: killed, ended };
             let _ =
                 if planted!(KillEndLeft) { mailbox.leave(message) } else { mailbox.send(message) };
@@ -120,15 +121,15 @@ impl Reactor {
         }
     }
 
-    /// The kill command for a lockspace has ended.
+    /// Handles the end of the kill command for a lockspace.
     pub(super) fn kill_ended(&mut self, owner: &Arc<Owner>, ended: &kill::Ended) {
         let killing = self.killings.iter_mut().find(|(it, _)| Arc::ptr_eq(it, owner));
         let note = killing.and_then(|(_, killing)| killing.ended(ended, clock::now()));
         note.into_iter().for_each(|note| note.log());
     }
 
-    /// Reminds of lockspaces that lost their locks and still have some in use, and runs kill
-    /// commands again that are to be.
+    /// Logs reminders for lockspaces that lost their locks and still have some in use, and repeats
+    /// kill commands that are due.
     pub(super) fn remind(&mut self, now: Instant) {
         let mut again = Vec::new();
         self.killings.retain_mut(|(owner, killing)| {

@@ -1,4 +1,4 @@
-//! What the reactor is told, and what it tells itself of locks that are lost.
+//! Messages to the reactor, and its own record of a lock that is lost.
 
 use crate::fencing::kill;
 use crate::lock::{LockSpec, Owner, RequestResult};
@@ -7,27 +7,27 @@ use idm_engine::{DriveRef, Instant, Member, Request, Token};
 use idm_protocol::{Mode, Reply, ResourceId};
 use std::sync::Arc;
 
-/// What the reactor is told.
+/// A message to the reactor.
 pub enum Message {
     /// Begin a request.
     Request { spec: LockSpec, request: Request, id: u64, waiter: Option<Sender<RequestResult>> },
-    /// Nobody waits for a request any more: undo what comes of it.
+    /// No caller waits for a request any more: undo its effect.
     Abandon { resource: ResourceId, id: u64 },
     /// Put held locks on further drives.
     Spread { resources: Vec<ResourceId>, drives: Vec<Member> },
-    /// Tell which drives are ready to vote for a lock.
+    /// Report the drives that are ready to vote for a lock.
     VotesReady { resource: ResourceId, waiter: Sender<Option<Vec<DriveRef>>> },
-    /// Let them vote, and tell whether they do.
+    /// Let drives vote, and report whether they do.
     MoveVotes { resource: ResourceId, drives: Vec<DriveRef>, waiter: Sender<bool> },
-    /// A held lock belongs to another lockspace from now on.
+    /// Assign a held lock to another lockspace.
     Own { spec: LockSpec },
-    /// A lockspace has lost what it needs.
+    /// Kill a lockspace.
     Fail { owner: Arc<Owner>, why: String, until: Option<Instant> },
-    /// Tell how a lock is held.
+    /// Report the mode in which a lock is held.
     Mode { resource: ResourceId, waiter: Sender<Option<Mode>> },
     /// A drive answered.
     Reply { lock: u64, token: Token, reply: Reply },
-    /// Drop the sender when all commands that are on their way have been answered.
+    /// Drop the sender when all commands on their way have been answered.
     Drain(Sender<()>),
     /// The kill command for a lockspace has ended.
     KillEnded { owner: Arc<Owner>, ended: kill::Ended },
@@ -39,6 +39,6 @@ pub enum Message {
 pub(super) struct LockFailure {
     pub(super) owner: Arc<Owner>,
     pub(super) why: String,
-    /// When other hosts may have it; `None` where one may already.
+    /// Time from which other hosts may have it; `None` where one may have it already.
     pub(super) until: Option<Instant>,
 }

@@ -8,14 +8,14 @@ const JOBS: usize = 4;
 /// The shortest time-out of a command.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// What became of commands, by their number.
+/// Results of commands, by their number.
 #[derive(Default)]
 struct Ledger {
     executed: Unscheduled<[u32; JOBS]>,
     answers: Unscheduled<[Vec<Reply>; JOBS]>,
 }
 
-/// A path that takes note of which commands it is given.
+/// A path that records the commands that it gets.
 struct Counting(Arc<Ledger>);
 
 impl DrivePath for Counting {
@@ -39,7 +39,7 @@ impl DrivePath for Counting {
     }
 }
 
-/// The command of that number.
+/// The command with this number.
 fn command(number: usize) -> DriveCommand {
     let record = Record { modified_ms: number as u64, ..Record::end_of_table() };
     match any(4) {
@@ -61,7 +61,7 @@ impl Jobs {
         let (ledger, answered) = (self.ledger.clone(), self.answered.clone());
         let done = ReplyHandler::new(move |reply| {
             ledger.answers.lock().unwrap()[number].push(reply);
-            // Whoever asked may have gone.
+            // The caller may have gone.
             let _ = answered.send(number);
         });
         self.drives.submit(self.drive, command(number), urgency, done);
@@ -71,8 +71,8 @@ impl Jobs {
     }
 }
 
-/// Commands from two threads, while those that wait are given up (`expires`) and the drive is
-/// closed (`closes`) at any moment, and where idle workers end, for which `time_passes`.
+/// Commands from two threads, while at any moment waiting commands are given up (`expires`) and the
+/// drive is closed (`closes`). With `time_passes`, idle workers end.
 fn commands(time_passes: bool, expires: bool, closes: bool) {
     let ledger: Arc<Ledger> = Arc::default();
     let path = ledger.clone();
@@ -101,15 +101,15 @@ fn commands(time_passes: bool, expires: bool, closes: bool) {
     if closes {
         drives.close();
     }
-    // Nobody submits another one.
+    // No further command is submitted.
     (0..JOBS).for_each(|_| assert!(answers.recv().is_ok()));
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     drives.close();
     check(&ledger, expires || time_passes, expires, closes);
 }
 
-/// `late`: some may have been given up before they were sent, because of the time. `expires`: some
-/// were also called lost while they were on their way.
+/// With `late`, some may have been given up before they were sent, because of the time. With
+/// `expires`, some were also reported lost while they were on their way.
 fn check(ledger: &Ledger, late: bool, expires: bool, closes: bool) {
     let executed = ledger.executed.lock().unwrap();
     for (number, answers) in ledger.answers.lock().unwrap().iter().enumerate() {
@@ -147,7 +147,7 @@ fn a_command_that_is_left_in_the_queue_is_found() {
     finds(Race::PushAfterClose, STILL, || commands(false, false, true));
 }
 
-/// As many threads as the host has, which may be none.
+/// Commands on a host that may refuse some or all threads.
 fn without_threads() {
     let ledger: Arc<Ledger> = Arc::default();
     let path = ledger.clone();
@@ -163,7 +163,7 @@ fn without_threads() {
     (0..JOBS).for_each(|_| assert!(answers.recv().is_ok()));
     thread.join().unwrap();
     jobs.drives.close();
-    // Without a thread a command certainly was not sent.
+    // Without a thread, a command was certainly not sent.
     check(&ledger, true, false, false);
 }
 
@@ -179,7 +179,7 @@ fn a_worker_that_is_not_missed_is_found() {
     finds(Race::NoWorkerUnseen, REFUSING, without_threads);
 }
 
-/// A path that keeps commands until as many are there as it has room for.
+/// A path that keeps commands until it is full.
 struct Stuck {
     inside: crate::sys::sync::Mutex<usize>,
     entered: crate::sys::sync::Condvar,
@@ -223,11 +223,11 @@ fn a_command_that_hangs_holds_no_other() {
     });
 }
 
-/// A path that keeps the first command for as long as a test says.
+/// A path that keeps the first command until the test releases it.
 #[derive(Default)]
 struct Keeping {
     ledger: Ledger,
-    /// The first command is on its way.
+    /// Whether the first command is on its way.
     inside: Flag,
     returns: crate::sys::sync::Mutex<bool>,
     returned: crate::sys::sync::Condvar,
@@ -260,8 +260,8 @@ impl DrivePath for Keeping {
     }
 }
 
-/// One command after the other for the same mutex, as an engine sends them: the second when it
-/// knows what became of the first, which may be that it is lost.
+/// Two commands for the same mutex, as an engine sends them: the second after the result of the
+/// first, which may be that it is lost.
 fn a_command_is_lost() {
     let path: Arc<Keeping> = Arc::default();
     let reached = path.clone();

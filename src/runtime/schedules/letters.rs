@@ -7,8 +7,8 @@ const SENDERS: u32 = 2;
 /// Messages of each sender.
 const EACH: u32 = 2;
 
-/// Every message that is sent arrives, once and in its sender's order, although nobody sends
-/// another one; what is left arrives with what is sent after it.
+/// Every message that is sent arrives, once and in its sender's order, without a further message; a
+/// message that is left arrives with a later one that is sent.
 fn messages() {
     let mailbox = Arc::new(Mailbox::default());
     let senders: Vec<_> = (0..SENDERS)
@@ -51,7 +51,7 @@ fn a_wake_up_that_is_lost_is_found() {
     }
 }
 
-/// What is in the mailbox when it is closed, or comes later, is dropped at once.
+/// Messages that are in the mailbox when it is closed, or come later, are dropped at once.
 fn messages_at_the_end() {
     let mailbox = Arc::new(Mailbox::default());
     let senders: Vec<_> = (0..2)

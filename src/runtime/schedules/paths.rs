@@ -1,4 +1,4 @@
-//! A drive's paths, which workers take and give back.
+//! The paths of a drive, which workers take and give back.
 
 use super::*;
 use crate::drives::paths::Paths;
@@ -9,12 +9,12 @@ use core::sync::atomic::AtomicBool as Flag;
 /// Two paths, and a place where commands meet.
 #[derive(Default)]
 struct Meeting {
-    /// By path: how many reads are there now, and writes so far.
+    /// By path: the number of current reads, and of writes so far.
     reading: Unscheduled<[u32; 2]>,
     written: Unscheduled<[u32; 2]>,
-    /// The first path does not work.
+    /// Whether the first path fails.
     broken: Flag,
-    /// Writes wait until two are there.
+    /// Whether writes wait until there are two.
     meets: Flag,
     inside: crate::sys::sync::Mutex<u32>,
     entered: crate::sys::sync::Condvar,
@@ -86,13 +86,14 @@ impl MetDrive {
         }
     }
 
-    /// The kernel tells of the paths, one of which may be gone, so that what failed is due.
+    /// Reports the paths, as after a kernel event: one may be gone, and failed paths are due for a
+    /// try.
     fn tell(&self, paths: usize) {
         self.paths.set("naa.5", &self.addresses[..paths], &self.connect());
     }
 }
 
-/// Two commands at the same time, each on its way, and none left there.
+/// Two commands at the same time on different paths; none remains.
 fn two_at_a_time() {
     let drive = MetDrive::new();
     drive.meeting.meets.store(true, Ordering::Relaxed);
@@ -114,7 +115,7 @@ fn a_path_that_is_chosen_twice_is_found() {
     finds(Race::BeginInTwoSteps, STILL, two_at_a_time);
 }
 
-/// Paths come, go, fail, and are tried by two workers while commands go on.
+/// Paths appear, disappear and fail, and two workers try them while commands go on.
 fn paths_are_tried() {
     let drive = MetDrive::new();
     drive.meeting.broken.store(true, Ordering::Relaxed);
@@ -137,7 +138,7 @@ fn paths_are_tried() {
     }));
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     assert!(!drive.paths.are_slow(clock::now() + LONG), "a command is still on its way");
-    // It can be tried again: nobody is left who tries.
+    // The path can be tried again: no other worker is trying it.
     drive.meeting.broken.store(true, Ordering::Relaxed);
     drive.tell(2);
     assert_eq!(drive.write(), Status::Good);

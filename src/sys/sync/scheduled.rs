@@ -1,10 +1,10 @@
-//! Mutex, Condvar, channels and threads whose every step shuttle decides, for the tests named
-//! `schedules`.
+//! Mutex, Condvar, channels and threads for the tests named `schedules`: shuttle decides every
+//! step.
 //!
-//! shuttle knows no time. Here a bounded wait either never ends before it is told to, or may end
-//! at any moment, as the test says of its bound ([`Host`]): where it never ends, a wake-up that is
-//! lost is a deadlock, which shuttle reports. When a wait ends for lack of time, the clock moves on
-//! to that moment; see [`now`].
+//! shuttle has no time. Here a bounded wait either ends only with a wake-up, or may end at any
+//! moment; the test chooses by the bound ([`Host`]). In the first case a lost wake-up is a
+//! deadlock, which shuttle reports. When a wait times out, the clock moves on to that moment; see
+//! [`now`].
 
 use core::cell::Cell;
 use core::fmt::{self, Debug};
@@ -17,77 +17,79 @@ use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{self, Arc, LockResult, PoisonError};
 
-/// Mistakes that a test can plant in the code that it tests, one at a time.
+/// Mistakes that a test can plant in the tested code, one at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Race {
-    /// The receiver is woken before the message is there.
+    /// The receiver is woken before the message is in the mailbox.
     WakeBeforePut,
-    /// Whether the receiver is asleep is read before, and not with, the putting.
+    /// The sender reads whether the receiver is asleep before it puts the message, and not in one
+    /// step.
     AskBeforePut,
-    /// Whether the mailbox is closed is read before, and not with, the putting.
+    /// The sender reads whether the mailbox is closed before it puts the message, and not in one
+    /// step.
     CheckBeforePut,
-    /// The receiver finds no message, gives the mutex up, and falls asleep after that.
+    /// The receiver finds no message, releases the mutex, and falls asleep only then.
     SleepUnseen,
-    /// What was not taken is dropped before further messages are refused.
+    /// Remaining messages are dropped before further ones are refused.
     DropBeforeClose,
-    /// Workers are got to work before the job is there.
+    /// Workers are woken before the job is in the queue.
     HelpBeforePush,
-    /// Whether the drive is closed is read before, and not with, the queueing.
+    /// The sender reads whether the drive is closed before it queues the job, and not in one step.
     PushAfterClose,
-    /// A worker finds no job, gives the mutex up, and falls asleep after that.
+    /// A worker finds no job, releases the mutex, and falls asleep only then.
     IdleUnseen,
-    /// A worker that waited for long enough ends without another look at the queue.
+    /// A worker that has waited long enough ends without another look at the queue.
     EndUnseen,
-    /// A worker that cannot be started is not missed.
+    /// A worker that cannot be started is not noticed.
     NoWorkerUnseen,
-    /// Idle workers are not told that their drive is closed.
+    /// Idle workers are not woken when their drive is closed.
     CloseUnsaid,
-    /// Whether a command that is given up was sent is read before, and not with, the giving up.
+    /// Whether a command was sent is read before the command is given up, and not in one step.
     GiveUpInTwoSteps,
-    /// A command that is called lost is not known to be on its way.
+    /// A command that is reported lost is not marked as still on its way.
     LostUnmarked,
-    /// A command's path is chosen before, and not with, noting that it is there.
+    /// A command's path is chosen before the command is recorded there, and not in one step.
     BeginInTwoSteps,
-    /// Whether a path is being tried is read before, and not with, the beginning.
+    /// Whether a path is being tried is read before the try begins, and not in one step.
     ProbeTwice,
-    /// The reactor ends and leaves its mailbox open.
+    /// The reactor ends without closing its mailbox.
     EndUnclosed,
-    /// A drain ends without a look at what is on its way.
+    /// A drain ends without checking for commands on their way.
     DrainAtOnce,
-    /// The end of the kill command is left in the mailbox and wakes nobody.
+    /// The end of the kill command is left in the mailbox and wakes no thread.
     KillEndLeft,
-    /// Whoever gives up waiting for an answer does not say so.
+    /// A caller that gives up waiting for an answer sends no message about it.
     AbandonUnsaid,
-    /// The lost messages are read and set to none in two steps.
+    /// The number of lost messages is read and reset in two steps.
     LostInTwoSteps,
-    /// An orphan is found free, and claimed after that.
+    /// An orphan is found free, and claimed in a second step.
     ClaimInTwoSteps,
-    /// Who waits for an orphan is woken before it is put back.
+    /// A thread that waits for an orphan is woken before the orphan is put back.
     WakeBeforePutBack,
-    /// Who waits for a proof is woken before its end is noted.
+    /// A thread that waits for a proof is woken before the end of the proof is recorded.
     WakeBeforeProof,
-    /// The drives are asked for an orphan in the name of the lockspace that it was in before.
+    /// The drives are asked about an orphan for the lockspace that it was in before.
     AskInOldName,
     /// An orphan that a request has claimed is given up with its lockspace.
     SettleClaimed,
     /// Votes are moved while a request may take the lock over.
     MoveUnheld,
-    /// Where votes are not moved, all that was noted before is noted again.
+    /// Where votes are not moved, the whole earlier note is written again.
     PutBackAll,
-    /// A request waits for a claimed orphan for as long as it may, and then has it, too.
+    /// A request whose wait for a claimed orphan times out also gets the orphan.
     ClaimAfterAll,
 }
 
-/// What the host of a test does at moments that the test does not choose.
+/// Behaviour of a test's host at moments that the test does not choose.
 #[derive(Clone, Copy)]
 pub struct Host {
-    /// Whether a wait of that length may end, at any moment. Others never do.
+    /// Whether a wait of this length may end at any moment. Others never time out.
     pub waits_end: fn(Duration) -> bool,
-    /// Whether a thread of that name may be refused.
+    /// Whether a thread with this name may be refused.
     pub refuses: fn(&str) -> bool,
 }
 
-/// A host where time stands still and that has all threads that are wanted.
+/// A host where time stands still and every thread can be started.
 pub const STILL: Host = Host { waits_end: |_| false, refuses: |_| false };
 
 thread_local! {
@@ -96,21 +98,21 @@ thread_local! {
     static CLOCK: Cell<u64> = const { Cell::new(BOOTED) };
 }
 
-/// The time at which a schedule begins, in us: late enough that no date is before the start.
+/// Start time of a schedule in us: late enough that no date is before it.
 const BOOTED: u64 = 1_000_000_000;
 
-/// Microseconds on the test's clock, one more with every look.
+/// The time on the test's clock in us; each call advances it by one.
 pub fn now() -> u64 {
     CLOCK.set(CLOCK.get() + 1);
     CLOCK.get()
 }
 
-/// The moment in us at which a wait that begins now ends for lack of time.
+/// The time in us at which a wait that begins now times out.
 fn end_of(bound: Duration) -> u64 {
     now().saturating_add(u64::try_from(bound.as_micros()).unwrap_or(u64::MAX))
 }
 
-/// Another thread may go on here.
+/// A point where another thread may run.
 pub fn pass() {
     shuttle::thread::sleep(Duration::ZERO);
 }
@@ -120,18 +122,18 @@ pub fn any(bound: u64) -> u64 {
     shuttle::rand::thread_rng().next_u64() % bound
 }
 
-/// Whether the test has planted that mistake.
+/// Whether the test has planted this mistake.
 pub fn is_planted(race: Race) -> bool {
     RACE.get() == Some(race)
 }
 
-/// A wait ends for lack of time: others may go on now, also where they have little priority.
+/// Ends a wait by time-out: other threads may run now, even with a low priority.
 fn end_at(us: u64) {
     CLOCK.set(CLOCK.get().max(us));
     shuttle::thread::yield_now();
 }
 
-/// How often a wait looks whether it was told to end, before it ends for lack of time.
+/// The number of times that a wait checks for a wake-up before it times out.
 fn looks() -> u64 {
     1 << any(6)
 }
@@ -184,7 +186,7 @@ impl<T> DerefMut for MutexGuard<'_, T> {
 /// As [`std::sync::Condvar`].
 #[derive(Default)]
 pub struct Condvar {
-    /// Those that wait and were not told to end. Never held where another thread may go on.
+    /// Threads that wait and have not been woken. Never locked where another thread may run.
     waiters: sync::Mutex<Vec<Arc<BatchSemaphore>>>,
 }
 
@@ -258,13 +260,14 @@ impl Condvar {
         Ok((guard, WaitTimeoutResult(false)))
     }
 
-    /// Waits without the mutex. Whether it ended for lack of time; a wait that may end so may also
-    /// end for no reason.
+    /// Waits without the mutex. Returns whether it timed out; a wait that may time out may also end
+    /// without a reason.
     fn wait_for<T>(&self, guard: MutexGuard<'_, T>, bound: Option<Duration>) -> bool {
         let waiter = Arc::new(BatchSemaphore::new(0, Fairness::Unfair));
         let bound = bound.filter(|&bound| (HOST.get().waits_end)(bound));
         let end = bound.map(end_of);
-        // Another thread may go on before the mutex is free, and none from then until it waits.
+        // Another thread may run before the mutex is free, but none between that moment and the
+        // wait.
         drop(guard);
         self.waiters().push(waiter.clone());
         let Some(end) = end else {
@@ -338,7 +341,7 @@ pub mod mpsc {
         }
     }
 
-    /// As with [`std::sync::mpsc`], what was sent and not received goes with the receiver.
+    /// As with [`std::sync::mpsc`], messages that were not received are dropped with the receiver.
     impl<T> Drop for Receiver<T> {
         fn drop(&mut self) {
             if !std::thread::panicking() {
@@ -383,15 +386,15 @@ pub mod thread {
     }
 }
 
-/// Schedules of each scenario, where `IDM_SCHEDULES` does not say otherwise: half of them are
-/// random, the others keep to one thread for as long as it can go on, but for a few changes (PCT).
+/// Schedules of each scenario, unless `IDM_SCHEDULES` sets another number. Half of them are random;
+/// the others keep to one thread as long as it can run, with a few changes (PCT).
 const SCHEDULES: usize = 500;
-/// How often a schedule of the second kind changes from a thread that could go on.
+/// Number of changes away from a thread that could run, in a schedule of the second kind.
 const CHANGES: usize = 3;
-/// Steps that no schedule needs; one that takes as many goes round in circles.
+/// More steps than any schedule needs; one that takes as many runs in an endless loop.
 const STEPS: usize = 100_000;
-/// A planted mistake must be found in so many schedules, of which rounds of either kind are tried
-/// in turn.
+/// Number of schedules within which a planted mistake must be found; rounds of both kinds
+/// alternate.
 const ENOUGH: usize = 20_000;
 const ROUND: usize = 100;
 const STACK: usize = 0x4_0000;
@@ -403,7 +406,7 @@ enum Failures {
     Wanted,
 }
 
-/// Runs a scenario under so many schedules of either kind.
+/// Runs a scenario under `each` schedules of either kind.
 fn run(each: usize, failures: Failures, scenario: impl Fn() + Clone + Send + Sync + 'static) {
     let mut config = shuttle::Config::new();
     config.stack_size = STACK;
@@ -421,7 +424,7 @@ fn run(each: usize, failures: Failures, scenario: impl Fn() + Clone + Send + Syn
     shuttle::Runner::new(PctScheduler::new(CHANGES, each), config).run(scenario);
 }
 
-/// Runs a scenario under many schedules, and says under how many.
+/// Runs a scenario under many schedules, and prints their number.
 pub fn holds(what: &str, host: Host, scenario: impl Fn() + Clone + Send + Sync + 'static) {
     let wanted = std::env::var("IDM_SCHEDULES").ok();
     let wanted = wanted.map_or(SCHEDULES, |text| text.parse().expect("IDM_SCHEDULES is a number"));
@@ -432,9 +435,9 @@ pub fn holds(what: &str, host: Host, scenario: impl Fn() + Clone + Send + Sync +
     println!("schedules: {} of {what}", count.load(Relaxed));
 }
 
-/// Fails unless a planted mistake makes a scenario fail that does not fail without it.
+/// Fails unless a planted mistake makes the scenario fail; without the mistake it passes.
 pub fn finds(race: Race, host: Host, scenario: impl Fn() + Clone + Send + Sync + 'static) {
-    // Where a schedule has failed, shuttle leaves a thread in which all others seem to fail.
+    // After a failed schedule, all further schedules on the same thread seem to fail in shuttle.
     let search = std::thread::spawn(move || {
         HOST.set(host);
         run(ROUND / 2, Failures::Printed, scenario.clone());
@@ -453,7 +456,7 @@ pub fn finds(race: Race, host: Host, scenario: impl Fn() + Clone + Send + Sync +
     println!("{race:?} is found in {count} schedules");
 }
 
-/// The scenario, and how often it was begun.
+/// The scenario, and the number of times that it was started.
 fn counted(
     scenario: impl Fn() + Clone + Send + Sync + 'static,
 ) -> (Arc<AtomicUsize>, impl Fn() + Clone + Send + Sync + 'static) {

@@ -15,7 +15,7 @@ stats NAME                  commands that arrived, by kind
 reset NAME                  lose the whole table
 power NAME off|on           refuse and close connections; the table stays, leases go on
 hang NAME on|off            commands wait until off; those whose client has gone are aborted
-delay NAME MS               commands wait so long and are executed even if their client goes
+delay NAME MS               commands wait so long and are executed even without their client
 fail NAME STATUS COUNT [KEY/ASC/ASCQ[/FRU]]
                             answer so many commands with this SCSI status (and sense), in hex,
                             without effect; UNIT ATTENTION is 02 1 6/29/0

@@ -2,9 +2,9 @@
 
 use super::{Acquiring, Distrust, Held, Lock, Phase, Stage};
 use crate::api::{Event, Instant, Notice, Outcome, Refusal, ValueRead};
+use crate::reading;
 use crate::rules::broken;
 use crate::seat::{Clean, Hold, Look, Role, Seat, Step, Task, Vote};
-use alloc::vec::Vec;
 use idm_protocol::{Mode, Value};
 
 /// The number of attempts of a request that splits the drives with another host's.
@@ -79,21 +79,14 @@ impl Lock {
         !self.config.keeps_value || read >= needed || !waiting
     }
 
-    /// The result of the values that were read. A drive that shows zero never had a value or has
-    /// lost it: it cannot confirm the value of the others.
+    /// The result of the values that were read.
     pub(super) fn value_read(&self, mode: Mode, needed: usize) -> ValueRead {
         let needed = if broken!(self.rules, ValueQuorum) { 1 } else { needed };
-        let values: Vec<Value> = self
-            .members()
-            .filter(|s| self.counts(s, mode))
-            .filter_map(|s| s.value.filter(|&v| v != Value::ZERO))
-            .collect();
-        match values.iter().max() {
-            Some(&value) if values.len() >= needed && self.distrust == Distrust::None => {
-                ValueRead::Known(value)
-            }
-            _ => ValueRead::Unknown,
+        if self.distrust != Distrust::None {
+            return ValueRead::Unknown;
         }
+        let counted = self.members().filter(|s| self.counts(s, mode));
+        reading::confirmed(counted.filter_map(|s| s.value), needed)
     }
 
     /// Completes the acquisition: the lock is held.

@@ -104,8 +104,13 @@ impl Lock {
         let keep = self.rules.keep_quorum(self.member_count());
         let undecided = |s: &&Seat| matches!(s.vote(), Some(Vote::Asking | Vote::Silent));
         let open = self.members().filter(undecided).count();
-        // Records of this host from when it counted other drives.
-        let odd = |s: &&Seat| s.vote() == Some(&Vote::Won) && !s.is_marked(self.set);
+        // Records of this host from when it counted other drives, and drives that reported a
+        // conflict and could not be read.
+        let odd = |s: &&Seat| match s.vote() {
+            Some(Vote::Won) => !s.is_marked(self.set),
+            Some(Vote::Blocked(_)) => s.hold != Hold::None,
+            _ => false,
+        };
         let odd = self.members().filter(odd).count();
         for mode in [Mode::Exclusive, Mode::Shared] {
             let ours = self.ours(mode, now);

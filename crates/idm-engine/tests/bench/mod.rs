@@ -20,11 +20,11 @@ pub const S: Mode = Mode::Shared;
 pub const GRANTED: Outcome = Outcome::Granted(ValueRead::Unknown);
 pub const RELEASE: Request = Request::Release { value: None };
 
-/// What happens to commands on their way to a drive.
+/// State of a path to a drive.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Path {
     Up,
-    /// Nothing arrives, and the host is told so.
+    /// Nothing arrives, and the host gets an error.
     Cut,
     /// The drive acts, but its answer is lost.
     Deaf,
@@ -32,19 +32,19 @@ pub enum Path {
     Hung,
 }
 
-/// What becomes of one command.
+/// Result of one command.
 pub enum Fate {
     /// The drive carries it out and answers.
     Answered,
-    /// The drive does not hear of it; this is answered instead.
+    /// The drive does not get it; this is the answer instead.
     Instead(Status),
-    /// The drive carries it out; this is answered instead.
+    /// The drive carries it out; this is the answer instead.
     Despite(Status),
-    /// It is reported as of unknown fate, and arrives later.
+    /// It is reported with an unknown result, and arrives later.
     Late,
-    /// It stays without an answer for now, and is not carried out.
+    /// It has no answer yet, and is not carried out.
     Open,
-    /// The drive carries it out; it stays without an answer for now.
+    /// The drive carries it out; it has no answer yet.
     Unheard,
 }
 
@@ -85,7 +85,7 @@ impl Bench {
         Request::Acquire { mode, members: self.all(), witnesses: Vec::new() }
     }
 
-    /// Sends what the lock wants to send, until it has nothing more to send now.
+    /// Sends all commands that the lock has now.
     pub fn exchange(&mut self, lock: &mut Lock) {
         while let Some(command) = lock.next_command(self.now) {
             let at = command.drive.0 as usize;
@@ -104,7 +104,7 @@ impl Bench {
         }
     }
 
-    /// The drive carries out a command.
+    /// Lets the drive carry out a command.
     pub fn perform(&mut self, command: &Command) -> Reply {
         let time = DriveTime::from_micros(self.now.as_micros());
         self.drives[command.drive.0 as usize].perform(time, &command.command)
@@ -143,7 +143,7 @@ impl Bench {
         panic!("the request does not end");
     }
 
-    /// States of the records on one drive.
+    /// The states of the records on one drive.
     pub fn states(&self, drive: usize) -> Vec<State> {
         let time = DriveTime::from_micros(self.now.as_micros());
         self.drives[drive].table(time).iter().map(|r| r.state).collect()
@@ -162,8 +162,8 @@ pub fn name_of(command: &DriveCommand) -> &'static str {
     }
 }
 
-/// Sends what the lock wants to send now; `fate` decides about each command. Tells those that are
-/// late or open.
+/// Sends the commands that the lock has now; `fate` decides the result of each. Returns those that
+/// are late or open.
 pub fn exchange_with(
     bench: &mut Bench,
     lock: &mut Lock,
@@ -236,7 +236,8 @@ pub fn take(
     bench.run(lock, request)
 }
 
-/// An adoption of what was granted, if it was, and is known to be safe until then.
+/// An adoption of a lock that is known as granted and safe until then, where `granted_until` says
+/// so.
 pub fn adopt(bench: &Bench, on: &[u32], granted_until: Option<Instant>) -> Request {
     let (members, witnesses) = (bench.members(on), Vec::new());
     Request::Adopt { mode: None, granted_until, members, witnesses }
@@ -246,7 +247,7 @@ pub fn convert(mode: Mode) -> Request {
     Request::Convert { mode, value: None }
 }
 
-/// A host asks for the lock on all drives, but only those of `on` hear of it.
+/// A host requests the lock on all drives, but only those in `on` get the commands.
 pub fn seize(bench: &mut Bench, lock: &mut Lock, mode: Mode, on: &[u32]) {
     lock.request(bench.acquire(mode), bench.now).expect("in order");
     while let Some(command) = lock.next_command(bench.now) {
@@ -256,7 +257,7 @@ pub fn seize(bench: &mut Bench, lock: &mut Lock, mode: Mode, on: &[u32]) {
     }
 }
 
-/// Names the drives that shall vote, and lets a second pass.
+/// Names the drives that are to vote, and lets a second pass.
 pub fn spread(bench: &mut Bench, lock: &mut Lock, drives: &[u32]) {
     let named = bench.members(drives);
     lock.spread(&named, bench.now);
@@ -334,7 +335,7 @@ pub fn lock(n: u8, resource: ResourceId, keeps_value: bool) -> Lock {
     Lock::new(LockConfig::new(resource, host(n), keeps_value, timing, u64::from(n)))
 }
 
-/// The same lock, unused, with something changed in its configuration.
+/// The same lock, unused, with a changed configuration.
 pub fn with_config(lock: Lock, change: impl FnOnce(&mut LockConfig)) -> Lock {
     let mut config = lock.config().clone();
     change(&mut config);

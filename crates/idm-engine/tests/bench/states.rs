@@ -1,9 +1,9 @@
-//! States that tests begin with, and what they look at.
+//! States in which tests begin, and the results that they check.
 
 use super::*;
 use idm_protocol::ValueUpdate;
 
-/// Drives that have a value, published by a host that released the lock.
+/// Drives with a value that was published by a host that released the lock.
 pub fn with_a_value(drives: u32) -> (Bench, Vec<u32>) {
     with_a_value_on(Bench::new(drives as usize))
 }
@@ -24,7 +24,7 @@ pub fn known(outcome: &Outcome) -> Option<u64> {
     }
 }
 
-/// What the UNLOCKs of a release carry: a value to store, or nothing.
+/// The values in the UNLOCKs of a release: a value to store, or none.
 pub fn published(bench: &mut Bench, lock: &mut Lock, value: Option<Value>) -> Vec<Option<u64>> {
     lock.request(Request::Release { value }, bench.now).expect("always in order");
     let mut stored = Vec::new();

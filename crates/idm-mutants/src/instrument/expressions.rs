@@ -1,4 +1,4 @@
-//! What is changed in expressions.
+//! Changes in expressions.
 
 use super::{Instrumenter, Wanted, switch, text_of, wrapped};
 use proc_macro2::{Ident, Literal, Span, TokenStream};
@@ -24,7 +24,7 @@ const TAKES_CONDITION: &[&str] = &[
     "skip_while",
     "take_while",
 ];
-/// Methods that are replaced by each other.
+/// Methods that replace each other.
 const SWAPPED: &[(&str, &str)] = &[
     ("all", "any"),
     ("first", "last"),
@@ -33,7 +33,7 @@ const SWAPPED: &[(&str, &str)] = &[
     ("is_some_and", "is_none_or"),
 ];
 
-/// Whether a macro that a build without broken rules takes for false is called.
+/// Whether this calls a macro that is false in a build without broken rules.
 fn is_broken_rule(expr: &Expr) -> bool {
     match expr {
         Expr::Macro(ExprMacro { mac, .. }) => mac.path.is_ident("broken"),
@@ -51,8 +51,7 @@ fn has_let(expr: &Expr) -> bool {
     }
 }
 
-/// Whether it is a literal, or an enum's variant or a constant, by the custom of how names are
-/// written.
+/// Whether it is a literal, or, by its spelling, a variant of an enum or a constant.
 fn is_constant(expr: &Expr) -> bool {
     match expr {
         Expr::Lit(_) => true,
@@ -63,8 +62,8 @@ fn is_constant(expr: &Expr) -> bool {
     }
 }
 
-/// A comparison's own changes. Together with true and false they stand for all others that an
-/// operator in its place could be.
+/// Other operators for a comparison. Together with true and false they represent all other
+/// operators in its place.
 fn other_comparisons(op: &BinOp) -> &'static [&'static str] {
     match op {
         BinOp::Lt(_) => &["<=", "!=", ">="],
@@ -93,7 +92,7 @@ fn other_arithmetic(op: &BinOp) -> Option<&'static str> {
     })
 }
 
-/// What an assignment that computes may do instead.
+/// The operation that replaces a compound assignment.
 fn other_assignments(op: &BinOp) -> Option<&'static str> {
     Some(match op {
         BinOp::AddAssign(_) => "-=",
@@ -110,7 +109,7 @@ fn operator(text: &str) -> TokenStream {
 }
 
 impl Instrumenter<'_> {
-    /// Whether an expression is a truth value for all that names tell.
+    /// Whether an expression is a truth value, as far as names show it.
     pub(super) fn is_boolean(&self, expr: &Expr) -> bool {
         match expr {
             Expr::Binary(binary) => {
@@ -137,7 +136,7 @@ impl Instrumenter<'_> {
         }
     }
 
-    /// Instruments an expression that, where it is a truth value, may be replaced as `wanted` says.
+    /// Instruments an expression; `wanted` says by which truth values it may be replaced.
     pub(super) fn expr(&mut self, expr: &mut Expr, wanted: Wanted) {
         let text = text_of(expr);
         let known_unit = self.is_unit_call(expr);
@@ -192,7 +191,7 @@ impl Instrumenter<'_> {
         }
     }
 
-    /// Expressions that decide what is run.
+    /// Instruments expressions that control the flow.
     fn control(&mut self, expr: &mut Expr, text: &str, wanted: Wanted) {
         match expr {
             Expr::If(of_if) => self.branch(of_if),
@@ -215,7 +214,7 @@ impl Instrumenter<'_> {
             Expr::Let(of_let) => self.visit_expr_mut(&mut of_let.expr),
             Expr::Block(block) => self.block(&mut block.block, None),
             Expr::Const(_) => {}
-            // What is changed in place stays that place.
+            // A place that is changed stays that place.
             Expr::Reference(reference) if reference.mutability.is_some() => {
                 visit_mut::visit_expr_mut(self, &mut reference.expr);
             }
@@ -228,7 +227,7 @@ impl Instrumenter<'_> {
 
     fn branch(&mut self, of_if: &mut ExprIf) {
         if is_broken_rule(&of_if.cond) {
-            // In a build without broken rules only one of the branches exists.
+            // A build without broken rules has only one of the branches.
             let is_kept = matches!(of_if.cond.as_ref(), Expr::Unary(_));
             if is_kept {
                 self.visit_block_mut(&mut of_if.then_branch);
@@ -244,7 +243,7 @@ impl Instrumenter<'_> {
         }
     }
 
-    /// The condition of an `if`, a `while`, a guard or a closure.
+    /// Instruments the condition of an `if`, a `while`, a guard or a closure.
     pub(super) fn condition(&mut self, expr: &mut Expr) {
         let text = text_of(expr);
         if !has_let(expr) {
@@ -256,7 +255,7 @@ impl Instrumenter<'_> {
         }
     }
 
-    /// A condition that binds names: its parts stay where they are.
+    /// Instruments a condition that binds names: its parts stay where they are.
     fn chain(&mut self, expr: &mut Expr) {
         match expr {
             Expr::Binary(binary) if has_let(&binary.left) || has_let(&binary.right) => {
@@ -297,8 +296,8 @@ impl Instrumenter<'_> {
         }
     }
 
-    /// `&&` and `||`. Names must be such that the source has no others. The second operand is
-    /// evaluated where the first one is not what decides.
+    /// Instruments `&&` and `||`. The new names must not occur in the source. The second operand is
+    /// evaluated where the first one does not decide.
     fn logic(&mut self, binary: &mut ExprBinary, text: &str) -> Expr {
         let (other, wanted) = match binary.op {
             BinOp::And(_) => ("||", Wanted::ALWAYS),
@@ -324,7 +323,7 @@ impl Instrumenter<'_> {
     fn comparison(&mut self, binary: &mut ExprBinary, text: &str) -> Expr {
         let constant = is_constant(&binary.left) || is_constant(&binary.right);
         let mut others = other_comparisons(&binary.op).to_vec();
-        // Things that are compared for equality mostly have no order.
+        // Values that are compared for equality mostly have no order.
         if matches!(binary.op, BinOp::Eq(_)) && !constant {
             others.extend(["<=", ">="]);
         }
@@ -357,7 +356,7 @@ impl Instrumenter<'_> {
         }
         let choices = ids.iter().zip(others).filter_map(|(id, other)| {
             let (id, other) = (id.as_ref()?, operator(other));
-            // Each of them may be what does not compile.
+            // Each of them may be the one that does not compile.
             let changed =
                 quote!(crate::mutants::w!(#id, #deref left_operand #other #deref right_operand));
             Some(quote!(if crate::mutants::on(#id) { #changed } else))
@@ -451,8 +450,8 @@ impl Instrumenter<'_> {
     }
 }
 
-/// The call, or one of `other` on the same. Closures do not stand being moved, so the code is there
-/// twice.
+/// The call, or a call of `other` on the same value. Closures cannot be moved here, so the code is
+/// there twice.
 fn swapped(call: &ExprMethodCall, id: &Literal, other: &Ident) -> Expr {
     let mut changed = call.clone();
     changed.method = other.clone();

@@ -1,4 +1,4 @@
-//! What is changed in `match` and `matches!`.
+//! Changes in `match` and `matches!`.
 
 use super::{Instrumenter, switch, text_of, wrapped};
 use proc_macro2::Literal;
@@ -7,7 +7,7 @@ use syn::parse::{Parse, ParseStream};
 use syn::visit_mut::{self, VisitMut};
 use syn::{Arm, Expr, ExprMacro, ExprMatch, FieldPat, Pat, Token, UnOp, parse_quote};
 
-/// Methods that are not the same when they are called twice.
+/// Methods with another result when they are called twice.
 const TAKES: &[&str] = &["next", "pop", "pop_back", "pop_front", "take"];
 
 /// The arguments of `matches!`.
@@ -32,7 +32,7 @@ impl Parse for Matches {
     }
 }
 
-/// Whether looking at it once more changes nothing.
+/// Whether evaluating it a second time changes nothing.
 fn is_stable(expr: &Expr) -> bool {
     match expr {
         Expr::Path(_) | Expr::Lit(_) => true,
@@ -50,7 +50,7 @@ fn is_stable(expr: &Expr) -> bool {
     }
 }
 
-/// A look at what a `match` looks at.
+/// A borrow of the value that a `match` examines.
 fn borrowed(scrutinee: &Expr) -> Expr {
     match scrutinee {
         Expr::Tuple(tuple) => {
@@ -61,7 +61,7 @@ fn borrowed(scrutinee: &Expr) -> Expr {
     }
 }
 
-/// Whether an arm takes everything that is left.
+/// Whether an arm matches everything that is left.
 fn takes_all(arm: &Arm) -> bool {
     arm.guard.is_none()
         && match &arm.pat {
@@ -96,7 +96,7 @@ impl VisitMut for Nameless {
     }
 }
 
-/// Leaves only one alternative in the `at`th list of alternatives of a pattern.
+/// Leaves only one alternative in list number `at` of the alternatives of a pattern.
 struct Only {
     at: usize,
     alternative: usize,
@@ -133,8 +133,8 @@ impl VisitMut for Alternatives {
 }
 
 impl Instrumenter<'_> {
-    /// Points that leave out one alternative of `pattern`, each with the pattern of what is left
-    /// out.
+    /// Points that leave out one alternative of `pattern`, each with the pattern of that
+    /// alternative.
     fn alternatives(&mut self, pattern: &Pat) -> Vec<(Literal, Pat)> {
         let mut lists = Alternatives::default();
         lists.visit_pat_mut(&mut pattern.clone());
@@ -152,7 +152,8 @@ impl Instrumenter<'_> {
         left_out
     }
 
-    /// The arms of a `match`: their guards, and the arms themselves where another takes over.
+    /// Instruments the arms of a `match`: their guards, and the arms themselves if another one
+    /// takes over.
     pub(super) fn match_arms(&mut self, of_match: &mut ExprMatch) -> Option<Expr> {
         let has_rest = of_match.arms.last().is_some_and(takes_all);
         let stable = is_stable(&of_match.expr);
@@ -196,7 +197,7 @@ impl Instrumenter<'_> {
         Some(wrapped(&ids, code))
     }
 
-    /// `matches!`: its guard and its alternatives.
+    /// Instruments the guard and the alternatives of `matches!`.
     pub(super) fn matches_macro(&mut self, of_macro: &mut ExprMacro) {
         if !of_macro.mac.path.is_ident("matches") {
             return;

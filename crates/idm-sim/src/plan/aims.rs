@@ -22,11 +22,14 @@ pub enum Aim {
     Votes,
     /// lvmlockd dies with commands on their way, and drives hang when it is back.
     Restarts,
+    /// Hosts lose sight of some of a VG's drives for longer than a lease, while volumes move.
+    Silence,
 }
 
 impl Aim {
     /// All aims.
-    pub const ALL: [Aim; 5] = [Aim::Conflicts, Aim::Room, Aim::Marks, Aim::Votes, Aim::Restarts];
+    pub const ALL: [Aim; 6] =
+        [Aim::Conflicts, Aim::Room, Aim::Marks, Aim::Votes, Aim::Restarts, Aim::Silence];
 
     /// The aim's name.
     pub fn name(self) -> &'static str {
@@ -36,6 +39,7 @@ impl Aim {
             Aim::Marks => "marks",
             Aim::Votes => "votes",
             Aim::Restarts => "restarts",
+            Aim::Silence => "silence",
         }
     }
 
@@ -45,6 +49,7 @@ impl Aim {
             Aim::Conflicts | Aim::Marks => (rng.usize(2..=3), [3, 3, 3, 4, 5][rng.usize(0..5)]),
             Aim::Room | Aim::Restarts => (rng.usize(2..=3), [1, 1, 2, 3, 3][rng.usize(0..5)]),
             Aim::Votes => (rng.usize(2..=3), rng.usize(3..=6)),
+            Aim::Silence => (rng.usize(2..=3), rng.usize(3..=5)),
         };
         Size { hosts, old_hosts: 0, drives }
     }
@@ -90,6 +95,7 @@ impl Plan {
             Aim::Marks => self.aim_at_marks(rng),
             Aim::Votes => self.aim_at_votes(rng),
             Aim::Restarts => self.aim_at_restarts(rng),
+            Aim::Silence => self.aim_at_silence(rng),
         }
     }
 
@@ -228,6 +234,48 @@ impl Plan {
             }
         }
         self.hurry(rng);
+    }
+
+    /// Aims at this case: a host's findings on a drive are older than a lease, and the drive has
+    /// fallen silent for it, but not for other hosts, which move the volume meanwhile.
+    fn aim_at_silence(&mut self, rng: &mut Rng) {
+        let n = self.drives.len();
+        self.moves = true;
+        self.not_idm = None;
+        let some = (0..rng.usize(1..=2)).map(|_| DriveIx::new(rng.usize(0..n)));
+        let lock = LockPlan { keeps_value: false, layout: some.collect() };
+        self.locks = [lock].into_iter().collect();
+        for d in self.drives.ids() {
+            let p = &mut self.drives[d].profile;
+            p.sharers_admitted = true;
+        }
+        self.chances = Chances {
+            unreachable: rng.u16(0..1000),
+            reply_lost: rng.u16(0..1000),
+            slow: rng.u16(0..2000),
+            ..Chances::default()
+        };
+        self.episodes.clear();
+        let lease = self.lease();
+        for _ in 0..rng.usize(2..5) {
+            let (host, _) = self.some_path(rng);
+            let what = match rng.u8(0..6) {
+                0..=3 => Fault::Restart(host),
+                4 => Fault::Frozen(host),
+                _ => Fault::Cut(host),
+            };
+            let from = rng.u64(0..self.calm_at);
+            let to = (from + rng.u64(0..2 * lease)).min(self.calm_at);
+            self.episodes.push(Episode { from, to, what });
+        }
+        for _ in 0..rng.usize(3..10) {
+            let (host, drive) = self.some_path(rng);
+            let from = rng.u64(0..self.calm_at);
+            let to = (from + rng.u64(lease / 4..3 * lease)).min(self.calm_at);
+            self.episodes.push(Episode { from, to, what: Fault::PathDown(host, drive) });
+        }
+        self.hurry(rng);
+        self.hold = lease;
     }
 
     /// One lock, on all drives.

@@ -80,7 +80,7 @@ impl World {
     /// Whether nothing uses an orphan any more: its LV was deactivated, or stopped because its
     /// lease is over.
     fn may_give_up(&self, s: SlotIx, tries: u8) -> bool {
-        let tried = self.slots[s].call.started > self.hosts[self.slots.host(s)].died_at;
+        let tried = self.slots[s].call.started > self.hosts[self.slots.host(s)].died_at();
         tried && (tries == 0 || self.now() >= self.slots[s].legacy.safe_until)
     }
 
@@ -146,7 +146,7 @@ impl World {
     /// Lets a caller acquire an orphan like any lock, after a refused adoption. An engine refuses
     /// that: the LV may be active. Returns whether the orphan is still there.
     fn asks_for_orphan(&mut self, s: SlotIx) -> bool {
-        let tried = self.slots[s].call.started > self.hosts[self.slots.host(s)].died_at;
+        let tried = self.slots[s].call.started > self.hosts[self.slots.host(s)].died_at();
         if !tried || self.slots[s].legacy.orphan.is_none() {
             return true;
         }

@@ -2,6 +2,7 @@
 //! the world draws the consequences.
 
 mod ending;
+pub(super) mod reading;
 mod requests;
 
 use super::World;

@@ -24,6 +24,7 @@ fn beginning(what: Fault) -> Option<Count> {
         Fault::DriveSlow(_) | Fault::DriveBusy(_) => Count::DriveSlow,
         Fault::DriveFull(_) => Count::DriveFull,
         Fault::PathFlaps(..) => Count::PathFlaps,
+        Fault::PathDown(..) => Count::PathDown,
         Fault::Cut(_) => Count::Cut,
         Fault::DriveReset(_) | Fault::Frozen(_) | Fault::Restart(_) | Fault::Reboot(_) => {
             return None;
@@ -60,6 +61,8 @@ impl World {
             Fault::DriveReset(d) if begins => self.reset(d),
             Fault::PathFlaps(h, d) if begins => self.network.paths[h].flaps.insert(d),
             Fault::PathFlaps(h, d) => self.network.paths[h].flaps.remove(d),
+            Fault::PathDown(h, d) if begins => self.network.paths[h].down.insert(d),
+            Fault::PathDown(h, d) => self.network.paths[h].down.remove(d),
             Fault::Cut(h) => step(&mut self.network.paths[h].cut, begins),
             Fault::Frozen(h) if begins => self.freeze(h, until),
             Fault::Restart(h) if begins => self.restart(h, until),

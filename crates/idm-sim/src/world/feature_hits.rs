@@ -256,5 +256,6 @@ fn fault_number(what: Fault) -> u64 {
         Fault::Frozen(_) => 8,
         Fault::Restart(_) => 9,
         Fault::Reboot(_) => 10,
+        Fault::PathDown(..) => 11,
     }
 }

@@ -27,9 +27,8 @@ pub(super) struct Host {
     pub(super) doomed_until: Option<u64>,
     /// Replies that arrived while it stood still.
     pub(super) deferred: Vec<FlightIx>,
-    /// The number of its deaths. Commands of before a death go on for some time.
-    pub(super) generation: u32,
-    pub(super) died_at: u64,
+    /// The moments of its deaths. Commands of before a death go on for some time.
+    pub(super) deaths: Vec<u64>,
     /// The moments until which commands of this life may undo the next one's adopted locks, and its
     /// exclusive ones, as the host has noted them.
     pub(super) undoes_until: Instant,
@@ -53,8 +52,7 @@ impl Host {
             frozen_until: 0,
             doomed_until: None,
             deferred: Vec::new(),
-            generation: 0,
-            died_at: 0,
+            deaths: Vec::new(),
             undoes_until: Instant::default(),
             shares_until: Instant::default(),
             earlier_until: Instant::default(),
@@ -62,6 +60,11 @@ impl Host {
             earlier_writes_until: Instant::default(),
             list,
         }
+    }
+
+    /// The moment of its last death.
+    pub(super) fn died_at(&self) -> u64 {
+        self.deaths.last().copied().unwrap_or(0)
     }
 }
 

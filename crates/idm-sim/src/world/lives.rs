@@ -82,8 +82,7 @@ impl World {
         let now = self.now();
         let host = &mut self.hosts[h];
         host.alive = false;
-        host.generation += 1;
-        host.died_at = now;
+        host.deaths.push(now);
         for s in self.slots.of_host(h) {
             if self.slots[s].engine.mode.is_some() {
                 self.coverage.add(Count::CrashedHolding);

@@ -1,5 +1,6 @@
 //! The world's knowledge of each lock.
 
+use super::checks::reading::Reading;
 use crate::ids::{DriveSet, HostIx, Ix, LockIx};
 use crate::plan::LockPlan;
 use idm_protocol::{ResourceId, Value};
@@ -25,6 +26,8 @@ pub(super) struct LockInfo {
     pub(super) refusals: u32,
     /// The moment of a host's last action on it, apart from refreshes and refusals.
     pub(super) touched_at: u64,
+    /// A read of its value by hosts that do not take it.
+    pub(super) reading: Reading,
 }
 
 impl LockInfo {
@@ -45,6 +48,7 @@ impl LockInfo {
             muddled: false,
             refusals: 0,
             touched_at: 0,
+            reading: Reading::default(),
         }
     }
 

@@ -35,7 +35,8 @@ struct Flight {
     slot: SlotIx,
     drive: DriveIx,
     life: u32,
-    generation: u32,
+    /// The number of its host's deaths when it was sent.
+    deaths: usize,
     ticket: Ticket,
     command: DriveCommand,
     reply: Option<Reply>,
@@ -82,11 +83,13 @@ impl Flight {
 pub(super) struct Paths {
     /// Drives whose path fails and comes back.
     pub(super) flaps: DriveSet,
+    /// Drives to which there is no path.
+    pub(super) down: DriveSet,
     /// The number of faults that cut the host off from all drives.
     pub(super) cut: u8,
 }
 
-const SOUND: Paths = Paths { flaps: DriveSet::EMPTY, cut: 0 };
+const SOUND: Paths = Paths { flaps: DriveSet::EMPTY, down: DriveSet::EMPTY, cut: 0 };
 
 /// All commands on their way, and the paths that they take.
 #[derive(Debug)]

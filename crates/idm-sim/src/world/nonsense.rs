@@ -14,6 +14,8 @@ impl World {
     /// turn a minority of the others into a majority.
     pub(super) fn harmless_nonsense(&mut self, reply: &Reply) -> Reply {
         match reply {
+            // A drive that is reserved also refuses reads.
+            Reply::Table(_) if self.rng.bool() => Reply::Status(Status::Conflict),
             Reply::Table(_) => Reply::Status(Status::Failed),
             Reply::Status(_) => {
                 Reply::Status(Status::FAILURES[self.rng.usize(0..Status::FAILURES.len())])

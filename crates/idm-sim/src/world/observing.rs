@@ -168,6 +168,7 @@ impl World {
             Fault::DriveSlow(d) => (Place::Drive(d), "slow".to_owned()),
             Fault::DriveBusy(d) => (Place::Drive(d), "busy".to_owned()),
             Fault::DriveFull(d) => (Place::Drive(d), "full".to_owned()),
+            Fault::PathDown(h, d) => (Place::Host(h), format!("no path to {d}")),
             Fault::PathFlaps(h, d) => (Place::Host(h), format!("path to {d} comes and goes")),
             Fault::Cut(h) => (Place::Host(h), "reaches no drive".to_owned()),
             Fault::DriveReset(_) | Fault::Frozen(_) | Fault::Restart(_) | Fault::Reboot(_) => {

@@ -20,18 +20,18 @@ use std::time::Duration;
 
 /// Connect Invalid Parameters: command specific, with "do not retry".
 const CONNECT_INVALID: u16 = 0x4182;
-/// Connect Controller Busy: command specific, may be tried again. A closed connection would not do:
-/// Linux waits 60 s for the answer to Connect.
+/// Connect Controller Busy: command specific, may be tried again. Closing the connection is not
+/// enough: Linux waits 60 s for the answer to Connect.
 const CONNECT_BUSY: u16 = 0x0181;
-/// What Linux itself says of a command whose path is gone (Host Pathing Error), with "do not
-/// retry", so that it is told at once.
+/// The status that Linux itself uses for a command whose path is gone (Host Pathing Error), with
+/// "do not retry", so that the failure is reported at once.
 const PATH_LOST: u16 = 0x4370;
 /// Command Abort Requested.
 const ABORTED: u16 = 0x4007;
-/// Commands of one queue whose data has been asked for.
+/// Commands of one queue whose data may be requested at the same time.
 const MOST_TRANSFERS: usize = QUEUE_DEPTH as usize;
-/// A host that says nothing for so many keep-alive times is gone. The specification has 1; hosts
-/// here are emulated and may be slow.
+/// Number of keep-alive times without a message after which a host is gone. The specification has
+/// 1; hosts here are emulated and may be slow.
 const KEEP_ALIVES: u32 = 4;
 
 /// Serves a port on `listener` for ever.
@@ -49,7 +49,7 @@ pub fn serve(target: &Arc<Target>, name: &str, listener: TcpListener) -> io::Res
             });
             if let Err(error) = served {
                 eprintln!("port {name}: {error}");
-                // Nothing that comes again at once may become a busy loop.
+                // An error that comes again at once must not become a busy loop.
                 thread::sleep(Duration::from_millis(100));
             }
         }
@@ -57,12 +57,12 @@ pub fn serve(target: &Arc<Target>, name: &str, listener: TcpListener) -> io::Res
     Ok(())
 }
 
-/// A command with its data, and where its answer goes.
+/// A command with its data, and the destination of its answer.
 struct Request {
     sender: Arc<Sender>,
     controller: Arc<Controller>,
     port: String,
-    /// Whether it came by the admin queue.
+    /// Whether it came on the admin queue.
     admin: bool,
     command: Sqe,
     data: Vec<u8>,
@@ -95,7 +95,7 @@ impl TargetCommand for Request {
         let done = match answer {
             ServiceResponse::Reply(done) => done,
             ServiceResponse::Failure(Failure::Nvme(status)) => CommandOutcome::refused(status),
-            // A rule with a SCSI status is only made for SCSI drives.
+            // Rules with a SCSI status are only made for SCSI drives.
             ServiceResponse::Cut
             | ServiceResponse::Absent
             | ServiceResponse::Failure(Failure::Scsi(_)) => CommandOutcome::refused(PATH_LOST),
@@ -145,7 +145,7 @@ fn receive(
         .get_mut(&id)
         .filter(|_| tag == id)
         .ok_or_else(|| invalid("data that was not asked for"))?;
-    // In order, as the specification has it: each byte once.
+    // In order, as the specification requires: each byte once.
     if offset != transfer.received {
         return Err(invalid("data out of order"));
     }
@@ -186,10 +186,10 @@ fn serve_one(target: &Arc<Target>, port: &str, stream: TcpStream) -> io::Result<
     result
 }
 
-/// What Connect asks for.
+/// The parameters of Connect.
 struct ConnectRequest {
     queue_id: u16,
-    /// Entries of the queue, less one.
+    /// Number of entries of the queue, less one.
     size: u16,
     keep_alive_ms: u32,
     controller_id: u16,
@@ -198,10 +198,10 @@ struct ConnectRequest {
 }
 
 impl ConnectRequest {
-    /// The controller identifier that asks for a new controller.
+    /// The controller identifier that requests a new controller.
     const NEW: u16 = 0xFFFF;
 
-    /// `None` where the command is not Connect, or its data is too short.
+    /// Parses Connect. `None` if the command is not Connect, or its data is too short.
     fn parse(command: &Sqe, data: &[u8]) -> Option<ConnectRequest> {
         const DATA_LEN: usize = 1024;
         let is_connect =
@@ -225,8 +225,8 @@ impl ConnectRequest {
     }
 }
 
-/// Carries out Connect, the first command of every connection. The queue that it returns has yet to
-/// answer the command; `None` where it was refused.
+/// Carries out Connect, the first command of every connection. The caller has to answer it on the
+/// returned queue; `None` where it was refused.
 fn connect(
     target: &Arc<Target>,
     port: &str,
@@ -292,7 +292,7 @@ impl Queue {
             let queue = Arc::clone(self);
             thread::Builder::new().name("held".into()).spawn(move || queue.gate.release())
         };
-        // A rule made between Connect and now has not been told to this connection.
+        // This connection may have missed a rule that was made between Connect and now.
         self.rules_changed();
         let result = u64::from(self.controller.id);
         let served = match &releaser {
@@ -347,7 +347,7 @@ impl Queue {
         }
     }
 
-    /// Begins the transfer of a command's data.
+    /// Starts the transfer of a command's data.
     fn ask_for_data(&self, transfers: &mut Transfers, command: Sqe) -> io::Result<()> {
         let (id, len) = (command.command(), command.data_len());
         if u64::from(len) > MOST_BLOCKS * BLOCK {
@@ -358,12 +358,13 @@ impl Queue {
         }
         let data = vec![0; len as usize];
         transfers.insert(id, Transfer { command, data, received: 0 });
-        // The command's identifier does for a tag, as it has one transfer.
+        // The command's identifier is used as the tag, because it has only one transfer.
         self.sender.send(&pdu::ready_to_transfer(id, id, len))
     }
 
     fn treat(&self, command: Sqe, data: Vec<u8>) -> io::Result<()> {
-        // What keeps the connection is the target's, not the drive's: no rule is for it.
+        // Commands that keep the connection belong to the target, not to the drive: rules do not
+        // apply.
         if self.admin {
             match command.opcode() {
                 admin::FABRICS => {
@@ -372,7 +373,7 @@ impl Queue {
                 admin::KEEP_ALIVE => {
                     return self.sender.complete(&command, &CommandOutcome::default());
                 }
-                // Answered when something happens, which nothing does.
+                // Answered at the first event, and there are none.
                 admin::ASYNC_EVENT => return Ok(()),
                 _ => {}
             }

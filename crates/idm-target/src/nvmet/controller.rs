@@ -1,4 +1,4 @@
-//! What a controller does with a command that has its data.
+//! Execution of a command whose data has arrived.
 
 use super::pdu::{CommandOutcome, Sqe};
 use super::sender::Sender;
@@ -63,13 +63,13 @@ mod feature {
 /// I/O queues that a host may have.
 const MOST_IO_QUEUES: u32 = 4;
 
-/// A controller, which a host makes by connecting an admin queue.
+/// A controller, which a host creates when it connects an admin queue.
 pub struct Controller {
-    /// Its identifier.
+    /// Identifier.
     pub id: u16,
-    /// What it is a controller of.
+    /// Its subsystem.
     pub subsystem: Arc<Subsystem>,
-    /// The host's name.
+    /// Name of the host.
     pub host: String,
     configuration: Mutex<u32>,
     queues: Mutex<Vec<Weak<Sender>>>,
@@ -86,7 +86,7 @@ impl Controller {
         }
     }
 
-    /// Takes note of a connection.
+    /// Adds a connection.
     pub(super) fn add_queue(&self, sender: &Arc<Sender>) {
         lock(&self.queues).push(Arc::downgrade(sender));
     }
@@ -100,7 +100,7 @@ impl Controller {
         }
     }
 
-    /// A fabrics command other than Connect.
+    /// Runs a fabrics command other than Connect.
     pub(super) fn property(&self, command: &Sqe) -> CommandOutcome {
         let offset = command.u32_at(44);
         match command.fabrics_type() {
@@ -127,8 +127,8 @@ impl Controller {
         }
     }
 
-    /// An admin command that is no fabrics command and not about the connection. `port` is the name
-    /// of the path that it came by.
+    /// Runs an admin command that is not a fabrics command and not about the connection. `port` is
+    /// the name of its path.
     pub(super) fn admin(&self, port: &str, command: &Sqe, data: &[u8]) -> CommandOutcome {
         if mutex_kind(&mutex_command(command)).is_some() {
             return self.mutex(port, command, data);
@@ -151,7 +151,7 @@ impl Controller {
                 _ => CommandOutcome::refused(status::INVALID_FIELD),
             },
             admin::GET_FEATURES => CommandOutcome::refused(status::INVALID_FIELD),
-            // The result's bit 0: it was not aborted.
+            // Bit 0 of the result: the command was not aborted.
             admin::ABORT => CommandOutcome::result(1),
             _ => CommandOutcome::refused(status::INVALID_OPCODE),
         }
@@ -161,8 +161,8 @@ impl Controller {
         if !self.subsystem.idm {
             return CommandOutcome::refused(status::INVALID_OPCODE);
         }
-        // The table is the controller's. The first host implementation once sent the namespace, and
-        // the drive refused it.
+        // The table belongs to the controller. The first host implementation once sent the
+        // namespace, and the drive refused it.
         if command.namespace() != 0 {
             return CommandOutcome::refused(status::INVALID_NAMESPACE);
         }
@@ -185,7 +185,7 @@ impl Controller {
                 CommandOutcome::data(self.subsystem.identify_namespace())
             }
             0x01 => CommandOutcome::data(self.subsystem.identify_controller(self.id)),
-            // Namespaces above that one.
+            // Namespaces with higher numbers.
             0x02 => {
                 let mut list = vec![0; 4096];
                 if namespace < NAMESPACE {
@@ -201,7 +201,7 @@ impl Controller {
         }
     }
 
-    /// An I/O command that came by `port`.
+    /// Runs an I/O command that came on `port`.
     pub(super) fn io(&self, port: &str, command: &Sqe, data: &[u8]) -> CommandOutcome {
         if command.namespace() != NAMESPACE
             && !(command.opcode() == io::FLUSH && command.namespace() == ALL_NAMESPACES)
@@ -260,7 +260,7 @@ fn mutex_command(command: &Sqe) -> AdminCommand {
     }
 }
 
-/// What a command is, for rules. `admin` tells the queue that it came by.
+/// The kind of a command, for rules. `admin` says that it came on the admin queue.
 pub(super) fn kind_of(command: &Sqe, admin: bool) -> CommandKind {
     if admin {
         return match mutex_kind(&mutex_command(command)) {

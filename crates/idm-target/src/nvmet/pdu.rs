@@ -25,32 +25,32 @@ pub const SQE_LEN: usize = 64;
 const CAPSULE_LEN: usize = HEADER_LEN + SQE_LEN;
 /// Header bytes of the units that carry data or answer a command.
 const DATA_LEN: usize = 24;
-/// Data that the host may put into one unit, in bytes (MAXH2CDATA).
+/// Bytes of data that the host may put into one unit (MAXH2CDATA).
 pub const MOST_H2C: u32 = 128 << 10;
-/// Data in one unit to the host, in bytes.
+/// Bytes of data in one unit to the host.
 const MOST_C2H: usize = 64 << 10;
-/// C2HData: the last one of its command.
+/// C2HData: the last unit of its command.
 const LAST: u8 = 0x04;
 
 /// A unit from the host.
 #[derive(Debug, PartialEq, Eq)]
 pub enum FromHost {
-    /// The first one of a connection; its version of the format.
+    /// The first unit of a connection, with its version of the format.
     Initialize {
-        /// 0 is the only one.
+        /// Version; only 0 exists.
         format: u16,
     },
-    /// A command, with the data that came with it.
+    /// A command, with its in-capsule data.
     Command(Sqe, Vec<u8>),
-    /// Data that was asked for.
+    /// Data that was requested.
     Data {
-        /// The command's identifier.
+        /// Identifier of the command.
         command: u16,
-        /// The tag of the request that it answers.
+        /// Tag of the request that it answers.
         tag: u16,
-        /// Where it belongs, in bytes.
+        /// Offset of the data in bytes.
         offset: u32,
-        /// The data.
+        /// Data.
         data: Vec<u8>,
     },
 }
@@ -68,7 +68,7 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 }
 
 impl FromHost {
-    /// Waits for a unit. `None` where the connection ends before one.
+    /// Waits for a unit. `None` if the connection ends before one arrives.
     pub fn read(from: &mut impl Read) -> io::Result<Option<FromHost>> {
         let mut header = [0; HEADER_LEN];
         match from.read_exact(&mut header) {
@@ -143,7 +143,7 @@ impl Sqe {
         self.u32_at(4)
     }
 
-    /// Fabrics commands: which one.
+    /// Type of a fabrics command.
     pub fn fabrics_type(&self) -> u8 {
         self.0[4]
     }
@@ -154,7 +154,7 @@ impl Sqe {
     }
 
     /// Whether its data goes to the controller and is not in the capsule, so that it has to be
-    /// asked for.
+    /// requested.
     pub fn wants_to_send(&self) -> bool {
         // SGL descriptor type 5h (transport data block), and data transfer 01b in the opcode, or in
         // the type of a fabrics command.
@@ -184,7 +184,7 @@ impl Sqe {
     }
 }
 
-/// How a command ended.
+/// Result of a command.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CommandOutcome {
     /// Status field without the phase tag.
@@ -231,7 +231,7 @@ pub fn initialized() -> Vec<u8> {
     bytes
 }
 
-/// Asks for `len` bytes of a command's data.
+/// A request for `len` bytes of a command's data.
 pub fn ready_to_transfer(command: u16, tag: u16, len: u32) -> Vec<u8> {
     let mut bytes = header(kind::R2T, 0, DATA_LEN, 0);
     bytes.extend(command.to_le_bytes());
@@ -242,7 +242,7 @@ pub fn ready_to_transfer(command: u16, tag: u16, len: u32) -> Vec<u8> {
     bytes
 }
 
-/// Data for the host, in as many units as it takes.
+/// Data for the host, in as many units as necessary.
 pub fn data(command: u16, data: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut offset = 0_u32;
@@ -268,7 +268,7 @@ pub fn completion(command: u16, status: u16, result: u64, head: u16) -> Vec<u8> 
     bytes.extend(head.to_le_bytes());
     bytes.extend([0, 0]);
     bytes.extend(command.to_le_bytes());
-    // Bit 0 is the phase tag, which this transport has not.
+    // Bit 0 is the phase tag, which this transport does not have.
     bytes.extend((status << 1).to_le_bytes());
     bytes
 }

@@ -12,11 +12,11 @@ use std::time::Duration;
 /// The sending side of a connection.
 pub(super) struct Sender {
     stream: Mutex<TcpStream>,
-    /// Ends the connection without waiting for who sends.
+    /// Handle that ends the connection without waiting for a sender.
     control: TcpStream,
-    /// Where the host's submission queue is read next.
+    /// Position at which the host's submission queue is read next.
     head: AtomicU16,
-    /// Entries that the queue has.
+    /// Number of entries of the queue.
     size: AtomicU16,
 }
 
@@ -31,12 +31,12 @@ impl Sender {
         })
     }
 
-    /// Notes how many entries the host's submission queue has.
+    /// Sets the number of entries of the host's submission queue.
     pub(super) fn set_queue_size(&self, entries: u16) {
         self.size.store(entries, Ordering::Relaxed);
     }
 
-    /// Ends the connection when its host sends nothing for so long.
+    /// Ends the connection when its host has been silent for this time.
     pub(super) fn set_read_timeout(&self, silence: Duration) -> io::Result<()> {
         self.control.set_read_timeout(Some(silence))
     }
@@ -55,7 +55,7 @@ impl Sender {
             bytes.extend(pdu::data(command.command(), shown));
         }
         let size = self.size.load(Ordering::Relaxed).max(1);
-        // The stream's lock keeps this in the order of sending.
+        // The lock of the stream keeps this in the order of sending.
         let mut stream = lock(&self.stream);
         let head = (self.head.load(Ordering::Relaxed) + 1) % size;
         self.head.store(head, Ordering::Relaxed);
@@ -65,7 +65,7 @@ impl Sender {
 
     /// Ends the connection.
     pub(super) fn shut_down(&self) {
-        // It may be closed already.
+        // The connection may be closed already.
         let _ = self.control.shutdown(Shutdown::Both);
     }
 }

@@ -1,15 +1,15 @@
-//! What a host sees of a drive before it sends it anything of its own.
+//! The data that a drive shows to a host that connects.
 
 use idm_emulator::disks::{BLOCK, Disk};
 use std::sync::Arc;
 
-/// The version of the specification that controllers claim: 1.3.
+/// Version of the specification that controllers report: 1.3.
 pub(super) const VERSION: u32 = 0x0001_0300;
 
-/// What a subsystem's name (NQN) begins with; the drive's name follows.
+/// Prefix of a subsystem's name (NQN); the drive's name follows.
 pub const NQN_PREFIX: &str = "nqn.2024-01.lvmlockd-idm:";
 
-/// How a namespace says who it is. Linux makes its `wwid` of it.
+/// Form of a namespace's identity, from which Linux makes its `wwid`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Identifier {
     /// A namespace globally unique identifier of 16 bytes.
@@ -18,7 +18,7 @@ pub enum Identifier {
     Eui64,
     /// A UUID.
     Uuid,
-    /// Nothing: Linux puts vendor, serial number, model and namespace together.
+    /// No identifier: Linux combines vendor, serial number, model and namespace.
     None,
 }
 
@@ -26,12 +26,12 @@ pub enum Identifier {
 pub struct Subsystem {
     /// The drive and its data.
     pub disk: Arc<Disk>,
-    /// How its namespace says who it is.
+    /// Form of its namespace's identity.
     pub identifier: Identifier,
     /// Whether a host may have several controllers in it. Linux then makes one block node for all
     /// paths.
     pub shared: bool,
-    /// The longest transfer of one command, as a power of two of 4096 bytes; 0 is no limit.
+    /// Longest transfer of one command, as a power of two of 4096 bytes; 0 means no limit.
     pub mdts: u8,
     /// Whether it has IDM.
     pub idm: bool,
@@ -39,9 +39,9 @@ pub struct Subsystem {
 
 const MODEL: &str = "IDM emulated drive";
 const FIRMWARE: &str = "0001";
-/// Data that may be in the capsule of an I/O command, in bytes.
+/// Bytes of data that the capsule of an I/O command may contain.
 const IN_CAPSULE: u32 = 8192;
-/// Commands that a queue has room for.
+/// Number of commands that a queue can hold.
 pub(super) const QUEUE_DEPTH: u16 = 128;
 
 /// Puts bytes into a data structure.
@@ -59,12 +59,12 @@ fn put_text(data: &mut [u8], at: usize, len: usize, text: &str) {
 }
 
 impl Subsystem {
-    /// A drive with IDM and no peculiarities.
+    /// A drive with IDM and default properties.
     pub fn new(disk: Arc<Disk>) -> Subsystem {
         Subsystem { disk, identifier: Identifier::Nguid, shared: false, mdts: 0, idm: true }
     }
 
-    /// Its name.
+    /// The name.
     pub fn nqn(&self) -> String {
         format!("{NQN_PREFIX}{}", self.disk.name())
     }
@@ -77,7 +77,7 @@ impl Subsystem {
         self.number().to_be_bytes()
     }
 
-    /// 16 bytes, of which the first 8 alone are the same for no two drives.
+    /// 16 bytes. The first 8 alone are already different for all drives.
     fn nguid(&self) -> [u8; 16] {
         let number = u128::from(self.number());
         (number << 64 | !number & u128::from(u64::MAX)).to_be_bytes()
@@ -86,7 +86,7 @@ impl Subsystem {
     /// The Identify Controller data structure (CNS 01h).
     pub(super) fn identify_controller(&self, id: u16) -> Vec<u8> {
         let mut data = vec![0; 4096];
-        // Vendor identifiers of PCI: this one is nobody's.
+        // Vendor identifiers of PCI: this one is not assigned.
         put(&mut data, 0, &0xFFFE_u16.to_le_bytes());
         put(&mut data, 2, &0xFFFE_u16.to_le_bytes());
         put_text(&mut data, 4, 20, self.disk.name());

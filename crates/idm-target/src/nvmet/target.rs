@@ -1,4 +1,4 @@
-//! The subsystems of a target, and the controllers that hosts have made in them.
+//! The subsystems of a target, and the controllers that hosts have created in them.
 
 use super::controller::Controller;
 use super::subsystem::Subsystem;
@@ -7,7 +7,7 @@ use idm_emulator::disks::Enclosure;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-/// Subsystems, and the controllers that hosts have made in them.
+/// Subsystems, and the controllers that hosts have created in them.
 pub struct Target {
     pub(super) enclosure: Arc<Enclosure>,
     subsystems: Vec<Arc<Subsystem>>,
@@ -20,11 +20,11 @@ struct Controllers {
     all: BTreeMap<u16, Arc<Controller>>,
 }
 
-/// The greatest controller identifier; those above have a meaning of their own.
+/// Greatest controller identifier; greater numbers have a special meaning.
 const MOST_CONTROLLERS: u16 = 0xFFEF;
 
 impl Target {
-    /// These subsystems, and no controller yet.
+    /// A target with these subsystems, without controllers.
     pub fn new(enclosure: Arc<Enclosure>, subsystems: Vec<Arc<Subsystem>>) -> Arc<Target> {
         Arc::new(Target { enclosure, subsystems, controllers: Mutex::default() })
     }
@@ -33,7 +33,7 @@ impl Target {
         self.subsystems.iter().find(|subsystem| subsystem.nqn() == nqn)
     }
 
-    /// Makes a controller for a host. `None` where there are too many.
+    /// Makes a controller for a host. `None` if there are too many.
     pub(super) fn new_controller(
         &self,
         subsystem: &Arc<Subsystem>,

@@ -5,7 +5,7 @@ use idm_emulator::disks::{BLOCK, DataError, Disk, MOST_BLOCKS};
 use idm_emulator::{ScsiReply, is_mutex_command, kind};
 use idm_protocol::scsi;
 
-/// Sense data in fixed form (SPC-4), which is what the disk commands answer with.
+/// Sense data in fixed form (SPC-4), with which the disk commands answer.
 fn check(key: u8, asc: u8, ascq: u8) -> ScsiReply {
     let mut sense = vec![0; 18];
     sense[0] = 0x70;
@@ -59,7 +59,7 @@ fn big_endian(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0, |number, &byte| number << 8 | u64::from(byte))
 }
 
-/// What the command with this CDB is.
+/// The kind of the command in this CDB.
 pub fn kind_of(cdb: &[u8]) -> CommandKind {
     if is_mutex_command(cdb) {
         return CommandKind::Mutex(kind(cdb));
@@ -73,7 +73,7 @@ pub fn kind_of(cdb: &[u8]) -> CommandKind {
     })
 }
 
-/// Executes one command that came by `port`.
+/// Executes one command that came on `port`.
 pub fn execute(disk: &Disk, port: &str, cdb: &[u8], data_out: &[u8]) -> ScsiReply {
     if is_mutex_command(cdb) {
         return disk.mutex(port, kind(cdb), data_out, |drive, now| {
@@ -115,7 +115,7 @@ pub fn execute(disk: &Disk, port: &str, cdb: &[u8], data_out: &[u8]) -> ScsiRepl
         0x35 | 0x91 => written(disk.flush()),
         // START STOP UNIT, PREVENT ALLOW MEDIUM REMOVAL, VERIFY (10, 16) without data.
         0x1B | 0x1E | 0x2F | 0x8F => ScsiReply::default(),
-        // TEST UNIT READY, REQUEST SENSE, and the refusal of everything else.
+        // TEST UNIT READY, REQUEST SENSE, and the refusal of all other commands.
         _ => disk.with_drive(|drive, now| drive.execute(now, cdb, data_out)),
     }
 }
@@ -130,7 +130,7 @@ fn inquiry(disk: &Disk, cdb: &[u8; 16]) -> ScsiReply {
     };
     match (cdb[1] & 1 != 0, cdb[2]) {
         (true, 0x00) => page(0x00, vec![0x00, 0x80, 0x83, 0xB0, 0xB1, 0xB2, scsi::VERSION_PAGE]),
-        // Block limits (SBC-3): the longest transfer, and what one UNMAP may have.
+        // Block limits (SBC-3): the longest transfer, and the limit of one UNMAP.
         (true, 0xB0) => {
             let mut body = vec![0; 60];
             body[4..8].copy_from_slice(&(MOST_BLOCKS as u32).to_be_bytes());
@@ -161,7 +161,7 @@ fn read_capacity_16(disk: &Disk, cdb: &[u8; 16]) -> ScsiReply {
     let mut data = (disk.blocks() - 1).to_be_bytes().to_vec();
     data.extend((BLOCK as u32).to_be_bytes());
     data.resize(32, 0);
-    // Blocks can be unmapped and read as zeros then.
+    // Blocks can be unmapped; they then read as zeros.
     data[14] = 0xC0;
     good(data, big_endian(&cdb[10..14]))
 }

@@ -41,7 +41,7 @@ const VIRTIO_F_VERSION_1: u64 = 1 << 32;
 const VIRTIO_RING_F_INDIRECT_DESC: u64 = 1 << 28;
 const VIRTIO_RING_F_EVENT_IDX: u64 = 1 << 29;
 
-/// What the adapter says of a command (VIRTIO_SCSI_S_*).
+/// The adapter's answer to a command (VIRTIO_SCSI_S_*).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum Response {
@@ -52,11 +52,11 @@ enum Response {
     TransportFailure = 6,
 }
 
-/// Task management: abort that one command (VIRTIO_SCSI_T_TMF_ABORT_TASK).
+/// Task management: abort one command (VIRTIO_SCSI_T_TMF_ABORT_TASK).
 const ABORT_TASK: u32 = 0;
 
-/// Serves a port on `socket` for ever, one connection after the other: a machine may be started
-/// again on the same path.
+/// Serves a port on `socket` for ever, one connection at a time: a machine may be started again on
+/// the same path.
 pub fn serve(enclosure: &Arc<Enclosure>, name: &str, socket: PathBuf) -> Result<()> {
     let path = socket.display().to_string();
     let mut listener = Listener::new(&socket, true)
@@ -66,7 +66,7 @@ pub fn serve(enclosure: &Arc<Enclosure>, name: &str, socket: PathBuf) -> Result<
         loop {
             if let Err(error) = serve_one(&enclosure, &name, &mut listener) {
                 eprintln!("port {name}: {error:#}");
-                // Nothing that comes again at once may become a busy loop.
+                // An error that comes again at once must not become a busy loop.
                 thread::sleep(Duration::from_millis(100));
             }
         }
@@ -102,7 +102,7 @@ fn serve_one(enclosure: &Arc<Enclosure>, name: &str, listener: &mut Listener) ->
 
 type Memory = GuestMemoryLoadGuard<GuestMemoryMmap>;
 
-/// A command of the machine, and where its answer goes.
+/// A command of the machine, and the destination of its answer.
 struct Request {
     chain: DescriptorChain<Memory>,
     memory: Memory,
@@ -151,7 +151,7 @@ impl Port {
         Ok(())
     }
 
-    /// A command for a disk.
+    /// Runs a command for a disk.
     fn request(
         &self,
         vring: &VringRwLock,
@@ -188,8 +188,8 @@ impl Port {
         self.gate.treat(command)
     }
 
-    /// Task management: Linux aborts a command that it has waited for long enough, and waits until
-    /// it is told that this was done.
+    /// Runs a task management request: Linux aborts a command that it has waited for long enough,
+    /// and waits for the confirmation.
     fn control(
         &self,
         vring: &VringRwLock,
@@ -201,7 +201,7 @@ impl Port {
         reader.read_to_end(&mut request)?;
         let head = chain.head_index();
         let mut writer = chain.writer(memory).map_err(io::Error::other)?;
-        // Not task management: asynchronous notification, of which there is none.
+        // A request for asynchronous notification, of which there is none.
         let Some(request) = request.first_chunk::<TASK_MANAGEMENT_LEN>() else {
             writer.write_all(&[0; 5])?;
             return used(vring, head, 5);
@@ -257,7 +257,7 @@ impl TargetCommand for Request {
                 (Response::Ok, reply)
             }
             ServiceResponse::Cut => (Response::TransportFailure, ScsiReply::default()),
-            // A rule with an NVMe status is only made for NVMe drives.
+            // Rules with an NVMe status are only made for NVMe drives.
             ServiceResponse::Absent | ServiceResponse::Failure(Failure::Nvme(_)) => {
                 (Response::BadTarget, ScsiReply::default())
             }
@@ -267,13 +267,13 @@ impl TargetCommand for Request {
     }
 }
 
-/// Tells the machine that a chain of descriptors has been used.
+/// Informs the machine that a chain of descriptors has been used.
 fn used(vring: &VringRwLock, head: u16, written: u32) -> io::Result<()> {
     vring.add_used(head, written).map_err(io::Error::other)?;
     vring.signal_used_queue()
 }
 
-/// Puts an answer into the machine's memory.
+/// Writes an answer into the machine's memory.
 fn answer(
     vring: &VringRwLock,
     memory: &Memory,
@@ -287,8 +287,8 @@ fn answer(
         return used(vring, head, 0);
     };
     let data = &reply.data[..reply.data.len().min(room)];
-    // Data for which there was no room is an overrun only if the CDB asked for it, and then
-    // the reply was cut to what the CDB asked for.
+    // Data without room is an overrun only if the CDB requested it, and then the reply was cut to
+    // the length that the CDB requested.
     let response = if response == Response::Ok && reply.data.len() > room {
         Response::Overrun
     } else {
@@ -342,7 +342,7 @@ impl VhostUserBackend for Port {
         Some((self.exit.0.try_clone().ok()?, self.exit.1.try_clone().ok()?))
     }
 
-    /// The machine takes its memory back: nothing may be answered any more.
+    /// The machine takes its memory back: no further answer is allowed.
     fn stop_vring(&self, _queue: u32) -> io::Result<()> {
         drop(self.gate.abort(|_| true));
         Ok(())
@@ -361,7 +361,7 @@ impl VhostUserBackend for Port {
         if !*lock(&self.event_idx) {
             return self.drain(vring, event);
         }
-        // With EVENT_IDX the machine tells of new commands only while it is asked to.
+        // With EVENT_IDX the machine announces new commands only on request.
         loop {
             vring.disable_notification().map_err(io::Error::other)?;
             self.drain(vring, event)?;

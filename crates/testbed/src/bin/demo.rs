@@ -1,7 +1,7 @@
 //! A demonstration for newcomers: two hosts share a volume group whose locks live in the drives.
 //!
-//! Every step says what it does and checks what came back; the first surprise ends it with an
-//! error.
+//! Every step prints what it does and checks the result; the first unexpected result ends the
+//! demonstration with an error.
 
 use anyhow::{Context, Result, bail, ensure};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -12,20 +12,20 @@ use std::thread;
 use std::time::{Duration, Instant};
 use testbed::{EAGAIN, Host, Lvm2, Mode, Output, Testbed, library};
 
-/// Short, so that nobody has to wait a minute for the end; the default is 60 s.
+/// A short lease, so that the end does not take a minute; the default is 60 s.
 const LEASE: Duration = Duration::from_secs(10);
 
-/// What lvm says in every command here and what has nothing to do with locks: that there is no
-/// device-mapper, that nothing is zeroed or backed up.
+/// Messages that lvm prints with every command here and that do not concern locks: there is no
+/// device-mapper, and nothing is zeroed or backed up.
 const NOISE: [&str; 3] = ["Activation disabled", "NOT backed up", "not zeroed"];
 
-/// Columns of text.
+/// Width of the text in columns.
 const WIDTH: usize = 90;
 
 fn main() -> ExitCode {
     match demo() {
         Ok(steps) => {
-            println!("\nRESULT: success. All {steps} commands were answered as they should be.");
+            println!("\nRESULT: success. All {steps} commands had the expected answer.");
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -54,8 +54,9 @@ fn demo() -> Result<usize> {
     let linked = linked_library(lvm2)?;
     walkthrough.quote(&linked);
     walkthrough.explain(&format!(
-        "A lock is held when more than half of the drives say so, for {} s at a time; the holder \
-         renews it. (Nothing is activated in this demo: it needs no device-mapper.)",
+        "A host holds a lock when more than half of the drives have granted it, for {} s at a \
+         time; the holder renews it. (Nothing is activated in this demo: it needs no \
+         device-mapper.)",
         LEASE.as_secs()
     ));
     let alice = testbed.host("alice", lvm2)?;
@@ -69,7 +70,7 @@ fn demo() -> Result<usize> {
     walkthrough.works(&bob, &["vgchange", "--lockstart", "vg"])?;
     walkthrough.works(&alice, &["lvcreate", "-an", "-Zn", "-i3", "-L12m", "-n", "data", "vg"])?;
     walkthrough.works(&bob, &["lvs", "-o", "vg_name,lv_name,lv_size,vg_lock_type", "vg"])?;
-    walkthrough.explain("bob sees what alice made.");
+    walkthrough.explain("bob sees the volume that alice made.");
 
     global_lock(&mut walkthrough, &alice, &bob)?;
     vg_lock(&mut walkthrough, &alice, &bob)?;
@@ -86,7 +87,7 @@ fn global_lock(walkthrough: &mut Walkthrough, alice: &Host, bob: &Host) -> Resul
     let mut other = bob.client()?;
     walkthrough
         .request("alice asks for the global lock, exclusive", 0, || holder.lock_global(Mode::Ex))?;
-    walkthrough.request("bob asks for it, too (lvmlockd tries for 5 s)", EAGAIN, || {
+    walkthrough.request("bob also asks for it (lvmlockd tries for 5 s)", EAGAIN, || {
         other.lock_global(Mode::Ex)
     })?;
     walkthrough.request("alice releases it", 0, || holder.lock_global(Mode::Un))?;
@@ -99,7 +100,7 @@ fn vg_lock(walkthrough: &mut Walkthrough, alice: &Host, bob: &Host) -> Result<()
     let mut holder = alice.client()?;
     walkthrough
         .request("alice takes the lock of vg, exclusive", 0, || holder.lock_vg("vg", Mode::Ex))?;
-    // Without its own retries, lvm passes on what lvmlockd says after 5 s.
+    // Without its own retries, lvm passes on lvmlockd's answer after 5 s.
     let once = "--config=global/lvmlockd_lock_retries=0";
     let create = ["lvcreate", once, "-an", "-Zn", "-L8m", "-n", "more", "vg"];
     walkthrough.refused(bob, &create, "VG vg lock failed: held by other host")?;
@@ -115,7 +116,7 @@ fn lv_lock(
 ) -> Result<()> {
     walkthrough.section("A logical volume's lock: one host at a time uses it");
     walkthrough.works(alice, &["lvchange", "-aey", "vg/data"])?;
-    walkthrough.explain("alice holds it exclusively. This is what a drive's table says:");
+    walkthrough.explain("alice holds it exclusively. This is the table of a drive:");
     walkthrough.table(testbed)?;
     walkthrough.refused(bob, &["lvchange", "-aey", "vg/data"], "LV locked by other host")?;
     walkthrough.works(alice, &["lvchange", "-an", "vg/data"])?;
@@ -129,7 +130,7 @@ fn conversion(walkthrough: &mut Walkthrough, alice: &Host, bob: &Host) -> Result
     walkthrough.section("Shared, and from shared to exclusive");
     walkthrough.works(alice, &["lvchange", "-asy", "vg/data"])?;
     walkthrough.works(bob, &["lvchange", "-asy", "vg/data"])?;
-    walkthrough.explain("Both share it now. Neither can have it alone:");
+    walkthrough.explain("Both share it now. Neither can have it exclusively:");
     walkthrough.refused(alice, &["lvchange", "-aey", "vg/data"], "LV locked by other host")?;
     walkthrough.works(bob, &["lvchange", "-an", "vg/data"])?;
     walkthrough.works(alice, &["lvchange", "-aey", "vg/data"])?;
@@ -140,21 +141,21 @@ fn value(walkthrough: &mut Walkthrough, alice: &Host, bob: &Host) -> Result<()> 
     walkthrough.section("The lock's value: a change on one host is seen by the other");
     walkthrough.explain(
         "With the volume group's lock, the drives keep a time stamp of its last change. As long as \
-         it is the one that a host wrote itself, what that host knows of the group is up to date.",
+         a host finds its own time stamp there, its copy of the metadata is up to date.",
     );
     walkthrough.works(bob, &["lvcreate", "-an", "-Zn", "-L8m", "-n", "b", "vg"])?;
     let before = bob.invalidations("vg");
     walkthrough.works(bob, &["vgs", "vg"])?;
     ensure!(
         bob.invalidations("vg") == before,
-        "bob's lvmlockd does not recognise what it wrote itself"
+        "bob's lvmlockd does not recognise its own time stamp"
     );
     walkthrough.explain("bob's lvmlockd recognised its own time stamp.");
     walkthrough.works(alice, &["lvcreate", "-an", "-Zn", "-L8m", "-n", "a", "vg"])?;
     walkthrough.works(bob, &["vgs", "vg"])?;
     ensure!(
         bob.invalidations("vg") == before + 1,
-        "bob's lvmlockd did not see that alice has changed the group"
+        "bob's lvmlockd did not see that alice had changed the group"
     );
     walkthrough.explain("bob's lvmlockd saw that another host has written since:");
     let log = bob.log();
@@ -178,7 +179,7 @@ fn death(walkthrough: &mut Walkthrough, testbed: &Testbed, alice: Host, bob: &Ho
     loop {
         ensure!(
             died.elapsed() < 3 * LEASE,
-            "bob still has not got the lock of a host that died {:?} ago",
+            "bob still does not have the lock of a host that died {:?} ago",
             died.elapsed()
         );
         let left = lease_left(testbed, &lv, "alice")?;
@@ -200,7 +201,7 @@ fn death(walkthrough: &mut Walkthrough, testbed: &Testbed, alice: Host, bob: &Ho
     walkthrough.works(bob, &["lvchange", "-an", "vg/data"])
 }
 
-/// Sections with commands and what they printed, numbered and counted.
+/// Sections with commands and their output, numbered and counted.
 #[derive(Default)]
 struct Walkthrough {
     sections: usize,
@@ -232,7 +233,7 @@ impl Walkthrough {
         }
     }
 
-    /// Who holds what, as drive d0 has it in its table.
+    /// Prints the holders of locks from the table of drive d0.
     fn table(&self, testbed: &Testbed) -> Result<()> {
         for record in testbed.drives().table(0)? {
             let Some(left) = record.lease_left else {
@@ -253,19 +254,19 @@ impl Walkthrough {
         Ok(())
     }
 
-    /// A command that has to succeed.
+    /// Runs a command that has to succeed.
     fn works(&mut self, host: &Host, args: &[&str]) -> Result<()> {
         self.run(host, args)?.success()?;
         Ok(())
     }
 
-    /// A command that has to fail, and to say why.
+    /// Runs a command that has to fail with this message.
     fn refused(&mut self, host: &Host, args: &[&str], why: &str) -> Result<()> {
         let output = self.run(host, args)?;
         if output.code == 0 || !output.says(why) {
             bail!("expected to be refused with {why:?}: {output}");
         }
-        self.quote(&format!("(refused, as it should be: exit status {})", output.code));
+        self.quote(&format!("(refused as expected: exit status {})", output.code));
         Ok(())
     }
 
@@ -281,7 +282,7 @@ impl Walkthrough {
         Ok(output)
     }
 
-    /// A request to lvmlockd, as lvm sends it, with the raw result.
+    /// Sends a request to lvmlockd, as lvm does, and prints the raw result.
     fn request(
         &mut self,
         what: &str,
@@ -301,7 +302,7 @@ impl Walkthrough {
     }
 }
 
-/// What ldd says of the library.
+/// The line of ldd for the library.
 fn linked_library(lvm2: Lvm2) -> Result<String> {
     let output = Command::new("ldd").arg(lvm2.lvmlockd()).output()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -314,8 +315,8 @@ fn linked_library(lvm2: Lvm2) -> Result<String> {
     Ok(format!("ldd lvmlockd: {}", line.trim()))
 }
 
-/// The longest that a lock which `host` held on LV `lv` (a uuid without dashes) has left on any
-/// drive.
+/// The longest remaining lease on any drive of a lock which `host` held on LV `lv` (a uuid without
+/// dashes).
 fn lease_left(testbed: &Testbed, lv: &str, host: &str) -> Result<Option<Duration>> {
     let mut longest = None;
     for number in 0..testbed.drives().count() {
@@ -328,12 +329,12 @@ fn lease_left(testbed: &Testbed, lv: &str, host: &str) -> Result<Option<Duration
     Ok(longest)
 }
 
-/// Processes and loop devices end with this one; its files do not.
+/// Removes the files when the program is interrupted; processes and loop devices end with it.
 fn clean_up_when_interrupted(dir: PathBuf) -> Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
-            // What is still there is in /tmp.
+            // Remaining files are in /tmp.
             let _ = std::fs::remove_dir_all(&dir);
             exit(128 + signal);
         }

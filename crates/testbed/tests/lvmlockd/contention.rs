@@ -1,4 +1,4 @@
-//! What two hosts that want the same lock are told.
+//! The answers to two hosts that request the same lock.
 
 use super::{LEASE, Pair, for_every_build, new_lv};
 use anyhow::Result;
@@ -14,7 +14,7 @@ fn an_lv_is_locked_shared_converted_and_released(lvm2: Lvm2) -> Result<()> {
     let shared = ["lvchange", "-asy", "vg/data"];
     let release = ["lvchange", "-an", "vg/data"];
 
-    // Held exclusively, nobody else gets it, in no mode.
+    // An exclusive lock is refused to the other host in every mode.
     alice.lvm(&exclusive)?.success()?;
     for command in [&exclusive, &shared] {
         let refused = bob.lvm(command)?;
@@ -24,12 +24,12 @@ fn an_lv_is_locked_shared_converted_and_released(lvm2: Lvm2) -> Result<()> {
     assert_eq!(bob.client()?.lock_lv(&lv, Mode::Ex)?, EAGAIN);
     assert_eq!(bob.client()?.lock_lv(&lv, Mode::Sh)?, EAGAIN);
 
-    // Released, the other host gets it, and the first is refused.
+    // After its release the other host gets it, and the first is refused.
     alice.lvm(&release)?.success()?;
     bob.lvm(&exclusive)?.success()?;
     assert!(alice.lvm(&exclusive)?.says("LV locked by other host: vg/data"));
 
-    // Converted to shared, both have it, and neither can have it alone.
+    // After a conversion to shared both have it, and neither can have it exclusively.
     bob.lvm(&shared)?.success()?;
     alice.lvm(&shared)?.success()?;
     for host in [&alice, &bob] {
@@ -37,12 +37,12 @@ fn an_lv_is_locked_shared_converted_and_released(lvm2: Lvm2) -> Result<()> {
         assert!(refused.says("LV locked by other host: vg/data"), "{refused}");
     }
 
-    // A refused conversion leaves what was held.
+    // A refused conversion does not change the held lock.
     bob.lvm(&release)?.success()?;
     assert_eq!(bob.client()?.lock_lv(&lv, Mode::Ex)?, EAGAIN);
     assert_eq!(bob.client()?.lock_lv(&lv, Mode::Sh)?, 0);
 
-    // The last sharer can have it alone.
+    // The last sharer can have it exclusively.
     alice.lvm(&exclusive)?.success()?;
     assert_eq!(bob.client()?.lock_lv(&lv, Mode::Sh)?, EAGAIN);
     alice.lvm(&release)?.success()?;
@@ -54,17 +54,17 @@ fn the_vg_lock_and_its_value(lvm2: Lvm2) -> Result<()> {
     let Pair { testbed: _testbed, alice, bob, .. } = Pair::new(lvm2, LEASE)?;
     bob.lvm(&new_lv("b"))?.success()?;
 
-    // What a host wrote itself last stays valid.
+    // A host's own last change stays valid.
     let before = bob.invalidations("vg");
     bob.lvm(&["vgs", "vg"])?.success()?;
     assert_eq!(bob.invalidations("vg"), before);
 
-    // What another host wrote invalidates it.
+    // A change by another host makes it invalid.
     alice.lvm(&new_lv("a"))?.success()?;
     bob.lvm(&["vgs", "vg"])?.success()?;
     assert_eq!(bob.invalidations("vg"), before + 1);
 
-    // Commands of two hosts at once wait for each other and all succeed.
+    // Simultaneous commands of two hosts wait for each other, and all succeed.
     thread::scope(|scope| -> Result<()> {
         let hosts = [(&alice, ["a1", "a2"]), (&bob, ["b1", "b2"])];
         let runs = hosts.map(|(host, names)| {
@@ -91,7 +91,7 @@ fn a_held_global_lock_is_told_by_name() -> Result<()> {
     let Pair { testbed: _testbed, alice, bob, .. } = Pair::new(Lvm2::newest(), LEASE)?;
     let mut holder = alice.client()?;
     assert_eq!(holder.lock_global(Mode::Ex)?, 0);
-    // A command that takes the global lock; nothing of it gets as far as the disk.
+    // A command that takes the global lock and writes nothing to the disk.
     let command = ["vgremove", "--config=global/lvmlockd_lock_retries=0", "--yes", "vg"];
     let refused = bob.lvm(&command)?;
     assert_eq!(refused.code, 5, "{refused}");
@@ -145,7 +145,7 @@ fn of_two_hosts_at_once_never_both_get_an_lv() -> Result<()> {
             }
         }
     }
-    // A split vote may make both give way, but not as a habit.
+    // In a split vote both hosts may give way, but not often.
     assert!(granted > 40, "only {granted} of 50 rounds had a winner");
     Ok(())
 }
@@ -162,7 +162,8 @@ fn a_holder_that_counts_other_drives_is_seen() -> Result<()> {
     for held in &sets {
         for asked in &sets {
             let mut holder = alice.client()?;
-            // A host that is refused is told so at once, and then gives back what it got meanwhile.
+            // A host that is refused gets the answer at once, and then gives back the drives that
+            // it got.
             wait_until(Duration::from_secs(5), "bob to have given back", || {
                 let result = holder.lock_lv(held, Mode::Ex)?;
                 assert!(result == 0 || result == EAGAIN, "{held:?}: {result}");

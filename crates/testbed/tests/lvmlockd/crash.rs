@@ -6,7 +6,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 use testbed::{EAGAIN, Host, Lv, Lvm2, Mode, Testbed, wait_until};
 
-/// For what takes a moment.
+/// Time limit of short waits.
 const SOON: Duration = Duration::from_secs(10);
 
 for_every_build!(a_client_that_leaves_in_the_middle_of_a_request_does_no_harm);
@@ -30,7 +30,7 @@ fn a_client_that_leaves_in_the_middle_of_a_request_does_no_harm(lvm2: Lvm2) -> R
         for number in 0..drives.count() {
             drives.delay(number, Duration::ZERO)?;
         }
-        // lvmlockd is alive, and the lock that it was granted for nobody has been given up.
+        // lvmlockd is alive, and has given up the lock that was granted to the client that left.
         let mut other = bob.client()?;
         wait_until(SOON, "the abandoned lock to be released", || {
             ensure!(alice.lvmlockd_runs()?, "lvmlockd has died");
@@ -53,8 +53,8 @@ fn a_restarted_lvmlockd_gets_its_own_locks_back() -> Result<()> {
     is_given_back(&alice, &bob, &lv)
 }
 
-/// Core knows nothing of what it was not asked for since it was started, so nothing holds it up
-/// when it is told to stop, and nobody asks it what to do with that.
+/// Core knows only of locks that were requested since it was started. So an orphan does not stop it
+/// from ending, and core does not ask anybody about orphans.
 fn an_orderly_stop_keeps_what_a_killed_lvmlockd_left(lvm2: Lvm2) -> Result<()> {
     let lease = Duration::from_secs(12);
     let Pair { testbed: _testbed, mut alice, bob, lv } = Pair::new(lvm2, lease)?;
@@ -62,7 +62,7 @@ fn an_orderly_stop_keeps_what_a_killed_lvmlockd_left(lvm2: Lvm2) -> Result<()> {
     alice.set_active(&lv, true)?;
     alice.kill_lvmlockd()?;
     alice.start_lvmlockd()?;
-    // Without the VG, and with it started.
+    // Both without the VG, and with it started.
     for started in [false, true] {
         if started {
             alice.lvm(&["vgchange", "--lockstart", "vg"])?.success()?;
@@ -88,7 +88,7 @@ fn is_given_back(alice: &Host, bob: &Host, lv: &Lv) -> Result<()> {
     Ok(())
 }
 
-/// The longest lease that `host` has left on `lv`, on any drive.
+/// The longest remaining lease of `host` on `lv`, on any drive.
 fn lease_left(testbed: &Testbed, lv_uuid: &str, host: &str) -> Result<Duration> {
     let lv = lv_uuid.replace('-', "");
     let mut longest = Duration::ZERO;
@@ -116,12 +116,12 @@ fn a_dead_hosts_lock_is_taken_over_after_its_lease_and_not_before() -> Result<()
         Ok((client.lock_lv(&lv, Mode::Ex)? == 0).then_some(()))
     })?;
     let taken = died.elapsed();
-    // A majority is two of the three drives, whose leases began within the same moment; the table
+    // A majority is two of the three drives, whose leases began at almost the same time; the table
     // shows tenths of a second.
     assert!(taken + Duration::from_millis(200) >= left, "{taken:?} of {left:?}");
     assert!(taken < left + Duration::from_secs(2), "{taken:?} of {left:?}");
 
-    // The same machine after a reboot is another host: it has no claim to what it held.
+    // The same machine after a reboot is another host: it has no claim to its former locks.
     let alice = testbed.host("alice", Lvm2::newest())?;
     alice.lvm(&["vgchange", "--lockstart", "vg"])?.success()?;
     assert_eq!(alice.client()?.lock_lv(&lv, Mode::Sh)?, EAGAIN);
@@ -140,14 +140,14 @@ fn a_frozen_host_does_not_believe_in_its_lapsed_lock() -> Result<()> {
         Ok((bob.lvm(&take)?.code == 0).then_some(()))
     })?;
     alice.thaw_lvmlockd()?;
-    // Its lvmlockd tells core to give the volume group up, by the kill command.
+    // Its lvmlockd makes core give up the volume group, with the kill command.
     wait_until(SOON, "the frozen host to notice", || {
         Ok((alice.client()?.lock_lv(&lv, Mode::Sh)? == EVGKILLED).then_some(()))
     })?;
-    // It has not taken the lock back, nor disturbed the new holder.
+    // It has not taken the lock back, and has not disturbed the new holder.
     assert!(bob.lvm(&take)?.code == 0);
     Ok(())
 }
 
-/// lvmlockd's number for a lockspace that was told to stop.
+/// lvmlockd's number for a lockspace that was killed.
 const EVGKILLED: i32 = -217;

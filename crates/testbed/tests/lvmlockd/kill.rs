@@ -1,8 +1,8 @@
 //! lvmlockd is killed at random moments and started again: every lock is given back to its host, or
-//! released, and none is ever given to two.
+//! released, and none is ever given to two hosts.
 //!
 //! `TESTBED_KILLS=200 cargo test -p testbed --test lvmlockd kill -- --nocapture` kills it 200 times
-//! on each release of lvm2; `TESTBED_SEED` chooses other moments.
+//! with each release of lvm2; `TESTBED_SEED` selects other moments.
 
 use super::{Pair, for_every_release};
 use anyhow::{Context, Result, bail, ensure};
@@ -18,16 +18,16 @@ for_every_release!(every_lock_is_given_back_or_released);
 
 const KILLS: u64 = 5;
 const LEASE: Duration = Duration::from_secs(6);
-/// Within this, what a dead lvmlockd left behind and nothing uses is released: its lease after it
-/// was asked for, the time that this took, and two looks.
+/// Time within which orphans that nothing uses are released: their lease after the request, the
+/// duration of the request, and two looks.
 const RELEASED: Duration = Duration::from_secs(11);
 const LVS: usize = 6;
 /// Clients that work on alice at the same time, each with LVs of its own.
 const CLIENTS: usize = 3;
 
-/// core's answer to an unlock of what it does not know.
+/// Core's answer to an unlock of an unknown lock.
 const ENOENT: i32 = -2;
-/// core's answer where a client that has just gone still holds the lock.
+/// Core's answer if a client that has just disconnected still holds the lock.
 const EEXIST: i32 = -17;
 
 /// SplitMix64.
@@ -59,12 +59,12 @@ impl Random {
     }
 }
 
-/// Which LVs are active, on which host and how: what the locks are there for.
+/// The active LVs, each with its host and mode: the use that the locks protect.
 #[derive(Default)]
 struct World {
     active: Mutex<HashMap<(&'static str, usize), Mode>>,
     version: AtomicU32,
-    /// How often alice was granted the VG's lock exclusively.
+    /// Number of times that alice was granted the VG's lock exclusively.
     alice_wrote: AtomicU32,
     grants: AtomicU32,
     refusals: AtomicU32,
@@ -75,7 +75,7 @@ impl World {
         self.active.lock().unwrap().get(&(host, lv)).copied()
     }
 
-    /// A host was granted an LV's lock and activates it.
+    /// Records that a host was granted an LV's lock and activates it.
     fn activate(&self, host: &'static str, lv: usize, mode: Mode) -> Result<()> {
         let mut active = self.active.lock().unwrap();
         for other in ["alice", "bob"].into_iter().filter(|&other| other != host) {
@@ -98,7 +98,7 @@ impl World {
     }
 }
 
-/// A host as the test uses it.
+/// A host in the test.
 #[derive(Clone, Copy)]
 struct Actor<'a> {
     host: &'a Host,
@@ -108,13 +108,14 @@ struct Actor<'a> {
 }
 
 impl Actor<'_> {
-    /// Something that lvm commands do. Fails where lvmlockd died, which is told by `Ok(false)`.
+    /// Does one of the actions of lvm commands. Returns `Ok(false)` where lvmlockd died.
     fn act(&self, client: &mut Client, lv: usize, random: &mut Random) -> Result<bool> {
         let (name, world) = (self.name, self.world);
         match world.mode(name, lv) {
             None if random.one_in(4) => {
-                // A command that takes the lock for itself and is interrupted. Not shared: of two
-                // such commands at once core frees the second's PV paths twice, without asking us.
+                // A command that takes the lock for itself and is interrupted. Not in shared mode:
+                // core frees the PV paths of the second of two such commands twice, without calling
+                // the library.
                 let Ok(mut other) = self.host.client() else { return Ok(false) };
                 if other.send_lock_lv(&self.lvs[lv], Mode::Ex).is_err() {
                     return Ok(false);
@@ -133,7 +134,7 @@ impl Actor<'_> {
                 }
             }
             Some(Mode::Ex) if random.one_in(3) => {
-                // From the moment that it is asked for.
+                // It counts from the time of the request.
                 world.weaken(name, lv);
                 if self.ask(client, lv, Mode::Sh, &[0])?.is_none() {
                     return Ok(false);
@@ -162,7 +163,7 @@ impl Actor<'_> {
         Ok(())
     }
 
-    /// The answer, which must be one of those that are expected; `None` where lvmlockd died.
+    /// The answer, which must be one of the expected ones; `None` where lvmlockd died.
     fn ask(
         &self,
         client: &mut Client,
@@ -177,13 +178,13 @@ impl Actor<'_> {
         }
     }
 
-    /// As [`Actor::ask`], of an lvmlockd that must be there.
+    /// As [`Actor::ask`], for an lvmlockd that must be alive.
     fn demand(&self, client: &mut Client, lv: usize, mode: Mode, expected: &[i32]) -> Result<i32> {
         self.ask(client, lv, mode, expected)?
             .with_context(|| format!("{}'s lvmlockd died", self.name))
     }
 
-    /// Takes the VG's lock to change something. `false` where lvmlockd died.
+    /// Takes the VG's lock to make a change. Returns `false` where lvmlockd died.
     fn write(&self, client: &mut Client) -> Result<bool> {
         let granted = match client.lock_vg("vg", Mode::Ex) {
             Err(_) => return Ok(false),
@@ -223,7 +224,7 @@ fn every_lock_is_given_back_or_released(lvm2: Lvm2) -> Result<()> {
         lvs.push(alice.find_lv("vg", &name, &pvs)?);
     }
     let world = World::default();
-    // Greater than what lvm's own commands have published.
+    // Greater than all versions that lvm's own commands have published.
     world.version.store(1000, Ordering::Relaxed);
     let mut random = Random(seed);
     let begin = Instant::now();
@@ -251,8 +252,8 @@ fn every_lock_is_given_back_or_released(lvm2: Lvm2) -> Result<()> {
     Ok(())
 }
 
-/// One life of alice's lvmlockd, its end, and what comes after. Returns how many locks it was given
-/// back.
+/// One life of alice's lvmlockd, its end, and the next one. Returns the number of locks that alice
+/// got back.
 fn one_kill(
     alice: &mut Host,
     bob: &Host,
@@ -261,7 +262,7 @@ fn one_kill(
     random: &mut Random,
 ) -> Result<usize> {
     let other = Actor { host: bob, name: "bob", world, lvs };
-    // A value that nobody changes any more, or one that alice does.
+    // The value is either never changed any more, or changed by alice.
     let quiet = random.one_in(2);
     let mut client = bob.client()?;
     ensure!(other.write(&mut client)?, "bob's lvmlockd died");
@@ -277,7 +278,7 @@ fn one_kill(
             .map(|number| {
                 let mut random = Random(seeds[number]);
                 scope.spawn(move || -> Result<()> {
-                    // It may be dead already.
+                    // lvmlockd may be dead already.
                     let Ok(mut client) = actor.host.client() else { return Ok(()) };
                     loop {
                         let lv = number + CLIENTS * random.below((LVS / CLIENTS) as u64) as usize;
@@ -343,8 +344,8 @@ fn one_kill(
     Ok(given_back)
 }
 
-/// The dead lvmlockd's VG is not started again: what it does not use, others get, and what it does
-/// use they do not.
+/// The VG of the dead lvmlockd is not started again: other hosts get the unused locks, and not
+/// those in use.
 fn released_to_others(bob: &Actor, left: &[usize]) -> Result<()> {
     let mut client = bob.host.client()?;
     for lv in 0..LVS {
@@ -368,11 +369,11 @@ fn released_to_others(bob: &Actor, left: &[usize]) -> Result<()> {
     Ok(())
 }
 
-/// alice's lvmlockd gets back what it needs, and nothing of its own is in its way. Returns how many
-/// locks it was given back.
+/// alice's lvmlockd gets back the locks that it needs, and none of its own records prevents this.
+/// Returns the number of locks that it got back.
 fn given_back(alice: &Actor, left: &[usize], at_once: bool, random: &mut Random) -> Result<usize> {
     if at_once {
-        // Deactivated before the VG is started again: core has nothing to unlock.
+        // LVs are deactivated before the VG is started again: core has nothing to unlock.
         for &lv in left {
             let mut client = alice.host.client()?;
             alice.host.set_active(&alice.lvs[lv], false)?;
@@ -408,5 +409,5 @@ fn given_back(alice: &Actor, left: &[usize], at_once: bool, random: &mut Random)
     Ok(given_back)
 }
 
-/// core's answer where the VG is not started.
+/// Core's answer if the VG is not started.
 const ENOLS: i32 = -210;

@@ -23,8 +23,8 @@ fn a_vg_is_stopped_and_started_again(lvm2: Lvm2) -> Result<()> {
     alice.lvm(&new_lv("a"))?.success()?;
     assert_eq!(alice.client()?.lock_lv(&lv, Mode::Ex)?, 0);
 
-    // Everything stopped, lvmlockd ends when it is told to, and nothing is left on the drives
-    // under this host's name.
+    // With everything stopped, lvmlockd ends when it gets the signal, and the drives have no record
+    // of this host.
     alice.lvm(&["vgchange", "--lockstop", "vg"])?.success()?;
     alice.lvmlockctl(&["--stop-lockspaces"])?;
     alice.stop_lvmlockd()?;
@@ -39,7 +39,7 @@ fn a_vg_is_stopped_and_started_again(lvm2: Lvm2) -> Result<()> {
     Ok(())
 }
 
-/// lvmlockd's handlers run on its own threads, and what it is told by signals reaches it.
+/// lvmlockd's handlers run on its own threads, and signals reach it.
 #[test]
 fn threads_of_the_library_block_all_signals() -> Result<()> {
     let Pair { testbed: _testbed, alice, bob: _bob, lv } = Pair::new(Lvm2::newest(), LEASE)?;
@@ -56,7 +56,7 @@ fn threads_of_the_library_block_all_signals() -> Result<()> {
             continue;
         }
         let blocked = u64::from_str_radix(&field("SigBlk:"), 16)?;
-        // Signals 1 to 31; nobody can block SIGKILL and SIGSTOP.
+        // Signals 1 to 31; SIGKILL and SIGSTOP cannot be blocked.
         let all = 0x7fff_ffff & !(1 << 8) & !(1 << 18);
         assert_eq!(blocked & all, all, "{name}: {blocked:x}");
         ours.push(name);
@@ -77,7 +77,7 @@ fn a_vg_is_removed_only_when_others_have_stopped_it(lvm2: Lvm2) -> Result<()> {
     bob.lvm(&["vgchange", "--lockstop", "vg"])?.success()?;
     alice.lvm(&["vgremove", "vg"])?.success()?;
 
-    // The disks are free for a new group of the same name, shared as the first was.
+    // The disks are free for a new group with the same name, shared as the first was.
     let pvs = testbed.pvs();
     bob.lvm(&["vgcreate", "--shared", "--locktype", "idm", "vg", &pvs[0], &pvs[1], &pvs[2]])?
         .success()?;
@@ -91,7 +91,7 @@ fn a_vg_is_renamed_or_made_local_only_when_others_have_stopped_it(lvm2: Lvm2) ->
     let rename = ["vgrename", "vg", "other"];
     let local = ["vgchange", "--yes", "--locktype", "none", "vg"];
     for command in [&rename[..], &local[..]] {
-        // vgrename's exit status is 0 all the same.
+        // vgrename's exit status is nevertheless 0.
         let refused = alice.lvm(command)?;
         assert!(refused.says("not stopped on other hosts"), "{refused}");
     }
@@ -102,7 +102,7 @@ fn a_vg_is_renamed_or_made_local_only_when_others_have_stopped_it(lvm2: Lvm2) ->
     alice.lvm(&rename)?.success()?;
     alice.lvm(&["vgchange", "--lockstart", "other"])?.success()?;
     bob.lvm(&["vgchange", "--lockstart", "other"])?.success()?;
-    // By its uuid it is the same: the hosts exclude each other.
+    // The uuid is still the same, so the hosts exclude each other.
     let lv = alice.find_lv("other", "data", &lv.pvs)?;
     alice.lvm(&["lvchange", "-aey", "other/data"])?.success()?;
     assert_eq!(bob.client()?.lock_lv(&lv, Mode::Ex)?, EAGAIN);

@@ -1,4 +1,4 @@
-//! One library file in every lvmlockd, in place of lvm2's lvmlockd-idm.c.
+//! One library file works in every lvmlockd, in place of lvm2's lvmlockd-idm.c.
 
 use super::{LEASE, Pair, for_every_build};
 use anyhow::{Context, Result};
@@ -44,7 +44,7 @@ for_every_build!(the_log_is_in_lvmlockctls_dump);
 fn the_log_is_in_lvmlockctls_dump(lvm2: Lvm2) -> Result<()> {
     let pair = Pair::new(lvm2, LEASE)?;
     let dump = pair.alice.lvmlockctl(&["--dump"])?.success()?;
-    // Ours, and core's beside them.
+    // Our messages, and those of core.
     assert!(dump.stdout.contains(" idm: lm_lock_idm"), "{dump}");
     assert!(dump.stdout.contains(" res_lock "), "{dump}");
     Ok(())
@@ -68,7 +68,7 @@ fn no_lock_unlock_or_convert_starts_a_process() -> Result<()> {
         pair.alice.lvm(&["lvchange", option, "vg/data"])?.success()?;
     }
     let calls = trace.finish()?;
-    // lvmlockd answers its clients by write.
+    // lvmlockd answers its clients with write.
     let answers = calls.iter().filter(|call| call.contains("response = "));
     assert!(answers.count() >= 8, "the trace has missed something: {calls:#?}");
     for call in calls {

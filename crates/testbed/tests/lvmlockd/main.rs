@@ -1,18 +1,20 @@
-//! Real lvmlockd with our library, on emulated drives. Needs root, and what `make lvm2` builds.
+//! Real lvmlockd with our library, on emulated drives. Needs root, and the results of `make lvm2`.
 
 mod contention;
 mod crash;
+mod full_run;
 mod kill;
 mod lifecycle;
 mod linking;
 mod observe;
+mod stop;
 mod storage;
 
 use anyhow::Result;
 use std::time::Duration;
 use testbed::{Host, Lv, Lvm2, Testbed};
 
-/// Long enough for no lock to lapse in a test that is not about that, also on a busy machine.
+/// A lease so long that no lock lapses in a test that is not about that, even on a busy machine.
 const LEASE: Duration = Duration::from_secs(30);
 
 /// Two hosts that have VG `vg` started, with LV `data` on all three drives. Take `testbed` out
@@ -46,7 +48,7 @@ fn new_lv(name: &str) -> [&str; 7] {
     ["lvcreate", "-an", "-Zn", "-L4m", "-n", name, "vg"]
 }
 
-/// Makes a test of a function that takes a build of lvm2, for each build.
+/// Makes a test for each build from a function that takes a build of lvm2.
 macro_rules! for_every_build {
     ($($function:ident),+) => {$(
         mod $function {
@@ -76,7 +78,7 @@ macro_rules! for_every_build {
 }
 pub(crate) use for_every_build;
 
-/// Makes a test of a function that takes a build of lvm2, for each release.
+/// Makes a test for each release from a function that takes a build of lvm2.
 macro_rules! for_every_release {
     ($($function:ident),+) => {$(
         mod $function {

@@ -1,11 +1,11 @@
-//! What the administrator sees.
+//! The information for the administrator.
 
 use super::{LEASE, Pair, for_every_build};
 use anyhow::Result;
 use std::time::Duration;
 use testbed::{Lvm2, Mode, wait_until};
 
-/// Longer than it takes until counters are shown anew.
+/// Longer than the interval at which counters are exported.
 const SHOWN: Duration = Duration::from_secs(20);
 
 for_every_build!(a_healthy_lock_is_one_line);

@@ -5,7 +5,7 @@ use anyhow::Result;
 use std::time::{Duration, Instant};
 use testbed::{EAGAIN, ELOCKIO, Lvm2, Mode};
 
-/// The longest that a request may wait for drives, with what a busy machine adds.
+/// The longest time that a request may wait for drives, including the delay of a busy machine.
 const BOUND: Duration = Duration::from_secs(7);
 
 #[test]
@@ -25,7 +25,7 @@ fn without_a_majority_of_drives_there_is_no_lock() -> Result<()> {
     for number in [0, 2] {
         drives.power(number, true)?;
     }
-    // What was granted by the one drive that was left does not stay behind.
+    // The grant of the one drive that was left is given back.
     let mut client = bob.client()?;
     assert_eq!(client.lock_lv(&lv, Mode::Ex)?, 0);
     assert_eq!(alice.client()?.lock_lv(&lv, Mode::Ex)?, EAGAIN);
@@ -57,7 +57,7 @@ fn one_hanging_drive_of_three_does_not_slow_a_lock() -> Result<()> {
         assert_eq!(bob.client()?.lock_lv(&lv, Mode::Sh)?, EAGAIN);
         assert_eq!(client.lock_lv(&lv, Mode::Un)?, 0);
     }
-    // 25 requests; one that waited for the drive would take seconds.
+    // 25 requests; a single one that waited for the drive would take seconds.
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     Ok(())
 }
@@ -68,7 +68,7 @@ fn one_drive_less_changes_nothing() -> Result<()> {
     testbed.drives().power(0, false)?;
     alice.lvm(&["lvchange", "-aey", "vg/data"])?.success()?;
     assert!(bob.lvm(&["lvchange", "-aey", "vg/data"])?.says("LV locked by other host"));
-    // A drive that comes back knows nothing of the lock, which is held all the same.
+    // A drive that comes back does not know the lock, but the lock is still held.
     testbed.drives().power(0, true)?;
     assert!(bob.lvm(&["lvchange", "-aey", "vg/data"])?.says("LV locked by other host"));
     alice.lvm(&["lvchange", "-an", "vg/data"])?.success()?;

@@ -7,7 +7,7 @@ use crate::world::World;
 use crate::world::agenda::What;
 use crate::world::slots::{Caller, Side};
 use crate::world::text::{CommandText, ReplyText, trace};
-use idm_protocol::{MutexOp, Reply, Status};
+use idm_protocol::{DriveCommand, MutexOp, Reply, Status};
 
 impl World {
     /// Lets a command arrive at its drive.
@@ -27,6 +27,7 @@ impl World {
             || self.drives[d].gone > 0
             || self.drives[d].dead > 0
             || paths.cut > 0
+            || paths.down.contains(d)
             || (paths.flaps.contains(d) && self.rng.bool());
         if cut_off {
             if reply_after.is_some() {
@@ -51,8 +52,8 @@ impl World {
     fn has_ended(&self, f: FlightIx) -> bool {
         let flight = &self.network.flights[f];
         let h = self.slots.host(flight.slot);
-        let host = &self.hosts[h];
-        flight.generation != host.generation && self.now() >= self.linger_from(h, host.died_at)
+        let death = self.hosts[h].deaths.get(flight.deaths);
+        death.is_some_and(|&at| self.now() >= self.linger_from(h, at))
     }
 
     /// Lets the drive execute a command. Returns whether the host got the drive by it.
@@ -68,7 +69,7 @@ impl World {
             self.coverage.add(Count::GhostHit);
         }
         let flight = &self.network.flights[f];
-        let earlier = flight.generation != self.hosts[self.slots.host(s)].generation;
+        let earlier = flight.deaths != self.hosts[self.slots.host(s)].deaths.len();
         if good && earlier {
             self.coverage.add(Count::EarlierHit);
         }
@@ -85,6 +86,12 @@ impl World {
         );
         self.observe_execution(f, s, d);
         self.require(self.check_removed(s, d, &users));
+        // Who holds the mutex, and its value, change by no others.
+        if matches!(&self.network.flights[f].command,
+            DriveCommand::Mutex(op, _) if *op != MutexOp::Refresh)
+        {
+            self.read_beside(s);
+        }
         let met = self.conflicting_at(s, d);
         let flight = &mut self.network.flights[f];
         (flight.seen, flight.foreign) = met;

@@ -34,7 +34,7 @@ impl World {
             slot: s,
             drive: d,
             life: self.slots[s].engine.life,
-            generation: self.hosts[h].generation,
+            deaths: self.hosts[h].deaths.len(),
             ticket,
             command,
             reply: None,
@@ -112,7 +112,7 @@ impl World {
         }
         let paths = self.network.paths[h];
         let flaps = paths.flaps.contains(d) && self.rng.u8(0..3) != 0;
-        if flaps || paths.cut > 0 {
+        if flaps || paths.down.contains(d) || paths.cut > 0 {
             let status = if self.rng.bool() { Status::Unreachable } else { Status::Uncertain };
             return self.answer(f, status, trip.there);
         }
