@@ -74,8 +74,8 @@ build() {
 	within "$root" online "
 		cd /build
 		apt-get -qq update
-		apt-get -qq install -y --no-install-recommends build-essential elfutils lintian rpm \
-			rpmlint xz-utils >/dev/null
+		apt-get -qq install -y --no-install-recommends build-essential elfutils lintian \
+			rpm rpmlint xz-utils >/dev/null
 		tar -xf $name.tar.xz
 		apt-get -qq build-dep -y --no-install-recommends ./$name >/dev/null"
 	echo "packages: building Debian packages in $suite, without a network"
