@@ -36,6 +36,8 @@ LIBRARY = liblvmlockd_idm.so
 SONAME = $(LIBRARY).0
 # Where the files that are shipped are put together.
 SHIPPED = build/shipped
+# The command for administrators, where this tree has it.
+IDMCTL := $(patsubst crates/%/Cargo.toml,%,$(wildcard crates/idmctl/Cargo.toml))
 LVM2_RELEASES = 2.03.16-2 2.03.31-2
 # The release in the lab's machines, and that of the lvmlockd that adopts locks.
 LAB_LVM2 = 2.03.16-2
@@ -52,13 +54,22 @@ WORKSPACE = --locked --workspace --features lvmlockd-idm/emulator
 
 # In a folder of its own and without any other package, because cargo gives a dependency the
 # features that all packages of one build want.
+BUILD_SHIPPED = flags=$$(scripts/remap-paths.sh) && CARGO_ENCODED_RUSTFLAGS="$$flags" \
+	$(CARGO) build --locked --release --target-dir target/shipped
+
 all:
-	flags=$$(scripts/remap-paths.sh) && CARGO_ENCODED_RUSTFLAGS="$$flags" \
-		$(CARGO) build --locked --release -p lvmlockd-idm --target-dir target/shipped
+	$(BUILD_SHIPPED) -p lvmlockd-idm
 	scripts/separate-debug.sh target/shipped/release/$(LIBRARY) \
 		$(SHIPPED)/$(LIBRARY).$(VERSION) $(SHIPPED)/$(LIBRARY).$(VERSION).debug
 	ln -sf $(LIBRARY).$(VERSION) $(SHIPPED)/$(SONAME)
 	ln -sf $(SONAME) $(SHIPPED)/$(LIBRARY)
+ifdef IDMCTL
+	$(BUILD_SHIPPED) -p idmctl
+	scripts/separate-debug.sh target/shipped/release/idmctl $(SHIPPED)/idmctl \
+		$(SHIPPED)/idmctl.debug
+	$(BUILD_SHIPPED) -p idmctl --example pages
+	target/shipped/release/examples/pages build/pages
+endif
 
 deps:
 	@scripts/install-build-deps.sh
@@ -193,6 +204,9 @@ place = $(PLACES) $(1) >$(DESTDIR)$(2)/$(4) && chmod $(3) $(DESTDIR)$(2)/$(4)
 PAGES = $(notdir $(wildcard man/*.[1-8]))
 SECTIONS = $(sort $(subst .,,$(suffix $(PAGES))))
 OWN_DATA = $(DATADIR)/lvmlockd-idm
+BASH_COMPLETION = $(DATADIR)/bash-completion/completions/idmctl
+ZSH_COMPLETION = $(DATADIR)/zsh/site-functions/_idmctl
+FISH_COMPLETION = $(DATADIR)/fish/vendor_completions.d/idmctl.fish
 
 # The drop-in for lvmlockd.service is not put into force: other hosts use sanlock or dlm.
 install: all
@@ -216,8 +230,22 @@ endif
 	@$(foreach page,$(PAGES),$(call place,man/$(page),$(MANDIR)/man$(subst .,,$(suffix \
 		$(page))),644,$(page)) &&) true
 	install -m 644 COPYING.LIB $(DESTDIR)$(DOCDIR)/
-	scripts/notices.sh lvmlockd-idm >$(SHIPPED)/NOTICES
+	scripts/notices.sh lvmlockd-idm $(IDMCTL) >$(SHIPPED)/NOTICES
 	install -m 644 $(SHIPPED)/NOTICES $(DESTDIR)$(DOCDIR)/
+ifdef IDMCTL
+ifeq ($(STRIP),no)
+	install -m 755 target/shipped/release/idmctl $(DESTDIR)$(SBINDIR)/
+else
+	install -m 755 $(SHIPPED)/idmctl $(DESTDIR)$(SBINDIR)/
+	install -D -m 644 $(SHIPPED)/idmctl.debug \
+		$(DESTDIR)$(DEBUGDIR)/$$(scripts/build-id.sh $(SHIPPED)/idmctl)
+endif
+	install -d $(DESTDIR)$(MANDIR)/man8
+	install -m 644 build/pages/idmctl*.8 $(DESTDIR)$(MANDIR)/man8/
+	install -D -m 644 build/pages/idmctl.bash $(DESTDIR)$(BASH_COMPLETION)
+	install -D -m 644 build/pages/_idmctl $(DESTDIR)$(ZSH_COMPLETION)
+	install -D -m 644 build/pages/idmctl.fish $(DESTDIR)$(FISH_COMPLETION)
+endif
 
 # Takes the files away that this version installs, and folders that are then empty.
 uninstall:
@@ -231,6 +259,10 @@ uninstall:
 		$(page)))/$(page))
 	[ ! -f $(SHIPPED)/$(LIBRARY).$(VERSION) ] || rm -f \
 		$(DESTDIR)$(DEBUGDIR)/$$(scripts/build-id.sh $(SHIPPED)/$(LIBRARY).$(VERSION))
+	[ ! -f $(SHIPPED)/idmctl ] || rm -f \
+		$(DESTDIR)$(DEBUGDIR)/$$(scripts/build-id.sh $(SHIPPED)/idmctl)
+	rm -f $(DESTDIR)$(SBINDIR)/idmctl $(DESTDIR)$(MANDIR)/man8/idmctl*.8 \
+		$(addprefix $(DESTDIR),$(BASH_COMPLETION) $(ZSH_COMPLETION) $(FISH_COMPLETION))
 	-rmdir $(DESTDIR)$(OWN_DATA) $(DESTDIR)$(DOCDIR) 2>/dev/null
 
 check-install: all
