@@ -132,7 +132,7 @@ compare_rpms() {
 	done | sed "$list" | grep -v -e '/$' -e share/doc -e '\.build-id' -e share/lintian |
 		sort -u >"$out/files.deb"
 	for package in "$out"/*.rpm; do
-		case $package in *.src.rpm) continue ;; esac
+		case $package in *.src.rpm | *-debug*.rpm) continue ;; esac
 		files_of_rpm "$package"
 	done | sed "$list" | grep -v -e share/doc -e share/licenses -e '\.build-id' | sort -u \
 		>"$out/files.rpm"
