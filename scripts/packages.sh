@@ -129,15 +129,15 @@ compare_rpms() {
 	local list='s|^\./||; s|/lib/[a-z0-9_]*-linux-gnu/|/lib/|; s|/lib64/|/lib/|; s|\.gz$||'
 	for package in "$out"/*.deb; do
 		dpkg-deb --fsys-tarfile "$package" | tar -t
-	done | sed "$list" | grep -v -e '/$' -e share/doc -e '\.build-id' -e share/lintian |
-		sort -u >"$out/files.deb"
+	done | sed "$list" | grep -v -e '^$' -e '/$' -e share/doc -e '\.build-id' -e share/lintian |
+		sort -u >"$out/deb.files"
 	for package in "$out"/*.rpm; do
 		case $package in *.src.rpm | *-debug*.rpm) continue ;; esac
 		files_of_rpm "$package"
 	done | sed "$list" | grep -v -e share/doc -e share/licenses -e '\.build-id' | sort -u \
-		>"$out/files.rpm"
-	cmp "$out/files.deb" "$out/files.rpm" || {
-		diff "$out/files.deb" "$out/files.rpm" >&2 || :
+		>"$out/rpm.files"
+	cmp "$out/deb.files" "$out/rpm.files" || {
+		diff "$out/deb.files" "$out/rpm.files" >&2 || :
 		fail "the rpms and the Debian packages have other files"
 	}
 	echo "packages: the rpms have the same files as the Debian packages"
