@@ -9,21 +9,36 @@
 # make shuttle    the library's threads under a million schedules
 # make long-run   MINUTES=60: two hosts, 500 LVs, a fault every minute
 # make lint       format, clippy, the documentation's links, licences of dependencies
-# make spell      spelling; make minimum-rust: the library and its tests with the oldest Rust
-# make install    DESTDIR= PREFIX= LIBDIR= SBINDIR= MANDIR= UNITDIR=
+# make spell      spelling; make minimum-rust: the library and its tests with the oldest Rust;
+#                 make architectures: the library compiles for other ones
+# make install    DESTDIR= PREFIX= LIBDIR= …; STRIP=no: for packagers whose tools separate debug
+#                 information; make uninstall
+# make dist       the source archive, with all crates in it
+# make packages   deb and rpm from it, offline, in clean roots; and a lvmlockd with the result (as
+#                 root; SUITES=)
+# make reproducible   two builds give the same files
+# make lvm2-releases   CLONE= TAGS=: lvmlockd of every release of lvm2
 
 PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
-SBINDIR ?= $(PREFIX)/sbin
 INCLUDEDIR ?= $(PREFIX)/include
+SBINDIR ?= $(PREFIX)/sbin
 DATADIR ?= $(PREFIX)/share
 MANDIR ?= $(DATADIR)/man
+DOCDIR ?= $(DATADIR)/doc/lvmlockd-idm
+DEBUGDIR ?= $(PREFIX)/lib/debug
 UNITDIR ?= $(PREFIX)/lib/systemd/system
+STRIP ?= yes
 CARGO ?= cargo
+export CARGO
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 LIBRARY = liblvmlockd_idm.so
 SONAME = $(LIBRARY).0
+# Where the files that are shipped are put together.
+SHIPPED = build/shipped
+# The command for administrators, where this tree has it.
+IDMCTL := $(patsubst crates/%/Cargo.toml,%,$(wildcard crates/idmctl/Cargo.toml))
 LVM2_RELEASES = 2.03.16-2 2.03.31-2
 # The release in the lab's machines, and that of the lvmlockd that adopts locks.
 LAB_LVM2 = 2.03.16-2
@@ -33,15 +48,30 @@ GUEST_TARGET = $(shell uname -m)-unknown-linux-gnu
 WORKSPACE = --locked --workspace --features lvmlockd-idm/emulator,idmctl/emulator
 
 .NOTPARALLEL:
-.PHONY: all demo check install clean deps check-deps testbed lvm2 lint c-tests races shuttle \
-	shuttle-short minimum-rust spell check-install diagrams mutants mutants-sample lab \
-	lab-short lab-shell lab-files long-run
+.PHONY: all demo check install uninstall clean deps check-deps testbed lvm2 lint c-tests races \
+	shuttle shuttle-short minimum-rust spell check-install diagrams mutants mutants-sample lab \
+	lab-short lab-shell lab-files dist reproducible packages lvm2-releases \
+	architectures long-run
+
+# In a folder of its own and without any other package, because cargo gives a dependency the
+# features that all packages of one build want.
+BUILD_SHIPPED = flags=$$(scripts/remap-paths.sh) && CARGO_ENCODED_RUSTFLAGS="$$flags" \
+	$(CARGO) build --locked --release --target-dir target/shipped
 
 # Apart, because Cargo would give the library what only the program needs.
 all:
-	$(CARGO) build --locked --release -p lvmlockd-idm
-	$(CARGO) build --locked --release -p idmctl
-	$(CARGO) run --quiet --locked --release -p idmctl --example pages -- build/pages
+	$(BUILD_SHIPPED) -p lvmlockd-idm
+	scripts/separate-debug.sh target/shipped/release/$(LIBRARY) \
+		$(SHIPPED)/$(LIBRARY).$(VERSION) $(SHIPPED)/$(LIBRARY).$(VERSION).debug
+	ln -sf $(LIBRARY).$(VERSION) $(SHIPPED)/$(SONAME)
+	ln -sf $(SONAME) $(SHIPPED)/$(LIBRARY)
+ifdef IDMCTL
+	$(BUILD_SHIPPED) -p idmctl
+	scripts/separate-debug.sh target/shipped/release/idmctl $(SHIPPED)/idmctl \
+		$(SHIPPED)/idmctl.debug
+	$(BUILD_SHIPPED) -p idmctl --example pages
+	target/shipped/release/examples/pages build/pages
+endif
 
 deps:
 	@scripts/install-build-deps.sh
@@ -85,6 +115,9 @@ lint:
 spell:
 	codespell
 
+architectures:
+	scripts/check-architectures.sh
+
 minimum-rust:
 	scripts/minimum-rust.sh check --locked -p lvmlockd-idm -p idmctl \
 		--features lvmlockd-idm/emulator,idmctl/emulator --all-targets \
@@ -127,7 +160,7 @@ mutants:
 mutants-sample:
 	$(CARGO) run --locked --release -p idm-mutants -- run --sample 40 --seconds 100
 
-check: check-deps lint spell minimum-rust lvm2
+check: check-deps lint spell minimum-rust architectures lvm2
 	$(CARGO) test $(WORKSPACE) --exclude idm-sim
 	$(CARGO) test --locked -p idm-sim --features broken-rules
 	$(MAKE) shuttle-short
@@ -135,15 +168,15 @@ check: check-deps lint spell minimum-rust lvm2
 	$(MAKE) check-install
 	$(MAKE) lab-short
 
-# Machines run the library as it is shipped; the one of the tests is only linked to. What runs in
+# Machines run the very file that is installed; the one of the tests is only linked to. What runs in
 # the machines is static, because the agent is there before there is a root file system.
-lab-files: deps testbed
+lab-files: deps testbed all
 	@for release in $(LAB_LVM2) $(LAB_ADOPT); do \
 		lvm2/build-lvm2.sh $$release build/lib build/lvm2 || exit; \
 	done
-	$(CARGO) build --locked --release -p lvmlockd-idm -p idm-target -p lab
+	$(CARGO) build --locked --release -p idm-target -p lab
 	mkdir -p build/lab/lib build/lab/bin
-	install target/release/$(LIBRARY) build/lab/lib/$(SONAME)
+	install $(SHIPPED)/$(LIBRARY).$(VERSION) build/lab/lib/$(SONAME)
 	install target/release/idm-target target/release/lab build/lab/bin/
 	RUSTFLAGS="-C target-feature=+crt-static" \
 		$(CARGO) build --locked --release -p lab-agent -p lab-writer \
@@ -165,56 +198,96 @@ lab-short: lab-files
 lab-shell: lab-files
 	$(LAB) --shell
 
+# What is installed names other files by where they are installed.
+PLACES = sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@LIBDIR@|$(LIBDIR)|g' \
+	-e 's|@INCLUDEDIR@|$(INCLUDEDIR)|g' -e 's|@DATADIR@|$(DATADIR)|g' \
+	-e 's|@SBINDIR@|$(SBINDIR)|g' -e 's|@DOCDIR@|$(DOCDIR)|g' -e 's|@VERSION@|$(VERSION)|g'
+# $(call place,FILE,DIRECTORY,MODE,NAME)
+place = $(PLACES) $(1) >$(DESTDIR)$(2)/$(4) && chmod $(3) $(DESTDIR)$(2)/$(4)
+PAGES = $(notdir $(wildcard man/*.[1-8]))
+SECTIONS = $(sort $(subst .,,$(suffix $(PAGES))))
+OWN_DATA = $(DATADIR)/lvmlockd-idm
+BASH_COMPLETION = $(DATADIR)/bash-completion/completions/idmctl
+ZSH_COMPLETION = $(DATADIR)/zsh/site-functions/_idmctl
+FISH_COMPLETION = $(DATADIR)/fish/vendor_completions.d/idmctl.fish
+
+# The drop-in for lvmlockd.service is not put into force: other hosts use sanlock or dlm.
 install: all
-	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)
-	install -d $(DESTDIR)$(DATADIR)/lvmlockd-idm
-	install -m 644 target/release/$(LIBRARY) $(DESTDIR)$(LIBDIR)/$(LIBRARY).$(VERSION)
+	install -d $(addprefix $(DESTDIR),$(LIBDIR)/pkgconfig $(INCLUDEDIR) $(SBINDIR) \
+		$(OWN_DATA) $(DOCDIR) $(addprefix $(MANDIR)/man,$(SECTIONS)))
+ifeq ($(STRIP),no)
+	install -m 755 target/shipped/release/$(LIBRARY) $(DESTDIR)$(LIBDIR)/$(LIBRARY).$(VERSION)
+else
+	install -m 755 $(SHIPPED)/$(LIBRARY).$(VERSION) $(DESTDIR)$(LIBDIR)/
+	install -D -m 644 $(SHIPPED)/$(LIBRARY).$(VERSION).debug \
+		$(DESTDIR)$(DEBUGDIR)/$$(scripts/build-id.sh $(SHIPPED)/$(LIBRARY).$(VERSION))
+endif
 	ln -sf $(LIBRARY).$(VERSION) $(DESTDIR)$(LIBDIR)/$(SONAME)
 	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/$(LIBRARY)
 	install -m 644 include/lvmlockd_idm.h $(DESTDIR)$(INCLUDEDIR)/
-	install -m 644 lvm2/lvmlockd-idm.c $(DESTDIR)$(DATADIR)/lvmlockd-idm/
-	install -m 644 dist/lvmlockd-idm.conf $(DESTDIR)$(DATADIR)/lvmlockd-idm/
-	install dist/kill-vg $(DESTDIR)$(DATADIR)/lvmlockd-idm/
-	install -d $(DESTDIR)$(SBINDIR) $(DESTDIR)$(MANDIR)/man8
-	install target/release/idmctl $(DESTDIR)$(SBINDIR)/
+	install -m 644 lvm2/lvmlockd-idm.c dist/lvmlockd-idm.conf dist/idm-restart.conf \
+		dist/idm-order.conf $(DESTDIR)$(OWN_DATA)/
+	install -m 755 lvm2/build-lvmlockd $(DESTDIR)$(OWN_DATA)/
+	install -D -m 644 dist/idm-activate@.service \
+		$(DESTDIR)$(UNITDIR)/idm-activate@.service
+	@$(call place,dist/lvmlockd-idm-kill-vg,$(SBINDIR),755,lvmlockd-idm-kill-vg)
+	@$(call place,dist/lvmlockd_idm.pc.in,$(LIBDIR)/pkgconfig,644,lvmlockd_idm.pc)
+	@$(foreach page,$(PAGES),$(call place,man/$(page),$(MANDIR)/man$(subst .,,$(suffix \
+		$(page))),644,$(page)) &&) true
+	install -m 644 COPYING.LIB $(DESTDIR)$(DOCDIR)/
+	scripts/notices.sh lvmlockd-idm $(IDMCTL) >$(SHIPPED)/NOTICES
+	install -m 644 $(SHIPPED)/NOTICES $(DESTDIR)$(DOCDIR)/
+ifdef IDMCTL
+ifeq ($(STRIP),no)
+	install -m 755 target/shipped/release/idmctl $(DESTDIR)$(SBINDIR)/
+else
+	install -m 755 $(SHIPPED)/idmctl $(DESTDIR)$(SBINDIR)/
+	install -D -m 644 $(SHIPPED)/idmctl.debug \
+		$(DESTDIR)$(DEBUGDIR)/$$(scripts/build-id.sh $(SHIPPED)/idmctl)
+endif
+	install -d $(DESTDIR)$(MANDIR)/man8
 	install -m 644 build/pages/idmctl*.8 $(DESTDIR)$(MANDIR)/man8/
-	install -d $(DESTDIR)$(DATADIR)/bash-completion/completions
-	install -m 644 build/pages/idmctl.bash \
-		$(DESTDIR)$(DATADIR)/bash-completion/completions/idmctl
-	install -d $(DESTDIR)$(DATADIR)/zsh/site-functions
-	install -m 644 build/pages/_idmctl $(DESTDIR)$(DATADIR)/zsh/site-functions/
-	install -d $(DESTDIR)$(DATADIR)/fish/vendor_completions.d
-	install -m 644 build/pages/idmctl.fish $(DESTDIR)$(DATADIR)/fish/vendor_completions.d/
-	install -d $(DESTDIR)$(UNITDIR)/lvmlockd.service.d
-	install -m 644 dist/idm-restart.conf $(DESTDIR)$(UNITDIR)/lvmlockd.service.d/
-	install -m 644 dist/idm-activate@.service $(DESTDIR)$(UNITDIR)/
-	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' \
-		-e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' -e 's|@DATADIR@|$(DATADIR)|' \
-		-e 's|@VERSION@|$(VERSION)|' dist/lvmlockd_idm.pc.in \
-		>$(DESTDIR)$(LIBDIR)/pkgconfig/lvmlockd_idm.pc
+	install -D -m 644 build/pages/idmctl.bash $(DESTDIR)$(BASH_COMPLETION)
+	install -D -m 644 build/pages/_idmctl $(DESTDIR)$(ZSH_COMPLETION)
+	install -D -m 644 build/pages/idmctl.fish $(DESTDIR)$(FISH_COMPLETION)
+endif
 
-# A C program finds the installed library as pkg-config says, under its soname, and it has no
-# emulated drives in it.
-check-install:
-	rm -rf build/install
-	$(MAKE) install DESTDIR= PREFIX=$(CURDIR)/build/install
-	echo '#include <lvmlockd_idm.h>' >build/install/t.c
-	echo 'int main(void) { return lm_data_size_idm() < 0; }' >>build/install/t.c
-	PKG_CONFIG_PATH=build/install/lib/pkgconfig; export PKG_CONFIG_PATH; \
-	$(CC) -o build/install/t build/install/t.c $$(pkg-config --cflags --libs lvmlockd_idm) && \
-	test -f $$(pkg-config --variable=lvm2_source lvmlockd_idm)
-	test -x build/install/share/lvmlockd-idm/kill-vg
-	test -f build/install/share/lvmlockd-idm/lvmlockd-idm.conf
-	build/install/sbin/idmctl --version
-	! build/install/sbin/idmctl --help | grep -e --emulated
-	test -f build/install/share/man/man8/idmctl-status.8
-	test -f build/install/share/bash-completion/completions/idmctl
-	test -f build/install/lib/systemd/system/lvmlockd.service.d/idm-restart.conf
-	test -f build/install/lib/systemd/system/idm-activate@.service
-	LD_LIBRARY_PATH=build/install/lib ldd build/install/t | \
-		grep -q '$(SONAME) => build/install/lib'
-	LD_LIBRARY_PATH=build/install/lib build/install/t
-	@echo "check-install: ok"
+# Takes the files away that this version installs, and folders that are then empty.
+uninstall:
+	rm -f $(addprefix $(DESTDIR)$(LIBDIR)/,$(LIBRARY).$(VERSION) $(SONAME) $(LIBRARY) \
+		pkgconfig/lvmlockd_idm.pc) $(DESTDIR)$(INCLUDEDIR)/lvmlockd_idm.h \
+		$(DESTDIR)$(SBINDIR)/lvmlockd-idm-kill-vg \
+		$(DESTDIR)$(UNITDIR)/idm-activate@.service \
+		$(addprefix $(DESTDIR)$(OWN_DATA)/,lvmlockd-idm.c lvmlockd-idm.conf \
+		idm-restart.conf idm-order.conf build-lvmlockd) \
+		$(addprefix $(DESTDIR)$(DOCDIR)/,COPYING.LIB NOTICES) \
+		$(foreach page,$(PAGES),$(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix \
+		$(page)))/$(page))
+	[ ! -f $(SHIPPED)/$(LIBRARY).$(VERSION) ] || rm -f \
+		$(DESTDIR)$(DEBUGDIR)/$$(scripts/build-id.sh $(SHIPPED)/$(LIBRARY).$(VERSION))
+	[ ! -f $(SHIPPED)/idmctl ] || rm -f \
+		$(DESTDIR)$(DEBUGDIR)/$$(scripts/build-id.sh $(SHIPPED)/idmctl)
+	rm -f $(DESTDIR)$(SBINDIR)/idmctl $(DESTDIR)$(MANDIR)/man8/idmctl*.8 \
+		$(addprefix $(DESTDIR),$(BASH_COMPLETION) $(ZSH_COMPLETION) $(FISH_COMPLETION))
+	-rmdir $(DESTDIR)$(OWN_DATA) $(DESTDIR)$(DOCDIR) 2>/dev/null
+
+check-install: all
+	CC='$(CC)' scripts/check-install.sh
+
+dist:
+	scripts/dist.sh
+
+reproducible:
+	scripts/reproducible.sh
+
+# docs/lvm2-releases.md, with CLONE=, a git clone of lvm2.
+lvm2-releases: all
+	scripts/lvm2-releases.sh $(SHIPPED) $(CLONE) $(TAGS)
+
+# Debian's releases, in roots of their own.
+SUITES = bookworm trixie
+packages:
+	scripts/packages.sh $(SUITES)
 
 clean:
 	$(CARGO) clean

@@ -1,6 +1,6 @@
 #!/bin/sh
-# The library exports the functions of its header and nothing else, has its soname, and refers to
-# lvmlockd's symbols weakly.
+# The library exports the functions of its header and nothing else, each with the version that
+# debian/liblvmlockd-idm0.symbols lists, has its soname, and refers to lvmlockd's symbols weakly.
 #
 #   check-symbols.sh LIBRARY HEADER
 set -u
@@ -18,10 +18,17 @@ check() {
 	fi
 }
 dynamic=$(readelf --dyn-syms --wide "$library")
-check "exported names" \
-	"$(echo "$dynamic" |
-		awk '$1 ~ /^[0-9]+:$/ && $5 != "LOCAL" && $7 != "UND" { print $8 }' | sort)" \
-	"$(grep -o 'lm_[a-z_]*_idm(' "$header" | tr -d '(' | sort -u)"
+exported=$(echo "$dynamic" |
+	awk '$1 ~ /^[0-9]+:$/ && $5 != "LOCAL" && $7 != "UND" { sub(/@@/, "@", $8); print $8 }' |
+	LC_ALL=C sort)
+check "exported functions" \
+	"$(echo "$exported" | sed -n 's/@.*//; /^lm_/p')" \
+	"$(grep -o 'lm_[a-z_]*_idm(' "$header" | tr -d '(' | LC_ALL=C sort -u)"
+# The symbol with the version's name, and all functions with it.
+check "symbols with versions" \
+	"$(echo "$exported" | sed 's/^\(liblvmlockd_idm\.so\.0\)$/\1@\1/')" \
+	"$(sed -n 's/^ \([^ ]*\) .*/\1/p' "$(dirname "$0")/../debian/liblvmlockd-idm0.symbols" |
+		LC_ALL=C sort)"
 check "number of functions" "$(grep -c '^int lm_' "$header")" 13
 for symbol in alloc_lockspace daemon_test gl_use_idm log_level lvmlockd_idm_layout; do
 	check "reference to $symbol" \

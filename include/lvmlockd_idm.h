@@ -2,7 +2,7 @@
  * The functions of liblvmlockd_idm that lvmlockd calls, as lvm2 declares them from 2.03.25 on.
  * Earlier releases pass one adopt argument; the library knows. lm_get_lvb_idm is for others.
  *
- * Generated from src/entry.rs; see tests/header.rs.
+ * Generated from the source of the library.
  *
  * SPDX-License-Identifier: LGPL-2.1-or-later
  */
@@ -177,8 +177,8 @@ int lm_hosts_idm(struct lockspace *ls, int notify);
 
 /**
  * Adds the lockspaces that a dead lvmlockd left behind to the list `ls_rejoin`, each as core's
- * `alloc_lockspace` makes it, with name, VG name, uuid, type and PVs. Only a core with
- * the patches in `lvm2/patches` calls it.
+ * `alloc_lockspace` makes it, with name, VG name, uuid, type and PVs. No release of core calls
+ * it yet.
  *
  * Returns 0, or -218 (ELOCKIO) where core's structures are not known.
  *

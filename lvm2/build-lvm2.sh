@@ -8,8 +8,8 @@
 # The results are
 #   OUTDIR/VERSION/sbin/lvm, lvmlockctl, lvmpolld   the same for both variants
 #   OUTDIR/VERSION/shim/lvmlockd          lvm2/lvmlockd-idm.c compiled in the lvm2 tree
-#   OUTDIR/VERSION/plain/lvmlockd         no file of ours in the tree; the library finds the layout
-#   itself OUTDIR/VERSION/adopt/lvmlockd         2.03.31 only: as shim, with lvm2/patches
+#   OUTDIR/VERSION/plain/lvmlockd         without that file; the library finds the layout itself
+#   OUTDIR/VERSION/adopt/lvmlockd         2.03.31 only: as shim, with lvm2/patches
 # All find the library in LIBDIR at run time. Nothing is done where nothing has changed.
 set -eu
 
@@ -82,7 +82,8 @@ fetch() {
 }
 
 # What the outcome depends on. The library itself is found at run time.
-key=$(cat "$0" "$here/lvmlockd-idm.c" "$here"/patches/*.patch | sha256sum | cut -d' ' -f1)-$libdir
+key=$(cat "$0" "$here/build-lvmlockd" "$here/lvmlockd-idm.c" "$here"/patches/*.patch |
+	sha256sum | cut -d' ' -f1)-$libdir
 if [ "$(cat "$out/done" 2>/dev/null)" = "$key" ]; then
 	exit 0
 fi
@@ -90,56 +91,47 @@ rm -f "$out/done"
 mkdir -p "$out"
 : >"$out/build.log"
 
+library="-L$libdir -llvmlockd_idm -Wl,-rpath,$libdir"
+core=daemons/lvmlockd/lvmlockd-core.c
 tree_key=$(sha256sum <"$0" | cut -d' ' -f1)
 if [ "$(cat "$out/tree-done" 2>/dev/null)" != "$tree_key" ]; then
 	echo "Getting lvm2 $version from Debian $suite"
 	rm -f "$out/tree-done"
 	fetch
 	echo "Building lvm2 $version"
-	cd "$tree"
-	# The two variables stand for a library that lvm2 from 2.03.20 on asks for and that is not
-	# used.
-	step ./configure --sbindir="$out/sbin" --enable-lvmlockd-idm --enable-lvmpolld \
-		LIBSEAGATEILM_CFLAGS=" " LIBSEAGATEILM_LIBS=" "
+	step "$here/build-lvmlockd" --library "$library" "$tree" --sbindir="$out/sbin"
 	# Debian's 2.03.16 has Makefiles that are newer than its configure; it leaves these two
 	# open.
 	set -- LIBSYSTEMD_CFLAGS= LIBSYSTEMD_LIBS=-lsystemd
+	cd "$tree"
 	step make -j"$jobs" tools "$@"
-	step make -C daemons/lvmlockd lvmlockctl "$@"
 	step make -C daemons/lvmpolld "$@"
 	mkdir -p "$out/sbin"
 	cp tools/lvm daemons/lvmlockd/lvmlockctl daemons/lvmpolld/lvmpolld "$out/sbin/"
-	cp daemons/lvmlockd/lvmlockd-idm.c "$out/lvmlockd-idm.c.lvm2"
+	cd "$here"
+	cp "$tree/$core" "$out/core.lvm2"
 	echo "$tree_key" >"$out/tree-done"
 fi
 
-# SOURCES and LOCK_LIBS on the command line work in every release, also where configure forgets to
-# compile lvmlockd-idm.c (2.03.13 to 2.03.18).
+# link VARIANT [OPTION]
 link() {
 	variant=$1
 	shift
-	step rm -f lvmlockd lvmlockd-idm.o
-	step make lvmlockd SOURCES="$*" \
-		LOCK_LIBS="-L$libdir -llvmlockd_idm -Wl,-rpath,$libdir" \
-		LIBSYSTEMD_CFLAGS= LIBSYSTEMD_LIBS=-lsystemd
+	step "$here/build-lvmlockd" --library "$library" "$@" "$tree"
 	mkdir -p "$out/$variant"
-	cp lvmlockd "$out/$variant/lvmlockd"
+	cp "$tree/daemons/lvmlockd/lvmlockd" "$out/$variant/lvmlockd"
 }
 
 echo "Linking lvmlockd $version with liblvmlockd_idm"
-cd "$tree/daemons/lvmlockd"
-cp "$here/lvmlockd-idm.c" lvmlockd-idm.c
-link shim lvmlockd-core.c lvmlockd-idm.c
+# An earlier run may have been ended between a patch and its undoing.
+cp "$out/core.lvm2" "$tree/$core"
+link plain --no-table
+link shim
 if [ "$version" = 2.03.31-2 ]; then
-	rm -rf ../lvmlockd-adopt
-	mkdir -p ../lvmlockd-adopt/daemons/lvmlockd
-	cp lvmlockd-core.c ../lvmlockd-adopt/daemons/lvmlockd/
 	for patch in "$here"/patches/*.patch; do
-		step patch -d ../lvmlockd-adopt -p1 -i "$patch"
+		step patch -d "$tree" -p1 -i "$patch"
 	done
-	cp ../lvmlockd-adopt/daemons/lvmlockd/lvmlockd-core.c lvmlockd-core-adopt.c
-	link adopt lvmlockd-core-adopt.c lvmlockd-idm.c
+	link adopt
+	cp "$out/core.lvm2" "$tree/$core"
 fi
-cp "$out/lvmlockd-idm.c.lvm2" lvmlockd-idm.c
-link plain lvmlockd-core.c
 echo "$key" >"$out/done"

@@ -19,7 +19,7 @@
 #error "lvm2 is not configured with --enable-lvmlockd-idm"
 #endif
 
-/* Known to liblvmlockd_idm by name (src/abi/layout.rs). A change needs a new version. */
+/* Known to liblvmlockd_idm by name. A change needs a new version. */
 struct lvmlockd_idm_layout {
 	char magic[8];
 	uint32_t version;
@@ -58,10 +58,17 @@ _Static_assert(ADOPT_ARGS_OF_ADD_LOCKSPACE == ADOPT_ARGS_OF_LOCK,
 #define HAS_TYPE(function, type) \
 	_Static_assert(_Generic(&function, type: 1), #function " has another prototype")
 
+/* lvm2 declares it from 2.03.31 on; a declaration of another type would not compile. */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wredundant-decls"
+int lm_add_resource_idm(struct lockspace *ls, struct resource *r);
+#pragma GCC diagnostic pop
+
 HAS_TYPE(lm_data_size_idm, int (*)(void));
 HAS_TYPE(lm_is_running_idm, int (*)(void));
 HAS_TYPE(lm_prepare_lockspace_idm, int (*)(struct lockspace *));
 HAS_TYPE(lm_rem_lockspace_idm, int (*)(struct lockspace *, int));
+HAS_TYPE(lm_add_resource_idm, int (*)(struct lockspace *, struct resource *));
 HAS_TYPE(lm_rem_resource_idm, int (*)(struct lockspace *, struct resource *));
 HAS_TYPE(lm_convert_idm, int (*)(struct lockspace *, struct resource *, int, uint32_t));
 HAS_TYPE(lm_unlock_idm, int (*)(struct lockspace *, struct resource *, uint32_t, uint32_t));

@@ -15,7 +15,7 @@ packages="gcc libc6-dev make pkg-config
 	libaio-dev libblkid-dev libsystemd-dev libudev-dev
 	ca-certificates debian-archive-keyring dpkg-dev patch xz-utils"
 if [ "${1:-}" = check ]; then
-	packages="$packages codespell g++ strace valgrind"
+	packages="$packages codespell g++ groff-base man-db strace systemd valgrind"
 fi
 
 at_least() {

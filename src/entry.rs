@@ -449,8 +449,8 @@ pub unsafe extern "C" fn lm_hosts_idm(ls: *mut RawLockspace, _notify: c_int) -> 
 }
 
 /// Adds the lockspaces that a dead lvmlockd left behind to the list `ls_rejoin`, each as core's
-/// `alloc_lockspace` makes it, with name, VG name, uuid, type and PVs. Only a core with
-/// the patches in `lvm2/patches` calls it.
+/// `alloc_lockspace` makes it, with name, VG name, uuid, type and PVs. No release of core calls
+/// it yet.
 ///
 /// Returns 0, or -218 (ELOCKIO) where core's structures are not known.
 ///

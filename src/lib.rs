@@ -9,6 +9,10 @@
 //! the data that a lock protects before the lock is lost. `lock` has the types that all of them
 //! share, `state` the files, `topology` the host's disks, and `sys` the clock, threads and mutexes.
 
+// The layouts of lvmlockd's structures are known where pointers and `long` have 64 bits.
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("liblvmlockd_idm is for 64-bit systems only");
+
 pub mod abi;
 pub mod config;
 pub mod drives;

@@ -12,7 +12,7 @@ const RELEASE: &str = testbed::RELEASES[0];
 
 /// Path, in the machines, of the command that stops the use of a VG whose locks are about to be
 /// lost.
-pub const KILL_SCRIPT: &str = "/etc/lvm/kill-vg";
+pub const KILL_SCRIPT: &str = "/etc/lvm/lvmlockd-idm-kill-vg";
 
 /// Programs and files, all below the project's directory.
 #[derive(Clone, Debug)]
@@ -112,7 +112,7 @@ impl Files {
     /// The script at [`KILL_SCRIPT`]: the one recommended to administrators, and a note in
     /// `/run/killed` that it was run.
     pub fn kill_script(&self) -> String {
-        let script = self.project.join("dist/kill-vg");
+        let script = self.project.join("dist/lvmlockd-idm-kill-vg");
         format!("#!/bin/sh\n{} \"$1\" && echo \"$1\" >>/run/killed\n", script.display())
     }
 }

@@ -40,8 +40,8 @@ pub enum Uncertain {
     NoLockspace,
     /// No known release has its list heads at these offsets.
     ListHeads(Vec<usize>),
-    /// The executable names no release, and the layout does not show how many adopt arguments core
-    /// passes.
+    /// The executable names no release. List heads alone do not tell a release from another one
+    /// that was patched.
     NoRelease,
     /// The executable names several releases of lvmlockd.
     Releases(Vec<u32>),
@@ -168,13 +168,12 @@ const GENERATIONS: [Generation; 6] = [
     Generation { heads: &[440, 456, 472, 488], pvs: 312, releases: (37, 40) },
 ];
 
-/// Bytes from `pvs` to `actions`, the same in every release: the fields between them never changed.
-const PVS_TO_ACTIONS: usize = 128;
-
 const _: () = {
     let mut i = 0;
     while i < GENERATIONS.len() {
-        assert!(GENERATIONS[i].pvs + PVS_TO_ACTIONS == GENERATIONS[i].heads[0]);
+        // `actions` is so many bytes behind `pvs` in every release: the fields between them never
+        // changed.
+        assert!(GENERATIONS[i].pvs + 128 == GENERATIONS[i].heads[0]);
         i += 1;
     }
 };
@@ -193,7 +192,6 @@ fn decide(heads: Vec<usize>, releases: &[u32]) -> Result<Layout, Uncertain> {
         [release] => {
             return Err(Uncertain::Mismatch { release, first, last });
         }
-        [] if adopt_args_of(first) == adopt_args_of(last) => adopt_args_of(first),
         [] => return Err(Uncertain::NoRelease),
         _ => return Err(Uncertain::Releases(releases.to_vec())),
     };
@@ -348,10 +346,84 @@ mod tests {
         }
     }
 
+    /// The row of each release in the page that packagers read: offset of `pvs`, adopt arguments.
+    fn rows_of_page() -> Vec<(u32, usize, u32)> {
+        let page = include_str!("../../docs/lvm2-releases.md");
+        let rows = page.lines().filter_map(|line| line.strip_prefix("| 2.03."));
+        let row = |line: &str| {
+            let mut cells = line.split('|').map(str::trim);
+            let mut cell = || cells.next().unwrap().parse().unwrap();
+            (cell(), cell() as usize, cell())
+        };
+        rows.map(row).collect()
+    }
+
     #[test]
-    fn without_release_only_what_is_certain() {
-        assert_eq!(decide(vec![504, 520], &[]), Err(Uncertain::NoRelease));
-        assert_eq!(decide(vec![432, 448, 464], &[]).unwrap().adopt_args, 2);
+    fn the_page_of_releases_says_what_is_taken_for_true() {
+        let rows = rows_of_page();
+        let releases: Vec<u32> = rows.iter().map(|row| row.0).collect();
+        assert_eq!(releases, (13..=40).collect::<Vec<u32>>());
+        for (release, pvs, adopt_args) in rows {
+            let generation = GENERATIONS
+                .iter()
+                .find(|g| (g.releases.0..=g.releases.1).contains(&release))
+                .unwrap();
+            let layout = decide(generation.heads.to_vec(), &[release]).unwrap();
+            assert_eq!((layout.lockspace_pvs, layout.adopt_args), (pvs, adopt_args), "{release}");
+        }
+    }
+
+    /// What a patch may do to `struct lockspace` of one release: list heads, and `pvs`.
+    fn mutations(generation: &Generation) -> Vec<(Vec<usize>, usize)> {
+        let (heads, pvs) = (generation.heads, generation.pvs);
+        let moved = |from: usize, by: isize| -> Vec<usize> {
+            let at = |(i, &head): (usize, &usize)| match i >= from {
+                true => head.checked_add_signed(by).unwrap(),
+                false => head,
+            };
+            heads.iter().enumerate().map(at).collect()
+        };
+        let mut mutations = Vec::new();
+        for by in [-16, -8, 8, 16] {
+            // A field before pvs, one between pvs and the lists, and one between the lists.
+            mutations.push((moved(0, by), pvs.checked_add_signed(by).unwrap()));
+            mutations.push((moved(0, by), pvs));
+            mutations.push((moved(1, by), pvs));
+        }
+        // A list less, a list more, in front and behind.
+        mutations.push((heads[1..].to_vec(), pvs));
+        mutations.push((heads[..heads.len() - 1].to_vec(), pvs));
+        let more = moved(0, 16).into_iter().chain([heads[0]]);
+        let mut more: Vec<usize> = more.collect();
+        more.sort_unstable();
+        mutations.push((more, pvs));
+        let last = heads[heads.len() - 1];
+        mutations.push((heads.iter().copied().chain([last + 16]).collect(), pvs));
+        mutations
+    }
+
+    #[test]
+    fn no_mutated_layout_is_taken_for_another() {
+        let mut tried = 0;
+        for generation in &GENERATIONS {
+            for (heads, pvs) in mutations(generation) {
+                let (first, last) = generation.releases;
+                for named in [vec![], vec![first], vec![last]] {
+                    tried += 1;
+                    if let Ok(layout) = decide(heads.clone(), &named) {
+                        assert_eq!(layout.lockspace_pvs, pvs, "{heads:?} named {named:?}");
+                    }
+                }
+            }
+        }
+        assert!(tried >= 40);
+    }
+
+    #[test]
+    fn without_release_nothing_is_certain() {
+        for generation in &GENERATIONS {
+            assert_eq!(decide(generation.heads.to_vec(), &[]), Err(Uncertain::NoRelease));
+        }
     }
 
     #[test]

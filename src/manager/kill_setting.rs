@@ -28,7 +28,7 @@ fn warning_for(directory: Option<OsString>) -> Option<String> {
     }
     Some(format!(
         "{}: global/{KEY} is not set, so nothing deactivates logical volumes whose locks are \
-         about to be lost; set it to the path of kill-vg",
+         about to be lost; set it to the path of lvmlockd-idm-kill-vg",
         main.display()
     ))
 }

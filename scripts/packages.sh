@@ -1,0 +1,163 @@
+#!/bin/bash
+# Builds the source archive's Debian packages and rpms in a clean root of each Debian release that
+# is named, without a network, and looks at them with lintian and rpmlint. Then installs the Debian
+# packages in another clean root, and builds and starts a lvmlockd of that release's lvm2 with
+# nothing but them. As root.
+#
+#   packages.sh SUITE ...
+#
+# The results are in build/packages/SUITE; what is there is made anew. ARCHIVE=FILE is taken as it
+# is; else the archive is made of what is committed.
+set -euo pipefail
+export LC_ALL=C DEBIAN_FRONTEND=noninteractive
+cd "$(dirname "$0")/.."
+top=$PWD/build/packages
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+name=lvmlockd-idm-$version
+
+fail() {
+	echo "packages: $*" >&2
+	exit 1
+}
+
+[ "$(id -u)" = 0 ] || fail "run this as root"
+command -v mmdebstrap >/dev/null || {
+	apt-get -qq update
+	apt-get -qq install -y --no-install-recommends mmdebstrap debian-archive-keyring >/dev/null
+}
+archive=${ARCHIVE:-$PWD/build/dist/$name.tar.xz}
+[ -n "${ARCHIVE:-}" ] || scripts/dist.sh >/dev/null
+
+# The archive that this machine's own package sources name, so that a local mirror is used.
+mirror() {
+	apt-get indextargets --format '$(REPO_URI) $(COMPONENT)' 'Created-By: Packages' |
+		awk '$2 == "main" && $1 ~ /debian\/?$/ { print $1; exit }'
+}
+
+# Makes an archive of a clean root once; roots are unpacked from it.
+clean_root() {
+	[ -f "$top/$suite.tar" ] || {
+		echo "packages: making a clean root of Debian $suite"
+		mmdebstrap --quiet --variant=apt --include=ca-certificates "$suite" \
+			"$top/new.tar" "deb $mirror $suite main" \
+			"deb $mirror-security $suite-security main"
+		mv "$top/new.tar" "$top/$suite.tar"
+	}
+	rm -rf "$1"
+	mkdir -p "$1"
+	tar -x -C "$1" -f "$top/$suite.tar"
+}
+
+# within ROOT NETWORK COMMAND: with or without a network, in namespaces that end with the command.
+within() {
+	local root=$1 network=$2
+	shift 2
+	local namespaces=(--mount --pid --fork)
+	[ "$network" = online ] || namespaces+=(--net)
+	unshare "${namespaces[@]}" sh -c '
+		root=$1
+		shift
+		mount --make-rprivate /
+		mount -t proc proc "$root/proc"
+		mount --rbind /dev "$root/dev"
+		[ ! -f /etc/resolv.conf ] || cp /etc/resolv.conf "$root/etc/"
+		exec chroot "$root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root \
+			LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive sh -euc "$*"' sh "$root" "$@"
+}
+
+build() {
+	local root=$out/build-root
+	clean_root "$root"
+	mkdir -p "$root/build"
+	cp "$archive" "$root/build/lvmlockd-idm_$version.orig.tar.xz"
+	cp "$archive" "$root/build/$name.tar.xz"
+	within "$root" online "
+		cd /build
+		apt-get -qq update
+		apt-get -qq install -y --no-install-recommends build-essential elfutils lintian \
+			rpm rpmlint xz-utils >/dev/null
+		tar -xf $name.tar.xz
+		apt-get -qq build-dep -y --no-install-recommends ./$name >/dev/null"
+	echo "packages: building Debian packages in $suite, without a network"
+	within "$root" offline "
+		cd /build/$name
+		cargo --version
+		dpkg-buildpackage -us -uc" >"$out/deb.log" 2>&1 || fail "see $out/deb.log"
+	echo "packages: building rpms in $suite, without a network"
+	# The build dependencies are there, but not in rpm's own list.
+	within "$root" offline "
+		rpmbuild -ta --nodeps --define '_topdir /build/rpm' /build/$name.tar.xz" \
+		>"$out/rpm.log" 2>&1 || fail "see $out/rpm.log"
+	cp "$root"/build/*.deb "$root"/build/*.dsc "$root"/build/*.changes "$out/"
+	find "$root/build/rpm" -name '*.rpm' -exec cp -t "$out" {} +
+	within "$root" offline "
+		cd /build
+		lintian --version
+		lintian --info --display-info --allow-root --fail-on error,warning \
+			*.changes" >"$out/lintian.log" 2>&1 || fail "lintian: see $out/lintian.log"
+	within "$root" offline "
+		cd /build
+		rpmlint --version
+		rpmlint --config $name/rpm/rpmlintrc.toml rpm/RPMS/*/*.rpm rpm/SRPMS/*.rpm" \
+		>"$out/rpmlint.log" 2>&1 || fail "rpmlint: see $out/rpmlint.log"
+	echo "packages: lintian: $(grep -c '^[EW]:' "$out/lintian.log") errors and warnings"
+	echo "packages: rpmlint: $(tail -n 1 "$out/rpmlint.log")"
+	rm -rf "$root"
+}
+
+# What is installed is all that there is of this project in that root.
+try() {
+	local root=$out/test-root
+	clean_root "$root"
+	mkdir -p "$root/packages"
+	cp "$out"/*.deb "$root/packages/"
+	mkdir -p "$root/tests"
+	tar -xf "$archive" -C "$root/tests" --strip-components=3 "$name/debian/tests"
+	within "$root" online "
+		apt-get -qq update
+		apt-get -qq install -y --no-install-recommends build-essential libaio-dev \
+			libblkid-dev libsystemd-dev libudev-dev man-db pkg-config rpm \
+			/packages/*.deb >/dev/null
+		/tests/lvmlockd" >"$out/test.log" 2>&1 || fail "see $out/test.log"
+	echo "packages: a lvmlockd of $suite works with the installed packages"
+	compare_rpms
+	rm -rf "$root"
+}
+
+# The rpms have the same files, but for where distributions keep libraries and licences.
+compare_rpms() {
+	local list='s|^\./||; s|/lib/[a-z0-9_]*-linux-gnu/|/lib/|; s|/lib64/|/lib/|; s|\.gz$||'
+	for package in "$out"/*.deb; do
+		dpkg-deb --fsys-tarfile "$package" | tar -t
+	done | sed "$list" | grep -v -e '^$' -e '/$' -e share/doc -e '\.build-id' -e share/lintian |
+		sort -u >"$out/deb.files"
+	for package in "$out"/*.rpm; do
+		case $package in *.src.rpm | *-debug*.rpm) continue ;; esac
+		files_of_rpm "$package"
+	done | sed "$list" | grep -v -e share/doc -e share/licenses -e '\.build-id' | sort -u \
+		>"$out/rpm.files"
+	cmp "$out/deb.files" "$out/rpm.files" || {
+		diff "$out/deb.files" "$out/rpm.files" >&2 || :
+		fail "the rpms and the Debian packages have other files"
+	}
+	echo "packages: the rpms have the same files as the Debian packages"
+}
+
+# Names of files, without folders.
+files_of_rpm() {
+	cp "$1" "$out/test-root/packages/a.rpm"
+	within "$out/test-root" offline "rpm -qp --qf '[%{FILEMODES:perms} %{FILENAMES}\n]' \
+		/packages/a.rpm" 2>/dev/null | sed -n 's|^[^d][^ ]* /||p'
+}
+
+mirror=$(mirror)
+[ -n "$mirror" ] || fail "this machine's apt sources name no Debian archive"
+mirror=${mirror%/}
+for suite; do
+	out=$top/$suite
+	rm -rf "$out"
+	mkdir -p "$out"
+	build
+	try
+	(cd "$out" && sha256sum ./*.deb ./*.rpm)
+done
