@@ -164,7 +164,11 @@ pub const CHAPTER: Chapter = Chapter {
             firmware: "current",
             cause: "lvm.conf does not say how LVs are deactivated",
             remedy: "set `lvmlockctl_kill_command` in lvm.conf",
-            names: ["lvmlockctl_kill_command", "lvm.conf", "set it to the path of kill-vg"],
+            names: [
+                "lvmlockctl_kill_command",
+                "lvm.conf",
+                "set it to the path of lvmlockd-idm-kill-vg",
+            ],
             provoke: |scene| {
                 let host = scene.host_but(|config| config.kill_command = None);
                 host.start(VG, scope(&DRIVES)).unwrap();

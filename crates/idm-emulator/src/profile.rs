@@ -254,9 +254,6 @@ impl Profile {
             p.lock_stores_value = false;
             p.refresh_stores_value = false;
         });
-        variant("current+value-on-exclusive-unlock-only", |p| {
-            p.shared_unlock_stores_value = false;
-        });
         variant("current+metadata-on-lock-only", |p| {
             p.refresh_stores_metadata = false;
         });

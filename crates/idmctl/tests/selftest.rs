@@ -24,11 +24,15 @@ fn findings(subject: &mut dyn Subject) -> Vec<(Rule, Finding)> {
     outcome.findings
 }
 
+/// Profiles that differ only while somebody has reserved the drive, which the test never does.
+const ALIKE: [&str; 2] = ["current", "current+respects-reservations"];
+
 #[test]
 fn each_profile_gets_exactly_its_name_and_is_safe() {
     for (name, profile) in Profile::named() {
         let found = findings(&mut Model::new(profile));
-        assert_eq!(compare(&found, &[]).exact, [name]);
+        let names = if ALIKE.contains(&name) { &ALIKE[..] } else { &[name] };
+        assert_eq!(compare(&found, &[]).exact, names);
         for (rule, finding) in found {
             assert_ne!(finding.verdict, Verdict::Unsafe, "{name} {}: {finding:?}", rule.name);
         }
@@ -56,7 +60,8 @@ fn an_unknown_mixture_is_compared_with_the_nearest() {
 fn without_the_limits_all_that_remain_possible_are_named() {
     let mut model = Model::new(Profile::current());
     let outcome = examine(&mut Bench::new(&mut model, RUN), false, |_, _, _| {});
-    assert_eq!(compare(&outcome.findings, &[]).exact, ["current", "current+small"]);
+    let names = [ALIKE[0], "current+small", ALIKE[1]];
+    assert_eq!(compare(&outcome.findings, &[]).exact, names);
 }
 
 /// A drive that breaks a rule.
