@@ -100,12 +100,11 @@ pub enum Command {
     Drives,
     /// Show the hosts that use a volume group, with the number of their locks.
     Hosts(Hosts),
-    /// Show the library's counters on this host (docs/metrics.md).
+    /// Show the library's counters on this host.
     Metrics(Metrics),
     /// Say why a lock is refused, or slow.
     ///
     /// The first sentences name the decisive cause; other findings follow after "Also".
-    /// docs/idmctl.md lists all causes.
     Why(Why),
     /// Test each rule that the library relies on, on mutexes that are no volume group's.
     ///
