@@ -99,7 +99,7 @@ impl Case<'_> {
 
     fn held(&self, holder: &Holder) -> Cause {
         let who = holder.host.shown();
-        let (mode, until, left) = (mode(holder), until(holder), left(holder));
+        let (mode, until) = (mode(holder), until(holder));
         match holder.set {
             Set::Foreign => {
                 return Cause::refused(
@@ -154,6 +154,12 @@ impl Case<'_> {
                 ),
             );
         }
+        self.held_by_a_living_host(holder)
+    }
+
+    fn held_by_a_living_host(&self, holder: &Holder) -> Cause {
+        let who = holder.host.shown();
+        let (mode, left) = (mode(holder), left(holder));
         let shared = if holder.mode == "sh" {
             " A request to share it is granted, one to have it alone is not."
         } else {
