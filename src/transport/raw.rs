@@ -26,7 +26,7 @@ pub struct RawPath(Kind);
 
 enum Kind {
     Scsi(Box<dyn Port>),
-    Nvme(Nvme),
+    Nvme(Box<Nvme>),
     #[cfg(not(feature = "emulator"))]
     None,
 }
@@ -39,7 +39,9 @@ impl RawPath {
             PathAddress::Scsi(node) => {
                 Kind::Scsi(Box::new(ScsiNode::new(node.clone(), identity, topology)))
             }
-            PathAddress::Nvme(node) => Kind::Nvme(Nvme::new(node.clone(), identity, topology)),
+            PathAddress::Nvme(node) => {
+                Kind::Nvme(Box::new(Nvme::new(node.clone(), identity, topology)))
+            }
             #[cfg(feature = "emulator")]
             PathAddress::Emulated(socket) => {
                 Kind::Scsi(Box::new(super::emulated::Socket::new(socket.clone())))
