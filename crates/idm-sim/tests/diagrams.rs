@@ -52,6 +52,7 @@ fn every_picture_is_in_the_text() {
 const CHECKS: &[&str] = &[
     include_str!("../src/world/checks.rs"),
     include_str!("../src/world/checks/ending.rs"),
+    include_str!("../src/world/checks/reading.rs"),
     include_str!("../src/world/checks/requests.rs"),
 ];
 
