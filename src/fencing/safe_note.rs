@@ -51,14 +51,21 @@ impl SafeNoteState {
     /// only moved on, and a VG whose first lock was just granted, because without a date the next
     /// lvmlockd counts the lease from the request.
     fn is_urgent(&self) -> bool {
-        let dates = self.dates();
-        let Some(noted) = &self.noted else { return !dates.is_empty() };
-        noted.iter().any(|(vg, noted)| dates.get(vg).is_some_and(|date| date < noted))
+        let Some(noted) = &self.noted else { return !self.is_unused() };
+        let earlier = |vg, noted| {
+            let dates = [self.firsts.get(vg), self.left.get(vg)];
+            dates.into_iter().flatten().any(|date| date < noted)
+        };
+        noted.iter().any(|(vg, noted)| earlier(vg, noted))
+    }
+
+    fn is_unused(&self) -> bool {
+        self.firsts.is_empty() && self.left.is_empty()
     }
 
     /// Whether no lock is in use and the note says so, so that there is nothing to write later.
     fn is_idle(&self) -> bool {
-        self.dates().is_empty() && self.noted.as_ref().is_none_or(Dates::is_empty)
+        self.is_unused() && self.noted.as_ref().is_none_or(Dates::is_empty)
     }
 }
 

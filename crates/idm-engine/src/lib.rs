@@ -29,6 +29,7 @@
 //! * `seat`, `take`, `clean` – one drive's part: the meaning of a reply, getting the mutex, giving
 //!   it back.
 //! * `reading` – the value of a mutex that nobody takes.
+//! * `inspect` – the meaning of a record's metadata, for programs that only read drives.
 //! * `rules` – the safety rules, each in one place. `docs/locking.md` argues for them.
 
 // Without std there is no clock, no thread and no I/O: the compiler enforces it.
