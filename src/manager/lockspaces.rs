@@ -2,7 +2,7 @@
 
 use super::Manager;
 use super::kill_setting;
-use super::plan::{Plan, majority, no_global_drives};
+use super::plan::{Plan, no_global_drives};
 use super::running::{Running, not_noted, patience_for, with_hint};
 use crate::error::Error;
 use crate::lock::RequestResult;
@@ -14,7 +14,7 @@ use crate::state::store::SavedLockspace;
 use crate::topology::TopologyError;
 use crate::words::{are, list, plural};
 use core::time::Duration;
-use idm_engine::{Outcome, Request};
+use idm_engine::{Outcome, Request, acquire_quorum};
 use idm_protocol::{HostId, Mode, Status};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -202,7 +202,7 @@ impl Manager {
         let lockspace = self.lockspace(key)?;
         let running = self.running()?;
         let members = running.members_of(&lockspace)?.members;
-        let enough = majority(members.len());
+        let enough = acquire_quorum(members.len());
         let answers = running.runtime.read_tables(&members, enough, COUNT_BOUND);
         let tables: Vec<_> = answers.iter().filter_map(|(_, table)| table.as_ref().ok()).collect();
         if tables.len() < enough {
@@ -309,7 +309,7 @@ impl Running {
                  volumes are seen here, and at lvm's devices file"
             )));
         }
-        let enough = majority(total);
+        let enough = acquire_quorum(total);
         let not_started = |why: String, for_ever: bool| match &lockspace.owner.kill {
             Some(name) if for_ever => format!(
                 "{vg} is not started: {why}. To use it without IDM locks: \"vgchange -y --locktype \

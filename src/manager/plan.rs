@@ -105,10 +105,6 @@ fn bounded(owner: &str, members: Members) -> Result<Members, Error> {
     Ok(members)
 }
 
-pub(super) fn majority(drives: usize) -> usize {
-    drives / 2 + 1
-}
-
 pub(super) fn no_global_drives() -> String {
     format!(
         "no drives for the global lock: give a GPT partition on each of them the name \

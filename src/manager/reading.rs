@@ -1,12 +1,12 @@
 //! The value of a lock, read without taking the lock.
 
 use super::Manager;
-use super::plan::majority;
 use super::running::Running;
 use crate::error::Error;
 use crate::lock::{LockSpec, LockspaceKey, Resource, ValBlk};
 use crate::lockspace::Lockspace;
-use idm_engine::{ValueRead, read_value};
+use crate::runtime::refusal;
+use idm_engine::{ValueRead, acquire_quorum, read_value};
 
 impl Manager {
     /// The value block of a lock, as it was at some moment of this call. It is all zero where there
@@ -58,23 +58,17 @@ impl Running {
         resource: &Resource,
     ) -> Result<ValueRead, Error> {
         let members = self.plan(lockspace, resource)?.members();
-        let enough = majority(members.len());
+        let enough = acquire_quorum(members.len());
         let (bound, grace) = (self.timing.patience, self.timing.grace);
         let answers = self.runtime.read_more_tables(&members, enough, bound, grace);
-        let tables: Vec<_> =
-            answers.into_iter().filter_map(|(drive, read)| Some((drive, read.ok()?))).collect();
-        if tables.len() < enough {
-            let mut silent = members.clone();
-            silent.retain(|member| tables.iter().all(|(drive, _)| *drive != member.drive));
+        let tables =
+            answers.iter().filter_map(|(drive, read)| Some((*drive, &**read.as_ref().ok()?)));
+        if tables.clone().count() < enough {
+            let why = refusal::unread(self.runtime.drives(), &members, &answers, (enough, bound));
             return Err(Error::Storage(format!(
-                "{spec}: its value cannot be read: {} of {} drives could be read, {enough} are \
-                 needed; ask again when these answer: {}",
-                tables.len(),
-                members.len(),
-                self.names_of(&silent)
+                "{spec}: its value cannot be read: {why}. Then ask again"
             )));
         }
-        let tables = tables.iter().map(|(drive, table)| (*drive, &**table));
         Ok(read_value(tables, spec.resource, self.host, members.len()))
     }
 }
