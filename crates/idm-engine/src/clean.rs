@@ -11,6 +11,8 @@ use idm_protocol::{Mode, Status, Value};
 
 /// The first pause before a drive that did not take an UNLOCK is asked again.
 const PAUSE: Duration = Duration::from_millis(200);
+/// The longest pause before this host asks again whether the other sharers of a drive have gone.
+const SHARERS_PAUSE: Duration = Duration::from_secs(1);
 /// Replies to UNLOCK without sense after which the lease is left to expire.
 const REFUSALS: u8 = 4;
 /// The number of DESTROY commands sent to a drive that does not answer. Afterwards a mutex that
@@ -45,6 +47,8 @@ impl Seat {
             clean.mode = mode;
         }
         clean.promote &= clean.mode == Mode::Shared;
+        let exclusive = matches!(self.hold, Hold::Held { mode: Mode::Exclusive, .. });
+        clean.must_store = clean.store.is_some() && exclusive;
         if acquiring && !matches!(self.hold, Hold::Held { .. }) {
             // The command on its way may arrive after others have had the lock and published
             // something newer. The value of this release must not overwrite that; zero is safe.
@@ -63,15 +67,27 @@ impl Seat {
         now: Instant,
         timing: &Timing,
     ) {
+        let until = self.over_at(timing);
         let Task::Clean(clean) = &mut self.task else {
             return;
         };
+        let mut pause_limit = timing.renew;
+        let mut waits = retryable(status);
         match (step, status) {
             (Step::Refresh(_), Status::Good) => {
                 clean.promote = false;
                 clean.mode = Mode::Exclusive;
+                clean.until = until;
             }
-            (Step::Refresh(_), _) => clean.promote = false,
+            (Step::Refresh(_), _) => {
+                clean.promote = false;
+                if clean.must_store && !waits {
+                    // Who waits for the lock shall get it soon after the other sharers have gone.
+                    pause_limit = pause_limit.min(SHARERS_PAUSE);
+                    waits = true;
+                    clean.refusals += u8::from(is_nonsense(status));
+                }
+            }
             (Step::Unlock(mode), Status::Good) => {
                 // Only an exclusive UNLOCK stores for certain.
                 let lasting = clean.store.is_some_and(|value| value != Value::ZERO);
@@ -86,16 +102,13 @@ impl Seat {
                     Mode::Exclusive => Mode::Shared,
                 };
             }
-            (Step::Unlock(_), Status::Failed | Status::Unsupported | Status::Full(_)) => {
-                clean.refusals += 1;
-            }
+            (Step::Unlock(_), status) if is_nonsense(status) => clean.refusals += 1,
             // Another host uses the mutex or has removed it: both are fine.
             (Step::Destroy, _) => clean.destroy &= retryable(status),
             _ => {}
         }
-        let waits = retryable(status) || clean.refusals > 0;
-        let at = if waits {
-            let at = now + self.pause(PAUSE, timing.renew);
+        let at = if waits || clean.refusals > 0 {
+            let at = now + self.pause(PAUSE, pause_limit);
             self.failures = self.failures.saturating_add(1);
             at
         } else {
@@ -107,9 +120,16 @@ impl Seat {
 
     /// Plans the next command, or ends the task. Also called after the time has expired.
     pub(crate) fn plan_clean(&mut self, at: Instant) {
+        let surely_exclusive = self.is_surely_exclusive();
         let Task::Clean(clean) = &mut self.task else { return };
-        if self.stale_value && self.hold != Hold::None {
-            clean.erase();
+        if (self.stale_value || self.published) && self.hold != Hold::None {
+            if self.stale_value || clean.store.is_none() {
+                clean.erase();
+            }
+            clean.must_store = clean.store.is_some();
+        }
+        if let Hold::Held { .. } = self.hold {
+            clean.exclusive = surely_exclusive && clean.mode == Mode::Exclusive;
         }
         if self.stray_until > at {
             // A TRYLOCK of this host may still arrive after others have had the lock. A value
@@ -122,6 +142,7 @@ impl Seat {
             Hold::Held { mode, .. } if clean.refusals == 0 => mode,
             _ => clean.mode,
         };
+        let wavers = clean.store.is_some() && !clean.exclusive;
         let step = match self.hold {
             _ if over => None,
             // A TRYLOCK is on its way: its reply decides.
@@ -130,6 +151,9 @@ impl Seat {
             // A TRYLOCK that was given up may still arrive: unlock after it.
             Hold::None if self.stray_until > at => Some((Step::Unlock(mode), self.stray_until)),
             Hold::None => None,
+            Hold::Held { .. } | Hold::Maybe { .. } if wavers && clean.must_store => {
+                Some((Step::Refresh(Mode::Exclusive), at.max(self.demote_until)))
+            }
             Hold::Held { mode: Mode::Shared, .. } if clean.promote => {
                 Some((Step::Refresh(Mode::Exclusive), at))
             }
@@ -145,6 +169,11 @@ impl Seat {
             }
         }
     }
+}
+
+/// Whether an answer to UNLOCK or REFRESH makes no sense.
+fn is_nonsense(status: Status) -> bool {
+    matches!(status, Status::Failed | Status::Unsupported | Status::Full(_))
 }
 
 /// Whether the command may succeed later.

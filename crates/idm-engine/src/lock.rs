@@ -422,6 +422,10 @@ impl Lock {
         let doomed = |s: &Seat| matches!(&s.task, Task::Clean(c) if c.keeps_value && c.worthless);
         let owing = self.owed > 0 || self.seats.iter().any(doomed);
         self.distrust = if owing { Distrust::Died } else { Distrust::None };
+        for seat in &mut self.seats {
+            seat.stale_value = owing && seat.hold != Hold::None;
+            seat.published = false;
+        }
         if owing {
             self.known.clear();
         }

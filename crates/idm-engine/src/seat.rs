@@ -178,9 +178,13 @@ pub(crate) struct Take {
 pub(crate) struct Clean {
     /// The value to leave there.
     pub(crate) store: Option<Value>,
-    /// Whether to store the value of a shared lock: then the lock becomes exclusive first, unless
-    /// another sharer prevents it.
+    /// Whether the value on the drive is wrong, and no other host knows that: then this host's
+    /// record stays until the drive has stored another value, or until its lease is over.
+    pub(crate) must_store: bool,
+    /// Whether to try once to make a shared lock exclusive, so that the drive stores the value.
     pub(crate) promote: bool,
+    /// Whether the record is known to be exclusive, so that an UNLOCK stores the value.
+    pub(crate) exclusive: bool,
     /// Whether the mutex carries a value that outlives the lock.
     pub(crate) keeps_value: bool,
     /// Whether the value on the drive is useless to everybody.
@@ -244,6 +248,8 @@ pub(crate) struct Seat {
     /// Whether the value that the drive had when it was taken is useless, because its last holder
     /// died or was an earlier life of this host.
     pub(crate) stale_value: bool,
+    /// Whether this host has published another value since it took the drive.
+    pub(crate) published: bool,
     /// Whether it lacked the lock in the lock's mode when the lease expired: its later answers do
     /// not prove that no other host had the lock in the meantime.
     pub(crate) gap: bool,
@@ -283,6 +289,7 @@ impl Seat {
             stray_until: Instant::default(),
             value: None,
             stale_value: false,
+            published: false,
             gap: false,
             foreign: None,
             contested: false,
@@ -385,6 +392,14 @@ impl Seat {
             Hold::Held { mode: Mode::Exclusive, .. } => demoted,
             Hold::Held { .. } | Hold::Maybe { .. } => self.over_at(timing) > now,
         }
+    }
+
+    /// Whether this host's record is exclusive, whatever is still on its way.
+    pub(crate) fn is_surely_exclusive(&self) -> bool {
+        let demoting = self.flight.as_ref().is_some_and(|flight| flight.step.demotes());
+        let exclusive = matches!(self.hold, Hold::Held { mode: Mode::Exclusive, since }
+            if since >= self.demote_until);
+        exclusive && !demoting
     }
 
     /// Whether an older command could still undo the state that the drive reported last.

@@ -87,13 +87,15 @@ impl Seat {
     }
 
     fn begin_take(&mut self, mode: Mode, first: Step, at: Instant) {
+        // What nobody else knows of a drive is not forgotten while this host's record is there.
+        self.stale_value = (self.stale_value || self.published) && self.hold != Hold::None;
+        self.published = false;
         // An earlier life's lock does not count in this life until the drive confirms it.
         if let Hold::Held { since, .. } = self.hold {
             self.hold = Hold::Maybe { latest: since };
         }
         self.assign(Task::Take(Take::new(mode)));
         self.value = None;
-        self.stale_value = false;
         self.failures = 0;
         self.plan(first, at);
     }

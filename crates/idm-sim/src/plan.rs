@@ -215,8 +215,7 @@ fn profile(rng: &mut Rng, firmware: Firmware) -> Profile {
     profile
 }
 
-/// Draws the unknown behaviours (docs/protocol.md, "What is uncertain, and why it is safe"). Only a
-/// shared UNLOCK that stores nothing is not among them: values are not safe then yet.
+/// Draws the unknown behaviours (docs/protocol.md, "What is uncertain, and why it is safe").
 fn vary(rng: &mut Rng, p: &mut Profile) {
     use profile::ValueScope;
     use profile::{DestroyByHolder, Duplicate, Held, OtherClass, SharedUnlock, SharerState};
@@ -251,6 +250,7 @@ fn vary(rng: &mut Rng, p: &mut Profile) {
     p.destroy_by_stranger = rng.bool();
     p.promotion_removes_expired = rng.bool();
     p.break_beside_live_sharers = rng.bool();
+    p.shared_unlock_stores_value = rng.bool();
 }
 
 /// The number of hosts and drives.

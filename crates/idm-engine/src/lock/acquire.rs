@@ -89,16 +89,6 @@ impl Lock {
         reading::confirmed(counted.filter_map(|s| s.value), needed)
     }
 
-    /// Whether a value that too few drives confirm must not stay. Its writer will not publish it
-    /// again, and with another drive's copy it could look complete later. Another sharer may have
-    /// published a newer one, which drives need not store while two share the lock: only a majority
-    /// of tables shows that there is none.
-    fn may_mislead(&self, mode: Mode, needed: usize) -> bool {
-        let copies = self.members().any(|s| s.value.is_some_and(|v| v != Value::ZERO));
-        let read = self.members().filter(|s| s.value.is_some()).count();
-        copies || (mode == Mode::Shared && read < needed)
-    }
-
     /// Completes the acquisition: the lock is held.
     pub(super) fn grant(&mut self, mode: Mode, needed: usize, now: Instant) {
         let value = self.value_read(mode, needed);
@@ -110,8 +100,11 @@ impl Lock {
                 self.pending = Some(known);
             }
         }
-        if value == ValueRead::Unknown && self.may_mislead(mode, needed) {
-            self.distrust = self.distrust.max(Distrust::Died);
+        let copies = || self.members().any(|s| s.value.is_some_and(|v| v != Value::ZERO));
+        if value == ValueRead::Unknown && self.distrust == Distrust::None && copies() {
+            // Its writer will not publish it again, and with another drive's copy it could look
+            // complete later.
+            self.distrust = Distrust::Died;
         }
         self.phase = Phase::Held(Held::new(mode));
         self.settle_seats(now);
@@ -148,19 +141,8 @@ impl Lock {
         }
     }
 
-    /// Whether another sharer may have failed to store its value because of this request, which
-    /// shared so many drives that no acquire quorum was left to that sharer alone.
-    fn kept_a_value_out(&self) -> bool {
-        let got = self.members().filter(|s| s.hold != Hold::None).count();
-        let hinders = got >= self.rules.keep_quorum(self.member_count());
-        self.config.keeps_value && self.goal() == Mode::Shared && hinders
-    }
-
     /// Refuses the request and gives every drive back.
     pub(super) fn refuse(&mut self, refusal: Refusal, now: Instant) {
-        if self.kept_a_value_out() {
-            self.distrust = Distrust::Died;
-        }
         self.phase = Phase::Free;
         self.give_back(None, now);
         self.finish(Outcome::Refused(refusal));
@@ -176,7 +158,7 @@ impl Lock {
         self.events.push_back(Event::Notice(Notice::SplitVote));
         self.phase = Phase::Acquiring(Acquiring { stage: Stage::BackingOff(until), ..*acquiring });
         // The mutex is needed again in a moment, so it is not destroyed.
-        let worthless = self.distrust != Distrust::None;
+        let worthless = self.distrust == Distrust::Died;
         let clean = Clean { worthless, ..self.clean_up(None) };
         self.clean_all(&clean, now);
     }

@@ -26,6 +26,7 @@ impl Lock {
             held.mode = Mode::Shared;
         }
         for seat in &mut self.seats {
+            seat.published |= value.is_some() && seat.hold != Hold::None;
             match (&seat.task, seat.hold) {
                 (Task::Keep, Hold::Held { .. }) if to == Mode::Exclusive => {
                     seat.start_promote(at);

@@ -43,9 +43,11 @@ impl Lock {
         let store = store.filter(|_| self.config.keeps_value);
         let mut clean = Clean {
             store,
+            must_store: false,
             promote: store.is_some(),
+            exclusive: false,
             keeps_value: self.config.keeps_value,
-            worthless: !self.config.keeps_value || self.distrust != Distrust::None,
+            worthless: !self.config.keeps_value || self.distrust == Distrust::Died,
             destroy: false,
             mode: Mode::Exclusive,
             until: Instant::default(),
