@@ -163,6 +163,35 @@ fn a_drive_that_is_being_given_back_is_not_ours_any_more() {
     assert!(events(&mut a).contains(&Event::Lost(Loss::Taken)));
 }
 
+/// Drive 2 grants the lock after the request for an exclusive lock that followed was refused.
+#[test]
+fn a_drive_that_was_won_late_is_kept_like_the_others() {
+    let mut bench = Bench::new(3);
+    let (mut a, mut b) = (lv_lock(1), lv_lock(2));
+    take(&mut bench, &mut b, S, &[0, 1, 2], &[]);
+    a.request(acquire(&bench, S, &[0, 1, 2], &[]), bench.now).expect("in order");
+    let late = exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
+        2 => Fate::Unheard,
+        _ => Fate::Answered,
+    });
+    bench.now = bench.now + Duration::from_secs(1);
+    a.on_timer(bench.now);
+    assert_eq!(done(&mut a), Some(GRANTED));
+    assert!(is_held(&bench.run(&mut a, convert(X))));
+    a.on_reply(late[0].token, Reply::Status(Status::Good), bench.now);
+    assert_eq!(on(&a), [0, 1, 2]);
+    // The first drive that does not know the lock any more makes the others be asked at once.
+    [1, 2].into_iter().for_each(|drive| bench.drives[drive].reset());
+    bench.log.clear();
+    while said(&bench, 1).is_empty() {
+        bench.now = bench.now.max(a.next_deadline().expect("a refresh is due"));
+        a.on_timer(bench.now);
+        bench.exchange(&mut a);
+    }
+    bench.pass(&mut a, Duration::from_secs(1));
+    assert!(events(&mut a).contains(&Event::Lost(Loss::Taken)), "{:?}", bench.log);
+}
+
 #[test]
 fn a_drive_that_was_given_back_after_a_lapse_is_taken_again() {
     let (mut bench, mut a) = (Bench::new(3), lv_lock(1));

@@ -2,7 +2,7 @@
 
 use super::{Distrust, Lock};
 use crate::api::{DriveRef, Event, Instant, Notice};
-use crate::seat::{Flight, Heard, Hold, Look, Role, Seat, Step, Task};
+use crate::seat::{Flight, Heard, Hold, Look, Role, Seat, Step, Task, Vote};
 use crate::stamp::{CLEARING, Stamp};
 use crate::take::TakeContext;
 use crate::view::{View, unused};
@@ -159,12 +159,18 @@ impl Lock {
     /// Acts on a reply to a command of an earlier task: only the facts have changed.
     pub(super) fn review(&mut self, at: usize, heard: &Heard, now: Instant) {
         let goal = self.goal();
+        let adds = self.phase.is_held() && self.seats[at].is_enlarging();
         let seat = &mut self.seats[at];
         if let Heard::Table(view, _) = heard {
             // Nobody judges this table any more. Who is in it is in the way of the new task, too.
             seat.contested = !view.live_against(goal).is_empty();
         }
-        match (&seat.task, seat.hold) {
+        match (&mut seat.task, seat.hold) {
+            // An earlier attempt has won the drive.
+            (Task::Take(take), Hold::Held { mode, .. }) if adds && take.mode == mode => {
+                take.vote = Vote::Won;
+                seat.plan = None;
+            }
             (Task::Clean(_), _) => seat.plan_clean(now),
             (Task::Keep, Hold::None) => self.lost_drive(at, heard, now),
             (Task::Keep, Hold::Held { mode, .. }) if mode != goal => {
