@@ -1,5 +1,9 @@
 //! Giving the mutex back on one drive: UNLOCK, and DESTROY if nothing is to be kept.
 //!
+//! A host that knows that the drive's value is wrong gives the mutex back only as its exclusive
+//! holder: it is not known whether a drive stores a value on the UNLOCK of a shared lock. So the
+//! record of such a host stays beside those of other sharers (docs/locking.md, "The value").
+//!
 //! The task goes on until the drive has answered, or until every lease that this host may have
 //! there is over. A new acquisition replaces the task. It waits for a command that is on its way,
 //! and a command that may still arrive bars the drive (see [`Seat::counts`]).

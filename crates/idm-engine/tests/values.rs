@@ -312,7 +312,7 @@ fn a_value_that_too_few_drives_show_is_stored_again() {
     assert_eq!(known(&outcome), Some(8));
 }
 
-/// Of five drives, all but drive 2 have the last value, but drive 3 may become shared at any moment.
+/// Of five drives, all but drive 2 have the last value, but drive 3 may become shared at any time.
 #[test]
 fn a_drive_that_does_not_count_does_not_show_that_a_value_is_stored() {
     let profile = Profile { shared_unlock: SharedUnlock::LastStays, ..Profile::current() };
