@@ -54,7 +54,7 @@ impl Seat {
         let exclusive = matches!(self.hold, Hold::Held { mode: Mode::Exclusive, .. });
         clean.must_store = clean.store.is_some() && exclusive;
         if acquiring && !matches!(self.hold, Hold::Held { .. }) {
-            // The command on its way may arrive after others have had the lock and published
+            // The command on its way may arrive after others have had the lock and disproved
             // something newer. The value of this release must not overwrite that; zero is safe.
             clean.store = clean.store.map(|_| Value::ZERO);
         }
@@ -126,7 +126,7 @@ impl Seat {
     pub(crate) fn plan_clean(&mut self, at: Instant) {
         let surely_exclusive = self.is_surely_exclusive();
         let Task::Clean(clean) = &mut self.task else { return };
-        if (self.stale_value || self.published) && self.hold != Hold::None {
+        if (self.stale_value || self.disproved) && self.hold != Hold::None {
             if self.stale_value || clean.store.is_none() {
                 clean.erase();
             }

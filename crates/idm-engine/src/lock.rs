@@ -424,7 +424,7 @@ impl Lock {
         self.distrust = if owing { Distrust::Died } else { Distrust::None };
         for seat in &mut self.seats {
             seat.stale_value = owing && seat.hold != Hold::None;
-            seat.published = false;
+            seat.disproved = false;
         }
         if owing {
             self.known.clear();

@@ -248,8 +248,9 @@ pub(crate) struct Seat {
     /// Whether the value that the drive had when it was taken is useless, because its last holder
     /// died or was an earlier life of this host.
     pub(crate) stale_value: bool,
-    /// Whether this host has published another value since it took the drive.
-    pub(crate) published: bool,
+    /// Whether the value on the drive has become wrong since this host took it, and no other host
+    /// may know that.
+    pub(crate) disproved: bool,
     /// Whether it lacked the lock in the lock's mode when the lease expired: its later answers do
     /// not prove that no other host had the lock in the meantime.
     pub(crate) gap: bool,
@@ -289,7 +290,7 @@ impl Seat {
             stray_until: Instant::default(),
             value: None,
             stale_value: false,
-            published: false,
+            disproved: false,
             gap: false,
             foreign: None,
             contested: false,

@@ -396,8 +396,8 @@ fn forgetful() -> Profile {
 
 /// Two hosts that share the lock on one drive with value 7. The first has changed the value to 8
 /// by its change to shared.
-fn shared_after_a_publication() -> (Bench, Lock, Lock, Vec<u32>) {
-    let (mut bench, all) = with_a_value_on(Bench::with(1, forgetful()));
+fn shared_after_a_publication_on(profile: Profile) -> (Bench, Lock, Lock, Vec<u32>) {
+    let (mut bench, all) = with_a_value_on(Bench::with(1, profile));
     let (mut a, mut b) = (vg_lock(1), vg_lock(2));
     take(&mut bench, &mut a, X, &all, &[]);
     let publishes = Request::Convert { mode: S, value: Some(value(8)) };
@@ -405,6 +405,10 @@ fn shared_after_a_publication() -> (Bench, Lock, Lock, Vec<u32>) {
     bench.exchange(&mut a);
     assert_eq!(take(&mut bench, &mut b, S, &all, &[]), GRANTED);
     (bench, a, b, all)
+}
+
+fn shared_after_a_publication() -> (Bench, Lock, Lock, Vec<u32>) {
+    shared_after_a_publication_on(forgetful())
 }
 
 /// Two hosts that share the lock on one drive with value 7. The first broke a dead holder, which
@@ -415,6 +419,20 @@ fn shared_after_a_death() -> (Bench, Lock, Lock, Vec<u32>) {
     bench.now = bench.now + LEASE * 2;
     let (mut a, mut b) = (vg_lock(1), vg_lock(2));
     assert_eq!(take(&mut bench, &mut a, S, &all, &[]), GRANTED);
+    assert_eq!(take(&mut bench, &mut b, S, &all, &[]), GRANTED);
+    (bench, a, b, all)
+}
+
+/// Two hosts that share the lock on one drive with value 7. The first became exclusive beside a dead
+/// sharer that had published another value; its change removed that sharer.
+fn shared_after_a_dead_sharer() -> (Bench, Lock, Lock, Vec<u32>) {
+    let profile = Profile { promotion_removes_expired: true, ..forgetful() };
+    let (mut bench, mut dead, mut a, all) = shared_after_a_publication_on(profile);
+    bench.run(&mut dead, RELEASE);
+    bench.pass(&mut a, LEASE * 2);
+    assert_eq!(bench.run(&mut a, convert(X)), CONVERTED);
+    assert_eq!(bench.run(&mut a, convert(S)), CONVERTED);
+    let mut b = vg_lock(3);
     assert_eq!(take(&mut bench, &mut b, S, &all, &[]), GRANTED);
     (bench, a, b, all)
 }
@@ -465,7 +483,7 @@ fn asked_while_sharers_leave(
             exchange_one(&mut bench, if turn == 1 { &mut b } else { &mut a });
         }
     }
-    let mut c = vg_lock(3);
+    let mut c = vg_lock(4);
     c.request(acquire(&bench, X, &all, &[]), bench.now).expect("in order");
     loop {
         bench.exchange(&mut c);
@@ -485,7 +503,8 @@ fn asked_while_sharers_leave(
 fn a_wrong_value_is_not_believed_while_sharers_leave() {
     for n in 0..4 * 4 * 4 {
         let commands = [n % 4, n / 4 % 4, n / 16];
-        for start in [shared_after_a_publication, shared_after_a_death] {
+        for start in [shared_after_a_publication, shared_after_a_death, shared_after_a_dead_sharer]
+        {
             let outcome = asked_while_sharers_leave(start(), commands);
             assert_ne!(known(&outcome), Some(7), "after {commands:?} commands");
         }

@@ -17,6 +17,7 @@ impl Lock {
             _ => return self.finish(Outcome::Converted { complete: true }),
         };
         let at = self.after_earlier(to, now);
+        let wrong = value.is_some() || self.distrust == Distrust::Died;
         let Phase::Held(held) = &mut self.phase else {
             return;
         };
@@ -26,7 +27,8 @@ impl Lock {
             held.mode = Mode::Shared;
         }
         for seat in &mut self.seats {
-            seat.published |= value.is_some() && seat.hold != Hold::None;
+            let shared = matches!(seat.hold, Hold::Held { mode: Mode::Shared, .. });
+            seat.disproved |= wrong && seat.hold != Hold::None && !shared;
             match (&seat.task, seat.hold) {
                 (Task::Keep, Hold::Held { .. }) if to == Mode::Exclusive => {
                     seat.start_promote(at);

@@ -77,7 +77,7 @@ impl Seat {
             stray_until,
             value,
             stale_value,
-            published,
+            disproved,
             gap,
             foreign,
             contested,
@@ -87,7 +87,7 @@ impl Seat {
         } = self;
         (mark, marked_at, remark).hash(state);
         (role, hold, gap, foreign, contested, target).hash(state);
-        (value, keeps_value && *stale_value, published).hash(state);
+        (value, keeps_value && *stale_value, disproved).hash(state);
         hash_task(task, state);
         // Every new task of an idle seat begins with no failures.
         let idle = matches!(task, Task::Idle | Task::Leave);
