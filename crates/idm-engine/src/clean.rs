@@ -31,7 +31,6 @@ impl Clean {
         self.worthless = true;
         if self.keeps_value && self.store.is_none() {
             self.store = Some(Value::ZERO);
-            self.promote = true;
         }
     }
 }
@@ -50,11 +49,10 @@ impl Seat {
         if let Hold::Held { mode, .. } = self.hold {
             clean.mode = mode;
         }
-        clean.promote &= clean.mode == Mode::Shared;
         let exclusive = matches!(self.hold, Hold::Held { mode: Mode::Exclusive, .. });
         clean.must_store = clean.store.is_some() && exclusive;
         if acquiring && !matches!(self.hold, Hold::Held { .. }) {
-            // The command on its way may arrive after others have had the lock and disproved
+            // The command on its way may arrive after others have had the lock and published
             // something newer. The value of this release must not overwrite that; zero is safe.
             clean.store = clean.store.map(|_| Value::ZERO);
         }
@@ -79,24 +77,20 @@ impl Seat {
         let mut waits = retryable(status);
         match (step, status) {
             (Step::Refresh(_), Status::Good) => {
-                clean.promote = false;
                 clean.mode = Mode::Exclusive;
                 clean.until = until;
             }
             (Step::Refresh(_), _) => {
-                clean.promote = false;
-                if clean.must_store && !waits {
+                if !waits {
                     // Who waits for the lock shall get it soon after the other sharers have gone.
                     pause_limit = pause_limit.min(SHARERS_PAUSE);
-                    waits = true;
-                    clean.refusals += u8::from(is_nonsense(status));
                 }
+                waits = true;
+                clean.refusals += u8::from(is_nonsense(status));
             }
-            (Step::Unlock(mode), Status::Good) => {
-                // Only an exclusive UNLOCK stores for certain.
-                let lasting = clean.store.is_some_and(|value| value != Value::ZERO);
-                let stored = lasting && mode == Mode::Exclusive;
-                clean.destroy = !stored && (clean.worthless || clean.store.is_some());
+            (Step::Unlock(_), Status::Good) => {
+                let zero = clean.store == Some(Value::ZERO);
+                clean.destroy = zero || (clean.worthless && clean.store.is_none());
             }
             // Some firmware requires the class under which it knows the lock.
             (Step::Unlock(mode), Status::Terminated | Status::WrongState) => {
@@ -127,7 +121,7 @@ impl Seat {
         let surely_exclusive = self.is_surely_exclusive();
         let Task::Clean(clean) = &mut self.task else { return };
         if (self.stale_value || self.disproved) && self.hold != Hold::None {
-            if self.stale_value || clean.store.is_none() {
+            if self.stale_value {
                 clean.erase();
             }
             clean.must_store = clean.store.is_some();
@@ -146,7 +140,6 @@ impl Seat {
             Hold::Held { mode, .. } if clean.refusals == 0 => mode,
             _ => clean.mode,
         };
-        let wavers = clean.store.is_some() && !clean.exclusive;
         let step = match self.hold {
             _ if over => None,
             // A TRYLOCK is on its way: its reply decides.
@@ -155,11 +148,8 @@ impl Seat {
             // A TRYLOCK that was given up may still arrive: unlock after it.
             Hold::None if self.stray_until > at => Some((Step::Unlock(mode), self.stray_until)),
             Hold::None => None,
-            Hold::Held { .. } | Hold::Maybe { .. } if wavers && clean.must_store => {
+            Hold::Held { .. } | Hold::Maybe { .. } if clean.must_store && !clean.exclusive => {
                 Some((Step::Refresh(Mode::Exclusive), at.max(self.demote_until)))
-            }
-            Hold::Held { mode: Mode::Shared, .. } if clean.promote => {
-                Some((Step::Refresh(Mode::Exclusive), at))
             }
             Hold::Held { .. } | Hold::Maybe { .. } => Some((Step::Unlock(mode), at)),
         };

@@ -181,8 +181,6 @@ pub(crate) struct Clean {
     /// Whether the value on the drive is wrong, and no other host knows that: then this host's
     /// record stays until the drive has stored another value, or until its lease is over.
     pub(crate) must_store: bool,
-    /// Whether to try once to make a shared lock exclusive, so that the drive stores the value.
-    pub(crate) promote: bool,
     /// Whether the record is known to be exclusive, so that an UNLOCK stores the value.
     pub(crate) exclusive: bool,
     /// Whether the mutex carries a value that outlives the lock.

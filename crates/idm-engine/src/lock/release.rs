@@ -44,7 +44,6 @@ impl Lock {
         let mut clean = Clean {
             store,
             must_store: false,
-            promote: store.is_some(),
             exclusive: false,
             keeps_value: self.config.keeps_value,
             worthless: !self.config.keeps_value || self.distrust == Distrust::Died,
