@@ -54,11 +54,24 @@ pub(super) fn identity(disk: &Path, kind: DiskKind) -> Result<DiskIdentity, Stri
 /// because kernels have changed their choice; where there is no such page, the kernel's choice
 /// counts.
 fn scsi(disk: &Path) -> Option<DiskIdentity> {
-    let device = disk.join("device");
-    let page = fs::read(device.join("vpd_pg83")).unwrap_or_default();
-    let unit = designator(&page).or_else(|| attribute(&device, "wwid"))?;
+    let page = page_of(disk);
+    let unit = designator(&page).or_else(|| attribute(&disk.join("device"), "wwid"))?;
     let device = device_designator(&page).unwrap_or_else(|| unit.clone());
     Some(DiskIdentity { unit, device })
+}
+
+/// The VPD page 83 of a SCSI disk that the kernel has read; empty where it has none.
+pub(super) fn page_of(disk: &Path) -> Vec<u8> {
+    fs::read(disk.join("device/vpd_pg83")).unwrap_or_default()
+}
+
+/// Whether two device identification pages are the same page, whatever follows it.
+pub fn is_same_page(one: &[u8], other: &[u8]) -> bool {
+    let whole = |page: &[u8]| {
+        let length = u16::from_be_bytes([*page.get(2)?, *page.get(3)?]);
+        page.get(..HEADER + usize::from(length)).map(<[u8]>::to_vec)
+    };
+    whole(one).is_some_and(|page| whole(other) == Some(page))
 }
 
 /// The identity of the drive that has an NVMe namespace.
