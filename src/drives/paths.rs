@@ -40,6 +40,8 @@ pub(crate) struct Paths(Mutex<PathsState>);
 struct PathsState {
     /// The drive's name for messages: a path that was named, and its identity.
     name: String,
+    /// Whether a path is gone since the drive got this name: another drive's may have it by now.
+    name_is_old: bool,
     paths: Vec<PathState>,
     /// Path that worked last.
     used: Option<PathId>,
@@ -227,6 +229,7 @@ impl Paths {
     pub(crate) fn new(name: String) -> Paths {
         Paths(Mutex::new(PathsState {
             name,
+            name_is_old: false,
             paths: Vec::new(),
             used: None,
             next_id: 0,
@@ -260,9 +263,10 @@ impl Paths {
         for address in addresses {
             state.add(identity, address, connect);
         }
-        // Only for new paths: several partitions may be named in turn.
-        if state.paths.len() > before {
+        // Several partitions may be named in turn, and the first one stays.
+        if state.paths.len() > before || state.name_is_old {
             state.name = format!("{name} ({identity})");
+            state.name_is_old = false;
         }
     }
 
@@ -279,6 +283,7 @@ impl Paths {
         for address in addresses {
             state.add(identity, address, connect);
         }
+        state.name_is_old |= !gone.is_empty();
         for path in &gone {
             log::info!("drive {}: path {} is gone", state.name, path.address);
         }
@@ -683,6 +688,20 @@ mod tests {
         assert_eq!(bench.at(A).counts(), (1, 4));
         bench.fails(B, gone());
         assert_eq!(bench.write(), Status::Good);
+    }
+
+    #[test]
+    fn a_drive_is_called_by_the_path_that_leads_to_it_now() {
+        let bench = Bench::new(&[A]);
+        let named = |name: &str, node: &str| {
+            bench.paths.add(name, "naa.5", &[address(node)], &bench.connect());
+            bench.paths.name()
+        };
+        assert_eq!(named("/dev/sda2", A), "/dev/pv (naa.5)", "one of several partitions");
+        // The disk comes back under another name, which the kernel tells before lvm does.
+        bench.set(&[B]);
+        assert_eq!(named("/dev/sdb1", B), "/dev/sdb1 (naa.5)");
+        assert_eq!(named("/dev/sdb2", B), "/dev/sdb1 (naa.5)");
     }
 
     #[test]
