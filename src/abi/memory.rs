@@ -11,7 +11,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 
 const LAST_WORD: &CStr =
     c"idm: out of memory: lvmlockd ends. The next one keeps the locks that are \
-in use, if it is started within 40 s: see Restart= in lvmlockd.service, and give it memory";
+in use, if it is started before their leases end (40 s with leases of 60 s): see Restart= in \
+lvmlockd.service, and give it memory";
 
 /// The system's allocator.
 struct Allocator;
