@@ -284,12 +284,12 @@ impl Paths {
             state.add(identity, address, connect);
         }
         state.name_is_old |= !gone.is_empty();
-        for path in &gone {
-            log::info!("drive {}: path {} is gone", state.name, path.address);
-        }
-        // Closing may take long.
+        let name = state.name.clone();
+        // Logging and closing may take long.
         drop(state);
-        drop(gone);
+        for path in gone {
+            log::info!("drive {name}: path {} is gone", path.address);
+        }
     }
 
     /// Whether the drive did not answer its last command, or all paths to it are slow now.
