@@ -597,7 +597,11 @@ impl KnownDrive {
         }
         let jobs: Vec<Job> = queue.take_all();
         drop(queue);
-        log::error!("no thread for drive {}: {error}", self.paths.name());
+        log::error!(
+            "no thread for drive {}: {error}; {COUNTED} until there is one, see the limits of \
+             lvmlockd.service (TasksMax=, MemoryMax=)",
+            self.paths.name()
+        );
         for job in jobs {
             job.done.answer(Reply::Status(Status::Unreachable), false);
         }

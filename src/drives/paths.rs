@@ -40,7 +40,8 @@ pub(crate) struct Paths(Mutex<PathsState>);
 struct PathsState {
     /// The drive's name for messages: a path that was named, and its identity.
     name: String,
-    /// Whether a path is gone since the drive got this name: another drive's may have it by now.
+    /// Whether the name has no path yet, or one that may be another drive's by now, because a path
+    /// is gone since.
     name_is_old: bool,
     paths: Vec<PathState>,
     /// Path that worked last.
@@ -229,7 +230,7 @@ impl Paths {
     pub(crate) fn new(name: String) -> Paths {
         Paths(Mutex::new(PathsState {
             name,
-            name_is_old: false,
+            name_is_old: true,
             paths: Vec::new(),
             used: None,
             next_id: 0,
@@ -250,7 +251,7 @@ impl Paths {
         self.state().name.clone()
     }
 
-    /// Adds the paths that `name` leads to.
+    /// Adds the paths that `name` leads to: a path that was named, or the drive's identity.
     pub(crate) fn add(
         &self,
         name: &str,
@@ -264,7 +265,8 @@ impl Paths {
             state.add(identity, address, connect);
         }
         // Several partitions may be named in turn, and the first one stays.
-        if state.paths.len() > before || state.name_is_old {
+        let renames = state.paths.len() > before || state.name_is_old;
+        if renames && name != identity {
             state.name = format!("{name} ({identity})");
             state.name_is_old = false;
         }
@@ -512,11 +514,15 @@ mod tests {
 
     impl Bench {
         fn new(nodes: &[&str]) -> Bench {
+            Bench::named("/dev/pv", nodes)
+        }
+
+        fn named(name: &str, nodes: &[&str]) -> Bench {
             let addresses: Vec<PathAddress> = [A, B].map(address).into();
             let fakes = addresses.into_iter().map(|address| (address, Arc::default())).collect();
             let bench = Bench { paths: Paths::new("naa.5".into()), fakes };
-            let named: Vec<PathAddress> = nodes.iter().map(|node| address(node)).collect();
-            bench.paths.add("/dev/pv", "naa.5", &named, &bench.connect());
+            let nodes: Vec<PathAddress> = nodes.iter().map(|node| address(node)).collect();
+            bench.paths.add(name, "naa.5", &nodes, &bench.connect());
             bench
         }
 
@@ -702,6 +708,11 @@ mod tests {
         bench.set(&[B]);
         assert_eq!(named("/dev/sdb1", B), "/dev/sdb1 (naa.5)");
         assert_eq!(named("/dev/sdb2", B), "/dev/sdb1 (naa.5)");
+        // A drive that was noted is known by its identity before its PV is named.
+        let noted = Bench::named("naa.5", &[A]);
+        assert_eq!(noted.paths.name(), "naa.5");
+        noted.paths.add("/dev/sda1", "naa.5", &[address(A)], &noted.connect());
+        assert_eq!(noted.paths.name(), "/dev/sda1 (naa.5)");
     }
 
     #[test]
