@@ -15,7 +15,7 @@ use crate::state::file;
 use core::fmt;
 use core::time::Duration;
 use idm_engine::Timing;
-use nix::unistd::Uid;
+use nix::unistd::{Gid, Uid};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::env;
@@ -212,8 +212,8 @@ fn is_there(file: &Path) -> bool {
     !fs::symlink_metadata(file).is_err_and(|error| file::is_absent(&error))
 }
 
-/// Reads the file, unless anyone but root and this user may have written it: it names a program
-/// that is run.
+/// Reads the file, unless anyone but root, this user and their groups may have written it: it names
+/// a program that is run.
 fn read(file: &Path) -> io::Result<String> {
     let mut options = fs::File::options();
     // Without O_NONBLOCK, opening a FIFO would wait for its writer.
@@ -230,6 +230,13 @@ fn read(file: &Path) -> io::Result<String> {
     }
     if found.mode() & 0o002 != 0 {
         return Err(io::Error::other("everybody may write to it; \"chmod o-w\" it"));
+    }
+    let ours = [0, Gid::effective().as_raw()];
+    if found.mode() & 0o020 != 0 && !ours.contains(&found.gid()) {
+        return Err(io::Error::other(format!(
+            "the group with the number {} may write to it; \"chmod g-w\" it",
+            found.gid()
+        )));
     }
     if found.len() > LARGEST {
         return Err(io::Error::other("it is too large: more than 1 MiB; is it the right file?"));
@@ -345,8 +352,8 @@ mod tests {
         let default = Config::default();
         assert_eq!((all.lease, all.state_dir), (default.lease, default.state_dir));
         assert_eq!(all.watchdog.unwrap(), Path::new("/dev/watchdog"));
-        let keys = ["lease_ms", "state_dir", "kill_command", "kill_time_ms", "watchdog"];
-        for key in keys.into_iter().chain(["watchdog_timeout_s", "drives"]) {
+        let keys = ["lease_ms", "request_time_ms", "state_dir", "kill_command", "kill_time_ms"];
+        for key in keys.into_iter().chain(["watchdog", "watchdog_timeout_s", "drives"]) {
             assert!(uncommented.iter().any(|line| line.starts_with(&format!("{key} = "))), "{key}");
         }
     }
@@ -439,7 +446,12 @@ mod tests {
         assert!(why().contains("chmod o-w"), "{}", why());
         set_mode(0o644);
         if Uid::effective().is_root() {
-            std::os::unix::fs::chown(&file, Some(12345), None).unwrap();
+            let chown = |user, group| std::os::unix::fs::chown(&file, Some(user), Some(group));
+            chown(0, 54321).unwrap();
+            assert!(Config::from_file(&file).is_ok(), "the group may only read it");
+            set_mode(0o664);
+            assert!(why().contains("54321") && why().contains("chmod g-w"), "{}", why());
+            chown(12345, 0).unwrap();
             assert!(why().contains("12345"), "{}", why());
         }
         fs::remove_file(&file).unwrap();

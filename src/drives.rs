@@ -52,10 +52,10 @@ struct Known {
     by_path: HashMap<String, Vec<DriveRef>>,
     /// The last message about each path that leads to no drive and each drive without a vote.
     complaints: HashMap<String, String>,
-    /// Warnings that are still to be logged after the mutex is released: the reactor needs the
-    /// mutex, and the log may block.
-    unsaid: Vec<String>,
-    /// Bound on the rate of these warnings.
+    /// The last warning about each path and drive that is still to be logged. This is done after
+    /// the mutex is released: the reactor needs the mutex, and the log may block.
+    unsaid: BTreeMap<String, String>,
+    /// Bound on the rate at which they are logged.
     rate: Rate,
 }
 
@@ -95,19 +95,11 @@ pub struct DrivePin {
     _drive: Arc<KnownDrive>,
 }
 
-/// Releases the mutex and logs the warnings that are still to be logged.
+/// Releases the mutex and logs the warnings that are still to be logged, if it is time.
 fn say_unsaid(mut known: MutexGuard<'_, Known>) {
-    let (unsaid, now) = (core::mem::take(&mut known.unsaid), clock::now());
-    let text = match unsaid.len() {
-        0 | 1 => unsaid.into_iter().next(),
-        count => Some(format!("{count} messages about paths: {}", list(unsaid))),
-    };
-    let said = match text {
-        Some(text) => known.rate.admit(text, now),
-        None => known.rate.due(now),
-    };
+    let text = known.due(clock::now());
     drop(known);
-    said.into_iter().for_each(|text| log::warn!("{text}"));
+    text.into_iter().for_each(|text| log::warn!("{text}"));
 }
 
 impl Drives {
@@ -119,7 +111,7 @@ impl Drives {
             by_identity: HashMap::new(),
             by_path: HashMap::new(),
             complaints: HashMap::new(),
-            unsaid: Vec::new(),
+            unsaid: BTreeMap::new(),
             rate: Rate::new(),
         };
         let (known, inventory) = (Mutex::new(known), Mutex::default());
@@ -308,10 +300,12 @@ impl Drives {
 
     /// Ends commands that have waited in a queue since before `before`, or for too long: they
     /// certainly did not reach their drive. Commands that the kernel keeps for too long are
-    /// reported lost. For the others it starts more workers where needed.
+    /// reported lost. For the others it starts more workers where needed. Also logs a warning about
+    /// paths that was held back, when it is due.
     pub fn expire(&self, before: Instant, now: Instant) {
         self.sweep(before, now);
         self.start();
+        say_unsaid(self.known.lock());
     }
 
     fn sweep(&self, before: Instant, now: Instant) {
@@ -398,6 +392,19 @@ impl Drives {
 }
 
 impl Known {
+    /// The warnings that are still to be logged, as one text, if their rate allows it now. One path
+    /// does not take another's place: a warning is not repeated.
+    fn due(&mut self, now: Instant) -> Option<String> {
+        if self.unsaid.is_empty() || !self.rate.spend(now) {
+            return None;
+        }
+        let unsaid: Vec<String> = core::mem::take(&mut self.unsaid).into_values().collect();
+        Some(match unsaid.len() {
+            1 => list(unsaid),
+            count => format!("{count} messages about paths: {}", list(unsaid)),
+        })
+    }
+
     fn all(&self) -> Vec<Arc<KnownDrive>> {
         self.all.values().cloned().collect()
     }
@@ -433,7 +440,8 @@ impl Known {
             self.complain(path, &format!("{why}; {COUNTED}, bring it back"));
         } else if self.complaints.remove(path).is_some() {
             let names: Vec<&str> = found.drives.iter().map(|drive| &*drive.identity).collect();
-            self.unsaid.push(format!("{path}: is there again, drive {}", names.join(", ")));
+            let why = format!("{path}: is there again, drive {}", names.join(", "));
+            self.unsaid.insert(path.to_owned(), why);
         }
         let mut drives = Vec::new();
         for located in &found.drives {
@@ -480,7 +488,7 @@ impl Known {
             );
             if self.complaints.get(&drive.identity) != Some(&why) {
                 self.complaints.insert(drive.identity.clone(), why.clone());
-                self.unsaid.push(why);
+                self.unsaid.insert(drive.identity.clone(), why);
             }
         }
     }
@@ -488,7 +496,7 @@ impl Known {
     /// Logs once what is wrong with a path.
     fn complain(&mut self, path: &str, why: &str) {
         if self.complaints.get(path).is_none_or(|said| said != why) {
-            self.unsaid.push(why.to_owned());
+            self.unsaid.insert(path.to_owned(), why.to_owned());
             self.complaints.insert(path.to_owned(), why.to_owned());
         }
     }
@@ -589,7 +597,11 @@ impl KnownDrive {
         }
         let jobs: Vec<Job> = queue.take_all();
         drop(queue);
-        log::error!("no thread for drive {}: {error}", self.paths.name());
+        log::error!(
+            "no thread for drive {}: {error}; {COUNTED} until there is one, see the limits of \
+             lvmlockd.service (TasksMax=, MemoryMax=)",
+            self.paths.name()
+        );
         for job in jobs {
             job.done.answer(Reply::Status(Status::Unreachable), false);
         }
@@ -871,6 +883,27 @@ mod tests {
         assert_ne!(again[0].drive, handle);
         tell(handle);
         assert_eq!(*told.lock(), [Reply::Status(Status::Unreachable)]);
+    }
+
+    #[test]
+    fn a_warning_about_a_path_is_held_back_and_not_left_out() {
+        let time = virtual_time();
+        let drives = unreached();
+        // Messages in a row, of which the first ones come at once.
+        let flood = |numbers| drives.members(&nowhere(numbers));
+        (0..14).for_each(|number| drop(flood(number..number + 1)));
+        drives.expire(Instant::default(), clock::now());
+        assert_eq!(drives.known.lock().unsaid.len(), 6, "the first eight are logged");
+        time.advance(Duration::from_secs(10));
+        let text = drives.known.lock().due(clock::now()).unwrap();
+        assert!(text.starts_with("6 messages about paths: /nonexistent/10: "), "{text}");
+        assert_eq!(text.matches("/nonexistent/").count(), 6, "{text}");
+        // It needs no other message.
+        drop(flood(20..21));
+        assert_eq!(drives.known.lock().unsaid.len(), 1);
+        time.advance(Duration::from_secs(10));
+        drives.expire(Instant::default(), clock::now());
+        assert_eq!(drives.known.lock().unsaid.len(), 0);
     }
 
     #[test]

@@ -17,12 +17,12 @@ pub(crate) mod tests;
 mod uevents;
 
 pub use disk::{Located, PathAddress, UNKNOWN};
-pub use identity::{designator, device_designator};
+pub use identity::{designator, device_designator, is_same_page};
 
 use crate::sys::sync::Mutex;
 use core::fmt;
 use disk::{EMULATED, drive_of};
-use identity::{DiskIdentity, DiskKind, identity};
+use identity::{DiskIdentity, DiskKind, identity, page_of};
 pub use inventory::Inventory;
 use stack::Stack;
 use std::collections::{BTreeMap, HashMap};
@@ -191,6 +191,17 @@ impl Topology {
     pub fn identity_of_sg(&self, number: u64) -> Result<String, String> {
         let device = self.sysfs.character_device(number).map_err(|_| GONE.to_owned())?;
         identity(&device, DiskKind::Scsi).map(|identity| identity.unit)
+    }
+
+    /// VPD page 83 of the open block device of a SCSI disk, as the kernel has read it. Empty where
+    /// it has none.
+    pub fn page_of_block(&self, number: u64) -> Vec<u8> {
+        self.sysfs.block_device(number).map(|disk| page_of(&disk)).unwrap_or_default()
+    }
+
+    /// The same for an open sg device.
+    pub fn page_of_sg(&self, number: u64) -> Vec<u8> {
+        self.sysfs.character_device(number).map(|device| page_of(&device)).unwrap_or_default()
     }
 }
 

@@ -7,11 +7,13 @@
 use super::symbols;
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicBool, Ordering};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use std::alloc::{GlobalAlloc, Layout, System};
 
 const LAST_WORD: &CStr =
     c"idm: out of memory: lvmlockd ends. The next one keeps the locks that are \
-in use, if it is started within 40 s: see Restart= in lvmlockd.service, and give it memory";
+in use, if it is started before their leases end (40 s with leases of 60 s): see Restart= in \
+lvmlockd.service, and give it memory";
 
 /// The system's allocator.
 struct Allocator;
@@ -19,7 +21,8 @@ struct Allocator;
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;
 
-/// Logs the last word once, without any memory. The caller is about to end the process.
+/// Logs the last word once, without any memory. Nearly every caller ends the process then; a reader
+/// of a file may go on with an error.
 #[cold]
 fn last_word() {
     static SAID: AtomicBool = AtomicBool::new(false);
@@ -29,14 +32,32 @@ fn last_word() {
     match symbols::log_level() {
         // SAFETY: core's function of this name is a printf with a priority. It has a buffer of its
         // own (docs/lvmlockd-contract.md, "What core exports").
-        Some(log_level) => unsafe {
+        Some(log_level) => or_end(|| unsafe {
             log_level(libc::LOG_ERR, c"%s".as_ptr(), LAST_WORD.as_ptr());
-        },
+        }),
         None => {
             let text = LAST_WORD.to_bytes();
             // SAFETY: the bytes are those of a constant.
             unsafe { libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len()) };
         }
+    }
+}
+
+/// Ends the process where `say` has not returned after a second. A log that takes nothing, which is
+/// likely where memory is short, would keep a process that renews no locks from making room for the
+/// next one.
+fn or_end(say: impl FnOnce()) {
+    let action = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    // SAFETY: core's handler is put back, and does not run meanwhile.
+    let before = unsafe { sigaction(Signal::SIGALRM, &action) };
+    // SAFETY: the call touches no memory of ours.
+    unsafe { libc::alarm(1) };
+    say();
+    // SAFETY: as above.
+    unsafe { libc::alarm(0) };
+    if let Ok(before) = before {
+        // SAFETY: it was the handler before.
+        let _ = unsafe { sigaction(Signal::SIGALRM, &before) };
     }
 }
 
@@ -72,26 +93,50 @@ unsafe impl GlobalAlloc for Allocator {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use std::env;
-    use std::process::Command;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Command, Output};
 
     const CHILD: &str = "OUT_OF_MEMORY";
 
-    /// Runs itself in a process of its own, which ends for want of memory.
+    /// Runs a test of this module again, in a process of its own.
+    fn again(test: &str) -> Output {
+        let name = format!("abi::memory::tests::{test}");
+        Command::new(env::current_exe().unwrap())
+            .args(["--exact", &name, "--nocapture"])
+            .env(CHILD, "1")
+            .output()
+            .unwrap()
+    }
+
+    /// Runs itself in a process that ends for want of memory.
     #[test]
     fn a_process_that_gets_no_memory_says_so() {
         if env::var_os(CHILD).is_some() {
             let memory = Vec::<u8>::with_capacity(isize::MAX as usize / 2);
             panic!("there is memory for {}", memory.capacity());
         }
-        let name = "abi::memory::tests::a_process_that_gets_no_memory_says_so";
-        let child = Command::new(env::current_exe().unwrap())
-            .args(["--exact", name, "--nocapture"])
-            .env(CHILD, "1")
-            .output()
-            .unwrap();
+        let child = again("a_process_that_gets_no_memory_says_so");
         let said = String::from_utf8_lossy(&child.stderr);
         assert!(!child.status.success());
         assert_eq!(said.matches("idm: out of memory: lvmlockd ends.").count(), 1, "{said}");
+    }
+
+    #[test]
+    fn a_log_that_takes_nothing_does_not_keep_the_process_from_its_end() {
+        if env::var_os(CHILD).is_some() {
+            or_end(|| {});
+            std::thread::sleep(core::time::Duration::from_millis(1500));
+            eprintln!("it goes on");
+            or_end(|| {
+                loop {
+                    std::thread::park();
+                }
+            });
+        }
+        let child = again("a_log_that_takes_nothing_does_not_keep_the_process_from_its_end");
+        assert_eq!(child.status.signal(), Some(libc::SIGALRM));
+        assert!(String::from_utf8_lossy(&child.stderr).contains("it goes on"));
     }
 }

@@ -6,9 +6,6 @@ use core::ffi::{c_char, c_int};
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicI32, Ordering};
 
-#[cfg(not(target_pointer_width = "64"))]
-compile_error!("lvmlockd's struct layouts are known for 64-bit hosts only");
-
 /// `void log_level(int level, const char *fmt, ...)`.
 pub type LogLevel = unsafe extern "C" fn(c_int, *const c_char, ...);
 

@@ -40,6 +40,9 @@ pub(crate) struct Paths(Mutex<PathsState>);
 struct PathsState {
     /// The drive's name for messages: a path that was named, and its identity.
     name: String,
+    /// Whether the name has no path yet, or one that may be another drive's by now, because a path
+    /// is gone since.
+    name_is_old: bool,
     paths: Vec<PathState>,
     /// Path that worked last.
     used: Option<PathId>,
@@ -227,6 +230,7 @@ impl Paths {
     pub(crate) fn new(name: String) -> Paths {
         Paths(Mutex::new(PathsState {
             name,
+            name_is_old: true,
             paths: Vec::new(),
             used: None,
             next_id: 0,
@@ -247,7 +251,7 @@ impl Paths {
         self.state().name.clone()
     }
 
-    /// Adds the paths that `name` leads to.
+    /// Adds the paths that `name` leads to: a path that was named, or the drive's identity.
     pub(crate) fn add(
         &self,
         name: &str,
@@ -260,9 +264,11 @@ impl Paths {
         for address in addresses {
             state.add(identity, address, connect);
         }
-        // Only for new paths: several partitions may be named in turn.
-        if state.paths.len() > before {
+        // Several partitions may be named in turn, and the first one stays.
+        let renames = state.paths.len() > before || state.name_is_old;
+        if renames && name != identity {
             state.name = format!("{name} ({identity})");
+            state.name_is_old = false;
         }
     }
 
@@ -279,12 +285,13 @@ impl Paths {
         for address in addresses {
             state.add(identity, address, connect);
         }
-        for path in &gone {
-            log::info!("drive {}: path {} is gone", state.name, path.address);
-        }
-        // Closing may take long.
+        state.name_is_old |= !gone.is_empty();
+        let name = state.name.clone();
+        // Logging and closing may take long.
         drop(state);
-        drop(gone);
+        for path in gone {
+            log::info!("drive {name}: path {} is gone", path.address);
+        }
     }
 
     /// Whether the drive did not answer its last command, or all paths to it are slow now.
@@ -507,11 +514,15 @@ mod tests {
 
     impl Bench {
         fn new(nodes: &[&str]) -> Bench {
+            Bench::named("/dev/pv", nodes)
+        }
+
+        fn named(name: &str, nodes: &[&str]) -> Bench {
             let addresses: Vec<PathAddress> = [A, B].map(address).into();
             let fakes = addresses.into_iter().map(|address| (address, Arc::default())).collect();
             let bench = Bench { paths: Paths::new("naa.5".into()), fakes };
-            let named: Vec<PathAddress> = nodes.iter().map(|node| address(node)).collect();
-            bench.paths.add("/dev/pv", "naa.5", &named, &bench.connect());
+            let nodes: Vec<PathAddress> = nodes.iter().map(|node| address(node)).collect();
+            bench.paths.add(name, "naa.5", &nodes, &bench.connect());
             bench
         }
 
@@ -683,6 +694,25 @@ mod tests {
         assert_eq!(bench.at(A).counts(), (1, 4));
         bench.fails(B, gone());
         assert_eq!(bench.write(), Status::Good);
+    }
+
+    #[test]
+    fn a_drive_is_called_by_the_path_that_leads_to_it_now() {
+        let bench = Bench::new(&[A]);
+        let named = |name: &str, node: &str| {
+            bench.paths.add(name, "naa.5", &[address(node)], &bench.connect());
+            bench.paths.name()
+        };
+        assert_eq!(named("/dev/sda2", A), "/dev/pv (naa.5)", "one of several partitions");
+        // The disk comes back under another name, which the kernel tells before lvm does.
+        bench.set(&[B]);
+        assert_eq!(named("/dev/sdb1", B), "/dev/sdb1 (naa.5)");
+        assert_eq!(named("/dev/sdb2", B), "/dev/sdb1 (naa.5)");
+        // A drive that was noted is known by its identity before its PV is named.
+        let noted = Bench::named("naa.5", &[A]);
+        assert_eq!(noted.paths.name(), "naa.5");
+        noted.paths.add("/dev/sda1", "naa.5", &[address(A)], &noted.connect());
+        assert_eq!(noted.paths.name(), "/dev/sda1 (naa.5)");
     }
 
     #[test]

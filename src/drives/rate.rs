@@ -38,9 +38,15 @@ impl Rate {
     /// The delayed message, if there may be one now.
     pub(crate) fn due(&mut self, now: Instant) -> Option<String> {
         self.held.as_ref()?;
+        self.spend(now).then(|| self.last_word()).flatten()
+    }
+
+    /// Whether there may be a message now; it then counts as given.
+    pub(crate) fn spend(&mut self, now: Instant) -> bool {
         self.refill(now);
-        self.credit = self.credit.checked_sub(1)?;
-        self.last_word()
+        let left = self.credit.checked_sub(1);
+        self.credit = left.unwrap_or(0);
+        left.is_some()
     }
 
     /// The delayed message, however little time has passed.

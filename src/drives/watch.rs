@@ -128,7 +128,10 @@ impl Watcher {
             Err(Errno::EINTR) => return Some(false),
             // Waiting for events is not possible. Missing events is better than a busy loop.
             Err(error) => {
-                log::error!("the host's disks are no longer watched: {error}");
+                log::error!(
+                    "the host's disks are no longer watched: {error}; paths that come back are not \
+                     used until lvmlockd is started again"
+                );
                 return None;
             }
         }

@@ -54,11 +54,25 @@ pub(super) fn identity(disk: &Path, kind: DiskKind) -> Result<DiskIdentity, Stri
 /// because kernels have changed their choice; where there is no such page, the kernel's choice
 /// counts.
 fn scsi(disk: &Path) -> Option<DiskIdentity> {
-    let device = disk.join("device");
-    let page = fs::read(device.join("vpd_pg83")).unwrap_or_default();
-    let unit = designator(&page).or_else(|| attribute(&device, "wwid"))?;
+    let page = page_of(disk);
+    let kernels = || attribute(&disk.join("device"), "wwid").filter(|wwid| is_unique(wwid));
+    let unit = designator(&page).or_else(kernels)?;
     let device = device_designator(&page).unwrap_or_else(|| unit.clone());
     Some(DiskIdentity { unit, device })
+}
+
+/// The VPD page 83 of a SCSI disk that the kernel has read; empty where it has none.
+pub(super) fn page_of(disk: &Path) -> Vec<u8> {
+    fs::read(disk.join("device/vpd_pg83")).unwrap_or_default()
+}
+
+/// Whether two device identification pages are the same page, whatever follows it.
+pub fn is_same_page(one: &[u8], other: &[u8]) -> bool {
+    let whole = |page: &[u8]| {
+        let length = u16::from_be_bytes([*page.get(2)?, *page.get(3)?]);
+        page.get(..HEADER + usize::from(length)).map(<[u8]>::to_vec)
+    };
+    whole(one).is_some_and(|page| whole(other) == Some(page))
 }
 
 /// The identity of the drive that has an NVMe namespace.
@@ -98,18 +112,16 @@ const NAA_LOCAL: u8 = 3;
 /// vendor id. Of several the longest counts, then the greatest, so that the order in the page does
 /// not matter. `None` where the page has no such designator.
 pub fn designator(page: &[u8]) -> Option<String> {
-    best(page, |association, _| association == ASSOCIATION_LUN)
+    best(page, ASSOCIATION_LUN)
 }
 
 /// The identity of the device that the logical unit is a part of (target device), chosen in the
-/// same way. Zeros are no name: firmware without a name for the device writes them.
+/// same way.
 pub fn device_designator(page: &[u8]) -> Option<String> {
-    best(page, |association, value| {
-        association == ASSOCIATION_DEVICE && value.iter().any(|&byte| byte != 0)
-    })
+    best(page, ASSOCIATION_DEVICE)
 }
 
-fn best(page: &[u8], wanted: impl Fn(u8, &[u8]) -> bool) -> Option<String> {
+fn best(page: &[u8], association: u8) -> Option<String> {
     if *page.get(1)? != PAGE_CODE {
         return None;
     }
@@ -123,8 +135,8 @@ fn best(page: &[u8], wanted: impl Fn(u8, &[u8]) -> bool) -> Option<String> {
         };
         rest = &tail[value.len()..];
         let rank = match (header[1] & 0x0F, value.first()) {
-            _ if !wanted(header[1] >> 4 & 3, value) => continue,
-            (_, None) => continue,
+            _ if header[1] >> 4 & 3 != association => continue,
+            (kind, _) if !names_one(kind, value) => continue,
             // Locally assigned: unique only if the administrator has made it so.
             (TYPE_NAA, Some(first)) if first >> 4 == NAA_LOCAL => 2,
             (TYPE_NAA, _) => 4,
@@ -145,6 +157,23 @@ fn best(page: &[u8], wanted: impl Fn(u8, &[u8]) -> bool) -> Option<String> {
         TYPE_EUI => format!("eui.{}", hex(value)),
         _ => format!("t10.{}", value.trim_ascii_end().escape_ascii()),
     })
+}
+
+/// Bytes of a T10 vendor id that name the vendor only.
+const VENDOR: usize = 8;
+
+/// Whether a designator may be the name of one drive only: firmware that has none writes zeros or
+/// blanks.
+fn names_one(kind: u8, value: &[u8]) -> bool {
+    let shared = if kind == TYPE_T10 { VENDOR } else { 0 };
+    value.iter().skip(shared).any(|byte| !matches!(byte, 0 | b' '))
+}
+
+/// The same of the kernel's text for a designator.
+fn is_unique(wwid: &str) -> bool {
+    let name = wwid.split_once('.').map_or(wwid, |(_, name)| name);
+    let shared = if wwid.starts_with("t10.") { VENDOR } else { 0 };
+    name.bytes().skip(shared).any(|byte| !matches!(byte, b'0' | b' ' | b'\\'))
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -194,6 +223,28 @@ pub(super) mod tests {
             some.reverse();
             assert_eq!(forward.as_deref(), Some(expected[count - 1].as_str()));
             assert_eq!(designator(&page(&some)), forward);
+        }
+    }
+
+    #[test]
+    fn what_many_drives_may_have_in_common_is_no_identity() {
+        let common: [(u8, u8, &[u8]); 5] = [
+            (0, TYPE_NAA, &[0; 8]),
+            (0, TYPE_EUI, &[0; 8]),
+            (0, TYPE_T10, b"        "),
+            (0, TYPE_T10, b"SEAGATE "),
+            (0, TYPE_T10, b"SEAGATE \0\0  "),
+        ];
+        assert_eq!(designator(&page(&common)), None);
+        let mut with_name = common.to_vec();
+        with_name.insert(2, (0, TYPE_T10, b"SEAGATE 1"));
+        assert_eq!(designator(&page(&with_name)).as_deref(), Some("t10.SEAGATE 1"));
+        // The kernel's choice is made of the same page.
+        for wwid in ["naa.0000000000000000", "eui.00", "t10.", "t10.SEAGATE", "t10.SEAGATE   0"] {
+            assert!(!is_unique(wwid), "{wwid}");
+        }
+        for wwid in ["naa.5000c500a1b2c3d4", "t10.ATA     X", "iqn.2003-01.org.x", "x"] {
+            assert!(is_unique(wwid), "{wwid}");
         }
     }
 

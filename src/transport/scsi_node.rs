@@ -14,12 +14,12 @@ use super::node::Node;
 use super::scsi::{Port, ScsiCompletion};
 use super::sg_io::{self, SgCompletion};
 use super::{Deadline, RawStatus, TransportError};
-use crate::topology::{Topology, designator};
+use crate::topology::{Topology, designator, is_same_page};
 use core::fmt;
 use core::time::Duration;
 use idm_protocol::scsi::{self, Cdb, Sense, status};
 use nix::errno::Errno;
-use nix::sys::stat::stat;
+use nix::sys::stat::{fstat, stat};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,8 +29,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct ScsiNode {
     node: Node<OpenScsi>,
     topology: Arc<Topology>,
-    /// How often another drive may have come behind the node. The drive itself is asked then,
-    /// because what sysfs says of it may be older.
+    /// How often another drive may have come behind the node, the time before the first command
+    /// included. The drive itself is asked then, because what sysfs says of it may be older.
     doubts: AtomicU64,
     /// The number of these doubts that the drive has answered.
     settled: AtomicU64,
@@ -72,7 +72,7 @@ impl NodeKind {
 impl ScsiNode {
     /// The disk with this block node and identity. Nothing is opened before the first command.
     pub fn new(node: PathBuf, identity: String, topology: Arc<Topology>) -> ScsiNode {
-        let (doubts, settled) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (doubts, settled) = (AtomicU64::new(1), AtomicU64::new(0));
         ScsiNode { node: Node::new(node, identity), topology, doubts, settled }
     }
 
@@ -158,30 +158,51 @@ impl ScsiNode {
             Ok(completion) => judge(completion).map_err(|error| error.to_string()),
             Err(errno) => Err(errno.to_string()),
         };
-        let found = match answer {
+        let why = match answer {
             Ok(answer) if answer.status == status::GOOD => {
-                designator(page.bytes().get(..answer.transferred).unwrap_or_default())
+                let page = page.bytes().get(..answer.transferred).unwrap_or_default();
+                match designator(page) {
+                    Some(found) if found == self.node.identity() => return Ok(()),
+                    None if self.is_kernels(opened, page) => return Ok(()),
+                    found => {
+                        // When it is opened again, sysfs may tell it from the expected one.
+                        self.node.forget(opened);
+                        self.another(found.as_deref())
+                    }
+                }
             }
-            Ok(answer) => {
-                return Err(self.unconfirmed(opened, &RawStatus::Scsi(answer.status, None)));
-            }
-            Err(why) => return Err(self.unconfirmed(opened, &why)),
+            Ok(answer) => self.untold(&RawStatus::Scsi(answer.status, None)),
+            Err(why) => self.untold(&why),
         };
-        match found {
-            Some(found) if found == self.node.identity() => Ok(()),
-            Some(found) => Err(self.unconfirmed(opened, &format_args!("it is now drive {found}"))),
-            None => Err(self.unconfirmed(opened, &"it names no identity")),
+        if leads_nowhere(&result) {
+            self.node.forget(opened);
         }
+        Err(TransportError::NotSent(why).into())
     }
 
-    fn unconfirmed(&self, opened: &Arc<OpenScsi>, why: &dyn fmt::Display) -> CommandError {
-        self.node.forget(opened);
-        let why = format!(
-            "what is behind the node has changed, and drive {} is not confirmed: {why}; have the \
-             kernel look at the disk again (its file device/rescan in sysfs)",
+    /// Whether a page without any designator by which this library identifies drives is the one
+    /// from which the kernel has chosen the expected identity.
+    fn is_kernels(&self, opened: &OpenScsi, page: &[u8]) -> bool {
+        let Ok(found) = fstat(&opened.fd) else { return false };
+        let (topology, number) = (&self.topology, found.st_rdev);
+        let (identity, known) = match opened.kind {
+            NodeKind::Sg => (topology.identity_of_sg(number), topology.page_of_sg(number)),
+            NodeKind::Block => (topology.identity_of_block(number), topology.page_of_block(number)),
+        };
+        identity.as_deref() == Ok(self.node.identity()) && is_same_page(page, &known)
+    }
+
+    fn untold(&self, why: &dyn fmt::Display) -> String {
+        format!("drive {} does not say whether it is still there: {why}", self.node.identity())
+    }
+
+    fn another(&self, found: Option<&str>) -> String {
+        let found = found.map_or("a drive without identity".to_owned(), |it| format!("drive {it}"));
+        format!(
+            "it is now {found}, not {}; have the kernel look at the disk again (its file \
+             device/rescan in sysfs)",
             self.node.identity()
-        );
-        TransportError::NotSent(why).into()
+        )
     }
 }
 
@@ -497,7 +518,11 @@ mod tests {
 
     impl Scripted {
         fn new() -> Scripted {
-            let topology = Arc::new(Topology::new(BTreeMap::new()));
+            Scripted::with(Topology::new(BTreeMap::new()))
+        }
+
+        fn with(topology: Topology) -> Scripted {
+            let topology = Arc::new(topology);
             let fd = std::fs::File::open("/dev/null").unwrap().into();
             Scripted {
                 node: ScsiNode::new("/dev/sdx".into(), "naa.5000c50001020304".into(), topology),
@@ -537,6 +562,9 @@ mod tests {
     #[test]
     fn a_drive_that_may_be_another_one_tells_its_identity_before_it_is_believed() {
         let drive = Scripted::new();
+        // What sysfs says of it may be older than the process.
+        assert!(drive.read().is_ok());
+        assert_eq!(drive.opcodes(), [0x12, 0xF0]);
         assert!(drive.read().is_ok());
         assert_eq!(drive.opcodes(), [0xF0]);
         for ascq in [0x03, 0x05, 0x0E] {
@@ -559,26 +587,66 @@ mod tests {
     }
 
     #[test]
-    fn another_drive_behind_an_open_node_gets_no_command() {
-        let drive = Scripted::new();
-        drive.attention.set(Some(0x0E));
-        drive.naa.set(OTHER);
-        assert_eq!(drive.read().unwrap().status, 0x02);
-        drive.opcodes();
-        for _ in 0..3 {
-            let Err(CommandError::Transport(TransportError::NotSent(why))) = drive.read() else {
-                panic!("it is believed");
-            };
-            assert!(why.contains("/dev/sdx") && why.contains("naa.5000c50009090909"), "{why}");
-            assert_eq!(drive.opcodes(), [0x12]);
+    fn another_drive_behind_a_node_gets_no_command() {
+        let gets_none = |drive: &Scripted| {
+            drive.naa.set(OTHER);
+            for _ in 0..3 {
+                let Err(CommandError::Transport(TransportError::NotSent(why))) = drive.read()
+                else {
+                    panic!("it is believed");
+                };
+                assert!(why.contains("/dev/sdx") && why.contains("naa.5000c50009090909"), "{why}");
+                assert_eq!(drive.opcodes(), [0x12]);
+            }
+        };
+        let before = Scripted::new();
+        gets_none(&before);
+        let meanwhile = Scripted::new();
+        meanwhile.attention.set(Some(0x0E));
+        assert_eq!(meanwhile.read().unwrap().status, 0x02);
+        assert_eq!(meanwhile.opcodes(), [0x12, 0xF0]);
+        gets_none(&meanwhile);
+        for drive in [before, meanwhile] {
+            drive.naa.set(NAA);
+            assert!(drive.read().is_ok(), "it is back");
         }
-        drive.naa.set(NAA);
-        assert!(drive.read().is_ok(), "it is back");
+    }
+
+    #[test]
+    fn a_drive_that_the_kernel_names_has_to_show_the_page_that_the_kernel_has_read() {
+        // A SCSI name string, which is none of the designators that this library compares.
+        const PAGE: [u8; 16] = *b"\0\x83\0\x0c\x03\x08\0\x08naa.5555";
+        let sysfs = tempfile::tempdir().unwrap();
+        // The numbers of /dev/null, which is open in place of an sg node.
+        let device = sysfs.path().join("dev/char/1:3/device");
+        std::fs::create_dir_all(&device).unwrap();
+        std::fs::write(device.join("wwid"), "naa.5000c50001020304\n").unwrap();
+        let topology = Topology::with_sysfs(sysfs.path().into(), BTreeMap::new());
+        let drive = Scripted::with(topology);
+        let asked = |known: &[u8]| {
+            std::fs::write(device.join("vpd_pg83"), known).unwrap();
+            drive.node.doubt();
+            let run = |_: &OpenScsi, cdb: &Cdb, data: Data<'_>, _| {
+                let asked = data.size();
+                if let (0x12, Data::In(page)) = (cdb[0], data) {
+                    page[..16].copy_from_slice(&PAGE);
+                }
+                Ok(SgCompletion { asked, ..completion(0) })
+            };
+            let cdb = idm_protocol::scsi::read_table(1);
+            drive.node.run(&drive.opened, &cdb, Data::In(&mut [0; 512]), &soon(), &run).is_ok()
+        };
+        assert!(asked(&PAGE));
+        assert!(!asked(&PAGE.map(|byte| if byte == b'5' { b'6' } else { byte })));
+        assert!(!asked(&[]));
+        std::fs::write(device.join("wwid"), "naa.5000c50001020305\n").unwrap();
+        assert!(!asked(&PAGE), "the kernel names another drive");
     }
 
     #[test]
     fn what_was_answered_while_the_identity_became_doubtful_is_not_believed() {
         let drive = Scripted::new();
+        assert!(drive.read().is_ok());
         let run = |_: &OpenScsi, _: &Cdb, data: Data<'_>, _| {
             // Another command has been told meanwhile.
             drive.node.doubt();

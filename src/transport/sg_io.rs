@@ -85,6 +85,17 @@ pub fn run(
     })
 }
 
+/// Bytes of a command with this operation code (SPC-4, table "Operation code"). IDM's are
+/// vendor-specific, and have 16.
+fn length(opcode: u8) -> u8 {
+    match opcode >> 5 {
+        0 => 6,
+        1 | 2 => 10,
+        5 => 12,
+        _ => 16,
+    }
+}
+
 /// The header that describes a command to the kernel, and the number of bytes that are requested.
 fn header(
     cdb: &[u8; 16],
@@ -100,7 +111,7 @@ fn header(
     let header = Header {
         interface_id: INTERFACE_ID,
         dxfer_direction: direction,
-        cmd_len: cdb.len() as u8,
+        cmd_len: length(cdb[0]),
         mx_sb_len: SENSE_LEN as u8,
         iovec_count: 0,
         dxfer_len: u32::try_from(asked).map_err(|_| nix::Error::EINVAL)?,
@@ -158,6 +169,9 @@ mod tests {
             assert_eq!((header.dxfer_len, asked, header.timeout), (len, len as usize, 7000));
             assert_eq!((header.cmd_len, header.mx_sb_len), (16, 96));
         }
+        let inquiry = idm_protocol::scsi::inquire_identity();
+        let (header, _) = header(&inquiry, Data::In(&mut table), &mut sense, timeout).unwrap();
+        assert_eq!(header.cmd_len, 6, "an adapter may refuse other lengths");
     }
 
     #[test]
