@@ -6,10 +6,10 @@
 //!
 //! The task goes on until the drive has answered, or until every lease that this host may have
 //! there is over. A new acquisition replaces the task. It waits for a command that is on its way,
-//! and a command that may still arrive bars the drive (see [`Seat::counts`]).
+//! and a command that may still arrive bars the drive (see [`Replica::counts`]).
 
 use crate::api::{Instant, Timing};
-use crate::seat::{Clean, Hold, Seat, Step, Task};
+use crate::replica::{Clean, Hold, Replica, Step, Task};
 use core::time::Duration;
 use idm_protocol::{Mode, Status, Value};
 
@@ -35,7 +35,7 @@ impl Clean {
     }
 }
 
-impl Seat {
+impl Replica {
     /// Begins to give the mutex back, if this host may have it.
     pub(crate) fn start_clean(&mut self, mut clean: Clean, now: Instant, timing: &Timing) {
         let acquiring = self.flight.as_ref().is_some_and(|flight| {

@@ -26,8 +26,8 @@
 //!
 //! * `api` – requests, commands and events.
 //! * `lock` – the state machine: its phases, and the result of the drives' answers.
-//! * `seat`, `take`, `clean` – one drive's part: the meaning of a reply, getting the mutex, giving
-//!   it back.
+//! * `replica`, `take`, `clean` – one drive's part: the meaning of a reply, getting the mutex,
+//!   giving it back.
 //! * `reading` – the value of a mutex that nobody takes.
 //! * `inspect` – the meaning of a record's metadata, for programs that only read drives.
 //! * `rules` – the safety rules, each in one place. `docs/locking.md` argues for them.
@@ -43,9 +43,9 @@ mod clean;
 mod inspect;
 mod lock;
 mod reading;
+mod replica;
 mod rng;
 mod rules;
-mod seat;
 mod stamp;
 mod take;
 mod view;

@@ -2,7 +2,7 @@
 //!
 //! Every entry point does the same three things: it checks whether the lease has expired, takes in
 //! the news, and draws the conclusions of the lock's phase. The part of a single drive is in
-//! `seat.rs`, `take.rs` and `clean.rs`.
+//! `replica.rs`, `take.rs` and `clean.rs`.
 //!
 //! `acquire`, `adopt`, `keep`, `convert` and `release` are the phases of a lock; `travel` moves the
 //! votes of a held lock to other drives; `votes` counts, and `exchange` turns steps into commands
@@ -22,9 +22,9 @@ use crate::api::{
     Command, DriveRef, Event, Fingerprint, Instant, LockConfig, Member, Outcome, Request,
     RequestError, Token,
 };
+use crate::replica::{Flight, Hold, Replica, Role, Task};
 use crate::rng::Rng;
 use crate::rules::Rules;
-use crate::seat::{Flight, Hold, Role, Seat, Task};
 use crate::stamp::Stamp;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -157,7 +157,7 @@ pub struct Lock {
     config: LockConfig,
     rules: Rules,
     phase: Phase,
-    seats: Vec<Seat>,
+    replicas: Vec<Replica>,
     /// The content of this acquisition's records.
     stamp: Stamp,
     /// The drives that vote.
@@ -197,7 +197,7 @@ impl Lock {
             },
             config,
             phase: Phase::Free,
-            seats: Vec::new(),
+            replicas: Vec::new(),
             stamp: Stamp { fingerprint: NO_SET, acquisition: 0, alone: false },
             set: NO_SET,
             target: None,
@@ -231,7 +231,7 @@ impl Lock {
         }
         match (request, &self.phase) {
             (Request::Acquire { mode, members, witnesses }, Phase::Free) => {
-                self.seat_drives(&members, &witnesses, now)?;
+                self.assign_roles(&members, &witnesses, now)?;
                 let deadline = now + self.config.timing.patience;
                 let stage = Stage::Voting;
                 self.phase = Phase::Acquiring(Acquiring { mode, deadline, attempt: 1, stage });
@@ -241,7 +241,7 @@ impl Lock {
                 Request::Adopt { mode, granted_until, members, witnesses },
                 Phase::Free | Phase::Left,
             ) => {
-                self.seat_drives(&members, &witnesses, now)?;
+                self.assign_roles(&members, &witnesses, now)?;
                 self.adopt(mode, granted_until, now);
             }
             (Request::Convert { mode, value }, Phase::Held(held)) => {
@@ -264,16 +264,16 @@ impl Lock {
     pub fn on_reply(&mut self, token: Token, reply: Reply, now: Instant) {
         self.notice_lapse(now);
         let at =
-            self.seats.iter().position(|s| s.flight.as_ref().is_some_and(|f| f.token == token));
+            self.replicas.iter().position(|s| s.flight.as_ref().is_some_and(|f| f.token == token));
         let Some(at) = at else { return };
-        let Some(flight) = self.seats[at].flight.take() else {
+        let Some(flight) = self.replicas[at].flight.take() else {
             return;
         };
-        let heard = self.hear(&flight, reply, self.seats[at].drive);
+        let heard = self.hear(&flight, reply, self.replicas[at].drive);
         let earlier = self.config.earlier_writes_until;
-        self.seats[at].absorb(&flight, &heard, now, &self.config.timing, earlier, self.rules);
+        self.replicas[at].absorb(&flight, &heard, now, &self.config.timing, earlier, self.rules);
         self.note_not_idm(at, &heard);
-        if flight.epoch == self.seats[at].epoch {
+        if flight.epoch == self.replicas[at].epoch {
             self.advance(at, &flight, heard, now);
         } else {
             self.review(at, &heard, now);
@@ -290,24 +290,24 @@ impl Lock {
     /// The next command to send.
     pub fn next_command(&mut self, now: Instant) -> Option<Command> {
         let stands = self.stands();
-        let ready = |s: &Seat| self.ready_at(s, stands).is_some_and(|at| at <= now);
-        let at = self.seats.iter().position(ready)?;
-        let step = self.seats[at].plan.take()?.step;
-        let command = self.encode(step, &self.seats[at]);
-        let mark = self.stamp_for(step, &self.seats[at]).mark();
+        let ready = |s: &Replica| self.ready_at(s, stands).is_some_and(|at| at <= now);
+        let at = self.replicas.iter().position(ready)?;
+        let step = self.replicas[at].plan.take()?.step;
+        let command = self.encode(step, &self.replicas[at]);
+        let mark = self.stamp_for(step, &self.replicas[at]).mark();
         self.last_token += 1;
         let token = Token(self.last_token);
-        let seat = &mut self.seats[at];
-        let undoes = seat.undoes(step, now);
-        let held = matches!(seat.hold, Hold::Held { .. });
-        seat.flight = Some(Flight { token, step, sent: now, held, mark, epoch: seat.epoch });
-        Some(Command { token, drive: seat.drive, command, undoes })
+        let replica = &mut self.replicas[at];
+        let undoes = replica.undoes(step, now);
+        let held = matches!(replica.hold, Hold::Held { .. });
+        replica.flight = Some(Flight { token, step, sent: now, held, mark, epoch: replica.epoch });
+        Some(Command { token, drive: replica.drive, command, undoes })
     }
 
     /// The moment when [`on_timer`](Lock::on_timer) must be called.
     pub fn next_deadline(&self) -> Option<Instant> {
         let stands = self.stands();
-        let seats = self.seats.iter().filter_map(|s| self.ready_at(s, stands));
+        let replicas = self.replicas.iter().filter_map(|s| self.ready_at(s, stands));
         let stage_end = |deadline: Instant, stage: Stage| match stage {
             Stage::Voting => deadline,
             Stage::Reading { grace, until } => deadline.min(until).min(grace.unwrap_or(until)),
@@ -315,8 +315,8 @@ impl Lock {
         };
         let phase = match &self.phase {
             Phase::Free => {
-                let idle = self.seats.iter().filter(|s| s.plan.is_none() && s.flight.is_none());
-                idle.map(Seat::settled_at).min()
+                let idle = self.replicas.iter().filter(|s| s.plan.is_none() && s.flight.is_none());
+                idle.map(Replica::settled_at).min()
             }
             Phase::Acquiring(acquiring) => Some(stage_end(acquiring.deadline, acquiring.stage)),
             Phase::Adopting(adopting) => Some(stage_end(adopting.deadline, adopting.stage)),
@@ -330,7 +330,7 @@ impl Lock {
             }
             Phase::Lost | Phase::Left => None,
         };
-        seats.chain(phase).min()
+        replicas.chain(phase).min()
     }
 
     /// The oldest event that the caller has not taken yet.
@@ -364,19 +364,19 @@ impl Lock {
 
     /// Whether the lock can be dropped: it is not held, and no drive has work left.
     pub fn is_idle(&self) -> bool {
-        self.phase == Phase::Free && self.seats.is_empty()
+        self.phase == Phase::Free && self.replicas.is_empty()
     }
 
     /// The drives that hold the lock, each with its mode.
     pub fn held_on(&self) -> impl Iterator<Item = (DriveRef, Mode)> + '_ {
-        self.seats.iter().filter_map(|seat| match seat.hold {
-            Hold::Held { mode, .. } => Some((seat.drive, mode)),
+        self.replicas.iter().filter_map(|replica| match replica.hold {
+            Hold::Held { mode, .. } => Some((replica.drive, mode)),
             _ => None,
         })
     }
 
     /// Gives every drive of a new acquisition its role, and forgets the knowledge of the last one.
-    fn seat_drives(
+    fn assign_roles(
         &mut self,
         members: &[Member],
         witnesses: &[Member],
@@ -389,26 +389,26 @@ impl Lock {
             return Err(RequestError::BadDrives);
         }
         self.prune(now);
-        for seat in &mut self.seats {
-            seat.role = Role::Former;
-            seat.foreign = None;
-            seat.missed = false;
-            seat.gap = false;
-            seat.contested = false;
-            seat.target = false;
+        for replica in &mut self.replicas {
+            replica.role = Role::Former;
+            replica.foreign = None;
+            replica.missed = false;
+            replica.gap = false;
+            replica.contested = false;
+            replica.target = false;
         }
-        // Seats take most of a lock's memory, and there may be thousands of locks.
-        self.seats.reserve_exact(drives.len().saturating_sub(self.seats.len()));
+        // Replicas take most of a lock's memory, and there may be thousands of locks.
+        self.replicas.reserve_exact(drives.len().saturating_sub(self.replicas.len()));
         for (list, role) in [(members, Role::Member), (witnesses, Role::Witness)] {
             for member in list {
-                self.seat(member.drive).role = role;
+                self.replica(member.drive).role = role;
             }
         }
         let set = Fingerprint::of(members);
         if set != self.set {
             // A late command would mark this host's record with the set that was counted then.
-            for seat in &mut self.seats {
-                seat.barred_until = seat.barred_until.max(seat.remarked_until());
+            for replica in &mut self.replicas {
+                replica.barred_until = replica.barred_until.max(replica.remarked_until());
             }
             // A drive that missed the last release may now be one of a majority.
             self.known.clear();
@@ -419,12 +419,13 @@ impl Lock {
         self.has_witnesses = !witnesses.is_empty();
         // The new acquisition interrupts the storing of a value on a majority, or its removal. In
         // both cases the old value on the drives must not be believed.
-        let doomed = |s: &Seat| matches!(&s.task, Task::Clean(c) if c.keeps_value && c.worthless);
-        let owing = self.owed > 0 || self.seats.iter().any(doomed);
+        let doomed =
+            |s: &Replica| matches!(&s.task, Task::Clean(c) if c.keeps_value && c.worthless);
+        let owing = self.owed > 0 || self.replicas.iter().any(doomed);
         self.distrust = if owing { Distrust::Died } else { Distrust::None };
-        for seat in &mut self.seats {
-            seat.stale_value = owing && seat.hold != Hold::None;
-            seat.disproved = false;
+        for replica in &mut self.replicas {
+            replica.stale_value = owing && replica.hold != Hold::None;
+            replica.disproved = false;
         }
         if owing {
             self.known.clear();
@@ -434,18 +435,18 @@ impl Lock {
         Ok(())
     }
 
-    /// The seat of a drive; creates a missing one.
-    fn seat(&mut self, drive: DriveRef) -> &mut Seat {
-        let at = self.seats.iter().position(|s| s.drive == drive).unwrap_or_else(|| {
-            self.seats.push(Seat::new(drive, Role::Former, self.config.earlier_until));
-            self.seats.len() - 1
+    /// The replica of a drive; creates a missing one.
+    fn replica(&mut self, drive: DriveRef) -> &mut Replica {
+        let at = self.replicas.iter().position(|s| s.drive == drive).unwrap_or_else(|| {
+            self.replicas.push(Replica::new(drive, Role::Former, self.config.earlier_until));
+            self.replicas.len() - 1
         });
-        &mut self.seats[at]
+        &mut self.replicas[at]
     }
 
-    /// Drops the seats that have nothing left to do or to remember.
+    /// Drops the replicas that have nothing left to do or to remember.
     fn prune(&mut self, now: Instant) {
-        self.seats.retain(|s| {
+        self.replicas.retain(|s| {
             let busy = match s.task {
                 Task::Idle => false,
                 // A release has to give it back, whatever was requested since.
@@ -456,8 +457,8 @@ impl Lock {
         });
     }
 
-    fn members(&self) -> impl Iterator<Item = &Seat> {
-        self.seats.iter().filter(|s| s.role == Role::Member)
+    fn members(&self) -> impl Iterator<Item = &Replica> {
+        self.replicas.iter().filter(|s| s.role == Role::Member)
     }
 
     fn member_count(&self) -> usize {
@@ -465,14 +466,14 @@ impl Lock {
     }
 
     /// Whether a drive counts as holding the lock in `mode`.
-    fn counts(&self, seat: &Seat, mode: Mode) -> bool {
-        seat.counts(mode, self.set, self.rules)
+    fn counts(&self, replica: &Replica, mode: Mode) -> bool {
+        replica.counts(mode, self.set, self.rules)
     }
 
-    /// The moment when a seat's next command may be sent. While a held lock is shaken, no drive is
-    /// added.
-    fn ready_at(&self, seat: &Seat, stands: bool) -> Option<Instant> {
-        seat.ready_at(self.rules).filter(|_| stands || !seat.is_enlarging())
+    /// The moment when the next command to a drive may be sent. While a held lock is shaken, no
+    /// drive is added.
+    fn ready_at(&self, replica: &Replica, stands: bool) -> Option<Instant> {
+        replica.ready_at(self.rules).filter(|_| stands || !replica.is_enlarging())
     }
 
     /// Draws the conclusions of the phase that the lock is in.

@@ -18,9 +18,9 @@
 //! An adoption only looks, and refreshes the records of this host that it finds.
 
 use crate::api::{Conflict, Fingerprint, Instant, Notice, Timing};
+use crate::replica::{Heard, Hold, Look, Replica, Step, Take, Task, Vote};
 use crate::rng::Rng;
 use crate::rules::{Rules, broken};
-use crate::seat::{Heard, Hold, Look, Seat, Step, Take, Task, Vote};
 use crate::view::{Own, Unused, View};
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -38,7 +38,7 @@ const REFUSED_READS: u8 = 2;
 /// The first pause before a drive that did not answer is asked again.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The data that taking a seat needs besides the seat.
+/// The data that taking a replica needs besides the replica.
 pub(crate) struct TakeContext<'a> {
     pub(crate) now: Instant,
     pub(crate) timing: &'a Timing,
@@ -74,7 +74,7 @@ impl Take {
     }
 }
 
-impl Seat {
+impl Replica {
     /// Begins to take the mutex.
     pub(crate) fn start_take(&mut self, mode: Mode, at: Instant) {
         self.begin_take(mode, Step::Try(mode), at);

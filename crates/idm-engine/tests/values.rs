@@ -423,8 +423,8 @@ fn shared_after_a_death() -> (Bench, Lock, Lock, Vec<u32>) {
     (bench, a, b, all)
 }
 
-/// Two hosts that share the lock on one drive with value 7. The first became exclusive beside a dead
-/// sharer that had published another value; its change removed that sharer.
+/// Two hosts that share the lock on one drive with value 7. The first became exclusive beside a
+/// dead sharer that had published another value; its change removed that sharer.
 fn shared_after_a_dead_sharer() -> (Bench, Lock, Lock, Vec<u32>) {
     let profile = Profile { promotion_removes_expired: true, ..forgetful() };
     let (mut bench, mut dead, mut a, all) = shared_after_a_publication_on(profile);

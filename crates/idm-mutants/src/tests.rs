@@ -30,18 +30,18 @@ fn changes(source: &str, of: &str) -> Vec<String> {
 fn a_name_has_the_function_the_text_and_a_number_where_that_is_not_enough() {
     let source = "
         mod inner {
-            impl Seat {
+            impl Replica {
                 fn due(&self) -> Thing { thing(self.a +
                     self.b, self.a + self.b) }
             }
-            impl Show for Seat {
+            impl Show for Replica {
                 fn show(&self) -> Thing { thing(self.a - self.b) }
             }
         }";
     let expected = [
-        "a.rs inner::Seat::due: self.a + self.b => -",
-        "a.rs inner::Seat::due: self.a + self.b => - #2",
-        "a.rs inner::<Seat as Show>::show: self.a - self.b => +",
+        "a.rs inner::Replica::due: self.a + self.b => -",
+        "a.rs inner::Replica::due: self.a + self.b => - #2",
+        "a.rs inner::<Replica as Show>::show: self.a - self.b => +",
     ];
     assert_eq!(names(source), expected);
 }
@@ -74,8 +74,8 @@ fn a_condition_is_changed_once_in_each_way() {
     assert_eq!(changes(source, "b"), ["false"]);
     let source = "fn f(a: bool) -> u64 { match 5 { _ if a => 1, _ => 2 } }";
     assert_eq!(changes(source, "a"), ["true", "false", "not"]);
-    let source = "fn f(all: &[Seat]) { all.iter().filter(|seat| seat.known()).count(); }";
-    assert_eq!(changes(source, "seat.known()"), ["true", "false", "not"]);
+    let source = "fn f(all: &[Replica]) { all.iter().filter(|replica| replica.known()).count(); }";
+    assert_eq!(changes(source, "replica.known()"), ["true", "false", "not"]);
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn functions_return_what_their_type_allows() {
     assert_eq!(of("-> bool"), ["true", "false"]);
     assert_eq!(of("-> Option<u8>"), ["None"]);
     assert_eq!(of("-> usize"), ["0", "1"]);
-    assert_eq!(of("-> Seat"), [""; 0]);
+    assert_eq!(of("-> Replica"), [""; 0]);
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use super::{Acquiring, Distrust, Held, Lock, Phase, Stage};
 use crate::api::{Event, Instant, Notice, Outcome, Refusal, ValueRead};
 use crate::reading;
+use crate::replica::{Clean, Hold, Look, Replica, Role, Step, Task, Vote};
 use crate::rules::broken;
-use crate::seat::{Clean, Hold, Look, Role, Seat, Step, Task, Vote};
 use idm_protocol::{Mode, Value};
 
 /// The number of attempts of a request that splits the drives with another host's.
@@ -58,13 +58,13 @@ impl Lock {
         if !self.config.keeps_value {
             return;
         }
-        for seat in self.seats.iter_mut().filter(|s| s.role == Role::Member) {
-            let Task::Take(take) = &mut seat.task else {
+        for replica in self.replicas.iter_mut().filter(|s| s.role == Role::Member) {
+            let Task::Take(take) = &mut replica.task else {
                 continue;
             };
             if take.vote == Vote::Won && !take.value_asked {
                 take.value_asked = true;
-                seat.plan(Step::Look(Look::Value), now);
+                replica.plan(Step::Look(Look::Value), now);
             }
         }
     }
@@ -95,7 +95,7 @@ impl Lock {
         if let ValueRead::Known(known) = value {
             // Some firmware says GOOD to an UNLOCK and stores nothing, so the last holder could not
             // know that too few drives have its value. They get it when the lock is given back.
-            let has = |s: &&Seat| self.counts(s, mode) && s.value == Some(known);
+            let has = |s: &&Replica| self.counts(s, mode) && s.value == Some(known);
             if self.members().filter(has).count() < needed {
                 self.pending = Some(known);
             }
@@ -107,24 +107,24 @@ impl Lock {
             self.distrust = Distrust::Died;
         }
         self.phase = Phase::Held(Held::new(mode));
-        self.settle_seats(now);
+        self.settle_replicas(now);
         self.finish(Outcome::Granted(value));
     }
 
-    /// Settles the seats after a request: won drives are kept, the others are tried again later.
-    pub(super) fn settle_seats(&mut self, now: Instant) {
+    /// Settles the replicas after a request: won drives are kept, the others are tried again later.
+    pub(super) fn settle_replicas(&mut self, now: Instant) {
         let goal = self.goal();
-        for at in 0..self.seats.len() {
-            let seat = &self.seats[at];
-            match (seat.role, seat.hold) {
+        for at in 0..self.replicas.len() {
+            let replica = &self.replicas[at];
+            match (replica.role, replica.hold) {
                 (Role::Former, _) => {}
                 // A late drive: its answer is still welcome.
-                _ if seat.is_enlarging() && seat.asks_for(goal) => {}
+                _ if replica.is_enlarging() && replica.asks_for(goal) => {}
                 (role, Hold::Held { mode, since }) => {
                     if role == Role::Witness {
-                        self.seats[at].role = Role::Extra;
+                        self.replicas[at].role = Role::Extra;
                     }
-                    if self.seats[at].is_marked(self.set) {
+                    if self.replicas[at].is_marked(self.set) {
                         self.keep(at, mode, since, now);
                     } else {
                         // This host's record dates from when it counted other drives: it is taken
@@ -132,7 +132,7 @@ impl Lock {
                         self.retake(at, now);
                     }
                 }
-                (Role::Witness, _) => self.seats[at].assign(Task::Idle),
+                (Role::Witness, _) => self.replicas[at].assign(Task::Idle),
                 (Role::Member | Role::Extra, _) => {
                     let pause = self.config.timing.renew;
                     self.retake(at, now + pause);

@@ -14,8 +14,8 @@
 
 use super::{Adopting, Distrust, Held, Lock, Phase, Stage};
 use crate::api::{Conflict, DriveRef, Instant, Outcome, Refusal};
+use crate::replica::{Hold, Replica, Role, Task, Vote};
 use crate::rules::broken;
-use crate::seat::{Hold, Role, Seat, Task, Vote};
 use crate::stamp::{Mark, Stamp};
 use alloc::vec::Vec;
 use idm_protocol::Mode;
@@ -33,8 +33,8 @@ enum Orphan {
 }
 
 /// Other holders on a drive, if it was read.
-fn others_on(seat: &Seat) -> Option<&Vec<Conflict>> {
-    match &seat.task {
+fn others_on(replica: &Replica) -> Option<&Vec<Conflict>> {
+    match &replica.task {
         Task::Take(take) => take.others.as_ref(),
         _ => None,
     }
@@ -50,9 +50,9 @@ impl Lock {
         let deadline = now + self.config.timing.patience;
         let stage = Stage::Voting;
         self.phase = Phase::Adopting(Adopting { wanted, granted_until, deadline, stage });
-        for seat in &mut self.seats {
-            if seat.role == Role::Member {
-                seat.start_adopt(now);
+        for replica in &mut self.replicas {
+            if replica.role == Role::Member {
+                replica.start_adopt(now);
             }
         }
     }
@@ -76,8 +76,8 @@ impl Lock {
             return self.leave(Refusal::OtherMode(mode));
         }
         let foreign = |c: &Conflict| !c.same_set && !c.mode.compatible(mode);
-        let seen = |s: &Seat| others_on(s).into_iter().flatten().any(foreign);
-        let unread = |s: &Seat| matches!(s.vote(), Some(Vote::Blocked(_)));
+        let seen = |s: &Replica| others_on(s).into_iter().flatten().any(foreign);
+        let unread = |s: &Replica| matches!(s.vote(), Some(Vote::Blocked(_)));
         if self.members().any(|s| seen(s) || unread(s)) {
             return self.leave(Refusal::Held(self.in_the_way().collect()));
         }
@@ -93,7 +93,7 @@ impl Lock {
                 // The earlier life may have changed data under the lock without publishing it.
                 self.distrust = Distrust::Died;
                 self.phase = Phase::Held(Held::new(mode));
-                self.settle_seats(now);
+                self.settle_replicas(now);
                 self.finish(Outcome::Adopted(mode));
             }
         }
@@ -102,11 +102,11 @@ impl Lock {
     /// Whether there is a lock to adopt, and its mode.
     fn orphan(&self, granted_until: Option<Instant>, now: Instant) -> Orphan {
         let keep = self.rules.keep_quorum(self.member_count());
-        let undecided = |s: &&Seat| matches!(s.vote(), Some(Vote::Asking | Vote::Silent));
+        let undecided = |s: &&Replica| matches!(s.vote(), Some(Vote::Asking | Vote::Silent));
         let open = self.members().filter(undecided).count();
         // Records of this host from when it counted other drives, and drives that reported a
         // conflict and could not be read.
-        let odd = |s: &&Seat| match s.vote() {
+        let odd = |s: &&Replica| match s.vote() {
             Some(Vote::Won) => !s.is_marked(self.set),
             Some(Vote::Blocked(_)) => s.hold != Hold::None,
             _ => false,
@@ -126,7 +126,7 @@ impl Lock {
 
     /// The number of members that this host holds in a mode, and in no stronger one.
     fn exactly(&self, mode: Mode, now: Instant) -> usize {
-        let held = |s: &&Seat| matches!(s.hold, Hold::Held { mode: held, .. } if held == mode);
+        let held = |s: &&Replica| matches!(s.hold, Hold::Held { mode: held, .. } if held == mode);
         self.members().filter(|s| self.is_ours(s, mode, now)).filter(held).count()
     }
 
@@ -135,21 +135,21 @@ impl Lock {
         self.members().filter(|s| self.is_ours(s, mode, now)).count()
     }
 
-    fn is_ours(&self, seat: &Seat, mode: Mode, now: Instant) -> bool {
-        let won = seat.vote() == Some(&Vote::Won);
-        won && self.has_now(seat, mode, now)
+    fn is_ours(&self, replica: &Replica, mode: Mode, now: Instant) -> bool {
+        let won = replica.vote() == Some(&Vote::Won);
+        won && self.has_now(replica, mode, now)
     }
 
     /// The number of members that this host must hold; the head of this file argues for it.
     fn adopt_quorum(&self, mode: Mode, granted_until: Option<Instant>) -> usize {
         let members = self.member_count();
-        let in_time = |s: &Seat| match &s.task {
+        let in_time = |s: &Replica| match &s.task {
             Task::Take(take) if take.vote == Vote::Won => take.looked_at < granted_until,
             _ => true,
         };
         // A sharer meets other holders, also on drives where it has a record.
-        let shares = |s: &Seat| mode == Mode::Shared && s.vote() == Some(&Vote::Won);
-        let alone = |s: &Seat| shares(s) || others_on(s).is_none_or(Vec::is_empty);
+        let shares = |s: &Replica| mode == Mode::Shared && s.vote() == Some(&Vote::Won);
+        let alone = |s: &Replica| shares(s) || others_on(s).is_none_or(Vec::is_empty);
         let kept = granted_until.is_some() && self.members().all(|s| in_time(s) && alone(s));
         if kept || broken!(self.rules, AdoptQuorum) {
             self.rules.keep_quorum(members)
@@ -164,13 +164,13 @@ impl Lock {
     /// may have had a majority of the drives that the LV lies on now; but it has read more than
     /// half of the VG's drives, and broken the records that it found there.
     fn is_unbroken(&self, mode: Mode, granted_until: Option<Instant>, now: Instant) -> bool {
-        let written = |s: &Seat| match &s.task {
+        let written = |s: &Replica| match &s.task {
             Task::Take(take) => take.own_stamp.map(Stamp::mark),
             _ => None,
         };
-        let same_set = |s: &&Seat| written(s) == Some(Mark::Set(self.set));
+        let same_set = |s: &&Replica| written(s) == Some(Mark::Set(self.set));
         let same = self.members().filter(|s| self.is_ours(s, mode, now)).filter(same_set).count();
-        let all = self.seats.iter().filter(|s| s.role != Role::Former);
+        let all = self.replicas.iter().filter(|s| s.role != Role::Former);
         let held = all.clone().filter(|s| self.has_now(s, Mode::Shared, now)).count();
         !self.has_witnesses
             || same >= self.adopt_quorum(mode, granted_until)
@@ -179,7 +179,7 @@ impl Lock {
 
     /// Whether a member may still answer before the deadline.
     fn is_asking(&self, deadline: Instant) -> bool {
-        let late = |s: &Seat| s.ready_at(self.rules).is_some_and(|at| at > deadline);
+        let late = |s: &Replica| s.ready_at(self.rules).is_some_and(|at| at > deadline);
         self.members().any(|s| s.vote() == Some(&Vote::Asking) && !late(s))
     }
 
@@ -203,9 +203,9 @@ impl Lock {
         let refusal = if nobody { Refusal::Unclear } else { refusal };
         // A TRYLOCK without a look could take the earlier life's record for this life's.
         self.known.clear();
-        for seat in &mut self.seats {
-            if !matches!(seat.task, Task::Clean(_)) {
-                seat.assign(Task::Leave);
+        for replica in &mut self.replicas {
+            if !matches!(replica.task, Task::Clean(_)) {
+                replica.assign(Task::Leave);
             }
         }
         self.finish(Outcome::Refused(refusal));

@@ -2,8 +2,8 @@
 
 use super::{Change, Distrust, Held, Lock, Phase, Stage};
 use crate::api::{Instant, Outcome, Refusal};
+use crate::replica::{Hold, Step, Task, Vote};
 use crate::rules::broken;
-use crate::seat::{Hold, Step, Task, Vote};
 use idm_protocol::{Mode, Value};
 
 impl Lock {
@@ -26,15 +26,15 @@ impl Lock {
             // This host shares from now on; drives that have not changed yet only keep others out.
             held.mode = Mode::Shared;
         }
-        for seat in &mut self.seats {
-            let shared = matches!(seat.hold, Hold::Held { mode: Mode::Shared, .. });
-            seat.disproved |= wrong && seat.hold != Hold::None && !shared;
-            match (&seat.task, seat.hold) {
+        for replica in &mut self.replicas {
+            let shared = matches!(replica.hold, Hold::Held { mode: Mode::Shared, .. });
+            replica.disproved |= wrong && replica.hold != Hold::None && !shared;
+            match (&replica.task, replica.hold) {
                 (Task::Keep, Hold::Held { .. }) if to == Mode::Exclusive => {
-                    seat.start_promote(at);
+                    replica.start_promote(at);
                 }
-                (Task::Keep, _) => seat.plan(Step::Refresh(Mode::Shared), now),
-                (Task::Take(_), _) => seat.start_take(to, at),
+                (Task::Keep, _) => replica.plan(Step::Refresh(Mode::Shared), now),
+                (Task::Take(_), _) => replica.start_take(to, at),
                 _ => {}
             }
         }
@@ -75,12 +75,12 @@ impl Lock {
     /// needs a majority of them and cannot get it.
     fn is_shared_elsewhere(&self, now: Instant) -> bool {
         let timing = &self.config.timing;
-        self.has_witnesses && self.seats.iter().any(|seat| seat.may_share(now, timing))
+        self.has_witnesses && self.replicas.iter().any(|replica| replica.may_share(now, timing))
     }
 
     /// Whether a drive may still change.
     fn awaits_change(&self) -> bool {
-        self.seats.iter().any(|seat| seat.vote() == Some(&Vote::Asking))
+        self.replicas.iter().any(|replica| replica.vote() == Some(&Vote::Asking))
     }
 
     pub(super) fn end_up(&mut self, result: Result<(), Refusal>, now: Instant) {
@@ -90,7 +90,7 @@ impl Lock {
             self.distrust = Distrust::Died;
         }
         self.end_change(mode);
-        self.settle_seats(now);
+        self.settle_replicas(now);
         self.finish(match result {
             Ok(()) => Outcome::Converted { complete: true },
             Err(refusal) => Outcome::Refused(refusal),

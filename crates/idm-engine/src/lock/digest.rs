@@ -2,8 +2,8 @@
 
 use super::Lock;
 use crate::api::{Conflict, DriveRef, Instant};
+use crate::replica::{Flight, Plan, Replica, Take, Task, Vote};
 use crate::rng::Rng;
-use crate::seat::{Flight, Plan, Seat, Take, Task, Vote};
 use alloc::vec::Vec;
 use core::hash::{Hash, Hasher};
 
@@ -18,8 +18,8 @@ impl Lock {
         when: impl Fn(Instant) -> u64,
         state: &mut H,
     ) {
-        let seat = self.seats.iter().find(|s| s.drive == drive);
-        seat.map(|seat| seat.hash_for(when, self.config.keeps_value, state)).hash(state);
+        let replica = self.replicas.iter().find(|s| s.drive == drive);
+        replica.map(|replica| replica.hash_for(when, self.config.keeps_value, state)).hash(state);
         self.known.contains(&drive).hash(state);
         self.slow.contains(&drive).hash(state);
     }
@@ -30,7 +30,7 @@ impl Lock {
             config,
             rules: _,
             phase,
-            seats: _,
+            replicas: _,
             stamp,
             set,
             target,
@@ -57,9 +57,9 @@ impl Lock {
     }
 }
 
-impl Seat {
+impl Replica {
     fn hash_for<H: Hasher>(&self, when: impl Fn(Instant) -> u64, keeps_value: bool, state: &mut H) {
-        let Seat {
+        let Replica {
             drive: _,
             role,
             hold,
@@ -89,7 +89,7 @@ impl Seat {
         (role, hold, gap, foreign, contested, target).hash(state);
         (value, keeps_value && *stale_value, disproved).hash(state);
         hash_task(task, state);
-        // Every new task of an idle seat begins with no failures.
+        // Every new task of an idle replica begins with no failures.
         let idle = matches!(task, Task::Idle | Task::Leave);
         (*failures * u8::from(!idle)).hash(state);
         let flight = flight.as_ref().map(|Flight { token: _, step, sent, held, mark, epoch }| {

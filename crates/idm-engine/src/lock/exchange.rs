@@ -2,7 +2,7 @@
 
 use super::{Distrust, Lock};
 use crate::api::{DriveRef, Event, Instant, Notice};
-use crate::seat::{Flight, Heard, Hold, Look, Role, Seat, Step, Task, Vote};
+use crate::replica::{Flight, Heard, Hold, Look, Replica, Role, Step, Task, Vote};
 use crate::stamp::{CLEARING, Stamp};
 use crate::take::TakeContext;
 use crate::view::{View, unused};
@@ -26,7 +26,7 @@ fn clearing_name(host: HostId) -> HostId {
 }
 
 impl Lock {
-    pub(super) fn encode(&self, step: Step, seat: &Seat) -> DriveCommand {
+    pub(super) fn encode(&self, step: Step, replica: &Replica) -> DriveCommand {
         let (op, mode, resource) = match step {
             Step::Look(_) => return DriveCommand::ReadTable,
             Step::Try(mode) => (MutexOp::Trylock, mode, self.config.resource),
@@ -46,11 +46,11 @@ impl Lock {
             Step::ClearTry(_) | Step::ClearBreak(_) => CLEARING_LEASE_MS,
             _ => 0,
         };
-        let store = match (step, &seat.task) {
+        let store = match (step, &replica.task) {
             (Step::Unlock(_), Task::Clean(clean)) => clean.store,
             _ => None,
         };
-        let stamp = self.stamp_for(step, seat);
+        let stamp = self.stamp_for(step, replica);
         let ours = resource == self.config.resource;
         let record = Record {
             state: State::Uninitialized,
@@ -67,8 +67,8 @@ impl Lock {
     }
 
     /// The stamp that a command writes into this host's record.
-    pub(super) fn stamp_for(&self, step: Step, seat: &Seat) -> Stamp {
-        match (step, &seat.task) {
+    pub(super) fn stamp_for(&self, step: Step, replica: &Replica) -> Stamp {
+        match (step, &replica.task) {
             (Step::Refresh(_), Task::Take(take)) => take.own_stamp.unwrap_or(self.stamp),
             _ => self.stamp,
         }
@@ -95,21 +95,21 @@ impl Lock {
     }
 
     pub(super) fn note_not_idm(&mut self, at: usize, heard: &Heard) {
-        let seat = &mut self.seats[at];
-        if *heard == Heard::Status(Status::Unsupported) && !seat.not_idm {
-            seat.not_idm = true;
-            self.events.push_back(Event::Notice(Notice::NotIdm { drive: seat.drive }));
+        let replica = &mut self.replicas[at];
+        if *heard == Heard::Status(Status::Unsupported) && !replica.not_idm {
+            replica.not_idm = true;
+            self.events.push_back(Event::Notice(Notice::NotIdm { drive: replica.drive }));
         }
     }
 
-    /// Acts on a reply to the seat's present task.
+    /// Acts on a reply to the replica's present task.
     pub(super) fn advance(&mut self, at: usize, flight: &Flight, heard: Heard, now: Instant) {
         let mut notices = Vec::new();
         let mut shared = false;
-        let seat = &mut self.seats[at];
-        let takes = matches!(seat.task, Task::Take(_));
-        let adds = seat.is_enlarging() && self.phase.is_held();
-        match seat.task {
+        let replica = &mut self.replicas[at];
+        let takes = matches!(replica.task, Task::Take(_));
+        let adds = replica.is_enlarging() && self.phase.is_held();
+        match replica.task {
             Task::Idle | Task::Leave => {}
             Task::Keep => self.advance_keep(at, &heard, now),
             Task::Clean(ref clean) => {
@@ -123,16 +123,16 @@ impl Lock {
                 let surely = |value: Value| flight.held || value != Value::ZERO;
                 let stores =
                     flight.step == Step::Unlock(Mode::Exclusive) && clean.store.is_some_and(surely);
-                if stores && seat.role == Role::Member && status == Status::Good {
+                if stores && replica.role == Role::Member && status == Status::Good {
                     self.owed = self.owed.saturating_sub(1);
                 }
-                seat.advance_clean(flight.step, status, now, &self.config.timing);
+                replica.advance_clean(flight.step, status, now, &self.config.timing);
             }
             Task::Take(_) => {
                 let looked = flight.step == Step::Look(Look::Holders);
                 let read = looked && matches!(heard, Heard::Table(..)) && self.config.keeps_value;
-                if read && !self.known.contains(&seat.drive) {
-                    self.known.push(seat.drive);
+                if read && !self.known.contains(&replica.drive) {
+                    self.known.push(replica.drive);
                 }
                 let mut cx = TakeContext {
                     now,
@@ -143,7 +143,7 @@ impl Lock {
                     notices: &mut notices,
                     shared: &mut shared,
                 };
-                seat.advance_take(flight.step, heard, &mut cx);
+                replica.advance_take(flight.step, heard, &mut cx);
             }
         }
         self.events.extend(notices.into_iter().map(Event::Notice));
@@ -151,7 +151,7 @@ impl Lock {
             self.distrust = self.distrust.max(Distrust::Shared);
         }
         // The old value of a drive that only adds to a held lock does not matter to the others.
-        if self.seats[at].stale_value && takes && !adds {
+        if self.replicas[at].stale_value && takes && !adds {
             self.distrust = Distrust::Died;
         }
     }
@@ -159,22 +159,22 @@ impl Lock {
     /// Acts on a reply to a command of an earlier task: only the facts have changed.
     pub(super) fn review(&mut self, at: usize, heard: &Heard, now: Instant) {
         let goal = self.goal();
-        let adds = self.phase.is_held() && self.seats[at].is_enlarging();
-        let seat = &mut self.seats[at];
+        let adds = self.phase.is_held() && self.replicas[at].is_enlarging();
+        let replica = &mut self.replicas[at];
         if let Heard::Table(view, _) = heard {
             // Nobody judges this table any more. Who is in it is in the way of the new task, too.
-            seat.contested = !view.live_against(goal).is_empty();
+            replica.contested = !view.live_against(goal).is_empty();
         }
-        match (&mut seat.task, seat.hold) {
+        match (&mut replica.task, replica.hold) {
             // An earlier attempt has won the drive.
             (Task::Take(take), Hold::Held { mode, .. }) if adds && take.mode == mode => {
                 take.vote = Vote::Won;
-                seat.plan = None;
+                replica.plan = None;
             }
-            (Task::Clean(_), _) => seat.plan_clean(now),
+            (Task::Clean(_), _) => replica.plan_clean(now),
             (Task::Keep, Hold::None) => self.lost_drive(at, heard, now),
             (Task::Keep, Hold::Held { mode, .. }) if mode != goal => {
-                seat.plan(Step::Refresh(goal), now);
+                replica.plan(Step::Refresh(goal), now);
             }
             _ => {}
         }

@@ -2,8 +2,8 @@
 
 use super::{Change, Held, Lock, Phase};
 use crate::api::{Conflict, Event, Instant, Loss, Notice, Outcome, Refusal};
+use crate::replica::{Heard, Hold, Look, Replica, Role, Step, Task, Vote};
 use crate::rules::broken;
-use crate::seat::{Heard, Hold, Look, Role, Seat, Step, Task, Vote};
 use alloc::vec::Vec;
 use core::time::Duration;
 use idm_protocol::{Mode, Status};
@@ -30,7 +30,7 @@ impl Lock {
     fn due(&mut self, since: Instant, soonest: Duration) -> Instant {
         let renew = self.config.timing.renew;
         let joins = since + renew / 4..=since + renew;
-        let planned = self.seats.iter().filter(|s| s.task == Task::Keep).filter_map(|s| s.plan);
+        let planned = self.replicas.iter().filter(|s| s.task == Task::Keep).filter_map(|s| s.plan);
         let together = planned.map(|plan| plan.at).find(|at| joins.contains(at));
         together.unwrap_or_else(|| since + self.rng.between(soonest, renew))
     }
@@ -42,32 +42,32 @@ impl Lock {
         let goal = self.goal();
         let renew = self.config.timing.renew;
         let due = if mode == goal { self.due(since, renew / 4) } else { now };
-        let seat = &mut self.seats[at];
-        seat.failures = 0;
-        seat.assign(Task::Keep);
-        seat.plan(Step::Refresh(goal), due);
+        let replica = &mut self.replicas[at];
+        replica.failures = 0;
+        replica.assign(Task::Keep);
+        replica.plan(Step::Refresh(goal), due);
     }
 
     /// Acts on a reply to a refresh of a held lock.
     pub(super) fn advance_keep(&mut self, at: usize, heard: &Heard, now: Instant) {
         let goal = self.goal();
         let renew = self.config.timing.renew;
-        let seat = &mut self.seats[at];
-        match (seat.hold, heard) {
+        let replica = &mut self.replicas[at];
+        match (replica.hold, heard) {
             (Hold::None, _) => self.lost_drive(at, heard, now),
             (Hold::Held { mode, since }, Heard::Status(Status::Good) | Heard::Table(..)) => {
-                seat.failures = 0;
-                if matches!(heard, Heard::Status(_)) && self.marks(&self.seats[at]) {
-                    return self.seats[at].plan(Step::Look(Look::Holders), now);
+                replica.failures = 0;
+                if matches!(heard, Heard::Status(_)) && self.marks(&self.replicas[at]) {
+                    return self.replicas[at].plan(Step::Look(Look::Holders), now);
                 }
                 let settled = mode == goal && since >= self.shaken_at;
                 let due = if settled { self.due(since, renew * 3 / 4) } else { now };
-                self.seats[at].plan(Step::Refresh(goal), due);
+                self.replicas[at].plan(Step::Refresh(goal), due);
             }
             _ => {
-                let pause = seat.pause(REFRESH_PAUSE, renew / 2);
-                seat.failures = seat.failures.saturating_add(1);
-                seat.plan(Step::Refresh(goal), now + pause);
+                let pause = replica.pause(REFRESH_PAUSE, renew / 2);
+                replica.failures = replica.failures.saturating_add(1);
+                replica.plan(Step::Refresh(goal), now + pause);
             }
         }
     }
@@ -78,10 +78,10 @@ impl Lock {
     pub(super) fn lost_drive(&mut self, at: usize, heard: &Heard, now: Instant) {
         self.shaken_at = now;
         let goal = self.goal();
-        for seat in self.seats.iter_mut().filter(|s| s.task == Task::Keep) {
-            seat.plan(Step::Refresh(goal), now);
+        for replica in self.replicas.iter_mut().filter(|s| s.task == Task::Keep) {
+            replica.plan(Step::Refresh(goal), now);
         }
-        let notice = Notice::DriveLost { drive: self.seats[at].drive };
+        let notice = Notice::DriveLost { drive: self.replicas[at].drive };
         self.events.push_back(Event::Notice(notice));
         let reset = *heard == Heard::Status(Status::NotFound);
         let pause = if reset { Duration::ZERO } else { self.config.timing.renew / 4 };
@@ -94,10 +94,10 @@ impl Lock {
         let mode = self.goal();
         if lapsed.is_none() || broken!(self.rules, RetakeOnlyWhileSafe) {
             let when = self.after_earlier(mode, when);
-            self.seats[at].start_take(mode, when);
-            self.seats[at].missed = true;
+            self.replicas[at].start_take(mode, when);
+            self.replicas[at].missed = true;
         } else {
-            self.seats[at].assign(Task::Idle);
+            self.replicas[at].assign(Task::Idle);
         }
     }
 
@@ -128,9 +128,9 @@ impl Lock {
     }
 
     /// The moment when the lease ends on one drive, on this host's side.
-    pub(super) fn lease_end(&self, seat: &Seat) -> Option<Instant> {
+    pub(super) fn lease_end(&self, replica: &Replica) -> Option<Instant> {
         let timing = &self.config.timing;
-        match seat.hold {
+        match replica.hold {
             Hold::Held { since, .. } => Some(since + timing.lease - timing.drift),
             _ => None,
         }
@@ -154,10 +154,10 @@ impl Lock {
             return;
         }
         let (set, rules) = (self.set, self.rules);
-        for seat in &mut self.seats {
-            seat.gap = !seat.counts(mode, set, rules);
-            if matches!(&seat.task, Task::Take(take) if !take.converting) {
-                seat.assign(Task::Idle);
+        for replica in &mut self.replicas {
+            replica.gap = !replica.counts(mode, set, rules);
+            if matches!(&replica.task, Task::Take(take) if !take.converting) {
+                replica.assign(Task::Idle);
             }
         }
     }
@@ -173,7 +173,7 @@ impl Lock {
             None => self.conclude_move(&held, now),
             Some(Change::Up { deadline, stage }) => self.conclude_up(&held, deadline, stage, now),
             Some(Change::Down { deadline }) => {
-                let shared = |s: &&Seat| matches!(s.hold, Hold::Held { mode: Mode::Shared, .. });
+                let shared = |s: &&Replica| matches!(s.hold, Hold::Held { mode: Mode::Shared, .. });
                 let done = self.members().filter(shared).count();
                 let complete = done >= self.rules.acquire_quorum(self.member_count());
                 if complete || now >= deadline {
@@ -191,14 +191,14 @@ impl Lock {
             return;
         }
         let renew = self.config.timing.renew;
-        for at in 0..self.seats.len() {
-            let seat = &mut self.seats[at];
-            let given_back = seat.task == Task::Idle && held.lapsed.is_none();
-            if given_back && matches!(seat.role, Role::Member | Role::Extra) {
+        for at in 0..self.replicas.len() {
+            let replica = &mut self.replicas[at];
+            let given_back = replica.task == Task::Idle && held.lapsed.is_none();
+            if given_back && matches!(replica.role, Role::Member | Role::Extra) {
                 self.retake(at, now + renew);
                 continue;
             }
-            let Task::Take(take) = &seat.task else {
+            let Task::Take(take) = &replica.task else {
                 continue;
             };
             if take.converting || take.witness {
@@ -207,15 +207,15 @@ impl Lock {
             match take.vote.clone() {
                 Vote::Asking => {}
                 Vote::Won => {
-                    seat.foreign = None;
+                    replica.foreign = None;
                     // Without its mark the drive would never count: a refresh need not change that.
-                    let hold = Some(seat.hold).filter(|_| seat.is_marked(self.set));
+                    let hold = Some(replica.hold).filter(|_| replica.is_marked(self.set));
                     let Some(Hold::Held { mode, since }) = hold else {
                         self.retake(at, now + renew);
                         continue;
                     };
-                    if core::mem::take(&mut seat.missed) {
-                        let notice = Notice::DriveGained { drive: seat.drive };
+                    if core::mem::take(&mut replica.missed) {
+                        let notice = Notice::DriveGained { drive: replica.drive };
                         self.events.push_back(Event::Notice(notice));
                     }
                     self.keep(at, mode, since, now);
@@ -236,20 +236,20 @@ impl Lock {
     /// it holds the lock too.
     pub(super) fn note_foreign(&mut self, at: usize, conflicts: &[Conflict], now: Instant) {
         let (timing, goal) = (self.config.timing, self.goal());
-        let seat = &mut self.seats[at];
+        let replica = &mut self.replicas[at];
         let excludes = |c: &&Conflict| !c.same_set && !c.mode.compatible(goal);
         let Some(conflict) = conflicts.iter().find(excludes) else {
             // A holder that could not be read may be the one that was seen before.
-            seat.foreign = seat.foreign.filter(|_| conflicts.is_empty());
+            replica.foreign = replica.foreign.filter(|_| conflicts.is_empty());
             return;
         };
-        match seat.foreign {
+        match replica.foreign {
             Some((host, first)) if host == conflict.host => {
                 if now.since(first) > timing.lease + timing.renew {
                     self.lose(Loss::OtherSet(*conflict));
                 }
             }
-            _ => seat.foreign = Some((conflict.host, now)),
+            _ => replica.foreign = Some((conflict.host, now)),
         }
     }
 
@@ -273,8 +273,8 @@ impl Lock {
         };
         let changing = held.change;
         self.phase = Phase::Lost;
-        for seat in &mut self.seats {
-            seat.assign(Task::Idle);
+        for replica in &mut self.replicas {
+            replica.assign(Task::Idle);
         }
         self.events.push_back(Event::Lost(loss));
         // The request that was under way ends too.
@@ -303,12 +303,13 @@ impl Lock {
             held.lapsed = None;
         }
         self.events.push_back(Event::Regained);
-        for seat in &mut self.seats {
-            seat.gap = false;
+        for replica in &mut self.replicas {
+            replica.gap = false;
         }
-        for at in 0..self.seats.len() {
-            let seat = &self.seats[at];
-            let idle = seat.task == Task::Idle && matches!(seat.role, Role::Member | Role::Extra);
+        for at in 0..self.replicas.len() {
+            let replica = &self.replicas[at];
+            let idle =
+                replica.task == Task::Idle && matches!(replica.role, Role::Member | Role::Extra);
             if idle {
                 self.retake(at, now);
             }

@@ -2,7 +2,7 @@
 
 use super::{Distrust, Held, Lock, Phase};
 use crate::api::{Instant, Outcome};
-use crate::seat::{Clean, Hold, Role, Task};
+use crate::replica::{Clean, Hold, Role, Task};
 use idm_protocol::{Mode, Value};
 
 impl Lock {
@@ -14,7 +14,7 @@ impl Lock {
             // the lock if a majority of the drives was read and shows no trace of it.
             Phase::Left => {
                 let gone = self.members().filter(|s| s.hold == Hold::None).count();
-                let found = self.seats.iter().any(|s| s.hold != Hold::None && s.mark.is_some());
+                let found = self.replicas.iter().any(|s| s.hold != Hold::None && s.mark.is_some());
                 found || gone < self.rules.acquire_quorum(self.member_count())
             }
             Phase::Free | Phase::Acquiring(_) | Phase::Adopting(_) => false,
@@ -68,8 +68,8 @@ impl Lock {
 
     pub(super) fn clean_all(&mut self, clean: &Clean, now: Instant) {
         let timing = self.config.timing;
-        for seat in self.seats.iter_mut().filter(|s| !matches!(s.task, Task::Clean(_))) {
-            seat.start_clean(clean.clone(), now, &timing);
+        for replica in self.replicas.iter_mut().filter(|s| !matches!(s.task, Task::Clean(_))) {
+            replica.start_clean(clean.clone(), now, &timing);
         }
     }
 
@@ -80,11 +80,11 @@ impl Lock {
         let unwanted = self.clean_up(None);
         let timing = self.config.timing;
         let free = self.phase == Phase::Free;
-        for seat in self.seats.iter_mut().filter(|s| s.flight.is_none()) {
-            match &seat.task {
-                Task::Clean(clean) if now >= clean.until => seat.plan_clean(now),
-                Task::Idle if free || lapsed || seat.role == Role::Former => {
-                    seat.start_clean(unwanted.clone(), now, &timing);
+        for replica in self.replicas.iter_mut().filter(|s| s.flight.is_none()) {
+            match &replica.task {
+                Task::Clean(clean) if now >= clean.until => replica.plan_clean(now),
+                Task::Idle if free || lapsed || replica.role == Role::Former => {
+                    replica.start_clean(unwanted.clone(), now, &timing);
                 }
                 _ => {}
             }

@@ -20,7 +20,7 @@
 
 use super::{Held, Lock, MAX_DRIVES, Moving, Phase};
 use crate::api::{DriveRef, Event, Fingerprint, Instant, Member};
-use crate::seat::{Role, Seat, Step, Task};
+use crate::replica::{Replica, Role, Step, Task};
 use crate::stamp::Stamp;
 use alloc::vec::Vec;
 use idm_protocol::Mode;
@@ -45,19 +45,19 @@ impl Lock {
         self.target = (set != self.set).then_some(set);
         // Others may count other drives by now.
         self.has_witnesses |= self.target.is_some();
-        self.seats.iter_mut().for_each(|seat| seat.target = false);
+        self.replicas.iter_mut().for_each(|replica| replica.target = false);
         let at = self.after_earlier(mode, now);
         for member in drives {
-            let seat = self.seat(member.drive);
-            seat.target = true;
-            if matches!(seat.role, Role::Witness | Role::Former) {
-                seat.role = Role::Extra;
-                if matches!(seat.task, Task::Idle | Task::Clean(_)) {
-                    seat.start_take(mode, at);
+            let replica = self.replica(member.drive);
+            replica.target = true;
+            if matches!(replica.role, Role::Witness | Role::Former) {
+                replica.role = Role::Extra;
+                if matches!(replica.task, Task::Idle | Task::Clean(_)) {
+                    replica.start_take(mode, at);
                 }
             }
         }
-        self.dismiss(|seat| seat.role == Role::Extra);
+        self.dismiss(|replica| replica.role == Role::Extra);
         self.conclude(now);
     }
 
@@ -68,8 +68,8 @@ impl Lock {
         self.notice_lapse(now);
         let Phase::Held(held) = &self.phase else { return false };
         let (mode, moving) = (held.mode, held.moving);
-        let named = |seat: &Seat| members.contains(&seat.drive);
-        if moving != Moving::Told || self.seats.iter().any(|s| s.target != named(s)) {
+        let named = |replica: &Replica| members.contains(&replica.drive);
+        if moving != Moving::Told || self.replicas.iter().any(|s| s.target != named(s)) {
             return false;
         }
         self.set_moving(Moving::No);
@@ -79,13 +79,13 @@ impl Lock {
         };
         self.set = target;
         self.target = None;
-        for seat in self.seats.iter_mut().filter(|s| s.target) {
-            seat.role = Role::Member;
+        for replica in self.replicas.iter_mut().filter(|s| s.target) {
+            replica.role = Role::Member;
         }
-        self.dismiss(|seat| matches!(seat.role, Role::Member | Role::Extra));
-        for at in 0..self.seats.len() {
-            let seat = &self.seats[at];
-            if seat.task == Task::Keep && !seat.is_marked(self.set) {
+        self.dismiss(|replica| matches!(replica.role, Role::Member | Role::Extra));
+        for at in 0..self.replicas.len() {
+            let replica = &self.replicas[at];
+            if replica.task == Task::Keep && !replica.is_marked(self.set) {
                 self.retake(at, now);
             }
         }
@@ -94,11 +94,11 @@ impl Lock {
     }
 
     /// Gives the lock back on those drives of a kind that are no longer named.
-    fn dismiss(&mut self, kind: impl Fn(&Seat) -> bool) {
-        for seat in self.seats.iter_mut().filter(|s| !s.target && kind(s)) {
-            seat.role = Role::Former;
-            if !matches!(seat.task, Task::Clean(_)) {
-                seat.assign(Task::Idle);
+    fn dismiss(&mut self, kind: impl Fn(&Replica) -> bool) {
+        for replica in self.replicas.iter_mut().filter(|s| !s.target && kind(s)) {
+            replica.role = Role::Former;
+            if !matches!(replica.task, Task::Clean(_)) {
+                replica.assign(Task::Idle);
             }
         }
     }
@@ -118,7 +118,7 @@ impl Lock {
             Moving::No => self.start_marking(now),
             Moving::Marking if self.can_move(held.mode, now) => {
                 self.set_moving(Moving::Told);
-                let named = self.seats.iter().filter(|s| s.target).map(|s| s.drive);
+                let named = self.replicas.iter().filter(|s| s.target).map(|s| s.drive);
                 let members: Vec<_> = named.collect();
                 self.events.push_back(Event::VotesReady { members });
             }
@@ -136,17 +136,17 @@ impl Lock {
         }
         self.set_moving(Moving::Marking);
         let goal = self.goal();
-        for seat in self.seats.iter_mut().filter(|s| s.target && s.task == Task::Keep) {
-            if !seat.is_marked_alone() {
-                seat.plan(Step::Refresh(goal), now);
+        for replica in self.replicas.iter_mut().filter(|s| s.target && s.task == Task::Keep) {
+            if !replica.is_marked_alone() {
+                replica.plan(Step::Refresh(goal), now);
             }
         }
     }
 
     /// Whether a drive's record must be read, to check that the REFRESH has marked it.
-    pub(super) fn marks(&self, seat: &Seat) -> bool {
+    pub(super) fn marks(&self, replica: &Replica) -> bool {
         let marking = matches!(self.phase, Phase::Held(Held { moving: Moving::Marking, .. }));
-        marking && seat.target && !seat.is_marked_alone()
+        marking && replica.target && !replica.is_marked_alone()
     }
 
     /// Whether the new drives would be enough to acquire the lock, with no other holder in the way.
@@ -154,7 +154,7 @@ impl Lock {
         let Phase::Held(Held { lapsed: None, change: None, .. }) = self.phase else {
             return false;
         };
-        let targets = || self.seats.iter().filter(|s| s.target);
+        let targets = || self.replicas.iter().filter(|s| s.target);
         let disputed = targets().any(|s| s.contested || s.foreign.is_some());
         let ready = targets().filter(|s| s.is_marked_alone() && self.has_now(s, mode, now)).count();
         !disputed && ready >= self.rules.acquire_quorum(targets().count()) && self.stands()

@@ -2,8 +2,8 @@
 
 use super::{Lock, Phase, Stage};
 use crate::api::{Conflict, DriveRef, Instant, Refusal};
+use crate::replica::{Replica, Role, Task, Vote};
 use crate::rules::broken;
-use crate::seat::{Role, Seat, Task, Vote};
 use alloc::vec::Vec;
 use idm_protocol::Mode;
 
@@ -55,18 +55,18 @@ impl Tally {
 impl Lock {
     /// Whether a drive counts and its lease has not expired, so that no other host can have broken
     /// it.
-    pub(super) fn has_now(&self, seat: &Seat, mode: Mode, now: Instant) -> bool {
-        self.counts(seat, mode) && self.lease_end(seat) > Some(now)
+    pub(super) fn has_now(&self, replica: &Replica, mode: Mode, now: Instant) -> bool {
+        self.counts(replica, mode) && self.lease_end(replica) > Some(now)
     }
 
     /// Asks every member for the lock.
     pub(super) fn ask_members(&mut self, mode: Mode, now: Instant) {
         let at = self.after_earlier(mode, now);
-        for seat in self.seats.iter_mut().filter(|s| s.role == Role::Member) {
-            if self.config.keeps_value && !self.known.contains(&seat.drive) {
-                seat.start_look_and_take(mode, at);
+        for replica in self.replicas.iter_mut().filter(|s| s.role == Role::Member) {
+            if self.config.keeps_value && !self.known.contains(&replica.drive) {
+                replica.start_look_and_take(mode, at);
             } else {
-                seat.start_take(mode, at);
+                replica.start_take(mode, at);
             }
         }
     }
@@ -89,8 +89,8 @@ impl Lock {
             return;
         }
         let adopting = matches!(self.phase, Phase::Adopting(_));
-        for seat in self.seats.iter_mut().filter(|s| s.role == Role::Witness) {
-            seat.start_witness(mode, adopting, now);
+        for replica in self.replicas.iter_mut().filter(|s| s.role == Role::Witness) {
+            replica.start_witness(mode, adopting, now);
         }
     }
 
@@ -107,9 +107,9 @@ impl Lock {
             blocked: Vec::new(),
             barred: Vec::new(),
         };
-        for seat in self.members() {
-            let ours = self.has_now(seat, mode, now);
-            let Task::Take(take) = &seat.task else {
+        for replica in self.members() {
+            let ours = self.has_now(replica, mode, now);
+            let Task::Take(take) = &replica.task else {
                 tally.won += usize::from(ours);
                 continue;
             };
@@ -117,8 +117,8 @@ impl Lock {
                 Vote::Won => tally.won += usize::from(ours),
                 Vote::Asking => {
                     // A drive that is barred beyond the deadline cannot answer in time.
-                    match seat.ready_at(self.rules).filter(|&at| at > deadline) {
-                        Some(at) => tally.barred.push((seat.drive, at)),
+                    match replica.ready_at(self.rules).filter(|&at| at > deadline) {
+                        Some(at) => tally.barred.push((replica.drive, at)),
                         None => tally.asking += 1,
                     }
                 }
@@ -164,18 +164,18 @@ impl Lock {
 
     /// Whether a first answer is missing from a member that is not known to be slow.
     fn awaits_members(&self) -> bool {
-        self.members().any(|seat| {
+        self.members().any(|replica| {
             // A drive that owes an answer to an earlier command is slow.
-            let prompt = seat.flight.as_ref().is_none_or(|flight| flight.epoch == seat.epoch);
-            let first = seat.vote() == Some(&Vote::Asking) && seat.failures == 0;
-            prompt && first && !self.slow.contains(&seat.drive)
+            let prompt = replica.flight.as_ref().is_none_or(|flight| flight.epoch == replica.epoch);
+            let first = replica.vote() == Some(&Vote::Asking) && replica.failures == 0;
+            prompt && first && !self.slow.contains(&replica.drive)
         }) && !broken!(self.rules, Fingerprint)
     }
 
     /// The findings about holders outside the majority: on the VG's other drives, and on those that
     /// reported a conflict. `None` while answers are awaited and it is not `late`.
     fn confirmed(&self, mode: Mode, late: bool, now: Instant) -> Option<Result<(), Refusal>> {
-        if self.seats.iter().any(|s| s.role != Role::Former && s.contested) {
+        if self.replicas.iter().any(|s| s.role != Role::Former && s.contested) {
             // A holder that could not be read yet is there, so it may count other drives.
             return late.then(|| Err(Refusal::Held(Vec::new())));
         }
@@ -185,22 +185,22 @@ impl Lock {
         let (mut total, mut seen, mut others) = (0, 0, false);
         let (mut asking, mut more_to_come) = (false, false);
         let mut in_the_way = Vec::new();
-        for seat in &self.seats {
-            match (seat.role, seat.vote()) {
+        for replica in &self.replicas {
+            match (replica.role, replica.vote()) {
                 (Role::Member, vote) => {
                     total += 1;
                     more_to_come |= vote == Some(&Vote::Asking);
                     let read = matches!(vote, Some(Vote::NotOurs));
-                    seen += usize::from(read || self.has_now(seat, mode, now));
+                    seen += usize::from(read || self.has_now(replica, mode, now));
                 }
                 (Role::Witness | Role::Extra, vote) => {
                     total += 1;
                     others = true;
                     match vote {
-                        _ if self.has_now(seat, mode, now) => seen += 1,
+                        _ if self.has_now(replica, mode, now) => seen += 1,
                         Some(Vote::Won | Vote::NotIdm) => seen += 1,
                         Some(Vote::Blocked(conflicts)) => in_the_way.push(conflicts.clone()),
-                        Some(Vote::Asking) => asking |= !seat.is_enlarging(),
+                        Some(Vote::Asking) => asking |= !replica.is_enlarging(),
                         Some(Vote::Silent | Vote::Full | Vote::NotOurs) | None => {}
                     }
                 }

@@ -1,7 +1,7 @@
 //! One drive's part in a lock: the knowledge about it, its command on the way, its next command.
 //!
-//! The two central functions are total: [`Seat::absorb`] learns from every reply to every command
-//! who owns the mutex on this drive; `take.rs` and `clean.rs` choose the next command.
+//! The two central functions are total: [`Replica::absorb`] learns from every reply to every
+//! command who owns the mutex on this drive; `take.rs` and `clean.rs` choose the next command.
 
 use crate::api::{Conflict, DriveRef, Fingerprint, Instant, Timing, Token, Undoes};
 use crate::rules::{Rules, broken};
@@ -46,7 +46,7 @@ pub(crate) enum Look {
     Room,
 }
 
-/// One command in a seat's own terms.
+/// One command in a replica's own terms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Step {
     Try(Mode),
@@ -91,7 +91,7 @@ pub(crate) struct Flight {
     pub(crate) held: bool,
     /// The mark of the counted drives that it writes into a record.
     pub(crate) mark: Mark,
-    /// The seat's task when it was sent; a reply to an older task only teaches facts.
+    /// The replica's task when it was sent; a reply to an older task only teaches facts.
     pub(crate) epoch: u32,
 }
 
@@ -121,7 +121,7 @@ pub(crate) enum Vote {
     NotIdm,
 }
 
-/// The task of a seat.
+/// The task of a replica.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Task {
     /// Nothing.
@@ -197,7 +197,7 @@ pub(crate) struct Clean {
     pub(crate) refusals: u8,
 }
 
-/// The content of a reply that the seat does not store.
+/// The content of a reply that the replica does not store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Heard {
     /// A status.
@@ -216,7 +216,7 @@ pub(crate) struct Remark {
 
 /// One drive's part in a lock.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Seat {
+pub(crate) struct Replica {
     pub(crate) drive: DriveRef,
     pub(crate) role: Role,
     pub(crate) hold: Hold,
@@ -266,11 +266,11 @@ pub(crate) struct Seat {
     pub(crate) not_idm: bool,
 }
 
-impl Seat {
+impl Replica {
     /// A drive that a lock has nothing to do with yet; commands of an earlier life of this host may
     /// reach it until `earlier_until`.
-    pub(crate) fn new(drive: DriveRef, role: Role, earlier_until: Instant) -> Seat {
-        Seat {
+    pub(crate) fn new(drive: DriveRef, role: Role, earlier_until: Instant) -> Replica {
+        Replica {
             drive,
             role,
             hold: Hold::None,
@@ -406,7 +406,7 @@ impl Seat {
         matches!(self.hold, Hold::Held { since, .. } if since < self.barred_until)
     }
 
-    /// The present vote, for seats that are being taken or looked at.
+    /// The present vote, for replicas that are being taken or looked at.
     pub(crate) fn vote(&self) -> Option<&Vote> {
         match &self.task {
             Task::Take(take) => Some(&take.vote),
@@ -414,7 +414,7 @@ impl Seat {
         }
     }
 
-    /// Whether the seat is taken only to add to a lock that is already held.
+    /// Whether the replica is taken only to add to a lock that is already held.
     pub(crate) fn is_enlarging(&self) -> bool {
         matches!(&self.task, Task::Take(take) if !take.witness && !take.converting)
     }
