@@ -82,6 +82,28 @@ fn it_is_adopted_after_its_lease_if_nobody_broke_it_and_not_otherwise() {
 }
 
 #[test]
+fn what_was_confirmed_before_the_host_stood_still_is_not_taken_for_gone() {
+    let mut bench = Bench::new(5);
+    let mut before = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut before, X, &[0, 1], &[2, 3, 4]), GRANTED);
+    let mut again = lv_lock(1);
+    let (members, witnesses) = (bench.members(&[0, 1]), bench.members(&[2, 3, 4]));
+    let request = Request::Adopt { mode: None, granted_until: None, members, witnesses };
+    // The members have confirmed it, and the other drives are being read.
+    bench.paths[2..].fill(Path::Hung);
+    again.request(request.clone(), bench.now).expect("in order");
+    bench.exchange(&mut again);
+    assert_eq!(done(&mut again), None);
+    bench.now = bench.now + LEASE * 2;
+    again.on_timer(bench.now);
+    let outcome = done(&mut again).expect("it is late");
+    assert!(is_refused(&outcome, &Refusal::Unclear), "{outcome:?}");
+    bench.paths[2..].fill(Path::Up);
+    let mut again = lv_lock(1);
+    assert_eq!(bench.run(&mut again, request), Outcome::Adopted(X), "nobody had it");
+}
+
+#[test]
 fn drives_that_do_not_answer_are_told_from_drives_that_have_nothing() {
     for path in [Path::Cut, Path::Hung] {
         let mut bench = Bench::new(3);

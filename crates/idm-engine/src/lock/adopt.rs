@@ -104,10 +104,10 @@ impl Lock {
         let keep = self.rules.keep_quorum(self.member_count());
         let undecided = |s: &&Replica| matches!(s.vote(), Some(Vote::Asking | Vote::Silent));
         let open = self.members().filter(undecided).count();
-        // Records of this host from when it counted other drives, and drives that reported a
-        // conflict and could not be read.
+        // Records of this host from when it counted other drives, or whose lease ended since they
+        // were confirmed; and drives that reported a conflict and could not be read.
         let odd = |s: &&Replica| match s.vote() {
-            Some(Vote::Won) => !s.is_marked(self.set),
+            Some(Vote::Won) => !self.has_now(s, Mode::Shared, now),
             Some(Vote::Blocked(_)) => s.hold != Hold::None,
             _ => false,
         };
