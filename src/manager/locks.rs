@@ -93,12 +93,13 @@ impl Manager {
             self.state().taken.remove(&id);
         }
         let (value, lockspace) = (taken?, asker.lockspace);
-        match (&resource, mode) {
-            (Resource::Vg, Mode::Exclusive) => self.spread_locks(running, &lockspace)?,
-            (Resource::Vg, Mode::Shared) => self.spread_where_changed(running, &lockspace)?,
-            _ => {}
-        }
-        Ok(value)
+        let spread = match (&resource, mode) {
+            (Resource::Vg, Mode::Exclusive) => self.spread_locks(running, &lockspace),
+            (Resource::Vg, Mode::Shared) => self.spread_where_changed(running, &lockspace),
+            _ => Ok(()),
+        };
+        // After an error core does not have the lock.
+        spread.inspect_err(|_| self.unlock(key, 0, 0)).map(|()| value)
     }
 
     /// The lockspace and the lock of a resource. Fails if the lockspace cannot be used.
@@ -293,14 +294,15 @@ impl Manager {
             other => return Err(running.refused(&held.spec, other)),
         }
         if promotes {
-            if let Err(error) = running.note_again(&held.spec, &saved) {
+            let spread = match held.spec.role {
+                Role::Vg => self.spread_locks(running, &held.lockspace),
+                _ => Ok(()),
+            };
+            if let Err(error) = spread.and_then(|()| running.note_again(&held.spec, &saved)) {
                 let demote = Request::Convert { mode: held.mode, value: None };
                 running.request(&held.spec, demote);
                 return Err(error);
             }
-        }
-        if promotes && held.spec.role == Role::Vg {
-            self.spread_locks(running, &held.lockspace)?;
         }
         if let Some(held) = self.state().resources.get_mut(&key) {
             held.mode = mode;

@@ -56,6 +56,8 @@ pub(super) fn read(attribute: &Path) -> io::Result<Option<String>> {
     match fs::read_to_string(attribute) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        // It was removed between the opening and the reading.
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
         Err(error) => Err(error),
     }
 }
