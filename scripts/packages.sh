@@ -20,49 +20,20 @@ fail() {
 	exit 1
 }
 
-[ "$(id -u)" = 0 ] || fail "run this as root"
-command -v mmdebstrap >/dev/null || {
-	apt-get -qq update
-	apt-get -qq install -y --no-install-recommends mmdebstrap debian-archive-keyring >/dev/null
-}
+. scripts/clean-root.sh
 archive=${ARCHIVE:-$PWD/build/dist/$name.tar.xz}
 [ -n "${ARCHIVE:-}" ] || scripts/dist.sh >/dev/null
-
-# The archive that this machine's own package sources name, so that a local mirror is used.
-mirror() {
-	apt-get indextargets --format '$(REPO_URI) $(COMPONENT)' 'Created-By: Packages' |
-		awk '$2 == "main" && $1 ~ /debian\/?$/ { print $1; exit }'
-}
 
 # Makes an archive of a clean root once; roots are unpacked from it.
 clean_root() {
 	[ -f "$top/$suite.tar" ] || {
 		echo "packages: making a clean root of Debian $suite"
-		mmdebstrap --quiet --variant=apt --include=ca-certificates "$suite" \
-			"$top/new.tar" "deb $mirror $suite main" \
-			"deb $mirror-security $suite-security main"
+		bootstrap "$suite" "$top/new.tar" --variant=apt
 		mv "$top/new.tar" "$top/$suite.tar"
 	}
 	rm -rf "$1"
 	mkdir -p "$1"
 	tar -x -C "$1" -f "$top/$suite.tar"
-}
-
-# within ROOT NETWORK COMMAND: with or without a network, in namespaces that end with the command.
-within() {
-	local root=$1 network=$2
-	shift 2
-	local namespaces=(--mount --pid --fork)
-	[ "$network" = online ] || namespaces+=(--net)
-	unshare "${namespaces[@]}" sh -c '
-		root=$1
-		shift
-		mount --make-rprivate /
-		mount -t proc proc "$root/proc"
-		mount --rbind /dev "$root/dev"
-		[ ! -f /etc/resolv.conf ] || cp /etc/resolv.conf "$root/etc/"
-		exec chroot "$root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root \
-			LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive sh -euc "$*"' sh "$root" "$@"
 }
 
 build() {
@@ -150,9 +121,6 @@ files_of_rpm() {
 		/packages/a.rpm" 2>/dev/null | sed -n 's|^[^d][^ ]* /||p'
 }
 
-mirror=$(mirror)
-[ -n "$mirror" ] || fail "this machine's apt sources name no Debian archive"
-mirror=${mirror%/}
 for suite; do
 	out=$top/$suite
 	rm -rf "$out"
@@ -160,4 +128,6 @@ for suite; do
 	build
 	try
 	(cd "$out" && sha256sum ./*.deb ./*.rpm)
+	# What they are made of, for the lab.
+	sha256sum <"$archive" >"$out/archive"
 done

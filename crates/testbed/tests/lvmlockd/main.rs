@@ -6,6 +6,7 @@ mod full_run;
 mod kill;
 mod lifecycle;
 mod linking;
+mod migrate;
 mod observe;
 mod stop;
 mod storage;
