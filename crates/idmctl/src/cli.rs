@@ -235,6 +235,12 @@ pub struct Selftest {
     /// some hundred milliseconds later, the drive may refuse a lock for lack of room.
     #[arg(long)]
     pub limits: bool,
+    /// Another path to the same drive, as `idmctl drives --json` lists them. With it the test also
+    /// finds out when commands arrive that the host gives up: it sends commands by one path with
+    /// hardly any time, and looks by the other one. This takes up to 30 s. SCSI drives need sg
+    /// nodes for it (modprobe sg).
+    #[arg(long, value_name = "DEV", conflicts_with = "record")]
+    pub second_path: Option<String>,
     /// Write every command and answer to this file, without identities of others: `idmctl replay`
     /// reads it, and it may be sent to developers.
     #[arg(long, value_name = "FILE")]
