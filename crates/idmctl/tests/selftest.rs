@@ -533,7 +533,7 @@ fn every_rule_is_in_the_page() {
             heading.to_lowercase().replace(' ', "-").chars().filter(|&c| c != ',').collect();
         writeln!(table, "| `{name}` | {says} | [{heading}](protocol.md#{anchor}) |").unwrap();
     }
-    page::compare("rules", &table);
+    page::compare("docs/idmctl.md", "rules", &table);
 }
 
 #[test]

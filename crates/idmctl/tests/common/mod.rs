@@ -170,6 +170,12 @@ impl World {
         assert_eq!(taken, Reply::Status(Status::Good));
     }
 
+    /// Refreshes a record, as its host would.
+    pub fn refresh(&self, name: &str, record: Record) {
+        let done = self.send(name, &DriveCommand::Mutex(MutexOp::Refresh, record));
+        assert_eq!(done, Reply::Status(Status::Good));
+    }
+
     fn send(&self, name: &str, command: &DriveCommand) -> Reply {
         let socket = PathAddress::Emulated(self.server.socket(name));
         let connect = connector(Topology::new(BTreeMap::new()));
