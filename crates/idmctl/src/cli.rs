@@ -109,11 +109,12 @@ pub enum Command {
     /// Give back one lock that dead hosts held.
     ///
     /// Shows what would be done, and changes nothing, unless --yes is given and --dead names each
-    /// of these hosts. It is refused while a lease runs, and while drives that decide do not answer.
+    /// of these hosts. It is refused while a lease runs, and while drives that decide do not
+    /// answer.
     ///
-    /// The lock is taken as any other host would take it, and given back at once. So it can only
-    /// be taken if any host could take it, too, and libraries that run anywhere stay right. There
-    /// is no need for it before another host uses the lock: that host gets it by itself.
+    /// No host needs this before it uses the lock: the next one that asks gets it as soon as the
+    /// lease is over. This takes the lock as such a host does, and gives it back at once, so hosts
+    /// that run are not disturbed.
     ///
     /// At stake: a host whose lease is over may still run and write, if it was not reset. Whoever
     /// uses the LV next then destroys data. Look at the host before you name it.

@@ -1,4 +1,5 @@
-//! The tables and screens that tests make in README.md and docs/idmctl.md. With `IDMCTL_WRITE_DOCS=1` they write them anew.
+//! The tables and screens that tests make in README.md and docs/idmctl.md. With
+//! `IDMCTL_WRITE_DOCS=1` they write them anew.
 
 use std::fs;
 use std::path::Path;
