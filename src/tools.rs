@@ -3,6 +3,7 @@
 //! Only Rust programs of this tree use it. It exports no symbol to lvmlockd.
 
 use crate::sys::clock;
+pub use crate::sys::clock::now;
 use crate::topology::{PathAddress, Topology};
 use crate::transport::drive::{CommandError, Data, Request};
 use crate::transport::{Deadline, Limits, RawAnswer, RawPath};

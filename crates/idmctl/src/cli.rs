@@ -106,6 +106,33 @@ pub enum Command {
     ///
     /// The first sentences name the decisive cause; other findings follow after "Also".
     Why(Why),
+    /// Give back one lock that dead hosts held.
+    ///
+    /// Shows what would be done, and changes nothing, unless --yes is given and --dead names each
+    /// of these hosts. It is refused while a lease runs, and while drives that decide do not
+    /// answer.
+    ///
+    /// No host needs this before it uses the lock: the next one that asks gets it as soon as the
+    /// lease is over. This takes the lock as such a host does, and gives it back at once, so hosts
+    /// that run are not disturbed.
+    ///
+    /// At stake: a host whose lease is over may still run and write, if it was not reset. Whoever
+    /// uses the LV next then destroys data. Look at the host before you name it.
+    Release(Release),
+    /// Remove from the drives what a volume group has left: locks of dead hosts, and mutexes that
+    /// nobody holds.
+    ///
+    /// This is for a volume group that is gone, or that no host has started, for example if the
+    /// tables of the drives are full. It shows what would be done, and changes nothing, unless
+    /// --yes is given and --dead names each host that held a lock. It is refused while any lease on
+    /// a lock of the volume group runs, while a drive does not answer, and while this host has the
+    /// volume group started.
+    ///
+    /// The lock of a volume group that still exists stays on the drives if nobody holds it, because
+    /// it tells hosts of changes.
+    ///
+    /// At stake: as for `idmctl release`, for all LVs of the volume group.
+    Clear(Clear),
     /// Test each rule that the library relies on, on mutexes that are no volume group's.
     ///
     /// The test takes about 10 s. Each rule is "as relied on", "differs but safe" (something does
@@ -163,6 +190,40 @@ pub struct Why {
     pub lock: String,
 }
 
+/// The arguments of `idmctl release`.
+#[derive(Args, Debug)]
+pub struct Release {
+    /// `global`, a volume group, or a logical volume with its volume group in front: by names or
+    /// uuids.
+    #[arg(value_name = "VG[/LV]")]
+    pub lock: String,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub repair: Repair,
+}
+
+/// The arguments of `idmctl clear`.
+#[derive(Args, Debug)]
+pub struct Clear {
+    /// The volume group, by name or uuid.
+    pub vg: String,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub repair: Repair,
+}
+
+/// The confirmation of a repair.
+#[derive(Args, Debug)]
+pub struct Repair {
+    /// Carry it out.
+    #[arg(long)]
+    pub yes: bool,
+    /// A host that held a lock and certainly does not write any more, as the dry run shows its
+    /// name. To be repeated for each such host.
+    #[arg(long, value_name = "HOST")]
+    pub dead: Vec<String>,
+}
+
 /// The arguments of `idmctl selftest`.
 #[derive(Args, Debug)]
 pub struct Selftest {
@@ -175,6 +236,12 @@ pub struct Selftest {
     /// some hundred milliseconds later, the drive may refuse a lock for lack of room.
     #[arg(long)]
     pub limits: bool,
+    /// Another path to the same drive, as `idmctl drives --json` lists them. With it the test also
+    /// finds out when commands arrive that the host gives up: it sends commands by one path with
+    /// hardly any time, and looks by the other one. This takes up to 30 s. SCSI drives need sg
+    /// nodes for it (modprobe sg).
+    #[arg(long, value_name = "DEV", conflicts_with = "record")]
+    pub second_path: Option<String>,
     /// Write every command and answer to this file, without identities of others: `idmctl replay`
     /// reads it, and it may be sent to developers.
     #[arg(long, value_name = "FILE")]

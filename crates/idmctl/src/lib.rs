@@ -4,8 +4,8 @@
 //! works while lvmlockd is dead and for locks of other hosts. lvmlockd is asked nothing.
 //!
 //! [`host`] is what this host knows without asking a drive, [`fleet`] finds drives and asks them,
-//! [`view`] makes locks and holders of their tables. [`status`], [`drives`], [`why`] and
-//! [`selftest`] are the commands.
+//! [`view`] makes locks and holders of their tables. [`status`], [`drives`], [`why`], [`repair`]
+//! and [`selftest`] are the commands.
 
 #![forbid(unsafe_code)]
 
@@ -17,6 +17,7 @@ pub mod hosts;
 pub mod metrics;
 pub mod names;
 pub mod output;
+pub mod repair;
 pub mod replay;
 pub mod selftest;
 pub mod sets;

@@ -4,7 +4,7 @@ use clap::Parser;
 use idmctl::cli::{Cli, Command};
 use idmctl::host::{Host, Places};
 use idmctl::output::{ALARM, styled};
-use idmctl::{Exit, Trouble, drives, hosts, metrics, replay, selftest, status, why};
+use idmctl::{Exit, Trouble, drives, hosts, metrics, repair, replay, selftest, status, why};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -25,6 +25,8 @@ fn run(cli: &Cli) -> Result<Exit, Trouble> {
         Command::Hosts(wanted) => hosts::run(&mut host, common, wanted),
         Command::Metrics(wanted) => metrics::run(&host, common, wanted),
         Command::Why(wanted) => why::run(&mut host, common, wanted),
+        Command::Release(wanted) => repair::release(&mut host, common, wanted),
+        Command::Clear(wanted) => repair::clear(&mut host, common, wanted),
         Command::Selftest(wanted) => selftest::run(&host, common, wanted),
         Command::Replay(wanted) => replay::run(common, wanted),
     }

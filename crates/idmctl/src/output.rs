@@ -35,8 +35,8 @@ pub fn styled(style: Style, text: &str) -> String {
 /// A duration in few characters.
 pub fn short(ms: u64) -> String {
     match ms {
-        0..60_000 => format!("{:.1} s", ms as f64 / 1000.0),
-        60_000..3_600_000 => format!("{} min", ms / 60_000),
+        0..120_000 => format!("{:.1} s", ms as f64 / 1000.0),
+        120_000..3_600_000 => format!("{} min", ms / 60_000),
         3_600_000..172_800_000 => format!("{} h", ms / 3_600_000),
         _ => format!("{} d", ms / 86_400_000),
     }
@@ -98,7 +98,8 @@ mod tests {
         for (ms, text) in [
             (0, "0.0 s"),
             (59_940, "59.9 s"),
-            (60_000, "1 min"),
+            (119_940, "119.9 s"),
+            (120_000, "2 min"),
             (7_200_000, "2 h"),
             (172_800_000, "2 d"),
         ] {

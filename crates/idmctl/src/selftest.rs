@@ -23,6 +23,8 @@ use finding::{Finding, Verdict};
 use idm_emulator::Profile;
 use idm_protocol::Record;
 use lvmlockd_idm::state::host_id;
+use lvmlockd_idm::tools::Probe;
+use lvmlockd_idm::topology::PathAddress;
 pub use report::{Matches, Report, RuleReport};
 use rules::Rule;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -39,6 +41,8 @@ const NEEDED_RECORDS: usize = 16;
 const NEEDED_HOSTS: usize = 4;
 /// A table that is so full is left alone.
 const TOO_FULL_PERCENT: usize = 80;
+/// The time-out of commands that are to be given up.
+const SHORTEST: Duration = Duration::from_millis(1);
 
 /// The end of a test.
 #[derive(Debug)]
@@ -94,7 +98,8 @@ pub fn run(host: &Host, common: &Common, wanted: &Selftest) -> Result<Exit, Trou
         Trouble::new("this is no drive of this host", &wanted.drive, "see `idmctl drives`")
     })?;
     let stop = Arc::new(AtomicBool::new(false));
-    let mut real = connect(host, drive, common.timeout, stop.clone())?;
+    let second = wanted.second_path.as_ref().map(|text| path_of(drive, text)).transpose()?;
+    let mut real = connect(host, drive, common.timeout, stop.clone(), second)?;
     if !wanted.yes {
         confirm(drive)?;
     }
@@ -147,22 +152,57 @@ fn record(file: &Path, steps: &[Step]) -> Result<(), Trouble> {
     fs::write(file, text).map_err(|error| failed(error.to_string()))
 }
 
-/// The first path by which the drive says that it has IDM.
+/// The path of the drive that is meant.
+fn path_of<'d>(drive: &'d Drive, text: &str) -> Result<&'d PathAddress, Trouble> {
+    let real = fs::canonicalize(text).unwrap_or_default();
+    let is_it = |path: &&PathAddress| {
+        path.to_string() == text || real.to_str() == Some(path.to_string().as_str())
+    };
+    let all: Vec<String> = drive.paths.iter().map(PathAddress::to_string).collect();
+    match drive.paths.iter().find(is_it) {
+        Some(path) if drive.paths.len() > 1 => Ok(path),
+        _ => Err(Trouble::new(
+            format!("this is no second path to {}", drive.name),
+            text,
+            format!("its paths are: {}", all.join(", ")),
+        )),
+    }
+}
+
+/// The first path by which the drive says that it has IDM. If a second path is given the test goes
+/// by that one, and the commands that are cut go by another one.
 fn connect(
     host: &Host,
     drive: &Drive,
     time: Duration,
     stop: Arc<AtomicBool>,
+    second: Option<&PathAddress>,
 ) -> Result<Real, Trouble> {
     let mut whys = Vec::new();
-    for path in &drive.paths {
-        let probe = lvmlockd_idm::tools::Probe::new(&drive.identity, path, &host.topology, time);
-        let mut real = Real::new(probe, stop.clone());
+    let probe = |path, time| Probe::new(&drive.identity, path, &host.topology, time);
+    let others = drive.paths.iter().filter(|path| Some(*path) != second);
+    for path in second.into_iter().chain(others.clone()) {
+        let mut real = Real::new(probe(path, time), stop.clone());
         match real.version() {
-            Ok(Some(_)) => return Ok(real),
+            Ok(Some(_)) if second.is_none() => return Ok(real),
+            Ok(Some(_)) => {
+                // A path that works, asked for the version with ample time: what is cut later must
+                // not be that question.
+                let mut works = others.filter_map(|path| {
+                    let version = probe(path, time).version();
+                    matches!(version, Ok(Some(_))).then(|| probe(path, SHORTEST))
+                });
+                return works.next().map(|other| real.beside(other)).ok_or_else(|| {
+                    Trouble::new("no other path to it works", &drive.name, "see `idmctl drives`")
+                });
+            }
             Ok(None) => {
                 let remedy = "nothing was sent to it that a drive without IDM does not know";
                 return Err(Trouble::new("it has no IDM", &drive.name, remedy));
+            }
+            Err(why) if second.is_some() => {
+                let remedy = "name a path that works";
+                return Err(Trouble::new(why.to_string(), &drive.name, remedy));
             }
             Err(why) => whys.push(why.to_string()),
         }

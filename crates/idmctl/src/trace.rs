@@ -6,7 +6,7 @@
 
 use crate::Trouble;
 use crate::selftest::bench::is_scratch;
-use crate::selftest::subject::{Answer, Stop, Subject};
+use crate::selftest::subject::{Answer, Cut, Stop, Subject};
 use idm_protocol::{
     HostId, MutexOp, RECORD_LEN, Record, ResourceId, State, Status, Value, parse_table,
 };
@@ -136,6 +136,11 @@ impl Subject for Recorder<'_> {
         let version = self.subject.version()?;
         self.add(sent, Call::Version { version });
         Ok(version)
+    }
+
+    fn cut(&mut self, op: MutexOp, record: &Record) -> Result<Option<Cut>, Stop> {
+        // It has no answer, so a trace has no place for it.
+        self.subject.cut(op, record)
     }
 
     fn now(&self) -> Duration {

@@ -134,7 +134,7 @@ pub struct LockView {
     /// Its value; `None` where it has none.
     pub value: Option<ValueView>,
     #[serde(skip)]
-    id: Option<ResourceId>,
+    id: ResourceId,
 }
 
 /// A remark on a lock or a drive.
@@ -273,7 +273,7 @@ impl<'a> Maker<'a> {
                 .collect(),
             free_on,
             value: role_of(&id).keeps_value().then(|| value(records)).flatten(),
-            id: Some(id),
+            id,
         }
     }
 
@@ -460,7 +460,7 @@ impl<'a> Maker<'a> {
                 format!(
                     "{who} has VG {} started and does not refresh that any more: it has died, or \
                      reaches too few drives",
-                    self.host.names.vg(&lock.id.unwrap_or(ResourceId::GLOBAL))
+                    self.host.names.vg(&lock.id)
                 ),
             ),
             Standing::TimedOut => (
@@ -517,15 +517,17 @@ impl LockView {
 
     /// The volume group that it belongs to; `global` for the global lock.
     pub fn vg(&self, names: &Names) -> String {
-        match &self.id {
-            Some(id) if self.kind != "global" => names.vg(id),
-            _ => self.name.clone(),
-        }
+        if self.kind == "global" { self.name.clone() } else { names.vg(&self.id) }
     }
 
-    /// The mutex.
+    /// The id of the mutex.
+    pub fn id(&self) -> ResourceId {
+        self.id
+    }
+
+    /// Whether it is this mutex.
     pub fn is(&self, id: &ResourceId) -> bool {
-        self.id == Some(*id)
+        self.id == *id
     }
 }
 
@@ -538,14 +540,19 @@ impl Holder {
 }
 
 impl HostView {
+    /// The name; the beginning of the id where there is none.
+    pub fn plain(&self) -> String {
+        let name = if self.name.is_empty() { self.id.get(..16) } else { None };
+        name.unwrap_or(&self.name).to_owned()
+    }
+
     /// The name for output.
     pub fn shown(&self) -> String {
-        let name =
-            if self.name.is_empty() { &self.id[..self.id.len().min(16)] } else { &self.name };
+        let name = self.plain();
         match (self.this_host, self.earlier_life) {
             (true, _) => format!("{name} (this host)"),
             (_, true) => format!("{name} (earlier life of this host)"),
-            _ => name.to_owned(),
+            _ => name,
         }
     }
 }

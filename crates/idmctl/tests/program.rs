@@ -2,27 +2,10 @@
 
 mod common;
 
-use common::{World, lv, vg};
+use common::{World, idmctl, lv, output, vg};
 use idm_protocol::Mode;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-
-fn idmctl(world: &World, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_idmctl"));
-    command.arg("--emulated").arg(world.dir.path().join("drives")).args(args);
-    // Not the settings of the machine that the test runs on.
-    let conf = world.dir.path().join("conf");
-    let state = world.dir.path().join("state");
-    std::fs::write(&conf, format!("state_dir = {state:?}\n")).unwrap();
-    command.env("LVMLOCKD_IDM_CONF", conf).stdin(Stdio::null());
-    command
-}
-
-fn output(world: &World, args: &[&str]) -> (Option<i32>, String, String) {
-    let Output { status, stdout, stderr } = idmctl(world, args).output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (status.code(), text(stdout), text(stderr))
-}
 
 fn scratch(world: &World) -> usize {
     world.control("table d0").lines().filter(|line| line.contains("scratch-of-idmctl")).count()

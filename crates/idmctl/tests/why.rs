@@ -581,7 +581,7 @@ fn the_cause_of_each_fault_is_named_and_the_page_tells_it() {
         };
         writeln!(table, "| `{code}` | {effect} | {} |", found_by.join("; ")).unwrap();
     }
-    page::compare("causes", &table);
+    page::compare("docs/idmctl.md", "causes", &table);
 }
 
 #[test]

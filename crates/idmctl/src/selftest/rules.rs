@@ -3,6 +3,7 @@
 //! Hosts have numbers: A is the first that has the mutex, B and C want it. Only commands are sent
 //! that the library sends, too.
 
+mod cut;
 mod holding;
 mod leases;
 mod reading;
@@ -42,6 +43,7 @@ pub fn all() -> Vec<Rule> {
     rules.extend(leases::rules());
     rules.extend(values::rules());
     rules.push(reading::limits());
+    rules.push(cut::rule());
     rules
 }
 

@@ -4,6 +4,7 @@ use core::fmt;
 use idm_emulator::{Drive, DriveTime, Profile};
 use idm_protocol::{DriveCommand, MutexOp, RECORD_LEN, Record, Status, scsi};
 use lvmlockd_idm::tools::Probe;
+use lvmlockd_idm::transport::TransportError;
 use lvmlockd_idm::transport::drive::{CommandError, Data, Request};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,6 +39,17 @@ pub struct Answer {
     pub sense: Vec<u8>,
 }
 
+/// The end of a command that was given hardly any time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// The drive answered in time.
+    Answered,
+    /// The host gave it up; the drive may have it or still get it.
+    GivenUp,
+    /// It was not sent, for this reason.
+    NotSent(String),
+}
+
 /// A drive, and the time in which it lives.
 pub trait Subject {
     /// Sends a command that changes a mutex.
@@ -48,6 +60,11 @@ pub trait Subject {
     fn counters(&mut self) -> Result<Vec<u8>, Stop>;
     /// The drive's major IDM version; `None` where it has no IDM.
     fn version(&mut self) -> Result<Option<u8>, Stop>;
+    /// Sends a command by another path, with the shortest time-out. `None` where there is no other
+    /// path.
+    fn cut(&mut self, _op: MutexOp, _record: &Record) -> Result<Option<Cut>, Stop> {
+        Ok(None)
+    }
     /// The host's clock.
     fn now(&self) -> Duration;
     /// Lets time pass.
@@ -62,6 +79,8 @@ const TICK: Duration = Duration::from_millis(50);
 /// A drive of this host.
 pub struct Real {
     probe: Probe,
+    /// Another path, by which commands get hardly any time.
+    other: Option<Probe>,
     begin: Instant,
     stop: Arc<AtomicBool>,
     /// The time that each command took, by its name.
@@ -71,7 +90,12 @@ pub struct Real {
 impl Real {
     /// The drive behind a path. Commands end with [`Stop::Interrupted`] from when `stop` is set.
     pub fn new(probe: Probe, stop: Arc<AtomicBool>) -> Real {
-        Real { probe, begin: Instant::now(), stop, latencies: BTreeMap::new() }
+        Real { probe, other: None, begin: Instant::now(), stop, latencies: BTreeMap::new() }
+    }
+
+    /// The same, with another path for commands that are cut. Its time-out should be the shortest.
+    pub fn beside(self, other: Probe) -> Real {
+        Real { other: Some(other), ..self }
     }
 
     /// Continues after an interruption, so that scratch mutexes can be removed.
@@ -143,6 +167,17 @@ impl Subject for Real {
             CommandError::TooLong(why) => Stop::Lost(why),
             CommandError::Transport(why) => Stop::Lost(why.to_string()),
         })
+    }
+
+    fn cut(&mut self, op: MutexOp, record: &Record) -> Result<Option<Cut>, Stop> {
+        self.check()?;
+        let Some(other) = &self.other else { return Ok(None) };
+        Ok(Some(match other.send(Request::Mutex(op), Data::Out(&record.encode())) {
+            Ok(_) => Cut::Answered,
+            Err(CommandError::Transport(TransportError::Unknown(_))) => Cut::GivenUp,
+            Err(CommandError::Transport(TransportError::NotSent(why)))
+            | Err(CommandError::TooLong(why)) => Cut::NotSent(why),
+        }))
     }
 
     fn now(&self) -> Duration {

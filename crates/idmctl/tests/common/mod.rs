@@ -17,6 +17,7 @@ use lvmlockd_idm::transport::connector;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::net::UnixListener;
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -169,6 +170,12 @@ impl World {
         assert_eq!(taken, Reply::Status(Status::Good));
     }
 
+    /// Refreshes a record, as its host would.
+    pub fn refresh(&self, name: &str, record: Record) {
+        let done = self.send(name, &DriveCommand::Mutex(MutexOp::Refresh, record));
+        assert_eq!(done, Reply::Status(Status::Good));
+    }
+
     fn send(&self, name: &str, command: &DriveCommand) -> Reply {
         let socket = PathAddress::Emulated(self.server.socket(name));
         let connect = connector(Topology::new(BTreeMap::new()));
@@ -280,4 +287,23 @@ fn now() -> Instant {
     let uptime = fs::read_to_string("/proc/uptime").unwrap();
     let seconds: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
     Instant::from_micros((seconds * 1e6) as u64)
+}
+
+/// The program on the drives of a world.
+pub fn idmctl(world: &World, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_idmctl"));
+    command.arg("--emulated").arg(world.dir.path().join("drives")).args(args);
+    // Not the settings of the machine that the test runs on.
+    let conf = world.dir.path().join("conf");
+    let state = world.dir.path().join("state");
+    fs::write(&conf, format!("state_dir = {state:?}\n")).unwrap();
+    command.env("LVMLOCKD_IDM_CONF", conf).stdin(Stdio::null());
+    command
+}
+
+/// Its exit status and output.
+pub fn output(world: &World, args: &[&str]) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = idmctl(world, args).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (status.code(), text(stdout), text(stderr))
 }
