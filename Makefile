@@ -5,6 +5,8 @@
 # make lab SCENARIO=name   one of them; make lab-short: two, as in make check; make lab-shell: for
 #                 experiments by hand
 #                 DRIVES=nvme: with NVMe drives
+# make lab-lvm2   every script of lvm2's own tests in the lab, with local locks and with IDM:
+#                 RELEASE=2.03.16-2 TESTS="a b*" SHARD=1/4 JOBS=2; continues after an interruption
 # make mutants    ONLY=text: mutation testing of the lock engine; mutants-sample: some
 # make shuttle    the library's threads under a million schedules
 # make long-run   MINUTES=60: two hosts, 500 LVs, a fault every minute
@@ -40,9 +42,6 @@ SHIPPED = build/shipped
 # The command for administrators, where this tree has it.
 IDMCTL := $(patsubst crates/%/Cargo.toml,%,$(wildcard crates/idmctl/Cargo.toml))
 LVM2_RELEASES = 2.03.16-2 2.03.31-2
-# The release in the lab's machines, and that of the lvmlockd that adopts locks.
-LAB_LVM2 = 2.03.16-2
-LAB_ADOPT = 2.03.31-2
 GUEST_TARGET = $(shell uname -m)-unknown-linux-gnu
 # The whole workspace, with drives that tests can have.
 WORKSPACE = --locked --workspace --features lvmlockd-idm/emulator,idmctl/emulator
@@ -50,7 +49,7 @@ WORKSPACE = --locked --workspace --features lvmlockd-idm/emulator,idmctl/emulato
 .NOTPARALLEL:
 .PHONY: all demo check install uninstall clean deps check-deps testbed lvm2 lint c-tests races \
 	shuttle shuttle-short minimum-rust spell check-install diagrams mutants mutants-sample lab \
-	lab-short lab-shell lab-files dist reproducible packages lvm2-releases \
+	lab-short lab-shell lab-lvm2 lab-files dist reproducible packages lvm2-releases \
 	architectures long-run
 
 # In a folder of its own and without any other package, because cargo gives a dependency the
@@ -171,7 +170,7 @@ check: check-deps lint spell minimum-rust architectures lvm2
 # Machines run the very file that is installed; the one of the tests is only linked to. What runs in
 # the machines is static, because the agent is there before there is a root file system.
 lab-files: deps testbed all
-	@for release in $(LAB_LVM2) $(LAB_ADOPT); do \
+	@for release in $(LVM2_RELEASES); do \
 		lvm2/build-lvm2.sh $$release build/lib build/lvm2 || exit; \
 	done
 	$(CARGO) build --locked --release -p idm-target -p lab
@@ -183,8 +182,10 @@ lab-files: deps testbed all
 		--target $(GUEST_TARGET)
 	install target/$(GUEST_TARGET)/release/lab-writer build/lab/bin/
 	lab/prepare.sh build/lab target/$(GUEST_TARGET)/release/lab-agent
-	lab/lvm2-tests/prepare.sh build/lvm2/$(LAB_LVM2)/lvm2-$(word 1,$(subst -, ,$(LAB_LVM2))) \
-		build/lab/lvm2-testsuite
+	@for release in $(LVM2_RELEASES); do \
+		lab/lvm2-tests/prepare.sh build/lvm2/$$release/lvm2-$${release%-*} \
+			build/lab/lvm2-testsuite/$$release || exit; \
+	done
 
 # DRIVES=nvme: with NVMe drives in place of SCSI disks.
 LAB = build/lab/bin/lab $(if $(filter nvme,$(DRIVES)),--nvme)
@@ -197,6 +198,13 @@ lab-short: lab-files
 
 lab-shell: lab-files
 	$(LAB) --shell
+
+RELEASE = $(LVM2_RELEASES)
+lab-lvm2: lab-files
+	@for release in $(RELEASE); do \
+		build/lab/bin/lab --lvm2 $$release $(if $(JOBS),--jobs $(JOBS)) \
+			$(if $(SHARD),--shard $(SHARD)) $(TESTS) || exit; \
+	done
 
 # What is installed names other files by where they are installed.
 PLACES = sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@LIBDIR@|$(LIBDIR)|g' \

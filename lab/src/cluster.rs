@@ -8,6 +8,11 @@ use crate::transcript::Transcript;
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 
+/// Size of the drives of a scenario.
+const SIZE_MIB: u64 = 1024;
+/// Size of drives for lvm2's own tests, which make many PVs on one of them. Their files are sparse.
+pub const LARGE_MIB: u64 = 64 << 10;
+
 /// The machines and drives of a scenario. Dropping it ends all of them.
 pub struct Cluster {
     // Machines come before drives: fields are dropped in this order.
@@ -28,7 +33,18 @@ impl Cluster {
         dir: &Path,
         transcript: Transcript,
     ) -> Result<Cluster> {
-        let drives = Drives::start(&files.server, interfaces, dir, transcript)?;
+        Cluster::with_size(files, interfaces, SIZE_MIB, dir, transcript)
+    }
+
+    /// The same with drives of this size.
+    pub fn with_size(
+        files: &Files,
+        interfaces: Interfaces,
+        mebibytes: u64,
+        dir: &Path,
+        transcript: Transcript,
+    ) -> Result<Cluster> {
+        let drives = Drives::start(&files.server, interfaces, mebibytes, dir, transcript)?;
         Ok(Cluster {
             machines: Vec::new(),
             drives,

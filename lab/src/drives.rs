@@ -20,8 +20,6 @@ pub const HOSTS: [&str; 3] = ["a", "b", "c"];
 /// Number of paths that each machine can have to the drives.
 pub const PATHS: usize = 2;
 
-const SIZE_MIB: u64 = 1024;
-
 /// A running server of drives. Dropping it ends the server.
 pub struct Drives {
     server: Child,
@@ -106,18 +104,19 @@ impl Drives {
     pub fn start(
         program: &Path,
         interfaces: Interfaces,
+        mebibytes: u64,
         dir: &Path,
         transcript: Transcript,
     ) -> Result<Drives> {
         for name in DRIVES {
             let path = dir.join(format!("{name}.disk"));
-            File::create(&path)?.set_len(SIZE_MIB << 20)?;
+            File::create(&path)?.set_len(mebibytes << 20)?;
             if PARTITIONED.contains(&name) {
                 partition(&path)?;
             }
         }
         let mut command = bound_to_this_thread(program);
-        command.arg("--dir").arg(dir).args(["--size", &SIZE_MIB.to_string()]);
+        command.arg("--dir").arg(dir).args(["--size", &mebibytes.to_string()]);
         command.args(interfaces.arguments());
         for host in HOSTS {
             for path in 0..PATHS {

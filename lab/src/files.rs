@@ -59,7 +59,7 @@ impl Files {
             adopting_lvmlockd: patched.lvmlockd(),
             server: lab.join("bin/idm-target"),
             writer: lab.join("bin/lab-writer"),
-            lvm2_tests: lab.join("lvm2-testsuite"),
+            lvm2_tests: lab.join("lvm2-testsuite").join(RELEASE),
             vsto: lab.join("vsto/vsto.ko"),
             modules: lab.join("kernel/root/lib/modules"),
             boot,
@@ -70,6 +70,17 @@ impl Files {
         }
         template::ensure(&files.boot, &lab.join("template"))?;
         Ok(files)
+    }
+
+    /// The same files with another release of lvm2 in the machines.
+    pub fn with_lvm2(mut self, release: &str) -> Result<Files> {
+        let known = testbed::RELEASES.into_iter().find(|known| *known == release);
+        let release = known.with_context(|| format!("lvm2 {release} is none of the releases"))?;
+        let lvm2 = Lvm2 { release, variant: Variant::Shim };
+        self.sbin = lvm2.lvm().parent().map_or(self.sbin, Path::to_owned);
+        self.lvmlockd = lvm2.lvmlockd();
+        self.lvm2_tests = self.project.join("build/lab/lvm2-testsuite").join(release);
+        Ok(self)
     }
 
     /// The empty directory for a scenario's files.

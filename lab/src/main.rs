@@ -13,6 +13,7 @@ mod machine;
 mod qemu;
 mod scenarios;
 mod shell;
+mod suite;
 mod template;
 mod transcript;
 
@@ -40,12 +41,17 @@ lab --short        runs the scenarios that represent all others when time is sho
 lab --list         lists them
 lab [--nvme] --shell
                    two machines with lvmlockd, and a prompt for each
+lab --lvm2 RELEASE [--jobs N] [--shard K/N] [--patience SECONDS] [NAME …]
+                   runs lvm2's own tests, or those with these names ('thin-*' as above), with local
+                   locks and with lock type idm, N machines at a time (default: 1); of N shards only
+                   the Kth; what has a result already is not run again
 ";
 
 enum Task {
     Run { scenarios: Vec<&'static Scenario>, interfaces: Interfaces, jobs: usize },
     List,
     Shell(Interfaces),
+    Suite(suite::Selection),
     Help,
 }
 
@@ -59,6 +65,7 @@ fn main() -> ExitCode {
             Ok(true)
         }
         Task::Shell(interfaces) => shell::run(&Files::find()?, interfaces).map(|()| true),
+        Task::Suite(selection) => suite::run(&selection).map(|()| true),
         Task::Help => {
             print!("{HELP}");
             Ok(true)
@@ -84,6 +91,7 @@ fn arguments() -> Result<Task> {
     while let Some(argument) = parser.next()? {
         match argument {
             Long("list") => return Ok(Task::List),
+            Long("lvm2") => return suite::Selection::read(parser).map(Task::Suite),
             Long("nvme") => interfaces = Interfaces::Nvme,
             Long("shell") => shell = true,
             Long("short") => scenarios.extend(SCENARIOS.iter().filter(|scenario| scenario.short)),

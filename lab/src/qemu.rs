@@ -52,6 +52,9 @@ pub struct Qemu {
 /// A machine's serial line to its agent.
 pub type AgentStream = UnixStream;
 
+/// Emulation. Translated code may take 1 GiB by default, more than the machine itself.
+const TCG: &str = "tcg,tb-size=256";
+
 /// Accelerators in the order in which they are tried. An existing /dev/kvm is not enough: on some
 /// hosts it only runs special kernels, and the processor has no virtualization.
 fn accelerators() -> &'static [&'static str] {
@@ -61,9 +64,9 @@ fn accelerators() -> &'static [&'static str] {
         .find(|line| line.starts_with("flags"))
         .is_some_and(|line| line.split_whitespace().any(|flag| flag == "vmx" || flag == "svm"));
     if virtualizes && File::options().read(true).write(true).open("/dev/kvm").is_ok() {
-        &["kvm", "tcg"]
+        &["kvm", TCG]
     } else {
-        &["tcg"]
+        &[TCG]
     }
 }
 

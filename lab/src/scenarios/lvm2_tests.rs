@@ -118,7 +118,8 @@ impl Test<'_> {
         let command = format!(
             "cd {dir} && PATH={dir}/shims:{dir}/lib:$PATH LVM_TEST_FLAVOUR=udev-lvmlockd-idm \
              LVM_TEST_DIR=/tmp LVM_TEST_BACKING_DEVICE={devices} LVM_TEST_FAILURE=1 \
-             LVM_TEST_MULTI_HOST=1 LVM_VERIFY_UDEV=1 LAB_ROUNDS={ROUNDS} LAB_LVS={LVS} \
+             LVM_TEST_MULTI_HOST=1 LVM_VERIFY_UDEV=1 LAB_HEADER_SHIFT=0 LAB_ROUNDS={ROUNDS} \
+             LAB_LVS={LVS} \
              exec bash shell/{name}.sh"
         );
         host.step(&format!("shell/{name}.sh &"));
