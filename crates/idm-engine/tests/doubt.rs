@@ -35,8 +35,7 @@ fn after_a_conflict(statuses: &[Status]) -> Option<Outcome> {
         if let Some(outcome) = done(&mut a) {
             return Some(outcome);
         }
-        bench.now = a.next_deadline().unwrap_or(bench.now).max(bench.now);
-        a.on_timer(bench.now);
+        bench.wait(&mut a);
     }
     None
 }
@@ -537,54 +536,40 @@ fn an_orphan_on_a_drive_that_cannot_be_read_is_not_reported_as_gone() {
     let acquire = bench.acquire(Mode::Shared);
     assert_eq!(bench.run(&mut lv_lock(1), acquire), GRANTED);
     let mut new_life = lv_lock(1);
-    new_life.request(adopt(&bench, &[0], None), bench.now).expect("in order");
-    let (mut refreshed, mut outcome) = (false, None);
-    for _ in 0..20 {
-        exchange_with(&mut bench, &mut new_life, |command| match op(command) {
-            // The mode that was read is out of date: a late command changed it.
-            Some(MutexOp::Refresh) => {
-                refreshed = true;
-                Fate::Instead(Status::Terminated)
-            }
-            _ if refreshed => Fate::Instead(Status::Uncertain),
-            _ => Fate::Answered,
-        });
-        outcome = outcome.or(done(&mut new_life));
-        bench.now = new_life.next_deadline().unwrap_or(bench.now).max(bench.now);
-        new_life.on_timer(bench.now);
-    }
-    assert_eq!(outcome, Some(Outcome::Refused(Refusal::Unclear)));
+    let request = adopt(&bench, &[0], None);
+    let mut refreshed = false;
+    let outcome = run_with(&mut bench, &mut new_life, request, |command| match op(command) {
+        // The mode that was read is out of date: a late command changed it.
+        Some(MutexOp::Refresh) => {
+            refreshed = true;
+            Fate::Instead(Status::Terminated)
+        }
+        _ if refreshed => Fate::Instead(Status::Uncertain),
+        _ => Fate::Answered,
+    });
+    assert_eq!(outcome, Outcome::Refused(Refusal::Unclear));
 }
 
 /// The outcome of an exclusive request if drive 2 answers every TRYLOCK with a conflict, and its
 /// reads with these statuses, the last of which stands.
-fn with_refused_reads(reads: &[Status]) -> Option<Outcome> {
+fn with_refused_reads(reads: &[Status]) -> Outcome {
     let mut bench = Bench::new(3);
-    let mut a = lv_lock(1);
-    a.request(bench.acquire(X), bench.now).expect("in order");
+    let request = bench.acquire(X);
     let mut reads = reads.iter().chain(reads.last().into_iter().cycle());
-    for _ in 0..20 {
-        exchange_with(&mut bench, &mut a, |command| match op(command) {
-            _ if command.drive.0 != 2 => Fate::Answered,
-            None => Fate::Instead(*reads.next().expect("endless")),
-            _ => Fate::Instead(Status::Conflict),
-        });
-        if let Some(outcome) = done(&mut a) {
-            return Some(outcome);
-        }
-        bench.now = a.next_deadline().unwrap_or(bench.now).max(bench.now);
-        a.on_timer(bench.now);
-    }
-    None
+    run_with(&mut bench, &mut lv_lock(1), request, |command| match op(command) {
+        _ if command.drive.0 != 2 => Fate::Answered,
+        None => Fate::Instead(*reads.next().expect("endless")),
+        _ => Fate::Instead(Status::Conflict),
+    })
 }
 
 #[test]
 fn a_drive_that_refuses_reads_too_counts_as_one_that_does_not_answer() {
-    assert_eq!(with_refused_reads(&[Status::Conflict]), Some(GRANTED));
+    assert_eq!(with_refused_reads(&[Status::Conflict]), GRANTED);
     for unreadable in [Status::Unreachable, Status::Failed, Status::TryAgain] {
         for reads in [&[Status::Conflict, unreadable][..], &[unreadable, Status::Conflict]] {
             let outcome = with_refused_reads(reads);
-            assert!(outcome.as_ref().is_some_and(is_held), "{reads:?}: {outcome:?}");
+            assert!(is_held(&outcome), "{reads:?}: {outcome:?}");
         }
     }
 }

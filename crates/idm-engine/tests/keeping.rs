@@ -184,8 +184,7 @@ fn a_drive_that_was_won_late_is_kept_like_the_others() {
     [1, 2].into_iter().for_each(|drive| bench.drives[drive].reset());
     bench.log.clear();
     while said(&bench, 1).is_empty() {
-        bench.now = bench.now.max(a.next_deadline().expect("a refresh is due"));
-        a.on_timer(bench.now);
+        bench.wait(&mut a);
         bench.exchange(&mut a);
     }
     bench.pass(&mut a, Duration::from_secs(1));

@@ -40,9 +40,7 @@ fn pass_until(
 fn lose_a_refresh(bench: &mut Bench, lock: &mut Lock, drive: u32) -> Instant {
     let mut over = None;
     while over.is_none() {
-        let next = lock.next_deadline().expect("a refresh is due");
-        bench.now = bench.now.max(next);
-        lock.on_timer(bench.now);
+        bench.wait(lock);
         let at = bench.now;
         exchange_with(bench, lock, |command| {
             if command.drive.0 == drive && over.is_none() {

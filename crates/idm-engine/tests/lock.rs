@@ -128,8 +128,7 @@ fn the_drives_of_a_lock_are_refreshed_together_and_locks_apart() {
         let mut times = Vec::new();
         while times.len() < 10 {
             bench.log.clear();
-            bench.now = bench.now.max(lock.next_deadline().expect("the next refresh"));
-            lock.on_timer(bench.now);
+            bench.wait(&mut lock);
             bench.exchange(&mut lock);
             let mut drives: Vec<usize> = bench.log.iter().map(|(drive, _)| *drive).collect();
             drives.sort_unstable();

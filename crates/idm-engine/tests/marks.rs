@@ -26,8 +26,7 @@ fn lose_refreshes(bench: &mut Bench, lock: &mut Lock, on: &[u32]) -> Vec<Command
         if lost.len() == on.len() {
             return lost;
         }
-        bench.now = bench.now.max(lock.next_deadline().expect("a refresh is due"));
-        lock.on_timer(bench.now);
+        bench.wait(lock);
     }
     panic!("nothing was sent");
 }

@@ -126,6 +126,12 @@ impl Bench {
         self.exchange(lock);
     }
 
+    /// Lets time pass until the lock has something to do.
+    pub fn wait(&mut self, lock: &mut Lock) {
+        self.now = self.now.max(lock.next_deadline().expect("something is to come"));
+        lock.on_timer(self.now);
+    }
+
     /// Runs a request to its end.
     pub fn run(&mut self, lock: &mut Lock, request: Request) -> Outcome {
         lock.request(request, self.now).expect("the request is in order");
@@ -137,8 +143,7 @@ impl Bench {
                     return outcome;
                 }
             }
-            self.now = self.now.max(lock.next_deadline().expect("something is to come"));
-            lock.on_timer(self.now);
+            self.wait(lock);
         }
         panic!("the request does not end");
     }
@@ -198,7 +203,24 @@ pub fn exchange_with(
     kept
 }
 
-/// The same while `time` passes.
+/// Runs a request to its end; `fate` decides the result of each command.
+pub fn run_with(
+    bench: &mut Bench,
+    lock: &mut Lock,
+    request: Request,
+    mut fate: impl FnMut(&Command) -> Fate,
+) -> Outcome {
+    lock.request(request, bench.now).expect("the request is in order");
+    loop {
+        exchange_with(bench, lock, &mut fate);
+        if let Some(outcome) = done(lock) {
+            return outcome;
+        }
+        bench.wait(lock);
+    }
+}
+
+/// Sends the commands that the lock has while `time` passes; `fate` decides the result of each.
 pub fn pass_with(
     bench: &mut Bench,
     lock: &mut Lock,
