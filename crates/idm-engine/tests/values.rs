@@ -299,18 +299,23 @@ fn what_an_unlock_of_nothing_is_answered_does_not_store_a_value() {
 
 #[test]
 fn a_value_that_too_few_drives_show_is_stored_again() {
-    let (mut bench, all) = with_a_value(3);
-    let mut first = vg_lock(1);
-    assert_eq!(known(&take(&mut bench, &mut first, X, &all, &[])), Some(7));
-    first.request(release(8), bench.now).expect("held");
-    exchange_without_storing(&mut bench, &mut first, &[0, 2]);
-    let mut a = vg_lock(2);
-    assert_eq!(known(&take(&mut bench, &mut a, X, &all, &[])), Some(8));
-    bench.run(&mut a, RELEASE);
-    bench.pass(&mut a, Duration::from_secs(1));
-    bench.paths[1] = Path::Cut;
-    let outcome = take(&mut bench, &mut vg_lock(3), X, &all, &[]);
-    assert_eq!(known(&outcome), Some(8));
+    for (mode, shares_later) in [(X, false), (X, true), (S, false)] {
+        let (mut bench, all) = with_a_value_on(Bench::with(3, forgetful()));
+        let mut first = vg_lock(1);
+        assert_eq!(known(&take(&mut bench, &mut first, X, &all, &[])), Some(7));
+        first.request(release(8), bench.now).expect("held");
+        exchange_without_storing(&mut bench, &mut first, &[0, 2]);
+        let mut a = vg_lock(2);
+        assert_eq!(known(&take(&mut bench, &mut a, mode, &all, &[])), Some(8));
+        if shares_later {
+            assert_eq!(bench.run(&mut a, convert(S)), CONVERTED);
+        }
+        bench.run(&mut a, RELEASE);
+        bench.pass(&mut a, Duration::from_secs(1));
+        bench.paths[1] = Path::Cut;
+        let outcome = take(&mut bench, &mut vg_lock(3), X, &all, &[]);
+        assert_eq!(known(&outcome), Some(8), "{mode}, {shares_later}");
+    }
 }
 
 /// Of five drives, all but drive 2 have the last value, but drive 3 may become shared at any time.

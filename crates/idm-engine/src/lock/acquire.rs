@@ -98,6 +98,9 @@ impl Lock {
             let has = |s: &&Replica| self.counts(s, mode) && s.value == Some(known);
             if self.members().filter(has).count() < needed {
                 self.pending = Some(known);
+                for replica in &mut self.replicas {
+                    replica.disproved |= replica.value.is_some_and(|value| value != known);
+                }
             }
         }
         let copies = || self.members().any(|s| s.value.is_some_and(|v| v != Value::ZERO));

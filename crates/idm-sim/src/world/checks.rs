@@ -10,7 +10,7 @@ use super::slots::{Legacy, Side};
 use super::verdict::{Ending, Verdict, Violation, ensure, violation};
 use crate::coverage::Count;
 use crate::ids::{DriveIx, DriveSet, HostSet, SlotIx};
-use idm_engine::Instant;
+use idm_engine::{Fingerprint, Instant, Writer, writer};
 use idm_protocol::{DriveCommand, Mode, MutexOp};
 
 /// The judgement about two hosts that hold a lock in conflicting modes.
@@ -69,10 +69,10 @@ impl World {
         let stands = |o| match slot.held() {
             Some(_) if slot.engine.mode.is_none() && !slot.legacy.left_on.contains(o) => false,
             Some(mode) => {
-                let stays = !self.network.may_undo(s, o, mode) && !self.misleads(s, o);
+                let stays = !self.network.may_undo(s, o, mode) && !self.may_mislead(s, o);
                 stays && self.has_vote(s, o)
             }
-            None => self.has_record(s, o),
+            None => self.has_record(s, o) && !self.may_mislead(s, o),
         };
         let others = members.iter().filter(|&o| o != d && sane(o) && stands(o)).count();
         others < members.keep_quorum()
@@ -125,6 +125,20 @@ impl World {
             mark != own
                 && self.slots.rivals(s).any(|o| o != s && self.slots[o].seen.set_mark == mark)
         })
+    }
+
+    /// Whether that record misleads as soon as another host counts the drives that it names.
+    fn may_mislead(&self, s: SlotIx, d: DriveIx) -> bool {
+        let resource = &self.locks[self.slots.lock(s)].resource;
+        let id = &self.hosts[self.slots.host(s)].id;
+        let record = self.drives[d].drive.record(self.drive_now(d), resource, id);
+        let apart = self.plan.lists_differ || self.plan.moves;
+        match record.map(|record| writer(&record.metadata)) {
+            Some(Writer::Lock { fingerprint, alone: false, .. }) => {
+                apart && fingerprint != Fingerprint::of(&self.slots[s].call.members.members())
+            }
+            _ => false,
+        }
     }
 
     /// Requires that no host uses the mutex that another lock removes to make room.
