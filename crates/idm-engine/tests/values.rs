@@ -462,6 +462,29 @@ fn a_published_value_is_stored_when_the_other_sharers_have_gone() {
     assert_eq!(known(&take(&mut bench, &mut vg_lock(3), X, &all, &[])), Some(8));
 }
 
+/// The change to exclusive begins a new lease, so there is time to repeat the UNLOCK.
+#[test]
+fn a_published_value_is_stored_although_the_first_lease_is_nearly_over() {
+    let (mut bench, mut a, mut b, all) = shared_after_a_publication();
+    bench.run(&mut a, RELEASE);
+    for time in [LEASE / 2, LEASE / 2 - Duration::from_secs(1)] {
+        bench.pass(&mut a, time);
+        b.on_timer(bench.now);
+        bench.exchange(&mut b);
+    }
+    bench.run(&mut b, RELEASE);
+    let mut refused = 0;
+    pass_with(&mut bench, &mut a, LEASE / 2, |command| match op(command) {
+        Some(MutexOp::Unlock) if refused < 5 => {
+            refused += 1;
+            Fate::Instead(Status::TryAgain)
+        }
+        _ => Fate::Answered,
+    });
+    assert_eq!(refused, 5);
+    assert_eq!(known(&take(&mut bench, &mut vg_lock(3), X, &all, &[])), Some(8));
+}
+
 #[test]
 fn a_value_that_a_publisher_could_not_store_is_not_believed() {
     let (mut bench, mut a, mut b, all) = shared_after_a_publication();
