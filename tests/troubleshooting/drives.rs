@@ -1,7 +1,7 @@
 //! Drives that do not answer, refuse, or answer what they should not.
 
 use crate::lvm::Call;
-use crate::scene::{DRIVES, GLOBAL, LONG, LV, SHORT, VG, lv, lv_on, other_lv, scope};
+use crate::scene::{DRIVES, GLOBAL, LONG, LV, SHORT, Scene, VG, lv, lv_on, other_lv, scope};
 use crate::{Chapter, Fault};
 use idm_protocol::Mode::{Exclusive, Shared};
 use lvmlockd_idm::lock::{Adopt, Resource, ResourceKey, Scope};
@@ -12,6 +12,13 @@ use std::time::{Duration, Instant};
 const LONGER: Duration = Duration::from_secs(6);
 /// More commands than a fault sends.
 const ALL: u32 = 1_000_000;
+
+/// Asks for an LV's lock after a drive was told this.
+fn lv_lock_after(scene: &mut Scene, order: &str) {
+    let host = scene.started_on(&["d0"], 1, SHORT);
+    scene.order(order);
+    scene.told(Call::LockLv, host.lock(1, lv(), Exclusive));
+}
 
 pub const CHAPTER: Chapter = Chapter {
     title: "Drives",
@@ -67,132 +74,84 @@ pub const CHAPTER: Chapter = Chapter {
             cause: "a drive answers BUSY for a long time",
             remedy: "let the load on the drive go down, and repeat the command",
             names: [LV, "/dev/d0", "BUSY"],
-            provoke: |scene| {
-                let host = scene.started_on(&["d0"], 1, SHORT);
-                scene.order(&format!("fail d0 08 {ALL}"));
-                scene.told(Call::LockLv, host.lock(1, lv(), Exclusive));
-            },
+            provoke: |scene| lv_lock_after(scene, &format!("fail d0 08 {ALL}")),
         },
         Fault {
             firmware: "current",
             cause: "a drive answers TASK SET FULL for a long time",
             remedy: "let the load on the drive go down, and repeat the command",
             names: [LV, "/dev/d0", "TASK SET FULL"],
-            provoke: |scene| {
-                let host = scene.started_on(&["d0"], 1, SHORT);
-                scene.order(&format!("fail d0 28 {ALL}"));
-                scene.told(Call::LockLv, host.lock(1, lv(), Exclusive));
-            },
+            provoke: |scene| lv_lock_after(scene, &format!("fail d0 28 {ALL}")),
         },
         Fault {
             firmware: "current",
             cause: "a drive is not ready, such as one that spins up",
             remedy: "wait until it is ready, and repeat the command",
             names: [LV, "/dev/d0", "NOT READY"],
-            provoke: |scene| {
-                let host = scene.started_on(&["d0"], 1, SHORT);
-                scene.order(&format!("fail d0 02 {ALL} 2/4/1"));
-                scene.told(Call::LockLv, host.lock(1, lv(), Exclusive));
-            },
+            provoke: |scene| lv_lock_after(scene, &format!("fail d0 02 {ALL} 2/4/1")),
         },
         Fault {
             firmware: "current",
             cause: "a drive is reset again and again",
             remedy: "look at the kernel's log for the resets, and at cables and power",
             names: [LV, "/dev/d0", "UNIT ATTENTION"],
-            provoke: |scene| {
-                let host = scene.started_on(&["d0"], 1, SHORT);
-                scene.order(&format!("fail d0 02 {ALL} 6/29/0"));
-                scene.told(Call::LockLv, host.lock(1, lv(), Exclusive));
-            },
+            provoke: |scene| lv_lock_after(scene, &format!("fail d0 02 {ALL} 6/29/0")),
         },
         Fault {
             firmware: "current",
             cause: "a drive answers RESERVATION CONFLICT to every command, reads included",
             remedy: "find the persistent reservation, and have its holder remove it",
             names: [LV, "/dev/d0", "persistent reservation"],
-            provoke: |scene| {
-                let host = scene.started_on(&["d0"], 1, SHORT);
-                scene.order(&format!("fail d0 18 {ALL}"));
-                scene.told(Call::LockLv, host.lock(1, lv(), Exclusive));
-            },
+            provoke: |scene| lv_lock_after(scene, &format!("fail d0 18 {ALL}")),
         },
         Fault {
             firmware: "current",
             cause: "a drive answers with a medium error",
             remedy: "replace the drive",
             names: [LV, "/dev/d0", "MEDIUM ERROR (sense 3/11/00)"],
-            provoke: |scene| {
-                let host = scene.started_on(&["d0"], 1, SHORT);
-                scene.order(&format!("fail d0 02 {ALL} 3/11/0"));
-                scene.told(Call::LockLv, host.lock(1, lv(), Exclusive));
-            },
+            provoke: |scene| lv_lock_after(scene, &format!("fail d0 02 {ALL} 3/11/0")),
         },
         Fault {
             firmware: "current",
             cause: "a drive answers with a hardware error",
             remedy: "replace the drive",
             names: [LV, "/dev/d0", "HARDWARE ERROR (sense 4/44/00)"],
-            provoke: |scene| {
-                let host = scene.started_on(&["d0"], 1, SHORT);
-                scene.order(&format!("fail d0 02 {ALL} 4/44/0"));
-                scene.told(Call::LockLv, host.lock(1, lv(), Exclusive));
-            },
+            provoke: |scene| lv_lock_after(scene, &format!("fail d0 02 {ALL} 4/44/0")),
         },
         Fault {
             firmware: "current",
             cause: "a drive ends commands (ABORTED COMMAND)",
             remedy: "look at the kernel's log, and at the firmware of the drive",
             names: [LV, "/dev/d0", "ABORTED COMMAND"],
-            provoke: |scene| {
-                let host = scene.started_on(&["d0"], 1, SHORT);
-                scene.order(&format!("fail d0 02 {ALL} b/0/0"));
-                scene.told(Call::LockLv, host.lock(1, lv(), Exclusive));
-            },
+            provoke: |scene| lv_lock_after(scene, &format!("fail d0 02 {ALL} b/0/0")),
         },
         Fault {
             firmware: "current",
             cause: "a drive refuses the command's bytes (ILLEGAL REQUEST)",
             remedy: "look at the firmware of the drive: its IDM is another one",
             names: [LV, "/dev/d0", "ILLEGAL REQUEST"],
-            provoke: |scene| {
-                let host = scene.started_on(&["d0"], 1, SHORT);
-                scene.order(&format!("fail d0 02 {ALL} 5/24/0"));
-                scene.told(Call::LockLv, host.lock(1, lv(), Exclusive));
-            },
+            provoke: |scene| lv_lock_after(scene, &format!("fail d0 02 {ALL} 5/24/0")),
         },
         Fault {
             firmware: "current",
             cause: "a drive has lost its IDM, such as by other firmware",
             remedy: "give it firmware with IDM, or replace it",
             names: [LV, "/dev/d0", "Use drives with IDM"],
-            provoke: |scene| {
-                let host = scene.started_on(&["d0"], 1, SHORT);
-                scene.order(&format!("fail d0 02 {ALL} 5/20/0/1"));
-                scene.told(Call::LockLv, host.lock(1, lv(), Exclusive));
-            },
+            provoke: |scene| lv_lock_after(scene, &format!("fail d0 02 {ALL} 5/20/0/1")),
         },
         Fault {
             firmware: "current",
             cause: "an adapter or a drive aborts commands (TASK ABORTED)",
             remedy: "look at the kernel's log, and at cables and adapters",
             names: [LV, "/dev/d0", "TASK ABORTED"],
-            provoke: |scene| {
-                let host = scene.started_on(&["d0"], 1, SHORT);
-                scene.order(&format!("fail d0 40 {ALL}"));
-                scene.told(Call::LockLv, host.lock(1, lv(), Exclusive));
-            },
+            provoke: |scene| lv_lock_after(scene, &format!("fail d0 40 {ALL}")),
         },
         Fault {
             firmware: "current",
             cause: "answers are lost on the way",
             remedy: "look at cables and adapters",
             names: [LV, "/dev/d0", "Bring back"],
-            provoke: |scene| {
-                let host = scene.started_on(&["d0"], 1, SHORT);
-                scene.order(&format!("lose-reply d0 {ALL}"));
-                scene.told(Call::LockLv, host.lock(1, lv(), Exclusive));
-            },
+            provoke: |scene| lv_lock_after(scene, &format!("lose-reply d0 {ALL}")),
         },
         Fault {
             firmware: "current",
@@ -225,11 +184,7 @@ pub const CHAPTER: Chapter = Chapter {
             cause: "a drive has no room for another host",
             remedy: "let fewer hosts use the drive",
             names: [LV, "/dev/d0", "fewer hosts"],
-            provoke: |scene| {
-                let host = scene.started_on(&["d0"], 1, SHORT);
-                scene.order("fail d0 02 1 7/41/0");
-                scene.told(Call::LockLv, host.lock(1, lv(), Exclusive));
-            },
+            provoke: |scene| lv_lock_after(scene, "fail d0 02 1 7/41/0"),
         },
         Fault {
             firmware: "current",
