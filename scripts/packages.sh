@@ -89,6 +89,8 @@ try() {
 		apt-get -qq install -y --no-install-recommends build-essential libaio-dev \
 			libblkid-dev libsystemd-dev libudev-dev man-db pkg-config rpm \
 			/packages/*.deb >/dev/null
+		apt-get -qq install -y --no-install-recommends systemd-dev >/dev/null ||
+			apt-get -qq install -y --no-install-recommends systemd >/dev/null
 		/tests/lvmlockd" >"$out/test.log" 2>&1 || fail "see $out/test.log"
 	echo "packages: a lvmlockd of $suite works with the installed packages"
 	compare_rpms
