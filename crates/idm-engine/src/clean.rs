@@ -51,8 +51,8 @@ impl Replica {
         }
         let exclusive = matches!(self.hold, Hold::Held { mode: Mode::Exclusive, .. });
         clean.must_store = clean.store.is_some() && exclusive;
-        if acquiring && !matches!(self.hold, Hold::Held { .. }) {
-            // The command on its way may arrive after others have had the lock and published
+        if !matches!(self.hold, Hold::Held { .. }) {
+            // A command on its way may arrive after others have had the lock and published
             // something newer. The value of this release must not overwrite that; zero is safe.
             clean.store = clean.store.map(|_| Value::ZERO);
         }

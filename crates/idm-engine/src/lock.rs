@@ -22,7 +22,7 @@ use crate::api::{
     Command, DriveRef, Event, Fingerprint, Instant, LockConfig, Member, Outcome, Request,
     RequestError, Token,
 };
-use crate::replica::{Flight, Hold, Replica, Role, Task};
+use crate::replica::{Flight, Hold, Replica, Role, Step, Task};
 use crate::rng::Rng;
 use crate::rules::Rules;
 use crate::stamp::Stamp;
@@ -271,8 +271,14 @@ impl Lock {
         };
         let heard = self.hear(&flight, reply, self.replicas[at].drive);
         let earlier = self.config.earlier_writes_until;
+        let removes = self.distrust != Distrust::None
+            && flight.step == Step::Refresh(Mode::Exclusive)
+            && matches!(self.replicas[at].hold, Hold::Held { mode: Mode::Shared, .. });
         self.replicas[at].absorb(&flight, &heard, now, &self.config.timing, earlier, self.rules);
         self.note_not_idm(at, &heard);
+        if removes {
+            self.replicas[at].note_removal(&heard, self.rules);
+        }
         if flight.epoch == self.replicas[at].epoch {
             self.advance(at, &flight, heard, now);
         } else {

@@ -538,6 +538,14 @@ impl Replica {
         }
     }
 
+    /// Notes that a change to exclusive may have removed a sharer whose lease was over, and who
+    /// alone knew that the value on the drive is wrong.
+    pub(crate) fn note_removal(&mut self, heard: &Heard, rules: Rules) {
+        let done =
+            matches!(heard, Heard::Status(Status::Good | Status::Failed | Status::Uncertain));
+        self.stale_value |= done && !broken!(rules, ValueAfterBreak);
+    }
+
     /// Notes a conflict, which stands until the drive confirms this host's lock or shows its table.
     fn absorb_conflict(&mut self, step: Step, status: Status, rules: Rules) {
         let tells = match (step, status) {

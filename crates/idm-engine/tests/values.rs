@@ -5,7 +5,7 @@ mod bench;
 
 use bench::*;
 use core::time::Duration;
-use idm_emulator::{Profile, profile::SharedUnlock};
+use idm_emulator::{DriveTime, Profile, profile::SharedUnlock};
 use idm_engine::{Command, Lock, Outcome, Request};
 use idm_protocol::{DriveCommand, Mode, MutexOp, Reply, Status, ValueUpdate};
 
@@ -364,6 +364,39 @@ fn a_value_that_an_unlock_stored_after_a_lost_one_is_believed() {
     assert_eq!(known(&take(&mut bench, &mut a, X, &all, &[])), Some(8));
 }
 
+/// Drive 2 carried out an earlier UNLOCK whose answer was lost, and says GOOD to the next one. Drive
+/// 1 does not hear of the release.
+#[test]
+fn a_drive_that_may_have_been_unlocked_does_not_help_to_publish_a_value() {
+    let (mut bench, all) = with_a_value(3);
+    let mut a = vg_lock(1);
+    take(&mut bench, &mut a, X, &all, &[]);
+    a.request(RELEASE, bench.now).expect("held");
+    exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
+        2 => Fate::Despite(Status::Uncertain),
+        _ => Fate::Answered,
+    });
+    done(&mut a);
+    let request = acquire(&bench, X, &all, &[]);
+    run_with(&mut bench, &mut a, request, |_| Fate::Answered);
+    a.request(release(8), bench.now).expect("held");
+    exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
+        1 => Fate::Instead(Status::Uncertain),
+        _ => Fate::Answered,
+    });
+    done(&mut a);
+    // Drive 1 is not read by the next request, which another host keeps from the lock.
+    bench.paths[1] = Path::Cut;
+    assert_eq!(take(&mut bench, &mut vg_lock(2), X, &all, &[]), GRANTED);
+    bench.paths[1] = Path::Up;
+    let outcome = take(&mut bench, &mut a, X, &all, &[]);
+    assert!(matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
+    bench.pass(&mut a, LEASE / 2);
+    let time = DriveTime::from_micros(bench.now.as_micros());
+    let left = bench.drives[1].table(time).iter().map(|record| record.value).max();
+    assert_ne!(left, Some(value(7)));
+}
+
 /// Drive 0 stores the value of a release, and drive 1 does not hear of it. Drive 2 never had the
 /// lock, and says GOOD to each UNLOCK all the same: to one that carries zero, because a TRYLOCK may
 /// be late, and to one that carries no value, after that.
@@ -441,6 +474,31 @@ fn shared_after_a_dead_sharer() -> (Bench, Lock, Lock, Vec<u32>) {
     let mut b = vg_lock(3);
     assert_eq!(take(&mut bench, &mut b, S, &all, &[]), GRANTED);
     (bench, a, b, all)
+}
+
+/// The change to exclusive removes a dead sharer from two of three drives, before it is refused for
+/// a living one on the third.
+#[test]
+fn a_refused_change_does_not_forget_whom_it_removed() {
+    let profile = Profile { promotion_removes_expired: true, ..forgetful() };
+    let (mut bench, all) = with_a_value_on(Bench::with(3, profile));
+    let (mut dead, mut a) = (vg_lock(1), vg_lock(2));
+    take(&mut bench, &mut dead, X, &all, &[]);
+    let publishes = Request::Convert { mode: S, value: Some(value(8)) };
+    assert_eq!(bench.run(&mut dead, publishes), CONVERTED);
+    bench.exchange(&mut dead);
+    assert_eq!(take(&mut bench, &mut a, S, &all, &[]), GRANTED);
+    bench.pass(&mut a, LEASE * 2);
+    take(&mut bench, &mut vg_lock(3), S, &[2], &[]);
+    let outcome = run_with(&mut bench, &mut a, convert(X), |command| match op(command) {
+        None => Fate::Instead(Status::Failed),
+        _ => Fate::Answered,
+    });
+    assert!(is_held(&outcome), "{outcome:?}");
+    bench.exchange(&mut a);
+    bench.run(&mut a, RELEASE);
+    bench.paths[2] = Path::Cut;
+    assert_eq!(take(&mut bench, &mut vg_lock(4), X, &all, &[]), GRANTED);
 }
 
 /// Lets a lock send one command, if it has one.

@@ -85,10 +85,6 @@ impl Lock {
 
     pub(super) fn end_up(&mut self, result: Result<(), Refusal>, now: Instant) {
         let mode = if result.is_ok() { Mode::Exclusive } else { Mode::Shared };
-        if result.is_ok() && self.distrust == Distrust::Shared {
-            // The other sharers have gone, and nobody else could have corrected the value.
-            self.distrust = Distrust::Died;
-        }
         self.end_change(mode);
         self.settle_replicas(now);
         self.finish(match result {
