@@ -192,6 +192,8 @@ pub struct Held {
     pub saved: SavedLock,
     /// The value that core got with the lock, or has published since.
     pub value: ValBlk,
+    /// Whether an earlier lvmlockd left it.
+    pub taken_over: bool,
 }
 
 #[cfg(test)]

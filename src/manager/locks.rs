@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::lock::{Adopt, LockspaceKey, Resource, ResourceKey, ValBlk};
 use crate::lock::{LockSpec, RequestResult, Role};
 use crate::lockspace::{Held, Lockspace};
-use crate::recovery::OrphanClaim;
+use crate::recovery::{ActiveNow, OrphanClaim};
 use crate::sys::clock;
 use core::time::Duration;
 use idm_engine::{Outcome, Request, ValueRead};
@@ -51,16 +51,24 @@ impl Manager {
         }
         let active = running.orphans.active();
         for held in all {
-            if held.lockspace.owner.is_killed() || !active.contains(&held.spec.resource) {
+            if let Some(held) = self.unless_kept(running, &active, held) {
                 log::debug!("{}: released, core has no use for it any more", held.spec);
                 self.give_up(running, held.spec);
-                continue;
             }
-            log::warn!("{}: its LV is active, so it is kept until that is deactivated", held.spec);
-            let id = held.spec.resource;
-            running.orphans.keep(held);
-            self.state().taken.remove(&id);
         }
+    }
+
+    /// Keeps a lock like an orphan if its LV is active and its VG was not killed. Returns a lock
+    /// that is not kept.
+    fn unless_kept(&self, running: &Running, active: &ActiveNow, held: Held) -> Option<Held> {
+        if held.lockspace.owner.is_killed() || !active.contains(&held.spec.resource) {
+            return Some(held);
+        }
+        log::warn!("{}: its LV is active, so it is kept until that is deactivated", held.spec);
+        let id = held.spec.resource;
+        running.orphans.keep(held);
+        self.state().taken.remove(&id);
+        None
     }
 
     /// Takes a lock. The value block is all zero where there is no value or it cannot be trusted.
@@ -152,7 +160,7 @@ impl Manager {
                 let lockspace = asker.lockspace.clone();
                 // Changes made under the lock may not have been published.
                 let value = lockspace.told(&spec, ValueRead::Unknown);
-                let held = Held { lockspace, spec, mode: left, saved, value };
+                let held = Held { lockspace, spec, mode: left, saved, value, taken_over: true };
                 self.take_over(asker, held, mode, claim)?;
                 Ok(value)
             }
@@ -184,7 +192,7 @@ impl Manager {
         running.note_granted(&spec, &mut saved);
         let lockspace = asker.lockspace.clone();
         let value = lockspace.told(&spec, read);
-        let held = Held { lockspace, spec, mode, saved, value };
+        let held = Held { lockspace, spec, mode, saved, value, taken_over: false };
         let held = self.state().hold(asker.space_key, asker.key, held);
         if let Err(spec) = held {
             self.give_up(running, spec);
@@ -312,12 +320,22 @@ impl Manager {
         Ok(())
     }
 
-    /// Gives up a lock. Never fails: drives that did not take the release are followed up.
+    /// Gives up a lock. Never fails: drives that did not take the release are followed up. A lock
+    /// that was taken over from an earlier lvmlockd is kept while its LV is active. A command that
+    /// changes an active LV asks for it only while the command runs, and core does not know that it
+    /// was held before (docs/lvmlockd-contract.md, "Locks of commands").
     pub fn unlock(&self, key: ResourceKey, r_version: u32, lmu_flags: u32) {
         let Some(held) = self.state().resources.remove(&key) else {
             log::debug!("unlock of a lock that is not held");
             return;
         };
+        let held = match self.running() {
+            Ok(running) if held.taken_over => {
+                self.unless_kept(running, &running.orphans.active(), held)
+            }
+            _ => Some(held),
+        };
+        let Some(held) = held else { return };
         // Tells hosts that still have the VG started that it is removed.
         let removes = lmu_flags & FREE_VG != 0 && held.spec.role == Role::Vg;
         let publish = held.mode == Mode::Exclusive

@@ -55,8 +55,39 @@ fn asking_for_an_orphan_that_is_not_proven_does_not_give_it_up() {
         assert_eq!(bench.noted(1), noted);
     }
     proven_at_last(&bench, &a, &b, (11, Exclusive));
+    bench.activate(1, 1, false);
     a.unlock(11);
     b.lock(1, on_one_drive(), Exclusive).unwrap();
+}
+
+/// A command that changes an active LV locks it only while it runs: after a restart core does not
+/// know that the LV's lock was held before.
+#[test]
+fn a_command_on_an_active_lv_does_not_give_up_its_orphan() {
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, LEASE), bench.started(2, LEASE));
+    for (number, mode) in [(1, Exclusive), (2, Shared)] {
+        a.lock(number, lv(number), mode).unwrap();
+        bench.activate(1, number, true);
+    }
+    let a = bench.restart(a, 1, LEASE);
+    a.start(VG, bench.scope()).unwrap();
+    for number in [1, 2] {
+        a.lock(10 + number, lv(number), Exclusive).unwrap();
+        a.unlock(10 + number);
+        is_held(b.lock(number, lv(number), Shared));
+    }
+    // A second restart finds them as well, and a request gets them.
+    let a = bench.restart(a, 1, LEASE);
+    a.start(VG, bench.scope()).unwrap();
+    is_held(b.lock(1, lv(1), Shared));
+    a.lock(11, lv(1), Exclusive).unwrap();
+    // Now core gives it up with the LV.
+    bench.activate(1, 1, false);
+    a.unlock(11);
+    b.lock(1, lv(1), Exclusive).unwrap();
+    is_held(b.lock(2, lv(2), Shared));
+    assert_eq!(bench.killed(), "");
 }
 
 #[test]
@@ -132,6 +163,7 @@ fn a_lockspace_that_is_stopped_with_an_active_lv_leaves_its_lock() {
     is_held(b.lock(1, lv(1), Shared));
     a.start(VG, bench.scope()).unwrap();
     a.lock(11, lv(1), Exclusive).unwrap();
+    bench.activate(1, 1, false);
     a.unlock(11);
     b.lock(1, lv(1), Exclusive).unwrap();
 }

@@ -72,8 +72,14 @@ fn a_mode_changes_while_votes_move(files: &Files, mode: Mode) {
     note(before);
     let saved = store.lock(&lv()).unwrap();
     let lockspace = left.lockspace.clone();
-    let held =
-        Held { lockspace, spec: spec.clone(), mode: before, saved, value: ValBlk::default() };
+    let held = Held {
+        lockspace,
+        spec: spec.clone(),
+        mode: before,
+        saved,
+        value: ValBlk::default(),
+        taken_over: false,
+    };
     state.lock().resources.insert(ResourceKey(1), held);
     start(&left, &state, ready);
     runtime.spread(vec![lv()], left.members.clone());
