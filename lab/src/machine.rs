@@ -417,6 +417,19 @@ impl Machine {
         self.qemu.thaw()
     }
 
+    /// Stops the processor and all clocks of the machine, as a hypervisor can: the machine cannot
+    /// notice it.
+    pub fn stop(&mut self) -> Result<()> {
+        self.transcript.step(&self.name, "is stopped by the hypervisor");
+        self.qemu.order("stop", serde_json::json!({})).map(drop)
+    }
+
+    /// Ends [`Machine::stop`].
+    pub fn go_on(&mut self) -> Result<()> {
+        self.transcript.step(&self.name, "goes on");
+        self.qemu.order("cont", serde_json::json!({})).map(drop)
+    }
+
     /// Cuts the power.
     pub fn kill(self) {
         self.transcript.step(&self.name, "is killed");

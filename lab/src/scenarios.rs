@@ -2,6 +2,7 @@
 
 mod adopt;
 mod bytes;
+mod clock;
 mod crash;
 mod daemon;
 mod descriptors;
@@ -9,6 +10,7 @@ mod fabric;
 mod fenced;
 mod frozen;
 mod killed_unlocking;
+mod lv_types;
 mod lvm2_tests;
 mod mixed;
 mod multipath;
@@ -18,10 +20,13 @@ mod nvme_bytes;
 mod nvme_paths;
 mod one_drive;
 mod one_host;
+mod polling;
 mod replaced_disk;
 mod reservations;
 mod reserve_lio;
 mod stacks;
+mod starts;
+mod stops;
 mod storm;
 mod two_hosts;
 mod two_paths;
@@ -596,6 +601,98 @@ pub const SCENARIOS: &[Scenario] = &[
         expect: Expect::Pass,
         needs: Needs::ScsiFor("sg nodes"),
         run: descriptors::run,
+    },
+    Scenario {
+        name: "starts",
+        about: "six lock-starts of a VG at once, on one host and on two",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Any,
+        run: starts::at_once,
+    },
+    Scenario {
+        name: "devices-file",
+        about: "a devices file shows one of three PVs at lock-start",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Any,
+        run: starts::devices_file,
+    },
+    Scenario {
+        name: "late-drives",
+        about: "two of three drives appear after lock-start",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Any,
+        run: starts::late_drives,
+    },
+    Scenario {
+        name: "late-at-boot",
+        about: "lvmlockd starts with one of three drives; the others appear later",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Any,
+        run: starts::late_drives_at_boot,
+    },
+    Scenario {
+        name: "lv-types",
+        about: "two hosts and thin, RAID, integrity, cache, snapshot and mirror LVs",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Any,
+        run: lv_types::run,
+    },
+    Scenario {
+        name: "extend-shared",
+        about: "an LV that is active on both hosts is extended",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Any,
+        run: lv_types::extended_while_shared,
+    },
+    Scenario {
+        name: "whole-vgs",
+        about: "VGs are exported, imported, split and merged",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Any,
+        run: lv_types::whole_vgs,
+    },
+    Scenario {
+        name: "polling",
+        about: "lvmlockd dies while lvmpolld moves and mirrors an LV",
+        short: false,
+        expect: Expect::Failure {
+            at: "got status 0",
+            because: "a command that locks an active LV only while it runs gives up the lock that \
+                      an earlier lvmlockd left",
+        },
+        needs: Needs::Any,
+        run: polling::run,
+    },
+    Scenario {
+        name: "clock-set",
+        about: "the clock is set forward and back while an LV is written to",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Any,
+        run: clock::set,
+    },
+    Scenario {
+        name: "vm-stopped",
+        about: "a hypervisor stops a host for 90 s without its knowledge",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Any,
+        run: clock::stopped,
+    },
+    Scenario {
+        name: "stops",
+        about: "the steps of a shutdown in every order",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Any,
+        run: stops::run,
     },
     lvm2("lvm2-fabric", "idm_fabric_failure: all drives are gone for 10 s", |cluster| {
         lvm2_tests::one(cluster, "idm_fabric_failure")

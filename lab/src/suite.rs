@@ -365,20 +365,23 @@ fn table(
 }
 
 /// The kinds of results, in the order of the table.
-const CLASSES: [&str; 7] = [
+const CLASSES: [&str; 10] = [
     "passes with both",
     "passes with local locks, fails with idm",
     "fails with local locks, passes with idm",
     "fails with both",
     "passes with local locks, skipped with idm",
-    "skipped",
+    "fails with local locks, skipped with idm",
+    "skipped with local locks, passes with idm",
+    "skipped with local locks, fails with idm",
+    "skipped with both",
     "not run",
 ];
 
 /// The kind of a script's results, and their reason.
 fn class(local: Option<&Verdict>, idm: Option<&Verdict>) -> (&'static str, String) {
     let (Some(local), Some(idm)) = (local, idm) else {
-        return (CLASSES[6], String::new());
+        return (CLASSES[9], String::new());
     };
     match (local.outcome, idm.outcome) {
         (Outcome::Passed, Outcome::Passed) => {
@@ -393,11 +396,14 @@ fn class(local: Option<&Verdict>, idm: Option<&Verdict>) -> (&'static str, Strin
             (CLASSES[3], format!("{}; with idm: {}", local.reason, idm.reason))
         }
         (Outcome::Passed, Outcome::Skipped) => (CLASSES[4], idm.reason.clone()),
-        (Outcome::Skipped, Outcome::Skipped) => (CLASSES[5], local.reason.clone()),
-        (Outcome::Skipped, _) => (CLASSES[5], format!("only with local locks: {}", local.reason)),
         (Outcome::Failed, Outcome::Skipped) => {
-            (CLASSES[5], format!("{}; fails with local locks: {}", idm.reason, local.reason))
+            (CLASSES[5], format!("{}; skipped: {}", local.reason, idm.reason))
         }
+        (Outcome::Skipped, Outcome::Passed) => (CLASSES[6], local.reason.clone()),
+        (Outcome::Skipped, Outcome::Failed) => {
+            (CLASSES[7], format!("{}; skipped: {}", idm.reason, local.reason))
+        }
+        (Outcome::Skipped, Outcome::Skipped) => (CLASSES[8], local.reason.clone()),
     }
 }
 
@@ -452,6 +458,8 @@ mod tests {
         let (passed, failed) = (verdict(Outcome::Passed), verdict(Outcome::Failed));
         assert_eq!(class(Some(&passed), Some(&failed)).0, CLASSES[1]);
         assert_eq!(class(Some(&failed), Some(&failed)), (CLASSES[3], "why".to_owned()));
-        assert_eq!(class(Some(&passed), None).0, CLASSES[6]);
+        assert_eq!(class(Some(&passed), None).0, CLASSES[9]);
+        let skipped = verdict(Outcome::Skipped);
+        assert_eq!(class(Some(&skipped), Some(&failed)).0, CLASSES[7]);
     }
 }
