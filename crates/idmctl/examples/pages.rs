@@ -5,7 +5,7 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 use idmctl::cli::Cli;
 use std::error::Error;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -27,7 +27,11 @@ fn pages(directory: &Path, command: &Command) -> Result<(), Box<dyn Error>> {
         pages(directory, subcommand)?;
     }
     let name = command.get_display_name().unwrap_or(command.get_name());
-    let mut file = File::create(directory.join(format!("{name}.8")))?;
-    Man::new(command.clone()).section("8").render(&mut file)?;
+    let mut page = Vec::new();
+    Man::new(command.clone()).section("8").render(&mut page)?;
+    // Examples and exit statuses are in columns, which must not be filled like prose.
+    let page =
+        String::from_utf8(page)?.replace(".SH EXTRA\n", ".SH \"EXAMPLES AND EXIT STATUS\"\n.nf\n");
+    fs::write(directory.join(format!("{name}.8")), page)?;
     Ok(())
 }

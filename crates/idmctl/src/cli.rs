@@ -6,24 +6,29 @@ use std::path::PathBuf;
 
 const EXIT_CODES: &str = "\
 Examples:
-  idmctl status                 all locks on all drives
-  idmctl status --vg vg0        those of a volume group
-  idmctl why vg0/data           why an LV cannot be activated
-  idmctl selftest /dev/sdb      whether a drive's firmware is good enough
+  idmctl status              all locks on all drives
+  idmctl status --vg vg0     those of a volume group
+  idmctl why vg0/data        why an LV cannot be activated
+  idmctl release vg0/data    give back what a dead host held
+  idmctl selftest /dev/sdb   whether a drive's firmware is good enough
 
 Exit status:
   0  everything was answered, and nothing is wrong
-  1  something is wrong that the output names: a lock that two hosts have, a drive that must not
-     be used, a reason why a lock is refused
+  1  something is wrong that the output names: a lock that two hosts
+     have, a drive that must not be used, a reason why a lock is
+     refused, a lock that was not given back
   2  the command line is wrong
   3  drives did not answer, so the output may be incomplete
-  4  it could not be done: no permission, no drives, a broken configuration
+  4  it could not be done: no permission, no drives, a broken
+     configuration, a repair that is refused
 
-The settings are lvmlockd's: /etc/lvm/lvmlockd-idm.conf, or the file that the environment variable
-LVMLOCKD_IDM_CONF names. Colours are used on terminals only, and never if NO_COLOR is set. Commands
-to drives need root (CAP_SYS_RAWIO for SCSI, CAP_SYS_ADMIN for NVMe).";
+The settings are lvmlockd's: /etc/lvm/lvmlockd-idm.conf, or the file
+that the environment variable LVMLOCKD_IDM_CONF names. Colours are used
+on terminals only, and never if NO_COLOR is set. Commands to drives need
+root (CAP_SYS_RAWIO for SCSI, CAP_SYS_ADMIN for NVMe).";
 
-/// Shows who holds which In-Drive Mutex (IDM) locks, and tests what a drive's firmware does.
+/// Shows who holds which In-Drive Mutex (IDM) locks, gives back what dead hosts held, and tests
+/// what a drive's firmware does.
 ///
 /// It reads the drives themselves, so it works while lvmlockd is dead, and for locks of other
 /// hosts.
@@ -135,7 +140,7 @@ pub enum Command {
     Clear(Clear),
     /// Test each rule that the library relies on, on mutexes that are no volume group's.
     ///
-    /// The test takes about 10 s. Each rule is "as relied on", "differs but safe" (something does
+    /// The test takes about 15 s. Each rule is "as relied on", "differs but safe" (something does
     /// not work or takes longer) or "UNSAFE" (two hosts could have one lock: do not use the drive
     /// for locks). Then the latencies of the commands are printed, and the known firmware that
     /// behaves in the same way.

@@ -94,7 +94,10 @@ pub fn plan_release(host: &Host, view: &View, id: ResourceId, name: &str) -> Res
     let lock = view.locks.first().filter(|lock| !lock.holders.is_empty()).ok_or_else(|| {
         let silent = silent(view);
         let (what, remedy) = match silent.is_empty() {
-            true => ("no host holds it, so there is nothing to release".to_owned(), "see `status`"),
+            true => (
+                "no host holds it, so there is nothing to release".to_owned(),
+                "see `idmctl status`",
+            ),
             false => (
                 format!("no drive that answers shows a holder; {silent} did not answer"),
                 "bring the drives back and repeat the command",

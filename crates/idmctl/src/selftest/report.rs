@@ -197,6 +197,9 @@ impl Report {
                 it.rule
             ));
         }
+        for it in self.rules.iter().filter(|it| it.finding.skipped) {
+            text.push_str(&format!("* {}: {}\n", it.rule, it.finding.seen.join("; ")));
+        }
         text
     }
 
