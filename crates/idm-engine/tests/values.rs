@@ -364,8 +364,8 @@ fn a_value_that_an_unlock_stored_after_a_lost_one_is_believed() {
     assert_eq!(known(&take(&mut bench, &mut a, X, &all, &[])), Some(8));
 }
 
-/// Drive 2 carried out an earlier UNLOCK whose answer was lost, and says GOOD to the next one. Drive
-/// 1 does not hear of the release.
+/// Drive 2 carried out an earlier UNLOCK whose answer was lost, and says GOOD to the next one.
+/// Drive 1 does not hear of the release.
 #[test]
 fn a_drive_that_may_have_been_unlocked_does_not_help_to_publish_a_value() {
     let (mut bench, all) = with_a_value(3);

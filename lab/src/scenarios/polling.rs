@@ -4,7 +4,7 @@
 use crate::cluster::Cluster;
 use crate::interfaces::partition;
 use crate::machine::{Daemon, Machine};
-use crate::scenarios::{TAKEN, make_empty_vg, until_refused};
+use crate::scenarios::{LEASE, TAKEN, make_empty_vg, until_granted, until_refused};
 use anyhow::{Result, ensure};
 use std::time::Duration;
 use testbed::wait_until;
@@ -41,7 +41,10 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     ensure!(a.ok(SUM)? == written, "the conversion changed the data");
     a.ok("lvm lvchange -an vg/lv")?;
     let b = cluster.host("b")?;
-    b.ok("modprobe dm-mirror && lvm lvchange -aey vg/lv")?;
+    b.ok("modprobe dm-mirror")?;
+    // Core does not know of the lock, so the library gives it up when it sees that the LV is not
+    // active any more.
+    until_granted(b, "lvm lvchange -aey vg/lv", 2 * LEASE + Duration::from_secs(20))?;
     ensure!(b.ok(SUM)? == written, "b reads other data than a wrote");
     a.refused("lvm lvchange -aey vg/lv", 5, TAKEN)
 }
