@@ -191,7 +191,7 @@ fn undisturbed(cluster: &Cluster) -> Result<()> {
             .with_context(|| format!("{name}: the VG was killed, or b got the LV"))?;
         let log = host.lvmlockd_log();
         let lost =
-            log.lines().find(|line| line.contains(" is lost") || line.contains("may be lost"));
+            log.lines().find(|line| line.contains(" is lost:") || line.contains("may be lost"));
         ensure!(lost.is_none(), "{name}: {lost:?}");
     }
     let errors = cluster.host("a")?.writer_errors()?;
