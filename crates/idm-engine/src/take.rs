@@ -87,9 +87,6 @@ impl Replica {
     }
 
     fn begin_take(&mut self, mode: Mode, first: Step, at: Instant) {
-        // What nobody else knows of a drive is not forgotten while this host's record is there.
-        self.stale_value = (self.stale_value || self.disproved) && self.hold != Hold::None;
-        self.disproved = false;
         // An earlier life's lock does not count in this life until the drive confirms it.
         if let Hold::Held { since, .. } = self.hold {
             self.hold = Hold::Maybe { latest: since };

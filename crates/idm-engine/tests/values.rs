@@ -501,6 +501,26 @@ fn a_refused_change_does_not_forget_whom_it_removed() {
     assert_eq!(take(&mut bench, &mut vg_lock(4), X, &all, &[]), GRANTED);
 }
 
+/// It has read no table after it was won, so it does not know of the dead sharer that its change to
+/// exclusive removes.
+#[test]
+fn who_has_not_read_the_tables_may_share_with_others() {
+    let profile = Profile { promotion_removes_expired: true, ..forgetful() };
+    let (mut bench, mut dead, _, all) = shared_after_a_publication_on(profile);
+    bench.run(&mut dead, RELEASE);
+    let (mut a, mut looked) = (vg_lock(3), false);
+    let request = acquire(&bench, S, &all, &[]);
+    let outcome = run_with(&mut bench, &mut a, request, |command| match op(command) {
+        None if core::mem::replace(&mut looked, true) => Fate::Instead(Status::Unreachable),
+        _ => Fate::Answered,
+    });
+    assert_eq!(outcome, GRANTED);
+    bench.pass(&mut a, LEASE * 2);
+    assert_eq!(bench.run(&mut a, convert(X)), CONVERTED);
+    bench.run(&mut a, RELEASE);
+    assert_eq!(take(&mut bench, &mut vg_lock(4), X, &all, &[]), GRANTED);
+}
+
 /// Lets a lock send one command, if it has one.
 fn exchange_one(bench: &mut Bench, lock: &mut Lock) {
     let Some(command) = lock.next_command(bench.now) else { return };

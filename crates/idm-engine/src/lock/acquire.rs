@@ -109,6 +109,11 @@ impl Lock {
             // complete later.
             self.distrust = Distrust::Died;
         }
+        let read = self.members().filter(|s| s.value.is_some()).count();
+        if self.config.keeps_value && mode == Mode::Shared && read < needed {
+            // Others may share the lock, too.
+            self.distrust = self.distrust.max(Distrust::Shared);
+        }
         self.phase = Phase::Held(Held::new(mode));
         self.settle_replicas(now);
         self.finish(Outcome::Granted(value));
