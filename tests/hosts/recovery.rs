@@ -136,8 +136,10 @@ fn an_active_lvs_lock_outlives_lvmlockd_and_is_given_back() {
     a.lock(12, lv(2), Shared).unwrap();
     is_held(b.lock(1, lv(1), Shared));
     b.lock(2, lv(2), Shared).unwrap();
-    a.unlock(11);
-    a.unlock(12);
+    for number in [1, 2] {
+        bench.activate(1, number, false);
+        a.unlock(10 + number);
+    }
     b.lock(1, lv(1), Exclusive).unwrap();
     b.manager.convert(ResourceKey(2), Exclusive, 0).unwrap();
     assert_eq!(bench.killed(), "");
@@ -313,6 +315,7 @@ fn an_orderly_end_keeps_what_a_dead_lvmlockd_left() {
     a.lock(11, lv(1), Exclusive).unwrap();
     a.lock(12, lv(2), Shared).unwrap();
     is_held(b.lock(1, lv(1), Shared));
+    bench.activate(1, 1, false);
     a.unlock(11);
     b.lock(1, lv(1), Exclusive).unwrap();
     assert_eq!(bench.killed(), "");
