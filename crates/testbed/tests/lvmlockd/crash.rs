@@ -121,7 +121,10 @@ fn an_orderly_stop_keeps_what_a_killed_lvmlockd_left(lvm2: Lvm2) -> Result<()> {
 fn is_given_back(alice: &Host, bob: &Host, lv: &Lv) -> Result<()> {
     alice.lvm(&["vgchange", "--lockstart", "vg"])?.success()?;
     alice.lvm(&["lvchange", "-aey", "vg/data"])?.success()?;
+    alice.set_active(lv, true)?;
     assert_eq!(bob.client()?.lock_lv(lv, Mode::Sh)?, EAGAIN);
+    // lvm deactivates before it unlocks.
+    alice.set_active(lv, false)?;
     alice.lvm(&["lvchange", "-an", "vg/data"])?.success()?;
     assert_eq!(bob.client()?.lock_lv(lv, Mode::Ex)?, 0);
     Ok(())
