@@ -120,7 +120,9 @@ impl Replica {
     pub(crate) fn plan_clean(&mut self, at: Instant) {
         let surely_exclusive = self.is_surely_exclusive();
         let Task::Clean(clean) = &mut self.task else { return };
-        if (self.stale_value || self.disproved) && self.hold != Hold::None {
+        let strays = self.stray_until > at;
+        let owes = self.stale_value || self.disproved;
+        if owes && (self.hold != Hold::None || strays) {
             if self.stale_value {
                 clean.erase();
             }
@@ -129,11 +131,12 @@ impl Replica {
         if let Hold::Held { .. } = self.hold {
             clean.exclusive = surely_exclusive && clean.mode == Mode::Exclusive;
         }
-        if self.stray_until > at {
+        if strays {
             // A TRYLOCK of this host may still arrive after others have had the lock. A value
             // stored after that TRYLOCK could overwrite something newer; zero is safe. A drive that
-            // was already unlocked has its value.
-            clean.store = clean.store.filter(|_| self.hold != Hold::None).map(|_| Value::ZERO);
+            // was already unlocked has its value, unless that is wrong.
+            let stores = owes || self.hold != Hold::None;
+            clean.store = clean.store.filter(|_| stores).map(|_| Value::ZERO);
         }
         let over = at >= clean.until || clean.refusals >= REFUSALS;
         let mode = match self.hold {
@@ -146,7 +149,7 @@ impl Replica {
             Hold::None if self.flight.is_some() => return,
             Hold::None if clean.destroy && self.failures < DESTROYS => Some((Step::Destroy, at)),
             // A TRYLOCK that was given up may still arrive: unlock after it.
-            Hold::None if self.stray_until > at => Some((Step::Unlock(mode), self.stray_until)),
+            Hold::None if strays => Some((Step::Unlock(mode), self.stray_until)),
             Hold::None => None,
             Hold::Held { .. } | Hold::Maybe { .. } if clean.must_store && !clean.exclusive => {
                 Some((Step::Refresh(Mode::Exclusive), at.max(self.demote_until)))
