@@ -384,8 +384,14 @@ impl Replica {
         // A sharer may have changed the value while it was exclusive, and a drive may not store
         // what a REFRESH carries: only a sole holder is sure of the value.
         *cx.shared |= view.has_others() && !broken!(cx.rules, ValueBesideSharers);
+        let Task::Take(take) = &mut self.task else { return };
+        let live = view.live_against(take.mode);
         if view.own != Own::None {
             self.value = Some(view.value);
+            // A late change to shared of this host has let another host in.
+            if !live.is_empty() {
+                self.close(Vote::Blocked(live));
+            }
             return;
         }
         if let Task::Take(take) = &mut self.task {

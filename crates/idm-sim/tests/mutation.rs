@@ -9,7 +9,7 @@ use idm_sim::search::{self, Search};
 use idm_sim::world::World;
 
 /// Seeds within which a broken rule must be caught.
-const SEEDS: u64 = 10_000;
+const SEEDS: u64 = 60_000;
 
 /// Two hosts hold the lock, or one holds it on too few drives to keep others out.
 const EXCLUSION: &[&str] = &["mutual exclusion", "a belief stands on a keep-quorum"];
