@@ -521,6 +521,44 @@ fn who_has_not_read_the_tables_may_share_with_others() {
     assert_eq!(take(&mut bench, &mut vg_lock(4), X, &all, &[]), GRANTED);
 }
 
+/// A late change to shared of the lock before lets a host in that counts one drive only, after that
+/// drive was won.
+#[test]
+fn a_holder_in_the_table_of_a_value_is_in_the_way() {
+    let (mut bench, all) = with_a_value(3);
+    let (mut a, mut b) = (vg_lock(1), vg_lock(2));
+    take(&mut bench, &mut a, X, &all, &[]);
+    a.request(convert(S), bench.now).expect("held");
+    let late = exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
+        0 => Fate::Late,
+        _ => Fate::Answered,
+    });
+    a.request(RELEASE, bench.now).expect("held");
+    exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
+        0 => Fate::Instead(Status::Unreachable),
+        _ => Fate::Answered,
+    });
+    events(&mut a);
+    a.request(acquire(&bench, X, &all, &[]), bench.now).expect("in order");
+    let mut won = false;
+    let open = exchange_with(&mut bench, &mut a, |command| match (command.drive.0, op(command)) {
+        (0, Some(MutexOp::Refresh)) => {
+            won = true;
+            Fate::Answered
+        }
+        (0, None) if won => Fate::Open,
+        _ => Fate::Answered,
+    });
+    bench.perform(&late[0]);
+    assert_eq!(take(&mut bench, &mut b, S, &[0], &[]), GRANTED);
+    let reply = bench.perform(&open[0]);
+    a.on_reply(open[0].token, reply, bench.now);
+    bench.pass(&mut a, Duration::from_secs(10));
+    let outcome = done(&mut a).expect("an end");
+    assert!(is_held(&outcome), "{outcome:?}");
+    assert_one_holder(&bench, &a, &b);
+}
+
 /// Lets a lock send one command, if it has one.
 fn exchange_one(bench: &mut Bench, lock: &mut Lock) {
     let Some(command) = lock.next_command(bench.now) else { return };
