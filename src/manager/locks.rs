@@ -329,11 +329,10 @@ impl Manager {
             log::debug!("unlock of a lock that is not held");
             return;
         };
-        let held = match self.running() {
-            Ok(running) if held.taken_over => {
-                self.unless_kept(running, &running.orphans.active(), held)
-            }
-            _ => Some(held),
+        let Ok(running) = self.running() else { return };
+        let held = match held.taken_over && held.spec.role == Role::Lv {
+            true => self.unless_kept(running, &running.orphans.active(), held),
+            false => Some(held),
         };
         let Some(held) = held else { return };
         // Tells hosts that still have the VG started that it is removed.
@@ -342,9 +341,6 @@ impl Manager {
             && held.spec.role.keeps_value()
             && (r_version != 0 || removes);
         let value = publish.then(|| timestamp(&held, r_version, removes).0);
-        let Ok(running) = self.running() else {
-            return;
-        };
         let bound = patience_for(&held.lockspace, SETTLE);
         let spec = held.spec;
         let release = Request::Release { value };

@@ -386,18 +386,15 @@ impl Replica {
         *cx.shared |= view.has_others() && !broken!(cx.rules, ValueBesideSharers);
         let Task::Take(take) = &mut self.task else { return };
         let live = view.live_against(take.mode);
-        if view.own != Own::None {
-            self.value = Some(view.value);
-            // A late change to shared of this host has let another host in.
-            if !live.is_empty() {
-                self.close(Vote::Blocked(live));
-            }
-            return;
-        }
-        if let Task::Take(take) = &mut self.task {
+        if view.own == Own::None {
             (take.vote, take.value_asked) = (Vote::Asking, false);
+            return self.judge(&view, cx);
         }
-        self.judge(&view, cx);
+        self.value = Some(view.value);
+        if !live.is_empty() {
+            // A late change to shared of this host has let another host in.
+            self.close(Vote::Blocked(live));
+        }
     }
 
     /// Removes one unused mutex, or gives up.

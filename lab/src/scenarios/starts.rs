@@ -3,14 +3,16 @@
 
 use crate::cluster::Cluster;
 use crate::interfaces::partition;
-use crate::machine::Machine;
-use crate::scenarios::{BARRED, TAKEN, lock_of_vg, shared_vg};
+use crate::machine::{Daemon, Machine};
+use crate::scenarios::{BARRED, TAKEN, lock_of_vg, shared_vg, until_granted, until_refused};
 use anyhow::{Context, Result, ensure};
 use std::time::Duration;
 use testbed::wait_until;
 
 /// Number of lock-starts at once.
 const STARTS: usize = 6;
+/// The drives that host b sees later than the first one.
+const LATE: [&str; 2] = ["d1", "d2"];
 
 /// Several lock-starts at once, on one host and on two.
 pub fn at_once(cluster: &mut Cluster) -> Result<()> {
@@ -89,7 +91,7 @@ pub fn devices_file(cluster: &mut Cluster) -> Result<()> {
     a.ok("lvm lvchange -an vg/lv")?;
 
     let mut others = String::new();
-    for drive in ["d1", "d2"] {
+    for drive in LATE {
         let node = partition(&b.disk(drive)?, 2);
         b.ok(&format!("lvm lvmdevices -y --adddev {node}"))?;
         others = format!("{others} {node}");
@@ -135,7 +137,7 @@ pub fn late_drives(cluster: &mut Cluster) -> Result<()> {
     shared_vg(cluster, "-i 3 -L 48M")?;
     let (a, b) = (cluster.host("a")?, cluster.host("b")?);
     b.ok("lvm vgchange --lock-stop vg")?;
-    for drive in ["d1", "d2"] {
+    for drive in LATE {
         b.detach(drive)?;
     }
     // lvm starts what it sees; the lock manager knows only of this PV.
@@ -145,16 +147,21 @@ pub fn late_drives(cluster: &mut Cluster) -> Result<()> {
         let ended = b.run(&format!("lvm lvchange {mode} vg/lv"))?;
         ensure!(ended.code == 5, "b got an LV that a has: {}", ended.stdout);
     }
-    for drive in ["d1", "d2"] {
+    the_others_come(a, b)
+}
+
+/// The LV of a is to be had for b only after a has given it up, and then for a no more.
+fn the_others_come(a: &Machine, b: &Machine) -> Result<()> {
+    for drive in LATE {
         b.attach(drive)?;
     }
-    wait_until(Duration::from_secs(30), "b to see all drives again", || {
+    wait_until(Duration::from_secs(30), "b to see all drives", || {
         Ok((b.disks()?.len() >= 5).then_some(()))
     })?;
     b.ok("lvm vgchange --lock-start vg")?;
-    crate::scenarios::until_refused(b, "lvm lvchange -aey vg/lv", TAKEN)?;
+    until_refused(b, "lvm lvchange -aey vg/lv", TAKEN)?;
     a.ok("lvm lvchange -an vg/lv")?;
-    crate::scenarios::until_granted(b, "lvm lvchange -aey vg/lv", BARRED)?;
+    until_granted(b, "lvm lvchange -aey vg/lv", BARRED)?;
     a.refused("lvm lvchange -aey vg/lv", 5, TAKEN)
 }
 
@@ -167,27 +174,17 @@ pub fn late_drives_at_boot(cluster: &mut Cluster) -> Result<()> {
         let partitions = a.data_partitions()?;
         a.ok(&format!("lvm vgcreate --shared --lock-type idm vg {partitions}"))?;
         a.ok("lvm lvcreate -y -aey -i 3 -L 48M -n lv vg")?;
-        for drive in ["d1", "d2"] {
+        for drive in LATE {
             b.detach(drive)?;
         }
     }
-    cluster.host_mut("b")?.start_lvmlockd(&crate::machine::Daemon::default())?;
+    cluster.host_mut("b")?.start_lvmlockd(&Daemon::default())?;
     let (a, b) = (cluster.host("a")?, cluster.host("b")?);
     let started = b.run("lvm vgchange --lock-start vg")?;
     b.step(&format!("says {:?}", started.stderr.trim()));
     let ended = b.run("lvm lvchange -aey vg/lv")?;
     ensure!(ended.code == 5, "b got an LV that a has: {}", ended.stdout);
-    for drive in ["d1", "d2"] {
-        b.attach(drive)?;
-    }
-    wait_until(Duration::from_secs(30), "b to see all drives", || {
-        Ok((b.disks()?.len() >= 5).then_some(()))
-    })?;
-    b.ok("lvm vgchange --lock-start vg")?;
-    crate::scenarios::until_refused(b, "lvm lvchange -aey vg/lv", TAKEN)?;
-    a.ok("lvm lvchange -an vg/lv")?;
-    crate::scenarios::until_granted(b, "lvm lvchange -aey vg/lv", BARRED)?;
-    a.refused("lvm lvchange -aey vg/lv", 5, TAKEN)?;
+    the_others_come(a, b)?;
     // The global lock has all its drives, too.
     b.ok(&format!("lvm vgextend vg {}", b.disk("d3")?)).map(drop)
 }
