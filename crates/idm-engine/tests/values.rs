@@ -559,6 +559,29 @@ fn a_holder_in_the_table_of_a_value_is_in_the_way() {
     assert_one_holder(&bench, &a, &b);
 }
 
+/// Drive 2 says once that it does not know the lock, which it has.
+#[test]
+fn a_drive_that_lied_is_still_to_get_the_published_value() {
+    let (mut bench, all) = with_a_value_on(Bench::with(3, forgetful()));
+    let (mut a, mut b) = (vg_lock(1), vg_lock(2));
+    take(&mut bench, &mut a, X, &all, &[]);
+    let publishes = Request::Convert { mode: S, value: Some(value(8)) };
+    assert_eq!(bench.run(&mut a, publishes), CONVERTED);
+    bench.exchange(&mut a);
+    assert_eq!(take(&mut bench, &mut b, S, &all, &[]), GRANTED);
+    let mut lied = false;
+    pass_with(&mut bench, &mut a, LEASE / 2, |command| match (command.drive.0, op(command)) {
+        (2, Some(MutexOp::Refresh)) if !core::mem::replace(&mut lied, true) => {
+            Fate::Despite(Status::NotFound)
+        }
+        _ => Fate::Answered,
+    });
+    assert!(lied && on(&a) == all, "it has all drives again");
+    bench.log.clear();
+    bench.run(&mut a, RELEASE);
+    assert!((0..3).all(|drive| said(&bench, drive) == ["refresh"]), "{:?}", bench.log);
+}
+
 /// Lets a lock send one command, if it has one.
 fn exchange_one(bench: &mut Bench, lock: &mut Lock) {
     let Some(command) = lock.next_command(bench.now) else { return };
