@@ -5,7 +5,8 @@ mod bench;
 
 use bench::*;
 use core::time::Duration;
-use idm_emulator::{DriveTime, Profile, profile::SharedUnlock};
+use idm_emulator::profile::{OtherClass, SharedUnlock};
+use idm_emulator::{DriveTime, Profile};
 use idm_engine::{Command, Lock, Outcome, Request};
 use idm_protocol::{DriveCommand, Mode, MutexOp, Reply, Status, ValueUpdate};
 
@@ -580,6 +581,31 @@ fn a_drive_that_lied_is_still_to_get_the_published_value() {
     bench.log.clear();
     bench.run(&mut a, RELEASE);
     assert!((0..3).all(|drive| said(&bench, drive) == ["refresh"]), "{:?}", bench.log);
+}
+
+/// An earlier life published 8 by its change to shared, and another host shares. The next life
+/// cannot read the drives, and gives the orphan up before they answer again.
+#[test]
+fn what_an_earlier_life_published_is_not_forgotten_with_its_orphan() {
+    for unlock_of_other_class in
+        [OtherClass::Accepted, OtherClass::Terminated, OtherClass::CheckCondition]
+    {
+        let profile = Profile { unlock_of_other_class, ..forgetful() };
+        let (mut bench, earlier, mut b, all) = shared_after_a_publication_on(profile);
+        drop(earlier);
+        bench.paths = vec![Path::Cut];
+        let mut again = vg_lock(1);
+        let request = adopt(&bench, &all, None);
+        bench.run(&mut again, request);
+        bench.run(&mut again, RELEASE);
+        bench.paths = vec![Path::Up];
+        bench.pass(&mut again, Duration::from_secs(5));
+        bench.run(&mut b, RELEASE);
+        bench.pass(&mut b, Duration::from_secs(5));
+        bench.pass(&mut again, Duration::from_secs(5));
+        let outcome = take(&mut bench, &mut vg_lock(3), X, &all, &[]);
+        assert_ne!(known(&outcome), Some(7), "{unlock_of_other_class:?}");
+    }
 }
 
 /// Lets a lock send one command, if it has one.

@@ -23,6 +23,10 @@ impl Lock {
             // Another host may have published a newer value already, so this one must not be
             // stored. Changes under the lock were never published, so the old value is wrong.
             self.distrust = Distrust::Died;
+            for replica in &mut self.replicas {
+                // The record that may be there may be a shared one, and the only sign of this.
+                replica.stale_value |= matches!(replica.hold, Hold::Maybe { .. });
+            }
         }
         let store = match self.mode() {
             _ if lapsed => None,
