@@ -51,17 +51,20 @@ impl Manager {
         }
         let active = running.orphans.active();
         for held in all {
-            if let Some(held) = self.unless_kept(running, &active, held) {
+            let left = match held.lockspace.owner.is_killed() {
+                true => Some(held),
+                false => self.unless_kept(running, &active, held),
+            };
+            if let Some(held) = left {
                 log::debug!("{}: released, core has no use for it any more", held.spec);
                 self.give_up(running, held.spec);
             }
         }
     }
 
-    /// Keeps a lock like an orphan if its LV is active and its VG was not killed. Returns a lock
-    /// that is not kept.
+    /// Keeps a lock like an orphan if its LV is active. Returns a lock that is not kept.
     fn unless_kept(&self, running: &Running, active: &ActiveNow, held: Held) -> Option<Held> {
-        if held.lockspace.owner.is_killed() || !active.contains(&held.spec.resource) {
+        if !active.contains(&held.spec.resource) {
             return Some(held);
         }
         log::warn!("{}: its LV is active, so it is kept until that is deactivated", held.spec);

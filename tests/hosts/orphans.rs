@@ -168,6 +168,34 @@ fn a_lockspace_that_is_stopped_with_an_active_lv_leaves_its_lock() {
     b.lock(1, lv(1), Exclusive).unwrap();
 }
 
+/// The command fails and ends after its VG was killed; the LV is still active, and the kill command
+/// may still run.
+#[test]
+fn a_command_that_ends_in_a_killed_vg_does_not_give_up_its_active_lv() {
+    const LEASE: Duration = Duration::from_secs(8);
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, LEASE), bench.started(2, LEASE));
+    a.lock(1, lv(1), Exclusive).unwrap();
+    bench.activate(1, 1, true);
+    let a = bench.restart(a, 1, LEASE);
+    a.start(VG, bench.scope()).unwrap();
+    eventually(SOON, "it is taken over", || a.lock(11, lv(1), Exclusive).is_ok());
+    let hang = |state| {
+        for drive in ["d0", "d1", "d2"] {
+            bench.control(&format!("hang {drive} {state}"));
+        }
+    };
+    hang("on");
+    eventually(LEASE, "the VG is killed", || bench.killed() != "");
+    a.unlock(11);
+    hang("off");
+    let begin = Instant::now();
+    while begin.elapsed() < LEASE / 2 {
+        is_held(b.lock(1, lv(1), Exclusive));
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
 /// The first VG's drive has been gone for so long that there is hardly time left for its kill
 /// command when lvmlockd dies. The second VG's drive answers, but its locks are proven only after a
 /// quarter of a lease.
