@@ -135,7 +135,7 @@ impl Replica {
             // A TRYLOCK of this host may still arrive after others have had the lock. A value
             // stored after that TRYLOCK could overwrite something newer; zero is safe. A drive that
             // was already unlocked has its value, unless that is wrong.
-            let stores = owes || self.hold != Hold::None;
+            let stores = owes || clean.worthless || self.hold != Hold::None;
             clean.store = clean.store.filter(|_| stores).map(|_| Value::ZERO);
         }
         let over = at >= clean.until || clean.refusals >= REFUSALS;

@@ -165,6 +165,9 @@ pub struct Lock {
     /// The drives that will vote instead, if the present ones fail or leave the VG.
     target: Option<Fingerprint>,
     has_witnesses: bool,
+    /// Whether other hosts may share the lock on drives that this host does not count, since the LV
+    /// or the votes moved.
+    may_have_moved: bool,
     /// The doubt whether the last holder would have left the value that is on the drives. A
     /// doubtful value is removed with the lock, unless a new one is written.
     distrust: Distrust,
@@ -202,6 +205,7 @@ impl Lock {
             set: NO_SET,
             target: None,
             has_witnesses: false,
+            may_have_moved: false,
             distrust: Distrust::None,
             pending: None,
             known: Vec::new(),
@@ -423,6 +427,7 @@ impl Lock {
         self.target = None;
         self.stamp = Stamp { fingerprint: self.set, acquisition: self.rng.next(), alone: false };
         self.has_witnesses = !witnesses.is_empty();
+        self.may_have_moved = false;
         // The new acquisition interrupts the storing of a value on a majority, or its removal. In
         // both cases the old value on the drives must not be believed.
         let doomed =

@@ -446,7 +446,7 @@ impl Replica {
     }
 
     /// Ends the attempt. A drive that reported a conflict and could not be read is in the way.
-    fn close(&mut self, vote: Vote) {
+    pub(crate) fn close(&mut self, vote: Vote) {
         if let Task::Take(take) = &mut self.task {
             let unread = self.contested && !matches!(vote, Vote::Blocked(_));
             take.vote = if unread { Vote::Blocked(Vec::new()) } else { vote };

@@ -50,6 +50,8 @@ impl Lock {
         let deadline = now + self.config.timing.patience;
         let stage = Stage::Voting;
         self.phase = Phase::Adopting(Adopting { wanted, granted_until, deadline, stage });
+        // The earlier life may have moved the votes of an LV's lock.
+        self.may_have_moved = !self.config.keeps_value;
         for replica in &mut self.replicas {
             if replica.role == Role::Member {
                 replica.start_adopt(now);

@@ -2,7 +2,7 @@
 
 use super::{Change, Distrust, Held, Lock, Phase, Stage};
 use crate::api::{Instant, Outcome, Refusal};
-use crate::replica::{Hold, Step, Task, Vote};
+use crate::replica::{Hold, Replica, Role, Step, Task, Vote};
 use crate::rules::broken;
 use idm_protocol::{Mode, Value};
 
@@ -17,7 +17,7 @@ impl Lock {
             _ => return self.finish(Outcome::Converted { complete: true }),
         };
         let at = self.after_earlier(to, now);
-        let wrong = value.is_some() || self.distrust == Distrust::Died;
+        let wrong = self.pending.is_some() || self.distrust == Distrust::Died;
         let Phase::Held(held) = &mut self.phase else {
             return;
         };
@@ -63,11 +63,15 @@ impl Lock {
             held.change = Some(Change::Up { deadline, stage });
         }
         let Some(result) = confirmed else { return };
-        let missed = result.is_ok() && self.is_shared_elsewhere(now);
-        if missed && !over && !stage.is_late(now) && self.awaits_change() {
+        let missed = match result {
+            Ok(()) if self.is_shared_elsewhere(now) => Some(tally.refusal()),
+            Ok(()) if self.may_hide_sharers(now) => Some(Refusal::Unconfirmed),
+            _ => None,
+        };
+        if missed.is_some() && !over && !stage.is_late(now) && self.awaits_change() {
             return;
         }
-        self.end_up(if missed { Err(tally.refusal()) } else { result }, now);
+        self.end_up(missed.map_or(result, Err), now);
     }
 
     /// Whether an unchanged drive may show this host's record as a shared one. A host that counts
@@ -76,6 +80,22 @@ impl Lock {
     fn is_shared_elsewhere(&self, now: Instant) -> bool {
         let timing = &self.config.timing;
         self.has_witnesses && self.replicas.iter().any(|replica| replica.may_share(now, timing))
+    }
+
+    /// Whether a drive may show a sharer that this host does not know of. Where the LV or the votes
+    /// have moved, a sharer may count drives that this host's majority does not meet, and it shared
+    /// the lock before: unlike a host that asks for it now, it does not look for others. So every
+    /// drive has to refuse sharers, or has to be read.
+    fn may_hide_sharers(&self, now: Instant) -> bool {
+        let looked = |replica: &Replica| match &replica.task {
+            Task::Take(take) => take.witness && matches!(take.vote, Vote::Won),
+            _ => false,
+        };
+        let open = |replica: &Replica| {
+            let excludes = self.has_now(replica, Mode::Exclusive, now);
+            replica.role != Role::Former && !excludes && !looked(replica)
+        };
+        self.may_have_moved && self.replicas.iter().any(open)
     }
 
     /// Whether a drive may still change.

@@ -35,6 +35,7 @@ impl Lock {
             set,
             target,
             has_witnesses,
+            may_have_moved,
             distrust,
             pending,
             known: _,
@@ -45,7 +46,7 @@ impl Lock {
             events,
             last_token: _,
         } = self;
-        (phase, stamp, set, target, has_witnesses).hash(state);
+        (phase, stamp, set, target, has_witnesses, may_have_moved).hash(state);
         (pending, owed, shaken_at, events).hash(state);
         // A lock without a value has no doubtful value.
         config.keeps_value.then_some(distrust).hash(state);

@@ -165,11 +165,10 @@ impl Lock {
             // Nobody judges this table any more. Who is in it is in the way of the new task, too.
             replica.contested = !view.live_against(goal).is_empty();
         }
-        match (&mut replica.task, replica.hold) {
+        match (&replica.task, replica.hold) {
             // An earlier attempt has won the drive.
             (Task::Take(take), Hold::Held { mode, .. }) if adds && take.mode == mode => {
-                take.vote = Vote::Won;
-                replica.plan = None;
+                replica.close(Vote::Won);
             }
             (Task::Clean(_), _) => replica.plan_clean(now),
             (Task::Keep, Hold::None) => self.lost_drive(at, heard, now),

@@ -265,7 +265,7 @@ impl World {
             0..=4 if held.is_some() => self.convert(s),
             5..=9
                 if self.plan.moves
-                    && held == Some(Mode::Exclusive)
+                    && held.is_some()
                     && !self.locks[self.slots.lock(s)].keeps_value
                     && self.believes(s) =>
             {

@@ -156,11 +156,11 @@ impl World {
     }
 
     /// Requires that no lock lapses without a fault, whatever drives have left the VG. Votes cannot
-    /// move to two drives if one of them cannot mark a record anew.
+    /// move to one or two drives if one of them cannot mark a record anew.
     pub(super) fn check_lapse_cause(&self, s: SlotIx) -> Verdict {
         let target = self.slots[s].call.target_set;
         let marks = |d: DriveIx| self.drives[d].drive.profile().refresh_stores_metadata;
-        let stuck = target.len() == 2 && !target.iter().all(marks);
+        let stuck = (1..=2).contains(&target.len()) && !target.iter().all(marks);
         ensure!(
             stuck
                 || !self.settled()

@@ -135,7 +135,9 @@ impl World {
     /// nothing else goes wrong.
     pub(in crate::world) fn is_plain_refusal(&self, s: SlotIx, refusal: &Refusal) -> bool {
         let quiet = self.plan.kind.is_safe() && self.plan.calm_at == 0 && self.plan.old_hosts == 0;
-        let longest = 20 * self.plan.slowest_path();
+        // A holder whose votes have moved goes on to write its records anew for a while.
+        let moving = if self.plan.moves { self.plan.lease() } else { 0 };
+        let longest = 20 * self.plan.slowest_path() + moving;
         let slot = &self.slots[s];
         let lock = &self.locks[self.slots.lock(s)];
         let acquires = |o: SlotIx| o != s && self.slots[o].call.caller == Caller::Acquiring;
