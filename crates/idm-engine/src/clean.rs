@@ -38,13 +38,6 @@ impl Clean {
 impl Replica {
     /// Begins to give the mutex back, if this host may have it.
     pub(crate) fn start_clean(&mut self, mut clean: Clean, now: Instant, timing: &Timing) {
-        let acquiring = self.flight.as_ref().is_some_and(|flight| {
-            matches!(flight.step, Step::Try(_) | Step::Refresh(_) | Step::Break(_))
-        });
-        if self.hold == Hold::None && !acquiring && self.stray_until <= now {
-            self.assign(Task::Idle);
-            return;
-        }
         clean.until = self.over_at(timing);
         if let Hold::Held { mode, .. } = self.hold {
             clean.mode = mode;
@@ -122,7 +115,7 @@ impl Replica {
         let Task::Clean(clean) = &mut self.task else { return };
         let strays = self.stray_until > at;
         let owes = self.stale_value || self.disproved;
-        if owes && (self.hold != Hold::None || strays) {
+        if owes {
             if self.stale_value {
                 clean.erase();
             }

@@ -275,9 +275,8 @@ impl Lock {
         };
         let heard = self.hear(&flight, reply, self.replicas[at].drive);
         let earlier = self.config.earlier_writes_until;
-        let removes = self.distrust != Distrust::None
-            && flight.step == Step::Refresh(Mode::Exclusive)
-            && matches!(self.replicas[at].hold, Hold::Held { mode: Mode::Shared, .. });
+        let removes =
+            self.distrust != Distrust::None && flight.step == Step::Refresh(Mode::Exclusive);
         self.replicas[at].absorb(&flight, &heard, now, &self.config.timing, earlier, self.rules);
         self.note_not_idm(at, &heard);
         if removes {
@@ -437,9 +436,6 @@ impl Lock {
         for replica in &mut self.replicas {
             replica.stale_value = owing && replica.hold != Hold::None;
             replica.disproved = false;
-        }
-        if owing {
-            self.known.clear();
         }
         self.pending = None;
         self.shaken_at = Instant::default();

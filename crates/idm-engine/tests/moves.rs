@@ -6,7 +6,7 @@ mod bench;
 use bench::*;
 use core::time::Duration;
 use idm_emulator::Profile;
-use idm_engine::{Lock, Outcome};
+use idm_engine::{Command, Lock, Outcome, Refusal, Request};
 use idm_protocol::MutexOp;
 
 const CONVERTED: Outcome = Outcome::Converted { complete: true };
@@ -185,4 +185,138 @@ fn what_is_left_of_a_failed_attempt_does_not_hinder_a_move() {
     assert!(said(&bench, 2).ends_with(&["trylock", "read"]), "{:?}", said(&bench, 2));
     spread(&mut bench, &mut a, &[0, 1, 2, 3]);
     assert!(is_ready(&mut a).is_some(), "three of four are ours");
+}
+
+/// Whether hosts 1 and 2 share an LV's lock, on drive 0 and on drive 2 of three.
+fn shared_apart() -> (Bench, Lock, Lock) {
+    let (mut bench, mut a, mut b) = (Bench::new(3), lv_lock(1), lv_lock(2));
+    assert_eq!(take(&mut bench, &mut a, S, &[0], &[1, 2]), GRANTED);
+    bench.paths[2] = Path::Cut;
+    assert!(travel(&mut bench, &mut a, &[0, 1]));
+    bench.paths[2] = Path::Up;
+    assert_eq!(take(&mut bench, &mut b, S, &[2], &[0, 1]), GRANTED);
+    (bench, a, b)
+}
+
+#[test]
+fn a_change_to_exclusive_needs_every_drive_where_votes_have_moved() {
+    let (mut bench, mut a, mut b) = shared_apart();
+    bench.paths[2] = Path::Cut;
+    let outcome = bench.run(&mut a, convert(X));
+    assert_eq!(outcome, Outcome::Refused(Refusal::Unconfirmed));
+    assert_eq!((a.mode(), believes(&bench, &b)), (Some(S), true));
+    bench.paths[2] = Path::Up;
+    let outcome = bench.run(&mut a, convert(X));
+    assert!(is_held(&outcome), "{outcome:?}");
+    bench.run(&mut b, RELEASE);
+    bench.exchange(&mut b);
+    assert_eq!(bench.run(&mut a, convert(X)), CONVERTED);
+}
+
+#[test]
+fn a_change_to_exclusive_waits_for_a_drive_where_votes_have_moved() {
+    let (mut bench, mut a, mut b) = shared_apart();
+    bench.run(&mut b, RELEASE);
+    bench.exchange(&mut b);
+    spread(&mut bench, &mut a, &[0, 1, 2]);
+    a.request(convert(X), bench.now).expect("held");
+    let late = exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
+        2 => Fate::Open,
+        _ => Fate::Answered,
+    });
+    assert_eq!((late.len(), done(&mut a)), (1, None));
+    let reply = bench.perform(&late[0]);
+    a.on_reply(late[0].token, reply, bench.now);
+    bench.exchange(&mut a);
+    assert_eq!(done(&mut a), Some(CONVERTED));
+}
+
+#[test]
+fn a_change_to_exclusive_of_an_adopted_lock_needs_every_drive_of_an_lv() {
+    for (keeps_value, silent) in [(false, true), (false, false), (true, true)] {
+        let lock = |n| if keeps_value { vg_lock(n) } else { lv_lock(n) };
+        let mut bench = Bench::new(3);
+        let on: &[u32] = if keeps_value { &[0, 1, 2] } else { &[0, 1] };
+        let witnesses: &[u32] = if keeps_value { &[] } else { &[2] };
+        assert_eq!(take(&mut bench, &mut lock(1), S, on, witnesses), GRANTED);
+        let mut a = lock(1);
+        let request = Request::Adopt {
+            mode: Some(S),
+            granted_until: None,
+            members: bench.members(on),
+            witnesses: bench.members(witnesses),
+        };
+        assert_eq!(bench.run(&mut a, request), Outcome::Adopted(S));
+        bench.paths[2] = if silent { Path::Cut } else { Path::Up };
+        let outcome = bench.run(&mut a, convert(X));
+        if silent && !keeps_value {
+            assert_eq!(outcome, Outcome::Refused(Refusal::Unconfirmed));
+        } else {
+            assert_eq!(outcome, CONVERTED);
+        }
+    }
+}
+
+#[test]
+fn what_is_true_of_moved_votes_is_not_true_of_the_next_acquisition() {
+    let (mut bench, mut a, mut b) = shared_apart();
+    bench.run(&mut b, RELEASE);
+    bench.exchange(&mut b);
+    bench.run(&mut a, RELEASE);
+    bench.exchange(&mut a);
+    assert_eq!(take(&mut bench, &mut a, S, &[0], &[1, 2]), GRANTED);
+    bench.paths[2] = Path::Cut;
+    assert_eq!(bench.run(&mut a, convert(X)), CONVERTED);
+}
+
+#[test]
+fn a_change_of_the_mode_right_after_a_move_does_not_lose_the_lock() {
+    let mut moved = 0;
+    for answered in 0..12 {
+        let (mut bench, mut a) = (Bench::new(3), lv_lock(1));
+        assert_eq!(take(&mut bench, &mut a, X, &[0], &[1, 2]), GRANTED);
+        let named = bench.members(&[0, 1, 2]);
+        a.spread(&named, bench.now);
+        let open = exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
+            0 => Fate::Answered,
+            _ => Fate::Open,
+        });
+        a.request(convert(S), bench.now).expect("held");
+        // Drives 1 and 2 are won as exclusive, and have to become shared.
+        let answer = |bench: &mut Bench, a: &mut Lock, command: Command| {
+            let reply = bench.perform(&command);
+            a.on_reply(command.token, reply, bench.now);
+        };
+        open.into_iter().for_each(|command| answer(&mut bench, &mut a, command));
+        let mut left = answered;
+        let open = exchange_with(&mut bench, &mut a, |_| {
+            left -= i32::from(left > 0);
+            if left > 0 { Fate::Answered } else { Fate::Open }
+        });
+        if let Some(named) = is_ready(&mut a) {
+            assert!(a.move_votes(&named, bench.now));
+            a.request(convert(X), bench.now).expect("held");
+            moved += 1;
+        }
+        open.into_iter().for_each(|command| answer(&mut bench, &mut a, command));
+        bench.pass(&mut a, Duration::from_secs(1));
+        assert!(believes(&bench, &a), "after {answered} answers");
+    }
+    assert!(moved > 0);
+}
+
+#[test]
+fn a_late_change_to_shared_hides_a_sharer_of_an_adopted_lock() {
+    let mut bench = Bench::new(3);
+    assert_eq!(take(&mut bench, &mut lv_lock(1), X, &[0, 1, 2], &[]), GRANTED);
+    let mut a = lv_lock(1);
+    let request = adopt(&bench, &[0, 1, 2], None);
+    assert_eq!(bench.run(&mut a, request), Outcome::Adopted(X));
+    let outcome = run_with(&mut bench, &mut a, convert(S), |command| match command.drive.0 {
+        2 => Fate::Late,
+        _ => Fate::Answered,
+    });
+    assert_eq!(outcome, CONVERTED);
+    let outcome = bench.run(&mut a, convert(X));
+    assert_eq!(outcome, Outcome::Refused(Refusal::Unconfirmed));
 }

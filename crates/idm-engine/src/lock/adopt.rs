@@ -116,7 +116,7 @@ impl Lock {
         let odd = self.members().filter(odd).count();
         for mode in [Mode::Exclusive, Mode::Shared] {
             let ours = self.ours(mode, now);
-            if ours >= self.adopt_quorum(mode, granted_until) && self.exactly(mode, now) >= keep {
+            if ours >= self.adopt_quorum(mode, granted_until) && self.exactly(mode) >= keep {
                 return Orphan::Found(mode);
             }
             if ours + open + odd >= keep {
@@ -127,9 +127,9 @@ impl Lock {
     }
 
     /// The number of members that this host holds in a mode, and in no stronger one.
-    fn exactly(&self, mode: Mode, now: Instant) -> usize {
+    fn exactly(&self, mode: Mode) -> usize {
         let held = |s: &&Replica| matches!(s.hold, Hold::Held { mode: held, .. } if held == mode);
-        self.members().filter(|s| self.is_ours(s, mode, now)).filter(held).count()
+        self.members().filter(held).count()
     }
 
     /// The number of members that this host holds in a mode.

@@ -68,7 +68,7 @@ impl Lock {
             Ok(()) if self.may_hide_sharers(now) => Some(Refusal::Unconfirmed),
             _ => None,
         };
-        if missed.is_some() && !over && !stage.is_late(now) && self.awaits_change() {
+        if missed.is_some() && !stage.is_late(now) && self.awaits_change() {
             return;
         }
         self.end_up(missed.map_or(result, Err), now);
