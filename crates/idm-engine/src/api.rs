@@ -293,7 +293,7 @@ pub enum Refusal {
     /// Too many drives have no room for another mutex or host.
     Full,
     /// A majority granted the lock, but too few of the VG's other drives could be read to be sure
-    /// that no host holds the lock there.
+    /// that no host holds the lock there. A change to exclusive after a move needs all of them.
     Unconfirmed,
     /// Adopt: this host does not hold the lock. Its records on too few drives stay there.
     NothingToAdopt,
@@ -418,7 +418,8 @@ impl fmt::Display for Refusal {
             }
             Refusal::Full => f.write_str("the drives' mutex tables are full"),
             Refusal::Unconfirmed => {
-                f.write_str("too many drives of the volume group could not be read")
+                f.write_str("drives of the volume group, where another host may have it, ")?;
+                f.write_str("could not be read")
             }
             Refusal::NothingToAdopt => f.write_str("this host left nothing on the drives"),
             Refusal::Unclear => {
