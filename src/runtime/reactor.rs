@@ -158,6 +158,10 @@ impl Reactor {
         }
         self.guard();
         if !self.draining.is_empty() && self.locks.values().all(|it| it.is_answered()) {
+            let settled = self.locks.values().all(|it| it.is_settled());
+            if let Some(note) = self.settings.undo_note.as_mut().filter(|_| settled) {
+                note.settle();
+            }
             self.draining.clear();
         }
         true

@@ -4,7 +4,8 @@ use super::engine::any::AnyEngine;
 use super::*;
 use crate::fencing::Fencing;
 use crate::lock::Role;
-use crate::state::undo_note::{Earlier, UndoNote};
+use crate::state::host_id;
+use crate::state::undo_note::{self, Dates, Earlier, UndoNote};
 use crate::sys::clock;
 use crate::sys::sync::atomic::AtomicBool;
 use crate::topology::tests::Tree;
@@ -589,6 +590,29 @@ fn what_cannot_be_noted_is_not_undone() {
     std::fs::remove_dir(&file).unwrap();
     eventually("the drives are told at last", || unlocks() >= 3);
     assert!(file.exists());
+}
+
+#[test]
+fn the_note_is_settled_only_where_every_command_has_ended() {
+    let directory = tempfile::tempdir().unwrap();
+    let timing = Timing::for_lease(LONG);
+    let left = || {
+        let text = std::fs::read(directory.path().join("undoing-until")).unwrap();
+        undo_note::parse(&text, &host_id::boot_id().unwrap()).unwrap().until
+    };
+    let (note, _) = UndoNote::start(directory.path(), &timing, clock::now(), true).unwrap();
+    let bench = Bench::with_note(3, note);
+    let spec = spec(1, Role::Lv, &owner());
+    assert!(granted(&bench.runtime.request(spec.clone(), bench.acquire(Mode::Exclusive), SOON)));
+    bench.runtime.release(spec.clone());
+    eventually("it was given up everywhere", || bench.runtime.drain(SOON));
+    assert_eq!(left(), Dates::default(), "nothing is left");
+    assert!(granted(&bench.runtime.request(spec.clone(), bench.acquire(Mode::Exclusive), SOON)));
+    let shared = Request::Convert { mode: Mode::Shared, value: None };
+    let outcome = bench.runtime.request(spec, shared, SOON);
+    assert_eq!(outcome, RequestResult::Done(Outcome::Converted { complete: true }));
+    assert!(bench.runtime.drain(SOON));
+    assert_ne!(left(), Dates::default(), "it is held");
 }
 
 #[test]

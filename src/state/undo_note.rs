@@ -41,6 +41,8 @@ pub struct UndoNote {
     /// The longest time that a command of this life stays after it was handed out.
     stay: Duration,
     file: Option<fs::File>,
+    /// Dates that this life waits for.
+    earlier: Dates,
     /// Dates that are noted, or will be as soon as there is a note again.
     due: Dates,
     /// Time of the next try after a note could not be written. There is no note until then.
@@ -163,9 +165,9 @@ impl UndoNote {
         };
         let stay = 2 * timing.linger;
         // If this life ends before the date that it waits for, the next one waits as well.
-        let due = until;
+        let again = Instant::default();
         let mut note =
-            UndoNote { path, boot, linger, stay, file: None, due, again: Instant::default() };
+            UndoNote { path, boot, linger, stay, file: None, earlier: until, due: until, again };
         if let Err(error) = note.write() {
             // A life without a note keeps the locks of the earlier one; no life would not.
             if !note.remove(&error, began) {
@@ -193,6 +195,15 @@ impl UndoNote {
         match self.write() {
             Ok(()) => true,
             Err(error) => self.remove(&error, now),
+        }
+    }
+
+    /// Notes that every command of this life has ended: the next one only waits for those of
+    /// earlier lives. Where that cannot be noted, the later dates stay.
+    pub fn settle(&mut self) {
+        self.due = self.earlier;
+        if let Err(error) = self.write() {
+            log::warn!("{}: cannot be shortened: {error}", self.path.display());
         }
     }
 
@@ -300,6 +311,24 @@ mod tests {
         note.cover(Undone::Lvs, at(300));
         assert_eq!(start(directory.path(), LEASE, 325, false).1, at(331));
         assert_eq!(start(directory.path(), LEASE, 900, false).1, at(331));
+    }
+
+    #[test]
+    fn a_life_that_ends_in_order_leaves_only_what_it_waited_for_itself() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut note, _) = start(directory.path(), LEASE, 100, true);
+        note.cover(Undone::Lvs, at(200));
+        note.settle();
+        assert_eq!(start(directory.path(), LEASE, 201, false).1, at(0));
+        note.cover(Undone::Lvs, at(210));
+        let (mut note, until) = start(directory.path(), LEASE, 211, false);
+        assert_eq!(until, at(226));
+        note.cover(Undone::Lvs, at(212));
+        note.settle();
+        assert_eq!(start(directory.path(), LEASE, 213, false).1, at(226));
+        // It goes on all the same.
+        note.cover(Undone::Lvs, at(300));
+        assert_eq!(start(directory.path(), LEASE, 301, false).1, at(316));
     }
 
     #[test]

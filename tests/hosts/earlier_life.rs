@@ -123,6 +123,32 @@ fn a_request_that_would_have_to_wait_for_too_long_is_told_for_how_long() {
     assert!(took < Duration::from_secs(1), "{took:?}");
 }
 
+#[test]
+fn after_an_orderly_end_nothing_is_waited_for() {
+    for hangs in [false, true] {
+        let bench = Bench::new(3);
+        let global = |host: &Host| host.lock(1, Resource::Global, Exclusive);
+        let a = bench.host(1, LONG);
+        a.start(GLOBAL, Scope::Global).unwrap();
+        global(&a).unwrap();
+        if hangs {
+            bench.control("hang d2 on");
+        }
+        a.unlock(1);
+        a.manager.end();
+        drop(a);
+        let a = bench.host(1, LONG);
+        a.start(GLOBAL, Scope::Global).unwrap();
+        let locked = global(&a);
+        if hangs {
+            // An UNLOCK had no answer.
+            is_held(locked);
+        } else {
+            locked.unwrap();
+        }
+    }
+}
+
 /// No lock is given up, no mode changes, and all drives answer. The refresh of a shared lock is
 /// noted, but this concerns only locks that the next life makes exclusive.
 #[test]

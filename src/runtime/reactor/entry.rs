@@ -193,6 +193,11 @@ impl Entry {
         self.outstanding.is_empty()
     }
 
+    /// Whether no drive has, or may still get, anything of this lock.
+    pub(super) fn is_settled(&self) -> bool {
+        self.engine.as_ref().is_some_and(|engine| engine.is_idle())
+    }
+
     /// Assigns the lock to another lockspace.
     pub(super) fn own(&mut self, spec: LockSpec) {
         let (in_use, alarmed) = (self.in_use, self.alarmed);
