@@ -404,7 +404,6 @@ impl Lock {
             replica.missed = false;
             replica.gap = false;
             replica.contested = false;
-            replica.target = false;
         }
         // Replicas take most of a lock's memory, and there may be thousands of locks.
         self.replicas.reserve_exact(drives.len().saturating_sub(self.replicas.len()));
@@ -427,14 +426,12 @@ impl Lock {
         self.stamp = Stamp { fingerprint: self.set, acquisition: self.rng.next(), alone: false };
         self.has_witnesses = !witnesses.is_empty();
         self.may_have_moved = false;
-        // The new acquisition interrupts the storing of a value on a majority, or its removal. In
-        // both cases the old value on the drives must not be believed.
-        let doomed =
-            |s: &Replica| matches!(&s.task, Task::Clean(c) if c.keeps_value && c.worthless);
-        let owing = self.owed > 0 || self.replicas.iter().any(doomed);
+        // The new acquisition interrupts the storing of a value on a majority. The old value on the
+        // drives must not be believed.
+        let owing = self.owed > 0;
         self.distrust = if owing { Distrust::Died } else { Distrust::None };
         for replica in &mut self.replicas {
-            replica.stale_value = owing && replica.hold != Hold::None;
+            replica.stale_value = owing;
             replica.disproved = false;
         }
         self.pending = None;
@@ -451,8 +448,13 @@ impl Lock {
         &mut self.replicas[at]
     }
 
-    /// Drops the replicas that have nothing left to do or to remember.
+    /// Drops the replicas that have nothing left to do or to remember. Where the value of a drive is
+    /// useless, drives are read before they are taken again: if it was not replaced, this host's
+    /// record is still there, and shows that.
     fn prune(&mut self, now: Instant) {
+        if self.replicas.iter().any(|s| s.stale_value) {
+            self.known.clear();
+        }
         self.replicas.retain(|s| {
             let busy = match s.task {
                 Task::Idle => false,

@@ -5,7 +5,7 @@ mod bench;
 use bench::*;
 use core::time::Duration;
 use idm_engine::{DriveRef, Event, Outcome, Refusal, Request, RequestError, ValueRead};
-use idm_protocol::{Mode, State};
+use idm_protocol::{Mode, State, Status};
 
 /// An adoption on all drives of a lock that may not have been granted.
 fn adopt_all(bench: &Bench, mode: Option<Mode>) -> Request {
@@ -476,4 +476,25 @@ fn a_value_is_not_believed_after_an_orphan_that_could_not_be_read() {
     bench.pass(&mut again, Duration::from_secs(1));
     let mut b = vg_lock(2);
     assert_eq!(bench.run(&mut b, acquire), GRANTED, "7 may be older than what was changed");
+}
+
+/// A late TRYLOCK of a request that was refused is no proof that an earlier life had the lock.
+#[test]
+fn a_late_trylock_is_no_orphan() {
+    let (mut bench, mut a) = (Bench::new(2), lv_lock(1));
+    let granted_until = bench.now + LEASE;
+    bench.now = bench.now + LEASE * 2;
+    bench.paths[1] = Path::Cut;
+    a.request(bench.acquire(S), bench.now).expect("in order");
+    let open = pass_with(&mut bench, &mut a, Duration::from_secs(10), |command| {
+        if command.drive.0 == 0 { Fate::Open } else { Fate::Instead(Status::Unreachable) }
+    });
+    assert!(matches!(done(&mut a), Some(Outcome::Refused(_))));
+    bench.paths[1] = Path::Up;
+    let request = adopt(&bench, &[0, 1], Some(granted_until));
+    a.request(request, bench.now).expect("in order");
+    let reply = bench.perform(&open[0]);
+    a.on_reply(open[0].token, reply, bench.now);
+    bench.pass(&mut a, Duration::from_secs(10));
+    assert_eq!(done(&mut a), Some(Outcome::Refused(Refusal::Unclear)));
 }

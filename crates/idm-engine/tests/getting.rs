@@ -320,3 +320,21 @@ fn times_scale_with_the_lease() {
         assert_eq!(Timing::for_lease(ms(lease)), expected);
     }
 }
+
+/// Drive 2 has a late TRYLOCK as shared when the lock is to become exclusive, and drive 1 is gone.
+#[test]
+fn a_drive_that_was_won_late_as_shared_is_asked_for_exclusive() {
+    let (mut bench, mut a) = (Bench::new(3), lv_lock(1));
+    a.request(bench.acquire(S), bench.now).expect("in order");
+    let open = pass_with(&mut bench, &mut a, Duration::from_secs(1), |command| {
+        if command.drive.0 == 2 { Fate::Open } else { Fate::Answered }
+    });
+    assert_eq!(done(&mut a), Some(GRANTED));
+    bench.paths[1] = Path::Cut;
+    a.request(convert(X), bench.now).expect("held");
+    bench.exchange(&mut a);
+    let reply = bench.perform(&open[0]);
+    a.on_reply(open[0].token, reply, bench.now);
+    bench.pass(&mut a, Duration::from_secs(1));
+    assert_eq!(done(&mut a), Some(Outcome::Converted { complete: true }));
+}

@@ -243,3 +243,16 @@ fn a_drive_whose_lease_is_over_is_neither_held_nor_read() {
     assert!(shares, "host 2 has broken what was exclusive on drive 1");
     assert_eq!(outcome, Outcome::Refused(Refusal::Unconfirmed), "three drives were not read");
 }
+
+/// A BREAK put the lock on drive 1, too: this is one of five drives.
+#[test]
+fn a_drive_that_has_the_lock_beside_the_lvs_counts_once() {
+    let (mut bench, mut a) = (Bench::new(5), lv_lock(1));
+    take(&mut bench, &mut lv_lock(9), X, &[1], &[]);
+    bench.now = bench.now + LEASE * 2;
+    assert_eq!(take(&mut bench, &mut a, S, &[0], &[1, 2, 3, 4]), GRANTED);
+    assert_eq!(on(&a), [0, 1]);
+    bench.paths[2..].fill(Path::Cut);
+    let outcome = bench.run(&mut a, convert(X));
+    assert_eq!(outcome, Outcome::Refused(Refusal::Unconfirmed));
+}

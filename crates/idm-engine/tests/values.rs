@@ -76,6 +76,22 @@ fn more_values_than_are_needed_are_enough() {
 }
 
 #[test]
+fn more_values_than_are_needed_leave_no_doubt() {
+    let (mut bench, all) = with_a_value(5);
+    let mut a = vg_lock(1);
+    a.request(acquire(&bench, S, &all, &[]), bench.now).expect("in order");
+    let last = exchange_with(&mut bench, &mut a, |command| match (command.drive.0, op(command)) {
+        (4, Some(MutexOp::Trylock)) => Fate::Open,
+        _ => Fate::Answered,
+    });
+    let reply = bench.perform(&last[0]);
+    a.on_reply(last[0].token, reply, bench.now);
+    assert_eq!(done(&mut a).as_ref().and_then(known), Some(7));
+    assert_eq!(bench.run(&mut a, convert(X)), CONVERTED);
+    assert_eq!(published(&mut bench, &mut a, None), [None; 5]);
+}
+
+#[test]
 fn a_drive_that_does_not_count_does_not_vouch_for_a_value() {
     for (late, expected) in [(false, Some(7)), (true, None)] {
         let profile = Profile { shared_unlock: SharedUnlock::LastStays, ..Profile::current() };
@@ -478,9 +494,8 @@ fn shared_after_a_dead_sharer() -> (Bench, Lock, Lock, Vec<u32>) {
 }
 
 /// The change to exclusive removes a dead sharer from two of three drives, before it is refused for
-/// a living one on the third.
-#[test]
-fn a_refused_change_does_not_forget_whom_it_removed() {
+/// a living one on the third. `answer` is what the two drives say.
+fn refused_after_a_removal(answer: Status) {
     let profile = Profile { promotion_removes_expired: true, ..forgetful() };
     let (mut bench, all) = with_a_value_on(Bench::with(3, profile));
     let (mut dead, mut a) = (vg_lock(1), vg_lock(2));
@@ -491,15 +506,23 @@ fn a_refused_change_does_not_forget_whom_it_removed() {
     assert_eq!(take(&mut bench, &mut a, S, &all, &[]), GRANTED);
     bench.pass(&mut a, LEASE * 2);
     take(&mut bench, &mut vg_lock(3), S, &[2], &[]);
-    let outcome = run_with(&mut bench, &mut a, convert(X), |command| match op(command) {
-        None => Fate::Instead(Status::Failed),
-        _ => Fate::Answered,
-    });
+    let outcome =
+        run_with(&mut bench, &mut a, convert(X), |command| match (command.drive.0, op(command)) {
+            (_, None) => Fate::Instead(Status::Failed),
+            (0 | 1, Some(MutexOp::Refresh)) => Fate::Despite(answer),
+            _ => Fate::Answered,
+        });
     assert!(is_held(&outcome), "{outcome:?}");
     bench.exchange(&mut a);
     bench.run(&mut a, RELEASE);
+    bench.pass(&mut a, LEASE / 2);
     bench.paths[2] = Path::Cut;
-    assert_eq!(take(&mut bench, &mut vg_lock(4), X, &all, &[]), GRANTED);
+    assert_eq!(take(&mut bench, &mut vg_lock(4), X, &all, &[]), GRANTED, "{answer:?}");
+}
+
+#[test]
+fn a_refused_change_does_not_forget_whom_it_removed() {
+    [Status::Good, Status::Failed, Status::Uncertain].into_iter().for_each(refused_after_a_removal);
 }
 
 /// It has read no table after it was won, so it does not know of the dead sharer that its change to
@@ -738,9 +761,8 @@ fn a_value_that_was_to_be_replaced_is_not_left_by_the_next_acquisition() {
     assert_eq!(take(&mut bench, &mut vg_lock(3), X, &all, &[]), GRANTED);
 }
 
-/// What UNLOCKs carry after a host took a mutex with this value on three drives, and read the value
-/// of so many.
-fn left_by_a_host(mode: Mode, last: Option<u64>, read: usize) -> Vec<Option<u64>> {
+/// A host that took a mutex with this value on three drives, and read the value of so many.
+fn held_after_reading(mode: Mode, last: Option<u64>, read: usize) -> (Bench, Lock) {
     let profile = Profile { shared_unlock: SharedUnlock::EachStays, ..Profile::current() };
     let mut bench = Bench::with(3, profile);
     let all = [0, 1, 2];
@@ -759,8 +781,27 @@ fn left_by_a_host(mode: Mode, last: Option<u64>, read: usize) -> Vec<Option<u64>
         }
         _ => Fate::Answered,
     });
-    assert_eq!(done(&mut a), Some(GRANTED));
+    let outcome = done(&mut a);
+    assert_eq!(outcome.as_ref().and_then(known), last.filter(|_| read >= 2), "{outcome:?}");
+    (bench, a)
+}
+
+/// What its UNLOCKs carry.
+fn left_by_a_host(mode: Mode, last: Option<u64>, read: usize) -> Vec<Option<u64>> {
+    let (mut bench, mut a) = held_after_reading(mode, last, read);
     published(&mut bench, &mut a, None)
+}
+
+#[test]
+fn a_value_that_nobody_may_have_changed_stays() {
+    let (mut bench, mut a) = held_after_reading(X, Some(7), 0);
+    bench.pass(&mut a, LEASE / 2);
+    assert_eq!(published(&mut bench, &mut a, None), [None; 3], "nobody has read it");
+    for read in [2, 3] {
+        let (mut bench, mut a) = held_after_reading(S, Some(7), read);
+        assert_eq!(bench.run(&mut a, convert(X)), CONVERTED);
+        assert_eq!(published(&mut bench, &mut a, None), [None; 3], "{read} drives were read");
+    }
 }
 
 #[test]
@@ -785,4 +826,216 @@ fn a_drive_that_was_never_unlocked_does_not_vouch_for_its_value() {
     bench.pass(&mut a, LEASE * 2);
     bench.paths[2] = Path::Up;
     assert_eq!(take(&mut bench, &mut a, X, &[2], &[]), GRANTED);
+}
+
+/// A host broke a dead holder, and left no value. Another one publishes one since.
+#[test]
+fn a_value_that_was_removed_after_a_death_is_removed_once() {
+    let (mut bench, all) = with_a_value(3);
+    take(&mut bench, &mut vg_lock(8), X, &all, &[]);
+    bench.now = bench.now + 2 * LEASE;
+    let (mut a, mut b) = (vg_lock(1), vg_lock(2));
+    assert_eq!(take(&mut bench, &mut a, X, &all, &[]), GRANTED);
+    assert_eq!(published(&mut bench, &mut a, None), [Some(0); 3]);
+    events(&mut a);
+    take(&mut bench, &mut b, X, &all, &[]);
+    bench.run(&mut b, release(9));
+    assert_eq!(known(&take(&mut bench, &mut a, X, &all, &[])), Some(9));
+}
+
+/// What the UNLOCKs of a drive carry while time passes.
+fn stored_on(bench: &mut Bench, lock: &mut Lock, drive: u32, time: Duration) -> Vec<Option<u64>> {
+    let mut stored = Vec::new();
+    pass_with(bench, lock, time, |command| {
+        if let DriveCommand::Mutex(MutexOp::Unlock, record) = &command.command {
+            if command.drive.0 == drive {
+                let stores = record.value_update == ValueUpdate::Store;
+                stored.push(stores.then_some(record.value.get()));
+            }
+        }
+        Fate::Answered
+    });
+    stored
+}
+
+/// Lets drive 2 lose the lock, and its next TRYLOCK be lost. Then its table shows nobody.
+fn lost_on_drive_2(bench: &mut Bench, lock: &mut Lock) {
+    let (mut tried, mut looks) = (0, Vec::new());
+    while looks.is_empty() {
+        bench.wait(lock);
+        looks = exchange_with(bench, lock, |command| match (command.drive.0, op(command)) {
+            (2, Some(MutexOp::Refresh)) => Fate::Instead(Status::NotFound),
+            (2, Some(MutexOp::Trylock)) => {
+                tried += 1;
+                Fate::Instead(if tried == 1 { Status::Uncertain } else { Status::TryAgain })
+            }
+            (2, None) => Fate::Open,
+            _ => Fate::Answered,
+        });
+    }
+    lock.on_reply(looks[0].token, Reply::Table([].into()), bench.now);
+}
+
+/// Drive 2 says that it does not know the lock, and hides it; a TRYLOCK may still arrive there.
+#[test]
+fn a_drive_that_hid_the_lock_gets_no_wrong_value_from_a_late_trylock() {
+    let (mut bench, all) = with_a_value_on(Bench::with(3, forgetful()));
+    let mut a = vg_lock(1);
+    take(&mut bench, &mut a, X, &all, &[]);
+    let publishes = Request::Convert { mode: S, value: Some(value(8)) };
+    assert_eq!(bench.run(&mut a, publishes), CONVERTED);
+    lost_on_drive_2(&mut bench, &mut a);
+    a.request(RELEASE, bench.now).expect("held");
+    assert_eq!(stored_on(&mut bench, &mut a, 2, LEASE / 2), [Some(0)]);
+}
+
+#[test]
+fn a_late_trylock_of_a_lost_lock_leaves_no_value() {
+    let (mut bench, all) = with_a_value(3);
+    let mut a = vg_lock(1);
+    take(&mut bench, &mut a, S, &all, &[]);
+    lost_on_drive_2(&mut bench, &mut a);
+    bench.drives[0].reset();
+    bench.drives[1].reset();
+    a.request(convert(X), bench.now).expect("held");
+    bench.exchange(&mut a);
+    assert_eq!(a.mode(), None, "it is lost");
+    a.request(RELEASE, bench.now).expect("always in order");
+    assert_eq!(stored_on(&mut bench, &mut a, 2, LEASE / 2), [Some(0)]);
+}
+
+/// A lock whose lease has just ended, in the middle of the drift that clocks may have.
+fn lapsed(bench: &mut Bench, lock: &mut Lock) {
+    bench.now = lock.safe_until().expect("held");
+    lock.on_timer(bench.now);
+    assert!(!believes(bench, lock));
+    bench.log.clear();
+}
+
+#[test]
+fn a_sharer_that_lapsed_is_gone_at_once() {
+    for changed_before in [false, true] {
+        let (mut bench, all) = with_a_value(3);
+        let mut a = vg_lock(1);
+        if changed_before {
+            take(&mut bench, &mut a, X, &all, &[]);
+            assert_eq!(bench.run(&mut a, convert(S)), CONVERTED);
+            a.request(RELEASE, bench.now).expect("held");
+            exchange_with(&mut bench, &mut a, |command| match (command.drive.0, op(command)) {
+                (2, Some(MutexOp::Unlock)) => Fate::Despite(Status::TryAgain),
+                _ => Fate::Answered,
+            });
+            events(&mut a);
+        }
+        assert!(matches!(take(&mut bench, &mut a, S, &all, &[]), Outcome::Granted(_)));
+        lapsed(&mut bench, &mut a);
+        bench.run(&mut a, RELEASE);
+        assert!((0..3).all(|drive| said(&bench, drive)[0] == "unlock"), "{:?}", bench.log);
+    }
+}
+
+/// What its last holder published is not what it left.
+#[test]
+fn a_value_of_a_dead_holder_is_removed_by_a_sharer_that_lapsed() {
+    let (mut bench, all) = with_a_value_on(Bench::with(3, forgetful()));
+    take(&mut bench, &mut vg_lock(8), X, &all, &[]);
+    bench.now = bench.now + 2 * LEASE;
+    let mut a = vg_lock(1);
+    assert_eq!(take(&mut bench, &mut a, S, &all, &[]), GRANTED);
+    lapsed(&mut bench, &mut a);
+    bench.run(&mut a, RELEASE);
+    assert!((0..3).all(|drive| said(&bench, drive)[0] == "refresh"), "{:?}", bench.log);
+}
+
+#[test]
+fn a_holder_that_lapsed_leaves_no_value() {
+    let (mut bench, all) = with_a_value(3);
+    let mut a = vg_lock(1);
+    take(&mut bench, &mut a, X, &all, &[]);
+    lapsed(&mut bench, &mut a);
+    assert_eq!(published(&mut bench, &mut a, Some(value(8))), [Some(0); 3]);
+}
+
+/// The request is refused before the drives have answered to its BREAKs of a dead holder. Then they
+/// do, and the host asks again before it has given them back. Returns what it gets, and what it
+/// says to drive 0 when it gives up that.
+fn asks_again_after_late_breaks(mode: Mode) -> (Outcome, Vec<&'static str>) {
+    let (mut bench, all) = with_a_value_on(Bench::with(3, forgetful()));
+    take(&mut bench, &mut vg_lock(8), X, &all, &[]);
+    bench.now = bench.now + 2 * LEASE;
+    let mut a = vg_lock(1);
+    a.request(acquire(&bench, X, &all, &[]), bench.now).expect("in order");
+    let open = exchange_with(&mut bench, &mut a, |command| match op(command) {
+        Some(MutexOp::Break) => Fate::Open,
+        _ => Fate::Answered,
+    });
+    assert_eq!(open.len(), 3);
+    bench.pass(&mut a, Duration::from_secs(10));
+    assert!(matches!(done(&mut a), Some(Outcome::Refused(_))));
+    for command in &open {
+        let reply = bench.perform(command);
+        a.on_reply(command.token, reply, bench.now);
+    }
+    let outcome = take(&mut bench, &mut a, mode, &all, &[]);
+    bench.exchange(&mut a);
+    bench.log.clear();
+    bench.run(&mut a, RELEASE);
+    (outcome, said(&bench, 0))
+}
+
+#[test]
+fn the_value_of_a_dead_holder_that_was_broken_late_is_not_believed() {
+    let (outcome, _) = asks_again_after_late_breaks(X);
+    assert_eq!(outcome, GRANTED);
+    let (outcome, said) = asks_again_after_late_breaks(S);
+    assert_eq!((outcome, said[0]), (GRANTED, "refresh"), "only an exclusive holder removes it");
+}
+
+/// A host has broken a dead holder too late, and cannot give the drives back before its lease ends.
+/// They give it its own mutex back then, and do not report that it was left over.
+#[test]
+fn what_was_not_given_back_after_a_late_break_is_read_before_it_is_taken() {
+    let profile = Profile { expired_holder_may_relock: true, ..Profile::current() };
+    let (mut bench, all) = with_a_value_on(Bench::with(3, profile));
+    take(&mut bench, &mut vg_lock(8), X, &all, &[]);
+    bench.now = bench.now + 2 * LEASE;
+    let mut a = vg_lock(1);
+    a.request(acquire(&bench, X, &all, &[]), bench.now).expect("in order");
+    let open = exchange_with(&mut bench, &mut a, |command| match op(command) {
+        Some(MutexOp::Break) => Fate::Open,
+        _ => Fate::Answered,
+    });
+    bench.pass(&mut a, Duration::from_secs(10));
+    assert!(matches!(done(&mut a), Some(Outcome::Refused(_))));
+    for command in &open {
+        let reply = bench.perform(command);
+        a.on_reply(command.token, reply, bench.now);
+    }
+    bench.paths.fill(Path::Cut);
+    bench.pass(&mut a, LEASE * 2);
+    bench.paths.fill(Path::Up);
+    assert_eq!(take(&mut bench, &mut a, X, &all, &[]), GRANTED);
+}
+
+/// A host published 8, and no drive got that. After its lease, drives give it its own mutex back,
+/// and do not report that it was left over. It shares it, and gives it up.
+#[test]
+fn a_value_that_was_not_stored_is_replaced_by_a_sharer() {
+    let profile = Profile { expired_holder_may_relock: true, ..forgetful() };
+    let (mut bench, all) = with_a_value_on(Bench::with(3, profile));
+    let mut a = vg_lock(1);
+    take(&mut bench, &mut a, X, &all, &[]);
+    bench.paths.fill(Path::Cut);
+    bench.run(&mut a, release(8));
+    bench.pass(&mut a, LEASE * 2);
+    bench.paths.fill(Path::Up);
+    assert_eq!(take(&mut bench, &mut a, S, &all, &[]), GRANTED);
+    let mut b = vg_lock(2);
+    assert_eq!(take(&mut bench, &mut b, S, &all, &[]), GRANTED);
+    bench.run(&mut a, RELEASE);
+    bench.pass(&mut a, Duration::from_secs(1));
+    bench.run(&mut b, RELEASE);
+    bench.pass(&mut b, Duration::from_secs(1));
+    bench.pass(&mut a, LEASE / 2);
+    assert_eq!(take(&mut bench, &mut vg_lock(3), X, &all, &[]), GRANTED);
 }

@@ -110,7 +110,7 @@ impl Lock {
             self.distrust = Distrust::Died;
         }
         let read = self.members().filter(|s| s.value.is_some()).count();
-        if self.config.keeps_value && mode == Mode::Shared && read < needed {
+        if mode == Mode::Shared && read < needed {
             // Others may share the lock, too.
             self.distrust = self.distrust.max(Distrust::Shared);
         }

@@ -1,6 +1,6 @@
 //! Changing the mode of a held lock.
 
-use super::{Change, Distrust, Held, Lock, Phase, Stage};
+use super::{Change, Held, Lock, Phase, Stage};
 use crate::api::{Instant, Outcome, Refusal};
 use crate::replica::{Hold, Replica, Role, Step, Task, Vote};
 use crate::rules::broken;
@@ -17,7 +17,6 @@ impl Lock {
             _ => return self.finish(Outcome::Converted { complete: true }),
         };
         let at = self.after_earlier(to, now);
-        let wrong = self.pending.is_some() || self.distrust == Distrust::Died;
         let Phase::Held(held) = &mut self.phase else {
             return;
         };
@@ -25,10 +24,10 @@ impl Lock {
         if to == Mode::Shared {
             // This host shares from now on; drives that have not changed yet only keep others out.
             held.mode = Mode::Shared;
+            // If it has changed the value, no other host knows.
+            self.replicas.iter_mut().for_each(|replica| replica.disproved = true);
         }
         for replica in &mut self.replicas {
-            let shared = matches!(replica.hold, Hold::Held { mode: Mode::Shared, .. });
-            replica.disproved |= wrong && replica.hold != Hold::None && !shared;
             match (&replica.task, replica.hold) {
                 (Task::Keep, Hold::Held { .. }) if to == Mode::Exclusive => {
                     replica.start_promote(at);
@@ -87,9 +86,9 @@ impl Lock {
     /// the lock before: unlike a host that asks for it now, it does not look for others. So every
     /// drive has to refuse sharers, or has to be read.
     fn may_hide_sharers(&self, now: Instant) -> bool {
-        let looked = |replica: &Replica| match &replica.task {
-            Task::Take(take) => take.witness && matches!(take.vote, Vote::Won),
-            _ => false,
+        let looked = |replica: &Replica| {
+            matches!(&replica.task,
+            Task::Take(take) if take.witness && take.vote == Vote::Won)
         };
         let open = |replica: &Replica| {
             let excludes = self.has_now(replica, Mode::Exclusive, now);
