@@ -431,8 +431,11 @@ impl Lock {
         let owing = self.owed > 0;
         self.distrust = if owing { Distrust::Died } else { Distrust::None };
         for replica in &mut self.replicas {
-            replica.stale_value = owing;
+            replica.stale_value = false;
             replica.disproved = false;
+        }
+        if owing {
+            self.known.clear();
         }
         self.pending = None;
         self.shaken_at = Instant::default();

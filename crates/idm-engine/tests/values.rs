@@ -1039,3 +1039,22 @@ fn a_value_that_was_not_stored_is_replaced_by_a_sharer() {
     bench.pass(&mut a, LEASE / 2);
     assert_eq!(take(&mut bench, &mut vg_lock(3), X, &all, &[]), GRANTED);
 }
+
+/// Only drive 0 has stored a value when its publisher shares the lock.
+#[test]
+fn only_drives_that_have_not_stored_a_value_are_made_exclusive_to_do_so() {
+    let (mut bench, all) = with_a_value(3);
+    let mut a = vg_lock(1);
+    take(&mut bench, &mut a, X, &all, &[]);
+    a.request(release(8), bench.now).expect("held");
+    exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
+        0 => Fate::Answered,
+        _ => Fate::Instead(Status::TryAgain),
+    });
+    events(&mut a);
+    assert_eq!(take(&mut bench, &mut a, S, &all, &[]), GRANTED);
+    bench.log.clear();
+    bench.run(&mut a, RELEASE);
+    let first: Vec<_> = (0..3).map(|drive| said(&bench, drive)[0]).collect();
+    assert_eq!(first, ["unlock", "refresh", "refresh"]);
+}

@@ -84,8 +84,14 @@ impl World {
         if flight.sent < slot.call.started {
             return;
         }
+        let call = &slot.call;
+        let asked = call.members | call.witnesses | call.target_set;
         let request = &mut slot.seen.request;
         request.met.insert(d);
+        if !asked.contains(d) {
+            // The lock is only given back there.
+            return;
+        }
         match reply {
             Reply::Status(Status::Conflict) if takes => request.conflicts[d] = flight.foreign,
             Reply::Status(Status::Terminated) if promotion => {
