@@ -426,12 +426,13 @@ impl Lock {
         self.stamp = Stamp { fingerprint: self.set, acquisition: self.rng.next(), alone: false };
         self.has_witnesses = !witnesses.is_empty();
         self.may_have_moved = false;
-        // The new acquisition interrupts the storing of a value on a majority. The old value on the
-        // drives must not be believed.
-        let owing = self.owed > 0;
+        // The new acquisition interrupts the storing of a value on a majority, or its removal. In
+        // both cases the old value on the drives must not be believed.
+        let doomed = |s: &Replica| s.stale_value && matches!(s.task, Task::Clean(_));
+        let owing = self.owed > 0 || self.replicas.iter().any(doomed);
         self.distrust = if owing { Distrust::Died } else { Distrust::None };
         for replica in &mut self.replicas {
-            replica.stale_value = false;
+            replica.stale_value = owing && replica.hold != Hold::None;
             replica.disproved = false;
         }
         if owing {

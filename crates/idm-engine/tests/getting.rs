@@ -152,6 +152,15 @@ fn a_sharer_that_keeps_others_out_is_named_where_a_drive_says_busy() {
     assert_eq!(others[0].host, host(2));
 }
 
+#[test]
+fn a_dead_sharer_that_keeps_others_out_is_broken_where_a_drive_says_busy() {
+    let profile = Profile { sharers_admitted: false, held: Held::Busy, ..Profile::current() };
+    let mut bench = Bench::with(1, profile);
+    assert_eq!(take(&mut bench, &mut lv_lock(2), S, &[0], &[]), GRANTED);
+    bench.now = bench.now + 2 * LEASE;
+    assert_eq!(take(&mut bench, &mut lv_lock(1), S, &[0], &[]), GRANTED);
+}
+
 /// A drive answers GOOD to a REFRESH, and afterwards shows that it has stored the set of drives,
 /// but not the mode.
 #[test]

@@ -7,7 +7,7 @@ use bench::*;
 use core::time::Duration;
 use idm_emulator::Profile;
 use idm_engine::{Command, Lock, Outcome, Refusal, Request};
-use idm_protocol::MutexOp;
+use idm_protocol::{MutexOp, Status};
 
 const CONVERTED: Outcome = Outcome::Converted { complete: true };
 
@@ -255,6 +255,18 @@ fn a_change_to_exclusive_of_an_adopted_lock_needs_every_drive_of_an_lv() {
             assert_eq!(outcome, CONVERTED);
         }
     }
+}
+
+#[test]
+fn a_drive_without_idm_hides_no_sharer() {
+    let (mut bench, mut a) = (Bench::new(3), lv_lock(1));
+    assert_eq!(take(&mut bench, &mut a, S, &[0], &[1, 2]), GRANTED);
+    assert!(travel(&mut bench, &mut a, &[0, 1]));
+    let outcome = run_with(&mut bench, &mut a, convert(X), |command| match command.drive.0 {
+        2 => Fate::Instead(Status::Unsupported),
+        _ => Fate::Answered,
+    });
+    assert_eq!(outcome, CONVERTED);
 }
 
 #[test]

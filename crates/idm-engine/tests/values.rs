@@ -956,11 +956,10 @@ fn a_holder_that_lapsed_leaves_no_value() {
     assert_eq!(published(&mut bench, &mut a, Some(value(8))), [Some(0); 3]);
 }
 
-/// The request is refused before the drives have answered to its BREAKs of a dead holder. Then they
-/// do, and the host asks again before it has given them back. Returns what it gets, and what it
-/// says to drive 0 when it gives up that.
-fn asks_again_after_late_breaks(mode: Mode) -> (Outcome, Vec<&'static str>) {
-    let (mut bench, all) = with_a_value_on(Bench::with(3, forgetful()));
+/// A host whose request is refused before the drives have answered to its BREAKs of a dead holder.
+/// Then they do, and the host has not given them back yet.
+fn broken_late_on(profile: Profile) -> (Bench, Lock, Vec<u32>) {
+    let (mut bench, all) = with_a_value_on(Bench::with(3, profile));
     take(&mut bench, &mut vg_lock(8), X, &all, &[]);
     bench.now = bench.now + 2 * LEASE;
     let mut a = vg_lock(1);
@@ -976,6 +975,16 @@ fn asks_again_after_late_breaks(mode: Mode) -> (Outcome, Vec<&'static str>) {
         let reply = bench.perform(command);
         a.on_reply(command.token, reply, bench.now);
     }
+    (bench, a, all)
+}
+
+fn broken_late() -> (Bench, Lock, Vec<u32>) {
+    broken_late_on(forgetful())
+}
+
+/// What such a host gets when it asks again, and says to drive 0 when it gives up that.
+fn asks_again_after_late_breaks(mode: Mode) -> (Outcome, Vec<&'static str>) {
+    let (mut bench, mut a, all) = broken_late();
     let outcome = take(&mut bench, &mut a, mode, &all, &[]);
     bench.exchange(&mut a);
     bench.log.clear();
@@ -996,21 +1005,7 @@ fn the_value_of_a_dead_holder_that_was_broken_late_is_not_believed() {
 #[test]
 fn what_was_not_given_back_after_a_late_break_is_read_before_it_is_taken() {
     let profile = Profile { expired_holder_may_relock: true, ..Profile::current() };
-    let (mut bench, all) = with_a_value_on(Bench::with(3, profile));
-    take(&mut bench, &mut vg_lock(8), X, &all, &[]);
-    bench.now = bench.now + 2 * LEASE;
-    let mut a = vg_lock(1);
-    a.request(acquire(&bench, X, &all, &[]), bench.now).expect("in order");
-    let open = exchange_with(&mut bench, &mut a, |command| match op(command) {
-        Some(MutexOp::Break) => Fate::Open,
-        _ => Fate::Answered,
-    });
-    bench.pass(&mut a, Duration::from_secs(10));
-    assert!(matches!(done(&mut a), Some(Outcome::Refused(_))));
-    for command in &open {
-        let reply = bench.perform(command);
-        a.on_reply(command.token, reply, bench.now);
-    }
+    let (mut bench, mut a, all) = broken_late_on(profile);
     bench.paths.fill(Path::Cut);
     bench.pass(&mut a, LEASE * 2);
     bench.paths.fill(Path::Up);
@@ -1057,4 +1052,34 @@ fn only_drives_that_have_not_stored_a_value_are_made_exclusive_to_do_so() {
     bench.run(&mut a, RELEASE);
     let first: Vec<_> = (0..3).map(|drive| said(&bench, drive)[0]).collect();
     assert_eq!(first, ["unlock", "refresh", "refresh"]);
+}
+
+/// A host that is to remove the value of a dead holder asks for the lock again. Drives that do not
+/// answer in time refuse it.
+#[test]
+fn a_refused_request_still_removes_the_value_of_a_dead_holder() {
+    let (mut bench, mut a, all) = broken_late();
+    bench.now = bench.now + Duration::from_millis(1);
+    exchange_with(&mut bench, &mut a, |_| Fate::Instead(Status::TryAgain));
+    let request = acquire(&bench, X, &all, &[]);
+    let outcome = run_with(&mut bench, &mut a, request, |_| Fate::Instead(Status::Unreachable));
+    assert!(matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
+    bench.pass(&mut a, LEASE / 4);
+    assert!(a.is_idle());
+    assert_eq!(take(&mut bench, &mut vg_lock(2), X, &all, &[]), GRANTED);
+}
+
+/// The same of a host that published a value before it shared.
+#[test]
+fn a_refused_request_still_replaces_the_value_before_the_published_one() {
+    let (mut bench, mut a, mut b, all) = shared_after_a_publication();
+    bench.run(&mut a, RELEASE);
+    let request = acquire(&bench, X, &all, &[]);
+    let outcome = run_with(&mut bench, &mut a, request, |_| Fate::Instead(Status::Unreachable));
+    assert!(matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
+    bench.pass(&mut a, Duration::from_secs(1));
+    bench.run(&mut b, RELEASE);
+    bench.pass(&mut a, LEASE / 4);
+    assert!(a.is_idle());
+    assert_eq!(take(&mut bench, &mut vg_lock(3), X, &all, &[]), GRANTED);
 }

@@ -88,7 +88,7 @@ impl Lock {
     fn may_hide_sharers(&self, now: Instant) -> bool {
         let looked = |replica: &Replica| {
             matches!(&replica.task,
-            Task::Take(take) if take.witness && take.vote == Vote::Won)
+            Task::Take(take) if take.witness && matches!(take.vote, Vote::Won | Vote::NotIdm))
         };
         let open = |replica: &Replica| {
             let excludes = self.has_now(replica, Mode::Exclusive, now);
