@@ -159,8 +159,8 @@ pub(crate) struct Take {
     pub(crate) own_stamp: Option<Stamp>,
     /// Whether the drive refused because of others, before its table was read.
     pub(crate) refused: bool,
-    /// Whether the drive said BUSY to a TRYLOCK, before its table was read.
-    pub(crate) busy: bool,
+    /// Whether the drive denied a TRYLOCK, with a conflict or with BUSY.
+    pub(crate) denied: bool,
     /// The number of times that the drive refused to be read.
     pub(crate) refused_reads: u8,
     /// Whether a record of this host was found that this life did not write.

@@ -64,7 +64,7 @@ impl Take {
             looked_at: None,
             own_stamp: None,
             refused: false,
-            busy: false,
+            denied: false,
             refused_reads: 0,
             own_found: false,
             rewritten: false,
@@ -192,7 +192,7 @@ impl Replica {
                 self.then(Step::Look(Look::Holders), cx);
             }
             (Status::Conflict | Status::TryAgain | Status::WrongState, Step::Try(_)) => {
-                take.busy = status == Status::TryAgain;
+                take.denied = true;
                 self.plan(Step::Look(Look::Holders), cx.now);
             }
             // TRYLOCK: this host holds it already. REFRESH to exclusive: others share it.
@@ -267,7 +267,6 @@ impl Replica {
             return;
         };
         let refused = core::mem::take(&mut take.refused);
-        let busy = core::mem::take(&mut take.busy);
         take.refused_reads = 0;
         if take.adopting && !take.witness {
             return self.judge_orphan(view, cx);
@@ -283,7 +282,7 @@ impl Replica {
         let reckless = broken!(cx.rules, BreakOnlyTimedOut);
         let live = view.live_against(mode);
         // Some firmware admits only one sharer, even a dead one, and may say BUSY to others.
-        let dead = view.dead_against(mode) || ((refused || busy) && !view.dead.is_empty());
+        let dead = view.dead_against(mode) || (take.denied && !view.dead.is_empty());
         if !live.is_empty() && !reckless {
             self.close(Vote::Blocked(live));
         } else if take.converting && view.own == Own::None {

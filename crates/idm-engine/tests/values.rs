@@ -1059,8 +1059,16 @@ fn only_drives_that_have_not_stored_a_value_are_made_exclusive_to_do_so() {
 #[test]
 fn a_refused_request_still_removes_the_value_of_a_dead_holder() {
     let (mut bench, mut a, all) = broken_late();
-    bench.now = bench.now + Duration::from_millis(1);
-    exchange_with(&mut bench, &mut a, |_| Fate::Instead(Status::TryAgain));
+    // Drive 1 is done, but must not be asked yet: an UNLOCK may still arrive there.
+    for answer in [Fate::Despite(Status::Uncertain), Fate::Answered] {
+        let mut answer = Some(answer);
+        exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
+            1 => answer.take().unwrap_or(Fate::Answered),
+            _ => Fate::Instead(Status::TryAgain),
+        });
+        bench.now = bench.now + Duration::from_millis(300);
+        a.on_timer(bench.now);
+    }
     let request = acquire(&bench, X, &all, &[]);
     let outcome = run_with(&mut bench, &mut a, request, |_| Fate::Instead(Status::Unreachable));
     assert!(matches!(outcome, Outcome::Refused(_)), "{outcome:?}");

@@ -120,7 +120,7 @@ fn hash_task<H: Hasher>(task: &Task, state: &mut H) {
                 looked_at,
                 own_stamp,
                 refused,
-                busy,
+                denied,
                 refused_reads,
                 own_found: _,
                 rewritten,
@@ -129,7 +129,8 @@ fn hash_task<H: Hasher>(task: &Task, state: &mut H) {
                 value_asked,
             } = take;
             (mode, sent, converting, witness, adopting).hash(state);
-            (own_stamp, refused, busy, refused_reads, rewritten, cleared, value_asked).hash(state);
+            (own_stamp, refused, denied, refused_reads, rewritten, cleared, value_asked)
+                .hash(state);
             looked_at.hash(state);
             core::mem::discriminant(vote).hash(state);
             let blocked = match vote {
