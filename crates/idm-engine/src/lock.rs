@@ -275,8 +275,7 @@ impl Lock {
         };
         let heard = self.hear(&flight, reply, self.replicas[at].drive);
         let earlier = self.config.earlier_writes_until;
-        let removes =
-            self.distrust != Distrust::None && flight.step == Step::Refresh(Mode::Exclusive);
+        let removes = flight.doubts && flight.step == Step::Refresh(Mode::Exclusive);
         self.replicas[at].absorb(&flight, &heard, now, &self.config.timing, earlier, self.rules);
         self.note_not_idm(at, &heard);
         if removes {
@@ -309,7 +308,9 @@ impl Lock {
         let replica = &mut self.replicas[at];
         let undoes = replica.undoes(step, now);
         let held = matches!(replica.hold, Hold::Held { .. });
-        replica.flight = Some(Flight { token, step, sent: now, held, mark, epoch: replica.epoch });
+        let doubts = self.distrust != Distrust::None;
+        let epoch = replica.epoch;
+        replica.flight = Some(Flight { token, step, sent: now, held, doubts, mark, epoch });
         Some(Command { token, drive: replica.drive, command, undoes })
     }
 
@@ -452,8 +453,8 @@ impl Lock {
         &mut self.replicas[at]
     }
 
-    /// Drops the replicas that have nothing left to do or to remember. Where the value of a drive is
-    /// useless, drives are read before they are taken again: if it was not replaced, this host's
+    /// Drops the replicas that have nothing left to do or to remember. If the value of a drive is
+    /// useless, drives are read before they are taken again: where it was not replaced, this host's
     /// record is still there, and shows that.
     fn prune(&mut self, now: Instant) {
         if self.replicas.iter().any(|s| s.stale_value) {

@@ -89,6 +89,8 @@ pub(crate) struct Flight {
     pub(crate) sent: Instant,
     /// Whether the drive was known to have this host's lock then.
     pub(crate) held: bool,
+    /// Whether the value was doubtful then.
+    pub(crate) doubts: bool,
     /// The mark of the counted drives that it writes into a record.
     pub(crate) mark: Mark,
     /// The replica's task when it was sent; a reply to an older task only teaches facts.

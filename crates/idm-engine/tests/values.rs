@@ -1091,3 +1091,27 @@ fn a_refused_request_still_replaces_the_value_before_the_published_one() {
     assert!(a.is_idle());
     assert_eq!(take(&mut bench, &mut vg_lock(3), X, &all, &[]), GRANTED);
 }
+
+/// The answer to the change that removes a dead sharer is lost, and the host asks for the lock anew
+/// before it is known to be lost.
+#[test]
+fn a_new_request_does_not_forget_whom_a_late_change_removed() {
+    let profile = Profile { promotion_removes_expired: true, ..forgetful() };
+    let (mut bench, mut dead, mut a, all) = shared_after_a_publication_on(profile);
+    bench.run(&mut dead, RELEASE);
+    bench.pass(&mut a, LEASE * 2);
+    a.request(convert(X), bench.now).expect("held");
+    let open = exchange_with(&mut bench, &mut a, |command| match op(command) {
+        Some(MutexOp::Refresh) => Fate::Unheard,
+        _ => Fate::Answered,
+    });
+    bench.pass(&mut a, Duration::from_secs(10));
+    assert!(matches!(done(&mut a), Some(Outcome::Refused(_))));
+    bench.run(&mut a, RELEASE);
+    a.request(acquire(&bench, X, &all, &[]), bench.now).expect("in order");
+    a.on_reply(open[0].token, Reply::Status(Status::Uncertain), bench.now);
+    bench.pass(&mut a, Duration::from_secs(1));
+    assert_eq!(done(&mut a), Some(GRANTED));
+    bench.run(&mut a, RELEASE);
+    assert_eq!(take(&mut bench, &mut vg_lock(4), X, &all, &[]), GRANTED);
+}

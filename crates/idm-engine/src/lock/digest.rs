@@ -93,8 +93,9 @@ impl Replica {
         // Every new task of an idle replica begins with no failures.
         let idle = matches!(task, Task::Idle | Task::Leave);
         (*failures * u8::from(!idle)).hash(state);
-        let flight = flight.as_ref().map(|Flight { token: _, step, sent, held, mark, epoch }| {
-            (step, sent, held, mark, *epoch == self.epoch)
+        let flight = flight.as_ref().map(|flight| {
+            let Flight { token: _, step, sent, held, doubts, mark, epoch } = flight;
+            (step, sent, held, keeps_value && *doubts, mark, *epoch == self.epoch)
         });
         flight.hash(state);
         plan.map(|Plan { step, at }| (step, when(at))).hash(state);
