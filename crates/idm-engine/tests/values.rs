@@ -1110,8 +1110,11 @@ fn a_new_request_does_not_forget_whom_a_late_change_removed() {
     bench.run(&mut a, RELEASE);
     a.request(acquire(&bench, X, &all, &[]), bench.now).expect("in order");
     a.on_reply(open[0].token, Reply::Status(Status::Uncertain), bench.now);
-    bench.pass(&mut a, Duration::from_secs(1));
-    assert_eq!(done(&mut a), Some(GRANTED));
-    bench.run(&mut a, RELEASE);
+    bench.paths = vec![Path::Cut];
+    bench.pass(&mut a, Duration::from_secs(6));
+    assert!(matches!(done(&mut a), Some(Outcome::Refused(_))));
+    bench.paths = vec![Path::Up];
+    bench.pass(&mut a, Duration::from_secs(10));
+    assert!(a.is_idle());
     assert_eq!(take(&mut bench, &mut vg_lock(4), X, &all, &[]), GRANTED);
 }
