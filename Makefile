@@ -176,7 +176,7 @@ lab-files: deps testbed all
 	$(CARGO) build --locked --release -p idm-target -p lab
 	mkdir -p build/lab/lib build/lab/bin
 	install $(SHIPPED)/$(LIBRARY).$(VERSION) build/lab/lib/$(SONAME)
-	install target/release/idm-target target/release/lab build/lab/bin/
+	install target/release/idm-target target/release/lab $(SHIPPED)/idmctl build/lab/bin/
 	RUSTFLAGS="-C target-feature=+crt-static" \
 		$(CARGO) build --locked --release -p lab-agent -p lab-writer \
 		--target $(GUEST_TARGET)

@@ -43,9 +43,11 @@ impl Probe {
     }
 }
 
-/// The deadline of a command that is given `step` from now on, where the kernel keeps to it.
+/// The deadline of a command that is given `step` from now on, where the kernel keeps to it. The
+/// question that comes before the first command of a path, whether the drive has IDM, is given as
+/// much.
 pub fn deadline(step: Duration) -> Deadline {
-    let over = step.max(BLOCK_NODE);
+    let over = (2 * step).max(BLOCK_NODE);
     Limits { wait: step, step, over, lost: over }.deadline(clock::now())
 }
 
@@ -62,6 +64,17 @@ mod tests {
             assert_eq!(short, Some(step));
             let block = deadline(step).timeout(Duration::from_secs(7));
             assert_eq!(block, Some(step.max(Duration::from_secs(7))));
+        }
+    }
+
+    #[test]
+    fn the_first_command_has_its_time_after_the_question() {
+        let _time = virtual_time();
+        for step in [1, 3, 10, 20].map(Duration::from_secs) {
+            let first = deadline(step);
+            // Both take as long as NVMe lets them take at least.
+            let shortest = Duration::from_secs(5).min(step * 2 / 3);
+            assert!(first.keeping(shortest).timeout(shortest).is_some(), "{step:?}");
         }
     }
 }

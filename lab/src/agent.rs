@@ -134,6 +134,17 @@ impl Agent {
         Ok(())
     }
 
+    /// Makes a program the machine's first process, beside which the agent goes on. No command may
+    /// be running.
+    pub fn leave_to(&self, command: &str, patience: Duration) -> Result<()> {
+        let job = self.begin(FrameKind::Init, command.as_bytes().to_vec(), None)?;
+        let ended = self.wait(job, patience, "the agent beside another first process")?;
+        if ended.code != 0 {
+            bail!("machine {}: {command}: {}", self.name, ended.stderr.trim());
+        }
+        Ok(())
+    }
+
     /// Starts a shell command. Its output goes to `log`, where there is one.
     pub fn start(&self, command: &str, log: Option<File>) -> Result<JobId> {
         self.begin(FrameKind::Run, command.as_bytes().to_vec(), log)

@@ -107,6 +107,11 @@ impl Cluster {
         Ok(())
     }
 
+    /// Removes a machine that has gone down by itself, so that it can be booted again.
+    pub fn forget(&mut self, name: &str) {
+        self.machines.retain(|machine| machine.name() != name);
+    }
+
     /// Saves all available information beside the logs, after a failure.
     pub fn keep(&self) {
         self.drives.keep(&self.dir);

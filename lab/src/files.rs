@@ -25,10 +25,14 @@ pub struct Files {
     pub snapshot: PathBuf,
     /// The directory of lvm and lvmlockctl.
     pub sbin: PathBuf,
+    /// The directory of lvm2's own units, as its source has them.
+    pub units: PathBuf,
     /// The daemon.
     pub lvmlockd: PathBuf,
     /// A newer lvmlockd with our patches, which adopts locks.
     pub adopting_lvmlockd: PathBuf,
+    /// The program that shows who holds which locks, as it is shipped.
+    pub idmctl: PathBuf,
     /// The program that serves drives.
     pub server: PathBuf,
     /// Program that acts as an application in the machines.
@@ -55,8 +59,10 @@ impl Files {
         let files = Files {
             snapshot: lab.join("template/snapshot"),
             sbin: sbin.parent().unwrap_or(&sbin).to_owned(),
+            units: lvm2.scripts(),
             lvmlockd: lvm2.lvmlockd(),
             adopting_lvmlockd: patched.lvmlockd(),
+            idmctl: lab.join("bin/idmctl"),
             server: lab.join("bin/idm-target"),
             writer: lab.join("bin/lab-writer"),
             lvm2_tests: lab.join("lvm2-testsuite").join(RELEASE),
@@ -79,6 +85,7 @@ impl Files {
         let lvm2 = Lvm2 { release, variant: Variant::Shim };
         self.sbin = lvm2.lvm().parent().map_or(self.sbin, Path::to_owned);
         self.lvmlockd = lvm2.lvmlockd();
+        self.units = lvm2.scripts();
         self.lvm2_tests = self.project.join("build/lab/lvm2-testsuite").join(release);
         Ok(self)
     }

@@ -138,17 +138,40 @@ impl Machine {
     /// Connects to an NVMe drive by one path. I/O waits 5 s for a lost path to come back, and then
     /// fails; the kernel keeps trying.
     pub fn connect_nvme(&self, drive: &str, tcp_port: u16) -> Result<()> {
-        // Host names are letters that are also hexadecimal digits.
-        let host = format!("00000000-0000-4000-8000-{:0>12}", self.name);
-        let options = format!(
-            "transport=tcp,traddr={GATEWAY},trsvcid={tcp_port},\
-             nqn=nqn.2024-01.lvmlockd-idm:{drive},\
-             hostnqn=nqn.2014-08.org.nvmexpress:uuid:{host},hostid={host},nr_io_queues=1,\
-             reconnect_delay=1,fast_io_fail_tmo=5,ctrl_loss_tmo=-1"
-        );
-        self.quiet(&format!("echo '{options}' >/dev/nvme-fabrics"))
+        self.quiet(&self.nvme_connection(drive, tcp_port))
             .map(drop)
             .with_context(|| format!("host {} cannot connect to {drive}", self.name))
+    }
+
+    /// The command that connects to an NVMe drive.
+    fn nvme_connection(&self, drive: &str, tcp_port: u16) -> String {
+        // Host names are letters that are also hexadecimal digits.
+        let host = format!("00000000-0000-4000-8000-{:0>12}", self.name);
+        format!(
+            "echo 'transport=tcp,traddr={GATEWAY},trsvcid={tcp_port},\
+             nqn=nqn.2024-01.lvmlockd-idm:{drive},\
+             hostnqn=nqn.2014-08.org.nvmexpress:uuid:{host},hostid={host},nr_io_queues=1,\
+             reconnect_delay=1,fast_io_fail_tmo=5,ctrl_loss_tmo=-1' >/dev/nvme-fabrics"
+        )
+    }
+
+    /// Shell commands that make the kernel find all drives.
+    pub fn attach_all_script(&self) -> String {
+        let mut script = String::new();
+        if self.interfaces.include(Interface::Scsi) {
+            script
+                .push_str("for h in /sys/class/scsi_host/host*; do echo '- - -' >$h/scan; done\n");
+        }
+        for drive in self.interfaces.drives_with(Interface::Nvme) {
+            script.push_str(&format!("{}\n", self.nvme_connection(drive, self.tcp_port)));
+        }
+        script
+    }
+
+    /// Makes a program the machine's first process, which is the last step of a boot.
+    pub fn leave_to(&self, command: &str) -> Result<()> {
+        self.transcript.step(&self.name, &format!("boots: {command}"));
+        self.agent.leave_to(command, SET_UP)
     }
 
     /// Makes the kernel forget a drive, as when it is pulled out.
@@ -304,6 +327,11 @@ impl Machine {
         &self.files
     }
 
+    /// The interfaces of its drives.
+    pub fn interfaces(&self) -> Interfaces {
+        self.interfaces
+    }
+
     /// Whether a command that was started has not ended yet.
     pub fn job_runs(&self, job: JobId) -> bool {
         self.agent.runs(job)
@@ -446,7 +474,8 @@ impl Machine {
     /// Saves all available information in `dir`.
     pub fn keep(&self, dir: &Path) {
         let script = "lvmlockctl --info; lvmlockctl --dump; dmsetup table; dmesg; \
-                      ls -l /dev/sd* /dev/nvme*; cat /run/killed /run/writer";
+                      ls -l /dev/sd* /dev/nvme*; cat /run/killed /run/writer; \
+                      systemctl --no-pager status --all; journalctl --no-pager";
         if let Ok(job) = self.agent.start(&self.shell(script), None) {
             let patience = Duration::from_secs(20);
             if let Ok(ended) = self.agent.wait(job, patience, "the machine's logs") {

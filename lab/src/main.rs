@@ -14,6 +14,7 @@ mod qemu;
 mod scenarios;
 mod shell;
 mod suite;
+mod systemd;
 mod template;
 mod transcript;
 

@@ -9,6 +9,7 @@ mod descriptors;
 mod fabric;
 mod fenced;
 mod frozen;
+mod idmctl;
 mod killed_unlocking;
 mod lv_types;
 mod lvm2_tests;
@@ -24,6 +25,8 @@ mod polling;
 mod replaced_disk;
 mod reservations;
 mod reserve_lio;
+mod selftest;
+mod shutdown;
 mod stacks;
 mod starts;
 mod stops;
@@ -689,6 +692,57 @@ pub const SCENARIOS: &[Scenario] = &[
         expect: Expect::Pass,
         needs: Needs::Any,
         run: stops::run,
+    },
+    Scenario {
+        name: "idmctl",
+        about: "idmctl names holders of locks, the rest of their leases, and causes of refusals",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Any,
+        run: idmctl::run,
+    },
+    Scenario {
+        name: "selftest",
+        about: "idmctl tests drives that are in use, is interrupted, and replays a recorded test",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Any,
+        run: selftest::run,
+    },
+    Scenario {
+        name: "selftest-paths",
+        about: "idmctl finds out when commands arrive that a host gave up",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::ScsiFor("the kernel makes one node of all paths to an NVMe drive"),
+        run: selftest::second_path,
+    },
+    Scenario {
+        name: "shutdown",
+        about: "systemd shuts a host down and boots it: locks are given back before the drives go",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Any,
+        run: shutdown::run,
+    },
+    Scenario {
+        name: "shutdown-plain",
+        about: "the same with lvm2's units alone, without our drop-ins",
+        short: false,
+        expect: Expect::Failure {
+            at: "its lock is left on",
+            because: "lvm2's units stop lockspaces while file systems are mounted",
+        },
+        needs: Needs::Any,
+        run: shutdown::plain,
+    },
+    Scenario {
+        name: "crash-boot",
+        about: "a host is reset with an active LV, and boots at once",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Any,
+        run: shutdown::crash_boot,
     },
     lvm2("lvm2-fabric", "idm_fabric_failure: all drives are gone for 10 s", |cluster| {
         lvm2_tests::one(cluster, "idm_fabric_failure")

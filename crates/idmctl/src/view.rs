@@ -7,6 +7,7 @@
 use crate::fleet::{Asked, Drive, Fleet};
 use crate::host::Host;
 use crate::names::{Names, STARTED};
+use crate::output::short;
 use crate::sets::Sets;
 use idm_engine::{Writer, acquire_quorum, keep_quorum, writer};
 use idm_protocol::{HostId, Mode, Record, ResourceId, State, Value};
@@ -468,7 +469,16 @@ impl<'a> Maker<'a> {
                 format!(
                     "{who} has not refreshed {title} for longer than its lease of {}: another host \
                      that asks for it can take it",
-                    crate::output::short(holder.lease_ms)
+                    short(holder.lease_ms)
+                ),
+            ),
+            Standing::Held if holder.is_silent() => (
+                "silent-holder",
+                format!(
+                    "{who} has not refreshed {title} for {}: it has died, hangs, or reaches too \
+                     few drives; its lease ends in {}",
+                    short(u64::try_from(holder.age_ms).unwrap_or_default()),
+                    holder.left()
                 ),
             ),
             Standing::Held | Standing::Clearing => return None,
@@ -531,7 +541,24 @@ impl LockView {
     }
 }
 
+/// A holder refreshes at the latest after so much of its lease ("Keeping it" in docs/locking.md),
+/// plus what a command may take.
+const REFRESHED_WITHIN: f64 = 1.0 / 3.0 + 0.1;
+
 impl Holder {
+    /// Whether it has not refreshed the lock for longer than a host does that lives.
+    pub fn is_silent(&self) -> bool {
+        self.age_ms as f64 > self.lease_ms as f64 * REFRESHED_WITHIN
+    }
+
+    /// The time until its lease ends, in words.
+    pub fn left(&self) -> String {
+        match self.left_ms {
+            Some(ms) => short(ms),
+            None => format!("{} at most (the hosts' clocks differ: run NTP)", short(self.lease_ms)),
+        }
+    }
+
     /// The number of drives that it counts and on which its lease runs.
     pub fn live(&self) -> usize {
         let counts = |drive: &String| self.counts.as_ref().is_none_or(|all| all.contains(drive));

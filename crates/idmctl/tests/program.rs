@@ -3,7 +3,9 @@
 mod common;
 
 use common::{World, idmctl, lv, output, vg};
-use idm_protocol::Mode;
+use idm_protocol::{Mode, ResourceId};
+use idmctl::selftest::bench::is_scratch;
+use std::collections::BTreeSet;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -134,22 +136,39 @@ fn a_test_that_is_interrupted_gives_everything_back() {
     }
 }
 
+/// The mutexes of tests on the drive.
+fn scratch_mutexes(world: &World) -> BTreeSet<ResourceId> {
+    world.records("d0").into_iter().map(|record| record.resource).filter(is_scratch).collect()
+}
+
+/// Kills tests until one has left something, and returns that.
+fn left_by_a_killed_test(world: &World) -> BTreeSet<ResourceId> {
+    loop {
+        let mut killed = begin(world);
+        is_under_way(world);
+        signal(&killed, "-KILL");
+        killed.wait().unwrap();
+        let left = scratch_mutexes(world);
+        if !left.is_empty() {
+            return left;
+        }
+    }
+}
+
 #[test]
 fn what_a_killed_test_has_left_is_removed_by_the_next_one() {
     let world = World::new(1, "current");
-    let mut killed = begin(&world);
-    is_under_way(&world);
-    signal(&killed, "-KILL");
-    killed.wait().unwrap();
-    let table = world.control("table d0");
-    if scratch(&world) > 0 {
-        world.control("skip-time d0 60000");
-    }
+    let left = left_by_a_killed_test(&world);
+    world.control("skip-time d0 60000");
     let mut next = begin(&world);
-    std::thread::sleep(Duration::from_millis(300));
+    let begin = Instant::now();
+    while !scratch_mutexes(&world).is_disjoint(&left) {
+        assert!(begin.elapsed() < Duration::from_secs(20), "{}", world.control("table d0"));
+        std::thread::sleep(Duration::from_millis(2));
+    }
     signal(&next, "-INT");
-    next.wait().unwrap();
-    assert_eq!(scratch(&world), 0, "{table}");
+    assert_eq!(next.wait().unwrap().code(), Some(4));
+    assert_eq!(scratch(&world), 0, "{left:?}");
 }
 
 #[test]

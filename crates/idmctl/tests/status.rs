@@ -4,10 +4,11 @@ mod common;
 
 use common::{LV, VG, World, lv, members, vg};
 use idm_protocol::{Mode, ResourceId, Value};
+use idmctl::fleet::wall_ms;
 use idmctl::hosts;
 use idmctl::output::short;
 use idmctl::status::text;
-use idmctl::view::{Holder, LockView, Set, Standing, View};
+use idmctl::view::{Holder, LockView, Maker, Set, Standing, View};
 use std::fs;
 use std::time::Duration;
 
@@ -160,6 +161,20 @@ fn this_host_its_earlier_life_and_its_orphans_are_told_from_others() {
     let view = world.view();
     assert!(only(&view, &lv()).host.earlier_life);
     assert!(codes(&view).contains(&"earlier-life"));
+}
+
+#[test]
+fn a_holder_that_has_died_is_told_before_its_lease_is_over() {
+    let world = World::new(3, "current");
+    world.peer("alpha", LEASE).take(vg(), Mode::Exclusive);
+    let host = world.host();
+    let (fleet, asked) = world.ask(&host);
+    let later = |ms| Maker::new(&host, &fleet, &asked, wall_ms() + ms).view(|_| true);
+    assert_eq!(later(10_000).remarks, []);
+    let view = later(20_000);
+    assert_eq!(codes(&view), ["silent-holder"]);
+    let left = format!("its lease ends in {}", short(only(&view, &vg()).left_ms.unwrap()));
+    assert!(view.remarks[0].text.ends_with(&left), "{view:?}");
 }
 
 #[test]

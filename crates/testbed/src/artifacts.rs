@@ -76,6 +76,12 @@ impl Lvm2 {
         self.dir().join("sbin/lvmlockctl")
     }
 
+    /// The directory of lvm2's own units and scripts, in its source.
+    pub fn scripts(&self) -> PathBuf {
+        let (version, _) = self.release.split_once('-').unwrap_or((self.release, ""));
+        self.dir().join(format!("lvm2-{version}")).join("scripts")
+    }
+
     /// The lvm commands.
     pub fn lvm(&self) -> PathBuf {
         self.dir().join("sbin/lvm")

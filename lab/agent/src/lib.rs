@@ -25,6 +25,10 @@ pub enum FrameKind {
     Setup = b'S',
     /// To the machine: run a shell command.
     Run = b'R',
+    /// To the machine: run a program as the first process. The agent goes on beside it. Payload: a
+    /// shell command that the program replaces. Answered with [`FrameKind::Exit`] before the
+    /// program runs; there may be no other job.
+    Init = b'I',
     /// To the machine: kill a command and its whole process group.
     Kill = b'K',
     /// From the machine: standard output of a command.
@@ -42,6 +46,7 @@ impl FrameKind {
             FrameKind::Ping,
             FrameKind::Setup,
             FrameKind::Run,
+            FrameKind::Init,
             FrameKind::Kill,
             FrameKind::Stdout,
             FrameKind::Stderr,

@@ -1,5 +1,6 @@
 //! The first process of a machine of the lab. It loads the kernel modules of its initramfs, mounts
-//! the lab's own root file system under an overlay, and runs commands.
+//! the lab's own root file system under an overlay, and runs commands. It can leave its place as
+//! the first process to another program, and goes on as a process beside it.
 
 #![forbid(unsafe_code)]
 
@@ -15,6 +16,7 @@ use nix::sys::wait::{WaitStatus, wait};
 use nix::time::{ClockId, clock_settime};
 use nix::unistd::{Pid, chroot, sethostname};
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::ffi::c_int;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -29,12 +31,32 @@ use std::time::{Duration, Instant};
 
 type Error = Box<dyn std::error::Error>;
 
+/// Name of the agent beside another first process. systemd kills no process at shutdown whose name
+/// begins with `@`, because a root file system may depend on it.
+const BESIDE: &str = "@lab-agent";
+
 fn main() {
+    let mut arguments = std::env::args();
+    if arguments.next().as_deref() == Some(BESIDE) {
+        let job = arguments.next().and_then(|job| job.parse().ok()).unwrap_or_default();
+        if let Err(error) = go_on(job) {
+            eprintln!("lab-agent: {error}");
+        }
+        return;
+    }
     if let Err(error) = run() {
         eprintln!("lab-agent: {error}");
     }
     // The first process must not end.
     let _ = reboot(RebootMode::RB_POWER_OFF);
+}
+
+/// The agent after [`Machine::leave_to`]. Its standard input is the port.
+fn go_on(job: u32) -> Result<(), Error> {
+    let port = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let machine = Arc::new(Machine::new(port.try_clone()?));
+    machine.exit(job, 0);
+    machine.serve(port)
 }
 
 fn run() -> Result<(), Error> {
@@ -43,22 +65,7 @@ fn run() -> Result<(), Error> {
     }
     load_modules()?;
     let port = open_port()?;
-    let machine = Arc::new(Machine { port: Mutex::new(port.try_clone()?), jobs: Mutex::default() });
-    {
-        let machine = Arc::clone(&machine);
-        thread::spawn(move || machine.reap());
-    }
-    let mut port = port;
-    loop {
-        match Frame::read(&mut port) {
-            Ok(frame) => machine.obey(frame),
-            // No other end is connected (yet).
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                thread::sleep(Duration::from_millis(20));
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
+    Arc::new(Machine::new(port.try_clone()?)).serve(port)
 }
 
 /// Loads the modules in the order of their names, which is that of their dependencies.
@@ -105,7 +112,41 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A shell command in the environment of all commands.
+fn shell(command: &str) -> Command {
+    let mut shell = Command::new("/bin/sh");
+    shell
+        .args(["-c", command])
+        .env_clear()
+        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("HOME", "/root")
+        .env("LC_ALL", "C");
+    shell
+}
+
 impl Machine {
+    fn new(port: File) -> Machine {
+        Machine { port: Mutex::new(port), jobs: Mutex::default() }
+    }
+
+    /// Carries out what comes over the port.
+    fn serve(self: &Arc<Machine>, mut port: File) -> Result<(), Error> {
+        {
+            let machine = Arc::clone(self);
+            thread::spawn(move || machine.reap());
+        }
+        loop {
+            match Frame::read(&mut port) {
+                Ok(frame) => self.obey(frame),
+                // No other end is connected (yet).
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    thread::sleep(Duration::from_millis(20));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
     fn send(&self, kind: FrameKind, job: u32, payload: Vec<u8>) {
         // An error of the connection to the lab cannot be reported anywhere.
         let _ = Frame { kind, job, payload }.write(&mut *lock(&self.port));
@@ -135,6 +176,12 @@ impl Machine {
                     self.exit(job, 127);
                 }
             }
+            FrameKind::Init => {
+                // Returns only after an error.
+                let Err(error) = self.leave_to(job, &payload);
+                self.send(FrameKind::Stderr, job, format!("{error}\n").into_bytes());
+                self.exit(job, 127);
+            }
             FrameKind::Kill => {
                 if let Some(job) = lock(&self.jobs).get(&job) {
                     let _ = killpg(job.pid, Signal::SIGKILL);
@@ -144,17 +191,26 @@ impl Machine {
         }
     }
 
+    /// Starts the agent once more, which gets the port, and makes this process another program.
+    /// Returns only an error.
+    fn leave_to(&self, job: u32, command: &[u8]) -> Result<Infallible, Error> {
+        let command = core::str::from_utf8(command)?;
+        if !lock(&self.jobs).is_empty() {
+            return Err("commands are running".into());
+        }
+        Command::new("/proc/self/exe")
+            .arg0(BESIDE)
+            .arg(job.to_string())
+            .stdin(lock(&self.port).try_clone()?)
+            .spawn()?;
+        Err(shell(command).stdin(Stdio::null()).exec().into())
+    }
+
     fn start(self: &Arc<Machine>, number: u32, command: &[u8]) -> Result<(), Error> {
         let (told, ended) = UnixStream::pair()?;
         // Locked until the job is registered: the command may end at once.
         let mut jobs = lock(&self.jobs);
-        let mut child = Command::new("/bin/sh")
-            .arg("-c")
-            .arg(core::str::from_utf8(command)?)
-            .env_clear()
-            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-            .env("HOME", "/root")
-            .env("LC_ALL", "C")
+        let mut child = shell(core::str::from_utf8(command)?)
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -315,7 +371,10 @@ fn become_host(setup: &Setup) -> Result<(), Error> {
     }
     // Normally udev makes this link; shells need it for some redirections.
     symlink("/proc/self/fd", "/root/dev/fd")?;
-    chroot("/root")?;
+    // As the first process of a distribution finds it.
+    std::env::set_current_dir("/root")?;
+    mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>)?;
+    chroot(".")?;
     std::env::set_current_dir("/")?;
     for at in ["/run/lvm", "/run/lock/lvm"] {
         fs::create_dir_all(at)?;

@@ -7,10 +7,6 @@ use idm_engine::acquire_quorum;
 use lvmlockd_idm::lock::{Role, role_of};
 use std::time::Duration;
 
-/// A holder refreshes at the latest after so much of its lease ("Keeping it" in
-/// docs/locking.md), plus what a command may take.
-const REFRESHED_WITHIN: f64 = 1.0 / 3.0 + 0.1;
-
 impl Case<'_> {
     pub(super) fn holder_causes(&self) -> Vec<Cause> {
         let Some(lock) = &self.lock else { return Vec::new() };
@@ -75,8 +71,7 @@ impl Case<'_> {
                 ),
             ));
         }
-        let seldom = holder.age_ms as f64 > holder.lease_ms as f64 * REFRESHED_WITHIN;
-        if seldom {
+        if holder.is_silent() {
             return Some(Cause::slow(
                 "not-refreshed",
                 format!(
@@ -87,13 +82,13 @@ impl Case<'_> {
                 ),
             ));
         }
+        let why = match role_of(&self.id) {
+            Role::Lv => "the LV is active here",
+            _ => "a command here uses it, and others wait; `lvmlockctl --info` shows which",
+        };
         Some(Cause::slow(
             "held-here",
-            format!(
-                "this host holds it itself ({}). Another command here waits for the one that has \
-                 it; `lvmlockctl --info` shows which",
-                mode(holder)
-            ),
+            format!("this host holds it itself ({}): {why}", mode(holder)),
         ))
     }
 
@@ -144,7 +139,7 @@ impl Case<'_> {
                 ),
             );
         }
-        if holder.age_ms as f64 > holder.lease_ms as f64 * REFRESHED_WITHIN {
+        if holder.is_silent() {
             return Cause::refused(
                 "held-dying",
                 format!(
@@ -159,7 +154,7 @@ impl Case<'_> {
 
     fn held_by_a_living_host(&self, holder: &Holder) -> Cause {
         let who = holder.host.shown();
-        let (mode, left) = (mode(holder), left(holder));
+        let (mode, left) = (mode(holder), holder.left());
         let shared = if holder.mode == "sh" {
             " A request to share it is granted, one to have it alone is not."
         } else {
@@ -262,14 +257,6 @@ fn age(holder: &Holder) -> String {
     short(u64::try_from(holder.age_ms).unwrap_or_default())
 }
 
-/// After how long others can take it if it is not refreshed any more.
-fn left(holder: &Holder) -> String {
-    match holder.left_ms {
-        Some(ms) => short(ms),
-        None => format!("{} at most (the hosts' clocks differ: run NTP)", short(holder.lease_ms)),
-    }
-}
-
 fn until(holder: &Holder) -> String {
-    format!("Its lease ends in {}", left(holder))
+    format!("Its lease ends in {}", holder.left())
 }
