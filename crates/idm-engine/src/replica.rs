@@ -538,6 +538,8 @@ impl Replica {
         let writes = surely && !matches!(flight.step, Step::Refresh(_));
         if writes || self.mark == Some(Mark::Alone) {
             self.mark = Some(flight.mark);
+        }
+        if writes {
             self.marked_at = flight.sent;
         }
     }

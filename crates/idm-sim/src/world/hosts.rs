@@ -354,6 +354,9 @@ impl World {
                 self.coverage.add(Count::OldLost);
                 self.observe_note(s, Tone::Bad, format_args!("lost"));
                 self.poison(s);
+                // It unlocks what it has lost, and leaves the value there as if it were right.
+                let l = self.slots.lock(s);
+                self.locks[l].muddled = true;
                 self.slots[s].call.caller = Caller::Idle;
                 let after = some_time(&mut self.rng, self.plan.pause);
                 self.call_caller(s, after);

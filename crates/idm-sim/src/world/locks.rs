@@ -20,7 +20,7 @@ pub(super) struct LockInfo {
     pub(super) poison: u64,
     pub(super) publisher: HostIx,
     /// Whether its value proves nothing any more: two hosts held it, excused, or the older stack
-    /// broke it.
+    /// broke or lost it.
     pub(super) muddled: bool,
     /// The number of requests in a row that were refused while it was free.
     pub(super) refusals: u32,

@@ -192,6 +192,8 @@ pub(super) struct SeenInRequest {
     pub(super) said: PerDrive<u64>,
     /// The number of attempts that split the drives with another host's.
     pub(super) splits: u16,
+    /// Whether the request has broken dead holders.
+    pub(super) breaks: bool,
 }
 
 /// One host's side of one lock, and the world's knowledge of it.

@@ -131,8 +131,8 @@ impl World {
         Ok(())
     }
 
-    /// Whether a refusal is plain: live holders had held the lock for a while and kept it, and
-    /// nothing else goes wrong.
+    /// Whether a refusal is plain: live holders had held the lock for a while and kept it, beside no
+    /// dead ones, and nothing else goes wrong.
     pub(in crate::world) fn is_plain_refusal(&self, s: SlotIx, refusal: &Refusal) -> bool {
         let quiet = self.plan.kind.is_safe() && self.plan.calm_at == 0 && self.plan.old_hosts == 0;
         // A holder whose votes have moved goes on to write its records anew for a while.
@@ -143,7 +143,8 @@ impl World {
         let acquires = |o: SlotIx| o != s && self.slots[o].call.caller == Caller::Acquiring;
         let still =
             lock.touched_at + longest < slot.call.started && !self.slots.rivals(s).any(acquires);
-        quiet && still && matches!(refusal, Refusal::Held(_)) && slot.call.fresh
+        let kept = matches!(refusal, Refusal::Held(holders) if !holders.is_empty());
+        quiet && still && kept && slot.call.fresh && !slot.seen.request.breaks
     }
 
     /// Requires that a plain refusal takes three round trips at most.

@@ -66,6 +66,7 @@ impl World {
         // Later commands only tidy up, except the UNLOCK that gives a won drive back.
         let unlocks = matches!(command, DriveCommand::Mutex(MutexOp::Unlock, _));
         let slot = &mut self.slots[s];
+        slot.seen.request.breaks |= matches!(command, DriveCommand::Mutex(MutexOp::Break, _));
         if unlocks || slot.call.caller.waits() {
             let sent = &mut slot.seen.request.sent[d];
             *sent = sent.saturating_add(1);
