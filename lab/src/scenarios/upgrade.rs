@@ -20,6 +20,9 @@ const FOUND: &str = "[Service]\nEnvironment=LD_LIBRARY_PATH=/usr/lib/lab\n";
 /// Longest time of a boot under emulation.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// A step that replaces files on a.
+type Replace<'f> = &'f dyn Fn(&Machine) -> Result<()>;
+
 pub fn run(cluster: &mut Cluster) -> Result<()> {
     cluster.start(&["b"])?;
     let b = cluster.host("b")?;
@@ -41,7 +44,7 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
 
     let newest = files.clone().with_lvm2(testbed::Lvm2::newest().release)?;
     let other = files.other_library();
-    let steps: [(&str, &dyn Fn(&Machine) -> Result<()>); 4] = [
+    let steps: [(&str, Replace<'_>); 4] = [
         ("another library", &|a| replace_library(a, &other)),
         ("another lvm2", &|a| replace_lvm2(a, &newest)),
         ("the first lvm2", &|a| replace_lvm2(a, &files)),
