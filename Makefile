@@ -5,6 +5,8 @@
 # make lab SCENARIO=name   one of them; make lab-short: two, as in make check; make lab-shell: for
 #                 experiments by hand
 #                 DRIVES=nvme: with NVMe drives
+# make lab-readme   README's commands on an empty Debian 13 host in the lab, with the packages that
+#                 `make packages SUITES=trixie` has made
 # make lab-lvm2   every script of lvm2's own tests in the lab, with local locks and with IDM:
 #                 RELEASE=2.03.16-2 TESTS="a b*" SHARD=1/4 JOBS=2; continues after an interruption
 # make mutants    ONLY=text: mutation testing of the lock engine; mutants-sample: some
@@ -49,7 +51,7 @@ WORKSPACE = --locked --workspace --features lvmlockd-idm/emulator,idmctl/emulato
 .NOTPARALLEL:
 .PHONY: all demo check install uninstall clean deps check-deps testbed lvm2 lint c-tests races \
 	shuttle shuttle-short minimum-rust spell check-install diagrams mutants mutants-sample lab \
-	lab-short lab-shell lab-lvm2 lab-files dist reproducible packages lvm2-releases \
+	lab-short lab-shell lab-readme lab-lvm2 lab-files dist reproducible packages lvm2-releases \
 	architectures long-run
 
 # In a folder of its own and without any other package, because cargo gives a dependency the
@@ -174,8 +176,9 @@ lab-files: deps testbed all
 		lvm2/build-lvm2.sh $$release build/lib build/lvm2 || exit; \
 	done
 	$(CARGO) build --locked --release -p idm-target -p lab
-	mkdir -p build/lab/lib build/lab/bin
+	mkdir -p build/lab/lib build/lab/other build/lab/bin
 	install $(SHIPPED)/$(LIBRARY).$(VERSION) build/lab/lib/$(SONAME)
+	install build/lib/$(SONAME) build/lab/other/
 	install target/release/idm-target target/release/lab $(SHIPPED)/idmctl build/lab/bin/
 	RUSTFLAGS="-C target-feature=+crt-static" \
 		$(CARGO) build --locked --release -p lab-agent -p lab-writer \
@@ -195,6 +198,11 @@ lab: lab-files
 
 lab-short: lab-files
 	$(LAB) --short
+
+# With the packages that `make packages SUITES=trixie` has made.
+lab-readme: lab-files
+	lab/readme/prepare.sh build/packages/trixie build/lab/readme
+	$(LAB) readme
 
 lab-shell: lab-files
 	$(LAB) --shell

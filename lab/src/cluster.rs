@@ -62,6 +62,29 @@ impl Cluster {
         Ok(())
     }
 
+    /// Boots a machine whose root file system is an empty host's.
+    pub fn boot_bare(&mut self, name: &str) -> Result<()> {
+        let (files, drives) = (&self.files, &self.drives);
+        let machine = Machine::boot_bare(name, files, drives, &self.dir, self.transcript)
+            .with_context(|| format!("machine {name}"))?;
+        self.machines.push(machine);
+        Ok(())
+    }
+
+    /// Exchanges the drives for new ones of this size, before a machine has been booted.
+    pub fn exchange_drives(&mut self, mebibytes: u64) -> Result<()> {
+        let interfaces = self.drives.interfaces;
+        let (server, transcript) = (&self.files.server, self.transcript);
+        self.drives.end();
+        self.drives = Drives::start(server, interfaces, mebibytes, &self.dir, transcript)?;
+        Ok(())
+    }
+
+    /// Paths of the files and programs that the lab runs.
+    pub fn files(&self) -> &Files {
+        &self.files
+    }
+
     /// Boots machines and starts lvmlockd on them.
     pub fn start(&mut self, names: &[&str]) -> Result<()> {
         for name in names {

@@ -205,6 +205,12 @@ impl Drives {
         Ok(Duration::from_secs_f64(self.ask(&format!("time {drive}"))?.trim().parse()?))
     }
 
+    /// Ends the server.
+    pub fn end(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+
     /// Saves the state of the drives in `dir`.
     pub fn keep(&self, dir: &Path) {
         let mut text = self.ask("rules").unwrap_or_default();
@@ -220,8 +226,7 @@ impl Drives {
 
 impl Drop for Drives {
     fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
+        self.end();
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::qemu::Boot;
 use crate::template;
 use anyhow::{Context, Result, ensure};
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use testbed::{Lvm2, Variant, lvm_conf};
@@ -37,6 +38,8 @@ pub struct Files {
     pub server: PathBuf,
     /// Program that acts as an application in the machines.
     pub writer: PathBuf,
+    /// The root file system of an empty host, as `readme/prepare.sh` makes it.
+    pub empty_host: PathBuf,
     /// lvm2's own tests, ready to run.
     pub lvm2_tests: PathBuf,
     /// The kernel module that gives virtio_scsi time-outs.
@@ -65,6 +68,7 @@ impl Files {
             idmctl: lab.join("bin/idmctl"),
             server: lab.join("bin/idm-target"),
             writer: lab.join("bin/lab-writer"),
+            empty_host: lab.join("readme/root"),
             lvm2_tests: lab.join("lvm2-testsuite").join(RELEASE),
             vsto: lab.join("vsto/vsto.ko"),
             modules: lab.join("kernel/root/lib/modules"),
@@ -106,8 +110,25 @@ impl Files {
         vec![
             (text(&self.project), text(&self.project)),
             (text(&library), text(&self.project.join("build/lib"))),
-            (text(&self.modules), "/lib/modules".to_owned()),
+            self.modules(),
         ]
+    }
+
+    /// The library as it is shipped.
+    pub fn library(&self) -> PathBuf {
+        self.project.join("build/lab/lib/liblvmlockd_idm.so.0")
+    }
+
+    /// Another version of the library: LAB_OTHER_LIBRARY names its file. Without that it is the
+    /// other build of this one, with the features that tests need.
+    pub fn other_library(&self) -> PathBuf {
+        let other = || self.project.join("build/lab/other/liblvmlockd_idm.so.0");
+        env::var_os("LAB_OTHER_LIBRARY").map_or_else(other, PathBuf::from)
+    }
+
+    /// The directory of kernel modules, and where machines see it.
+    pub fn modules(&self) -> (String, String) {
+        (self.modules.display().to_string(), "/lib/modules".to_owned())
     }
 
     /// The lvm.conf of a host whose block devices match one of the patterns.

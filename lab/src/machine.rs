@@ -58,6 +58,38 @@ impl Machine {
         transcript: Transcript,
     ) -> Result<Machine> {
         let begin = Instant::now();
+        let root = (Path::new("/"), files.binds());
+        let machine = Machine::resume(name, files, drives, dir, transcript, root)?;
+        machine.accept(&ALL_DISKS)?;
+        machine.write("/etc/lvm/lvmlockd-idm.conf", &files.idm_conf())?;
+        machine.write(KILL_SCRIPT, &files.kill_script())?;
+        // Without lvmpolld, pvmove is refused in a shared VG.
+        machine.quiet(&format!("chmod 755 {KILL_SCRIPT} && lvmpolld"))?;
+        transcript.step(name, &format!("is up after {:.1} s", begin.elapsed().as_secs_f64()));
+        Ok(machine)
+    }
+
+    /// The same with another root file system, on which nothing is set up.
+    pub fn boot_bare(
+        name: &str,
+        files: &Files,
+        drives: &Drives,
+        dir: &Path,
+        transcript: Transcript,
+    ) -> Result<Machine> {
+        let root = (files.empty_host.as_path(), vec![files.modules()]);
+        Machine::resume(name, files, drives, dir, transcript, root)
+    }
+
+    /// `root` is a directory of this machine with the root file system, and what is bound in it.
+    fn resume(
+        name: &str,
+        files: &Files,
+        drives: &Drives,
+        dir: &Path,
+        transcript: Transcript,
+        (root, binds): (&Path, Vec<(String, String)>),
+    ) -> Result<Machine> {
         let (mut qemu, stream) = Qemu::start(name, &files.boot, Some(&files.snapshot), dir)?;
         let agent = Agent::new(name, stream)?;
         qemu.wait_running()?;
@@ -72,7 +104,8 @@ impl Machine {
         let setup = Setup {
             hostname: name.to_owned(),
             now_ms: u64::try_from(now.as_millis())?,
-            binds: files.binds(),
+            root: root.display().to_string(),
+            binds,
         };
         agent.set_up(&setup, SET_UP)?;
         let machine = Machine {
@@ -88,12 +121,6 @@ impl Machine {
         };
         machine.connect_all_nvme()?;
         machine.wait_disks(DRIVES.len())?;
-        machine.accept(&ALL_DISKS)?;
-        machine.write("/etc/lvm/lvmlockd-idm.conf", &files.idm_conf())?;
-        machine.write(KILL_SCRIPT, &files.kill_script())?;
-        // Without lvmpolld, pvmove is refused in a shared VG.
-        machine.quiet(&format!("chmod 755 {KILL_SCRIPT} && lvmpolld"))?;
-        transcript.step(name, &format!("is up after {:.1} s", begin.elapsed().as_secs_f64()));
         Ok(machine)
     }
 

@@ -192,13 +192,18 @@ fn play(
     interfaces: Interfaces,
     labelled: bool,
 ) -> Verdict {
+    let skipped =
+        |text| Verdict { scenario, outcome: Outcome::Skipped, text, took: Duration::ZERO };
     let interfaces = match scenario.needs {
         Needs::Any => interfaces,
+        Needs::EmptyHost if files.empty_host.exists() => interfaces,
+        Needs::EmptyHost => {
+            return skipped("skipped, needs an empty host: `make lab-readme`".to_owned());
+        }
         Needs::Drives(needed) => needed,
         Needs::ScsiFor(_) if interfaces == Interfaces::Scsi => interfaces,
         Needs::ScsiFor(reason) => {
-            let text = format!("skipped, needs SCSI disks: {reason}");
-            return Verdict { scenario, outcome: Outcome::Skipped, text, took: Duration::ZERO };
+            return skipped(format!("skipped, needs SCSI disks: {reason}"));
         }
     };
     println!("\n{}: {}", scenario.name, scenario.about);

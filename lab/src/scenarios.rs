@@ -22,6 +22,7 @@ mod nvme_paths;
 mod one_drive;
 mod one_host;
 mod polling;
+mod readme;
 mod replaced_disk;
 mod reservations;
 mod reserve_lio;
@@ -33,6 +34,7 @@ mod stops;
 mod storm;
 mod two_hosts;
 mod two_paths;
+mod upgrade;
 mod value;
 mod watchdog;
 
@@ -294,6 +296,9 @@ pub enum Needs {
     Drives(Interfaces),
     /// It is for SCSI disks, for this reason, and skipped if other drives are requested.
     ScsiFor(&'static str),
+    /// It runs with all kinds of drives, if `make lab-readme` has made the root file system of an
+    /// empty host.
+    EmptyHost,
 }
 
 /// A scenario.
@@ -743,6 +748,22 @@ pub const SCENARIOS: &[Scenario] = &[
         expect: Expect::Pass,
         needs: Needs::Any,
         run: shutdown::crash_boot,
+    },
+    Scenario {
+        name: "upgrade",
+        about: "the library and lvm2 are upgraded and downgraded while an LV is written to",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Any,
+        run: upgrade::run,
+    },
+    Scenario {
+        name: "readme",
+        about: "README's commands from an empty Debian 13 host to an active LV",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::EmptyHost,
+        run: readme::run,
     },
     lvm2("lvm2-fabric", "idm_fabric_failure: all drives are gone for 10 s", |cluster| {
         lvm2_tests::one(cluster, "idm_fabric_failure")

@@ -1,6 +1,7 @@
 //! systemd as the first process of a machine, with lvm2's own units and with ours, as docs/boot.md
 //! has them enabled.
 
+use crate::files::Files;
 use crate::interfaces::Interfaces;
 use crate::machine::Machine;
 use anyhow::{Context, Result, ensure};
@@ -53,7 +54,9 @@ impl Machine {
     /// lvmlockd is started with the locks of all VGs, and the LVs that are given as `VG/LV` are
     /// activated at boot, if `ordered` says so with our drop-ins in force.
     pub fn start_systemd(&self, lvs: &[&str], ordered: bool) -> Result<()> {
-        self.install_lvm2()?;
+        let files = self.files();
+        self.install_programs(files)?;
+        self.install_units(files)?;
         self.install_ours()?;
         let drives = match self.interfaces() {
             Interfaces::Nvme => "nvmf-autoconnect.service",
@@ -74,7 +77,7 @@ impl Machine {
             "rm -rf /etc/systemd/system && mkdir /etc/systemd/system && : >/etc/fstab && \
              cd /etc/systemd/system && for unit in {masked}; do ln -s /dev/null $unit; done"
         ))?;
-        let enable = if ordered { documented(&self.files().project)? } else { ENABLE.to_owned() };
+        let enable = if ordered { documented(&files.project)? } else { ENABLE.to_owned() };
         let mut units = format!("{drives} blk-availability");
         for lv in lvs {
             units.push_str(&format!(" idm-activate@$(systemd-escape {lv})"));
@@ -86,16 +89,23 @@ impl Machine {
         )
     }
 
-    /// lvm2's programs and units where its package has them.
-    fn install_lvm2(&self) -> Result<()> {
-        let files = self.files();
-        let (sbin, units) = (files.sbin.display(), files.units.display());
-        let lvmlockd = files.lvmlockd.display();
+    /// lvm2's programs, of one release, where its package has them.
+    pub fn install_programs(&self, files: &Files) -> Result<()> {
+        let (sbin, lvmlockd) = (files.sbin.display(), files.lvmlockd.display());
         self.quiet(&format!(
             "set -e
              for program in lvm lvmlockctl lvmpolld; do ln -sf {sbin}/$program /usr/sbin/; done
              ln -sf {lvmlockd} /usr/sbin/lvmlockd
-             for command in lvchange vgchange lvs vgs; do ln -sf lvm /usr/sbin/$command; done
+             for command in lvchange vgchange lvs vgs; do ln -sf lvm /usr/sbin/$command; done"
+        ))
+        .map(drop)
+    }
+
+    /// lvm2's units where its package has them.
+    fn install_units(&self, files: &Files) -> Result<()> {
+        let (sbin, units) = (files.sbin.display(), files.units.display());
+        self.quiet(&format!(
+            "set -e
              place() {{ sed 's|{sbin}/|/usr/sbin/|g' {units}/$1 >$2; }}
              place lvmlockd.service /lib/systemd/system/lvmlockd.service
              place lvmlocks.service /lib/systemd/system/lvmlocks.service

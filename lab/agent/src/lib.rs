@@ -106,6 +106,8 @@ pub struct Setup {
     pub hostname: String,
     /// Time in ms since 1970: the clock of a machine that was resumed from a snapshot is late.
     pub now_ms: u64,
+    /// Directory of the lab's machine that the machine sees as its root file system.
+    pub root: String,
     /// Directories of the lab's machine, and the paths at which the machine sees them, read-only.
     pub binds: Vec<(String, String)>,
 }
@@ -113,7 +115,7 @@ pub struct Setup {
 impl Setup {
     /// The payload: lines of text.
     pub fn encode(&self) -> Vec<u8> {
-        let mut text = format!("{}\n{}\n", self.hostname, self.now_ms);
+        let mut text = format!("{}\n{}\n{}\n", self.hostname, self.now_ms, self.root);
         for (from, to) in &self.binds {
             text.push_str(&format!("{from}\t{to}\n"));
         }
@@ -126,10 +128,11 @@ impl Setup {
         let mut lines = text.lines();
         let hostname = lines.next()?.to_owned();
         let now_ms = lines.next()?.parse().ok()?;
+        let root = lines.next()?.to_owned();
         let bind =
             |line: &str| line.split_once('\t').map(|(from, to)| (from.to_owned(), to.to_owned()));
         let binds = lines.map(bind).collect::<Option<Vec<_>>>()?;
-        Some(Setup { hostname, now_ms, binds })
+        Some(Setup { hostname, now_ms, root, binds })
     }
 }
 
@@ -151,8 +154,8 @@ mod tests {
     #[test]
     fn setup_arrives_as_it_was_sent() {
         let binds = vec![("/a b".to_owned(), "/c".to_owned())];
-        let setup = Setup { hostname: "a".into(), now_ms: 5, binds };
+        let setup = Setup { hostname: "a".into(), now_ms: 5, root: "/r".into(), binds };
         assert_eq!(Setup::decode(&setup.encode()), Some(setup));
-        assert_eq!(Setup::decode(b"a\nx\n"), None);
+        assert_eq!(Setup::decode(b"a\nx\n/\n"), None);
     }
 }

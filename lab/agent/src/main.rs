@@ -335,7 +335,7 @@ fn mount_new(kind: &str, at: &str, flags: MsFlags, options: &str) -> Result<(), 
     Ok(())
 }
 
-/// Mounts the root file system of the lab's machine, read-only over 9p, under an overlay in memory.
+/// Mounts a directory of the lab's machine, read-only over 9p, under an overlay in memory.
 fn become_host(setup: &Setup) -> Result<(), Error> {
     let now = TimeSpec::from_duration(Duration::from_millis(setup.now_ms));
     clock_settime(ClockId::CLOCK_REALTIME, now)?;
@@ -356,8 +356,10 @@ fn become_host(setup: &Setup) -> Result<(), Error> {
     mount_new("tmpfs", "/overlay", none, "size=256m")?;
     fs::create_dir("/overlay/upper")?;
     fs::create_dir("/overlay/work")?;
-    let layers = "lowerdir=/host,upperdir=/overlay/upper,workdir=/overlay/work,xino=off";
-    mount_new("overlay", "/root", none, layers)?;
+    let root = &setup.root;
+    let layers =
+        format!("lowerdir=/host{root},upperdir=/overlay/upper,workdir=/overlay/work,xino=off");
+    mount_new("overlay", "/root", none, &layers)?;
     for at in ["/root/run", "/root/tmp"] {
         mount_new("tmpfs", at, none, "mode=755")?;
     }
