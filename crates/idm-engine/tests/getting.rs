@@ -347,3 +347,27 @@ fn a_drive_that_was_won_late_as_shared_is_asked_for_exclusive() {
     bench.pass(&mut a, Duration::from_secs(1));
     assert_eq!(done(&mut a), Some(Outcome::Converted { complete: true }));
 }
+
+/// The change to exclusive is refused while a TRYLOCK as exclusive is under way on drive 0.
+#[test]
+fn a_drive_that_was_won_late_as_exclusive_is_kept_as_shared() {
+    let (mut bench, mut a, mut b) = (Bench::new(3), lv_lock(1), lv_lock(2));
+    bench.paths[0] = Path::Cut;
+    for lock in [&mut a, &mut b] {
+        let request = bench.acquire(S);
+        assert_eq!(bench.run(lock, request), GRANTED);
+    }
+    a.request(convert(X), bench.now).expect("held");
+    let open = exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
+        0 => Fate::Open,
+        _ => Fate::Answered,
+    });
+    bench.paths[0] = Path::Up;
+    let outcome = done(&mut a).expect("refused");
+    assert!(is_held(&outcome), "{outcome:?}");
+    let tried = open.iter().find(|command| op(command) == Some(MutexOp::Trylock)).expect("tried");
+    let reply = bench.perform(tried);
+    a.on_reply(tried.token, reply, bench.now);
+    bench.exchange(&mut a);
+    assert_eq!(a.held_on().map(|(_, mode)| mode).collect::<Vec<_>>(), [S; 3]);
+}
