@@ -1,0 +1,304 @@
+//! Removing dead hosts from the drives before what they had is taken.
+
+use crate::rules::{Rules, broken};
+use crate::{Action, Answer, Key, Obstacle, Orders, Procedure, Seen};
+use alloc::vec::Vec;
+use idm_engine::{DriveRef, acquire_quorum};
+use idm_protocol::{HostId, ResourceId};
+
+/// The most orders to remove one host from one drive.
+const TRIES: u8 = 3;
+
+/// A command that may take away what other hosts have, and that waits until they are removed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Order {
+    /// This host.
+    pub me: HostId,
+    /// The mutex that the command is for.
+    pub resource: ResourceId,
+    /// The mutex of its volume group.
+    pub group: ResourceId,
+    /// The drive that the command is for.
+    pub target: DriveRef,
+    /// Whether it may take the mutex from hosts whose leases run; otherwise it waits for them.
+    pub may_share: bool,
+    /// The group's drives on which this host is registered, in the same order on every host.
+    pub drives: Vec<DriveRef>,
+    /// Those of them that have what the mutex protects.
+    pub needed: Vec<DriveRef>,
+}
+
+/// The outcome of a [`Fence`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// The command may be sent. These hosts had something to lose, and are removed from every drive
+    /// that matters.
+    Go(Vec<HostId>),
+    /// A host that holds the mutex is alive, so that the drive would refuse the command.
+    Held,
+    /// The command may not be sent.
+    Refused(Vec<Obstacle>),
+    /// This host was removed from a drive by another one. It may use nothing of the group any more.
+    Removed(DriveRef),
+}
+
+/// The removal of the hosts that a command may take something from.
+///
+/// First every drive is looked at: nothing is done where it could not be done everywhere, or where
+/// a host is alive. Then the hosts are removed from one drive, and, after a look has confirmed
+/// that, from the others. All hosts begin with the same drive, so that of two hosts that remove
+/// each other one learns on it that it has lost, while it still has done nothing else.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Fence {
+    order: Order,
+    own: Key,
+    rules: Rules,
+    orders: Orders,
+    drives: Vec<DriveState>,
+    /// Hosts to be removed.
+    victims: Vec<HostId>,
+    phase: Phase,
+    verdict: Option<Verdict>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Phase {
+    Looking,
+    /// Hosts are removed from this drive.
+    First(usize),
+    /// Hosts are removed from the others.
+    Rest,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct DriveState {
+    drive: DriveRef,
+    is_needed: bool,
+    /// What the last look showed; `None` if the drive did not answer it.
+    seen: Option<Seen>,
+    is_unable: bool,
+    /// Whether an order to remove a host is under way.
+    removing: bool,
+    tries: u8,
+}
+
+impl Fence {
+    /// Begins.
+    pub fn new(order: Order, rules: Rules) -> Fence {
+        let mut orders = Orders::default();
+        let state = |&drive: &DriveRef| DriveState {
+            drive,
+            is_needed: order.needed.contains(&drive) || drive == order.target,
+            seen: None,
+            is_unable: false,
+            removing: false,
+            tries: 0,
+        };
+        let drives: Vec<DriveState> = order.drives.iter().map(state).collect();
+        for state in drives.iter().rev() {
+            orders.give(state.drive, Action::Look);
+        }
+        let own = Key::of(&order.me);
+        let (victims, phase) = (Vec::new(), Phase::Looking);
+        let mut fence = Fence { order, own, rules, orders, drives, victims, phase, verdict: None };
+        fence.check_registered();
+        fence
+    }
+
+    /// Refuses where this host is not registered on a drive that matters.
+    fn check_registered(&mut self) {
+        let Order { me, needed, target, drives, .. } = &self.order;
+        let missing = needed.iter().chain([target]).find(|drive| !drives.contains(drive));
+        if let Some(&drive) = missing {
+            self.orders = Orders::default();
+            self.verdict = Some(Verdict::Refused([Obstacle::NotRegistered(*me, drive)].into()));
+        }
+    }
+
+    /// Decides after every drive was looked at.
+    fn survey(&mut self) {
+        if let Some(verdict) = self.find_removed() {
+            return self.end(verdict);
+        }
+        let target = self.drives.iter().find(|it| it.drive == self.order.target);
+        let Some(table) = target.and_then(|it| it.seen.clone()) else {
+            return self.end(Verdict::Refused([Obstacle::Silent(self.order.target)].into()));
+        };
+        let holders: Vec<(HostId, bool)> =
+            table.holders(&self.order.resource, &self.order.me).collect();
+        if !self.order.may_share && holders.iter().any(|&(_, is_alive)| is_alive) {
+            return self.end(Verdict::Held);
+        }
+        self.victims =
+            holders.iter().filter(|&&(_, is_alive)| !is_alive).map(|&(host, _)| host).collect();
+        self.victims.sort_unstable();
+        self.victims.dedup();
+        if self.victims.is_empty() || broken!(self.rules, GrantBeforePreempt) {
+            return self.end(Verdict::Go(self.victims.clone()));
+        }
+        let obstacles = self.obstacles();
+        if !obstacles.is_empty() {
+            return self.end(Verdict::Refused(obstacles));
+        }
+        let to_do = (0..self.drives.len()).find(|&at| self.victim_on(at).is_some());
+        match to_do {
+            None => self.end(Verdict::Go(self.victims.clone())),
+            Some(first) => {
+                self.phase = Phase::First(first);
+                self.proceed(first);
+            }
+        }
+    }
+
+    /// What is in the way of a removal, before anything is done.
+    fn obstacles(&self) -> Vec<Obstacle> {
+        let mut obstacles = Vec::new();
+        for state in &self.drives {
+            let drive = state.drive;
+            match &state.seen {
+                None if state.is_needed && state.is_unable => {
+                    obstacles.push(Obstacle::Unsupported(drive));
+                }
+                None if state.is_needed => obstacles.push(Obstacle::Silent(drive)),
+                None => {}
+                Some(seen) => {
+                    let lives = |host: &HostId| self.victims.contains(host);
+                    if !broken!(self.rules, RemoveTheLiving) {
+                        let living = seen.living(&self.order.group).filter(lives);
+                        obstacles.extend(living.map(|host| Obstacle::Alive(host, drive)));
+                    }
+                    if !seen.is_reserved() {
+                        obstacles.push(Obstacle::NotReserved(drive));
+                    }
+                }
+            }
+        }
+        let seen = self.drives.iter().filter(|state| state.seen.is_some()).count();
+        let needed = acquire_quorum(self.drives.len());
+        if seen < needed {
+            obstacles.push(Obstacle::TooFew { seen, needed });
+        }
+        obstacles.sort_unstable();
+        obstacles.dedup();
+        obstacles
+    }
+
+    /// The drive that this host was removed from, if it was.
+    fn find_removed(&self) -> Option<Verdict> {
+        let removed =
+            self.drives.iter().find(|it| it.seen.as_ref().is_some_and(|s| !s.has(self.own)));
+        removed.map(|it| Verdict::Removed(it.drive))
+    }
+
+    /// The key of a host that is still to be removed from a drive.
+    fn victim_on(&self, at: usize) -> Option<Key> {
+        let seen = self.drives[at].seen.as_ref()?;
+        if broken!(self.rules, KeyOfWrongHost) {
+            let is_right = |host: &HostId| *host == self.order.me || self.victims.contains(host);
+            let wrong = seen.table.iter().map(|record| &record.host).find(|host| !is_right(host));
+            return wrong.map(Key::of).filter(|&key| seen.has(key));
+        }
+        self.victims.iter().map(Key::of).find(|&key| seen.has(key))
+    }
+
+    /// Removes the next host from a drive; goes on with the others when none is left.
+    fn proceed(&mut self, at: usize) {
+        let drive = self.drives[at].drive;
+        if self.drives[at].seen.is_none() {
+            // It was there a moment ago, and what became of the order is not known.
+            return self.end(Verdict::Refused([Obstacle::Silent(drive)].into()));
+        }
+        if let Some(verdict) = self.find_removed() {
+            return self.end(verdict);
+        }
+        let Some(key) = self.victim_on(at) else {
+            return self.go_on();
+        };
+        let state = &mut self.drives[at];
+        state.tries += 1;
+        let tries = usize::from(state.tries);
+        if tries > usize::from(TRIES) * self.victims.len() {
+            let stays = self.victims.iter().find(|host| Key::of(host) == key);
+            let stays = stays.map(|&host| Obstacle::Stays(host, drive));
+            return self.end(Verdict::Refused(stays.into_iter().collect()));
+        }
+        state.removing = true;
+        self.orders.give(drive, Action::Preempt(key));
+    }
+
+    /// Goes on after a drive is done.
+    fn go_on(&mut self) {
+        match self.phase {
+            Phase::First(_) if !broken!(self.rules, PreemptOneDrive) => self.begin_rest(),
+            _ if self.orders.is_over() => self.end(Verdict::Go(self.victims.clone())),
+            _ => {}
+        }
+    }
+
+    fn begin_rest(&mut self) {
+        self.phase = Phase::Rest;
+        let to_do: Vec<usize> =
+            (0..self.drives.len()).filter(|&at| self.victim_on(at).is_some()).collect();
+        if to_do.is_empty() {
+            return self.end(Verdict::Go(self.victims.clone()));
+        }
+        for at in to_do {
+            self.proceed(at);
+        }
+    }
+
+    /// Sets the verdict. The first one stands, but that this host was removed outweighs any other.
+    fn end(&mut self, verdict: Verdict) {
+        self.orders.ready.clear();
+        let is_worse = matches!(verdict, Verdict::Removed(_));
+        if self.verdict.is_none() || is_worse {
+            self.verdict = Some(verdict);
+        }
+    }
+}
+
+impl Procedure for Fence {
+    type Outcome = Verdict;
+
+    fn next(&mut self) -> Option<(DriveRef, Action)> {
+        self.orders.next()
+    }
+
+    fn on_answer(&mut self, drive: DriveRef, answer: Answer) {
+        self.orders.answered();
+        let Some(at) = self.drives.iter().position(|state| state.drive == drive) else {
+            return;
+        };
+        let own = self.own.number();
+        let state = &mut self.drives[at];
+        state.is_unable |= answer == Answer::Unsupported;
+        match answer {
+            Answer::Seen(seen) => state.seen = Some(seen),
+            // A look shows what became of an order to remove a host, whatever the answer was.
+            _ if core::mem::take(&mut state.removing) => match &mut state.seen {
+                Some(seen) if broken!(self.rules, NoConfirmation) => seen.keys = [own].into(),
+                _ if self.verdict.is_none() => {
+                    state.seen = None;
+                    return self.orders.give(drive, Action::Look);
+                }
+                _ => {}
+            },
+            _ => state.seen = None,
+        }
+        if self.verdict.is_some() {
+            if let Some(removed) = self.find_removed() {
+                self.end(removed);
+            }
+            return;
+        }
+        match self.phase {
+            Phase::Looking if self.orders.is_over() => self.survey(),
+            Phase::Looking => {}
+            Phase::First(_) | Phase::Rest => self.proceed(at),
+        }
+    }
+
+    fn outcome(&self) -> Option<&Verdict> {
+        self.verdict.as_ref().filter(|_| self.orders.is_over())
+    }
+}
