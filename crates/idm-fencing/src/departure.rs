@@ -34,7 +34,7 @@ impl Departure {
     /// Whether another host keeps the reservation of a drive.
     fn is_kept(&self, seen: &Seen) -> bool {
         let keeps = |host: &HostId| *host != self.me && seen.has(Key::of(host));
-        seen.living(&self.group).any(|host| keeps(&host)) || broken!(self.rules, LastOneLeaves)
+        seen.living_in(&self.group).any(|host| keeps(&host)) || broken!(self.rules, LastOneLeaves)
     }
 }
 

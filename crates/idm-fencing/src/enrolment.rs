@@ -80,7 +80,7 @@ impl Enrolment {
             return Some(Obstacle::Removed(drive));
         }
         let unknown = |host: &HostId| *host != self.me && !seen.has(Key::of(host));
-        let stranger = seen.living(&self.group).find(unknown);
+        let stranger = seen.living_in(&self.group).find(unknown);
         stranger.map(|host| Obstacle::NotRegistered(host, drive))
     }
 

@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 use idm_engine::{DriveRef, acquire_quorum};
 use idm_protocol::{HostId, ResourceId};
 
-/// The most orders to remove one host from one drive.
-const TRIES: u8 = 3;
+/// How often a key may still be there after it was removed.
+const TRIES: u8 = 2;
 
 /// A command that may take away what other hosts have, and that waits until they are removed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -44,10 +44,11 @@ pub enum Verdict {
 
 /// The removal of the hosts that a command may take something from.
 ///
-/// First every drive is looked at: nothing is done where it could not be done everywhere, or where
-/// a host is alive. Then the hosts are removed from one drive, and, after a look has confirmed
-/// that, from the others. All hosts begin with the same drive, so that of two hosts that remove
-/// each other one learns on it that it has lost, while it still has done nothing else.
+/// First the command's own drive is looked at; mostly no dead host has anything there. Otherwise
+/// every drive is: nothing is done where it could not be done everywhere, or where a host is alive.
+/// Then the hosts are removed from one drive, and, after a look has confirmed that, from the
+/// others. All hosts begin with the same drive, so that of two hosts that remove each other one
+/// learns on it that it has lost, while it still has done nothing else.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Fence {
     order: Order,
@@ -57,12 +58,17 @@ pub struct Fence {
     drives: Vec<DriveState>,
     /// Hosts to be removed.
     victims: Vec<HostId>,
+    /// Hosts with a lease that runs, on any drive.
+    living: Vec<HostId>,
     phase: Phase,
     verdict: Option<Verdict>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Phase {
+    /// The command's own drive is looked at.
+    Asking,
+    /// The others are.
     Looking,
     /// Hosts are removed from this drive.
     First(usize),
@@ -79,6 +85,8 @@ struct DriveState {
     is_unable: bool,
     /// Whether an order to remove a host is under way.
     removing: bool,
+    /// The last key that was removed, and how often it was found there again.
+    tried: Option<Key>,
     tries: u8,
 }
 
@@ -92,15 +100,16 @@ impl Fence {
             seen: None,
             is_unable: false,
             removing: false,
+            tried: None,
             tries: 0,
         };
         let drives: Vec<DriveState> = order.drives.iter().map(state).collect();
-        for state in drives.iter().rev() {
-            orders.give(state.drive, Action::Look);
-        }
+        orders.give(order.target, Action::Look);
         let own = Key::of(&order.me);
-        let (victims, phase) = (Vec::new(), Phase::Looking);
-        let mut fence = Fence { order, own, rules, orders, drives, victims, phase, verdict: None };
+        let (victims, living) = (Vec::new(), Vec::new());
+        let (phase, verdict) = (Phase::Asking, None);
+        let mut fence =
+            Fence { order, own, rules, orders, drives, victims, living, phase, verdict };
         fence.check_registered();
         fence
     }
@@ -115,8 +124,8 @@ impl Fence {
         }
     }
 
-    /// Decides after every drive was looked at.
-    fn survey(&mut self) {
+    /// Decides after the command's own drive was looked at.
+    fn ask(&mut self) {
         if let Some(verdict) = self.find_removed() {
             return self.end(verdict);
         }
@@ -135,6 +144,20 @@ impl Fence {
         self.victims.dedup();
         if self.victims.is_empty() || broken!(self.rules, GrantBeforePreempt) {
             return self.end(Verdict::Go(self.victims.clone()));
+        }
+        self.phase = Phase::Looking;
+        let others: Vec<DriveRef> = self.drives.iter().map(|it| it.drive).rev().collect();
+        let others = others.into_iter().filter(|&drive| drive != self.order.target);
+        others.for_each(|drive| self.orders.give(drive, Action::Look));
+        if self.orders.is_over() {
+            self.survey();
+        }
+    }
+
+    /// Decides after every drive was looked at.
+    fn survey(&mut self) {
+        if let Some(verdict) = self.find_removed() {
+            return self.end(verdict);
         }
         let obstacles = self.obstacles();
         if !obstacles.is_empty() {
@@ -164,7 +187,7 @@ impl Fence {
                 Some(seen) => {
                     let lives = |host: &HostId| self.victims.contains(host);
                     if !broken!(self.rules, RemoveTheLiving) {
-                        let living = seen.living(&self.order.group).filter(lives);
+                        let living = seen.living_in(&self.order.group).filter(lives);
                         obstacles.extend(living.map(|host| Obstacle::Alive(host, drive)));
                     }
                     if !seen.is_reserved() {
@@ -190,15 +213,19 @@ impl Fence {
         removed.map(|it| Verdict::Removed(it.drive))
     }
 
-    /// The key of a host that is still to be removed from a drive.
+    /// A key that is still to be removed from a drive: every one that is neither this host's nor
+    /// that of a host that lives. A path of a dead host may still have the key of an earlier boot,
+    /// on a drive that was away when the host came back.
     fn victim_on(&self, at: usize) -> Option<Key> {
         let seen = self.drives[at].seen.as_ref()?;
-        if broken!(self.rules, KeyOfWrongHost) {
-            let is_right = |host: &HostId| *host == self.order.me || self.victims.contains(host);
-            let wrong = seen.table.iter().map(|record| &record.host).find(|host| !is_right(host));
-            return wrong.map(Key::of).filter(|&key| seen.has(key));
-        }
-        self.victims.iter().map(Key::of).find(|&key| seen.has(key))
+        let others = seen.keys.iter().copied().filter(|&key| key != self.own.number());
+        let is_victim = |key: &u64| {
+            // Who comes to life after the decision is removed all the same.
+            let mut living = self.living.iter().filter(|host| !self.victims.contains(host));
+            let lives = living.any(|host| Key::of(host).number() == *key);
+            lives == broken!(self.rules, KeyOfWrongHost)
+        };
+        others.filter(is_victim).map(Key::from_number).next()
     }
 
     /// Removes the next host from a drive; goes on with the others when none is left.
@@ -215,12 +242,9 @@ impl Fence {
             return self.go_on();
         };
         let state = &mut self.drives[at];
-        state.tries += 1;
-        let tries = usize::from(state.tries);
-        if tries > usize::from(TRIES) * self.victims.len() {
-            let stays = self.victims.iter().find(|host| Key::of(host) == key);
-            let stays = stays.map(|&host| Obstacle::Stays(host, drive));
-            return self.end(Verdict::Refused(stays.into_iter().collect()));
+        state.tries += u8::from(state.tried.replace(key) == Some(key));
+        if state.tries > TRIES {
+            return self.end(Verdict::Refused([Obstacle::Stays(key, drive)].into()));
         }
         state.removing = true;
         self.orders.give(drive, Action::Preempt(key));
@@ -273,7 +297,11 @@ impl Procedure for Fence {
         let state = &mut self.drives[at];
         state.is_unable |= answer == Answer::Unsupported;
         match answer {
-            Answer::Seen(seen) => state.seen = Some(seen),
+            Answer::Seen(seen) => {
+                // A host that starts meanwhile is spared.
+                self.living.extend(seen.living());
+                state.seen = Some(seen);
+            }
             // A look shows what became of an order to remove a host, whatever the answer was.
             _ if core::mem::take(&mut state.removing) => match &mut state.seen {
                 Some(seen) if broken!(self.rules, NoConfirmation) => seen.keys = [own].into(),
@@ -292,6 +320,7 @@ impl Procedure for Fence {
             return;
         }
         match self.phase {
+            Phase::Asking => self.ask(),
             Phase::Looking if self.orders.is_over() => self.survey(),
             Phase::Looking => {}
             Phase::First(_) | Phase::Rest => self.proceed(at),

@@ -24,6 +24,11 @@ impl Key {
         Key(MARK << MARK_SHIFT | folded & ((1 << MARK_SHIFT) - 1))
     }
 
+    /// The key with this number, of whatever host.
+    pub(crate) fn from_number(number: u64) -> Key {
+        Key(number)
+    }
+
     /// The number that drives know.
     pub fn number(self) -> u64 {
         self.0

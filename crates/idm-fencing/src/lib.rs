@@ -96,8 +96,8 @@ pub enum Obstacle {
     Alive(HostId, DriveRef),
     /// The host uses the group and is not registered on the drive.
     NotRegistered(HostId, DriveRef),
-    /// The host registers again and again.
-    Stays(HostId, DriveRef),
+    /// The key is registered again and again.
+    Stays(Key, DriveRef),
     /// This host was removed from the drive while it had something in use there.
     Removed(DriveRef),
     /// Fewer drives than a majority were read, so that a living host may be overlooked.
@@ -146,7 +146,9 @@ impl fmt::Display for Obstacle {
             Obstacle::NotRegistered(host, _) => {
                 write!(f, "host {host} uses the volume group and is not registered there")
             }
-            Obstacle::Stays(host, _) => write!(f, "host {host} registers there again and again"),
+            Obstacle::Stays(key, _) => {
+                write!(f, "the key {key} is registered there again and again")
+            }
             Obstacle::Removed(_) => f.write_str("this host was removed from it by another one"),
             Obstacle::TooFew { seen, needed } => {
                 write!(f, "{seen} drives of the volume group were read, {needed} are needed")

@@ -11,7 +11,7 @@ pub enum BrokenRule {
     /// A host is registered before it counts: here, whoever sees a drive again registers there,
     /// although it may have been removed meanwhile.
     RegisterAfterCounting,
-    /// The key that is removed is that of the host in the mutex table: here, another one's.
+    /// The keys that are removed are those of hosts that do not live: here, those of the others.
     KeyOfWrongHost,
     /// Removal is confirmed by a look: here, an answer to the order is enough.
     NoConfirmation,

@@ -60,8 +60,16 @@ impl Seen {
         self.table.iter().filter(held).map(|record| (record.host, record.state.is_live()))
     }
 
+    /// Hosts with any record whose lease runs.
+    pub(crate) fn living(&self) -> impl Iterator<Item = HostId> + '_ {
+        self.table.iter().filter(|record| record.state.is_live()).map(|record| record.host)
+    }
+
     /// Hosts with a record of the group whose lease runs.
-    pub(crate) fn living<'a>(&'a self, group: &'a ResourceId) -> impl Iterator<Item = HostId> + 'a {
+    pub(crate) fn living_in<'a>(
+        &'a self,
+        group: &'a ResourceId,
+    ) -> impl Iterator<Item = HostId> + 'a {
         let lives = |record: &&Record| record.state.is_live() && is_of(group, &record.resource);
         self.table.iter().filter(lives).map(|record| record.host)
     }

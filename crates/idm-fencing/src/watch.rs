@@ -72,7 +72,7 @@ impl Watch {
         let mut strangers: Vec<HostId> = seen(true)
             .flat_map(|(_, seen)| {
                 let registered = |host: &HostId| *host == self.me || seen.has(Key::of(host));
-                seen.living(&self.group).filter(move |host| !registered(host))
+                seen.living_in(&self.group).filter(move |host| !registered(host))
             })
             .collect();
         strangers.sort_unstable();

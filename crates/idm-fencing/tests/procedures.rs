@@ -159,6 +159,7 @@ fn refused(verdict: Verdict) -> Vec<Obstacle> {
 #[test]
 fn a_dead_host_is_removed_from_every_drive() {
     let mut drives = Drives::of(&["a", "b", "dead"]);
+    drives.at(1).table.push(record("b", group(), State::Locked));
     assert_eq!(drives.fence("a"), Verdict::Go(vec![host("dead")]));
     for at in 0..3 {
         assert!(!drives.has(at, "dead") && drives.has(at, "b"));
@@ -170,8 +171,19 @@ fn a_dead_host_is_removed_from_every_drive() {
     assert_eq!(changes.len(), 6);
     // Who is removed already needs no order.
     drives.1.clear();
+    drives.at(1).table.push(record("a", group(), State::Locked));
     assert_eq!(drives.fence("b"), Verdict::Go(vec![host("dead")]));
     assert!(drives.1.iter().all(|(_, action)| *action == Action::Look));
+}
+
+/// A path of the dead host has the key of an earlier boot where the drive was away when the host
+/// came back.
+#[test]
+fn keys_of_which_no_host_lives_are_removed() {
+    let mut drives = Drives::of(&["a", "dead"]);
+    drives.at(1).keys[1] = Key::of(&host("earlier boot")).number();
+    assert_eq!(drives.fence("a"), Verdict::Go(vec![host("dead")]));
+    assert!((0..3).all(|at| drives.at(at).keys == [Key::of(&host("a")).number()]));
 }
 
 #[test]
@@ -224,6 +236,24 @@ fn a_host_that_is_alive_is_not_removed() {
     assert_eq!(verdict, Verdict::Go(Vec::new()));
 }
 
+/// The decision stands: half a removal would leave it unclear who may write.
+#[test]
+fn a_host_that_comes_to_life_while_it_is_removed_is_removed() {
+    let mut drives = Drives::of(&["a", "dead"]);
+    let mut fence = fence("a");
+    while let Some((to, action)) = fence.next() {
+        let answer = drives.execute("a", to, action);
+        if matches!(action, Action::Preempt(_)) {
+            for at in 0..3 {
+                drives.at(at).table.push(record("dead", lv(), State::Locked));
+            }
+        }
+        fence.on_answer(to, answer);
+    }
+    assert_eq!(fence.outcome(), Some(&Verdict::Go(vec![host("dead")])));
+    assert!((0..3).all(|at| !drives.has(at, "dead")));
+}
+
 #[test]
 fn of_two_hosts_that_remove_each_other_one_is_left() {
     for first in ["a", "b"] {
@@ -261,7 +291,7 @@ fn a_host_that_registers_again_and_again_is_left_alone() {
         fence.on_answer(to, answer);
     }
     let verdict = fence.outcome().cloned().unwrap();
-    assert_eq!(refused(verdict), [Obstacle::Stays(host("dead"), D[0])]);
+    assert_eq!(refused(verdict), [Obstacle::Stays(Key::of(&host("dead")), D[0])]);
 }
 
 fn enrol(drives: &mut Drives, me: &str, is_in_use: bool) -> Enrolled {

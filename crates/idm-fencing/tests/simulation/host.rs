@@ -31,6 +31,8 @@ pub enum Phase {
     Off(u64),
     Enrolling,
     Joining,
+    /// Whether it was removed since it registered, when other hosts did not see it live.
+    Checking,
     Started,
     /// Lost: an administrator ends the application at this time.
     Lost(u64),
@@ -47,6 +49,7 @@ pub enum Phase {
 #[allow(clippy::large_enum_variant)]
 enum Job {
     Start(Enrolment),
+    Check(Watch),
     Late(Enrolment),
     Watch(Watch),
     Leave(Departure),
@@ -209,6 +212,12 @@ impl Host {
         }
     }
 
+    fn check(&mut self, world: &mut World) {
+        self.phase = Phase::Checking;
+        let watch = Watch::new(self.id, group(), &self.registered, &[], world.rules);
+        self.begin(world, Job::Check(watch));
+    }
+
     /// What a host does that has the VG started.
     fn work(&mut self, world: &mut World) {
         if self.writes.is_some() && world.now >= self.until {
@@ -334,8 +343,7 @@ impl Host {
             (LockIx::Membership, Event::Done(Outcome::Granted(_)))
                 if self.phase == Phase::Joining =>
             {
-                self.phase = Phase::Started;
-                world.report.came_back += u64::from(core::mem::take(&mut self.was_lost));
+                self.check(world);
             }
             (LockIx::Membership, Event::Done(Outcome::Refused(_)))
                 if self.phase == Phase::Joining =>
@@ -459,7 +467,18 @@ impl Host {
                     return;
                 }
                 (self.registered, self.absent) = (registered, absent);
-                self.join(world);
+                match self.membership.mode() {
+                    Some(_) => self.check(world),
+                    None => self.join(world),
+                }
+            }
+            Job::Check(watch) => {
+                if watch.outcome().is_some_and(|found| found.removed.is_some()) {
+                    return self.start(world);
+                }
+                self.phase = Phase::Started;
+                world.excuse_start(self.at);
+                world.report.came_back += u64::from(core::mem::take(&mut self.was_lost));
             }
             Job::Late(enrolment) => {
                 let enrolled = enrolment.outcome().cloned().unwrap_or_default();
@@ -513,7 +532,7 @@ impl Running {
     fn next(&mut self) -> Option<(DriveRef, Action)> {
         match &mut self.job {
             Job::Start(it) | Job::Late(it) => it.next(),
-            Job::Watch(it) => it.next(),
+            Job::Watch(it) | Job::Check(it) => it.next(),
             Job::Leave(it) => it.next(),
             Job::Fence(it, _) => it.next(),
         }
@@ -522,7 +541,7 @@ impl Running {
     fn on_answer(&mut self, drive: DriveRef, answer: Answer) {
         match &mut self.job {
             Job::Start(it) | Job::Late(it) => it.on_answer(drive, answer),
-            Job::Watch(it) => it.on_answer(drive, answer),
+            Job::Watch(it) | Job::Check(it) => it.on_answer(drive, answer),
             Job::Leave(it) => it.on_answer(drive, answer),
             Job::Fence(it, _) => it.on_answer(drive, answer),
         }

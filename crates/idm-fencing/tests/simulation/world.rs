@@ -288,6 +288,12 @@ impl World {
         }
     }
 
+    /// A host that starts may be hit by an order that was given before it was seen alive, and that
+    /// arrives late.
+    pub fn excuse_start(&mut self, host: usize) {
+        self.excused[host] = self.excused[host].max(self.now + 5000 * MS);
+    }
+
     fn judge_removal(&mut self, key: Key) {
         for host in 0..HOSTS {
             let Some(it) = &self.hosts[host] else { continue };
