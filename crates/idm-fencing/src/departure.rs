@@ -9,9 +9,9 @@ use idm_protocol::{HostId, ResourceId};
 /// The removal of this host's own registrations.
 ///
 /// The reservation ends with its last registrant, and a host that was removed could write again. So
-/// a host leaves its registration where no other host has the group started. Its own membership has
-/// to be given up before: of two hosts that go at the same time, at least one then sees that the
-/// other has gone, and stays registered.
+/// a host leaves its registration where no other host has the group started, and where its own
+/// membership is still seen: of two hosts that go at the same time, at least one sees that the other
+/// has gone, and stays registered.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Departure {
     me: HostId,
@@ -31,10 +31,12 @@ impl Departure {
         Departure { me, group, rules, orders, unknown: Vec::new(), outcome }
     }
 
-    /// Whether another host keeps the reservation of a drive.
+    /// Whether another host keeps the reservation of a drive, and cannot count on this one.
     fn is_kept(&self, seen: &Seen) -> bool {
-        let keeps = |host: &HostId| *host != self.me && seen.has(Key::of(host));
-        seen.living_in(&self.group).any(|host| keeps(&host)) || broken!(self.rules, LastOneLeaves)
+        let living = || seen.living_in(&self.group);
+        let has_gone = living().all(|host| host != self.me);
+        let keeps = |host: HostId| host != self.me && seen.has(Key::of(&host));
+        has_gone && living().any(keeps) || broken!(self.rules, LastOneLeaves)
     }
 }
 

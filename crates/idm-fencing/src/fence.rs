@@ -3,7 +3,7 @@
 use crate::rules::{Rules, broken};
 use crate::{Action, Answer, Key, Obstacle, Orders, Procedure, Seen};
 use alloc::vec::Vec;
-use idm_engine::{DriveRef, acquire_quorum};
+use idm_engine::{DriveRef, Instant, acquire_quorum};
 use idm_protocol::{HostId, ResourceId};
 
 /// How often a key may still be there after it was removed.
@@ -26,12 +26,15 @@ pub struct Order {
     pub drives: Vec<DriveRef>,
     /// Those of them that have what the mutex protects.
     pub needed: Vec<DriveRef>,
+    /// The end of a lease that begins now. A host that takes the mutex after it was looked at may
+    /// be dead by then, and nobody has removed it.
+    pub until: Instant,
 }
 
 /// The outcome of a [`Fence`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// The command may be sent. These hosts had something to lose, and are removed from every drive
+    /// The command may be sent, as long as it [can arrive in time](Fence::may_arrive). These hosts had something to lose, and are removed from every drive
     /// that matters.
     Go(Vec<HostId>),
     /// A host that holds the mutex is alive, so that the drive would refuse the command.
@@ -40,6 +43,13 @@ pub enum Verdict {
     Refused(Vec<Obstacle>),
     /// This host was removed from a drive by another one. It may use nothing of the group any more.
     Removed(DriveRef),
+}
+
+/// Refused, without a reason.
+impl Default for Verdict {
+    fn default() -> Verdict {
+        Verdict::Refused(Vec::new())
+    }
 }
 
 /// The removal of the hosts that a command may take something from.
@@ -112,6 +122,14 @@ impl Fence {
             Fence { order, own, rules, orders, drives, victims, living, phase, verdict };
         fence.check_registered();
         fence
+    }
+
+    /// Whether the command may be sent, after the verdict [`Verdict::Go`], if it arrives at this
+    /// time at the latest. This host may have stood still since the drive was looked at. An order to
+    /// remove a host that cannot arrive in time should not be given, either: by now that host may be
+    /// well.
+    pub fn may_arrive(&self, at: Instant) -> bool {
+        at < self.order.until || broken!(self.rules, OldVerdict)
     }
 
     /// Refuses where this host is not registered on a drive that matters.

@@ -15,6 +15,8 @@ pub enum BrokenRule {
     KeyOfWrongHost,
     /// Removal is confirmed by a look: here, an answer to the order is enough.
     NoConfirmation,
+    /// What was seen is old after a lease: here, it never is.
+    OldVerdict,
     /// The last host leaves its registration, and the reservation with it: here, it does not.
     LastOneLeaves,
     /// A host whose lease runs anywhere is not removed: here, it is.

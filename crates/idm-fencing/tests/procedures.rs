@@ -1,6 +1,6 @@
 //! The procedures, step by step, on drives that answer at once.
 
-use idm_engine::DriveRef;
+use idm_engine::{DriveRef, Instant};
 use idm_fencing::{
     Action, Answer, Departure, Enrolled, Enrolment, Fence, Findings, KIND, Key, Obstacle, Order,
     Procedure, Rules, Seen, Verdict, Watch,
@@ -142,6 +142,7 @@ fn order(me: &str) -> Order {
         may_share: false,
         drives: D.to_vec(),
         needed: D[..2].to_vec(),
+        until: Instant::from_micros(1000),
     }
 }
 
@@ -184,6 +185,14 @@ fn keys_of_which_no_host_lives_are_removed() {
     drives.at(1).keys[1] = Key::of(&host("earlier boot")).number();
     assert_eq!(drives.fence("a"), Verdict::Go(vec![host("dead")]));
     assert!((0..3).all(|at| drives.at(at).keys == [Key::of(&host("a")).number()]));
+}
+
+#[test]
+fn a_verdict_is_good_for_a_lease() {
+    let mut fence = fence("a");
+    Drives::of(&["a"]).run("a", &mut fence);
+    let may_arrive = |at| fence.may_arrive(Instant::from_micros(at));
+    assert!(may_arrive(999) && !may_arrive(1000));
 }
 
 #[test]
@@ -386,6 +395,12 @@ fn the_last_host_leaves_the_reservation() {
     let leave = |me: &str, drives: &mut Drives| {
         drives.run(me, &mut Departure::new(host(me), group(), &D, Rules::default()))
     };
+    // Its own membership is still seen on one drive.
+    drives.at(2).table.push(record("a", group(), State::Locked));
+    assert_eq!(leave("a", &mut drives), []);
+    assert!(drives.has(2, "a") && !drives.has(0, "a"));
+    drives.at(2).table.pop();
+    drives.at(1).keys.push(Key::of(&host("a")).number());
     drives.at(1).lossy = true;
     assert_eq!(leave("a", &mut drives), [D[1]]);
     assert!((0..3).all(|at| !drives.has(at, "a") && drives.has(at, "b")));

@@ -1,6 +1,6 @@
 //! A host: its engine, what it has under way with reservations, and an application that writes.
 
-use crate::world::{DRIVES, GIVEN_UP, MS, News, PATHS, Part, PartEnd, What, World, drive};
+use crate::world::{DRIVES, GIVEN_UP, LATEST, MS, News, PATHS, Part, PartEnd, What, World, drive};
 use idm_engine::{
     Command, DriveRef, Event, Instant, Lock, LockConfig, Member, Outcome, Request, Timing, Token,
 };
@@ -319,6 +319,7 @@ impl Host {
                 may_share: !matches!(&command.command, DriveCommand::Mutex(MutexOp::Break, _)),
                 drives: self.registered.clone(),
                 needed: (0..DRIVES).map(drive).collect(),
+                until: world.instant() + LEASE,
             };
             let fence = Fence::new(order, world.rules);
             return self.begin(world, Job::Fence(fence, command));
@@ -388,7 +389,16 @@ impl Host {
         let Some(mut running) = self.jobs.remove(&id) else { return };
         while let Some((to, action)) = running.next() {
             let late = matches!(running.job, Job::Late(_));
-            if late && action == (Action::Register { anew: true }) && !self.is_safe(world) {
+            let registers_late =
+                late && action == (Action::Register { anew: true }) && !self.is_safe(world);
+            let arrives = world.instant() + Duration::from_micros(LATEST);
+            let removes_late = match &running.job {
+                Job::Fence(fence, _) => {
+                    matches!(action, Action::Preempt(_)) && !fence.may_arrive(arrives)
+                }
+                _ => false,
+            };
+            if registers_late || removes_late {
                 running.on_answer(to, Answer::Silent);
                 continue;
             }
@@ -511,7 +521,9 @@ impl Host {
 
     fn fenced(&mut self, world: &mut World, fence: &Fence, command: Command) {
         let now = world.instant();
+        let arrives = now + Duration::from_micros(LATEST);
         let status = match fence.outcome() {
+            Some(Verdict::Go(_)) if !fence.may_arrive(arrives) => Status::Unreachable,
             Some(Verdict::Go(victims)) => {
                 world.report.taken_over += u64::from(!victims.is_empty());
                 return self.submit(world, LockIx::Lv, command);

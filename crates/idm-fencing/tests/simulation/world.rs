@@ -20,7 +20,7 @@ pub const PATHS: usize = 2;
 pub const MS: u64 = 1000;
 /// The time after which a host gives up a command, and the longest that it may take to arrive.
 pub const GIVEN_UP: u64 = 600 * MS;
-const LATEST: u64 = 1400 * MS;
+pub const LATEST: u64 = 1400 * MS;
 /// The longest that data may take to arrive.
 const LATEST_DATA: u64 = 15_000 * MS;
 const WRITE: [u8; 10] = [0x2A, 0, 0, 0, 0, 0, 0, 0, 1, 0];
