@@ -53,7 +53,8 @@ pub struct Config {
     /// Paths of the global lock's drives. Every host must name the same drives. Where empty, the
     /// drives are those with a GPT partition named `propeller`.
     pub global_drives: Vec<String>,
-    /// Emulated drives: a path or plain name, and its socket.
+    /// Emulated drives: a path or plain name, and its socket. After a `#`, the name of the port may
+    /// follow by which the drive knows this host.
     pub emulated: BTreeMap<String, PathBuf>,
     /// Directory for state that must not outlive the boot.
     pub state_dir: PathBuf,

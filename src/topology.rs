@@ -121,7 +121,8 @@ impl Topology {
         remembered: &mut HashMap<u64, Found>,
     ) -> Result<Found, TopologyError> {
         if let Some(socket) = self.emulated.get(path) {
-            let identity = format!("{EMULATED}{}", socket.display());
+            // Each port of a drive leads to the same drive.
+            let identity = format!("{EMULATED}{}", port_of(socket).0.display());
             let paths = vec![PathAddress::Emulated(socket.clone())];
             let drive = Located { device: identity.clone(), identity, paths };
             return Ok(Found { drives: vec![drive], missing: Vec::new() });
@@ -202,6 +203,16 @@ impl Topology {
     /// The same for an open sg device.
     pub fn page_of_sg(&self, number: u64) -> Vec<u8> {
         self.sysfs.character_device(number).map(|device| page_of(&device)).unwrap_or_default()
+    }
+}
+
+/// The socket of an emulated drive, and the name of the port by which this host reaches it, which
+/// may follow after a `#`.
+pub fn port_of(path: &Path) -> (PathBuf, String) {
+    let whole = path.to_string_lossy();
+    match whole.rsplit_once('#') {
+        Some((socket, port)) => (PathBuf::from(socket), port.to_owned()),
+        None => (path.to_owned(), String::new()),
     }
 }
 

@@ -49,7 +49,7 @@ pub fn connector(topology: Topology) -> Box<Connect> {
         }
         #[cfg(feature = "emulator")]
         PathAddress::Emulated(socket) => {
-            Arc::new(IdmPath::new(Scsi(emulated::Socket::new(socket.clone()))))
+            Arc::new(IdmPath::new(Scsi(emulated::Socket::new(socket))))
         }
         #[cfg(not(feature = "emulator"))]
         PathAddress::Emulated(_) => Arc::new(NoPath),

@@ -7,22 +7,26 @@ use super::drive::{CommandError, Data};
 use super::scsi::{Port, ScsiCompletion};
 use super::{Deadline, TransportError};
 use crate::sys::sync::Mutex;
+use crate::topology::port_of;
 use core::time::Duration;
 use idm_emulator::client::{Client, Error};
 use idm_protocol::scsi::Cdb;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The socket of one drive. A connection carries one command at a time, so simultaneous commands
 /// have a connection each.
 pub struct Socket {
     path: PathBuf,
+    port: String,
     idle: Mutex<Vec<Client>>,
 }
 
 impl Socket {
-    /// A socket that is not connected yet: nothing is connected before the first command.
-    pub fn new(path: PathBuf) -> Socket {
-        Socket { path, idle: Mutex::default() }
+    /// A socket that is not connected yet: nothing is connected before the first command. The name
+    /// of a port may follow the path, see [`port_of`].
+    pub fn new(path: &Path) -> Socket {
+        let (path, port) = port_of(path);
+        Socket { path, port, idle: Mutex::default() }
     }
 }
 
@@ -38,7 +42,8 @@ impl Port for Socket {
         let mut client = match pooled {
             Some(client) => client,
             None => Client::connect(&self.path)
-                .map_err(|error| TransportError::NotSent(named(&error)))?,
+                .map_err(|error| TransportError::NotSent(named(&error)))?
+                .by_port(&self.port),
         };
         // The client may take an eighth longer than its time-out.
         let left = deadline.timeout(Duration::ZERO).ok_or_else(|| CommandError::too_late(""))?;

@@ -44,7 +44,7 @@ impl RawPath {
             }
             #[cfg(feature = "emulator")]
             PathAddress::Emulated(socket) => {
-                Kind::Scsi(Box::new(super::emulated::Socket::new(socket.clone())))
+                Kind::Scsi(Box::new(super::emulated::Socket::new(socket)))
             }
             #[cfg(not(feature = "emulator"))]
             PathAddress::Emulated(_) => Kind::None,

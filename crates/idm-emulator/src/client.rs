@@ -42,6 +42,8 @@ impl std::error::Error for Error {
 #[derive(Debug)]
 pub struct Client {
     path: PathBuf,
+    /// Name of the port by which the drive knows the host.
+    port: String,
     /// `None` after an error: the next command connects again.
     connection: Option<Connection>,
 }
@@ -58,7 +60,13 @@ impl Client {
     pub fn connect(path: impl Into<PathBuf>) -> io::Result<Client> {
         let path = path.into();
         let connection = Some(Connection::to(&path)?);
-        Ok(Client { path, connection })
+        Ok(Client { path, port: String::new(), connection })
+    }
+
+    /// The same client by the port with this name, for reservations. Path N of a host has the name
+    /// `HOST.N`.
+    pub fn by_port(self, port: &str) -> Client {
+        Client { port: port.to_owned(), ..self }
     }
 
     /// Sends one command to the drive and waits for its answer, for at most `timeout` and an
@@ -72,7 +80,8 @@ impl Client {
         timeout: Duration,
     ) -> Result<ScsiReply, Error> {
         let deadline = Instant::now() + timeout;
-        let frame = Request::frame(cdb, data_out, data_in_len).map_err(Error::NotSent)?;
+        let frame =
+            Request::frame(&self.port, cdb, data_out, data_in_len).map_err(Error::NotSent)?;
         // Taken out, and put back only after a success: the remains of a broken or late exchange in
         // the stream must not pass for the next answer.
         let connection = match self.connection.take() {

@@ -9,73 +9,10 @@
 pub mod nvme;
 pub mod scsi;
 
+use idm_protocol::reservation::ReservationType;
+
 /// The most registrants. More are refused.
 pub const MOST_REGISTRANTS: usize = 128;
-
-/// The type of a reservation: which accesses it excludes, for whom, and who holds it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ReservationType {
-    /// Only the holder may write.
-    WriteExclusive,
-    /// Only the holder may read and write.
-    ExclusiveAccess,
-    /// Only registrants may write.
-    WriteExclusiveRegistrantsOnly,
-    /// Only registrants may read and write.
-    ExclusiveAccessRegistrantsOnly,
-    /// Only registrants may write, and each of them holds the reservation.
-    WriteExclusiveAllRegistrants,
-    /// Only registrants may read and write, and each of them holds the reservation.
-    ExclusiveAccessAllRegistrants,
-}
-
-impl ReservationType {
-    /// All types, in the order of their NVMe numbers.
-    pub const ALL: [ReservationType; 6] = [
-        ReservationType::WriteExclusive,
-        ReservationType::ExclusiveAccess,
-        ReservationType::WriteExclusiveRegistrantsOnly,
-        ReservationType::ExclusiveAccessRegistrantsOnly,
-        ReservationType::WriteExclusiveAllRegistrants,
-        ReservationType::ExclusiveAccessAllRegistrants,
-    ];
-
-    /// Whether it keeps others from reading, too.
-    pub fn excludes_reads(self) -> bool {
-        matches!(
-            self,
-            ReservationType::ExclusiveAccess
-                | ReservationType::ExclusiveAccessRegistrantsOnly
-                | ReservationType::ExclusiveAccessAllRegistrants
-        )
-    }
-
-    /// Whether registrants have access like the holder.
-    pub fn admits_registrants(self) -> bool {
-        !matches!(self, ReservationType::WriteExclusive | ReservationType::ExclusiveAccess)
-    }
-
-    /// Whether every registrant is a holder.
-    pub fn is_held_by_all(self) -> bool {
-        matches!(
-            self,
-            ReservationType::WriteExclusiveAllRegistrants
-                | ReservationType::ExclusiveAccessAllRegistrants
-        )
-    }
-
-    /// The type in a word, for control commands.
-    pub fn word(self) -> &'static str {
-        match self {
-            ReservationType::WriteExclusive => "write-exclusive",
-            ReservationType::ExclusiveAccess => "exclusive-access",
-            ReservationType::WriteExclusiveRegistrantsOnly => "write-exclusive-registrants-only",
-            ReservationType::ExclusiveAccessRegistrantsOnly => "exclusive-access-registrants-only",
-            ReservationType::WriteExclusiveAllRegistrants => "write-exclusive-all-registrants",
-            ReservationType::ExclusiveAccessAllRegistrants => "exclusive-access-all-registrants",
-        }
-    }
-}
 
 /// The access to data that a command needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -8,6 +8,8 @@
 //! | 4 | length of the rest |
 //! | 1 | length of the CDB, 1 to 32 |
 //! | 4 | room for the answer's data, in bytes |
+//! | 1 | length of the port's name |
+//! | … | name of the port that the command comes by, UTF-8 |
 //! | … | CDB |
 //! | rest | data for the drive |
 //!
@@ -29,13 +31,14 @@ pub const MAX_CDB_LEN: usize = 32;
 /// The most data in either direction, in bytes: the most that Linux moves with one SG_IO.
 pub const MAX_DATA_LEN: usize = 4 << 20;
 
-const REQUEST_HEADER_LEN: usize = 5;
+const REQUEST_HEADER_LEN: usize = 6;
 const ANSWER_HEADER_LEN: usize = 2;
 const MAX_FRAME_LEN: usize = MAX_DATA_LEN + 512;
 
 /// A command on its way to a drive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Request {
+    pub port: String,
     pub cdb: Vec<u8>,
     pub data_out: Vec<u8>,
     pub data_in_len: usize,
@@ -43,11 +46,17 @@ pub(crate) struct Request {
 
 impl Request {
     /// The request as a frame; an error if a length is out of bounds.
-    pub fn frame(cdb: &[u8], data_out: &[u8], data_in_len: usize) -> io::Result<Vec<u8>> {
+    pub fn frame(
+        port: &str,
+        cdb: &[u8],
+        data_out: &[u8],
+        data_in_len: usize,
+    ) -> io::Result<Vec<u8>> {
         check(cdb, data_out, data_in_len)?;
+        let port_len = [u8::try_from(port.len()).map_err(|_| out_of_bounds())?];
         // No cast loses bits: the bounds are far below.
         let (cdb_len, room) = ([cdb.len() as u8], (data_in_len as u32).to_be_bytes());
-        Ok(frame(&[&cdb_len, &room, cdb, data_out]))
+        Ok(frame(&[&cdb_len, &room, &port_len, port.as_bytes(), cdb, data_out]))
     }
 
     /// Waits for a request; `None` if the other side closed the connection instead.
@@ -63,12 +72,15 @@ impl Request {
     fn parse(body: &[u8]) -> io::Result<Request> {
         let (header, rest) =
             body.split_first_chunk::<REQUEST_HEADER_LEN>().ok_or_else(out_of_bounds)?;
-        let [cdb_len, room @ ..] = *header;
+        let [cdb_len, room @ .., port_len] = *header;
+        let (port, rest) =
+            rest.split_at_checked(usize::from(port_len)).ok_or_else(out_of_bounds)?;
+        let port = String::from_utf8(port.to_vec()).map_err(|_| out_of_bounds())?;
         let (cdb, data_out) =
             rest.split_at_checked(usize::from(cdb_len)).ok_or_else(out_of_bounds)?;
         let data_in_len = u32::from_be_bytes(room) as usize;
         check(cdb, data_out, data_in_len)?;
-        Ok(Request { cdb: cdb.to_vec(), data_out: data_out.to_vec(), data_in_len })
+        Ok(Request { port, cdb: cdb.to_vec(), data_out: data_out.to_vec(), data_in_len })
     }
 }
 
@@ -134,13 +146,14 @@ mod tests {
     proptest! {
         #[test]
         fn requests_arrive_as_they_were_sent(
+            port in "\\PC{0,60}",
             cdb in prop::collection::vec(any::<u8>(), 1..=MAX_CDB_LEN),
             data_out in prop::collection::vec(any::<u8>(), 0..2000),
             data_in_len in 0..=MAX_DATA_LEN,
         ) {
-            let frame = Request::frame(&cdb, &data_out, data_in_len).unwrap();
+            let frame = Request::frame(&port, &cdb, &data_out, data_in_len).unwrap();
             let request = Request::read(&mut &frame[..]).unwrap();
-            prop_assert_eq!(request, Some(Request { cdb, data_out, data_in_len }));
+            prop_assert_eq!(request, Some(Request { port, cdb, data_out, data_in_len }));
         }
 
         #[test]
@@ -169,14 +182,15 @@ mod tests {
 
     #[test]
     fn bounds_are_kept_on_both_sides() {
-        assert!(Request::frame(&[], &[], 0).is_err());
-        assert!(Request::frame(&[0; MAX_CDB_LEN + 1], &[], 0).is_err());
-        assert!(Request::frame(&[0], &[], MAX_DATA_LEN + 1).is_err());
-        assert!(Request::frame(&[0], &vec![0; MAX_DATA_LEN + 1], 0).is_err());
+        assert!(Request::frame("", &[], &[], 0).is_err());
+        assert!(Request::frame(&"p".repeat(256), &[0], &[], 0).is_err());
+        assert!(Request::frame("", &[0; MAX_CDB_LEN + 1], &[], 0).is_err());
+        assert!(Request::frame("", &[0], &[], MAX_DATA_LEN + 1).is_err());
+        assert!(Request::frame("", &[0], &vec![0; MAX_DATA_LEN + 1], 0).is_err());
         // A frame that announces more than the limit is refused before it is read.
         assert!(Request::read(&mut &[0xFF, 0xFF, 0xFF, 0xFF][..]).is_err());
         // A frame that ends early is an error; no request at all is not.
-        let frame = Request::frame(&[0; 6], &[1, 2, 3], 0).unwrap();
+        let frame = Request::frame("a.0", &[0; 6], &[1, 2, 3], 0).unwrap();
         assert!(Request::read(&mut &frame[..frame.len() - 1]).is_err());
         assert_eq!(Request::read(&mut &[][..]).unwrap(), None);
     }

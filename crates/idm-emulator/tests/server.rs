@@ -5,6 +5,8 @@ mod common;
 use common::{EX, L0, SH, host, payload, storing};
 use idm_emulator::client::{self, Client, Error};
 use idm_emulator::server::{DriveSpec, Server, control_socket, drive_socket};
+use idm_protocol::reservation::ReservationType;
+use idm_protocol::reservation::scsi::{ChangeAction, ParameterList, change};
 use idm_protocol::{MutexOp, RECORD_LEN, Record, State, parse_table, scsi};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -392,6 +394,40 @@ fn program(dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_idm-emulator"));
     command.arg("--dir").arg(dir).args(arguments);
     command
+}
+
+/// Each port is an I_T nexus of its own. The drives of a server have no data, so a WRITE that is
+/// let through is refused as unknown.
+#[test]
+fn reservations_tell_ports_apart() {
+    const WRITE: [u8; 10] = [0x2A, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+    let lab = Lab::new();
+    let mut ports = ["a.0", "a.1", "b.0"].map(|port| lab.client("d0").by_port(port));
+    let mut send = |port: usize, cdb: &[u8], data: &[u8]| {
+        let reply = ports[port].execute(cdb, data, 512, PATIENCE).unwrap();
+        (reply.status, scsi::Sense::decode(&reply.sense).map_or(0, |sense| sense.asc))
+    };
+    let list =
+        |key, action_key| ParameterList { key, action_key, ..ParameterList::default() }.encode();
+    let kind = Some(ReservationType::WriteExclusiveAllRegistrants);
+    let register = change(ChangeAction::RegisterAndIgnore, None);
+    assert_eq!(send(0, &register, &list(0, 0xA)).0, GOOD);
+    assert_eq!(send(2, &register, &list(0, 0xB)).0, GOOD);
+    assert_eq!(send(0, &change(ChangeAction::Reserve, kind), &list(0xA, 0)).0, GOOD);
+    let (admitted, refused) = ((0x02, 0x20), (CONFLICT, 0));
+    let writes: Vec<_> = (0..3).map(|port| send(port, &WRITE, &[0; 512])).collect();
+    assert_eq!(writes, [admitted, refused, admitted]);
+    assert_eq!(send(2, &change(ChangeAction::PreemptAndAbort, kind), &list(0xB, 0xA)).0, GOOD);
+    assert_eq!(send(0, &WRITE, &[0; 512]), refused);
+    // What happened to it comes with its next command that does not conflict.
+    assert_eq!(send(0, &scsi::inquire_table(), &[]), (0x02, 0x2A));
+    assert_eq!(send(0, &scsi::inquire_table(), &[]).0, GOOD);
+    let shown = lab.ctl("reservations d0");
+    assert!(shown.ends_with("write-exclusive-all-registrants\n0x000000000000000b  b.0  holder\n"));
+    lab.ctl("power-cycle d0");
+    assert_eq!(lab.ctl("reservations d0"), "generation 0\npersistent no\nreservation none\n");
+    assert_eq!(send(0, &WRITE, &[0; 512]), (0x02, 0x29), "told of the power on");
+    assert_eq!(send(0, &WRITE, &[0; 512]), admitted);
 }
 
 #[test]

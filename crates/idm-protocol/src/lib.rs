@@ -9,6 +9,7 @@
 //! * [`DriveCommand`] and [`Reply`] are a lock engine's output and input, free of any transport.
 //! * [`scsi`] turns a [`DriveCommand`] into CDBs and SCSI status plus sense data into a [`Status`];
 //!   [`nvme`] does the same with NVMe admin commands.
+//! * [`reservation`] has the standard commands by which a drive refuses the data of some hosts.
 //!
 //! `docs/protocol.md` gives the sources of the numbers, and the observed behaviour of real
 //! firmware.
@@ -22,6 +23,7 @@ mod command;
 mod ids;
 pub mod nvme;
 mod record;
+pub mod reservation;
 pub mod scsi;
 
 pub use command::{DriveCommand, GROUP_ALL, GROUP_TABLE, Limit, Mode, MutexOp, Reply, Status};

@@ -4,9 +4,10 @@ use super::{Disk, Interface};
 use crate::ScsiReply;
 use crate::nvme::{NvmeReply, status};
 use crate::reservation::Access;
-use crate::reservation::nvme::{Host, NamespaceReservations, ReservationCommand};
+use crate::reservation::nvme::{Host, NamespaceReservations};
 use crate::reservation::scsi::{self, Nexus, UnitReservations};
 use crate::sync::{read, write};
+use idm_protocol::reservation::nvme::ReservationCommand;
 use std::sync::RwLock;
 
 /// Reservations of a disk; those of the interface that it does not have stay empty.

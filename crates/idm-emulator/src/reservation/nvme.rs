@@ -1,18 +1,11 @@
 //! Reservations of an NVMe namespace: the commands Reservation Register, Report, Acquire and
 //! Release (NVM Express base specification, "Reservations").
 
-use super::{Access, Refusal, Registrant, ReservationType, Reservations};
+use super::{Access, Refusal, Registrant, Reservations};
 use crate::nvme::{NvmeReply, status};
+use idm_protocol::reservation::ReservationType;
+use idm_protocol::reservation::nvme::{ReservationCommand, opcode};
 use std::fmt;
-
-/// Operation codes of the reservation commands.
-pub mod opcode {
-    #![allow(missing_docs)]
-    pub const REGISTER: u8 = 0x0D;
-    pub const REPORT: u8 = 0x0E;
-    pub const ACQUIRE: u8 = 0x11;
-    pub const RELEASE: u8 = 0x15;
-}
 
 /// What a namespace can do (RESCAP): it keeps registrations through a loss of power, has all six
 /// types, and treats Ignore Existing Key as version 1.3 defines it.
@@ -34,17 +27,6 @@ impl fmt::Display for Host {
         }
         Ok(())
     }
-}
-
-/// A reservation command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReservationCommand {
-    /// One of [`opcode`].
-    pub opcode: u8,
-    /// Command dword 10.
-    pub cdw10: u32,
-    /// Command dword 11.
-    pub cdw11: u32,
 }
 
 /// Reservations of one namespace.
@@ -88,7 +70,7 @@ impl NamespaceReservations {
     ) -> NvmeReply {
         let action = command.cdw10 & 0x07;
         let ignores_key = command.cdw10 & 0x08 != 0;
-        let kind = type_of(command.cdw10 >> 8 & 0xFF);
+        let kind = ReservationType::from_nvme((command.cdw10 >> 8) as u8);
         let done = match command.opcode {
             opcode::REPORT => return self.report(command),
             // Only a change of the registration may do without the current key.
@@ -188,7 +170,7 @@ impl NamespaceReservations {
         }
         let mut data = vec![0; 64];
         data[..4].copy_from_slice(&self.state.generation().to_le_bytes());
-        data[4] = self.state.kind().map_or(0, type_code);
+        data[4] = self.state.kind().map_or(0, ReservationType::to_nvme);
         let count = self.state.registrants().len() as u16;
         data[5..7].copy_from_slice(&count.to_le_bytes());
         data[9] = u8::from(self.state.is_persistent());
@@ -220,13 +202,4 @@ fn refused(refusal: Refusal) -> u16 {
             status::INVALID_FIELD
         }
     }
-}
-
-fn type_code(kind: ReservationType) -> u8 {
-    ReservationType::ALL.iter().position(|&one| one == kind).map_or(0, |at| at as u8 + 1)
-}
-
-fn type_of(code: u32) -> Option<ReservationType> {
-    let at = usize::try_from(code).ok()?.checked_sub(1)?;
-    ReservationType::ALL.get(at).copied()
 }

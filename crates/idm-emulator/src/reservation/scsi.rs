@@ -1,21 +1,18 @@
 //! Persistent reservations of a SCSI logical unit: PERSISTENT RESERVE IN and OUT, unit attentions,
 //! and which command conflicts with which reservation (SPC-4 and SBC-3).
 
-use super::{Access, Notice, Notices, Refusal, ReservationType, Reservations};
+use super::{Access, Notice, Notices, Refusal, Reservations};
 use crate::cdb::{self, Command};
 use crate::scsi::local_name;
 use crate::{ScsiReply, sense};
+use idm_protocol::reservation::ReservationType;
+use idm_protocol::reservation::scsi::{
+    ChangeAction, LIST_LEN, ParameterList, RESERVE_IN, RESERVE_OUT, ReadAction,
+};
 use idm_protocol::scsi::{Sense, status};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// Operation code of PERSISTENT RESERVE IN.
-pub const RESERVE_IN: u8 = 0x5E;
-/// Operation code of PERSISTENT RESERVE OUT.
-pub const RESERVE_OUT: u8 = 0x5F;
-
-/// Length in bytes of the parameter list of PERSISTENT RESERVE OUT, without TransportIDs.
-const LIST_LEN: usize = 24;
 /// Length in bytes of a TransportID of the SAS protocol.
 const TRANSPORT_ID_LEN: usize = 24;
 /// The first byte of such a TransportID: format code 0, protocol identifier 6.
@@ -168,12 +165,12 @@ impl UnitReservations {
     }
 
     fn reserve_in(&self, cdb: &[u8; 10]) -> Result<Vec<u8>, Fault> {
-        let mut data = match cdb[1] & 0x1F {
-            0x00 => self.read_keys(),
-            0x01 => self.read_reservation(),
-            0x02 => self.capabilities(),
-            0x03 => self.full_status(),
-            _ => return Err(Fault::Sense(sense::INVALID_FIELD_IN_CDB)),
+        let mut data = match ReadAction::from_wire(cdb[1] & 0x1F) {
+            Some(ReadAction::Keys) => self.read_keys(),
+            Some(ReadAction::Reservation) => self.read_reservation(),
+            Some(ReadAction::Capabilities) => self.capabilities(),
+            Some(ReadAction::FullStatus) => self.full_status(),
+            None => return Err(Fault::Sense(sense::INVALID_FIELD_IN_CDB)),
         };
         data.truncate(usize::from(u16::from_be_bytes([cdb[7], cdb[8]])));
         Ok(data)
@@ -198,7 +195,7 @@ impl UnitReservations {
             // Zero where all registrants are holders.
             body.extend(self.state.holder_key().unwrap_or_default().to_be_bytes());
             // The scope in the upper half of the type's byte is 0, the logical unit.
-            body.extend([0, 0, 0, 0, 0, type_code(kind), 0, 0]);
+            body.extend([0, 0, 0, 0, 0, kind.to_scsi(), 0, 0]);
         }
         self.with_header(body)
     }
@@ -208,10 +205,11 @@ impl UnitReservations {
         let abilities = 0x01;
         // TMV; ALLOW COMMANDS 011b: TEST UNIT READY passes, MODE SENSE passes write exclusive.
         let modes = 0x80 | 0b011 << 4 | u8::from(self.state.is_persistent());
-        let types = ReservationType::ALL.map(type_code).iter().fold(0_u16, |mask, code| {
-            // Bit N of byte 4 is type N, and bit 0 of byte 5 is type 8.
-            mask | 1 << ((code + 8) % 16)
-        });
+        let types =
+            ReservationType::ALL.map(ReservationType::to_scsi).iter().fold(0_u16, |mask, code| {
+                // Bit N of byte 4 is type N, and bit 0 of byte 5 is type 8.
+                mask | 1 << ((code + 8) % 16)
+            });
         let mut data = vec![0, 8, abilities, modes];
         data.extend(types.to_be_bytes());
         data.extend([0, 0]);
@@ -224,7 +222,7 @@ impl UnitReservations {
             let held = self.state.kind().filter(|_| self.state.is_holder(&one.who));
             body.extend(one.key.to_be_bytes());
             body.extend([0, 0, 0, 0]);
-            body.extend([u8::from(held.is_some()), held.map_or(0, type_code)]);
+            body.extend([u8::from(held.is_some()), held.map_or(0, ReservationType::to_scsi)]);
             body.extend([0, 0, 0, 0]);
             body.extend(one.who.target_port.to_be_bytes());
             body.extend((TRANSPORT_ID_LEN as u32).to_be_bytes());
@@ -234,34 +232,37 @@ impl UnitReservations {
     }
 
     fn reserve_out(&mut self, nexus: &Nexus, cdb: &[u8; 10], data_out: &[u8]) -> Result<(), Fault> {
-        let action = cdb[1] & 0x1F;
-        if action > 0x07 {
-            return Err(Fault::Sense(sense::INVALID_FIELD_IN_CDB));
-        }
-        let list = ParameterList::parse(cdb, data_out)?;
+        let action = ChangeAction::from_wire(cdb[1] & 0x1F)
+            .ok_or(Fault::Sense(sense::INVALID_FIELD_IN_CDB))?;
+        let (list, more) = parameters(cdb, action, data_out)?;
         match action {
-            0x00 => return self.register(nexus, &list, true),
-            0x06 => return self.register(nexus, &list, false),
+            ChangeAction::Register => return self.register(nexus, &list, true),
+            ChangeAction::RegisterAndIgnore => return self.register(nexus, &list, false),
             _ => {}
         }
         if self.state.key(nexus) != Some(list.key) {
             return Err(Fault::Conflict);
         }
-        if action == 0x07 {
-            return self.register_and_move(nexus, &list);
-        }
-        let kind = type_of(cdb[2]);
+        // The scope in the upper half of the type's byte must be 0, the logical unit.
+        let kind = ReservationType::from_scsi(cdb[2]);
         let notices = match action {
-            0x01 => {
+            ChangeAction::Reserve => {
                 let kind = kind.ok_or(Refusal::UnknownType)?;
                 self.state.reserve(nexus, kind)?;
                 Vec::new()
             }
-            0x02 => self.state.release(nexus, kind)?,
-            0x03 => self.state.clear(nexus),
+            ChangeAction::Release => self.state.release(nexus, kind)?,
+            ChangeAction::Clear => self.state.clear(nexus),
             // PREEMPT AND ABORT finds nothing to abort: the caller lets it wait for the commands
             // that are being executed.
-            _ => self.state.preempt(nexus, list.action_key, kind)?,
+            ChangeAction::Preempt | ChangeAction::PreemptAndAbort => {
+                self.state.preempt(nexus, list.action_key, kind)?
+            }
+            ChangeAction::RegisterAndMove => {
+                self.register_and_move(nexus, &list, data_out, more)?;
+                Vec::new()
+            }
+            ChangeAction::Register | ChangeAction::RegisterAndIgnore => Vec::new(),
         };
         self.tell(notices);
         Ok(())
@@ -271,7 +272,7 @@ impl UnitReservations {
     fn register(
         &mut self,
         nexus: &Nexus,
-        list: &ParameterList<'_>,
+        list: &ParameterList,
         check_key: bool,
     ) -> Result<(), Fault> {
         let registered = self.state.key(nexus);
@@ -282,7 +283,7 @@ impl UnitReservations {
             return Ok(());
         }
         // ALL_TG_PT and SPEC_I_PT are not supported (ATP_C and SIP_C are 0).
-        if list.flags & 0x0C != 0 {
+        if list.names_initiators || list.all_target_ports {
             return Err(Fault::Sense(INVALID_FIELD_IN_LIST));
         }
         if list.action_key == 0 {
@@ -291,19 +292,27 @@ impl UnitReservations {
         } else {
             self.state.register(nexus, list.action_key)?;
         }
-        self.state.set_persistent(list.flags & 0x01 != 0);
+        self.state.set_persistent(list.persistent);
         Ok(())
     }
 
-    fn register_and_move(&mut self, nexus: &Nexus, list: &ParameterList<'_>) -> Result<(), Fault> {
+    fn register_and_move(
+        &mut self,
+        nexus: &Nexus,
+        list: &ParameterList,
+        data_out: &[u8],
+        ids: &[u8],
+    ) -> Result<(), Fault> {
         // A conflict comes before wrong fields.
         self.state.check_move(nexus)?;
-        let to = list.destination()?;
+        let to = destination(data_out, ids)?;
         if list.action_key == 0 || to.initiator == nexus.initiator {
             return Err(Fault::Sense(INVALID_FIELD_IN_LIST));
         }
-        self.state.move_to(nexus, &to, list.action_key, list.move_flags & 0x02 != 0)?;
-        self.state.set_persistent(list.move_flags & 0x01 != 0);
+        // Byte 17 has UNREG and APTPL.
+        let flags = data_out[17];
+        self.state.move_to(nexus, &to, list.action_key, flags & 0x02 != 0)?;
+        self.state.set_persistent(flags & 0x01 != 0);
         Ok(())
     }
 
@@ -335,75 +344,40 @@ impl From<Refusal> for Fault {
     }
 }
 
-/// The parameter list of PERSISTENT RESERVE OUT.
-struct ParameterList<'a> {
-    /// RESERVATION KEY.
-    key: u64,
-    /// SERVICE ACTION RESERVATION KEY.
-    action_key: u64,
-    /// Byte 17, of REGISTER AND MOVE: UNREG and APTPL.
-    move_flags: u8,
-    /// Byte 20, of all others: SPEC_I_PT, ALL_TG_PT and APTPL.
-    flags: u8,
-    bytes: &'a [u8],
+/// The parameter list of PERSISTENT RESERVE OUT, and the TransportIDs after it. The fields behind
+/// the keys have another meaning with REGISTER AND MOVE.
+fn parameters<'a>(
+    cdb: &[u8; 10],
+    action: ChangeAction,
+    data_out: &'a [u8],
+) -> Result<(ParameterList, &'a [u8]), Fault> {
+    const LENGTH_ERROR: Fault = Fault::Sense(sense::PARAMETER_LIST_LENGTH);
+    let len = u32::from_be_bytes([cdb[5], cdb[6], cdb[7], cdb[8]]) as usize;
+    let bytes = data_out.get(..len).ok_or(LENGTH_ERROR)?;
+    let (list, ids) = bytes.split_first_chunk::<LIST_LEN>().ok_or(LENGTH_ERROR)?;
+    let list = ParameterList::decode(list);
+    // Only a list with TransportIDs is longer.
+    let has_more = action == ChangeAction::RegisterAndMove || list.names_initiators;
+    if ids.is_empty() || has_more { Ok((list, ids)) } else { Err(LENGTH_ERROR) }
 }
 
-impl<'a> ParameterList<'a> {
-    fn parse(cdb: &[u8; 10], data_out: &'a [u8]) -> Result<ParameterList<'a>, Fault> {
-        const LENGTH_ERROR: Fault = Fault::Sense(sense::PARAMETER_LIST_LENGTH);
-        let len = u32::from_be_bytes([cdb[5], cdb[6], cdb[7], cdb[8]]) as usize;
-        let bytes = data_out.get(..len).ok_or(LENGTH_ERROR)?;
-        let list = bytes.first_chunk::<LIST_LEN>().ok_or(LENGTH_ERROR)?;
-        let moves = cdb[1] & 0x1F == 0x07;
-        // Only a list with TransportIDs is longer.
-        let has_more = moves || list[20] & 0x08 != 0;
-        if len != LIST_LEN && !has_more {
-            return Err(LENGTH_ERROR);
-        }
-        Ok(ParameterList {
-            key: number(&list[..8]),
-            action_key: number(&list[8..16]),
-            move_flags: list[17],
-            flags: list[20],
-            bytes,
-        })
+/// The nexus that REGISTER AND MOVE names.
+fn destination(list: &[u8], ids: &[u8]) -> Result<Nexus, Fault> {
+    let target_port = number(&list[18..20]) as u16;
+    let len = number(&list[20..24]) as usize;
+    if ids.len() != len {
+        return Err(Fault::Sense(sense::PARAMETER_LIST_LENGTH));
     }
-
-    /// The nexus that REGISTER AND MOVE names.
-    fn destination(&self) -> Result<Nexus, Fault> {
-        let target_port = number(&self.bytes[18..20]) as u16;
-        let len = number(&self.bytes[20..24]) as usize;
-        let named = &self.bytes[LIST_LEN..];
-        if named.len() != len {
-            return Err(Fault::Sense(sense::PARAMETER_LIST_LENGTH));
+    match ids.first_chunk::<TRANSPORT_ID_LEN>() {
+        Some(id) if len == TRANSPORT_ID_LEN && id[0] == SAS && target_port != 0 => {
+            Ok(Nexus { initiator: number(&id[4..12]), target_port })
         }
-        match named.first_chunk::<TRANSPORT_ID_LEN>() {
-            Some(id) if len == TRANSPORT_ID_LEN && id[0] == SAS && target_port != 0 => {
-                Ok(Nexus { initiator: number(&id[4..12]), target_port })
-            }
-            _ => Err(Fault::Sense(INVALID_FIELD_IN_LIST)),
-        }
+        _ => Err(Fault::Sense(INVALID_FIELD_IN_LIST)),
     }
 }
 
 fn number(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0, |number, &byte| number << 8 | u64::from(byte))
-}
-
-fn type_code(kind: ReservationType) -> u8 {
-    match kind {
-        ReservationType::WriteExclusive => 1,
-        ReservationType::ExclusiveAccess => 3,
-        ReservationType::WriteExclusiveRegistrantsOnly => 5,
-        ReservationType::ExclusiveAccessRegistrantsOnly => 6,
-        ReservationType::WriteExclusiveAllRegistrants => 7,
-        ReservationType::ExclusiveAccessAllRegistrants => 8,
-    }
-}
-
-/// The type in a byte whose upper half is the scope. The scope must be 0, the logical unit.
-fn type_of(scope_and_type: u8) -> Option<ReservationType> {
-    ReservationType::ALL.into_iter().find(|&kind| type_code(kind) == scope_and_type)
 }
 
 /// RESERVATION CONFLICT.

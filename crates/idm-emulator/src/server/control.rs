@@ -12,8 +12,10 @@ const HELP: &str = "\
 drives                      names of all drives
 table NAME                  the mutex table
 stats NAME                  commands that arrived, by kind
+reservations NAME           generation, persistence and type, then each key with its port
 reset NAME                  lose the whole table
 power NAME off|on           refuse and close connections; the table stays, leases go on
+power-cycle NAME            lose reservations that do not outlive it; the table stays
 hang NAME on|off            commands wait until off; those whose client has gone are aborted
 delay NAME MS               commands wait so long and are executed even without their client
 fail NAME STATUS COUNT [KEY/ASC/ASCQ[/FRU]]
@@ -41,6 +43,7 @@ pub(super) fn execute(bays: &Bays, line: &str) -> Result<String, String> {
             Ok(bay(bays, name)?.drive.with(table))
         }
         ["stats", name] => Ok(stats(bay(bays, name)?)),
+        ["reservations", name] => Ok(bay(bays, name)?.drive.with(|it| it.reservations.text())),
         _ => order(bays, &words).map(|()| String::new()),
     }
 }
@@ -49,6 +52,7 @@ pub(super) fn execute(bays: &Bays, line: &str) -> Result<String, String> {
 fn order(bays: &Bays, words: &[&str]) -> Result<(), String> {
     match *words {
         ["reset", name] => bay(bays, name)?.drive.with(|state| state.drive.reset()),
+        ["power-cycle", name] => bay(bays, name)?.drive.with(|it| it.reservations.power_cycle()),
         ["power", name, state] => {
             bay(bays, name)?;
             if switch(state)? {

@@ -1,8 +1,10 @@
 //! One drive in a server: the model, its clock, its faults and its connections.
 
+use crate::reservation::scsi::{Nexus, UnitReservations, conflict};
 use crate::sync::lock;
 use crate::wire::Request;
 use crate::{Drive, DriveTime, Nonsense, ScsiReply, cdb};
+use idm_protocol::reservation::scsi::{RESERVE_IN, RESERVE_OUT};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
 use std::collections::BTreeMap;
@@ -22,6 +24,7 @@ pub(super) struct ServedDrive {
 /// The data that [`ServedDrive`] guards.
 pub(super) struct DriveState {
     pub drive: Drive,
+    pub reservations: UnitReservations,
     pub faults: Faults,
     /// Commands that arrived, by kind.
     pub counts: BTreeMap<&'static str, u64>,
@@ -58,6 +61,23 @@ impl DriveState {
         DriveTime::from_micros(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX))
     }
 
+    /// The drive's answer to a command. A conflict comes first, then a unit attention condition.
+    fn answer(&mut self, request: &Request) -> ScsiReply {
+        let Request { port, cdb, data_out, .. } = request;
+        let nexus = Nexus::of_port(port);
+        let idm = self.drive.profile().idm_commands_respect_reservations;
+        if !self.reservations.permits(&nexus, cdb, idm) {
+            return conflict();
+        }
+        if let Some(attention) = self.reservations.before(&nexus, port, cdb) {
+            return attention;
+        }
+        match cdb.first() {
+            Some(&(RESERVE_IN | RESERVE_OUT)) => self.reservations.execute(&nexus, cdb, data_out),
+            _ => self.drive.execute(self.now(), cdb, data_out),
+        }
+    }
+
     /// Lets the drive's clock jump ahead.
     pub fn skip_time(&mut self, by: Duration) {
         self.skipped = self.skipped.saturating_add(by);
@@ -76,6 +96,7 @@ impl ServedDrive {
         ServedDrive {
             state: Mutex::new(DriveState {
                 drive,
+                reservations: UnitReservations::default(),
                 faults: Faults::default(),
                 counts: BTreeMap::new(),
                 start: Instant::now(),
@@ -156,8 +177,7 @@ impl ServedDrive {
                 return Some(reply.clone());
             }
         }
-        let now = state.now();
-        let mut reply = state.drive.execute(now, &request.cdb, &request.data_out);
+        let mut reply = state.answer(request);
         // Data beyond the room is not sent, so it cannot be nonsense either.
         reply.data.truncate(request.data_in_len);
         if let Some(nonsense) = &mut state.faults.nonsense {

@@ -1,9 +1,8 @@
 //! Reservation commands of an NVMe namespace.
 
 use idm_emulator::reservation::Access;
-use idm_emulator::reservation::nvme::{
-    CAPABILITIES, Host, NamespaceReservations, ReservationCommand,
-};
+use idm_emulator::reservation::nvme::{CAPABILITIES, Host, NamespaceReservations};
+use idm_protocol::reservation::nvme::ReservationCommand;
 use proptest::prelude::*;
 
 const REGISTER: u8 = 0x0D;

@@ -8,9 +8,10 @@ use idm_emulator::disks::DataError;
 use idm_emulator::disks::faults::CommandKind;
 use idm_emulator::nvme::{NvmeReply, mutex_kind, status};
 use idm_emulator::reservation::Access;
-use idm_emulator::reservation::nvme::{Host, ReservationCommand};
+use idm_emulator::reservation::nvme::Host;
 use idm_emulator::{Drive, DriveTime};
 use idm_protocol::nvme::AdminCommand;
+use idm_protocol::reservation::nvme::ReservationCommand;
 use std::sync::{Arc, Mutex, Weak};
 
 /// The one namespace.
@@ -38,7 +39,7 @@ pub mod io {
     pub const READ: u8 = 0x02;
     pub const WRITE_ZEROES: u8 = 0x08;
     pub const DATASET_MANAGEMENT: u8 = 0x09;
-    pub use idm_emulator::reservation::nvme::opcode::{ACQUIRE, REGISTER, RELEASE, REPORT};
+    pub use idm_protocol::reservation::nvme::opcode::{ACQUIRE, REGISTER, RELEASE, REPORT};
 }
 
 /// Types of fabrics commands.

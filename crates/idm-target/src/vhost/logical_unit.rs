@@ -2,8 +2,8 @@
 
 use idm_emulator::disks::faults::CommandKind;
 use idm_emulator::disks::{BLOCK, DataError, Disk, MOST_BLOCKS};
-use idm_emulator::reservation::scsi::{RESERVE_IN, RESERVE_OUT};
 use idm_emulator::{Drive, DriveTime, ScsiReply, is_mutex_command, kind};
+use idm_protocol::reservation::scsi::{RESERVE_IN, RESERVE_OUT};
 use idm_protocol::scsi;
 
 /// Sense data in fixed form (SPC-4), with which the disk commands answer.

@@ -1,0 +1,351 @@
+//! Removing dead hosts from the drives before what they had is taken.
+
+use crate::rules::{Rules, broken};
+use crate::{Action, Answer, Key, Obstacle, Orders, Procedure, Seen};
+use alloc::vec::Vec;
+use idm_engine::{DriveRef, Instant, acquire_quorum};
+use idm_protocol::{HostId, ResourceId};
+
+/// How often a key may still be there after it was removed.
+const TRIES: u8 = 2;
+
+/// A command that may take away what other hosts have, and that waits until they are removed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Order {
+    /// This host.
+    pub me: HostId,
+    /// The mutex that the command is for.
+    pub resource: ResourceId,
+    /// The mutex of its volume group.
+    pub group: ResourceId,
+    /// The drive that the command is for.
+    pub target: DriveRef,
+    /// Whether it may take the mutex from hosts whose leases run; otherwise it waits for them.
+    pub may_share: bool,
+    /// The group's drives on which this host is registered, in the same order on every host.
+    pub drives: Vec<DriveRef>,
+    /// Those of them that have what the mutex protects.
+    pub needed: Vec<DriveRef>,
+    /// The end of a lease that begins now. A host that takes the mutex after it was looked at may
+    /// be dead by then, and nobody has removed it.
+    pub until: Instant,
+}
+
+/// The outcome of a [`Fence`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// The command may be sent, as long as it [can arrive in time](Fence::may_arrive). These hosts had something to lose, and are removed from every drive
+    /// that matters.
+    Go(Vec<HostId>),
+    /// A host that holds the mutex is alive, so that the drive would refuse the command.
+    Held,
+    /// The command may not be sent.
+    Refused(Vec<Obstacle>),
+    /// This host was removed from a drive by another one. It may use nothing of the group any more.
+    Removed(DriveRef),
+}
+
+/// Refused, without a reason.
+impl Default for Verdict {
+    fn default() -> Verdict {
+        Verdict::Refused(Vec::new())
+    }
+}
+
+/// The removal of the hosts that a command may take something from.
+///
+/// First the command's own drive is looked at; mostly no dead host has anything there. Otherwise
+/// every drive is: nothing is done where it could not be done everywhere, or where a host is alive.
+/// Then the hosts are removed from one drive, and, after a look has confirmed that, from the
+/// others. All hosts begin with the same drive, so that of two hosts that remove each other one
+/// learns on it that it has lost, while it still has done nothing else.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Fence {
+    order: Order,
+    own: Key,
+    rules: Rules,
+    orders: Orders,
+    drives: Vec<DriveState>,
+    /// Hosts to be removed.
+    victims: Vec<HostId>,
+    /// Hosts with a lease that runs, on any drive.
+    living: Vec<HostId>,
+    phase: Phase,
+    verdict: Option<Verdict>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Phase {
+    /// The command's own drive is looked at.
+    Asking,
+    /// The others are.
+    Looking,
+    /// Hosts are removed from this drive.
+    First(usize),
+    /// Hosts are removed from the others.
+    Rest,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct DriveState {
+    drive: DriveRef,
+    is_needed: bool,
+    /// What the last look showed; `None` if the drive did not answer it.
+    seen: Option<Seen>,
+    is_unable: bool,
+    /// Whether an order to remove a host is under way.
+    removing: bool,
+    /// The last key that was removed, and how often it was found there again.
+    tried: Option<Key>,
+    tries: u8,
+}
+
+impl Fence {
+    /// Begins.
+    pub fn new(order: Order, rules: Rules) -> Fence {
+        let mut orders = Orders::default();
+        let state = |&drive: &DriveRef| DriveState {
+            drive,
+            is_needed: order.needed.contains(&drive) || drive == order.target,
+            seen: None,
+            is_unable: false,
+            removing: false,
+            tried: None,
+            tries: 0,
+        };
+        let drives: Vec<DriveState> = order.drives.iter().map(state).collect();
+        orders.give(order.target, Action::Look);
+        let own = Key::of(&order.me);
+        let (victims, living) = (Vec::new(), Vec::new());
+        let (phase, verdict) = (Phase::Asking, None);
+        let mut fence =
+            Fence { order, own, rules, orders, drives, victims, living, phase, verdict };
+        fence.check_registered();
+        fence
+    }
+
+    /// Whether the command may be sent, after the verdict [`Verdict::Go`], if it arrives at this
+    /// time at the latest. This host may have stood still since the drive was looked at. An order to
+    /// remove a host that cannot arrive in time should not be given, either: by now that host may be
+    /// well.
+    pub fn may_arrive(&self, at: Instant) -> bool {
+        at < self.order.until || broken!(self.rules, OldVerdict)
+    }
+
+    /// Refuses where this host is not registered on a drive that matters.
+    fn check_registered(&mut self) {
+        let Order { me, needed, target, drives, .. } = &self.order;
+        let missing = needed.iter().chain([target]).find(|drive| !drives.contains(drive));
+        if let Some(&drive) = missing {
+            self.orders = Orders::default();
+            self.verdict = Some(Verdict::Refused([Obstacle::NotRegistered(*me, drive)].into()));
+        }
+    }
+
+    /// Decides after the command's own drive was looked at.
+    fn ask(&mut self) {
+        if let Some(verdict) = self.find_removed() {
+            return self.end(verdict);
+        }
+        let target = self.drives.iter().find(|it| it.drive == self.order.target);
+        let Some(table) = target.and_then(|it| it.seen.clone()) else {
+            return self.end(Verdict::Refused([Obstacle::Silent(self.order.target)].into()));
+        };
+        let holders: Vec<(HostId, bool)> =
+            table.holders(&self.order.resource, &self.order.me).collect();
+        if !self.order.may_share && holders.iter().any(|&(_, is_alive)| is_alive) {
+            return self.end(Verdict::Held);
+        }
+        self.victims =
+            holders.iter().filter(|&&(_, is_alive)| !is_alive).map(|&(host, _)| host).collect();
+        self.victims.sort_unstable();
+        self.victims.dedup();
+        if self.victims.is_empty() || broken!(self.rules, GrantBeforePreempt) {
+            return self.end(Verdict::Go(self.victims.clone()));
+        }
+        self.phase = Phase::Looking;
+        let others: Vec<DriveRef> = self.drives.iter().map(|it| it.drive).rev().collect();
+        let others = others.into_iter().filter(|&drive| drive != self.order.target);
+        others.for_each(|drive| self.orders.give(drive, Action::Look));
+        if self.orders.is_over() {
+            self.survey();
+        }
+    }
+
+    /// Decides after every drive was looked at.
+    fn survey(&mut self) {
+        if let Some(verdict) = self.find_removed() {
+            return self.end(verdict);
+        }
+        let obstacles = self.obstacles();
+        if !obstacles.is_empty() {
+            return self.end(Verdict::Refused(obstacles));
+        }
+        let to_do = (0..self.drives.len()).find(|&at| self.victim_on(at).is_some());
+        match to_do {
+            None => self.end(Verdict::Go(self.victims.clone())),
+            Some(first) => {
+                self.phase = Phase::First(first);
+                self.proceed(first);
+            }
+        }
+    }
+
+    /// What is in the way of a removal, before anything is done.
+    fn obstacles(&self) -> Vec<Obstacle> {
+        let mut obstacles = Vec::new();
+        for state in &self.drives {
+            let drive = state.drive;
+            match &state.seen {
+                None if state.is_needed && state.is_unable => {
+                    obstacles.push(Obstacle::Unsupported(drive));
+                }
+                None if state.is_needed => obstacles.push(Obstacle::Silent(drive)),
+                None => {}
+                Some(seen) => {
+                    let lives = |host: &HostId| self.victims.contains(host);
+                    if !broken!(self.rules, RemoveTheLiving) {
+                        let living = seen.living_in(&self.order.group).filter(lives);
+                        obstacles.extend(living.map(|host| Obstacle::Alive(host, drive)));
+                    }
+                    if !seen.is_reserved() {
+                        obstacles.push(Obstacle::NotReserved(drive));
+                    }
+                }
+            }
+        }
+        let seen = self.drives.iter().filter(|state| state.seen.is_some()).count();
+        let needed = acquire_quorum(self.drives.len());
+        if seen < needed {
+            obstacles.push(Obstacle::TooFew { seen, needed });
+        }
+        obstacles.sort_unstable();
+        obstacles.dedup();
+        obstacles
+    }
+
+    /// The drive that this host was removed from, if it was.
+    fn find_removed(&self) -> Option<Verdict> {
+        let removed =
+            self.drives.iter().find(|it| it.seen.as_ref().is_some_and(|s| !s.has(self.own)));
+        removed.map(|it| Verdict::Removed(it.drive))
+    }
+
+    /// A key that is still to be removed from a drive: every one that is neither this host's nor
+    /// that of a host that lives. A path of a dead host may still have the key of an earlier boot,
+    /// on a drive that was away when the host came back.
+    fn victim_on(&self, at: usize) -> Option<Key> {
+        let seen = self.drives[at].seen.as_ref()?;
+        let others = seen.keys.iter().copied().filter(|&key| key != self.own.number());
+        let is_victim = |key: &u64| {
+            // Who comes to life after the decision is removed all the same.
+            let mut living = self.living.iter().filter(|host| !self.victims.contains(host));
+            let lives = living.any(|host| Key::of(host).number() == *key);
+            lives == broken!(self.rules, KeyOfWrongHost)
+        };
+        others.filter(is_victim).map(Key::from_number).next()
+    }
+
+    /// Removes the next host from a drive; goes on with the others when none is left.
+    fn proceed(&mut self, at: usize) {
+        let drive = self.drives[at].drive;
+        if self.drives[at].seen.is_none() {
+            // It was there a moment ago, and what became of the order is not known.
+            return self.end(Verdict::Refused([Obstacle::Silent(drive)].into()));
+        }
+        if let Some(verdict) = self.find_removed() {
+            return self.end(verdict);
+        }
+        let Some(key) = self.victim_on(at) else {
+            return self.go_on();
+        };
+        let state = &mut self.drives[at];
+        state.tries += u8::from(state.tried.replace(key) == Some(key));
+        if state.tries > TRIES {
+            return self.end(Verdict::Refused([Obstacle::Stays(key, drive)].into()));
+        }
+        state.removing = true;
+        self.orders.give(drive, Action::Preempt(key));
+    }
+
+    /// Goes on after a drive is done.
+    fn go_on(&mut self) {
+        match self.phase {
+            Phase::First(_) if !broken!(self.rules, PreemptOneDrive) => self.begin_rest(),
+            _ if self.orders.is_over() => self.end(Verdict::Go(self.victims.clone())),
+            _ => {}
+        }
+    }
+
+    fn begin_rest(&mut self) {
+        self.phase = Phase::Rest;
+        let to_do: Vec<usize> =
+            (0..self.drives.len()).filter(|&at| self.victim_on(at).is_some()).collect();
+        if to_do.is_empty() {
+            return self.end(Verdict::Go(self.victims.clone()));
+        }
+        for at in to_do {
+            self.proceed(at);
+        }
+    }
+
+    /// Sets the verdict. The first one stands, but that this host was removed outweighs any other.
+    fn end(&mut self, verdict: Verdict) {
+        self.orders.ready.clear();
+        let is_worse = matches!(verdict, Verdict::Removed(_));
+        if self.verdict.is_none() || is_worse {
+            self.verdict = Some(verdict);
+        }
+    }
+}
+
+impl Procedure for Fence {
+    type Outcome = Verdict;
+
+    fn next(&mut self) -> Option<(DriveRef, Action)> {
+        self.orders.next()
+    }
+
+    fn on_answer(&mut self, drive: DriveRef, answer: Answer) {
+        self.orders.answered();
+        let Some(at) = self.drives.iter().position(|state| state.drive == drive) else {
+            return;
+        };
+        let own = self.own.number();
+        let state = &mut self.drives[at];
+        state.is_unable |= answer == Answer::Unsupported;
+        match answer {
+            Answer::Seen(seen) => {
+                // A host that starts meanwhile is spared.
+                self.living.extend(seen.living());
+                state.seen = Some(seen);
+            }
+            // A look shows what became of an order to remove a host, whatever the answer was.
+            _ if core::mem::take(&mut state.removing) => match &mut state.seen {
+                Some(seen) if broken!(self.rules, NoConfirmation) => seen.keys = [own].into(),
+                _ if self.verdict.is_none() => {
+                    state.seen = None;
+                    return self.orders.give(drive, Action::Look);
+                }
+                _ => {}
+            },
+            _ => state.seen = None,
+        }
+        if self.verdict.is_some() {
+            if let Some(removed) = self.find_removed() {
+                self.end(removed);
+            }
+            return;
+        }
+        match self.phase {
+            Phase::Asking => self.ask(),
+            Phase::Looking if self.orders.is_over() => self.survey(),
+            Phase::Looking => {}
+            Phase::First(_) | Phase::Rest => self.proceed(at),
+        }
+    }
+
+    fn outcome(&self) -> Option<&Verdict> {
+        self.verdict.as_ref().filter(|_| self.orders.is_over())
+    }
+}

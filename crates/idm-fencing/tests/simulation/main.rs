@@ -1,0 +1,77 @@
+//! Hosts that may stop at any moment, drives that are reached by two paths, and data that arrives
+//! late: no block is written by a host after another one was granted the lock.
+//!
+//! The locks are the real engine's, the drives' tables and reservations the emulated drives'. Every
+//! program that would stop a host's writes does nothing: an application writes whatever it is told
+//! until an administrator ends it.
+
+mod host;
+mod world;
+
+use idm_emulator::Profile;
+use idm_fencing::BrokenRule;
+use world::{Report, World};
+
+/// Simulated time of one seed, in ms.
+const LENGTH_MS: u64 = 120_000;
+
+fn run(seeds: core::ops::Range<u64>, fences: bool, broken: Option<BrokenRule>) -> Report {
+    let mut all = Report::default();
+    for seed in seeds {
+        let profile = match seed % 3 {
+            0 => "current+respects-reservations",
+            1 => "current+promotion-removes-expired",
+            _ => "current",
+        };
+        let profile = Profile::by_name(profile).unwrap();
+        all.add(seed, World::new(seed, profile, fences, broken).run(LENGTH_MS));
+    }
+    all
+}
+
+#[test]
+fn no_block_is_written_by_a_host_after_another_was_granted_the_lock() {
+    let report = run(0..100, true, None);
+    assert_eq!(report.foreign, [], "{report:?}");
+    // The world is one in which that is no wonder without fencing, and in which it happens.
+    assert!(report.granted > 500 && report.taken_over > 500, "{report:?}");
+    assert!(report.stopped_writes > 5000 && report.written > 50_000, "{report:?}");
+    assert!(report.came_back > 200, "{report:?}");
+}
+
+#[test]
+fn without_fencing_late_writes_hit_what_others_have() {
+    let report = run(0..20, false, None);
+    assert!(report.foreign.len() > 10, "{report:?}");
+}
+
+/// Every rule that is broken lets a block be written, within these seeds.
+#[test]
+fn broken_rules_are_noticed() {
+    let seeds = |rule| match rule {
+        // A rare one.
+        BrokenRule::OldVerdict => 2500..2600,
+        _ => 0..400,
+    };
+    for rule in [
+        BrokenRule::GrantBeforePreempt,
+        BrokenRule::PreemptOneDrive,
+        BrokenRule::RegisterAfterCounting,
+        BrokenRule::KeyOfWrongHost,
+        BrokenRule::NoConfirmation,
+        BrokenRule::LastOneLeaves,
+        BrokenRule::OldVerdict,
+    ] {
+        let caught =
+            seeds(rule).find(|&seed| !run(seed..seed + 1, true, Some(rule)).foreign.is_empty());
+        assert!(caught.is_some(), "{rule:?}");
+    }
+}
+
+/// No host that nothing befell is removed.
+#[test]
+fn a_host_that_is_alive_is_not_removed() {
+    assert_eq!(run(1000..1100, true, None).healthy_removed, 0);
+    let report = run(1000..1100, true, Some(BrokenRule::RemoveTheLiving));
+    assert!(report.healthy_removed > 0, "{report:?}");
+}
