@@ -371,3 +371,17 @@ fn a_drive_that_was_won_late_as_exclusive_is_kept_as_shared() {
     bench.exchange(&mut a);
     assert_eq!(a.held_on().map(|(_, mode)| mode).collect::<Vec<_>>(), [S; 3]);
 }
+
+#[test]
+fn a_drive_that_says_little_and_shows_nobody_is_not_held() {
+    let (mut bench, mut a) = (Bench::new(1), lv_lock(1));
+    let mut answers = [Status::Unreachable, Status::Unreachable, Status::TryAgain].into_iter();
+    let request = bench.acquire(X);
+    let outcome = run_with(&mut bench, &mut a, request, |command| match op(command) {
+        Some(MutexOp::Trylock) => Fate::Instead(answers.next().expect("three")),
+        _ => Fate::Answered,
+    });
+    let Outcome::Refused(Refusal::NoQuorum { granted: 0, .. }) = outcome else {
+        panic!("{outcome:?}");
+    };
+}

@@ -50,7 +50,7 @@ impl Lock {
             must_store: false,
             exclusive: false,
             keeps_value: self.config.keeps_value,
-            worthless: !self.config.keeps_value || self.distrust == Distrust::Died,
+            worthless: !self.config.keeps_value,
             destroy: false,
             mode: Mode::Exclusive,
             until: Instant::default(),

@@ -151,17 +151,13 @@ impl Lock {
     }
 
     /// Whether the new drives would be enough to acquire the lock, with no other holder in the way.
-    /// A drive that is still being taken is not ready: a change of the mode would begin anew there.
     fn can_move(&self, mode: Mode, now: Instant) -> bool {
         let Phase::Held(Held { lapsed: None, change: None, .. }) = self.phase else {
             return false;
         };
         let targets = || self.replicas.iter().filter(|s| s.target);
         let disputed = targets().any(|s| s.contested || s.foreign.is_some());
-        let ready = |s: &&Replica| {
-            s.task == Task::Keep && s.is_marked_alone() && self.has_now(s, mode, now)
-        };
-        let ready = targets().filter(ready).count();
+        let ready = targets().filter(|s| s.is_marked_alone() && self.has_now(s, mode, now)).count();
         !disputed && ready >= self.rules.acquire_quorum(targets().count()) && self.stands()
     }
 }
