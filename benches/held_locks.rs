@@ -680,6 +680,7 @@ fn in_process(locks: usize) -> Result<()> {
         host: HostId::new([1; 16], "bench"),
         timing,
         fencing: Fencing::new(&timing, FencingConfig::default())?,
+        reservations: None,
         watchdog: None,
         note: None,
         undo_note: None,

@@ -65,6 +65,9 @@ pub struct Config {
     pub watchdog: Option<PathBuf>,
     /// Configured times before a lock may be lost.
     pub fencing: FencingConfig,
+    /// Whether the drives take data only from hosts that are registered, and hosts that lost a
+    /// lock are removed.
+    pub reservations: bool,
 }
 
 impl Default for Config {
@@ -78,6 +81,7 @@ impl Default for Config {
             kill_command: None,
             watchdog: None,
             fencing: FencingConfig::default(),
+            reservations: false,
         }
     }
 }
@@ -106,6 +110,8 @@ struct Raw {
     watchdog_timeout_s: Option<u64>,
     #[serde(default)]
     global: RawGlobal,
+    #[serde(default)]
+    fencing: RawFencing,
     emulator: Option<BTreeMap<String, PathBuf>>,
 }
 
@@ -114,6 +120,13 @@ struct Raw {
 struct RawGlobal {
     #[serde(default)]
     drives: Vec<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawFencing {
+    #[serde(default)]
+    reservations: bool,
 }
 
 impl Config {
@@ -140,7 +153,8 @@ impl Config {
             [] => "those with a partition \"propeller\"".to_owned(),
             drives => drives.join(", "),
         };
-        format!("lease {} ms, drives of the global lock: {drives}", self.lease.as_millis())
+        let fenced = if self.reservations { ", drives refuse the data of other hosts" } else { "" };
+        format!("lease {} ms, drives of the global lock: {drives}{fenced}", self.lease.as_millis())
     }
 
     /// The times that the lock engine uses.
@@ -204,6 +218,7 @@ impl Config {
             kill_command: raw.kill_command,
             watchdog: raw.watchdog,
             fencing,
+            reservations: raw.fencing.reservations,
         })
     }
 }
@@ -330,9 +345,11 @@ mod tests {
     fn every_key_is_read() {
         let config = Config::parse(
             "lease_ms = 5000\nstate_dir = \"/tmp/x\"\nkill_command = [\"/bin/k\", \"-9\"]\n\
-             kill_time_ms = 700\n[global]\ndrives = [\"/dev/sda\", \"/dev/sdb\"]\n",
+             kill_time_ms = 700\n[global]\ndrives = [\"/dev/sda\", \"/dev/sdb\"]\n\
+             [fencing]\nreservations = true\n",
         )
         .unwrap();
+        assert!(config.reservations && config.summary().ends_with("the data of other hosts"));
         assert_eq!(config.fencing.kill_time, Some(Duration::from_millis(700)));
         assert_eq!(config.lease, Duration::from_secs(5));
         assert_eq!(config.state_dir, Path::new("/tmp/x"));
@@ -354,7 +371,8 @@ mod tests {
         assert_eq!((all.lease, all.state_dir), (default.lease, default.state_dir));
         assert_eq!(all.watchdog.unwrap(), Path::new("/dev/watchdog"));
         let keys = ["lease_ms", "request_time_ms", "state_dir", "kill_command", "kill_time_ms"];
-        for key in keys.into_iter().chain(["watchdog", "watchdog_timeout_s", "drives"]) {
+        let more = ["watchdog", "watchdog_timeout_s", "drives", "reservations"];
+        for key in keys.into_iter().chain(more) {
             assert!(uncommented.iter().any(|line| line.starts_with(&format!("{key} = "))), "{key}");
         }
     }
@@ -363,6 +381,7 @@ mod tests {
     fn wrong_keys_and_values_are_named() {
         assert!(refused("leese_ms = 1").contains("leese_ms"));
         assert!(refused("[global]\ndrive = []").contains("drive"));
+        assert!(refused("[fencing]\nreservation = true").contains("reservation"));
         assert!(refused("lease_ms = \"long\"").contains("lease_ms"));
         assert!(refused("lease_ms = 499").contains("lease_ms = 499"));
         assert!(refused("lease_ms = 3600001").contains("3600000"));

@@ -9,7 +9,7 @@ use crate::metrics::{DriveMetrics, DriveSample, Metrics};
 use crate::sys::sync::{Condvar, Mutex, MutexGuard, planted};
 use crate::sys::{clock, thread};
 use crate::topology::{Found, Inventory, Topology, TopologyError, UNKNOWN};
-use crate::transport::{Connect, Limits};
+use crate::transport::{Connect, Limits, ReserveAnswer, ReserveOrder};
 use crate::words::list;
 use core::time::Duration;
 use idm_engine::{DriveRef, Instant, Member};
@@ -281,15 +281,56 @@ impl Drives {
         urgency: Urgency,
         done: ReplyHandler,
     ) {
+        self.submit_since(clock::now(), drive, command, urgency, done);
+    }
+
+    /// The same with a command that is to be over as if it had been queued at `queued`.
+    pub fn submit_since(
+        &self,
+        queued: Instant,
+        drive: DriveRef,
+        command: DriveCommand,
+        urgency: Urgency,
+        done: ReplyHandler,
+    ) {
         match self.get(drive) {
             Some(drive) => {
                 drive.is_used();
-                let queued = clock::now();
                 let (deadline, lost) = (self.limits.deadline(queued), queued + self.limits.lost);
                 drive.submit(Job { command, urgency, queued, deadline, lost, done }, self.limits);
             }
             None => done.answer(Reply::Status(Status::Unreachable), false),
         }
+    }
+
+    /// Carries out an order about reservations by one path, and waits for its end. The error says
+    /// why there is no answer.
+    pub fn reserve(
+        &self,
+        drive: DriveRef,
+        order: &ReserveOrder,
+        limits: Limits,
+    ) -> Result<ReserveAnswer, String> {
+        let drive = self.get(drive).ok_or_else(|| "there is no such drive".to_owned())?;
+        drive.is_used();
+        drive.paths.reserve(order, limits)
+    }
+
+    /// Carries out an order about reservations by every path, one after the other.
+    pub fn reserve_by_each(
+        &self,
+        drive: DriveRef,
+        order: &ReserveOrder,
+        limits: Limits,
+    ) -> Vec<Result<ReserveAnswer, String>> {
+        let Some(drive) = self.get(drive) else { return Vec::new() };
+        drive.is_used();
+        drive.paths.reserve_by_each(order, limits)
+    }
+
+    /// The number of paths to a drive.
+    pub fn path_count(&self, drive: DriveRef) -> usize {
+        self.get(drive).map_or(0, |drive| drive.paths.count())
     }
 
     /// Gets workers to what waits.

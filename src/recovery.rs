@@ -177,6 +177,14 @@ impl ActiveNow {
     }
 }
 
+impl ActiveNow {
+    /// Whether an LV of a volume group is active. One counts as active where this cannot be
+    /// determined.
+    pub fn any_of(&self, group: &ResourceId) -> bool {
+        self.0.as_ref().map_or(true, |active| active.iter().any(|id| vg_of(id) == *group))
+    }
+}
+
 impl OrphanClaim {
     /// Completes the claim: the lock now belongs to the request.
     pub fn take(self) {

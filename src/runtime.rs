@@ -201,6 +201,13 @@ impl Runtime {
         answer.recv_timeout(Duration::from_secs(1)).map_err(|_| RequestResult::TimedOut)
     }
 
+    /// The time until which a lock is safe; `None` where it is not held, or nobody knows.
+    pub fn safe_until(&self, resource: ResourceId) -> Option<Instant> {
+        let (waiter, answer) = mpsc::channel();
+        self.send(Message::SafeUntil { resource, waiter });
+        answer.recv_timeout(Duration::from_secs(1)).ok().flatten()
+    }
+
     /// Reads the tables of drives, all at the same time, until `enough` of them have answered or
     /// `bound` has passed. Drives that did not answer are left out.
     pub fn read_tables(

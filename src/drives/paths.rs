@@ -13,7 +13,10 @@ use super::rate::Rate;
 use crate::sys::clock;
 use crate::sys::sync::{Mutex, MutexGuard, planted};
 use crate::topology::{PathAddress, UNKNOWN};
-use crate::transport::{Answer, Connect, Deadline, DrivePath, Limits, RawStatus, TransportError};
+use crate::transport::{
+    Answer, Connect, Deadline, DrivePath, Limits, RawStatus, ReserveAnswer, ReserveOrder,
+    TransportError,
+};
 use core::time::Duration;
 use idm_engine::Instant;
 use idm_protocol::{DriveCommand, Reply, Status};
@@ -361,6 +364,46 @@ impl Paths {
         drop(state);
         self.warn(said);
         reply
+    }
+
+    /// Carries out an order about reservations by one path: by the next one, if it certainly did
+    /// not reach the drive, or only reads.
+    pub(crate) fn reserve(
+        &self,
+        order: &ReserveOrder,
+        limits: Limits,
+    ) -> Result<ReserveAnswer, String> {
+        let mut tried = Vec::new();
+        let mut why = NO_PATH.to_owned();
+        while let Some(running) = self.begin(&tried) {
+            let (id, deadline) = (running.id, limits.deadline(clock::now()));
+            let undelivered = match running.transport.reserve(order, &deadline) {
+                Ok(answer) => return Ok(answer),
+                Err(undelivered) => undelivered,
+            };
+            why = undelivered.to_string();
+            let sent = matches!(undelivered, TransportError::Unknown(_));
+            if sent && *order != ReserveOrder::Report {
+                break;
+            }
+            tried.push(id);
+        }
+        Err(why)
+    }
+
+    /// Carries out an order about reservations by every path.
+    pub(crate) fn reserve_by_each(
+        &self,
+        order: &ReserveOrder,
+        limits: Limits,
+    ) -> Vec<Result<ReserveAnswer, String>> {
+        let all: Vec<Arc<dyn DrivePath>> =
+            self.state().paths.iter().map(|path| path.transport.clone()).collect();
+        let carry_out = |path: &Arc<dyn DrivePath>| {
+            let ended = path.reserve(order, &limits.deadline(clock::now()));
+            ended.map_err(|undelivered| undelivered.to_string())
+        };
+        all.iter().map(carry_out).collect()
     }
 
     /// Logs warnings about the drive, as far as their rate allows, and what was delayed before. Not

@@ -183,6 +183,7 @@ impl Manager {
     ) -> Result<ValBlk, Error> {
         running.heed_earlier(&spec, Some(mode))?;
         let plan = running.plan(&asker.lockspace, resource)?;
+        running.cover(&spec, &plan)?;
         let mut saved = plan.saved(mode);
         running.note(&spec, &saved)?;
         let read = match running.request(&spec, plan.acquire(mode)) {

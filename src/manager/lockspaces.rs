@@ -5,8 +5,8 @@ use super::kill_setting;
 use super::plan::{Plan, no_global_drives};
 use super::running::{Running, not_noted, patience_for, with_hint};
 use crate::error::Error;
-use crate::lock::RequestResult;
 use crate::lock::{Adopt, LockspaceKey, ResourceKey, Scope};
+use crate::lock::{LockSpec, RequestResult, Role, vg_of};
 use crate::lockspace::{Held, Lockspace};
 use crate::recovery::ActiveLv;
 use crate::runtime::refusal;
@@ -14,7 +14,7 @@ use crate::state::store::SavedLockspace;
 use crate::topology::TopologyError;
 use crate::words::{are, list, plural};
 use core::time::Duration;
-use idm_engine::{Outcome, Request, acquire_quorum};
+use idm_engine::{DriveRef, Outcome, Request, acquire_quorum};
 use idm_protocol::{HostId, Mode, Status};
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -113,7 +113,7 @@ impl Manager {
             noted => noted?,
         }
         if !lockspace.is_global {
-            let joined = running.join(&lockspace);
+            let joined = running.register_and_join(&lockspace);
             if joined.is_err() && !running.orphans.any_of(&lockspace) {
                 running.store.forget_lockspace(&lockspace.id);
             }
@@ -174,6 +174,9 @@ impl Manager {
             running.runtime.request(membership.clone(), release, bound);
             running.store.forget_lock(&membership.resource);
         }
+        if let Some(reservations) = &running.reservations {
+            reservations.leave(lockspace.id, free_vg);
+        }
         if !running.orphans.any_of(&lockspace) {
             running.store.forget_lockspace(&lockspace.id);
         }
@@ -226,6 +229,50 @@ impl Manager {
 }
 
 impl Running {
+    /// Takes the membership of a VG; with reservations, this host is registered on its drives
+    /// before.
+    fn register_and_join(&self, lockspace: &Lockspace) -> Result<(), Error> {
+        let Some(reservations) = &self.reservations else {
+            return self.join(lockspace);
+        };
+        let (group, owner) = (lockspace.id, &lockspace.owner);
+        let refused = |why| {
+            Error::Unprotected(format!(
+                "{} is not started, because its drives cannot be kept from taking data of hosts \
+                 that lost its locks: {why}",
+                owner.name
+            ))
+        };
+        let drives: Vec<DriveRef> =
+            self.members_of(lockspace)?.members.iter().map(|member| member.drive).collect();
+        let is_in_use = self.orphans.active().any_of(&group);
+        reservations.enrol(group, owner, &drives, is_in_use).map_err(refused)?;
+        let joined = self.join(lockspace).and_then(|()| {
+            let confirmed = reservations.confirm(group, is_in_use).map_err(refused);
+            confirmed.inspect_err(|_| {
+                let membership = lockspace.membership();
+                self.store.forget_lock(&membership.resource);
+                self.runtime.release(membership);
+            })
+        });
+        joined.inspect_err(|_| reservations.leave(group, false))
+    }
+
+    /// Registers this host on drives of a lock that are new in the volume group.
+    pub(super) fn cover(&self, spec: &LockSpec, plan: &Plan) -> Result<(), Error> {
+        let Some(reservations) = self.reservations.as_ref().filter(|_| spec.role != Role::Global)
+        else {
+            return Ok(());
+        };
+        let covered = reservations.cover(vg_of(&spec.resource), &plan.drives());
+        covered.map_err(|why| {
+            Error::Storage(format!(
+                "{spec} is refused: a drive that is new in the volume group cannot be kept from \
+                 taking data of other hosts: {why}"
+            ))
+        })
+    }
+
     /// Takes the membership of a VG. After an outage drives are not used for a while, because the
     /// release of earlier locks may still be on its way to them. This function waits for that time
     /// to end, because core reports to nobody that a lockspace failed to start. It also waits for

@@ -8,7 +8,7 @@ use crate::lock::Resource;
 use crate::lockspace::Lockspace;
 use crate::state::store::SavedLock;
 use crate::sys::clock;
-use idm_engine::{Member, Request};
+use idm_engine::{DriveRef, Member, Request};
 use idm_protocol::Mode;
 
 /// Drives of one lock. lvmlockd's own limit for a VG is higher, but no host could renew on more.
@@ -70,6 +70,11 @@ impl Plan {
     fn of(running: &Running, lockspace: &Lockspace, paths: Vec<String>) -> Result<Plan, Error> {
         let members = running.drives_of(&lockspace.owner.name, &paths)?.members;
         Ok(Plan { paths, members, witnesses: Vec::new() })
+    }
+
+    /// The drives that vote, and the other drives of the VG.
+    pub(super) fn drives(&self) -> Vec<DriveRef> {
+        self.members.iter().chain(&self.witnesses).map(|member| member.drive).collect()
     }
 
     /// The note of the lock, written before it is requested.

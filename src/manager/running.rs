@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::drives::Drives;
 use crate::error::Error;
 use crate::fencing::Fencing;
+use crate::fencing::reservations::{Link, Reservations};
 use crate::fencing::safe_note::SafeNote;
 use crate::fencing::watchdog::device::KernelWatchdog;
 use crate::fencing::watchdog::{self, Watchdog};
@@ -50,6 +51,7 @@ pub(super) struct Running {
     /// Dates until which commands of an earlier lvmlockd may reach drives.
     earlier: undo_note::Earlier,
     pub(super) watchdog: Option<Arc<Watchdog>>,
+    pub(super) reservations: Option<Arc<Reservations>>,
     exporter: Exporter,
     pub(super) store: Arc<Store>,
     pub(super) orphans: Arc<Orphans>,
@@ -87,11 +89,19 @@ impl Running {
         let looked_after = store.clone();
         let look = Box::new(move || looked_after.restore());
         let note = Arc::new(SafeNote::start(state_dir, fencing.notice, look).map_err(no_thread)?);
+        let limits = Limits::new(&timing);
+        let drives = Arc::new(Drives::new(topology, connect, limits));
+        let reservations = match config.reservations {
+            true => Reservations::start(host, timing, limits, drives.clone()).map(Some),
+            false => Ok(None),
+        };
+        let reservations = reservations.map_err(no_thread)?;
         let (ready, is_ready) = mpsc::channel();
         let settings = Settings {
             host,
             timing,
             fencing,
+            reservations: reservations.clone(),
             watchdog: watchdog.clone(),
             note: Some(note.clone()),
             undo_note: Some(undo_note),
@@ -99,8 +109,10 @@ impl Running {
             votes: Some(ready),
             kill_command: kill_command(config, lvm_path),
         };
-        let drives = Arc::new(Drives::new(topology, connect, Limits::new(&timing)));
         let runtime = Arc::new(Runtime::start(drives.clone(), settings).map_err(no_thread)?);
+        if let Some(reservations) = &reservations {
+            reservations.connect(link(&runtime));
+        }
         let metrics = runtime.metrics().clone();
         let exporter = Exporter::start(&config.state_dir, move || drives.render(&metrics))
             .map_err(no_thread)?;
@@ -116,7 +128,18 @@ impl Running {
         };
         votes.start(is_ready).map_err(no_thread)?;
         let namesake = OnceCell::new();
-        Ok(Running { runtime, host, timing, earlier, watchdog, exporter, store, orphans, namesake })
+        Ok(Running {
+            runtime,
+            host,
+            timing,
+            earlier,
+            watchdog,
+            reservations,
+            exporter,
+            store,
+            orphans,
+            namesake,
+        })
     }
 
     /// Refuses a request that cannot be decided within the engine's patience: no drive's answer
@@ -242,6 +265,12 @@ impl Running {
         match answer {
             RequestResult::Refused(refused) => {
                 let text = refusal::text(self.runtime.drives(), spec, &refused, clock::now());
+                let held_back = self.reservations.as_ref();
+                let held_back = held_back.and_then(|it| it.refusal(&spec.resource));
+                let text = match held_back {
+                    Some(why) => format!("{text}. {why}"),
+                    None => text,
+                };
                 let Refusal::Held(conflicts) = refused.refusal else {
                     return Error::Storage(text);
                 };
@@ -261,6 +290,19 @@ impl Running {
                 "{spec} is refused: no decision in time; repeat the command"
             )),
         }
+    }
+}
+
+/// What the runtime does for the reservations.
+fn link(runtime: &Arc<Runtime>) -> Link {
+    let (kills, asks) = (Arc::downgrade(runtime), Arc::downgrade(runtime));
+    Link {
+        fail: Box::new(move |owner, why| {
+            if let Some(runtime) = kills.upgrade() {
+                runtime.fail(owner, why, None);
+            }
+        }),
+        safe_until: Box::new(move |lock| asks.upgrade()?.safe_until(lock)),
     }
 }
 

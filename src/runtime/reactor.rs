@@ -8,6 +8,7 @@ mod events;
 mod heard;
 mod losses;
 mod message;
+mod taking;
 
 use super::engine::MakeEngine;
 use super::settings::Settings;
@@ -222,6 +223,11 @@ impl Reactor {
                 let entry = self.names.get(&resource).and_then(|id| self.locks.get(id));
                 let _ = waiter.send(entry.and_then(|entry| entry.safe_mode(clock::now())));
             }
+            Message::SafeUntil { resource, waiter } => {
+                let entry = self.names.get(&resource).and_then(|id| self.locks.get(id));
+                let _ = waiter.send(entry.and_then(|entry| entry.safe_until()));
+            }
+            Message::Cleared { lock, token, cleared } => self.cleared(lock, token, cleared),
             Message::Reply { lock, token, reply } => self.step(lock, Input::Reply(token, reply)),
             Message::Drain(waiter) => {
                 if !planted!(DrainAtOnce) {
@@ -474,15 +480,31 @@ impl Reactor {
 
     fn send(&mut self, lock: u64, entry: &mut Entry, command: Command, now: Instant) {
         let Command { token, drive, command, undoes } = command;
-        entry.sent(token, drive, &command, now);
+        let tracks = self.settings.reservations.is_some();
+        entry.sent((token, drive), &command, now, tracks);
         if !self.may_undo(&command, undoes) {
             let reply = Reply::Status(Status::Unreachable);
             // After the reactor's end there is no receiver.
             self.mailbox.send(Message::Reply { lock, token, reply });
             return;
         }
+        let command = match self.hold_back(lock, entry, token, drive, command, now) {
+            Some(command) => command,
+            None => return,
+        };
+        self.submit(lock, entry.is_awaited(), (token, drive, command), now);
+    }
+
+    /// Passes a command that was handed out at `begun` to its drive.
+    fn submit(
+        &mut self,
+        lock: u64,
+        is_awaited: bool,
+        (token, drive, command): (Token, DriveRef, DriveCommand),
+        begun: Instant,
+    ) {
         let mailbox = self.mailbox.clone();
-        let urgency = if entry.is_awaited() { Urgency::Awaited } else { Urgency::Background };
+        let urgency = if is_awaited { Urgency::Awaited } else { Urgency::Background };
         let done = ReplyHandler::in_a_row(move |reply, more| {
             let message = Message::Reply { lock, token, reply };
             let leave = more && urgency == Urgency::Background;
@@ -490,6 +512,6 @@ impl Reactor {
             let _ = if leave { mailbox.leave(message) } else { mailbox.send(message) };
         });
         self.begun |= urgency == Urgency::Background;
-        self.drives.submit(drive, command, urgency, done);
+        self.drives.submit_since(begun, drive, command, urgency, done);
     }
 }

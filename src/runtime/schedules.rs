@@ -251,6 +251,7 @@ impl Bench {
             host: HostId::new([1; 16], "test"),
             timing,
             fencing: Fencing::new(&timing, Default::default()).unwrap(),
+            reservations: None,
             watchdog: None,
             note: None,
             undo_note: None,

@@ -1,6 +1,7 @@
 //! Settings of a runtime.
 
 use crate::fencing::Fencing;
+use crate::fencing::reservations::Reservations;
 use crate::fencing::safe_note::SafeNote;
 use crate::fencing::watchdog::Watchdog;
 use crate::state::undo_note::{Earlier, UndoNote};
@@ -17,6 +18,9 @@ pub struct Settings {
     pub timing: Timing,
     /// Times of the steps before a lock may be lost.
     pub fencing: Fencing,
+    /// Reservations, where they are used: no lock of a dead host is taken before the drives have
+    /// stopped taking its data.
+    pub reservations: Option<Arc<Reservations>>,
     /// Watchdog that resets the host, where one is used.
     pub watchdog: Option<Arc<Watchdog>>,
     /// Note for the next lvmlockd: until when locks were safe.

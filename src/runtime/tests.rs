@@ -206,6 +206,7 @@ impl Bench {
             host: HostId::new([1; 16], "test"),
             timing: Timing::for_lease(lease),
             fencing: Fencing::new(&Timing::for_lease(lease), Default::default()).unwrap(),
+            reservations: None,
             watchdog: None,
             note: None,
             undo_note,

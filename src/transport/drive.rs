@@ -1,6 +1,6 @@
 //! IDM commands and tables, independent of the protocol that a drive speaks.
 
-use super::{Answer, Deadline, DrivePath, RawStatus, TransportError};
+use super::{Answer, Deadline, DrivePath, RawStatus, ReserveAnswer, ReserveOrder, TransportError};
 use crate::sys::clock;
 use core::time::Duration;
 use idm_protocol::{
@@ -21,6 +21,11 @@ pub trait Protocol: Send + Sync {
         data: Data<'_>,
         deadline: &Deadline,
     ) -> Result<Completion, CommandError>;
+
+    /// Carries out an order about reservations.
+    fn reserve(&self, _: &ReserveOrder, _: &Deadline) -> Result<ReserveAnswer, CommandError> {
+        Err(TransportError::NotSent("this path knows no reservations".to_owned()).into())
+    }
 
     /// Has the drive confirm its identity before the next command: another one may have its place.
     fn doubt(&self) {}
@@ -82,6 +87,11 @@ pub enum CommandError {
 }
 
 impl CommandError {
+    /// The error for an answer to a command about reservations that cannot be valid.
+    pub(super) fn nonsense(what: &str) -> CommandError {
+        TransportError::Unknown(format!("the answer to {what} makes no sense")).into()
+    }
+
     /// The error of a step that was not begun, because it could not have ended in time.
     pub(crate) fn too_late(why: &str) -> CommandError {
         TransportError::NotSent(format!("too little time was left{why}")).into()
@@ -314,6 +324,17 @@ impl<P: Protocol> IdmPath<P> {
 }
 
 impl<P: Protocol> DrivePath for IdmPath<P> {
+    fn reserve(
+        &self,
+        order: &ReserveOrder,
+        deadline: &Deadline,
+    ) -> Result<ReserveAnswer, TransportError> {
+        self.protocol.reserve(order, deadline).map_err(|error| match error {
+            CommandError::Transport(undelivered) => undelivered,
+            CommandError::TooLong(why) => TransportError::NotSent(why),
+        })
+    }
+
     fn doubt(&self) {
         self.protocol.doubt();
     }

@@ -10,10 +10,16 @@
 
 use super::drive::{Buffer, CommandError, Completion, Data, Protocol, Request};
 use super::node::Node;
-use super::{Deadline, RawStatus, TransportError, nvme_ioctl};
+use super::reserve::KIND;
+use super::{
+    Deadline, RawStatus, ReserveAnswer, ReserveOrder, ReserveReport, TransportError, nvme_ioctl,
+};
 use crate::topology::Topology;
 use core::time::Duration;
 use idm_protocol::nvme::{self, AdminCommand};
+use idm_protocol::reservation::nvme::{
+    self as reservation, AcquireAction, RegisterAction, Report, ReservationCommand,
+};
 use idm_protocol::{RECORD_LEN, Status};
 use nix::errno::Errno;
 use std::os::fd::{AsFd, OwnedFd};
@@ -177,6 +183,126 @@ impl Protocol for Nvme {
         };
         ask(&opened.has_idm, request, data, deadline, &run)
             .map_err(|trouble| self.node.named(trouble))
+    }
+
+    fn reserve(
+        &self,
+        order: &ReserveOrder,
+        deadline: &Deadline,
+    ) -> Result<ReserveAnswer, CommandError> {
+        let opened = self.node.opened(|| self.open())?;
+        self.carry_out(&opened, order, deadline).map_err(|trouble| self.node.named(trouble))
+    }
+}
+
+/// Room for a Reservation Report: 63 hosts.
+const REPORT_LEN: usize = 4096;
+/// RESCAP: whether the type that is used here exists.
+const HAS_KIND: u8 = 1 << KIND.to_nvme();
+/// Status code Reservation Conflict, of the generic type.
+const CONFLICT: u16 = 0x83;
+/// Status codes Invalid Opcode and Invalid Field, of the generic type.
+const UNKNOWN: [u16; 2] = [0x01, 0x02];
+
+impl Nvme {
+    /// Runs a reservation command. `Err` holds a status that is an answer to the order.
+    fn ask_reservations(
+        &self,
+        opened: &Arc<OpenNvme>,
+        command: &ReservationCommand,
+        data: Data<'_>,
+        deadline: &Deadline,
+    ) -> Result<Result<(), ReserveAnswer>, CommandError> {
+        let fd = opened.fd.as_fd();
+        let namespace = nvme_ioctl::namespace(fd);
+        let namespace = namespace.map_err(|errno| TransportError::NotSent(errno.to_string()))?;
+        let result = nvme_ioctl::reserve(fd, namespace, command, data, timeout(deadline)?);
+        if matches!(result, Err(Errno::ENODEV | Errno::ENXIO)) {
+            self.node.forget(opened);
+        }
+        // Status code and its type, without the hints about retries.
+        match judge(result, false)? & 0x7FF {
+            0 => Ok(Ok(())),
+            CONFLICT => Ok(Err(ReserveAnswer::Conflict)),
+            status if UNKNOWN.contains(&status) => Ok(Err(ReserveAnswer::Unsupported)),
+            status => {
+                let why = RawStatus::Nvme(status).to_string();
+                Err(TransportError::Unknown(why).into())
+            }
+        }
+    }
+
+    fn report(
+        &self,
+        opened: &Arc<OpenNvme>,
+        deadline: &Deadline,
+    ) -> Result<ReserveAnswer, CommandError> {
+        let fd = opened.fd.as_fd();
+        let mut identify = Buffer::new(nvme::IDENTIFY_LEN);
+        let namespace =
+            nvme_ioctl::namespace(fd).map_err(|e| TransportError::NotSent(e.to_string()))?;
+        let asked =
+            nvme_ioctl::identify_namespace(fd, namespace, identify.bytes(), timeout(deadline)?);
+        if judge(asked, false)? != 0 {
+            return Err(CommandError::nonsense("Identify Namespace"));
+        }
+        let able = identify.bytes()[reservation::CAPABILITIES_BYTE];
+        if able == 0 {
+            return Ok(ReserveAnswer::Unsupported);
+        }
+        let mut data = Buffer::new(REPORT_LEN);
+        let command = reservation::report(REPORT_LEN);
+        let asked = self.ask_reservations(opened, &command, Data::In(data.bytes()), deadline)?;
+        if let Err(answer) = asked {
+            return Ok(answer);
+        }
+        let report = Report::decode(data.bytes()).filter(|it| it.registrants.len() == it.count);
+        let report = report.ok_or_else(|| CommandError::nonsense("Reservation Report"))?;
+        Ok(ReserveAnswer::Report(ReserveReport {
+            keys: report.registrants.iter().map(|one| one.key).collect(),
+            reservation: report.kind,
+            is_able: able & reservation::CAN_PERSIST != 0 && able & HAS_KIND != 0,
+            by_path: false,
+        }))
+    }
+
+    fn carry_out(
+        &self,
+        opened: &Arc<OpenNvme>,
+        order: &ReserveOrder,
+        deadline: &Deadline,
+    ) -> Result<ReserveAnswer, CommandError> {
+        let register = |action, ignores_key| reservation::register(action, ignores_key, Some(true));
+        let (command, keys) = match *order {
+            ReserveOrder::Report => return self.report(opened, deadline),
+            ReserveOrder::Register { key, anew } => {
+                let known = register(RegisterAction::Replace, false);
+                let fresh = register(RegisterAction::Register, false);
+                (if anew { fresh } else { known }, (key, key))
+            }
+            ReserveOrder::Unregister(key) => {
+                (reservation::register(RegisterAction::Unregister, false, None), (key, 0))
+            }
+            ReserveOrder::Reserve(key) => {
+                (reservation::acquire(AcquireAction::Acquire, KIND), (key, 0))
+            }
+            ReserveOrder::Preempt(key, victim) => {
+                (reservation::acquire(AcquireAction::PreemptAndAbort, KIND), (key, victim))
+            }
+        };
+        let run = |command: &ReservationCommand| {
+            let mut data = Buffer::new(reservation::KEYS_LEN);
+            data.bytes().copy_from_slice(&reservation::keys(keys.0, keys.1));
+            self.ask_reservations(opened, command, Data::Out(data.bytes()), deadline)
+        };
+        let mut ended = run(&command)?;
+        if let (ReserveOrder::Register { anew: true, .. }, Err(ReserveAnswer::Conflict)) =
+            (order, &ended)
+        {
+            // The host has another key, from an earlier boot.
+            ended = run(&register(RegisterAction::Replace, true))?;
+        }
+        Ok(ended.map_or_else(|answer| answer, |()| ReserveAnswer::Done))
     }
 }
 

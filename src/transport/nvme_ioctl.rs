@@ -3,6 +3,7 @@
 use super::drive::Data;
 use core::time::Duration;
 use idm_protocol::nvme::AdminCommand;
+use idm_protocol::reservation::nvme::ReservationCommand;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// `struct nvme_passthru_cmd` from Linux' `linux/nvme_ioctl.h`.
@@ -29,7 +30,9 @@ pub struct Command {
     result: u32,
 }
 
+nix::ioctl_none!(nvme_id, b'N', 0x40);
 nix::ioctl_readwrite!(nvme_admin_cmd, b'N', 0x41, Command);
+nix::ioctl_readwrite!(nvme_io_cmd, b'N', 0x43, Command);
 
 /// Runs one admin command on an NVMe block node. Blocks until it has finished or the kernel has
 /// given it up. Returns the status field of the completion; the amount of data moved is not
@@ -40,6 +43,58 @@ pub fn run(
     data: Data<'_>,
     timeout: Duration,
 ) -> Result<libc::c_int, nix::Error> {
+    let asked = Command {
+        opcode: command.opcode,
+        cdw10: command.cdw10,
+        cdw12: command.cdw12,
+        ..Command::default()
+    };
+    let mut passed = with_data(asked, data, timeout)?;
+    // SAFETY: `passed` has the kernel's layout. Its address leads to the data buffer, which lives
+    // until the call returns, with the length given beside it; the kernel writes to it only for
+    // opcodes that read from the drive, where it came from a `&mut`. The call is synchronous: the
+    // kernel does not touch the memory after the call has returned.
+    unsafe { nvme_admin_cmd(fd.as_raw_fd(), &mut passed) }
+}
+
+/// Reads the Identify data of a namespace. As [`run`].
+pub fn identify_namespace(
+    fd: BorrowedFd<'_>,
+    namespace: u32,
+    data: &mut [u8],
+    timeout: Duration,
+) -> Result<libc::c_int, nix::Error> {
+    let opcode = idm_protocol::nvme::OPCODE_IDENTIFY;
+    let asked = Command { opcode, nsid: namespace, ..Command::default() };
+    let mut passed = with_data(asked, Data::In(data), timeout)?;
+    // SAFETY: as in `run`.
+    unsafe { nvme_admin_cmd(fd.as_raw_fd(), &mut passed) }
+}
+
+/// Runs a reservation command for a namespace on its block node. As [`run`].
+pub fn reserve(
+    fd: BorrowedFd<'_>,
+    namespace: u32,
+    command: &ReservationCommand,
+    data: Data<'_>,
+    timeout: Duration,
+) -> Result<libc::c_int, nix::Error> {
+    let ReservationCommand { opcode, cdw10, cdw11 } = *command;
+    let asked = Command { opcode, nsid: namespace, cdw10, cdw11, ..Command::default() };
+    let mut passed = with_data(asked, data, timeout)?;
+    // SAFETY: as in `run`.
+    unsafe { nvme_io_cmd(fd.as_raw_fd(), &mut passed) }
+}
+
+/// The identifier of the namespace of a block node.
+pub fn namespace(fd: BorrowedFd<'_>) -> Result<u32, nix::Error> {
+    // SAFETY: the ioctl has no argument and touches no memory.
+    let number = unsafe { nvme_id(fd.as_raw_fd()) }?;
+    u32::try_from(number).map_err(|_| nix::Error::EINVAL)
+}
+
+/// The command with the place of its data and its time-out.
+fn with_data(command: Command, data: Data<'_>, timeout: Duration) -> Result<Command, nix::Error> {
     // Bit 0 of the opcode gives the direction, also for the kernel.
     let to_drive = command.opcode & 1 != 0;
     let (pointer, len) = match data {
@@ -48,20 +103,12 @@ pub fn run(
         Data::In(bytes) if !to_drive => (bytes.as_mut_ptr().expose_provenance(), bytes.len()),
         Data::Out(_) | Data::In(_) => return Err(nix::Error::EINVAL),
     };
-    let mut passed = Command {
-        opcode: command.opcode,
+    Ok(Command {
         addr: pointer as u64,
         data_len: u32::try_from(len).map_err(|_| nix::Error::EINVAL)?,
-        cdw10: command.cdw10,
-        cdw12: command.cdw12,
         timeout_ms: u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX),
-        ..Command::default()
-    };
-    // SAFETY: `passed` has the kernel's layout. Its address leads to the data buffer, which lives
-    // until the call returns, with the length given beside it; the kernel writes to it only for
-    // opcodes that read from the drive, where it came from a `&mut`. The call is synchronous: the
-    // kernel does not touch the memory after the call has returned.
-    unsafe { nvme_admin_cmd(fd.as_raw_fd(), &mut passed) }
+        ..command
+    })
 }
 
 #[cfg(test)]
@@ -88,6 +135,8 @@ mod tests {
             assert_eq!(offset, expected);
         }
         assert_eq!(nix::request_code_readwrite!(b'N', 0x41, size_of::<Command>()), 0xC048_4E41);
+        assert_eq!(nix::request_code_readwrite!(b'N', 0x43, size_of::<Command>()), 0xC048_4E43);
+        assert_eq!(nix::request_code_none!(b'N', 0x40), 0x4E40);
     }
 
     #[test]
@@ -99,5 +148,11 @@ mod tests {
         assert_eq!(read, Err(nix::Error::ENOTTY));
         let write = run(file.as_fd(), &nvme::mutex(MutexOp::Trylock), Data::In(&mut room), time);
         assert_eq!(write, Err(nix::Error::EINVAL), "the direction");
+        assert_eq!(namespace(file.as_fd()), Err(nix::Error::ENOTTY));
+        let report = idm_protocol::reservation::nvme::report(512);
+        let read = reserve(file.as_fd(), 1, &report, Data::In(&mut room), time);
+        assert_eq!(read, Err(nix::Error::ENOTTY));
+        let read = identify_namespace(file.as_fd(), 1, &mut room, time);
+        assert_eq!(read, Err(nix::Error::ENOTTY));
     }
 }

@@ -1,6 +1,6 @@
 //! A path to a drive, and the errors of a command that got no answer.
 
-use super::{Deadline, RawStatus};
+use super::{Deadline, RawStatus, ReserveAnswer, ReserveOrder};
 use core::fmt;
 use idm_protocol::{DriveCommand, Reply};
 
@@ -14,6 +14,12 @@ pub trait DrivePath: Send + Sync {
         command: &DriveCommand,
         deadline: &Deadline,
     ) -> Result<Answer, TransportError>;
+
+    /// Carries out an order about reservations and waits for its end, as
+    /// [`execute`](DrivePath::execute) does with a command.
+    fn reserve(&self, _: &ReserveOrder, _: &Deadline) -> Result<ReserveAnswer, TransportError> {
+        Err(TransportError::NotSent("this path knows no reservations".to_owned()))
+    }
 
     /// Has the drive confirm its identity before the next command: another one may have its place.
     fn doubt(&self) {}

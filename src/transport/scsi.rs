@@ -1,34 +1,9 @@
 //! IDM commands as SCSI commands, independent of the carrier.
 
 use super::drive::{self, CommandError, Data, Protocol, Request};
-use super::{Deadline, RawStatus};
+pub use super::port::{Port, ScsiCompletion};
+use super::{Deadline, RawStatus, ReserveAnswer, ReserveOrder, scsi_reserve};
 use idm_protocol::{RECORD_LEN, scsi};
-
-/// Carries SCSI commands to one drive.
-pub trait Port: Send + Sync {
-    /// Runs one command. Data from the drive goes to the front of an `In` buffer; the rest of the
-    /// buffer is unchanged.
-    fn execute(
-        &self,
-        cdb: &scsi::Cdb,
-        data: Data<'_>,
-        deadline: &Deadline,
-    ) -> Result<ScsiCompletion, CommandError>;
-
-    /// Has the drive confirm its identity before the next command: another one may have its place.
-    fn doubt(&self) {}
-}
-
-/// The answer of a drive.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ScsiCompletion {
-    /// SCSI status.
-    pub status: u8,
-    /// Sense data; empty where there is none.
-    pub sense: Vec<u8>,
-    /// Bytes of data that were transferred.
-    pub transferred: usize,
-}
 
 /// A drive that speaks SCSI, behind a port.
 pub struct Scsi<P>(pub P);
@@ -56,6 +31,14 @@ impl<P: Port> Protocol for Scsi<P> {
         let status = scsi::decode_status(answer.status, &answer.sense);
         let raw = RawStatus::Scsi(answer.status, scsi::Sense::decode(&answer.sense));
         Ok(drive::Completion { status, raw: Some(raw), transferred: answer.transferred })
+    }
+
+    fn reserve(
+        &self,
+        order: &ReserveOrder,
+        deadline: &Deadline,
+    ) -> Result<ReserveAnswer, CommandError> {
+        scsi_reserve::carry_out(&self.0, order, deadline)
     }
 
     fn doubt(&self) {

@@ -2,6 +2,7 @@
 #![cfg(feature = "emulator")]
 
 mod earlier_life;
+mod fencing;
 mod long_run;
 mod orphans;
 mod reading;

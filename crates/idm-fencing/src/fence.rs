@@ -34,8 +34,8 @@ pub struct Order {
 /// The outcome of a [`Fence`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// The command may be sent, as long as it [can arrive in time](Fence::may_arrive). These hosts had something to lose, and are removed from every drive
-    /// that matters.
+    /// The command may be sent, as long as it [can arrive in time](Fence::may_arrive). These hosts
+    /// had something to lose, and are removed from every drive that matters.
     Go(Vec<HostId>),
     /// A host that holds the mutex is alive, so that the drive would refuse the command.
     Held,
@@ -125,9 +125,9 @@ impl Fence {
     }
 
     /// Whether the command may be sent, after the verdict [`Verdict::Go`], if it arrives at this
-    /// time at the latest. This host may have stood still since the drive was looked at. An order to
-    /// remove a host that cannot arrive in time should not be given, either: by now that host may be
-    /// well.
+    /// time at the latest. This host may have stood still since the drive was looked at. An order
+    /// to remove a host that cannot arrive in time should not be given, either: by now that host
+    /// may be well.
     pub fn may_arrive(&self, at: Instant) -> bool {
         at < self.order.until || broken!(self.rules, OldVerdict)
     }

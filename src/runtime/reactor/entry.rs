@@ -7,7 +7,7 @@ use crate::sys::sync::mpsc::Sender;
 use idm_engine::{
     Command, DriveRef, Instant, Member, Outcome, Refusal, Request, RequestError, Token,
 };
-use idm_protocol::{DriveCommand, Mode, MutexOp, Reply};
+use idm_protocol::{DriveCommand, Mode, MutexOp, Reply, Status};
 use std::collections::{HashSet, VecDeque};
 
 /// One lock and its requests.
@@ -41,9 +41,22 @@ pub(super) struct Entry {
     /// Whether its owner was warned that it is lost or about to be lost, and it was neither renewed
     /// in time nor given up since.
     alarmed: bool,
+    /// Drives that confirmed it as exclusive last, where reservations are used.
+    pub(super) exclusive: Vec<DriveRef>,
+    /// Commands that wait until dead hosts are removed from the drives.
+    pub(super) held_back: Vec<HeldBack>,
     /// Time at which a lock whose engine panicked is forgotten.
     pub(super) forget_at: Option<Instant>,
     pub(super) timer: Option<Instant>,
+}
+
+/// A command that waits until dead hosts are removed from the drives.
+pub(super) struct HeldBack {
+    pub(super) token: Token,
+    pub(super) drive: DriveRef,
+    pub(super) command: DriveCommand,
+    /// When the engine handed it out.
+    pub(super) begun: Instant,
 }
 
 /// A request, without the part for the engine.
@@ -87,6 +100,8 @@ struct Outstanding {
     token: Token,
     drive: DriveRef,
     unlock: bool,
+    /// Whether it changes the mutex, and if so, whether it makes it exclusive.
+    makes: Option<bool>,
     purpose: Purpose,
     sent: Instant,
 }
@@ -134,6 +149,8 @@ impl Entry {
             counted: None,
             in_use: false,
             alarmed: false,
+            exclusive: Vec::new(),
+            held_back: Vec::new(),
             forget_at: None,
             timer: None,
         }
@@ -168,17 +185,24 @@ impl Entry {
         }
     }
 
-    /// Records a command that goes to a drive.
+    /// Records a command that goes to a drive. `tracks`: whether drives that have the lock as
+    /// exclusive are remembered.
     pub(super) fn sent(
         &mut self,
-        token: Token,
-        drive: DriveRef,
+        (token, drive): (Token, DriveRef),
         command: &DriveCommand,
         sent: Instant,
+        tracks: bool,
     ) {
         let unlock = matches!(command, DriveCommand::Mutex(MutexOp::Unlock, _));
         let purpose = Purpose::of(command);
-        self.outstanding.push(Outstanding { token, drive, unlock, purpose, sent });
+        let makes = match command {
+            _ if !tracks => None,
+            DriveCommand::Mutex(MutexOp::Unlock | MutexOp::Destroy, _) => Some(false),
+            DriveCommand::Mutex(_, record) => Some(record.class.mode() == Mode::Exclusive),
+            DriveCommand::ReadTable => None,
+        };
+        self.outstanding.push(Outstanding { token, drive, unlock, makes, purpose, sent });
     }
 
     /// A refusal of the current request, with the answers of its drives.
@@ -277,6 +301,9 @@ impl Entry {
         if let (Some(heard), Some(answered)) = (&mut self.heard, &answered) {
             heard.hear(answered.drive, answered.purpose, &reply);
         }
+        if let Some(answered) = &answered {
+            self.note_mode(answered.drive, answered.makes, &reply);
+        }
         if let Some(engine) = &mut self.engine {
             engine.on_reply(token, reply, now);
         }
@@ -285,6 +312,17 @@ impl Entry {
                 settle.drives.remove(&outstanding.drive);
             }
             self.end_settle_if_done();
+        }
+    }
+
+    /// Notes whether a drive has confirmed the lock as exclusive.
+    fn note_mode(&mut self, drive: DriveRef, makes: Option<bool>, reply: &Reply) {
+        let Some(exclusive) = makes else { return };
+        let at = self.exclusive.iter().position(|&it| it == drive);
+        match (exclusive && *reply == Reply::Status(Status::Good), at) {
+            (true, None) => self.exclusive.push(drive),
+            (false, Some(at)) => drop(self.exclusive.swap_remove(at)),
+            _ => {}
         }
     }
 

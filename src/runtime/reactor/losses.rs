@@ -98,6 +98,7 @@ impl Reactor {
         for entry in self.locks.values_mut() {
             entry.refuse_more();
         }
+        self.give_up_membership(&owner);
         self.metrics.killed();
         let (fencing, in_use) = (&self.settings.fencing, owner.in_use());
         let killing = Killing::new(&vg, &words, fencing, until, in_use, clock::now());

@@ -1,6 +1,7 @@
 //! Messages to the reactor, and its own record of a lock that is lost.
 
 use crate::fencing::kill;
+use crate::fencing::reservations::Cleared;
 use crate::lock::{LockSpec, Owner, RequestResult};
 use crate::sys::sync::mpsc::Sender;
 use idm_engine::{DriveRef, Instant, Member, Request, Token};
@@ -25,6 +26,10 @@ pub enum Message {
     Fail { owner: Arc<Owner>, why: String, until: Option<Instant> },
     /// Report the mode in which a lock is held.
     Mode { resource: ResourceId, waiter: Sender<Option<Mode>> },
+    /// Report the time until which a lock is safe.
+    SafeUntil { resource: ResourceId, waiter: Sender<Option<Instant>> },
+    /// A command that waited for the removal of dead hosts may be sent, or not.
+    Cleared { lock: u64, token: Token, cleared: Cleared },
     /// A drive answered.
     Reply { lock: u64, token: Token, reply: Reply },
     /// Drop the sender when all commands on their way have been answered.

@@ -1,0 +1,631 @@
+//! Reservations: the drives take data only from hosts that are registered, and a host that lost a
+//! lock is removed from them before another one gets it (docs/fencing.md, "Reservations").
+//!
+//! `idm_fencing` decides; this module carries its orders to the drives, each on a thread of its
+//! own, and gives up those that take too long.
+
+use crate::drives::Drives;
+use crate::drives::queue::{ReplyHandler, Urgency};
+use crate::lock::{MEMBERSHIP, Owner};
+use crate::sys::sync::{Mutex, mpsc};
+use crate::sys::{clock, thread};
+use crate::transport::{Limits, ReserveAnswer, ReserveOrder, ReserveReport};
+use crate::words::list;
+use core::time::Duration;
+use idm_engine::{DriveRef, Instant, Timing, acquire_quorum};
+use idm_fencing::{
+    Action, Answer, Departure, Enrolled, Enrolment, Fence, Findings, Key, Obstacle, Order,
+    Procedure, Rules, Seen, Verdict, Watch,
+};
+use idm_protocol::{DriveCommand, HostId, Record, Reply, ResourceId};
+use once_cell::sync::OnceCell;
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Weak};
+
+/// The most orders that one drive has not answered. A drive that hangs must not collect threads.
+const MOST_OPEN: usize = 8;
+/// How often a host that starts registers again after it was removed before others saw it.
+const STARTS: usize = 3;
+
+/// What the rest of the library does for this module.
+pub struct Link {
+    /// Kills a volume group that this host must not use any more.
+    pub fail: Box<dyn Fn(Arc<Owner>, String) + Send + Sync>,
+    /// The time until which a lock of this host is safe.
+    pub safe_until: Box<dyn Fn(ResourceId) -> Option<Instant> + Send + Sync>,
+}
+
+/// A command of a lock that may take away what dead hosts have.
+pub struct Taking {
+    /// The mutex.
+    pub resource: ResourceId,
+    /// The mutex of its volume group.
+    pub group: ResourceId,
+    /// The drive that the command is for.
+    pub target: DriveRef,
+    /// Whether hosts whose leases run may share the mutex meanwhile.
+    pub may_share: bool,
+    /// The drives that have what the mutex protects.
+    pub needed: Vec<DriveRef>,
+    /// When the engine handed the command out.
+    pub begun: Instant,
+}
+
+/// What is to be done with such a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cleared {
+    /// It may be sent.
+    Send,
+    /// Another host holds the mutex.
+    Held,
+    /// It may not be sent.
+    Refused,
+}
+
+/// A volume group that is started here.
+struct Group {
+    owner: Arc<Owner>,
+    /// Drives on which this host is registered, in the order of their identities.
+    registered: Vec<DriveRef>,
+    /// Drives that did not answer when they were to be registered.
+    absent: Vec<DriveRef>,
+    /// Hosts that were reported as not registered.
+    strangers: Vec<HostId>,
+}
+
+/// Number of orders that each drive has not answered.
+#[derive(Default)]
+struct OpenOrders(Mutex<HashMap<DriveRef, usize>>);
+
+/// An order that a drive has not answered.
+struct OpenOrder {
+    orders: Arc<OpenOrders>,
+    drive: DriveRef,
+}
+
+impl OpenOrder {
+    /// Counts another order, unless there are too many.
+    fn begin(orders: &Arc<OpenOrders>, drive: DriveRef) -> Option<OpenOrder> {
+        let mut open = orders.0.lock();
+        let count = open.entry(drive).or_default();
+        if *count >= MOST_OPEN {
+            return None;
+        }
+        *count += 1;
+        drop(open);
+        Some(OpenOrder { orders: orders.clone(), drive })
+    }
+}
+
+impl Drop for OpenOrder {
+    fn drop(&mut self) {
+        if let Some(count) = self.orders.0.lock().get_mut(&self.drive) {
+            *count -= 1;
+        }
+    }
+}
+
+/// The reservations of this host.
+pub struct Reservations {
+    me: HostId,
+    key: Key,
+    timing: Timing,
+    limits: Limits,
+    drives: Arc<Drives>,
+    link: OnceCell<Link>,
+    groups: Mutex<HashMap<ResourceId, Group>>,
+    open: Arc<OpenOrders>,
+    /// Why commands of a lock were not sent.
+    refusals: Mutex<HashMap<ResourceId, String>>,
+    /// Drives that an order to remove a registration may still reach until then.
+    leaving: Mutex<HashMap<DriveRef, Instant>>,
+    /// Ends the watch when it is dropped.
+    _watch: mpsc::Sender<()>,
+}
+
+impl Reservations {
+    /// Starts to watch the registrations of the groups that will be started.
+    pub fn start(
+        me: HostId,
+        timing: Timing,
+        limits: Limits,
+        drives: Arc<Drives>,
+    ) -> io::Result<Arc<Reservations>> {
+        let (watch, ended) = mpsc::channel();
+        let this = Arc::new(Reservations {
+            me,
+            key: Key::of(&me),
+            timing,
+            limits,
+            drives,
+            link: OnceCell::new(),
+            groups: Mutex::default(),
+            open: Arc::default(),
+            refusals: Mutex::default(),
+            leaving: Mutex::default(),
+            _watch: watch,
+        });
+        let weak = Arc::downgrade(&this);
+        thread::spawn("idm-reserve", move || watch_all(&weak, &ended, timing.renew))?;
+        Ok(this)
+    }
+
+    /// Sets what the rest of the library does. Only the first call counts.
+    pub fn connect(&self, link: Link) {
+        self.link.get_or_init(|| link);
+    }
+
+    /// Registers this host on the drives of a volume group, before it counts as one that has it
+    /// started. `is_in_use`: whether devices of it are active here. The error says why it must not
+    /// be started.
+    pub fn enrol(
+        self: &Arc<Reservations>,
+        group: ResourceId,
+        owner: &Arc<Owner>,
+        drives: &[DriveRef],
+        is_in_use: bool,
+    ) -> Result<(), String> {
+        let drives = self.in_order(drives);
+        self.outwait_departures(&drives);
+        let mut enrolment = Enrolment::new(self.me, group, &drives, is_in_use);
+        let Enrolled { registered, absent, obstacles } = self.run(&mut enrolment, |_| true);
+        let needed = acquire_quorum(drives.len());
+        let missing = absent.iter().map(|&drive| Obstacle::Silent(drive));
+        let why = match (obstacles.is_empty(), registered.len() >= needed) {
+            (true, true) => {
+                let (owner, strangers) = (owner.clone(), Vec::new());
+                self.groups.lock().insert(group, Group { owner, registered, absent, strangers });
+                return Ok(());
+            }
+            (true, false) => self.words(&missing.collect::<Vec<_>>()),
+            (false, _) => self.words(&obstacles),
+        };
+        // What was registered is given up where another host keeps the reservation.
+        self.depart(group, &registered);
+        Err(why)
+    }
+
+    /// Checks that this host was not removed before others could see that it is alive, and
+    /// registers again if it was. Nothing of the group is in use yet, except with `is_in_use`.
+    pub fn confirm(
+        self: &Arc<Reservations>,
+        group: ResourceId,
+        is_in_use: bool,
+    ) -> Result<(), String> {
+        for _ in 0..STARTS {
+            let Some((owner, registered, absent)) = self.parts(group) else { return Ok(()) };
+            let mut watch = Watch::new(self.me, group, &registered, &[], Rules::default());
+            let Findings { removed, .. } = self.run(&mut watch, |_| true);
+            match removed {
+                None => return Ok(()),
+                Some(drive) if is_in_use => return Err(self.words(&[Obstacle::Removed(drive)])),
+                Some(_) => {
+                    let all = [registered, absent].concat();
+                    self.enrol(group, &owner, &all, false)?;
+                }
+            }
+        }
+        Err("another host removes this one from the drives again and again".to_owned())
+    }
+
+    /// Registers on drives of a started group that are new in it.
+    pub fn cover(
+        self: &Arc<Reservations>,
+        group: ResourceId,
+        drives: &[DriveRef],
+    ) -> Result<(), String> {
+        let Some((_, registered, absent)) = self.parts(group) else { return Ok(()) };
+        let is_new = |drive: &&DriveRef| !registered.contains(drive) && !absent.contains(drive);
+        let new: Vec<DriveRef> = drives.iter().filter(is_new).copied().collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let mut enrolment = Enrolment::new(self.me, group, &self.in_order(&new), false);
+        let enrolled = self.run(&mut enrolment, |action| self.may_enrol(group, action));
+        let why = self.words(&enrolled.obstacles);
+        let refused = !enrolled.obstacles.is_empty();
+        self.add(group, enrolled);
+        if refused { Err(why) } else { Ok(()) }
+    }
+
+    /// Gives up the registrations of a group that this host has stopped. Does not wait. `is_gone`:
+    /// the group does not exist any more, so that nothing is left to protect.
+    pub fn leave(self: &Arc<Reservations>, group: ResourceId, is_gone: bool) {
+        let Some(left) = self.groups.lock().remove(&group) else { return };
+        let others: Vec<DriveRef> =
+            self.groups.lock().values().flat_map(|it| it.registered.clone()).collect();
+        let drives: Vec<DriveRef> =
+            left.registered.into_iter().filter(|drive| !others.contains(drive)).collect();
+        self.bar(&drives);
+        let this = self.clone();
+        let spawned = thread::spawn("idm-reserve", move || {
+            if is_gone {
+                let order = ReserveOrder::Unregister(this.key.number());
+                drives.iter().for_each(|&drive| {
+                    by_each(&this.drives, this.limits, drive, &order);
+                });
+            }
+            this.depart(group, &drives);
+        });
+        if let Err(error) = spawned {
+            log::debug!("the registrations of this host stay: {error}");
+        }
+    }
+
+    /// Decides about a command that may take away what dead hosts have, and has them removed from
+    /// the drives first. Does not wait; `done` is called exactly once, within the time in which the
+    /// command could still be sent.
+    pub fn clear(
+        self: &Arc<Reservations>,
+        taking: Taking,
+        done: impl FnOnce(Cleared) + Send + 'static,
+    ) {
+        let this = self.clone();
+        let (sender, receiver) = mpsc::channel();
+        let spawned = thread::spawn("idm-reserve", move || {
+            // The receiver may have given it up.
+            let _ = sender.send(this.take(&taking));
+        });
+        let bound = self.limits.wait;
+        let waits = thread::spawn("idm-reserve", move || {
+            let cleared = match spawned {
+                Ok(_) => receiver.recv_timeout(bound).unwrap_or(Cleared::Refused),
+                Err(error) => {
+                    log::error!("no thread to remove a host from the drives: {error}");
+                    Cleared::Refused
+                }
+            };
+            done(cleared);
+        });
+        if let Err(error) = waits {
+            // `done` was dropped with the thread that was to call it.
+            log::error!("no thread to remove a host from the drives: {error}");
+        }
+    }
+
+    /// Why commands of a lock were not sent, since this was last asked.
+    pub fn refusal(&self, resource: &ResourceId) -> Option<String> {
+        self.refusals.lock().remove(resource)
+    }
+
+    /// Whether the registrations of a volume group are this module's.
+    pub fn knows(&self, group: &ResourceId) -> bool {
+        self.groups.lock().contains_key(group)
+    }
+
+    fn take(&self, taking: &Taking) -> Cleared {
+        let Taking { resource, group, target, may_share, begun, .. } = *taking;
+        let Some((owner, registered, _)) = self.parts(group) else { return Cleared::Refused };
+        let until = begun + (self.timing.lease - self.timing.drift);
+        let order = Order {
+            me: self.me,
+            resource,
+            group,
+            target,
+            may_share,
+            drives: registered,
+            needed: taking.needed.clone(),
+            until,
+        };
+        let mut fence = Fence::new(order, Rules::default());
+        // A command that is begun now has arrived after two quarters of a lease.
+        let arrives = || clock::now() + 2 * self.timing.linger;
+        let verdict = self
+            .run(&mut fence, |action| !matches!(action, Action::Preempt(_)) || arrives() < until);
+        let removed = |drive| {
+            let (name, me) = (self.drives.name(drive), self.me);
+            format!(
+                "another host has taken the locks of this one ({me}), and removed it from drive \
+                 {name}, which takes no data of it any more"
+            )
+        };
+        match verdict {
+            Verdict::Go(hosts) if fence.may_arrive(arrives()) => {
+                for host in hosts {
+                    log::warn!(
+                        "{}: the drives take no data of host {host} any more, because its lease on \
+                         a lock has run out",
+                        owner.name
+                    );
+                }
+                return Cleared::Send;
+            }
+            Verdict::Go(_) => {}
+            Verdict::Held => return Cleared::Held,
+            Verdict::Removed(drive) => self.fail(owner, removed(drive)),
+            Verdict::Refused(obstacles) => {
+                let why = format!(
+                    "the drives cannot be kept from taking data of its last holder: {}",
+                    self.words(&obstacles)
+                );
+                log::debug!("{resource}: {why}");
+                self.refusals.lock().insert(resource, why);
+            }
+        }
+        Cleared::Refused
+    }
+
+    fn fail(&self, owner: Arc<Owner>, why: String) {
+        if let Some(link) = self.link.get() {
+            (link.fail)(owner, why);
+        }
+    }
+
+    fn parts(&self, group: ResourceId) -> Option<(Arc<Owner>, Vec<DriveRef>, Vec<DriveRef>)> {
+        let groups = self.groups.lock();
+        let it = groups.get(&group)?;
+        Some((it.owner.clone(), it.registered.clone(), it.absent.clone()))
+    }
+
+    /// The drives in the order that is the same on every host.
+    fn in_order(&self, drives: &[DriveRef]) -> Vec<DriveRef> {
+        let mut drives = drives.to_vec();
+        drives.sort_by_cached_key(|&drive| self.drives.identity(drive));
+        drives
+    }
+
+    fn add(&self, group: ResourceId, enrolled: Enrolled) {
+        let Enrolled { registered, absent, .. } = enrolled;
+        if let Some(it) = self.groups.lock().get_mut(&group) {
+            it.absent.retain(|drive| !registered.contains(drive));
+            it.absent.extend(absent);
+            it.registered.extend(registered);
+            it.registered = self.in_order(&it.registered);
+            it.registered.dedup();
+            it.absent.retain(|drive| !it.registered.contains(drive));
+        }
+    }
+
+    /// Whether a started group may be registered on another drive now: no host can take this one
+    /// for dead before the command has arrived.
+    fn may_enrol(&self, group: ResourceId, action: Action) -> bool {
+        if !matches!(action, Action::Register { .. }) {
+            return true;
+        }
+        let Some((owner, ..)) = self.parts(group) else { return false };
+        let mut membership = *group.as_bytes();
+        membership[32..].copy_from_slice(&MEMBERSHIP);
+        let membership = ResourceId::from_bytes(membership);
+        let until = self.link.get().and_then(|link| (link.safe_until)(membership));
+        let arrives = clock::now() + 2 * self.timing.linger;
+        !owner.is_killed() && until.is_some_and(|until| until > arrives)
+    }
+
+    fn watch(self: &Arc<Reservations>, group: ResourceId) {
+        let Some((owner, registered, absent)) = self.parts(group) else { return };
+        if owner.is_killed() {
+            return;
+        }
+        let mut watch = Watch::new(self.me, group, &registered, &absent, Rules::default());
+        let Findings { removed, to_enrol, strangers } = self.run(&mut watch, |_| true);
+        if let Some(drive) = removed {
+            let why = format!(
+                "another host has removed this one from drive {}, which takes no data of it any \
+                 more",
+                self.drives.name(drive)
+            );
+            return self.fail(owner, why);
+        }
+        self.say_strangers(group, &owner, strangers);
+        if !to_enrol.is_empty() {
+            let mut enrolment = Enrolment::new(self.me, group, &to_enrol, false);
+            let enrolled = self.run(&mut enrolment, |action| self.may_enrol(group, action));
+            if !enrolled.obstacles.is_empty() {
+                log::warn!(
+                    "{}: this host is not registered: {}",
+                    owner.name,
+                    self.words(&enrolled.obstacles)
+                );
+            }
+            self.add(group, enrolled);
+        }
+    }
+
+    /// Logs hosts that use the group and are not registered, each once.
+    fn say_strangers(&self, group: ResourceId, owner: &Owner, strangers: Vec<HostId>) {
+        let mut groups = self.groups.lock();
+        let Some(it) = groups.get_mut(&group) else { return };
+        let before = core::mem::replace(&mut it.strangers, strangers.clone());
+        drop(groups);
+        for host in strangers.iter().filter(|host| !before.contains(host)) {
+            log::warn!(
+                "{}: host {host} has it started and is not registered, so that the drives take no \
+                 data of it; set [fencing] reservations = true there, and start it again",
+                owner.name
+            );
+        }
+    }
+
+    fn depart(&self, group: ResourceId, drives: &[DriveRef]) {
+        let mut departure = Departure::new(self.me, group, drives, Rules::default());
+        let unknown = self.run(&mut departure, |_| true);
+        let until = clock::now() + self.timing.linger;
+        let mut leaving = self.leaving.lock();
+        leaving.retain(|drive, _| !drives.contains(drive));
+        leaving.extend(unknown.into_iter().map(|drive| (drive, until)));
+    }
+
+    /// Keeps registrations waiting until a departure that begins now is over.
+    fn bar(&self, drives: &[DriveRef]) {
+        let until = clock::now() + 4 * self.timing.linger;
+        self.leaving.lock().extend(drives.iter().map(|&drive| (drive, until)));
+    }
+
+    /// Waits until no order to remove a registration can reach these drives any more.
+    fn outwait_departures(&self, drives: &[DriveRef]) {
+        const PAUSE: Duration = Duration::from_millis(10);
+        let until = |leaving: &HashMap<DriveRef, Instant>| {
+            drives.iter().filter_map(|drive| leaving.get(drive).copied()).max()
+        };
+        while until(&self.leaving.lock()).is_some_and(|until| until > clock::now()) {
+            clock::sleep(PAUSE);
+        }
+    }
+
+    /// Obstacles in words, each with its drive.
+    fn words(&self, obstacles: &[Obstacle]) -> String {
+        let word = |obstacle: &Obstacle| match obstacle.drive() {
+            Some(drive) => {
+                let trouble = match obstacle {
+                    Obstacle::Silent(_) => self.drives.trouble(drive),
+                    _ => None,
+                };
+                let trouble = trouble.map(|why| format!(" ({why})")).unwrap_or_default();
+                format!("drive {}: {obstacle}{trouble}", self.drives.name(drive))
+            }
+            None => obstacle.to_string(),
+        };
+        list(obstacles.iter().map(word).collect())
+    }
+
+    /// Carries a procedure through. An order that `may` does not allow at the time when it is given
+    /// is not given. Orders that are not answered in time are given up.
+    fn run<P>(&self, procedure: &mut P, may: impl Fn(Action) -> bool) -> P::Outcome
+    where
+        P: Procedure,
+        P::Outcome: Clone + Default,
+    {
+        // Longer than any order takes that the kernel ends in time.
+        let bound = 2 * self.limits.lost;
+        let (sender, receiver) = mpsc::channel();
+        let mut open: HashMap<DriveRef, (u64, std::time::Instant)> = HashMap::new();
+        let mut serial = 0;
+        loop {
+            while let Some((drive, action)) = procedure.next() {
+                if !may(action) || !self.begin(drive, action, serial, &sender) {
+                    procedure.on_answer(drive, Answer::Silent);
+                    continue;
+                }
+                open.insert(drive, (serial, std::time::Instant::now() + bound));
+                serial += 1;
+            }
+            if let Some(outcome) = procedure.outcome() {
+                return outcome.clone();
+            }
+            let Some(first) = open.values().map(|&(_, until)| until).min() else {
+                log::error!("internal error: a procedure about reservations has no end");
+                return P::Outcome::default();
+            };
+            let left = first.saturating_duration_since(std::time::Instant::now());
+            match receiver.recv_timeout(left) {
+                Ok((drive, number, answer)) => {
+                    if open.get(&drive).is_some_and(|&(serial, _)| serial == number) {
+                        open.remove(&drive);
+                        procedure.on_answer(drive, answer);
+                    }
+                }
+                Err(_) => {
+                    let now = std::time::Instant::now();
+                    let late: Vec<DriveRef> = open
+                        .iter()
+                        .filter(|(_, it)| it.1 <= now)
+                        .map(|(&drive, _)| drive)
+                        .collect();
+                    for drive in late {
+                        open.remove(&drive);
+                        procedure.on_answer(drive, Answer::Silent);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Begins an order on a thread of its own; returns whether it did.
+    fn begin(
+        &self,
+        drive: DriveRef,
+        action: Action,
+        serial: u64,
+        sender: &mpsc::Sender<(DriveRef, u64, Answer)>,
+    ) -> bool {
+        let Some(counted) = OpenOrder::begin(&self.open, drive) else { return false };
+        let (drives, limits, key) = (self.drives.clone(), self.limits, self.key);
+        let sender = sender.clone();
+        let spawned = thread::spawn("idm-reserve", move || {
+            let answer = carry_out(&drives, limits, key, drive, action);
+            drop(counted);
+            // The procedure may have given it up.
+            let _ = sender.send((drive, serial, answer));
+        });
+        spawned.is_ok()
+    }
+}
+
+/// Watches the registrations of all groups until `ended` is closed.
+fn watch_all(this: &Weak<Reservations>, ended: &mpsc::Receiver<()>, interval: Duration) {
+    while ended.recv_timeout(interval) == Err(mpsc::RecvTimeoutError::Timeout) {
+        let Some(this) = this.upgrade() else { return };
+        let groups: Vec<ResourceId> = this.groups.lock().keys().copied().collect();
+        groups.into_iter().for_each(|group| this.watch(group));
+    }
+}
+
+/// Carries out an order, and waits for its end.
+fn carry_out(drives: &Drives, limits: Limits, key: Key, drive: DriveRef, action: Action) -> Answer {
+    let own = key.number();
+    match action {
+        Action::Look => look(drives, limits, drive).unwrap_or_else(|answer| answer),
+        Action::Register { anew } => {
+            by_each(drives, limits, drive, &ReserveOrder::Register { key: own, anew })
+        }
+        Action::Unregister => by_each(drives, limits, drive, &ReserveOrder::Unregister(own)),
+        Action::Reserve => by_one(drives, limits, drive, &ReserveOrder::Reserve(own)),
+        Action::Preempt(victim) => {
+            by_one(drives, limits, drive, &ReserveOrder::Preempt(own, victim.number()))
+        }
+    }
+}
+
+/// Reads the table, and then the registrations.
+fn look(drives: &Drives, limits: Limits, drive: DriveRef) -> Result<Answer, Answer> {
+    let table = read_table(drives, limits, drive).ok_or(Answer::Silent)?;
+    let report = drives.reserve(drive, &ReserveOrder::Report, limits);
+    let ReserveReport { keys, reservation, is_able, by_path } = match report {
+        Ok(ReserveAnswer::Report(report)) => report,
+        Ok(ReserveAnswer::Unsupported) => return Err(Answer::Unsupported),
+        Ok(ReserveAnswer::Done | ReserveAnswer::Conflict) => return Err(Answer::Silent),
+        Err(why) => {
+            log::debug!("drive {}: its registrations cannot be read: {why}", drives.name(drive));
+            return Err(Answer::Silent);
+        }
+    };
+    let paths = if by_path { drives.path_count(drive) } else { 1 };
+    Ok(Answer::Seen(Seen { table, keys, reservation, is_able, paths }))
+}
+
+fn read_table(drives: &Drives, limits: Limits, drive: DriveRef) -> Option<Arc<[Record]>> {
+    let (sender, receiver) = mpsc::channel();
+    let done = ReplyHandler::new(move |reply| {
+        // The caller may have given it up.
+        let _ = sender.send(reply);
+    });
+    drives.submit(drive, DriveCommand::ReadTable, Urgency::Awaited, done);
+    match receiver.recv_timeout(limits.lost) {
+        Ok(Reply::Table(table)) => Some(table),
+        _ => None,
+    }
+}
+
+fn by_one(drives: &Drives, limits: Limits, drive: DriveRef, order: &ReserveOrder) -> Answer {
+    answer(drives.reserve(drive, order, limits).into_iter().collect())
+}
+
+/// By every path. The drive counts as having it where one path has, and none says no.
+fn by_each(drives: &Drives, limits: Limits, drive: DriveRef, order: &ReserveOrder) -> Answer {
+    let answers = drives.reserve_by_each(drive, order, limits);
+    answer(answers.into_iter().flatten().collect())
+}
+
+fn answer(all: Vec<ReserveAnswer>) -> Answer {
+    for (kind, answer) in [
+        (ReserveAnswer::Conflict, Answer::Conflict),
+        (ReserveAnswer::Done, Answer::Done),
+        (ReserveAnswer::Unsupported, Answer::Unsupported),
+    ] {
+        if all.contains(&kind) {
+            return answer;
+        }
+    }
+    Answer::Silent
+}

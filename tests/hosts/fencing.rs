@@ -1,0 +1,275 @@
+//! Drives that take data only from registered hosts.
+
+use super::{
+    Bench, DriveSpec, Error, Exclusive, Host, Resource, Server, Shared, VG, eventually, is_held,
+    is_storage, lv,
+};
+use idm_emulator::client::Client;
+use idm_fencing::{KIND, Key};
+use idm_protocol::HostId;
+use idm_protocol::reservation::scsi::{ChangeAction, LIST_LEN, ParameterList, change};
+use lvmlockd_idm::config::Config;
+use lvmlockd_idm::lock::ResourceKey;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const LEASE: Duration = Duration::from_secs(4);
+const PATIENCE: Duration = Duration::from_secs(12);
+const WRITE: [u8; 10] = [0x2A, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+/// RESERVATION CONFLICT.
+const CONFLICT: u8 = 0x18;
+
+fn id(number: u8) -> HostId {
+    HostId::new([number; 16], &format!("host{number}"))
+}
+
+/// A bench whose drives have this profile.
+fn bench_of(profile: &str) -> Bench {
+    let directory = tempfile::tempdir().unwrap();
+    let drives: Vec<String> = (0..3).map(|n| format!("d{n}")).collect();
+    let spec = |name: &String| DriveSpec::parse(&format!("{name}={profile}")).unwrap();
+    let specs: Vec<DriveSpec> = drives.iter().map(spec).collect();
+    let server = Server::start(&directory.path().join("drives"), &specs).unwrap();
+    Bench { server, directory, drives }
+}
+
+impl Bench {
+    /// A host that is known to the drives by two ports, with reservations or without.
+    fn known(&self, number: u8, reservations: bool) -> Host {
+        let by_port = |name: &String, path: u8| {
+            let socket = self.server.socket(name);
+            PathBuf::from(format!("{}#host{number}.{path}", socket.display()))
+        };
+        let emulated: BTreeMap<String, PathBuf> = self
+            .drives
+            .iter()
+            .flat_map(|name| {
+                let second = (format!("/dev/{name}-too"), by_port(name, 1));
+                [(format!("/dev/{name}"), by_port(name, 0)), second]
+            })
+            .collect();
+        self.host_with_config(number, id(number), |config| Config {
+            lease: LEASE,
+            reservations,
+            emulated: emulated.clone(),
+            ..config
+        })
+    }
+
+    fn known_scope(&self) -> lvmlockd_idm::lock::Scope {
+        let both = |name: &String| [format!("/dev/{name}"), format!("/dev/{name}-too")];
+        lvmlockd_idm::lock::Scope::Vg {
+            name: "vg0".into(),
+            uuid: super::VG_UUID.into(),
+            pvs: self.drives.iter().flat_map(both).collect(),
+        }
+    }
+
+    /// A host that uses reservations, with the VG started.
+    fn registered(&self, number: u8) -> Host {
+        let host = self.known(number, true);
+        host.start(VG, self.known_scope()).unwrap();
+        host
+    }
+
+    /// The answer of a drive to data, by a port of a host. Its drives have no room for data, so
+    /// what they let through they refuse as unknown.
+    fn takes_data(&self, drive: &str, port: &str) -> bool {
+        let mut client = Client::connect(self.server.socket(drive)).unwrap().by_port(port);
+        let status =
+            |client: &mut Client| client.execute(&WRITE, &[0; 512], 0, PATIENCE).unwrap().status;
+        // A unit attention condition may come first.
+        let _ = status(&mut client);
+        status(&mut client) != CONFLICT
+    }
+
+    /// The registrants of a drive, each with its key and port.
+    fn registrants(&self, drive: &str) -> Vec<String> {
+        let shown = self.control(&format!("reservations {drive}"));
+        shown.lines().skip(3).map(str::to_owned).collect()
+    }
+
+    /// Number of the paths by which a host is registered on a drive.
+    fn count(&self, drive: &str, number: u8) -> usize {
+        let key = format!("{:#018x}  host{number}.", Key::of(&id(number)).number());
+        self.registrants(drive).iter().filter(|line| line.starts_with(&key)).count()
+    }
+
+    fn change(&self, drive: &str, port: &str, action: ChangeAction, keys: [u64; 2]) {
+        let list = ParameterList { key: keys[0], action_key: keys[1], ..ParameterList::default() };
+        let list: [u8; LIST_LEN] = list.encode();
+        let mut client = Client::connect(self.server.socket(drive)).unwrap().by_port(port);
+        let cdb = change(action, Some(KIND));
+        let _ = client.execute(&cdb, &list, 0, PATIENCE).unwrap();
+        let reply = client.execute(&cdb, &list, 0, PATIENCE).unwrap();
+        assert!([0, CONFLICT].contains(&reply.status), "{reply:?}");
+    }
+}
+
+fn text<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
+    result.unwrap_err().to_string()
+}
+
+#[test]
+fn hosts_register_by_every_path_and_the_last_one_stays() {
+    let bench = bench_of("current");
+    let a = bench.registered(1);
+    let b = bench.registered(2);
+    for drive in ["d0", "d1", "d2"] {
+        assert_eq!((bench.count(drive, 1), bench.count(drive, 2)), (2, 2));
+        assert!(bench.control(&format!("reservations {drive}")).contains("all-registrants"));
+        assert!(bench.takes_data(drive, "host1.1") && !bench.takes_data(drive, "host3.0"));
+    }
+    // Locks go from hand to hand, and nobody is removed.
+    a.lock(1, lv(1), Exclusive).unwrap();
+    is_held(b.lock(1, lv(1), Exclusive));
+    a.unlock(1);
+    b.lock(1, lv(1), Exclusive).unwrap();
+    b.unlock(1);
+    a.manager.remove_lockspace(VG, false, false).unwrap();
+    eventually(PATIENCE, "the first host to leave", || bench.count("d0", 1) == 0);
+    b.manager.remove_lockspace(VG, false, false).unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(bench.count("d0", 2), 2, "the reservation ends with its last registrant");
+    let a = bench.registered(1);
+    a.lock(1, lv(1), Exclusive).unwrap();
+    assert_eq!(bench.killed(), "");
+}
+
+#[test]
+fn a_dead_holder_is_removed_before_its_lock_is_granted() {
+    for profile in ["current", "current+respects-reservations"] {
+        let bench = bench_of(profile);
+        let (a, b) = (bench.registered(1), bench.registered(2));
+        a.lock(1, lv(1), Exclusive).unwrap();
+        drop(a);
+        is_held(b.lock(1, lv(1), Exclusive));
+        eventually(PATIENCE, "the lease to end", || b.lock(1, lv(1), Exclusive).is_ok());
+        for drive in ["d0", "d1", "d2"] {
+            assert_eq!((bench.count(drive, 1), bench.count(drive, 2)), (0, 2), "{profile}");
+            assert!(!bench.takes_data(drive, "host1.0") && !bench.takes_data(drive, "host1.1"));
+            assert!(bench.takes_data(drive, "host2.0"));
+        }
+        assert_eq!(bench.killed(), "");
+        // The host comes back when nothing of the group is in use there.
+        let a = bench.registered(1);
+        is_held(a.lock(1, lv(1), Exclusive));
+        assert_eq!(bench.count("d0", 1), 2);
+    }
+}
+
+#[test]
+fn a_sharer_that_a_promotion_may_remove_is_removed_from_the_drives() {
+    let bench = bench_of("current+promotion-removes-expired");
+    let (a, b) = (bench.registered(1), bench.registered(2));
+    a.lock(1, lv(1), Shared).unwrap();
+    b.lock(1, lv(1), Shared).unwrap();
+    drop(a);
+    is_held(b.manager.convert(ResourceKey(1), Exclusive, 0));
+    eventually(PATIENCE, "the lease to end", || {
+        b.manager.convert(ResourceKey(1), Exclusive, 0).is_ok()
+    });
+    assert!(["d0", "d1", "d2"].iter().all(|drive| bench.count(drive, 1) == 0));
+}
+
+#[test]
+fn a_drive_that_does_not_answer_keeps_the_lock_from_being_granted() {
+    let bench = bench_of("current");
+    let (a, b) = (bench.registered(1), bench.registered(2));
+    a.lock(1, lv(1), Exclusive).unwrap();
+    drop(a);
+    bench.control("power d2 off");
+    std::thread::sleep(LEASE + Duration::from_millis(500));
+    let refused = b.lock(1, lv(1), Exclusive);
+    let why = text(refused.clone());
+    assert!(why.contains("taking data of its last holder") && why.contains("d2"), "{why}");
+    is_storage(refused);
+    assert_eq!(bench.count("d0", 1), 2, "nothing is done where it cannot be done everywhere");
+    bench.control("power d2 on");
+    eventually(PATIENCE, "the drive to be back", || b.lock(1, lv(1), Exclusive).is_ok());
+    assert_eq!(bench.count("d2", 1), 0);
+}
+
+#[test]
+fn a_host_that_was_removed_notices() {
+    let bench = bench_of("current");
+    let (a, _b) = (bench.registered(1), bench.registered(2));
+    a.lock(1, lv(1), Exclusive).unwrap();
+    let members = || bench.control("table d0").matches("*members-of").count();
+    assert_eq!(members(), 2);
+    let keys = [2, 1].map(|number| Key::of(&id(number)).number());
+    bench.change("d1", "host2.0", ChangeAction::PreemptAndAbort, keys);
+    eventually(PATIENCE, "the kill command", || bench.killed().contains("vg0"));
+    assert!(matches!(a.lock(2, lv(2), Exclusive), Err(Error::Killed)));
+    // It gives up its membership, so that it is not taken for alive.
+    eventually(PATIENCE, "the membership to end", || members() == 1);
+}
+
+#[test]
+fn hosts_that_disagree_are_refused() {
+    let bench = bench_of("current");
+    let a = bench.known(1, false);
+    a.start(VG, bench.known_scope()).unwrap();
+    let b = bench.known(2, true);
+    let why = text(b.start(VG, bench.known_scope()));
+    assert!(why.contains("host1") && why.contains("not registered"), "{why}");
+    assert!(bench.takes_data("d0", "host1.0"), "nothing is reserved");
+    a.manager.remove_lockspace(VG, false, false).unwrap();
+    b.start(VG, bench.known_scope()).unwrap();
+    // The other way round, the drives refuse the data of who did not register.
+    a.start(VG, bench.known_scope()).unwrap();
+    assert!(!bench.takes_data("d0", "host1.0"));
+}
+
+#[test]
+fn reservations_of_others_are_left_alone() {
+    let bench = bench_of("current");
+    bench.change("d1", "other.0", ChangeAction::RegisterAndIgnore, [0, 0xA1]);
+    let host = bench.known(1, true);
+    let why = text(host.start(VG, bench.known_scope()));
+    assert!(why.contains("0xa1") && why.contains("d1"), "{why}");
+    assert_eq!(bench.count("d0", 1), 0);
+}
+
+/// The devices of a host's active LVs, in its sysfs.
+fn activate(sysfs: &Path, number: usize) {
+    let plain = super::VG_UUID.replace('-', "");
+    let dm = sysfs.join("block/dm-0/dm");
+    std::fs::create_dir_all(&dm).unwrap();
+    let Resource::Lv { uuid, .. } = lv(number) else { unreachable!() };
+    std::fs::write(dm.join("uuid"), format!("LVM-{plain}{}", uuid.replace('-', ""))).unwrap();
+}
+
+#[test]
+fn a_new_lvmlockd_registers_only_where_its_host_was_not_removed() {
+    let bench = bench_of("current");
+    let (a, _b) = (bench.registered(1), bench.registered(2));
+    a.lock(1, lv(1), Exclusive).unwrap();
+    activate(&bench.sysfs(1), 1);
+    drop(a);
+    let a = bench.registered(1);
+    assert_eq!(bench.count("d0", 1), 2);
+    drop(a);
+    let keys = [2, 1].map(|number| Key::of(&id(number)).number());
+    bench.change("d1", "host2.0", ChangeAction::PreemptAndAbort, keys);
+    let a = bench.known(1, true);
+    let why = text(a.start(VG, bench.known_scope()));
+    assert!(why.contains("removed") && why.contains("d1"), "{why}");
+    assert_eq!(bench.count("d1", 1), 0);
+}
+
+#[test]
+fn a_path_that_comes_late_is_registered() {
+    let bench = bench_of("current");
+    bench.control("power d2 off");
+    let _a = bench.registered(1);
+    bench.control("power d2 on");
+    eventually(PATIENCE, "the registration", || bench.count("d2", 1) == 2);
+    // By one of its paths the registration was lost.
+    let key = Key::of(&id(1)).number();
+    bench.change("d0", "host1.1", ChangeAction::Register, [key, 0]);
+    assert_eq!(bench.count("d0", 1), 1);
+    eventually(PATIENCE, "the registration", || bench.count("d0", 1) == 2);
+    assert_eq!(bench.killed(), "");
+}
