@@ -362,3 +362,14 @@ fn a_refresh_does_not_prove_that_a_late_one_left_the_mark() {
         assert_eq!(is_ready(&mut a), None, "after {then:?}");
     }
 }
+
+/// The caller noted drives that an earlier tenure named.
+#[test]
+fn votes_move_to_exactly_those_drives_that_were_named_last() {
+    let (mut bench, mut a) = held();
+    spread(&mut bench, &mut a, &[2, 3, 4]);
+    assert!(is_ready(&mut a).is_some());
+    assert!(!a.move_votes(&refs(&[2, 3, 4, 9]), bench.now));
+    assert!(!a.move_votes(&refs(&[2, 3]), bench.now));
+    assert!(a.move_votes(&refs(&[2, 3, 4]), bench.now));
+}

@@ -70,7 +70,9 @@ impl Lock {
         let Phase::Held(held) = &self.phase else { return false };
         let (mode, moving) = (held.mode, held.moving);
         let named = |replica: &Replica| members.contains(&replica.drive);
-        if moving != Moving::Told || self.replicas.iter().any(|s| s.target != named(s)) {
+        let others = self.replicas.iter().any(|s| s.target != named(s));
+        let more = members.len() > self.replicas.iter().filter(|s| named(s)).count();
+        if moving != Moving::Told || others || more {
             return false;
         }
         self.set_moving(Moving::No);
