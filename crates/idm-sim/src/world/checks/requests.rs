@@ -131,8 +131,8 @@ impl World {
         Ok(())
     }
 
-    /// Whether a refusal is plain: live holders had held the lock for a while and kept it, beside no
-    /// dead ones, and nothing else goes wrong.
+    /// Whether a refusal is plain: live holders had held the lock for a while and kept it, without
+    /// dead ones beside them, and nothing else goes wrong.
     pub(in crate::world) fn is_plain_refusal(&self, s: SlotIx, refusal: &Refusal) -> bool {
         let quiet = self.plan.kind.is_safe() && self.plan.calm_at == 0 && self.plan.old_hosts == 0;
         // A holder whose votes have moved goes on to write its records anew for a while.
