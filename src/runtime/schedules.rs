@@ -505,13 +505,12 @@ fn a_vg_is_killed() {
     let bench = Bench::new(1);
     let owner = owner();
     owner.count_in_use(true);
+    // One thread counts them, as in the reactor.
+    (0..2).for_each(|_| owner.count_in_danger(true));
     let failing: Vec<_> = (0..2)
         .map(|_| {
             let (runtime, owner) = (bench.runtime.clone(), owner.clone());
-            threads::spawn(move || {
-                owner.count_in_danger(true);
-                runtime.fail(owner, "lost".into(), None);
-            })
+            threads::spawn(move || runtime.fail(owner, "lost".into(), None))
         })
         .collect();
     failing.into_iter().for_each(|failing| failing.join().unwrap());
