@@ -7,7 +7,7 @@ mod request;
 mod spec;
 mod value;
 
-pub use id::{MEMBERSHIP, Role, dashed, lv_uuid, role_of, vg_of};
+pub use id::{Role, dashed, lv_uuid, membership_of, role_of, vg_of};
 pub use refused::{AskedFor, DriveReport, Refused};
 pub use request::{Adopt, LockspaceKey, Resource, ResourceKey, Scope, ValBlk};
 pub use spec::{LockSpec, Owner, RequestResult};

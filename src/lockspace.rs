@@ -2,7 +2,7 @@
 
 use crate::drives::{DrivePin, Drives, Members};
 use crate::lock::{
-    LockSpec, MEMBERSHIP, Owner, Resource, Scope, ValBlk, ValueCache, dashed, role_of, vg_of,
+    LockSpec, Owner, Resource, Scope, ValBlk, ValueCache, dashed, membership_of, role_of, vg_of,
 };
 use crate::state::store::{SavedLock, SavedLockspace};
 use crate::sys::clock;
@@ -148,7 +148,7 @@ impl Lockspace {
 
     /// The lock that shows other hosts that this one has the VG started.
     pub fn membership(&self) -> LockSpec {
-        self.spec_of(&self.id_with(&MEMBERSHIP))
+        self.spec_of(&membership_of(&self.id))
     }
 
     /// The lock of a mutex that this lockspace owns.

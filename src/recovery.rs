@@ -175,9 +175,7 @@ impl ActiveNow {
         let is_active = |active: &HashSet<ResourceId>| active.contains(id);
         role_of(id) == Role::Lv && self.0.as_ref().map_or(true, is_active)
     }
-}
 
-impl ActiveNow {
     /// Whether an LV of a volume group is active. One counts as active where this cannot be
     /// determined.
     pub fn any_of(&self, group: &ResourceId) -> bool {

@@ -6,7 +6,7 @@
 
 use crate::drives::Drives;
 use crate::drives::queue::{ReplyHandler, Urgency};
-use crate::lock::{MEMBERSHIP, Owner};
+use crate::lock::{Owner, membership_of};
 use crate::sys::sync::{Mutex, mpsc};
 use crate::sys::{clock, thread};
 use crate::transport::{Limits, ReserveAnswer, ReserveOrder, ReserveReport};
@@ -384,10 +384,7 @@ impl Reservations {
             return true;
         }
         let Some((owner, ..)) = self.parts(group) else { return false };
-        let mut membership = *group.as_bytes();
-        membership[32..].copy_from_slice(&MEMBERSHIP);
-        let membership = ResourceId::from_bytes(membership);
-        let until = self.link.get().and_then(|link| (link.safe_until)(membership));
+        let until = self.link.get().and_then(|link| (link.safe_until)(membership_of(&group)));
         let arrives = clock::now() + 2 * self.timing.linger;
         !owner.is_killed() && until.is_some_and(|until| until > arrives)
     }

@@ -4,7 +4,7 @@ use idm_protocol::ResourceId;
 
 /// The LV half of the membership mutex's id; the other half is the VG's uuid. An LVM uuid never
 /// contains `*` or `-`, so it cannot be the id of an LV.
-pub const MEMBERSHIP: [u8; 32] = *b"*members-of-the-volume-group*\0\0\0";
+const MEMBERSHIP: [u8; 32] = *b"*members-of-the-volume-group*\0\0\0";
 
 /// The role of one of our mutexes.
 pub fn role_of(id: &ResourceId) -> Role {
@@ -21,6 +21,13 @@ pub fn vg_of(id: &ResourceId) -> ResourceId {
     let mut vg = *id.as_bytes();
     vg[32..].fill(0);
     ResourceId::from_bytes(vg)
+}
+
+/// The mutex of the hosts that have a VG started. `vg`: the mutex of the VG.
+pub fn membership_of(vg: &ResourceId) -> ResourceId {
+    let mut id = *vg.as_bytes();
+    id[32..].copy_from_slice(&MEMBERSHIP);
+    ResourceId::from_bytes(id)
 }
 
 /// The uuid of an LV's mutex as LVM prints it.

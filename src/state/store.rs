@@ -13,7 +13,7 @@
 //! Files may contain anything. An invalid file costs its own lock or lockspace, and nothing else.
 
 use crate::lock::Role;
-use crate::lock::{MEMBERSHIP, role_of};
+use crate::lock::{membership_of, role_of};
 use crate::state::{file, host_id};
 use crate::sys::clock;
 use crate::sys::sync::{Mutex, MutexGuard};
@@ -527,11 +527,7 @@ fn id_of(name: &str) -> Option<ResourceId> {
     let id = match name.split_once('.') {
         None if name == GLOBAL => ResourceId::GLOBAL,
         None => ResourceId::vg(name).ok()?,
-        Some((vg, MEMBERS)) => {
-            let mut id = *ResourceId::vg(vg).ok()?.as_bytes();
-            id[32..].copy_from_slice(&MEMBERSHIP);
-            ResourceId::from_bytes(id)
-        }
+        Some((vg, MEMBERS)) => membership_of(&ResourceId::vg(vg).ok()?),
         Some((vg, lv)) => ResourceId::lv(vg, lv).ok()?,
     };
     // A name with dashes would stand for the same mutex a second time.
@@ -557,14 +553,8 @@ mod tests {
     }
 
     fn ids() -> [ResourceId; 4] {
-        let mut members = *ResourceId::vg(VG).unwrap().as_bytes();
-        members[32..].copy_from_slice(&MEMBERSHIP);
-        [
-            ResourceId::GLOBAL,
-            ResourceId::vg(VG).unwrap(),
-            ResourceId::lv(VG, VG).unwrap(),
-            ResourceId::from_bytes(members),
-        ]
+        let vg = ResourceId::vg(VG).unwrap();
+        [ResourceId::GLOBAL, vg, ResourceId::lv(VG, VG).unwrap(), membership_of(&vg)]
     }
 
     #[test]
