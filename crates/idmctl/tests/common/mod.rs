@@ -9,7 +9,7 @@ use idmctl::host::{Host, Places};
 use idmctl::output::Progress;
 use idmctl::view::{Maker, View};
 use lvmlockd_idm::config::Config;
-use lvmlockd_idm::lock::MEMBERSHIP;
+use lvmlockd_idm::lock::membership_of;
 use lvmlockd_idm::state::{host_id, store};
 use lvmlockd_idm::tools::deadline;
 use lvmlockd_idm::topology::{PathAddress, Topology};
@@ -35,9 +35,7 @@ pub fn lv() -> ResourceId {
 
 /// The membership mutex of the volume group.
 pub fn members() -> ResourceId {
-    let mut id = *vg().as_bytes();
-    id[32..].copy_from_slice(&MEMBERSHIP);
-    ResourceId::from_bytes(id)
+    membership_of(&vg())
 }
 
 /// Drives d0, d1, …, and a host that looks at them.
