@@ -26,12 +26,7 @@ fn id(number: u8) -> HostId {
 
 /// A bench whose drives have this profile.
 fn bench_of(profile: &str) -> Bench {
-    let directory = tempfile::tempdir().unwrap();
-    let drives: Vec<String> = (0..3).map(|n| format!("d{n}")).collect();
-    let spec = |name: &String| DriveSpec::parse(&format!("{name}={profile}")).unwrap();
-    let specs: Vec<DriveSpec> = drives.iter().map(spec).collect();
-    let server = Server::start(&directory.path().join("drives"), &specs).unwrap();
-    Bench { server, directory, drives }
+    Bench::with_profile(3, profile)
 }
 
 impl Bench {

@@ -581,7 +581,7 @@ impl Replica {
     fn absorb_view(&mut self, view: &View, now: Instant, earlier: Instant, rules: Rules) {
         self.contested = false;
         self.mark = view.own_mark();
-        if let (Own::Stale, Some(mark @ Mark::Set(_))) = (view.own, self.mark) {
+        if let (Own::Stale, Some(mark)) = (view.own, self.mark) {
             if now < earlier {
                 self.expect_remark(mark, earlier);
             }
