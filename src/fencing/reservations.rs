@@ -44,8 +44,6 @@ pub struct Taking {
     pub group: ResourceId,
     /// The drive that the command is for.
     pub target: DriveRef,
-    /// Whether hosts whose leases run may share the mutex meanwhile.
-    pub may_share: bool,
     /// The drives that have what the mutex protects.
     pub needed: Vec<DriveRef>,
     /// When the engine handed the command out.
@@ -70,6 +68,9 @@ struct Group {
     registered: Vec<DriveRef>,
     /// Drives that did not answer when they were to be registered.
     absent: Vec<DriveRef>,
+    /// The drives that the group has now. A drive that has left it stays registered, and one that
+    /// is new in it may have refused to be.
+    drives: Vec<DriveRef>,
     /// Hosts that were reported as not registered.
     strangers: Vec<HostId>,
 }
@@ -175,7 +176,8 @@ impl Reservations {
         let why = match (obstacles.is_empty(), registered.len() >= needed) {
             (true, true) => {
                 let (owner, strangers) = (owner.clone(), Vec::new());
-                self.groups.lock().insert(group, Group { owner, registered, absent, strangers });
+                let it = Group { owner, registered, absent, drives, strangers };
+                self.groups.lock().insert(group, it);
                 return Ok(());
             }
             (true, false) => self.words(&missing.collect::<Vec<_>>()),
@@ -209,13 +211,16 @@ impl Reservations {
         Err("another host removes this one from the drives again and again".to_owned())
     }
 
-    /// Registers on drives of a started group that are new in it.
+    /// Registers on drives of a started group that are new in it; `drives` are all that it has now.
     pub fn cover(
         self: &Arc<Reservations>,
         group: ResourceId,
         drives: &[DriveRef],
     ) -> Result<(), String> {
         let Some((_, registered, absent)) = self.parts(group) else { return Ok(()) };
+        if let Some(it) = self.groups.lock().get_mut(&group) {
+            it.drives = drives.to_vec();
+        }
         let is_new = |drive: &&DriveRef| !registered.contains(drive) && !absent.contains(drive);
         let new: Vec<DriveRef> = drives.iter().filter(is_new).copied().collect();
         if new.is_empty() {
@@ -295,16 +300,20 @@ impl Reservations {
     }
 
     fn take(&self, taking: &Taking) -> Cleared {
-        let Taking { resource, group, target, may_share, begun, .. } = *taking;
-        let Some((owner, registered, _)) = self.parts(group) else { return Cleared::Refused };
+        let Taking { resource, group, target, begun, .. } = *taking;
+        let groups = self.groups.lock();
+        let Some(it) = groups.get(&group) else { return Cleared::Refused };
+        let (owner, drives, group_drives) =
+            (it.owner.clone(), it.registered.clone(), it.drives.clone());
+        drop(groups);
         let until = begun + (self.timing.lease - self.timing.drift);
         let order = Order {
             me: self.me,
             resource,
             group,
             target,
-            may_share,
-            drives: registered,
+            drives,
+            group_drives,
             needed: taking.needed.clone(),
             until,
         };
