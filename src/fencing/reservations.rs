@@ -9,7 +9,7 @@ use crate::drives::queue::{ReplyHandler, Urgency};
 use crate::lock::{Owner, membership_of};
 use crate::sys::sync::{Mutex, mpsc};
 use crate::sys::{clock, thread};
-use crate::transport::{Limits, ReserveAnswer, ReserveOrder, ReserveReport};
+use crate::transport::{Deadline, Limits, ReserveAnswer, ReserveOrder, ReserveReport};
 use crate::words::list;
 use core::time::Duration;
 use idm_engine::{DriveRef, Instant, Timing, acquire_quorum};
@@ -248,7 +248,7 @@ impl Reservations {
             if is_gone {
                 let order = ReserveOrder::Unregister(this.key.number());
                 drives.iter().for_each(|&drive| {
-                    by_each(&this.drives, this.limits, drive, &order);
+                    by_each(&this.drives, drive, &order, &this.limits.deadline(clock::now()));
                 });
             }
             this.depart(group, &drives);
@@ -499,7 +499,10 @@ impl Reservations {
         let mut serial = 0;
         loop {
             while let Some((drive, action)) = procedure.next() {
-                if !may(action) || !self.begin(drive, action, serial, &sender) {
+                // From before the check, so that nothing is sent long after it, although this host
+                // may stand still, and another path may take long.
+                let deadline = self.limits.deadline(clock::now());
+                if !may(action) || !self.begin(drive, action, deadline, serial, &sender) {
                     procedure.on_answer(drive, Answer::Silent);
                     continue;
                 }
@@ -542,6 +545,7 @@ impl Reservations {
         &self,
         drive: DriveRef,
         action: Action,
+        deadline: Deadline,
         serial: u64,
         sender: &mpsc::Sender<(DriveRef, u64, Answer)>,
     ) -> bool {
@@ -549,7 +553,7 @@ impl Reservations {
         let (drives, limits, key) = (self.drives.clone(), self.limits, self.key);
         let sender = sender.clone();
         let spawned = thread::spawn("idm-reserve", move || {
-            let answer = carry_out(&drives, limits, key, drive, action);
+            let answer = carry_out(&drives, limits, key, drive, action, &deadline);
             drop(counted);
             // The procedure may have given it up.
             let _ = sender.send((drive, serial, answer));
@@ -568,17 +572,24 @@ fn watch_all(this: &Weak<Reservations>, ended: &mpsc::Receiver<()>, interval: Du
 }
 
 /// Carries out an order, and waits for its end.
-fn carry_out(drives: &Drives, limits: Limits, key: Key, drive: DriveRef, action: Action) -> Answer {
+fn carry_out(
+    drives: &Drives,
+    limits: Limits,
+    key: Key,
+    drive: DriveRef,
+    action: Action,
+    deadline: &Deadline,
+) -> Answer {
     let own = key.number();
     match action {
         Action::Look => look(drives, limits, drive).unwrap_or_else(|answer| answer),
         Action::Register { anew } => {
-            by_each(drives, limits, drive, &ReserveOrder::Register { key: own, anew })
+            by_each(drives, drive, &ReserveOrder::Register { key: own, anew }, deadline)
         }
-        Action::Unregister => by_each(drives, limits, drive, &ReserveOrder::Unregister(own)),
-        Action::Reserve => by_one(drives, limits, drive, &ReserveOrder::Reserve(own)),
+        Action::Unregister => by_each(drives, drive, &ReserveOrder::Unregister(own), deadline),
+        Action::Reserve => by_one(drives, drive, &ReserveOrder::Reserve(own), deadline),
         Action::Preempt(victim) => {
-            by_one(drives, limits, drive, &ReserveOrder::Preempt(own, victim.number()))
+            by_one(drives, drive, &ReserveOrder::Preempt(own, victim.number()), deadline)
         }
     }
 }
@@ -586,7 +597,7 @@ fn carry_out(drives: &Drives, limits: Limits, key: Key, drive: DriveRef, action:
 /// Reads the table, and then the registrations.
 fn look(drives: &Drives, limits: Limits, drive: DriveRef) -> Result<Answer, Answer> {
     let table = read_table(drives, limits, drive).ok_or(Answer::Silent)?;
-    let report = drives.reserve(drive, &ReserveOrder::Report, limits);
+    let report = drives.reserve(drive, &ReserveOrder::Report, &limits.deadline(clock::now()));
     let ReserveReport { keys, reservation, is_able, by_path } = match report {
         Ok(ReserveAnswer::Report(report)) => report,
         Ok(ReserveAnswer::Unsupported) => return Err(Answer::Unsupported),
@@ -613,13 +624,13 @@ fn read_table(drives: &Drives, limits: Limits, drive: DriveRef) -> Option<Arc<[R
     }
 }
 
-fn by_one(drives: &Drives, limits: Limits, drive: DriveRef, order: &ReserveOrder) -> Answer {
-    answer(drives.reserve(drive, order, limits).into_iter().collect())
+fn by_one(drives: &Drives, drive: DriveRef, order: &ReserveOrder, deadline: &Deadline) -> Answer {
+    answer(drives.reserve(drive, order, deadline).into_iter().collect())
 }
 
 /// By every path. The drive counts as having it where one path has, and none says no.
-fn by_each(drives: &Drives, limits: Limits, drive: DriveRef, order: &ReserveOrder) -> Answer {
-    let answers = drives.reserve_by_each(drive, order, limits);
+fn by_each(drives: &Drives, drive: DriveRef, order: &ReserveOrder, deadline: &Deadline) -> Answer {
+    let answers = drives.reserve_by_each(drive, order, deadline);
     answer(answers.into_iter().flatten().collect())
 }
 
