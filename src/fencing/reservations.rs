@@ -23,8 +23,10 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Weak};
 
-/// The most orders that one drive has not answered. A drive that hangs must not collect threads.
+/// The most orders that one drive has not answered, and the most procedures that wait for a look at
+/// it. A drive that hangs must not collect threads.
 const MOST_OPEN: usize = 8;
+const MOST_WAITING: usize = 4096;
 /// How often a host that starts registers again after it was removed before others saw it.
 const STARTS: usize = 3;
 
@@ -107,6 +109,63 @@ impl Drop for OpenOrder {
     }
 }
 
+/// Who waits for the answer to an order: the procedure, and its number for the order.
+type Waiter = (mpsc::Sender<(DriveRef, u64, Answer)>, u64);
+
+/// Looks at drives. One look, begun after they asked for it, is enough for all procedures that
+/// wait: a lock on many drives is taken by as many of them at once, and each looks at every drive.
+#[derive(Default)]
+struct Looks(Mutex<HashMap<DriveRef, DriveLooks>>);
+
+#[derive(Default)]
+struct DriveLooks {
+    /// Procedures that wait for the next look.
+    waiting: Vec<Waiter>,
+    /// The thread that looks, by number, and when it began the present look.
+    looker: Option<(u64, Instant)>,
+    last: u64,
+}
+
+impl Looks {
+    /// Asks for a look. Returns the number of the thread that has to be begun for it, if there is
+    /// none, or if its look takes longer than `slow` and there `may` be another one. The error: no
+    /// look is to be had.
+    fn ask(
+        &self,
+        drive: DriveRef,
+        waiter: Waiter,
+        slow: Duration,
+        may: bool,
+    ) -> Result<Option<u64>, ()> {
+        let now = clock::now();
+        let mut looks = self.0.lock();
+        let it = looks.entry(drive).or_default();
+        let is_stuck = it.looker.is_none_or(|(_, begun)| now.since(begun) > slow);
+        if it.waiting.len() >= MOST_WAITING || is_stuck && !may {
+            return Err(());
+        }
+        it.waiting.push(waiter);
+        if !is_stuck {
+            return Ok(None);
+        }
+        it.last += 1;
+        it.looker = Some((it.last, now));
+        Ok(Some(it.last))
+    }
+
+    /// Those that a look which this thread begins now is for. With none, or if another thread looks
+    /// in its place, it ends.
+    fn begin(&self, drive: DriveRef, looker: u64) -> Vec<Waiter> {
+        let mut looks = self.0.lock();
+        let Some(it) = looks.get_mut(&drive) else { return Vec::new() };
+        if it.looker.is_none_or(|(present, _)| present != looker) {
+            return Vec::new();
+        }
+        it.looker = (!it.waiting.is_empty()).then(|| (looker, clock::now()));
+        core::mem::take(&mut it.waiting)
+    }
+}
+
 /// The reservations of this host.
 pub struct Reservations {
     me: HostId,
@@ -117,6 +176,7 @@ pub struct Reservations {
     link: OnceCell<Link>,
     groups: Mutex<HashMap<ResourceId, Group>>,
     open: Arc<OpenOrders>,
+    looks: Arc<Looks>,
     /// Why commands of a lock were not sent.
     refusals: Mutex<HashMap<ResourceId, String>>,
     /// Drives that an order to remove a registration may still reach until then.
@@ -143,6 +203,7 @@ impl Reservations {
             link: OnceCell::new(),
             groups: Mutex::default(),
             open: Arc::default(),
+            looks: Arc::default(),
             refusals: Mutex::default(),
             leaving: Mutex::default(),
             _watch: watch,
@@ -549,14 +610,44 @@ impl Reservations {
         serial: u64,
         sender: &mpsc::Sender<(DriveRef, u64, Answer)>,
     ) -> bool {
+        let Some(order) = order_of(self.key, action) else {
+            return self.begin_look(drive, (sender.clone(), serial));
+        };
         let Some(counted) = OpenOrder::begin(&self.open, drive) else { return false };
-        let (drives, limits, key) = (self.drives.clone(), self.limits, self.key);
+        let drives = self.drives.clone();
         let sender = sender.clone();
         let spawned = thread::spawn("idm-reserve", move || {
-            let answer = carry_out(&drives, limits, key, drive, action, &deadline);
+            let answer = carry_out(&drives, drive, &order, &deadline);
             drop(counted);
             // The procedure may have given it up.
             let _ = sender.send((drive, serial, answer));
+        });
+        spawned.is_ok()
+    }
+
+    /// Begins a look, or joins the next one; returns whether it did.
+    fn begin_look(&self, drive: DriveRef, waiter: Waiter) -> bool {
+        let counted = OpenOrder::begin(&self.open, drive);
+        let asked = self.looks.ask(drive, waiter, self.limits.wait, counted.is_some());
+        let looker = match asked {
+            Ok(Some(looker)) => looker,
+            Ok(None) => return true,
+            Err(()) => return false,
+        };
+        let (drives, limits, looks) = (self.drives.clone(), self.limits, self.looks.clone());
+        let spawned = thread::spawn("idm-reserve", move || {
+            let _counted = counted;
+            loop {
+                let waiting = looks.begin(drive, looker);
+                if waiting.is_empty() {
+                    return;
+                }
+                let answer = look(&drives, limits, drive).unwrap_or_else(|answer| answer);
+                for (waiter, serial) in waiting {
+                    // The procedure may have given it up.
+                    let _ = waiter.send((drive, serial, answer.clone()));
+                }
+            }
         });
         spawned.is_ok()
     }
@@ -571,26 +662,30 @@ fn watch_all(this: &Weak<Reservations>, ended: &mpsc::Receiver<()>, interval: Du
     }
 }
 
+/// The order to the drive that an action is; `None` for a look.
+fn order_of(key: Key, action: Action) -> Option<ReserveOrder> {
+    let key = key.number();
+    Some(match action {
+        Action::Look => return None,
+        Action::Register { anew } => ReserveOrder::Register { key, anew },
+        Action::Unregister => ReserveOrder::Unregister(key),
+        Action::Reserve => ReserveOrder::Reserve(key),
+        Action::Preempt(victim) => ReserveOrder::Preempt(key, victim.number()),
+    })
+}
+
 /// Carries out an order, and waits for its end.
 fn carry_out(
     drives: &Drives,
-    limits: Limits,
-    key: Key,
     drive: DriveRef,
-    action: Action,
+    order: &ReserveOrder,
     deadline: &Deadline,
 ) -> Answer {
-    let own = key.number();
-    match action {
-        Action::Look => look(drives, limits, drive).unwrap_or_else(|answer| answer),
-        Action::Register { anew } => {
-            by_each(drives, drive, &ReserveOrder::Register { key: own, anew }, deadline)
+    match order {
+        ReserveOrder::Register { .. } | ReserveOrder::Unregister(_) => {
+            by_each(drives, drive, order, deadline)
         }
-        Action::Unregister => by_each(drives, drive, &ReserveOrder::Unregister(own), deadline),
-        Action::Reserve => by_one(drives, drive, &ReserveOrder::Reserve(own), deadline),
-        Action::Preempt(victim) => {
-            by_one(drives, drive, &ReserveOrder::Preempt(own, victim.number()), deadline)
-        }
+        _ => answer(drives.reserve(drive, order, deadline).into_iter().collect()),
     }
 }
 
@@ -622,10 +717,6 @@ fn read_table(drives: &Drives, limits: Limits, drive: DriveRef) -> Option<Arc<[R
         Ok(Reply::Table(table)) => Some(table),
         _ => None,
     }
-}
-
-fn by_one(drives: &Drives, drive: DriveRef, order: &ReserveOrder, deadline: &Deadline) -> Answer {
-    answer(drives.reserve(drive, order, deadline).into_iter().collect())
 }
 
 /// By every path. The drive counts as having it where one path has, and none says no.

@@ -26,8 +26,12 @@ fn id(number: u8) -> HostId {
 
 /// A bench whose drives have this profile.
 fn bench_of(profile: &str) -> Bench {
+    bench_with(3, profile)
+}
+
+fn bench_with(count: usize, profile: &str) -> Bench {
     let directory = tempfile::tempdir().unwrap();
-    let drives: Vec<String> = (0..3).map(|n| format!("d{n}")).collect();
+    let drives: Vec<String> = (0..count).map(|n| format!("d{n}")).collect();
     let spec = |name: &String| DriveSpec::parse(&format!("{name}={profile}")).unwrap();
     let specs: Vec<DriveSpec> = drives.iter().map(spec).collect();
     let server = Server::start(&directory.path().join("drives"), &specs).unwrap();
@@ -37,6 +41,10 @@ fn bench_of(profile: &str) -> Bench {
 impl Bench {
     /// A host that is known to the drives by two ports, with reservations or without.
     fn known(&self, number: u8, reservations: bool) -> Host {
+        self.known_for(number, reservations, LEASE)
+    }
+
+    fn known_for(&self, number: u8, reservations: bool, lease: Duration) -> Host {
         let by_port = |name: &String, path: u8| {
             let socket = self.server.socket(name);
             PathBuf::from(format!("{}#host{number}.{path}", socket.display()))
@@ -50,7 +58,7 @@ impl Bench {
             })
             .collect();
         self.host_with_config(number, id(number), |config| Config {
-            lease: LEASE,
+            lease,
             reservations,
             emulated: emulated.clone(),
             ..config
@@ -272,4 +280,26 @@ fn a_path_that_comes_late_is_registered() {
     assert_eq!(bench.count("d0", 1), 1);
     eventually(PATIENCE, "the registration", || bench.count("d0", 1) == 2);
     assert_eq!(bench.killed(), "");
+}
+
+/// The VG's lock is on all of its drives, and each of them is taken from the dead host by a command
+/// of its own.
+#[test]
+fn a_lock_on_many_drives_is_taken_from_a_dead_host() {
+    let lease = Duration::from_secs(12);
+    let bench = bench_with(20, "current");
+    let start = |number| {
+        let host = bench.known_for(number, true, lease);
+        host.start(VG, bench.known_scope()).unwrap();
+        host
+    };
+    let (a, b) = (start(1), start(2));
+    a.lock(1, Resource::Vg, Exclusive).unwrap();
+    drop(a);
+    for drive in &bench.drives {
+        bench.control(&format!("skip-time {drive} {}", lease.as_millis() + 500));
+        bench.control(&format!("delay {drive} 20"));
+    }
+    b.lock(1, Resource::Vg, Exclusive).unwrap();
+    assert!(bench.drives.iter().all(|drive| bench.count(drive, 1) == 0));
 }
