@@ -381,8 +381,10 @@ impl Reservations {
         let mut fence = Fence::new(order, Rules::default());
         // A command that is begun now has arrived after two quarters of a lease.
         let arrives = || clock::now() + 2 * self.timing.linger;
-        let verdict = self
-            .run(&mut fence, |action| !matches!(action, Action::Preempt(_)) || arrives() < until);
+        let may = |action| !matches!(action, Action::Preempt(_)) || arrives() < until;
+        // A drive that hangs may be one that the lock is not about: then the rest of the time is
+        // for the others.
+        let verdict = self.run_looking(&mut fence, self.limits.wait / 2, may);
         let removed = |drive| {
             let (name, me) = (self.drives.name(drive), self.me);
             format!(
@@ -553,8 +555,25 @@ impl Reservations {
         P: Procedure,
         P::Outcome: Clone + Default,
     {
-        // Longer than any order takes that the kernel ends in time.
-        let bound = 2 * self.limits.lost;
+        self.run_looking(procedure, self.bound(), may)
+    }
+
+    /// Longer than any order takes that the kernel ends in time.
+    fn bound(&self) -> Duration {
+        2 * self.limits.lost
+    }
+
+    /// The same; looks are given up after the time `look`.
+    fn run_looking<P>(
+        &self,
+        procedure: &mut P,
+        look: Duration,
+        may: impl Fn(Action) -> bool,
+    ) -> P::Outcome
+    where
+        P: Procedure,
+        P::Outcome: Clone + Default,
+    {
         let (sender, receiver) = mpsc::channel();
         let mut open: HashMap<DriveRef, (u64, std::time::Instant)> = HashMap::new();
         let mut serial = 0;
@@ -567,6 +586,7 @@ impl Reservations {
                     procedure.on_answer(drive, Answer::Silent);
                     continue;
                 }
+                let bound = if action == Action::Look { look } else { self.bound() };
                 open.insert(drive, (serial, std::time::Instant::now() + bound));
                 serial += 1;
             }

@@ -303,3 +303,29 @@ fn a_lock_on_many_drives_is_taken_from_a_dead_host() {
     b.lock(1, Resource::Vg, Exclusive).unwrap();
     assert!(bench.drives.iter().all(|drive| bench.count(drive, 1) == 0));
 }
+
+/// A drive that hangs gives no error, so that its silence takes longer than a command may wait.
+#[test]
+fn a_drive_that_hangs_and_does_not_have_the_lv_is_not_waited_for() {
+    let lease = Duration::from_secs(12);
+    let bench = bench_of("current");
+    let start = |number| {
+        let host = bench.known_for(number, true, lease);
+        host.start(VG, bench.known_scope()).unwrap();
+        host
+    };
+    let on_two = || Resource::Lv {
+        uuid: "LVLVLV-0000-0000-0000-0000-0000-000001".into(),
+        pvs: ["/dev/d0", "/dev/d1"].map(str::to_owned).to_vec(),
+    };
+    let (a, b) = (start(1), start(2));
+    a.lock(1, on_two(), Exclusive).unwrap();
+    drop(a);
+    bench.control("hang d2 on");
+    for drive in ["d0", "d1", "d2"] {
+        bench.control(&format!("skip-time {drive} {}", lease.as_millis() + 500));
+    }
+    b.lock(1, on_two(), Exclusive).unwrap();
+    let counts = ["d0", "d1", "d2"].map(|drive| bench.count(drive, 1));
+    assert_eq!(counts, [0, 0, 2], "it is removed where it is reached");
+}
