@@ -419,6 +419,14 @@ pub const SCENARIOS: &[Scenario] = &[
         run: fenced::unfenced,
     },
     Scenario {
+        name: "reserved",
+        about: "the same, and the drives refuse the data of who lost a lock",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Any,
+        run: fenced::reserved,
+    },
+    Scenario {
         name: "frozen",
         about: "a host is frozen for 90 s and thawed",
         short: false,
@@ -436,6 +444,14 @@ pub const SCENARIOS: &[Scenario] = &[
         },
         needs: Needs::Any,
         run: frozen::writing,
+    },
+    Scenario {
+        name: "frozen-reserved",
+        about: "the same, nothing stops the writer, and the drives refuse its data",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Any,
+        run: frozen::reserved,
     },
     Scenario {
         name: "daemon",

@@ -21,13 +21,32 @@ pub fn fenced(cluster: &mut Cluster) -> Result<()> {
 }
 
 pub fn unfenced(cluster: &mut Cluster) -> Result<()> {
+    start_unstopped(cluster, "")?;
+    take_over(cluster)
+}
+
+/// The same, and the drives are to refuse the data of who lost a lock.
+pub fn reserved(cluster: &mut Cluster) -> Result<()> {
+    start_unstopped(cluster, RESERVATIONS)?;
+    take_over(cluster)?;
+    let a = cluster.host("a")?;
+    ensure!(a.writer_errors()?.contains("error"), "a's writer has not noticed");
+    Ok(())
+}
+
+/// The setting with which drives refuse data.
+pub const RESERVATIONS: &str = "[fencing]\nreservations = true\n";
+
+/// Starts two hosts that nothing stops when they lose a lock.
+pub fn start_unstopped(cluster: &mut Cluster, settings: &str) -> Result<()> {
     for name in ["a", "b"] {
         cluster.boot(name)?;
         let host = cluster.host_mut(name)?;
-        host.write("/etc/lvm/lvmlockd-idm.conf", "kill_command = [\"/bin/true\"]\n")?;
+        let text = format!("kill_command = [\"/bin/true\"]\n{settings}");
+        host.write("/etc/lvm/lvmlockd-idm.conf", &text)?;
         host.start_lvmlockd(&Daemon::default())?;
     }
-    take_over(cluster)
+    Ok(())
 }
 
 fn take_over(cluster: &Cluster) -> Result<()> {

@@ -2,7 +2,8 @@
 
 use crate::cluster::Cluster;
 use crate::drives::PARTITIONED;
-use crate::scenarios::{LEASE, audit, check_takeover, lock_of, shared_vg, until_granted};
+use crate::scenarios::fenced::{RESERVATIONS, start_unstopped};
+use crate::scenarios::{LEASE, audit, check_takeover, lock_of, make_vg, shared_vg, until_granted};
 use anyhow::{Result, ensure};
 use std::time::{Duration, Instant};
 use testbed::wait_until;
@@ -28,6 +29,24 @@ pub fn writing(cluster: &mut Cluster) -> Result<()> {
     b.start_writer("vg/lv")?;
     audit.wait_for_writes(&cluster.drives, "b")?;
     ensure!(count("a")? == before, "a goes on writing after the kill command has run");
+    audit.check(&cluster.drives, &["a", "b"])
+}
+
+/// With such an application, which nothing stops, and drives that refuse the data of who lost a
+/// lock.
+pub fn reserved(cluster: &mut Cluster) -> Result<()> {
+    start_unstopped(cluster, RESERVATIONS)?;
+    make_vg(cluster, "-i 3 -L 48M")?;
+    let (a, b) = (cluster.host("a")?, cluster.host("b")?);
+    let (lock, audit) = (lock_of(a, "vg/lv")?, audit(a)?);
+    a.start_writer("vg/lv")?;
+    audit.wait_for_writes(&cluster.drives, "a")?;
+    freeze_and_thaw(cluster, &lock)?;
+    b.start_writer("vg/lv")?;
+    audit.wait_for_writes(&cluster.drives, "b")?;
+    wait_until(Duration::from_secs(60), "a's writer to notice", || {
+        Ok(a.writer_errors()?.contains("error").then_some(()))
+    })?;
     audit.check(&cluster.drives, &["a", "b"])
 }
 
