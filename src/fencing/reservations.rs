@@ -336,7 +336,7 @@ impl Reservations {
             Verdict::Removed(drive) => self.fail(owner, removed(drive)),
             Verdict::Refused(obstacles) => {
                 let why = format!(
-                    "the drives cannot be kept from taking data of its last holder: {}",
+                    "The drives cannot be kept from taking data of its last holder: {}",
                     self.words(&obstacles)
                 );
                 log::debug!("{resource}: {why}");
