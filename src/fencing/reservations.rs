@@ -562,6 +562,7 @@ fn watch_all(this: &Weak<Reservations>, ended: &mpsc::Receiver<()>, interval: Du
 fn carry_out(drives: &Drives, limits: Limits, key: Key, drive: DriveRef, action: Action) -> Answer {
     let own = key.number();
     match action {
+        Action::Read => read_table(drives, limits, drive).map_or(Answer::Silent, Answer::Table),
         Action::Look => look(drives, limits, drive).unwrap_or_else(|answer| answer),
         Action::Register { anew } => {
             by_each(drives, limits, drive, &ReserveOrder::Register { key: own, anew })

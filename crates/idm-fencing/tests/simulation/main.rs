@@ -50,7 +50,7 @@ fn without_fencing_late_writes_hit_what_others_have() {
 fn broken_rules_are_noticed() {
     let seeds = |rule| match rule {
         // A rare one.
-        BrokenRule::OldVerdict => 2500..2600,
+        BrokenRule::OldVerdict => 3800..3900,
         _ => 0..400,
     };
     for rule in [
