@@ -23,6 +23,7 @@ mod one_drive;
 mod one_host;
 mod polling;
 mod readme;
+mod registered;
 mod replaced_disk;
 mod reservations;
 mod reserve_lio;
@@ -447,6 +448,14 @@ pub const SCENARIOS: &[Scenario] = &[
         expect: Expect::Pass,
         needs: Needs::Any,
         run: fenced::reserved_by_two_paths,
+    },
+    Scenario {
+        name: "registered",
+        about: "sg_persist and nvme-cli show who is registered, from a VG's start to its end",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Any,
+        run: registered::run,
     },
     Scenario {
         name: "late-writes",

@@ -92,6 +92,8 @@ pub fn late_reserved(cluster: &mut Cluster) -> Result<()> {
     refused(cluster, &audit)
 }
 
+/// What the kernel calls a conflict with a reservation.
+pub const REFUSED: &str = "Invalid exchange";
 /// The setting with which drives refuse data.
 pub const RESERVATIONS: &str = "[fencing]\nreservations = true\n";
 
@@ -145,8 +147,14 @@ fn come_late(cluster: &Cluster, audit: &Audit) -> Result<()> {
     check_takeover(&cluster.drives, &lock, ("a", "b"), LATEST)?;
     let writer = b.start_writer("vg/lv")?;
     audit.wait_for_writes(&cluster.drives, "b")?;
+    let count = || Ok::<_, anyhow::Error>(audit.counts(&cluster.drives)?.remove("a"));
+    let before = count()?;
     cluster.drives.order("lift")?;
-    // What was held back arrives, and a goes on.
+    // What was held back arrives, and a goes on, over NVMe when it has connected again.
+    wait_until(Duration::from_secs(120), "a to write again", || {
+        let writes = count()? != before || a.writer_errors()?.contains(REFUSED);
+        Ok(writes.then_some(()))
+    })?;
     std::thread::sleep(Duration::from_secs(10));
     b.stop_writer(writer)
 }
@@ -155,7 +163,7 @@ fn come_late(cluster: &Cluster, audit: &Audit) -> Result<()> {
 fn refused(cluster: &Cluster, audit: &Audit) -> Result<()> {
     let (a, b) = (cluster.host("a")?, cluster.host("b")?);
     wait_until(Duration::from_secs(60), "a's writer to notice", || {
-        Ok(a.writer_errors()?.contains("Invalid exchange").then_some(()))
+        Ok(a.writer_errors()?.contains(REFUSED).then_some(()))
     })?;
     audit.check(&cluster.drives, &["a", "b"])?;
     b.check_shared_blocks("vg/lv")

@@ -2,7 +2,7 @@
 
 use crate::cluster::Cluster;
 use crate::drives::PARTITIONED;
-use crate::scenarios::fenced::{RESERVATIONS, start_unstopped};
+use crate::scenarios::fenced::{REFUSED, RESERVATIONS, start_unstopped};
 use crate::scenarios::{
     LATEST, LEASE, audit, check_takeover, lock_of, make_vg, shared_vg, until_granted,
 };
@@ -47,7 +47,7 @@ pub fn reserved(cluster: &mut Cluster) -> Result<()> {
     b.start_writer("vg/lv")?;
     audit.wait_for_writes(&cluster.drives, "b")?;
     wait_until(Duration::from_secs(60), "a's writer to notice", || {
-        Ok(a.writer_errors()?.contains("Invalid exchange").then_some(()))
+        Ok(a.writer_errors()?.contains(REFUSED).then_some(()))
     })?;
     audit.check(&cluster.drives, &["a", "b"])
 }
