@@ -33,6 +33,9 @@ const DEFAULT_LEASE_MS: u64 = 60_000;
 /// Accepted leases in ms. An ordinary scheduling delay can end shorter leases, and longer ones keep
 /// a dead host's locks for more than an hour.
 pub(crate) const LEASE_MS: core::ops::RangeInclusive<u64> = 500..=3_600_000;
+/// The shortest lease of real drives in ms. The kernel may notice a second late that a time-out has
+/// ended, and [`Limits`](crate::transport::Limits) leave a twentieth of a lease for that.
+const SHORTEST_LEASE_MS: u64 = 20_000;
 /// The shortest accepted time for a request.
 const SHORTEST_REQUEST_TIME: Duration = Duration::from_secs(1);
 /// The largest accepted file in bytes.
@@ -172,13 +175,7 @@ impl Config {
             ));
         }
         let lease_ms = raw.lease_ms.unwrap_or(DEFAULT_LEASE_MS);
-        if !LEASE_MS.contains(&lease_ms) {
-            return Err(ConfigError(format!(
-                "lease_ms = {lease_ms}: must be {} to {}",
-                LEASE_MS.start(),
-                LEASE_MS.end()
-            )));
-        }
+        check_lease(lease_ms, raw.emulator.is_some())?;
         let state_dir = raw.state_dir.unwrap_or_else(|| DEFAULT_STATE_DIR.into());
         if !state_dir.is_absolute() {
             return Err(ConfigError(format!(
@@ -284,6 +281,23 @@ fn described(text: &str, error: &toml::de::Error) -> ConfigError {
     ConfigError(format!("line {}, {line:?}: {why}", before.matches('\n').count() + 1))
 }
 
+fn check_lease(lease_ms: u64, is_emulated: bool) -> Result<(), ConfigError> {
+    let shortest = if is_emulated { *LEASE_MS.start() } else { SHORTEST_LEASE_MS };
+    if (shortest..=*LEASE_MS.end()).contains(&lease_ms) {
+        return Ok(());
+    }
+    let why = if lease_ms < SHORTEST_LEASE_MS && !is_emulated {
+        "; the kernel may notice a second late that a drive does not answer, and a shorter lease \
+         has no time for that"
+    } else {
+        ""
+    };
+    Err(ConfigError(format!(
+        "lease_ms = {lease_ms}: must be {shortest} to {}{why}",
+        LEASE_MS.end()
+    )))
+}
+
 /// A request may take as long as a command of unknown fate. It may not be over before a sound drive
 /// has answered.
 fn check_request_time(time: Duration, lease: Duration) -> Result<(), ConfigError> {
@@ -344,14 +358,14 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let config = Config::parse(
-            "lease_ms = 5000\nstate_dir = \"/tmp/x\"\nkill_command = [\"/bin/k\", \"-9\"]\n\
+            "lease_ms = 25000\nstate_dir = \"/tmp/x\"\nkill_command = [\"/bin/k\", \"-9\"]\n\
              kill_time_ms = 700\n[global]\ndrives = [\"/dev/sda\", \"/dev/sdb\"]\n\
              [fencing]\nreservations = true\n",
         )
         .unwrap();
         assert!(config.reservations && config.summary().ends_with("the data of other hosts"));
         assert_eq!(config.fencing.kill_time, Some(Duration::from_millis(700)));
-        assert_eq!(config.lease, Duration::from_secs(5));
+        assert_eq!(config.lease, Duration::from_secs(25));
         assert_eq!(config.state_dir, Path::new("/tmp/x"));
         assert_eq!(config.kill_command.unwrap(), ["/bin/k", "-9"]);
         assert_eq!(config.global_drives, ["/dev/sda", "/dev/sdb"]);
@@ -383,15 +397,15 @@ mod tests {
         assert!(refused("[global]\ndrive = []").contains("drive"));
         assert!(refused("[fencing]\nreservation = true").contains("reservation"));
         assert!(refused("lease_ms = \"long\"").contains("lease_ms"));
-        assert!(refused("lease_ms = 499").contains("lease_ms = 499"));
+        assert!(refused("lease_ms = 19999").contains("lease_ms = 19999: must be 20000 to"));
         assert!(refused("lease_ms = 3600001").contains("3600000"));
         assert!(refused("lease_ms = -1").contains("lease_ms"));
         assert!(refused("request_time_ms = 999").contains("request_time_ms = 999"));
         assert!(refused("request_time_ms = 15001").contains("1000 to 15000"));
-        assert!(refused("lease_ms = 2000\nrequest_time_ms = 501").contains("500 to 500"));
+        assert!(refused("lease_ms = 20000\nrequest_time_ms = 5001").contains("1000 to 5000"));
         assert!(refused("state_dir = \"run\"").contains("state_dir"));
         assert!(refused("kill_time_ms = 30000").contains("kill_time_ms = 30000"));
-        assert!(refused("lease_ms = 1000\nkill_time_ms = 600").contains("lease_ms = 1000"));
+        assert!(refused("lease_ms = 20000\nkill_time_ms = 9000").contains("lease_ms = 20000"));
         assert!(refused("watchdog = \"softdog\"").contains("watchdog = \"softdog\""));
         assert!(refused("watchdog = \"wdmd\"").contains("60 s"));
         assert!(refused("watchdog_timeout_s = 5").contains("no watchdog"));
@@ -399,10 +413,25 @@ mod tests {
         assert!(Config::parse(watchdog).unwrap().fencing.watchdog.is_some());
         let refused_with = |keys: &str| refused(&format!("{watchdog}{keys}"));
         assert!(refused_with("watchdog_timeout_s = 30").contains("watchdog_timeout_s = 30"));
-        assert!(refused_with("lease_ms = 5000").contains("lease_ms = 5000"));
+        let timeout = "lease_ms = 20000\nwatchdog_timeout_s = 7";
+        assert!(refused_with(timeout).contains("lease_ms = 20000"));
         assert!(refused("kill_command = []").contains("kill_command"));
         assert!(refused("kill_command = [\"reboot\"]").contains("reboot"));
         assert!(refused("[global]\ndrives = [\"\"]").contains("[global] drives"));
+    }
+
+    #[test]
+    fn the_shortest_lease_leaves_the_kernel_a_second() {
+        let left = |lease_ms| {
+            let timing = Timing::for_lease(Duration::from_millis(lease_ms));
+            timing.linger - crate::transport::Limits::new(&timing).over
+        };
+        let second = Duration::from_secs(1);
+        assert!(left(SHORTEST_LEASE_MS) >= second && left(SHORTEST_LEASE_MS - 1) < second);
+        if cfg!(feature = "emulator") {
+            assert!(Config::parse("lease_ms = 500\n[emulator]").is_ok());
+            assert!(refused("lease_ms = 499\n[emulator]").ends_with("must be 500 to 3600000"));
+        }
     }
 
     #[test]
@@ -456,12 +485,12 @@ mod tests {
     fn a_file_that_others_may_have_written_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("conf");
-        fs::write(&file, "lease_ms = 5000").unwrap();
+        fs::write(&file, "lease_ms = 50000").unwrap();
         let set_mode = |mode| fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
         let why = || Config::from_file(&file).unwrap_err().to_string();
         set_mode(0o664);
         let config = Config::from_file(&file).unwrap();
-        assert_eq!(config.summary().split(',').next(), Some("lease 5000 ms"));
+        assert_eq!(config.summary().split(',').next(), Some("lease 50000 ms"));
         set_mode(0o666);
         assert!(why().contains("chmod o-w"), "{}", why());
         set_mode(0o644);

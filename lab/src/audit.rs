@@ -37,6 +37,17 @@ pub struct Audit {
     lease: Duration,
     extents: Vec<Extent>,
     since: Duration,
+    rule: Rule,
+}
+
+/// The time until which a host may write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rule {
+    /// Until its leases end: then another host could have the lock.
+    Leases,
+    /// Until a drive gives the lock to another host, because the drives refuse its data from then
+    /// on.
+    Refused,
 }
 
 /// Drives that vote for a lock from a certain time on.
@@ -95,7 +106,14 @@ impl Audit {
         let name = lv.replace('/', "-");
         let extents = extents(host, &host.quiet(&format!("dmsetup table {name}"))?)?;
         let voters = vec![Voters::new(Duration::ZERO, drives)];
-        Ok(Audit { what: lv.to_owned(), lock, voters, lease, extents, since: Duration::ZERO })
+        let (what, since, rule) = (lv.to_owned(), Duration::ZERO, Rule::Leases);
+        Ok(Audit { what, lock, voters, lease, extents, since, rule })
+    }
+
+    /// The same where the drives refuse the data of who lost the lock. A host whose leases have
+    /// ended may write until the first drive gives the lock to another one.
+    pub fn with_reservations(self) -> Audit {
+        Audit { rule: Rule::Refused, ..self }
     }
 
     /// Also watches the present location of the LV.
@@ -137,7 +155,7 @@ impl Audit {
         let what = format!("the metadata of {vg}");
         let since = drives.time(&names[0])?;
         let voters = vec![Voters { since: Duration::ZERO, drives: names }];
-        Ok(Audit { what, lock, voters, lease, extents, since })
+        Ok(Audit { what, lock, voters, lease, extents, since, rule: Rule::Leases })
     }
 
     /// The number of changes by each host up to now.
@@ -168,7 +186,7 @@ impl Audit {
             events.extend(of_lock.map(|event| (drive.to_owned(), event)));
         }
         let changes = self.changes(drives)?;
-        let (violations, left) = judge(&self.voters, self.lease, events, changes);
+        let (violations, left) = judge(&self.voters, self.lease, self.rule, events, changes);
         if let Some(first) = violations.first() {
             let last = violations.last().unwrap_or(first);
             bail!(
@@ -211,6 +229,7 @@ impl Audit {
 fn judge(
     voters: &[Voters],
     lease: Duration,
+    rule: Rule,
     mut events: Vec<(String, Event)>,
     mut changes: Vec<(String, Change)>,
 ) -> (Vec<Violation>, BTreeMap<String, Duration>) {
@@ -237,6 +256,10 @@ fn judge(
         {
             let least = least.entry(change.host).or_insert(left);
             *least = left.min(*least);
+            continue;
+        }
+        let others = votes.iter().flat_map(|hosts| hosts.keys()).any(|host| *host != change.host);
+        if rule == Rule::Refused && end.is_some() && !others {
             continue;
         }
         let holds = |host: &str| votes.iter().filter(|h| h.contains_key(host)).count();
@@ -307,10 +330,12 @@ fn extents(host: &Machine, table: &str) -> Result<Vec<Extent>> {
     Ok(found)
 }
 
-/// The drive of a block device, given by its numbers, and its first block on the drive.
+/// The drive of a block device, given by its numbers, and its first block on the drive. The device
+/// may also be a multipath map of a whole drive.
 fn place(host: &Machine, device: &str) -> Result<(String, u64)> {
     let script = format!(
-        "cd -P /sys/dev/block/{device} && cat start 2>/dev/null || echo 0; \
+        "cd -P /sys/dev/block/{device} && path=$(ls slaves 2>/dev/null | head -n 1); \
+         [ -z \"$path\" ] || cd -P slaves/$path; cat start 2>/dev/null || echo 0; \
          [ -e partition ] && cd ..; tail -c +5 device/vpd_pg80 2>/dev/null || cat device/serial"
     );
     let text = host.quiet(&script)?;
@@ -350,7 +375,7 @@ mod tests {
     }
 
     fn found(events: Vec<(String, Event)>, changes: Vec<(String, Change)>) -> Vec<Violation> {
-        judge(&voters(), LEASE, events, changes).0
+        judge(&voters(), LEASE, Rule::Leases, events, changes).0
     }
 
     fn voters() -> [Voters; 1] {
@@ -361,7 +386,8 @@ mod tests {
     fn a_holder_may_write_until_its_leases_end() {
         let quiet = found(taken(), vec![change(1, "a"), change(79, "a")]);
         assert_eq!(quiet, []);
-        let (_, left) = judge(&voters(), LEASE, taken(), vec![change(1, "a"), change(21, "a")]);
+        let (_, left) =
+            judge(&voters(), LEASE, Rule::Leases, taken(), vec![change(1, "a"), change(21, "a")]);
         assert_eq!(left["a"], Duration::from_secs(59));
         let late = found(taken(), vec![change(81, "a")]);
         assert_eq!(late.len(), 1);
@@ -394,6 +420,23 @@ mod tests {
     }
 
     #[test]
+    fn with_reservations_a_holder_may_write_until_another_is_given_the_lock() {
+        let mut events = taken();
+        let found = |events: &[_], change| {
+            judge(&voters(), LEASE, Rule::Refused, events.to_vec(), vec![change]).0
+        };
+        assert_eq!(found(&events, change(99, "a")), []);
+        assert_eq!(found(&events, change(1, "b")).len(), 1, "it never had the lock");
+        // One drive is enough.
+        events.push(event("d2", 85, "b", "break", "00"));
+        assert_eq!(found(&events, change(84, "a")), []);
+        assert_eq!(found(&events, change(86, "a")).len(), 1);
+        events.push(event("d1", 85, "b", "break", "00"));
+        assert_eq!(found(&events, change(86, "a"))[0].holder.as_deref(), Some("b"));
+        assert_eq!(found(&events, change(86, "b")), []);
+    }
+
+    #[test]
     fn a_lock_is_held_since_it_was_taken_last() {
         let events: Vec<Event> = [
             event("d0", 0, "a", "trylock", "00"),
@@ -419,7 +462,8 @@ mod tests {
             Voters::new(Duration::ZERO, &["d0", "d1", "d2"]),
             Voters::new(Duration::from_secs(40), &["d2", "d3", "d4"]),
         ];
-        let judged = |at| judge(&moved, LEASE, events.clone(), vec![change(at, "a")]).0;
+        let judged =
+            |at| judge(&moved, LEASE, Rule::Leases, events.clone(), vec![change(at, "a")]).0;
         assert_eq!(judged(39), []);
         assert_eq!(judged(89), []);
         assert_eq!(judged(91).len(), 1);

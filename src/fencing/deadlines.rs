@@ -156,6 +156,17 @@ mod tests {
         Some(Duration::from_millis(ms))
     }
 
+    /// The figures in docs/locking.md, "The shortest lease".
+    #[test]
+    fn the_kill_command_may_wait_for_the_time_outs_of_disks() {
+        let waits = |kill_time| FencingConfig { kill_time: Some(kill_time), watchdog: None };
+        let secs = Duration::from_secs;
+        assert!(fencing(80_000, waits(secs(32))).is_ok());
+        assert!(fencing(79_000, waits(secs(32))).is_err());
+        assert!(fencing(60_000, FencingConfig::default()).unwrap().kill_time >= secs(10));
+        assert!(fencing(20_000, FencingConfig::default()).unwrap().kill_time < secs(4));
+    }
+
     #[test]
     fn the_default_lease_has_room_for_the_defaults() {
         let fencing = fencing(60_000, FencingConfig::default()).unwrap();

@@ -408,7 +408,7 @@ impl Reservations {
             Verdict::Removed(drive) => self.fail(owner, removed(drive)),
             Verdict::Refused(obstacles) => {
                 let why = format!(
-                    "the drives cannot be kept from taking data of its last holder: {}",
+                    "The drives cannot be kept from taking data of its last holder: {}",
                     self.words(&obstacles)
                 );
                 log::debug!("{resource}: {why}");
@@ -563,7 +563,7 @@ impl Reservations {
         2 * self.limits.lost
     }
 
-    /// The same; looks are given up after the time `look`.
+    /// The same; reads of the table and looks are given up after the time `look`.
     fn run_looking<P>(
         &self,
         procedure: &mut P,
@@ -586,7 +586,10 @@ impl Reservations {
                     procedure.on_answer(drive, Answer::Silent);
                     continue;
                 }
-                let bound = if action == Action::Look { look } else { self.bound() };
+                let bound = match action {
+                    Action::Read | Action::Look => look,
+                    _ => self.bound(),
+                };
                 open.insert(drive, (serial, std::time::Instant::now() + bound));
                 serial += 1;
             }
@@ -630,8 +633,17 @@ impl Reservations {
         serial: u64,
         sender: &mpsc::Sender<(DriveRef, u64, Answer)>,
     ) -> bool {
-        let Some(order) = order_of(self.key, action) else {
-            return self.begin_look(drive, (sender.clone(), serial));
+        let key = self.key.number();
+        let order = match action {
+            Action::Read => {
+                self.begin_read(drive, (sender.clone(), serial));
+                return true;
+            }
+            Action::Look => return self.begin_look(drive, (sender.clone(), serial)),
+            Action::Register { anew } => ReserveOrder::Register { key, anew },
+            Action::Unregister => ReserveOrder::Unregister(key),
+            Action::Reserve => ReserveOrder::Reserve(key),
+            Action::Preempt(victim) => ReserveOrder::Preempt(key, victim.number()),
         };
         let Some(counted) = OpenOrder::begin(&self.open, drive) else { return false };
         let drives = self.drives.clone();
@@ -643,6 +655,15 @@ impl Reservations {
             let _ = sender.send((drive, serial, answer));
         });
         spawned.is_ok()
+    }
+
+    /// Begins to read the table. It needs no thread and is not counted: reads that wait in a
+    /// drive's queue share one command.
+    fn begin_read(&self, drive: DriveRef, (waiter, serial): Waiter) {
+        read_table(&self.drives, drive, move |table| {
+            // The procedure may have given it up.
+            let _ = waiter.send((drive, serial, table.map_or(Answer::Silent, Answer::Table)));
+        });
     }
 
     /// Begins a look, or joins the next one; returns whether it did.
@@ -682,18 +703,6 @@ fn watch_all(this: &Weak<Reservations>, ended: &mpsc::Receiver<()>, interval: Du
     }
 }
 
-/// The order to the drive that an action is; `None` for a look.
-fn order_of(key: Key, action: Action) -> Option<ReserveOrder> {
-    let key = key.number();
-    Some(match action {
-        Action::Look => return None,
-        Action::Register { anew } => ReserveOrder::Register { key, anew },
-        Action::Unregister => ReserveOrder::Unregister(key),
-        Action::Reserve => ReserveOrder::Reserve(key),
-        Action::Preempt(victim) => ReserveOrder::Preempt(key, victim.number()),
-    })
-}
-
 /// Carries out an order, and waits for its end.
 fn carry_out(
     drives: &Drives,
@@ -711,7 +720,12 @@ fn carry_out(
 
 /// Reads the table, and then the registrations.
 fn look(drives: &Drives, limits: Limits, drive: DriveRef) -> Result<Answer, Answer> {
-    let table = read_table(drives, limits, drive).ok_or(Answer::Silent)?;
+    let (sender, receiver) = mpsc::channel();
+    read_table(drives, drive, move |table| {
+        // This thread may have given it up.
+        let _ = sender.send(table);
+    });
+    let table = receiver.recv_timeout(limits.lost).ok().flatten().ok_or(Answer::Silent)?;
     let report = drives.reserve(drive, &ReserveOrder::Report, &limits.deadline(clock::now()));
     let ReserveReport { keys, reservation, is_able, by_path } = match report {
         Ok(ReserveAnswer::Report(report)) => report,
@@ -726,17 +740,19 @@ fn look(drives: &Drives, limits: Limits, drive: DriveRef) -> Result<Answer, Answ
     Ok(Answer::Seen(Seen { table, keys, reservation, is_able, paths }))
 }
 
-fn read_table(drives: &Drives, limits: Limits, drive: DriveRef) -> Option<Arc<[Record]>> {
-    let (sender, receiver) = mpsc::channel();
+/// Reads the table; `done` gets `None` where the drive does not answer, and must not block.
+fn read_table(
+    drives: &Drives,
+    drive: DriveRef,
+    done: impl FnOnce(Option<Arc<[Record]>>) + Send + 'static,
+) {
     let done = ReplyHandler::new(move |reply| {
-        // The caller may have given it up.
-        let _ = sender.send(reply);
+        done(match reply {
+            Reply::Table(table) => Some(table),
+            Reply::Status(_) => None,
+        });
     });
     drives.submit(drive, DriveCommand::ReadTable, Urgency::Awaited, done);
-    match receiver.recv_timeout(limits.lost) {
-        Ok(Reply::Table(table)) => Some(table),
-        _ => None,
-    }
 }
 
 /// By every path. The drive counts as having it where one path has, and none says no.

@@ -34,6 +34,7 @@ impl Bench {
         self.known_for(number, reservations, LEASE)
     }
 
+    /// The same with another lease.
     fn known_for(&self, number: u8, reservations: bool, lease: Duration) -> Host {
         let by_port = |name: &String, path: u8| {
             let socket = self.server.socket(name);
@@ -92,6 +93,27 @@ impl Bench {
     fn count(&self, drive: &str, number: u8) -> usize {
         let key = format!("{:#018x}  host{number}.", Key::of(&id(number)).number());
         self.registrants(drive).iter().filter(|line| line.starts_with(&key)).count()
+    }
+
+    /// The commands that the drives have got, by kind, when no more come.
+    fn commands(&self) -> BTreeMap<String, u64> {
+        let count = || {
+            let mut counts = BTreeMap::new();
+            for drive in &self.drives {
+                for line in self.control(&format!("stats {drive}")).lines() {
+                    let (kind, count) = line.split_once(' ').unwrap();
+                    *counts.entry(kind.to_owned()).or_default() += count.parse::<u64>().unwrap();
+                }
+            }
+            counts
+        };
+        let mut counts = count();
+        eventually(PATIENCE, "the drives to get no more commands", || {
+            std::thread::sleep(Duration::from_millis(200));
+            let before = core::mem::replace(&mut counts, count());
+            before == counts
+        });
+        counts
     }
 
     fn change(&self, drive: &str, port: &str, action: ChangeAction, keys: [u64; 2]) {
@@ -228,6 +250,74 @@ fn reservations_of_others_are_left_alone() {
     let why = text(host.start(VG, bench.known_scope()));
     assert!(why.contains("0xa1") && why.contains("d1"), "{why}");
     assert_eq!(bench.count("d0", 1), 0);
+}
+
+/// What the drives got for locks of two hosts that live, for a promotion, for a lock that is held,
+/// and in all.
+struct Costs {
+    locks: BTreeMap<String, u64>,
+    promotion: BTreeMap<String, u64>,
+    refusal: BTreeMap<String, u64>,
+    all: BTreeMap<String, u64>,
+}
+
+impl Costs {
+    fn new(reservations: bool) -> Costs {
+        let bench = bench_of("current");
+        // With this lease nobody renews, or looks for its registration, in the time of the test.
+        let host = |number| bench.known_for(number, reservations, super::LONG);
+        let (a, b) = (host(1), host(2));
+        a.start(VG, bench.known_scope()).unwrap();
+        b.start(VG, bench.known_scope()).unwrap();
+        let before = bench.commands();
+        let steps: [&dyn Fn(); 7] = [
+            &|| a.lock(1, lv(1), Exclusive).map(drop).unwrap(),
+            &|| a.unlock(1),
+            &|| b.lock(1, lv(1), Shared).map(drop).unwrap(),
+            &|| a.lock(1, lv(1), Shared).map(drop).unwrap(),
+            &|| a.unlock(1),
+            &|| a.lock(2, Resource::Vg, Exclusive).map(drop).unwrap(),
+            &|| a.unlock(2),
+        ];
+        // A step may go on with the drives that did not decide.
+        let mut between = before.clone();
+        for step in steps {
+            step();
+            between = bench.commands();
+        }
+        b.manager.convert(ResourceKey(1), Exclusive, 0).unwrap();
+        let after = bench.commands();
+        is_held(a.lock(1, lv(1), Exclusive));
+        let refusal = more(&after, &bench.commands());
+        b.unlock(1);
+        a.manager.remove_lockspace(VG, false, false).unwrap();
+        b.manager.remove_lockspace(VG, false, false).unwrap();
+        let (locks, promotion) = (more(&before, &between), more(&between, &after));
+        Costs { locks, promotion, refusal, all: bench.commands() }
+    }
+}
+
+/// The commands that were added.
+fn more(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+    let added = |(kind, count): (&String, &u64)| {
+        let added = count - before.get(kind).unwrap_or(&0);
+        (added > 0).then(|| (kind.clone(), added))
+    };
+    after.iter().filter_map(added).collect()
+}
+
+#[test]
+fn no_command_is_added_to_a_lock_of_a_living_cluster() {
+    let (with, without) = (Costs::new(true), Costs::new(false));
+    assert!(with.locks["trylock"] >= 12, "{:?}", with.locks);
+    assert_eq!(with.locks, without.locks);
+    // A promotion may take from dead sharers, which the table of each drive shows.
+    let mut promotion = without.promotion;
+    *promotion.entry("read-table".to_owned()).or_default() += 3;
+    assert_eq!(with.promotion, promotion);
+    let reserves = |counts: &BTreeMap<String, u64>| counts.contains_key("reserve-in");
+    assert!(!reserves(&with.refusal), "{:?}", with.refusal);
+    assert!(reserves(&with.all) && !reserves(&without.all));
 }
 
 /// The devices of a host's active LVs, in its sysfs.

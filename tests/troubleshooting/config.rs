@@ -60,9 +60,9 @@ pub const CHAPTER: Chapter = Chapter {
             firmware: "current",
             cause: "the lease is too short or too long",
             remedy: "choose a lease within the bounds",
-            names: ["/etc/lvm/lvmlockd-idm.conf", "lease_ms = 100", "must be 500 to 3600000"],
+            names: ["/etc/lvm/lvmlockd-idm.conf", "lease_ms = 4000", "must be 20000 to 3600000"],
             provoke: |scene| {
-                told_of(scene, "lease_ms = 100\n");
+                told_of(scene, "lease_ms = 4000\n");
             },
         },
         Fault {

@@ -13,6 +13,7 @@ mod files;
 mod kill;
 mod lvm;
 mod page;
+mod reservations;
 mod restart;
 mod scene;
 
@@ -45,6 +46,7 @@ struct Chapter {
 const CHAPTERS: &[Chapter] = &[
     drives::CHAPTER,
     kill::CHAPTER,
+    reservations::CHAPTER,
     restart::CHAPTER,
     config::CHAPTER,
     files::CHAPTER,

@@ -2,7 +2,9 @@
 
 use crate::core::Core;
 use crate::lvm::{self, Call};
+use idm_emulator::client::Client;
 use idm_emulator::server::{DriveSpec, Server};
+use idm_protocol::scsi::Cdb;
 use idm_protocol::{HostId, Mode};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use lvmlockd_idm::config::{Config, ConfigError, FILE_VARIABLE};
@@ -112,12 +114,30 @@ impl Scene {
 
     pub fn host_with(&self, number: u8, config: Config) -> Host {
         fs::create_dir_all(self.sysfs(number).join("block")).unwrap();
-        let id = HostId::new([number; 16], &format!("host{number}"));
-        Host { manager: Manager::new(config, id, Devices::with_sysfs(&self.sysfs(number))) }
+        let devices = Devices::with_sysfs(&self.sysfs(number));
+        Host { manager: Manager::new(config, host_id(number), devices) }
     }
 
     pub fn host(&self, number: u8, lease: Duration) -> Host {
         self.host_with(number, self.config(number, lease))
+    }
+
+    /// A host that uses reservations. The drives know it by a port of its own.
+    pub fn reserving(&self, number: u8, lease: Duration) -> Host {
+        let usual = self.config(number, lease);
+        let by_port = |(path, socket): (&String, &PathBuf)| {
+            (path.clone(), format!("{}#host{number}.0", socket.display()).into())
+        };
+        let emulated = usual.emulated.iter().map(by_port).collect();
+        self.host_with(number, Config { emulated, reservations: true, ..usual })
+    }
+
+    /// Sends a command by a port of a drive.
+    pub fn send(&self, drive: &str, port: &str, cdb: &Cdb, data: &[u8]) {
+        let mut client = Client::connect(self.server.socket(drive)).unwrap().by_port(port);
+        // A unit attention condition may come first.
+        let _ = client.execute(cdb, data, 0, SOON).unwrap();
+        client.execute(cdb, data, 0, SOON).unwrap();
     }
 
     /// A host with the VG started.
@@ -233,6 +253,11 @@ impl Scene {
         };
         LINES.lock().unwrap().iter().map(plain).collect()
     }
+}
+
+/// The id of a host.
+pub fn host_id(number: u8) -> HostId {
+    HostId::new([number; 16], &format!("host{number}"))
 }
 
 /// The names of the drives.

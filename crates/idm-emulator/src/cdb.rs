@@ -3,6 +3,7 @@
 //! Parsing has two steps: first the opcode alone, because an unknown opcode is refused whatever
 //! follows it; then the parameters of that opcode.
 
+use idm_protocol::reservation::scsi::{RESERVE_IN, RESERVE_OUT};
 use idm_protocol::{GROUP_ALL, MutexOp, RECORD_LEN, scsi};
 
 /// The opcodes that a drive serves.
@@ -167,7 +168,11 @@ pub(crate) fn write(op: u8, group: u8, one_block: bool) -> Result<Command, CdbEr
 
 /// The kind of a CDB's command, in a word for statistics.
 pub fn kind(cdb: &[u8]) -> &'static str {
-    parse(cdb).map_or(INVALID, Command::word)
+    match cdb.first() {
+        Some(&RESERVE_IN) => "reserve-in",
+        Some(&RESERVE_OUT) => "reserve-out",
+        _ => parse(cdb).map_or(INVALID, Command::word),
+    }
 }
 
 /// The word for an invalid command.

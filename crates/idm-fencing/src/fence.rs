@@ -1,10 +1,11 @@
 //! Removing dead hosts from the drives before what they had is taken.
 
 use crate::rules::{Rules, broken};
-use crate::{Action, Answer, Key, Obstacle, Orders, Procedure, Seen};
+use crate::seen::{Seen, holders};
+use crate::{Action, Answer, Key, Obstacle, Orders, Procedure};
 use alloc::vec::Vec;
 use idm_engine::{DriveRef, Instant, acquire_quorum};
-use idm_protocol::{HostId, ResourceId};
+use idm_protocol::{HostId, Record, ResourceId};
 
 /// How often a key may still be there after it was removed.
 const TRIES: u8 = 2;
@@ -56,11 +57,12 @@ impl Default for Verdict {
 
 /// The removal of the hosts that a command may take something from.
 ///
-/// First the command's own drive is looked at; mostly no dead host has anything there. Otherwise
-/// every drive is: nothing is done where it could not be done everywhere, or where a host is alive.
-/// Then the hosts are removed from one drive, and, after a look has confirmed that, from the
-/// others. All hosts begin with the same drive, so that of two hosts that remove each other one
-/// learns on it that it has lost, while it still has done nothing else.
+/// First the table of the command's own drive is read; mostly no dead host has anything there, and
+/// that is all. Otherwise every drive is looked at: nothing is done where it could not be done
+/// everywhere, or where a host is alive. Then the hosts are removed from one drive, and, after a
+/// look has confirmed that, from the others. All hosts begin with the same drive, so that of two
+/// hosts that remove each other one learns on it that it has lost, while it still has done nothing
+/// else.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Fence {
     order: Order,
@@ -78,9 +80,9 @@ pub struct Fence {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Phase {
-    /// The command's own drive is looked at.
+    /// The table of the command's own drive is read.
     Asking,
-    /// The others are.
+    /// Every drive is looked at.
     Looking,
     /// Hosts are removed from this drive.
     First(usize),
@@ -116,7 +118,7 @@ impl Fence {
             tries: 0,
         };
         let drives: Vec<DriveState> = order.drives.iter().map(state).collect();
-        orders.give(order.target, Action::Look);
+        orders.give(order.target, Action::Read);
         let own = Key::of(&order.me);
         let (victims, living) = (Vec::new(), Vec::new());
         let (phase, verdict) = (Phase::Asking, None);
@@ -144,17 +146,10 @@ impl Fence {
         }
     }
 
-    /// Decides after the command's own drive was looked at.
-    fn ask(&mut self) {
-        if let Some(verdict) = self.find_removed() {
-            return self.end(verdict);
-        }
-        let target = self.drives.iter().find(|it| it.drive == self.order.target);
-        let Some(table) = target.and_then(|it| it.seen.clone()) else {
-            return self.end(Verdict::Refused([Obstacle::Silent(self.order.target)].into()));
-        };
+    /// Decides with the table of the command's own drive.
+    fn ask(&mut self, table: &[Record]) {
         let holders: Vec<(HostId, bool)> =
-            table.holders(&self.order.resource, &self.order.me).collect();
+            holders(table, &self.order.resource, &self.order.me).collect();
         let beside = broken!(self.rules, TakeBesideTheLiving);
         if !beside && holders.iter().any(|&(_, is_alive)| is_alive) {
             return self.end(Verdict::Held);
@@ -167,12 +162,8 @@ impl Fence {
             return self.end(Verdict::Go(self.victims.clone()));
         }
         self.phase = Phase::Looking;
-        let others: Vec<DriveRef> = self.drives.iter().map(|it| it.drive).rev().collect();
-        let others = others.into_iter().filter(|&drive| drive != self.order.target);
-        others.for_each(|drive| self.orders.give(drive, Action::Look));
-        if self.orders.is_over() {
-            self.survey();
-        }
+        let drives: Vec<DriveRef> = self.drives.iter().map(|it| it.drive).rev().collect();
+        drives.into_iter().for_each(|drive| self.orders.give(drive, Action::Look));
     }
 
     /// Decides after every drive was looked at.
@@ -321,6 +312,7 @@ impl Procedure for Fence {
         let state = &mut self.drives[at];
         state.is_unable |= answer == Answer::Unsupported;
         match answer {
+            Answer::Table(table) => return self.ask(&table),
             Answer::Seen(seen) => {
                 // A host that starts meanwhile is spared.
                 self.living.extend(seen.living());
@@ -344,7 +336,9 @@ impl Procedure for Fence {
             return;
         }
         match self.phase {
-            Phase::Asking => self.ask(),
+            Phase::Asking => {
+                self.end(Verdict::Refused([Obstacle::Silent(self.order.target)].into()));
+            }
             Phase::Looking if self.orders.is_over() => self.survey(),
             Phase::Looking => {}
             Phase::First(_) | Phase::Rest => self.proceed(at),

@@ -28,14 +28,15 @@ mod rules;
 mod seen;
 mod watch;
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 pub use departure::Departure;
 pub use enrolment::{Enrolled, Enrolment};
 pub use fence::{Fence, Order, Verdict};
 use idm_engine::DriveRef;
-use idm_protocol::HostId;
 use idm_protocol::reservation::ReservationType;
+use idm_protocol::{HostId, Record};
 pub use key::Key;
 #[cfg(feature = "broken-rules")]
 pub use rules::BrokenRule;
@@ -50,6 +51,8 @@ pub const KIND: ReservationType = ReservationType::WriteExclusiveAllRegistrants;
 /// An order to one drive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
+    /// Read the mutex table.
+    Read,
     /// Read the mutex table, all keys, the reservation and the capabilities.
     Look,
     /// Register this host's key by every path, for good (through a loss of power, too).
@@ -69,6 +72,8 @@ pub enum Action {
 /// The end of an order.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Answer {
+    /// Answer to [`Action::Read`].
+    Table(Arc<[Record]>),
     /// Answer to [`Action::Look`].
     Seen(Seen),
     /// Done.

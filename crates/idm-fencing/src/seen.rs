@@ -43,23 +43,6 @@ impl Seen {
         self.keys.iter().copied().find(|&key| !Key::is_one(key))
     }
 
-    /// Other hosts that hold the mutex, each with whether its lease runs. Who locked it only to
-    /// remove it does not use what it protects.
-    pub(crate) fn holders<'a>(
-        &'a self,
-        resource: &'a ResourceId,
-        me: &'a HostId,
-    ) -> impl Iterator<Item = (HostId, bool)> + 'a {
-        let held = |record: &&Record| {
-            record.state.is_record()
-                && record.state != State::Unlocked
-                && record.resource == *resource
-                && record.host != *me
-                && writer(&record.metadata) != Writer::Clearing
-        };
-        self.table.iter().filter(held).map(|record| (record.host, record.state.is_live()))
-    }
-
     /// Hosts with any record whose lease runs.
     pub(crate) fn living(&self) -> impl Iterator<Item = HostId> + '_ {
         self.table.iter().filter(|record| record.state.is_live()).map(|record| record.host)
@@ -73,6 +56,23 @@ impl Seen {
         let lives = |record: &&Record| record.state.is_live() && is_of(group, &record.resource);
         self.table.iter().filter(lives).map(|record| record.host)
     }
+}
+
+/// Other hosts that hold the mutex by a table, each with whether its lease runs. Who locked it only
+/// to remove it does not use what it protects.
+pub(crate) fn holders(
+    table: &[Record],
+    resource: &ResourceId,
+    me: &HostId,
+) -> impl Iterator<Item = (HostId, bool)> {
+    let held = move |record: &&Record| {
+        record.state.is_record()
+            && record.state != State::Unlocked
+            && record.resource == *resource
+            && record.host != *me
+            && writer(&record.metadata) != Writer::Clearing
+    };
+    table.iter().filter(held).map(|record| (record.host, record.state.is_live()))
 }
 
 /// Whether a mutex belongs to the group with the mutex `group`.

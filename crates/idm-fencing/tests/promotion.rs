@@ -45,20 +45,18 @@ fn decide(drive: &mut Drive, second: u64) -> Verdict {
     let mut fence = Fence::new(order, Rules::default());
     let mut hosts = vec![host(1), host(2)];
     while let Some((to, action)) = fence.next() {
+        let Reply::Table(table) = drive.perform(at(second), &DriveCommand::ReadTable) else {
+            panic!("a table");
+        };
         let answer = match action {
-            Action::Look => {
-                let Reply::Table(table) = drive.perform(at(second), &DriveCommand::ReadTable)
-                else {
-                    panic!("a table");
-                };
-                Answer::Seen(Seen {
-                    table: table.to_vec().into(),
-                    keys: hosts.iter().map(|host| Key::of(host).number()).collect(),
-                    reservation: Some(Some(KIND)),
-                    is_able: true,
-                    paths: 1,
-                })
-            }
+            Action::Read => Answer::Table(table.to_vec().into()),
+            Action::Look => Answer::Seen(Seen {
+                table: table.to_vec().into(),
+                keys: hosts.iter().map(|host| Key::of(host).number()).collect(),
+                reservation: Some(Some(KIND)),
+                is_able: true,
+                paths: 1,
+            }),
             Action::Preempt(key) => {
                 hosts.retain(|host| Key::of(host) != key);
                 Answer::Done

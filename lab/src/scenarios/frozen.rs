@@ -2,7 +2,10 @@
 
 use crate::cluster::Cluster;
 use crate::drives::PARTITIONED;
-use crate::scenarios::{LEASE, audit, check_takeover, lock_of, shared_vg, until_granted};
+use crate::scenarios::fenced::{REFUSED, RESERVATIONS, start_unstopped};
+use crate::scenarios::{
+    LATEST, LEASE, audit, check_takeover, lock_of, make_vg, shared_vg, until_granted,
+};
 use anyhow::{Result, ensure};
 use std::time::{Duration, Instant};
 use testbed::wait_until;
@@ -31,13 +34,31 @@ pub fn writing(cluster: &mut Cluster) -> Result<()> {
     audit.check(&cluster.drives, &["a", "b"])
 }
 
+/// With such an application, which nothing stops, and drives that refuse the data of who lost a
+/// lock.
+pub fn reserved(cluster: &mut Cluster) -> Result<()> {
+    start_unstopped(cluster, RESERVATIONS)?;
+    make_vg(cluster, "-i 3 -L 48M")?;
+    let (a, b) = (cluster.host("a")?, cluster.host("b")?);
+    let (lock, audit) = (lock_of(a, "vg/lv")?, audit(a)?.with_reservations());
+    a.start_writer("vg/lv")?;
+    audit.wait_for_writes(&cluster.drives, "a")?;
+    freeze_and_thaw(cluster, &lock)?;
+    b.start_writer("vg/lv")?;
+    audit.wait_for_writes(&cluster.drives, "b")?;
+    wait_until(Duration::from_secs(60), "a's writer to notice", || {
+        Ok(a.writer_errors()?.contains(REFUSED).then_some(()))
+    })?;
+    audit.check(&cluster.drives, &["a", "b"])
+}
+
 /// Freezes a for 90 s, while b takes the lock on vg/lv, and thaws it.
 pub(super) fn freeze_and_thaw(cluster: &Cluster, lock: &str) -> Result<()> {
     let (a, b) = (cluster.host("a")?, cluster.host("b")?);
     a.freeze()?;
     let frozen = Instant::now();
     until_granted(b, "lvm lvchange -aey vg/lv", LEASE + Duration::from_secs(30))?;
-    check_takeover(&cluster.drives, lock, ("a", "b"), LEASE + Duration::from_secs(15))?;
+    check_takeover(&cluster.drives, lock, ("a", "b"), LATEST)?;
     std::thread::sleep(Duration::from_secs(90).saturating_sub(frozen.elapsed()));
     a.thaw()
 }

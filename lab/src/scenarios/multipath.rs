@@ -7,7 +7,10 @@ use anyhow::{Context, Result, ensure};
 use std::time::Duration;
 use testbed::wait_until;
 
-const DRIVES: [&str; 2] = ["d3", "d4"];
+/// Drives with two paths.
+pub(super) const DRIVES: [&str; 2] = ["d3", "d4"];
+/// Their maps, as arguments of an lvm command.
+pub(super) const MAPS: &str = "/dev/mapper/d3 /dev/mapper/d4";
 
 /// Uses the VG in an endless loop. A command that is refused is repeated: a path that is cut in the
 /// middle of an UNLOCK bars its drive for a quarter of a lease, even if there are other paths.
@@ -24,12 +27,8 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     cluster.start(&["a", "b"])?;
     cluster.plug_second_path("a")?;
     let (a, b) = (cluster.host("a")?, cluster.host("b")?);
-    a.ok("modprobe -a dm_multipath dm_round_robin")?;
-    for drive in DRIVES {
-        make_map(a, drive)?;
-    }
-    a.accept(&["/dev/mapper/d[34]"])?;
-    a.ok("lvm vgcreate --shared --lock-type idm vg /dev/mapper/d3 /dev/mapper/d4")?;
+    make_maps(a)?;
+    a.ok(&format!("lvm vgcreate --shared --lock-type idm vg {MAPS}"))?;
     b.ok("lvm vgchange --lock-start vg")?;
     a.ok("lvm lvcreate -y -aey -i 2 -L 48M -n lv vg")?;
     let lock = lock_of(a, "vg/lv")?;
@@ -47,6 +46,15 @@ pub fn run(cluster: &mut Cluster) -> Result<()> {
     b.refused("lvm lvchange -aey vg/lv", 5, "LV locked by other host: vg/lv")?;
     a.ok("lvm lvchange -an vg/lv")?;
     b.ok("lvm lvchange -aey vg/lv").map(drop)
+}
+
+/// Makes the maps on a host with two paths, and lvm see only them.
+pub(super) fn make_maps(host: &Machine) -> Result<()> {
+    host.ok("modprobe -a dm_multipath dm_round_robin")?;
+    for drive in DRIVES {
+        make_map(host, drive)?;
+    }
+    host.accept(&["/dev/mapper/d[34]"])
 }
 
 /// Makes a map like multipathd, but with a longer queue for I/O that comes while no path is left.

@@ -3,25 +3,29 @@
 
 use crate::cluster::Cluster;
 use crate::interfaces::partition;
+use crate::machine::Machine;
 use crate::scenarios::{TAKEN, lock_of, wait_for_refresh_by};
 use anyhow::{Result, ensure};
 use std::time::Duration;
 use testbed::wait_until;
 
 /// Drives whose subsystems may have several controllers.
-const DRIVES: [&str; 3] = ["d1", "d2", "d3"];
+pub(super) const DRIVES: [&str; 3] = ["d1", "d2", "d3"];
+
+/// Their nodes for data, as arguments of an lvm command.
+pub(super) fn nodes(host: &Machine) -> Result<String> {
+    let node = |drive: &&str| {
+        let disk = host.disk(drive)?;
+        Ok(if *drive == "d3" { disk } else { partition(&disk, 2) })
+    };
+    Ok(DRIVES.iter().map(node).collect::<Result<Vec<String>>>()?.join(" "))
+}
 
 pub fn run(cluster: &mut Cluster) -> Result<()> {
     cluster.start(&["a", "b"])?;
     cluster.connect_second_path("a", &DRIVES)?;
     let (a, b) = (cluster.host("a")?, cluster.host("b")?);
-    let mut nodes = String::new();
-    for drive in DRIVES {
-        let disk = a.disk(drive)?;
-        let node = if drive == "d3" { disk } else { partition(&disk, 2) };
-        nodes.push_str(&format!(" {node}"));
-    }
-    a.ok(&format!("lvm vgcreate --shared --lock-type idm vg{nodes}"))?;
+    a.ok(&format!("lvm vgcreate --shared --lock-type idm vg {}", nodes(a)?))?;
     b.ok("lvm vgchange --lock-start vg")?;
     a.ok("lvm lvcreate -y -aey -i 3 -L 48M -n lv vg")?;
     let lock = lock_of(a, "vg/lv")?;

@@ -411,6 +411,7 @@ impl Host {
                 continue;
             }
             let mut parts = match action {
+                Action::Read => vec![Part::Table],
                 Action::Look => vec![Part::Report, Part::Table],
                 Action::Register { anew } => vec![Part::Register { anew }; PATHS],
                 Action::Unregister => vec![Part::Unregister; PATHS],
@@ -589,10 +590,11 @@ fn takes_away(
 fn answer(action: &Action, ends: Vec<PartEnd>) -> Answer {
     let mut ends = ends.into_iter();
     match (action, ends.next(), ends.next()) {
+        (Action::Read, Some(PartEnd::Table(table)), None) => Answer::Table(table),
         (Action::Look, Some(PartEnd::Table(table)), Some(PartEnd::Report(seen))) => {
             Answer::Seen(Seen { table: Arc::clone(&table), ..*seen })
         }
-        (Action::Look, ..) => Answer::Silent,
+        (Action::Read | Action::Look, ..) => Answer::Silent,
         // By one path at least, and by none that says no.
         (_, one, other) => {
             let all: Vec<PartEnd> = one.into_iter().chain(other).collect();

@@ -1,0 +1,169 @@
+//! Drives that take data only from registered hosts.
+
+use crate::lvm::Call;
+use crate::scene::{DRIVES, Host, LONG, LV, SHORT, Scene, VG, host_id, lv, lv_on, scope};
+use crate::{Chapter, Fault};
+use idm_fencing::{KIND, Key};
+use idm_protocol::Mode::Exclusive;
+use idm_protocol::reservation::scsi::{ChangeAction, LIST_LEN, ParameterList, change};
+use lvmlockd_idm::lock::Adopt;
+use std::time::Duration;
+
+/// A part of a refusal.
+const HOLDER: &str = "taking data of its last holder";
+/// A key that is none of this library's.
+const FOREIGN: u64 = 0xA1;
+
+/// Starts the VG on a host that uses reservations, which is refused.
+fn not_started(scene: &mut Scene) -> Host {
+    let host = scene.reserving(1, LONG);
+    host.manager.prepare_lockspace(VG, scope(&DRIVES)).unwrap();
+    scene.told(Call::Add, host.manager.add_lockspace(VG, Adopt::default()));
+    host
+}
+
+/// A host that uses reservations, with the VG started on some drives.
+fn started(scene: &Scene, drives: &[&str], number: u8, lease: Duration) -> Host {
+    let host = scene.reserving(number, lease);
+    host.start(VG, scope(drives)).unwrap();
+    host
+}
+
+/// Carries out PERSISTENT RESERVE OUT by a port of a drive.
+fn reserve(scene: &Scene, drive: &str, port: &str, action: ChangeAction, keys: [u64; 2]) {
+    let list = ParameterList { key: keys[0], action_key: keys[1], ..ParameterList::default() };
+    let list: [u8; LIST_LEN] = list.encode();
+    scene.send(drive, port, &change(action, Some(KIND)), &list);
+}
+
+/// Another host removes host 1 from a drive.
+fn remove(scene: &Scene, drive: &str) {
+    let keys = [2, 1].map(|number| Key::of(&host_id(number)).number());
+    reserve(scene, drive, "host2.0", ChangeAction::PreemptAndAbort, keys);
+}
+
+pub const CHAPTER: Chapter = Chapter {
+    title: "Reservations (`[fencing] reservations = true`)",
+    faults: &[
+        Fault {
+            firmware: "current",
+            cause: "lvm2's own reservations are used (`vgchange --setpersist`), or another program \
+                    has registered a key",
+            remedy: "end its use: `vgchange --persist stop` on each host; or do without this \
+                    setting",
+            names: ["vg0 is not started", "/dev/d1", "registered the key 0xa1"],
+            provoke: |scene| {
+                let keys = [0, FOREIGN];
+                reserve(scene, "d1", "other.0", ChangeAction::RegisterAndIgnore, keys);
+                not_started(scene);
+            },
+        },
+        Fault {
+            firmware: "current",
+            cause: "a host uses the VG without the setting",
+            remedy: "stop the VG there, set `[fencing] reservations = true`, and start it again",
+            names: ["vg0 is not started", "host2", "not registered"],
+            provoke: |scene| {
+                let _other = scene.started(2, LONG);
+                not_started(scene);
+            },
+        },
+        Fault {
+            firmware: "current",
+            cause: "a host without the setting starts a VG that others use with it",
+            remedy: "stop the VG there, set `[fencing] reservations = true`, and start it again",
+            names: ["vg0", "host2", "set [fencing] reservations = true there"],
+            provoke: |scene| {
+                let _host = started(scene, &DRIVES, 1, SHORT);
+                let _other = scene.started(2, SHORT);
+                scene.hears("and start it again");
+            },
+        },
+        Fault {
+            firmware: "current",
+            cause: "most drives of the VG do not answer when it is started",
+            remedy: "bring back the drives or the paths to them, and start the VG again",
+            names: ["vg0 is not started", "/dev/d1", "does not answer"],
+            provoke: |scene| {
+                let host = scene.reserving(1, SHORT);
+                host.manager.prepare_lockspace(VG, scope(&DRIVES)).unwrap();
+                scene.order_all(&["d1", "d2"], "power # off");
+                scene.told(Call::Add, host.manager.add_lockspace(VG, Adopt::default()));
+            },
+        },
+        Fault {
+            firmware: "current",
+            cause: "lvmlockd is started again, and another host has taken a lock of an LV that is \
+                    active",
+            remedy: "deactivate the LVs of the VG, and start it again",
+            names: ["vg0 is not started", "/dev/d1", "removed from it by another one"],
+            provoke: |scene| {
+                let host = started(scene, &DRIVES, 1, LONG);
+                host.lock(1, lv(), Exclusive).unwrap();
+                let _other = started(scene, &DRIVES, 2, LONG);
+                scene.activate(1, true);
+                drop(host);
+                remove(scene, "d1");
+                not_started(scene);
+            },
+        },
+        Fault {
+            firmware: "current",
+            cause: "another host has taken a lock of this one, which was taken for dead",
+            remedy: "let the kill command do its work, or reset the host; find out why it did not \
+                    renew its locks; then start the VG again",
+            names: ["vg0", "removed this one from drive /dev/d1", "takes no data of it any more"],
+            provoke: |scene| {
+                let host = started(scene, &DRIVES, 1, SHORT);
+                let _other = started(scene, &DRIVES, 2, SHORT);
+                host.lock(1, lv(), Exclusive).unwrap();
+                remove(scene, "d1");
+                scene.hears("removed this one from drive");
+            },
+        },
+        Fault {
+            firmware: "current",
+            cause: "a host has died, and another one takes its lock",
+            remedy: "nothing; when the dead host is back, start the VG there as usual",
+            names: ["vg0", "take no data of host host1", "lease on a lock has run out"],
+            provoke: |scene| {
+                let host = started(scene, &DRIVES, 1, SHORT);
+                let other = started(scene, &DRIVES, 2, SHORT);
+                host.lock(1, lv(), Exclusive).unwrap();
+                drop(host);
+                scene.eventually("the lock", || other.lock(1, lv(), Exclusive).is_ok());
+            },
+        },
+        Fault {
+            firmware: "current",
+            cause: "a host has died, and a drive of the LV does not answer: perhaps the dead host \
+                    still reaches it",
+            remedy: "bring back the drive; or make sure that the dead host is off, and start the \
+                    VG on all hosts without this setting",
+            names: [LV, "/dev/d2", HOLDER],
+            provoke: |scene| {
+                let host = started(scene, &DRIVES, 1, SHORT);
+                let other = started(scene, &DRIVES, 2, SHORT);
+                host.lock(1, lv(), Exclusive).unwrap();
+                drop(host);
+                scene.order("power d2 off");
+                let try_it = || other.lock(1, lv(), Exclusive);
+                let is_refused = || try_it().is_err_and(|why| why.to_string().contains(HOLDER));
+                scene.eventually("the lease to end", is_refused);
+                scene.told(Call::LockLv, try_it());
+            },
+        },
+        Fault {
+            firmware: "current",
+            cause: "a drive that is new in the VG has a key of another program",
+            remedy: "remove the key, as \"By hand\" in fencing.md says, and repeat the command",
+            names: [LV, "/dev/d2", "registered the key 0xa1"],
+            provoke: |scene| {
+                let host = started(scene, &["d0", "d1"], 1, LONG);
+                let keys = [0, FOREIGN];
+                reserve(scene, "d2", "other.0", ChangeAction::RegisterAndIgnore, keys);
+                scene.told(Call::LockLv, host.lock(1, lv_on(&["d2"]), Exclusive));
+            },
+        },
+    ],
+};
