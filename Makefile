@@ -57,21 +57,22 @@ WORKSPACE = --locked --workspace --features lvmlockd-idm/emulator,idmctl/emulato
 # In a folder of its own and without any other package, because cargo gives a dependency the
 # features that all packages of one build want.
 BUILD_SHIPPED = flags=$$(scripts/remap-paths.sh) && CARGO_ENCODED_RUSTFLAGS="$$flags" \
-	$(CARGO) build --locked --release --target-dir target/shipped
+	$(CARGO) build --locked --release --target-dir
 
-# Apart, because Cargo would give the library what only the program needs.
+# Apart, because Cargo would give the library what only the program needs. In two folders, because
+# Cargo would build both anew each time: both have a file of the library's name.
 all:
-	$(BUILD_SHIPPED) -p lvmlockd-idm
+	$(BUILD_SHIPPED) target/shipped -p lvmlockd-idm
 	scripts/separate-debug.sh target/shipped/release/$(LIBRARY) \
 		$(SHIPPED)/$(LIBRARY).$(VERSION) $(SHIPPED)/$(LIBRARY).$(VERSION).debug
 	ln -sf $(LIBRARY).$(VERSION) $(SHIPPED)/$(SONAME)
 	ln -sf $(SONAME) $(SHIPPED)/$(LIBRARY)
 ifdef IDMCTL
-	$(BUILD_SHIPPED) -p idmctl
-	scripts/separate-debug.sh target/shipped/release/idmctl $(SHIPPED)/idmctl \
+	$(BUILD_SHIPPED) target/shipped-idmctl -p idmctl
+	scripts/separate-debug.sh target/shipped-idmctl/release/idmctl $(SHIPPED)/idmctl \
 		$(SHIPPED)/idmctl.debug
-	$(BUILD_SHIPPED) -p idmctl --example pages
-	target/shipped/release/examples/pages build/pages
+	$(BUILD_SHIPPED) target/shipped-idmctl -p idmctl --example pages
+	target/shipped-idmctl/release/examples/pages build/pages
 endif
 
 deps:
@@ -255,7 +256,7 @@ endif
 	install -m 644 $(SHIPPED)/NOTICES $(DESTDIR)$(DOCDIR)/
 ifdef IDMCTL
 ifeq ($(STRIP),no)
-	install -m 755 target/shipped/release/idmctl $(DESTDIR)$(SBINDIR)/
+	install -m 755 target/shipped-idmctl/release/idmctl $(DESTDIR)$(SBINDIR)/
 else
 	install -m 755 $(SHIPPED)/idmctl $(DESTDIR)$(SBINDIR)/
 	install -D -m 644 $(SHIPPED)/idmctl.debug \

@@ -5,6 +5,7 @@ use crate::transcript::Transcript;
 use anyhow::{Context, Result, anyhow, bail};
 use idm_emulator::client;
 use idm_emulator::disks::Interface;
+use idm_emulator::server::control_socket;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -123,6 +124,8 @@ impl Drives {
                 command.args(["--port", &port(host, path)]);
             }
         }
+        // A killed server leaves its socket; the ports' are taken over.
+        let _ = fs::remove_file(control_socket(dir));
         let messages = dir.join("drives.log");
         let mut server = command
             .stdin(Stdio::null())

@@ -3,7 +3,7 @@
 use super::Manager;
 use super::running::Running;
 use crate::error::Error;
-use crate::lock::Role;
+use crate::lock::{LockSpec, Role};
 use crate::lockspace::{Held, Lockspace};
 use crate::runtime::Moves;
 use crate::sys::clock;
@@ -28,11 +28,14 @@ impl Manager {
             return Ok(());
         }
         let unmoved = running.runtime.moving();
-        for spec in unmoved.iter().filter(|it| it.role == Role::Lv && lockspace.owns(&it.resource))
-        {
+        let of_vg = |it: &&LockSpec| it.role == Role::Lv && lockspace.owns(&it.resource);
+        let unmoved: Vec<String> = unmoved.iter().filter(of_vg).map(LockSpec::to_string).collect();
+        if let Some((first, others)) = unmoved.split_first() {
             log::warn!(
-                "{spec}: this lock is not on more than half of the VG's drives yet; do not move \
-                 this LV (pvmove, lvconvert, vgreduce) before the log names its new drives"
+                "{first}: this lock is not on more than half of the VG's drives yet, like {} \
+                 other(s); do not move LVs (pvmove, lvconvert, vgreduce) before the log names \
+                 their new drives",
+                others.len()
             );
         }
         Ok(())

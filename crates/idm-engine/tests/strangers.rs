@@ -7,6 +7,7 @@ use bench::*;
 use core::time::Duration;
 use idm_emulator::Profile;
 use idm_engine::{Command, Lock, Outcome};
+use idm_protocol::{Mode, Reply, Status};
 
 const SECOND: Duration = Duration::from_secs(1);
 const LINGER: Duration = Duration::from_secs(15);
@@ -18,13 +19,18 @@ fn pass_without(bench: &mut Bench, lock: &mut Lock, cut: &[usize], time: Duratio
     cut.iter().for_each(|&drive| bench.paths[drive] = Path::Up);
 }
 
-/// Loses the next refreshes of these drives.
-fn lose_refreshes(bench: &mut Bench, lock: &mut Lock, on: &[u32]) -> Vec<Command> {
+/// Lets the next refreshes of these drives have this fate.
+fn withhold_refreshes(
+    bench: &mut Bench,
+    lock: &mut Lock,
+    on: &[u32],
+    fate: fn() -> Fate,
+) -> Vec<Command> {
     let mut lost = Vec::new();
     while lost.len() < on.len() {
         bench.wait(lock);
         lost.extend(exchange_with(bench, lock, |command| match command.drive.0 {
-            drive if on.contains(&drive) => Fate::Late,
+            drive if on.contains(&drive) => fate(),
             _ => Fate::Answered,
         }));
     }
@@ -33,7 +39,7 @@ fn lose_refreshes(bench: &mut Bench, lock: &mut Lock, on: &[u32]) -> Vec<Command
 }
 
 /// Host 1 holds an LV on drive 2, with the votes of drives 0 to 2 of five.
-fn moved(mode: idm_protocol::Mode) -> (Bench, Lock) {
+fn moved(mode: Mode) -> (Bench, Lock) {
     let (mut bench, mut lock) = (Bench::new(5), lv_lock(1));
     assert_eq!(take(&mut bench, &mut lock, mode, &[2], &[0, 1]), GRANTED);
     assert!(travel(&mut bench, &mut lock, &[0, 1, 2]));
@@ -202,7 +208,7 @@ fn a_late_refresh_of_a_dead_lvmlockd_does_not_hide_that_votes_have_moved() {
     let (mut bench, mut first) = (Bench::new(6), lv_lock(1));
     let old = [0, 1, 2, 3, 4];
     assert_eq!(take(&mut bench, &mut first, X, &old, &[]), GRANTED);
-    let late = lose_refreshes(&mut bench, &mut first, &[3, 4]);
+    let late = withhold_refreshes(&mut bench, &mut first, &[3, 4], || Fate::Late);
     spread(&mut bench, &mut first, &[3, 4, 5]);
     assert_eq!(is_ready(&mut first), None, "the lost REFRESHes may still write the old mark");
     let granted_until = first.safe_until();
@@ -226,21 +232,24 @@ fn a_late_refresh_of_a_dead_lvmlockd_does_not_hide_that_votes_have_moved() {
     assert!(is_ready(&mut a).is_some(), "nothing is late any more");
 }
 
-/// A REFRESH with the old mark is late for the one drive that the old list and the new one have in
-/// common.
+/// A REFRESH with the old mark is late, or has no answer yet, on the one drive that the old list
+/// and the new one have in common.
 #[test]
 fn votes_do_not_move_away_from_a_drive_that_may_hide_it() {
-    let (mut bench, mut a) = held_on(&[0, 1, 2], 5, Profile::current());
-    let late = lose_refreshes(&mut bench, &mut a, &[2]);
-    assert!(!travel(&mut bench, &mut a, &[2, 3, 4]));
-    bench.exchange(&mut a);
-    for command in &late {
-        bench.perform(command);
+    for fate in [|| Fate::Late, || Fate::Open] {
+        let (mut bench, mut a) = held_on(&[0, 1, 2], 5, Profile::current());
+        let late = withhold_refreshes(&mut bench, &mut a, &[2], fate);
+        assert!(!travel(&mut bench, &mut a, &[2, 3, 4]));
+        bench.exchange(&mut a);
+        for command in &late {
+            bench.perform(command);
+        }
+        // This host does not have the new list of drives; drive 2 shows it the holder.
+        let mut b = lv_lock(2);
+        assert!(is_held(&take(&mut bench, &mut b, X, &[0, 1, 2], &[])));
+        assert!(believes(&bench, &a));
+        a.on_reply(late[0].token, Reply::Status(Status::Good), bench.now);
+        bench.pass(&mut a, LINGER + LEASE / 2);
+        assert!(is_ready(&mut a).is_some(), "nothing is late any more");
     }
-    // This host does not have the new list of drives; drive 2 shows it the holder.
-    let mut b = lv_lock(2);
-    assert!(is_held(&take(&mut bench, &mut b, X, &[0, 1, 2], &[])));
-    assert!(believes(&bench, &a));
-    bench.pass(&mut a, LINGER + LEASE / 2);
-    assert!(is_ready(&mut a).is_some(), "nothing is late any more");
 }

@@ -1,6 +1,6 @@
 //! The command line.
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use core::time::Duration;
 use std::path::PathBuf;
 
@@ -176,6 +176,9 @@ pub struct Status {
     /// Only the locks of this volume group, by name or uuid.
     #[arg(long)]
     pub vg: Option<String>,
+    /// Sort the locks by their holders. Locks that nobody holds come last.
+    #[arg(long, value_name = "KEY")]
+    pub sort: Option<SortKey>,
     /// Repeat it, after a pause of so many seconds, until it is interrupted.
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1")]
     #[arg(value_parser = seconds)]
@@ -183,6 +186,17 @@ pub struct Status {
     /// Read only these drives: a device, or the identity that `idmctl drives` shows.
     #[arg(value_name = "DRIVE")]
     pub drives: Vec<String>,
+}
+
+/// What `idmctl status` can sort by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SortKey {
+    /// The holder's name.
+    Host,
+    /// The time since the last refresh, the longest first.
+    Age,
+    /// The rest of the lease, the shortest first.
+    Left,
 }
 
 /// The arguments of `idmctl hosts`.

@@ -1,6 +1,6 @@
 //! `idmctl status`.
 
-use crate::cli::{Common, Status};
+use crate::cli::{Common, SortKey, Status};
 use crate::fleet::{Fleet, ask, wall_ms};
 use crate::host::Host;
 use crate::output::{ALARM, GOOD, Progress, WARNING, short, styled, table};
@@ -69,8 +69,27 @@ fn look(
         // Holders count drives that were not to be read.
         view.remarks.retain(|remark| remark.code != FOREIGN_SET);
     }
+    if let Some(key) = wanted.sort {
+        sort(&mut view, key);
+    }
     view.remarks.extend(lvm_says.map(|why| Remark::new("lvm", why.to_owned())));
     Ok((view, now_ms))
+}
+
+/// Sorts the holders of each lock, and the locks by their first holders.
+pub fn sort(view: &mut View, key: SortKey) {
+    let of = |holder: &Holder| match key {
+        SortKey::Host => (holder.host.name.clone(), 0),
+        SortKey::Age => (String::new(), -i128::from(holder.age_ms)),
+        SortKey::Left => (String::new(), holder.left_ms.unwrap_or(holder.lease_ms).into()),
+    };
+    for lock in &mut view.locks {
+        lock.holders.sort_by_cached_key(of);
+    }
+    view.locks.sort_by_cached_key(|lock| {
+        let first = lock.holders.first();
+        (first.is_none(), first.map(of))
+    });
 }
 
 /// The drives that are meant.

@@ -68,6 +68,21 @@ fn what_is_asked_wrongly_is_explained() {
 }
 
 #[test]
+fn status_is_sorted_by_what_was_wanted() {
+    let world = World::new(3, "current");
+    world.peer("bravo", Duration::from_secs(30)).take(vg(), Mode::Exclusive);
+    world.peer("alpha", Duration::from_secs(60)).take(lv(), Mode::Exclusive);
+    let first = |key| {
+        let (_, text, _) = output(&world, &["status", "--sort", key]);
+        text.lines().nth(1).unwrap().to_owned()
+    };
+    assert!(first("host").contains("alpha"), "{}", first("host"));
+    assert!(first("left").contains("bravo"), "{}", first("left"));
+    assert!(first("age").contains("bravo"), "{}", first("age"));
+    assert_eq!(output(&world, &["status", "--sort", "colour"]).0, Some(2));
+}
+
+#[test]
 fn lvm_that_was_asked_is_not_recommended() {
     let world = World::new(1, "current");
     for lock in ["nobody", "nobody/data"] {

@@ -197,7 +197,7 @@ impl Lock {
         };
         let targets = || self.replicas.iter().filter(|s| s.target);
         // A host that knows the old drives may meet the lock only on one that stays.
-        let hides = |s: &Replica| s.hold != Hold::None && s.marked_at < s.remarked_until();
+        let hides = |s: &Replica| s.hold != Hold::None && s.may_be_remarked();
         let disputed = targets().any(|s| s.contested || s.foreign.is_some() || hides(s));
         let ready = targets().filter(|s| s.is_marked_alone() && self.has_now(s, mode, now)).count();
         !disputed && ready >= self.rules.acquire_quorum(targets().count()) && self.stands()
