@@ -72,6 +72,15 @@ struct Group {
     absent: Vec<DriveRef>,
     /// Hosts that were reported as not registered.
     strangers: Vec<HostId>,
+    /// Hosts that were removed from the drives, each with the last time that a command was sent for
+    /// it.
+    dead: HashMap<HostId, Instant>,
+}
+
+impl Group {
+    fn new(owner: Arc<Owner>, registered: Vec<DriveRef>, absent: Vec<DriveRef>) -> Group {
+        Group { owner, registered, absent, strangers: Vec::new(), dead: HashMap::new() }
+    }
 }
 
 /// Number of orders that each drive has not answered.
@@ -174,8 +183,8 @@ impl Reservations {
         let missing = absent.iter().map(|&drive| Obstacle::Silent(drive));
         let why = match (obstacles.is_empty(), registered.len() >= needed) {
             (true, true) => {
-                let (owner, strangers) = (owner.clone(), Vec::new());
-                self.groups.lock().insert(group, Group { owner, registered, absent, strangers });
+                let started = Group::new(owner.clone(), registered, absent);
+                self.groups.lock().insert(group, started);
                 return Ok(());
             }
             (true, false) => self.words(&missing.collect::<Vec<_>>()),
@@ -322,13 +331,7 @@ impl Reservations {
         };
         match verdict {
             Verdict::Go(hosts) if fence.may_arrive(arrives()) => {
-                for host in hosts {
-                    log::warn!(
-                        "{}: the drives take no data of host {host} any more, because its lease on \
-                         a lock has run out",
-                        owner.name
-                    );
-                }
+                self.say_dead(group, &owner, &hosts);
                 return Cleared::Send;
             }
             Verdict::Go(_) => {}
@@ -416,6 +419,25 @@ impl Reservations {
                 );
             }
             self.add(group, enrolled);
+        }
+    }
+
+    /// Logs hosts that were removed from the drives: each once, and not for each of their locks.
+    fn say_dead(&self, group: ResourceId, owner: &Owner, hosts: &[HostId]) {
+        let now = clock::now();
+        let mut groups = self.groups.lock();
+        let Some(it) = groups.get_mut(&group) else { return };
+        let mut is_new = |host: &&HostId| {
+            it.dead.insert(**host, now).is_none_or(|last| last + self.timing.lease < now)
+        };
+        let new: Vec<HostId> = hosts.iter().filter(&mut is_new).copied().collect();
+        drop(groups);
+        for host in new {
+            log::warn!(
+                "{}: the drives take no data of host {host} any more, because its lease on a lock \
+                 has run out",
+                owner.name
+            );
         }
     }
 

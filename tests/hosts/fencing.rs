@@ -185,6 +185,34 @@ fn a_dead_holder_is_removed_before_its_lock_is_granted() {
     }
 }
 
+/// Time from a host's death to its lock on another host, the longest of 50.
+#[test]
+#[ignore = "takes a minute"]
+fn a_lock_of_a_dead_host_is_free_a_second_after_its_lease_at_the_latest() {
+    let one = || {
+        let bench = bench_of("current");
+        let b = bench.registered(2);
+        let kill = |_| {
+            let a = bench.registered(1);
+            eventually(PATIENCE, "the lock", || a.lock(1, lv(1), Exclusive).is_ok());
+            drop(a);
+            let (_, took) = super::timed(|| {
+                eventually(PATIENCE, "the lock", || b.lock(1, lv(1), Exclusive).is_ok());
+            });
+            b.unlock(1);
+            took
+        };
+        (0..10).map(kill).collect::<Vec<Duration>>()
+    };
+    let mut times: Vec<Duration> = std::thread::scope(|scope| {
+        let benches: Vec<_> = (0..5).map(|_| scope.spawn(one)).collect();
+        benches.into_iter().flat_map(|it| it.join().unwrap()).collect()
+    });
+    times.sort();
+    println!("median {:?}, longest {:?}", times[times.len() / 2], times[times.len() - 1]);
+    assert!(times.iter().all(|it| *it <= LEASE + Duration::from_secs(1)), "{times:?}");
+}
+
 #[test]
 fn a_sharer_that_a_promotion_may_remove_is_removed_from_the_drives() {
     let bench = bench_of("current+promotion-removes-expired");

@@ -132,6 +132,10 @@ pub const CHAPTER: Chapter = Chapter {
                 host.lock(1, lv(), Exclusive).unwrap();
                 drop(host);
                 scene.eventually("the lock", || other.lock(1, lv(), Exclusive).is_ok());
+                // Not once for each drive.
+                let said =
+                    scene.lines().iter().filter(|line| line.contains("take no data")).count();
+                assert_eq!(said, 1);
             },
         },
         Fault {
