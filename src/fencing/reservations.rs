@@ -63,6 +63,14 @@ pub enum Cleared {
     Refused,
 }
 
+/// Why commands of a lock were not sent.
+pub enum HeldBack {
+    /// Its last holder lives, although its lease on this lock ran out.
+    Alive(String),
+    /// Its last holder cannot be removed from the drives.
+    Unremoved(String),
+}
+
 /// A volume group that is started here.
 struct Group {
     owner: Arc<Owner>,
@@ -125,8 +133,8 @@ pub struct Reservations {
     link: OnceCell<Link>,
     groups: Mutex<HashMap<ResourceId, Group>>,
     open: Arc<OpenOrders>,
-    /// Why commands of a lock were not sent.
-    refusals: Mutex<HashMap<ResourceId, String>>,
+    /// Why commands of a lock were not sent, and when that was decided.
+    refusals: Mutex<HashMap<ResourceId, (Instant, HeldBack)>>,
     /// Drives that an order to remove a registration may still reach until then.
     leaving: Mutex<HashMap<DriveRef, Instant>>,
     /// Ends the watch when it is dropped.
@@ -293,9 +301,11 @@ impl Reservations {
         }
     }
 
-    /// Why commands of a lock were not sent, since this was last asked.
-    pub fn refusal(&self, resource: &ResourceId) -> Option<String> {
-        self.refusals.lock().remove(resource)
+    /// Why commands of a lock were not sent, for a request that was refused just now.
+    pub fn refusal(&self, resource: &ResourceId) -> Option<HeldBack> {
+        let oldest = clock::now() - self.timing.patience;
+        let (decided, why) = self.refusals.lock().remove(resource)?;
+        (decided >= oldest).then_some(why)
     }
 
     /// Whether the registrations of a volume group are this module's.
@@ -338,12 +348,19 @@ impl Reservations {
             Verdict::Held => return Cleared::Held,
             Verdict::Removed(drive) => self.fail(owner, removed(drive)),
             Verdict::Refused(obstacles) => {
-                let why = format!(
-                    "The drives cannot be kept from taking data of its last holder: {}",
-                    self.words(&obstacles)
-                );
-                log::debug!("{resource}: {why}");
-                self.refusals.lock().insert(resource, why);
+                let why = self.words(&obstacles);
+                log::debug!("{resource}: its last holder is not removed from the drives: {why}");
+                let lives = |obstacle: &Obstacle| matches!(obstacle, Obstacle::Alive(..));
+                let why = if obstacles.iter().all(lives) {
+                    HeldBack::Alive(why)
+                } else {
+                    HeldBack::Unremoved(why)
+                };
+                let now = clock::now();
+                let mut refusals = self.refusals.lock();
+                // Those of requests that are over, and that were granted after all.
+                refusals.retain(|_, (decided, _)| *decided >= now - self.timing.patience);
+                refusals.insert(resource, (now, why));
             }
         }
         Cleared::Refused

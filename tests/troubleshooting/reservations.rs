@@ -159,6 +159,25 @@ pub const CHAPTER: Chapter = Chapter {
         },
         Fault {
             firmware: "current",
+            cause: "a host has died, and had renewed another lock of the VG later than \
+                    this one",
+            remedy: "repeat the command; a dead host's locks are free a lease after the last \
+                     renewal of any of them",
+            names: [LV, "/dev/d0", "is alive there, although its lease on the lock ran out"],
+            provoke: |scene| {
+                let host = started(scene, &DRIVES, 1, LONG);
+                let other = started(scene, &DRIVES, 2, LONG);
+                host.lock(1, lv(), Exclusive).unwrap();
+                drop(host);
+                scene.order_all(&DRIVES, "skip-time # 60000");
+                // Its next life does not know the lock.
+                let next = scene.reserving_as(3, 1, LONG);
+                next.start(VG, scope(&DRIVES)).unwrap();
+                scene.told(Call::LockLv, other.lock(1, lv(), Exclusive));
+            },
+        },
+        Fault {
+            firmware: "current",
             cause: "a drive that is new in the VG has a key of another program",
             remedy: "remove the key, as \"By hand\" in fencing.md says, and repeat the command",
             names: [LV, "/dev/d2", "registered the key 0xa1"],
