@@ -7,6 +7,7 @@ mod crash;
 mod daemon;
 mod descriptors;
 mod fabric;
+mod failover;
 mod fenced;
 mod frozen;
 mod idmctl;
@@ -456,6 +457,14 @@ pub const SCENARIOS: &[Scenario] = &[
         expect: Expect::Pass,
         needs: Needs::Any,
         run: registered::run,
+    },
+    Scenario {
+        name: "failover",
+        about: "the holder of an LV is killed again and again, with the shortest lease",
+        short: false,
+        expect: Expect::Pass,
+        needs: Needs::Any,
+        run: failover::run,
     },
     Scenario {
         name: "late-writes",

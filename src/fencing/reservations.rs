@@ -63,6 +63,14 @@ pub enum Cleared {
     Refused,
 }
 
+/// Why commands of a lock were not sent.
+pub enum HeldBack {
+    /// Its last holder lives, although its lease on this lock ran out.
+    Alive(String),
+    /// Its last holder cannot be removed from the drives.
+    Unremoved(String),
+}
+
 /// A volume group that is started here.
 struct Group {
     owner: Arc<Owner>,
@@ -75,6 +83,21 @@ struct Group {
     drives: Vec<DriveRef>,
     /// Hosts that were reported as not registered.
     strangers: Vec<HostId>,
+    /// Hosts that were removed from the drives, each with the last time that a command was sent for
+    /// it.
+    dead: HashMap<HostId, Instant>,
+}
+
+impl Group {
+    fn new(
+        owner: Arc<Owner>,
+        registered: Vec<DriveRef>,
+        absent: Vec<DriveRef>,
+        drives: Vec<DriveRef>,
+    ) -> Group {
+        let (strangers, dead) = (Vec::new(), HashMap::new());
+        Group { owner, registered, absent, drives, strangers, dead }
+    }
 }
 
 /// Number of orders that each drive has not answered.
@@ -177,8 +200,8 @@ pub struct Reservations {
     groups: Mutex<HashMap<ResourceId, Group>>,
     open: Arc<OpenOrders>,
     looks: Arc<Looks>,
-    /// Why commands of a lock were not sent.
-    refusals: Mutex<HashMap<ResourceId, String>>,
+    /// Why commands of a lock were not sent, and when that was decided.
+    refusals: Mutex<HashMap<ResourceId, (Instant, HeldBack)>>,
     /// Drives that an order to remove a registration may still reach until then.
     leaving: Mutex<HashMap<DriveRef, Instant>>,
     /// Ends the watch when it is dropped.
@@ -236,9 +259,8 @@ impl Reservations {
         let missing = absent.iter().map(|&drive| Obstacle::Silent(drive));
         let why = match (obstacles.is_empty(), registered.len() >= needed) {
             (true, true) => {
-                let (owner, strangers) = (owner.clone(), Vec::new());
-                let it = Group { owner, registered, absent, drives, strangers };
-                self.groups.lock().insert(group, it);
+                let started = Group::new(owner.clone(), registered, absent, drives);
+                self.groups.lock().insert(group, started);
                 return Ok(());
             }
             (true, false) => self.words(&missing.collect::<Vec<_>>()),
@@ -350,9 +372,11 @@ impl Reservations {
         }
     }
 
-    /// Why commands of a lock were not sent, since this was last asked.
-    pub fn refusal(&self, resource: &ResourceId) -> Option<String> {
-        self.refusals.lock().remove(resource)
+    /// Why commands of a lock were not sent, for a request that was refused just now.
+    pub fn refusal(&self, resource: &ResourceId) -> Option<HeldBack> {
+        let oldest = clock::now() - self.timing.patience;
+        let (decided, why) = self.refusals.lock().remove(resource)?;
+        (decided >= oldest).then_some(why)
     }
 
     /// Whether the registrations of a volume group are this module's.
@@ -394,25 +418,26 @@ impl Reservations {
         };
         match verdict {
             Verdict::Go(hosts) if fence.may_arrive(arrives()) => {
-                for host in hosts {
-                    log::warn!(
-                        "{}: the drives take no data of host {host} any more, because its lease on \
-                         a lock has run out",
-                        owner.name
-                    );
-                }
+                self.say_dead(group, &owner, &hosts);
                 return Cleared::Send;
             }
             Verdict::Go(_) => {}
             Verdict::Held => return Cleared::Held,
             Verdict::Removed(drive) => self.fail(owner, removed(drive)),
             Verdict::Refused(obstacles) => {
-                let why = format!(
-                    "The drives cannot be kept from taking data of its last holder: {}",
-                    self.words(&obstacles)
-                );
-                log::debug!("{resource}: {why}");
-                self.refusals.lock().insert(resource, why);
+                let why = self.words(&obstacles);
+                log::debug!("{resource}: its last holder is not removed from the drives: {why}");
+                let lives = |obstacle: &Obstacle| matches!(obstacle, Obstacle::Alive(..));
+                let why = if obstacles.iter().all(lives) {
+                    HeldBack::Alive(why)
+                } else {
+                    HeldBack::Unremoved(why)
+                };
+                let now = clock::now();
+                let mut refusals = self.refusals.lock();
+                // Those of requests that are over, and that were granted after all.
+                refusals.retain(|_, (decided, _)| *decided >= now - self.timing.patience);
+                refusals.insert(resource, (now, why));
             }
         }
         Cleared::Refused
@@ -488,6 +513,25 @@ impl Reservations {
                 );
             }
             self.add(group, enrolled);
+        }
+    }
+
+    /// Logs hosts that were removed from the drives: each once, and not for each of their locks.
+    fn say_dead(&self, group: ResourceId, owner: &Owner, hosts: &[HostId]) {
+        let now = clock::now();
+        let mut groups = self.groups.lock();
+        let Some(it) = groups.get_mut(&group) else { return };
+        let mut is_new = |host: &&HostId| {
+            it.dead.insert(**host, now).is_none_or(|last| last + self.timing.lease < now)
+        };
+        let new: Vec<HostId> = hosts.iter().filter(&mut is_new).copied().collect();
+        drop(groups);
+        for host in new {
+            log::warn!(
+                "{}: the drives take no data of host {host} any more, because its lease on a lock \
+                 has run out",
+                owner.name
+            );
         }
     }
 

@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::drives::Drives;
 use crate::error::Error;
 use crate::fencing::Fencing;
-use crate::fencing::reservations::{Link, Reservations};
+use crate::fencing::reservations::{HeldBack, Link, Reservations};
 use crate::fencing::safe_note::SafeNote;
 use crate::fencing::watchdog::device::KernelWatchdog;
 use crate::fencing::watchdog::{self, Watchdog};
@@ -267,12 +267,17 @@ impl Running {
                 let text = refusal::text(self.runtime.drives(), spec, &refused, clock::now());
                 let held_back = self.reservations.as_ref();
                 let held_back = held_back.and_then(|it| it.refusal(&spec.resource));
-                let text = match held_back {
-                    Some(why) => format!("{text}. {why}"),
-                    None => text,
-                };
                 let Refusal::Held(conflicts) = refused.refusal else {
-                    return Error::Storage(text);
+                    return match held_back {
+                        Some(HeldBack::Alive(why)) => {
+                            Error::Held(format!("{spec} is refused: {why}"))
+                        }
+                        Some(HeldBack::Unremoved(why)) => Error::Storage(format!(
+                            "{text}. The drives cannot be kept from taking data of its last \
+                             holder: {why}"
+                        )),
+                        None => Error::Storage(text),
+                    };
                 };
                 let namesake = conflicts.first().and_then(|first| self.namesake_hint(first.host));
                 Error::Held(match namesake {

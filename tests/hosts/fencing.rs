@@ -36,6 +36,11 @@ impl Bench {
 
     /// The same with another lease.
     fn known_for(&self, number: u8, reservations: bool, lease: Duration) -> Host {
+        self.known_as(number, number, reservations, lease)
+    }
+
+    /// The same with another state directory.
+    fn known_as(&self, state: u8, number: u8, reservations: bool, lease: Duration) -> Host {
         let by_port = |name: &String, path: u8| {
             let socket = self.server.socket(name);
             PathBuf::from(format!("{}#host{number}.{path}", socket.display()))
@@ -48,7 +53,7 @@ impl Bench {
                 [(format!("/dev/{name}"), by_port(name, 0)), second]
             })
             .collect();
-        self.host_with_config(number, id(number), |config| Config {
+        self.host_with_config(state, id(number), |config| Config {
             lease,
             reservations,
             emulated: emulated.clone(),
@@ -177,6 +182,53 @@ fn a_dead_holder_is_removed_before_its_lock_is_granted() {
         is_held(a.lock(1, lv(1), Exclusive));
         assert_eq!(bench.count("d0", 1), 2);
     }
+}
+
+#[test]
+fn a_host_that_lives_is_not_removed_and_its_lock_counts_as_held() {
+    let bench = bench_of("current");
+    let (a, b) = (bench.registered(1), bench.registered(2));
+    a.lock(1, lv(1), Exclusive).unwrap();
+    drop(a);
+    // Without the notes of its earlier life it does not renew the lock.
+    let again = bench.known_as(3, 1, true, LEASE);
+    again.start(VG, bench.known_scope()).unwrap();
+    std::thread::sleep(LEASE + Duration::from_millis(500));
+    let refused = b.lock(1, lv(1), Exclusive);
+    let why = text(refused.clone());
+    assert!(why.contains("host1") && why.contains("is alive there"), "{why}");
+    is_held(refused);
+    assert_eq!((bench.count("d0", 1), bench.killed()), (2, String::new()));
+    drop(again);
+    eventually(PATIENCE, "its last lease to end", || b.lock(1, lv(1), Exclusive).is_ok());
+}
+
+/// Time from a host's death to its lock on another host, the longest of 50.
+#[test]
+#[ignore = "takes a minute"]
+fn a_lock_of_a_dead_host_is_free_a_second_after_its_lease_at_the_latest() {
+    let one = || {
+        let bench = bench_of("current");
+        let b = bench.registered(2);
+        let kill = |_| {
+            let a = bench.registered(1);
+            eventually(PATIENCE, "the lock", || a.lock(1, lv(1), Exclusive).is_ok());
+            drop(a);
+            let (_, took) = super::timed(|| {
+                eventually(PATIENCE, "the lock", || b.lock(1, lv(1), Exclusive).is_ok());
+            });
+            b.unlock(1);
+            took
+        };
+        (0..10).map(kill).collect::<Vec<Duration>>()
+    };
+    let mut times: Vec<Duration> = std::thread::scope(|scope| {
+        let benches: Vec<_> = (0..5).map(|_| scope.spawn(one)).collect();
+        benches.into_iter().flat_map(|it| it.join().unwrap()).collect()
+    });
+    times.sort();
+    println!("median {:?}, longest {:?}", times[times.len() / 2], times[times.len() - 1]);
+    assert!(times.iter().all(|it| *it <= LEASE + Duration::from_secs(1)), "{times:?}");
 }
 
 #[test]

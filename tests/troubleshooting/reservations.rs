@@ -132,6 +132,10 @@ pub const CHAPTER: Chapter = Chapter {
                 host.lock(1, lv(), Exclusive).unwrap();
                 drop(host);
                 scene.eventually("the lock", || other.lock(1, lv(), Exclusive).is_ok());
+                // Not once for each drive.
+                let said =
+                    scene.lines().iter().filter(|line| line.contains("take no data")).count();
+                assert_eq!(said, 1);
             },
         },
         Fault {
@@ -151,6 +155,25 @@ pub const CHAPTER: Chapter = Chapter {
                 let is_refused = || try_it().is_err_and(|why| why.to_string().contains(HOLDER));
                 scene.eventually("the lease to end", is_refused);
                 scene.told(Call::LockLv, try_it());
+            },
+        },
+        Fault {
+            firmware: "current",
+            cause: "a host has died, and had renewed another lock of the VG later than \
+                    this one",
+            remedy: "repeat the command; a dead host's locks are free a lease after the last \
+                     renewal of any of them",
+            names: [LV, "/dev/d0", "is alive there, although its lease on the lock ran out"],
+            provoke: |scene| {
+                let host = started(scene, &DRIVES, 1, LONG);
+                let other = started(scene, &DRIVES, 2, LONG);
+                host.lock(1, lv(), Exclusive).unwrap();
+                drop(host);
+                scene.order_all(&DRIVES, "skip-time # 60000");
+                // Its next life does not know the lock.
+                let next = scene.reserving_as(3, 1, LONG);
+                next.start(VG, scope(&DRIVES)).unwrap();
+                scene.told(Call::LockLv, other.lock(1, lv(), Exclusive));
             },
         },
         Fault {

@@ -113,9 +113,14 @@ impl Scene {
     }
 
     pub fn host_with(&self, number: u8, config: Config) -> Host {
+        self.host_as(number, number, config)
+    }
+
+    /// A host with the devices of number `number`.
+    fn host_as(&self, number: u8, id: u8, config: Config) -> Host {
         fs::create_dir_all(self.sysfs(number).join("block")).unwrap();
         let devices = Devices::with_sysfs(&self.sysfs(number));
-        Host { manager: Manager::new(config, host_id(number), devices) }
+        Host { manager: Manager::new(config, host_id(id), devices) }
     }
 
     pub fn host(&self, number: u8, lease: Duration) -> Host {
@@ -124,12 +129,17 @@ impl Scene {
 
     /// A host that uses reservations. The drives know it by a port of its own.
     pub fn reserving(&self, number: u8, lease: Duration) -> Host {
+        self.reserving_as(number, number, lease)
+    }
+
+    /// The same host with the files of number `number`.
+    pub fn reserving_as(&self, number: u8, id: u8, lease: Duration) -> Host {
         let usual = self.config(number, lease);
         let by_port = |(path, socket): (&String, &PathBuf)| {
-            (path.clone(), format!("{}#host{number}.0", socket.display()).into())
+            (path.clone(), format!("{}#host{id}.0", socket.display()).into())
         };
         let emulated = usual.emulated.iter().map(by_port).collect();
-        self.host_with(number, Config { emulated, reservations: true, ..usual })
+        self.host_as(number, id, Config { emulated, reservations: true, ..usual })
     }
 
     /// Sends a command by a port of a drive.
