@@ -23,8 +23,8 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Weak};
 
-/// The most orders that one drive has not answered, and the most procedures that wait for a look at
-/// it. A drive that hangs must not collect threads.
+/// The most orders that one drive has not answered, the most looks at it that have no end, and the
+/// most procedures that wait for a look. A drive that hangs must not collect threads.
 const MOST_OPEN: usize = 8;
 const MOST_WAITING: usize = 4096;
 /// How often a host that starts registers again after it was removed before others saw it.
@@ -199,6 +199,8 @@ pub struct Reservations {
     link: OnceCell<Link>,
     groups: Mutex<HashMap<ResourceId, Group>>,
     open: Arc<OpenOrders>,
+    /// Looks are counted apart: a look finds out what became of an order that could not be given.
+    looking: Arc<OpenOrders>,
     looks: Arc<Looks>,
     /// Why commands of a lock were not sent, and when that was decided.
     refusals: Mutex<HashMap<ResourceId, (Instant, HeldBack)>>,
@@ -226,6 +228,7 @@ impl Reservations {
             link: OnceCell::new(),
             groups: Mutex::default(),
             open: Arc::default(),
+            looking: Arc::default(),
             looks: Arc::default(),
             refusals: Mutex::default(),
             leaving: Mutex::default(),
@@ -712,7 +715,7 @@ impl Reservations {
 
     /// Begins a look, or joins the next one; returns whether it did.
     fn begin_look(&self, drive: DriveRef, waiter: Waiter) -> bool {
-        let counted = OpenOrder::begin(&self.open, drive);
+        let counted = OpenOrder::begin(&self.looking, drive);
         let asked = self.looks.ask(drive, waiter, self.limits.wait, counted.is_some());
         let looker = match asked {
             Ok(Some(looker)) => looker,

@@ -436,6 +436,35 @@ fn a_lock_on_many_drives_is_taken_from_a_dead_host() {
     assert!(bench.drives.iter().all(|drive| bench.count(drive, 1) == 0));
 }
 
+/// Each lock is taken by procedures of its own, more at once than a drive may have orders open.
+#[test]
+fn many_locks_are_taken_from_a_dead_host_at_once() {
+    const LOCKS: usize = 16;
+    let lease = Duration::from_secs(12);
+    let bench = bench_of("current");
+    let start = |number| {
+        let host = bench.known_for(number, true, lease);
+        host.start(VG, bench.known_scope()).unwrap();
+        host
+    };
+    let (a, b) = (start(1), start(2));
+    for number in 1..=LOCKS {
+        a.lock(number, lv(number), Exclusive).unwrap();
+    }
+    drop(a);
+    for drive in &bench.drives {
+        bench.control(&format!("skip-time {drive} {}", lease.as_millis() + 500));
+        bench.control(&format!("delay {drive} 20"));
+    }
+    std::thread::scope(|scope| {
+        for number in 1..=LOCKS {
+            let b = &b;
+            scope.spawn(move || b.lock(number, lv(number), Exclusive).unwrap());
+        }
+    });
+    assert!(bench.drives.iter().all(|drive| bench.count(drive, 1) == 0));
+}
+
 /// A drive that hangs gives no error, so that its silence takes longer than a command may wait.
 #[test]
 fn a_drive_that_hangs_and_does_not_have_the_lv_is_not_waited_for() {
