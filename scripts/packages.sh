@@ -1,8 +1,8 @@
 #!/bin/bash
 # Builds the source archive's Debian packages and rpms in a clean root of each Debian release that
 # is named, without a network, and looks at them with lintian and rpmlint. Then installs the Debian
-# packages in another clean root, and builds and starts a lvmlockd of that release's lvm2 with
-# nothing but them. As root.
+# packages in another clean root, compares the library's ABI with what its soname promises, and
+# builds and starts a lvmlockd of that release's lvm2 with nothing but them. As root.
 #
 #   packages.sh SUITE ...
 #
@@ -86,13 +86,15 @@ try() {
 	tar -xf "$archive" -C "$root/tests" --strip-components=3 "$name/debian/tests"
 	within "$root" online "
 		apt-get -qq update
-		apt-get -qq install -y --no-install-recommends build-essential libaio-dev \
-			libblkid-dev libsystemd-dev libudev-dev man-db pkg-config rpm \
+		apt-get -qq install -y --no-install-recommends abigail-tools build-essential \
+			libaio-dev libblkid-dev libsystemd-dev libudev-dev man-db pkg-config rpm \
 			/packages/*.deb >/dev/null
 		apt-get -qq install -y --no-install-recommends systemd-dev >/dev/null ||
 			apt-get -qq install -y --no-install-recommends systemd >/dev/null
 		/tests/lvmlockd" >"$out/test.log" 2>&1 || fail "see $out/test.log"
 	echo "packages: a lvmlockd of $suite works with the installed packages"
+	within "$root" offline /tests/abi >"$out/abi.log" 2>&1 || fail "abidiff: see $out/abi.log"
+	echo "packages: $(head -n 1 "$out/abi.log") finds no difference of the library's ABI"
 	compare_rpms
 	rm -rf "$root"
 }

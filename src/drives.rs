@@ -9,7 +9,7 @@ use crate::metrics::{DriveMetrics, DriveSample, Metrics};
 use crate::sys::sync::{Condvar, Mutex, MutexGuard, planted};
 use crate::sys::{clock, thread};
 use crate::topology::{Found, Inventory, Topology, TopologyError, UNKNOWN};
-use crate::transport::{Connect, Limits, ReserveAnswer, ReserveOrder};
+use crate::transport::{Connect, Deadline, Limits, ReserveAnswer, ReserveOrder};
 use crate::words::list;
 use core::time::Duration;
 use idm_engine::{DriveRef, Instant, Member};
@@ -309,11 +309,11 @@ impl Drives {
         &self,
         drive: DriveRef,
         order: &ReserveOrder,
-        limits: Limits,
+        deadline: &Deadline,
     ) -> Result<ReserveAnswer, String> {
         let drive = self.get(drive).ok_or_else(|| "there is no such drive".to_owned())?;
         drive.is_used();
-        drive.paths.reserve(order, limits)
+        drive.paths.reserve(order, deadline)
     }
 
     /// Carries out an order about reservations by every path, one after the other.
@@ -321,11 +321,11 @@ impl Drives {
         &self,
         drive: DriveRef,
         order: &ReserveOrder,
-        limits: Limits,
+        deadline: &Deadline,
     ) -> Vec<Result<ReserveAnswer, String>> {
         let Some(drive) = self.get(drive) else { return Vec::new() };
         drive.is_used();
-        drive.paths.reserve_by_each(order, limits)
+        drive.paths.reserve_by_each(order, deadline)
     }
 
     /// The number of paths to a drive.
@@ -711,8 +711,8 @@ mod tests {
     use super::*;
     use crate::sys::clock::{self, virtual_time};
     use crate::topology::PathAddress;
+    use crate::transport::TransportError;
     use crate::transport::drive::{self, CommandError, Completion, Data, Protocol, Request};
-    use crate::transport::{Deadline, TransportError};
     use idm_engine::Timing;
     use idm_protocol::{MutexOp, RECORD_LEN, Record};
     use proptest::prelude::*;

@@ -371,13 +371,13 @@ impl Paths {
     pub(crate) fn reserve(
         &self,
         order: &ReserveOrder,
-        limits: Limits,
+        deadline: &Deadline,
     ) -> Result<ReserveAnswer, String> {
         let mut tried = Vec::new();
         let mut why = NO_PATH.to_owned();
         while let Some(running) = self.begin(&tried) {
-            let (id, deadline) = (running.id, limits.deadline(clock::now()));
-            let undelivered = match running.transport.reserve(order, &deadline) {
+            let id = running.id;
+            let undelivered = match running.transport.reserve(order, deadline) {
                 Ok(answer) => return Ok(answer),
                 Err(undelivered) => undelivered,
             };
@@ -391,19 +391,20 @@ impl Paths {
         Err(why)
     }
 
-    /// Carries out an order about reservations by every path.
+    /// Carries out an order about reservations by every path for which the time is enough. The best
+    /// paths come first, so that one that hangs does not keep the others from their turn for ever.
     pub(crate) fn reserve_by_each(
         &self,
         order: &ReserveOrder,
-        limits: Limits,
+        deadline: &Deadline,
     ) -> Vec<Result<ReserveAnswer, String>> {
-        let all: Vec<Arc<dyn DrivePath>> =
-            self.state().paths.iter().map(|path| path.transport.clone()).collect();
-        let carry_out = |path: &Arc<dyn DrivePath>| {
-            let ended = path.reserve(order, &limits.deadline(clock::now()));
-            ended.map_err(|undelivered| undelivered.to_string())
-        };
-        all.iter().map(carry_out).collect()
+        let (mut tried, mut answers) = (Vec::new(), Vec::new());
+        while let Some(running) = self.begin(&tried) {
+            let ended = running.transport.reserve(order, deadline);
+            answers.push(ended.map_err(|undelivered| undelivered.to_string()));
+            tried.push(running.id);
+        }
+        answers
     }
 
     /// Logs warnings about the drive, as far as their rate allows, and what was delayed before. Not
@@ -504,6 +505,10 @@ mod tests {
         writes: u32,
         reads: u32,
         deadlines: Vec<Deadline>,
+        /// Orders about reservations that were sent.
+        orders: u32,
+        /// Time that each of them takes.
+        order_time: Duration,
     }
 
     impl Fake {
@@ -540,6 +545,20 @@ mod tests {
                 None if read => Ok(Reply::Table(Arc::new([])).into()),
                 None => Ok(Reply::Status(Status::Good).into()),
             }
+        }
+
+        fn reserve(
+            &self,
+            _: &ReserveOrder,
+            deadline: &Deadline,
+        ) -> Result<ReserveAnswer, TransportError> {
+            if deadline.timeout(Duration::from_millis(1)).is_none() {
+                return Err(TransportError::NotSent("too late".into()));
+            }
+            let mut state = self.state.lock();
+            state.orders += 1;
+            clock::sleep(state.order_time);
+            state.failure.clone().map_or(Ok(ReserveAnswer::Done), Err)
         }
     }
 
@@ -665,6 +684,28 @@ mod tests {
             let [given] = &bench.at(node).deadlines()[..] else { panic!("one command") };
             assert!(given.give_up(), "the same one");
         }
+    }
+
+    /// A registration was allowed at one moment, and must not be made long after it: by then this
+    /// host may have been removed from the drive.
+    #[test]
+    fn an_order_goes_by_no_path_long_after_it_was_given() {
+        let _time = virtual_time();
+        let bench = Bench::new(&[A, B]);
+        let register = ReserveOrder::Register { key: 1, anew: true };
+        bench.at(A).set(|state| state.order_time = Duration::from_secs(11));
+        bench.paths.reserve_by_each(&register, &soon());
+        assert_eq!([A, B].map(|node| bench.at(node).state.lock().orders), [1, 1]);
+        // The kernel does not return the command for minutes.
+        bench.at(A).set(|state| state.order_time = Duration::from_secs(120));
+        let [first, second] = &bench.paths.reserve_by_each(&register, &soon())[..] else {
+            panic!("two paths");
+        };
+        assert!(first.is_ok() && second.is_err());
+        assert_eq!([A, B].map(|node| bench.at(node).state.lock().orders), [2, 1]);
+        bench.fails(A, lost());
+        assert!(bench.paths.reserve(&register, &soon()).is_err());
+        assert_eq!(bench.at(B).state.lock().orders, 1);
     }
 
     #[test]

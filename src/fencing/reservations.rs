@@ -9,7 +9,7 @@ use crate::drives::queue::{ReplyHandler, Urgency};
 use crate::lock::{Owner, membership_of};
 use crate::sys::sync::{Mutex, mpsc};
 use crate::sys::{clock, thread};
-use crate::transport::{Limits, ReserveAnswer, ReserveOrder, ReserveReport};
+use crate::transport::{Deadline, Limits, ReserveAnswer, ReserveOrder, ReserveReport};
 use crate::words::list;
 use core::time::Duration;
 use idm_engine::{DriveRef, Instant, Timing, acquire_quorum};
@@ -23,8 +23,10 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Weak};
 
-/// The most orders that one drive has not answered. A drive that hangs must not collect threads.
+/// The most orders that one drive has not answered, and the most procedures that wait for a look at
+/// it. A drive that hangs must not collect threads.
 const MOST_OPEN: usize = 8;
+const MOST_WAITING: usize = 4096;
 /// How often a host that starts registers again after it was removed before others saw it.
 const STARTS: usize = 3;
 
@@ -44,8 +46,6 @@ pub struct Taking {
     pub group: ResourceId,
     /// The drive that the command is for.
     pub target: DriveRef,
-    /// Whether hosts whose leases run may share the mutex meanwhile.
-    pub may_share: bool,
     /// The drives that have what the mutex protects.
     pub needed: Vec<DriveRef>,
     /// When the engine handed the command out.
@@ -78,6 +78,9 @@ struct Group {
     registered: Vec<DriveRef>,
     /// Drives that did not answer when they were to be registered.
     absent: Vec<DriveRef>,
+    /// The drives that the group has now. A drive that has left it stays registered, and one that
+    /// is new in it may have refused to be.
+    drives: Vec<DriveRef>,
     /// Hosts that were reported as not registered.
     strangers: Vec<HostId>,
     /// Hosts that were removed from the drives, each with the last time that a command was sent for
@@ -86,8 +89,14 @@ struct Group {
 }
 
 impl Group {
-    fn new(owner: Arc<Owner>, registered: Vec<DriveRef>, absent: Vec<DriveRef>) -> Group {
-        Group { owner, registered, absent, strangers: Vec::new(), dead: HashMap::new() }
+    fn new(
+        owner: Arc<Owner>,
+        registered: Vec<DriveRef>,
+        absent: Vec<DriveRef>,
+        drives: Vec<DriveRef>,
+    ) -> Group {
+        let (strangers, dead) = (Vec::new(), HashMap::new());
+        Group { owner, registered, absent, drives, strangers, dead }
     }
 }
 
@@ -123,6 +132,63 @@ impl Drop for OpenOrder {
     }
 }
 
+/// Who waits for the answer to an order: the procedure, and its number for the order.
+type Waiter = (mpsc::Sender<(DriveRef, u64, Answer)>, u64);
+
+/// Looks at drives. One look, begun after they asked for it, is enough for all procedures that
+/// wait: a lock on many drives is taken by as many of them at once, and each looks at every drive.
+#[derive(Default)]
+struct Looks(Mutex<HashMap<DriveRef, DriveLooks>>);
+
+#[derive(Default)]
+struct DriveLooks {
+    /// Procedures that wait for the next look.
+    waiting: Vec<Waiter>,
+    /// The thread that looks, by number, and when it began the present look.
+    looker: Option<(u64, Instant)>,
+    last: u64,
+}
+
+impl Looks {
+    /// Asks for a look. Returns the number of the thread that has to be begun for it, if there is
+    /// none, or if its look takes longer than `slow` and there `may` be another one. The error: no
+    /// look is to be had.
+    fn ask(
+        &self,
+        drive: DriveRef,
+        waiter: Waiter,
+        slow: Duration,
+        may: bool,
+    ) -> Result<Option<u64>, ()> {
+        let now = clock::now();
+        let mut looks = self.0.lock();
+        let it = looks.entry(drive).or_default();
+        let is_stuck = it.looker.is_none_or(|(_, begun)| now.since(begun) > slow);
+        if it.waiting.len() >= MOST_WAITING || is_stuck && !may {
+            return Err(());
+        }
+        it.waiting.push(waiter);
+        if !is_stuck {
+            return Ok(None);
+        }
+        it.last += 1;
+        it.looker = Some((it.last, now));
+        Ok(Some(it.last))
+    }
+
+    /// Those that a look which this thread begins now is for. With none, or if another thread looks
+    /// in its place, it ends.
+    fn begin(&self, drive: DriveRef, looker: u64) -> Vec<Waiter> {
+        let mut looks = self.0.lock();
+        let Some(it) = looks.get_mut(&drive) else { return Vec::new() };
+        if it.looker.is_none_or(|(present, _)| present != looker) {
+            return Vec::new();
+        }
+        it.looker = (!it.waiting.is_empty()).then(|| (looker, clock::now()));
+        core::mem::take(&mut it.waiting)
+    }
+}
+
 /// The reservations of this host.
 pub struct Reservations {
     me: HostId,
@@ -133,6 +199,7 @@ pub struct Reservations {
     link: OnceCell<Link>,
     groups: Mutex<HashMap<ResourceId, Group>>,
     open: Arc<OpenOrders>,
+    looks: Arc<Looks>,
     /// Why commands of a lock were not sent, and when that was decided.
     refusals: Mutex<HashMap<ResourceId, (Instant, HeldBack)>>,
     /// Drives that an order to remove a registration may still reach until then.
@@ -159,6 +226,7 @@ impl Reservations {
             link: OnceCell::new(),
             groups: Mutex::default(),
             open: Arc::default(),
+            looks: Arc::default(),
             refusals: Mutex::default(),
             leaving: Mutex::default(),
             _watch: watch,
@@ -191,7 +259,7 @@ impl Reservations {
         let missing = absent.iter().map(|&drive| Obstacle::Silent(drive));
         let why = match (obstacles.is_empty(), registered.len() >= needed) {
             (true, true) => {
-                let started = Group::new(owner.clone(), registered, absent);
+                let started = Group::new(owner.clone(), registered, absent, drives);
                 self.groups.lock().insert(group, started);
                 return Ok(());
             }
@@ -226,13 +294,16 @@ impl Reservations {
         Err("another host removes this one from the drives again and again".to_owned())
     }
 
-    /// Registers on drives of a started group that are new in it.
+    /// Registers on drives of a started group that are new in it; `drives` are all that it has now.
     pub fn cover(
         self: &Arc<Reservations>,
         group: ResourceId,
         drives: &[DriveRef],
     ) -> Result<(), String> {
         let Some((_, registered, absent)) = self.parts(group) else { return Ok(()) };
+        if let Some(it) = self.groups.lock().get_mut(&group) {
+            it.drives = drives.to_vec();
+        }
         let is_new = |drive: &&DriveRef| !registered.contains(drive) && !absent.contains(drive);
         let new: Vec<DriveRef> = drives.iter().filter(is_new).copied().collect();
         if new.is_empty() {
@@ -260,7 +331,7 @@ impl Reservations {
             if is_gone {
                 let order = ReserveOrder::Unregister(this.key.number());
                 drives.iter().for_each(|&drive| {
-                    by_each(&this.drives, this.limits, drive, &order);
+                    by_each(&this.drives, drive, &order, &this.limits.deadline(clock::now()));
                 });
             }
             this.depart(group, &drives);
@@ -314,24 +385,30 @@ impl Reservations {
     }
 
     fn take(&self, taking: &Taking) -> Cleared {
-        let Taking { resource, group, target, may_share, begun, .. } = *taking;
-        let Some((owner, registered, _)) = self.parts(group) else { return Cleared::Refused };
+        let Taking { resource, group, target, begun, .. } = *taking;
+        let groups = self.groups.lock();
+        let Some(it) = groups.get(&group) else { return Cleared::Refused };
+        let (owner, drives, group_drives) =
+            (it.owner.clone(), it.registered.clone(), it.drives.clone());
+        drop(groups);
         let until = begun + (self.timing.lease - self.timing.drift);
         let order = Order {
             me: self.me,
             resource,
             group,
             target,
-            may_share,
-            drives: registered,
+            drives,
+            group_drives,
             needed: taking.needed.clone(),
             until,
         };
         let mut fence = Fence::new(order, Rules::default());
         // A command that is begun now has arrived after two quarters of a lease.
         let arrives = || clock::now() + 2 * self.timing.linger;
-        let verdict = self
-            .run(&mut fence, |action| !matches!(action, Action::Preempt(_)) || arrives() < until);
+        let may = |action| !matches!(action, Action::Preempt(_)) || arrives() < until;
+        // A drive that hangs may be one that the lock is not about: then the rest of the time is
+        // for the others.
+        let verdict = self.run_looking(&mut fence, self.limits.wait / 2, may);
         let removed = |drive| {
             let (name, me) = (self.drives.name(drive), self.me);
             format!(
@@ -522,17 +599,39 @@ impl Reservations {
         P: Procedure,
         P::Outcome: Clone + Default,
     {
-        // Longer than any order takes that the kernel ends in time.
-        let bound = 2 * self.limits.lost;
+        self.run_looking(procedure, self.bound(), may)
+    }
+
+    /// Longer than any order takes that the kernel ends in time.
+    fn bound(&self) -> Duration {
+        2 * self.limits.lost
+    }
+
+    /// The same; looks are given up after the time `look`.
+    fn run_looking<P>(
+        &self,
+        procedure: &mut P,
+        look: Duration,
+        may: impl Fn(Action) -> bool,
+    ) -> P::Outcome
+    where
+        P: Procedure,
+        P::Outcome: Clone + Default,
+    {
         let (sender, receiver) = mpsc::channel();
         let mut open: HashMap<DriveRef, (u64, std::time::Instant)> = HashMap::new();
         let mut serial = 0;
         loop {
             while let Some((drive, action)) = procedure.next() {
-                if !may(action) || !self.begin(drive, action, serial, &sender) {
+                // From before the check, so that nothing is sent long after it, although this host
+                // may stand still, and another path may take long.
+                let deadline = self.limits.deadline(clock::now());
+                if !may(action) || !self.begin(drive, action, deadline, serial, &sender) {
                     procedure.on_answer(drive, Answer::Silent);
                     continue;
                 }
+                let is_look = matches!(action, Action::Read | Action::Look);
+                let bound = if is_look { look } else { self.bound() };
                 open.insert(drive, (serial, std::time::Instant::now() + bound));
                 serial += 1;
             }
@@ -572,17 +671,51 @@ impl Reservations {
         &self,
         drive: DriveRef,
         action: Action,
+        deadline: Deadline,
         serial: u64,
         sender: &mpsc::Sender<(DriveRef, u64, Answer)>,
     ) -> bool {
+        if action == Action::Look {
+            return self.begin_look(drive, (sender.clone(), serial));
+        }
         let Some(counted) = OpenOrder::begin(&self.open, drive) else { return false };
         let (drives, limits, key) = (self.drives.clone(), self.limits, self.key);
         let sender = sender.clone();
         let spawned = thread::spawn("idm-reserve", move || {
-            let answer = carry_out(&drives, limits, key, drive, action);
+            let answer = match order_of(key, action) {
+                Some(order) => carry_out(&drives, drive, &order, &deadline),
+                None => read_table(&drives, limits, drive).map_or(Answer::Silent, Answer::Table),
+            };
             drop(counted);
             // The procedure may have given it up.
             let _ = sender.send((drive, serial, answer));
+        });
+        spawned.is_ok()
+    }
+
+    /// Begins a look, or joins the next one; returns whether it did.
+    fn begin_look(&self, drive: DriveRef, waiter: Waiter) -> bool {
+        let counted = OpenOrder::begin(&self.open, drive);
+        let asked = self.looks.ask(drive, waiter, self.limits.wait, counted.is_some());
+        let looker = match asked {
+            Ok(Some(looker)) => looker,
+            Ok(None) => return true,
+            Err(()) => return false,
+        };
+        let (drives, limits, looks) = (self.drives.clone(), self.limits, self.looks.clone());
+        let spawned = thread::spawn("idm-reserve", move || {
+            let _counted = counted;
+            loop {
+                let waiting = looks.begin(drive, looker);
+                if waiting.is_empty() {
+                    return;
+                }
+                let answer = look(&drives, limits, drive).unwrap_or_else(|answer| answer);
+                for (waiter, serial) in waiting {
+                    // The procedure may have given it up.
+                    let _ = waiter.send((drive, serial, answer.clone()));
+                }
+            }
         });
         spawned.is_ok()
     }
@@ -597,27 +730,37 @@ fn watch_all(this: &Weak<Reservations>, ended: &mpsc::Receiver<()>, interval: Du
     }
 }
 
+/// The order to the drive that an action is; `None` for a look and a read.
+fn order_of(key: Key, action: Action) -> Option<ReserveOrder> {
+    let key = key.number();
+    Some(match action {
+        Action::Read | Action::Look => return None,
+        Action::Register { anew } => ReserveOrder::Register { key, anew },
+        Action::Unregister => ReserveOrder::Unregister(key),
+        Action::Reserve => ReserveOrder::Reserve(key),
+        Action::Preempt(victim) => ReserveOrder::Preempt(key, victim.number()),
+    })
+}
+
 /// Carries out an order, and waits for its end.
-fn carry_out(drives: &Drives, limits: Limits, key: Key, drive: DriveRef, action: Action) -> Answer {
-    let own = key.number();
-    match action {
-        Action::Read => read_table(drives, limits, drive).map_or(Answer::Silent, Answer::Table),
-        Action::Look => look(drives, limits, drive).unwrap_or_else(|answer| answer),
-        Action::Register { anew } => {
-            by_each(drives, limits, drive, &ReserveOrder::Register { key: own, anew })
+fn carry_out(
+    drives: &Drives,
+    drive: DriveRef,
+    order: &ReserveOrder,
+    deadline: &Deadline,
+) -> Answer {
+    match order {
+        ReserveOrder::Register { .. } | ReserveOrder::Unregister(_) => {
+            by_each(drives, drive, order, deadline)
         }
-        Action::Unregister => by_each(drives, limits, drive, &ReserveOrder::Unregister(own)),
-        Action::Reserve => by_one(drives, limits, drive, &ReserveOrder::Reserve(own)),
-        Action::Preempt(victim) => {
-            by_one(drives, limits, drive, &ReserveOrder::Preempt(own, victim.number()))
-        }
+        _ => answer(drives.reserve(drive, order, deadline).into_iter().collect()),
     }
 }
 
 /// Reads the table, and then the registrations.
 fn look(drives: &Drives, limits: Limits, drive: DriveRef) -> Result<Answer, Answer> {
     let table = read_table(drives, limits, drive).ok_or(Answer::Silent)?;
-    let report = drives.reserve(drive, &ReserveOrder::Report, limits);
+    let report = drives.reserve(drive, &ReserveOrder::Report, &limits.deadline(clock::now()));
     let ReserveReport { keys, reservation, is_able, by_path } = match report {
         Ok(ReserveAnswer::Report(report)) => report,
         Ok(ReserveAnswer::Unsupported) => return Err(Answer::Unsupported),
@@ -644,13 +787,9 @@ fn read_table(drives: &Drives, limits: Limits, drive: DriveRef) -> Option<Arc<[R
     }
 }
 
-fn by_one(drives: &Drives, limits: Limits, drive: DriveRef, order: &ReserveOrder) -> Answer {
-    answer(drives.reserve(drive, order, limits).into_iter().collect())
-}
-
 /// By every path. The drive counts as having it where one path has, and none says no.
-fn by_each(drives: &Drives, limits: Limits, drive: DriveRef, order: &ReserveOrder) -> Answer {
-    let answers = drives.reserve_by_each(drive, order, limits);
+fn by_each(drives: &Drives, drive: DriveRef, order: &ReserveOrder, deadline: &Deadline) -> Answer {
+    let answers = drives.reserve_by_each(drive, order, deadline);
     answer(answers.into_iter().flatten().collect())
 }
 

@@ -1,38 +1,48 @@
-//! Putting locks on other drives, after the drives of their VG have changed.
+//! Putting locks on other drives: those that their LV may be moved to, or that have come to the VG.
 
 use super::Manager;
 use super::running::Running;
 use crate::error::Error;
-use crate::lock::Role;
+use crate::lock::{LockSpec, Role};
 use crate::lockspace::{Held, Lockspace};
+use crate::runtime::Moves;
+use crate::sys::clock;
+use idm_protocol::ResourceId;
 use std::sync::Arc;
 
 impl Manager {
     /// Puts this host's LV locks and membership of a VG on all drives of the VG, so that these
-    /// vote. The holder of the VG lock may move LVs to other drives, and the next host that locks
-    /// them must find our locks there. Drives that have left the VG are not to be relied on.
+    /// vote, and waits for the LV locks. The holder of the VG lock may move LVs to other drives,
+    /// and the next host that locks them must find our locks there.
+    ///
+    /// Drives that do not answer delay the VG lock once, by the time of a request. Then it is
+    /// granted all the same, because most of what it is needed for moves no LV.
     pub(super) fn spread_locks(
         &self,
         running: &Running,
         lockspace: &Arc<Lockspace>,
     ) -> Result<(), Error> {
-        let members = running.members_of(lockspace)?.members;
-        let of_vg =
-            |held: &&Held| held.spec.role == Role::Lv && Arc::ptr_eq(&held.lockspace, lockspace);
-        let state = self.state();
-        let mut locks: Vec<_> =
-            state.resources.values().filter(of_vg).map(|held| held.spec.resource).collect();
-        drop(state);
-        if !lockspace.is_global {
-            locks.push(lockspace.membership().resource);
+        let moves = self.begin_spread(running, lockspace)?;
+        let end = clock::now() + running.timing.patience;
+        if moves.iter().all(|moves| moves.wait(end)) {
+            return Ok(());
         }
-        lockspace.set_spread(&members);
-        running.runtime.spread(locks, members.clone());
-        running.orphans.spread(lockspace, members);
+        let unmoved = running.runtime.moving();
+        let of_vg = |it: &&LockSpec| it.role == Role::Lv && lockspace.owns(&it.resource);
+        let unmoved: Vec<String> = unmoved.iter().filter(of_vg).map(LockSpec::to_string).collect();
+        if let Some((first, others)) = unmoved.split_first() {
+            log::warn!(
+                "{first}: this lock is not on more than half of the VG's drives yet, like {} \
+                 other(s); do not move LVs (pvmove, lvconvert, vgreduce) before the log names \
+                 their new drives",
+                others.len()
+            );
+        }
         Ok(())
     }
 
-    /// The same, only if the VG's drives differ from those that its locks were last put on.
+    /// The same without waiting, only if the VG's drives differ from those that its locks were last
+    /// put on. Drives that have left the VG are not to be relied on.
     pub(super) fn spread_where_changed(
         &self,
         running: &Running,
@@ -41,6 +51,40 @@ impl Manager {
         if lockspace.was_spread_on(&running.members_of(lockspace)?.members) {
             return Ok(());
         }
-        self.spread_locks(running, lockspace)
+        self.begin_spread(running, lockspace).map(drop)
+    }
+
+    /// Puts a shared LV lock on all drives of the VG. Another host may extend the LV to any of
+    /// them meanwhile (`lvextend --lockopt skiplv`), and so without the LV's lock.
+    pub(super) fn spread_shared(
+        &self,
+        running: &Running,
+        lockspace: &Arc<Lockspace>,
+        lock: ResourceId,
+    ) -> Result<(), Error> {
+        let members = running.members_of(lockspace)?.members;
+        running.runtime.spread(vec![lock], members);
+        Ok(())
+    }
+
+    /// Begins to put the locks of a VG on all of its drives. Returns the moves of LV locks.
+    fn begin_spread(
+        &self,
+        running: &Running,
+        lockspace: &Arc<Lockspace>,
+    ) -> Result<[Moves; 2], Error> {
+        let members = running.members_of(lockspace)?.members;
+        let of_vg =
+            |held: &&Held| held.spec.role == Role::Lv && Arc::ptr_eq(&held.lockspace, lockspace);
+        let state = self.state();
+        let locks = state.resources.values().filter(of_vg).map(|held| held.spec.resource).collect();
+        drop(state);
+        if !lockspace.is_global {
+            let membership = vec![lockspace.membership().resource];
+            running.runtime.spread(membership, members.clone());
+        }
+        lockspace.set_spread(&members);
+        let held = running.runtime.spread(locks, members.clone());
+        Ok([held, running.orphans.spread(lockspace, members)])
     }
 }

@@ -31,6 +31,7 @@ pub(crate) mod any {
         fn expect_silence(&mut self, drives: &[DriveRef]);
         fn spread(&mut self, drives: &[Member], now: Instant);
         fn move_votes(&mut self, drives: &[DriveRef], now: Instant) -> bool;
+        fn is_moving(&self) -> bool;
         fn on_reply(&mut self, token: Token, reply: Reply, now: Instant);
         fn on_timer(&mut self, now: Instant);
         fn next_command(&mut self, now: Instant) -> Option<Command>;
@@ -53,6 +54,9 @@ pub(crate) mod any {
         }
         fn move_votes(&mut self, drives: &[DriveRef], now: Instant) -> bool {
             Lock::move_votes(self, drives, now)
+        }
+        fn is_moving(&self) -> bool {
+            Lock::is_moving(self)
         }
         fn on_reply(&mut self, token: Token, reply: Reply, now: Instant) {
             Lock::on_reply(self, token, reply, now);

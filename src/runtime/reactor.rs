@@ -8,6 +8,7 @@ mod events;
 mod heard;
 mod losses;
 mod message;
+mod moving;
 mod taking;
 
 use super::engine::MakeEngine;
@@ -32,6 +33,7 @@ use idm_engine::{Command, DriveRef, Instant, LockConfig, Member, Outcome, Reques
 use idm_protocol::{DriveCommand, Reply, ResourceId, Status};
 use message::LockFailure;
 pub(super) use message::Message;
+use moving::Moving;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -79,6 +81,7 @@ pub struct Reactor {
     told: HashMap<DriveRef, Instant>,
     /// Callers that wait until all drives have answered.
     draining: Vec<Sender<()>>,
+    moving: Moving,
     /// Dates until which the locks in use are safe.
     guards: VgGuards,
     /// Dates that were last passed on.
@@ -121,6 +124,7 @@ impl Reactor {
             killings: Vec::new(),
             told: HashMap::new(),
             draining: Vec::new(),
+            moving: Moving::default(),
             guards: VgGuards::default(),
             guarded: safe_note::Dates::new(),
         }
@@ -203,7 +207,10 @@ impl Reactor {
                 self.request(spec, request, id, waiter)
             }
             Message::Abandon { resource, id } => self.abandon(resource, id),
-            Message::Spread { resources, drives } => self.spread(&resources, &drives),
+            Message::Spread { resources, drives, waiter } => {
+                self.spread(&resources, &drives, &waiter);
+            }
+            Message::Moving(waiter) => drop(waiter.send(self.moving.locks())),
             Message::VotesReady { resource, waiter } => {
                 let entry = self.names.get(&resource).and_then(|id| self.locks.get(id));
                 let _ = waiter.send(entry.and_then(|entry| entry.ready.clone()));
@@ -240,7 +247,7 @@ impl Reactor {
         true
     }
 
-    fn spread(&mut self, resources: &[ResourceId], drives: &[Member]) {
+    fn spread(&mut self, resources: &[ResourceId], drives: &[Member], waiter: &Sender<()>) {
         for resource in resources {
             let Some(&lock) = self.names.get(resource) else { continue };
             // Most locks are on all of their VG's drives, and there may be thousands.
@@ -250,6 +257,10 @@ impl Reactor {
             };
             if !self.locks.get(&lock).is_some_and(|entry| is_there(entry)) {
                 self.step(lock, Input::Spread(drives.to_vec()));
+                if let Some(entry) = self.locks.get(&lock) {
+                    let patience = self.settings.timing.patience;
+                    self.moving.add(lock, (entry, drives), waiter, patience);
+                }
             }
         }
     }
@@ -351,6 +362,7 @@ impl Reactor {
         } else {
             entry.refuse_more();
         }
+        self.moving.note(lock, &entry);
         // After a renewal in time, the lock may get into danger again, and may have another owner
         // by then.
         let safe = clock::now() + self.settings.fencing.margin;

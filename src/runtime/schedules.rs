@@ -171,6 +171,9 @@ impl AnyEngine for FakeLock {
         }
         moves
     }
+    fn is_moving(&self) -> bool {
+        false
+    }
     fn on_reply(&mut self, token: Token, reply: Reply, _: Instant) {
         match self.unanswered.iter().position(|&other| other == token) {
             Some(at) => {

@@ -125,6 +125,9 @@ impl AnyEngine for FakeEngine {
     fn move_votes(&mut self, _: &[DriveRef], _: Instant) -> bool {
         false
     }
+    fn is_moving(&self) -> bool {
+        false
+    }
     fn on_reply(&mut self, _: Token, _: Reply, _: Instant) {}
     fn on_timer(&mut self, _: Instant) {}
     fn next_command(&mut self, _: Instant) -> Option<Command> {

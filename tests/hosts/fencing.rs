@@ -1,8 +1,7 @@
 //! Drives that take data only from registered hosts.
 
 use super::{
-    Bench, DriveSpec, Error, Exclusive, Host, Resource, Server, Shared, VG, eventually, is_held,
-    is_storage, lv,
+    Bench, Error, Exclusive, Host, Resource, Shared, VG, eventually, is_held, is_storage, lv,
 };
 use idm_emulator::client::Client;
 use idm_fencing::{KIND, Key};
@@ -26,27 +25,22 @@ fn id(number: u8) -> HostId {
 
 /// A bench whose drives have this profile.
 fn bench_of(profile: &str) -> Bench {
-    let directory = tempfile::tempdir().unwrap();
-    let drives: Vec<String> = (0..3).map(|n| format!("d{n}")).collect();
-    let spec = |name: &String| DriveSpec::parse(&format!("{name}={profile}")).unwrap();
-    let specs: Vec<DriveSpec> = drives.iter().map(spec).collect();
-    let server = Server::start(&directory.path().join("drives"), &specs).unwrap();
-    Bench { server, directory, drives }
+    Bench::with_profile(3, profile)
 }
 
 impl Bench {
     /// A host that is known to the drives by two ports, with reservations or without.
     fn known(&self, number: u8, reservations: bool) -> Host {
-        self.known_for(LEASE, number, reservations)
+        self.known_for(number, reservations, LEASE)
     }
 
     /// The same with another lease.
-    fn known_for(&self, lease: Duration, number: u8, reservations: bool) -> Host {
-        self.known_as(number, lease, number, reservations)
+    fn known_for(&self, number: u8, reservations: bool, lease: Duration) -> Host {
+        self.known_as(number, number, reservations, lease)
     }
 
     /// The same with another state directory.
-    fn known_as(&self, state: u8, lease: Duration, number: u8, reservations: bool) -> Host {
+    fn known_as(&self, state: u8, number: u8, reservations: bool, lease: Duration) -> Host {
         let by_port = |name: &String, path: u8| {
             let socket = self.server.socket(name);
             PathBuf::from(format!("{}#host{number}.{path}", socket.display()))
@@ -197,7 +191,7 @@ fn a_host_that_lives_is_not_removed_and_its_lock_counts_as_held() {
     a.lock(1, lv(1), Exclusive).unwrap();
     drop(a);
     // Without the notes of its earlier life it does not renew the lock.
-    let again = bench.known_as(3, LEASE, 1, true);
+    let again = bench.known_as(3, 1, true, LEASE);
     again.start(VG, bench.known_scope()).unwrap();
     std::thread::sleep(LEASE + Duration::from_millis(500));
     let refused = b.lock(1, lv(1), Exclusive);
@@ -323,7 +317,7 @@ impl Costs {
     fn new(reservations: bool) -> Costs {
         let bench = bench_of("current");
         // With this lease nobody renews, or looks for its registration, in the time of the test.
-        let host = |number| bench.known_for(super::LONG, number, reservations);
+        let host = |number| bench.known_for(number, reservations, super::LONG);
         let (a, b) = (host(1), host(2));
         a.start(VG, bench.known_scope()).unwrap();
         b.start(VG, bench.known_scope()).unwrap();
@@ -418,4 +412,52 @@ fn a_path_that_comes_late_is_registered() {
     assert_eq!(bench.count("d0", 1), 1);
     eventually(PATIENCE, "the registration", || bench.count("d0", 1) == 2);
     assert_eq!(bench.killed(), "");
+}
+
+/// The VG's lock is on all of its drives, and each of them is taken from the dead host by a command
+/// of its own.
+#[test]
+fn a_lock_on_many_drives_is_taken_from_a_dead_host() {
+    let lease = Duration::from_secs(12);
+    let bench = Bench::with_profile(20, "current");
+    let start = |number| {
+        let host = bench.known_for(number, true, lease);
+        host.start(VG, bench.known_scope()).unwrap();
+        host
+    };
+    let (a, b) = (start(1), start(2));
+    a.lock(1, Resource::Vg, Exclusive).unwrap();
+    drop(a);
+    for drive in &bench.drives {
+        bench.control(&format!("skip-time {drive} {}", lease.as_millis() + 500));
+        bench.control(&format!("delay {drive} 20"));
+    }
+    b.lock(1, Resource::Vg, Exclusive).unwrap();
+    assert!(bench.drives.iter().all(|drive| bench.count(drive, 1) == 0));
+}
+
+/// A drive that hangs gives no error, so that its silence takes longer than a command may wait.
+#[test]
+fn a_drive_that_hangs_and_does_not_have_the_lv_is_not_waited_for() {
+    let lease = Duration::from_secs(12);
+    let bench = bench_of("current");
+    let start = |number| {
+        let host = bench.known_for(number, true, lease);
+        host.start(VG, bench.known_scope()).unwrap();
+        host
+    };
+    let on_two = || Resource::Lv {
+        uuid: "LVLVLV-0000-0000-0000-0000-0000-000001".into(),
+        pvs: ["/dev/d0", "/dev/d1"].map(str::to_owned).to_vec(),
+    };
+    let (a, b) = (start(1), start(2));
+    a.lock(1, on_two(), Exclusive).unwrap();
+    drop(a);
+    bench.control("hang d2 on");
+    for drive in ["d0", "d1", "d2"] {
+        bench.control(&format!("skip-time {drive} {}", lease.as_millis() + 500));
+    }
+    b.lock(1, on_two(), Exclusive).unwrap();
+    let counts = ["d0", "d1", "d2"].map(|drive| bench.count(drive, 1));
+    assert_eq!(counts, [0, 0, 2], "it is removed where it is reached");
 }

@@ -38,10 +38,14 @@ struct Bench {
 
 impl Bench {
     fn new(drives: usize) -> Bench {
+        Bench::with_profile(drives, "current")
+    }
+
+    fn with_profile(drives: usize, profile: &str) -> Bench {
         let directory = tempfile::tempdir().unwrap();
         let drives: Vec<String> = (0..drives).map(|n| format!("d{n}")).collect();
-        let specs: Vec<DriveSpec> =
-            drives.iter().map(|name| DriveSpec::parse(name).unwrap()).collect();
+        let spec = |name: &String| DriveSpec::parse(&format!("{name}={profile}")).unwrap();
+        let specs: Vec<DriveSpec> = drives.iter().map(spec).collect();
         let server = Server::start(&directory.path().join("drives"), &specs).unwrap();
         Bench { server, directory, drives }
     }

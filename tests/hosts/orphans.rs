@@ -15,9 +15,10 @@ fn on_one_drive() -> Resource {
 }
 
 /// A host that was started again while an LV is active whose lock its drive cannot prove.
-fn with_unproven_orphan(bench: &Bench, mode: Mode) -> Host {
+/// A shared one would be on the VG's other drives as well.
+fn with_unproven_orphan(bench: &Bench) -> Host {
     let a = bench.started(1, LEASE);
-    a.lock(1, on_one_drive(), mode).unwrap();
+    a.lock(1, on_one_drive(), Exclusive).unwrap();
     bench.activate(1, 1, true);
     bench.control("hang d0 on");
     let a = bench.restart(a, 1, LEASE);
@@ -43,7 +44,7 @@ fn proven_at_last(bench: &Bench, a: &Host, b: &Host, (key, mode): (usize, Mode))
 fn asking_for_an_orphan_that_is_not_proven_does_not_give_it_up() {
     let bench = Bench::new(3);
     let b = bench.started(2, LEASE);
-    let a = with_unproven_orphan(&bench, Shared);
+    let a = with_unproven_orphan(&bench);
     let noted = bench.noted(1);
     // Neither in the mode that was left, nor in the other mode.
     for mode in [Shared, Exclusive] {
@@ -94,7 +95,7 @@ fn a_command_on_an_active_lv_does_not_give_up_its_orphan() {
 fn stopping_a_lockspace_does_not_give_up_what_is_being_proven() {
     let bench = Bench::new(3);
     let b = bench.started(2, LEASE);
-    let a = with_unproven_orphan(&bench, Exclusive);
+    let a = with_unproven_orphan(&bench);
     thread::scope(|scope| {
         scope.spawn(|| is_storage(a.lock(11, on_one_drive(), Exclusive)));
         thread::sleep(Duration::from_millis(300));

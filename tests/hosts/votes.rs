@@ -26,6 +26,15 @@ impl Bench {
     }
 }
 
+impl Bench {
+    /// The drives that show an LV's lock.
+    fn shown_on(&self, mode: &str) -> usize {
+        let shows = |line: &str| line.contains("lv ") && line.contains(mode);
+        let shows_it = |d: &&String| self.control(&format!("table {d}")).lines().any(shows);
+        self.drives.iter().filter(shows_it).count()
+    }
+}
+
 /// Fails if another host gets the first LV within this time.
 fn keep_out(b: &Host, time: Duration) {
     let begin = Instant::now();
@@ -82,4 +91,55 @@ fn a_drive_that_has_left_the_vg_does_not_vote() {
     assert_eq!(bench.killed(), "");
     a.unlock(1);
     eventually(SOON, "it is free", || b.lock(1, lv(1), Exclusive).is_ok());
+}
+
+#[test]
+fn a_shared_lock_is_put_on_all_of_the_vgs_drives_at_once() {
+    let bench = Bench::new(3);
+    let a = bench.started(1, LONG);
+    // Another host may extend the LV without its lock (`lvextend --lockopt skiplv`).
+    a.lock(1, on_one_drive(1), Shared).unwrap();
+    eventually(SOON, "the VG's drives vote", || bench.noted_drives(1, ".LVLVLV") == 3);
+    assert!(bench.shown_on(" sh ") >= 2);
+    a.unlock(1);
+    a.lock(2, on_one_drive(2), Exclusive).unwrap();
+    assert_eq!(bench.noted_drives(1, ".LVLVLV"), 1, "nobody else can extend this one");
+    a.manager.convert(ResourceKey(2), Shared, 0).unwrap();
+    eventually(SOON, "the VG's drives vote", || bench.noted_drives(1, ".LVLVLV") == 3);
+}
+
+#[test]
+fn the_vgs_lock_is_granted_when_lvs_can_be_moved() {
+    let bench = Bench::new(3);
+    let a = bench.started(1, LONG);
+    a.lock(1, on_one_drive(1), Exclusive).unwrap();
+    for drive in ["d1", "d2"] {
+        bench.control(&format!("delay {drive} 100"));
+    }
+    a.lock(2, Resource::Vg, Exclusive).unwrap();
+    assert_eq!(bench.noted_drives(1, ".LVLVLV"), 3);
+    assert!(bench.shown_on(" ex ") >= 2, "more than half");
+    a.unlock(1);
+    a.unlock(2);
+    // The same when the VG's lock becomes exclusive.
+    a.lock(1, on_one_drive(1), Exclusive).unwrap();
+    a.lock(2, Resource::Vg, Shared).unwrap();
+    a.manager.convert(ResourceKey(2), Exclusive, 0).unwrap();
+    assert_eq!(bench.noted_drives(1, ".LVLVLV"), 3);
+}
+
+#[test]
+fn a_move_that_cannot_end_delays_the_vgs_lock_only_once() {
+    let bench = Bench::with_profile(2, "current+metadata-on-lock-only");
+    let a = bench.started(1, Duration::from_secs(12));
+    a.lock(1, on_one_drive(1), Exclusive).unwrap();
+    let lock = || {
+        let taken = timed(|| a.lock(2, Resource::Vg, Exclusive).unwrap()).1;
+        a.unlock(2);
+        taken
+    };
+    let (first, second) = (lock(), lock());
+    assert_eq!(bench.noted_drives(1, ".LVLVLV"), 1, "a drive does not let its record be marked");
+    let patience = Duration::from_secs(1);
+    assert!(first > patience && second < patience, "{first:?}, {second:?}");
 }

@@ -144,6 +144,14 @@ impl Held {
     }
 }
 
+/// Drives that are to vote in place of the present ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Target {
+    set: Fingerprint,
+    /// The moment until which the lock may be missing there.
+    spared_until: Instant,
+}
+
 /// A conversion that is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Change {
@@ -163,11 +171,13 @@ pub struct Lock {
     /// The drives that vote.
     set: Fingerprint,
     /// The drives that will vote instead, if the present ones fail or leave the VG.
-    target: Option<Fingerprint>,
+    target: Option<Target>,
     has_witnesses: bool,
     /// Whether other hosts may share the lock on drives that this host does not count, since the LV
     /// or the votes moved.
     may_have_moved: bool,
+    /// Whether the drives that vote need not be those that the LV lies on.
+    votes_moved: bool,
     /// The doubt whether the last holder would have left the value that is on the drives. A
     /// doubtful value is removed with the lock, unless a new one is written.
     distrust: Distrust,
@@ -206,6 +216,7 @@ impl Lock {
             target: None,
             has_witnesses: false,
             may_have_moved: false,
+            votes_moved: false,
             distrust: Distrust::None,
             pending: None,
             known: Vec::new(),
@@ -427,6 +438,7 @@ impl Lock {
         self.stamp = Stamp { fingerprint: self.set, acquisition: self.rng.next(), alone: false };
         self.has_witnesses = !witnesses.is_empty();
         self.may_have_moved = false;
+        self.votes_moved = false;
         // The new acquisition interrupts the storing of a value on a majority, or its removal. In
         // both cases the old value on the drives must not be believed.
         let doomed = |s: &Replica| s.stale_value && matches!(s.task, Task::Clean(_));

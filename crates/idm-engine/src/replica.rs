@@ -367,9 +367,13 @@ impl Replica {
 
     /// Whether every host takes this host's record here for another set's, now and later.
     pub(crate) fn is_marked_alone(&self) -> bool {
+        self.mark == Some(Mark::Alone) && !self.may_be_remarked()
+    }
+
+    /// Whether a command that is on its way may give this host's record the mark of a set.
+    pub(crate) fn may_be_remarked(&self) -> bool {
         let flies = |flight: &Flight| flight.mark != Mark::Alone && flight.step.writes();
-        let late = self.marked_at < self.remarked_until();
-        self.mark == Some(Mark::Alone) && !late && !self.flight.as_ref().is_some_and(flies)
+        self.marked_at < self.remarked_until() || self.flight.as_ref().is_some_and(flies)
     }
 
     /// The moment until which a command of this host may still change the mark of its record.
@@ -581,7 +585,7 @@ impl Replica {
     fn absorb_view(&mut self, view: &View, now: Instant, earlier: Instant, rules: Rules) {
         self.contested = false;
         self.mark = view.own_mark();
-        if let (Own::Stale, Some(mark @ Mark::Set(_))) = (view.own, self.mark) {
+        if let (Own::Stale, Some(mark)) = (view.own, self.mark) {
             if now < earlier {
                 self.expect_remark(mark, earlier);
             }

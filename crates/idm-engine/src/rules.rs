@@ -20,6 +20,8 @@ pub enum BrokenRule {
     ConflictStands,
     /// The VG's other drives are not read.
     ConfirmByReading,
+    /// A lock whose votes have moved need not be on the drives that the VG has now.
+    SeenByVg,
     /// Records of holders are broken although some of the holders are alive.
     BreakOnlyTimedOut,
     /// A drive is used again at once after an UNLOCK or DESTROY whose fate is unknown.

@@ -1,12 +1,16 @@
-//! Holders that no drive can tell of each other: the last rows of "Hosts that count different
-//! drives" in docs/locking.md. Only paths fail. These tests show what is not solved, so they run on
-//! demand only.
+//! Holders that count different drives, and have few in common or none: the lock has to be where
+//! the other host looks, or its holder must not believe in it.
 
 mod bench;
 
 use bench::*;
 use core::time::Duration;
-use idm_engine::{Lock, Outcome};
+use idm_emulator::Profile;
+use idm_engine::{Command, Lock, Outcome};
+use idm_protocol::{Mode, Reply, Status};
+
+const SECOND: Duration = Duration::from_secs(1);
+const LINGER: Duration = Duration::from_secs(15);
 
 /// Sends the commands of a lock while these drives do not answer it.
 fn pass_without(bench: &mut Bench, lock: &mut Lock, cut: &[usize], time: Duration) {
@@ -15,29 +19,116 @@ fn pass_without(bench: &mut Bench, lock: &mut Lock, cut: &[usize], time: Duratio
     cut.iter().for_each(|&drive| bench.paths[drive] = Path::Up);
 }
 
+/// Lets the next refreshes of these drives have this fate.
+fn withhold_refreshes(
+    bench: &mut Bench,
+    lock: &mut Lock,
+    on: &[u32],
+    fate: fn() -> Fate,
+) -> Vec<Command> {
+    let mut lost = Vec::new();
+    while lost.len() < on.len() {
+        bench.wait(lock);
+        lost.extend(exchange_with(bench, lock, |command| match command.drive.0 {
+            drive if on.contains(&drive) => fate(),
+            _ => Fate::Answered,
+        }));
+    }
+    assert_eq!(lost.len(), on.len());
+    lost
+}
+
+/// Host 1 holds an LV on drive 2, with the votes of drives 0 to 2 of five.
+fn moved(mode: Mode) -> (Bench, Lock) {
+    let (mut bench, mut lock) = (Bench::new(5), lv_lock(1));
+    assert_eq!(take(&mut bench, &mut lock, mode, &[2], &[0, 1]), GRANTED);
+    assert!(travel(&mut bench, &mut lock, &[0, 1, 2]));
+    bench.exchange(&mut lock);
+    (bench, lock)
+}
+
 /// The LV lies on drive 2. The other drives of host 1's lock leave the VG while host 1 does not
-/// reach the VG's drives.
+/// reach the VG's drives; it hears of that at once, or later.
 #[test]
-#[ignore = "not solved: drives that have left a volume group are not asked"]
 fn drives_that_leave_the_vg_do_not_leave_a_holder_alone() {
     for (first, second) in [(X, X), (X, S), (S, X)] {
-        let (mut bench, mut a, mut b) = (Bench::new(5), lv_lock(1), lv_lock(2));
-        assert_eq!(take(&mut bench, &mut a, first, &[2], &[0, 1]), GRANTED);
-        assert!(travel(&mut bench, &mut a, &[0, 1, 2]));
-        bench.exchange(&mut a);
-        let named = bench.members(&[2, 3, 4]);
-        a.spread(&named, bench.now);
-        pass_without(&mut bench, &mut a, &[2, 3, 4], LEASE * 2);
-        take(&mut bench, &mut b, second, &[2], &[3, 4]);
-        assert_one_holder(&bench, &a, &b);
+        for heard_after in [0, 10, 30, 55] {
+            let (mut bench, mut a) = moved(first);
+            pass_without(&mut bench, &mut a, &[2, 3, 4], SECOND * heard_after);
+            let named = bench.members(&[2, 3, 4]);
+            a.spread(&named, bench.now);
+            let (mut b, end) = (lv_lock(2), bench.now + LEASE * 2);
+            while take(&mut bench, &mut b, second, &[2], &[3, 4]) != GRANTED {
+                assert!(bench.now < end, "the drives are free after a lease");
+                pass_without(&mut bench, &mut a, &[2, 3, 4], SECOND);
+            }
+            assert_one_holder(&bench, &a, &b);
+        }
     }
+}
+
+/// The last drive that stays in the VG is silent while another one leaves.
+#[test]
+fn a_lock_that_is_on_no_drive_of_the_vg_gets_the_time_to_move() {
+    let (mut bench, mut lock) = moved(X);
+    pass_without(&mut bench, &mut lock, &[2], LEASE * 2);
+    assert!(believes(&bench, &lock));
+    let named = bench.members(&[2, 3, 4]);
+    lock.spread(&named, bench.now);
+    assert!(lock.safe_until() > Some(bench.now + LEASE / 2), "no drive of the VG shows it now");
+    bench.pass(&mut lock, SECOND);
+    let ready = is_ready(&mut lock).expect("all drives answer");
+    assert!(lock.move_votes(&ready, bench.now));
+    bench.pass(&mut lock, LEASE * 3);
+    assert!(believes(&bench, &lock) && on(&lock) == [2, 3, 4]);
+}
+
+/// No drive answers that the VG has now, and none of the others stays.
+#[test]
+fn a_lock_that_cannot_move_ends_with_the_lease_in_which_it_was_told_to() {
+    let (mut bench, mut lock) = moved(X);
+    let named = bench.members(&[3, 4]);
+    lock.spread(&named, bench.now);
+    let spared = bench.now + (LEASE - LEASE / 500);
+    // To be told the same again does not prolong it.
+    pass_without(&mut bench, &mut lock, &[3, 4], LEASE / 2);
+    lock.spread(&named, bench.now);
+    pass_without(&mut bench, &mut lock, &[3, 4], LEASE / 4);
+    assert_eq!((believes(&bench, &lock), lock.safe_until()), (true, Some(spared)));
+    pass_without(&mut bench, &mut lock, &[3, 4], LEASE / 4);
+    assert_eq!((believes(&bench, &lock), lock.safe_until()), (false, Some(spared)));
+}
+
+/// The VG grows by drives that the host does not reach.
+#[test]
+fn drives_that_come_to_the_vg_end_no_lock_while_all_others_have_it() {
+    let (mut bench, mut lock) = (Bench::new(8), lv_lock(1));
+    assert_eq!(take(&mut bench, &mut lock, X, &[0, 1, 2], &[]), GRANTED);
+    let named = bench.all();
+    let new = [3, 4, 5, 6, 7];
+    assert!(travel(&mut bench, &mut lock, &[0, 1]) && travel(&mut bench, &mut lock, &[0, 1, 2]));
+    lock.spread(&named, bench.now);
+    pass_without(&mut bench, &mut lock, &new, LEASE * 3);
+    assert!(believes(&bench, &lock), "whoever takes it has to take one of its drives");
+    pass_without(&mut bench, &mut lock, &[2, 3, 4, 5, 6, 7], LEASE);
+    assert!(!believes(&bench, &lock), "the LV may lie on the one that is silent now");
+}
+
+/// The drives that an LV lies on are enough, until it moves.
+#[test]
+fn an_lv_on_its_first_drives_needs_no_other() {
+    let (mut bench, mut lock) = (Bench::new(5), lv_lock(1));
+    assert_eq!(take(&mut bench, &mut lock, X, &[0, 1, 2], &[3, 4]), GRANTED);
+    let named = bench.members(&[2, 3, 4]);
+    lock.spread(&named, bench.now);
+    pass_without(&mut bench, &mut lock, &[2, 3, 4], LEASE * 3);
+    assert!(believes(&bench, &lock));
 }
 
 /// Two hosts share the lock on all drives. Drives 0 and 1 leave the VG, and the second host does
 /// not reach the others for a while.
 #[test]
-#[ignore = "not solved: drives that have left a volume group are not asked"]
-fn a_change_to_exclusive_looks_at_drives_that_have_left_the_vg() {
+fn a_sharer_ends_that_is_on_drives_that_have_left_the_vg() {
     let (mut bench, mut a, mut b) = (Bench::new(5), lv_lock(1), lv_lock(2));
     for lock in [&mut a, &mut b] {
         assert_eq!(take(&mut bench, lock, S, &[2], &[0, 1]), GRANTED);
@@ -55,36 +146,110 @@ fn a_change_to_exclusive_looks_at_drives_that_have_left_the_vg() {
         bench.exchange(&mut a);
         b.on_timer(bench.now);
         pass_without(&mut bench, &mut b, &[2, 3, 4], Duration::ZERO);
+        bench.run(&mut a, convert(X));
+        if a.mode() == Some(X) {
+            return assert_one_holder(&bench, &a, &b);
+        }
     }
-    assert_ne!(bench.run(&mut a, convert(X)), Outcome::Converted { complete: true });
+    panic!("the other sharer's lease is over");
+}
+
+/// A sharer that can be seen on too few of the VG's drives does not become exclusive.
+#[test]
+fn a_change_to_exclusive_does_not_hide_a_lock_from_the_vg() {
+    let (mut bench, mut lock) = moved(S);
+    let named = bench.members(&[2, 3, 4]);
+    for drive in [2, 3, 4] {
+        bench.paths[drive] = Path::Cut;
+    }
+    lock.spread(&named, bench.now);
+    bench.exchange(&mut lock);
+    let outcome = bench.run(&mut lock, convert(X));
+    assert!(matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
+    assert!(believes(&bench, &lock) && lock.mode() == Some(S));
 }
 
 /// Host 2 shares the LV on drive 0. Host 1 extends it to drives 3 and 4 without its lock
 /// (`lvextend --lockopt skiplv`). Host 3 does not reach drive 0 for a moment.
 #[test]
-#[ignore = "not solved: a shared lock follows its LV at the next exclusive use of the VG's lock"]
 fn an_lv_that_was_extended_while_shared_shows_its_sharer() {
     let (mut bench, mut b, mut c) = (Bench::new(5), lv_lock(2), lv_lock(3));
     assert_eq!(take(&mut bench, &mut b, S, &[0], &[1, 2, 3, 4]), GRANTED);
+    // A sharer's lock is put on the VG's drives at once.
+    assert!(travel(&mut bench, &mut b, &[0, 1, 2, 3, 4]));
     bench.paths[0] = Path::Cut;
-    take(&mut bench, &mut c, X, &[0, 3, 4], &[1, 2]);
-    bench.paths[0] = Path::Up;
-    assert_one_holder(&bench, &b, &c);
+    assert!(is_held(&take(&mut bench, &mut c, X, &[0, 3, 4], &[1, 2])));
 }
 
-/// Host 1 reaches drives 0 and 3 of five, and moves the LV from 0 to 3. Then it loses 3.
+/// Host 1 reaches drives 0 and 3 of five, and must not move the LV from 0 to 3 then: the VG's lock
+/// is not granted to it. It is on enough drives before.
 #[test]
-#[ignore = "not solved: an LV can move before its votes"]
-fn an_lv_does_not_move_before_its_votes() {
+fn an_lv_that_has_moved_after_its_votes_shows_its_holder() {
     let (mut bench, mut a, mut b) = (Bench::new(5), lv_lock(1), lv_lock(2));
     assert_eq!(take(&mut bench, &mut a, X, &[0], &[1, 2, 3, 4]), GRANTED);
     let named = bench.members(&[0, 1, 2, 3, 4]);
     a.spread(&named, bench.now);
-    pass_without(&mut bench, &mut a, &[1, 2, 4], Duration::from_secs(5));
-    assert_eq!((on(&a), is_ready(&mut a)), (vec![0, 3], None));
-    pass_without(&mut bench, &mut a, &[1, 2, 3, 4], LEASE * 2);
+    assert!(a.is_moving());
+    pass_without(&mut bench, &mut a, &[1, 2, 4], SECOND * 5);
+    assert!(a.is_moving() && is_ready(&mut a).is_none());
+    bench.pass(&mut a, LEASE);
+    let ready = is_ready(&mut a).expect("all drives answer");
+    assert!(a.move_votes(&ready, bench.now) && !a.is_moving());
+    pass_without(&mut bench, &mut a, &[1, 3], LEASE * 2);
     bench.paths[0] = Path::Cut;
-    take(&mut bench, &mut b, X, &[3], &[0, 1, 2, 4]);
-    bench.paths[0] = Path::Up;
-    assert_one_holder(&bench, &a, &b);
+    assert!(is_held(&take(&mut bench, &mut b, X, &[3], &[0, 1, 2, 4])));
+}
+
+/// Two REFRESHes with the old mark are lost; then the records are marked for a move, and lvmlockd
+/// dies before the votes move. The next one adopts the lock with the old votes, and moves them.
+/// Then the lost REFRESHes arrive, within a quarter of a lease after the death.
+#[test]
+fn a_late_refresh_of_a_dead_lvmlockd_does_not_hide_that_votes_have_moved() {
+    let (mut bench, mut first) = (Bench::new(6), lv_lock(1));
+    let old = [0, 1, 2, 3, 4];
+    assert_eq!(take(&mut bench, &mut first, X, &old, &[]), GRANTED);
+    let late = withhold_refreshes(&mut bench, &mut first, &[3, 4], || Fate::Late);
+    spread(&mut bench, &mut first, &[3, 4, 5]);
+    assert_eq!(is_ready(&mut first), None, "the lost REFRESHes may still write the old mark");
+    let granted_until = first.safe_until();
+    drop(first);
+    let mut a = with_config(lv_lock(1), |config| {
+        config.earlier_until = bench.now;
+        config.earlier_writes_until = bench.now + LINGER;
+        config.seed = 3;
+    });
+    let request = adopt(&bench, &old, granted_until);
+    assert_eq!(bench.run(&mut a, request), Outcome::Adopted(X));
+    bench.pass(&mut a, SECOND);
+    assert!(!travel(&mut bench, &mut a, &[3, 4, 5]), "they may arrive yet");
+    for command in &late {
+        bench.perform(command);
+    }
+    // This host does not have the new list of drives.
+    let mut b = lv_lock(2);
+    assert!(is_held(&take(&mut bench, &mut b, X, &old, &[])));
+    bench.pass(&mut a, LINGER + LEASE / 2);
+    assert!(is_ready(&mut a).is_some(), "nothing is late any more");
+}
+
+/// A REFRESH with the old mark is late, or has no answer yet, on the one drive that the old list
+/// and the new one have in common.
+#[test]
+fn votes_do_not_move_away_from_a_drive_that_may_hide_it() {
+    for fate in [|| Fate::Late, || Fate::Open] {
+        let (mut bench, mut a) = held_on(&[0, 1, 2], 5, Profile::current());
+        let late = withhold_refreshes(&mut bench, &mut a, &[2], fate);
+        assert!(!travel(&mut bench, &mut a, &[2, 3, 4]));
+        bench.exchange(&mut a);
+        for command in &late {
+            bench.perform(command);
+        }
+        // This host does not have the new list of drives; drive 2 shows it the holder.
+        let mut b = lv_lock(2);
+        assert!(is_held(&take(&mut bench, &mut b, X, &[0, 1, 2], &[])));
+        assert!(believes(&bench, &a));
+        a.on_reply(late[0].token, Reply::Status(Status::Good), bench.now);
+        bench.pass(&mut a, LINGER + LEASE / 2);
+        assert!(is_ready(&mut a).is_some(), "nothing is late any more");
+    }
 }

@@ -21,11 +21,12 @@ pub struct Order {
     pub group: ResourceId,
     /// The drive that the command is for.
     pub target: DriveRef,
-    /// Whether it may take the mutex from hosts whose leases run; otherwise it waits for them.
-    pub may_share: bool,
     /// The group's drives on which this host is registered, in the same order on every host.
     pub drives: Vec<DriveRef>,
-    /// Those of them that have what the mutex protects.
+    /// The group's drives, with those on which this host is not registered and without those that
+    /// have left it. A host that is alive renews its membership on enough of them.
+    pub group_drives: Vec<DriveRef>,
+    /// The drives that have what the mutex protects.
     pub needed: Vec<DriveRef>,
     /// The end of a lease that begins now. A host that takes the mutex after it was looked at may
     /// be dead by then, and nobody has removed it.
@@ -38,7 +39,8 @@ pub enum Verdict {
     /// The command may be sent, as long as it [can arrive in time](Fence::may_arrive). These hosts
     /// had something to lose, and are removed from every drive that matters.
     Go(Vec<HostId>),
-    /// A host that holds the mutex is alive, so that the drive would refuse the command.
+    /// A host that holds the mutex is alive. The drive would refuse the command, unless that host's
+    /// lease ended before the command arrived, and then nobody would have removed that host.
     Held,
     /// The command may not be sent.
     Refused(Vec<Obstacle>),
@@ -148,7 +150,8 @@ impl Fence {
     fn ask(&mut self, table: &[Record]) {
         let holders: Vec<(HostId, bool)> =
             holders(table, &self.order.resource, &self.order.me).collect();
-        if !self.order.may_share && holders.iter().any(|&(_, is_alive)| is_alive) {
+        let beside = broken!(self.rules, TakeBesideTheLiving);
+        if !beside && holders.iter().any(|&(_, is_alive)| is_alive) {
             return self.end(Verdict::Held);
         }
         self.victims =
@@ -205,8 +208,11 @@ impl Fence {
                 }
             }
         }
-        let seen = self.drives.iter().filter(|state| state.seen.is_some()).count();
-        let needed = acquire_quorum(self.drives.len());
+        let group = &self.order.group_drives;
+        let counts = |state: &&DriveState| state.seen.is_some() && group.contains(&state.drive);
+        let seen = self.drives.iter().filter(counts).count();
+        let blind = broken!(self.rules, CountRegistered);
+        let needed = acquire_quorum(if blind { self.drives.len() } else { group.len() });
         if seen < needed {
             obstacles.push(Obstacle::TooFew { seen, needed });
         }

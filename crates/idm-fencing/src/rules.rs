@@ -21,6 +21,11 @@ pub enum BrokenRule {
     LastOneLeaves,
     /// A host whose lease runs anywhere is not removed: here, it is.
     RemoveTheLiving,
+    /// Nothing is taken beside a holder whose lease runs, because it may end before the command
+    /// arrives: here, it is left to the drive to refuse.
+    TakeBesideTheLiving,
+    /// Most of the group's drives are read: here, most of those with a registration of this host.
+    CountRegistered,
 }
 
 /// The rules that are kept.

@@ -140,8 +140,8 @@ fn order(me: &str) -> Order {
         resource: lv(),
         group: group(),
         target: D[0],
-        may_share: false,
         drives: D.to_vec(),
+        group_drives: D.to_vec(),
         needed: D[..2].to_vec(),
         until: Instant::from_micros(1000),
     }
@@ -241,9 +241,28 @@ fn a_host_that_is_alive_is_not_removed() {
     // A holder that has come back keeps its lock.
     drives.at(0).table = vec![record("dead", lv(), State::Locked)];
     assert_eq!(drives.fence("a"), Verdict::Held);
-    let shared = Order { may_share: true, ..order("a") };
-    let verdict = drives.run("a", &mut Fence::new(shared, Rules::default()));
-    assert_eq!(verdict, Verdict::Go(Vec::new()));
+}
+
+/// A host that lives renews its membership on most of the group's drives, on which this host may be
+/// registered or not.
+#[test]
+fn most_of_the_groups_drives_are_read_before_a_host_is_removed() {
+    let removes = |drives: &mut Drives, group_drives: &[u32]| {
+        let group_drives = group_drives.iter().map(|&drive| DriveRef(drive)).collect();
+        let order = Order { group_drives, ..order("a") };
+        drives.run("a", &mut Fence::new(order, Rules::default()))
+    };
+    let mut drives = Drives::of(&["a", "dead"]);
+    drives.at(2).silent = true;
+    let verdict = removes(&mut drives, &[0, 1, 2, 3, 4]);
+    assert_eq!(refused(verdict), [Obstacle::TooFew { seen: 2, needed: 3 }]);
+    assert!(drives.has(0, "dead"));
+    // A drive that has left the group says nothing about who is alive.
+    drives.at(2).silent = false;
+    let verdict = removes(&mut drives, &[0, 1, 3, 4]);
+    assert_eq!(refused(verdict), [Obstacle::TooFew { seen: 2, needed: 3 }]);
+    assert_eq!(removes(&mut drives, &[0, 1, 2, 3, 4]), Verdict::Go(vec![host("dead")]));
+    assert!((0..3).all(|at| !drives.has(at, "dead")));
 }
 
 /// The decision stands: half a removal would leave it unclear who may write.

@@ -4,7 +4,7 @@
 
 use idm_engine::BrokenRule;
 use idm_sim::campaign::{run_schedule, run_seed};
-use idm_sim::plan::{Firmware, WorldKind};
+use idm_sim::plan::{Aim, Firmware, WorldKind};
 use idm_sim::search::{self, Search};
 use idm_sim::world::World;
 
@@ -19,6 +19,8 @@ const OTHER_SETS: &[&str] = &[
     "a conflict with another set is heeded",
     "a grant of an LV lock is confirmed",
 ];
+/// A holder stays on drives that have left the VG.
+const MOVED: &[&str] = &["mutual exclusion", "moved votes are seen on the VG's drives"];
 /// A live holder is broken. The drive model refuses that, which firmware may or may not do.
 const BREAKING: &[&str] = &["only timed-out holders are broken"];
 /// A lost lock comes back as if nothing had happened.
@@ -34,10 +36,14 @@ const VALUES: &[&str] = &["a known value is current"];
 
 /// Runs seeds until one fails with one of the invariants that protect the rule.
 fn is_caught(rule: BrokenRule, by: &[&str]) {
+    is_caught_in(rule, WorldKind::Budget, by);
+}
+
+fn is_caught_in(rule: BrokenRule, kind: WorldKind, by: &[&str]) {
     let mut world = World::new();
     world.break_rule(Some(rule));
     let caught = (0..SEEDS).find_map(|seed| {
-        let failure = run_seed(&mut world, seed, WorldKind::Budget, Firmware::Any).err()?;
+        let failure = run_seed(&mut world, seed, kind, Firmware::Any).err()?;
         by.contains(&failure.invariant).then_some((seed, failure))
     });
     match caught {
@@ -80,6 +86,11 @@ caught! {
     value_quorum: ValueQuorum by VALUES,
     value_after_break: ValueAfterBreak by VALUES,
     value_beside_sharers: ValueBesideSharers by VALUES,
+}
+
+#[test]
+fn seen_by_vg() {
+    is_caught_in(BrokenRule::SeenByVg, WorldKind::Aimed(Aim::Silence), MOVED);
 }
 
 #[test]

@@ -49,7 +49,7 @@ pub struct Common {
     /// Print JSON in place of tables.
     #[arg(long, global = true)]
     pub json: bool,
-    /// How long to wait for drives.
+    /// How long to wait for drives that do not answer.
     #[arg(long, global = true, value_name = "SECONDS", default_value = "2.5")]
     #[arg(value_parser = seconds)]
     pub timeout: Duration,
@@ -60,6 +60,8 @@ pub struct Common {
     /// Ask this lvm program for names of VGs and LVs that no file of this host knows. It reads the
     /// PVs' metadata, takes no lock, and is killed after the time that drives have.
     #[arg(long, global = true, value_name = "LVM", num_args = 0..=1, default_missing_value = "lvm")]
+    // Else it would take the command that follows for the program.
+    #[arg(require_equals = true)]
     pub ask_lvm: Option<PathBuf>,
 }
 
@@ -87,6 +89,8 @@ pub enum Command {
     ///
     /// DRIVES is the number of drives on which the holder's lease runs, and the number that it
     /// counts. If these differ the drives are named, in brackets those on which the lease is over.
+    /// The second number is "?" if this host does not know which drives the holder counts, or was
+    /// told to read only some.
     ///
     /// LEASE LEFT is the time for which other hosts are refused if the holder does not refresh any
     /// more. Drives do not tell it; it is computed from the time that the holder wrote into its
@@ -100,12 +104,22 @@ pub enum Command {
     /// Show the drives of this host: whether they have IDM, how full they are, what is in the way.
     ///
     /// RECORDS are pairs of a mutex and a host; in brackets is the fill level of the table, by the
-    /// limits that are known of such firmware. PATHS is the number of paths that answer, of all.
-    /// USED FOR names the volume groups that are started here, and "(global)".
+    /// limits that are known of such firmware. HOSTS is the number of hosts that have a record.
+    /// PATHS is the number of paths that answer, of all. USED FOR names the volume groups that are
+    /// started here, and "(global)" if the drive carries the global lock.
     Drives,
     /// Show the hosts that use a volume group, with the number of their locks.
+    ///
+    /// STATE is "alive" if a lease of the host runs, else "timed out": it has died, or reaches too
+    /// few drives. STARTED says whether it has the volume group started. EXCLUSIVE and SHARED are
+    /// the numbers of its locks of the volume group whose lease runs; what a dead host had is in
+    /// `idmctl status`. The name in HOST is what `--dead` of `idmctl release` and `idmctl clear`
+    /// wants.
     Hosts(Hosts),
     /// Show the library's counters on this host.
+    ///
+    /// lvmlockd writes them to /run/lvmlockd-idm/metrics.prom every 5 s while a volume group is
+    /// started. If the file is older than 15 s, this says so, and the exit status is 1.
     Metrics(Metrics),
     /// Say why a lock is refused, or slow.
     ///
@@ -166,7 +180,7 @@ pub struct Status {
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1")]
     #[arg(value_parser = seconds)]
     pub watch: Option<Duration>,
-    /// Only what these drives show: a device, or the identity that `idmctl drives` shows.
+    /// Read only these drives: a device, or the identity that `idmctl drives` shows.
     #[arg(value_name = "DRIVE")]
     pub drives: Vec<String>,
 }

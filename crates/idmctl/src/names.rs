@@ -22,12 +22,15 @@ pub const STARTED: &str = " (started)";
 
 /// Names by the mutex that they belong to: of an LV its own name, of a VG its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Names(BTreeMap<ResourceId, String>);
+pub struct Names {
+    known: BTreeMap<ResourceId, String>,
+    asked_lvm: bool,
+}
 
 impl Names {
     /// Takes note of a name, unless there is one.
     pub fn add(&mut self, id: ResourceId, name: &str) {
-        self.0.entry(id).or_insert_with(|| name.to_owned());
+        self.known.entry(id).or_insert_with(|| name.to_owned());
     }
 
     /// The VG's name; its uuid where that is not known.
@@ -49,21 +52,26 @@ impl Names {
         }
     }
 
+    /// Whether lvm has named all that it knows.
+    pub fn has_asked_lvm(&self) -> bool {
+        self.asked_lvm
+    }
+
     /// The name of that very mutex.
     pub fn known(&self, id: &ResourceId) -> Option<&str> {
-        self.0.get(id).map(String::as_str)
+        self.known.get(id).map(String::as_str)
     }
 
     /// The VG that is called so, by its name or uuid.
     pub fn find_vg(&self, text: &str) -> Option<ResourceId> {
-        let named = self.0.iter().find(|(id, name)| role_of(id) == Role::Vg && *name == text);
+        let named = self.known.iter().find(|(id, name)| role_of(id) == Role::Vg && *name == text);
         named.map(|(id, _)| *id).or_else(|| ResourceId::vg(text).ok())
     }
 
     /// The LV that is called so in a VG, by its name or uuid.
     pub fn find_lv(&self, vg: &ResourceId, text: &str) -> Option<ResourceId> {
         let named = self
-            .0
+            .known
             .iter()
             .find(|(id, name)| role_of(id) == Role::Lv && vg_of(id) == *vg && *name == text);
         let by_uuid = || ResourceId::lv(&dashed(&vg.as_bytes()[..32]), text).ok();
@@ -130,24 +138,17 @@ impl Names {
 
     /// Adds what lvm says within `time`. An error says why it said nothing.
     pub fn add_from_lvm(&mut self, lvm: &Path, time: Duration) -> Result<(), String> {
-        let mut child = Command::new(lvm)
-            .args(["lvs", "--nolocking", "--all", "--noheadings", "--separator", "|"])
-            .args(["-o", "vg_uuid,vg_name,lv_uuid,lv_name"])
-            .env("LVM_SUPPRESS_FD_WARNINGS", "1")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(|error| error.to_string())?;
-        let stdout = child.stdout.take();
-        let reader = std::thread::spawn(move || {
-            let mut text = String::new();
-            let _ = stdout.map(|pipe| pipe.take(LARGEST).read_to_string(&mut text));
-            text
-        });
-        ended(&mut child, time)?;
-        let text = reader.join().unwrap_or_default();
-        for line in text.lines() {
+        let begin = Instant::now();
+        // Without a logical volume, a volume group is in the first list only.
+        for line in said(lvm, &["vgs", "-o", "vg_uuid,vg_name"], time)?.lines() {
+            let Some((uuid, vg)) = line.trim().split_once('|') else { continue };
+            if let Ok(id) = ResourceId::vg(uuid) {
+                self.add(id, vg);
+            }
+        }
+        let columns = "vg_uuid,vg_name,lv_uuid,lv_name";
+        let left = time.saturating_sub(begin.elapsed());
+        for line in said(lvm, &["lvs", "--all", "-o", columns], left)?.lines() {
             let cells: Vec<&str> = line.trim().split('|').collect();
             let [vg_uuid, vg, lv_uuid, lv] = cells[..] else { continue };
             let (Ok(id), Ok(lv_id)) = (ResourceId::vg(vg_uuid), ResourceId::lv(vg_uuid, lv_uuid))
@@ -157,8 +158,30 @@ impl Names {
             self.add(id, vg);
             self.add(lv_id, lv.trim_matches(['[', ']']));
         }
+        self.asked_lvm = true;
         Ok(())
     }
+}
+
+/// The output of an lvm command that takes no lock. An error says why there is none.
+fn said(lvm: &Path, arguments: &[&str], time: Duration) -> Result<String, String> {
+    let mut child = Command::new(lvm)
+        .args(arguments)
+        .args(["--nolocking", "--noheadings", "--separator", "|"])
+        .env("LVM_SUPPRESS_FD_WARNINGS", "1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|error| error.to_string())?;
+    let stdout = child.stdout.take();
+    let reader = std::thread::spawn(move || {
+        let mut text = String::new();
+        let _ = stdout.map(|pipe| pipe.take(LARGEST).read_to_string(&mut text));
+        text
+    });
+    ended(&mut child, time)?;
+    Ok(reader.join().unwrap_or_default())
 }
 
 /// Waits for the end of a child, and kills it after `time`. What hangs in the kernel ends later.
@@ -200,6 +223,7 @@ mod tests {
     use super::*;
 
     const VG: &str = "0123456789abcdefghijklmnopqrstuv";
+    const EMPTY: &str = "vutsrqponmlkjihgfedcba9876543210";
     const LV: &str = "wxyzABCDEFGHIJKLMNOPQRSTUVWXYZ!#";
 
     #[test]
@@ -215,7 +239,7 @@ mod tests {
         let mut names = Names::default();
         names.add_metadata(&text);
         let lv = ResourceId::lv(VG, LV).unwrap();
-        assert_eq!(names.0.len(), 2);
+        assert_eq!(names.known.len(), 2);
         assert_eq!(names.of(&lv), "vg-0/data");
         assert_eq!(names.of(&vg_of(&lv)), "vg-0");
         assert_eq!(names.find_vg("vg-0"), Some(vg_of(&lv)));
@@ -241,7 +265,7 @@ mod tests {
         let mut names = Names::default();
         names.add_active(sysfs.path());
         assert_eq!(names.of(&ResourceId::lv(VG, LV).unwrap()), "a-b/c-d");
-        assert_eq!(names.0.len(), 2);
+        assert_eq!(names.known.len(), 2);
     }
 
     #[test]
@@ -260,9 +284,14 @@ mod tests {
         let time = Duration::from_millis(50);
         assert!(names.add_from_lvm(&hangs, time).unwrap_err().contains("no answer"));
         assert!(begin.elapsed() < Duration::from_secs(4));
-        let says = script("says", &format!("echo '  {VG}|vg|{LV}|[pool_tdata]'"));
+        let vgs = format!("echo '  {VG}|vg'; echo '  {EMPTY}|empty'");
+        let lvs = format!("echo '  {VG}|vg|{LV}|[pool_tdata]'");
+        let says = script("says", &format!("case $1 in vgs) {vgs} ;; lvs) {lvs} ;; esac"));
+        assert!(!names.has_asked_lvm());
         names.add_from_lvm(&says, Duration::from_secs(30)).unwrap();
+        assert!(names.has_asked_lvm());
         assert_eq!(names.of(&ResourceId::lv(VG, LV).unwrap()), "vg/pool_tdata");
+        assert_eq!(names.of(&ResourceId::vg(EMPTY).unwrap()), "empty");
         assert!(names.add_from_lvm(Path::new("/nonexistent"), time).is_err());
     }
 

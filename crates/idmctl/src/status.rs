@@ -4,7 +4,9 @@ use crate::cli::{Common, Status};
 use crate::fleet::{Fleet, ask, wall_ms};
 use crate::host::Host;
 use crate::output::{ALARM, GOOD, Progress, WARNING, short, styled, table};
-use crate::view::{Holder, LockView, Maker, OnDrive, Remark, Standing, ValueView, View};
+use crate::view::{
+    FOREIGN_SET, Holder, LockView, Maker, OnDrive, Remark, Standing, ValueView, View,
+};
 use crate::{Exit, Trouble};
 use idm_protocol::ResourceId;
 use lvmlockd_idm::lock::vg_of;
@@ -63,6 +65,10 @@ fn look(
     let now_ms = wall_ms();
     let is_wanted = |id: &ResourceId| vg.is_none_or(|vg| vg_of(id) == vg);
     let mut view = Maker::new(host, &fleet, &asked, now_ms).view(is_wanted);
+    if !wanted.drives.is_empty() {
+        // Holders count drives that were not to be read.
+        view.remarks.retain(|remark| remark.code != FOREIGN_SET);
+    }
     view.remarks.extend(lvm_says.map(|why| Remark::new("lvm", why.to_owned())));
     Ok((view, now_ms))
 }
@@ -92,12 +98,13 @@ pub fn chosen(host: &Host, named: &[String]) -> Result<Fleet, Trouble> {
 
 /// The VG that is meant.
 pub fn vg_of_text(host: &Host, text: &str) -> Result<ResourceId, Trouble> {
-    host.names.find_vg(text).ok_or_else(|| {
-        Trouble::new(
-            "no file of this host tells the uuid of this volume group",
+    host.names.find_vg(text).ok_or_else(|| match host.names.has_asked_lvm() {
+        true => Trouble::new("lvm knows no such volume group", text, "look at `vgs`"),
+        false => Trouble::new(
+            "no file of this host tells the uuid of a volume group of this name",
             text,
-            "give its uuid (vgs -o vg_uuid), or --ask-lvm",
-        )
+            "look at `vgs`, and give its uuid (vgs -o vg_uuid) or --ask-lvm",
+        ),
     })
 }
 
@@ -124,8 +131,14 @@ pub fn exit(view: &View) -> Exit {
 pub fn text(view: &View, now_ms: u64) -> String {
     let mut text = String::new();
     let rows: Vec<Vec<String>> = view.locks.iter().flat_map(|lock| rows(lock, now_ms)).collect();
+    let answering = view.drives.iter().filter(|drive| drive.state == "answers").count();
     if rows.is_empty() {
-        text.push_str("No drive has a lock.\n");
+        let silent = view.drives.iter().any(|drive| drive.state == "silent");
+        text.push_str(match (answering, silent) {
+            (0, true) => "",
+            (_, true) => "No drive that answers has a lock.\n",
+            (_, false) => "No drive has a lock.\n",
+        });
     } else {
         let head = ["LOCK", "HOST", "MODE", "STATE", "DRIVES", "REFRESHED", "LEASE LEFT", "VALUE"];
         text.push_str(&table(&head, &rows));
@@ -137,7 +150,6 @@ pub fn text(view: &View, now_ms: u64) -> String {
         .map(|drive| drive.name.as_str())
         .collect();
     let without = view.drives.len() - with_idm.len();
-    let answering = view.drives.iter().filter(|drive| drive.state == "answers").count();
     text.push_str(&format!(
         "{answering} of {} drives with IDM answer: {}",
         with_idm.len(),

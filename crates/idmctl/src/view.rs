@@ -44,6 +44,9 @@ pub enum Standing {
     Clearing,
 }
 
+/// The code of a remark: a holder counts drives that are not known here.
+pub const FOREIGN_SET: &str = "foreign-set";
+
 /// Knowledge about the set of drives that a holder counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -490,7 +493,7 @@ impl<'a> Maker<'a> {
 fn on_set(who: &str, title: &str, set: Set) -> Option<Remark> {
     let (code, text) = match set {
         Set::Foreign => (
-            "foreign-set",
+            FOREIGN_SET,
             format!(
                 "{who} counts drives for {title} that are not all known here: this host may miss a \
                  drive, or the VG's drives were changed (docs/locking.md, \"Hosts that count \

@@ -105,12 +105,13 @@ pub fn lock_of_text(host: &Host, text: &str) -> Result<ResourceId, Trouble> {
     }
     let Some((vg, lv)) = text.split_once('/') else { return vg_of_text(host, text) };
     let vg = vg_of_text(host, vg)?;
-    host.names.find_lv(&vg, lv).ok_or_else(|| {
-        Trouble::new(
-            "no file of this host tells the uuid of this logical volume",
+    host.names.find_lv(&vg, lv).ok_or_else(|| match host.names.has_asked_lvm() {
+        true => Trouble::new("lvm knows no such logical volume", text, "look at `lvs -a`"),
+        false => Trouble::new(
+            "no file of this host tells the uuid of a logical volume of this name",
             text,
-            "give its uuid (lvs -o lv_uuid), or --ask-lvm",
-        )
+            "look at `lvs -a`, and give VG/UUID (lvs -o lv_uuid) or --ask-lvm",
+        ),
     })
 }
 

@@ -27,6 +27,8 @@ fn status_is_for_people_and_for_programs() {
     let vg_uuid = common::VG;
     let (_, text, _) = output(&world, &["status", "--vg", vg_uuid, "d1"]);
     assert!(text.contains("1 of 1 drives with IDM answer: d1"), "{text}");
+    // That the other drives were not read is nothing to be told.
+    assert!(text.contains("Nothing is wrong"), "{text}");
     let (code, _, error) = output(&world, &["status", "--vg", "nobody"]);
     assert_eq!(code, Some(4));
     assert!(error.contains("nobody") && error.contains("--ask-lvm"), "{error}");
@@ -42,6 +44,10 @@ fn a_drive_that_hangs_is_told_in_time() {
     assert!(begin.elapsed() < Duration::from_secs(20));
     assert_eq!(code, Some(3));
     assert!(text.contains("alpha") && text.contains("d1 does not answer"), "{text}");
+    world.control("hang d0 on");
+    let (_, text, _) = output(&world, &["status", "--timeout", "0.5"]);
+    assert!(text.contains("0 of 2 drives") && !text.contains("has a lock"), "{text}");
+    world.control("hang d0 off");
     let (code, text, _) = output(&world, &["drives", "--timeout", "2"]);
     assert_eq!(code, Some(1));
     assert!(text.contains("d1 does not answer"), "{text}");
@@ -59,6 +65,19 @@ fn what_is_asked_wrongly_is_explained() {
     assert_eq!(code, Some(4));
     assert!(error.contains("give --yes"), "{error}");
     assert_eq!(output(&world, &["stauts"]).0, Some(2));
+}
+
+#[test]
+fn lvm_that_was_asked_is_not_recommended() {
+    let world = World::new(1, "current");
+    for lock in ["nobody", "nobody/data"] {
+        let (code, _, error) = output(&world, &["--ask-lvm=true", "why", lock]);
+        assert_eq!(code, Some(4));
+        assert!(error.contains("lvm knows no such volume group"), "{error}");
+    }
+    // The command that follows is not taken for lvm.
+    let (code, _, _) = output(&world, &["--ask-lvm", "why", "nobody"]);
+    assert_eq!(code, Some(4));
 }
 
 #[test]

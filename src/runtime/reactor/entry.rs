@@ -277,6 +277,11 @@ impl Entry {
         self.engine.as_ref()?.safe_until()
     }
 
+    /// Whether its votes are to move to other drives.
+    pub(super) fn is_moving(&self) -> bool {
+        self.engine.as_ref().is_some_and(|engine| engine.is_moving())
+    }
+
     /// Whether a caller waits for a result of the lock.
     pub(super) fn is_awaited(&self) -> bool {
         self.current.is_some() || self.settle.is_some()

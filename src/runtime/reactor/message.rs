@@ -14,8 +14,10 @@ pub enum Message {
     Request { spec: LockSpec, request: Request, id: u64, waiter: Option<Sender<RequestResult>> },
     /// No caller waits for a request any more: undo its effect.
     Abandon { resource: ResourceId, id: u64 },
-    /// Put held locks on further drives.
-    Spread { resources: Vec<ResourceId>, drives: Vec<Member> },
+    /// Put held locks on further drives; drop the sender when their votes have moved there.
+    Spread { resources: Vec<ResourceId>, drives: Vec<Member>, waiter: Sender<()> },
+    /// Report the locks whose votes have not moved yet.
+    Moving(Sender<Vec<LockSpec>>),
     /// Report the drives that are ready to vote for a lock.
     VotesReady { resource: ResourceId, waiter: Sender<Option<Vec<DriveRef>>> },
     /// Let drives vote, and report whether they do.

@@ -48,19 +48,18 @@ impl Reactor {
         let Some(reservations) = &self.settings.reservations else {
             return Some(command);
         };
-        let Some(may_share) = takes(entry, drive, &command) else {
+        if !takes(entry, drive, &command) {
             return Some(command);
-        };
+        }
         let group = vg_of(&entry.spec.resource);
         // A lock of an earlier lvmlockd is only refreshed before its group is started again.
-        if may_share && !reservations.knows(&group) {
+        if renews(&command) && !reservations.knows(&group) {
             return Some(command);
         }
         let taking = Taking {
             resource: entry.spec.resource,
             group,
             target: drive,
-            may_share,
             needed: entry.members.iter().map(|member| member.drive).collect(),
             begun: now,
         };
@@ -84,6 +83,9 @@ impl Reactor {
                 self.submit(lock, is_awaited, (token, drive, command), begun);
                 return;
             }
+            // In the words in which a drive refuses to make a shared lock exclusive; others would
+            // mean that this host has lost the mutex.
+            Cleared::Held if renews(&command) => Status::Terminated,
             Cleared::Held => Status::Conflict,
             Cleared::Refused => Status::Unreachable,
         };
@@ -110,21 +112,25 @@ impl Reactor {
     }
 }
 
-/// Whether a command may take something from hosts whose leases have run out. `Some(true)`: it may
-/// leave others beside it.
-fn takes(entry: &Entry, drive: DriveRef, command: &DriveCommand) -> Option<bool> {
-    let DriveCommand::Mutex(op, record) = command else { return None };
+/// Whether a command renews what this host has.
+fn renews(command: &DriveCommand) -> bool {
+    matches!(command, DriveCommand::Mutex(MutexOp::Refresh, _))
+}
+
+/// Whether a command may take something from hosts whose leases have run out.
+fn takes(entry: &Entry, drive: DriveRef, command: &DriveCommand) -> bool {
+    let DriveCommand::Mutex(op, record) = command else { return false };
     let is_data = matches!(entry.spec.role, Role::Vg | Role::Lv);
     // To make room, a lock also breaks mutexes that were locked only to be removed.
     if !is_data || record.resource != entry.spec.resource {
-        return None;
+        return false;
     }
     let adopts = entry.current.as_ref().is_some_and(|it| it.kind == PendingKind::Adopt);
     let promotes = record.class.mode() == Mode::Exclusive && !entry.exclusive.contains(&drive);
     match op {
-        MutexOp::Break => Some(false),
+        MutexOp::Break => true,
         // Some firmware removes sharers whose leases have run out.
-        MutexOp::Refresh if promotes && !adopts => Some(true),
-        _ => None,
+        MutexOp::Refresh => promotes && !adopts,
+        _ => false,
     }
 }

@@ -52,6 +52,7 @@ impl Lock {
         self.phase = Phase::Adopting(Adopting { wanted, granted_until, deadline, stage });
         // The earlier life may have moved the votes of an LV's lock.
         self.may_have_moved = !self.config.keeps_value;
+        self.votes_moved = self.may_have_moved;
         for replica in &mut self.replicas {
             if replica.role == Role::Member {
                 replica.start_adopt(now);

@@ -65,6 +65,7 @@ impl Lock {
         let missed = match result {
             Ok(()) if self.is_shared_elsewhere(now) => Some(tally.refusal()),
             Ok(()) if self.may_hide_sharers(now) => Some(Refusal::Unconfirmed),
+            Ok(()) if self.bound(Mode::Exclusive) <= Some(now) => Some(Refusal::Unconfirmed),
             _ => None,
         };
         if missed.is_some() && !stage.is_late(now) && self.awaits_change() {

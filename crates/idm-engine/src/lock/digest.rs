@@ -36,6 +36,7 @@ impl Lock {
             target,
             has_witnesses,
             may_have_moved,
+            votes_moved,
             distrust,
             pending,
             known: _,
@@ -46,7 +47,7 @@ impl Lock {
             events,
             last_token: _,
         } = self;
-        (phase, stamp, set, target, has_witnesses, may_have_moved).hash(state);
+        (phase, stamp, set, target, has_witnesses, may_have_moved, votes_moved).hash(state);
         (pending, owed, shaken_at, events).hash(state);
         // A lock without a value has no doubtful value.
         config.keeps_value.then_some(distrust).hash(state);

@@ -118,13 +118,20 @@ impl Lock {
     /// The moment until which enough drives keep the lock for this host: the next expiring lease
     /// leaves fewer drives than the keep quorum.
     pub(super) fn bound(&self, mode: Mode) -> Option<Instant> {
-        let mut ends: Vec<Instant> = self
-            .members()
-            .filter(|s| self.counts(s, mode))
-            .filter_map(|s| self.lease_end(s))
-            .collect();
+        let counted = self.members().filter(|s| self.counts(s, mode));
+        let kept = self.nth_end(counted.filter_map(|s| self.lease_end(s)), self.member_count());
+        Some(kept?.min(self.seen_until(mode).unwrap_or(kept?)))
+    }
+
+    /// The moment from which fewer than the keep quorum of so many drives have a lease.
+    pub(super) fn nth_end(
+        &self,
+        ends: impl Iterator<Item = Instant>,
+        drives: usize,
+    ) -> Option<Instant> {
+        let mut ends: Vec<Instant> = ends.collect();
         ends.sort_unstable_by(|a, b| b.cmp(a));
-        ends.get(self.rules.keep_quorum(self.member_count()) - 1).copied()
+        ends.get(self.rules.keep_quorum(drives) - 1).copied()
     }
 
     /// The moment when the lease ends on one drive, on this host's side.

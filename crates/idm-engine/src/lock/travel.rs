@@ -17,10 +17,15 @@
 //!    whose record could not be marked does not count, and is taken anew.
 //!
 //! Until the last step only the old drives vote, as before.
+//!
+//! Where the old drives are not those of the LV but those that the VG had, they do not suffice
+//! alone: a host that goes by the VG's new drives need not meet them. So such a lock also has to be
+//! on enough of the new drives (`seen_until`).
 
-use super::{Held, Lock, MAX_DRIVES, Moving, Phase};
+use super::{Held, Lock, MAX_DRIVES, Moving, Phase, Target};
 use crate::api::{DriveRef, Event, Fingerprint, Instant, Member};
-use crate::replica::{Replica, Role, Step, Task};
+use crate::replica::{Hold, Replica, Role, Step, Task};
+use crate::rules::broken;
 use crate::stamp::Stamp;
 use alloc::vec::Vec;
 use idm_protocol::Mode;
@@ -39,10 +44,12 @@ impl Lock {
             return;
         }
         let set = Fingerprint::of(drives);
-        if self.target != Some(set) {
+        let others = self.target.is_none_or(|target| target.set != set);
+        if others {
             self.set_moving(Moving::No);
+            let spared_until = Instant::default();
+            self.target = (set != self.set).then_some(Target { set, spared_until });
         }
-        self.target = (set != self.set).then_some(set);
         // Others may count other drives by now.
         self.has_witnesses |= self.target.is_some();
         self.may_have_moved = true;
@@ -59,6 +66,11 @@ impl Lock {
             }
         }
         self.dismiss(|replica| replica.role == Role::Extra);
+        if others && self.seen_until(mode).is_some_and(|end| end <= now) {
+            let timing = &self.config.timing;
+            let spared_until = now + timing.lease - timing.drift;
+            self.target = self.target.map(|target| Target { spared_until, ..target });
+        }
         self.conclude(now);
     }
 
@@ -80,8 +92,9 @@ impl Lock {
             self.conclude(now);
             return false;
         };
-        self.set = target;
+        self.set = target.set;
         self.target = None;
+        self.votes_moved = true;
         for replica in self.replicas.iter_mut().filter(|s| s.target) {
             replica.role = Role::Member;
         }
@@ -94,6 +107,31 @@ impl Lock {
         }
         self.conclude(now);
         true
+    }
+
+    /// The moment until which hosts that go by the VG's new drives meet the lock; `None` if its own
+    /// drives are enough for that.
+    ///
+    /// Such a host gets a majority of the drives that the LV lies on, and reads more than half of
+    /// the VG's drives. So it meets the lock on half of the new drives. It also meets it if all the
+    /// old drives that stay in the VG have it, because the LV lies on some of those: only its
+    /// holder moves an LV, after the votes. If neither is so when the drives are named, it was not
+    /// so before either. Then the move gets the time of a lease, as if the drives were refreshed
+    /// now: a drive may have to be taken anew, and to stop the LV's use in order takes time, too.
+    pub(super) fn seen_until(&self, mode: Mode) -> Option<Instant> {
+        let binds = self.votes_moved && !broken!(self.rules, SeenByVg);
+        let target = self.target.filter(|_| binds)?;
+        let targets = || self.replicas.iter().filter(|s| s.target);
+        let end = |s: &Replica| self.lease_end(s).filter(|_| self.counts(s, mode));
+        let half = self.nth_end(targets().filter_map(end), targets().count());
+        let staying = targets().filter(|s| s.role == Role::Member);
+        let staying = staying.map(|s| end(s).unwrap_or_default()).min();
+        Some(half.max(staying).unwrap_or_default().max(target.spared_until))
+    }
+
+    /// Whether the votes are to move, and have not yet.
+    pub fn is_moving(&self) -> bool {
+        matches!(self.phase, Phase::Held(Held { lapsed: None, .. })) && self.target.is_some()
     }
 
     /// Gives the lock back on those drives of a kind that are no longer named.
@@ -158,7 +196,9 @@ impl Lock {
             return false;
         };
         let targets = || self.replicas.iter().filter(|s| s.target);
-        let disputed = targets().any(|s| s.contested || s.foreign.is_some());
+        // A host that knows the old drives may meet the lock only on one that stays.
+        let hides = |s: &Replica| s.hold != Hold::None && s.may_be_remarked();
+        let disputed = targets().any(|s| s.contested || s.foreign.is_some() || hides(s));
         let ready = targets().filter(|s| s.is_marked_alone() && self.has_now(s, mode, now)).count();
         !disputed && ready >= self.rules.acquire_quorum(targets().count()) && self.stands()
     }

@@ -1,6 +1,8 @@
 //! A host: its engine, what it has under way with reservations, and an application that writes.
 
-use crate::world::{DRIVES, GIVEN_UP, LATEST, MS, News, PATHS, Part, PartEnd, What, World, drive};
+use crate::world::{
+    GIVEN_UP, Grant, LATEST, MS, News, PATHS, Part, PartEnd, Shape, What, World, drive,
+};
 use idm_engine::{
     Command, DriveRef, Event, Instant, Lock, LockConfig, Member, Outcome, Request, Timing, Token,
 };
@@ -10,6 +12,7 @@ use idm_fencing::{
 };
 use idm_protocol::{DriveCommand, HostId, Mode, MutexOp, Record, Reply, ResourceId, Status};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,7 +82,7 @@ pub struct Host {
     registered: Vec<DriveRef>,
     absent: Vec<DriveRef>,
     /// The grant under which the application writes.
-    writes: Option<u64>,
+    writes: Option<Grant>,
     data_out: u64,
     /// When the LV is given back.
     until: u64,
@@ -112,8 +115,8 @@ fn engine(host: HostId, lock: LockIx, earlier: Instant, seed: u64) -> Lock {
     Lock::new(config)
 }
 
-fn members() -> Vec<Member> {
-    (0..DRIVES).map(|at| Member { drive: drive(at), identity: vec![at as u8] }).collect()
+fn members(drives: Range<usize>) -> Vec<Member> {
+    drives.map(|at| Member { drive: drive(at), identity: vec![at as u8] }).collect()
 }
 
 impl Host {
@@ -173,7 +176,7 @@ impl Host {
         self.lv.on_timer(now);
         self.membership.on_timer(now);
         if let Some(grant) = self.writes {
-            let (to, data) = (world.rng.usize(0..DRIVES), What::Data(grant));
+            let (to, data) = (world.rng.usize(0..world.shape.of_lv), What::Data(grant));
             let path = world.path(self.at, to);
             self.data_out += 1;
             world.send((self.at, self.boot), to, path, data);
@@ -198,15 +201,15 @@ impl Host {
         if !world.fences {
             return self.join(world);
         }
-        let all: Vec<DriveRef> = (0..DRIVES).map(drive).collect();
+        let all: Vec<DriveRef> = (0..world.shape.drives).map(drive).collect();
         let enrolment = Enrolment::new(self.id, group(), &all, false);
         self.begin(world, Job::Start(enrolment));
     }
 
     fn join(&mut self, world: &mut World) {
         self.phase = Phase::Joining;
-        let request =
-            Request::Acquire { mode: Mode::Shared, members: members(), witnesses: Vec::new() };
+        let (mode, members) = (Mode::Shared, members(0..world.shape.drives));
+        let request = Request::Acquire { mode, members, witnesses: Vec::new() };
         if self.membership.request(request, world.instant()).is_err() {
             self.phase = Phase::Off(world.now + 1000 * MS);
         }
@@ -226,9 +229,14 @@ impl Host {
         } else if self.writes.is_none() && self.lv.mode().is_some() && self.data_out == 0 {
             let _ = self.lv.request(Request::Release { value: None }, world.instant());
         } else if self.lv.mode().is_none() && !self.asked && world.rng.u8(0..25) == 0 {
-            let mode = if world.rng.u8(0..4) == 0 { Mode::Shared } else { Mode::Exclusive };
-            let request = Request::Acquire { mode, members: members(), witnesses: Vec::new() };
+            let mode = if world.rng.bool() { Mode::Shared } else { Mode::Exclusive };
+            let Shape { drives, of_lv, .. } = world.shape;
+            let (members, witnesses) = (members(0..of_lv), members(of_lv..drives));
+            let request = Request::Acquire { mode, members, witnesses };
             self.exclusive.clear();
+            self.asked = self.lv.request(request, world.instant()).is_ok();
+        } else if self.lv.mode() == Some(Mode::Shared) && !self.asked && world.rng.u8(0..10) == 0 {
+            let request = Request::Convert { mode: Mode::Exclusive, value: None };
             self.asked = self.lv.request(request, world.instant()).is_ok();
         }
         if world.fences && world.now >= self.next_watch {
@@ -316,9 +324,9 @@ impl Host {
                 resource: resource(lock),
                 group: group(),
                 target: command.drive,
-                may_share: !matches!(&command.command, DriveCommand::Mutex(MutexOp::Break, _)),
                 drives: self.registered.clone(),
-                needed: (0..DRIVES).map(drive).collect(),
+                group_drives: (0..world.shape.drives).map(drive).collect(),
+                needed: (0..world.shape.of_lv).map(drive).collect(),
                 until: world.instant() + LEASE,
             };
             let fence = Fence::new(order, world.rules);
@@ -355,7 +363,13 @@ impl Host {
                 self.asked = false;
                 self.granted(world);
             }
-            (LockIx::Lv, Event::Done(_)) => self.asked = false,
+            (LockIx::Lv, Event::Done(outcome)) => {
+                self.asked = false;
+                let converted = matches!(outcome, Outcome::Converted { .. });
+                if converted && self.phase == Phase::Started {
+                    self.granted(world);
+                }
+            }
             (LockIx::Lv, Event::Lapsed | Event::Lost(_)) => self.lose(world),
             (LockIx::Membership, Event::Lost(_)) => self.lose(world),
             _ => {}
@@ -367,13 +381,7 @@ impl Host {
             let _ = self.lv.request(Request::Release { value: None }, world.instant());
             return;
         }
-        // Who shares does not write here.
-        if self.lv.mode() == Some(Mode::Exclusive) {
-            world.report.granted += 1;
-            let grant = world.report.granted;
-            world.holder = Some((self.at, grant));
-            self.writes = Some(grant);
-        }
+        self.writes = self.lv.mode().map(|mode| world.grant(self.at, mode));
         self.until = world.now + world.rng.u64(500..6000) * MS;
     }
 
@@ -473,7 +481,7 @@ impl Host {
             Job::Start(enrolment) => {
                 let Enrolled { registered, absent, obstacles } =
                     enrolment.outcome().cloned().unwrap_or_default();
-                if !obstacles.is_empty() || registered.len() <= DRIVES / 2 {
+                if !obstacles.is_empty() || registered.len() <= world.shape.drives / 2 {
                     self.phase = Phase::Draining;
                     return;
                 }
@@ -529,7 +537,10 @@ impl Host {
                 world.report.taken_over += u64::from(!victims.is_empty());
                 return self.submit(world, LockIx::Lv, command);
             }
-            Some(Verdict::Held) => Status::Conflict,
+            Some(Verdict::Held) => match command.command {
+                DriveCommand::Mutex(MutexOp::Refresh, _) => Status::Terminated,
+                _ => Status::Conflict,
+            },
             Some(Verdict::Removed(_)) => {
                 self.lose(world);
                 Status::Unreachable

@@ -10,12 +10,26 @@ mod world;
 
 use idm_emulator::Profile;
 use idm_fencing::BrokenRule;
-use world::{Report, World};
+use world::{Report, Shape, World};
 
 /// Simulated time of one seed, in ms.
 const LENGTH_MS: u64 = 120_000;
 
+/// Every drive has the LV.
+const USUAL: Shape = Shape { drives: 3, of_lv: 3, is_loose: false };
+/// Hosts come and go while they do not reach some of the drives, and register on the others only.
+const LOOSE: Shape = Shape { drives: 5, of_lv: 2, is_loose: true };
+
 fn run(seeds: core::ops::Range<u64>, fences: bool, broken: Option<BrokenRule>) -> Report {
+    run_in(USUAL, seeds, fences, broken)
+}
+
+fn run_in(
+    shape: Shape,
+    seeds: core::ops::Range<u64>,
+    fences: bool,
+    broken: Option<BrokenRule>,
+) -> Report {
     let mut all = Report::default();
     for seed in seeds {
         let profile = match seed % 3 {
@@ -24,7 +38,7 @@ fn run(seeds: core::ops::Range<u64>, fences: bool, broken: Option<BrokenRule>) -
             _ => "current",
         };
         let profile = Profile::by_name(profile).unwrap();
-        all.add(seed, World::new(seed, profile, fences, broken).run(LENGTH_MS));
+        all.add(seed, World::new(seed, profile, shape, fences, broken).run(LENGTH_MS));
     }
     all
 }
@@ -49,8 +63,9 @@ fn without_fencing_late_writes_hit_what_others_have() {
 #[test]
 fn broken_rules_are_noticed() {
     let seeds = |rule| match rule {
-        // A rare one.
+        // Rare ones.
         BrokenRule::OldVerdict => 3800..3900,
+        BrokenRule::TakeBesideTheLiving => 490..510,
         _ => 0..400,
     };
     for rule in [
@@ -61,6 +76,7 @@ fn broken_rules_are_noticed() {
         BrokenRule::NoConfirmation,
         BrokenRule::LastOneLeaves,
         BrokenRule::OldVerdict,
+        BrokenRule::TakeBesideTheLiving,
     ] {
         let caught =
             seeds(rule).find(|&seed| !run(seed..seed + 1, true, Some(rule)).foreign.is_empty());
@@ -73,5 +89,15 @@ fn broken_rules_are_noticed() {
 fn a_host_that_is_alive_is_not_removed() {
     assert_eq!(run(1000..1100, true, None).healthy_removed, 0);
     let report = run(1000..1100, true, Some(BrokenRule::RemoveTheLiving));
+    assert!(report.healthy_removed > 0, "{report:?}");
+}
+
+/// Nor where hosts do not see most of the others' drives.
+#[test]
+fn a_host_that_lives_on_drives_that_another_one_does_not_reach_is_not_removed() {
+    let report = run_in(LOOSE, 0..120, true, None);
+    assert_eq!((&report.foreign[..], report.healthy_removed), (&[][..], 0), "{report:?}");
+    assert!(report.taken_over > 500 && report.came_back > 200, "{report:?}");
+    let report = run_in(LOOSE, 1660..1680, true, Some(BrokenRule::CountRegistered));
     assert!(report.healthy_removed > 0, "{report:?}");
 }

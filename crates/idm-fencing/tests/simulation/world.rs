@@ -10,11 +10,10 @@ use idm_protocol::reservation::scsi::{
     self, ChangeAction, Holder, Keys, LIST_LEN, ParameterList, ReadAction,
 };
 use idm_protocol::scsi::{Cdb, status};
-use idm_protocol::{DriveCommand, Record, Reply, Status};
+use idm_protocol::{DriveCommand, Mode, Record, Reply, Status};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub const DRIVES: usize = 3;
 pub const HOSTS: usize = 3;
 pub const PATHS: usize = 2;
 pub const MS: u64 = 1000;
@@ -25,10 +24,28 @@ pub const LATEST: u64 = 1400 * MS;
 const LATEST_DATA: u64 = 15_000 * MS;
 const WRITE: [u8; 10] = [0x2A, 0, 0, 0, 0, 0, 0, 0, 1, 0];
 
+/// The drives of a world.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    pub drives: usize,
+    /// The first of them have the LV.
+    pub of_lv: usize,
+    /// Whether most of what befalls a host is that it does not reach a drive, for long.
+    pub is_loose: bool,
+}
+
+/// A grant of the LV's lock, in the order of all of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Grant {
+    number: u64,
+    mode: Mode,
+}
+
 /// What happened in one run or several.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// Seeds in which a block was written by a host after another was granted the lock.
+    /// Seeds in which a block was written by a host after another was granted the lock, and not
+    /// beside it.
     pub foreign: Vec<u64>,
     pub granted: u64,
     pub taken_over: u64,
@@ -82,7 +99,7 @@ pub enum What {
     Mutex(LockIx, Token, DriveCommand),
     /// A part of the order of a job, from a host with this key.
     Part(u64, Key, Part),
-    Data(u64),
+    Data(Grant),
 }
 
 /// What is on its way to a host.
@@ -112,6 +129,7 @@ pub struct World {
     pub rng: Rng,
     pub now: u64,
     pub rules: Rules,
+    pub shape: Shape,
     /// Whether hosts use reservations at all.
     pub fences: bool,
     pub report: Report,
@@ -120,32 +138,39 @@ pub struct World {
     drives: Vec<DriveWorld>,
     hosts: Vec<Option<Host>>,
     /// Until when each path is cut.
-    cut: [[[u64; PATHS]; DRIVES]; HOSTS],
+    cut: Vec<Vec<[u64; PATHS]>>,
     frozen: [u64; HOSTS],
     /// Until when something that befell a host may excuse its removal.
     excused: [u64; HOSTS],
-    /// The last host that was granted the lock, and the number of the grant.
-    pub holder: Option<(usize, u64)>,
+    /// The number of the last grant of each mode to each host.
+    granted: [BTreeMap<Mode, u64>; HOSTS],
 }
 
 impl World {
-    pub fn new(seed: u64, profile: Profile, fences: bool, broken: Option<BrokenRule>) -> World {
+    pub fn new(
+        seed: u64,
+        profile: Profile,
+        shape: Shape,
+        fences: bool,
+        broken: Option<BrokenRule>,
+    ) -> World {
         let drive =
             |_| DriveWorld { drive: Drive::new(profile), unit: UnitReservations::default() };
         let mut world = World {
             rng: Rng::with_seed(seed),
             now: 0,
             rules: Rules { broken },
+            shape,
             fences,
             report: Report::default(),
             queue: BTreeMap::new(),
             next: 0,
-            drives: (0..DRIVES).map(drive).collect(),
+            drives: (0..shape.drives).map(drive).collect(),
             hosts: (0..HOSTS).map(|at| Some(Host::new(at, 0, Instant::from_micros(0)))).collect(),
-            cut: Default::default(),
+            cut: vec![vec![[0; PATHS]; shape.drives]; HOSTS],
             frozen: Default::default(),
             excused: Default::default(),
-            holder: None,
+            granted: Default::default(),
         };
         for host in 0..HOSTS {
             world.tell(host, 0, 0, News::Tick, 0);
@@ -279,13 +304,28 @@ impl World {
                     self.report.stopped_writes += 1;
                 } else {
                     self.report.written += 1;
-                    if self.holder.is_some_and(|(holder, last)| holder != host && last > grant) {
+                    if self.excludes(host, grant) {
                         self.report.foreign.push(self.now);
                     }
                 }
                 News::Landed
             }
         }
+    }
+
+    /// Notes that a host was granted the lock.
+    pub fn grant(&mut self, host: usize, mode: Mode) -> Grant {
+        self.report.granted += 1;
+        let number = self.report.granted;
+        self.granted[host].insert(mode, number);
+        Grant { number, mode }
+    }
+
+    /// Whether another host was granted the lock later, in a mode that excludes this grant.
+    fn excludes(&self, host: usize, grant: Grant) -> bool {
+        let others = (0..HOSTS).filter(|&other| other != host);
+        let mut later = others.flat_map(|other| &self.granted[other]);
+        later.any(|(mode, &number)| number > grant.number && !mode.compatible(grant.mode))
     }
 
     /// A host that starts may be hit by an order that was given before it was seen alive, and that
@@ -305,21 +345,26 @@ impl World {
     /// Something happens to a host or to its paths.
     fn befall(&mut self) {
         let host = self.rng.usize(0..HOSTS);
-        let length = self.rng.u64(100..12_000) * MS;
+        let is_loose = self.shape.is_loose;
+        let length = self.rng.u64(if is_loose { 5000..30_000 } else { 100..12_000 }) * MS;
         let until = self.now + length;
         let excuse = until + 8000 * MS;
         match self.rng.u8(0..8) {
+            0..=5 if is_loose => {
+                let drive = self.rng.usize(0..self.shape.drives);
+                self.cut[host][drive] = [until; PATHS];
+            }
             0..=2 => {
                 self.frozen[host] = self.frozen[host].max(until);
                 self.excused[host] = self.excused[host].max(excuse);
             }
             3 => {
                 // All of it.
-                self.cut[host] = [[until; PATHS]; DRIVES];
+                self.cut[host] = vec![[until; PATHS]; self.shape.drives];
                 self.excused[host] = self.excused[host].max(excuse);
             }
             4 => {
-                let drive = self.rng.usize(0..DRIVES);
+                let drive = self.rng.usize(0..self.shape.drives);
                 self.cut[host][drive] = [until; PATHS];
             }
             5 => {
@@ -334,9 +379,9 @@ impl World {
                 }
             }
         }
-        // A drive that is cut on top of another one takes the quorum away.
-        let off = |drive: &[u64; PATHS]| drive.iter().all(|&until| until > self.now);
-        if self.cut[host].iter().filter(|drive| off(drive)).count() > 1 {
+        // A drive that is cut on top of others takes the quorum away.
+        let off = |drive: &&[u64; PATHS]| drive.iter().all(|&until| until > self.now);
+        if self.cut[host].iter().filter(off).count() > (self.shape.drives - 1) / 2 {
             self.excused[host] = self.excused[host].max(excuse);
         }
         let pause = self.rng.u64(500..6000) * MS;

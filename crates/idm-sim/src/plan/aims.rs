@@ -275,7 +275,7 @@ impl Plan {
             self.episodes.push(Episode { from, to, what: Fault::PathDown(host, drive) });
         }
         self.hurry(rng);
-        self.hold = lease;
+        self.hold = rng.u64(lease..4 * lease);
     }
 
     /// One lock, on all drives.

@@ -195,6 +195,7 @@ impl World {
         call.stamp += 1;
         call.target = mode;
         call.target_set = DriveSet::EMPTY;
+        call.votes_moved = matches!(caller, Caller::Adopting(_)) && !lock.keeps_value;
         call.members = members;
         call.witnesses = witnesses;
         call.started = now;

@@ -97,8 +97,42 @@ impl World {
         Ok(())
     }
 
-    /// Requires that a believer has a keep quorum of drives whose records name no drives that only
-    /// others count.
+    /// Whether the VG's drives that were named to a holder have to show its lock, because its votes
+    /// have moved before. The move had the time of a lease.
+    fn is_bound_to_vg(&self, s: SlotIx) -> bool {
+        let lease = self.plan.lease() + self.plan.lease() / 100;
+        let call = &self.slots[s].call;
+        let moves = !call.target_set.is_empty() && call.target_set != call.members;
+        moves && call.votes_moved && self.now() >= call.named_at + lease
+    }
+
+    /// Requires that a believer whose votes have moved is met by hosts that go by the VG's drives:
+    /// by those that read more than half of them, or those that get any of the drives that stay.
+    pub(super) fn check_seen(&self, s: SlotIx) -> Verdict {
+        let engine = matches!(self.slots[s].engine.side, Side::Engine(_));
+        if !engine || !self.plan.kind.is_safe() || !self.is_bound_to_vg(s) {
+            return Ok(());
+        }
+        let (call, seen) = (&self.slots[s].call, &self.slots[s].seen);
+        let lost = seen.lost & call.target_set;
+        let shown: DriveSet =
+            call.target_set.iter().filter(|&d| self.has_vote(s, d) || lost.contains(d)).collect();
+        let staying = call.target_set & call.members;
+        ensure!(
+            shown.len() >= call.target_set.keep_quorum()
+                || (!staying.is_empty() && (staying - shown).is_empty()),
+            "moved votes are seen on the VG's drives",
+            "{} believes in {:?} on {}, and only {shown} of the VG's {} show it",
+            self.name(s),
+            self.slots[s].engine.mode,
+            call.members,
+            call.target_set
+        );
+        Ok(())
+    }
+
+    /// Requires that a believer has a keep quorum of drives whose records name no other drives than
+    /// it counts.
     pub(super) fn check_marks(&self, s: SlotIx) -> Verdict {
         let apart = self.plan.lists_differ || self.plan.moves;
         let engine = matches!(self.slots[s].engine.side, Side::Engine(_));
@@ -107,7 +141,7 @@ impl World {
         }
         let members = self.slots[s].call.members;
         let voting: DriveSet = members.iter().filter(|&d| self.has_vote(s, d)).collect();
-        let misleading: DriveSet = voting.iter().filter(|&d| self.misleads(s, d)).collect();
+        let misleading: DriveSet = voting.iter().filter(|&d| self.may_mislead(s, d)).collect();
         ensure!(
             misleading.is_empty() || (voting - misleading).len() >= members.keep_quorum(),
             "a record tells which drives are counted",
@@ -117,17 +151,8 @@ impl World {
         Ok(())
     }
 
-    /// Whether a host's record on a drive names drives that another host counts, and this one does
-    /// not.
-    fn misleads(&self, s: SlotIx, d: DriveIx) -> bool {
-        let own = self.slots[s].seen.set_mark;
-        self.mark_at(s, d).is_some_and(|mark| {
-            mark != own
-                && self.slots.rivals(s).any(|o| o != s && self.slots[o].seen.set_mark == mark)
-        })
-    }
-
-    /// Whether that record misleads as soon as another host counts the drives that it names.
+    /// Whether a host's record on a drive names other drives than the host counts, so that it
+    /// misleads others that count those.
     fn may_mislead(&self, s: SlotIx, d: DriveIx) -> bool {
         let resource = &self.locks[self.slots.lock(s)].resource;
         let id = &self.hosts[self.slots.host(s)].id;
@@ -181,13 +206,21 @@ impl World {
     }
 
     /// Whether a keep quorum of one set and a majority of the other can be without a common drive.
-    /// For an LV's lock, a majority of the VG's drives is held or read, too.
+    /// For an LV's lock, a majority of the VG's drives is held or read, too. A holder whose votes
+    /// have moved is on half of the drives that were named to it, or on all that stay.
     pub(super) fn can_miss(&self, a: SlotIx, b: SlotIx) -> bool {
         let members = |s: SlotIx| self.slots[s].call.members;
+        let named = |s: SlotIx| self.slots[s].call.target_set;
         let group = |s: SlotIx| self.slots[s].call.members | self.slots[s].call.witnesses;
         let apart = |x: DriveSet, y: DriveSet| x.keep_quorum() + y.majority() <= (x | y).len();
-        let one_misses =
-            |x: SlotIx, y: SlotIx| apart(members(x), members(y)) && apart(members(x), group(y));
+        let misses_vg = |x: SlotIx, y: SlotIx| {
+            let elsewhere = members(y) - (named(x) & members(x));
+            apart(named(x), group(y)) || elsewhere.len() >= members(y).majority()
+        };
+        let one_misses = |x: SlotIx, y: SlotIx| {
+            let misses = apart(members(x), members(y)) && apart(members(x), group(y));
+            misses && (!self.is_bound_to_vg(x) || misses_vg(x, y))
+        };
         members(a) != members(b) && (one_misses(a, b) || one_misses(b, a))
     }
 
@@ -287,7 +320,10 @@ impl World {
     /// Requires that a host with an LV lock has read or holds more than half of the VG's drives.
     fn check_confirmed(&self, s: SlotIx, holder: SlotIx) -> Verdict {
         let slot = &self.slots[s];
-        let group = slot.call.members | slot.call.witnesses;
+        let group = match slot.call.target_set {
+            DriveSet::EMPTY => slot.call.members | slot.call.witnesses,
+            named => named,
+        };
         let held: DriveSet = group.iter().filter(|&d| self.has_record(s, d)).collect();
         let met = slot.seen.request.met;
         ensure!(

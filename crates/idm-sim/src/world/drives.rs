@@ -1,7 +1,7 @@
 //! The drives: their state, and their records of a host's lock.
 
 use super::World;
-use super::slots::{SetMark, set_mark};
+use super::slots::set_mark;
 use super::text::trace;
 use crate::clock::Clock;
 use crate::coverage::Count;
@@ -98,13 +98,6 @@ impl World {
             .drive
             .live_holders(self.drive_now(d), resource)
             .any(|(host, mode)| host == id && suits(mode))
-    }
-
-    /// The mark of the counted drives in the host's record on a drive.
-    pub(super) fn mark_at(&self, s: SlotIx, d: DriveIx) -> Option<SetMark> {
-        let (resource, id) =
-            (&self.locks[self.slots.lock(s)].resource, &self.hosts[self.slots.host(s)].id);
-        self.drives[d].drive.record(self.drive_now(d), resource, id).map(|r| set_mark(&r))
     }
 
     /// The hosts that believe to hold, with this drive's vote, the lock that a command names, if

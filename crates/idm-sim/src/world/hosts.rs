@@ -209,6 +209,7 @@ impl World {
         }
         self.look_at_pairs(s);
         self.require(self.check_votes(s));
+        self.require(self.check_seen(s));
         self.require(self.check_marks(s));
     }
 
@@ -221,6 +222,7 @@ impl World {
         let until = self.slots[s].engine.until;
         if self.now() + 1 >= until {
             self.require(self.check_votes(s));
+            self.require(self.check_seen(s));
             self.look_at_pairs(s);
         } else {
             self.slots[s].engine.probing = true;
@@ -287,6 +289,7 @@ impl World {
             self.coverage.add(Count::VotesMoved);
             let slot = &mut self.slots[s];
             slot.call.members = set;
+            slot.call.votes_moved = true;
             slot.call.witnesses = DriveSet::EMPTY;
             slot.seen.set_mark = Fingerprint::of(&set.members()).0;
         } else {

@@ -119,6 +119,10 @@ pub(super) struct Call {
     pub(super) target: Mode,
     /// Drives that are to vote in place of the present ones; empty if there are none.
     pub(super) target_set: DriveSet,
+    /// The moment when these were named.
+    pub(super) named_at: u64,
+    /// Whether votes have moved, so that the LV need not lie on the drives that vote.
+    pub(super) votes_moved: bool,
     /// Drives that vote, and drives to be read.
     pub(super) members: DriveSet,
     pub(super) witnesses: DriveSet,
@@ -222,6 +226,8 @@ impl Slot {
                 stamp: 0,
                 target: Mode::Exclusive,
                 target_set: DriveSet::EMPTY,
+                named_at: 0,
+                votes_moved: false,
                 members: DriveSet::EMPTY,
                 witnesses: DriveSet::EMPTY,
                 started: 0,

@@ -34,7 +34,11 @@ impl World {
         self.observe_note(s, Tone::Plain, format_args!("spreads to {list}"));
         trace!(self, "{} spread to {list}", self.name(s));
         self.coverage.add(Count::Spread);
-        self.slots[s].call.target_set = list;
+        let named_at = self.now();
+        let call = &mut self.slots[s].call;
+        if call.target_set != list {
+            (call.target_set, call.named_at) = (list, named_at);
+        }
         if let Side::Engine(lock) = &mut self.slots[s].engine.side {
             lock.spread(&list.members(), now);
         }
@@ -60,6 +64,18 @@ impl World {
         for other in self.hosts.ids() {
             if other == h || self.plan.replaces || self.rng.bool() {
                 self.hosts[other].list = self.vg;
+            }
+        }
+        // They learn it at any moment, also within a request.
+        for s in self.slots.ids() {
+            let other = self.slots.host(s);
+            let host = &self.hosts[other];
+            let awake = host.alive && self.now() >= host.frozen_until;
+            let holds = self.slots[s].engine.mode.is_some();
+            let moves = !self.locks[self.slots.lock(s)].keeps_value;
+            if other != h && awake && holds && moves && self.rng.bool() {
+                self.spread_to(s, self.hosts[other].list);
+                self.settle(s);
             }
         }
     }
