@@ -95,8 +95,10 @@ fn a_lock_that_cannot_move_ends_with_the_lease_in_which_it_was_told_to() {
     lock.spread(&named, bench.now);
     pass_without(&mut bench, &mut lock, &[3, 4], LEASE / 4);
     assert_eq!((believes(&bench, &lock), lock.safe_until()), (true, Some(spared)));
+    assert!(lock.is_moving());
     pass_without(&mut bench, &mut lock, &[3, 4], LEASE / 4);
     assert_eq!((believes(&bench, &lock), lock.safe_until()), (false, Some(spared)));
+    assert!(!lock.is_moving(), "nobody waits for what will not be");
 }
 
 /// The VG grows by drives that the host does not reach.

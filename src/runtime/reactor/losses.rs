@@ -9,7 +9,7 @@ use crate::metrics::LossKind;
 use crate::sys::clock;
 use crate::sys::sync::planted;
 use crate::sys::thread::panic_text;
-use idm_engine::Instant;
+use idm_engine::{Instant, Member};
 use std::any::Any;
 use std::sync::Arc;
 
@@ -21,11 +21,15 @@ impl Reactor {
         }
         entry.set_alarmed(true);
         let until = entry.safe_until().unwrap_or(now);
+        // The drives that have come to its VG may be the silent ones.
+        let moves = self.moving.drives(&entry.spec).iter();
+        let others = moves.filter(|it| !entry.members.contains(it));
+        let drives: Vec<Member> = entry.members.iter().chain(others).cloned().collect();
         let why = format!(
             "{} could not be renewed on enough drives and may be lost in {} ms; {}",
             entry.spec,
             until.since(now).as_millis(),
-            self.silent_of(&entry.members, now)
+            self.silent_of(&drives, now)
         );
         let owner = entry.spec.owner.clone();
         self.failures.push(LockFailure { owner, why, until: Some(until) });

@@ -53,6 +53,12 @@ impl Moving {
         }
     }
 
+    /// The drives that a lock is being put on.
+    pub(super) fn drives(&self, lock: &LockSpec) -> &[Member] {
+        let of_lock = self.0.values().find(|it| it.spec.resource == lock.resource);
+        of_lock.map_or(&[], |it| &it.to)
+    }
+
     /// The locks whose votes have not moved yet.
     pub(super) fn locks(&self) -> Vec<LockSpec> {
         self.0.values().map(|it| it.spec.clone()).collect()

@@ -24,7 +24,7 @@
 
 use super::{Held, Lock, MAX_DRIVES, Moving, Phase, Target};
 use crate::api::{DriveRef, Event, Fingerprint, Instant, Member};
-use crate::replica::{Hold, Replica, Role, Step, Task};
+use crate::replica::{Replica, Role, Step, Task};
 use crate::rules::broken;
 use crate::stamp::Stamp;
 use alloc::vec::Vec;
@@ -44,8 +44,7 @@ impl Lock {
             return;
         }
         let set = Fingerprint::of(drives);
-        let others = self.target.is_none_or(|target| target.set != set);
-        if others {
+        if self.target.is_none_or(|target| target.set != set) {
             self.set_moving(Moving::No);
             let spared_until = Instant::default();
             self.target = (set != self.set).then_some(Target { set, spared_until });
@@ -66,7 +65,7 @@ impl Lock {
             }
         }
         self.dismiss(|replica| replica.role == Role::Extra);
-        if others && self.seen_until(mode).is_some_and(|end| end <= now) {
+        if self.seen_until(mode).is_some_and(|end| end <= now) {
             let timing = &self.config.timing;
             let spared_until = now + timing.lease - timing.drift;
             self.target = self.target.map(|target| Target { spared_until, ..target });
@@ -197,8 +196,8 @@ impl Lock {
         };
         let targets = || self.replicas.iter().filter(|s| s.target);
         // A host that knows the old drives may meet the lock only on one that stays.
-        let hides = |s: &Replica| s.hold != Hold::None && s.may_be_remarked();
-        let disputed = targets().any(|s| s.contested || s.foreign.is_some() || hides(s));
+        let in_doubt = |s: &Replica| s.contested || s.foreign.is_some() || s.may_be_remarked();
+        let disputed = targets().any(in_doubt);
         let ready = targets().filter(|s| s.is_marked_alone() && self.has_now(s, mode, now)).count();
         !disputed && ready >= self.rules.acquire_quorum(targets().count()) && self.stands()
     }
