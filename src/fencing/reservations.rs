@@ -431,7 +431,7 @@ impl Reservations {
                 let why = self.words(&obstacles);
                 log::debug!("{resource}: its last holder is not removed from the drives: {why}");
                 let lives = |obstacle: &Obstacle| matches!(obstacle, Obstacle::Alive(..));
-                let why = if obstacles.iter().all(lives) {
+                let why = if !obstacles.is_empty() && obstacles.iter().all(lives) {
                     HeldBack::Alive(why)
                 } else {
                     HeldBack::Unremoved(why)
