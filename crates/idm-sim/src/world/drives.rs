@@ -1,7 +1,7 @@
 //! The drives: their state, and their records of a host's lock.
 
 use super::World;
-use super::slots::set_mark;
+use super::slots::{Slot, set_mark};
 use super::text::trace;
 use crate::clock::Clock;
 use crate::coverage::Count;
@@ -122,13 +122,14 @@ impl World {
     }
 
     /// Other hosts that hold this slot's lock on the drive in a mode that conflicts with its wanted
-    /// or present one, and those of them that count other drives.
+    /// or present one, and those of them that count other drives, by the record or in truth.
     pub(super) fn conflicting_at(&self, s: SlotIx, d: DriveIx) -> (HostSet, HostSet) {
         let resource = &self.locks[self.slots.lock(s)].resource;
         let now = self.drive_now(d);
+        let target = self.slots[s].call.target;
         let (mut seen, mut foreign) = (HostSet::EMPTY, HostSet::EMPTY);
         for (id, mode) in self.drives[d].drive.live_holders(now, resource) {
-            if mode.compatible(self.slots[s].call.target) {
+            if mode.compatible(target) {
                 continue;
             }
             for (h, host) in self.hosts.iter() {
@@ -136,7 +137,14 @@ impl World {
                     seen.insert(h);
                     let record = self.drives[d].drive.record(now, resource, &id);
                     let ours = Some(self.slots[s].seen.set_mark);
-                    if record.map(|r| set_mark(&r)) != ours {
+                    let other = self.slots.at(h, self.slots.lock(s));
+                    let Slot { engine, call, .. } = &self.slots[other];
+                    let excludes = engine.mode.is_some_and(|mode| !mode.compatible(target));
+                    let hidden = self.believes(other)
+                        && excludes
+                        && call.members.contains(d)
+                        && call.members != self.slots[s].call.members;
+                    if hidden || record.map(|r| set_mark(&r)) != ours {
                         foreign.insert(h);
                     }
                 }
