@@ -258,6 +258,8 @@ impl Scene {
             let line = socket.replace_all(&line, "/dev/$1");
             let line = state.replace_all(&line, "/run/lvmlockd-idm");
             let line = line.replace(&format!("{directory}/etc"), "/etc/lvm");
+            // It depends on the moment whether a drive that is off was found out before.
+            let line = line.replace("the command was not sent: ", "");
             let line = etc.replace_all(&line, "/etc/lvm/lvm.conf");
             number.replace_all(&line, "N $1").into_owned()
         };
