@@ -180,6 +180,10 @@ pub struct Status {
     #[arg(long, value_name = "KEY")]
     pub sort: Option<SortKey>,
     /// Repeat it, after a pause of so many seconds, until it is interrupted.
+    ///
+    /// On a terminal the table is drawn in place, and keys sort it: h by host, a by age, l by lease
+    /// left, d by lock as without --sort. q ends it, with the exit status of the last table.
+    /// Elsewhere, and with --json, the outputs follow each other.
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1")]
     #[arg(value_parser = seconds)]
     pub watch: Option<Duration>,

@@ -14,6 +14,7 @@ pub mod drives;
 pub mod fleet;
 pub mod host;
 pub mod hosts;
+pub mod live;
 pub mod metrics;
 pub mod names;
 pub mod output;

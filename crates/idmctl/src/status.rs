@@ -3,6 +3,7 @@
 use crate::cli::{Common, SortKey, Status};
 use crate::fleet::{Fleet, ask, wall_ms};
 use crate::host::Host;
+use crate::live::{self, Live};
 use crate::output::{ALARM, GOOD, Progress, WARNING, short, styled, table};
 use crate::view::{
     FOREIGN_SET, Holder, LockView, Maker, OnDrive, Remark, Standing, ValueView, View,
@@ -10,7 +11,6 @@ use crate::view::{
 use crate::{Exit, Trouble};
 use idm_protocol::ResourceId;
 use lvmlockd_idm::lock::vg_of;
-use std::io::{IsTerminal, stdout};
 use std::thread;
 
 /// Reads the drives and prints the holders of all locks.
@@ -25,25 +25,36 @@ pub fn run(host: &mut Host, common: &Common, wanted: &Status) -> Result<Exit, Tr
         (Some(text), Err(_)) => Some(vg_of_text(host, text)?),
         (_, vg) => vg?,
     };
+    let Some(pause) = wanted.watch else {
+        let (mut view, now_ms) = look(host, common, wanted, vg, lvm_says.as_deref())?;
+        show(&mut view, common, wanted.sort, now_ms)?;
+        return Ok(exit(&view));
+    };
+    let live = (live::is_possible() && !common.json).then(|| Live::begin(wanted.sort));
+    let live = live.transpose()?;
     loop {
-        let (view, now_ms) = look(host, common, wanted, vg, lvm_says.as_deref())?;
-        let Some(pause) = wanted.watch else {
-            show(&view, common, now_ms)?;
-            return Ok(exit(&view));
-        };
-        if stdout().is_terminal() {
-            // Home, and nothing below.
-            anstream::print!("\x1b[H\x1b[2J");
-        }
-        show(&view, common, now_ms)?;
-        if !stdout().is_terminal() {
-            anstream::println!();
+        let (mut view, now_ms) = look(host, common, wanted, vg, lvm_says.as_deref())?;
+        match &live {
+            Some(live) => live.show(view, now_ms),
+            None => {
+                show(&mut view, common, wanted.sort, now_ms)?;
+                anstream::println!();
+            }
         }
         thread::sleep(pause);
+        host.look_again();
     }
 }
 
-fn show(view: &View, common: &Common, now_ms: u64) -> Result<(), Trouble> {
+fn show(
+    view: &mut View,
+    common: &Common,
+    key: Option<SortKey>,
+    now_ms: u64,
+) -> Result<(), Trouble> {
+    if let Some(key) = key {
+        sort(view, key);
+    }
     if common.json {
         return print_json(view);
     }
@@ -68,9 +79,6 @@ fn look(
     if !wanted.drives.is_empty() {
         // Holders count drives that were not to be read.
         view.remarks.retain(|remark| remark.code != FOREIGN_SET);
-    }
-    if let Some(key) = wanted.sort {
-        sort(&mut view, key);
     }
     view.remarks.extend(lvm_says.map(|why| Remark::new("lvm", why.to_owned())));
     Ok((view, now_ms))
@@ -148,6 +156,12 @@ pub fn exit(view: &View) -> Exit {
 
 /// The view as text.
 pub fn text(view: &View, now_ms: u64) -> String {
+    let (table, rest) = parts(view, now_ms);
+    table + &rest
+}
+
+/// The same in two parts: the table, and what stands below it.
+pub fn parts(view: &View, now_ms: u64) -> (String, String) {
     let mut text = String::new();
     let rows: Vec<Vec<String>> = view.locks.iter().flat_map(|lock| rows(lock, now_ms)).collect();
     let answering = view.drives.iter().filter(|drive| drive.state == "answers").count();
@@ -162,6 +176,7 @@ pub fn text(view: &View, now_ms: u64) -> String {
         let head = ["LOCK", "HOST", "MODE", "STATE", "DRIVES", "REFRESHED", "LEASE LEFT", "VALUE"];
         text.push_str(&table(&head, &rows));
     }
+    let table = std::mem::take(&mut text);
     let with_idm: Vec<&str> = view
         .drives
         .iter()
@@ -185,7 +200,7 @@ pub fn text(view: &View, now_ms: u64) -> String {
     if view.remarks.is_empty() {
         text.push_str(&format!("{}\n", styled(GOOD, "Nothing is wrong.")));
     }
-    text
+    (table, text)
 }
 
 fn rows(lock: &LockView, now_ms: u64) -> Vec<Vec<String>> {

@@ -239,3 +239,17 @@ fn one_holder_of_unknown_drives_beside_another_is_no_alarm() {
     assert!(codes(&view).contains(&"two-records"), "{view:?}");
     assert!(view.remarks.iter().all(|remark| !remark.alarm));
 }
+
+#[test]
+fn what_changes_on_this_host_is_looked_at_again() {
+    let mut world = World::new(3, "current");
+    world.peer("here", LEASE).named_as(world.this_host).take(vg(), Mode::Exclusive);
+    let mut host = world.host();
+    world.start_vg("vg0", &["d0", "d1", "d2"]);
+    world.stop_lvmlockd();
+    host.look_again();
+    let (fleet, asked) = world.ask(&host);
+    let view = Maker::new(&host, &fleet, &asked, wall_ms()).view(|_| true);
+    assert_eq!(lock(&view, &vg()).name, "vg0");
+    assert_eq!(codes(&view), ["orphaned"]);
+}
