@@ -222,7 +222,7 @@ pub struct Metrics {
 #[derive(Args, Debug)]
 pub struct Why {
     /// `global`, a volume group, or a logical volume with its volume group in front: by names or
-    /// uuids.
+    /// uuids. The uuid of a logical volume that this host or a drive knows is enough.
     #[arg(value_name = "VG[/LV]")]
     pub lock: String,
 }
@@ -231,7 +231,7 @@ pub struct Why {
 #[derive(Args, Debug)]
 pub struct Release {
     /// `global`, a volume group, or a logical volume with its volume group in front: by names or
-    /// uuids.
+    /// uuids. The uuid of a logical volume that this host or a drive knows is enough.
     #[arg(value_name = "VG[/LV]")]
     pub lock: String,
     #[command(flatten)]

@@ -15,6 +15,7 @@ pub mod fleet;
 pub mod host;
 pub mod hosts;
 pub mod live;
+pub mod meant;
 pub mod metrics;
 pub mod names;
 pub mod output;

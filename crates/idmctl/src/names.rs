@@ -62,6 +62,11 @@ impl Names {
         self.known.get(id).map(String::as_str)
     }
 
+    /// The mutexes that have names: of VGs and of LVs.
+    pub fn ids(&self) -> impl Iterator<Item = &ResourceId> {
+        self.known.keys()
+    }
+
     /// The VG that is called so, by its name or uuid.
     pub fn find_vg(&self, text: &str) -> Option<ResourceId> {
         let named = self.known.iter().find(|(id, name)| role_of(id) == Role::Vg && *name == text);

@@ -4,6 +4,7 @@ use crate::cli::{Common, SortKey, Status};
 use crate::fleet::{Fleet, ask, wall_ms};
 use crate::host::Host;
 use crate::live::{self, Live};
+use crate::meant;
 use crate::output::{ALARM, GOOD, Progress, WARNING, short, styled, table};
 use crate::view::{
     FOREIGN_SET, Holder, LockView, Maker, OnDrive, Remark, Standing, ValueView, View,
@@ -15,25 +16,20 @@ use std::thread;
 
 /// Reads the drives and prints the holders of all locks.
 pub fn run(host: &mut Host, common: &Common, wanted: &Status) -> Result<Exit, Trouble> {
-    let vg = wanted.vg.as_ref().map(|text| vg_of_text(host, text)).transpose();
     // lvm may know what files do not.
     let lvm_says = common.ask_lvm.as_ref().and_then(|lvm| {
         let said = host.names.add_from_lvm(lvm, common.timeout);
         said.err().map(|why| format!("lvm does not name VGs and LVs: {why}"))
     });
-    let vg = match (&wanted.vg, vg) {
-        (Some(text), Err(_)) => Some(vg_of_text(host, text)?),
-        (_, vg) => vg?,
-    };
     let Some(pause) = wanted.watch else {
-        let (mut view, now_ms) = look(host, common, wanted, vg, lvm_says.as_deref())?;
+        let (mut view, now_ms) = look(host, common, wanted, lvm_says.as_deref())?;
         show(&mut view, common, wanted.sort, now_ms)?;
         return Ok(exit(&view));
     };
     let live = (live::is_possible() && !common.json).then(|| Live::begin(wanted.sort));
     let live = live.transpose()?;
     loop {
-        let (mut view, now_ms) = look(host, common, wanted, vg, lvm_says.as_deref())?;
+        let (mut view, now_ms) = look(host, common, wanted, lvm_says.as_deref())?;
         match &live {
             Some(live) => live.show(view, now_ms),
             None => {
@@ -67,13 +63,13 @@ fn look(
     host: &Host,
     common: &Common,
     wanted: &Status,
-    vg: Option<ResourceId>,
     lvm_says: Option<&str>,
 ) -> Result<(View, u64), Trouble> {
     let fleet = chosen(host, &wanted.drives)?;
     let mut progress = Progress::default();
     let asked = ask(&host.topology, &fleet.drives, common.timeout, false, &mut progress);
     let now_ms = wall_ms();
+    let vg = wanted.vg.as_ref().map(|text| meant::vg(host, &asked, text)).transpose()?;
     let is_wanted = |id: &ResourceId| vg.is_none_or(|vg| vg_of(id) == vg);
     let mut view = Maker::new(host, &fleet, &asked, now_ms).view(is_wanted);
     if !wanted.drives.is_empty() {
@@ -121,18 +117,6 @@ pub fn chosen(host: &Host, named: &[String]) -> Result<Fleet, Trouble> {
         fleet.drives.push(drive.clone());
     }
     Ok(fleet)
-}
-
-/// The VG that is meant.
-pub fn vg_of_text(host: &Host, text: &str) -> Result<ResourceId, Trouble> {
-    host.names.find_vg(text).ok_or_else(|| match host.names.has_asked_lvm() {
-        true => Trouble::new("lvm knows no such volume group", text, "look at `vgs`"),
-        false => Trouble::new(
-            "no file of this host tells the uuid of a volume group of this name",
-            text,
-            "look at `vgs`, and give its uuid (vgs -o vg_uuid) or --ask-lvm",
-        ),
-    })
 }
 
 /// Prints what programs read.
