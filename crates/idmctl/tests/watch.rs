@@ -8,6 +8,7 @@ use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::mpsc::{Receiver, channel};
@@ -74,11 +75,22 @@ impl Watch {
             if lines.next().is_some_and(|line| line.starts_with(first)) {
                 return lines.collect();
             }
-            let left = PATIENCE.saturating_sub(begin.elapsed());
-            match self.output.recv_timeout(left) {
-                Ok(text) => self.seen.push_str(&text),
-                Err(why) => panic!("{why}: {}", self.seen),
-            }
+            self.read_on(begin);
+        }
+    }
+
+    fn read_on(&mut self, begin: Instant) {
+        match self.output.recv_timeout(PATIENCE.saturating_sub(begin.elapsed())) {
+            Ok(text) => self.seen.push_str(&text),
+            Err(why) => panic!("{why}: {}", self.seen),
+        }
+    }
+
+    /// Waits for these words.
+    fn says(&mut self, words: &str) {
+        let begin = Instant::now();
+        while !self.seen.contains(words) {
+            self.read_on(begin);
         }
     }
 
@@ -205,4 +217,23 @@ fn an_error_gives_the_terminal_back() {
     let world = world();
     let watch = Watch::begin(&world, &["status", "--watch", "0.2", "no-drive"]);
     assert_eq!(watch.end().code(), Some(4));
+}
+
+#[test]
+fn what_is_waited_for_is_shown_and_how_long() {
+    let world = world();
+    world.control("hang d2 on");
+    let mut watch = Watch::begin(&world, &["status", "--timeout", "2.5"]);
+    watch.says("waiting for d2: 2.");
+    watch.says("d2 does not answer");
+    assert_eq!(watch.end().code(), Some(3));
+    world.control("hang d2 off");
+    let hangs = world.dir.path().join("hangs");
+    fs::write(&hangs, "#!/bin/sh\nexec sleep 600\n").unwrap();
+    fs::set_permissions(&hangs, fs::Permissions::from_mode(0o755)).unwrap();
+    let asks = format!("--ask-lvm={}", hangs.display());
+    let mut watch = Watch::begin(&world, &["status", "--timeout", "2.5", &asks]);
+    watch.says("waiting for lvm: 2.");
+    watch.says("lvm does not name VGs and LVs");
+    assert_eq!(watch.end().code(), Some(0));
 }
