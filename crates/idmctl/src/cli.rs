@@ -156,8 +156,8 @@ pub enum Command {
     ///
     /// The test takes about 15 s. Each rule is "as relied on", "differs but safe" (something does
     /// not work or takes longer) or "UNSAFE" (two hosts could have one lock: do not use the drive
-    /// for locks). Then the latencies of the commands are printed, and the known firmware that
-    /// behaves in the same way.
+    /// for locks). Then the latencies of the commands are printed, the number of records that one
+    /// read moves, and the known firmware that behaves in the same way.
     ///
     /// It sends only commands that the library sends, too. It touches no data and no lock of a
     /// volume group. It removes its mutexes at the end, also if it is interrupted; if it is killed,

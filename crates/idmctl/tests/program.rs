@@ -140,6 +140,7 @@ fn a_drive_is_tested_whole_beside_a_lock_that_is_in_use() {
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["profile"]["exact"], serde_json::json!(["rev2313"]), "{json:#}");
     assert_eq!(json["verdict"], "as-relied-on");
+    assert_eq!(json["longest_read"], 1024);
     assert!(json["latencies"].as_array().unwrap().len() >= 6);
     assert_eq!(world.control("table d0").lines().count(), before);
     // Real times are not as exact as those of a model.
