@@ -156,8 +156,8 @@ pub enum Command {
     ///
     /// The test takes about 15 s. Each rule is "as relied on", "differs but safe" (something does
     /// not work or takes longer) or "UNSAFE" (two hosts could have one lock: do not use the drive
-    /// for locks). Then the latencies of the commands are printed, and the known firmware that
-    /// behaves in the same way.
+    /// for locks). Then the latencies of the commands are printed, the number of records that one
+    /// read moves, and the known firmware that behaves in the same way.
     ///
     /// It sends only commands that the library sends, too. It touches no data and no lock of a
     /// volume group. It removes its mutexes at the end, also if it is interrupted; if it is killed,
@@ -180,6 +180,10 @@ pub struct Status {
     #[arg(long, value_name = "KEY")]
     pub sort: Option<SortKey>,
     /// Repeat it, after a pause of so many seconds, until it is interrupted.
+    ///
+    /// On a terminal the table is drawn in place, and keys sort it: h by host, a by age, l by lease
+    /// left, d by lock as without --sort. q ends it, with the exit status of the last table.
+    /// Elsewhere, and with --json, the outputs follow each other.
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1")]
     #[arg(value_parser = seconds)]
     pub watch: Option<Duration>,
@@ -218,7 +222,7 @@ pub struct Metrics {
 #[derive(Args, Debug)]
 pub struct Why {
     /// `global`, a volume group, or a logical volume with its volume group in front: by names or
-    /// uuids.
+    /// uuids. The uuid of a logical volume that this host or a drive knows is enough.
     #[arg(value_name = "VG[/LV]")]
     pub lock: String,
 }
@@ -227,7 +231,7 @@ pub struct Why {
 #[derive(Args, Debug)]
 pub struct Release {
     /// `global`, a volume group, or a logical volume with its volume group in front: by names or
-    /// uuids.
+    /// uuids. The uuid of a logical volume that this host or a drive knows is enough.
     #[arg(value_name = "VG[/LV]")]
     pub lock: String,
     #[command(flatten)]

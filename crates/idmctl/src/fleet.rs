@@ -241,6 +241,8 @@ pub fn ask(
     for (at, drive) in drives.iter().enumerate() {
         for path in &drive.paths {
             if !under_way().insert(path.to_string()) {
+                let why = format!("{path}: it has not answered an earlier command yet");
+                asked[at].paths.insert(path.to_string(), PathAnswer::Failed(why));
                 continue;
             }
             let (sender, topology) = (sender.clone(), topology.clone());

@@ -52,6 +52,7 @@ pub struct Host {
     pub lvmlockd: bool,
     /// Names of VGs and LVs.
     pub names: Names,
+    places: Places,
 }
 
 impl Host {
@@ -71,29 +72,36 @@ impl Host {
         let settings = config.clone().unwrap_or_default();
         let mut known = settings.emulated.clone();
         known.extend(emulated.clone());
-        let boot = host_id::boot_id().unwrap_or_default();
-        let id = fs::read_to_string(host_id::file(&settings.state_dir))
-            .ok()
-            .and_then(|text| host_id::parse(&text, &boot));
-        let saved = store::Store::peek(&settings.state_dir, &boot);
-        let mut names = Names::default();
-        for (vg, lockspace) in &saved.lockspaces {
-            if *vg != ResourceId::GLOBAL {
-                names.add(*vg, &lockspace.name);
-            }
-        }
-        names.add_active(&places.block);
-        names.add_backups(&places.backups);
-        Ok(Host {
+        let mut host = Host {
             config,
             topology: Arc::new(Topology::new(known)),
             emulated,
-            id,
+            id: None,
             name: host_name(),
-            saved,
-            lvmlockd: UnixStream::connect(&places.lvmlockd).is_ok(),
-            names,
-        })
+            saved: store::Saved::default(),
+            lvmlockd: false,
+            names: Names::default(),
+            places: places.clone(),
+        };
+        host.look_again();
+        Ok(host)
+    }
+
+    /// Reads again what changes while lvmlockd runs. Names that are known stay.
+    pub fn look_again(&mut self) {
+        let state_dir = self.settings().state_dir;
+        let boot = host_id::boot_id().unwrap_or_default();
+        let id = fs::read_to_string(host_id::file(&state_dir)).ok();
+        self.id = id.and_then(|text| host_id::parse(&text, &boot));
+        self.saved = store::Store::peek(&state_dir, &boot);
+        self.lvmlockd = UnixStream::connect(&self.places.lvmlockd).is_ok();
+        for (vg, lockspace) in &self.saved.lockspaces {
+            if *vg != ResourceId::GLOBAL {
+                self.names.add(*vg, &lockspace.name);
+            }
+        }
+        self.names.add_active(&self.places.block);
+        self.names.add_backups(&self.places.backups);
     }
 
     /// The settings in force, the defaults where they are broken.

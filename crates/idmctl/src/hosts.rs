@@ -3,8 +3,9 @@
 use crate::cli::{Common, Hosts};
 use crate::fleet::{ask, wall_ms};
 use crate::host::Host;
+use crate::meant;
 use crate::output::{Progress, short, table};
-use crate::status::{chosen, exit, print_json, vg_of_text};
+use crate::status::{chosen, exit, print_json};
 use crate::view::{HostView, LockView, Maker, Standing, View};
 use crate::{Exit, Trouble};
 use idm_protocol::ResourceId;
@@ -41,7 +42,7 @@ pub fn run(host: &mut Host, common: &Common, wanted: &Hosts) -> Result<Exit, Tro
             Trouble::new(why, lvm.display().to_string(), "leave --ask-lvm out and give uuids")
         })?;
     }
-    let vg = wanted.vg.as_ref().map(|text| vg_of_text(host, text)).transpose()?;
+    let vg = wanted.vg.as_ref().map(|text| meant::vg(host, &asked, text)).transpose()?;
     let is_wanted = |id: &ResourceId| vg.is_none_or(|vg| vg_of(id) == vg);
     let view = Maker::new(host, &fleet, &asked, wall_ms()).view(is_wanted);
     let rows = rows(host, &view);

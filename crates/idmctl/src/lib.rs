@@ -14,6 +14,8 @@ pub mod drives;
 pub mod fleet;
 pub mod host;
 pub mod hosts;
+pub mod live;
+pub mod meant;
 pub mod metrics;
 pub mod names;
 pub mod output;

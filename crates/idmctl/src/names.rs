@@ -4,6 +4,7 @@
 //! where a drive hangs: the library's notes, active device-mapper devices, and lvm's backups of
 //! metadata. They may be older than a rename.
 
+use crate::output::Progress;
 use idm_protocol::ResourceId;
 use lvmlockd_idm::lock::{Role, dashed, lv_uuid, role_of, vg_of};
 use lvmlockd_idm::recovery::active::lv_of;
@@ -60,6 +61,11 @@ impl Names {
     /// The name of that very mutex.
     pub fn known(&self, id: &ResourceId) -> Option<&str> {
         self.known.get(id).map(String::as_str)
+    }
+
+    /// The mutexes that have names: of VGs and of LVs.
+    pub fn ids(&self) -> impl Iterator<Item = &ResourceId> {
+        self.known.keys()
     }
 
     /// The VG that is called so, by its name or uuid.
@@ -138,17 +144,16 @@ impl Names {
 
     /// Adds what lvm says within `time`. An error says why it said nothing.
     pub fn add_from_lvm(&mut self, lvm: &Path, time: Duration) -> Result<(), String> {
-        let begin = Instant::now();
+        let mut wait = Wait { begin: Instant::now(), time, progress: Progress::default() };
         // Without a logical volume, a volume group is in the first list only.
-        for line in said(lvm, &["vgs", "-o", "vg_uuid,vg_name"], time)?.lines() {
+        for line in said(lvm, &["vgs", "-o", "vg_uuid,vg_name"], &mut wait)?.lines() {
             let Some((uuid, vg)) = line.trim().split_once('|') else { continue };
             if let Ok(id) = ResourceId::vg(uuid) {
                 self.add(id, vg);
             }
         }
         let columns = "vg_uuid,vg_name,lv_uuid,lv_name";
-        let left = time.saturating_sub(begin.elapsed());
-        for line in said(lvm, &["lvs", "--all", "-o", columns], left)?.lines() {
+        for line in said(lvm, &["lvs", "--all", "-o", columns], &mut wait)?.lines() {
             let cells: Vec<&str> = line.trim().split('|').collect();
             let [vg_uuid, vg, lv_uuid, lv] = cells[..] else { continue };
             let (Ok(id), Ok(lv_id)) = (ResourceId::vg(vg_uuid), ResourceId::lv(vg_uuid, lv_uuid))
@@ -164,7 +169,7 @@ impl Names {
 }
 
 /// The output of an lvm command that takes no lock. An error says why there is none.
-fn said(lvm: &Path, arguments: &[&str], time: Duration) -> Result<String, String> {
+fn said(lvm: &Path, arguments: &[&str], wait: &mut Wait) -> Result<String, String> {
     let mut child = Command::new(lvm)
         .args(arguments)
         .args(["--nolocking", "--noheadings", "--separator", "|"])
@@ -180,22 +185,36 @@ fn said(lvm: &Path, arguments: &[&str], time: Duration) -> Result<String, String
         let _ = stdout.map(|pipe| pipe.take(LARGEST).read_to_string(&mut text));
         text
     });
-    ended(&mut child, time)?;
+    let ended = wait.until_ended(&mut child);
+    wait.progress.done();
+    ended?;
     Ok(reader.join().unwrap_or_default())
 }
 
-/// Waits for the end of a child, and kills it after `time`. What hangs in the kernel ends later.
-fn ended(child: &mut Child, time: Duration) -> Result<(), String> {
-    let begin = Instant::now();
-    loop {
-        match child.try_wait() {
-            Ok(Some(_)) => return Ok(()),
-            Ok(None) if begin.elapsed() < time => std::thread::sleep(Duration::from_millis(5)),
-            Ok(None) => {
-                let _ = child.kill();
-                return Err(format!("no answer within {} s", time.as_secs_f64()));
+/// The time that lvm's commands have together.
+struct Wait {
+    begin: Instant,
+    time: Duration,
+    progress: Progress,
+}
+
+impl Wait {
+    /// Waits for the end of a child, and kills it when the time is over. What hangs in the kernel
+    /// ends later.
+    fn until_ended(&mut self, child: &mut Child) -> Result<(), String> {
+        loop {
+            match child.try_wait() {
+                Ok(Some(_)) => return Ok(()),
+                Ok(None) if self.begin.elapsed() < self.time => {
+                    self.progress.wait_for(&["lvm"], self.begin.elapsed(), self.time);
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Ok(None) => {
+                    let _ = child.kill();
+                    return Err(format!("no answer within {} s", self.time.as_secs_f64()));
+                }
+                Err(error) => return Err(error.to_string()),
             }
-            Err(error) => return Err(error.to_string()),
         }
     }
 }

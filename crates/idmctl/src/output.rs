@@ -46,12 +46,13 @@ pub fn short(ms: u64) -> String {
 #[derive(Debug)]
 pub struct Progress {
     terminal: bool,
-    shown: bool,
+    /// The message on the terminal; empty where there is none.
+    shown: String,
 }
 
 impl Default for Progress {
     fn default() -> Progress {
-        Progress { terminal: stderr().is_terminal(), shown: false }
+        Progress { terminal: stderr().is_terminal(), shown: String::new() }
     }
 }
 
@@ -68,16 +69,16 @@ impl Progress {
 
     /// Something goes on.
     pub fn say(&mut self, what: &str) {
-        if self.terminal {
-            self.shown = true;
+        if self.terminal && self.shown != what {
+            self.shown = what.to_owned();
             let _ = write!(stderr(), "\r\x1b[K{what}");
         }
     }
 
     /// Nothing is waited for any more.
     pub fn done(&mut self) {
-        if self.shown {
-            self.shown = false;
+        if !self.shown.is_empty() {
+            self.shown.clear();
             let _ = write!(stderr(), "\r\x1b[K");
         }
     }

@@ -10,10 +10,10 @@ mod taking;
 use crate::cli::{Clear, Common, Release, Repair};
 use crate::fleet::{Asked, Fleet, ask, wall_ms};
 use crate::host::Host;
+use crate::meant;
 use crate::output::{GOOD, Progress, WARNING, short, styled};
-use crate::status::{chosen, print_json, vg_of_text};
+use crate::status::{chosen, print_json};
 use crate::view::{Holder, LockView, Maker, Set, Standing, View};
-use crate::why::lock_of_text;
 use crate::{Exit, Trouble};
 use idm_protocol::ResourceId;
 use lvmlockd_idm::lock::{Role, role_of, vg_of};
@@ -57,8 +57,8 @@ pub struct Plan {
 /// Gives one lock back.
 pub fn release(host: &mut Host, common: &Common, wanted: &Release) -> Result<Exit, Trouble> {
     add_names(host, common)?;
-    let id = lock_of_text(host, &wanted.lock)?;
     let (fleet, asked) = look(host, common)?;
+    let id = meant::lock(host, &asked, &wanted.lock)?;
     let view = Maker::new(host, &fleet, &asked, wall_ms()).view(|other| *other == id);
     let plan = plan_release(host, &view, id, &wanted.lock)?;
     finish(host, common, &wanted.repair, (&fleet, &asked), plan)
@@ -67,8 +67,8 @@ pub fn release(host: &mut Host, common: &Common, wanted: &Release) -> Result<Exi
 /// Removes everything that a volume group has left.
 pub fn clear(host: &mut Host, common: &Common, wanted: &Clear) -> Result<Exit, Trouble> {
     add_names(host, common)?;
-    let vg = vg_of_text(host, &wanted.vg)?;
     let (fleet, asked) = look(host, common)?;
+    let vg = meant::vg(host, &asked, &wanted.vg)?;
     let of_vg = |id: &ResourceId| *id != ResourceId::GLOBAL && vg_of(id) == vg;
     let view = Maker::new(host, &fleet, &asked, wall_ms()).view(of_vg);
     let plan = plan_clear(host, &view, vg, &wanted.vg)?;

@@ -3,6 +3,8 @@
 use crate::cli::{Common, SortKey, Status};
 use crate::fleet::{Fleet, ask, wall_ms};
 use crate::host::Host;
+use crate::live::{self, Live};
+use crate::meant;
 use crate::output::{ALARM, GOOD, Progress, WARNING, short, styled, table};
 use crate::view::{
     FOREIGN_SET, Holder, LockView, Maker, OnDrive, Remark, Standing, ValueView, View,
@@ -10,40 +12,45 @@ use crate::view::{
 use crate::{Exit, Trouble};
 use idm_protocol::ResourceId;
 use lvmlockd_idm::lock::vg_of;
-use std::io::{IsTerminal, stdout};
 use std::thread;
 
 /// Reads the drives and prints the holders of all locks.
 pub fn run(host: &mut Host, common: &Common, wanted: &Status) -> Result<Exit, Trouble> {
-    let vg = wanted.vg.as_ref().map(|text| vg_of_text(host, text)).transpose();
     // lvm may know what files do not.
     let lvm_says = common.ask_lvm.as_ref().and_then(|lvm| {
         let said = host.names.add_from_lvm(lvm, common.timeout);
         said.err().map(|why| format!("lvm does not name VGs and LVs: {why}"))
     });
-    let vg = match (&wanted.vg, vg) {
-        (Some(text), Err(_)) => Some(vg_of_text(host, text)?),
-        (_, vg) => vg?,
+    let Some(pause) = wanted.watch else {
+        let (mut view, now_ms) = look(host, common, wanted, lvm_says.as_deref())?;
+        show(&mut view, common, wanted.sort, now_ms)?;
+        return Ok(exit(&view));
     };
+    let live = (live::is_possible() && !common.json).then(|| Live::begin(wanted.sort));
+    let live = live.transpose()?;
     loop {
-        let (view, now_ms) = look(host, common, wanted, vg, lvm_says.as_deref())?;
-        let Some(pause) = wanted.watch else {
-            show(&view, common, now_ms)?;
-            return Ok(exit(&view));
-        };
-        if stdout().is_terminal() {
-            // Home, and nothing below.
-            anstream::print!("\x1b[H\x1b[2J");
-        }
-        show(&view, common, now_ms)?;
-        if !stdout().is_terminal() {
-            anstream::println!();
+        let (mut view, now_ms) = look(host, common, wanted, lvm_says.as_deref())?;
+        match &live {
+            Some(live) => live.show(view, now_ms),
+            None => {
+                show(&mut view, common, wanted.sort, now_ms)?;
+                anstream::println!();
+            }
         }
         thread::sleep(pause);
+        host.look_again();
     }
 }
 
-fn show(view: &View, common: &Common, now_ms: u64) -> Result<(), Trouble> {
+fn show(
+    view: &mut View,
+    common: &Common,
+    key: Option<SortKey>,
+    now_ms: u64,
+) -> Result<(), Trouble> {
+    if let Some(key) = key {
+        sort(view, key);
+    }
     if common.json {
         return print_json(view);
     }
@@ -56,21 +63,18 @@ fn look(
     host: &Host,
     common: &Common,
     wanted: &Status,
-    vg: Option<ResourceId>,
     lvm_says: Option<&str>,
 ) -> Result<(View, u64), Trouble> {
     let fleet = chosen(host, &wanted.drives)?;
     let mut progress = Progress::default();
     let asked = ask(&host.topology, &fleet.drives, common.timeout, false, &mut progress);
     let now_ms = wall_ms();
+    let vg = wanted.vg.as_ref().map(|text| meant::vg(host, &asked, text)).transpose()?;
     let is_wanted = |id: &ResourceId| vg.is_none_or(|vg| vg_of(id) == vg);
     let mut view = Maker::new(host, &fleet, &asked, now_ms).view(is_wanted);
     if !wanted.drives.is_empty() {
         // Holders count drives that were not to be read.
         view.remarks.retain(|remark| remark.code != FOREIGN_SET);
-    }
-    if let Some(key) = wanted.sort {
-        sort(&mut view, key);
     }
     view.remarks.extend(lvm_says.map(|why| Remark::new("lvm", why.to_owned())));
     Ok((view, now_ms))
@@ -115,18 +119,6 @@ pub fn chosen(host: &Host, named: &[String]) -> Result<Fleet, Trouble> {
     Ok(fleet)
 }
 
-/// The VG that is meant.
-pub fn vg_of_text(host: &Host, text: &str) -> Result<ResourceId, Trouble> {
-    host.names.find_vg(text).ok_or_else(|| match host.names.has_asked_lvm() {
-        true => Trouble::new("lvm knows no such volume group", text, "look at `vgs`"),
-        false => Trouble::new(
-            "no file of this host tells the uuid of a volume group of this name",
-            text,
-            "look at `vgs`, and give its uuid (vgs -o vg_uuid) or --ask-lvm",
-        ),
-    })
-}
-
 /// Prints what programs read.
 pub fn print_json(what: &impl serde::Serialize) -> Result<(), Trouble> {
     let text = serde_json::to_string_pretty(what)
@@ -148,6 +140,12 @@ pub fn exit(view: &View) -> Exit {
 
 /// The view as text.
 pub fn text(view: &View, now_ms: u64) -> String {
+    let (table, rest) = parts(view, now_ms);
+    table + &rest
+}
+
+/// The same in two parts: the table, and what stands below it.
+pub fn parts(view: &View, now_ms: u64) -> (String, String) {
     let mut text = String::new();
     let rows: Vec<Vec<String>> = view.locks.iter().flat_map(|lock| rows(lock, now_ms)).collect();
     let answering = view.drives.iter().filter(|drive| drive.state == "answers").count();
@@ -162,6 +160,7 @@ pub fn text(view: &View, now_ms: u64) -> String {
         let head = ["LOCK", "HOST", "MODE", "STATE", "DRIVES", "REFRESHED", "LEASE LEFT", "VALUE"];
         text.push_str(&table(&head, &rows));
     }
+    let table = std::mem::take(&mut text);
     let with_idm: Vec<&str> = view
         .drives
         .iter()
@@ -185,7 +184,7 @@ pub fn text(view: &View, now_ms: u64) -> String {
     if view.remarks.is_empty() {
         text.push_str(&format!("{}\n", styled(GOOD, "Nothing is wrong.")));
     }
-    text
+    (table, text)
 }
 
 fn rows(lock: &LockView, now_ms: u64) -> Vec<Vec<String>> {

@@ -6,8 +6,9 @@ mod holders;
 use crate::cli::{Common, Why};
 use crate::fleet::{Asked, Fleet, Missing, ask, wall_ms};
 use crate::host::Host;
+use crate::meant;
 use crate::output::{GOOD, Progress, WARNING, styled};
-use crate::status::{print_json, vg_of_text};
+use crate::status::print_json;
 use crate::view::{LockView, Maker};
 use crate::{Exit, Trouble};
 use idm_protocol::ResourceId;
@@ -83,7 +84,7 @@ pub fn run(host: &mut Host, common: &Common, wanted: &Why) -> Result<Exit, Troub
             Trouble::new(why, lvm.display().to_string(), "leave --ask-lvm out and give uuids")
         })?;
     }
-    let id = lock_of_text(host, &wanted.lock)?;
+    let id = meant::lock(host, &asked, &wanted.lock)?;
     let answer = explain(host, &fleet, &asked, id, wall_ms());
     if common.json {
         print_json(&answer)?;
@@ -95,23 +96,6 @@ pub fn run(host: &mut Host, common: &Common, wanted: &Why) -> Result<Exit, Troub
     Ok(match answer.causes.first().map(|cause| cause.effect) {
         Some(Effect::Refused | Effect::Slow) => Exit::Wrong,
         Some(Effect::Granted) | None => Exit::Good,
-    })
-}
-
-/// The lock that is meant: `global`, a VG, or an LV with its VG in front.
-pub fn lock_of_text(host: &Host, text: &str) -> Result<ResourceId, Trouble> {
-    if text == "global" {
-        return Ok(ResourceId::GLOBAL);
-    }
-    let Some((vg, lv)) = text.split_once('/') else { return vg_of_text(host, text) };
-    let vg = vg_of_text(host, vg)?;
-    host.names.find_lv(&vg, lv).ok_or_else(|| match host.names.has_asked_lvm() {
-        true => Trouble::new("lvm knows no such logical volume", text, "look at `lvs -a`"),
-        false => Trouble::new(
-            "no file of this host tells the uuid of a logical volume of this name",
-            text,
-            "look at `lvs -a`, and give VG/UUID (lvs -o lv_uuid) or --ask-lvm",
-        ),
     })
 }
 

@@ -7,7 +7,7 @@ use idm_protocol::{Mode, ResourceId};
 use idmctl::drives::{Report, report, text};
 use idmctl::fleet::{Fleet, ask};
 use idmctl::output::Progress;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn look(world: &World) -> Report {
     let host = world.host();
@@ -55,6 +55,27 @@ fn what_is_in_the_way_is_named() {
     ] {
         assert!(all.contains(part), "{part}: {all}");
     }
+}
+
+#[test]
+fn a_path_that_hangs_is_asked_once_and_not_waited_for_again() {
+    let world = World::new(1, "current");
+    world.control("hang d0 on");
+    let host = world.host();
+    let fleet = Fleet::of(&host);
+    let look = |time| ask(&host.topology, &fleet.drives, time, false, &mut Progress::default());
+    std::thread::scope(|scope| {
+        scope.spawn(|| look(Duration::from_secs(60)));
+        let begin = Instant::now();
+        loop {
+            let why = look(Duration::from_millis(100))[0].silence(&fleet.drives[0]).unwrap();
+            if why.ends_with("d0.sock: it has not answered an earlier command yet") {
+                break;
+            }
+            assert!(begin.elapsed() < Duration::from_secs(30), "{why}");
+        }
+        world.control("hang d0 off");
+    });
 }
 
 #[test]

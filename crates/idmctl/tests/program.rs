@@ -83,6 +83,38 @@ fn status_is_sorted_by_what_was_wanted() {
 }
 
 #[test]
+fn the_uuid_of_an_lv_is_not_taken_for_a_volume_groups() {
+    let world = World::new(3, "current");
+    let unknown = "CCCCCC-aaaa-bbbb-cccc-dddd-eeee-ffffff";
+    let lv_uuid = common::LV;
+    let (code, _, error) = output(&world, &["why", lv_uuid]);
+    assert_eq!(code, Some(4));
+    assert!(error.contains("no drive that answers knows") && error.contains("VG/UUID"), "{error}");
+    world.peer("alpha", Duration::from_secs(600)).take(lv(), Mode::Exclusive);
+    let lock = format!("{}/{lv_uuid}", common::VG);
+    let titled = format!("the lock of LV {lock}:");
+    for text in [&lock, lv_uuid, &lv_uuid.replace('-', "")] {
+        let (_, answer, error) = output(&world, &["why", text]);
+        assert!(answer.starts_with(&titled), "{answer}{error}");
+    }
+    let (_, _, error) = output(&world, &["release", lv_uuid]);
+    assert!(error.contains("the lease of alpha runs"), "{error}");
+    for args in [&["status", "--vg", lv_uuid][..], &["hosts", lv_uuid], &["clear", lv_uuid]] {
+        let (code, _, error) = output(&world, args);
+        assert_eq!(code, Some(4));
+        let wanted = format!("give the volume group of the LV: {}", common::VG);
+        assert!(error.contains("the uuid of an LV") && error.contains(&wanted), "{error}");
+    }
+    // Of its volume group a lock is known.
+    let (_, answer, _) = output(&world, &["why", common::VG]);
+    assert!(answer.starts_with(&format!("the lock of VG {}:", common::VG)), "{answer}");
+    // That a volume group has no lock is no error.
+    let (code, text, _) = output(&world, &["status", "--vg", unknown]);
+    assert_eq!(code, Some(0));
+    assert!(text.contains("No drive has a lock."), "{text}");
+}
+
+#[test]
 fn lvm_that_was_asked_is_not_recommended() {
     let world = World::new(1, "current");
     for lock in ["nobody", "nobody/data"] {
@@ -108,6 +140,7 @@ fn a_drive_is_tested_whole_beside_a_lock_that_is_in_use() {
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["profile"]["exact"], serde_json::json!(["rev2313"]), "{json:#}");
     assert_eq!(json["verdict"], "as-relied-on");
+    assert_eq!(json["longest_read"], 1024);
     assert!(json["latencies"].as_array().unwrap().len() >= 6);
     assert_eq!(world.control("table d0").lines().count(), before);
     // Real times are not as exact as those of a model.

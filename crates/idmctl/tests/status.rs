@@ -3,7 +3,7 @@
 mod common;
 
 use common::{LV, VG, World, lv, members, vg};
-use idm_protocol::{Mode, ResourceId, Value};
+use idm_protocol::{Class, Mode, Record, ResourceId, Value};
 use idmctl::fleet::wall_ms;
 use idmctl::hosts;
 use idmctl::output::short;
@@ -238,4 +238,66 @@ fn one_holder_of_unknown_drives_beside_another_is_no_alarm() {
     let view = world.view();
     assert!(codes(&view).contains(&"two-records"), "{view:?}");
     assert!(view.remarks.iter().all(|remark| !remark.alarm));
+}
+
+#[test]
+fn what_changes_on_this_host_is_looked_at_again() {
+    let mut world = World::new(3, "current");
+    world.peer("here", LEASE).named_as(world.this_host).take(vg(), Mode::Exclusive);
+    let mut host = world.host();
+    world.start_vg("vg0", &["d0", "d1", "d2"]);
+    world.stop_lvmlockd();
+    host.look_again();
+    let (fleet, asked) = world.ask(&host);
+    let view = Maker::new(&host, &fleet, &asked, wall_ms()).view(|_| true);
+    assert_eq!(lock(&view, &vg()).name, "vg0");
+    assert_eq!(codes(&view), ["orphaned"]);
+}
+
+/// Gives the records of a lock back to the drives, changed.
+fn change(world: &World, mut edit: impl FnMut(&str, &mut Record)) {
+    for name in &world.names {
+        let mut record = world.records(name).pop().unwrap();
+        edit(name, &mut record);
+        world.control(&format!("reset {name}"));
+        world.plant(name, record);
+    }
+}
+
+#[test]
+fn a_mode_that_differs_between_drives_is_told() {
+    let world = World::new(3, "current");
+    world.peer("alpha", LEASE).take(lv(), Mode::Exclusive);
+    change(&world, |name, record| {
+        if name == "d1" {
+            record.class = Class::Shared;
+        }
+    });
+    let view = world.view();
+    assert_eq!((only(&view, &lv()).mode, only(&view, &lv()).standing), ("mixed", Standing::Held));
+    assert_eq!(codes(&view), ["mixed-modes"]);
+}
+
+#[test]
+fn records_of_another_program_are_told() {
+    let world = World::new(3, "current");
+    world.peer("alpha", LEASE).take(lv(), Mode::Exclusive);
+    change(&world, |_, record| record.metadata = [0; 64]);
+    let view = world.view();
+    assert_eq!((only(&view, &lv()).set, only(&view, &lv()).needs), (Set::OlderStack, None));
+    assert_eq!(codes(&view), ["older-stack"]);
+}
+
+#[test]
+fn a_clock_that_differs_leaves_an_upper_bound() {
+    let world = World::new(3, "current");
+    world.peer("alpha", LEASE).take(lv(), Mode::Exclusive);
+    let host = world.host();
+    let (fleet, asked) = world.ask(&host);
+    // This host's clock is an hour behind.
+    let view = Maker::new(&host, &fleet, &asked, wall_ms() - 3_600_000).view(|_| true);
+    assert_eq!(only(&view, &lv()).left_ms, None);
+    assert_eq!(codes(&view), ["clock"]);
+    let text = text(&view, 0);
+    assert!(text.contains("in the future") && text.contains("<= 30.0 s"), "{text}");
 }

@@ -2,6 +2,7 @@
 
 use super::finding::{Finding, Verdict};
 use super::rules::Rule;
+use super::subject::MANY_BLOCKS;
 use crate::fleet::Drive;
 use crate::output::{ALARM, GOOD, WARNING, styled, table};
 use idm_protocol::Record;
@@ -70,6 +71,8 @@ pub struct Report {
     pub rules: Vec<RuleReport>,
     /// The latencies of commands.
     pub latencies: Vec<Latency>,
+    /// The most records that one read by this path moves, of powers of 2 up to 1024.
+    pub longest_read: u32,
 }
 
 impl Matches {
@@ -136,6 +139,7 @@ impl Report {
         findings: &[(Rule, Finding)],
         others: &[Record],
         latencies: &BTreeMap<&'static str, Vec<Duration>>,
+        longest_read: u32,
     ) -> Report {
         let rule = |(rule, finding): &(Rule, Finding)| RuleReport {
             rule: rule.name,
@@ -151,6 +155,7 @@ impl Report {
             profile: super::compare(findings, others),
             rules: findings.iter().map(rule).collect(),
             latencies: latencies.iter().map(|(command, times)| latency(command, times)).collect(),
+            longest_read,
         }
     }
 
@@ -170,6 +175,13 @@ impl Report {
         };
         let rows: Vec<Vec<String>> = self.latencies.iter().map(row).collect();
         text.push_str(&table(&["COMMAND", "COUNT", "MEDIAN", "99 %", "LONGEST"], &rows));
+        text.push_str(&match self.longest_read {
+            MANY_BLOCKS => format!("One read of the table moves {MANY_BLOCKS} records or more.\n"),
+            most => format!(
+                "One read of the table moves {most} records, but not {}.\n",
+                (2 * most).max(1)
+            ),
+        });
         text.push('\n');
         text.push_str(&self.conclusion());
         text

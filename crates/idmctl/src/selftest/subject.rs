@@ -71,6 +71,9 @@ pub trait Subject {
     fn sleep(&mut self, time: Duration) -> Result<(), Stop>;
 }
 
+/// As many blocks of the table as are asked for at once, by [`Real::longest_read`].
+pub const MANY_BLOCKS: u32 = 1024;
+
 /// Pauses before a command is sent again that the drive put off.
 const PAUSES: [Duration; 3] = [Duration::ZERO, Duration::from_millis(5), Duration::from_millis(20)];
 /// An interruption is noticed within this time.
@@ -96,6 +99,13 @@ impl Real {
     /// The same, with another path for commands that are cut. Its time-out should be the shortest.
     pub fn beside(self, other: Probe) -> Real {
         Real { other: Some(other), ..self }
+    }
+
+    /// The most blocks of the table that one read moves, of powers of 2 up to [`MANY_BLOCKS`].
+    pub fn longest_read(&mut self) -> u32 {
+        let sizes = (0..=MANY_BLOCKS.ilog2()).map(|power| 1 << power);
+        let moves = |blocks: &u32| matches!(self.read(Request::Table, *blocks), Ok(Some(_)));
+        sizes.take_while(moves).last().unwrap_or_default()
     }
 
     /// Continues after an interruption, so that scratch mutexes can be removed.

@@ -160,13 +160,24 @@ fn find_limits(bench: &mut Bench<'_>) -> Result<Finding, Stop> {
     bench.clear()?;
     let others: BTreeSet<_> = bench.all()?.iter().map(|record| record.resource).collect();
     let others = others.iter().filter(|id| !is_scratch(id)).count();
-    let mut status = Status::Good;
+    let (mut status, mut first) = (Status::Good, None);
     for _ in others..MANY_MUTEXES {
         let id = bench.fresh();
         status = bench.send(MutexOp::Trylock, Payload::new(id, A, EX))?;
         if status != Status::Good {
             break;
         }
+        first = first.or(Some(id));
+    }
+    if let (Status::Full(_), Some(held)) = (status, first) {
+        // Both are a reason to refuse it.
+        let status = bench.send(MutexOp::Trylock, Payload::new(held, B, EX))?;
+        finding.note("TRYLOCK of what another host has, if the table is full", word(status));
+        finding.demand(
+            "what is held is refused then, too",
+            status != Status::Good,
+            Verdict::Unsafe,
+        );
     }
     let full = matches!(status, Status::Good | Status::Full(_));
     finding.demand("what is too much is refused as such", full, Verdict::DiffersButSafe);
