@@ -88,7 +88,7 @@ fn ingredients(aim: Aim) -> &'static [(Count, u64)] {
         Aim::Marks => &[(Count::Restarted, 500), (Count::TookOverOwn, 1000)],
         Aim::Votes => &[(Count::VotesMoved, 500), (Count::Moved, 500), (Count::VgChanged, 500)],
         Aim::Restarts => &[(Count::Restarted, 500), (Count::EarlierHit, 100)],
-        Aim::Silence => &[(Count::PathDown, 1000), (Count::Moved, 300), (Count::Restarted, 500)],
+        Aim::Silence => &[(Count::PathDown, 1000), (Count::Moved, 150), (Count::Restarted, 500)],
     }
 }
 

@@ -181,13 +181,21 @@ impl World {
     }
 
     /// Requires that no lock lapses without a fault, whatever drives have left the VG. Votes cannot
-    /// move to one or two drives if one of them cannot mark a record anew.
+    /// move to one or two drives if one of them cannot mark a record anew, nor past another holder
+    /// that an earlier fault has let in.
     pub(super) fn check_lapse_cause(&self, s: SlotIx) -> Verdict {
         let target = self.slots[s].call.target_set;
         let marks = |d: DriveIx| self.drives[d].drive.profile().refresh_stores_metadata;
         let stuck = (1..=2).contains(&target.len()) && !target.iter().all(marks);
+        let mode = |slot: SlotIx| self.slots[slot].engine.mode;
+        let excludes = |other: SlotIx| match (mode(s), mode(other)) {
+            (Some(own), Some(others)) => other != s && !own.compatible(others),
+            _ => false,
+        };
+        let barred = self.slots.rivals(s).any(|other| self.believes(other) && excludes(other));
         ensure!(
             stuck
+                || barred
                 || !self.settled()
                 || !self.plan.kind.is_safe()
                 || self.is_old(self.slots.host(s)),
