@@ -724,8 +724,9 @@ fn in_process(locks: usize) -> Result<()> {
 }
 
 fn spec(owner: &Arc<Owner>, number: usize) -> LockSpec {
+    // All in one VG.
     let mut id = [1; 64];
-    id[..8].copy_from_slice(&number.to_be_bytes());
+    id[32..40].copy_from_slice(&number.to_be_bytes());
     LockSpec { resource: ResourceId::from_bytes(id), role: Role::Lv, owner: owner.clone() }
 }
 
