@@ -64,7 +64,7 @@ pub enum Cleared {
 }
 
 /// Why commands of a lock were not sent.
-pub enum HeldBack {
+pub enum NotCleared {
     /// Its last holder lives, although its lease on this lock ran out.
     Alive(String),
     /// Its last holder cannot be removed from the drives.
@@ -203,7 +203,7 @@ pub struct Reservations {
     looking: Arc<OpenOrders>,
     looks: Arc<Looks>,
     /// Why commands of a lock were not sent, and when that was decided.
-    refusals: Mutex<HashMap<ResourceId, (Instant, HeldBack)>>,
+    refusals: Mutex<HashMap<ResourceId, (Instant, NotCleared)>>,
     /// Drives that an order to remove a registration may still reach until then.
     leaving: Mutex<HashMap<DriveRef, Instant>>,
     /// Ends the watch when it is dropped.
@@ -376,7 +376,7 @@ impl Reservations {
     }
 
     /// Why commands of a lock were not sent, for a request that was refused just now.
-    pub fn refusal(&self, resource: &ResourceId) -> Option<HeldBack> {
+    pub fn refusal(&self, resource: &ResourceId) -> Option<NotCleared> {
         let oldest = clock::now() - self.timing.patience;
         let (decided, why) = self.refusals.lock().remove(resource)?;
         (decided >= oldest).then_some(why)
@@ -432,9 +432,9 @@ impl Reservations {
                 log::debug!("{resource}: its last holder is not removed from the drives: {why}");
                 let lives = |obstacle: &Obstacle| matches!(obstacle, Obstacle::Alive(..));
                 let why = if !obstacles.is_empty() && obstacles.iter().all(lives) {
-                    HeldBack::Alive(why)
+                    NotCleared::Alive(why)
                 } else {
-                    HeldBack::Unremoved(why)
+                    NotCleared::Unremoved(why)
                 };
                 let now = clock::now();
                 let mut refusals = self.refusals.lock();

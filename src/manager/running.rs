@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::drives::Drives;
 use crate::error::Error;
 use crate::fencing::Fencing;
-use crate::fencing::reservations::{HeldBack, Link, Reservations};
+use crate::fencing::reservations::{Link, NotCleared, Reservations};
 use crate::fencing::safe_note::SafeNote;
 use crate::fencing::watchdog::device::KernelWatchdog;
 use crate::fencing::watchdog::{self, Watchdog};
@@ -269,10 +269,10 @@ impl Running {
                 let held_back = held_back.and_then(|it| it.refusal(&spec.resource));
                 let Refusal::Held(conflicts) = refused.refusal else {
                     return match held_back {
-                        Some(HeldBack::Alive(why)) => {
+                        Some(NotCleared::Alive(why)) => {
                             Error::Held(format!("{spec} is refused: {why}"))
                         }
-                        Some(HeldBack::Unremoved(why)) => Error::Storage(format!(
+                        Some(NotCleared::Unremoved(why)) => Error::Storage(format!(
                             "{text}. The drives cannot be kept from taking data of its last \
                              holder: {why}"
                         )),

@@ -7,6 +7,7 @@ use crate::lock::{LockSpec, Role};
 use crate::lockspace::{Held, Lockspace};
 use crate::runtime::Moves;
 use crate::sys::clock;
+use idm_engine::Member;
 use idm_protocol::ResourceId;
 use std::sync::Arc;
 
@@ -22,7 +23,8 @@ impl Manager {
         running: &Running,
         lockspace: &Arc<Lockspace>,
     ) -> Result<(), Error> {
-        let moves = self.begin_spread(running, lockspace)?;
+        let members = running.members_of(lockspace)?.members;
+        let moves = self.begin_spread(running, lockspace, members);
         let end = clock::now() + running.timing.patience;
         if moves.iter().all(|moves| moves.wait(end)) {
             return Ok(());
@@ -48,10 +50,11 @@ impl Manager {
         running: &Running,
         lockspace: &Arc<Lockspace>,
     ) -> Result<(), Error> {
-        if lockspace.was_spread_on(&running.members_of(lockspace)?.members) {
-            return Ok(());
+        let members = running.members_of(lockspace)?.members;
+        if !lockspace.was_spread_on(&members) {
+            self.begin_spread(running, lockspace, members);
         }
-        self.begin_spread(running, lockspace).map(drop)
+        Ok(())
     }
 
     /// Puts a shared LV lock on all drives of the VG. Another host may extend the LV to any of
@@ -67,13 +70,13 @@ impl Manager {
         Ok(())
     }
 
-    /// Begins to put the locks of a VG on all of its drives. Returns the moves of LV locks.
+    /// Begins to put the locks of a VG on its drives, `members`. Returns the moves of LV locks.
     fn begin_spread(
         &self,
         running: &Running,
         lockspace: &Arc<Lockspace>,
-    ) -> Result<[Moves; 2], Error> {
-        let members = running.members_of(lockspace)?.members;
+        members: Vec<Member>,
+    ) -> [Moves; 2] {
         let of_vg =
             |held: &&Held| held.spec.role == Role::Lv && Arc::ptr_eq(&held.lockspace, lockspace);
         let state = self.state();
@@ -85,6 +88,6 @@ impl Manager {
         }
         lockspace.set_spread(&members);
         let held = running.runtime.spread(locks, members.clone());
-        Ok([held, running.orphans.spread(lockspace, members)])
+        [held, running.orphans.spread(lockspace, members)]
     }
 }

@@ -259,7 +259,7 @@ impl Reactor {
                 self.step(lock, Input::Spread(drives.to_vec()));
                 if let Some(entry) = self.locks.get(&lock) {
                     let patience = self.settings.timing.patience;
-                    self.moving.add(lock, (entry, drives), waiter, patience);
+                    self.moving.add(entry, drives, waiter, patience);
                 }
             }
         }
@@ -362,7 +362,7 @@ impl Reactor {
         } else {
             entry.refuse_more();
         }
-        self.moving.note(lock, &entry);
+        self.moving.note(&entry);
         // After a renewal in time, the lock may get into danger again, and may have another owner
         // by then.
         let safe = clock::now() + self.settings.fencing.margin;

@@ -22,7 +22,7 @@ use idm_protocol::reservation::nvme::{
 };
 use idm_protocol::{RECORD_LEN, Status};
 use nix::errno::Errno;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -214,8 +214,7 @@ impl Nvme {
         deadline: &Deadline,
     ) -> Result<Result<(), ReserveAnswer>, CommandError> {
         let fd = opened.fd.as_fd();
-        let namespace = nvme_ioctl::namespace(fd);
-        let namespace = namespace.map_err(|errno| TransportError::NotSent(errno.to_string()))?;
+        let namespace = namespace_of(fd)?;
         let result = nvme_ioctl::reserve(fd, namespace, command, data, timeout(deadline)?);
         if matches!(result, Err(Errno::ENODEV | Errno::ENXIO)) {
             self.node.forget(opened);
@@ -239,8 +238,7 @@ impl Nvme {
     ) -> Result<ReserveAnswer, CommandError> {
         let fd = opened.fd.as_fd();
         let mut identify = Buffer::new(nvme::IDENTIFY_LEN);
-        let namespace =
-            nvme_ioctl::namespace(fd).map_err(|e| TransportError::NotSent(e.to_string()))?;
+        let namespace = namespace_of(fd)?;
         let asked =
             nvme_ioctl::identify_namespace(fd, namespace, identify.bytes(), timeout(deadline)?);
         if judge(asked, false)? != 0 {
@@ -304,6 +302,11 @@ impl Nvme {
         }
         Ok(ended.map_or_else(|answer| answer, |()| ReserveAnswer::Done))
     }
+}
+
+/// The namespace that reservations are for.
+fn namespace_of(fd: BorrowedFd<'_>) -> Result<u32, TransportError> {
+    nvme_ioctl::namespace(fd).map_err(|errno| TransportError::NotSent(errno.to_string()))
 }
 
 /// Interprets the result of the ioctl: a status field of the drive, or an error that none came.

@@ -22,7 +22,7 @@ impl Reactor {
         entry.set_alarmed(true);
         let until = entry.safe_until().unwrap_or(now);
         // The drives that have come to its VG may be the silent ones.
-        let moves = self.moving.drives(&entry.spec).iter();
+        let moves = self.moving.drives(&entry.spec.resource).iter();
         let others = moves.filter(|it| !entry.members.contains(it));
         let drives: Vec<Member> = entry.members.iter().chain(others).cloned().collect();
         let why = format!(

@@ -6,11 +6,12 @@ use crate::sys::clock;
 use crate::sys::sync::mpsc::Sender;
 use core::time::Duration;
 use idm_engine::{Instant, Member};
+use idm_protocol::ResourceId;
 use std::collections::HashMap;
 
-/// Locks whose votes are to move, by lock.
+/// Locks whose votes are to move, by mutex.
 #[derive(Default)]
-pub(super) struct Moving(HashMap<u64, Move>);
+pub(super) struct Moving(HashMap<ResourceId, Move>);
 
 /// The move of one lock.
 struct Move {
@@ -26,8 +27,8 @@ impl Moving {
     /// up, such as a drive that does not answer, does not delay each further request.
     pub(super) fn add(
         &mut self,
-        lock: u64,
-        (entry, to): (&Entry, &[Member]),
+        entry: &Entry,
+        to: &[Member],
         waiter: &Sender<()>,
         patience: Duration,
     ) {
@@ -37,7 +38,7 @@ impl Moving {
         let now = clock::now();
         let begun =
             || Move { spec: entry.spec.clone(), to: to.to_vec(), since: now, waiters: Vec::new() };
-        let known = self.0.entry(lock).or_insert_with(begun);
+        let known = self.0.entry(entry.spec.resource).or_insert_with(begun);
         if known.to != to {
             *known = begun();
         }
@@ -47,16 +48,15 @@ impl Moving {
     }
 
     /// Forgets the move of a lock that is not moving any more.
-    pub(super) fn note(&mut self, lock: u64, entry: &Entry) {
-        if self.0.contains_key(&lock) && !entry.is_moving() {
-            self.0.remove(&lock);
+    pub(super) fn note(&mut self, entry: &Entry) {
+        if !self.0.is_empty() && !entry.is_moving() {
+            self.0.remove(&entry.spec.resource);
         }
     }
 
     /// The drives that a lock is being put on.
-    pub(super) fn drives(&self, lock: &LockSpec) -> &[Member] {
-        let of_lock = self.0.values().find(|it| it.spec.resource == lock.resource);
-        of_lock.map_or(&[], |it| &it.to)
+    pub(super) fn drives(&self, resource: &ResourceId) -> &[Member] {
+        self.0.get(resource).map_or(&[], |it| &it.to)
     }
 
     /// The locks whose votes have not moved yet.

@@ -119,8 +119,8 @@ impl Lock {
     /// leaves fewer drives than the keep quorum.
     pub(super) fn bound(&self, mode: Mode) -> Option<Instant> {
         let counted = self.members().filter(|s| self.counts(s, mode));
-        let kept = self.nth_end(counted.filter_map(|s| self.lease_end(s)), self.member_count());
-        Some(kept?.min(self.seen_until(mode).unwrap_or(kept?)))
+        let kept = self.nth_end(counted.filter_map(|s| self.lease_end(s)), self.member_count())?;
+        Some(self.seen_until(mode).map_or(kept, |seen| seen.min(kept)))
     }
 
     /// The moment from which fewer than the keep quorum of so many drives have a lease.

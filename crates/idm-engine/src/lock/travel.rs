@@ -113,8 +113,8 @@ impl Lock {
     ///
     /// Such a host gets a majority of the drives that the LV lies on, and reads more than half of
     /// the VG's drives. So it meets the lock on half of the new drives. It also meets it if all the
-    /// old drives that stay in the VG have it, because the LV lies on some of those: only its
-    /// holder moves an LV, after the votes. If neither is so when the drives are named, it was not
+    /// old drives that stay in the VG have it, because the LV lies on these: only its holder moves
+    /// an LV, after the votes. If neither is so when the drives are named, it was not
     /// so before either. Then the move gets the time of a lease, as if the drives were refreshed
     /// now: a drive may have to be taken anew, and to stop the LV's use in order takes time, too.
     pub(super) fn seen_until(&self, mode: Mode) -> Option<Instant> {
