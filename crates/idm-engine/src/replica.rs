@@ -427,9 +427,9 @@ impl Replica {
         matches!(&self.task, Task::Take(take) if !take.witness && !take.converting)
     }
 
-    /// Whether the drive is still asked for `mode`.
-    pub(crate) fn asks_for(&self, mode: Mode) -> bool {
-        matches!(&self.task, Task::Take(take) if take.vote == Vote::Asking && take.mode == mode)
+    /// Whether the drive is, or was, asked for `mode`.
+    pub(crate) fn takes(&self, mode: Mode) -> bool {
+        matches!(&self.task, Task::Take(take) if take.mode == mode)
     }
 
     /// Takes in a reply, and learns from it who owns the mutex on this drive ("ours": this

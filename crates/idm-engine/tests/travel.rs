@@ -5,8 +5,8 @@ mod bench;
 use bench::*;
 use core::time::Duration;
 use idm_emulator::Profile;
-use idm_engine::{DriveRef, Event, Lock, Outcome, Refusal, Request};
-use idm_protocol::Mode;
+use idm_engine::{DriveRef, Event, Lock, Notice, Outcome, Refusal, Request};
+use idm_protocol::{Mode, Reply, Status};
 
 /// A lock that is held on drive 0 of three, and a drive set; REFRESH marks it or not.
 fn held_on_the_first(stores_metadata: bool, mode: Mode) -> (Bench, Lock) {
@@ -183,4 +183,45 @@ fn a_lock_that_was_moved_and_broken_elsewhere_is_not_adopted_by_its_old_drives()
         Request::Adopt { mode: None, granted_until: Some(bench.now + LEASE), members, witnesses },
     );
     assert_eq!(outcome, Outcome::Refused(Refusal::Unclear));
+}
+
+/// A drive confirms the new mark after the votes have moved. A later look must show that mark, so
+/// the drive does not count before; it is taken anew at once, and not when it would be refreshed.
+#[test]
+fn a_drive_whose_mark_is_late_is_taken_anew_at_once() {
+    let (mut bench, mut lock) = (Bench::new(3), lv_lock(1));
+    assert_eq!(take(&mut bench, &mut lock, S, &[0], &[1, 2]), GRANTED);
+    let named = bench.all();
+    lock.spread(&named, bench.now);
+    let late = exchange_with(&mut bench, &mut lock, |command| match command.drive {
+        DriveRef(0) => Fate::Unheard,
+        _ => Fate::Answered,
+    });
+    let ready = is_ready(&mut lock).expect("two of three drives are ready");
+    assert!(lock.move_votes(&ready, bench.now));
+    for command in late {
+        lock.on_reply(command.token, Reply::Status(Status::Good), bench.now);
+    }
+    bench.exchange(&mut lock);
+    let confirmed = events(&mut lock);
+    let gained = Event::Notice(Notice::DriveGained { drive: DriveRef(0) });
+    assert!(confirmed.contains(&gained), "it counts without a wait: {confirmed:?}");
+}
+
+/// Whoever asks again and again for what sharers refuse does not keep a drive of its shared lock
+/// from being taken.
+#[test]
+fn refused_changes_do_not_put_off_that_a_drive_is_taken_anew() {
+    let (mut bench, mut a, mut b) = (Bench::new(3), lv_lock(1), lv_lock(2));
+    bench.paths[0] = Path::Cut;
+    assert_eq!(take(&mut bench, &mut a, S, &[0, 1, 2], &[]), GRANTED);
+    bench.paths[0] = Path::Up;
+    assert_eq!(take(&mut bench, &mut b, S, &[0, 1, 2], &[]), GRANTED);
+    let end = bench.now + LEASE;
+    while bench.now < end {
+        assert!(is_held(&bench.run(&mut a, convert(X))));
+        bench.pass(&mut a, Duration::from_secs(1));
+        bench.pass(&mut b, Duration::ZERO);
+    }
+    assert_eq!(on(&a), [0, 1, 2]);
 }

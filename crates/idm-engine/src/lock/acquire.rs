@@ -119,15 +119,17 @@ impl Lock {
         self.finish(Outcome::Granted(value));
     }
 
-    /// Settles the replicas after a request: won drives are kept, the others are tried again later.
+    /// Settles the replicas after a request: won drives are kept, the others are tried again later,
+    /// or at once for the mode that a refused change leaves.
     pub(super) fn settle_replicas(&mut self, now: Instant) {
         let goal = self.goal();
         for at in 0..self.replicas.len() {
             let replica = &self.replicas[at];
+            let adds = replica.is_enlarging();
             match (replica.role, replica.hold) {
                 (Role::Former, _) => {}
                 // A late drive: its answer is still welcome.
-                _ if replica.is_enlarging() && replica.asks_for(goal) => {}
+                _ if adds && replica.takes(goal) && replica.vote() == Some(&Vote::Asking) => {}
                 (role, Hold::Held { mode, since }) => {
                     if role == Role::Witness {
                         self.replicas[at].role = Role::Extra;
@@ -141,6 +143,8 @@ impl Lock {
                     }
                 }
                 (Role::Witness, _) => self.replicas[at].assign(Task::Idle),
+                // It was asked for more than what the lock has now.
+                _ if adds && !replica.takes(goal) => self.retake(at, now),
                 (Role::Member | Role::Extra, _) => {
                     let pause = self.config.timing.renew;
                     self.retake(at, now + pause);

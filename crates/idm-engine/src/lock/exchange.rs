@@ -167,7 +167,9 @@ impl Lock {
         }
         match (&replica.task, replica.hold) {
             // An earlier attempt has won the drive.
-            (Task::Take(take), Hold::Held { mode, .. }) if adds && take.mode <= mode => {
+            (Task::Take(take), Hold::Held { mode, .. })
+                if adds && take.mode <= mode && replica.is_marked(self.set) =>
+            {
                 replica.close(Vote::Won);
             }
             (Task::Clean(_), _) => replica.plan_clean(now),
