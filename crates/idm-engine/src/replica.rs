@@ -356,13 +356,13 @@ impl Replica {
     }
 
     /// Whether this host's record here is known not to mislead hosts that count other drives than
-    /// `set`, whatever is still on its way.
+    /// `set`, whatever is late. A command that has no answer yet does not write another mark: votes
+    /// do not move while there is one that would.
     pub(crate) fn is_marked(&self, set: Fingerprint) -> bool {
         let fits = |mark: Mark| mark.fits(set);
         let Remark { mark, until } = self.remark;
         let stays = mark.is_some_and(fits) || self.marked_at >= until;
-        let open = self.flight.as_ref().filter(|flight| flight.step.writes());
-        stays && self.mark.is_some_and(fits) && open.is_none_or(|flight| fits(flight.mark))
+        stays && self.mark.is_some_and(fits)
     }
 
     /// Whether every host takes this host's record here for another set's, now and later.

@@ -5,7 +5,7 @@ mod bench;
 
 use bench::*;
 use core::time::Duration;
-use idm_engine::{Event, Lock, Notice, Outcome, Refusal, Timing};
+use idm_engine::{DriveRef, Event, Lock, Notice, Outcome, Refusal, Timing};
 use idm_protocol::{Limit, Mode, MutexOp, Reply, Status};
 
 const CONVERTED: Outcome = Outcome::Converted { complete: true };
@@ -255,4 +255,26 @@ fn a_drive_that_has_the_lock_beside_the_lvs_counts_once() {
     bench.paths[2..].fill(Path::Cut);
     let outcome = bench.run(&mut a, convert(X));
     assert_eq!(outcome, Outcome::Refused(Refusal::Unconfirmed));
+}
+
+/// A drive is won, reset while its value is read, and won again. Another host that counts the other
+/// drive took that and read this one in between.
+#[test]
+fn who_wins_a_drive_again_reads_the_others_again() {
+    let (mut bench, mut a, mut b) = (Bench::new(2), vg_lock(1), vg_lock(2));
+    assert!(matches!(take(&mut bench, &mut a, X, &[0], &[1]), Outcome::Granted(_)));
+    assert_eq!(bench.run(&mut a, RELEASE), Outcome::Released);
+    a.request(acquire(&bench, X, &[0], &[1]), bench.now).expect("in order");
+    let open = exchange_with(&mut bench, &mut a, |command| match op(command) {
+        None if command.drive == DriveRef(0) => Fate::Open,
+        _ => Fate::Answered,
+    });
+    let [read_value] = &open[..] else { panic!("only the value's read is open: {open:?}") };
+    bench.drives[0].reset();
+    assert!(matches!(take(&mut bench, &mut b, X, &[1], &[0]), Outcome::Granted(_)));
+    let reply = bench.perform(read_value);
+    a.on_reply(read_value.token, reply, bench.now);
+    bench.exchange(&mut a);
+    assert_one_holder(&bench, &a, &b);
+    assert!(done(&mut a).is_some_and(|outcome| is_held(&outcome)));
 }

@@ -101,6 +101,50 @@ fn a_lock_that_cannot_move_ends_with_the_lease_in_which_it_was_told_to() {
     assert!(!lock.is_moving(), "nobody waits for what will not be");
 }
 
+/// The VG's drives change once more, and again the host reaches none of them.
+#[test]
+fn other_drives_do_not_prolong_the_time_to_move() {
+    let (mut bench, mut lock) = moved(X);
+    let end = bench.now + LEASE;
+    for named in [[3], [4], [3], [4]] {
+        let named = bench.members(&named);
+        lock.spread(&named, bench.now);
+        pass_without(&mut bench, &mut lock, &[3, 4], LEASE / 3);
+    }
+    assert!(lock.safe_until() <= Some(end) && !believes(&bench, &lock));
+}
+
+/// Drives that show the lock are named in between.
+#[test]
+fn a_lock_that_was_seen_gets_the_whole_time_to_move() {
+    let (mut bench, mut lock) = moved(X);
+    for named in [&[3][..], &[2, 3], &[4]] {
+        let named = bench.members(named);
+        lock.spread(&named, bench.now);
+        pass_without(&mut bench, &mut lock, &[3, 4], LEASE / 2);
+    }
+    assert!(lock.safe_until() > Some(bench.now + LEASE / 3) && believes(&bench, &lock));
+}
+
+/// It is not known whether an adopted lock is where its LV lies: the earlier life may have moved
+/// both. A lock that is acquired anew is.
+#[test]
+fn only_an_acquired_lock_is_where_its_lv_lies() {
+    let (mut bench, mut lock) = moved(X);
+    bench.run(&mut lock, RELEASE);
+    assert_eq!(take(&mut bench, &mut lock, X, &[2], &[0, 1]), GRANTED);
+    let drives = bench.members(&[2, 3, 4]);
+    lock.spread(&drives, bench.now);
+    pass_without(&mut bench, &mut lock, &[3, 4], LEASE * 2);
+    assert!(believes(&bench, &lock));
+    let (mut next, request) = (lv_lock(1), adopt(&bench, &[2], None));
+    assert_eq!(bench.run(&mut next, request), Outcome::Adopted(X));
+    let drives = bench.members(&[3, 4]);
+    next.spread(&drives, bench.now);
+    pass_without(&mut bench, &mut next, &[3, 4], LEASE * 2);
+    assert!(!believes(&bench, &next));
+}
+
 /// The VG grows by drives that the host does not reach.
 #[test]
 fn drives_that_come_to_the_vg_end_no_lock_while_all_others_have_it() {

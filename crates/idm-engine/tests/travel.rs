@@ -225,3 +225,16 @@ fn refused_changes_do_not_put_off_that_a_drive_is_taken_anew() {
     }
     assert_eq!(on(&a), [0, 1, 2]);
 }
+
+/// The VG's third drive does not answer the look that sought other holders.
+#[test]
+fn a_look_without_an_answer_does_not_keep_votes_from_moving() {
+    let (mut bench, mut lock) = (Bench::new(3), lv_lock(1));
+    let request = acquire(&bench, X, &[0], &[1, 2]);
+    let granted = run_with(&mut bench, &mut lock, request, |command| match command.drive {
+        DriveRef(2) => Fate::Open,
+        _ => Fate::Answered,
+    });
+    assert_eq!(granted, GRANTED);
+    assert!(travel(&mut bench, &mut lock, &[0, 1, 2]));
+}

@@ -36,8 +36,10 @@ impl Lock {
                 if !over && attempt < ATTEMPTS && tally.split() {
                     return self.back_off(acquiring, tally.refusal(), now);
                 }
-                self.refuse(tally.refusal(), now);
+                return self.refuse(tally.refusal(), now);
             }
+            // Others are read after the writing, so what was read before another try is void.
+            self.phase = Phase::Acquiring(Acquiring { stage: Stage::Voting, ..*acquiring });
             return;
         }
         self.ask_values(now);

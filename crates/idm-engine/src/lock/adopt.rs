@@ -66,7 +66,10 @@ impl Lock {
         let mode = match self.orphan(granted_until, now) {
             Orphan::Found(mode) => mode,
             Orphan::Gone => return self.leave(Refusal::NothingToAdopt),
-            Orphan::Open if !over && self.is_asking(deadline) => return,
+            Orphan::Open if !over && self.is_asking(deadline) => {
+                self.phase = Phase::Adopting(Adopting { stage: Stage::Voting, ..*adopting });
+                return;
+            }
             Orphan::Open => {
                 let granted = self.ours(Mode::Shared, now);
                 let needed = self.rules.acquire_quorum(self.member_count());

@@ -53,7 +53,10 @@ impl Lock {
         }
         if tally.won < tally.needed || held.lapsed.is_some() {
             if over || tally.won + tally.asking < tally.needed || held.lapsed.is_some() {
-                self.end_up(Err(tally.refusal()), now);
+                return self.end_up(Err(tally.refusal()), now);
+            }
+            if let Phase::Held(held) = &mut self.phase {
+                held.change = Some(Change::Up { deadline, stage: Stage::Voting });
             }
             return;
         }
@@ -65,7 +68,6 @@ impl Lock {
         let missed = match result {
             Ok(()) if self.is_shared_elsewhere(now) => Some(tally.refusal()),
             Ok(()) if self.may_hide_sharers(now) => Some(Refusal::Unconfirmed),
-            Ok(()) if self.bound(Mode::Exclusive) <= Some(now) => Some(Refusal::Unconfirmed),
             _ => None,
         };
         if missed.is_some() && !stage.is_late(now) && self.awaits_change() {

@@ -44,6 +44,8 @@ impl Lock {
             return;
         }
         let set = Fingerprint::of(drives);
+        let spared = self.target.map(|target| target.spared_until);
+        let unseen_since_before = spared.filter(|_| self.seen_until(mode) == spared);
         if self.target.is_none_or(|target| target.set != set) {
             self.set_moving(Moving::No);
             let spared_until = Instant::default();
@@ -67,7 +69,8 @@ impl Lock {
         self.dismiss(|replica| replica.role == Role::Extra);
         if self.seen_until(mode).is_some_and(|end| end <= now) {
             let timing = &self.config.timing;
-            let spared_until = now + timing.lease - timing.drift;
+            let lease = now + timing.lease - timing.drift;
+            let spared_until = unseen_since_before.unwrap_or(lease);
             self.target = self.target.map(|target| Target { spared_until, ..target });
         }
         self.conclude(now);
@@ -117,6 +120,7 @@ impl Lock {
     /// an LV, after the votes. If neither is so when the drives are named, it was not
     /// so before either. Then the move gets the time of a lease, as if the drives were refreshed
     /// now: a drive may have to be taken anew, and to stop the LV's use in order takes time, too.
+    /// That time ends when it does, whatever other drives are named that do not have the lock.
     pub(super) fn seen_until(&self, mode: Mode) -> Option<Instant> {
         let binds = self.votes_moved && !broken!(self.rules, SeenByVg);
         let target = self.target.filter(|_| binds)?;
