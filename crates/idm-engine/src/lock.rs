@@ -178,6 +178,8 @@ pub struct Lock {
     may_have_moved: bool,
     /// Whether the drives that vote need not be those that the LV lies on.
     votes_moved: bool,
+    /// The moment until which drives that voted before keep the lock, if there are any.
+    leave_by: Option<Instant>,
     /// The doubt whether the last holder would have left the value that is on the drives. A
     /// doubtful value is removed with the lock, unless a new one is written.
     distrust: Distrust,
@@ -217,6 +219,7 @@ impl Lock {
             has_witnesses: false,
             may_have_moved: false,
             votes_moved: false,
+            leave_by: None,
             distrust: Distrust::None,
             pending: None,
             known: Vec::new(),
@@ -416,6 +419,7 @@ impl Lock {
             replica.missed = false;
             replica.gap = false;
             replica.contested = false;
+            replica.leaving = false;
         }
         // Replicas take most of a lock's memory, and there may be thousands of locks.
         self.replicas.reserve_exact(drives.len().saturating_sub(self.replicas.len()));
@@ -439,6 +443,7 @@ impl Lock {
         self.has_witnesses = !witnesses.is_empty();
         self.may_have_moved = false;
         self.votes_moved = false;
+        self.leave_by = None;
         // The new acquisition interrupts the storing of a value on a majority, or its removal. In
         // both cases the old value on the drives must not be believed.
         let doomed = |s: &Replica| s.stale_value && matches!(s.task, Task::Clean(_));
@@ -504,6 +509,7 @@ impl Lock {
 
     /// Draws the conclusions of the phase that the lock is in.
     fn conclude(&mut self, now: Instant) {
+        self.let_go(now);
         self.sweep(now);
         match self.phase.clone() {
             Phase::Free => self.prune(now),

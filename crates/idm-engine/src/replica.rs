@@ -264,6 +264,8 @@ pub(crate) struct Replica {
     pub(crate) contested: bool,
     /// Whether it is one of the drives that are to vote in place of the present ones.
     pub(crate) target: bool,
+    /// Whether it voted, and keeps the lock until no drive that votes hides that votes have moved.
+    pub(crate) leaving: bool,
     /// Whether the lock is held without this drive, so that gaining it is worth a notice.
     pub(crate) missed: bool,
     /// Whether a notice has already reported that this drive has no IDM.
@@ -297,6 +299,7 @@ impl Replica {
             foreign: None,
             contested: false,
             target: false,
+            leaving: false,
             missed: false,
             not_idm: false,
         }
@@ -356,13 +359,13 @@ impl Replica {
     }
 
     /// Whether this host's record here is known not to mislead hosts that count other drives than
-    /// `set`, whatever is late. A command that has no answer yet does not write another mark: votes
-    /// do not move while there is one that would.
+    /// `set`, whatever is still on its way.
     pub(crate) fn is_marked(&self, set: Fingerprint) -> bool {
         let fits = |mark: Mark| mark.fits(set);
         let Remark { mark, until } = self.remark;
         let stays = mark.is_some_and(fits) || self.marked_at >= until;
-        stays && self.mark.is_some_and(fits)
+        let open = self.flight.as_ref().filter(|flight| flight.step.writes());
+        stays && self.mark.is_some_and(fits) && open.is_none_or(|flight| fits(flight.mark))
     }
 
     /// Whether every host takes this host's record here for another set's, now and later.

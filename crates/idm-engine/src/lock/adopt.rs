@@ -5,7 +5,9 @@
 //! by itself to adopt it. This host may have got its half in an attempt that failed, while another
 //! host keeps the lock with the other half, or has it on other drives by now. Half is enough if
 //! this host is known to have been granted the lock, and its records were read before anybody could
-//! break them.
+//! break them. If that is not known and the votes had moved, all drives are needed: another host
+//! that goes by the LV's drives and by new drives of the VG has broken one of these records, but
+//! not a majority.
 //!
 //! Records in both modes remain from an unfinished change, or from drives that missed one. The lock
 //! is exclusive if a quorum is exclusive. It is shared only if a keep quorum is shared. With fewer,
@@ -36,6 +38,14 @@ enum Orphan {
 fn others_on(replica: &Replica) -> Option<&Vec<Conflict>> {
     match &replica.task {
         Task::Take(take) => take.others.as_ref(),
+        _ => None,
+    }
+}
+
+/// The mark that an earlier life wrote into this host's record on the drive, if it was read.
+fn written_on(replica: &Replica) -> Option<Mark> {
+    match &replica.task {
+        Task::Take(take) => take.own_stamp.map(Stamp::mark),
         _ => None,
     }
 }
@@ -157,8 +167,11 @@ impl Lock {
         let shares = |s: &Replica| mode == Mode::Shared && s.vote() == Some(&Vote::Won);
         let alone = |s: &Replica| shares(s) || others_on(s).is_none_or(Vec::is_empty);
         let kept = granted_until.is_some() && self.members().all(|s| in_time(s) && alone(s));
+        let moved = |s: &Replica| written_on(s) == Some(Mark::Alone);
         if kept || broken!(self.rules, AdoptQuorum) {
             self.rules.keep_quorum(members)
+        } else if self.members().any(moved) {
+            members
         } else {
             self.rules.acquire_quorum(members)
         }
@@ -170,11 +183,7 @@ impl Lock {
     /// may have had a majority of the drives that the LV lies on now; but it has read more than
     /// half of the VG's drives, and broken the records that it found there.
     fn is_unbroken(&self, mode: Mode, granted_until: Option<Instant>, now: Instant) -> bool {
-        let written = |s: &Replica| match &s.task {
-            Task::Take(take) => take.own_stamp.map(Stamp::mark),
-            _ => None,
-        };
-        let same_set = |s: &&Replica| written(s) == Some(Mark::Set(self.set));
+        let same_set = |s: &&Replica| written_on(s) == Some(Mark::Set(self.set));
         let same = self.members().filter(|s| self.is_ours(s, mode, now)).filter(same_set).count();
         let all = self.replicas.iter().filter(|s| s.role != Role::Former);
         let held = all.clone().filter(|s| self.has_now(s, Mode::Shared, now)).count();

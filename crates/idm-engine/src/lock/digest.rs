@@ -37,6 +37,7 @@ impl Lock {
             has_witnesses,
             may_have_moved,
             votes_moved,
+            leave_by,
             distrust,
             pending,
             known: _,
@@ -48,7 +49,7 @@ impl Lock {
             last_token: _,
         } = self;
         (phase, stamp, set, target, has_witnesses, may_have_moved, votes_moved).hash(state);
-        (pending, owed, shaken_at, events).hash(state);
+        (leave_by, pending, owed, shaken_at, events).hash(state);
         // A lock without a value has no doubtful value.
         config.keeps_value.then_some(distrust).hash(state);
     }
@@ -84,11 +85,12 @@ impl Replica {
             foreign,
             contested,
             target,
+            leaving,
             missed: _,
             not_idm: _,
         } = self;
         (mark, marked_at, remark).hash(state);
-        (role, hold, gap, foreign, contested, target).hash(state);
+        (role, hold, gap, foreign, contested, target, leaving).hash(state);
         (value, keeps_value && *stale_value, disproved).hash(state);
         hash_task(task, state);
         // Every new task of an idle replica begins with no failures.

@@ -232,6 +232,8 @@ impl Lock {
                     self.retake(at, now + renew);
                 }
                 Vote::Silent | Vote::Full | Vote::NotIdm | Vote::NotOurs => {
+                    // A holder that was met may have gone meanwhile.
+                    replica.foreign = None;
                     self.retake(at, now + renew);
                 }
             }
@@ -298,12 +300,16 @@ impl Lock {
 
     /// After a lapse, checks whether a keep quorum has confirmed the lock again. Drives that were
     /// lost in the meantime are not taken again, so each confirming drive has held the lock without
-    /// a gap. That is no proof if others may count other drives.
+    /// a gap. That is no proof if others may count other drives. If the LV may lie on any of the
+    /// drives that vote, all of them have to confirm.
     pub(super) fn check_regained(&mut self, now: Instant) {
         let Phase::Held(Held { mode, lapsed: Some(_), .. }) = self.phase else {
             return;
         };
         if self.has_witnesses || self.bound(mode).is_none_or(|bound| bound <= now) {
+            return;
+        }
+        if self.votes_moved && !self.members().all(|s| self.has_now(s, mode, now)) {
             return;
         }
         if let Phase::Held(held) = &mut self.phase {

@@ -13,8 +13,10 @@
 //! 3. When more than half of the new drives have it, marked and with no other holder in the way,
 //!    the caller is informed and notes the new drives. Whenever it dies, its note names the old
 //!    drives or the new ones, and both are enough for an adoption.
-//! 4. After [`Lock::move_votes`] the new drives vote; the lock is given back on all others. A drive
-//!    whose record could not be marked does not count, and is taken anew.
+//! 4. After [`Lock::move_votes`] the new drives vote. A drive whose record could not be marked does
+//!    not count, and is taken anew. The lock is given back on all others when the new drives show
+//!    the mark: a host that knows the old drives only may have just one in common with the new
+//!    ones.
 //!
 //! Until the last step only the old drives vote, as before.
 //!
@@ -24,7 +26,7 @@
 
 use super::{Held, Lock, MAX_DRIVES, Moving, Phase, Target};
 use crate::api::{DriveRef, Event, Fingerprint, Instant, Member};
-use crate::replica::{Replica, Role, Step, Task};
+use crate::replica::{Hold, Replica, Role, Step, Task};
 use crate::rules::broken;
 use crate::stamp::Stamp;
 use alloc::vec::Vec;
@@ -54,11 +56,14 @@ impl Lock {
         // Others may count other drives by now.
         self.has_witnesses |= self.target.is_some();
         self.may_have_moved = true;
+        // The LV may be left on some of the drives that vote.
+        self.votes_moved |= self.target.is_none();
         self.replicas.iter_mut().for_each(|replica| replica.target = false);
         let at = self.after_earlier(mode, now);
         for member in drives {
             let replica = self.replica(member.drive);
             replica.target = true;
+            replica.leaving = false;
             if matches!(replica.role, Role::Witness | Role::Former) {
                 replica.role = Role::Extra;
                 if matches!(replica.task, Task::Idle | Task::Clean(_)) {
@@ -66,7 +71,7 @@ impl Lock {
                 }
             }
         }
-        self.dismiss(|replica| replica.role == Role::Extra);
+        self.dismiss(|replica| replica.role == Role::Extra && !replica.leaving);
         if self.seen_until(mode).is_some_and(|end| end <= now) {
             let timing = &self.config.timing;
             let lease = now + timing.lease - timing.drift;
@@ -97,13 +102,19 @@ impl Lock {
         self.set = target.set;
         self.target = None;
         self.votes_moved = true;
-        for replica in self.replicas.iter_mut().filter(|s| s.target) {
-            replica.role = Role::Member;
+        for replica in &mut self.replicas {
+            match replica.role {
+                _ if replica.target => replica.role = Role::Member,
+                Role::Member => (replica.role, replica.leaving) = (Role::Extra, true),
+                _ => {}
+            }
         }
-        self.dismiss(|replica| matches!(replica.role, Role::Member | Role::Extra));
+        self.dismiss(|replica| replica.role == Role::Extra && !replica.leaving);
+        self.leave_by = Some(now + self.config.timing.lease + self.config.timing.drift);
         for at in 0..self.replicas.len() {
             let replica = &self.replicas[at];
-            if replica.task == Task::Keep && !replica.is_marked(self.set) {
+            let votes = replica.role == Role::Member && replica.task == Task::Keep;
+            if votes && !replica.is_marked(self.set) {
                 self.retake(at, now);
             }
         }
@@ -141,6 +152,7 @@ impl Lock {
     fn dismiss(&mut self, kind: impl Fn(&Replica) -> bool) {
         for replica in self.replicas.iter_mut().filter(|s| !s.target && kind(s)) {
             replica.role = Role::Former;
+            replica.leaving = false;
             if !matches!(replica.task, Task::Clean(_)) {
                 replica.assign(Task::Idle);
             }
@@ -150,6 +162,18 @@ impl Lock {
     fn set_moving(&mut self, to: Moving) {
         if let Phase::Held(held) = &mut self.phase {
             held.moving = to;
+        }
+    }
+
+    /// Gives the lock back on drives that voted before the votes moved, when every drive that votes
+    /// now shows the new mark. One that does not answer has a lease's time, which ends that of its
+    /// record.
+    pub(super) fn let_go(&mut self, now: Instant) {
+        let Some(leave_by) = self.leave_by else { return };
+        let shows = |s: &Replica| s.is_marked_alone() && matches!(s.hold, Hold::Held { .. });
+        if now >= leave_by || self.members().all(shows) {
+            self.leave_by = None;
+            self.dismiss(|replica| replica.leaving);
         }
     }
 
@@ -199,9 +223,7 @@ impl Lock {
             return false;
         };
         let targets = || self.replicas.iter().filter(|s| s.target);
-        // A host that knows the old drives may meet the lock only on one that stays.
-        let in_doubt = |s: &Replica| s.contested || s.foreign.is_some() || s.may_be_remarked();
-        let disputed = targets().any(in_doubt);
+        let disputed = targets().any(|s| s.contested || s.foreign.is_some());
         let ready = targets().filter(|s| s.is_marked_alone() && self.has_now(s, mode, now)).count();
         !disputed && ready >= self.rules.acquire_quorum(targets().count()) && self.stands()
     }

@@ -259,13 +259,13 @@ impl Plan {
         let lease = self.lease();
         for _ in 0..rng.usize(2..5) {
             let (host, _) = self.some_path(rng);
-            let what = match rng.u8(0..6) {
+            let what = match rng.u8(0..8) {
                 0..=3 => Fault::Restart(host),
                 4 => Fault::Frozen(host),
                 _ => Fault::Cut(host),
             };
             let from = rng.u64(0..self.calm_at);
-            let to = (from + rng.u64(0..2 * lease)).min(self.calm_at);
+            let to = (from + rng.u64(0..3 * lease)).min(self.calm_at);
             self.episodes.push(Episode { from, to, what });
         }
         for _ in 0..rng.usize(3..10) {

@@ -113,15 +113,21 @@ impl World {
         }
     }
 
-    /// Changes the LV's layout, if the holder's lock is there too.
+    /// Changes the LV's layout, if the holder's lock is there too. The VG's lock, which that takes,
+    /// waits for the votes.
     pub(super) fn commit_move(&mut self, l: LockIx, s: SlotIx, set: DriveSet) {
         if !self.believes(s) || self.slots[s].engine.mode != Some(Mode::Exclusive) {
             return;
+        }
+        let call = &self.slots[s].call;
+        if call.members != call.target_set {
+            return self.push(self.now() + self.plan.lease() / 16, What::Move(l, s, set));
         }
         let there = set.iter().filter(|&d| self.has_vote(s, d)).count();
         if there >= set.keep_quorum() && (set - self.vg).is_empty() {
             self.coverage.add(Count::Moved);
             self.locks[l].layout = set;
+            self.slots[s].call.votes_moved = true;
             trace!(self, "lock {l:?} lies on {set} now");
         }
     }

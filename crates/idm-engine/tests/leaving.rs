@@ -1,0 +1,167 @@
+//! Votes that move while a drive does not answer, or does not show the new mark.
+
+mod bench;
+
+use bench::*;
+use core::time::Duration;
+use idm_emulator::Profile;
+use idm_engine::Outcome;
+use idm_protocol::Status;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// The one drive that the old list and the new one have in common does not get the new mark,
+/// because no command reaches it. Another host does not have the new list yet.
+#[test]
+fn votes_do_not_move_past_a_drive_that_still_has_the_old_mark() {
+    let (mut bench, mut a) = held_on(&[0, 1, 2], 5, Profile::current());
+    bench.paths[2] = Path::Cut;
+    assert!(travel(&mut bench, &mut a, &[2, 3, 4]));
+    bench.exchange(&mut a);
+    bench.paths[2] = Path::Up;
+    let mut b = lv_lock(2);
+    assert!(is_held(&take(&mut bench, &mut b, X, &[0, 1, 2], &[])));
+    assert_one_holder(&bench, &a, &b);
+}
+
+/// A drive dies while a REFRESH is under way. After that nothing can reach it any more, and most of
+/// the VG's drives are ready.
+#[test]
+fn a_drive_that_died_does_not_keep_votes_from_moving() {
+    let (mut bench, mut a) = held_on(&[0, 1], 5, Profile::current());
+    let mut lost = false;
+    let mut dead = |command: &idm_engine::Command| match command.drive.0 {
+        1 if !core::mem::replace(&mut lost, true) => Fate::Instead(Status::Uncertain),
+        1 => Fate::Instead(Status::Unreachable),
+        _ => Fate::Answered,
+    };
+    pass_with(&mut bench, &mut a, LEASE, &mut dead);
+    // The LV's other half is put on drive 2 instead.
+    let named = bench.members(&[0, 1, 2, 3, 4]);
+    a.spread(&named, bench.now);
+    pass_with(&mut bench, &mut a, LEASE * 10, &mut dead);
+    let ready = is_ready(&mut a).expect("four of five drives are ready");
+    assert!(a.move_votes(&ready, bench.now));
+    bench.paths[0] = Path::Cut;
+    bench.paths[1] = Path::Cut;
+    bench.pass(&mut a, LEASE * 2);
+    assert!(believes(&bench, &a), "drives 2, 3 and 4 of five have it");
+}
+
+/// The votes moved, and lvmlockd died. While it was away, the VG got drives, and another host took
+/// the lock by way of these and the LV's drive, after its lease. The noted list has no new drives.
+#[test]
+fn moved_votes_are_no_proof_for_an_adoption_after_the_lease() {
+    let (mut bench, mut first) = (Bench::new(5), lv_lock(1));
+    assert_eq!(take(&mut bench, &mut first, X, &[0], &[1, 2]), GRANTED);
+    assert!(travel(&mut bench, &mut first, &[0, 1, 2]));
+    bench.exchange(&mut first);
+    drop(first);
+    bench.now = bench.now + LEASE * 2;
+    bench.paths = vec![Path::Up, Path::Cut, Path::Cut, Path::Up, Path::Up];
+    let mut b = lv_lock(2);
+    assert_eq!(take(&mut bench, &mut b, X, &[0], &[1, 2, 3, 4]), GRANTED);
+    bench.paths = vec![Path::Cut, Path::Up, Path::Up, Path::Up, Path::Up];
+    let mut a = lv_lock(1);
+    let orphan = adopt(&bench, &[0, 1, 2], None);
+    assert!(matches!(bench.run(&mut a, orphan), Outcome::Refused(_)));
+    assert_one_holder(&bench, &a, &b);
+}
+
+/// Another host asks for the lock now and then, and is refused by the drives that vote. Twice it is
+/// met on the one drive that the holder lacks, and in between that drive does not answer.
+#[test]
+fn who_is_met_twice_in_passing_has_not_been_there_all_the_while() {
+    let (mut bench, mut a, mut b) = (Bench::new(3), lv_lock(1), lv_lock(2));
+    assert_eq!(take(&mut bench, &mut a, X, &[2], &[0, 1]), GRANTED);
+    assert!(travel(&mut bench, &mut a, &[0, 1, 2]));
+    bench.paths[2] = Path::Cut;
+    bench.pass(&mut a, LEASE);
+    bench.drives[2].reset();
+    events(&mut a);
+    for round in 0..3 {
+        bench.paths[2] = Path::Up;
+        let mut met = false;
+        while !met {
+            bench.wait(&mut a);
+            while let Some(command) = a.next_command(bench.now) {
+                if command.drive.0 == 2 && !met {
+                    met = true;
+                    let ask = acquire(&bench, X, &[2], &[0, 1]);
+                    b.request(ask, bench.now).expect("in order");
+                    let first = b.next_command(bench.now).expect("a TRYLOCK");
+                    let reply = bench.perform(&first);
+                    b.on_reply(first.token, reply, bench.now);
+                }
+                let reply = bench.perform(&command);
+                a.on_reply(command.token, reply, bench.now);
+            }
+        }
+        bench.exchange(&mut b);
+        assert!(done(&mut b).is_some_and(|outcome| is_held(&outcome)), "round {round}");
+        bench.exchange(&mut b);
+        bench.paths[2] = Path::Cut;
+        bench.pass(&mut a, LEASE * 2);
+    }
+    let news = events(&mut a);
+    assert!(believes(&bench, &a), "two of three drives have it all the while: {news:?}");
+}
+
+/// The same with one REFRESH that one path did not take: every drive answers both hosts all the
+/// while, but for that command.
+#[test]
+fn one_command_that_fails_does_not_hide_that_votes_have_moved() {
+    let (mut bench, mut a) = held_on(&[0, 1, 2], 5, Profile::current());
+    let named = bench.members(&[2, 3, 4]);
+    a.spread(&named, bench.now);
+    let mut failed = 0;
+    exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
+        2 if failed == 0 => {
+            failed += 1;
+            Fate::Instead(Status::Unreachable)
+        }
+        _ => Fate::Answered,
+    });
+    let mut open = Vec::new();
+    if let Some(ready) = is_ready(&mut a) {
+        assert!(a.move_votes(&ready, bench.now));
+        // What is sent to drive 2 now is under way while the other host acts.
+        open = exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
+            2 => Fate::Open,
+            _ => Fate::Answered,
+        });
+    }
+    let mut b = lv_lock(2);
+    assert!(is_held(&take(&mut bench, &mut b, X, &[0, 1, 2], &[])));
+    for command in open {
+        let reply = bench.perform(&command);
+        a.on_reply(command.token, reply, bench.now);
+    }
+    bench.pass(&mut a, SECOND);
+    assert_one_holder(&bench, &a, &b);
+}
+
+/// The same without any failure, on drives whose REFRESH does not store metadata: the record on
+/// drive 2 is replaced only after the votes have moved.
+#[test]
+fn a_drive_that_does_not_store_marks_does_not_hide_that_votes_have_moved() {
+    let profile = Profile { refresh_stores_metadata: false, ..Profile::current() };
+    let (mut bench, mut a) = held_on(&[0, 1, 2], 5, profile);
+    spread(&mut bench, &mut a, &[2, 3, 4]);
+    let mut open = Vec::new();
+    if let Some(ready) = is_ready(&mut a) {
+        assert!(a.move_votes(&ready, bench.now));
+        open = exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
+            2 => Fate::Open,
+            _ => Fate::Answered,
+        });
+    }
+    let mut b = lv_lock(2);
+    assert!(is_held(&take(&mut bench, &mut b, X, &[0, 1, 2], &[])));
+    for command in open {
+        let reply = bench.perform(&command);
+        a.on_reply(command.token, reply, bench.now);
+    }
+    bench.pass(&mut a, SECOND);
+    assert_one_holder(&bench, &a, &b);
+}
