@@ -424,6 +424,15 @@ impl Orphans {
         self.runtime.spread(of_vg.map(|(&id, _)| id).collect(), drives);
     }
 
+    /// Whether the drives have not decided about some orphan of a VG's LVs yet.
+    pub fn any_open(&self, lockspace: &Lockspace) -> bool {
+        let is_open = |orphan: &Orphan| {
+            let phases = [Phase::Found, Phase::Unproven, Phase::Proving];
+            orphan.spec.role == Role::Lv && phases.contains(&orphan.phase)
+        };
+        self.left().locks.iter().any(|(id, orphan)| lockspace.owns(id) && is_open(orphan))
+    }
+
     /// The active LVs of a VG that no noted lock protects: if this host had their locks, it does
     /// not know of them any more.
     pub fn unprotected(&self, lockspace: &Lockspace) -> io::Result<Vec<ActiveLv>> {

@@ -67,7 +67,7 @@ impl Manager {
     }
 
     /// Begins to put the locks of a VG on its drives, `members`.
-    fn begin_spread(
+    pub(super) fn begin_spread(
         &self,
         running: &Running,
         lockspace: &Arc<Lockspace>,
@@ -82,7 +82,9 @@ impl Manager {
             let membership = vec![lockspace.membership().resource];
             running.runtime.spread(membership, members.clone());
         }
-        lockspace.set_spread(&members);
+        // Only held locks can be put there; orphans that are proven later follow the next time.
+        let all = !running.orphans.any_open(lockspace);
+        lockspace.set_spread(if all { &members } else { &[] });
         running.runtime.spread(locks, members.clone());
         running.orphans.spread(lockspace, members);
     }

@@ -170,3 +170,27 @@ fn a_vg_that_is_killed_does_not_wait_for_locks_that_move() {
         assert!(late < Duration::from_secs(2), "core hangs for {late:?} more");
     });
 }
+
+/// Drives leave the VG before a new lvmlockd starts it.
+#[test]
+fn a_drive_that_left_the_vg_while_lvmlockd_was_away_does_not_vote() {
+    let bench = Bench::new(3);
+    let a = bench.started(1, LEASE);
+    a.lock(1, lv(1), Exclusive).unwrap();
+    bench.activate(1, 1, true);
+    let a = bench.restart(a, 1, LEASE);
+    let scope = || {
+        let pvs = bench.paths()[..1].to_vec();
+        Scope::Vg { name: "vg0".into(), uuid: VG_UUID.into(), pvs }
+    };
+    eventually(SOON, "the VG is started", || a.start(VG, scope()).is_ok());
+    a.lock(1, lv(1), Exclusive).unwrap();
+    for lock in [".LVLVLV", ".members"] {
+        eventually(SOON, "the VG's drive votes alone", || {
+            a.lock(2, Resource::Vg, Shared).unwrap();
+            a.unlock(2);
+            bench.noted_drives(1, lock) == 1
+        });
+    }
+    assert_eq!(bench.killed(), "");
+}
