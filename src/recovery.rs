@@ -23,7 +23,7 @@ use crate::fencing::watchdog::Watchdog;
 use crate::lock::{LockSpec, Role};
 use crate::lock::{role_of, vg_of};
 use crate::lockspace::{Held, Lockspace};
-use crate::runtime::{Moves, Runtime};
+use crate::runtime::Runtime;
 use crate::state::store::{Saved, SavedLock, SavedLockspace, Store};
 use crate::state::undo_note;
 use crate::sys::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -417,11 +417,20 @@ impl Orphans {
     }
 
     /// Puts the orphans of a VG's LVs on further drives; see [`Runtime::spread`].
-    pub fn spread(&self, lockspace: &Lockspace, drives: Vec<Member>) -> Moves {
+    pub fn spread(&self, lockspace: &Lockspace, drives: Vec<Member>) {
         let left = self.left();
         let is_lv = |orphan: &Orphan| orphan.spec.role == Role::Lv;
         let of_vg = left.locks.iter().filter(|(id, orphan)| lockspace.owns(id) && is_lv(orphan));
-        self.runtime.spread(of_vg.map(|(&id, _)| id).collect(), drives)
+        self.runtime.spread(of_vg.map(|(&id, _)| id).collect(), drives);
+    }
+
+    /// Whether the drives have not decided about some orphan of a VG's LVs yet.
+    pub fn any_open(&self, lockspace: &Lockspace) -> bool {
+        let is_open = |orphan: &Orphan| {
+            let phases = [Phase::Found, Phase::Unproven, Phase::Proving];
+            orphan.spec.role == Role::Lv && phases.contains(&orphan.phase)
+        };
+        self.left().locks.iter().any(|(id, orphan)| lockspace.owns(id) && is_open(orphan))
     }
 
     /// The active LVs of a VG that no noted lock protects: if this host had their locks, it does

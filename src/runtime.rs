@@ -43,18 +43,6 @@ pub(crate) mod schedules;
 #[cfg(test)]
 mod tests;
 
-/// Locks on their way to other drives.
-pub struct Moves(Receiver<()>);
-
-impl Moves {
-    /// Waits until `end` for all votes to move. Returns whether they have; a move that has lasted
-    /// for a request's time already is not waited for.
-    pub fn wait(&self, end: Instant) -> bool {
-        let left = end.since(clock::now());
-        self.0.recv_timeout(left) == Err(RecvTimeoutError::Disconnected)
-    }
-}
-
 /// The running reactor.
 pub struct Runtime {
     mailbox: Arc<Mailbox<Message>>,
@@ -187,16 +175,20 @@ impl Runtime {
 
     /// Puts held locks on these drives instead of those that they were taken on. The new drives do
     /// not vote at first, but other hosts find the locks there.
-    pub fn spread(&self, resources: Vec<ResourceId>, drives: Vec<Member>) -> Moves {
-        let (waiter, end) = mpsc::channel();
-        self.send(Message::Spread { resources, drives, waiter });
-        Moves(end)
+    pub fn spread(&self, resources: Vec<ResourceId>, drives: Vec<Member>) {
+        self.send(Message::Spread { resources, drives });
     }
 
-    /// The locks whose votes have not moved to the drives that they were put on.
-    pub fn moving(&self) -> Vec<LockSpec> {
+    /// Waits up to `bound` until the votes of a volume group's LV locks have moved to the drives
+    /// that they were put on; no longer if the group is killed. Returns the locks whose votes have
+    /// not. Moves that an earlier call has waited for in vain are not waited for again.
+    pub fn await_moves(&self, vg: ResourceId, bound: Duration) -> Vec<LockSpec> {
+        let (waiter, end) = mpsc::channel();
+        self.send(Message::AwaitMoves { vg, waiter });
+        // Nothing is ever sent.
+        let _ = end.recv_timeout(bound);
         let (waiter, answer) = mpsc::channel();
-        self.send(Message::Moving(waiter));
+        self.send(Message::Moving { vg, waiter });
         answer.recv_timeout(Duration::from_secs(1)).unwrap_or_default()
     }
 

@@ -426,7 +426,7 @@ impl Reservations {
             }
             Verdict::Go(_) => {}
             Verdict::Held => return Cleared::Held,
-            Verdict::Removed(drive) => self.fail(owner, removed(drive)),
+            Verdict::Removed(drive) => self.fail(group, owner, removed(drive)),
             Verdict::Refused(obstacles) => {
                 let why = self.words(&obstacles);
                 log::debug!("{resource}: its last holder is not removed from the drives: {why}");
@@ -446,8 +446,11 @@ impl Reservations {
         Cleared::Refused
     }
 
-    fn fail(&self, owner: Arc<Owner>, why: String) {
-        if let Some(link) = self.link.get() {
+    /// Kills a group that this host was removed from. Not if it was stopped while a drive was
+    /// looked at: then this host has removed itself, and may have started the group again since.
+    fn fail(&self, group: ResourceId, owner: Arc<Owner>, why: String) {
+        let present = self.parts(group).is_some_and(|(it, ..)| Arc::ptr_eq(&it, &owner));
+        if let Some(link) = self.link.get().filter(|_| present) {
             (link.fail)(owner, why);
         }
     }
@@ -502,7 +505,7 @@ impl Reservations {
                  more",
                 self.drives.name(drive)
             );
-            return self.fail(owner, why);
+            return self.fail(group, owner, why);
         }
         self.say_strangers(group, &owner, strangers);
         if !to_enrol.is_empty() {
@@ -819,4 +822,48 @@ fn answer(all: Vec<ReserveAnswer>) -> Answer {
         }
     }
     Answer::Silent
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::Topology;
+    use crate::transport;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn a_host_that_has_removed_itself_kills_nothing() {
+        let timing = Timing::for_lease(Duration::from_secs(60));
+        let (me, limits) = (HostId::new([1; 16], "host1"), Limits::new(&timing));
+        let topology = Topology::new([].into());
+        let connect = transport::connector(topology.clone());
+        let drives = Arc::new(Drives::new(topology, connect, limits));
+        let reservations = Reservations::start(me, timing, limits, drives).unwrap();
+        let kills = Arc::new(AtomicUsize::new(0));
+        let killed = kills.clone();
+        reservations.connect(Link {
+            fail: Box::new(move |_, _| {
+                killed.fetch_add(1, Ordering::SeqCst);
+            }),
+            safe_until: Box::new(|_| None),
+        });
+        let group = ResourceId::from_bytes([2; 64]);
+        let start = || {
+            let owner = Arc::new(Owner::new("volume group vg0".into(), Some("vg0".into())));
+            let started = Group::new(owner.clone(), Vec::new(), Vec::new(), Vec::new());
+            reservations.groups.lock().insert(group, started);
+            owner
+        };
+        let removed = |owner: &Arc<Owner>| {
+            reservations.fail(group, owner.clone(), "removed".into());
+            kills.swap(0, Ordering::SeqCst)
+        };
+        let first = start();
+        assert_eq!(removed(&first), 1);
+        // A look that began before is answered now.
+        reservations.leave(group, true);
+        assert_eq!(removed(&first), 0, "stopped");
+        let second = start();
+        assert_eq!((removed(&first), removed(&second)), (0, 1), "started again");
+    }
 }

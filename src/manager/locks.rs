@@ -313,7 +313,9 @@ impl Manager {
             };
             if let Err(error) = spread.and_then(|()| running.note_again(&held.spec, &saved)) {
                 let demote = Request::Convert { mode: held.mode, value: None };
-                running.request(&held.spec, demote);
+                // It goes on without a caller that waits for it.
+                let bound = patience_for(&held.lockspace, running.bound());
+                let _ = running.runtime.begin(held.spec.clone(), demote).recv_timeout(bound);
                 return Err(error);
             }
         }

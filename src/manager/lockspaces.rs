@@ -120,7 +120,8 @@ impl Manager {
             joined?;
         }
         running.orphans.adopt_lockspace(&lockspace);
-        lockspace.set_spread(&running.members_of(&lockspace)?.members);
+        // The VG may have other drives than when the orphans were taken.
+        self.begin_spread(running, &lockspace, running.members_of(&lockspace)?.members);
         lockspace.set_started();
         running.show(&self.state());
         log::info!("{}: started", lockspace.owner.name);

@@ -3,10 +3,8 @@
 use super::Manager;
 use super::running::Running;
 use crate::error::Error;
-use crate::lock::{LockSpec, Role};
+use crate::lock::Role;
 use crate::lockspace::{Held, Lockspace};
-use crate::runtime::Moves;
-use crate::sys::clock;
 use idm_engine::Member;
 use idm_protocol::ResourceId;
 use std::sync::Arc;
@@ -17,26 +15,24 @@ impl Manager {
     /// and the next host that locks them must find our locks there.
     ///
     /// Drives that do not answer delay the VG lock once, by the time of a request. Then it is
-    /// granted all the same, because most of what it is needed for moves no LV.
+    /// granted all the same, because most of what it is needed for moves no LV. An error if the VG
+    /// is killed meanwhile.
     pub(super) fn spread_locks(
         &self,
         running: &Running,
         lockspace: &Arc<Lockspace>,
     ) -> Result<(), Error> {
         let members = running.members_of(lockspace)?.members;
-        let moves = self.begin_spread(running, lockspace, members);
-        let end = clock::now() + running.timing.patience;
-        if moves.iter().all(|moves| moves.wait(end)) {
-            return Ok(());
+        self.begin_spread(running, lockspace, members);
+        let unmoved = running.runtime.await_moves(lockspace.id, running.timing.patience);
+        if lockspace.owner.is_killed() {
+            return Err(Error::Killed);
         }
-        let unmoved = running.runtime.moving();
-        let of_vg = |it: &&LockSpec| it.role == Role::Lv && lockspace.owns(&it.resource);
-        let unmoved: Vec<String> = unmoved.iter().filter(of_vg).map(LockSpec::to_string).collect();
         if let Some((first, others)) = unmoved.split_first() {
             log::warn!(
                 "{first}: this lock is not on more than half of the VG's drives yet, like {} \
-                 other(s); do not move LVs (pvmove, lvconvert, vgreduce) before the log names \
-                 their new drives",
+                 other(s); do not move LVs (pvmove, lvconvert, lvreduce, vgreduce) before the log \
+                 names their new drives",
                 others.len()
             );
         }
@@ -70,13 +66,13 @@ impl Manager {
         Ok(())
     }
 
-    /// Begins to put the locks of a VG on its drives, `members`. Returns the moves of LV locks.
-    fn begin_spread(
+    /// Begins to put the locks of a VG on its drives, `members`.
+    pub(super) fn begin_spread(
         &self,
         running: &Running,
         lockspace: &Arc<Lockspace>,
         members: Vec<Member>,
-    ) -> [Moves; 2] {
+    ) {
         let of_vg =
             |held: &&Held| held.spec.role == Role::Lv && Arc::ptr_eq(&held.lockspace, lockspace);
         let state = self.state();
@@ -86,8 +82,10 @@ impl Manager {
             let membership = vec![lockspace.membership().resource];
             running.runtime.spread(membership, members.clone());
         }
-        lockspace.set_spread(&members);
-        let held = running.runtime.spread(locks, members.clone());
-        [held, running.orphans.spread(lockspace, members)]
+        // Only held locks can be put there; orphans that are proven later follow the next time.
+        let all = !running.orphans.any_open(lockspace);
+        lockspace.set_spread(if all { &members } else { &[] });
+        running.runtime.spread(locks, members.clone());
+        running.orphans.spread(lockspace, members);
     }
 }

@@ -8,11 +8,13 @@ use super::state::ManagerState;
 use crate::recovery::Orphans;
 use crate::runtime::Runtime;
 use crate::state::store::{SavedLock, Store};
+use crate::sys::clock;
 use crate::sys::sync::mpsc::{Receiver, RecvTimeoutError};
 use crate::sys::sync::{Mutex, planted};
 use crate::sys::thread;
 use core::time::Duration;
 use idm_protocol::ResourceId;
+use std::collections::HashSet;
 use std::io;
 use std::sync::{Arc, Weak};
 
@@ -40,22 +42,36 @@ impl Votes {
     }
 
     fn run(&self, ready: &Receiver<ResourceId>) {
-        let mut again: Vec<ResourceId> = Vec::new();
+        let mut again: HashSet<ResourceId> = HashSet::new();
+        let mut due = clock::now();
         loop {
-            let pause = if again.is_empty() { IDLE } else { AGAIN };
-            match ready.recv_timeout(pause) {
-                Ok(resource) => again.push(resource),
-                Err(RecvTimeoutError::Timeout) => {}
+            let pause = if again.is_empty() { IDLE } else { due.since(clock::now()) };
+            let named = match ready.recv_timeout(pause) {
+                Ok(resource) => Some(resource),
+                Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
-            }
-            again.retain(|resource| {
-                let moved = self.move_votes(resource);
-                if let Err(error) = &moved {
-                    log::warn!("the new drives of a lock cannot be noted yet: {error}");
+            };
+            if let Some(resource) = named.filter(|resource| !self.is_done(resource)) {
+                if again.is_empty() {
+                    due = clock::now() + AGAIN;
                 }
-                !moved.unwrap_or(false)
-            });
+                again.insert(resource);
+            }
+            // There may be thousands of locks, so each is not tried for each other one.
+            if due <= clock::now() {
+                again.retain(|resource| !self.is_done(resource));
+                due = clock::now() + AGAIN;
+            }
         }
+    }
+
+    /// Moves a lock's votes; returns whether nothing is left to be done for it.
+    fn is_done(&self, resource: &ResourceId) -> bool {
+        let moved = self.move_votes(resource);
+        if let Err(error) = &moved {
+            log::warn!("the new drives of a lock cannot be noted yet: {error}");
+        }
+        moved.unwrap_or(false)
     }
 
     /// Moves a lock's votes. `false` means to try again, because a request is about to take the

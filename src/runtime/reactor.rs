@@ -207,10 +207,11 @@ impl Reactor {
                 self.request(spec, request, id, waiter)
             }
             Message::Abandon { resource, id } => self.abandon(resource, id),
-            Message::Spread { resources, drives, waiter } => {
-                self.spread(&resources, &drives, &waiter);
+            Message::Spread { resources, drives } => self.spread(&resources, &drives),
+            Message::AwaitMoves { vg, waiter } => {
+                self.moving.wait(&vg, &waiter, self.settings.timing.patience);
             }
-            Message::Moving(waiter) => drop(waiter.send(self.moving.locks())),
+            Message::Moving { vg, waiter } => drop(waiter.send(self.moving.locks(&vg))),
             Message::VotesReady { resource, waiter } => {
                 let entry = self.names.get(&resource).and_then(|id| self.locks.get(id));
                 let _ = waiter.send(entry.and_then(|entry| entry.ready.clone()));
@@ -247,7 +248,7 @@ impl Reactor {
         true
     }
 
-    fn spread(&mut self, resources: &[ResourceId], drives: &[Member], waiter: &Sender<()>) {
+    fn spread(&mut self, resources: &[ResourceId], drives: &[Member]) {
         for resource in resources {
             let Some(&lock) = self.names.get(resource) else { continue };
             // Most locks are on all of their VG's drives, and there may be thousands.
@@ -258,8 +259,7 @@ impl Reactor {
             if !self.locks.get(&lock).is_some_and(|entry| is_there(entry)) {
                 self.step(lock, Input::Spread(drives.to_vec()));
                 if let Some(entry) = self.locks.get(&lock) {
-                    let patience = self.settings.timing.patience;
-                    self.moving.add(entry, drives, waiter, patience);
+                    self.moving.add(entry, drives);
                 }
             }
         }
@@ -392,7 +392,11 @@ impl Reactor {
             Input::Begin => {}
             Input::Spread(drives) => {
                 entry.spread = true;
-                entry.ready = None;
+                // The engine names drives that are ready once, also if they are named again.
+                let drives_of = |ready: &Vec<DriveRef>| {
+                    ready.len() == drives.len() && drives.iter().all(|d| ready.contains(&d.drive))
+                };
+                entry.ready = entry.ready.take().filter(drives_of);
                 if let Some(engine) = &mut entry.engine {
                     engine.spread(&drives, now);
                 }

@@ -3,7 +3,7 @@
 use super::engine::any::AnyEngine;
 use super::*;
 use crate::fencing::Fencing;
-use crate::lock::Role;
+use crate::lock::{Role, vg_of};
 use crate::state::host_id;
 use crate::state::undo_note::{self, Dates, Earlier, UndoNote};
 use crate::sys::clock;
@@ -88,6 +88,8 @@ struct Script {
     safe_until: Option<Instant>,
     /// Whether a request is under way; without one, none can end.
     busy: bool,
+    /// Whether its votes are to move.
+    moving: bool,
     panics: bool,
 }
 
@@ -126,7 +128,7 @@ impl AnyEngine for FakeEngine {
         false
     }
     fn is_moving(&self) -> bool {
-        false
+        self.script(|script| script.moving)
     }
     fn on_reply(&mut self, _: Token, _: Reply, _: Instant) {}
     fn on_timer(&mut self, _: Instant) {}
@@ -250,6 +252,22 @@ impl Bench {
             script.mode = Some(mode);
             script.events.push_back(Event::Done(Outcome::Granted(ValueRead::Unknown)));
         });
+    }
+
+    /// Takes a lock on the first drive. Its votes are to move from there.
+    fn moving(&self, number: u8, owner: &Arc<Owner>) -> LockSpec {
+        let spec = spec(number, Role::Lv, owner);
+        self.grant(&spec, Mode::Exclusive);
+        let (mode, members) = (Mode::Exclusive, self.members[..1].to_vec());
+        let acquire = Request::Acquire { mode, members, witnesses: Vec::new() };
+        assert!(granted(&self.runtime.request(spec.clone(), acquire, LONG)));
+        self.script(&spec, |script| script.moving = true);
+        spec
+    }
+
+    /// Names drives to a lock.
+    fn spread(&self, spec: &LockSpec, drives: &[Member]) {
+        self.runtime.spread(vec![spec.resource], drives.to_vec());
     }
 
     fn requests(&self, spec: &LockSpec) -> Vec<Request> {
@@ -902,4 +920,61 @@ fn a_stopped_runtime_sends_nothing_more() {
     drop(bench);
     std::thread::sleep(Duration::from_millis(20));
     assert_eq!(drive.unlocks.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn drives_that_are_ready_to_vote_stay_so_when_they_are_named_again() {
+    let bench = Bench::make(3, LONG, Some(Scripts::default()), None);
+    let spec = bench.moving(1, &owner());
+    let ready: Vec<DriveRef> = bench.members.iter().map(|member| member.drive).collect();
+    // Once, as the engine does.
+    let event = Event::VotesReady { members: ready.clone() };
+    bench.script(&spec, |script| script.events.push_back(event));
+    for order in [[0, 1, 2], [0, 1, 2], [2, 0, 1]] {
+        bench.spread(&spec, &order.map(|at| bench.members[at].clone()));
+        assert_eq!(bench.runtime.votes_ready(spec.resource), Some(ready.clone()));
+    }
+    bench.spread(&spec, &bench.members[1..]);
+    assert_eq!(bench.runtime.votes_ready(spec.resource), None, "other drives");
+}
+
+#[test]
+fn a_move_is_waited_for_as_long_as_a_request_may_take() {
+    let lease = Duration::from_secs(2);
+    let bench = Bench::make(3, lease, Some(Scripts::default()), None);
+    let spec = bench.moving(1, &owner());
+    let vg = vg_of(&spec.resource);
+    let waited = |bound| {
+        let begin = std::time::Instant::now();
+        let unmoved = bench.runtime.await_moves(vg, bound);
+        assert_eq!(unmoved.iter().map(|it| it.resource).collect::<Vec<_>>(), [spec.resource]);
+        begin.elapsed() >= bound
+    };
+    bench.spread(&spec, &bench.members);
+    let patience = Timing::for_lease(lease).patience;
+    std::thread::sleep(patience);
+    assert!(waited(patience), "however long it has lasted");
+    assert!(!waited(SOON), "once");
+    let turned: Vec<Member> = bench.members.iter().rev().cloned().collect();
+    bench.spread(&spec, &turned);
+    assert!(!waited(SOON), "the same drives in another order");
+    bench.spread(&spec, &bench.members[1..]);
+    assert!(waited(patience / 4), "other drives");
+    bench.script(&spec, |script| script.moving = false);
+    assert!(bench.runtime.await_moves(vg, SOON).is_empty());
+}
+
+#[test]
+fn moves_of_a_vg_that_is_killed_are_not_waited_for() {
+    let bench = Bench::make(3, LONG, Some(Scripts::default()), None);
+    let owner = owner();
+    let spec = bench.moving(1, &owner);
+    bench.spread(&spec, &bench.members);
+    let (runtime, vg) = (bench.runtime.clone(), vg_of(&spec.resource));
+    let begin = std::time::Instant::now();
+    let waits = std::thread::spawn(move || runtime.await_moves(vg, LONG).len());
+    bench.runtime.fail(owner, "lost".into(), None);
+    assert_eq!(waits.join().unwrap(), 1);
+    assert_eq!(bench.runtime.await_moves(vg, LONG).len(), 1, "after the kill");
+    assert!(begin.elapsed() < LONG);
 }

@@ -131,8 +131,11 @@ fn the_vgs_lock_is_granted_when_lvs_can_be_moved() {
 #[test]
 fn a_move_that_cannot_end_delays_the_vgs_lock_only_once() {
     let bench = Bench::with_profile(2, "current+metadata-on-lock-only");
-    let a = bench.started(1, Duration::from_secs(12));
-    a.lock(1, on_one_drive(1), Exclusive).unwrap();
+    let a = bench.started(1, Duration::from_secs(8));
+    let patience = Duration::from_secs(2);
+    // The move has lasted for long when it is waited for.
+    a.lock(1, on_one_drive(1), Shared).unwrap();
+    thread::sleep(patience);
     let lock = || {
         let taken = timed(|| a.lock(2, Resource::Vg, Exclusive).unwrap()).1;
         a.unlock(2);
@@ -140,6 +143,54 @@ fn a_move_that_cannot_end_delays_the_vgs_lock_only_once() {
     };
     let (first, second) = (lock(), lock());
     assert_eq!(bench.noted_drives(1, ".LVLVLV"), 1, "a drive does not let its record be marked");
-    let patience = Duration::from_secs(1);
-    assert!(first > patience && second < patience, "{first:?}, {second:?}");
+    assert!(first >= patience && second < patience, "{first:?}, {second:?}");
+}
+
+#[test]
+fn a_vg_that_is_killed_does_not_wait_for_locks_that_move() {
+    let bench = Bench::with_profile(2, "current+metadata-on-lock-only");
+    let a = bench.started(1, Duration::from_secs(20));
+    a.lock(1, on_one_drive(1), Exclusive).unwrap();
+    // Of many locks one is always refreshed soon, and found to be lost.
+    for number in 3..12 {
+        a.lock(number, lv(number), Exclusive).unwrap();
+    }
+    thread::scope(|scope| {
+        let vg = scope.spawn(|| (a.lock(2, Resource::Vg, Exclusive), Instant::now()));
+        let has_vg =
+            |table: &str| table.lines().any(|line| line.contains("vg ") && line.contains(" ex "));
+        let taken = || bench.drives.iter().all(|d| has_vg(&bench.control(&format!("table {d}"))));
+        eventually(SOON, "the VG's lock is taken", taken);
+        bench.drives.iter().for_each(|drive| drop(bench.control(&format!("reset {drive}"))));
+        eventually(SOON, "the VG is killed", || !bench.killed().is_empty());
+        let killed = Instant::now();
+        let (locked, end) = vg.join().unwrap();
+        assert!(matches!(locked, Err(Error::Killed)), "{locked:?}");
+        let late = end.saturating_duration_since(killed);
+        assert!(late < Duration::from_secs(2), "core hangs for {late:?} more");
+    });
+}
+
+/// Drives leave the VG before a new lvmlockd starts it.
+#[test]
+fn a_drive_that_left_the_vg_while_lvmlockd_was_away_does_not_vote() {
+    let bench = Bench::new(3);
+    let a = bench.started(1, LEASE);
+    a.lock(1, lv(1), Exclusive).unwrap();
+    bench.activate(1, 1, true);
+    let a = bench.restart(a, 1, LEASE);
+    let scope = || {
+        let pvs = bench.paths()[..1].to_vec();
+        Scope::Vg { name: "vg0".into(), uuid: VG_UUID.into(), pvs }
+    };
+    eventually(SOON, "the VG is started", || a.start(VG, scope()).is_ok());
+    a.lock(1, lv(1), Exclusive).unwrap();
+    for lock in [".LVLVLV", ".members"] {
+        eventually(SOON, "the VG's drive votes alone", || {
+            a.lock(2, Resource::Vg, Shared).unwrap();
+            a.unlock(2);
+            bench.noted_drives(1, lock) == 1
+        });
+    }
+    assert_eq!(bench.killed(), "");
 }

@@ -406,6 +406,22 @@ pub const CHAPTER: Chapter = Chapter {
             },
         },
         Fault {
+            firmware: "current+metadata-on-lock-only",
+            cause: "the VG's lock is taken while the lock of an active LV cannot be put on the \
+                    VG's drives: too few of them answer, or there are one or two with firmware \
+                    that does not store metadata on REFRESH",
+            remedy: "bring back the drives, and wait for the line with the lock's new drives; with \
+                     such firmware deactivate the LVs before they are moved",
+            names: [LV, "pvmove, lvconvert, lvreduce, vgreduce", "do not move LVs"],
+            provoke: |scene| {
+                let host = scene.started_on(&["d0", "d1"], 1, SHORT);
+                host.lock(1, lv_on(&["d0"]), Shared).unwrap();
+                // The move has lasted for longer than a request.
+                thread::sleep(SHORT / 4);
+                host.lock(2, Resource::Vg, Exclusive).unwrap();
+            },
+        },
+        Fault {
             firmware: "current",
             cause: "no drives are named for the global lock, and none has a partition for it",
             remedy: "name drives in the configuration, or give partitions the name `propeller`",

@@ -102,6 +102,7 @@ impl Reactor {
         for entry in self.locks.values_mut() {
             entry.refuse_more();
         }
+        self.moving.give_up(&owner);
         self.give_up_membership(&owner);
         self.metrics.killed();
         let (fencing, in_use) = (&self.settings.fencing, owner.in_use());

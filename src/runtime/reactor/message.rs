@@ -14,10 +14,12 @@ pub enum Message {
     Request { spec: LockSpec, request: Request, id: u64, waiter: Option<Sender<RequestResult>> },
     /// No caller waits for a request any more: undo its effect.
     Abandon { resource: ResourceId, id: u64 },
-    /// Put held locks on further drives; drop the sender when their votes have moved there.
-    Spread { resources: Vec<ResourceId>, drives: Vec<Member>, waiter: Sender<()> },
-    /// Report the locks whose votes have not moved yet.
-    Moving(Sender<Vec<LockSpec>>),
+    /// Put held locks on these drives.
+    Spread { resources: Vec<ResourceId>, drives: Vec<Member> },
+    /// Drop the sender when the votes of a volume group's LV locks have moved.
+    AwaitMoves { vg: ResourceId, waiter: Sender<()> },
+    /// Report the LV locks of a volume group whose votes have not moved yet.
+    Moving { vg: ResourceId, waiter: Sender<Vec<LockSpec>> },
     /// Report the drives that are ready to vote for a lock.
     VotesReady { resource: ResourceId, waiter: Sender<Option<Vec<DriveRef>>> },
     /// Let drives vote, and report whether they do.

@@ -1,13 +1,14 @@
 //! Locks that are being put on other drives, and the callers that wait for that.
 
 use super::entry::Entry;
-use crate::lock::LockSpec;
+use crate::lock::{LockSpec, Owner, Role, vg_of};
 use crate::sys::clock;
 use crate::sys::sync::mpsc::Sender;
 use core::time::Duration;
 use idm_engine::{Instant, Member};
 use idm_protocol::ResourceId;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Locks whose votes are to move, by mutex.
 #[derive(Default)]
@@ -17,34 +18,50 @@ pub(super) struct Moving(HashMap<ResourceId, Move>);
 struct Move {
     spec: LockSpec,
     to: Vec<Member>,
-    since: Instant,
+    /// When a caller first waited for it.
+    awaited: Option<Instant>,
     waiters: Vec<Sender<()>>,
 }
 
 impl Moving {
-    /// Lets a caller wait for a lock that was just put on these drives; the waiter is dropped when
-    /// its votes have moved. Nobody waits for a move that has lasted for `patience`: what keeps it
-    /// up, such as a drive that does not answer, does not delay each further request.
-    pub(super) fn add(
-        &mut self,
-        entry: &Entry,
-        to: &[Member],
-        waiter: &Sender<()>,
-        patience: Duration,
-    ) {
+    /// Notes that a lock was just put on these drives.
+    pub(super) fn add(&mut self, entry: &Entry, to: &[Member]) {
         if !entry.is_moving() {
             return;
         }
-        let now = clock::now();
-        let begun =
-            || Move { spec: entry.spec.clone(), to: to.to_vec(), since: now, waiters: Vec::new() };
+        let begun = || Move {
+            spec: entry.spec.clone(),
+            to: to.to_vec(),
+            awaited: None,
+            waiters: Vec::new(),
+        };
         let known = self.0.entry(entry.spec.resource).or_insert_with(begun);
-        if known.to != to {
-            *known = begun();
+        if known.to.len() != to.len() || to.iter().any(|it| !known.to.contains(it)) {
+            // Whoever waits, waits for the present drives.
+            (known.to, known.awaited) = (to.to_vec(), None);
         }
-        if now < known.since + patience {
-            known.waiters.push(waiter.clone());
+        // Its volume group may have been started again since.
+        known.spec = entry.spec.clone();
+    }
+
+    /// Lets a caller wait for the LV locks of a volume group; the waiter is dropped when their
+    /// votes have moved, or if the group is killed. Nobody waits for a move that a caller has
+    /// waited for as long as `patience`: what keeps it up, such as a drive that does not answer,
+    /// does not delay each further request.
+    pub(super) fn wait(&mut self, vg: &ResourceId, waiter: &Sender<()>, patience: Duration) {
+        let now = clock::now();
+        let of_vg = |it: &&mut Move| is_lv_of(&it.spec, vg) && !it.spec.owner.is_killed();
+        for it in self.0.values_mut().filter(of_vg) {
+            if now < *it.awaited.get_or_insert(now) + patience {
+                it.waiters.push(waiter.clone());
+            }
         }
+    }
+
+    /// Lets nobody wait for the locks of a lockspace that is killed.
+    pub(super) fn give_up(&mut self, owner: &Arc<Owner>) {
+        let killed = self.0.values_mut().filter(|it| Arc::ptr_eq(&it.spec.owner, owner));
+        killed.for_each(|it| it.waiters.clear());
     }
 
     /// Forgets the move of a lock that is not moving any more.
@@ -59,8 +76,12 @@ impl Moving {
         self.0.get(resource).map_or(&[], |it| &it.to)
     }
 
-    /// The locks whose votes have not moved yet.
-    pub(super) fn locks(&self) -> Vec<LockSpec> {
-        self.0.values().map(|it| it.spec.clone()).collect()
+    /// The LV locks of a volume group whose votes have not moved yet.
+    pub(super) fn locks(&self, vg: &ResourceId) -> Vec<LockSpec> {
+        self.0.values().map(|it| &it.spec).filter(|it| is_lv_of(it, vg)).cloned().collect()
     }
+}
+
+fn is_lv_of(lock: &LockSpec, vg: &ResourceId) -> bool {
+    lock.role == Role::Lv && vg_of(&lock.resource) == *vg
 }
