@@ -103,7 +103,7 @@ impl Lockspace {
         members
     }
 
-    /// The paths that were named for it; none where its drives are found by their partitions.
+    /// The configured paths; none if its drives are found by their partitions.
     pub fn paths(&self) -> Vec<String> {
         match &*self.drives() {
             DriveList::Paths(paths) => paths.clone(),

@@ -1,5 +1,5 @@
 //! Recovery after lvmlockd's death: locks are noted while they are held, and the next lvmlockd
-//! finds, keeps and hands them back.
+//! finds them, keeps them and gives them to requests.
 //!
 //! A lock that a dead lvmlockd held is an *orphan*: its LV may still be active, but core has no
 //! resource for it, and core cannot adopt IDM locks when it starts (docs/lvmlockd-contract.md,
@@ -69,8 +69,8 @@ pub struct Dates {
     pub timing: Timing,
     /// Times of the kill command.
     pub fencing: Fencing,
-    /// Note that says until when the orphans are safe. It is informed as soon as the state of each
-    /// of them is known.
+    /// Note of the time until which the orphans are safe. It is informed as soon as the state of
+    /// each of them is known.
     pub note: Arc<SafeNote>,
     /// The watchdog, where one is used; it is informed in the same way.
     pub watchdog: Option<Arc<Watchdog>>,
@@ -486,8 +486,8 @@ impl Orphans {
     }
 
     /// Informs the note and the watchdog which orphans are settled. A kept orphan is treated like
-    /// any other lock. The note for the next lvmlockd and the watchdog must not forget one that is
-    /// not kept and still in use.
+    /// any other lock. The note for the next lvmlockd and the watchdog must not forget an orphan
+    /// that is in use and not kept.
     fn settle_left(&self) {
         let Dates { note, watchdog, .. } = &self.dates;
         if note.is_settled() && watchdog.is_none() {
@@ -535,7 +535,7 @@ impl Orphans {
     }
 
     /// Gives up orphans that are not in use, and raises the alarm for those that could not be
-    /// proven in time. Returns whether it gave any up.
+    /// proven in time. Returns whether it gave up any.
     fn look(&self) -> bool {
         let now = clock::now();
         let mut left = self.left();
@@ -638,7 +638,7 @@ impl Orphans {
 }
 
 impl Left {
-    /// What was left behind, in words.
+    /// A message about the locks that were left.
     fn summary(&self) -> String {
         let names: BTreeSet<&str> =
             self.locks.values().map(|orphan| orphan.lockspace.owner.name.as_str()).collect();

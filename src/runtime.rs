@@ -47,8 +47,8 @@ mod tests;
 pub struct Moves(Receiver<()>);
 
 impl Moves {
-    /// Waits until `end` for all votes to move. Returns whether they have; a move that has lasted
-    /// for a request's time already is not waited for.
+    /// Waits until `end` for all votes to move. Returns whether they have; it does not wait for a
+    /// move that has already lasted for the time of a request.
     pub fn wait(&self, end: Instant) -> bool {
         let left = end.since(clock::now());
         self.0.recv_timeout(left) == Err(RecvTimeoutError::Disconnected)
@@ -159,8 +159,8 @@ impl Runtime {
         self.send(Message::Own { spec });
     }
 
-    /// Kills a lockspace, because locks of it are in danger that the runtime does not know of.
-    /// `until` is when the first of them may be lost; `None` where one is lost already.
+    /// Kills a lockspace because of endangered locks that the runtime does not know. `until` is the
+    /// time when the first of them may be lost; `None` if one is already lost.
     pub fn fail(&self, owner: Arc<Owner>, why: String, until: Option<Instant>) {
         self.send(Message::Fail { owner, why, until });
     }
@@ -185,8 +185,8 @@ impl Runtime {
         end.recv_timeout(bound) == Err(RecvTimeoutError::Disconnected)
     }
 
-    /// Puts held locks on these drives instead of those that they were taken on. The new drives do
-    /// not vote at first, but other hosts find the locks there.
+    /// Puts held locks on these drives instead of their present ones. The new drives do not vote at
+    /// first, but other hosts find the locks there.
     pub fn spread(&self, resources: Vec<ResourceId>, drives: Vec<Member>) -> Moves {
         let (waiter, end) = mpsc::channel();
         self.send(Message::Spread { resources, drives, waiter });
@@ -222,7 +222,7 @@ impl Runtime {
         answer.recv_timeout(Duration::from_secs(1)).map_err(|_| RequestResult::TimedOut)
     }
 
-    /// The time until which a lock is safe; `None` where it is not held, or nobody knows.
+    /// The time until which a lock is safe; `None` if it is not held, or if the time is not known.
     pub fn safe_until(&self, resource: ResourceId) -> Option<Instant> {
         let (waiter, answer) = mpsc::channel();
         self.send(Message::SafeUntil { resource, waiter });

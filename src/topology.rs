@@ -59,14 +59,14 @@ pub struct Found {
     pub missing: Vec<String>,
 }
 
-/// Why no drive was found behind a path.
+/// Reason why no drive was found behind a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TopologyError {
     /// No drive is there now; it may come back.
     Missing {
         /// The path.
         path: String,
-        /// What was tried, and the result.
+        /// The attempt, and its result.
         why: String,
     },
     /// The device is not a drive that can have IDM.

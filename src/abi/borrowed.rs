@@ -91,8 +91,8 @@ fn read(address: usize, into: &mut [u8]) -> Option<()> {
         Err(_) => match io::Error::last_os_error().raw_os_error() {
             // The kernel lacks this call, or a system call filter forbids it.
             Some(libc::ENOSYS | libc::EPERM) => {
-                // SAFETY: none but core's word that what its list points to is there. Pages are
-                // not left.
+                // SAFETY: only core promises that the memory that its list points to exists. No
+                // read crosses a page.
                 unsafe {
                     ptr::copy_nonoverlapping(address as *const u8, into.as_mut_ptr(), into.len())
                 };

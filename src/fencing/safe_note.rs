@@ -1,7 +1,8 @@
-//! A note for the next lvmlockd, in case this one dies: until when the locks in use were safe.
+//! A note for the next lvmlockd, in case this one dies: the time until which the locks in use were
+//! safe.
 //!
 //! The next lvmlockd cannot ask drives that do not answer, but it must know when the use of each VG
-//! has to end. The note has one date per VG, because a VG in trouble is no reason to stop the use
+//! has to end. The note has one date per VG, because trouble of one VG is no reason to stop the use
 //! of another. A separate thread writes the note, because the reactor never waits for a file.
 
 use crate::state::note::{Form, LONGEST, Note};
@@ -243,7 +244,7 @@ mod tests {
         eventually(&note, Some(at(&[40, 80])));
         keeper.protect(at(&[70, 75]));
         eventually(&note, Some(at(&[70, 75])));
-        // Locks that are taken and given back one after the other cost no file each.
+        // Locks that are taken and given back in a row do not cost a file each.
         for dates in [&[70][..], &[], &[90, 90, 90], &[]] {
             keeper.protect(at(dates));
             std::thread::sleep(Duration::from_millis(10));

@@ -265,7 +265,7 @@ impl Reactor {
         }
     }
 
-    /// Does what is due by the clock.
+    /// Runs the timers that are due.
     fn fire(&mut self, now: Instant) {
         let mut due = Vec::new();
         while let Some(Reverse((at, lock))) = self.timers.peek().copied().filter(|t| t.0.0 <= now) {

@@ -9,7 +9,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 const FILE: &str = "host-id";
-/// What follows from an id that cannot be read.
+/// Consequence of an id that cannot be read, for messages.
 const ANOTHER: &str = "this host gets another id, and other hosts may have what was locked under \
                        the earlier one after one lease";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";

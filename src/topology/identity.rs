@@ -109,7 +109,7 @@ const TYPE_NAA: u8 = 3;
 const NAA_LOCAL: u8 = 3;
 
 /// The identity of the logical unit in a device identification page: NAA, else EUI-64, else T10
-/// vendor id. Of several the longest counts, then the greatest, so that the order in the page does
+/// vendor id. Of several, the longest counts, then the greatest, so that the order in the page does
 /// not matter. `None` where the page has no such designator.
 pub fn designator(page: &[u8]) -> Option<String> {
     best(page, ASSOCIATION_LUN)
@@ -169,7 +169,7 @@ fn names_one(kind: u8, value: &[u8]) -> bool {
     value.iter().skip(shared).any(|byte| !matches!(byte, 0 | b' '))
 }
 
-/// The same of the kernel's text for a designator.
+/// The same for the kernel's text of a designator.
 fn is_unique(wwid: &str) -> bool {
     let name = wwid.split_once('.').map_or(wwid, |(_, name)| name);
     let shared = if wwid.starts_with("t10.") { VENDOR } else { 0 };

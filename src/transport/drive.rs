@@ -27,7 +27,8 @@ pub trait Protocol: Send + Sync {
         Err(TransportError::NotSent("this path knows no reservations".to_owned()).into())
     }
 
-    /// Has the drive confirm its identity before the next command: another one may have its place.
+    /// Makes the drive confirm its identity before the next command: another drive may have taken
+    /// its place.
     fn doubt(&self) {}
 }
 
@@ -192,7 +193,7 @@ impl<P: Protocol> IdmPath<P> {
     /// Sends a command, and sends it again where the drive puts it off, as long as its deadline
     /// allows. Returns the number of bytes that were transferred.
     ///
-    /// Where there is no time to send it again, the drive's answer stands: it has not carried the
+    /// Without time for another try, the drive's answer stands: the drive has not carried the
     /// command out.
     fn send(
         &self,

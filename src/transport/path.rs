@@ -21,7 +21,8 @@ pub trait DrivePath: Send + Sync {
         Err(TransportError::NotSent("this path knows no reservations".to_owned()))
     }
 
-    /// Has the drive confirm its identity before the next command: another one may have its place.
+    /// Makes the drive confirm its identity before the next command: another drive may have taken
+    /// its place.
     fn doubt(&self) {}
 }
 

@@ -1,4 +1,4 @@
-//! What carries SCSI commands to a drive.
+//! The carrier of SCSI commands to a drive.
 
 use super::Deadline;
 use super::drive::{CommandError, Data};
@@ -15,7 +15,8 @@ pub trait Port: Send + Sync {
         deadline: &Deadline,
     ) -> Result<ScsiCompletion, CommandError>;
 
-    /// Has the drive confirm its identity before the next command: another one may have its place.
+    /// Makes the drive confirm its identity before the next command: another drive may have taken
+    /// its place.
     fn doubt(&self) {}
 }
 

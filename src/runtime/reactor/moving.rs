@@ -23,8 +23,8 @@ struct Move {
 
 impl Moving {
     /// Lets a caller wait for a lock that was just put on these drives; the waiter is dropped when
-    /// its votes have moved. Nobody waits for a move that has lasted for `patience`: what keeps it
-    /// up, such as a drive that does not answer, does not delay each further request.
+    /// its votes have moved. No caller waits for a move that has lasted for `patience`, so that a
+    /// drive that does not answer does not delay each further request.
     pub(super) fn add(
         &mut self,
         entry: &Entry,
