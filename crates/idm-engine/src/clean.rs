@@ -75,7 +75,8 @@ impl Replica {
             }
             (Step::Refresh(_), _) => {
                 if !waits {
-                    // Who waits for the lock shall get it soon after the other sharers have gone.
+                    // A host that waits for the lock gets it soon after the other sharers have
+                    // gone.
                     pause_limit = pause_limit.min(SHARERS_PAUSE);
                 }
                 waits = true;

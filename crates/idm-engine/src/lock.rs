@@ -189,8 +189,9 @@ pub struct Lock {
     known: Vec<DriveRef>,
     /// The number of drives that have yet to store the value of the last release, for a majority.
     owed: usize,
-    /// The moment when a drive was last found to have lost this host's lock. No drive is taken
-    /// again before a keep quorum of the others has confirmed the lock after this moment.
+    /// The moment when a drive was last found to have lost this host's lock. Until a keep quorum of
+    /// the others has confirmed the lock after this moment, the lock is *shaken*: no drive is taken
+    /// again.
     shaken_at: Instant,
     /// Drives that are known to be slow, so no request waits for them.
     slow: Vec<DriveRef>,
@@ -467,7 +468,7 @@ impl Lock {
 
     /// Drops the replicas that have nothing left to do or to remember. If the value of a drive is
     /// useless, drives are read before they are taken again: where it was not replaced, this host's
-    /// record is still there, and shows that.
+    /// record is still there, and shows that the value is useless.
     fn prune(&mut self, now: Instant) {
         if self.replicas.iter().any(|s| s.stale_value) {
             self.known.clear();

@@ -271,8 +271,8 @@ pub(crate) struct Replica {
 }
 
 impl Replica {
-    /// A drive that a lock has nothing to do with yet; commands of an earlier life of this host may
-    /// reach it until `earlier_until`.
+    /// A drive without any part in the lock yet; commands of an earlier life of this host may reach
+    /// it until `earlier_until`.
     pub(crate) fn new(drive: DriveRef, role: Role, earlier_until: Instant) -> Replica {
         Replica {
             drive,
@@ -340,7 +340,7 @@ impl Replica {
             Hold::None | Hold::Maybe { .. } => None,
         };
         match step {
-            // A change to shared of ours that is late makes that shared again.
+            // A late change to shared of ours makes this lock shared again.
             Step::Try(Mode::Exclusive) if self.demote_until > now => Undoes::Any,
             Step::Look(_) | Step::Try(_) | Step::ClearTry(_) => Undoes::Nothing,
             Step::Refresh(mode) | Step::Break(mode) if held == Some(mode) => match mode {
@@ -349,15 +349,16 @@ impl Replica {
                 Mode::Shared if self.promote_until <= now => Undoes::Exclusive,
                 Mode::Shared => Undoes::Any,
             },
-            // To exclusive, too: an earlier command that leaves it shared undoes something now.
+            // A REFRESH to exclusive, too: after it, an earlier command that leaves the lock shared
+            // undoes something.
             Step::Refresh(_) | Step::Break(_) | Step::Unlock(_) | Step::Destroy => Undoes::Any,
             Step::ClearBreak(_) | Step::ClearUnlock(_) | Step::ClearDestroy(_) => Undoes::Any,
         }
     }
 
-    /// Whether this host's record here is known not to mislead hosts that count other drives than
-    /// `set`, whatever is late. A command that has no answer yet does not write another mark: votes
-    /// do not move while there is one that would.
+    /// Whether this host's record here certainly misleads no host that counts other drives than
+    /// `set`, whatever command is late. A command that has no answer yet does not write another
+    /// mark: votes do not move while there is one that would.
     pub(crate) fn is_marked(&self, set: Fingerprint) -> bool {
         let fits = |mark: Mark| mark.fits(set);
         let Remark { mark, until } = self.remark;
@@ -381,8 +382,8 @@ impl Replica {
         self.remark.until
     }
 
-    /// Notes that a command of this host may write `mark` into its record until then. The marks of
-    /// earlier commands are remembered until an answer shows that they are not there.
+    /// Notes that a command of this host may write `mark` into its record up to `until`. The marks
+    /// of earlier commands are remembered until an answer shows that they are not there.
     fn expect_remark(&mut self, mark: Mark, until: Instant) {
         let runs = self.marked_at < self.remark.until;
         let same = !runs || self.remark.mark == Some(mark);
@@ -475,7 +476,7 @@ impl Replica {
             self.absorb_mark(flight, false);
         }
         if matches!(flight.step, Step::Break(_)) {
-            // A drive that answers nonsense may have carried it out.
+            // A drive whose answer makes no sense may have carried it out.
             self.stale_value = !broken!(rules, ValueAfterBreak);
         }
         if let (Step::Try(mode) | Step::Refresh(mode) | Step::Break(mode), Status::Good) =
@@ -548,8 +549,8 @@ impl Replica {
         }
     }
 
-    /// Notes that a change to exclusive may have removed a sharer whose lease was over, and who
-    /// alone knew that the value on the drive is wrong.
+    /// Notes that a change to exclusive may have removed a sharer whose lease was over. That sharer
+    /// may have been the only one to know that the value on the drive is wrong.
     pub(crate) fn note_removal(&mut self, heard: &Heard, rules: Rules) {
         let done =
             matches!(heard, Heard::Status(Status::Good | Status::Failed | Status::Uncertain));
@@ -615,7 +616,8 @@ impl Replica {
     }
 
     /// The moment when the planned command may be sent: not while an old UNLOCK may still undo it.
-    /// An adoption refreshes its findings all the same, because their lease may be about to end.
+    /// An adoption does not wait, because the lease of the records that it finds may be about to
+    /// end.
     pub(crate) fn ready_at(&self, rules: Rules) -> Option<Instant> {
         let plan = self.plan.filter(|_| self.flight.is_none())?;
         let adopts = matches!(&self.task, Task::Take(take) if take.adopting);

@@ -1,5 +1,5 @@
-//! Faults that a second reader found in an attempt to break the lock: commands in flight, answers
-//! with an error, and halves that a late command left.
+//! Faults that an attempt to break the lock found: commands in flight, answers with an error, and
+//! halves that a late command left.
 
 mod bench;
 

@@ -1,5 +1,5 @@
-//! Commands that may still be on their way to a drive, and the time after which they do not count
-//! any more: to the microsecond.
+//! Commands that may still be on their way to a drive, and the exact time, in us, after which they
+//! do not count any more.
 
 mod bench;
 
@@ -301,8 +301,8 @@ fn a_refresh_as_shared_undoes_a_change_to_exclusive_that_may_be_late() {
     assert!(!undoes_after_a_lost_change(linger()));
 }
 
-/// What a TRYLOCK as exclusive can undo, this long after a change to shared was lost. It follows
-/// one that was lost, so that the drive is remembered for longer.
+/// The locks that a TRYLOCK as exclusive can undo, `later` after a change to shared was lost. It
+/// follows a TRYLOCK that was lost, so that the drive is remembered for longer.
 fn trylock_after_a_lost_change(later: Duration) -> Undoes {
     let mut bench = Bench::new(1);
     let mut a = lv_lock(1);

@@ -110,8 +110,8 @@ impl Lock {
         let keep = self.rules.keep_quorum(self.member_count());
         let undecided = |s: &&Replica| matches!(s.vote(), Some(Vote::Asking | Vote::Silent));
         let open = self.members().filter(undecided).count();
-        // Records of this host from when it counted other drives, or whose lease ended since they
-        // were confirmed; and drives that reported a conflict and could not be read.
+        // Records that this host wrote while it counted other drives, or whose lease ended after
+        // they were confirmed; and drives that reported a conflict and could not be read.
         let odd = |s: &&Replica| match s.vote() {
             Some(Vote::Won) => !self.has_now(s, Mode::Shared, now),
             Some(Vote::Blocked(_)) => s.hold != Hold::None,
@@ -207,7 +207,7 @@ impl Lock {
         self.phase = Phase::Left;
         let nobody = matches!(&refusal, Refusal::Held(others) if others.is_empty());
         let refusal = if nobody { Refusal::Unclear } else { refusal };
-        // A TRYLOCK without a look could take the earlier life's record for this life's.
+        // A TRYLOCK without a look could mistake the earlier life's record for this life's.
         self.known.clear();
         for replica in &mut self.replicas {
             if !matches!(replica.task, Task::Clean(_)) {

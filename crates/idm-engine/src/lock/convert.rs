@@ -77,8 +77,8 @@ impl Lock {
     }
 
     /// Whether an unchanged drive may show this host's record as a shared one. A host that counts
-    /// other drives may take that record for leave to share. A host that counts the same drives
-    /// needs a majority of them and cannot get it.
+    /// other drives may conclude from that record that it can share. A host that counts the same
+    /// drives needs a majority of them and cannot get it.
     fn is_shared_elsewhere(&self, now: Instant) -> bool {
         let timing = &self.config.timing;
         self.has_witnesses && self.replicas.iter().any(|replica| replica.may_share(now, timing))

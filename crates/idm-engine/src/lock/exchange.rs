@@ -162,7 +162,7 @@ impl Lock {
         let adds = self.phase.is_held() && self.replicas[at].is_enlarging();
         let replica = &mut self.replicas[at];
         if let Heard::Table(view, _) = heard {
-            // Nobody judges this table any more. Who is in it is in the way of the new task, too.
+            // No task judges this table any more. Its holders are in the way of the new task, too.
             replica.contested = !view.live_against(goal).is_empty();
         }
         match (&replica.task, replica.hold) {

@@ -175,7 +175,7 @@ impl World {
         let at = clock.when(deadline.as_micros()).max(now);
         if at < self.slots[s].engine.timer_at {
             let at = at + self.rng.u64(0..self.plan.lateness.max(1));
-            // Never twice at the same moment, or two entries would pass for one.
+            // Never twice at the same moment, or two entries would look like one.
             let at = if at == now { at + 1 } else { at };
             if at < self.slots[s].engine.timer_at {
                 self.slots[s].engine.timer_at = at;
