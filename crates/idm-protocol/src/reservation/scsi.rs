@@ -35,16 +35,16 @@ pub enum ReadAction {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum ChangeAction {
-    /// REGISTER: the key has to be the registered one, or 0 for who is not registered. A service
-    /// action key of 0 unregisters.
+    /// REGISTER: the key has to be the registered one, or 0 if the sender is not registered. A
+    /// service action key of 0 unregisters.
     Register = 0x00,
     /// RESERVE.
     Reserve = 0x01,
     /// RELEASE.
     Release = 0x02,
-    /// CLEAR: the reservation and all registrations go.
+    /// CLEAR: removes the reservation and all registrations.
     Clear = 0x03,
-    /// PREEMPT: the registrants with the service action key go.
+    /// PREEMPT: removes the registrants with the service action key.
     Preempt = 0x04,
     /// PREEMPT AND ABORT: their commands are aborted, too.
     PreemptAndAbort = 0x05,
@@ -84,7 +84,7 @@ impl ReadAction {
     }
 }
 
-/// Reads up to `room` bytes of what the service action is about.
+/// Reads up to `room` bytes of the data of the service action.
 pub fn read(action: ReadAction, room: u16) -> Cdb {
     let mut cdb = [0; 16];
     cdb[0] = RESERVE_IN;
@@ -253,8 +253,8 @@ pub struct Capabilities {
     pub all_target_ports: bool,
     /// SIP_C: one command can register other initiator ports.
     pub names_initiators: bool,
-    /// TMV: the drive says which types it has, in this mask: bit N of byte 4 is type N, and bit 0
-    /// of byte 5 is type 8.
+    /// TMV: the drive reports its types in this mask: bit N of byte 4 is type N, and bit 0 of byte
+    /// 5 is type 8.
     types: Option<[u8; 2]>,
 }
 
@@ -271,7 +271,7 @@ impl Capabilities {
         })
     }
 
-    /// Whether the drive has reservations of this type; `None` where it does not say.
+    /// Whether the drive has reservations of this type; `None` if it does not report that.
     pub fn has(&self, kind: ReservationType) -> Option<bool> {
         let [low, high] = self.types?;
         let mask = u16::from(low) | u16::from(high) << 8;
@@ -279,7 +279,7 @@ impl Capabilities {
     }
 }
 
-/// PRGENERATION, and the length of what follows.
+/// PRGENERATION, and the length of the data after the header.
 fn header(data: &[u8]) -> Option<(u32, usize)> {
     let header = data.first_chunk::<HEADER_LEN>()?;
     Some((number(header, 0, 4) as u32, usize::try_from(number(header, 4, 4)).ok()?))
