@@ -110,8 +110,8 @@ impl Audit {
         Ok(Audit { what, lock, voters, lease, extents, since, rule })
     }
 
-    /// The same where the drives refuse the data of who lost the lock. A host whose leases have
-    /// ended may write until the first drive gives the lock to another one.
+    /// The same where the drives refuse the data of a host that lost the lock. A host whose leases
+    /// have ended may write until the first drive gives the lock to another one.
     pub fn with_reservations(self) -> Audit {
         Audit { rule: Rule::Refused, ..self }
     }

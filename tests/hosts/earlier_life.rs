@@ -216,7 +216,7 @@ fn a_reboot_within_the_lease_is_refused_and_told_how_long() {
     }
     is_held(refused);
     eventually(3 * SHORT, "it is free after the lease", || a.lock(1, lv(1), Exclusive).is_ok());
-    // Nobody else is told so.
+    // No other host gets this hint.
     let text = b.lock(1, lv(1), Exclusive).unwrap_err().to_string();
     assert!(text.contains("host1") && !text.contains("the name of this host"), "{text}");
 }

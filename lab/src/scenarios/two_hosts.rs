@@ -1,5 +1,4 @@
-//! Two hosts: exclusive and shared use, and locks that stand while the VG and the LV change under
-//! them.
+//! Two hosts: exclusive and shared use, and locks that are held while the VG and the LV change.
 
 use crate::cluster::Cluster;
 use crate::interfaces::partition;
