@@ -7,8 +7,8 @@
 //! until
 //!
 //! - an ordinary request of this host asks for the lock, which is then given without a gap; or
-//! - its LV is not active any more, according to the kernel: lvm's deactivation sends an unlock
-//!   that core answers itself, because it knows of no lock.
+//! - its LV is not active any more, according to the kernel: lvm's deactivation sends an unlock,
+//!   which core answers itself because it knows no lock.
 //!
 //! An orphan is first *proven*: enough drives must confirm that it has been this host's all along.
 //! If it is not ours any more while its LV is active, the kill command is run.

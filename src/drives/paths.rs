@@ -322,8 +322,8 @@ impl Paths {
         self.state().paths.len()
     }
 
-    /// Runs a command, if it may still begin: its sender counts it as lost after some time, and it
-    /// must not run after that. This host may have been suspended meanwhile.
+    /// Runs a command, if it may still begin. After some time its sender counts it as lost, and
+    /// then it must not run. This host may have been suspended meanwhile.
     pub(crate) fn execute(&self, command: &DriveCommand, deadline: &Deadline) -> Reply {
         let begun = clock::now();
         if !deadline.may_begin(begun) {
@@ -787,7 +787,7 @@ mod tests {
             bench.paths.name()
         };
         assert_eq!(named("/dev/sda2", A), "/dev/pv (naa.5)", "one of several partitions");
-        // The disk comes back under another name, which the kernel tells before lvm does.
+        // The disk comes back under another name; the kernel reports it before lvm does.
         bench.set(&[B]);
         assert_eq!(named("/dev/sdb1", B), "/dev/sdb1 (naa.5)");
         assert_eq!(named("/dev/sdb2", B), "/dev/sdb1 (naa.5)");

@@ -86,8 +86,8 @@ impl SafeNote {
         Ok(SafeNote { service: Service::start("idm-note", state, run)?, left })
     }
 
-    /// The date until which the VG's locks that an earlier lvmlockd left were safe; `Some(None)`
-    /// where none was in use, `None` where the note did not say.
+    /// The date until which the VG's locks that an earlier lvmlockd left were safe; `Some(None)` if
+    /// none was in use, `None` if the note did not have this.
     pub fn left(&self, vg: &ResourceId) -> Option<Option<Instant>> {
         self.left.as_ref().map(|left| left.get(vg).copied())
     }

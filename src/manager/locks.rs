@@ -346,7 +346,7 @@ impl Manager {
             false => Some(held),
         };
         let Some(held) = held else { return };
-        // Tells hosts that still have the VG started that it is removed.
+        // Informs hosts that still have the VG started of its removal.
         let removes = lmu_flags & FREE_VG != 0 && held.spec.role == Role::Vg;
         let publish = held.mode == Mode::Exclusive
             && held.spec.role.keeps_value()

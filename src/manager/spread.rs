@@ -17,7 +17,7 @@ impl Manager {
     /// and the next host that locks them must find our locks there.
     ///
     /// Drives that do not answer delay the VG lock once, by the time of a request. Then it is
-    /// granted all the same, because most of its uses move no LV.
+    /// granted nevertheless, because most of its uses move no LV.
     pub(super) fn spread_locks(
         &self,
         running: &Running,

@@ -461,8 +461,8 @@ impl Reactor {
         let awaited = entry.is_awaited();
         let engine = deadline.map(|at| if awaited { at } else { self.moment(at) });
         let never = Instant::from_micros(u64::MAX);
-        // Not by flatten and min: compilers make code of it that compares a value before it checks
-        // that there is one, and valgrind reports that as a mistake.
+        // Not by flatten and min: the compiled code would compare a value before it checks that
+        // there is one, which valgrind reports as an error.
         let all = [engine, self.alarm_at(entry), entry.rejoin_at, entry.forget_at];
         let next = all.into_iter().fold(never, |next, at| next.min(at.unwrap_or(never)));
         let next = (next < never).then_some(next);

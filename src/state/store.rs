@@ -394,7 +394,7 @@ impl Store {
     fn forget(&self, file: &Path) {
         let mut there = self.there();
         there.notes.remove(file);
-        // The note is to be removed, whatever the result.
+        // The note must be removed, whatever the result.
         let _ = self.restore_if_lost(&mut there);
         remove(file);
         there.folders = there.folders.and_then(|_| self.folders());

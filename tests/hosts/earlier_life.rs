@@ -172,8 +172,8 @@ fn a_quiet_host_notes_nothing_that_undoes() {
     assert_ne!(noted("lvs"), 0);
 }
 
-/// The kill command takes so much of the lease that a lock that had to wait for a quarter of it
-/// would be proven too late. VGs' locks are given up until the end, and no LV's lock is.
+/// The kill command takes a large part of the lease: a lock that had to wait for a quarter of the
+/// lease would be proven too late. VGs' locks are given up until the end, and no LV's lock is.
 #[test]
 fn a_restart_of_a_healthy_host_kills_nothing() {
     let bench = Bench::new(3);

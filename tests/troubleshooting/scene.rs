@@ -49,7 +49,8 @@ impl Log for Ears {
     fn flush(&self) {}
 }
 
-/// Begins to listen to the log. The directory is for what lvm and lvmlockd would find in /etc.
+/// Begins to listen to the log. The directory has the files that lvm and lvmlockd would find in
+/// /etc.
 pub fn listen() -> tempfile::TempDir {
     log::set_logger(&Ears).unwrap();
     log::set_max_level(LevelFilter::Info);

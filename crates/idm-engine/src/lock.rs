@@ -110,7 +110,7 @@ enum Distrust {
 enum Stage {
     /// The members are asked.
     Voting,
-    /// There is a majority. The request waits for other members until `grace`, if that is set, and
+    /// There is a majority. The request waits for other members until `grace`, if there is one. It
     /// reads values and witnesses until `until` at the latest.
     Reading { grace: Option<Instant>, until: Instant },
     /// Another host had a part of the drives: the next attempt begins at this moment.

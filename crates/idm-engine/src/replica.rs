@@ -366,7 +366,7 @@ impl Replica {
         stays && self.mark.is_some_and(fits)
     }
 
-    /// Whether every host takes this host's record here for another set's, now and later.
+    /// Whether this host's record here looks like another set's to every host, now and later.
     pub(crate) fn is_marked_alone(&self) -> bool {
         self.mark == Some(Mark::Alone) && !self.may_be_remarked()
     }

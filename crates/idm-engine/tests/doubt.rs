@@ -135,8 +135,8 @@ fn a_table_that_is_read_for_the_value_shows_holders_too() {
 }
 
 /// A host shares the lock on two drives when the third reports a conflict. While that drive is
-/// read, other requests begin; after the table, which may show a holder that counts that drive
-/// alone, it is silent. The outcome of the last request.
+/// read, other requests begin. Its table may show a holder that counts that drive alone; then the
+/// drive is silent. Returns the outcome of the last request.
 fn read_before_the_requests(theirs: Option<Mode>, requests: &[Request]) -> Outcome {
     let mut bench = Bench::new(3);
     let (mut a, mut b) = (lv_lock(1), lv_lock(2));

@@ -81,8 +81,8 @@ fn a_drive_counts_that_is_taken_when_a_lost_refresh_is_over() {
     assert_eq!(bench.now, over);
 }
 
-/// Only drive 0 is held, and was marked anew for a move to drives 0 and 1. It is read when the last
-/// command that may mark it as one of the old drives can no longer arrive.
+/// Drive 0 alone is held, and was marked anew for a move to drives 0 and 1. It is read when the
+/// last command that may mark it as one of the old drives can no longer arrive.
 #[test]
 fn a_mark_counts_that_is_read_when_a_lost_refresh_is_over() {
     for (early, ready) in [(Duration::from_micros(1), false), (Duration::ZERO, true)] {

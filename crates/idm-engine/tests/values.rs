@@ -415,8 +415,8 @@ fn a_drive_that_may_have_been_unlocked_does_not_help_to_publish_a_value() {
 }
 
 /// Drive 0 stores the value of a release, and drive 1 does not get it. Drive 2 never had the lock,
-/// and says GOOD to each UNLOCK all the same: to one that carries zero, because a TRYLOCK may be
-/// late, and to one that carries no value, after that.
+/// but says GOOD to each UNLOCK: first to one that carries zero, because a TRYLOCK may be late,
+/// then to one without a value.
 #[test]
 fn a_drive_that_never_had_the_lock_does_not_help_to_publish_a_value() {
     let profile = Profile {
@@ -525,8 +525,8 @@ fn a_refused_change_does_not_forget_whom_it_removed() {
     [Status::Good, Status::Failed, Status::Uncertain].into_iter().for_each(refused_after_a_removal);
 }
 
-/// It has read no table after it was won, so it does not know of the dead sharer that its change to
-/// exclusive removes.
+/// The host reads no table after it has won the drive. So it does not know of the dead sharer that
+/// its change to exclusive removes.
 #[test]
 fn who_has_not_read_the_tables_may_share_with_others() {
     let profile = Profile { promotion_removes_expired: true, ..forgetful() };

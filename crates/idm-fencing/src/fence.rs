@@ -61,8 +61,8 @@ impl Default for Verdict {
 /// the procedure ends. Otherwise every drive is looked at: no host is removed if the removal is not
 /// possible on every drive that matters, or if a host is alive. Then the hosts are removed from one
 /// drive, and, after a look has confirmed that, from the others. All hosts begin with the same
-/// drive, so that of two hosts that remove each other one learns on it that it has lost, while it
-/// still has done nothing else.
+/// drive. So of two hosts that remove each other, one learns on that drive that it has lost, before
+/// it has done anything else.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Fence {
     order: Order,
@@ -318,7 +318,7 @@ impl Procedure for Fence {
                 self.living.extend(seen.living());
                 state.seen = Some(seen);
             }
-            // A look shows what became of an order to remove a host, whatever the answer was.
+            // A look shows the effect of an order to remove a host, whatever the answer was.
             _ if core::mem::take(&mut state.removing) => match &mut state.seen {
                 Some(seen) if broken!(self.rules, NoConfirmation) => seen.keys = [own].into(),
                 _ if self.verdict.is_none() => {

@@ -11,7 +11,7 @@
 //! out one [`Action`] at a time for each drive, and takes in the [`Answer`].
 //!
 //! * [`Enrolment`] registers this host, before it counts as one that has the group started.
-//! * [`Fence`] comes before a command that takes away what another host has.
+//! * [`Fence`] comes before a command that takes a lock from another host.
 //! * [`Watch`] looks whether this host has been removed itself.
 //! * [`Departure`] removes this host's own registrations when it has stopped the group.
 

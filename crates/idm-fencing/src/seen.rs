@@ -58,8 +58,8 @@ impl Seen {
     }
 }
 
-/// Other hosts that hold the mutex by a table, each with whether its lease runs. A host that locked
-/// it only to remove it does not use the protected data.
+/// Other hosts that hold the mutex according to a table, and whether the lease of each runs. A host
+/// that locked it only to remove it does not use the protected data.
 pub(crate) fn holders(
     table: &[Record],
     resource: &ResourceId,

@@ -257,7 +257,7 @@ fn most_of_the_groups_drives_are_read_before_a_host_is_removed() {
     let verdict = removes(&mut drives, &[0, 1, 2, 3, 4]);
     assert_eq!(refused(verdict), [Obstacle::TooFew { seen: 2, needed: 3 }]);
     assert!(drives.has(0, "dead"));
-    // A drive that has left the group says nothing about who is alive.
+    // A drive that has left the group does not show whether a host is alive.
     drives.at(2).silent = false;
     let verdict = removes(&mut drives, &[0, 1, 3, 4]);
     assert_eq!(refused(verdict), [Obstacle::TooFew { seen: 2, needed: 3 }]);

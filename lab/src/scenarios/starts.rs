@@ -1,5 +1,5 @@
-//! Lock-starts that are not one command on a host that sees all drives: several at once, with a
-//! devices file that leaves PVs out, and with drives that appear later.
+//! Unusual lock-starts: several at once, with a devices file that leaves PVs out, and with drives
+//! that appear later.
 
 use crate::cluster::Cluster;
 use crate::interfaces::partition;

@@ -51,7 +51,7 @@ fn votes_that_move_under_a_request_are_found() {
     finds(Race::MoveUnheld, STILL, move || votes_move(&files));
 }
 
-/// A lock becomes shared or exclusive while its votes are to be moved: as with
+/// A lock becomes shared or exclusive while its votes wait to be moved: as with
 /// [`Manager::convert`](crate::manager::Manager::convert), the note never has a mode that core does
 /// not know.
 fn a_mode_changes_while_votes_move(files: &Files, mode: Mode) {

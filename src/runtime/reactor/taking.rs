@@ -1,5 +1,5 @@
-//! Commands that may take away what dead hosts have. With reservations, they wait until these hosts
-//! are removed from the drives.
+//! Commands that may take locks from dead hosts. With reservations, they wait until these hosts are
+//! removed from the drives.
 
 use super::entry::{Entry, HeldBack, PendingKind, release};
 use super::message::Message;
@@ -112,7 +112,7 @@ impl Reactor {
     }
 }
 
-/// Whether a command renews what this host has.
+/// Whether a command renews a lock that this host has.
 fn renews(command: &DriveCommand) -> bool {
     matches!(command, DriveCommand::Mutex(MutexOp::Refresh, _))
 }

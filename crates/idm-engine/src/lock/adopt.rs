@@ -110,8 +110,9 @@ impl Lock {
         let keep = self.rules.keep_quorum(self.member_count());
         let undecided = |s: &&Replica| matches!(s.vote(), Some(Vote::Asking | Vote::Silent));
         let open = self.members().filter(undecided).count();
-        // Records that this host wrote while it counted other drives, or whose lease ended after
-        // they were confirmed; and drives that reported a conflict and could not be read.
+        // Odd drives: their record dates from a time when this host counted other drives, or its
+        // lease has ended since it was confirmed, or they reported a conflict and could not be
+        // read.
         let odd = |s: &&Replica| match s.vote() {
             Some(Vote::Won) => !self.has_now(s, Mode::Shared, now),
             Some(Vote::Blocked(_)) => s.hold != Hold::None,

@@ -85,9 +85,9 @@ impl Lock {
     }
 
     /// Whether a drive may show a sharer that this host does not know of. Where the LV or the votes
-    /// have moved, a sharer may count drives that this host's majority does not meet, and it shared
-    /// the lock before: unlike a host that asks for it now, it does not look for others. So every
-    /// drive has to refuse sharers, or has to be read.
+    /// have moved, a sharer may count drives outside this host's majority. It has the lock already:
+    /// unlike a host that requests the lock now, it does not look for others. So every drive has to
+    /// refuse sharers, or has to be read.
     fn may_hide_sharers(&self, now: Instant) -> bool {
         let looked = |replica: &Replica| {
             matches!(&replica.task,

@@ -115,12 +115,13 @@ impl Lock {
     /// drives are enough for that.
     ///
     /// Such a host gets a majority of the drives that the LV lies on, and reads more than half of
-    /// the VG's drives. So it meets the lock on half of the new drives. It also meets it if all the
-    /// old drives that stay in the VG have it, because the LV lies on these: only its holder moves
-    /// an LV, after the votes. If neither is so when the drives are named, it was not so before
-    /// either. Then the move gets the time of a lease, as if the drives were refreshed now: a drive
-    /// may have to be taken anew, and an orderly stop of the LV's use takes time, too. The end of
-    /// that time does not move when other drives are named that do not have the lock.
+    /// the VG's drives. So it meets the lock on half of the new drives. It also meets the lock if
+    /// all old drives that stay in the VG have it. The LV lies on these, because only its holder
+    /// moves an LV, and only after the votes. If neither is so when the drives are named, it was
+    /// not so before either. Then the move gets the time of a lease, as if the drives were
+    /// refreshed now: a drive may have to be taken anew, and an orderly stop of the LV's use takes
+    /// time, too. The end of that time does not move when other drives are named that do not have
+    /// the lock.
     pub(super) fn seen_until(&self, mode: Mode) -> Option<Instant> {
         let binds = self.votes_moved && !broken!(self.rules, SeenByVg);
         let target = self.target.filter(|_| binds)?;

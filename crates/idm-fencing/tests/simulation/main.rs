@@ -1,5 +1,5 @@
-//! Hosts that may stop at any moment, drives that are reached by two paths, and data that arrives
-//! late: no block is written by a host after another one was granted the lock.
+//! Hosts that may stop at any moment, drives with two paths, and late data: no host writes a block
+//! after another one was granted the lock.
 //!
 //! The locks are the real engine's, the drives' tables and reservations the emulated drives'. Every
 //! program that would stop a host's writes does nothing: an application ignores all orders and

@@ -106,8 +106,8 @@ impl World {
         moves && call.votes_moved && self.now() >= call.named_at + lease
     }
 
-    /// Requires that a believer whose votes have moved is met by hosts that count the VG's drives:
-    /// by those that read more than half of them, or those that get any of the drives that stay.
+    /// Requires that hosts that count the VG's drives meet a believer whose votes have moved. Such
+    /// hosts read more than half of the drives, or get any of the drives that stay.
     pub(super) fn check_seen(&self, s: SlotIx) -> Verdict {
         let engine = matches!(self.slots[s].engine.side, Side::Engine(_));
         if !engine || !self.plan.kind.is_safe() || !self.is_bound_to_vg(s) {

@@ -357,7 +357,7 @@ impl World {
                 self.coverage.add(Count::OldLost);
                 self.observe_note(s, Tone::Bad, format_args!("lost"));
                 self.poison(s);
-                // It unlocks what it has lost, and leaves the value there as if it were right.
+                // It unlocks a lost lock, and leaves the value there as if the value were right.
                 let l = self.slots.lock(s);
                 self.locks[l].muddled = true;
                 self.slots[s].call.caller = Caller::Idle;
