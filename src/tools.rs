@@ -32,7 +32,7 @@ impl Probe {
     }
 
     /// The drive's major IDM version; `None` where it has no IDM. Must be called first: a drive
-    /// without IDM may take a mutex command for something else.
+    /// without IDM may mistake a mutex command for another one.
     pub fn version(&self) -> Result<Option<u8>, CommandError> {
         self.path.version(&deadline(self.step))
     }

@@ -216,7 +216,7 @@ pub fn mode(ld_mode: c_int) -> Result<Mode, Error> {
     }
 }
 
-/// The uuid of an LV that is to be locked.
+/// The uuid of the LV in a request.
 ///
 /// # Safety
 ///

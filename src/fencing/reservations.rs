@@ -479,8 +479,8 @@ impl Reservations {
         }
     }
 
-    /// Whether a started group may be registered on another drive now: no host can take this one
-    /// for dead before the command has arrived.
+    /// Whether a started group may be registered on another drive now: no host can believe that
+    /// this one is dead before the command has arrived.
     fn may_enrol(&self, group: ResourceId, action: Action) -> bool {
         if !matches!(action, Action::Register { .. }) {
             return true;

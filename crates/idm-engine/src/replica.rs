@@ -191,7 +191,7 @@ pub(crate) struct Clean {
     pub(crate) keeps_value: bool,
     /// Whether the value on the drive is useless to everybody.
     pub(crate) worthless: bool,
-    /// Whether the mutex is to be destroyed; known after the unlock.
+    /// Whether the mutex must be destroyed; known after the unlock.
     pub(crate) destroy: bool,
     /// The class to unlock.
     pub(crate) mode: Mode,

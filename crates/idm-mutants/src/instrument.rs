@@ -127,7 +127,7 @@ impl<'a> Instrumenter<'a> {
         enabled.then(|| Literal::u32_unsuffixed(id))
     }
 
-    /// Makes it possible to take `expr`, whose original text is `text`, for true or false.
+    /// Makes it possible to replace `expr`, whose original text is `text`, by true or false.
     fn truth(&mut self, expr: &mut Expr, text: &str, wanted: Wanted) {
         let mut id = |wanted, change| if wanted { self.point(text, change) } else { None };
         let always = id(wanted.always, "true");

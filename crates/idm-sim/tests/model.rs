@@ -31,9 +31,9 @@
 //! in records and locks name a set by its drives.
 //!
 //! *Differences without effect are not compared:* the order of messages of different drives, the
-//! numbers of commands, how long something has been due or when between two steps of time it will
-//! be, data that only notices use, and the state of the random number generator, which starts anew
-//! in every call.
+//! numbers of commands, the time since which a task has been due, or its moment between two steps
+//! of time, data that only notices use, and the state of the random number generator, which starts
+//! anew in every call.
 //!
 //! *A host dies only when it matters.* A dead host does nothing, and so does one that stands still.
 //! So a path on which a host dies has the same states of all others as a path on which it stands

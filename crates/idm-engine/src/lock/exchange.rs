@@ -16,9 +16,9 @@ const CLEARING_LEASE_MS: u64 = 1000;
 /// Length of a host id's random half, in bytes.
 const RANDOM_HALF: usize = 16;
 
-/// The name under which a host takes a mutex only to remove it. No holder has this name, so this
-/// host's lock of the mutex, which knows nothing of the removal, does not take the record for its
-/// own. The half with the host's name stays, for readers of the table.
+/// The name under which a host takes a mutex only to remove it. No holder has this name. So this
+/// host's lock of the mutex, which does not know of the removal, does not mistake the record for
+/// its own. The half with the host's name stays, for readers of the table.
 fn clearing_name(host: HostId) -> HostId {
     let mut bytes = *host.as_bytes();
     bytes[..RANDOM_HALF].iter_mut().for_each(|byte| *byte = !*byte);
