@@ -257,7 +257,7 @@ pub unsafe fn take_pvs(pvs: *mut Pvs) -> Result<Vec<String>, Error> {
     }
 }
 
-/// Copies the paths. Empty where there is no array, whatever the stated length.
+/// Copies the paths. Empty if there is no array, whatever the stated length.
 ///
 /// # Safety
 ///

@@ -164,7 +164,7 @@ impl LogLine {
 }
 
 impl Killing {
-    /// `until` is when the first lock may be lost; `None` where one is lost already. `held` is the
+    /// `until` is when the first lock may be lost; `None` if one is lost already. `held` is the
     /// number of locks in use.
     pub fn new(
         vg: &str,

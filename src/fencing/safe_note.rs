@@ -35,7 +35,7 @@ struct SafeNoteState {
     firsts: Dates,
     /// Dates of the locks that an earlier lvmlockd left, until the state of each of them is known.
     left: Dates,
-    /// Contents of the note; `None` where there is none.
+    /// Contents of the note; `None` if there is none.
     noted: Option<Dates>,
 }
 
@@ -170,7 +170,7 @@ pub fn format(boot: &str, dates: &Dates) -> String {
     text
 }
 
-/// The dates in a file's text; `None` where the text is damaged or from another boot.
+/// The dates in a file's text; `None` if the text is damaged or from another boot.
 pub fn parse(text: &[u8], boot: &str, now: Instant) -> Option<Dates> {
     let text = core::str::from_utf8(text).ok()?;
     let mut dates = Dates::new();

@@ -144,7 +144,7 @@ impl Watchdog {
         Err(why)
     }
 
-    /// Sets the date until which all locks in use are safe; `None` where none is in use.
+    /// Sets the date until which all locks in use are safe; `None` if none is in use.
     pub fn protect(&self, first: Option<Instant>) {
         let shared = self.service.shared();
         let mut state = shared.lock();

@@ -30,8 +30,8 @@ impl Manager {
         Ok(lockspace.value(spec.resource, |value| value.block(read)))
     }
 
-    /// The value that this host knows because it has the lock; `None` where the host does not use
-    /// the lock. The value of a lost lock, of an orphan, and of a lock that is just being taken or
+    /// The value that this host knows because it has the lock; `None` if the host does not use the
+    /// lock. The value of a lost lock, of an orphan, and of a lock that is just being taken or
     /// given up is unknown.
     fn value_here(&self, running: &Running, spec: &LockSpec) -> Result<Option<ValBlk>, Error> {
         let id = spec.resource;

@@ -91,7 +91,7 @@ pub fn format(boot: &str, host: HostId) -> String {
     text
 }
 
-/// The id in a file's text; `None` where the text is damaged or from another boot.
+/// The id in a file's text; `None` if the text is damaged or from another boot.
 pub fn parse(text: &str, boot: &str) -> Option<HostId> {
     let mut lines = text.lines();
     if lines.next()?.strip_prefix("boot_id ")? != boot {

@@ -73,7 +73,7 @@ pub enum Undone {
 }
 
 impl Undone {
-    /// The locks that a command for a lock with this role can undo; `None` where there are none.
+    /// The locks that a command for a lock with this role can undo; `None` if there are none.
     pub fn of(role: Role, undoes: Undoes) -> Option<Undone> {
         match (undoes, role) {
             (Undoes::Nothing, _) => None,
@@ -255,7 +255,7 @@ pub fn format(boot: &str, undoing: Undoing) -> String {
     format!("boot_id {boot}\nlinger_us {linger:020}\n{dates}{dates}")
 }
 
-/// The contents of a file's text; `None` where the text is damaged or from another boot.
+/// The contents of a file's text; `None` if the text is damaged or from another boot.
 pub fn parse(text: &[u8], boot: &str) -> Option<Undoing> {
     let text = core::str::from_utf8(text).ok()?;
     let mut lines = text.lines();

@@ -144,8 +144,8 @@ struct Reach {
 }
 
 impl Reach {
-    /// The next size to try where the table may be longer than `blocks`; `None` where no longer
-    /// read is possible.
+    /// The next size to try where the table may be longer than `blocks`; `None` if no longer read
+    /// is possible.
     fn longer(self, blocks: u32) -> Option<u32> {
         let doubled = blocks * 2;
         let next = if doubled < self.impossible {

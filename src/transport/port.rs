@@ -25,7 +25,7 @@ pub trait Port: Send + Sync {
 pub struct ScsiCompletion {
     /// SCSI status.
     pub status: u8,
-    /// Sense data; empty where there is none.
+    /// Sense data; empty if there is none.
     pub sense: Vec<u8>,
     /// Bytes of data that were transferred.
     pub transferred: usize,

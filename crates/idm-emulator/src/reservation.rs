@@ -65,7 +65,7 @@ pub struct Registrant<N> {
     pub key: u64,
 }
 
-/// The reservation. Its holder is `None` where every registrant holds it.
+/// The reservation. Its holder is `None` if every registrant holds it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Reservation<N> {
     kind: ReservationType,

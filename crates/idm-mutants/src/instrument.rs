@@ -108,7 +108,7 @@ impl<'a> Instrumenter<'a> {
         self.points
     }
 
-    /// A point that makes the change `change` to `text`; `None` where it is left out.
+    /// A point that makes the change `change` to `text`; `None` if it is left out.
     fn point(&mut self, text: &str, change: &str) -> Option<Literal> {
         let mut short: String = text.chars().take(NAME_WIDTH).collect();
         if short.len() < text.len() {

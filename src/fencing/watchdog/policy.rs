@@ -15,7 +15,7 @@ use idm_engine::Instant;
 /// The need for the watchdog.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Need {
-    /// Date until which all locks in use or about to be taken are safe; `None` where there is none.
+    /// Date until which all locks in use or about to be taken are safe; `None` if there is none.
     pub first: Option<Instant>,
     /// Whether no lock will be taken soon.
     pub rest: bool,

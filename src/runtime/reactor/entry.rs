@@ -263,7 +263,7 @@ impl Entry {
         guarded.then(|| self.safe_until().unwrap_or_default())
     }
 
-    /// The mode in which the lock is held; `None` where other hosts may have it by now.
+    /// The mode in which the lock is held; `None` if other hosts may have it by now.
     pub(super) fn safe_mode(&self, now: Instant) -> Option<Mode> {
         self.safe_until().filter(|&until| now < until)?;
         self.engine.as_ref()?.mode()

@@ -156,8 +156,8 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// The keys in this data; `None` where it is too short. It has fewer keys than the drive where
-    /// the sender's buffer was too short for all of them.
+    /// The keys in this data; `None` if it is too short. It has fewer keys than the drive where the
+    /// sender's buffer was too short for all of them.
     pub fn decode(data: &[u8]) -> Option<Keys> {
         let (generation, len) = header(data)?;
         let body = &data[HEADER_LEN..data.len().min(HEADER_LEN + len)];
@@ -180,12 +180,12 @@ pub struct Holder {
 pub struct Reservation {
     /// The key of the holder; 0 where every registrant holds it.
     pub key: u64,
-    /// The type; `None` where it is none of those that are defined.
+    /// The type; `None` if it is none of those that are defined.
     pub kind: Option<ReservationType>,
 }
 
 impl Holder {
-    /// The reservation in this data; `None` where it is too short.
+    /// The reservation in this data; `None` if it is too short.
     pub fn decode(data: &[u8]) -> Option<Holder> {
         let (generation, len) = header(data)?;
         if len == 0 {
@@ -213,14 +213,14 @@ pub struct Registrant {
     pub key: u64,
     /// The type of the reservation that it holds.
     pub holds: Option<ReservationType>,
-    /// Relative target port identifier; `None` where it is registered for all ports.
+    /// Relative target port identifier; `None` if it is registered for all ports.
     pub target_port: Option<u16>,
     /// The TransportID of the initiator port.
     pub transport_id: Vec<u8>,
 }
 
 impl FullStatus {
-    /// The registrants in this data; `None` where it is too short, or a descriptor is.
+    /// The registrants in this data; `None` if it is too short, or a descriptor is.
     pub fn decode(data: &[u8]) -> Option<FullStatus> {
         let (generation, len) = header(data)?;
         let mut rest = &data[HEADER_LEN..data.len().min(HEADER_LEN + len)];
@@ -259,7 +259,7 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    /// The capabilities in this data; `None` where it is too short.
+    /// The capabilities in this data; `None` if it is too short.
     pub fn decode(data: &[u8]) -> Option<Capabilities> {
         let data = data.first_chunk::<CAPABILITIES_LEN>()?;
         Some(Capabilities {
