@@ -256,8 +256,8 @@ impl Longest {
     }
 }
 
-/// The processor time, in us, that one side of a socket needs only to exchange as many bytes as a
-/// refresh has: the minimum for any library that uses sockets.
+/// The processor time, in us, of one side of a socket for the mere exchange of the bytes of a
+/// refresh: the minimum for any library that uses sockets.
 fn bare_exchange() -> Result<f64> {
     let (mut here, mut there) = UnixStream::pair()?;
     let echo = thread::spawn(move || -> io::Result<()> {

@@ -48,7 +48,7 @@ const DEFAULT_STATE_DIR: &str = "/run/lvmlockd-idm";
 /// The settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Lease that drives are asked for.
+    /// Lease that is requested from drives.
     pub lease: Duration,
     /// Time after which a request is refused because its drives do not answer. `None`: 5 s, or a
     /// quarter of a lease that is shorter than 20 s.
@@ -56,8 +56,8 @@ pub struct Config {
     /// Paths of the global lock's drives. Every host must name the same drives. Where empty, the
     /// drives are those with a GPT partition named `propeller`.
     pub global_drives: Vec<String>,
-    /// Emulated drives: a path or plain name, and its socket. After a `#`, the name of the port may
-    /// follow by which the drive knows this host.
+    /// Emulated drives: a path or plain name, and its socket. After a `#`, the name of this host's
+    /// port of the drive may follow.
     pub emulated: BTreeMap<String, PathBuf>,
     /// Directory for state that must not outlive the boot.
     pub state_dir: PathBuf,
@@ -259,7 +259,7 @@ fn read(file: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// What went wrong with the file, and what to do.
+/// Cause of the error, and the remedy.
 fn hint(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => format!(
@@ -298,7 +298,7 @@ fn check_lease(lease_ms: u64, is_emulated: bool) -> Result<(), ConfigError> {
     )))
 }
 
-/// A request may take as long as a command of unknown fate. It may not be over before a sound drive
+/// A request may take as long as a command of unknown fate. It must not end before a sound drive
 /// has answered.
 fn check_request_time(time: Duration, lease: Duration) -> Result<(), ConfigError> {
     let usual = Timing::for_lease(lease);

@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 /// Commands of one drive that are in the kernel at the same time, and as many again for every
 /// further path: a path that hangs must not block the others.
 const WORKERS: usize = 4;
-/// What follows from a drive that cannot be used.
+/// Consequence of a drive that cannot be used, for messages.
 const COUNTED: &str = "it counts as a drive that does not answer";
 /// Time after which a worker without work ends.
 pub(crate) const IDLE: Duration = Duration::from_secs(30);
@@ -118,9 +118,9 @@ impl Drives {
         Drives { topology, connect, limits, known, inventory }
     }
 
-    /// The drives behind paths: for each path all drives that it is made of. A missing drive counts
-    /// as one that never answers. Where a path led to drives before, those count, so that three
-    /// lost partitions of one drive are one lost drive.
+    /// The drives behind paths: for each path, all drives that its device lies on. A missing drive
+    /// counts as one that never answers. Where a path led to drives before, those count, so that
+    /// three lost partitions of one drive are one lost drive.
     pub fn members(&self, paths: &[String]) -> Members {
         let mut members: Vec<Member> = Vec::new();
         let mut there = HashSet::new();
@@ -284,7 +284,7 @@ impl Drives {
         self.submit_since(clock::now(), drive, command, urgency, done);
     }
 
-    /// The same with a command that is to be over as if it had been queued at `queued`.
+    /// As [`submit`](Drives::submit); the time limits of the command count from `queued`.
     pub fn submit_since(
         &self,
         queued: Instant,
@@ -333,16 +333,16 @@ impl Drives {
         self.get(drive).map_or(0, |drive| drive.paths.count())
     }
 
-    /// Gets workers to what waits.
+    /// Lets workers take the waiting commands.
     pub fn start(&self) {
         let all = self.known.lock().all();
         all.into_iter().for_each(|drive| drive.start(self.limits));
     }
 
     /// Ends commands that have waited in a queue since before `before`, or for too long: they
-    /// certainly did not reach their drive. Commands that the kernel keeps for too long are
-    /// reported lost. For the others it starts more workers where needed. Also logs a warning about
-    /// paths that was held back, when it is due.
+    /// certainly did not reach their drive. Reports commands lost that the kernel keeps for too
+    /// long. Starts more workers for the others where needed. Logs warnings about paths that are
+    /// due.
     pub fn expire(&self, before: Instant, now: Instant) {
         self.sweep(before, now);
         self.start();
@@ -387,9 +387,9 @@ impl Drives {
         }
     }
 
-    /// Forgets the drives that no path leads to, that nobody has named or used since `since`, and
-    /// that no [`DrivePin`] keeps; and the paths that led to such drives only. A handle of a
-    /// forgotten drive stands for a drive that cannot be reached.
+    /// Forgets each drive that has no path, was neither named nor used since `since`, and has no
+    /// [`DrivePin`]. Also forgets the paths that led only to such drives. A handle of a forgotten
+    /// drive stands for a drive that cannot be reached.
     pub fn forget(&self, since: Instant) {
         let mut known = self.known.lock();
         let Known { all, by_identity, by_path, complaints, .. } = &mut *known;
@@ -403,14 +403,14 @@ impl Drives {
             return;
         }
         by_path.retain(|_, drives| !drives.iter().all(|drive| idle.contains(drive)));
-        // A path that is left must go on counting all that it led to.
+        // A path that stays must go on counting all drives that it led to.
         let counted: HashSet<DriveRef> = by_path.values().flatten().copied().collect();
         all.retain(|drive, _| !idle.contains(drive) || counted.contains(drive));
         by_identity.retain(|_, drive| all.contains_key(drive));
         complaints.retain(|of, _| by_path.contains_key(of) || by_identity.contains_key(of));
     }
 
-    /// Has all drives confirm their identities before their next command.
+    /// Makes all drives confirm their identities before their next command.
     pub fn doubt(&self) {
         let all = self.known.lock().all();
         all.iter().for_each(|drive| drive.paths.doubt());
@@ -433,8 +433,8 @@ impl Drives {
 }
 
 impl Known {
-    /// The warnings that are still to be logged, as one text, if their rate allows it now. One path
-    /// does not take another's place: a warning is not repeated.
+    /// The warnings that are still to be logged, as one text, if their rate allows it now. A path's
+    /// warning does not replace another's, because no warning is repeated.
     fn due(&mut self, now: Instant) -> Option<String> {
         if self.unsaid.is_empty() || !self.rate.spend(now) {
             return None;
@@ -534,7 +534,7 @@ impl Known {
         }
     }
 
-    /// Logs once what is wrong with a path.
+    /// Logs once why a path cannot be used.
     fn complain(&mut self, path: &str, why: &str) {
         if self.complaints.get(path).is_none_or(|said| said != why) {
             self.unsaid.insert(path.to_owned(), why.to_owned());
@@ -544,12 +544,12 @@ impl Known {
 }
 
 impl KnownDrive {
-    /// Records that somebody has named the drive or sends it a command.
+    /// Records that a caller has named the drive or sends it a command.
     fn is_used(&self) {
         self.used.store(clock::now().as_micros(), Ordering::Relaxed);
     }
 
-    /// Whether no path leads to the drive, and nobody has used it since `since`.
+    /// Whether no path leads to the drive, and no caller has used it since `since`.
     fn is_idle(&self, since: Instant) -> bool {
         let used = Instant::from_micros(self.used.load(Ordering::Relaxed));
         let queue = self.queue.lock();
@@ -613,7 +613,7 @@ impl KnownDrive {
         }
     }
 
-    /// Gets workers to what waits.
+    /// Lets workers take the waiting commands.
     fn start(self: Arc<KnownDrive>, limits: Limits) {
         let most = WORKERS * self.paths.count().max(1);
         let Help { wake, start } = self.queue.lock().help(most, clock::now());
@@ -660,7 +660,7 @@ impl KnownDrive {
         self.paths.warn_at_last();
     }
 
-    /// Runs a command and replies to all that still wait for it.
+    /// Runs a command and replies to each caller that still waits for it.
     fn work(&self, begun: &Begun) {
         let Begun { command, deadline, .. } = begun;
         let reply = catch_unwind(AssertUnwindSafe(|| self.paths.execute(command, deadline)))
@@ -918,7 +918,7 @@ mod tests {
         drives.forget(clock::now() - lease / 2);
         assert_eq!(counts(), [1; 4]);
         assert!(drives.render(&Metrics::default()).len() < 20_000);
-        // What is forgotten is never another drive.
+        // The handle of a forgotten drive never stands for another drive.
         let again = drives.members(&nowhere(0..2)).members;
         assert_eq!(again[1].drive, kept);
         assert_ne!(again[0].drive, handle);
@@ -968,7 +968,7 @@ mod tests {
 
         /// However long the queue, the open, earlier tries, other paths and the kernel's recovery
         /// take, a command is reported once and within a quarter of a lease, and no time-out is
-        /// longer. Where the kernel returns a command within a second after its time-out, nothing
+        /// longer. Where the kernel returns a command within a second after its time-out, no part
         /// of it is left by then.
         #[test]
         fn every_command_is_reported_within_a_quarter_of_a_lease(

@@ -3,7 +3,7 @@
 use core::fmt;
 use idm_protocol::IdError;
 
-/// Why an operation of the lock manager failed.
+/// Reason why an operation of the lock manager failed.
 ///
 /// The text of [`fmt::Display`] is for lvmlockd's log; the number of [`Error::errno`] is what core
 /// passes on to the lvm command.
@@ -11,7 +11,7 @@ use idm_protocol::IdError;
 pub enum Error {
     /// Another host holds the lock: try again later.
     Held(String),
-    /// Drives do not answer or refuse: there is no majority.
+    /// Too many drives refuse or do not answer: there is no majority.
     Storage(String),
     /// A parameter does not comply with the contract.
     Invalid(String),
@@ -23,7 +23,7 @@ pub enum Error {
     Killed,
     /// Locks of the lockspace are still in use.
     Busy,
-    /// LVs are active whose locks this host knows nothing of.
+    /// LVs are active whose locks this host does not know.
     Unprotected(String),
     /// Per-command adoption found no lock to adopt.
     AdoptNone,
@@ -51,7 +51,7 @@ mod lvmlockd {
 }
 
 impl Error {
-    /// What no lvmlockd passes that this library was built for.
+    /// The error for an argument that no supported lvmlockd passes.
     pub fn unfit(why: impl fmt::Display) -> Error {
         Error::Invalid(format!(
             "{why}; lvmlockd and this library do not fit: build lvmlockd with the lvmlockd-idm.c \

@@ -103,7 +103,7 @@ impl Lockspace {
         members
     }
 
-    /// The paths that were named for it; none where its drives are found by their partitions.
+    /// The configured paths; none if its drives are found by their partitions.
     pub fn paths(&self) -> Vec<String> {
         match &*self.drives() {
             DriveList::Paths(paths) => paths.clone(),
@@ -133,7 +133,7 @@ impl Lockspace {
         SavedLockspace { name, uuid, paths: self.paths() }
     }
 
-    /// The lock of a resource. `None` where this lockspace has no such resource.
+    /// The lock of a resource. `None` if this lockspace has no such resource.
     pub fn spec(&self, resource: &Resource) -> Result<Option<LockSpec>, IdError> {
         let id = match (resource, self.is_global) {
             (Resource::Global, true) | (Resource::Vg, false) => self.id,

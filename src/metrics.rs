@@ -174,8 +174,8 @@ const BOUNDS: [u64; 14] = [
 pub struct DriveMetrics {
     commands: Each<CommandLabel, Count, 8>,
     errors: Each<CommandLabel, Each<ErrorLabel, Count, 6>, 8>,
-    /// Number of commands for each bound that took no longer than this bound and longer than the
-    /// one before; the last has no bound.
+    /// For each bound, the number of commands that took no longer than it and longer than the one
+    /// before. The last has no bound.
     took: [Count; BOUNDS.len() + 1],
     /// Total time of all commands, in us.
     took_us: Count,
@@ -239,7 +239,7 @@ fn render_drives(text: &mut Text, drives: &[DriveSample<'_>]) {
             text.sample(&name, &[("drive", drive.identity)], value(drive));
         }
     }
-    // Paths that lead to no drive may be many, and nothing is counted of them.
+    // There may be many paths that lead to no drive, and no event is counted for them.
     let used = || drives.iter().filter(|drive| drive.metrics.is_used());
     let name = "lvmlockd_idm_drive_commands_total";
     text.metric(name, MetricKind::Counter, "Commands that were sent to the drive.");

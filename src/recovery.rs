@@ -1,5 +1,5 @@
 //! Recovery after lvmlockd's death: locks are noted while they are held, and the next lvmlockd
-//! finds, keeps and hands them back.
+//! finds them, keeps them and gives them to requests.
 //!
 //! A lock that a dead lvmlockd held is an *orphan*: its LV may still be active, but core has no
 //! resource for it, and core cannot adopt IDM locks when it starts (docs/lvmlockd-contract.md,
@@ -7,8 +7,8 @@
 //! until
 //!
 //! - an ordinary request of this host asks for the lock, which is then given without a gap; or
-//! - its LV is not active any more, according to the kernel: lvm's deactivation sends an unlock
-//!   that core answers itself, because it knows of no lock.
+//! - its LV is not active any more, according to the kernel: lvm's deactivation sends an unlock,
+//!   which core answers itself because it knows no lock.
 //!
 //! An orphan is first *proven*: enough drives must confirm that it has been this host's all along.
 //! If it is not ours any more while its LV is active, the kill command is run.
@@ -69,8 +69,8 @@ pub struct Dates {
     pub timing: Timing,
     /// Times of the kill command.
     pub fencing: Fencing,
-    /// Note that says until when the orphans are safe. It is informed as soon as the state of each
-    /// of them is known.
+    /// Note of the time until which the orphans are safe. It is informed as soon as the state of
+    /// each of them is known.
     pub note: Arc<SafeNote>,
     /// The watchdog, where one is used; it is informed in the same way.
     pub watchdog: Option<Arc<Watchdog>>,
@@ -495,8 +495,8 @@ impl Orphans {
     }
 
     /// Informs the note and the watchdog which orphans are settled. A kept orphan is treated like
-    /// any other lock. The note for the next lvmlockd and the watchdog must not forget one that is
-    /// not kept and still in use.
+    /// any other lock. The note for the next lvmlockd and the watchdog must not forget an orphan
+    /// that is in use and not kept.
     fn settle_left(&self) {
         let Dates { note, watchdog, .. } = &self.dates;
         if note.is_settled() && watchdog.is_none() {
@@ -544,7 +544,7 @@ impl Orphans {
     }
 
     /// Gives up orphans that are not in use, and raises the alarm for those that could not be
-    /// proven in time. Returns whether it gave any up.
+    /// proven in time. Returns whether it gave up any.
     fn look(&self) -> bool {
         let now = clock::now();
         let mut left = self.left();
@@ -647,7 +647,7 @@ impl Orphans {
 }
 
 impl Left {
-    /// What was left behind, in words.
+    /// A message about the locks that were left.
     fn summary(&self) -> String {
         let names: BTreeSet<&str> =
             self.locks.values().map(|orphan| orphan.lockspace.owner.name.as_str()).collect();

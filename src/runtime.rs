@@ -147,8 +147,8 @@ impl Runtime {
         self.send(Message::Own { spec });
     }
 
-    /// Kills a lockspace, because locks of it are in danger that the runtime does not know of.
-    /// `until` is when the first of them may be lost; `None` where one is lost already.
+    /// Kills a lockspace because of endangered locks that the runtime does not know. `until` is the
+    /// time when the first of them may be lost; `None` if one is already lost.
     pub fn fail(&self, owner: Arc<Owner>, why: String, until: Option<Instant>) {
         self.send(Message::Fail { owner, why, until });
     }
@@ -214,7 +214,7 @@ impl Runtime {
         answer.recv_timeout(Duration::from_secs(1)).map_err(|_| RequestResult::TimedOut)
     }
 
-    /// The time until which a lock is safe; `None` where it is not held, or nobody knows.
+    /// The time until which a lock is safe; `None` if it is not held, or if the time is not known.
     pub fn safe_until(&self, resource: ResourceId) -> Option<Instant> {
         let (waiter, answer) = mpsc::channel();
         self.send(Message::SafeUntil { resource, waiter });

@@ -10,7 +10,7 @@ use crate::transport::{Deadline, Limits, RawAnswer, RawPath};
 use core::time::Duration;
 use std::sync::Arc;
 
-/// The longest that a block node needs for a command, which has no time-out below 7 s.
+/// Longest time that a block node needs for a command; its time-out is never below 7 s.
 const BLOCK_NODE: Duration = Duration::from_secs(8);
 
 /// One path to one drive, with the drive's answers as they came. Nothing is sent again.
@@ -20,8 +20,8 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// A path to the drive with that identity. A command is given `step` where the kernel keeps to
-    /// such a time-out. Nothing is opened before the first command.
+    /// A path to the drive with that identity. `step` is the time-out of a command, where the
+    /// kernel keeps to it. Nothing is opened before the first command.
     pub fn new(
         identity: &str,
         address: &PathAddress,
@@ -31,8 +31,8 @@ impl Probe {
         Probe { path: RawPath::new(identity, address, topology), step }
     }
 
-    /// The drive's major IDM version; `None` where it has no IDM. A drive that is not asked this
-    /// first may take a mutex command for something else.
+    /// The drive's major IDM version; `None` where it has no IDM. Must be called first: a drive
+    /// without IDM may mistake a mutex command for another one.
     pub fn version(&self) -> Result<Option<u8>, CommandError> {
         self.path.version(&deadline(self.step))
     }
@@ -43,9 +43,8 @@ impl Probe {
     }
 }
 
-/// The deadline of a command that is given `step` from now on, where the kernel keeps to it. The
-/// question that comes before the first command of a path, whether the drive has IDM, is given as
-/// much.
+/// The deadline of a command with the time-out `step` from now on, where the kernel keeps to it.
+/// Before the first command of a path, the question whether the drive has IDM gets the same time.
 pub fn deadline(step: Duration) -> Deadline {
     let over = (2 * step).max(BLOCK_NODE);
     Limits { wait: step, step, over, lost: over }.deadline(clock::now())
@@ -72,7 +71,7 @@ mod tests {
         let _time = virtual_time();
         for step in [1, 3, 10, 20].map(Duration::from_secs) {
             let first = deadline(step);
-            // Both take as long as NVMe lets them take at least.
+            // Both take the shortest time-out that NVMe allows.
             let shortest = Duration::from_secs(5).min(step * 2 / 3);
             assert!(first.keeping(shortest).timeout(shortest).is_some(), "{step:?}");
         }

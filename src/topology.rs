@@ -59,14 +59,14 @@ pub struct Found {
     pub missing: Vec<String>,
 }
 
-/// Why no drive was found behind a path.
+/// Reason why no drive was found behind a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TopologyError {
     /// No drive is there now; it may come back.
     Missing {
         /// The path.
         path: String,
-        /// What was tried, and the result.
+        /// The attempt, and its result.
         why: String,
     },
     /// The device is not a drive that can have IDM.
@@ -166,13 +166,12 @@ impl Topology {
         Inventory::take(&self.sysfs)
     }
 
-    /// The number of kernel events since the host booted. `None` where the kernel does not count
-    /// them.
+    /// The number of kernel events since the host booted. `None` if the kernel does not count them.
     pub fn event_count(&self) -> Option<u64> {
         self.sysfs.event_count()
     }
 
-    /// The sg node of a SCSI disk, by its block device; `None` where there is none, for example
+    /// The sg node of a SCSI disk, by its block device; `None` if there is none, for example
     /// without the sg module.
     pub fn sg_node(&self, block_device: u64) -> Option<PathBuf> {
         let disk = self.sysfs.block_device(block_device).ok()?;
@@ -194,8 +193,8 @@ impl Topology {
         identity(&device, DiskKind::Scsi).map(|identity| identity.unit)
     }
 
-    /// VPD page 83 of the open block device of a SCSI disk, as the kernel has read it. Empty where
-    /// it has none.
+    /// VPD page 83 of the open block device of a SCSI disk, as the kernel has read it. Empty if it
+    /// has none.
     pub fn page_of_block(&self, number: u64) -> Vec<u8> {
         self.sysfs.block_device(number).map(|disk| page_of(&disk)).unwrap_or_default()
     }

@@ -3,7 +3,7 @@
 //! [`DrivePath`] is one path to one drive. [`drive`] implements commands and mutex tables; a
 //! [`drive::Protocol`] speaks to the drive: [`scsi`] in CDBs, which a [`scsi::Port`] carries, and
 //! [`nvme`] in admin commands. [`node`] keeps device nodes open, and a [`Deadline`] goes with every
-//! command. The module of each transport says what ends a command that is not answered.
+//! command. The module of each transport says how a command without an answer ends.
 
 mod deadline;
 pub mod drive;

@@ -1,6 +1,6 @@
-//! After drives have answered with an error, a lock can be had again at once, because an answered
-//! command cannot reach its drive later. After lost answers it cannot, and the refusal names the
-//! drives that are waited for, and the time.
+//! After drives have answered with an error, a host gets a lock again at once, because an answered
+//! command cannot reach its drive later. After lost answers it does not, and the refusal names the
+//! barred drives and the time.
 #![cfg(feature = "emulator")]
 
 use idm_emulator::server::{DriveSpec, Server};

@@ -1,4 +1,4 @@
-//! What the manual pages say of defaults, times and messages is what the code does.
+//! The manual pages agree with the code about defaults, times and messages.
 
 use idm_engine::Timing;
 use lvmlockd_idm::config::{Config, DEFAULT_FILE, FILE_VARIABLE};
@@ -32,7 +32,7 @@ fn items<'a>(page: &'a str, name: &str) -> Vec<(&'a str, String)> {
     items
 }
 
-/// What the page of the settings says of each key.
+/// The text about each key on the page of the settings.
 fn keys() -> BTreeMap<&'static str, String> {
     let key = |label: &'static str| label.strip_prefix("Ic ")?.split(' ').next();
     items(SETTINGS, "KEYS").into_iter().map(|(label, text)| (key(label).unwrap(), text)).collect()
@@ -166,7 +166,7 @@ fn the_times_are_those_of_the_code() {
     assert_eq!(without.margin - without.kill_time, Duration::from_secs(1));
 }
 
-/// All of the library's source, with texts that go over several lines put together.
+/// All of the library's source; texts over several lines are joined.
 fn source(dir: &Path, text: &mut String) {
     let mut entries: Vec<PathBuf> =
         std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();

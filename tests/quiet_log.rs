@@ -1,5 +1,5 @@
 //! The log stays readable whatever drives do: messages about one drive come at a bounded rate, and
-//! what many paths have in common is one message.
+//! many paths with the same fault cause one message.
 #![cfg(feature = "emulator")]
 
 use idm_emulator::server::{DriveSpec, Server};
@@ -12,7 +12,7 @@ use lvmlockd_idm::recovery::active::Devices;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// What reaches the system's log.
+/// The messages that reach the system's log.
 struct Syslog;
 
 static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
@@ -40,7 +40,7 @@ fn taken(text: &str) -> Vec<String> {
 const VG: LockspaceKey = LockspaceKey(0x1000);
 /// Flaps of a drive in the test.
 const FLAPS: usize = 40;
-/// Messages about one drive at once, and what a slow machine may add.
+/// Messages about one drive at once, and those that a slow machine may add.
 const MOST: usize = 12;
 
 fn scope(pvs: Vec<String>) -> Scope {
@@ -91,7 +91,7 @@ fn messages_about_drives_are_bounded() {
     }
     let lines = taken("drive /dev/d0 ");
     assert!((1..=MOST).contains(&lines.len()), "{} lines: {lines:#?}", lines.len());
-    // The last word is not left out, and tells how many others were.
+    // The last message is not left out, and has the number of those that were.
     server.control("power d0 on").unwrap();
     let begin = Instant::now();
     let last = loop {

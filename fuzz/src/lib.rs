@@ -1,5 +1,5 @@
 //! Fuzz targets: data from a drive, from the kernel or from a file may be anything, and must never
-//! cause a panic or pass for something that it is not.
+//! cause a panic or be mistaken for something else.
 //!
 //! `tests/corpus.rs` runs them on kept inputs and on many inputs derived from those;
 //! `scripts/fuzz.sh` searches for new ones with libFuzzer.

@@ -43,10 +43,10 @@ pub struct Audit {
 /// The time until which a host may write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rule {
-    /// Until its leases end: then another host could have the lock.
+    /// The end of its leases: from then on another host could have the lock.
     Leases,
-    /// Until a drive gives the lock to another host, because the drives refuse its data from then
-    /// on.
+    /// The time when a drive gives the lock to another host: from then on the drives refuse its
+    /// data.
     Refused,
 }
 
@@ -110,8 +110,8 @@ impl Audit {
         Ok(Audit { what, lock, voters, lease, extents, since, rule })
     }
 
-    /// The same where the drives refuse the data of who lost the lock. A host whose leases have
-    /// ended may write until the first drive gives the lock to another one.
+    /// The same where the drives refuse the data of a host that lost the lock. A host whose leases
+    /// have ended may write until the first drive gives the lock to another one.
     pub fn with_reservations(self) -> Audit {
         Audit { rule: Rule::Refused, ..self }
     }

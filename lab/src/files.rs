@@ -32,7 +32,7 @@ pub struct Files {
     pub lvmlockd: PathBuf,
     /// A newer lvmlockd with our patches, which adopts locks.
     pub adopting_lvmlockd: PathBuf,
-    /// The program that shows who holds which locks, as it is shipped.
+    /// The program that shows the holders of locks, as it is shipped.
     pub idmctl: PathBuf,
     /// The program that serves drives.
     pub server: PathBuf,
@@ -126,7 +126,7 @@ impl Files {
         env::var_os("LAB_OTHER_LIBRARY").map_or_else(other, PathBuf::from)
     }
 
-    /// The directory of kernel modules, and where machines see it.
+    /// The directory of kernel modules, and the path at which machines see it.
     pub fn modules(&self) -> (String, String) {
         (self.modules.display().to_string(), "/lib/modules".to_owned())
     }

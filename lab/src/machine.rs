@@ -81,7 +81,8 @@ impl Machine {
         Machine::resume(name, files, drives, dir, transcript, root)
     }
 
-    /// `root` is a directory of this machine with the root file system, and what is bound in it.
+    /// `root` is a directory of this machine with the root file system, and the directories that
+    /// are bound in it.
     fn resume(
         name: &str,
         files: &Files,

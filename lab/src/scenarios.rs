@@ -171,9 +171,9 @@ fn lease_began(drives: &Drives, drive: &str, host: &str, lock: &str) -> Result<D
         .with_context(|| format!("{host} never had {lock} on {drive}"))
 }
 
-/// The age, on its drive's own clock, of the lease that decides how long a host has a lock on three
-/// drives. Each lease is refreshed on its own, and two are needed, so the one in the middle
-/// decides.
+/// The age, on its drive's own clock, of the lease that decides the time for which a host has a
+/// lock on three drives. Each lease is refreshed on its own, and two are needed, so the one in the
+/// middle decides.
 fn deciding_lease(drives: &Drives, host: &str, lock: &str) -> Result<Duration> {
     let mut ages = Vec::new();
     for drive in crate::drives::PARTITIONED {

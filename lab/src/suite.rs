@@ -103,7 +103,7 @@ enum Outcome {
 struct Verdict {
     outcome: Outcome,
     seconds: u64,
-    /// The line of the script at which it ended, and what lvm said.
+    /// The line of the script at which it ended, and lvm's message.
     reason: String,
 }
 
@@ -326,7 +326,7 @@ fn why_failed(log: &str, script: &str) -> String {
     let Some((number, line)) = last_line(log, script) else {
         return shorten(&format!("no line; {}", last_command(log)));
     };
-    // What was said before the trap, without what bash traced.
+    // The output before the trap, without bash's trace.
     let said = log
         .lines()
         .take_while(|line| !line.starts_with("## - "))

@@ -13,7 +13,7 @@ use testbed::wait_until;
 const PAGE: &str = "docs/boot.md";
 /// Files that `make install` puts into /usr/share/lvmlockd-idm.
 const SHARED: [&str; 2] = ["idm-restart.conf", "idm-order.conf"];
-/// Units of the distribution that the lab has no use for, or that need what it does not have.
+/// Units of the distribution that the lab does not need, or that do not work in it.
 const MASKED: [&str; 8] = [
     "dbus.service",
     "dbus.socket",
@@ -29,7 +29,7 @@ const DETACH_ALL: &str = "\
 for d in /sys/block/sd*; do [ ! -e $d ] || echo 1 >$d/device/delete; done
 for c in /sys/class/nvme/nvme*; do [ ! -e $c ] || echo 1 >$c/delete_controller; done
 ";
-/// A unit that brings the drives and takes them away, as those do that it has its name of.
+/// A unit that attaches the drives and detaches them, like the real units with this name.
 const DRIVES_UNIT: &str = "\
 [Unit]
 Description=Drives that are not there without this unit
@@ -52,7 +52,7 @@ const ACTIVATE: &str = "idm-activate@.service";
 impl Machine {
     /// Leaves the machine to systemd. The drives are not there before a unit has brought them.
     /// lvmlockd is started with the locks of all VGs, and the LVs that are given as `VG/LV` are
-    /// activated at boot, if `ordered` says so with our drop-ins in force.
+    /// activated at boot; with `ordered`, our drop-ins are in force.
     pub fn start_systemd(&self, lvs: &[&str], ordered: bool) -> Result<()> {
         let files = self.files();
         self.install_programs(files)?;

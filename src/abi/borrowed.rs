@@ -32,7 +32,7 @@ impl Copied {
     }
 }
 
-/// Copies the list once. `None` where the list is inconsistent, for example while core replaces it.
+/// Copies the list once. `None` if the list is inconsistent, for example while core replaces it.
 /// The result may still come from a freed list: only two equal copies can be trusted.
 ///
 /// # Safety
@@ -80,7 +80,7 @@ fn string(address: usize) -> Option<Vec<u8>> {
     Some(text)
 }
 
-/// Copies memory; `None` where the address does not exist.
+/// Copies memory; `None` if the address does not exist.
 fn read(address: usize, into: &mut [u8]) -> Option<()> {
     let local = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
     let remote = libc::iovec { iov_base: address as *mut c_void, iov_len: into.len() };
@@ -91,8 +91,8 @@ fn read(address: usize, into: &mut [u8]) -> Option<()> {
         Err(_) => match io::Error::last_os_error().raw_os_error() {
             // The kernel lacks this call, or a system call filter forbids it.
             Some(libc::ENOSYS | libc::EPERM) => {
-                // SAFETY: none but core's word that what its list points to is there. Pages are
-                // not left.
+                // SAFETY: only core promises that the memory that its list points to exists. No
+                // read crosses a page.
                 unsafe {
                     ptr::copy_nonoverlapping(address as *const u8, into.as_mut_ptr(), into.len())
                 };

@@ -1,5 +1,4 @@
-//! Those of lvmlockd's C types that are the same in every release (docs/lvmlockd-contract.md,
-//! "Layouts").
+//! lvmlockd's C types that are the same in every release (docs/lvmlockd-contract.md, "Layouts").
 
 use crate::lock;
 use core::ffi::{c_char, c_int};

@@ -44,9 +44,9 @@ pub unsafe fn add_found(
     let paths: Result<Vec<CString>, _> = found.paths.iter().map(|p| CString::new(&**p)).collect();
     let paths = paths.map_err(|error| Error::Invalid(error.to_string()))?;
     let space = symbols::alloc_lockspace().ok_or_else(|| Error::NotRunning("no memory".into()))?;
-    // SAFETY: a new lockspace of this layout that nobody else knows; each text was found to fit
-    // with its terminator, which is there already, because core has cleared the whole struct. The
-    // list is core's, by the contract of this function.
+    // SAFETY: a new lockspace of this layout that nobody else knows; each text fits with its
+    // terminator, which is there already, because core has cleared the whole struct. The list is
+    // core's, by the contract of this function.
     unsafe {
         let base = space.as_ptr().cast::<u8>();
         write_text(base.add(lockspace::NAME), &name);

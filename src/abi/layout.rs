@@ -40,8 +40,8 @@ pub enum Uncertain {
     NoLockspace,
     /// No known release has its list heads at these offsets.
     ListHeads(Vec<usize>),
-    /// The executable names no release. List heads alone do not tell a release from another one
-    /// that was patched.
+    /// The executable names no release. List heads alone do not distinguish a release from another
+    /// one that was patched.
     NoRelease,
     /// The executable names several releases of lvmlockd.
     Releases(Vec<u32>),
@@ -171,7 +171,7 @@ const GENERATIONS: [Generation; 6] = [
 const _: () = {
     let mut i = 0;
     while i < GENERATIONS.len() {
-        // `actions` is so many bytes behind `pvs` in every release: the fields between them never
+        // `actions` is 128 bytes behind `pvs` in every release: the fields between them never
         // changed.
         assert!(GENERATIONS[i].pvs + 128 == GENERATIONS[i].heads[0]);
         i += 1;
@@ -373,7 +373,7 @@ mod tests {
         }
     }
 
-    /// What a patch may do to `struct lockspace` of one release: list heads, and `pvs`.
+    /// Changes that a patch may make to `struct lockspace` of one release: list heads, and `pvs`.
     fn mutations(generation: &Generation) -> Vec<(Vec<usize>, usize)> {
         let (heads, pvs) = (generation.heads, generation.pvs);
         let moved = |from: usize, by: isize| -> Vec<usize> {

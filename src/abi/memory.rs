@@ -1,8 +1,8 @@
-//! The allocator, which has a last word before the process ends for want of memory.
+//! The allocator, which logs a last message before the process ends for lack of memory.
 //!
 //! Rust ends a process that gets no memory, with a message on standard error, where nobody looks
-//! for a daemon's. Nothing is held in reserve: the locks in use are noted before they are taken, so
-//! the next lvmlockd keeps them (docs/locking.md, "What happens when lvmlockd dies").
+//! for messages of a daemon. No memory is kept in reserve: the locks in use are noted before they
+//! are taken, so the next lvmlockd keeps them (docs/locking.md, "What happens when lvmlockd dies").
 
 use super::symbols;
 use core::ffi::CStr;
@@ -21,8 +21,8 @@ struct Allocator;
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;
 
-/// Logs the last word once, without any memory. Nearly every caller ends the process then; a reader
-/// of a file may go on with an error.
+/// Logs the last message once, without any memory. Nearly every caller ends the process then; a
+/// reader of a file may go on with an error.
 #[cold]
 fn last_word() {
     static SAID: AtomicBool = AtomicBool::new(false);
@@ -43,9 +43,8 @@ fn last_word() {
     }
 }
 
-/// Ends the process where `say` has not returned after a second. A log that takes nothing, which is
-/// likely where memory is short, would keep a process that renews no locks from making room for the
-/// next one.
+/// Ends the process where `say` has not returned after a second. Where memory is short, the log may
+/// block: this process, which renews no locks, would then not make room for the next one.
 fn or_end(say: impl FnOnce()) {
     let action = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
     // SAFETY: core's handler is put back, and does not run meanwhile.
@@ -110,7 +109,7 @@ mod tests {
             .unwrap()
     }
 
-    /// Runs itself in a process that ends for want of memory.
+    /// Runs itself in a process that ends for lack of memory.
     #[test]
     fn a_process_that_gets_no_memory_says_so() {
         if env::var_os(CHILD).is_some() {

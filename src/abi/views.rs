@@ -216,7 +216,7 @@ pub fn mode(ld_mode: c_int) -> Result<Mode, Error> {
     }
 }
 
-/// The uuid of an LV that is to be locked.
+/// The uuid of the LV in a request.
 ///
 /// # Safety
 ///
@@ -257,7 +257,7 @@ pub unsafe fn take_pvs(pvs: *mut Pvs) -> Result<Vec<String>, Error> {
     }
 }
 
-/// Copies the paths. Empty where there is no array, whatever the stated length.
+/// Copies the paths. Empty if there is no array, whatever the stated length.
 ///
 /// # Safety
 ///

@@ -43,8 +43,7 @@ pub(crate) struct Paths(Mutex<PathsState>);
 struct PathsState {
     /// The drive's name for messages: a path that was named, and its identity.
     name: String,
-    /// Whether the name has no path yet, or one that may be another drive's by now, because a path
-    /// is gone since.
+    /// Whether the name has no path yet, or may be another drive's, because a path has gone since.
     name_is_old: bool,
     paths: Vec<PathState>,
     /// Path that worked last.
@@ -209,7 +208,7 @@ impl PathsState {
         }
         let silent = matches!(reply, Reply::Status(Status::Unreachable | Status::Uncertain));
         let silent = silent && !unclear;
-        // Of a path that leads to no drive, that was said when it was named.
+        // For a path that leads to no drive, the message came when it was named.
         if self.answers != silent || self.name.starts_with(UNKNOWN) {
             self.answers = !silent;
             return said;
@@ -308,7 +307,7 @@ impl Paths {
         self.state().trouble.clone()
     }
 
-    /// Has the drive confirm its identity on each path before the next command.
+    /// Makes the drive confirm its identity on each path before the next command.
     pub(crate) fn doubt(&self) {
         self.state().paths.iter().for_each(|path| path.transport.doubt());
     }
@@ -323,8 +322,8 @@ impl Paths {
         self.state().paths.len()
     }
 
-    /// Runs a command, if it may still begin: its sender counts it as lost after some time, and it
-    /// must not run after that. This host may have been suspended meanwhile.
+    /// Runs a command, if it may still begin. After some time its sender counts it as lost, and
+    /// then it must not run. This host may have been suspended meanwhile.
     pub(crate) fn execute(&self, command: &DriveCommand, deadline: &Deadline) -> Reply {
         let begun = clock::now();
         if !deadline.may_begin(begun) {
@@ -366,8 +365,8 @@ impl Paths {
         reply
     }
 
-    /// Carries out an order about reservations by one path: by the next one, if it certainly did
-    /// not reach the drive, or only reads.
+    /// Carries out an order about reservations by one path. Takes the next path if the order
+    /// certainly did not reach the drive, or only reads.
     pub(crate) fn reserve(
         &self,
         order: &ReserveOrder,
@@ -392,7 +391,7 @@ impl Paths {
     }
 
     /// Carries out an order about reservations by every path for which the time is enough. The best
-    /// paths come first, so that one that hangs does not keep the others from their turn for ever.
+    /// paths come first, so that a path that hangs does not block the others for ever.
     pub(crate) fn reserve_by_each(
         &self,
         order: &ReserveOrder,
@@ -407,9 +406,9 @@ impl Paths {
         answers
     }
 
-    /// Logs warnings about the drive, as far as their rate allows, and what was delayed before. Not
-    /// to be called with the mutex: the reactor needs it, and a log that blocks, for example on a
-    /// host whose disks are gone, must not keep the reactor from its locks.
+    /// Logs warnings about the drive, as far as their rate allows, and the delayed one. The caller
+    /// must not hold the mutex: the reactor needs it, and the log may block, for example on a host
+    /// whose disks are gone.
     pub(crate) fn warn(&self, what: impl IntoIterator<Item = String>) {
         let now = clock::now();
         let mut state = self.state();
@@ -491,7 +490,7 @@ mod tests {
     use std::collections::HashMap;
     use std::thread;
 
-    /// A path whose results a test sets, and that counts its commands.
+    /// A path whose results a test sets; it counts its commands.
     #[derive(Default)]
     struct Fake {
         state: Mutex<FakeState>,
@@ -788,11 +787,11 @@ mod tests {
             bench.paths.name()
         };
         assert_eq!(named("/dev/sda2", A), "/dev/pv (naa.5)", "one of several partitions");
-        // The disk comes back under another name, which the kernel tells before lvm does.
+        // The disk comes back under another name; the kernel reports it before lvm does.
         bench.set(&[B]);
         assert_eq!(named("/dev/sdb1", B), "/dev/sdb1 (naa.5)");
         assert_eq!(named("/dev/sdb2", B), "/dev/sdb1 (naa.5)");
-        // A drive that was noted is known by its identity before its PV is named.
+        // A drive from a note is known by its identity before its PV is named.
         let noted = Bench::named("naa.5", &[A]);
         assert_eq!(noted.paths.name(), "naa.5");
         noted.paths.add("/dev/sda1", "naa.5", &[address(A)], &noted.connect());

@@ -180,8 +180,8 @@ impl CommandQueue {
         }
     }
 
-    /// Whether a command must not be sent: it must not overtake a command that was reported lost
-    /// and that the kernel has not returned yet.
+    /// Whether a command must not be sent yet: it must not overtake a command that was reported
+    /// lost and that the kernel has not returned.
     pub fn bars(&self, command: &DriveCommand) -> bool {
         let Some(change) = Change::of(command) else { return false };
         let lost = self.running.iter().filter(|running| running.overdue);

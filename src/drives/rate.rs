@@ -1,4 +1,4 @@
-//! A bound on the rate of messages: a drive that fails and comes back all the time must not flood
+//! A bound on the rate of messages: a drive that fails and returns again and again must not flood
 //! the log.
 
 use core::time::Duration;
@@ -9,8 +9,8 @@ const BURST: u32 = 8;
 /// The mean interval of further messages.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Messages about one thing. The last one is never dropped, only delayed, because it tells how
-/// things are now.
+/// Messages about one thing. The last one is never dropped, only delayed, because it has the
+/// current state.
 #[derive(Debug)]
 pub(crate) struct Rate {
     /// Messages that may come now.
@@ -49,7 +49,7 @@ impl Rate {
         left.is_some()
     }
 
-    /// The delayed message, however little time has passed.
+    /// The delayed message, even before it is due.
     pub(crate) fn last_word(&mut self) -> Option<String> {
         let text = self.held.take()?;
         Some(match core::mem::take(&mut self.left_out) {

@@ -90,7 +90,7 @@ impl Watcher {
         }
     }
 
-    /// Has drives confirm their identities where events put them in doubt. Returns whether disks
+    /// Makes drives confirm their identities where events put these in doubt. Returns whether disks
     /// may have changed.
     fn hear(&self, news: News) -> bool {
         if news.identities {

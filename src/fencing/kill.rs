@@ -164,7 +164,7 @@ impl LogLine {
 }
 
 impl Killing {
-    /// `until` is when the first lock may be lost; `None` where one is lost already. `held` is the
+    /// `until` is when the first lock may be lost; `None` if one is lost already. `held` is the
     /// number of locks in use.
     pub fn new(
         vg: &str,
@@ -246,8 +246,8 @@ impl Killing {
         Some(LogLine { level: log::Level::Error, text })
     }
 
-    /// Records that the command has ended or could not be started, and returns the message; a
-    /// failed start is reported once.
+    /// Records that the command has ended or could not be started. Returns the message; a failed
+    /// start is reported once.
     pub fn ended(&mut self, ended: &Ended, now: Instant) -> Option<LogLine> {
         self.runs = false;
         let took = now.since(self.begun).as_millis();

@@ -23,14 +23,14 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Weak};
 
-/// The most orders that one drive has not answered, the most looks at it that have no end, and the
-/// most procedures that wait for a look. A drive that hangs must not collect threads.
+/// Limit for each drive: of orders without an answer, of looks that have not ended, and of
+/// procedures that wait for a look. A drive that hangs must not collect threads.
 const MOST_OPEN: usize = 8;
 const MOST_WAITING: usize = 4096;
-/// How often a host that starts registers again after it was removed before others saw it.
+/// Number of times that a starting host registers again after it was removed before others saw it.
 const STARTS: usize = 3;
 
-/// What the rest of the library does for this module.
+/// Services of the rest of the library for this module.
 pub struct Link {
     /// Kills a volume group that this host must not use any more.
     pub fail: Box<dyn Fn(Arc<Owner>, String) + Send + Sync>,
@@ -38,7 +38,7 @@ pub struct Link {
     pub safe_until: Box<dyn Fn(ResourceId) -> Option<Instant> + Send + Sync>,
 }
 
-/// A command of a lock that may take away what dead hosts have.
+/// A command of a lock that may take away locks of dead hosts.
 pub struct Taking {
     /// The mutex.
     pub resource: ResourceId,
@@ -46,13 +46,13 @@ pub struct Taking {
     pub group: ResourceId,
     /// The drive that the command is for.
     pub target: DriveRef,
-    /// The drives that have what the mutex protects.
+    /// The drives that have the data that the mutex protects.
     pub needed: Vec<DriveRef>,
-    /// When the engine handed the command out.
+    /// Time when the engine handed the command out.
     pub begun: Instant,
 }
 
-/// What is to be done with such a command.
+/// Decision about such a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cleared {
     /// It may be sent.
@@ -63,7 +63,7 @@ pub enum Cleared {
     Refused,
 }
 
-/// Why commands of a lock were not sent.
+/// Reason why commands of a lock were not sent.
 pub enum NotCleared {
     /// Its last holder lives, although its lease on this lock ran out.
     Alive(String),
@@ -76,10 +76,10 @@ struct Group {
     owner: Arc<Owner>,
     /// Drives on which this host is registered, in the order of their identities.
     registered: Vec<DriveRef>,
-    /// Drives that did not answer when they were to be registered.
+    /// Drives that did not answer when this host tried to register on them.
     absent: Vec<DriveRef>,
-    /// The drives that the group has now. A drive that has left it stays registered, and one that
-    /// is new in it may have refused to be.
+    /// The drives that the group has now. This host stays registered on a drive that has left it; a
+    /// new drive may have refused the registration.
     drives: Vec<DriveRef>,
     /// Hosts that were reported as not registered.
     strangers: Vec<HostId>,
@@ -132,11 +132,11 @@ impl Drop for OpenOrder {
     }
 }
 
-/// Who waits for the answer to an order: the procedure, and its number for the order.
+/// The receiver of the answer to an order: the procedure, and its number for the order.
 type Waiter = (mpsc::Sender<(DriveRef, u64, Answer)>, u64);
 
-/// Looks at drives. One look, begun after they asked for it, is enough for all procedures that
-/// wait: a lock on many drives is taken by as many of them at once, and each looks at every drive.
+/// Looks at drives. One look that begins after their requests is enough for all waiting procedures:
+/// a lock on many drives has as many procedures at once, and each looks at every drive.
 #[derive(Default)]
 struct Looks(Mutex<HashMap<DriveRef, DriveLooks>>);
 
@@ -144,15 +144,15 @@ struct Looks(Mutex<HashMap<DriveRef, DriveLooks>>);
 struct DriveLooks {
     /// Procedures that wait for the next look.
     waiting: Vec<Waiter>,
-    /// The thread that looks, by number, and when it began the present look.
+    /// The thread that looks, by number, and the start time of its present look.
     looker: Option<(u64, Instant)>,
     last: u64,
 }
 
 impl Looks {
-    /// Asks for a look. Returns the number of the thread that has to be begun for it, if there is
+    /// Asks for a look. Returns the number of a new thread that the caller must start, if there is
     /// none, or if its look takes longer than `slow` and there `may` be another one. The error: no
-    /// look is to be had.
+    /// look is possible.
     fn ask(
         &self,
         drive: DriveRef,
@@ -176,8 +176,8 @@ impl Looks {
         Ok(Some(it.last))
     }
 
-    /// Those that a look which this thread begins now is for. With none, or if another thread looks
-    /// in its place, it ends.
+    /// The procedures that wait for the look that this thread begins now. Without any, or if
+    /// another thread has its place, the thread ends.
     fn begin(&self, drive: DriveRef, looker: u64) -> Vec<Waiter> {
         let mut looks = self.0.lock();
         let Some(it) = looks.get_mut(&drive) else { return Vec::new() };
@@ -199,12 +199,13 @@ pub struct Reservations {
     link: OnceCell<Link>,
     groups: Mutex<HashMap<ResourceId, Group>>,
     open: Arc<OpenOrders>,
-    /// Looks are counted apart: a look finds out what became of an order that could not be given.
+    /// Looks are counted apart: they show the state of a drive when no more orders can be given to
+    /// it.
     looking: Arc<OpenOrders>,
     looks: Arc<Looks>,
-    /// Why commands of a lock were not sent, and when that was decided.
+    /// Reasons why commands of a lock were not sent, and the times of these decisions.
     refusals: Mutex<HashMap<ResourceId, (Instant, NotCleared)>>,
-    /// Drives that an order to remove a registration may still reach until then.
+    /// For each drive, the time until which an order to remove a registration may still reach it.
     leaving: Mutex<HashMap<DriveRef, Instant>>,
     /// Ends the watch when it is dropped.
     _watch: mpsc::Sender<()>,
@@ -239,14 +240,14 @@ impl Reservations {
         Ok(this)
     }
 
-    /// Sets what the rest of the library does. Only the first call counts.
+    /// Sets the services of the rest of the library. Only the first call counts.
     pub fn connect(&self, link: Link) {
         self.link.get_or_init(|| link);
     }
 
-    /// Registers this host on the drives of a volume group, before it counts as one that has it
-    /// started. `is_in_use`: whether devices of it are active here. The error says why it must not
-    /// be started.
+    /// Registers this host on the drives of a volume group, before it counts as a host that has the
+    /// group started. `is_in_use`: whether devices of it are active here. The error says why it
+    /// must not be started.
     pub fn enrol(
         self: &Arc<Reservations>,
         group: ResourceId,
@@ -269,7 +270,7 @@ impl Reservations {
             (true, false) => self.words(&missing.collect::<Vec<_>>()),
             (false, _) => self.words(&obstacles),
         };
-        // What was registered is given up where another host keeps the reservation.
+        // The registrations are given up if another host keeps the reservation.
         self.depart(group, &registered);
         Err(why)
     }
@@ -297,7 +298,7 @@ impl Reservations {
         Err("another host removes this one from the drives again and again".to_owned())
     }
 
-    /// Registers on drives of a started group that are new in it; `drives` are all that it has now.
+    /// Registers on the new drives of a started group; `drives` are all its drives now.
     pub fn cover(
         self: &Arc<Reservations>,
         group: ResourceId,
@@ -321,7 +322,7 @@ impl Reservations {
     }
 
     /// Gives up the registrations of a group that this host has stopped. Does not wait. `is_gone`:
-    /// the group does not exist any more, so that nothing is left to protect.
+    /// the group does not exist any more, so no data is left to protect.
     pub fn leave(self: &Arc<Reservations>, group: ResourceId, is_gone: bool) {
         let Some(left) = self.groups.lock().remove(&group) else { return };
         let others: Vec<DriveRef> =
@@ -344,7 +345,7 @@ impl Reservations {
         }
     }
 
-    /// Decides about a command that may take away what dead hosts have, and has them removed from
+    /// Decides about a command that may take away locks of dead hosts, and removes these hosts from
     /// the drives first. Does not wait; `done` is called exactly once, within the time in which the
     /// command could still be sent.
     pub fn clear(
@@ -375,7 +376,7 @@ impl Reservations {
         }
     }
 
-    /// Why commands of a lock were not sent, for a request that was refused just now.
+    /// The reason why commands of a lock were not sent, for a request that was refused just now.
     pub fn refusal(&self, resource: &ResourceId) -> Option<NotCleared> {
         let oldest = clock::now() - self.timing.patience;
         let (decided, why) = self.refusals.lock().remove(resource)?;
@@ -409,8 +410,8 @@ impl Reservations {
         // A command that is begun now has arrived after two quarters of a lease.
         let arrives = || clock::now() + 2 * self.timing.linger;
         let may = |action| !matches!(action, Action::Preempt(_)) || arrives() < until;
-        // A drive that hangs may be one that the lock is not about: then the rest of the time is
-        // for the others.
+        // A drive that hangs may not be one of the lock's: then the rest of the time is for the
+        // other drives.
         let verdict = self.run_looking(&mut fence, self.limits.wait / 2, may);
         let removed = |drive| {
             let (name, me) = (self.drives.name(drive), self.me);
@@ -438,7 +439,8 @@ impl Reservations {
                 };
                 let now = clock::now();
                 let mut refusals = self.refusals.lock();
-                // Those of requests that are over, and that were granted after all.
+                // The reasons of requests that have ended, and of those that were granted after
+                // all.
                 refusals.retain(|_, (decided, _)| *decided >= now - self.timing.patience);
                 refusals.insert(resource, (now, why));
             }
@@ -480,8 +482,8 @@ impl Reservations {
         }
     }
 
-    /// Whether a started group may be registered on another drive now: no host can take this one
-    /// for dead before the command has arrived.
+    /// Whether a started group may be registered on another drive now: no host can believe that
+    /// this one is dead before the command has arrived.
     fn may_enrol(&self, group: ResourceId, action: Action) -> bool {
         if !matches!(action, Action::Register { .. }) {
             return true;
@@ -598,8 +600,8 @@ impl Reservations {
         list(obstacles.iter().map(word).collect())
     }
 
-    /// Carries a procedure through. An order that `may` does not allow at the time when it is given
-    /// is not given. Orders that are not answered in time are given up.
+    /// Carries a procedure through. Gives an order only if `may` allows it at that time. Gives up
+    /// orders without an answer in time.
     fn run<P>(&self, procedure: &mut P, may: impl Fn(Action) -> bool) -> P::Outcome
     where
         P: Procedure,
@@ -608,7 +610,7 @@ impl Reservations {
         self.run_looking(procedure, self.bound(), may)
     }
 
-    /// Longer than any order takes that the kernel ends in time.
+    /// Limit: longer than any order takes that the kernel ends in time.
     fn bound(&self) -> Duration {
         2 * self.limits.lost
     }
@@ -629,8 +631,8 @@ impl Reservations {
         let mut serial = 0;
         loop {
             while let Some((drive, action)) = procedure.next() {
-                // From before the check, so that nothing is sent long after it, although this host
-                // may stand still, and another path may take long.
+                // It begins before the check. So no command is sent long after the check, even if
+                // this host stands still or another path takes long.
                 let deadline = self.limits.deadline(clock::now());
                 if !may(action) || !self.begin(drive, action, deadline, serial, &sender) {
                     procedure.on_answer(drive, Answer::Silent);
@@ -805,7 +807,8 @@ fn read_table(
     drives.submit(drive, DriveCommand::ReadTable, Urgency::Awaited, done);
 }
 
-/// By every path. The drive counts as having it where one path has, and none says no.
+/// Carries out an order by every path. The answer is a conflict if one path has it, else done if
+/// one path has done it.
 fn by_each(drives: &Drives, drive: DriveRef, order: &ReserveOrder, deadline: &Deadline) -> Answer {
     let answers = drives.reserve_by_each(drive, order, deadline);
     answer(answers.into_iter().flatten().collect())

@@ -1,7 +1,8 @@
-//! A note for the next lvmlockd, in case this one dies: until when the locks in use were safe.
+//! A note for the next lvmlockd, in case this one dies: the time until which the locks in use were
+//! safe.
 //!
 //! The next lvmlockd cannot ask drives that do not answer, but it must know when the use of each VG
-//! has to end. The note has one date per VG, because a VG in trouble is no reason to stop the use
+//! has to end. The note has one date per VG, because trouble of one VG is no reason to stop the use
 //! of another. A separate thread writes the note, because the reactor never waits for a file.
 
 use crate::state::note::{Form, LONGEST, Note};
@@ -34,7 +35,7 @@ struct SafeNoteState {
     firsts: Dates,
     /// Dates of the locks that an earlier lvmlockd left, until the state of each of them is known.
     left: Dates,
-    /// Contents of the note; `None` where there is none.
+    /// Contents of the note; `None` if there is none.
     noted: Option<Dates>,
 }
 
@@ -85,8 +86,8 @@ impl SafeNote {
         Ok(SafeNote { service: Service::start("idm-note", state, run)?, left })
     }
 
-    /// The date until which the VG's locks that an earlier lvmlockd left were safe; `Some(None)`
-    /// where none was in use, `None` where the note did not say.
+    /// The date until which the VG's locks that an earlier lvmlockd left were safe; `Some(None)` if
+    /// none was in use, `None` if the note did not have this.
     pub fn left(&self, vg: &ResourceId) -> Option<Option<Instant>> {
         self.left.as_ref().map(|left| left.get(vg).copied())
     }
@@ -169,7 +170,7 @@ pub fn format(boot: &str, dates: &Dates) -> String {
     text
 }
 
-/// The dates in a file's text; `None` where the text is damaged or from another boot.
+/// The dates in a file's text; `None` if the text is damaged or from another boot.
 pub fn parse(text: &[u8], boot: &str, now: Instant) -> Option<Dates> {
     let text = core::str::from_utf8(text).ok()?;
     let mut dates = Dates::new();
@@ -243,7 +244,7 @@ mod tests {
         eventually(&note, Some(at(&[40, 80])));
         keeper.protect(at(&[70, 75]));
         eventually(&note, Some(at(&[70, 75])));
-        // Locks that are taken and given back one after the other cost no file each.
+        // Locks that are taken and given back in a row do not cost a file each.
         for dates in [&[70][..], &[], &[90, 90, 90], &[]] {
             keeper.protect(at(dates));
             std::thread::sleep(Duration::from_millis(10));

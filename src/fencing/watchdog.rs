@@ -25,7 +25,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-/// The name of the file that says that the watchdog runs.
+/// The name of the file that shows that the watchdog runs.
 const FILE: &str = "watchdog";
 
 /// A watchdog that its thread operates. Dropping it acts like a sudden death of lvmlockd.
@@ -118,8 +118,8 @@ impl Watchdog {
         Note::new(state_dir, FILE, note::DATE).is_ok_and(|note| note.read().is_some())
     }
 
-    /// Arms the watchdog before a lock is taken, and notes it for the next lvmlockd. `until` is the
-    /// earliest moment up to which the lock will be safe. Waits up to `bound`.
+    /// Arms the watchdog before a lock is taken, and notes it for the next lvmlockd. The lock will
+    /// be safe at least until `until`. Waits up to `bound`.
     pub fn keep_armed(&self, until: Instant, bound: Duration) -> Result<ArmGuard, String> {
         let shared = self.service.shared();
         let mut state = shared.lock();
@@ -144,7 +144,7 @@ impl Watchdog {
         Err(why)
     }
 
-    /// Sets the date until which all locks in use are safe; `None` where none is in use.
+    /// Sets the date until which all locks in use are safe; `None` if none is in use.
     pub fn protect(&self, first: Option<Instant>) {
         let shared = self.service.shared();
         let mut state = shared.lock();

@@ -29,7 +29,7 @@ const REMOVED_BLOCK: ValBlk = ValBlk { version: VERSION, flags: REMOVED, r_versi
 /// The largest accepted lag in us, compared with ours, of the clock of the host that removed a VG.
 const CLOCKS_DIFFER_US: u64 = 10_000_000;
 
-/// When a value was published, in us since 1970, and whether the VG was removed then.
+/// The time when a value was published, in us since 1970, and whether the VG was removed then.
 pub fn published(value: Value) -> (u64, bool) {
     (value.get() >> 1, value.get() & 1 != 0)
 }

@@ -11,7 +11,7 @@ const KEY: &str = "lvmlockctl_kill_command";
 const DIRECTORY: &str = "/etc/lvm";
 const DIRECTORY_VARIABLE: &str = "LVM_SYSTEM_DIR";
 
-/// The warning for the administrator; `None` where the command is set or the setting cannot be
+/// The warning for the administrator; `None` if the command is set or the setting cannot be
 /// determined.
 pub(super) fn warning() -> Option<String> {
     warning_for(env::var_os(DIRECTORY_VARIABLE))

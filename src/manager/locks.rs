@@ -17,7 +17,7 @@ use std::sync::Arc;
 /// would get "held by another host", and core does not try LV locks again. Healthy drives answer
 /// within milliseconds; more than half of them is enough.
 const SETTLE: Duration = Duration::from_millis(500);
-/// What becomes of a lock that core has no use for.
+/// Fate of a lock that core has no use for, for messages.
 const GIVEN_BACK: &str = "it is given back, unless its logical volume is active";
 /// `LMUF_FREE_VG` of lvmlockd: the VG is being removed.
 const FREE_VG: u32 = 1;
@@ -30,7 +30,7 @@ struct Asker {
 }
 
 impl Manager {
-    /// Forgets a resource; never unlocks what another resource holds. May come after its
+    /// Forgets a resource; never unlocks a lock that another resource holds. May come after its
     /// lockspace is gone, and for resources that were never seen.
     pub fn remove_resource(&self, key: ResourceKey) {
         let Some(held) = self.state().resources.remove(&key) else {
@@ -74,10 +74,10 @@ impl Manager {
         None
     }
 
-    /// Takes a lock. The value block is all zero where there is no value or it cannot be trusted.
+    /// Takes a lock. The value block is all zero if there is no value, or none that can be trusted.
     ///
     /// A lock that this very resource already holds is a success, or a change of its mode: core
-    /// requests a lock again after it lost count (docs/lvmlockd-contract.md, "The life of a
+    /// requests a lock again that it has forgotten (docs/lvmlockd-contract.md, "The life of a
     /// lockspace").
     pub fn lock(
         &self,
@@ -348,7 +348,7 @@ impl Manager {
             false => Some(held),
         };
         let Some(held) = held else { return };
-        // Tells hosts that still have the VG started that it is removed.
+        // Informs hosts that still have the VG started of its removal.
         let removes = lmu_flags & FREE_VG != 0 && held.spec.role == Role::Vg;
         let publish = held.mode == Mode::Exclusive
             && held.spec.role.keeps_value()

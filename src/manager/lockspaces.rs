@@ -78,7 +78,7 @@ impl Manager {
     }
 
     /// The lockspaces that core must have given up when it prepares this one: one at the same
-    /// address, and one of the same VG at another address. Only `vgchange --lockstop` heeds a
+    /// address, and one of the same VG at another address. Only `vgchange --lockstop` obeys a
     /// refused stop; at SIGTERM, and before it renames a VG, core goes on.
     fn given_up(&self, key: LockspaceKey, prepared: &Lockspace) -> Vec<LockspaceKey> {
         let state = self.state();
@@ -129,8 +129,8 @@ impl Manager {
     }
 
     /// Stops the lockspace; with `free_vg` the VG is being removed. Waits for drives for less than
-    /// 100 ms: the background handles what they have not answered by then. Each lock that core has
-    /// not unlocked before costs the time to remove its note.
+    /// 100 ms: the background handles later answers. Each lock that core has not unlocked before
+    /// costs the time to remove its note.
     ///
     /// With `may_refuse` it fails, and changes nothing, if a dead lvmlockd left locks that are
     /// still in use. Otherwise such locks are kept as they were before the start.
@@ -277,7 +277,7 @@ impl Running {
     /// Takes the membership of a VG. After an outage drives are not used for a while, because the
     /// release of earlier locks may still be on its way to them. This function waits for that time
     /// to end, because core reports to nobody that a lockspace failed to start. It also waits for
-    /// commands that an earlier lvmlockd left under way.
+    /// commands that an earlier lvmlockd left on their way.
     fn join(&self, lockspace: &Lockspace) -> Result<(), Error> {
         let membership = lockspace.membership();
         let id = membership.resource;
@@ -291,7 +291,7 @@ impl Running {
                     self.runtime.own(membership);
                     return Ok(());
                 }
-                // The membership is on other drives than those that other hosts will read.
+                // The membership is not on the drives that other hosts will read.
                 self.runtime.release(membership.clone());
             }
             Ok(None) => {}

@@ -30,13 +30,13 @@ impl Manager {
         Ok(lockspace.value(spec.resource, |value| value.block(read)))
     }
 
-    /// The value that this host knows because it has the lock; `None` where the host does not use
-    /// the lock. The value of a lost lock, of an orphan, and of a lock that is just being taken or
+    /// The value that this host knows because it has the lock; `None` if the host does not use the
+    /// lock. The value of a lost lock, of an orphan, and of a lock that is just being taken or
     /// given up is unknown.
     fn value_here(&self, running: &Running, spec: &LockSpec) -> Result<Option<ValBlk>, Error> {
         let id = spec.resource;
-        // Asked first: if the lock is held at this moment and has a resource below, the resource's
-        // value was current at this moment, or when the lock was granted since.
+        // Read first: if the lock is held now and a resource has it below, that resource's value
+        // was current now, or at a later grant of the lock.
         let mode = running.runtime.mode(id).map_err(|answer| running.refused(spec, answer))?;
         let state = self.state();
         let held = state.resources.values().find(|held| held.spec.resource == id);

@@ -60,8 +60,8 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Starts everything. `given` replaces the id that is kept; `began` is when lvmlockd was
-    /// started.
+    /// Starts everything. `given` replaces the id in the state directory; `began` is the start time
+    /// of lvmlockd.
     pub(super) fn start(
         config: &Config,
         (given, began): (Option<HostId>, Instant),
@@ -298,7 +298,7 @@ impl Running {
     }
 }
 
-/// What the runtime does for the reservations.
+/// The services of the runtime for the reservations.
 fn link(runtime: &Arc<Runtime>) -> Link {
     let (kills, asks) = (Arc::downgrade(runtime), Arc::downgrade(runtime));
     Link {
@@ -319,7 +319,7 @@ pub(super) fn held_here(spec: &LockSpec) -> Error {
     ))
 }
 
-/// The error for something that is to be in the state directory.
+/// The error for a file that cannot be kept in the state directory.
 fn not_kept(what: &str, state_dir: &Path, error: &io::Error) -> Error {
     Error::NotRunning(format!(
         "{what} cannot be kept in {}: {}",
@@ -331,7 +331,7 @@ fn not_kept(what: &str, state_dir: &Path, error: &io::Error) -> Error {
 /// An error of the state directory, with a remedy if there is one.
 pub(super) fn with_hint(error: &io::Error) -> String {
     match error.kind() {
-        // It says what to do.
+        // Its text has the remedy.
         io::ErrorKind::InvalidData => error.to_string(),
         _ => format!("{error}; make room there, or remove what is in the way"),
     }

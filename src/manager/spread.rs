@@ -1,4 +1,4 @@
-//! Putting locks on other drives: those that their LV may be moved to, or that have come to the VG.
+//! Locks that are put on other drives: those that their LV may move to, or that are new in the VG.
 
 use super::Manager;
 use super::running::Running;
@@ -39,8 +39,8 @@ impl Manager {
         Ok(())
     }
 
-    /// The same without waiting, only if the VG's drives differ from those that its locks were last
-    /// put on. Drives that have left the VG are not to be relied on.
+    /// The same without waiting, only if the VG's drives have changed since its locks were last put
+    /// on drives. A drive that has left the VG is not reliable.
     pub(super) fn spread_where_changed(
         &self,
         running: &Running,

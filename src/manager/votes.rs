@@ -1,8 +1,8 @@
 //! Moving a lock's votes to other drives, after its LV or its VG has moved.
 //!
-//! Whenever this lvmlockd dies, the drives that the next one asks must be enough to adopt the lock.
-//! So the new drives are noted first, and vote from then on; until then the old ones keep the lock.
-//! A separate thread notes them, because the reactor never waits for a file.
+//! At every moment, the noted drives must be enough for the next lvmlockd to adopt the lock. So the
+//! new drives are noted first, and vote from then on; until then the old ones keep the lock. A
+//! separate thread notes them, because the reactor never waits for a file.
 
 use super::state::ManagerState;
 use crate::recovery::Orphans;
@@ -26,7 +26,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// The longest sleep where nothing has to be moved.
 const IDLE: Duration = Duration::from_secs(3600);
 
-/// State needed to note them. All of it ends with the manager.
+/// State needed to note the new drives. All of it ends with the manager.
 pub(super) struct Votes {
     pub(super) state: Weak<Mutex<ManagerState>>,
     pub(super) runtime: Weak<Runtime>,

@@ -260,7 +260,7 @@ labels! {
 }
 
 impl ErrorLabel {
-    /// The label of a reply; `None` where it is a normal one.
+    /// The label of a reply; `None` if it is a normal one.
     pub fn of(reply: &Reply) -> Option<ErrorLabel> {
         match reply {
             Reply::Table(_) => None,

@@ -192,7 +192,8 @@ impl Orphans {
         format!("its drives are being asked ({})", list(names.collect()))
     }
 
-    /// The drives of a noted lock. A drive that a path leads to only now is not one of them.
+    /// The drives of a noted lock. A drive that a path has led to only since then is not one of
+    /// them.
     fn members_of(&self, saved: &SavedLock) -> Vec<Member> {
         let drives = self.runtime.drives();
         let now = drives.members(&saved.paths).members;

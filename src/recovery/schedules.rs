@@ -194,7 +194,8 @@ fn an_orphan_that_two_have_or_none_hears_of_is_found() {
     finds(Race::ClaimAfterAll, IMPATIENT, claimed());
 }
 
-/// Its lockspace is stopped while the orphan is being proven, and while a request has it.
+/// The lockspace of an orphan is stopped while the orphan is being proven, and while a request has
+/// it.
 fn a_lockspace_is_settled(files: &Files, active: bool) {
     let left = Bequest::new(files);
     let proof = left.prove();
@@ -214,8 +215,8 @@ fn a_lockspace_is_settled(files: &Files, active: bool) {
     assert!(taken || there || !held, "held for nobody");
 }
 
-/// Its lockspace is started while the orphan is being proven: from then on it is renewed for that
-/// lockspace.
+/// The lockspace of an orphan is started while the orphan is being proven: from then on it is
+/// renewed for that lockspace.
 fn a_lockspace_is_started(files: &Files) {
     let left = Bequest::new(files);
     let proof = left.prove();
@@ -256,7 +257,7 @@ fn orphans_are_cared_for(files: &Files) {
     thread.join().unwrap();
 }
 
-/// Only its pauses end.
+/// A host where only the pauses of the care thread end.
 const CARING: Host =
     Host { waits_end: |bound| bound == CORE_STARTS || bound >= LOOK && bound <= LEASE, ..STILL };
 

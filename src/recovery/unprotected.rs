@@ -1,9 +1,9 @@
 //! Active LVs that no known lock protects.
 //!
 //! Not every device of a VG belongs to an LV with a lock of its own. lvm locks a thin pool for its
-//! volumes, an origin for its snapshots, and never a component, that is, an LV that others consist
-//! of. So a lock covers the devices of its LV, the devices stacked on these, and the devices below
-//! all of them, as the kernel shows.
+//! volumes, an origin for its snapshots, and never a component, that is, a part of another LV. So a
+//! lock covers the devices of its LV, the devices stacked on these, and the devices below all of
+//! them, as the kernel shows.
 
 use super::active::{self, Devices, lv_of};
 use crate::lock::{lv_uuid, vg_of};
@@ -48,8 +48,7 @@ struct Device {
 }
 
 impl Devices {
-    /// The active LVs of a VG, except for components, that none of the locks covers which this host
-    /// `has`.
+    /// The active LVs of a VG, except for components, that no lock covers which this host `has`.
     pub fn unprotected(
         &self,
         vg: &ResourceId,
@@ -91,7 +90,7 @@ impl Devices {
 fn covered(devices: &BTreeMap<String, Device>, has: impl Fn(&ResourceId) -> bool) -> HashSet<&str> {
     let locked = devices.iter().filter(|(_, device)| has(&device.lv.id));
     let mut covered: HashSet<&str> = locked.map(|(node, _)| node.as_str()).collect();
-    // Upwards first: a device below a covered one leads to no other LV on top of it. pvmove has
+    // Upwards first: other LVs on top of a device below a covered one are not covered. pvmove has
     // such a device for several LVs.
     let mut all = 0;
     while core::mem::replace(&mut all, covered.len()) != covered.len() {

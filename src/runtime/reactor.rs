@@ -265,7 +265,7 @@ impl Reactor {
         }
     }
 
-    /// Does what is due by the clock.
+    /// Runs the timers that are due.
     fn fire(&mut self, now: Instant) {
         let mut due = Vec::new();
         while let Some(Reverse((at, lock))) = self.timers.peek().copied().filter(|t| t.0.0 <= now) {
@@ -465,8 +465,8 @@ impl Reactor {
         let awaited = entry.is_awaited();
         let engine = deadline.map(|at| if awaited { at } else { self.moment(at) });
         let never = Instant::from_micros(u64::MAX);
-        // Not by flatten and min: compilers make code of it that compares a value before it checks
-        // that there is one, and valgrind reports that as a mistake.
+        // Not by flatten and min: the compiled code would compare a value before it checks that
+        // there is one, which valgrind reports as an error.
         let all = [engine, self.alarm_at(entry), entry.rejoin_at, entry.forget_at];
         let next = all.into_iter().fold(never, |next, at| next.min(at.unwrap_or(never)));
         let next = (next < never).then_some(next);

@@ -1,5 +1,5 @@
-//! Why a request was refused, for the administrator: which drives decided it, what each of them
-//! said, and what to do.
+//! The reason of a refusal, for the administrator: the drives that decided it, their answers, and
+//! the remedy.
 
 use super::TableRead;
 use crate::drives::Drives;
@@ -10,11 +10,11 @@ use core::time::Duration;
 use idm_engine::{Conflict, DriveRef, Instant, Member, Refusal};
 use idm_protocol::{Limit, Mode, Status};
 
-/// An answer that has not come for so long is worth a word. A decision may fall before all drives
-/// have had the time to answer.
+/// Time without an answer after which the message names a drive. A decision may come before all
+/// drives have had the time to answer.
 const SILENT: Duration = Duration::from_millis(100);
 
-/// What an administrator can do about the answer of a drive.
+/// Remedy for the answer of a drive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Remedy {
     UseIdm,
@@ -33,7 +33,7 @@ enum Remedy {
     WaitForRecord,
 }
 
-/// Why a drive did not help, and what to do about it.
+/// Reason why a drive did not help, and the remedy.
 type Reason = (String, Remedy);
 
 impl fmt::Display for Remedy {
@@ -80,7 +80,7 @@ impl fmt::Display for Remedy {
     }
 }
 
-/// Why a lock was refused, in a sentence for each part, with the lock's name.
+/// The reasons of a refusal, in a sentence for each part, with the lock's name.
 pub(crate) fn text(drives: &Drives, spec: &LockSpec, refused: &Refused, now: Instant) -> String {
     format!("{spec} is refused: {}", reasons(drives, refused, now))
 }
@@ -94,7 +94,7 @@ pub(crate) fn reasons(drives: &Drives, refused: &Refused, now: Instant) -> Strin
     what(refused) + &sentences(drives, reasons)
 }
 
-/// Why too few drives of a VG can be read. `answers`: those that came within `waited`.
+/// The reasons why too few drives of a VG can be read. `answers`: those that came within `waited`.
 pub(crate) fn unread(
     drives: &Drives,
     members: &[Member],
@@ -122,7 +122,7 @@ pub(crate) fn unread(
         + &sentences(drives, members.iter().filter_map(why))
 }
 
-/// The drives with their reasons, and what to do: sentences that follow a decision.
+/// The drives with their reasons and the remedies: sentences that follow a decision.
 fn sentences(drives: &Drives, reasons: impl Iterator<Item = (DriveRef, Reason)>) -> String {
     let mut words: Vec<String> = Vec::new();
     let mut remedies: Vec<Remedy> = Vec::new();
@@ -156,14 +156,14 @@ fn what(refused: &Refused) -> String {
     }
 }
 
-/// Whether the only thing in the way is that others share what was to be shared.
+/// Whether a request for a shared lock was refused only because of other sharers.
 fn only_sharers(refused: &Refused, conflicts: &[Conflict]) -> bool {
     refused.asked == AskedFor::Mode(Mode::Shared)
         && conflicts.iter().all(|c| c.mode == Mode::Shared)
 }
 
-/// Why a drive did not help, and what to do. `None` for a drive that did, or that had no part in
-/// the decision.
+/// The reason why a drive did not help, and the remedy. `None` for a drive that helped, or that had
+/// no part in the decision.
 fn reason(
     drives: &Drives,
     refused: &Refused,
@@ -211,7 +211,7 @@ fn reason(
     })
 }
 
-/// The same of a drive that is not known to be another host's, by its answers.
+/// The same, by its answers, for a drive that is not known to be another host's.
 fn answered(drives: &Drives, refused: &Refused, report: &DriveReport) -> Option<Reason> {
     let trouble = drives.trouble(report.drive);
     if let Some(silent) = report.silent {
@@ -369,7 +369,7 @@ mod tests {
         let refusal = Refusal::NoQuorum { granted: 0, needed: 1, barred };
         let text = said(refusal, &[DriveReport::new(DriveRef(2), true)]);
         assert!(text.contains("naa.2: not asked for 13 s"), "{text}");
-        // One that was asked by this very request, and did not answer.
+        // A drive that got a command of this very request, and did not answer.
         let barred = vec![(DriveRef(2), until)];
         let refusal = Refusal::NoQuorum { granted: 0, needed: 1, barred };
         let text = said(refusal, &[report(2, Some(Status::Uncertain), None)]);

@@ -23,9 +23,10 @@ pub struct Settings {
     pub reservations: Option<Arc<Reservations>>,
     /// Watchdog that resets the host, where one is used.
     pub watchdog: Option<Arc<Watchdog>>,
-    /// Note for the next lvmlockd: until when locks were safe.
+    /// Note for the next lvmlockd: the times until which locks were safe.
     pub note: Option<Arc<SafeNote>>,
-    /// Note for the next lvmlockd: until when commands of this one may undo its locks.
+    /// Note for the next lvmlockd: the time until which commands of this one may undo the next
+    /// one's locks.
     pub undo_note: Option<UndoNote>,
     /// Dates until which commands of earlier lives may still reach drives.
     pub earlier: Earlier,

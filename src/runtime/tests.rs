@@ -179,7 +179,7 @@ impl Bench {
         Bench::make(1, LONG, Some(Scripts::default()), None)
     }
 
-    /// A bench with a note of commands that may undo the next life's locks.
+    /// A bench with a note of commands that may undo locks of the next life.
     fn with_note(drives: usize, note: UndoNote) -> Bench {
         Bench::make(drives, LONG, None, Some(note))
     }

@@ -146,7 +146,7 @@ pub fn read(file: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
-/// The reason why others may have written a file or folder; `None` where only we or root can have.
+/// The reason why others may have written a file or folder; `None` if only we or root can have.
 pub fn foreign(found: &fs::Metadata) -> Option<String> {
     let (owner, mode) = (found.uid(), found.mode() & 0o7777);
     if owner != Uid::effective().as_raw() {

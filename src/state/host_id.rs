@@ -9,7 +9,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 const FILE: &str = "host-id";
-/// What follows from an id that cannot be read.
+/// Consequence of an id that cannot be read, for messages.
 const ANOTHER: &str = "this host gets another id, and other hosts may have what was locked under \
                        the earlier one after one lease";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -91,7 +91,7 @@ pub fn format(boot: &str, host: HostId) -> String {
     text
 }
 
-/// The id in a file's text; `None` where the text is damaged or from another boot.
+/// The id in a file's text; `None` if the text is damaged or from another boot.
 pub fn parse(text: &str, boot: &str) -> Option<HostId> {
     let mut lines = text.lines();
     if lines.next()?.strip_prefix("boot_id ")? != boot {

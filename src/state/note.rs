@@ -22,8 +22,8 @@ pub(crate) struct Note<T> {
     form: Form<T>,
 }
 
-/// Functions that write a `T` for a boot and read it back; the second returns `None` where the text
-/// is damaged or from another boot.
+/// Functions that write a `T` for a boot and read it back; the second returns `None` if the text is
+/// damaged or from another boot.
 pub(crate) struct Form<T> {
     pub(crate) format: fn(boot: &str, noted: &T) -> String,
     pub(crate) parse: fn(text: &[u8], boot: &str, now: Instant) -> Option<T>,
@@ -34,7 +34,7 @@ impl<T> Note<T> {
         Ok(Note { file: state_dir.join(file), boot: host_id::boot_id()?, form })
     }
 
-    /// The contents of the file; `None` where there is no file of this boot.
+    /// The contents of the file; `None` if there is no file of this boot.
     pub(crate) fn read(&self) -> Option<T> {
         let text = match file::read(&self.file) {
             Ok(text) => text,
@@ -81,7 +81,7 @@ pub fn format(boot: &str, first: &Option<Instant>) -> String {
     format!("boot_id {boot}\nsafe_until_us {until}\n")
 }
 
-/// The contents of a file's text; `None` where the text is damaged or from another boot.
+/// The contents of a file's text; `None` if the text is damaged or from another boot.
 pub fn parse(text: &[u8], boot: &str, now: Instant) -> Option<Option<Instant>> {
     let text = core::str::from_utf8(text).ok()?;
     let mut lines = text.lines();

@@ -282,7 +282,7 @@ impl Store {
         self.save(&self.locks.join(name_of(id)), lock)
     }
 
-    /// Changes the note of a lock and returns the earlier one; `None` where there is no note.
+    /// Changes the note of a lock and returns the earlier one; `None` if there is no note.
     pub fn change_lock(
         &self,
         id: &ResourceId,
@@ -394,7 +394,7 @@ impl Store {
     fn forget(&self, file: &Path) {
         let mut there = self.there();
         there.notes.remove(file);
-        // The note is to be removed, whatever the result.
+        // The note must be removed, whatever the result.
         let _ = self.restore_if_lost(&mut there);
         remove(file);
         there.folders = there.folders.and_then(|_| self.folders());
@@ -464,7 +464,7 @@ pub fn format(boot: &str, content: &impl Serialize) -> Result<String, toml::ser:
     toml::to_string(&OfBoot { boot_id: boot.to_owned(), content })
 }
 
-/// The contents of a note, and its mutex; `None` where the file is from another boot.
+/// The contents of a note, and its mutex; `None` if the file is from another boot.
 pub fn parse<T: SavedNote>(
     name: &str,
     text: &[u8],
@@ -522,7 +522,7 @@ pub fn name_of(id: &ResourceId) -> String {
     }
 }
 
-/// The mutex of a file name; `None` where no note has that name.
+/// The mutex of a file name; `None` if no note has that name.
 fn id_of(name: &str) -> Option<ResourceId> {
     let id = match name.split_once('.') {
         None if name == GLOBAL => ResourceId::GLOBAL,

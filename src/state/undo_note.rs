@@ -1,5 +1,5 @@
-//! A note for the next lvmlockd, in case this one dies: until when a command of this one may still
-//! reach a drive and undo a lock that the next one believes it holds.
+//! A note for the next lvmlockd, in case this one dies: the time until which a command of this one
+//! may still reach a drive and undo a lock that the next one believes it holds.
 //!
 //! A killed process leaves its commands with the kernel and the adapter: an UNLOCK or DESTROY of a
 //! lock that was given up, a REFRESH or BREAK that makes a lock shared. So the date is noted before
@@ -7,9 +7,9 @@
 //! the longest time that any command may stay. A note with a date that is too early is not safe.
 //!
 //! A command undoes only locks of its own mutex. Locks of VGs are given up all the time, and those
-//! of LVs seldom, so each kind has its own date: a lock that is in use need not wait because of one
-//! that was not. The REFRESH of a shared lock undoes only a lock that the next life makes
-//! exclusive; this kind has a third date.
+//! of LVs seldom, so each kind has its own date: the adoption of a lock in use need not wait
+//! because of a lock that was not in use. The REFRESH of a shared lock undoes only a lock that the
+//! next life makes exclusive; this kind has a third date.
 
 use crate::config::Config;
 use crate::lock::Role;
@@ -73,7 +73,7 @@ pub enum Undone {
 }
 
 impl Undone {
-    /// The locks that a command for a lock with this role can undo; `None` where there are none.
+    /// The locks that a command for a lock with this role can undo; `None` if there are none.
     pub fn of(role: Role, undoes: Undoes) -> Option<Undone> {
         match (undoes, role) {
             (Undoes::Nothing, _) => None,
@@ -144,7 +144,7 @@ impl UndoNote {
     /// Reads the note of an earlier life, and starts that of this one, which began at `began`. With
     /// `first`, no earlier life of this boot has used this host's id, so none can undo anything.
     ///
-    /// Also returns until when commands of earlier lives may still reach drives.
+    /// Also returns the dates until which commands of earlier lives may still reach drives.
     pub fn start(
         state_dir: &Path,
         timing: &Timing,
@@ -169,7 +169,8 @@ impl UndoNote {
         let mut note =
             UndoNote { path, boot, linger, stay, file: None, earlier: until, due: until, again };
         if let Err(error) = note.write() {
-            // A life without a note keeps the locks of the earlier one; no life would not.
+            // Even without a note, this life keeps the locks of the earlier one. If it did not
+            // start, they would not be kept.
             if !note.remove(&error, began) {
                 return Err(error);
             }
@@ -254,7 +255,7 @@ pub fn format(boot: &str, undoing: Undoing) -> String {
     format!("boot_id {boot}\nlinger_us {linger:020}\n{dates}{dates}")
 }
 
-/// The contents of a file's text; `None` where the text is damaged or from another boot.
+/// The contents of a file's text; `None` if the text is damaged or from another boot.
 pub fn parse(text: &[u8], boot: &str) -> Option<Undoing> {
     let text = core::str::from_utf8(text).ok()?;
     let mut lines = text.lines();
@@ -326,7 +327,7 @@ mod tests {
         note.cover(Undone::Lvs, at(212));
         note.settle();
         assert_eq!(start(directory.path(), LEASE, 213, false).1, at(226));
-        // It goes on all the same.
+        // A settled note still records new commands.
         note.cover(Undone::Lvs, at(300));
         assert_eq!(start(directory.path(), LEASE, 301, false).1, at(316));
     }

@@ -78,7 +78,7 @@ impl<S> Shared<S> {
 }
 
 impl<S: Send + 'static> Service<S> {
-    /// Starts the thread. It ends when the state says so.
+    /// Starts the thread. It ends when the state says that it should.
     pub fn start(
         name: &str,
         state: S,

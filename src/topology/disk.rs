@@ -41,8 +41,8 @@ pub(super) const EMULATED: &str = "emulated.";
 /// Prefix of the identity that stands for a path without a drive.
 pub const UNKNOWN: &str = "unknown.";
 
-/// Whether a block device is a whole disk with a node of its own: no partition, nothing stacked,
-/// and none of the paths that native multipath of NVMe hides behind a head.
+/// Whether a block device is a whole disk with a node of its own: no partition, no stacked device,
+/// and no path that native multipath of NVMe hides behind a head.
 pub(super) fn is_disk(device: &Path) -> bool {
     let has = |name: &str| device.join(name).exists();
     has("dev") && has("device") && !has("partition")

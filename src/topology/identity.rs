@@ -61,7 +61,7 @@ fn scsi(disk: &Path) -> Option<DiskIdentity> {
     Some(DiskIdentity { unit, device })
 }
 
-/// The VPD page 83 of a SCSI disk that the kernel has read; empty where it has none.
+/// The VPD page 83 of a SCSI disk that the kernel has read; empty if it has none.
 pub(super) fn page_of(disk: &Path) -> Vec<u8> {
     fs::read(disk.join("device/vpd_pg83")).unwrap_or_default()
 }
@@ -109,8 +109,8 @@ const TYPE_NAA: u8 = 3;
 const NAA_LOCAL: u8 = 3;
 
 /// The identity of the logical unit in a device identification page: NAA, else EUI-64, else T10
-/// vendor id. Of several the longest counts, then the greatest, so that the order in the page does
-/// not matter. `None` where the page has no such designator.
+/// vendor id. Of several, the longest counts, then the greatest, so that the order in the page does
+/// not matter. `None` if the page has no such designator.
 pub fn designator(page: &[u8]) -> Option<String> {
     best(page, ASSOCIATION_LUN)
 }
@@ -169,7 +169,7 @@ fn names_one(kind: u8, value: &[u8]) -> bool {
     value.iter().skip(shared).any(|byte| !matches!(byte, 0 | b' '))
 }
 
-/// The same of the kernel's text for a designator.
+/// The same for the kernel's text of a designator.
 fn is_unique(wwid: &str) -> bool {
     let name = wwid.split_once('.').map_or(wwid, |(_, name)| name);
     let shared = if wwid.starts_with("t10.") { VENDOR } else { 0 };

@@ -44,7 +44,7 @@ impl Sysfs {
     }
 }
 
-/// The entries of a directory, in the order of their names; empty where it cannot be read.
+/// The entries of a directory, in the order of their names; empty if it cannot be read.
 pub(super) fn entries(directory: &Path) -> Vec<PathBuf> {
     fs::read_dir(directory).map(sorted).unwrap_or_default()
 }
@@ -55,7 +55,7 @@ fn sorted(entries: fs::ReadDir) -> Vec<PathBuf> {
     paths
 }
 
-/// The text of an attribute. `None` where it is missing, unreadable or blank.
+/// The text of an attribute. `None` if it is missing, unreadable or blank.
 pub(super) fn attribute(directory: &Path, name: &str) -> Option<String> {
     let text = fs::read(directory.join(name)).ok()?;
     let text = String::from_utf8_lossy(&text);

@@ -44,7 +44,7 @@ impl Uevents {
     }
 }
 
-/// What events say, or may have said where some were lost.
+/// Content of kernel events; where some were lost, all that they may have said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct News {
     /// Whether disks may have come, gone or changed.
@@ -54,8 +54,8 @@ pub struct News {
 }
 
 /// Whether a kernel event says that a SCSI disk may be another one now. The kernel sends it when
-/// the disk has answered a command with such a UNIT ATTENTION (3F/03, 3F/0E), of whomever that
-/// command was: no other command is told of it.
+/// the disk has answered a command with such a UNIT ATTENTION (3F/03, 3F/0E), whichever process
+/// sent that command: no later command gets this answer.
 fn tells_of_another_unit(message: &[u8]) -> bool {
     message.split(|&byte| byte == 0).any(|field| {
         matches!(

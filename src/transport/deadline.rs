@@ -89,8 +89,8 @@ impl Deadline {
         self.step
     }
 
-    /// The time-out of a step that begins now and needs `shortest`; `None` where it must not begin
-    /// any more. After this call the command may have been sent.
+    /// The time-out of a step that begins now and needs `shortest`; `None` if it must not begin any
+    /// more. After this call the command may have been sent.
     pub fn timeout(&self, shortest: Duration) -> Option<Duration> {
         let left = self.over.since(clock::now());
         if left < shortest || left.is_zero() {

@@ -27,7 +27,8 @@ pub trait Protocol: Send + Sync {
         Err(TransportError::NotSent("this path knows no reservations".to_owned()).into())
     }
 
-    /// Has the drive confirm its identity before the next command: another one may have its place.
+    /// Makes the drive confirm its identity before the next command: another drive may have taken
+    /// its place.
     fn doubt(&self) {}
 }
 
@@ -143,8 +144,8 @@ struct Reach {
 }
 
 impl Reach {
-    /// The next size to try where the table may be longer than `blocks`; `None` where no longer
-    /// read is possible.
+    /// The next size to try where the table may be longer than `blocks`; `None` if no longer read
+    /// is possible.
     fn longer(self, blocks: u32) -> Option<u32> {
         let doubled = blocks * 2;
         let next = if doubled < self.impossible {
@@ -192,7 +193,7 @@ impl<P: Protocol> IdmPath<P> {
     /// Sends a command, and sends it again where the drive puts it off, as long as its deadline
     /// allows. Returns the number of bytes that were transferred.
     ///
-    /// Where there is no time to send it again, the drive's answer stands: it has not carried the
+    /// Without time for another try, the drive's answer stands: the drive has not carried the
     /// command out.
     fn send(
         &self,

@@ -1,7 +1,7 @@
 //! An emulated drive through its socket.
 //!
-//! Where the drive hangs, closing the connection ends a command that is not answered. A drive that
-//! is configured to be slow still carries it out.
+//! If the drive hangs, closing the connection ends a command that is not answered. A drive that is
+//! configured to be slow still carries it out.
 
 use super::drive::{CommandError, Data};
 use super::scsi::{Port, ScsiCompletion};

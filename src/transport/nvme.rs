@@ -408,8 +408,8 @@ mod tests {
         }
     }
 
-    /// The time-outs that Identify and the command get with a lease of 60 s, and the result. Both
-    /// take `takes_s`.
+    /// The time-outs that Identify and the command get with a lease of 60 s, and the result. Each
+    /// takes `takes_s`.
     fn timeouts(opened_after_s: u64, takes_s: u64) -> (Vec<u64>, Result<Completion, CommandError>) {
         let time = virtual_time();
         let deadline = soon();

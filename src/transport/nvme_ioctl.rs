@@ -52,7 +52,7 @@ pub fn run(
     let mut passed = with_data(asked, data, timeout)?;
     // SAFETY: `passed` has the kernel's layout. Its address leads to the data buffer, which lives
     // until the call returns, with the length given beside it; the kernel writes to it only for
-    // opcodes that read from the drive, where it came from a `&mut`. The call is synchronous: the
+    // opcodes that read from the drive; then it came from a `&mut`. The call is synchronous: the
     // kernel does not touch the memory after the call has returned.
     unsafe { nvme_admin_cmd(fd.as_raw_fd(), &mut passed) }
 }

@@ -21,7 +21,8 @@ pub trait DrivePath: Send + Sync {
         Err(TransportError::NotSent("this path knows no reservations".to_owned()))
     }
 
-    /// Has the drive confirm its identity before the next command: another one may have its place.
+    /// Makes the drive confirm its identity before the next command: another drive may have taken
+    /// its place.
     fn doubt(&self) {}
 }
 
@@ -30,8 +31,8 @@ pub trait DrivePath: Send + Sync {
 pub struct Answer {
     /// Meaning of the answer.
     pub reply: Reply,
-    /// The status that was not GOOD, in the drive's own language. `None` where the data that came
-    /// with GOOD makes no sense.
+    /// The status that was not GOOD, in the drive's own language. `None` if the data that came with
+    /// GOOD makes no sense.
     pub raw: Option<RawStatus>,
 }
 

@@ -1,4 +1,4 @@
-//! What carries SCSI commands to a drive.
+//! The carrier of SCSI commands to a drive.
 
 use super::Deadline;
 use super::drive::{CommandError, Data};
@@ -15,7 +15,8 @@ pub trait Port: Send + Sync {
         deadline: &Deadline,
     ) -> Result<ScsiCompletion, CommandError>;
 
-    /// Has the drive confirm its identity before the next command: another one may have its place.
+    /// Makes the drive confirm its identity before the next command: another drive may have taken
+    /// its place.
     fn doubt(&self) {}
 }
 
@@ -24,7 +25,7 @@ pub trait Port: Send + Sync {
 pub struct ScsiCompletion {
     /// SCSI status.
     pub status: u8,
-    /// Sense data; empty where there is none.
+    /// Sense data; empty if there is none.
     pub sense: Vec<u8>,
     /// Bytes of data that were transferred.
     pub transferred: usize,

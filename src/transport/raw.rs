@@ -102,7 +102,7 @@ fn scsi_version(port: &dyn Port, deadline: &Deadline) -> Result<Option<u8>, Comm
         match scsi::decode_status(answer.status, &answer.sense) {
             Status::Good => return Ok(scsi::version(&page[..answer.transferred.min(page.len())])),
             Status::TryAgain => {}
-            // The drive has no such page. Nothing else says that it has no IDM.
+            // The drive has no such page. No other answer means that it has no IDM.
             _ if Sense::decode(&answer.sense).is_some_and(|it| it.key == ILLEGAL_REQUEST) => {
                 return Ok(None);
             }
@@ -112,7 +112,7 @@ fn scsi_version(port: &dyn Port, deadline: &Deadline) -> Result<Option<u8>, Comm
     Err(not_told("the drive puts INQUIRY off"))
 }
 
-/// The sense key of a drive that does not know what it is asked.
+/// The sense key of a drive that does not know the command or the page.
 const ILLEGAL_REQUEST: u8 = 0x05;
 
 fn not_told(why: &str) -> CommandError {

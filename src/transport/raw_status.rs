@@ -1,4 +1,4 @@
-//! What a drive said, in its own language: for messages. Decisions are made by what it means.
+//! A drive's status in its own protocol, for messages. Decisions depend on its meaning.
 
 use core::fmt;
 use idm_protocol::scsi::{Sense, status};

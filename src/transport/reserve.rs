@@ -18,9 +18,9 @@ pub enum ReserveOrder {
     },
     /// Removes the registration with this key.
     Unregister(u64),
-    /// Reserves, by who has registered this key.
+    /// Reserves, as the registrant with this key.
     Reserve(u64),
-    /// Removes all registrants with the second key, and their commands, by who has registered the
+    /// Removes all registrants with the second key, and their commands, as the registrant with the
     /// first.
     Preempt(u64, u64),
     /// Reads keys, reservation and capabilities.

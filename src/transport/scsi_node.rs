@@ -29,8 +29,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct ScsiNode {
     node: Node<OpenScsi>,
     topology: Arc<Topology>,
-    /// How often another drive may have come behind the node, the time before the first command
-    /// included. The drive itself is asked then, because what sysfs says of it may be older.
+    /// Number of times that another drive may have come behind the node, including the time before
+    /// the first command. Each time the drive itself is asked, because sysfs may have older
+    /// information.
     doubts: AtomicU64,
     /// The number of these doubts that the drive has answered.
     settled: AtomicU64,
@@ -125,8 +126,8 @@ impl ScsiNode {
         .map_err(|trouble| self.node.named(trouble))
     }
 
-    /// The drive's answer, unless another drive may have given it. `doubts`: how many there were
-    /// when the drive's identity was certain.
+    /// The drive's answer, unless another drive may have given it. `doubts`: their number when the
+    /// drive's identity was last certain.
     fn believe(
         &self,
         completion: &SgCompletion,
@@ -165,7 +166,7 @@ impl ScsiNode {
                     Some(found) if found == self.node.identity() => return Ok(()),
                     None if self.is_kernels(opened, page) => return Ok(()),
                     found => {
-                        // When it is opened again, sysfs may tell it from the expected one.
+                        // When it is opened again, sysfs may show that it is another one.
                         self.node.forget(opened);
                         self.another(found.as_deref())
                     }
@@ -502,7 +503,7 @@ mod tests {
         }
     }
 
-    /// A node whose device does as a script says, with the number of each opcode that it got.
+    /// A node whose device follows a script, with the number of each opcode that it got.
     struct Scripted {
         node: ScsiNode,
         opened: Arc<OpenScsi>,
@@ -562,7 +563,7 @@ mod tests {
     #[test]
     fn a_drive_that_may_be_another_one_tells_its_identity_before_it_is_believed() {
         let drive = Scripted::new();
-        // What sysfs says of it may be older than the process.
+        // The information in sysfs may be older than the process.
         assert!(drive.read().is_ok());
         assert_eq!(drive.opcodes(), [0x12, 0xF0]);
         assert!(drive.read().is_ok());
@@ -575,12 +576,12 @@ mod tests {
             assert!(drive.read().is_ok());
             assert_eq!(drive.opcodes(), [0xF0]);
         }
-        // Other conditions say nothing of its identity.
+        // Other conditions say nothing about its identity.
         drive.attention.set(Some(0x01));
         assert_eq!(drive.read().unwrap().status, 0x02);
         assert!(drive.read().is_ok());
         assert_eq!(drive.opcodes(), [0xF0, 0xF0]);
-        // The kernel may have been told instead.
+        // The kernel may have got the condition instead.
         drive.node.doubt();
         assert!(drive.read().is_ok());
         assert_eq!(drive.opcodes(), [0x12, 0xF0]);
@@ -648,7 +649,7 @@ mod tests {
         let drive = Scripted::new();
         assert!(drive.read().is_ok());
         let run = |_: &OpenScsi, _: &Cdb, data: Data<'_>, _| {
-            // Another command has been told meanwhile.
+            // Another command has got the condition meanwhile.
             drive.node.doubt();
             Ok(SgCompletion { asked: data.size(), ..completion(0) })
         };

@@ -172,8 +172,8 @@ fn a_quiet_host_notes_nothing_that_undoes() {
     assert_ne!(noted("lvs"), 0);
 }
 
-/// The kill command takes so much of the lease that a lock that had to wait for a quarter of it
-/// would be proven too late. VGs' locks are given up until the end, and no LV's lock is.
+/// The kill command takes a large part of the lease: a lock that had to wait for a quarter of the
+/// lease would be proven too late. VGs' locks are given up until the end, and no LV's lock is.
 #[test]
 fn a_restart_of_a_healthy_host_kills_nothing() {
     let bench = Bench::new(3);
@@ -216,7 +216,7 @@ fn a_reboot_within_the_lease_is_refused_and_told_how_long() {
     }
     is_held(refused);
     eventually(3 * SHORT, "it is free after the lease", || a.lock(1, lv(1), Exclusive).is_ok());
-    // Nobody else is told so.
+    // No other host gets this hint.
     let text = b.lock(1, lv(1), Exclusive).unwrap_err().to_string();
     assert!(text.contains("host1") && !text.contains("the name of this host"), "{text}");
 }

@@ -78,7 +78,7 @@ impl Bench {
     }
 
     /// The answer of a drive to data, by a port of a host. Its drives have no room for data, so
-    /// what they let through they refuse as unknown.
+    /// they refuse permitted commands as unknown.
     fn takes_data(&self, drive: &str, port: &str) -> bool {
         let mut client = Client::connect(self.server.socket(drive)).unwrap().by_port(port);
         let status =
@@ -274,7 +274,7 @@ fn a_host_that_was_removed_notices() {
     bench.change("d1", "host2.0", ChangeAction::PreemptAndAbort, keys);
     eventually(PATIENCE, "the kill command", || bench.killed().contains("vg0"));
     assert!(matches!(a.lock(2, lv(2), Exclusive), Err(Error::Killed)));
-    // It gives up its membership, so that it is not taken for alive.
+    // It gives up its membership, so that it does not look alive.
     eventually(PATIENCE, "the membership to end", || members() == 1);
 }
 
@@ -289,7 +289,7 @@ fn hosts_that_disagree_are_refused() {
     assert!(bench.takes_data("d0", "host1.0"), "nothing is reserved");
     a.manager.remove_lockspace(VG, false, false).unwrap();
     b.start(VG, bench.known_scope()).unwrap();
-    // The other way round, the drives refuse the data of who did not register.
+    // The other way round, the drives refuse the data of a host that did not register.
     a.start(VG, bench.known_scope()).unwrap();
     assert!(!bench.takes_data("d0", "host1.0"));
 }
@@ -304,8 +304,8 @@ fn reservations_of_others_are_left_alone() {
     assert_eq!(bench.count("d0", 1), 0);
 }
 
-/// What the drives got for locks of two hosts that live, for a promotion, for a lock that is held,
-/// and in all.
+/// The commands that drives got: for locks of two hosts that live, for a promotion, for a lock that
+/// is held, and in all.
 struct Costs {
     locks: BTreeMap<String, u64>,
     promotion: BTreeMap<String, u64>,
@@ -363,7 +363,7 @@ fn no_command_is_added_to_a_lock_of_a_living_cluster() {
     let (with, without) = (Costs::new(true), Costs::new(false));
     assert!(with.locks["trylock"] >= 12, "{:?}", with.locks);
     assert_eq!(with.locks, without.locks);
-    // A promotion may take from dead sharers, which the table of each drive shows.
+    // A promotion may take the lock from dead sharers, which the table of each drive shows.
     let mut promotion = without.promotion;
     *promotion.entry("read-table".to_owned()).or_default() += 3;
     assert_eq!(with.promotion, promotion);

@@ -16,7 +16,7 @@ const GROWTH_KIB: u64 = 4096;
 /// The descriptors and threads that it may gain: a drive that hangs has more for a while.
 const GROWTH: usize = 8;
 
-/// What a process uses.
+/// Resources that a process uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Usage {
     rss_kib: u64,
@@ -25,7 +25,7 @@ struct Usage {
 }
 
 impl Usage {
-    /// What this process uses now: two hosts, and the drives.
+    /// The resources that this process uses now: two hosts, and the drives.
     fn now() -> Usage {
         let count = |folder| fs::read_dir(folder).unwrap().count();
         let status = fs::read_to_string("/proc/self/status").unwrap();
@@ -57,7 +57,7 @@ const FAULTS: [(&str, &str); 7] = [
     ("lose-reply DRIVE 20", "lose-reply DRIVE 0"),
 ];
 
-/// What one host holds of the LVs that are its own to take.
+/// One host, with the LVs that only it takes, and the locks that it holds.
 struct Side {
     host: Host,
     held: BTreeSet<usize>,
@@ -66,7 +66,7 @@ struct Side {
 
 impl Side {
     /// Takes, changes or gives back one LV or the VG's lock. A request may be refused while a drive
-    /// fails; what is held stays held.
+    /// fails; held locks stay held.
     fn step(&mut self) -> bool {
         let number = self.rng.usize(0..LVS);
         match self.rng.u8(0..8) {

@@ -61,8 +61,8 @@ fn asking_for_an_orphan_that_is_not_proven_does_not_give_it_up() {
     b.lock(1, on_one_drive(), Exclusive).unwrap();
 }
 
-/// A command that changes an active LV locks it only while it runs: after a restart core does not
-/// know that the LV's lock was held before.
+/// A command that changes an active LV locks it only while the command runs: after a restart core
+/// does not know that the LV's lock was held before.
 #[test]
 fn a_command_on_an_active_lv_does_not_give_up_its_orphan() {
     let bench = Bench::new(3);

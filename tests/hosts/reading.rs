@@ -50,7 +50,7 @@ fn a_value_is_told_as_with_a_lock_and_nothing_is_taken() {
     assert_eq!(b.value(), Ok(NOTHING), "another host has written");
     assert_eq!(a.value(), Ok(block(7)), "a read drops nothing");
     assert_eq!(bench.changes(), before);
-    // Nor does it with a lock: what was cached is still good.
+    // Nor does it with a lock: the cached value is still good.
     assert_eq!(a.lock(1, Resource::Vg, Shared).unwrap(), block(7));
     a.unlock(1);
     b.publish(8);

@@ -70,7 +70,7 @@ impl Bench {
         states
     }
 
-    /// Lets nothing be noted any more on a host. What was noted is lost.
+    /// Makes every write of a note fail on a host. Its earlier notes are lost.
     pub(super) fn deny_notes(&self, number: u8) {
         let locks = self.state_dir(number).join("locks");
         // The lock manager makes it again when it notices.

@@ -95,7 +95,7 @@ fn an_active_lv_whose_note_is_lost_is_no_less_noticed_beside_others() {
     let refused = a.manager.prepare_lockspace(VG, bench.scope()).unwrap_err().to_string();
     assert!(refused.contains("vg0/lv2 (LVLVLV-0000-0000-0000-0000-0000-000002)"), "{refused}");
     assert!(!refused.contains("lv1"), "{refused}");
-    // What is noted is kept meanwhile.
+    // Noted locks are kept meanwhile.
     let b = bench.started(2, LONG);
     eventually(SOON, "the other one is proven", || bench.states(1).contains("host1"));
     is_held(b.lock(1, lv(1), Shared));

@@ -10,13 +10,13 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// A file with that text is read.
+/// Reads a file with this text.
 fn told_of(scene: &mut Scene, text: &str) {
     let file = scene.settings(text);
     scene.told_config(Config::from_file(&file));
 }
 
-/// A VG is started with that watchdog.
+/// Starts a VG with this watchdog.
 fn watched(scene: &mut Scene, device: PathBuf) {
     let host = scene.host_but(|config| {
         config.lease = Duration::from_secs(60);

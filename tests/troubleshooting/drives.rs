@@ -1,4 +1,4 @@
-//! Drives that do not answer, refuse, or answer what they should not.
+//! Drives that do not answer, that refuse, or that give wrong answers.
 
 use crate::lvm::Call;
 use crate::scene::{DRIVES, GLOBAL, LONG, LV, SHORT, Scene, VG, lv, lv_on, other_lv, scope};
@@ -13,7 +13,7 @@ const LONGER: Duration = Duration::from_secs(6);
 /// More commands than a fault sends.
 const ALL: u32 = 1_000_000;
 
-/// Asks for an LV's lock after a drive was told this.
+/// Requests an LV's lock after this order to the drives.
 fn lv_lock_after(scene: &mut Scene, order: &str) {
     let host = scene.started_on(&["d0"], 1, SHORT);
     scene.order(order);

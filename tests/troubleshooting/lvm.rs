@@ -1,7 +1,7 @@
-//! What lvm says of an answer to core: docs/lvmlockd-contract.md, "Answers to a lock request" and
-//! "Answers of the other functions".
+//! The messages of lvm about an answer to core: docs/lvmlockd-contract.md, "Answers to a lock
+//! request" and "Answers of the other functions".
 
-/// A call of core's, as far as lvm has words of its own for its failure.
+/// A call of core's whose failure lvm or core reports.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Call {
     Prepare,
@@ -16,7 +16,7 @@ pub enum Call {
 }
 
 impl Call {
-    /// The function, and what else stands in its line of the log.
+    /// The function, and the rest of its line in the log.
     pub fn function(self) -> (&'static str, &'static str) {
         match self {
             Call::Prepare => ("lm_prepare_lockspace_idm", " lvm_vg0"),

@@ -22,16 +22,16 @@ use scene::Scene;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-/// A fault, and what an administrator must learn of it.
+/// A fault, and the information that an administrator needs about it.
 struct Fault {
     /// The drives' firmware, a profile of the emulator's.
     firmware: &'static str,
-    /// What happened.
+    /// The event.
     cause: &'static str,
-    /// What the administrator does.
+    /// The action of the administrator.
     remedy: &'static str,
-    /// What the line in the log names: the lock or the volume group, the drive or the file, and
-    /// what to do.
+    /// Parts of the line in the log: the lock or the volume group, the drive or the file, and the
+    /// remedy.
     names: [&'static str; 3],
     /// Makes it happen.
     provoke: fn(&mut Scene),
@@ -55,7 +55,7 @@ const CHAPTERS: &[Chapter] = &[
 /// The smallest number of faults that the page must have.
 const FAULTS: usize = 60;
 
-/// The largest number of lines that are shown where none is right.
+/// The largest number of lines that are shown if none is right.
 const SHOWN: usize = 20;
 
 /// Provokes a fault. The error says what the log lacks.

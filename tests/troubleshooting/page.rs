@@ -1,4 +1,4 @@
-//! The page: what stands around the table, and the table.
+//! The page: the table, and the text around it.
 
 /// One row.
 pub struct Row {

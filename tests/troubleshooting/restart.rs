@@ -1,4 +1,4 @@
-//! What a lvmlockd that died has left.
+//! The remains of a dead lvmlockd.
 
 use crate::lvm::Call;
 use crate::scene::{DRIVES, GLOBAL, LONG, LV, SHORT, VG, lv, lv_on, scope};

@@ -29,12 +29,12 @@ pub const SHORT: Duration = Duration::from_millis(2400);
 pub const KILLED: Duration = Duration::from_secs(4);
 /// A lease that no fault waits for.
 pub const LONG: Duration = Duration::from_secs(60);
-/// The longest that a line of the log is waited for.
+/// The longest wait for a line of the log.
 const SOON: Duration = Duration::from_secs(20);
 
 static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// Keeps what an administrator may read.
+/// Keeps the messages that an administrator may read.
 struct Ears;
 
 impl Log for Ears {
@@ -49,7 +49,8 @@ impl Log for Ears {
     fn flush(&self) {}
 }
 
-/// Begins to listen to the log. The directory is for what lvm and lvmlockd would find in /etc.
+/// Begins to listen to the log. The directory has the files that lvm and lvmlockd would find in
+/// /etc.
 pub fn listen() -> tempfile::TempDir {
     log::set_logger(&Ears).unwrap();
     log::set_max_level(LevelFilter::Info);
@@ -196,7 +197,7 @@ impl Scene {
         self.host_with(1, config)
     }
 
-    /// Takes note of how a call of core's was answered.
+    /// Records the answer to a call of core's.
     pub fn told<T>(&mut self, call: Call, answer: Result<T, Error>) {
         let Err(error) = answer else { panic!("it was not refused") };
         let number = if call == Call::Prepare { error.start_errno() } else { error.errno() };
@@ -205,20 +206,20 @@ impl Scene {
         LINES.lock().unwrap().push(error.line(function, about, number));
     }
 
-    /// The same of a configuration, which lvm is told when it starts a VG.
+    /// The same for a configuration, whose error lvm gets when it starts a VG.
     pub fn told_config(&mut self, answer: Result<Config, ConfigError>) {
         let error = answer.map_err(|error| Error::Invalid(error.to_string()));
         self.told(Call::Prepare, error);
     }
 
-    /// The same of a call by core.
+    /// The same for a call by core.
     pub fn told_by_core(&mut self, call: Call, work: impl FnOnce(&Core) -> i32) {
         let answer = work(&Core);
         assert!(answer < 0, "it was not refused");
         self.answer = Some((call, answer));
     }
 
-    /// Waits until something is so.
+    /// Waits until the condition holds.
     pub fn eventually(&self, what: &str, mut so: impl FnMut() -> bool) {
         let begin = Instant::now();
         while !so() {
@@ -237,7 +238,7 @@ impl Scene {
         self.state_dir(1).join(name)
     }
 
-    /// What lvm says.
+    /// The message of lvm.
     pub fn lvm_says(&self) -> String {
         match self.answer {
             Some((call, answer)) => lvm::says(call, answer),
@@ -245,7 +246,7 @@ impl Scene {
         }
     }
 
-    /// The log, with names that are the same each time.
+    /// The log, with names that are the same in each run.
     pub fn lines(&self) -> Vec<String> {
         let directory = self.directory.path().display().to_string();
         let identity = Regex::new(&format!("emulated.{directory}/drives/d([0-9]).sock")).unwrap();
@@ -258,7 +259,7 @@ impl Scene {
             let line = socket.replace_all(&line, "/dev/$1");
             let line = state.replace_all(&line, "/run/lvmlockd-idm");
             let line = line.replace(&format!("{directory}/etc"), "/etc/lvm");
-            // It depends on the moment whether a drive that is off was found out before.
+            // Whether the library already knows that a drive is off depends on the moment.
             let line = line.replace("the command was not sent: ", "");
             let line = etc.replace_all(&line, "/etc/lvm/lvm.conf");
             number.replace_all(&line, "N $1").into_owned()

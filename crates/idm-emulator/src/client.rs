@@ -83,7 +83,7 @@ impl Client {
         let frame =
             Request::frame(&self.port, cdb, data_out, data_in_len).map_err(Error::NotSent)?;
         // Taken out, and put back only after a success: the remains of a broken or late exchange in
-        // the stream must not pass for the next answer.
+        // the stream must not look like the next answer.
         let connection = match self.connection.take() {
             Some(connection) => connection,
             None => Connection::to(&self.path).map_err(Error::NotSent)?,

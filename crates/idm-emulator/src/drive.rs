@@ -231,7 +231,7 @@ impl Drive {
                 Duplicate::Terminated => Status::Terminated,
             });
         }
-        // A timed-out holder is in the way like a live one: only BREAK removes it.
+        // A timed-out holder keeps other hosts out like a live one: only BREAK removes it.
         if mutex.others(&payload.host).next().is_none() {
             self.take_over(now, at, payload, mutex.value_for(&payload.host))?;
         } else if self.profile.sharers_admitted

@@ -1,4 +1,4 @@
-//! Nonsense in a drive's answers, for drives that answer nonsense.
+//! Nonsense in the answers of a drive.
 //!
 //! The drive executes its commands, and answers with anything but the truth: random bytes,
 //! impossible lengths and counts, statuses that do not belong there or do not exist. It never lies

@@ -172,9 +172,9 @@ impl Profile {
         }
     }
 
-    /// Firmware revision 2313 of June 2020. A point that its traces do not show is as in
-    /// [`Profile::r00d`] if that shows it, otherwise as in [`Profile::current`]. The runs on real
-    /// drives three weeks later show that the last sharer's record and value stayed
+    /// Firmware revision 2313 of June 2020. For a point that its traces do not show,
+    /// [`Profile::r00d`] counts if its traces show it, otherwise [`Profile::current`]. The runs on
+    /// real drives three weeks later show that the last sharer's record and value stayed
     /// (docs/protocol.md, "Shared mutexes").
     pub const fn rev2313() -> Profile {
         Profile {

@@ -1,5 +1,5 @@
-//! Reservations of a drive's data: who is registered, who holds the reservation, and whom it keeps
-//! away from the data.
+//! Reservations of a drive's data: the registrants, the holder of the reservation, and the hosts
+//! that it excludes from the data.
 //!
 //! [`Reservations`] has the rules that SCSI (SPC-4, "Persistent reservations") and NVMe (base
 //! specification, "Reservations") share. A *registrant* is an I_T nexus with SCSI and a host with
@@ -25,7 +25,7 @@ pub enum Access {
     Write,
 }
 
-/// A notice to a registrant about what another one did.
+/// A notice to a registrant about the action of another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Notice {
     /// Its registration was preempted.
@@ -59,13 +59,13 @@ pub enum Refusal {
 /// A registration.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Registrant<N> {
-    /// Who is registered.
+    /// The registrant.
     pub who: N,
     /// The key; several registrants may have the same.
     pub key: u64,
 }
 
-/// The reservation. Its holder is `None` where every registrant holds it.
+/// The reservation. Its holder is `None` if every registrant holds it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Reservation<N> {
     kind: ReservationType,
@@ -280,7 +280,8 @@ impl<N: Clone + Eq> Reservations<N> {
         Ok(())
     }
 
-    /// Loses power. What is not persistent is gone, and the generation counter begins anew.
+    /// Loses power. Registrations and the reservation are gone unless they are persistent, and the
+    /// generation counter begins anew.
     pub fn power_loss(&mut self) {
         if !self.persistent {
             self.registrants.clear();
@@ -318,7 +319,7 @@ impl<N: Clone + Eq> Reservations<N> {
         others.map(|one| (one.who.clone(), notice)).collect()
     }
 
-    /// The state as text, for people and tests: `who` says how a registrant is called.
+    /// The state as text, for people and tests; `who` returns the name of a registrant.
     pub(crate) fn text(&self, who: impl Fn(&N) -> String) -> String {
         let mut text = format!(
             "generation {}\npersistent {}\nreservation {}\n",

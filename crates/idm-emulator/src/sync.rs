@@ -1,4 +1,4 @@
-//! Locking of what may be poisoned.
+//! Locking of mutexes that may be poisoned.
 
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 

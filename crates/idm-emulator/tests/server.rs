@@ -419,7 +419,7 @@ fn reservations_tell_ports_apart() {
     assert_eq!(writes, [admitted, refused, admitted]);
     assert_eq!(send(2, &change(ChangeAction::PreemptAndAbort, kind), &list(0xB, 0xA)).0, GOOD);
     assert_eq!(send(0, &WRITE, &[0; 512]), refused);
-    // What happened to it comes with its next command that does not conflict.
+    // Its next command that does not conflict gets the condition.
     assert_eq!(send(0, &scsi::inquire_table(), &[]), (0x02, 0x2A));
     assert_eq!(send(0, &scsi::inquire_table(), &[]).0, GOOD);
     let shown = lab.ctl("reservations d0");

@@ -234,7 +234,8 @@ pub struct Command {
     /// The command to send.
     pub command: DriveCommand,
     /// The kind of lock that the command can undo if it arrives in the host's next life. Before the
-    /// caller sends the command, it notes for that life until when the command may arrive.
+    /// caller sends the command, it notes for that life the time until which the command may
+    /// arrive.
     pub undoes: Undoes,
 }
 

@@ -1,4 +1,4 @@
-//! Giving the mutex back on one drive: UNLOCK, and DESTROY if nothing is to be kept.
+//! Giving the mutex back on one drive: UNLOCK, and DESTROY unless the mutex keeps a value.
 //!
 //! A host that knows that the drive's value is wrong gives the mutex back only as its exclusive
 //! holder: it is not known whether a drive stores a value on the UNLOCK of a shared lock. So the
@@ -75,7 +75,8 @@ impl Replica {
             }
             (Step::Refresh(_), _) => {
                 if !waits {
-                    // Who waits for the lock shall get it soon after the other sharers have gone.
+                    // A host that waits for the lock gets it soon after the other sharers have
+                    // gone.
                     pause_limit = pause_limit.min(SHARERS_PAUSE);
                 }
                 waits = true;

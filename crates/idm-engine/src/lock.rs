@@ -110,7 +110,7 @@ enum Distrust {
 enum Stage {
     /// The members are asked.
     Voting,
-    /// There is a majority. The request waits for other members until `grace`, if that is set, and
+    /// There is a majority. The request waits for other members until `grace`, if there is one. It
     /// reads values and witnesses until `until` at the latest.
     Reading { grace: Option<Instant>, until: Instant },
     /// Another host had a part of the drives: the next attempt begins at this moment.
@@ -191,8 +191,9 @@ pub struct Lock {
     known: Vec<DriveRef>,
     /// The number of drives that have yet to store the value of the last release, for a majority.
     owed: usize,
-    /// The moment when a drive was last found to have lost this host's lock. No drive is taken
-    /// again before a keep quorum of the others has confirmed the lock after this moment.
+    /// The moment when a drive was last found to have lost this host's lock. Until a keep quorum of
+    /// the others has confirmed the lock after this moment, the lock is *shaken*: no drive is taken
+    /// again.
     shaken_at: Instant,
     /// Drives that are known to be slow, so no request waits for them.
     slow: Vec<DriveRef>,
@@ -472,7 +473,7 @@ impl Lock {
 
     /// Drops the replicas that have nothing left to do or to remember. If the value of a drive is
     /// useless, drives are read before they are taken again: where it was not replaced, this host's
-    /// record is still there, and shows that.
+    /// record is still there, and shows that the value is useless.
     fn prune(&mut self, now: Instant) {
         if self.replicas.iter().any(|s| s.stale_value) {
             self.known.clear();

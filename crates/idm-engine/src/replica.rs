@@ -191,7 +191,7 @@ pub(crate) struct Clean {
     pub(crate) keeps_value: bool,
     /// Whether the value on the drive is useless to everybody.
     pub(crate) worthless: bool,
-    /// Whether the mutex is to be destroyed; known after the unlock.
+    /// Whether the mutex must be destroyed; known after the unlock.
     pub(crate) destroy: bool,
     /// The class to unlock.
     pub(crate) mode: Mode,
@@ -273,8 +273,8 @@ pub(crate) struct Replica {
 }
 
 impl Replica {
-    /// A drive that a lock has nothing to do with yet; commands of an earlier life of this host may
-    /// reach it until `earlier_until`.
+    /// A drive without any part in the lock yet; commands of an earlier life of this host may reach
+    /// it until `earlier_until`.
     pub(crate) fn new(drive: DriveRef, role: Role, earlier_until: Instant) -> Replica {
         Replica {
             drive,
@@ -343,7 +343,7 @@ impl Replica {
             Hold::None | Hold::Maybe { .. } => None,
         };
         match step {
-            // A change to shared of ours that is late makes that shared again.
+            // A late change to shared of ours makes this lock shared again.
             Step::Try(Mode::Exclusive) if self.demote_until > now => Undoes::Any,
             Step::Look(_) | Step::Try(_) | Step::ClearTry(_) => Undoes::Nothing,
             Step::Refresh(mode) | Step::Break(mode) if held == Some(mode) => match mode {
@@ -352,7 +352,8 @@ impl Replica {
                 Mode::Shared if self.promote_until <= now => Undoes::Exclusive,
                 Mode::Shared => Undoes::Any,
             },
-            // To exclusive, too: an earlier command that leaves it shared undoes something now.
+            // A REFRESH to exclusive, too: after it, an earlier command that leaves the lock shared
+            // undoes something.
             Step::Refresh(_) | Step::Break(_) | Step::Unlock(_) | Step::Destroy => Undoes::Any,
             Step::ClearBreak(_) | Step::ClearUnlock(_) | Step::ClearDestroy(_) => Undoes::Any,
         }
@@ -368,7 +369,7 @@ impl Replica {
         stays && self.mark.is_some_and(fits) && open.is_none_or(|flight| fits(flight.mark))
     }
 
-    /// Whether every host takes this host's record here for another set's, now and later.
+    /// Whether this host's record here looks like another set's to every host, now and later.
     pub(crate) fn is_marked_alone(&self) -> bool {
         self.mark == Some(Mark::Alone) && !self.may_be_remarked()
     }
@@ -384,8 +385,8 @@ impl Replica {
         self.remark.until
     }
 
-    /// Notes that a command of this host may write `mark` into its record until then. The marks of
-    /// earlier commands are remembered until an answer shows that they are not there.
+    /// Notes that a command of this host may write `mark` into its record up to `until`. The marks
+    /// of earlier commands are remembered until an answer shows that they are not there.
     fn expect_remark(&mut self, mark: Mark, until: Instant) {
         let runs = self.marked_at < self.remark.until;
         let same = !runs || self.remark.mark == Some(mark);
@@ -478,7 +479,7 @@ impl Replica {
             self.absorb_mark(flight, false);
         }
         if matches!(flight.step, Step::Break(_)) {
-            // A drive that answers nonsense may have carried it out.
+            // A drive whose answer makes no sense may have carried it out.
             self.stale_value = !broken!(rules, ValueAfterBreak);
         }
         if let (Step::Try(mode) | Step::Refresh(mode) | Step::Break(mode), Status::Good) =
@@ -551,8 +552,8 @@ impl Replica {
         }
     }
 
-    /// Notes that a change to exclusive may have removed a sharer whose lease was over, and who
-    /// alone knew that the value on the drive is wrong.
+    /// Notes that a change to exclusive may have removed a sharer whose lease was over. That sharer
+    /// may have been the only one to know that the value on the drive is wrong.
     pub(crate) fn note_removal(&mut self, heard: &Heard, rules: Rules) {
         let done =
             matches!(heard, Heard::Status(Status::Good | Status::Failed | Status::Uncertain));
@@ -618,7 +619,8 @@ impl Replica {
     }
 
     /// The moment when the planned command may be sent: not while an old UNLOCK may still undo it.
-    /// An adoption refreshes its findings all the same, because their lease may be about to end.
+    /// An adoption does not wait, because the lease of the records that it finds may be about to
+    /// end.
     pub(crate) fn ready_at(&self, rules: Rules) -> Option<Instant> {
         let plan = self.plan.filter(|_| self.flight.is_none())?;
         let adopts = matches!(&self.task, Task::Take(take) if take.adopting);

@@ -81,8 +81,8 @@ impl Replica {
         self.begin_take(mode, Step::Try(mode), at);
     }
 
-    /// Begins to take the mutex with a look first. It is not known whether a mere TRYLOCK gives a
-    /// host back the lock of its earlier life; if it does, only a look beforehand can show that.
+    /// Begins to take the mutex with a look first. It is not known whether a TRYLOCK alone gives a
+    /// host the lock of its earlier life again; if it does, only an earlier look can show that.
     pub(crate) fn start_look_and_take(&mut self, mode: Mode, at: Instant) {
         self.begin_take(mode, Step::Look(Look::Holders), at);
     }
@@ -261,7 +261,7 @@ impl Replica {
         }
     }
 
-    /// Decides who is in the way, after the table was read.
+    /// Finds the holders in the way, after the table was read.
     fn judge(&mut self, view: &View, cx: &mut TakeContext<'_>) {
         let Task::Take(take) = &mut self.task else {
             return;
@@ -273,7 +273,7 @@ impl Replica {
         }
         let mode = take.mode;
         if take.adopting && view.own_mode > Some(mode) {
-            // Before the lock was moved, this host held it exclusively.
+            // This host held the lock exclusively before the lock was moved.
             return self.close(Vote::Blocked(Vec::new()));
         }
         if view.own == Own::Stale && !take.converting && !take.witness {
@@ -404,7 +404,7 @@ impl Replica {
         if unused.is_empty() {
             return self.close(Vote::Full);
         }
-        // A random one, so that hosts in the same need do not all choose the same.
+        // A random one, so that hosts that need room at the same time do not all choose the same.
         let victim = unused[(cx.rng.next() % unused.len() as u64) as usize];
         let step = match victim {
             Unused { resource, half_cleared: false } => Step::ClearTry(resource),

@@ -103,8 +103,8 @@ impl View {
         self.own != Own::None || self.others().any(|c| !c.mode.compatible(mode))
     }
 
-    /// The mark of the counted drives in this host's record; every host takes a record without a
-    /// stamp for another set's.
+    /// The mark of the counted drives in this host's record; for every host, a record without a
+    /// stamp belongs to another set.
     pub(crate) fn own_mark(&self) -> Option<Mark> {
         let stamp = self.own_stamp.map_or(Mark::Alone, Stamp::mark);
         (self.own != Own::None).then_some(stamp)
@@ -115,7 +115,7 @@ impl View {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Unused {
     pub(crate) resource: ResourceId,
-    /// Whether a dead host holds it that meant to remove it, so that it must be broken first.
+    /// Whether its holder is a dead host that was removing it, so that it must be broken first.
     pub(crate) half_cleared: bool,
 }
 

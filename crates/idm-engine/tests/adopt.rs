@@ -1,4 +1,5 @@
-//! A restarted lvmlockd takes over what its earlier life left on the drives, and only that.
+//! A restarted lvmlockd takes over the locks that its earlier life left on the drives, and only
+//! those.
 
 mod bench;
 

@@ -135,8 +135,8 @@ fn a_table_that_is_read_for_the_value_shows_holders_too() {
 }
 
 /// A host shares the lock on two drives when the third reports a conflict. While that drive is
-/// read, other requests begin; after the table, which may show a holder that counts that drive
-/// alone, it is silent. The outcome of the last request.
+/// read, other requests begin. Its table may show a holder that counts that drive alone; then the
+/// drive is silent. Returns the outcome of the last request.
 fn read_before_the_requests(theirs: Option<Mode>, requests: &[Request]) -> Outcome {
     let mut bench = Bench::new(3);
     let (mut a, mut b) = (lv_lock(1), lv_lock(2));
@@ -179,9 +179,9 @@ fn a_table_that_comes_after_the_next_request_and_shows_nobody_is_no_conflict() {
     assert_eq!(outcome, GRANTED);
 }
 
-/// A new life finds a lock in the other mode than it wants, and adopts it all the same. The table
-/// of drive 0, read for the first adoption, comes during the second one; then the drive is silent.
-/// It shows a sharer that counts drive 0 alone.
+/// A new life finds its lock in a mode that it does not want, and adopts it with the next request.
+/// The table of drive 0, read for the first adoption, comes during the second one; then the drive
+/// is silent. It shows a sharer that counts drive 0 alone.
 fn read_before_the_next_adoption(left: Mode, wanted: Option<Mode>) -> Outcome {
     let mut bench = Bench::new(3);
     let (mut first, mut a, mut b) = (lv_lock(1), lv_lock(1), lv_lock(2));
@@ -253,7 +253,8 @@ fn a_holder_with_other_drives_stays_known_while_it_cannot_be_read() {
     let acquire = bench.acquire(Mode::Exclusive);
     assert_eq!(bench.run(&mut a, acquire), GRANTED, "drive 2 did not answer in time");
     bench.paths[2] = Path::Up;
-    // It is met at the first retry; then drive 2 answers "conflict" and cannot be read any more.
+    // Host 2 is met at the first retry; then drive 2 answers "conflict" and cannot be read any
+    // more.
     let end = bench.now + LEASE * 3;
     let mut met = false;
     while bench.now < end {

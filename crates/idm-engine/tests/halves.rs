@@ -1,5 +1,5 @@
-//! Faults that a second reader found in an attempt to break the lock: commands in flight, answers
-//! with an error, and halves that a late command left.
+//! Faults that an attempt to break the lock found: commands in flight, answers with an error, and
+//! halves that a late command left.
 
 mod bench;
 
@@ -56,8 +56,8 @@ fn a_refresh_that_failed_may_have_taken_the_mark_away() {
     assert_one_holder(&bench, &a, &b);
 }
 
-/// Half of the drives, where this host was granted the lock: that half comes from a TRYLOCK of the
-/// dead process, which arrived after another host had broken the lock.
+/// This host was granted the lock, and has half of the drives. But it has that half by a TRYLOCK of
+/// the dead process, which arrived after another host had broken the lock.
 fn adopts_what_a_late_trylock_left(other_half: Path) {
     let mut bench = Bench::new(2);
     let mut a = lv_lock(1);

@@ -1,5 +1,5 @@
-//! Commands that may still be on their way to a drive, and the time after which they do not count
-//! any more: to the microsecond.
+//! Commands that may still be on their way to a drive, and the exact time, in us, after which they
+//! do not count any more.
 
 mod bench;
 
@@ -81,8 +81,8 @@ fn a_drive_counts_that_is_taken_when_a_lost_refresh_is_over() {
     assert_eq!(bench.now, over);
 }
 
-/// Only drive 0 is held, and was marked anew for a move to drives 0 and 1. It is read when the last
-/// command that may mark it as one of the old drives can no longer arrive.
+/// Drive 0 alone is held, and was marked anew for a move to drives 0 and 1. It is read when the
+/// last command that may mark it as one of the old drives can no longer arrive.
 #[test]
 fn a_mark_counts_that_is_read_when_a_lost_refresh_is_over() {
     for (early, ready) in [(Duration::from_micros(1), false), (Duration::ZERO, true)] {
@@ -301,8 +301,8 @@ fn a_refresh_as_shared_undoes_a_change_to_exclusive_that_may_be_late() {
     assert!(!undoes_after_a_lost_change(linger()));
 }
 
-/// What a TRYLOCK as exclusive can undo, this long after a change to shared was lost. It follows
-/// one that was lost, so that the drive is remembered for longer.
+/// The locks that a TRYLOCK as exclusive can undo, `later` after a change to shared was lost. It
+/// follows a TRYLOCK that was lost, so that the drive is remembered for longer.
 fn trylock_after_a_lost_change(later: Duration) -> Undoes {
     let mut bench = Bench::new(1);
     let mut a = lv_lock(1);

@@ -1,5 +1,5 @@
-//! Faults that a reader found in an attempt to break the lock: marks that late commands change,
-//! halves of failed attempts, promotions that a drive missed.
+//! Faults that an attempt to break the lock found: marks that late commands change, halves of
+//! failed attempts, promotions that a drive missed.
 
 mod bench;
 
@@ -297,7 +297,7 @@ fn a_look_does_not_forget_what_may_still_be_written() {
         _ => Fate::Answered,
     });
     bench.perform(&of_the_next[0]);
-    // A host that counts the old drives takes the record on drive 0 for one of a minority.
+    // For a host that counts the old drives, the record on drive 0 is one of a minority.
     let mut b = lv_lock(2);
     take(&mut bench, &mut b, X, &old, &[]);
     assert_one_holder(&bench, &a, &b);

@@ -1,5 +1,5 @@
-//! The decisions in the phases of a lock, case by case: who is granted it, which commands drives
-//! get, which value is believed, and when other drives may vote.
+//! The decisions in the phases of a lock, case by case: the grant, the commands to drives, the
+//! value, and the time when other drives may vote.
 
 mod bench;
 
@@ -407,7 +407,7 @@ fn drives_are_looked_at_before_they_are_first_taken() {
     assert!((0..2).all(|drive| said(&bench, drive) == ["trylock", "read"]));
     assert_eq!(said(&bench, 2)[..2], ["read", "trylock"], "it could not be read before");
     bench.run(&mut a, RELEASE);
-    // A record left by an adoption is not taken for a record of this life.
+    // A record left by an adoption does not count as a record of this life.
     let orphan = adopt(&bench, &[0, 1, 2], None);
     bench.run(&mut a, orphan);
     bench.run(&mut a, RELEASE);

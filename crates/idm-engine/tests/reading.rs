@@ -1,4 +1,4 @@
-//! The value of a mutex that nobody takes, as the drives' tables tell it.
+//! The value of a mutex that nobody takes, from the drives' tables.
 
 mod bench;
 
@@ -10,7 +10,7 @@ use idm_protocol::{MutexOp, Record, ResourceId, Status};
 /// A host that only reads.
 const READER: u8 = 5;
 
-/// What a host reads of the VG's value on some drives.
+/// The VG's value that a host reads on some drives.
 fn read(bench: &Bench, me: u8, on: &[usize]) -> Option<u64> {
     let now = DriveTime::from_micros(bench.now.as_micros());
     let read = |&drive: &usize| (DriveRef(drive as u32), bench.drives[drive].table(now));
@@ -105,7 +105,7 @@ fn what_a_dead_holder_left_is_not_told_after_it_was_broken() {
     let mut b = vg_lock(2);
     assert_eq!(take(&mut bench, &mut b, X, &all, &[]), GRANTED);
     b.request(RELEASE, bench.now).expect("held");
-    // Drive 2 does not hear of the release.
+    // Drive 2 does not get the release.
     exchange_with(&mut bench, &mut b, |command| match command.drive.0 {
         2 => Fate::Instead(Status::Unreachable),
         _ => Fate::Answered,

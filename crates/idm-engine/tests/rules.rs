@@ -302,7 +302,7 @@ fn conversations(talk: impl Fn(Answer) -> Talk) -> String {
     told.into_iter().map(|(words, answers)| format!("{}{words}\n", answers.join(", "))).collect()
 }
 
-/// The same, where the answer is for the command after those that `before` answers, or for that and
+/// The same with `before` for the first commands. The answer is for the next command, or for it and
 /// all later ones.
 fn answered(
     begin: impl Fn() -> Talk,

@@ -1,5 +1,5 @@
-//! Holders that count different drives, and have few in common or none: the lock has to be where
-//! the other host looks, or its holder must not believe in it.
+//! Holders that count different drives, and have few in common or none: the lock has to be on
+//! drives that the other host reads, or its holder must not believe that it holds the lock.
 
 mod bench;
 
@@ -48,7 +48,7 @@ fn moved(mode: Mode) -> (Bench, Lock) {
 }
 
 /// The LV lies on drive 2. The other drives of host 1's lock leave the VG while host 1 does not
-/// reach the VG's drives; it hears of that at once, or later.
+/// reach the VG's drives. Host 1 learns that at once, or later.
 #[test]
 fn drives_that_leave_the_vg_do_not_leave_a_holder_alone() {
     for (first, second) in [(X, X), (X, S), (S, X)] {
@@ -83,14 +83,14 @@ fn a_lock_that_is_on_no_drive_of_the_vg_gets_the_time_to_move() {
     assert!(believes(&bench, &lock) && on(&lock) == [2, 3, 4]);
 }
 
-/// No drive answers that the VG has now, and none of the others stays.
+/// None of the VG's present drives answers, and none of the others stays.
 #[test]
 fn a_lock_that_cannot_move_ends_with_the_lease_in_which_it_was_told_to() {
     let (mut bench, mut lock) = moved(X);
     let named = bench.members(&[3, 4]);
     lock.spread(&named, bench.now);
     let spared = bench.now + (LEASE - LEASE / 500);
-    // To be told the same again does not prolong it.
+    // The same list of drives, named again, does not prolong it.
     pass_without(&mut bench, &mut lock, &[3, 4], LEASE / 2);
     lock.spread(&named, bench.now);
     pass_without(&mut bench, &mut lock, &[3, 4], LEASE / 4);

@@ -208,8 +208,8 @@ fn a_drive_whose_mark_is_late_is_taken_anew_at_once() {
     assert!(confirmed.contains(&gained), "it counts without a wait: {confirmed:?}");
 }
 
-/// Whoever asks again and again for what sharers refuse does not keep a drive of its shared lock
-/// from being taken.
+/// A host that requests again and again a change that sharers refuse still gets a missing drive for
+/// its shared lock.
 #[test]
 fn refused_changes_do_not_put_off_that_a_drive_is_taken_anew() {
     let (mut bench, mut a, mut b) = (Bench::new(3), lv_lock(1), lv_lock(2));

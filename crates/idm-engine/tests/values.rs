@@ -1,5 +1,5 @@
-//! Values: the time that they are waited for, the drives that vouch for one, and the fate of one
-//! that no drive can vouch for.
+//! Values: the wait for them, the drives that confirm one, and the fate of one that no drive can
+//! confirm.
 
 mod bench;
 
@@ -382,7 +382,7 @@ fn a_value_that_an_unlock_stored_after_a_lost_one_is_believed() {
 }
 
 /// Drive 2 carried out an earlier UNLOCK whose answer was lost, and says GOOD to the next one.
-/// Drive 1 does not hear of the release.
+/// Drive 1 does not get the release.
 #[test]
 fn a_drive_that_may_have_been_unlocked_does_not_help_to_publish_a_value() {
     let (mut bench, all) = with_a_value(3);
@@ -414,9 +414,9 @@ fn a_drive_that_may_have_been_unlocked_does_not_help_to_publish_a_value() {
     assert_ne!(left, Some(value(7)));
 }
 
-/// Drive 0 stores the value of a release, and drive 1 does not hear of it. Drive 2 never had the
-/// lock, and says GOOD to each UNLOCK all the same: to one that carries zero, because a TRYLOCK may
-/// be late, and to one that carries no value, after that.
+/// Drive 0 stores the value of a release, and drive 1 does not get it. Drive 2 never had the lock,
+/// but says GOOD to each UNLOCK: first to one that carries zero, because a TRYLOCK may be late,
+/// then to one without a value.
 #[test]
 fn a_drive_that_never_had_the_lock_does_not_help_to_publish_a_value() {
     let profile = Profile {
@@ -494,7 +494,7 @@ fn shared_after_a_dead_sharer() -> (Bench, Lock, Lock, Vec<u32>) {
 }
 
 /// The change to exclusive removes a dead sharer from two of three drives, before it is refused for
-/// a living one on the third. `answer` is what the two drives say.
+/// a living one on the third. `answer` is the answer of the two drives.
 fn refused_after_a_removal(answer: Status) {
     let profile = Profile { promotion_removes_expired: true, ..forgetful() };
     let (mut bench, all) = with_a_value_on(Bench::with(3, profile));
@@ -525,8 +525,8 @@ fn a_refused_change_does_not_forget_whom_it_removed() {
     [Status::Good, Status::Failed, Status::Uncertain].into_iter().for_each(refused_after_a_removal);
 }
 
-/// It has read no table after it was won, so it does not know of the dead sharer that its change to
-/// exclusive removes.
+/// The host reads no table after it has won the drive. So it does not know of the dead sharer that
+/// its change to exclusive removes.
 #[test]
 fn who_has_not_read_the_tables_may_share_with_others() {
     let profile = Profile { promotion_removes_expired: true, ..forgetful() };
@@ -786,7 +786,7 @@ fn held_after_reading(mode: Mode, last: Option<u64>, read: usize) -> (Bench, Loc
     (bench, a)
 }
 
-/// What its UNLOCKs carry.
+/// The values in its UNLOCKs.
 fn left_by_a_host(mode: Mode, last: Option<u64>, read: usize) -> Vec<Option<u64>> {
     let (mut bench, mut a) = held_after_reading(mode, last, read);
     published(&mut bench, &mut a, None)
@@ -843,7 +843,7 @@ fn a_value_that_was_removed_after_a_death_is_removed_once() {
     assert_eq!(known(&take(&mut bench, &mut a, X, &all, &[])), Some(9));
 }
 
-/// What the UNLOCKs of a drive carry while time passes.
+/// The values in the UNLOCKs to a drive while time passes.
 fn stored_on(bench: &mut Bench, lock: &mut Lock, drive: u32, time: Duration) -> Vec<Option<u64>> {
     let mut stored = Vec::new();
     pass_with(bench, lock, time, |command| {
@@ -934,7 +934,7 @@ fn a_sharer_that_lapsed_is_gone_at_once() {
     }
 }
 
-/// What its last holder published is not what it left.
+/// The last published value is not the one that the dead holder left.
 #[test]
 fn a_value_of_a_dead_holder_is_removed_by_a_sharer_that_lapsed() {
     let (mut bench, all) = with_a_value_on(Bench::with(3, forgetful()));
@@ -982,7 +982,8 @@ fn broken_late() -> (Bench, Lock, Vec<u32>) {
     broken_late_on(forgetful())
 }
 
-/// What such a host gets when it asks again, and says to drive 0 when it gives up that.
+/// The outcome of such a host's next request, and its commands to drive 0 when it gives the lock
+/// up.
 fn asks_again_after_late_breaks(mode: Mode) -> (Outcome, Vec<&'static str>) {
     let (mut bench, mut a, all) = broken_late();
     let outcome = take(&mut bench, &mut a, mode, &all, &[]);

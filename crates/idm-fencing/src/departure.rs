@@ -9,8 +9,8 @@ use idm_protocol::{HostId, ResourceId};
 /// The removal of this host's own registrations.
 ///
 /// The reservation ends with its last registrant, and a host that was removed could write again. So
-/// a host leaves its registration where no other host has the group started, and where its own
-/// membership is still seen: of two hosts that go at the same time, at least one sees that the
+/// a host keeps its registration on the drive if no other host has the group started, or if its own
+/// membership is still seen. Of two hosts that go at the same time, at least one then sees that the
 /// other has gone, and stays registered.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Departure {

@@ -13,7 +13,8 @@ pub struct Enrolled {
     pub registered: Vec<DriveRef>,
     /// Drives that do not answer. They do not count before they are registered, too.
     pub absent: Vec<DriveRef>,
-    /// Why this host must not use the group. Registrations that were made are to be removed.
+    /// The reasons why this host must not use the group. The caller has to remove the registrations
+    /// that were made.
     pub obstacles: Vec<Obstacle>,
 }
 
@@ -40,7 +41,7 @@ enum State {
     Able(Seen),
     Registering(Seen),
     Reserving,
-    /// A look shows what became of the orders; whether to reserve was among them.
+    /// A look shows the effect of the orders. The flag: whether one of them was to reserve.
     Confirming(bool),
     Registered,
     Absent,
@@ -65,7 +66,7 @@ impl Enrolment {
         enrolment
     }
 
-    /// What is in the way on a drive.
+    /// The obstacle on a drive, if there is one.
     fn obstacle(&self, drive: DriveRef, seen: &Seen) -> Option<Obstacle> {
         if !seen.is_able {
             return Some(Obstacle::Unsupported(drive));
@@ -103,7 +104,7 @@ impl Enrolment {
                 State::Reserving
             }
             (State::Registering(_), Answer::Conflict) => State::Refused(Obstacle::Removed(drive)),
-            // What became of it, or that another host was faster, is shown by a look.
+            // A look shows its effect, or that another host was faster.
             (state @ (State::Registering(_) | State::Reserving), _) => {
                 self.orders.give(drive, Action::Look);
                 State::Confirming(*state == State::Reserving)

@@ -1,4 +1,4 @@
-//! Removing dead hosts from the drives before what they had is taken.
+//! Removing dead hosts from the drives before their locks are taken.
 
 use crate::rules::{Rules, broken};
 use crate::seen::{Seen, holders};
@@ -7,10 +7,10 @@ use alloc::vec::Vec;
 use idm_engine::{DriveRef, Instant, acquire_quorum};
 use idm_protocol::{HostId, Record, ResourceId};
 
-/// How often a key may still be there after it was removed.
+/// Number of times that a key may still be there after it was removed.
 const TRIES: u8 = 2;
 
-/// A command that may take away what other hosts have, and that waits until they are removed.
+/// A command that may take away locks of other hosts, and that waits until they are removed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Order {
     /// This host.
@@ -26,10 +26,10 @@ pub struct Order {
     /// The group's drives, with those on which this host is not registered and without those that
     /// have left it. A host that is alive renews its membership on enough of them.
     pub group_drives: Vec<DriveRef>,
-    /// The drives that have what the mutex protects.
+    /// The drives that have the data that the mutex protects.
     pub needed: Vec<DriveRef>,
-    /// The end of a lease that begins now. A host that takes the mutex after it was looked at may
-    /// be dead by then, and nobody has removed it.
+    /// The end of a lease that begins now. A host that takes the mutex after the look may be dead
+    /// by then, and nobody has removed it.
     pub until: Instant,
 }
 
@@ -55,14 +55,14 @@ impl Default for Verdict {
     }
 }
 
-/// The removal of the hosts that a command may take something from.
+/// The removal of the hosts that a command may take locks from.
 ///
-/// First the table of the command's own drive is read; mostly no dead host has anything there, and
-/// that is all. Otherwise every drive is looked at: nothing is done where it could not be done
-/// everywhere, or where a host is alive. Then the hosts are removed from one drive, and, after a
-/// look has confirmed that, from the others. All hosts begin with the same drive, so that of two
-/// hosts that remove each other one learns on it that it has lost, while it still has done nothing
-/// else.
+/// First the table of the command's own drive is read; mostly no dead host has a lock there, and
+/// the procedure ends. Otherwise every drive is looked at: no host is removed if the removal is not
+/// possible on every drive that matters, or if a host is alive. Then the hosts are removed from one
+/// drive, and, after a look has confirmed that, from the others. All hosts begin with the same
+/// drive. So of two hosts that remove each other, one learns on that drive that it has lost, before
+/// it has done anything else.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Fence {
     order: Order,
@@ -94,12 +94,12 @@ enum Phase {
 struct DriveState {
     drive: DriveRef,
     is_needed: bool,
-    /// What the last look showed; `None` if the drive did not answer it.
+    /// The result of the last look; `None` if the drive did not answer.
     seen: Option<Seen>,
     is_unable: bool,
     /// Whether an order to remove a host is under way.
     removing: bool,
-    /// The last key that was removed, and how often it was found there again.
+    /// The last key that was removed, and the number of times that it was found there again.
     tried: Option<Key>,
     tries: u8,
 }
@@ -185,7 +185,7 @@ impl Fence {
         }
     }
 
-    /// What is in the way of a removal, before anything is done.
+    /// The obstacles to a removal, before any order to remove a host.
     fn obstacles(&self) -> Vec<Obstacle> {
         let mut obstacles = Vec::new();
         for state in &self.drives {
@@ -235,7 +235,7 @@ impl Fence {
         let seen = self.drives[at].seen.as_ref()?;
         let others = seen.keys.iter().copied().filter(|&key| key != self.own.number());
         let is_victim = |key: &u64| {
-            // Who comes to life after the decision is removed all the same.
+            // A host that comes to life after the decision is removed, too.
             let mut living = self.living.iter().filter(|host| !self.victims.contains(host));
             let lives = living.any(|host| Key::of(host).number() == *key);
             lives == broken!(self.rules, KeyOfWrongHost)
@@ -247,7 +247,7 @@ impl Fence {
     fn proceed(&mut self, at: usize) {
         let drive = self.drives[at].drive;
         if self.drives[at].seen.is_none() {
-            // It was there a moment ago, and what became of the order is not known.
+            // It was there a moment ago, and the effect of the order is not known.
             return self.end(Verdict::Refused([Obstacle::Silent(drive)].into()));
         }
         if let Some(verdict) = self.find_removed() {
@@ -286,7 +286,7 @@ impl Fence {
         }
     }
 
-    /// Sets the verdict. The first one stands, but that this host was removed outweighs any other.
+    /// Sets the verdict. The first one stands, but the removal of this host outweighs any other.
     fn end(&mut self, verdict: Verdict) {
         self.orders.ready.clear();
         let is_worse = matches!(verdict, Verdict::Removed(_));
@@ -318,7 +318,7 @@ impl Procedure for Fence {
                 self.living.extend(seen.living());
                 state.seen = Some(seen);
             }
-            // A look shows what became of an order to remove a host, whatever the answer was.
+            // A look shows the effect of an order to remove a host, whatever the answer was.
             _ if core::mem::take(&mut state.removing) => match &mut state.seen {
                 Some(seen) if broken!(self.rules, NoConfirmation) => seen.keys = [own].into(),
                 _ if self.verdict.is_none() => {

@@ -8,15 +8,16 @@ use idm_protocol::HostId;
 const MARK: u64 = 0x4944;
 const MARK_SHIFT: u32 = 48;
 
-/// The key of a host: a digest of its host id, so that a record in a mutex table tells whose key to
+/// The key of a host: a digest of its host id, so that a record in a mutex table shows which key to
 /// remove. Each boot has a host id of its own, and so a key of its own.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(u64);
 
 impl Key {
-    /// The key of a host. 48 bits of it tell hosts apart.
+    /// The key of a host. 48 bits of it distinguish hosts.
     pub fn of(host: &HostId) -> Key {
-        // FNV-1a of 64 bits. The id has 128 random bits, so that a fair digest is all it takes.
+        // FNV-1a of 64 bits. The id has 128 random bits, so a simple digest with few collisions is
+        // enough.
         let digest = host.as_bytes().iter().fold(0xCBF2_9CE4_8422_2325_u64, |digest, &byte| {
             (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
         });

@@ -1,7 +1,8 @@
-//! Who may write: a host that lost a lock is removed from the drives before another one gets it.
+//! The hosts that may write: a host that lost a lock is removed from the drives before another one
+//! gets the lock.
 //!
 //! Each host that uses a volume group registers a key of its own on every drive of the group, and
-//! all of them together hold a reservation *Write Exclusive, All Registrants*. Who is not
+//! all of them together hold a reservation *Write Exclusive, All Registrants*. A host that is not
 //! registered cannot write. A lock of a dead host is broken only after that host's key has been
 //! removed from the drives ([`Fence`]). So no clock and no program on the dead host matters for the
 //! data: a lease only decides when a host is suspected.
@@ -10,7 +11,7 @@
 //! out one [`Action`] at a time for each drive, and takes in the [`Answer`].
 //!
 //! * [`Enrolment`] registers this host, before it counts as one that has the group started.
-//! * [`Fence`] comes before a command that takes away what another host has.
+//! * [`Fence`] comes before a command that takes a lock from another host.
 //! * [`Watch`] looks whether this host has been removed itself.
 //! * [`Departure`] removes this host's own registrations when it has stopped the group.
 
@@ -115,7 +116,7 @@ pub enum Obstacle {
 }
 
 impl Obstacle {
-    /// The drive that it is about.
+    /// The drive with the obstacle.
     pub fn drive(&self) -> Option<DriveRef> {
         match *self {
             Obstacle::Silent(drive)
@@ -131,7 +132,7 @@ impl Obstacle {
     }
 }
 
-/// Says what is wrong with "it", the drive that [`Obstacle::drive`] names.
+/// Describes the obstacle; "it" is the drive that [`Obstacle::drive`] names.
 impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -168,7 +169,7 @@ impl fmt::Display for Obstacle {
 /// gets exactly one answer, and no drive has two at a time. It is over when there is no order left
 /// and none is under way.
 pub trait Procedure {
-    /// What it comes to.
+    /// The result of the whole sequence.
     type Outcome;
 
     /// The next order that can be given now.

@@ -4,18 +4,18 @@
 #[cfg(feature = "broken-rules")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BrokenRule {
-    /// A host is removed from the drives before what it had is taken: here, never.
+    /// A host is removed from the drives before its locks are taken: here, never.
     GrantBeforePreempt,
     /// A host is removed from every drive: here, from the first one only.
     PreemptOneDrive,
-    /// A host is registered before it counts: here, whoever sees a drive again registers there,
+    /// A host is registered before it counts: here, a host that sees a drive again registers there,
     /// although it may have been removed meanwhile.
     RegisterAfterCounting,
     /// The keys that are removed are those of hosts that do not live: here, those of the others.
     KeyOfWrongHost,
     /// Removal is confirmed by a look: here, an answer to the order is enough.
     NoConfirmation,
-    /// What was seen is old after a lease: here, it never is.
+    /// The result of a look is old after a lease: here, it never is.
     OldVerdict,
     /// The last host leaves its registration, and the reservation with it: here, it does not.
     LastOneLeaves,

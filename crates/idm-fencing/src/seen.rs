@@ -1,4 +1,4 @@
-//! What a look at one drive shows.
+//! Result of a look at one drive.
 
 use crate::{KIND, Key};
 use alloc::sync::Arc;
@@ -7,7 +7,7 @@ use idm_engine::{Writer, writer};
 use idm_protocol::reservation::ReservationType;
 use idm_protocol::{HostId, Record, ResourceId, State};
 
-/// What a look at one drive shows.
+/// Result of a look at one drive.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Seen {
     /// The mutex table. It was read before the keys.
@@ -58,8 +58,8 @@ impl Seen {
     }
 }
 
-/// Other hosts that hold the mutex by a table, each with whether its lease runs. Who locked it only
-/// to remove it does not use what it protects.
+/// Other hosts that hold the mutex according to a table, and whether the lease of each runs. A host
+/// that locked it only to remove it does not use the protected data.
 pub(crate) fn holders(
     table: &[Record],
     resource: &ResourceId,

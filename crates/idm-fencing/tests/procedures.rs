@@ -171,7 +171,7 @@ fn a_dead_host_is_removed_from_every_drive() {
     let changes: Vec<_> = drives.1.iter().skip(4).copied().collect();
     assert_eq!(changes[..2], [(D[0], preempt), (D[0], Action::Look)]);
     assert_eq!(changes.len(), 6);
-    // Who is removed already needs no order.
+    // A host that is already removed needs no order.
     drives.1.clear();
     drives.at(1).table.push(record("a", group(), State::Locked));
     assert_eq!(drives.fence("b"), Verdict::Go(vec![host("dead")]));
@@ -209,7 +209,7 @@ fn nothing_is_done_where_it_cannot_be_done_everywhere() {
     let mut drives = Drives::of(&["a", "dead"]);
     drives.at(1).silent = true;
     assert_eq!(refused(drives.fence("a")), [Obstacle::Silent(D[1])]);
-    // A drive that does not have what the lock protects may be missing, as long as most are there.
+    // A drive without the protected data may be missing, as long as most drives are there.
     drives.at(1).silent = false;
     drives.at(2).silent = true;
     assert_eq!(drives.fence("a"), Verdict::Go(vec![host("dead")]));
@@ -257,7 +257,7 @@ fn most_of_the_groups_drives_are_read_before_a_host_is_removed() {
     let verdict = removes(&mut drives, &[0, 1, 2, 3, 4]);
     assert_eq!(refused(verdict), [Obstacle::TooFew { seen: 2, needed: 3 }]);
     assert!(drives.has(0, "dead"));
-    // A drive that has left the group says nothing about who is alive.
+    // A drive that has left the group does not show whether a host is alive.
     drives.at(2).silent = false;
     let verdict = removes(&mut drives, &[0, 1, 3, 4]);
     assert_eq!(refused(verdict), [Obstacle::TooFew { seen: 2, needed: 3 }]);
@@ -265,7 +265,7 @@ fn most_of_the_groups_drives_are_read_before_a_host_is_removed() {
     assert!((0..3).all(|at| !drives.has(at, "dead")));
 }
 
-/// The decision stands: half a removal would leave it unclear who may write.
+/// The decision stands: after half a removal it would not be clear which hosts may write.
 #[test]
 fn a_host_that_comes_to_life_while_it_is_removed_is_removed() {
     let mut drives = Drives::of(&["a", "dead"]);

@@ -30,7 +30,7 @@ fn at(second: u64) -> DriveTime {
     DriveTime::from_micros(second * 1_000_000)
 }
 
-/// What a host that wants to be the only one may do, from the look at this second on.
+/// The verdict for a host that wants an exclusive lock; its look is at this second.
 fn decide(drive: &mut Drive, second: u64) -> Verdict {
     let order = Order {
         me: host(1),

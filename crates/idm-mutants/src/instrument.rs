@@ -108,7 +108,7 @@ impl<'a> Instrumenter<'a> {
         self.points
     }
 
-    /// A point that makes the change `change` to `text`; `None` where it is left out.
+    /// A point that makes the change `change` to `text`; `None` if it is left out.
     fn point(&mut self, text: &str, change: &str) -> Option<Literal> {
         let mut short: String = text.chars().take(NAME_WIDTH).collect();
         if short.len() < text.len() {
@@ -127,7 +127,7 @@ impl<'a> Instrumenter<'a> {
         enabled.then(|| Literal::u32_unsuffixed(id))
     }
 
-    /// Makes it possible to take `expr`, whose original text is `text`, for true or false.
+    /// Makes it possible to replace `expr`, whose original text is `text`, by true or false.
     fn truth(&mut self, expr: &mut Expr, text: &str, wanted: Wanted) {
         let mut id = |wanted, change| if wanted { self.point(text, change) } else { None };
         let always = id(wanted.always, "true");

@@ -20,7 +20,7 @@ pub(crate) fn on(id: u32) -> bool {
     active == id || (active == UNKNOWN && read() == id)
 }
 
-/// A condition that may be taken for true, for false or for its opposite.
+/// A condition that may be replaced by true, by false or by its opposite.
 #[inline(always)]
 pub(crate) fn condition(always: u32, never: u32, opposite: u32, value: bool) -> bool {
     if value { !on(never) && !on(opposite) } else { on(always) || on(opposite) }

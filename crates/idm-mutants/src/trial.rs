@@ -180,7 +180,7 @@ impl<'a> Trials<'a> {
         Ok(trials)
     }
 
-    /// Runs some tests with one mutant; `None` where it survives them and there are more. `last` is
+    /// Runs some tests with one mutant; `None` if it survives them and there are more. `last` is
     /// the test that killed it last time.
     pub(crate) fn put(
         &self,

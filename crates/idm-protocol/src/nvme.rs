@@ -183,7 +183,7 @@ fn decode_idm(op: Option<MutexOp>, code: u8) -> Status {
         idm::NOT_FOUND => Status::NotFound,
         idm::CONFLICT => Status::Conflict,
         idm::TERMINATED => Status::Terminated,
-        // Documented as "held by another". For a mutex that is to be taken that is a conflict, and
+        // Documented as "held by another". For a command that takes a mutex this is a conflict, and
         // the drive's table then names the holder. Otherwise it would deny that the sender holds
         // the mutex, and a status that means "busy" does not prove that.
         idm::BUSY => match op {

@@ -1,8 +1,8 @@
 //! Persistent reservations of a drive's data: which hosts may write.
 //!
 //! A *registrant* has registered a key: an I_T nexus, which is one path, with SCSI, and a host with
-//! NVMe. A reservation says what registrants and others may do with the data. [`scsi`] and [`nvme`]
-//! have the commands as bytes.
+//! NVMe. A reservation decides what registrants and others may do with the data. [`scsi`] and
+//! [`nvme`] have the commands as bytes.
 //!
 //! Sources: SPC-4, "PERSISTENT RESERVE IN command" and "PERSISTENT RESERVE OUT command"; NVM
 //! Express base specification, "Reservations".

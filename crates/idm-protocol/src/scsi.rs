@@ -59,7 +59,7 @@ pub fn inquire_version() -> Cdb {
     cdb
 }
 
-/// Reads the device identification page (VPD page 83h), by which drives are told apart (SPC-4).
+/// Reads the device identification page (VPD page 83h), which distinguishes drives (SPC-4).
 pub fn inquire_identity() -> Cdb {
     let mut cdb = [0; 16];
     cdb[0] = 0x12;

@@ -1,5 +1,5 @@
 //! Bytes that were seen on the wire, or that the first host implementation sends, compared with the
-//! results of this crate. `docs/protocol.md` says where the bytes come from.
+//! results of this crate. `docs/protocol.md` names the sources of the bytes.
 
 use idm_protocol::{
     Class, HostId, IdError, Limit, Mode, MutexOp, RECORD_LEN, Record, ResourceId, State, Status,
@@ -176,7 +176,7 @@ fn answered_errors_are_told_from_those_of_the_way() {
 
 #[test]
 fn deferred_errors_are_about_another_command() {
-    // In neither form may the sense data of an earlier write be taken for that of this command.
+    // In neither form does the sense data of an earlier write count as that of this command.
     let descriptor = [0x73, 0x05, 0x21, 0x00, 0, 0, 0, 0];
     let mut fixed = [0; 18];
     (fixed[0], fixed[2], fixed[7], fixed[12]) = (0x71, 0x05, 10, 0x21);

@@ -81,7 +81,7 @@ fn read_keys() {
     let data = [0, 0, 1, 2, 0, 0, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0xA, 0xB, 0, 0, 0, 0, 0, 0, 0];
     let two = Keys { generation: 0x102, keys: vec![0xA, 0xB << 56], count: 2 };
     assert_eq!(Keys::decode(&data), Some(two.clone()));
-    // What is behind the list is not part of it, and what is cut off is counted.
+    // Bytes behind the list are not part of it, and keys that are cut off are counted.
     assert_eq!(Keys::decode(&[&data[..], &[7; 8]].concat()), Some(two.clone()));
     assert_eq!(Keys::decode(&data[..16]), Some(Keys { keys: vec![0xA], ..two }));
     assert_eq!(Keys::decode(&data[..7]), None);
@@ -168,7 +168,7 @@ fn an_nvme_report() {
     let one = nvme::Registrant { key: 0xA, holds: true, host: [7; 16] };
     let two = nvme::Registrant { key: 0xB << 56, holds: false, host: [0; 16] };
     assert_eq!(report.registrants, [one, two]);
-    // What is cut off is counted, and zeros behind the list are no registrants.
+    // Registrants that are cut off are counted, and zeros behind the list are no registrants.
     let cut = nvme::Report::decode(&data[..191]).unwrap();
     assert_eq!((cut.count, &cut.registrants[..]), (2, &[one][..]));
     data.resize(4096, 0);

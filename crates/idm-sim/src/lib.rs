@@ -54,9 +54,10 @@
 //! * **Drive lists** may differ between hosts. Two sets are safe by themselves if one host's keep
 //!   quorum and a majority of the other's drives always share a drive. Otherwise two holders are
 //!   excused while neither has met the other: no drive that answered a holder had the other's
-//!   record. A host must heed a conflict that a drive reported before a grant. It must give way to
-//!   a holder that it sees later, once that holder has stayed longer than any passer-by. Such sets
-//!   have no budget for resets: one host's keep quorum may be no majority of the other's set.
+//!   record. A host must not ignore a conflict that a drive reported before a grant. It must give
+//!   way to a holder that it sees later, once that holder has stayed longer than any host whose
+//!   attempt fails. Such sets have no budget for resets: one host's keep quorum may be no majority
+//!   of the other's set.
 //! * **LV locks** may change their layout while they are held: the holder spreads its lock to the
 //!   new drives first. Others use the new layout once the lock is there on so many drives that the
 //!   rest is no majority. A host that takes an LV lock must hold or have read more than half of the
@@ -98,7 +99,7 @@
 //! * **Adoption:** a restarted host adopts nothing that another was granted in between, unless a
 //!   late TRYLOCK of its earlier life got it a drive after that. It adopts no exclusive lock as
 //!   shared, and does not receive "nothing" while a majority of the drives has its records.
-//! * **Only timed-out holders are broken**, and conflicts with other sets are heeded.
+//! * **Only timed-out holders are broken**, and conflicts with other sets are not ignored.
 //! * **Records show which drives are counted:** a keep quorum of a believer's records names no
 //!   drives that another host counts and the believer does not.
 //! * **Room:** no host uses a mutex that a lock removes from a full drive.

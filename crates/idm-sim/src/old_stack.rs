@@ -3,8 +3,8 @@
 //! It speaks the protocol in the older way. It uses no fingerprint (its metadata is zero), sends
 //! TRYLOCK and after a conflict BREAK at once, refreshes every drive each second, and gives up with
 //! UNLOCK and then DESTROY. It has no defect of the older stack that breaks mutual exclusion among
-//! hosts of its own kind: it counts a majority of the drives both to get and to keep the lock,
-//! begins its lease before a command, and leaves a drive alone while a command of unknown fate may
+//! hosts of its own kind. It counts a majority of the drives both to get and to keep the lock, and
+//! begins its lease before a command. It sends a drive nothing while a command of unknown fate may
 //! still reach it.
 //!
 //! It has the functions of [`idm_engine::Lock`], so that the world treats both alike.

@@ -316,7 +316,7 @@ impl Plan {
             plan.aim(rng, aim);
         }
         // Such reads change nothing, so the draw of all other things does not depend on them. A
-        // host of the older stack unlocks what it has lost, and does not remove the value.
+        // host of the older stack unlocks a lost lock, and does not remove the value.
         plan.reads = plan.old_hosts == 0 && rng.clone().u8(0..4) == 0;
         plan
     }

@@ -1,4 +1,4 @@
-//! Pictures: the diagrams of `docs/locking.md` are up to date and show what they should, and every
+//! Pictures: the diagrams of `docs/locking.md` are up to date and have the right content, and every
 //! seed has a picture.
 
 use idm_sim::diagrams::{self, Diagram};

@@ -6,8 +6,8 @@
 //! command and its reply anything else can happen. Out of a small budget a reply is lost (the host
 //! gets "uncertain" at any time, before or after the command had its effect), a drive loses its
 //! table, or a host dies and comes back to adopt its lock. It may come back while commands of its
-//! earlier life are still on their way: it knows until when they can arrive, but no more. If it
-//! cannot adopt the lock, it asks again after some time, or gives the lock back.
+//! earlier life are still on their way: it knows the time until which they can arrive, but no more.
+//! If it cannot adopt the lock, it asks again after some time, or gives the lock back.
 //!
 //! In worlds where the votes move, hosts count different drives. The first host gets the order to
 //! spread the lock from its drives to others, notes them when they are ready, and lets them vote,
@@ -31,9 +31,9 @@
 //! in records and locks name a set by its drives.
 //!
 //! *Differences without effect are not compared:* the order of messages of different drives, the
-//! numbers of commands, how long something has been due or when between two steps of time it will
-//! be, data that only notices use, and the state of the random number generator, which starts anew
-//! in every call.
+//! numbers of commands, the time since which a task has been due, or its moment between two steps
+//! of time, data that only notices use, and the state of the random number generator, which starts
+//! anew in every call.
 //!
 //! *A host dies only when it matters.* A dead host does nothing, and so does one that stands still.
 //! So a path on which a host dies has the same states of all others as a path on which it stands
@@ -1248,8 +1248,7 @@ fn a_restart_of_an_idle_host_with_two_drives() {
     check_for("a restart of an idle host, two drives", world, &[ADOPTED]);
 }
 
-/// A host that does not wait for its earlier life's commands takes locks for its own that these
-/// undo.
+/// A host that does not wait for its earlier life's commands believes in locks that these undo.
 #[test]
 fn a_restart_that_does_not_wait() {
     is_found("a restart that does not wait", HELD, World { waits: false, ..restarted() });

@@ -25,13 +25,13 @@ const MOVED: &[&str] = &["mutual exclusion", "moved votes are seen on the VG's d
 const BREAKING: &[&str] = &["only timed-out holders are broken"];
 /// A lost lock comes back as if nothing had happened.
 const CONTINUITY: &[&str] = &["mutual exclusion", "never silently regained"];
-/// A restarted host adopts what is not its own any more, or never was.
+/// A restarted host adopts a lock that is not its own any more, or never was.
 const ADOPTION: &[&str] = &[
     "mutual exclusion",
     "what is adopted was nobody else's in between",
     "a belief stands on a keep-quorum",
 ];
-/// An old value is taken for the present one.
+/// An old value counts as the present one.
 const VALUES: &[&str] = &["a known value is current"];
 
 /// Runs seeds until one fails with one of the invariants that protect the rule.

@@ -40,7 +40,7 @@ pub(crate) fn emulator() -> PathBuf {
     build_dir().join("bin/idm-emulator")
 }
 
-/// The program that shows who holds which locks.
+/// The program that shows the holders of locks.
 pub(crate) fn idmctl() -> PathBuf {
     build_dir().join("bin/idmctl")
 }

@@ -129,7 +129,7 @@ impl Machine {
         Machine { port: Mutex::new(port), jobs: Mutex::default() }
     }
 
-    /// Carries out what comes over the port.
+    /// Carries out the orders that come over the port.
     fn serve(self: &Arc<Machine>, mut port: File) -> Result<(), Error> {
         {
             let machine = Arc::clone(self);

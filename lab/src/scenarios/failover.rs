@@ -1,4 +1,4 @@
-//! The holder of an LV is killed again and again; how long it takes until the other host has it.
+//! The holder of an LV is killed again and again: the time until the other host has the LV.
 
 use crate::cluster::Cluster;
 use crate::machine::Daemon;
@@ -10,7 +10,7 @@ use testbed::wait_until;
 
 /// The shortest lease.
 const SHORTEST: Duration = Duration::from_secs(20);
-/// How often a host is killed.
+/// Number of times that a host is killed.
 const KILLS: usize = 8;
 /// Time for the commands of the take-over, which emulation makes slow.
 const COMMANDS: Duration = Duration::from_secs(5);

@@ -16,7 +16,7 @@ use testbed::wait_until;
 
 pub fn fenced(cluster: &mut Cluster) -> Result<()> {
     cluster.start(&["a", "b"])?;
-    // Another VG, whose name begins like that of the first, and which has no locks to lose.
+    // Another VG, which has no locks to lose; its name begins like that of the first.
     let a = cluster.host("a")?;
     let node = a.disk("d3")?;
     a.ok(&format!("lvm vgcreate vg-2 {node} && lvm lvcreate -y -Zn -Wn -L 8M -n lv vg-2"))?;
@@ -32,7 +32,7 @@ pub fn unfenced(cluster: &mut Cluster) -> Result<()> {
     take_over(cluster)
 }
 
-/// The same, and the drives are to refuse the data of who lost a lock.
+/// The same, with drives that have to refuse the data of a host that lost a lock.
 pub fn reserved(cluster: &mut Cluster) -> Result<()> {
     start_unstopped(cluster, RESERVATIONS)?;
     make_vg(cluster, "-i 3 -L 48M")?;
@@ -92,12 +92,12 @@ pub fn late_reserved(cluster: &mut Cluster) -> Result<()> {
     refused(cluster, &audit)
 }
 
-/// What the kernel calls a conflict with a reservation.
+/// The kernel's error for a conflict with a reservation.
 pub const REFUSED: &str = "Invalid exchange";
 /// The setting with which drives refuse data.
 pub const RESERVATIONS: &str = "[fencing]\nreservations = true\n";
 
-/// Starts two hosts that nothing stops when they lose a lock.
+/// Starts two hosts on which nothing stops the writes when a lock is lost.
 pub fn start_unstopped(cluster: &mut Cluster, settings: &str) -> Result<()> {
     for name in ["a", "b"] {
         cluster.boot(name)?;
@@ -150,7 +150,8 @@ fn come_late(cluster: &Cluster, audit: &Audit) -> Result<()> {
     let count = || Ok::<_, anyhow::Error>(audit.counts(&cluster.drives)?.remove("a"));
     let before = count()?;
     cluster.drives.order("lift")?;
-    // What was held back arrives, and a goes on, over NVMe when it has connected again.
+    // The commands that were held back arrive, and a goes on; over NVMe, when it has connected
+    // again.
     wait_until(Duration::from_secs(120), "a to write again", || {
         let writes = count()? != before || a.writer_errors()?.contains(REFUSED);
         Ok(writes.then_some(()))
@@ -159,7 +160,7 @@ fn come_late(cluster: &Cluster, audit: &Audit) -> Result<()> {
     b.stop_writer(writer)
 }
 
-/// Fails unless the drives have refused what a writes without the lock.
+/// Fails unless the drives have refused a's writes without the lock.
 fn refused(cluster: &Cluster, audit: &Audit) -> Result<()> {
     let (a, b) = (cluster.host("a")?, cluster.host("b")?);
     wait_until(Duration::from_secs(60), "a's writer to notice", || {

@@ -34,8 +34,8 @@ pub fn writing(cluster: &mut Cluster) -> Result<()> {
     audit.check(&cluster.drives, &["a", "b"])
 }
 
-/// With such an application, which nothing stops, and drives that refuse the data of who lost a
-/// lock.
+/// With such an application, which nothing stops, and drives that refuse the data of a host that
+/// lost a lock.
 pub fn reserved(cluster: &mut Cluster) -> Result<()> {
     start_unstopped(cluster, RESERVATIONS)?;
     make_vg(cluster, "-i 3 -L 48M")?;

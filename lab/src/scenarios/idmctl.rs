@@ -1,5 +1,5 @@
-//! `idmctl` on machines: who holds which lock, also after the holder has died, and why a lock is
-//! refused.
+//! `idmctl` on machines: the holders of locks, also after a holder has died, and the reasons of
+//! refusals.
 
 use crate::cluster::Cluster;
 use crate::drives::{Drives, PARTITIONED};

@@ -1,4 +1,4 @@
-//! What lvm makes of LVs besides plain ones, and of whole VGs, under lock type idm with two hosts.
+//! LVs other than plain ones, and operations on whole VGs, under lock type idm with two hosts.
 
 use crate::cluster::Cluster;
 use crate::interfaces::partition;
@@ -156,7 +156,7 @@ fn exercise(a: &Machine, b: &Machine, kind: &Kind) -> Result<()> {
         a.ok(command)?;
         refused()?;
     }
-    // A merge goes on in the background. It brings back what was there before the snapshot.
+    // A merge goes on in the background. It restores the data from before the snapshot.
     wait_until(Duration::from_secs(60), "the change to be over", || {
         Ok((!a.quiet("lvm lvs -a --noheadings -o name vg")?.contains("copy")).then_some(()))
     })?;

@@ -10,11 +10,11 @@ use std::path::Path;
 use std::time::Duration;
 use testbed::wait_until;
 
-/// The commands of README.
+/// The number of README's commands.
 const COMMANDS: usize = 10;
-/// Those that `prepare.sh` has given.
+/// The number of those that `prepare.sh` has given.
 const PREPARED: usize = 3;
-/// Those that are for every host.
+/// The number of those that are for every host.
 const FOR_EVERY_HOST: usize = 7;
 /// The drive in README's commands.
 const EXAMPLE: &str = "/dev/disk/by-id/wwn-0x5000c500a1b2c3d4";

@@ -1,4 +1,4 @@
-//! What sg3-utils and nvme-cli show of the registrations of hosts, from the start of a VG to its
+//! The registrations of hosts as sg3-utils and nvme-cli show them, from the start of a VG to its
 //! end.
 
 use crate::cluster::Cluster;
@@ -14,7 +14,7 @@ use testbed::wait_until;
 /// The keys of this library begin so.
 const OURS: &str = "4944";
 
-/// Keys on a drive, and whether its data is reserved for who is registered.
+/// Keys on a drive, and whether its data is reserved for registered hosts.
 fn look(host: &Machine, drive: &str) -> Result<(Vec<String>, bool)> {
     let node = host.disk(drive)?;
     let (text, mark, kind) = match host.interfaces().of(drive) {

@@ -168,7 +168,7 @@ fn scsi_preemption(cluster: &Cluster, a: &Client<'_>, b: &Client<'_>) -> Result<
     let release = "--out --release --param-rk=b1 --prout-type=5";
     b.persist_is_refused(release, ILLEGAL_REQUEST, "")?;
     b.persist("--out --release --param-rk=b1 --prout-type=7")?;
-    // It was released: a is told of that.
+    // It was released: a gets a condition for that.
     a.persist_is_refused("--in --read-reservation", UNIT_ATTENTION, "")?;
     expect(&a.persist("--in --read-reservation")?, &["generation=0x4", "NO reservation held"])
 }

@@ -71,17 +71,17 @@ fn steps(seed: u64) -> Vec<Step> {
     steps
 }
 
-/// What matters of an answer: neither the command itself nor addresses of ports.
+/// The comparable part of an answer: neither the command itself nor addresses of ports.
 fn essence(said: &str) -> String {
-    // To commands of a path that is not registered, LIO says this of some service actions in place
-    // of RESERVATION CONFLICT, which SPC-4 has for all of them.
+    // LIO's answer to some service actions by a path that is not registered. SPC-4 has RESERVATION
+    // CONFLICT for all of them.
     const NOT_REGISTERED: &str = "Logical unit communication failure";
     if said.contains(NOT_REGISTERED) || said.contains("Reservation conflict") {
         return "conflict".to_owned();
     }
     let says_nothing = ["cdb", "/dev/", "port", "Transport", "SAS address", "Fixed format"];
     let matters = |line: &&str| !says_nothing.iter().any(|word| line.contains(word));
-    // LIO does not count a registration that is removed by its own path, which SPC-4 counts.
+    // LIO does not count a registration that its own path removes; SPC-4 does.
     let words = |line: &str| -> Vec<String> {
         line.split_whitespace()
             .filter(|w| !w.starts_with("generation="))
@@ -91,9 +91,9 @@ fn essence(said: &str) -> String {
     said.lines().filter(matters).flat_map(words).collect::<Vec<_>>().join(" ")
 }
 
-/// Whether two answers to RELEASE differ as is known. LIO says GOOD to a wrong key where nothing is
-/// reserved; SPC-4 has the key verified first. LIO calls a wrong type a conflict; SPC-4 has sense
-/// data of its own for it.
+/// Whether two answers to RELEASE differ in a known way. LIO says GOOD to a wrong key where nothing
+/// is reserved; SPC-4 has the key verified first. LIO calls a wrong type a conflict; SPC-4 has
+/// sense data of its own for it.
 fn is_known(step: &Step, theirs: &str, own: &str) -> bool {
     let wrong_key = own == "conflict" && theirs.contains("successful");
     let wrong_type = own.contains("Invalid release") && theirs == "conflict";
@@ -117,11 +117,12 @@ fn answers(machine: &Machine, nodes: &[String], steps: &[Step]) -> Result<Vec<St
     Ok(answers)
 }
 
-/// Removes what a sequence has left behind on both disks, and takes what the paths are to be told.
+/// Removes the remains of a sequence on both disks, and takes the conditions that the paths have
+/// yet to get.
 fn clear(machine: &Machine, nodes: &[String]) -> Result<()> {
     let mut script = String::new();
     for node in nodes {
-        // The first command may be told of a unit attention condition.
+        // The first command may get a unit attention condition.
         let register = format!("sg_persist -n --out --register-ignore --param-sark=1 {node}");
         script.push_str(&format!(
             "sg_turs -n 4 {node}; {register}; {register}; \

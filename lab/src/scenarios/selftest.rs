@@ -16,9 +16,9 @@ const PATIENCE: Duration = Duration::from_secs(240);
 const INTERRUPTED: usize = 50;
 /// Time within which a test is interrupted: no more than it takes.
 const WITHIN_MS: u64 = 9000;
-/// The exit status of idmctl for what could not be done.
+/// The exit status of idmctl for an action that was not possible.
 const FAILED: i32 = 4;
-/// How long a drive holds commands back that are to be given up.
+/// Time for which a drive holds back the commands that have to be given up.
 const DELAY: Duration = Duration::from_millis(500);
 /// A trace on a machine.
 const TRACE: &str = "/tmp/trace";

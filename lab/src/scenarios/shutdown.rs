@@ -16,7 +16,7 @@ const LV: &str = "vg/lv";
 const ACTIVATE: &str = "idm-activate@vg-lv.service";
 /// Longest time of a boot or a shutdown, under emulation.
 const PATIENCE: Duration = Duration::from_secs(150);
-/// What systemd waits for a service that does not stop.
+/// Time that systemd waits for a service that does not stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(90);
 /// An application on a's file system, which is open until the application is stopped.
 const APPLICATION: &str = "\
@@ -57,8 +57,8 @@ pub fn plain(cluster: &mut Cluster) -> Result<()> {
     shut_down(cluster, "poweroff")
 }
 
-/// A reset: the machine gets its locks when the lease of its earlier life is over, and nobody is
-/// given them before.
+/// A reset: the machine gets its locks when the lease of its earlier life is over, and no other
+/// host gets them before.
 pub fn crash_boot(cluster: &mut Cluster) -> Result<()> {
     prepare(cluster)?;
     boot(cluster, true)?;

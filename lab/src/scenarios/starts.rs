@@ -1,5 +1,5 @@
-//! Lock-starts that are not one command on a host that sees all drives: several at once, with a
-//! devices file that leaves PVs out, and with drives that appear later.
+//! Unusual lock-starts: several at once, with a devices file that leaves PVs out, and with drives
+//! that appear later.
 
 use crate::cluster::Cluster;
 use crate::interfaces::partition;
@@ -96,7 +96,7 @@ pub fn devices_file(cluster: &mut Cluster) -> Result<()> {
         b.ok(&format!("lvm lvmdevices -y --adddev {node}"))?;
         others = format!("{others} {node}");
     }
-    // A repeated lock-start tells lvmlockd of the PVs that are seen now.
+    // A repeated lock-start gives lvmlockd the PVs that are seen now.
     b.ok("lvm vgchange --lock-start vg")?;
     // b has changed the VG without these PVs, so lvm marks them as missing, for all hosts.
     a.refused("lvm lvchange -aey vg/lv", 5, "Refusing activation of partial LV")?;
@@ -150,7 +150,7 @@ pub fn late_drives(cluster: &mut Cluster) -> Result<()> {
     the_others_come(a, b)
 }
 
-/// The LV of a is to be had for b only after a has given it up, and then for a no more.
+/// b gets a's LV only after a has given it up; then a does not get it any more.
 fn the_others_come(a: &Machine, b: &Machine) -> Result<()> {
     for drive in LATE {
         b.attach(drive)?;

@@ -74,7 +74,7 @@ fn shut_down(cluster: &mut Cluster, order: [Step; 3]) -> Result<()> {
     a.ok("lvm vgchange --lock-start vg").map(drop)
 }
 
-/// Ends lvmlockd where it has not ended yet: what remains is no more than the last step again.
+/// Ends lvmlockd where it has not ended yet, by a repetition of the last step.
 fn end(host: &Machine) -> Result<()> {
     host.run("lvmlockctl --stop-lockspaces --wait 1")?;
     wait_until(Duration::from_secs(20), "lvmlockd to end", || {

@@ -1,5 +1,4 @@
-//! Two hosts: exclusive and shared use, and locks that stand while the VG and the LV change under
-//! them.
+//! Two hosts: exclusive and shared use, and locks that are held while the VG and the LV change.
 
 use crate::cluster::Cluster;
 use crate::interfaces::partition;
@@ -68,8 +67,8 @@ fn both_change_the_vg(a: &Machine, b: &Machine) -> Result<String> {
     Ok(new_a)
 }
 
-/// Moves the LV, which `a` has, from the first drive, on which its lock was taken, to one that was
-/// not in the VG when `b` started it; `b` must still be refused.
+/// Moves the LV, which `a` has, from the first drive, the drive of its lock, to a drive that came
+/// to the VG after `b` had started it. `b` must still be refused.
 fn the_lock_follows_the_data(a: &Machine, b: &Machine, added: &str, written: &str) -> Result<()> {
     a.ok(&format!("lvm lvextend -L 48M vg/lv {added}"))?;
     b.refused("lvm lvchange -aey vg/lv", 5, TAKEN)?;

@@ -13,9 +13,9 @@ use testbed::wait_until;
 
 /// The page whose commands are given.
 const PAGE: &str = "man/liblvmlockd_idm.7";
-/// Where a's lvmlockd has the library, which the package replaces.
+/// Path of a's library for lvmlockd, which the package replaces.
 const INSTALLED: &str = "/usr/lib/lab/liblvmlockd_idm.so.0";
-/// Where the loader finds it there.
+/// Setting with which the loader finds it there.
 const FOUND: &str = "[Service]\nEnvironment=LD_LIBRARY_PATH=/usr/lib/lab\n";
 /// Longest time of a boot under emulation.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -83,7 +83,7 @@ fn replace_lvm2(a: &Machine, files: &Files) -> Result<()> {
     Ok(())
 }
 
-/// Gives lvmlockd what was replaced. Host b asks for the LV all the time.
+/// Restarts lvmlockd with the replaced files. Host b asks for the LV all the time.
 fn restart(a: &Machine, b: &Machine, commands: &[String]) -> Result<()> {
     b.quiet("rm -f /run/got /run/asked")?;
     let wants = b.start(

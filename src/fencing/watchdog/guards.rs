@@ -50,7 +50,7 @@ impl Guards {
         }
     }
 
-    /// The earliest date; `None` where no lock is in use.
+    /// The earliest date; `None` if no lock is in use.
     pub fn first(&mut self) -> Option<Instant> {
         while let Some(&Reverse((noted, lock))) = self.heap.peek() {
             match self.until.get(&lock) {

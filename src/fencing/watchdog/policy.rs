@@ -1,8 +1,8 @@
 //! The decision whether to feed the watchdog. Pure: clock, locks and device are arguments.
 //!
 //! A feed lets the host run for the watchdog's timeout from that moment on. So it is allowed as
-//! long as every lock in use is safe for longer than that. Nothing else needs to be known of
-//! renewal, of kill commands or of the reactor: a date that is not renewed expires.
+//! long as every lock in use is safe for longer than that. The policy needs to know nothing else of
+//! renewal, kill commands or the reactor: a date that is not renewed expires.
 //!
 //! When lvmlockd dies, the kernel closes the device, and closing feeds the watchdog once more. That
 //! is harmless while feeding is allowed. To make it harmless afterwards as well, the last allowed
@@ -15,7 +15,7 @@ use idm_engine::Instant;
 /// The need for the watchdog.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Need {
-    /// Date until which all locks in use or about to be taken are safe; `None` where there is none.
+    /// Date until which all locks in use or about to be taken are safe; `None` if there is none.
     pub first: Option<Instant>,
     /// Whether no lock will be taken soon.
     pub rest: bool,

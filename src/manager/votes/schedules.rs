@@ -22,7 +22,7 @@ fn start(left: &Bequest, state: &Arc<Mutex<ManagerState>>, ready: Receiver<Resou
 }
 
 /// An orphan's votes move while a request has or wants the orphan, and may put it back: the noted
-/// drives are those that vote and those that the request was given.
+/// drives are those that vote and those that the request got.
 fn votes_move(files: &Files) {
     let (votes, ready) = mpsc::channel();
     let left = Bequest::with_votes(files, votes);
@@ -51,9 +51,9 @@ fn votes_that_move_under_a_request_are_found() {
     finds(Race::MoveUnheld, STILL, move || votes_move(&files));
 }
 
-/// A lock becomes shared or exclusive while its votes are to be moved: as with
-/// [`Manager::convert`](crate::manager::Manager::convert), the note has nothing that core does not
-/// know.
+/// A lock becomes shared or exclusive while its votes wait to be moved: as with
+/// [`Manager::convert`](crate::manager::Manager::convert), the note never has a mode that core does
+/// not know.
 fn a_mode_changes_while_votes_move(files: &Files, mode: Mode) {
     const LONG: Duration = Duration::from_secs(77);
     let (votes, ready) = mpsc::channel();

@@ -25,13 +25,13 @@ pub(super) struct Entry {
     /// Request that the lock was granted to.
     pub(super) granted: Option<u64>,
     pub(super) members: Vec<Member>,
-    /// Whether it was put on other drives than those that it was taken on.
+    /// Whether it was put on other drives after it was taken.
     pub(super) spread: bool,
     /// Drives that are ready to vote in place of its members.
     pub(super) ready: Option<Vec<DriveRef>>,
     /// Drives that lost the lock.
     pub(super) lost_on: Vec<DriveRef>,
-    /// Whether this is a membership that is to be held.
+    /// Whether this is a membership that the host should hold.
     pub(super) joined: bool,
     pub(super) rejoin_at: Option<Instant>,
     /// Mode in which the metrics count it as held.
@@ -55,7 +55,7 @@ pub(super) struct HeldBack {
     pub(super) token: Token,
     pub(super) drive: DriveRef,
     pub(super) command: DriveCommand,
-    /// When the engine handed it out.
+    /// Time when the engine handed it out.
     pub(super) begun: Instant,
 }
 
@@ -109,9 +109,9 @@ struct Outstanding {
 /// A caller that waits until most drives have taken a release.
 struct Settle {
     waiter: Sender<RequestResult>,
-    /// Drives that have not.
+    /// Drives that have not taken it yet.
     drives: HashSet<DriveRef>,
-    /// Number of them that need not be waited for.
+    /// Number of them that the caller need not wait for.
     allowed: usize,
 }
 
@@ -263,7 +263,7 @@ impl Entry {
         guarded.then(|| self.safe_until().unwrap_or_default())
     }
 
-    /// The mode in which the lock is held; `None` where other hosts may have it by now.
+    /// The mode in which the lock is held; `None` if other hosts may have it by now.
     pub(super) fn safe_mode(&self, now: Instant) -> Option<Mode> {
         self.safe_until().filter(|&until| now < until)?;
         self.engine.as_ref()?.mode()

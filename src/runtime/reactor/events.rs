@@ -180,7 +180,7 @@ impl Reactor {
         names.join(", ")
     }
 
-    /// Which of these drives do not answer now, in words.
+    /// The names of those of these drives that do not answer now.
     pub(super) fn silent_of(&self, members: &[Member], now: Instant) -> String {
         let slow = self.drives.slow(now);
         let silent = members.iter().map(|member| member.drive).filter(|it| slow.contains(it));

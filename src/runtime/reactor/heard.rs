@@ -1,16 +1,16 @@
-//! What drives say of a request while it is under way: for the message if it is refused.
+//! The drives' answers to the current request, for the message if it is refused.
 
 use crate::lock::{AskedFor, DriveReport};
 use idm_engine::{DriveRef, Instant, Request};
 use idm_protocol::{DriveCommand, MutexOp, Reply, Status};
 
-/// What a request has heard.
+/// Answers of drives to one request.
 pub(super) struct Heard {
     asked: AskedFor,
     drives: Vec<DriveReport>,
 }
 
-/// A command, as far as it belongs to a request.
+/// Purpose of a command of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// It takes the lock, or changes its mode.
@@ -32,8 +32,8 @@ impl Purpose {
 }
 
 impl Heard {
-    /// Nothing yet. `None` for a request that cannot be refused. `members` vote on the lock that a
-    /// change of the mode is for.
+    /// No answers yet. `None` for a request that cannot be refused. `members` are the voting drives
+    /// of a lock whose mode is to change.
     pub(super) fn of(request: &Request, members: impl Iterator<Item = DriveRef>) -> Option<Heard> {
         let report = |votes| move |drive| DriveReport::new(drive, votes);
         let (asked, voters, others) = match request {
@@ -52,7 +52,7 @@ impl Heard {
         Some(Heard { asked, drives: voters.chain(others).collect() })
     }
 
-    /// Takes note of an answer.
+    /// Records an answer.
     pub(super) fn hear(&mut self, drive: DriveRef, purpose: Purpose, reply: &Reply) {
         let status = match reply {
             Reply::Status(status) => *status,
@@ -68,8 +68,8 @@ impl Heard {
         }
     }
 
-    /// What there is to report. `owed`: commands without an answer, each with the time when it was
-    /// sent. Those that were sent just now clean up after the refusal.
+    /// The reports of the drives. `owed`: commands without an answer, each with the time when it
+    /// was sent. Commands that were sent just now clean up after the refusal.
     pub(super) fn report(
         mut self,
         owed: impl Iterator<Item = (DriveRef, Instant)>,

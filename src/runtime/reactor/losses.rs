@@ -21,7 +21,7 @@ impl Reactor {
         }
         entry.set_alarmed(true);
         let until = entry.safe_until().unwrap_or(now);
-        // The drives that have come to its VG may be the silent ones.
+        // The drives that do not answer may be new ones of its VG.
         let moves = self.moving.drives(&entry.spec.resource).iter();
         let others = moves.filter(|it| !entry.members.contains(it));
         let drives: Vec<Member> = entry.members.iter().chain(others).cloned().collect();
@@ -69,9 +69,9 @@ impl Reactor {
         self.lost(entry, why, LossKind::Internal);
     }
 
-    /// Handles a lockspace that has lost a lock or is about to: its VG must not be used any longer.
-    /// The kill command is run once per danger. A danger ends when all locks are safe again or
-    /// given back; the next one runs the command again.
+    /// Handles a lockspace that has lost or is about to lose a lock: its VG must not be used any
+    /// longer. The kill command is run once per danger. A danger ends when all locks are safe again
+    /// or given back; the next one runs the command again.
     pub(super) fn fail(&mut self, failure: LockFailure) {
         let LockFailure { owner, why, until } = failure;
         let Some(vg) = owner.kill.clone() else {

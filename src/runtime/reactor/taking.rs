@@ -1,5 +1,5 @@
-//! Commands that may take away what dead hosts have. With reservations, they wait until these hosts
-//! are removed from the drives.
+//! Commands that may take locks from dead hosts. With reservations, they wait until these hosts are
+//! removed from the drives.
 
 use super::entry::{Entry, HeldBack, PendingKind, release};
 use super::message::Message;
@@ -11,8 +11,8 @@ use idm_engine::{DriveRef, Instant, Token};
 use idm_protocol::{DriveCommand, Mode, MutexOp, Reply, Status};
 use std::sync::Arc;
 
-/// Reports once what is to be done with a command that waits. If nothing else does, it is not
-/// sent.
+/// Reports once whether a waiting command may be sent. Without a decision, it reports that the
+/// command is not sent.
 struct Reporter {
     mailbox: Arc<Mailbox<Message>>,
     lock: u64,
@@ -92,8 +92,8 @@ impl Reactor {
         self.step(lock, Input::Reply(token, Reply::Status(status)));
     }
 
-    /// Gives up the membership of a volume group that must not be used any more: a host that is
-    /// seen alive is not removed from the drives.
+    /// Gives up the membership of a volume group that must not be used any more: no host removes
+    /// another from the drives while it sees it alive.
     pub(super) fn give_up_membership(&mut self, owner: &Arc<Owner>) {
         if self.settings.reservations.is_none() {
             return;
@@ -112,7 +112,7 @@ impl Reactor {
     }
 }
 
-/// Whether a command renews what this host has.
+/// Whether a command renews a lock that this host has.
 fn renews(command: &DriveCommand) -> bool {
     matches!(command, DriveCommand::Mutex(MutexOp::Refresh, _))
 }

@@ -108,8 +108,8 @@ fn commands(time_passes: bool, expires: bool, closes: bool) {
     check(&ledger, expires || time_passes, expires, closes);
 }
 
-/// With `late`, some may have been given up before they were sent, because of the time. With
-/// `expires`, some were also reported lost while they were on their way.
+/// Checks the results. With `late`, some commands may have been given up before they were sent,
+/// because of the time. With `expires`, some were also reported lost while they were on their way.
 fn check(ledger: &Ledger, late: bool, expires: bool, closes: bool) {
     let executed = ledger.executed.lock().unwrap();
     for (number, answers) in ledger.answers.lock().unwrap().iter().enumerate() {

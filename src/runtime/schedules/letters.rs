@@ -8,7 +8,7 @@ const SENDERS: u32 = 2;
 const EACH: u32 = 2;
 
 /// Every message that is sent arrives, once and in its sender's order, without a further message; a
-/// message that is left arrives with a later one that is sent.
+/// message that is left in the mailbox arrives with a later one that is sent.
 fn messages() {
     let mailbox = Arc::new(Mailbox::default());
     let senders: Vec<_> = (0..SENDERS)

@@ -44,13 +44,14 @@ pub enum Race {
     NoWorkerUnseen,
     /// Idle workers are not woken when their drive is closed.
     CloseUnsaid,
-    /// Whether a command was sent is read before the command is given up, and not in one step.
+    /// The check whether a command was sent comes before the command is given up, and not in one
+    /// step.
     GiveUpInTwoSteps,
     /// A command that is reported lost is not marked as still on its way.
     LostUnmarked,
     /// A command's path is chosen before the command is recorded there, and not in one step.
     BeginInTwoSteps,
-    /// Whether a path is being tried is read before the try begins, and not in one step.
+    /// The check whether a path is being tried comes before the try, and not in one step.
     ProbeTwice,
     /// The reactor ends without closing its mailbox.
     EndUnclosed,
@@ -74,7 +75,7 @@ pub enum Race {
     SettleClaimed,
     /// Votes are moved while a request may take the lock over.
     MoveUnheld,
-    /// Where votes are not moved, the whole earlier note is written again.
+    /// A failed move of votes writes the whole earlier note again.
     PutBackAll,
     /// A request whose wait for a claimed orphan times out also gets the orphan.
     ClaimAfterAll,

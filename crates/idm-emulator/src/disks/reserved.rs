@@ -44,7 +44,8 @@ impl Disk {
                 return Ok(act());
             }
             drop(unit);
-            // Another command of the nexus may have been told meanwhile; then it is tried again.
+            // Another command of the nexus may have got the condition meanwhile; then this one is
+            // tried again.
             if let Some(reply) = write(&self.reservations.unit).before(&nexus, port, cdb) {
                 return Err(reply);
             }
@@ -73,7 +74,7 @@ impl Disk {
         if namespace.permits(host, access) { Ok(act()) } else { Err(status::RESERVATION_CONFLICT) }
     }
 
-    /// The access that a mutex command needs. `reads` tells whether it only reads the table.
+    /// The access that a mutex command needs. `reads`: whether it only reads the table.
     pub fn idm_access(&self, reads: bool) -> Access {
         match (self.idm_respects(), reads) {
             (false, _) => Access::Free,

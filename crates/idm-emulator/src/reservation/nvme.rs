@@ -7,8 +7,8 @@ use idm_protocol::reservation::ReservationType;
 use idm_protocol::reservation::nvme::{ReservationCommand, opcode};
 use std::fmt;
 
-/// What a namespace can do (RESCAP): it keeps registrations through a loss of power, has all six
-/// types, and treats Ignore Existing Key as version 1.3 defines it.
+/// Capabilities of a namespace (RESCAP): it keeps registrations through a loss of power, has all
+/// six types, and treats Ignore Existing Key as version 1.3 defines it.
 pub const CAPABILITIES: u8 = 0xFF;
 
 /// The controller identifier in reports: controllers are made when a host connects, so that none
@@ -104,7 +104,7 @@ impl NamespaceReservations {
                 self.state.register(host, new).map_err(refused)?;
             }
             0b001 if has_key => {
-                // No one is told: the log of notifications is not kept.
+                // No notice is sent: there is no log of notifications.
                 self.state.unregister(host);
             }
             0b010 if has_key => self.state.register(host, new).map_err(refused)?,
@@ -129,8 +129,8 @@ impl NamespaceReservations {
         self.check_key(host, current)?;
         match action {
             0b000 => self.state.reserve(host, kind),
-            // Preempt, and preempt and abort, which finds nothing to abort: the caller lets it wait
-            // for the commands that are being executed.
+            // Preempt, and preempt and abort, which finds no command to abort: the caller lets it
+            // wait for the commands that are being executed.
             0b001 | 0b010 => self.state.preempt(host, victims, Some(kind)).map(drop),
             _ => return Err(status::INVALID_FIELD),
         }

@@ -79,7 +79,7 @@ impl Attention {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct KnownPort {
     name: String,
-    /// Conditions that it has not been told of yet.
+    /// Conditions that it has not got yet.
     pending: BTreeSet<Attention>,
 }
 
@@ -102,14 +102,14 @@ impl UnitReservations {
         port.is_some_and(|port| port.pending.is_empty() || ignores_attention(cdb))
     }
 
-    /// Whether the reservation permits a command. `idm` tells whether mutex commands need access to
-    /// the data.
+    /// Whether the reservation permits a command. `idm`: whether mutex commands need access to the
+    /// data.
     pub fn permits(&self, nexus: &Nexus, cdb: &[u8], idm: bool) -> bool {
         self.state.permits(nexus, access(cdb, idm))
     }
 
     /// The answer that a command gets in place of its own because of a unit attention condition.
-    /// `name` is what the nexus is called in texts. A conflict is for the caller to report first:
+    /// `name` is the name of the nexus in texts. The caller must report a conflict first:
     /// RESERVATION CONFLICT takes precedence over CHECK CONDITION (SAM).
     pub fn before(&mut self, nexus: &Nexus, name: &str, cdb: &[u8]) -> Option<ScsiReply> {
         let port = self
@@ -148,7 +148,8 @@ impl UnitReservations {
         }
     }
 
-    /// Loses power: what is not persistent is gone, and every nexus is told of the power on.
+    /// Loses power: registrations and the reservation are gone unless they are persistent, and
+    /// every nexus gets a condition for the power on.
     pub fn power_cycle(&mut self) {
         self.state.power_loss();
         for port in self.ports.values_mut() {
@@ -176,7 +177,7 @@ impl UnitReservations {
         Ok(data)
     }
 
-    /// PRGENERATION and the length of what follows, then that.
+    /// PRGENERATION and the length of the body, then the body.
     fn with_header(&self, body: Vec<u8>) -> Vec<u8> {
         let mut data = self.state.generation().to_be_bytes().to_vec();
         data.extend((body.len() as u32).to_be_bytes());
@@ -253,7 +254,7 @@ impl UnitReservations {
             }
             ChangeAction::Release => self.state.release(nexus, kind)?,
             ChangeAction::Clear => self.state.clear(nexus),
-            // PREEMPT AND ABORT finds nothing to abort: the caller lets it wait for the commands
+            // PREEMPT AND ABORT finds no command to abort: the caller lets it wait for the commands
             // that are being executed.
             ChangeAction::Preempt | ChangeAction::PreemptAndAbort => {
                 self.state.preempt(nexus, list.action_key, kind)?
@@ -318,7 +319,7 @@ impl UnitReservations {
 
     fn tell(&mut self, notices: Notices<Nexus>) {
         for (nexus, notice) in notices {
-            // A nexus by which no command ever came has no one to be told.
+            // A nexus by which no command ever came gets no condition.
             if let Some(port) = self.ports.get_mut(&nexus) {
                 port.pending.insert(Attention::Reservation(notice));
             }

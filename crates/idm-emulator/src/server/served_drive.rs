@@ -152,8 +152,8 @@ impl ServedDrive {
         }
     }
 
-    /// Executes a command from `client`; `None` if the command gets no answer and the connection is
-    /// to be closed.
+    /// Executes a command from `client`; `None` if the command gets no answer and the connection
+    /// must be closed.
     pub fn execute(&self, request: &Request, client: &UnixStream) -> Option<ScsiReply> {
         let mut state = lock(&self.state);
         *state.counts.entry(cdb::kind(&request.cdb)).or_default() += 1;

@@ -32,7 +32,7 @@ struct Namespace {
     reservations: NamespaceReservations,
 }
 
-/// What a report says.
+/// Content of a report.
 #[derive(Debug, PartialEq, Eq)]
 struct Report {
     generation: u32,

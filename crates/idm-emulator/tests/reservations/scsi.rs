@@ -32,7 +32,7 @@ pub const TYPES: [u8; 6] = [
 /// APTPL in byte 20 of a parameter list.
 const APTPL: u8 = 0x01;
 
-/// What a command ended with: status, and sense key, ASC and ASCQ.
+/// End of a command: status, and sense key, ASC and ASCQ.
 pub type End = (u8, u8, u8, u8);
 
 pub const GOOD: End = (0x00, 0, 0, 0);
@@ -123,7 +123,7 @@ impl Unit {
         unit
     }
 
-    /// What TEST UNIT READY is told.
+    /// The answer to TEST UNIT READY.
     fn attention(&mut self, number: usize) -> End {
         let reply = self.reservations.before(&nexus(number), "port", &TEST_UNIT_READY);
         reply.map_or(GOOD, |reply| end(&reply))
@@ -217,7 +217,7 @@ fn a_life_cycle_in_bytes() {
     assert_eq!(unit.out(0, REGISTER, 0, 0, 0x1122_3344_5566_7788), GOOD);
     let keys = [0, 0, 0, 1, 0, 0, 0, 8, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88];
     assert_eq!(unit.read(0, 0xFFFF), keys);
-    // The length that is told does not depend on the room.
+    // The length in the header does not depend on the room.
     assert_eq!(unit.read(0, 9), keys[..9]);
     assert_eq!(unit.out(0, RESERVE, 5, 0x1122_3344_5566_7788, 0), GOOD);
     let mut reservation = vec![0, 0, 0, 1, 0, 0, 0, 16];
@@ -264,7 +264,7 @@ fn registering() {
     assert_eq!((unit.generation(), unit.keys()), (5, vec![2]));
 }
 
-/// ATP_C and SIP_C say that these bits are not supported.
+/// According to ATP_C and SIP_C, these bits are not supported.
 #[test]
 fn unsupported_bits_are_refused() {
     for flag in [0x04, 0x08] {
@@ -396,13 +396,13 @@ fn preempting_the_holder() {
     for action in [PREEMPT, PREEMPT_AND_ABORT] {
         let mut unit = reserved(WRITE_EXCLUSIVE_RO);
         assert_eq!(unit.out(1, REGISTER, 0, 0, 0xC), GOOD);
-        // Same type: who stays is not told.
+        // Same type: the remaining registrants get no condition.
         assert_eq!(unit.out(2, action, 5, 0xB, 0xA), GOOD);
         assert_eq!((unit.reservation(), unit.keys()), (Some((0xB, 5)), vec![0xB, 0xC]));
         assert_eq!(unit.attention(0), REGISTRATIONS_PREEMPTED);
         assert_eq!((unit.attention(1), unit.attention(2)), (GOOD, GOOD));
         assert_eq!(unit.generation(), 4);
-        // Another type: it is.
+        // Another type: they get one.
         assert_eq!(unit.out(1, action, 6, 0xC, 0xB), GOOD);
         assert_eq!((unit.reservation(), unit.keys()), (Some((0xC, 6)), vec![0xC]));
         assert_eq!(unit.attention(2), REGISTRATIONS_PREEMPTED);
@@ -550,7 +550,7 @@ fn conditions_are_told_once_and_as_each_command_has_it() {
         assert_eq!(before(&mut unit, &[silent, 0, 0, 0, 0, 0]), None);
     }
     assert!(!unit.reservations.is_quiet(&nexus(0), &READ_10));
-    // REQUEST SENSE tells it as data, in the form that it asks for.
+    // REQUEST SENSE reports it as data, in the requested form.
     let told = before(&mut unit, &[0x03, 0, 0, 0, 18, 0]).unwrap();
     assert_eq!((told.status, told.sense.len()), (0, 0));
     assert_eq!((told.data[2], told.data[12], told.data[13]), (0x06, 0x2A, 0x05));
@@ -600,7 +600,7 @@ const WRITES: [&[u8]; 11] = [
     &[0x1E, 0, 0, 0, 0x01, 0],
 ];
 
-/// SPC-4 and SBC-3: which commands are allowed in the presence of reservations.
+/// The commands that are allowed in the presence of reservations, according to SPC-4 and SBC-3.
 #[test]
 fn commands_that_conflict() {
     for kind in TYPES {

@@ -1,4 +1,4 @@
-//! What holds for a SCSI logical unit whatever hosts send.
+//! Properties of a SCSI logical unit that hold whatever hosts send.
 
 use crate::scsi::*;
 use idm_emulator::reservation::scsi::UnitReservations;
@@ -25,7 +25,7 @@ fn run(unit: &mut Unit, step: &Step) -> End {
     end(&unit.reservations.execute(&nexus(number), &cdb, &list))
 }
 
-/// What READ KEYS, READ RESERVATION and READ FULL STATUS must agree about.
+/// Checks that READ KEYS, READ RESERVATION and READ FULL STATUS agree.
 fn check_shown(unit: &Unit) -> Result<(), TestCaseError> {
     let (keys, shown, reservation) = (unit.keys(), unit.full_status(), unit.reservation());
     prop_assert!(keys.iter().all(|&key| key != 0));
@@ -46,7 +46,7 @@ fn check_shown(unit: &Unit) -> Result<(), TestCaseError> {
         prop_assert_eq!(holders.len(), 1);
         prop_assert_eq!(holders[0].key, key);
     }
-    // Who may write: holders, and registrants where the type is not for one holder alone.
+    // Holders may write, and registrants if the type is not for one holder alone.
     for number in 0..3 {
         let registered = shown.iter().find(|one| one.nexus == nexus(number));
         let may = registered.is_some_and(|one| one.holds || kind >= 5);

@@ -107,8 +107,8 @@ impl Lock {
         }
         let copies = || self.members().any(|s| s.value.is_some_and(|v| v != Value::ZERO));
         if value == ValueRead::Unknown && self.distrust == Distrust::None && copies() {
-            // Its writer will not publish it again, and with another drive's copy it could look
-            // complete later.
+            // The writer of the value will not publish it again, and with another drive's copy the
+            // value could look complete later.
             self.distrust = Distrust::Died;
         }
         let read = self.members().filter(|s| s.value.is_some()).count();
@@ -139,13 +139,13 @@ impl Lock {
                     if self.replicas[at].is_marked(self.set) {
                         self.keep(at, mode, since, now);
                     } else {
-                        // This host's record dates from when it counted other drives: it is taken
-                        // anew.
+                        // This host wrote its record while it counted other drives: the drive is
+                        // taken anew.
                         self.retake(at, now);
                     }
                 }
                 (Role::Witness, _) => self.replicas[at].assign(Task::Idle),
-                // It was asked for more than what the lock has now.
+                // The drive was asked for a stronger mode than the lock has now.
                 _ if adds && !replica.takes(goal) => self.retake(at, now),
                 (Role::Member | Role::Extra, _) => {
                     let pause = self.config.timing.renew;
@@ -171,7 +171,7 @@ impl Lock {
         }
         self.events.push_back(Event::Notice(Notice::SplitVote));
         self.phase = Phase::Acquiring(Acquiring { stage: Stage::BackingOff(until), ..*acquiring });
-        // The mutex is needed again in a moment, so it is not destroyed.
+        // This host needs the mutex again in a moment, so it does not destroy it.
         let worthless = self.distrust == Distrust::Died;
         let clean = Clean { worthless, ..self.clean_up(None) };
         self.clean_all(&clean, now);

@@ -120,8 +120,9 @@ impl Lock {
         let keep = self.rules.keep_quorum(self.member_count());
         let undecided = |s: &&Replica| matches!(s.vote(), Some(Vote::Asking | Vote::Silent));
         let open = self.members().filter(undecided).count();
-        // Records of this host from when it counted other drives, or whose lease ended since they
-        // were confirmed; and drives that reported a conflict and could not be read.
+        // Odd drives: their record dates from a time when this host counted other drives, or its
+        // lease has ended since it was confirmed, or they reported a conflict and could not be
+        // read.
         let odd = |s: &&Replica| match s.vote() {
             Some(Vote::Won) => !self.has_now(s, Mode::Shared, now),
             Some(Vote::Blocked(_)) => s.hold != Hold::None,
@@ -216,7 +217,7 @@ impl Lock {
         self.phase = Phase::Left;
         let nobody = matches!(&refusal, Refusal::Held(others) if others.is_empty());
         let refusal = if nobody { Refusal::Unclear } else { refusal };
-        // A TRYLOCK without a look could take the earlier life's record for this life's.
+        // A TRYLOCK without a look could mistake the earlier life's record for this life's.
         self.known.clear();
         for replica in &mut self.replicas {
             if !matches!(replica.task, Task::Clean(_)) {

@@ -77,17 +77,17 @@ impl Lock {
     }
 
     /// Whether an unchanged drive may show this host's record as a shared one. A host that counts
-    /// other drives may take that record for leave to share. A host that counts the same drives
-    /// needs a majority of them and cannot get it.
+    /// other drives may conclude from that record that it can share. A host that counts the same
+    /// drives needs a majority of them and cannot get it.
     fn is_shared_elsewhere(&self, now: Instant) -> bool {
         let timing = &self.config.timing;
         self.has_witnesses && self.replicas.iter().any(|replica| replica.may_share(now, timing))
     }
 
     /// Whether a drive may show a sharer that this host does not know of. Where the LV or the votes
-    /// have moved, a sharer may count drives that this host's majority does not meet, and it shared
-    /// the lock before: unlike a host that asks for it now, it does not look for others. So every
-    /// drive has to refuse sharers, or has to be read.
+    /// have moved, a sharer may count drives outside this host's majority. It has the lock already:
+    /// unlike a host that requests the lock now, it does not look for others. So every drive has to
+    /// refuse sharers, or has to be read.
     fn may_hide_sharers(&self, now: Instant) -> bool {
         let looked = |replica: &Replica| {
             matches!(&replica.task,

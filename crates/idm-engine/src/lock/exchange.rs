@@ -16,9 +16,9 @@ const CLEARING_LEASE_MS: u64 = 1000;
 /// Length of a host id's random half, in bytes.
 const RANDOM_HALF: usize = 16;
 
-/// The name under which a host takes a mutex only to remove it. No holder has this name, so this
-/// host's lock of the mutex, which knows nothing of the removal, does not take the record for its
-/// own. The half with the host's name stays, for readers of the table.
+/// The name under which a host takes a mutex only to remove it. No holder has this name. So this
+/// host's lock of the mutex, which does not know of the removal, does not mistake the record for
+/// its own. The half with the host's name stays, for readers of the table.
 fn clearing_name(host: HostId) -> HostId {
     let mut bytes = *host.as_bytes();
     bytes[..RANDOM_HALF].iter_mut().for_each(|byte| *byte = !*byte);
@@ -162,7 +162,7 @@ impl Lock {
         let adds = self.phase.is_held() && self.replicas[at].is_enlarging();
         let replica = &mut self.replicas[at];
         if let Heard::Table(view, _) = heard {
-            // Nobody judges this table any more. Who is in it is in the way of the new task, too.
+            // No task judges this table any more. Its holders are in the way of the new task, too.
             replica.contested = !view.live_against(goal).is_empty();
         }
         match (&replica.task, replica.hold) {

@@ -12,8 +12,9 @@ use idm_protocol::{Mode, Status};
 const REFRESH_PAUSE: Duration = Duration::from_millis(250);
 
 impl Lock {
-    /// The mode that drives shall have: that which is acquired or, during a change to exclusive,
-    /// that mode. An adoption may find an exclusive lock, unless it accepts shared ones only.
+    /// The mode that drives should have: the requested or held mode or, during a change to
+    /// exclusive, exclusive. An adoption may find an exclusive lock, unless it accepts shared ones
+    /// only.
     pub(super) fn goal(&self) -> Mode {
         match &self.phase {
             Phase::Acquiring(acquiring) => acquiring.mode,

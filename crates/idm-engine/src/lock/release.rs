@@ -24,7 +24,8 @@ impl Lock {
             // stored. Changes under the lock were never published, so the old value is wrong.
             self.distrust = Distrust::Died;
             for replica in &mut self.replicas {
-                // The record that may be there may be a shared one, and the only sign of this.
+                // There may be a shared record, and it may be the only sign that the value is
+                // wrong.
                 replica.stale_value |= matches!(replica.hold, Hold::Maybe { .. });
             }
         }

@@ -7,9 +7,9 @@
 //! 1. It is taken on those new drives that do not have it. They do not vote yet.
 //! 2. Every record gets a fingerprint that belongs to this acquisition alone. Hosts that count the
 //!    old drives, and hosts that count the new ones, both conclude that its writer counts other
-//!    drives, and give way to it wherever they meet it. A fingerprint of the new drives would not
-//!    be enough: before they are a majority, a host that counts the same drives may ignore them. It
-//!    is not known whether a REFRESH stores metadata, so each record is read back.
+//!    drives, and give way to it on every drive where they meet it. A fingerprint of the new drives
+//!    would not be enough: before they are a majority, a host that counts the same drives may
+//!    ignore them. It is not known whether a REFRESH stores metadata, so each record is read back.
 //! 3. When more than half of the new drives have it, marked and with no other holder in the way,
 //!    the caller is informed and notes the new drives. Whenever it dies, its note names the old
 //!    drives or the new ones, and both are enough for an adoption.
@@ -20,9 +20,9 @@
 //!
 //! Until the last step only the old drives vote, as before.
 //!
-//! Where the old drives are not those of the LV but those that the VG had, they do not suffice
-//! alone: a host that goes by the VG's new drives need not meet them. So such a lock also has to be
-//! on enough of the new drives (`seen_until`).
+//! If the old drives are not those of the LV but former drives of the VG, they are not enough: a
+//! host that counts the VG's new drives need not meet them. So such a lock also has to be on enough
+//! of the new drives (`seen_until`).
 
 use super::{Held, Lock, MAX_DRIVES, Moving, Phase, Target};
 use crate::api::{DriveRef, Event, Fingerprint, Instant, Member};
@@ -33,9 +33,9 @@ use alloc::vec::Vec;
 use idm_protocol::Mode;
 
 impl Lock {
-    /// Puts a held lock on exactly these drives, so that they vote instead of those that it was
-    /// taken on. Without effect while the lock is not held, and if no drive, one drive twice, or
-    /// more than 512 drives are named.
+    /// Puts a held lock on exactly these drives, so that they vote instead of the present ones.
+    /// Without effect while the lock is not held, and if no drive, one drive twice, or more than
+    /// 512 drives are named.
     pub fn spread(&mut self, drives: &[Member], now: Instant) {
         self.notice_lapse(now);
         let Phase::Held(Held { mode, lapsed: None, .. }) = self.phase else {
@@ -122,16 +122,17 @@ impl Lock {
         true
     }
 
-    /// The moment until which hosts that go by the VG's new drives meet the lock; `None` if its own
+    /// The moment until which hosts that count the VG's new drives meet the lock; `None` if its own
     /// drives are enough for that.
     ///
     /// Such a host gets a majority of the drives that the LV lies on, and reads more than half of
-    /// the VG's drives. So it meets the lock on half of the new drives. It also meets it if all the
-    /// old drives that stay in the VG have it, because the LV lies on these: only its holder moves
-    /// an LV, after the votes. If neither is so when the drives are named, it was not
-    /// so before either. Then the move gets the time of a lease, as if the drives were refreshed
-    /// now: a drive may have to be taken anew, and to stop the LV's use in order takes time, too.
-    /// That time ends when it does, whatever other drives are named that do not have the lock.
+    /// the VG's drives. So it meets the lock on half of the new drives. It also meets the lock if
+    /// all old drives that stay in the VG have it. The LV lies on these, because only its holder
+    /// moves an LV, and only after the votes. If neither is so when the drives are named, it was
+    /// not so before either. Then the move gets the time of a lease, as if the drives were
+    /// refreshed now: a drive may have to be taken anew, and an orderly stop of the LV's use takes
+    /// time, too. The end of that time does not move when other drives are named that do not have
+    /// the lock.
     pub(super) fn seen_until(&self, mode: Mode) -> Option<Instant> {
         let binds = self.votes_moved && !broken!(self.rules, SeenByVg);
         let target = self.target.filter(|_| binds)?;

@@ -258,8 +258,8 @@ pub fn take(
     bench.run(lock, request)
 }
 
-/// An adoption of a lock that is known as granted and safe until then, where `granted_until` says
-/// so.
+/// An adoption of a lock. With `granted_until`, the lock is known as granted, and as safe until
+/// then.
 pub fn adopt(bench: &Bench, on: &[u32], granted_until: Option<Instant>) -> Request {
     let (members, witnesses) = (bench.members(on), Vec::new());
     Request::Adopt { mode: None, granted_until, members, witnesses }

@@ -1,4 +1,4 @@
-//! A host: its engine, what it has under way with reservations, and an application that writes.
+//! A host: its engine, its procedures about reservations, and an application that writes.
 
 use crate::world::{
     GIVEN_UP, Grant, LATEST, MS, News, PATHS, Part, PartEnd, Shape, What, World, drive,
@@ -47,7 +47,7 @@ pub enum Phase {
     Leaving,
 }
 
-/// What a procedure is for.
+/// Purpose of a procedure.
 // A host has a few of them.
 #[allow(clippy::large_enum_variant)]
 enum Job {
@@ -61,7 +61,7 @@ enum Job {
 
 struct Running {
     job: Job,
-    /// The order that each drive has, the parts that are left of it, and what they came to.
+    /// The order that each drive has, its remaining parts, and the results of the others.
     orders: BTreeMap<DriveRef, (Action, Vec<Part>, Vec<PartEnd>)>,
 }
 
@@ -84,7 +84,7 @@ pub struct Host {
     /// The grant under which the application writes.
     writes: Option<Grant>,
     data_out: u64,
-    /// When the LV is given back.
+    /// Time when the LV is given back.
     until: u64,
     next_watch: u64,
     asked: bool,
@@ -146,7 +146,7 @@ impl Host {
         }
     }
 
-    /// lvmlockd dies. What the application uses stays in use, and nobody cares for it.
+    /// lvmlockd dies. The LV stays in use, and nobody renews its lock.
     pub fn daemon_dies(&mut self, now: u64) {
         let earlier = Instant::from_micros(now + 3000 * MS);
         self.lv = engine(self.id, LockIx::Lv, earlier, now);
@@ -221,7 +221,7 @@ impl Host {
         self.begin(world, Job::Check(watch));
     }
 
-    /// What a host does that has the VG started.
+    /// The work of a host that has the VG started.
     fn work(&mut self, world: &mut World) {
         if self.writes.is_some() && world.now >= self.until {
             // The LV is deactivated, which waits for its data.
@@ -295,7 +295,7 @@ impl Host {
         }
     }
 
-    /// Passes on what the engines have to say.
+    /// Passes on the commands and events of the engines.
     fn pump(&mut self, world: &mut World) {
         for lock in [LockIx::Lv, LockIx::Membership] {
             loop {
@@ -430,7 +430,7 @@ impl Host {
         self.jobs.insert(id, running);
     }
 
-    /// Sends a part of an order. Who registers does so by every path.
+    /// Sends a part of an order. A host registers by every path.
     fn send_part(
         &mut self,
         world: &mut World,
@@ -448,8 +448,8 @@ impl Host {
         world.send((self.at, self.boot), drive, path, What::Part(id, self.key, part));
     }
 
-    /// Whether no other host can have taken this one for dead before a command that is sent now has
-    /// arrived.
+    /// Whether no other host can believe that this one is dead before a command that is sent now
+    /// has arrived.
     fn is_safe(&self, world: &World) -> bool {
         let until = self.membership.safe_until().unwrap_or_default();
         let arrives = world.instant() + Duration::from_micros(2 * GIVEN_UP + 200 * MS);
@@ -572,7 +572,7 @@ impl Running {
     }
 }
 
-/// Whether a command may take from other hosts what they have.
+/// Whether a command may take locks from other hosts.
 fn takes_away(
     op: MutexOp,
     record: &Record,
@@ -586,7 +586,7 @@ fn takes_away(
     }
 }
 
-/// What the parts of an order came to.
+/// The answer to an order, from the results of its parts.
 fn answer(action: &Action, ends: Vec<PartEnd>) -> Answer {
     let mut ends = ends.into_iter();
     match (action, ends.next(), ends.next()) {
@@ -595,7 +595,7 @@ fn answer(action: &Action, ends: Vec<PartEnd>) -> Answer {
             Answer::Seen(Seen { table: Arc::clone(&table), ..*seen })
         }
         (Action::Read | Action::Look, ..) => Answer::Silent,
-        // By one path at least, and by none that says no.
+        // By one path at least, and refused by none.
         (_, one, other) => {
             let all: Vec<PartEnd> = one.into_iter().chain(other).collect();
             let any = |kind: fn(&PartEnd) -> bool| all.iter().any(kind);

@@ -1,9 +1,9 @@
-//! Hosts that may stop at any moment, drives that are reached by two paths, and data that arrives
-//! late: no block is written by a host after another one was granted the lock.
+//! Hosts that may stop at any moment, drives with two paths, and late data: no host writes a block
+//! after another one was granted the lock.
 //!
 //! The locks are the real engine's, the drives' tables and reservations the emulated drives'. Every
-//! program that would stop a host's writes does nothing: an application writes whatever it is told
-//! until an administrator ends it.
+//! program that would stop a host's writes does nothing: an application ignores all orders and
+//! writes until an administrator ends it.
 
 mod host;
 mod world;
@@ -47,7 +47,8 @@ fn run_in(
 fn no_block_is_written_by_a_host_after_another_was_granted_the_lock() {
     let report = run(0..100, true, None);
     assert_eq!(report.foreign, [], "{report:?}");
-    // The world is one in which that is no wonder without fencing, and in which it happens.
+    // In this world a host can write after another one was granted the lock, and without fencing it
+    // does.
     assert!(report.granted > 500 && report.taken_over > 500, "{report:?}");
     assert!(report.stopped_writes > 5000 && report.written > 50_000, "{report:?}");
     assert!(report.came_back > 200, "{report:?}");
@@ -84,7 +85,7 @@ fn broken_rules_are_noticed() {
     }
 }
 
-/// No host that nothing befell is removed.
+/// No healthy host is removed.
 #[test]
 fn a_host_that_is_alive_is_not_removed() {
     assert_eq!(run(1000..1100, true, None).healthy_removed, 0);
@@ -92,7 +93,7 @@ fn a_host_that_is_alive_is_not_removed() {
     assert!(report.healthy_removed > 0, "{report:?}");
 }
 
-/// Nor where hosts do not see most of the others' drives.
+/// The same where hosts do not see most of the others' drives.
 #[test]
 fn a_host_that_lives_on_drives_that_another_one_does_not_reach_is_not_removed() {
     let report = run_in(LOOSE, 0..120, true, None);

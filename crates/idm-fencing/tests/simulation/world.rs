@@ -1,4 +1,4 @@
-//! Time, the ways between hosts and drives, the drives, and what befalls them.
+//! Time, the paths between hosts and drives, the drives, and their faults.
 
 use crate::host::{Host, LockIx, Phase};
 use fastrand::Rng;
@@ -30,7 +30,7 @@ pub struct Shape {
     pub drives: usize,
     /// The first of them have the LV.
     pub of_lv: usize,
-    /// Whether most of what befalls a host is that it does not reach a drive, for long.
+    /// Whether most faults of a host are that it does not reach a drive for a long time.
     pub is_loose: bool,
 }
 
@@ -41,7 +41,7 @@ pub struct Grant {
     mode: Mode,
 }
 
-/// What happened in one run or several.
+/// Counts of events in one run or several.
 #[derive(Debug, Default)]
 pub struct Report {
     /// Seeds in which a block was written by a host after another was granted the lock, and not
@@ -52,7 +52,7 @@ pub struct Report {
     pub written: u64,
     pub stopped_writes: u64,
     pub came_back: u64,
-    /// Hosts that were removed although nothing had befallen them.
+    /// Hosts that were removed although they had no fault.
     pub healthy_removed: u64,
 }
 
@@ -81,7 +81,7 @@ pub enum Part {
     Preempt(Key),
 }
 
-/// What a part came to; `None` is no answer.
+/// Result of a part; `None` is no answer.
 #[derive(Clone, Debug)]
 pub enum PartEnd {
     Table(Arc<[Record]>),
@@ -91,8 +91,8 @@ pub enum PartEnd {
     Silent,
 }
 
-/// What is on its way to a drive.
-// Most of it are commands of locks.
+/// A message on its way to a drive.
+// Most of them are commands of locks.
 #[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug)]
 pub enum What {
@@ -102,12 +102,12 @@ pub enum What {
     Data(Grant),
 }
 
-/// What is on its way to a host.
+/// A message on its way to a host.
 #[derive(Clone, Debug)]
 pub enum News {
     Reply(LockIx, Token, Reply),
     Part(u64, PartEnd),
-    /// Data is written, or is not any more on its way.
+    /// Data is written, or is no longer on its way.
     Landed,
     Tick,
 }
@@ -137,10 +137,10 @@ pub struct World {
     next: u64,
     drives: Vec<DriveWorld>,
     hosts: Vec<Option<Host>>,
-    /// Until when each path is cut.
+    /// Time until which each path is cut.
     cut: Vec<Vec<[u64; PATHS]>>,
     frozen: [u64; HOSTS],
-    /// Until when something that befell a host may excuse its removal.
+    /// Time until which an earlier fault of a host may excuse its removal.
     excused: [u64; HOSTS],
     /// The number of the last grant of each mode to each host.
     granted: [BTreeMap<Mode, u64>; HOSTS],
@@ -240,7 +240,7 @@ impl World {
             Event::Befall => self.befall(),
             Event::Tell { host, boot, drive, news } => {
                 if self.frozen[host] > self.now {
-                    // What waits for a host that stands still is handled in its order.
+                    // Messages that wait for a host that stands still are handled in their order.
                     let at = self.frozen[host];
                     return self.post(at, Event::Tell { host, boot, drive, news });
                 }
@@ -342,7 +342,7 @@ impl World {
         }
     }
 
-    /// Something happens to a host or to its paths.
+    /// A fault happens to a host or to its paths.
     fn befall(&mut self) {
         let host = self.rng.usize(0..HOSTS);
         let is_loose = self.shape.is_loose;
@@ -397,7 +397,7 @@ impl World {
     }
 }
 
-/// What a host is told of something that failed; `sent` is whether it may have reached the drive.
+/// The report to a host about a message that failed; `sent`: whether it may have reached the drive.
 fn failure(what: &What, sent: bool) -> News {
     match what {
         What::Mutex(lock, token, _) => {

@@ -136,7 +136,7 @@ impl Instrumenter<'_> {
         }
     }
 
-    /// Instruments an expression; `wanted` says by which truth values it may be replaced.
+    /// Instruments an expression; `wanted` has the truth values that may replace it.
     pub(super) fn expr(&mut self, expr: &mut Expr, wanted: Wanted) {
         let text = text_of(expr);
         let known_unit = self.is_unit_call(expr);

@@ -143,7 +143,7 @@ pub struct Registrant {
 }
 
 impl Report {
-    /// The report in this data; `None` where it is too short.
+    /// The report in this data; `None` if it is too short.
     pub fn decode(data: &[u8]) -> Option<Report> {
         let (header, rest) = data.split_first_chunk::<REPORT_HEADER_LEN>()?;
         let little = |bytes: &[u8]| bytes.iter().rev().fold(0, |n, &b| n << 8 | u64::from(b));

@@ -35,16 +35,16 @@ pub enum ReadAction {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum ChangeAction {
-    /// REGISTER: the key has to be the registered one, or 0 for who is not registered. A service
-    /// action key of 0 unregisters.
+    /// REGISTER: the key has to be the registered one, or 0 if the sender is not registered. A
+    /// service action key of 0 unregisters.
     Register = 0x00,
     /// RESERVE.
     Reserve = 0x01,
     /// RELEASE.
     Release = 0x02,
-    /// CLEAR: the reservation and all registrations go.
+    /// CLEAR: removes the reservation and all registrations.
     Clear = 0x03,
-    /// PREEMPT: the registrants with the service action key go.
+    /// PREEMPT: removes the registrants with the service action key.
     Preempt = 0x04,
     /// PREEMPT AND ABORT: their commands are aborted, too.
     PreemptAndAbort = 0x05,
@@ -84,7 +84,7 @@ impl ReadAction {
     }
 }
 
-/// Reads up to `room` bytes of what the service action is about.
+/// Reads up to `room` bytes of the data of the service action.
 pub fn read(action: ReadAction, room: u16) -> Cdb {
     let mut cdb = [0; 16];
     cdb[0] = RESERVE_IN;
@@ -156,8 +156,8 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// The keys in this data; `None` where it is too short. It has fewer keys than the drive where
-    /// the sender's buffer was too short for all of them.
+    /// The keys in this data; `None` if it is too short. It has fewer keys than the drive where the
+    /// sender's buffer was too short for all of them.
     pub fn decode(data: &[u8]) -> Option<Keys> {
         let (generation, len) = header(data)?;
         let body = &data[HEADER_LEN..data.len().min(HEADER_LEN + len)];
@@ -180,12 +180,12 @@ pub struct Holder {
 pub struct Reservation {
     /// The key of the holder; 0 where every registrant holds it.
     pub key: u64,
-    /// The type; `None` where it is none of those that are defined.
+    /// The type; `None` if it is none of those that are defined.
     pub kind: Option<ReservationType>,
 }
 
 impl Holder {
-    /// The reservation in this data; `None` where it is too short.
+    /// The reservation in this data; `None` if it is too short.
     pub fn decode(data: &[u8]) -> Option<Holder> {
         let (generation, len) = header(data)?;
         if len == 0 {
@@ -213,14 +213,14 @@ pub struct Registrant {
     pub key: u64,
     /// The type of the reservation that it holds.
     pub holds: Option<ReservationType>,
-    /// Relative target port identifier; `None` where it is registered for all ports.
+    /// Relative target port identifier; `None` if it is registered for all ports.
     pub target_port: Option<u16>,
     /// The TransportID of the initiator port.
     pub transport_id: Vec<u8>,
 }
 
 impl FullStatus {
-    /// The registrants in this data; `None` where it is too short, or a descriptor is.
+    /// The registrants in this data; `None` if it is too short, or a descriptor is.
     pub fn decode(data: &[u8]) -> Option<FullStatus> {
         let (generation, len) = header(data)?;
         let mut rest = &data[HEADER_LEN..data.len().min(HEADER_LEN + len)];
@@ -253,13 +253,13 @@ pub struct Capabilities {
     pub all_target_ports: bool,
     /// SIP_C: one command can register other initiator ports.
     pub names_initiators: bool,
-    /// TMV: the drive says which types it has, in this mask: bit N of byte 4 is type N, and bit 0
-    /// of byte 5 is type 8.
+    /// TMV: the drive reports its types in this mask: bit N of byte 4 is type N, and bit 0 of byte
+    /// 5 is type 8.
     types: Option<[u8; 2]>,
 }
 
 impl Capabilities {
-    /// The capabilities in this data; `None` where it is too short.
+    /// The capabilities in this data; `None` if it is too short.
     pub fn decode(data: &[u8]) -> Option<Capabilities> {
         let data = data.first_chunk::<CAPABILITIES_LEN>()?;
         Some(Capabilities {
@@ -271,7 +271,7 @@ impl Capabilities {
         })
     }
 
-    /// Whether the drive has reservations of this type; `None` where it does not say.
+    /// Whether the drive has reservations of this type; `None` if it does not report that.
     pub fn has(&self, kind: ReservationType) -> Option<bool> {
         let [low, high] = self.types?;
         let mask = u16::from(low) | u16::from(high) << 8;
@@ -279,7 +279,7 @@ impl Capabilities {
     }
 }
 
-/// PRGENERATION, and the length of what follows.
+/// PRGENERATION, and the length of the data after the header.
 fn header(data: &[u8]) -> Option<(u32, usize)> {
     let header = data.first_chunk::<HEADER_LEN>()?;
     Some((number(header, 0, 4) as u32, usize::try_from(number(header, 4, 4)).ok()?))

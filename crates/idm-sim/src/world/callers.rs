@@ -129,7 +129,7 @@ impl World {
         let witnesses = if others.is_empty() { DriveSet::EMPTY } else { witnesses };
         let asked = (members, witnesses);
         let (members, witnesses) = self.begin_acquire(s, mode, Caller::Adopting(tries), asked);
-        // The host has noted until when its locks are safe.
+        // The host has noted the time until which its locks are safe.
         let clock = self.hosts[self.slots.host(s)].clock;
         let legacy = &self.slots[s].legacy;
         let safe_until = Instant::from_micros(clock.at(legacy.noted_safe));

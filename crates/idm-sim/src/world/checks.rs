@@ -106,8 +106,8 @@ impl World {
         moves && call.votes_moved && self.now() >= call.named_at + lease
     }
 
-    /// Requires that a believer whose votes have moved is met by hosts that go by the VG's drives:
-    /// by those that read more than half of them, or those that get any of the drives that stay.
+    /// Requires that hosts that count the VG's drives meet a believer whose votes have moved. Such
+    /// hosts read more than half of the drives, or get any of the drives that stay.
     pub(super) fn check_seen(&self, s: SlotIx) -> Verdict {
         let engine = matches!(self.slots[s].engine.side, Side::Engine(_));
         if !engine || !self.plan.kind.is_safe() || !self.is_bound_to_vg(s) {
@@ -265,7 +265,7 @@ impl World {
 
     /// Whether a host may hold the lock beside another one that counts different drives. It may if
     /// it could not know, or has not known for so long that the other must be a holder and not a
-    /// passer-by.
+    /// host whose attempt fails.
     fn is_excused(&self, s: SlotIx, other: SlotIx) -> bool {
         let most = 2 * (self.plan.lease() + self.plan.renew());
         let since = self.slots[s].seen.foreign_since;
@@ -299,7 +299,7 @@ impl World {
         )))
     }
 
-    /// Requires after a grant that the host heeded every conflict with a host that counts other
+    /// Requires after a grant that the host ignored no conflict with a host that counts other
     /// drives. If such a host has the lock now, that is excused only if it could not be seen.
     pub(super) fn check_grant_sets(&self, s: SlotIx) -> Verdict {
         if !self.plan.kind.is_safe() || self.is_old(self.slots.host(s)) {

@@ -102,7 +102,7 @@ impl World {
     }
 
     /// Clears the tables of half of a holder's drives, if the rest is enough to keep the lock. A
-    /// host that is to die takes these drives first, and comes back soon: it must not pass for
+    /// host that will die takes these drives first, and comes back soon: it must not look like
     /// another keeper of the same lock.
     fn halve(&mut self, h: HostIx) {
         let idle = self

@@ -175,7 +175,7 @@ impl World {
         let at = clock.when(deadline.as_micros()).max(now);
         if at < self.slots[s].engine.timer_at {
             let at = at + self.rng.u64(0..self.plan.lateness.max(1));
-            // Never twice at the same moment, or two entries would pass for one.
+            // Never twice at the same moment, or two entries would look like one.
             let at = if at == now { at + 1 } else { at };
             if at < self.slots[s].engine.timer_at {
                 self.slots[s].engine.timer_at = at;
@@ -357,7 +357,7 @@ impl World {
                 self.coverage.add(Count::OldLost);
                 self.observe_note(s, Tone::Bad, format_args!("lost"));
                 self.poison(s);
-                // It unlocks what it has lost, and leaves the value there as if it were right.
+                // It unlocks a lost lock, and leaves the value there as if the value were right.
                 let l = self.slots.lock(s);
                 self.locks[l].muddled = true;
                 self.slots[s].call.caller = Caller::Idle;

@@ -229,7 +229,7 @@ impl ConnectRequest {
 }
 
 /// Carries out Connect, the first command of every connection. The caller has to answer it on the
-/// returned queue; `None` where it was refused.
+/// returned queue; `None` if it was refused.
 fn connect(
     target: &Arc<Target>,
     port: &str,

@@ -325,7 +325,7 @@ fn mutex_command(command: &Sqe) -> AdminCommand {
     }
 }
 
-/// The kind of a command, for rules. `admin` says that it came on the admin queue.
+/// The kind of a command, for rules. `admin`: whether it came on the admin queue.
 pub(super) fn kind_of(command: &Sqe, admin: bool) -> CommandKind {
     if admin {
         return match mutex_kind(&mutex_command(command)) {

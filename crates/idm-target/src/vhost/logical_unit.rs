@@ -329,7 +329,8 @@ mod tests {
         }
         let ports = |changes: String| changes.matches(".0  ").count();
         assert_eq!(ports(disk.changes().unwrap()), 2, "only registrants wrote");
-        // PREEMPT AND ABORT: whoever is preempted gets conflicts first, then is told why.
+        // PREEMPT AND ABORT: a preempted registrant gets conflicts first, then the condition with
+        // the reason.
         assert_eq!(reserve(&disk, "b.0", 5, 5, [0xB, 0xA]).status, 0);
         assert_eq!(status("a.0", &write), 0x18);
         let told = execute(&disk, "a.0", &read, &[]);
@@ -340,7 +341,7 @@ mod tests {
             "generation 3\npersistent no\nreservation write-exclusive-registrants-only\n\
              0x000000000000000b  b.0  holder\n"
         );
-        // PERSISTENT RESERVE IN, for everyone; INQUIRY tells of no condition.
+        // PERSISTENT RESERVE IN, for everyone; INQUIRY reports no condition.
         let keys = execute(&disk, "c.0", &cdb(&[0x5E, 0, 0, 0, 0, 0, 0, 0, 255]), &[]);
         assert_eq!(keys.data, [0, 0, 0, 3, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0xB]);
         disk.power_cycle();

@@ -312,7 +312,7 @@ fn linked_library(lvm2: Lvm2) -> Result<String> {
     Ok(format!("ldd lvmlockd: {}", line.trim()))
 }
 
-/// How long the lease of `holder` on a lock still runs, as the drives show it to `host`.
+/// The remaining time of the lease of `holder` on a lock, as the drives show it to `host`.
 fn lease_left(host: &Host, lock: &str, holder: &str) -> Result<Option<Duration>> {
     let output = host.idmctl(&["status", "--json"])?.success()?;
     let status: Value = serde_json::from_str(&output.stdout)?;

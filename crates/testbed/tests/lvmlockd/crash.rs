@@ -45,7 +45,7 @@ fn a_client_that_leaves_in_the_middle_of_a_request_does_no_harm(lvm2: Lvm2) -> R
     Ok(())
 }
 
-/// The host has another id afterwards, and nothing tells that the old one was its own.
+/// The host has another id afterwards, and nothing shows that the old one was its own.
 fn lost_notes_of_an_active_lv_stop_the_start_of_its_vg(lvm2: Lvm2) -> Result<()> {
     let Pair { testbed: _testbed, mut alice, bob: _bob, lv } = Pair::new(lvm2, LEASE)?;
     assert_eq!(alice.client()?.lock_lv_for_good(&lv, Mode::Ex)?, 0);

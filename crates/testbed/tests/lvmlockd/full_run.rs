@@ -26,7 +26,7 @@ fn a_full_run_is_told_by_the_command_that_starts_a_vg(lvm2: Lvm2) -> Result<()> 
     Ok(())
 }
 
-/// Nothing new has to be noted.
+/// The return of locks needs no new note.
 fn a_full_run_does_not_prevent_the_return_of_locks(lvm2: Lvm2) -> Result<()> {
     let Pair { testbed: _testbed, mut alice, bob, lv } = Pair::new(lvm2, LEASE)?;
     assert_eq!(alice.client()?.lock_lv_for_good(&lv, Mode::Ex)?, 0);
@@ -49,7 +49,7 @@ fn a_full_run_does_not_keep_a_lock_exclusive(lvm2: Lvm2) -> Result<()> {
     alice.fill_run(true)?;
     assert_eq!(command.lock_lv_for_good(&lv, Mode::Sh)?, 0);
     assert_eq!(bob.client()?.lock_lv_for_good(&lv, Mode::Sh)?, 0);
-    // Nothing that has to be noted is granted meanwhile.
+    // Meanwhile no lock is granted that has to be noted.
     assert_eq!(bob.client()?.lock_lv_for_good(&lv, Mode::Un)?, 0);
     assert!(command.lock_lv_for_good(&lv, Mode::Ex)? < 0);
     assert_eq!(bob.client()?.lock_lv(&lv, Mode::Ex)?, EAGAIN);

@@ -15,7 +15,7 @@ use anyhow::Result;
 use std::time::Duration;
 use testbed::{Host, Lv, Lvm2, Testbed};
 
-/// A lease so long that no lock lapses in a test that is not about that, even on a busy machine.
+/// A lease so long that no lock lapses, even on a busy machine, unless a test wants that.
 const LEASE: Duration = Duration::from_secs(30);
 
 /// Two hosts that have VG `vg` started, with LV `data` on all three drives. Take `testbed` out

@@ -24,7 +24,7 @@ fn stopping_all_lockspaces_waits_in_core_for_lvs_locks(lvm2: Lvm2) -> Result<()>
     let Pair { testbed: _testbed, alice, bob, lv } = Pair::new(lvm2, LEASE)?;
     assert_eq!(alice.client()?.lock_lv_for_good(&lv, Mode::Ex)?, 0);
     let begin = Instant::now();
-    // Not told to wait, it says nothing of what is left.
+    // Without a wait, it does not report what is left.
     alice.lvmlockctl(&["--stop-lockspaces", "--wait", "0"])?.success()?;
     assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
     thread::scope(|scope| -> Result<()> {

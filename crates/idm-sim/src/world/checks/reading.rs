@@ -89,8 +89,8 @@ impl World {
     }
 }
 
-/// The value that a reader with the oldest answers gets: each drive answers as it was when the read
-/// began or as it is now, and only as many drives answer as are needed.
+/// The value that a reader with the oldest answers gets. Each drive answers with its state at the
+/// beginning of the read or its present one, and only as many drives answer as are needed.
 fn lowest(
     then: &[Vec<Record>],
     now: &[Vec<Record>],

@@ -110,8 +110,9 @@ impl World {
         Ok(())
     }
 
-    /// Requires that a lone host gets a lock in a healthy cluster. To break a dead holder on one of
-    /// the VG's other drives takes more round trips than the time for these holds, if it is slow.
+    /// Requires that a lone host gets a lock in a healthy cluster. A request that breaks dead
+    /// holders is excepted: on a slow drive among the VG's others, this takes more round trips than
+    /// the time for these drives allows.
     pub(in crate::world) fn check_lone(&self, s: SlotIx) -> Verdict {
         ensure!(
             !self.slots[s].call.lone || self.slots[s].seen.request.breaks,

@@ -86,7 +86,7 @@ impl World {
         );
         self.observe_execution(f, s, d);
         self.require(self.check_removed(s, d, &users));
-        // Who holds the mutex, and its value, change by no others.
+        // Only these commands change the holders of the mutex, and its value.
         if matches!(&self.network.flights[f].command,
             DriveCommand::Mutex(op, _) if *op != MutexOp::Refresh)
         {

@@ -93,7 +93,7 @@ impl World {
         }
     }
 
-    /// Gives a command up that reaches its drive all the same.
+    /// Gives a command up that reaches its drive nevertheless.
     fn haunt(&mut self, f: FlightIx) {
         self.coverage.add(Count::Ghost);
         let after = self.give_up_after();

@@ -73,8 +73,8 @@ impl World {
         }
     }
 
-    /// Lets a host note, before a command with `undoes` leaves, until when the command may undo a
-    /// lock.
+    /// Lets a host note, before a command with `undoes` leaves, the time until which the command
+    /// may undo a lock.
     pub(in crate::world) fn note_undoing(&mut self, h: HostIx, undoes: Undoes) {
         let until = self.local(h) + 2 * self.plan.timing.linger;
         let noted = match undoes {
