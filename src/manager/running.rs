@@ -17,6 +17,7 @@ use crate::metrics::export::Exporter;
 use crate::recovery::active::Devices;
 use crate::recovery::{Dates, Orphans};
 use crate::runtime::{Runtime, Settings, refusal};
+use crate::state::bars::BarNote;
 use crate::state::file;
 use crate::state::host_id::{self, HostIdentity};
 use crate::state::store::{SavedLock, Store};
@@ -52,6 +53,8 @@ pub(super) struct Running {
     earlier: undo_note::Earlier,
     pub(super) watchdog: Option<Arc<Watchdog>>,
     pub(super) reservations: Option<Arc<Reservations>>,
+    /// For `idmctl why`.
+    bars: BarNote,
     exporter: Exporter,
     pub(super) store: Arc<Store>,
     pub(super) orphans: Arc<Orphans>,
@@ -81,6 +84,8 @@ impl Running {
         let connect = transport::connector(topology.clone());
         let (undo_note, earlier) = UndoNote::start(state_dir, &timing, began, is_new)
             .map_err(|error| not_kept("until when commands may stay", &error))?;
+        let bars = BarNote::start(state_dir, earlier.undoing, clock::now())
+            .map_err(|error| not_kept("until when drives are not asked", &error))?;
         let watchdog = start_watchdog(config, &fencing)?;
         let no_thread = |error| Error::NotRunning(format!("no thread can be started: {error}"));
         let store = Store::open(state_dir, host);
@@ -135,6 +140,7 @@ impl Running {
             earlier,
             watchdog,
             reservations,
+            bars,
             exporter,
             store,
             orphans,
@@ -264,7 +270,9 @@ impl Running {
     pub(super) fn refused(&self, spec: &LockSpec, answer: RequestResult) -> Error {
         match answer {
             RequestResult::Refused(refused) => {
-                let text = refusal::text(self.runtime.drives(), spec, &refused, clock::now());
+                let (drives, now) = (self.runtime.drives(), clock::now());
+                let text = refusal::text(drives, spec, &refused, now);
+                self.bars.refused(&spec.resource, &refusal::bars(drives, &refused), now);
                 let held_back = self.reservations.as_ref();
                 let held_back = held_back.and_then(|it| it.refusal(&spec.resource));
                 let Refusal::Held(conflicts) = refused.refusal else {

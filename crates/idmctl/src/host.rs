@@ -5,6 +5,7 @@ use crate::names::Names;
 use idm_emulator::server::control_socket;
 use idm_protocol::{HostId, ResourceId};
 use lvmlockd_idm::config::Config;
+use lvmlockd_idm::state::bars::Bars;
 use lvmlockd_idm::state::{host_id, store};
 use lvmlockd_idm::topology::Topology;
 use std::collections::BTreeMap;
@@ -48,6 +49,8 @@ pub struct Host {
     pub name: String,
     /// lvmlockd's notes: started lockspaces, and locks that may be held.
     pub saved: store::Saved,
+    /// Until when lvmlockd does not ask drives for locks.
+    pub bars: Bars,
     /// Whether lvmlockd listens.
     pub lvmlockd: bool,
     /// Names of VGs and LVs.
@@ -79,6 +82,7 @@ impl Host {
             id: None,
             name: host_name(),
             saved: store::Saved::default(),
+            bars: Bars::default(),
             lvmlockd: false,
             names: Names::default(),
             places: places.clone(),
@@ -94,6 +98,7 @@ impl Host {
         let id = fs::read_to_string(host_id::file(&state_dir)).ok();
         self.id = id.and_then(|text| host_id::parse(&text, &boot));
         self.saved = store::Store::peek(&state_dir, &boot);
+        self.bars = Bars::peek(&state_dir, &boot);
         self.lvmlockd = UnixStream::connect(&self.places.lvmlockd).is_ok();
         for (vg, lockspace) in &self.saved.lockspaces {
             if *vg != ResourceId::GLOBAL {

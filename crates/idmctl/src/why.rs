@@ -1,5 +1,6 @@
 //! `idmctl why`: the reasons why a lock is refused or slow.
 
+mod bars;
 mod drives;
 mod holders;
 
@@ -11,6 +12,7 @@ use crate::output::{GOOD, Progress, WARNING, styled};
 use crate::status::print_json;
 use crate::view::{LockView, Maker};
 use crate::{Exit, Trouble};
+use idm_engine::Instant;
 use idm_protocol::ResourceId;
 use lvmlockd_idm::lock::{Role, role_of, vg_of};
 use serde::Serialize;
@@ -72,6 +74,8 @@ struct Case<'a> {
     /// The paths of the lock that lead to no drive.
     missing: Vec<&'a Missing>,
     now_ms: u64,
+    /// Now, on the clock of lvmlockd's notes.
+    uptime: Instant,
 }
 
 /// Reads the drives and explains.
@@ -109,7 +113,8 @@ pub fn explain(host: &Host, fleet: &Fleet, asked: &[Asked], id: ResourceId, now_
     };
     let (members, missing) = counted(host, fleet, &id);
     let lock = view.locks.into_iter().next();
-    let case = Case { host, fleet, asked, id, title, lock, members, missing, now_ms };
+    let uptime = lvmlockd_idm::tools::now();
+    let case = Case { host, fleet, asked, id, title, lock, members, missing, now_ms, uptime };
     Answer { lock: case.title.clone(), causes: case.causes() }
 }
 
@@ -138,6 +143,7 @@ impl Case<'_> {
         causes.extend(self.host_causes());
         causes.extend(self.holder_causes());
         causes.extend(self.drive_causes());
+        causes.extend(self.bar_causes());
         causes.extend(self.hints());
         // What refuses a request decides, in the order in which it is looked for.
         causes.sort_by_key(|cause| cause.effect != Effect::Refused);

@@ -435,6 +435,90 @@ const DRIVES: [Fault; 18] = [
     },
 ];
 
+/// Starts the library, which takes and gives up the LV's lock; these drives do not answer its
+/// UNLOCK.
+fn unlock_unanswered(world: &mut World, drives: &[&str]) {
+    *world = World::new(3, "current");
+    world.start_library(LEASE);
+    world.start_lockspace();
+    world.request(lv(), EX).unwrap();
+    for name in drives {
+        world.control(&format!("lose-reply {name} 1"));
+    }
+    world.give_up();
+}
+
+/// Starts the library with such a lease, and again after its death.
+fn restarted(world: &mut World, lease: Duration) {
+    *world = World::new(3, "current");
+    world.start_library(lease);
+    world.start_lockspace();
+    world.request(vg(), EX).unwrap();
+    world.give_up();
+    world.start_library(lease);
+}
+
+/// The library's own waits, with the library in that state.
+const BARS: [Fault; 6] = [
+    Fault {
+        what: "two of three drives did not answer when the LV was deactivated here",
+        code: "barred",
+        make: |world| {
+            unlock_unanswered(world, &["d0", "d2"]);
+            world.request(lv(), EX).unwrap_err();
+            lv()
+        },
+    },
+    Fault {
+        what: "a drive did not answer when the LV was deactivated here, and another one is off",
+        code: "silent",
+        make: |world| {
+            unlock_unanswered(world, &["d0"]);
+            world.control("power d1 off");
+            world.request(lv(), EX).unwrap_err();
+            lv()
+        },
+    },
+    Fault {
+        what: "a drive did not answer when the LV was deactivated here",
+        code: "one-barred",
+        make: |world| {
+            unlock_unanswered(world, &["d0"]);
+            world.control("power d1 off");
+            world.request(lv(), EX).unwrap_err();
+            world.control("power d1 on");
+            lv()
+        },
+    },
+    Fault {
+        what: "lvmlockd has died while the VG's lock was given up, and was just started again",
+        code: "barred",
+        make: |world| {
+            restarted(world, LEASE);
+            vg()
+        },
+    },
+    Fault {
+        what: "lvmlockd that had died while the VG's lock was given up runs for some seconds",
+        code: "barred-briefly",
+        make: |world| {
+            restarted(world, 2 * LEASE / 5);
+            thread::sleep(Duration::from_millis(2300));
+            vg()
+        },
+    },
+    Fault {
+        what: "another host holds it, and lvmlockd was started again some seconds ago",
+        code: "held",
+        make: |world| {
+            restarted(world, 2 * LEASE / 5);
+            thread::sleep(Duration::from_millis(2300));
+            world.peer("bravo", LEASE).take(vg(), EX);
+            vg()
+        },
+    },
+];
+
 /// This host.
 const HERE: [Fault; 11] = [
     Fault {
@@ -536,7 +620,7 @@ const HERE: [Fault; 11] = [
 ];
 
 fn faults() -> impl Iterator<Item = &'static Fault> {
-    HOLDERS.iter().chain(&DRIVES).chain(&HERE)
+    HOLDERS.iter().chain(&DRIVES).chain(&BARS).chain(&HERE)
 }
 
 /// The answers to all faults.
@@ -616,6 +700,38 @@ fn healthy_alone(profile: &str) -> World {
     here.take(lv(), EX).release(None);
     here.take(members(), SH);
     world
+}
+
+#[test]
+fn a_bar_that_is_over_is_no_cause() {
+    let mut world = World::new(3, "current");
+    // A drive is barred for a quarter of it, which has to be longer than a request waits.
+    let lease = Duration::from_secs(28);
+    world.start_library(lease);
+    world.start_lockspace();
+    world.request(lv(), EX).unwrap();
+    all_drives(&world, "lose-reply DRIVE 1");
+    world.give_up();
+    let refused = world.request(lv(), EX).unwrap_err().to_string();
+    let answer = ask(&world, lv());
+    assert_eq!(answer.causes[0].code, "barred", "{refused}: {answer:?}");
+    for name in &world.names {
+        assert!(answer.text().contains(&format!("{name} is not asked for it for ")), "{answer:?}");
+    }
+    // The other locks are not concerned.
+    assert_eq!(ask(&world, vg()).causes[0].code, "free");
+    let begin = Instant::now();
+    while let Err(error) = world.request(lv(), EX) {
+        assert!(begin.elapsed() < lease, "{error}");
+        thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(ask(&world, lv()).causes[0].code, "held-here");
+    world.give_up();
+    assert_eq!(ask(&world, lv()).causes[0].code, "free");
+    // An lvmlockd that died while nothing was on its way leaves nothing, either.
+    world.manager().end();
+    world.start_library(lease);
+    assert_eq!(ask(&world, vg()).causes[0].code, "free");
 }
 
 #[test]

@@ -9,7 +9,10 @@ use idmctl::host::{Host, Places};
 use idmctl::output::Progress;
 use idmctl::view::{Maker, View};
 use lvmlockd_idm::config::Config;
-use lvmlockd_idm::lock::membership_of;
+use lvmlockd_idm::error::Error;
+use lvmlockd_idm::lock::{Adopt, LockspaceKey, Resource, ResourceKey, Scope, membership_of};
+use lvmlockd_idm::manager::Manager;
+use lvmlockd_idm::recovery::active::Devices;
 use lvmlockd_idm::state::{host_id, store};
 use lvmlockd_idm::tools::deadline;
 use lvmlockd_idm::topology::{PathAddress, Topology};
@@ -38,6 +41,9 @@ pub fn members() -> ResourceId {
     membership_of(&vg())
 }
 
+const LOCKSPACE: LockspaceKey = LockspaceKey(0x1000);
+const RESOURCE: ResourceKey = ResourceKey(0x2000);
+
 /// Drives d0, d1, …, and a host that looks at them.
 pub struct World {
     pub server: Server,
@@ -49,6 +55,8 @@ pub struct World {
     /// until a drive is made to hang.
     pub patience: Duration,
     lvmlockd: Option<UnixListener>,
+    /// The library of this host, where a test needs it.
+    pub library: Option<Manager>,
     pub dir: TempDir,
 }
 
@@ -86,7 +94,49 @@ impl World {
         };
         let patience = Duration::from_secs(60);
         let config = Ok(config);
-        World { server, names, places, config, this_host, patience, lvmlockd, dir }
+        let library = None;
+        World { server, names, places, config, this_host, patience, lvmlockd, library, dir }
+    }
+
+    /// Starts the library as lvmlockd on this host does, with the VG. One that runs dies before.
+    pub fn start_library(&mut self, lease: Duration) {
+        if self.library.take().is_none() {
+            // The first one since the boot has nothing to wait for.
+            fs::remove_file(host_id::file(&self.settings().state_dir)).unwrap();
+        }
+        let config = self.config.as_mut().unwrap();
+        config.lease = lease;
+        config.kill_command = Some(vec!["/bin/true".to_owned()]);
+        let (config, pvs) = (config.clone(), self.names.clone());
+        fs::create_dir_all(&self.places.block).unwrap();
+        let manager = Manager::new(config, self.this_host, Devices::with_sysfs(self.dir.path()));
+        self.library = Some(manager);
+        let scope = Scope::Vg { name: "vg0".into(), uuid: VG.into(), pvs };
+        self.manager().prepare_lockspace(LOCKSPACE, scope).unwrap();
+    }
+
+    /// Ends the start of the VG, which waits for what an earlier lvmlockd has left.
+    pub fn start_lockspace(&self) {
+        self.manager().add_lockspace(LOCKSPACE, Adopt::default()).unwrap();
+    }
+
+    pub fn manager(&self) -> &Manager {
+        self.library.as_ref().unwrap()
+    }
+
+    /// A request of lvm for the lock of the LV, or of the VG.
+    pub fn request(&self, id: ResourceId, mode: Mode) -> Result<(), Error> {
+        let resource = match id.is_lv() {
+            true => Resource::Lv { uuid: LV.into(), pvs: Vec::new() },
+            false => Resource::Vg,
+        };
+        let done = self.manager().lock(LOCKSPACE, RESOURCE, resource, mode, Adopt::default());
+        done.map(drop)
+    }
+
+    /// The end of such a request.
+    pub fn give_up(&self) {
+        self.manager().unlock(RESOURCE, 0, 0);
     }
 
     fn settings(&self) -> Config {
