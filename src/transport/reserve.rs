@@ -18,6 +18,9 @@ pub enum ReserveOrder {
     },
     /// Removes the registration with this key.
     Unregister(u64),
+    /// Replaces the path's key, 0 where it has none, by the second one, 0 for none. A loss of power
+    /// removes it. Only SCSI drives have this order, and the library does not use it.
+    RegisterBriefly(u64, u64),
     /// Reserves, by who has registered this key.
     Reserve(u64),
     /// Removes all registrants with the second key, and their commands, by who has registered the

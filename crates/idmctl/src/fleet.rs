@@ -113,13 +113,16 @@ impl Fleet {
                             name: path.to_owned(),
                             identity: drive.identity,
                             device: drive.device,
-                            paths: drive.paths,
+                            paths: Vec::new(),
                             global: false,
                             vgs: Vec::new(),
                         });
                         self.drives.len() - 1
                     });
                     let known = &mut self.drives[at];
+                    let new = drive.paths.into_iter().filter(|path| !known.paths.contains(path));
+                    let new: Vec<PathAddress> = new.collect();
+                    known.paths.extend(new);
                     known.global |= global;
                     known.vgs.extend(vg.filter(|vg| !known.vgs.contains(vg)));
                 }

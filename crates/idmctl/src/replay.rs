@@ -128,6 +128,13 @@ impl Player {
                 let found = self.model.counters().unwrap_or_default();
                 (trace::digits(&found), data.clone())
             }
+            Call::Reserve { begins } => {
+                self.model.set_time(sent);
+                // A model is reserved and freed without fail.
+                let _ =
+                    if *begins { self.model.reserve().map(drop) } else { self.model.unreserve() };
+                return None;
+            }
             // The adapter did not move it; or others may have come and gone.
             Call::Table { data: None, .. } | Call::Counters { .. } => return None,
             Call::Version { version } => {

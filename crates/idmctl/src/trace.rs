@@ -77,6 +77,11 @@ pub enum Call {
         /// The version.
         version: Option<u8>,
     },
+    /// A reservation of the data for another path, or its end.
+    Reserve {
+        /// Whether it begins.
+        begins: bool,
+    },
 }
 
 /// A subject that records all commands to another one.
@@ -136,6 +141,22 @@ impl Subject for Recorder<'_> {
         let version = self.subject.version()?;
         self.add(sent, Call::Version { version });
         Ok(version)
+    }
+
+    fn reserve(&mut self) -> Result<Result<(), String>, Stop> {
+        let sent = self.us();
+        let reserved = self.subject.reserve()?;
+        if reserved.is_ok() {
+            self.add(sent, Call::Reserve { begins: true });
+        }
+        Ok(reserved)
+    }
+
+    fn unreserve(&mut self) -> Result<(), Stop> {
+        let sent = self.us();
+        self.subject.unreserve()?;
+        self.add(sent, Call::Reserve { begins: false });
+        Ok(())
     }
 
     fn cut(&mut self, op: MutexOp, record: &Record) -> Result<Option<Cut>, Stop> {
