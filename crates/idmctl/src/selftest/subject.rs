@@ -349,6 +349,16 @@ impl Model {
         self.now = now;
     }
 
+    /// Sends a command that changes a mutex.
+    pub fn send(&mut self, cdb: &scsi::Cdb, block: &[u8; RECORD_LEN]) -> Answer {
+        if !self.permits(cdb) {
+            return Answer { status: Status::Conflict, sense: Vec::new() };
+        }
+        let reply = self.drive.execute(self.time(), cdb, block);
+        let status = scsi::decode_status(reply.status, &reply.sense);
+        Answer { status, sense: reply.sense }
+    }
+
     /// Whether the data is reserved.
     pub fn is_reserved(&self) -> bool {
         self.reservations.state().kind().is_some()
@@ -375,13 +385,7 @@ impl Model {
 
 impl Subject for Model {
     fn change(&mut self, op: MutexOp, record: &Record) -> Result<Answer, Stop> {
-        let cdb = scsi::mutex(op);
-        if !self.permits(&cdb) {
-            return Ok(Answer { status: Status::Conflict, sense: Vec::new() });
-        }
-        let reply = self.drive.execute(self.time(), &cdb, &record.encode());
-        let status = scsi::decode_status(reply.status, &reply.sense);
-        Ok(Answer { status, sense: reply.sense })
+        Ok(self.send(&scsi::mutex(op), &record.encode()))
     }
 
     fn table(&mut self, blocks: u32) -> Result<Option<Vec<u8>>, Stop> {
