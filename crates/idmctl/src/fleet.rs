@@ -308,6 +308,9 @@ fn ask_path(
             PathAnswer::Table { version, records: records.to_vec(), took: begin.elapsed() }
         }
         Ok(Reply::Status(Status::Unsupported)) => PathAnswer::NoIdm,
+        Ok(Reply::Status(Status::Conflict)) => PathAnswer::Failed(format!(
+            "{path}: RESERVATION CONFLICT: its data is reserved for other hosts"
+        )),
         Ok(Reply::Status(status)) => {
             PathAnswer::Failed(format!("{path}: reading the table failed: {status:?}"))
         }

@@ -160,26 +160,13 @@ fn a_drive_is_tested_whole_beside_a_lock_that_is_in_use() {
     assert!(error.contains("it was changed"), "{error}");
 }
 
-/// Registers another host with d0, which reserves the data.
-fn reserve(world: &World, kind: ReservationType) {
-    let keys = |key, action_key| ParameterList { key, action_key, ..ParameterList::default() };
-    let mut other = Client::connect(world.server.socket("d0")).unwrap().by_port("other.0");
-    for (action, list) in
-        [(ChangeAction::Register, keys(0, 7)), (ChangeAction::Reserve, keys(7, 0))]
-    {
-        let cdb = reservation::change(action, Some(kind));
-        let done = other.execute(&cdb, &list.encode(), 0, Duration::from_secs(5)).unwrap();
-        assert_eq!(done.status, 0);
-    }
-}
-
 #[test]
 fn a_drive_that_is_reserved_for_others_is_not_called_broken() {
     for kind in [WriteExclusiveRegistrantsOnly, WriteExclusive, ExclusiveAccess] {
         for (profile, code) in [("current", 0), ("current+respects-reservations", 4)] {
             let world = World::new(1, profile);
             world.peer("alpha", Duration::from_secs(600)).take(lv(), Mode::Exclusive);
-            reserve(&world, kind);
+            world.reserve("d0", kind);
             let state =
                 || (world.control("table d0").lines().count(), world.control("reservations d0"));
             let before = state();
@@ -204,7 +191,7 @@ fn a_drive_that_is_reserved_for_others_is_not_called_broken() {
 #[test]
 fn a_host_that_is_registered_tests_a_reserved_drive() {
     let world = World::new(1, "current+respects-reservations");
-    reserve(&world, WriteExclusiveRegistrantsOnly);
+    world.reserve("d0", WriteExclusiveRegistrantsOnly);
     let mut here = Client::connect(world.server.socket("d0")).unwrap();
     let list = ParameterList { action_key: 8, ..ParameterList::default() };
     let cdb = reservation::change(ChangeAction::Register, None);
@@ -224,7 +211,7 @@ fn a_reservation_that_comes_during_a_test_is_told_of() {
         let mut command = idmctl(&world, &["selftest", "d0", "--yes"]);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         is_under_way(&world);
-        reserve(&world, kind);
+        world.reserve("d0", kind);
         let ended = child.wait_with_output().unwrap();
         let error = String::from_utf8(ended.stderr).unwrap();
         assert_eq!(ended.status.code(), Some(4), "{error}");
@@ -286,7 +273,7 @@ fn a_drive_that_somebody_may_use_is_not_reserved() {
     world.start_vg("vg0", &["d0"]);
     refused(&world, "a volume group");
     let world = World::new(1, "current");
-    reserve(&world, WriteExclusiveRegistrantsOnly);
+    world.reserve("d0", WriteExclusiveRegistrantsOnly);
     refused(&world, "others have registered");
     // It needs a second path.
     assert_eq!(output(&world, &RESERVE).0, Some(2));

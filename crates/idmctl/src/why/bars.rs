@@ -18,7 +18,7 @@ impl Case<'_> {
     /// What a request meets at a drive.
     pub(super) fn bar(&self, at: usize) -> Option<Bar> {
         let identity = &self.fleet.drives[at].identity;
-        let until = self.host.bars.drive(&self.id, identity, self.uptime)?;
+        let until = self.host.refusals.barred(&self.id, identity, self.uptime)?;
         let left = until.since(self.uptime);
         let waits = left <= self.host.settings().timing().patience;
         Some(if waits { Bar::Waits(left) } else { Bar::Refuses(left) })
@@ -46,12 +46,27 @@ impl Case<'_> {
         causes
     }
 
+    /// A conflict that no table explains.
+    pub(super) fn conflict(&self) -> Option<Cause> {
+        let last = self.host.refusals.last(&self.id, self.uptime).filter(|it| it.conflict)?;
+        let age = seconds(last.age(self.uptime));
+        Some(Cause::refused(
+            "conflict",
+            format!(
+                "the last request of this host was refused {age} ago, because drives answered \
+                 with RESERVATION CONFLICT, and their tables show no holder. Their data may be \
+                 reserved for other hosts: sg_persist --in --read-reservation DEVICE, or nvme \
+                 resv-report DEVICE"
+            ),
+        ))
+    }
+
     /// The wait for commands of an lvmlockd that has died here.
     fn earlier_lvmlockd(&self) -> Option<Cause> {
         if !self.host.lvmlockd {
             return None;
         }
-        let [any, alone] = self.host.bars.earlier(&self.id, self.uptime);
+        let [any, alone] = self.host.refusals.earlier(&self.id, self.uptime);
         let until = any.or(alone)?;
         let which = match (any, role_of(&self.id)) {
             (None, Role::Lv) => "a request to activate the LV exclusively",

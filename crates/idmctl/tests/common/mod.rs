@@ -1,9 +1,12 @@
 //! Emulated drives, and hosts that hold locks on them by the real lock engine.
 #![allow(dead_code)] // Each test uses a part.
 
+use idm_emulator::client::Client;
 use idm_emulator::server::{DriveSpec, Server};
 use idm_engine::{DriveRef, Event, Instant, Lock, LockConfig, Member, Outcome, Request, Timing};
-use idm_protocol::{DriveCommand, HostId, Mode, MutexOp, Record, Reply, ResourceId, Status};
+use idm_protocol::reservation::ReservationType;
+use idm_protocol::reservation::scsi::{self as reservation, ChangeAction, ParameterList};
+use idm_protocol::{DriveCommand, HostId, Mode, MutexOp, Record, Reply, ResourceId, Status, scsi};
 use idmctl::fleet::{Asked, Fleet, ask, wall_ms};
 use idmctl::host::{Host, Places};
 use idmctl::output::Progress;
@@ -107,12 +110,22 @@ impl World {
         let config = self.config.as_mut().unwrap();
         config.lease = lease;
         config.kill_command = Some(vec!["/bin/true".to_owned()]);
-        let (config, pvs) = (config.clone(), self.names.clone());
+        let config = config.clone();
         fs::create_dir_all(&self.places.block).unwrap();
         let manager = Manager::new(config, self.this_host, Devices::with_sysfs(self.dir.path()));
         self.library = Some(manager);
-        let scope = Scope::Vg { name: "vg0".into(), uuid: VG.into(), pvs };
+        self.prepare_lockspace();
+    }
+
+    /// Begins the start of the VG.
+    pub fn prepare_lockspace(&self) {
+        let scope = Scope::Vg { name: "vg0".into(), uuid: VG.into(), pvs: self.names.clone() };
         self.manager().prepare_lockspace(LOCKSPACE, scope).unwrap();
+    }
+
+    /// Stops the VG.
+    pub fn drop_lockspace(&self) {
+        self.manager().remove_lockspace(LOCKSPACE, false, true).unwrap();
     }
 
     /// Ends the start of the VG, which waits for what an earlier lvmlockd has left.
@@ -218,6 +231,14 @@ impl World {
         assert_eq!(taken, Reply::Status(Status::Good));
     }
 
+    /// The same, with the time in the record.
+    pub fn plant_with_its_time(&self, name: &str, record: &Record) {
+        let mut drive = Client::connect(self.server.socket(name)).unwrap();
+        let cdb = scsi::mutex(MutexOp::Trylock);
+        let taken = drive.execute(&cdb, &record.encode(), 0, Duration::from_secs(5)).unwrap();
+        assert_eq!(taken.status, scsi::status::GOOD);
+    }
+
     /// Refreshes a record, as its host would.
     pub fn refresh(&self, name: &str, record: Record) {
         let done = self.send(name, &DriveCommand::Mutex(MutexOp::Refresh, record));
@@ -229,6 +250,19 @@ impl World {
         let connect = connector(Topology::new(BTreeMap::new()));
         let time = deadline(Duration::from_secs(5));
         connect(&self.identity(name), &socket).execute(command, &time).unwrap().reply
+    }
+
+    /// Registers another host with a drive, which reserves its data.
+    pub fn reserve(&self, name: &str, kind: ReservationType) {
+        let keys = |key, action_key| ParameterList { key, action_key, ..ParameterList::default() };
+        let mut other = Client::connect(self.server.socket(name)).unwrap().by_port("other.0");
+        for (action, list) in
+            [(ChangeAction::Register, keys(0, 7)), (ChangeAction::Reserve, keys(7, 0))]
+        {
+            let cdb = reservation::change(action, Some(kind));
+            let done = other.execute(&cdb, &list.encode(), 0, Duration::from_secs(5)).unwrap();
+            assert_eq!(done.status, scsi::status::GOOD);
+        }
     }
 
     /// A host with a name, which counts these drives, or all.
