@@ -420,3 +420,29 @@ impl Subject for Model {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use idm_protocol::nvme;
+
+    #[test]
+    fn a_reservation_is_the_same_conflict_on_both_kinds_of_drives() {
+        let answer = |raw, status| {
+            let (sense, transferred) = (Vec::new(), 0);
+            meaning(&RawAnswer { status, raw, sense, transferred })
+        };
+        // As the emulated namespace answers that respects reservations, and as the mutex is held.
+        for status in [0x4083, 0x0083, 0x01CA] {
+            let decoded = nvme::decode_status(Some(MutexOp::Trylock), status);
+            assert_eq!(answer(Some(RawStatus::Nvme(status)), decoded), Status::Conflict);
+        }
+        // Another status type with the same code, and another failure.
+        for status in [0x0183, 0x4004] {
+            let decoded = nvme::decode_status(Some(MutexOp::Trylock), status);
+            assert_ne!(answer(Some(RawStatus::Nvme(status)), decoded), Status::Conflict);
+        }
+        let scsi = RawStatus::Scsi(scsi::status::RESERVATION_CONFLICT, None);
+        assert_eq!(answer(Some(scsi), Status::Conflict), Status::Conflict);
+    }
+}
