@@ -1,20 +1,22 @@
 //! Counters, and their export: docs/metrics.md.
 //!
 //! Counting is an atomic addition. A reader sees the current value of each number, and blocks no
-//! writer.
+//! writer but one that starts or stops a lockspace.
 
 pub mod export;
 mod labels;
 mod text;
 
-use crate::lock::{RequestResult, Role};
+use crate::lock::{Owner, RequestResult, Role};
 use crate::sys::clock;
+use crate::sys::sync::Mutex;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use idm_engine::{Instant, Notice};
 use idm_protocol::{DriveCommand, Mode, Reply};
 pub use labels::{Asked, LossKind};
 use labels::{CommandLabel, Each, Ended, ErrorLabel, LockEvent};
+use std::sync::Arc;
 use text::{MetricKind, Text, seconds};
 
 /// A counter.
@@ -39,7 +41,8 @@ pub struct Metrics {
     losses: Each<LossKind, Count, 4>,
     events: Each<LockEvent, Count, 8>,
     kills: AtomicU64,
-    lockspaces: AtomicU64,
+    /// Owners of the lockspaces that are started.
+    lockspaces: Mutex<Vec<Arc<Owner>>>,
     /// Time at which the first lease of the locks in use ends, in us since boot; `u64::MAX` for
     /// none.
     safe_until: AtomicU64,
@@ -53,7 +56,7 @@ impl Default for Metrics {
             losses: Each::default(),
             events: Each::default(),
             kills: AtomicU64::new(0),
-            lockspaces: AtomicU64::new(0),
+            lockspaces: Mutex::default(),
             safe_until: AtomicU64::new(u64::MAX),
         }
     }
@@ -95,9 +98,9 @@ impl Metrics {
         self.kills.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Sets the number of lockspaces that are started.
-    pub fn lockspaces(&self, count: usize) {
-        self.lockspaces.store(count as u64, Ordering::Relaxed);
+    /// Sets the lockspaces that are started.
+    pub fn lockspaces(&self, owners: Vec<Arc<Owner>>) {
+        *self.lockspaces.lock() = owners;
     }
 
     /// Sets the time at which the first lease of the locks in use ends.
@@ -148,7 +151,15 @@ impl Metrics {
             MetricKind::Gauge,
             "Lockspaces that are started, the global one included.",
         );
-        text.sample(name, &[], self.lockspaces.load(Ordering::Relaxed));
+        let lockspaces = self.lockspaces.lock().clone();
+        text.sample(name, &[], lockspaces.len());
+        let name = "lvmlockd_idm_lockspace_killed";
+        text.metric(name, MetricKind::Gauge, "1 for a VG that has lost locks and is not dropped.");
+        for owner in lockspaces {
+            if let Some(vg) = &owner.kill {
+                text.sample(name, &[("vg", vg)], u8::from(owner.is_killed()));
+            }
+        }
         let safe_until = self.safe_until.load(Ordering::Relaxed);
         if safe_until != u64::MAX {
             let name = "lvmlockd_idm_lease_left_seconds";

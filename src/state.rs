@@ -4,5 +4,6 @@
 pub mod file;
 pub mod host_id;
 pub mod note;
+pub mod refusals;
 pub mod store;
 pub mod undo_note;

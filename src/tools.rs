@@ -6,7 +6,7 @@ use crate::sys::clock;
 pub use crate::sys::clock::now;
 use crate::topology::{PathAddress, Topology};
 use crate::transport::drive::{CommandError, Data, Request};
-use crate::transport::{Deadline, Limits, RawAnswer, RawPath};
+use crate::transport::{Deadline, Limits, RawAnswer, RawPath, ReserveAnswer, ReserveOrder};
 use core::time::Duration;
 use std::sync::Arc;
 
@@ -40,6 +40,11 @@ impl Probe {
     /// Sends one command.
     pub fn send(&self, request: Request, data: Data<'_>) -> Result<RawAnswer, CommandError> {
         self.path.execute(request, data, &deadline(self.step))
+    }
+
+    /// Carries out an order about reservations.
+    pub fn reserve(&self, order: &ReserveOrder) -> Result<ReserveAnswer, CommandError> {
+        self.path.reserve(order, &deadline(self.step))
     }
 }
 

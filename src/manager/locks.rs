@@ -194,6 +194,7 @@ impl Manager {
                 return Err(running.refused(&spec, other));
             }
         };
+        running.refusals.granted(&spec.resource, clock::now());
         running.note_granted(&spec, &mut saved);
         let lockspace = asker.lockspace.clone();
         let value = lockspace.told(&spec, read);

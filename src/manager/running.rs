@@ -11,7 +11,7 @@ use crate::fencing::reservations::{Link, NotCleared, Reservations};
 use crate::fencing::safe_note::SafeNote;
 use crate::fencing::watchdog::device::KernelWatchdog;
 use crate::fencing::watchdog::{self, Watchdog};
-use crate::lock::{LockSpec, RequestResult, Role};
+use crate::lock::{LockSpec, Owner, Refused, RequestResult, Role};
 use crate::lockspace::Lockspace;
 use crate::metrics::export::Exporter;
 use crate::recovery::active::Devices;
@@ -19,6 +19,7 @@ use crate::recovery::{Dates, Orphans};
 use crate::runtime::{Runtime, Settings, refusal};
 use crate::state::file;
 use crate::state::host_id::{self, HostIdentity};
+use crate::state::refusals::RefusalNote;
 use crate::state::store::{SavedLock, Store};
 use crate::state::undo_note::{self, UndoNote};
 use crate::sys::clock;
@@ -52,6 +53,8 @@ pub(super) struct Running {
     earlier: undo_note::Earlier,
     pub(super) watchdog: Option<Arc<Watchdog>>,
     pub(super) reservations: Option<Arc<Reservations>>,
+    /// For `idmctl why`.
+    pub(super) refusals: RefusalNote,
     exporter: Exporter,
     pub(super) store: Arc<Store>,
     pub(super) orphans: Arc<Orphans>,
@@ -81,6 +84,8 @@ impl Running {
         let connect = transport::connector(topology.clone());
         let (undo_note, earlier) = UndoNote::start(state_dir, &timing, began, is_new)
             .map_err(|error| not_kept("until when commands may stay", &error))?;
+        let refusals = RefusalNote::start(state_dir, earlier.undoing, clock::now())
+            .map_err(|error| not_kept("what is refused", &error))?;
         let watchdog = start_watchdog(config, &fencing)?;
         let no_thread = |error| Error::NotRunning(format!("no thread can be started: {error}"));
         let store = Store::open(state_dir, host);
@@ -135,6 +140,7 @@ impl Running {
             earlier,
             watchdog,
             reservations,
+            refusals,
             exporter,
             store,
             orphans,
@@ -220,9 +226,11 @@ impl Running {
 
     /// Exports the counters while a lockspace is started.
     pub(super) fn show(&self, state: &ManagerState) {
-        let started = state.lockspaces.values().filter(|space| space.is_started()).count();
-        self.runtime.metrics().lockspaces(started);
-        self.exporter.set_active(started > 0);
+        let started = state.lockspaces.values().filter(|space| space.is_started());
+        let owners: Vec<Arc<Owner>> = started.map(|space| space.owner.clone()).collect();
+        let active = !owners.is_empty();
+        self.runtime.metrics().lockspaces(owners);
+        self.exporter.set_active(active);
     }
 
     /// Arms the watchdog, where one is used, for a lock of a lockspace.
@@ -260,11 +268,23 @@ impl Running {
         text
     }
 
+    /// Notes a refusal for `idmctl why`, unless drives show the holder.
+    fn note_refusal(&self, spec: &LockSpec, refused: &Refused, text: &str, now: Instant) {
+        let conflict = match &refused.refusal {
+            Refusal::Held(conflicts) if !conflicts.is_empty() => return,
+            other => matches!(other, Refusal::Held(_)),
+        };
+        let barred = refusal::bars(self.runtime.drives(), refused);
+        self.refusals.refused(&spec.resource, (text, conflict), &barred, now);
+    }
+
     /// The error for a request that was not granted.
     pub(super) fn refused(&self, spec: &LockSpec, answer: RequestResult) -> Error {
         match answer {
             RequestResult::Refused(refused) => {
-                let text = refusal::text(self.runtime.drives(), spec, &refused, clock::now());
+                let (drives, now) = (self.runtime.drives(), clock::now());
+                let text = refusal::text(drives, spec, &refused, now);
+                self.note_refusal(spec, &refused, &text, now);
                 let held_back = self.reservations.as_ref();
                 let held_back = held_back.and_then(|it| it.refusal(&spec.resource));
                 let Refusal::Held(conflicts) = refused.refusal else {

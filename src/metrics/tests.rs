@@ -152,7 +152,11 @@ fn rendered() -> String {
     metrics.noticed(&Notice::SplitVote);
     metrics.regained();
     metrics.killed();
-    metrics.lockspaces(2);
+    let owner = |name: &str, kill: Option<&str>| Owner::new(name.into(), kill.map(str::to_owned));
+    let killed = owner("volume group vg1", Some("vg1"));
+    killed.set_killed();
+    let started = [owner("the global lockspace", None), owner("volume group vg0", Some("vg0"))];
+    metrics.lockspaces(started.into_iter().chain([killed]).map(Arc::new).collect());
     metrics.safe_until(Some(clock::now() + Duration::from_secs(40)));
     let (well, bad) = (DriveMetrics::default(), DriveMetrics::default());
     for (ms, status) in [

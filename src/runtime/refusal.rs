@@ -94,7 +94,19 @@ pub(crate) fn reasons(drives: &Drives, refused: &Refused, now: Instant) -> Strin
     what(refused) + &sentences(drives, reasons)
 }
 
-/// The reasons why too few drives of a VG can be read. `answers`: those that came within `waited`.
+/// Identities of the drives that were not asked, because a command without an answer may still
+/// reach them, each with the end of this time.
+pub(crate) fn bars(drives: &Drives, refused: &Refused) -> Vec<(String, Instant)> {
+    let Refusal::NoQuorum { barred, .. } = &refused.refusal else { return Vec::new() };
+    let was_asked = |drive| {
+        let report = refused.drives.iter().find(|report| report.drive == drive);
+        report.is_some_and(|report| answered(drives, refused, report).is_some())
+    };
+    let unasked = barred.iter().filter(|(drive, _)| !was_asked(*drive));
+    unasked.map(|(drive, until)| (drives.identity(*drive), *until)).collect()
+}
+
+/// Why too few drives of a VG can be read. `answers`: those that came within `waited`.
 pub(crate) fn unread(
     drives: &Drives,
     members: &[Member],
@@ -365,14 +377,24 @@ mod tests {
     #[test]
     fn a_drive_that_may_not_be_asked_yet_is_named_with_its_seconds() {
         let until = Instant::from_micros(1_000_000) + Duration::from_millis(12_001);
-        let barred = vec![(DriveRef(2), until)];
-        let refusal = Refusal::NoQuorum { granted: 0, needed: 1, barred };
-        let text = said(refusal, &[DriveReport::new(DriveRef(2), true)]);
-        assert!(text.contains("naa.2: not asked for 13 s"), "{text}");
-        // A drive that got a command of this very request, and did not answer.
-        let barred = vec![(DriveRef(2), until)];
-        let refusal = Refusal::NoQuorum { granted: 0, needed: 1, barred };
-        let text = said(refusal, &[report(2, Some(Status::Uncertain), None)]);
+        let refused = |report| Refused {
+            refusal: Refusal::NoQuorum {
+                granted: 0,
+                needed: 1,
+                barred: vec![(DriveRef(2), until)],
+            },
+            asked: AskedFor::Mode(Mode::Exclusive),
+            drives: vec![report],
+        };
+        for report in [DriveReport::new(DriveRef(2), true), report(2, None, Some(Status::Good))] {
+            let text = said(refused(report).refusal, &[report]);
+            assert!(text.contains("naa.2: not asked for 13 s"), "{text}");
+            assert_eq!(bars(&drives(), &refused(report)), [("naa.2".to_owned(), until)]);
+        }
+        // One that was asked by this very request, and did not answer.
+        let asked = report(2, Some(Status::Uncertain), None);
+        assert_eq!(bars(&drives(), &refused(asked)), []);
+        let text = said(refused(asked).refusal, &[asked]);
         assert!(text.contains("naa.2: no answer (not asked again for 13 s)"), "{text}");
         assert!(text.contains(BRING_BACK), "{text}");
     }

@@ -273,6 +273,7 @@ impl Nvme {
         let register = |action, ignores_key| reservation::register(action, ignores_key, Some(true));
         let (command, keys) = match *order {
             ReserveOrder::Report => return self.report(opened, deadline),
+            ReserveOrder::RegisterBriefly(..) => return Ok(ReserveAnswer::Unsupported),
             ReserveOrder::Register { key, anew } => {
                 let known = register(RegisterAction::Replace, false);
                 let fresh = register(RegisterAction::Register, false);

@@ -1,10 +1,10 @@
 //! A path to a drive that returns the drive's answers without interpretation.
 
-use super::drive::{CommandError, Data, Protocol, Request};
+use super::drive::{CommandError, Completion, Data, Protocol, Request};
 use super::nvme::Nvme;
 use super::scsi::{Port, cdb};
 use super::scsi_node::ScsiNode;
-use super::{Deadline, TransportError};
+use super::{Deadline, RawStatus, ReserveAnswer, ReserveOrder, TransportError, scsi_reserve};
 use crate::topology::{PathAddress, Topology};
 use idm_protocol::scsi::{self, Sense};
 use idm_protocol::{RECORD_LEN, Status};
@@ -15,6 +15,9 @@ use std::sync::Arc;
 pub struct RawAnswer {
     /// The meaning of the status.
     pub status: Status,
+    /// The status in the drive's own language; `None` where the drive was not asked, because it has
+    /// no IDM.
+    pub raw: Option<RawStatus>,
     /// Sense data of a SCSI drive; empty where there is none.
     pub sense: Vec<u8>,
     /// Bytes of data that were transferred.
@@ -73,15 +76,30 @@ impl RawPath {
                 let answer = port.execute(&cdb(request, &data), data, deadline)?;
                 Ok(RawAnswer {
                     status: scsi::decode_status(answer.status, &answer.sense),
+                    raw: Some(RawStatus::Scsi(answer.status, Sense::decode(&answer.sense))),
                     sense: answer.sense,
                     transferred: answer.transferred,
                 })
             }
             Kind::Nvme(nvme) => {
                 let answer = nvme.execute(request, data, deadline)?;
-                let (status, transferred) = (answer.status, answer.transferred);
-                Ok(RawAnswer { status, sense: Vec::new(), transferred })
+                let Completion { status, raw, transferred } = answer;
+                Ok(RawAnswer { status, raw, sense: Vec::new(), transferred })
             }
+            #[cfg(not(feature = "emulator"))]
+            Kind::None => Err(no_path()),
+        }
+    }
+
+    /// Carries out an order about reservations.
+    pub fn reserve(
+        &self,
+        order: &ReserveOrder,
+        deadline: &Deadline,
+    ) -> Result<ReserveAnswer, CommandError> {
+        match &self.0 {
+            Kind::Scsi(port) => scsi_reserve::carry_out(&**port, order, deadline),
+            Kind::Nvme(nvme) => nvme.reserve(order, deadline),
             #[cfg(not(feature = "emulator"))]
             Kind::None => Err(no_path()),
         }

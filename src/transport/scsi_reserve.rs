@@ -43,10 +43,12 @@ pub(super) fn carry_out(
         ReserveOrder::Register { key, anew: true } => (ChangeAction::RegisterAndIgnore, 0, key),
         ReserveOrder::Register { key, anew: false } => (ChangeAction::Register, key, key),
         ReserveOrder::Unregister(key) => (ChangeAction::Register, key, 0),
+        ReserveOrder::RegisterBriefly(key, new) => (ChangeAction::Register, key, new),
         ReserveOrder::Reserve(key) => (ChangeAction::Reserve, key, 0),
         ReserveOrder::Preempt(key, victim) => (ChangeAction::PreemptAndAbort, key, victim),
     };
-    let list = ParameterList { key, action_key, persistent: true, ..ParameterList::default() };
+    let persistent = !matches!(order, ReserveOrder::RegisterBriefly(..));
+    let list = ParameterList { key, action_key, persistent, ..ParameterList::default() };
     let mut buffer = Buffer::new(LIST_LEN);
     buffer.bytes().copy_from_slice(&list.encode());
     let cdb = scsi::change(action, Some(KIND));

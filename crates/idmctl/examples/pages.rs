@@ -17,7 +17,7 @@ const FILES: &str = r"
 the settings of lvmlockd, which drives have the global lock among them
 .TP
 /run/lvmlockd\-idm
-what lvmlockd has noted: started volume groups, locks, metrics
+what lvmlockd has noted: started volume groups, locks, what it refused lately, metrics
 .TP
 /etc/lvm/backup
 names of volume groups and logical volumes

@@ -279,6 +279,18 @@ pub struct Selftest {
     /// nodes for it (modprobe sg).
     #[arg(long, value_name = "DEV", conflicts_with = "record")]
     pub second_path: Option<String>,
+    /// Also find out what the drive does with mutex commands of a host that a persistent
+    /// reservation keeps away from its data.
+    ///
+    /// DANGEROUS ON A DRIVE THAT IS IN USE: the test reserves the drive for a moment, and whoever
+    /// writes to it meanwhile, from this host or another one, gets errors. It is refused if this
+    /// host uses the drive, if any host has a lock on it, and if anybody is registered with it;
+    /// other use cannot be seen. A test that is killed leaves the reservation until the next one
+    /// with this option, a loss of power, or sg_persist --out --clear
+    /// --param-rk=0x69646d63746c0001 by the same path. For SCSI drives: NVMe drives register hosts,
+    /// not paths.
+    #[arg(long, requires = "second_path")]
+    pub reserve: bool,
     /// Write every command and answer to this file, without identities of others: `idmctl replay`
     /// reads it, and it may be sent to developers.
     #[arg(long, value_name = "FILE")]

@@ -113,13 +113,16 @@ impl Fleet {
                             name: path.to_owned(),
                             identity: drive.identity,
                             device: drive.device,
-                            paths: drive.paths,
+                            paths: Vec::new(),
                             global: false,
                             vgs: Vec::new(),
                         });
                         self.drives.len() - 1
                     });
                     let known = &mut self.drives[at];
+                    let new = drive.paths.into_iter().filter(|path| !known.paths.contains(path));
+                    let new: Vec<PathAddress> = new.collect();
+                    known.paths.extend(new);
                     known.global |= global;
                     known.vgs.extend(vg.filter(|vg| !known.vgs.contains(vg)));
                 }
@@ -305,6 +308,9 @@ fn ask_path(
             PathAnswer::Table { version, records: records.to_vec(), took: begin.elapsed() }
         }
         Ok(Reply::Status(Status::Unsupported)) => PathAnswer::NoIdm,
+        Ok(Reply::Status(Status::Conflict)) => PathAnswer::Failed(format!(
+            "{path}: RESERVATION CONFLICT: its data is reserved for other hosts"
+        )),
         Ok(Reply::Status(status)) => {
             PathAnswer::Failed(format!("{path}: reading the table failed: {status:?}"))
         }

@@ -5,6 +5,7 @@ use crate::names::Names;
 use idm_emulator::server::control_socket;
 use idm_protocol::{HostId, ResourceId};
 use lvmlockd_idm::config::Config;
+use lvmlockd_idm::state::refusals::Refusals;
 use lvmlockd_idm::state::{host_id, store};
 use lvmlockd_idm::topology::Topology;
 use std::collections::BTreeMap;
@@ -48,6 +49,8 @@ pub struct Host {
     pub name: String,
     /// lvmlockd's notes: started lockspaces, and locks that may be held.
     pub saved: store::Saved,
+    /// What lvmlockd refused lately, and until when it does not ask drives for locks.
+    pub refusals: Refusals,
     /// Whether lvmlockd listens.
     pub lvmlockd: bool,
     /// Names of VGs and LVs.
@@ -79,6 +82,7 @@ impl Host {
             id: None,
             name: host_name(),
             saved: store::Saved::default(),
+            refusals: Refusals::default(),
             lvmlockd: false,
             names: Names::default(),
             places: places.clone(),
@@ -94,6 +98,7 @@ impl Host {
         let id = fs::read_to_string(host_id::file(&state_dir)).ok();
         self.id = id.and_then(|text| host_id::parse(&text, &boot));
         self.saved = store::Store::peek(&state_dir, &boot);
+        self.refusals = Refusals::peek(&state_dir, &boot);
         self.lvmlockd = UnixStream::connect(&self.places.lvmlockd).is_ok();
         for (vg, lockspace) in &self.saved.lockspaces {
             if *vg != ResourceId::GLOBAL {
@@ -109,18 +114,18 @@ impl Host {
         self.config.clone().unwrap_or_default()
     }
 
-    /// Kill commands that were run since lvmlockd was started, as its metrics tell; 0 where there
-    /// are none.
-    pub fn kills(&self) -> u64 {
+    /// Whether a VG has lost locks on this host and waits to be dropped. lvmlockd exports that
+    /// every 5 s.
+    pub fn is_killed(&self, vg: &str) -> bool {
         let file = self.settings().state_dir.join("metrics.prom");
         let text = fs::read_to_string(file).unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix(KILLS));
-        line.and_then(|number| number.trim().parse().ok()).unwrap_or_default()
+        let killed = format!("{KILLED}{{vg=\"{vg}\"}} 1");
+        text.lines().any(|line| line == killed)
     }
 }
 
-/// The name of the counter of kill commands in the library's metrics.
-const KILLS: &str = "lvmlockd_idm_kills_total ";
+/// The name of the state of a VG in the library's metrics.
+const KILLED: &str = "lvmlockd_idm_lockspace_killed";
 
 fn host_name() -> String {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();

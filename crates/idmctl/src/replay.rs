@@ -8,7 +8,7 @@ use crate::status::print_json;
 use crate::trace::{self, Call, Step};
 use crate::{Exit, Trouble};
 use idm_emulator::Profile;
-use idm_protocol::{MutexOp, RECORD_LEN, Record};
+use idm_protocol::{MutexOp, RECORD_LEN, Record, scsi};
 use serde::Serialize;
 use std::fs;
 use std::time::Duration;
@@ -21,6 +21,8 @@ const TOLERANCE: Duration = Duration::from_millis(30);
 pub struct Difference {
     /// The step's number, from 1.
     pub step: usize,
+    /// What the trace says of it, in words.
+    pub note: Option<String>,
     /// The recorded drive's answer.
     pub recorded: String,
     /// The emulated drive's answer.
@@ -56,8 +58,10 @@ pub fn run(common: &Common, wanted: &Replay) -> Result<Exit, Trouble> {
         anstream::println!("{begin}");
         for it in &replayed {
             let Some(difference) = &it.difference else { continue };
-            let Difference { step, recorded, emulated } = difference;
-            anstream::println!("{}: step {step}: {recorded}; emulated: {emulated}", it.profile);
+            let Difference { step, note, recorded, emulated } = difference;
+            let note = note.as_ref().map_or_else(String::new, |note| format!(" ({note})"));
+            let profile = it.profile;
+            anstream::println!("{profile}: step {step}{note}: {recorded}; emulated: {emulated}");
         }
     } else {
         let count = steps.len();
@@ -90,7 +94,7 @@ fn first(steps: &[Step], profile: Profile) -> Option<Difference> {
     player.begin = player.model.now();
     steps.iter().enumerate().find_map(|(at, step)| {
         let (emulated, recorded) = player.play(step)?;
-        Some(Difference { step: at + 1, recorded, emulated })
+        Some(Difference { step: at + 1, note: step.note.clone(), recorded, emulated })
     })
 }
 
@@ -109,9 +113,9 @@ impl Player {
     fn play(&mut self, step: &Step) -> Option<(String, String)> {
         let sent = self.begin + Duration::from_micros(step.sent_us);
         let (emulated, recorded) = match &step.call {
-            Call::Change { op, payload, status, sense } => {
+            Call::Change { op, group, payload, status, sense } => {
                 self.model.set_time(sent);
-                (self.change(*op, payload), self.described(*op, status, sense))
+                (self.change(*op, *group, payload), self.described(*op, status, sense))
             }
             Call::Table { blocks, data: Some(data) } => {
                 let answered = self.begin + Duration::from_micros(step.answered_us);
@@ -127,6 +131,13 @@ impl Player {
             Call::Counters { data } if self.alone => {
                 let found = self.model.counters().unwrap_or_default();
                 (trace::digits(&found), data.clone())
+            }
+            Call::Reserve { begins } => {
+                self.model.set_time(sent);
+                // A model is reserved and freed without fail.
+                let _ =
+                    if *begins { self.model.reserve().map(drop) } else { self.model.unreserve() };
+                return None;
             }
             // The adapter did not move it; or others may have come and gone.
             Call::Table { data: None, .. } | Call::Counters { .. } => return None,
@@ -145,23 +156,21 @@ impl Player {
     }
 
     /// Sends a recorded command, and describes the answer.
-    fn change(&mut self, op: u8, payload: &str) -> String {
+    fn change(&mut self, op: u8, group: u8, payload: &str) -> String {
         let block = trace::bytes(payload, RECORD_LEN);
         let block: Option<[u8; RECORD_LEN]> = block.and_then(|block| block.try_into().ok());
-        let (Some(known), Some(block)) = (MutexOp::from_wire(op), block) else {
-            return "no command".to_owned();
-        };
-        match self.model.change(known, &Record::decode(&block)) {
-            Ok(answer) => {
-                let sense = trace::digits(&answer.sense);
-                self.described(op, &trace::status(answer.status), &sense)
-            }
-            Err(stop) => stop.to_string(),
-        }
+        let Some(block) = block.filter(|_| op < 0x10) else { return "no command".to_owned() };
+        // Recordings have operations that no firmware defines.
+        let mut cdb = scsi::mutex(MutexOp::Trylock);
+        (cdb[1], cdb[14]) = (op << 4, group);
+        let answer = self.model.send(&cdb, &block);
+        let sense = trace::digits(&answer.sense);
+        self.described(op, &trace::status(answer.status), &sense)
     }
 
     fn described(&self, op: u8, status: &str, sense: &str) -> String {
-        let op = MutexOp::from_wire(op).map_or("no command", crate::selftest::subject::name);
+        let named = MutexOp::from_wire(op).map(crate::selftest::subject::name);
+        let op = named.map_or_else(|| format!("operation {op}"), str::to_owned);
         let sense = if self.has_sense { sense } else { "" };
         format!("{op} is answered with {status} {sense}").trim_end().to_owned()
     }
@@ -176,13 +185,17 @@ fn others(steps: &[Step]) -> Vec<Record> {
     first.into_iter().flatten().filter(|record| !is_scratch(&record.resource)).collect()
 }
 
-/// The records of the test, and what the table shows behind all records.
+/// The blocks of the test, byte for byte, and what the table shows behind all records.
 fn scratch(blocks: &[String]) -> String {
-    let records = trace::records(blocks);
-    let ours = records.iter().filter(|record| is_scratch(&record.resource));
-    let ours: Vec<String> = ours.map(|record| trace::digits(&record.encode())).collect();
-    let kinds = blocks.iter().filter_map(|block| block.split('*').next());
-    let is_record = |kind: &&str| kind.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let rest: Vec<&str> = kinds.filter(|kind| !is_record(kind)).collect();
+    let (mut ours, mut rest) = (Vec::new(), Vec::new());
+    for written in blocks {
+        let kind = written.split('*').next().unwrap_or_default();
+        let block = trace::bytes(kind, RECORD_LEN);
+        match block.as_deref().and_then(|block| block.first_chunk()) {
+            None => rest.push(kind),
+            Some(block) if is_scratch(&Record::decode(block).resource) => ours.push(kind),
+            Some(_) => {}
+        }
+    }
     format!("{} {}", ours.join(" "), rest.join(" "))
 }

@@ -7,6 +7,7 @@
 pub mod bench;
 pub mod finding;
 mod report;
+mod reserved;
 pub mod rules;
 pub mod subject;
 
@@ -25,7 +26,7 @@ use idm_protocol::Record;
 use lvmlockd_idm::state::host_id;
 use lvmlockd_idm::tools::Probe;
 use lvmlockd_idm::topology::PathAddress;
-pub use report::{Matches, Report, RuleReport};
+pub use report::{Circumstances, Matches, Report, RuleReport};
 use rules::Rule;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::fs;
@@ -41,6 +42,9 @@ const NEEDED_RECORDS: usize = 16;
 const NEEDED_HOSTS: usize = 4;
 /// A table that is so full is left alone.
 const TOO_FULL_PERCENT: usize = 80;
+/// The warning of a test that reserves the drive.
+const RESERVES: &str = "BUT IT RESERVES THE DRIVE FOR A MOMENT: whoever writes to it then gets \
+                        errors. Nobody may use the drive. ";
 /// The time-out of commands that are to be given up.
 const SHORTEST: Duration = Duration::from_millis(1);
 
@@ -99,44 +103,39 @@ pub fn run(host: &Host, common: &Common, wanted: &Selftest) -> Result<Exit, Trou
     })?;
     let stop = Arc::new(AtomicBool::new(false));
     let second = wanted.second_path.as_ref().map(|text| path_of(drive, text)).transpose()?;
-    let mut real = connect(host, drive, common.timeout, stop.clone(), second)?;
+    let mut real = connect(host, drive, (common.timeout, wanted.reserve), stop.clone(), second)?;
+    if wanted.reserve {
+        reserved::may_be_reserved(&mut real, drive)?;
+    }
     if !wanted.yes {
-        confirm(drive)?;
+        confirm(drive, wanted.reserve)?;
     }
     // From here on a signal ends the test in order, and not the program at once.
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register(signal, stop.clone())
             .map_err(|error| Trouble::new(error.to_string(), "signals", "report this"))?;
     }
-    let lost = |stop: Stop, left: &str| Trouble::new(stop.to_string(), &drive.name, left);
     let mut progress = Progress::default();
-    let others = prepare(&mut Bench::new(&mut real, random()?), drive, &mut progress).map_err(
-        |refused| match refused {
-            Refused::Trouble(trouble) => trouble,
-            Refused::Stop(stop) => lost(stop, "the test has not begun"),
-        },
-    )?;
-    let begin = Instant::now();
-    let mut recorder = Recorder::new(&mut real);
-    let mut bench = Bench::new(&mut recorder, random()?);
-    let outcome = examine(&mut bench, wanted.limits || others.is_empty(), |rule, at, count| {
-        let seconds = begin.elapsed().as_secs();
-        progress.say(&format!("{seconds} s: rule {at} of {count}, {}", rule.name));
-    });
-    let steps = recorder.steps;
-    progress.done();
-    if let Some(stop) = outcome.stop {
-        real.ignore_stop();
-        let cleared = clear(&mut real, drive);
-        return cleared.and(Err(lost(stop, "nothing of the test is left on the drive")));
+    let before = prepare(&mut real, drive, &mut progress)?;
+    if wanted.reserve {
+        reserved::is_free(drive, &before.others)?;
     }
+    let with_limits = wanted.limits || before.others.is_empty();
+    let tested = test(&mut real, drive, with_limits, &mut progress);
+    let (findings, steps) = tested.map_err(|trouble| {
+        // It may be the reason.
+        reserved::is_as_before(&real, drive, &before).err().unwrap_or(trouble)
+    })?;
     if let Some(file) = &wanted.record {
         record(file, &steps)?;
     }
     // Longer reads than the rules have would spoil the latencies.
     let latencies = std::mem::take(&mut real.latencies);
     let longest = real.longest_read();
-    let report = Report::new(drive, &outcome.findings, &others, &latencies, longest);
+    let report = Report::new(drive, &findings, &before, &latencies, longest);
+    if report.verdict != Verdict::AsReliedOn {
+        reserved::is_as_before(&real, drive, &before)?;
+    }
     if common.json {
         print_json(&report)?;
     } else {
@@ -146,6 +145,31 @@ pub fn run(host: &Host, common: &Common, wanted: &Selftest) -> Result<Exit, Trou
         Verdict::Unsafe => Exit::Wrong,
         Verdict::AsReliedOn | Verdict::DiffersButSafe => Exit::Good,
     })
+}
+
+/// The tested rules with their results, and the commands that were sent.
+type Tested = (Vec<(Rule, Finding)>, Vec<Step>);
+
+/// Tests all rules on a drive, and leaves nothing on it.
+fn test(
+    real: &mut Real,
+    drive: &Drive,
+    with_limits: bool,
+    progress: &mut Progress,
+) -> Result<Tested, Trouble> {
+    let begin = Instant::now();
+    let mut recorder = Recorder::new(real);
+    let mut bench = Bench::new(&mut recorder, random()?);
+    let outcome = examine(&mut bench, with_limits, |rule, at, count| {
+        let seconds = begin.elapsed().as_secs();
+        progress.say(&format!("{seconds} s: rule {at} of {count}, {}", rule.name));
+    });
+    let steps = recorder.steps;
+    progress.done();
+    let Some(stop) = outcome.stop else { return Ok((outcome.findings, steps)) };
+    real.ignore_stop();
+    clear(real, drive)?;
+    Err(Trouble::new(stop.to_string(), &drive.name, "nothing of the test is left on the drive"))
 }
 
 /// Writes a trace.
@@ -177,7 +201,7 @@ fn path_of<'d>(drive: &'d Drive, text: &str) -> Result<&'d PathAddress, Trouble>
 fn connect(
     host: &Host,
     drive: &Drive,
-    time: Duration,
+    (time, reserves): (Duration, bool),
     stop: Arc<AtomicBool>,
     second: Option<&PathAddress>,
 ) -> Result<Real, Trouble> {
@@ -191,13 +215,15 @@ fn connect(
             Ok(Some(_)) => {
                 // A path that works, asked for the version with ample time: what is cut later must
                 // not be that question.
-                let mut works = others.filter_map(|path| {
-                    let version = probe(path, time).version();
-                    matches!(version, Ok(Some(_))).then(|| probe(path, SHORTEST))
-                });
-                return works.next().map(|other| real.beside(other)).ok_or_else(|| {
+                let works = |path: &PathAddress| {
+                    let probe = Probe::new(&drive.identity, path, &host.topology, time);
+                    matches!(probe.version(), Ok(Some(_)))
+                };
+                let other = others.clone().find(|path| works(path)).ok_or_else(|| {
                     Trouble::new("no other path to it works", &drive.name, "see `idmctl drives`")
-                });
+                })?;
+                let real = real.beside(probe(other, SHORTEST));
+                return Ok(if reserves { real.reserving(probe(other, time)) } else { real });
             }
             Ok(None) => {
                 let remedy = "nothing was sent to it that a drive without IDM does not know";
@@ -225,11 +251,31 @@ impl From<Stop> for Refused {
     }
 }
 
-/// Removes what an earlier test has left, and looks whether there is room. Returns the records
-/// of others.
+/// Removes what an earlier test has left, and looks whether there is room, and whether the drive
+/// carries commands of this host out. Returns what was there before the test.
 fn prepare(
+    real: &mut Real,
+    drive: &Drive,
+    progress: &mut Progress,
+) -> Result<Circumstances, Trouble> {
+    let reservation = real.reservations().as_ref().and_then(reserved::told);
+    let is_reserved = reservation.is_some();
+    let others = make_room(&mut Bench::new(real, random()?), drive, is_reserved, progress);
+    let others = others.map_err(|refused| match refused {
+        Refused::Trouble(trouble) => trouble,
+        Refused::Stop(Stop::Refused) => reserved::kept_out(drive, reservation.as_deref()),
+        Refused::Stop(stop) => {
+            Trouble::new(stop.to_string(), &drive.name, "the test has not begun")
+        }
+    })?;
+    Ok(Circumstances { others, reservation })
+}
+
+/// Returns the records of others.
+fn make_room(
     bench: &mut Bench<'_>,
     drive: &Drive,
+    is_reserved: bool,
     progress: &mut Progress,
 ) -> Result<Vec<Record>, Refused> {
     let refuse =
@@ -246,6 +292,9 @@ fn prepare(
             .say(&format!("{waited} s: waiting for the leases of an earlier test, 10 s at most"));
         bench.subject().sleep(Duration::from_millis(100))?;
     }
+    if is_reserved && reserved::refuses(bench)? {
+        return Err(Stop::Refused.into());
+    }
     bench.remove(|_| true)?;
     let records = bench.all()?;
     let version = bench.subject().version()?.unwrap_or_default();
@@ -259,6 +308,10 @@ fn prepare(
             format!("its mutex table is {} % full, and a test needs room", fill.percent),
             "deactivate LVs that are not used, and try again",
         ));
+    }
+    // Not every reservation can be read.
+    if !is_reserved && reserved::refuses(bench)? {
+        return Err(Stop::Refused.into());
     }
     Ok(records)
 }
@@ -281,7 +334,7 @@ fn random() -> Result<[u8; 14], Trouble> {
     Ok(bytes[..14].try_into().unwrap_or_default())
 }
 
-fn confirm(drive: &Drive) -> Result<(), Trouble> {
+fn confirm(drive: &Drive, reserves: bool) -> Result<(), Trouble> {
     let refuse = |what: &str| Err(Trouble::new(what, &drive.name, "give --yes to begin"));
     if !stdin().is_terminal() {
         return refuse("nobody can be asked whether the test may begin");
@@ -289,9 +342,10 @@ fn confirm(drive: &Drive) -> Result<(), Trouble> {
     let _ = write!(
         stderr(),
         "This locks, breaks and removes scratch mutexes on {} ({}) for about 15 s. No data and no \
-         lock of a volume group is touched. Begin? [y/N] ",
+         lock of a volume group is touched. {}Begin? [y/N] ",
         drive.name,
-        drive.identity
+        drive.identity,
+        if reserves { RESERVES } else { "" }
     );
     let mut line = String::new();
     match stdin().read_line(&mut line) {

@@ -1,14 +1,15 @@
 //! Traces of a selftest: every command with its bytes and times, and every answer.
 //!
-//! A trace is text, one JSON object in a line. The first line names the format, the last one is a
-//! digest of all others. Records of others than the test are in it without their identities: host
-//! id, mutex id and metadata are replaced by digests, time and value by zeros.
+//! A trace is text, one JSON object in a line. The first line names the format, and may say `about`
+//! what the trace is; the last one is a digest of all others (SHA-256). Records of others than the
+//! test are in it without their identities: host id, mutex id and metadata are replaced by digests,
+//! time and value by zeros.
 
 use crate::Trouble;
 use crate::selftest::bench::is_scratch;
 use crate::selftest::subject::{Answer, Cut, Stop, Subject};
 use idm_protocol::{
-    HostId, MutexOp, RECORD_LEN, Record, ResourceId, State, Status, Value, parse_table,
+    GROUP_TABLE, HostId, MutexOp, RECORD_LEN, Record, ResourceId, State, Status, Value, parse_table,
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -39,6 +40,9 @@ pub struct Step {
     pub sent_us: u64,
     /// When it was answered.
     pub answered_us: u64,
+    /// What it shows, in words, if somebody has written that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// The command and its answer.
     #[serde(flatten)]
     pub call: Call,
@@ -52,6 +56,9 @@ pub enum Call {
     Change {
         /// The operation's number on the wire.
         op: u8,
+        /// The group of mutexes; the library uses only one.
+        #[serde(default = "usual_group", skip_serializing_if = "is_usual_group")]
+        group: u8,
         /// The record.
         payload: String,
         /// The meaning of the answer.
@@ -77,6 +84,19 @@ pub enum Call {
         /// The version.
         version: Option<u8>,
     },
+    /// A reservation of the data for another path, or its end.
+    Reserve {
+        /// Whether it begins.
+        begins: bool,
+    },
+}
+
+fn usual_group() -> u8 {
+    GROUP_TABLE
+}
+
+fn is_usual_group(group: &u8) -> bool {
+    *group == GROUP_TABLE
 }
 
 /// A subject that records all commands to another one.
@@ -99,7 +119,7 @@ impl<'s> Recorder<'s> {
     }
 
     fn add(&mut self, sent_us: u64, call: Call) {
-        self.steps.push(Step { sent_us, answered_us: self.us(), call });
+        self.steps.push(Step { sent_us, answered_us: self.us(), note: None, call });
     }
 }
 
@@ -109,6 +129,7 @@ impl Subject for Recorder<'_> {
         let answer = self.subject.change(op, record)?;
         let call = Call::Change {
             op: op.to_wire(),
+            group: GROUP_TABLE,
             payload: digits(&record.encode()),
             status: status(answer.status),
             sense: digits(&answer.sense),
@@ -136,6 +157,22 @@ impl Subject for Recorder<'_> {
         let version = self.subject.version()?;
         self.add(sent, Call::Version { version });
         Ok(version)
+    }
+
+    fn reserve(&mut self) -> Result<Result<(), String>, Stop> {
+        let sent = self.us();
+        let reserved = self.subject.reserve()?;
+        if reserved.is_ok() {
+            self.add(sent, Call::Reserve { begins: true });
+        }
+        Ok(reserved)
+    }
+
+    fn unreserve(&mut self) -> Result<(), Stop> {
+        let sent = self.us();
+        self.subject.unreserve()?;
+        self.add(sent, Call::Reserve { begins: false });
+        Ok(())
     }
 
     fn cut(&mut self, op: MutexOp, record: &Record) -> Result<Option<Cut>, Stop> {

@@ -428,7 +428,7 @@ impl<'a> Maker<'a> {
                 ),
             ));
         }
-        if holder.on.iter().any(|it| it.lease_runs && it.left_ms.is_none()) {
+        if holder.clocks_differ() {
             remarks.push(Remark::new(
                 "clock",
                 format!(
@@ -549,9 +549,15 @@ impl LockView {
 const REFRESHED_WITHIN: f64 = 1.0 / 3.0 + 0.1;
 
 impl Holder {
+    /// Whether a lease of it runs that should be over by the time in its record, or has not begun:
+    /// its host's clock and this one differ, so that nothing is known of its age.
+    pub fn clocks_differ(&self) -> bool {
+        self.on.iter().any(|it| it.lease_runs && it.left_ms.is_none())
+    }
+
     /// Whether it has not refreshed the lock for longer than a host does that lives.
     pub fn is_silent(&self) -> bool {
-        self.age_ms as f64 > self.lease_ms as f64 * REFRESHED_WITHIN
+        !self.clocks_differ() && self.age_ms as f64 > self.lease_ms as f64 * REFRESHED_WITHIN
     }
 
     /// The time until its lease ends, in words.

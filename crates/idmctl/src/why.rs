@@ -1,5 +1,6 @@
 //! `idmctl why`: the reasons why a lock is refused or slow.
 
+mod bars;
 mod drives;
 mod holders;
 
@@ -11,6 +12,7 @@ use crate::output::{GOOD, Progress, WARNING, styled};
 use crate::status::print_json;
 use crate::view::{LockView, Maker};
 use crate::{Exit, Trouble};
+use idm_engine::Instant;
 use idm_protocol::ResourceId;
 use lvmlockd_idm::lock::{Role, role_of, vg_of};
 use serde::Serialize;
@@ -72,6 +74,8 @@ struct Case<'a> {
     /// The paths of the lock that lead to no drive.
     missing: Vec<&'a Missing>,
     now_ms: u64,
+    /// Now, on the clock of lvmlockd's notes.
+    uptime: Instant,
 }
 
 /// Reads the drives and explains.
@@ -109,7 +113,8 @@ pub fn explain(host: &Host, fleet: &Fleet, asked: &[Asked], id: ResourceId, now_
     };
     let (members, missing) = counted(host, fleet, &id);
     let lock = view.locks.into_iter().next();
-    let case = Case { host, fleet, asked, id, title, lock, members, missing, now_ms };
+    let uptime = lvmlockd_idm::tools::now();
+    let case = Case { host, fleet, asked, id, title, lock, members, missing, now_ms, uptime };
     Answer { lock: case.title.clone(), causes: case.causes() }
 }
 
@@ -138,22 +143,40 @@ impl Case<'_> {
         causes.extend(self.host_causes());
         causes.extend(self.holder_causes());
         causes.extend(self.drive_causes());
+        causes.extend(self.bar_causes());
+        if causes.iter().all(|cause| cause.effect != Effect::Refused) {
+            causes.extend(self.conflict());
+        }
         causes.extend(self.hints());
         // What refuses a request decides, in the order in which it is looked for.
         causes.sort_by_key(|cause| cause.effect != Effect::Refused);
         if causes.is_empty() {
-            let drives = self.members.len();
-            causes.push(Cause {
-                code: "free",
-                effect: Effect::Granted,
-                text: format!(
-                    "nothing is in the way. Nobody has it, and all of its {drives} drives answer. \
-                     If lvm is refused all the same, look at `lvmlockctl --dump` for lines with \
-                     \"idm:\""
-                ),
-            });
+            causes.push(self.free());
         }
         causes
+    }
+
+    /// The answer where nothing is in the way.
+    fn free(&self) -> Cause {
+        let drives = self.members.len();
+        let otherwise = match self.host.refusals.last(&self.id, self.uptime) {
+            Some(last) => format!(
+                "{} ago the answer here was: {}",
+                bars::seconds(last.age(self.uptime)),
+                last.why
+            ),
+            None => "If lvm is refused all the same, look at `lvmlockctl --dump` for lines with \
+                     \"idm:\""
+                .to_owned(),
+        };
+        Cause {
+            code: "free",
+            effect: Effect::Granted,
+            text: format!(
+                "nothing is in the way. Nobody has it, and all of its {drives} drives answer. \
+                 {otherwise}"
+            ),
+        }
     }
 
     /// Causes on this host, whatever the drives show.
@@ -188,7 +211,24 @@ impl Case<'_> {
                 format!("VG {vg} is not started on this host. Start it: vgchange --lockstart {vg}"),
             ));
         }
+        causes.extend(self.killed());
         causes
+    }
+
+    fn killed(&self) -> Option<Cause> {
+        let started = self.host.saved.lockspaces.iter().find(|(vg, _)| *vg == vg_of(&self.id));
+        let vg = started.map(|(_, lockspace)| lockspace.name.as_str())?;
+        // What a dead lvmlockd has exported is over.
+        (self.host.lvmlockd && self.host.is_killed(vg)).then(|| {
+            Cause::refused(
+                "killed",
+                format!(
+                    "VG {vg} has lost locks on this host, because too few of its drives answered \
+                     in time. It gets no lock before it is dropped: deactivate its LVs, then \
+                     lvmlockctl --drop {vg} and vgchange --lockstart {vg}"
+                ),
+            )
+        })
     }
 
     fn is_denied(&self) -> bool {
@@ -204,18 +244,6 @@ impl Case<'_> {
     /// Causes that are possible, but not certain.
     fn hints(&self) -> Vec<Cause> {
         let mut causes = Vec::new();
-        let kills = self.host.kills();
-        if kills > 0 && role_of(&self.id) != Role::Global {
-            let vg = self.host.names.vg(&self.id);
-            causes.push(Cause::slow(
-                "killed",
-                format!(
-                    "{kills} kill commands were run since lvmlockd was started. If one was for VG \
-                     {vg}, it gets no lock before it is dropped: lvmlockctl --drop {vg}, then \
-                     vgchange --lockstart {vg}"
-                ),
-            ));
-        }
         let published = self.lock.as_ref().and_then(|lock| lock.value.as_ref());
         if published.is_some_and(|value| value.published_ms > self.now_ms + 2000) {
             causes.push(Cause::slow(

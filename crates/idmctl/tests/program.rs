@@ -3,8 +3,14 @@
 mod common;
 
 use common::{World, idmctl, lv, output, vg};
+use idm_emulator::client::Client;
+use idm_protocol::reservation::ReservationType::{
+    self, ExclusiveAccess, WriteExclusive, WriteExclusiveRegistrantsOnly,
+};
+use idm_protocol::reservation::scsi::{self as reservation, ChangeAction, ParameterList};
 use idm_protocol::{Mode, ResourceId};
 use idmctl::selftest::bench::is_scratch;
+use idmctl::selftest::subject::KEY;
 use std::collections::BTreeSet;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -152,6 +158,145 @@ fn a_drive_is_tested_whole_beside_a_lock_that_is_in_use() {
     let (code, _, error) = output(&world, &["replay", trace]);
     assert_eq!(code, Some(4));
     assert!(error.contains("it was changed"), "{error}");
+}
+
+#[test]
+fn a_drive_that_is_reserved_for_others_is_not_called_broken() {
+    for kind in [WriteExclusiveRegistrantsOnly, WriteExclusive, ExclusiveAccess] {
+        for (profile, code) in [("current", 0), ("current+respects-reservations", 4)] {
+            let world = World::new(1, profile);
+            world.peer("alpha", Duration::from_secs(600)).take(lv(), Mode::Exclusive);
+            world.reserve("d0", kind);
+            let state =
+                || (world.control("table d0").lines().count(), world.control("reservations d0"));
+            let before = state();
+            let (ended, json, error) = output(&world, &["selftest", "d0", "--yes", "--json"]);
+            assert_eq!(ended, Some(code), "{kind:?}: {json}{error}");
+            assert_eq!(state(), before, "neither locks nor reservations were touched");
+            if code == 0 {
+                let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+                assert_eq!(json["verdict"], "as-relied-on");
+                assert!(json["reservation"].as_str().unwrap().contains("1 registration"));
+            } else {
+                assert!(
+                    error.contains("reserved for others (") && error.contains("1 reg"),
+                    "{error}"
+                );
+                assert!(error.contains("no fault of the firmware"), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_host_that_is_registered_tests_a_reserved_drive() {
+    let world = World::new(1, "current+respects-reservations");
+    world.reserve("d0", WriteExclusiveRegistrantsOnly);
+    let mut here = Client::connect(world.server.socket("d0")).unwrap();
+    let list = ParameterList { action_key: 8, ..ParameterList::default() };
+    let cdb = reservation::change(ChangeAction::Register, None);
+    here.execute(&cdb, &list.encode(), 0, Duration::from_secs(5)).unwrap();
+    let before = world.control("reservations d0");
+    let (code, text, error) = output(&world, &["selftest", "d0", "--yes"]);
+    assert_eq!(code, Some(0), "{error}");
+    assert!(text.contains("does what the library relies on"), "{text}");
+    assert!(text.contains("reserved (write exclusive, registrants only; 2 reg"), "{text}");
+    assert_eq!(world.control("reservations d0"), before);
+}
+
+#[test]
+fn a_reservation_that_comes_during_a_test_is_told_of() {
+    for kind in [WriteExclusiveRegistrantsOnly, ExclusiveAccess] {
+        let world = World::new(1, "current+respects-reservations");
+        let mut command = idmctl(&world, &["selftest", "d0", "--yes"]);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        is_under_way(&world);
+        world.reserve("d0", kind);
+        let ended = child.wait_with_output().unwrap();
+        let error = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(4), "{error}");
+        assert!(error.contains("reservations of its data have changed"), "{error}");
+        // The next test removes what is left.
+        world.control("power-cycle d0");
+        world.control("skip-time d0 60000");
+        assert_eq!(output(&world, &["selftest", "d0", "--yes"]).0, Some(0));
+        assert_eq!(scratch(&world), 0);
+    }
+}
+
+/// The program with a second path to d0.
+fn by_two_paths(world: &World, args: &[&str]) -> Command {
+    let mut command = idmctl(world, args);
+    let conf = world.dir.path().join("conf");
+    let settings = std::fs::read_to_string(&conf).unwrap();
+    let other = format!("{}#here.1", world.server.socket("d0").display());
+    std::fs::write(&conf, format!("{settings}[emulator]\nother = {other:?}\n")).unwrap();
+    let socket = world.server.socket("d0");
+    command.args(["--second-path", socket.to_str().unwrap()]);
+    command
+}
+
+const RESERVE: [&str; 4] = ["selftest", "d0", "--yes", "--reserve"];
+
+#[test]
+fn a_drive_that_may_be_reserved_gets_exactly_its_name() {
+    for profile in ["current", "current+respects-reservations"] {
+        let world = World::new(1, profile);
+        let before = world.control("reservations d0");
+        let ended = by_two_paths(&world, &RESERVE).arg("--json").output().unwrap();
+        let error = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(0), "{error}");
+        let json: serde_json::Value = serde_json::from_slice(&ended.stdout).unwrap();
+        assert_eq!(json["profile"]["exact"], serde_json::json!([profile]), "{json:#}");
+        assert_eq!(json["reservation"], serde_json::Value::Null);
+        let after = world.control("reservations d0");
+        let rest = |text: &str| text.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(rest(&after), rest(&before), "{after}");
+        assert_eq!(scratch(&world), 0);
+    }
+}
+
+#[test]
+fn a_drive_that_somebody_may_use_is_not_reserved() {
+    let refused = |world: &World, why: &str| {
+        let before = (world.control("table d0"), world.control("reservations d0"));
+        let ended = by_two_paths(world, &RESERVE).output().unwrap();
+        let error = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(4), "{error}");
+        assert!(error.contains(why) && error.contains("nobody uses"), "{error}");
+        assert_eq!((world.control("table d0"), world.control("reservations d0")), before);
+    };
+    let world = World::new(1, "current");
+    world.peer("alpha", Duration::from_secs(600)).take(lv(), Mode::Exclusive);
+    refused(&world, "records of other hosts");
+    world.control("reset d0");
+    world.start_vg("vg0", &["d0"]);
+    refused(&world, "a volume group");
+    let world = World::new(1, "current");
+    world.reserve("d0", WriteExclusiveRegistrantsOnly);
+    refused(&world, "others have registered");
+    // It needs a second path.
+    assert_eq!(output(&world, &RESERVE).0, Some(2));
+}
+
+#[test]
+fn the_reservation_of_a_test_that_was_killed_is_ended_by_the_next_one() {
+    let world = World::new(1, "current+respects-reservations");
+    let list = ParameterList { action_key: KEY, ..ParameterList::default() };
+    let mut here = Client::connect(world.server.socket("d0")).unwrap().by_port("here.1");
+    let cdb = reservation::change(ChangeAction::Register, None);
+    here.execute(&cdb, &list.encode(), 0, Duration::from_secs(5)).unwrap();
+    let list = ParameterList { key: KEY, ..ParameterList::default() };
+    let kind = Some(ReservationType::WriteExclusiveAllRegistrants);
+    let cdb = reservation::change(ChangeAction::Reserve, kind);
+    here.execute(&cdb, &list.encode(), 0, Duration::from_secs(5)).unwrap();
+    let (code, _, error) = output(&world, &["selftest", "d0", "--yes"]);
+    assert_eq!(code, Some(4));
+    assert!(error.contains("that of a selftest that was killed"), "{error}");
+    let ended = by_two_paths(&world, &RESERVE).output().unwrap();
+    assert_eq!(ended.status.code(), Some(0), "{}", String::from_utf8_lossy(&ended.stderr));
+    let (code, _, error) = output(&world, &["selftest", "d0", "--yes"]);
+    assert_eq!(code, Some(0), "{error}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod common;
 mod page;
 
 use common::{World, lv, members, vg};
+use idm_protocol::reservation::ReservationType::{ExclusiveAccess, WriteExclusiveRegistrantsOnly};
 use idm_protocol::{Mode, ResourceId, Value};
 use idmctl::fleet::wall_ms;
 use idmctl::host::Host;
@@ -69,12 +70,23 @@ fn fill(world: &World, drives: &[&str], hosts: bool) {
     }
 }
 
+/// Another host has the LV active, and its clock is wrong.
+fn another_time(world: &World, by_ms: i64) {
+    world.peer("bravo", LEASE).take(lv(), EX);
+    let mut record = world.records("d0").pop().unwrap();
+    record.modified_ms = record.modified_ms.wrapping_add_signed(by_ms);
+    for name in &world.names {
+        world.control(&format!("reset {name}"));
+        world.plant_with_its_time(name, &record);
+    }
+}
+
 fn small(world: &mut World) {
     *world = healthy("rev2313");
 }
 
 /// Holders, dead and alive.
-const HOLDERS: [Fault; 20] = [
+const HOLDERS: [Fault; 22] = [
     Fault {
         what: "another host holds the VG's lock",
         code: "held",
@@ -122,6 +134,22 @@ const HOLDERS: [Fault; 20] = [
         code: "held",
         make: |world| {
             world.peer("bravo", LEASE / 2).take(lv(), EX);
+            lv()
+        },
+    },
+    Fault {
+        what: "the same, and its clock is an hour behind",
+        code: "held",
+        make: |world| {
+            another_time(world, -3_600_000);
+            lv()
+        },
+    },
+    Fault {
+        what: "the same, and its clock is an hour ahead",
+        code: "held",
+        make: |world| {
+            another_time(world, 3_600_000);
             lv()
         },
     },
@@ -435,6 +463,134 @@ const DRIVES: [Fault; 18] = [
     },
 ];
 
+/// Starts the library, which takes and gives up the LV's lock; these drives do not answer its
+/// UNLOCK.
+fn unlock_unanswered(world: &mut World, drives: &[&str]) {
+    *world = World::new(3, "current");
+    world.start_library(LEASE);
+    world.start_lockspace();
+    world.request(lv(), EX).unwrap();
+    for name in drives {
+        world.control(&format!("lose-reply {name} 1"));
+    }
+    world.give_up();
+}
+
+/// Starts the library with such a lease, and again after its death.
+fn restarted(world: &mut World, lease: Duration) {
+    *world = World::new(3, "current");
+    world.start_library(lease);
+    world.start_lockspace();
+    world.request(vg(), EX).unwrap();
+    world.give_up();
+    world.start_library(lease);
+}
+
+/// The library loses the locks of the VG, whose drives come back too late.
+fn killed(world: &mut World) {
+    *world = World::new(3, "current");
+    world.start_library(Duration::from_secs(2));
+    world.start_lockspace();
+    world.request(lv(), EX).unwrap();
+    all_drives(world, "power DRIVE off");
+    eventually("the VG is killed", || world.host().is_killed("vg0"));
+    all_drives(world, "power DRIVE on");
+}
+
+fn eventually(what: &str, mut so: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !so() {
+        assert!(begin.elapsed() < Duration::from_secs(60), "{what}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The library's own waits, with the library in that state.
+const BARS: [Fault; 8] = [
+    Fault {
+        what: "two of three drives did not answer when the LV was deactivated here",
+        code: "barred",
+        make: |world| {
+            unlock_unanswered(world, &["d0", "d2"]);
+            world.request(lv(), EX).unwrap_err();
+            lv()
+        },
+    },
+    Fault {
+        what: "a drive did not answer when the LV was deactivated here, and another one is off",
+        code: "silent",
+        make: |world| {
+            unlock_unanswered(world, &["d0"]);
+            world.control("power d1 off");
+            world.request(lv(), EX).unwrap_err();
+            lv()
+        },
+    },
+    Fault {
+        what: "a drive did not answer when the LV was deactivated here",
+        code: "one-barred",
+        make: |world| {
+            unlock_unanswered(world, &["d0"]);
+            world.control("power d1 off");
+            world.request(lv(), EX).unwrap_err();
+            world.control("power d1 on");
+            lv()
+        },
+    },
+    Fault {
+        what: "two drives are reserved for other hosts, and refuse this one",
+        code: "conflict",
+        make: |world| {
+            *world = World::new(3, "current+respects-reservations");
+            world.start_library(LEASE);
+            world.start_lockspace();
+            world.reserve("d0", WriteExclusiveRegistrantsOnly);
+            world.reserve("d1", WriteExclusiveRegistrantsOnly);
+            world.request(lv(), EX).unwrap_err();
+            lv()
+        },
+    },
+    Fault {
+        what: "two drives are reserved for other hosts, which alone may read them",
+        code: "silent",
+        make: |world| {
+            *world = World::new(3, "current+respects-reservations");
+            world.start_library(LEASE);
+            world.start_lockspace();
+            world.reserve("d0", ExclusiveAccess);
+            world.reserve("d1", ExclusiveAccess);
+            lv()
+        },
+    },
+    Fault {
+        what: "lvmlockd has died while the VG's lock was given up, and was just started again",
+        code: "barred",
+        make: |world| {
+            restarted(world, LEASE);
+            vg()
+        },
+    },
+    Fault {
+        what: "lvmlockd that had died while the VG's lock was given up runs for some seconds",
+        code: "barred-briefly",
+        make: |world| {
+            restarted(world, 2 * LEASE / 5);
+            thread::sleep(Duration::from_millis(2300));
+            vg()
+        },
+    },
+    Fault {
+        what: "another host holds it, and lvmlockd was started again some seconds ago",
+        code: "held",
+        make: |world| {
+            restarted(world, 2 * LEASE / 5);
+            thread::sleep(Duration::from_millis(2300));
+            world.peer("bravo", LEASE).take(vg(), EX);
+            vg()
+        },
+    },
+];
+
 /// This host.
 const HERE: [Fault; 11] = [
     Fault {
@@ -507,12 +663,11 @@ const HERE: [Fault; 11] = [
         },
     },
     Fault {
-        what: "a kill command was run",
+        what: "the VG has lost its locks and was not dropped",
         code: "killed",
         make: |world| {
-            let metrics = world.dir.path().join("state/metrics.prom");
-            fs::write(metrics, "# TYPE x counter\nlvmlockd_idm_kills_total 1\n").unwrap();
-            vg()
+            killed(world);
+            lv()
         },
     },
     Fault {
@@ -536,7 +691,7 @@ const HERE: [Fault; 11] = [
 ];
 
 fn faults() -> impl Iterator<Item = &'static Fault> {
-    HOLDERS.iter().chain(&DRIVES).chain(&HERE)
+    HOLDERS.iter().chain(&DRIVES).chain(&BARS).chain(&HERE)
 }
 
 /// The answers to all faults.
@@ -616,6 +771,89 @@ fn healthy_alone(profile: &str) -> World {
     here.take(lv(), EX).release(None);
     here.take(members(), SH);
     world
+}
+
+#[test]
+fn a_bar_that_is_over_is_no_cause() {
+    let mut world = World::new(3, "current");
+    // A drive is barred for a quarter of it, which has to be longer than a request waits.
+    let lease = Duration::from_secs(28);
+    world.start_library(lease);
+    world.start_lockspace();
+    world.request(lv(), EX).unwrap();
+    all_drives(&world, "lose-reply DRIVE 1");
+    world.give_up();
+    let refused = world.request(lv(), EX).unwrap_err().to_string();
+    let answer = ask(&world, lv());
+    assert_eq!(answer.causes[0].code, "barred", "{refused}: {answer:?}");
+    for name in &world.names {
+        assert!(answer.text().contains(&format!("{name} is not asked for it for ")), "{answer:?}");
+    }
+    // The other locks are not concerned.
+    assert_eq!(ask(&world, vg()).causes[0].code, "free");
+    let begin = Instant::now();
+    while let Err(error) = world.request(lv(), EX) {
+        assert!(begin.elapsed() < lease, "{error}");
+        thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(ask(&world, lv()).causes[0].code, "held-here");
+    world.give_up();
+    assert_eq!(ask(&world, lv()).causes[0].code, "free");
+    // An lvmlockd that died while nothing was on its way leaves nothing, either.
+    world.manager().end();
+    world.start_library(lease);
+    assert_eq!(ask(&world, vg()).causes[0].code, "free");
+}
+
+#[test]
+fn a_refusal_is_told_until_the_lock_is_granted() {
+    let mut world = World::new(3, "current");
+    world.start_library(LEASE);
+    world.start_lockspace();
+    world.control("power d0 off");
+    world.control("power d1 off");
+    world.request(lv(), EX).unwrap_err();
+    world.control("power d0 on");
+    world.control("power d1 on");
+    let answer = ask(&world, lv());
+    let codes: Vec<&str> = answer.causes.iter().map(|cause| cause.code).collect();
+    assert_eq!(codes, ["free"], "{answer:?}");
+    let text = answer.text();
+    assert!(text.contains(" s ago the answer here was: the lock of LV"), "{text}");
+    assert!(text.contains("1 of 3 drives granted it, 2 are needed"), "{text}");
+    eventually("the lock", || world.request(lv(), EX).is_ok());
+    world.give_up();
+    assert!(ask(&world, lv()).text().contains("lvmlockctl --dump"));
+}
+
+#[test]
+fn a_vg_that_was_dropped_and_started_again_is_not_called_killed() {
+    let mut world = World::new(3, "current");
+    killed(&mut world);
+    let answer = ask(&world, vg());
+    assert_eq!(answer.causes[0].code, "killed", "{answer:?}");
+    world.give_up();
+    world.drop_lockspace();
+    world.prepare_lockspace();
+    world.start_lockspace();
+    eventually("the export", || !world.host().is_killed("vg0"));
+    let text = fs::read_to_string(world.dir.path().join("state/metrics.prom")).unwrap();
+    assert!(text.contains("kills_total 1"), "{text}");
+    let codes: Vec<&str> = ask(&world, vg()).causes.iter().map(|cause| cause.code).collect();
+    assert_eq!(codes, ["free"]);
+}
+
+#[test]
+fn a_holder_with_another_clock_is_not_called_dead() {
+    for by_ms in [-3_600_000, 3_600_000] {
+        let world = healthy("current");
+        another_time(&world, by_ms);
+        let answer = ask(&world, lv());
+        let codes: Vec<&str> = answer.causes.iter().map(|cause| cause.code).collect();
+        assert_eq!(codes, ["held", "clock"], "{answer:?}");
+        let text = answer.text();
+        assert!(text.contains("its lease runs.") && text.contains("60.0 s at most"), "{text}");
+    }
 }
 
 #[test]

@@ -67,6 +67,8 @@ pub struct Report {
     pub verdict: Verdict,
     /// The known firmware that does the same.
     pub profile: Matches,
+    /// The reservation of its data, in words.
+    pub reservation: Option<String>,
     /// The rules.
     pub rules: Vec<RuleReport>,
     /// The latencies of commands.
@@ -132,12 +134,21 @@ fn differences(
     differences
 }
 
+/// What the drive had before the test.
+#[derive(Clone, Debug)]
+pub struct Circumstances {
+    /// Records of others.
+    pub others: Vec<Record>,
+    /// The reservation of its data, in words.
+    pub reservation: Option<String>,
+}
+
 impl Report {
     /// The report on a drive.
     pub fn new(
         drive: &Drive,
         findings: &[(Rule, Finding)],
-        others: &[Record],
+        before: &Circumstances,
         latencies: &BTreeMap<&'static str, Vec<Duration>>,
         longest_read: u32,
     ) -> Report {
@@ -152,7 +163,8 @@ impl Report {
             drive: drive.name.clone(),
             identity: drive.identity.clone(),
             verdict: verdicts.max().unwrap_or(Verdict::AsReliedOn),
-            profile: super::compare(findings, others),
+            profile: super::compare(findings, &before.others),
+            reservation: before.reservation.clone(),
             rules: findings.iter().map(rule).collect(),
             latencies: latencies.iter().map(|(command, times)| latency(command, times)).collect(),
             longest_read,
@@ -211,6 +223,12 @@ impl Report {
         }
         for it in self.rules.iter().filter(|it| it.finding.skipped) {
             text.push_str(&format!("* {}: {}\n", it.rule, it.finding.seen.join("; ")));
+        }
+        if let Some(reservation) = &self.reservation {
+            text.push_str(&format!(
+                "* its data is reserved ({reservation}), and it carries this host's mutex commands \
+                 out all the same\n"
+            ));
         }
         text
     }

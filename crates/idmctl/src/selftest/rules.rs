@@ -7,6 +7,7 @@ mod cut;
 mod holding;
 mod leases;
 mod reading;
+mod reserved;
 mod values;
 
 use super::bench::{Bench, Payload};
@@ -44,6 +45,7 @@ pub fn all() -> Vec<Rule> {
     rules.extend(values::rules());
     rules.push(reading::limits());
     rules.push(cut::rule());
+    rules.push(reserved::rule());
     rules
 }
 

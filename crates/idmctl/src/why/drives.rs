@@ -1,5 +1,6 @@
 //! Causes that are drives.
 
+use super::bars::{Bar, seconds};
 use super::{Case, Cause};
 use crate::drives::fill;
 use idm_engine::{acquire_quorum, keep_quorum};
@@ -12,6 +13,7 @@ enum Unusable {
     Silent,
     NoIdm,
     Full,
+    Barred,
 }
 
 impl Unusable {
@@ -21,6 +23,7 @@ impl Unusable {
             Unusable::Silent => "silent",
             Unusable::NoIdm => "no-idm",
             Unusable::Full => "full",
+            Unusable::Barred => "barred",
         }
     }
 
@@ -33,6 +36,9 @@ impl Unusable {
             Unusable::NoIdm => "replace it by a drive with IDM",
             Unusable::Full => {
                 "deactivate LVs that are not used, or wait for the leases of dead hosts"
+            }
+            Unusable::Barred => {
+                "repeat the command then; the kernel's log tells why there was no answer"
             }
         }
     }
@@ -51,7 +57,13 @@ impl Case<'_> {
         let usable = count - unusable.len();
         let needed = acquire_quorum(count);
         // What stops most drives is named first.
-        let kinds = [Unusable::Missing, Unusable::Silent, Unusable::NoIdm, Unusable::Full];
+        let kinds = [
+            Unusable::Missing,
+            Unusable::Silent,
+            Unusable::NoIdm,
+            Unusable::Full,
+            Unusable::Barred,
+        ];
         let number = |kind| unusable.iter().filter(|(it, _)| *it == kind).count();
         let Some(kind) = kinds.into_iter().rev().max_by_key(|kind| number(*kind)) else {
             return Vec::new();
@@ -60,7 +72,8 @@ impl Case<'_> {
         let whys = whys.join("; ");
         let remedy = kind.remedy();
         if usable < needed {
-            let kept = if usable < keep_quorum(count) {
+            // What this host holds is refreshed on a drive that it does not ask for anything new.
+            let kept = if usable + number(Unusable::Barred) < keep_quorum(count) {
                 "What is held is lost when its leases end"
             } else {
                 "What is held is kept"
@@ -78,6 +91,7 @@ impl Case<'_> {
             Unusable::Silent => "one-silent",
             Unusable::NoIdm => "one-no-idm",
             Unusable::Full => "one-full",
+            Unusable::Barred => "one-barred",
         };
         let spare = usable - needed;
         vec![Cause::slow(
@@ -130,12 +144,19 @@ impl Case<'_> {
         let full = fill.records >= most_records
             || (!known && fill.mutexes >= most_mutexes)
             || (!guest && fill.hosts >= most_hosts);
-        full.then(|| {
+        if full {
             let what = format!(
                 "the table of {name} is full ({} records of {} mutexes and {} hosts)",
                 fill.records, fill.mutexes, fill.hosts
             );
-            (Unusable::Full, what)
-        })
+            return Some((Unusable::Full, what));
+        }
+        let Some(Bar::Refuses(left)) = self.bar(at) else { return None };
+        let what = format!(
+            "{name} is not asked for it for {} more, because a command of this host that had no \
+             answer may still reach it",
+            seconds(left)
+        );
+        Some((Unusable::Barred, what))
     }
 }

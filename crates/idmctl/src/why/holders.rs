@@ -14,6 +14,7 @@ impl Case<'_> {
         causes.extend(self.two_holders(lock));
         for holder in &lock.holders {
             causes.extend(self.of_holder(holder));
+            causes.extend(clock(holder));
         }
         causes.extend(self.split(lock));
         causes
@@ -172,10 +173,14 @@ impl Case<'_> {
         Cause::refused(
             code,
             format!(
-                "{who} holds it ({mode}) and refreshed it {} ago.{shared}{lease} It must be given \
-                 up there: deactivate the LV, or wait for the command that uses it. If {who} dies, \
-                 others can take it in {left}",
-                age(holder)
+                "{who} holds it ({mode}) and {}.{shared}{lease} It must be given up there: \
+                 deactivate the LV, or wait for the command that uses it. If {who} dies, others \
+                 can take it in {left}",
+                if holder.clocks_differ() {
+                    "its lease runs".to_owned()
+                } else {
+                    format!("refreshed it {} ago", age(holder))
+                }
             ),
         )
     }
@@ -243,6 +248,21 @@ impl Case<'_> {
             ),
         ))
     }
+}
+
+/// A clock that is wrong by so much that leases cannot be computed.
+fn clock(holder: &Holder) -> Option<Cause> {
+    let who = holder.host.shown();
+    holder.clocks_differ().then(|| {
+        Cause::slow(
+            "clock",
+            format!(
+                "by the time in the record of {who} its lease is over or has not begun, and it \
+                 runs: the clocks of {who} and this host differ (run NTP on both), or the drives \
+                 do not store the time of a refresh"
+            ),
+        )
+    })
 }
 
 fn mode(holder: &Holder) -> &'static str {

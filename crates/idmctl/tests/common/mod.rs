@@ -1,15 +1,21 @@
 //! Emulated drives, and hosts that hold locks on them by the real lock engine.
 #![allow(dead_code)] // Each test uses a part.
 
+use idm_emulator::client::Client;
 use idm_emulator::server::{DriveSpec, Server};
 use idm_engine::{DriveRef, Event, Instant, Lock, LockConfig, Member, Outcome, Request, Timing};
-use idm_protocol::{DriveCommand, HostId, Mode, MutexOp, Record, Reply, ResourceId, Status};
+use idm_protocol::reservation::ReservationType;
+use idm_protocol::reservation::scsi::{self as reservation, ChangeAction, ParameterList};
+use idm_protocol::{DriveCommand, HostId, Mode, MutexOp, Record, Reply, ResourceId, Status, scsi};
 use idmctl::fleet::{Asked, Fleet, ask, wall_ms};
 use idmctl::host::{Host, Places};
 use idmctl::output::Progress;
 use idmctl::view::{Maker, View};
 use lvmlockd_idm::config::Config;
-use lvmlockd_idm::lock::membership_of;
+use lvmlockd_idm::error::Error;
+use lvmlockd_idm::lock::{Adopt, LockspaceKey, Resource, ResourceKey, Scope, membership_of};
+use lvmlockd_idm::manager::Manager;
+use lvmlockd_idm::recovery::active::Devices;
 use lvmlockd_idm::state::{host_id, store};
 use lvmlockd_idm::tools::deadline;
 use lvmlockd_idm::topology::{PathAddress, Topology};
@@ -38,6 +44,9 @@ pub fn members() -> ResourceId {
     membership_of(&vg())
 }
 
+const LOCKSPACE: LockspaceKey = LockspaceKey(0x1000);
+const RESOURCE: ResourceKey = ResourceKey(0x2000);
+
 /// Drives d0, d1, …, and a host that looks at them.
 pub struct World {
     pub server: Server,
@@ -49,6 +58,8 @@ pub struct World {
     /// until a drive is made to hang.
     pub patience: Duration,
     lvmlockd: Option<UnixListener>,
+    /// The library of this host, where a test needs it.
+    pub library: Option<Manager>,
     pub dir: TempDir,
 }
 
@@ -86,7 +97,59 @@ impl World {
         };
         let patience = Duration::from_secs(60);
         let config = Ok(config);
-        World { server, names, places, config, this_host, patience, lvmlockd, dir }
+        let library = None;
+        World { server, names, places, config, this_host, patience, lvmlockd, library, dir }
+    }
+
+    /// Starts the library as lvmlockd on this host does, with the VG. One that runs dies before.
+    pub fn start_library(&mut self, lease: Duration) {
+        if self.library.take().is_none() {
+            // The first one since the boot has nothing to wait for.
+            fs::remove_file(host_id::file(&self.settings().state_dir)).unwrap();
+        }
+        let config = self.config.as_mut().unwrap();
+        config.lease = lease;
+        config.kill_command = Some(vec!["/bin/true".to_owned()]);
+        let config = config.clone();
+        fs::create_dir_all(&self.places.block).unwrap();
+        let manager = Manager::new(config, self.this_host, Devices::with_sysfs(self.dir.path()));
+        self.library = Some(manager);
+        self.prepare_lockspace();
+    }
+
+    /// Begins the start of the VG.
+    pub fn prepare_lockspace(&self) {
+        let scope = Scope::Vg { name: "vg0".into(), uuid: VG.into(), pvs: self.names.clone() };
+        self.manager().prepare_lockspace(LOCKSPACE, scope).unwrap();
+    }
+
+    /// Stops the VG.
+    pub fn drop_lockspace(&self) {
+        self.manager().remove_lockspace(LOCKSPACE, false, true).unwrap();
+    }
+
+    /// Ends the start of the VG, which waits for what an earlier lvmlockd has left.
+    pub fn start_lockspace(&self) {
+        self.manager().add_lockspace(LOCKSPACE, Adopt::default()).unwrap();
+    }
+
+    pub fn manager(&self) -> &Manager {
+        self.library.as_ref().unwrap()
+    }
+
+    /// A request of lvm for the lock of the LV, or of the VG.
+    pub fn request(&self, id: ResourceId, mode: Mode) -> Result<(), Error> {
+        let resource = match id.is_lv() {
+            true => Resource::Lv { uuid: LV.into(), pvs: Vec::new() },
+            false => Resource::Vg,
+        };
+        let done = self.manager().lock(LOCKSPACE, RESOURCE, resource, mode, Adopt::default());
+        done.map(drop)
+    }
+
+    /// The end of such a request.
+    pub fn give_up(&self) {
+        self.manager().unlock(RESOURCE, 0, 0);
     }
 
     fn settings(&self) -> Config {
@@ -168,6 +231,14 @@ impl World {
         assert_eq!(taken, Reply::Status(Status::Good));
     }
 
+    /// The same, with the time in the record.
+    pub fn plant_with_its_time(&self, name: &str, record: &Record) {
+        let mut drive = Client::connect(self.server.socket(name)).unwrap();
+        let cdb = scsi::mutex(MutexOp::Trylock);
+        let taken = drive.execute(&cdb, &record.encode(), 0, Duration::from_secs(5)).unwrap();
+        assert_eq!(taken.status, scsi::status::GOOD);
+    }
+
     /// Refreshes a record, as its host would.
     pub fn refresh(&self, name: &str, record: Record) {
         let done = self.send(name, &DriveCommand::Mutex(MutexOp::Refresh, record));
@@ -179,6 +250,19 @@ impl World {
         let connect = connector(Topology::new(BTreeMap::new()));
         let time = deadline(Duration::from_secs(5));
         connect(&self.identity(name), &socket).execute(command, &time).unwrap().reply
+    }
+
+    /// Registers another host with a drive, which reserves its data.
+    pub fn reserve(&self, name: &str, kind: ReservationType) {
+        let keys = |key, action_key| ParameterList { key, action_key, ..ParameterList::default() };
+        let mut other = Client::connect(self.server.socket(name)).unwrap().by_port("other.0");
+        for (action, list) in
+            [(ChangeAction::Register, keys(0, 7)), (ChangeAction::Reserve, keys(7, 0))]
+        {
+            let cdb = reservation::change(action, Some(kind));
+            let done = other.execute(&cdb, &list.encode(), 0, Duration::from_secs(5)).unwrap();
+            assert_eq!(done.status, scsi::status::GOOD);
+        }
     }
 
     /// A host with a name, which counts these drives, or all.

@@ -4,6 +4,7 @@ use super::{A, B, C, EX, Rule, SH, held, shares};
 use crate::selftest::bench::{Bench, Payload};
 use crate::selftest::finding::{Finding, Verdict, word};
 use crate::selftest::subject::{Stop, name};
+use idm_protocol::scsi::Sense;
 use idm_protocol::{Mode, MutexOp, ResourceId, State, Status};
 
 const COMMANDS: &str = "What each command does";
@@ -143,8 +144,17 @@ fn unlock_class(bench: &mut Bench<'_>) -> Result<Finding, Stop> {
         let Some(id) = held(bench, &mut finding, |id| Payload::new(id, A, mode))? else {
             return Ok(finding);
         };
-        let status = bench.send(MutexOp::Unlock, Payload::new(id, A, other))?;
+        let answer = bench.answer(MutexOp::Unlock, Payload::new(id, A, other))?;
+        let status = answer.status;
         finding.note(&format!("UNLOCK ({other}) of a lock that is {mode}"), word(status));
+        if let (Status::WrongState, Some(sense)) = (status, Sense::decode(&answer.sense)) {
+            // The documents have two codes for it.
+            let Sense { key, asc, ascq, fru, .. } = sense;
+            finding.note(
+                "form of sense data then",
+                format!("{key:02x}/{asc:02x}/{ascq:02x}, FRU {fru}"),
+            );
+        }
         if status == Status::Good {
             let live = bench.is_live(id, A)?;
             finding.demand("it is free then", !live, Verdict::DiffersButSafe);
