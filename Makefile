@@ -12,6 +12,8 @@
 # make mutants    ONLY=text: mutation testing of the lock engine; mutants-sample: some
 # make shuttle    the library's threads under a million schedules
 # make long-run   MINUTES=60: two hosts, 500 LVs, a fault every minute
+# make take-overs HOURS=1000 SEED=0: simulated hours in which paths come and go and drives are slow;
+#                 no healthy host may be removed
 # make lint       format, clippy, the documentation's links, licences of dependencies
 # make spell      spelling; make minimum-rust: the library and its tests with the oldest Rust;
 #                 make architectures: the library compiles for other ones
@@ -52,7 +54,7 @@ WORKSPACE = --locked --workspace --features lvmlockd-idm/emulator,idmctl/emulato
 .PHONY: all demo check install uninstall clean deps check-deps testbed lvm2 lint c-tests races \
 	shuttle shuttle-short minimum-rust spell check-install diagrams mutants mutants-sample lab \
 	lab-short lab-shell lab-readme lab-lvm2 lab-files dist reproducible packages lvm2-releases \
-	architectures long-run
+	architectures long-run take-overs
 
 # In a folder of its own and without any other package, because cargo gives a dependency the
 # features that all packages of one build want.
@@ -152,6 +154,13 @@ c-tests: testbed
 long-run:
 	$(CARGO) test --locked --release -p lvmlockd-idm --features emulator --test hosts -- \
 		--ignored --nocapture long_run
+
+# Seeds count from SEED; each is a day with either of two leases.
+HOURS = 1000
+SEED = 0
+take-overs:
+	IDM_HOURS=$(HOURS) IDM_SEED=$(SEED) $(CARGO) test --locked --release -p idm-fencing \
+		--test simulation -- --ignored --nocapture healthy_hosts
 
 # Breaks the engine in every small way that it knows, and checks that the tests notice. Takes hours,
 # unless ONLY=text selects mutants by their name. Continues after an interruption.

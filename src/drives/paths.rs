@@ -5,6 +5,11 @@
 //! the drive is reported so, because the engine decides what may be sent after it. By then the path
 //! counts as failed, and the engine's next command takes another one.
 //!
+//! With reservations, firmware may refuse mutex commands by a path that is not registered, with the
+//! very status that also means that another host has the mutex. So registered paths come first; and
+//! where a path that may have lost its registration refuses a command, which then has no effect,
+//! another registered path is asked. What that one says counts.
+//!
 //! A worker that has just finished its command tries a failed path with a read, until a read
 //! succeeds; the pauses in between double. Where all paths have failed, every command tries them
 //! all: the engine's own pauses decide how often.
@@ -19,7 +24,7 @@ use crate::transport::{
 };
 use core::time::Duration;
 use idm_engine::Instant;
-use idm_protocol::{DriveCommand, Reply, Status};
+use idm_protocol::{DriveCommand, MutexOp, Reply, Status};
 use std::sync::Arc;
 
 /// Time after which a path that is still busy with a command counts as slow. Majorities do not wait
@@ -30,6 +35,8 @@ pub(crate) const SLOW: Duration = Duration::from_millis(100);
 const REPEAT: Duration = Duration::from_secs(1);
 /// Failure of a drive without a path.
 const NO_PATH: &str = "no path leads to it";
+/// Failure of a path whose refusal may be due to its lost registration.
+const NOT_REGISTERED: &str = "RESERVATION CONFLICT by a path that may not be registered";
 /// Advice about a drive that does not answer.
 const SEE_KERNEL: &str = "see the kernel's log, and bring it back before another one is lost";
 /// Interval between two messages about invalid answers of a drive.
@@ -74,6 +81,8 @@ struct PathState {
     failed: Instant,
     /// Start times of the commands that are on this path.
     running: Vec<Instant>,
+    /// Whether this host has registered a key by it, as far as is known.
+    registered: bool,
 }
 
 impl PathState {
@@ -122,18 +131,68 @@ impl PathsState {
                 failures: 0,
                 failed: Instant::default(),
                 running: Vec::new(),
+                registered: false,
             });
         }
     }
 
-    /// The best of the paths that were not tried yet: not failed, not slow, least busy, and last
-    /// one that worked, in this order.
+    /// The best of the paths that were not tried yet: not failed, registered, not slow, least busy,
+    /// and last one that worked, in this order.
     fn best(&mut self, tried: &[PathId], now: Instant) -> Option<&mut PathState> {
         let used = self.used;
         self.paths.iter_mut().filter(|path| !tried.contains(&path.id)).min_by_key(|path| {
             let fails = (path.failures > 0).then_some(path.failed);
-            (fails, path.is_slow(now), path.running.len(), Some(path.id) != used)
+            let registered = !path.registered;
+            (fails, registered, path.is_slow(now), path.running.len(), Some(path.id) != used)
         })
+    }
+
+    /// Records whether a path is registered after an order about that.
+    fn note_registration(&mut self, id: PathId, order: &ReserveOrder, answer: &ReserveAnswer) {
+        let Some(path) = self.path(id) else { return };
+        match (order, answer) {
+            // An NVMe drive registers hosts and not paths.
+            (ReserveOrder::Register { .. }, ReserveAnswer::Done) => {
+                path.registered = !matches!(path.address, PathAddress::Nvme(_));
+            }
+            (ReserveOrder::Register { .. } | ReserveOrder::Unregister(_), _) => {
+                path.registered = false;
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether a path's RESERVATION CONFLICT may be due to a lost registration: it is not known to
+    /// be registered beside one that is, or another registered path, which was not tried, can tell.
+    fn may_lack_registration(
+        &mut self,
+        id: PathId,
+        tried: &[PathId],
+        command: &DriveCommand,
+    ) -> bool {
+        let registered = || self.paths.iter().filter(|path| path.registered && path.id != id);
+        let (is_any, may_tell) =
+            (registered().count() > 0, registered().any(|path| !tried.contains(&path.id)));
+        // To others, it is a usual answer: another host has the mutex, or shares it.
+        let has = matches!(command, DriveCommand::Mutex(MutexOp::Refresh | MutexOp::Unlock, _));
+        match self.path(id) {
+            Some(path) if path.registered => may_tell && has,
+            _ => is_any,
+        }
+    }
+
+    /// Records that these paths were refused what another one was not. Returns a message.
+    fn note_unregistered(&mut self, ids: &[PathId]) -> Vec<String> {
+        let mut said = Vec::new();
+        for path in self.paths.iter_mut().filter(|path| ids.contains(&path.id)) {
+            if core::mem::take(&mut path.registered) {
+                said.push(format!(
+                    "drive {}: path {} has lost its registration, commands take another one",
+                    self.name, path.address
+                ));
+            }
+        }
+        said
     }
 
     /// Records the result of a command on a path. Returns a message, once when a path fails and
@@ -333,6 +392,7 @@ impl Paths {
         let mut reply = Reply::Status(Status::Unreachable);
         let mut raw = None;
         let mut why = None;
+        let mut refused = Vec::new();
         while let Some(running) = self.begin(&tried) {
             let id = running.id;
             let result = running.transport.execute(command, deadline);
@@ -340,8 +400,18 @@ impl Paths {
             let said = self.state().note_path(id, result.as_ref().err());
             self.warn(said);
             let undelivered = match result {
+                Ok(answer) if answer.reply == Reply::Status(Status::Conflict) => {
+                    if !self.state().may_lack_registration(id, &tried, command) {
+                        Answer { reply, raw } = answer;
+                        break;
+                    }
+                    refused.push(id);
+                    TransportError::NotSent(NOT_REGISTERED.to_owned())
+                }
                 Ok(answer) => {
                     Answer { reply, raw } = answer;
+                    let said = self.state().note_unregistered(&refused);
+                    self.warn(said);
                     break;
                 }
                 Err(undelivered) => undelivered,
@@ -400,6 +470,9 @@ impl Paths {
         let (mut tried, mut answers) = (Vec::new(), Vec::new());
         while let Some(running) = self.begin(&tried) {
             let ended = running.transport.reserve(order, deadline);
+            if let Ok(answer) = &ended {
+                self.state().note_registration(running.id, order, answer);
+            }
             answers.push(ended.map_err(|undelivered| undelivered.to_string()));
             tried.push(running.id);
         }
@@ -500,6 +573,8 @@ mod tests {
     #[derive(Default)]
     struct FakeState {
         failure: Option<TransportError>,
+        /// Whether mutex commands get RESERVATION CONFLICT.
+        conflicts: bool,
         hangs: bool,
         writes: u32,
         reads: u32,
@@ -542,6 +617,7 @@ mod tests {
             match &state.failure {
                 Some(failure) => Err(failure.clone()),
                 None if read => Ok(Reply::Table(Arc::new([])).into()),
+                None if state.conflicts => Ok(Reply::Status(Status::Conflict).into()),
                 None => Ok(Reply::Status(Status::Good).into()),
             }
         }
@@ -606,6 +682,10 @@ mod tests {
         }
 
         fn write(&self) -> Status {
+            self.send(MutexOp::Refresh)
+        }
+
+        fn send(&self, op: MutexOp) -> Status {
             let record = Record {
                 state: State::Locked,
                 modified_ms: 0,
@@ -617,7 +697,7 @@ mod tests {
                 metadata: [0; 64],
                 host: HostId::from_bytes([7; 32]),
             };
-            match self.paths.execute(&DriveCommand::Mutex(MutexOp::Refresh, record), &soon()) {
+            match self.paths.execute(&DriveCommand::Mutex(op, record), &soon()) {
                 Reply::Status(status) => status,
                 Reply::Table(_) => panic!("a table"),
             }
@@ -705,6 +785,72 @@ mod tests {
         bench.fails(A, lost());
         assert!(bench.paths.reserve(&register, &soon()).is_err());
         assert_eq!(bench.at(B).state.lock().orders, 1);
+    }
+
+    impl Bench {
+        /// Registers by each path.
+        fn register(&self) {
+            let register = ReserveOrder::Register { key: 1, anew: true };
+            self.paths.reserve_by_each(&register, &soon());
+        }
+
+        fn conflicts(&self, node: &str, conflicts: bool) {
+            self.at(node).set(|state| state.conflicts = conflicts);
+        }
+
+        /// The mutex commands that each path got.
+        fn writes(&self) -> [u32; 2] {
+            [A, B].map(|node| self.at(node).counts().0)
+        }
+    }
+
+    #[test]
+    fn a_refusal_by_a_path_that_lost_its_registration_does_not_count() {
+        let bench = Bench::new(&[A, B]);
+        bench.register();
+        assert_eq!((bench.write(), bench.writes()), (Status::Good, [1, 0]));
+        bench.conflicts(A, true);
+        assert_eq!((bench.write(), bench.writes()), (Status::Good, [2, 1]));
+        // From now on it is the last choice, until it is registered again.
+        assert_eq!((bench.send(MutexOp::Trylock), bench.writes()), (Status::Good, [2, 2]));
+        bench.fails(B, gone());
+        assert_eq!((bench.write(), bench.writes()), (Status::Unreachable, [3, 3]));
+        bench.fails(B, None);
+        bench.conflicts(A, false);
+        bench.register();
+        assert_eq!((bench.write(), bench.writes()), (Status::Good, [4, 3]));
+    }
+
+    #[test]
+    fn a_refusal_by_all_paths_counts() {
+        let bench = Bench::new(&[A, B]);
+        bench.register();
+        [A, B].iter().for_each(|node| bench.conflicts(node, true));
+        assert_eq!((bench.write(), bench.writes()), (Status::Conflict, [1, 1]));
+        // Who asks for a mutex is refused where it is held: there is no need to ask twice.
+        assert_eq!(bench.send(MutexOp::Trylock), Status::Conflict);
+        assert_eq!(bench.writes().iter().sum::<u32>(), 3);
+        // Nobody registered.
+        let bench = Bench::new(&[A, B]);
+        bench.conflicts(A, true);
+        assert_eq!((bench.write(), bench.writes()), (Status::Conflict, [1, 0]));
+    }
+
+    #[test]
+    fn a_path_that_is_not_registered_is_not_used_beside_one_that_is() {
+        let bench = Bench::new(&[B]);
+        bench.register();
+        bench.set(&[A, B]);
+        bench.conflicts(A, true);
+        for op in [MutexOp::Refresh, MutexOp::Trylock] {
+            assert_eq!(bench.send(op), Status::Good);
+        }
+        assert_eq!(bench.writes(), [0, 2]);
+        // The order to remove the registration ends that.
+        bench.paths.reserve_by_each(&ReserveOrder::Unregister(1), &soon());
+        bench.conflicts(A, false);
+        bench.fails(B, gone());
+        assert_eq!((bench.write(), bench.writes()), (Status::Good, [1, 3]));
     }
 
     #[test]

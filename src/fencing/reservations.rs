@@ -27,7 +27,10 @@ use std::sync::{Arc, Weak};
 /// procedures that wait for a look. A drive that hangs must not collect threads.
 const MOST_OPEN: usize = 8;
 const MOST_WAITING: usize = 4096;
-/// Number of times that a starting host registers again after it was removed before others saw it.
+/// What to do about a drive that something else reserves.
+const USE_ONE: &str = "Run \"vgchange --persist stop\" where lvm's own reservations are used, have \
+                       other programs give up their keys, or do without [fencing] reservations";
+/// How often a host that starts registers again after it was removed before others saw it.
 const STARTS: usize = 3;
 
 /// Services of the rest of the library for this module.
@@ -74,6 +77,9 @@ pub enum NotCleared {
 /// A volume group that is started here.
 struct Group {
     owner: Arc<Owner>,
+    /// Whether other hosts have seen since it was registered that this host is alive. Before, a
+    /// removal means that it has to register again, and no more.
+    is_confirmed: bool,
     /// Drives on which this host is registered, in the order of their identities.
     registered: Vec<DriveRef>,
     /// Drives that did not answer when this host tried to register on them.
@@ -83,6 +89,8 @@ struct Group {
     drives: Vec<DriveRef>,
     /// Hosts that were reported as not registered.
     strangers: Vec<HostId>,
+    /// What else is in the way, as it was reported.
+    obstacles: Vec<Obstacle>,
     /// Hosts that were removed from the drives, each with the last time that a command was sent for
     /// it.
     dead: HashMap<HostId, Instant>,
@@ -95,8 +103,16 @@ impl Group {
         absent: Vec<DriveRef>,
         drives: Vec<DriveRef>,
     ) -> Group {
-        let (strangers, dead) = (Vec::new(), HashMap::new());
-        Group { owner, registered, absent, drives, strangers, dead }
+        Group {
+            owner,
+            is_confirmed: false,
+            registered,
+            absent,
+            drives,
+            strangers: Vec::new(),
+            obstacles: Vec::new(),
+            dead: HashMap::new(),
+        }
     }
 }
 
@@ -189,6 +205,15 @@ impl Looks {
     }
 }
 
+/// What keeps a departure and an enrolment apart that are about the same drive.
+#[derive(Default)]
+struct Departures {
+    /// Drives that an order to remove a registration may still reach until then.
+    until: HashMap<DriveRef, Instant>,
+    /// Groups that are being enrolled, with their drives.
+    enrolling: Vec<(ResourceId, Vec<DriveRef>)>,
+}
+
 /// The reservations of this host.
 pub struct Reservations {
     me: HostId,
@@ -205,8 +230,7 @@ pub struct Reservations {
     looks: Arc<Looks>,
     /// Reasons why commands of a lock were not sent, and the times of these decisions.
     refusals: Mutex<HashMap<ResourceId, (Instant, NotCleared)>>,
-    /// For each drive, the time until which an order to remove a registration may still reach it.
-    leaving: Mutex<HashMap<DriveRef, Instant>>,
+    departures: Mutex<Departures>,
     /// Ends the watch when it is dropped.
     _watch: mpsc::Sender<()>,
 }
@@ -232,7 +256,7 @@ impl Reservations {
             looking: Arc::default(),
             looks: Arc::default(),
             refusals: Mutex::default(),
-            leaving: Mutex::default(),
+            departures: Mutex::default(),
             _watch: watch,
         });
         let weak = Arc::downgrade(&this);
@@ -256,7 +280,20 @@ impl Reservations {
         is_in_use: bool,
     ) -> Result<(), String> {
         let drives = self.in_order(drives);
+        self.departures.lock().enrolling.push((group, drives.clone()));
         self.outwait_departures(&drives);
+        let enrolled = self.enrol_on(group, owner, drives, is_in_use);
+        self.departures.lock().enrolling.retain(|(it, _)| *it != group);
+        enrolled
+    }
+
+    fn enrol_on(
+        self: &Arc<Reservations>,
+        group: ResourceId,
+        owner: &Arc<Owner>,
+        drives: Vec<DriveRef>,
+        is_in_use: bool,
+    ) -> Result<(), String> {
         let mut enrolment = Enrolment::new(self.me, group, &drives, is_in_use);
         let Enrolled { registered, absent, obstacles } = self.run(&mut enrolment, |_| true);
         let needed = acquire_quorum(drives.len());
@@ -270,8 +307,9 @@ impl Reservations {
             (true, false) => self.words(&missing.collect::<Vec<_>>()),
             (false, _) => self.words(&obstacles),
         };
-        // The registrations are given up if another host keeps the reservation.
-        self.depart(group, &registered);
+        // What was registered is given up where another host keeps the reservation.
+        let departing = self.bar(group, &registered);
+        self.depart(group, &departing);
         Err(why)
     }
 
@@ -287,7 +325,12 @@ impl Reservations {
             let mut watch = Watch::new(self.me, group, &registered, &[], Rules::default());
             let Findings { removed, .. } = self.run(&mut watch, |_| true);
             match removed {
-                None => return Ok(()),
+                None => {
+                    if let Some(it) = self.groups.lock().get_mut(&group) {
+                        it.is_confirmed = true;
+                    }
+                    return Ok(());
+                }
                 Some(drive) if is_in_use => return Err(self.words(&[Obstacle::Removed(drive)])),
                 Some(_) => {
                     let all = [registered, absent].concat();
@@ -325,11 +368,7 @@ impl Reservations {
     /// the group does not exist any more, so no data is left to protect.
     pub fn leave(self: &Arc<Reservations>, group: ResourceId, is_gone: bool) {
         let Some(left) = self.groups.lock().remove(&group) else { return };
-        let others: Vec<DriveRef> =
-            self.groups.lock().values().flat_map(|it| it.registered.clone()).collect();
-        let drives: Vec<DriveRef> =
-            left.registered.into_iter().filter(|drive| !others.contains(drive)).collect();
-        self.bar(&drives);
+        let drives = self.bar(group, &left.registered);
         let this = self.clone();
         let spawned = thread::spawn("idm-reserve", move || {
             if is_gone {
@@ -495,32 +534,67 @@ impl Reservations {
     }
 
     fn watch(self: &Arc<Reservations>, group: ResourceId) {
-        let Some((owner, registered, absent)) = self.parts(group) else { return };
-        if owner.is_killed() {
-            return;
-        }
+        let Some((owner, registered, absent)) = self.watched(group) else { return };
         let mut watch = Watch::new(self.me, group, &registered, &absent, Rules::default());
-        let Findings { removed, to_enrol, strangers } = self.run(&mut watch, |_| true);
+        let Findings { removed, to_enrol, foreign, strangers } = self.run(&mut watch, |_| true);
         if let Some(drive) = removed {
-            let why = format!(
-                "another host has removed this one from drive {}, which takes no data of it any \
-                 more",
-                self.drives.name(drive)
-            );
-            return self.fail(group, owner, why);
+            return self.fail(owner, self.why_removed(drive, &foreign));
         }
         self.say_strangers(group, &owner, strangers);
+        let mut obstacles = foreign;
         if !to_enrol.is_empty() {
             let mut enrolment = Enrolment::new(self.me, group, &to_enrol, false);
             let enrolled = self.run(&mut enrolment, |action| self.may_enrol(group, action));
-            if !enrolled.obstacles.is_empty() {
-                log::warn!(
-                    "{}: this host is not registered: {}",
-                    owner.name,
-                    self.words(&enrolled.obstacles)
-                );
-            }
+            obstacles.extend(&enrolled.obstacles);
             self.add(group, enrolled);
+        }
+        self.say_obstacles(group, &owner, obstacles);
+    }
+
+    /// What a watch of a group looks at: the drives on which this host is registered, without those
+    /// that have left the group, which may have been cleared for another use; and those that were
+    /// absent.
+    fn watched(&self, group: ResourceId) -> Option<(Arc<Owner>, Vec<DriveRef>, Vec<DriveRef>)> {
+        let groups = self.groups.lock();
+        let it = groups.get(&group).filter(|it| it.is_confirmed && !it.owner.is_killed())?;
+        let registered = it.registered.iter().filter(|drive| it.drives.contains(drive));
+        Some((it.owner.clone(), registered.copied().collect(), it.absent.clone()))
+    }
+
+    /// Why this host must not use a group any more whose drive does not have its key.
+    fn why_removed(&self, drive: DriveRef, foreign: &[Obstacle]) -> String {
+        let other = foreign.iter().find(|it| it.drive() == Some(drive));
+        let name = self.drives.name(drive);
+        match other {
+            None => format!(
+                "another host has removed this one from drive {name}, which takes no data of it \
+                 any more"
+            ),
+            Some(other) => format!(
+                "drive {name} does not have the key of this host any more, and {other}, which may \
+                 have taken its place. {USE_ONE}"
+            ),
+        }
+    }
+
+    /// Logs what else is in the way on drives of a group, each thing once while it lasts.
+    fn say_obstacles(&self, group: ResourceId, owner: &Owner, obstacles: Vec<Obstacle>) {
+        let mut groups = self.groups.lock();
+        let Some(it) = groups.get_mut(&group) else { return };
+        let before = core::mem::replace(&mut it.obstacles, obstacles.clone());
+        drop(groups);
+        let is_new = |it: &&Obstacle| !before.contains(it);
+        let (foreign, others): (Vec<Obstacle>, Vec<Obstacle>) =
+            obstacles.iter().filter(is_new).partition(|it| matches!(it, Obstacle::Foreign(..)));
+        if !foreign.is_empty() {
+            log::warn!(
+                "{}: no lock of a dead host can be taken: {}",
+                owner.name,
+                self.words(&foreign)
+            );
+        }
+        if !others.is_empty() {
+            log::warn!("{}: this host is not registered: {}", owner.name, self.words(&others));
         }
     }
 
@@ -562,24 +636,35 @@ impl Reservations {
         let mut departure = Departure::new(self.me, group, drives, Rules::default());
         let unknown = self.run(&mut departure, |_| true);
         let until = clock::now() + self.timing.linger;
-        let mut leaving = self.leaving.lock();
-        leaving.retain(|drive, _| !drives.contains(drive));
-        leaving.extend(unknown.into_iter().map(|drive| (drive, until)));
+        let mut departures = self.departures.lock();
+        departures.until.retain(|drive, _| !drives.contains(drive));
+        departures.until.extend(unknown.into_iter().map(|drive| (drive, until)));
     }
 
-    /// Keeps registrations waiting until a departure that begins now is over.
-    fn bar(&self, drives: &[DriveRef]) {
+    /// Keeps registrations waiting until a departure that begins now is over. Returns the drives
+    /// that it is about: those of `registered` that no other group of this host has.
+    fn bar(&self, group: ResourceId, registered: &[DriveRef]) -> Vec<DriveRef> {
         let until = clock::now() + 4 * self.timing.linger;
-        self.leaving.lock().extend(drives.iter().map(|&drive| (drive, until)));
+        let mut departures = self.departures.lock();
+        let is_enrolled = |drive: &DriveRef| {
+            let others = departures.enrolling.iter().filter(|(it, _)| *it != group);
+            others.into_iter().any(|(_, drives)| drives.contains(drive))
+        };
+        let groups = self.groups.lock();
+        let is_used = |drive: &DriveRef| groups.values().any(|it| it.registered.contains(drive));
+        let departing: Vec<DriveRef> =
+            registered.iter().filter(|it| !is_enrolled(it) && !is_used(it)).copied().collect();
+        departures.until.extend(departing.iter().map(|&drive| (drive, until)));
+        departing
     }
 
     /// Waits until no order to remove a registration can reach these drives any more.
     fn outwait_departures(&self, drives: &[DriveRef]) {
         const PAUSE: Duration = Duration::from_millis(10);
-        let until = |leaving: &HashMap<DriveRef, Instant>| {
-            drives.iter().filter_map(|drive| leaving.get(drive).copied()).max()
+        let until = |departures: &Departures| {
+            drives.iter().filter_map(|drive| departures.until.get(drive).copied()).max()
         };
-        while until(&self.leaving.lock()).is_some_and(|until| until > clock::now()) {
+        while until(&self.departures.lock()).is_some_and(|until| until > clock::now()) {
             clock::sleep(PAUSE);
         }
     }
@@ -597,7 +682,11 @@ impl Reservations {
             }
             None => obstacle.to_string(),
         };
-        list(obstacles.iter().map(word).collect())
+        let words = list(obstacles.iter().map(word).collect());
+        match obstacles.iter().any(|it| matches!(it, Obstacle::Foreign(..))) {
+            true => format!("{words}. {USE_ONE}"),
+            false => words,
+        }
     }
 
     /// Carries a procedure through. Gives an order only if `may` allows it at that time. Gives up

@@ -1,5 +1,8 @@
 //! Drives that take data only from registered hosts.
 
+mod others;
+mod paths;
+
 use super::{
     Bench, Error, Exclusive, Host, Resource, Shared, VG, eventually, is_held, is_storage, lv,
 };

@@ -13,6 +13,8 @@ use std::time::Duration;
 const HOLDER: &str = "taking data of its last holder";
 /// A key that is none of this library's.
 const FOREIGN: u64 = 0xA1;
+/// The key that lvm2's lvmpersist makes for the host with id 1.
+const LVMPERSIST: u64 = 0x1000_0000_0000_0001;
 
 /// Starts the VG on a host that uses reservations, which is refused.
 fn not_started(scene: &mut Scene) -> Host {
@@ -119,6 +121,56 @@ pub const CHAPTER: Chapter = Chapter {
                 host.lock(1, lv(), Exclusive).unwrap();
                 remove(scene, "d1");
                 scene.hears("removed this one from drive");
+            },
+        },
+        Fault {
+            firmware: "current",
+            cause: "another program registers a key while the VG is started; with lvm2's own \
+                    reservations (`vgchange --persist start`), on another host",
+            remedy: "end its use: `vgchange --persist stop` on that host; until then, locks of \
+                     dead hosts stay theirs",
+            names: ["vg0", "/dev/d1", "no lock of a dead host can be taken"],
+            provoke: |scene| {
+                let _host = started(scene, &DRIVES, 1, SHORT);
+                reserve(scene, "d1", "other.0", ChangeAction::RegisterAndIgnore, [0, LVMPERSIST]);
+                scene.hears("no lock of a dead host can be taken");
+                // Not each time that it is seen.
+                std::thread::sleep(SHORT);
+                let said = scene.lines().iter().filter(|line| line.contains("0x1000")).count();
+                assert_eq!(said, 1);
+            },
+        },
+        Fault {
+            firmware: "current",
+            cause: "`vgchange --persist start` is run while the VG is started: a path has one key, \
+                    and it takes the place of this library's",
+            remedy: "let the kill command do its work; run `vgchange --persist stop`; then start \
+                     the VG again",
+            names: ["vg0", "/dev/d1", "does not have the key of this host any more"],
+            provoke: |scene| {
+                let host = started(scene, &DRIVES, 1, SHORT);
+                host.lock(1, lv(), Exclusive).unwrap();
+                reserve(scene, "d1", "host1.0", ChangeAction::RegisterAndIgnore, [0, LVMPERSIST]);
+                scene.hears("does not have the key of this host");
+            },
+        },
+        Fault {
+            firmware: "current",
+            cause: "a host has died, and another program has registered a key on a drive of the \
+                    LV, perhaps on the dead host",
+            remedy: "end its use: `vgchange --persist stop`, or `--persist remove` for a host that \
+                     is gone",
+            names: [LV, "registered 0x1000000000000001, for host_id 1", HOLDER],
+            provoke: |scene| {
+                let host = started(scene, &DRIVES, 1, SHORT);
+                let other = started(scene, &DRIVES, 2, SHORT);
+                host.lock(1, lv(), Exclusive).unwrap();
+                reserve(scene, "d1", "other.0", ChangeAction::RegisterAndIgnore, [0, LVMPERSIST]);
+                drop(host);
+                let try_it = || other.lock(1, lv(), Exclusive);
+                let is_refused = || try_it().is_err_and(|why| why.to_string().contains(HOLDER));
+                scene.eventually("the lease to end", is_refused);
+                scene.told(Call::LockLv, try_it());
             },
         },
         Fault {

@@ -71,11 +71,8 @@ impl Enrolment {
         if !seen.is_able {
             return Some(Obstacle::Unsupported(drive));
         }
-        if let Some(key) = seen.foreign_key() {
-            return Some(Obstacle::Foreign(drive, Some(key)));
-        }
-        if seen.reservation.is_some() && !seen.is_reserved() {
-            return Some(Obstacle::Foreign(drive, None));
+        if let Some(foreign) = seen.foreign(drive) {
+            return Some(foreign);
         }
         if self.is_in_use && !seen.has(self.own) {
             return Some(Obstacle::Removed(drive));

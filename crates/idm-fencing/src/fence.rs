@@ -74,6 +74,8 @@ pub struct Fence {
     victims: Vec<HostId>,
     /// Hosts with a lease that runs, on any drive.
     living: Vec<HostId>,
+    /// The same of hosts that are to be removed, by a record of the group.
+    alive: Vec<Obstacle>,
     phase: Phase,
     verdict: Option<Verdict>,
 }
@@ -120,10 +122,18 @@ impl Fence {
         let drives: Vec<DriveState> = order.drives.iter().map(state).collect();
         orders.give(order.target, Action::Read);
         let own = Key::of(&order.me);
-        let (victims, living) = (Vec::new(), Vec::new());
-        let (phase, verdict) = (Phase::Asking, None);
-        let mut fence =
-            Fence { order, own, rules, orders, drives, victims, living, phase, verdict };
+        let mut fence = Fence {
+            order,
+            own,
+            rules,
+            orders,
+            drives,
+            victims: Vec::new(),
+            living: Vec::new(),
+            alive: Vec::new(),
+            phase: Phase::Asking,
+            verdict: None,
+        };
         fence.check_registered();
         fence
     }
@@ -187,7 +197,8 @@ impl Fence {
 
     /// The obstacles to a removal, before any order to remove a host.
     fn obstacles(&self) -> Vec<Obstacle> {
-        let mut obstacles = Vec::new();
+        let mut obstacles: Vec<Obstacle> =
+            (0..self.drives.len()).filter_map(|at| self.unusable(at)).collect();
         for state in &self.drives {
             let drive = state.drive;
             match &state.seen {
@@ -196,17 +207,14 @@ impl Fence {
                 }
                 None if state.is_needed => obstacles.push(Obstacle::Silent(drive)),
                 None => {}
-                Some(seen) => {
-                    let lives = |host: &HostId| self.victims.contains(host);
-                    if !broken!(self.rules, RemoveTheLiving) {
-                        let living = seen.living_in(&self.order.group).filter(lives);
-                        obstacles.extend(living.map(|host| Obstacle::Alive(host, drive)));
-                    }
-                    if !seen.is_reserved() {
-                        obstacles.push(Obstacle::NotReserved(drive));
-                    }
+                Some(seen) if seen.reservation.is_none() => {
+                    obstacles.push(Obstacle::NotReserved(drive));
                 }
+                Some(_) => {}
             }
+        }
+        if !broken!(self.rules, RemoveTheLiving) {
+            obstacles.extend(&self.alive);
         }
         let group = &self.order.group_drives;
         let counts = |state: &&DriveState| state.seen.is_some() && group.contains(&state.drive);
@@ -221,11 +229,25 @@ impl Fence {
         obstacles
     }
 
+    /// Why nobody can be removed from a drive: something else reserves it, so that a key may be
+    /// anybody's, also a dead host's; or it has left the group, and this host's key with it.
+    fn unusable(&self, at: usize) -> Option<Obstacle> {
+        let DriveState { drive, seen, .. } = &self.drives[at];
+        let seen = seen.as_ref()?;
+        let has_left = !self.order.group_drives.contains(drive);
+        let is_free = has_left && !seen.has(self.own);
+        let free = || is_free.then_some(Obstacle::NotRegistered(self.order.me, *drive));
+        seen.foreign(*drive).or_else(free)
+    }
+
     /// The drive that this host was removed from, if it was.
     fn find_removed(&self) -> Option<Verdict> {
-        let removed =
-            self.drives.iter().find(|it| it.seen.as_ref().is_some_and(|s| !s.has(self.own)));
-        removed.map(|it| Verdict::Removed(it.drive))
+        let lacks = |&at: &usize| {
+            let seen = self.drives[at].seen.as_ref();
+            seen.is_some_and(|seen| !seen.has(self.own)) && self.unusable(at).is_none()
+        };
+        let removed = (0..self.drives.len()).find(lacks);
+        removed.map(|at| Verdict::Removed(self.drives[at].drive))
     }
 
     /// A key that is still to be removed from a drive: every one that is neither this host's nor
@@ -252,6 +274,9 @@ impl Fence {
         }
         if let Some(verdict) = self.find_removed() {
             return self.end(verdict);
+        }
+        if let Some(obstacle) = self.unusable(at) {
+            return self.end(Verdict::Refused([obstacle].into()));
         }
         let Some(key) = self.victim_on(at) else {
             return self.go_on();
@@ -316,7 +341,14 @@ impl Procedure for Fence {
             Answer::Seen(seen) => {
                 // A host that starts meanwhile is spared.
                 self.living.extend(seen.living());
+                let victims = |host: &HostId| self.victims.contains(host);
+                let alive = seen.living_in(&self.order.group).filter(victims);
+                self.alive.extend(alive.map(|host| Obstacle::Alive(host, drive)));
                 state.seen = Some(seen);
+                // A drive that the lock is not about counts as one that does not answer.
+                if !self.drives[at].is_needed && self.unusable(at).is_some() {
+                    self.drives[at].seen = None;
+                }
             }
             // A look shows the effect of an order to remove a host, whatever the answer was.
             _ if core::mem::take(&mut state.removing) => match &mut state.seen {

@@ -41,6 +41,12 @@ impl Key {
     }
 }
 
+/// The host_id of lvmlocal.conf for which lvm2 itself made this key, if it did: 0x100000, then six
+/// digits of a generation that only sanlock has, and four of the host_id.
+pub(crate) fn lvm_host_id(key: u64) -> Option<u64> {
+    (key >> 40 == 0x10_0000).then_some(key & 0xFFFF)
+}
+
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:#x}", self.0)
@@ -75,8 +81,11 @@ mod tests {
     #[test]
     fn keys_of_others_are_known() {
         // lvm2's lvmpersist, mpathpersist's example, sg_persist by hand.
-        for other in [0, 0x1000_0002_0000_0001, 0x0012_3456_ABCD_EF00, 0xA1] {
+        for other in [0, 0x1000_0000_0002_0001, 0x0012_3456_ABCD_EF00, 0xA1] {
             assert!(!Key::is_one(other), "{other:#x}");
         }
+        assert_eq!(lvm_host_id(0x1000_0000_0003_0007), Some(7));
+        assert_eq!(lvm_host_id(0x1000_0012_3456_00FF), Some(0xFF));
+        assert_eq!(lvm_host_id(0xA1).or(lvm_host_id(0x1100_0000_0000_0001)), None);
     }
 }

@@ -141,9 +141,12 @@ impl fmt::Display for Obstacle {
                 "it has no reservations of the type Write Exclusive, All Registrants that outlive \
                  a loss of power",
             ),
-            Obstacle::Foreign(_, Some(key)) => {
-                write!(f, "something else has registered the key {key:#x}")
-            }
+            Obstacle::Foreign(_, Some(key)) => match key::lvm_host_id(*key) {
+                Some(id) => {
+                    write!(f, "lvm's own reservations have registered {key:#x}, for host_id {id}")
+                }
+                None => write!(f, "something else has registered the key {key:#x}"),
+            },
             Obstacle::Foreign(_, None) => f.write_str("something else has reserved it"),
             Obstacle::NotReserved(_) => f.write_str("nothing is reserved there"),
             Obstacle::Alive(host, _) => {

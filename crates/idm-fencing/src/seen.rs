@@ -1,9 +1,9 @@
 //! Result of a look at one drive.
 
-use crate::{KIND, Key};
+use crate::{KIND, Key, Obstacle};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use idm_engine::{Writer, writer};
+use idm_engine::{DriveRef, Writer, writer};
 use idm_protocol::reservation::ReservationType;
 use idm_protocol::{HostId, Record, ResourceId, State};
 
@@ -41,6 +41,13 @@ impl Seen {
     /// A key that no host with this library has.
     pub(crate) fn foreign_key(&self) -> Option<u64> {
         self.keys.iter().copied().find(|&key| !Key::is_one(key))
+    }
+
+    /// What shows that something else reserves this drive.
+    pub(crate) fn foreign(&self, drive: DriveRef) -> Option<Obstacle> {
+        let key = self.foreign_key();
+        let is_other = self.reservation.is_some() && !self.is_reserved();
+        (key.is_some() || is_other).then_some(Obstacle::Foreign(drive, key))
     }
 
     /// Hosts with any record whose lease runs.

@@ -1,7 +1,7 @@
 //! Looking whether this host is still registered.
 
 use crate::rules::{Rules, broken};
-use crate::{Action, Answer, Key, Orders, Procedure, Seen};
+use crate::{Action, Answer, Key, Obstacle, Orders, Procedure, Seen};
 use alloc::vec::Vec;
 use idm_engine::DriveRef;
 use idm_protocol::{HostId, ResourceId};
@@ -13,8 +13,10 @@ pub struct Findings {
     pub removed: Option<DriveRef>,
     /// Drives that answer and have no registration of this host, or not by every path, or no
     /// reservation. An [`Enrolment`](crate::Enrolment) may follow. Empty if this host was removed,
-    /// or if no drive shows that it was not.
+    /// or if no drive shows that it was not; without drives that something else reserves.
     pub to_enrol: Vec<DriveRef>,
+    /// Signs that something else reserves a drive, one for each.
+    pub foreign: Vec<Obstacle>,
     /// Hosts that use the group and are not registered, so that their writes fail.
     pub strangers: Vec<HostId>,
 }
@@ -67,8 +69,11 @@ impl Watch {
         if removed.is_none() && proven || blind {
             let lacks = |seen: &Seen| !seen.has_all_paths(self.own) || !seen.is_reserved();
             let all = seen(true).chain(seen(false));
-            to_enrol.extend(all.filter(|(_, seen)| lacks(seen)).map(|(drive, _)| drive));
+            let own = all.filter(|(drive, seen)| seen.foreign(*drive).is_none());
+            to_enrol.extend(own.filter(|(_, seen)| lacks(seen)).map(|(drive, _)| drive));
         }
+        let all = seen(true).chain(seen(false));
+        let foreign = all.filter_map(|(drive, seen)| seen.foreign(drive)).collect();
         let mut strangers: Vec<HostId> = seen(true)
             .flat_map(|(_, seen)| {
                 let registered = |host: &HostId| *host == self.me || seen.has(Key::of(host));
@@ -77,7 +82,7 @@ impl Watch {
             .collect();
         strangers.sort_unstable();
         strangers.dedup();
-        self.findings = Some(Findings { removed, to_enrol, strangers });
+        self.findings = Some(Findings { removed, to_enrol, foreign, strangers });
     }
 }
 

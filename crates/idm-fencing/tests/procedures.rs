@@ -283,6 +283,66 @@ fn a_host_that_comes_to_life_while_it_is_removed_is_removed() {
     assert!((0..3).all(|at| !drives.has(at, "dead")));
 }
 
+/// A key that lvm2's lvmpersist makes for the host with id 1.
+const FOREIGN: u64 = 0x1000_0000_0000_0001;
+
+/// It may be the dead host's, or that of a host that lives and of which nothing is known here.
+#[test]
+fn keys_of_something_else_are_not_removed_and_nothing_is_taken_beside_them() {
+    let mut drives = Drives::of(&["a", "dead"]);
+    drives.at(1).keys.push(FOREIGN);
+    assert_eq!(refused(drives.fence("a")), [Obstacle::Foreign(D[1], Some(FOREIGN))]);
+    assert!((0..3).all(|at| drives.has(at, "dead")));
+    // It has taken the place of this host's key.
+    drives.at(1).keys.remove(0);
+    assert_eq!(refused(drives.fence("a")), [Obstacle::Foreign(D[1], Some(FOREIGN))]);
+    // The lock is not about that drive.
+    let mut drives = Drives::of(&["a", "dead"]);
+    drives.at(2).keys.push(FOREIGN);
+    assert_eq!(drives.fence("a"), Verdict::Go(vec![host("dead")]));
+    assert!(!drives.has(0, "dead") && drives.has(2, "dead"));
+    assert!(drives.at(2).keys.contains(&FOREIGN));
+    // It still shows who lives.
+    let mut drives = Drives::of(&["a", "dead"]);
+    drives.at(2).keys.push(FOREIGN);
+    drives.at(2).table.push(record("dead", group(), State::Locked));
+    assert_eq!(refused(drives.fence("a")), [Obstacle::Alive(host("dead"), D[2])]);
+}
+
+#[test]
+fn a_key_of_something_else_that_comes_while_a_host_is_removed_ends_the_removal() {
+    let mut drives = Drives::of(&["a", "dead"]);
+    let mut fence = fence("a");
+    while let Some((to, action)) = fence.next() {
+        let answer = drives.execute("a", to, action);
+        if action == Action::Preempt(Key::of(&host("dead"))) && to == D[0] {
+            drives.at(0).keys.push(FOREIGN);
+        }
+        fence.on_answer(to, answer);
+    }
+    let verdict = fence.outcome().cloned().unwrap();
+    assert_eq!(refused(verdict), [Obstacle::Foreign(D[0], Some(FOREIGN))]);
+    assert!(drives.has(1, "dead"));
+}
+
+/// A disk that was taken out of the group may be used for something else.
+#[test]
+fn a_drive_that_has_left_the_group_does_not_show_that_this_host_was_removed() {
+    let mut drives = Drives::of(&["a", "dead"]);
+    drives.at(2).keys.clear();
+    drives.at(2).reservation = None;
+    let left = Order { group_drives: D[..2].to_vec(), ..order("a") };
+    let verdict = drives.run("a", &mut Fence::new(left.clone(), Rules::default()));
+    assert_eq!(verdict, Verdict::Go(vec![host("dead")]));
+    // The lock has not moved off it yet.
+    let mut drives = Drives::of(&["a", "dead"]);
+    drives.at(2).keys.clear();
+    let needed = Order { needed: D.to_vec(), ..left };
+    let verdict = drives.run("a", &mut Fence::new(needed, Rules::default()));
+    assert_eq!(refused(verdict), [Obstacle::NotRegistered(host("a"), D[2])]);
+    assert!(drives.has(0, "dead"));
+}
+
 #[test]
 fn of_two_hosts_that_remove_each_other_one_is_left() {
     for first in ["a", "b"] {
@@ -395,6 +455,22 @@ fn a_watch_tells_a_removal_from_a_drive_that_came_late() {
     // Without proof that it was not removed, it registers nowhere.
     (drives.at(0).silent, drives.at(1).silent) = (true, true);
     assert_eq!(watch(&mut drives, "a", &D[..2], &D[2..]).to_enrol, []);
+}
+
+#[test]
+fn a_watch_tells_of_what_else_reserves() {
+    let mut drives = Drives::of(&["a"]);
+    drives.at(0).keys.push(FOREIGN);
+    drives.at(1).reservation = Some(Some(ReservationType::WriteExclusive));
+    drives.at(2).keys.clear();
+    let found = watch(&mut drives, "a", &D[..2], &D[2..]);
+    let foreign = [Obstacle::Foreign(D[0], Some(FOREIGN)), Obstacle::Foreign(D[1], None)];
+    assert_eq!((&found.foreign[..], found.removed), (&foreign[..], None));
+    assert_eq!(found.to_enrol, D[2..], "nothing is changed where something else reserves");
+    // Its key has taken the place of this host's.
+    drives.at(0).keys = vec![FOREIGN];
+    let found = watch(&mut drives, "a", &D[..2], &D[2..]);
+    assert_eq!((&found.foreign[..1], found.removed), (&foreign[..1], Some(D[0])));
 }
 
 #[test]

@@ -16,7 +16,6 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-const LEASE: Duration = Duration::from_secs(4);
 /// Interval between two writes of an application.
 const STEP: u64 = 20 * MS;
 const VG: &str = "123456-abcd-efgh-ijkl-mnop-qrst-uvwxyz";
@@ -89,6 +88,11 @@ pub struct Host {
     next_watch: u64,
     asked: bool,
     was_lost: bool,
+    lease: Duration,
+    /// When the LV is asked for next, and the next time at which something is due, where hosts do
+    /// not look all the time.
+    next_ask: u64,
+    wake: u64,
 }
 
 fn group() -> ResourceId {
@@ -106,8 +110,8 @@ fn resource(lock: LockIx) -> ResourceId {
     }
 }
 
-fn engine(host: HostId, lock: LockIx, earlier: Instant, seed: u64) -> Lock {
-    let timing = Timing::for_lease(LEASE);
+fn engine(host: HostId, lock: LockIx, earlier: Instant, lease: Duration, seed: u64) -> Lock {
+    let timing = Timing::for_lease(lease);
     let mut config = LockConfig::new(resource(lock), host, false, timing, seed);
     config.earlier_until = earlier;
     config.earlier_shares_until = earlier;
@@ -120,7 +124,7 @@ fn members(drives: Range<usize>) -> Vec<Member> {
 }
 
 impl Host {
-    pub fn new(at: usize, boot: u32, earlier: Instant) -> Host {
+    pub fn new(at: usize, boot: u32, earlier: Instant, lease: Duration) -> Host {
         let id = HostId::new([(at as u8) << 4 | boot as u8; 16], &format!("h{at}"));
         let seed = (at as u64) << 32 | u64::from(boot);
         Host {
@@ -129,8 +133,8 @@ impl Host {
             phase: Phase::Off(0),
             at,
             key: Key::of(&id),
-            lv: engine(id, LockIx::Lv, earlier, seed),
-            membership: engine(id, LockIx::Membership, earlier, seed + 1),
+            lv: engine(id, LockIx::Lv, earlier, lease, seed),
+            membership: engine(id, LockIx::Membership, earlier, lease, seed + 1),
             exclusive: BTreeSet::new(),
             flying: BTreeMap::new(),
             jobs: BTreeMap::new(),
@@ -143,14 +147,17 @@ impl Host {
             next_watch: 0,
             asked: false,
             was_lost: false,
+            lease,
+            next_ask: 0,
+            wake: 0,
         }
     }
 
     /// lvmlockd dies. The LV stays in use, and nobody renews its lock.
     pub fn daemon_dies(&mut self, now: u64) {
         let earlier = Instant::from_micros(now + 3000 * MS);
-        self.lv = engine(self.id, LockIx::Lv, earlier, now);
-        self.membership = engine(self.id, LockIx::Membership, earlier, now + 1);
+        self.lv = engine(self.id, LockIx::Lv, earlier, self.lease, now);
+        self.membership = engine(self.id, LockIx::Membership, earlier, self.lease, now + 1);
         self.flying.clear();
         self.exclusive.clear();
         self.jobs.clear();
@@ -165,17 +172,42 @@ impl Host {
             News::Landed => self.data_out = self.data_out.saturating_sub(1),
             News::Tick => {
                 self.tick(world);
-                world.tell(self.at, self.boot, 0, News::Tick, STEP);
+                if !world.flaps() {
+                    world.tell(self.at, self.boot, 0, News::Tick, STEP);
+                }
             }
         }
         self.pump(world);
+        if world.flaps() {
+            self.set_wake(world);
+        }
+    }
+
+    /// Has the host look when something is due, and not before.
+    fn set_wake(&mut self, world: &mut World) {
+        let soon = world.now + 100 * MS;
+        let locks = [&self.lv, &self.membership].into_iter().filter_map(Lock::next_deadline);
+        let of_phase = match self.phase {
+            Phase::Off(until) | Phase::Lost(until) => Some(until),
+            Phase::Started if self.writes.is_some() => Some(self.until.min(self.next_watch)),
+            Phase::Started if self.lv.mode().is_some() => Some(soon),
+            Phase::Started => Some(self.next_ask.min(self.next_watch)),
+            Phase::Draining | Phase::Releasing(_) => Some(soon),
+            Phase::Enrolling | Phase::Joining | Phase::Checking | Phase::Leaving => None,
+        };
+        let next = locks.map(|at| at.since(Instant::default()).as_micros() as u64).chain(of_phase);
+        let Some(next) = next.min().map(|next| next.max(world.now + MS)) else { return };
+        if self.wake <= world.now || next < self.wake {
+            self.wake = next;
+            world.tell(self.at, self.boot, 0, News::Tick, next - world.now);
+        }
     }
 
     fn tick(&mut self, world: &mut World) {
         let now = world.instant();
         self.lv.on_timer(now);
         self.membership.on_timer(now);
-        if let Some(grant) = self.writes {
+        if let Some(grant) = self.writes.filter(|_| !world.flaps()) {
             let (to, data) = (world.rng.usize(0..world.shape.of_lv), What::Data(grant));
             let path = world.path(self.at, to);
             self.data_out += 1;
@@ -228,28 +260,44 @@ impl Host {
             self.writes = None;
         } else if self.writes.is_none() && self.lv.mode().is_some() && self.data_out == 0 {
             let _ = self.lv.request(Request::Release { value: None }, world.instant());
-        } else if self.lv.mode().is_none() && !self.asked && world.rng.u8(0..25) == 0 {
+        } else if self.lv.mode().is_none() && !self.asked && self.asks(world, 25) {
+            world.report.asked += 1;
             let mode = if world.rng.bool() { Mode::Shared } else { Mode::Exclusive };
             let Shape { drives, of_lv, .. } = world.shape;
             let (members, witnesses) = (members(0..of_lv), members(of_lv..drives));
             let request = Request::Acquire { mode, members, witnesses };
             self.exclusive.clear();
             self.asked = self.lv.request(request, world.instant()).is_ok();
-        } else if self.lv.mode() == Some(Mode::Shared) && !self.asked && world.rng.u8(0..10) == 0 {
+        } else if self.lv.mode() == Some(Mode::Shared) && !self.asked && self.asks(world, 10) {
             let request = Request::Convert { mode: Mode::Exclusive, value: None };
             self.asked = self.lv.request(request, world.instant()).is_ok();
         }
         if world.fences && world.now >= self.next_watch {
-            self.next_watch = world.now + 1300 * MS;
+            let interval = world.scaled(1300 * MS);
+            self.next_watch = world.now + interval;
+            world.report.started += interval;
             let (id, rules) = (self.id, world.rules);
             let watch = Watch::new(id, group(), &self.registered, &self.absent, rules);
             self.begin(world, Job::Watch(watch));
         }
     }
 
+    /// Whether the LV is asked for now: once in so many looks, or after a while.
+    fn asks(&mut self, world: &mut World, odds: u8) -> bool {
+        if !world.flaps() {
+            return world.rng.u8(0..odds) == 0;
+        }
+        let is_due = world.now >= self.next_ask;
+        if is_due {
+            self.next_ask = world.now + world.rng.u64(5000..60_000) * MS;
+        }
+        is_due
+    }
+
     /// The VG is not to be used any more. Nothing stops the application.
     fn lose(&mut self, world: &mut World) {
         if self.phase == Phase::Started {
+            world.judge_loss(self.at);
             self.phase = Phase::Lost(world.now + world.rng.u64(3000..20_000) * MS);
             self.was_lost = true;
             let _ = self.membership.request(Request::Release { value: None }, world.instant());
@@ -263,7 +311,7 @@ impl Host {
         let _ = self.membership.request(release(), world.instant());
         self.asked = false;
         self.jobs.clear();
-        self.phase = Phase::Releasing(world.now + 3000 * MS);
+        self.phase = Phase::Releasing(world.now + world.scaled(3000 * MS));
     }
 
     /// Gives up the registrations.
@@ -327,7 +375,7 @@ impl Host {
                 drives: self.registered.clone(),
                 group_drives: (0..world.shape.drives).map(drive).collect(),
                 needed: (0..world.shape.of_lv).map(drive).collect(),
-                until: world.instant() + LEASE,
+                until: world.instant() + self.lease,
             };
             let fence = Fence::new(order, world.rules);
             return self.begin(world, Job::Fence(fence, command));
@@ -382,7 +430,8 @@ impl Host {
             return;
         }
         self.writes = self.lv.mode().map(|mode| world.grant(self.at, mode));
-        self.until = world.now + world.rng.u64(500..6000) * MS;
+        let held = if world.flaps() { 1000..7_200_000 } else { 500..6000 };
+        self.until = world.now + world.rng.u64(held) * MS;
     }
 
     fn begin(&mut self, world: &mut World, job: Job) {
@@ -399,7 +448,7 @@ impl Host {
             let late = matches!(running.job, Job::Late(_));
             let registers_late =
                 late && action == (Action::Register { anew: true }) && !self.is_safe(world);
-            let arrives = world.instant() + Duration::from_micros(LATEST);
+            let arrives = world.instant() + Duration::from_micros(world.scaled(LATEST));
             let removes_late = match &running.job {
                 Job::Fence(fence, _) => {
                     matches!(action, Action::Preempt(_)) && !fence.may_arrive(arrives)
@@ -452,7 +501,8 @@ impl Host {
     /// has arrived.
     fn is_safe(&self, world: &World) -> bool {
         let until = self.membership.safe_until().unwrap_or_default();
-        let arrives = world.instant() + Duration::from_micros(2 * GIVEN_UP + 200 * MS);
+        let arrival = Duration::from_micros(world.scaled(2 * GIVEN_UP + 200 * MS));
+        let arrives = world.instant() + arrival;
         let blind = world.rules.broken == Some(BrokenRule::RegisterAfterCounting);
         blind || self.phase == Phase::Started && until > arrives
     }
@@ -522,7 +572,8 @@ impl Host {
             }
             Job::Leave(_) => {
                 // No command to remove a registration may be late.
-                self.phase = Phase::Off(world.now + world.rng.u64(2000..4000) * MS);
+                let pause = world.rng.u64(2000..4000) * MS;
+                self.phase = Phase::Off(world.now + world.scaled(pause));
             }
             Job::Fence(fence, command) => self.fenced(world, &fence, command),
         }
@@ -530,7 +581,7 @@ impl Host {
 
     fn fenced(&mut self, world: &mut World, fence: &Fence, command: Command) {
         let now = world.instant();
-        let arrives = now + Duration::from_micros(LATEST);
+        let arrives = now + Duration::from_micros(world.scaled(LATEST));
         let status = match fence.outcome() {
             Some(Verdict::Go(_)) if !fence.may_arrive(arrives) => Status::Unreachable,
             Some(Verdict::Go(victims)) => {

@@ -10,15 +10,23 @@ mod world;
 
 use idm_emulator::Profile;
 use idm_fencing::BrokenRule;
-use world::{Report, Shape, World};
+use world::{Report, Shape, Weather, World};
 
 /// Simulated time of one seed, in ms.
 const LENGTH_MS: u64 = 120_000;
 
 /// Every drive has the LV.
-const USUAL: Shape = Shape { drives: 3, of_lv: 3, is_loose: false };
+const USUAL: Shape = Shape { drives: 3, of_lv: 3, weather: Weather::Rough };
 /// Hosts come and go while they do not reach some of the drives, and register on the others only.
-const LOOSE: Shape = Shape { drives: 5, of_lv: 2, is_loose: true };
+const LOOSE: Shape = Shape { drives: 5, of_lv: 2, weather: Weather::Loose };
+
+/// Hosts that are well, with the usual lease and with the shortest that real drives may have.
+const FLAPPING: [Shape; 2] = [
+    Shape { drives: 3, of_lv: 3, weather: Weather::Flapping(60) },
+    Shape { drives: 5, of_lv: 2, weather: Weather::Flapping(20) },
+];
+/// Simulated time of one seed of these, in hours.
+const HOURS: u64 = 24;
 
 fn run(seeds: core::ops::Range<u64>, fences: bool, broken: Option<BrokenRule>) -> Report {
     run_in(USUAL, seeds, fences, broken)
@@ -30,6 +38,10 @@ fn run_in(
     fences: bool,
     broken: Option<BrokenRule>,
 ) -> Report {
+    let length_ms = match shape.weather {
+        Weather::Flapping(_) => HOURS * 3_600_000,
+        _ => LENGTH_MS,
+    };
     let mut all = Report::default();
     for seed in seeds {
         let profile = match seed % 3 {
@@ -38,7 +50,7 @@ fn run_in(
             _ => "current",
         };
         let profile = Profile::by_name(profile).unwrap();
-        all.add(seed, World::new(seed, profile, shape, fences, broken).run(LENGTH_MS));
+        all.add(seed, World::new(seed, profile, shape, fences, broken).run(length_ms));
     }
     all
 }
@@ -66,6 +78,7 @@ fn broken_rules_are_noticed() {
     let seeds = |rule| match rule {
         // Rare ones.
         BrokenRule::OldVerdict => 3800..3900,
+        BrokenRule::LastOneLeaves => 420..430,
         BrokenRule::TakeBesideTheLiving => 490..510,
         _ => 0..400,
     };
@@ -101,4 +114,50 @@ fn a_host_that_lives_on_drives_that_another_one_does_not_reach_is_not_removed() 
     assert!(report.taken_over > 500 && report.came_back > 200, "{report:?}");
     let report = run_in(LOOSE, 1660..1680, true, Some(BrokenRule::CountRegistered));
     assert!(report.healthy_removed > 0, "{report:?}");
+}
+
+#[test]
+fn paths_that_come_and_go_and_slow_drives_remove_no_healthy_host() {
+    for shape in FLAPPING {
+        let report = run_in(shape, 0..2, true, None);
+        assert_eq!(report.healthy_removed, 0, "{report:?}");
+        // Hosts died, and their locks were taken.
+        assert!(report.taken_over > 10 && report.asked > 1000, "{report:?}");
+        assert!(report.faults > 10_000 && report.granted > 100, "{report:?}");
+    }
+    // It would be noticed.
+    let report = run_in(FLAPPING[1], 0..2, true, Some(BrokenRule::RemoveTheLiving));
+    assert!(report.healthy_removed > 0, "{report:?}");
+}
+
+/// `make take-overs`: for so many simulated hours, half of them with each lease.
+#[test]
+#[ignore = "takes hours"]
+fn healthy_hosts_are_not_removed_in_a_long_time() {
+    let number = |name: &str, otherwise: u64| {
+        std::env::var(name).map_or(otherwise, |text| text.parse().expect("a number"))
+    };
+    let (hours, first) = (number("IDM_HOURS", 1000), number("IDM_SEED", 0));
+    let begun = std::time::Instant::now();
+    let mut all = [Report::default(), Report::default()];
+    for pair in 0..hours.div_ceil(2 * HOURS) {
+        for (shape, all) in FLAPPING.into_iter().zip(&mut all) {
+            let seed = first + pair;
+            let report = run_in(shape, seed..seed + 1, true, None);
+            if report.healthy_removed + report.healthy_lost > 0 {
+                println!("seed {seed}, {shape:?}: {report:?}");
+            }
+            all.add(seed, report);
+        }
+        if pair % 20 == 19 || (pair + 1) * 2 * HOURS >= hours {
+            let hours = (pair + 1) * 2 * HOURS;
+            let speed = hours as f64 / begun.elapsed().as_secs_f64();
+            let healthy: u64 = all.iter().map(|it| it.healthy_removed).sum();
+            println!(
+                "{hours} simulated hours, {speed:.1} per second: {healthy} healthy hosts removed, \
+                 {all:?}"
+            );
+        }
+    }
+    assert!(all.iter().all(|report| report.healthy_removed == 0));
 }

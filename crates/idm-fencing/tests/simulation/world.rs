@@ -13,10 +13,13 @@ use idm_protocol::scsi::{Cdb, status};
 use idm_protocol::{DriveCommand, Mode, Record, Reply, Status};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub const HOSTS: usize = 3;
 pub const PATHS: usize = 2;
 pub const MS: u64 = 1000;
+/// The lease of most worlds. Other times are for it, and grow with the lease.
+const LEASE: u64 = 4000 * MS;
 /// The time after which a host gives up a command, and the longest that it may take to arrive.
 pub const GIVEN_UP: u64 = 600 * MS;
 pub const LATEST: u64 = 1400 * MS;
@@ -30,8 +33,29 @@ pub struct Shape {
     pub drives: usize,
     /// The first of them have the LV.
     pub of_lv: usize,
-    /// Whether most faults of a host are that it does not reach a drive for a long time.
-    pub is_loose: bool,
+    pub weather: Weather,
+}
+
+/// What befalls hosts, paths and drives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weather {
+    /// Everything, and often.
+    Rough,
+    /// Most of it is that a host does not reach a drive, for long.
+    Loose,
+    /// Hosts are well, but for a crash once in a while. Paths come and go, and drives are slow. The
+    /// lease is this long, in seconds.
+    Flapping(u64),
+}
+
+impl Weather {
+    /// The lease, in us.
+    pub fn lease(self) -> u64 {
+        match self {
+            Weather::Rough | Weather::Loose => LEASE,
+            Weather::Flapping(seconds) => seconds * 1000 * MS,
+        }
+    }
 }
 
 /// A grant of the LV's lock, in the order of all of them.
@@ -54,6 +78,15 @@ pub struct Report {
     pub came_back: u64,
     /// Hosts that were removed although they had no fault.
     pub healthy_removed: u64,
+    /// The same that lost a lock, or their membership.
+    pub healthy_lost: u64,
+    /// Hosts that were removed while they had the group started, whatever had befallen them.
+    pub removed: u64,
+    /// Time in which hosts had the group started, in us.
+    pub started: u64,
+    /// Requests of hosts for the lock, and paths and drives that failed or were slow for a while.
+    pub asked: u64,
+    pub faults: u64,
 }
 
 impl Report {
@@ -67,6 +100,11 @@ impl Report {
         self.stopped_writes += other.stopped_writes;
         self.came_back += other.came_back;
         self.healthy_removed += other.healthy_removed;
+        self.healthy_lost += other.healthy_lost;
+        self.removed += other.removed;
+        self.started += other.started;
+        self.asked += other.asked;
+        self.faults += other.faults;
     }
 }
 
@@ -120,6 +158,60 @@ enum Event {
     Befall,
 }
 
+/// A path that does not work, or a drive that is so slow that it is as if it did not.
+struct Cut {
+    drive: usize,
+    path: usize,
+    from: u64,
+    until: u64,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Slow {
+    until: u64,
+    /// The longest time of a command.
+    by: u64,
+}
+
+/// What has befallen paths and drives of late.
+struct Outages {
+    cuts: [Vec<Cut>; HOSTS],
+    slow: Vec<Slow>,
+}
+
+impl Outages {
+    fn new(drives: usize) -> Outages {
+        Outages { cuts: Default::default(), slow: vec![Slow::default(); drives] }
+    }
+
+    /// The longest time of a command to a drive, if it is slow.
+    fn slowness(&self, drive: usize, now: u64) -> u64 {
+        let slow = self.slow[drive];
+        if slow.until > now { slow.by } else { 0 }
+    }
+
+    fn forget(&mut self, host: usize, before: u64) {
+        self.cuts[host].retain(|cut| cut.until >= before);
+    }
+
+    /// The time within a time before now in which a host did not reach most of the drives.
+    fn without_majority(&self, host: usize, drives: usize, now: u64, before: u64) -> u64 {
+        const STEP: u64 = 100 * MS;
+        let is_off = |drive: usize, at: u64| {
+            (0..PATHS).all(|path| {
+                let cuts = |cut: &Cut| (cut.from..cut.until).contains(&at);
+                self.cuts[host]
+                    .iter()
+                    .any(|cut| (cut.drive, cut.path) == (drive, path) && cuts(cut))
+            })
+        };
+        let lacks =
+            |&at: &u64| (0..drives).filter(|&drive| is_off(drive, at)).count() > (drives - 1) / 2;
+        let times = (now.saturating_sub(before)..=now).step_by(STEP as usize);
+        times.filter(lacks).count() as u64 * STEP
+    }
+}
+
 struct DriveWorld {
     drive: Drive,
     unit: UnitReservations,
@@ -142,6 +234,7 @@ pub struct World {
     frozen: [u64; HOSTS],
     /// Time until which an earlier fault of a host may excuse its removal.
     excused: [u64; HOSTS],
+    outages: Outages,
     /// The number of the last grant of each mode to each host.
     granted: [BTreeMap<Mode, u64>; HOSTS],
 }
@@ -156,6 +249,7 @@ impl World {
     ) -> World {
         let drive =
             |_| DriveWorld { drive: Drive::new(profile), unit: UnitReservations::default() };
+        let lease = Duration::from_micros(shape.weather.lease());
         let mut world = World {
             rng: Rng::with_seed(seed),
             now: 0,
@@ -166,10 +260,13 @@ impl World {
             queue: BTreeMap::new(),
             next: 0,
             drives: (0..shape.drives).map(drive).collect(),
-            hosts: (0..HOSTS).map(|at| Some(Host::new(at, 0, Instant::from_micros(0)))).collect(),
+            hosts: (0..HOSTS)
+                .map(|at| Some(Host::new(at, 0, Instant::from_micros(0), lease)))
+                .collect(),
             cut: vec![vec![[0; PATHS]; shape.drives]; HOSTS],
             frozen: Default::default(),
             excused: Default::default(),
+            outages: Outages::new(shape.drives),
             granted: Default::default(),
         };
         for host in 0..HOSTS {
@@ -194,6 +291,15 @@ impl World {
         Instant::from_micros(self.now)
     }
 
+    /// A time that is for the usual lease, for this world's.
+    pub fn scaled(&self, time: u64) -> u64 {
+        time * (self.shape.weather.lease() / LEASE)
+    }
+
+    pub fn flaps(&self) -> bool {
+        matches!(self.shape.weather, Weather::Flapping(_))
+    }
+
     fn post(&mut self, at: u64, event: Event) {
         self.next += 1;
         self.queue.insert((at, self.next), event);
@@ -211,14 +317,19 @@ impl World {
         }
         let usual = self.rng.u64(200..20 * MS);
         let is_data = matches!(what, What::Data(_));
+        let slow = self.outages.slowness(drive, self.now);
+        let given_up = self.scaled(GIVEN_UP);
         let delay = match self.rng.u8(0..100) {
             0..=9 if is_data => self.rng.u64(0..LATEST_DATA),
-            0 | 1 => self.rng.u64(0..LATEST),
+            0 | 1 if !self.flaps() || self.rng.u8(0..20) == 0 => {
+                self.rng.u64(0..self.scaled(LATEST))
+            }
+            _ if slow > 0 => self.rng.u64(0..slow),
             _ => usual,
         };
-        let told = !is_data && delay > GIVEN_UP;
+        let told = !is_data && delay > given_up;
         if told {
-            self.tell(host, boot, drive, failure(&what, true), GIVEN_UP);
+            self.tell(host, boot, drive, failure(&what, true), given_up);
         }
         let event = Event::Arrive { host, boot, drive, path, what, told };
         self.post(self.now + delay, event);
@@ -257,7 +368,8 @@ impl World {
                     false => self.execute(host, drive, path, what),
                 };
                 if !told {
-                    let delay = if lost { GIVEN_UP } else { self.rng.u64(200..5 * MS) };
+                    let delay =
+                        if lost { self.scaled(GIVEN_UP) } else { self.rng.u64(200..5 * MS) };
                     self.tell(host, boot, drive, news, delay);
                 }
             }
@@ -331,21 +443,41 @@ impl World {
     /// A host that starts may be hit by an order that was given before it was seen alive, and that
     /// arrives late.
     pub fn excuse_start(&mut self, host: usize) {
-        self.excused[host] = self.excused[host].max(self.now + 5000 * MS);
+        self.excused[host] = self.excused[host].max(self.now + self.scaled(5000 * MS));
     }
 
     fn judge_removal(&mut self, key: Key) {
         for host in 0..HOSTS {
             let Some(it) = &self.hosts[host] else { continue };
-            let is_well = it.phase == Phase::Started && self.excused[host] < self.now;
-            self.report.healthy_removed += u64::from(is_well && Key::of(&it.id) == key);
+            let is_it = it.phase == Phase::Started && Key::of(&it.id) == key;
+            let is_well = is_it && self.is_well(host, self.shape.drives);
+            self.report.removed += u64::from(is_it);
+            self.report.healthy_removed += u64::from(is_well);
         }
     }
 
-    /// A fault happens to a host or to its paths.
+    /// Notes that a host that had the group started lost a lock.
+    pub fn judge_loss(&mut self, host: usize) {
+        let Shape { drives, of_lv, .. } = self.shape;
+        let is_well = self.is_well(host, drives) && self.is_well(host, of_lv);
+        self.report.healthy_lost += u64::from(is_well);
+    }
+
+    /// Whether nothing that has befallen a host excuses its removal: it reached most of the first
+    /// drives for most of the time.
+    fn is_well(&self, host: usize, drives: usize) -> bool {
+        let lease = self.shape.weather.lease();
+        let off = || self.outages.without_majority(host, drives, self.now, 2 * lease);
+        self.excused[host] < self.now && (!self.flaps() || off() <= lease / 3)
+    }
+
+    /// Something happens to a host or to its paths.
     fn befall(&mut self) {
+        if self.flaps() {
+            return self.flap();
+        }
         let host = self.rng.usize(0..HOSTS);
-        let is_loose = self.shape.is_loose;
+        let is_loose = self.shape.weather == Weather::Loose;
         let length = self.rng.u64(if is_loose { 5000..30_000 } else { 100..12_000 }) * MS;
         let until = self.now + length;
         let excuse = until + 8000 * MS;
@@ -388,11 +520,81 @@ impl World {
         self.post(self.now + pause, Event::Befall);
     }
 
+    /// Something happens to a path or a drive, or seldom to a host.
+    fn flap(&mut self) {
+        let (host, drive) = (self.rng.usize(0..HOSTS), self.rng.usize(0..self.shape.drives));
+        let path = self.rng.usize(0..PATHS);
+        self.report.faults += 1;
+        match self.rng.u16(0..1000) {
+            0 => {
+                self.report.faults -= 1;
+                self.crash(host);
+                self.excused[host] = u64::MAX;
+            }
+            1..=49 => {
+                // All drives, for a while that is no reason to lose a lock.
+                let length = self.length(50, 10_000);
+                for drive in 0..self.shape.drives {
+                    (0..PATHS).for_each(|path| self.cut(host, drive, path, length));
+                }
+            }
+            50..=149 => {
+                let length = self.length(500, 600_000);
+                (0..PATHS).for_each(|path| self.cut(host, drive, path, length));
+            }
+            150..=249 => {
+                let length = self.length(50, 300_000);
+                (0..self.shape.drives).for_each(|drive| self.cut(host, drive, path, length));
+            }
+            250..=349 => self.slow_down(drive),
+            _ => {
+                let length = self.length(20, 60_000);
+                self.cut(host, drive, path, length);
+            }
+        }
+        let pause = self.rng.u64(500..20_000) * MS;
+        self.post(self.now + pause, Event::Befall);
+    }
+
+    /// A length of time, of any order of magnitude in this range. In ms, and in us.
+    fn length(&mut self, shortest: u64, longest: u64) -> u64 {
+        let ratio = longest as f64 / shortest as f64;
+        (shortest as f64 * ratio.powf(self.rng.f64()) * MS as f64) as u64
+    }
+
+    fn cut(&mut self, host: usize, drive: usize, path: usize, length: u64) {
+        let until = (self.now + length).max(self.cut[host][drive][path]);
+        self.cut[host][drive][path] = until;
+        self.outages.cuts[host].push(Cut { drive, path, from: self.now, until });
+        self.outages.forget(host, self.now.saturating_sub(4 * self.shape.weather.lease()));
+    }
+
+    /// A drive is slow for a while: in most cases not so slow that hosts give up its commands.
+    fn slow_down(&mut self, drive: usize) {
+        let lease = self.shape.weather.lease();
+        let by = match self.rng.u8(0..20) {
+            0 => 2 * self.scaled(GIVEN_UP),
+            1..=5 => lease / 8,
+            _ => lease / 30,
+        };
+        let until = self.now + self.length(1000, 300_000);
+        let hangs = by > self.scaled(GIVEN_UP);
+        self.outages.slow[drive] = Slow { until, by };
+        if hangs {
+            for host in 0..HOSTS {
+                for path in 0..PATHS {
+                    self.outages.cuts[host].push(Cut { drive, path, from: self.now, until });
+                }
+            }
+        }
+    }
+
     /// A host loses its power, and comes back when none of its data is on its way any more.
     fn crash(&mut self, host: usize) {
         let boot = self.hosts[host].as_ref().map_or(0, |it| it.boot) + 1;
-        let again = self.now + LATEST_DATA + 1000 * MS;
-        self.hosts[host] = Some(Host::new(host, boot, Instant::from_micros(again)));
+        let again = self.now + self.scaled(LATEST_DATA) + 1000 * MS;
+        let lease = Duration::from_micros(self.shape.weather.lease());
+        self.hosts[host] = Some(Host::new(host, boot, Instant::from_micros(again), lease));
         self.post(again, Event::Tell { host, boot, drive: 0, news: News::Tick });
     }
 }

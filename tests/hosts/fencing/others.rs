@@ -1,0 +1,157 @@
+//! Drives that something else reserves, too, and drives of several volume groups.
+
+use super::super::{Bench, Exclusive, Resource, VG, VG_UUID, eventually, is_storage, lv};
+use super::{LEASE, PATIENCE, bench_of, id, text};
+use idm_fencing::Key;
+use idm_protocol::reservation::scsi::ChangeAction::{
+    Clear, PreemptAndAbort, Register, RegisterAndIgnore,
+};
+use lvmlockd_idm::lock::{LockspaceKey, Scope};
+use std::time::Duration;
+
+/// The key that lvmpersist makes for the host with id 1.
+const LVMPERSIST: u64 = 0x1000_0000_0000_0001;
+
+const ALL: [&str; 3] = ["d0", "d1", "d2"];
+
+fn key(number: u8) -> u64 {
+    Key::of(&id(number)).number()
+}
+
+fn waits_a_lease_and_a_half() {
+    std::thread::sleep(LEASE * 3 / 2);
+}
+
+#[test]
+fn nothing_is_taken_from_a_dead_host_beside_the_key_of_something_else() {
+    let bench = bench_of("current");
+    let (a, b) = (bench.registered(1), bench.registered(2));
+    a.lock(1, lv(1), Exclusive).unwrap();
+    // It may be the dead host's, so that removing the other one would not stop its writes.
+    bench.change("d1", "other.0", RegisterAndIgnore, [0, LVMPERSIST]);
+    drop(a);
+    std::thread::sleep(LEASE + Duration::from_millis(500));
+    let refused = b.lock(1, lv(1), Exclusive);
+    let why = text(refused.clone());
+    for part in ["d1", "0x1000000000000001", "vgchange --persist stop"] {
+        assert!(why.contains(part), "{part}: {why}");
+    }
+    is_storage(refused);
+    assert!(ALL.iter().all(|drive| bench.count(drive, 1) == 2), "nothing is removed");
+    assert!(bench.takes_data("d1", "other.0"));
+    bench.change("d1", "other.0", Register, [LVMPERSIST, 0]);
+    eventually(PATIENCE, "the lock", || b.lock(1, lv(1), Exclusive).is_ok());
+    assert_eq!((bench.count("d1", 1), bench.killed()), (0, String::new()));
+}
+
+/// A path has one key: who registers another one on it takes the place of this library's.
+#[test]
+fn lvmpersist_on_a_started_volume_group_ends_its_use_on_that_host() {
+    let bench = bench_of("current");
+    let (a, b) = (bench.registered(1), bench.registered(2));
+    a.lock(1, lv(1), Exclusive).unwrap();
+    for port in ["host1.0", "host1.1"] {
+        bench.change("d0", port, RegisterAndIgnore, [0, LVMPERSIST]);
+    }
+    eventually(PATIENCE, "the kill command", || bench.killed().contains("vg0"));
+    drop(a);
+    std::thread::sleep(LEASE + Duration::from_millis(500));
+    // What was active there may go on writing, with a key of which nobody knows whose it is.
+    is_storage(b.lock(1, lv(1), Exclusive));
+}
+
+/// Whatever else it may mean, by one path it is not a removal.
+#[test]
+fn another_key_on_one_path_kills_nothing() {
+    let bench = bench_of("current");
+    let a = bench.registered(1);
+    a.lock(1, lv(1), Exclusive).unwrap();
+    bench.change("d0", "host1.1", RegisterAndIgnore, [0, LVMPERSIST]);
+    waits_a_lease_and_a_half();
+    assert_eq!((bench.count("d0", 1), bench.killed()), (1, String::new()));
+    bench.change("d0", "host1.1", Register, [LVMPERSIST, 0]);
+    eventually(PATIENCE, "the registration", || bench.count("d0", 1) == 2);
+}
+
+/// Another volume group, on some drives.
+const OTHER: LockspaceKey = LockspaceKey(0x3000);
+
+impl Bench {
+    fn scope_on(&self, name: &str, uuid: &str, drives: &[&str]) -> Scope {
+        let both = |name: &&str| [format!("/dev/{name}"), format!("/dev/{name}-too")];
+        let pvs = drives.iter().flat_map(both).collect();
+        Scope::Vg { name: name.into(), uuid: uuid.into(), pvs }
+    }
+}
+
+#[test]
+fn a_start_that_fails_leaves_the_registrations_of_other_volume_groups() {
+    let bench = Bench::with_profile(5, "current");
+    let other = bench.scope_on("vg1", "654321-abcd-efgh-ijkl-mnop-qrst-uvwxyz", &ALL);
+    let this = bench.scope_on("vg0", VG_UUID, &["d0", "d3", "d4"]);
+    let (a, b) = (bench.known(1, true), bench.known(2, true));
+    b.start(OTHER, other.clone()).unwrap();
+    a.start(VG, this).unwrap();
+    a.lock(1, lv(1), Exclusive).unwrap();
+    // Their tables can be read in time, and their registrations cannot.
+    bench.control("delay d1 300");
+    bench.control("delay d2 300");
+    let why = text(a.start(OTHER, other));
+    assert!(why.contains("does not answer"), "{why}");
+    assert_eq!(bench.count("d0", 1), 2);
+    waits_a_lease_and_a_half();
+    assert_eq!((bench.count("d0", 1), bench.killed()), (2, String::new()));
+}
+
+/// It may be used for something else, which begins with CLEAR.
+#[test]
+fn a_drive_that_has_left_the_volume_group_may_lose_its_registrations() {
+    let bench = bench_of("current");
+    let a = bench.registered(1);
+    a.lock(1, lv(1), Exclusive).unwrap();
+    a.unlock(1);
+    let left: Vec<String> = ["d0", "d1"]
+        .iter()
+        .flat_map(|it| [format!("/dev/{it}"), format!("/dev/{it}-too")])
+        .collect();
+    a.manager.set_pvs(VG, left);
+    a.lock(2, Resource::Vg, Exclusive).unwrap();
+    a.unlock(2);
+    bench.change("d2", "host1.0", Clear, [key(1), 0]);
+    waits_a_lease_and_a_half();
+    assert_eq!((bench.killed(), bench.count("d2", 1)), (String::new(), 0));
+    a.lock(1, lv(1), Exclusive).unwrap();
+    bench.change("d1", "host2.0", RegisterAndIgnore, [0, key(2)]);
+    bench.change("d1", "host2.0", PreemptAndAbort, [key(2), key(1)]);
+    eventually(PATIENCE, "the kill command", || bench.killed().contains("vg0"));
+}
+
+/// Who removes a dead host removes every key of which no living host is known.
+#[test]
+fn a_host_that_is_removed_while_it_starts_registers_again() {
+    let lease = Duration::from_secs(8);
+    let bench = bench_of("current");
+    let start = |number| bench.known_for(number, true, lease);
+    let (a, b) = (start(1), start(2));
+    a.start(VG, bench.known_scope()).unwrap();
+    let slow = |ms: u32| bench.control(&format!("delay d1 {ms}"));
+    // Of the unit attention conditions that this port may have, none is left.
+    bench.change("d1", "host1.0", RegisterAndIgnore, [0, key(1)]);
+    slow(400);
+    std::thread::scope(|scope| {
+        let starts = scope.spawn(|| b.start(VG, bench.known_scope()));
+        let members = || bench.control("table d0").matches("*members-of").count();
+        eventually(PATIENCE, "the membership", || members() == 2);
+        // It is about to look whether it is still registered, which begins with another command.
+        for _ in 0..2 {
+            bench.change("d1", "host1.0", PreemptAndAbort, [key(1), key(2)]);
+            assert_eq!(bench.count("d1", 2), 0);
+            eventually(PATIENCE, "the registration", || bench.count("d1", 2) == 2);
+        }
+        starts.join().unwrap().unwrap();
+    });
+    slow(0);
+    std::thread::sleep(lease / 2);
+    assert_eq!((bench.killed(), bench.count("d1", 2)), (String::new(), 2));
+    b.lock(1, lv(1), Exclusive).unwrap();
+}
