@@ -16,12 +16,12 @@
 #                 no healthy host may be removed
 # make lint       format, clippy, the documentation's links, licences of dependencies
 # make spell      spelling; make minimum-rust: the library and its tests with the oldest Rust;
-#                 make architectures: the library compiles for other ones
+#                 make architectures: the library compiles for other ones, and works with musl
 # make install    DESTDIR= PREFIX= LIBDIR= …; STRIP=no: for packagers whose tools separate debug
 #                 information; make uninstall
 # make dist       the source archive, with all crates in it
-# make packages   deb and rpm from it, offline, in clean roots; and a lvmlockd with the result (as
-#                 root; SUITES=)
+# make packages   deb and rpm from it, offline, in clean roots; and tests of what is installed of
+#                 them in others (as root; SUITES=)
 # make reproducible   two builds give the same files
 # make lvm2-releases   CLONE= TAGS=: lvmlockd of every release of lvm2
 
@@ -63,6 +63,8 @@ BUILD_SHIPPED = flags=$$(scripts/remap-paths.sh) && CARGO_ENCODED_RUSTFLAGS="$$f
 
 # Apart, because Cargo would give the library what only the program needs. In two folders, because
 # Cargo would build both anew each time: both have a file of the library's name.
+#
+# What the compiler has made is said by its hash, for comparisons of builds.
 all:
 	$(BUILD_SHIPPED) target/shipped -p lvmlockd-idm
 	scripts/separate-debug.sh target/shipped/release/$(LIBRARY) \
@@ -75,7 +77,9 @@ ifdef IDMCTL
 		$(SHIPPED)/idmctl.debug
 	$(BUILD_SHIPPED) target/shipped-idmctl -p idmctl --example pages
 	target/shipped-idmctl/release/examples/pages build/pages
+	@sha256sum target/shipped-idmctl/release/idmctl
 endif
+	@sha256sum target/shipped/release/$(LIBRARY)
 
 deps:
 	@scripts/install-build-deps.sh

@@ -2,12 +2,18 @@
 # Runs test programs one after the other, each under valgrind with its own emulated drives, and adds
 # up their checks.
 #
-#   EMULATOR=… LIBDIR=… run.sh PROGRAM …
+#   EMULATOR=… LIBRARY=… [LIBDIR=…] [SG=…] run.sh PROGRAM …
 #
-# Prints only the output of programs that fail.
+# LIBRARY is the file that each program must have loaded; with LIBDIR it is looked for there, else
+# where the system has its libraries. With SG, the library of crates/idm-sg, the drives are SCSI
+# disks, for a library that knows no emulated ones.
+#
+# Prints only the output of programs that fail, and which library was loaded.
 set -u
-: "${EMULATOR:?}" "${LIBDIR:?}"
-export EMULATOR LD_LIBRARY_PATH="$LIBDIR"
+: "${EMULATOR:?}" "${LIBRARY:?}"
+export EMULATOR LIBRARY
+[ -z "${LIBDIR:-}" ] || export LD_LIBRARY_PATH="$LIBDIR"
+here=$(dirname "$0")
 work=$(mktemp -d)
 emulator_pid=
 finish() {
@@ -17,7 +23,7 @@ finish() {
 trap finish EXIT
 trap 'exit 1' INT TERM
 
-. "$(dirname "$0")/settings.sh"
+. "$here/settings.sh"
 
 passed=0 failed=0
 for program; do
@@ -25,6 +31,7 @@ for program; do
 	DRIVES=$work/$name
 	export DRIVES
 	mkdir "$DRIVES"
+	disks=
 	settings "$DRIVES/host"
 	settings "$DRIVES/other"
 	OTHER_HOST_CONF=$DRIVES/other.conf
@@ -42,11 +49,13 @@ for program; do
 			sleep 0.05
 			tries=$((tries + 1))
 		done
+		[ -z "${SG:-}" ] || disks=$here/disks.sh
 		;;
 	esac
 	export OTHER_HOST_CONF LVMLOCKD_IDM_CONF
 
-	timeout 120 valgrind --quiet --error-exitcode=99 --leak-check=full \
+	# shellcheck disable=SC2086  # a program or nothing
+	timeout 120 $disks valgrind --quiet --error-exitcode=99 --leak-check=full \
 		--errors-for-leak-kinds=definite,indirect --show-leak-kinds=definite,indirect \
 		--fair-sched=yes "$program" >"$DRIVES/out" 2>"$DRIVES/err" </dev/null
 	status=$?
@@ -62,7 +71,9 @@ for program; do
 		cat "$DRIVES/out" "$DRIVES/err"
 		[ "${bad:-0}" -gt 0 ] || bad=1
 	fi
+	sed -n 's/^loaded: //p' "$DRIVES/out" >>"$work/loaded"
 	passed=$((passed + ${good:-0})) failed=$((failed + bad))
 done
+sort -u "$work/loaded" | sed 's/^/library: /'
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

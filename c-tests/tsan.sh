@@ -44,7 +44,8 @@ compile test_threads-race -DRACE
 
 run() {
 	DRIVES=$work/$1
-	export EMULATOR DRIVES LVMLOCKD_IDM_CONF="$work/$1.conf" LD_LIBRARY_PATH="$out"
+	LIBRARY=$(realpath "$out/liblvmlockd_idm.so.0")
+	export EMULATOR LIBRARY DRIVES LVMLOCKD_IDM_CONF="$work/$1.conf" LD_LIBRARY_PATH="$out"
 	mkdir "$DRIVES"
 	settings "$work/$1"
 	mkfifo "$work/$1.ready"

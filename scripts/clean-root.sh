@@ -23,8 +23,11 @@ within() {
 		root=$1
 		shift
 		mount --make-rprivate /
+		# As a mount point the root can be that of further namespaces.
+		mount --bind "$root" "$root"
 		mount -t proc proc "$root/proc"
 		mount --rbind /dev "$root/dev"
+		mount --rbind /sys "$root/sys"
 		[ ! -f /etc/resolv.conf ] || cp /etc/resolv.conf "$root/etc/"
 		exec chroot "$root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root \
 			LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive sh -euc "$*"' sh "$root" "$@"

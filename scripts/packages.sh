@@ -1,8 +1,9 @@
 #!/bin/bash
 # Builds the source archive's Debian packages and rpms in a clean root of each Debian release that
 # is named, without a network, and looks at them with lintian and rpmlint. Then installs the Debian
-# packages in another clean root, compares the library's ABI with what its soname promises, and
-# builds and starts a lvmlockd of that release's lvm2 with nothing but them. As root.
+# packages in another clean root, builds and starts a lvmlockd of that release's lvm2 with nothing
+# but them, runs the integration tests with the installed library, and compares the library's ABI
+# with what its soname promises. As root.
 #
 #   packages.sh SUITE ...
 #
@@ -55,10 +56,19 @@ build() {
 		cargo --version
 		dpkg-buildpackage -us -uc" >"$out/deb.log" 2>&1 || fail "see $out/deb.log"
 	echo "packages: building rpms in $suite, without a network"
-	# The build dependencies are there, but not in rpm's own list.
+	# The build dependencies are there, but not in rpm's own list. The tests are those that the
+	# Debian build has just run.
 	within "$root" offline "
-		rpmbuild -ta --nodeps --define '_topdir /build/rpm' /build/$name.tar.xz" \
+		rpmbuild -ta --nodeps --without check --define '_topdir /build/rpm' \
+			/build/$name.tar.xz" \
 		>"$out/rpm.log" 2>&1 || fail "see $out/rpm.log"
+	compare_builds
+	# For the tests of what is installed; built here, so that no library is built there.
+	within "$root" offline "
+		cd /build/$name
+		debian/tests/build-tests . target /build/tests" \
+		>"$out/tests.log" 2>&1 || fail "see $out/tests.log"
+	cp -r "$root/build/tests" "$out/"
 	cp "$root"/build/*.deb "$root"/build/*.dsc "$root"/build/*.changes "$out/"
 	find "$root/build/rpm" -name '*.rpm' -exec cp -t "$out" {} +
 	within "$root" offline "
@@ -76,6 +86,19 @@ build() {
 	rm -rf "$root"
 }
 
+# Both builds, in two folders, have made the same files, debug information included.
+compare_builds() {
+	local log
+	for log in deb rpm; do
+		grep -o '^[0-9a-f]\{64\}  target/shipped.*' "$out/$log.log" | sort -u \
+			>"$out/$log.hashes" || fail "$out/$log.log has no hashes"
+	done
+	cmp "$out/deb.hashes" "$out/rpm.hashes" ||
+		fail "two builds of the same source differ: see $out/deb.hashes and rpm.hashes"
+	echo "packages: two builds in two folders have made the same files, before stripping:"
+	cat "$out/deb.hashes"
+}
+
 # What is installed is all that there is of this project in that root.
 try() {
 	local root=$out/test-root
@@ -83,17 +106,28 @@ try() {
 	mkdir -p "$root/packages"
 	cp "$out"/*.deb "$root/packages/"
 	mkdir -p "$root/tests"
-	tar -xf "$archive" -C "$root/tests" --strip-components=3 "$name/debian/tests"
+	tar -xf "$archive" -C "$root/tests" --strip-components=1 \
+		"$name/debian/tests" "$name/c-tests"
+	mv "$out/tests" "$root/tests/built"
 	within "$root" online "
 		apt-get -qq update
 		apt-get -qq install -y --no-install-recommends abigail-tools build-essential \
-			libaio-dev libblkid-dev libsystemd-dev libudev-dev man-db pkg-config rpm \
-			/packages/*.deb >/dev/null
+			libaio-dev libblkid-dev libsystemd-dev libudev-dev man-db mount pkg-config \
+			rpm strace util-linux valgrind /packages/*.deb >/dev/null
 		apt-get -qq install -y --no-install-recommends systemd-dev >/dev/null ||
 			apt-get -qq install -y --no-install-recommends systemd >/dev/null
-		/tests/lvmlockd" >"$out/test.log" 2>&1 || fail "see $out/test.log"
+		mkdir /work
+		AUTOPKGTEST_TMP=/work /tests/debian/tests/lvmlockd" >"$out/test.log" 2>&1 ||
+		fail "see $out/test.log"
 	echo "packages: a lvmlockd of $suite works with the installed packages"
-	within "$root" offline /tests/abi >"$out/abi.log" 2>&1 || fail "abidiff: see $out/abi.log"
+	within "$root" offline "
+		AUTOPKGTEST_TMP=/work TESTS=/tests/built /tests/debian/tests/installed" \
+		>"$out/installed.log" 2>&1 || fail "see $out/installed.log"
+	echo "packages: $(sed -n 's/^library: //p' "$out/installed.log") passes its tests:" \
+		"$(sed -n 's/^test result: ok. \([0-9]* passed\).*/real lvmlockds: \1/p
+		s/^\([0-9]* passed\), 0 failed$/checks in C: \1,/p' "$out/installed.log")"
+	within "$root" offline /tests/debian/tests/abi >"$out/abi.log" 2>&1 ||
+		fail "abidiff: see $out/abi.log"
 	echo "packages: $(head -n 1 "$out/abi.log") finds no difference of the library's ABI"
 	compare_rpms
 	rm -rf "$root"
@@ -102,14 +136,15 @@ try() {
 # The rpms have the same files, but for where distributions keep libraries and licences.
 compare_rpms() {
 	local list='s|^\./||; s|/lib/[a-z0-9_]*-linux-gnu/|/lib/|; s|/lib64/|/lib/|; s|\.gz$||'
+	local papers='share/doc/[^/]*/\(changelog\(.Debian\)*\|CHANGELOG.md\|copyright\|NOTICES\)$'
 	for package in "$out"/*.deb; do
 		dpkg-deb --fsys-tarfile "$package" | tar -t
-	done | sed "$list" | grep -v -e '^$' -e '/$' -e share/doc -e '\.build-id' -e share/lintian |
+	done | sed "$list" | grep -v -e '^$' -e '/$' -e "$papers" -e '\.build-id' -e share/lintian |
 		sort -u >"$out/deb.files"
 	for package in "$out"/*.rpm; do
 		case $package in *.src.rpm | *-debug*.rpm) continue ;; esac
 		files_of_rpm "$package"
-	done | sed "$list" | grep -v -e share/doc -e share/licenses -e '\.build-id' | sort -u \
+	done | sed "$list" | grep -v -e share/licenses -e "$papers" -e '\.build-id' | sort -u \
 		>"$out/rpm.files"
 	cmp "$out/deb.files" "$out/rpm.files" || {
 		diff "$out/deb.files" "$out/rpm.files" >&2 || :

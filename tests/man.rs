@@ -41,7 +41,7 @@ fn keys() -> BTreeMap<&'static str, String> {
 fn default_of(key: &str) -> String {
     let text = &keys()[key];
     let at = text.find("Default: ").unwrap_or_else(|| panic!("{key} has no default:\n{text}"));
-    text[at + "Default: ".len()..].trim_end().to_owned()
+    text[at + "Default: ".len()..].trim_end().trim_end_matches(".El").trim_end().to_owned()
 }
 
 fn fencing(lease: Duration, watchdog: bool) -> Fencing {
@@ -71,43 +71,87 @@ fn every_key_has_an_entry() {
     }
 }
 
-#[test]
-fn the_defaults_are_those_of_the_code() {
+/// What the page has to say of each key's default, by the code.
+fn defaults() -> BTreeMap<&'static str, String> {
     let config = Config::default();
     let lease = config.lease;
-    assert_eq!(default_of("lease_ms"), format!("{}.", lease.as_millis()));
-    assert_eq!(default_of("state_dir"), format!("{:?}.", config.state_dir));
-    assert_eq!((config.watchdog, default_of("watchdog")), (None, "none.".into()));
-    assert!(config.kill_command.is_none());
-    assert!(default_of("kill_command").starts_with("the lvmlockctl that belongs to lvmlockd,"));
-    assert!(config.global_drives.is_empty());
-    assert!(default_of("drives").starts_with("the drives that have a GPT partition with the name"));
-    let patience = Timing::for_lease(lease).patience;
-    let expected = format!(
-        "{}, or a quarter of a lease that is shorter than {}.",
-        patience.as_millis(),
-        (patience * 4).as_millis()
+    let (patience, sixth) = (Timing::for_lease(lease).patience, lease / 6);
+    let with = fencing(lease, true);
+    let timeout = with.watchdog.unwrap().timeout;
+    assert_eq!((with.kill_time, timeout), (sixth, sixth));
+    let (ms, least) = (lease.as_millis(), patience.as_millis() * 4);
+    assert!(config.request_time.is_none() && config.watchdog.is_none());
+    assert!(config.kill_command.is_none() && config.global_drives.is_empty());
+    BTreeMap::from([
+        ("lease_ms", format!("{ms}.")),
+        (
+            "request_time_ms",
+            format!(
+                "{}, or a quarter of a lease that is shorter than {least}.",
+                patience.as_millis()
+            ),
+        ),
+        ("state_dir", format!("{:?}.", config.state_dir)),
+        ("kill_command", "the lvmlockctl that belongs to lvmlockd,".to_owned()),
+        (
+            "kill_time_ms",
+            format!("{}, and a sixth of leases shorter than {ms}.", sixth.as_millis()),
+        ),
+        ("watchdog", "none.".to_owned()),
+        (
+            "watchdog_timeout_s",
+            format!("{}, and a sixth of shorter leases than {ms} ms.", timeout.as_secs()),
+        ),
+        ("drives", "the drives that have a GPT partition with the name".to_owned()),
+        ("reservations", format!("{}.", config.reservations)),
+    ])
+}
+
+#[test]
+fn the_defaults_are_those_of_the_code() {
+    let defaults = defaults();
+    assert_eq!(
+        keys().into_keys().collect::<Vec<_>>(),
+        defaults.keys().copied().collect::<Vec<_>>()
     );
-    assert_eq!((config.request_time, default_of("request_time_ms")), (None, expected));
+    for (key, expected) in defaults {
+        let said = default_of(key);
+        // Programs and partitions are described.
+        let whole = !["kill_command", "drives"].contains(&key);
+        let fits = if whole { said == expected } else { said.starts_with(&expected) };
+        assert!(fits, "{key}: {said:?}, and not {expected:?}");
+    }
+}
+
+/// No page speaks of defaults where no test looks.
+#[test]
+fn defaults_are_told_of_keys_and_in_the_table_of_times_alone() {
+    let count = |page: &str| page.to_lowercase().matches("default").count();
+    let of_keys: usize = keys().into_values().map(|text| count(&text)).sum();
+    assert_eq!(of_keys, keys().len());
+    let description = section(SETTINGS, "DESCRIPTION").join("\n");
+    assert_eq!(count(&description), 2, "{description}");
+    assert_eq!(count(SETTINGS), of_keys + count(&description));
+    let times = section(OVERVIEW, "TIMES").join("\n");
+    assert!(times.contains("With the defaults of\n"));
+    assert_eq!((count(OVERVIEW), count(KILL)), (1, 0));
+}
+
+#[test]
+fn times_scale_with_the_lease_as_the_pages_say() {
+    let lease = Config::default().lease;
     let sixth = lease / 6;
-    let kill_time = fencing(lease, false).kill_time;
-    let expected = format!(
-        "{}, and a sixth of leases shorter than {}.",
-        kill_time.as_millis(),
-        lease.as_millis()
-    );
-    assert_eq!((default_of("kill_time_ms"), kill_time), (expected, sixth));
-    let timeout = fencing(lease, true).watchdog.unwrap().timeout;
-    let expected = format!(
-        "{}, and a sixth of shorter leases than {} ms.",
-        timeout.as_secs(),
-        lease.as_millis()
-    );
-    assert_eq!((default_of("watchdog_timeout_s"), timeout), (expected, sixth));
     let half = fencing(lease / 2, true);
     assert_eq!((half.kill_time, half.watchdog.unwrap().timeout), (sixth / 2, sixth / 2));
     let longer = fencing(lease * 2, true);
     assert_eq!((longer.kill_time, longer.watchdog.unwrap().timeout), (sixth, sixth));
+    let patience = |lease: Duration| Timing::for_lease(lease).patience;
+    let usual = patience(lease);
+    assert_eq!((patience(usual * 4), patience(usual * 2)), (usual, usual / 2));
+    let quarter =
+        |ms: u64| Config::parse(&format!("lease_ms = 40000\nrequest_time_ms = {ms}")).is_ok();
+    assert!(keys()["request_time_ms"].contains("At most a quarter of the lease."));
+    assert!(quarter(10_000) && !quarter(10_001));
 }
 
 #[test]

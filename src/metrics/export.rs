@@ -11,7 +11,7 @@ use std::sync::Arc;
 /// The file's name in the state directory. The node exporter reads all files with this suffix.
 pub const FILE: &str = "metrics.prom";
 /// Interval between two writes.
-const INTERVAL: Duration = Duration::from_secs(5);
+pub const INTERVAL: Duration = Duration::from_secs(5);
 
 /// Writer of the file. Dropping it leaves the file as it is.
 pub struct Exporter {

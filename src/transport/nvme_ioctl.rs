@@ -134,8 +134,10 @@ mod tests {
         ] {
             assert_eq!(offset, expected);
         }
-        assert_eq!(nix::request_code_readwrite!(b'N', 0x41, size_of::<Command>()), 0xC048_4E41);
-        assert_eq!(nix::request_code_readwrite!(b'N', 0x43, size_of::<Command>()), 0xC048_4E43);
+        // The type of requests is signed with musl.
+        let readwrite =
+            |nr: u8| nix::request_code_readwrite!(b'N', nr, size_of::<Command>()) as u32;
+        assert_eq!((readwrite(0x41), readwrite(0x43)), (0xC048_4E41, 0xC048_4E43));
         assert_eq!(nix::request_code_none!(b'N', 0x40), 0x4E40);
     }
 

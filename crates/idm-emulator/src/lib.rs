@@ -7,6 +7,7 @@
 //! * [`server`] serves drives on unix sockets, with faults on demand; [`client`] reaches them;
 //!   [`wire`] is the format between the two; [`text`] has the words of control commands.
 //! * [`reservation`] has the persistent reservations of SCSI and NVMe, without I/O, too.
+//! * [`sysfs`] shows them as SCSI disks to programs that know real drives only.
 //! * [`disks`] are drives with disk data, for front ends that attach them to virtual machines.
 
 #![forbid(unsafe_code)]
@@ -24,6 +25,7 @@ mod scsi;
 mod sense;
 pub mod server;
 mod sync;
+pub mod sysfs;
 mod table;
 pub mod text;
 pub mod wire;

@@ -1,7 +1,7 @@
 //! Serves emulated IDM drives on unix sockets, and sends control commands to such a server.
 
-use idm_emulator::server::{DriveSpec, Server};
-use idm_emulator::{Profile, client};
+use idm_emulator::server::{DriveSpec, Server, drive_socket};
+use idm_emulator::{Profile, client, sysfs};
 use lexopt::prelude::*;
 use nix::sys::signal::{SigSet, Signal};
 use std::error::Error;
@@ -18,6 +18,10 @@ Emulated drives with In-Drive Mutexes (IDM).
   idm-emulator --dir DIR ctl COMMAND …
       Sends a command to the server in DIR and prints its answer. \"ctl help\" lists the commands.
 
+  idm-emulator --dir DIR sysfs ROOT NODE=NAME …
+      Makes the directories below ROOT by which each of these block nodes is a SCSI disk: the drive
+      NAME of the server in DIR.
+
   idm-emulator profiles
       Lists the profiles that a drive can have.
 ";
@@ -25,6 +29,7 @@ Emulated drives with In-Drive Mutexes (IDM).
 enum Task {
     Serve(Vec<DriveSpec>),
     Control(String),
+    Sysfs(Vec<String>),
     Profiles,
     Help,
 }
@@ -50,14 +55,31 @@ fn arguments() -> Result<(Option<PathBuf>, Task), Box<dyn Error>> {
             Long("drive") => drives.push(DriveSpec::parse(&parser.value()?.string()?)?),
             Value(word) if word == "profiles" => return Ok((dir, Task::Profiles)),
             Value(word) if word == "ctl" => {
-                let words =
-                    parser.raw_args()?.map(ValueExt::string).collect::<Result<Vec<_>, _>>()?;
-                return Ok((dir, Task::Control(words.join(" "))));
+                return Ok((dir, Task::Control(rest(&mut parser)?.join(" "))));
+            }
+            Value(word) if word == "sysfs" => {
+                return Ok((dir, Task::Sysfs(rest(&mut parser)?)));
             }
             other => return Err(other.unexpected().into()),
         }
     }
     Ok((dir, Task::Serve(drives)))
+}
+
+/// The words that follow.
+fn rest(parser: &mut lexopt::Parser) -> Result<Vec<String>, lexopt::Error> {
+    parser.raw_args()?.map(ValueExt::string).collect()
+}
+
+/// Makes the directories of sysfs for words `ROOT NODE=NAME …`.
+fn make_sysfs(dir: &Path, words: &[String]) -> Result<(), Box<dyn Error>> {
+    let (root, pairs) = words.split_first().ok_or("sysfs: where?")?;
+    let disk = |pair: &String| {
+        let (node, name) = pair.split_once('=')?;
+        Some((PathBuf::from(node), drive_socket(dir, name)))
+    };
+    let disks: Option<Vec<_>> = pairs.iter().map(disk).collect();
+    Ok(sysfs::write(Path::new(root), &disks.ok_or("sysfs: not NODE=NAME")?)?)
 }
 
 fn run(dir: Option<&Path>, task: Task) -> Result<(), Box<dyn Error>> {
@@ -70,6 +92,7 @@ fn run(dir: Option<&Path>, task: Task) -> Result<(), Box<dyn Error>> {
             }
         }
         Task::Control(line) => print!("{}", client::control(dir?, &line)??),
+        Task::Sysfs(words) => make_sysfs(dir?, &words)?,
         Task::Serve(drives) if drives.is_empty() => {
             return Err("no --drive is given; see --help".into());
         }

@@ -72,6 +72,22 @@ pub fn samples(text: &str, all: bool) -> Vec<Sample> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::Cli;
+    use clap::CommandFactory;
+    use lvmlockd_idm::metrics::export::{FILE, INTERVAL};
+
+    #[test]
+    fn the_page_has_the_times_of_the_code() {
+        let mut command = Cli::command();
+        let page = command.find_subcommand_mut("metrics").unwrap().render_long_help().to_string();
+        let page = page.split_whitespace().collect::<Vec<_>>().join(" ");
+        for said in [
+            format!("/{FILE} every {} s", INTERVAL.as_secs()),
+            format!("older than {} s,", CURRENT.as_secs()),
+        ] {
+            assert!(page.contains(&said), "{said:?} is not in {page}");
+        }
+    }
 
     #[test]
     fn a_text_is_samples() {

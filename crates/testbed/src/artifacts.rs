@@ -1,6 +1,13 @@
 //! Paths of the programs under test.
+//!
+//! For tests of an installed library three variables of the environment name other paths than those
+//! in the source tree: `TESTBED_BUILD`, the directory with what `make testbed lvm2` leaves in
+//! `build`; `TESTBED_LIBRARY`, the library; `TESTBED_SG`, the library of `crates/idm-sg`, because
+//! an installed library reaches SCSI disks only. `debian/tests/installed` sets them.
 
+use std::env;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Debian versions of lvm2 that are built. They have different struct layouts and different
 /// prototypes of the lock manager's functions.
@@ -27,12 +34,28 @@ pub struct Lvm2 {
 }
 
 fn build_dir() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new("/")).join("build")
+    let project = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
+    let in_tree = || project.unwrap_or(Path::new("/")).join("build");
+    env::var_os("TESTBED_BUILD").map_or_else(in_tree, PathBuf::from)
 }
 
 /// The library that every lvmlockd of the testbed is linked to.
 pub fn library() -> PathBuf {
-    build_dir().join("lib/liblvmlockd_idm.so.0")
+    let in_tree = || build_dir().join("lib/liblvmlockd_idm.so.0");
+    env::var_os("TESTBED_LIBRARY").map_or_else(in_tree, PathBuf::from)
+}
+
+/// The library that makes SCSI disks of emulated drives, where they have to be such.
+pub(crate) fn sg() -> Option<PathBuf> {
+    env::var_os("TESTBED_SG").map(PathBuf::from)
+}
+
+/// Shortest lease on drives that are not emulated: `lease_ms` in `lvmlockd-idm.conf(5)`.
+const SHORTEST: Duration = Duration::from_secs(20);
+
+/// The lease that a test wants, or the shortest that the library takes.
+pub fn lease(wanted: Duration) -> Duration {
+    if sg().is_some() { wanted.max(SHORTEST) } else { wanted }
 }
 
 /// The program that serves emulated drives.

@@ -4,14 +4,15 @@ use crate::artifacts::{self, Lvm2};
 use crate::client::{Client, Lv};
 use crate::run::{Output, bound_to_this_thread, child_of, run};
 use crate::wait::wait_until;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use idm_emulator::sysfs::DIRECTORIES;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::statvfs::statvfs;
 use nix::unistd::Pid;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -25,6 +26,11 @@ mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/lvm /run/lock/lvm /etc/lvm
 mount --bind "$2" /etc/lvm
 mount --bind "$3" /sys/block
+sys=$4
+shift 4
+for directory; do
+    mount --bind "$sys/$directory" "/sys/$directory"
+done
 echo up
 exec sleep infinity
 "#;
@@ -55,14 +61,17 @@ struct Lvmlockd {
 
 impl Host {
     /// Boots a machine and starts lvmlockd in it. `dir` must contain a folder `etc` for its
-    /// `/etc/lvm`, and a folder `block` for its `/sys/block`; its logs also go there.
-    pub(crate) fn boot(name: &str, build: Lvm2, dir: &Path) -> Result<Host> {
+    /// `/etc/lvm`, and a folder `block` for its `/sys/block`; its logs also go there. `sys` has
+    /// further directories for its `/sys`.
+    pub(crate) fn boot(name: &str, build: Lvm2, dir: &Path, sys: Option<&Path>) -> Result<Host> {
         let mut unshare = bound_to_this_thread("unshare")
             .args(["--mount", "--uts", "--net", "--pid", "--fork"])
             .args(["--kill-child=KILL", "--mount-proc", "--"])
             .args(["sh", "-c", INIT, "sh", name])
             .arg(dir.join("etc"))
             .arg(dir.join("block"))
+            .arg(sys.unwrap_or(Path::new("")))
+            .args(sys.map_or(&[][..], |_| &DIRECTORIES))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(dir.join("boot.log"))?)
@@ -118,8 +127,29 @@ impl Host {
             check()?;
             Ok(Client::connect(&self.socket()).ok())
         })?;
-        let pid = Pid::from_raw(pid);
-        self.lvmlockd = Some(Lvmlockd { nsenter, pid });
+        self.lvmlockd = Some(Lvmlockd { nsenter, pid: Pid::from_raw(pid) });
+        self.check_library()
+    }
+
+    /// Fails unless lvmlockd has loaded the library under test, and that alone.
+    fn check_library(&self) -> Result<()> {
+        let maps = fs::read_to_string(format!("/proc/{}/maps", self.daemon()?.pid))?;
+        let expected = fs::canonicalize(artifacts::library())?;
+        let inode = fs::metadata(&expected)?.ino().to_string();
+        // Of a line's six columns the last two are inode and path. In a chroot, the path in the
+        // machine's namespace begins with the directory of the chroot.
+        let is_expected = |line: &str| {
+            line.split_whitespace().nth(4) == Some(&inode)
+                && line.ends_with(&*expected.to_string_lossy())
+        };
+        let loaded: Vec<&str> =
+            maps.lines().filter(|line| line.contains("/liblvmlockd_idm")).collect();
+        ensure!(
+            !loaded.is_empty() && loaded.iter().all(|line| is_expected(line)),
+            "lvmlockd has not loaded {} alone, but:\n{}",
+            expected.display(),
+            loaded.join("\n")
+        );
         Ok(())
     }
 
@@ -245,27 +275,56 @@ impl Host {
 
     /// Leaves no room in the machine's `/run`, or as much as it had when it booted.
     pub fn fill_run(&self, full: bool) -> Result<()> {
-        let run_dir = format!("/proc/{}/root/run", self.init);
-        let size = match full {
-            true => {
-                let there = statvfs(Path::new(&run_dir)).context("look at /run")?;
-                ((there.blocks() - there.blocks_free()) * there.fragment_size()).to_string()
+        if !full {
+            return self.resize_run("50%");
+        }
+        // A file that is just being replaced would leave the room of the old one.
+        wait_until(START, "a full /run", || {
+            let quiet = !self.is_replacing()?;
+            let there = statvfs(Path::new(&self.run_dir())).context("look at /run")?;
+            if quiet && there.blocks_free() == 0 && !self.is_replacing()? {
+                return Ok(Some(()));
             }
-            false => "50%".to_owned(),
-        };
+            let used = (there.blocks() - there.blocks_free()) * there.fragment_size();
+            self.resize_run(&used.to_string()).map(|()| None)
+        })
+    }
+
+    fn run_dir(&self) -> String {
+        format!("/proc/{}/root/run", self.init)
+    }
+
+    fn resize_run(&self, size: &str) -> Result<()> {
         let mut mount = self.enter(Path::new("mount"));
-        run(mount.args(["-o", &format!("remount,size={size}"), "/run"]))?.success()?;
-        Ok(())
+        run(mount.args(["-o", &format!("remount,size={size}"), "/run"]))?.success().map(drop)
+    }
+
+    /// Whether the library is replacing one of its files: a new one has a number at its end.
+    fn is_replacing(&self) -> Result<bool> {
+        let mut directories = vec![PathBuf::from(self.run_dir()).join("lvmlockd-idm")];
+        while let Some(directory) = directories.pop() {
+            for entry in fs::read_dir(directory)? {
+                let path = entry?.path();
+                let end = path.extension().unwrap_or_default().to_string_lossy();
+                if end.parse::<u32>().is_ok() {
+                    return Ok(true);
+                }
+                if path.is_dir() {
+                    directories.push(path);
+                }
+            }
+        }
+        Ok(false)
     }
 
     /// Loses all notes of the library.
     pub fn lose_notes(&self) -> Result<()> {
-        Ok(fs::remove_dir_all(format!("/proc/{}/root/run/lvmlockd-idm", self.init))?)
+        Ok(fs::remove_dir_all(format!("{}/lvmlockd-idm", self.run_dir()))?)
     }
 
     /// The library's notes of locks, file by file.
     pub fn noted_locks(&self) -> Result<Vec<String>> {
-        let directory = format!("/proc/{}/root/run/lvmlockd-idm/locks", self.init);
+        let directory = format!("{}/lvmlockd-idm/locks", self.run_dir());
         fs::read_dir(directory)?.map(|note| Ok(fs::read_to_string(note?.path())?)).collect()
     }
 
@@ -308,7 +367,7 @@ impl Host {
 
     /// The library's exported counters; empty where it exports none.
     pub fn metrics(&self) -> String {
-        let path = format!("/proc/{}/root/run/lvmlockd-idm/metrics.prom", self.init);
+        let path = format!("{}/lvmlockd-idm/metrics.prom", self.run_dir());
         fs::read_to_string(path).unwrap_or_default()
     }
 
@@ -317,7 +376,7 @@ impl Host {
     }
 
     fn socket(&self) -> PathBuf {
-        format!("/proc/{}/root/run/lvm/lvmlockd.socket", self.init).into()
+        format!("{}/lvm/lvmlockd.socket", self.run_dir()).into()
     }
 
     fn enter(&self, program: &Path) -> Command {
@@ -327,7 +386,8 @@ impl Host {
             // In a chroot, the root of a mount namespace is not ours.
             .args(["--mount", "--root", "--uts", "--net", "--pid", "--"])
             .arg(program)
-            .env("LVM_SUPPRESS_FD_WARNINGS", "1");
+            .env("LVM_SUPPRESS_FD_WARNINGS", "1")
+            .envs(artifacts::sg().map(|library| ("LD_PRELOAD", library)));
         command
     }
 

@@ -19,7 +19,7 @@ mod testbed;
 mod trace;
 mod wait;
 
-pub use artifacts::{Lvm2, RELEASES, Variant, library};
+pub use artifacts::{Lvm2, RELEASES, Variant, lease, library};
 pub use client::{Client, EAGAIN, ELOCKIO, Lv, Mode, Reply};
 pub use drives::{Drives, Record};
 pub use host::Host;

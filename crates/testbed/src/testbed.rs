@@ -1,14 +1,15 @@
 //! Drives and disks that hosts share.
 
-use crate::artifacts::Lvm2;
+use crate::artifacts::{self, Lvm2};
 use crate::drives::Drives;
 use crate::host::Host;
 use crate::loopdev::LoopDevice;
 use crate::lvm_conf::lvm_conf;
 use anyhow::{Context, Result, ensure};
+use idm_emulator::sysfs;
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -75,7 +76,20 @@ impl Testbed {
         fs::create_dir(&block)?;
         fs::write(etc.join("lvm.conf"), self.lvm_conf())?;
         fs::write(etc.join("lvmlockd-idm.conf"), self.idm_conf(build)?)?;
-        Host::boot(name, build, &dir)
+        let sys = artifacts::sg().map(|_| self.sysfs()).transpose()?;
+        Host::boot(name, build, &dir, sys.as_deref())
+    }
+
+    /// The directories of sysfs by which the PVs are SCSI disks.
+    fn sysfs(&self) -> Result<PathBuf> {
+        let root = self.dir.path().join("sys");
+        if !root.exists() {
+            let socket = |number| self.drives.socket(number);
+            let disks: Vec<(PathBuf, PathBuf)> =
+                self.pvs.iter().map(|pv| pv.path().into()).zip((0..).map(socket)).collect();
+            sysfs::write(&root, &disks)?;
+        }
+        Ok(root)
     }
 
     /// The lvm.conf: no device-mapper, and only our disks.
@@ -84,12 +98,16 @@ impl Testbed {
         lvm_conf(&accept, "use_lvmpolld = 0")
     }
 
-    /// The settings: the locks of each PV are on the emulated drive with the same number.
+    /// The settings: the locks of each PV are on the emulated drive with the same number. Where
+    /// sysfs says this, they do not.
     fn idm_conf(&self, build: Lvm2) -> Result<String> {
         let mut text = format!("lease_ms = {}\n", self.lease.as_millis());
         let kill = [build.lvmlockctl(), "--kill".into()];
         writeln!(text, "kill_command = {kill:?}\n")?;
         writeln!(text, "[global]\ndrives = {:?}\n", self.pvs())?;
+        if artifacts::sg().is_some() {
+            return Ok(text);
+        }
         writeln!(text, "[emulator]")?;
         for (number, pv) in self.pvs.iter().enumerate() {
             writeln!(text, "{:?} = {:?}", pv.path(), self.drives.socket(number))?;

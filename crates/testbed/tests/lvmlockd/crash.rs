@@ -4,7 +4,7 @@ use super::{LEASE, Pair, for_every_build, for_every_release};
 use anyhow::{Result, ensure};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use testbed::{EAGAIN, Host, Lv, Lvm2, Mode, Testbed, wait_until};
+use testbed::{EAGAIN, Host, Lv, Lvm2, Mode, Testbed, lease, wait_until};
 
 /// Time limit of short waits.
 const SOON: Duration = Duration::from_secs(10);
@@ -65,7 +65,7 @@ fn lost_notes_of_an_active_lv_stop_the_start_of_its_vg(lvm2: Lvm2) -> Result<()>
 /// The unit that activates an LV at boot goes on until the earlier boot's lease has run out.
 #[test]
 fn a_rebooted_host_activates_its_lv_when_the_lease_of_the_earlier_boot_is_over() -> Result<()> {
-    let lease = Duration::from_secs(12);
+    let lease = lease(Duration::from_secs(12));
     let Pair { testbed, alice, bob: _bob, lv: _lv } = Pair::new(Lvm2::newest(), lease)?;
     alice.lvm(&["lvchange", "-aey", "vg/data"])?.success()?;
     let died = Instant::now();
@@ -95,7 +95,7 @@ fn a_restarted_lvmlockd_gets_its_own_locks_back() -> Result<()> {
 /// Core knows only of locks that were requested since it was started. So an orphan does not stop it
 /// from ending, and core does not ask anybody about orphans.
 fn an_orderly_stop_keeps_what_a_killed_lvmlockd_left(lvm2: Lvm2) -> Result<()> {
-    let lease = Duration::from_secs(12);
+    let lease = lease(Duration::from_secs(12));
     let Pair { testbed: _testbed, mut alice, bob, lv } = Pair::new(lvm2, lease)?;
     alice.lvm(&["lvchange", "-aey", "vg/data"])?.success()?;
     alice.set_active(&lv, true)?;
@@ -146,7 +146,7 @@ fn lease_left(testbed: &Testbed, lv_uuid: &str, host: &str) -> Result<Duration> 
 
 #[test]
 fn a_dead_hosts_lock_is_taken_over_after_its_lease_and_not_before() -> Result<()> {
-    let lease = Duration::from_secs(4);
+    let lease = lease(Duration::from_secs(4));
     let Pair { testbed, alice, bob, lv } = Pair::new(Lvm2::newest(), lease)?;
     alice.lvm(&["lvchange", "-aey", "vg/data"])?.success()?;
     drop(alice);
@@ -172,7 +172,7 @@ fn a_dead_hosts_lock_is_taken_over_after_its_lease_and_not_before() -> Result<()
 
 #[test]
 fn a_frozen_host_does_not_believe_in_its_lapsed_lock() -> Result<()> {
-    let lease = Duration::from_secs(3);
+    let lease = lease(Duration::from_secs(3));
     let Pair { testbed: _testbed, alice, bob, lv } = Pair::new(Lvm2::newest(), lease)?;
     alice.lvm(&["lvchange", "-aey", "vg/data"])?.success()?;
     alice.freeze_lvmlockd()?;

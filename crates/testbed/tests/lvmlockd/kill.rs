@@ -12,15 +12,15 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
-use testbed::{Client, EAGAIN, Host, Lv, Lvm2, Mode, wait_until};
+use testbed::{Client, EAGAIN, Host, Lv, Lvm2, Mode, lease, wait_until};
 
 for_every_release!(every_lock_is_given_back_or_released);
 
 const KILLS: u64 = 5;
 const LEASE: Duration = Duration::from_secs(6);
-/// Time within which orphans that nothing uses are released: their lease after the request, the
-/// duration of the request, and two looks.
-const RELEASED: Duration = Duration::from_secs(11);
+/// Time, beside a lease, within which orphans that nothing uses are released: the duration of a
+/// request, and two looks.
+const RELEASED: Duration = Duration::from_secs(5);
 const LVS: usize = 6;
 /// Clients that work on alice at the same time, each with LVs of its own.
 const CLIENTS: usize = 3;
@@ -215,7 +215,7 @@ fn setting(name: &str, otherwise: u64) -> Result<u64> {
 fn every_lock_is_given_back_or_released(lvm2: Lvm2) -> Result<()> {
     let kills = setting("TESTBED_KILLS", KILLS)?;
     let seed = setting("TESTBED_SEED", 1)?;
-    let Pair { testbed, mut alice, bob, lv } = Pair::new(lvm2, LEASE)?;
+    let Pair { testbed, mut alice, bob, lv } = Pair::new(lvm2, lease(LEASE))?;
     let pvs = testbed.pvs();
     let mut lvs = vec![lv];
     for number in 1..LVS {
@@ -358,7 +358,7 @@ fn released_to_others(bob: &Actor, left: &[usize]) -> Result<()> {
         if bob.world.mode("bob", lv) == Some(Mode::Ex) {
             continue;
         }
-        wait_until(RELEASED, &format!("LV {lv} to be released"), || {
+        wait_until(lease(LEASE) + RELEASED, &format!("LV {lv} to be released"), || {
             Ok((bob.demand(&mut client, lv, Mode::Ex, &[0, EAGAIN])? == 0).then_some(()))
         })?;
         if bob.world.mode("bob", lv).is_some() {
