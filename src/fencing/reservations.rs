@@ -538,7 +538,7 @@ impl Reservations {
         let mut watch = Watch::new(self.me, group, &registered, &absent, Rules::default());
         let Findings { removed, to_enrol, foreign, strangers } = self.run(&mut watch, |_| true);
         if let Some(drive) = removed {
-            return self.fail(owner, self.why_removed(drive, &foreign));
+            return self.fail(group, owner, self.why_removed(drive, &foreign));
         }
         self.say_strangers(group, &owner, strangers);
         let mut obstacles = foreign;
