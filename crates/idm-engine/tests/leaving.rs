@@ -5,8 +5,8 @@ mod bench;
 use bench::*;
 use core::time::Duration;
 use idm_emulator::Profile;
-use idm_engine::Outcome;
-use idm_protocol::Status;
+use idm_engine::{Command, Outcome};
+use idm_protocol::{MutexOp, Reply, Status};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -164,4 +164,33 @@ fn a_drive_that_does_not_store_marks_does_not_hide_that_votes_have_moved() {
     }
     bench.pass(&mut a, SECOND);
     assert_one_holder(&bench, &a, &b);
+}
+
+/// A drive's REFRESH is reported as lost after the votes have moved, and arrives later still. So
+/// the lease of the record with the old mark ends later than that of the drives that are left.
+#[test]
+fn a_late_refresh_prolongs_the_record_that_hides_a_move() {
+    let (mut bench, mut a) = held_on(&[0, 1, 2], 5, Profile::current());
+    let mut late = Vec::new();
+    while late.is_empty() {
+        bench.wait(&mut a);
+        late = exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
+            2 => Fate::Open,
+            _ => Fate::Answered,
+        });
+    }
+    assert!(travel(&mut bench, &mut a, &[2, 3, 4]));
+    bench.paths[2] = Path::Cut;
+    bench.pass(&mut a, SECOND * 13);
+    a.on_reply(late[0].token, Reply::Status(Status::Uncertain), bench.now);
+    bench.pass(&mut a, SECOND * 14);
+    // It is within the quarter of a lease after the report.
+    bench.perform(&late[0]);
+    bench.pass(&mut a, LEASE * 3 / 5);
+    bench.paths[2] = Path::Up;
+    let mut b = lv_lock(2);
+    let outcome = take(&mut bench, &mut b, X, &[0, 1, 2], &[]);
+    assert!(believes(&bench, &a));
+    assert_one_holder(&bench, &a, &b);
+    assert!(is_held(&outcome), "{outcome:?}");
 }
