@@ -194,3 +194,29 @@ fn a_late_refresh_prolongs_the_record_that_hides_a_move() {
     assert_one_holder(&bench, &a, &b);
     assert!(is_held(&outcome), "{outcome:?}");
 }
+
+/// The drive is refreshed long after the move, and cannot be read after that.
+#[test]
+fn a_record_that_hides_a_move_may_be_refreshed_after_it() {
+    let profile = Profile { refresh_stores_metadata: false, ..Profile::current() };
+    let (mut bench, mut a) = held_on(&[0, 1, 2], 5, profile);
+    let named = bench.members(&[2, 3, 4]);
+    a.spread(&named, bench.now);
+    let mut reads = 0;
+    let mut fate = |command: &Command| match (command.drive.0, op(command)) {
+        (2, None) => {
+            reads += 1;
+            if reads % 4 == 1 { Fate::Answered } else { Fate::Instead(Status::Unreachable) }
+        }
+        _ => Fate::Answered,
+    };
+    exchange_with(&mut bench, &mut a, &mut fate);
+    let ready = is_ready(&mut a).expect("drives 3 and 4");
+    assert!(a.move_votes(&ready, bench.now));
+    pass_with(&mut bench, &mut a, LEASE + SECOND * 5, &mut fate);
+    let mut b = lv_lock(2);
+    let outcome = take(&mut bench, &mut b, X, &[0, 1, 2], &[]);
+    assert!(believes(&bench, &a));
+    assert_one_holder(&bench, &a, &b);
+    assert!(is_held(&outcome), "{outcome:?}");
+}
