@@ -220,3 +220,28 @@ fn a_record_that_hides_a_move_may_be_refreshed_after_it() {
     assert_one_holder(&bench, &a, &b);
     assert!(is_held(&outcome), "{outcome:?}");
 }
+
+/// Drives that voted are named once more, and then no longer, before the move can be seen.
+#[test]
+fn drives_that_are_named_in_between_are_kept_until_a_move_is_seen() {
+    let (mut bench, mut a) = held_on(&[0, 1, 2], 5, Profile::current());
+    let named = bench.members(&[2, 3, 4]);
+    a.spread(&named, bench.now);
+    let mut cut = |command: &Command| match command.drive.0 {
+        2 => Fate::Instead(Status::Unreachable),
+        _ => Fate::Answered,
+    };
+    exchange_with(&mut bench, &mut a, &mut cut);
+    let ready = is_ready(&mut a).expect("drives 3 and 4");
+    assert!(a.move_votes(&ready, bench.now));
+    let all = bench.all();
+    a.spread(&all, bench.now);
+    exchange_with(&mut bench, &mut a, &mut cut);
+    a.spread(&named, bench.now);
+    exchange_with(&mut bench, &mut a, &mut cut);
+    let mut b = lv_lock(2);
+    let outcome = take(&mut bench, &mut b, X, &[0, 1, 2], &[]);
+    assert!(believes(&bench, &a));
+    assert_one_holder(&bench, &a, &b);
+    assert!(is_held(&outcome), "{outcome:?}");
+}
