@@ -245,3 +245,46 @@ fn drives_that_are_named_in_between_are_kept_until_a_move_is_seen() {
     assert_one_holder(&bench, &a, &b);
     assert!(is_held(&outcome), "{outcome:?}");
 }
+
+/// A change to exclusive is refused, because a drive does not answer. No drive that voted is free
+/// meanwhile.
+#[test]
+fn a_refused_change_does_not_free_the_drives_that_voted() {
+    let profile = Profile { refresh_stores_metadata: false, ..Profile::current() };
+    let (mut bench, mut a, mut b) = (Bench::with(5, profile), lv_lock(1), lv_lock(2));
+    assert_eq!(take(&mut bench, &mut a, S, &[0, 1, 2], &[3, 4]), GRANTED);
+    let named = bench.members(&[2, 3, 4]);
+    a.spread(&named, bench.now);
+    let mut cut = |command: &Command| match command.drive.0 {
+        2 => Fate::Instead(Status::Unreachable),
+        _ => Fate::Answered,
+    };
+    exchange_with(&mut bench, &mut a, &mut cut);
+    let ready = is_ready(&mut a).expect("drives 3 and 4");
+    assert!(a.move_votes(&ready, bench.now));
+    exchange_with(&mut bench, &mut a, &mut cut);
+    a.request(convert(X), bench.now).expect("in order");
+    let end = bench.now + LEASE / 2;
+    let mut outcome = None;
+    while bench.now < end && outcome.is_none() {
+        // The other host's commands arrive between an UNLOCK and the TRYLOCK after it.
+        let mut open =
+            exchange_with(&mut bench, &mut a, |command| match (command.drive.0, op(command)) {
+                (2, _) => Fate::Instead(Status::Unreachable),
+                (0 | 1, Some(MutexOp::Unlock)) => Fate::Unheard,
+                _ => Fate::Answered,
+            });
+        if !open.is_empty() {
+            outcome = Some(take(&mut bench, &mut b, X, &[0, 1, 2], &[]));
+            for command in open.drain(..) {
+                a.on_reply(command.token, Reply::Status(Status::Good), bench.now);
+            }
+            break;
+        }
+        bench.wait(&mut a);
+    }
+    let news = events(&mut a);
+    assert!(believes(&bench, &a), "{news:?}");
+    assert_one_holder(&bench, &a, &b);
+    assert!(outcome.is_none_or(|outcome| is_held(&outcome)), "{news:?}");
+}
