@@ -288,3 +288,32 @@ fn a_refused_change_does_not_free_the_drives_that_voted() {
     assert_one_holder(&bench, &a, &b);
     assert!(outcome.is_none_or(|outcome| is_held(&outcome)), "{news:?}");
 }
+
+/// Drives that left the VG come back at once, while one that has come does not answer for long. No
+/// drive stores the metadata of a REFRESH.
+#[test]
+fn a_lock_follows_drives_that_come_back_before_they_are_left() {
+    let profile = Profile { refresh_stores_metadata: false, ..Profile::current() };
+    let (mut bench, mut a) = held_on(&[0, 1, 2], 5, profile);
+    let named = bench.members(&[2, 3, 4]);
+    a.spread(&named, bench.now);
+    let mut cut = |command: &Command| match command.drive.0 {
+        2 => Fate::Instead(Status::Unreachable),
+        _ => Fate::Answered,
+    };
+    exchange_with(&mut bench, &mut a, &mut cut);
+    let ready = is_ready(&mut a).expect("drives 3 and 4");
+    assert!(a.move_votes(&ready, bench.now));
+    exchange_with(&mut bench, &mut a, &mut cut);
+    let named = bench.members(&[0, 1, 2]);
+    a.spread(&named, bench.now);
+    let mut end = bench.now + LEASE * 3;
+    while bench.now < end {
+        pass_with(&mut bench, &mut a, SECOND, &mut cut);
+        if let Some(ready) = is_ready(&mut a) {
+            assert!(a.move_votes(&ready, bench.now));
+            end = bench.now + LEASE * 2;
+        }
+    }
+    assert!(believes(&bench, &a), "drives 0 and 1 of three answer all the while");
+}
