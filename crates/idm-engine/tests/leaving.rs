@@ -317,3 +317,31 @@ fn a_lock_follows_drives_that_come_back_before_they_are_left() {
     }
     assert!(believes(&bench, &a), "drives 0 and 1 of three answer all the while");
 }
+
+/// No drive that voted answers any more. The drive with the old mark was refreshed last.
+#[test]
+fn drives_that_voted_and_fail_do_not_leave_the_old_mark_alone() {
+    let (mut bench, mut a) = held_on(&[0, 1, 2], 5, Profile::current());
+    // The other drives' paths fail first.
+    let mut refreshed = false;
+    while !refreshed {
+        bench.wait(&mut a);
+        exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
+            2 => {
+                refreshed = true;
+                Fate::Answered
+            }
+            _ => Fate::Instead(Status::Unreachable),
+        });
+    }
+    let refreshed_at = bench.now;
+    bench.paths[..3].fill(Path::Cut);
+    assert!(travel(&mut bench, &mut a, &[2, 3, 4]));
+    let end = refreshed_at + LEASE - SECOND;
+    bench.pass(&mut a, end.since(bench.now));
+    bench.paths[..3].fill(Path::Up);
+    let mut b = lv_lock(2);
+    let outcome = take(&mut bench, &mut b, X, &[0, 1, 2], &[]);
+    assert_one_holder(&bench, &a, &b);
+    assert!(is_held(&outcome), "{outcome:?}");
+}
