@@ -344,3 +344,35 @@ fn drives_that_voted_and_fail_do_not_leave_the_old_mark_alone() {
     take(&mut bench, &mut b, X, &[0, 1, 2], &[]);
     assert_one_holder(&bench, &a, &b);
 }
+
+/// lvmlockd dies right after the move. The next one refreshes the drive with the old mark, but
+/// cannot take it anew; it does not know of the drives that voted before.
+#[test]
+fn an_adoption_right_after_a_move_leaves_no_old_mark_alone() {
+    let (mut bench, mut first) = held_on(&[0, 1, 2], 5, Profile::current());
+    let named = bench.members(&[2, 3, 4]);
+    first.spread(&named, bench.now);
+    exchange_with(&mut bench, &mut first, |command| match command.drive.0 {
+        2 => Fate::Instead(Status::Unreachable),
+        _ => Fate::Answered,
+    });
+    let ready = is_ready(&mut first).expect("drives 3 and 4");
+    assert!(first.move_votes(&ready, bench.now));
+    let safe_until = first.safe_until();
+    drop(first);
+    bench.now = bench.now + SECOND * 5;
+    let (mut a, orphan) = (lv_lock(1), adopt(&bench, &[2, 3, 4], safe_until));
+    let mut asked = 0;
+    let mut fate = |command: &Command| match command.drive.0 {
+        2 => {
+            asked += 1;
+            if asked <= 2 { Fate::Answered } else { Fate::Instead(Status::Unreachable) }
+        }
+        _ => Fate::Answered,
+    };
+    let outcome = run_with(&mut bench, &mut a, orphan, &mut fate);
+    pass_with(&mut bench, &mut a, LEASE - SECOND * 4, &mut fate);
+    let mut b = lv_lock(2);
+    assert!(is_held(&take(&mut bench, &mut b, X, &[0, 1, 2], &[])), "{outcome:?}");
+    assert_one_holder(&bench, &a, &b);
+}
