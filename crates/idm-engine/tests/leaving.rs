@@ -68,6 +68,29 @@ fn moved_votes_are_no_proof_for_an_adoption_after_the_lease() {
     assert_one_holder(&bench, &a, &b);
 }
 
+/// The same after a first adoption, which was in time, and after its refreshes.
+#[test]
+fn moved_votes_are_no_proof_for_a_second_adoption_after_the_lease() {
+    let (mut bench, mut first) = (Bench::new(5), lv_lock(1));
+    assert_eq!(take(&mut bench, &mut first, X, &[0], &[1, 2]), GRANTED);
+    assert!(travel(&mut bench, &mut first, &[0, 1, 2]));
+    bench.exchange(&mut first);
+    let (mut next, orphan) = (lv_lock(1), adopt(&bench, &[0, 1, 2], first.safe_until()));
+    drop(first);
+    assert_eq!(bench.run(&mut next, orphan), Outcome::Adopted(X));
+    bench.pass(&mut next, LEASE);
+    drop(next);
+    bench.now = bench.now + LEASE * 2;
+    bench.paths = vec![Path::Up, Path::Cut, Path::Cut, Path::Up, Path::Up];
+    let mut b = lv_lock(2);
+    assert_eq!(take(&mut bench, &mut b, X, &[0], &[1, 2, 3, 4]), GRANTED);
+    bench.paths = vec![Path::Cut, Path::Up, Path::Up, Path::Up, Path::Up];
+    let mut a = lv_lock(1);
+    let orphan = adopt(&bench, &[0, 1, 2], None);
+    assert!(matches!(bench.run(&mut a, orphan), Outcome::Refused(_)));
+    assert_one_holder(&bench, &a, &b);
+}
+
 /// Another host asks for the lock now and then, and is refused by the drives that vote. Twice it is
 /// met on the one drive that the holder lacks, and in between that drive does not answer.
 #[test]

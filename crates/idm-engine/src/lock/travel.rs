@@ -240,7 +240,8 @@ impl Lock {
         }
     }
 
-    fn start_marking(&mut self, now: Instant) {
+    /// Lets the records that are written from now on have a fingerprint that is no set's.
+    pub(super) fn mark_alone(&mut self) {
         if !self.stamp.alone {
             let mut bytes = [0; 16];
             bytes[..8].copy_from_slice(&self.rng.next().to_be_bytes());
@@ -248,6 +249,10 @@ impl Lock {
             let fingerprint = Fingerprint(bytes);
             self.stamp = Stamp { fingerprint, alone: true, ..self.stamp };
         }
+    }
+
+    fn start_marking(&mut self, now: Instant) {
+        self.mark_alone();
         self.set_moving(Moving::Marking);
         let goal = self.goal();
         for replica in self.replicas.iter_mut().filter(|s| s.target && s.task == Task::Keep) {
