@@ -91,6 +91,25 @@ fn moved_votes_are_no_proof_for_a_second_adoption_after_the_lease() {
     assert_one_holder(&bench, &a, &b);
 }
 
+/// All of the VG's drives vote already, so no votes move. The LV is left on one of them.
+#[test]
+fn a_lock_whose_lv_was_left_on_fewer_drives_is_not_adopted_after_the_lease() {
+    let (mut bench, mut first) = (Bench::new(5), lv_lock(1));
+    assert_eq!(take(&mut bench, &mut first, X, &[0, 1, 2], &[]), GRANTED);
+    // The VG's lock names the drives that vote already.
+    spread(&mut bench, &mut first, &[0, 1, 2]);
+    drop(first);
+    bench.now = bench.now + LEASE * 2;
+    bench.paths = vec![Path::Up, Path::Cut, Path::Cut, Path::Up, Path::Up];
+    let mut b = lv_lock(2);
+    assert_eq!(take(&mut bench, &mut b, X, &[0], &[1, 2, 3, 4]), GRANTED);
+    bench.paths = vec![Path::Cut, Path::Up, Path::Up, Path::Up, Path::Up];
+    let mut a = lv_lock(1);
+    let orphan = adopt(&bench, &[0, 1, 2], None);
+    assert!(matches!(bench.run(&mut a, orphan), Outcome::Refused(_)));
+    assert_one_holder(&bench, &a, &b);
+}
+
 /// Another host asks for the lock now and then, and is refused by the drives that vote. Twice it is
 /// met on the one drive that the holder lacks, and in between that drive does not answer.
 #[test]
