@@ -46,7 +46,7 @@ impl Lock {
         if drives.is_empty() || drives.len() > MAX_DRIVES || (0..drives.len()).any(twice) {
             return;
         }
-        let set = Fingerprint::of(drives);
+        let (set, goal) = (Fingerprint::of(drives), self.goal());
         let spared = self.target.map(|target| target.spared_until);
         let unseen_since_before = spared.filter(|_| self.seen_until(mode) == spared);
         if self.target.is_none_or(|target| target.set != set) {
@@ -59,6 +59,13 @@ impl Lock {
         self.may_have_moved = true;
         // The LV may be left on some of the drives that vote.
         self.votes_moved |= self.target.is_none();
+        if self.target.is_none() && !self.stamp.alone {
+            // The next life has to know, too.
+            self.mark_alone();
+            for replica in self.replicas.iter_mut().filter(|s| s.task == Task::Keep) {
+                replica.plan(Step::Refresh(goal), now);
+            }
+        }
         self.replicas.iter_mut().for_each(|replica| replica.target = false);
         let at = self.after_earlier(mode, now);
         for member in drives {
