@@ -30,7 +30,7 @@ use core::cmp::Reverse;
 use core::time::Duration;
 use entry::{Entry, Pending, PendingKind};
 use idm_engine::{Command, DriveRef, Instant, LockConfig, Member, Outcome, Request, Token, Undoes};
-use idm_protocol::{DriveCommand, Reply, ResourceId, Status};
+use idm_protocol::{DriveCommand, Mode, Reply, ResourceId, Status};
 use message::LockFailure;
 pub(super) use message::Message;
 use moving::Moving;
@@ -86,6 +86,12 @@ pub struct Reactor {
     guards: VgGuards,
     /// Dates that were last passed on.
     guarded: safe_note::Dates,
+}
+
+/// Whether the drives that vote for a lock are these.
+fn is_on(entry: &Entry, drives: &[Member]) -> bool {
+    let same = drives.len() == entry.members.len();
+    same && drives.iter().all(|drive| entry.members.contains(drive))
 }
 
 /// An input of a lock.
@@ -251,10 +257,12 @@ impl Reactor {
     fn spread(&mut self, resources: &[ResourceId], drives: &[Member]) {
         for resource in resources {
             let Some(&lock) = self.names.get(resource) else { continue };
-            // Most locks are on all of their VG's drives, and there may be thousands.
+            // Most locks are on all of their VG's drives, and there may be thousands. Only who has
+            // an LV's lock exclusively moves the LV.
             let is_there = |entry: &Entry| {
-                let same = drives.len() == entry.members.len();
-                same && !entry.spread && drives.iter().all(|d| entry.members.contains(d))
+                let mode = entry.engine.as_ref().and_then(|engine| engine.mode());
+                let told = entry.told || mode != Some(Mode::Exclusive);
+                told && !entry.spread && is_on(entry, drives)
             };
             if !self.locks.get(&lock).is_some_and(|entry| is_there(entry)) {
                 self.step(lock, Input::Spread(drives.to_vec()));
@@ -391,7 +399,8 @@ impl Reactor {
         match input {
             Input::Begin => {}
             Input::Spread(drives) => {
-                entry.spread = true;
+                entry.spread |= !is_on(entry, &drives);
+                entry.told = true;
                 // The engine names drives that are ready once, also if they are named again.
                 let drives_of = |ready: &Vec<DriveRef>| {
                     ready.len() == drives.len() && drives.iter().all(|d| ready.contains(&d.drive))

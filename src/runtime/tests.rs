@@ -90,6 +90,8 @@ struct Script {
     busy: bool,
     /// Whether its votes are to move.
     moving: bool,
+    /// How often drives were named to it.
+    spread: usize,
     panics: bool,
 }
 
@@ -110,7 +112,9 @@ impl FakeEngine {
 
 impl AnyEngine for FakeEngine {
     fn expect_silence(&mut self, _: &[DriveRef]) {}
-    fn spread(&mut self, _: &[Member], _: Instant) {}
+    fn spread(&mut self, _: &[Member], _: Instant) {
+        self.script(|script| script.spread += 1);
+    }
     fn request(&mut self, request: Request, _: Instant) -> Result<(), RequestError> {
         let panics = self.script(|script| {
             if let Request::Release { .. } = request {
@@ -936,6 +940,21 @@ fn drives_that_are_ready_to_vote_stay_so_when_they_are_named_again() {
     }
     bench.spread(&spec, &bench.members[1..]);
     assert_eq!(bench.runtime.votes_ready(spec.resource), None, "other drives");
+}
+
+/// Its LV may be left on fewer drives, although its votes have nowhere to move.
+#[test]
+fn a_lock_on_all_drives_is_told_once_that_its_lv_may_move() {
+    let bench = Bench::make(3, LONG, Some(Scripts::default()), None);
+    let spec = spec(1, Role::Lv, &owner());
+    bench.grant(&spec, Mode::Exclusive);
+    let acquire = bench.acquire(Mode::Exclusive);
+    assert!(granted(&bench.runtime.request(spec.clone(), acquire, LONG)));
+    for _ in 0..3 {
+        bench.spread(&spec, &bench.members);
+    }
+    assert!(bench.runtime.await_moves(vg_of(&spec.resource), SOON).is_empty());
+    assert_eq!(bench.script(&spec, |script| script.spread), 1);
 }
 
 #[test]

@@ -152,6 +152,18 @@ struct Target {
     spared_until: Instant,
 }
 
+/// Drives that voted, and keep the lock while a drive that votes may hide that votes have moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Leaving {
+    /// The drives that voted.
+    set: Fingerprint,
+    /// The number of leaving drives that must have the lock, so that a host that counts the drives
+    /// of `set` gets no majority of them.
+    needed: usize,
+    /// The moment from which no record can hide it any more.
+    end: Instant,
+}
+
 /// A conversion that is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Change {
@@ -178,8 +190,8 @@ pub struct Lock {
     may_have_moved: bool,
     /// Whether the drives that vote need not be those that the LV lies on.
     votes_moved: bool,
-    /// The moment until which drives that voted before keep the lock, if there are any.
-    leave_by: Option<Instant>,
+    /// Drives that voted before and keep the lock, if there are any.
+    leaving: Option<Leaving>,
     /// The doubt whether the last holder would have left the value that is on the drives. A
     /// doubtful value is removed with the lock, unless a new one is written.
     distrust: Distrust,
@@ -220,7 +232,7 @@ impl Lock {
             has_witnesses: false,
             may_have_moved: false,
             votes_moved: false,
-            leave_by: None,
+            leaving: None,
             distrust: Distrust::None,
             pending: None,
             known: Vec::new(),
@@ -326,7 +338,11 @@ impl Lock {
         let doubts = self.distrust != Distrust::None;
         let epoch = replica.epoch;
         replica.flight = Some(Flight { token, step, sent: now, held, doubts, mark, epoch });
-        Some(Command { token, drive: replica.drive, command, undoes })
+        let drive = replica.drive;
+        if matches!(step, Step::Refresh(_)) {
+            self.note_refresh(at);
+        }
+        Some(Command { token, drive, command, undoes })
     }
 
     /// The moment when [`on_timer`](Lock::on_timer) must be called.
@@ -444,7 +460,7 @@ impl Lock {
         self.has_witnesses = !witnesses.is_empty();
         self.may_have_moved = false;
         self.votes_moved = false;
-        self.leave_by = None;
+        self.leaving = None;
         // The new acquisition interrupts the storing of a value on a majority, or its removal. In
         // both cases the old value on the drives must not be believed.
         let doomed = |s: &Replica| s.stale_value && matches!(s.task, Task::Clean(_));

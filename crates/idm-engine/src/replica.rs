@@ -618,6 +618,17 @@ impl Replica {
         latest.max(flying).max(self.stray_until) + timing.lease + timing.drift
     }
 
+    /// Whether no host can take this host's record here for one from before the votes moved.
+    pub(crate) fn shows_moved_votes(&self) -> bool {
+        self.is_marked_alone() && matches!(self.hold, Hold::Held { .. })
+    }
+
+    /// The moment when the record that this host has here now is surely over, unless it is
+    /// refreshed again.
+    pub(crate) fn gone_at(&self, timing: &Timing) -> Instant {
+        self.over_at(timing).max(self.settled_at() + timing.lease + timing.drift)
+    }
+
     /// The moment when the planned command may be sent: not while an old UNLOCK may still undo it.
     /// An adoption does not wait, because the lease of the records that it finds may be about to
     /// end.

@@ -1327,10 +1327,10 @@ fn a_new_life_of_a_lock_with_a_value() {
     }
 }
 
-/// A record that was marked for a move that did not take place, and a REFRESH that removes the
-/// mark.
+/// A record that was marked for a move that did not take place, and an open REFRESH of it, which
+/// does not remove the mark.
 #[test]
-fn a_mark_that_is_about_to_go() {
+fn a_mark_that_an_adoption_found_stays() {
     let told = conversations(|answer| {
         let mut bench = begin_on(Bench::new(2), lv_lock(1), X, &[0]).settle_spread();
         bench.now = bench.now + SECOND;
@@ -1346,7 +1346,7 @@ fn a_mark_that_is_about_to_go() {
         talk.pass(SECOND).close(answer).pass(SECOND * 3);
         talk
     });
-    check("a move while a REFRESH takes the mark away", &told);
+    check("a move while a REFRESH of a marked record is open", &told);
 }
 
 #[test]

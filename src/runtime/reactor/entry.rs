@@ -27,6 +27,8 @@ pub(super) struct Entry {
     pub(super) members: Vec<Member>,
     /// Whether it was put on other drives after it was taken.
     pub(super) spread: bool,
+    /// Whether its engine knows that its LV may be left on fewer drives.
+    pub(super) told: bool,
     /// Drives that are ready to vote in place of its members.
     pub(super) ready: Option<Vec<DriveRef>>,
     /// Drives that lost the lock.
@@ -142,6 +144,7 @@ impl Entry {
             granted: None,
             members: Vec::new(),
             spread: false,
+            told: false,
             ready: None,
             lost_on: Vec::new(),
             joined: false,
@@ -370,7 +373,7 @@ impl Entry {
         }
         if members.is_some() {
             self.lost_on.clear();
-            self.spread = false;
+            (self.spread, self.told) = (false, false);
         }
         if !converts {
             self.ready = None;

@@ -136,7 +136,9 @@ impl Lock {
                     if role == Role::Witness {
                         self.replicas[at].role = Role::Extra;
                     }
-                    if self.replicas[at].is_marked(self.set) {
+                    let replica = &self.replicas[at];
+                    let leaves = replica.leaving && role == Role::Extra;
+                    if replica.is_marked(self.set) || leaves {
                         self.keep(at, mode, since, now);
                     } else {
                         // This host wrote its record while it counted other drives: the drive is

@@ -50,6 +50,11 @@ fn written_on(replica: &Replica) -> Option<Mark> {
     }
 }
 
+/// Whether this host's record on the drive shows that the votes had moved.
+fn shows_moved_votes(replica: &Replica) -> bool {
+    written_on(replica) == Some(Mark::Alone)
+}
+
 impl Lock {
     pub(super) fn adopt(
         &mut self,
@@ -108,6 +113,10 @@ impl Lock {
             Some(Ok(())) => {
                 // The earlier life may have changed data under the lock without publishing it.
                 self.distrust = Distrust::Died;
+                if self.members().any(shows_moved_votes) {
+                    // The next life has to know, too.
+                    self.mark_alone();
+                }
                 self.phase = Phase::Held(Held::new(mode));
                 self.settle_replicas(now);
                 self.finish(Outcome::Adopted(mode));
@@ -168,10 +177,9 @@ impl Lock {
         let shares = |s: &Replica| mode == Mode::Shared && s.vote() == Some(&Vote::Won);
         let alone = |s: &Replica| shares(s) || others_on(s).is_none_or(Vec::is_empty);
         let kept = granted_until.is_some() && self.members().all(|s| in_time(s) && alone(s));
-        let moved = |s: &Replica| written_on(s) == Some(Mark::Alone);
         if kept || broken!(self.rules, AdoptQuorum) {
             self.rules.keep_quorum(members)
-        } else if self.members().any(moved) {
+        } else if self.members().any(shows_moved_votes) {
             members
         } else {
             self.rules.acquire_quorum(members)

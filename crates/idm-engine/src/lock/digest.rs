@@ -37,7 +37,7 @@ impl Lock {
             has_witnesses,
             may_have_moved,
             votes_moved,
-            leave_by,
+            leaving,
             distrust,
             pending,
             known: _,
@@ -49,7 +49,7 @@ impl Lock {
             last_token: _,
         } = self;
         (phase, stamp, set, target, has_witnesses, may_have_moved, votes_moved).hash(state);
-        (leave_by, pending, owed, shaken_at, events).hash(state);
+        (leaving, pending, owed, shaken_at, events).hash(state);
         // A lock without a value has no doubtful value.
         config.keeps_value.then_some(distrust).hash(state);
     }

@@ -121,7 +121,8 @@ impl Lock {
     pub(super) fn bound(&self, mode: Mode) -> Option<Instant> {
         let counted = self.members().filter(|s| self.counts(s, mode));
         let kept = self.nth_end(counted.filter_map(|s| self.lease_end(s)), self.member_count())?;
-        Some(self.seen_until(mode).map_or(kept, |seen| seen.min(kept)))
+        let limits = [self.seen_until(mode), self.left_until(mode)];
+        limits.into_iter().flatten().chain([kept]).min()
     }
 
     /// The moment from which fewer than the keep quorum of so many drives have a lease.

@@ -18,15 +18,16 @@
 //!    the mark: a host that knows the old drives only may have just one in common with the new
 //!    ones.
 //!
-//! Until the last step only the old drives vote, as before.
+//! Until the last step only the old drives vote, as before. In the last one, a drive that may hide
+//! the move is safe only while enough of the old drives keep the lock (`left_until`).
 //!
 //! If the old drives are not those of the LV but former drives of the VG, they are not enough: a
 //! host that counts the VG's new drives need not meet them. So such a lock also has to be on enough
 //! of the new drives (`seen_until`).
 
-use super::{Held, Lock, MAX_DRIVES, Moving, Phase, Target};
+use super::{Held, Leaving, Lock, MAX_DRIVES, Moving, Phase, Target};
 use crate::api::{DriveRef, Event, Fingerprint, Instant, Member};
-use crate::replica::{Hold, Replica, Role, Step, Task};
+use crate::replica::{Replica, Role, Step, Task};
 use crate::rules::broken;
 use crate::stamp::Stamp;
 use alloc::vec::Vec;
@@ -45,7 +46,7 @@ impl Lock {
         if drives.is_empty() || drives.len() > MAX_DRIVES || (0..drives.len()).any(twice) {
             return;
         }
-        let set = Fingerprint::of(drives);
+        let (set, goal) = (Fingerprint::of(drives), self.goal());
         let spared = self.target.map(|target| target.spared_until);
         let unseen_since_before = spared.filter(|_| self.seen_until(mode) == spared);
         if self.target.is_none_or(|target| target.set != set) {
@@ -58,6 +59,13 @@ impl Lock {
         self.may_have_moved = true;
         // The LV may be left on some of the drives that vote.
         self.votes_moved |= self.target.is_none();
+        if self.target.is_none() && !self.stamp.alone {
+            // The next life has to know, too.
+            self.mark_alone();
+            for replica in self.replicas.iter_mut().filter(|s| s.task == Task::Keep) {
+                replica.plan(Step::Refresh(goal), now);
+            }
+        }
         self.replicas.iter_mut().for_each(|replica| replica.target = false);
         let at = self.after_earlier(mode, now);
         for member in drives {
@@ -98,17 +106,11 @@ impl Lock {
             self.conclude(now);
             return false;
         };
+        self.leave_drives();
         self.set = target.set;
         self.target = None;
         self.votes_moved = true;
-        for replica in &mut self.replicas {
-            match replica.role {
-                _ if replica.target => replica.role = Role::Member,
-                Role::Member => (replica.role, replica.leaving) = (Role::Extra, true),
-                _ => {}
-            }
-        }
-        self.leave_by = Some(now + self.config.timing.lease + self.config.timing.drift);
+        self.dismiss(|replica| replica.role == Role::Extra && !replica.leaving);
         for at in 0..self.replicas.len() {
             let replica = &self.replicas[at];
             let votes = replica.role == Role::Member && replica.task == Task::Keep;
@@ -135,7 +137,10 @@ impl Lock {
         let binds = self.votes_moved && !broken!(self.rules, SeenByVg);
         let target = self.target.filter(|_| binds)?;
         let targets = || self.replicas.iter().filter(|s| s.target);
-        let end = |s: &Replica| self.lease_end(s).filter(|_| self.counts(s, mode));
+        // A record with the mark of the new drives does not mislead a host that counts these, if
+        // enough of them have it.
+        let has = |s: &Replica| self.counts(s, mode) || s.counts(mode, target.set, self.rules);
+        let end = |s: &Replica| self.lease_end(s).filter(|_| has(s));
         let half = self.nth_end(targets().filter_map(end), targets().count());
         let staying = targets().filter(|s| s.role == Role::Member);
         let staying = staying.map(|s| end(s).unwrap_or_default()).min();
@@ -163,15 +168,64 @@ impl Lock {
         }
     }
 
+    /// Lets the new drives vote. If one of them may hide from hosts that know the old ones that
+    /// votes have moved, the old ones keep the lock.
+    fn leave_drives(&mut self) {
+        let timing = &self.config.timing;
+        let staying = || self.members().filter(|s| s.target);
+        let hidden = staying().filter(|s| !s.shows_moved_votes()).map(|s| s.gone_at(timing)).max();
+        let keep = self.rules.keep_quorum(self.member_count());
+        let first = Leaving {
+            set: self.set,
+            needed: keep.saturating_sub(staying().count()),
+            end: Instant::default(),
+        };
+        let begins = self.leaving.is_none();
+        if let Some(end) = hidden {
+            let leaving = self.leaving.get_or_insert(first);
+            leaving.end = leaving.end.max(end);
+        }
+        for replica in &mut self.replicas {
+            match replica.role {
+                _ if replica.target => replica.role = Role::Member,
+                Role::Member => {
+                    replica.role = Role::Extra;
+                    replica.leaving |= begins && hidden.is_some();
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Notes that a REFRESH is sent, which may prolong a record with the old mark.
+    pub(super) fn note_refresh(&mut self, at: usize) {
+        let replica = &self.replicas[at];
+        let hides = replica.role == Role::Member && !replica.shows_moved_votes();
+        if let Some(leaving) = self.leaving.as_mut().filter(|_| hides) {
+            leaving.end = leaving.end.max(replica.gone_at(&self.config.timing));
+        }
+    }
+
+    /// The moment until which a host that knows the old drives only cannot get a majority of them,
+    /// where a drive that votes may hide from it that votes have moved. `None` if that is so until
+    /// no drive hides it any more.
+    pub(super) fn left_until(&self, mode: Mode) -> Option<Instant> {
+        let leaving = self.leaving.filter(|leaving| leaving.needed > 0)?;
+        let counts = |s: &&Replica| s.leaving && s.counts(mode, leaving.set, self.rules);
+        let ends = self.replicas.iter().filter(counts).filter_map(|s| self.lease_end(s));
+        let mut ends: Vec<Instant> = ends.collect();
+        ends.sort_unstable_by(|a, b| b.cmp(a));
+        let end = ends.get(leaving.needed - 1).copied().unwrap_or_default();
+        Some(end).filter(|&end| end < leaving.end)
+    }
+
     /// Gives the lock back on drives that voted before the votes moved, when every drive that votes
-    /// now shows the new mark. One that does not answer has a lease's time, which ends that of its
-    /// record.
+    /// now shows the new mark, or shows no record of this host any more.
     pub(super) fn let_go(&mut self, now: Instant) {
-        let Some(leave_by) = self.leave_by else { return };
-        let shows = |s: &Replica| s.is_marked_alone() && matches!(s.hold, Hold::Held { .. });
-        if now >= leave_by || self.members().all(shows) {
-            self.leave_by = None;
-            self.dismiss(|replica| replica.leaving);
+        let Some(leaving) = self.leaving else { return };
+        if now >= leaving.end || self.members().all(Replica::shows_moved_votes) {
+            self.leaving = None;
+            self.dismiss(|replica| replica.leaving && replica.role == Role::Extra);
             self.replicas.iter_mut().for_each(|replica| replica.leaving = false);
         }
     }
@@ -193,7 +247,8 @@ impl Lock {
         }
     }
 
-    fn start_marking(&mut self, now: Instant) {
+    /// Lets the records that are written from now on have a fingerprint that is no set's.
+    pub(super) fn mark_alone(&mut self) {
         if !self.stamp.alone {
             let mut bytes = [0; 16];
             bytes[..8].copy_from_slice(&self.rng.next().to_be_bytes());
@@ -201,6 +256,10 @@ impl Lock {
             let fingerprint = Fingerprint(bytes);
             self.stamp = Stamp { fingerprint, alone: true, ..self.stamp };
         }
+    }
+
+    fn start_marking(&mut self, now: Instant) {
+        self.mark_alone();
         self.set_moving(Moving::Marking);
         let goal = self.goal();
         for replica in self.replicas.iter_mut().filter(|s| s.target && s.task == Task::Keep) {
