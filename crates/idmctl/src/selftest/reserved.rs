@@ -71,8 +71,8 @@ pub fn refuses(bench: &mut Bench<'_>) -> Result<bool, Stop> {
 }
 
 /// Checks that a drive may be reserved for a test: that its reservations are by path, that nobody
-/// is registered, and that this host does not use it. Removes what a killed test has left.
-pub fn may_be_reserved(real: &mut Real, drive: &Drive) -> Result<(), Trouble> {
+/// is registered but an earlier test, and that this host does not use it.
+pub fn may_be_reserved(real: &Real, drive: &Drive) -> Result<(), Trouble> {
     let refuse = |what: String, remedy: &str| Err(Trouble::new(what, &drive.name, remedy));
     let remedy = "leave --reserve out";
     let Some(report) = real.reservations() else {
@@ -103,15 +103,19 @@ pub fn may_be_reserved(real: &mut Real, drive: &Drive) -> Result<(), Trouble> {
             }
         }
     }
-    // What a killed test has left.
-    let failed = |stop: Stop| Trouble::new(stop.to_string(), &drive.name, remedy);
-    real.unreserve().map_err(failed)?;
+    Ok(())
+}
+
+/// Ends the reservation that a killed test has left.
+pub fn end_earlier(real: &mut Real, drive: &Drive) -> Result<(), Trouble> {
+    let remedy = "end it by the path that has registered: sg_persist --out --clear --param-rk=KEY";
+    let failed = |what: String| Trouble::new(what, &drive.name, remedy);
+    real.unreserve().map_err(|stop| failed(stop.to_string()))?;
     match real.reservations() {
         Some(ReserveReport { keys, reservation: None, .. }) if keys.is_empty() => Ok(()),
-        _ => refuse(
-            format!("the reservation that an earlier test has left (key {KEY:#x}) cannot be ended"),
-            "end it by the path that has registered: sg_persist --out --clear --param-rk=KEY",
-        ),
+        _ => Err(failed(format!(
+            "the reservation that an earlier test has left (key {KEY:#x}) cannot be ended"
+        ))),
     }
 }
 
