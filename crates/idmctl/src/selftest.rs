@@ -127,7 +127,7 @@ pub fn run(host: &Host, common: &Common, wanted: &Selftest) -> Result<Exit, Trou
     let tested = test(&mut real, drive, with_limits, &mut progress);
     let (findings, steps) = tested.map_err(|trouble| {
         // It may be the reason.
-        reserved::is_as_before(&real, drive, &before).err().unwrap_or(trouble)
+        reserved::is_as_before(&real, drive, before.reservation.as_deref()).err().unwrap_or(trouble)
     })?;
     if let Some(file) = &wanted.record {
         record(file, &steps)?;
@@ -137,7 +137,7 @@ pub fn run(host: &Host, common: &Common, wanted: &Selftest) -> Result<Exit, Trou
     let longest = real.longest_read();
     let report = Report::new(drive, &findings, &before, &latencies, longest);
     if report.verdict != Verdict::AsReliedOn {
-        reserved::is_as_before(&real, drive, &before)?;
+        reserved::is_as_before(&real, drive, before.reservation.as_deref())?;
     }
     if common.json {
         print_json(&report)?;
@@ -264,22 +264,21 @@ fn prepare(
     let reservation = real.reservations().as_ref().and_then(reserved::told);
     let is_reserved = reservation.is_some();
     let others = make_room(&mut Bench::new(real, random()?), drive, is_reserved, progress);
-    let others = match others {
-        Ok(others) => others,
+    let stop = match others {
+        Ok(others) => return Ok(Circumstances { others, reservation }),
         Err(Refused::Trouble(trouble)) => return Err(trouble),
-        Err(Refused::Stop(Stop::Refused)) => {
-            return Err(reserved::kept_out(drive, reservation.as_deref()));
-        }
-        Err(Refused::Stop(stop)) => {
-            if stop == Stop::Interrupted {
-                // It may have looked whether the drive carries commands out.
-                real.ignore_stop();
-                clear(real, drive)?;
-            }
-            return Err(Trouble::new(stop.to_string(), &drive.name, "the test has not begun"));
-        }
+        Err(Refused::Stop(stop)) => stop,
     };
-    Ok(Circumstances { others, reservation })
+    reserved::is_as_before(real, drive, reservation.as_deref())?;
+    if stop == Stop::Interrupted {
+        // It may have looked whether the drive carries commands out.
+        real.ignore_stop();
+        clear(real, drive)?;
+    }
+    Err(match stop {
+        Stop::Refused => reserved::kept_out(drive, reservation.as_deref()),
+        stop => Trouble::new(stop.to_string(), &drive.name, "the test has not begun"),
+    })
 }
 
 /// Returns the records of others.
