@@ -873,9 +873,12 @@ fn a_vg_that_was_dropped_and_started_again_is_not_called_killed() {
     world.drop_lockspace();
     world.prepare_lockspace();
     world.start_lockspace();
-    eventually("the export", || !world.host().is_killed("vg0"));
-    let text = fs::read_to_string(world.dir.path().join("state/metrics.prom")).unwrap();
-    assert!(text.contains("kills_total 1"), "{text}");
+    let exported = || {
+        let file = world.dir.path().join("state/metrics.prom");
+        fs::read_to_string(file).unwrap_or_default()
+    };
+    eventually("the export", || exported().contains("lockspace_killed{vg=\"vg0\"} 0"));
+    assert!(exported().contains("kills_total 1"), "{}", exported());
     let codes: Vec<&str> = ask(&world, vg()).causes.iter().map(|cause| cause.code).collect();
     assert_eq!(codes, ["free"]);
 }
