@@ -89,22 +89,37 @@ impl Manager {
     ) -> Result<ValBlk, Error> {
         let (lockspace, spec) = self.lock_of(space_key, &resource)?;
         let running = self.running()?;
+        let (id, begun) = (spec.resource, clock::now());
+        let asker = Asker { space_key, key, lockspace };
+        let locked = self.lock_for(running, asker, spec, &resource, mode, adopt);
+        locked.inspect_err(|error| running.note_error(&id, error, begun))
+    }
+
+    fn lock_for(
+        &self,
+        running: &Running,
+        asker: Asker,
+        spec: LockSpec,
+        resource: &Resource,
+        mode: Mode,
+        adopt: Adopt,
+    ) -> Result<ValBlk, Error> {
+        let key = asker.key;
         if self.holds_already(running, key, &spec, mode)? {
             return Ok(ValBlk::default());
         }
         // Armed before there is anything to protect, so that there is no gap.
-        let _armed = running.arm(&lockspace)?;
+        let _armed = running.arm(&asker.lockspace)?;
         let id = spec.resource;
         if !self.state().taken.insert(id) {
             return Err(held_here(&spec));
         }
-        let asker = Asker { space_key, key, lockspace };
-        let taken = self.take(running, &asker, spec, &resource, mode, adopt);
+        let taken = self.take(running, &asker, spec, resource, mode, adopt);
         if taken.is_err() {
             self.state().taken.remove(&id);
         }
         let (value, lockspace) = (taken?, asker.lockspace);
-        let spread = match (&resource, mode) {
+        let spread = match (resource, mode) {
             (Resource::Vg, Mode::Exclusive) => self.spread_locks(running, &lockspace),
             (Resource::Vg, Mode::Shared) => self.spread_where_changed(running, &lockspace),
             (Resource::Lv { .. }, Mode::Shared) => self.spread_shared(running, &lockspace, id),

@@ -269,41 +269,52 @@ impl Running {
     }
 
     /// Notes a refusal for `idmctl why`, unless drives show the holder.
-    fn note_refusal(&self, spec: &LockSpec, refused: &Refused, text: &str, now: Instant) {
+    fn note_refusal(&self, spec: &LockSpec, refused: &Refused, error: &Error) {
         let conflict = match &refused.refusal {
             Refusal::Held(conflicts) if !conflicts.is_empty() => return,
             other => matches!(other, Refusal::Held(_)),
         };
         let barred = refusal::bars(self.runtime.drives(), refused);
-        self.refusals.refused(&spec.resource, (text, conflict), &barred, now);
+        let why = (&*error.to_string(), conflict);
+        self.refusals.refused(&spec.resource, why, &barred, clock::now());
+    }
+
+    /// Notes an error of a request that was begun at `begun`, unless it is that of a refusal, or
+    /// drives and the other notes show why.
+    pub(super) fn note_error(&self, lock: &ResourceId, error: &Error, begun: Instant) {
+        if matches!(error, Error::Storage(_) | Error::NotRunning(_) | Error::Internal(_)) {
+            self.refusals.failed(lock, &error.to_string(), begun, clock::now());
+        }
+    }
+
+    /// The error for a request that was refused.
+    fn refused_by_drives(&self, spec: &LockSpec, refused: &Refused) -> Error {
+        let text = refusal::text(self.runtime.drives(), spec, refused, clock::now());
+        let held_back = self.reservations.as_ref();
+        let held_back = held_back.and_then(|it| it.refusal(&spec.resource));
+        let Refusal::Held(conflicts) = &refused.refusal else {
+            return match held_back {
+                Some(NotCleared::Alive(why)) => Error::Held(format!("{spec} is refused: {why}")),
+                Some(NotCleared::Unremoved(why)) => Error::Storage(format!(
+                    "{text}. The drives cannot be kept from taking data of its last holder: {why}"
+                )),
+                None => Error::Storage(text),
+            };
+        };
+        let namesake = conflicts.first().and_then(|first| self.namesake_hint(first.host));
+        Error::Held(match namesake {
+            Some(namesake) => self.say_namesake(&text, &namesake),
+            None => text,
+        })
     }
 
     /// The error for a request that was not granted.
     pub(super) fn refused(&self, spec: &LockSpec, answer: RequestResult) -> Error {
         match answer {
             RequestResult::Refused(refused) => {
-                let (drives, now) = (self.runtime.drives(), clock::now());
-                let text = refusal::text(drives, spec, &refused, now);
-                self.note_refusal(spec, &refused, &text, now);
-                let held_back = self.reservations.as_ref();
-                let held_back = held_back.and_then(|it| it.refusal(&spec.resource));
-                let Refusal::Held(conflicts) = refused.refusal else {
-                    return match held_back {
-                        Some(NotCleared::Alive(why)) => {
-                            Error::Held(format!("{spec} is refused: {why}"))
-                        }
-                        Some(NotCleared::Unremoved(why)) => Error::Storage(format!(
-                            "{text}. The drives cannot be kept from taking data of its last \
-                             holder: {why}"
-                        )),
-                        None => Error::Storage(text),
-                    };
-                };
-                let namesake = conflicts.first().and_then(|first| self.namesake_hint(first.host));
-                Error::Held(match namesake {
-                    Some(namesake) => self.say_namesake(&text, &namesake),
-                    None => text,
-                })
+                let error = self.refused_by_drives(spec, &refused);
+                self.note_refusal(spec, &refused, &error);
+                error
             }
             RequestResult::Done(outcome) => {
                 Error::Internal(format!("{spec}: unexpected {outcome:?}"))

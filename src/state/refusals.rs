@@ -180,6 +180,16 @@ impl RefusalNote {
         });
     }
 
+    /// Notes why a request for a lock that was begun at `begun` was not granted, unless its refusal
+    /// was noted.
+    pub fn failed(&self, lock: &ResourceId, why: &str, begun: Instant, now: Instant) {
+        let name = name_of(lock);
+        let is_noted = |it: &Refusal| it.lock == name && it.at_us >= begun.as_micros();
+        if !self.refusals.lock().refused.iter().any(is_noted) {
+            self.refused(lock, (why, false), &[], now);
+        }
+    }
+
     /// Forgets the last refusal of a lock that was granted.
     pub fn granted(&self, lock: &ResourceId, now: Instant) {
         if self.refusals.lock().refused.is_empty() {
@@ -288,6 +298,21 @@ mod tests {
         assert_eq!(peek(directory.path()).refused.len(), 1, "the old one is removed");
         note.granted(&lv, later);
         assert!(!directory.path().join(FILE).exists());
+    }
+
+    #[test]
+    fn an_error_is_told_that_is_no_refusal_which_is_told_already() {
+        let directory = tempfile::tempdir().unwrap();
+        let note = RefusalNote::start(directory.path(), Dates::default(), at(100)).unwrap();
+        let [vg, lv] = ids();
+        note.refused(&lv, ("a conflict", true), &[], at(101));
+        note.failed(&lv, "a conflict", at(100), at(101));
+        note.failed(&vg, "no watchdog", at(100), at(101));
+        let noted = peek(directory.path());
+        assert!(noted.last(&lv, at(102)).unwrap().conflict);
+        assert_eq!(noted.last(&vg, at(102)).unwrap().why, "no watchdog");
+        note.failed(&lv, "lost", at(102), at(103));
+        assert_eq!(peek(directory.path()).last(&lv, at(103)).unwrap().why, "lost");
     }
 
     #[test]

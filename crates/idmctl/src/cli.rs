@@ -123,7 +123,8 @@ pub enum Command {
     Metrics(Metrics),
     /// Say why a lock is refused, or slow.
     ///
-    /// The first sentences name the decisive cause; other findings follow after "Also".
+    /// The first sentences name the decisive cause; other findings follow after "Also". If nothing
+    /// is in the way now, the last refusal of the lock on this host is told.
     Why(Why),
     /// Give back one lock that dead hosts held.
     ///
@@ -162,6 +163,10 @@ pub enum Command {
     /// It sends only commands that the library sends, too. It touches no data and no lock of a
     /// volume group. It removes its mutexes at the end, also if it is interrupted; if it is killed,
     /// the next test removes them. It refuses a drive whose table is nearly full.
+    ///
+    /// Reservations of a drive's data are read and not changed, except with --reserve. A drive that
+    /// is reserved for others, and refuses this host's mutex commands, too, is not tested: that
+    /// says nothing against its firmware.
     Selftest(Selftest),
     /// Compare the emulated drives with a recorded one.
     ///

@@ -9,10 +9,11 @@ use lvmlockd_idm::state::refusals::Refusals;
 use lvmlockd_idm::state::{host_id, store};
 use lvmlockd_idm::topology::Topology;
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, Metadata};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 /// Paths that do not depend on the settings.
 #[derive(Clone, Debug)]
@@ -112,6 +113,17 @@ impl Host {
     /// The settings in force, the defaults where they are broken.
     pub fn settings(&self) -> Config {
         self.config.clone().unwrap_or_default()
+    }
+
+    /// The time since lvmlockd has written its counters, if it should write them: while a lockspace
+    /// is started.
+    pub fn metrics_age(&self) -> Option<Duration> {
+        let file = self.settings().state_dir.join("metrics.prom");
+        let written = fs::metadata(file).ok().filter(Metadata::is_file)?.modified().ok()?;
+        let writes = !self.saved.lockspaces.is_empty();
+        // A clock that was set back is no age.
+        let age = SystemTime::now().duration_since(written).ok();
+        age.filter(|_| writes)
     }
 
     /// Whether a VG has lost locks on this host and waits to be dropped. lvmlockd exports that

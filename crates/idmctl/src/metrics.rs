@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 /// The prefix of all names.
 const PREFIX: &str = "lvmlockd_idm_";
 /// The library writes the file every 5 s; an older one was left by a dead lvmlockd.
-const CURRENT: Duration = Duration::from_secs(15);
+pub const CURRENT: Duration = Duration::from_secs(15);
 
 /// A counter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -105,7 +105,7 @@ pub fn run(host: &Host, common: &Common, wanted: &Selftest) -> Result<Exit, Trou
     let second = wanted.second_path.as_ref().map(|text| path_of(drive, text)).transpose()?;
     let mut real = connect(host, drive, (common.timeout, wanted.reserve), stop.clone(), second)?;
     if wanted.reserve {
-        reserved::may_be_reserved(&mut real, drive)?;
+        reserved::may_be_reserved(&real, drive)?;
     }
     if !wanted.yes {
         confirm(drive, wanted.reserve)?;
@@ -114,6 +114,9 @@ pub fn run(host: &Host, common: &Common, wanted: &Selftest) -> Result<Exit, Trou
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register(signal, stop.clone())
             .map_err(|error| Trouble::new(error.to_string(), "signals", "report this"))?;
+    }
+    if wanted.reserve {
+        reserved::end_earlier(&mut real, drive)?;
     }
     let mut progress = Progress::default();
     let before = prepare(&mut real, drive, &mut progress)?;
@@ -124,7 +127,7 @@ pub fn run(host: &Host, common: &Common, wanted: &Selftest) -> Result<Exit, Trou
     let tested = test(&mut real, drive, with_limits, &mut progress);
     let (findings, steps) = tested.map_err(|trouble| {
         // It may be the reason.
-        reserved::is_as_before(&real, drive, &before).err().unwrap_or(trouble)
+        reserved::is_as_before(&real, drive, before.reservation.as_deref()).err().unwrap_or(trouble)
     })?;
     if let Some(file) = &wanted.record {
         record(file, &steps)?;
@@ -134,7 +137,7 @@ pub fn run(host: &Host, common: &Common, wanted: &Selftest) -> Result<Exit, Trou
     let longest = real.longest_read();
     let report = Report::new(drive, &findings, &before, &latencies, longest);
     if report.verdict != Verdict::AsReliedOn {
-        reserved::is_as_before(&real, drive, &before)?;
+        reserved::is_as_before(&real, drive, before.reservation.as_deref())?;
     }
     if common.json {
         print_json(&report)?;
@@ -261,14 +264,21 @@ fn prepare(
     let reservation = real.reservations().as_ref().and_then(reserved::told);
     let is_reserved = reservation.is_some();
     let others = make_room(&mut Bench::new(real, random()?), drive, is_reserved, progress);
-    let others = others.map_err(|refused| match refused {
-        Refused::Trouble(trouble) => trouble,
-        Refused::Stop(Stop::Refused) => reserved::kept_out(drive, reservation.as_deref()),
-        Refused::Stop(stop) => {
-            Trouble::new(stop.to_string(), &drive.name, "the test has not begun")
-        }
-    })?;
-    Ok(Circumstances { others, reservation })
+    let stop = match others {
+        Ok(others) => return Ok(Circumstances { others, reservation }),
+        Err(Refused::Trouble(trouble)) => return Err(trouble),
+        Err(Refused::Stop(stop)) => stop,
+    };
+    reserved::is_as_before(real, drive, reservation.as_deref())?;
+    if stop == Stop::Interrupted {
+        // It may have looked whether the drive carries commands out.
+        real.ignore_stop();
+        clear(real, drive)?;
+    }
+    Err(match stop {
+        Stop::Refused => reserved::kept_out(drive, reservation.as_deref()),
+        stop => Trouble::new(stop.to_string(), &drive.name, "the test has not begun"),
+    })
 }
 
 /// Returns the records of others.

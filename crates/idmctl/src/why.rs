@@ -8,6 +8,7 @@ use crate::cli::{Common, Why};
 use crate::fleet::{Asked, Fleet, Missing, ask, wall_ms};
 use crate::host::Host;
 use crate::meant;
+use crate::metrics::CURRENT;
 use crate::output::{GOOD, Progress, WARNING, styled};
 use crate::status::print_json;
 use crate::view::{LockView, Maker};
@@ -148,6 +149,10 @@ impl Case<'_> {
             causes.extend(self.conflict());
         }
         causes.extend(self.hints());
+        let refused = causes.iter().any(|cause| cause.effect == Effect::Refused);
+        if !refused && !causes.is_empty() {
+            causes.extend(self.last_refusal().map(|text| Cause::slow("last-refusal", text)));
+        }
         // What refuses a request decides, in the order in which it is looked for.
         causes.sort_by_key(|cause| cause.effect != Effect::Refused);
         if causes.is_empty() {
@@ -156,19 +161,23 @@ impl Case<'_> {
         causes
     }
 
+    /// The last refusal of the lock, if nobody here got it since.
+    fn last_refusal(&self) -> Option<String> {
+        let last = self.host.refusals.last(&self.id, self.uptime)?;
+        Some(format!(
+            "{} ago the answer here was: {}",
+            bars::seconds(last.age(self.uptime)),
+            last.why
+        ))
+    }
+
     /// The answer where nothing is in the way.
     fn free(&self) -> Cause {
         let drives = self.members.len();
-        let otherwise = match self.host.refusals.last(&self.id, self.uptime) {
-            Some(last) => format!(
-                "{} ago the answer here was: {}",
-                bars::seconds(last.age(self.uptime)),
-                last.why
-            ),
-            None => "If lvm is refused all the same, look at `lvmlockctl --dump` for lines with \
-                     \"idm:\""
-                .to_owned(),
-        };
+        let otherwise = self.last_refusal().unwrap_or_else(|| {
+            "If lvm is refused all the same, look at `lvmlockctl --dump` for lines with \"idm:\""
+                .to_owned()
+        });
         Cause {
             code: "free",
             effect: Effect::Granted,
@@ -203,6 +212,16 @@ impl Case<'_> {
                 "lvmlockd does not run on this host, so no lock is taken here and none that this \
                  host holds is refreshed. Start it: systemctl start lvmlockd"
                     .to_owned(),
+            ));
+        } else if let Some(age) = self.host.metrics_age().filter(|age| *age > CURRENT) {
+            causes.push(Cause::refused(
+                "lvmlockd-hangs",
+                format!(
+                    "lvmlockd does not do anything on this host: it has not written its counters \
+                     for {}, and does so every 5 s. Look whether it was stopped or waits for a \
+                     disk (ps -o stat,wchan -C lvmlockd)",
+                    bars::seconds(age)
+                ),
             ));
         } else if role_of(&self.id) != Role::Global && !self.is_started() {
             let vg = self.host.names.vg(&self.id);

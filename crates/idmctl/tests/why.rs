@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 const EX: Mode = Mode::Exclusive;
 const SH: Mode = Mode::Shared;
@@ -592,7 +592,7 @@ const BARS: [Fault; 8] = [
 ];
 
 /// This host.
-const HERE: [Fault; 11] = [
+const HERE: [Fault; 12] = [
     Fault {
         what: "the configuration has a wrong key",
         code: "configuration",
@@ -606,6 +606,17 @@ const HERE: [Fault; 11] = [
         code: "lvmlockd",
         make: |world| {
             world.stop_lvmlockd();
+            vg()
+        },
+    },
+    Fault {
+        what: "lvmlockd is stopped, and takes connections all the same",
+        code: "lvmlockd-hangs",
+        make: |world| {
+            let file = world.dir.path().join("state/metrics.prom");
+            fs::write(&file, "lvmlockd_idm_lockspaces 1\n").unwrap();
+            let old = SystemTime::now() - Duration::from_secs(20);
+            fs::File::options().write(true).open(&file).unwrap().set_modified(old).unwrap();
             vg()
         },
     },
@@ -827,6 +838,32 @@ fn a_refusal_is_told_until_the_lock_is_granted() {
 }
 
 #[test]
+fn what_the_library_cannot_do_is_told_beside_what_is_seen() {
+    let mut world = World::new(3, "current");
+    world.start_library(LEASE);
+    world.start_lockspace();
+    let locks = world.dir.path().join("state/locks");
+    fs::remove_dir_all(&locks).unwrap();
+    fs::write(&locks, "no folder").unwrap();
+    let error = world.request(lv(), EX).unwrap_err().to_string();
+    assert!(error.contains("cannot be noted"), "{error}");
+    let text = ask(&world, lv()).text();
+    assert!(text.contains(" ago the answer here was: ") && text.contains(&error), "{text}");
+    // Beside a holder whose lease is over.
+    world.peer("bravo", LEASE).take(lv(), EX);
+    all_drives(&world, "skip-time DRIVE 60000");
+    let answer = ask(&world, lv());
+    let codes: Vec<&str> = answer.causes.iter().map(|cause| cause.code).collect();
+    assert_eq!(codes, ["timed-out", "last-refusal"]);
+    // What another host has now is a better answer.
+    all_drives(&world, "reset DRIVE");
+    world.peer("bravo", LEASE).take(lv(), EX);
+    let answer = ask(&world, lv());
+    let codes: Vec<&str> = answer.causes.iter().map(|cause| cause.code).collect();
+    assert_eq!(codes, ["held"], "{answer:?}");
+}
+
+#[test]
 fn a_vg_that_was_dropped_and_started_again_is_not_called_killed() {
     let mut world = World::new(3, "current");
     killed(&mut world);
@@ -836,9 +873,12 @@ fn a_vg_that_was_dropped_and_started_again_is_not_called_killed() {
     world.drop_lockspace();
     world.prepare_lockspace();
     world.start_lockspace();
-    eventually("the export", || !world.host().is_killed("vg0"));
-    let text = fs::read_to_string(world.dir.path().join("state/metrics.prom")).unwrap();
-    assert!(text.contains("kills_total 1"), "{text}");
+    let exported = || {
+        let file = world.dir.path().join("state/metrics.prom");
+        fs::read_to_string(file).unwrap_or_default()
+    };
+    eventually("the export", || exported().contains("lockspace_killed{vg=\"vg0\"} 0"));
+    assert!(exported().contains("kills_total 1"), "{}", exported());
     let codes: Vec<&str> = ask(&world, vg()).causes.iter().map(|cause| cause.code).collect();
     assert_eq!(codes, ["free"]);
 }

@@ -2,7 +2,6 @@
 //! drive may be reserved for a test.
 
 use super::bench::{Bench, Payload};
-use super::report::Circumstances;
 use super::subject::{KEY, Real, Stop, Subject};
 use crate::Trouble;
 use crate::fleet::Drive;
@@ -71,8 +70,8 @@ pub fn refuses(bench: &mut Bench<'_>) -> Result<bool, Stop> {
 }
 
 /// Checks that a drive may be reserved for a test: that its reservations are by path, that nobody
-/// is registered, and that this host does not use it. Removes what a killed test has left.
-pub fn may_be_reserved(real: &mut Real, drive: &Drive) -> Result<(), Trouble> {
+/// is registered but an earlier test, and that this host does not use it.
+pub fn may_be_reserved(real: &Real, drive: &Drive) -> Result<(), Trouble> {
     let refuse = |what: String, remedy: &str| Err(Trouble::new(what, &drive.name, remedy));
     let remedy = "leave --reserve out";
     let Some(report) = real.reservations() else {
@@ -103,15 +102,19 @@ pub fn may_be_reserved(real: &mut Real, drive: &Drive) -> Result<(), Trouble> {
             }
         }
     }
-    // What a killed test has left.
-    let failed = |stop: Stop| Trouble::new(stop.to_string(), &drive.name, remedy);
-    real.unreserve().map_err(failed)?;
+    Ok(())
+}
+
+/// Ends the reservation that a killed test has left.
+pub fn end_earlier(real: &mut Real, drive: &Drive) -> Result<(), Trouble> {
+    let remedy = "end it by the path that has registered: sg_persist --out --clear --param-rk=KEY";
+    let failed = |what: String| Trouble::new(what, &drive.name, remedy);
+    real.unreserve().map_err(|stop| failed(stop.to_string()))?;
     match real.reservations() {
         Some(ReserveReport { keys, reservation: None, .. }) if keys.is_empty() => Ok(()),
-        _ => refuse(
-            format!("the reservation that an earlier test has left (key {KEY:#x}) cannot be ended"),
-            "end it by the path that has registered: sg_persist --out --clear --param-rk=KEY",
-        ),
+        _ => Err(failed(format!(
+            "the reservation that an earlier test has left (key {KEY:#x}) cannot be ended"
+        ))),
     }
 }
 
@@ -125,8 +128,9 @@ pub fn is_free(drive: &Drive, others: &[Record]) -> Result<(), Trouble> {
 }
 
 /// Checks that nobody has reserved the data, or ended that, while what the drive did was judged.
-pub fn is_as_before(real: &Real, drive: &Drive, before: &Circumstances) -> Result<(), Trouble> {
-    if real.reservations().as_ref().and_then(told) == before.reservation {
+pub fn is_as_before(real: &Real, drive: &Drive, before: Option<&str>) -> Result<(), Trouble> {
+    // A drive that does not answer tells nothing.
+    if real.reservations().is_none_or(|report| told(&report).as_deref() == before) {
         return Ok(());
     }
     let what = "reservations of its data have changed during the test, so what it did says nothing";

@@ -289,7 +289,7 @@ impl Subject for Real {
 
 /// The meaning of an answer. NVMe has a status of its own for a reservation that keeps a host out.
 /// The library takes it for any other failure that a drive reports.
-fn meaning(answer: &RawAnswer) -> Status {
+pub fn meaning(answer: &RawAnswer) -> Status {
     match answer.raw {
         Some(RawStatus::Nvme(status)) if status & 0x7FF == RESERVATION_CONFLICT => Status::Conflict,
         _ => answer.status,
