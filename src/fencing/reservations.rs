@@ -30,7 +30,7 @@ const MOST_WAITING: usize = 4096;
 /// What to do about a drive that something else reserves.
 const USE_ONE: &str = "Run \"vgchange --persist stop\" where lvm's own reservations are used, have \
                        other programs give up their keys, or do without [fencing] reservations";
-/// How often a host that starts registers again after it was removed before others saw it.
+/// Number of times that a starting host registers again after it was removed before others saw it.
 const STARTS: usize = 3;
 
 /// Services of the rest of the library for this module.
@@ -208,7 +208,7 @@ impl Looks {
 /// What keeps a departure and an enrolment apart that are about the same drive.
 #[derive(Default)]
 struct Departures {
-    /// Drives that an order to remove a registration may still reach until then.
+    /// For each drive, the time until which an order to remove a registration may still reach it.
     until: HashMap<DriveRef, Instant>,
     /// Groups that are being enrolled, with their drives.
     enrolling: Vec<(ResourceId, Vec<DriveRef>)>,
@@ -307,7 +307,7 @@ impl Reservations {
             (true, false) => self.words(&missing.collect::<Vec<_>>()),
             (false, _) => self.words(&obstacles),
         };
-        // What was registered is given up where another host keeps the reservation.
+        // The registrations are given up if another host keeps the reservation.
         let departing = self.bar(group, &registered);
         self.depart(group, &departing);
         Err(why)
@@ -487,8 +487,8 @@ impl Reservations {
         Cleared::Refused
     }
 
-    /// Kills a group that this host was removed from. Not if it was stopped while a drive was
-    /// looked at: then this host has removed itself, and may have started the group again since.
+    /// Kills a group that this host was removed from. Not if the group was stopped during a look at
+    /// a drive: then this host has removed itself, and may have started the group again since.
     fn fail(&self, group: ResourceId, owner: Arc<Owner>, why: String) {
         let present = self.parts(group).is_some_and(|(it, ..)| Arc::ptr_eq(&it, &owner));
         if let Some(link) = self.link.get().filter(|_| present) {

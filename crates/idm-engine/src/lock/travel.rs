@@ -15,7 +15,7 @@
 //!    drives or the new ones, and both are enough for an adoption.
 //! 4. After [`Lock::move_votes`] the new drives vote. A drive whose record could not be marked does
 //!    not count, and is taken anew. The lock is given back on all others when the new drives show
-//!    the mark: a host that knows the old drives only may have just one in common with the new
+//!    the mark: a host that knows only the old drives may have just one in common with the new
 //!    ones.
 //!
 //! Until the last step only the old drives vote, as before.
@@ -167,8 +167,8 @@ impl Lock {
     }
 
     /// Gives the lock back on drives that voted before the votes moved, when every drive that votes
-    /// now shows the new mark. One that does not answer has a lease's time, which ends that of its
-    /// record.
+    /// now shows the new mark. A drive that does not answer has the time of a lease, in which the
+    /// lease of its record ends.
     pub(super) fn let_go(&mut self, now: Instant) {
         let Some(leave_by) = self.leave_by else { return };
         let shows = |s: &Replica| s.is_marked_alone() && matches!(s.hold, Hold::Held { .. });

@@ -471,7 +471,7 @@ impl World {
         self.excused[host] < self.now && (!self.flaps() || off() <= lease / 3)
     }
 
-    /// Something happens to a host or to its paths.
+    /// A fault happens to a host or to its paths.
     fn befall(&mut self) {
         if self.flaps() {
             return self.flap();
