@@ -404,10 +404,17 @@ fn a_host_that_an_earlier_acquisition_met_is_met_for_the_first_time() {
         _ => Fate::Answered,
     });
     bench.run(&mut a, RELEASE);
-    bench.paths[2] = Path::Cut;
-    assert_eq!(bench.run(&mut a, request), GRANTED);
-    bench.paths[2] = Path::Up;
-    for _ in 0..85 {
+    a.request(request, bench.now).expect("in order");
+    let open = pass_with(&mut bench, &mut a, SECOND, |command| match command.drive.0 {
+        2 => Fate::Open,
+        _ => Fate::Answered,
+    });
+    assert_eq!(done(&mut a), Some(GRANTED));
+    for command in open {
+        let reply = bench.perform(&command);
+        a.on_reply(command.token, reply, bench.now);
+    }
+    for _ in 0..70 {
         b.on_timer(bench.now);
         bench.exchange(&mut b);
         bench.pass(&mut a, SECOND);
@@ -436,4 +443,15 @@ fn a_conflict_that_an_earlier_acquisition_met_is_forgotten() {
     bench.paths[2] = Path::Cut;
     let request = bench.acquire(X);
     assert_eq!(bench.run(&mut a, request), GRANTED);
+}
+
+/// A drive forgets the lock, which is noticed by a change to exclusive.
+#[test]
+fn a_drive_that_a_change_has_lost_is_taken_again_after_a_while() {
+    let (mut bench, mut a) = held(S, 3);
+    bench.drives[0].reset();
+    assert_eq!(bench.run(&mut a, convert(X)), Outcome::Converted { complete: true });
+    assert_eq!(on(&a), [1, 2], "not at once: another host may have it");
+    bench.pass(&mut a, LEASE / 2);
+    assert_eq!(on(&a), [0, 1, 2]);
 }

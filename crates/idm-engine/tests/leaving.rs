@@ -5,7 +5,7 @@ mod bench;
 use bench::*;
 use core::time::Duration;
 use idm_emulator::Profile;
-use idm_engine::Outcome;
+use idm_engine::{Lock, Outcome};
 use idm_protocol::Status;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -164,4 +164,60 @@ fn a_drive_that_does_not_store_marks_does_not_hide_that_votes_have_moved() {
     }
     bench.pass(&mut a, SECOND);
     assert_one_holder(&bench, &a, &b);
+}
+
+/// The votes have moved from drives 0, 1 and 2 to 2, 3 and 4, and drive 2 does not answer.
+fn moved_past_a_silent_drive() -> (Bench, Lock) {
+    let (mut bench, mut lock) = held_on(&[0, 1, 2], 5, Profile::current());
+    bench.paths[2] = Path::Cut;
+    assert!(travel(&mut bench, &mut lock, &[2, 3, 4]));
+    bench.exchange(&mut lock);
+    (bench, lock)
+}
+
+#[test]
+fn the_old_drives_keep_the_lock_as_long_as_the_record_of_a_silent_one_may_live() {
+    let (mut bench, mut lock) = moved_past_a_silent_drive();
+    let lease = LEASE + LEASE / 500;
+    bench.pass(&mut lock, lease - Duration::from_micros(1));
+    assert_eq!(on(&lock), [0, 1, 3, 4], "its record may be alive");
+    bench.pass(&mut lock, Duration::from_micros(1));
+    assert_eq!(on(&lock), [3, 4]);
+}
+
+#[test]
+fn other_drives_that_are_named_do_not_end_that() {
+    let (mut bench, mut lock) = moved_past_a_silent_drive();
+    spread(&mut bench, &mut lock, &[0, 2, 3, 4]);
+    assert_eq!(on(&lock), [0, 1, 3, 4]);
+    spread(&mut bench, &mut lock, &[2, 3, 4]);
+    assert_eq!(on(&lock), [0, 1, 3, 4]);
+    bench.pass(&mut lock, LEASE * 2);
+    assert_eq!(on(&lock), [3, 4]);
+}
+
+#[test]
+fn the_next_acquisition_has_nothing_to_leave() {
+    let (mut bench, mut lock) = moved_past_a_silent_drive();
+    bench.run(&mut lock, RELEASE);
+    bench.paths[2] = Path::Up;
+    assert_eq!(take(&mut bench, &mut lock, X, &[2, 3, 4], &[0, 1]), GRANTED);
+    spread(&mut bench, &mut lock, &[0, 1, 2, 3, 4]);
+    assert_eq!(on(&lock), [0, 1, 2, 3, 4]);
+    spread(&mut bench, &mut lock, &[2, 3, 4]);
+    assert_eq!(on(&lock), [2, 3, 4]);
+}
+
+/// Only the drives that vote are taken anew to get the new mark.
+#[test]
+fn the_old_drives_are_not_taken_anew() {
+    let profile = Profile { refresh_stores_metadata: false, ..Profile::current() };
+    let (mut bench, mut lock) = held_on(&[0, 1, 2], 5, profile);
+    spread(&mut bench, &mut lock, &[2, 3, 4]);
+    let before = said(&bench, 0).len();
+    let ready = is_ready(&mut lock).expect("drives 3 and 4 are ready");
+    assert!(lock.move_votes(&ready, bench.now));
+    bench.exchange(&mut lock);
+    assert_eq!(said(&bench, 0)[before..], ["unlock", "destroy"]);
+    assert_eq!(on(&lock), [2, 3, 4]);
 }

@@ -181,6 +181,19 @@ fn a_lock_whose_lv_may_be_on_fewer_drives_is_seen_by_the_vg() {
     assert_one_holder(&bench, &a, &b);
 }
 
+/// The votes moved before the lock was acquired anew, and one of the LV's two drives is silent.
+#[test]
+fn a_move_before_the_acquisition_binds_no_lock() {
+    let (mut bench, mut lock) = moved(X);
+    bench.run(&mut lock, RELEASE);
+    assert_eq!(take(&mut bench, &mut lock, X, &[1, 2], &[0]), GRANTED);
+    let drives = bench.members(&[1, 2, 3]);
+    bench.paths[3] = Path::Cut;
+    lock.spread(&drives, bench.now);
+    pass_without(&mut bench, &mut lock, &[2], LEASE * 3);
+    assert!(believes(&bench, &lock), "whoever takes it has to take both of the LV's drives");
+}
+
 /// The VG grows by drives that the host does not reach.
 #[test]
 fn drives_that_come_to_the_vg_end_no_lock_while_all_others_have_it() {

@@ -63,7 +63,6 @@ impl Lock {
         for member in drives {
             let replica = self.replica(member.drive);
             replica.target = true;
-            replica.leaving = false;
             if matches!(replica.role, Role::Witness | Role::Former) {
                 replica.role = Role::Extra;
                 if matches!(replica.task, Task::Idle | Task::Clean(_)) {
@@ -109,7 +108,6 @@ impl Lock {
                 _ => {}
             }
         }
-        self.dismiss(|replica| replica.role == Role::Extra && !replica.leaving);
         self.leave_by = Some(now + self.config.timing.lease + self.config.timing.drift);
         for at in 0..self.replicas.len() {
             let replica = &self.replicas[at];
@@ -153,7 +151,6 @@ impl Lock {
     fn dismiss(&mut self, kind: impl Fn(&Replica) -> bool) {
         for replica in self.replicas.iter_mut().filter(|s| !s.target && kind(s)) {
             replica.role = Role::Former;
-            replica.leaving = false;
             if !matches!(replica.task, Task::Clean(_)) {
                 replica.assign(Task::Idle);
             }
@@ -175,6 +172,7 @@ impl Lock {
         if now >= leave_by || self.members().all(shows) {
             self.leave_by = None;
             self.dismiss(|replica| replica.leaving);
+            self.replicas.iter_mut().for_each(|replica| replica.leaving = false);
         }
     }
 
