@@ -173,15 +173,15 @@ impl Runtime {
         end.recv_timeout(bound) == Err(RecvTimeoutError::Disconnected)
     }
 
-    /// Puts held locks on these drives instead of those that they were taken on. The new drives do
-    /// not vote at first, but other hosts find the locks there.
+    /// Puts held locks on these drives instead of their present ones. The new drives do not vote at
+    /// first, but other hosts find the locks there.
     pub fn spread(&self, resources: Vec<ResourceId>, drives: Vec<Member>) {
         self.send(Message::Spread { resources, drives });
     }
 
     /// Waits up to `bound` until the votes of a volume group's LV locks have moved to the drives
     /// that they were put on; no longer if the group is killed. Returns the locks whose votes have
-    /// not. Moves that an earlier call has waited for in vain are not waited for again.
+    /// not. The call does not wait for moves that an earlier call has awaited in vain.
     pub fn await_moves(&self, vg: ResourceId, bound: Duration) -> Vec<LockSpec> {
         let (waiter, end) = mpsc::channel();
         self.send(Message::AwaitMoves { vg, waiter });

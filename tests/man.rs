@@ -71,7 +71,7 @@ fn every_key_has_an_entry() {
     }
 }
 
-/// What the page has to say of each key's default, by the code.
+/// The text that the page must have about each key's default, from the code.
 fn defaults() -> BTreeMap<&'static str, String> {
     let config = Config::default();
     let lease = config.lease;

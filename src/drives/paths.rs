@@ -6,9 +6,9 @@
 //! counts as failed, and the engine's next command takes another one.
 //!
 //! With reservations, firmware may refuse mutex commands by a path that is not registered, with the
-//! very status that also means that another host has the mutex. So registered paths come first; and
-//! where a path that may have lost its registration refuses a command, which then has no effect,
-//! another registered path is asked. What that one says counts.
+//! same status that also means that another host has the mutex. So registered paths come first. If
+//! a path that may have lost its registration refuses a command, the command had no effect and
+//! takes another registered path, whose answer counts.
 //!
 //! A worker that has just finished its command tries a failed path with a read, until a read
 //! succeeds; the pauses in between double. Where all paths have failed, every command tries them
@@ -162,8 +162,9 @@ impl PathsState {
         }
     }
 
-    /// Whether a path's RESERVATION CONFLICT may be due to a lost registration: it is not known to
-    /// be registered beside one that is, or another registered path, which was not tried, can tell.
+    /// Whether a path's RESERVATION CONFLICT may be due to a lost registration: another path is
+    /// registered and this one is not known to be, or another registered path, which was not tried,
+    /// can show it.
     fn may_lack_registration(
         &mut self,
         id: PathId,
@@ -181,7 +182,8 @@ impl PathsState {
         }
     }
 
-    /// Records that these paths were refused what another one was not. Returns a message.
+    /// Records that the drive refused a command by these paths and not by another one. Returns a
+    /// message.
     fn note_unregistered(&mut self, ids: &[PathId]) -> Vec<String> {
         let mut said = Vec::new();
         for path in self.paths.iter_mut().filter(|path| ids.contains(&path.id)) {
@@ -827,7 +829,7 @@ mod tests {
         bench.register();
         [A, B].iter().for_each(|node| bench.conflicts(node, true));
         assert_eq!((bench.write(), bench.writes()), (Status::Conflict, [1, 1]));
-        // Who asks for a mutex is refused where it is held: there is no need to ask twice.
+        // A request for a held mutex is refused anyway: no second path needs to be tried.
         assert_eq!(bench.send(MutexOp::Trylock), Status::Conflict);
         assert_eq!(bench.writes().iter().sum::<u32>(), 3);
         // Nobody registered.

@@ -27,10 +27,10 @@ use std::sync::{Arc, Weak};
 /// procedures that wait for a look. A drive that hangs must not collect threads.
 const MOST_OPEN: usize = 8;
 const MOST_WAITING: usize = 4096;
-/// What to do about a drive that something else reserves.
+/// Remedy for a drive that something else reserves.
 const USE_ONE: &str = "Run \"vgchange --persist stop\" where lvm's own reservations are used, have \
                        other programs give up their keys, or do without [fencing] reservations";
-/// How often a host that starts registers again after it was removed before others saw it.
+/// Number of times that a starting host registers again after it was removed before others saw it.
 const STARTS: usize = 3;
 
 /// Services of the rest of the library for this module.
@@ -77,8 +77,8 @@ pub enum NotCleared {
 /// A volume group that is started here.
 struct Group {
     owner: Arc<Owner>,
-    /// Whether other hosts have seen since it was registered that this host is alive. Before, a
-    /// removal means that it has to register again, and no more.
+    /// Whether other hosts have seen this host alive since it registered. Before that, a removal
+    /// only means that it has to register again.
     is_confirmed: bool,
     /// Drives on which this host is registered, in the order of their identities.
     registered: Vec<DriveRef>,
@@ -89,7 +89,7 @@ struct Group {
     drives: Vec<DriveRef>,
     /// Hosts that were reported as not registered.
     strangers: Vec<HostId>,
-    /// What else is in the way, as it was reported.
+    /// Other obstacles that were reported.
     obstacles: Vec<Obstacle>,
     /// Hosts that were removed from the drives, each with the last time that a command was sent for
     /// it.
@@ -205,10 +205,10 @@ impl Looks {
     }
 }
 
-/// What keeps a departure and an enrolment apart that are about the same drive.
+/// State that keeps a departure and an enrolment for the same drive apart.
 #[derive(Default)]
 struct Departures {
-    /// Drives that an order to remove a registration may still reach until then.
+    /// For each drive, the time until which an order to remove a registration may still reach it.
     until: HashMap<DriveRef, Instant>,
     /// Groups that are being enrolled, with their drives.
     enrolling: Vec<(ResourceId, Vec<DriveRef>)>,
@@ -307,7 +307,7 @@ impl Reservations {
             (true, false) => self.words(&missing.collect::<Vec<_>>()),
             (false, _) => self.words(&obstacles),
         };
-        // What was registered is given up where another host keeps the reservation.
+        // The registrations are given up if another host keeps the reservation.
         let departing = self.bar(group, &registered);
         self.depart(group, &departing);
         Err(why)
@@ -487,8 +487,8 @@ impl Reservations {
         Cleared::Refused
     }
 
-    /// Kills a group that this host was removed from. Not if it was stopped while a drive was
-    /// looked at: then this host has removed itself, and may have started the group again since.
+    /// Kills a group that this host was removed from. Not if the group was stopped during a look at
+    /// a drive: then this host has removed itself, and may have started the group again since.
     fn fail(&self, group: ResourceId, owner: Arc<Owner>, why: String) {
         let present = self.parts(group).is_some_and(|(it, ..)| Arc::ptr_eq(&it, &owner));
         if let Some(link) = self.link.get().filter(|_| present) {
@@ -551,9 +551,9 @@ impl Reservations {
         self.say_obstacles(group, &owner, obstacles);
     }
 
-    /// What a watch of a group looks at: the drives on which this host is registered, without those
-    /// that have left the group, which may have been cleared for another use; and those that were
-    /// absent.
+    /// The drives for a watch of a group: those on which this host is registered, and those that
+    /// were absent. A drive that has left the group does not count, because it may have been
+    /// cleared for another use.
     fn watched(&self, group: ResourceId) -> Option<(Arc<Owner>, Vec<DriveRef>, Vec<DriveRef>)> {
         let groups = self.groups.lock();
         let it = groups.get(&group).filter(|it| it.is_confirmed && !it.owner.is_killed())?;
@@ -561,7 +561,8 @@ impl Reservations {
         Some((it.owner.clone(), registered.copied().collect(), it.absent.clone()))
     }
 
-    /// Why this host must not use a group any more whose drive does not have its key.
+    /// The reason why this host must not use a group any more: a drive of it does not have this
+    /// host's key.
     fn why_removed(&self, drive: DriveRef, foreign: &[Obstacle]) -> String {
         let other = foreign.iter().find(|it| it.drive() == Some(drive));
         let name = self.drives.name(drive);
@@ -577,7 +578,7 @@ impl Reservations {
         }
     }
 
-    /// Logs what else is in the way on drives of a group, each thing once while it lasts.
+    /// Logs other obstacles on drives of a group, each once while it lasts.
     fn say_obstacles(&self, group: ResourceId, owner: &Owner, obstacles: Vec<Obstacle>) {
         let mut groups = self.groups.lock();
         let Some(it) = groups.get_mut(&group) else { return };

@@ -15,8 +15,8 @@ impl Manager {
     /// and the next host that locks them must find our locks there.
     ///
     /// Drives that do not answer delay the VG lock once, by the time of a request. Then it is
-    /// granted all the same, because most of what it is needed for moves no LV. An error if the VG
-    /// is killed meanwhile.
+    /// granted nevertheless, because most of its uses move no LV. An error if the VG is killed
+    /// meanwhile.
     pub(super) fn spread_locks(
         &self,
         running: &Running,

@@ -65,7 +65,7 @@ impl Votes {
         }
     }
 
-    /// Moves a lock's votes; returns whether nothing is left to be done for it.
+    /// Moves a lock's votes; returns whether no work is left for it.
     fn is_done(&self, resource: &ResourceId) -> bool {
         let moved = self.move_votes(resource);
         if let Err(error) = &moved {

@@ -106,7 +106,7 @@ pub(crate) fn bars(drives: &Drives, refused: &Refused) -> Vec<(String, Instant)>
     unasked.map(|(drive, until)| (drives.identity(*drive), *until)).collect()
 }
 
-/// Why too few drives of a VG can be read. `answers`: those that came within `waited`.
+/// The reasons why too few drives of a VG can be read. `answers`: those that came within `waited`.
 pub(crate) fn unread(
     drives: &Drives,
     members: &[Member],
@@ -391,7 +391,7 @@ mod tests {
             assert!(text.contains("naa.2: not asked for 13 s"), "{text}");
             assert_eq!(bars(&drives(), &refused(report)), [("naa.2".to_owned(), until)]);
         }
-        // One that was asked by this very request, and did not answer.
+        // A drive that got a command of this very request, and did not answer.
         let asked = report(2, Some(Status::Uncertain), None);
         assert_eq!(bars(&drives(), &refused(asked)), []);
         let text = said(refused(asked).refusal, &[asked]);

@@ -88,7 +88,7 @@ struct Script {
     safe_until: Option<Instant>,
     /// Whether a request is under way; without one, none can end.
     busy: bool,
-    /// Whether its votes are to move.
+    /// Whether its votes have to move.
     moving: bool,
     /// How often drives were named to it.
     spread: usize,
@@ -258,7 +258,7 @@ impl Bench {
         });
     }
 
-    /// Takes a lock on the first drive. Its votes are to move from there.
+    /// Takes a lock on the first drive. Its votes have to move from there.
     fn moving(&self, number: u8, owner: &Arc<Owner>) -> LockSpec {
         let spec = spec(number, Role::Lv, owner);
         self.grant(&spec, Mode::Exclusive);

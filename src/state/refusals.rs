@@ -1,7 +1,7 @@
-//! A note for `idmctl why`: requests of this host that were refused lately, where no drive shows a
-//! holder, and until when this host does not ask drives for a lock, because commands of its own
-//! that had no answer may still reach them ("Giving it back" in docs/locking.md). Nothing in the
-//! library reads it.
+//! A note for `idmctl why`: recent refusals of this host's requests for which no drive shows a
+//! holder, and the times until which this host does not ask drives for a lock, because its own
+//! commands without an answer may still reach them ("Giving it back" in docs/locking.md). Nothing
+//! in the library reads it.
 //!
 //! The log says the same with each refusal, but a log is not for programs.
 
@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 /// The file's name in the state directory.
 const FILE: &str = "refusals";
-/// The time for which a refusal is worth telling.
+/// The time for which a refusal is of interest.
 const KEPT: Duration = Duration::from_secs(600);
 /// The most refusals that are kept.
 const MOST: usize = 64;
@@ -134,7 +134,7 @@ pub struct RefusalNote {
 
 impl RefusalNote {
     /// Begins the note of a life that waits for commands of an earlier one until these dates. There
-    /// is no file while there is nothing to tell.
+    /// is no file without contents.
     pub fn start(state_dir: &Path, earlier: Dates, now: Instant) -> io::Result<RefusalNote> {
         let refusals = Refusals {
             lvs_until_us: earlier.lvs.as_micros(),

@@ -15,7 +15,7 @@ use std::sync::Arc;
 pub struct RawAnswer {
     /// The meaning of the status.
     pub status: Status,
-    /// The status in the drive's own language; `None` where the drive was not asked, because it has
+    /// The status in the drive's own protocol; `None` if the drive got no command, because it has
     /// no IDM.
     pub raw: Option<RawStatus>,
     /// Sense data of a SCSI drive; empty where there is none.

@@ -21,7 +21,7 @@ pub enum ReserveOrder {
     /// Replaces the path's key, 0 where it has none, by the second one, 0 for none. A loss of power
     /// removes it. Only SCSI drives have this order, and the library does not use it.
     RegisterBriefly(u64, u64),
-    /// Reserves, by who has registered this key.
+    /// Reserves, as the registrant with this key.
     Reserve(u64),
     /// Removes all registrants with the second key, and their commands, as the registrant with the
     /// first.

@@ -18,10 +18,10 @@ use std::time::Duration;
 
 /// Name of the link, beside the attributes of a disk's device, to the socket of its drive.
 pub const EMULATOR: &str = "emulator";
-/// The directories of sysfs that [`write`] makes, for mounting them.
+/// The directories of sysfs that [`write()`] makes, for mounting them.
 pub const DIRECTORIES: [&str; 3] = ["class/block", "dev/block", "dev/char"];
 
-/// What stands for the sg nodes of the disks, in this order, in `/dev`.
+/// The devices in `/dev` that stand for the sg nodes of the disks, in this order.
 const SG_NODES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
 /// INQUIRY for the device identification page.
 const IDENTITY: [u8; 6] = [0x12, 1, 0x83, 0, 255, 0];

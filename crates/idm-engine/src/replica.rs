@@ -264,7 +264,8 @@ pub(crate) struct Replica {
     pub(crate) contested: bool,
     /// Whether it is one of the drives that are to vote in place of the present ones.
     pub(crate) target: bool,
-    /// Whether it voted, and keeps the lock until no drive that votes hides that votes have moved.
+    /// Whether it voted, and keeps the lock until every drive that votes shows that votes have
+    /// moved.
     pub(crate) leaving: bool,
     /// Whether the lock is held without this drive, so that gaining it is worth a notice.
     pub(crate) missed: bool,
@@ -359,7 +360,7 @@ impl Replica {
         }
     }
 
-    /// Whether this host's record here is known not to mislead hosts that count other drives than
+    /// Whether this host's record here certainly misleads no host that counts other drives than
     /// `set`, whatever is still on its way.
     pub(crate) fn is_marked(&self, set: Fingerprint) -> bool {
         let fits = |mark: Mark| mark.fits(set);

@@ -167,7 +167,7 @@ fn one_command_that_fails_does_not_hide_that_votes_have_moved() {
     let mut open = Vec::new();
     if let Some(ready) = is_ready(&mut a) {
         assert!(a.move_votes(&ready, bench.now));
-        // What is sent to drive 2 now is under way while the other host acts.
+        // Commands that are sent to drive 2 now are under way while the other host acts.
         open = exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
             2 => Fate::Open,
             _ => Fate::Answered,

@@ -146,7 +146,7 @@ fn only_an_acquired_lock_is_where_its_lv_lies() {
 }
 
 /// The votes moved in an earlier life. After a lapse nothing proves that no other host had the
-/// lock, because it may go by the LV's drive and by drives that are new in the VG.
+/// lock, because it may count the LV's drive and drives that are new in the VG.
 #[test]
 fn an_adopted_lock_whose_votes_had_moved_is_not_regained() {
     let (mut bench, first) = moved(X);

@@ -74,7 +74,7 @@ pub struct Fence {
     victims: Vec<HostId>,
     /// Hosts with a lease that runs, on any drive.
     living: Vec<HostId>,
-    /// The same of hosts that are to be removed, by a record of the group.
+    /// Hosts to be removed that are alive according to a record of the group.
     alive: Vec<Obstacle>,
     phase: Phase,
     verdict: Option<Verdict>,
@@ -229,8 +229,9 @@ impl Fence {
         obstacles
     }
 
-    /// Why nobody can be removed from a drive: something else reserves it, so that a key may be
-    /// anybody's, also a dead host's; or it has left the group, and this host's key with it.
+    /// The reason why no host can be removed from a drive. Something else reserves it, so that a
+    /// key may be any host's, also a dead one's; or it has left the group, and this host's key is
+    /// gone.
     fn unusable(&self, at: usize) -> Option<Obstacle> {
         let DriveState { drive, seen, .. } = &self.drives[at];
         let seen = seen.as_ref()?;

@@ -43,7 +43,7 @@ impl Seen {
         self.keys.iter().copied().find(|&key| !Key::is_one(key))
     }
 
-    /// What shows that something else reserves this drive.
+    /// The sign that something else reserves this drive, if there is one.
     pub(crate) fn foreign(&self, drive: DriveRef) -> Option<Obstacle> {
         let key = self.foreign_key();
         let is_other = self.reservation.is_some() && !self.is_reserved();

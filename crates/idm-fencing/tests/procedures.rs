@@ -302,7 +302,7 @@ fn keys_of_something_else_are_not_removed_and_nothing_is_taken_beside_them() {
     assert_eq!(drives.fence("a"), Verdict::Go(vec![host("dead")]));
     assert!(!drives.has(0, "dead") && drives.has(2, "dead"));
     assert!(drives.at(2).keys.contains(&FOREIGN));
-    // It still shows who lives.
+    // It still shows the living hosts.
     let mut drives = Drives::of(&["a", "dead"]);
     drives.at(2).keys.push(FOREIGN);
     drives.at(2).table.push(record("dead", group(), State::Locked));

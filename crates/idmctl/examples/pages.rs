@@ -8,7 +8,7 @@ use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What clap knows nothing of, on the page of the program.
+/// Sections that clap does not make, for the page of the program.
 const FILES: &str = r"
 .fi
 .SH FILES
@@ -22,9 +22,9 @@ what lvmlockd has noted: started volume groups, locks, what it refused lately, m
 /etc/lvm/backup
 names of volume groups and logical volumes
 ";
-/// On the pages of its commands.
+/// Reference on the pages of the commands.
 const PROGRAM: &str = "\\fBidmctl\\fR(8), which has examples and the exit status;\n";
-/// On all pages.
+/// References on all pages.
 const SEE_ALSO: &str = r"
 \fBliblvmlockd_idm\fR(7), \fBlvmlockd\-idm.conf\fR(5), \fBlvmlockd\fR(8)
 ";

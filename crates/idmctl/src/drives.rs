@@ -12,7 +12,7 @@ use idm_protocol::Record;
 use serde::Serialize;
 use std::collections::BTreeSet;
 
-/// A table that is so full deserves a look.
+/// Fill level, in percent, from which the report names a table.
 const NEARLY_FULL_PERCENT: usize = 80;
 
 /// A path to a drive.

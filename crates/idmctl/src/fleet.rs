@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const TICK: Duration = Duration::from_millis(100);
 
 /// Paths by which a command is under way. They are not asked again until it ends, so that a path
-/// that hangs costs one thread, however often drives are asked.
+/// that hangs costs one thread, even if drives are asked many times.
 static UNDER_WAY: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 fn under_way() -> MutexGuard<'static, BTreeSet<String>> {
@@ -49,11 +49,11 @@ pub struct Missing {
     pub path: String,
     /// The reason.
     pub why: String,
-    /// The VG whose PV it is; `None`: it is to carry the global lock.
+    /// The VG whose PV it is; `None`: it should carry the global lock.
     pub vg: Option<ResourceId>,
 }
 
-/// The drives of this host, and what should be one and is none.
+/// The drives of this host, and the paths that should lead to one and do not.
 #[derive(Clone, Debug, Default)]
 pub struct Fleet {
     /// The drives, in the order in which they were named or found.
@@ -159,7 +159,7 @@ impl Fleet {
         }
     }
 
-    /// The drive that a user means: its name, its identity, one of its paths, or what leads to it.
+    /// The drive that a user means, by its name, its identity, one of its paths, or a device on it.
     pub fn find(&self, host: &Host, text: &str) -> Option<&Drive> {
         let is_it = |drive: &&Drive| {
             drive.name == text
@@ -197,7 +197,7 @@ pub enum PathAnswer {
 pub struct Asked {
     /// The answers by path; those that have not come are not here.
     pub paths: BTreeMap<String, PathAnswer>,
-    /// The time for which it was waited.
+    /// The time of the wait for them.
     pub waited: Duration,
 }
 
@@ -230,7 +230,7 @@ impl Asked {
 }
 
 /// Asks drives by all of their paths at once, until each has shown its table and, if `every_path`,
-/// each path has answered; at most for `time`. What hangs is left behind.
+/// each path has answered; at most for `time`. Commands that hang are left behind.
 pub fn ask(
     topology: &Arc<Topology>,
     drives: &[Drive],
@@ -253,7 +253,7 @@ pub fn ask(
             thread::spawn(move || {
                 let answer = ask_path(&topology, &identity, &path, time);
                 under_way().remove(&path.to_string());
-                // Nobody waits any more where it came too late.
+                // If the answer came too late, there is no receiver.
                 let _ = sender.send((at, path.to_string(), answer));
             });
         }
@@ -318,7 +318,7 @@ fn ask_path(
     }
 }
 
-/// Now, in ms since 1970, as records tell times.
+/// The present time in ms since 1970, as in records.
 pub fn wall_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

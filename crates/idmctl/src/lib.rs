@@ -1,11 +1,12 @@
-//! `idmctl`: who holds which IDM lock, what is in the way, and what a drive's firmware does.
+//! `idmctl`: the holders of IDM locks, the reasons of refusals, and the behaviour of a drive's
+//! firmware.
 //!
 //! Everything that it shows is read from the drives themselves and from files of this host, so it
-//! works while lvmlockd is dead and for locks of other hosts. lvmlockd is asked nothing.
+//! works while lvmlockd is dead and for locks of other hosts. lvmlockd gets no request.
 //!
-//! [`host`] is what this host knows without asking a drive, [`fleet`] finds drives and asks them,
-//! [`view`] makes locks and holders of their tables. [`status`], [`drives`], [`why`], [`repair`]
-//! and [`selftest`] are the commands.
+//! [`host`] has the facts that need no drive, [`fleet`] finds drives and asks them, [`view`] makes
+//! locks and holders of their tables. [`status`], [`drives`], [`why`], [`repair`] and [`selftest`]
+//! are the commands.
 
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,7 @@
 //! The live view of `idmctl status --watch`: a table that is drawn in place, and keys that sort it.
 //!
-//! Drives are read by the caller. Keys are read by a thread of their own, so they work while a
-//! drive is waited for. The mode of the terminal is given back before the program ends: by the key
+//! Drives are read by the caller. Keys are read by a thread of their own, so they work while the
+//! caller waits for a drive. The terminal gets its old mode before the program ends: by the key
 //! that ends it, by an error or a panic of the caller, and before a signal ends or stops it.
 
 use crate::cli::SortKey;
@@ -71,7 +71,7 @@ impl Live {
     }
 }
 
-/// What is shown, and how.
+/// The content of the screen, and its order.
 struct Screen {
     seen: Option<(View, u64)>,
     sort: Option<SortKey>,
@@ -117,7 +117,7 @@ impl Screen {
     }
 }
 
-/// The line that tells the keys.
+/// The line that shows the keys.
 fn keys(sort: Option<SortKey>) -> String {
     let by = match sort {
         None => "lock",
@@ -150,7 +150,7 @@ fn fit(table: &str, rest: &str, rows: usize, columns: usize) -> String {
     format!("{text}({left} more lines: enlarge the window, or name a VG with --vg)\n{rest}")
 }
 
-/// Does what keys say, until one ends the program.
+/// Acts on keys, until one ends the program.
 fn obey_keys(screen: &Mutex<Screen>, terminal: &Terminal) {
     let mut byte = [0];
     loop {
@@ -175,7 +175,8 @@ fn obey_keys(screen: &Mutex<Screen>, terminal: &Terminal) {
     }
 }
 
-/// Gives the mode back before a signal has its usual effect, and takes it again afterwards.
+/// Restores the terminal's old mode before a signal has its usual effect, and sets the mode for
+/// keys again afterwards.
 fn obey_signals(mut signals: Signals, terminal: &Terminal) {
     for signal in &mut signals {
         if signal == SIGCONT {
@@ -201,7 +202,7 @@ impl Terminal {
         Ok(Terminal { file, saved })
     }
 
-    /// Lets keys be read one by one, and not shown.
+    /// Sets the mode in which keys are read one by one, and not shown.
     fn read_keys(&self) -> io::Result<()> {
         let mut mode = self.saved.clone();
         mode.local_modes -= LocalModes::ICANON | LocalModes::ECHO;
@@ -222,12 +223,12 @@ impl Terminal {
     }
 }
 
-/// Whether this program may change a terminal. It may if that controls nobody, or this session.
+/// Whether this program may change a terminal: one that controls no session, or this one.
 fn is_foreground(terminal: &impl AsFd) -> bool {
     tcgetpgrp(terminal).map_or(true, |group| group == getpgrp())
 }
 
-/// Gives the mode back when it is dropped.
+/// Guard that restores the terminal's old mode when it is dropped.
 struct Restored(Arc<Terminal>);
 
 impl Drop for Restored {

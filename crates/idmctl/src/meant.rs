@@ -1,7 +1,7 @@
 //! The volume group or the lock that a user names.
 //!
-//! A uuid does not tell whether it is a VG's or an LV's. Files of this host and the drives' tables
-//! do, where they know it.
+//! A uuid does not show whether it is a VG's or an LV's. Files of this host and the drives' tables
+//! show it, if they have it.
 
 use crate::Trouble;
 use crate::fleet::Asked;
@@ -9,7 +9,7 @@ use crate::host::Host;
 use idm_protocol::ResourceId;
 use lvmlockd_idm::lock::{Role, role_of, vg_of};
 
-/// The VG of that name or uuid. A uuid that nothing is known of is taken for a VG's.
+/// The VG of that name or uuid. An unknown uuid counts as that of a VG.
 pub fn vg(host: &Host, asked: &[Asked], text: &str) -> Result<ResourceId, Trouble> {
     let found = host.names.find_vg(text).ok_or_else(|| match host.names.has_asked_lvm() {
         true => Trouble::new("lvm knows no such volume group", text, "look at `vgs`"),
@@ -77,7 +77,7 @@ fn is_known(host: &Host, asked: &[Asked], vg: &ResourceId) -> bool {
     known(host, asked).any(|id| vg_of(id) == *vg)
 }
 
-/// The LV that has the uuid of what was taken for a VG.
+/// The LV with the uuid of `vg`, which counted as a VG.
 fn lv_with_uuid_of(host: &Host, asked: &[Asked], vg: &ResourceId) -> Option<ResourceId> {
     let uuid = &vg.as_bytes()[..32];
     let has_it = |id: &&ResourceId| role_of(id) == Role::Lv && id.as_bytes()[32..] == *uuid;

@@ -29,7 +29,7 @@ pub struct Names {
 }
 
 impl Names {
-    /// Takes note of a name, unless there is one.
+    /// Adds a name, unless there is one.
     pub fn add(&mut self, id: ResourceId, name: &str) {
         self.known.entry(id).or_insert_with(|| name.to_owned());
     }
@@ -53,12 +53,12 @@ impl Names {
         }
     }
 
-    /// Whether lvm has named all that it knows.
+    /// Whether lvm has given all names that it knows.
     pub fn has_asked_lvm(&self) -> bool {
         self.asked_lvm
     }
 
-    /// The name of that very mutex.
+    /// The name of exactly that mutex.
     pub fn known(&self, id: &ResourceId) -> Option<&str> {
         self.known.get(id).map(String::as_str)
     }
@@ -68,13 +68,13 @@ impl Names {
         self.known.keys()
     }
 
-    /// The VG that is called so, by its name or uuid.
+    /// The VG with this name or uuid.
     pub fn find_vg(&self, text: &str) -> Option<ResourceId> {
         let named = self.known.iter().find(|(id, name)| role_of(id) == Role::Vg && *name == text);
         named.map(|(id, _)| *id).or_else(|| ResourceId::vg(text).ok())
     }
 
-    /// The LV that is called so in a VG, by its name or uuid.
+    /// The LV with this name or uuid in a VG.
     pub fn find_lv(&self, vg: &ResourceId, text: &str) -> Option<ResourceId> {
         let named = self
             .known
@@ -89,7 +89,7 @@ impl Names {
         for entry in fs::read_dir(block).into_iter().flatten().flatten() {
             let read = |name: &str| fs::read_to_string(entry.path().join("dm").join(name)).ok();
             let (Some(uuid), Some(name)) = (read("uuid"), read("name")) else { continue };
-            // A layer, whose uuid goes on, has a name that goes on.
+            // A layer has a longer uuid, and a longer name.
             let (Some(id), true) = (lv_of(uuid.trim_end()), uuid.trim_end().len() == 68) else {
                 continue;
             };
@@ -142,7 +142,7 @@ impl Names {
         }
     }
 
-    /// Adds what lvm says within `time`. An error says why it said nothing.
+    /// Adds the names from lvm's output within `time`. An error has the reason why there was none.
     pub fn add_from_lvm(&mut self, lvm: &Path, time: Duration) -> Result<(), String> {
         let mut wait = Wait { begin: Instant::now(), time, progress: Progress::default() };
         // Without a logical volume, a volume group is in the first list only.
@@ -168,7 +168,7 @@ impl Names {
     }
 }
 
-/// The output of an lvm command that takes no lock. An error says why there is none.
+/// The output of an lvm command that takes no lock. An error has the reason why there is none.
 fn said(lvm: &Path, arguments: &[&str], wait: &mut Wait) -> Result<String, String> {
     let mut child = Command::new(lvm)
         .args(arguments)
@@ -199,8 +199,8 @@ struct Wait {
 }
 
 impl Wait {
-    /// Waits for the end of a child, and kills it when the time is over. What hangs in the kernel
-    /// ends later.
+    /// Waits for the end of a child, and kills it when the time is over. A child that hangs in the
+    /// kernel ends later.
     fn until_ended(&mut self, child: &mut Child) -> Result<(), String> {
         loop {
             match child.try_wait() {
@@ -219,8 +219,8 @@ impl Wait {
     }
 }
 
-/// The names in that of a device: they stand with a dash between them, and a dash in a name is
-/// doubled.
+/// The names of VG and LV in the name of a device: a single dash separates them, and a dash in a
+/// name is doubled.
 fn split(device: &str) -> Option<(String, String)> {
     let bytes = device.as_bytes();
     let mut at = 0;

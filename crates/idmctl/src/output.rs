@@ -57,7 +57,7 @@ impl Default for Progress {
 }
 
 impl Progress {
-    /// These are waited for since `waited`, and at most until `time`.
+    /// Shows the names whose answers have been awaited for `waited`, of at most `time`.
     pub fn wait_for(&mut self, names: &[&str], waited: Duration, time: Duration) {
         if waited < QUIET {
             return;
@@ -67,7 +67,7 @@ impl Progress {
         self.say(&format!("waiting for {names}: {waited:.1} s of {time:.1} s"));
     }
 
-    /// Something goes on.
+    /// Shows that an action is under way.
     pub fn say(&mut self, what: &str) {
         if self.terminal && self.shown != what {
             self.shown = what.to_owned();
@@ -75,7 +75,7 @@ impl Progress {
         }
     }
 
-    /// Nothing is waited for any more.
+    /// Removes the message.
     pub fn done(&mut self) {
         if !self.shown.is_empty() {
             self.shown.clear();

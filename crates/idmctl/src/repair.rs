@@ -1,9 +1,8 @@
-//! `idmctl release` and `idmctl clear`: giving back what dead hosts held.
+//! `idmctl release` and `idmctl clear`: giving back the locks of dead hosts.
 //!
-//! A lock is taken as any other host would take it, by the library's engine and under an id of its
-//! own, and given back at once. So drives refuse it while a lease runs, whatever was read before,
-//! and a library that runs anywhere sees no more than another host that was quick. No command is
-//! sent in the name of another host.
+//! The library's engine takes a lock like any other host, under an id of its own, and gives it back
+//! at once. So drives refuse it while a lease runs, whatever was read before. A library that runs
+//! anywhere sees only another host that was quick. No command is sent in the name of another host.
 
 mod taking;
 

@@ -13,7 +13,7 @@ use serde::Serialize;
 use std::fs;
 use std::time::Duration;
 
-/// A lease may have ended so much earlier or later than the times of commands tell.
+/// The difference by which a lease may have ended earlier or later than the times of commands show.
 const TOLERANCE: Duration = Duration::from_millis(30);
 
 /// A step that an emulated drive answers in another way.
@@ -21,7 +21,7 @@ const TOLERANCE: Duration = Duration::from_millis(30);
 pub struct Difference {
     /// The step's number, from 1.
     pub step: usize,
-    /// What the trace says of it, in words.
+    /// The trace's text about it.
     pub note: Option<String>,
     /// The recorded drive's answer.
     pub recorded: String,

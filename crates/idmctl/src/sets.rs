@@ -1,10 +1,10 @@
-//! Which drives a holder counts, from the fingerprint in its records.
+//! The drives that a holder counts, from the fingerprint in its records.
 
 use idm_engine::{DriveRef, Fingerprint, Member};
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-/// With more drives than that not every set is tried: only those that are likely.
+/// With more drives than this, only likely sets are tried.
 const ALL_SETS_OF: usize = 14;
 
 /// Finds sets by their fingerprints, among the drives that this host knows.

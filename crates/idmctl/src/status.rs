@@ -73,7 +73,7 @@ fn look(
     let is_wanted = |id: &ResourceId| vg.is_none_or(|vg| vg_of(id) == vg);
     let mut view = Maker::new(host, &fleet, &asked, now_ms).view(is_wanted);
     if !wanted.drives.is_empty() {
-        // Holders count drives that were not to be read.
+        // Holders count drives that were not selected.
         view.remarks.retain(|remark| remark.code != FOREIGN_SET);
     }
     view.remarks.extend(lvm_says.map(|why| Remark::new("lvm", why.to_owned())));
@@ -119,7 +119,7 @@ pub fn chosen(host: &Host, named: &[String]) -> Result<Fleet, Trouble> {
     Ok(fleet)
 }
 
-/// Prints what programs read.
+/// Prints the output for programs.
 pub fn print_json(what: &impl serde::Serialize) -> Result<(), Trouble> {
     let text = serde_json::to_string_pretty(what)
         .map_err(|error| Trouble::new(error.to_string(), "JSON", "report this"))?;
@@ -144,7 +144,7 @@ pub fn text(view: &View, now_ms: u64) -> String {
     table + &rest
 }
 
-/// The same in two parts: the table, and what stands below it.
+/// The same in two parts: the table, and the remarks below it.
 pub fn parts(view: &View, now_ms: u64) -> (String, String) {
     let mut text = String::new();
     let rows: Vec<Vec<String>> = view.locks.iter().flat_map(|lock| rows(lock, now_ms)).collect();

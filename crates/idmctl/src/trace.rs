@@ -17,7 +17,7 @@ use std::time::Duration;
 
 /// The number of the format.
 const FORMAT: u32 = 1;
-/// How blocks are written that have no record.
+/// The text for blocks without a record.
 const END: &str = "end";
 const ZERO: &str = "zero";
 
@@ -36,11 +36,11 @@ struct Tail {
 /// A command and its answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
-    /// When it was sent, in us since the beginning.
+    /// The time when it was sent, in us since the beginning.
     pub sent_us: u64,
-    /// When it was answered.
+    /// The time when it was answered.
     pub answered_us: u64,
-    /// What it shows, in words, if somebody has written that.
+    /// The description of its content, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
     /// The command and its answer.
@@ -68,10 +68,10 @@ pub enum Call {
     },
     /// A read of the table.
     Table {
-        /// How many blocks were asked for.
+        /// The number of requested blocks.
         blocks: u32,
-        /// Each block, where several are alike with a star and their number; `None` where the
-        /// adapter did not move so many.
+        /// Each block, where several are alike with a star and their number; `None` if the adapter
+        /// did not move so many.
         data: Option<Vec<String>>,
     },
     /// A read of the counters.

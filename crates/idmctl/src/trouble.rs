@@ -6,13 +6,13 @@ use std::process::ExitCode;
 /// The exit status. The numbers are in the help text and in the manual page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// Everything was answered, and nothing is wrong.
+    /// Every drive answered, and nothing is wrong.
     Good,
     /// Something is wrong that the output names.
     Wrong,
     /// Drives did not answer, so the output may be incomplete.
     Silent,
-    /// It could not be done.
+    /// The action failed.
     Failed,
 }
 

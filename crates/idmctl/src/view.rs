@@ -1,8 +1,8 @@
 //! Locks and their holders, made of drives' tables.
 //!
-//! Quorums are counted as the library counts them. How long a lease still runs no drive tells: it
-//! is taken from the time that the holder wrote into its record, so it is as good as the hosts'
-//! clocks agree.
+//! Quorums are counted as the library counts them. No drive reports the rest of a lease. It is
+//! computed from the time that the holder wrote into its record, so it depends on the agreement of
+//! the hosts' clocks.
 
 use crate::fleet::{Asked, Drive, Fleet};
 use crate::host::Host;
@@ -68,14 +68,14 @@ pub struct OnDrive {
     pub drive: String,
     /// `sh` or `ex`.
     pub mode: &'static str,
-    /// Whether the drive says that the lease runs.
+    /// Whether the lease runs according to the drive.
     pub lease_runs: bool,
     /// The lease in ms.
     pub lease_ms: u64,
     /// Time since the record was refreshed, by the clocks of both hosts, in ms. Negative where the
     /// holder's clock is ahead.
     pub age_ms: i64,
-    /// The rest of the lease in ms; `None` where the clocks do not tell.
+    /// The rest of the lease in ms; `None` if the clocks do not agree.
     pub left_ms: Option<u64>,
     #[serde(skip)]
     at: usize,
@@ -98,10 +98,10 @@ pub struct Holder {
     pub set: Set,
     /// The drives that it counts, where that is known.
     pub counts: Option<Vec<String>>,
-    /// How many of them it needs to keep the lock.
+    /// The number of them that it needs to keep the lock.
     pub needs: Option<usize>,
-    /// The rest of its lease in ms: when too few drives are left to it, if it does not refresh
-    /// them. `None` where that is not known; at most `lease_ms` then.
+    /// The rest of its lease in ms: the time until too few drives are left to it, if it does not
+    /// refresh them. `None` where that is not known; at most `lease_ms` then.
     pub left_ms: Option<u64>,
     /// The lease in ms.
     pub lease_ms: u64,
@@ -114,11 +114,11 @@ pub struct Holder {
 pub struct ValueView {
     /// The number.
     pub number: u64,
-    /// When it was published, in ms since 1970.
+    /// The time when it was published, in ms since 1970.
     pub published_ms: u64,
-    /// Whether it says that the VG was removed.
+    /// Whether it marks the VG as removed.
     pub removed: bool,
-    /// How many drives show it.
+    /// The number of drives that show it.
     pub drives: usize,
 }
 
@@ -544,8 +544,8 @@ impl LockView {
     }
 }
 
-/// A holder refreshes at the latest after so much of its lease ("Keeping it" in docs/locking.md),
-/// plus what a command may take.
+/// The part of its lease after which a holder refreshes at the latest ("Keeping it" in
+/// docs/locking.md), plus the time of a command.
 const REFRESHED_WITHIN: f64 = 1.0 / 3.0 + 0.1;
 
 impl Holder {
@@ -617,7 +617,7 @@ fn standing(live: usize, expired: usize, silent: usize, counts: Option<usize>) -
     }
 }
 
-/// When fewer than `needs` leases are left of these.
+/// The time until fewer than `needs` of these leases are left.
 fn rest(lefts: Vec<Option<u64>>, needs: usize) -> Option<u64> {
     if lefts.len() < needs {
         return Some(0);

@@ -1,4 +1,4 @@
-//! `idmctl drives`: what stands in the way of use.
+//! `idmctl drives`: the obstacles to the use of drives.
 
 mod common;
 

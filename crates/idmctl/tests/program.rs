@@ -33,7 +33,7 @@ fn status_is_for_people_and_for_programs() {
     let vg_uuid = common::VG;
     let (_, text, _) = output(&world, &["status", "--vg", vg_uuid, "d1"]);
     assert!(text.contains("1 of 1 drives with IDM answer: d1"), "{text}");
-    // That the other drives were not read is nothing to be told.
+    // It is no remark that the other drives were not read.
     assert!(text.contains("Nothing is wrong"), "{text}");
     let (code, _, error) = output(&world, &["status", "--vg", "nobody"]);
     assert_eq!(code, Some(4));
@@ -111,10 +111,10 @@ fn the_uuid_of_an_lv_is_not_taken_for_a_volume_groups() {
         let wanted = format!("give the volume group of the LV: {}", common::VG);
         assert!(error.contains("the uuid of an LV") && error.contains(&wanted), "{error}");
     }
-    // Of its volume group a lock is known.
+    // A lock of its volume group is known.
     let (_, answer, _) = output(&world, &["why", common::VG]);
     assert!(answer.starts_with(&format!("the lock of VG {}:", common::VG)), "{answer}");
-    // That a volume group has no lock is no error.
+    // A volume group without a lock is no error.
     let (code, text, _) = output(&world, &["status", "--vg", unknown]);
     assert_eq!(code, Some(0));
     assert!(text.contains("No drive has a lock."), "{text}");
@@ -128,7 +128,7 @@ fn lvm_that_was_asked_is_not_recommended() {
         assert_eq!(code, Some(4));
         assert!(error.contains("lvm knows no such volume group"), "{error}");
     }
-    // The command that follows is not taken for lvm.
+    // The command that follows is not used as lvm.
     let (code, _, _) = output(&world, &["--ask-lvm", "why", "nobody"]);
     assert_eq!(code, Some(4));
 }
@@ -353,7 +353,7 @@ fn scratch_mutexes(world: &World) -> BTreeSet<ResourceId> {
     world.records("d0").into_iter().map(|record| record.resource).filter(is_scratch).collect()
 }
 
-/// Kills tests until one has left something, and returns that.
+/// Kills tests until one has left mutexes, and returns these.
 fn left_by_a_killed_test(world: &World) -> BTreeSet<ResourceId> {
     loop {
         let mut killed = begin(world);

@@ -1,4 +1,4 @@
-//! `idmctl release` and `idmctl clear`: what dead hosts held is given back, and nothing else.
+//! `idmctl release` and `idmctl clear`: the locks of dead hosts are given back, and no others.
 
 mod common;
 

@@ -102,7 +102,7 @@ const RECORDED: [(&str, &str, &[&str]); 7] = [
     (
         "rev2313-mutexes",
         include_str!("../traces/rev2313-mutexes.trace"),
-        // Of r00d no limits were recorded. It has those of the next revision.
+        // No limits of r00d were recorded. It has those of the next revision.
         &["rev2313", "r00d"],
     ),
     ("rev2313-sharers", include_str!("../traces/rev2313-sharers.trace"), &["rev2313"]),

@@ -40,7 +40,7 @@ fn world() -> World {
     world
 }
 
-/// The drives' answers, with records that were refreshed so many ms ago.
+/// The drives' answers, with records whose last refresh is `age` ms ago.
 fn asked(world: &World, host: &Host, age: impl Fn(&Record) -> u64) -> (Fleet, Vec<Asked>) {
     let (fleet, mut asked) = world.ask(host);
     for answer in asked.iter_mut().flat_map(|it| it.paths.values_mut()) {

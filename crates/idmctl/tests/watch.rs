@@ -15,7 +15,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
-/// Ample, so that it does not matter how fast the machine is.
+/// Ample, so that the speed of the machine does not matter.
 const PATIENCE: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_millis(5);
 

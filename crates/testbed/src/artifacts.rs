@@ -1,9 +1,9 @@
 //! Paths of the programs under test.
 //!
 //! For tests of an installed library three variables of the environment name other paths than those
-//! in the source tree: `TESTBED_BUILD`, the directory with what `make testbed lvm2` leaves in
-//! `build`; `TESTBED_LIBRARY`, the library; `TESTBED_SG`, the library of `crates/idm-sg`, because
-//! an installed library reaches SCSI disks only. `debian/tests/installed` sets them.
+//! in the source tree: `TESTBED_BUILD`, the directory with the files that `make testbed lvm2`
+//! leaves in `build`; `TESTBED_LIBRARY`, the library; `TESTBED_SG`, the library of `crates/idm-sg`,
+//! because an installed library reaches SCSI disks only. `debian/tests/installed` sets them.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -45,7 +45,7 @@ pub fn library() -> PathBuf {
     env::var_os("TESTBED_LIBRARY").map_or_else(in_tree, PathBuf::from)
 }
 
-/// The library that makes SCSI disks of emulated drives, where they have to be such.
+/// The library that makes SCSI disks of emulated drives, if a test needs SCSI disks.
 pub(crate) fn sg() -> Option<PathBuf> {
     env::var_os("TESTBED_SG").map(PathBuf::from)
 }

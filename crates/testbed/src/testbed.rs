@@ -98,8 +98,8 @@ impl Testbed {
         lvm_conf(&accept, "use_lvmpolld = 0")
     }
 
-    /// The settings: the locks of each PV are on the emulated drive with the same number. Where
-    /// sysfs says this, they do not.
+    /// The settings: the locks of each PV are on the emulated drive with the same number. If sysfs
+    /// shows the drives, the settings do not name them.
     fn idm_conf(&self, build: Lvm2) -> Result<String> {
         let mut text = format!("lease_ms = {}\n", self.lease.as_millis());
         let kill = [build.lvmlockctl(), "--kill".into()];

@@ -18,7 +18,7 @@ pub(super) struct Moving(HashMap<ResourceId, Move>);
 struct Move {
     spec: LockSpec,
     to: Vec<Member>,
-    /// When a caller first waited for it.
+    /// The time when a caller first waited for it.
     awaited: Option<Instant>,
     waiters: Vec<Sender<()>>,
 }
@@ -37,7 +37,7 @@ impl Moving {
         };
         let known = self.0.entry(entry.spec.resource).or_insert_with(begun);
         if known.to.len() != to.len() || to.iter().any(|it| !known.to.contains(it)) {
-            // Whoever waits, waits for the present drives.
+            // All callers wait for the present drives.
             (known.to, known.awaited) = (to.to_vec(), None);
         }
         // Its volume group may have been started again since.
@@ -45,9 +45,9 @@ impl Moving {
     }
 
     /// Lets a caller wait for the LV locks of a volume group; the waiter is dropped when their
-    /// votes have moved, or if the group is killed. Nobody waits for a move that a caller has
-    /// waited for as long as `patience`: what keeps it up, such as a drive that does not answer,
-    /// does not delay each further request.
+    /// votes have moved, or if the group is killed. No caller waits for a move that a caller has
+    /// already awaited for `patience`, so that a drive that does not answer does not delay each
+    /// further request.
     pub(super) fn wait(&mut self, vg: &ResourceId, waiter: &Sender<()>, patience: Duration) {
         let now = clock::now();
         let of_vg = |it: &&mut Move| is_lv_of(&it.spec, vg) && !it.spec.owner.is_killed();

@@ -44,7 +44,7 @@ fn nothing_is_taken_from_a_dead_host_beside_the_key_of_something_else() {
     assert_eq!((bench.count("d1", 1), bench.killed()), (0, String::new()));
 }
 
-/// A path has one key: who registers another one on it takes the place of this library's.
+/// A path has one key: a program that registers another one replaces this library's key.
 #[test]
 fn lvmpersist_on_a_started_volume_group_ends_its_use_on_that_host() {
     let bench = bench_of("current");
@@ -56,11 +56,11 @@ fn lvmpersist_on_a_started_volume_group_ends_its_use_on_that_host() {
     eventually(PATIENCE, "the kill command", || bench.killed().contains("vg0"));
     drop(a);
     std::thread::sleep(LEASE + Duration::from_millis(500));
-    // What was active there may go on writing, with a key of which nobody knows whose it is.
+    // LVs that were active there may still be written to, with a key of an unknown host.
     is_storage(b.lock(1, lv(1), Exclusive));
 }
 
-/// Whatever else it may mean, by one path it is not a removal.
+/// Another key on one path is no removal, whatever else it means.
 #[test]
 fn another_key_on_one_path_kills_nothing() {
     let bench = bench_of("current");
@@ -126,7 +126,7 @@ fn a_drive_that_has_left_the_volume_group_may_lose_its_registrations() {
     eventually(PATIENCE, "the kill command", || bench.killed().contains("vg0"));
 }
 
-/// Who removes a dead host removes every key of which no living host is known.
+/// A host that removes a dead host removes every key that belongs to no host that is known to live.
 #[test]
 fn a_host_that_is_removed_while_it_starts_registers_again() {
     let lease = Duration::from_secs(8);
@@ -142,7 +142,7 @@ fn a_host_that_is_removed_while_it_starts_registers_again() {
         let starts = scope.spawn(|| b.start(VG, bench.known_scope()));
         let members = || bench.control("table d0").matches("*members-of").count();
         eventually(PATIENCE, "the membership", || members() == 2);
-        // It is about to look whether it is still registered, which begins with another command.
+        // The host is about to check its registration, which begins with another command.
         for _ in 0..2 {
             bench.change("d1", "host1.0", PreemptAndAbort, [key(1), key(2)]);
             assert_eq!(bench.count("d1", 2), 0);

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// For some leases, the path in use is not registered on any drive: what firmware says then is
-/// what it says of a lock that another host has.
+/// For some leases, the path in use is not registered on any drive. The firmware's answer is then
+/// the same as for a lock that another host has.
 #[test]
 fn a_lock_is_kept_while_the_path_in_use_loses_its_registration() {
     let bench = bench_of("current+respects-reservations");

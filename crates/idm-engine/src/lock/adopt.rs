@@ -6,8 +6,8 @@
 //! host keeps the lock with the other half, or has it on other drives by now. Half is enough if
 //! this host is known to have been granted the lock, and its records were read before anybody could
 //! break them. If that is not known and the votes had moved, all drives are needed: another host
-//! that goes by the LV's drives and by new drives of the VG has broken one of these records, but
-//! not a majority.
+//! that counts the LV's drives and new drives of the VG has broken one of these records, but not a
+//! majority.
 //!
 //! Records in both modes remain from an unfinished change, or from drives that missed one. The lock
 //! is exclusive if a quorum is exclusive. It is shared only if a keep quorum is shared. With fewer,

@@ -15,7 +15,7 @@
 //!    drives or the new ones, and both are enough for an adoption.
 //! 4. After [`Lock::move_votes`] the new drives vote. A drive whose record could not be marked does
 //!    not count, and is taken anew. The lock is given back on all others when the new drives show
-//!    the mark: a host that knows the old drives only may have just one in common with the new
+//!    the mark: a host that knows only the old drives may have just one in common with the new
 //!    ones.
 //!
 //! Until the last step only the old drives vote, as before. In the last one, a drive that may hide

@@ -89,8 +89,8 @@ pub struct Host {
     asked: bool,
     was_lost: bool,
     lease: Duration,
-    /// When the LV is asked for next, and the next time at which something is due, where hosts do
-    /// not look all the time.
+    /// The time of the next request for the LV, and the next time at which a task is due, where
+    /// hosts do not look all the time.
     next_ask: u64,
     wake: u64,
 }
@@ -183,7 +183,7 @@ impl Host {
         }
     }
 
-    /// Has the host look when something is due, and not before.
+    /// Makes the host look when a task is due, and not before.
     fn set_wake(&mut self, world: &mut World) {
         let soon = world.now + 100 * MS;
         let locks = [&self.lv, &self.membership].into_iter().filter_map(Lock::next_deadline);

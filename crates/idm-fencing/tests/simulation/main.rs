@@ -130,7 +130,7 @@ fn paths_that_come_and_go_and_slow_drives_remove_no_healthy_host() {
     assert!(report.healthy_removed > 0, "{report:?}");
 }
 
-/// `make take-overs`: for so many simulated hours, half of them with each lease.
+/// `make take-overs`: the number of simulated hours, half of them with each lease.
 #[test]
 #[ignore = "takes hours"]
 fn healthy_hosts_are_not_removed_in_a_long_time() {

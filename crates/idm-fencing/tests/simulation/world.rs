@@ -36,12 +36,12 @@ pub struct Shape {
     pub weather: Weather,
 }
 
-/// What befalls hosts, paths and drives.
+/// Faults of hosts, paths and drives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weather {
-    /// Everything, and often.
+    /// All faults, and often.
     Rough,
-    /// Most of it is that a host does not reach a drive, for long.
+    /// Most faults are that a host does not reach a drive for a long time.
     Loose,
     /// Hosts are well, but for a crash once in a while. Paths come and go, and drives are slow. The
     /// lease is this long, in seconds.
@@ -80,7 +80,7 @@ pub struct Report {
     pub healthy_removed: u64,
     /// The same that lost a lock, or their membership.
     pub healthy_lost: u64,
-    /// Hosts that were removed while they had the group started, whatever had befallen them.
+    /// Hosts that were removed while they had the group started, whatever their faults.
     pub removed: u64,
     /// Time in which hosts had the group started, in us.
     pub started: u64,
@@ -158,7 +158,7 @@ enum Event {
     Befall,
 }
 
-/// A path that does not work, or a drive that is so slow that it is as if it did not.
+/// A path that does not work, or a drive that is so slow that its paths seem not to work.
 struct Cut {
     drive: usize,
     path: usize,
@@ -173,7 +173,7 @@ struct Slow {
     by: u64,
 }
 
-/// What has befallen paths and drives of late.
+/// Recent faults of paths and drives.
 struct Outages {
     cuts: [Vec<Cut>; HOSTS],
     slow: Vec<Slow>,
@@ -291,7 +291,7 @@ impl World {
         Instant::from_micros(self.now)
     }
 
-    /// A time that is for the usual lease, for this world's.
+    /// A time for the usual lease, converted to this world's lease.
     pub fn scaled(&self, time: u64) -> u64 {
         time * (self.shape.weather.lease() / LEASE)
     }
@@ -463,15 +463,15 @@ impl World {
         self.report.healthy_lost += u64::from(is_well);
     }
 
-    /// Whether nothing that has befallen a host excuses its removal: it reached most of the first
-    /// drives for most of the time.
+    /// Whether no fault of a host excuses its removal: it reached most of the first drives for most
+    /// of the time.
     fn is_well(&self, host: usize, drives: usize) -> bool {
         let lease = self.shape.weather.lease();
         let off = || self.outages.without_majority(host, drives, self.now, 2 * lease);
         self.excused[host] < self.now && (!self.flaps() || off() <= lease / 3)
     }
 
-    /// Something happens to a host or to its paths.
+    /// A fault happens to a host or to its paths.
     fn befall(&mut self) {
         if self.flaps() {
             return self.flap();
@@ -520,7 +520,7 @@ impl World {
         self.post(self.now + pause, Event::Befall);
     }
 
-    /// Something happens to a path or a drive, or seldom to a host.
+    /// A fault happens to a path or a drive, or seldom to a host.
     fn flap(&mut self) {
         let (host, drive) = (self.rng.usize(0..HOSTS), self.rng.usize(0..self.shape.drives));
         let path = self.rng.usize(0..PATHS);

@@ -32,7 +32,7 @@ pub(super) struct Taking<'a> {
 }
 
 impl<'a> Taking<'a> {
-    /// A host that no library is.
+    /// A host with an id that no library has.
     pub(super) fn new(
         host: &Host,
         fleet: &'a Fleet,
@@ -57,8 +57,8 @@ impl<'a> Taking<'a> {
         })
     }
 
-    /// Takes a lock and gives it back. An error says why it was not taken, or where its record may
-    /// stay until its lease ends.
+    /// Takes a lock and gives it back. An error has the reason why it was not taken, or the drives
+    /// where its record may stay until its lease ends.
     pub(super) fn take_and_give_back(&self, job: &Job) -> Result<(), String> {
         let keeps_value = role_of(&job.id).keeps_value() && !job.destroys;
         let config = LockConfig::new(job.id, self.host, keeps_value, self.timing, self.seed);

@@ -7,16 +7,16 @@ use idm_protocol::{
 };
 use std::time::Duration;
 
-/// The VG half of all scratch mutexes. `*` stands in no LVM uuid, so no VG can be called so. They
+/// The VG half of all scratch mutexes. No LVM uuid contains `*`, so no VG can have this uuid. They
 /// have an LV half, so the library removes one that was left unlocked, if a table is full.
 pub const SCRATCH_VG: [u8; 32] = *b"*scratch-of-idmctl-selftest*\0\0\0\0";
 /// A lease that does not expire during a rule.
 pub const LONG: Duration = Duration::from_secs(10);
 /// A lease that expires during a rule.
 pub const SHORT: Duration = Duration::from_millis(400);
-/// Records that are read at once: more than any rule leaves beside what was there.
+/// Records that are read at once beyond those that were there: more than any rule leaves.
 const MARGIN: u32 = 64;
-/// So often it is tried to give everything back.
+/// Number of tries to give everything back.
 const ROUNDS: usize = 12;
 
 /// Whether a mutex is one of a test.
@@ -37,7 +37,7 @@ pub struct Payload {
     pub lease: Duration,
     /// The value.
     pub value: u64,
-    /// Whether the value is to be stored.
+    /// Whether the drive must store the value.
     pub store: bool,
     /// The first byte of the metadata.
     pub mark: u8,
@@ -176,7 +176,7 @@ impl<'s> Bench<'s> {
         self.remove(|id| id.as_bytes()[32..46] == run)
     }
 
-    /// Removes the scratch mutexes that are meant, in the names of their holders.
+    /// Removes the scratch mutexes that `meant` selects, in the names of their holders.
     pub fn remove(&mut self, meant: impl Fn(&ResourceId) -> bool) -> Result<(), Stop> {
         for _ in 0..ROUNDS {
             let all = self.all()?;
@@ -216,7 +216,8 @@ impl<'s> Bench<'s> {
         self.subject.change(MutexOp::Destroy, record).map(drop)
     }
 
-    /// How many blocks of a read of so many are filled; `None` where it cannot be moved.
+    /// The number of filled blocks in a read of `blocks` blocks; `None` if the adapter cannot move
+    /// so many.
     pub fn filled(&mut self, blocks: u32) -> Result<Option<usize>, Stop> {
         let Some(data) = self.subject.table(blocks)? else { return Ok(None) };
         let is_filled = |block: &[u8]| block.iter().any(|&byte| byte != 0);

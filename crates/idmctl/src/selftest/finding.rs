@@ -11,7 +11,7 @@ pub enum Verdict {
     AsReliedOn,
     /// Locks stay safe, but something does not work or takes longer.
     DiffersButSafe,
-    /// Two hosts could have one lock, or an old value could pass for the last one.
+    /// Two hosts could have one lock, or an old value could look like the last one.
     Unsafe,
 }
 
@@ -39,8 +39,8 @@ impl Default for Finding {
     }
 }
 
-/// The statuses with which a drive refuses what another host's hold forbids. None gives anybody a
-/// lock.
+/// The statuses with which a drive refuses a command because another host holds the mutex. None
+/// gives a host a lock.
 const REFUSALS: [Status; 4] =
     [Status::Conflict, Status::Terminated, Status::WrongState, Status::TryAgain];
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 /// A step that only SCSI drives have.
 const SCSI_ONLY: &str = "form of sense data";
 
-/// A rule, and what was found.
+/// A rule, and its result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RuleReport {
     /// The rule's name.
@@ -33,7 +33,7 @@ type Difference = (&'static str, String, String);
 /// The profiles that a drive was compared with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Matches {
-    /// Those of which it does not differ in anything that was tested.
+    /// Those from which it does not differ in any test.
     pub exact: Vec<&'static str>,
     /// The most similar one, where none is the same.
     pub nearest: Option<&'static str>,
@@ -46,11 +46,11 @@ pub struct Matches {
 pub struct Latency {
     /// The command.
     pub command: &'static str,
-    /// How many there were.
+    /// The number of commands.
     pub count: usize,
-    /// Half of them took no longer.
+    /// The median: half of them took no longer.
     pub median_us: u64,
-    /// 99 % took no longer.
+    /// The 99th percentile: 99 % took no longer.
     pub p99_us: u64,
     /// The longest.
     pub max_us: u64,
@@ -134,7 +134,7 @@ fn differences(
     differences
 }
 
-/// What the drive had before the test.
+/// The state of the drive before the test.
 #[derive(Clone, Debug)]
 pub struct Circumstances {
     /// Records of others.

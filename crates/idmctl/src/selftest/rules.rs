@@ -32,7 +32,7 @@ pub struct Rule {
     pub says: &'static str,
     /// Whether it fills the table.
     pub fills: bool,
-    /// Finds out what the drive does.
+    /// Tests the behaviour of the drive.
     pub test: fn(&mut Bench<'_>) -> Result<Finding, Stop>,
 }
 

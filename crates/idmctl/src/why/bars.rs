@@ -5,17 +5,17 @@ use crate::output::short;
 use lvmlockd_idm::lock::{Role, role_of};
 use std::time::Duration;
 
-/// How the library deals with a drive that it does not ask for a while.
+/// The effect on a request of a drive that the library does not ask for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Bar {
-    /// A request waits for so long.
+    /// A request waits for this time.
     Waits(Duration),
-    /// A request is refused, for so long.
+    /// A request is refused for this time.
     Refuses(Duration),
 }
 
 impl Case<'_> {
-    /// What a request meets at a drive.
+    /// The bar of a drive for a request, if there is one.
     pub(super) fn bar(&self, at: usize) -> Option<Bar> {
         let identity = &self.fleet.drives[at].identity;
         let until = self.host.refusals.barred(&self.id, identity, self.uptime)?;

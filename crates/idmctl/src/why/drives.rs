@@ -56,7 +56,7 @@ impl Case<'_> {
         }
         let usable = count - unusable.len();
         let needed = acquire_quorum(count);
-        // What stops most drives is named first.
+        // The cause that stops most drives is named first.
         let kinds = [
             Unusable::Missing,
             Unusable::Silent,
@@ -72,7 +72,8 @@ impl Case<'_> {
         let whys = whys.join("; ");
         let remedy = kind.remedy();
         if usable < needed {
-            // What this host holds is refreshed on a drive that it does not ask for anything new.
+            // A lock that this host holds is refreshed even on a drive that it does not ask for new
+            // locks.
             let kept = if usable + number(Unusable::Barred) < keep_quorum(count) {
                 "What is held is lost when its leases end"
             } else {
@@ -112,7 +113,7 @@ impl Case<'_> {
                  the name \"propeller\""
                     .to_owned(),
             )),
-            // Which drives a VG has is known where it is started.
+            // The drives of a VG are known where the VG is started.
             _ => None,
         }
     }

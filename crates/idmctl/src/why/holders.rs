@@ -250,7 +250,7 @@ impl Case<'_> {
     }
 }
 
-/// A clock that is wrong by so much that leases cannot be computed.
+/// A clock that is so wrong that leases cannot be computed.
 fn clock(holder: &Holder) -> Option<Cause> {
     let who = holder.host.shown();
     holder.clocks_differ().then(|| {

@@ -54,8 +54,8 @@ pub struct World {
     pub places: Places,
     pub config: Result<Config, String>,
     pub this_host: HostId,
-    /// How long drives are waited for. Ample, so that it does not matter how fast the machine is,
-    /// until a drive is made to hang.
+    /// The wait for drives. It is ample, so that the speed of the machine does not matter, until a
+    /// drive is made to hang.
     pub patience: Duration,
     lvmlockd: Option<UnixListener>,
     /// The library of this host, where a test needs it.
@@ -64,7 +64,7 @@ pub struct World {
 }
 
 impl World {
-    /// So many drives with that profile.
+    /// `count` drives with that profile.
     pub fn new(count: usize, profile: &str) -> World {
         World::with(&vec![profile; count])
     }
@@ -335,7 +335,7 @@ impl Held<'_> {
         self.drive();
     }
 
-    /// Carries out all commands until nothing is to be done; how the request ended.
+    /// Carries out all commands until none is left. Returns the outcome of the request.
     fn drive(&mut self) -> Option<Outcome> {
         let topology = Topology::new(BTreeMap::new());
         let connect = connector(topology);

@@ -9,12 +9,12 @@ use std::time::Duration;
 
 /// The number of commands.
 const ATTEMPTS: usize = 20;
-/// The library counts on it that a command arrives this long after it was given up, or never: a
+/// The longest time after which a command that was given up may arrive; the library relies on it. A
 /// quarter of the usual lease.
 const LINGER: Duration = Duration::from_secs(15);
-/// The time for which late commands are waited for.
+/// The wait for late commands.
 const WATCH: Duration = Duration::from_secs(30);
-/// How often it is looked for them.
+/// The interval between two looks for them.
 const LOOK: Duration = Duration::from_millis(100);
 
 pub fn rule() -> Rule {

@@ -1,4 +1,4 @@
-//! When a lease ends, and what its end allows.
+//! Rules about the end of a lease, and about the commands that it allows.
 
 use super::holding::shared;
 use super::{A, B, C, EX, Rule, SH, held};
@@ -14,7 +14,7 @@ const UNCERTAIN: &str = "What is uncertain, and why it is safe";
 
 /// The lease that is measured.
 const MEASURED: Duration = Duration::from_secs(1);
-/// How often it is looked at.
+/// The interval between two looks at it.
 const LOOK: Duration = Duration::from_millis(4);
 
 pub fn rules() -> Vec<Rule> {
@@ -76,7 +76,7 @@ fn length(bench: &mut Bench<'_>) -> Result<Finding, Stop> {
 fn renewed(bench: &mut Bench<'_>) -> Result<Finding, Stop> {
     let mut finding = Finding::default();
     let own = |id| Payload::new(id, A, EX);
-    // A host that was held up for too long has measured nothing.
+    // The measurement of a host that was delayed for too long has no meaning.
     for _ in 0..3 {
         let Some(id) = held(bench, &mut finding, |id| own(id).short())? else {
             return Ok(finding);

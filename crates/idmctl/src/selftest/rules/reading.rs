@@ -94,7 +94,7 @@ fn absent(bench: &mut Bench<'_>) -> Result<Finding, Stop> {
     Ok(finding)
 }
 
-/// The whole of a read of `blocks` blocks, and what the drive counts.
+/// The data of a read of `blocks` blocks, and the number of records that the drive counts.
 fn read(bench: &mut Bench<'_>, blocks: u32) -> Result<Option<(Vec<u8>, usize)>, Stop> {
     let Some(data) = bench.subject().table(blocks)? else { return Ok(None) };
     let count = record_count(&bench.subject().counters()?).unwrap_or_default();

@@ -18,11 +18,11 @@ pub fn rule() -> Rule {
 
 /// The mutexes of this rule.
 struct Mutexes {
-    /// What A keeps.
+    /// The mutex that A keeps.
     kept: ResourceId,
-    /// What A gives up while the data is reserved.
+    /// The mutex that A gives up while the data is reserved.
     given_up: ResourceId,
-    /// What B takes meanwhile.
+    /// The mutex that B takes meanwhile.
     new: ResourceId,
 }
 
