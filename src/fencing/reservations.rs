@@ -589,7 +589,7 @@ impl Reservations {
             obstacles.iter().filter(is_new).partition(|it| matches!(it, Obstacle::Foreign(..)));
         if !foreign.is_empty() {
             log::warn!(
-                "{}: no lock of a dead host can be taken: {}",
+                "{}: no lock that is about such a drive can be taken from a dead host: {}",
                 owner.name,
                 self.words(&foreign)
             );

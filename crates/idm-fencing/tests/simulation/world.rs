@@ -78,7 +78,8 @@ pub struct Report {
     pub came_back: u64,
     /// Hosts that were removed although they had no fault.
     pub healthy_removed: u64,
-    /// The same that lost a lock, or their membership.
+    /// The same that lost a lock or their membership. A drive on which a dead host's lock is left
+    /// does not help where another drive is away for longer than a lease.
     pub healthy_lost: u64,
     /// Hosts that were removed while they had the group started, whatever their faults.
     pub removed: u64,
@@ -228,8 +229,9 @@ pub struct World {
     queue: BTreeMap<(u64, u64), Event>,
     next: u64,
     drives: Vec<DriveWorld>,
-    hosts: Vec<Option<Host>>,
-    /// Time until which each path is cut.
+    /// Boxed, because they are moved with each event.
+    hosts: Vec<Option<Box<Host>>>,
+    /// Until when each path is cut.
     cut: Vec<Vec<[u64; PATHS]>>,
     frozen: [u64; HOSTS],
     /// Time until which an earlier fault of a host may excuse its removal.
@@ -249,7 +251,8 @@ impl World {
     ) -> World {
         let drive =
             |_| DriveWorld { drive: Drive::new(profile), unit: UnitReservations::default() };
-        let lease = Duration::from_micros(shape.weather.lease());
+        let (never, lease) =
+            (Instant::from_micros(0), Duration::from_micros(shape.weather.lease()));
         let mut world = World {
             rng: Rng::with_seed(seed),
             now: 0,
@@ -260,9 +263,7 @@ impl World {
             queue: BTreeMap::new(),
             next: 0,
             drives: (0..shape.drives).map(drive).collect(),
-            hosts: (0..HOSTS)
-                .map(|at| Some(Host::new(at, 0, Instant::from_micros(0), lease)))
-                .collect(),
+            hosts: (0..HOSTS).map(|at| Some(Box::new(Host::new(at, 0, never, lease)))).collect(),
             cut: vec![vec![[0; PATHS]; shape.drives]; HOSTS],
             frozen: Default::default(),
             excused: Default::default(),
@@ -594,7 +595,8 @@ impl World {
         let boot = self.hosts[host].as_ref().map_or(0, |it| it.boot) + 1;
         let again = self.now + self.scaled(LATEST_DATA) + 1000 * MS;
         let lease = Duration::from_micros(self.shape.weather.lease());
-        self.hosts[host] = Some(Host::new(host, boot, Instant::from_micros(again), lease));
+        self.hosts[host] =
+            Some(Box::new(Host::new(host, boot, Instant::from_micros(again), lease)));
         self.post(again, Event::Tell { host, boot, drive: 0, news: News::Tick });
     }
 }
