@@ -74,7 +74,11 @@ impl World {
     pub(super) fn hold_on(&mut self, s: SlotIx) {
         let lost = self.slots[s].engine.side.mode().is_none();
         self.slots[s].call.caller = if lost { Caller::Dropping } else { Caller::Holding };
-        let most = if self.stopped { 1000 } else { self.plan.hold };
+        let most = match lost {
+            _ if self.stopped => 1000,
+            true => self.plan.hold.min(1_000_000),
+            false => self.plan.hold,
+        };
         let after = some_time(&mut self.rng, most);
         self.call_caller(s, after);
     }
