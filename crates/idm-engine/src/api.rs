@@ -184,8 +184,8 @@ pub enum Request {
         /// The mode in which the lock must be held; `None` accepts both.
         mode: Option<Mode>,
         /// The moment until which the earlier life's lock is known to be safe, if that life was
-        /// granted it. Until then the lock counts as kept without a gap, so the keep quorum is
-        /// enough to adopt it.
+        /// granted it in `mode`, or as shared if both are accepted. Until then the lock counts as
+        /// kept without a gap, so the keep quorum is enough to adopt it.
         granted_until: Option<Instant>,
         /// As in [`Request::Acquire`].
         members: Vec<Member>,

@@ -95,6 +95,14 @@ struct Adopting {
     stage: Stage,
 }
 
+impl Adopting {
+    /// The moment until which the lock is known to be safe in a mode. An earlier life that was
+    /// granted an unnamed mode may have been shared, and have died while it became exclusive.
+    fn safe_until(&self, mode: Mode) -> Option<Instant> {
+        self.granted_until.filter(|_| mode == Mode::Shared || self.wanted == Some(mode))
+    }
+}
+
 /// The reason why the value on the drives may be wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Distrust {

@@ -176,7 +176,7 @@ fn half_of_the_drives_is_enough_for_who_was_granted_the_lock() {
                 let mut again = lv_lock(1);
                 let members = bench.all();
                 let request = Request::Adopt {
-                    mode: None,
+                    mode: Some(X),
                     granted_until: granted.then(|| bench.now + LEASE),
                     members,
                     witnesses: vec![],

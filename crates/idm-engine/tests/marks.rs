@@ -182,7 +182,8 @@ fn counts_after_an_adoption(mode: Mode, refresh_stores_metadata: bool, at_once: 
     drop(first);
     let mut a = lv_lock(1);
     let granted_until = Some(bench.now + LEASE / 2);
-    a.request(adopt(&bench, &[0, 1, 2], granted_until), bench.now).expect("in order");
+    let orphan = in_mode(adopt(&bench, &[0, 1, 2], granted_until), mode);
+    a.request(orphan, bench.now).expect("in order");
     let second = Duration::from_secs(1);
     let open = pass_with(&mut bench, &mut a, second, |command| match command.drive.0 {
         0 if !at_once => Fate::Open,

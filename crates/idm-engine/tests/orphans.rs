@@ -72,7 +72,7 @@ fn a_record_whose_refresh_was_not_answered_proves_nothing() {
     let mut a = lv_lock(1);
     let granted_until = Some(bench.now + LEASE / 2);
     let request = adopt_beside(&bench, &[0, 1, 2], &[3, 4, 5], granted_until);
-    a.request(request, bench.now).expect("in order");
+    a.request(in_mode(request, X), bench.now).expect("in order");
     pass_with(&mut bench, &mut a, Duration::from_secs(2), |command| {
         match (command.drive.0, op(command)) {
             (2, Some(MutexOp::Refresh)) => Fate::Open,
@@ -91,7 +91,7 @@ fn half_of_drives_that_the_votes_moved_to_is_adopted() {
     let until = first.safe_until();
     drop(first);
     bench.drives[3].reset();
-    let request = adopt(&bench, &[2, 3], until);
+    let request = in_mode(adopt(&bench, &[2, 3], until), X);
     assert_eq!(bench.run(&mut lv_lock(1), request), Outcome::Adopted(X));
 }
 
@@ -101,7 +101,7 @@ fn only_what_is_ours_has_to_be_looked_at_in_time() {
     seize(&mut bench, &mut lv_lock(1), X, &[0]);
     let mut a = lv_lock(1);
     let until = bench.now + Duration::from_millis(10);
-    let request = adopt(&bench, &[0, 1], Some(until));
+    let request = in_mode(adopt(&bench, &[0, 1], Some(until)), X);
     a.request(request, bench.now).expect("in order");
     let open = exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
         0 => Fate::Answered,
@@ -235,4 +235,20 @@ fn one_record_of_an_earlier_life_is_enough_to_distrust_the_value() {
         let outcome = take(&mut bench, &mut a, X, &all, &[]);
         assert_eq!(known(&outcome), (!found).then_some(7), "{found}: {outcome:?}");
     }
+}
+
+/// It dies while it changes a shared lock to exclusive, and the half that did not change does not
+/// answer. There another host shares the lock, which counts the LV's drive only.
+#[test]
+fn half_of_an_unfinished_change_is_no_exclusive_lock() {
+    let (mut bench, mut first, mut b) = (Bench::new(2), lv_lock(1), lv_lock(2));
+    assert_eq!(take(&mut bench, &mut first, S, &[1], &[0]), GRANTED);
+    assert!(travel(&mut bench, &mut first, &[0, 1]));
+    assert_eq!(take(&mut bench, &mut b, S, &[1], &[0]), GRANTED);
+    bench.paths[1] = Path::Cut;
+    first.request(convert(X), bench.now).expect("in order");
+    bench.exchange(&mut first);
+    let (mut a, orphan) = (lv_lock(1), adopt(&bench, &[0, 1], first.safe_until()));
+    let outcome = bench.run(&mut a, orphan);
+    assert!(believes(&bench, &b) && a.mode() != Some(X), "{outcome:?}");
 }

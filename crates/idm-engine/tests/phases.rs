@@ -969,7 +969,11 @@ fn adopted(left: &[Left], granted: bool) -> Outcome {
         }
     }
     let all: Vec<u32> = (0..left.len() as u32).collect();
-    let request = adopt(&bench, &all, granted.then_some(bench.now + LEASE / 2));
+    let mut request = adopt(&bench, &all, granted.then_some(bench.now + LEASE / 2));
+    let exclusive = left.iter().filter(|left| matches!(left, Left::Exclusive)).count();
+    if granted && 2 * exclusive >= left.len() {
+        request = in_mode(request, X);
+    }
     let mut a = lv_lock(1);
     let outcome = bench.run(&mut a, request);
     // Whatever the answer, it changed no mode and took nothing.
@@ -1052,7 +1056,7 @@ fn a_half_is_adopted_only_if_it_was_looked_at_in_time() {
     for (early, adopts) in [(true, true), (false, false)] {
         let mut bench = Bench::new(2);
         seize(&mut bench, &mut lv_lock(1), X, &[0]);
-        let mut request = adopt(&bench, &[0, 1], Some(bench.now + LEASE / 2));
+        let mut request = in_mode(adopt(&bench, &[0, 1], Some(bench.now + LEASE / 2)), X);
         if let Request::Adopt { granted_until, .. } = &mut request {
             let moment = Duration::from_micros(u64::from(early));
             *granted_until = Some(bench.now + moment);

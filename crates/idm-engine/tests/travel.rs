@@ -149,7 +149,7 @@ fn a_dead_host_leaves_a_lock_that_one_of_both_sets_adopts() {
             let outcome = bench.run(
                 &mut again,
                 Request::Adopt {
-                    mode: None,
+                    mode: Some(X),
                     granted_until: Some(bench.now + LEASE),
                     members,
                     witnesses,

@@ -76,9 +76,9 @@ impl Lock {
     }
 
     pub(super) fn conclude_adopt(&mut self, adopting: &Adopting, now: Instant) {
-        let Adopting { wanted, granted_until, deadline, stage } = *adopting;
+        let Adopting { wanted, granted_until: _, deadline, stage } = *adopting;
         let over = now >= deadline;
-        let mode = match self.orphan(granted_until, now) {
+        let mode = match self.orphan(adopting, now) {
             Orphan::Found(mode) => mode,
             Orphan::Gone => return self.leave(Refusal::NothingToAdopt),
             Orphan::Open if !over && self.is_asking(deadline) => {
@@ -107,9 +107,7 @@ impl Lock {
         match confirmed {
             None => {}
             Some(Err(refusal)) => self.leave(refusal),
-            Some(Ok(())) if !self.is_unbroken(mode, granted_until, now) => {
-                self.leave(Refusal::Unclear)
-            }
+            Some(Ok(())) if !self.is_unbroken(mode, adopting, now) => self.leave(Refusal::Unclear),
             Some(Ok(())) => {
                 // The earlier life may have changed data under the lock without publishing it.
                 self.distrust = Distrust::Died;
@@ -125,7 +123,7 @@ impl Lock {
     }
 
     /// Whether there is a lock to adopt, and its mode.
-    fn orphan(&self, granted_until: Option<Instant>, now: Instant) -> Orphan {
+    fn orphan(&self, adopting: &Adopting, now: Instant) -> Orphan {
         let keep = self.rules.keep_quorum(self.member_count());
         let undecided = |s: &&Replica| matches!(s.vote(), Some(Vote::Asking | Vote::Silent));
         let open = self.members().filter(undecided).count();
@@ -140,7 +138,7 @@ impl Lock {
         let odd = self.members().filter(odd).count();
         for mode in [Mode::Exclusive, Mode::Shared] {
             let ours = self.ours(mode, now);
-            if ours >= self.adopt_quorum(mode, granted_until) && self.exactly(mode) >= keep {
+            if ours >= self.adopt_quorum(mode, adopting) && self.exactly(mode) >= keep {
                 return Orphan::Found(mode);
             }
             if ours + open + odd >= keep {
@@ -167,16 +165,17 @@ impl Lock {
     }
 
     /// The number of members that this host must hold; the head of this file argues for it.
-    fn adopt_quorum(&self, mode: Mode, granted_until: Option<Instant>) -> usize {
+    fn adopt_quorum(&self, mode: Mode, adopting: &Adopting) -> usize {
+        let safe_until = adopting.safe_until(mode);
         let members = self.member_count();
         let in_time = |s: &Replica| match &s.task {
-            Task::Take(take) if take.vote == Vote::Won => take.looked_at < granted_until,
+            Task::Take(take) if take.vote == Vote::Won => take.looked_at < safe_until,
             _ => true,
         };
         // A sharer meets other holders, also on drives where it has a record.
         let shares = |s: &Replica| mode == Mode::Shared && s.vote() == Some(&Vote::Won);
         let alone = |s: &Replica| shares(s) || others_on(s).is_none_or(Vec::is_empty);
-        let kept = granted_until.is_some() && self.members().all(|s| in_time(s) && alone(s));
+        let kept = safe_until.is_some() && self.members().all(|s| in_time(s) && alone(s));
         if kept || broken!(self.rules, AdoptQuorum) {
             self.rules.keep_quorum(members)
         } else if self.members().any(shows_moved_votes) {
@@ -191,14 +190,12 @@ impl Lock {
     /// lock was put on all of the VG's drives, because the LV might be moved. Then the other host
     /// may have had a majority of the drives that the LV lies on now; but it has read more than
     /// half of the VG's drives, and broken the records that it found there.
-    fn is_unbroken(&self, mode: Mode, granted_until: Option<Instant>, now: Instant) -> bool {
+    fn is_unbroken(&self, mode: Mode, adopting: &Adopting, now: Instant) -> bool {
         let same_set = |s: &&Replica| written_on(s) == Some(Mark::Set(self.set));
         let same = self.members().filter(|s| self.is_ours(s, mode, now)).filter(same_set).count();
         let all = self.replicas.iter().filter(|s| s.role != Role::Former);
         let held = all.clone().filter(|s| self.has_now(s, Mode::Shared, now)).count();
-        !self.has_witnesses
-            || same >= self.adopt_quorum(mode, granted_until)
-            || 2 * held > all.count()
+        !self.has_witnesses || same >= self.adopt_quorum(mode, adopting) || 2 * held > all.count()
     }
 
     /// Whether a member may still answer before the deadline.

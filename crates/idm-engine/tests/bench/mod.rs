@@ -265,6 +265,14 @@ pub fn adopt(bench: &Bench, on: &[u32], granted_until: Option<Instant>) -> Reque
     Request::Adopt { mode: None, granted_until, members, witnesses }
 }
 
+/// The same adoption, of a lock that was granted in this mode.
+pub fn in_mode(mut request: Request, granted: Mode) -> Request {
+    if let Request::Adopt { mode, .. } = &mut request {
+        *mode = Some(granted);
+    }
+    request
+}
+
 pub fn convert(mode: Mode) -> Request {
     Request::Convert { mode, value: None }
 }

@@ -133,10 +133,13 @@ impl World {
         let clock = self.hosts[self.slots.host(s)].clock;
         let legacy = &self.slots[s].legacy;
         let safe_until = Instant::from_micros(clock.at(legacy.noted_safe));
-        let granted_until = legacy.granted.then_some(safe_until);
+        // The note has the mode that was granted last.
+        let granted = legacy.granted && legacy.orphan.is_some_and(|(left, _)| left == mode);
+        let mode = (self.rng.u8(0..4) > 0).then_some(mode);
+        let granted_until = (granted || mode.is_none()).then_some(safe_until);
         let request = Request::Adopt {
-            mode: (self.rng.u8(0..4) > 0).then_some(mode),
-            granted_until,
+            mode,
+            granted_until: granted_until.filter(|_| legacy.granted),
             members: members.members(),
             witnesses: witnesses.members(),
         };
