@@ -319,6 +319,8 @@ pub const CHAPTER: Chapter = Chapter {
             provoke: |scene| {
                 let host = scene.started(1, SHORT);
                 scene.order("power d0 off");
+                // Open connections end a moment later.
+                thread::sleep(SHORT / 10);
                 host.lock(1, lv(), Exclusive).unwrap();
                 scene.hears("does not answer");
             },

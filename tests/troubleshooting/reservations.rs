@@ -164,10 +164,10 @@ pub const CHAPTER: Chapter = Chapter {
             provoke: |scene| {
                 let host = started(scene, &DRIVES, 1, SHORT);
                 let other = started(scene, &DRIVES, 2, SHORT);
-                host.lock(1, lv(), Exclusive).unwrap();
+                host.lock(1, lv_on(&["d1"]), Exclusive).unwrap();
                 reserve(scene, "d1", "other.0", ChangeAction::RegisterAndIgnore, [0, LVMPERSIST]);
                 drop(host);
-                let try_it = || other.lock(1, lv(), Exclusive);
+                let try_it = || other.lock(1, lv_on(&["d1"]), Exclusive);
                 let is_refused = || try_it().is_err_and(|why| why.to_string().contains(HOLDER));
                 scene.eventually("the lease to end", is_refused);
                 scene.told(Call::LockLv, try_it());
