@@ -18,7 +18,7 @@ use std::time::Duration;
 
 /// Name of the link, beside the attributes of a disk's device, to the socket of its drive.
 pub const EMULATOR: &str = "emulator";
-/// The directories of sysfs that [`write`] makes, for mounting them.
+/// The directories of sysfs that [`write()`] makes, for mounting them.
 pub const DIRECTORIES: [&str; 3] = ["class/block", "dev/block", "dev/char"];
 
 /// What stands for the sg nodes of the disks, in this order, in `/dev`.
