@@ -127,7 +127,7 @@ architectures:
 	scripts/check-architectures.sh
 
 minimum-rust:
-	scripts/minimum-rust.sh check --locked -p lvmlockd-idm -p idmctl \
+	scripts/minimum-rust.sh check --locked -p lvmlockd-idm -p idmctl -p idm-sg -p testbed \
 		--features lvmlockd-idm/emulator,idmctl/emulator --all-targets \
 		--target-dir target/minimum-rust
 

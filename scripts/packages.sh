@@ -136,7 +136,11 @@ try() {
 # The rpms have the same files, but for where distributions keep libraries and licences.
 compare_rpms() {
 	local list='s|^\./||; s|/lib/[a-z0-9_]*-linux-gnu/|/lib/|; s|/lib64/|/lib/|; s|\.gz$||'
-	local papers='share/doc/[^/]*/\(changelog\(.Debian\)*\|CHANGELOG.md\|copyright\|NOTICES\)$'
+	# Some have the version in the name of a folder with documentation.
+	list="$list; s|share/doc/\([a-z-]*\)-$version/|share/doc/\1/|"
+	# Not compared; a folder may be a link to that of another package.
+	local papers='changelog\(.Debian\)*\|CHANGELOG.md\|copyright\|NOTICES'
+	papers="share/doc/[^/]*\(/\($papers\)\)*\$"
 	for package in "$out"/*.deb; do
 		dpkg-deb --fsys-tarfile "$package" | tar -t
 	done | sed "$list" | grep -v -e '^$' -e '/$' -e "$papers" -e '\.build-id' -e share/lintian |
