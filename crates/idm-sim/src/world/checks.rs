@@ -140,7 +140,11 @@ impl World {
             return Ok(());
         }
         let members = self.slots[s].call.members;
-        let voting: DriveSet = members.iter().filter(|&d| self.has_vote(s, d)).collect();
+        // A drive that was reset within a lease may count, too, even for an acquisition after that.
+        let lost_at = |d: DriveIx| self.slots[s].seen.lost_at[d];
+        let reset = |d| lost_at(d) > 0 && self.now() < lost_at(d) + self.plan.lease();
+        let votes = |&d: &DriveIx| self.has_vote(s, d) || reset(d);
+        let voting: DriveSet = members.iter().filter(votes).collect();
         let misleading: DriveSet = voting.iter().filter(|&d| self.may_mislead(s, d)).collect();
         ensure!(
             misleading.is_empty() || (voting - misleading).len() >= members.keep_quorum(),
