@@ -6,7 +6,7 @@ use bench::*;
 use core::time::Duration;
 use idm_emulator::Profile;
 use idm_engine::{DriveRef, Event, Lock, Notice, Outcome, Refusal, Request};
-use idm_protocol::{Mode, Reply, Status};
+use idm_protocol::{Mode, MutexOp, Reply, Status};
 
 /// A lock that is held on drive 0 of three, and a drive set; REFRESH marks it or not.
 fn held_on_the_first(stores_metadata: bool, mode: Mode) -> (Bench, Lock) {
@@ -237,4 +237,34 @@ fn a_look_without_an_answer_does_not_keep_votes_from_moving() {
     });
     assert_eq!(granted, GRANTED);
     assert!(travel(&mut bench, &mut lock, &[0, 1, 2]));
+}
+
+/// The drive that stays in the VG shows the new mark, but is still being taken anew when the VG's
+/// drives change, and then the mode.
+#[test]
+fn a_change_does_not_forget_that_a_drive_has_the_lock() {
+    for mode in [S, X] {
+        let (mut bench, mut lock) = (Bench::new(3), lv_lock(1));
+        assert_eq!(take(&mut bench, &mut lock, mode, &[0], &[1, 2]), GRANTED);
+        let named = bench.all();
+        lock.spread(&named, bench.now);
+        let late = exchange_with(&mut bench, &mut lock, |command| match command.drive {
+            DriveRef(0) => Fate::Unheard,
+            _ => Fate::Answered,
+        });
+        let ready = is_ready(&mut lock).expect("two of three drives are ready");
+        assert!(lock.move_votes(&ready, bench.now));
+        lock.on_reply(late[0].token, Reply::Status(Status::Good), bench.now);
+        exchange_with(&mut bench, &mut lock, |command| match op(command) {
+            Some(MutexOp::Refresh) => Fate::Open,
+            _ => Fate::Answered,
+        });
+        let named = bench.members(&[0]);
+        lock.spread(&named, bench.now);
+        let other = if mode == S { X } else { S };
+        lock.request(convert(other), bench.now).expect("held");
+        bench.now = bench.now + Duration::from_micros(1);
+        lock.on_timer(bench.now);
+        assert!(believes(&bench, &lock), "{mode}: {:?}", events(&mut lock));
+    }
 }

@@ -16,6 +16,7 @@ impl Lock {
             (Mode::Exclusive, Mode::Shared) => Change::Down { deadline },
             _ => return self.finish(Outcome::Converted { complete: true }),
         };
+        self.keep_won(now);
         let at = self.after_earlier(to, now);
         let Phase::Held(held) = &mut self.phase else {
             return;
@@ -34,6 +35,22 @@ impl Lock {
                 }
                 (Task::Keep, _) => replica.plan(Step::Refresh(Mode::Shared), now),
                 (Task::Take(_), _) => replica.start_take(to, at),
+                _ => {}
+            }
+        }
+    }
+
+    /// Ends attempts to take drives that are known to have the lock, with the right mark: another
+    /// attempt would not count them before it ends.
+    fn keep_won(&mut self, now: Instant) {
+        for at in 0..self.replicas.len() {
+            let replica = &self.replicas[at];
+            match replica.hold {
+                Hold::Held { mode, since }
+                    if replica.is_enlarging() && replica.is_marked(self.set) =>
+                {
+                    self.keep(at, mode, since, now);
+                }
                 _ => {}
             }
         }
