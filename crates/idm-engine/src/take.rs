@@ -87,11 +87,16 @@ impl Replica {
         self.begin_take(mode, Step::Look(Look::Holders), at);
     }
 
-    fn begin_take(&mut self, mode: Mode, first: Step, at: Instant) {
-        // An earlier life's lock does not count in this life until the drive confirms it.
+    /// Forgets that the drive confirmed a lock of an earlier life or acquisition. It does not count
+    /// in this one until the drive confirms it.
+    fn doubt_hold(&mut self) {
         if let Hold::Held { since, .. } = self.hold {
             self.hold = Hold::Maybe { latest: since };
         }
+    }
+
+    fn begin_take(&mut self, mode: Mode, first: Step, at: Instant) {
+        self.doubt_hold();
         self.assign(Task::Take(Take::new(mode)));
         self.value = None;
         self.failures = 0;
@@ -107,6 +112,7 @@ impl Replica {
 
     /// Begins to look for holders that exclude `mode`; an adoption keeps its own records.
     pub(crate) fn start_witness(&mut self, mode: Mode, adopting: bool, now: Instant) {
+        self.doubt_hold();
         self.assign(Task::Take(Take { witness: true, adopting, ..Take::new(mode) }));
         self.failures = 0;
         self.plan(Step::Look(Look::Holders), now);
