@@ -470,10 +470,30 @@ fn unlock_unanswered(world: &mut World, drives: &[&str]) {
     world.start_library(LEASE);
     world.start_lockspace();
     world.request(lv(), EX).unwrap();
+    give_up_unanswered(world, drives);
+}
+
+/// Gives up the LV's lock; these drives do not answer the UNLOCK.
+fn give_up_unanswered(world: &World, drives: &[&str]) {
+    // Most drives grant it. Until the last one has, the reply that is lost may be that to TRYLOCK.
+    let has = |name: &String| world.records(name).iter().any(|record| record.resource == lv());
+    eventually("the lock on all drives", || world.names.iter().all(has));
+    thread::sleep(Duration::from_millis(200));
     for name in drives {
         world.control(&format!("lose-reply {name} 1"));
     }
     world.give_up();
+}
+
+/// A request that is refused because these drives are barred. One whose follow-up to the UNLOCK is
+/// just under way is not asked by the first request, either, and is not known to be barred.
+fn refused_by_bars(world: &World, drives: &[&str]) {
+    eventually("the bars", || {
+        world.request(lv(), EX).unwrap_err();
+        let (host, now) = (world.host(), lvmlockd_idm::tools::now());
+        let is_barred = |name: &&str| host.refusals.barred(&lv(), &world.identity(name), now);
+        drives.iter().all(|name| is_barred(name).is_some())
+    });
 }
 
 /// Starts the library with such a lease, and again after its death.
@@ -489,7 +509,7 @@ fn restarted(world: &mut World, lease: Duration) {
 /// The library loses the locks of the VG, whose drives come back too late.
 fn killed(world: &mut World) {
     *world = World::new(3, "current");
-    world.start_library(Duration::from_secs(2));
+    world.start_library(Duration::from_secs(6));
     world.start_lockspace();
     world.request(lv(), EX).unwrap();
     all_drives(world, "power DRIVE off");
@@ -512,7 +532,7 @@ const BARS: [Fault; 8] = [
         code: "barred",
         make: |world| {
             unlock_unanswered(world, &["d0", "d2"]);
-            world.request(lv(), EX).unwrap_err();
+            refused_by_bars(world, &["d0", "d2"]);
             lv()
         },
     },
@@ -532,7 +552,7 @@ const BARS: [Fault; 8] = [
         make: |world| {
             unlock_unanswered(world, &["d0"]);
             world.control("power d1 off");
-            world.request(lv(), EX).unwrap_err();
+            refused_by_bars(world, &["d0"]);
             world.control("power d1 on");
             lv()
         },
@@ -792,14 +812,13 @@ fn a_bar_that_is_over_is_no_cause() {
     world.start_library(lease);
     world.start_lockspace();
     world.request(lv(), EX).unwrap();
-    all_drives(&world, "lose-reply DRIVE 1");
-    world.give_up();
+    give_up_unanswered(&world, &["d0", "d1", "d2"]);
     let refused = world.request(lv(), EX).unwrap_err().to_string();
     let answer = ask(&world, lv());
     assert_eq!(answer.causes[0].code, "barred", "{refused}: {answer:?}");
-    for name in &world.names {
-        assert!(answer.text().contains(&format!("{name} is not asked for it for ")), "{answer:?}");
-    }
+    // One whose follow-up is under way has not been asked, either.
+    let barred = answer.text().matches(" is not asked for it for ").count();
+    assert!((2..=3).contains(&barred), "{answer:?}");
     // The other locks are not concerned.
     assert_eq!(ask(&world, vg()).causes[0].code, "free");
     let begin = Instant::now();
