@@ -10,5 +10,5 @@ mod value;
 pub use id::{Role, dashed, lv_uuid, membership_of, role_of, vg_of};
 pub use refused::{AskedFor, DriveReport, Refused};
 pub use request::{Adopt, LockspaceKey, Resource, ResourceKey, Scope, ValBlk};
-pub use spec::{LockSpec, Owner, RequestResult};
+pub use spec::{LockSpec, Owner, RequestResult, same_drives};
 pub use value::{ValueCache, published};

@@ -2,7 +2,8 @@
 
 use crate::drives::{DrivePin, Drives, Members};
 use crate::lock::{
-    LockSpec, Owner, Resource, Scope, ValBlk, ValueCache, dashed, membership_of, role_of, vg_of,
+    LockSpec, Owner, Resource, Scope, ValBlk, ValueCache, dashed, membership_of, role_of,
+    same_drives, vg_of,
 };
 use crate::state::store::{SavedLock, SavedLockspace};
 use crate::sys::clock;
@@ -122,8 +123,7 @@ impl Lockspace {
 
     /// Whether its locks were last put on exactly these drives.
     pub fn was_spread_on(&self, members: &[Member]) -> bool {
-        let spread_on = self.spread_on.lock();
-        spread_on.len() == members.len() && members.iter().all(|it| spread_on.contains(it))
+        same_drives(&self.spread_on.lock(), members)
     }
 
     /// The note of it for a restart of lvmlockd.

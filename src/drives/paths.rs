@@ -142,8 +142,8 @@ impl PathsState {
         let used = self.used;
         self.paths.iter_mut().filter(|path| !tried.contains(&path.id)).min_by_key(|path| {
             let fails = (path.failures > 0).then_some(path.failed);
-            let registered = !path.registered;
-            (fails, registered, path.is_slow(now), path.running.len(), Some(path.id) != used)
+            let unregistered = !path.registered;
+            (fails, unregistered, path.is_slow(now), path.running.len(), Some(path.id) != used)
         })
     }
 
@@ -171,9 +171,9 @@ impl PathsState {
         tried: &[PathId],
         command: &DriveCommand,
     ) -> bool {
-        let registered = || self.paths.iter().filter(|path| path.registered && path.id != id);
-        let (is_any, may_tell) =
-            (registered().count() > 0, registered().any(|path| !tried.contains(&path.id)));
+        let mut others = self.paths.iter().filter(|path| path.registered && path.id != id);
+        let is_any = others.clone().next().is_some();
+        let may_tell = others.any(|path| !tried.contains(&path.id));
         // To others, it is a usual answer: another host has the mutex, or shares it.
         let has = matches!(command, DriveCommand::Mutex(MutexOp::Refresh | MutexOp::Unlock, _));
         match self.path(id) {

@@ -4,7 +4,7 @@ use super::id::{Role, lv_uuid};
 use super::refused::Refused;
 use crate::sys::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use core::fmt;
-use idm_engine::Outcome;
+use idm_engine::{Member, Outcome};
 use idm_protocol::ResourceId;
 use std::sync::Arc;
 
@@ -115,4 +115,9 @@ pub enum RequestResult {
     Failed(String),
     /// Not answered in time. Any later effect is undone.
     TimedOut,
+}
+
+/// Whether two lists without repetition name the same drives, in any order.
+pub fn same_drives(a: &[Member], b: &[Member]) -> bool {
+    a.len() == b.len() && a.iter().all(|drive| b.contains(drive))
 }

@@ -18,7 +18,7 @@ use crate::drives::queue::{ReplyHandler, Urgency};
 use crate::fencing::kill::Killing;
 use crate::fencing::safe_note;
 use crate::fencing::watchdog::guards::VgGuards;
-use crate::lock::{LockSpec, Owner, RequestResult, role_of, vg_of};
+use crate::lock::{LockSpec, Owner, RequestResult, role_of, same_drives, vg_of};
 use crate::metrics::Metrics;
 use crate::state::undo_note::Undone;
 use crate::sys::clock;
@@ -86,12 +86,6 @@ pub struct Reactor {
     guards: VgGuards,
     /// Dates that were last passed on.
     guarded: safe_note::Dates,
-}
-
-/// Whether the drives that vote for a lock are these.
-fn is_on(entry: &Entry, drives: &[Member]) -> bool {
-    let same = drives.len() == entry.members.len();
-    same && drives.iter().all(|drive| entry.members.contains(drive))
 }
 
 /// An input of a lock.
@@ -262,7 +256,7 @@ impl Reactor {
             let is_there = |entry: &Entry| {
                 let mode = entry.engine.as_ref().and_then(|engine| engine.mode());
                 let told = entry.told || mode != Some(Mode::Exclusive);
-                told && !entry.spread && is_on(entry, drives)
+                told && !entry.spread && same_drives(&entry.members, drives)
             };
             if !self.locks.get(&lock).is_some_and(|entry| is_there(entry)) {
                 self.step(lock, Input::Spread(drives.to_vec()));
@@ -399,7 +393,7 @@ impl Reactor {
         match input {
             Input::Begin => {}
             Input::Spread(drives) => {
-                entry.spread |= !is_on(entry, &drives);
+                entry.spread |= !same_drives(&entry.members, &drives);
                 entry.told = true;
                 // The engine names drives that are ready once, also if they are named again.
                 let drives_of = |ready: &Vec<DriveRef>| {

@@ -196,7 +196,10 @@ impl RefusalNote {
             return;
         }
         let lock = name_of(lock);
-        self.change(now, |refusals| refusals.refused.retain(|it| it.lock != lock));
+        // The grant of any other lock costs no write.
+        if self.refusals.lock().refused.iter().any(|it| it.lock == lock) {
+            self.change(now, |refusals| refusals.refused.retain(|it| it.lock != lock));
+        }
     }
 
     fn change(&self, now: Instant, change: impl FnOnce(&mut Refusals)) {

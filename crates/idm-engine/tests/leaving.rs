@@ -10,6 +10,47 @@ use idm_protocol::{MutexOp, Reply, Status};
 
 const SECOND: Duration = Duration::from_secs(1);
 
+/// Drive 2 does not answer.
+fn without_2(command: &Command) -> Fate {
+    match command.drive.0 {
+        2 => Fate::Instead(Status::Unreachable),
+        _ => Fate::Answered,
+    }
+}
+
+/// Moves the votes to drives 2, 3 and 4 as soon as two of these are ready.
+fn move_votes_with(bench: &mut Bench, lock: &mut Lock, fate: impl FnMut(&Command) -> Fate) {
+    let named = bench.members(&[2, 3, 4]);
+    lock.spread(&named, bench.now);
+    exchange_with(bench, lock, fate);
+    let ready = is_ready(lock).expect("drives 3 and 4");
+    assert!(lock.move_votes(&ready, bench.now));
+}
+
+/// A host that counts the old drives only meets the holder.
+fn assert_old_list_is_refused(bench: &mut Bench, holder: &Lock) {
+    let mut b = lv_lock(2);
+    let outcome = take(bench, &mut b, X, &[0, 1, 2], &[]);
+    assert!(believes(bench, holder));
+    assert_one_holder(bench, holder, &b);
+    assert!(is_held(&outcome), "{outcome:?}");
+}
+
+/// The same, while commands that the holder sends to drive 2 now are under way.
+fn assert_old_list_is_refused_meanwhile(bench: &mut Bench, holder: &mut Lock) {
+    let open = exchange_with(bench, holder, |command| match command.drive.0 {
+        2 => Fate::Open,
+        _ => Fate::Answered,
+    });
+    assert_old_list_is_refused(bench, holder);
+    for command in open {
+        let reply = bench.perform(&command);
+        holder.on_reply(command.token, reply, bench.now);
+    }
+    bench.pass(holder, SECOND);
+    assert!(believes(bench, holder));
+}
+
 /// The one drive that the old list and the new one have in common does not get the new mark,
 /// because no command reaches it. Another host does not have the new list yet.
 #[test]
@@ -19,9 +60,7 @@ fn votes_do_not_move_past_a_drive_that_still_has_the_old_mark() {
     assert!(travel(&mut bench, &mut a, &[2, 3, 4]));
     bench.exchange(&mut a);
     bench.paths[2] = Path::Up;
-    let mut b = lv_lock(2);
-    assert!(is_held(&take(&mut bench, &mut b, X, &[0, 1, 2], &[])));
-    assert_one_holder(&bench, &a, &b);
+    assert_old_list_is_refused(&mut bench, &a);
 }
 
 /// A drive dies while a REFRESH is under way. After that nothing can reach it any more, and most of
@@ -154,33 +193,15 @@ fn who_is_met_twice_in_passing_has_not_been_there_all_the_while() {
 #[test]
 fn one_command_that_fails_does_not_hide_that_votes_have_moved() {
     let (mut bench, mut a) = held_on(&[0, 1, 2], 5, Profile::current());
-    let named = bench.members(&[2, 3, 4]);
-    a.spread(&named, bench.now);
     let mut failed = 0;
-    exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
+    move_votes_with(&mut bench, &mut a, |command| match command.drive.0 {
         2 if failed == 0 => {
             failed += 1;
             Fate::Instead(Status::Unreachable)
         }
         _ => Fate::Answered,
     });
-    let mut open = Vec::new();
-    if let Some(ready) = is_ready(&mut a) {
-        assert!(a.move_votes(&ready, bench.now));
-        // Commands that are sent to drive 2 now are under way while the other host acts.
-        open = exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
-            2 => Fate::Open,
-            _ => Fate::Answered,
-        });
-    }
-    let mut b = lv_lock(2);
-    assert!(is_held(&take(&mut bench, &mut b, X, &[0, 1, 2], &[])));
-    for command in open {
-        let reply = bench.perform(&command);
-        a.on_reply(command.token, reply, bench.now);
-    }
-    bench.pass(&mut a, SECOND);
-    assert_one_holder(&bench, &a, &b);
+    assert_old_list_is_refused_meanwhile(&mut bench, &mut a);
 }
 
 /// The same without any failure, on drives whose REFRESH does not store metadata: the record on
@@ -190,22 +211,9 @@ fn a_drive_that_does_not_store_marks_does_not_hide_that_votes_have_moved() {
     let profile = Profile { refresh_stores_metadata: false, ..Profile::current() };
     let (mut bench, mut a) = held_on(&[0, 1, 2], 5, profile);
     spread(&mut bench, &mut a, &[2, 3, 4]);
-    let mut open = Vec::new();
-    if let Some(ready) = is_ready(&mut a) {
-        assert!(a.move_votes(&ready, bench.now));
-        open = exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
-            2 => Fate::Open,
-            _ => Fate::Answered,
-        });
-    }
-    let mut b = lv_lock(2);
-    assert!(is_held(&take(&mut bench, &mut b, X, &[0, 1, 2], &[])));
-    for command in open {
-        let reply = bench.perform(&command);
-        a.on_reply(command.token, reply, bench.now);
-    }
-    bench.pass(&mut a, SECOND);
-    assert_one_holder(&bench, &a, &b);
+    let ready = is_ready(&mut a).expect("drives 3 and 4");
+    assert!(a.move_votes(&ready, bench.now));
+    assert_old_list_is_refused_meanwhile(&mut bench, &mut a);
 }
 
 /// A drive's REFRESH is reported as lost after the votes have moved, and arrives later still. So
@@ -230,11 +238,7 @@ fn a_late_refresh_prolongs_the_record_that_hides_a_move() {
     bench.perform(&late[0]);
     bench.pass(&mut a, LEASE * 3 / 5);
     bench.paths[2] = Path::Up;
-    let mut b = lv_lock(2);
-    let outcome = take(&mut bench, &mut b, X, &[0, 1, 2], &[]);
-    assert!(believes(&bench, &a));
-    assert_one_holder(&bench, &a, &b);
-    assert!(is_held(&outcome), "{outcome:?}");
+    assert_old_list_is_refused(&mut bench, &a);
 }
 
 /// The drive is refreshed long after the move, and cannot be read after that.
@@ -242,8 +246,6 @@ fn a_late_refresh_prolongs_the_record_that_hides_a_move() {
 fn a_record_that_hides_a_move_may_be_refreshed_after_it() {
     let profile = Profile { refresh_stores_metadata: false, ..Profile::current() };
     let (mut bench, mut a) = held_on(&[0, 1, 2], 5, profile);
-    let named = bench.members(&[2, 3, 4]);
-    a.spread(&named, bench.now);
     let mut reads = 0;
     let mut fate = |command: &Command| match (command.drive.0, op(command)) {
         (2, None) => {
@@ -252,40 +254,23 @@ fn a_record_that_hides_a_move_may_be_refreshed_after_it() {
         }
         _ => Fate::Answered,
     };
-    exchange_with(&mut bench, &mut a, &mut fate);
-    let ready = is_ready(&mut a).expect("drives 3 and 4");
-    assert!(a.move_votes(&ready, bench.now));
+    move_votes_with(&mut bench, &mut a, &mut fate);
     pass_with(&mut bench, &mut a, LEASE + SECOND * 5, &mut fate);
-    let mut b = lv_lock(2);
-    let outcome = take(&mut bench, &mut b, X, &[0, 1, 2], &[]);
-    assert!(believes(&bench, &a));
-    assert_one_holder(&bench, &a, &b);
-    assert!(is_held(&outcome), "{outcome:?}");
+    assert_old_list_is_refused(&mut bench, &a);
 }
 
 /// Drives that voted are named once more, and then no longer, before the move can be seen.
 #[test]
 fn drives_that_are_named_in_between_are_kept_until_a_move_is_seen() {
     let (mut bench, mut a) = held_on(&[0, 1, 2], 5, Profile::current());
-    let named = bench.members(&[2, 3, 4]);
-    a.spread(&named, bench.now);
-    let mut cut = |command: &Command| match command.drive.0 {
-        2 => Fate::Instead(Status::Unreachable),
-        _ => Fate::Answered,
-    };
-    exchange_with(&mut bench, &mut a, &mut cut);
-    let ready = is_ready(&mut a).expect("drives 3 and 4");
-    assert!(a.move_votes(&ready, bench.now));
+    move_votes_with(&mut bench, &mut a, without_2);
     let all = bench.all();
     a.spread(&all, bench.now);
-    exchange_with(&mut bench, &mut a, &mut cut);
+    exchange_with(&mut bench, &mut a, without_2);
+    let named = bench.members(&[2, 3, 4]);
     a.spread(&named, bench.now);
-    exchange_with(&mut bench, &mut a, &mut cut);
-    let mut b = lv_lock(2);
-    let outcome = take(&mut bench, &mut b, X, &[0, 1, 2], &[]);
-    assert!(believes(&bench, &a));
-    assert_one_holder(&bench, &a, &b);
-    assert!(is_held(&outcome), "{outcome:?}");
+    exchange_with(&mut bench, &mut a, without_2);
+    assert_old_list_is_refused(&mut bench, &a);
 }
 
 /// A change to exclusive is refused, because a drive does not answer. No drive that voted is free
@@ -295,16 +280,8 @@ fn a_refused_change_does_not_free_the_drives_that_voted() {
     let profile = Profile { refresh_stores_metadata: false, ..Profile::current() };
     let (mut bench, mut a, mut b) = (Bench::with(5, profile), lv_lock(1), lv_lock(2));
     assert_eq!(take(&mut bench, &mut a, S, &[0, 1, 2], &[3, 4]), GRANTED);
-    let named = bench.members(&[2, 3, 4]);
-    a.spread(&named, bench.now);
-    let mut cut = |command: &Command| match command.drive.0 {
-        2 => Fate::Instead(Status::Unreachable),
-        _ => Fate::Answered,
-    };
-    exchange_with(&mut bench, &mut a, &mut cut);
-    let ready = is_ready(&mut a).expect("drives 3 and 4");
-    assert!(a.move_votes(&ready, bench.now));
-    exchange_with(&mut bench, &mut a, &mut cut);
+    move_votes_with(&mut bench, &mut a, without_2);
+    exchange_with(&mut bench, &mut a, without_2);
     a.request(convert(X), bench.now).expect("in order");
     let end = bench.now + LEASE / 2;
     let mut outcome = None;
@@ -337,21 +314,13 @@ fn a_refused_change_does_not_free_the_drives_that_voted() {
 fn a_lock_follows_drives_that_come_back_before_they_are_left() {
     let profile = Profile { refresh_stores_metadata: false, ..Profile::current() };
     let (mut bench, mut a) = held_on(&[0, 1, 2], 5, profile);
-    let named = bench.members(&[2, 3, 4]);
-    a.spread(&named, bench.now);
-    let mut cut = |command: &Command| match command.drive.0 {
-        2 => Fate::Instead(Status::Unreachable),
-        _ => Fate::Answered,
-    };
-    exchange_with(&mut bench, &mut a, &mut cut);
-    let ready = is_ready(&mut a).expect("drives 3 and 4");
-    assert!(a.move_votes(&ready, bench.now));
-    exchange_with(&mut bench, &mut a, &mut cut);
+    move_votes_with(&mut bench, &mut a, without_2);
+    exchange_with(&mut bench, &mut a, without_2);
     let named = bench.members(&[0, 1, 2]);
     a.spread(&named, bench.now);
     let mut end = bench.now + LEASE * 3;
     while bench.now < end {
-        pass_with(&mut bench, &mut a, SECOND, &mut cut);
+        pass_with(&mut bench, &mut a, SECOND, without_2);
         if let Some(ready) = is_ready(&mut a) {
             assert!(a.move_votes(&ready, bench.now));
             end = bench.now + LEASE * 2;

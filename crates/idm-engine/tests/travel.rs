@@ -185,12 +185,11 @@ fn a_lock_that_was_moved_and_broken_elsewhere_is_not_adopted_by_its_old_drives()
     assert_eq!(outcome, Outcome::Refused(Refusal::Unclear));
 }
 
-/// A drive confirms the new mark after the votes have moved. A later look must show that mark, so
-/// the drive does not count before; it is taken anew at once, and not when it would be refreshed.
-#[test]
-fn a_drive_whose_mark_is_late_is_taken_anew_at_once() {
+/// A lock of drive 0 whose votes have moved to drives 0 to 2. Drive 0 has confirmed its new mark
+/// after that, and nobody has read it.
+fn moved_before_the_mark_was_confirmed(mode: Mode) -> (Bench, Lock) {
     let (mut bench, mut lock) = (Bench::new(3), lv_lock(1));
-    assert_eq!(take(&mut bench, &mut lock, S, &[0], &[1, 2]), GRANTED);
+    assert_eq!(take(&mut bench, &mut lock, mode, &[0], &[1, 2]), GRANTED);
     let named = bench.all();
     lock.spread(&named, bench.now);
     let late = exchange_with(&mut bench, &mut lock, |command| match command.drive {
@@ -202,6 +201,14 @@ fn a_drive_whose_mark_is_late_is_taken_anew_at_once() {
     for command in late {
         lock.on_reply(command.token, Reply::Status(Status::Good), bench.now);
     }
+    (bench, lock)
+}
+
+/// A drive confirms the new mark after the votes have moved. A later look must show that mark, so
+/// the drive does not count before; it is taken anew at once, and not when it would be refreshed.
+#[test]
+fn a_drive_whose_mark_is_late_is_taken_anew_at_once() {
+    let (mut bench, mut lock) = moved_before_the_mark_was_confirmed(S);
     bench.exchange(&mut lock);
     let confirmed = events(&mut lock);
     let gained = Event::Notice(Notice::DriveGained { drive: DriveRef(0) });
@@ -244,17 +251,7 @@ fn a_look_without_an_answer_does_not_keep_votes_from_moving() {
 #[test]
 fn a_change_does_not_forget_that_a_drive_has_the_lock() {
     for mode in [S, X] {
-        let (mut bench, mut lock) = (Bench::new(3), lv_lock(1));
-        assert_eq!(take(&mut bench, &mut lock, mode, &[0], &[1, 2]), GRANTED);
-        let named = bench.all();
-        lock.spread(&named, bench.now);
-        let late = exchange_with(&mut bench, &mut lock, |command| match command.drive {
-            DriveRef(0) => Fate::Unheard,
-            _ => Fate::Answered,
-        });
-        let ready = is_ready(&mut lock).expect("two of three drives are ready");
-        assert!(lock.move_votes(&ready, bench.now));
-        lock.on_reply(late[0].token, Reply::Status(Status::Good), bench.now);
+        let (mut bench, mut lock) = moved_before_the_mark_was_confirmed(mode);
         exchange_with(&mut bench, &mut lock, |command| match op(command) {
             Some(MutexOp::Refresh) => Fate::Open,
             _ => Fate::Answered,

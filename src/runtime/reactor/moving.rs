@@ -1,7 +1,7 @@
 //! Locks that are being put on other drives, and the callers that wait for that.
 
 use super::entry::Entry;
-use crate::lock::{LockSpec, Owner, Role, vg_of};
+use crate::lock::{LockSpec, Owner, Role, same_drives, vg_of};
 use crate::sys::clock;
 use crate::sys::sync::mpsc::Sender;
 use core::time::Duration;
@@ -36,7 +36,7 @@ impl Moving {
             waiters: Vec::new(),
         };
         let known = self.0.entry(entry.spec.resource).or_insert_with(begun);
-        if known.to.len() != to.len() || to.iter().any(|it| !known.to.contains(it)) {
+        if !same_drives(&known.to, to) {
             // All callers wait for the present drives.
             (known.to, known.awaited) = (to.to_vec(), None);
         }

@@ -50,8 +50,8 @@ fn written_on(replica: &Replica) -> Option<Mark> {
     }
 }
 
-/// Whether this host's record on the drive shows that the votes had moved.
-fn shows_moved_votes(replica: &Replica) -> bool {
+/// Whether this host's record on the drive showed, when it was read, that the votes had moved.
+fn showed_moved_votes(replica: &Replica) -> bool {
     written_on(replica) == Some(Mark::Alone)
 }
 
@@ -76,7 +76,7 @@ impl Lock {
     }
 
     pub(super) fn conclude_adopt(&mut self, adopting: &Adopting, now: Instant) {
-        let Adopting { wanted, granted_until: _, deadline, stage } = *adopting;
+        let Adopting { wanted, deadline, stage, .. } = *adopting;
         let over = now >= deadline;
         let mode = match self.orphan(adopting, now) {
             Orphan::Found(mode) => mode,
@@ -111,7 +111,7 @@ impl Lock {
             Some(Ok(())) => {
                 // The earlier life may have changed data under the lock without publishing it.
                 self.distrust = Distrust::Died;
-                if self.members().any(shows_moved_votes) {
+                if self.members().any(showed_moved_votes) {
                     // The next life has to know, too.
                     self.mark_alone();
                 }
@@ -178,7 +178,7 @@ impl Lock {
         let kept = safe_until.is_some() && self.members().all(|s| in_time(s) && alone(s));
         if kept || broken!(self.rules, AdoptQuorum) {
             self.rules.keep_quorum(members)
-        } else if self.members().any(shows_moved_votes) {
+        } else if self.members().any(showed_moved_votes) {
             members
         } else {
             self.rules.acquire_quorum(members)

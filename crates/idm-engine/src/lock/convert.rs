@@ -45,13 +45,9 @@ impl Lock {
     fn keep_won(&mut self, now: Instant) {
         for at in 0..self.replicas.len() {
             let replica = &self.replicas[at];
-            match replica.hold {
-                Hold::Held { mode, since }
-                    if replica.is_enlarging() && replica.is_marked(self.set) =>
-                {
-                    self.keep(at, mode, since, now);
-                }
-                _ => {}
+            let Hold::Held { mode, since } = replica.hold else { continue };
+            if replica.is_enlarging() && replica.is_marked(self.set) {
+                self.keep(at, mode, since, now);
             }
         }
     }

@@ -78,15 +78,20 @@ impl Lock {
     /// asked whether they still know the lock.
     pub(super) fn lost_drive(&mut self, at: usize, heard: &Heard, now: Instant) {
         self.shaken_at = now;
-        let goal = self.goal();
-        for replica in self.replicas.iter_mut().filter(|s| s.task == Task::Keep) {
-            replica.plan(Step::Refresh(goal), now);
-        }
+        self.refresh_now(|_| true, now);
         let notice = Notice::DriveLost { drive: self.replicas[at].drive };
         self.events.push_back(Event::Notice(notice));
         let reset = *heard == Heard::Status(Status::NotFound);
         let pause = if reset { Duration::ZERO } else { self.config.timing.renew / 4 };
         self.retake(at, now + pause);
+    }
+
+    /// Refreshes at once those drives of a kind that are kept.
+    pub(super) fn refresh_now(&mut self, kind: impl Fn(&Replica) -> bool, now: Instant) {
+        let goal = self.goal();
+        for replica in self.replicas.iter_mut().filter(|s| s.task == Task::Keep && kind(s)) {
+            replica.plan(Step::Refresh(goal), now);
+        }
     }
 
     /// Begins to take a drive that a held lock does not have.
@@ -120,20 +125,17 @@ impl Lock {
     /// leaves fewer drives than the keep quorum.
     pub(super) fn bound(&self, mode: Mode) -> Option<Instant> {
         let counted = self.members().filter(|s| self.counts(s, mode));
-        let kept = self.nth_end(counted.filter_map(|s| self.lease_end(s)), self.member_count())?;
+        let needed = self.rules.keep_quorum(self.member_count());
+        let kept = Lock::nth_end(counted.filter_map(|s| self.lease_end(s)), needed)?;
         let limits = [self.seen_until(mode), self.left_until(mode)];
         limits.into_iter().flatten().chain([kept]).min()
     }
 
-    /// The moment from which fewer than the keep quorum of so many drives have a lease.
-    pub(super) fn nth_end(
-        &self,
-        ends: impl Iterator<Item = Instant>,
-        drives: usize,
-    ) -> Option<Instant> {
+    /// The moment from which fewer than `needed` of the leases run that end at these moments.
+    pub(super) fn nth_end(ends: impl Iterator<Item = Instant>, needed: usize) -> Option<Instant> {
         let mut ends: Vec<Instant> = ends.collect();
         ends.sort_unstable_by(|a, b| b.cmp(a));
-        ends.get(self.rules.keep_quorum(drives) - 1).copied()
+        ends.get(needed - 1).copied()
     }
 
     /// The moment when the lease ends on one drive, on this host's side.

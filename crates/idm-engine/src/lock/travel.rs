@@ -27,7 +27,7 @@
 
 use super::{Held, Leaving, Lock, MAX_DRIVES, Moving, Phase, Target};
 use crate::api::{DriveRef, Event, Fingerprint, Instant, Member};
-use crate::replica::{Replica, Role, Step, Task};
+use crate::replica::{Replica, Role, Task};
 use crate::rules::broken;
 use crate::stamp::Stamp;
 use alloc::vec::Vec;
@@ -46,7 +46,7 @@ impl Lock {
         if drives.is_empty() || drives.len() > MAX_DRIVES || (0..drives.len()).any(twice) {
             return;
         }
-        let (set, goal) = (Fingerprint::of(drives), self.goal());
+        let set = Fingerprint::of(drives);
         let spared = self.target.map(|target| target.spared_until);
         let unseen_since_before = spared.filter(|_| self.seen_until(mode) == spared);
         if self.target.is_none_or(|target| target.set != set) {
@@ -62,9 +62,7 @@ impl Lock {
         if self.target.is_none() && !self.stamp.alone {
             // The next life has to know, too.
             self.mark_alone();
-            for replica in self.replicas.iter_mut().filter(|s| s.task == Task::Keep) {
-                replica.plan(Step::Refresh(goal), now);
-            }
+            self.refresh_now(|_| true, now);
         }
         self.replicas.iter_mut().for_each(|replica| replica.target = false);
         let at = self.after_earlier(mode, now);
@@ -141,7 +139,8 @@ impl Lock {
         // enough of them have it.
         let has = |s: &Replica| self.counts(s, mode) || s.counts(mode, target.set, self.rules);
         let end = |s: &Replica| self.lease_end(s).filter(|_| has(s));
-        let half = self.nth_end(targets().filter_map(end), targets().count());
+        let needed = self.rules.keep_quorum(targets().count());
+        let half = Lock::nth_end(targets().filter_map(end), needed);
         let staying = targets().filter(|s| s.role == Role::Member);
         let staying = staying.map(|s| end(s).unwrap_or_default()).min();
         Some(half.max(staying).unwrap_or_default().max(target.spared_until))
@@ -213,9 +212,7 @@ impl Lock {
         let leaving = self.leaving.filter(|leaving| leaving.needed > 0)?;
         let counts = |s: &&Replica| s.leaving && s.counts(mode, leaving.set, self.rules);
         let ends = self.replicas.iter().filter(counts).filter_map(|s| self.lease_end(s));
-        let mut ends: Vec<Instant> = ends.collect();
-        ends.sort_unstable_by(|a, b| b.cmp(a));
-        let end = ends.get(leaving.needed - 1).copied().unwrap_or_default();
+        let end = Lock::nth_end(ends, leaving.needed).unwrap_or_default();
         Some(end).filter(|&end| end < leaving.end)
     }
 
@@ -261,12 +258,7 @@ impl Lock {
     fn start_marking(&mut self, now: Instant) {
         self.mark_alone();
         self.set_moving(Moving::Marking);
-        let goal = self.goal();
-        for replica in self.replicas.iter_mut().filter(|s| s.target && s.task == Task::Keep) {
-            if !replica.is_marked_alone() {
-                replica.plan(Step::Refresh(goal), now);
-            }
-        }
+        self.refresh_now(|replica| replica.target && !replica.is_marked_alone(), now);
     }
 
     /// Whether a drive's record must be read, to check that the REFRESH has marked it.
