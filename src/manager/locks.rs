@@ -122,7 +122,7 @@ impl Manager {
         let spread = match (resource, mode) {
             (Resource::Vg, Mode::Exclusive) => self.spread_locks(running, &lockspace),
             (Resource::Vg, Mode::Shared) => self.spread_where_changed(running, &lockspace),
-            (Resource::Lv { .. }, Mode::Shared) => self.spread_shared(running, &lockspace, id),
+            (Resource::Lv { .. }, Mode::Shared) => self.spread_lock(running, &lockspace, id),
             _ => Ok(()),
         };
         // After an error core does not have the lock.
@@ -340,9 +340,10 @@ impl Manager {
             held.saved = saved;
             held.value = block.unwrap_or(held.value);
         }
-        if mode == Mode::Shared && held.spec.role == Role::Lv {
+        // As a shared lock it may have been on all of them, and its LV can be left on fewer now.
+        if held.spec.role == Role::Lv {
             let lock = held.spec.resource;
-            if let Err(error) = self.spread_shared(running, &held.lockspace, lock) {
+            if let Err(error) = self.spread_lock(running, &held.lockspace, lock) {
                 log::warn!("{}: it cannot be put on all of the VG's drives: {error}", held.spec);
             }
         }

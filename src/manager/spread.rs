@@ -53,9 +53,10 @@ impl Manager {
         Ok(())
     }
 
-    /// Puts a shared LV lock on all drives of the VG. Another host may extend the LV to any of
-    /// them meanwhile (`lvextend --lockopt skiplv`), and so without the LV's lock.
-    pub(super) fn spread_shared(
+    /// Puts an LV lock on all drives of the VG. Another host may extend the LV of a shared lock to
+    /// any of them (`lvextend --lockopt skiplv`), and so without the LV's lock. A lock that becomes
+    /// exclusive while its host has the VG's lock may have its LV left on fewer of them.
+    pub(super) fn spread_lock(
         &self,
         running: &Running,
         lockspace: &Arc<Lockspace>,

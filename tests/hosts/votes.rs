@@ -194,3 +194,18 @@ fn a_drive_that_left_the_vg_while_lvmlockd_was_away_does_not_vote() {
     }
     assert_eq!(bench.killed(), "");
 }
+
+/// The command has the VG's lock already when it makes the LV's lock exclusive.
+#[test]
+fn a_lock_that_becomes_exclusive_under_the_vgs_lock_may_lose_drives_of_its_lv() {
+    let bench = Bench::new(3);
+    let a = bench.started(1, LEASE);
+    a.lock(1, lv(1), Shared).unwrap();
+    a.lock(2, Resource::Vg, Exclusive).unwrap();
+    let convert = |mode| a.manager.convert(ResourceKey(1), mode, 0);
+    convert(Exclusive).unwrap();
+    convert(Shared).unwrap();
+    bench.control("power d1 off");
+    // A sharer may count the drive only that the LV was left on.
+    assert!(convert(Exclusive).unwrap_err().to_string().contains("d1"));
+}

@@ -455,3 +455,54 @@ fn a_drive_that_a_change_has_lost_is_taken_again_after_a_while() {
     bench.pass(&mut a, LEASE / 2);
     assert_eq!(on(&a), [0, 1, 2]);
 }
+
+/// A host that counts drives 2, 3 and 4 seizes drive 2 for a moment.
+fn visit(bench: &mut Bench) {
+    let mut visitor = lv_lock(2);
+    visitor.request(acquire(bench, X, &[2, 3, 4], &[]), bench.now).expect("in order");
+    while let Some(command) = visitor.next_command(bench.now) {
+        if command.drive.0 == 2 {
+            bench.perform(&command);
+        }
+    }
+}
+
+/// A shared lock of drives 0 to 2. Another host was met on drive 2 once, which this host has won
+/// since, or does with a change to exclusive.
+fn visited(changes: bool) -> (Bench, Lock) {
+    let (mut bench, mut a) = (Bench::new(5), lv_lock(1));
+    bench.paths[2] = Path::Cut;
+    assert_eq!(take(&mut bench, &mut a, S, &[0, 1, 2], &[]), GRANTED);
+    bench.pass(&mut a, SECOND);
+    visit(&mut bench);
+    bench.paths[2] = Path::Up;
+    bench.pass(&mut a, SECOND * 21);
+    bench.drives[2].reset();
+    if changes {
+        assert_eq!(bench.run(&mut a, convert(X)), Outcome::Converted { complete: true });
+    }
+    bench.pass(&mut a, LEASE + SECOND * 40);
+    assert_eq!(on(&a), [0, 1, 2]);
+    (bench, a)
+}
+
+#[test]
+fn a_host_that_was_met_before_a_drive_was_won_is_met_for_the_first_time() {
+    for changes in [false, true] {
+        let (mut bench, mut a) = visited(changes);
+        bench.drives[2].reset();
+        visit(&mut bench);
+        bench.pass(&mut a, SECOND * 30);
+        assert!(a.mode().is_some(), "changes: {changes}");
+    }
+}
+
+#[test]
+fn a_host_that_was_met_before_a_drive_was_won_does_not_keep_votes_from_moving() {
+    for changes in [false, true] {
+        let (mut bench, mut a) = visited(changes);
+        spread(&mut bench, &mut a, &[0, 1, 2, 3, 4]);
+        bench.pass(&mut a, LEASE);
+        assert!(is_ready(&mut a).is_some(), "changes: {changes}");
+    }
+}

@@ -252,3 +252,17 @@ fn half_of_an_unfinished_change_is_no_exclusive_lock() {
     let outcome = bench.run(&mut a, orphan);
     assert!(believes(&bench, &b) && a.mode() != Some(X), "{outcome:?}");
 }
+
+/// It died while it was changing an exclusive lock to shared, which one drive missed. The lock is
+/// noted as shared.
+#[test]
+fn a_shared_lock_is_adopted_although_half_of_it_is_exclusive() {
+    let (mut bench, mut first) = (Bench::new(2), lv_lock(1));
+    assert_eq!(take(&mut bench, &mut first, X, &[0, 1], &[]), GRANTED);
+    bench.paths[1] = Path::Cut;
+    assert!(matches!(bench.run(&mut first, convert(S)), Outcome::Converted { .. }));
+    bench.paths[1] = Path::Up;
+    let (mut a, orphan) = (lv_lock(1), adopt(&bench, &[0, 1], first.safe_until()));
+    assert_eq!(bench.run(&mut a, orphan), Outcome::Adopted(S));
+    assert_eq!(take(&mut bench, &mut lv_lock(2), S, &[0, 1], &[]), GRANTED);
+}

@@ -291,3 +291,21 @@ fn a_drive_that_an_earlier_acquisition_held_is_read_like_any_other() {
     let outcome = take(&mut bench, &mut lock, X, &[0], &[1, 2]);
     assert_eq!(outcome, Outcome::Refused(Refusal::Unconfirmed));
 }
+
+/// The lock is taken again before a drive has got the UNLOCK. It does not vote this time.
+#[test]
+fn a_record_of_an_earlier_acquisition_is_given_back() {
+    let (mut bench, mut a) = (Bench::new(3), lv_lock(1));
+    assert_eq!(take(&mut bench, &mut a, X, &[0, 1, 2], &[]), GRANTED);
+    a.request(RELEASE, bench.now).expect("in order");
+    exchange_with(&mut bench, &mut a, |command| match command.drive {
+        DriveRef(2) => Fate::Instead(Status::Unreachable),
+        _ => Fate::Answered,
+    });
+    events(&mut a);
+    assert_eq!(take(&mut bench, &mut a, X, &[0, 1], &[2]), GRANTED);
+    bench.pass(&mut a, LEASE * 2);
+    bench.run(&mut a, RELEASE);
+    bench.pass(&mut a, LEASE * 2);
+    assert_eq!(bench.states(2), []);
+}

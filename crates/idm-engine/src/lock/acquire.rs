@@ -146,6 +146,11 @@ impl Lock {
                         self.retake(at, now);
                     }
                 }
+                (Role::Witness, Hold::Maybe { .. }) => {
+                    // A record of an earlier acquisition may be there, which nobody else removes.
+                    self.replicas[at].role = Role::Extra;
+                    self.retake(at, now);
+                }
                 (Role::Witness, _) => self.replicas[at].assign(Task::Idle),
                 // The drive was asked for a stronger mode than the lock has now.
                 _ if adds && !replica.takes(goal) => self.retake(at, now),

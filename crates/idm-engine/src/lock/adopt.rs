@@ -142,10 +142,23 @@ impl Lock {
                 return Orphan::Found(mode);
             }
             if ours + open + odd >= keep {
-                return if open > 0 { Orphan::Open } else { Orphan::Unclear };
+                return match open {
+                    0 if self.was_shared(keep, adopting, now) => Orphan::Found(Mode::Shared),
+                    0 => Orphan::Unclear,
+                    _ => Orphan::Open,
+                };
             }
         }
         Orphan::Gone
+    }
+
+    /// Whether the lock is noted as shared and was granted, so that exclusive records are those of
+    /// an unfinished change, of which the caller was not informed.
+    fn was_shared(&self, keep: usize, adopting: &Adopting, now: Instant) -> bool {
+        let shared = Mode::Shared;
+        let granted = adopting.wanted.is_none() && adopting.safe_until(shared).is_some();
+        let quorum = self.adopt_quorum(shared, adopting);
+        granted && self.ours(shared, now) >= quorum && self.exactly(shared) >= keep
     }
 
     /// The number of members that this host holds in a mode, and in no stronger one.

@@ -45,6 +45,8 @@ impl Lock {
         let due = if mode == goal { self.due(since, renew / 4) } else { now };
         let replica = &mut self.replicas[at];
         replica.failures = 0;
+        // Whoever was met here before has gone.
+        replica.foreign = None;
         replica.assign(Task::Keep);
         replica.plan(Step::Refresh(goal), due);
     }
