@@ -71,7 +71,10 @@ impl World {
         if flight.nonsense || !is_definite(reply) {
             return;
         }
-        let takes = flight.takes() || flight.is(MutexOp::Refresh);
+        // A conflict about another mutex, which is removed to make room, tells nothing of this one.
+        let is_about_it =
+            matches!(&flight.command, DriveCommand::Mutex(_, record) if self.is_ours(s, record));
+        let takes = is_about_it && (flight.takes() || flight.is(MutexOp::Refresh));
         let slot = &mut self.slots[s];
         // A refused promotion may be due to other sharers as well as to a loss.
         let promotion = slot.engine.mode == Some(Mode::Shared)
