@@ -5,6 +5,7 @@ use crate::api::{Event, Instant, Notice, Outcome, Refusal, ValueRead};
 use crate::reading;
 use crate::replica::{Clean, Hold, Look, Replica, Role, Step, Task, Vote};
 use crate::rules::broken;
+use core::time::Duration;
 use idm_protocol::{Mode, Value};
 
 /// The number of attempts of a request that splits the drives with another host's.
@@ -152,10 +153,11 @@ impl Lock {
                     self.retake(at, now);
                 }
                 (Role::Witness, _) => self.replicas[at].assign(Task::Idle),
-                // The drive was asked for a stronger mode than the lock has now.
-                _ if adds && !replica.takes(goal) => self.retake(at, now),
                 (Role::Member | Role::Extra, _) => {
-                    let pause = self.config.timing.renew;
+                    // A drive that was asked for a stronger mode than the lock has now may grant
+                    // this one.
+                    let again = adds && !replica.takes(goal);
+                    let pause = if again { Duration::ZERO } else { self.config.timing.renew };
                     self.retake(at, now + pause);
                 }
             }

@@ -57,12 +57,14 @@ impl Lock {
         // Others may count other drives by now.
         self.has_witnesses |= self.target.is_some();
         self.may_have_moved = true;
-        // The LV may be left on some of the drives that vote.
-        self.votes_moved |= self.target.is_none();
-        if self.target.is_none() && !self.stamp.alone {
-            // The next life has to know, too.
-            self.mark_alone();
-            self.refresh_now(|_| true, now);
+        if self.target.is_none() {
+            // The LV may be left on some of the drives that vote.
+            self.votes_moved = true;
+            if !self.stamp.alone {
+                // The next life has to know, too.
+                self.mark_alone();
+                self.refresh_now(|_| true, now);
+            }
         }
         self.replicas.iter_mut().for_each(|replica| replica.target = false);
         let at = self.after_earlier(mode, now);
