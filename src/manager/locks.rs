@@ -172,10 +172,7 @@ impl Manager {
                     return Err(Error::AdoptOtherMode);
                 }
                 let saved = claim.saved.asked_now(left);
-                match mode > left {
-                    true => running.note_again(&spec, &saved)?,
-                    false => running.note_less(&spec.resource, &saved),
-                }
+                running.note_again(&spec, &saved)?;
                 let lockspace = asker.lockspace.clone();
                 // Changes made under the lock may not have been published.
                 let value = lockspace.told(&spec, ValueRead::Unknown);
@@ -307,9 +304,9 @@ impl Manager {
         let running = self.running()?;
         let saved = held.saved.asked_now(mode);
         // The noted mode is never higher than the one that core knows of, whenever lvmlockd is
-        // killed.
+        // killed. With a higher one, half of the drives could prove a lock that others share.
         if mode < held.mode {
-            running.note_less(&held.spec.resource, &saved);
+            running.note_again(&held.spec, &saved)?;
         }
         let answer = running.request(&held.spec, Request::Convert { mode, value });
         match answer {
