@@ -90,7 +90,7 @@ struct Script {
     busy: bool,
     /// Whether its votes have to move.
     moving: bool,
-    /// How often drives were named to it.
+    /// The number of times that drives were named to it.
     spread: usize,
     panics: bool,
 }

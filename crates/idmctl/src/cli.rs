@@ -49,7 +49,7 @@ pub struct Common {
     /// Print JSON in place of tables.
     #[arg(long, global = true)]
     pub json: bool,
-    /// How long to wait for drives that do not answer.
+    /// Time to wait for drives that do not answer.
     #[arg(long, global = true, value_name = "SECONDS", default_value = "2.5")]
     #[arg(value_parser = seconds)]
     pub timeout: Duration,
@@ -197,7 +197,7 @@ pub struct Status {
     pub drives: Vec<String>,
 }
 
-/// What `idmctl status` can sort by.
+/// The column by which `idmctl status` sorts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SortKey {
     /// The holder's name.

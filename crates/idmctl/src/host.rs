@@ -22,7 +22,7 @@ pub struct Places {
     pub lvmlockd: PathBuf,
     /// lvm's backups of metadata.
     pub backups: PathBuf,
-    /// Where the kernel lists block devices.
+    /// The folder in which the kernel lists block devices.
     pub block: PathBuf,
 }
 
@@ -50,7 +50,7 @@ pub struct Host {
     pub name: String,
     /// lvmlockd's notes: started lockspaces, and locks that may be held.
     pub saved: store::Saved,
-    /// What lvmlockd refused lately, and until when it does not ask drives for locks.
+    /// The latest refusals of lvmlockd, and the dates until which it does not ask drives for locks.
     pub refusals: Refusals,
     /// Whether lvmlockd listens.
     pub lvmlockd: bool,

@@ -737,7 +737,7 @@ const MOMENTS: usize = 5;
 struct Interrupted {
     model: Model,
     left: usize,
-    /// How often it was reserved.
+    /// The number of times it was reserved.
     reserved: usize,
 }
 

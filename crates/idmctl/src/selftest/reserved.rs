@@ -17,7 +17,7 @@ use rustix::io::Errno;
 
 const NOT_IN_USE: &str = "--reserve is for a drive that nobody uses, on this host or another one";
 
-/// Who has reserved the data, in words; `None` where nobody has.
+/// The owner of a reservation of the data, in words; `None` where nobody has one.
 pub fn told(report: &ReserveReport) -> Option<String> {
     let kind = report.reservation?;
     let kind = match kind {
