@@ -5,7 +5,8 @@ mod bench;
 use bench::*;
 use core::time::Duration;
 use idm_emulator::Profile;
-use idm_protocol::MutexOp;
+use idm_engine::{Command, Lock, Outcome, Request};
+use idm_protocol::{MutexOp, Status};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -19,7 +20,7 @@ fn a_second_move_does_not_free_a_drive_that_hides_the_first_one() {
     while !refreshed {
         bench.wait(&mut a);
         exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
-            0 => Fate::Instead(idm_protocol::Status::Unreachable),
+            0 => Fate::Instead(Status::Unreachable),
             at => {
                 refreshed |= at == 1 && op(command) == Some(MutexOp::Refresh);
                 Fate::Answered
@@ -62,4 +63,106 @@ fn a_host_that_was_met_before_a_drive_was_left_is_met_for_the_first_time() {
         spread(&mut bench, &mut a, &[0, 1, 2]);
         bench.pass(&mut a, LEASE * 2);
     }
+}
+
+/// lvmlockd dies right after the move. The next one refreshes the drive with the old mark, but
+/// cannot take it anew; it does not know of the drives that voted before.
+#[test]
+fn an_adoption_right_after_a_move_leaves_no_old_mark_alone() {
+    let (mut bench, mut first) = held_on(&[0, 1, 2], 5, Profile::current());
+    let named = bench.members(&[2, 3, 4]);
+    first.spread(&named, bench.now);
+    exchange_with(&mut bench, &mut first, |command| match command.drive.0 {
+        2 => Fate::Instead(Status::Unreachable),
+        _ => Fate::Answered,
+    });
+    let ready = is_ready(&mut first).expect("drives 3 and 4");
+    assert!(first.move_votes(&ready, bench.now));
+    let safe_until = first.safe_until();
+    drop(first);
+    bench.now = bench.now + SECOND * 5;
+    let (mut a, orphan) = (lv_lock(1), in_mode(adopt(&bench, &[2, 3, 4], safe_until), X));
+    let mut asked = 0;
+    let mut fate = |command: &Command| match command.drive.0 {
+        2 => {
+            asked += 1;
+            if asked <= 2 { Fate::Answered } else { Fate::Instead(Status::Unreachable) }
+        }
+        _ => Fate::Answered,
+    };
+    let outcome = run_with(&mut bench, &mut a, orphan, &mut fate);
+    pass_with(&mut bench, &mut a, LEASE - SECOND * 4, &mut fate);
+    let mut b = lv_lock(2);
+    assert_eq!(outcome, Outcome::Adopted(X));
+    take(&mut bench, &mut b, X, &[0, 1, 2], &[]);
+    assert_one_holder(&bench, &a, &b);
+}
+
+/// All of the VG's drives vote already when the VG's lock names them, and the LV is left on drive 0.
+/// `mark` decides what becomes of the commands that mark the records. Then lvmlockd dies, and after
+/// the lease another host takes the lock by way of drive 0 and of drives that are new in the VG.
+fn left_on_fewer(profile: Profile, mut mark: impl FnMut(&Command) -> Fate) -> (Bench, Lock, Lock) {
+    let (mut bench, mut first) = (Bench::with(5, profile), lv_lock(1));
+    assert_eq!(take(&mut bench, &mut first, X, &[0, 1, 2], &[]), GRANTED);
+    let named = bench.members(&[0, 1, 2]);
+    first.spread(&named, bench.now);
+    assert!(!first.is_moving(), "the VG's lock is granted");
+    pass_with(&mut bench, &mut first, Duration::from_millis(200), &mut mark);
+    assert!(!first.is_moving(), "the VG's lock is granted");
+    drop(first);
+    bench.now = bench.now + LEASE * 2;
+    bench.paths = vec![Path::Up, Path::Cut, Path::Cut, Path::Up, Path::Up];
+    let mut b = lv_lock(2);
+    assert_eq!(take(&mut bench, &mut b, X, &[0], &[1, 2, 3, 4]), GRANTED);
+    bench.paths = vec![Path::Cut, Path::Up, Path::Up, Path::Up, Path::Up];
+    let mut a = lv_lock(1);
+    let orphan = adopt(&bench, &[0, 1, 2], None);
+    println!("{:?}", bench.run(&mut a, orphan));
+    (bench, a, b)
+}
+
+#[test]
+fn drives_that_do_not_store_marks_do_not_hide_that_an_lv_was_left_on_fewer_drives() {
+    let profile = Profile { refresh_stores_metadata: false, ..Profile::current() };
+    let (bench, a, b) = left_on_fewer(profile, |_| Fate::Answered);
+    assert_one_holder(&bench, &a, &b);
+}
+
+/// Drive 2 does not answer, and the first REFRESH of drive 1 is lost.
+#[test]
+fn a_lost_mark_does_not_hide_that_an_lv_was_left_on_fewer_drives() {
+    let (bench, a, b) = left_on_fewer(Profile::current(), |command| match command.drive.0 {
+        0 => Fate::Answered,
+        _ => Fate::Instead(Status::Unreachable),
+    });
+    assert_one_holder(&bench, &a, &b);
+}
+
+/// An adoption that also read drive 3 was refused, and the next one did not name it.
+#[test]
+fn a_drive_that_a_refused_adoption_left_alone_is_taken_when_it_is_named() {
+    let (mut bench, mut first) = held_on(&[0, 1, 2], 5, Profile::current());
+    spread(&mut bench, &mut first, &[0, 1, 2, 3]);
+    let until = first.safe_until();
+    drop(first);
+    let mut a = lv_lock(1);
+    // Drives 3 and 4 are read, but too few of the others answer.
+    let with = |bench: &Bench, witnesses: &[u32]| Request::Adopt {
+        mode: Some(X),
+        granted_until: until,
+        members: bench.members(&[0, 1, 2]),
+        witnesses: bench.members(witnesses),
+    };
+    let ask = with(&bench, &[3, 4]);
+    let outcome = run_with(&mut bench, &mut a, ask, |command| match (command.drive.0, op(command)) {
+        (4, _) | (2, _) => Fate::Instead(Status::Unreachable),
+        (3, Some(MutexOp::Refresh)) => Fate::Instead(Status::Unreachable),
+        _ => Fate::Answered,
+    });
+    println!("{outcome:?}");
+    let ask = with(&bench, &[]);
+    assert_eq!(bench.run(&mut a, ask), Outcome::Adopted(X));
+    spread(&mut bench, &mut a, &[0, 1, 2, 3, 4]);
+    bench.pass(&mut a, LEASE * 2);
+    assert_eq!(on(&a), [0, 1, 2, 3, 4]);
 }
