@@ -166,3 +166,83 @@ fn a_drive_that_a_refused_adoption_left_alone_is_taken_when_it_is_named() {
     bench.pass(&mut a, LEASE * 2);
     assert_eq!(on(&a), [0, 1, 2, 3, 4]);
 }
+
+/// The same, where the votes move to such drives: nobody refreshes these.
+#[test]
+fn votes_do_not_move_to_drives_that_a_refused_adoption_left_alone() {
+    let (mut bench, mut first) = held_on(&[0, 1, 2], 6, Profile::current());
+    spread(&mut bench, &mut first, &[0, 1, 2, 3, 4]);
+    let until = first.safe_until();
+    drop(first);
+    // Another host asks for the lock on drive 5, and is about to be refused.
+    let mut b = lv_lock(2);
+    b.request(acquire(&bench, X, &[5], &[0, 1, 2, 3, 4]), bench.now).expect("in order");
+    let command = b.next_command(bench.now).expect("a TRYLOCK");
+    let reply = bench.perform(&command);
+    let with = |bench: &Bench, witnesses: &[u32]| Request::Adopt {
+        mode: Some(X),
+        granted_until: until,
+        members: bench.members(&[0, 1, 2]),
+        witnesses: bench.members(witnesses),
+    };
+    let (mut a, ask) = (lv_lock(1), with(&bench, &[3, 4, 5]));
+    assert!(is_held(&bench.run(&mut a, ask)));
+    b.on_reply(command.token, reply, bench.now);
+    bench.pass(&mut b, SECOND);
+    let ask = with(&bench, &[]);
+    assert_eq!(bench.run(&mut a, ask), Outcome::Adopted(X));
+    assert!(travel(&mut bench, &mut a, &[2, 3, 4]));
+    bench.pass(&mut a, LEASE * 2);
+    let news = events(&mut a);
+    assert!(believes(&bench, &a), "all drives answer all the while: {news:?}");
+}
+
+/// The same as above, as it should be.
+#[test]
+fn control_marks_that_are_stored_show_that_an_lv_was_left_on_fewer_drives() {
+    let (bench, a, b) = left_on_fewer(Profile::current(), |_| Fate::Answered);
+    assert_one_holder(&bench, &a, &b);
+}
+
+/// The drives that the VG has now do not have the lock. Whether the present drives are named in
+/// between or not, the lock ends within a lease.
+#[test]
+fn naming_the_present_drives_in_between_does_not_prolong_an_unseen_lock() {
+    for between in [false, true] {
+        let (mut bench, mut a) = held_on(&[0, 1, 2], 6, Profile::current());
+        spread(&mut bench, &mut a, &[0, 1, 2]);
+        bench.paths[3..].fill(Path::Cut);
+        let start = bench.now;
+        while bench.now < start + LEASE * 2 {
+            spread(&mut bench, &mut a, &[3, 4, 5]);
+            bench.pass(&mut a, SECOND * 20);
+            if between {
+                spread(&mut bench, &mut a, &[0, 1, 2]);
+            }
+        }
+        spread(&mut bench, &mut a, &[3, 4, 5]);
+        assert!(!believes(&bench, &a), "between: {between}");
+    }
+}
+
+/// A change to exclusive is refused while a BREAK on a drive that only is read has no answer.
+#[test]
+fn a_late_break_on_a_drive_that_is_only_read_is_given_back() {
+    let (mut bench, mut a) = (Bench::new(3), lv_lock(1));
+    // A sharer that died, and counted drive 1.
+    assert_eq!(take(&mut bench, &mut lv_lock(3), S, &[1], &[]), GRANTED);
+    bench.now = bench.now + LEASE * 2;
+    assert_eq!(take(&mut bench, &mut a, S, &[0], &[1, 2]), GRANTED);
+    a.request(convert(X), bench.now).expect("in order");
+    let open = pass_with(&mut bench, &mut a, SECOND * 3, |command| match (command.drive.0, op(command)) {
+        (1, Some(MutexOp::Break)) => Fate::Unheard,
+        (2, _) => Fate::Instead(Status::Unreachable),
+        _ => Fate::Answered,
+    });
+    let outcome = done(&mut a).expect("an answer");
+    assert!(matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
+    a.on_reply(open[0].token, idm_protocol::Reply::Status(Status::Good), bench.now);
+    bench.pass(&mut a, SECOND * 2);
+    let mut c = lv_lock(4);
+    assert_eq!(take(&mut bench, &mut c, S, &[1], &[0]), GRANTED);
+}
