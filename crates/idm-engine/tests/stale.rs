@@ -227,3 +227,39 @@ fn a_late_break_on_a_drive_that_is_only_read_is_given_back() {
     let mut c = lv_lock(4);
     assert_eq!(take(&mut bench, &mut c, S, &[1], &[0]), GRANTED);
 }
+
+/// The VG gets drives 3 and 4 first, and loses 0 and 1 after that. Drive 2 gets no new mark all the
+/// while: no command reaches it, or it does not store one and is taken anew only later. It hides the
+/// first move, with which no drive is left, and so the second one frees drives 0 and 1 at once.
+#[test]
+fn drives_that_are_left_with_a_second_move_keep_the_lock_while_it_is_hidden() {
+    for mode in [X, S] {
+        let (mut bench, mut a) = (Bench::new(5), lv_lock(1));
+        assert_eq!(take(&mut bench, &mut a, mode, &[0, 1, 2], &[3, 4]), GRANTED);
+        bench.paths[2] = Path::Cut;
+        assert!(travel(&mut bench, &mut a, &[0, 1, 2, 3, 4]));
+        bench.exchange(&mut a);
+        assert!(travel(&mut bench, &mut a, &[2, 3, 4]));
+        bench.exchange(&mut a);
+        bench.paths[2] = Path::Up;
+        let mut b = lv_lock(2);
+        take(&mut bench, &mut b, X, &[0, 1, 2], &[]);
+        assert_one_holder(&bench, &a, &b);
+    }
+}
+
+/// The same in one move, which is safe.
+#[test]
+fn control_drives_that_are_left_with_one_move_keep_the_lock_while_it_is_hidden() {
+    for mode in [X, S] {
+        let (mut bench, mut a) = (Bench::new(5), lv_lock(1));
+        assert_eq!(take(&mut bench, &mut a, mode, &[0, 1, 2], &[3, 4]), GRANTED);
+        bench.paths[2] = Path::Cut;
+        assert!(travel(&mut bench, &mut a, &[2, 3, 4]));
+        bench.exchange(&mut a);
+        bench.paths[2] = Path::Up;
+        let mut b = lv_lock(2);
+        take(&mut bench, &mut b, X, &[0, 1, 2], &[]);
+        assert_one_holder(&bench, &a, &b);
+    }
+}
