@@ -263,3 +263,60 @@ fn control_drives_that_are_left_with_one_move_keep_the_lock_while_it_is_hidden()
         assert_one_holder(&bench, &a, &b);
     }
 }
+
+/// A drive that was left comes back, with the oldest mark, and does not answer from then on. It hides
+/// the moves for longer than the drive that hid the first one.
+#[test]
+fn a_drive_that_comes_back_may_hide_a_move_for_longer() {
+    let profile = Profile { refresh_stores_metadata: false, ..Profile::current() };
+    let (mut bench, mut a) = held_on(&[0, 1, 2], 5, profile);
+    bench.paths[2] = Path::Cut;
+    assert!(travel(&mut bench, &mut a, &[2, 3, 4]));
+    bench.exchange(&mut a);
+    bench.pass(&mut a, LEASE - SECOND * 3);
+    assert_eq!(on(&a), [0, 1, 3, 4], "the old drives keep it");
+    let named = bench.members(&[0, 3, 4]);
+    a.spread(&named, bench.now);
+    bench.exchange(&mut a);
+    let ready = is_ready(&mut a).expect("drives 3 and 4");
+    bench.paths[0] = Path::Cut;
+    assert!(a.move_votes(&ready, bench.now));
+    bench.pass(&mut a, SECOND * 10);
+    bench.paths[0] = Path::Up;
+    bench.paths[2] = Path::Up;
+    let mut b = lv_lock(2);
+    take(&mut bench, &mut b, X, &[0, 1, 2], &[]);
+    assert_one_holder(&bench, &a, &b);
+}
+
+/// Another host is met twice in passing on the one drive that the holder lacks: before the lock
+/// lapsed, and after it was regained.
+#[test]
+fn a_host_that_was_met_before_a_lapse_is_met_for_the_first_time_after_it() {
+    let (mut bench, mut a) = (Bench::new(5), lv_lock(1));
+    bench.paths[2] = Path::Cut;
+    assert_eq!(take(&mut bench, &mut a, X, &[0, 1, 2], &[]), GRANTED);
+    let visit = |bench: &mut Bench| {
+        let mut visitor = lv_lock(2);
+        let ask = acquire(bench, X, &[2, 3, 4], &[]);
+        visitor.request(ask, bench.now).expect("in order");
+        while let Some(command) = visitor.next_command(bench.now) {
+            if command.drive.0 == 2 {
+                bench.perform(&command);
+            }
+        }
+    };
+    bench.paths[..2].fill(Path::Cut);
+    bench.pass(&mut a, SECOND * 30);
+    visit(&mut bench);
+    bench.paths[2] = Path::Up;
+    bench.pass(&mut a, LEASE * 2);
+    assert!(!believes(&bench, &a));
+    // The visitor has given it back, and asks once more.
+    bench.drives[2].reset();
+    visit(&mut bench);
+    bench.paths[..3].fill(Path::Up);
+    bench.pass(&mut a, SECOND * 12);
+    let news = events(&mut a);
+    assert!(believes(&bench, &a), "{news:?}");
+}
