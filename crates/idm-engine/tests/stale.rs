@@ -320,3 +320,57 @@ fn a_host_that_was_met_before_a_lapse_is_met_for_the_first_time_after_it() {
     let news = events(&mut a);
     assert!(believes(&bench, &a), "{news:?}");
 }
+
+/// The VG's lock names drives 2, 3 and 4, of which only 2 answers, so that only its record is marked.
+/// Then it names the drives that vote, and the LV is left on drive 2. All that is sent is answered.
+#[test]
+fn marks_of_a_move_that_was_given_up_are_not_those_of_all_drives() {
+    let (mut bench, mut first) = (Bench::new(5), lv_lock(1));
+    assert_eq!(take(&mut bench, &mut first, X, &[0, 1, 2], &[]), GRANTED);
+    bench.paths[3..].fill(Path::Cut);
+    spread(&mut bench, &mut first, &[2, 3, 4]);
+    spread(&mut bench, &mut first, &[0, 1, 2]);
+    assert!(!first.is_moving(), "the VG's lock is granted");
+    drop(first);
+    bench.now = bench.now + LEASE * 2;
+    bench.paths = vec![Path::Cut, Path::Cut, Path::Up, Path::Up, Path::Up];
+    let mut b = lv_lock(2);
+    assert_eq!(take(&mut bench, &mut b, X, &[2], &[0, 1, 3, 4]), GRANTED);
+    bench.paths = vec![Path::Up, Path::Up, Path::Cut, Path::Up, Path::Up];
+    let mut a = lv_lock(1);
+    let orphan = adopt(&bench, &[0, 1, 2], None);
+    let outcome = bench.run(&mut a, orphan);
+    assert_one_holder(&bench, &a, &b);
+    assert!(matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
+}
+
+/// An adoption finds the mark of a lock whose LV was left on fewer drives on one drive only. The next
+/// life has to see it on the others, whenever this one dies.
+#[test]
+fn an_adoption_marks_the_records_that_are_not_marked_yet() {
+    let (mut bench, mut first) = (Bench::new(5), lv_lock(1));
+    assert_eq!(take(&mut bench, &mut first, X, &[0, 1, 2], &[]), GRANTED);
+    let named = bench.members(&[0, 1, 2]);
+    first.spread(&named, bench.now);
+    exchange_with(&mut bench, &mut first, |command| match command.drive.0 {
+        0 => Fate::Answered,
+        _ => Fate::Instead(Status::Unreachable),
+    });
+    let orphan = in_mode(adopt(&bench, &[0, 1, 2], first.safe_until()), X);
+    drop(first);
+    let mut next = lv_lock(1);
+    assert_eq!(bench.run(&mut next, orphan), Outcome::Adopted(X));
+    // The VG is started, and its lock is granted.
+    spread(&mut bench, &mut next, &[0, 1, 2]);
+    bench.pass(&mut next, SECOND * 3);
+    drop(next);
+    bench.now = bench.now + LEASE * 2;
+    bench.paths = vec![Path::Up, Path::Cut, Path::Cut, Path::Up, Path::Up];
+    let mut b = lv_lock(2);
+    assert_eq!(take(&mut bench, &mut b, X, &[0], &[1, 2, 3, 4]), GRANTED);
+    bench.paths = vec![Path::Cut, Path::Up, Path::Up, Path::Up, Path::Up];
+    let mut a = lv_lock(1);
+    let orphan = adopt(&bench, &[0, 1, 2], None);
+    bench.run(&mut a, orphan);
+    assert_one_holder(&bench, &a, &b);
+}
