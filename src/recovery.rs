@@ -79,6 +79,17 @@ pub struct Dates {
     pub earlier: undo_note::Dates,
 }
 
+impl Dates {
+    /// The moment until which no other host can have broken the lock's records; `None` if the note
+    /// cannot tell.
+    fn noted(&self, vg: &ResourceId, saved: &SavedLock) -> Option<Instant> {
+        let asked = Instant::from_micros(saved.asked_us);
+        // Without a date it was granted, if at all, just before lvmlockd died.
+        let without = || asked + (self.timing.lease - self.timing.drift);
+        self.note.left(vg).map(|date| date.unwrap_or_else(without))
+    }
+}
+
 #[derive(Default)]
 struct Left {
     locks: HashMap<ResourceId, Orphan>,
@@ -618,16 +629,9 @@ impl Orphans {
 
     /// The time until which other hosts are certainly kept out, according to the note.
     fn safe_until(&self, orphan: &Orphan) -> Instant {
-        let Dates { timing, fencing, note, .. } = &self.dates;
-        match note.left(&vg_of(&orphan.spec.resource)) {
-            Some(Some(safe_until)) => safe_until,
-            // It was granted, if at all, just before lvmlockd died.
-            Some(None) => {
-                let asked = Instant::from_micros(orphan.saved.asked_us);
-                asked + (timing.lease - timing.drift)
-            }
-            None => self.found_at + timing.lease / 2 + fencing.margin,
-        }
+        let Dates { timing, fencing, .. } = &self.dates;
+        let noted = self.dates.noted(&vg_of(&orphan.spec.resource), &orphan.saved);
+        noted.unwrap_or(self.found_at + timing.lease / 2 + fencing.margin)
     }
 
     /// The time from which an orphan that seems unused may be given up. A command that got the lock

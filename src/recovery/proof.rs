@@ -104,9 +104,8 @@ impl Orphans {
         // A lock that is noted as shared may be exclusive on the drives: the request for that mode
         // had no answer yet.
         let mode = saved.exclusive.then_some(Mode::Exclusive);
-        let safe_until = self.dates.note.left(&lockspace.id).flatten();
-        let granted_until = safe_until.filter(|_| saved.granted);
-        Request::Adopt { mode, granted_until, members, witnesses }
+        let safe_until = self.dates.noted(&lockspace.id, saved);
+        Request::Adopt { mode, safe_until, granted: saved.granted, members, witnesses }
     }
 
     fn hear(&self, asked: Vec<AskedOrphan>) -> bool {

@@ -649,7 +649,8 @@ fn what_was_left_is_not_given_back_because_nobody_waits_for_it() {
     let bound = Duration::from_millis(20);
     let adopt = Request::Adopt {
         mode: None,
-        granted_until: None,
+        safe_until: None,
+        granted: false,
         members: bench.members.clone(),
         witnesses: Vec::new(),
     };

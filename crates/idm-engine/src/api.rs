@@ -183,10 +183,13 @@ pub enum Request {
     Adopt {
         /// The mode in which the lock must be held; `None` accepts both.
         mode: Option<Mode>,
-        /// The moment until which the earlier life's lock is known to be safe, if that life was
-        /// granted it in `mode`, or as shared if both are accepted. Until then the lock counts as
-        /// kept without a gap, so the keep quorum is enough to adopt it.
-        granted_until: Option<Instant>,
+        /// The moment until which no other host can have broken the records of the earlier life,
+        /// if it is known. Later, an LV's lock is adopted only if all members have it.
+        safe_until: Option<Instant>,
+        /// Whether the earlier life is known to have been granted the lock in `mode`, or as shared
+        /// if both are accepted. Until `safe_until` such a lock counts as kept without a gap, so
+        /// the keep quorum is enough to adopt it.
+        granted: bool,
         /// As in [`Request::Acquire`].
         members: Vec<Member>,
         /// As in [`Request::Acquire`].

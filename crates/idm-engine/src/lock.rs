@@ -89,17 +89,19 @@ struct Adopting {
     /// The only acceptable mode, if the request names one.
     wanted: Option<Mode>,
     /// The moment until which the earlier life's lock is known to be safe.
-    granted_until: Option<Instant>,
+    safe_until: Option<Instant>,
+    /// Whether it was granted in the named mode, or as shared if none is named.
+    granted: bool,
     /// The moment when the request is refused for lack of answers.
     deadline: Instant,
     stage: Stage,
 }
 
 impl Adopting {
-    /// The moment until which the lock is known to be safe in a mode. An earlier life that was
+    /// Whether the earlier life is known to have been granted the lock in a mode. One that was
     /// granted an unnamed mode may have been shared, and have died while it became exclusive.
-    fn safe_until(&self, mode: Mode) -> Option<Instant> {
-        self.granted_until.filter(|_| mode == Mode::Shared || self.wanted == Some(mode))
+    fn was_granted(&self, mode: Mode) -> bool {
+        self.granted && (mode == Mode::Shared || self.wanted == Some(mode))
     }
 }
 
@@ -165,6 +167,8 @@ struct Target {
 struct Leaving {
     /// The drives that voted.
     set: Fingerprint,
+    /// The number of these that are enough to keep the lock.
+    keep: usize,
     /// The number of leaving drives that must have the lock, so that a host that counts the drives
     /// of `set` gets no majority of them.
     needed: usize,
@@ -277,11 +281,11 @@ impl Lock {
                 self.ask_members(mode, now);
             }
             (
-                Request::Adopt { mode, granted_until, members, witnesses },
+                Request::Adopt { mode, safe_until, granted, members, witnesses },
                 Phase::Free | Phase::Left,
             ) => {
                 self.assign_roles(&members, &witnesses, now)?;
-                self.adopt(mode, granted_until, now);
+                self.adopt(mode, safe_until, granted, now);
             }
             (Request::Convert { mode, value }, Phase::Held(held)) => {
                 self.convert(held.mode, mode, value, now);

@@ -264,8 +264,8 @@ pub(crate) struct Replica {
     pub(crate) contested: bool,
     /// Whether it is one of the drives that are to vote in place of the present ones.
     pub(crate) target: bool,
-    /// Whether it voted, and keeps the lock until every drive that votes shows that votes have
-    /// moved.
+    /// Whether it voted before a move of the votes that some drive may hide. Then it keeps the lock
+    /// until no drive does.
     pub(crate) leaving: bool,
     /// Whether the lock is held without this drive, so that gaining it is worth a notice.
     pub(crate) missed: bool,
@@ -404,6 +404,11 @@ impl Replica {
             Hold::Held { mode: Mode::Exclusive, .. } => demoted,
             Hold::Held { .. } | Hold::Maybe { .. } => self.over_at(timing) > now,
         }
+    }
+
+    /// Whether a command is on its way that writes a record of this host.
+    pub(crate) fn is_being_written(&self) -> bool {
+        self.flight.as_ref().is_some_and(|flight| flight.step.writes())
     }
 
     /// Whether this host's record is exclusive, whatever is still on its way.

@@ -10,7 +10,13 @@ use idm_protocol::{Mode, State, Status};
 
 /// An adoption on all drives of a lock that may not have been granted.
 fn adopt_all(bench: &Bench, mode: Option<Mode>) -> Request {
-    Request::Adopt { mode, granted_until: None, members: bench.all(), witnesses: Vec::new() }
+    Request::Adopt {
+        mode,
+        safe_until: None,
+        granted: true,
+        members: bench.all(),
+        witnesses: Vec::new(),
+    }
 }
 
 /// Host 1 takes the lock on some drives only, even if others have the rest, and dies.
@@ -89,7 +95,8 @@ fn what_was_confirmed_before_the_host_stood_still_is_not_taken_for_gone() {
     assert_eq!(take(&mut bench, &mut before, X, &[0, 1], &[2, 3, 4]), GRANTED);
     let mut again = lv_lock(1);
     let (members, witnesses) = (bench.members(&[0, 1]), bench.members(&[2, 3, 4]));
-    let request = Request::Adopt { mode: None, granted_until: None, members, witnesses };
+    let request =
+        Request::Adopt { mode: None, safe_until: None, granted: true, members, witnesses };
     // The members have confirmed it, and the other drives are being read.
     bench.paths[2..].fill(Path::Hung);
     again.request(request.clone(), bench.now).expect("in order");
@@ -147,6 +154,21 @@ fn a_minority_is_not_adopted_and_given_back_when_it_is_released() {
 }
 
 #[test]
+fn an_lvs_lock_is_adopted_after_its_lease_only_if_all_drives_have_it() {
+    for (lost, late, adopted) in [(0, true, true), (1, true, false), (1, false, true)] {
+        let mut bench = Bench::new(3);
+        take_and_die(&mut bench, Mode::Exclusive, &[0, 1, 2]);
+        bench.drives[..lost].iter_mut().for_each(|drive| drive.reset());
+        let mut again = lv_lock(1);
+        let request = adopt_all(&bench, None);
+        let request = if late { request } else { in_time(&bench, request) };
+        let outcome = bench.run(&mut again, request);
+        assert_eq!(outcome == Outcome::Adopted(Mode::Exclusive), adopted, "{outcome:?}");
+        assert!(adopted || is_refused(&outcome, &Refusal::Unclear), "{outcome:?}");
+    }
+}
+
+#[test]
 fn a_release_that_was_half_done_is_adopted_only_if_a_majority_is_left() {
     for (unlocked, adopted) in [(1, true), (2, false)] {
         let mut bench = Bench::new(3);
@@ -159,7 +181,7 @@ fn a_release_that_was_half_done_is_adopted_only_if_a_majority_is_left() {
             bench.perform(&command);
         }
         let mut again = lv_lock(1);
-        let request = adopt_all(&bench, None);
+        let request = in_time(&bench, adopt_all(&bench, None));
         let outcome = bench.run(&mut again, request);
         assert_eq!(outcome == Outcome::Adopted(Mode::Exclusive), adopted, "{outcome:?}");
     }
@@ -177,7 +199,8 @@ fn half_of_the_drives_is_enough_for_who_was_granted_the_lock() {
                 let members = bench.all();
                 let request = Request::Adopt {
                     mode: Some(X),
-                    granted_until: granted.then(|| bench.now + LEASE),
+                    safe_until: Some(bench.now + LEASE),
+                    granted,
                     members,
                     witnesses: vec![],
                 };
@@ -233,7 +256,7 @@ fn a_change_that_was_half_done_leaves_the_mode_that_drives_vouch_for() {
             bench.perform(&command);
         }
         let mut again = lv_lock(1);
-        let request = adopt_all(&bench, None);
+        let request = in_time(&bench, adopt_all(&bench, None));
         assert_eq!(bench.run(&mut again, request), Outcome::Adopted(left));
         bench.pass(&mut again, Duration::from_secs(1));
         assert!(again.held_on().all(|(_, mode)| mode == left));
@@ -318,8 +341,13 @@ fn a_lock_that_was_spread_stays_where_it_was_spread_to() {
     bench.pass(&mut a, Duration::from_millis(1));
     drop(a);
     let mut again = lv_lock(1);
-    let spread =
-        Request::Adopt { mode: None, granted_until: Some(bench.now + LEASE), members, witnesses };
+    let spread = Request::Adopt {
+        mode: None,
+        safe_until: Some(bench.now + LEASE),
+        granted: true,
+        members,
+        witnesses,
+    };
     assert_eq!(bench.run(&mut again, spread), Outcome::Adopted(Mode::Exclusive));
     let mut on: Vec<_> = again.held_on().map(|(drive, _)| drive).collect();
     on.sort_unstable();
@@ -339,8 +367,13 @@ fn a_lock_that_is_exclusive_elsewhere_is_not_adopted_as_shared() {
     // The LV is on drive 2 now, which has not received the change.
     let mut again = lv_lock(1);
     let (members, witnesses) = (bench.members(&[2]), bench.members(&[0, 1]));
-    let request =
-        Request::Adopt { mode: None, granted_until: Some(bench.now + LEASE), members, witnesses };
+    let request = Request::Adopt {
+        mode: None,
+        safe_until: Some(bench.now + LEASE),
+        granted: true,
+        members,
+        witnesses,
+    };
     let outcome = bench.run(&mut again, request);
     assert!(is_refused(&outcome, &Refusal::Unclear), "{outcome:?}");
 }
@@ -394,7 +427,8 @@ fn a_lock_that_was_moved_and_broken_in_between_is_not_adopted() {
         let (members, witnesses) = (bench.members(&[0, 2]), bench.members(&[1]));
         let request = Request::Adopt {
             mode: None,
-            granted_until: Some(bench.now + LEASE),
+            safe_until: Some(bench.now + LEASE),
+            granted: true,
             members,
             witnesses,
         };
@@ -434,7 +468,13 @@ fn a_live_holder_on_a_witness_is_not_overlooked() {
     let mut again = lv_lock(1);
     let outcome = bench.run(
         &mut again,
-        Request::Adopt { mode: None, granted_until: Some(bench.now + LEASE), members, witnesses },
+        Request::Adopt {
+            mode: None,
+            safe_until: Some(bench.now + LEASE),
+            granted: true,
+            members,
+            witnesses,
+        },
     );
     assert!(matches!(outcome, Outcome::Refused(Refusal::Held(_))), "{outcome:?}");
     assert!((0..2).all(|d| bench.states(d) == [State::Locked]), "and nothing is given back");
@@ -483,7 +523,7 @@ fn a_value_is_not_believed_after_an_orphan_that_could_not_be_read() {
 #[test]
 fn a_late_trylock_is_no_orphan() {
     let (mut bench, mut a) = (Bench::new(2), lv_lock(1));
-    let granted_until = bench.now + LEASE;
+    let safe_until = bench.now + LEASE;
     bench.now = bench.now + LEASE * 2;
     bench.paths[1] = Path::Cut;
     a.request(bench.acquire(S), bench.now).expect("in order");
@@ -492,7 +532,7 @@ fn a_late_trylock_is_no_orphan() {
     });
     assert!(matches!(done(&mut a), Some(Outcome::Refused(_))));
     bench.paths[1] = Path::Up;
-    let request = adopt(&bench, &[0, 1], Some(granted_until));
+    let request = adopt(&bench, &[0, 1], Some(safe_until));
     a.request(request, bench.now).expect("in order");
     let reply = bench.perform(&open[0]);
     a.on_reply(open[0].token, reply, bench.now);

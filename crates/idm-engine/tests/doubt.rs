@@ -193,10 +193,11 @@ fn read_before_the_next_adoption(left: Mode, wanted: Option<Mode>) -> Outcome {
         0 => Fate::Open,
         _ => Fate::Answered,
     };
-    let (members, witnesses, granted_until) = (bench.all(), Vec::new(), None);
+    let (members, witnesses, safe_until) = (bench.all(), Vec::new(), Some(bench.now + LEASE));
     let orphan = |mode| Request::Adopt {
         mode,
-        granted_until,
+        safe_until,
+        granted: false,
         members: members.clone(),
         witnesses: witnesses.clone(),
     };
@@ -386,7 +387,8 @@ fn an_orphan_of_other_drives_is_not_adopted_with_these() {
         let members = bench.members(&[0]);
         let few = Request::Adopt {
             mode: None,
-            granted_until: Some(bench.now + LEASE),
+            safe_until: Some(bench.now + LEASE),
+            granted: true,
             members,
             witnesses: Vec::new(),
         };
@@ -408,7 +410,8 @@ fn what_may_be_an_orphan_is_not_acquired_and_not_given_back() {
     let mut second = lv_lock(1);
     let adopt = Request::Adopt {
         mode: None,
-        granted_until: Some(bench.now + LEASE),
+        safe_until: Some(bench.now + LEASE),
+        granted: true,
         members: bench.all(),
         witnesses: Vec::new(),
     };
@@ -436,7 +439,8 @@ fn a_new_life_counts_no_drive_before_the_old_ones_commands_have_ended() {
     let over = bench.now + Duration::from_secs(15);
     let adopt = Request::Adopt {
         mode: None,
-        granted_until: Some(bench.now + LEASE),
+        safe_until: Some(bench.now + LEASE),
+        granted: true,
         members: bench.all(),
         witnesses: Vec::new(),
     };
@@ -467,7 +471,8 @@ fn what_a_new_life_finds_is_refreshed_at_once_and_adopted_later() {
     let over = bench.now + Duration::from_secs(15);
     let adopt = Request::Adopt {
         mode: None,
-        granted_until: Some(bench.now + LEASE),
+        safe_until: Some(bench.now + LEASE),
+        granted: true,
         members: bench.all(),
         witnesses: Vec::new(),
     };
@@ -722,7 +727,8 @@ fn what_an_earlier_adoption_found_is_no_proof_after_its_lease() {
     assert_eq!(take(&mut bench, &mut other, X, &[3], &[]), GRANTED);
     let adopt = Request::Adopt {
         mode: None,
-        granted_until: None,
+        safe_until: None,
+        granted: true,
         members: bench.members(&[0]),
         witnesses: bench.members(&[1, 2, 3, 4]),
     };

@@ -89,8 +89,13 @@ fn a_mark_that_an_adoption_found_does_not_outlive_the_next_refresh() {
     drop(a);
     let mut a = lv_lock(1);
     let members = bench.members(&old);
-    let request =
-        Request::Adopt { mode: None, granted_until: None, members, witnesses: Vec::new() };
+    let request = Request::Adopt {
+        mode: None,
+        safe_until: None,
+        granted: true,
+        members,
+        witnesses: Vec::new(),
+    };
     assert_eq!(bench.run(&mut a, request), Outcome::Adopted(X));
     bench.pass(&mut a, LEASE);
     events(&mut a);
@@ -127,7 +132,13 @@ fn half_of_a_failed_attempt_is_not_adopted_after_the_holder_moved_away() {
     let members = bench.members(&[0, 1]);
     bench.run(
         &mut a,
-        Request::Adopt { mode: None, granted_until: None, members, witnesses: Vec::new() },
+        Request::Adopt {
+            mode: None,
+            safe_until: None,
+            granted: true,
+            members,
+            witnesses: Vec::new(),
+        },
     );
     bench.exchange(&mut b);
     assert_one_holder(&bench, &a, &b);
@@ -181,8 +192,8 @@ fn counts_after_an_adoption(mode: Mode, refresh_stores_metadata: bool, at_once: 
     bench.paths[0] = Path::Up;
     drop(first);
     let mut a = lv_lock(1);
-    let granted_until = Some(bench.now + LEASE / 2);
-    let orphan = in_mode(adopt(&bench, &[0, 1, 2], granted_until), mode);
+    let safe_until = Some(bench.now + LEASE / 2);
+    let orphan = in_mode(adopt(&bench, &[0, 1, 2], safe_until), mode);
     a.request(orphan, bench.now).expect("in order");
     let second = Duration::from_secs(1);
     let open = pass_with(&mut bench, &mut a, second, |command| match command.drive.0 {
@@ -221,8 +232,13 @@ fn a_release_gives_back_what_every_refused_adoption_refreshed() {
     let mut a = lv_lock(1);
     for on in [[0, 1, 2], [3, 4, 5]] {
         let members = bench.members(&on);
-        let request =
-            Request::Adopt { mode: Some(X), granted_until: None, members, witnesses: Vec::new() };
+        let request = Request::Adopt {
+            mode: Some(X),
+            safe_until: None,
+            granted: true,
+            members,
+            witnesses: Vec::new(),
+        };
         assert!(matches!(bench.run(&mut a, request), Outcome::Refused(_)));
     }
     bench.run(&mut a, RELEASE);
@@ -280,8 +296,8 @@ fn a_look_does_not_forget_what_may_still_be_written() {
     // The next life finds the old drives in the record. It refreshes the record, which is also
     // late.
     let mut a = of_a_new_life(&bench);
-    let granted_until = Some(bench.now + LEASE / 2);
-    a.request(adopt(&bench, &new, granted_until), bench.now).expect("in order");
+    let safe_until = Some(bench.now + LEASE / 2);
+    a.request(adopt(&bench, &new, safe_until), bench.now).expect("in order");
     let unreachable = Fate::Instead as fn(Status) -> Fate;
     let of_the_next = pass_with(&mut bench, &mut a, Duration::from_millis(10), |command| {
         match (refreshes(command), command.drive.0) {
@@ -292,7 +308,7 @@ fn a_look_does_not_forget_what_may_still_be_written() {
     });
     pass_with(&mut bench, &mut a, Duration::from_secs(6), |_| unreachable(Status::Unreachable));
     bench.perform(&of_the_first[0]);
-    a.request(adopt(&bench, &new, granted_until), bench.now).expect("in order");
+    a.request(adopt(&bench, &new, safe_until), bench.now).expect("in order");
     pass_with(&mut bench, &mut a, Duration::from_secs(2), |command| match command.drive.0 {
         2 => unreachable(Status::Unreachable),
         _ => Fate::Answered,

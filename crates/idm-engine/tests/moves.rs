@@ -242,7 +242,8 @@ fn a_change_to_exclusive_of_an_adopted_lock_needs_every_drive_of_an_lv() {
         let mut a = lock(1);
         let request = Request::Adopt {
             mode: Some(S),
-            granted_until: None,
+            safe_until: None,
+            granted: true,
             members: bench.members(on),
             witnesses: bench.members(witnesses),
         };

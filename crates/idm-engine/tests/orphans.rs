@@ -12,7 +12,7 @@ use idm_protocol::{Mode, MutexOp, Reply, State, Status};
 /// An adoption on the drives in `on`, where the VG also has other drives.
 fn adopt_beside(bench: &Bench, on: &[u32], others: &[u32], until: Option<Instant>) -> Request {
     let (members, witnesses) = (bench.members(on), bench.members(others));
-    Request::Adopt { mode: None, granted_until: until, members, witnesses }
+    Request::Adopt { mode: None, safe_until: until, granted: true, members, witnesses }
 }
 
 /// A lock on drive 0 that had been put on all drives when its host died.
@@ -70,8 +70,8 @@ fn a_record_whose_refresh_was_not_answered_proves_nothing() {
         _ => Fate::Open,
     });
     let mut a = lv_lock(1);
-    let granted_until = Some(bench.now + LEASE / 2);
-    let request = adopt_beside(&bench, &[0, 1, 2], &[3, 4, 5], granted_until);
+    let safe_until = Some(bench.now + LEASE / 2);
+    let request = adopt_beside(&bench, &[0, 1, 2], &[3, 4, 5], safe_until);
     a.request(in_mode(request, X), bench.now).expect("in order");
     pass_with(&mut bench, &mut a, Duration::from_secs(2), |command| {
         match (command.drive.0, op(command)) {
@@ -201,7 +201,7 @@ fn a_member_that_shows_nothing_counts_as_read() {
     drop(first);
     bench.drives[2].reset();
     bench.paths[4..].fill(Path::Cut);
-    let request = adopt_beside(&bench, &[0, 1, 2], &[3, 4, 5], None);
+    let request = in_time(&bench, adopt_beside(&bench, &[0, 1, 2], &[3, 4, 5], None));
     assert_eq!(bench.run(&mut lv_lock(1), request), Outcome::Adopted(X));
 }
 

@@ -196,8 +196,13 @@ fn drives_that_do_not_vote_are_read_after_those_that_do() {
     seize(&mut bench, &mut lv_lock(1), X, &[0, 1]);
     bench.log.clear();
     let (members, witnesses) = (bench.members(&[0, 1]), bench.members(&[2, 3]));
-    let request =
-        idm_engine::Request::Adopt { mode: None, granted_until: None, members, witnesses };
+    let request = idm_engine::Request::Adopt {
+        mode: None,
+        safe_until: None,
+        granted: true,
+        members,
+        witnesses,
+    };
     a.request(request, bench.now).expect("in order");
     exchange_with(&mut bench, &mut a, |_| Fate::Open);
     assert_eq!(bench.log, [(0, "read"), (1, "read")]);

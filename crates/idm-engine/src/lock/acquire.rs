@@ -147,8 +147,8 @@ impl Lock {
                         self.retake(at, now);
                     }
                 }
-                (Role::Witness, Hold::Maybe { .. }) => {
-                    // A record of an earlier acquisition may be there, which nobody else removes.
+                (Role::Witness, hold) if hold != Hold::None || replica.is_being_written() => {
+                    // A record may be there, or may come, which nobody else removes.
                     self.replicas[at].role = Role::Extra;
                     self.retake(at, now);
                 }

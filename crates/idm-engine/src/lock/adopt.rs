@@ -5,9 +5,10 @@
 //! by itself to adopt it. This host may have got its half in an attempt that failed, while another
 //! host keeps the lock with the other half, or has it on other drives by now. Half is enough if
 //! this host is known to have been granted the lock, and its records were read before anybody could
-//! break them. If that is not known and the votes had moved, all drives are needed: another host
-//! that counts the LV's drives and new drives of the VG has broken one of these records, but not a
-//! majority.
+//! break them. An LV's lock needs all drives if its records were read later than that: its votes
+//! may have moved, or all of the VG's drives voted and the LV was left on fewer of them. Then
+//! another host that counts the LV's drives and new drives of the VG has broken one of these
+//! records, but not a majority.
 //!
 //! Records in both modes remain from an unfinished change, or from drives that missed one. The lock
 //! is exclusive if a quorum is exclusive. It is shared only if a keep quorum is shared. With fewer,
@@ -59,12 +60,13 @@ impl Lock {
     pub(super) fn adopt(
         &mut self,
         wanted: Option<Mode>,
-        granted_until: Option<Instant>,
+        safe_until: Option<Instant>,
+        granted: bool,
         now: Instant,
     ) {
         let deadline = now + self.config.timing.patience;
         let stage = Stage::Voting;
-        self.phase = Phase::Adopting(Adopting { wanted, granted_until, deadline, stage });
+        self.phase = Phase::Adopting(Adopting { wanted, safe_until, granted, deadline, stage });
         // The earlier life may have moved the votes of an LV's lock.
         self.may_have_moved = !self.config.keeps_value;
         self.votes_moved = self.may_have_moved;
@@ -112,7 +114,7 @@ impl Lock {
                 // The earlier life may have changed data under the lock without publishing it.
                 self.distrust = Distrust::Died;
                 if self.members().any(showed_moved_votes) {
-                    // The next life has to know, too.
+                    // No refresh gives a record a mark again that hides it.
                     self.mark_alone();
                 }
                 self.phase = Phase::Held(Held::new(mode));
@@ -156,7 +158,7 @@ impl Lock {
     /// an unfinished change, of which the caller was not informed.
     fn was_shared(&self, keep: usize, adopting: &Adopting, now: Instant) -> bool {
         let shared = Mode::Shared;
-        let granted = adopting.wanted.is_none() && adopting.safe_until(shared).is_some();
+        let granted = adopting.wanted.is_none() && adopting.was_granted(shared);
         let quorum = self.adopt_quorum(shared, adopting);
         granted && self.ours(shared, now) >= quorum && self.exactly(shared) >= keep
     }
@@ -179,7 +181,7 @@ impl Lock {
 
     /// The number of members that this host must hold; the head of this file argues for it.
     fn adopt_quorum(&self, mode: Mode, adopting: &Adopting) -> usize {
-        let safe_until = adopting.safe_until(mode);
+        let safe_until = adopting.safe_until;
         let members = self.member_count();
         let in_time = |s: &Replica| match &s.task {
             Task::Take(take) if take.vote == Vote::Won => take.looked_at < safe_until,
@@ -188,10 +190,11 @@ impl Lock {
         // A sharer meets other holders, also on drives where it has a record.
         let shares = |s: &Replica| mode == Mode::Shared && s.vote() == Some(&Vote::Won);
         let alone = |s: &Replica| shares(s) || others_on(s).is_none_or(Vec::is_empty);
-        let kept = safe_until.is_some() && self.members().all(|s| in_time(s) && alone(s));
+        let unbroken = safe_until.is_some() && self.members().all(in_time);
+        let kept = unbroken && adopting.was_granted(mode) && self.members().all(alone);
         if kept || broken!(self.rules, AdoptQuorum) {
             self.rules.keep_quorum(members)
-        } else if self.members().any(showed_moved_votes) {
+        } else if self.may_have_moved && !unbroken {
             members
         } else {
             self.rules.acquire_quorum(members)

@@ -170,6 +170,7 @@ impl Lock {
         for replica in &mut self.replicas {
             replica.gap = !replica.counts(mode, set, rules);
             if matches!(&replica.task, Task::Take(take) if !take.converting) {
+                replica.foreign = None;
                 replica.assign(Task::Idle);
             }
         }

@@ -60,11 +60,6 @@ impl Lock {
         if self.target.is_none() {
             // The LV may be left on some of the drives that vote.
             self.votes_moved = true;
-            if !self.stamp.alone {
-                // The next life has to know, too.
-                self.mark_alone();
-                self.refresh_now(|_| true, now);
-            }
         }
         self.replicas.iter_mut().for_each(|replica| replica.target = false);
         let at = self.after_earlier(mode, now);
@@ -73,7 +68,7 @@ impl Lock {
             replica.target = true;
             if matches!(replica.role, Role::Witness | Role::Former) {
                 replica.role = Role::Extra;
-                if matches!(replica.task, Task::Idle | Task::Clean(_)) {
+                if matches!(replica.task, Task::Idle | Task::Clean(_) | Task::Leave) {
                     replica.start_take(mode, at);
                 }
             }
@@ -157,6 +152,8 @@ impl Lock {
     fn dismiss(&mut self, kind: impl Fn(&Replica) -> bool) {
         for replica in self.replicas.iter_mut().filter(|s| !s.target && kind(s)) {
             replica.role = Role::Former;
+            // Whoever was met here may have gone when the drive is named again.
+            replica.foreign = None;
             if !matches!(replica.task, Task::Clean(_)) {
                 replica.assign(Task::Idle);
             }
@@ -173,28 +170,27 @@ impl Lock {
     /// votes have moved, the old ones keep the lock.
     fn leave_drives(&mut self) {
         let timing = &self.config.timing;
-        let staying = || self.members().filter(|s| s.target);
-        let hidden = staying().filter(|s| !s.shows_moved_votes()).map(|s| s.gone_at(timing)).max();
+        let staying =
+            self.replicas.iter().filter(|s| s.target && (s.role == Role::Member || s.leaving));
+        let hidden = staying.filter(|s| !s.shows_moved_votes()).map(|s| s.gone_at(timing)).max();
         let keep = self.rules.keep_quorum(self.member_count());
-        let first = Leaving {
-            set: self.set,
-            needed: keep.saturating_sub(staying().count()),
-            end: Instant::default(),
-        };
-        let begins = self.leaving.is_none();
+        let first = Leaving { set: self.set, keep, needed: 0, end: Instant::default() };
+        let begins = self.leaving.is_none() && hidden.is_some();
         if let Some(end) = hidden {
             let leaving = self.leaving.get_or_insert(first);
             leaving.end = leaving.end.max(end);
         }
         for replica in &mut self.replicas {
+            replica.leaving |= begins && replica.role == Role::Member;
             match replica.role {
                 _ if replica.target => replica.role = Role::Member,
-                Role::Member => {
-                    replica.role = Role::Extra;
-                    replica.leaving |= begins && hidden.is_some();
-                }
+                Role::Member => replica.role = Role::Extra,
                 _ => {}
             }
+        }
+        let stay = self.members().filter(|s| s.leaving).count();
+        if let Some(leaving) = &mut self.leaving {
+            leaving.needed = leaving.keep.saturating_sub(stay);
         }
     }
 
@@ -212,7 +208,9 @@ impl Lock {
     /// no drive hides it any more.
     pub(super) fn left_until(&self, mode: Mode) -> Option<Instant> {
         let leaving = self.leaving.filter(|leaving| leaving.needed > 0)?;
-        let counts = |s: &&Replica| s.leaving && s.counts(mode, leaving.set, self.rules);
+        let counts = |s: &&Replica| {
+            s.leaving && s.role == Role::Extra && s.counts(mode, leaving.set, self.rules)
+        };
         let ends = self.replicas.iter().filter(counts).filter_map(|s| self.lease_end(s));
         let end = Lock::nth_end(ends, leaving.needed).unwrap_or_default();
         Some(end).filter(|&end| end < leaving.end)

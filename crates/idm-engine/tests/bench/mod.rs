@@ -258,11 +258,19 @@ pub fn take(
     bench.run(lock, request)
 }
 
-/// An adoption of a lock. With `granted_until`, the lock is known as granted, and as safe until
+/// An adoption of a lock. With `safe_until`, the lock is known as granted, and as safe until
 /// then.
-pub fn adopt(bench: &Bench, on: &[u32], granted_until: Option<Instant>) -> Request {
+pub fn adopt(bench: &Bench, on: &[u32], safe_until: Option<Instant>) -> Request {
     let (members, witnesses) = (bench.members(on), Vec::new());
-    Request::Adopt { mode: None, granted_until, members, witnesses }
+    Request::Adopt { mode: None, safe_until, granted: true, members, witnesses }
+}
+
+/// The same adoption, with records that nobody can have broken yet.
+pub fn in_time(bench: &Bench, mut request: Request) -> Request {
+    if let Request::Adopt { safe_until, granted, .. } = &mut request {
+        (*safe_until, *granted) = (Some(bench.now + LEASE), false);
+    }
+    request
 }
 
 /// The same adoption, of a lock that was granted in this mode.

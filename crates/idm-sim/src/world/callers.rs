@@ -136,10 +136,10 @@ impl World {
         // The note has the mode that was granted last.
         let granted = legacy.granted && legacy.orphan.is_some_and(|(left, _)| left == mode);
         let mode = (self.rng.u8(0..4) > 0).then_some(mode);
-        let granted_until = (granted || mode.is_none()).then_some(safe_until);
         let request = Request::Adopt {
             mode,
-            granted_until: granted_until.filter(|_| legacy.granted),
+            safe_until: Some(safe_until),
+            granted: granted || mode.is_none() && legacy.granted,
             members: members.members(),
             witnesses: witnesses.members(),
         };
