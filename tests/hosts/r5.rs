@@ -1,0 +1,187 @@
+//! What another reader found in the library around the engine.
+
+use super::recovery::SOON;
+use super::*;
+
+/// An LV on one drive alone.
+fn on(number: usize, drive: &str) -> Resource {
+    match lv(number) {
+        Resource::Lv { uuid, .. } => Resource::Lv { uuid, pvs: vec![format!("/dev/{drive}")] },
+        other => other,
+    }
+}
+
+impl Bench {
+    fn safe_until(&self, number: u8) -> String {
+        std::fs::read_to_string(self.state_dir(number).join("safe-until")).unwrap_or_default()
+    }
+}
+
+/// An orphan that nothing uses is being proven when its lockspace is stopped: the drive's answer
+/// comes after the release was requested.
+fn stopped_while_proving(bench: &Bench) -> Host {
+    let a = bench.started(1, LONG);
+    a.lock(1, on(1, "d2"), Exclusive).unwrap();
+    bench.control("hang d2 on");
+    let a = bench.restart(a, 1, LONG);
+    a.start(VG, bench.scope()).unwrap();
+    // The next round of the care thread is under way.
+    thread::sleep(Duration::from_millis(3500));
+    a.manager.remove_lockspace(VG, false, true).unwrap();
+    bench.control("hang d2 off");
+    a
+}
+
+#[test]
+fn an_orphan_that_is_given_up_while_it_is_proven_is_in_use_no_more() {
+    let bench = Bench::new(3);
+    let b = bench.started(2, LONG);
+    let a = stopped_while_proving(&bench);
+    eventually(SOON * 2, "it is released", || b.lock(1, on(1, "d2"), Exclusive).is_ok());
+    thread::sleep(Duration::from_secs(3));
+    // No lock of this host is in use: this is what the watchdog and the next lvmlockd are told.
+    let note = bench.safe_until(1);
+    assert!(note.contains("vgs 0"), "no lock is in use, and yet: {note}");
+    drop(a);
+}
+
+#[test]
+fn a_restart_after_an_orphan_was_given_up_while_it_was_proven_kills_nothing() {
+    let bench = Bench::new(3);
+    let b = bench.started(2, LONG);
+    let a = stopped_while_proving(&bench);
+    eventually(SOON * 2, "it is released", || b.lock(1, on(1, "d2"), Exclusive).is_ok());
+    a.start(VG, bench.scope()).unwrap();
+    a.lock(2, lv(2), Exclusive).unwrap();
+    bench.activate(1, 2, true);
+    thread::sleep(Duration::from_secs(2));
+    // The drives answer late once, for a small part of the lease.
+    for drive in &bench.drives {
+        bench.control(&format!("hang {drive} on"));
+    }
+    let a = bench.restart(a, 1, LONG);
+    thread::sleep(Duration::from_secs(8));
+    for drive in &bench.drives {
+        bench.control(&format!("hang {drive} off"));
+    }
+    assert_eq!(bench.killed(), "", "the lock is safe for most of a minute");
+    drop(a);
+}
+
+/// The same restart without a stop in that moment, for comparison: it does not kill.
+#[test]
+fn a_restart_with_drives_that_are_late_once_kills_nothing() {
+    let bench = Bench::new(3);
+    let a = bench.started(1, LONG);
+    a.lock(2, lv(2), Exclusive).unwrap();
+    bench.activate(1, 2, true);
+    thread::sleep(Duration::from_secs(2));
+    for drive in &bench.drives {
+        bench.control(&format!("hang {drive} on"));
+    }
+    let a = bench.restart(a, 1, LONG);
+    thread::sleep(Duration::from_secs(8));
+    for drive in &bench.drives {
+        bench.control(&format!("hang {drive} off"));
+    }
+    assert_eq!(bench.killed(), "");
+    drop(a);
+}
+
+/// A host whose note of dates has no room, with LV 1 on a drive that stops to answer, and LV 2 on
+/// another one; and the time when LV 1 was last confirmed.
+fn with_a_missing_note(bench: &Bench) -> (Host, Instant) {
+    let a = bench.host(1, LONG);
+    std::fs::create_dir_all(bench.state_dir(1)).unwrap();
+    std::fs::create_dir(in_the_way(bench)).unwrap();
+    a.start(VG, bench.scope()).unwrap();
+    a.lock(2, on(2, "d1"), Exclusive).unwrap();
+    bench.activate(1, 2, true);
+    a.lock(1, on(1, "d0"), Exclusive).unwrap();
+    bench.activate(1, 1, true);
+    let last = Instant::now();
+    bench.control("hang d0 on");
+    (a, last)
+}
+
+fn in_the_way(bench: &Bench) -> PathBuf {
+    bench.state_dir(1).join(format!("safe-until.{}", std::process::id()))
+}
+
+/// Sleeps until this time after `begin`.
+fn until(begin: Instant, seconds: u64) {
+    thread::sleep(Duration::from_secs(seconds).saturating_sub(begin.elapsed()));
+}
+
+/// The note of a life promises for an orphan that it could not prove what only its proven locks
+/// have. The life after it believes that.
+#[test]
+fn a_note_does_not_promise_for_what_is_not_proven() {
+    let bench = Bench::new(3);
+    let (a, last) = with_a_missing_note(&bench);
+    until(last, 28);
+    assert_eq!((bench.killed(), bench.safe_until(1)), (String::new(), String::new()));
+    drop(a);
+    // There is room again.
+    std::fs::remove_dir(in_the_way(&bench)).unwrap();
+    let a = bench.host(1, LONG);
+    a.manager.recover();
+    // Between two proofs: otherwise the care thread would go on after the "death".
+    until(last, 41);
+    assert_eq!(bench.killed(), "");
+    let a = bench.restart(a, 1, LONG);
+    // From this moment on another host may have LV 1, if its drive answers that host.
+    until(last, 60);
+    assert_eq!(bench.killed(), "vg0\n", "LV 1 is active, and its lease is over");
+    drop(a);
+}
+
+/// The same without a third life, for comparison: the second one kills in time.
+#[test]
+fn what_is_not_proven_in_the_second_life_is_killed_in_time() {
+    let bench = Bench::new(3);
+    let (a, last) = with_a_missing_note(&bench);
+    until(last, 28);
+    drop(a);
+    std::fs::remove_dir(in_the_way(&bench)).unwrap();
+    let a = bench.host(1, LONG);
+    a.manager.recover();
+    until(last, 60);
+    assert_eq!(bench.killed(), "vg0\n");
+    drop(a);
+}
+
+/// A VG is started while one of its orphans is in danger and not renewed. The kill command failed
+/// so far, because lvmlockd did not know the VG; it has to be repeated, or run for the lockspace
+/// that was started, before the lease is over.
+#[test]
+fn an_orphan_in_danger_is_told_of_to_the_lockspace_that_is_started() {
+    const LEASE: Duration = Duration::from_secs(36);
+    let bench = Bench::new(3);
+    let script = format!("echo \"$0\" >> {}; exit 1", bench.kills().display());
+    let fails = || {
+        let words = ["/bin/sh", "-c", &script].map(str::to_owned).to_vec();
+        bench.host_with_config(1, HostId::new([1; 16], "host1"), |config| Config {
+            lease: LEASE,
+            kill_command: Some(words.clone()),
+            ..config
+        })
+    };
+    let a = fails();
+    a.start(VG, bench.scope()).unwrap();
+    a.lock(1, on(1, "d0"), Exclusive).unwrap();
+    bench.activate(1, 1, true);
+    drop(a);
+    let a = fails();
+    a.manager.recover();
+    thread::sleep(Duration::from_secs(2));
+    bench.control("hang d0 on");
+    // 6.6 s before the lock may be lost; then once in 0.6 s.
+    eventually(LEASE, "the kill command", || bench.killed().lines().count() == 2);
+    a.start(VG, bench.scope()).unwrap();
+    let before = bench.killed().lines().count();
+    thread::sleep(Duration::from_secs(4));
+    let after = bench.killed().lines().count();
+    assert!(after > before + 1, "{before} kill commands before the start, {after} in all");
+    drop(a);
+}
