@@ -185,3 +185,41 @@ fn an_orphan_in_danger_is_told_of_to_the_lockspace_that_is_started() {
     assert!(after > before + 1, "{before} kill commands before the start, {after} in all");
     drop(a);
 }
+
+/// While it cannot be told what is active, every orphan counts as active (docs/locking.md): one
+/// that cannot be proven in time has its VG killed.
+fn unproven(readable: bool) {
+    const LEASE: Duration = Duration::from_secs(6);
+    let bench = Bench::new(3);
+    let a = bench.started(1, LEASE);
+    a.lock(1, lv(1), Exclusive).unwrap();
+    bench.activate(1, 1, true);
+    for drive in &bench.drives {
+        bench.control(&format!("hang {drive} on"));
+    }
+    drop(a);
+    let block = bench.sysfs(1).join("block");
+    let a = bench.host(1, LEASE);
+    if !readable {
+        // As with EMFILE.
+        std::fs::rename(&block, bench.sysfs(1).join("away")).unwrap();
+        std::fs::write(&block, "no directory").unwrap();
+    }
+    a.manager.recover();
+    let begin = Instant::now();
+    while begin.elapsed() < LEASE && bench.killed().is_empty() {
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(bench.killed(), "vg0\n", "its lease is over");
+    drop(a);
+}
+
+#[test]
+fn an_orphan_that_is_not_proven_in_time_kills_where_devices_can_be_read() {
+    unproven(true);
+}
+
+#[test]
+fn an_orphan_that_is_not_proven_in_time_kills_where_devices_cannot_be_read() {
+    unproven(false);
+}
