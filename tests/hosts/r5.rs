@@ -223,3 +223,37 @@ fn an_orphan_that_is_not_proven_in_time_kills_where_devices_can_be_read() {
 fn an_orphan_that_is_not_proven_in_time_kills_where_devices_cannot_be_read() {
     unproven(false);
 }
+
+/// The same as in [`a_note_does_not_promise_for_what_is_not_proven`], with another host that
+/// reaches the drive: this host, which does not, has LV 1 active when the other one gets its lock,
+/// and has not been told to stop.
+#[test]
+fn an_lv_in_use_is_not_given_to_another_host_before_its_vg_is_killed() {
+    let bench = Bench::new(3);
+    let b = bench.started(2, LONG);
+    let (a, last) = with_a_missing_note(&bench);
+    until(last, 28);
+    drop(a);
+    std::fs::remove_dir(in_the_way(&bench)).unwrap();
+    bench.control("hang d0 off");
+    // From now on this host has no path to the drive.
+    let without_path = || {
+        let emulated = ["d1", "d2"].map(|name| (format!("/dev/{name}"), bench.server.socket(name)));
+        let host = bench.host_with_config(1, HostId::new([1; 16], "host1"), |config| Config {
+            lease: LONG,
+            emulated: emulated.clone().into(),
+            ..config
+        });
+        host.manager.recover();
+        host
+    };
+    let a = without_path();
+    until(last, 41);
+    assert_eq!(bench.killed(), "");
+    drop(a);
+    let a = without_path();
+    eventually(LONG, "the other host gets it", || b.lock(1, on(1, "d0"), Exclusive).is_ok());
+    let taken = last.elapsed();
+    assert_eq!(bench.killed(), "vg0\n", "active here, and taken by another host after {taken:?}");
+    drop(a);
+}
