@@ -257,3 +257,86 @@ fn an_lv_in_use_is_not_given_to_another_host_before_its_vg_is_killed() {
     assert_eq!(bench.killed(), "vg0\n", "active here, and taken by another host after {taken:?}");
     drop(a);
 }
+
+/// Two locks are taken, and lvmlockd is killed before the note of dates names their VG. The next
+/// life proves one of them, and is killed before the alarm for the other one.
+#[test]
+fn a_lock_that_was_taken_just_before_a_death_is_not_promised_for_by_another_one() {
+    let uuid = VG_UUID.replace("wxyz", "wxy1");
+    let taken_just_before = || {
+        let bench = Bench::new(3);
+        let a = bench.started(1, LONG);
+        let other = LockspaceKey(0x3000);
+        let scope = Scope::Vg { name: "vg1".into(), uuid: uuid.clone(), pvs: bench.paths()[1..].to_vec() };
+        a.start(other, scope).unwrap();
+        a.manager.lock(other, ResourceKey(9), lv(9), Exclusive, Adopt::default()).unwrap();
+        // LVs of the other VG are in use, so that the writer of the note is not idle.
+        bench.activate_in(&uuid, 1, 9, true);
+        eventually(SOON, "the other VG's date is noted", || bench.safe_until(1).contains("vgs 1"));
+        a.lock(2, on(2, "d1"), Exclusive).unwrap();
+        a.lock(1, on(1, "d0"), Exclusive).unwrap();
+        let last = Instant::now();
+        drop(a);
+        bench.activate(1, 2, true);
+        bench.activate(1, 1, true);
+        bench.safe_until(1).contains("vgs 1").then_some((bench, last))
+    };
+    let (bench, last) = (0..20).find_map(|_| taken_just_before()).unwrap();
+    // From now on this host has no path to the drive of LV 1.
+    let without_path = || {
+        let emulated = ["d1", "d2"].map(|name| (format!("/dev/{name}"), bench.server.socket(name)));
+        let host = bench.host_with_config(1, HostId::new([1; 16], "host1"), |config| Config {
+            lease: LONG,
+            emulated: emulated.clone().into(),
+            ..config
+        });
+        host.manager.recover();
+        host
+    };
+    let a = without_path();
+    until(last, 33);
+    assert_eq!(bench.killed(), "");
+    drop(a);
+    let a = without_path();
+    // At 48.8 s a living lvmlockd would have run it.
+    until(last, 50);
+    assert_eq!(bench.killed(), "vg0\n", "the kill command has less than its 10 s");
+    drop(a);
+}
+
+/// lvmlockd is started again while one of three drives is there, or has disappeared, or hangs.
+fn restarted_with_a_drive_less(hangs: bool) {
+    const LEASE: Duration = Duration::from_secs(8);
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, LEASE), bench.started(2, LEASE));
+    a.lock(1, lv(1), Exclusive).unwrap();
+    bench.activate(1, 1, true);
+    drop(a);
+    let seen = if hangs { &bench.drives[..] } else { &bench.drives[1..] };
+    if hangs {
+        bench.control("hang d0 on");
+    }
+    let emulated = seen.iter().map(|name| (format!("/dev/{name}"), bench.server.socket(name)));
+    let emulated: std::collections::BTreeMap<_, _> = emulated.collect();
+    let a = bench.host_with_config(1, HostId::new([1; 16], "host1"), |config| Config {
+        lease: LEASE,
+        emulated: emulated.clone(),
+        ..config
+    });
+    a.manager.recover();
+    thread::sleep(LEASE);
+    is_held(b.lock(1, lv(1), Exclusive));
+    assert_eq!(bench.killed(), "", "two of three drives have the lock, and answer");
+    a.start(VG, bench.scope()).unwrap();
+    a.lock(11, lv(1), Exclusive).unwrap();
+}
+
+#[test]
+fn a_restart_while_one_of_three_drives_hangs_keeps_an_lv() {
+    restarted_with_a_drive_less(true);
+}
+
+#[test]
+fn a_restart_while_one_of_three_drives_is_missing_keeps_an_lv() {
+    restarted_with_a_drive_less(false);
+}
