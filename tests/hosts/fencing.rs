@@ -2,6 +2,7 @@
 
 mod others;
 mod paths;
+mod r5note;
 
 use super::{
     Bench, Error, Exclusive, Host, Resource, Shared, VG, eventually, is_held, is_storage, lv,

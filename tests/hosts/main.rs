@@ -5,6 +5,7 @@ mod earlier_life;
 mod fencing;
 mod long_run;
 mod orphans;
+mod r5;
 mod reading;
 mod recovery;
 mod state_dir;
