@@ -207,6 +207,29 @@ impl Drives {
         Member { drive: drive.reference, identity: identity.as_bytes().to_vec() }
     }
 
+    /// The identities of the drives that each of these paths led to when it was last resolved.
+    pub fn led_to(&self, paths: &[String]) -> Vec<Vec<String>> {
+        let known = self.known.lock();
+        let identity = |drive| known.all.get(drive).map(|drive| drive.identity.clone());
+        let found = |identity: &String| !identity.starts_with(UNKNOWN);
+        let of = |path: &String| {
+            let drives = known.by_path.get(path).into_iter().flatten();
+            drives.filter_map(identity).filter(found).collect()
+        };
+        paths.iter().map(of).collect()
+    }
+
+    /// Records the drives that an earlier lvmlockd found behind each of these paths. They count
+    /// where a path leads to none now.
+    pub fn remember(&self, paths: &[String], drives: &[Vec<String>]) {
+        for (path, identities) in paths.iter().zip(drives) {
+            let drives: Vec<_> = identities.iter().map(|it| self.member(it).drive).collect();
+            if !drives.is_empty() {
+                self.known.lock().by_path.entry(path.clone()).or_insert(drives);
+            }
+        }
+    }
+
     /// The last messages about paths and drives.
     #[cfg(test)]
     pub fn complaints(&self) -> Vec<String> {

@@ -127,10 +127,12 @@ impl Lockspace {
     }
 
     /// The note of it for a restart of lvmlockd.
-    pub fn saved(&self) -> SavedLockspace {
+    pub fn saved(&self, drives: &Drives) -> SavedLockspace {
         let uuid = if self.is_global { String::new() } else { dashed(&self.id.as_bytes()[..32]) };
         let name = self.owner.kill.clone().unwrap_or_default();
-        SavedLockspace { name, uuid, paths: self.paths() }
+        let paths = self.paths();
+        let drives = drives.led_to(&paths);
+        SavedLockspace { name, uuid, paths, drives }
     }
 
     /// The lock of a resource. `None` if this lockspace has no such resource.

@@ -18,7 +18,7 @@ mod proof;
 mod unprotected;
 
 use crate::fencing::Fencing;
-use crate::fencing::safe_note::SafeNote;
+use crate::fencing::safe_note::{self, SafeNote};
 use crate::fencing::watchdog::Watchdog;
 use crate::lock::{LockSpec, Role};
 use crate::lock::{role_of, vg_of};
@@ -233,6 +233,9 @@ impl Orphans {
         if any {
             log::warn!("{}", left.summary());
         }
+        for lockspace in left.lockspaces.values() {
+            runtime.drives().remember(&lockspace.paths, &lockspace.drives);
+        }
         let orphans = Arc::new(Orphans {
             runtime,
             store,
@@ -246,8 +249,22 @@ impl Orphans {
         if any {
             orphans.start_care()?;
         }
+        orphans.open_dates();
         orphans.settle_left();
         Ok(orphans)
+    }
+
+    /// Notes a date for the VGs of orphans that the note did not have. Otherwise the date of those
+    /// that are proven first would be the promise for all.
+    fn open_dates(&self) {
+        let mut dates = safe_note::Dates::new();
+        for (id, orphan) in &self.left().locks {
+            if role_of(id) == Role::Lv {
+                let until = self.safe_until(orphan);
+                dates.entry(vg_of(id)).and_modify(|date| *date = until.min(*date)).or_insert(until);
+            }
+        }
+        self.dates.note.open(dates);
     }
 
     /// Starts the care thread, where there is none yet.
@@ -570,15 +587,10 @@ impl Orphans {
         if !left.locks.values().any(due) {
             return false;
         }
-        let active = match self.devices.active() {
-            Ok(active) => active,
-            Err(error) => {
-                log::warn!(
-                    "what is active cannot be told: {error}; left locks are kept until it can"
-                );
-                return false;
-            }
-        };
+        let active = self.devices.active();
+        if let Err(error) = &active {
+            log::warn!("what is active cannot be told: {error}; all left locks count as in use");
+        }
         let mut unused = Vec::new();
         let vgs_in_use: HashSet<ResourceId> = left
             .locks
@@ -590,10 +602,11 @@ impl Orphans {
             if !due(orphan) {
                 continue;
             }
-            let in_use = match orphan.spec.role {
-                Role::Lv => active.contains(id),
-                Role::Membership => vgs_in_use.contains(&vg_of(id)),
-                Role::Global | Role::Vg => false,
+            let in_use = match (&active, orphan.spec.role) {
+                (Err(_), _) => true,
+                (Ok(active), Role::Lv) => active.contains(id),
+                (_, Role::Membership) => vgs_in_use.contains(&vg_of(id)),
+                (_, Role::Global | Role::Vg) => false,
             };
             orphan.idle = if in_use { 0 } else { orphan.idle + 1 };
             let may_go = orphan.phase == Phase::Lost || self.may_be_unused(orphan, now);

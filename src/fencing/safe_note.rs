@@ -97,6 +97,15 @@ impl SafeNote {
         self.set(|state| state.firsts = firsts);
     }
 
+    /// Adds dates of VGs with locks that an earlier lvmlockd left, where its note had none.
+    pub fn open(&self, dates: Dates) {
+        self.set(|state| {
+            for (vg, date) in dates {
+                state.left.entry(vg).or_insert(date);
+            }
+        });
+    }
+
     /// Whether the state of all locks that an earlier lvmlockd left is known.
     pub fn is_settled(&self) -> bool {
         self.service.shared().lock().left.is_empty()

@@ -1,7 +1,7 @@
 //! Locks that are put on other drives: those that their LV may move to, or that are new in the VG.
 
 use super::Manager;
-use super::running::Running;
+use super::running::{Running, with_hint};
 use crate::error::Error;
 use crate::lock::Role;
 use crate::lockspace::{Held, Lockspace};
@@ -80,6 +80,15 @@ impl Manager {
         let locks = state.resources.values().filter(of_vg).map(|held| held.spec.resource).collect();
         drop(state);
         if !lockspace.is_global {
+            if !lockspace.was_spread_on(&members) {
+                // For the next life. A note from before the start may have been removed with the
+                // membership that an earlier life left.
+                let saved = lockspace.saved(running.runtime.drives());
+                if let Err(error) = running.store.save_lockspace(&lockspace.id, &saved) {
+                    let vg = &lockspace.owner.name;
+                    log::warn!("{vg}: its drives cannot be noted: {}", with_hint(&error));
+                }
+            }
             let membership = vec![lockspace.membership().resource];
             running.runtime.spread(membership, members.clone());
         }

@@ -73,8 +73,12 @@ impl Bequest {
             paths: vec!["d0".into()],
             drives: vec!["emulated.d0".into()],
         };
-        let named =
-            SavedLockspace { name: "vg0".into(), uuid: VG.into(), paths: lock.paths.clone() };
+        let named = SavedLockspace {
+            name: "vg0".into(),
+            uuid: VG.into(),
+            paths: lock.paths.clone(),
+            drives: Vec::new(),
+        };
         let lockspaces = vec![(vg_of(&lv()), named)];
         let found_at = clock::now();
         let left = Left::of(Saved { locks: vec![(lv(), lock)], lockspaces }, found_at);

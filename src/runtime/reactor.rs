@@ -221,9 +221,12 @@ impl Reactor {
                 None => drop(waiter.send(false)),
             },
             Message::Own { spec } => {
-                let lock = self.names.get(&spec.resource).and_then(|id| self.locks.get_mut(id));
-                if let Some(entry) = lock {
-                    entry.own(spec);
+                if let Some(&lock) = self.names.get(&spec.resource) {
+                    if let Some(entry) = self.locks.get_mut(&lock) {
+                        entry.own(spec);
+                    }
+                    // The new owner may have to be warned.
+                    self.step(lock, Input::Timer);
                 }
             }
             Message::Fail { owner, why, until } => self.fail(LockFailure { owner, why, until }),

@@ -73,6 +73,9 @@ pub struct SavedLockspace {
     pub uuid: String,
     /// Paths of the VG's PVs, or of the global lock's drives.
     pub paths: Vec<String>,
+    /// Identities of the drives that each of these paths led to.
+    #[serde(default)]
+    pub drives: Vec<Vec<String>>,
 }
 
 /// Contents of a note.
@@ -587,8 +590,12 @@ mod tests {
             store.save_lock(id, &lock(false)).unwrap();
             store.save_lock(id, &lock(true)).unwrap();
         }
-        let space =
-            SavedLockspace { name: "vg0".into(), uuid: VG.into(), paths: vec!["/dev/sda".into()] };
+        let space = SavedLockspace {
+            name: "vg0".into(),
+            uuid: VG.into(),
+            paths: vec!["/dev/sda".into()],
+            drives: vec![vec!["naa.1".into()]],
+        };
         store.save_lockspace(&ids()[1], &space).unwrap();
 
         // Read twice: reading removes nothing.
@@ -634,7 +641,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open_for(directory.path(), "b").unwrap();
         let (vg, lv) = (ids()[1], ids()[2]);
-        let space = SavedLockspace { name: "v".into(), uuid: VG.into(), paths: Vec::new() };
+        let space = SavedLockspace {
+            name: "v".into(),
+            uuid: VG.into(),
+            paths: Vec::new(),
+            drives: Vec::new(),
+        };
         store.save_lock(&lv, &lock(true)).unwrap();
         store.save_lockspace(&vg, &space).unwrap();
         let other = VG.replace('1', "0");
@@ -645,7 +657,11 @@ mod tests {
         };
         let space_text = |name: &str, uuid: &str| {
             let paths = Vec::new();
-            format("b", &SavedLockspace { name: name.into(), uuid: uuid.into(), paths }).unwrap()
+            format(
+                "b",
+                &SavedLockspace { name: name.into(), uuid: uuid.into(), paths, drives: Vec::new() },
+            )
+            .unwrap()
         };
         let whole = lock_text(|_| ());
         let put = |folder: &str, name: &str, text: &[u8]| {

@@ -1,8 +1,8 @@
 //! Drives that take data only from registered hosts.
 
+mod noted;
 mod others;
 mod paths;
-mod r5note;
 
 use super::{
     Bench, Error, Exclusive, Host, Resource, Shared, VG, eventually, is_held, is_storage, lv,

@@ -3,9 +3,9 @@
 
 mod earlier_life;
 mod fencing;
+mod lives;
 mod long_run;
 mod orphans;
-mod r5;
 mod reading;
 mod recovery;
 mod state_dir;

@@ -9,6 +9,7 @@ use idm_engine::{
 };
 use idm_protocol::{DriveCommand, Mode, MutexOp, Reply, Status};
 use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
 
 /// One lock and its requests.
 pub(super) struct Entry {
@@ -225,9 +226,11 @@ impl Entry {
         self.engine.as_ref().is_some_and(|engine| engine.is_idle())
     }
 
-    /// Assigns the lock to another lockspace.
+    /// Assigns the lock to another lockspace, which has not been warned yet of a lock in danger.
     pub(super) fn own(&mut self, spec: LockSpec) {
-        let (in_use, alarmed) = (self.in_use, self.alarmed);
+        let was_warned = Arc::ptr_eq(&self.spec.owner, &spec.owner);
+        let is_lost = self.engine.as_ref().is_none_or(|engine| engine.mode().is_none());
+        let (in_use, alarmed) = (self.in_use, self.alarmed && (was_warned || is_lost));
         self.set_in_use(false);
         self.set_alarmed(false);
         self.spec = spec;

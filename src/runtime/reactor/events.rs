@@ -71,7 +71,8 @@ impl Reactor {
                 let ends = entry.waiting.iter().any(|(_, it)| it.kind == PendingKind::Release);
                 entry.joined = entry.spec.role == Role::Membership && !ends;
                 let unwanted = pending.abandoned && !adopted;
-                entry.set_in_use(!unwanted);
+                // A lock whose release was requested meanwhile protects nothing any more.
+                entry.set_in_use(!unwanted && !ends);
                 if unwanted {
                     log::warn!("{}: granted too late, releasing it", entry.spec);
                     entry.waiting.push_front(release());

@@ -26,10 +26,10 @@ fn noted_after_start(offset: Duration) -> (bool, Duration) {
 
 #[test]
 fn a_lockspace_that_is_started_is_noted_whenever_its_old_membership_is_given_up() {
-    let offsets = (0..16).map(|n| LEASE - Duration::from_millis(800) + Duration::from_millis(150 * n));
-    let runs: Vec<_> = offsets
-        .map(|offset| (offset, thread::spawn(move || noted_after_start(offset))))
-        .collect();
+    let offsets =
+        (0..16).map(|n| LEASE - Duration::from_millis(800) + Duration::from_millis(150 * n));
+    let runs: Vec<_> =
+        offsets.map(|offset| (offset, thread::spawn(move || noted_after_start(offset)))).collect();
     let results: Vec<_> = runs.into_iter().map(|(at, run)| (at, run.join().unwrap())).collect();
     assert!(results.iter().all(|(_, (noted, _))| *noted), "{results:?}");
 }
