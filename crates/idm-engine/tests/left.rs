@@ -166,3 +166,55 @@ fn drives_that_vote_and_do_not_answer_do_not_keep_the_lock() {
     take(&mut bench, &mut b, X, &[0, 1, 2], &[]);
     assert_one_holder(&bench, &a, &b);
 }
+
+/// The same where the VG got a drive, too: the adoption reads neither of the VG's drives.
+#[test]
+fn an_adopted_lock_that_both_drives_of_the_vg_lack_ends_with_its_lease_there() {
+    let (mut bench, mut a) = (Bench::new(6), lv_lock(1));
+    assert_eq!(take(&mut bench, &mut a, X, &[0, 1, 2, 3, 4], &[]), GRANTED);
+    spread(&mut bench, &mut a, &[0, 1, 2, 3, 4]);
+    bench.paths[4..].fill(Path::Cut);
+    bench.pass(&mut a, SECOND * 5);
+    spread(&mut bench, &mut a, &[4, 5]);
+    let safe_until = a.safe_until();
+    drop(a);
+    bench.now = bench.now + SECOND * 5;
+    let (members, witnesses) = (bench.members(&[0, 1, 2, 3, 4]), bench.members(&[5]));
+    let orphan = Request::Adopt { mode: Some(X), safe_until, granted: false, members, witnesses };
+    let mut next = lv_lock(1);
+    bench.run(&mut next, orphan);
+    let end = safe_until.expect("held") + SECOND;
+    let left = end.since(bench.now);
+    bench.pass(&mut next, left);
+    bench.paths = vec![Path::Cut, Path::Cut, Path::Cut, Path::Cut, Path::Up, Path::Up];
+    let mut b = lv_lock(2);
+    take(&mut bench, &mut b, X, &[4], &[5]);
+    assert_one_holder(&bench, &next, &b);
+}
+
+/// lvmlockd dies again and again: each life gives the same move the time of a lease.
+#[test]
+fn a_move_does_not_get_the_time_of_a_lease_in_each_life() {
+    let (mut bench, a) = reduced_to_a_silent_drive();
+    let (first_end, mut safe_until) = (a.safe_until().expect("held"), a.safe_until());
+    drop(a);
+    let mut next = lv_lock(1);
+    for life in 0..4 {
+        bench.now = bench.now + SECOND * 5;
+        let members = bench.members(&[0, 1, 2]);
+        let orphan = Request::Adopt {
+            mode: Some(X),
+            safe_until,
+            granted: false,
+            members,
+            witnesses: Vec::new(),
+        };
+        next = lv_lock(1);
+        println!("life {life}: {:?}", bench.run(&mut next, orphan));
+        spread(&mut bench, &mut next, &[2]);
+        bench.pass(&mut next, SECOND * 40);
+        safe_until = next.safe_until();
+    }
+    assert!(bench.now > first_end + LEASE + SECOND * 30);
+    another_takes_drive_2(&mut bench, &next);
+}
