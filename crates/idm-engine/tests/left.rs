@@ -1,0 +1,220 @@
+//! Drives that were left and drives that stay, seen by a host with an older list.
+
+mod bench;
+
+use bench::*;
+use core::time::Duration;
+use idm_emulator::Profile;
+use idm_engine::{Command, Lock, Request};
+use idm_protocol::{MutexOp, Status};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Drive 2 does not answer. The VG loses it, and gets it back at once with drives 0 and 1 gone. It
+/// still has the first record, which hides both moves.
+#[test]
+fn a_drive_that_was_left_and_comes_back_may_hide_two_moves() {
+    for mode in [X, S] {
+        let (mut bench, mut a) = (Bench::new(5), lv_lock(1));
+        assert_eq!(take(&mut bench, &mut a, mode, &[0, 1, 2], &[3, 4]), GRANTED);
+        bench.paths[2] = Path::Cut;
+        assert!(travel(&mut bench, &mut a, &[0, 1, 3]));
+        bench.exchange(&mut a);
+        assert!(travel(&mut bench, &mut a, &[2, 3, 4]));
+        bench.exchange(&mut a);
+        bench.paths[2] = Path::Up;
+        let mut b = lv_lock(2);
+        take(&mut bench, &mut b, X, &[0, 1, 2], &[]);
+        assert_one_holder(&bench, &a, &b);
+    }
+}
+
+/// The same where drive 2 hid the first move, too, and was left with the second one.
+#[test]
+fn a_drive_that_hid_a_move_and_was_left_may_hide_a_later_one() {
+    let (mut bench, mut a) = held_on(&[0, 1, 2], 6, Profile::current());
+    bench.paths[2] = Path::Cut;
+    assert!(travel(&mut bench, &mut a, &[0, 1, 2, 3, 4]));
+    bench.exchange(&mut a);
+    assert!(travel(&mut bench, &mut a, &[0, 1, 3, 4]));
+    bench.exchange(&mut a);
+    assert!(travel(&mut bench, &mut a, &[2, 3, 4]));
+    bench.exchange(&mut a);
+    bench.paths[2] = Path::Up;
+    let mut b = lv_lock(2);
+    take(&mut bench, &mut b, X, &[0, 1, 2], &[]);
+    assert_one_holder(&bench, &a, &b);
+}
+
+/// Drives 1 and 2 do not answer the holder for longer than a lease, and a REFRESH of drive 2 is
+/// lost. Until the latest end of the record on drive 2, drive 0 is kept; but that record has ended.
+#[test]
+fn a_drive_that_stays_does_not_count_after_its_lease() {
+    let profile = Profile { refresh_stores_metadata: false, ..Profile::current() };
+    let (mut bench, mut a) = held_on(&[0, 1, 2], 5, profile);
+    let begin = bench.now;
+    let mut away = |command: &Command| match (command.drive.0, op(command)) {
+        (1, _) => Fate::Instead(Status::Unreachable),
+        (2, Some(MutexOp::Refresh)) => Fate::Instead(Status::Uncertain),
+        (2, _) => Fate::Instead(Status::Unreachable),
+        _ => Fate::Answered,
+    };
+    pass_with(&mut bench, &mut a, SECOND * 40, &mut away);
+    let named = bench.members(&[2, 3, 4]);
+    a.spread(&named, bench.now);
+    pass_with(&mut bench, &mut a, SECOND, &mut away);
+    let ready = is_ready(&mut a).expect("drives 3 and 4");
+    assert!(a.move_votes(&ready, bench.now));
+    let end = begin + LEASE + SECOND * 2;
+    let left = end.since(bench.now);
+    pass_with(&mut bench, &mut a, left, &mut away);
+    let mut b = lv_lock(2);
+    take(&mut bench, &mut b, X, &[0, 1, 2], &[]);
+    assert_one_holder(&bench, &a, &b);
+}
+
+/// All of the VG's drives vote, and the holder has left the LV on drive 2. The VG becomes drive 2
+/// alone, which does not answer the holder any more: the lock ends with its lease there.
+fn reduced_to_a_silent_drive() -> (Bench, Lock) {
+    let (mut bench, mut a) = (Bench::new(3), lv_lock(1));
+    assert_eq!(take(&mut bench, &mut a, X, &[0, 1, 2], &[]), GRANTED);
+    spread(&mut bench, &mut a, &[0, 1, 2]);
+    bench.paths[2] = Path::Cut;
+    bench.pass(&mut a, SECOND * 5);
+    spread(&mut bench, &mut a, &[2]);
+    (bench, a)
+}
+
+fn another_takes_drive_2(bench: &mut Bench, a: &Lock) {
+    bench.paths = vec![Path::Cut, Path::Cut, Path::Up];
+    let mut b = lv_lock(2);
+    take(bench, &mut b, X, &[2], &[]);
+    assert_one_holder(bench, a, &b);
+}
+
+#[test]
+fn a_lock_that_the_vgs_drive_lacks_ends_with_its_lease_there() {
+    let (mut bench, mut a) = reduced_to_a_silent_drive();
+    let end = a.safe_until().expect("held") + SECOND;
+    let left = end.since(bench.now);
+    bench.pass(&mut a, left);
+    another_takes_drive_2(&mut bench, &a);
+}
+
+/// The same, where lvmlockd dies meanwhile.
+#[test]
+fn an_adopted_lock_that_the_vgs_drive_lacks_ends_with_its_lease_there() {
+    let (mut bench, a) = reduced_to_a_silent_drive();
+    let safe_until = a.safe_until();
+    drop(a);
+    bench.now = bench.now + SECOND * 5;
+    let members = bench.members(&[0, 1, 2]);
+    let orphan = Request::Adopt {
+        mode: Some(X),
+        safe_until,
+        granted: false,
+        members,
+        witnesses: Vec::new(),
+    };
+    let mut next = lv_lock(1);
+    bench.run(&mut next, orphan);
+    // The VG is started again, with the list that the last life had already.
+    spread(&mut bench, &mut next, &[2]);
+    let end = safe_until.expect("held") + SECOND;
+    let left = end.since(bench.now);
+    bench.pass(&mut next, left);
+    another_takes_drive_2(&mut bench, &next);
+}
+
+/// Drives 0 and 1 do not answer from the beginning, and drive 2 from its first refresh on. Two of
+/// the three drives that voted stay, so that nothing is left to be kept elsewhere; but the holder
+/// does not have these two for as long as one of them hides the move.
+#[test]
+fn drives_that_stay_and_do_not_answer_do_not_keep_the_lock() {
+    for mode in [X, S] {
+        let (mut bench, mut a) = (Bench::new(6), lv_lock(1));
+        assert_eq!(take(&mut bench, &mut a, mode, &[0, 1, 2], &[3, 4, 5]), GRANTED);
+        let begin = bench.now;
+        bench.paths[..2].fill(Path::Cut);
+        bench.pass(&mut a, SECOND * 20);
+        assert!(said(&bench, 2).contains(&"refresh"));
+        bench.paths[2] = Path::Cut;
+        assert!(travel(&mut bench, &mut a, &[1, 2, 3, 4, 5]));
+        let end = begin + LEASE + SECOND;
+        let left = end.since(bench.now);
+        bench.pass(&mut a, left);
+        bench.paths[..3].fill(Path::Up);
+        let mut b = lv_lock(2);
+        take(&mut bench, &mut b, X, &[0, 1, 2], &[]);
+        assert_one_holder(&bench, &a, &b);
+    }
+}
+
+/// The same without a move, for comparison.
+#[test]
+fn drives_that_vote_and_do_not_answer_do_not_keep_the_lock() {
+    let (mut bench, mut a) = held_on(&[0, 1, 2], 6, Profile::current());
+    let begin = bench.now;
+    bench.paths[..2].fill(Path::Cut);
+    bench.pass(&mut a, SECOND * 20);
+    bench.paths[2] = Path::Cut;
+    let end = begin + LEASE + SECOND;
+    let left = end.since(bench.now);
+    bench.pass(&mut a, left);
+    bench.paths[..3].fill(Path::Up);
+    let mut b = lv_lock(2);
+    take(&mut bench, &mut b, X, &[0, 1, 2], &[]);
+    assert_one_holder(&bench, &a, &b);
+}
+
+/// The same where the VG got a drive, too: the adoption reads neither of the VG's drives.
+#[test]
+fn an_adopted_lock_that_both_drives_of_the_vg_lack_ends_with_its_lease_there() {
+    let (mut bench, mut a) = (Bench::new(6), lv_lock(1));
+    assert_eq!(take(&mut bench, &mut a, X, &[0, 1, 2, 3, 4], &[]), GRANTED);
+    spread(&mut bench, &mut a, &[0, 1, 2, 3, 4]);
+    bench.paths[4..].fill(Path::Cut);
+    bench.pass(&mut a, SECOND * 5);
+    spread(&mut bench, &mut a, &[4, 5]);
+    let safe_until = a.safe_until();
+    drop(a);
+    bench.now = bench.now + SECOND * 5;
+    let (members, witnesses) = (bench.members(&[0, 1, 2, 3, 4]), bench.members(&[5]));
+    let orphan = Request::Adopt { mode: Some(X), safe_until, granted: false, members, witnesses };
+    let mut next = lv_lock(1);
+    bench.run(&mut next, orphan);
+    let end = safe_until.expect("held") + SECOND;
+    let left = end.since(bench.now);
+    bench.pass(&mut next, left);
+    bench.paths = vec![Path::Cut, Path::Cut, Path::Cut, Path::Cut, Path::Up, Path::Up];
+    let mut b = lv_lock(2);
+    take(&mut bench, &mut b, X, &[4], &[5]);
+    assert_one_holder(&bench, &next, &b);
+}
+
+/// lvmlockd dies again and again: each life gives the same move the time of a lease.
+#[test]
+fn a_move_does_not_get_the_time_of_a_lease_in_each_life() {
+    let (mut bench, a) = reduced_to_a_silent_drive();
+    let (first_end, mut safe_until) = (a.safe_until().expect("held"), a.safe_until());
+    drop(a);
+    let mut next = lv_lock(1);
+    for life in 0..4 {
+        bench.now = bench.now + SECOND * 5;
+        let members = bench.members(&[0, 1, 2]);
+        let orphan = Request::Adopt {
+            mode: Some(X),
+            safe_until,
+            granted: false,
+            members,
+            witnesses: Vec::new(),
+        };
+        next = lv_lock(1);
+        println!("life {life}: {:?}", bench.run(&mut next, orphan));
+        spread(&mut bench, &mut next, &[2]);
+        bench.pass(&mut next, SECOND * 40);
+        safe_until = next.safe_until();
+    }
+    assert!(bench.now > first_end + LEASE + SECOND * 30);
+    another_takes_drive_2(&mut bench, &next);
+}
