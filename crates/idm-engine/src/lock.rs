@@ -162,18 +162,11 @@ struct Target {
     spared_until: Instant,
 }
 
-/// Drives that voted, and keep the lock while a drive that votes may hide that votes have moved.
+/// The drives that voted when the lock was acquired or adopted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Leaving {
-    /// The drives that voted.
+struct Original {
     set: Fingerprint,
-    /// The number of these that are enough to keep the lock.
-    keep: usize,
-    /// The number of leaving drives that must have the lock, so that a host that counts the drives
-    /// of `set` gets no majority of them.
-    needed: usize,
-    /// The moment from which no record can hide it any more.
-    end: Instant,
+    count: usize,
 }
 
 /// A conversion that is under way.
@@ -202,8 +195,13 @@ pub struct Lock {
     may_have_moved: bool,
     /// Whether the drives that vote need not be those that the LV lies on.
     votes_moved: bool,
-    /// Drives that voted before and keep the lock, if there are any.
-    leaving: Option<Leaving>,
+    original: Original,
+    /// The moment until which a drive that votes may hide that votes have moved. Until then the
+    /// original drives keep the lock.
+    hidden_until: Option<Instant>,
+    /// The moment until which the lock is safe after an adoption, unless all drives that vote have
+    /// it, or the VG's drives are named.
+    adopted_until: Option<Instant>,
     /// The doubt whether the last holder would have left the value that is on the drives. A
     /// doubtful value is removed with the lock, unless a new one is written.
     distrust: Distrust,
@@ -244,7 +242,9 @@ impl Lock {
             has_witnesses: false,
             may_have_moved: false,
             votes_moved: false,
-            leaving: None,
+            original: Original { set: NO_SET, count: 0 },
+            hidden_until: None,
+            adopted_until: None,
             distrust: Distrust::None,
             pending: None,
             known: Vec::new(),
@@ -448,13 +448,15 @@ impl Lock {
             replica.missed = false;
             replica.gap = false;
             replica.contested = false;
-            replica.leaving = false;
+            replica.original = false;
         }
         // Replicas take most of a lock's memory, and there may be thousands of locks.
         self.replicas.reserve_exact(drives.len().saturating_sub(self.replicas.len()));
         for (list, role) in [(members, Role::Member), (witnesses, Role::Witness)] {
             for member in list {
-                self.replica(member.drive).role = role;
+                let replica = self.replica(member.drive);
+                replica.role = role;
+                replica.original = role == Role::Member;
             }
         }
         let set = Fingerprint::of(members);
@@ -472,7 +474,9 @@ impl Lock {
         self.has_witnesses = !witnesses.is_empty();
         self.may_have_moved = false;
         self.votes_moved = false;
-        self.leaving = None;
+        self.original = Original { set, count: members.len() };
+        self.hidden_until = None;
+        self.adopted_until = None;
         // The new acquisition interrupts the storing of a value on a majority, or its removal. In
         // both cases the old value on the drives must not be believed.
         let doomed = |s: &Replica| s.stale_value && matches!(s.task, Task::Clean(_));

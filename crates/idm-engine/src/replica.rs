@@ -264,9 +264,8 @@ pub(crate) struct Replica {
     pub(crate) contested: bool,
     /// Whether it is one of the drives that are to vote in place of the present ones.
     pub(crate) target: bool,
-    /// Whether it voted before a move of the votes that some drive may hide. Then it keeps the lock
-    /// until no drive does.
-    pub(crate) leaving: bool,
+    /// Whether it voted when the lock was acquired or adopted.
+    pub(crate) original: bool,
     /// Whether the lock is held without this drive, so that gaining it is worth a notice.
     pub(crate) missed: bool,
     /// Whether a notice has already reported that this drive has no IDM.
@@ -300,7 +299,7 @@ impl Replica {
             foreign: None,
             contested: false,
             target: false,
-            leaving: false,
+            original: false,
             missed: false,
             not_idm: false,
         }

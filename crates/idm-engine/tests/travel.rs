@@ -25,6 +25,8 @@ fn the_vgs_drives_vote_for_a_lock_that_is_spread() {
         for mode in [Mode::Exclusive, Mode::Shared] {
             let (mut bench, mut a) = held_on_the_first(stores, mode);
             assert!(travel(&mut bench, &mut a, &[0, 1, 2]), "stored: {stores}, {mode}");
+            // Where no mark is stored, the drive is taken anew.
+            bench.pass(&mut a, Duration::from_secs(1));
             bench.paths[0] = Path::Cut;
             bench.pass(&mut a, LEASE * 3);
             assert_eq!(a.mode(), Some(mode));

@@ -138,8 +138,7 @@ impl Lock {
                         self.replicas[at].role = Role::Extra;
                     }
                     let replica = &self.replicas[at];
-                    let leaves = replica.leaving && role == Role::Extra;
-                    if replica.is_marked(self.set) || leaves {
+                    if replica.is_marked(self.set) || self.is_left(replica) {
                         self.keep(at, mode, since, now);
                     } else {
                         // This host wrote its record while it counted other drives: the drive is

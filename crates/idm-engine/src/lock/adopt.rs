@@ -70,6 +70,7 @@ impl Lock {
         // The earlier life may have moved the votes of an LV's lock.
         self.may_have_moved = !self.config.keeps_value;
         self.votes_moved = self.may_have_moved;
+        self.adopted_until = safe_until.filter(|_| self.may_have_moved);
         for replica in &mut self.replicas {
             if replica.role == Role::Member {
                 replica.start_adopt(now);
@@ -121,6 +122,14 @@ impl Lock {
                 self.settle_replicas(now);
                 self.finish(Outcome::Adopted(mode));
             }
+        }
+    }
+
+    /// Ends the limit of an adopted lock if all drives that vote have it.
+    pub(super) fn check_adopted(&mut self, now: Instant) {
+        let Phase::Held(Held { mode, lapsed: None, .. }) = self.phase else { return };
+        if self.adopted_until.is_some() && self.members().all(|s| self.has_now(s, mode, now)) {
+            self.adopted_until = None;
         }
     }
 

@@ -37,7 +37,9 @@ impl Lock {
             has_witnesses,
             may_have_moved,
             votes_moved,
-            leaving,
+            original,
+            hidden_until,
+            adopted_until,
             distrust,
             pending,
             known: _,
@@ -49,7 +51,8 @@ impl Lock {
             last_token: _,
         } = self;
         (phase, stamp, set, target, has_witnesses, may_have_moved, votes_moved).hash(state);
-        (leaving, pending, owed, shaken_at, events).hash(state);
+        (original, hidden_until, adopted_until).hash(state);
+        (pending, owed, shaken_at, events).hash(state);
         // A lock without a value has no doubtful value.
         config.keeps_value.then_some(distrust).hash(state);
     }
@@ -85,12 +88,12 @@ impl Replica {
             foreign,
             contested,
             target,
-            leaving,
+            original,
             missed: _,
             not_idm: _,
         } = self;
         (mark, marked_at, remark).hash(state);
-        (role, hold, gap, foreign, contested, target, leaving).hash(state);
+        (role, hold, gap, foreign, contested, target, original).hash(state);
         (value, keeps_value && *stale_value, disproved).hash(state);
         hash_task(task, state);
         // Every new task of an idle replica begins with no failures.

@@ -129,7 +129,7 @@ impl Lock {
         let counted = self.members().filter(|s| self.counts(s, mode));
         let needed = self.rules.keep_quorum(self.member_count());
         let kept = Lock::nth_end(counted.filter_map(|s| self.lease_end(s)), needed)?;
-        let limits = [self.seen_until(mode), self.left_until(mode)];
+        let limits = [self.seen_until(mode), self.left_until(mode), self.adopted_until];
         limits.into_iter().flatten().chain([kept]).min()
     }
 
@@ -180,6 +180,7 @@ impl Lock {
         self.collect_takes(held, now);
         self.check_ownership();
         self.check_regained(now);
+        self.check_adopted(now);
         let Phase::Held(held) = self.phase.clone() else {
             return;
         };

@@ -19,15 +19,16 @@
 //!    ones.
 //!
 //! Until the last step only the old drives vote, as before. In the last one, a drive that may hide
-//! the move is safe only while enough of the old drives keep the lock (`left_until`).
+//! the move is safe only while enough of the old drives keep the lock (`left_until`). Of all drives
+//! that voted before, those of the acquisition count: all later records have the new mark.
 //!
 //! If the old drives are not those of the LV but former drives of the VG, they are not enough: a
 //! host that counts the VG's new drives need not meet them. So such a lock also has to be on enough
 //! of the new drives (`seen_until`).
 
-use super::{Held, Leaving, Lock, MAX_DRIVES, Moving, Phase, Target};
+use super::{Held, Lock, MAX_DRIVES, Moving, Original, Phase, Target};
 use crate::api::{DriveRef, Event, Fingerprint, Instant, Member};
-use crate::replica::{Replica, Role, Task};
+use crate::replica::{Hold, Replica, Role, Task};
 use crate::rules::broken;
 use crate::stamp::Stamp;
 use alloc::vec::Vec;
@@ -47,6 +48,7 @@ impl Lock {
             return;
         }
         let set = Fingerprint::of(drives);
+        let adopted_until = self.adopted_until.take();
         let spared = self.target.map(|target| target.spared_until);
         let unseen_since_before = spared.filter(|_| self.seen_until(mode) == spared);
         if self.target.is_none_or(|target| target.set != set) {
@@ -73,10 +75,12 @@ impl Lock {
                 }
             }
         }
-        self.dismiss(|replica| replica.role == Role::Extra && !replica.leaving);
+        self.dismiss_extras();
         if self.seen_until(mode).is_some_and(|end| end <= now) {
             let timing = &self.config.timing;
             let lease = now + timing.lease - timing.drift;
+            // An earlier life may have had this list, too.
+            let lease = adopted_until.map_or(lease, |until| until.min(lease));
             let spared_until = unseen_since_before.unwrap_or(lease);
             self.target = self.target.map(|target| Target { spared_until, ..target });
         }
@@ -101,11 +105,11 @@ impl Lock {
             self.conclude(now);
             return false;
         };
-        self.leave_drives();
+        self.leave_drives(now);
         self.set = target.set;
         self.target = None;
         self.votes_moved = true;
-        self.dismiss(|replica| replica.role == Role::Extra && !replica.leaving);
+        self.dismiss_extras();
         for at in 0..self.replicas.len() {
             let replica = &self.replicas[at];
             let votes = replica.role == Role::Member && replica.task == Task::Keep;
@@ -148,9 +152,11 @@ impl Lock {
         matches!(self.phase, Phase::Held(Held { lapsed: None, .. })) && self.target.is_some()
     }
 
-    /// Gives the lock back on those drives of a kind that are no longer named.
-    fn dismiss(&mut self, kind: impl Fn(&Replica) -> bool) {
-        for replica in self.replicas.iter_mut().filter(|s| !s.target && kind(s)) {
+    /// Gives the lock back on drives that neither vote nor are named, unless they have to keep it.
+    fn dismiss_extras(&mut self) {
+        let keeps = self.hidden_until.is_some();
+        let leaves = |s: &Replica| s.role == Role::Extra && !s.target && !(keeps && s.original);
+        for replica in self.replicas.iter_mut().filter(|s| leaves(s)) {
             replica.role = Role::Former;
             // Whoever was met here may have gone when the drive is named again.
             replica.foreign = None;
@@ -166,64 +172,76 @@ impl Lock {
         }
     }
 
-    /// Lets the new drives vote. If one of them may hide from hosts that know the old ones that
-    /// votes have moved, the old ones keep the lock.
-    fn leave_drives(&mut self) {
-        let timing = &self.config.timing;
-        let staying =
-            self.replicas.iter().filter(|s| s.target && (s.role == Role::Member || s.leaving));
-        let hidden = staying.filter(|s| !s.shows_moved_votes()).map(|s| s.gone_at(timing)).max();
-        let keep = self.rules.keep_quorum(self.member_count());
-        let first = Leaving { set: self.set, keep, needed: 0, end: Instant::default() };
-        let begins = self.leaving.is_none() && hidden.is_some();
-        if let Some(end) = hidden {
-            let leaving = self.leaving.get_or_insert(first);
-            leaving.end = leaving.end.max(end);
-        }
+    /// Lets the new drives vote. If one of them may hide from hosts that know the original ones that
+    /// votes have moved, these keep the lock.
+    fn leave_drives(&mut self, now: Instant) {
+        self.hidden_until = self.hidden_until.max(self.hides_until(now));
         for replica in &mut self.replicas {
-            replica.leaving |= begins && replica.role == Role::Member;
             match replica.role {
                 _ if replica.target => replica.role = Role::Member,
                 Role::Member => replica.role = Role::Extra,
                 _ => {}
             }
         }
-        let stay = self.members().filter(|s| s.leaving).count();
-        if let Some(leaving) = &mut self.leaving {
-            leaving.needed = leaving.keep.saturating_sub(stay);
-        }
+    }
+
+    /// The moment until which one of the drives that are to vote may have a record of this host
+    /// with the mark of the original drives; `None` if none may.
+    fn hides_until(&self, now: Instant) -> Option<Instant> {
+        let timing = &self.config.timing;
+        let hidden = |s: &&Replica| s.target && s.original && !s.shows_moved_votes();
+        let end = self.replicas.iter().filter(hidden).map(|s| s.gone_at(timing)).max();
+        end.filter(|&end| end > now)
     }
 
     /// Notes that a REFRESH is sent, which may prolong a record with the old mark.
     pub(super) fn note_refresh(&mut self, at: usize) {
         let replica = &self.replicas[at];
         let hides = replica.role == Role::Member && !replica.shows_moved_votes();
-        if let Some(leaving) = self.leaving.as_mut().filter(|_| hides) {
-            leaving.end = leaving.end.max(replica.gone_at(&self.config.timing));
+        if let Some(end) = self.hidden_until.as_mut().filter(|_| hides) {
+            *end = replica.gone_at(&self.config.timing).max(*end);
         }
     }
 
-    /// The moment until which a host that knows the old drives only cannot get a majority of them,
-    /// where a drive that votes may hide from it that votes have moved. `None` if that is so until
-    /// no drive hides it any more.
-    pub(super) fn left_until(&self, mode: Mode) -> Option<Instant> {
-        let leaving = self.leaving.filter(|leaving| leaving.needed > 0)?;
-        let counts = |s: &&Replica| {
-            s.leaving && s.role == Role::Extra && s.counts(mode, leaving.set, self.rules)
+    /// The moment until which a host that counts the original drives can get no majority of them.
+    /// A drive that stays need not count for this host: the record that hides the move keeps that
+    /// host out, too, until its lease is over.
+    fn kept_until(&self, mode: Mode, stays: impl Fn(&Replica) -> bool) -> Instant {
+        let (timing, Original { set, count }) = (&self.config.timing, self.original);
+        let end = |s: &Replica| match s.hold {
+            Hold::Held { since, .. } | Hold::Maybe { latest: since } if stays(s) => {
+                Some(since + timing.lease - timing.drift)
+            }
+            // It was just given back, to be taken anew.
+            Hold::None if stays(s) => Some(Instant::from_micros(u64::MAX)),
+            _ if s.counts(mode, set, self.rules) => self.lease_end(s),
+            _ => None,
         };
-        let ends = self.replicas.iter().filter(counts).filter_map(|s| self.lease_end(s));
-        let end = Lock::nth_end(ends, leaving.needed).unwrap_or_default();
-        Some(end).filter(|&end| end < leaving.end)
+        let ends = self.replicas.iter().filter(|s| s.original).filter_map(end);
+        Lock::nth_end(ends, self.rules.keep_quorum(count)).unwrap_or_default()
     }
 
-    /// Gives the lock back on drives that voted before the votes moved, when every drive that votes
-    /// now shows the new mark, or shows no record of this host any more.
+    /// The same where a drive that votes may hide from that host that votes have moved. `None` if
+    /// that is so until no drive hides it any more.
+    pub(super) fn left_until(&self, mode: Mode) -> Option<Instant> {
+        let hidden_until = self.hidden_until?;
+        let kept_until = self.kept_until(mode, |s| s.role == Role::Member);
+        Some(kept_until).filter(|&end| end < hidden_until)
+    }
+
+    /// Whether a drive does not vote any more, and keeps the lock because another one hides that.
+    pub(super) fn is_left(&self, replica: &Replica) -> bool {
+        replica.role == Role::Extra && replica.original && self.hidden_until.is_some()
+    }
+
+    /// Gives the lock back on drives that voted before the votes moved, when every original drive
+    /// that votes now shows the new mark, or shows no record of this host any more.
     pub(super) fn let_go(&mut self, now: Instant) {
-        let Some(leaving) = self.leaving else { return };
-        if now >= leaving.end || self.members().all(Replica::shows_moved_votes) {
-            self.leaving = None;
-            self.dismiss(|replica| replica.leaving && replica.role == Role::Extra);
-            self.replicas.iter_mut().for_each(|replica| replica.leaving = false);
+        let Some(hidden_until) = self.hidden_until else { return };
+        let hides = |s: &Replica| s.original && !s.shows_moved_votes();
+        if now >= hidden_until || !self.members().any(hides) {
+            self.hidden_until = None;
+            self.dismiss_extras();
         }
     }
 
@@ -275,6 +293,8 @@ impl Lock {
         let targets = || self.replicas.iter().filter(|s| s.target);
         let disputed = targets().any(|s| s.contested || s.foreign.is_some());
         let ready = targets().filter(|s| s.is_marked_alone() && self.has_now(s, mode, now)).count();
-        !disputed && ready >= self.rules.acquire_quorum(targets().count()) && self.stands()
+        // If the other original drives were given back, nothing is left to keep the lock on.
+        let seen = self.hides_until(now).is_none() || self.kept_until(mode, |s| s.target) > now;
+        seen && !disputed && ready >= self.rules.acquire_quorum(targets().count()) && self.stands()
     }
 }
