@@ -112,6 +112,11 @@ impl Lock {
             Some(Err(refusal)) => self.leave(refusal),
             Some(Ok(())) if !self.is_unbroken(mode, adopting, now) => self.leave(Refusal::Unclear),
             Some(Ok(())) => {
+                if self.members().all(|s| self.has_now(s, mode, now)) {
+                    self.adopted_until = None;
+                } else if self.adopted_until.is_some_and(|until| until <= now) {
+                    return self.leave(Refusal::Unclear);
+                }
                 // The earlier life may have changed data under the lock without publishing it.
                 self.distrust = Distrust::Died;
                 if self.members().any(showed_moved_votes) {

@@ -178,8 +178,9 @@ impl World {
         let now = self.now();
         let mut held = false;
         for s in self.slots.ids() {
-            if self.slots[s].call.members.contains(d) && self.has_record(s, d) {
-                held |= self.believes(s);
+            // A drive that does not vote yet may get the vote before its host notices the loss.
+            if self.has_record(s, d) {
+                held |= self.slots[s].call.members.contains(d) && self.believes(s);
                 self.slots[s].lose_vote(d, now);
             }
         }
