@@ -111,12 +111,33 @@ impl Orphans {
     fn hear(&self, asked: Vec<AskedOrphan>) -> bool {
         let mut any = false;
         let mut active = None;
+        let mut kept = Vec::new();
         for (id, answer) in asked {
             // The engine always answers.
             let answer = answer.recv().unwrap_or(RequestResult::TimedOut);
             any |= self.proven(&id, &answer, &mut active);
+            if matches!(answer, RequestResult::Done(Outcome::Adopted(_))) {
+                kept.push(id);
+            }
         }
+        self.spread_again(kept);
         any
+    }
+
+    /// Puts LV locks that were kept on the drives of their VG, as far as these are noted. The
+    /// earlier lvmlockd may have begun to do so, because LVs were to move, and until then the locks
+    /// are only safe for a lease.
+    fn spread_again(&self, kept: Vec<ResourceId>) {
+        let mut groups: HashMap<ResourceId, Vec<ResourceId>> = HashMap::new();
+        for id in kept.into_iter().filter(|id| role_of(id) == Role::Lv) {
+            groups.entry(vg_of(&id)).or_default().push(id);
+        }
+        for ids in groups.into_values() {
+            let lockspace = self.left().locks.get(&ids[0]).map(|orphan| orphan.lockspace.clone());
+            if let Some(lockspace) = lockspace {
+                self.runtime.spread(ids, lockspace.members(self.runtime.drives()).members);
+            }
+        }
     }
 
     /// Applies the drives' answer to an orphan. Returns whether it was a clear answer. `active`
