@@ -84,8 +84,10 @@ impl Dates {
     /// cannot tell.
     fn noted(&self, vg: &ResourceId, saved: &SavedLock) -> Option<Instant> {
         let asked = Instant::from_micros(saved.asked_us);
-        // Without a date it was granted, if at all, just before lvmlockd died.
-        let without = || asked + (self.timing.lease - self.timing.drift);
+        // Without a date it was granted, if at all, just before lvmlockd died. What was asked for
+        // last may have been a change of its mode.
+        let Timing { lease, drift, patience, .. } = self.timing;
+        let without = || asked + (lease - drift).saturating_sub(patience);
         self.note.left(vg).map(|date| date.unwrap_or_else(without))
     }
 }

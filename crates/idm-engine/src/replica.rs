@@ -154,8 +154,6 @@ pub(crate) struct Take {
     pub(crate) adopting: bool,
     /// In an adoption, the other holders on the drive, alive or not, once it was read.
     pub(crate) others: Option<Vec<Conflict>>,
-    /// In an adoption, the moment of the first read of the drive.
-    pub(crate) looked_at: Option<Instant>,
     /// In an adoption, the stamp in this host's record, from the acquisition that wrote it. Until
     /// that acquisition is adopted, a REFRESH leaves the stamp unchanged.
     pub(crate) own_stamp: Option<Stamp>,

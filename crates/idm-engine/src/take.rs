@@ -61,7 +61,6 @@ impl Take {
             witness: false,
             adopting: false,
             others: None,
-            looked_at: None,
             own_stamp: None,
             refused: false,
             denied: false,
@@ -350,7 +349,6 @@ impl Replica {
             return;
         };
         take.others = Some(view.others().copied().collect());
-        take.looked_at = take.looked_at.or(Some(cx.now));
         take.own_stamp = view.own_stamp;
         match view.own_mode {
             Some(mode) => {

@@ -96,7 +96,7 @@ fn half_of_drives_that_the_votes_moved_to_is_adopted() {
 }
 
 #[test]
-fn only_what_is_ours_has_to_be_looked_at_in_time() {
+fn an_adoption_by_half_that_is_decided_too_late_is_refused() {
     let mut bench = Bench::new(2);
     seize(&mut bench, &mut lv_lock(1), X, &[0]);
     let mut a = lv_lock(1);
@@ -112,7 +112,7 @@ fn only_what_is_ours_has_to_be_looked_at_in_time() {
     assert_eq!(done(&mut a), None);
     let reply = bench.perform(&open[0]);
     a.on_reply(open[0].token, reply, bench.now);
-    assert_eq!(done(&mut a), Some(Outcome::Adopted(X)), "drive 1 has nothing");
+    assert_eq!(done(&mut a), Some(Outcome::Refused(Refusal::Unclear)), "drive 1 has nothing");
 }
 
 #[test]

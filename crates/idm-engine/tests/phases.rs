@@ -1055,7 +1055,7 @@ fn what_is_left_decides_what_is_adopted() {
 }
 
 #[test]
-fn a_half_is_adopted_only_if_it_was_looked_at_in_time() {
+fn a_half_is_adopted_only_in_time() {
     for (early, adopts) in [(true, true), (false, false)] {
         let mut bench = Bench::new(2);
         seize(&mut bench, &mut lv_lock(1), X, &[0]);

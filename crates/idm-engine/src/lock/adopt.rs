@@ -4,11 +4,10 @@
 //! every drive that it wins. Half of an even number of drives is enough to *keep* a lock, but not
 //! by itself to adopt it. This host may have got its half in an attempt that failed, while another
 //! host keeps the lock with the other half, or has it on other drives by now. Half is enough if
-//! this host is known to have been granted the lock, and its records were read before anybody could
-//! break them. An LV's lock needs all drives if its records were read later than that: its votes
-//! may have moved, or all of the VG's drives voted and the LV was left on fewer of them. Then
-//! another host that counts the LV's drives and new drives of the VG has broken one of these
-//! records, but not a majority.
+//! this host is known to have been granted the lock, and nobody can have broken its records yet.
+//! Later, an LV's lock needs all drives: its votes may have moved, or all of the VG's drives voted
+//! and the LV was left on fewer of them. Then another host that counts the LV's drives and new
+//! drives of the VG has broken one of these records, but not a majority.
 //!
 //! Records in both modes remain from an unfinished change, or from drives that missed one. The lock
 //! is exclusive if a quorum is exclusive. It is shared only if a keep quorum is shared. With fewer,
@@ -112,11 +111,6 @@ impl Lock {
             Some(Err(refusal)) => self.leave(refusal),
             Some(Ok(())) if !self.is_unbroken(mode, adopting, now) => self.leave(Refusal::Unclear),
             Some(Ok(())) => {
-                if self.members().all(|s| self.has_now(s, mode, now)) {
-                    self.adopted_until = None;
-                } else if self.adopted_until.is_some_and(|until| until <= now) {
-                    return self.leave(Refusal::Unclear);
-                }
                 // The earlier life may have changed data under the lock without publishing it.
                 self.distrust = Distrust::Died;
                 if self.members().any(showed_moved_votes) {
@@ -124,6 +118,7 @@ impl Lock {
                     self.mark_alone();
                 }
                 self.phase = Phase::Held(Held::new(mode));
+                self.check_adopted(now);
                 self.settle_replicas(now);
                 self.finish(Outcome::Adopted(mode));
             }
@@ -154,7 +149,7 @@ impl Lock {
         let odd = self.members().filter(odd).count();
         for mode in [Mode::Exclusive, Mode::Shared] {
             let ours = self.ours(mode, now);
-            if ours >= self.adopt_quorum(mode, adopting) && self.exactly(mode) >= keep {
+            if ours >= self.adopt_quorum(mode, adopting, now) && self.exactly(mode) >= keep {
                 return Orphan::Found(mode);
             }
             if ours + open + odd >= keep {
@@ -173,7 +168,7 @@ impl Lock {
     fn was_shared(&self, keep: usize, adopting: &Adopting, now: Instant) -> bool {
         let shared = Mode::Shared;
         let granted = adopting.wanted.is_none() && adopting.was_granted(shared);
-        let quorum = self.adopt_quorum(shared, adopting);
+        let quorum = self.adopt_quorum(shared, adopting, now);
         granted && self.ours(shared, now) >= quorum && self.exactly(shared) >= keep
     }
 
@@ -194,17 +189,12 @@ impl Lock {
     }
 
     /// The number of members that this host must hold; the head of this file argues for it.
-    fn adopt_quorum(&self, mode: Mode, adopting: &Adopting) -> usize {
-        let safe_until = adopting.safe_until;
+    fn adopt_quorum(&self, mode: Mode, adopting: &Adopting, now: Instant) -> usize {
         let members = self.member_count();
-        let in_time = |s: &Replica| match &s.task {
-            Task::Take(take) if take.vote == Vote::Won => take.looked_at < safe_until,
-            _ => true,
-        };
         // A sharer meets other holders, also on drives where it has a record.
         let shares = |s: &Replica| mode == Mode::Shared && s.vote() == Some(&Vote::Won);
         let alone = |s: &Replica| shares(s) || others_on(s).is_none_or(Vec::is_empty);
-        let unbroken = safe_until.is_some() && self.members().all(in_time);
+        let unbroken = adopting.safe_until.is_some_and(|until| now < until);
         let kept = unbroken && adopting.was_granted(mode) && self.members().all(alone);
         if kept || broken!(self.rules, AdoptQuorum) {
             self.rules.keep_quorum(members)
@@ -225,7 +215,9 @@ impl Lock {
         let same = self.members().filter(|s| self.is_ours(s, mode, now)).filter(same_set).count();
         let all = self.replicas.iter().filter(|s| s.role != Role::Former);
         let held = all.clone().filter(|s| self.has_now(s, Mode::Shared, now)).count();
-        !self.has_witnesses || same >= self.adopt_quorum(mode, adopting) || 2 * held > all.count()
+        !self.has_witnesses
+            || same >= self.adopt_quorum(mode, adopting, now)
+            || 2 * held > all.count()
     }
 
     /// Whether a member may still answer before the deadline.

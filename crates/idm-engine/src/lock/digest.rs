@@ -124,7 +124,6 @@ fn hash_task<H: Hasher>(task: &Task, state: &mut H) {
                 witness,
                 adopting,
                 others,
-                looked_at,
                 own_stamp,
                 refused,
                 denied,
@@ -138,7 +137,6 @@ fn hash_task<H: Hasher>(task: &Task, state: &mut H) {
             (mode, sent, converting, witness, adopting).hash(state);
             (own_stamp, refused, denied, refused_reads, rewritten, cleared, value_asked)
                 .hash(state);
-            looked_at.hash(state);
             core::mem::discriminant(vote).hash(state);
             let blocked = match vote {
                 Vote::Blocked(conflicts) => Some(conflicts),
