@@ -155,7 +155,7 @@ mod tests {
             .collect();
         let mut count = 0;
         while count < 40_000 {
-            // A missed wake-up shows as a minute without a message. A wait may end without a reason.
+            // A missed wake-up shows as a minute without a message. Waits may end without reason.
             let begin = Instant::now();
             let messages = taken(&mailbox, LONG);
             assert!(!messages.is_empty() || begin.elapsed() < LONG, "{count}");

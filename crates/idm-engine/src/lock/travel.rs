@@ -172,8 +172,8 @@ impl Lock {
         }
     }
 
-    /// Lets the new drives vote. If one of them may hide from hosts that know the original ones that
-    /// votes have moved, these keep the lock.
+    /// Lets the new drives vote. If one of them may hide from hosts that know the original ones
+    /// that votes have moved, these keep the lock.
     fn leave_drives(&mut self, now: Instant) {
         self.hidden_until = self.hidden_until.max(self.hides_until(now));
         for replica in &mut self.replicas {
