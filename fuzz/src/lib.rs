@@ -197,8 +197,8 @@ fn engine_replies(data: &[u8]) {
             0 => Some(Wish::Acquire { mode, members, witnesses }),
             1 => {
                 let mode = (wish & 16 != 0).then_some(mode);
-                let granted_until = (wish & 32 != 0).then_some(now);
-                Some(Wish::Adopt { mode, granted_until, members, witnesses })
+                let (safe_until, granted) = ((wish & 32 != 0).then_some(now), wish & 64 != 0);
+                Some(Wish::Adopt { mode, safe_until, granted, members, witnesses })
             }
             2 => Some(Wish::Convert { mode, value }),
             3 => Some(Wish::Release { value }),
@@ -440,7 +440,12 @@ fn recovery_store(data: &[u8]) {
             paths: Vec::new(),
             drives: vec!["naa.1".into()],
         },
-        SavedLockspace { name: "vg".into(), uuid: "beside-it".repeat(4), paths: Vec::new() },
+        SavedLockspace {
+            name: "vg".into(),
+            uuid: "beside-it".repeat(4),
+            paths: Vec::new(),
+            drives: Vec::new(),
+        },
     );
     store.save_lock(&id, &beside.0).expect("a note");
     store.save_lockspace(&id, &beside.1).expect("a note");

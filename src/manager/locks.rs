@@ -172,7 +172,10 @@ impl Manager {
                     return Err(Error::AdoptOtherMode);
                 }
                 let saved = claim.saved.asked_now(left);
-                running.note_again(&spec, &saved)?;
+                match mode > left {
+                    true => running.note_again(&spec, &saved)?,
+                    false => running.note_less(&spec.resource, &saved),
+                }
                 let lockspace = asker.lockspace.clone();
                 // Changes made under the lock may not have been published.
                 let value = lockspace.told(&spec, ValueRead::Unknown);
@@ -306,7 +309,10 @@ impl Manager {
         // The noted mode is never higher than the one that core knows of, whenever lvmlockd is
         // killed. With a higher one, half of the drives could prove a lock that others share.
         if mode < held.mode {
-            running.note_again(&held.spec, &saved)?;
+            match running.is_proven_by_half(&held.spec.resource) {
+                true => running.note_again(&held.spec, &saved)?,
+                false => running.note_less(&held.spec.resource, &saved),
+            }
         }
         let answer = running.request(&held.spec, Request::Convert { mode, value });
         match answer {

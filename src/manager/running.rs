@@ -216,6 +216,20 @@ impl Running {
         }
     }
 
+    /// Notes the mode in which a lock is held now, which is no higher than the noted one. A note
+    /// that cannot be written now is written as soon as possible.
+    pub(super) fn note_less(&self, id: &ResourceId, lock: &SavedLock) {
+        self.store.correct_lock(id, |noted| {
+            (noted.exclusive, noted.asked_us) = (lock.exclusive, lock.asked_us);
+        });
+    }
+
+    /// Whether half of its drives prove a lock in the noted mode to the next lvmlockd.
+    pub(super) fn is_proven_by_half(&self, id: &ResourceId) -> bool {
+        let noted = self.store.lock(id);
+        noted.is_some_and(|noted| noted.granted && noted.drives.len() % 2 == 0)
+    }
+
     /// Exports the counters while a lockspace is started.
     pub(super) fn show(&self, state: &ManagerState) {
         let started = state.lockspaces.values().filter(|space| space.is_started());

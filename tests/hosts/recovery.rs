@@ -84,6 +84,13 @@ impl Bench {
         std::fs::remove_file(self.state_dir(number).join("locks")).unwrap();
     }
 
+    /// The note of an LV's lock.
+    pub(super) fn note_of(&self, number: u8, lv_number: usize) -> Option<String> {
+        let Resource::Lv { uuid, .. } = lv(lv_number) else { unreachable!() };
+        let name = format!("{VG_UUID}.{uuid}").replace('-', "");
+        std::fs::read_to_string(self.state_dir(number).join("locks").join(name)).ok()
+    }
+
     pub(super) fn noted(&self, number: u8) -> usize {
         std::fs::read_dir(self.state_dir(number).join("locks")).map_or(0, Iterator::count)
     }
@@ -539,7 +546,27 @@ fn a_vg_whose_start_could_not_be_noted_is_refused_where_lvm_can_tell() {
 }
 
 #[test]
-fn a_change_to_shared_that_cannot_be_noted_is_refused() {
+fn what_only_gives_rights_away_needs_no_note() {
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, SHORT), bench.started(2, SHORT));
+    a.lock(1, lv(1), Exclusive).unwrap();
+    bench.activate(1, 1, true);
+    bench.deny_notes(1);
+    a.manager.convert(ResourceKey(1), Shared, 0).unwrap();
+    b.lock(1, lv(1), Shared).unwrap();
+    bench.allow_notes(1);
+    let shared = || bench.note_of(1, 1).is_some_and(|note| note.contains("exclusive = false"));
+    eventually(SOON, "the note says so as soon as it can be written", shared);
+    let a = bench.restart(a, 1, SHORT);
+    a.start(VG, bench.scope()).unwrap();
+    eventually(SOON, "it is kept as shared", || a.lock(11, lv(1), Shared).is_ok());
+    assert_eq!(bench.killed(), "");
+}
+
+/// Half of the drives would prove the exclusive lock to the next lvmlockd, beside a host that
+/// shares it.
+#[test]
+fn a_change_to_shared_on_two_drives_needs_its_note() {
     let bench = Bench::new(2);
     let (a, b) = (bench.started(1, SHORT), bench.started(2, SHORT));
     a.lock(1, lv(1), Exclusive).unwrap();
@@ -547,8 +574,6 @@ fn a_change_to_shared_that_cannot_be_noted_is_refused() {
     bench.deny_notes(1);
     let refused = a.manager.convert(ResourceKey(1), Shared, 0);
     assert!(matches!(refused, Err(Error::NotRunning(_))), "{refused:?}");
-    // Otherwise the note would say that a lock was granted exclusively, and half of its drives
-    // would prove that to the next lvmlockd beside a host that shares it.
     is_held(b.lock(1, lv(1), Shared));
     bench.allow_notes(1);
     a.manager.convert(ResourceKey(1), Shared, 0).unwrap();

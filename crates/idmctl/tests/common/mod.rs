@@ -165,7 +165,8 @@ impl World {
     /// Notes that the VG is started here, with PVs on these drives.
     pub fn start_vg(&self, name: &str, paths: &[&str]) {
         let paths = paths.iter().map(|path| (*path).to_owned()).collect();
-        let started = store::SavedLockspace { name: name.into(), uuid: VG.into(), paths };
+        let started =
+            store::SavedLockspace { name: name.into(), uuid: VG.into(), paths, drives: Vec::new() };
         self.store().save_lockspace(&vg(), &started).unwrap();
     }
 
