@@ -124,12 +124,12 @@ impl Orphans {
         any
     }
 
-    /// Puts LV locks that were kept on the drives of their VG, as far as these are noted. The
-    /// earlier lvmlockd may have begun to do so, because LVs were to move, and until then the locks
-    /// are only safe for a lease.
+    /// Puts LV locks and memberships that were kept on the drives of their VG, as far as these are
+    /// noted. The earlier lvmlockd may have begun to do so, because LVs were to move, and until
+    /// then a lock that not all its drives have is only safe for a lease.
     fn spread_again(&self, kept: Vec<ResourceId>) {
         let mut groups: HashMap<ResourceId, Vec<ResourceId>> = HashMap::new();
-        for id in kept.into_iter().filter(|id| role_of(id) == Role::Lv) {
+        for id in kept.into_iter().filter(|id| !matches!(role_of(id), Role::Global | Role::Vg)) {
             groups.entry(vg_of(&id)).or_default().push(id);
         }
         for ids in groups.into_values() {
