@@ -10,12 +10,11 @@ use idm_protocol::{Mode, State, Status};
 
 /// An adoption on all drives of a lock that may not have been granted.
 fn adopt_all(bench: &Bench, mode: Option<Mode>) -> Request {
-    Request::Adopt {
-        mode,
-        safe_until: None,
-        granted: true,
-        members: bench.all(),
-        witnesses: Vec::new(),
+    let all: Vec<u32> = bench.all().iter().map(|member| member.drive.0).collect();
+    let request = adopt(bench, &all, None);
+    match mode {
+        Some(mode) => in_mode(request, mode),
+        None => request,
     }
 }
 
@@ -95,8 +94,13 @@ fn what_was_confirmed_before_the_host_stood_still_is_not_taken_for_gone() {
     assert_eq!(take(&mut bench, &mut before, X, &[0, 1], &[2, 3, 4]), GRANTED);
     let mut again = lv_lock(1);
     let (members, witnesses) = (bench.members(&[0, 1]), bench.members(&[2, 3, 4]));
-    let request =
-        Request::Adopt { mode: None, safe_until: None, granted: true, members, witnesses };
+    let request = Request::Adopt {
+        mode: None,
+        safe_until: Some(bench.now + LEASE),
+        granted: false,
+        members,
+        witnesses,
+    };
     // The members have confirmed it, and the other drives are being read.
     bench.paths[2..].fill(Path::Hung);
     again.request(request.clone(), bench.now).expect("in order");
@@ -161,7 +165,7 @@ fn an_lvs_lock_is_adopted_after_its_lease_only_if_all_drives_have_it() {
         bench.drives[..lost].iter_mut().for_each(|drive| drive.reset());
         let mut again = lv_lock(1);
         let request = adopt_all(&bench, None);
-        let request = if late { request } else { in_time(&bench, request) };
+        let request = if late { unknown(request) } else { request };
         let outcome = bench.run(&mut again, request);
         assert_eq!(outcome == Outcome::Adopted(Mode::Exclusive), adopted, "{outcome:?}");
         assert!(adopted || is_refused(&outcome, &Refusal::Unclear), "{outcome:?}");
@@ -181,7 +185,7 @@ fn a_release_that_was_half_done_is_adopted_only_if_a_majority_is_left() {
             bench.perform(&command);
         }
         let mut again = lv_lock(1);
-        let request = in_time(&bench, adopt_all(&bench, None));
+        let request = adopt_all(&bench, None);
         let outcome = bench.run(&mut again, request);
         assert_eq!(outcome == Outcome::Adopted(Mode::Exclusive), adopted, "{outcome:?}");
     }
@@ -256,7 +260,7 @@ fn a_change_that_was_half_done_leaves_the_mode_that_drives_vouch_for() {
             bench.perform(&command);
         }
         let mut again = lv_lock(1);
-        let request = in_time(&bench, adopt_all(&bench, None));
+        let request = adopt_all(&bench, None);
         assert_eq!(bench.run(&mut again, request), Outcome::Adopted(left));
         bench.pass(&mut again, Duration::from_secs(1));
         assert!(again.held_on().all(|(_, mode)| mode == left));

@@ -727,8 +727,8 @@ fn what_an_earlier_adoption_found_is_no_proof_after_its_lease() {
     assert_eq!(take(&mut bench, &mut other, X, &[3], &[]), GRANTED);
     let adopt = Request::Adopt {
         mode: None,
-        safe_until: None,
-        granted: true,
+        safe_until: Some(bench.now + LEASE),
+        granted: false,
         members: bench.members(&[0]),
         witnesses: bench.members(&[1, 2, 3, 4]),
     };

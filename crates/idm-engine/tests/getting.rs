@@ -105,7 +105,7 @@ fn a_late_answer_to_an_adoption_adds_a_drive() {
     let mut bench = Bench::new(3);
     assert_eq!(take(&mut bench, &mut earlier(lv_lock(1)), S, &[0, 1, 2], &[]), GRANTED);
     let mut a = lv_lock(1);
-    let request = in_time(&bench, adopt(&bench, &[0, 1, 2], None));
+    let request = adopt(&bench, &[0, 1, 2], None);
     a.request(request, bench.now).expect("in order");
     let open = pass_with(&mut bench, &mut a, SECOND, |command| match command.drive.0 {
         2 => Fate::Open,

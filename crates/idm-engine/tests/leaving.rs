@@ -102,7 +102,7 @@ fn moved_votes_are_no_proof_for_an_adoption_after_the_lease() {
     assert_eq!(take(&mut bench, &mut b, X, &[0], &[1, 2, 3, 4]), GRANTED);
     bench.paths = vec![Path::Cut, Path::Up, Path::Up, Path::Up, Path::Up];
     let mut a = lv_lock(1);
-    let orphan = adopt(&bench, &[0, 1, 2], None);
+    let orphan = unknown(adopt(&bench, &[0, 1, 2], None));
     assert!(matches!(bench.run(&mut a, orphan), Outcome::Refused(_)));
     assert_one_holder(&bench, &a, &b);
 }
@@ -125,7 +125,7 @@ fn moved_votes_are_no_proof_for_a_second_adoption_after_the_lease() {
     assert_eq!(take(&mut bench, &mut b, X, &[0], &[1, 2, 3, 4]), GRANTED);
     bench.paths = vec![Path::Cut, Path::Up, Path::Up, Path::Up, Path::Up];
     let mut a = lv_lock(1);
-    let orphan = adopt(&bench, &[0, 1, 2], None);
+    let orphan = unknown(adopt(&bench, &[0, 1, 2], None));
     assert!(matches!(bench.run(&mut a, orphan), Outcome::Refused(_)));
     assert_one_holder(&bench, &a, &b);
 }
@@ -144,7 +144,7 @@ fn a_lock_whose_lv_was_left_on_fewer_drives_is_not_adopted_after_the_lease() {
     assert_eq!(take(&mut bench, &mut b, X, &[0], &[1, 2, 3, 4]), GRANTED);
     bench.paths = vec![Path::Cut, Path::Up, Path::Up, Path::Up, Path::Up];
     let mut a = lv_lock(1);
-    let orphan = adopt(&bench, &[0, 1, 2], None);
+    let orphan = unknown(adopt(&bench, &[0, 1, 2], None));
     assert!(matches!(bench.run(&mut a, orphan), Outcome::Refused(_)));
     assert_one_holder(&bench, &a, &b);
 }

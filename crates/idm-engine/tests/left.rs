@@ -5,7 +5,7 @@ mod bench;
 use bench::*;
 use core::time::Duration;
 use idm_emulator::Profile;
-use idm_engine::{Command, Lock, Request};
+use idm_engine::{Command, Event, Lock, Outcome, Request};
 use idm_protocol::{MutexOp, Status};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -217,4 +217,93 @@ fn a_move_does_not_get_the_time_of_a_lease_in_each_life() {
     }
     assert!(bench.now > first_end + LEASE + SECOND * 30);
     another_takes_drive_2(&mut bench, &next);
+}
+
+/// Drive 0 does not answer when the VG loses it. It hides nothing, because it does not vote any
+/// more, and so its record is given back as soon as it answers.
+#[test]
+fn a_drive_that_is_left_hides_nothing() {
+    let (mut bench, mut a) = held_on(&[0, 1, 2], 4, Profile::current());
+    bench.paths[0] = Path::Cut;
+    assert!(travel(&mut bench, &mut a, &[1, 2, 3]));
+    bench.paths[0] = Path::Up;
+    bench.pass(&mut a, SECOND * 20);
+    assert!(bench.states(0).is_empty());
+}
+
+/// The TRYLOCK of a new drive is lost, so that its record may come late, with the new mark.
+#[test]
+fn a_new_drive_hides_nothing() {
+    let (mut bench, mut a) = held_on(&[0, 1, 2], 6, Profile::current());
+    let named = bench.members(&[1, 2, 3, 4, 5]);
+    a.spread(&named, bench.now);
+    exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
+        5 => Fate::Instead(Status::Uncertain),
+        _ => Fate::Answered,
+    });
+    let ready = is_ready(&mut a).expect("four of five drives");
+    assert!(a.move_votes(&ready, bench.now));
+    bench.exchange(&mut a);
+    assert!(bench.states(0).is_empty());
+}
+
+/// The limit of an adopted lock ends when all its drives have it.
+#[test]
+fn an_adopted_lock_that_all_drives_have_is_like_any_other() {
+    for late in [false, true] {
+        let (mut bench, first) = held_on(&[0, 1, 2], 3, Profile::current());
+        drop(first);
+        let mut a = lv_lock(1);
+        let until = bench.now + if late { Duration::ZERO } else { SECOND * 20 };
+        let request = in_mode(adopt(&bench, &[0, 1, 2], Some(until)), X);
+        assert_eq!(bench.run(&mut a, request), Outcome::Adopted(X));
+        assert!(a.safe_until() > Some(bench.now + LEASE / 2), "late: {late}");
+        bench.paths[0] = Path::Cut;
+        bench.pass(&mut a, LEASE * 2);
+        assert!(believes(&bench, &a), "late: {late}");
+    }
+}
+
+/// Otherwise it is safe until the date that allowed its adoption.
+#[test]
+fn an_adopted_lock_that_a_drive_lacks_is_safe_until_the_vgs_drives_are_named() {
+    for named in [false, true] {
+        let (mut bench, first) = held_on(&[0, 1, 2], 3, Profile::current());
+        drop(first);
+        bench.paths[0] = Path::Cut;
+        let (mut a, until) = (lv_lock(1), bench.now + SECOND * 20);
+        let request = in_mode(adopt(&bench, &[0, 1, 2], Some(until)), X);
+        assert_eq!(bench.run(&mut a, request), Outcome::Adopted(X));
+        if named {
+            spread(&mut bench, &mut a, &[0, 1, 2]);
+        }
+        bench.pass(&mut a, LEASE * 2);
+        assert_eq!(believes(&bench, &a), named);
+        if !named {
+            assert_eq!(events(&mut a), [Event::Lapsed]);
+        }
+        // The limit ends with the acquisition.
+        bench.run(&mut a, RELEASE);
+        bench.pass(&mut a, LEASE * 2);
+        assert_eq!(take(&mut bench, &mut a, X, &[0, 1, 2], &[]), GRANTED);
+        bench.pass(&mut a, LEASE * 2);
+        assert!(believes(&bench, &a));
+    }
+}
+
+/// A VG's lock has no LV that could lie on other drives.
+#[test]
+fn a_vgs_lock_is_adopted_by_a_majority_without_a_limit() {
+    for late in [false, true] {
+        let (mut bench, mut first) = (Bench::new(3), vg_lock(1));
+        assert_eq!(take(&mut bench, &mut first, X, &[0, 1, 2], &[]), GRANTED);
+        drop(first);
+        bench.paths[0] = Path::Cut;
+        let mut a = vg_lock(1);
+        let request = in_mode(adopt(&bench, &[0, 1, 2], Some(bench.now + SECOND * 20)), X);
+        let request = if late { unknown(request) } else { request };
+        assert_eq!(bench.run(&mut a, request), Outcome::Adopted(X));
+        bench.pass(&mut a, LEASE * 2);
+        assert!(believes(&bench, &a), "late: {late}");
+    }
 }

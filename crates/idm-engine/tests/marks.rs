@@ -91,8 +91,8 @@ fn a_mark_that_an_adoption_found_does_not_outlive_the_next_refresh() {
     let members = bench.members(&old);
     let request = Request::Adopt {
         mode: None,
-        safe_until: None,
-        granted: true,
+        safe_until: Some(bench.now + LEASE),
+        granted: false,
         members,
         witnesses: Vec::new(),
     };
@@ -134,8 +134,8 @@ fn half_of_a_failed_attempt_is_not_adopted_after_the_holder_moved_away() {
         &mut a,
         Request::Adopt {
             mode: None,
-            safe_until: None,
-            granted: true,
+            safe_until: Some(bench.now + LEASE),
+            granted: false,
             members,
             witnesses: Vec::new(),
         },
@@ -234,8 +234,8 @@ fn a_release_gives_back_what_every_refused_adoption_refreshed() {
         let members = bench.members(&on);
         let request = Request::Adopt {
             mode: Some(X),
-            safe_until: None,
-            granted: true,
+            safe_until: Some(bench.now + LEASE),
+            granted: false,
             members,
             witnesses: Vec::new(),
         };

@@ -242,8 +242,8 @@ fn a_change_to_exclusive_of_an_adopted_lock_needs_every_drive_of_an_lv() {
         let mut a = lock(1);
         let request = Request::Adopt {
             mode: Some(S),
-            safe_until: None,
-            granted: true,
+            safe_until: Some(bench.now + LEASE),
+            granted: false,
             members: bench.members(on),
             witnesses: bench.members(witnesses),
         };

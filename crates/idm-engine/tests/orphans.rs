@@ -11,8 +11,11 @@ use idm_protocol::{Mode, MutexOp, Reply, State, Status};
 
 /// An adoption on the drives in `on`, where the VG also has other drives.
 fn adopt_beside(bench: &Bench, on: &[u32], others: &[u32], until: Option<Instant>) -> Request {
-    let (members, witnesses) = (bench.members(on), bench.members(others));
-    Request::Adopt { mode: None, safe_until: until, granted: true, members, witnesses }
+    let mut request = adopt(bench, on, until);
+    if let Request::Adopt { witnesses, .. } = &mut request {
+        *witnesses = bench.members(others);
+    }
+    request
 }
 
 /// A lock on drive 0 that had been put on all drives when its host died.
@@ -201,7 +204,7 @@ fn a_member_that_shows_nothing_counts_as_read() {
     drop(first);
     bench.drives[2].reset();
     bench.paths[4..].fill(Path::Cut);
-    let request = in_time(&bench, adopt_beside(&bench, &[0, 1, 2], &[3, 4, 5], None));
+    let request = adopt_beside(&bench, &[0, 1, 2], &[3, 4, 5], None);
     assert_eq!(bench.run(&mut lv_lock(1), request), Outcome::Adopted(X));
 }
 

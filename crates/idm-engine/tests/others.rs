@@ -198,8 +198,8 @@ fn drives_that_do_not_vote_are_read_after_those_that_do() {
     let (members, witnesses) = (bench.members(&[0, 1]), bench.members(&[2, 3]));
     let request = idm_engine::Request::Adopt {
         mode: None,
-        safe_until: None,
-        granted: true,
+        safe_until: Some(bench.now + LEASE),
+        granted: false,
         members,
         witnesses,
     };

@@ -969,10 +969,7 @@ fn adopted(left: &[Left], granted: bool) -> Outcome {
         }
     }
     let all: Vec<u32> = (0..left.len() as u32).collect();
-    let mut request = adopt(&bench, &all, Some(bench.now + LEASE / 2));
-    if !granted {
-        request = in_time(&bench, request);
-    }
+    let mut request = adopt(&bench, &all, granted.then_some(bench.now + LEASE / 2));
     let exclusive = left.iter().filter(|left| matches!(left, Left::Exclusive)).count();
     if granted && 2 * exclusive >= left.len() {
         request = in_mode(request, X);
@@ -1137,8 +1134,13 @@ fn what_an_adoption_found_on_other_drives_is_given_back_when_they_leave() {
     drop(first);
     let mut a = lv_lock(1);
     let (members, witnesses) = (bench.members(&[0]), bench.members(&[1, 2]));
-    let request =
-        Request::Adopt { mode: None, safe_until: None, granted: true, members, witnesses };
+    let request = Request::Adopt {
+        mode: None,
+        safe_until: Some(bench.now + LEASE),
+        granted: false,
+        members,
+        witnesses,
+    };
     assert_eq!(bench.run(&mut a, request), Outcome::Adopted(X));
     assert_eq!(on(&a), [0, 1, 2]);
     let named = bench.members(&[0, 1]);
@@ -1700,7 +1702,7 @@ fn a_failed_attempt_of_another_host_is_no_obstacle_to_an_adoption() {
     let mut bench = Bench::new(3);
     seize(&mut bench, &mut lv_lock(1), X, &[0, 1]);
     seize(&mut bench, &mut lv_lock(2), X, &[2]);
-    let request = in_time(&bench, adopt(&bench, &[0, 1, 2], None));
+    let request = adopt(&bench, &[0, 1, 2], None);
     assert_eq!(bench.run(&mut lv_lock(1), request), Outcome::Adopted(X));
     // Sharers on the half that is left have not harmed it.
     let mut bench = Bench::new(2);
@@ -1719,8 +1721,13 @@ fn a_lock_of_other_drives_is_adopted_only_if_most_of_all_have_it() {
         drop(first);
         reset.iter().for_each(|&drive: &usize| bench.drives[drive].reset());
         let (members, witnesses) = (bench.members(&[1]), bench.members(&[0, 2, 3]));
-        let request =
-            Request::Adopt { mode: None, safe_until: None, granted: true, members, witnesses };
+        let request = Request::Adopt {
+            mode: None,
+            safe_until: Some(bench.now + LEASE),
+            granted: false,
+            members,
+            witnesses,
+        };
         let outcome = bench.run(&mut lv_lock(1), request);
         assert_eq!(outcome == Outcome::Adopted(X), adopts, "{reset:?}: {outcome:?}");
     }

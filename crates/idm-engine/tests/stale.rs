@@ -119,7 +119,7 @@ fn left_on_fewer(profile: Profile, mut mark: impl FnMut(&Command) -> Fate) -> (B
     assert_eq!(take(&mut bench, &mut b, X, &[0], &[1, 2, 3, 4]), GRANTED);
     bench.paths = vec![Path::Cut, Path::Up, Path::Up, Path::Up, Path::Up];
     let mut a = lv_lock(1);
-    let orphan = adopt(&bench, &[0, 1, 2], None);
+    let orphan = unknown(adopt(&bench, &[0, 1, 2], None));
     println!("{:?}", bench.run(&mut a, orphan));
     (bench, a, b)
 }
@@ -346,7 +346,7 @@ fn marks_of_a_move_that_was_given_up_are_not_those_of_all_drives() {
     assert_eq!(take(&mut bench, &mut b, X, &[2], &[0, 1, 3, 4]), GRANTED);
     bench.paths = vec![Path::Up, Path::Up, Path::Cut, Path::Up, Path::Up];
     let mut a = lv_lock(1);
-    let orphan = adopt(&bench, &[0, 1, 2], None);
+    let orphan = unknown(adopt(&bench, &[0, 1, 2], None));
     let outcome = bench.run(&mut a, orphan);
     assert_one_holder(&bench, &a, &b);
     assert!(matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
@@ -378,7 +378,7 @@ fn an_adoption_marks_the_records_that_are_not_marked_yet() {
     assert_eq!(take(&mut bench, &mut b, X, &[0], &[1, 2, 3, 4]), GRANTED);
     bench.paths = vec![Path::Cut, Path::Up, Path::Up, Path::Up, Path::Up];
     let mut a = lv_lock(1);
-    let orphan = adopt(&bench, &[0, 1, 2], None);
+    let orphan = unknown(adopt(&bench, &[0, 1, 2], None));
     bench.run(&mut a, orphan);
     assert_one_holder(&bench, &a, &b);
 }

@@ -258,17 +258,19 @@ pub fn take(
     bench.run(lock, request)
 }
 
-/// An adoption of a lock. With `safe_until`, the lock is known as granted, and as safe until
-/// then.
+/// An adoption of a lock whose records nobody can have broken yet. With `safe_until`, the lock is
+/// known as granted, and as safe until then.
 pub fn adopt(bench: &Bench, on: &[u32], safe_until: Option<Instant>) -> Request {
     let (members, witnesses) = (bench.members(on), Vec::new());
-    Request::Adopt { mode: None, safe_until, granted: true, members, witnesses }
+    let granted = safe_until.is_some();
+    let safe_until = safe_until.or(Some(bench.now + LEASE));
+    Request::Adopt { mode: None, safe_until, granted, members, witnesses }
 }
 
-/// The same adoption, with records that nobody can have broken yet.
-pub fn in_time(bench: &Bench, mut request: Request) -> Request {
+/// The same adoption, without knowledge until when the lock was safe.
+pub fn unknown(mut request: Request) -> Request {
     if let Request::Adopt { safe_until, granted, .. } = &mut request {
-        (*safe_until, *granted) = (Some(bench.now + LEASE), false);
+        (*safe_until, *granted) = (None, false);
     }
     request
 }
