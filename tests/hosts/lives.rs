@@ -4,7 +4,7 @@ use super::recovery::SOON;
 use super::*;
 
 /// An LV on one drive alone.
-fn on(number: usize, drive: &str) -> Resource {
+pub(super) fn on(number: usize, drive: &str) -> Resource {
     match lv(number) {
         Resource::Lv { uuid, .. } => Resource::Lv { uuid, pvs: vec![format!("/dev/{drive}")] },
         other => other,
@@ -12,7 +12,7 @@ fn on(number: usize, drive: &str) -> Resource {
 }
 
 impl Bench {
-    fn safe_until(&self, number: u8) -> String {
+    pub(super) fn safe_until(&self, number: u8) -> String {
         std::fs::read_to_string(self.state_dir(number).join("safe-until")).unwrap_or_default()
     }
 }
@@ -90,7 +90,7 @@ fn a_restart_with_drives_that_are_late_once_kills_nothing() {
 
 /// A host whose note of dates has no room, with LV 1 on a drive that stops to answer, and LV 2 on
 /// another one; and the time when LV 1 was last confirmed.
-fn with_a_missing_note(bench: &Bench) -> (Host, Instant) {
+pub(super) fn with_a_missing_note(bench: &Bench) -> (Host, Instant) {
     let a = bench.host(1, LONG);
     std::fs::create_dir_all(bench.state_dir(1)).unwrap();
     std::fs::create_dir(in_the_way(bench)).unwrap();
@@ -104,12 +104,12 @@ fn with_a_missing_note(bench: &Bench) -> (Host, Instant) {
     (a, last)
 }
 
-fn in_the_way(bench: &Bench) -> PathBuf {
+pub(super) fn in_the_way(bench: &Bench) -> PathBuf {
     bench.state_dir(1).join(format!("safe-until.{}", std::process::id()))
 }
 
 /// Sleeps until this time after `begin`.
-fn until(begin: Instant, seconds: u64) {
+pub(super) fn until(begin: Instant, seconds: u64) {
     thread::sleep(Duration::from_secs(seconds).saturating_sub(begin.elapsed()));
 }
 
