@@ -262,7 +262,8 @@ impl Orphans {
         let mut dates = safe_note::Dates::new();
         for (id, orphan) in &self.left().locks {
             if role_of(id) == Role::Lv {
-                let until = self.safe_until(orphan);
+                // Without a note nothing is known that the next lvmlockd could rely on.
+                let until = self.dates.noted(&vg_of(id), &orphan.saved).unwrap_or_default();
                 dates.entry(vg_of(id)).and_modify(|date| *date = until.min(*date)).or_insert(until);
             }
         }

@@ -259,7 +259,7 @@ impl Reactor {
             let is_there = |entry: &Entry| {
                 let mode = entry.engine.as_ref().and_then(|engine| engine.mode());
                 let told = entry.told || mode != Some(Mode::Exclusive);
-                told && !entry.spread && same_drives(&entry.members, drives)
+                told && !entry.adopted && !entry.spread && same_drives(&entry.members, drives)
             };
             if !self.locks.get(&lock).is_some_and(|entry| is_there(entry)) {
                 self.step(lock, Input::Spread(drives.to_vec()));
@@ -398,6 +398,7 @@ impl Reactor {
             Input::Spread(drives) => {
                 entry.spread |= !same_drives(&entry.members, &drives);
                 entry.told = true;
+                entry.adopted = false;
                 // The engine names drives that are ready once, also if they are named again.
                 let drives_of = |ready: &Vec<DriveRef>| {
                     ready.len() == drives.len() && drives.iter().all(|d| ready.contains(&d.drive))

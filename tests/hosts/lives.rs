@@ -4,7 +4,7 @@ use super::recovery::SOON;
 use super::*;
 
 /// An LV on one drive alone.
-pub(super) fn on(number: usize, drive: &str) -> Resource {
+fn on(number: usize, drive: &str) -> Resource {
     match lv(number) {
         Resource::Lv { uuid, .. } => Resource::Lv { uuid, pvs: vec![format!("/dev/{drive}")] },
         other => other,
@@ -12,7 +12,7 @@ pub(super) fn on(number: usize, drive: &str) -> Resource {
 }
 
 impl Bench {
-    pub(super) fn safe_until(&self, number: u8) -> String {
+    fn safe_until(&self, number: u8) -> String {
         std::fs::read_to_string(self.state_dir(number).join("safe-until")).unwrap_or_default()
     }
 }
@@ -90,7 +90,7 @@ fn a_restart_with_drives_that_are_late_once_kills_nothing() {
 
 /// A host whose note of dates has no room, with LV 1 on a drive that stops to answer, and LV 2 on
 /// another one; and the time when LV 1 was last confirmed.
-pub(super) fn with_a_missing_note(bench: &Bench) -> (Host, Instant) {
+fn with_a_missing_note(bench: &Bench) -> (Host, Instant) {
     let a = bench.host(1, LONG);
     std::fs::create_dir_all(bench.state_dir(1)).unwrap();
     std::fs::create_dir(in_the_way(bench)).unwrap();
@@ -104,12 +104,12 @@ pub(super) fn with_a_missing_note(bench: &Bench) -> (Host, Instant) {
     (a, last)
 }
 
-pub(super) fn in_the_way(bench: &Bench) -> PathBuf {
+fn in_the_way(bench: &Bench) -> PathBuf {
     bench.state_dir(1).join(format!("safe-until.{}", std::process::id()))
 }
 
 /// Sleeps until this time after `begin`.
-pub(super) fn until(begin: Instant, seconds: u64) {
+fn until(begin: Instant, seconds: u64) {
     thread::sleep(Duration::from_secs(seconds).saturating_sub(begin.elapsed()));
 }
 
@@ -301,4 +301,48 @@ fn a_restart_while_one_of_three_drives_hangs_keeps_an_lv() {
 #[test]
 fn a_restart_while_one_of_three_drives_is_missing_keeps_an_lv() {
     restarted_with_a_drive_less(false);
+}
+
+/// The same for a shared lock, until the date that allowed its adoption is over.
+#[test]
+fn a_restart_while_one_of_three_drives_hangs_keeps_a_shared_lv() {
+    const LEASE: Duration = Duration::from_secs(8);
+    let bench = Bench::new(3);
+    let (a, b) = (bench.started(1, LEASE), bench.started(2, LEASE));
+    a.lock(1, lv(1), Shared).unwrap();
+    bench.activate(1, 1, true);
+    drop(a);
+    bench.control("hang d0 on");
+    let a = bench.host(1, LEASE);
+    a.manager.recover();
+    thread::sleep(LEASE * 2);
+    is_held(b.lock(1, lv(1), Exclusive));
+    assert_eq!(bench.killed(), "", "two of three drives have the lock, and answer");
+    drop(a);
+}
+
+/// The note of dates was missing when lvmlockd died. The next life must not write a later date than
+/// that of the locks, because the life after that adopts with it.
+#[test]
+fn a_life_without_a_note_promises_nothing_to_the_next_one() {
+    let bench = Bench::new(3);
+    let (a, last) = with_a_missing_note(&bench);
+    until(last, 28);
+    drop(a);
+    std::fs::remove_dir(in_the_way(&bench)).unwrap();
+    // The drive goes on hanging, so its lease cannot be renewed.
+    let a = bench.host(1, LONG);
+    a.manager.recover();
+    thread::sleep(Duration::from_secs(1));
+    drop(a);
+    let since = last.elapsed();
+    let up = std::fs::read_to_string("/proc/uptime").unwrap();
+    let up: f64 = up.split(' ').next().unwrap().parse().unwrap();
+    let end = up - since.as_secs_f64() + LONG.as_secs_f64() + 1.0;
+    let note = bench.safe_until(1);
+    let dates = note.lines().filter_map(|line| line.split_once(" safe_until_us "));
+    for (_, date) in dates {
+        let date: f64 = date.parse::<f64>().unwrap() / 1e6;
+        assert!(date <= end, "LV 1's lease ends {} s before the promised date", date - end);
+    }
 }

@@ -4,7 +4,6 @@
 mod earlier_life;
 mod fencing;
 mod lives;
-mod r7;
 mod long_run;
 mod orphans;
 mod reading;

@@ -30,6 +30,8 @@ pub(super) struct Entry {
     pub(super) spread: bool,
     /// Whether its engine knows that its LV may be left on fewer drives.
     pub(super) told: bool,
+    /// Whether it was adopted, and the engine was not informed of the VG's drives since.
+    pub(super) adopted: bool,
     /// Drives that are ready to vote in place of its members.
     pub(super) ready: Option<Vec<DriveRef>>,
     /// Drives that lost the lock.
@@ -146,6 +148,7 @@ impl Entry {
             members: Vec::new(),
             spread: false,
             told: false,
+            adopted: false,
             ready: None,
             lost_on: Vec::new(),
             joined: false,

@@ -162,6 +162,8 @@ impl Lock {
         if let Phase::Held(held) = &mut self.phase {
             held.lapsed = Some(bound);
         }
+        // It is regained only if all drives that vote have it, or not at all.
+        self.adopted_until = None;
         self.events.push_back(Event::Lapsed);
         if broken!(self.rules, RetakeOnlyWhileSafe) {
             return;

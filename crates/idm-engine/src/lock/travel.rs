@@ -105,7 +105,7 @@ impl Lock {
             self.conclude(now);
             return false;
         };
-        self.leave_drives(now);
+        self.leave_drives(mode, now);
         self.set = target.set;
         self.target = None;
         self.votes_moved = true;
@@ -174,8 +174,10 @@ impl Lock {
 
     /// Lets the new drives vote. If one of them may hide from hosts that know the original ones
     /// that votes have moved, these keep the lock.
-    fn leave_drives(&mut self, now: Instant) {
-        self.hidden_until = self.hidden_until.max(self.hides_until(now));
+    fn leave_drives(&mut self, mode: Mode, now: Instant) {
+        // If they do not have it any more, such a host could get a majority before, too.
+        let hides = self.hides_until(now).filter(|_| self.kept_until(mode, |s| s.target) > now);
+        self.hidden_until = self.hidden_until.max(hides);
         for replica in &mut self.replicas {
             match replica.role {
                 _ if replica.target => replica.role = Role::Member,
@@ -293,8 +295,6 @@ impl Lock {
         let targets = || self.replicas.iter().filter(|s| s.target);
         let disputed = targets().any(|s| s.contested || s.foreign.is_some());
         let ready = targets().filter(|s| s.is_marked_alone() && self.has_now(s, mode, now)).count();
-        // If the other original drives were given back, nothing is left to keep the lock on.
-        let seen = self.hides_until(now).is_none() || self.kept_until(mode, |s| s.target) > now;
-        seen && !disputed && ready >= self.rules.acquire_quorum(targets().count()) && self.stands()
+        !disputed && ready >= self.rules.acquire_quorum(targets().count()) && self.stands()
     }
 }
