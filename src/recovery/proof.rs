@@ -133,7 +133,11 @@ impl Orphans {
             groups.entry(vg_of(&id)).or_default().push(id);
         }
         for ids in groups.into_values() {
-            let lockspace = self.left().locks.get(&ids[0]).map(|orphan| orphan.lockspace.clone());
+            let left = self.left();
+            // A request may have taken some of them over meanwhile.
+            let first = ids.iter().find_map(|id| left.locks.get(id));
+            let lockspace = first.map(|orphan| orphan.lockspace.clone());
+            drop(left);
             if let Some(lockspace) = lockspace {
                 self.runtime.spread(ids, lockspace.members(self.runtime.drives()).members);
             }
