@@ -318,7 +318,8 @@ mod tests {
         fn wait_for(&self, what: &str) {
             let begin = std::time::Instant::now();
             while self.last() != Some(what) {
-                assert!(begin.elapsed() < SOON, "{what}: {:?}", *self.0.lock());
+                // It is due within 3.5 s; the machine may be busy.
+                assert!(begin.elapsed() < SOON * 12, "{what}: {:?}", *self.0.lock());
                 std::thread::sleep(Duration::from_millis(2));
             }
         }
