@@ -127,15 +127,16 @@ impl Watchdog {
         state.rest = false;
         let claim = ArmGuard { shared: shared.clone(), until };
         let ready = |state: &WatchdogState| state.fed && state.noted;
-        if ready(&state) {
+        // A step that is in progress may end that, and does not know of the claim yet.
+        let surely = |state: &WatchdogState| ready(state) && !state.stepping;
+        if surely(&state) {
             return Ok(claim);
         }
-        // A step that is in progress does not know of the claim yet.
         let enough = state.steps + 1 + u64::from(state.stepping);
         shared.wake();
         let (state, _) = self
             .done
-            .wait_timeout_while(state, bound, |state| !ready(state) && state.steps < enough);
+            .wait_timeout_while(state, bound, |state| !surely(state) && state.steps < enough);
         if ready(&state) {
             return Ok(claim);
         }
