@@ -32,6 +32,7 @@ pub(crate) mod any {
         fn spread(&mut self, drives: &[Member], now: Instant);
         fn move_votes(&mut self, drives: &[DriveRef], now: Instant) -> bool;
         fn is_moving(&self) -> bool;
+        fn awaits_drives(&self) -> bool;
         fn on_reply(&mut self, token: Token, reply: Reply, now: Instant);
         fn on_timer(&mut self, now: Instant);
         fn next_command(&mut self, now: Instant) -> Option<Command>;
@@ -57,6 +58,9 @@ pub(crate) mod any {
         }
         fn is_moving(&self) -> bool {
             Lock::is_moving(self)
+        }
+        fn awaits_drives(&self) -> bool {
+            Lock::awaits_drives(self)
         }
         fn on_reply(&mut self, token: Token, reply: Reply, now: Instant) {
             Lock::on_reply(self, token, reply, now);

@@ -30,7 +30,7 @@ use core::cmp::Reverse;
 use core::time::Duration;
 use entry::{Entry, Pending, PendingKind};
 use idm_engine::{Command, DriveRef, Instant, LockConfig, Member, Outcome, Request, Token, Undoes};
-use idm_protocol::{DriveCommand, Mode, Reply, ResourceId, Status};
+use idm_protocol::{DriveCommand, Reply, ResourceId, Status};
 use message::LockFailure;
 pub(super) use message::Message;
 use moving::Moving;
@@ -254,12 +254,10 @@ impl Reactor {
     fn spread(&mut self, resources: &[ResourceId], drives: &[Member]) {
         for resource in resources {
             let Some(&lock) = self.names.get(resource) else { continue };
-            // Most locks are on all of their VG's drives, and there may be thousands. Only who has
-            // an LV's lock exclusively moves the LV.
+            // Most locks are on all of their VG's drives, and there may be thousands.
             let is_there = |entry: &Entry| {
-                let mode = entry.engine.as_ref().and_then(|engine| engine.mode());
-                let told = entry.told || mode != Some(Mode::Exclusive);
-                told && !entry.adopted && !entry.spread && same_drives(&entry.members, drives)
+                let awaits = entry.engine.as_ref().is_some_and(|engine| engine.awaits_drives());
+                !awaits && !entry.spread && same_drives(&entry.members, drives)
             };
             if !self.locks.get(&lock).is_some_and(|entry| is_there(entry)) {
                 self.step(lock, Input::Spread(drives.to_vec()));
@@ -397,8 +395,6 @@ impl Reactor {
             Input::Begin => {}
             Input::Spread(drives) => {
                 entry.spread |= !same_drives(&entry.members, &drives);
-                entry.told = true;
-                entry.adopted = false;
                 // The engine names drives that are ready once, also if they are named again.
                 let drives_of = |ready: &Vec<DriveRef>| {
                     ready.len() == drives.len() && drives.iter().all(|d| ready.contains(&d.drive))

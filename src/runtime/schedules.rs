@@ -174,6 +174,9 @@ impl AnyEngine for FakeLock {
     fn is_moving(&self) -> bool {
         false
     }
+    fn awaits_drives(&self) -> bool {
+        false
+    }
     fn on_reply(&mut self, token: Token, reply: Reply, _: Instant) {
         match self.unanswered.iter().position(|&other| other == token) {
             Some(at) => {

@@ -134,6 +134,9 @@ impl AnyEngine for FakeEngine {
     fn is_moving(&self) -> bool {
         self.script(|script| script.moving)
     }
+    fn awaits_drives(&self) -> bool {
+        self.script(|script| script.mode == Some(Mode::Exclusive) && script.spread == 0)
+    }
     fn on_reply(&mut self, _: Token, _: Reply, _: Instant) {}
     fn on_timer(&mut self, _: Instant) {}
     fn next_command(&mut self, _: Instant) -> Option<Command> {

@@ -162,13 +162,6 @@ struct Target {
     spared_until: Instant,
 }
 
-/// The drives that voted when the lock was acquired or adopted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Original {
-    set: Fingerprint,
-    count: usize,
-}
-
 /// A conversion that is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Change {
@@ -195,7 +188,8 @@ pub struct Lock {
     may_have_moved: bool,
     /// Whether the drives that vote need not be those that the LV lies on.
     votes_moved: bool,
-    original: Original,
+    /// The drives that voted when the lock was acquired or adopted.
+    original: Fingerprint,
     /// The moment until which a drive that votes may hide that votes have moved. Until then the
     /// original drives keep the lock.
     hidden_until: Option<Instant>,
@@ -242,7 +236,7 @@ impl Lock {
             has_witnesses: false,
             may_have_moved: false,
             votes_moved: false,
-            original: Original { set: NO_SET, count: 0 },
+            original: NO_SET,
             hidden_until: None,
             adopted_until: None,
             distrust: Distrust::None,
@@ -405,6 +399,14 @@ impl Lock {
         }
     }
 
+    /// Whether [`spread`](Lock::spread) has to name the VG's drives, even if these are the drives
+    /// that vote. The holder of an exclusive lock may leave the LV on fewer of them, and a lock that
+    /// was adopted without some of them is only safe for a while.
+    pub fn awaits_drives(&self) -> bool {
+        let unaware = self.mode() == Some(Mode::Exclusive) && !self.votes_moved;
+        unaware || self.adopted_until.is_some()
+    }
+
     /// The moment until which no other host can have the lock in a conflicting mode, whatever the
     /// drives answer from now on. `None` if the lock is not held.
     pub fn safe_until(&self) -> Option<Instant> {
@@ -474,7 +476,7 @@ impl Lock {
         self.has_witnesses = !witnesses.is_empty();
         self.may_have_moved = false;
         self.votes_moved = false;
-        self.original = Original { set, count: members.len() };
+        self.original = set;
         self.hidden_until = None;
         self.adopted_until = None;
         // The new acquisition interrupts the storing of a value on a majority, or its removal. In

@@ -390,3 +390,28 @@ fn a_lock_follows_the_vg_though_an_original_drive_that_came_back_hangs() {
     bench.pass(&mut a, LEASE * 2);
     assert!(believes(&bench, &a), "two of the VG's three drives have the lock");
 }
+
+/// The VG's drives have to be named to the holder of an exclusive lock, and again where that had no
+/// effect; and to a lock that was adopted without one of its drives.
+#[test]
+fn a_lock_says_whether_the_vgs_drives_have_to_be_named() {
+    let (mut bench, mut a) = (Bench::new(3), lv_lock(1));
+    assert!(!a.awaits_drives(), "it is not held");
+    assert_eq!(take(&mut bench, &mut a, S, &[0, 1, 2], &[]), GRANTED);
+    assert!(!a.awaits_drives());
+    assert_eq!(bench.run(&mut a, convert(X)), Outcome::Converted { complete: true });
+    assert!(a.awaits_drives());
+    spread(&mut bench, &mut a, &[]);
+    assert!(a.awaits_drives(), "no drive was named");
+    spread(&mut bench, &mut a, &[0, 1, 2]);
+    assert!(!a.awaits_drives());
+    for lacks in [false, true] {
+        let (mut next, until) = (lv_lock(1), bench.now + SECOND * 20);
+        bench.paths[0] = if lacks { Path::Cut } else { Path::Up };
+        let request = in_mode(adopt(&bench, &[0, 1, 2], Some(until)), X);
+        assert_eq!(bench.run(&mut next, request), Outcome::Adopted(X));
+        assert_eq!(next.awaits_drives(), lacks);
+        spread(&mut bench, &mut next, &[0, 1, 2]);
+        assert!(!next.awaits_drives());
+    }
+}

@@ -28,10 +28,6 @@ pub(super) struct Entry {
     pub(super) members: Vec<Member>,
     /// Whether it was put on other drives after it was taken.
     pub(super) spread: bool,
-    /// Whether its engine knows that its LV may be left on fewer drives.
-    pub(super) told: bool,
-    /// Whether it was adopted, and the engine was not informed of the VG's drives since.
-    pub(super) adopted: bool,
     /// Drives that are ready to vote in place of its members.
     pub(super) ready: Option<Vec<DriveRef>>,
     /// Drives that lost the lock.
@@ -147,8 +143,6 @@ impl Entry {
             granted: None,
             members: Vec::new(),
             spread: false,
-            told: false,
-            adopted: false,
             ready: None,
             lost_on: Vec::new(),
             joined: false,
@@ -379,7 +373,7 @@ impl Entry {
         }
         if members.is_some() {
             self.lost_on.clear();
-            (self.spread, self.told) = (false, false);
+            self.spread = false;
         }
         if !converts {
             self.ready = None;

@@ -67,7 +67,6 @@ impl Reactor {
                 // because no caller waits for the answer.
                 let adopted = matches!(outcome, Outcome::Adopted(_));
                 entry.granted = (!adopted).then_some(pending.id);
-                entry.adopted = adopted;
                 entry.set_alarmed(false);
                 let ends = entry.waiting.iter().any(|(_, it)| it.kind == PendingKind::Release);
                 entry.joined = entry.spec.role == Role::Membership && !ends;

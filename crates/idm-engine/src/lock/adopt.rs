@@ -128,7 +128,7 @@ impl Lock {
     /// Ends the limit of an adopted lock if all drives that vote have it.
     pub(super) fn check_adopted(&mut self, now: Instant) {
         let Phase::Held(Held { mode, lapsed: None, .. }) = self.phase else { return };
-        if self.adopted_until.is_some() && self.members().all(|s| self.has_now(s, mode, now)) {
+        if self.adopted_until.is_some() && self.all_have(mode, now) {
             self.adopted_until = None;
         }
     }

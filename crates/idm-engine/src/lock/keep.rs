@@ -142,11 +142,15 @@ impl Lock {
 
     /// The moment when the lease ends on one drive, on this host's side.
     pub(super) fn lease_end(&self, replica: &Replica) -> Option<Instant> {
-        let timing = &self.config.timing;
         match replica.hold {
-            Hold::Held { since, .. } => Some(since + timing.lease - timing.drift),
+            Hold::Held { since, .. } => Some(self.lease_from(since)),
             _ => None,
         }
+    }
+
+    /// The end, on this host's side, of a lease that begins at this moment.
+    pub(super) fn lease_from(&self, since: Instant) -> Instant {
+        since + self.config.timing.lease - self.config.timing.drift
     }
 
     /// Checks whether the lease has expired. This precedes everything else, so that no late arrival
@@ -319,7 +323,7 @@ impl Lock {
         if self.has_witnesses || self.bound(mode).is_none_or(|bound| bound <= now) {
             return;
         }
-        if self.votes_moved && !self.members().all(|s| self.has_now(s, mode, now)) {
+        if self.votes_moved && !self.all_have(mode, now) {
             return;
         }
         if let Phase::Held(held) = &mut self.phase {

@@ -26,7 +26,7 @@
 //! host that counts the VG's new drives need not meet them. So such a lock also has to be on enough
 //! of the new drives (`seen_until`).
 
-use super::{Held, Lock, MAX_DRIVES, Moving, Original, Phase, Target};
+use super::{Held, Lock, MAX_DRIVES, Moving, Phase, Target};
 use crate::api::{DriveRef, Event, Fingerprint, Instant, Member};
 use crate::replica::{Hold, Replica, Role, Task};
 use crate::rules::broken;
@@ -77,8 +77,7 @@ impl Lock {
         }
         self.dismiss_extras();
         if self.seen_until(mode).is_some_and(|end| end <= now) {
-            let timing = &self.config.timing;
-            let lease = now + timing.lease - timing.drift;
+            let lease = self.lease_from(now);
             // An earlier life may have had this list, too.
             let lease = adopted_until.map_or(lease, |until| until.min(lease));
             let spared_until = unseen_since_before.unwrap_or(lease);
@@ -209,18 +208,18 @@ impl Lock {
     /// A drive that stays need not count for this host: the record that hides the move keeps that
     /// host out, too, until its lease is over.
     fn kept_until(&self, mode: Mode, stays: impl Fn(&Replica) -> bool) -> Instant {
-        let (timing, Original { set, count }) = (&self.config.timing, self.original);
+        let originals = || self.replicas.iter().filter(|s| s.original);
         let end = |s: &Replica| match s.hold {
-            Hold::Held { since, .. } | Hold::Maybe { latest: since } if stays(s) => {
-                Some(since + timing.lease - timing.drift)
+            Hold::Held { .. } if stays(s) || s.counts(mode, self.original, self.rules) => {
+                self.lease_end(s)
             }
+            Hold::Maybe { latest } if stays(s) => Some(self.lease_from(latest)),
             // It was just given back, to be taken anew.
             Hold::None if stays(s) => Some(Instant::from_micros(u64::MAX)),
-            _ if s.counts(mode, set, self.rules) => self.lease_end(s),
             _ => None,
         };
-        let ends = self.replicas.iter().filter(|s| s.original).filter_map(end);
-        Lock::nth_end(ends, self.rules.keep_quorum(count)).unwrap_or_default()
+        let needed = self.rules.keep_quorum(originals().count());
+        Lock::nth_end(originals().filter_map(end), needed).unwrap_or_default()
     }
 
     /// The same where a drive that votes may hide from that host that votes have moved. `None` if

@@ -59,6 +59,11 @@ impl Lock {
         self.counts(replica, mode) && self.lease_end(replica) > Some(now)
     }
 
+    /// Whether this host has the lock now on all drives that vote.
+    pub(super) fn all_have(&self, mode: Mode, now: Instant) -> bool {
+        self.members().all(|s| self.has_now(s, mode, now))
+    }
+
     /// Asks every member for the lock.
     pub(super) fn ask_members(&mut self, mode: Mode, now: Instant) {
         let at = self.after_earlier(mode, now);
