@@ -9,8 +9,6 @@ use idm_engine::{Command, Event, Lock, Notice, Outcome, Refusal, Request, Timing
 use idm_engine::{DriveRef, ValueRead};
 use idm_protocol::{Class, DriveCommand, MutexOp, Reply, ResourceId, Status, ValueUpdate};
 
-const SECOND: Duration = Duration::from_secs(1);
-
 fn unreachable() -> Fate {
     Fate::Instead(Status::Unreachable)
 }

@@ -120,8 +120,7 @@ fn a_drive_that_is_being_unlocked_does_not_vote_after_a_move() {
     let mut a = lv_lock(1);
     assert_eq!(take(&mut bench, &mut a, X, &[0, 1, 2], &[]), GRANTED);
     bench.paths[0] = Path::Cut;
-    assert!(travel(&mut bench, &mut a, &[1, 2, 3]));
-    bench.exchange(&mut a);
+    move_to(&mut bench, &mut a, &[1, 2, 3]);
     // Drive 1 does not answer any more; drive 0, which was not given back yet, does again.
     bench.paths[1] = Path::Cut;
     bench.pass(&mut a, Duration::from_secs(54));

@@ -8,8 +8,6 @@ use idm_engine::{DriveRef, Event, Lock, Loss, Notice, Outcome, Timing};
 use idm_protocol::{Mode, MutexOp, Reply, Status};
 
 const CONVERTED: Outcome = Outcome::Converted { complete: true };
-const SECOND: Duration = Duration::from_secs(1);
-
 fn timing() -> Timing {
     Timing::for_lease(LEASE)
 }

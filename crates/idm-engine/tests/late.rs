@@ -9,8 +9,6 @@ use idm_emulator::Profile;
 use idm_engine::{Command, Instant, Lock, Outcome, Timing, Undoes};
 use idm_protocol::{DriveCommand, MutexOp, Status};
 
-const SECOND: Duration = Duration::from_secs(1);
-
 /// The time for which a lost command may still arrive.
 fn linger() -> Duration {
     Timing::for_lease(LEASE).linger

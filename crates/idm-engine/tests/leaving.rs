@@ -8,8 +8,6 @@ use idm_emulator::Profile;
 use idm_engine::{Command, Lock, Outcome};
 use idm_protocol::{MutexOp, Reply, Status};
 
-const SECOND: Duration = Duration::from_secs(1);
-
 /// Drive 2 does not answer.
 fn without_2(command: &Command) -> Fate {
     match command.drive.0 {
@@ -57,8 +55,7 @@ fn assert_old_list_is_refused_meanwhile(bench: &mut Bench, holder: &mut Lock) {
 fn votes_do_not_move_past_a_drive_that_still_has_the_old_mark() {
     let (mut bench, mut a) = held_on(&[0, 1, 2], 5, Profile::current());
     bench.paths[2] = Path::Cut;
-    assert!(travel(&mut bench, &mut a, &[2, 3, 4]));
-    bench.exchange(&mut a);
+    move_to(&mut bench, &mut a, &[2, 3, 4]);
     bench.paths[2] = Path::Up;
     assert_old_list_is_refused(&mut bench, &a);
 }
@@ -93,8 +90,7 @@ fn a_drive_that_died_does_not_keep_votes_from_moving() {
 fn moved_votes_are_no_proof_for_an_adoption_after_the_lease() {
     let (mut bench, mut first) = (Bench::new(5), lv_lock(1));
     assert_eq!(take(&mut bench, &mut first, X, &[0], &[1, 2]), GRANTED);
-    assert!(travel(&mut bench, &mut first, &[0, 1, 2]));
-    bench.exchange(&mut first);
+    move_to(&mut bench, &mut first, &[0, 1, 2]);
     drop(first);
     bench.now = bench.now + LEASE * 2;
     bench.paths = vec![Path::Up, Path::Cut, Path::Cut, Path::Up, Path::Up];
@@ -112,8 +108,7 @@ fn moved_votes_are_no_proof_for_an_adoption_after_the_lease() {
 fn moved_votes_are_no_proof_for_a_second_adoption_after_the_lease() {
     let (mut bench, mut first) = (Bench::new(5), lv_lock(1));
     assert_eq!(take(&mut bench, &mut first, X, &[0], &[1, 2]), GRANTED);
-    assert!(travel(&mut bench, &mut first, &[0, 1, 2]));
-    bench.exchange(&mut first);
+    move_to(&mut bench, &mut first, &[0, 1, 2]);
     let (mut next, orphan) = (lv_lock(1), adopt(&bench, &[0, 1, 2], first.safe_until()));
     drop(first);
     assert_eq!(bench.run(&mut next, orphan), Outcome::Adopted(X));
@@ -351,17 +346,14 @@ fn drives_that_voted_and_fail_do_not_leave_the_old_mark_alone() {
     let end = refreshed_at + LEASE - SECOND;
     bench.pass(&mut a, end.since(bench.now));
     bench.paths[..3].fill(Path::Up);
-    let mut b = lv_lock(2);
-    take(&mut bench, &mut b, X, &[0, 1, 2], &[]);
-    assert_one_holder(&bench, &a, &b);
+    assert_no_other_gets(&mut bench, &a, &[0, 1, 2]);
 }
 
 /// The votes have moved from drives 0, 1 and 2 to 2, 3 and 4, and drive 2 does not answer.
 fn moved_past_a_silent_drive() -> (Bench, Lock) {
     let (mut bench, mut lock) = held_on(&[0, 1, 2], 5, Profile::current());
     bench.paths[2] = Path::Cut;
-    assert!(travel(&mut bench, &mut lock, &[2, 3, 4]));
-    bench.exchange(&mut lock);
+    move_to(&mut bench, &mut lock, &[2, 3, 4]);
     (bench, lock)
 }
 

@@ -8,8 +8,6 @@ use idm_emulator::Profile;
 use idm_engine::{Command, Event, Lock, Outcome, Request};
 use idm_protocol::{MutexOp, Status};
 
-const SECOND: Duration = Duration::from_secs(1);
-
 /// Drive 2 does not answer. The VG loses it, and gets it back at once with drives 0 and 1 gone. It
 /// still has the first record, which hides both moves.
 #[test]
@@ -18,14 +16,10 @@ fn a_drive_that_was_left_and_comes_back_may_hide_two_moves() {
         let (mut bench, mut a) = (Bench::new(5), lv_lock(1));
         assert_eq!(take(&mut bench, &mut a, mode, &[0, 1, 2], &[3, 4]), GRANTED);
         bench.paths[2] = Path::Cut;
-        assert!(travel(&mut bench, &mut a, &[0, 1, 3]));
-        bench.exchange(&mut a);
-        assert!(travel(&mut bench, &mut a, &[2, 3, 4]));
-        bench.exchange(&mut a);
+        move_to(&mut bench, &mut a, &[0, 1, 3]);
+        move_to(&mut bench, &mut a, &[2, 3, 4]);
         bench.paths[2] = Path::Up;
-        let mut b = lv_lock(2);
-        take(&mut bench, &mut b, X, &[0, 1, 2], &[]);
-        assert_one_holder(&bench, &a, &b);
+        assert_no_other_gets(&mut bench, &a, &[0, 1, 2]);
     }
 }
 
@@ -34,16 +28,11 @@ fn a_drive_that_was_left_and_comes_back_may_hide_two_moves() {
 fn a_drive_that_hid_a_move_and_was_left_may_hide_a_later_one() {
     let (mut bench, mut a) = held_on(&[0, 1, 2], 6, Profile::current());
     bench.paths[2] = Path::Cut;
-    assert!(travel(&mut bench, &mut a, &[0, 1, 2, 3, 4]));
-    bench.exchange(&mut a);
-    assert!(travel(&mut bench, &mut a, &[0, 1, 3, 4]));
-    bench.exchange(&mut a);
-    assert!(travel(&mut bench, &mut a, &[2, 3, 4]));
-    bench.exchange(&mut a);
+    move_to(&mut bench, &mut a, &[0, 1, 2, 3, 4]);
+    move_to(&mut bench, &mut a, &[0, 1, 3, 4]);
+    move_to(&mut bench, &mut a, &[2, 3, 4]);
     bench.paths[2] = Path::Up;
-    let mut b = lv_lock(2);
-    take(&mut bench, &mut b, X, &[0, 1, 2], &[]);
-    assert_one_holder(&bench, &a, &b);
+    assert_no_other_gets(&mut bench, &a, &[0, 1, 2]);
 }
 
 /// Drives 1 and 2 do not answer the holder for longer than a lease, and a REFRESH of drive 2 is
@@ -68,9 +57,7 @@ fn a_drive_that_stays_does_not_count_after_its_lease() {
     let end = begin + LEASE + SECOND * 2;
     let left = end.since(bench.now);
     pass_with(&mut bench, &mut a, left, &mut away);
-    let mut b = lv_lock(2);
-    take(&mut bench, &mut b, X, &[0, 1, 2], &[]);
-    assert_one_holder(&bench, &a, &b);
+    assert_no_other_gets(&mut bench, &a, &[0, 1, 2]);
 }
 
 /// All of the VG's drives vote, and the holder has left the LV on drive 2. The VG becomes drive 2
@@ -144,9 +131,7 @@ fn drives_that_stay_and_do_not_answer_do_not_keep_the_lock() {
         let left = end.since(bench.now);
         bench.pass(&mut a, left);
         bench.paths[..3].fill(Path::Up);
-        let mut b = lv_lock(2);
-        take(&mut bench, &mut b, X, &[0, 1, 2], &[]);
-        assert_one_holder(&bench, &a, &b);
+        assert_no_other_gets(&mut bench, &a, &[0, 1, 2]);
     }
 }
 
@@ -162,9 +147,7 @@ fn drives_that_vote_and_do_not_answer_do_not_keep_the_lock() {
     let left = end.since(bench.now);
     bench.pass(&mut a, left);
     bench.paths[..3].fill(Path::Up);
-    let mut b = lv_lock(2);
-    take(&mut bench, &mut b, X, &[0, 1, 2], &[]);
-    assert_one_holder(&bench, &a, &b);
+    assert_no_other_gets(&mut bench, &a, &[0, 1, 2]);
 }
 
 /// The same where the VG got a drive, too: the adoption reads neither of the VG's drives.

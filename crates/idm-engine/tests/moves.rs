@@ -80,8 +80,7 @@ fn a_drive_that_could_not_be_marked_is_taken_anew_whichever_it_is() {
 fn the_vgs_other_drives_are_still_read_after_a_move() {
     let (mut bench, mut a) = (Bench::new(4), lv_lock(1));
     assert_eq!(take(&mut bench, &mut a, S, &[0], &[1, 2, 3]), GRANTED);
-    assert!(travel(&mut bench, &mut a, &[1, 2]));
-    bench.exchange(&mut a);
+    move_to(&mut bench, &mut a, &[1, 2]);
     assert_eq!(take(&mut bench, &mut lv_lock(2), S, &[3], &[]), GRANTED);
     let outcome = bench.run(&mut a, convert(X));
     assert!(is_held(&outcome), "{outcome:?}");

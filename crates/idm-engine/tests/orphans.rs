@@ -89,8 +89,7 @@ fn a_record_whose_refresh_was_not_answered_proves_nothing() {
 fn half_of_drives_that_the_votes_moved_to_is_adopted() {
     let (mut bench, mut first) = (Bench::new(4), lv_lock(1));
     assert_eq!(take(&mut bench, &mut first, X, &[0, 1], &[2, 3]), GRANTED);
-    assert!(travel(&mut bench, &mut first, &[2, 3]));
-    bench.exchange(&mut first);
+    move_to(&mut bench, &mut first, &[2, 3]);
     let until = first.safe_until();
     drop(first);
     bench.drives[3].reset();

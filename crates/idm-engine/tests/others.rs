@@ -289,8 +289,7 @@ fn who_wins_a_drive_again_reads_the_others_again() {
 fn a_drive_that_an_earlier_acquisition_held_is_read_like_any_other() {
     let (mut bench, mut lock) = (Bench::new(3), lv_lock(1));
     assert_eq!(take(&mut bench, &mut lock, X, &[0], &[1, 2]), GRANTED);
-    assert!(travel(&mut bench, &mut lock, &[0, 1, 2]));
-    bench.exchange(&mut lock);
+    move_to(&mut bench, &mut lock, &[0, 1, 2]);
     bench.paths[1..].fill(Path::Cut);
     assert_eq!(bench.run(&mut lock, RELEASE), Outcome::Released);
     let outcome = take(&mut bench, &mut lock, X, &[0], &[1, 2]);

@@ -20,8 +20,6 @@ use idm_protocol::{
 };
 use std::collections::VecDeque;
 
-const SECOND: Duration = Duration::from_secs(1);
-
 /// Result of a command to drive 0.
 #[derive(Clone, Copy)]
 enum Answer {

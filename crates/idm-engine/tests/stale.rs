@@ -8,8 +8,6 @@ use idm_emulator::Profile;
 use idm_engine::{Command, Lock, Outcome, Request};
 use idm_protocol::{MutexOp, Status};
 
-const SECOND: Duration = Duration::from_secs(1);
-
 /// Votes move twice before the first move can be seen on drive 1. Drive 2, which stayed in the
 /// first move, is given back with the second one, although hosts with the oldest list count it.
 #[test]
@@ -29,16 +27,12 @@ fn a_second_move_does_not_free_a_drive_that_hides_the_first_one() {
     }
     let refreshed_at = bench.now;
     bench.paths[..2].fill(Path::Cut);
-    assert!(travel(&mut bench, &mut a, &[1, 2, 3]));
-    bench.exchange(&mut a);
-    assert!(travel(&mut bench, &mut a, &[1, 3, 4]));
-    bench.exchange(&mut a);
+    move_to(&mut bench, &mut a, &[1, 2, 3]);
+    move_to(&mut bench, &mut a, &[1, 3, 4]);
     let end = refreshed_at + LEASE - SECOND;
     bench.pass(&mut a, end.since(bench.now));
     bench.paths[..2].fill(Path::Up);
-    let mut b = lv_lock(2);
-    take(&mut bench, &mut b, X, &[0, 1, 2], &[]);
-    assert_one_holder(&bench, &a, &b);
+    assert_no_other_gets(&mut bench, &a, &[0, 1, 2]);
 }
 
 /// Another host asks for the lock twice, two minutes apart, and is refused by the drives that vote.
@@ -244,14 +238,10 @@ fn drives_that_are_left_with_a_second_move_keep_the_lock_while_it_is_hidden() {
         let (mut bench, mut a) = (Bench::new(5), lv_lock(1));
         assert_eq!(take(&mut bench, &mut a, mode, &[0, 1, 2], &[3, 4]), GRANTED);
         bench.paths[2] = Path::Cut;
-        assert!(travel(&mut bench, &mut a, &[0, 1, 2, 3, 4]));
-        bench.exchange(&mut a);
-        assert!(travel(&mut bench, &mut a, &[2, 3, 4]));
-        bench.exchange(&mut a);
+        move_to(&mut bench, &mut a, &[0, 1, 2, 3, 4]);
+        move_to(&mut bench, &mut a, &[2, 3, 4]);
         bench.paths[2] = Path::Up;
-        let mut b = lv_lock(2);
-        take(&mut bench, &mut b, X, &[0, 1, 2], &[]);
-        assert_one_holder(&bench, &a, &b);
+        assert_no_other_gets(&mut bench, &a, &[0, 1, 2]);
     }
 }
 
@@ -262,12 +252,9 @@ fn drives_that_are_left_with_one_move_keep_the_lock_while_it_is_hidden() {
         let (mut bench, mut a) = (Bench::new(5), lv_lock(1));
         assert_eq!(take(&mut bench, &mut a, mode, &[0, 1, 2], &[3, 4]), GRANTED);
         bench.paths[2] = Path::Cut;
-        assert!(travel(&mut bench, &mut a, &[2, 3, 4]));
-        bench.exchange(&mut a);
+        move_to(&mut bench, &mut a, &[2, 3, 4]);
         bench.paths[2] = Path::Up;
-        let mut b = lv_lock(2);
-        take(&mut bench, &mut b, X, &[0, 1, 2], &[]);
-        assert_one_holder(&bench, &a, &b);
+        assert_no_other_gets(&mut bench, &a, &[0, 1, 2]);
     }
 }
 
@@ -278,8 +265,7 @@ fn a_drive_that_comes_back_may_hide_a_move_for_longer() {
     let profile = Profile { refresh_stores_metadata: false, ..Profile::current() };
     let (mut bench, mut a) = held_on(&[0, 1, 2], 5, profile);
     bench.paths[2] = Path::Cut;
-    assert!(travel(&mut bench, &mut a, &[2, 3, 4]));
-    bench.exchange(&mut a);
+    move_to(&mut bench, &mut a, &[2, 3, 4]);
     bench.pass(&mut a, LEASE - SECOND * 3);
     assert_eq!(on(&a), [0, 1, 3, 4], "the old drives keep it");
     let named = bench.members(&[0, 3, 4]);
@@ -291,9 +277,7 @@ fn a_drive_that_comes_back_may_hide_a_move_for_longer() {
     bench.pass(&mut a, SECOND * 10);
     bench.paths[0] = Path::Up;
     bench.paths[2] = Path::Up;
-    let mut b = lv_lock(2);
-    take(&mut bench, &mut b, X, &[0, 1, 2], &[]);
-    assert_one_holder(&bench, &a, &b);
+    assert_no_other_gets(&mut bench, &a, &[0, 1, 2]);
 }
 
 /// Another host is met twice in passing on the one drive that the holder lacks: before the lock

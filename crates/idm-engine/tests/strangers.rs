@@ -9,7 +9,6 @@ use idm_emulator::Profile;
 use idm_engine::{Command, Lock, Outcome};
 use idm_protocol::{Mode, Reply, Status};
 
-const SECOND: Duration = Duration::from_secs(1);
 const LINGER: Duration = Duration::from_secs(15);
 
 /// Sends the commands of a lock while these drives do not answer it.
@@ -42,8 +41,7 @@ fn withhold_refreshes(
 fn moved(mode: Mode) -> (Bench, Lock) {
     let (mut bench, mut lock) = (Bench::new(5), lv_lock(1));
     assert_eq!(take(&mut bench, &mut lock, mode, &[2], &[0, 1]), GRANTED);
-    assert!(travel(&mut bench, &mut lock, &[0, 1, 2]));
-    bench.exchange(&mut lock);
+    move_to(&mut bench, &mut lock, &[0, 1, 2]);
     (bench, lock)
 }
 
@@ -230,8 +228,7 @@ fn a_sharer_ends_that_is_on_drives_that_have_left_the_vg() {
         assert!(travel(&mut bench, lock, &[0, 1, 2]));
         bench.exchange(lock);
     }
-    assert!(travel(&mut bench, &mut a, &[2, 3, 4]));
-    bench.exchange(&mut a);
+    move_to(&mut bench, &mut a, &[2, 3, 4]);
     let named = bench.members(&[2, 3, 4]);
     b.spread(&named, bench.now);
     let end = bench.now + LEASE + LEASE / 6;
@@ -334,8 +331,7 @@ fn a_drive_that_may_hide_a_move_keeps_the_lock_on_those_that_voted() {
     for fate in [|| Fate::Late, || Fate::Open] {
         let (mut bench, mut a) = held_on(&[0, 1, 2], 5, Profile::current());
         let late = withhold_refreshes(&mut bench, &mut a, &[2], fate);
-        assert!(travel(&mut bench, &mut a, &[2, 3, 4]));
-        bench.exchange(&mut a);
+        move_to(&mut bench, &mut a, &[2, 3, 4]);
         for command in &late {
             bench.perform(command);
         }

@@ -15,6 +15,7 @@ use idm_protocol::{DriveCommand, HostId, Mode, MutexOp, Reply, ResourceId, State
 pub use states::*;
 
 pub const LEASE: Duration = Duration::from_secs(60);
+pub const SECOND: Duration = Duration::from_secs(1);
 pub const X: Mode = Mode::Exclusive;
 pub const S: Mode = Mode::Shared;
 pub const GRANTED: Outcome = Outcome::Granted(ValueRead::Unknown);
@@ -310,6 +311,12 @@ pub fn travel(bench: &mut Bench, lock: &mut Lock, drives: &[u32]) -> bool {
     is_ready(lock).is_some_and(|named| lock.move_votes(&named, bench.now))
 }
 
+/// Moves the votes, and lets the lock settle.
+pub fn move_to(bench: &mut Bench, lock: &mut Lock, drives: &[u32]) {
+    assert!(travel(bench, lock, drives));
+    bench.exchange(lock);
+}
+
 pub fn is_ready(lock: &mut Lock) -> Option<Vec<DriveRef>> {
     events(lock).into_iter().find_map(|event| match event {
         Event::VotesReady { members } => Some(members),
@@ -330,6 +337,13 @@ pub fn is_held(outcome: &Outcome) -> bool {
 
 pub fn believes(bench: &Bench, lock: &Lock) -> bool {
     lock.mode().is_some() && lock.safe_until() > Some(bench.now)
+}
+
+/// Lets another host, which counts these drives, ask for the lock while `a` may believe in it.
+pub fn assert_no_other_gets(bench: &mut Bench, a: &Lock, on: &[u32]) {
+    let mut b = lv_lock(2);
+    take(bench, &mut b, X, on, &[]);
+    assert_one_holder(bench, a, &b);
 }
 
 pub fn assert_one_holder(bench: &Bench, a: &Lock, b: &Lock) {
