@@ -12,6 +12,16 @@ fn on(number: usize, drive: &str) -> Resource {
 }
 
 impl Bench {
+    /// The next lvmlockd of host 1, which has no path to drive d0 any more.
+    fn without_a_path(&self, lease: Duration) -> Host {
+        let host = self.host_with_config(1, HostId::new([1; 16], "host1"), |mut config| {
+            config.emulated.remove("/dev/d0");
+            Config { lease, ..config }
+        });
+        host.manager.recover();
+        host
+    }
+
     fn safe_until(&self, number: u8) -> String {
         std::fs::read_to_string(self.state_dir(number).join("safe-until")).unwrap_or_default()
     }
@@ -198,21 +208,11 @@ fn an_lv_in_use_is_not_given_to_another_host_before_its_vg_is_killed() {
     std::fs::remove_dir(in_the_way(&bench)).unwrap();
     bench.control("hang d0 off");
     // From now on this host has no path to the drive.
-    let without_path = || {
-        let emulated = ["d1", "d2"].map(|name| (format!("/dev/{name}"), bench.server.socket(name)));
-        let host = bench.host_with_config(1, HostId::new([1; 16], "host1"), |config| Config {
-            lease: LONG,
-            emulated: emulated.clone().into(),
-            ..config
-        });
-        host.manager.recover();
-        host
-    };
-    let a = without_path();
+    let a = bench.without_a_path(LONG);
     until(last, 41);
     assert_eq!(bench.killed(), "");
     drop(a);
-    let a = without_path();
+    let a = bench.without_a_path(LONG);
     eventually(LONG, "the other host gets it", || b.lock(1, on(1, "d0"), Exclusive).is_ok());
     let taken = last.elapsed();
     assert_eq!(bench.killed(), "vg0\n", "active here, and taken by another host after {taken:?}");
@@ -245,21 +245,11 @@ fn a_lock_that_was_taken_just_before_a_death_is_not_promised_for_by_another_one(
     };
     let (bench, last) = (0..20).find_map(|_| taken_just_before()).unwrap();
     // From now on this host has no path to the drive of LV 1.
-    let without_path = || {
-        let emulated = ["d1", "d2"].map(|name| (format!("/dev/{name}"), bench.server.socket(name)));
-        let host = bench.host_with_config(1, HostId::new([1; 16], "host1"), |config| Config {
-            lease: LONG,
-            emulated: emulated.clone().into(),
-            ..config
-        });
-        host.manager.recover();
-        host
-    };
-    let a = without_path();
+    let a = bench.without_a_path(LONG);
     until(last, 33);
     assert_eq!(bench.killed(), "");
     drop(a);
-    let a = without_path();
+    let a = bench.without_a_path(LONG);
     // At 48.8 s a living lvmlockd would have run it.
     until(last, 50);
     assert_eq!(bench.killed(), "vg0\n", "the kill command has less than its 10 s");
@@ -274,18 +264,14 @@ fn restarted_with_a_drive_less(hangs: bool) {
     a.lock(1, lv(1), Exclusive).unwrap();
     bench.activate(1, 1, true);
     drop(a);
-    let seen = if hangs { &bench.drives[..] } else { &bench.drives[1..] };
-    if hangs {
+    let a = if hangs {
         bench.control("hang d0 on");
-    }
-    let emulated = seen.iter().map(|name| (format!("/dev/{name}"), bench.server.socket(name)));
-    let emulated: std::collections::BTreeMap<_, _> = emulated.collect();
-    let a = bench.host_with_config(1, HostId::new([1; 16], "host1"), |config| Config {
-        lease: LEASE,
-        emulated: emulated.clone(),
-        ..config
-    });
-    a.manager.recover();
+        let a = bench.host(1, LEASE);
+        a.manager.recover();
+        a
+    } else {
+        bench.without_a_path(LEASE)
+    };
     thread::sleep(LEASE);
     is_held(b.lock(1, lv(1), Exclusive));
     assert_eq!(bench.killed(), "", "two of three drives have the lock, and answer");

@@ -93,14 +93,7 @@ fn what_was_confirmed_before_the_host_stood_still_is_not_taken_for_gone() {
     let mut before = lv_lock(1);
     assert_eq!(take(&mut bench, &mut before, X, &[0, 1], &[2, 3, 4]), GRANTED);
     let mut again = lv_lock(1);
-    let (members, witnesses) = (bench.members(&[0, 1]), bench.members(&[2, 3, 4]));
-    let request = Request::Adopt {
-        mode: None,
-        safe_until: Some(bench.now + LEASE),
-        granted: false,
-        members,
-        witnesses,
-    };
+    let request = adopt_beside(&bench, &[0, 1], &[2, 3, 4], None);
     // The members have confirmed it, and the other drives are being read.
     bench.paths[2..].fill(Path::Hung);
     again.request(request.clone(), bench.now).expect("in order");
@@ -370,14 +363,7 @@ fn a_lock_that_is_exclusive_elsewhere_is_not_adopted_as_shared() {
     bench.paths[2] = Path::Up;
     // The LV is on drive 2 now, which has not received the change.
     let mut again = lv_lock(1);
-    let (members, witnesses) = (bench.members(&[2]), bench.members(&[0, 1]));
-    let request = Request::Adopt {
-        mode: None,
-        safe_until: Some(bench.now + LEASE),
-        granted: true,
-        members,
-        witnesses,
-    };
+    let request = adopt_beside(&bench, &[2], &[0, 1], Some(bench.now + LEASE));
     let outcome = bench.run(&mut again, request);
     assert!(is_refused(&outcome, &Refusal::Unclear), "{outcome:?}");
 }
@@ -428,14 +414,7 @@ fn a_lock_that_was_moved_and_broken_in_between_is_not_adopted() {
     bench.paths[0] = Path::Up;
     let mut again = lv_lock(1);
     for _ in 0..2 {
-        let (members, witnesses) = (bench.members(&[0, 2]), bench.members(&[1]));
-        let request = Request::Adopt {
-            mode: None,
-            safe_until: Some(bench.now + LEASE),
-            granted: true,
-            members,
-            witnesses,
-        };
+        let request = adopt_beside(&bench, &[0, 2], &[1], Some(bench.now + LEASE));
         let outcome = bench.run(&mut again, request);
         assert!(is_refused(&outcome, &Refusal::Unclear), "{outcome:?}");
     }

@@ -384,14 +384,7 @@ fn an_orphan_of_other_drives_is_not_adopted_with_these() {
         assert_eq!(bench.run(&mut first, all), GRANTED);
         drop(first);
         let mut second = lv_lock(1);
-        let members = bench.members(&[0]);
-        let few = Request::Adopt {
-            mode: None,
-            safe_until: Some(bench.now + LEASE),
-            granted: true,
-            members,
-            witnesses: Vec::new(),
-        };
+        let few = adopt(&bench, &[0], Some(bench.now + LEASE));
         let outcome = bench.run(&mut second, few);
         assert_eq!(outcome, Outcome::Refused(Refusal::Unclear));
         assert_eq!(bench.states(0), [State::Locked], "and nothing is given back");
@@ -725,13 +718,7 @@ fn what_an_earlier_adoption_found_is_no_proof_after_its_lease() {
     bench.paths.fill(Path::Up);
     let mut other = lv_lock(3);
     assert_eq!(take(&mut bench, &mut other, X, &[3], &[]), GRANTED);
-    let adopt = Request::Adopt {
-        mode: None,
-        safe_until: Some(bench.now + LEASE),
-        granted: false,
-        members: bench.members(&[0]),
-        witnesses: bench.members(&[1, 2, 3, 4]),
-    };
+    let adopt = adopt_beside(&bench, &[0], &[1, 2, 3, 4], None);
     let mut a = lv_lock(1);
     let outcome = bench.run(&mut a, adopt.clone());
     assert!(is_held(&outcome), "{outcome:?}");

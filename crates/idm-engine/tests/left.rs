@@ -12,27 +12,13 @@ use idm_protocol::{MutexOp, Status};
 /// still has the first record, which hides both moves.
 #[test]
 fn a_drive_that_was_left_and_comes_back_may_hide_two_moves() {
-    for mode in [X, S] {
-        let (mut bench, mut a) = (Bench::new(5), lv_lock(1));
-        assert_eq!(take(&mut bench, &mut a, mode, &[0, 1, 2], &[3, 4]), GRANTED);
-        bench.paths[2] = Path::Cut;
-        move_to(&mut bench, &mut a, &[0, 1, 3]);
-        move_to(&mut bench, &mut a, &[2, 3, 4]);
-        bench.paths[2] = Path::Up;
-        assert_no_other_gets(&mut bench, &a, &[0, 1, 2]);
-    }
+    hidden_on_drive_2(&[&[0, 1, 3], &[2, 3, 4]]);
 }
 
 /// The same where drive 2 hid the first move, too, and was left with the second one.
 #[test]
 fn a_drive_that_hid_a_move_and_was_left_may_hide_a_later_one() {
-    let (mut bench, mut a) = held_on(&[0, 1, 2], 6, Profile::current());
-    bench.paths[2] = Path::Cut;
-    move_to(&mut bench, &mut a, &[0, 1, 2, 3, 4]);
-    move_to(&mut bench, &mut a, &[0, 1, 3, 4]);
-    move_to(&mut bench, &mut a, &[2, 3, 4]);
-    bench.paths[2] = Path::Up;
-    assert_no_other_gets(&mut bench, &a, &[0, 1, 2]);
+    hidden_on_drive_2(&[&[0, 1, 2, 3, 4], &[0, 1, 3, 4], &[2, 3, 4]]);
 }
 
 /// Drives 1 and 2 do not answer the holder for longer than a lease, and a REFRESH of drive 2 is
@@ -95,14 +81,7 @@ fn an_adopted_lock_that_the_vgs_drive_lacks_ends_with_its_lease_there() {
     let safe_until = a.safe_until();
     drop(a);
     bench.now = bench.now + SECOND * 5;
-    let members = bench.members(&[0, 1, 2]);
-    let orphan = Request::Adopt {
-        mode: Some(X),
-        safe_until,
-        granted: false,
-        members,
-        witnesses: Vec::new(),
-    };
+    let orphan = in_mode(adopt(&bench, &[0, 1, 2], safe_until), X);
     let mut next = lv_lock(1);
     bench.run(&mut next, orphan);
     // The VG is started again, with the list that the last life had already.
@@ -162,8 +141,7 @@ fn an_adopted_lock_that_both_drives_of_the_vg_lack_ends_with_its_lease_there() {
     let safe_until = a.safe_until();
     drop(a);
     bench.now = bench.now + SECOND * 5;
-    let (members, witnesses) = (bench.members(&[0, 1, 2, 3, 4]), bench.members(&[5]));
-    let orphan = Request::Adopt { mode: Some(X), safe_until, granted: false, members, witnesses };
+    let orphan = in_mode(adopt_beside(&bench, &[0, 1, 2, 3, 4], &[5], safe_until), X);
     let mut next = lv_lock(1);
     bench.run(&mut next, orphan);
     let end = safe_until.expect("held") + SECOND;
@@ -184,14 +162,8 @@ fn a_move_does_not_get_the_time_of_a_lease_in_each_life() {
     let mut next = lv_lock(1);
     for life in 0..4 {
         bench.now = bench.now + SECOND * 5;
-        let members = bench.members(&[0, 1, 2]);
-        let orphan = Request::Adopt {
-            mode: Some(X),
-            safe_until,
-            granted: false,
-            members,
-            witnesses: Vec::new(),
-        };
+        let orphan = in_mode(adopt(&bench, &[0, 1, 2], safe_until), X);
+        let orphan = if safe_until.is_none() { unknown(orphan) } else { orphan };
         next = lv_lock(1);
         println!("life {life}: {:?}", bench.run(&mut next, orphan));
         spread(&mut bench, &mut next, &[2]);

@@ -86,14 +86,7 @@ fn a_mark_that_an_adoption_found_does_not_outlive_the_next_refresh() {
     // It dies before the new drives are noted.
     drop(a);
     let mut a = lv_lock(1);
-    let members = bench.members(&old);
-    let request = Request::Adopt {
-        mode: None,
-        safe_until: Some(bench.now + LEASE),
-        granted: false,
-        members,
-        witnesses: Vec::new(),
-    };
+    let request = adopt(&bench, &old, None);
     assert_eq!(bench.run(&mut a, request), Outcome::Adopted(X));
     bench.pass(&mut a, LEASE);
     events(&mut a);
@@ -127,17 +120,7 @@ fn half_of_a_failed_attempt_is_not_adopted_after_the_holder_moved_away() {
     assert!(travel(&mut bench, &mut b, &[2, 3]));
     bench.pass(&mut b, Duration::from_secs(1));
     let mut a = lv_lock(1);
-    let members = bench.members(&[0, 1]);
-    bench.run(
-        &mut a,
-        Request::Adopt {
-            mode: None,
-            safe_until: Some(bench.now + LEASE),
-            granted: false,
-            members,
-            witnesses: Vec::new(),
-        },
-    );
+    bench.run(&mut a, adopt(&bench, &[0, 1], None));
     bench.exchange(&mut b);
     assert_one_holder(&bench, &a, &b);
 }
@@ -229,14 +212,7 @@ fn a_release_gives_back_what_every_refused_adoption_refreshed() {
     drop(first);
     let mut a = lv_lock(1);
     for on in [[0, 1, 2], [3, 4, 5]] {
-        let members = bench.members(&on);
-        let request = Request::Adopt {
-            mode: Some(X),
-            safe_until: Some(bench.now + LEASE),
-            granted: false,
-            members,
-            witnesses: Vec::new(),
-        };
+        let request = in_mode(adopt(&bench, &on, None), X);
         assert!(matches!(bench.run(&mut a, request), Outcome::Refused(_)));
     }
     bench.run(&mut a, RELEASE);

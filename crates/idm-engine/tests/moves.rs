@@ -6,7 +6,7 @@ mod bench;
 use bench::*;
 use core::time::Duration;
 use idm_emulator::Profile;
-use idm_engine::{Command, Lock, Outcome, Refusal, Request};
+use idm_engine::{Command, Lock, Outcome, Refusal};
 use idm_protocol::{MutexOp, Status};
 
 const CONVERTED: Outcome = Outcome::Converted { complete: true };
@@ -239,13 +239,7 @@ fn a_change_to_exclusive_of_an_adopted_lock_needs_every_drive_of_an_lv() {
         let witnesses: &[u32] = if keeps_value { &[] } else { &[2] };
         assert_eq!(take(&mut bench, &mut lock(1), S, on, witnesses), GRANTED);
         let mut a = lock(1);
-        let request = Request::Adopt {
-            mode: Some(S),
-            safe_until: Some(bench.now + LEASE),
-            granted: false,
-            members: bench.members(on),
-            witnesses: bench.members(witnesses),
-        };
+        let request = in_mode(adopt_beside(&bench, on, witnesses, None), S);
         assert_eq!(bench.run(&mut a, request), Outcome::Adopted(S));
         bench.paths[2] = if silent { Path::Cut } else { Path::Up };
         let outcome = bench.run(&mut a, convert(X));

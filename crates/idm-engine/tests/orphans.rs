@@ -6,17 +6,8 @@ mod bench;
 use bench::*;
 use core::time::Duration;
 use idm_emulator::Profile;
-use idm_engine::{Instant, Lock, Outcome, Refusal, Request, Timing};
+use idm_engine::{Lock, Outcome, Refusal, Timing};
 use idm_protocol::{Mode, MutexOp, Reply, State, Status};
-
-/// An adoption on the drives in `on`, where the VG also has other drives.
-fn adopt_beside(bench: &Bench, on: &[u32], others: &[u32], until: Option<Instant>) -> Request {
-    let mut request = adopt(bench, on, until);
-    if let Request::Adopt { witnesses, .. } = &mut request {
-        *witnesses = bench.members(others);
-    }
-    request
-}
 
 /// A lock on drive 0 that had been put on all drives when its host died.
 fn spread_over_all(mode: Mode, count: usize) -> Bench {

@@ -195,14 +195,7 @@ fn drives_that_do_not_vote_are_read_after_those_that_do() {
     bench.run(&mut a, RELEASE);
     seize(&mut bench, &mut lv_lock(1), X, &[0, 1]);
     bench.log.clear();
-    let (members, witnesses) = (bench.members(&[0, 1]), bench.members(&[2, 3]));
-    let request = idm_engine::Request::Adopt {
-        mode: None,
-        safe_until: Some(bench.now + LEASE),
-        granted: false,
-        members,
-        witnesses,
-    };
+    let request = adopt_beside(&bench, &[0, 1], &[2, 3], None);
     a.request(request, bench.now).expect("in order");
     exchange_with(&mut bench, &mut a, |_| Fate::Open);
     assert_eq!(bench.log, [(0, "read"), (1, "read")]);

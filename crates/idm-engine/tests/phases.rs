@@ -1133,14 +1133,7 @@ fn what_an_adoption_found_on_other_drives_is_given_back_when_they_leave() {
     bench.exchange(&mut first);
     drop(first);
     let mut a = lv_lock(1);
-    let (members, witnesses) = (bench.members(&[0]), bench.members(&[1, 2]));
-    let request = Request::Adopt {
-        mode: None,
-        safe_until: Some(bench.now + LEASE),
-        granted: false,
-        members,
-        witnesses,
-    };
+    let request = adopt_beside(&bench, &[0], &[1, 2], None);
     assert_eq!(bench.run(&mut a, request), Outcome::Adopted(X));
     assert_eq!(on(&a), [0, 1, 2]);
     let named = bench.members(&[0, 1]);
@@ -1720,14 +1713,7 @@ fn a_lock_of_other_drives_is_adopted_only_if_most_of_all_have_it() {
         assert!(is_ready(&mut first).is_some());
         drop(first);
         reset.iter().for_each(|&drive: &usize| bench.drives[drive].reset());
-        let (members, witnesses) = (bench.members(&[1]), bench.members(&[0, 2, 3]));
-        let request = Request::Adopt {
-            mode: None,
-            safe_until: Some(bench.now + LEASE),
-            granted: false,
-            members,
-            witnesses,
-        };
+        let request = adopt_beside(&bench, &[1], &[0, 2, 3], None);
         let outcome = bench.run(&mut lv_lock(1), request);
         assert_eq!(outcome == Outcome::Adopted(X), adopts, "{reset:?}: {outcome:?}");
     }

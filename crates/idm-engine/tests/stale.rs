@@ -234,28 +234,13 @@ fn a_late_break_on_a_drive_that_is_only_read_is_given_back() {
 /// the first move, with which no drive is left, and so the second one frees drives 0 and 1 at once.
 #[test]
 fn drives_that_are_left_with_a_second_move_keep_the_lock_while_it_is_hidden() {
-    for mode in [X, S] {
-        let (mut bench, mut a) = (Bench::new(5), lv_lock(1));
-        assert_eq!(take(&mut bench, &mut a, mode, &[0, 1, 2], &[3, 4]), GRANTED);
-        bench.paths[2] = Path::Cut;
-        move_to(&mut bench, &mut a, &[0, 1, 2, 3, 4]);
-        move_to(&mut bench, &mut a, &[2, 3, 4]);
-        bench.paths[2] = Path::Up;
-        assert_no_other_gets(&mut bench, &a, &[0, 1, 2]);
-    }
+    hidden_on_drive_2(&[&[0, 1, 2, 3, 4], &[2, 3, 4]]);
 }
 
-/// The same in one move, which is safe.
+/// The same in one move.
 #[test]
 fn drives_that_are_left_with_one_move_keep_the_lock_while_it_is_hidden() {
-    for mode in [X, S] {
-        let (mut bench, mut a) = (Bench::new(5), lv_lock(1));
-        assert_eq!(take(&mut bench, &mut a, mode, &[0, 1, 2], &[3, 4]), GRANTED);
-        bench.paths[2] = Path::Cut;
-        move_to(&mut bench, &mut a, &[2, 3, 4]);
-        bench.paths[2] = Path::Up;
-        assert_no_other_gets(&mut bench, &a, &[0, 1, 2]);
-    }
+    hidden_on_drive_2(&[&[2, 3, 4]]);
 }
 
 /// A drive that was left comes back, with the oldest mark, and does not answer from then on. It

@@ -179,18 +179,9 @@ fn a_lock_that_was_moved_and_broken_elsewhere_is_not_adopted_by_its_old_drives()
     assert_eq!(bench.run(&mut b, Request::Acquire { mode, members, witnesses }), GRANTED);
     bench.run(&mut b, RELEASE);
     bench.paths[0] = Path::Up;
-    let (members, witnesses) = (bench.members(&[0]), bench.members(&[1, 2]));
     let mut again = lv_lock(1);
-    let outcome = bench.run(
-        &mut again,
-        Request::Adopt {
-            mode: None,
-            safe_until: Some(bench.now + LEASE),
-            granted: true,
-            members,
-            witnesses,
-        },
-    );
+    let outcome =
+        bench.run(&mut again, adopt_beside(&bench, &[0], &[1, 2], Some(bench.now + LEASE)));
     assert_eq!(outcome, Outcome::Refused(Refusal::Unclear));
 }
 

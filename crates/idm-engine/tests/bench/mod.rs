@@ -262,7 +262,17 @@ pub fn take(
 /// An adoption of a lock whose records nobody can have broken yet. With `safe_until`, the lock is
 /// known as granted, and as safe until then.
 pub fn adopt(bench: &Bench, on: &[u32], safe_until: Option<Instant>) -> Request {
-    let (members, witnesses) = (bench.members(on), Vec::new());
+    adopt_beside(bench, on, &[], safe_until)
+}
+
+/// The same where the VG has other drives.
+pub fn adopt_beside(
+    bench: &Bench,
+    on: &[u32],
+    others: &[u32],
+    safe_until: Option<Instant>,
+) -> Request {
+    let (members, witnesses) = (bench.members(on), bench.members(others));
     let granted = safe_until.is_some();
     let safe_until = safe_until.or(Some(bench.now + LEASE));
     Request::Adopt { mode: None, safe_until, granted, members, witnesses }

@@ -50,3 +50,18 @@ pub fn held_on(drives: &[u32], of: u32, profile: Profile) -> (Bench, Lock) {
 pub fn refs(drives: &[u32]) -> Vec<DriveRef> {
     drives.iter().map(|&drive| DriveRef(drive)).collect()
 }
+
+/// Votes of a lock on drives 0 to 2 move, one list after the other, while drive 2 does not answer
+/// its holder. A host that knows the first list and reaches all drives does not get the lock.
+pub fn hidden_on_drive_2(lists: &[&[u32]]) {
+    for mode in [X, S] {
+        let (mut bench, mut a) = (Bench::new(5), lv_lock(1));
+        assert_eq!(take(&mut bench, &mut a, mode, &[0, 1, 2], &[3, 4]), GRANTED);
+        bench.paths[2] = Path::Cut;
+        for list in lists {
+            move_to(&mut bench, &mut a, list);
+        }
+        bench.paths[2] = Path::Up;
+        assert_no_other_gets(&mut bench, &a, &[0, 1, 2]);
+    }
+}
