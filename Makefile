@@ -119,6 +119,7 @@ lint:
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" \
 		$(CARGO) doc $(WORKSPACE) --no-deps --document-private-items
 	scripts/check-dependencies.sh
+	$(CARGO) test --locked -p lvmlockd-idm --features emulator --test tidy
 
 spell:
 	codespell

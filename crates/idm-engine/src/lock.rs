@@ -400,8 +400,8 @@ impl Lock {
     }
 
     /// Whether [`spread`](Lock::spread) has to name the VG's drives, even if these are the drives
-    /// that vote. The holder of an exclusive lock may leave the LV on fewer of them, and a lock that
-    /// was adopted without some of them is only safe for a while.
+    /// that vote. The holder of an exclusive lock may leave the LV on fewer of them, and a lock
+    /// that was adopted without some of them is only safe for a while.
     pub fn awaits_drives(&self) -> bool {
         let unaware = self.mode() == Some(Mode::Exclusive) && !self.votes_moved;
         unaware || self.adopted_until.is_some()
