@@ -85,6 +85,8 @@ pub struct Members {
     pub found: usize,
     /// Errors of the paths that lead to no drive.
     pub lost: Vec<TopologyError>,
+    /// Identities of the drives that each path stands for, as far as they are known.
+    pub led_to: Vec<Vec<String>>,
     /// Keeps the drives from being forgotten.
     pub pins: Vec<DrivePin>,
 }
@@ -122,16 +124,37 @@ impl Drives {
     /// counts as one that never answers. Where a path led to drives before, those count, so that
     /// three lost partitions of one drive are one lost drive.
     pub fn members(&self, paths: &[String]) -> Members {
+        self.members_as_named(paths, &[])
+    }
+
+    /// As [`members`](Drives::members), of paths that lvm named some time ago. `meant` has the
+    /// identities of the drives that each of them led to then; an entry that is empty or missing
+    /// means any. A path that leads to none of these now has been given to another disk, which is
+    /// no drive of the volume group. Then the drives that were meant count, wherever they are.
+    pub fn members_as_named(&self, paths: &[String], meant: &[Vec<String>]) -> Members {
         let mut members: Vec<Member> = Vec::new();
         let mut there = HashSet::new();
-        let (mut lost, mut pins) = (Vec::new(), Vec::new());
+        let (mut lost, mut pins, mut led_to) = (Vec::new(), Vec::new(), Vec::new());
         let inventory = self.inventory();
         let located = self.topology.locate(paths);
         let mut known = self.known.lock();
-        for (path, located) in paths.iter().zip(located) {
+        for (at, (path, located)) in paths.iter().zip(located).enumerate() {
             lost.extend(located.as_ref().err().cloned());
+            let meant = meant.get(at).map_or(&[][..], Vec::as_slice);
             let mut counted = Vec::new();
             let whole = match &located {
+                Ok(found) if is_another(found, meant) => {
+                    let of = found.drives.iter().map(|drive| drive.identity.clone()).collect();
+                    let why = format!(
+                        "{path} leads to drive {} now; lvm named it when it led to {}, which goes \
+                         on to count. If the volume group has the other drive now, run \
+                         \"vgchange --lockstart\" again",
+                        list(of),
+                        list(meant.to_vec())
+                    );
+                    known.complain(path, &why);
+                    false
+                }
                 Ok(found) => {
                     counted = known.found(path, found, &inventory, &self.connect);
                     there.extend(counted.iter().copied());
@@ -147,7 +170,10 @@ impl Drives {
                 }
             };
             if !whole {
-                known.add_lost(path, &mut counted);
+                let meant = meant.iter().map(|it| known.named(it, &inventory, &self.connect));
+                let meant: Vec<_> = meant.collect();
+                there.extend(meant.iter().filter(|it| it.paths.count() > 0).map(|it| it.reference));
+                known.add_lost(path, meant.iter().map(|it| it.reference).collect(), &mut counted);
             }
             for drive in &counted {
                 if !members.iter().any(|member| member.drive == *drive) {
@@ -158,12 +184,13 @@ impl Drives {
                     members.push(Member { drive: *drive, identity });
                 }
             }
+            led_to.push(known.identities(&counted));
             known.by_path.insert(path.clone(), counted);
         }
         known.say_shared_devices(&members);
         say_unsaid(known);
         let found = members.iter().filter(|member| there.contains(&member.drive)).count();
-        Members { members, found, lost, pins }
+        Members { members, found, lost, led_to, pins }
     }
 
     /// Adds to `members` the drives that have a partition for the global lock now; drives that had
@@ -196,27 +223,14 @@ impl Drives {
         let found = members.iter().filter(there).count();
         let pin = |member: &Member| self.get(member.drive).map(|drive| DrivePin { _drive: drive });
         let pins = members.iter().filter_map(pin).collect();
-        Members { members: members.clone(), found, lost: Vec::new(), pins }
+        Members { members: members.clone(), found, lost: Vec::new(), led_to: Vec::new(), pins }
     }
 
     /// The drive with this identity. It does not answer until a path leads to it.
     pub fn member(&self, identity: &str) -> Member {
         let inventory = self.inventory();
-        let drive = self.known.lock().drive(identity);
-        drive.paths.add(identity, identity, inventory.paths_of(identity), &self.connect);
+        let drive = self.known.lock().named(identity, &inventory, &self.connect);
         Member { drive: drive.reference, identity: identity.as_bytes().to_vec() }
-    }
-
-    /// The identities of the drives that each of these paths led to when it was last resolved.
-    pub fn led_to(&self, paths: &[String]) -> Vec<Vec<String>> {
-        let known = self.known.lock();
-        let identity = |drive| known.all.get(drive).map(|drive| drive.identity.clone());
-        let found = |identity: &String| !identity.starts_with(UNKNOWN);
-        let of = |path: &String| {
-            let drives = known.by_path.get(path).into_iter().flatten();
-            drives.filter_map(identity).filter(found).collect()
-        };
-        paths.iter().map(of).collect()
     }
 
     /// Records the drives that an earlier lvmlockd found behind each of these paths. They count
@@ -455,6 +469,11 @@ impl Drives {
     }
 }
 
+/// Whether none of the drives that were found is among those that are meant.
+fn is_another(found: &Found, meant: &[String]) -> bool {
+    !meant.is_empty() && !found.drives.iter().any(|drive| meant.contains(&drive.identity))
+}
+
 impl Known {
     /// The warnings that are still to be logged, as one text, if their rate allows it now. A path's
     /// warning does not replace another's, because no warning is repeated.
@@ -519,13 +538,32 @@ impl Known {
         drives
     }
 
-    /// Adds the drives that a path led to before. A path that never led to a drive counts as one
-    /// drive: the true number is not known, but a majority without this drive must be a majority
-    /// with it.
-    fn add_lost(&mut self, path: &str, drives: &mut Vec<DriveRef>) {
-        let before = match self.by_path.get(path) {
-            Some(before) => before.clone(),
-            None => vec![self.drive(&format!("{UNKNOWN}{path}")).reference],
+    /// The drive with this identity, with the paths to it that the inventory shows.
+    fn named(
+        &mut self,
+        identity: &str,
+        inventory: &Inventory,
+        connect: &Connect,
+    ) -> Arc<KnownDrive> {
+        let drive = self.drive(identity);
+        drive.paths.add(identity, identity, inventory.paths_of(identity), connect);
+        drive
+    }
+
+    /// The identities of those drives that were found once.
+    fn identities(&self, drives: &[DriveRef]) -> Vec<String> {
+        let identity = |drive| self.all.get(drive).map(|drive| drive.identity.clone());
+        drives.iter().filter_map(identity).filter(|it| !it.starts_with(UNKNOWN)).collect()
+    }
+
+    /// Adds the drives that a path stands for: those that are meant or, where this is not known,
+    /// those that it led to before. A path that never led to a drive counts as one drive: the true
+    /// number is not known, but a majority without this drive must be a majority with it.
+    fn add_lost(&mut self, path: &str, meant: Vec<DriveRef>, drives: &mut Vec<DriveRef>) {
+        let before = match (&*meant, self.by_path.get(path)) {
+            ([_, ..], _) => meant,
+            (_, Some(before)) => before.clone(),
+            _ => vec![self.drive(&format!("{UNKNOWN}{path}")).reference],
         };
         for drive in before {
             if !drives.contains(&drive) {

@@ -36,7 +36,11 @@ pub struct Lockspace {
 /// The source of a lockspace's drives.
 enum DriveList {
     /// The PVs of the VG, or the configured drives of the global lock.
-    Paths(Vec<String>),
+    Paths {
+        paths: Vec<String>,
+        /// Identities of the drives that each of them has led to since it was named.
+        meant: Vec<Vec<String>>,
+    },
     /// The drives that have a partition for the global lock, or had one since the lockspace was
     /// prepared: a lost drive continues to count.
     Partitions(Vec<Member>),
@@ -58,7 +62,7 @@ impl Lockspace {
     pub fn with_id(id: ResourceId, vg: Option<String>, paths: Vec<String>) -> Lockspace {
         let drives = match (&vg, &*paths) {
             (None, []) => DriveList::Partitions(Vec::new()),
-            _ => DriveList::Paths(paths),
+            _ => DriveList::Paths { paths, meant: Vec::new() },
         };
         let name = match &vg {
             Some(vg) => format!("volume group {vg}"),
@@ -92,28 +96,41 @@ impl Lockspace {
 
     /// The current drives.
     pub fn members(&self, drives: &Drives) -> Members {
-        let paths = match &mut *self.drives() {
-            DriveList::Paths(paths) => Ok(paths.clone()),
+        let named = match &mut *self.drives() {
+            DriveList::Paths { paths, meant } => Ok((paths.clone(), meant.clone())),
             DriveList::Partitions(members) => Err(drives.add_global(members)),
         };
-        let members = match paths {
-            Ok(paths) => drives.members(&paths),
+        let members = match named {
+            Ok((paths, meant)) => {
+                let members = drives.members_as_named(&paths, &meant);
+                self.mean(&paths, members.led_to.clone());
+                members
+            }
             Err(members) => members,
         };
         self.pins.lock().clone_from(&members.pins);
         members
     }
 
+    /// Records the drives that these paths stand for, unless others have been named since.
+    pub fn mean(&self, named: &[String], drives: Vec<Vec<String>>) {
+        if let DriveList::Paths { paths, meant } = &mut *self.drives() {
+            if paths == named {
+                *meant = drives;
+            }
+        }
+    }
+
     /// The configured paths; none if its drives are found by their partitions.
     pub fn paths(&self) -> Vec<String> {
         match &*self.drives() {
-            DriveList::Paths(paths) => paths.clone(),
+            DriveList::Paths { paths, .. } => paths.clone(),
             DriveList::Partitions(_) => Vec::new(),
         }
     }
 
     pub fn set_paths(&self, paths: Vec<String>) {
-        *self.drives() = DriveList::Paths(paths);
+        *self.drives() = DriveList::Paths { paths, meant: Vec::new() };
     }
 
     /// Records the drives that its locks are put on.
@@ -127,11 +144,13 @@ impl Lockspace {
     }
 
     /// The note of it for a restart of lvmlockd.
-    pub fn saved(&self, drives: &Drives) -> SavedLockspace {
+    pub fn saved(&self) -> SavedLockspace {
         let uuid = if self.is_global { String::new() } else { dashed(&self.id.as_bytes()[..32]) };
         let name = self.owner.kill.clone().unwrap_or_default();
-        let paths = self.paths();
-        let drives = drives.led_to(&paths);
+        let (paths, drives) = match &*self.drives() {
+            DriveList::Paths { paths, meant } => (paths.clone(), meant.clone()),
+            DriveList::Partitions(_) => Default::default(),
+        };
         SavedLockspace { name, uuid, paths, drives }
     }
 

@@ -18,7 +18,7 @@ mod proof;
 mod unprotected;
 
 use crate::fencing::Fencing;
-use crate::fencing::safe_note::{self, SafeNote};
+use crate::fencing::safe_note::{Date, Noted, SafeNote};
 use crate::fencing::watchdog::Watchdog;
 use crate::lock::{LockSpec, Role};
 use crate::lock::{role_of, vg_of};
@@ -81,14 +81,17 @@ pub struct Dates {
 
 impl Dates {
     /// The moment until which no other host can have broken the lock's records; `None` if the note
-    /// cannot tell.
+    /// does not show it.
     fn noted(&self, vg: &ResourceId, saved: &SavedLock) -> Option<Instant> {
         let asked = Instant::from_micros(saved.asked_us);
         // Without a date it was granted, if at all, just before lvmlockd died. What was asked for
         // last may have been a change of its mode.
         let Timing { lease, drift, patience, .. } = self.timing;
         let without = || asked + (lease - drift).saturating_sub(patience);
-        self.note.left(vg).map(|date| date.unwrap_or_else(without))
+        match self.note.left(vg)? {
+            Some(date) => date.is_shown.then_some(date.until),
+            None => Some(without()),
+        }
     }
 }
 
@@ -259,12 +262,12 @@ impl Orphans {
     /// Notes a date for the VGs of orphans that the note did not have. Otherwise the date of those
     /// that are proven first would be the promise for all.
     fn open_dates(&self) {
-        let mut dates = safe_note::Dates::new();
+        let mut dates = Noted::new();
         for (id, orphan) in &self.left().locks {
             if role_of(id) == Role::Lv {
-                // Without a note nothing is known that the next lvmlockd could rely on.
-                let until = self.dates.noted(&vg_of(id), &orphan.saved).unwrap_or_default();
-                dates.entry(vg_of(id)).and_modify(|date| *date = until.min(*date)).or_insert(until);
+                let is_shown = self.dates.noted(&vg_of(id), &orphan.saved).is_some();
+                let date = Date { until: self.safe_until(orphan), is_shown };
+                dates.entry(vg_of(id)).and_modify(|all| *all = all.and(date)).or_insert(date);
             }
         }
         self.dates.note.open(dates);
@@ -533,7 +536,11 @@ impl Orphans {
         if note.is_settled() && watchdog.is_none() {
             return;
         }
-        let safe = |orphan: &Orphan| matches!(orphan.phase, Phase::Kept | Phase::Claimed);
+        // Nothing that is in use depends on a membership.
+        let safe = |orphan: &Orphan| {
+            let is_kept = matches!(orphan.phase, Phase::Kept | Phase::Claimed);
+            is_kept || orphan.spec.role == Role::Membership
+        };
         let left = self.left();
         let open = left.locks.iter().filter(|(_, orphan)| !safe(orphan));
         let open: HashSet<ResourceId> = open.map(|(id, _)| vg_of(id)).collect();
@@ -643,11 +650,14 @@ impl Orphans {
         next_look >= alarm
     }
 
-    /// The time until which other hosts are certainly kept out, according to the note.
+    /// The time until which other hosts are certainly kept out, according to the note. Where
+    /// nothing is known, it is when the use has to end; a restart does not put that off.
     fn safe_until(&self, orphan: &Orphan) -> Instant {
-        let Dates { timing, fencing, .. } = &self.dates;
-        let noted = self.dates.noted(&vg_of(&orphan.spec.resource), &orphan.saved);
-        noted.unwrap_or(self.found_at + timing.lease / 2 + fencing.margin)
+        let Dates { timing, fencing, note, .. } = &self.dates;
+        let vg = vg_of(&orphan.spec.resource);
+        let feared = || note.left(&vg).flatten().map(|date| date.until);
+        let known = self.dates.noted(&vg, &orphan.saved).or_else(feared);
+        known.unwrap_or(self.found_at + timing.lease / 2 + fencing.margin)
     }
 
     /// The time from which an orphan that seems unused may be given up. A command that got the lock
@@ -708,7 +718,12 @@ fn lockspace_of(vg: ResourceId, saved: Option<&SavedLockspace>) -> Lockspace {
     let name = saved.map_or_else(uuid, |saved| saved.name.clone());
     let paths = saved.map_or_else(Vec::new, |saved| saved.paths.clone());
     let kill = (vg != ResourceId::GLOBAL).then_some(name);
-    Lockspace::with_id(vg, kill, paths)
+    let lockspace = Lockspace::with_id(vg, kill, paths);
+    if let Some(saved) = saved {
+        // A device may have got another name since then.
+        lockspace.mean(&saved.paths, saved.drives.clone());
+    }
+    lockspace
 }
 
 /// The care thread: looks after orphans until none is left.

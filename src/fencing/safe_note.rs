@@ -23,10 +23,35 @@ const FILE: &str = "safe-until";
 /// For each VG that has locks in use, by the VG's mutex: the date until which all of them are safe.
 pub type Dates = BTreeMap<ResourceId, Instant>;
 
+/// Date of one VG in the note.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Date {
+    /// Date until which all locks of the VG that are in use are safe.
+    pub until: Instant,
+    /// Whether the leases of the locks show that. Otherwise an earlier note was lost, and this is
+    /// only when the use of the VG has to end.
+    pub is_shown: bool,
+}
+
+impl Date {
+    fn shown(until: Instant) -> Date {
+        Date { until, is_shown: true }
+    }
+
+    /// The date that holds for the locks of both.
+    pub fn and(self, other: Date) -> Date {
+        let (until, is_shown) = (self.until.min(other.until), self.is_shown && other.is_shown);
+        Date { until, is_shown }
+    }
+}
+
+/// Contents of the note, by the VG's mutex.
+pub type Noted = BTreeMap<ResourceId, Date>;
+
 /// Writer of the note. Dropping it acts like a sudden death of lvmlockd: the note stays as it is.
 pub struct SafeNote {
     service: Service<SafeNoteState>,
-    left: Option<Dates>,
+    left: Option<Noted>,
 }
 
 #[derive(Default)]
@@ -34,16 +59,17 @@ struct SafeNoteState {
     /// Dates of the locks in use.
     firsts: Dates,
     /// Dates of the locks that an earlier lvmlockd left, until the state of each of them is known.
-    left: Dates,
+    left: Noted,
     /// Contents of the note; `None` if there is none.
-    noted: Option<Dates>,
+    noted: Option<Noted>,
 }
 
 impl SafeNoteState {
-    fn dates(&self) -> Dates {
-        let mut dates = self.firsts.clone();
-        for (&vg, &left) in &self.left {
-            dates.entry(vg).and_modify(|date| *date = left.min(*date)).or_insert(left);
+    fn dates(&self) -> Noted {
+        let mut dates = self.left.clone();
+        for (&vg, &first) in &self.firsts {
+            let first = Date::shown(first);
+            dates.entry(vg).and_modify(|date| *date = date.and(first)).or_insert(first);
         }
         dates
     }
@@ -53,11 +79,8 @@ impl SafeNoteState {
     /// lvmlockd counts the lease from the request.
     fn is_urgent(&self) -> bool {
         let Some(noted) = &self.noted else { return !self.is_unused() };
-        let earlier = |vg, noted| {
-            let dates = [self.firsts.get(vg), self.left.get(vg)];
-            dates.into_iter().flatten().any(|date| date < noted)
-        };
-        noted.iter().any(|(vg, noted)| earlier(vg, noted))
+        let dates = self.dates();
+        noted.iter().any(|(vg, noted)| dates.get(vg).is_some_and(|date| date.and(*noted) != *noted))
     }
 
     fn is_unused(&self) -> bool {
@@ -66,7 +89,7 @@ impl SafeNoteState {
 
     /// Whether no lock is in use and the note says so, so that there is nothing to write later.
     fn is_idle(&self) -> bool {
-        self.is_unused() && self.noted.as_ref().is_none_or(Dates::is_empty)
+        self.is_unused() && self.noted.as_ref().is_none_or(Noted::is_empty)
     }
 }
 
@@ -88,7 +111,7 @@ impl SafeNote {
 
     /// The date until which the VG's locks that an earlier lvmlockd left were safe; `Some(None)` if
     /// none was in use, `None` if the note did not have this.
-    pub fn left(&self, vg: &ResourceId) -> Option<Option<Instant>> {
+    pub fn left(&self, vg: &ResourceId) -> Option<Option<Date>> {
         self.left.as_ref().map(|left| left.get(vg).copied())
     }
 
@@ -98,7 +121,7 @@ impl SafeNote {
     }
 
     /// Adds dates of VGs with locks that an earlier lvmlockd left, where its note had none.
-    pub fn open(&self, dates: Dates) {
+    pub fn open(&self, dates: Noted) {
         self.set(|state| {
             for (vg, date) in dates {
                 state.left.entry(vg).or_insert(date);
@@ -128,7 +151,7 @@ impl SafeNote {
     }
 }
 
-fn write(shared: &Shared<SafeNoteState>, note: &Note<Dates>, pause: Duration, look: &dyn Fn()) {
+fn write(shared: &Shared<SafeNoteState>, note: &Note<Noted>, pause: Duration, look: &dyn Fn()) {
     let mut failing = false;
     let mut state = shared.lock();
     while !state.quits() {
@@ -165,31 +188,40 @@ fn write(shared: &Shared<SafeNoteState>, note: &Note<Dates>, pause: Duration, lo
 /// The longest sleep where nothing has to be written.
 const IDLE: Duration = Duration::from_secs(3600);
 
-fn note(state_dir: &Path) -> io::Result<Note<Dates>> {
+fn note(state_dir: &Path) -> io::Result<Note<Noted>> {
     Note::new(state_dir, FILE, Form { format, parse })
 }
 
+/// Word before a date that leases show.
+const SHOWN: &str = " safe_until_us ";
+/// Word before a date that they do not.
+const FEARED: &str = " use_ends_at_us ";
+
 /// The text of the file.
-pub fn format(boot: &str, dates: &Dates) -> String {
+pub fn format(boot: &str, dates: &Noted) -> String {
     let mut text = format!("boot_id {boot}\nvgs {}\n", dates.len());
-    for (vg, until) in dates {
+    for (vg, date) in dates {
+        let word = if date.is_shown { SHOWN } else { FEARED };
         // Writing into memory cannot fail.
-        let _ = writeln!(text, "{} safe_until_us {}", store::name_of(vg), until.as_micros());
+        let _ = writeln!(text, "{}{word}{}", store::name_of(vg), date.until.as_micros());
     }
     text
 }
 
 /// The dates in a file's text; `None` if the text is damaged or from another boot.
-pub fn parse(text: &[u8], boot: &str, now: Instant) -> Option<Dates> {
+pub fn parse(text: &[u8], boot: &str, now: Instant) -> Option<Noted> {
     let text = core::str::from_utf8(text).ok()?;
-    let mut dates = Dates::new();
+    let mut dates = Noted::new();
     // The lines before are compared with the whole.
     for line in text.lines().skip(2) {
-        let (vg, until) = line.split_once(" safe_until_us ")?;
-        dates.insert(ResourceId::vg(vg).ok()?, Instant::from_micros(until.parse().ok()?));
+        let shown = line.split_once(SHOWN).map(|parts| (parts, true));
+        let feared = || line.split_once(FEARED).map(|parts| (parts, false));
+        let ((vg, until), is_shown) = shown.or_else(feared)?;
+        let until = Instant::from_micros(until.parse().ok()?);
+        dates.insert(ResourceId::vg(vg).ok()?, Date { until, is_shown });
     }
     // With a date that no lease reaches, the use would go on after the locks are lost.
-    let possible = dates.values().all(|&until| until <= now + LONGEST);
+    let possible = dates.values().all(|date| date.until <= now + LONGEST);
     (possible && format(boot, &dates) == text).then_some(dates)
 }
 
@@ -210,7 +242,11 @@ mod tests {
         us.iter().enumerate().map(|(n, &us)| (vg(n), Instant::from_micros(us))).collect()
     }
 
-    fn eventually(note: &Note<Dates>, expected: Option<Dates>) {
+    fn shown(us: &[u64]) -> Noted {
+        at(us).into_iter().map(|(vg, date)| (vg, Date::shown(date))).collect()
+    }
+
+    fn eventually(note: &Note<Noted>, expected: Option<Noted>) {
         let begun = time::Instant::now();
         while note.read() != expected {
             assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", note.read());
@@ -228,14 +264,14 @@ mod tests {
         let note = super::note(directory.path()).unwrap();
         let keeper = start(directory.path(), OFTEN);
         keeper.protect(at(&[50]));
-        eventually(&note, Some(at(&[50])));
+        eventually(&note, Some(shown(&[50])));
         // As if there were no room for a new file.
         let new = directory.path().join(format!("{FILE}.{}", std::process::id()));
         std::fs::create_dir(&new).unwrap();
         keeper.protect(at(&[40]));
         eventually(&note, None);
         std::fs::remove_dir(&new).unwrap();
-        eventually(&note, Some(at(&[40])));
+        eventually(&note, Some(shown(&[40])));
     }
 
     #[test]
@@ -245,44 +281,44 @@ mod tests {
         let keeper = start(directory.path(), NEVER);
         assert_eq!((keeper.left(&vg(0)), note.read()), (None, None));
         keeper.protect(at(&[50]));
-        eventually(&note, Some(at(&[50])));
+        eventually(&note, Some(shown(&[50])));
         keeper.protect(at(&[60]));
         std::thread::sleep(Duration::from_millis(20));
-        assert_eq!(note.read(), Some(at(&[50])));
+        assert_eq!(note.read(), Some(shown(&[50])));
         keeper.protect(at(&[40, 80]));
-        eventually(&note, Some(at(&[40, 80])));
+        eventually(&note, Some(shown(&[40, 80])));
         keeper.protect(at(&[70, 75]));
-        eventually(&note, Some(at(&[70, 75])));
+        eventually(&note, Some(shown(&[70, 75])));
         // Locks that are taken and given back in a row do not cost a file each.
         for dates in [&[70][..], &[], &[90, 90, 90], &[]] {
             keeper.protect(at(dates));
             std::thread::sleep(Duration::from_millis(10));
-            assert_eq!(note.read(), Some(at(&[70, 75])), "{dates:?}");
+            assert_eq!(note.read(), Some(shown(&[70, 75])), "{dates:?}");
         }
         drop(keeper);
-        note.write(&at(&[])).unwrap();
+        note.write(&shown(&[])).unwrap();
         let keeper = start(directory.path(), OFTEN);
         assert_eq!(keeper.left(&vg(0)), Some(None));
         keeper.protect(at(&[50]));
-        eventually(&note, Some(at(&[50])));
+        eventually(&note, Some(shown(&[50])));
         keeper.protect(at(&[60]));
-        eventually(&note, Some(at(&[60])));
+        eventually(&note, Some(shown(&[60])));
         keeper.protect(at(&[]));
-        eventually(&note, Some(at(&[])));
+        eventually(&note, Some(shown(&[])));
     }
 
     #[test]
     fn the_first_lock_after_a_long_time_without_any_is_noted() {
         let directory = tempfile::tempdir().unwrap();
         let note = super::note(directory.path()).unwrap();
-        note.write(&at(&[])).unwrap();
+        note.write(&shown(&[])).unwrap();
         let keeper = start(directory.path(), OFTEN);
         for us in [50, 60] {
             std::thread::sleep(Duration::from_millis(30));
             keeper.protect(at(&[us]));
-            eventually(&note, Some(at(&[us])));
+            eventually(&note, Some(shown(&[us])));
             keeper.protect(at(&[]));
-            eventually(&note, Some(at(&[])));
+            eventually(&note, Some(shown(&[])));
         }
     }
 
@@ -290,20 +326,23 @@ mod tests {
     fn what_was_left_of_a_vg_counts_until_it_is_settled() {
         let directory = tempfile::tempdir().unwrap();
         let note = super::note(directory.path()).unwrap();
-        note.write(&at(&[30, 40])).unwrap();
+        note.write(&shown(&[30, 40])).unwrap();
         let keeper = start(directory.path(), OFTEN);
         for (number, left) in [Some(30), Some(40), None].into_iter().enumerate() {
-            assert_eq!(keeper.left(&vg(number)), Some(left.map(Instant::from_micros)));
+            assert_eq!(
+                keeper.left(&vg(number)),
+                Some(left.map(|us| Date::shown(Instant::from_micros(us))))
+            );
         }
         keeper.protect(at(&[50, 20]));
-        eventually(&note, Some(at(&[30, 20])));
+        eventually(&note, Some(shown(&[30, 20])));
         keeper.protect(at(&[50, 60]));
-        eventually(&note, Some(at(&[30, 40])));
+        eventually(&note, Some(shown(&[30, 40])));
         keeper.settle_left(|open| *open == vg(0));
-        eventually(&note, Some(at(&[30, 60])));
+        eventually(&note, Some(shown(&[30, 60])));
         assert!(!keeper.is_settled());
         keeper.settle_left(|_| false);
-        eventually(&note, Some(at(&[50, 60])));
+        eventually(&note, Some(shown(&[50, 60])));
         assert!(keeper.is_settled());
     }
 
@@ -311,8 +350,8 @@ mod tests {
     fn what_others_may_have_written_is_not_believed() {
         let directory = tempfile::tempdir().unwrap();
         let note = super::note(directory.path()).unwrap();
-        note.write(&at(&[30])).unwrap();
-        assert_eq!(note.read(), Some(at(&[30])));
+        note.write(&shown(&[30])).unwrap();
+        assert_eq!(note.read(), Some(shown(&[30])));
         let file = directory.path().join(FILE);
         let planted = directory.path().join("planted");
         std::fs::rename(&file, &planted).unwrap();
@@ -323,7 +362,9 @@ mod tests {
     #[test]
     fn what_is_damaged_is_not_believed() {
         let now = Instant::from_micros(1_000_000);
-        for dates in [at(&[]), at(&[999_999]), at(&[1_000_000, 1_000_001])] {
+        let feared = Date { is_shown: false, ..Date::shown(now) };
+        let mixed = shown(&[7]).into_iter().chain([(vg(1), feared)]).collect();
+        for dates in [shown(&[]), shown(&[999_999]), shown(&[1_000_000, 1_000_001]), mixed] {
             let whole = format("b", &dates);
             assert_eq!(parse(whole.as_bytes(), "b", now), Some(dates));
             assert_eq!(parse(whole.as_bytes(), "another", now), None);
@@ -331,7 +372,7 @@ mod tests {
                 assert_eq!(parse(&whole.as_bytes()[..length], "b", now), None, "{length}");
             }
         }
-        let whole = format("b", &at(&[1_000_000]));
+        let whole = format("b", &shown(&[1_000_000]));
         let last = whole.lines().last().unwrap();
         for text in [
             whole.replace("us ", "us +"),
@@ -341,7 +382,7 @@ mod tests {
         ] {
             assert_eq!(parse(text.as_bytes(), "b", now), None, "{text}");
         }
-        let late = [(vg(0), now + LONGEST + Duration::from_micros(1))].into();
+        let late = [(vg(0), Date::shown(now + LONGEST + Duration::from_micros(1)))].into();
         assert_eq!(parse(format("b", &late).as_bytes(), "b", now), None);
     }
 }

@@ -119,10 +119,14 @@ impl Manager {
             self.state().taken.remove(&id);
         }
         let (value, lockspace) = (taken?, asker.lockspace);
+        // If not all of its drives have it, a lock of an earlier life is only safe for a lease.
+        let is_old = self.state().resources.get(&key).is_some_and(|held| held.taken_over);
         let spread = match (resource, mode) {
             (Resource::Vg, Mode::Exclusive) => self.spread_locks(running, &lockspace),
             (Resource::Vg, Mode::Shared) => self.spread_where_changed(running, &lockspace),
-            (Resource::Lv { .. }, Mode::Shared) => self.spread_lock(running, &lockspace, id),
+            (Resource::Lv { .. }, _) if is_old || mode == Mode::Shared => {
+                self.spread_lock(running, &lockspace, id)
+            }
             _ => Ok(()),
         };
         // After an error core does not have the lock.

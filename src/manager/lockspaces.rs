@@ -104,7 +104,7 @@ impl Manager {
             return Err(Error::AdoptNone);
         }
         // Noted first, so that the lockspace of every noted lock is known.
-        let saved = lockspace.saved(running.runtime.drives());
+        let saved = lockspace.saved();
         let noted = running.store.save_lockspace(&lockspace.id, &saved);
         let noted = noted.map_err(|error| not_noted(&lockspace.owner.name, &error));
         match noted {
@@ -337,7 +337,7 @@ impl Running {
     fn check_room(&self, lockspace: &Lockspace) -> Result<(), Error> {
         let membership = lockspace.membership().resource;
         let first = Plan::of_lockspace(self, lockspace)?.saved(Mode::Shared);
-        let saved = lockspace.saved(self.runtime.drives());
+        let saved = lockspace.saved();
         let checked = self.store.check_room((&lockspace.id, &saved), (&membership, &first));
         checked.map_err(|error| {
             let (vg, why) = (&lockspace.owner.name, with_hint(&error));

@@ -83,7 +83,7 @@ impl Manager {
             if !lockspace.was_spread_on(&members) {
                 // For the next life. A note from before the start may have been removed with the
                 // membership that an earlier life left.
-                let saved = lockspace.saved(running.runtime.drives());
+                let saved = lockspace.saved();
                 if let Err(error) = running.store.save_lockspace(&lockspace.id, &saved) {
                     let vg = &lockspace.owner.name;
                     log::warn!("{vg}: its drives cannot be noted: {}", with_hint(&error));

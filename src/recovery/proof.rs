@@ -13,6 +13,7 @@ use crate::words::list;
 use idm_engine::{Member, Outcome, Refusal, Request};
 use idm_protocol::{Mode, ResourceId};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Orphans that are proven at the same time. Each asks all of its drives, and commands that wait
 /// too long in a drive's queue are dropped.
@@ -126,21 +127,19 @@ impl Orphans {
 
     /// Puts LV locks and memberships that were kept on the drives of their VG, as far as these are
     /// noted. The earlier lvmlockd may have begun to do so, because LVs were to move, and until
-    /// then a lock that not all its drives have is only safe for a lease.
+    /// then a lock that not all its drives have is only safe for a lease. A lock that a request has
+    /// taken over meanwhile is put there by that request.
     fn spread_again(&self, kept: Vec<ResourceId>) {
-        let mut groups: HashMap<ResourceId, Vec<ResourceId>> = HashMap::new();
+        let left = self.left();
+        let mut groups: HashMap<ResourceId, (Arc<Lockspace>, Vec<ResourceId>)> = HashMap::new();
         for id in kept.into_iter().filter(|id| !matches!(role_of(id), Role::Global | Role::Vg)) {
-            groups.entry(vg_of(&id)).or_default().push(id);
-        }
-        for ids in groups.into_values() {
-            let left = self.left();
-            // A request may have taken some of them over meanwhile.
-            let first = ids.iter().find_map(|id| left.locks.get(id));
-            let lockspace = first.map(|orphan| orphan.lockspace.clone());
-            drop(left);
-            if let Some(lockspace) = lockspace {
-                self.runtime.spread(ids, lockspace.members(self.runtime.drives()).members);
+            if let Some(orphan) = left.locks.get(&id) {
+                let new = || (orphan.lockspace.clone(), Vec::new());
+                groups.entry(vg_of(&id)).or_insert_with(new).1.push(id);
             }
+        }
+        for (lockspace, ids) in groups.into_values() {
+            self.runtime.spread(ids, lockspace.members(self.runtime.drives()).members);
         }
     }
 

@@ -3,14 +3,6 @@
 use super::recovery::SOON;
 use super::*;
 
-/// An LV on one drive alone.
-fn on(number: usize, drive: &str) -> Resource {
-    match lv(number) {
-        Resource::Lv { uuid, .. } => Resource::Lv { uuid, pvs: vec![format!("/dev/{drive}")] },
-        other => other,
-    }
-}
-
 impl Bench {
     /// The next lvmlockd of host 1, which has no path to drive d0 any more.
     fn without_a_path(&self, lease: Duration) -> Host {
@@ -21,17 +13,13 @@ impl Bench {
         host.manager.recover();
         host
     }
-
-    fn safe_until(&self, number: u8) -> String {
-        std::fs::read_to_string(self.state_dir(number).join("safe-until")).unwrap_or_default()
-    }
 }
 
 /// An orphan that nothing uses is being proven when its lockspace is stopped: the drive's answer
 /// comes after the release was requested.
 fn stopped_while_proving(bench: &Bench) -> Host {
     let a = bench.started(1, LONG);
-    a.lock(1, on(1, "d2"), Exclusive).unwrap();
+    a.lock(1, lv_on(1, &["d2"]), Exclusive).unwrap();
     bench.control("hang d2 on");
     let a = bench.restart(a, 1, LONG);
     a.start(VG, bench.scope()).unwrap();
@@ -47,7 +35,7 @@ fn an_orphan_that_is_given_up_while_it_is_proven_is_in_use_no_more() {
     let bench = Bench::new(3);
     let b = bench.started(2, LONG);
     let a = stopped_while_proving(&bench);
-    eventually(SOON * 2, "it is released", || b.lock(1, on(1, "d2"), Exclusive).is_ok());
+    eventually(SOON * 2, "it is released", || b.lock(1, lv_on(1, &["d2"]), Exclusive).is_ok());
     thread::sleep(Duration::from_secs(3));
     // No lock of this host is in use: this is what the watchdog and the next lvmlockd are told.
     let note = bench.safe_until(1);
@@ -60,7 +48,7 @@ fn a_restart_after_an_orphan_was_given_up_while_it_was_proven_kills_nothing() {
     let bench = Bench::new(3);
     let b = bench.started(2, LONG);
     let a = stopped_while_proving(&bench);
-    eventually(SOON * 2, "it is released", || b.lock(1, on(1, "d2"), Exclusive).is_ok());
+    eventually(SOON * 2, "it is released", || b.lock(1, lv_on(1, &["d2"]), Exclusive).is_ok());
     a.start(VG, bench.scope()).unwrap();
     a.lock(2, lv(2), Exclusive).unwrap();
     bench.activate(1, 2, true);
@@ -105,9 +93,9 @@ fn with_a_missing_note(bench: &Bench) -> (Host, Instant) {
     std::fs::create_dir_all(bench.state_dir(1)).unwrap();
     std::fs::create_dir(in_the_way(bench)).unwrap();
     a.start(VG, bench.scope()).unwrap();
-    a.lock(2, on(2, "d1"), Exclusive).unwrap();
+    a.lock(2, lv_on(2, &["d1"]), Exclusive).unwrap();
     bench.activate(1, 2, true);
-    a.lock(1, on(1, "d0"), Exclusive).unwrap();
+    a.lock(1, lv_on(1, &["d0"]), Exclusive).unwrap();
     bench.activate(1, 1, true);
     let last = Instant::now();
     bench.control("hang d0 on");
@@ -141,7 +129,7 @@ fn an_orphan_in_danger_is_told_of_to_the_lockspace_that_is_started() {
     };
     let a = fails();
     a.start(VG, bench.scope()).unwrap();
-    a.lock(1, on(1, "d0"), Exclusive).unwrap();
+    a.lock(1, lv_on(1, &["d0"]), Exclusive).unwrap();
     bench.activate(1, 1, true);
     drop(a);
     // Otherwise the lock would be put on the VG's other drives at once.
@@ -153,7 +141,7 @@ fn an_orphan_in_danger_is_told_of_to_the_lockspace_that_is_started() {
     // 6.6 s before the lock may be lost; then once in 0.6 s.
     eventually(LEASE, "the kill command", || bench.killed().lines().count() == 2);
     a.start(VG, bench.scope()).unwrap();
-    assert_eq!(a.lock(2, on(2, "d1"), Exclusive), Err(Error::Killed));
+    assert_eq!(a.lock(2, lv_on(2, &["d1"]), Exclusive), Err(Error::Killed));
     drop(a);
 }
 
@@ -213,7 +201,7 @@ fn an_lv_in_use_is_not_given_to_another_host_before_its_vg_is_killed() {
     assert_eq!(bench.killed(), "");
     drop(a);
     let a = bench.without_a_path(LONG);
-    eventually(LONG, "the other host gets it", || b.lock(1, on(1, "d0"), Exclusive).is_ok());
+    eventually(LONG, "the other host gets it", || b.lock(1, lv_on(1, &["d0"]), Exclusive).is_ok());
     let taken = last.elapsed();
     assert_eq!(bench.killed(), "vg0\n", "active here, and taken by another host after {taken:?}");
     drop(a);
@@ -235,8 +223,8 @@ fn a_lock_that_was_taken_just_before_a_death_is_not_promised_for_by_another_one(
         // LVs of the other VG are in use, so that the writer of the note is not idle.
         bench.activate_in(&uuid, 1, 9, true);
         eventually(SOON, "the other VG's date is noted", || bench.safe_until(1).contains("vgs 1"));
-        a.lock(2, on(2, "d1"), Exclusive).unwrap();
-        a.lock(1, on(1, "d0"), Exclusive).unwrap();
+        a.lock(2, lv_on(2, &["d1"]), Exclusive).unwrap();
+        a.lock(1, lv_on(1, &["d0"]), Exclusive).unwrap();
         let last = Instant::now();
         drop(a);
         bench.activate(1, 2, true);
@@ -322,9 +310,7 @@ fn a_life_without_a_note_promises_nothing_to_the_next_one() {
     thread::sleep(Duration::from_secs(1));
     drop(a);
     let since = last.elapsed();
-    let up = std::fs::read_to_string("/proc/uptime").unwrap();
-    let up: f64 = up.split(' ').next().unwrap().parse().unwrap();
-    let end = up - since.as_secs_f64() + LONG.as_secs_f64() + 1.0;
+    let end = uptime() - since.as_secs_f64() + LONG.as_secs_f64() + 1.0;
     let note = bench.safe_until(1);
     let dates = note.lines().filter_map(|line| line.split_once(" safe_until_us "));
     for (_, date) in dates {

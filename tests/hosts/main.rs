@@ -8,6 +8,7 @@ mod long_run;
 mod orphans;
 mod reading;
 mod recovery;
+mod restarts;
 mod state_dir;
 mod votes;
 
@@ -115,6 +116,11 @@ impl Bench {
         self.directory.path().join(format!("host{number}"))
     }
 
+    /// The note of the dates until which locks are safe.
+    fn safe_until(&self, number: u8) -> String {
+        std::fs::read_to_string(self.state_dir(number).join("safe-until")).unwrap_or_default()
+    }
+
     fn sysfs(&self, number: u8) -> PathBuf {
         self.directory.path().join(format!("host{number}.sys"))
     }
@@ -159,7 +165,19 @@ impl Host {
 }
 
 fn lv(number: usize) -> Resource {
-    Resource::Lv { uuid: format!("LVLVLV-0000-0000-0000-0000-0000-{number:06}"), pvs: Vec::new() }
+    lv_on(number, &[])
+}
+
+/// An LV on these drives; on all of the VG where none is named.
+fn lv_on(number: usize, drives: &[&str]) -> Resource {
+    let uuid = format!("LVLVLV-0000-0000-0000-0000-0000-{number:06}");
+    Resource::Lv { uuid, pvs: drives.iter().map(|drive| format!("/dev/{drive}")).collect() }
+}
+
+/// Seconds since the machine was booted.
+fn uptime() -> f64 {
+    let uptime = std::fs::read_to_string("/proc/uptime").unwrap();
+    uptime.split(' ').next().unwrap().parse().unwrap()
 }
 
 fn is_held<T: std::fmt::Debug>(result: Result<T, Error>) {
