@@ -429,11 +429,6 @@ impl Replica {
         }
     }
 
-    /// Whether a misleading record of this host is being replaced.
-    pub(crate) fn is_rewritten(&self) -> bool {
-        matches!(&self.task, Task::Take(take) if take.rewritten)
-    }
-
     /// Whether the replica is taken only to add to a lock that is already held.
     pub(crate) fn is_enlarging(&self) -> bool {
         matches!(&self.task, Task::Take(take) if !take.witness && !take.converting)

@@ -206,18 +206,17 @@ impl Lock {
 
     /// The moment until which a host that counts the original drives can get no majority of them.
     /// A drive that stays need not count for this host: the record that hides the move keeps that
-    /// host out, too, until its lease is over. A drive that this host may have keeps nobody out.
+    /// host out, too, until its lease is over. A drive that has never answered keeps nobody out.
     fn kept_until(&self, mode: Mode, stays: impl Fn(&Replica) -> bool) -> Instant {
         let originals = || self.replicas.iter().filter(|s| s.original);
+        let had = |s: &Replica| stays(s) && s.marked_at > Instant::default();
         let end = |s: &Replica| match s.hold {
             Hold::Held { .. } if stays(s) || s.counts(mode, self.original, self.rules) => {
                 self.lease_end(s)
             }
-            Hold::Maybe { latest } if stays(s) && latest > s.stray_until => {
-                Some(self.lease_from(latest))
-            }
+            Hold::Maybe { latest } if had(s) => Some(self.lease_from(latest)),
             // It was just given back, to be taken anew.
-            Hold::None if stays(s) && s.is_rewritten() => Some(Instant::from_micros(u64::MAX)),
+            Hold::None if had(s) => Some(Instant::from_micros(u64::MAX)),
             _ => None,
         };
         let needed = self.rules.keep_quorum(originals().count());

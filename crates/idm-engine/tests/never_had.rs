@@ -1,4 +1,4 @@
-//! Drives that are taken anew, or that the holder does not have, seen by a host with an older list.
+//! Drives that vote and that the holder does not have, seen by a host with an older list.
 
 mod bench;
 
@@ -7,10 +7,6 @@ use core::time::Duration;
 use idm_emulator::Profile;
 use idm_engine::Command;
 use idm_protocol::{MutexOp, Status};
-
-fn forgetful() -> Profile {
-    Profile { refresh_stores_metadata: false, ..Profile::current() }
-}
 
 /// The holder never got drive 1, which votes after the move, like drive 2, which does not answer.
 /// When the lease on drive 2 is over, a host with the older list requests the lock. Drive 0 is
@@ -46,7 +42,8 @@ const LOST: Status = Status::Uncertain;
 
 #[test]
 fn a_drive_that_the_holder_never_had_does_not_keep_the_lock() {
-    never_had(forgetful(), SECOND * 40, AWAY, LOST);
+    let profile = Profile { refresh_stores_metadata: false, ..Profile::current() };
+    never_had(profile, SECOND * 40, AWAY, LOST);
 }
 
 /// The same on firmware that stores marks: drive 0 is not refreshed between the move and the other
@@ -60,54 +57,6 @@ fn a_drive_that_the_holder_never_had_does_not_keep_the_lock_before_the_next_refr
 #[test]
 fn a_drive_that_the_holder_may_have_does_not_keep_the_lock() {
     never_had(Profile::current(), SECOND * 57, LOST, AWAY);
-}
-
-/// Another host has LVM metadata from before the move, which the VG's lock keeps it from using, and
-/// takes drives in the moment between the UNLOCK and the TRYLOCK by which they are taken anew. The
-/// holder ends its use as soon as it meets that host.
-fn taken_between(own: &[u32], named: &[u32]) {
-    let (mut bench, mut a) = (Bench::with(8, forgetful()), lv_lock(1));
-    assert_eq!(take(&mut bench, &mut a, X, own, &[]), GRANTED);
-    let list = bench.members(named);
-    a.spread(&list, bench.now);
-    bench.pass(&mut a, SECOND);
-    let ready = is_ready(&mut a).expect("most of the new drives");
-    assert!(a.move_votes(&ready, bench.now));
-    let mut unlocked = Vec::new();
-    let held = exchange_with(&mut bench, &mut a, |command| match op(command) {
-        Some(MutexOp::Unlock) => {
-            unlocked.push(command.drive.0);
-            Fate::Answered
-        }
-        Some(MutexOp::Trylock) if unlocked.contains(&command.drive.0) => Fate::Open,
-        _ => Fate::Answered,
-    });
-    a.on_timer(bench.now);
-    assert_eq!(unlocked, own);
-    assert!(believes(&bench, &a));
-    let mut b = lv_lock(2);
-    take(&mut bench, &mut b, X, own, &[]);
-    for command in held {
-        let reply = bench.perform(&command);
-        a.on_reply(command.token, reply, bench.now);
-    }
-    bench.exchange(&mut a);
-    assert_one_holder(&bench, &a, &b);
-}
-
-#[test]
-fn a_host_that_takes_a_drive_that_is_taken_anew_is_noticed() {
-    taken_between(&[0], &[0, 1, 2]);
-}
-
-#[test]
-fn a_host_that_takes_two_drives_that_are_taken_anew_is_noticed() {
-    taken_between(&[0, 1], &[0, 1, 2, 3, 4]);
-}
-
-#[test]
-fn a_host_that_takes_three_drives_that_are_taken_anew_is_noticed() {
-    taken_between(&[0, 1, 2], &[0, 1, 2, 3, 4, 5, 6]);
 }
 
 /// A REFRESH of drive 2 was lost before the votes move, and arrives after that.
