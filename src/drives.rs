@@ -8,7 +8,7 @@ pub(crate) mod watch;
 use crate::metrics::{DriveMetrics, DriveSample, Metrics};
 use crate::sys::sync::{Condvar, Mutex, MutexGuard, planted};
 use crate::sys::{clock, thread};
-use crate::topology::{Found, Inventory, Topology, TopologyError, UNKNOWN};
+use crate::topology::{Found, Inventory, Located, Topology, TopologyError, UNKNOWN};
 use crate::transport::{Connect, Deadline, Limits, ReserveAnswer, ReserveOrder};
 use crate::words::list;
 use core::time::Duration;
@@ -169,12 +169,18 @@ impl Drives {
                     false
                 }
             };
+            let mut led = known.identities(&counted);
             if !whole {
                 let meant = meant.iter().map(|it| known.named(it, &inventory, &self.connect));
                 let meant: Vec<_> = meant.collect();
                 there.extend(meant.iter().filter(|it| it.paths.count() > 0).map(|it| it.reference));
-                known.add_lost(path, meant.iter().map(|it| it.reference).collect(), &mut counted);
+                let meant: Vec<_> = meant.iter().map(|it| it.reference).collect();
+                // What it led to before it was named is a guess, which the next look may correct.
+                let lost = meant.iter().filter(|it| !counted.contains(it)).copied();
+                led.extend(known.identities(&lost.collect::<Vec<_>>()));
+                known.add_lost(path, meant, &mut counted);
             }
+            led_to.push(led);
             for drive in &counted {
                 if !members.iter().any(|member| member.drive == *drive) {
                     let Some(it) = known.all.get(drive) else { continue };
@@ -184,7 +190,6 @@ impl Drives {
                     members.push(Member { drive: *drive, identity });
                 }
             }
-            led_to.push(known.identities(&counted));
             known.by_path.insert(path.clone(), counted);
         }
         known.say_shared_devices(&members);
@@ -471,7 +476,8 @@ impl Drives {
 
 /// Whether none of the drives that were found is among those that are meant.
 fn is_another(found: &Found, meant: &[String]) -> bool {
-    !meant.is_empty() && !found.drives.iter().any(|drive| meant.contains(&drive.identity))
+    let is_meant = |drive: &Located| meant.contains(&drive.identity);
+    !meant.is_empty() && !found.drives.is_empty() && !found.drives.iter().any(is_meant)
 }
 
 impl Known {
@@ -560,10 +566,17 @@ impl Known {
     /// those that it led to before. A path that never led to a drive counts as one drive: the true
     /// number is not known, but a majority without this drive must be a majority with it.
     fn add_lost(&mut self, path: &str, meant: Vec<DriveRef>, drives: &mut Vec<DriveRef>) {
-        let before = match (&*meant, self.by_path.get(path)) {
-            ([_, ..], _) => meant,
-            (_, Some(before)) => before.clone(),
-            _ => vec![self.drive(&format!("{UNKNOWN}{path}")).reference],
+        let before = self.by_path.get(path);
+        let before = match meant.iter().any(|drive| !drives.contains(drive)) {
+            // What was known before may have been of another disk, except that a part was unknown.
+            true => {
+                let is_unknown = |drive: &DriveRef| self.identities(&[*drive]).is_empty();
+                let unknown = before.into_iter().flatten().copied().filter(is_unknown);
+                meant.into_iter().chain(unknown).collect()
+            }
+            false => before
+                .cloned()
+                .unwrap_or_else(|| vec![self.drive(&format!("{UNKNOWN}{path}")).reference]),
         };
         for drive in before {
             if !drives.contains(&drive) {

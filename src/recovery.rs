@@ -536,10 +536,10 @@ impl Orphans {
         if note.is_settled() && watchdog.is_none() {
             return;
         }
-        // Nothing that is in use depends on a membership.
+        // The date decides only about locks of LVs, and others that are known to be granted.
         let safe = |orphan: &Orphan| {
             let is_kept = matches!(orphan.phase, Phase::Kept | Phase::Claimed);
-            is_kept || orphan.spec.role == Role::Membership
+            is_kept || orphan.spec.role != Role::Lv && !orphan.saved.granted
         };
         let left = self.left();
         let open = left.locks.iter().filter(|(_, orphan)| !safe(orphan));
@@ -745,6 +745,38 @@ pub(crate) mod schedules;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const LEASE: Duration = Duration::from_secs(60);
+
+    /// The dates of a life that follows one with these in its note.
+    fn dates(noted: Noted) -> Dates {
+        let directory = tempfile::tempdir().unwrap();
+        let note = || Arc::new(SafeNote::start(directory.path(), LEASE, Box::new(|| ())).unwrap());
+        let earlier_life = note();
+        earlier_life.open(noted);
+        let file = directory.path().join("safe-until");
+        while !file.exists() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        drop(earlier_life);
+        let timing = Timing::for_lease(LEASE);
+        let fencing = Fencing::new(&timing, Default::default()).unwrap();
+        let earlier = undo_note::Dates::default();
+        Dates { timing, fencing, note: note(), watchdog: None, earlier }
+    }
+
+    /// A proof by half of the drives relies on the date.
+    #[test]
+    fn a_date_that_no_lease_shows_proves_nothing() {
+        let vg = ResourceId::vg("123456-abcd-efgh-ijkl-mnop-qrst-uvwxyz").unwrap();
+        let until = clock::now() + LEASE / 2;
+        let (paths, drives) = (Vec::new(), vec!["naa.1".to_owned()]);
+        let saved = SavedLock { exclusive: true, granted: true, asked_us: 7, paths, drives };
+        for is_shown in [true, false] {
+            let dates = dates([(vg, Date { until, is_shown })].into());
+            assert_eq!(dates.noted(&vg, &saved), is_shown.then_some(until));
+        }
+    }
 
     #[test]
     fn what_was_left_was_asked_for_before_it_was_found() {

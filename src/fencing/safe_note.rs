@@ -346,6 +346,23 @@ mod tests {
         assert!(keeper.is_settled());
     }
 
+    /// The date of a VG does not promise more than is known of any of its locks.
+    #[test]
+    fn a_date_that_no_lease_shows_is_noted_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let note = super::note(directory.path()).unwrap();
+        let keeper = start(directory.path(), NEVER);
+        keeper.protect(at(&[50]));
+        eventually(&note, Some(shown(&[50])));
+        let feared = |us| Date { until: Instant::from_micros(us), is_shown: false };
+        keeper.open([(vg(0), feared(60))].into());
+        eventually(&note, Some([(vg(0), feared(50))].into()));
+        keeper.settle_left(|_| false);
+        keeper.protect(at(&[70, 40]));
+        keeper.protect(at(&[45]));
+        eventually(&note, Some(shown(&[45])));
+    }
+
     #[test]
     fn what_others_may_have_written_is_not_believed() {
         let directory = tempfile::tempdir().unwrap();

@@ -192,10 +192,11 @@ impl Manager {
         Ok(())
     }
 
-    /// Sets the VG's PVs, read again because a repeated start replaces them.
-    pub fn set_pvs(&self, key: LockspaceKey, pvs: Vec<String>) {
+    /// Sets the VG's PVs, read again because a repeated start replaces them. `list` is another
+    /// number if that has happened.
+    pub fn set_pvs(&self, key: LockspaceKey, pvs: Vec<String>, list: usize) {
         match self.lockspace(key) {
-            Ok(lockspace) if !lockspace.is_global => lockspace.set_paths(pvs),
+            Ok(lockspace) if !lockspace.is_global => lockspace.set_paths(pvs, list),
             _ => {}
         }
     }

@@ -31,8 +31,8 @@ impl Manager {
         if let Some((first, others)) = unmoved.split_first() {
             log::warn!(
                 "{first}: this lock is not on more than half of the VG's drives yet, like {} \
-                 other(s); do not move LVs (pvmove, lvconvert, lvreduce, vgreduce) before the log \
-                 names their new drives",
+                 other(s); do not move LVs (pvmove, lvconvert, lvextend, lvreduce, vgreduce) \
+                 before the log names their new drives",
                 others.len()
             );
         }

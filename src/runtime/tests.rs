@@ -488,6 +488,117 @@ fn drives_of(tree: &Tree, paths: &[(&str, Arc<FakeDrive>)]) -> Arc<Drives> {
     Arc::new(Drives::new(tree.topology(), connect, limits()))
 }
 
+/// A node for a device of the tree, at a path that can be given to another device.
+fn name_it(path: &std::path::Path, device: &std::path::Path) {
+    let text = std::fs::read_to_string(device.join("dev")).unwrap();
+    let (major, minor) = text.trim().split_once(':').unwrap();
+    let number = libc::makedev(major.parse().unwrap(), minor.parse().unwrap());
+    let _ = std::fs::remove_file(path);
+    let text = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+    // SAFETY: the text ends with a zero. Needs root.
+    let made = unsafe { libc::mknod(text.as_ptr(), libc::S_IFBLK | 0o600, number) };
+    assert_eq!(made, 0, "{}", std::io::Error::last_os_error());
+}
+
+fn vg_on(paths: &[String]) -> crate::lockspace::Lockspace {
+    let vg = ResourceId::vg("123456-abcd-efgh-ijkl-mnop-qrst-uvwxyz").unwrap();
+    crate::lockspace::Lockspace::with_id(vg, Some("vg0".into()), paths.to_vec())
+}
+
+fn identities(members: &[idm_engine::Member]) -> Vec<String> {
+    members.iter().map(|it| String::from_utf8_lossy(&it.identity).into_owned()).collect()
+}
+
+/// A part of a PV's stack is gone when the VG is started: it counts as a drive that never answers,
+/// and has to go on to count.
+#[test]
+fn a_part_of_a_stack_that_was_never_seen_counts_each_time() {
+    let (tree, nodes) = (Tree::new(), tempfile::tempdir().unwrap());
+    let (a, b) = (tree.drive("sda", 1), tree.drive("sdb", 2));
+    let stack = tree.stacked("md0", "md", &[&a, &b]);
+    tree.remove(&b);
+    let path = nodes.path().join("md0");
+    name_it(&path, &stack);
+    let drives = drives_of(&tree, &[]);
+    drives.take_inventory();
+    let lockspace = vg_on(&[path.to_str().unwrap().to_owned()]);
+    let first = identities(&lockspace.members(&drives).members);
+    assert_eq!(first.len(), 2, "{first:?}");
+    for _ in 0..2 {
+        assert_eq!(identities(&lockspace.members(&drives).members), first);
+    }
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(identities(&lockspace.members(&drives).members), first, "all of it is gone");
+}
+
+/// Each request for the VG's lock reads the list of PVs, whose names are those of the lock-start.
+#[test]
+fn a_request_for_the_vgs_lock_gives_no_vote_to_a_disk_with_an_old_name() {
+    let (tree, nodes) = (Tree::new(), tempfile::tempdir().unwrap());
+    let (a, b, other) = (tree.drive("sda", 1), tree.drive("sdb", 2), tree.drive("sdc", 3));
+    let paths = ["a", "b"].map(|name| nodes.path().join(name));
+    name_it(&paths[0], &a);
+    name_it(&paths[1], &b);
+    let names = paths.each_ref().map(|path| path.to_str().unwrap().to_owned());
+    let drives = drives_of(&tree, &[]);
+    drives.take_inventory();
+    let lockspace = vg_on(&names);
+    let first = identities(&lockspace.members(&drives).members);
+    // The kernel gives the second name to another disk, while lvmlockd runs.
+    name_it(&paths[1], &other);
+    assert_eq!(identities(&lockspace.members(&drives).members), first);
+    // As `lm_lock_idm` does for each request of the VG's lock.
+    for _ in 0..2 {
+        lockspace.set_paths(names.to_vec(), 7);
+        assert_eq!(identities(&lockspace.members(&drives).members), first);
+    }
+    // After a repeated start core has another list, in which lvm names the disk that is there now.
+    lockspace.set_paths(names.to_vec(), 8);
+    let anew = identities(&lockspace.members(&drives).members);
+    assert!(anew[0] == first[0] && anew[1].ends_with('3'), "{anew:?}");
+}
+
+/// A name led to another drive before the VG was started with it, and leads nowhere for a moment
+/// when it is looked at for the first time.
+#[test]
+fn a_drive_that_is_gone_for_a_moment_at_the_start_is_not_replaced_for_ever() {
+    let (tree, nodes) = (Tree::new(), tempfile::tempdir().unwrap());
+    let (old, new, b) = (tree.drive("sda", 1), tree.drive("sdb", 2), tree.drive("sdc", 3));
+    let paths = ["a", "b"].map(|name| nodes.path().join(name));
+    name_it(&paths[0], &old);
+    name_it(&paths[1], &b);
+    let names = paths.each_ref().map(|path| path.to_str().unwrap().to_owned());
+    let drives = drives_of(&tree, &[]);
+    drives.take_inventory();
+    drop(vg_on(&names).members(&drives));
+    std::fs::remove_file(&paths[0]).unwrap();
+    // Stopped, the drive replaced, and started again.
+    let lockspace = vg_on(&names);
+    drop(lockspace.members(&drives));
+    name_it(&paths[0], &new);
+    let now = identities(&lockspace.members(&drives).members);
+    assert!(now.iter().any(|it| it.ends_with('2')), "a true drive is left out: {now:?}");
+    assert!(!now.iter().any(|it| it.ends_with('1')), "one that has left the VG votes: {now:?}");
+}
+
+/// All paths of a map are gone. The name leads to no other drive.
+#[test]
+fn a_map_without_paths_is_not_called_another_drive() {
+    let (tree, nodes) = (Tree::new(), tempfile::tempdir().unwrap());
+    let a = tree.drive("sda", 1);
+    let map = tree.multipath("dm-0", &[&a]);
+    let path = nodes.path().join("mpatha");
+    name_it(&path, &map);
+    let drives = drives_of(&tree, &[]);
+    drives.take_inventory();
+    let lockspace = vg_on(&[path.to_str().unwrap().to_owned()]);
+    drop(lockspace.members(&drives));
+    std::fs::remove_file(map.join("slaves/sda")).unwrap();
+    drop(lockspace.members(&drives));
+    let said = drives.complaints();
+    assert!(!said.iter().any(|it| it.contains("leads to drive")), "{said:?}");
+}
+
 #[test]
 fn the_units_of_one_device_all_vote() {
     let tree = Tree::new();

@@ -125,7 +125,7 @@ impl Tree {
         fs::remove_file(self.root.path().join("class/block").join(name(device))).unwrap();
     }
 
-    fn stacked(&self, node: &str, kind: &str, below: &[&PathBuf]) -> PathBuf {
+    pub(crate) fn stacked(&self, node: &str, kind: &str, below: &[&PathBuf]) -> PathBuf {
         let device = self.block(&format!("virtual/block/{node}"));
         for directory in [kind, "slaves"] {
             fs::create_dir(device.join(directory)).unwrap();
@@ -136,7 +136,7 @@ impl Tree {
         device
     }
 
-    fn multipath(&self, node: &str, below: &[&PathBuf]) -> PathBuf {
+    pub(crate) fn multipath(&self, node: &str, below: &[&PathBuf]) -> PathBuf {
         let map = self.stacked(node, "dm", below);
         fs::write(map.join("dm/uuid"), "mpath-35000c50000000001\n").unwrap();
         map

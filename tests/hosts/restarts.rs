@@ -162,3 +162,63 @@ fn a_disk_that_gets_the_name_of_a_vgs_drive_gets_no_vote() {
     let noted = bench.note_of(1, 1).unwrap_or_default();
     assert!(!noted.contains("d3"), "another disk votes: {noted}");
 }
+
+/// lvmlockd dies while it asks for the VG's lock, of which one of two drives does not answer any
+/// more. The LV's lock is proven by half of its drives and renewed; the VG's, which nothing uses,
+/// cannot be proven.
+#[test]
+fn a_vg_lock_that_was_never_granted_does_not_cost_an_lv_at_the_next_restart() {
+    const LEASE: Duration = Duration::from_secs(16);
+    let bench = Bench::new(2);
+    let a = bench.started(1, LEASE);
+    a.lock(1, lv(1), Exclusive).unwrap();
+    bench.activate(1, 1, true);
+    thread::sleep(Duration::from_secs(2));
+    a.lock(2, Resource::Vg, Exclusive).unwrap();
+    drop(a);
+    bench.control("hang d1 on");
+    // The death came before the grant.
+    let mut changed = 0;
+    for entry in std::fs::read_dir(bench.state_dir(1).join("locks")).unwrap() {
+        let file = entry.unwrap().path();
+        let name = file.file_name().unwrap().to_string_lossy().into_owned();
+        if name.contains("LVLVLV") || name.contains("members") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.contains("granted = true"), "{text}");
+        std::fs::write(&file, text.replace("granted = true", "granted = false")).unwrap();
+        changed += 1;
+    }
+    assert_eq!(changed, 1);
+    let a = bench.host(1, LEASE);
+    a.manager.recover();
+    thread::sleep(LEASE * 11 / 10);
+    let left = date_left(&bench);
+    let _a = bench.restart(a, 1, LEASE);
+    thread::sleep(LEASE);
+    assert_eq!(bench.killed(), "", "renewed, and yet noted as safe for {left} s more");
+}
+
+/// Half of two drives would prove the lock, if it were known that no other host can have it yet. No
+/// restart puts off the end of the LV's use.
+#[test]
+fn restarts_without_a_note_of_the_dates_prove_nothing_and_put_nothing_off() {
+    let bench = Bench::new(2);
+    let a = bench.started(1, LONG);
+    a.lock(1, lv(1), Exclusive).unwrap();
+    bench.activate(1, 1, true);
+    thread::sleep(Duration::from_secs(1));
+    drop(a);
+    bench.control("hang d1 on");
+    std::fs::remove_file(bench.state_dir(1).join("safe-until")).unwrap();
+    let mut a = bench.host(1, LONG);
+    a.manager.recover();
+    let begin = Instant::now();
+    while bench.killed().is_empty() {
+        assert!(begin.elapsed() < LONG / 2, "each life puts it off");
+        thread::sleep(Duration::from_secs(8));
+        a = bench.restart(a, 1, LONG);
+    }
+    drop(a);
+}

@@ -414,7 +414,7 @@ pub const CHAPTER: Chapter = Chapter {
                     that does not store metadata on REFRESH",
             remedy: "bring back the drives, and wait for the line with the lock's new drives; with \
                      such firmware deactivate the LVs before they are moved",
-            names: [LV, "pvmove, lvconvert, lvreduce, vgreduce", "do not move LVs"],
+            names: [LV, "pvmove, lvconvert, lvextend, lvreduce, vgreduce", "do not move LVs"],
             provoke: |scene| {
                 let host = scene.started_on(&["d0", "d1"], 1, SHORT);
                 host.lock(1, lv_on(&["d0"]), Shared).unwrap();

@@ -64,8 +64,7 @@ fn a_record_whose_refresh_was_not_answered_proves_nothing() {
         _ => Fate::Open,
     });
     let mut a = lv_lock(1);
-    let safe_until = Some(bench.now + LEASE / 2);
-    let request = adopt_beside(&bench, &[0, 1, 2], &[3, 4, 5], safe_until);
+    let request = adopt_beside(&bench, &[0, 1, 2], &[3, 4, 5], None);
     a.request(in_mode(request, X), bench.now).expect("in order");
     pass_with(&mut bench, &mut a, Duration::from_secs(2), |command| {
         match (command.drive.0, op(command)) {

@@ -125,11 +125,12 @@ impl Lock {
         }
     }
 
-    /// Ends the limit of an adopted lock if all drives that vote have it.
+    /// Ends the limits of a lock that some drives lacked if all drives that vote have it.
     pub(super) fn check_adopted(&mut self, now: Instant) {
         let Phase::Held(Held { mode, lapsed: None, .. }) = self.phase else { return };
-        if self.adopted_until.is_some() && self.all_have(mode, now) {
-            self.adopted_until = None;
+        let limited = self.adopted_until.is_some() || self.unseen_until.is_some();
+        if limited && self.all_have(mode, now) {
+            (self.adopted_until, self.unseen_until) = (None, None);
         }
     }
 
@@ -209,13 +210,16 @@ impl Lock {
     /// host counted the same drives, it would have broken a record of this quorum. Otherwise the
     /// lock was put on all of the VG's drives, because the LV might be moved. Then the other host
     /// may have had a majority of the drives that the LV lies on now; but it has read more than
-    /// half of the VG's drives, and broken the records that it found there.
+    /// half of the VG's drives, and broken the records that it found there. No host can have had
+    /// what this one was granted and has kept in time.
     fn is_unbroken(&self, mode: Mode, adopting: &Adopting, now: Instant) -> bool {
+        let in_time = adopting.safe_until.is_some_and(|until| now < until);
         let same_set = |s: &&Replica| written_on(s) == Some(Mark::Set(self.set));
         let same = self.members().filter(|s| self.is_ours(s, mode, now)).filter(same_set).count();
         let all = self.replicas.iter().filter(|s| s.role != Role::Former);
         let held = all.clone().filter(|s| self.has_now(s, Mode::Shared, now)).count();
         !self.has_witnesses
+            || (in_time && adopting.was_granted(mode))
             || same >= self.adopt_quorum(mode, adopting, now)
             || 2 * held > all.count()
     }

@@ -134,11 +134,13 @@ impl Lock {
                 if read && !self.known.contains(&replica.drive) {
                     self.known.push(replica.drive);
                 }
+                let set = self.named_on(&self.replicas[at]);
+                let replica = &mut self.replicas[at];
                 let mut cx = TakeContext {
                     now,
                     timing: &self.config.timing,
                     rules: self.rules,
-                    set: self.set,
+                    set,
                     rng: &mut self.rng,
                     notices: &mut notices,
                     shared: &mut shared,

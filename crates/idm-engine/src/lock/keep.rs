@@ -63,6 +63,9 @@ impl Lock {
                 if matches!(heard, Heard::Status(_)) && self.marks(&self.replicas[at]) {
                     return self.replicas[at].plan(Step::Look(Look::Holders), now);
                 }
+                if self.has_to_be_marked_anew(at, now) {
+                    return self.retake(at, now);
+                }
                 let settled = mode == goal && since >= self.shaken_at;
                 let due = if settled { self.due(since, renew * 3 / 4) } else { now };
                 self.replicas[at].plan(Step::Refresh(goal), due);
@@ -129,8 +132,8 @@ impl Lock {
         let counted = self.members().filter(|s| self.counts(s, mode));
         let needed = self.rules.keep_quorum(self.member_count());
         let kept = Lock::nth_end(counted.filter_map(|s| self.lease_end(s)), needed)?;
-        let limits = [self.seen_until(mode), self.left_until(mode), self.adopted_until];
-        limits.into_iter().flatten().chain([kept]).min()
+        let lists = [self.seen_until(mode), self.left_until(mode), self.unseen_until];
+        lists.into_iter().chain([self.adopted_until]).flatten().chain([kept]).min()
     }
 
     /// The moment from which fewer than `needed` of the leases run that end at these moments.
@@ -167,7 +170,7 @@ impl Lock {
             held.lapsed = Some(bound);
         }
         // It is regained only if all drives that vote have it, or not at all.
-        self.adopted_until = None;
+        (self.adopted_until, self.unseen_until) = (None, None);
         self.events.push_back(Event::Lapsed);
         if broken!(self.rules, RetakeOnlyWhileSafe) {
             return;

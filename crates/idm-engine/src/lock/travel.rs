@@ -26,11 +26,11 @@
 //! host that counts the VG's new drives need not meet them. So such a lock also has to be on enough
 //! of the new drives (`seen_until`).
 
-use super::{Held, Lock, MAX_DRIVES, Moving, Phase, Target};
+use super::{Held, Lock, MAX_DRIVES, Moving, NO_SET, Phase, Target};
 use crate::api::{DriveRef, Event, Fingerprint, Instant, Member};
 use crate::replica::{Hold, Replica, Role, Task};
 use crate::rules::broken;
-use crate::stamp::Stamp;
+use crate::stamp::{Mark, Stamp};
 use alloc::vec::Vec;
 use idm_protocol::Mode;
 
@@ -53,6 +53,7 @@ impl Lock {
         let unseen_since_before = spared.filter(|_| self.seen_until(mode) == spared);
         if self.target.is_none_or(|target| target.set != set) {
             self.set_moving(Moving::No);
+            self.unseen_until = unseen_since_before.or(self.unseen_until);
             let spared_until = Instant::default();
             self.target = (set != self.set).then_some(Target { set, spared_until });
         }
@@ -79,7 +80,8 @@ impl Lock {
         if self.seen_until(mode).is_some_and(|end| end <= now) {
             let lease = self.lease_from(now);
             // An earlier life may have had this list, too.
-            let lease = adopted_until.map_or(lease, |until| until.min(lease));
+            let limits = [adopted_until, self.unseen_until];
+            let lease = limits.into_iter().flatten().fold(lease, Instant::min);
             let spared_until = unseen_since_before.unwrap_or(lease);
             self.target = self.target.map(|target| Target { spared_until, ..target });
         }
@@ -285,6 +287,30 @@ impl Lock {
     pub(super) fn marks(&self, replica: &Replica) -> bool {
         let marking = matches!(self.phase, Phase::Held(Held { moving: Moving::Marking, .. }));
         marking && replica.target && !replica.is_marked_alone()
+    }
+
+    /// Whether a drive that is to vote has a record that no REFRESH marks. Such a drive does not
+    /// vote yet, so it is taken anew, unless the lock depends on it all the same.
+    pub(super) fn has_to_be_marked_anew(&mut self, at: usize, now: Instant) -> bool {
+        let Phase::Held(Held { mode, lapsed: None, change: None, .. }) = self.phase else {
+            return false;
+        };
+        let replica = &self.replicas[at];
+        let unmarked = replica.mark.is_some_and(|mark| mark != Mark::Alone);
+        if replica.role != Role::Extra || !unmarked || !self.marks(replica) {
+            return false;
+        }
+        let hold = core::mem::replace(&mut self.replicas[at].hold, Hold::None);
+        let bound = self.bound(mode);
+        self.replicas[at].hold = hold;
+        bound.is_some_and(|end| end > now + self.config.timing.linger)
+    }
+
+    /// The set that a record of this host may name on a drive that is being taken. On one that is
+    /// to vote it may name none.
+    pub(super) fn named_on(&self, replica: &Replica) -> Fingerprint {
+        let travels = self.stamp.alone && replica.target && replica.role == Role::Extra;
+        if travels { NO_SET } else { self.set }
     }
 
     /// Whether the new drives would be enough to acquire the lock, with no other holder in the way.

@@ -1,0 +1,219 @@
+//! Lists of a VG's drives that change: around an adoption, again and again, and during a change.
+
+mod bench;
+
+use bench::*;
+use core::time::Duration;
+use idm_emulator::Profile;
+use idm_engine::{Lock, Outcome};
+
+/// The LV lies on drive 0, and its votes have moved to drives 0 to 2, the VG's. The VG gets more
+/// drives, and the next lvmlockd has its new list before the lock is adopted, in time.
+fn adopted_beside_new_drives(new: &[u32], dead: &[u32], profile: Profile) -> Outcome {
+    let (mut bench, mut first) = (Bench::with(6, profile), lv_lock(1));
+    assert_eq!(take(&mut bench, &mut first, X, &[0], &[1, 2]), GRANTED);
+    move_to(&mut bench, &mut first, &[0, 1, 2]);
+    bench.pass(&mut first, LEASE);
+    for &drive in dead {
+        bench.paths[drive as usize] = Path::Cut;
+    }
+    bench.pass(&mut first, LEASE);
+    assert!(believes(&bench, &first));
+    let until = first.safe_until();
+    drop(first);
+    let request = in_mode(adopt_beside(&bench, &[0, 1, 2], new, until), X);
+    let mut next = lv_lock(1);
+    bench.run(&mut next, request)
+}
+
+#[test]
+fn a_lock_is_adopted_in_time_beside_as_many_new_drives() {
+    assert_eq!(adopted_beside_new_drives(&[3, 4, 5], &[], Profile::current()), Outcome::Adopted(X));
+}
+
+#[test]
+fn a_lock_is_adopted_in_time_beside_a_new_drive_with_one_of_three_dead() {
+    assert_eq!(adopted_beside_new_drives(&[3], &[2], Profile::current()), Outcome::Adopted(X));
+}
+
+/// Lets time pass for a host without a path to some drives, and for one with all paths.
+fn both_pass(bench: &mut Bench, (a, cut): (&mut Lock, &[u32]), b: &mut Lock, time: Duration) {
+    let end = bench.now + time;
+    while bench.now < end {
+        for &drive in cut {
+            bench.paths[drive as usize] = Path::Cut;
+        }
+        a.on_timer(bench.now);
+        bench.exchange(a);
+        bench.paths.fill(Path::Up);
+        b.on_timer(bench.now);
+        bench.exchange(b);
+        bench.now = bench.now + SECOND / 10;
+    }
+    a.on_timer(bench.now);
+    b.on_timer(bench.now);
+}
+
+/// All of the VG's drives vote, and the LV was left on drive 2, to which the holder has no path for
+/// longer than a lease. The VG becomes drive 2 alone, and the holder's lock gets the time of a
+/// lease; another host takes the lock on drive 2. Then the VG has drives again that have the
+/// holder's lock.
+fn the_vg_shrinks_and_grows_again(between: &[u32], then: &[u32]) {
+    let (mut bench, mut a) = (Bench::new(4), lv_lock(1));
+    assert_eq!(take(&mut bench, &mut a, X, &[0, 1, 2], &[]), GRANTED);
+    spread(&mut bench, &mut a, &[0, 1, 2]);
+    bench.paths[2] = Path::Cut;
+    bench.pass(&mut a, LEASE + SECOND * 5);
+    assert!(believes(&bench, &a));
+    spread(&mut bench, &mut a, &[2]);
+    let limit = a.safe_until().expect("held");
+    assert!(limit <= bench.now + LEASE);
+    bench.paths[2] = Path::Up;
+    let mut b = lv_lock(2);
+    assert_eq!(take(&mut bench, &mut b, X, &[2], &[]), GRANTED);
+    both_pass(&mut bench, (&mut a, &[2]), &mut b, SECOND * 20);
+    a.spread(&bench.members(between), bench.now);
+    both_pass(&mut bench, (&mut a, &[2]), &mut b, SECOND);
+    a.spread(&bench.members(then), bench.now);
+    let left = (limit + SECOND * 15).since(bench.now);
+    both_pass(&mut bench, (&mut a, &[2]), &mut b, left);
+    assert_one_holder(&bench, &a, &b);
+}
+
+#[test]
+fn a_list_with_the_lock_does_not_end_the_limit_of_a_list_without_it() {
+    the_vg_shrinks_and_grows_again(&[0, 1, 2], &[0, 1, 2]);
+}
+
+#[test]
+fn a_list_with_the_lock_does_not_prolong_the_limit_of_a_list_without_it() {
+    the_vg_shrinks_and_grows_again(&[0, 1, 2], &[2]);
+}
+
+#[test]
+fn a_list_in_which_the_lock_is_seen_does_not_end_the_limit_of_a_list_without_it() {
+    the_vg_shrinks_and_grows_again(&[0, 1, 2, 3], &[0, 1, 2, 3]);
+}
+
+#[test]
+fn the_limit_of_a_list_without_the_lock_stands() {
+    the_vg_shrinks_and_grows_again(&[2], &[2]);
+}
+
+#[test]
+fn a_lock_is_adopted_in_time_beside_two_new_drives_with_one_of_three_dead() {
+    assert_eq!(adopted_beside_new_drives(&[3, 4], &[2], Profile::current()), Outcome::Adopted(X));
+}
+
+/// The same in one life: the next lvmlockd is started while the first one puts the lock on the new
+/// drives, which have not answered yet.
+#[test]
+fn a_lock_that_is_being_put_on_new_drives_is_adopted() {
+    let (mut bench, mut first) = (Bench::new(6), lv_lock(1));
+    assert_eq!(take(&mut bench, &mut first, X, &[0], &[1, 2]), GRANTED);
+    move_to(&mut bench, &mut first, &[0, 1, 2]);
+    bench.pass(&mut first, LEASE);
+    bench.paths[3..].fill(Path::Cut);
+    spread(&mut bench, &mut first, &[0, 1, 2, 3, 4, 5]);
+    let until = first.safe_until();
+    assert!(believes(&bench, &first));
+    drop(first);
+    bench.paths.fill(Path::Up);
+    let request = in_mode(adopt_beside(&bench, &[0, 1, 2], &[3, 4, 5], until), X);
+    assert_eq!(bench.run(&mut lv_lock(1), request), Outcome::Adopted(X));
+}
+
+/// For comparison: the holder ends its use where all of the drives vote.
+#[test]
+fn the_extension_is_met_where_the_votes_moved() {
+    let (mut bench, mut a) = held_on(&[0], 4, Profile::current());
+    move_to(&mut bench, &mut a, &[0, 1, 2, 3]);
+    bench.paths[1] = Path::Cut;
+    bench.pass(&mut a, LEASE);
+    bench.paths = vec![Path::Up, Path::Cut, Path::Cut, Path::Cut];
+    bench.pass(&mut a, LEASE * 2);
+    assert!(!believes(&bench, &a));
+}
+
+/// The VG's drives are named while the mode changes, as after the adoption of a lock that is noted
+/// in another mode. The new drives do not vote yet, and all drives answer.
+fn named_during_a_change(profile: Profile) {
+    let (mut bench, mut a) = held_on(&[0, 1, 2], 6, profile);
+    bench.pass(&mut a, SECOND * 30);
+    a.request(convert(S), bench.now).expect("in order");
+    a.spread(&bench.members(&[3, 4, 5]), bench.now);
+    // All commands are sent before the first answer comes.
+    let sent: Vec<_> = core::iter::from_fn(|| a.next_command(bench.now)).collect();
+    for command in sent {
+        let reply = bench.perform(&command);
+        a.on_reply(command.token, reply, bench.now);
+    }
+    let mut moved = false;
+    for _ in 0..60 {
+        bench.pass(&mut a, SECOND * 5);
+        moved |= is_ready(&mut a).is_some_and(|ready| a.move_votes(&ready, bench.now));
+    }
+    assert!(moved, "{:?}", on(&a));
+}
+
+#[test]
+fn votes_move_to_drives_that_were_named_during_a_change() {
+    named_during_a_change(Profile::current());
+}
+
+#[test]
+fn votes_move_to_drives_that_were_named_during_a_change_without_marks() {
+    named_during_a_change(Profile { refresh_stores_metadata: false, ..Profile::current() });
+}
+
+/// A host took an LV's lock, which was put on the VG's drives, and died. The next holder broke it
+/// on all of them, so that its records there name the LV's drive only.
+fn after_a_dead_host(profile: Profile) {
+    let (mut bench, mut dead) = (Bench::with(3, profile), lv_lock(2));
+    assert_eq!(take(&mut bench, &mut dead, X, &[0], &[1, 2]), GRANTED);
+    move_to(&mut bench, &mut dead, &[0, 1, 2]);
+    drop(dead);
+    bench.now = bench.now + LEASE * 2;
+    let mut a = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut a, X, &[0], &[1, 2]), GRANTED);
+    let mut moved = travel(&mut bench, &mut a, &[0, 1, 2]);
+    for _ in 0..60 {
+        bench.pass(&mut a, SECOND * 5);
+        moved |= is_ready(&mut a).is_some_and(|ready| a.move_votes(&ready, bench.now));
+    }
+    assert!(moved, "{:?}", on(&a));
+}
+
+#[test]
+fn votes_move_after_a_dead_host_was_broken() {
+    after_a_dead_host(Profile::current());
+}
+
+#[test]
+fn votes_move_after_a_dead_host_was_broken_without_marks() {
+    after_a_dead_host(Profile { refresh_stores_metadata: false, ..Profile::current() });
+}
+
+/// The same; all drives answer all the time. The holder extends the LV to all drives of the VG.
+/// Then it loses its paths to drives 1 and 2 for longer than a lease.
+#[test]
+fn an_lv_that_was_extended_after_a_dead_host_was_broken_is_not_given_away() {
+    for stores in [true, false] {
+        let profile = Profile { refresh_stores_metadata: stores, ..Profile::current() };
+        let (mut bench, mut dead) = (Bench::with(3, profile), lv_lock(3));
+        assert_eq!(take(&mut bench, &mut dead, X, &[0], &[1, 2]), GRANTED);
+        move_to(&mut bench, &mut dead, &[0, 1, 2]);
+        drop(dead);
+        bench.now = bench.now + LEASE * 2;
+        let mut a = lv_lock(1);
+        assert_eq!(take(&mut bench, &mut a, X, &[0], &[1, 2]), GRANTED);
+        travel(&mut bench, &mut a, &[0, 1, 2]);
+        bench.pass(&mut a, SECOND * 5);
+        bench.paths = vec![Path::Up, Path::Cut, Path::Cut];
+        bench.pass(&mut a, LEASE * 2);
+        bench.paths = vec![Path::Cut, Path::Up, Path::Up];
+        let mut b = lv_lock(2);
+        take(&mut bench, &mut b, X, &[0, 1, 2], &[]);
+        assert_one_holder(&bench, &a, &b);
+    }
+}
