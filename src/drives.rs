@@ -147,8 +147,8 @@ impl Drives {
                     let of = found.drives.iter().map(|drive| drive.identity.clone()).collect();
                     let why = format!(
                         "{path} leads to drive {} now; lvm named it when it led to {}, which goes \
-                         on to count. If the volume group has the other drive now, run \
-                         \"vgchange --lockstart\" again",
+                         on to count. If the volume group has the other drive now, stop and start \
+                         it (vgchange --lockstop, --lockstart)",
                         list(of),
                         list(meant.to_vec())
                     );

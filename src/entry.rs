@@ -104,7 +104,7 @@ fn refresh_pvs(manager: &Manager, ls: LockspaceView, layout: &Layout, resource: 
         return;
     }
     match ls.pvs(layout) {
-        Ok(pvs) if !pvs.paths.is_empty() => manager.set_pvs(ls.key(), pvs.paths, pvs.array),
+        Ok(pvs) if !pvs.is_empty() => manager.set_pvs(ls.key(), pvs),
         Ok(_) => {}
         Err(error) => log::warn!("{ls}: {error}; the PVs that were read before are used"),
     }

@@ -40,8 +40,6 @@ enum DriveList {
         paths: Vec<String>,
         /// Identities of the drives that each of them has led to since it was named.
         meant: Vec<Vec<String>>,
-        /// Number of the list that core has them in, once known.
-        list: Option<usize>,
     },
     /// The drives that have a partition for the global lock, or had one since the lockspace was
     /// prepared: a lost drive continues to count.
@@ -64,7 +62,7 @@ impl Lockspace {
     pub fn with_id(id: ResourceId, vg: Option<String>, paths: Vec<String>) -> Lockspace {
         let drives = match (&vg, &*paths) {
             (None, []) => DriveList::Partitions(Vec::new()),
-            _ => DriveList::Paths { paths, meant: Vec::new(), list: None },
+            _ => DriveList::Paths { paths, meant: Vec::new() },
         };
         let name = match &vg {
             Some(vg) => format!("volume group {vg}"),
@@ -99,7 +97,7 @@ impl Lockspace {
     /// The current drives.
     pub fn members(&self, drives: &Drives) -> Members {
         let named = match &mut *self.drives() {
-            DriveList::Paths { paths, meant, .. } => Ok((paths.clone(), meant.clone())),
+            DriveList::Paths { paths, meant } => Ok((paths.clone(), meant.clone())),
             DriveList::Partitions(members) => Err(drives.add_global(members)),
         };
         let members = match named {
@@ -116,7 +114,7 @@ impl Lockspace {
 
     /// Records the drives that these paths stand for, unless others have been named since.
     pub fn mean(&self, named: &[String], drives: Vec<Vec<String>>) {
-        if let DriveList::Paths { paths, meant, .. } = &mut *self.drives() {
+        if let DriveList::Paths { paths, meant } = &mut *self.drives() {
             if paths == named {
                 *meant = drives;
             }
@@ -131,19 +129,12 @@ impl Lockspace {
         }
     }
 
-    /// Sets the paths, which are named anew unless the list is the same as before.
-    pub fn set_paths(&self, named: Vec<String>, number: usize) {
+    /// Sets the paths. A list like the one before does not name them anew: core has the same list
+    /// from lock-start to lock-stop, unless a repeated start replaces it.
+    pub fn set_paths(&self, named: Vec<String>) {
         let mut drives = self.drives();
-        match &mut *drives {
-            DriveList::Paths { paths, list, .. }
-                if *paths == named && list.is_none_or(|list| list == number) =>
-            {
-                *list = Some(number);
-            }
-            _ => {
-                let list = Some(number);
-                *drives = DriveList::Paths { paths: named, meant: Vec::new(), list };
-            }
+        if !matches!(&*drives, DriveList::Paths { paths, .. } if *paths == named) {
+            *drives = DriveList::Paths { paths: named, meant: Vec::new() };
         }
     }
 
@@ -162,7 +153,7 @@ impl Lockspace {
         let uuid = if self.is_global { String::new() } else { dashed(&self.id.as_bytes()[..32]) };
         let name = self.owner.kill.clone().unwrap_or_default();
         let (paths, drives) = match &*self.drives() {
-            DriveList::Paths { paths, meant, .. } => (paths.clone(), meant.clone()),
+            DriveList::Paths { paths, meant } => (paths.clone(), meant.clone()),
             DriveList::Partitions(_) => Default::default(),
         };
         SavedLockspace { name, uuid, paths, drives }

@@ -18,7 +18,7 @@ const LONGEST: usize = libc::PATH_MAX as usize;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Copied {
     /// Address of the array.
-    pub array: usize,
+    array: usize,
     /// Length as stated in the struct.
     pub num: i32,
     /// Paths with their terminators, each cut at the longest possible path; `None` for NULL.

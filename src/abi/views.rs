@@ -82,7 +82,7 @@ impl LockspaceView {
         Ok(Scope::Vg {
             name,
             uuid: self.string(lockspace::VG_UUID, lockspace::VG_UUID_SIZE, "VG uuid")?,
-            pvs: self.pvs(layout)?.paths,
+            pvs: self.pvs(layout)?,
         })
     }
 
@@ -93,7 +93,7 @@ impl LockspaceView {
     /// copied in a way that is safe with freed memory, until two copies are equal. A race in core
     /// remains: both copies may come from the list before the replacement, or from freed strings
     /// that still look like text; the next lock of the VG corrects this.
-    pub fn pvs(self, layout: &Layout) -> Result<PvList, Error> {
+    pub fn pvs(self, layout: &Layout) -> Result<Vec<String>, Error> {
         let mut before = None;
         for _ in 0..COPIES {
             // SAFETY: the layout was checked against this release of lvmlockd, and the contract of
@@ -101,9 +101,7 @@ impl LockspaceView {
             let copied =
                 unsafe { borrowed::copy(self.base.add(layout.lockspace_pvs).cast().as_ptr()) };
             match copied {
-                Some(list) if before.as_ref() == Some(&list) => {
-                    return Ok(PvList { paths: paths(&list)?, array: list.array });
-                }
+                Some(list) if before.as_ref() == Some(&list) => return paths(&list),
                 copied => before = copied,
             }
         }
@@ -114,15 +112,6 @@ impl LockspaceView {
         // SAFETY: the field is inside the struct, by the contract of `new`.
         unsafe { bounded_string(self.base.as_ptr().add(offset).cast(), size, what) }
     }
-}
-
-/// A VG's list of PVs.
-#[derive(Debug, PartialEq, Eq)]
-pub struct PvList {
-    /// Paths of the PVs.
-    pub paths: Vec<String>,
-    /// Address of core's array, which is another one when core has replaced the list.
-    pub array: usize,
 }
 
 /// The paths in a copied list.
@@ -363,7 +352,7 @@ mod tests {
         let mut memory = Memory::new(b"lvm_global", b"", b"");
         memory.set_pvs(Pvs { path: ptr::null_mut(), num: 3 });
         assert_eq!(memory.view().scope(&LAYOUT), Ok(Scope::Global));
-        assert_eq!(memory.view().pvs(&LAYOUT).map(|list| list.paths), Ok(vec![]));
+        assert_eq!(memory.view().pvs(&LAYOUT), Ok(vec![]));
         // A VG named "global" has the same lockspace name.
         let mut memory = Memory::new(b"lvm_global", b"global", UUID);
         assert!(matches!(
@@ -420,7 +409,7 @@ mod tests {
             });
             let begin = std::time::Instant::now();
             while begin.elapsed() < core::time::Duration::from_millis(500) {
-                if let Ok(PvList { paths: pvs, .. }) = view.pvs(&LAYOUT) {
+                if let Ok(pvs) = view.pvs(&LAYOUT) {
                     let known = |pv: &String| pv.starts_with("/dev/");
                     assert!(matches!(pvs.len(), 0 | 2 | 3000) && pvs.iter().all(known), "{pvs:?}");
                 }

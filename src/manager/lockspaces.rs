@@ -192,11 +192,10 @@ impl Manager {
         Ok(())
     }
 
-    /// Sets the VG's PVs, read again because a repeated start replaces them. `list` is another
-    /// number if that has happened.
-    pub fn set_pvs(&self, key: LockspaceKey, pvs: Vec<String>, list: usize) {
+    /// Sets the VG's PVs, read again because a repeated start replaces them.
+    pub fn set_pvs(&self, key: LockspaceKey, pvs: Vec<String>) {
         match self.lockspace(key) {
-            Ok(lockspace) if !lockspace.is_global => lockspace.set_paths(pvs, list),
+            Ok(lockspace) if !lockspace.is_global => lockspace.set_paths(pvs),
             _ => {}
         }
     }

@@ -771,7 +771,7 @@ fn odd_calls_are_harmless() {
     let host = bench.host(1, LONG);
     host.unlock(5);
     host.manager.remove_resource(ResourceKey(5));
-    host.manager.set_pvs(VG, bench.paths(), 1);
+    host.manager.set_pvs(VG, bench.paths());
     assert_eq!(host.manager.remove_lockspace(VG, true, true), Ok(()));
     assert_eq!(host.manager.hosts(VG), Err(Error::NoLockspace));
     assert_eq!(host.lock(1, lv(1), Exclusive), Err(Error::NoLockspace));

@@ -76,7 +76,7 @@ fn a_drive_that_has_left_the_vg_does_not_vote() {
     // vgreduce on another host: the next command here that reads the VG reports it.
     let left = bench.paths()[..2].to_vec();
     for host in [&a, &b] {
-        host.manager.set_pvs(VG, left.clone(), 1);
+        host.manager.set_pvs(VG, left.clone());
         host.lock(2, Resource::Vg, Shared).unwrap();
         host.unlock(2);
     }

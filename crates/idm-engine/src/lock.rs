@@ -162,6 +162,14 @@ struct Target {
     spared_until: Instant,
 }
 
+/// The limit of a lock that hosts with some list of drives did not meet.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Unseen {
+    /// The moment until which the lock is safe, unless it gets enough of these drives.
+    until: Instant,
+    drives: Vec<DriveRef>,
+}
+
 /// A conversion that is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Change {
@@ -196,9 +204,8 @@ pub struct Lock {
     /// The moment until which the lock is safe after an adoption, unless all drives that vote have
     /// it, or the VG's drives are named.
     adopted_until: Option<Instant>,
-    /// The moment until which the lock is safe because it was missing on drives that the VG had,
-    /// before others were named; until all drives that vote have it.
-    unseen_until: Option<Instant>,
+    /// The limit of a list without the lock that stands although other drives were named since.
+    unseen: Option<Unseen>,
     /// The doubt whether the last holder would have left the value that is on the drives. A
     /// doubtful value is removed with the lock, unless a new one is written.
     distrust: Distrust,
@@ -242,7 +249,7 @@ impl Lock {
             original: NO_SET,
             hidden_until: None,
             adopted_until: None,
-            unseen_until: None,
+            unseen: None,
             distrust: Distrust::None,
             pending: None,
             known: Vec::new(),
@@ -482,7 +489,7 @@ impl Lock {
         self.votes_moved = false;
         self.original = set;
         self.hidden_until = None;
-        (self.adopted_until, self.unseen_until) = (None, None);
+        (self.adopted_until, self.unseen) = (None, None);
         // The new acquisition interrupts the storing of a value on a majority, or its removal. In
         // both cases the old value on the drives must not be believed.
         let doomed = |s: &Replica| s.stale_value && matches!(s.task, Task::Clean(_));

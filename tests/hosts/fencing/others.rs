@@ -114,7 +114,7 @@ fn a_drive_that_has_left_the_volume_group_may_lose_its_registrations() {
         .iter()
         .flat_map(|it| [format!("/dev/{it}"), format!("/dev/{it}-too")])
         .collect();
-    a.manager.set_pvs(VG, left, 1);
+    a.manager.set_pvs(VG, left);
     a.lock(2, Resource::Vg, Exclusive).unwrap();
     a.unlock(2);
     bench.change("d2", "host1.0", Clear, [key(1), 0]);

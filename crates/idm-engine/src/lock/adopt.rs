@@ -14,7 +14,7 @@
 //! there may have been an acquire quorum of exclusive records, some of which are gone, and the rest
 //! must not pass for a shared lock.
 
-use super::{Adopting, Distrust, Held, Lock, Phase, Stage};
+use super::{Adopting, Distrust, Held, Lock, Phase, Stage, Unseen};
 use crate::api::{Conflict, DriveRef, Instant, Outcome, Refusal};
 use crate::replica::{Hold, Replica, Role, Task, Vote};
 use crate::rules::broken;
@@ -118,19 +118,29 @@ impl Lock {
                     self.mark_alone();
                 }
                 self.phase = Phase::Held(Held::new(mode));
-                self.check_adopted(now);
+                self.check_limits(now);
                 self.settle_replicas(now);
                 self.finish(Outcome::Adopted(mode));
             }
         }
     }
 
-    /// Ends the limits of a lock that some drives lacked if all drives that vote have it.
-    pub(super) fn check_adopted(&mut self, now: Instant) {
+    /// Ends the limits of an adopted lock and of a list without the lock if all drives that vote
+    /// have it. For that of a list enough of its drives will do.
+    pub(super) fn check_limits(&mut self, now: Instant) {
         let Phase::Held(Held { mode, lapsed: None, .. }) = self.phase else { return };
-        let limited = self.adopted_until.is_some() || self.unseen_until.is_some();
-        if limited && self.all_have(mode, now) {
-            (self.adopted_until, self.unseen_until) = (None, None);
+        let is_there = |unseen: &Unseen| {
+            let drives = &unseen.drives;
+            let of_list = self.replicas.iter().filter(|s| drives.contains(&s.drive));
+            let has = of_list.filter(|s| self.has_now(s, mode, now)).count();
+            has >= self.rules.keep_quorum(drives.len())
+        };
+        if self.unseen.as_ref().is_some_and(is_there) {
+            self.unseen = None;
+        }
+        let is_limited = self.adopted_until.is_some() || self.unseen.is_some();
+        if is_limited && self.all_have(mode, now) {
+            (self.adopted_until, self.unseen) = (None, None);
         }
     }
 

@@ -40,7 +40,7 @@ impl Lock {
             original,
             hidden_until,
             adopted_until,
-            unseen_until,
+            unseen,
             distrust,
             pending,
             known: _,
@@ -52,7 +52,7 @@ impl Lock {
             last_token: _,
         } = self;
         (phase, stamp, set, target, has_witnesses, may_have_moved, votes_moved).hash(state);
-        (original, hidden_until, adopted_until, unseen_until).hash(state);
+        (original, hidden_until, adopted_until, unseen).hash(state);
         (pending, owed, shaken_at, events).hash(state);
         // A lock without a value has no doubtful value.
         config.keeps_value.then_some(distrust).hash(state);

@@ -132,7 +132,8 @@ impl Lock {
         let counted = self.members().filter(|s| self.counts(s, mode));
         let needed = self.rules.keep_quorum(self.member_count());
         let kept = Lock::nth_end(counted.filter_map(|s| self.lease_end(s)), needed)?;
-        let lists = [self.seen_until(mode), self.left_until(mode), self.unseen_until];
+        let unseen_until = self.unseen.as_ref().map(|unseen| unseen.until);
+        let lists = [self.seen_until(mode), self.left_until(mode), unseen_until];
         lists.into_iter().chain([self.adopted_until]).flatten().chain([kept]).min()
     }
 
@@ -170,7 +171,7 @@ impl Lock {
             held.lapsed = Some(bound);
         }
         // It is regained only if all drives that vote have it, or not at all.
-        (self.adopted_until, self.unseen_until) = (None, None);
+        (self.adopted_until, self.unseen) = (None, None);
         self.events.push_back(Event::Lapsed);
         if broken!(self.rules, RetakeOnlyWhileSafe) {
             return;
@@ -189,7 +190,7 @@ impl Lock {
         self.collect_takes(held, now);
         self.check_ownership();
         self.check_regained(now);
-        self.check_adopted(now);
+        self.check_limits(now);
         let Phase::Held(held) = self.phase.clone() else {
             return;
         };

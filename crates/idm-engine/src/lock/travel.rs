@@ -26,8 +26,8 @@
 //! host that counts the VG's new drives need not meet them. So such a lock also has to be on enough
 //! of the new drives (`seen_until`).
 
-use super::{Held, Lock, MAX_DRIVES, Moving, NO_SET, Phase, Target};
-use crate::api::{DriveRef, Event, Fingerprint, Instant, Member};
+use super::{Held, Lock, MAX_DRIVES, Moving, NO_SET, Phase, Target, Unseen};
+use crate::api::{DriveRef, Event, Fingerprint, Instant, Member, Timing};
 use crate::replica::{Hold, Replica, Role, Task};
 use crate::rules::broken;
 use crate::stamp::{Mark, Stamp};
@@ -53,7 +53,10 @@ impl Lock {
         let unseen_since_before = spared.filter(|_| self.seen_until(mode) == spared);
         if self.target.is_none_or(|target| target.set != set) {
             self.set_moving(Moving::No);
-            self.unseen_until = unseen_since_before.or(self.unseen_until);
+            if let (Some(until), None) = (unseen_since_before, &self.unseen) {
+                let drives = self.replicas.iter().filter(|s| s.target).map(|s| s.drive).collect();
+                self.unseen = Some(Unseen { until, drives });
+            }
             let spared_until = Instant::default();
             self.target = (set != self.set).then_some(Target { set, spared_until });
         }
@@ -80,7 +83,7 @@ impl Lock {
         if self.seen_until(mode).is_some_and(|end| end <= now) {
             let lease = self.lease_from(now);
             // An earlier life may have had this list, too.
-            let limits = [adopted_until, self.unseen_until];
+            let limits = [adopted_until, self.unseen.as_ref().map(|unseen| unseen.until)];
             let lease = limits.into_iter().flatten().fold(lease, Instant::min);
             let spared_until = unseen_since_before.unwrap_or(lease);
             self.target = self.target.map(|target| Target { spared_until, ..target });
@@ -290,7 +293,8 @@ impl Lock {
     }
 
     /// Whether a drive that is to vote has a record that no REFRESH marks. Such a drive does not
-    /// vote yet, so it is taken anew, unless the lock depends on it all the same.
+    /// vote yet, so it is taken anew, unless the lock depends on it all the same, or too few of the
+    /// others that are to vote would keep hosts out meanwhile.
     pub(super) fn has_to_be_marked_anew(&mut self, at: usize, now: Instant) -> bool {
         let Phase::Held(Held { mode, lapsed: None, change: None, .. }) = self.phase else {
             return false;
@@ -301,9 +305,16 @@ impl Lock {
             return false;
         }
         let hold = core::mem::replace(&mut self.replicas[at].hold, Hold::None);
-        let bound = self.bound(mode);
+        let targets = || self.replicas.iter().filter(|s| s.target);
+        let others = Lock::nth_end(
+            targets().filter_map(|s| self.lease_end(s)),
+            self.rules.keep_quorum(targets().count()),
+        );
+        let bound = self.bound(mode).min(others);
         self.replicas[at].hold = hold;
-        bound.is_some_and(|end| end > now + self.config.timing.linger)
+        // The UNLOCK may be reported as lost, and bars the drive after that.
+        let Timing { linger, patience, .. } = self.config.timing;
+        bound.is_some_and(|end| end > now + 2 * linger + patience)
     }
 
     /// The set that a record of this host may name on a drive that is being taken. On one that is

@@ -1,0 +1,127 @@
+//! Drives that do not vote yet and are taken anew, because no REFRESH marks their records.
+
+mod bench;
+
+use bench::*;
+use core::time::Duration;
+use idm_emulator::Profile;
+use idm_engine::{Event, Lock};
+use idm_protocol::{MutexOp, Reply, Status};
+
+/// A dead host had the lock on all drives of the VG. The next one shares it on drive 0, on which
+/// the LV lies, and breaks the dead host on all drives. Its lock is put on the VG's drives, because
+/// another host may extend the LV without its lock, and does so (`lvextend --lockopt skiplv`), to
+/// drives 0 to 2. A third host, which drive 0 does not answer, asks for the LV as exclusive on
+/// these.
+#[test]
+fn drives_that_are_taken_anew_are_not_all_given_back_at_once() {
+    let profile = Profile { refresh_stores_metadata: false, ..Profile::current() };
+    let (mut bench, mut dead) = (Bench::with(3, profile), lv_lock(3));
+    assert_eq!(take(&mut bench, &mut dead, X, &[0], &[1, 2]), GRANTED);
+    move_to(&mut bench, &mut dead, &[0, 1, 2]);
+    drop(dead);
+    bench.now = bench.now + LEASE * 2;
+    let mut a = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut a, S, &[0], &[1, 2]), GRANTED);
+    assert_eq!(on(&a), [0, 1, 2]);
+    let named = bench.members(&[0, 1, 2]);
+    a.spread(&named, bench.now);
+    // Each drive gets its command before the answers to the last ones come, so that the drives are
+    // unlocked at the same time; there the third host asks.
+    for _ in 0..20 {
+        let sent: Vec<_> = core::iter::from_fn(|| a.next_command(bench.now)).collect();
+        let unlocks = sent.iter().any(|command| op(command) == Some(MutexOp::Unlock));
+        for command in sent {
+            let reply = bench.perform(&command);
+            a.on_reply(command.token, reply, bench.now);
+        }
+        if unlocks {
+            break;
+        }
+    }
+    let mut c: Lock = lv_lock(2);
+    bench.paths[0] = Path::Cut;
+    take(&mut bench, &mut c, X, &[0, 1, 2], &[]);
+    bench.paths[0] = Path::Up;
+    bench.pass(&mut a, SECOND);
+    assert_one_holder(&bench, &a, &c);
+}
+
+/// All of the VG's drives vote. Drive 2 dies, and `dead` later the VG is drives 2 and 3, named
+/// during a change, so that the record on drive 3 has no mark; no REFRESH gives it one. Returns
+/// whether the lock lapsed within three leases, and whether drive 3 was given back.
+fn taken_anew(dead: Duration, loses: bool) -> (bool, bool) {
+    let profile = Profile { refresh_stores_metadata: false, ..Profile::current() };
+    let (mut bench, mut a) = (Bench::with(4, profile), lv_lock(1));
+    assert_eq!(take(&mut bench, &mut a, X, &[0, 1, 2], &[]), GRANTED);
+    spread(&mut bench, &mut a, &[0, 1, 2]);
+    bench.pass(&mut a, SECOND * 25);
+    bench.paths[2] = Path::Cut;
+    bench.pass(&mut a, dead);
+    assert!(believes(&bench, &a));
+    a.request(convert(S), bench.now).expect("in order");
+    a.spread(&bench.members(&[2, 3]), bench.now);
+    let sent: Vec<_> = core::iter::from_fn(|| a.next_command(bench.now)).collect();
+    for command in sent {
+        let reply = match command.drive.0 {
+            2 => Reply::Status(Status::Unreachable),
+            _ => bench.perform(&command),
+        };
+        a.on_reply(command.token, reply, bench.now);
+    }
+    let mut lost = None;
+    let mut unlocked = false;
+    let end = bench.now + LEASE * 3;
+    while bench.now < end {
+        while let Some(command) = a.next_command(bench.now) {
+            let unlocks = command.drive.0 == 3 && op(&command) == Some(MutexOp::Unlock);
+            if unlocks && !unlocked && loses {
+                unlocked = true;
+                bench.perform(&command);
+                lost = Some((command.token, bench.now + SECOND * 10));
+                continue;
+            }
+            unlocked |= unlocks;
+            let reply = match command.drive.0 {
+                2 => Reply::Status(Status::Unreachable),
+                _ => bench.perform(&command),
+            };
+            a.on_reply(command.token, reply, bench.now);
+        }
+        if let Some((token, at)) = lost {
+            if bench.now >= at {
+                a.on_reply(token, Reply::Status(Status::Uncertain), bench.now);
+                lost = None;
+            }
+        }
+        if let Some(ready) = ready(&mut a) {
+            a.move_votes(&ready, bench.now);
+        }
+        bench.now = bench.now + SECOND / 10;
+        a.on_timer(bench.now);
+    }
+    (!believes(&bench, &a), unlocked)
+}
+
+fn ready(a: &mut Lock) -> Option<Vec<idm_engine::DriveRef>> {
+    events(a).into_iter().find_map(|event| match event {
+        Event::VotesReady { members } => Some(members),
+        _ => None,
+    })
+}
+
+fn lapses(loses: bool) -> Vec<u64> {
+    let all = (0..50).step_by(3);
+    all.filter(|&dead| taken_anew(SECOND * dead as u32, loses) == (true, true)).collect()
+}
+
+/// For comparison.
+#[test]
+fn a_drive_that_is_taken_anew_beside_a_dead_one_costs_no_lock() {
+    assert_eq!(lapses(false), []);
+}
+
+#[test]
+fn one_lost_reply_of_a_drive_that_is_taken_anew_beside_a_dead_one_costs_no_lock() {
+    assert_eq!(lapses(true), []);
+}
