@@ -129,12 +129,16 @@ impl Lockspace {
         }
     }
 
-    /// Sets the paths. A list like the one before does not name them anew: core has the same list
-    /// from lock-start to lock-stop, unless a repeated start replaces it.
-    pub fn set_paths(&self, named: Vec<String>) {
-        let mut drives = self.drives();
-        if !matches!(&*drives, DriveList::Paths { paths, .. } if *paths == named) {
-            *drives = DriveList::Paths { paths: named, meant: Vec::new() };
+    /// Sets the paths. A list like the one before names only those paths anew whose drives are all
+    /// gone: core has the same list from lock-start to lock-stop, unless a repeated start replaces
+    /// it, and then it may look the same although a drive was replaced.
+    pub fn set_paths(&self, named: Vec<String>, is_gone: impl Fn(&String) -> bool) {
+        match &mut *self.drives() {
+            DriveList::Paths { paths, meant } if *paths == named => {
+                let gone = |drives: &&mut Vec<String>| drives.iter().all(&is_gone);
+                meant.iter_mut().filter(gone).for_each(Vec::clear);
+            }
+            list => *list = DriveList::Paths { paths: named, meant: Vec::new() },
         }
     }
 

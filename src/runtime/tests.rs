@@ -548,11 +548,14 @@ fn a_request_for_the_vgs_lock_gives_no_vote_to_a_disk_with_an_old_name() {
     name_it(&paths[1], &other);
     assert_eq!(identities(&lockspace.members(&drives).members), first);
     // As `lm_lock_idm` does for each request of the VG's lock.
-    lockspace.set_paths(names.to_vec());
+    let request = || lockspace.set_paths(names.to_vec(), |drive| drives.is_gone(drive));
+    request();
     assert_eq!(identities(&lockspace.members(&drives).members), first);
-    // A repeated start without the drive, and another one with it.
-    lockspace.set_paths(names[..1].to_vec());
-    lockspace.set_paths(names.to_vec());
+    // The drive was pulled out, and the disk with its name has replaced it in the VG.
+    tree.remove(&b);
+    drives.take_inventory();
+    assert_eq!(identities(&lockspace.members(&drives).members), first);
+    request();
     let anew = identities(&lockspace.members(&drives).members);
     assert!(anew[0] == first[0] && anew[1].ends_with('3'), "{anew:?}");
 }
