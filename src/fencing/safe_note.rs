@@ -65,13 +65,16 @@ struct SafeNoteState {
 }
 
 impl SafeNoteState {
+    /// The date of a VG, from this lvmlockd's locks and those that were left.
+    fn date(&self, vg: &ResourceId) -> Option<Date> {
+        let first = self.firsts.get(vg).copied().map(Date::shown);
+        let left = self.left.get(vg).copied();
+        first.into_iter().chain(left).reduce(Date::and)
+    }
+
     fn dates(&self) -> Noted {
-        let mut dates = self.left.clone();
-        for (&vg, &first) in &self.firsts {
-            let first = Date::shown(first);
-            dates.entry(vg).and_modify(|date| *date = date.and(first)).or_insert(first);
-        }
-        dates
+        let vgs = self.firsts.keys().chain(self.left.keys());
+        vgs.filter_map(|vg| Some((*vg, self.date(vg)?))).collect()
     }
 
     /// Whether the note promises too much. All other changes can be written later: a date that has
@@ -79,8 +82,9 @@ impl SafeNoteState {
     /// lvmlockd counts the lease from the request.
     fn is_urgent(&self) -> bool {
         let Some(noted) = &self.noted else { return !self.is_unused() };
-        let dates = self.dates();
-        noted.iter().any(|(vg, noted)| dates.get(vg).is_some_and(|date| date.and(*noted) != *noted))
+        let exceeds =
+            |(vg, noted): (_, &Date)| self.date(vg).is_some_and(|date| date.and(*noted) != *noted);
+        noted.iter().any(exceeds)
     }
 
     fn is_unused(&self) -> bool {

@@ -120,11 +120,11 @@ impl Manager {
         }
         let (value, lockspace) = (taken?, asker.lockspace);
         // If not all of its drives have it, a lock of an earlier life is only safe for a lease.
-        let is_old = self.state().resources.get(&key).is_some_and(|held| held.taken_over);
+        let is_old = || self.state().resources.get(&key).is_some_and(|held| held.taken_over);
         let spread = match (resource, mode) {
             (Resource::Vg, Mode::Exclusive) => self.spread_locks(running, &lockspace),
             (Resource::Vg, Mode::Shared) => self.spread_where_changed(running, &lockspace),
-            (Resource::Lv { .. }, _) if is_old || mode == Mode::Shared => {
+            (Resource::Lv { .. }, _) if mode == Mode::Shared || is_old() => {
                 self.spread_lock(running, &lockspace, id)
             }
             _ => Ok(()),

@@ -490,14 +490,19 @@ fn drives_of(tree: &Tree, paths: &[(&str, Arc<FakeDrive>)]) -> Arc<Drives> {
 
 /// A node for a device of the tree, at a path that can be given to another device.
 fn name_it(path: &std::path::Path, device: &std::path::Path) {
-    let text = std::fs::read_to_string(device.join("dev")).unwrap();
-    let (major, minor) = text.trim().split_once(':').unwrap();
-    let number = libc::makedev(major.parse().unwrap(), minor.parse().unwrap());
     let _ = std::fs::remove_file(path);
     let text = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
     // SAFETY: the text ends with a zero. Needs root.
-    let made = unsafe { libc::mknod(text.as_ptr(), libc::S_IFBLK | 0o600, number) };
+    let made = unsafe { libc::mknod(text.as_ptr(), libc::S_IFBLK | 0o600, Tree::number(device)) };
     assert_eq!(made, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// Names of two devices, by which others can be named later.
+fn two_names(nodes: &tempfile::TempDir, devices: [&PathBuf; 2]) -> ([PathBuf; 2], [String; 2]) {
+    let paths = ["a", "b"].map(|name| nodes.path().join(name));
+    paths.iter().zip(devices).for_each(|(path, device)| name_it(path, device));
+    let names = paths.each_ref().map(|path| path.to_str().unwrap().to_owned());
+    (paths, names)
 }
 
 fn vg_on(paths: &[String]) -> crate::lockspace::Lockspace {
@@ -536,10 +541,7 @@ fn a_part_of_a_stack_that_was_never_seen_counts_each_time() {
 fn a_request_for_the_vgs_lock_gives_no_vote_to_a_disk_with_an_old_name() {
     let (tree, nodes) = (Tree::new(), tempfile::tempdir().unwrap());
     let (a, b, other) = (tree.drive("sda", 1), tree.drive("sdb", 2), tree.drive("sdc", 3));
-    let paths = ["a", "b"].map(|name| nodes.path().join(name));
-    name_it(&paths[0], &a);
-    name_it(&paths[1], &b);
-    let names = paths.each_ref().map(|path| path.to_str().unwrap().to_owned());
+    let (paths, names) = two_names(&nodes, [&a, &b]);
     let drives = drives_of(&tree, &[]);
     drives.take_inventory();
     let lockspace = vg_on(&names);
@@ -566,10 +568,7 @@ fn a_request_for_the_vgs_lock_gives_no_vote_to_a_disk_with_an_old_name() {
 fn a_drive_that_is_gone_for_a_moment_at_the_start_is_not_replaced_for_ever() {
     let (tree, nodes) = (Tree::new(), tempfile::tempdir().unwrap());
     let (old, new, b) = (tree.drive("sda", 1), tree.drive("sdb", 2), tree.drive("sdc", 3));
-    let paths = ["a", "b"].map(|name| nodes.path().join(name));
-    name_it(&paths[0], &old);
-    name_it(&paths[1], &b);
-    let names = paths.each_ref().map(|path| path.to_str().unwrap().to_owned());
+    let (paths, names) = two_names(&nodes, [&old, &b]);
     let drives = drives_of(&tree, &[]);
     drives.take_inventory();
     drop(vg_on(&names).members(&drives));

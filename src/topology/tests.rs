@@ -28,10 +28,14 @@ impl Tree {
     }
 
     fn locate(&self, device: &Path) -> Result<Found, TopologyError> {
+        self.topology().locate_device("/dev/pv", Tree::number(device))
+    }
+
+    /// The number of a device.
+    pub(crate) fn number(device: &Path) -> u64 {
         let text = fs::read_to_string(device.join("dev")).unwrap();
         let (major, minor) = text.trim().split_once(':').unwrap();
-        let number = libc::makedev(major.parse().unwrap(), minor.parse().unwrap());
-        self.topology().locate_device("/dev/pv", number)
+        libc::makedev(major.parse().unwrap(), minor.parse().unwrap())
     }
 
     /// The drives behind one path.

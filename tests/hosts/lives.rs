@@ -254,9 +254,7 @@ fn restarted_with_a_drive_less(hangs: bool) {
     drop(a);
     let a = if hangs {
         bench.control("hang d0 on");
-        let a = bench.host(1, LEASE);
-        a.manager.recover();
-        a
+        bench.next_life(1, LEASE)
     } else {
         bench.without_a_path(LEASE)
     };
@@ -287,8 +285,7 @@ fn a_restart_while_one_of_three_drives_hangs_keeps_a_shared_lv() {
     bench.activate(1, 1, true);
     drop(a);
     bench.control("hang d0 on");
-    let a = bench.host(1, LEASE);
-    a.manager.recover();
+    let a = bench.next_life(1, LEASE);
     thread::sleep(LEASE * 2);
     is_held(b.lock(1, lv(1), Exclusive));
     assert_eq!(bench.killed(), "", "two of three drives have the lock, and answer");
@@ -305,8 +302,7 @@ fn a_life_without_a_note_promises_nothing_to_the_next_one() {
     drop(a);
     std::fs::remove_dir(in_the_way(&bench)).unwrap();
     // The drive goes on hanging, so its lease cannot be renewed.
-    let a = bench.host(1, LONG);
-    a.manager.recover();
+    let a = bench.next_life(1, LONG);
     thread::sleep(Duration::from_secs(1));
     drop(a);
     let since = last.elapsed();

@@ -226,8 +226,7 @@ fn a_vg_in_trouble_has_no_other_vg_killed() {
     assert_eq!(bench.killed(), "", "it is not time yet");
     a.unlock(3);
     drop(a);
-    let a = bench.host(1, LEASE);
-    a.manager.recover();
+    let a = bench.next_life(1, LEASE);
     eventually(SOON, "the first VG is killed", || bench.killed().contains("vg0"));
     thread::sleep(LEASE / 4);
     assert_eq!(bench.killed(), "vg0\n");

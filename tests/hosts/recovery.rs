@@ -51,6 +51,11 @@ impl Bench {
     /// lvmlockd is killed on a host and started again.
     pub(super) fn restart(&self, host: Host, number: u8, lease: Duration) -> Host {
         drop(host);
+        self.next_life(number, lease)
+    }
+
+    /// lvmlockd is started again on a host where it was killed.
+    pub(super) fn next_life(&self, number: u8, lease: Duration) -> Host {
         let host = self.host(number, lease);
         host.manager.recover();
         host
@@ -360,8 +365,7 @@ fn a_lost_orphan_kills_its_vg_once_if_it_is_in_use() {
             let taken = || b.lock(number, lv(number), Exclusive).is_ok();
             eventually(SOON, "the dead host's lock is taken over", taken);
         }
-        let a = bench.host(1, SHORT);
-        a.manager.recover();
+        let a = bench.next_life(1, SHORT);
         if active {
             eventually(SOON, "the kill command", || bench.killed() == "vg0\n");
         }
@@ -416,8 +420,7 @@ fn a_lock_that_was_lost_before_the_restart_is_another_one_once_its_lv_is_inactiv
     bench.activate(1, 1, true);
     drop(a);
     eventually(SOON, "the dead host's lock is taken over", || b.lock(1, lv(1), Exclusive).is_ok());
-    let a = bench.host(1, SHORT);
-    a.manager.recover();
+    let a = bench.next_life(1, SHORT);
     eventually(SOON, "the kill command", || bench.killed() == "vg0\n");
     b.unlock(1);
     a.start(VG, bench.scope()).unwrap();

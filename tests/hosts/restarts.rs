@@ -30,8 +30,7 @@ fn restarts_without_a_note_of_the_dates_kill_nothing() {
     a.unlock(2);
     drop(a);
     std::fs::remove_dir(&in_the_way).unwrap();
-    let a = bench.host(1, LONG);
-    a.manager.recover();
+    let a = bench.next_life(1, LONG);
     thread::sleep(Duration::from_secs(2));
     let note = bench.safe_until(1);
     assert!(note.contains(" use_ends_at_us "), "{note}");
@@ -51,8 +50,7 @@ fn a_membership_that_is_not_proven_does_not_cost_an_lv_at_the_next_restart() {
     thread::sleep(Duration::from_secs(2));
     drop(a);
     bench.control("hang d1 on");
-    let a = bench.host(1, LEASE);
-    a.manager.recover();
+    let a = bench.next_life(1, LEASE);
     thread::sleep(LEASE * 2);
     let left = date_left(&bench);
     assert!(left > 0.0, "it is renewed, and yet noted as safe for {left} s more");
@@ -191,8 +189,7 @@ fn a_vg_lock_that_was_never_granted_does_not_cost_an_lv_at_the_next_restart() {
         changed += 1;
     }
     assert_eq!(changed, 1);
-    let a = bench.host(1, LEASE);
-    a.manager.recover();
+    let a = bench.next_life(1, LEASE);
     thread::sleep(LEASE * 11 / 10);
     let left = date_left(&bench);
     let _a = bench.restart(a, 1, LEASE);
@@ -212,8 +209,7 @@ fn restarts_without_a_note_of_the_dates_prove_nothing_and_put_nothing_off() {
     drop(a);
     bench.control("hang d1 on");
     std::fs::remove_file(bench.state_dir(1).join("safe-until")).unwrap();
-    let mut a = bench.host(1, LONG);
-    a.manager.recover();
+    let mut a = bench.next_life(1, LONG);
     let begin = Instant::now();
     while bench.killed().is_empty() {
         assert!(begin.elapsed() < LONG / 2, "each life puts it off");

@@ -90,8 +90,7 @@ fn an_active_lv_whose_note_is_lost_is_no_less_noticed_beside_others() {
     };
     drop(a);
     fs::remove_file(note(2)).unwrap();
-    let a = bench.host(1, LONG);
-    a.manager.recover();
+    let a = bench.next_life(1, LONG);
     let refused = a.manager.prepare_lockspace(VG, bench.scope()).unwrap_err().to_string();
     assert!(refused.contains("vg0/lv2 (LVLVLV-0000-0000-0000-0000-0000-000002)"), "{refused}");
     assert!(!refused.contains("lv1"), "{refused}");
@@ -126,7 +125,6 @@ fn devices_that_a_noted_lock_protects_do_not_stop_a_start() {
     for (upper, lower) in [(10, 11), (12, 10), (20, 21)] {
         bench.stack(1, upper, lower);
     }
-    let a = bench.host(1, LONG);
-    a.manager.recover();
+    let a = bench.next_life(1, LONG);
     a.start(VG, bench.scope()).unwrap();
 }

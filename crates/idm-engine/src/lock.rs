@@ -98,6 +98,11 @@ struct Adopting {
 }
 
 impl Adopting {
+    /// Whether no other host can have had the lock since, if the earlier life was granted it.
+    fn is_in_time(&self, now: Instant) -> bool {
+        self.safe_until.is_some_and(|until| now < until)
+    }
+
     /// Whether the earlier life is known to have been granted the lock in a mode. One that was
     /// granted an unnamed mode may have been shared, and have died while it became exclusive.
     fn was_granted(&self, mode: Mode) -> bool {

@@ -14,10 +14,6 @@ fn lock_of_a_new_life(n: u8, earlier_until: Instant) -> Lock {
     with_config(lv_lock(n), |config| config.earlier_until = earlier_until)
 }
 
-fn commands(bench: &Bench, lock: &mut Lock) -> Vec<Command> {
-    core::iter::from_fn(|| lock.next_command(bench.now)).collect()
-}
-
 /// Drive 2 reports a conflict, and answers later commands with these statuses.
 fn after_a_conflict(statuses: &[Status]) -> Option<Outcome> {
     let mut bench = Bench::new(3);
@@ -25,7 +21,7 @@ fn after_a_conflict(statuses: &[Status]) -> Option<Outcome> {
     a.request(bench.acquire(Mode::Shared), bench.now).expect("in order");
     let mut statuses = [&[Status::Conflict], statuses].concat().into_iter();
     for _ in 0..50 {
-        for command in commands(&bench, &mut a) {
+        for command in all_at_once(&bench, &mut a) {
             let reply = match command.drive.0 {
                 2 => Reply::Status(statuses.next().unwrap_or(Status::Unreachable)),
                 _ => bench.perform(&command),
@@ -73,7 +69,7 @@ fn a_table_that_is_read_for_room_shows_holders_too() {
         let mut a = lv_lock(1);
         a.request(bench.acquire(Mode::Exclusive), bench.now).expect("in order");
         for _ in 0..10 {
-            for command in commands(&bench, &mut a) {
+            for command in all_at_once(&bench, &mut a) {
                 let takes = matches!(command.command, DriveCommand::Mutex(MutexOp::Trylock, _));
                 let reply = match command.drive.0 {
                     2 if takes => Reply::Status(Status::Full(limit)),
@@ -95,7 +91,7 @@ fn reset_before_the_value_is_read(theirs: Option<&[u32]>) -> Option<Outcome> {
     a.request(bench.acquire(Mode::Exclusive), bench.now).expect("in order");
     let (mut won, mut reset) = (false, false);
     for _ in 0..20 {
-        for command in commands(&bench, &mut a) {
+        for command in all_at_once(&bench, &mut a) {
             let reads = command.command == DriveCommand::ReadTable;
             if command.drive.0 == 2 && reads && won && !core::mem::replace(&mut reset, true) {
                 bench.drives[2].reset();
@@ -259,7 +255,7 @@ fn a_holder_with_other_drives_stays_known_while_it_cannot_be_read() {
     let end = bench.now + LEASE * 3;
     let mut met = false;
     while bench.now < end {
-        for command in commands(&bench, &mut a) {
+        for command in all_at_once(&bench, &mut a) {
             let read = command.command == DriveCommand::ReadTable;
             let reply = match command.drive.0 {
                 2 if read && core::mem::replace(&mut met, true) && bench.now < end - LEASE => {
@@ -427,7 +423,7 @@ fn a_new_life_counts_no_drive_before_the_old_ones_commands_have_ended() {
     assert_eq!(bench.run(&mut first, acquire.clone()), GRANTED);
     // The first life is killed while it releases; its UNLOCKs stay with the adapter.
     first.request(RELEASE, bench.now).expect("always in order");
-    let under_way = commands(&bench, &mut first);
+    let under_way = all_at_once(&bench, &mut first);
     drop(first);
     let over = bench.now + Duration::from_secs(15);
     let adopt = Request::Adopt {
@@ -628,7 +624,7 @@ fn a_break_that_is_late_makes_no_exclusive_lock_a_shared_one() {
     a.request(bench.acquire(Mode::Shared), bench.now).expect("in order");
     let mut late = None;
     for _ in 0..20 {
-        for command in commands(&bench, &mut a) {
+        for command in all_at_once(&bench, &mut a) {
             let breaks = matches!(command.command, DriveCommand::Mutex(MutexOp::Break, _));
             let reply = if breaks && command.drive.0 == 2 {
                 late = Some(command.clone());
@@ -666,7 +662,7 @@ fn a_change_to_exclusive_breaks_nobody_where_the_lock_is_gone() {
     a.request(Request::Convert { mode: Mode::Exclusive, value: None }, bench.now).expect("held");
     let mut dead = None;
     for _ in 0..20 {
-        for command in commands(&bench, &mut a) {
+        for command in all_at_once(&bench, &mut a) {
             let breaks = matches!(command.command, DriveCommand::Mutex(MutexOp::Break, _));
             assert!(!breaks, "on {:?}", command.drive);
             let reply = match (&command.command, command.drive.0) {

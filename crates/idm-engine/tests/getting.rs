@@ -120,7 +120,7 @@ fn a_late_answer_to_an_adoption_adds_a_drive() {
 /// again.
 #[test]
 fn a_change_tells_of_no_record_of_an_earlier_life() {
-    let profile = Profile { refresh_stores_metadata: false, ..Profile::current() };
+    let profile = forgetful();
     let mut bench = Bench::with(1, profile);
     assert_eq!(take(&mut bench, &mut earlier(lv_lock(1)), S, &[0], &[]), GRANTED);
     let mut a = lv_lock(1);

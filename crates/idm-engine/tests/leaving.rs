@@ -203,7 +203,7 @@ fn one_command_that_fails_does_not_hide_that_votes_have_moved() {
 /// drive 2 is replaced only after the votes have moved.
 #[test]
 fn a_drive_that_does_not_store_marks_does_not_hide_that_votes_have_moved() {
-    let profile = Profile { refresh_stores_metadata: false, ..Profile::current() };
+    let profile = forgetful();
     let (mut bench, mut a) = held_on(&[0, 1, 2], 5, profile);
     spread(&mut bench, &mut a, &[2, 3, 4]);
     let ready = is_ready(&mut a).expect("drives 3 and 4");
@@ -239,7 +239,7 @@ fn a_late_refresh_prolongs_the_record_that_hides_a_move() {
 /// The drive is refreshed long after the move, and cannot be read after that.
 #[test]
 fn a_record_that_hides_a_move_may_be_refreshed_after_it() {
-    let profile = Profile { refresh_stores_metadata: false, ..Profile::current() };
+    let profile = forgetful();
     let (mut bench, mut a) = held_on(&[0, 1, 2], 5, profile);
     let mut reads = 0;
     let mut fate = |command: &Command| match (command.drive.0, op(command)) {
@@ -272,7 +272,7 @@ fn drives_that_are_named_in_between_are_kept_until_a_move_is_seen() {
 /// meanwhile.
 #[test]
 fn a_refused_change_does_not_free_the_drives_that_voted() {
-    let profile = Profile { refresh_stores_metadata: false, ..Profile::current() };
+    let profile = forgetful();
     let (mut bench, mut a, mut b) = (Bench::with(5, profile), lv_lock(1), lv_lock(2));
     assert_eq!(take(&mut bench, &mut a, S, &[0, 1, 2], &[3, 4]), GRANTED);
     move_votes_with(&mut bench, &mut a, without_2);
@@ -307,7 +307,7 @@ fn a_refused_change_does_not_free_the_drives_that_voted() {
 /// drive stores the metadata of a REFRESH.
 #[test]
 fn a_lock_follows_drives_that_come_back_before_they_are_left() {
-    let profile = Profile { refresh_stores_metadata: false, ..Profile::current() };
+    let profile = forgetful();
     let (mut bench, mut a) = held_on(&[0, 1, 2], 5, profile);
     move_votes_with(&mut bench, &mut a, without_2);
     exchange_with(&mut bench, &mut a, without_2);
@@ -394,7 +394,7 @@ fn the_next_acquisition_has_nothing_to_leave() {
 /// Only the drives that vote are taken anew to get the new mark.
 #[test]
 fn the_old_drives_are_not_taken_anew() {
-    let profile = Profile { refresh_stores_metadata: false, ..Profile::current() };
+    let profile = forgetful();
     let (mut bench, mut lock) = held_on(&[0, 1, 2], 5, profile);
     spread(&mut bench, &mut lock, &[2, 3, 4]);
     let before = said(&bench, 0).len();

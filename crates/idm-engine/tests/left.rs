@@ -25,7 +25,7 @@ fn a_drive_that_hid_a_move_and_was_left_may_hide_a_later_one() {
 /// lost. Until the latest end of the record on drive 2, drive 0 is kept; but that record has ended.
 #[test]
 fn a_drive_that_stays_does_not_count_after_its_lease() {
-    let profile = Profile { refresh_stores_metadata: false, ..Profile::current() };
+    let profile = forgetful();
     let (mut bench, mut a) = held_on(&[0, 1, 2], 5, profile);
     let begin = bench.now;
     let mut away = |command: &Command| match (command.drive.0, op(command)) {
@@ -260,6 +260,7 @@ fn a_vgs_lock_is_adopted_by_a_majority_without_a_limit() {
         assert_eq!(bench.run(&mut a, request), Outcome::Adopted(X));
         bench.pass(&mut a, LEASE * 2);
         assert!(believes(&bench, &a), "late: {late}");
+        assert!(!events(&mut a).contains(&Event::Lapsed), "late: {late}");
     }
 }
 

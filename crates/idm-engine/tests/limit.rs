@@ -41,18 +41,6 @@ fn the_limit_of_an_adopted_lock_does_not_concern_the_next_one() {
     assert!(!lapses_within(&mut bench, &mut a, LEASE * 2));
 }
 
-#[test]
-fn the_lock_of_a_vg_that_was_adopted_has_no_limit() {
-    let (mut bench, mut first) = (Bench::new(3), vg_lock(1));
-    assert_eq!(take(&mut bench, &mut first, X, &[0, 1, 2], &[]), GRANTED);
-    drop(first);
-    bench.paths[0] = Path::Cut;
-    let mut a = vg_lock(1);
-    let request = in_mode(adopt(&bench, &[0, 1, 2], Some(bench.now + SECOND * 20)), X);
-    assert_eq!(bench.run(&mut a, request), Outcome::Adopted(X));
-    assert!(!lapses_within(&mut bench, &mut a, LEASE * 2));
-}
-
 /// A drive that has an adopted lock in a weaker mode does not have it.
 #[test]
 fn a_drive_that_shows_a_weaker_mode_does_not_end_the_limit() {

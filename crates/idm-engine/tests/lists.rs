@@ -5,12 +5,12 @@ mod bench;
 use bench::*;
 use core::time::Duration;
 use idm_emulator::Profile;
-use idm_engine::{Lock, Outcome};
+use idm_engine::{Event, Lock, Outcome, Refusal};
 
 /// The LV lies on drive 0, and its votes have moved to drives 0 to 2, the VG's. The VG gets more
 /// drives, and the next lvmlockd has its new list before the lock is adopted, in time.
-fn adopted_beside_new_drives(new: &[u32], dead: &[u32], profile: Profile) -> Outcome {
-    let (mut bench, mut first) = (Bench::with(6, profile), lv_lock(1));
+fn adopted_beside_new_drives(new: &[u32], dead: &[u32], after: Duration) -> Outcome {
+    let (mut bench, mut first) = (Bench::new(6), lv_lock(1));
     assert_eq!(take(&mut bench, &mut first, X, &[0], &[1, 2]), GRANTED);
     move_to(&mut bench, &mut first, &[0, 1, 2]);
     bench.pass(&mut first, LEASE);
@@ -21,6 +21,7 @@ fn adopted_beside_new_drives(new: &[u32], dead: &[u32], profile: Profile) -> Out
     assert!(believes(&bench, &first));
     let until = first.safe_until();
     drop(first);
+    bench.now = bench.now + after;
     let request = in_mode(adopt_beside(&bench, &[0, 1, 2], new, until), X);
     let mut next = lv_lock(1);
     bench.run(&mut next, request)
@@ -28,30 +29,19 @@ fn adopted_beside_new_drives(new: &[u32], dead: &[u32], profile: Profile) -> Out
 
 #[test]
 fn a_lock_is_adopted_in_time_beside_as_many_new_drives() {
-    assert_eq!(adopted_beside_new_drives(&[3, 4, 5], &[], Profile::current()), Outcome::Adopted(X));
+    assert_eq!(adopted_beside_new_drives(&[3, 4, 5], &[], Duration::ZERO), Outcome::Adopted(X));
 }
 
 #[test]
 fn a_lock_is_adopted_in_time_beside_a_new_drive_with_one_of_three_dead() {
-    assert_eq!(adopted_beside_new_drives(&[3], &[2], Profile::current()), Outcome::Adopted(X));
+    assert_eq!(adopted_beside_new_drives(&[3], &[2], Duration::ZERO), Outcome::Adopted(X));
 }
 
-/// Lets time pass for a host without a path to some drives, and for one with all paths.
-fn both_pass(bench: &mut Bench, (a, cut): (&mut Lock, &[u32]), b: &mut Lock, time: Duration) {
-    let end = bench.now + time;
-    while bench.now < end {
-        for &drive in cut {
-            bench.paths[drive as usize] = Path::Cut;
-        }
-        a.on_timer(bench.now);
-        bench.exchange(a);
-        bench.paths.fill(Path::Up);
-        b.on_timer(bench.now);
-        bench.exchange(b);
-        bench.now = bench.now + SECOND / 10;
-    }
-    a.on_timer(bench.now);
-    b.on_timer(bench.now);
+/// After the lease another host may have had it on the new drives.
+#[test]
+fn a_lock_is_not_adopted_beside_as_many_new_drives_after_its_lease() {
+    let outcome = adopted_beside_new_drives(&[3, 4, 5], &[], LEASE * 2);
+    assert_eq!(outcome, Outcome::Refused(Refusal::Unclear));
 }
 
 /// All of the VG's drives vote, and the LV was left on drive 2, to which the holder has no path for
@@ -59,24 +49,19 @@ fn both_pass(bench: &mut Bench, (a, cut): (&mut Lock, &[u32]), b: &mut Lock, tim
 /// lease; another host takes the lock on drive 2. Then the VG has drives again that have the
 /// holder's lock.
 fn the_vg_shrinks_and_grows_again(between: &[u32], then: &[u32]) {
-    let (mut bench, mut a) = (Bench::new(4), lv_lock(1));
-    assert_eq!(take(&mut bench, &mut a, X, &[0, 1, 2], &[]), GRANTED);
-    spread(&mut bench, &mut a, &[0, 1, 2]);
-    bench.paths[2] = Path::Cut;
-    bench.pass(&mut a, LEASE + SECOND * 5);
-    assert!(believes(&bench, &a));
+    let (mut bench, mut a) = without_drive_2(4);
     spread(&mut bench, &mut a, &[2]);
     let limit = a.safe_until().expect("held");
     assert!(limit <= bench.now + LEASE);
     bench.paths[2] = Path::Up;
     let mut b = lv_lock(2);
     assert_eq!(take(&mut bench, &mut b, X, &[2], &[]), GRANTED);
-    both_pass(&mut bench, (&mut a, &[2]), &mut b, SECOND * 20);
+    both_pass(&mut bench, &mut a, &mut b, SECOND * 20);
     a.spread(&bench.members(between), bench.now);
-    both_pass(&mut bench, (&mut a, &[2]), &mut b, SECOND);
+    both_pass(&mut bench, &mut a, &mut b, SECOND);
     a.spread(&bench.members(then), bench.now);
     let left = (limit + SECOND * 15).since(bench.now);
-    both_pass(&mut bench, (&mut a, &[2]), &mut b, left);
+    both_pass(&mut bench, &mut a, &mut b, left);
     assert_one_holder(&bench, &a, &b);
 }
 
@@ -102,7 +87,7 @@ fn the_limit_of_a_list_without_the_lock_stands() {
 
 #[test]
 fn a_lock_is_adopted_in_time_beside_two_new_drives_with_one_of_three_dead() {
-    assert_eq!(adopted_beside_new_drives(&[3, 4], &[2], Profile::current()), Outcome::Adopted(X));
+    assert_eq!(adopted_beside_new_drives(&[3, 4], &[2], Duration::ZERO), Outcome::Adopted(X));
 }
 
 /// The same in one life: the next lvmlockd is started while the first one puts the lock on the new
@@ -142,17 +127,11 @@ fn named_during_a_change(profile: Profile) {
     bench.pass(&mut a, SECOND * 30);
     a.request(convert(S), bench.now).expect("in order");
     a.spread(&bench.members(&[3, 4, 5]), bench.now);
-    // All commands are sent before the first answer comes.
-    let sent: Vec<_> = core::iter::from_fn(|| a.next_command(bench.now)).collect();
-    for command in sent {
+    for command in all_at_once(&bench, &mut a) {
         let reply = bench.perform(&command);
         a.on_reply(command.token, reply, bench.now);
     }
-    let mut moved = false;
-    for _ in 0..60 {
-        bench.pass(&mut a, SECOND * 5);
-        moved |= is_ready(&mut a).is_some_and(|ready| a.move_votes(&ready, bench.now));
-    }
+    let moved = moves_in_time(&mut bench, &mut a);
     assert!(moved, "{:?}", on(&a));
 }
 
@@ -163,50 +142,32 @@ fn votes_move_to_drives_that_were_named_during_a_change() {
 
 #[test]
 fn votes_move_to_drives_that_were_named_during_a_change_without_marks() {
-    named_during_a_change(Profile { refresh_stores_metadata: false, ..Profile::current() });
+    named_during_a_change(forgetful());
 }
 
-/// A host took an LV's lock, which was put on the VG's drives, and died. The next holder broke it
-/// on all of them, so that its records there name the LV's drive only.
-fn after_a_dead_host(profile: Profile) {
-    let (mut bench, mut dead) = (Bench::with(3, profile), lv_lock(2));
-    assert_eq!(take(&mut bench, &mut dead, X, &[0], &[1, 2]), GRANTED);
-    move_to(&mut bench, &mut dead, &[0, 1, 2]);
-    drop(dead);
-    bench.now = bench.now + LEASE * 2;
-    let mut a = lv_lock(1);
-    assert_eq!(take(&mut bench, &mut a, X, &[0], &[1, 2]), GRANTED);
-    let mut moved = travel(&mut bench, &mut a, &[0, 1, 2]);
-    for _ in 0..60 {
-        bench.pass(&mut a, SECOND * 5);
-        moved |= is_ready(&mut a).is_some_and(|ready| a.move_votes(&ready, bench.now));
-    }
+/// All drives answer.
+fn votes_move_after_a_dead_host(profile: Profile) {
+    let (mut bench, mut a) = after_a_dead_host(X, profile);
+    let moved = travel(&mut bench, &mut a, &[0, 1, 2]) | moves_in_time(&mut bench, &mut a);
     assert!(moved, "{:?}", on(&a));
 }
 
 #[test]
 fn votes_move_after_a_dead_host_was_broken() {
-    after_a_dead_host(Profile::current());
+    votes_move_after_a_dead_host(Profile::current());
 }
 
 #[test]
 fn votes_move_after_a_dead_host_was_broken_without_marks() {
-    after_a_dead_host(Profile { refresh_stores_metadata: false, ..Profile::current() });
+    votes_move_after_a_dead_host(forgetful());
 }
 
 /// The same; all drives answer all the time. The holder extends the LV to all drives of the VG.
 /// Then it loses its paths to drives 1 and 2 for longer than a lease.
 #[test]
 fn an_lv_that_was_extended_after_a_dead_host_was_broken_is_not_given_away() {
-    for stores in [true, false] {
-        let profile = Profile { refresh_stores_metadata: stores, ..Profile::current() };
-        let (mut bench, mut dead) = (Bench::with(3, profile), lv_lock(3));
-        assert_eq!(take(&mut bench, &mut dead, X, &[0], &[1, 2]), GRANTED);
-        move_to(&mut bench, &mut dead, &[0, 1, 2]);
-        drop(dead);
-        bench.now = bench.now + LEASE * 2;
-        let mut a = lv_lock(1);
-        assert_eq!(take(&mut bench, &mut a, X, &[0], &[1, 2]), GRANTED);
+    for profile in [Profile::current(), forgetful()] {
+        let (mut bench, mut a) = after_a_dead_host(X, profile);
         travel(&mut bench, &mut a, &[0, 1, 2]);
         bench.pass(&mut a, SECOND * 5);
         bench.paths = vec![Path::Up, Path::Cut, Path::Cut];
@@ -216,4 +177,81 @@ fn an_lv_that_was_extended_after_a_dead_host_was_broken_is_not_given_away() {
         take(&mut bench, &mut b, X, &[0, 1, 2], &[]);
         assert_one_holder(&bench, &a, &b);
     }
+}
+
+/// As [`the_vg_shrinks_and_grows_again`], but lvmlockd is restarted after the VG has grown again.
+/// The next one puts the lock on the VG's noted drives at once.
+#[test]
+#[ignore = "open: no note has the limit"]
+fn a_restart_does_not_end_the_limit_of_a_list_without_the_lock() {
+    let (mut bench, mut a) = without_drive_2(4);
+    let limit = bench.now + LEASE;
+    spread(&mut bench, &mut a, &[2]);
+    bench.paths[2] = Path::Up;
+    let mut b = lv_lock(2);
+    assert_eq!(take(&mut bench, &mut b, X, &[2], &[]), GRANTED);
+    both_pass(&mut bench, &mut a, &mut b, SECOND * 20);
+    a.spread(&bench.members(&[0, 1, 2]), bench.now);
+    both_pass(&mut bench, &mut a, &mut b, SECOND);
+    let noted = a.safe_until();
+    assert!(noted <= Some(limit));
+    drop(a);
+    bench.paths[2] = Path::Cut;
+    let request = in_mode(adopt(&bench, &[0, 1, 2], noted), X);
+    let mut a = lv_lock(1);
+    assert_eq!(bench.run(&mut a, request), Outcome::Adopted(X));
+    assert!(a.safe_until() <= Some(limit));
+    a.spread(&bench.members(&[0, 1, 2]), bench.now);
+    let left = (limit + SECOND * 5).since(bench.now);
+    both_pass(&mut bench, &mut a, &mut b, left);
+    assert_one_holder(&bench, &a, &b);
+}
+
+/// Drive 2 is dead. The VG loses drive 0 and gets drive 3, which answers a little later; by then it
+/// has drive 4 as well. The votes move; three of four drives have the lock, and answer all the
+/// time.
+fn drives_are_replaced_beside_a_dead_one(lists: &[&[u32]]) -> (Bench, Lock) {
+    let (mut bench, mut a) = without_drive_2(5);
+    for list in lists {
+        a.spread(&bench.members(list), bench.now);
+    }
+    assert!(moves_in_time(&mut bench, &mut a), "{:?}", on(&a));
+    assert_eq!(on(&a), [1, 3, 4]);
+    (bench, a)
+}
+
+/// For comparison.
+#[test]
+fn one_list_beside_a_dead_drive_costs_no_lock() {
+    let (bench, a) = drives_are_replaced_beside_a_dead_one(&[&[1, 2, 3, 4]]);
+    assert!(believes(&bench, &a));
+}
+
+/// For comparison: where no drive that stays in the VG has the lock yet.
+#[test]
+fn one_list_without_the_lock_beside_a_dead_drive_costs_no_lock() {
+    let (mut bench, mut a) = without_drive_2(6);
+    assert!(travel(&mut bench, &mut a, &[2, 3, 4]));
+    bench.pass(&mut a, LEASE * 3);
+    assert!(believes(&bench, &a));
+}
+
+#[test]
+fn two_lists_one_after_the_other_beside_a_dead_drive_cost_no_lock() {
+    let (bench, a) = drives_are_replaced_beside_a_dead_one(&[&[1, 2, 3], &[1, 2, 3, 4]]);
+    assert!(believes(&bench, &a));
+}
+
+/// The limit of a list ends with the lock.
+#[test]
+fn the_limit_of_a_list_without_the_lock_does_not_concern_the_next_one() {
+    let (mut bench, mut a) = without_drive_2(3);
+    for list in [&[2][..], &[0, 1, 2]] {
+        spread(&mut bench, &mut a, list);
+    }
+    assert!(a.safe_until() <= Some(bench.now + LEASE));
+    bench.run(&mut a, RELEASE);
+    assert_eq!(take(&mut bench, &mut a, X, &[0, 1, 2], &[]), GRANTED);
+    bench.pass(&mut a, LEASE * 2);
+    assert!(!events(&mut a).contains(&Event::Lapsed));
 }

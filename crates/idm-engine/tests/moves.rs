@@ -66,7 +66,7 @@ fn drives_that_do_not_vote_any_more_are_given_back_at_once() {
 
 #[test]
 fn a_drive_that_could_not_be_marked_is_taken_anew_whichever_it_is() {
-    let profile = Profile { refresh_stores_metadata: false, ..Profile::current() };
+    let profile = forgetful();
     let (mut bench, mut a) = held_on(&[0, 1], 4, profile);
     spread(&mut bench, &mut a, &[0, 2, 3]);
     assert!(is_ready(&mut a).is_some());
@@ -135,7 +135,7 @@ fn what_is_marked_is_not_marked_again() {
 #[test]
 fn drives_are_read_for_their_marks_only_while_these_decide() {
     // Drive 1 cannot be marked, and the others are ready without it.
-    let profile = Profile { refresh_stores_metadata: false, ..Profile::current() };
+    let profile = forgetful();
     let (mut bench, mut a) = held_on(&[0, 1], 4, profile);
     spread(&mut bench, &mut a, &[1, 2, 3]);
     assert!(is_ready(&mut a).is_some());

@@ -42,8 +42,7 @@ const LOST: Status = Status::Uncertain;
 
 #[test]
 fn a_drive_that_the_holder_never_had_does_not_keep_the_lock() {
-    let profile = Profile { refresh_stores_metadata: false, ..Profile::current() };
-    never_had(profile, SECOND * 40, AWAY, LOST);
+    never_had(forgetful(), SECOND * 40, AWAY, LOST);
 }
 
 /// The same on firmware that stores marks: drive 0 is not refreshed between the move and the other

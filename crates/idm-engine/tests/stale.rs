@@ -120,7 +120,7 @@ fn left_on_fewer(profile: Profile, mut mark: impl FnMut(&Command) -> Fate) -> (B
 
 #[test]
 fn drives_that_do_not_store_marks_do_not_hide_that_an_lv_was_left_on_fewer_drives() {
-    let profile = Profile { refresh_stores_metadata: false, ..Profile::current() };
+    let profile = forgetful();
     let (bench, a, b) = left_on_fewer(profile, |_| Fate::Answered);
     assert_one_holder(&bench, &a, &b);
 }
@@ -247,7 +247,7 @@ fn drives_that_are_left_with_one_move_keep_the_lock_while_it_is_hidden() {
 /// hides the moves for longer than the drive that hid the first one.
 #[test]
 fn a_drive_that_comes_back_may_hide_a_move_for_longer() {
-    let profile = Profile { refresh_stores_metadata: false, ..Profile::current() };
+    let profile = forgetful();
     let (mut bench, mut a) = held_on(&[0, 1, 2], 5, profile);
     bench.paths[2] = Path::Cut;
     move_to(&mut bench, &mut a, &[2, 3, 4]);

@@ -4,8 +4,7 @@ mod bench;
 
 use bench::*;
 use core::time::Duration;
-use idm_emulator::Profile;
-use idm_engine::{Event, Lock};
+use idm_engine::Lock;
 use idm_protocol::{MutexOp, Reply, Status};
 
 /// A dead host had the lock on all drives of the VG. The next one shares it on drive 0, on which
@@ -15,21 +14,14 @@ use idm_protocol::{MutexOp, Reply, Status};
 /// these.
 #[test]
 fn drives_that_are_taken_anew_are_not_all_given_back_at_once() {
-    let profile = Profile { refresh_stores_metadata: false, ..Profile::current() };
-    let (mut bench, mut dead) = (Bench::with(3, profile), lv_lock(3));
-    assert_eq!(take(&mut bench, &mut dead, X, &[0], &[1, 2]), GRANTED);
-    move_to(&mut bench, &mut dead, &[0, 1, 2]);
-    drop(dead);
-    bench.now = bench.now + LEASE * 2;
-    let mut a = lv_lock(1);
-    assert_eq!(take(&mut bench, &mut a, S, &[0], &[1, 2]), GRANTED);
+    let (mut bench, mut a) = after_a_dead_host(S, forgetful());
     assert_eq!(on(&a), [0, 1, 2]);
     let named = bench.members(&[0, 1, 2]);
     a.spread(&named, bench.now);
     // Each drive gets its command before the answers to the last ones come, so that the drives are
     // unlocked at the same time; there the third host asks.
     for _ in 0..20 {
-        let sent: Vec<_> = core::iter::from_fn(|| a.next_command(bench.now)).collect();
+        let sent = all_at_once(&bench, &mut a);
         let unlocks = sent.iter().any(|command| op(command) == Some(MutexOp::Unlock));
         for command in sent {
             let reply = bench.perform(&command);
@@ -51,8 +43,7 @@ fn drives_that_are_taken_anew_are_not_all_given_back_at_once() {
 /// during a change, so that the record on drive 3 has no mark; no REFRESH gives it one. Returns
 /// whether the lock lapsed within three leases, and whether drive 3 was given back.
 fn taken_anew(dead: Duration, loses: bool) -> (bool, bool) {
-    let profile = Profile { refresh_stores_metadata: false, ..Profile::current() };
-    let (mut bench, mut a) = (Bench::with(4, profile), lv_lock(1));
+    let (mut bench, mut a) = (Bench::with(4, forgetful()), lv_lock(1));
     assert_eq!(take(&mut bench, &mut a, X, &[0, 1, 2], &[]), GRANTED);
     spread(&mut bench, &mut a, &[0, 1, 2]);
     bench.pass(&mut a, SECOND * 25);
@@ -61,8 +52,7 @@ fn taken_anew(dead: Duration, loses: bool) -> (bool, bool) {
     assert!(believes(&bench, &a));
     a.request(convert(S), bench.now).expect("in order");
     a.spread(&bench.members(&[2, 3]), bench.now);
-    let sent: Vec<_> = core::iter::from_fn(|| a.next_command(bench.now)).collect();
-    for command in sent {
+    for command in all_at_once(&bench, &mut a) {
         let reply = match command.drive.0 {
             2 => Reply::Status(Status::Unreachable),
             _ => bench.perform(&command),
@@ -94,20 +84,13 @@ fn taken_anew(dead: Duration, loses: bool) -> (bool, bool) {
                 lost = None;
             }
         }
-        if let Some(ready) = ready(&mut a) {
+        if let Some(ready) = is_ready(&mut a) {
             a.move_votes(&ready, bench.now);
         }
         bench.now = bench.now + SECOND / 10;
         a.on_timer(bench.now);
     }
     (!believes(&bench, &a), unlocked)
-}
-
-fn ready(a: &mut Lock) -> Option<Vec<idm_engine::DriveRef>> {
-    events(a).into_iter().find_map(|event| match event {
-        Event::VotesReady { members } => Some(members),
-        _ => None,
-    })
 }
 
 fn lapses(loses: bool) -> Vec<u64> {

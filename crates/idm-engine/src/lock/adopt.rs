@@ -205,7 +205,7 @@ impl Lock {
         // A sharer meets other holders, also on drives where it has a record.
         let shares = |s: &Replica| mode == Mode::Shared && s.vote() == Some(&Vote::Won);
         let alone = |s: &Replica| shares(s) || others_on(s).is_none_or(Vec::is_empty);
-        let unbroken = adopting.safe_until.is_some_and(|until| now < until);
+        let unbroken = adopting.is_in_time(now);
         let kept = unbroken && adopting.was_granted(mode) && self.members().all(alone);
         if kept || broken!(self.rules, AdoptQuorum) {
             self.rules.keep_quorum(members)
@@ -223,13 +223,12 @@ impl Lock {
     /// half of the VG's drives, and broken the records that it found there. No host can have had
     /// what this one was granted and has kept in time.
     fn is_unbroken(&self, mode: Mode, adopting: &Adopting, now: Instant) -> bool {
-        let in_time = adopting.safe_until.is_some_and(|until| now < until);
         let same_set = |s: &&Replica| written_on(s) == Some(Mark::Set(self.set));
         let same = self.members().filter(|s| self.is_ours(s, mode, now)).filter(same_set).count();
         let all = self.replicas.iter().filter(|s| s.role != Role::Former);
         let held = all.clone().filter(|s| self.has_now(s, Mode::Shared, now)).count();
         !self.has_witnesses
-            || (in_time && adopting.was_granted(mode))
+            || (adopting.is_in_time(now) && adopting.was_granted(mode))
             || same >= self.adopt_quorum(mode, adopting, now)
             || 2 * held > all.count()
     }

@@ -243,6 +243,27 @@ pub fn pass_with(
     kept
 }
 
+/// All commands that a host sends before the first answer comes.
+pub fn all_at_once(bench: &Bench, lock: &mut Lock) -> Vec<Command> {
+    core::iter::from_fn(|| lock.next_command(bench.now)).collect()
+}
+
+/// Lets time pass for a host without a path to drive 2, and for one with all paths.
+pub fn both_pass(bench: &mut Bench, a: &mut Lock, b: &mut Lock, time: Duration) {
+    let end = bench.now + time;
+    while bench.now < end {
+        bench.paths[2] = Path::Cut;
+        a.on_timer(bench.now);
+        bench.exchange(a);
+        bench.paths.fill(Path::Up);
+        b.on_timer(bench.now);
+        bench.exchange(b);
+        bench.now = bench.now + SECOND / 10;
+    }
+    a.on_timer(bench.now);
+    b.on_timer(bench.now);
+}
+
 pub fn acquire(bench: &Bench, mode: Mode, on: &[u32], witnesses: &[u32]) -> Request {
     let (members, witnesses) = (bench.members(on), bench.members(witnesses));
     Request::Acquire { mode, members, witnesses }
@@ -325,6 +346,16 @@ pub fn travel(bench: &mut Bench, lock: &mut Lock, drives: &[u32]) -> bool {
 pub fn move_to(bench: &mut Bench, lock: &mut Lock, drives: &[u32]) {
     assert!(travel(bench, lock, drives));
     bench.exchange(lock);
+}
+
+/// Lets the votes move within five minutes, as soon as the drives that were named are ready.
+pub fn moves_in_time(bench: &mut Bench, lock: &mut Lock) -> bool {
+    let mut moved = false;
+    for _ in 0..60 {
+        bench.pass(lock, SECOND * 5);
+        moved |= is_ready(lock).is_some_and(|ready| lock.move_votes(&ready, bench.now));
+    }
+    moved
 }
 
 pub fn is_ready(lock: &mut Lock) -> Option<Vec<DriveRef>> {

@@ -47,6 +47,36 @@ pub fn held_on(drives: &[u32], of: u32, profile: Profile) -> (Bench, Lock) {
     (bench, a)
 }
 
+/// An LV's lock that was put on the VG's three drives by a host that died. The next holder broke
+/// it on all of them, so that its records there name the LV's drive only.
+pub fn after_a_dead_host(mode: Mode, profile: Profile) -> (Bench, Lock) {
+    let (mut bench, mut dead) = (Bench::with(3, profile), lv_lock(3));
+    assert_eq!(take(&mut bench, &mut dead, X, &[0], &[1, 2]), GRANTED);
+    move_to(&mut bench, &mut dead, &[0, 1, 2]);
+    drop(dead);
+    bench.now = bench.now + LEASE * 2;
+    let mut a = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut a, mode, &[0], &[1, 2]), GRANTED);
+    (bench, a)
+}
+
+/// A lock with the votes of all of the VG's three drives, of which drive 2 has not answered for
+/// longer than a lease.
+pub fn without_drive_2(drives: usize) -> (Bench, Lock) {
+    let (mut bench, mut a) = (Bench::new(drives), lv_lock(1));
+    assert_eq!(take(&mut bench, &mut a, X, &[0, 1, 2], &[]), GRANTED);
+    spread(&mut bench, &mut a, &[0, 1, 2]);
+    bench.paths[2] = Path::Cut;
+    bench.pass(&mut a, LEASE + SECOND * 5);
+    assert!(believes(&bench, &a));
+    (bench, a)
+}
+
+/// Firmware whose REFRESH stores no mark.
+pub fn forgetful() -> Profile {
+    Profile { refresh_stores_metadata: false, ..Profile::current() }
+}
+
 pub fn refs(drives: &[u32]) -> Vec<DriveRef> {
     drives.iter().map(|&drive| DriveRef(drive)).collect()
 }
