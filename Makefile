@@ -176,8 +176,9 @@ mutants:
 mutants-sample:
 	$(CARGO) run --locked --release -p idm-mutants -- run --sample 40 --seconds 100
 
+# Tests of whole hosts wait for leases most of their time: more of them than there are processors.
 check: check-deps lint spell minimum-rust architectures lvm2
-	$(CARGO) test $(WORKSPACE) --exclude idm-sim
+	RUST_TEST_THREADS=6 $(CARGO) test $(WORKSPACE) --exclude idm-sim
 	$(CARGO) test --locked -p idm-sim --features broken-rules
 	$(MAKE) shuttle-short
 	$(MAKE) c-tests

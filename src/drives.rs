@@ -238,13 +238,6 @@ impl Drives {
         Member { drive: drive.reference, identity: identity.as_bytes().to_vec() }
     }
 
-    /// Whether no path leads to the drive with this identity.
-    pub fn is_gone(&self, identity: &str) -> bool {
-        let known = self.known.lock();
-        let drive = known.by_identity.get(identity).and_then(|drive| known.all.get(drive));
-        drive.is_none_or(|drive| drive.paths.count() == 0)
-    }
-
     /// Records the drives that an earlier lvmlockd found behind each of these paths. They count
     /// where a path leads to none now.
     pub fn remember(&self, paths: &[String], drives: &[Vec<String>]) {

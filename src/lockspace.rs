@@ -129,17 +129,20 @@ impl Lockspace {
         }
     }
 
-    /// Sets the paths. A list like the one before names only those paths anew whose drives are all
-    /// gone: core has the same list from lock-start to lock-stop, unless a repeated start replaces
-    /// it, and then it may look the same although a drive was replaced.
-    pub fn set_paths(&self, named: Vec<String>, is_gone: impl Fn(&String) -> bool) {
-        match &mut *self.drives() {
-            DriveList::Paths { paths, meant } if *paths == named => {
-                let gone = |drives: &&mut Vec<String>| drives.iter().all(&is_gone);
-                meant.iter_mut().filter(gone).for_each(Vec::clear);
+    /// Sets the paths. A path that was in the list before goes on to stand for its drives: core has
+    /// the list from lock-start to lock-stop, unless a repeated start replaces it.
+    pub fn set_paths(&self, named: Vec<String>) {
+        let mut list = self.drives();
+        let meant = match &*list {
+            DriveList::Paths { paths, .. } if *paths == named => return,
+            DriveList::Paths { paths, meant } => {
+                let before: HashMap<_, _> = paths.iter().zip(meant).collect();
+                let drives = |path| before.get(path).copied().cloned().unwrap_or_default();
+                named.iter().map(drives).collect()
             }
-            list => *list = DriveList::Paths { paths: named, meant: Vec::new() },
-        }
+            DriveList::Partitions(_) => Vec::new(),
+        };
+        *list = DriveList::Paths { paths: named, meant };
     }
 
     /// Records the drives that its locks are put on.

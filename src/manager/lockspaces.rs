@@ -195,11 +195,7 @@ impl Manager {
     /// Sets the VG's PVs, read again because a repeated start replaces them.
     pub fn set_pvs(&self, key: LockspaceKey, pvs: Vec<String>) {
         match self.lockspace(key) {
-            Ok(lockspace) if !lockspace.is_global => {
-                let running = self.running().ok();
-                let drives = running.map(|running| running.runtime.drives());
-                lockspace.set_paths(pvs, |drive| drives.is_none_or(|all| all.is_gone(drive)));
-            }
+            Ok(lockspace) if !lockspace.is_global => lockspace.set_paths(pvs),
             _ => {}
         }
     }

@@ -550,16 +550,114 @@ fn a_request_for_the_vgs_lock_gives_no_vote_to_a_disk_with_an_old_name() {
     name_it(&paths[1], &other);
     assert_eq!(identities(&lockspace.members(&drives).members), first);
     // As `lm_lock_idm` does for each request of the VG's lock.
-    let request = || lockspace.set_paths(names.to_vec(), |drive| drives.is_gone(drive));
-    request();
+    lockspace.set_paths(names.to_vec());
     assert_eq!(identities(&lockspace.members(&drives).members), first);
-    // The drive was pulled out, and the disk with its name has replaced it in the VG.
-    tree.remove(&b);
-    drives.take_inventory();
-    assert_eq!(identities(&lockspace.members(&drives).members), first);
-    request();
+    // A repeated start without the drive, and another one with it.
+    lockspace.set_paths(names[..1].to_vec());
+    lockspace.set_paths(names.to_vec());
     let anew = identities(&lockspace.members(&drives).members);
     assert!(anew[0] == first[0] && anew[1].ends_with('3'), "{anew:?}");
+}
+
+/// A drive is away for a moment, while nothing has its name, and the VG's lock is requested then.
+/// When it comes back under another name, a disk that is not the VG's gets the old one.
+#[test]
+fn a_drive_that_comes_back_under_another_name_keeps_its_vote() {
+    let (tree, nodes) = (Tree::new(), tempfile::tempdir().unwrap());
+    let (a, b) = (tree.drive("sda", 1), tree.drive("sdb", 2));
+    let (paths, names) = two_names(&nodes, [&a, &b]);
+    let drives = drives_of(&tree, &[]);
+    drives.take_inventory();
+    let lockspace = vg_on(&names);
+    let first = identities(&lockspace.members(&drives).members);
+    let request = || lockspace.set_paths(names.to_vec());
+    tree.remove(&b);
+    std::fs::remove_file(&paths[1]).unwrap();
+    drives.take_inventory();
+    let noted = lockspace.saved().drives;
+    request();
+    assert_eq!(identities(&lockspace.members(&drives).members), first);
+    assert_eq!(lockspace.saved().drives, noted, "for the next lvmlockd");
+    let other = tree.drive("sdc", 3);
+    tree.drive("sdd", 2);
+    name_it(&paths[1], &other);
+    drives.take_inventory();
+    for _ in 0..2 {
+        assert_eq!(identities(&lockspace.members(&drives).members), first, "it is there as sdd");
+        request();
+    }
+}
+
+/// One of the VG's own drives fails, and after a reset of the adapter the other one has its name.
+#[test]
+fn a_failed_drive_whose_name_another_drive_of_the_vg_has_goes_on_to_count() {
+    let (tree, nodes) = (Tree::new(), tempfile::tempdir().unwrap());
+    let (a, b) = (tree.drive("sda", 1), tree.drive("sdb", 2));
+    let (paths, names) = two_names(&nodes, [&a, &b]);
+    let drives = drives_of(&tree, &[]);
+    drives.take_inventory();
+    let lockspace = vg_on(&names);
+    assert_eq!(lockspace.members(&drives).members.len(), 2);
+    tree.remove(&a);
+    tree.remove(&b);
+    let b = tree.drive("sdc", 2);
+    name_it(&paths[0], &b);
+    std::fs::remove_file(&paths[1]).unwrap();
+    drives.take_inventory();
+    lockspace.set_paths(names.to_vec());
+    let members = identities(&lockspace.members(&drives).members);
+    assert_eq!(members.len(), 2, "one drive of two is a majority now: {members:?}");
+}
+
+/// The VG was extended and started again; the library reads the new list at the next request for
+/// the VG's lock. Meanwhile a drive that is in both lists came back under another name.
+#[test]
+fn a_name_that_is_in_both_lists_goes_on_to_stand_for_its_drive() {
+    let (tree, nodes) = (Tree::new(), tempfile::tempdir().unwrap());
+    let (a, b, new) = (tree.drive("sda", 1), tree.drive("sdb", 2), tree.drive("sdc", 4));
+    let (paths, names) = two_names(&nodes, [&a, &b]);
+    let more = nodes.path().join("c");
+    name_it(&more, &new);
+    let drives = drives_of(&tree, &[]);
+    drives.take_inventory();
+    let lockspace = vg_on(&names);
+    drop(lockspace.members(&drives));
+    tree.remove(&b);
+    tree.drive("sdd", 2);
+    let other = tree.drive("sde", 3);
+    name_it(&paths[1], &other);
+    drives.take_inventory();
+    drop(lockspace.members(&drives));
+    let longer = [&names[..], &[more.to_str().unwrap().to_owned()]].concat();
+    lockspace.set_paths(longer);
+    let now = identities(&lockspace.members(&drives).members);
+    assert!(now.iter().any(|it| it.ends_with('2')), "the VG's drive is there as sdd: {now:?}");
+    assert!(!now.iter().any(|it| it.ends_with('3')), "a disk with an old name votes: {now:?}");
+}
+
+/// Two VGs have a PV by one name, because the drive of the first one has another name since. The
+/// drive of the second VG is away while its lock is requested.
+#[test]
+fn a_drive_that_is_away_is_not_replaced_by_one_of_another_vg() {
+    let (tree, nodes) = (Tree::new(), tempfile::tempdir().unwrap());
+    let (a, b) = (tree.drive("sda", 1), tree.drive("sdb", 2));
+    let (paths, names) = two_names(&nodes, [&a, &b]);
+    let drives = drives_of(&tree, &[]);
+    drives.take_inventory();
+    let first = vg_on(&names[..1]);
+    drop(first.members(&drives));
+    name_it(&paths[0], &b);
+    let second = vg_on(&names[..1]);
+    let of_second = identities(&second.members(&drives).members);
+    assert!(of_second[0].ends_with('2'));
+    assert!(identities(&first.members(&drives).members)[0].ends_with('1'));
+    tree.remove(&b);
+    std::fs::remove_file(&paths[0]).unwrap();
+    drives.take_inventory();
+    assert_eq!(identities(&second.members(&drives).members), of_second);
+    drop(first.members(&drives));
+    second.set_paths(names[..1].to_vec());
+    assert_eq!(identities(&second.members(&drives).members), of_second);
 }
 
 /// A name led to another drive before the VG was started with it, and leads nowhere for a moment

@@ -5,7 +5,7 @@ mod bench;
 use bench::*;
 use core::time::Duration;
 use idm_engine::Lock;
-use idm_protocol::{MutexOp, Reply, Status};
+use idm_protocol::{MutexOp, Reply, State, Status};
 
 /// A dead host had the lock on all drives of the VG. The next one shares it on drive 0, on which
 /// the LV lies, and breaks the dead host on all drives. Its lock is put on the VG's drives, because
@@ -107,4 +107,49 @@ fn a_drive_that_is_taken_anew_beside_a_dead_one_costs_no_lock() {
 #[test]
 fn one_lost_reply_of_a_drive_that_is_taken_anew_beside_a_dead_one_costs_no_lock() {
     assert_eq!(lapses(true), []);
+}
+
+/// The same beginning. Drive 1 answers each command late. The REFRESH that is to mark its record
+/// succeeds, and the next command to it is its UNLOCK; it does not keep anybody out while drive 2
+/// is given back. One answer of drive 2 is lost.
+#[test]
+fn a_drive_that_is_about_to_be_given_back_does_not_stand_in_for_another_one() {
+    for delay in 40..60 {
+        drive_1_answers_after(SECOND / 10 * delay);
+    }
+}
+
+fn drive_1_answers_after(delay: Duration) {
+    let (mut bench, mut a) = after_a_dead_host(S, forgetful());
+    let named = bench.members(&[0, 1, 2]);
+    a.spread(&named, bench.now);
+    let mut late: Vec<(idm_engine::Instant, idm_engine::Token, Reply)> = Vec::new();
+    let (mut is_lost, mut is_slow) = (false, false);
+    for _ in 0..600 {
+        let (due, rest): (Vec<_>, Vec<_>) = late.into_iter().partition(|&(at, ..)| at <= bench.now);
+        late = rest;
+        due.into_iter().for_each(|(_, token, reply)| a.on_reply(token, reply, bench.now));
+        a.on_timer(bench.now);
+        while let Some(command) = a.next_command(bench.now) {
+            let (token, reply) = (command.token, bench.perform(&command));
+            is_slow |= command.drive.0 == 1 && op(&command) == Some(MutexOp::Trylock);
+            match (command.drive.0, op(&command)) {
+                (1, _) if is_slow => late.push((bench.now + delay, token, reply)),
+                (2, Some(MutexOp::Unlock)) if !is_lost => {
+                    is_lost = true;
+                    let at = bench.now + SECOND * 10;
+                    late.push((at, token, Reply::Status(Status::Uncertain)));
+                }
+                _ => a.on_reply(token, reply, bench.now),
+            }
+        }
+        let is_free = |drive: usize| !bench.states(drive).contains(&State::Locked);
+        if is_free(1) && is_free(2) {
+            let mut c = lv_lock(2);
+            bench.paths[0] = Path::Cut;
+            take(&mut bench, &mut c, X, &[0, 1, 2], &[]);
+            return assert_one_holder(&bench, &a, &c);
+        }
+        bench.now = bench.now + SECOND / 10;
+    }
 }

@@ -121,6 +121,8 @@ fn replace(
     audit.wait_for_writes(&cluster.drives, "a")?;
 
     if *new == SPARE {
+        // It may get the name of the old disk, which must not stand for that one any more.
+        tell_drives(cluster)?;
         plug(cluster, new)?;
     }
     until_granted(a, &format!("lvm vgextend vg {}", data_node(a, new)?), LEASE)?;

@@ -304,14 +304,18 @@ impl Lock {
         if replica.role != Role::Extra || !unmarked || !self.marks(replica) {
             return false;
         }
-        let hold = core::mem::replace(&mut self.replicas[at].hold, Hold::None);
+        // A drive that is being taken anew itself may be about to be given back.
+        let holds: Vec<Hold> = self.replicas.iter().map(|s| s.hold).collect();
+        let is_kept = |(n, s): &(usize, &mut Replica)| *n != at && s.task == Task::Keep;
+        let all = self.replicas.iter_mut().enumerate();
+        all.filter(|it| !is_kept(it)).for_each(|(_, s)| s.hold = Hold::None);
         let targets = || self.replicas.iter().filter(|s| s.target);
         let others = Lock::nth_end(
             targets().filter_map(|s| self.lease_end(s)),
             self.rules.keep_quorum(targets().count()),
         );
         let bound = self.bound(mode).min(others);
-        self.replicas[at].hold = hold;
+        self.replicas.iter_mut().zip(holds).for_each(|(s, hold)| s.hold = hold);
         // The UNLOCK may be reported as lost, and bars the drive after that.
         let Timing { linger, patience, .. } = self.config.timing;
         bound.is_some_and(|end| end > now + 2 * linger + patience)
