@@ -105,6 +105,7 @@ counted! {
     OldLost => "older stack: lost",
     WaivedReset => "two holders, excused: votes lost in resets and a freeze or a dead path",
     WaivedLists => "two holders, excused: lists whose difference could not be seen yet",
+    Repaired => "lock taken to be given back, by an administrator",
     LoneAcquire => "lone acquire in a healthy cluster",
     Nonsense => "nonsense answered",
 }

@@ -35,6 +35,7 @@ World: --beyond            drives lose their state beyond the fault budget
        --aim votes         drives are replaced under locks that are held
        --aim restarts      lvmlockd dies with commands on their way
        --aim silence       hosts lose sight of drives for longer than a lease, and volumes move
+       --aim repairs       an administrator gives locks of dead hosts back
        --profile NAME      any (default), r00d, rev2313 or current
 
 View:  --from-s S, --to-s S   from and until then, in seconds

@@ -142,6 +142,9 @@ pub struct Plan {
     pub host_clocks: Table<HostIx, Clock>,
     /// The number of hosts that run the older stack.
     pub old_hosts: usize,
+    /// A host on which an administrator gives back locks of dead hosts (`idmctl release` and
+    /// `clear`), if any.
+    pub repairer: Option<HostIx>,
     /// The drives.
     pub drives: Table<DriveIx, DrivePlan>,
     /// The locks.
@@ -329,6 +332,7 @@ impl Plan {
             timeout: 0,
             host_clocks: Table::new(),
             old_hosts: 0,
+            repairer: None,
             drives: Table::new(),
             locks: Table::new(),
             lists: PerHost::all(DriveSet::EMPTY),

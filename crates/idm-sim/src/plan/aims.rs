@@ -24,12 +24,22 @@ pub enum Aim {
     Restarts,
     /// Hosts lose sight of some of a VG's drives for longer than a lease, while volumes move.
     Silence,
+    /// An administrator takes locks at any time and gives them back at once, while libraries use
+    /// them.
+    Repairs,
 }
 
 impl Aim {
     /// All aims.
-    pub const ALL: [Aim; 6] =
-        [Aim::Conflicts, Aim::Room, Aim::Marks, Aim::Votes, Aim::Restarts, Aim::Silence];
+    pub const ALL: [Aim; 7] = [
+        Aim::Conflicts,
+        Aim::Room,
+        Aim::Marks,
+        Aim::Votes,
+        Aim::Restarts,
+        Aim::Silence,
+        Aim::Repairs,
+    ];
 
     /// The aim's name.
     pub fn name(self) -> &'static str {
@@ -40,6 +50,7 @@ impl Aim {
             Aim::Votes => "votes",
             Aim::Restarts => "restarts",
             Aim::Silence => "silence",
+            Aim::Repairs => "repairs",
         }
     }
 
@@ -50,6 +61,7 @@ impl Aim {
             Aim::Room | Aim::Restarts => (rng.usize(2..=3), [1, 1, 2, 3, 3][rng.usize(0..5)]),
             Aim::Votes => (rng.usize(2..=3), rng.usize(3..=6)),
             Aim::Silence => (rng.usize(2..=3), rng.usize(3..=5)),
+            Aim::Repairs => (rng.usize(2..=3), [1, 2, 3, 3, 3, 5][rng.usize(0..6)]),
         };
         Size { hosts, old_hosts: 0, drives }
     }
@@ -96,6 +108,7 @@ impl Plan {
             Aim::Votes => self.aim_at_votes(rng),
             Aim::Restarts => self.aim_at_restarts(rng),
             Aim::Silence => self.aim_at_silence(rng),
+            Aim::Repairs => self.aim_at_repairs(rng),
         }
     }
 
@@ -200,9 +213,11 @@ impl Plan {
                 LockPlan { keeps_value: false, layout: some.collect() }
             })
             .collect();
+        let forgets = rng.bool();
         for d in self.drives.ids() {
             let p = &mut self.drives[d].profile;
             p.sharers_admitted = true;
+            p.refresh_stores_metadata &= !forgets;
             p.limits.mutexes = p.limits.mutexes.max(self.locks.len());
         }
         self.stop_at += rng.u64(4..8) * self.lease();
@@ -276,6 +291,15 @@ impl Plan {
         }
         self.hurry(rng);
         self.hold = rng.u64(lease..4 * lease);
+    }
+
+    /// Aims at this case: a lock is taken and given back at once while other hosts take it, hold it
+    /// or are dead. Each repair is a host of its own, which may be killed, and whose commands may
+    /// be lost. (A value is removed without the lock's own rules only where the VG is gone.)
+    fn aim_at_repairs(&mut self, rng: &mut Rng) {
+        self.repairer = Some(HostIx::new(self.host_clocks.len() - 1));
+        self.pause = rng.u64(self.lease() / 20..self.lease());
+        self.retry = rng.u64(self.lease() / 8..self.lease() / 2);
     }
 
     /// One lock, on all drives.

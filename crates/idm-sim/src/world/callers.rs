@@ -54,7 +54,8 @@ impl World {
         let (h, l) = (self.slots.host(s), self.slots.lock(s));
         let idle = self.slots[s].engine.side.is_idle();
         self.slots[s].call.fresh = idle;
-        if idle && !self.is_old(h) && self.rng.u8(0..8) == 0 {
+        let repairs = self.plan.repairer == Some(h);
+        if idle && !self.is_old(h) && (self.rng.u8(0..8) == 0 || repairs) {
             // lvmlockd forgets an unused lock.
             self.coverage.add(Count::Dropped);
             let side = self.new_side(h, l);
@@ -70,7 +71,8 @@ impl World {
         if core::mem::take(&mut self.slots[s].call.count_checked) {
             self.require(self.check_count(s));
         }
-        let mode = if self.rng.u8(0..8) < 5 { Mode::Exclusive } else { Mode::Shared };
+        let wants_all = self.rng.u8(0..8) < 5 || repairs;
+        let mode = if wants_all { Mode::Exclusive } else { Mode::Shared };
         self.contended |= self.slots.rivals(s).any(|o| {
             o != s && matches!(self.slots[o].call.caller, Caller::Acquiring | Caller::Holding)
         });
@@ -260,7 +262,8 @@ impl World {
     }
 
     fn act(&mut self, s: SlotIx) {
-        if self.is_old(self.slots.host(s)) || self.stopped {
+        let h = self.slots.host(s);
+        if self.is_old(h) || self.plan.repairer == Some(h) || self.stopped {
             self.release(s);
             return;
         }

@@ -65,7 +65,8 @@ impl World {
 
     /// Decides whether the only holder of a VG lock is about to change something.
     fn draw_dirty(&mut self, s: SlotIx) {
-        let keeps_value = self.locks[self.slots.lock(s)].keeps_value;
+        let keeps_value = self.locks[self.slots.lock(s)].keeps_value
+            && self.plan.repairer != Some(self.slots.host(s));
         let call = &mut self.slots[s].call;
         call.dirty = call.target == Mode::Exclusive && keeps_value && self.rng.bool();
     }
@@ -75,7 +76,7 @@ impl World {
         let lost = self.slots[s].engine.side.mode().is_none();
         self.slots[s].call.caller = if lost { Caller::Dropping } else { Caller::Holding };
         let most = match lost {
-            _ if self.stopped => 1000,
+            _ if self.stopped || self.plan.repairer == Some(self.slots.host(s)) => 1000,
             true => self.plan.hold.min(1_000_000),
             false => self.plan.hold,
         };
@@ -130,6 +131,9 @@ impl World {
             Mode::Exclusive => Count::GrantedEx,
             Mode::Shared => Count::GrantedSh,
         });
+        if self.plan.repairer == Some(self.slots.host(s)) {
+            self.coverage.add(Count::Repaired);
+        }
         self.locks[l].refusals = 0;
         let slot = &mut self.slots[s];
         slot.engine.lapsed = false;
