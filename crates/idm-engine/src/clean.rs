@@ -146,7 +146,8 @@ impl Replica {
             Hold::None if strays => Some((Step::Unlock(mode), self.stray_until)),
             Hold::None => None,
             Hold::Held { .. } | Hold::Maybe { .. } if clean.must_store && !clean.exclusive => {
-                Some((Step::Refresh(Mode::Exclusive), at.max(self.demote_until)))
+                let shares_until = self.demote_until.max(clean.earlier_shares_until);
+                Some((Step::Refresh(Mode::Exclusive), at.max(shares_until)))
             }
             Hold::Held { .. } | Hold::Maybe { .. } => Some((Step::Unlock(mode), at)),
         };

@@ -185,6 +185,8 @@ pub(crate) struct Clean {
     pub(crate) must_store: bool,
     /// Whether the record is known to be exclusive, so that an UNLOCK stores the value.
     pub(crate) exclusive: bool,
+    /// The moment until which an earlier life's command may make the record shared.
+    pub(crate) earlier_shares_until: Instant,
     /// Whether the mutex carries a value that outlives the lock.
     pub(crate) keeps_value: bool,
     /// Whether the value on the drive is useless to everybody.
@@ -336,9 +338,9 @@ impl Replica {
 
     /// The kind of lock that a command can undo if it is still under way when this host dies.
     pub(crate) fn undoes(&self, step: Step, now: Instant) -> Undoes {
-        let held = match self.hold {
-            Hold::Held { mode, .. } => Some(mode),
-            Hold::None | Hold::Maybe { .. } => None,
+        let (held, since) = match self.hold {
+            Hold::Held { mode, since } => (Some(mode), since),
+            Hold::None | Hold::Maybe { .. } => (None, now),
         };
         match step {
             // A late change to shared of ours makes this lock shared again.
@@ -346,8 +348,9 @@ impl Replica {
             Step::Look(_) | Step::Try(_) | Step::ClearTry(_) => Undoes::Nothing,
             Step::Refresh(mode) | Step::Break(mode) if held == Some(mode) => match mode {
                 Mode::Exclusive => Undoes::Nothing,
-                // It changes nothing, unless the record is, or becomes, exclusive.
-                Mode::Shared if self.promote_until <= now => Undoes::Exclusive,
+                // It changes nothing, unless the record becomes exclusive, or became so by a
+                // command whose answer was lost.
+                Mode::Shared if self.promote_until <= since => Undoes::Exclusive,
                 Mode::Shared => Undoes::Any,
             },
             // A REFRESH to exclusive, too: after it, an earlier command that leaves the lock shared
@@ -496,6 +499,15 @@ impl Replica {
         self.absorb_status(flight.step, status, late);
     }
 
+    /// Notes that a command of unknown fate may give this host's record a mode.
+    fn may_change(&mut self, mode: Mode, late: Instant) {
+        let until = match mode {
+            Mode::Shared => &mut self.demote_until,
+            Mode::Exclusive => &mut self.promote_until,
+        };
+        *until = late.max(*until);
+    }
+
     /// Learns from a status who owns the mutex, unless it confirms a lock of this host.
     fn absorb_status(&mut self, step: Step, status: Status, late: Instant) {
         let unknown = matches!(status, Status::Uncertain | Status::Failed);
@@ -508,8 +520,8 @@ impl Replica {
             Step::Try(_) | Step::Break(_) if unknown => {
                 self.hold = maybe;
                 self.stray_until = self.stray_until.max(late);
-                if matches!(step, Step::Break(Mode::Shared)) {
-                    self.demote_until = self.demote_until.max(late);
+                if let Step::Break(mode) = step {
+                    self.may_change(mode, late);
                 }
             }
             Step::Try(_) if status == Status::Terminated => self.hold = maybe,
@@ -517,13 +529,7 @@ impl Replica {
             Step::Refresh(mode) => match status {
                 Status::NotFound => self.hold = Hold::None,
                 Status::Conflict if !self.promotes(mode) => self.hold = Hold::None,
-                Status::Uncertain | Status::Failed => {
-                    let may_change = match mode {
-                        Mode::Shared => &mut self.demote_until,
-                        Mode::Exclusive => &mut self.promote_until,
-                    };
-                    *may_change = late.max(*may_change);
-                }
+                Status::Uncertain | Status::Failed => self.may_change(mode, late),
                 _ => {}
             },
             Step::Unlock(_) | Step::Destroy => match status {

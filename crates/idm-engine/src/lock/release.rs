@@ -50,6 +50,7 @@ impl Lock {
             store,
             must_store: false,
             exclusive: false,
+            earlier_shares_until: self.config.earlier_shares_until,
             keeps_value: self.config.keeps_value,
             worthless: !self.config.keeps_value,
             destroy: false,
