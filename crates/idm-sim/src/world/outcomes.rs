@@ -232,8 +232,12 @@ impl World {
         // In a healthy cluster some host gets the lock.
         let nobody = self.slots.rivals(s).all(|o| self.slots[o].engine.mode.is_none());
         let settled = self.settled() && self.slots[s].call.started >= self.plan.settled_at;
+        let now = self.now();
         let lock = &mut self.locks[l];
         lock.refusals = if nobody && settled { lock.refusals + 1 } else { 0 };
+        if lock.refusals <= 1 {
+            lock.refused_since = now;
+        }
         self.require(self.check_somebody(l));
         let after = some_time(&mut self.rng, self.plan.retry);
         self.call_caller(s, after);

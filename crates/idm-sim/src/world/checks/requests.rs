@@ -123,10 +123,13 @@ impl World {
         Ok(())
     }
 
-    /// Requires that some host gets a free lock in a healthy cluster.
+    /// Requires that some host gets a free lock in a healthy cluster. Where requests follow each
+    /// other quickly, many of them meet the same remains, which may stay for a while.
     pub(in crate::world) fn check_somebody(&self, l: LockIx) -> Verdict {
+        let lock = &self.locks[l];
+        let is_brief = self.now() - lock.refused_since <= self.plan.lease() / 2;
         ensure!(
-            self.locks[l].refusals <= REFUSALS,
+            lock.refusals <= REFUSALS || is_brief,
             "somebody gets a free lock",
             "lock {l:?} is free, and {REFUSALS} requests in a row were refused"
         );
