@@ -72,35 +72,22 @@ impl Running {
         lvm_path: Arc<OnceCell<String>>,
         state: Weak<Mutex<ManagerState>>,
     ) -> Result<Running, Error> {
-        let state_dir = &config.state_dir;
-        let not_kept = |what: &str, error: &io::Error| not_kept(what, state_dir, error);
-        file::make_folder(state_dir, file::PUBLIC_FOLDER)
-            .map_err(|error| not_kept("what must outlive lvmlockd", &error))?;
-        let HostIdentity { host, is_new } =
-            host_id::load(state_dir, given).map_err(|error| not_kept("the host id", &error))?;
         let timing = config.timing();
+        let Kept { host, undo_note, earlier, refusals, store } =
+            Kept::open(config, &timing, given, began)?;
         let fencing = Fencing::new(&timing, config.fencing).map_err(Error::Invalid)?;
         let topology = Topology::new(config.emulated.clone());
         let connect = transport::connector(topology.clone());
-        let (undo_note, earlier) = UndoNote::start(state_dir, &timing, began, is_new)
-            .map_err(|error| not_kept("until when commands may stay", &error))?;
-        let refusals = RefusalNote::start(state_dir, earlier.undoing, clock::now())
-            .map_err(|error| not_kept("what is refused", &error))?;
         let watchdog = start_watchdog(config, &fencing)?;
         let no_thread = |error| Error::NotRunning(format!("no thread can be started: {error}"));
-        let store = Store::open(state_dir, host);
-        let store = store.map_err(|error| not_kept("what is noted of locks", &error))?;
-        let store = Arc::new(store);
         let looked_after = store.clone();
         let look = Box::new(move || looked_after.restore());
-        let note = Arc::new(SafeNote::start(state_dir, fencing.notice, look).map_err(no_thread)?);
+        let note = SafeNote::start(&config.state_dir, fencing.notice, look).map_err(no_thread)?;
+        let note = Arc::new(note);
         let limits = Limits::new(&timing);
         let drives = Arc::new(Drives::new(topology, connect, limits));
-        let reservations = match config.reservations {
-            true => Reservations::start(host, timing, limits, drives.clone()).map(Some),
-            false => Ok(None),
-        };
-        let reservations = reservations.map_err(no_thread)?;
+        let start = || Reservations::start(host, timing, limits, drives.clone());
+        let reservations = config.reservations.then(start).transpose().map_err(no_thread)?;
         let (ready, is_ready) = mpsc::channel();
         let settings = Settings {
             host,
@@ -132,7 +119,6 @@ impl Running {
             store: store.clone(),
         };
         votes.start(is_ready).map_err(no_thread)?;
-        let namesake = OnceCell::new();
         Ok(Running {
             runtime,
             host,
@@ -144,7 +130,7 @@ impl Running {
             exporter,
             store,
             orphans,
-            namesake,
+            namesake: OnceCell::new(),
         })
     }
 
@@ -401,6 +387,39 @@ fn kill_command(
             vec![format!("{lvm}lockctl"), "--kill".to_owned()]
         })
     })
+}
+
+/// The files of the state directory, opened at a start.
+struct Kept {
+    host: HostId,
+    undo_note: UndoNote,
+    earlier: undo_note::Earlier,
+    refusals: RefusalNote,
+    store: Arc<Store>,
+}
+
+impl Kept {
+    /// Reads what an earlier lvmlockd has left, or begins anew. `given` replaces the host id there.
+    fn open(
+        config: &Config,
+        timing: &Timing,
+        given: Option<HostId>,
+        began: Instant,
+    ) -> Result<Kept, Error> {
+        let state_dir = &config.state_dir;
+        let not_kept = |what: &str, error: &io::Error| not_kept(what, state_dir, error);
+        file::make_folder(state_dir, file::PUBLIC_FOLDER)
+            .map_err(|error| not_kept("what must outlive lvmlockd", &error))?;
+        let HostIdentity { host, is_new } =
+            host_id::load(state_dir, given).map_err(|error| not_kept("the host id", &error))?;
+        let (undo_note, earlier) = UndoNote::start(state_dir, timing, began, is_new)
+            .map_err(|error| not_kept("until when commands may stay", &error))?;
+        let refusals = RefusalNote::start(state_dir, earlier.undoing, clock::now())
+            .map_err(|error| not_kept("what is refused", &error))?;
+        let store = Store::open(state_dir, host)
+            .map_err(|error| not_kept("what is noted of locks", &error))?;
+        Ok(Kept { host, undo_note, earlier, refusals, store: Arc::new(store) })
+    }
 }
 
 fn start_watchdog(config: &Config, fencing: &Fencing) -> Result<Option<Arc<Watchdog>>, Error> {

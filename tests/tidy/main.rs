@@ -1,5 +1,5 @@
-//! The tree is tidy: everything that comments and pages name exists, lines are short, and no file
-//! is left over.
+//! The tree is tidy: everything that comments and pages name exists, lines and functions are short,
+//! and no file is left over.
 //!
 //! The rules read only the text of the files, so this also works in a source archive and without a
 //! network. Each module has one rule. Its unit tests plant a fault in a small tree, and show that
@@ -9,6 +9,7 @@ mod commands;
 mod dead;
 mod headings;
 mod identifiers;
+mod length;
 mod papers;
 mod paths;
 mod text;
@@ -72,6 +73,11 @@ fn commands_that_are_named_can_be_given() {
 #[test]
 fn lines_are_short() {
     obeys(width::faults);
+}
+
+#[test]
+fn functions_are_short() {
+    obeys(length::faults);
 }
 
 #[test]
