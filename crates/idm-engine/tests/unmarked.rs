@@ -5,7 +5,7 @@ mod bench;
 use bench::*;
 use core::time::Duration;
 use idm_emulator::Profile;
-use idm_engine::Lock;
+use idm_engine::{Lock, Outcome};
 use idm_protocol::{MutexOp, Reply, State, Status};
 
 /// A dead host had the lock on all drives of the VG. The next one shares it on drive 0, on which
@@ -271,4 +271,89 @@ fn a_drive_that_votes_is_taken_over_with_the_mark_that_it_has() {
     bench.pass(&mut a, SECOND * 25);
     assert_eq!(on(&a), [0, 1, 2, 3, 4]);
     assert!(!said(&bench, 2).contains(&"unlock"), "{:?}", said(&bench, 2));
+}
+
+/// Votes that have moved away from drive 0 are to move back to it alone, where the record is still
+/// the one from before the first move: its UNLOCK did not arrive. During a change that is refused,
+/// the drive answers some of the commands only. It does not vote, and so it is taken anew.
+#[test]
+fn a_refused_change_does_not_keep_a_drive_that_comes_back_without_the_mark() {
+    let (mut bench, mut a) = (Bench::with(6, forgetful()), lv_lock(1));
+    assert_eq!(take(&mut bench, &mut a, S, &[0, 1, 2], &[3, 4, 5]), GRANTED);
+    spread(&mut bench, &mut a, &[3, 4, 5]);
+    let ready = is_ready(&mut a).expect("drives 3 to 5");
+    bench.paths[0] = Path::Cut;
+    assert!(a.move_votes(&ready, bench.now));
+    bench.pass(&mut a, SECOND);
+    bench.paths[0] = Path::Up;
+    a.spread(&bench.members(&[0]), bench.now);
+    a_change_is_refused_halfway(&mut bench, &mut a, 0);
+    assert!(moves_in_time(&mut bench, &mut a), "{:?}", events(&mut a));
+    assert!(believes(&bench, &a));
+}
+
+/// The same of drive 5, where a dead host was broken, while drive 2 hides the first move.
+#[test]
+fn a_refused_change_does_not_keep_a_drive_without_the_mark_while_another_hides_a_move() {
+    let (mut bench, mut dead) = (Bench::with(6, forgetful()), lv_lock(3));
+    assert_eq!(take(&mut bench, &mut dead, X, &[0, 1, 2, 3, 4, 5], &[]), GRANTED);
+    drop(dead);
+    bench.now = bench.now + LEASE * 2;
+    let mut a = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut a, S, &[0, 1, 2], &[3, 4, 5]), GRANTED);
+    bench.paths[2] = Path::Cut;
+    bench.paths[5] = Path::Cut;
+    assert!(travel(&mut bench, &mut a, &[2, 3, 4]));
+    bench.pass(&mut a, SECOND);
+    assert_eq!(on(&a), [0, 1, 3, 4, 5]);
+    bench.paths[5] = Path::Up;
+    a.spread(&bench.members(&[5]), bench.now);
+    a_change_is_refused_halfway(&mut bench, &mut a, 5);
+    assert!(moves_in_time(&mut bench, &mut a), "{:?}", events(&mut a));
+    assert!(believes(&bench, &a));
+}
+
+/// The lock is to become exclusive. One drive takes the change, and answers nothing after that.
+fn a_change_is_refused_halfway(bench: &mut Bench, lock: &mut Lock, drive: u32) {
+    let mut is_changed = false;
+    let paths = bench.paths.clone();
+    let outcome = run_with(bench, lock, convert(X), |command| match command.drive.0 {
+        at if at == drive && is_changed => Fate::Instead(Status::Unreachable),
+        at if paths[at as usize] != Path::Up => Fate::Instead(Status::Unreachable),
+        at => {
+            is_changed |= at == drive && op(command) == Some(MutexOp::Refresh);
+            Fate::Answered
+        }
+    });
+    assert!(matches!(outcome, Outcome::Refused(_)) && is_changed, "{outcome:?}");
+}
+
+/// lvmlockd dies. Drive 0 has lost its state once and shows the mark of the earlier life, the other
+/// drives do not. Drive 3, which does not vote, has a record that names the drives that vote. Its
+/// answer to the adoption is lost, so that it is taken once more; its record is as it should be.
+#[test]
+fn a_drive_that_is_not_to_vote_may_name_those_that_vote() {
+    let (mut bench, mut dead) = (Bench::with(4, forgetful()), lv_lock(3));
+    assert_eq!(take(&mut bench, &mut dead, X, &[0, 1, 2, 3], &[]), GRANTED);
+    drop(dead);
+    bench.now = bench.now + LEASE * 2;
+    let mut first = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut first, X, &[0, 1, 2], &[3]), GRANTED);
+    bench.paths[3] = Path::Cut;
+    spread(&mut bench, &mut first, &[0, 1, 2, 3]);
+    bench.drives[0].reset();
+    bench.pass(&mut first, SECOND * 25);
+    let safe_until = first.safe_until();
+    drop(first);
+    let (mut a, orphan) = (lv_lock(1), adopt_beside(&bench, &[0, 1, 2], &[3], safe_until));
+    bench.paths[3] = Path::Up;
+    bench.log.clear();
+    let adopted = run_with(&mut bench, &mut a, orphan, |command| match command.drive.0 {
+        3 if op(command) == Some(MutexOp::Refresh) => Fate::Despite(Status::Uncertain),
+        _ => Fate::Answered,
+    });
+    assert_eq!(adopted, Outcome::Adopted(X));
+    bench.pass(&mut a, SECOND * 40);
+    assert_eq!(on(&a), [0, 1, 2, 3]);
+    assert!(!said(&bench, 3).contains(&"unlock"), "{:?}", said(&bench, 3));
 }
