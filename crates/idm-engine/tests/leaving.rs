@@ -404,3 +404,99 @@ fn the_old_drives_are_not_taken_anew() {
     assert_eq!(said(&bench, 0)[before..], ["unlock", "destroy"]);
     assert_eq!(on(&lock), [2, 3, 4]);
 }
+
+/// A drive of the VG that comes and goes while drive 2 hides the move has never voted, so that
+/// nobody is kept out by it.
+#[test]
+fn a_drive_that_was_named_in_between_is_given_back_at_once() {
+    let (mut bench, mut lock) = held_on(&[0, 1, 2], 6, Profile::current());
+    bench.paths[2] = Path::Cut;
+    move_to(&mut bench, &mut lock, &[2, 3, 4]);
+    spread(&mut bench, &mut lock, &[2, 3, 4, 5]);
+    assert_eq!(on(&lock), [0, 1, 3, 4, 5]);
+    spread(&mut bench, &mut lock, &[2, 3, 4]);
+    assert_eq!(on(&lock), [0, 1, 3, 4]);
+    assert!(bench.states(5).is_empty());
+}
+
+/// Only the record on drive 2 hides the move. The old drives were refreshed later, and the TRYLOCK
+/// of a new drive may come later still: neither is waited for.
+#[test]
+fn the_old_drives_are_kept_no_longer_than_the_record_that_hides_a_move() {
+    let (mut bench, mut lock) = held_on(&[0, 1, 2], 7, Profile::current());
+    let begin = bench.now;
+    let away = |command: &Command| match command.drive.0 {
+        2 => Fate::Instead(Status::Unreachable),
+        6 => Fate::Instead(Status::Uncertain),
+        _ => Fate::Answered,
+    };
+    pass_with(&mut bench, &mut lock, SECOND * 25, away);
+    assert!(said(&bench, 0).contains(&"refresh"));
+    lock.spread(&bench.members(&[2, 3, 4, 5, 6]), bench.now);
+    pass_with(&mut bench, &mut lock, SECOND, away);
+    let ready = is_ready(&mut lock).expect("drives 3, 4 and 5");
+    assert!(lock.move_votes(&ready, bench.now));
+    let end = begin + LEASE + LEASE / 500;
+    let left = end.since(bench.now) - Duration::from_micros(1);
+    pass_with(&mut bench, &mut lock, left, away);
+    assert_eq!(on(&lock), [0, 1, 3, 4, 5]);
+    pass_with(&mut bench, &mut lock, SECOND, away);
+    exchange_with(&mut bench, &mut lock, away);
+    assert_eq!(on(&lock), [3, 4, 5]);
+}
+
+/// The record on drive 2, which hides the move, ends before those on drives 0 and 1, and after that
+/// nothing depends on these. The host stands still meanwhile, and the drives that vote have a lease
+/// that is longer still.
+#[test]
+fn what_the_old_drives_keep_is_no_limit_when_nothing_hides_the_move() {
+    let (mut bench, mut lock) = held_on(&[0, 1, 2], 5, Profile::current());
+    let begin = bench.now;
+    bench.paths[2] = Path::Cut;
+    bench.pass(&mut lock, SECOND * 25);
+    assert!(travel(&mut bench, &mut lock, &[2, 3, 4]));
+    bench.paths[..2].fill(Path::Cut);
+    bench.pass(&mut lock, (begin + SECOND * 55).since(bench.now));
+    assert!(lock.safe_until() > Some(begin + SECOND * 90));
+    bench.now = begin + SECOND * 85;
+    lock.on_timer(bench.now);
+    assert!(believes(&bench, &lock), "{:?}", events(&mut lock));
+}
+
+/// Drive 2 shows the move, and so nothing hides it any more; drive 6, which is new, never answered.
+#[test]
+fn a_new_drive_that_does_not_answer_keeps_no_old_drives() {
+    let (mut bench, mut lock) = held_on(&[0, 1, 2], 7, Profile::current());
+    bench.paths[2] = Path::Cut;
+    bench.paths[6] = Path::Cut;
+    move_to(&mut bench, &mut lock, &[2, 3, 4, 5, 6]);
+    assert_eq!(on(&lock), [0, 1, 3, 4, 5]);
+    bench.paths[2] = Path::Up;
+    bench.pass(&mut lock, SECOND * 25);
+    assert_eq!(on(&lock), [2, 3, 4, 5]);
+}
+
+/// A change to exclusive is refused, because drive 2 does not answer for long enough: it took the
+/// change, but its record still shows the mark from before the move. It votes, so it is taken anew
+/// as soon as it answers, and counts.
+#[test]
+fn a_refused_change_does_not_keep_a_drive_that_votes_without_the_mark() {
+    let (mut bench, mut lock) = (Bench::with(5, forgetful()), lv_lock(1));
+    assert_eq!(take(&mut bench, &mut lock, S, &[0, 1, 2], &[3, 4]), GRANTED);
+    move_votes_with(&mut bench, &mut lock, without_2);
+    exchange_with(&mut bench, &mut lock, without_2);
+    let mut is_changed = false;
+    let outcome = run_with(&mut bench, &mut lock, convert(X), |command| match command.drive.0 {
+        2 if is_changed => Fate::Instead(Status::Unreachable),
+        2 => {
+            is_changed = op(command) == Some(MutexOp::Refresh);
+            Fate::Answered
+        }
+        _ => Fate::Answered,
+    });
+    assert!(matches!(outcome, Outcome::Refused(_)) && is_changed, "{outcome:?}");
+    bench.pass(&mut lock, SECOND * 30);
+    bench.paths[3] = Path::Cut;
+    bench.pass(&mut lock, LEASE * 2);
+    assert!(believes(&bench, &lock), "drives 2 and 4 of three: {:?}", events(&mut lock));
+}

@@ -371,3 +371,108 @@ fn a_lock_says_whether_the_vgs_drives_have_to_be_named() {
         assert!(!next.awaits_drives());
     }
 }
+
+/// Drive 2 did not answer when the lock became exclusive, and the VG becomes that drive alone. Its
+/// record as a shared one does not stand for the exclusive lock, whose move has the time of a lease
+/// as if there were no record: it is not over with the lease of that record.
+#[test]
+fn a_record_of_the_other_mode_does_not_shorten_the_time_of_a_move() {
+    let (mut bench, mut a) = (Bench::new(3), lv_lock(1));
+    assert_eq!(take(&mut bench, &mut a, S, &[0, 1, 2], &[]), GRANTED);
+    bench.paths[2] = Path::Cut;
+    assert_eq!(bench.run(&mut a, convert(X)), Outcome::Converted { complete: true });
+    spread(&mut bench, &mut a, &[0, 1, 2]);
+    bench.pass(&mut a, SECOND * 40);
+    spread(&mut bench, &mut a, &[2]);
+    bench.pass(&mut a, SECOND * 30);
+    assert!(believes(&bench, &a), "{:?}", events(&mut a));
+    bench.paths[2] = Path::Up;
+    assert!(moves_in_time(&mut bench, &mut a));
+    assert_eq!(on(&a), [2]);
+}
+
+/// Drive 2 hides a move, and one of its REFRESHes is lost, so that its record may live longer than
+/// its lease. Meanwhile drive 0, which was left, loses its state and does not answer the holder any
+/// more. It does not keep out a host that knows only the old drives, and reaches 0 and 2.
+#[test]
+fn a_drive_that_was_left_and_reset_keeps_nobody_out() {
+    let (mut bench, mut a) = held_on(&[0, 1, 2], 5, Profile::current());
+    let begin = bench.now;
+    let mut away = |command: &Command| match (command.drive.0, op(command)) {
+        (2, Some(MutexOp::Refresh)) => Fate::Instead(Status::Uncertain),
+        (2, _) => Fate::Instead(Status::Unreachable),
+        _ => Fate::Answered,
+    };
+    pass_with(&mut bench, &mut a, SECOND * 25, &mut away);
+    let named = bench.members(&[2, 3, 4]);
+    a.spread(&named, bench.now);
+    pass_with(&mut bench, &mut a, SECOND, &mut away);
+    let ready = is_ready(&mut a).expect("drives 3 and 4");
+    assert!(a.move_votes(&ready, bench.now));
+    bench.drives[0].reset();
+    let mut is_reset = false;
+    let left = (begin + LEASE + SECOND).since(bench.now);
+    pass_with(&mut bench, &mut a, left, |command| match command.drive.0 {
+        0 if !core::mem::replace(&mut is_reset, true) => Fate::Answered,
+        0 => Fate::Instead(Status::Unreachable),
+        _ => away(command),
+    });
+    assert!(is_reset);
+    bench.paths[1] = Path::Cut;
+    let mut b = lv_lock(2);
+    assert_eq!(take(&mut bench, &mut b, X, &[0, 1, 2], &[]), GRANTED);
+    assert_one_holder(&bench, &a, &b);
+}
+
+/// Drive 0 answered the acquisition only after the votes had moved away from it, so that it is
+/// taken anew, and drive 2 hides the move longer than its lease. While drive 0 is unlocked for a
+/// moment, it keeps nobody out.
+#[test]
+fn a_drive_that_was_left_and_is_unlocked_keeps_nobody_out() {
+    let (mut bench, mut a) = (Bench::with(5, forgetful()), lv_lock(1));
+    let begin = bench.now;
+    a.request(acquire(&bench, X, &[0, 1, 2], &[3, 4]), bench.now).expect("in order");
+    let late = pass_with(&mut bench, &mut a, SECOND * 25, |command| {
+        match (command.drive.0, op(command)) {
+            (0, _) => Fate::Open,
+            (2, Some(MutexOp::Refresh)) => Fate::Instead(Status::Uncertain),
+            _ => Fate::Answered,
+        }
+    });
+    assert!(believes(&bench, &a) && late.len() == 1);
+    let away = |command: &Command| match command.drive.0 {
+        2 => Fate::Instead(Status::Unreachable),
+        _ => Fate::Answered,
+    };
+    a.spread(&bench.members(&[2, 3, 4]), bench.now);
+    pass_with(&mut bench, &mut a, SECOND, away);
+    let ready = is_ready(&mut a).expect("drives 3 and 4");
+    assert!(a.move_votes(&ready, bench.now));
+    let left = (begin + SECOND * 38).since(bench.now);
+    pass_with(&mut bench, &mut a, left, away);
+    let answer = |bench: &mut Bench, a: &mut Lock, command: &Command| {
+        let reply = bench.perform(command);
+        a.on_reply(command.token, reply, bench.now);
+    };
+    answer(&mut bench, &mut a, &late[0]);
+    // Its record is refreshed, and then read, which takes until the lease on drive 2 is over.
+    let mut is_refreshed = false;
+    let left = (begin + LEASE + SECOND).since(bench.now);
+    let late =
+        pass_with(&mut bench, &mut a, left, |command| match (command.drive.0, op(command)) {
+            (0, None) if is_refreshed => Fate::Open,
+            (0, kind) => {
+                is_refreshed = kind == Some(MutexOp::Refresh);
+                Fate::Answered
+            }
+            _ => away(command),
+        });
+    assert!(believes(&bench, &a), "drives 0 and 1 of the old ones");
+    late.iter().for_each(|command| answer(&mut bench, &mut a, command));
+    exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
+        0 => Fate::Unheard,
+        _ => away(command),
+    });
+    bench.paths[1] = Path::Cut;
+    assert_no_other_gets(&mut bench, &a, &[0, 1, 2]);
+}

@@ -150,6 +150,8 @@ fn drives_are_read_for_their_marks_only_while_these_decide() {
     bench.pass(&mut a, LEASE * 2);
     assert!(!said(&bench, 0).contains(&"read"), "{:?}", said(&bench, 0));
     assert!(said(&bench, 0).contains(&"refresh"));
+    // Drive 2 showed its mark when it was named.
+    assert!(!said(&bench, 2).contains(&"read"), "{:?}", said(&bench, 2));
 }
 
 #[test]

@@ -4,7 +4,8 @@ mod bench;
 
 use bench::*;
 use core::time::Duration;
-use idm_engine::Lock;
+use idm_emulator::Profile;
+use idm_engine::{Lock, Outcome};
 use idm_protocol::{MutexOp, Reply, State, Status};
 
 /// A dead host had the lock on all drives of the VG. The next one shares it on drive 0, on which
@@ -152,4 +153,207 @@ fn drive_1_answers_after(delay: Duration) {
         }
         bench.now = bench.now + SECOND / 10;
     }
+}
+
+/// A REFRESH with the mark from before the move was lost, and may still reach drive 1, which shows
+/// the new mark already. It is enough to read it again when nothing can come any more.
+#[test]
+fn a_drive_that_shows_the_mark_is_not_taken_anew() {
+    let (mut bench, mut a) = after_a_dead_host(X, Profile::current());
+    let mut late = Vec::new();
+    while late.is_empty() {
+        bench.wait(&mut a);
+        late = exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
+            1 => Fate::Late,
+            _ => Fate::Answered,
+        });
+    }
+    bench.log.clear();
+    spread(&mut bench, &mut a, &[0, 1, 2]);
+    bench.pass(&mut a, SECOND * 40);
+    let said = said(&bench, 1);
+    assert!(said.starts_with(&["refresh", "read"]) && !said.contains(&"trylock"), "{said:?}");
+}
+
+/// Two new drives are ready, and a third is needed. Two drives that vote are named as well, and no
+/// REFRESH marks their records; but while they vote, they are not taken anew. So at any moment
+/// drive 0 may lose its state, and drive 1 be slow to answer: it has the lock all the while.
+#[test]
+fn drives_that_vote_are_not_taken_anew_before_the_votes_move() {
+    for steps in 0..40 {
+        let (mut bench, mut a) = held_on(&[0, 1, 2], 5, forgetful());
+        a.spread(&bench.members(&[1, 2, 3, 4]), bench.now);
+        for _ in 0..steps {
+            match a.next_command(bench.now) {
+                Some(command) => {
+                    let reply = bench.perform(&command);
+                    a.on_reply(command.token, reply, bench.now);
+                }
+                None => bench.wait(&mut a),
+            }
+        }
+        bench.drives[0].reset();
+        let open = pass_with(&mut bench, &mut a, SECOND * 25, |command| match command.drive.0 {
+            1 => Fate::Open,
+            _ => Fate::Answered,
+        });
+        for command in open {
+            let reply = bench.perform(&command);
+            a.on_reply(command.token, reply, bench.now);
+        }
+        assert!(believes(&bench, &a), "after {steps} steps: {:?}", events(&mut a));
+    }
+}
+
+/// A dead host had the lock on all drives of the VG. The next one shares it on drives 0, 3 and 4,
+/// and breaks the dead host on all drives. Then the VG is drives 0 to 2. Two of these are taken
+/// anew; drives 3 and 4 keep out nobody who asks on drives 0 to 2, so that it is one at a time.
+#[test]
+fn old_drives_do_not_stand_in_for_drives_that_are_to_vote() {
+    let (mut bench, mut dead) = (Bench::with(5, forgetful()), lv_lock(3));
+    assert_eq!(take(&mut bench, &mut dead, X, &[0, 1, 2, 3, 4], &[]), GRANTED);
+    drop(dead);
+    bench.now = bench.now + LEASE * 2;
+    let mut a = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut a, S, &[0, 3, 4], &[1, 2]), GRANTED);
+    assert_eq!(on(&a), [0, 1, 2, 3, 4]);
+    a.spread(&bench.members(&[0, 1, 2]), bench.now);
+    for _ in 0..20 {
+        let sent = all_at_once(&bench, &mut a);
+        let unlocks = sent.iter().any(|command| op(command) == Some(MutexOp::Unlock));
+        for command in sent {
+            let reply = bench.perform(&command);
+            a.on_reply(command.token, reply, bench.now);
+        }
+        if unlocks {
+            break;
+        }
+    }
+    let mut c = lv_lock(2);
+    bench.paths[0] = Path::Cut;
+    let outcome = take(&mut bench, &mut c, X, &[0, 1, 2], &[]);
+    assert!(is_held(&outcome), "{outcome:?}");
+    assert_one_holder(&bench, &a, &c);
+}
+
+/// The VG's drives are named during a change, when the records still name the drives that vote. The
+/// answer of the new drive is lost; its record is as it should be.
+#[test]
+fn a_drive_that_is_named_during_a_change_is_not_given_back() {
+    let (mut bench, mut a) = held_on(&[0, 1, 2], 4, forgetful());
+    a.request(convert(S), bench.now).expect("held");
+    let open = exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
+        0 => Fate::Answered,
+        _ => Fate::Open,
+    });
+    a.spread(&bench.all(), bench.now);
+    let mut is_lost = false;
+    pass_with(&mut bench, &mut a, SECOND, |command| match command.drive.0 {
+        3 if !core::mem::replace(&mut is_lost, true) => Fate::Despite(Status::Uncertain),
+        _ => Fate::Answered,
+    });
+    assert_eq!((open.len(), done(&mut a)), (2, None), "the change is under way");
+    assert_eq!(said(&bench, 3)[1..], ["trylock", "trylock", "read", "refresh"]);
+}
+
+/// Drive 2 took the lock, but its answer was lost. It votes already when it is named, and so its
+/// record need not have the new mark before the votes move.
+#[test]
+fn a_drive_that_votes_is_taken_over_with_the_mark_that_it_has() {
+    let (mut bench, mut a) = (Bench::with(5, forgetful()), lv_lock(1));
+    bench.paths[2] = Path::Deaf;
+    assert_eq!(take(&mut bench, &mut a, X, &[0, 1, 2], &[3, 4]), GRANTED);
+    bench.paths[2] = Path::Cut;
+    spread(&mut bench, &mut a, &[2, 3, 4]);
+    assert!(is_ready(&mut a).is_some());
+    bench.log.clear();
+    bench.paths[2] = Path::Up;
+    bench.pass(&mut a, SECOND * 25);
+    assert_eq!(on(&a), [0, 1, 2, 3, 4]);
+    assert!(!said(&bench, 2).contains(&"unlock"), "{:?}", said(&bench, 2));
+}
+
+/// Votes that have moved away from drive 0 are to move back to it alone, where the record is still
+/// the one from before the first move: its UNLOCK did not arrive. During a change that is refused,
+/// the drive answers some of the commands only. It does not vote, and so it is taken anew.
+#[test]
+fn a_refused_change_does_not_keep_a_drive_that_comes_back_without_the_mark() {
+    let (mut bench, mut a) = (Bench::with(6, forgetful()), lv_lock(1));
+    assert_eq!(take(&mut bench, &mut a, S, &[0, 1, 2], &[3, 4, 5]), GRANTED);
+    spread(&mut bench, &mut a, &[3, 4, 5]);
+    let ready = is_ready(&mut a).expect("drives 3 to 5");
+    bench.paths[0] = Path::Cut;
+    assert!(a.move_votes(&ready, bench.now));
+    bench.pass(&mut a, SECOND);
+    bench.paths[0] = Path::Up;
+    a.spread(&bench.members(&[0]), bench.now);
+    a_change_is_refused_halfway(&mut bench, &mut a, 0);
+    assert!(moves_in_time(&mut bench, &mut a), "{:?}", events(&mut a));
+    assert!(believes(&bench, &a));
+}
+
+/// The same of drive 5, where a dead host was broken, while drive 2 hides the first move.
+#[test]
+fn a_refused_change_does_not_keep_a_drive_without_the_mark_while_another_hides_a_move() {
+    let (mut bench, mut dead) = (Bench::with(6, forgetful()), lv_lock(3));
+    assert_eq!(take(&mut bench, &mut dead, X, &[0, 1, 2, 3, 4, 5], &[]), GRANTED);
+    drop(dead);
+    bench.now = bench.now + LEASE * 2;
+    let mut a = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut a, S, &[0, 1, 2], &[3, 4, 5]), GRANTED);
+    bench.paths[2] = Path::Cut;
+    bench.paths[5] = Path::Cut;
+    assert!(travel(&mut bench, &mut a, &[2, 3, 4]));
+    bench.pass(&mut a, SECOND);
+    assert_eq!(on(&a), [0, 1, 3, 4, 5]);
+    bench.paths[5] = Path::Up;
+    a.spread(&bench.members(&[5]), bench.now);
+    a_change_is_refused_halfway(&mut bench, &mut a, 5);
+    assert!(moves_in_time(&mut bench, &mut a), "{:?}", events(&mut a));
+    assert!(believes(&bench, &a));
+}
+
+/// The lock is to become exclusive. One drive takes the change, and answers nothing after that.
+fn a_change_is_refused_halfway(bench: &mut Bench, lock: &mut Lock, drive: u32) {
+    let mut is_changed = false;
+    let paths = bench.paths.clone();
+    let outcome = run_with(bench, lock, convert(X), |command| match command.drive.0 {
+        at if at == drive && is_changed => Fate::Instead(Status::Unreachable),
+        at if paths[at as usize] != Path::Up => Fate::Instead(Status::Unreachable),
+        at => {
+            is_changed |= at == drive && op(command) == Some(MutexOp::Refresh);
+            Fate::Answered
+        }
+    });
+    assert!(matches!(outcome, Outcome::Refused(_)) && is_changed, "{outcome:?}");
+}
+
+/// lvmlockd dies. Drive 0 has lost its state once and shows the mark of the earlier life, the other
+/// drives do not. Drive 3, which does not vote, has a record that names the drives that vote. Its
+/// answer to the adoption is lost, so that it is taken once more; its record is as it should be.
+#[test]
+fn a_drive_that_is_not_to_vote_may_name_those_that_vote() {
+    let (mut bench, mut dead) = (Bench::with(4, forgetful()), lv_lock(3));
+    assert_eq!(take(&mut bench, &mut dead, X, &[0, 1, 2, 3], &[]), GRANTED);
+    drop(dead);
+    bench.now = bench.now + LEASE * 2;
+    let mut first = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut first, X, &[0, 1, 2], &[3]), GRANTED);
+    bench.paths[3] = Path::Cut;
+    spread(&mut bench, &mut first, &[0, 1, 2, 3]);
+    bench.drives[0].reset();
+    bench.pass(&mut first, SECOND * 25);
+    let safe_until = first.safe_until();
+    drop(first);
+    let (mut a, orphan) = (lv_lock(1), adopt_beside(&bench, &[0, 1, 2], &[3], safe_until));
+    bench.paths[3] = Path::Up;
+    bench.log.clear();
+    let adopted = run_with(&mut bench, &mut a, orphan, |command| match command.drive.0 {
+        3 if op(command) == Some(MutexOp::Refresh) => Fate::Despite(Status::Uncertain),
+        _ => Fate::Answered,
+    });
+    assert_eq!(adopted, Outcome::Adopted(X));
+    bench.pass(&mut a, SECOND * 40);
+    assert_eq!(on(&a), [0, 1, 2, 3]);
+    assert!(!said(&bench, 3).contains(&"unlock"), "{:?}", said(&bench, 3));
 }
