@@ -24,6 +24,7 @@ use crate::lock::{LockSpec, Role};
 use crate::lock::{role_of, vg_of};
 use crate::lockspace::{Held, Lockspace};
 use crate::runtime::Runtime;
+use crate::state::leases::Leases;
 use crate::state::store::{Saved, SavedLock, SavedLockspace, Store};
 use crate::state::undo_note;
 use crate::sys::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -67,6 +68,8 @@ pub struct Orphans {
 pub struct Dates {
     /// Times of the locks.
     pub timing: Timing,
+    /// Leases of this life and earlier ones.
+    pub leases: Leases,
     /// Times of the kill command.
     pub fencing: Fencing,
     /// Note of the time until which the orphans are safe. It is informed as soon as the state of
@@ -86,8 +89,8 @@ impl Dates {
         let asked = Instant::from_micros(saved.asked_us);
         // Without a date it was granted, if at all, just before lvmlockd died. What was asked for
         // last may have been a change of its mode.
-        let Timing { lease, drift, patience, .. } = self.timing;
-        let without = || asked + (lease - drift).saturating_sub(patience);
+        let Timing { lease, drift, .. } = Timing::for_lease(self.leases.shortest);
+        let without = || asked + (lease - drift).saturating_sub(self.timing.patience);
         match self.note.left(vg)? {
             Some(date) => date.is_shown.then_some(date.until),
             None => Some(without()),
@@ -653,11 +656,11 @@ impl Orphans {
     /// The time until which other hosts are certainly kept out, according to the note. Where
     /// nothing is known, it is when the use has to end; a restart does not put that off.
     fn safe_until(&self, orphan: &Orphan) -> Instant {
-        let Dates { timing, fencing, note, .. } = &self.dates;
+        let Dates { leases, fencing, note, .. } = &self.dates;
         let vg = vg_of(&orphan.spec.resource);
         let feared = || note.left(&vg).flatten().map(|date| date.until);
         let known = self.dates.noted(&vg, &orphan.saved).or_else(feared);
-        known.unwrap_or(self.found_at + timing.lease / 2 + fencing.margin)
+        known.unwrap_or(self.found_at + leases.shortest / 2 + fencing.margin)
     }
 
     /// The time from which an orphan that seems unused may be given up. A command that got the lock
@@ -668,7 +671,7 @@ impl Orphans {
             Role::Membership => self.found_at,
             _ => Instant::from_micros(orphan.saved.asked_us) + self.dates.timing.patience,
         };
-        since + self.dates.timing.lease
+        since + self.dates.leases.longest
     }
 
     fn may_be_unused(&self, orphan: &Orphan, now: Instant) -> bool {
@@ -762,7 +765,8 @@ mod tests {
         let timing = Timing::for_lease(LEASE);
         let fencing = Fencing::new(&timing, Default::default()).unwrap();
         let earlier = undo_note::Dates::default();
-        Dates { timing, fencing, note: note(), watchdog: None, earlier }
+        let leases = Leases { shortest: LEASE, longest: LEASE };
+        Dates { timing, leases, fencing, note: note(), watchdog: None, earlier }
     }
 
     /// A proof by half of the drives relies on the date.

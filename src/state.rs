@@ -3,6 +3,7 @@
 
 pub mod file;
 pub mod host_id;
+pub mod leases;
 pub mod note;
 pub mod refusals;
 pub mod store;

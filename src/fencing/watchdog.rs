@@ -227,7 +227,7 @@ impl Worker {
         let done = match step {
             Step::Wait => Ok(()),
             Step::Feed => self.write_note(need, now).and_then(|()| self.device.feed()),
-            Step::Leave => self.write_note(need, now).and_then(|()| self.device.leave()),
+            Step::Leave => self.write_last_note(need, now).and_then(|()| self.device.leave()),
             Step::Disarm => self.device.disarm().map(|()| self.note.remove()),
         };
         if done.is_err() && !self.policy.is_armed() {
@@ -253,9 +253,28 @@ impl Worker {
         done
     }
 
-    /// Also fails if so much time has passed that the decision does not hold any more.
+    /// Also fails if so much time has passed that the decision does not hold any more. A note that
+    /// cannot be replaced does, if it has an earlier date.
     fn write_note(&self, need: Need, now: Instant) -> io::Result<()> {
-        self.note.write(&need.first)?;
+        if let Err(error) = self.note.write(&need.first) {
+            let promises_less = |noted: Instant| need.first.is_none_or(|needed| noted <= needed);
+            if !self.note.read().flatten().is_some_and(promises_less) {
+                return Err(error);
+            }
+        }
+        self.check_time(now)
+    }
+
+    /// The same for the last feed, which is made without a note as well: an open device would be
+    /// fed once more by a death.
+    fn write_last_note(&mut self, need: Need, now: Instant) -> io::Result<()> {
+        if let (Err(error), false) = (self.note.write(&need.first), self.left) {
+            log::warn!("the date of the watchdog is not noted: {error}");
+        }
+        self.check_time(now)
+    }
+
+    fn check_time(&self, now: Instant) -> io::Result<()> {
         match clock::now().since(now) <= self.policy.feeding().notice {
             true => Ok(()),
             false => Err(io::Error::new(io::ErrorKind::TimedOut, "this host is too slow")),
@@ -404,6 +423,50 @@ mod tests {
         drop(claim);
         watchdog.rest(SOON);
         assert_eq!(device.last(), Some("disarm"));
+    }
+
+    /// Held locks are kept, also where there is no room for notes. The note that is there promises
+    /// less than the locks do.
+    #[test]
+    fn a_host_whose_locks_are_renewed_is_fed_for_where_the_note_cannot_be_written_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let device = FakeWatchdog::default();
+        let watchdog = start(&device, directory.path());
+        let claim = watchdog.keep_armed(safe(), SOON).unwrap_or_else(|why| panic!("{why}"));
+        watchdog.protect(Some(safe()));
+        drop(claim);
+        std::thread::sleep(Duration::from_millis(200));
+        // As if there were no room for a new file.
+        std::fs::create_dir(directory.path().join(format!("{FILE}.{}", std::process::id())))
+            .unwrap();
+        let before = device.0.lock().len();
+        // The reset would follow at the end of this time.
+        let end = std::time::Instant::now() + feeding().timeout;
+        while std::time::Instant::now() < end {
+            watchdog.protect(Some(safe()));
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        assert!(device.0.lock().len() > before, "not fed for {:?}", feeding().timeout);
+    }
+
+    /// Otherwise the device is still open when its reset is near, and a death of lvmlockd then
+    /// closes it, which feeds it once more.
+    #[test]
+    fn the_last_feed_closes_the_device_where_the_note_cannot_be_written_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let device = FakeWatchdog::default();
+        let watchdog = start(&device, directory.path());
+        let claim = watchdog.keep_armed(safe(), SOON).unwrap_or_else(|why| panic!("{why}"));
+        std::fs::create_dir(directory.path().join(format!("{FILE}.{}", std::process::id())))
+            .unwrap();
+        let feeding = feeding();
+        // The last feed is due within this time.
+        let time = Duration::from_secs(4);
+        let until = clock::now() + feeding.timeout + feeding.late + time;
+        watchdog.protect(Some(until));
+        std::thread::sleep(time + Duration::from_secs(1));
+        assert_eq!(device.last(), Some("leave"));
+        drop(claim);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::recovery::{Dates, Orphans};
 use crate::runtime::{Runtime, Settings, refusal};
 use crate::state::file;
 use crate::state::host_id::{self, HostIdentity};
+use crate::state::leases::Leases;
 use crate::state::refusals::RefusalNote;
 use crate::state::store::{SavedLock, Store};
 use crate::state::undo_note::{self, UndoNote};
@@ -73,7 +74,7 @@ impl Running {
         state: Weak<Mutex<ManagerState>>,
     ) -> Result<Running, Error> {
         let timing = config.timing();
-        let Kept { host, undo_note, earlier, refusals, store } =
+        let Kept { host, leases, undo_note, earlier, refusals, store } =
             Kept::open(config, &timing, given, began)?;
         let fencing = Fencing::new(&timing, config.fencing).map_err(Error::Invalid)?;
         let topology = Topology::new(config.emulated.clone());
@@ -109,7 +110,8 @@ impl Running {
         let exporter = Exporter::start(&config.state_dir, move || drives.render(&metrics))
             .map_err(no_thread)?;
         let undoing = earlier.undoing;
-        let dates = Dates { timing, fencing, note, watchdog: watchdog.clone(), earlier: undoing };
+        let watches = watchdog.clone();
+        let dates = Dates { timing, leases, fencing, note, watchdog: watches, earlier: undoing };
         let orphans = Orphans::find(runtime.clone(), store.clone(), devices, dates)
             .map_err(|error| Error::NotRunning(format!("notes cannot be read: {error}")))?;
         let votes = Votes {
@@ -392,6 +394,7 @@ fn kill_command(
 /// The files of the state directory, opened at a start.
 struct Kept {
     host: HostId,
+    leases: Leases,
     undo_note: UndoNote,
     earlier: undo_note::Earlier,
     refusals: RefusalNote,
@@ -412,13 +415,16 @@ impl Kept {
             .map_err(|error| not_kept("what must outlive lvmlockd", &error))?;
         let HostIdentity { host, is_new } =
             host_id::load(state_dir, given).map_err(|error| not_kept("the host id", &error))?;
-        let (undo_note, earlier) = UndoNote::start(state_dir, timing, began, is_new)
-            .map_err(|error| not_kept("until when commands may stay", &error))?;
+        let leases = Leases::note(state_dir, timing.lease, is_new)
+            .map_err(|error| not_kept("the lease", &error))?;
+        let (undo_note, earlier) =
+            UndoNote::start(state_dir, timing, (began, is_new), leases.longest)
+                .map_err(|error| not_kept("until when commands may stay", &error))?;
         let refusals = RefusalNote::start(state_dir, earlier.undoing, clock::now())
             .map_err(|error| not_kept("what is refused", &error))?;
         let store = Store::open(state_dir, host)
             .map_err(|error| not_kept("what is noted of locks", &error))?;
-        Ok(Kept { host, undo_note, earlier, refusals, store: Arc::new(store) })
+        Ok(Kept { host, leases, undo_note, earlier, refusals, store: Arc::new(store) })
     }
 }
 

@@ -814,7 +814,8 @@ fn a_request_that_is_given_up_is_undone_when_it_is_granted() {
 fn what_cannot_be_noted_is_not_undone() {
     let directory = tempfile::tempdir().unwrap();
     let timing = Timing::for_lease(LONG);
-    let (note, _) = UndoNote::start(directory.path(), &timing, clock::now(), true).unwrap();
+    let (note, _) =
+        UndoNote::start(directory.path(), &timing, (clock::now(), true), timing.lease).unwrap();
     let bench = Bench::with_note(3, note);
     let spec = spec(1, Role::Lv, &owner());
     let answer = bench.runtime.request(spec.clone(), bench.acquire(Mode::Exclusive), SOON);
@@ -839,7 +840,8 @@ fn the_note_is_settled_only_where_every_command_has_ended() {
         let text = std::fs::read(directory.path().join("undoing-until")).unwrap();
         undo_note::parse(&text, &host_id::boot_id().unwrap()).unwrap().until
     };
-    let (note, _) = UndoNote::start(directory.path(), &timing, clock::now(), true).unwrap();
+    let (note, _) =
+        UndoNote::start(directory.path(), &timing, (clock::now(), true), timing.lease).unwrap();
     let bench = Bench::with_note(3, note);
     let spec = spec(1, Role::Lv, &owner());
     assert!(granted(&bench.runtime.request(spec.clone(), bench.acquire(Mode::Exclusive), SOON)));

@@ -11,7 +11,6 @@
 //! because of a lock that was not in use. The REFRESH of a shared lock undoes only a lock that the
 //! next life makes exclusive; this kind has a third date.
 
-use crate::config::Config;
 use crate::lock::Role;
 use crate::state::{file, host_id};
 use core::time::Duration;
@@ -143,19 +142,20 @@ pub struct Undoing {
 impl UndoNote {
     /// Reads the note of an earlier life, and starts that of this one, which began at `began`. With
     /// `first`, no earlier life of this boot has used this host's id, so none can undo anything.
+    /// `longest` is the longest lease of all lives.
     ///
     /// Also returns the dates until which commands of earlier lives may still reach drives.
     pub fn start(
         state_dir: &Path,
         timing: &Timing,
-        began: Instant,
-        first: bool,
+        (began, first): (Instant, bool),
+        longest: Duration,
     ) -> io::Result<(UndoNote, Earlier)> {
         let path = state_dir.join(FILE);
         let boot = host_id::boot_id()?;
         let left = file::read(&path).ok().and_then(|text| parse(&text, &boot));
         // The lease may have been longer in that life.
-        let unknown = Timing::for_lease(Config::default().lease).linger;
+        let unknown = Timing::for_lease(longest).linger;
         let earlier = left.map_or(if first { Duration::ZERO } else { unknown }, |left| left.linger);
         let linger = timing.linger.max(earlier);
         let until = match left {
@@ -273,6 +273,7 @@ pub fn parse(text: &[u8], boot: &str) -> Option<Undoing> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::leases::Leases;
 
     const LEASE: Duration = Duration::from_secs(60);
 
@@ -294,7 +295,9 @@ mod tests {
     /// Returns the time until which locks of LVs wait.
     fn start(directory: &Path, lease: Duration, began: u64, first: bool) -> (UndoNote, Instant) {
         let timing = Timing::for_lease(lease);
-        let (note, earlier) = UndoNote::start(directory, &timing, at(began), first).unwrap();
+        let longest = Leases::note(directory, lease, first).unwrap().longest;
+        let (note, earlier) =
+            UndoNote::start(directory, &timing, (at(began), first), longest).unwrap();
         let longest = if first { Duration::ZERO } else { timing.linger };
         assert!(first || earlier.writes_until >= at(began) + longest);
         (note, earlier.undoing.lvs)
@@ -366,7 +369,12 @@ mod tests {
         let file = directory.path().join(FILE);
         let (mut note, _) = start(directory.path(), Duration::from_secs(2), 100, true);
         fs::remove_file(&file).unwrap();
-        assert_eq!(start(directory.path(), Duration::from_secs(2), 200, false).1, at(215));
+        let short = Duration::from_secs(2);
+        assert_eq!(start(directory.path(), short, 150, false).1, at(150) + short / 4);
+        // The leases are not known either.
+        fs::remove_file(&file).unwrap();
+        fs::remove_file(directory.path().join("leases")).unwrap();
+        assert_eq!(start(directory.path(), short, 200, false).1, at(215));
         // The note was also removed while the first one was open.
         assert!(note.cover(Undone::Lvs, at(300)));
         let whole = fs::read(&file).unwrap();
@@ -388,6 +396,24 @@ mod tests {
         assert_eq!(start(directory.path(), LEASE, 400, false).1, at(415));
     }
 
+    /// The note of the life with the longer lease could not be written, and was removed.
+    #[test]
+    fn without_a_note_a_shorter_lease_does_not_shorten_what_is_under_way_either() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut note, _) = start(directory.path(), 2 * LEASE, 100, true);
+        assert!(note.cover(Undone::Lvs, at(200)));
+        // As if there were no room for a new file.
+        let new = directory.path().join(format!("{FILE}.{}", std::process::id()));
+        fs::create_dir(&new).unwrap();
+        fs::remove_file(directory.path().join(FILE)).unwrap();
+        assert!(note.cover(Undone::Lvs, at(300)));
+        assert!(!directory.path().join(FILE).exists());
+        fs::remove_dir(&new).unwrap();
+        drop(note);
+        // The command may arrive until 331.
+        assert!(start(directory.path(), LEASE, 301, false).1 >= at(331));
+    }
+
     #[test]
     fn what_cannot_be_noted_is_not_noted_at_all() {
         let directory = tempfile::tempdir().unwrap();
@@ -407,7 +433,7 @@ mod tests {
 
     fn dates(directory: &Path, began: u64) -> (Instant, Instant) {
         let timing = Timing::for_lease(LEASE);
-        let (_, earlier) = UndoNote::start(directory, &timing, at(began), false).unwrap();
+        let (_, earlier) = UndoNote::start(directory, &timing, (at(began), false), LEASE).unwrap();
         (earlier.undoing.of(Role::Lv), earlier.undoing.of(Role::Vg))
     }
 

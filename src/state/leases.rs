@@ -1,0 +1,108 @@
+//! A note of the leases that lvmlockd has had in this boot: the configuration may change between
+//! two lives, and what the earlier one left on the drives has its lease.
+
+use crate::config::Config;
+use crate::state::note::{Form, Note};
+use core::time::Duration;
+use std::io;
+use std::path::Path;
+
+/// The file's name in the state directory.
+const FILE: &str = "leases";
+
+/// The shortest and the longest lease of this life and earlier ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leases {
+    /// The least time for which a lock of any of them is safe.
+    pub shortest: Duration,
+    /// The most time for which a command or a record of any of them counts.
+    pub longest: Duration,
+}
+
+impl Leases {
+    /// Adds this life's lease to the note. With `first`, no earlier life has used this host's id.
+    /// Otherwise a life that is not noted may have had the default lease. Where the note cannot be
+    /// written, this life keeps the locks of the earlier one all the same.
+    pub fn note(state_dir: &Path, lease: Duration, first: bool) -> io::Result<Leases> {
+        let note = Note::new(state_dir, FILE, Form { format, parse })?;
+        let noted = if first || !note.is_there() { None } else { note.read() };
+        let usual = if first { lease } else { Config::default().lease };
+        let earlier = noted.unwrap_or(Leases { shortest: usual, longest: usual });
+        let leases =
+            Leases { shortest: earlier.shortest.min(lease), longest: earlier.longest.max(lease) };
+        if noted != Some(leases) {
+            if let Err(error) = note.write(&leases) {
+                log::warn!("the lease of {} s is not noted: {error}", lease.as_secs());
+            }
+        }
+        Ok(leases)
+    }
+}
+
+/// The text of the file.
+pub fn format(boot: &str, leases: &Leases) -> String {
+    let [shortest, longest] = [leases.shortest, leases.longest].map(|lease| lease.as_millis());
+    format!("boot_id {boot}\nshortest_ms {shortest}\nlongest_ms {longest}\n")
+}
+
+/// The contents of a file's text; `None` if the text is damaged or from another boot.
+pub fn parse(text: &[u8], boot: &str, _: idm_engine::Instant) -> Option<Leases> {
+    let text = core::str::from_utf8(text).ok()?;
+    let mut lines = text.lines().skip(1);
+    let mut lease = |name: &str| {
+        let ms = lines.next()?.strip_prefix(name)?.parse().ok()?;
+        Some(Duration::from_millis(ms))
+    };
+    let leases = Leases { shortest: lease("shortest_ms ")?, longest: lease("longest_ms ")? };
+    (format(boot, &leases) == text).then_some(leases)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn seconds(shortest: u64, longest: u64) -> Leases {
+        let [shortest, longest] = [shortest, longest].map(Duration::from_secs);
+        Leases { shortest, longest }
+    }
+
+    fn start(directory: &Path, lease: u64, first: bool) -> Leases {
+        Leases::note(directory, Duration::from_secs(lease), first).unwrap()
+    }
+
+    #[test]
+    fn all_lives_of_a_boot_are_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(start(directory.path(), 30, true), seconds(30, 30));
+        assert_eq!(start(directory.path(), 30, false), seconds(30, 30));
+        assert_eq!(start(directory.path(), 90, false), seconds(30, 90));
+        assert_eq!(start(directory.path(), 20, false), seconds(20, 90));
+        assert_eq!(start(directory.path(), 30, false), seconds(20, 90));
+        assert_eq!(start(directory.path(), 30, true), seconds(30, 30), "another id");
+        fs::remove_file(directory.path().join(FILE)).unwrap();
+        assert_eq!(start(directory.path(), 30, false), seconds(30, 60), "the default");
+    }
+
+    #[test]
+    fn what_is_damaged_counts_as_the_default() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join(FILE);
+        start(directory.path(), 90, true);
+        let whole = fs::read(&file).unwrap();
+        for length in 0..whole.len() {
+            fs::write(&file, &whole[..length]).unwrap();
+            assert_eq!(start(directory.path(), 90, false), seconds(60, 90), "{length}");
+        }
+    }
+
+    #[test]
+    fn a_note_that_cannot_be_written_still_counts() {
+        let directory = tempfile::tempdir().unwrap();
+        start(directory.path(), 30, true);
+        // As if there were no room for a new file.
+        fs::create_dir(directory.path().join(format!("{FILE}.{}", std::process::id()))).unwrap();
+        assert_eq!(start(directory.path(), 90, false), seconds(30, 90));
+        assert_eq!(start(directory.path(), 60, false), seconds(30, 60));
+    }
+}
