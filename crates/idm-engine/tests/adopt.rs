@@ -522,3 +522,60 @@ fn a_late_trylock_is_no_orphan() {
     bench.pass(&mut a, Duration::from_secs(10));
     assert_eq!(done(&mut a), Some(Outcome::Refused(Refusal::Unclear)));
 }
+
+/// An adopted lock is given back, and one of three drives does not get the UNLOCK. Its record is
+/// that of a minority for the next host, which counts the same drives.
+#[test]
+fn an_adopted_lock_leaves_no_record_that_keeps_a_majority_out() {
+    let mut bench = Bench::new(3);
+    assert_eq!(take(&mut bench, &mut lv_lock(1), X, &[0, 1, 2], &[]), GRANTED);
+    let (mut a, orphan) = (lv_lock(1), adopt(&bench, &[0, 1, 2], None));
+    assert_eq!(bench.run(&mut a, orphan), Outcome::Adopted(X));
+    bench.pass(&mut a, LEASE);
+    bench.paths[2] = Path::Cut;
+    bench.run(&mut a, RELEASE);
+    bench.paths[2] = Path::Up;
+    assert_eq!(take(&mut bench, &mut lv_lock(2), X, &[0, 1, 2], &[]), GRANTED);
+}
+
+/// lvmlockd dies when one of two drives has carried out a change to shared. The lock is noted as
+/// exclusive, and is read after its lease.
+#[test]
+fn a_half_changed_lock_that_is_noted_as_exclusive_is_not_found_to_be_shared() {
+    let (mut bench, mut first) = (Bench::new(2), lv_lock(1));
+    assert_eq!(take(&mut bench, &mut first, X, &[0, 1], &[]), GRANTED);
+    first.request(convert(S), bench.now).expect("held");
+    exchange_with(&mut bench, &mut first, |command| match command.drive.0 {
+        1 => Fate::Instead(Status::Unreachable),
+        _ => Fate::Answered,
+    });
+    drop(first);
+    bench.now = bench.now + LEASE * 2;
+    let orphan = in_mode(adopt(&bench, &[0, 1], Some(bench.now - LEASE)), X);
+    let outcome = bench.run(&mut lv_lock(1), orphan);
+    assert_eq!(outcome, Outcome::Refused(Refusal::Unclear));
+}
+
+/// A sharer dies during a change to exclusive, which one drive has carried out. The last drive has
+/// not been reached for longer: its record is from when the LV was on that drive alone.
+#[test]
+fn a_sharer_is_adopted_beside_a_record_of_an_earlier_acquisition() {
+    for drives in [3, 4] {
+        let all: Vec<u32> = (0..drives).collect();
+        let (last, others) = all.split_last().expect("three or four");
+        let (mut bench, mut first) = (Bench::new(drives as usize), lv_lock(1));
+        assert_eq!(take(&mut bench, &mut first, S, &[*last], others), GRANTED);
+        bench.paths[*last as usize] = Path::Cut;
+        bench.run(&mut first, RELEASE);
+        assert_eq!(take(&mut bench, &mut first, S, &all, &[]), GRANTED);
+        first.request(convert(X), bench.now).expect("held");
+        exchange_with(&mut bench, &mut first, |command| match command.drive.0 {
+            drive if drive == last - 1 => Fate::Answered,
+            _ => Fate::Instead(Status::Unreachable),
+        });
+        drop(first);
+        bench.paths.fill(Path::Up);
+        let orphan = adopt(&bench, &all, Some(bench.now + LEASE / 2));
+        assert_eq!(bench.run(&mut lv_lock(1), orphan), Outcome::Adopted(S), "of {drives}");
+    }
+}

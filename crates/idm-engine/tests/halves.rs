@@ -349,3 +349,112 @@ fn a_late_trylock_as_exclusive_is_not_half_of_a_lock_that_others_share() {
     bench.pass(&mut b, Duration::from_secs(1));
     assert!(believes(&bench, &b));
 }
+
+/// A drive has lost its table. A late TRYLOCK of this host, as shared, and that of another host's
+/// failed attempt have reached it since.
+#[test]
+fn half_of_an_exclusive_lock_is_not_adopted_beside_a_sharer() {
+    let (mut bench, mut first) = (Bench::new(2), lv_lock(1));
+    assert_eq!(take(&mut bench, &mut first, X, &[0, 1], &[]), GRANTED);
+    let orphan = in_mode(adopt(&bench, &[0, 1], first.safe_until()), X);
+    drop(first);
+    bench.drives[1].reset();
+    seize(&mut bench, &mut lv_lock(1), S, &[1]);
+    seize(&mut bench, &mut lv_lock(2), S, &[1]);
+    assert!(matches!(bench.run(&mut lv_lock(1), orphan), Outcome::Refused(_)));
+}
+
+/// A sharer whose votes were about to move dies, and only drive 4 has been marked. It answers the
+/// adoption late, so the next refresh takes the mark away.
+fn adopted_before_drive_4_showed_its_mark() -> (Bench, Lock) {
+    let (mut bench, mut first) = (Bench::new(6), lv_lock(1));
+    assert_eq!(take(&mut bench, &mut first, S, &OLD, &[]), GRANTED);
+    let all = bench.members(&[0, 1, 2, 3, 4, 5]);
+    first.spread(&all, bench.now);
+    exchange_with(&mut bench, &mut first, |command| match command.drive.0 {
+        4 => Fate::Answered,
+        _ => Fate::Instead(Status::Unreachable),
+    });
+    drop(first);
+    let (mut a, orphan) = (lv_lock(1), adopt(&bench, &OLD, Some(bench.now + LEASE / 2)));
+    a.request(orphan, bench.now).expect("in order");
+    let open = pass_with(&mut bench, &mut a, Duration::from_secs(1), |command| {
+        if command.drive.0 == 4 { Fate::Open } else { Fate::Answered }
+    });
+    assert_eq!(done(&mut a), Some(Outcome::Adopted(S)));
+    let reply = bench.perform(&open[0]);
+    a.on_reply(open[0].token, reply, bench.now);
+    bench.exchange(&mut a);
+    assert_eq!(on(&a), OLD);
+    (bench, a)
+}
+
+/// Lets time pass until drive 4 is refreshed, with this fate; returns what is open then.
+fn refresh_drive_4(bench: &mut Bench, a: &mut Lock, fate: fn() -> Fate) -> Vec<Command> {
+    let (mut open, mut refreshed) = (Vec::new(), false);
+    while !refreshed {
+        bench.wait(a);
+        open.extend(exchange_with(bench, a, |command| {
+            let this = command.drive.0 == 4 && op(command) == Some(MutexOp::Refresh);
+            refreshed |= this;
+            if this { fate() } else { Fate::Answered }
+        }));
+    }
+    events(a);
+    open
+}
+
+/// Names drives 3, 4 and 5, and moves the votes if these are ready; `fate` decides the result of
+/// each command. Returns whether they have moved.
+fn moves_with(bench: &mut Bench, a: &mut Lock, fate: fn(&Command) -> Fate) -> bool {
+    let new = bench.members(&[3, 4, 5]);
+    a.spread(&new, bench.now);
+    exchange_with(bench, a, fate);
+    let moved = is_ready(a).is_some_and(|named| a.move_votes(&named, bench.now));
+    exchange_with(bench, a, fate);
+    moved
+}
+
+fn without_5(command: &Command) -> Fate {
+    if command.drive.0 == 5 { Fate::Instead(Status::Unreachable) } else { Fate::Answered }
+}
+
+/// The REFRESH that takes the mark away is carried out, and answered with an error or not yet. A
+/// host that has the old list, and no path to drive 3, finds the record of a minority on drive 4.
+#[test]
+fn a_refresh_that_may_have_taken_a_mark_away_is_heeded_after_an_adoption() {
+    for fate in [|| Fate::Despite(Status::Failed), || Fate::Unheard] {
+        let (mut bench, mut a) = adopted_before_drive_4_showed_its_mark();
+        refresh_drive_4(&mut bench, &mut a, fate);
+        moves_with(&mut bench, &mut a, without_5);
+        assert!(believes(&bench, &a), "drive 4 votes with its mark or not at all");
+        bench.paths[3] = Path::Cut;
+        assert_no_other_gets(&mut bench, &a, &OLD);
+    }
+}
+
+/// The REFRESH is answered when the votes have moved to drives 3, 4 and 5.
+#[test]
+fn a_drive_that_loses_its_mark_while_votes_move_is_taken_anew() {
+    let (mut bench, mut a) = adopted_before_drive_4_showed_its_mark();
+    let open = refresh_drive_4(&mut bench, &mut a, || Fate::Unheard);
+    assert!(moves_with(&mut bench, &mut a, |_| Fate::Answered));
+    a.on_reply(open[0].token, Reply::Status(Status::Good), bench.now);
+    bench.pass(&mut a, LEASE);
+    bench.paths[5] = Path::Cut;
+    bench.pass(&mut a, LEASE * 2);
+    assert!(believes(&bench, &a), "drives 3 and 4 keep it");
+}
+
+/// Drives 4 and 5 do not answer any more. Drive 4 still has its mark, and the lock, so that votes
+/// can move away from drives that leave the VG.
+#[test]
+fn a_refresh_that_does_not_reach_its_drive_leaves_the_mark() {
+    let (mut bench, mut a) = adopted_before_drive_4_showed_its_mark();
+    refresh_drive_4(&mut bench, &mut a, || Fate::Instead(Status::Unreachable));
+    assert!(moves_with(&mut bench, &mut a, |command| match command.drive.0 {
+        4 | 5 => Fate::Instead(Status::Unreachable),
+        _ => Fate::Answered,
+    }));
+    assert_no_other_gets(&mut bench, &a, &OLD);
+}

@@ -5,7 +5,7 @@ mod bench;
 use bench::*;
 use core::time::Duration;
 use idm_emulator::Profile;
-use idm_engine::{Command, Lock, Outcome};
+use idm_engine::{Command, Event, Lock, Outcome, Timing};
 use idm_protocol::{MutexOp, Reply, Status};
 
 /// Drive 2 does not answer.
@@ -499,4 +499,84 @@ fn a_refused_change_does_not_keep_a_drive_that_votes_without_the_mark() {
     bench.paths[3] = Path::Cut;
     bench.pass(&mut lock, LEASE * 2);
     assert!(believes(&bench, &lock), "drives 2 and 4 of three: {:?}", events(&mut lock));
+}
+
+/// As [`moved_votes_are_no_proof_for_a_second_adoption_after_the_lease`], but the votes moved away
+/// from the LV's drive, and one of the drives that showed it answered the first adoption late.
+#[test]
+fn moved_votes_that_a_drive_shows_late_are_no_proof_for_a_second_adoption() {
+    let (mut bench, mut first) = held_on(&[0], 5, Profile::current());
+    move_to(&mut bench, &mut first, &[1, 2]);
+    let orphan = adopt_beside(&bench, &[1, 2], &[0, 3, 4], first.safe_until());
+    drop(first);
+    bench.paths[2] = Path::Cut;
+    let mut next = lv_lock(1);
+    assert_eq!(bench.run(&mut next, in_mode(orphan, X)), Outcome::Adopted(X));
+    bench.paths[2] = Path::Up;
+    bench.pass(&mut next, LEASE);
+    assert_eq!(on(&next), [1, 2]);
+    drop(next);
+    bench.now = bench.now + LEASE * 2;
+    bench.paths = vec![Path::Up, Path::Cut, Path::Cut, Path::Up, Path::Up];
+    let mut b = lv_lock(2);
+    assert_eq!(take(&mut bench, &mut b, X, &[0], &[1, 2, 3, 4]), GRANTED);
+    bench.paths = vec![Path::Cut, Path::Up, Path::Up, Path::Up, Path::Up];
+    let (mut a, orphan) = (lv_lock(1), adopt_beside(&bench, &[1, 2], &[0, 3, 4], None));
+    assert!(matches!(bench.run(&mut a, unknown(orphan)), Outcome::Refused(_)));
+    assert_one_holder(&bench, &a, &b);
+}
+
+/// A drive's REFRESH is lost before the votes move, and arrives at the last moment. The record with
+/// the old mark is alive for a whole lease from then on.
+#[test]
+fn the_old_drives_keep_the_lock_until_a_late_refresh_has_run_out() {
+    let (mut bench, mut a) = held_on(&[0, 1, 2], 5, Profile::current());
+    let mut late = Vec::new();
+    while late.is_empty() {
+        bench.wait(&mut a);
+        late = exchange_with(&mut bench, &mut a, |command| match command.drive.0 {
+            2 => Fate::Late,
+            _ => Fate::Answered,
+        });
+    }
+    let arrives = bench.now + Timing::for_lease(LEASE).linger;
+    bench.paths[2] = Path::Cut;
+    move_to(&mut bench, &mut a, &[2, 3, 4]);
+    let left = arrives.since(bench.now);
+    bench.pass(&mut a, left);
+    bench.perform(&late[0]);
+    bench.pass(&mut a, LEASE - SECOND / 20);
+    bench.paths[2] = Path::Up;
+    assert_old_list_is_refused(&mut bench, &a);
+}
+
+/// Drive 0, which an earlier acquisition held, did not answer its UNLOCK. The votes of the next one
+/// move from drives 1 and 2 while drive 2 does not answer; drive 1 is half of these.
+#[test]
+fn a_drive_of_an_earlier_acquisition_is_none_of_those_that_voted() {
+    let (mut bench, mut lock) = held_on(&[0], 5, Profile::current());
+    bench.paths[0] = Path::Deaf;
+    bench.run(&mut lock, RELEASE);
+    assert_eq!(take(&mut bench, &mut lock, X, &[1, 2], &[3, 4]), GRANTED);
+    bench.paths[2] = Path::Cut;
+    move_to(&mut bench, &mut lock, &[2, 3, 4]);
+    bench.pass(&mut lock, LEASE * 2);
+    assert!(!events(&mut lock).contains(&Event::Lapsed));
+    assert!(believes(&bench, &lock));
+}
+
+/// A lock is given back before the move of its votes can be seen, and acquired again. Drive 2 is
+/// dead all the while. The next move leaves no record that could hide it, so the old drives are
+/// not needed after it.
+#[test]
+fn the_next_acquisition_does_not_keep_what_the_last_one_had_to_keep() {
+    let (mut bench, mut lock) = moved_past_a_silent_drive();
+    bench.run(&mut lock, RELEASE);
+    assert_eq!(take(&mut bench, &mut lock, X, &[0, 1, 2], &[3, 4]), GRANTED);
+    bench.pass(&mut lock, LEASE * 3);
+    move_to(&mut bench, &mut lock, &[2, 3, 4]);
+    assert_eq!(on(&lock), [3, 4]);
+    bench.paths[..2].fill(Path::Cut);
+    bench.pass(&mut lock, LEASE * 2);
+    assert!(!events(&mut lock).contains(&Event::Lapsed));
 }

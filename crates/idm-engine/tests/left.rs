@@ -476,3 +476,18 @@ fn a_drive_that_was_left_and_is_unlocked_keeps_nobody_out() {
     bench.paths[1] = Path::Cut;
     assert_no_other_gets(&mut bench, &a, &[0, 1, 2]);
 }
+
+/// The noted time of a lock that was adopted without one of its drives is over. It is not regained,
+/// so naming the VG's drives does not help it any more.
+#[test]
+fn a_lock_whose_noted_time_is_over_awaits_no_drives() {
+    let mut bench = Bench::new(3);
+    assert_eq!(take(&mut bench, &mut lv_lock(1), X, &[0, 1, 2], &[]), GRANTED);
+    bench.paths[0] = Path::Cut;
+    let until = bench.now + SECOND * 20;
+    let (mut a, orphan) = (lv_lock(1), adopt(&bench, &[0, 1, 2], Some(until)));
+    assert_eq!(bench.run(&mut a, in_mode(orphan, X)), Outcome::Adopted(X));
+    bench.pass(&mut a, SECOND * 30);
+    assert_eq!(a.safe_until(), Some(until));
+    assert!(!a.awaits_drives());
+}

@@ -255,3 +255,17 @@ fn the_limit_of_a_list_without_the_lock_does_not_concern_the_next_one() {
     bench.pass(&mut a, LEASE * 2);
     assert!(!events(&mut a).contains(&Event::Lapsed));
 }
+
+/// Drive 2 is dead. The VG gets other drives, all of which answer at once, and then one more. They
+/// have the lock from the moment in which they are named, so no limit is left.
+#[test]
+fn a_list_with_more_than_enough_drives_with_the_lock_leaves_no_limit() {
+    let (mut bench, mut a) = without_drive_2(7);
+    for list in [&[3, 4, 5][..], &[3, 4, 5, 6]] {
+        a.spread(&bench.members(list), bench.now);
+        bench.exchange(&mut a);
+    }
+    bench.pass(&mut a, LEASE * 2);
+    assert!(!events(&mut a).contains(&Event::Lapsed));
+    assert!(believes(&bench, &a));
+}

@@ -369,3 +369,32 @@ fn votes_move_to_exactly_those_drives_that_were_named_last() {
     assert!(!a.move_votes(&refs(&[2, 3]), bench.now));
     assert!(a.move_votes(&refs(&[2, 3, 4]), bench.now));
 }
+
+/// A lock met another holder on drive 2, and was given back. The next one has no answer of that
+/// drive yet, and most of the VG's drives are ready.
+#[test]
+fn a_holder_that_the_last_acquisition_met_does_not_hinder_a_move() {
+    let (mut bench, mut a) = (Bench::new(4), lv_lock(1));
+    bench.paths[2] = Path::Cut;
+    assert_eq!(take(&mut bench, &mut a, X, &[0, 1, 2], &[]), GRANTED);
+    bench.paths[2] = Path::Up;
+    let mut b = lv_lock(2);
+    assert_eq!(take(&mut bench, &mut b, X, &[2], &[]), GRANTED);
+    bench.pass(&mut a, LEASE / 2);
+    assert!(said(&bench, 2).ends_with(&["trylock", "read"]), "{:?}", said(&bench, 2));
+    bench.run(&mut b, RELEASE);
+    // The next TRYLOCK is lost, so that the drive waits for it when the lock is given back.
+    let mut lost = false;
+    while !lost {
+        bench.wait(&mut a);
+        exchange_with(&mut bench, &mut a, |command| {
+            let this = command.drive.0 == 2;
+            lost |= this;
+            if this { Fate::Instead(Status::Uncertain) } else { Fate::Answered }
+        });
+    }
+    bench.paths[2] = Path::Hung;
+    bench.run(&mut a, RELEASE);
+    assert_eq!(take(&mut bench, &mut a, X, &[0, 1, 2], &[]), GRANTED);
+    assert!(travel(&mut bench, &mut a, &[0, 1, 2, 3]));
+}

@@ -306,3 +306,35 @@ fn a_record_of_an_earlier_acquisition_is_given_back() {
     bench.pass(&mut a, LEASE * 2);
     assert_eq!(bench.states(2), []);
 }
+
+/// A drive that the lock is not taken on still has a record of this host, from before the LV was
+/// moved away. It is kept, and follows when the lock becomes exclusive.
+#[test]
+fn a_record_that_is_found_on_another_drive_follows_a_change() {
+    let mut bench = Bench::new(3);
+    assert_eq!(take(&mut bench, &mut lv_lock(1), S, &[2], &[0, 1]), GRANTED);
+    let mut a = lv_lock(1);
+    assert_eq!(take(&mut bench, &mut a, S, &[0], &[1, 2]), GRANTED);
+    bench.pass(&mut a, SECOND);
+    assert_eq!(on(&a), [0, 2]);
+    assert_eq!(bench.run(&mut a, convert(X)), Outcome::Converted { complete: true });
+    assert_eq!(on(&a), [0, 2]);
+}
+
+/// A drive that is only read for other holders answers after the lock was granted without it.
+#[test]
+fn a_drive_that_is_read_too_slowly_is_not_taken() {
+    let (mut bench, mut a) = (Bench::new(5), lv_lock(1));
+    a.request(acquire(&bench, X, &[0, 1, 2], &[3, 4]), bench.now).expect("in order");
+    let open = pass_with(&mut bench, &mut a, SECOND * 10, |command| match command.drive.0 {
+        4 => Fate::Open,
+        _ => Fate::Answered,
+    });
+    assert_eq!(done(&mut a), Some(GRANTED));
+    for command in open {
+        let reply = bench.perform(&command);
+        a.on_reply(command.token, reply, bench.now);
+    }
+    bench.pass(&mut a, LEASE);
+    assert_eq!(said(&bench, 4), ["read"]);
+}

@@ -265,3 +265,29 @@ fn a_change_does_not_forget_that_a_drive_has_the_lock() {
         assert!(believes(&bench, &lock), "{mode}: {:?}", events(&mut lock));
     }
 }
+
+/// A drive has a record of this host from when it counted that drive alone, and its REFRESH stores
+/// no mark. The mode changes while it is read whether the record names the present drives now.
+#[test]
+fn a_change_does_not_keep_a_record_that_names_other_drives() {
+    let (mut bench, mut a) = held_on(&[2], 3, forgetful());
+    bench.paths[2] = Path::Cut;
+    bench.run(&mut a, RELEASE);
+    assert_eq!(take(&mut bench, &mut a, X, &[0, 1, 2], &[]), GRANTED);
+    bench.pass(&mut a, SECOND * 5);
+    bench.paths[2] = Path::Up;
+    let mut reads = 0;
+    let open = pass_with(&mut bench, &mut a, LEASE / 2, |command| {
+        let read = command.drive.0 == 2 && op(command).is_none();
+        reads += i32::from(read);
+        if read && reads == 2 { Fate::Open } else { Fate::Answered }
+    });
+    assert_eq!((open.len(), on(&a)), (1, vec![0, 1, 2]));
+    a.request(convert(S), bench.now).expect("held");
+    let reply = bench.perform(&open[0]);
+    a.on_reply(open[0].token, reply, bench.now);
+    bench.pass(&mut a, LEASE * 2);
+    bench.paths[1] = Path::Cut;
+    bench.pass(&mut a, LEASE * 2);
+    assert!(believes(&bench, &a), "drives 0 and 2 keep it");
+}
