@@ -15,7 +15,7 @@ use crate::topology::TopologyError;
 use crate::words::{are, list, plural};
 use core::time::Duration;
 use idm_engine::{DriveRef, Outcome, Request, acquire_quorum};
-use idm_protocol::{HostId, Mode, Status};
+use idm_protocol::{HostId, Mode, ResourceId, Status};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::thread;
@@ -54,7 +54,7 @@ impl Manager {
                 log::info!("the global lock is on {}", running.names_of(&drives));
             }
         } else {
-            running.check_protection(&lockspace)?;
+            running.check_protection(&lockspace, &self.state().dropped.clone())?;
             running.check_drives(&lockspace)?;
             running.check_room(&lockspace)?;
             running.arm(&lockspace).map_err(|error| Error::NotRunning(error.to_string()))?;
@@ -120,6 +120,7 @@ impl Manager {
             joined?;
         }
         running.orphans.adopt_lockspace(&lockspace);
+        self.state().dropped.retain(|lv| !lockspace.owns(lv));
         // The VG may have other drives than when the orphans were taken.
         self.begin_spread(running, &lockspace, running.members_of(&lockspace)?.members);
         lockspace.set_started();
@@ -174,6 +175,11 @@ impl Manager {
             let membership = lockspace.membership();
             running.runtime.request(membership.clone(), release, bound);
             running.store.forget_lock(&membership.resource);
+        }
+        if lockspace.owner.is_killed() {
+            // What cannot be read now cannot be read when the VG is started, either.
+            let active = running.orphans.unprotected(&lockspace).unwrap_or_default();
+            self.state().dropped.extend(active.iter().map(|lv| lv.id));
         }
         if let Some(reservations) = &running.reservations {
             reservations.leave(lockspace.id, free_vg);
@@ -314,16 +320,30 @@ impl Running {
         }
     }
 
-    /// Checks that this host knows the locks of its active LVs.
-    fn check_protection(&self, lockspace: &Lockspace) -> Result<(), Error> {
+    /// Checks that this host knows the locks of its active LVs, or that the administrator has
+    /// `dropped` them.
+    fn check_protection(
+        &self,
+        lockspace: &Lockspace,
+        dropped: &HashSet<ResourceId>,
+    ) -> Result<(), Error> {
         let vg = &lockspace.owner.name;
         let unprotected = self.orphans.unprotected(lockspace).map_err(|error| {
             Error::Unprotected(format!("{vg}: what is active cannot be told: {error}"))
         })?;
-        if unprotected.is_empty() {
+        let is_known = unprotected.iter().all(|lv| dropped.contains(&lv.id));
+        let lvs: Vec<String> = unprotected.iter().map(ActiveLv::to_string).collect();
+        if is_known && !lvs.is_empty() {
+            log::error!(
+                "{vg}: these logical volumes were active when it was dropped, and still are: {}. \
+                 Other hosts may have used them since their locks were lost: deactivate them, and \
+                 check the data",
+                lvs.join(", ")
+            );
+        }
+        if is_known {
             return Ok(());
         }
-        let lvs: Vec<String> = unprotected.iter().map(ActiveLv::to_string).collect();
         Err(Error::Unprotected(format!(
             "{vg} is not started: these logical volumes are active here, and no lock is known that \
              protects them: {}. Other hosts may get them when the lease of an earlier lock has run \

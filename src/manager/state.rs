@@ -14,6 +14,8 @@ pub(super) struct ManagerState {
     /// Mutexes that a resource struct holds, is about to take or is about to give up: each has one
     /// note.
     pub(super) taken: HashSet<ResourceId>,
+    /// Active LVs of VGs that lost their locks and were dropped, until these are started again.
+    pub(super) dropped: HashSet<ResourceId>,
 }
 
 impl ManagerState {

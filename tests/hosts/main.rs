@@ -592,6 +592,29 @@ fn losing_the_quorum_kills_once_in_time_and_a_new_start_recovers() {
     assert_eq!(bench.killed(), "vg0\n");
 }
 
+/// The administrator drops the VG while its LV is active, as lvm2's own tests do.
+#[test]
+fn a_dropped_vg_can_be_started_again_although_its_lv_is_active() {
+    let bench = Bench::new(1);
+    let a = bench.started(1, SHORT);
+    a.lock(1, lv(1), Exclusive).unwrap();
+    bench.activate(1, 1, true);
+    bench.control("power d0 off");
+    eventually(2 * SHORT, "kill command", || !bench.killed().is_empty());
+    a.unlock(1);
+    a.manager.remove_lockspace(VG, false, true).unwrap();
+    bench.control("power d0 on");
+    let refused = || matches!(a.start(VG, bench.scope()), Err(Error::Unprotected(_)));
+    bench.activate(1, 2, true);
+    assert!(refused(), "another LV was activated since");
+    bench.activate(1, 2, false);
+    eventually(2 * SHORT, "the start", || a.start(VG, bench.scope()).is_ok());
+    eventually(2 * SHORT, "the lock", || a.lock(1, lv(1), Exclusive).is_ok());
+    a.unlock(1);
+    a.manager.remove_lockspace(VG, false, true).unwrap();
+    assert!(refused(), "it was stopped, not dropped");
+}
+
 #[test]
 fn counters_are_shown_while_a_lockspace_is_started() {
     let bench = Bench::new(3);
