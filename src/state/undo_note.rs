@@ -388,6 +388,24 @@ mod tests {
         assert_eq!(start(directory.path(), LEASE, 400, false).1, at(415));
     }
 
+    /// The note of the life with the longer lease could not be written, and was removed.
+    #[test]
+    fn without_a_note_a_shorter_lease_does_not_shorten_what_is_under_way_either() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut note, _) = start(directory.path(), 2 * LEASE, 100, true);
+        assert!(note.cover(Undone::Lvs, at(200)));
+        // As if there were no room for a new file.
+        let new = directory.path().join(format!("{FILE}.{}", std::process::id()));
+        fs::create_dir(&new).unwrap();
+        fs::remove_file(directory.path().join(FILE)).unwrap();
+        assert!(note.cover(Undone::Lvs, at(300)));
+        assert!(!directory.path().join(FILE).exists());
+        fs::remove_dir(&new).unwrap();
+        drop(note);
+        // The command may arrive until 331.
+        assert!(start(directory.path(), LEASE, 301, false).1 >= at(331));
+    }
+
     #[test]
     fn what_cannot_be_noted_is_not_noted_at_all() {
         let directory = tempfile::tempdir().unwrap();

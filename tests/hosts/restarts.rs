@@ -218,3 +218,41 @@ fn restarts_without_a_note_of_the_dates_prove_nothing_and_put_nothing_off() {
     }
     drop(a);
 }
+
+/// lvmlockd is started again with a longer lease than it had, and without a note of the dates. The
+/// drives cannot be reached from this host any more.
+fn started_again_without_dates(before: Duration, after: Duration) {
+    let bench = Bench::new(3);
+    let a = bench.host(1, before);
+    let b = bench.host(2, after);
+    std::fs::create_dir_all(bench.state_dir(1)).unwrap();
+    let in_the_way = bench.state_dir(1).join(format!("safe-until.{}", std::process::id()));
+    std::fs::create_dir(&in_the_way).unwrap();
+    a.start(VG, bench.scope()).unwrap();
+    b.start(VG, bench.scope()).unwrap();
+    a.lock(1, lv(1), Exclusive).unwrap();
+    bench.activate(1, 1, true);
+    thread::sleep(before / 2);
+    drop(a);
+    let nowhere = |name: &String| (format!("/dev/{name}"), bench.state_dir(1).join("nowhere"));
+    let a = bench.host_with_config(1, HostId::new([1; 16], "host1"), |config| Config {
+        lease: after,
+        emulated: bench.drives.iter().map(nowhere).collect(),
+        ..config
+    });
+    a.manager.recover();
+    eventually(2 * LONG, "the other host gets the lock", || b.lock(1, lv(1), Exclusive).is_ok());
+    // The LV is still active here.
+    assert_eq!(bench.killed(), "vg0\n");
+    drop(a);
+}
+
+#[test]
+fn the_kill_command_comes_before_the_lease_of_the_earlier_life_ends() {
+    started_again_without_dates(Duration::from_secs(6), Duration::from_secs(6));
+}
+
+#[test]
+fn the_kill_command_comes_before_the_shorter_lease_of_the_earlier_life_ends() {
+    started_again_without_dates(Duration::from_secs(6), LONG);
+}
