@@ -406,6 +406,30 @@ mod tests {
         assert_eq!(device.last(), Some("disarm"));
     }
 
+    /// Held locks are kept, also where there is no room for notes. The note that is there promises
+    /// less than the locks do.
+    #[test]
+    fn a_host_whose_locks_are_renewed_is_fed_for_where_the_note_cannot_be_written_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let device = FakeWatchdog::default();
+        let watchdog = start(&device, directory.path());
+        let claim = watchdog.keep_armed(safe(), SOON).unwrap_or_else(|why| panic!("{why}"));
+        watchdog.protect(Some(safe()));
+        drop(claim);
+        std::thread::sleep(Duration::from_millis(200));
+        // As if there were no room for a new file.
+        std::fs::create_dir(directory.path().join(format!("{FILE}.{}", std::process::id())))
+            .unwrap();
+        let before = device.0.lock().len();
+        // The reset would follow at the end of this time.
+        let end = std::time::Instant::now() + feeding().timeout;
+        while std::time::Instant::now() < end {
+            watchdog.protect(Some(safe()));
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        assert!(device.0.lock().len() > before, "not fed for {:?}", feeding().timeout);
+    }
+
     #[test]
     fn the_next_life_goes_on_feeding_until_what_was_left_is_known() {
         let directory = tempfile::tempdir().unwrap();
