@@ -112,3 +112,30 @@ fn a_drive_that_one_vg_leaves_and_another_one_gets_keeps_its_registration() {
     thread::sleep(LEASE / 2);
     assert_eq!((bench.killed(), bench.count("d0", 1)), (String::new(), 1));
 }
+
+/// A VG is removed while a drive takes so long for the order to leave that the order is given up.
+/// Another VG is made of the same disks, and started. Then the order is carried out, long before a
+/// quarter of a lease has passed since it was given up.
+#[test]
+fn a_removed_vgs_order_to_leave_does_not_remove_the_host_from_the_next_vg() {
+    const GIVEN_UP: Duration = Duration::from_millis(6500);
+    let bench = bench_of("current");
+    let a = bench.by_one_path(1);
+    let scope = |name: &str, uuid: &str| Scope::Vg {
+        name: name.into(),
+        uuid: uuid.into(),
+        pvs: bench.paths(),
+    };
+    a.start(OTHER, scope("vg1", "654321-abcd-efgh-ijkl-mnop-qrst-uvwxyz")).unwrap();
+    let before = bench.orders();
+    bench.control(&format!("delay d0 {}", GIVEN_UP.as_millis()));
+    a.manager.remove_lockspace(OTHER, true, true).unwrap();
+    eventually(PATIENCE, "the order to leave", || bench.orders() > before);
+    bench.control("delay d0 0");
+    let sent = Instant::now();
+    a.start(VG, scope("vg0", VG_UUID)).unwrap();
+    a.lock(1, lv(1), Exclusive).unwrap();
+    println!("started {:?} after the order was sent", sent.elapsed());
+    thread::sleep(LEASE / 2);
+    assert_eq!((bench.killed(), bench.count("d0", 1)), (String::new(), 1));
+}
