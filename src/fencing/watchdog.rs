@@ -430,6 +430,26 @@ mod tests {
         assert!(device.0.lock().len() > before, "not fed for {:?}", feeding().timeout);
     }
 
+    /// Otherwise the device is still open when its reset is near, and a death of lvmlockd then
+    /// closes it, which feeds it once more.
+    #[test]
+    fn the_last_feed_closes_the_device_where_the_note_cannot_be_written_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let device = FakeWatchdog::default();
+        let watchdog = start(&device, directory.path());
+        let claim = watchdog.keep_armed(safe(), SOON).unwrap_or_else(|why| panic!("{why}"));
+        std::fs::create_dir(directory.path().join(format!("{FILE}.{}", std::process::id())))
+            .unwrap();
+        let feeding = feeding();
+        // The last feed is due within this time.
+        let time = Duration::from_secs(4);
+        let until = clock::now() + feeding.timeout + feeding.late + time;
+        watchdog.protect(Some(until));
+        std::thread::sleep(time + Duration::from_secs(1));
+        assert_eq!(device.last(), Some("leave"));
+        drop(claim);
+    }
+
     #[test]
     fn the_next_life_goes_on_feeding_until_what_was_left_is_known() {
         let directory = tempfile::tempdir().unwrap();
